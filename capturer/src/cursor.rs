@@ -1,0 +1,94 @@
+//! Where to resume a stream. A cursor is plain data: it is saved in the checkpoint, compared, and handed
+//! back to the stream after a restart.
+//!
+//! Both channels share one source but not one position: a long line may be open on stdout (its first pieces
+//! read, its end not yet) while complete stderr lines behind it were delivered. So the position is where the
+//! older channel must resume, and `skip` says how far the other one is already done.
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::StdType;
+
+/// Resume position of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Cursor {
+    /// Nothing was read yet: begin at the oldest record.
+    Beginning,
+    /// A position in a file.
+    File(FileCursor),
+    /// A position in what the Engine's API returns.
+    Api(ApiCursor),
+}
+
+/// Identity of a file that survives renames and tells a reused inode number from the file it belonged to.
+/// (Docker's rotation returned 70 of 73 inode numbers within three rotations.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FileId {
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Birth time in nanoseconds since 1970; 0 where the file system does not tell (statx without STATX_BTIME).
+    pub birth_ns: i64,
+}
+
+/// CRC-32 of a file's first bytes. Recognizes a file whose inode changed: Docker's `compress` writes `.1.gz` anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeadPrint {
+    /// How many first bytes, at most [`crate::limits::HEAD_BYTES`].
+    pub len_bytes: u32,
+    /// CRC-32 (IEEE) of them.
+    pub crc32: u32,
+}
+
+/// Resume position in a chain of files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileCursor {
+    /// The file to resume in.
+    pub file: FileId,
+    /// What its head looks like.
+    pub head: HeadPrint,
+    /// Byte offset in it; for a compressed file, in its decompressed content.
+    pub offset: u64,
+    /// Per channel: records starting within so many bytes after `offset` (counted on through newer files) were
+    /// delivered already. Zero but while a long line is open on the other channel.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skip: [u64; 2],
+}
+
+fn is_zero(skip: &[u64; 2]) -> bool {
+    *skip == [0, 0]
+}
+
+/// Resume position over the API: per channel the newest line delivered. Within one channel the Engine's times
+/// never go back; the two channels are not ordered against each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiCursor {
+    /// By [`StdType::index`].
+    pub channels: [ChannelMark; 2],
+    /// Time of the first piece of the oldest line still open, if any: what must be asked for again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_since_ns: Option<i64>,
+}
+
+impl ApiCursor {
+    /// The mark of one channel.
+    pub fn channel(&self, std_type: StdType) -> &ChannelMark {
+        &self.channels[std_type.index()]
+    }
+
+    /// Time of the newest line delivered on either channel, nanoseconds since 1970; 0 = none.
+    pub fn newest_ns(&self) -> i64 {
+        self.channels[0].time_ns.max(self.channels[1].time_ns)
+    }
+}
+
+/// How far one channel was delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelMark {
+    /// Time of the newest line delivered, nanoseconds since 1970; 0 = none.
+    pub time_ns: i64,
+    /// How many lines with exactly that time were delivered.
+    pub count: u32,
+}

@@ -1,0 +1,48 @@
+//! Every fixed bound of the program in one place, unit last in each name, with the relations between them
+//! asserted at compile time. What an operator may change is in the config; these are its ceilings.
+
+/// Bytes one read asks for. Large enough that the cost per read vanishes in the cost per line.
+pub const READ_BYTES: usize = 256 * 1024;
+/// Longest raw record of a source: a json-file line with its escapes (six bytes for one) and its attributes, which
+/// Docker repeats on every record. What is longer is skipped to its newline and counted.
+pub const RECORD_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Ceiling of `line_bytes_max`.
+pub const LINE_BYTES_CEILING: u64 = 16 * 1024 * 1024;
+/// Default of `line_bytes_max`.
+pub const LINE_BYTES_DEFAULT: u64 = 1024 * 1024;
+/// Bytes at the head of a file that its fingerprint covers.
+pub const HEAD_BYTES: usize = 1024;
+/// Docker's piece size: a longer line arrives in pieces of exactly so many bytes (moby: daemon/logger/copier.go).
+pub const PIECE_BYTES: usize = 16 * 1024;
+/// Largest stdcopy frame that is believed. Docker promises none; 49,183 bytes were seen.
+pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Largest body accepted for a container list or inspect answer (an owner can give 200,000 labels: 3 MB).
+pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// File reads under way at once. They can't be cancelled, hence few; each holds one buffer.
+pub const FILE_READS_MAX: usize = 32;
+/// Ceiling of `stream_rotation.max_concurrent_streams`.
+pub const API_STREAMS_CEILING: usize = 384;
+/// Ceiling of `max_concurrent`: openings and requests under way at once.
+pub const OPENINGS_CEILING: usize = 100;
+/// Ring entries kept for events, inotify, checkpoint and closing.
+pub const RING_RESERVE: usize = 32;
+/// Submission queue length. A timed operation takes two entries that must enter in one submission; tokio-uring
+/// submits by itself when the queue is full, which would cut a pair (the late timer gets EINVAL and the read
+/// waits for ever). So there is room for all that one turn of the loop can arm.
+pub const RING_ENTRIES: usize = 2048;
+/// Batches a sink may hold unacknowledged before reading waits.
+pub const SINK_BATCHES_MAX: usize = 64;
+/// Batches of one stream under way at once, so that one busy stream leaves room for others.
+pub const STREAM_BATCHES_MAX: usize = 8;
+/// Bytes of received data an API read gathers before it is decoded.
+pub const API_GATHER_BYTES: usize = 64 * 1024;
+
+// Each connection may have a timed receive and a timed send under way: two entries each.
+const _: () =
+    assert!(RING_ENTRIES >= 4 * (API_STREAMS_CEILING + OPENINGS_CEILING) + FILE_READS_MAX + RING_RESERVE);
+const _: () = assert!(RING_ENTRIES.is_power_of_two());
+// Record offsets are 32-bit.
+const _: () = assert!(RECORD_BYTES_MAX + READ_BYTES < u32::MAX as usize);
+const _: () = assert!(6 * (PIECE_BYTES * 3) + READ_BYTES < RECORD_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX <= RECORD_BYTES_MAX);
+const _: () = assert!(STREAM_BATCHES_MAX <= SINK_BATCHES_MAX);

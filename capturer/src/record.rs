@@ -1,0 +1,214 @@
+//! The nouns every step shares: who said a line ([`Source`]), the line itself ([`Record`]), and the
+//! [`Batch`] it travels in.
+//!
+//! A batch is laid out for speed: it owns the buffer that the kernel filled and its records are offsets
+//! into it, so a line that needs no change is never copied between the read and the sink. Only joined or
+//! repaired lines live in a second buffer, [`Batch::made`].
+//!
+//! Deliberately not here: where a record goes (sink/), how it was found (stream/, decode/).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cursor::Cursor;
+
+/// Which of a container's two outputs a line came from. The word is moby's: `stream` already means a
+/// captured source here, and a label set in Loki.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum StdType {
+    /// File descriptor 1 of the container, everything a TTY prints, and every line of a plain file.
+    Stdout = 0,
+    /// File descriptor 2 of the container.
+    Stderr = 1,
+}
+
+impl StdType {
+    /// Both, in index order.
+    pub const ALL: [StdType; 2] = [StdType::Stdout, StdType::Stderr];
+
+    /// The name used in records, as Docker writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StdType::Stdout => "stdout",
+            StdType::Stderr => "stderr",
+        }
+    }
+
+    /// 0 or 1, for two-element tables.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// Number of a stream in this process; never used again for another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct StreamId(pub u32);
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// What a stream is called across restarts: its key in the checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StreamKey(pub String);
+
+impl StreamKey {
+    /// The key of a container: `container:<id>`.
+    pub fn container(id: &str) -> StreamKey {
+        StreamKey(format!("container:{id}"))
+    }
+
+    /// The key of a followed path: `file:<path>`.
+    pub fn file(path: &str) -> StreamKey {
+        StreamKey(format!("file:{path}"))
+    }
+}
+
+/// What is known of a container and goes into its records.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ContainerMeta {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Without Docker's leading slash. Bytes a container's owner controls: up to 60,004 of them.
+    pub name: String,
+    /// Image reference as given at creation.
+    pub image: String,
+    /// The labels the config selected, not all that the container has.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The unchanging facts of a stream, shared by all its batches. A rename makes a new one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Number in this process.
+    pub id: StreamId,
+    /// Name across restarts.
+    pub key: StreamKey,
+    /// Set for containers.
+    pub container: Option<ContainerMeta>,
+    /// Set for followed paths (file_monitor).
+    pub path: Option<String>,
+    /// Labels of the file_monitor entry; a container's are in `container`.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// How the bytes of a message are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageForm {
+    /// The bytes as the process wrote them; may be invalid UTF-8.
+    Raw,
+    /// The inside of a valid JSON string (between its quotes), valid UTF-8. Kept as it stood on disk, so that
+    /// json-file to NDJSON needs no unescape and escape.
+    JsonEscaped,
+}
+
+/// Which of a batch's two buffers holds a record's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// [`Batch::read`].
+    Read,
+    /// [`Batch::made`].
+    Made,
+}
+
+/// One line with its metadata: offsets into its batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Start of the message within its buffer.
+    pub message_start: u32,
+    /// Length of the message in bytes, without the newline.
+    pub message_len: u32,
+    /// Start of the RFC 3339 time within the same buffer.
+    pub time_start: u32,
+    /// Length of the time in bytes; 0 = the source has none, use [`Batch::read_time`].
+    pub time_len: u8,
+    /// Which output it came from.
+    pub std_type: StdType,
+    /// How to read the message.
+    pub form: MessageForm,
+    /// Which buffer message and time are in.
+    pub place: Place,
+    /// The line was longer than `line_bytes_max` and was cut there.
+    pub truncated: bool,
+}
+
+/// Records of one stream, in order, with what they point into and where to resume after them.
+#[derive(Debug)]
+pub struct Batch {
+    /// Whose records these are.
+    pub source: Arc<Source>,
+    /// The buffer as read from the kernel.
+    pub read: Vec<u8>,
+    /// Bytes that had to be made: joined pieces, repaired text.
+    pub made: Vec<u8>,
+    /// The records, in the order they are to be delivered.
+    pub records: Vec<Record>,
+    /// RFC 3339 time at which the batch was read, for records without a time of their own.
+    pub read_time: String,
+    /// Where to resume once this batch is acknowledged.
+    pub end: Cursor,
+    /// Bytes of the source that this batch accounts for (records, framing, skipped bytes).
+    pub source_bytes: u64,
+}
+
+impl Batch {
+    /// The buffer that holds a record's bytes.
+    pub fn buffer(&self, record: &Record) -> &[u8] {
+        match record.place {
+            Place::Read => &self.read,
+            Place::Made => &self.made,
+        }
+    }
+
+    /// A record's message as it stands in the buffer, to be read by [`Record::form`].
+    pub fn message(&self, record: &Record) -> &[u8] {
+        let start = record.message_start as usize;
+        &self.buffer(record)[start..start + record.message_len as usize]
+    }
+
+    /// A record's time, RFC 3339.
+    pub fn time(&self, record: &Record) -> &[u8] {
+        if record.time_len == 0 {
+            return self.read_time.as_bytes();
+        }
+        let start = record.time_start as usize;
+        &self.buffer(record)[start..start + record.time_len as usize]
+    }
+}
+
+/// A sink's receipt: everything up to and including this batch is safe with it.
+#[derive(Debug)]
+pub struct Ack {
+    /// Which sink.
+    pub sink: SinkId,
+    /// The batch, returned so that its buffers can be used again.
+    pub batch: Arc<Batch>,
+    /// What the sink's checkpoint must hold with that cursor.
+    pub mark: Option<OutputMark>,
+}
+
+/// Index of a sink among those configured, fixed for a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct SinkId(pub u8);
+
+/// The state of one output file after a batch was written: a restart truncates to it, so that a crash
+/// between write and checkpoint repeats nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputMark {
+    /// Path relative to the sink's directory.
+    pub path: String,
+    /// Device and inode of the file, to know it again.
+    pub device: u64,
+    /// See `device`.
+    pub inode: u64,
+    /// Length in bytes that the acknowledged records fill.
+    pub len_bytes: u64,
+}

@@ -1,0 +1,223 @@
+//! What the agent is told to do: checked and typed. [`file`] holds the config file as a user writes it and
+//! turns it into [`Settings`]; [`cli`] the command line. Every other part sees only this module's types.
+
+pub mod cli;
+pub mod file;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// All settings of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Directory of the checkpoint.
+    pub data_dir: PathBuf,
+    /// How long SIGTERM may take to drain and flush before the process ends anyway.
+    pub shutdown_timeout: Duration,
+    /// Longest message in bytes; a longer line is cut, marked and counted. At most [`crate::limits::LINE_BYTES_CEILING`].
+    pub line_bytes_max: u64,
+    /// Bytes of read buffers under way between capture and sinks, all streams together.
+    pub buffer_bytes_max: u64,
+    /// The admin server.
+    pub admin: Admin,
+    /// Own log lines.
+    pub log: Log,
+    /// Containers.
+    pub container_monitor: ContainerMonitor,
+    /// Files that no container writes.
+    pub file_monitor: FileMonitor,
+    /// Where records go.
+    pub sinks: Sinks,
+    /// The look at our own descriptors, threads and memory.
+    pub resource_monitoring: ResourceMonitoring,
+    /// Metrics.
+    pub metrics: MetricsSettings,
+}
+
+/// The admin server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// Address to listen on; `None` = no server (`listen: ""`).
+    pub listen: Option<SocketAddr>,
+}
+
+/// Own log lines, always on standard error.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// error, warn, info, debug or trace.
+    pub level: LogLevel,
+    /// Text for people, JSON for collectors.
+    pub format: LogFormat,
+}
+
+/// Least important level that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Shape of own log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// How containers are found and read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContainerMonitor {
+    /// Off = the Docker socket is never touched.
+    pub enabled: bool,
+    /// Path of the Engine's socket (`unix://` removed).
+    pub socket_path: PathBuf,
+    /// From the json-file logs on disk or over the API.
+    pub read_from: ReadFrom,
+    /// For a container never seen before.
+    pub start_at: StartAt,
+    /// Which containers are captured.
+    pub select: Select,
+    /// Names of the container labels that go into records (`labels_in_records`).
+    pub record_labels: Vec<String>,
+    /// Pause between container lists; finds what events missed.
+    pub list_interval: Duration,
+    /// Longest pause between attempts to reach the Engine.
+    pub reconnect_interval: Duration,
+    /// After so long without a byte a read ends by its timer.
+    pub read_timeout: Duration,
+    /// Stream openings and requests under way at once, at most [`crate::limits::OPENINGS_CEILING`].
+    pub max_concurrent: usize,
+    /// Closing and reopening of api streams.
+    pub rotation: Rotation,
+}
+
+/// Include and exclude lists. A container is captured if it matches each non-empty include list and no exclude list.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Select {
+    /// Glob patterns over the name.
+    pub include_names: Vec<glob::Pattern>,
+    /// Glob patterns over the name.
+    pub exclude_names: Vec<glob::Pattern>,
+    /// Label key → glob over its value.
+    pub include_labels: BTreeMap<String, glob::Pattern>,
+    /// Label key → glob over its value.
+    pub exclude_labels: BTreeMap<String, glob::Pattern>,
+    /// Glob patterns over the image reference.
+    pub include_images: Vec<glob::Pattern>,
+    /// Glob patterns over the image reference.
+    pub exclude_images: Vec<glob::Pattern>,
+}
+
+/// Rotation of api streams: what one wedged connection can cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rotation {
+    /// Off = a connection lives until it ends.
+    pub enabled: bool,
+    /// Age at which a stream's connection is closed and opened again.
+    pub interval: Duration,
+    /// The same for a container under ten lines a minute.
+    pub idle_interval: Duration,
+    /// API connections that follow at once, at most [`crate::limits::API_STREAMS_CEILING`].
+    pub max_concurrent_streams: usize,
+    /// Least time between two rotations.
+    pub pause_between_rotations: Duration,
+}
+
+/// Where a container's lines are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadFrom {
+    /// From its file where that can be read, else over the API.
+    Auto,
+    /// Only from files; a container without a readable file is not captured, and said so.
+    File,
+    /// Only over the API.
+    Api,
+}
+
+/// Where to begin with a source never seen before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartAt {
+    /// With the oldest record that is still there.
+    Beginning,
+    /// With what comes from now on.
+    End,
+}
+
+/// Files that no container writes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FileMonitor {
+    /// Each with its patterns.
+    pub files: Vec<FileSet>,
+}
+
+/// One entry of `file_monitor.files`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FileSet {
+    /// Absolute glob patterns.
+    pub paths: Vec<glob::Pattern>,
+    /// Paths to leave out.
+    pub exclude: Vec<glob::Pattern>,
+    /// What a line of the file is.
+    pub format: FileFormat,
+    /// For a file never seen before.
+    pub start_at: StartAt,
+    /// Go into each record's `labels`.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What a line of a followed file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileFormat {
+    /// `docker` if the first line is a json-file record, else `raw`.
+    Auto,
+    /// Every line is a message.
+    Raw,
+    /// Docker's json-file: one JSON object a line.
+    Docker,
+}
+
+/// Where records go. At least one is enabled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sinks {
+    /// NDJSON files in a directory.
+    pub local_file: Option<LocalFile>,
+    /// NDJSON on standard output.
+    pub stdout: bool,
+}
+
+/// The local_file sink.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocalFile {
+    /// All files are made beneath it.
+    pub directory: PathBuf,
+    /// Name template: `{container_name}`, `{container_id}`, `{image}`, `{path}` (a followed path's last part), `{stream}`.
+    pub file: String,
+}
+
+/// The look at our own resources.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResourceMonitoring {
+    /// Off = descriptors, threads and memory are not counted.
+    pub enabled: bool,
+    /// How often.
+    pub check_interval: Duration,
+}
+
+/// Metrics.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetricsSettings {
+    /// Containers with series of their own; the rest share one named `other`.
+    pub max_containers: usize,
+}

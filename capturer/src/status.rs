@@ -1,0 +1,202 @@
+//! The notice board between threads: what `capture` and the sinks tell, and what `admin` shows.
+//!
+//! `admin` must answer while `capture` is stuck, so it never waits for it without a limit: it asks for a fresh
+//! [`Snapshot`], waits briefly, and else shows the last one with its age. Idle costs nothing: a snapshot is made
+//! only when asked for.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// What the capture loop knows at one moment. Plain data, made by the pure core.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Snapshot {
+    /// Milliseconds since the agent began.
+    pub taken_at_ms: u64,
+    /// Every stream.
+    pub streams: Vec<StreamRow>,
+    /// The Engine, as far as the loop knows.
+    pub docker: DockerRow,
+    /// Operations the core waits for (reads, requests, openings).
+    pub operations: u64,
+}
+
+/// One line of `/api/v1/streams`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct StreamRow {
+    /// Number in this process.
+    pub id: u32,
+    /// Key in the checkpoint.
+    pub key: String,
+    /// Container name or path.
+    pub name: String,
+    /// Container ID, empty for files.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub container_id: String,
+    /// State of the stream's life (stream/state.rs).
+    pub state: String,
+    /// Why it is in this state.
+    pub cause: String,
+    /// `file` or `api`.
+    pub mode: String,
+    /// Why that mode.
+    pub mode_reason: String,
+    /// Milliseconds in this state.
+    pub state_age_ms: u64,
+    /// The operation it waits for, if any.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub operation: String,
+    /// Milliseconds until that operation's timer ends it; absent where the kernel has none (file reads).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation_deadline_ms: Option<u64>,
+    /// Age of the current connection or file in milliseconds.
+    pub age_ms: u64,
+    /// Planned rotations so far.
+    pub rotations: u64,
+    /// Reads that ended by their timer.
+    pub read_timeouts: u64,
+    /// Records handed on.
+    pub lines: u64,
+    /// Source bytes behind: what is on disk and not yet acknowledged, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_bytes: Option<u64>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Last error, empty if none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub last_error: String,
+    /// Acknowledged position, as in the checkpoint.
+    pub position: serde_json::Value,
+}
+
+/// What is known of the Engine.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DockerRow {
+    /// Whether containers are monitored at all.
+    pub enabled: bool,
+    /// The last request was answered.
+    pub reachable: bool,
+    /// Socket path.
+    pub socket: String,
+    /// Why not reachable; empty if it is.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error: String,
+    /// Running containers seen.
+    pub containers: u64,
+}
+
+/// Health of one component, as it told itself.
+#[derive(Clone, Debug, Serialize, PartialEq)]
+pub struct Health {
+    /// False = needs somebody's attention.
+    pub ok: bool,
+    /// One sentence: what is wrong and how to mend it, or what is well.
+    pub message: String,
+}
+
+/// Shared by all threads, behind an [`Arc`].
+pub struct Board {
+    started: Instant,
+    /// Milliseconds (since start) of the capture loop's last turn.
+    capture_beat_ms: AtomicU64,
+    snapshot: Mutex<Arc<Snapshot>>,
+    snapshot_count: Mutex<u64>,
+    snapshot_made: Condvar,
+    ask: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    health: Mutex<BTreeMap<String, Health>>,
+    /// The config is loaded and the sources were listed once.
+    pub sources_ready: AtomicBool,
+    sinks_waiting: Mutex<BTreeMap<String, bool>>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Board {
+            started: Instant::now(),
+            capture_beat_ms: AtomicU64::new(0),
+            snapshot: Mutex::default(),
+            snapshot_count: Mutex::new(0),
+            snapshot_made: Condvar::new(),
+            ask: OnceLock::new(),
+            health: Mutex::default(),
+            sources_ready: AtomicBool::new(false),
+            sinks_waiting: Mutex::default(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // A thread that panicked while it held the board wrote whole values only; what it left can be read.
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Board {
+    /// Milliseconds since the agent began.
+    pub fn elapsed_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// The capture loop made a turn.
+    pub fn beat_capture(&self) {
+        self.capture_beat_ms.store(self.elapsed_ms(), Ordering::Relaxed);
+    }
+
+    /// Milliseconds since the capture loop's last turn. It turns at least once a second.
+    pub fn capture_beat_age_ms(&self) -> u64 {
+        self.elapsed_ms().saturating_sub(self.capture_beat_ms.load(Ordering::Relaxed))
+    }
+
+    /// Sets how `admin` wakes the capture loop for a snapshot. Once, at start.
+    pub fn on_ask(&self, ask: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.ask.set(ask);
+    }
+
+    /// The capture loop's answer to an ask.
+    pub fn publish(&self, snapshot: Snapshot) {
+        *lock(&self.snapshot) = Arc::new(snapshot);
+        *lock(&self.snapshot_count) += 1;
+        self.snapshot_made.notify_all();
+    }
+
+    /// A snapshot made after this call if one comes within `patience`, else the last there is.
+    pub fn fresh_snapshot(&self, patience: Duration) -> Arc<Snapshot> {
+        if let Some(ask) = self.ask.get() {
+            let count = lock(&self.snapshot_count);
+            let before = *count;
+            ask();
+            let _unused = self
+                .snapshot_made
+                .wait_timeout_while(count, patience, |count| *count == before)
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        lock(&self.snapshot).clone()
+    }
+
+    /// A component tells how it is.
+    pub fn set_health(&self, component: &str, ok: bool, message: impl Into<String>) {
+        lock(&self.health).insert(component.to_owned(), Health { ok, message: message.into() });
+    }
+
+    /// What all components told.
+    pub fn health(&self) -> BTreeMap<String, Health> {
+        lock(&self.health).clone()
+    }
+
+    /// A sink exists; ready once it accepted something.
+    pub fn expect_sink(&self, name: &str) {
+        lock(&self.sinks_waiting).entry(name.to_owned()).or_insert(false);
+    }
+
+    /// A sink accepted (a batch, or its first attachment).
+    pub fn sink_accepted(&self, name: &str) {
+        lock(&self.sinks_waiting).insert(name.to_owned(), true);
+    }
+
+    /// Per sink: whether it accepted once.
+    pub fn sinks(&self) -> BTreeMap<String, bool> {
+        lock(&self.sinks_waiting).clone()
+    }
+}
