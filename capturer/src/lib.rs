@@ -7,6 +7,7 @@ pub mod clock;
 pub mod cursor;
 pub mod limits;
 pub mod record;
+pub mod ring;
 pub mod settings;
 pub mod sink;
 pub mod status;

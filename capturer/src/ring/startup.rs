@@ -1,0 +1,117 @@
+//! Whether this kernel gives us the ring we need, asked before anything is built on it, and the runtime itself.
+//! Where it does not, one sentence names the likely cause and the cure.
+
+use std::io;
+
+use io_uring::{IoUring, Probe, opcode};
+
+use crate::limits::RING_ENTRIES;
+
+/// Why there is no ring. Its text is one sentence for an operator: what was tried, the likely cause, the cure.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("io_uring is not available: {cause}. {cure}")]
+pub struct RingUnavailable {
+    cause: String,
+    cure: &'static str,
+}
+
+/// Runs a future to its end on a new ring of this thread.
+///
+/// # Errors
+/// [`RingUnavailable`] where the kernel refuses the ring or lacks an operation.
+pub fn start<F: Future>(future: F) -> Result<F::Output, RingUnavailable> {
+    check()?;
+    Ok(tokio_uring::builder().entries(RING_ENTRIES as u32).start(future))
+}
+
+/// Makes a ring of the size that will be used, looks at its features, and drops it.
+///
+/// # Errors
+/// [`RingUnavailable`], as [`start`].
+pub fn check() -> Result<(), RingUnavailable> {
+    let ring = IoUring::new(RING_ENTRIES as u32).map_err(|error| refused(&error, sysctl().as_deref()))?;
+    if !ring.params().is_feature_nodrop() || !ring.params().is_feature_fast_poll() {
+        return Err(too_old("the ring has no NODROP or FAST_POLL feature"));
+    }
+    let mut probe = Probe::new();
+    if ring.submitter().register_probe(&mut probe).is_err() {
+        return Err(too_old("the kernel can't say which operations it has"));
+    }
+    let needed = [
+        (opcode::Read::CODE, "read"),
+        (opcode::Recv::CODE, "recv"),
+        (opcode::Send::CODE, "send"),
+        (opcode::LinkTimeout::CODE, "linked timeout"),
+    ];
+    for (code, name) in needed {
+        if !probe.is_supported(code) {
+            return Err(too_old(&format!("the ring has no {name} operation")));
+        }
+    }
+    Ok(())
+}
+
+fn too_old(what: &str) -> RingUnavailable {
+    RingUnavailable { cause: what.to_owned(), cure: "capturer needs Linux 5.10 or newer." }
+}
+
+/// `kernel.io_uring_disabled` (Linux 6.6 and newer): 0 all, 1 only a group and the privileged, 2 nobody.
+fn sysctl() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?;
+    Some(text.trim().to_owned())
+}
+
+fn refused(error: &io::Error, sysctl: Option<&str>) -> RingUnavailable {
+    let (cause, cure) = match (error.raw_os_error(), sysctl) {
+        (Some(1), Some(level @ ("1" | "2"))) => (
+            format!("io_uring_setup failed ({error}) and kernel.io_uring_disabled is {level}"),
+            "Set it to 0: sysctl -w kernel.io_uring_disabled=0 (with 1, root or CAP_SYS_ADMIN is enough).",
+        ),
+        (Some(1 | 13), _) => (
+            format!("io_uring_setup failed ({error}), most likely by a seccomp profile or an LSM"),
+            "In a container use --security-opt seccomp=unconfined or a profile that allows io_uring_*.",
+        ),
+        (Some(38), _) => (
+            format!("io_uring_setup failed ({error}): the kernel is older than 5.1, built without io_uring, or a seccomp profile hides it"),
+            "capturer needs Linux 5.10 or newer with CONFIG_IO_URING; in a container use --security-opt seccomp=unconfined.",
+        ),
+        (Some(12), _) => (
+            format!("io_uring_setup failed ({error}): the locked-memory limit is too small for the ring"),
+            "Raise it: ulimit -l unlimited, or LimitMEMLOCK=infinity in the systemd unit.",
+        ),
+        (Some(23 | 24), _) => (
+            format!("io_uring_setup failed ({error}): no file descriptor is left"),
+            "Raise the limit: ulimit -n, or LimitNOFILE in the systemd unit.",
+        ),
+        _ => (format!("io_uring_setup failed ({error})"), "capturer needs Linux 5.10 or newer with io_uring."),
+    };
+    RingUnavailable { cause, cure }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_names_cause_and_cure() {
+        let table = [
+            (1, Some("2"), "kernel.io_uring_disabled is 2"),
+            (1, Some("0"), "seccomp"),
+            (1, None, "seccomp"),
+            (38, None, "5.10"),
+            (12, None, "LimitMEMLOCK"),
+            (24, None, "LimitNOFILE"),
+            (5, None, "5.10"),
+        ];
+        for (errno, sysctl, expected) in table {
+            let text = refused(&io::Error::from_raw_os_error(errno), sysctl).to_string();
+            assert!(text.contains(expected), "errno {errno}: {text}");
+            assert!(text.starts_with("io_uring is not available: io_uring_setup failed"), "{text}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_what_is_needed() {
+        assert_eq!(check(), Ok(()));
+    }
+}
