@@ -1,1 +1,13 @@
-//! t
+//! The workbench of the whole-agent tests: what several of the files in this folder need, and no test itself.
+//!
+//! - [`engine`] a private, real Docker Engine for one test: started, frozen, restarted, and gone without a trace
+//! - [`sweep`] what such an Engine leaves on a machine and how to take it away (shared with `xtask`)
+//! - [`wait`] the one place where a test waits for something
+//! - [`rand`] all chance, from one printed seed
+//!
+//! It deliberately knows nothing of the agent's inside; tests that do say so in their own file.
+
+pub mod engine;
+pub mod rand;
+pub mod sweep;
+pub mod wait;

@@ -1,0 +1,138 @@
+//! The harness itself: private Engines of every version start, work, restart, and leave nothing behind.
+//!
+//! Without these, a test against a real Engine could pass on an Engine that is not the one it asked for, or fill the
+//! machine with daemons, mounts and folders, which then fail other tests in ways that point elsewhere.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
+use capturer_tests::sweep::{Traces, mounts_beneath};
+use capturer_tests::wait::wait_until;
+
+const BOTH_CHANNELS: &str = "for i in $(seq 100); do echo out $i; echo err $i >&2; done";
+
+fn expected(channel: &str) -> String {
+    (1..=100).map(|i| format!("{channel} {i}\n")).collect()
+}
+
+fn assert_logs(engine: &Engine, container: &str) -> Result<()> {
+    let logs = engine.logs(container)?;
+    assert_eq!(String::from_utf8(logs.stdout)?, expected("out"));
+    assert_eq!(String::from_utf8(logs.stderr)?, expected("err"));
+    Ok(())
+}
+
+fn assert_gone(traces: &Traces) {
+    assert_eq!(traces.processes(), Vec::<i32>::new(), "processes are left");
+    assert_eq!(mounts_beneath(&traces.root), Vec::<std::path::PathBuf>::new(), "mounts are left");
+    assert!(!traces.root.exists(), "{} is left", traces.root.display());
+    let cgroup = Path::new("/sys/fs/cgroup/memory").join(&traces.cgroup);
+    assert!(!cgroup.exists(), "{} is left", cgroup.display());
+}
+
+fn whole_life(version: EngineVersion) -> Result<()> {
+    let mut engine = Engine::start(version)?;
+    let server = engine.docker(&["version", "--format", "{{.Server.Version}}"])?;
+    assert!(server.stdout.starts_with(version.label().as_bytes()), "{:?} answered", server.stdout);
+
+    let id =
+        engine.run(&RunSpec::sh(BOTH_CHANNELS).name("both").label("a", "b").log_opt("max-size", "1m"))?;
+    assert_eq!(engine.wait(&id)?, 0);
+    assert_logs(&engine, "both")?;
+    assert_eq!(engine.inspect(&id)?["Config"]["Labels"]["a"], "b");
+    assert!(engine.log_path(&id).is_file());
+
+    let first = engine.dockerd_pid();
+    engine.restart_daemon()?;
+    assert_ne!(engine.dockerd_pid(), first);
+    assert_logs(&engine, &id)?;
+    engine.rm(&id)?;
+    assert!(engine.inspect(&id).is_err(), "it was removed");
+
+    // What is hardest to take away: a shell as process 1 that ignores SIGTERM, and a paused container.
+    engine.run(&RunSpec::command(&["sleep", "1000"]))?;
+    let paused = engine.run(&RunSpec::sh("while :; do sleep 1; done").log_driver("local").tty().rm())?;
+    engine.docker(&["pause", &paused])?;
+    let traces = engine.traces().clone();
+    assert!(
+        traces.processes().len() >= 6,
+        "two daemons, two shims, two containers: {:?}",
+        traces.processes()
+    );
+    engine.close()?;
+    assert_gone(&traces);
+    Ok(())
+}
+
+#[test]
+fn engine_20_10_lives_and_leaves_nothing() -> Result<()> {
+    whole_life(EngineVersion::V20_10)
+}
+
+#[test]
+fn engine_28_5_lives_and_leaves_nothing() -> Result<()> {
+    whole_life(EngineVersion::V28_5)
+}
+
+/// Without it, tests that run at the same time could see each other's containers, or end each other's daemons.
+#[test]
+fn engines_of_one_and_of_several_versions_run_side_by_side() -> Result<()> {
+    let [old, new] = EngineVersion::ALL;
+    let engines = [Engine::start(old)?, Engine::start(old)?, Engine::start(new)?, Engine::start(new)?];
+    for (i, engine) in engines.iter().enumerate() {
+        engine.run(&RunSpec::sh(&format!("echo {i}; sleep 1000")).name("same-name"))?;
+    }
+    for (i, engine) in engines.iter().enumerate() {
+        let line = format!("{i}\n").into_bytes();
+        wait_until("the container's line", Duration::from_secs(20), || {
+            engine.logs("same-name").is_ok_and(|logs| logs.stdout == line)
+        })?;
+    }
+    let [first, others @ ..] = engines;
+    first.close()?;
+    for engine in &others {
+        assert_eq!(engine.docker(&["ps", "--quiet"])?.stdout.iter().filter(|&&b| b == b'\n').count(), 1);
+    }
+    others.into_iter().try_for_each(Engine::close)
+}
+
+/// dockerd is looked at, frozen, killed and started again from outside, as the agent's tests do.
+#[test]
+fn the_daemon_can_be_measured_frozen_and_killed() -> Result<()> {
+    for version in EngineVersion::ALL {
+        let mut engine = Engine::start_with(version, &["--live-restore"])?;
+        assert!(engine.cpu_seconds()? > 0.0);
+        assert!(engine.fd_count()? > 5);
+        let id = engine.run(&RunSpec::sh("echo before; sleep 1000"))?;
+
+        engine.freeze()?;
+        engine.thaw()?;
+        assert_eq!(engine.logs(&id)?.stdout, b"before\n");
+
+        engine.kill()?;
+        engine.start_daemon()?;
+        assert_eq!(engine.inspect(&id)?["State"]["Running"], true, "live-restore keeps it on {version:?}");
+        // Dropped while frozen: SIGTERM alone would wait for ever.
+        engine.freeze()?;
+        let traces = engine.traces().clone();
+        drop(engine);
+        assert_gone(&traces);
+    }
+    Ok(())
+}
+
+/// A test that fails must clean up as well as one that passes.
+#[test]
+fn a_panicking_test_leaves_nothing() {
+    let traces = std::sync::Mutex::new(None);
+    let outcome = std::panic::catch_unwind(|| {
+        let engine = Engine::start(EngineVersion::V28_5).unwrap();
+        engine.run(&RunSpec::command(&["sleep", "1000"])).unwrap();
+        *traces.lock().unwrap() = Some(engine.traces().clone());
+        panic!("on purpose");
+    });
+    assert!(outcome.is_err());
+    assert_gone(&traces.into_inner().unwrap().unwrap());
+}

@@ -1,0 +1,27 @@
+//! Where things lie: the workspace, its target folder, the Engines in it.
+
+use std::path::{Path, PathBuf};
+
+/// The top of the repository.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_path_buf()
+}
+
+/// Cargo's target folder.
+pub fn target() -> PathBuf {
+    set("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), |dir| workspace().join(dir))
+}
+
+/// Where the Docker Engines are unpacked; `tests/src/engine.rs` looks in the same place.
+pub fn engines() -> PathBuf {
+    set("CAPTURER_ENGINES_DIR").unwrap_or_else(|| target().join("engines"))
+}
+
+/// Where running Engines are on record.
+pub fn engine_records() -> PathBuf {
+    engines().join("run")
+}
+
+fn set(key: &str) -> Option<PathBuf> {
+    std::env::var_os(key).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
