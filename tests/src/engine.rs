@@ -27,7 +27,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::sweep::{ROOT_PREFIX, Traces, stat_fields};
+use crate::sweep::{ROOT_PREFIX, Traces, start_ticks, stat_fields};
 use crate::wait::wait_until;
 
 /// The image that every Engine has: busybox with a link for each of its commands, `sh` and `seq` among them.
@@ -430,21 +430,25 @@ impl Engine {
     }
 
     fn end_daemon(&mut self, signal: Signal) -> Result<()> {
+        let pid_file = self.traces.root.join("exec/containerd/containerd.pid");
+        let containerd = fs::read_to_string(&pid_file).ok().and_then(|text| text.trim().parse().ok());
+        let started = containerd.and_then(start_ticks);
         self.signal(signal)?;
         let child = self.daemon.as_mut().context("dockerd is stopped already")?;
         let ended = wait_until("dockerd to end", STOP_DEADLINE, || child.try_wait().ok().flatten());
         ended.map_err(|e| e.context(self.log_tail(30)))?;
         self.daemon = None;
-        // containerd lives in a session of its own and dies with its parent; a new dockerd that still finds its pid file
-        // and it alive would take over one that is about to go.
-        let pid_file = self.traces.root.join("exec/containerd/containerd.pid");
-        wait_until("containerd to end", STOP_DEADLINE, || {
-            let pid = fs::read_to_string(&pid_file).ok().and_then(|text| text.trim().parse().ok());
-            match pid.filter(|pid| self.traces.processes().contains(pid)) {
-                Some(pid) => Err(format!("it runs as {pid}")),
-                None => Ok(()),
+        // containerd dies with its parent, a little later. A dockerd started meanwhile takes the old process id, even that of a
+        // zombie, for a containerd that serves, and gives up after 16 s: so wait, and leave no id behind.
+        if started.is_some() {
+            wait_until("containerd to end", STOP_DEADLINE, || containerd.and_then(start_ticks) != started)?;
+        }
+        match fs::remove_file(&pid_file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).context("removing containerd.pid")
             }
-        })
+            _ => Ok(()),
+        }
     }
 
     fn log_tail(&self, lines: usize) -> String {
