@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod cursor;
+pub mod decode;
 pub mod limits;
 pub mod record;
 pub mod ring;

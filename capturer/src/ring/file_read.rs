@@ -17,10 +17,9 @@ pub async fn file_read(
 ) -> (Result<usize, ReadError>, Vec<u8>) {
     let spare = buffer.spare_capacity_mut();
     assert!(!spare.is_empty(), "a read into a full buffer would look like the end of the file");
-    let entry =
-        opcode::Read::new(types::Fd(file.as_raw_fd()), spare.as_mut_ptr().cast(), spare.len() as u32)
-            .offset(offset)
-            .build();
+    let entry = opcode::Read::new(types::Fd(file.as_raw_fd()), spare.as_mut_ptr().cast(), spare.len() as u32)
+        .offset(offset)
+        .build();
     // SAFETY: `entry` points into `buffer`'s heap allocation and names `file`; both are kept with it.
     let (result, mut buffer) = unsafe { operation::submit(entry, buffer, Some(Rc::clone(file))) }.await;
     if result < 0 {

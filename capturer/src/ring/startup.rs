@@ -72,7 +72,9 @@ fn refused(error: &io::Error, sysctl: Option<&str>) -> RingUnavailable {
             "In a container use --security-opt seccomp=unconfined or a profile that allows io_uring_*.",
         ),
         (Some(38), _) => (
-            format!("io_uring_setup failed ({error}): the kernel is older than 5.1, built without io_uring, or a seccomp profile hides it"),
+            format!(
+                "io_uring_setup failed ({error}): the kernel is older than 5.1, built without io_uring, or a seccomp profile hides it"
+            ),
             "capturer needs Linux 5.10 or newer with CONFIG_IO_URING; in a container use --security-opt seccomp=unconfined.",
         ),
         (Some(12), _) => (
@@ -83,7 +85,9 @@ fn refused(error: &io::Error, sysctl: Option<&str>) -> RingUnavailable {
             format!("io_uring_setup failed ({error}): no file descriptor is left"),
             "Raise the limit: ulimit -n, or LimitNOFILE in the systemd unit.",
         ),
-        _ => (format!("io_uring_setup failed ({error})"), "capturer needs Linux 5.10 or newer with io_uring."),
+        _ => {
+            (format!("io_uring_setup failed ({error})"), "capturer needs Linux 5.10 or newer with io_uring.")
+        }
     };
     RingUnavailable { cause, cure }
 }

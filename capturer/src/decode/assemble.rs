@@ -1,0 +1,287 @@
+//! Pieces become lines. Docker cuts a line longer than 16 KiB into pieces of exactly 16,384 bytes; the only mark is
+//! that a piece does not end in a newline, and all pieces of a line carry the time of its first. A line may stay open
+//! for long, on either channel, while the other goes on.
+//!
+//! When is an open line whole?
+//! - a piece with a newline ends it,
+//! - a piece shorter than 16 KiB without newline ends it: only the end of the container's output cuts there,
+//! - a piece with another time on the same channel begins a new line: the old one was left open at an exit and must
+//!   not be glued to the next run's first line,
+//! - the container has exited and all was read ([`Assembler::close_all`]).
+//!
+//! A line past `line_bytes_max` is cut there, marked and counted; the rest of it is passed over, never the file
+//! stopped. Not here: which lines were delivered before (stream/).
+
+use crate::decode::{Piece, json_line, timestamp, utf8};
+use crate::limits::PIECE_BYTES;
+use crate::record::{MessageForm, Place, Record, StdType};
+
+/// What a batch is made from: the records, and the bytes that had to be made for them.
+#[derive(Debug, Default)]
+pub struct Lines {
+    /// In order.
+    pub records: Vec<Record>,
+    /// Joined lines with their times.
+    pub made: Vec<u8>,
+    /// Lines cut at `line_bytes_max`.
+    pub truncated: u64,
+}
+
+/// Which lines a push completed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Completed {
+    /// The line that was open before on this channel.
+    pub previous: bool,
+    /// The line the piece belongs to.
+    pub this: bool,
+}
+
+/// Joins pieces, per channel. Holds at most two open lines of `line_bytes_max` each.
+#[derive(Debug)]
+pub struct Assembler {
+    line_bytes_max: usize,
+    open: [Option<OpenLine>; 2],
+}
+
+#[derive(Debug)]
+struct OpenLine {
+    /// Where its first piece began, in the caller's own count.
+    began_at: u64,
+    time: Vec<u8>,
+    text: Vec<u8>,
+    form: MessageForm,
+    decoded_len: usize,
+    truncated: bool,
+    /// False: it was delivered in an earlier life; its pieces are passed over.
+    deliver: bool,
+}
+
+impl Assembler {
+    /// Lines are cut at so many bytes.
+    pub fn new(line_bytes_max: usize) -> Assembler {
+        Assembler { line_bytes_max, open: [None, None] }
+    }
+
+    /// Whether this piece is the first of a line.
+    pub fn begins_line(&self, buffer: &[u8], piece: &Piece) -> bool {
+        !self.continues(buffer, piece)
+    }
+
+    fn continues(&self, buffer: &[u8], piece: &Piece) -> bool {
+        let open = &self.open[piece.std_type.index()];
+        open.as_ref().is_some_and(|open| open.time == buffer[piece.time.clone()])
+    }
+
+    /// Where the oldest open line began.
+    pub fn open_since(&self) -> Option<u64> {
+        self.open.iter().flatten().map(|open| open.began_at).min()
+    }
+
+    /// Where the open line of a channel began.
+    pub fn open_on(&self, std_type: StdType) -> Option<u64> {
+        self.open[std_type.index()].as_ref().map(|open| open.began_at)
+    }
+
+    /// Takes the next piece. `at` is where it begins, in the caller's own count. `deliver` counts for a piece that
+    /// begins a line; false passes the whole line over.
+    pub fn push(
+        &mut self,
+        buffer: &[u8],
+        piece: &Piece,
+        at: u64,
+        deliver: bool,
+        out: &mut Lines,
+    ) -> Completed {
+        let channel = piece.std_type.index();
+        let mut completed = Completed::default();
+        let continues = self.continues(buffer, piece);
+        if !continues && self.open[channel].is_some() {
+            self.close(piece.std_type, out);
+            completed.previous = true;
+        }
+        let ends = piece.complete || piece.decoded_len < PIECE_BYTES;
+        if !continues && ends {
+            // The ordinary line. An empty piece without newline is no line: nothing was printed.
+            completed.this = piece.complete || piece.decoded_len > 0;
+            if completed.this && deliver {
+                self.emit_in_place(buffer, piece, out);
+            }
+            return completed;
+        }
+        let line = self.open[channel].get_or_insert_with(|| OpenLine {
+            began_at: at,
+            time: buffer[piece.time.clone()].to_vec(),
+            text: Vec::new(),
+            form: piece.form,
+            decoded_len: 0,
+            truncated: false,
+            deliver,
+        });
+        line.append(&buffer[piece.text.clone()], piece.decoded_len, self.line_bytes_max);
+        if ends {
+            self.close(piece.std_type, out);
+            completed.this = true;
+        }
+        completed
+    }
+
+    /// Ends the open line of a channel, if there is one.
+    pub fn close(&mut self, std_type: StdType, out: &mut Lines) -> bool {
+        let Some(line) = self.open[std_type.index()].take() else { return false };
+        if !line.deliver {
+            return true;
+        }
+        let time_start = out.made.len() as u32;
+        out.made.extend_from_slice(&line.time);
+        let message_start = out.made.len() as u32;
+        out.made.extend_from_slice(&line.text);
+        out.truncated += u64::from(line.truncated);
+        out.records.push(Record {
+            message_start,
+            message_len: line.text.len() as u32,
+            time_start,
+            time_len: line.time.len() as u8,
+            std_type,
+            form: line.form,
+            place: Place::Made,
+            truncated: line.truncated,
+        });
+        true
+    }
+
+    /// Ends all open lines: the source will say no more.
+    pub fn close_all(&mut self, out: &mut Lines) {
+        for std_type in StdType::ALL {
+            self.close(std_type, out);
+        }
+    }
+
+    /// Forgets open lines: their pieces will be read again.
+    pub fn reset(&mut self) {
+        self.open = [None, None];
+    }
+
+    fn emit_in_place(&self, buffer: &[u8], piece: &Piece, out: &mut Lines) {
+        debug_assert!(piece.time.len() <= timestamp::TIME_BYTES_MAX);
+        let truncated = piece.decoded_len > self.line_bytes_max;
+        let len = if truncated {
+            cut(&buffer[piece.text.clone()], piece.form, self.line_bytes_max)
+        } else {
+            piece.text.len()
+        };
+        out.truncated += u64::from(truncated);
+        out.records.push(Record {
+            message_start: piece.text.start as u32,
+            message_len: len as u32,
+            time_start: piece.time.start as u32,
+            time_len: piece.time.len() as u8,
+            std_type: piece.std_type,
+            form: piece.form,
+            place: Place::Read,
+            truncated,
+        });
+    }
+}
+
+impl OpenLine {
+    fn append(&mut self, text: &[u8], decoded_len: usize, line_bytes_max: usize) {
+        if self.truncated || !self.deliver {
+            return;
+        }
+        let room = line_bytes_max - self.decoded_len;
+        if decoded_len <= room {
+            self.text.extend_from_slice(text);
+            self.decoded_len += decoded_len;
+        } else {
+            self.text.extend_from_slice(&text[..cut(text, self.form, room)]);
+            self.decoded_len = line_bytes_max;
+            self.truncated = true;
+        }
+    }
+}
+
+fn cut(text: &[u8], form: MessageForm, decoded_max: usize) -> usize {
+    match form {
+        MessageForm::Raw => utf8::cut(text, decoded_max),
+        MessageForm::JsonEscaped => json_line::cut_escaped(text, decoded_max),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One channel's pieces as `(time, text, complete)`; a text of `P` stands for a full piece of 16 KiB.
+    fn lines(pieces: &[(StdType, &str, &str, bool)], line_bytes_max: usize) -> Vec<String> {
+        let mut assembler = Assembler::new(line_bytes_max);
+        let (mut out, mut shown) = (Lines::default(), Vec::new());
+        for (at, (std_type, time, text, complete)) in pieces.iter().enumerate() {
+            let text = text.replace('P', &"p".repeat(PIECE_BYTES));
+            let buffer = format!("{time}{text}").into_bytes();
+            let piece = Piece {
+                text: time.len()..buffer.len(),
+                time: 0..time.len(),
+                form: MessageForm::Raw,
+                decoded_len: text.len(),
+                std_type: *std_type,
+                complete: *complete,
+            };
+            assembler.push(&buffer, &piece, at as u64, true, &mut out);
+            show(&buffer, &mut out, &mut shown);
+        }
+        assembler.close_all(&mut out);
+        show(&[], &mut out, &mut shown);
+        shown
+    }
+
+    fn show(buffer: &[u8], out: &mut Lines, shown: &mut Vec<String>) {
+        for record in out.records.drain(..) {
+            let from = if record.place == Place::Read { buffer } else { &out.made[..] };
+            let part = |start: u32, len: u32| {
+                String::from_utf8_lossy(&from[start as usize..][..len as usize])
+                    .replace(&"p".repeat(PIECE_BYTES), "P")
+            };
+            let mark = if record.truncated { "~" } else { "" };
+            let time = part(record.time_start, u32::from(record.time_len));
+            shown.push(format!("{time}{}{mark}", part(record.message_start, record.message_len)));
+        }
+    }
+
+    #[test]
+    fn pieces_of_long_lines() {
+        use StdType::{Stderr, Stdout};
+        let max = 1 << 20;
+        assert_eq!(lines(&[(Stdout, "1", "a", true), (Stdout, "2", "", true)], max), ["1a", "2"]);
+        assert_eq!(lines(&[(Stdout, "1", "P", false), (Stdout, "1", "b", true)], max), ["1Pb"]);
+        // Exactly 16 KiB: the newline alone follows.
+        assert_eq!(lines(&[(Stdout, "1", "P", false), (Stdout, "1", "", true)], max), ["1P"]);
+        // The other channel goes on meanwhile.
+        let interleaved = [(Stdout, "1", "P", false), (Stderr, "2", "e", true), (Stdout, "1", "b", true)];
+        assert_eq!(lines(&interleaved, max), ["2e", "1Pb"]);
+        // The container exited within a line: its rest is short and has no newline.
+        assert_eq!(
+            lines(&[(Stdout, "1", "P", false), (Stdout, "1", "b", false), (Stdout, "2", "c", true)], max),
+            ["1Pb", "2c"]
+        );
+        assert_eq!(lines(&[(Stdout, "1", "b", false), (Stdout, "2", "c", true)], max), ["1b", "2c"]);
+        // It exited right after a full piece: the next run's first line is another one.
+        assert_eq!(lines(&[(Stdout, "1", "P", false), (Stdout, "2", "c", true)], max), ["1P", "2c"]);
+        assert_eq!(lines(&[(Stdout, "1", "P", false)], max), ["1P"]);
+        assert_eq!(lines(&[(Stdout, "1", "", false), (Stdout, "2", "c", true)], max), ["2c"]);
+    }
+
+    #[test]
+    fn long_lines_are_cut_marked_and_passed_over() {
+        use StdType::Stdout;
+        assert_eq!(lines(&[(Stdout, "1", "abcdef", true), (Stdout, "2", "abc", true)], 3), ["1abc~", "2abc"]);
+        let pieces = [
+            (Stdout, "1", "P", false),
+            (Stdout, "1", "P", false),
+            (Stdout, "1", "x", true),
+            (Stdout, "2", "y", true),
+        ];
+        assert_eq!(lines(&pieces, PIECE_BYTES), ["1P~", "2y"]);
+        assert_eq!(lines(&pieces, 2 * PIECE_BYTES), ["1PP~", "2y"]);
+        assert_eq!(lines(&pieces, 2 * PIECE_BYTES + 1), ["1PPx", "2y"]);
+    }
+}

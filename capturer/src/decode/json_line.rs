@@ -1,0 +1,270 @@
+//! Docker's json-file: one JSON object a line, `{"log":"text\n","stream":"stdout","time":"…Z"}`, with `"attrs":{…}`
+//! before the time where labels or environment go into the log. Source of the format: moby,
+//! daemon/logger/jsonfilelog/jsonlog/jsonlog.go.
+//!
+//! The message stays escaped, as offsets: what Docker wrote is valid inside any JSON string, so json-file to NDJSON
+//! copies it untouched. Only its escapes are walked, to find its end, its length, and lone surrogates, which Go never
+//! writes and our own output must not carry.
+//!
+//! Damage costs only itself: NUL holes are skipped, and of a torn record with a good one glued behind it (a full disk
+//! does that) the good one is found again.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{DecodeError, Piece, Step, timestamp};
+use crate::limits::RECORD_BYTES_MAX;
+use crate::record::{MessageForm, StdType};
+
+/// Whether every line of `bytes` is valid UTF-8 without control characters, as JSON demands. Asked once per buffer,
+/// at the speed of memory, so that nothing has to be asked per line.
+pub fn is_clean(bytes: &[u8]) -> bool {
+    let controls = bytes.iter().fold(0, |sum, byte| sum | u8::from(*byte < 0x20 && *byte != b'\n'));
+    controls == 0 && std::str::from_utf8(bytes).is_ok()
+}
+
+/// The first record of `bytes`, newline included in what it takes. `clean` is what [`is_clean`] said of a buffer that
+/// holds `bytes`; if not, each line is looked at by itself.
+pub fn next_record(bytes: &[u8], clean: bool) -> Step<Piece> {
+    match memchr::memchr(b'\n', bytes) {
+        Some(end) => {
+            let holes = bytes.iter().take_while(|byte| **byte == 0).count();
+            if holes > 0 {
+                return Step::Reject(DecodeError::NulHole, holes);
+            }
+            let line = &bytes[..end];
+            match parse(line).filter(|_| clean || is_clean(line)) {
+                Some(piece) => Step::Item(piece, end + 1),
+                None => Step::Reject(DecodeError::TornRecord, good_record_behind(line).unwrap_or(end + 1)),
+            }
+        }
+        // The hole may be longer than any buffer: take it as it comes.
+        None if bytes.first() == Some(&0) => {
+            Step::Reject(DecodeError::NulHole, bytes.iter().take_while(|byte| **byte == 0).count())
+        }
+        None if bytes.len() >= RECORD_BYTES_MAX => Step::Reject(DecodeError::RecordTooLong, bytes.len()),
+        None => Step::NeedMore,
+    }
+}
+
+/// A quick look whether a first line is a json-file record (`format: auto`).
+pub fn looks_like_record(line: &[u8]) -> bool {
+    is_clean(line) && parse(line.strip_suffix(b"\n").unwrap_or(line)).is_some()
+}
+
+/// Where in a damaged line a whole record begins that reaches to its end. An unescaped `{"log":"` can't stand inside
+/// a JSON string, so it can only be a beginning.
+fn good_record_behind(line: &[u8]) -> Option<usize> {
+    let mut end = line.len();
+    // Two tries: a record glued to a torn one, or to two. More is not damage but another file.
+    for _ in 0..2 {
+        let at = memchr::memmem::rfind(&line[..end], OPENING)?;
+        if at > 0 && is_clean(&line[at..]) && parse(&line[at..]).is_some() {
+            return Some(at);
+        }
+        end = at;
+    }
+    // NULs in the middle: a hole behind a torn record.
+    let hole = memchr::memchr(0, line)?;
+    (hole > 0).then_some(hole)
+}
+
+const OPENING: &[u8] = b"{\"log\":\"";
+
+fn parse(line: &[u8]) -> Option<Piece> {
+    parse_common(line).or_else(|| parse_any(line))
+}
+
+/// The one shape Docker writes without attributes.
+fn parse_common(line: &[u8]) -> Option<Piece> {
+    let text = line.strip_prefix(OPENING)?;
+    let string = scan_string(text)?;
+    let rest = text[string.end..].strip_prefix(b"\",\"stream\":\"std")?;
+    let (std_type, rest) = match rest.split_at_checked(OUT.len())? {
+        (OUT, rest) => (StdType::Stdout, rest),
+        (ERR, rest) => (StdType::Stderr, rest),
+        _ => return None,
+    };
+    let time = rest.strip_suffix(b"\"}")?;
+    if !is_time(time) {
+        return None;
+    }
+    let time_start = line.len() - rest.len();
+    Some(piece(OPENING.len(), string, std_type, time_start..time_start + time.len()))
+}
+
+const OUT: &[u8] = b"out\",\"time\":\"";
+const ERR: &[u8] = b"err\",\"time\":\"";
+
+#[derive(Deserialize)]
+struct AnyRecord<'a> {
+    #[serde(borrow)]
+    log: Option<&'a RawValue>,
+    #[serde(borrow)]
+    stream: Cow<'a, str>,
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+}
+
+/// Any order of keys, attributes, no `log` (Docker leaves it out when it is empty).
+fn parse_any(line: &[u8]) -> Option<Piece> {
+    let record: AnyRecord = serde_json::from_slice(line).ok()?;
+    let std_type = match &*record.stream {
+        "stdout" => StdType::Stdout,
+        "stderr" => StdType::Stderr,
+        _ => return None,
+    };
+    let Cow::Borrowed(time) = record.time else { return None };
+    if !is_time(time.as_bytes()) {
+        return None;
+    }
+    let time_start = offset_in(line, time);
+    let time = time_start..time_start + time.len();
+    let Some(log) = record.log else {
+        return Some(piece(0, Scanned { end: 0, decoded_len: 0, complete: false }, std_type, time));
+    };
+    let text_start = offset_in(line, log.get()) + 1;
+    let string = log.get().as_bytes().strip_prefix(b"\"").and_then(scan_string)?;
+    Some(piece(text_start, string, std_type, time))
+}
+
+fn offset_in(line: &[u8], part: &str) -> usize {
+    part.as_ptr() as usize - line.as_ptr() as usize
+}
+
+fn piece(text_start: usize, string: Scanned, std_type: StdType, time: Range<usize>) -> Piece {
+    let newline = if string.complete { 2 } else { 0 };
+    Piece {
+        text: text_start..text_start + string.end - newline,
+        time,
+        form: MessageForm::JsonEscaped,
+        decoded_len: string.decoded_len - newline / 2,
+        std_type,
+        complete: string.complete,
+    }
+}
+
+/// Only what can't break out of a JSON string, and not empty. Cheaper than [`timestamp::parse`]: most lines' times are
+/// only copied.
+fn is_time(time: &[u8]) -> bool {
+    (20..=timestamp::TIME_BYTES_MAX).contains(&time.len())
+        && time.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b':' | b'T' | b'Z' | b'.' | b'+'))
+}
+
+/// The inside of a JSON string.
+struct Scanned {
+    /// Offset of the closing quote.
+    end: usize,
+    /// Bytes after unescaping.
+    decoded_len: usize,
+    /// The last character is an escaped newline.
+    complete: bool,
+}
+
+/// Walks the inside of a JSON string up to its closing quote. `None`: no end, an invalid escape, or a lone surrogate.
+fn scan_string(text: &[u8]) -> Option<Scanned> {
+    let mut at = 0;
+    let mut decoded_len = 0;
+    let mut newline_ended_at = usize::MAX;
+    loop {
+        let next = at + memchr::memchr2(b'"', b'\\', &text[at..])?;
+        decoded_len += next - at;
+        if text[next] == b'"' {
+            return Some(Scanned { end: next, decoded_len, complete: newline_ended_at == next });
+        }
+        let (bytes, decoded) = escape(&text[next..])?;
+        decoded_len += decoded;
+        at = next + bytes;
+        if text[next + 1] == b'n' {
+            newline_ended_at = at;
+        }
+    }
+}
+
+/// One escape at the start of `text`: its length there, and the length of the character in UTF-8.
+fn escape(text: &[u8]) -> Option<(usize, usize)> {
+    match text.get(1)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some((2, 1)),
+        b'u' => match hex4(text, 2)? {
+            0..=0x7F => Some((6, 1)),
+            0x80..=0x7FF => Some((6, 2)),
+            0xD800..=0xDBFF => match (text.get(6)?, text.get(7)?, hex4(text, 8)?) {
+                (b'\\', b'u', 0xDC00..=0xDFFF) => Some((12, 4)),
+                _ => None,
+            },
+            0xDC00..=0xDFFF => None,
+            _ => Some((6, 3)),
+        },
+        _ => None,
+    }
+}
+
+fn hex4(text: &[u8], at: usize) -> Option<u32> {
+    text.get(at..at + 4)?.iter().try_fold(0, |value, byte| Some(value * 16 + char::from(*byte).to_digit(16)?))
+}
+
+/// The longest start of an escaped text that is at most `decoded_max` bytes when unescaped and ends within neither an
+/// escape nor a character.
+pub fn cut_escaped(text: &[u8], decoded_max: usize) -> usize {
+    let mut at = 0;
+    let mut left = decoded_max;
+    while at < text.len() {
+        if text[at] != b'\\' {
+            let run = memchr::memchr(b'\\', &text[at..]).unwrap_or(text.len() - at);
+            if run > left {
+                return at + super::utf8::cut(&text[at..at + run], left);
+            }
+            at += run;
+            left -= run;
+            continue;
+        }
+        match escape(&text[at..]) {
+            Some((bytes, decoded)) if decoded <= left => {
+                at += bytes;
+                left -= decoded;
+            }
+            _ => return at,
+        }
+    }
+    at
+}
+
+/// Appends the unescaped text to `out`. For text that [`next_record`] accepted.
+pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
+    let mut at = 0;
+    while let Some(run) = memchr::memchr(b'\\', &text[at..]) {
+        out.extend_from_slice(&text[at..at + run]);
+        at += run;
+        let Some((bytes, _)) = escape(&text[at..]) else { break };
+        let character = match text[at + 1] {
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => unicode(&text[at..]),
+            other => char::from(other),
+        };
+        out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+        at += bytes;
+    }
+    out.extend_from_slice(&text[at..]);
+}
+
+fn unicode(text: &[u8]) -> char {
+    let first = hex4(text, 2).unwrap_or(0xFFFD);
+    let code = match (first, hex4(text, 8)) {
+        (0xD800..=0xDBFF, Some(second @ 0xDC00..=0xDFFF)) => {
+            0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00)
+        }
+        _ => first,
+    };
+    char::from_u32(code).unwrap_or('\u{fffd}')
+}
+
+#[cfg(test)]
+#[path = "json_line_tests.rs"]
+mod tests;
