@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod cursor;
 pub mod decode;
+pub mod http;
 pub mod limits;
 pub mod record;
 pub mod ring;
