@@ -3,9 +3,11 @@
 
 #![deny(unsafe_code)]
 
+pub mod checkpoint;
 pub mod clock;
 pub mod cursor;
 pub mod limits;
+pub mod probe;
 pub mod record;
 pub mod settings;
 pub mod sink;
