@@ -3,11 +3,13 @@
 
 #![deny(unsafe_code)]
 
+pub mod checkpoint;
 pub mod clock;
 pub mod cursor;
 pub mod decode;
 pub mod http;
 pub mod limits;
+pub mod probe;
 pub mod record;
 pub mod ring;
 pub mod settings;

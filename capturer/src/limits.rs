@@ -36,6 +36,21 @@ pub const SINK_BATCHES_MAX: usize = 64;
 pub const STREAM_BATCHES_MAX: usize = 8;
 /// Bytes of received data an API read gathers before it is decoded.
 pub const API_GATHER_BYTES: usize = 64 * 1024;
+/// Largest checkpoint that is written or read: about 100,000 streams.
+pub const CHECKPOINT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Damaged checkpoints kept for a look.
+pub const CHECKPOINTS_DAMAGED_MAX: u32 = 8;
+/// Output files a local_file sink holds open; past it the one unused longest is closed until it is needed again.
+pub const OUTPUT_FILES_OPEN_MAX: usize = 256;
+/// Encoded bytes a sink gathers before it writes. A batch is read in [`READ_BYTES`], so one write takes nearly every
+/// batch; the bound is for long names repeated on thousands of short lines.
+pub const ENCODED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one name, image, path or label that go into a record; what is longer is cut and ends in `…`.
+pub const META_STRING_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of one placeholder's value, or of one path component, in an output file's name. NAME_MAX is 255.
+pub const FILE_NAME_BYTES_MAX: usize = 200;
+/// Longest pause of a sink between attempts, milliseconds.
+pub const SINK_RETRY_MS_MAX: u64 = 5_000;
 
 // Each connection may have a timed receive and a timed send under way: two entries each.
 const _: () =
@@ -46,3 +61,5 @@ const _: () = assert!(RECORD_BYTES_MAX + READ_BYTES < u32::MAX as usize);
 const _: () = assert!(6 * (PIECE_BYTES * 3) + READ_BYTES < RECORD_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= RECORD_BYTES_MAX);
 const _: () = assert!(STREAM_BATCHES_MAX <= SINK_BATCHES_MAX);
+const _: () = assert!(ENCODED_BYTES_MAX >= 4 * READ_BYTES);
+const _: () = assert!(FILE_NAME_BYTES_MAX < 255);

@@ -1,14 +1,34 @@
-//! Sinks: where records go. Each sink has a thread and a bounded queue of its own, so that a slow one holds
-//! nobody else back; it answers each batch with an [`Ack`], in order.
+//! Sinks: where records go. Each sink has a thread and a queue of its own, so that a slow one holds nobody else
+//! back; it answers each batch with an [`Ack`], in order.
 //!
+//! ```text
+//! capture ── ToSink ─▶ runtime.rs (thread: retries, health, counts) ── deliver ─▶ local_file.rs, stdout.rs
+//!    ▲                       │                                                        │
+//!    └────── FromSink ◀──────┘                                    ndjson.rs, outbox.rs (encode, go on where it stopped)
+//! ```
 //! The queue never overflows by construction: `capture` counts what it has sent and what was acknowledged, and
 //! stops reading at [`crate::limits::SINK_BATCHES_MAX`]. The log file on disk is the real queue.
 //!
 //! Not here: checkpoints. A sink only says what it has and, for files, how long its output is.
 
+pub mod file_name;
+pub mod local_file;
+pub mod ndjson;
+mod outbox;
+mod runtime;
+pub mod stdout;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::fmt;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use crate::record::{Ack, Batch, OutputMark, SinkId, Source, StreamId};
+
+pub use runtime::{SinkHandle, spawn};
 
 /// From capture to a sink.
 #[derive(Debug)]
@@ -20,7 +40,10 @@ pub enum ToSink {
     /// The stream has ended and all its batches were acknowledged; its output may be closed.
     Detach(StreamId),
     /// Deliver what is queued, flush, answer [`FromSink::Stopped`], end.
-    Stop,
+    Stop {
+        /// What can't be delivered by then stays unacknowledged; the next run reads it again.
+        give_up_at: Instant,
+    },
 }
 
 /// From a sink to capture.
@@ -38,6 +61,136 @@ pub enum FromSink {
     },
     /// A batch is safe.
     Ack(Ack),
-    /// The thread has ended.
+    /// The thread has ended: it was told to, or nobody takes its output any more ([`SinkErrorKind::Closed`]; its
+    /// health says so). Nothing sent after that is answered.
     Stopped(SinkId),
 }
+
+/// A place where records go. Called by one thread; may block, but each call ends within seconds.
+pub trait Sink: Send {
+    /// The name in checkpoint, metrics and health: `local_file`.
+    fn name(&self) -> &str;
+
+    /// Makes the output of a stream ready. Called again for the same stream if what is known of it changed.
+    fn attach(&mut self, source: &Arc<Source>) -> Result<Option<OutputMark>, SinkError>;
+
+    /// Takes all of a batch, or fails; the same batch comes again until it is taken. A sink that wrote a part goes on
+    /// behind it: nothing torn, nothing twice.
+    fn deliver(&mut self, batch: &Batch) -> Result<Delivered, SinkError>;
+
+    /// The stream sends no more.
+    fn detach(&mut self, stream: StreamId);
+
+    /// Makes what was delivered safe against a power cut, and takes back a batch of which only a part was written.
+    /// The last call.
+    fn flush(&mut self) -> Result<(), SinkError>;
+}
+
+/// What became of a batch.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    /// State of the output behind it.
+    pub mark: Option<OutputMark>,
+    /// What was written.
+    pub counts: Counts,
+}
+
+/// What was written for some records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records.
+    pub records: u64,
+    /// Bytes of output.
+    pub bytes: u64,
+    /// U+FFFD put in the place of bytes that are not UTF-8.
+    pub invalid_utf8: u64,
+    /// Records that had been cut at `line_bytes_max`.
+    pub truncated: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+        self.invalid_utf8 += other.invalid_utf8;
+        self.truncated += other.truncated;
+    }
+}
+
+/// Totals of one sink since the start, read by metrics at any time.
+#[derive(Debug, Default)]
+#[allow(missing_docs)] // as in `Counts`
+pub struct SinkStats {
+    pub records: AtomicU64,
+    pub bytes: AtomicU64,
+    pub invalid_utf8: AtomicU64,
+    pub truncated: AtomicU64,
+    /// Batches acknowledged.
+    pub batches: AtomicU64,
+    /// Attempts that failed; each is made again.
+    pub errors: AtomicU64,
+}
+
+impl SinkStats {
+    fn add(&self, counts: Counts) {
+        for (total, more) in [
+            (&self.records, counts.records),
+            (&self.bytes, counts.bytes),
+            (&self.invalid_utf8, counts.invalid_utf8),
+            (&self.truncated, counts.truncated),
+            (&self.batches, 1),
+        ] {
+            total.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What can be done about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinkErrorKind {
+    /// The world may mend: try again, for ever. Reading waits meanwhile, nothing is dropped.
+    Retry,
+    /// Whoever took the output is gone and does not come back: the sink ends.
+    Closed,
+}
+
+/// A sink could not do what it was asked.
+#[derive(Debug)]
+pub struct SinkError {
+    /// What can be done.
+    pub kind: SinkErrorKind,
+    /// What was tried: "writing ./captured/web-1.ndjson".
+    pub what: String,
+    /// The system's answer.
+    pub source: io::Error,
+}
+
+impl SinkError {
+    /// A failure that is tried again.
+    pub fn retry(what: impl Into<String>, source: impl Into<io::Error>) -> SinkError {
+        SinkError { kind: SinkErrorKind::Retry, what: what.into(), source: source.into() }
+    }
+
+    /// How to mend it, where that is known.
+    fn hint(&self) -> &'static str {
+        match (self.kind, self.source.kind()) {
+            (SinkErrorKind::Closed, _) => "",
+            (_, io::ErrorKind::StorageFull) => ": free space",
+            (_, io::ErrorKind::QuotaExceeded) => ": raise the quota or free space",
+            (_, io::ErrorKind::PermissionDenied) => ": give the agent the right to write there",
+            (_, io::ErrorKind::ReadOnlyFilesystem) => ": mount it writable or choose another directory",
+            (_, io::ErrorKind::FileTooLarge) => ": raise the file size limit or move the file away",
+            (_, io::ErrorKind::IsADirectory | io::ErrorKind::FilesystemLoop) => ": move away what stands there",
+            _ => "",
+        }
+    }
+}
+
+impl fmt::Display for SinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.source, self.what, self.hint())
+    }
+}
+
+// The cause is part of the message, hence no `source`: it would be said twice.
+impl std::error::Error for SinkError {}

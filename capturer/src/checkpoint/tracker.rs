@@ -1,0 +1,411 @@
+//! What the sinks acknowledged, and from it the next checkpoint. Pure: no file, no clock.
+//!
+//! ```text
+//! stream, sink ──▶ Joined { seq }      has everything up to its cursor; seq orders it among the stream's sinks
+//!            └───▶ Ahead  { rank }     loaded from a checkpoint in which this sink had more than the slowest one
+//! ```
+//! With one sink the stream resumes at that sink's cursor. With several each keeps its own. Two cursors can't be
+//! compared by themselves (they may lie in two files of a rotation chain), but within a run the batches of a stream
+//! are numbered, and the number that comes back with an acknowledgement says which sink is behind. Only the order is
+//! saved, as a small rank, because numbers of two runs do not compare: after a restart the same bytes are cut into
+//! other batches.
+//!
+//! After a restart reading begins at the lowest rank. A sink of a higher rank is *ahead*: it has the records up to
+//! its own cursor already. [`Resume::ahead`] names those sinks and cursors, lowest first. The reader may hold their
+//! batches back until it stands exactly there and then say [`Tracker::join`]; if instead it sends them everything,
+//! their first acknowledgement joins them, and what lay between is delivered to them twice. Either way nothing is
+//! lost: a sink ahead never counts as behind one that is not.
+//!
+//! A sink added to the config joins at the resume cursor of known streams (their past is not fetched again); one
+//! removed from it is forgotten with its outputs, so that it can't hold a stream back for ever.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Checkpoint, SinkCursor, StreamEntry};
+use crate::cursor::Cursor;
+use crate::record::{OutputMark, StreamKey};
+
+/// Where a stream goes on after a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// Read from here.
+    pub cursor: Cursor,
+    /// Sinks that already have more, and up to where; the nearest first.
+    pub ahead: Vec<(String, Cursor)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Order {
+    /// Number of the last batch acknowledged in this run; 0 = none yet.
+    Joined(u64),
+    /// Rank in the loaded checkpoint. Later than every `Joined`.
+    Ahead(u32),
+}
+
+#[derive(Debug)]
+struct Position {
+    order: Order,
+    cursor: Cursor,
+    output: Option<String>,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Tracker {
+    sinks: BTreeSet<String>,
+    streams: BTreeMap<StreamKey, BTreeMap<String, Position>>,
+    outputs: BTreeMap<String, BTreeMap<String, Output>>,
+    dirty_seq: u64,
+    saved_seq: u64,
+}
+
+#[derive(Debug)]
+struct Output {
+    mark: OutputMark,
+    /// Streams whose records go there. The mark goes when the last of them is forgotten.
+    users: BTreeSet<StreamKey>,
+}
+
+impl Tracker {
+    /// Begins with what was loaded; `sink_names` are the sinks of this run.
+    pub fn new<'a>(loaded: Checkpoint, sink_names: impl IntoIterator<Item = &'a str>) -> Tracker {
+        let mut tracker = Tracker {
+            sinks: sink_names.into_iter().map(str::to_owned).collect(),
+            streams: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            dirty_seq: 0,
+            saved_seq: 0,
+        };
+        for (key, entry) in loaded.streams {
+            // A stream known only to removed sinks is still known: without its cursor it would begin anew.
+            let known = entry.sinks.keys().any(|name| tracker.sinks.contains(name));
+            let fallback = entry.lowest().map(|sink| sink.cursor.clone());
+            let mut positions = BTreeMap::new();
+            let kept = entry.sinks.into_iter().filter(|(name, _)| tracker.sinks.contains(name));
+            for (name, sink) in kept {
+                if let Some(path) = &sink.output
+                    && let Some(mark) = loaded.outputs.get(&name).and_then(|marks| marks.get(path))
+                {
+                    use_output(&mut tracker.outputs, &name, mark.clone(), &key);
+                }
+                let order = Order::Ahead(sink.rank);
+                positions.insert(name, Position { order, cursor: sink.cursor, output: sink.output });
+            }
+            if !known && let Some(cursor) = fallback {
+                for name in &tracker.sinks {
+                    let order = Order::Joined(0);
+                    positions.insert(name.clone(), Position { order, cursor: cursor.clone(), output: None });
+                }
+            }
+            join_lowest(&mut positions);
+            tracker.streams.insert(key, positions);
+        }
+        tracker
+    }
+
+    /// Where a stream known from before goes on; `None` = never seen.
+    pub fn resume(&self, stream: &StreamKey) -> Option<Resume> {
+        let positions = self.streams.get(stream)?;
+        let lowest = positions.values().min_by_key(|position| position.order)?;
+        let mut ahead: Vec<_> =
+            positions.iter().filter(|(_, position)| position.order > lowest.order).collect();
+        ahead.sort_by_key(|(_, position)| position.order);
+        Some(Resume {
+            cursor: lowest.cursor.clone(),
+            ahead: ahead
+                .into_iter()
+                .map(|(name, position)| (name.clone(), position.cursor.clone()))
+                .collect(),
+        })
+    }
+
+    /// A sink is ready for a stream. `initial` is where reading begins ([`Tracker::resume`], or the stream's own
+    /// choice if it was never seen); a sink that has a position from before keeps it.
+    pub fn attach(&mut self, stream: &StreamKey, sink: &str, initial: Cursor, mark: Option<OutputMark>) {
+        self.streams.entry(stream.clone()).or_default().entry(sink.to_owned()).or_insert(Position {
+            order: Order::Joined(0),
+            cursor: initial,
+            output: None,
+        });
+        self.set_output(stream, sink, mark);
+        self.dirty_seq += 1;
+    }
+
+    /// The reader stands exactly at the cursor of a sink that was ahead; from batch `next_seq` on it gets everything.
+    pub fn join(&mut self, stream: &StreamKey, sink: &str, next_seq: u64) {
+        if let Some(position) = self.position(stream, sink)
+            && matches!(position.order, Order::Ahead(_))
+        {
+            position.order = Order::Joined(next_seq.saturating_sub(1));
+            self.dirty_seq += 1;
+        }
+    }
+
+    /// A sink has everything up to and including batch `seq` of the stream. Batches of a stream are numbered from 1
+    /// in each run, in the order they are sent; each sink acknowledges in that order. An acknowledgement for a
+    /// stream already forgotten is ignored.
+    pub fn on_ack(
+        &mut self,
+        stream: &StreamKey,
+        sink: &str,
+        seq: u64,
+        cursor: &Cursor,
+        mark: Option<OutputMark>,
+    ) {
+        let Some(position) = self.position(stream, sink) else { return };
+        if let Order::Joined(before) = position.order {
+            assert!(seq > before, "{sink} acknowledged batch {seq} of {stream:?} after batch {before}");
+        }
+        position.order = Order::Joined(seq);
+        position.cursor.clone_from(cursor);
+        self.set_output(stream, sink, mark);
+        self.dirty_seq += 1;
+    }
+
+    /// The stream has ended for good and needs no cursor any more. Outputs that no other stream uses go with it.
+    pub fn forget(&mut self, stream: &StreamKey) {
+        let Some(positions) = self.streams.remove(stream) else { return };
+        for (sink, position) in positions {
+            self.leave_output(stream, &sink, position.output.as_deref());
+        }
+        self.dirty_seq += 1;
+    }
+
+    /// Streams known, from this run or before.
+    pub fn streams(&self) -> impl Iterator<Item = &StreamKey> {
+        self.streams.keys()
+    }
+
+    /// Grows with every change. Remember it with the checkpoint that is being saved.
+    pub fn dirty_seq(&self) -> u64 {
+        self.dirty_seq
+    }
+
+    /// A checkpoint taken at `seq` is safe on disk.
+    pub fn on_saved(&mut self, seq: u64) {
+        assert!(seq <= self.dirty_seq, "saved {seq}, but only {} changes were made", self.dirty_seq);
+        self.saved_seq = self.saved_seq.max(seq);
+    }
+
+    /// Changes up to this one are on disk; equal to [`Tracker::dirty_seq`] = nothing to save.
+    pub fn saved_seq(&self) -> u64 {
+        self.saved_seq
+    }
+
+    /// What to save now.
+    pub fn to_checkpoint(&self) -> Checkpoint {
+        let streams = self.streams.iter().map(|(key, positions)| (key.clone(), entry_of(positions)));
+        let outputs = self.outputs.iter().map(|(sink, outputs)| {
+            let marks = outputs.iter().map(|(path, output)| (path.clone(), output.mark.clone()));
+            (sink.clone(), marks.collect())
+        });
+        Checkpoint { streams: streams.collect(), outputs: outputs.collect() }
+    }
+
+    fn position(&mut self, stream: &StreamKey, sink: &str) -> Option<&mut Position> {
+        self.streams.get_mut(stream)?.get_mut(sink)
+    }
+
+    fn set_output(&mut self, stream: &StreamKey, sink: &str, mark: Option<OutputMark>) {
+        let Some(mark) = mark else { return };
+        let position = self.position(stream, sink).expect("the caller looked it up");
+        if position.output.as_deref() == Some(mark.path.as_str()) {
+            // The usual case, once per batch: no search for users, no copy of the path.
+            if let Some(output) = self.outputs.get_mut(sink).and_then(|outputs| outputs.get_mut(&mark.path)) {
+                output.mark = mark;
+                return;
+            }
+        }
+        let position = self.position(stream, sink).expect("the caller looked it up");
+        let before = position.output.replace(mark.path.clone());
+        if before.as_deref() != Some(mark.path.as_str()) {
+            self.leave_output(stream, sink, before.as_deref());
+        }
+        use_output(&mut self.outputs, sink, mark, stream);
+    }
+
+    fn leave_output(&mut self, stream: &StreamKey, sink: &str, path: Option<&str>) {
+        let (Some(path), Some(outputs)) = (path, self.outputs.get_mut(sink)) else { return };
+        if let Some(output) = outputs.get_mut(path) {
+            output.users.remove(stream);
+            if output.users.is_empty() {
+                outputs.remove(path);
+            }
+        }
+        if outputs.is_empty() {
+            self.outputs.remove(sink);
+        }
+    }
+}
+
+fn use_output(
+    outputs: &mut BTreeMap<String, BTreeMap<String, Output>>,
+    sink: &str,
+    mark: OutputMark,
+    stream: &StreamKey,
+) {
+    let outputs = outputs.entry(sink.to_owned()).or_default();
+    let output = outputs
+        .entry(mark.path.clone())
+        .or_insert_with(|| Output { mark: mark.clone(), users: BTreeSet::new() });
+    output.mark = mark;
+    output.users.insert(stream.clone());
+}
+
+/// The sinks at the lowest loaded rank are where reading begins: they are not ahead.
+fn join_lowest(positions: &mut BTreeMap<String, Position>) {
+    let Some(lowest) = positions.values().map(|position| position.order).min() else { return };
+    for position in positions.values_mut().filter(|position| position.order == lowest) {
+        position.order = Order::Joined(0);
+    }
+}
+
+fn entry_of(positions: &BTreeMap<String, Position>) -> StreamEntry {
+    let orders: BTreeSet<Order> = positions.values().map(|position| position.order).collect();
+    let rank = |order| orders.iter().position(|other| *other == order).unwrap_or(0) as u32;
+    let sinks = positions.iter().map(|(name, position)| {
+        let cursor = position.cursor.clone();
+        (name.clone(), SinkCursor { rank: rank(position.order), cursor, output: position.output.clone() })
+    });
+    StreamEntry { sinks: sinks.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{file_cursor, mark};
+    use super::*;
+
+    fn key(name: &str) -> StreamKey {
+        StreamKey(name.to_owned())
+    }
+
+    fn reload(tracker: &Tracker, sinks: &[&str]) -> Tracker {
+        Tracker::new(tracker.to_checkpoint(), sinks.iter().copied())
+    }
+
+    #[test]
+    fn one_sink_resumes_at_its_last_ack_with_its_mark() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file"]);
+        assert_eq!(tracker.resume(&key("a")), None);
+        tracker.attach(&key("a"), "file", Cursor::Beginning, Some(mark("a.ndjson", 0)));
+        tracker.on_ack(&key("a"), "file", 1, &file_cursor(10), Some(mark("a.ndjson", 100)));
+        tracker.on_ack(&key("a"), "file", 2, &file_cursor(20), Some(mark("a.ndjson", 200)));
+        let again = reload(&tracker, &["file"]);
+        let resume = again.resume(&key("a")).unwrap();
+        assert_eq!(resume, Resume { cursor: file_cursor(20), ahead: vec![] });
+        assert_eq!(again.to_checkpoint(), tracker.to_checkpoint());
+        assert_eq!(again.to_checkpoint().outputs["file"]["a.ndjson"].len_bytes, 200);
+    }
+
+    /// Without this a sink that was down would lose what the other one had already taken.
+    #[test]
+    fn the_slowest_sink_decides_through_any_number_of_restarts() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file", "loki"]);
+        for sink in ["file", "loki"] {
+            tracker.attach(&key("a"), sink, Cursor::Beginning, None);
+        }
+        for seq in 1..=8 {
+            tracker.on_ack(&key("a"), "file", seq, &file_cursor(seq * 10), None);
+        }
+        tracker.on_ack(&key("a"), "loki", 1, &file_cursor(10), None);
+
+        let mut tracker = reload(&tracker, &["file", "loki"]);
+        let resume = tracker.resume(&key("a")).unwrap();
+        assert_eq!(resume.cursor, file_cursor(10));
+        assert_eq!(resume.ahead, vec![("file".to_owned(), file_cursor(80))]);
+
+        // Loki gets many batches, more than `file` ever had; `file` is held back and stays ahead.
+        for sink in ["file", "loki"] {
+            tracker.attach(&key("a"), sink, resume.cursor.clone(), None);
+        }
+        for seq in 1..=50 {
+            tracker.on_ack(&key("a"), "loki", seq, &file_cursor(10 + seq), None);
+        }
+        let tracker2 = reload(&tracker, &["file", "loki"]);
+        assert_eq!(tracker2.resume(&key("a")).unwrap().cursor, file_cursor(60));
+
+        // The reader reaches the cursor of `file`: from now on both get everything.
+        tracker.on_ack(&key("a"), "loki", 51, &file_cursor(80), None);
+        tracker.join(&key("a"), "file", 52);
+        assert_eq!(tracker.resume(&key("a")).unwrap().ahead, vec![]);
+        tracker.on_ack(&key("a"), "file", 52, &file_cursor(90), None);
+        let resume = reload(&tracker, &["file", "loki"]).resume(&key("a")).unwrap();
+        assert_eq!(resume.cursor, file_cursor(80));
+        assert_eq!(resume.ahead, vec![("file".to_owned(), file_cursor(90))]);
+    }
+
+    #[test]
+    fn a_sink_sent_everything_again_joins_with_its_first_ack() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file", "loki"]);
+        for sink in ["file", "loki"] {
+            tracker.attach(&key("a"), sink, Cursor::Beginning, None);
+        }
+        tracker.on_ack(&key("a"), "file", 1, &file_cursor(100), None);
+        let mut tracker = reload(&tracker, &["file", "loki"]);
+        tracker.on_ack(&key("a"), "file", 1, &file_cursor(50), None);
+        assert_eq!(tracker.resume(&key("a")).unwrap().cursor, Cursor::Beginning);
+        tracker.on_ack(&key("a"), "loki", 2, &file_cursor(70), None);
+        // Repeated for `file`, but not lost: it goes on from what it was last sent.
+        assert_eq!(tracker.resume(&key("a")).unwrap().cursor, file_cursor(50));
+    }
+
+    #[test]
+    fn sinks_may_be_added_and_removed_between_runs() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file", "loki"]);
+        tracker.attach(&key("a"), "loki", file_cursor(5), None);
+        tracker.attach(&key("a"), "file", file_cursor(5), Some(mark("a", 0)));
+        tracker.on_ack(&key("a"), "file", 1, &file_cursor(100), Some(mark("a", 9)));
+
+        let without_loki = reload(&tracker, &["file"]);
+        assert_eq!(without_loki.resume(&key("a")).unwrap().cursor, file_cursor(100));
+        let only_new = reload(&tracker, &["stdout"]);
+        assert_eq!(only_new.resume(&key("a")).unwrap().cursor, file_cursor(5));
+        assert!(only_new.to_checkpoint().outputs.is_empty());
+        let mut with_new = reload(&without_loki, &["file", "stdout"]);
+        let start = with_new.resume(&key("a")).unwrap().cursor;
+        with_new.attach(&key("a"), "stdout", start, None);
+        assert_eq!(with_new.resume(&key("a")).unwrap(), Resume { cursor: file_cursor(100), ahead: vec![] });
+    }
+
+    /// Without this marks of outputs nobody writes would pile up in the checkpoint for ever.
+    #[test]
+    fn an_output_goes_with_its_last_stream() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file"]);
+        for name in ["a", "b"] {
+            tracker.attach(&key(name), "file", Cursor::Beginning, Some(mark("shared", 0)));
+        }
+        tracker.on_ack(&key("a"), "file", 1, &file_cursor(1), Some(mark("shared", 10)));
+        tracker.forget(&key("a"));
+        assert_eq!(tracker.to_checkpoint().outputs["file"]["shared"].len_bytes, 10);
+        // Also after a restart in which the streams never came back.
+        let mut tracker = reload(&tracker, &["file"]);
+        tracker.forget(&key("b"));
+        assert_eq!(tracker.to_checkpoint(), Checkpoint::default());
+        // A late acknowledgement does not bring it back.
+        tracker.on_ack(&key("b"), "file", 1, &file_cursor(1), Some(mark("shared", 11)));
+        assert_eq!(tracker.to_checkpoint(), Checkpoint::default());
+    }
+
+    #[test]
+    fn a_renamed_output_replaces_the_old_one() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file"]);
+        tracker.attach(&key("a"), "file", Cursor::Beginning, Some(mark("old", 0)));
+        tracker.on_ack(&key("a"), "file", 1, &file_cursor(1), Some(mark("new", 10)));
+        let outputs = &tracker.to_checkpoint().outputs["file"];
+        assert_eq!(outputs.keys().collect::<Vec<_>>(), ["new"]);
+    }
+
+    #[test]
+    fn dirty_until_saved() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file"]);
+        assert_eq!(tracker.dirty_seq(), tracker.saved_seq());
+        tracker.attach(&key("a"), "file", Cursor::Beginning, None);
+        let taken = tracker.dirty_seq();
+        tracker.on_ack(&key("a"), "file", 1, &file_cursor(1), None);
+        tracker.on_saved(taken);
+        assert!(tracker.saved_seq() < tracker.dirty_seq());
+        tracker.on_saved(tracker.dirty_seq());
+        tracker.on_saved(taken);
+        assert_eq!(tracker.saved_seq(), tracker.dirty_seq());
+    }
+}
