@@ -3,15 +3,19 @@
 
 #![deny(unsafe_code)]
 
+pub mod capture;
 pub mod checkpoint;
 pub mod clock;
 pub mod cursor;
 pub mod decode;
+pub mod discover;
+pub mod docker;
 pub mod http;
 pub mod limits;
-pub mod probe;
+pub mod metrics;
 pub mod record;
 pub mod ring;
 pub mod settings;
 pub mod sink;
 pub mod status;
+pub mod stream;

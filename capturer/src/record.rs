@@ -145,6 +145,8 @@ pub struct Record {
 pub struct Batch {
     /// Whose records these are.
     pub source: Arc<Source>,
+    /// Number among the stream's batches in this run, from 1 on without gaps.
+    pub seq: u64,
     /// The buffer as read from the kernel.
     pub read: Vec<u8>,
     /// Bytes that had to be made: joined pieces, repaired text.

@@ -290,7 +290,8 @@ pub fn stat_fields(pid: i32) -> Option<Vec<String>> {
     Some(text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
 }
 
-fn all_processes() -> Vec<i32> {
+/// Every process of the machine, threads not counted.
+pub fn all_processes() -> Vec<i32> {
     let names = fs::read_dir("/proc").into_iter().flatten().flatten();
     names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }

@@ -3,9 +3,19 @@
 //! No part of the agent, and nothing here needs more than the Rust toolchain, Debian's own tools and, for tests with
 //! containers, root.
 
+mod clean;
 mod debian;
 mod engines;
 mod paths;
+mod test;
+mod tidy;
+mod tools;
+
+// Engines are taken away in one way, whether by the test that started them or, if that was killed, by us.
+#[path = "../../tests/src/sweep.rs"]
+mod sweep;
+#[path = "../../tests/src/wait.rs"]
+mod wait;
 
 use std::process::ExitCode;
 
@@ -13,7 +23,7 @@ use clap::{Parser, Subcommand};
 
 /// The project's own chores.
 #[derive(Parser)]
-#[command(bin_name = "cargo xtask")]
+#[command(bin_name = "cargo xtask", version, about)]
 struct Arguments {
     #[command(subcommand)]
     chore: Chore,
@@ -21,16 +31,33 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Everything that must hold before a commit; all of CI. A part that fails stops only those that need it.
+    Test {
+        /// Only these parts, and what they need.
+        parts: Vec<String>,
+        /// Print the parts and stop.
+        #[arg(long)]
+        list: bool,
+    },
+    /// The repository's rules that no compiler checks.
+    Tidy,
     /// Downloads and unpacks the Docker Engines that tests run privately.
     Engines,
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
-        Chore::Engines => engines::unpack_all(),
+        Chore::Test { list: true, .. } => {
+            test::list();
+            Ok(true)
+        }
+        Chore::Test { parts, list: false } => test::run(&parts),
+        Chore::Tidy => tidy::check_tree().map(|()| true),
+        Chore::Engines => engines::unpack_all().map(|()| true),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

@@ -1,1 +1,216 @@
-//! Config file.
+//! The config file: which keys there are, what each may be, and what must hold between them.
+//!
+//! A new setting is one line in its section here, one in `Settings::default` and one in `configs/config.yaml`; tests
+//! compare the three.
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use super::problem::{ConfigError, Place, Problem};
+use super::reader::{Reader, Section};
+pub use super::substitute::Outside;
+use super::units;
+use super::yaml::{self, Node, Value};
+use super::{
+    Admin, ContainerMonitor, FileFormat, FileMonitor, FileSet, Log, LogFormat, LogLevel, ReadFrom,
+    ResourceMonitoring, Rotation, Select, Settings, Sinks, StartAt, check,
+};
+use crate::limits;
+
+/// Longest config file.
+const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+/// Bounds of durations that are waited for: shorter ones spin, longer ones overflow nothing and help nobody.
+const DURATIONS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(30 * 24 * 3600);
+/// For pauses, which may be left out.
+const PAUSES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+/// Shortest `line_bytes_max`.
+const LINE_BYTES_FLOOR: u64 = 64;
+/// Largest `buffer_bytes_max`: 64 GiB.
+const BUFFER_BYTES_CEILING: u64 = 64 << 30;
+/// Largest `metrics.max_containers`; each costs a scrape a line.
+const SERIES_CEILING: usize = 100_000;
+
+/// A `--set key=value` argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// Dotted path.
+    pub key: Arc<str>,
+    /// YAML.
+    pub value: String,
+}
+
+/// Reads, merges and checks. `path` = `None`: the built-in defaults, with the overrides.
+pub fn load(path: Option<&Path>, overrides: &[Override], outside: &Outside) -> Result<Settings, ConfigError> {
+    let Some(path) = path else {
+        return parse("built-in defaults", "", overrides, outside);
+    };
+    let origin = path.display().to_string();
+    let text = read_config(path).map_err(|(message, permission_denied)| {
+        let problem = Problem { place: Place::Nowhere, key: String::new(), message };
+        ConfigError { permission_denied, ..ConfigError::new(&origin, vec![problem]) }
+    })?;
+    parse(&origin, &text, overrides, outside)
+}
+
+/// Text → settings; `origin` names the text in errors.
+pub fn parse(
+    origin: &str,
+    text: &str,
+    overrides: &[Override],
+    outside: &Outside,
+) -> Result<Settings, ConfigError> {
+    let mut settings = Settings::default();
+    let reader = Reader::new(outside);
+    let (root, mut problems) =
+        tree(text, overrides).map_err(|problem| ConfigError::new(origin, vec![problem]))?;
+    reader.root(&root, |section| read_settings(section, &mut settings));
+    check::check(&settings, &reader);
+    problems.extend(reader.into_problems());
+    if problems.is_empty() { Ok(settings) } else { Err(ConfigError::new(origin, problems)) }
+}
+
+fn read_config(path: &Path) -> Result<String, (String, bool)> {
+    let unreadable = |error: std::io::Error| {
+        let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+        (format!("the config file can't be read: {error}"), denied)
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > CONFIG_BYTES_MAX {
+        return Err((
+            format!("the config file is longer than {}", units::show_size(CONFIG_BYTES_MAX)),
+            false,
+        ));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = good.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        (format!("the config file is not UTF-8 in line {line}"), false)
+    })
+}
+
+/// The file's tree with the overrides put in, and what is wrong but stops nothing.
+fn tree(text: &str, overrides: &[Override]) -> Result<(Node, Vec<Problem>), Problem> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let (mut root, mut problems) = yaml::parse(text, None)?;
+    if !overrides.is_empty() && !matches!(root.value, Value::Null | Value::Map(_)) {
+        // The reader says what is wrong with the file; there is no section to put a value into.
+        return Ok((root, problems));
+    }
+    for Override { key, value } in overrides {
+        let (value, found) = yaml::parse(value, Some(key))?;
+        problems.extend(found);
+        if let Err(message) = yaml::set(&mut root, key, value) {
+            problems.push(Problem { place: Place::Set(Arc::clone(key)), key: key.to_string(), message });
+        }
+    }
+    Ok((root, problems))
+}
+
+fn read_settings(s: &mut Section, into: &mut Settings) {
+    s.read("data_dir", &mut into.data_dir, units::directory);
+    s.duration("shutdown_timeout", DURATIONS, &mut into.shutdown_timeout);
+    s.section("admin", |s| read_admin(s, &mut into.admin));
+    s.section("log", |s| read_log(s, &mut into.log));
+    s.section("limits", |s| {
+        s.size("line_bytes_max", LINE_BYTES_FLOOR..=limits::LINE_BYTES_CEILING, &mut into.line_bytes_max);
+        s.size("buffer_bytes_max", 1..=BUFFER_BYTES_CEILING, &mut into.buffer_bytes_max);
+    });
+    s.section("container_monitor", |s| read_container_monitor(s, &mut into.container_monitor));
+    s.section("file_monitor", |s| read_file_monitor(s, &mut into.file_monitor));
+    s.section("sinks", |s| read_sinks(s, &mut into.sinks));
+    s.section("resource_monitoring", |s| read_resource_monitoring(s, &mut into.resource_monitoring));
+    s.section("metrics", |s| s.count("max_containers", 0..=SERIES_CEILING, &mut into.metrics.max_containers));
+}
+
+fn read_admin(s: &mut Section, into: &mut Admin) {
+    s.read("listen", &mut into.listen, units::listen);
+}
+
+fn read_log(s: &mut Section, into: &mut Log) {
+    let levels = [
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+    s.choice("level", &levels, &mut into.level);
+    s.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)], &mut into.format);
+}
+
+fn read_container_monitor(s: &mut Section, into: &mut ContainerMonitor) {
+    s.flag("enabled", &mut into.enabled);
+    s.read("socket_path", &mut into.socket_path, units::socket_path);
+    let modes = [("auto", ReadFrom::Auto), ("file", ReadFrom::File), ("api", ReadFrom::Api)];
+    s.choice("read_from", &modes, &mut into.read_from);
+    s.choice("start_at", &START_AT, &mut into.start_at);
+    read_select(s, &mut into.select);
+    s.list("record_labels", &mut into.record_labels, units::text);
+    s.duration("list_interval", DURATIONS, &mut into.list_interval);
+    s.duration("reconnect_interval", DURATIONS, &mut into.reconnect_interval);
+    s.duration("read_timeout", DURATIONS, &mut into.read_timeout);
+    s.count("max_concurrent", 1..=limits::OPENINGS_CEILING, &mut into.max_concurrent);
+    s.section("stream_rotation", |s| read_rotation(s, &mut into.rotation));
+}
+
+const START_AT: [(&str, StartAt); 2] = [("beginning", StartAt::Beginning), ("end", StartAt::End)];
+
+fn read_select(s: &mut Section, into: &mut Select) {
+    s.list("include_names", &mut into.include_names, units::pattern);
+    s.list("exclude_names", &mut into.exclude_names, units::pattern);
+    s.map("include_labels", &mut into.include_labels, units::pattern);
+    s.map("exclude_labels", &mut into.exclude_labels, units::pattern);
+    s.list("include_images", &mut into.include_images, units::pattern);
+    s.list("exclude_images", &mut into.exclude_images, units::pattern);
+}
+
+fn read_rotation(s: &mut Section, into: &mut Rotation) {
+    s.flag("enabled", &mut into.enabled);
+    s.duration("interval", DURATIONS, &mut into.interval);
+    s.duration("idle_interval", DURATIONS, &mut into.idle_interval);
+    s.count("max_concurrent_streams", 1..=limits::API_STREAMS_CEILING, &mut into.max_concurrent_streams);
+    s.duration("pause_between_rotations", PAUSES, &mut into.pause_between_rotations);
+}
+
+fn read_file_monitor(s: &mut Section, into: &mut FileMonitor) {
+    s.sections("files", |s| {
+        let mut set = FileSet::default();
+        s.list("paths", &mut set.paths, units::path_pattern);
+        s.list("exclude", &mut set.exclude, units::path_pattern);
+        let formats = [("auto", FileFormat::Auto), ("raw", FileFormat::Raw), ("docker", FileFormat::Docker)];
+        s.choice("format", &formats, &mut set.format);
+        s.choice("start_at", &START_AT, &mut set.start_at);
+        s.map("labels", &mut set.labels, units::text);
+        if set.paths.is_empty() && !s.has_problem("paths") {
+            s.problem("paths", "names no file to follow");
+        }
+        into.files.push(set);
+    });
+}
+
+fn read_sinks(s: &mut Section, into: &mut Sinks) {
+    s.section("local_file", |s| {
+        let mut enabled = into.local_file.is_some();
+        let mut sink = into.local_file.take().unwrap_or_default();
+        s.flag("enabled", &mut enabled);
+        s.read("directory", &mut sink.directory, units::directory);
+        s.read("file", &mut sink.file, units::file_template);
+        into.local_file = enabled.then_some(sink);
+    });
+    s.section("stdout", |s| s.flag("enabled", &mut into.stdout));
+}
+
+fn read_resource_monitoring(s: &mut Section, into: &mut ResourceMonitoring) {
+    s.flag("enabled", &mut into.enabled);
+    s.duration("check_interval", DURATIONS, &mut into.check_interval);
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

@@ -1,8 +1,21 @@
 //! What the agent is told to do: checked and typed. [`file`] holds the config file as a user writes it and
 //! turns it into [`Settings`]; [`cli`] the command line. Every other part sees only this module's types.
+//!
+//! ```text
+//! text ─yaml─▶ tree with places ─+ --set─▶ reader (substitute, units) ─▶ Settings ─check─▶ Settings or all problems
+//! ```
 
+mod check;
 pub mod cli;
+mod defaults;
 pub mod file;
+mod problem;
+mod reader;
+mod substitute;
+mod units;
+mod yaml;
+
+pub use problem::{ConfigError, Place, Problem};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

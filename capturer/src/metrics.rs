@@ -1,0 +1,554 @@
+//! Every metric the agent has: one list ([`metrics!`] below) makes the struct, its registration and the catalog
+//! that the reference page, the dashboards and the alert rules are checked against, so a name can't drift.
+//!
+//! Label values are closed sets written as enums, created at zero at start so that rates work from the first
+//! event on. The only open set is containers: [`Metrics::rotation`] bounds it.
+//!
+//! Not here: deciding when something counts. Each part counts at the place where the thing happens.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+/// What every name begins with.
+pub const PREFIX: &str = "log_capturer_";
+/// Longest label value in bytes. Docker accepts names of up to 60,004 bytes.
+pub const LABEL_BYTES_MAX: usize = 128;
+/// Stands for all containers beyond `metrics.max_containers`.
+pub const OTHER: &str = "other";
+
+/// One metric as the reference page shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Full name.
+    pub name: &'static str,
+    /// Type.
+    pub kind: Kind,
+    /// Label names.
+    pub labels: &'static [&'static str],
+    /// What the number is in.
+    pub unit: Unit,
+    /// What it says, in a sentence or two.
+    pub help: &'static str,
+}
+
+/// Type of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Kind {
+    /// As Prometheus writes it in a TYPE line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// What a metric's number is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// A count of things.
+    Count,
+    /// Bytes.
+    Bytes,
+    /// Seconds.
+    Seconds,
+    /// 0 to 1.
+    Ratio,
+    /// 0 or 1.
+    Flag,
+}
+
+/// Upper bounds of the age histogram: the Go agent's 60 to 360, and finer ones below.
+const AGE_BUCKETS: [f64; 10] = [1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0];
+
+/// Makes a metric of one type from its entry.
+trait Make: Collector + Clone + Sized + 'static {
+    const KIND: Kind;
+    fn make(entry: &Entry) -> prometheus::Result<Self>;
+}
+
+macro_rules! make {
+    ($type:ty, $kind:ident, $entry:ident => $make:expr) => {
+        impl Make for $type {
+            const KIND: Kind = Kind::$kind;
+            fn make($entry: &Entry) -> prometheus::Result<Self> {
+                $make
+            }
+        }
+    };
+}
+
+make!(IntCounter, Counter, entry => IntCounter::new(entry.name, entry.help));
+make!(IntCounterVec, Counter, entry => IntCounterVec::new(Opts::new(entry.name, entry.help), entry.labels));
+make!(IntGauge, Gauge, entry => IntGauge::new(entry.name, entry.help));
+make!(IntGaugeVec, Gauge, entry => IntGaugeVec::new(Opts::new(entry.name, entry.help), entry.labels));
+make!(Gauge, Gauge, entry => Gauge::new(entry.name, entry.help));
+make!(Histogram, Histogram, entry => {
+    Histogram::with_opts(HistogramOpts::new(entry.name, entry.help).buckets(AGE_BUCKETS.to_vec()))
+});
+
+/// Makes [`Metrics`], its constructor and [`CATALOG`] from one list: `name: type [labels] unit "help";`.
+macro_rules! metrics {
+    ($($name:ident: $type:ident [$($label:literal),*] $unit:ident $help:literal;)*) => {
+        /// All metrics, in the order in which the reference page shows them.
+        pub const CATALOG: &[Entry] = &[$(Entry {
+            name: concat!("log_capturer_", stringify!($name)),
+            kind: <$type as Make>::KIND,
+            labels: &[$($label),*],
+            unit: Unit::$unit,
+            help: $help,
+        }),*];
+
+        /// The agent's metrics. Shared by all threads; counting takes no lock but for per-container series.
+        pub struct Metrics {
+            /// What [`Metrics::encode`] gathers from.
+            pub registry: Registry,
+            containers: Mutex<ContainerSeries>,
+            $(#[doc = $help] pub $name: $type,)*
+        }
+
+        impl Metrics {
+            fn register(registry: Registry, containers: Mutex<ContainerSeries>) -> prometheus::Result<Metrics> {
+                let mut entries = CATALOG.iter();
+                $(
+                    let entry = entries.next().expect("the catalog and this code come from the same list");
+                    let $name = <$type as Make>::make(entry)?;
+                    registry.register(Box::new($name.clone()))?;
+                )*
+                Ok(Metrics { registry, containers, $($name,)* })
+            }
+        }
+    };
+}
+
+metrics! {
+    build_info: IntGaugeVec ["version"] Flag "Always 1; the label names the version that runs.";
+    component_health: IntGaugeVec ["component"] Flag
+        "1 = the component is well, 0 = it needs attention; /health says why.";
+    containers_monitored: IntGauge [] Count "Running containers that are captured.";
+    files_monitored: IntGauge [] Count "Files followed for file_monitor.";
+    logs_processed_total: IntCounter [] Count "Log records read from all sources.";
+    log_bytes_processed_total: IntCounter [] Bytes "Bytes of log messages read from all sources.";
+    logs_sent_total: IntCounterVec ["sink"] Count "Log records that a sink acknowledged.";
+    log_bytes_sent_total: IntCounterVec ["sink"] Bytes "Bytes of log messages that a sink acknowledged.";
+    lost_bytes_total: IntCounterVec ["reason"] Bytes
+        "Bytes of source that were lost, as far as their number can be known. Anything above zero is worth an alert.";
+    skipped_records_total: IntCounterVec ["reason"] Count
+        "Records of a source that could not be used and were passed over.";
+    duplicates_dropped_total: IntCounter [] Count
+        "Records that a source sent again after a reconnect and that were recognized and dropped.";
+    lines_truncated_total: IntCounter [] Count "Lines cut at limits.line_bytes_max.";
+    invalid_utf8_lines_total: IntCounter [] Count "Lines with bytes that are not UTF-8, replaced by U+FFFD.";
+    capture_lag_bytes: IntGauge [] Bytes "Bytes on disk that no sink has acknowledged yet, all files together.";
+    capture_lag_seconds: Gauge [] Seconds "Age of the oldest record that was read and is not acknowledged yet.";
+    deleted_open_bytes: IntGauge [] Bytes
+        "Bytes of deleted log files that are held open until they are read to their end.";
+    container_streams_active: IntGauge [] Count "Container streams that are open.";
+    container_stream_pool_utilization: Gauge [] Ratio
+        "Used share of container_monitor.stream_rotation.max_concurrent_streams.";
+    container_stream_rotations_total: IntCounterVec ["container_id", "container_name"] Count
+        "Planned reconnects of a container's stream. Containers beyond metrics.max_containers share one series.";
+    container_stream_age_seconds: Histogram [] Seconds "Age of a container stream's connection when it was closed.";
+    container_stream_errors_total: IntCounterVec ["error_type"] Count "Errors of container streams.";
+    stream_read_timeouts_total: IntCounter [] Count
+        "Reads that their timer ended because nothing came. Usual for quiet containers.";
+    docker_requests_total: IntCounterVec ["result"] Count "Requests to the Docker Engine.";
+    sink_batches_waiting: IntGaugeVec ["sink"] Count "Batches handed to a sink and not acknowledged yet.";
+    sink_errors_total: IntCounterVec ["sink"] Count "Failed attempts of a sink to deliver; they are tried again.";
+    checkpoint_saves_total: IntCounter [] Count "Checkpoints saved.";
+    checkpoint_save_failures_total: IntCounter [] Count
+        "Checkpoints that could not be saved; a crash now would repeat records.";
+    task_heartbeats_total: IntCounterVec ["task"] Count "Turns of each long-lived task; one that stands still is stuck.";
+    tasks: IntGauge [] Count "Tasks of the capture loop.";
+    operations_in_flight: IntGauge [] Count "Kernel operations that were started and have not ended.";
+    file_descriptors_open: IntGauge [] Count "Open file descriptors of this process, from /proc/self/fd.";
+    threads: IntGauge [] Count "Threads of this process.";
+    resident_memory_bytes: IntGauge [] Bytes "Resident memory of this process.";
+    leak_detection: IntGaugeVec ["resource"] Flag "1 = this resource grows without a cause that explains it.";
+    probe_tier: IntGaugeVec ["tier"] Flag "1 for the way in which the kernel is asked about our descriptors.";
+    kernel_fds_open: IntGaugeVec ["owner"] Count "Descriptors that the kernel saw opened and not released, by owner.";
+    kernel_fd_drift: IntGauge [] Count "Descriptors by the kernel's account minus those in /proc/self/fd; 0 is right.";
+}
+
+/// An enum whose values are the closed set of one label.
+macro_rules! label_values {
+    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$value_doc])* $value,)* }
+
+        impl $name {
+            /// All values.
+            pub const ALL: &[$name] = &[$($name::$value),*];
+
+            /// As it stands in the label.
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$value => $text,)* }
+            }
+        }
+    };
+}
+
+label_values! {
+    /// `error_type` of `container_stream_errors_total`.
+    StreamError {
+        /// All slots were taken; the container waits for its turn and keeps its position.
+        PoolFull = "pool_full",
+        /// The file or connection could not be opened.
+        OpenFailed = "open_failed",
+        /// A read ended with an error.
+        ReadFailed = "read_failed",
+        /// No byte came in time although the source was growing.
+        ReadTimeout = "read_timeout",
+        /// A connection did not close when it should have.
+        RotationStuck = "rotation_stuck",
+        /// The Engine answered with an error status or an error frame.
+        ApiError = "api_error",
+        /// The Engine's connection ended without a last chunk, or it refuses connections.
+        DaemonGone = "daemon_gone",
+        /// The container's logging driver keeps nothing that can be read.
+        DriverUnreadable = "driver_unreadable",
+        /// The stream failed so often that it is paused.
+        CircuitOpen = "circuit_open",
+        /// The stream brought nothing while its container's log grew.
+        Stalled = "stalled",
+        /// A read of a file did not come back, as on a hung network file system.
+        FileHung = "file_hung",
+    }
+}
+
+label_values! {
+    /// `reason` of `skipped_records_total`.
+    SkipReason {
+        /// A record without its end, as a crash or a full disk leaves it.
+        TornRecord = "torn_record",
+        /// A raw record longer than the program's bound.
+        RecordTooLong = "record_too_long",
+        /// Not a record in the format the source should have.
+        RecordInvalid = "record_invalid",
+        /// Frame header with an impossible type or length.
+        FrameInvalid = "frame_invalid",
+        /// A frame that carries the daemon's own error, not a line.
+        DaemonErrorFrame = "daemon_error_frame",
+        /// A run of NUL bytes, as a truncation from outside leaves it.
+        NulHole = "nul_hole",
+    }
+}
+
+label_values! {
+    /// `reason` of `lost_bytes_total`.
+    LossReason {
+        /// A file was deleted before it was read to its end.
+        FileGoneUnread = "file_gone_unread",
+        /// A file was truncated behind the position.
+        FileTruncated = "file_truncated",
+        /// The Engine skipped a rotated file in its answer.
+        EngineSkippedRotation = "engine_skipped_rotation",
+        /// A record was damaged on disk.
+        RecordDamaged = "record_damaged",
+        /// A raw record was longer than the program's bound.
+        RecordTooLong = "record_too_long",
+        /// A compressed file could not be decompressed to its end.
+        ArchiveDamaged = "archive_damaged",
+        /// The bound on held-open deleted files was reached.
+        DeletedOpenLimit = "deleted_open_limit",
+    }
+}
+
+label_values! {
+    /// `result` of `docker_requests_total`.
+    RequestResult {
+        /// 2xx.
+        Ok = "ok",
+        /// 404: the container is gone.
+        NotFound = "not_found",
+        /// Another status.
+        Refused = "refused",
+        /// No answer in time.
+        TimedOut = "timed_out",
+        /// No connection, or it broke.
+        Unreachable = "unreachable",
+        /// An answer that is not what the API promises, or too large.
+        Invalid = "invalid",
+    }
+}
+
+label_values! {
+    /// `resource` of `leak_detection`.
+    Resource {
+        /// Open descriptors.
+        FileDescriptors = "file_descriptors",
+        /// Threads.
+        Threads = "threads",
+        /// Resident memory.
+        Memory = "memory",
+        /// Tasks of the capture loop.
+        Tasks = "tasks",
+        /// Operations in flight.
+        Operations = "operations",
+    }
+}
+
+/// Which containers have series of their own: id → the name its series carries.
+struct ContainerSeries {
+    containers_max: usize,
+    names: BTreeMap<String, String>,
+}
+
+impl Metrics {
+    /// Registers all metrics. At most `containers_max` containers get series of their own.
+    pub fn new(containers_max: usize) -> prometheus::Result<Metrics> {
+        let containers = ContainerSeries { containers_max, names: BTreeMap::new() };
+        let metrics = Metrics::register(Registry::new(), Mutex::new(containers))?;
+        metrics.create_closed_sets();
+        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(metrics)
+    }
+
+    /// A series that appears only with its first event has no rate for that event.
+    fn create_closed_sets(&self) {
+        for value in StreamError::ALL {
+            self.container_stream_errors_total.with_label_values(&[value.as_str()]);
+        }
+        for value in SkipReason::ALL {
+            self.skipped_records_total.with_label_values(&[value.as_str()]);
+        }
+        for value in LossReason::ALL {
+            self.lost_bytes_total.with_label_values(&[value.as_str()]);
+        }
+        for value in RequestResult::ALL {
+            self.docker_requests_total.with_label_values(&[value.as_str()]);
+        }
+        for value in Resource::ALL {
+            self.leak_detection.with_label_values(&[value.as_str()]);
+        }
+    }
+
+    /// Creates a sink's series at zero.
+    pub fn expect_sink(&self, sink: &str) {
+        self.logs_sent_total.with_label_values(&[sink]);
+        self.log_bytes_sent_total.with_label_values(&[sink]);
+        self.sink_errors_total.with_label_values(&[sink]);
+        self.sink_batches_waiting.with_label_values(&[sink]);
+    }
+
+    /// All metrics, for the reference page.
+    pub fn catalog() -> &'static [Entry] {
+        CATALOG
+    }
+
+    /// The text exposition format.
+    pub fn encode(&self) -> String {
+        let mut text = Vec::with_capacity(16 * 1024);
+        match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            Ok(()) => String::from_utf8_lossy(&text).into_owned(),
+            // Can't happen while every family has a sample; a scraper shows a comment to nobody, so log it too.
+            Err(error) => {
+                tracing::error!(%error, "metrics could not be encoded");
+                format!("# metrics could not be encoded: {error}\n")
+            }
+        }
+    }
+
+    /// A container stream had an error.
+    pub fn stream_error(&self, error: StreamError) {
+        self.container_stream_errors_total.with_label_values(&[error.as_str()]).inc();
+    }
+
+    /// So many records were passed over.
+    pub fn skipped(&self, reason: SkipReason, records: u64) {
+        self.skipped_records_total.with_label_values(&[reason.as_str()]).inc_by(records);
+    }
+
+    /// So many bytes of source were lost.
+    pub fn lost(&self, reason: LossReason, bytes: u64) {
+        self.lost_bytes_total.with_label_values(&[reason.as_str()]).inc_by(bytes);
+    }
+
+    /// A request to the Engine ended.
+    pub fn docker_request(&self, result: RequestResult) {
+        self.docker_requests_total.with_label_values(&[result.as_str()]).inc();
+    }
+
+    /// Whether a resource seems to leak.
+    pub fn leak(&self, resource: Resource, leaks: bool) {
+        self.leak_detection.with_label_values(&[resource.as_str()]).set(i64::from(leaks));
+    }
+
+    /// A long-lived task made a turn.
+    pub fn heartbeat(&self, task: &str) {
+        self.task_heartbeats_total.with_label_values(&[task]).inc();
+    }
+
+    /// A container's stream was rotated.
+    pub fn rotation(&self, container_id: &str, container_name: &str) {
+        let mut containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = cap(container_id);
+        let name = cap(container_name);
+        match containers.names.get(id) {
+            Some(known) if known == name => {}
+            Some(old) => {
+                // Renamed: the count goes on under the new name, and the old series must not stay behind.
+                let count =
+                    self.container_stream_rotations_total.with_label_values(&[id, old.as_str()]).get();
+                let _ = self.container_stream_rotations_total.remove_label_values(&[id, old.as_str()]);
+                self.container_stream_rotations_total.with_label_values(&[id, name]).inc_by(count);
+                containers.names.insert(id.to_owned(), name.to_owned());
+            }
+            None if containers.names.len() < containers.containers_max => {
+                containers.names.insert(id.to_owned(), name.to_owned());
+            }
+            None => {
+                self.container_stream_rotations_total.with_label_values(&[OTHER, OTHER]).inc();
+                return;
+            }
+        }
+        self.container_stream_rotations_total.with_label_values(&[id, name]).inc();
+    }
+
+    /// A container is gone: so are its series.
+    pub fn forget_container(&self, container_id: &str) {
+        let mut containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = cap(container_id);
+        if let Some(name) = containers.names.remove(id) {
+            let _ = self.container_stream_rotations_total.remove_label_values(&[id, name.as_str()]);
+        }
+    }
+}
+
+/// A label value of bounded length, cut between characters.
+fn cap(value: &str) -> &str {
+    &value[..value.floor_char_boundary(LABEL_BYTES_MAX)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics() -> Metrics {
+        Metrics::new(2).expect("the catalog is valid")
+    }
+
+    /// The exposition's lines of one metric, without its comments.
+    fn samples(metrics: &Metrics, name: &str) -> Vec<String> {
+        let text = metrics.encode();
+        text.lines().filter(|line| line.starts_with(&format!("{PREFIX}{name}"))).map(str::to_owned).collect()
+    }
+
+    /// Without this a metric could be scraped and stand in no reference page, or the reverse.
+    #[test]
+    fn registered_metrics_and_catalog_are_the_same() {
+        let metrics = metrics();
+        // A vector without any series is not gathered at all.
+        metrics.expect_sink("local_file");
+        metrics.rotation("0123", "web");
+        metrics.heartbeat("capture");
+        metrics.component_health.with_label_values(&["docker"]).set(1);
+        metrics.probe_tier.with_label_values(&["none"]).set(1);
+        metrics.kernel_fds_open.with_label_values(&["stream"]).set(1);
+        let mut registered: Vec<String> =
+            metrics.registry.gather().iter().map(|family| family.name().to_owned()).collect();
+        let mut catalog: Vec<&str> = CATALOG.iter().map(|entry| entry.name).collect();
+        registered.sort();
+        catalog.sort();
+        assert_eq!(registered, catalog);
+        let text = metrics.encode();
+        for entry in CATALOG {
+            let type_line = format!("# TYPE {} {}\n", entry.name, entry.kind.as_str());
+            assert!(text.contains(&type_line), "{type_line}");
+        }
+    }
+
+    /// <https://prometheus.io/docs/practices/naming>: base units, `_total` for counters and for nothing else.
+    #[test]
+    fn names_follow_the_conventions() {
+        for entry in CATALOG {
+            let name = entry.name;
+            let bare = name.strip_prefix(PREFIX).expect("prefix");
+            assert!(
+                bare.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+                "{name}"
+            );
+            assert_eq!(name.ends_with("_total"), entry.kind == Kind::Counter, "{name}");
+            assert_eq!(bare.contains("bytes"), entry.unit == Unit::Bytes, "{name}");
+            assert_eq!(bare.contains("seconds"), entry.unit == Unit::Seconds, "{name}");
+            assert!(!bare.contains("_ms") && !bare.contains("kilo") && !bare.contains("minutes"), "{name}");
+            assert!(entry.help.ends_with('.'), "{name}: help is a sentence");
+        }
+    }
+
+    #[test]
+    fn closed_sets_begin_at_zero() {
+        let metrics = metrics();
+        assert_eq!(samples(&metrics, "container_stream_errors_total").len(), StreamError::ALL.len());
+        assert!(
+            samples(&metrics, "lost_bytes_total")
+                .contains(&"log_capturer_lost_bytes_total{reason=\"file_gone_unread\"} 0".to_owned())
+        );
+        metrics.stream_error(StreamError::PoolFull);
+        assert!(metrics.encode().contains("container_stream_errors_total{error_type=\"pool_full\"} 1\n"));
+    }
+
+    /// Otherwise a host that starts a container a minute grows series without end.
+    #[test]
+    fn container_series_are_bounded_and_removed() {
+        let metrics = metrics();
+        for id in ["a", "b", "c", "d"] {
+            metrics.rotation(id, "web");
+        }
+        metrics.rotation("a", "web");
+        let name = "container_stream_rotations_total";
+        assert_eq!(
+            samples(&metrics, name),
+            [
+                "log_capturer_container_stream_rotations_total{container_id=\"a\",container_name=\"web\"} 2",
+                "log_capturer_container_stream_rotations_total{container_id=\"b\",container_name=\"web\"} 1",
+                "log_capturer_container_stream_rotations_total{container_id=\"other\",container_name=\"other\"} 2",
+            ]
+        );
+        metrics.forget_container("a");
+        metrics.forget_container("never seen");
+        metrics.rotation("c", "web");
+        assert_eq!(samples(&metrics, name).len(), 3);
+        assert!(!metrics.encode().contains("container_id=\"a\""));
+    }
+
+    #[test]
+    fn a_renamed_container_has_one_series() {
+        let metrics = metrics();
+        metrics.rotation("a", "old");
+        metrics.rotation("a", "new");
+        assert_eq!(
+            samples(&metrics, "container_stream_rotations_total"),
+            ["log_capturer_container_stream_rotations_total{container_id=\"a\",container_name=\"new\"} 2"]
+        );
+        metrics.forget_container("a");
+        assert!(samples(&metrics, "container_stream_rotations_total").is_empty());
+    }
+
+    #[test]
+    fn hostile_names_are_capped_between_characters() {
+        let metrics = metrics();
+        let name = "é".repeat(40_000);
+        metrics.rotation("a", &name);
+        let line = samples(&metrics, "container_stream_rotations_total").remove(0);
+        assert_eq!(line.matches('é').count(), LABEL_BYTES_MAX / 2);
+        assert_eq!(cap(&format!("x{name}")).len(), LABEL_BYTES_MAX - 1);
+        metrics.rotation("b", "quote\" newline\n");
+        assert!(metrics.encode().contains("container_name=\"quote\\\" newline\\n\""));
+    }
+}

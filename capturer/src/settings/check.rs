@@ -1,0 +1,79 @@
+//! What must hold between settings. What concerns one key alone is checked where that key is read ([`super::file`]).
+
+use std::path::Path;
+
+use super::reader::Reader;
+use super::units::{PLACEHOLDERS, show_duration, show_size};
+use super::{LocalFile, Settings};
+use crate::limits::READ_BYTES;
+
+/// Streams that must be able to hold a read and a longest line at once, so that one stuck stream holds up no other.
+const STREAMS_UNDER_WAY: u64 = 4;
+
+/// Reports every contradiction.
+pub(super) fn check(settings: &Settings, reader: &Reader) {
+    buffers(settings, reader);
+    rotation(settings, reader);
+    something_to_do(settings, reader);
+    if let Some(sink) = &settings.sinks.local_file {
+        own_output(settings, sink, reader);
+    }
+}
+
+fn buffers(settings: &Settings, reader: &Reader) {
+    let least = STREAMS_UNDER_WAY * (READ_BYTES as u64 + settings.line_bytes_max);
+    if settings.buffer_bytes_max < least {
+        let (is, least, line) =
+            (settings.buffer_bytes_max, show_size(least), show_size(settings.line_bytes_max));
+        let message = format!(
+            "is {}, but must be at least {least} with limits.line_bytes_max at {line}",
+            show_size(is)
+        );
+        reader.problem("limits.buffer_bytes_max", message);
+    }
+}
+
+fn rotation(settings: &Settings, reader: &Reader) {
+    let rotation = &settings.container_monitor.rotation;
+    if rotation.idle_interval < rotation.interval {
+        let (idle, interval) = (show_duration(rotation.idle_interval), show_duration(rotation.interval));
+        let message = format!("is {idle}, but must be at least interval, which is {interval}");
+        reader.problem("container_monitor.stream_rotation.idle_interval", message);
+    }
+}
+
+fn something_to_do(settings: &Settings, reader: &Reader) {
+    if !settings.container_monitor.enabled && settings.file_monitor.files.is_empty() {
+        let message = "is false and file_monitor.files is empty: there is nothing to capture";
+        reader.problem("container_monitor.enabled", message);
+    }
+    if settings.sinks.local_file.is_none() && !settings.sinks.stdout {
+        reader.problem(
+            "sinks",
+            "none is enabled: set sinks.local_file.enabled or sinks.stdout.enabled to true",
+        );
+    }
+}
+
+/// Following our own output would write each line again, for ever.
+fn own_output(settings: &Settings, sink: &LocalFile, reader: &Reader) {
+    let Ok(directory) = std::path::absolute(&sink.directory) else { return };
+    let mut file = sink.file.clone();
+    for name in PLACEHOLDERS {
+        file = file.replace(&format!("{{{name}}}"), "x");
+    }
+    let output = directory.join(file);
+    for (index, set) in settings.file_monitor.files.iter().enumerate() {
+        let matches = |patterns: &[glob::Pattern]| patterns.iter().any(|pattern| hits(pattern, &output));
+        if matches(&set.paths) && !matches(&set.exclude) {
+            let message = "matches what sinks.local_file writes, which would be captured again without end; \
+                           exclude it or write elsewhere";
+            reader.problem(&format!("file_monitor.files[{index}].paths"), message);
+        }
+    }
+}
+
+fn hits(pattern: &glob::Pattern, path: &Path) -> bool {
+    let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
+    pattern.matches_path_with(path, options)
+}

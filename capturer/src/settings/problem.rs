@@ -1,0 +1,102 @@
+//! What is wrong with a config, and where: all of it at once, so that nobody has to mend and start again ten times.
+//!
+//! A message shows text as it stands in the config, never what `${…}` made of it: that may be a secret.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Where a key or value was written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// Nowhere: it is missing, or a default.
+    Nowhere,
+    /// In the config file, both counted from 1.
+    File {
+        /// Line.
+        line: usize,
+        /// Column in characters.
+        column: usize,
+    },
+    /// In a `--set` argument with this key.
+    Set(Arc<str>),
+}
+
+/// One thing wrong.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// Where.
+    pub place: Place,
+    /// Dotted path of the key, empty if it concerns no key.
+    pub key: String,
+    /// What is wrong, what was expected, how to mend it.
+    pub message: String,
+}
+
+/// A config that can't be used.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file's path, or what stands in its place.
+    pub origin: String,
+    /// At least one; in the order in which they are shown.
+    pub problems: Vec<Problem>,
+    /// The file exists and may not be read by this user.
+    pub permission_denied: bool,
+}
+
+impl ConfigError {
+    /// Orders the problems by where they are.
+    pub(super) fn new(origin: &str, mut problems: Vec<Problem>) -> ConfigError {
+        problems.sort();
+        problems.dedup();
+        ConfigError { origin: origin.to_owned(), problems, permission_denied: false }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            problem.write(&self.origin, f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Problem {
+    fn write(&self, origin: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Nowhere => write!(f, "{origin}")?,
+            Place::File { line, column } => write!(f, "{origin}:{line}:{column}")?,
+            Place::Set(key) => write!(f, "--set {key}")?,
+        }
+        let said = matches!(&self.place, Place::Set(key) if **key == *self.key);
+        if !said && !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+/// Text from the config for a message: quoted, control characters escaped, not endless.
+pub(super) fn quoted(text: &str) -> String {
+    const CHARS_MAX: usize = 60;
+    let short: String = text.chars().take(CHARS_MAX).collect();
+    let more = if short.len() < text.len() { "…" } else { "" };
+    format!("\"{}{more}\"", short.escape_debug())
+}
+
+/// The nearest of some known words if it is near enough to be meant: `; did you mean …?`, else nothing.
+pub(super) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let lower = word.to_lowercase();
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(&lower, candidate), candidate))
+        // A third of the letters may differ: `intervall`, `max_concurent`, `directroy`, but not `foo` for `format`.
+        .filter(|(distance, candidate)| distance * 3 <= candidate.chars().count())
+        .min()
+        .map(|(_, candidate)| format!("; did you mean {candidate}?"))
+        .unwrap_or_default()
+}

@@ -1,0 +1,337 @@
+//! Takes typed values out of the tree, section by section. Every key that is asked for becomes a known key, so the
+//! strict check, its suggestions and the list of all keys need no second list. A value that is wrong is reported and
+//! its default stays: so all problems are found in one pass.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::problem::{Place, Problem, did_you_mean, quoted};
+use super::substitute::{Outside, substitute};
+use super::units::{self, Mismatch};
+use super::yaml::{Key, Node, Value};
+
+/// What one pass over the tree found out.
+pub(super) struct Reader<'a> {
+    outside: &'a Outside<'a>,
+    problems: RefCell<Vec<Problem>>,
+    /// Path → where its value stands, for the keys that are given.
+    places: RefCell<BTreeMap<String, Place>>,
+    /// Paths of all keys there are; `[]` for items of a list.
+    known: RefCell<BTreeSet<String>>,
+    unknown: RefCell<Vec<Unknown>>,
+}
+
+struct Unknown {
+    place: Place,
+    section: String,
+    name: String,
+    siblings: Vec<&'static str>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(outside: &'a Outside<'a>) -> Reader<'a> {
+        Reader {
+            outside,
+            problems: RefCell::default(),
+            places: RefCell::default(),
+            known: RefCell::default(),
+            unknown: RefCell::default(),
+        }
+    }
+
+    /// Reads the whole tree.
+    pub(super) fn root(&self, node: &Node, read: impl FnOnce(&mut Section)) {
+        self.section(Some(node), String::new(), String::new(), read);
+    }
+
+    /// Reports a problem with the key at `path`, wherever that stands.
+    pub(super) fn problem(&self, path: &str, message: impl Into<String>) {
+        let place = self.places.borrow().get(path).cloned().unwrap_or(Place::Nowhere);
+        self.problem_at(place, path, message);
+    }
+
+    /// Everything found, at the end.
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        for unknown in self.unknown.take() {
+            let path = join(&unknown.section, &shown(&unknown.name));
+            self.problem_at(unknown.place.clone(), &path, self.explain(&unknown));
+        }
+        self.problems.into_inner()
+    }
+
+    /// All keys there are, with their sections.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> BTreeSet<String> {
+        self.known.borrow().clone()
+    }
+
+    /// Paths of the keys that are given.
+    #[cfg(test)]
+    pub(super) fn given(&self) -> BTreeSet<String> {
+        self.places.borrow().keys().cloned().collect()
+    }
+
+    fn explain(&self, unknown: &Unknown) -> String {
+        let near = did_you_mean(&unknown.name, unknown.siblings.iter().copied());
+        if !near.is_empty() {
+            return format!("unknown key{near}");
+        }
+        let suffix = format!(".{}", unknown.name);
+        let known = self.known.borrow();
+        match known.iter().find(|path| path.ends_with(&suffix) || **path == unknown.name) {
+            Some(elsewhere) => format!("unknown key; did you mean {elsewhere}?"),
+            None => format!("unknown key; known here: {}", unknown.siblings.join(", ")),
+        }
+    }
+
+    fn problem_at(&self, place: Place, path: &str, message: impl Into<String>) {
+        self.problems.borrow_mut().push(Problem { place, key: path.to_owned(), message: message.into() });
+    }
+
+    fn section(
+        &self,
+        node: Option<&Node>,
+        path: String,
+        known_path: String,
+        read: impl FnOnce(&mut Section),
+    ) {
+        let entries: &[(Key, Node)] = match node.map(|node| &node.value) {
+            Some(Value::Map(entries)) => entries,
+            None | Some(Value::Null) => &[],
+            Some(_) => {
+                let node = node.expect("matched above");
+                let message = format!("expected a section with keys, found {}", node.describe());
+                self.problem_at(node.place.clone(), &path, message);
+                &[]
+            }
+        };
+        let mut section = Section { reader: self, path, known_path, entries, known: Vec::new() };
+        read(&mut section);
+        section.finish();
+    }
+
+    /// A scalar's value after substitution, parsed; reports what is wrong.
+    fn parse<T>(&self, node: &Node, path: &str, parse: impl Fn(&str) -> Result<T, Mismatch>) -> Option<T> {
+        match self.parse_quietly(node, parse) {
+            Ok(value) => Some(value),
+            Err(message) => {
+                self.problem_at(node.place.clone(), path, message);
+                None
+            }
+        }
+    }
+
+    fn parse_quietly<T>(
+        &self,
+        node: &Node,
+        parse: impl Fn(&str) -> Result<T, Mismatch>,
+    ) -> Result<T, String> {
+        let Value::Scalar(written) = &node.value else {
+            let expected = parse("").err().map_or("text".to_owned(), |mismatch| mismatch.expected);
+            return Err(format!("expected {expected}, found {}", node.describe()));
+        };
+        let text = substitute(written, self.outside)?;
+        parse(&text.value).map_err(|mismatch| {
+            let found = quoted(written);
+            match (text.substituted, mismatch.hint.as_str()) {
+                // The hint may quote what a secret holds.
+                (true, _) => format!("expected {}, but {found} stands for something else", mismatch.expected),
+                (false, "") => format!("expected {}, found {found}", mismatch.expected),
+                (false, hint) => format!("expected {}, found {found}; {hint}", mismatch.expected),
+            }
+        })
+    }
+}
+
+/// One section of the config while it is read.
+pub(super) struct Section<'a> {
+    reader: &'a Reader<'a>,
+    path: String,
+    known_path: String,
+    entries: &'a [(Key, Node)],
+    known: Vec<&'static str>,
+}
+
+impl<'a> Section<'a> {
+    /// A section within this one. Missing and empty ones are read too: all their keys have their defaults.
+    pub(super) fn section(&mut self, name: &'static str, read: impl FnOnce(&mut Section)) {
+        let node = self.take(name);
+        self.reader.section(node, join(&self.path, name), join(&self.known_path, name), read);
+    }
+
+    /// A list of sections.
+    pub(super) fn sections(&mut self, name: &'static str, mut read: impl FnMut(&mut Section)) {
+        let Some(node) = self.take(name) else { return };
+        let (path, known_path) = (join(&self.path, name), format!("{}[]", join(&self.known_path, name)));
+        for (index, item) in self.items(node, &path, "sections").iter().enumerate() {
+            self.reader.section(Some(item), format!("{path}[{index}]"), known_path.clone(), &mut read);
+        }
+    }
+
+    /// Any value that is one text.
+    pub(super) fn read<T>(
+        &mut self,
+        name: &'static str,
+        into: &mut T,
+        parse: impl Fn(&str) -> Result<T, Mismatch>,
+    ) {
+        let Some(node) = self.take(name) else { return };
+        if let Some(value) = self.reader.parse(node, &join(&self.path, name), parse) {
+            *into = value;
+        }
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, name: &'static str, into: &mut bool) {
+        self.read(name, into, units::flag);
+    }
+
+    /// A duration within bounds.
+    pub(super) fn duration(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<Duration>,
+        into: &mut Duration,
+    ) {
+        self.read(name, into, bounded(units::duration, range, units::show_duration));
+    }
+
+    /// A size in bytes within bounds.
+    pub(super) fn size(&mut self, name: &'static str, range: RangeInclusive<u64>, into: &mut u64) {
+        self.read(name, into, bounded(units::size, range, units::show_size));
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn count(&mut self, name: &'static str, range: RangeInclusive<usize>, into: &mut usize) {
+        self.read(name, into, bounded(units::count, range, |count| count.to_string()));
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(&mut self, name: &'static str, words: &[(&str, T)], into: &mut T) {
+        self.read(name, into, |text| {
+            words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+                let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+                let hint = did_you_mean(text, all.iter().copied());
+                let hint = hint.trim_start_matches("; ").to_owned();
+                Mismatch { expected: format!("one of {}", all.join(", ")), hint }
+            })
+        });
+    }
+
+    /// A list of values.
+    pub(super) fn list<T>(
+        &mut self,
+        name: &'static str,
+        into: &mut Vec<T>,
+        parse: impl Fn(&str) -> Result<T, Mismatch>,
+    ) {
+        let Some(node) = self.take(name) else { return };
+        let path = join(&self.path, name);
+        let items = self.items(node, &path, "values").iter().enumerate();
+        *into = items
+            .filter_map(|(index, item)| self.reader.parse(item, &format!("{path}[{index}]"), &parse))
+            .collect();
+    }
+
+    /// A section whose keys are the user's own.
+    pub(super) fn map<T>(
+        &mut self,
+        name: &'static str,
+        into: &mut BTreeMap<String, T>,
+        parse: impl Fn(&str) -> Result<T, Mismatch>,
+    ) {
+        let Some(node) = self.take(name) else { return };
+        let path = join(&self.path, name);
+        into.clear();
+        match &node.value {
+            Value::Null => {}
+            Value::Map(entries) => {
+                for (key, value) in entries {
+                    let path = format!("{path}[{}]", quoted(&key.name));
+                    if let Some(value) = self.reader.parse(value, &path, &parse) {
+                        into.insert(key.name.clone(), value);
+                    }
+                }
+            }
+            _ => {
+                let message = format!("expected keys with values, found {}", node.describe());
+                self.reader.problem_at(node.place.clone(), &path, message);
+            }
+        }
+    }
+
+    /// Whether a problem with a key of this section was reported.
+    pub(super) fn has_problem(&self, name: &str) -> bool {
+        let path = join(&self.path, name);
+        self.reader.problems.borrow().iter().any(|problem| problem.key.starts_with(&path))
+    }
+
+    /// Reports a problem with a key of this section; a missing one is placed at the section's first key.
+    pub(super) fn problem(&self, name: &str, message: impl Into<String>) {
+        let path = join(&self.path, name);
+        let given = self.reader.places.borrow().contains_key(&path);
+        match self.entries.first() {
+            Some((first, _)) if !given => self.reader.problem_at(first.place.clone(), &path, message),
+            _ => self.reader.problem(&path, message),
+        }
+    }
+
+    fn items<'n>(&self, node: &'n Node, path: &str, of: &str) -> &'n [Node] {
+        match &node.value {
+            Value::List(items) => items,
+            Value::Null => &[],
+            _ => {
+                let message = format!("expected a list of {of}, found {}", node.describe());
+                self.reader.problem_at(node.place.clone(), path, message);
+                &[]
+            }
+        }
+    }
+
+    fn take(&mut self, name: &'static str) -> Option<&'a Node> {
+        self.known.push(name);
+        self.reader.known.borrow_mut().insert(join(&self.known_path, name));
+        let (_, node) = self.entries.iter().find(|(key, _)| key.name == name)?;
+        self.reader.places.borrow_mut().insert(join(&self.path, name), node.place.clone());
+        Some(node)
+    }
+
+    fn finish(self) {
+        for (key, _) in self.entries.iter().filter(|(key, _)| !self.known.contains(&key.name.as_str())) {
+            self.reader.unknown.borrow_mut().push(Unknown {
+                place: key.place.clone(),
+                section: self.path.clone(),
+                name: key.name.clone(),
+                siblings: self.known.clone(),
+            });
+        }
+    }
+}
+
+fn bounded<T: PartialOrd + Copy>(
+    parse: impl Fn(&str) -> Result<T, Mismatch>,
+    range: RangeInclusive<T>,
+    show: impl Fn(T) -> String,
+) -> impl Fn(&str) -> Result<T, Mismatch> {
+    move |text| {
+        let value = parse(text)?;
+        if range.contains(&value) {
+            return Ok(value);
+        }
+        Err(Mismatch::new(format!("{} to {}", show(*range.start()), show(*range.end()))))
+    }
+}
+
+fn join(section: &str, name: &str) -> String {
+    if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") }
+}
+
+/// A key as the user wrote it: a hostile one is quoted, so that it can't forge a line of the message.
+fn shown(name: &str) -> String {
+    let plain = !name.is_empty()
+        && name.len() <= 60
+        && name.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c));
+    if plain { name.to_owned() } else { quoted(name) }
+}

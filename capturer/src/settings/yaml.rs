@@ -1,0 +1,203 @@
+//! YAML text → a tree whose every key and value knows where it stands.
+//!
+//! Deliberately small: scalars stay text, because only the key that takes one knows what it should be (so `no` is
+//! never a boolean by surprise), and aliases, tags and second documents are refused: a config needs none of them, and
+//! aliases are how a small file becomes a huge tree.
+
+use std::sync::Arc;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, StrInput};
+
+use super::problem::{Place, Problem, quoted};
+
+/// Deepest nesting; ours is 4.
+const DEPTH_MAX: usize = 16;
+
+/// A value and where it begins. Has no `Debug`: a tree may be asked for in a hurry, and values may be secret.
+#[derive(Clone)]
+pub(super) struct Node {
+    pub place: Place,
+    pub value: Value,
+}
+
+#[derive(Clone)]
+pub(super) enum Value {
+    /// Nothing, `~` or `null`.
+    Null,
+    Scalar(String),
+    List(Vec<Node>),
+    Map(Vec<(Key, Node)>),
+}
+
+#[derive(Clone)]
+pub(super) struct Key {
+    pub name: String,
+    pub place: Place,
+}
+
+impl Node {
+    /// What stood there, for a message.
+    pub(super) fn describe(&self) -> String {
+        match &self.value {
+            Value::Null => "nothing".to_owned(),
+            Value::Scalar(text) => quoted(text),
+            Value::List(_) => "a list".to_owned(),
+            Value::Map(_) => "a section with keys".to_owned(),
+        }
+    }
+}
+
+/// Parses one document. A syntax error ends the parse; duplicated keys do not.
+pub(super) fn parse(text: &str, set: Option<&Arc<str>>) -> Result<(Node, Vec<Problem>), Problem> {
+    let mut builder = Builder { parser: Parser::new_from_str(text), set, problems: Vec::new() };
+    let root = builder.document()?;
+    Ok((root, builder.problems))
+}
+
+struct Builder<'t> {
+    parser: Parser<'t, StrInput<'t>>,
+    /// Everything is placed here if the text is no file.
+    set: Option<&'t Arc<str>>,
+    problems: Vec<Problem>,
+}
+
+impl<'t> Builder<'t> {
+    fn place(&self, marker: &Marker) -> Place {
+        match self.set {
+            Some(key) => Place::Set(Arc::clone(key)),
+            // The parser counts columns from 0.
+            None => Place::File { line: marker.line(), column: marker.col() + 1 },
+        }
+    }
+
+    fn problem(&self, marker: &Marker, message: impl Into<String>) -> Problem {
+        Problem { place: self.place(marker), key: String::new(), message: message.into() }
+    }
+
+    fn next(&mut self) -> Result<(Event<'t>, Span), Problem> {
+        match self.parser.next() {
+            Some(Ok(found)) => Ok(found),
+            Some(Err(error)) => {
+                Err(self.problem(error.marker(), format!("not valid YAML: {}", error.info())))
+            }
+            None => Ok((Event::StreamEnd, Span::default())),
+        }
+    }
+
+    fn document(&mut self) -> Result<Node, Problem> {
+        let mut root = Node { place: Place::Nowhere, value: Value::Null };
+        let mut documents = 0;
+        loop {
+            let (event, span) = self.next()?;
+            match event {
+                Event::StreamEnd => return Ok(root),
+                Event::Nothing | Event::StreamStart | Event::DocumentEnd => {}
+                Event::DocumentStart(_) if documents == 1 => {
+                    return Err(self.problem(&span.start, "a second document begins here; a config has one"));
+                }
+                Event::DocumentStart(_) => documents += 1,
+                event => root = self.node(event, span, 0)?,
+            }
+        }
+    }
+
+    fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<Node, Problem> {
+        if depth > DEPTH_MAX {
+            return Err(self.problem(&span.start, format!("nested deeper than {DEPTH_MAX} levels")));
+        }
+        let place = self.place(&span.start);
+        let value = match event {
+            Event::Scalar(_, _, _, Some(_))
+            | Event::SequenceStart(_, Some(_))
+            | Event::MappingStart(_, Some(_)) => {
+                return Err(self.problem(&span.start, "tags (!…) are not supported here"));
+            }
+            Event::Alias(_) => {
+                return Err(
+                    self.problem(&span.start, "aliases (*…) are not supported here; write the value out")
+                );
+            }
+            Event::Scalar(text, style, ..) => scalar(&text, style),
+            Event::SequenceStart(..) => Value::List(self.list(depth)?),
+            Event::MappingStart(..) => Value::Map(self.map(depth)?),
+            _ => return Err(self.problem(&span.start, "a value was expected here")),
+        };
+        Ok(Node { place, value })
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Vec<Node>, Problem> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(items),
+                (event, span) => items.push(self.node(event, span, depth + 1)?),
+            }
+        }
+    }
+
+    fn map(&mut self, depth: usize) -> Result<Vec<(Key, Node)>, Problem> {
+        let mut entries: Vec<(Key, Node)> = Vec::new();
+        loop {
+            let (event, span) = self.next()?;
+            let name = match event {
+                Event::MappingEnd => return Ok(entries),
+                Event::Scalar(text, ..) => text.into_owned(),
+                _ => return Err(self.problem(&span.start, "a key must be plain text")),
+            };
+            let key = Key { name, place: self.place(&span.start) };
+            let (event, span) = self.next()?;
+            let value = self.node(event, span, depth + 1)?;
+            match entries.iter().find(|(first, _)| first.name == key.name) {
+                Some((first, _)) => {
+                    let message = duplicate(&first.place, &key.name);
+                    self.problems.push(Problem { place: key.place, key: String::new(), message });
+                }
+                None => entries.push((key, value)),
+            }
+        }
+    }
+}
+
+fn scalar(text: &str, style: ScalarStyle) -> Value {
+    let is_null = style == ScalarStyle::Plain && matches!(text, "" | "~" | "null" | "Null" | "NULL");
+    if is_null { Value::Null } else { Value::Scalar(text.to_owned()) }
+}
+
+fn duplicate(first: &Place, name: &str) -> String {
+    let name = quoted(name);
+    match first {
+        Place::File { line, .. } => {
+            format!("the key {name} stands here a second time; the first is in line {line}")
+        }
+        _ => format!("the key {name} stands here twice"),
+    }
+}
+
+/// Puts a `--set` value into the tree, making sections on the way. On failure says why.
+pub(super) fn set(root: &mut Node, key: &Arc<str>, value: Node) -> Result<(), String> {
+    let mut node = root;
+    let mut walked = String::new();
+    for name in key.split('.') {
+        if name.is_empty() {
+            return Err("the key has an empty part; write it as section.key".to_owned());
+        }
+        if matches!(node.value, Value::Null) {
+            node.value = Value::Map(Vec::new());
+        }
+        let entries = match &mut node.value {
+            Value::Map(entries) => entries,
+            Value::List(_) => return Err(format!("{walked} is a list; set it as a whole")),
+            _ => return Err(format!("{walked} is a single value, not a section")),
+        };
+        let index = entries.iter().position(|(key, _)| key.name == name).unwrap_or_else(|| {
+            let place = Place::Set(Arc::clone(key));
+            let section = Node { place: place.clone(), value: Value::Null };
+            entries.push((Key { name: name.to_owned(), place }, section));
+            entries.len() - 1
+        });
+        node = &mut entries[index].1;
+        walked = if walked.is_empty() { name.to_owned() } else { format!("{walked}.{name}") };
+    }
+    *node = value;
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! What building and testing need of the machine: looked at, and installed if it is missing.
+//!
+//! Little is needed: a linker for cargo, and a cgroup hierarchy for containers. Docker is not: tests bring their own
+//! Engines ([`crate::engines`]), and unpack them with what every Debian has.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::debian::run;
+
+/// A Debian package, and how to tell that what it is for is here, however it came.
+struct Needed {
+    package: &'static str,
+    what_for: &'static str,
+    is_here: fn() -> bool,
+}
+
+const NEEDED: [Needed; 3] = [
+    Needed { package: "gcc", what_for: "`cc`, by which rustc links", is_here: || on_path("cc") },
+    Needed {
+        package: "libc6-dev",
+        what_for: "the C library's startup files, for linking",
+        is_here: || Path::new("/usr/include/stdlib.h").exists(),
+    },
+    Needed {
+        package: "cgroupfs-mount",
+        what_for: "a cgroup hierarchy, for containers; this machine has none mounted",
+        is_here: || cgroups_are_mounted() || on_path("cgroupfs-mount"),
+    },
+];
+
+/// Installs what is missing. Asks no network when nothing is.
+pub fn install() -> Result<()> {
+    let missing: Vec<&Needed> = NEEDED.iter().filter(|needed| !(needed.is_here)()).collect();
+    if missing.is_empty() {
+        println!("nothing to install");
+    } else {
+        install_packages(&missing)?;
+    }
+    if !cgroups_are_mounted() {
+        if !is_root() {
+            bail!("no cgroup hierarchy is mounted, which containers need: as root, run cgroupfs-mount");
+        }
+        run(&mut Command::new("cgroupfs-mount")).context("mounting the cgroup hierarchies")?;
+        println!("mounted the cgroup hierarchies");
+    }
+    for component in ["fmt", "clippy"] {
+        run(Command::new(cargo()).args([component, "--version"])).with_context(|| {
+            format!("the toolchain has no {component}: rustup component add rustfmt clippy brings it")
+        })?;
+    }
+    Ok(())
+}
+
+/// Whether we may mount, and start dockerd.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The cargo that runs us, so that `cargo +toolchain xtask` stays with its toolchain.
+pub fn cargo() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+}
+
+fn install_packages(missing: &[&Needed]) -> Result<()> {
+    for needed in missing {
+        println!("missing: {} ({})", needed.package, needed.what_for);
+    }
+    let packages: Vec<&str> = missing.iter().map(|needed| needed.package).collect();
+    let install = ["install", "--yes", "--quiet", "--no-install-recommends"];
+    if !is_root() {
+        bail!(
+            "not root, so not installed; as root, run: apt-get update && apt-get {} {}",
+            install.join(" "),
+            packages.join(" ")
+        );
+    }
+    let apt = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C");
+        command
+    };
+    // Images of Debian come without lists; lists of last month name files that are gone. Either way the first try says so.
+    if run(apt().args(install).args(&packages)).is_err() {
+        println!("reading the package lists");
+        run(apt().args(["update", "--quiet"])).context("reading Debian's package lists")?;
+        run(apt().args(install).args(&packages)).context("installing what is missing")?;
+    }
+    println!("installed {}", packages.join(", "));
+    Ok(())
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+fn cgroups_are_mounted() -> bool {
+    let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    table.lines().filter_map(|line| line.split(' ').nth(2)).any(|kind| kind == "cgroup" || kind == "cgroup2")
+}
