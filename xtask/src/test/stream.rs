@@ -13,6 +13,8 @@ use crate::sweep::{all_processes, stat_fields};
 
 /// No command of a part needs this long; all together must end within the hour that CI has.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(25 * 60);
+/// After so long without output it is looked at whether the command still runs.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// Runs a command that must end with 0.
 pub fn check(command: &mut Command) -> Result<()> {
@@ -42,26 +44,27 @@ fn stream(command: &mut Command) -> Result<(Tally, bool)> {
     let (line_sender, lines) = mpsc::channel();
     std::thread::spawn(move || read_lines(output, &line_sender));
     let (started, mut tally) = (Instant::now(), Tally::default());
-    loop {
-        let left = COMMAND_DEADLINE.saturating_sub(started.elapsed());
-        match lines.recv_timeout(left) {
+    let status = loop {
+        match lines.recv_timeout(QUIET) {
             Ok(line) => {
                 tally.count(&line);
                 println!("{line}");
                 std::io::stdout().flush().context("writing to the terminal")?;
             }
-            Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                end_with_descendants(&mut child)?;
-                bail!(
-                    "{} took over {} minutes; it was ended",
-                    shown(command),
-                    COMMAND_DEADLINE.as_secs() / 60
-                );
-            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => break child.wait(),
+            // A process that a test left behind may hold the pipe open for ever: the command's own end is enough.
+            Err(mpsc::RecvTimeoutError::Timeout) => match child.try_wait() {
+                Ok(Some(status)) => break Ok(status),
+                Ok(None) => {}
+                Err(error) => break Err(error),
+            },
         }
-    }
-    let status = child.wait().with_context(|| format!("waiting for {}", shown(command)))?;
+        if started.elapsed() > COMMAND_DEADLINE {
+            end_with_descendants(&mut child)?;
+            bail!("{} took over {} minutes; it was ended", shown(command), COMMAND_DEADLINE.as_secs() / 60);
+        }
+    };
+    let status = status.with_context(|| format!("waiting for {}", shown(command)))?;
     Ok((tally, status.success()))
 }
 
@@ -83,7 +86,8 @@ fn end_with_descendants(child: &mut Child) -> Result<()> {
     let mut doomed = vec![i32::try_from(child.id()).context("a process id over 31 bits")?];
     let mut index = 0;
     while index < doomed.len() {
-        doomed.extend(all_processes().into_iter().filter(|&pid| parent_of(pid) == Some(doomed[index])));
+        let parent = doomed[index];
+        doomed.extend(all_processes().into_iter().filter(|&pid| parent_of(pid) == Some(parent)));
         index += 1;
     }
     for pid in doomed.into_iter().filter_map(Pid::from_raw) {
@@ -109,7 +113,7 @@ impl Tally {
         let Some(result) = line.strip_prefix("test result: ") else { return };
         let number = |word: &str| -> u64 {
             let counts = result.split(['.', ';']).map(str::trim);
-            counts.filter_map(|count| count.strip_suffix(word)?.trim().parse().ok()).sum()
+            counts.filter_map(|count| count.strip_suffix(word)?.trim().parse::<u64>().ok()).sum()
         };
         self.passed += number("passed");
         self.failed += number("failed");

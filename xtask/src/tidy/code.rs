@@ -103,13 +103,12 @@ pub fn used_paths(code: &str) -> Vec<(usize, String)> {
         }
         let start: usize = code.lines().take(index).map(|line| line.len() + 1).sum();
         let from = start + line.len() - statement.len() + "use ".len();
-        let tree: String =
-            code[from..].split(';').next().unwrap_or_default().split_whitespace().fold(
-                String::new(),
-                |tree, word| {
-                    if word == "as" || tree.ends_with(" as") { tree + " " + word } else { tree + word }
-                },
-            );
+        let tree: String = code[from..].split(';').next().unwrap_or_default().split_whitespace().fold(
+            String::new(),
+            |tree, word| {
+                if word == "as" || tree.ends_with(" as") { tree + " " + word } else { tree + word }
+            },
+        );
         let mut spelled = Vec::new();
         spell_out("", &tree, &mut spelled);
         paths.extend(spelled.into_iter().map(|path| (index + 1, path)));
