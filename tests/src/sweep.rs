@@ -60,7 +60,7 @@ impl Traces {
     pub fn save(&self, run_dir: &Path) -> Result<PathBuf> {
         fs::create_dir_all(run_dir).with_context(|| format!("making {}", run_dir.display()))?;
         let name = self.root.file_name().context("an Engine's folder without a name")?.to_string_lossy();
-        let path = run_dir.join(format!("{}-{name}.json", self.owner_pid));
+        let path = run_dir.join(format!("{name}.json"));
         let text = json!({
             "owner_pid": self.owner_pid,
             "owner_start_ticks": self.owner_start_ticks,
