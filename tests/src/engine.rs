@@ -386,7 +386,7 @@ impl Engine {
         let path = format!("{0}/usr/sbin:{0}/usr/bin:{machine}", programs.display());
         command.env_clear().env("PATH", path).env("HOME", &self.traces.root);
         // Only libraries the machine lacks are unpacked there.
-        command.env("LD_LIBRARY_PATH", programs.join("lib"));
+        command.env("LD_LIBRARY_PATH", programs.join("libraries"));
         command.env("DOCKER_CONFIG", self.traces.root.join("docker-config"));
         command
     }

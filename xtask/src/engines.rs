@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! target/engines/20.10/{usr,bin,…}   the packages, as `dpkg -x` lays them out
-//!                     /lib           libraries of those programs that the machine lacks, if any
+//!                     /libraries     libraries of those programs that the machine lacks, if any
 //!                     /image.tar     the root of the test image: busybox and its links
 //!                     /STAMP         written last; says by which recipe
 //! target/engines/debian/<suite>      apt's state and the downloaded packages
@@ -23,7 +23,7 @@ use crate::debian::{Suite, run};
 use crate::paths;
 
 /// To be raised when what is made below changes in another way than by its package names.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// One Engine: its version, and the packages it is put together from.
 struct Engine {
@@ -70,6 +70,8 @@ const LIBRARIES: [(&str, &str); 11] = [
     ("libzstd.so.1", "libzstd1"),
 ];
 const LIBRARY_SUITE: &str = "bookworm";
+/// Where they go; `tests/src/engine.rs` names it in LD_LIBRARY_PATH.
+const LIBRARIES_DIR: &str = "libraries";
 
 /// Unpacks every Engine that is not there yet.
 pub fn unpack_all() -> Result<()> {
@@ -115,7 +117,8 @@ impl Engine {
         }
         add_missing_libraries(&draft, suites)?;
         let dockerd = draft.join("usr/sbin/dockerd");
-        let version = run(Command::new(&dockerd).arg("--version").env("LD_LIBRARY_PATH", draft.join("lib")))?;
+        let version =
+            run(Command::new(&dockerd).arg("--version").env("LD_LIBRARY_PATH", draft.join(LIBRARIES_DIR)))?;
         if !version.contains(&format!(" {}.", self.label)) {
             bail!(
                 "the suite now carries {:?} in place of {}: tests of that version would prove nothing; \
@@ -148,8 +151,8 @@ impl Suites {
 
 /// Libraries may need libraries, so it looks again after each round.
 fn add_missing_libraries(home: &Path, suites: &mut Suites) -> Result<()> {
-    let lib = home.join("lib");
-    fs::create_dir_all(&lib).context("making lib")?;
+    let lib = home.join(LIBRARIES_DIR);
+    fs::create_dir_all(&lib).with_context(|| format!("making {}", lib.display()))?;
     let mut fetched = Vec::new();
     loop {
         let missing = missing_libraries(home, &lib)?;
@@ -161,7 +164,7 @@ fn add_missing_libraries(home: &Path, suites: &mut Suites) -> Result<()> {
             )
         })?;
         ensure!(!fetched.contains(&package), "package {package} brought no usable {library}");
-        let unpacked = home.join("libraries");
+        let unpacked = home.join("libraries.draft");
         suites.get(LIBRARY_SUITE)?.unpack(package, &unpacked)?;
         fetched.push(package);
         copy_libraries(&unpacked, &lib)?;
