@@ -67,15 +67,24 @@ fn is_zero(skip: &[u64; 2]) -> bool {
 pub struct ApiCursor {
     /// By [`StdType::index`].
     pub channels: [ChannelMark; 2],
-    /// Time of the first piece of the oldest line still open, if any: what must be asked for again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub open_since_ns: Option<i64>,
+    /// By [`StdType::index`]: time of the first piece of the line still open, 0 = none. It must be asked for again.
+    #[serde(default)]
+    pub open_ns: [i64; 2],
+    /// Time of a delivered line older than the newest; 0 = there is none. Asked for again, it shows that an answer cut
+    /// to the newest lines (`tail`) reaches back far enough.
+    #[serde(default)]
+    pub older_ns: i64,
 }
 
 impl ApiCursor {
     /// The mark of one channel.
     pub fn channel(&self, std_type: StdType) -> &ChannelMark {
         &self.channels[std_type.index()]
+    }
+
+    /// Time of the oldest line still open.
+    pub fn open_since_ns(&self) -> Option<i64> {
+        self.open_ns.into_iter().filter(|open| *open > 0).min()
     }
 
     /// Time of the newest line delivered on either channel, nanoseconds since 1970; 0 = none.

@@ -16,6 +16,7 @@ pub mod json_line;
 pub mod line;
 pub mod stdcopy;
 pub mod timestamp;
+pub mod tty;
 pub mod utf8;
 
 use std::ops::Range;

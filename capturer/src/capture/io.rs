@@ -1,0 +1,282 @@
+//! What goes into the core and what comes out of it. Events are facts, actions are orders; both are plain data, so
+//! that the same core runs on the real ring and in the simulation.
+
+use std::sync::Arc;
+
+use crate::checkpoint::Checkpoint;
+use crate::cursor::{FileId, HeadPrint};
+use crate::http::{BodyOutcome, RequestError};
+use crate::record::{Batch, Source, StreamId};
+use crate::sink::FromSink;
+
+/// Number of a one-answer request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Number of a connection that follows (container logs, or the Engine's events).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConnId(pub u64);
+
+/// Number of an open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileNo(pub u64);
+
+/// A fact.
+#[derive(Debug)]
+pub enum Event {
+    /// The loop begins.
+    Started,
+    /// A deadline came ([`super::Capture::next_deadline_ms`]), or nothing: harmless at any time.
+    Tick,
+    /// A request ended.
+    Answered {
+        /// Which.
+        request: RequestId,
+        /// Status and body.
+        result: Result<(u16, Vec<u8>), RequestError>,
+    },
+    /// A connection's head came, or it failed; a failed one is closed.
+    ConnOpened {
+        /// Which.
+        conn: ConnId,
+        /// Status; any but 200 comes with the body's beginning, and the connection is closed.
+        result: Result<(u16, Vec<u8>), RequestError>,
+    },
+    /// A read of a connection ended.
+    ConnRead {
+        /// Which.
+        conn: ConnId,
+        /// How.
+        outcome: BodyOutcome,
+        /// What came, appended to what was given.
+        buffer: Vec<u8>,
+    },
+    /// A connection is closed: nothing of it is in flight.
+    ConnClosed {
+        /// Which.
+        conn: ConnId,
+    },
+    /// The files of a stream were listed and their directory is watched.
+    Scanned {
+        /// Whose.
+        stream: StreamId,
+        /// In no particular order.
+        result: Result<Vec<FoundFile>, FileError>,
+    },
+    /// A file was opened, or not.
+    FileOpened {
+        /// Whose.
+        stream: StreamId,
+        /// Which.
+        file: FileNo,
+        /// Its length and head now.
+        result: Result<OpenedFile, FileError>,
+    },
+    /// A read of a file ended.
+    FileRead {
+        /// Whose.
+        stream: StreamId,
+        /// Which.
+        file: FileNo,
+        /// Bytes that came; fewer than asked for = the end of the file as it was then.
+        result: Result<usize, FileError>,
+        /// What came, appended to what was given.
+        buffer: Vec<u8>,
+        /// Length of the file, asked for only when no byte came.
+        file_len: Option<u64>,
+    },
+    /// The live file of a stream was written to.
+    FileGrew {
+        /// Whose.
+        stream: StreamId,
+    },
+    /// Files of a stream were made, renamed or removed.
+    ChainChanged {
+        /// Whose.
+        stream: StreamId,
+    },
+    /// inotify lost events: look at everything.
+    WatchOverflow,
+    /// What matches a file_monitor entry now.
+    PathsFound {
+        /// Index in `file_monitor.files`.
+        set: usize,
+        /// Absolute paths.
+        paths: Vec<String>,
+    },
+    /// Something appeared in a directory that a file_monitor entry's patterns name.
+    PathsChanged {
+        /// Index in `file_monitor.files`.
+        set: usize,
+    },
+    /// From a sink.
+    Sink(FromSink),
+    /// A checkpoint was saved, or not.
+    CheckpointSaved {
+        /// The tracker's state it held.
+        seq: u64,
+        /// Why not.
+        result: Result<(), String>,
+    },
+    /// Drain, flush, checkpoint, end.
+    Stop,
+}
+
+/// One file of a chain, as a scan saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundFile {
+    /// Name within the directory.
+    pub name: String,
+    /// 0 = the live file, n = `.n`.
+    pub rank: u32,
+    /// Compressed (`.gz`).
+    pub compressed: bool,
+    /// Identity.
+    pub id: FileId,
+    /// Length in bytes on disk.
+    pub len: u64,
+    /// First bytes (decompressed), at most [`crate::limits::HEAD_BYTES`].
+    pub head: Vec<u8>,
+}
+
+impl FoundFile {
+    /// Whether the file begins as the print says.
+    pub fn has_head(&self, print: &HeadPrint) -> bool {
+        let len = print.len_bytes as usize;
+        self.head.len() >= len && crc32fast::hash(&self.head[..len]) == print.crc32
+    }
+
+    /// The print of what was seen.
+    pub fn print(&self) -> HeadPrint {
+        HeadPrint { len_bytes: self.head.len() as u32, crc32: crc32fast::hash(&self.head) }
+    }
+}
+
+/// A file that was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenedFile {
+    /// Length in bytes; of a compressed file, of its content.
+    pub len: u64,
+}
+
+/// Why a file operation failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FileError {
+    /// It is not there, or not the file it was: list again.
+    #[error("{0} is gone or was replaced")]
+    Changed(String),
+    /// Not a regular file, or reached through a link.
+    #[error("{0} is not a regular file")]
+    NotRegular(String),
+    /// No right.
+    #[error("no permission to read {0}")]
+    Denied(String),
+    /// The directory is not there.
+    #[error("{0} does not exist")]
+    NoDirectory(String),
+    /// Anything else the operating system said.
+    #[error("{what}: {cause}")]
+    Other {
+        /// What was tried.
+        what: String,
+        /// The reason.
+        cause: String,
+    },
+}
+
+/// An order.
+#[derive(Debug)]
+pub enum Action {
+    /// GET and answer with [`Event::Answered`].
+    Get {
+        /// Its number.
+        request: RequestId,
+        /// Path and query.
+        path: String,
+    },
+    /// GET and answer with [`Event::ConnOpened`]; the body is read piece by piece.
+    OpenConn {
+        /// Its number.
+        conn: ConnId,
+        /// Path and query.
+        path: String,
+    },
+    /// Read on, appending to the buffer.
+    ReadConn {
+        /// Which.
+        conn: ConnId,
+        /// Where to.
+        buffer: Vec<u8>,
+    },
+    /// Close, also in the middle of a read (whose event then does not come), and answer [`Event::ConnClosed`].
+    CloseConn {
+        /// Which.
+        conn: ConnId,
+    },
+    /// Watch the directory, list the stream's files, answer [`Event::Scanned`].
+    Scan {
+        /// Whose.
+        stream: StreamId,
+        /// Absolute path.
+        directory: String,
+        /// Name of the live file; its kin are `name.N` and `name.N.gz`.
+        live_name: String,
+    },
+    /// The directory need not be watched for this stream any more.
+    Unwatch {
+        /// Whose.
+        stream: StreamId,
+    },
+    /// Open and answer [`Event::FileOpened`].
+    OpenFile {
+        /// Whose.
+        stream: StreamId,
+        /// Its number from now on.
+        file: FileNo,
+        /// Absolute path of the directory.
+        directory: String,
+        /// As found by the scan.
+        found: FoundFile,
+    },
+    /// Read and answer [`Event::FileRead`].
+    ReadFile {
+        /// Whose.
+        stream: StreamId,
+        /// Which.
+        file: FileNo,
+        /// Where from.
+        offset: u64,
+        /// Where to: its spare capacity is asked for.
+        buffer: Vec<u8>,
+    },
+    /// Close; nothing of it is in flight.
+    CloseFile {
+        /// Which.
+        file: FileNo,
+    },
+    /// List what matches a file_monitor entry and watch its directories; answer [`Event::PathsFound`].
+    FindPaths {
+        /// Index in `file_monitor.files`.
+        set: usize,
+    },
+    /// To every sink: a stream will send.
+    Attach(Arc<Source>),
+    /// To every sink: records.
+    Send(Arc<Batch>),
+    /// To every sink: the stream has ended.
+    Detach(StreamId),
+    /// To every sink: flush and end.
+    StopSinks,
+    /// Save and answer [`Event::CheckpointSaved`].
+    SaveCheckpoint {
+        /// The tracker's state it holds.
+        seq: u64,
+        /// What to save.
+        checkpoint: Checkpoint,
+    },
+    /// The last action: everything is drained, or the time for it is over.
+    Finished {
+        /// What was not finished in time; empty = clean.
+        left: Vec<String>,
+    },
+}

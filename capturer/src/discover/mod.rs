@@ -1,0 +1,388 @@
+//! Which containers are there: the Engine's list, kept in step by its events, and one inspect for each that changed.
+//!
+//! ```text
+//! reach: events stream open ─▶ list ─▶ inspect each new or changed ─▶ Found / Changed / Gone
+//!            ▲    │ every event marks a container as changed (many events, one inspect)
+//!  back-off ─┘    └ a list every 30 s finds what events missed
+//! ```
+//! Events are opened before the list is taken, so that nothing falls between; they are drained at once and coalesced:
+//! an unread event stream slows the whole daemon, and past 914 unread ones events are lost.
+//!
+//! Maps here hold what the last list and later events named, nothing that ever was.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::capture::io::{Action, ConnId, RequestId};
+use crate::capture::support::{Context, Timer};
+use crate::docker::{self, ContainerEvent, Inspect, ListRow};
+use crate::http::{BodyOutcome, RequestError};
+use crate::metrics::RequestResult;
+use crate::settings::Select;
+use crate::status::DockerRow;
+
+/// Longest event line that is believed. Labels are in it: 200,000 of them in 3 MB were made.
+const EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// First pause before the Engine is asked again.
+const BACKOFF_FIRST_MS: u64 = 200;
+
+/// What discovery tells the core.
+#[derive(Debug)]
+pub enum Told {
+    /// A container that is to be captured is there, or its facts changed.
+    Container(Box<Inspect>),
+    /// A container is gone, or is not to be captured any more.
+    Gone(String),
+    /// The Engine was listed; nothing is missing that it named then.
+    Listed,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum EventsPhase {
+    /// Not connected; again at this time.
+    Waiting(u64),
+    Opening(ConnId),
+    Open {
+        conn: ConnId,
+        in_flight: bool,
+    },
+    Closing(ConnId),
+    Stopped,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Question {
+    List,
+    Inspect(String),
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Discovery {
+    events: EventsPhase,
+    /// A part of an event.
+    held: Vec<u8>,
+    /// Dropping bytes up to the next newline: the event was too long.
+    skipping: bool,
+    questions: BTreeMap<RequestId, Question>,
+    /// To be inspected; a set, so that ten events of a container make one inspect.
+    changed: BTreeSet<String>,
+    /// Containers told as found.
+    known: BTreeSet<String>,
+    /// State at the last list, by container.
+    listed: BTreeMap<String, String>,
+    list_at_ms: u64,
+    failures: u32,
+    last_error: String,
+    reachable: bool,
+}
+
+impl Discovery {
+    /// Does nothing until [`Discovery::start`].
+    pub fn new() -> Discovery {
+        Discovery {
+            events: EventsPhase::Waiting(0),
+            held: Vec::new(),
+            skipping: false,
+            questions: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            known: BTreeSet::new(),
+            listed: BTreeMap::new(),
+            list_at_ms: 0,
+            failures: 0,
+            last_error: String::new(),
+            reachable: false,
+        }
+    }
+
+    /// Begins, or tries again.
+    pub fn start(&mut self, cx: &mut Context<'_>) {
+        if !matches!(self.events, EventsPhase::Waiting(_)) {
+            return;
+        }
+        let conn = cx.new_conn();
+        self.events = EventsPhase::Opening(conn);
+        cx.act(Action::OpenConn { conn, path: docker::EVENTS.to_owned() });
+    }
+
+    /// A deadline may have come.
+    pub fn on_timer(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now.mono_ms;
+        match self.events {
+            EventsPhase::Waiting(at) if at <= now => self.start(cx),
+            EventsPhase::Waiting(at) => cx.timers.set_earlier(Timer::Discovery, at),
+            EventsPhase::Open { .. } if self.list_at_ms <= now => self.ask_list(cx),
+            EventsPhase::Open { .. } => cx.timers.set_earlier(Timer::Discovery, self.list_at_ms),
+            EventsPhase::Opening(_) | EventsPhase::Closing(_) | EventsPhase::Stopped => {}
+        }
+    }
+
+    fn ask_list(&mut self, cx: &mut Context<'_>) {
+        self.list_at_ms = cx.now.mono_ms + cx.settings.container_monitor.list_interval.as_millis() as u64;
+        cx.timers.set_earlier(Timer::Discovery, self.list_at_ms);
+        if !self.questions.values().any(|question| *question == Question::List) {
+            self.ask(Question::List, docker::LIST.to_owned(), cx);
+        }
+    }
+
+    fn ask(&mut self, question: Question, path: String, cx: &mut Context<'_>) {
+        let request = cx.new_request();
+        self.questions.insert(request, question);
+        cx.act(Action::Get { request, path });
+    }
+
+    /// As many inspects as may be under way at once.
+    fn ask_inspects(&mut self, cx: &mut Context<'_>) {
+        if !matches!(self.events, EventsPhase::Open { .. }) {
+            return;
+        }
+        while self.questions.len() < cx.settings.container_monitor.max_concurrent.max(1) {
+            let Some(id) = self.changed.pop_first() else { return };
+            self.ask(Question::Inspect(id.clone()), docker::inspect(&id), cx);
+        }
+    }
+
+    fn unreachable(&mut self, error: String, cx: &mut Context<'_>) {
+        if self.reachable || self.failures == 0 {
+            tracing::warn!("Docker is not reachable: {error}; trying again");
+        }
+        self.reachable = false;
+        self.last_error = error;
+        self.failures += 1;
+        let max = cx.settings.container_monitor.reconnect_interval.as_millis() as u64;
+        let pause = (BACKOFF_FIRST_MS << (self.failures - 1).min(16)).min(max);
+        let at = cx.now.mono_ms + cx.jitter.around(pause);
+        self.events = EventsPhase::Waiting(at);
+        cx.timers.set_earlier(Timer::Discovery, at);
+    }
+
+    /// The events connection this part waits for.
+    pub fn conn(&self) -> Option<ConnId> {
+        match self.events {
+            EventsPhase::Opening(conn) | EventsPhase::Open { conn, .. } | EventsPhase::Closing(conn) => Some(conn),
+            EventsPhase::Waiting(_) | EventsPhase::Stopped => None,
+        }
+    }
+
+    /// The events connection was opened, or not.
+    pub fn on_opened(&mut self, result: Result<(u16, Vec<u8>), RequestError>, cx: &mut Context<'_>) {
+        let EventsPhase::Opening(conn) = self.events else { return };
+        match result {
+            Ok((200, _)) => {
+                if !self.reachable && self.failures > 0 {
+                    tracing::info!("Docker is reachable again");
+                }
+                self.reachable = true;
+                self.failures = 0;
+                self.last_error.clear();
+                self.held.clear();
+                self.skipping = false;
+                self.events = EventsPhase::Open { conn, in_flight: false };
+                self.read_on(cx);
+                self.ask_list(cx);
+            }
+            Ok((status, body)) => {
+                let text = crate::stream::api::refusal(status, &body);
+                self.unreachable(text, cx);
+            }
+            Err(error) => self.unreachable(error.to_string(), cx),
+        }
+    }
+
+    fn read_on(&mut self, cx: &mut Context<'_>) {
+        if let EventsPhase::Open { conn, in_flight: false } = self.events {
+            self.events = EventsPhase::Open { conn, in_flight: true };
+            cx.act(Action::ReadConn { conn, buffer: std::mem::take(&mut self.held) });
+        }
+    }
+
+    /// A read of the events connection ended.
+    pub fn on_read(&mut self, outcome: BodyOutcome, buffer: Vec<u8>, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        let EventsPhase::Open { conn, in_flight: true } = self.events else { return };
+        self.events = EventsPhase::Open { conn, in_flight: false };
+        match outcome {
+            BodyOutcome::Bytes => self.take_events(buffer, told),
+            BodyOutcome::TimedOut => self.held = buffer,
+            BodyOutcome::End | BodyOutcome::Broken(_) => {
+                self.last_error = "the Engine ended the event stream".to_owned();
+                self.reachable = false;
+                self.events = EventsPhase::Closing(conn);
+                cx.act(Action::CloseConn { conn });
+                return;
+            }
+        }
+        self.read_on(cx);
+        self.ask_inspects(cx);
+    }
+
+    fn take_events(&mut self, mut buffer: Vec<u8>, told: &mut Vec<Told>) {
+        let mut begin = 0;
+        while let Some(len) = memchr::memchr(b'\n', &buffer[begin..]) {
+            let line = &buffer[begin..begin + len];
+            begin += len + 1;
+            if std::mem::take(&mut self.skipping) {
+                continue;
+            }
+            // What can't be read is made good by the next list.
+            let Ok(event) = serde_json::from_slice::<ContainerEvent>(line) else { continue };
+            if !docker::is_id(&event.actor.id) {
+                continue;
+            }
+            if event.action == "destroy" {
+                self.forget(&event.actor.id, told);
+            } else {
+                self.changed.insert(event.actor.id);
+            }
+        }
+        buffer.drain(..begin);
+        if buffer.len() > EVENT_BYTES_MAX {
+            buffer.clear();
+            self.skipping = true;
+        }
+        self.held = buffer;
+    }
+
+    fn forget(&mut self, id: &str, told: &mut Vec<Told>) {
+        self.changed.remove(id);
+        self.listed.remove(id);
+        if self.known.remove(id) {
+            told.push(Told::Gone(id.to_owned()));
+        }
+    }
+
+    /// The events connection is closed.
+    pub fn on_closed(&mut self, cx: &mut Context<'_>) {
+        if matches!(self.events, EventsPhase::Closing(_)) {
+            let error = std::mem::take(&mut self.last_error);
+            self.unreachable(error, cx);
+        }
+    }
+
+    /// A request ended.
+    pub fn on_answer(
+        &mut self,
+        request: RequestId,
+        result: Result<(u16, Vec<u8>), RequestError>,
+        cx: &mut Context<'_>,
+        told: &mut Vec<Told>,
+    ) {
+        let Some(question) = self.questions.remove(&request) else { return };
+        cx.metrics.docker_request(request_result(&result));
+        match (question, result) {
+            (Question::List, Ok((200, body))) => match serde_json::from_slice::<Vec<ListRow>>(&body) {
+                Ok(rows) => self.on_list(rows, told),
+                Err(error) => self.odd_answer("the list of containers", &error, cx),
+            },
+            (Question::Inspect(id), Ok((200, body))) => match serde_json::from_slice::<Inspect>(&body) {
+                Ok(inspect) if inspect.id == id => self.on_inspect(inspect, cx, told),
+                Ok(_) => {}
+                Err(error) => self.odd_answer("the inspection of a container", &error, cx),
+            },
+            (Question::Inspect(id), Ok((404, _))) => self.forget(&id, told),
+            (Question::Inspect(id), _) => {
+                // The list will name it again as long as it is there.
+                self.listed.remove(&id);
+                self.list_soon(cx);
+            }
+            (Question::List, _) => self.list_soon(cx),
+        }
+        self.ask_inspects(cx);
+    }
+
+    fn odd_answer(&mut self, what: &str, error: &dyn std::fmt::Display, cx: &mut Context<'_>) {
+        tracing::warn!("Docker's answer to {what} can't be read: {error}");
+        cx.metrics.docker_request(RequestResult::Invalid);
+        self.list_soon(cx);
+    }
+
+    fn list_soon(&mut self, cx: &mut Context<'_>) {
+        let at = cx.now.mono_ms + cx.jitter.around(1_000);
+        self.list_at_ms = self.list_at_ms.min(at);
+        cx.timers.set_earlier(Timer::Discovery, self.list_at_ms);
+    }
+
+    fn on_list(&mut self, rows: Vec<ListRow>, told: &mut Vec<Told>) {
+        let mut listed = BTreeMap::new();
+        for row in rows.into_iter().filter(|row| docker::is_id(&row.id)) {
+            if self.listed.get(&row.id) != Some(&row.state) {
+                self.changed.insert(row.id.clone());
+            }
+            listed.insert(row.id, row.state);
+        }
+        let gone: Vec<String> = self.known.iter().filter(|id| !listed.contains_key(*id)).cloned().collect();
+        for id in gone {
+            self.forget(&id, told);
+        }
+        self.listed = listed;
+        told.push(Told::Listed);
+    }
+
+    fn on_inspect(&mut self, inspect: Inspect, cx: &Context<'_>, told: &mut Vec<Told>) {
+        if is_selected(&cx.settings.container_monitor.select, &inspect) {
+            self.known.insert(inspect.id.clone());
+            told.push(Told::Container(Box::new(inspect)));
+        } else if self.known.remove(&inspect.id) {
+            told.push(Told::Gone(inspect.id));
+        }
+    }
+
+    /// The agent stops.
+    pub fn stop(&mut self, cx: &mut Context<'_>) {
+        let events = std::mem::replace(&mut self.events, EventsPhase::Stopped);
+        if let EventsPhase::Opening(conn) | EventsPhase::Open { conn, .. } = events {
+            cx.act(Action::CloseConn { conn });
+        }
+        self.changed.clear();
+    }
+
+    /// Requests not yet answered.
+    pub fn requests_open(&self) -> usize {
+        self.questions.len()
+    }
+
+    /// For `/health`.
+    pub fn row(&self, socket: String) -> DockerRow {
+        DockerRow {
+            enabled: true,
+            reachable: self.reachable,
+            socket,
+            error: self.last_error.clone(),
+            containers: self.known.len() as u64,
+        }
+    }
+}
+
+impl Default for Discovery {
+    fn default() -> Self {
+        Discovery::new()
+    }
+}
+
+/// Docker's name without its slash.
+pub fn plain_name(name: &str) -> &str {
+    name.strip_prefix('/').unwrap_or(name)
+}
+
+fn is_selected(select: &Select, inspect: &Inspect) -> bool {
+    let name = plain_name(&inspect.name);
+    let image = &inspect.config.image;
+    let label = |key: &str| inspect.config.labels.as_ref().and_then(|labels| labels.get(key));
+    let any = |patterns: &[glob::Pattern], text: &str| patterns.iter().any(|pattern| pattern.matches(text));
+    let included = (select.include_names.is_empty() || any(&select.include_names, name))
+        && (select.include_images.is_empty() || any(&select.include_images, image))
+        && select.include_labels.iter().all(|(key, value)| label(key).is_some_and(|text| value.matches(text)));
+    let excluded = any(&select.exclude_names, name)
+        || any(&select.exclude_images, image)
+        || select.exclude_labels.iter().any(|(key, value)| label(key).is_some_and(|text| value.matches(text)));
+    included && !excluded
+}
+
+fn request_result(result: &Result<(u16, Vec<u8>), RequestError>) -> RequestResult {
+    match result {
+        Ok((200..=299, _)) => RequestResult::Ok,
+        Ok((404, _)) => RequestResult::NotFound,
+        Ok(_) => RequestResult::Refused,
+        Err(RequestError::NoAnswer { .. }) => RequestResult::TimedOut,
+        Err(RequestError::TooLarge { .. }) => RequestResult::Invalid,
+        Err(RequestError::Connect { .. } | RequestError::Broken { .. }) => RequestResult::Unreachable,
+    }
+}

@@ -1,0 +1,121 @@
+//! Docker's API as far as it is used: paths to GET, and the parts of answers that are read. Pure.
+//!
+//! No version in the paths: the Engine then answers in its newest, and old and new Engines (20.10 to 29) agree on all
+//! that is read here.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// All containers, running or not.
+pub const LIST: &str = "/containers/json?all=1";
+
+/// Container events, from now on. The filter keeps exec and health-check events out: an unread event stream slows the
+/// whole daemon.
+pub const EVENTS: &str = concat!(
+    "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%2C%22event%22%3A%5B%22create%22%2C%22start%22%2C%22die%22%2C",
+    "%22destroy%22%2C%22rename%22%2C%22restart%22%2C%22pause%22%2C%22unpause%22%5D%7D"
+);
+
+/// One container.
+pub fn inspect(id: &str) -> String {
+    format!("/containers/{id}/json")
+}
+
+/// A row of [`LIST`].
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ListRow {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// `running`, `exited`, …
+    #[serde(default)]
+    pub state: String,
+}
+
+/// What inspect says.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Inspect {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// With a leading slash.
+    pub name: String,
+    /// The json-file log; empty before the first start and for other drivers.
+    #[serde(default)]
+    pub log_path: String,
+    /// State.
+    #[serde(default)]
+    pub state: InspectState,
+    /// Config.
+    #[serde(default)]
+    pub config: InspectConfig,
+    /// Host config.
+    #[serde(default)]
+    pub host_config: HostConfig,
+}
+
+/// `State`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct InspectState {
+    /// True also between the restarts of a restarting container.
+    #[serde(default)]
+    pub running: bool,
+}
+
+/// `Config`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct InspectConfig {
+    /// Decides whether the log answer has frames; the bytes never do.
+    #[serde(default)]
+    pub tty: bool,
+    /// Image reference as given.
+    #[serde(default)]
+    pub image: String,
+    /// All labels. Up to 200,000 of them.
+    #[serde(default)]
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// `HostConfig`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct HostConfig {
+    /// Logging.
+    #[serde(default)]
+    pub log_config: LogConfig,
+}
+
+/// `HostConfig.LogConfig`.
+#[derive(Debug, Default, Deserialize)]
+pub struct LogConfig {
+    /// The driver: `json-file`, `local`, `journald`, `none`, …
+    #[serde(default, rename = "Type")]
+    pub driver: String,
+}
+
+/// One event.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ContainerEvent {
+    /// `start`, `die`, …
+    #[serde(default)]
+    pub action: String,
+    /// Who.
+    pub actor: Actor,
+}
+
+/// `Actor`.
+#[derive(Debug, Deserialize)]
+pub struct Actor {
+    /// 64 hexadecimal digits.
+    #[serde(rename = "ID", default)]
+    pub id: String,
+}
+
+/// A container ID as the Engine gives it; anything else must not get into a path.
+pub fn is_id(id: &str) -> bool {
+    id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+}

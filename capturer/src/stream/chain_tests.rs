@@ -1,0 +1,174 @@
+//! Rotation as the directory shows it, scan by scan.
+
+use super::*;
+
+fn file(rank: u32, inode: u64, content: &str) -> FoundFile {
+    FoundFile {
+        name: if rank == 0 { "l".to_owned() } else { format!("l.{rank}") },
+        rank,
+        compressed: false,
+        id: FileId { device: 1, inode, birth_ns: inode as i64 },
+        len: content.len() as u64,
+        head: content.as_bytes()[..content.len().min(HEAD_BYTES)].to_vec(),
+    }
+}
+
+fn compressed(rank: u32, inode: u64, content: &str) -> FoundFile {
+    FoundFile { compressed: true, len: 7, name: format!("l.{rank}.gz"), ..file(rank, inode, content) }
+}
+
+fn content(name: char) -> String {
+    name.to_string().repeat(100)
+}
+
+fn inodes(chain: &Chain) -> Vec<u64> {
+    chain.links.iter().map(|link| link.found.id.inode).collect()
+}
+
+fn open_all(chain: &mut Chain) {
+    for (at, link) in chain.links.iter_mut().enumerate() {
+        link.handle = Handle::Open(FileNo(at as u64));
+    }
+}
+
+/// Reads the front to its end and finishes it.
+fn read_front(chain: &mut Chain) {
+    let front = chain.links.front_mut().unwrap();
+    front.offset = front.len;
+    chain.finish_front();
+}
+
+#[test]
+fn a_fresh_stream_begins_with_the_oldest_file() {
+    let mut chain = Chain::new(Start::Oldest);
+    let changes = chain.on_scan(vec![file(0, 3, &content('c')), file(2, 1, &content('a')), file(1, 2, &content('b'))]);
+    assert_eq!((inodes(&chain), changes), (vec![1, 2, 3], Changes::default()));
+    assert_eq!(chain.links.iter().map(|link| link.settled).collect::<Vec<_>>(), [true, true, false]);
+}
+
+#[test]
+fn at_the_end_means_from_now_on() {
+    let mut chain = Chain::new(Start::End);
+    chain.on_scan(vec![file(0, 3, &content('c')), file(1, 2, &content('b'))]);
+    assert_eq!((inodes(&chain), chain.position()), (vec![3], 100));
+    // A live file that does not exist yet: all that will come is new.
+    let mut chain = Chain::new(Start::End);
+    chain.on_scan(vec![]);
+    chain.on_scan(vec![file(0, 3, &content('c'))]);
+    assert_eq!(chain.position(), 0);
+}
+
+#[test]
+fn rotations_append_and_nothing_is_read_twice() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    open_all(&mut chain);
+    chain.on_scan(vec![file(1, 1, &content('a')), file(0, 2, &content('b'))]);
+    assert_eq!(inodes(&chain), [1, 2]);
+    read_front(&mut chain);
+    // The finished file is still there as `.2`; it must not come back.
+    chain.on_scan(vec![file(2, 1, &content('a')), file(1, 2, &content('b')), file(0, 3, &content('c'))]);
+    assert_eq!(inodes(&chain), [2, 3]);
+}
+
+/// Inode 1 was deleted and came back as the live file: same number, another birth.
+#[test]
+fn an_inode_number_that_came_back_is_another_file() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    chain.links[0].handle = Handle::None;
+    let mut reborn = file(0, 1, &content('c'));
+    reborn.id.birth_ns = 99;
+    let changes = chain.on_scan(vec![file(1, 2, &content('b')), reborn]);
+    assert_eq!((inodes(&chain), changes.lost.len()), (vec![2, 1], 1));
+    // Even where the file system tells no birth time, the content does, unless the file is held open.
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    let changes = chain.on_scan(vec![file(0, 1, &content('c'))]);
+    assert_eq!((chain.links.len(), changes.lost.len()), (1, 1));
+}
+
+#[test]
+fn a_file_that_was_compressed_is_known_by_its_content() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    open_all(&mut chain);
+    read_front(&mut chain);
+    chain.on_scan(vec![compressed(1, 9, &content('a')), file(0, 2, &content('b'))]);
+    assert_eq!(inodes(&chain), [2]);
+    // And a saved position in it is found again.
+    let head = file(0, 1, &content('a')).print();
+    let id = FileId { device: 1, inode: 1, birth_ns: 1 };
+    let mut chain = Chain::new(Start::Resume(FileCursor { file: id, head, offset: 30, skip: [0, 5] }));
+    let changes = chain.on_scan(vec![compressed(1, 9, &content('a')), file(0, 2, &content('b'))]);
+    assert!(!changes.resume_lost);
+    assert_eq!((inodes(&chain), chain.position(), chain.delivered_to), (vec![9, 2], 30, [30, 35]));
+}
+
+#[test]
+fn what_vanished_unopened_is_lost_and_what_is_open_is_not() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(1, 1, &content('a')), file(0, 2, &content('b'))]);
+    chain.links[1].handle = Handle::Open(FileNo(1));
+    let changes = chain.on_scan(vec![file(0, 3, &content('c'))]);
+    assert_eq!(changes.lost, [("l.1".to_owned(), 100)]);
+    assert_eq!((inodes(&chain), chain.deleted_open_bytes()), (vec![2, 3], 100));
+}
+
+#[test]
+fn a_saved_position_whose_file_is_gone_is_told() {
+    let id = FileId { device: 1, inode: 77, birth_ns: 1 };
+    let head = file(0, 77, &content('z')).print();
+    let mut chain = Chain::new(Start::Resume(FileCursor { file: id, head, offset: 30, skip: [0; 2] }));
+    let changes = chain.on_scan(vec![file(1, 1, &content('a')), file(0, 2, &content('b'))]);
+    assert!(changes.resume_lost);
+    assert_eq!((inodes(&chain), chain.position()), (vec![1, 2], 0));
+}
+
+#[test]
+fn a_truncated_file_is_read_from_its_beginning() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    open_all(&mut chain);
+    chain.links[0].offset = 60;
+    let before = chain.position();
+    assert_eq!(chain.on_short(10), Some((40, 10)));
+    assert_eq!((chain.links[0].offset, chain.position()), (0, before));
+    assert_eq!(chain.on_short(10), None);
+}
+
+/// Truncated and written again, past the old position, before anybody looked: the length tells nothing, the head does.
+#[test]
+fn a_rewritten_file_is_read_from_its_beginning() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    open_all(&mut chain);
+    chain.links[0].offset = 60;
+    let changes = chain.on_scan(vec![file(0, 1, &content('b').repeat(3))]);
+    assert_eq!((changes.truncated, inodes(&chain), chain.links[0].offset), (Some((240, 300)), vec![1], 0));
+}
+
+/// The cursor points to the oldest open line, also when that began in a file already finished.
+#[test]
+fn cursors_reach_back_to_the_oldest_open_line() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(1, 1, &content('a')), file(0, 2, &content('b'))]);
+    open_all(&mut chain);
+    read_front(&mut chain);
+    chain.links[0].offset = 20;
+    let Cursor::File(cursor) = chain.cursor(Some(70), [Some(70), None]) else { panic!() };
+    assert_eq!((cursor.file.inode, cursor.offset, cursor.skip), (1, 70, [0, 50]));
+    let Cursor::File(cursor) = chain.cursor(None, [None, None]) else { panic!() };
+    assert_eq!((cursor.file.inode, cursor.offset, cursor.skip), (2, 20, [0, 0]));
+}
+
+/// Between two files the cursor is the beginning of the next, not the end of one that may be deleted.
+#[test]
+fn the_end_of_a_finished_file_is_the_beginning_of_the_next() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(1, 1, &content('a')), file(0, 2, &content('b'))]);
+    open_all(&mut chain);
+    read_front(&mut chain);
+    let Cursor::File(cursor) = chain.cursor(None, [None, None]) else { panic!() };
+    assert_eq!((cursor.file.inode, cursor.offset), (2, 0));
+}

@@ -1,0 +1,462 @@
+//! A stream read from files: Docker's json-file of a container, or a path of `file_monitor`.
+//!
+//! ```text
+//! open ─▶ scan ─▶ chain of files, oldest first ─▶ open ahead ─▶ read the first ─▶ decode ─▶ lines
+//!           ▲                                                        │ short read: its end, for now
+//!           └── inotify: files made, renamed, removed                └ settled: finish it, go on with the next
+//! ```
+//! The position is always the end of the last whole record, so nothing is carried from one read to the next: what was
+//! incomplete is read again. A quiet file costs nothing: it is read when inotify says that it grew.
+
+use super::Told;
+use super::chain::{Chain, Changes, Handle, Start};
+use crate::capture::io::{Action, FileError, FileNo, FoundFile, OpenedFile};
+use crate::capture::support::Context;
+use crate::decode::assemble::{Assembler, Lines};
+use crate::decode::{DecodeError, Step, json_line, line};
+use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
+use crate::metrics::{LossReason, SkipReason, StreamError};
+use crate::record::{StdType, StreamId};
+use crate::settings::FileFormat;
+use crate::status::StreamRow;
+
+/// Files opened ahead of the one being read, so that a rotation can't take them away.
+const OPEN_AHEAD: usize = 8;
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct FileSource {
+    stream: StreamId,
+    directory: String,
+    live_name: String,
+    /// `Auto` until the first line was seen.
+    format: FileFormat,
+    chain: Chain,
+    assembler: Assembler,
+    scanning: bool,
+    scan_again: bool,
+    /// The files were listed once.
+    opened: bool,
+    /// The read in flight.
+    reading: Option<FileNo>,
+    /// Capacity of the next read; larger than usual only for a record that did not fit.
+    read_bytes: usize,
+    /// The container does not run: what is open at the end will not be continued.
+    exited: bool,
+    /// The container or path is gone: the live file will not grow.
+    gone: bool,
+    drained: bool,
+}
+
+impl FileSource {
+    /// A source that does nothing until [`FileSource::open`].
+    pub fn new(
+        stream: StreamId,
+        directory: String,
+        live_name: String,
+        format: FileFormat,
+        start: Start,
+        line_bytes_max: usize,
+    ) -> FileSource {
+        FileSource {
+            stream,
+            directory,
+            live_name,
+            format,
+            chain: Chain::new(start),
+            assembler: Assembler::new(line_bytes_max),
+            scanning: false,
+            scan_again: false,
+            opened: false,
+            reading: None,
+            read_bytes: READ_BYTES,
+            exited: false,
+            gone: false,
+            drained: false,
+        }
+    }
+
+    /// Begins, or begins again after a failure. Files are opened at once, so that nothing that happens before the first
+    /// read can take them away.
+    pub fn open(&mut self, cx: &mut Context<'_>) {
+        self.opened = false;
+        self.scan(cx);
+    }
+
+    /// The outputs are ready: what was opened before is now told.
+    pub fn begin(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        match (self.opened, self.scanning) {
+            (true, _) => told.push(Told::Opened),
+            (false, true) => {}
+            (false, false) => self.open(cx),
+        }
+    }
+
+    fn scan(&mut self, cx: &mut Context<'_>) {
+        if self.scanning {
+            self.scan_again = true;
+            return;
+        }
+        self.scanning = true;
+        cx.act(Action::Scan {
+            stream: self.stream,
+            directory: self.directory.clone(),
+            live_name: self.live_name.clone(),
+        });
+    }
+
+    /// inotify: files were made, renamed or removed.
+    pub fn on_chain_changed(&mut self, cx: &mut Context<'_>) {
+        self.scan(cx);
+    }
+
+    /// inotify: the live file was written to.
+    pub fn on_grew(&mut self) {
+        if let Some(last) = self.chain.links.back_mut() {
+            last.unread = true;
+        }
+    }
+
+    /// The directory was listed.
+    pub fn on_scanned(
+        &mut self,
+        result: Result<Vec<FoundFile>, FileError>,
+        cx: &mut Context<'_>,
+        told: &mut Vec<Told>,
+    ) {
+        self.scanning = false;
+        if std::mem::take(&mut self.scan_again) {
+            self.scan(cx);
+        }
+        match result {
+            Ok(found) => {
+                let changes = self.chain.on_scan(found);
+                self.declare(&changes, cx);
+                if !self.opened {
+                    self.opened = true;
+                    told.push(Told::Opened);
+                }
+            }
+            // With the directory went all that was not opened.
+            Err(FileError::NoDirectory(_)) if self.gone || self.opened => {
+                let changes = self.chain.on_scan(Vec::new());
+                self.declare(&changes, cx);
+            }
+            Err(error) => told.push(unreadable(&error)),
+        }
+        self.open_ahead(cx);
+        self.go_on(cx, told);
+    }
+
+    fn declare(&self, changes: &Changes, cx: &Context<'_>) {
+        for (name, bytes) in &changes.lost {
+            cx.metrics.lost(LossReason::FileGoneUnread, *bytes);
+            tracing::error!(file = %format!("{}/{name}", self.directory), bytes, "lost: deleted before it was read");
+        }
+        if changes.resume_lost {
+            cx.metrics.lost(LossReason::FileGoneUnread, 0);
+            tracing::error!(
+                file = %format!("{}/{}", self.directory, self.live_name),
+                "lost, an unknown number of bytes: the file of the saved position was rotated away while the agent did not run; going on with the oldest file there is"
+            );
+        }
+        self.declare_truncation(changes.truncated, cx);
+    }
+
+    fn declare_truncation(&self, truncated: Option<(u64, u64)>, cx: &Context<'_>) {
+        if let Some((bytes, len)) = truncated {
+            cx.metrics.lost(LossReason::FileTruncated, bytes);
+            let file = format!("{}/{}", self.directory, self.live_name);
+            tracing::warn!(file, bytes, len, "truncated from outside; reading it from its beginning");
+        }
+    }
+
+    fn open_ahead(&mut self, cx: &mut Context<'_>) {
+        for link in self.chain.links.iter_mut().take(OPEN_AHEAD) {
+            if link.handle == Handle::None && !link.deleted {
+                let file = cx.new_file();
+                link.handle = Handle::Opening(file);
+                cx.act(Action::OpenFile {
+                    stream: self.stream,
+                    file,
+                    directory: self.directory.clone(),
+                    found: link.found.clone(),
+                });
+            }
+        }
+    }
+
+    /// A file was opened, or not.
+    pub fn on_file_opened(
+        &mut self,
+        file: FileNo,
+        result: Result<OpenedFile, FileError>,
+        cx: &mut Context<'_>,
+        told: &mut Vec<Told>,
+    ) {
+        let link = self.chain.links.iter_mut().find(|link| link.handle == Handle::Opening(file));
+        match (link, result) {
+            (Some(link), Ok(opened)) => {
+                link.handle = Handle::Open(file);
+                link.len = if link.found.compressed { opened.len } else { link.len.max(opened.len) };
+                link.unread = true;
+            }
+            // Truncated away meanwhile: nobody reads it.
+            (None, Ok(_)) => cx.act(Action::CloseFile { file }),
+            (Some(link), Err(error)) => {
+                link.handle = Handle::None;
+                match error {
+                    // Renamed between the scan and the opening: look again. Each round makes progress, for the chain
+                    // only moves one way.
+                    FileError::Changed(_) | FileError::NoDirectory(_) => self.scan(cx),
+                    error => told.push(unreadable(&error)),
+                }
+            }
+            (None, Err(_)) => {}
+        }
+        self.go_on(cx, told);
+    }
+
+    /// Arms the next read, if there is something to read and room for it.
+    pub fn read_on(&mut self, cx: &mut Context<'_>) {
+        let Some(front) = self.chain.links.front_mut() else { return };
+        let Handle::Open(file) = front.handle else { return };
+        if self.reading.is_some() || !front.unread {
+            return;
+        }
+        let Some(buffer) = cx.credit.file_read(self.read_bytes) else { return };
+        front.unread = false;
+        self.reading = Some(file);
+        cx.act(Action::ReadFile { stream: self.stream, file, offset: front.offset, buffer });
+    }
+
+    /// Whether it would read on if there were room.
+    pub fn is_hungry(&self) -> bool {
+        let front = self.chain.links.front();
+        self.reading.is_none() && front.is_some_and(|link| link.unread && matches!(link.handle, Handle::Open(_)))
+    }
+
+    /// A read ended.
+    pub fn on_read(
+        &mut self,
+        result: Result<usize, FileError>,
+        buffer: Vec<u8>,
+        file_len: Option<u64>,
+        cx: &mut Context<'_>,
+        told: &mut Vec<Told>,
+    ) {
+        self.reading = None;
+        cx.credit.file_read_done();
+        let count = match result {
+            Ok(count) => count,
+            Err(error) => {
+                cx.credit.give_back(buffer, 0);
+                told.push(Told::Failed(StreamError::ReadFailed, error.to_string()));
+                return;
+            }
+        };
+        if let Some(len) = file_len {
+            let truncated = self.chain.on_short(len);
+            if truncated.is_some() {
+                self.assembler.reset();
+            }
+            self.declare_truncation(truncated, cx);
+        }
+        let full = count == buffer.capacity();
+        if full && let Some(front) = self.chain.links.front_mut() {
+            front.unread = true;
+        }
+        self.decode(buffer, full, cx, told);
+        self.go_on(cx, told);
+    }
+
+    fn decode(&mut self, buffer: Vec<u8>, full: bool, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        let Some(front) = self.chain.links.front() else {
+            cx.credit.give_back(buffer, 0);
+            return;
+        };
+        // Whatever happened since the read was armed (growth, rotation, removal) has set `unread` again.
+        let at_end = !front.unread;
+        let (offset, final_end) = (front.offset, at_end && (front.settled || self.gone));
+        if offset == 0 {
+            self.chain.saw_head(&buffer);
+        }
+        if self.format == FileFormat::Auto {
+            self.format = guess_format(&buffer);
+        }
+        let mut lines = Lines::default();
+        let mut used = self.decode_lines(&buffer, &mut lines, cx);
+        if final_end && used < buffer.len() {
+            used = self.decode_rest(&buffer, used, &mut lines, cx);
+        }
+        // A record that does not fit: give the next read room for it. Past the limit the decoder rejects it.
+        let stuck = used == 0 && full;
+        self.read_bytes =
+            if stuck { (self.read_bytes * 2).min(RECORD_BYTES_MAX + READ_BYTES) } else { READ_BYTES };
+        let Some(front) = self.chain.links.front_mut() else { return };
+        front.offset += used as u64;
+        front.len = front.len.max(offset + buffer.len() as u64);
+        if final_end || (at_end && self.exited) {
+            self.close_open_lines(&mut lines);
+        }
+        if used == 0 && lines.records.is_empty() {
+            cx.credit.give_back(buffer, 0);
+            return;
+        }
+        self.tell(lines, buffer, used as u64, told);
+    }
+
+    /// A line left open is whole when nothing can follow it: not when a rotation fell into its middle.
+    fn close_open_lines(&mut self, lines: &mut Lines) {
+        let more_files = self.chain.links.len() > 1;
+        if !more_files && (self.exited || self.gone) {
+            self.assembler.close_all(lines);
+        }
+    }
+
+    fn tell(&mut self, lines: Lines, read: Vec<u8>, source_bytes: u64, told: &mut Vec<Told>) {
+        let open = StdType::ALL.map(|std_type| self.assembler.open_on(std_type));
+        let end = self.chain.cursor(self.assembler.open_since(), open);
+        told.push(Told::Lines { lines, read, end, source_bytes });
+    }
+
+    /// Decodes whole records; returns how many bytes they took.
+    fn decode_lines(&mut self, buffer: &[u8], lines: &mut Lines, cx: &Context<'_>) -> usize {
+        let base = self.chain.position();
+        let docker = self.format == FileFormat::Docker;
+        let clean = !docker || json_line::is_clean(buffer);
+        let mut at = 0;
+        while at < buffer.len() {
+            let step =
+                if docker { json_line::next_record(&buffer[at..], clean) } else { line::next_line(&buffer[at..]) };
+            match step {
+                Step::Item(mut piece, took) => {
+                    shift(&mut piece, at);
+                    let begins_at = base + at as u64;
+                    let deliver = begins_at >= self.chain.delivered_to[piece.std_type.index()];
+                    self.assembler.push(buffer, &piece, begins_at, deliver, lines);
+                    at += took;
+                }
+                Step::Reject(error, took) => {
+                    count_reject(error, took, cx);
+                    at += took;
+                }
+                Step::NeedMore => break,
+            }
+        }
+        at
+    }
+
+    /// What is left at the end of a file that will not grow: of a plain file its last line, of a json-file a torn record.
+    fn decode_rest(&mut self, buffer: &[u8], used: usize, lines: &mut Lines, cx: &Context<'_>) -> usize {
+        let rest = &buffer[used..];
+        if self.format == FileFormat::Docker {
+            count_reject(DecodeError::TornRecord, rest.len(), cx);
+        } else if let Some(mut piece) = line::last_line(rest) {
+            shift(&mut piece, used);
+            let begins_at = self.chain.position() + used as u64;
+            let deliver = begins_at >= self.chain.delivered_to[piece.std_type.index()];
+            self.assembler.push(buffer, &piece, begins_at, deliver, lines);
+        }
+        buffer.len()
+    }
+
+    /// Finishes files that are read to their end, and the source when none is left.
+    fn go_on(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        while let Some(front) = self.chain.links.front() {
+            let more = self.chain.links.len() > 1;
+            let read_to_end = matches!(front.handle, Handle::Open(_)) && !front.unread && self.reading.is_none();
+            if !read_to_end || !(front.settled && more || self.gone) {
+                break;
+            }
+            if let Some(file) = self.chain.finish_front() {
+                cx.act(Action::CloseFile { file });
+            }
+            self.open_ahead(cx);
+        }
+        if self.gone && !self.drained && self.chain.links.is_empty() && !self.scanning && self.reading.is_none() {
+            self.drained = true;
+            let mut lines = Lines::default();
+            self.assembler.close_all(&mut lines);
+            if !lines.records.is_empty() {
+                self.tell(lines, Vec::new(), 0, told);
+            }
+            cx.act(Action::Unwatch { stream: self.stream });
+            told.push(Told::Drained);
+        }
+    }
+
+    /// The container began or ceased to run.
+    pub fn set_running(&mut self, running: bool, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.exited = !running;
+        if self.exited {
+            // Look once more: the last bytes may have come without a wake-up of their own, and open lines can be closed.
+            if let Some(last) = self.chain.links.back_mut() {
+                last.unread = true;
+            }
+        }
+        self.go_on(cx, told);
+    }
+
+    /// The container or path is gone.
+    pub fn gone(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.gone = true;
+        self.exited = true;
+        for link in &mut self.chain.links {
+            link.unread = true;
+        }
+        // One more look: a file may have been made and not yet seen.
+        self.scan(cx);
+        self.go_on(cx, told);
+    }
+
+    /// Bytes known to be unread, and those of them in deleted files.
+    pub fn unread_bytes(&self) -> (u64, u64) {
+        (self.chain.unread_bytes(), self.chain.deleted_open_bytes())
+    }
+
+    /// Fills its part of a row of `/api/v1/streams`.
+    pub fn describe(&self, row: &mut StreamRow) {
+        row.mode = "file".to_owned();
+        row.lag_bytes = Some(self.chain.unread_bytes());
+        row.operation = match () {
+            () if self.reading.is_some() => "read of a file".to_owned(),
+            () if self.scanning => "listing of a directory".to_owned(),
+            () => String::new(),
+        };
+    }
+}
+
+fn unreadable(error: &FileError) -> Told {
+    match error {
+        FileError::Denied(_) | FileError::NoDirectory(_) | FileError::NotRegular(_) => {
+            Told::Unreadable(error.to_string())
+        }
+        FileError::Changed(_) | FileError::Other { .. } => Told::Failed(StreamError::OpenFailed, error.to_string()),
+    }
+}
+
+fn shift(piece: &mut crate::decode::Piece, by: usize) {
+    piece.text = piece.text.start + by..piece.text.end + by;
+    piece.time = piece.time.start + by..piece.time.end + by;
+}
+
+fn guess_format(buffer: &[u8]) -> FileFormat {
+    match memchr::memchr(b'\n', buffer) {
+        Some(end) if json_line::looks_like_record(&buffer[..end]) => FileFormat::Docker,
+        Some(_) => FileFormat::Raw,
+        None => FileFormat::Auto,
+    }
+}
+
+fn count_reject(error: DecodeError, bytes: usize, cx: &Context<'_>) {
+    let (skip, loss) = match error {
+        DecodeError::NulHole => (SkipReason::NulHole, LossReason::RecordDamaged),
+        DecodeError::RecordTooLong => (SkipReason::RecordTooLong, LossReason::RecordTooLong),
+        DecodeError::TornRecord | DecodeError::FrameInvalid | DecodeError::NoTime => {
+            (SkipReason::TornRecord, LossReason::RecordDamaged)
+        }
+    };
+    cx.metrics.skipped(skip, 1);
+    cx.metrics.lost(loss, bytes as u64);
+}

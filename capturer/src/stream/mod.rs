@@ -1,0 +1,388 @@
+//! Streams: one for each captured container and followed path.
+//!
+//! [`state`] is the life of a stream as a table; [`Stream`] here keeps one and turns what its source tells into
+//! changes of state and batches; the two kinds of source are [`file::FileSource`] (a chain of files, [`chain`]) and
+//! [`api::ApiSource`] (the Engine's log endpoint). Nothing here waits, reads a clock or touches the kernel.
+
+pub mod api;
+pub mod chain;
+pub mod file;
+pub mod state;
+
+use std::sync::Arc;
+
+use crate::capture::io::Action;
+use crate::capture::support::{Context, Timer};
+use crate::cursor::Cursor;
+use crate::decode::assemble::Lines;
+use crate::decode::timestamp;
+use crate::limits::STREAM_BATCHES_MAX;
+use crate::metrics::StreamError;
+use crate::record::{Batch, Source};
+use crate::status::StreamRow;
+
+pub use state::{Change, State};
+
+/// Where a stream's lines come from.
+#[derive(Debug)]
+pub enum Kind {
+    /// Files on disk.
+    File(Box<file::FileSource>),
+    /// The Engine's API.
+    Api(Box<api::ApiSource>),
+}
+
+/// What a source tells its stream.
+#[derive(Debug)]
+pub enum Told {
+    /// It is open and delivers.
+    Opened,
+    /// It failed; try again after a back-off.
+    Failed(StreamError, String),
+    /// Its files can't be read at all: not here, or no right.
+    Unreadable(String),
+    /// It has no more for now.
+    Ended {
+        /// Why.
+        cause: String,
+        /// The container is believed to run: look again after a pause. If not, wait until it runs.
+        again: bool,
+    },
+    /// A planned reconnect begins.
+    Rotating,
+    /// Lines.
+    Lines {
+        /// The records.
+        lines: Lines,
+        /// The buffer they point into.
+        read: Vec<u8>,
+        /// Where to resume behind them.
+        end: Cursor,
+        /// Bytes of the source they account for.
+        source_bytes: u64,
+    },
+    /// It is gone and nothing is left in it.
+    Drained,
+}
+
+/// One stream.
+#[derive(Debug)]
+pub struct Stream {
+    /// Who it is.
+    pub source: Arc<Source>,
+    /// Where its lines come from.
+    pub kind: Kind,
+    /// Why from there.
+    pub kind_reason: String,
+    state: State,
+    state_since_ms: u64,
+    cause: String,
+    /// When to open again, in [`State::Waiting`].
+    retry_at_ms: Option<u64>,
+    failures: u32,
+    last_error: String,
+    /// Number of the last batch sent.
+    seq: u64,
+    /// Batches not yet acknowledged by all sinks.
+    batches_out: usize,
+    lines: u64,
+    acked: Cursor,
+    /// The source is gone and drained; only acknowledgements are missing.
+    drained: bool,
+    /// It went before its outputs were ready: it drains once they are.
+    gone_early: bool,
+    /// What to read from if the files can't be read (`read_from: auto`).
+    fallback: Option<Box<api::ApiSource>>,
+}
+
+/// First back-off after a failure; doubles up to the config's `reconnect_interval`.
+const BACKOFF_FIRST_MS: u64 = 200;
+/// A stream that delivered for so long is well again.
+const WELL_AFTER_MS: u64 = 10_000;
+
+impl Stream {
+    /// A new stream in [`State::Found`], which begins when [`Stream::begin`] says so.
+    pub fn new(source: Arc<Source>, kind: Kind, kind_reason: String, acked: Cursor, cx: &mut Context<'_>) -> Stream {
+        let mut stream = Stream {
+            source,
+            kind,
+            kind_reason,
+            state: State::Found,
+            state_since_ms: cx.now.mono_ms,
+            cause: "its outputs are being prepared".to_owned(),
+            retry_at_ms: None,
+            failures: 0,
+            last_error: String::new(),
+            seq: 0,
+            batches_out: 0,
+            lines: 0,
+            acked,
+            drained: false,
+            gone_early: false,
+            fallback: None,
+        };
+        if let Kind::File(file) = &mut stream.kind {
+            file.open(cx);
+        }
+        stream
+    }
+
+    /// Reads over the API if the files turn out to be unreadable.
+    pub fn with_fallback(mut self, api: api::ApiSource) -> Stream {
+        self.fallback = Some(Box::new(api));
+        self
+    }
+
+    /// The state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// More batches may be made now.
+    pub fn may_read(&self) -> bool {
+        self.batches_out < STREAM_BATCHES_MAX
+    }
+
+    /// Every sink prepared the output and a checkpoint knows it.
+    pub fn begin(&mut self, cx: &mut Context<'_>) {
+        if self.state != State::Found {
+            return;
+        }
+        self.change(Change::Begin, "outputs are ready", cx);
+        self.with_source(cx, |kind, cx, told| match kind {
+            Kind::File(file) => file.begin(cx, told),
+            Kind::Api(api) => api.open(cx, told),
+        });
+        if std::mem::take(&mut self.gone_early) {
+            self.gone("it was removed", cx);
+        }
+    }
+
+    fn open(&mut self, cx: &mut Context<'_>) {
+        self.with_source(cx, |kind, cx, told| match kind {
+            Kind::File(file) => file.open(cx),
+            Kind::Api(api) => api.open(cx, told),
+        });
+    }
+
+    /// The source is gone (container removed, path vanished): what is left is read, then the stream closes.
+    pub fn gone(&mut self, cause: &str, cx: &mut Context<'_>) {
+        if self.state == State::Found {
+            self.gone_early = true;
+        }
+        if matches!(self.state, State::Found | State::Draining | State::Closed) {
+            return;
+        }
+        self.change(Change::Gone, cause, cx);
+        self.with_source(cx, |kind, cx, told| match kind {
+            Kind::File(file) => file.gone(cx, told),
+            Kind::Api(api) => api.gone(cx, told),
+        });
+        self.close_if_drained(cx);
+    }
+
+    /// The container began or ceased to run.
+    pub fn set_running(&mut self, running: bool, cx: &mut Context<'_>) {
+        let restart = running && self.state == State::Waiting && self.retry_at_ms.is_none();
+        self.with_source(cx, |kind, cx, told| match kind {
+            Kind::File(file) => file.set_running(running, cx, told),
+            Kind::Api(api) => api.set_running(running),
+        });
+        if restart {
+            self.retry("the container runs", cx);
+        }
+    }
+
+    /// A deadline of this stream may have come.
+    pub fn on_timer(&mut self, cx: &mut Context<'_>) {
+        if let Some(at) = self.retry_at_ms {
+            if at <= cx.now.mono_ms {
+                self.retry("the wait is over", cx);
+            } else {
+                cx.timers.set_earlier(Timer::Stream(self.source.id), at);
+            }
+            return;
+        }
+        self.with_source(cx, |kind, cx, told| match kind {
+            Kind::File(_) => {}
+            Kind::Api(api) => api.on_timer(cx, told),
+        });
+    }
+
+    fn retry(&mut self, cause: &str, cx: &mut Context<'_>) {
+        self.retry_at_ms = None;
+        if self.state == State::Waiting {
+            self.change(Change::Retry, cause, cx);
+            self.open(cx);
+        }
+    }
+
+    /// All sinks acknowledged the oldest batch; `acked` is the position now safe.
+    pub fn on_acked(&mut self, acked: &Cursor, cx: &mut Context<'_>) {
+        self.batches_out -= 1;
+        self.acked.clone_from(acked);
+        self.pump(cx);
+        self.close_if_drained(cx);
+    }
+
+    /// Tries to read on, if it wants to and there is room.
+    pub fn pump(&mut self, cx: &mut Context<'_>) {
+        self.with_source(cx, |_, _, _| {});
+    }
+
+    /// Runs `handler` on the source, then lets the source read on if there is room, then acts on what it told.
+    pub fn with_source(
+        &mut self,
+        cx: &mut Context<'_>,
+        handler: impl FnOnce(&mut Kind, &mut Context<'_>, &mut Vec<Told>),
+    ) {
+        let mut told = Vec::new();
+        handler(&mut self.kind, cx, &mut told);
+        self.act_on(told, cx);
+        let mut told = Vec::new();
+        let may_read = self.may_read() && self.state != State::Found;
+        match &mut self.kind {
+            Kind::File(file) if may_read => file.read_on(cx),
+            Kind::Api(api) if may_read => api.read_on(cx, &mut told),
+            _ => {}
+        }
+        self.act_on(told, cx);
+    }
+
+    fn act_on(&mut self, told: Vec<Told>, cx: &mut Context<'_>) {
+        for told in told {
+            match told {
+                Told::Opened => {
+                    if self.state == State::Opening {
+                        self.change(Change::Opened, "delivering", cx);
+                    }
+                }
+                Told::Failed(error, text) => self.failed(error, &text, cx),
+                Told::Unreadable(text) => self.unreadable(text, cx),
+                Told::Ended { cause, again } => self.ended(&cause, again, cx),
+                Told::Rotating => {
+                    if self.state == State::Following {
+                        self.change(Change::Rotate, "planned rotation", cx);
+                    }
+                }
+                Told::Lines { lines, read, end, source_bytes } => self.send(lines, read, end, source_bytes, cx),
+                Told::Drained => self.drained = true,
+            }
+        }
+        self.close_if_drained(cx);
+    }
+
+    fn failed(&mut self, error: StreamError, text: &str, cx: &mut Context<'_>) {
+        cx.metrics.stream_error(error);
+        if !matches!(self.state, State::Opening | State::Following) {
+            return;
+        }
+        text.clone_into(&mut self.last_error);
+        self.back_off(cx);
+        self.change(Change::Failed, text, cx);
+        tracing::warn!(stream = %self.source.key.0, failures = self.failures, "{text}; trying again");
+    }
+
+    fn unreadable(&mut self, text: String, cx: &mut Context<'_>) {
+        let Some(api) = self.fallback.take() else { return self.failed(StreamError::OpenFailed, &text, cx) };
+        tracing::info!(stream = %self.source.key.0, "{text}; reading over the API instead");
+        cx.act(Action::Unwatch { stream: self.source.id });
+        self.kind = Kind::Api(api);
+        self.kind_reason = text;
+        if self.state == State::Opening {
+            self.open(cx);
+        }
+    }
+
+    /// A clean end. It comes at every stop, restart and removal of a container, and also when dockerd lost its place;
+    /// a container that restarts all the time ends at once each time, hence the pause.
+    fn ended(&mut self, cause: &str, again: bool, cx: &mut Context<'_>) {
+        if !matches!(self.state, State::Opening | State::Following) {
+            return;
+        }
+        if again {
+            self.back_off(cx);
+        }
+        self.change(Change::Ended, cause, cx);
+    }
+
+    fn back_off(&mut self, cx: &mut Context<'_>) {
+        if self.state == State::Following && cx.now.mono_ms - self.state_since_ms >= WELL_AFTER_MS {
+            self.failures = 0;
+        }
+        self.failures += 1;
+        let max = cx.settings.container_monitor.reconnect_interval.as_millis() as u64;
+        let pause = (BACKOFF_FIRST_MS << (self.failures - 1).min(16)).min(max);
+        let at = cx.now.mono_ms + cx.jitter.around(pause);
+        self.retry_at_ms = Some(at);
+        cx.timers.set_earlier(Timer::Stream(self.source.id), at);
+    }
+
+    fn send(&mut self, lines: Lines, read: Vec<u8>, end: Cursor, source_bytes: u64, cx: &mut Context<'_>) {
+        self.seq += 1;
+        self.batches_out += 1;
+        self.lines += lines.records.len() as u64;
+        if self.state == State::Following && cx.now.mono_ms - self.state_since_ms >= WELL_AFTER_MS {
+            self.failures = 0;
+        }
+        let message_bytes: u64 = lines.records.iter().map(|record| u64::from(record.message_len)).sum();
+        cx.metrics.logs_processed_total.inc_by(lines.records.len() as u64);
+        cx.metrics.log_bytes_processed_total.inc_by(message_bytes);
+        cx.metrics.lines_truncated_total.inc_by(lines.truncated);
+        cx.credit.grow(lines.made.capacity() as u64);
+        cx.credit.batch_out();
+        cx.act(Action::Send(Arc::new(Batch {
+            source: Arc::clone(&self.source),
+            seq: self.seq,
+            read,
+            made: lines.made,
+            records: lines.records,
+            read_time: timestamp::format(cx.now.unix_ns),
+            end,
+            source_bytes,
+        })));
+    }
+
+    fn close_if_drained(&mut self, cx: &mut Context<'_>) {
+        if self.state == State::Draining && self.drained && self.batches_out == 0 {
+            self.change(Change::Drained, "all of it is acknowledged", cx);
+        }
+    }
+
+    fn change(&mut self, change: Change, cause: &str, cx: &mut Context<'_>) {
+        match state::next(self.state, change) {
+            Ok(state) => {
+                tracing::debug!(stream = %self.source.key.0, from = self.state.as_str(), to = state.as_str(), cause);
+                self.state = state;
+                self.state_since_ms = cx.now.mono_ms;
+                cause.clone_into(&mut self.cause);
+            }
+            Err(error) => panic!("{}: {error} ({cause})", self.source.key.0),
+        }
+    }
+
+    /// For `/api/v1/streams`.
+    pub fn row(&self, now_ms: u64) -> StreamRow {
+        let container = self.source.container.as_ref();
+        let mut row = StreamRow {
+            id: self.source.id.0,
+            key: self.source.key.0.clone(),
+            name: container.map_or_else(|| self.source.path.clone().unwrap_or_default(), |c| c.name.clone()),
+            container_id: container.map(|container| container.id.clone()).unwrap_or_default(),
+            state: self.state.as_str().to_owned(),
+            cause: self.cause.clone(),
+            mode_reason: self.kind_reason.clone(),
+            state_age_ms: now_ms.saturating_sub(self.state_since_ms),
+            lines: self.lines,
+            failures: self.failures,
+            last_error: self.last_error.clone(),
+            position: serde_json::to_value(&self.acked).unwrap_or_default(),
+            ..StreamRow::default()
+        };
+        match &self.kind {
+            Kind::File(file) => file.describe(&mut row),
+            Kind::Api(api) => api.describe(&mut row, now_ms),
+        }
+        row
+    }
+}
