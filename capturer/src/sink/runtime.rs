@@ -291,7 +291,7 @@ mod tests {
     fn answers_in_order_and_ends_on_stop() {
         let fake = Fake::default();
         let (handle, told, board) = start(&fake);
-        assert_eq!(board.sinks()["fake"], false);
+        assert!(!board.sinks()["fake"]);
         handle.sender.send(ToSink::Attach(container(1, "web"))).unwrap();
         for n in 1..=3 {
             handle.sender.send(ToSink::Batch(numbered(n))).unwrap();
@@ -307,7 +307,7 @@ mod tests {
         handle.thread.join().unwrap();
         let expected = ["attaching #1", "writing 1", "writing 2", "writing 3", "detach #1", "flush"];
         assert_eq!(*fake.taken.lock().unwrap(), expected);
-        assert_eq!(board.sinks()["fake"], true);
+        assert!(board.sinks()["fake"]);
         assert_eq!(handle.stats.records.load(Ordering::Relaxed), 3);
         assert_eq!(handle.stats.batches.load(Ordering::Relaxed), 3);
     }
