@@ -47,8 +47,10 @@ pub const OUTPUT_FILES_OPEN_MAX: usize = 256;
 pub const ENCODED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of one name, image, path or label that go into a record; what is longer is cut and ends in `…`.
 pub const META_STRING_BYTES_MAX: usize = 4 * 1024;
-/// Bytes of one placeholder's value, or of one path component, in an output file's name. NAME_MAX is 255.
-pub const FILE_NAME_BYTES_MAX: usize = 200;
+/// Bytes of one path component of an output file. NAME_MAX is 255.
+pub const FILE_NAME_BYTES_MAX: usize = 250;
+/// Bytes of one placeholder's value within it, so that an ending like `.ndjson` still fits.
+pub const FILE_NAME_VALUE_BYTES_MAX: usize = 200;
 /// Longest pause of a sink between attempts, milliseconds.
 pub const SINK_RETRY_MS_MAX: u64 = 5_000;
 
@@ -62,4 +64,4 @@ const _: () = assert!(6 * (PIECE_BYTES * 3) + READ_BYTES < RECORD_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= RECORD_BYTES_MAX);
 const _: () = assert!(STREAM_BATCHES_MAX <= SINK_BATCHES_MAX);
 const _: () = assert!(ENCODED_BYTES_MAX >= 4 * READ_BYTES);
-const _: () = assert!(FILE_NAME_BYTES_MAX < 255);
+const _: () = assert!(FILE_NAME_VALUE_BYTES_MAX < FILE_NAME_BYTES_MAX && FILE_NAME_BYTES_MAX < 255);

@@ -411,7 +411,7 @@ mod tests {
     #[test]
     fn a_crash_at_any_step_leaves_a_whole_checkpoint() {
         for saves_before in 0..3 {
-            for crash_at in 0..STEPS.len() {
+            for (crash_at, step) in STEPS.iter().enumerate() {
                 let dir = tempfile::tempdir().unwrap();
                 for n in 1..=saves_before {
                     save_number(dir.path(), n);
@@ -421,7 +421,7 @@ mod tests {
 
                 let report = load(dir.path()).unwrap();
                 let found = number_of(&report.checkpoint);
-                let what = format!("{saves_before} saves, crash before {}", STEPS[crash_at]);
+                let what = format!("{saves_before} saves, crash before {step}");
                 assert!(report.notes.is_empty(), "{what}: {:?}", report.notes);
                 // From the moment the current one is moved away only the new one is right.
                 let renamed = if saves_before == 0 { crash_at >= 4 } else { crash_at >= 5 };

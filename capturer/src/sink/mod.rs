@@ -180,7 +180,12 @@ impl SinkError {
             (_, io::ErrorKind::PermissionDenied) => ": give the agent the right to write there",
             (_, io::ErrorKind::ReadOnlyFilesystem) => ": mount it writable or choose another directory",
             (_, io::ErrorKind::FileTooLarge) => ": raise the file size limit or move the file away",
-            (_, io::ErrorKind::IsADirectory | io::ErrorKind::FilesystemLoop) => ": move away what stands there",
+            (_, io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory) => {
+                ": move away what stands there"
+            }
+            _ if rustix::io::Errno::from_io_error(&self.source) == Some(rustix::io::Errno::LOOP) => {
+                ": links are not followed there, move it away"
+            }
             _ => "",
         }
     }

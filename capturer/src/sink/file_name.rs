@@ -1,0 +1,297 @@
+//! Names of output files: the config's template and what a container calls itself become a path that can't leave
+//! the directory.
+//!
+//! ```text
+//! "{image}/{container_name}.ndjson" ── "nginx:1.27", "web-1" ─▶ "nginx_1.27~8f3a61c09b/web-1.ndjson"
+//! ```
+//! A value keeps letters, digits, `_`, `-` and `.`; anything else becomes `_`. So that two values that look alike then
+//! are not mixed in one file, a value that was changed gets `~` and a hash of what it was. `~` is not in the alphabet:
+//! nobody can choose a name that another's changed name turns into.
+//!
+//! There is no `{stream}` placeholder: one file for both channels keeps their order, and each record says its channel.
+
+use crate::limits::{FILE_NAME_BYTES_MAX, FILE_NAME_VALUE_BYTES_MAX};
+use crate::record::Source;
+
+/// A checked template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// Path components, each with its pieces. Never empty.
+    components: Vec<Vec<Piece>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Literal(String),
+    ContainerName,
+    ContainerId,
+    Image,
+    Path,
+}
+
+/// Why a template is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// Begins with `/`, or a part between slashes is empty, `.` or `..`.
+    #[error("\"{0}\" does not stay beneath the directory: no leading /, no empty part, no . or ..")]
+    Escapes(String),
+    /// `{stream}` and whatever else is not known.
+    #[error(
+        "no placeholder {{{0}}}: there are {{container_name}}, {{container_id}}, {{image}} and {{path}} \
+         (stdout and stderr share a file; each record says its stream)"
+    )]
+    Unknown(String),
+    /// `{` without `}`, or the reverse.
+    #[error("unpaired brace in \"{0}\"")]
+    Brace(String),
+    /// A fixed part is longer than a file name may be, or holds a NUL.
+    #[error("\"{0}\" is too long for a file name or holds a NUL byte")]
+    Name(String),
+}
+
+impl Template {
+    /// Reads a template of the config.
+    pub fn parse(text: &str) -> Result<Template, TemplateError> {
+        let components: Result<Vec<_>, _> = text.split('/').map(parse_component).collect();
+        let components = components?;
+        // A component that is only dots and literals is known now; the rest is checked when it is rendered.
+        for pieces in &components {
+            if let [] | [Piece::Literal(_)] = pieces.as_slice() {
+                let literal = if let [Piece::Literal(literal)] = pieces.as_slice() { literal } else { "" };
+                if matches!(literal, "" | "." | "..") {
+                    return Err(TemplateError::Escapes(text.to_owned()));
+                }
+            }
+        }
+        Ok(Template { components })
+    }
+
+    /// The path of a source's output, relative to the directory.
+    pub fn render(&self, source: &Source) -> String {
+        let mut path = String::new();
+        for pieces in &self.components {
+            if !path.is_empty() {
+                path.push('/');
+            }
+            path.push_str(&component(pieces, source));
+        }
+        path
+    }
+}
+
+fn parse_component(text: &str) -> Result<Vec<Piece>, TemplateError> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let literal_len = rest.find(['{', '}']).unwrap_or(rest.len());
+        let (literal, behind) = rest.split_at(literal_len);
+        if literal.len() > FILE_NAME_BYTES_MAX || literal.contains('\0') {
+            return Err(TemplateError::Name(literal.to_owned()));
+        }
+        if !literal.is_empty() {
+            pieces.push(Piece::Literal(literal.to_owned()));
+        }
+        rest = behind;
+        if let Some(placeholder) = rest.strip_prefix('{') {
+            let (name, behind) =
+                placeholder.split_once('}').ok_or_else(|| TemplateError::Brace(text.to_owned()))?;
+            pieces.push(match name {
+                "container_name" => Piece::ContainerName,
+                "container_id" => Piece::ContainerId,
+                "image" => Piece::Image,
+                "path" => Piece::Path,
+                _ => return Err(TemplateError::Unknown(name.to_owned())),
+            });
+            rest = behind;
+        } else if rest.starts_with('}') {
+            return Err(TemplateError::Brace(text.to_owned()));
+        }
+    }
+    Ok(pieces)
+}
+
+fn component(pieces: &[Piece], source: &Source) -> String {
+    let mut name = String::new();
+    for piece in pieces {
+        match piece {
+            Piece::Literal(literal) => name.push_str(literal),
+            Piece::ContainerName => name.push_str(&container_name(source)),
+            Piece::ContainerId => name.push_str(&container_id(source)),
+            Piece::Image => name.push_str(&image(source)),
+            Piece::Path => name.push_str(&followed_path(source).unwrap_or_else(|| container_name(source))),
+        }
+    }
+    // Several placeholders may be too long together. Dots alone can't come from a value, see `safe`.
+    if name.len() > FILE_NAME_BYTES_MAX {
+        let end = name.floor_char_boundary(FILE_NAME_BYTES_MAX - SUFFIX_BYTES);
+        let suffix = suffix(&name);
+        name.truncate(end);
+        name.push_str(&suffix);
+    }
+    name
+}
+
+/// Falls back to what names the source best: its ID, its path, its key.
+fn container_name(source: &Source) -> String {
+    match &source.container {
+        Some(container) if !container.name.is_empty() => safe(&container.name),
+        _ => container_id(source),
+    }
+}
+
+fn container_id(source: &Source) -> String {
+    match &source.container {
+        Some(container) if !container.id.is_empty() => safe(&container.id),
+        _ => followed_path(source).unwrap_or_else(|| safe(&source.key.0)),
+    }
+}
+
+fn image(source: &Source) -> String {
+    match &source.container {
+        Some(container) if !container.image.is_empty() => safe(&container.image),
+        _ => "no-image".to_owned(),
+    }
+}
+
+/// The last part of a followed path, and always a hash of all of it: many directories have an `error.log`.
+fn followed_path(source: &Source) -> Option<String> {
+    let path = source.path.as_deref().filter(|path| !path.is_empty())?;
+    let last = path.rsplit('/').next().unwrap_or_default();
+    Some(with_suffix(&alphabet(last), path))
+}
+
+/// A value as part of a file name: at most [`FILE_NAME_VALUE_BYTES_MAX`] bytes of the alphabet, never empty, and beginning
+/// neither with a dot (hidden, `..`) nor with a dash (an option to whoever handles the file).
+fn safe(value: &str) -> String {
+    let name = alphabet(value);
+    if name == value && name.len() <= FILE_NAME_VALUE_BYTES_MAX && !name.is_empty() {
+        name
+    } else {
+        with_suffix(&name, value)
+    }
+}
+
+fn alphabet(value: &str) -> String {
+    let mut name: String = value
+        .chars()
+        // More is cut anyway; a name may be 60,000 bytes.
+        .take(FILE_NAME_VALUE_BYTES_MAX + 1)
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.') { c } else { '_' })
+        .collect();
+    if name.starts_with(['.', '-']) {
+        name.replace_range(..1, "_");
+    }
+    name
+}
+
+const SUFFIX_BYTES: usize = 11;
+
+fn with_suffix(name: &str, value: &str) -> String {
+    let end = name.len().min(FILE_NAME_VALUE_BYTES_MAX - SUFFIX_BYTES);
+    format!("{}{}", &name[..end], suffix(value))
+}
+
+/// `~` and 40 bits of FNV-1a: stable across versions and machines, unlike the standard library's hash. It keeps
+/// apart what differs by accident; who forges a collision puts his records, which name him, into another's file.
+fn suffix(value: &str) -> String {
+    let hash = value
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("~{:010x}", (hash ^ (hash >> 40)) & 0xff_ffff_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::super::testing::{Rng, container, followed};
+    use super::*;
+    use crate::record::{ContainerMeta, StreamId, StreamKey};
+
+    fn check(template: &str, source: &Arc<Source>, expected: &str) {
+        assert_eq!(Template::parse(template).unwrap().render(source), expected);
+    }
+
+    #[test]
+    fn names_as_a_user_expects_them() {
+        let web = container(1, "web-1");
+        check("{container_name}.ndjson", &web, "web-1.ndjson");
+        check("all.ndjson", &web, "all.ndjson");
+        check("{container_id}/{container_name}", &web, &format!("{:064x}/web-1", 1));
+        check("{image}.log", &web, &format!("nginx_1.27{}.log", suffix("nginx:1.27")));
+        check("{path}.ndjson", &web, "web-1.ndjson");
+        let log = followed(2, "/var/log/app/error.log");
+        let named = format!("error.log{}", suffix("/var/log/app/error.log"));
+        check("{container_name}.ndjson", &log, &format!("{named}.ndjson"));
+        check("{container_id}-{path}", &log, &format!("{named}-{named}"));
+        check("{image}", &log, "no-image");
+        check("{container_name}", &container(7, ""), &format!("{:064x}", 7));
+        // The file's name is a promise: a new version of the program must go on in the same file.
+        assert_eq!(suffix("nginx:1.27").len(), SUFFIX_BYTES);
+        assert_eq!(suffix(""), "~e484e9d1b9");
+    }
+
+    #[test]
+    fn templates_that_leave_the_directory_or_are_misspelt_are_refused() {
+        for text in ["", "/a", "a//b", "a/", "./a", "../a", "a/../b", ".."] {
+            assert!(matches!(Template::parse(text), Err(TemplateError::Escapes(_))), "{text}");
+        }
+        for text in ["{stream}.log", "{}", "{Container_name}"] {
+            assert!(matches!(Template::parse(text), Err(TemplateError::Unknown(_))), "{text}");
+        }
+        for text in ["{image", "image}", "a{b/c}"] {
+            assert!(matches!(Template::parse(text), Err(TemplateError::Brace(_))), "{text}");
+        }
+        assert!(matches!(Template::parse(&"x".repeat(300)), Err(TemplateError::Name(_))));
+    }
+
+    /// Without this a container could write beside or above the directory, or into a neighbour's file.
+    #[test]
+    fn no_name_leaves_the_directory_or_meets_another() {
+        let mut rng = Rng::from_env();
+        let templates = [
+            "{container_name}.ndjson",
+            "{container_name}",
+            "..{container_name}",
+            "{image}{path}/{container_id}",
+        ];
+        let mut seen: BTreeMap<String, String> = BTreeMap::new();
+        let mut values: Vec<String> =
+            ["..", ".", "../x", ".hidden", "-rf", "a/b", "a:b", "a_b", "", "/", "\0"]
+                .map(str::to_owned)
+                .to_vec();
+        values.push("x".repeat(60_000));
+        values.push(format!("{}y", "x".repeat(59_999)));
+        values.push(safe("a/b"));
+        values.extend((0..500).map(|_| rng.text(400)));
+        for value in &values {
+            let source = Source {
+                id: StreamId(1),
+                key: StreamKey::container("x"),
+                container: Some(ContainerMeta {
+                    id: value.clone(),
+                    name: value.clone(),
+                    image: value.clone(),
+                    labels: BTreeMap::new(),
+                }),
+                path: Some(value.clone()),
+                labels: BTreeMap::new(),
+            };
+            for template in templates {
+                let path = Template::parse(template).unwrap().render(&source);
+                for part in path.split('/') {
+                    assert!(!matches!(part, "" | "." | "..") && part.len() <= FILE_NAME_BYTES_MAX, "{path}");
+                    assert!(
+                        part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.~".contains(&b)),
+                        "{path}"
+                    );
+                    assert!(template.starts_with('.') || !part.starts_with(['.', '-']), "{path}");
+                }
+            }
+            if let Some(other) = seen.insert(safe(value), value.clone()) {
+                assert_eq!(&other, value, "two values, one file name {}", safe(value));
+            }
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! Records to NDJSON: one JSON object a line, keys in one fixed order, absent when empty (`message` always stands).
+//!
+//! ```text
+//! {"time":" 2026-…Z ","stream":"stdout","container_id":…,"path":"…","message":" text "}⏎
+//!           record  └──────────── SourcePrefix, once per source ─────────────┘ record
+//! ```
+//! Per record there are copies and no decisions but the form of the message: an escaped one is copied as it is, a
+//! raw one is scanned in blocks and copied between the bytes that need an escape. Nothing is allocated per record.
+//!
+//! Whatever a container calls itself or prints, a record stays one line and its keys are ours: every byte that could
+//! end a string or a line is escaped.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::Counts;
+use crate::limits::META_STRING_BYTES_MAX;
+use crate::record::{Batch, MessageForm, Source, StdType};
+
+const HEAD: &[u8] = b"{\"time\":\"";
+const MESSAGE: &[u8] = b",\"message\":\"";
+const TRUNCATED: &[u8] = b",\"truncated\":true";
+const END: &[u8] = b"\"}\n";
+
+/// What stands between time and message, the same for all records of a source and channel.
+#[derive(Clone, Debug)]
+pub struct SourcePrefix {
+    by_std_type: [Vec<u8>; 2],
+}
+
+impl SourcePrefix {
+    /// Renders the facts of a source.
+    pub fn new(source: &Source) -> SourcePrefix {
+        SourcePrefix { by_std_type: StdType::ALL.map(|std_type| render(source, std_type)) }
+    }
+
+    fn for_std_type(&self, std_type: StdType) -> &[u8] {
+        &self.by_std_type[std_type.index()]
+    }
+}
+
+fn render(source: &Source, std_type: StdType) -> Vec<u8> {
+    let mut out = b"\"".to_vec();
+    field(&mut out, "stream", std_type.as_str());
+    let mut labels: BTreeMap<&str, &str> = BTreeMap::new();
+    labels.extend(source.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    if let Some(container) = &source.container {
+        field(&mut out, "container_id", &container.id);
+        field(&mut out, "container_name", &container.name);
+        field(&mut out, "image", &container.image);
+        labels.extend(container.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    }
+    if !labels.is_empty() {
+        out.extend_from_slice(b",\"labels\":{");
+        for (index, (key, value)) in labels.into_iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            string(&mut out, key);
+            out.push(b':');
+            string(&mut out, value);
+        }
+        out.push(b'}');
+    }
+    field(&mut out, "path", source.path.as_deref().unwrap_or_default());
+    out.extend_from_slice(MESSAGE);
+    out
+}
+
+fn field(out: &mut Vec<u8>, key: &str, value: &str) {
+    if !value.is_empty() {
+        out.push(b',');
+        string(out, key);
+        out.push(b':');
+        string(out, value);
+    }
+}
+
+fn string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    escape_text(shortened(text).as_bytes(), out);
+    out.push(b'"');
+}
+
+/// A container's owner may choose 60,000 bytes of name and a megabyte of label; each record repeats them.
+fn shortened(text: &str) -> Cow<'_, str> {
+    if text.len() <= META_STRING_BYTES_MAX {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(META_STRING_BYTES_MAX)]))
+}
+
+/// Appends the batch's records from `first` on until all are there or `out` holds `bytes_max`. Gives the index of the
+/// first record left out, and what was written.
+pub fn encode(
+    batch: &Batch,
+    prefix: &SourcePrefix,
+    first: usize,
+    bytes_max: usize,
+    out: &mut Vec<u8>,
+) -> (usize, Counts) {
+    let records = &batch.records[first..];
+    let start = out.len();
+    let around = HEAD.len() + 36 + prefix.by_std_type[0].len() + END.len();
+    let message_bytes: usize = records.iter().map(|record| record.message_len as usize).sum();
+    out.reserve((around * records.len() + message_bytes).min(bytes_max.saturating_sub(out.len())));
+
+    let mut counts = Counts::default();
+    for record in records {
+        if out.len() >= bytes_max {
+            break;
+        }
+        out.extend_from_slice(HEAD);
+        // A time is digits and a few signs; escaping costs nothing then and keeps a decoder's slip inside its string.
+        escape_text(batch.time(record), out);
+        let prefix = prefix.for_std_type(record.std_type);
+        if record.truncated {
+            counts.truncated += 1;
+            out.extend_from_slice(&prefix[..prefix.len() - MESSAGE.len()]);
+            out.extend_from_slice(TRUNCATED);
+            out.extend_from_slice(MESSAGE);
+        } else {
+            out.extend_from_slice(prefix);
+        }
+        let message = batch.message(record);
+        match record.form {
+            MessageForm::JsonEscaped => out.extend_from_slice(message),
+            MessageForm::Raw => counts.invalid_utf8 += escape_raw(message, out),
+        }
+        out.extend_from_slice(END);
+        counts.records += 1;
+    }
+    counts.bytes = (out.len() - start) as u64;
+    (first + counts.records as usize, counts)
+}
+
+/// Appends any bytes as the inside of a JSON string; gives how often U+FFFD took the place of bytes that are not
+/// UTF-8 (the same places as `String::from_utf8_lossy`).
+fn escape_raw(bytes: &[u8], out: &mut Vec<u8>) -> u64 {
+    // The check for valid text runs many bytes at a time; the walk by chunks does not, and is rarely needed.
+    if std::str::from_utf8(bytes).is_ok() {
+        escape_text(bytes, out);
+        return 0;
+    }
+    let mut replaced = 0;
+    for chunk in bytes.utf8_chunks() {
+        escape_text(chunk.valid().as_bytes(), out);
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+            replaced += 1;
+        }
+    }
+    replaced
+}
+
+/// Appends valid UTF-8 as the inside of a JSON string.
+fn escape_text(mut text: &[u8], out: &mut Vec<u8>) {
+    loop {
+        let clean = clean_len(text);
+        out.extend_from_slice(&text[..clean]);
+        let Some(byte) = text.get(clean) else { return };
+        escape_byte(*byte, out);
+        text = &text[clean + 1..];
+    }
+}
+
+#[inline]
+fn needs_escape(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
+}
+
+/// Length of the run that can be copied as it is. The inner loop has no branch, so that the compiler makes vector
+/// instructions of it.
+#[inline]
+fn clean_len(text: &[u8]) -> usize {
+    const BLOCK: usize = 32;
+    let mut len = 0;
+    while let Some(block) = text[len..].first_chunk::<BLOCK>() {
+        if block.iter().fold(0u8, |hit, byte| hit | u8::from(needs_escape(*byte))) != 0 {
+            break;
+        }
+        len += BLOCK;
+    }
+    let rest = &text[len..];
+    len + rest.iter().position(|byte| needs_escape(*byte)).unwrap_or(rest.len())
+}
+
+#[cold]
+fn escape_byte(byte: u8, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    match byte {
+        b'"' => out.extend_from_slice(b"\\\""),
+        b'\\' => out.extend_from_slice(b"\\\\"),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        _ => {
+            let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::testing::{Rng, TIME, batch, container, followed, push};
+    use super::*;
+    use crate::record::{ContainerMeta, Place, StreamId, StreamKey};
+
+    fn encode_all(batch: &Batch) -> (Vec<u8>, Counts) {
+        let mut out = Vec::new();
+        let (next, counts) = encode(batch, &SourcePrefix::new(&batch.source), 0, usize::MAX, &mut out);
+        assert_eq!(next, batch.records.len());
+        assert_eq!(counts.bytes as usize, out.len());
+        (out, counts)
+    }
+
+    #[test]
+    fn keys_in_order_and_absent_when_empty() {
+        let mut source = Arc::into_inner(container(1, "web-1")).unwrap();
+        let key = "com.docker.compose.project".to_owned();
+        source.container.as_mut().unwrap().labels.insert(key, "shop".to_owned());
+        let mut all = batch(&Arc::new(source), &[b"hi \"you\"", b""]);
+        all.records[1].truncated = true;
+        all.records[1].std_type = StdType::Stderr;
+        all.records[1].time_len = 0;
+        let (out, counts) = encode_all(&all);
+        let id = format!("{:064x}", 1);
+        let rest = format!(
+            "\"container_id\":\"{id}\",\"container_name\":\"web-1\",\"image\":\"nginx:1.27\",\
+             \"labels\":{{\"com.docker.compose.project\":\"shop\"}},"
+        );
+        let first =
+            format!("{{\"time\":\"{TIME}\",\"stream\":\"stdout\",{rest}\"message\":\"hi \\\"you\\\"\"}}");
+        let second = format!(
+            "{{\"time\":\"1970-01-01T00:00:00Z\",\"stream\":\"stderr\",{rest}\"truncated\":true,\"message\":\"\"}}"
+        );
+        assert_eq!(String::from_utf8(out).unwrap(), format!("{first}\n{second}\n"));
+        assert_eq!(counts, Counts { records: 2, truncated: 1, invalid_utf8: 0, bytes: counts.bytes });
+
+        let (out, _) = encode_all(&batch(&followed(2, "/var/log/x.log"), &[b"m"]));
+        let line = format!(
+            "{{\"time\":\"{TIME}\",\"stream\":\"stdout\",\"path\":\"/var/log/x.log\",\"message\":\"m\"}}\n"
+        );
+        assert_eq!(String::from_utf8(out).unwrap(), line);
+    }
+
+    /// The slow, obvious encoder.
+    fn reference(batch: &Batch) -> Vec<serde_json::Map<String, serde_json::Value>> {
+        let source = &batch.source;
+        let record = |record: &crate::record::Record| {
+            let mut map = serde_json::Map::new();
+            let mut add = |key: &str, value: &str| {
+                if !value.is_empty() {
+                    map.insert(key.to_owned(), value.into());
+                }
+            };
+            add("time", std::str::from_utf8(batch.time(record)).unwrap());
+            add("stream", record.std_type.as_str());
+            let container = source.container.as_ref().unwrap();
+            add("container_id", &container.id);
+            add("container_name", &container.name);
+            add("image", &container.image);
+            add("path", source.path.as_deref().unwrap_or(""));
+            if !container.labels.is_empty() {
+                map.insert("labels".to_owned(), serde_json::to_value(&container.labels).unwrap());
+            }
+            if record.truncated {
+                map.insert("truncated".to_owned(), true.into());
+            }
+            let bytes = batch.message(record);
+            let text = match record.form {
+                MessageForm::Raw => String::from_utf8_lossy(bytes).into_owned(),
+                MessageForm::JsonEscaped => serde_json::from_slice(&[b"\"", bytes, b"\""].concat()).unwrap(),
+            };
+            map.insert("message".to_owned(), text.into());
+            map
+        };
+        batch.records.iter().map(record).collect()
+    }
+
+    #[test]
+    fn any_bytes_agree_with_the_slow_encoder_and_stay_one_line() {
+        let mut rng = Rng::from_env();
+        for _ in 0..300 {
+            let mut labels = BTreeMap::new();
+            for _ in 0..rng.below(4) {
+                labels.insert(rng.text(20), rng.text(60));
+            }
+            let source = Source {
+                id: StreamId(1),
+                key: StreamKey::container("x"),
+                container: Some(ContainerMeta {
+                    id: rng.text(64),
+                    name: rng.text(80),
+                    image: rng.text(80),
+                    labels,
+                }),
+                path: (rng.below(2) == 0).then(|| rng.text(80)),
+                labels: BTreeMap::new(),
+            };
+            let mut batch = batch(&Arc::new(source), &[]);
+            for _ in 0..rng.below(20) {
+                if rng.below(2) == 0 {
+                    push(&mut batch, &rng.bytes(300), MessageForm::Raw);
+                } else {
+                    let quoted = serde_json::to_vec(&rng.text(300)).unwrap();
+                    push(&mut batch, &quoted[1..quoted.len() - 1], MessageForm::JsonEscaped);
+                }
+                let record = batch.records.last_mut().unwrap();
+                record.truncated = rng.below(5) == 0;
+                record.std_type = StdType::ALL[rng.below(2)];
+            }
+            if rng.below(2) == 0 {
+                batch.made = std::mem::take(&mut batch.read);
+                batch.records.iter_mut().for_each(|record| record.place = Place::Made);
+            }
+            let (out, counts) = encode_all(&batch);
+            let lines: Vec<&[u8]> = out.split_inclusive(|byte| *byte == b'\n').collect();
+            assert_eq!(lines.len(), batch.records.len());
+            let expected = reference(&batch);
+            for (line, expected) in lines.iter().zip(&expected) {
+                let found: serde_json::Map<_, _> = serde_json::from_slice(line).unwrap();
+                assert_eq!(&found, expected);
+            }
+            let raw = batch.records.iter().filter(|record| record.form == MessageForm::Raw);
+            let replaced: usize = raw
+                .map(|record| {
+                    let chunks = batch.message(record).utf8_chunks();
+                    chunks.filter(|chunk| !chunk.invalid().is_empty()).count()
+                })
+                .sum();
+            assert_eq!(counts.invalid_utf8 as usize, replaced);
+
+            // Cut into any pieces it is the same output.
+            let (mut pieces, mut next) = (Vec::new(), 0);
+            let prefix = SourcePrefix::new(&batch.source);
+            while next < batch.records.len() {
+                let mut piece = Vec::new();
+                (next, _) = encode(&batch, &prefix, next, 1 + rng.below(2000), &mut piece);
+                pieces.append(&mut piece);
+            }
+            assert_eq!(pieces, out);
+        }
+    }
+
+    #[test]
+    fn every_byte_alone_and_at_every_place_of_a_block() {
+        for byte in 0..=255u8 {
+            for at in 0..70 {
+                let mut message = vec![b'x'; 70];
+                message[at] = byte;
+                let mut out = b"\"".to_vec();
+                escape_raw(&message, &mut out);
+                out.push(b'"');
+                let text: String = serde_json::from_slice(&out).unwrap();
+                assert_eq!(text, String::from_utf8_lossy(&message), "byte {byte} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_huge_name_is_shortened_at_a_character() {
+        let name = format!("x{}", "€".repeat(20_000));
+        let (out, _) = encode_all(&batch(&container(1, &name), &[b"m"]));
+        assert!(out.len() < META_STRING_BYTES_MAX + 500);
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert!(value["container_name"].as_str().unwrap().ends_with("€…"));
+    }
+
+    #[test]
+    fn a_time_can_not_forge_a_key() {
+        let mut batch = batch(&container(1, "web"), &[b"m"]);
+        batch.records[0].time_len = 0;
+        batch.read_time = "x\",\"message\":\"forged\n".to_owned();
+        let (out, _) = encode_all(&batch);
+        assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["message"], "m");
+    }
+}

@@ -1,0 +1,131 @@
+//! A batch on its way out through writes that may take a part of it or fail.
+//!
+//! ```text
+//! batch ── encode ≤ ENCODED_BYTES_MAX ─▶ buffer ── put, put, … ─▶ output
+//!              ▲ next_record                │ written
+//!              └──────── when all is written ┘
+//! ```
+//! After an error the same batch is pushed again and goes on at the very byte where it stopped. Nearly every batch
+//! fits one buffer and so is one write.
+
+use std::io;
+
+use super::Counts;
+use super::ndjson::{SourcePrefix, encode};
+use crate::limits::ENCODED_BYTES_MAX;
+use crate::record::Batch;
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    /// Encoded records, kept for the next batch so that it need not be allocated again.
+    buffer: Vec<u8>,
+    /// Bytes of `buffer` that are out.
+    written: usize,
+    /// First record of the batch that is not in `buffer`.
+    next_record: usize,
+    /// Of the batch so far.
+    counts: Counts,
+}
+
+impl Outbox {
+    /// Brings out all of a batch, or what of it has not been brought out by the calls that failed before. `put` gives
+    /// how many of the bytes it took.
+    pub(super) fn push(
+        &mut self,
+        batch: &Batch,
+        prefix: &SourcePrefix,
+        mut put: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<Counts> {
+        loop {
+            while self.written < self.buffer.len() {
+                match put(&self.buffer[self.written..]) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(len) => self.written += len,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if self.next_record == batch.records.len() {
+                let counts = self.counts;
+                self.reset();
+                return Ok(counts);
+            }
+            self.buffer.clear();
+            self.written = 0;
+            let (next, counts) = encode(batch, prefix, self.next_record, ENCODED_BYTES_MAX, &mut self.buffer);
+            self.next_record = next;
+            self.counts += counts;
+        }
+    }
+
+    /// The batch begins anew: what was written of it is gone or taken back.
+    pub(super) fn reset(&mut self) {
+        // One line of 16 MiB must not hold its room for ever.
+        self.buffer.clear();
+        self.buffer.shrink_to(2 * ENCODED_BYTES_MAX);
+        self.written = 0;
+        self.next_record = 0;
+        self.counts = Counts::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Rng, batch, container, messages};
+    use super::*;
+
+    /// Without this a full disk would leave torn or repeated lines.
+    #[test]
+    fn short_writes_and_errors_tear_and_repeat_nothing() {
+        let mut rng = Rng::from_env();
+        let source = container(1, "web");
+        let prefix = SourcePrefix::new(&source);
+        let mut outbox = Outbox::default();
+        let (mut output, mut expected) = (Vec::new(), Vec::new());
+        for round in 0..200 {
+            let texts: Vec<String> = (0..rng.below(30)).map(|line| format!("{round} {line}")).collect();
+            let lines: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
+            let batch = batch(&source, &lines);
+            let counts = loop {
+                let result = outbox.push(&batch, &prefix, |bytes| match rng.below(4) {
+                    0 => Err(io::ErrorKind::StorageFull.into()),
+                    1 => Err(io::ErrorKind::Interrupted.into()),
+                    2 => {
+                        let len = 1 + rng.below(bytes.len());
+                        output.extend_from_slice(&bytes[..len]);
+                        Ok(len)
+                    }
+                    _ => {
+                        output.extend_from_slice(bytes);
+                        Ok(bytes.len())
+                    }
+                });
+                if let Ok(counts) = result {
+                    break counts;
+                }
+            };
+            assert_eq!(counts.records as usize, texts.len());
+            expected.extend(texts);
+        }
+        assert_eq!(messages(&output), expected);
+    }
+
+    #[test]
+    fn a_batch_of_many_buffers_comes_out_whole() {
+        let source = container(1, &"n".repeat(4000));
+        let lines: Vec<&[u8]> = vec![b"x"; 3000];
+        let batch = batch(&source, &lines);
+        let mut output = Vec::new();
+        let mut puts = 0;
+        let mut outbox = Outbox::default();
+        outbox
+            .push(&batch, &SourcePrefix::new(&source), |bytes| {
+                puts += 1;
+                output.extend_from_slice(bytes);
+                Ok(bytes.len())
+            })
+            .unwrap();
+        assert_eq!(messages(&output).len(), 3000);
+        assert!(puts > 1 && outbox.buffer.capacity() <= 2 * ENCODED_BYTES_MAX);
+    }
+}

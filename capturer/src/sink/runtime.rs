@@ -1,0 +1,392 @@
+//! The thread around a sink: takes messages in order, tries again what failed, tells the board how it is.
+//!
+//! ```text
+//! inbox ─▶ attach / deliver ── ok ──▶ report Attached / Ack, count
+//!             ▲      └─ error ─▶ health false (said once) ─▶ pause 0.1 s … 5 s, jittered ─┐
+//!             └───────────────────────────────────────────────────────────────────────────┘
+//! ```
+//! While it pauses it takes messages off the inbox and sets them aside, in order: so it notices a Stop, which stands
+//! behind the batches that wait. A batch is never dropped; a Stop's deadline leaves it unacknowledged, and the next
+//! run reads it again from the source.
+//!
+//! Bounds. The inbox is a channel without a limit of its own, so that `capture` never blocks in a send; what is in
+//! it is limited by who sends: batches by [`crate::limits::SINK_BATCHES_MAX`] (counted against acknowledgements),
+//! Attach by one per stream until it is answered, Detach by one per attached stream, Stop by one.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::{FromSink, Sink, SinkError, SinkErrorKind, SinkStats, ToSink};
+use crate::limits::SINK_RETRY_MS_MAX;
+use crate::record::{Ack, SinkId};
+use crate::status::Board;
+
+/// First pause after a failure; doubled until [`SINK_RETRY_MS_MAX`].
+const RETRY_MS_MIN: u64 = 100;
+
+/// A running sink.
+#[derive(Debug)]
+pub struct SinkHandle {
+    /// Never blocks. An error means that the thread has ended, which [`FromSink::Stopped`] told before.
+    pub sender: Sender<ToSink>,
+    /// Totals since the start.
+    pub stats: Arc<SinkStats>,
+    /// Ends after [`ToSink::Stop`], or when all senders are gone.
+    pub thread: JoinHandle<()>,
+}
+
+/// Starts a sink's thread. `report` is called on it and must not block.
+pub fn spawn(
+    id: SinkId,
+    sink: Box<dyn Sink>,
+    report: Box<dyn Fn(FromSink) + Send>,
+    board: Arc<Board>,
+) -> io::Result<SinkHandle> {
+    let (sender, inbox) = channel();
+    let stats = Arc::new(SinkStats::default());
+    let component = format!("sink_{}", sink.name());
+    board.expect_sink(sink.name());
+    board.set_health(&component, true, "waiting for records");
+    let mut worker = Worker {
+        id,
+        component,
+        sink,
+        report,
+        board,
+        stats: stats.clone(),
+        inbox,
+        set_aside: VecDeque::new(),
+        give_up_at: None,
+        trouble: None,
+        accepted: false,
+    };
+    let thread = std::thread::Builder::new()
+        // The kernel shows 15 characters of it.
+        .name(format!("sink-{}", worker.sink.name()))
+        .spawn(move || worker.run())?;
+    Ok(SinkHandle { sender, stats, thread })
+}
+
+struct Worker {
+    id: SinkId,
+    /// Name of its health on the board.
+    component: String,
+    sink: Box<dyn Sink>,
+    report: Box<dyn Fn(FromSink) + Send>,
+    board: Arc<Board>,
+    stats: Arc<SinkStats>,
+    inbox: Receiver<ToSink>,
+    /// Taken off the inbox during a pause; comes before what is still in it.
+    set_aside: VecDeque<ToSink>,
+    /// Set once a Stop was seen, wherever it stands in the queue.
+    give_up_at: Option<Instant>,
+    /// What was last said to be wrong; `None` = all is well.
+    trouble: Option<String>,
+    /// Told the board that it accepted something.
+    accepted: bool,
+}
+
+impl Worker {
+    fn run(&mut self) {
+        while let Some(message) = self.next_message() {
+            if self.handle(message).is_none() {
+                break;
+            }
+        }
+        if let Err(error) = self.sink.flush() {
+            self.on_failure(&error);
+        }
+        (self.report)(FromSink::Stopped(self.id));
+    }
+
+    /// `None` = the end: told to stop, or nobody is left to tell anything.
+    fn next_message(&mut self) -> Option<ToSink> {
+        let message = self.set_aside.pop_front().or_else(|| self.inbox.recv().ok())?;
+        (!matches!(message, ToSink::Stop { .. })).then_some(message)
+    }
+
+    /// `None` = given up.
+    fn handle(&mut self, message: ToSink) -> Option<()> {
+        match message {
+            ToSink::Attach(source) => {
+                let mark = self.persist(|sink| sink.attach(&source))?;
+                (self.report)(FromSink::Attached { sink: self.id, stream: source.id, mark });
+            }
+            ToSink::Batch(batch) => {
+                let delivered = self.persist(|sink| sink.deliver(&batch))?;
+                self.stats.add(delivered.counts);
+                (self.report)(FromSink::Ack(Ack { sink: self.id, batch, mark: delivered.mark }));
+            }
+            ToSink::Detach(stream) => self.sink.detach(stream),
+            ToSink::Stop { .. } => unreachable!("next_message ends there"),
+        }
+        Some(())
+    }
+
+    /// Tries until it works; `None` = closed, or the deadline of a Stop has passed.
+    fn persist<T>(&mut self, mut attempt: impl FnMut(&mut dyn Sink) -> Result<T, SinkError>) -> Option<T> {
+        let mut failures = 0;
+        loop {
+            match attempt(&mut *self.sink) {
+                Ok(value) => {
+                    self.on_success();
+                    return Some(value);
+                }
+                Err(error) => {
+                    self.on_failure(&error);
+                    let again =
+                        error.kind == SinkErrorKind::Retry && self.pause(retry_pause(failures, chance()));
+                    if !again {
+                        return None;
+                    }
+                    failures += 1;
+                }
+            }
+        }
+    }
+
+    /// Waits; false = a Stop's deadline came, or all senders are gone.
+    fn pause(&mut self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        loop {
+            let now = Instant::now();
+            if self.give_up_at.is_some_and(|give_up_at| give_up_at <= now) {
+                return false;
+            }
+            if until <= now {
+                return true;
+            }
+            let wake_at = self.give_up_at.map_or(until, |give_up_at| give_up_at.min(until));
+            match self.inbox.recv_timeout(wake_at - now) {
+                Ok(message) => {
+                    if let ToSink::Stop { give_up_at } = message {
+                        self.give_up_at = Some(give_up_at);
+                    }
+                    self.set_aside.push_back(message);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) if self.give_up_at.is_none() => return false,
+                // Told to stop by a certain time, and nobody has more to say: try until then.
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(wake_at - now),
+            }
+        }
+    }
+
+    fn on_failure(&mut self, error: &SinkError) {
+        self.stats.errors.fetch_add(1, Ordering::Relaxed);
+        let consequence = match error.kind {
+            SinkErrorKind::Retry => "reading waits, nothing is dropped",
+            SinkErrorKind::Closed => "this sink has ended",
+        };
+        let message = format!("{error}; {consequence}");
+        if self.trouble.as_ref() != Some(&message) {
+            tracing::warn!(component = %self.component, "{message}");
+            self.board.set_health(&self.component, false, message.clone());
+            self.trouble = Some(message);
+        }
+    }
+
+    fn on_success(&mut self) {
+        if self.trouble.take().is_some() {
+            tracing::info!(component = %self.component, "works again");
+            self.board.set_health(&self.component, true, "works again");
+        }
+        if !self.accepted {
+            self.accepted = true;
+            self.board.set_health(&self.component, true, "accepts records");
+            self.board.sink_accepted(self.sink.name());
+        }
+    }
+}
+
+/// Half fixed, half chance, so that agents that failed together do not come back together.
+fn retry_pause(failures: u32, chance: u64) -> Duration {
+    let whole = (RETRY_MS_MIN << failures.min(16)).min(SINK_RETRY_MS_MAX);
+    Duration::from_millis(whole / 2 + chance % (whole / 2 + 1))
+}
+
+fn chance() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicBool;
+
+    use super::super::testing::{batch, container};
+    use super::super::{Counts, Delivered};
+    use super::*;
+    use crate::record::{Batch, OutputMark, Source, StreamId};
+
+    /// Fails while told to; remembers what it took.
+    #[derive(Clone, Default)]
+    struct Fake {
+        broken: Arc<AtomicBool>,
+        closed: Arc<AtomicBool>,
+        taken: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Fake {
+        fn answer<T>(&self, what: &str, value: T) -> Result<T, SinkError> {
+            if self.closed.load(Ordering::SeqCst) {
+                let source = io::ErrorKind::BrokenPipe.into();
+                return Err(SinkError { kind: SinkErrorKind::Closed, what: what.to_owned(), source });
+            }
+            if self.broken.load(Ordering::SeqCst) {
+                return Err(SinkError::retry(what, io::ErrorKind::StorageFull));
+            }
+            self.taken.lock().unwrap().push(what.to_owned());
+            Ok(value)
+        }
+    }
+
+    impl Sink for Fake {
+        fn name(&self) -> &str {
+            "fake"
+        }
+        fn attach(&mut self, source: &Arc<Source>) -> Result<Option<OutputMark>, SinkError> {
+            self.answer(&format!("attaching {}", source.id), None)
+        }
+        fn deliver(&mut self, batch: &Batch) -> Result<Delivered, SinkError> {
+            let counts = Counts { records: 1, bytes: 10, ..Counts::default() };
+            self.answer(&format!("writing {}", batch.source_bytes), Delivered { mark: None, counts })
+        }
+        fn detach(&mut self, stream: StreamId) {
+            self.taken.lock().unwrap().push(format!("detach {stream}"));
+        }
+        fn flush(&mut self) -> Result<(), SinkError> {
+            self.taken.lock().unwrap().push("flush".to_owned());
+            Ok(())
+        }
+    }
+
+    fn numbered(n: u64) -> Arc<Batch> {
+        let mut batch = batch(&container(1, "web"), &[b"x"]);
+        batch.source_bytes = n;
+        Arc::new(batch)
+    }
+
+    fn start(fake: &Fake) -> (SinkHandle, Receiver<FromSink>, Arc<Board>) {
+        let (tell, told) = channel();
+        let board = Arc::new(Board::default());
+        let report = Box::new(move |message| tell.send(message).unwrap());
+        let handle = spawn(SinkId(3), Box::new(fake.clone()), report, board.clone()).unwrap();
+        (handle, told, board)
+    }
+
+    fn stop_in(limit: Duration) -> ToSink {
+        ToSink::Stop { give_up_at: Instant::now() + limit }
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn answers_in_order_and_ends_on_stop() {
+        let fake = Fake::default();
+        let (handle, told, board) = start(&fake);
+        assert!(!board.sinks()["fake"]);
+        handle.sender.send(ToSink::Attach(container(1, "web"))).unwrap();
+        for n in 1..=3 {
+            handle.sender.send(ToSink::Batch(numbered(n))).unwrap();
+        }
+        handle.sender.send(ToSink::Detach(StreamId(1))).unwrap();
+        handle.sender.send(stop_in(LONG)).unwrap();
+        assert!(matches!(told.recv().unwrap(), FromSink::Attached { sink: SinkId(3), .. }));
+        for n in 1..=3 {
+            let FromSink::Ack(ack) = told.recv().unwrap() else { panic!("an ack comes") };
+            assert_eq!(ack.batch.source_bytes, n);
+        }
+        assert!(matches!(told.recv().unwrap(), FromSink::Stopped(SinkId(3))));
+        handle.thread.join().unwrap();
+        let expected = ["attaching #1", "writing 1", "writing 2", "writing 3", "detach #1", "flush"];
+        assert_eq!(*fake.taken.lock().unwrap(), expected);
+        assert!(board.sinks()["fake"]);
+        assert_eq!(handle.stats.records.load(Ordering::Relaxed), 3);
+        assert_eq!(handle.stats.batches.load(Ordering::Relaxed), 3);
+    }
+
+    /// Without this a full disk would lose the batch, or keep the order only by luck.
+    #[test]
+    fn keeps_trying_says_why_and_recovers_in_order() {
+        let fake = Fake::default();
+        fake.broken.store(true, Ordering::SeqCst);
+        let (handle, told, board) = start(&fake);
+        for n in 1..=5 {
+            handle.sender.send(ToSink::Batch(numbered(n))).unwrap();
+        }
+        while handle.stats.errors.load(Ordering::Relaxed) < 2 {
+            std::thread::yield_now();
+        }
+        let health = board.health()["sink_fake"].clone();
+        assert!(!health.ok);
+        assert_eq!(
+            health.message,
+            "no storage space writing 1: free space; reading waits, nothing is dropped"
+        );
+        assert!(told.try_recv().is_err());
+        fake.broken.store(false, Ordering::SeqCst);
+        for n in 1..=5 {
+            let FromSink::Ack(ack) = told.recv().unwrap() else { panic!("an ack comes") };
+            assert_eq!(ack.batch.source_bytes, n);
+        }
+        assert!(board.health()["sink_fake"].ok);
+        handle.sender.send(stop_in(LONG)).unwrap();
+        handle.thread.join().unwrap();
+    }
+
+    #[test]
+    fn stop_behind_a_batch_that_can_not_be_delivered_gives_up_in_time() {
+        let fake = Fake::default();
+        fake.broken.store(true, Ordering::SeqCst);
+        let (handle, told, board) = start(&fake);
+        handle.sender.send(ToSink::Batch(numbered(1))).unwrap();
+        handle.sender.send(ToSink::Batch(numbered(2))).unwrap();
+        handle.sender.send(stop_in(Duration::from_millis(300))).unwrap();
+        assert!(matches!(told.recv_timeout(LONG).unwrap(), FromSink::Stopped(_)));
+        handle.thread.join().unwrap();
+        assert_eq!(*fake.taken.lock().unwrap(), ["flush"]);
+        assert!(!board.health()["sink_fake"].ok);
+    }
+
+    #[test]
+    fn a_closed_output_ends_the_sink() {
+        let fake = Fake::default();
+        fake.closed.store(true, Ordering::SeqCst);
+        let (handle, told, board) = start(&fake);
+        handle.sender.send(ToSink::Batch(numbered(1))).unwrap();
+        assert!(matches!(told.recv_timeout(LONG).unwrap(), FromSink::Stopped(_)));
+        handle.thread.join().unwrap();
+        assert!(board.health()["sink_fake"].message.contains("this sink has ended"));
+        assert!(handle.sender.send(ToSink::Detach(StreamId(1))).is_err());
+    }
+
+    #[test]
+    fn no_sender_left_ends_it_even_while_it_retries() {
+        let fake = Fake::default();
+        fake.broken.store(true, Ordering::SeqCst);
+        let (handle, told, _board) = start(&fake);
+        handle.sender.send(ToSink::Batch(numbered(1))).unwrap();
+        drop(handle.sender);
+        assert!(matches!(told.recv_timeout(LONG).unwrap(), FromSink::Stopped(_)));
+        handle.thread.join().unwrap();
+    }
+
+    #[test]
+    fn pauses_grow_stay_within_their_limit_and_differ() {
+        for failures in 0..40 {
+            for chance in [0, 1, 77, u64::MAX] {
+                let pause = retry_pause(failures, chance).as_millis() as u64;
+                assert!((RETRY_MS_MIN / 2..=SINK_RETRY_MS_MAX).contains(&pause));
+            }
+        }
+        assert!(retry_pause(3, 0) > retry_pause(0, u64::MAX));
+        assert_ne!(retry_pause(20, 0), retry_pause(20, 999));
+    }
+}

@@ -1,0 +1,237 @@
+//! The stdout sink: NDJSON on standard output, for a pipe or an eye.
+//!
+//! A reader that goes away (`capturer run | head`) ends the sink, [`SinkErrorKind::Closed`]; nobody comes back to a
+//! pipe. A reader that merely does not read is waited for a second at a time, so that the thread stays able to
+//! notice a Stop.
+//!
+//! How a write can't block for ever: standard output is somebody else's open file, shared with the shell and its other
+//! programs, so O_NONBLOCK must not be set on it. A pipe or terminal is opened once more through /proc/self/fd, which
+//! gives an open file of our own. Where that is refused (a socket, a foreign user's pipe) each write waits for room
+//! first and takes at most PIPE_BUF bytes, which then do not block.
+//!
+//! Not here: marks. What went out can't be cut off, so after a crash what was not checkpointed comes again.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::ndjson::SourcePrefix;
+use super::outbox::Outbox;
+use super::{Delivered, Sink, SinkError, SinkErrorKind};
+use crate::record::{Batch, OutputMark, Source, StreamId};
+
+/// Bytes that a pipe with room takes without blocking.
+const PIPE_BUF: usize = 4096;
+/// How long one attempt waits for the reader.
+const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// See the module's head.
+pub struct StdoutSink {
+    output: Output,
+    prefixes: BTreeMap<StreamId, (Arc<Source>, SourcePrefix)>,
+    outbox: Outbox,
+}
+
+enum Output {
+    /// An open file of our own, O_NONBLOCK.
+    Own(OwnedFd),
+    /// Somebody else's that may block: small writes after a look.
+    Shared(OwnedFd),
+    /// A regular file: writes do not wait for a reader.
+    File(OwnedFd),
+}
+
+impl StdoutSink {
+    /// On the process's standard output.
+    pub fn new() -> io::Result<StdoutSink> {
+        StdoutSink::on(rustix::stdio::stdout())
+    }
+
+    fn on(fd: BorrowedFd<'_>) -> io::Result<StdoutSink> {
+        let shared = rustix::io::fcntl_dupfd_cloexec(fd, 0)?;
+        let output = match FileType::from_raw_mode(rustix::fs::fstat(&shared)?.st_mode) {
+            FileType::RegularFile => Output::File(shared),
+            _ => match reopen(&shared) {
+                Ok(own) => Output::Own(own),
+                Err(_) => Output::Shared(shared),
+            },
+        };
+        Ok(StdoutSink { output, prefixes: BTreeMap::new(), outbox: Outbox::default() })
+    }
+}
+
+fn reopen(shared: &OwnedFd) -> io::Result<OwnedFd> {
+    use std::os::fd::AsRawFd as _;
+    let path = format!("/proc/self/fd/{}", shared.as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+impl Output {
+    fn put(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Output::File(fd) => Ok(rustix::io::write(fd, bytes)?),
+            Output::Own(fd) => match rustix::io::write(fd, bytes) {
+                Err(Errno::AGAIN) => {
+                    wait_for_room(fd)?;
+                    Ok(rustix::io::write(fd, bytes)?)
+                }
+                result => Ok(result?),
+            },
+            Output::Shared(fd) => {
+                wait_for_room(fd)?;
+                Ok(rustix::io::write(fd, &bytes[..bytes.len().min(PIPE_BUF)])?)
+            }
+        }
+    }
+}
+
+fn wait_for_room(fd: &OwnedFd) -> io::Result<()> {
+    let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::OUT)];
+    match poll(&mut fds, Some(&PATIENCE))? {
+        0 => Err(io::Error::new(io::ErrorKind::WouldBlock, "the reader takes nothing")),
+        _ => Ok(()),
+    }
+}
+
+impl Sink for StdoutSink {
+    fn name(&self) -> &str {
+        "stdout"
+    }
+
+    fn attach(&mut self, source: &Arc<Source>) -> Result<Option<OutputMark>, SinkError> {
+        self.prefixes.insert(source.id, (source.clone(), SourcePrefix::new(source)));
+        Ok(None)
+    }
+
+    fn deliver(&mut self, batch: &Batch) -> Result<Delivered, SinkError> {
+        let source = &batch.source;
+        let (known, prefix) =
+            self.prefixes.entry(source.id).or_insert_with(|| (source.clone(), SourcePrefix::new(source)));
+        if !Arc::ptr_eq(known, source) {
+            *known = source.clone();
+            *prefix = SourcePrefix::new(source);
+        }
+        match self.outbox.push(batch, prefix, |bytes| self.output.put(bytes)) {
+            Ok(counts) => Ok(Delivered { mark: None, counts }),
+            Err(source) => {
+                let gone = source.kind() == io::ErrorKind::BrokenPipe;
+                let kind = if gone { SinkErrorKind::Closed } else { SinkErrorKind::Retry };
+                Err(SinkError { kind, what: "writing standard output".to_owned(), source })
+            }
+        }
+    }
+
+    fn detach(&mut self, stream: StreamId) {
+        self.prefixes.remove(&stream);
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read as _, Seek as _};
+
+    use super::super::testing::{batch, container, messages};
+    use super::*;
+
+    fn texts(count: usize) -> Vec<String> {
+        (0..count).map(|line| format!("{line} {}", "x".repeat(100))).collect()
+    }
+
+    fn batch_of(texts: &[String]) -> Batch {
+        let lines: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
+        batch(&container(1, "web"), &lines)
+    }
+
+    /// Delivers more than the pipe holds while a reader empties it slowly.
+    fn check_through(output: Output, mut reader: File) {
+        let mut sink = StdoutSink { output, prefixes: BTreeMap::new(), outbox: Outbox::default() };
+        let texts = texts(20_000);
+        let batch = batch_of(&texts);
+        let reading = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        sink.attach(&batch.source).unwrap();
+        while let Err(error) = sink.deliver(&batch) {
+            assert_eq!(error.kind, SinkErrorKind::Retry);
+        }
+        drop(sink);
+        assert_eq!(messages(&reading.join().unwrap()), texts);
+    }
+
+    #[test]
+    fn through_a_pipe_opened_anew() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let sink = StdoutSink::on(write.as_fd()).unwrap();
+        assert!(matches!(sink.output, Output::Own(_)));
+        let shared = rustix::fs::fcntl_getfl(&write).unwrap();
+        assert!(!shared.contains(OFlags::NONBLOCK), "the shell's own open file is left as it is");
+        drop(write);
+        check_through(sink.output, read.into());
+    }
+
+    #[test]
+    fn through_a_socket_or_a_pipe_that_can_not_be_opened_anew() {
+        let (read, write) = std::os::unix::net::UnixStream::pair().unwrap();
+        let sink = StdoutSink::on(write.as_fd()).unwrap();
+        assert!(matches!(sink.output, Output::Shared(_)));
+        drop(write);
+        check_through(sink.output, OwnedFd::from(read).into());
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        check_through(Output::Shared(write), read.into());
+    }
+
+    #[test]
+    fn into_a_file_behind_what_is_there() {
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, b"{\"message\":\"before\"}\n").unwrap();
+        let mut sink = StdoutSink::on(file.as_fd()).unwrap();
+        sink.deliver(&batch_of(&texts(1))).unwrap();
+        let mut bytes = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        assert_eq!(messages(&bytes).len(), 2);
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_ends_it() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let mut sink = StdoutSink::on(write.as_fd()).unwrap();
+        drop(read);
+        let error = sink.deliver(&batch_of(&texts(1))).unwrap_err();
+        assert_eq!(error.kind, SinkErrorKind::Closed);
+    }
+
+    /// Every wait ends: a reader that sleeps costs a second at a time, and loses and repeats nothing.
+    #[test]
+    fn a_reader_that_sleeps_is_an_error_to_retry() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let mut sink = StdoutSink::on(write.as_fd()).unwrap();
+        let texts = texts(2_000);
+        let batch = batch_of(&texts);
+        let error = sink.deliver(&batch).unwrap_err();
+        assert_eq!((error.kind, error.source.kind()), (SinkErrorKind::Retry, io::ErrorKind::WouldBlock));
+        drop(write);
+        let mut reader = File::from(read);
+        let reading = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        while sink.deliver(&batch).is_err() {}
+        drop(sink);
+        assert_eq!(messages(&reading.join().unwrap()), texts);
+    }
+}
