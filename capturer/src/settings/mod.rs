@@ -12,6 +12,7 @@ pub mod file;
 mod problem;
 mod reader;
 mod substitute;
+mod summary;
 mod units;
 mod yaml;
 
