@@ -7,6 +7,7 @@ pub mod clock;
 pub mod cursor;
 pub mod limits;
 pub mod metrics;
+pub mod own_log;
 pub mod record;
 pub mod settings;
 pub mod sink;
