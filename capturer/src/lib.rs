@@ -3,6 +3,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod admin;
 pub mod clock;
 pub mod cursor;
 pub mod limits;
