@@ -1,7 +1,7 @@
 //! The admin server's thread: takes connections, gives each a deadline, lets `pages` answer.
 //!
-//! Every wait ends: a connection has [`CONNECTION_TIME_MAX`] in all, its headers [`HEADER_TIME_MAX`], and carries one
-//! request. At most [`CONNECTIONS_MAX`] are open; when all are taken for longer than [`SLOT_PATIENCE`], the oldest is
+//! Every wait ends: a connection has `CONNECTION_TIME_MAX` in all, its headers `HEADER_TIME_MAX`, and carries one
+//! request. At most `CONNECTIONS_MAX` are open; when all are taken for longer than `SLOT_PATIENCE`, the oldest is
 //! closed for the newest, so that nobody who opens connections and says nothing keeps a health check out.
 
 use std::collections::VecDeque;

@@ -1,9 +1,9 @@
 //! The agent's own log lines, on standard error. Not the logs it captures.
 //!
 //! Three dangers are met here once, so that no caller has to think of them:
-//! - a fault that repeats a thousand times a second: each place in the code has a budget ([`limit`]);
+//! - a fault that repeats a thousand times a second: each place in the code has a budget (`limit`);
 //! - text that others control (container names, the Engine's errors): control characters are escaped and long values
-//!   cut ([`line`]);
+//!   cut (`line`);
 //! - a standard error that nobody reads: a thread of its own writes, so a full pipe stops this thread and not the
 //!   capture loop. What its queue can't take is dropped and counted.
 
