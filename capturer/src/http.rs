@@ -6,7 +6,7 @@
 //!
 //! Not here: what the answer means, and any method but GET.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -80,6 +80,24 @@ pub enum BodyOutcome {
     Broken(String),
 }
 
+/// Ends a connection from outside, whatever it is doing: the way to take back an opening or a read that waits. Linux
+/// before 5.19 can't cancel by descriptor, but shutting a socket down ends its receives everywhere.
+#[derive(Debug, Default)]
+pub struct Cancel {
+    socket: RefCell<Option<Rc<OwnedFd>>>,
+    cancelled: Cell<bool>,
+}
+
+impl Cancel {
+    /// Ends it.
+    pub fn cancel(&self) {
+        self.cancelled.set(true);
+        if let Some(socket) = &*self.socket.borrow() {
+            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+        }
+    }
+}
+
 /// One connection with one answer on it.
 pub struct Connection {
     driver: Option<http1::Connection<RingSocket, Empty<Bytes>>>,
@@ -98,7 +116,8 @@ struct Shared {
 }
 
 impl Connection {
-    /// Connects, sends `GET path`, and waits for the answer's head. `timeout` bounds each wait from here on.
+    /// Connects, sends `GET path`, and waits for the answer's head. `timeout` bounds each wait from here on; `cancel`
+    /// ends it at any time, now or later.
     ///
     /// # Errors
     /// [`RequestError`]; the connection is closed then.
@@ -106,8 +125,13 @@ impl Connection {
         socket_path: &Path,
         path: &str,
         timeout: Duration,
+        cancel: &Cancel,
     ) -> Result<(u16, Connection), RequestError> {
         let socket = connect(socket_path)?;
+        *cancel.socket.borrow_mut() = Some(Rc::clone(&socket));
+        if cancel.cancelled.get() {
+            cancel.cancel();
+        }
         let shared = Rc::new(Shared { socket, timeout: Cell::new(timeout), timed_out: Cell::new(false) });
         let broken = |cause: &dyn std::fmt::Display| RequestError::Broken {
             path: path.to_owned(),

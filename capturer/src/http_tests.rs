@@ -48,7 +48,8 @@ fn run<T>(
     test: impl AsyncFnOnce(Result<(u16, Connection), RequestError>) -> T,
 ) -> T {
     let result = ring::start(async {
-        let opened = Connection::get(&server.path, "/x", Duration::from_millis(timeout_ms)).await;
+        let opened =
+            Connection::get(&server.path, "/x", Duration::from_millis(timeout_ms), &Cancel::default()).await;
         let result = test(opened).await;
         assert_eq!(ring::operations_in_flight(), 0, "operations left in flight");
         result
@@ -129,7 +130,8 @@ fn a_silent_daemon_a_garbled_one_and_none() {
     });
     let nobody = PathBuf::from("/nonexistent/docker.sock");
     ring::start(async {
-        let error = Connection::get(&nobody, "/x", Duration::from_secs(1)).await.err().unwrap();
+        let error =
+            Connection::get(&nobody, "/x", Duration::from_secs(1), &Cancel::default()).await.err().unwrap();
         assert!(matches!(error, RequestError::Connect { errno: 2, .. }), "{error}");
     })
     .unwrap();

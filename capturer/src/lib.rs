@@ -3,6 +3,8 @@
 
 #![deny(unsafe_code)]
 
+pub mod admin;
+pub mod agent;
 pub mod capture;
 pub mod checkpoint;
 pub mod clock;
@@ -10,12 +12,20 @@ pub mod cursor;
 pub mod decode;
 pub mod discover;
 pub mod docker;
+pub mod files;
 pub mod http;
 pub mod limits;
 pub mod metrics;
+pub mod own_log;
+pub mod positions;
+pub mod probe;
+pub mod quickstart;
 pub mod record;
 pub mod ring;
 pub mod settings;
+pub mod shell;
+pub mod signals;
 pub mod sink;
 pub mod status;
 pub mod stream;
+pub mod watches;

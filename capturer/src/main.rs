@@ -1,1 +1,42 @@
-fn main() {}
+//! capturer: arguments → settings → agent → exit code.
+
+use std::io::{stderr, stdout};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use capturer::agent::Agent;
+use capturer::settings::cli::{self, Command, ConfigArgs, Exit};
+use capturer::{own_log, positions, quickstart};
+
+fn main() -> ExitCode {
+    let cli = match cli::parse(std::env::args_os(), &mut stdout(), &mut stderr()) {
+        Ok(cli) => cli,
+        Err(exit) => return exit.into(),
+    };
+    match cli.command {
+        Command::Run(arguments) => run(&arguments),
+        Command::Check(arguments) => cli::check(&arguments, &mut stdout(), &mut stderr()),
+        Command::Quickstart(arguments) => quickstart::run(&arguments),
+        Command::Positions(arguments) => positions::show(&arguments, &mut stdout(), &mut stderr()),
+        Command::Completion { shell } => cli::completion(shell, &mut stdout()),
+    }
+    .into()
+}
+
+fn run(arguments: &ConfigArgs) -> Exit {
+    let (settings, origin) = match cli::load(arguments) {
+        Ok(loaded) => loaded,
+        Err(error) => return cli::refuse(&error, &mut stderr()),
+    };
+    let log = match own_log::init(&settings.log) {
+        Ok(log) => log,
+        Err(error) => return cli::fail(&error),
+    };
+    tracing::info!(config = origin, version = env!("CARGO_PKG_VERSION"), "capturer starts");
+    let result = Agent::build(settings).and_then(Agent::run);
+    log.flush(Duration::from_secs(1));
+    match result {
+        Ok(_) => Exit::Ok,
+        Err(error) => cli::fail(&error),
+    }
+}

@@ -1,4 +1,4 @@
-//! Every metric the agent has: one list ([`metrics!`] below) makes the struct, its registration and the catalog
+//! Every metric the agent has: one list (`metrics!` below) makes the struct, its registration and the catalog
 //! that the reference page, the dashboards and the alert rules are checked against, so a name can't drift.
 //!
 //! Label values are closed sets written as enums, created at zero at start so that rates work from the first

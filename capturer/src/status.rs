@@ -97,6 +97,10 @@ pub struct Health {
     pub message: String,
 }
 
+/// Receipt for an [`Board::ask`]; empty if there is nobody to ask.
+#[derive(Debug)]
+pub struct Ticket(Option<u64>);
+
 /// Shared by all threads, behind an [`Arc`].
 pub struct Board {
     started: Instant,
@@ -161,18 +165,41 @@ impl Board {
         self.snapshot_made.notify_all();
     }
 
-    /// A snapshot made after this call if one comes within `patience`, else the last there is.
+    /// Asks the capture loop for a snapshot without waiting; [`Board::answer`] with this ticket tells when it came.
+    pub fn ask(&self) -> Ticket {
+        let before = *lock(&self.snapshot_count);
+        match self.ask.get() {
+            Some(ask) => {
+                // Not under the lock: the asked one may publish at once.
+                ask();
+                Ticket(Some(before))
+            }
+            None => Ticket(None),
+        }
+    }
+
+    /// The snapshot that was asked for, once it is there.
+    pub fn answer(&self, ticket: &Ticket) -> Option<Arc<Snapshot>> {
+        match ticket.0 {
+            Some(before) if *lock(&self.snapshot_count) == before => None,
+            _ => Some(self.last_snapshot()),
+        }
+    }
+
+    /// The last snapshot there is, however old.
+    pub fn last_snapshot(&self) -> Arc<Snapshot> {
+        lock(&self.snapshot).clone()
+    }
+
+    /// A snapshot made after this call if one comes within `patience`, else the last there is. Blocks this thread.
     pub fn fresh_snapshot(&self, patience: Duration) -> Arc<Snapshot> {
-        if let Some(ask) = self.ask.get() {
-            let count = lock(&self.snapshot_count);
-            let before = *count;
-            ask();
+        if let Ticket(Some(before)) = self.ask() {
             let _unused = self
                 .snapshot_made
-                .wait_timeout_while(count, patience, |count| *count == before)
+                .wait_timeout_while(lock(&self.snapshot_count), patience, |count| *count == before)
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
         }
-        lock(&self.snapshot).clone()
+        self.last_snapshot()
     }
 
     /// A component tells how it is.
@@ -198,5 +225,44 @@ impl Board {
     /// Per sink: whether it accepted once.
     pub fn sinks(&self) -> BTreeMap<String, bool> {
         lock(&self.sinks_waiting).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn streams(count: usize) -> Snapshot {
+        Snapshot { streams: vec![StreamRow::default(); count], ..Snapshot::default() }
+    }
+
+    #[test]
+    fn an_ask_is_answered_by_the_next_snapshot_only() {
+        let board = Board::default();
+        assert!(board.answer(&board.ask()).is_some(), "nobody to ask: what there is");
+        board.on_ask(Box::new(|| {}));
+        board.publish(streams(1));
+        let ticket = board.ask();
+        assert!(board.answer(&ticket).is_none());
+        board.publish(streams(2));
+        assert_eq!(board.answer(&ticket).expect("answered").streams.len(), 2);
+    }
+
+    /// `admin` must not hang on a capture loop that does.
+    #[test]
+    fn patience_ends() {
+        let board = Board::default();
+        board.publish(streams(1));
+        board.on_ask(Box::new(|| {}));
+        assert_eq!(board.fresh_snapshot(Duration::from_millis(10)).streams.len(), 1);
+    }
+
+    /// In a simulation the asked one answers within the ask.
+    #[test]
+    fn the_asked_one_may_answer_at_once() {
+        let board = Arc::new(Board::default());
+        let asked = Arc::downgrade(&board);
+        board.on_ask(Box::new(move || asked.upgrade().expect("alive").publish(streams(3))));
+        assert_eq!(board.fresh_snapshot(Duration::from_secs(60)).streams.len(), 3);
     }
 }

@@ -157,6 +157,8 @@ impl FoundFile {
 pub struct OpenedFile {
     /// Length in bytes; of a compressed file, of its content.
     pub len: u64,
+    /// A compressed file that can't be unpacked to its end: its content is as long as could be read.
+    pub damaged: bool,
 }
 
 /// Why a file operation failed.

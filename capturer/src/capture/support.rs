@@ -304,7 +304,10 @@ mod tests {
         timers.set_earlier(Timer::Checkpoint, 18);
         assert_eq!((timers.next_ms(), timers.pop_due(14)), (Some(15), None));
         assert_eq!(timers.pop_due(15), Some(Timer::Checkpoint));
-        assert_eq!((timers.pop_due(19), timers.pop_due(20), timers.pop_due(99)), (None, Some(Timer::Paths), None));
+        assert_eq!(
+            (timers.pop_due(19), timers.pop_due(20), timers.pop_due(99)),
+            (None, Some(Timer::Paths), None)
+        );
     }
 
     #[test]

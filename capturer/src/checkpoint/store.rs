@@ -112,6 +112,17 @@ fn save_on(disk: &mut impl Disk, bytes: &[u8]) -> Result<(), StoreError> {
     disk.sync_dir()
 }
 
+/// The newest intact checkpoint, changing nothing: for looking at it while an agent runs. Empty if there is none.
+pub fn peek(dir: &Path) -> Result<Checkpoint, StoreError> {
+    let dir = Dir::open(dir)?;
+    for name in [CURRENT, NEW, PREVIOUS] {
+        if let Some(checkpoint) = dir.read(name)?.and_then(|bytes| decode(&bytes).ok()) {
+            return Ok(checkpoint);
+        }
+    }
+    Ok(Checkpoint::default())
+}
+
 /// Finds the newest intact checkpoint.
 pub fn load(dir: &Path) -> Result<LoadReport, StoreError> {
     let mut dir = Dir::open(dir)?;

@@ -46,7 +46,8 @@ mod tests {
         loop {
             match next_piece(&bytes[at..], at_end) {
                 Step::Item(piece, took) => {
-                    let text = String::from_utf8_lossy(&bytes[at..][piece.text]).replace(&"x".repeat(PIECE_BYTES), "P");
+                    let text = String::from_utf8_lossy(&bytes[at..][piece.text])
+                        .replace(&"x".repeat(PIECE_BYTES), "P");
                     out.push(text + if piece.complete { "$" } else { "" });
                     at += took;
                 }

@@ -74,6 +74,7 @@ pub struct Discovery {
     failures: u32,
     last_error: String,
     reachable: bool,
+    stopping: bool,
 }
 
 impl Discovery {
@@ -91,6 +92,7 @@ impl Discovery {
             failures: 0,
             last_error: String::new(),
             reachable: false,
+            stopping: false,
         }
     }
 
@@ -158,7 +160,9 @@ impl Discovery {
     /// The events connection this part waits for.
     pub fn conn(&self) -> Option<ConnId> {
         match self.events {
-            EventsPhase::Opening(conn) | EventsPhase::Open { conn, .. } | EventsPhase::Closing(conn) => Some(conn),
+            EventsPhase::Opening(conn) | EventsPhase::Open { conn, .. } | EventsPhase::Closing(conn) => {
+                Some(conn)
+            }
             EventsPhase::Waiting(_) | EventsPhase::Stopped => None,
         }
     }
@@ -196,7 +200,13 @@ impl Discovery {
     }
 
     /// A read of the events connection ended.
-    pub fn on_read(&mut self, outcome: BodyOutcome, buffer: Vec<u8>, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn on_read(
+        &mut self,
+        outcome: BodyOutcome,
+        buffer: Vec<u8>,
+        cx: &mut Context<'_>,
+        told: &mut Vec<Told>,
+    ) {
         let EventsPhase::Open { conn, in_flight: true } = self.events else { return };
         self.events = EventsPhase::Open { conn, in_flight: false };
         match outcome {
@@ -251,7 +261,9 @@ impl Discovery {
 
     /// The events connection is closed.
     pub fn on_closed(&mut self, cx: &mut Context<'_>) {
-        if matches!(self.events, EventsPhase::Closing(_)) {
+        if self.stopping {
+            self.events = EventsPhase::Stopped;
+        } else if matches!(self.events, EventsPhase::Closing(_)) {
             let error = std::mem::take(&mut self.last_error);
             self.unreachable(error, cx);
         }
@@ -327,11 +339,26 @@ impl Discovery {
 
     /// The agent stops.
     pub fn stop(&mut self, cx: &mut Context<'_>) {
-        let events = std::mem::replace(&mut self.events, EventsPhase::Stopped);
-        if let EventsPhase::Opening(conn) | EventsPhase::Open { conn, .. } = events {
-            cx.act(Action::CloseConn { conn });
-        }
         self.changed.clear();
+        match self.events {
+            EventsPhase::Opening(conn) | EventsPhase::Open { conn, .. } => {
+                self.events = EventsPhase::Closing(conn);
+                cx.act(Action::CloseConn { conn });
+            }
+            EventsPhase::Waiting(_) => self.events = EventsPhase::Stopped,
+            EventsPhase::Closing(_) | EventsPhase::Stopped => {}
+        }
+        self.stopping = true;
+    }
+
+    /// The Engine named it in its last list, or in an event since.
+    pub fn is_listed(&self, id: &str) -> bool {
+        self.listed.contains_key(id) || self.known.contains(id) || self.changed.contains(id)
+    }
+
+    /// Nothing of it is under way.
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.events, EventsPhase::Stopped | EventsPhase::Waiting(_))
     }
 
     /// Requests not yet answered.
@@ -369,10 +396,16 @@ fn is_selected(select: &Select, inspect: &Inspect) -> bool {
     let any = |patterns: &[glob::Pattern], text: &str| patterns.iter().any(|pattern| pattern.matches(text));
     let included = (select.include_names.is_empty() || any(&select.include_names, name))
         && (select.include_images.is_empty() || any(&select.include_images, image))
-        && select.include_labels.iter().all(|(key, value)| label(key).is_some_and(|text| value.matches(text)));
+        && select
+            .include_labels
+            .iter()
+            .all(|(key, value)| label(key).is_some_and(|text| value.matches(text)));
     let excluded = any(&select.exclude_names, name)
         || any(&select.exclude_images, image)
-        || select.exclude_labels.iter().any(|(key, value)| label(key).is_some_and(|text| value.matches(text)));
+        || select
+            .exclude_labels
+            .iter()
+            .any(|(key, value)| label(key).is_some_and(|text| value.matches(text)));
     included && !excluded
 }
 

@@ -1,4 +1,4 @@
-//! What the agent is told to do: checked and typed. [`file`] holds the config file as a user writes it and
+//! What the agent is told to do: checked and typed. [`mod@file`] holds the config file as a user writes it and
 //! turns it into [`Settings`]; [`cli`] the command line. Every other part sees only this module's types.
 //!
 //! ```text
@@ -12,6 +12,7 @@ pub mod file;
 mod problem;
 mod reader;
 mod substitute;
+mod summary;
 mod units;
 mod yaml;
 
@@ -99,7 +100,7 @@ pub struct ContainerMonitor {
     pub start_at: StartAt,
     /// Which containers are captured.
     pub select: Select,
-    /// Names of the container labels that go into records (`labels_in_records`).
+    /// Names of the container labels that go into records.
     pub record_labels: Vec<String>,
     /// Pause between container lists; finds what events missed.
     pub list_interval: Duration,

@@ -46,7 +46,10 @@ enum Phase {
     /// Waiting for a slot of the pool.
     Queued,
     Opening(ConnId),
-    Reading { conn: ConnId, in_flight: bool },
+    Reading {
+        conn: ConnId,
+        in_flight: bool,
+    },
     Closing(ConnId, Then),
 }
 
@@ -76,8 +79,6 @@ pub struct ApiSource {
     has_slot: bool,
     /// What was delivered.
     cursor: ApiCursor,
-    /// For a container never seen before with `start_at: end`.
-    since_ns: Option<i64>,
     assembler: Assembler,
     rotations: u64,
     read_timeouts: u64,
@@ -113,7 +114,6 @@ impl ApiSource {
         tty: bool,
         running: bool,
         cursor: Option<ApiCursor>,
-        since_ns: Option<i64>,
         line_bytes_max: usize,
     ) -> ApiSource {
         ApiSource {
@@ -126,7 +126,6 @@ impl ApiSource {
             phase: Phase::Idle,
             has_slot: false,
             cursor: cursor.unwrap_or_default(),
-            since_ns,
             assembler: Assembler::new(line_bytes_max),
             rotations: 0,
             read_timeouts: 0,
@@ -188,7 +187,7 @@ impl ApiSource {
     fn since(&self) -> Option<i64> {
         let newest = self.cursor.newest_ns();
         if newest == 0 {
-            return self.cursor.open_since_ns().or(self.since_ns);
+            return self.cursor.open_since_ns();
         }
         let mut since = newest - OVERLAP_NS;
         if self.cursor.older_ns > 0 {
@@ -202,6 +201,11 @@ impl ApiSource {
             Phase::Opening(own) | Phase::Reading { conn: own, .. } | Phase::Closing(own, _) => own == conn,
             Phase::Idle | Phase::Queued => false,
         }
+    }
+
+    /// Where it begins.
+    pub fn cursor(&self) -> Cursor {
+        if self.cursor == ApiCursor::default() { Cursor::Beginning } else { Cursor::Api(self.cursor) }
     }
 
     /// The connection this source waits for, if any.
@@ -229,9 +233,6 @@ impl ApiSource {
                 self.answer.opened_at_ms = cx.now.mono_ms;
                 self.plan_rotation(cx);
                 told.push(Told::Opened);
-                if self.stopping {
-                    self.close(Then::Stop, cx);
-                }
             }
             Ok((status, body)) => {
                 self.phase = Phase::Idle;
@@ -256,7 +257,7 @@ impl ApiSource {
     }
 
     fn plan_rotation(&mut self, cx: &mut Context<'_>) {
-        let rotation = &cx.settings.container_monitor.stream_rotation;
+        let rotation = &cx.settings.container_monitor.rotation;
         if !self.answer.follow || !rotation.enabled {
             return;
         }
@@ -278,7 +279,7 @@ impl ApiSource {
             cx.timers.set_earlier(Timer::Stream(self.stream), at);
             return;
         }
-        let rotation = &cx.settings.container_monitor.stream_rotation;
+        let rotation = &cx.settings.container_monitor.rotation;
         cx.pool.rotated(cx.now.mono_ms + rotation.pause_between_rotations.as_millis() as u64);
         self.answer.rotate_at_ms = None;
         self.rotations += 1;
@@ -289,15 +290,21 @@ impl ApiSource {
     /// An idle container's connection may live longer.
     fn idle_until(&self, cx: &Context<'_>) -> u64 {
         let age_ms = (cx.now.mono_ms - self.answer.opened_at_ms).max(1);
-        let rotation = &cx.settings.container_monitor.stream_rotation;
+        let rotation = &cx.settings.container_monitor.rotation;
         let idle = self.answer.new_lines * 60_000 < IDLE_LINES_PER_MINUTE * age_ms;
         if idle { self.answer.opened_at_ms + rotation.idle_interval.as_millis() as u64 } else { 0 }
     }
 
     fn close(&mut self, then: Then, cx: &mut Context<'_>) {
-        let Phase::Reading { conn, .. } = self.phase else { return };
-        let age_ms = cx.now.mono_ms - self.answer.opened_at_ms;
-        cx.metrics.container_stream_age_seconds.observe(age_ms as f64 / 1000.0);
+        let conn = match self.phase {
+            Phase::Opening(conn) => conn,
+            Phase::Reading { conn, .. } => {
+                let age_ms = cx.now.mono_ms - self.answer.opened_at_ms;
+                cx.metrics.container_stream_age_seconds.observe(age_ms as f64 / 1000.0);
+                conn
+            }
+            Phase::Idle | Phase::Queued | Phase::Closing(..) => return,
+        };
         self.phase = Phase::Closing(conn, then);
         cx.act(Action::CloseConn { conn });
     }
@@ -405,7 +412,8 @@ impl ApiSource {
             if self.gone {
                 self.drain(told);
             }
-            let cause = if self.running { "the Engine ended the stream" } else { "the container does not run" };
+            let cause =
+                if self.running { "the Engine ended the stream" } else { "the container does not run" };
             told.push(Told::Ended { cause: cause.to_owned(), again: self.running });
         } else {
             self.catch_ups += 1;
@@ -499,7 +507,13 @@ impl ApiSource {
         (Found::Piece(piece), took)
     }
 
-    fn on_piece(&mut self, buffer: &[u8], piece: &Piece, lines: &mut Lines, cx: &Context<'_>) -> Option<Verdict> {
+    fn on_piece(
+        &mut self,
+        buffer: &[u8],
+        piece: &Piece,
+        lines: &mut Lines,
+        cx: &Context<'_>,
+    ) -> Option<Verdict> {
         let Some(time_ns) = timestamp::parse(&buffer[piece.time.clone()]) else {
             cx.metrics.skipped(SkipReason::RecordInvalid, 1);
             return None;

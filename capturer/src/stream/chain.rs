@@ -146,7 +146,8 @@ impl Chain {
         let mut newest_known = None;
         for (at, file) in found.iter().enumerate() {
             let same = |id: FileId, head: &HeadPrint| is_same(file, id, head);
-            if let Some(index) = self.links.iter().position(|link| link.is_in(file) || same(link.found.id, &link.head))
+            if let Some(index) =
+                self.links.iter().position(|link| link.is_in(file) || same(link.found.id, &link.head))
             {
                 seen[index] = true;
                 self.links[index].meet(file);

@@ -41,7 +41,8 @@ fn read_front(chain: &mut Chain) {
 #[test]
 fn a_fresh_stream_begins_with_the_oldest_file() {
     let mut chain = Chain::new(Start::Oldest);
-    let changes = chain.on_scan(vec![file(0, 3, &content('c')), file(2, 1, &content('a')), file(1, 2, &content('b'))]);
+    let changes =
+        chain.on_scan(vec![file(0, 3, &content('c')), file(2, 1, &content('a')), file(1, 2, &content('b'))]);
     assert_eq!((inodes(&chain), changes), (vec![1, 2, 3], Changes::default()));
     assert_eq!(chain.links.iter().map(|link| link.settled).collect::<Vec<_>>(), [true, true, false]);
 }

@@ -43,6 +43,8 @@ pub struct FileSource {
     read_bytes: usize,
     /// The container does not run: what is open at the end will not be continued.
     exited: bool,
+    /// It begins at the end of what is there.
+    start_is_end: bool,
     /// The container or path is gone: the live file will not grow.
     gone: bool,
     drained: bool,
@@ -58,6 +60,7 @@ impl FileSource {
         start: Start,
         line_bytes_max: usize,
     ) -> FileSource {
+        let start_is_end = start == Start::End;
         FileSource {
             stream,
             directory,
@@ -71,6 +74,7 @@ impl FileSource {
             reading: None,
             read_bytes: READ_BYTES,
             exited: false,
+            start_is_end,
             gone: false,
             drained: false,
         }
@@ -86,7 +90,13 @@ impl FileSource {
     /// The outputs are ready: what was opened before is now told.
     pub fn begin(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         match (self.opened, self.scanning) {
-            (true, _) => told.push(Told::Opened),
+            (true, _) => {
+                told.push(Told::Opened);
+                if self.start_is_end {
+                    // So that the position is in the checkpoint before the first line comes.
+                    self.tell(Lines::default(), Vec::new(), 0, told);
+                }
+            }
             (false, true) => {}
             (false, false) => self.open(cx),
         }
@@ -200,6 +210,14 @@ impl FileSource {
                 link.handle = Handle::Open(file);
                 link.len = if link.found.compressed { opened.len } else { link.len.max(opened.len) };
                 link.unread = true;
+                if opened.damaged {
+                    cx.metrics.lost(LossReason::ArchiveDamaged, 0);
+                    let file = format!("{}/{}", self.directory, link.found.name);
+                    tracing::error!(
+                        file,
+                        "lost, an unknown number of bytes: the archive is damaged behind what could be read"
+                    );
+                }
             }
             // Truncated away meanwhile: nobody reads it.
             (None, Ok(_)) => cx.act(Action::CloseFile { file }),
@@ -233,7 +251,8 @@ impl FileSource {
     /// Whether it would read on if there were room.
     pub fn is_hungry(&self) -> bool {
         let front = self.chain.links.front();
-        self.reading.is_none() && front.is_some_and(|link| link.unread && matches!(link.handle, Handle::Open(_)))
+        self.reading.is_none()
+            && front.is_some_and(|link| link.unread && matches!(link.handle, Handle::Open(_)))
     }
 
     /// A read ended.
@@ -327,8 +346,11 @@ impl FileSource {
         let clean = !docker || json_line::is_clean(buffer);
         let mut at = 0;
         while at < buffer.len() {
-            let step =
-                if docker { json_line::next_record(&buffer[at..], clean) } else { line::next_line(&buffer[at..]) };
+            let step = if docker {
+                json_line::next_record(&buffer[at..], clean)
+            } else {
+                line::next_line(&buffer[at..])
+            };
             match step {
                 Step::Item(mut piece, took) => {
                     shift(&mut piece, at);
@@ -365,7 +387,8 @@ impl FileSource {
     fn go_on(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         while let Some(front) = self.chain.links.front() {
             let more = self.chain.links.len() > 1;
-            let read_to_end = matches!(front.handle, Handle::Open(_)) && !front.unread && self.reading.is_none();
+            let read_to_end =
+                matches!(front.handle, Handle::Open(_)) && !front.unread && self.reading.is_none();
             if !read_to_end || !(front.settled && more || self.gone) {
                 break;
             }
@@ -374,7 +397,12 @@ impl FileSource {
             }
             self.open_ahead(cx);
         }
-        if self.gone && !self.drained && self.chain.links.is_empty() && !self.scanning && self.reading.is_none() {
+        if self.gone
+            && !self.drained
+            && self.chain.links.is_empty()
+            && !self.scanning
+            && self.reading.is_none()
+        {
             self.drained = true;
             let mut lines = Lines::default();
             self.assembler.close_all(&mut lines);
@@ -410,6 +438,19 @@ impl FileSource {
         self.go_on(cx, told);
     }
 
+    /// Nothing of it is under way. (A listing or opening under way needs no waiting for.)
+    pub fn is_at_rest(&self) -> bool {
+        self.reading.is_none()
+    }
+
+    /// Files that are open, to be closed when the stream is dropped.
+    pub fn open_files(&self) -> impl Iterator<Item = FileNo> {
+        self.chain.links.iter().filter_map(|link| match link.handle {
+            Handle::Open(file) => Some(file),
+            Handle::None | Handle::Opening(_) => None,
+        })
+    }
+
     /// Bytes known to be unread, and those of them in deleted files.
     pub fn unread_bytes(&self) -> (u64, u64) {
         (self.chain.unread_bytes(), self.chain.deleted_open_bytes())
@@ -432,7 +473,9 @@ fn unreadable(error: &FileError) -> Told {
         FileError::Denied(_) | FileError::NoDirectory(_) | FileError::NotRegular(_) => {
             Told::Unreadable(error.to_string())
         }
-        FileError::Changed(_) | FileError::Other { .. } => Told::Failed(StreamError::OpenFailed, error.to_string()),
+        FileError::Changed(_) | FileError::Other { .. } => {
+            Told::Failed(StreamError::OpenFailed, error.to_string())
+        }
     }
 }
 

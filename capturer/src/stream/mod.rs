@@ -9,9 +9,10 @@ pub mod chain;
 pub mod file;
 pub mod state;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::capture::io::Action;
+use crate::capture::io::{Action, ConnId};
 use crate::capture::support::{Context, Timer};
 use crate::cursor::Cursor;
 use crate::decode::assemble::Lines;
@@ -91,6 +92,10 @@ pub struct Stream {
     drained: bool,
     /// It went before its outputs were ready: it drains once they are.
     gone_early: bool,
+    /// No batch may be made: an output is being prepared, or the agent stops.
+    held: bool,
+    /// When each batch out was sent, oldest first.
+    sent_at_ms: VecDeque<u64>,
     /// What to read from if the files can't be read (`read_from: auto`).
     fallback: Option<Box<api::ApiSource>>,
 }
@@ -102,7 +107,13 @@ const WELL_AFTER_MS: u64 = 10_000;
 
 impl Stream {
     /// A new stream in [`State::Found`], which begins when [`Stream::begin`] says so.
-    pub fn new(source: Arc<Source>, kind: Kind, kind_reason: String, acked: Cursor, cx: &mut Context<'_>) -> Stream {
+    pub fn new(
+        source: Arc<Source>,
+        kind: Kind,
+        kind_reason: String,
+        acked: Cursor,
+        cx: &mut Context<'_>,
+    ) -> Stream {
         let mut stream = Stream {
             source,
             kind,
@@ -119,6 +130,8 @@ impl Stream {
             acked,
             drained: false,
             gone_early: false,
+            held: false,
+            sent_at_ms: VecDeque::new(),
             fallback: None,
         };
         if let Kind::File(file) = &mut stream.kind {
@@ -138,9 +151,77 @@ impl Stream {
         self.state
     }
 
-    /// More batches may be made now.
-    pub fn may_read(&self) -> bool {
-        self.batches_out < STREAM_BATCHES_MAX
+    fn may_read(&self) -> bool {
+        self.state != State::Found && !self.held && self.batches_out < STREAM_BATCHES_MAX
+    }
+
+    /// Whether it would read on at once if there were room for buffers.
+    pub fn is_hungry(&self) -> bool {
+        self.may_read()
+            && match &self.kind {
+                Kind::File(file) => file.is_hungry(),
+                Kind::Api(api) => api.is_hungry(),
+            }
+    }
+
+    /// A new name or other facts: `source` counts for batches from now on, which are held back until
+    /// [`Stream::release`] because its output must be prepared and known to a checkpoint first.
+    pub fn replace_source(&mut self, source: Arc<Source>) {
+        self.source = source;
+        self.held = true;
+    }
+
+    /// Batches may be made again.
+    pub fn release(&mut self, cx: &mut Context<'_>) {
+        self.held = false;
+        self.pump(cx);
+    }
+
+    /// The agent stops: nothing new is read; what is open is closed.
+    pub fn stop(&mut self, cx: &mut Context<'_>) {
+        self.held = true;
+        self.retry_at_ms = None;
+        if let Kind::Api(api) = &mut self.kind {
+            api.stop(cx);
+        }
+    }
+
+    /// Nothing of it is under way: no operation, no batch.
+    pub fn is_at_rest(&self) -> bool {
+        self.batches_out == 0
+            && match &self.kind {
+                Kind::File(file) => file.is_at_rest(),
+                Kind::Api(api) => api.is_at_rest(),
+            }
+    }
+
+    /// The position it begins with, for its first checkpoint.
+    pub fn initial_cursor(&self) -> Cursor {
+        match &self.kind {
+            Kind::File(_) => Cursor::Beginning,
+            Kind::Api(api) => api.cursor(),
+        }
+    }
+
+    /// The connection it waits for.
+    pub fn conn(&self) -> Option<ConnId> {
+        match &self.kind {
+            Kind::File(_) => None,
+            Kind::Api(api) => api.conn(),
+        }
+    }
+
+    /// Unread bytes known, and those of them in deleted files that are held open.
+    pub fn unread_bytes(&self) -> (u64, u64) {
+        match &self.kind {
+            Kind::File(file) => file.unread_bytes(),
+            Kind::Api(_) => (0, 0),
+        }
+    }
+
+    /// When the oldest batch that is not acknowledged was sent.
+    pub fn oldest_sent_ms(&self) -> Option<u64> {
+        self.sent_at_ms.front().copied()
     }
 
     /// Every sink prepared the output and a checkpoint knows it.
@@ -220,6 +301,7 @@ impl Stream {
     /// All sinks acknowledged the oldest batch; `acked` is the position now safe.
     pub fn on_acked(&mut self, acked: &Cursor, cx: &mut Context<'_>) {
         self.batches_out -= 1;
+        self.sent_at_ms.pop_front();
         self.acked.clone_from(acked);
         self.pump(cx);
         self.close_if_drained(cx);
@@ -240,7 +322,7 @@ impl Stream {
         handler(&mut self.kind, cx, &mut told);
         self.act_on(told, cx);
         let mut told = Vec::new();
-        let may_read = self.may_read() && self.state != State::Found;
+        let may_read = self.may_read();
         match &mut self.kind {
             Kind::File(file) if may_read => file.read_on(cx),
             Kind::Api(api) if may_read => api.read_on(cx, &mut told),
@@ -265,7 +347,9 @@ impl Stream {
                         self.change(Change::Rotate, "planned rotation", cx);
                     }
                 }
-                Told::Lines { lines, read, end, source_bytes } => self.send(lines, read, end, source_bytes, cx),
+                Told::Lines { lines, read, end, source_bytes } => {
+                    self.send(lines, read, end, source_bytes, cx)
+                }
                 Told::Drained => self.drained = true,
             }
         }
@@ -321,6 +405,7 @@ impl Stream {
     fn send(&mut self, lines: Lines, read: Vec<u8>, end: Cursor, source_bytes: u64, cx: &mut Context<'_>) {
         self.seq += 1;
         self.batches_out += 1;
+        self.sent_at_ms.push_back(cx.now.mono_ms);
         self.lines += lines.records.len() as u64;
         if self.state == State::Following && cx.now.mono_ms - self.state_since_ms >= WELL_AFTER_MS {
             self.failures = 0;

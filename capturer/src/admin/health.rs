@@ -1,0 +1,152 @@
+//! What the parts of the agent told, put together: is it well, is it ready, and if not, why. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::status::{Board, Health};
+
+/// The capture loop turns at least once a second; after so long without a turn it is stuck.
+pub const CAPTURE_BEAT_AGE_MAX_MS: u64 = 3_000;
+/// Name of the component that the beat speaks for.
+pub const CAPTURE_LOOP: &str = "capture_loop";
+
+/// Everything health is made from, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// What each component told.
+    pub components: BTreeMap<String, Health>,
+    /// Milliseconds since the capture loop's last turn.
+    pub capture_beat_age_ms: u64,
+    /// The config is loaded and the sources were listed once.
+    pub sources_ready: bool,
+    /// Per sink: whether it accepted once.
+    pub sinks: BTreeMap<String, bool>,
+}
+
+impl Facts {
+    /// As they are now.
+    pub fn of(board: &Board) -> Facts {
+        Facts {
+            components: board.health(),
+            capture_beat_age_ms: board.capture_beat_age_ms(),
+            sources_ready: board.sources_ready.load(std::sync::atomic::Ordering::Relaxed),
+            sinks: board.sinks(),
+        }
+    }
+}
+
+/// The answer of `/health`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// All components are well.
+    pub ok: bool,
+    /// Each with its sentence.
+    pub components: BTreeMap<String, Health>,
+}
+
+/// Health by component, with the capture loop's own.
+pub fn report(facts: &Facts) -> Report {
+    let mut components = facts.components.clone();
+    components.insert(CAPTURE_LOOP.to_owned(), capture_loop(facts.capture_beat_age_ms));
+    Report { ok: components.values().all(|health| health.ok), components }
+}
+
+fn capture_loop(age_ms: u64) -> Health {
+    let seconds = age_ms as f64 / 1000.0;
+    if age_ms <= CAPTURE_BEAT_AGE_MAX_MS {
+        return Health { ok: true, message: format!("last turn {seconds:.1} s ago") };
+    }
+    let message = format!(
+        "stuck: last turn {seconds:.1} s ago, at most {} s are usual; /api/v1/streams shows what it waited for last",
+        CAPTURE_BEAT_AGE_MAX_MS / 1000
+    );
+    Health { ok: false, message }
+}
+
+/// What still lacks for `/readyz`, one reason a line; empty = ready. Readiness is about having begun: a sink that
+/// accepted once and is slow now makes nobody unready, for then an outage of Loki would restart every agent.
+pub fn not_ready(facts: &Facts) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if !facts.sources_ready {
+        reasons.push("sources: not listed yet".to_owned());
+    }
+    let waiting = facts.sinks.iter().filter(|(_, accepted)| !**accepted);
+    reasons.extend(waiting.map(|(sink, _)| format!("sink {sink}: has not accepted anything yet")));
+    if facts.capture_beat_age_ms > CAPTURE_BEAT_AGE_MAX_MS {
+        reasons.push(format!("{CAPTURE_LOOP}: {}", capture_loop(facts.capture_beat_age_ms).message));
+    }
+    reasons
+}
+
+/// The body of `/readyz`.
+pub fn ready_text(reasons: &[String]) -> String {
+    if reasons.is_empty() {
+        return "ready\n".to_owned();
+    }
+    let mut text = "not ready\n".to_owned();
+    for reason in reasons {
+        let _ = writeln!(text, "{}", reason.escape_debug());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts {
+        let components =
+            [("docker".to_owned(), Health { ok: true, message: "3 containers".to_owned() })].into();
+        Facts {
+            components,
+            capture_beat_age_ms: 900,
+            sources_ready: true,
+            sinks: [("stdout".to_owned(), true)].into(),
+        }
+    }
+
+    #[test]
+    fn all_is_well() {
+        let report = report(&facts());
+        assert!(report.ok);
+        assert_eq!(report.components[CAPTURE_LOOP].message, "last turn 0.9 s ago");
+        assert_eq!(ready_text(&not_ready(&facts())), "ready\n");
+    }
+
+    #[test]
+    fn one_bad_component_is_enough() {
+        let mut facts = facts();
+        facts
+            .components
+            .insert("checkpoint".to_owned(), Health { ok: false, message: "disk full".to_owned() });
+        let report = report(&facts);
+        assert!(!report.ok);
+        assert!(report.components["docker"].ok);
+    }
+
+    /// The Go agent was dead-locked and healthy.
+    #[test]
+    fn a_stuck_loop_is_neither_well_nor_ready() {
+        let mut facts = facts();
+        facts.capture_beat_age_ms = 3_000;
+        assert!(report(&facts).ok);
+        facts.capture_beat_age_ms = 12_345;
+        let report = report(&facts);
+        assert!(!report.ok);
+        assert!(report.components[CAPTURE_LOOP].message.starts_with("stuck: last turn 12.3 s ago"));
+        assert_eq!(not_ready(&facts).len(), 1);
+    }
+
+    #[test]
+    fn reasons_stand_one_a_line() {
+        let sinks = [("local_file".to_owned(), false), ("a\nb".to_owned(), false)].into();
+        let facts = Facts { sources_ready: false, sinks, ..facts() };
+        assert_eq!(
+            ready_text(&not_ready(&facts)),
+            "not ready\nsources: not listed yet\nsink a\\nb: has not accepted anything yet\n\
+             sink local_file: has not accepted anything yet\n"
+        );
+    }
+}

@@ -1,0 +1,186 @@
+//! Path → answer. Knows nothing of connections.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
+
+use super::health::{self, Facts};
+use crate::metrics::Metrics;
+use crate::status::{Board, Snapshot, StreamRow};
+
+/// How long a request waits for the capture loop before it shows what is known.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// How often it looks; a healthy loop answers within a millisecond or two.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+const HTML: &str = "text/html; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Only the page's own script and style, and only our own JSON: a hostile container name that slipped into the page
+/// could still run nothing and send nothing anywhere.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const PATHS: &str = "/, /metrics, /healthz, /readyz, /health, /api/v1/streams, /api/v1/positions";
+
+/// What answers are made from.
+pub(super) struct Pages {
+    pub board: Arc<Board>,
+    pub metrics: Arc<Metrics>,
+}
+
+pub(super) type Answer = Response<Full<Bytes>>;
+
+impl Pages {
+    /// Answers one request. Never waits for another part of the agent longer than [`PATIENCE`].
+    pub(super) async fn answer<B: hyper::body::Body>(&self, request: &Request<B>) -> Answer {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are answered here.\n");
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
+        }
+        if !request.body().is_end_stream() {
+            return text(StatusCode::BAD_REQUEST, "A request here has no body.\n");
+        }
+        match request.uri().path() {
+            "/" => with_type(StatusCode::OK, HTML, include_str!("page/index.html")),
+            "/page.js" => {
+                with_type(StatusCode::OK, "text/javascript; charset=utf-8", include_str!("page/page.js"))
+            }
+            "/page.css" => {
+                with_type(StatusCode::OK, "text/css; charset=utf-8", include_str!("page/page.css"))
+            }
+            "/healthz" => text(StatusCode::OK, "alive\n"),
+            "/metrics" => self.metrics(),
+            "/readyz" => self.ready(),
+            "/health" => self.health(),
+            "/api/v1/streams" => self.streams().await,
+            "/api/v1/positions" => self.positions().await,
+            _ => text(StatusCode::NOT_FOUND, format!("There is nothing here. What there is: {PATHS}\n")),
+        }
+    }
+
+    fn metrics(&self) -> Answer {
+        let report = health::report(&Facts::of(&self.board));
+        for (component, health) in &report.components {
+            self.metrics.component_health.with_label_values(&[component]).set(i64::from(health.ok));
+        }
+        with_type(StatusCode::OK, EXPOSITION, self.metrics.encode())
+    }
+
+    fn ready(&self) -> Answer {
+        let reasons = health::not_ready(&Facts::of(&self.board));
+        text(status(reasons.is_empty()), health::ready_text(&reasons))
+    }
+
+    fn health(&self) -> Answer {
+        let report = health::report(&Facts::of(&self.board));
+        json(status(report.ok), &report)
+    }
+
+    async fn streams(&self) -> Answer {
+        let (snapshot, fresh) = self.snapshot().await;
+        json(StatusCode::OK, &Streams { fresh, age_ms: self.age_ms(&snapshot), snapshot: &snapshot })
+    }
+
+    async fn positions(&self) -> Answer {
+        let (snapshot, fresh) = self.snapshot().await;
+        let position = |row: &StreamRow| Position {
+            key: row.key.clone(),
+            name: row.name.clone(),
+            position: row.position.clone(),
+        };
+        let positions = snapshot.streams.iter().map(position).collect();
+        json(StatusCode::OK, &Positions { fresh, age_ms: self.age_ms(&snapshot), positions })
+    }
+
+    /// A snapshot and whether it was made for this request. Waits without blocking the thread: others are answered
+    /// meanwhile.
+    async fn snapshot(&self) -> (Arc<Snapshot>, bool) {
+        let ticket = self.board.ask();
+        let looking = async {
+            loop {
+                if let Some(snapshot) = self.board.answer(&ticket) {
+                    return snapshot;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, looking).await {
+            Ok(snapshot) => (snapshot, true),
+            Err(_) => (self.board.last_snapshot(), false),
+        }
+    }
+
+    fn age_ms(&self, snapshot: &Snapshot) -> u64 {
+        self.board.elapsed_ms().saturating_sub(snapshot.taken_at_ms)
+    }
+}
+
+/// `/api/v1/streams`.
+#[derive(Serialize)]
+struct Streams<'a> {
+    /// False = the capture loop did not answer in time and this is its last word.
+    fresh: bool,
+    /// Age of what follows.
+    age_ms: u64,
+    #[serde(flatten)]
+    snapshot: &'a Snapshot,
+}
+
+/// `/api/v1/positions`.
+#[derive(Serialize)]
+struct Positions {
+    /// See [`Streams::fresh`].
+    fresh: bool,
+    /// See [`Streams::age_ms`].
+    age_ms: u64,
+    positions: Vec<Position>,
+}
+
+#[derive(Serialize)]
+struct Position {
+    key: String,
+    name: String,
+    position: serde_json::Value,
+}
+
+fn status(ok: bool) -> StatusCode {
+    if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    with_type(status, TEXT, body)
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+    match serde_json::to_string(value) {
+        Ok(mut body) => {
+            body.push('\n');
+            with_type(status, JSON, body)
+        }
+        Err(error) => {
+            tracing::error!(%error, "an answer of the admin server could not be written as JSON");
+            text(StatusCode::INTERNAL_SERVER_ERROR, "The answer could not be written as JSON.\n")
+        }
+    }
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
+    answer
+}

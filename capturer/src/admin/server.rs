@@ -1,0 +1,189 @@
+//! The admin server's thread: takes connections, gives each a deadline, lets `pages` answer.
+//!
+//! Every wait ends: a connection has `CONNECTION_TIME_MAX` in all, its headers `HEADER_TIME_MAX`, and carries one
+//! request. At most `CONNECTIONS_MAX` are open; when all are taken for longer than `SLOT_PATIENCE`, the oldest is
+//! closed for the newest, so that nobody who opens connections and says nothing keeps a health check out.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::pages::Pages;
+use crate::metrics::Metrics;
+use crate::status::Board;
+
+/// Connections open at once.
+const CONNECTIONS_MAX: usize = 32;
+/// How long a new connection waits for one of them to end. An honest request is answered within a millisecond or two.
+const SLOT_PATIENCE: Duration = Duration::from_millis(10);
+/// For the request's head to arrive.
+const HEADER_TIME_MAX: Duration = Duration::from_secs(3);
+/// For everything, so that an answer that nobody reads ends too.
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
+/// Size of a request's head.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// Number of its headers.
+const HEADERS_MAX: usize = 64;
+/// After an accept failed (usually for want of descriptors), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// For answers under way when the server is stopped.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A running admin server. Dropping it stops it.
+pub struct AdminHandle {
+    /// Where it listens; with port 0 in the config, the port it got.
+    pub addr: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl AdminHandle {
+    /// Takes no more requests, ends those under way, waits for the thread: half a second at most.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the admin server's thread had panicked");
+        }
+    }
+}
+
+impl Drop for AdminHandle {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Listens and answers until the handle is stopped. Fails at once if the address can't be had.
+pub fn start(listen: SocketAddr, board: Arc<Board>, metrics: Arc<Metrics>) -> anyhow::Result<AdminHandle> {
+    let listener = TcpListener::bind(listen).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => "another process listens there",
+            io::ErrorKind::AddrNotAvailable => "this host has no such address",
+            io::ErrorKind::PermissionDenied => "ports below 1024 need the right CAP_NET_BIND_SERVICE",
+            _ => "it can't be listened on",
+        };
+        anyhow::Error::new(error).context(format!("admin server on {listen}: {hint}; change admin.listen"))
+    })?;
+    listener.set_nonblocking(true).context("admin server: making its socket non-blocking")?;
+    let addr = listener.local_addr().context("admin server: asking for its address")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .context("admin server: making its runtime")?;
+    let (stop, stopped) = oneshot::channel();
+    let pages = Arc::new(Pages { board, metrics });
+    let thread = std::thread::Builder::new()
+        .name("admin".to_owned())
+        .spawn(move || {
+            if let Err(error) = runtime.block_on(serve(listener, pages, stopped)) {
+                tracing::error!(%error, "the admin server has ended");
+            }
+        })
+        .context("admin server: starting its thread")?;
+    Ok(AdminHandle { addr, stop: Some(stop), thread: Some(thread) })
+}
+
+async fn serve(
+    listener: TcpListener,
+    pages: Arc<Pages>,
+    mut stopped: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let mut connections = Connections::default();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = &mut stopped => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                connections.make_room().await;
+                connections.open(stream, Arc::clone(&pages));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the admin server could not take a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close().await;
+    Ok(())
+}
+
+/// The open connections, oldest first.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    by_age: VecDeque<AbortHandle>,
+}
+
+impl Connections {
+    /// Returns when there is room for one more.
+    async fn make_room(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+        if self.tasks.len() >= CONNECTIONS_MAX {
+            let _ = tokio::time::timeout(SLOT_PATIENCE, self.tasks.join_next()).await;
+        }
+        self.by_age.retain(|task| !task.is_finished());
+        if self.tasks.len() >= CONNECTIONS_MAX
+            && let Some(oldest) = self.by_age.pop_front()
+        {
+            oldest.abort();
+            let _ = self.tasks.join_next().await;
+        }
+    }
+
+    fn open(&mut self, stream: TcpStream, pages: Arc<Pages>) {
+        let task = self.tasks.spawn(async move {
+            // A peer that is slow or speaks no HTTP is its own problem; there is nothing to log or count.
+            let _ = tokio::time::timeout(CONNECTION_TIME_MAX, converse(stream, pages)).await;
+        });
+        self.by_age.push_back(task);
+    }
+
+    async fn close(mut self) {
+        let rest = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(STOP_PATIENCE, rest).await;
+        self.tasks.abort_all();
+    }
+}
+
+/// One request, one answer.
+async fn converse(stream: TcpStream, pages: Arc<Pages>) -> hyper::Result<()> {
+    let service = service_fn(move |request| {
+        let pages = Arc::clone(&pages);
+        async move { Ok::<_, std::convert::Infallible>(pages.answer(&request).await) }
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME_MAX)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

@@ -1,0 +1,87 @@
+//! The end of a run, in order: nothing new is read ▸ connections close, batches are acknowledged ▸ a last checkpoint ▸
+//! sinks flush and end ▸ finished. Each step waits for the one before; the whole is bounded by `shutdown_timeout`.
+
+use super::Capture;
+use super::io::Action;
+use super::support::Timer;
+use crate::clock::Now;
+use crate::record::SinkId;
+
+/// How far stopping has come.
+#[derive(Debug)]
+pub(super) struct Stopping {
+    sinks_running: usize,
+    sinks_told: bool,
+    finished: bool,
+}
+
+impl Capture {
+    pub(super) fn on_stop(&mut self, now: Now) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let timeout = self.settings.shutdown_timeout.as_millis() as u64;
+        self.timers.set(Timer::StopDeadline, now.mono_ms + timeout);
+        self.stopping =
+            Some(Stopping { sinks_running: self.sinks.len(), sinks_told: false, finished: false });
+        self.with_discovery(now, |discovery, cx, _| discovery.stop(cx));
+        let ids: Vec<_> = self.streams.keys().copied().collect();
+        for id in ids {
+            self.with_stream(now, id, |stream, cx| stream.stop(cx));
+        }
+    }
+
+    pub(super) fn on_sink_stopped(&mut self, now: Now, _sink: SinkId) {
+        if self.stopping.is_none() {
+            // Standard output was closed by its reader: there is nobody left to write for.
+            tracing::info!("a sink has ended; stopping");
+            self.on_stop(now);
+        }
+        if let Some(stopping) = &mut self.stopping {
+            stopping.sinks_running = stopping.sinks_running.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn go_on_stopping(&mut self, _now: Now) {
+        let Some(stopping) = &self.stopping else { return };
+        if stopping.finished || !self.what_is_left().is_empty() {
+            return;
+        }
+        let all_ended = stopping.sinks_running == 0;
+        if self.tracker.dirty_seq() > self.tracker.saved_seq() {
+            self.save();
+            return;
+        }
+        let Some(stopping) = &mut self.stopping else { return };
+        if !stopping.sinks_told {
+            stopping.sinks_told = true;
+            self.actions.push(Action::StopSinks);
+        } else if all_ended {
+            stopping.finished = true;
+            self.actions.push(Action::Finished { left: Vec::new() });
+        }
+    }
+
+    /// What must end before the last checkpoint, by name.
+    fn what_is_left(&self) -> Vec<String> {
+        let streams = self.streams.values().filter(|stream| !stream.is_at_rest());
+        let mut left: Vec<String> = streams.map(|stream| stream.source.key.0.clone()).collect();
+        if self.discovery.as_ref().is_some_and(|discovery| !discovery.is_at_rest()) {
+            left.push("discovery".to_owned());
+        }
+        if self.saving.is_some() {
+            left.push("checkpoint".to_owned());
+        }
+        left
+    }
+
+    pub(super) fn on_stop_deadline(&mut self) {
+        let mut left = self.what_is_left();
+        let Some(stopping) = &mut self.stopping else { return };
+        if stopping.sinks_running > 0 {
+            left.push("sinks".to_owned());
+        }
+        stopping.finished = true;
+        self.actions.push(Action::Finished { left });
+    }
+}

@@ -1,0 +1,128 @@
+//! How often one place in the code may log: [`BUDGET`] lines in [`WINDOW_MS`], then a count. Pure.
+
+use std::collections::HashMap;
+
+use tracing::callsite::Identifier;
+
+/// Lines of one place in one window.
+pub(super) const BUDGET: u64 = 20;
+/// Length of a window.
+pub(super) const WINDOW_MS: u64 = 10_000;
+
+/// What is to be done with an event.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Write it.
+    Admit,
+    /// Do not write it, but give its message to [`Limiter::remember`]: it stands for those that follow.
+    Remember,
+    /// Do not write it.
+    Suppress,
+}
+
+/// One entry for each place that has logged; the code has a fixed number of them.
+#[derive(Default)]
+pub(super) struct Limiter {
+    places: HashMap<Identifier, Window>,
+    /// Places that hold something back, so that the usual case looks at none.
+    holding: usize,
+}
+
+struct Window {
+    began_ms: u64,
+    admitted: u64,
+    suppressed: u64,
+    example: String,
+}
+
+impl Limiter {
+    pub(super) fn admit(&mut self, place: Identifier, now_ms: u64) -> Verdict {
+        let new = || Window { began_ms: now_ms, admitted: 0, suppressed: 0, example: String::new() };
+        let window = self.places.entry(place).or_insert_with(new);
+        if window.suppressed == 0 && now_ms.saturating_sub(window.began_ms) >= WINDOW_MS {
+            *window = new();
+        }
+        if window.admitted < BUDGET {
+            window.admitted += 1;
+            return Verdict::Admit;
+        }
+        window.suppressed += 1;
+        if window.suppressed > 1 {
+            return Verdict::Suppress;
+        }
+        self.holding += 1;
+        Verdict::Remember
+    }
+
+    pub(super) fn remember(&mut self, place: Identifier, message: String) {
+        if let Some(window) = self.places.get_mut(&place) {
+            window.example = message;
+        }
+    }
+
+    /// Places whose window is over: an example and how many were held back. Their next window begins empty.
+    pub(super) fn due(&mut self, now_ms: u64) -> Vec<(String, u64)> {
+        if self.holding == 0 {
+            return Vec::new();
+        }
+        let mut due = Vec::new();
+        self.places.retain(|_, window| {
+            let over = window.suppressed > 0 && now_ms.saturating_sub(window.began_ms) >= WINDOW_MS;
+            if over {
+                due.push((std::mem::take(&mut window.example), window.suppressed));
+            }
+            !over
+        });
+        self.holding -= due.len();
+        due.sort();
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Identities of two places in the code.
+    fn places() -> [Identifier; 2] {
+        // Not empty: types without a size may share one address.
+        struct Place(#[allow(dead_code)] u8);
+        impl tracing::Callsite for Place {
+            fn set_interest(&self, _: tracing::subscriber::Interest) {}
+            fn metadata(&self) -> &tracing::Metadata<'_> {
+                unreachable!("only its address is used")
+            }
+        }
+        static A: Place = Place(1);
+        static B: Place = Place(2);
+        [Identifier(&A), Identifier(&B)]
+    }
+
+    #[test]
+    fn budget_then_count_then_a_new_window() {
+        let [a, b] = places();
+        let mut limiter = Limiter::default();
+        for _ in 0..BUDGET {
+            assert_eq!(limiter.admit(a.clone(), 5), Verdict::Admit);
+        }
+        assert_eq!(limiter.admit(a.clone(), 6), Verdict::Remember);
+        limiter.remember(a.clone(), "trouble".to_owned());
+        assert_eq!(limiter.admit(a.clone(), 7), Verdict::Suppress);
+        assert_eq!(limiter.admit(b.clone(), 8), Verdict::Admit);
+        assert_eq!(limiter.due(WINDOW_MS), []);
+        assert_eq!(limiter.due(WINDOW_MS + 5), [("trouble".to_owned(), 2)]);
+        assert_eq!(limiter.due(WINDOW_MS + 5), []);
+        assert_eq!(limiter.admit(a, WINDOW_MS + 6), Verdict::Admit);
+        assert_eq!(limiter.holding, 0);
+    }
+
+    /// A slow drip is never limited.
+    #[test]
+    fn a_window_ends() {
+        let [a, _] = places();
+        let mut limiter = Limiter::default();
+        for second in 0..1000 {
+            assert_eq!(limiter.admit(a.clone(), second * 1000), Verdict::Admit);
+        }
+    }
+}

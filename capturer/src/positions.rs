@@ -1,0 +1,64 @@
+//! `capturer positions`: how far each container and file was delivered, from the checkpoint on disk. It takes no lock
+//! and changes nothing, so it may be asked while the agent runs.
+
+use std::io::Write;
+
+use crate::checkpoint::{Checkpoint, store};
+use crate::cursor::Cursor;
+use crate::decode::timestamp;
+use crate::settings::cli::{self, Exit, PositionsArgs};
+
+/// Shows them, as a table or as JSON.
+pub fn show(arguments: &PositionsArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+    let settings = match cli::load(&arguments.config) {
+        Ok((settings, _)) => settings,
+        Err(error) => return cli::refuse(&error, err),
+    };
+    let checkpoint = match store::peek(&settings.data_dir) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => return cli::fail(&anyhow::Error::from(error)),
+    };
+    let text = if arguments.json {
+        serde_json::to_string_pretty(&checkpoint).unwrap_or_default() + "\n"
+    } else {
+        table(&checkpoint, &settings.data_dir.display().to_string())
+    };
+    // A reader that went away (`| head`) is no error of ours.
+    let _ = out.write_all(text.as_bytes());
+    Exit::Ok
+}
+
+fn table(checkpoint: &Checkpoint, data_dir: &str) -> String {
+    if checkpoint.streams.is_empty() {
+        return format!("no positions in {data_dir}: nothing was delivered from there yet\n");
+    }
+    let mut text = format!("{:<30} {:<12} POSITION\n", "STREAM", "SINK");
+    for (key, entry) in &checkpoint.streams {
+        for (sink, at) in &entry.sinks {
+            text += &format!("{:<30} {:<12} {}\n", shorten(&key.0), sink, describe(&at.cursor));
+        }
+    }
+    text
+}
+
+/// Container IDs as docker shows them; a long path by its end.
+fn shorten(key: &str) -> String {
+    if let Some(id) = key.strip_prefix("container:") {
+        return format!("container:{}", id.get(..12).unwrap_or(id));
+    }
+    let chars: Vec<char> = key.chars().collect();
+    if chars.len() <= 30 {
+        key.to_owned()
+    } else {
+        format!("…{}", chars[chars.len() - 29..].iter().collect::<String>())
+    }
+}
+
+fn describe(cursor: &Cursor) -> String {
+    match cursor {
+        Cursor::Beginning => "at the beginning".to_owned(),
+        Cursor::File(at) => format!("byte {} of inode {}", at.offset, at.file.inode),
+        Cursor::Api(at) if at.newest_ns() > 0 => format!("newest line {}", timestamp::format(at.newest_ns())),
+        Cursor::Api(_) => "at the beginning".to_owned(),
+    }
+}

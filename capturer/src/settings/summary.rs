@@ -1,0 +1,136 @@
+//! What a config would run, in a few lines for people (`capturer check`). Shows no value that can hold a secret.
+
+use std::fmt::Write;
+
+use super::units::{show_duration, show_size};
+use super::{ContainerMonitor, FileFormat, ReadFrom, Select, Settings, StartAt};
+
+/// One line a part; `origin` is where the settings come from.
+pub(super) fn summary(settings: &Settings, origin: &str) -> String {
+    let mut text = format!("The config is good: {origin}. It would run:\n");
+    let mut line = |part: &str, what: &str| {
+        // Paths and patterns are the user's own text: no control character reaches the terminal.
+        let what: String = what
+            .chars()
+            .map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() })
+            .collect();
+        let _ = writeln!(text, "  {part:<11} {what}");
+    };
+    line("containers", &containers(&settings.container_monitor));
+    if settings.container_monitor.enabled {
+        line("selected", &selected(&settings.container_monitor.select));
+        line("rotation", &rotation(&settings.container_monitor));
+    }
+    for set in &settings.file_monitor.files {
+        let patterns: Vec<&str> = set.paths.iter().map(glob::Pattern::as_str).collect();
+        let format = match set.format {
+            FileFormat::Auto => "format by the first line",
+            FileFormat::Raw => "each line a message",
+            FileFormat::Docker => "json-file records",
+        };
+        line("files", &format!("{}: {format}, {}", patterns.join(", "), start(set.start_at)));
+    }
+    if let Some(sink) = &settings.sinks.local_file {
+        line("output", &sink.directory.join(&sink.file).display().to_string());
+    }
+    if settings.sinks.stdout {
+        line("output", "standard output");
+    }
+    line("positions", &settings.data_dir.display().to_string());
+    line("memory", &memory(settings));
+    match settings.admin.listen {
+        Some(address) => line("admin", &format!("http://{address}/")),
+        None => line("admin", "none: no metrics, no health, no status page"),
+    }
+    text
+}
+
+fn containers(monitor: &ContainerMonitor) -> String {
+    if !monitor.enabled {
+        return "none".to_owned();
+    }
+    let mode = match monitor.read_from {
+        ReadFrom::Auto => "from their files, else over the API",
+        ReadFrom::File => "from their files only",
+        ReadFrom::Api => "over the API only",
+    };
+    format!("of {}, {mode}, {}", monitor.socket_path.display(), start(monitor.start_at))
+}
+
+fn start(start_at: StartAt) -> &'static str {
+    match start_at {
+        StartAt::Beginning => "new ones from their beginning",
+        StartAt::End => "new ones from now on",
+    }
+}
+
+fn selected(select: &Select) -> String {
+    let mut rules = Vec::new();
+    let lists = [
+        ("name", &select.include_names),
+        ("image", &select.include_images),
+        ("not name", &select.exclude_names),
+        ("not image", &select.exclude_images),
+    ];
+    for (what, patterns) in lists {
+        if !patterns.is_empty() {
+            let patterns: Vec<&str> = patterns.iter().map(glob::Pattern::as_str).collect();
+            rules.push(format!("{what} {}", patterns.join(" or ")));
+        }
+    }
+    for (what, labels) in [("label", &select.include_labels), ("not label", &select.exclude_labels)] {
+        rules.extend(labels.iter().map(|(key, pattern)| format!("{what} {key}={pattern}")));
+    }
+    if rules.is_empty() { "all".to_owned() } else { rules.join("; ") }
+}
+
+fn rotation(monitor: &ContainerMonitor) -> String {
+    let rotation = &monitor.rotation;
+    if !rotation.enabled {
+        return format!("none; at most {} streams over the API", rotation.max_concurrent_streams);
+    }
+    let (busy, quiet) = (show_duration(rotation.interval), show_duration(rotation.idle_interval));
+    format!(
+        "every {busy}, quiet ones {quiet}; at most {} streams over the API",
+        rotation.max_concurrent_streams
+    )
+}
+
+fn memory(settings: &Settings) -> String {
+    let (buffers, line) = (show_size(settings.buffer_bytes_max), show_size(settings.line_bytes_max));
+    format!("{buffers} for lines under way; lines longer than {line} are cut")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A golden text: a change here is a change of what users see.
+    #[test]
+    fn the_defaults() {
+        let expected = "\
+The config is good: built-in defaults. It would run:
+  containers  of /var/run/docker.sock, from their files, else over the API, new ones from their beginning
+  selected    all
+  rotation    every 5m, quiet ones 15m; at most 50 streams over the API
+  output      ./captured/{container_name}.ndjson
+  positions   /var/lib/capturer
+  memory      32.0MiB for lines under way; lines longer than 1.0MiB are cut
+  admin       http://127.0.0.1:8001/
+";
+        assert_eq!(summary(&Settings::default(), "built-in defaults"), expected);
+    }
+
+    #[test]
+    fn rules_and_hostile_text() {
+        let mut settings = Settings { data_dir: "/a\x1b[2Jb".into(), ..Settings::default() };
+        settings.admin.listen = None;
+        let select = &mut settings.container_monitor.select;
+        select.include_names = vec![glob::Pattern::new("web-*").expect("pattern"), glob::Pattern::default()];
+        select.exclude_labels.insert("team".into(), glob::Pattern::new("x").expect("pattern"));
+        let text = summary(&settings, "c.yaml");
+        assert!(text.contains("  selected    name web-* or ; not label team=x\n"), "{text}");
+        assert!(text.contains("  positions   /a\\u{1b}[2Jb\n"), "{text}");
+        assert!(text.contains("  admin       none"), "{text}");
+    }
+}

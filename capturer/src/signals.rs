@@ -1,0 +1,48 @@
+//! Signals, on a thread of their own: a stuck capture loop must not make the agent deaf to the second one.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How a process ends that was told twice: by SIGINT, as shells count it.
+const INTERRUPTED: i32 = 130;
+
+/// Calls `stop` at the first SIGTERM or SIGINT and ends the process at the second.
+///
+/// # Errors
+/// When the thread or its runtime can't be made.
+pub fn start(stop: impl Fn() + Send + 'static) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .context("signals: making their runtime")?;
+    let (mut terminate, mut interrupt) = {
+        let _guard = runtime.enter();
+        let listen = |kind| signal(kind).context("signals: listening");
+        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?)
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            runtime.block_on(async move {
+                let mut count = 0;
+                loop {
+                    tokio::select! {
+                        _ = terminate.recv() => {}
+                        _ = interrupt.recv() => {}
+                    }
+                    count += 1;
+                    if count > 1 {
+                        tracing::warn!("told to stop a second time; ending at once");
+                        // The log's own thread writes that line.
+                        std::thread::sleep(Duration::from_millis(50));
+                        std::process::exit(INTERRUPTED);
+                    }
+                    stop();
+                }
+            });
+        })
+        .context("signals: starting their thread")?;
+    Ok(())
+}
