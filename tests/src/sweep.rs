@@ -186,7 +186,7 @@ impl Traces {
         })
     }
 
-    /// The Engine's cgroup in each hierarchy: /sys/fs/cgroup/X in v2, /sys/fs/cgroup/<controller>/X in v1.
+    /// The Engine's cgroup in each hierarchy: /sys/fs/cgroup/X in v2, /sys/fs/cgroup/memory/X in v1.
     fn cgroups(&self) -> Vec<PathBuf> {
         let base = Path::new("/sys/fs/cgroup");
         let hierarchies = fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path());

@@ -131,7 +131,8 @@ fn judge(part: &'static str, took: Duration, outcome: Result<Outcome>) -> Verdic
         }
         Err(error) => {
             println!("error: {error:#}");
-            (one(0, 1, 0), false, format!("FAILED: {error:#}"))
+            let text = format!("{error:#}");
+            (one(0, 1, 0), false, format!("FAILED: {}", text.lines().next().unwrap_or_default()))
         }
     };
     Verdict { part, took, tally, holds, text }
@@ -142,8 +143,7 @@ fn summary(verdicts: &[Verdict]) -> String {
     let mut text = String::from("\n== summary\n");
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for verdict in verdicts {
-        let line =
-            format!("{:<13} {:>8}  {}", verdict.part, seconds(verdict.took), verdict.text.replace('\n', " "));
+        let line = format!("{:<13} {:>8}  {}", verdict.part, seconds(verdict.took), verdict.text);
         let _ = writeln!(text, "{}", cut(&line));
         passed += verdict.tally.passed;
         failed += verdict.tally.failed;
