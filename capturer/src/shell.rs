@@ -367,17 +367,14 @@ impl Shell {
         for conn in connections {
             self.close(conn);
         }
-        if let (Some(inotify), Some(watch)) = (&self.inotify, self.watches.any()) {
-            // A watch that goes is an event, which ends the read of inotify at once.
-            let _ = rustix::fs::inotify::remove_watch(inotify, watch);
+        if let Some(inotify) = &self.inotify {
+            // A watch that goes is an event, which ends the read of inotify at once. The root directory never hangs.
+            let watch =
+                rustix::fs::inotify::add_watch(inotify, "/", rustix::fs::inotify::WatchFlags::DELETE_SELF);
+            let _ = watch.and_then(|watch| rustix::fs::inotify::remove_watch(inotify, watch));
         }
-        let inotify_alone = |shell: &Shell| shell.in_flight.len() <= 1 && shell.inotify_ring.is_some();
         let deadline = tokio::time::Instant::now() + patience;
         while !self.in_flight.is_empty() {
-            // Without a watch there is nothing that could end the read of inotify but its timer: leave it to the end.
-            if inotify_alone(self) && self.watches.any().is_none() {
-                break;
-            }
             if tokio::time::timeout_at(deadline, self.next()).await.is_err() {
                 break;
             }

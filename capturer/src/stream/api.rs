@@ -58,6 +58,8 @@ enum Phase {
 enum Then {
     /// Nothing: whoever closed it has told why.
     Rest,
+    /// Open again.
+    Open,
     Rotate,
     /// Read once more without follow.
     CatchUp,
@@ -138,6 +140,10 @@ impl ApiSource {
     /// Begins, or begins again.
     pub fn open(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         self.catch_ups = 0;
+        if let Phase::Closing(conn, Then::Rest) = self.phase {
+            // Told to go on while the last connection still closes: as soon as it has.
+            self.phase = Phase::Closing(conn, Then::Open);
+        }
         if self.stopping || self.phase != Phase::Idle {
             return;
         }
@@ -331,6 +337,7 @@ impl ApiSource {
                 self.tail = Some(TAIL_FIRST);
                 self.open(cx, told);
             }
+            Then::Open => self.open(cx, told),
             Then::CatchUp => self.request(false, cx, told),
             Then::Widen => {
                 self.tail = self.tail.map(|tail| tail * TAIL_FACTOR).filter(|tail| *tail <= TAIL_MAX);
