@@ -4,7 +4,7 @@
 //! loop: wait for what comes first (an operation, another thread, a deadline)
 //!       ▸ the core takes it (capture) ▸ its actions are started (shell)
 //! ```
-//! Everything that can wake the agent passes one line in [`Loop::run`], and the clocks are read there alone.
+//! Everything that can wake the agent passes one line in `Loop::run`, and the clocks are read there alone.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;

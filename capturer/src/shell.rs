@@ -16,10 +16,10 @@ use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 
-use crate::capture::io::{Action, ConnId, Event, FileError, FileNo, RequestId};
+use crate::capture::io::{Action, Answer, BodyOutcome, ConnId, Event, FileError, FileNo, RequestId};
 use crate::decode::inotify;
 use crate::files::{self, Files};
-use crate::http::{BodyOutcome, Cancel, Connection, RequestError};
+use crate::http::{Cancel, Connection};
 use crate::limits::{ANSWER_BYTES_MAX, API_GATHER_BYTES};
 use crate::record::StreamId;
 use crate::ring::{self, ReadOutcome};
@@ -64,8 +64,8 @@ enum Slot {
 /// An operation that ended.
 enum Done {
     Event(Event),
-    Answered(RequestId, Result<(u16, Vec<u8>), RequestError>),
-    Opened(ConnId, Result<Box<Connection>, Result<(u16, Vec<u8>), RequestError>>),
+    Answered(RequestId, Answer),
+    Opened(ConnId, Result<Box<Connection>, Answer>),
     Read(ConnId, Box<Connection>, BodyOutcome, Vec<u8>),
     Closed(ConnId),
     Inotify(ReadOutcome, Vec<u8>),
@@ -335,11 +335,7 @@ impl Shell {
         }
     }
 
-    fn on_opened(
-        &mut self,
-        conn: ConnId,
-        result: Result<Box<Connection>, Result<(u16, Vec<u8>), RequestError>>,
-    ) -> Vec<Event> {
+    fn on_opened(&mut self, conn: ConnId, result: Result<Box<Connection>, Answer>) -> Vec<Event> {
         let slot = self.connections.remove(&conn);
         match (slot, result) {
             (Some(Slot::Busy { cancel, closing: false }), Ok(connection)) => {
@@ -394,7 +390,7 @@ async fn whole_answer(
     timeout: Duration,
     cancel: &Cancel,
     max: usize,
-) -> Result<(u16, Vec<u8>), RequestError> {
+) -> Answer {
     let (status, mut connection) = Connection::get(socket_path, path, timeout, cancel).await?;
     let body = connection.whole_body(max).await;
     connection.close().await;
