@@ -201,7 +201,7 @@ impl Checker {
             let expected = &line.text[..line.text.len().min(self.line_bytes_max)];
             let whole = line.whole && cut == truncated && expected == message;
             // The file with its first pieces is gone: what is left of it is not known from a line.
-            let rest = line.gone && line.text.len() > PIECE_BYTES && is_from_piece_on(&line.text, message);
+            let rest = line.gone && line.text.len() >= PIECE_BYTES && is_from_piece_on(&line.text, message);
             line.time_ns == time && (whole || rest)
         };
         if let Some(at) = lines[next..].iter().position(is_it) {
@@ -385,8 +385,8 @@ impl Checker {
 
 /// The message is a long line from one of its later pieces on, maybe cut or not gone on with.
 fn is_from_piece_on(text: &[u8], message: &[u8]) -> bool {
-    let starts = (PIECE_BYTES..text.len()).step_by(PIECE_BYTES);
-    starts.into_iter().any(|start| text[start..].starts_with(message))
+    let mut starts = (PIECE_BYTES..=text.len()).step_by(PIECE_BYTES);
+    starts.any(|start| text[start..].starts_with(message))
 }
 
 /// A message as the process printed it.

@@ -47,7 +47,7 @@ const EPOCH_NS: i64 = 1_800_000_000_000_000_000;
 const STEPS_MAX: u64 = 2_000_000;
 /// So long, in simulated time, everything may take to arrive once faults are off.
 const ARRIVAL_US: u64 = 180_000_000;
-/// Last happenings kept to be shown.
+/// Last happenings kept to be shown; `CAPTURER_SHOW` says otherwise.
 const SHOWN: usize = 60;
 
 /// What comes next, at its time.
@@ -118,6 +118,7 @@ pub struct World {
     ending: bool,
     trace: u64,
     last: VecDeque<String>,
+    shown: usize,
     /// Lost bytes the core declared in runs that are over.
     declared: u64,
 }
@@ -171,6 +172,7 @@ impl World {
             ending: false,
             trace: seed,
             last: VecDeque::new(),
+            shown: std::env::var("CAPTURER_SHOW").ok().and_then(|text| text.parse().ok()).unwrap_or(SHOWN),
             declared: 0,
             settings,
             rand,
@@ -354,7 +356,7 @@ impl World {
         for byte in text.bytes().chain(self.now_us.to_le_bytes()) {
             self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        if self.last.len() == SHOWN {
+        if self.last.len() >= self.shown {
             self.last.pop_front();
         }
         self.last.push_back(format!("{:>12} µs  {text}", self.now_us));
@@ -523,6 +525,6 @@ fn brief(happening: &Happening) -> String {
         Happening::ReadFileDone { read, .. } => {
             format!("read file {}: {} bytes", read.file.0, read.buffer.len())
         }
-        other => format!("{other:?}").chars().take(160).collect(),
+        other => format!("{other:?}").chars().take(400).collect(),
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct FollowedPath {
     quiet_until_us: u64,
     pause_us: u64,
     rotating: bool,
+    /// It was rotated before anybody followed it: what its writer still adds is not asked for either.
+    forgiven: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +76,7 @@ impl World {
                 quiet_until_us: 0,
                 pause_us: *self.rand.pick(&[5_000, 100_000, 1_000_000]),
                 rotating: false,
+                forgiven: false,
             };
             self.paths.push(followed);
             let delay = self.delay(2_000_000, 10_000_000);
@@ -160,6 +163,9 @@ impl World {
         let file = self.disk.file_mut(node);
         file.content.extend_from_slice(bytes);
         file.lines.push(line);
+        if self.paths[number].forgiven {
+            self.checker.lines_gone([line]);
+        }
         let path = self.paths[number].path.clone();
         if self.disk.node(&path) == Some(node) {
             self.notify(&path, Change::Written);
@@ -172,7 +178,8 @@ impl World {
         match self.paths[number].rotation {
             Rotation::Never => {}
             Rotation::Rename => {
-                if !self.is_followed(&path) {
+                self.paths[number].forgiven = !self.is_followed(&path);
+                if self.paths[number].forgiven {
                     self.forgive_node(&path);
                 }
                 self.shift_path(&path);
@@ -257,6 +264,7 @@ impl World {
         self.finish_path(number);
         self.paths[number].rotating = false;
         self.paths[number].node = None;
+        self.paths[number].forgiven = false;
         self.create_path(number);
     }
 }
