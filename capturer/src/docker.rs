@@ -62,6 +62,9 @@ pub struct InspectState {
     /// True also between the restarts of a restarting container.
     #[serde(default)]
     pub running: bool,
+    /// RFC 3339; in the year 1 if it never ended.
+    #[serde(default)]
+    pub finished_at: String,
 }
 
 /// `Config`.

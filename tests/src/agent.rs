@@ -279,23 +279,23 @@ pub fn assert_same_lines(what: &str, got: &[u8], expected: &[u8]) {
     if got == expected {
         return;
     }
-    let lines = |text: &[u8]| String::from_utf8_lossy(text).lines().map(str::to_owned).collect::<Vec<_>>();
+    let lines =
+        |text: &[u8]| text.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>();
     let (got, expected) = (lines(got), lines(expected));
     let at = got.iter().zip(&expected).take_while(|(got, expected)| got == expected).count();
-    let show = |lines: &[String]| {
-        lines
-            .iter()
-            .skip(at)
-            .take(3)
-            .map(|line| line.chars().take(120).collect::<String>())
-            .collect::<Vec<_>>()
+    let empty = Vec::new();
+    let (got_line, expected_line) = (got.get(at).unwrap_or(&empty), expected.get(at).unwrap_or(&empty));
+    let byte = got_line.iter().zip(expected_line).take_while(|(got, expected)| got == expected).count();
+    let show = |line: &[u8]| {
+        let part = &line[byte.saturating_sub(20)..line.len().min(byte + 60)];
+        format!("{} bytes, there {:?}", line.len(), String::from_utf8_lossy(part))
     };
     panic!(
-        "{what}: {} lines, expected {}; first difference at line {}:\n  got      {:?}\n  expected {:?}",
+        "{what}: {} lines, expected {}; first difference at line {}, byte {byte}:\n  got      {}\n  expected {}",
         got.len(),
         expected.len(),
         at + 1,
-        show(&got),
-        show(&expected)
+        show(got_line),
+        show(expected_line)
     );
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`agent`] the agent as its users run it: binary, config file, signals, HTTP
 //! - [`engine`] a private, real Docker Engine for one test: started, frozen, restarted, and gone without a trace
+//! - [`scene`] configs, numbered containers, and the comparison with `docker logs`
 //! - [`sweep`] what such an Engine leaves on a machine and how to take it away (shared with `xtask`)
 //! - [`wait`] the one place where a test waits for something
 //! - [`rand`] all chance, from one printed seed
@@ -13,6 +14,7 @@ pub mod agent;
 pub mod checker;
 pub mod engine;
 pub mod rand;
+pub mod scene;
 pub mod sweep;
 pub mod wait;
 pub mod world;

@@ -75,6 +75,8 @@ pub struct ApiSource {
     container_id: String,
     tty: bool,
     running: bool,
+    /// When the container last exited.
+    exited_at_ns: Option<i64>,
     gone: bool,
     stopping: bool,
     phase: Phase,
@@ -94,6 +96,8 @@ pub struct ApiSource {
 #[derive(Debug, Default)]
 struct Answer {
     follow: bool,
+    /// The exit that was known when it was asked for.
+    exited_at_ns: Option<i64>,
     opened_at_ms: u64,
     rotate_at_ms: Option<u64>,
     /// Received and not yet a whole frame.
@@ -123,6 +127,7 @@ impl ApiSource {
             container_id,
             tty,
             running,
+            exited_at_ns: None,
             gone: false,
             stopping: false,
             phase: Phase::Idle,
@@ -172,7 +177,7 @@ impl ApiSource {
         self.phase = Phase::Opening(conn);
         self.note_open_lines();
         self.assembler.reset();
-        self.answer = Answer { follow, ..Answer::default() };
+        self.answer = Answer { follow, exited_at_ns: self.exited_at_ns, ..Answer::default() };
         cx.act(Action::OpenConn { conn, path: self.path(follow) });
     }
 
@@ -413,7 +418,9 @@ impl ApiSource {
         if !matches!(self.phase, Phase::Reading { .. }) {
             return; // decoding gave it up already
         }
-        let caught_up = !self.answer.follow && self.answer.new_lines == 0;
+        // An exit that came to be known meanwhile may have left lines behind what was answered.
+        let known = self.answer.exited_at_ns == self.exited_at_ns;
+        let caught_up = !self.answer.follow && self.answer.new_lines == 0 && known;
         if caught_up || self.catch_ups >= CATCH_UPS_MAX {
             self.close(Then::Rest, cx);
             if self.gone {
@@ -451,7 +458,7 @@ impl ApiSource {
             }
             at += took;
         }
-        if at_end && !self.running && verdict.is_none() {
+        if at_end && verdict.is_none() {
             self.close_open_lines(&mut lines);
         }
         if verdict.is_none() {
@@ -594,13 +601,14 @@ impl ApiSource {
         mark.count = occurrence;
     }
 
+    /// The answer is at its end: lines open since before the container exited are whole.
     fn close_open_lines(&mut self, lines: &mut Lines) {
-        for std_type in StdType::ALL {
-            if self.assembler.close(std_type, lines) {
-                let begun = self.answer.begun[std_type.index()];
-                self.cursor.open_ns[std_type.index()] = 0;
-                self.delivered(std_type.index(), begun);
-            }
+        let bound = if self.gone { Some(i64::MAX) } else { self.exited_at_ns };
+        let Some(bound) = bound else { return };
+        let closed = self.assembler.close_begun_by(bound, lines);
+        for (channel, _) in closed.iter().enumerate().filter(|(_, closed)| **closed) {
+            self.cursor.open_ns[channel] = 0;
+            self.delivered(channel, self.answer.begun[channel]);
         }
     }
 
@@ -619,8 +627,9 @@ impl ApiSource {
     }
 
     /// The container began or ceased to run.
-    pub fn set_running(&mut self, running: bool) {
+    pub fn set_running(&mut self, running: bool, exited_at_ns: Option<i64>) {
         self.running = running;
+        self.exited_at_ns = exited_at_ns.or(self.exited_at_ns);
     }
 
     /// The container was removed: what the connection still brings is taken, then it is over.

@@ -41,8 +41,8 @@ pub struct FileSource {
     reading: Option<FileNo>,
     /// Capacity of the next read; larger than usual only for a record that did not fit.
     read_bytes: usize,
-    /// The container does not run: what is open at the end will not be continued.
-    exited: bool,
+    /// When the container last exited: a line open since before will not be continued.
+    exited_at_ns: Option<i64>,
     /// It begins at the end of what is there.
     start_is_end: bool,
     /// The container or path is gone: the live file will not grow.
@@ -73,7 +73,7 @@ impl FileSource {
             opened: false,
             reading: None,
             read_bytes: READ_BYTES,
-            exited: false,
+            exited_at_ns: None,
             start_is_end,
             gone: false,
             drained: false,
@@ -315,7 +315,7 @@ impl FileSource {
         let Some(front) = self.chain.links.front_mut() else { return };
         front.offset += used as u64;
         front.len = front.len.max(offset + buffer.len() as u64);
-        if final_end || (at_end && self.exited) {
+        if at_end {
             self.close_open_lines(&mut lines);
         }
         if used == 0 && lines.records.is_empty() {
@@ -327,9 +327,13 @@ impl FileSource {
 
     /// A line left open is whole when nothing can follow it: not when a rotation fell into its middle.
     fn close_open_lines(&mut self, lines: &mut Lines) {
-        let more_files = self.chain.links.len() > 1;
-        if !more_files && (self.exited || self.gone) {
+        if self.chain.links.len() > 1 {
+            return;
+        }
+        if self.gone {
             self.assembler.close_all(lines);
+        } else if let Some(exited_at) = self.exited_at_ns {
+            self.assembler.close_begun_by(exited_at, lines);
         }
     }
 
@@ -414,10 +418,10 @@ impl FileSource {
         }
     }
 
-    /// The container began or ceased to run.
-    pub fn set_running(&mut self, running: bool, cx: &mut Context<'_>, told: &mut Vec<Told>) {
-        self.exited = !running;
-        if self.exited {
+    /// When the container last exited.
+    pub fn set_exited(&mut self, at_ns: Option<i64>, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        if at_ns.is_some() && at_ns != self.exited_at_ns {
+            self.exited_at_ns = at_ns;
             // Look once more: the last bytes may have come without a wake-up of their own, and open lines can be closed.
             if let Some(last) = self.chain.links.back_mut() {
                 last.unread = true;
@@ -429,7 +433,6 @@ impl FileSource {
     /// The container or path is gone.
     pub fn gone(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         self.gone = true;
-        self.exited = true;
         for link in &mut self.chain.links {
             link.unread = true;
         }
