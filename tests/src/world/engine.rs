@@ -279,11 +279,13 @@ impl World {
             _ => String::new(),
         };
         let driver = if container.chain.is_some() || by_api { "json-file" } else { "local" };
+        let never = "0001-01-01T00:00:00Z".to_owned();
+        let finished_at = container.exited_at_ns.map_or(never, timestamp::format);
         let answer = json!({
             "Id": container.id,
             "Name": format!("/{}", container.name),
             "LogPath": log_path,
-            "State": {"Running": container.running},
+            "State": {"Running": container.running, "FinishedAt": finished_at},
             "Config": {"Tty": container.tty, "Image": "shop:1", "Labels": {"com.docker.compose.project": "shop"}},
             "HostConfig": {"LogConfig": {"Type": driver}},
         });

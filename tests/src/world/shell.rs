@@ -296,7 +296,9 @@ impl World {
         };
         let node = self.run_mut().open_files.get(&file).copied();
         let file_len = match (&result, node) {
-            (Ok(0), Some(node)) => Some(self.disk.file(node).content.len() as u64),
+            (Ok(_), Some(node)) if buffer.len() < buffer.capacity() => {
+                Some(self.disk.file(node).content.len() as u64)
+            }
             _ => None,
         };
         self.deliver(Event::FileRead { stream, file, result, buffer, file_len });

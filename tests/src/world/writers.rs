@@ -23,6 +23,7 @@ pub(super) struct Container {
     pub(super) running: bool,
     pub(super) started_once: bool,
     pub(super) removed: bool,
+    pub(super) exited_at_ns: Option<i64>,
     channels: [Channel; 2],
     /// On disk: driver json-file; else the Engine keeps it.
     pub(super) chain: Option<LogFile>,
@@ -131,6 +132,7 @@ impl World {
             running: false,
             started_once: false,
             removed: false,
+            exited_at_ns: None,
             channels: Default::default(),
             chain,
             log: super::engine::Log::new(retain),
@@ -172,8 +174,6 @@ impl World {
         let container = &mut self.containers[number];
         container.running = true;
         container.started_once = true;
-        // A line left open by an earlier life does not share its time with a new one: the clock went on.
-        container.channels.iter_mut().for_each(|channel| channel.newest_ns += 1);
         if let Some(chain) = &mut container.chain
             && chain.live.is_none()
             && !chain.rotating
@@ -187,11 +187,13 @@ impl World {
     }
 
     fn exit(&mut self, number: usize) {
+        // Of a TTY the Engine sends bare bytes: a line without newline and the next one can't be told apart.
+        let tty = self.containers[number].tty;
         for channel in 0..2 {
             let Some((line, time_ns)) = self.containers[number].channels[channel].open.take() else {
                 continue;
             };
-            if self.rand.chance(1, 2) {
+            if !tty && self.rand.chance(1, 2) {
                 // The rest it had in its buffer, without a newline.
                 let rest = self.filler(20);
                 self.checker.extend_line(line, &rest);
@@ -199,11 +201,18 @@ impl World {
             }
             self.checker.end_line(line);
         }
-        if self.rand.chance(1, 4) {
+        if !tty && self.rand.chance(1, 4) {
             let channel = self.pick_channel(number);
             self.print_line(number, channel, 30, false);
         }
-        self.containers[number].running = false;
+        let now_ns = self.now_ns();
+        let container = &mut self.containers[number];
+        container.running = false;
+        // Nothing of the next life is as old as that.
+        let newest =
+            container.channels.iter().map(|channel| channel.newest_ns).max().unwrap_or(0).max(now_ns);
+        container.exited_at_ns = Some(newest);
+        container.channels.iter_mut().for_each(|channel| channel.newest_ns = newest + 1);
         self.end_follows(number);
         self.tell_event(number, "die");
     }
