@@ -139,8 +139,9 @@ impl World {
         let line = self.checker.begin_line(origin, channel, time_ns);
         let mut text = format!("{origin}.{channel}.{index} ").into_bytes();
         match self.rand.within(0..10) {
-            // Not the first line: an empty one would not tell the format.
-            0 if index > 0 => text.clear(),
+            // Not the first line: an empty one would not tell the format. And one without a time only where nothing gets
+            // lost, for it looks like any other.
+            0 if index > 0 && (docker || self.paths[number].rotation == Rotation::Never) => text.clear(),
             1 => text.extend(self.filler(400)),
             _ => text.extend(self.filler(20)),
         }

@@ -258,7 +258,10 @@ impl World {
         if !self.disk.has_directory(directory) {
             return Err(FileError::NoDirectory(directory.to_owned()));
         }
-        let same = self.disk.found(&path, found.rank, found.compressed).is_some_and(|now| now.id == found.id);
+        let same = self
+            .disk
+            .found(&path, found.rank, found.compressed)
+            .is_some_and(|now| now.id == found.id && now.head.starts_with(&found.head));
         let Some(node) = self.disk.node(&path).filter(|_| same) else { return Err(FileError::Changed(path)) };
         self.disk.open(node);
         let len = self.disk.file(node).content.len() as u64;

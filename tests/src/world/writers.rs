@@ -286,9 +286,9 @@ impl World {
     }
 
     /// Times of a channel never go back; against the other channel they step back by up to 11 ms.
-    fn next_time(&mut self, number: usize, channel: usize) -> i64 {
+    fn next_time(&mut self, number: usize, channel: usize, distinct: bool) -> i64 {
         let equal = self.containers[number].habits.equal_times;
-        let step = if self.strikes(equal) { 0 } else { self.rand.within(1..5_000) as i64 };
+        let step = if !distinct && self.strikes(equal) { 0 } else { self.rand.within(1..5_000) as i64 };
         let behind = self.rand.within(0..11_000_000) as i64;
         let now_ns = self.now_ns();
         let newest = &mut self.containers[number].channels[channel].newest_ns;
@@ -297,7 +297,7 @@ impl World {
     }
 
     fn print_line(&mut self, number: usize, channel: usize, len: usize, newline: bool) {
-        let time_ns = self.next_time(number, channel);
+        let time_ns = self.next_time(number, channel, len == 0);
         let origin = self.containers[number].origin;
         let index = self.checker.lines_begun(origin, channel);
         let line = self.checker.begin_line(origin, channel, Some(time_ns));
@@ -321,7 +321,7 @@ impl World {
 
     /// The first piece of a long line, whose rest comes later.
     fn open_line(&mut self, number: usize, channel: usize) {
-        let time_ns = self.next_time(number, channel);
+        let time_ns = self.next_time(number, channel, false);
         let origin = self.containers[number].origin;
         let index = self.checker.lines_begun(origin, channel);
         let line = self.checker.begin_line(origin, channel, Some(time_ns));
