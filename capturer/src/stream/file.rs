@@ -327,7 +327,12 @@ impl FileSource {
         };
         // Whatever happened since the read was armed (growth, rotation, removal) has set `unread` again.
         let at_end = !front.unread;
-        let settled = front.settled && (!self.has_grace(front) || self.ending == Ending::LastLook);
+        let settled = front.settled
+            && match self.ending {
+                Ending::No => !self.has_grace(front),
+                Ending::Grace(_) => false,
+                Ending::LastLook => true,
+            };
         let (offset, mut final_end) = (front.offset, at_end && (settled || self.gone));
         if offset == 0 {
             self.chain.saw_head(&buffer);
@@ -432,12 +437,13 @@ impl FileSource {
     /// The first file was read to its end and renamed. Returns whether its writer may still go on.
     fn waits_for_writer(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(front) = self.chain.links.front() else { return false };
-        if self.gone || !self.has_grace(front) {
+        if self.gone {
             return false;
         }
         match self.ending {
+            Ending::No if !self.has_grace(front) => return false,
             Ending::No => self.ending = Ending::Grace(cx.now.mono_ms + WRITER_GRACE_MS),
-            Ending::Grace(until) if until <= cx.now.mono_ms => {
+            Ending::Grace(until) if until <= cx.now.mono_ms || front.found.rank > 1 => {
                 self.ending = Ending::LastLook;
                 self.chain.links[0].unread = true;
             }
