@@ -58,6 +58,8 @@ pub struct FileSource {
     /// Its writer goes on for a while after a rename: a followed path, not a container.
     renamed_while_written: bool,
     ending: Ending,
+    /// An exit that was told; it counts when the files were listed once more, for a rotation may have come before it.
+    exit_told_ns: Option<i64>,
     /// When the container last exited: a line open since before will not be continued.
     exited_at_ns: Option<i64>,
     /// It begins at the end of what is there.
@@ -92,6 +94,7 @@ impl FileSource {
             read_bytes: READ_BYTES,
             renamed_while_written: false,
             ending: Ending::No,
+            exit_told_ns: None,
             exited_at_ns: None,
             start_is_end,
             gone: false,
@@ -160,7 +163,8 @@ impl FileSource {
         told: &mut Vec<Told>,
     ) {
         self.scanning = false;
-        if std::mem::take(&mut self.scan_again) {
+        let latest = !std::mem::take(&mut self.scan_again);
+        if !latest {
             self.scan(cx);
         }
         match result {
@@ -178,6 +182,13 @@ impl FileSource {
                 self.declare(&changes, cx);
             }
             Err(error) => told.push(unreadable(&error)),
+        }
+        if latest && self.exit_told_ns != self.exited_at_ns {
+            self.exited_at_ns = self.exit_told_ns;
+            // The last bytes may have come without a wake-up of their own, and open lines can be closed.
+            if let Some(last) = self.chain.links.back_mut() {
+                last.unread = true;
+            }
         }
         self.open_ahead(cx);
         self.go_on(cx, told);
@@ -495,12 +506,9 @@ impl FileSource {
 
     /// When the container last exited.
     pub fn set_exited(&mut self, at_ns: Option<i64>, cx: &mut Context<'_>, told: &mut Vec<Told>) {
-        if at_ns.is_some() && at_ns != self.exited_at_ns {
-            self.exited_at_ns = at_ns;
-            // Look once more: the last bytes may have come without a wake-up of their own, and open lines can be closed.
-            if let Some(last) = self.chain.links.back_mut() {
-                last.unread = true;
-            }
+        if at_ns.is_some() && at_ns != self.exit_told_ns {
+            self.exit_told_ns = at_ns;
+            self.scan(cx);
         }
         self.go_on(cx, told);
     }
