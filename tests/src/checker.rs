@@ -256,6 +256,11 @@ impl Checker {
         self.cursors.insert((key, name), batch.end.clone());
     }
 
+    /// The stream has ended for good: should it come again, it begins anew.
+    pub(crate) fn on_forgotten(&mut self, key: &StreamKey) {
+        self.cursors.retain(|(of, _), _| of != key);
+    }
+
     /// The core wants this saved.
     pub(crate) fn checkpoint_is_not_ahead_of_acks(&self, checkpoint: &Checkpoint) -> Snapshot {
         for (key, entry) in &checkpoint.streams {

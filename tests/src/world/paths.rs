@@ -59,13 +59,9 @@ impl World {
                 FileFormat::Raw => false,
                 FileFormat::Auto => self.rand.chance(1, 2),
             };
-            let rotations = [
-                Rotation::Never,
-                Rotation::Rename,
-                Rotation::Rename,
-                Rotation::CopyTruncate,
-                Rotation::Remove,
-            ];
+            // Without birth times a truncated file can't be told from another one with its inode's number.
+            let copies = if self.disk.no_birth_times { Rotation::Rename } else { Rotation::CopyTruncate };
+            let rotations = [Rotation::Never, Rotation::Rename, Rotation::Rename, copies, Rotation::Remove];
             let followed = FollowedPath {
                 path,
                 origin,
@@ -75,7 +71,7 @@ impl World {
                 part: None,
                 newest_ns: 0,
                 quiet_until_us: 0,
-                pause_us: *self.rand.pick(&[5_000, 100_000, 1_000_000]),
+                pause_us: *self.rand.pick(&[30_000, 200_000, 1_000_000]),
                 rotates_at_us: self.rand.within(1_000_000..20_000_000),
                 rotating: false,
                 forgiven: false,
@@ -100,7 +96,7 @@ impl World {
                 self.paths[number].rotates_at_us = self.now_us + self.rand.within(200_000..20_000_000);
                 self.rotate_path(number);
             } else {
-                for _ in 0..*self.rand.pick(&[1, 1, 1, 5, 50]) {
+                for _ in 0..*self.rand.pick(&[1, 1, 1, 5, 20]) {
                     self.write_path(number);
                 }
             }

@@ -115,7 +115,7 @@ impl World {
         }
         let retain = *self.rand.pick(&[usize::MAX, 5_000, 400]);
         let habits = Habits {
-            pause_us: *self.rand.pick(&[3_000, 50_000, 400_000, 3_000_000]),
+            pause_us: *self.rand.pick(&[20_000, 80_000, 400_000, 3_000_000]),
             long_lines: *self.rand.pick(&[0, 0, 20, 200]),
             bursts: *self.rand.pick(&[0, 20, 100]),
             floods: if chain.is_none() { *self.rand.pick(&[0, 0, 3]) } else { 0 },
