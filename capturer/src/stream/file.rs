@@ -311,6 +311,9 @@ impl FileSource {
             Ok(count) => count,
             Err(error) => {
                 cx.credit.give_back(buffer, 0);
+                if let Some(front) = self.chain.links.front_mut() {
+                    front.unread = true;
+                }
                 told.push(Told::Failed(StreamError::ReadFailed, error.to_string()));
                 return;
             }
