@@ -334,6 +334,11 @@ impl Discovery {
     }
 
     fn on_inspect(&mut self, inspect: Inspect, cx: &Context<'_>, told: &mut Vec<Told>) {
+        // It changed since the list: the next one must not find it unchanged, for events get lost.
+        let ran = self.listed.get(&inspect.id).map(|state| runs(state));
+        if ran.is_some_and(|ran| ran != inspect.state.running) {
+            self.listed.insert(inspect.id.clone(), String::new());
+        }
         if is_selected(&cx.settings.container_monitor.select, &inspect) {
             if self.known.insert(inspect.id.clone()) {
                 self.found_since.insert(inspect.id.clone());
@@ -389,6 +394,11 @@ impl Default for Discovery {
     fn default() -> Self {
         Discovery::new()
     }
+}
+
+/// Whether inspect calls a container of this listed state running.
+fn runs(state: &str) -> bool {
+    matches!(state, "running" | "paused" | "restarting")
 }
 
 /// Docker's name without its slash.
