@@ -605,9 +605,9 @@ impl ApiSource {
         mark.count = occurrence;
     }
 
-    /// The answer is at its end: lines open since before the container exited are whole.
+    /// The answer is at its end: lines open since before an exit that was known when it was asked for are whole.
     fn close_open_lines(&mut self, lines: &mut Lines) {
-        let bound = if self.gone { Some(i64::MAX) } else { self.exited_at_ns };
+        let bound = if self.gone { Some(i64::MAX) } else { self.answer.exited_at_ns };
         let Some(bound) = bound else { return };
         let closed = self.assembler.close_begun_by(bound, lines);
         for (channel, _) in closed.iter().enumerate().filter(|(_, closed)| **closed) {
