@@ -94,12 +94,25 @@ pub struct Stream {
     drained: bool,
     /// It went before its outputs were ready: it drains once they are.
     gone_early: bool,
-    /// No batch may be made: an output is being prepared, or the agent stops.
-    held: bool,
+    /// The agent stops: nothing new is read.
+    stopped: bool,
+    /// Its new output is being prepared: batches wait.
+    preparing: bool,
+    /// What a read under way brought meanwhile.
+    parked: Vec<Parked>,
     /// When each batch out was sent, oldest first.
     sent_at_ms: VecDeque<u64>,
     /// What to read from if the files can't be read (`read_from: auto`).
     fallback: Option<Box<api::ApiSource>>,
+}
+
+/// A batch that waits for its output.
+#[derive(Debug)]
+struct Parked {
+    lines: Lines,
+    read: Vec<u8>,
+    end: Cursor,
+    source_bytes: u64,
 }
 
 /// First back-off after a failure; doubles up to the config's `reconnect_interval`.
@@ -133,7 +146,9 @@ impl Stream {
             acked,
             drained: false,
             gone_early: false,
-            held: false,
+            stopped: false,
+            preparing: false,
+            parked: Vec::new(),
             sent_at_ms: VecDeque::new(),
             fallback: None,
         };
@@ -160,7 +175,7 @@ impl Stream {
             State::Draining => self.retry_at_ms.is_none(),
             State::Found | State::Opening | State::Waiting | State::Closed => false,
         };
-        reads && !self.held && self.batches_out < STREAM_BATCHES_MAX
+        reads && !self.stopped && !self.preparing && self.batches_out < STREAM_BATCHES_MAX
     }
 
     /// Whether it would read on at once if there were room for buffers.
@@ -176,18 +191,22 @@ impl Stream {
     /// [`Stream::release`] because its output must be prepared and known to a checkpoint first.
     pub fn replace_source(&mut self, source: Arc<Source>) {
         self.source = source;
-        self.held = true;
+        self.preparing = true;
     }
 
     /// Batches may be made again.
     pub fn release(&mut self, cx: &mut Context<'_>) {
-        self.held = false;
+        self.preparing = false;
+        for Parked { lines, read, end, source_bytes } in std::mem::take(&mut self.parked) {
+            self.send(lines, read, end, source_bytes, cx);
+        }
         self.pump(cx);
+        self.close_if_drained(cx);
     }
 
     /// The agent stops: nothing new is read; what is open is closed.
     pub fn stop(&mut self, cx: &mut Context<'_>) {
-        self.held = true;
+        self.stopped = true;
         self.retry_at_ms = None;
         if let Kind::Api(api) = &mut self.kind {
             api.stop(cx);
@@ -422,6 +441,10 @@ impl Stream {
     }
 
     fn send(&mut self, lines: Lines, read: Vec<u8>, end: Cursor, source_bytes: u64, cx: &mut Context<'_>) {
+        if self.preparing {
+            self.parked.push(Parked { lines, read, end, source_bytes });
+            return;
+        }
         self.seq += 1;
         self.batches_out += 1;
         self.sent_at_ms.push_back(cx.now.mono_ms);
@@ -448,7 +471,7 @@ impl Stream {
     }
 
     fn close_if_drained(&mut self, cx: &mut Context<'_>) {
-        if self.state == State::Draining && self.drained && self.batches_out == 0 {
+        if self.state == State::Draining && self.drained && self.batches_out == 0 && self.parked.is_empty() {
             self.change(Change::Drained, "all of it is acknowledged", cx);
         }
     }
