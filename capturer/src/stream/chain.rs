@@ -79,6 +79,8 @@ pub struct Chain {
     base: u64,
     /// Files that positions may still point into: (logical position of the first byte, identity, head).
     marks: VecDeque<(u64, FileId, HeadPrint)>,
+    /// The last of them is `links[0]`.
+    front_marked: bool,
     /// The file that was finished last.
     finished: Option<(FileId, HeadPrint)>,
     /// Per channel: records that begin before this logical position were delivered in an earlier run.
@@ -93,6 +95,7 @@ impl Chain {
             links: VecDeque::new(),
             base: 0,
             marks: VecDeque::new(),
+            front_marked: false,
             finished: None,
             delivered_to: [0; 2],
         }
@@ -155,8 +158,10 @@ impl Chain {
         let mut newest_known = None;
         for (at, file) in found.iter().enumerate() {
             let same = |id: FileId, head: &HeadPrint| is_same(file, id, head);
-            if let Some(index) =
-                self.links.iter().position(|link| link.is_in(file) || same(link.found.id, &link.head))
+            if let Some(index) = self
+                .links
+                .iter()
+                .position(|link| link.is_in(file) || link.is_known() && same(link.found.id, &link.head))
             {
                 seen[index] = true;
                 self.links[index].meet(file);
@@ -167,15 +172,22 @@ impl Chain {
         }
         for (link, seen) in self.links.iter_mut().zip(&seen) {
             link.deleted = !seen;
-            if link.deleted && link.handle == Handle::None {
+            if link.deleted && link.handle == Handle::None && link.len > link.offset {
                 changes.lost.push((link.found.name.clone(), link.len.saturating_sub(link.offset)));
             }
         }
-        self.links.retain(|link| !(link.deleted && link.handle == Handle::None));
+        let is_lost = |link: &Link| link.deleted && link.handle == Handle::None;
+        if let Some(front) = self.links.front().filter(|front| is_lost(front)) {
+            // What follows begins where it was left.
+            self.base += front.offset;
+            self.delivered_to = [0; 2];
+            self.front_marked = false;
+        }
+        self.links.retain(|link| !is_lost(link));
         let new = newest_known.map_or(0, |at| at + 1);
         self.links.extend(found.into_iter().skip(new).map(link));
         self.settle();
-        if self.marks.is_empty() {
+        if !self.front_marked {
             self.mark_front();
         }
         changes.truncated = self.rewritten();
@@ -244,6 +256,7 @@ impl Chain {
     }
 
     fn mark_front(&mut self) {
+        self.front_marked = !self.links.is_empty();
         if let Some(front) = self.links.front() {
             self.marks.push_back((self.base, front.found.id, front.head));
         }
@@ -286,7 +299,9 @@ impl Chain {
     /// `open` (logical positions).
     pub fn cursor(&mut self, oldest_open: Option<u64>, open: [Option<u64>; 2]) -> Cursor {
         let position = self.position();
-        if let (Some(front), Some(mark)) = (self.links.front(), self.marks.back_mut()) {
+        if let (Some(front), Some(mark)) = (self.links.front(), self.marks.back_mut())
+            && self.front_marked
+        {
             // Known better than when it was begun.
             mark.2 = front.head;
         }
@@ -332,6 +347,11 @@ impl Link {
     fn is_in(&self, file: &FoundFile) -> bool {
         let same_inode = (self.found.id.device, self.found.id.inode) == (file.id.device, file.id.inode);
         same_inode && matches!(self.handle, Handle::Open(_)) && !file.compressed
+    }
+
+    /// A number alone says nothing: it may have come back with another file since.
+    fn is_known(&self) -> bool {
+        self.handle != Handle::None || self.head.len_bytes > 0 || self.found.id.birth_ns != 0
     }
 
     fn meet(&mut self, file: &FoundFile) {
