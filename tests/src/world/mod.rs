@@ -495,6 +495,9 @@ impl Drop for World {
                 eprintln!("{key}: {state} ({cause}) {operation} {:?} {}", row.lag_bytes, row.position);
             }
         }
+        for container in &self.containers {
+            eprintln!("{}", container.describe(&self.disk));
+        }
         let seed = self.seed;
         eprintln!("seed {seed}, {} happenings; {:?}", self.steps, self.drawn);
         eprintln!("again: CAPTURER_SEED={seed} cargo test -p capturer-tests --test simulation");

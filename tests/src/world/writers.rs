@@ -8,7 +8,7 @@ use capturer::limits::PIECE_BYTES;
 use capturer::record::StreamKey;
 use capturer::settings::ReadFrom;
 
-use super::disk::Node;
+use super::disk::{Disk, Node};
 use super::shell::Change;
 use super::{Happening, World};
 use crate::checker::LineId;
@@ -21,6 +21,7 @@ pub(super) struct Container {
     pub(super) origin: u32,
     pub(super) tty: bool,
     pub(super) running: bool,
+    dying: bool,
     pub(super) started_once: bool,
     pub(super) removed: bool,
     pub(super) exited_at_ns: Option<i64>,
@@ -81,6 +82,26 @@ impl LogFile {
     }
 }
 
+impl Container {
+    /// For people, after a failure.
+    pub(super) fn describe(&self, disk: &Disk) -> String {
+        let running = if self.running { "runs" } else { "does not run" };
+        let log = self.chain.as_ref().map(|chain| {
+            let size = chain.live.map(|live| disk.file(live).content.len());
+            format!(
+                "live {size:?}, {} records wait, max {} × {}",
+                chain.waiting.len(),
+                chain.max_size,
+                chain.max_file
+            )
+        });
+        format!(
+            "{} {} {running}, removed {}, tty {}, log on disk {log:?}",
+            self.id, self.name, self.removed, self.tty
+        )
+    }
+}
+
 impl World {
     pub(super) fn make_container(&mut self) {
         let number = self.containers.len();
@@ -130,6 +151,7 @@ impl World {
             origin,
             tty: chain.is_none() && self.rand.chance(1, 5),
             running: false,
+            dying: false,
             started_once: false,
             removed: false,
             exited_at_ns: None,
@@ -147,17 +169,19 @@ impl World {
     /// The next thing a container does.
     pub(super) fn step_container(&mut self, number: usize) {
         let container = &self.containers[number];
-        if self.quiet || container.removed {
+        if container.removed || (self.quiet && !container.dying) {
             return;
         }
         let exits = container.habits.exits;
-        if !container.running {
+        if container.dying {
+            self.die(number);
+        } else if !container.running {
             match self.rand.within(0..10) {
                 0 if container.started_once => return self.remove(number),
                 1..5 => self.start_container(number),
                 _ => {}
             }
-        } else if self.strikes(exits) && !self.has_unwritten(number) {
+        } else if self.strikes(exits) {
             self.exit(number);
         } else if self.strikes(10) {
             self.rename_container(number);
@@ -186,11 +210,6 @@ impl World {
         self.tell_event(number, "start");
     }
 
-    /// dockerd tells of an exit when its log is written.
-    fn has_unwritten(&self, number: usize) -> bool {
-        self.containers[number].chain.as_ref().is_some_and(|chain| !chain.waiting.is_empty())
-    }
-
     fn exit(&mut self, number: usize) {
         // Of a TTY the Engine sends bare bytes: a line without newline and the next one can't be told apart.
         let tty = self.containers[number].tty;
@@ -210,8 +229,19 @@ impl World {
             let channel = self.pick_channel(number);
             self.print_line(number, channel, 30, false);
         }
+        self.containers[number].dying = true;
+        self.die(number);
+    }
+
+    /// The second half of an exit: dockerd tells of it when the log is written.
+    fn die(&mut self, number: usize) {
+        let unwritten = self.containers[number].chain.as_ref().is_some_and(|chain| !chain.waiting.is_empty());
+        if unwritten {
+            return;
+        }
         let now_ns = self.now_ns();
         let container = &mut self.containers[number];
+        container.dying = false;
         container.running = false;
         // Nothing of the next life is as old as that.
         let newest =
@@ -353,6 +383,9 @@ impl World {
     pub(super) fn finish_lines(&mut self, number: usize) {
         for channel in 0..2 {
             self.finish_line(number, channel);
+        }
+        if self.containers[number].dying {
+            self.later(5_000_000, Happening::Container(number));
         }
     }
 
