@@ -254,6 +254,24 @@ fn a_crash_repeats_nothing() -> Result<()> {
     agent.stop()
 }
 
+/// `capturer quickstart | head -1`: whoever stops reading must not tear down what captures.
+#[test]
+fn a_quickstart_whose_reader_went_away_ends_well() -> Result<()> {
+    let home = Home::new()?;
+    let (reader, pipe) = std::io::pipe()?;
+    drop(reader);
+    let mut command = Command::new(program());
+    command.args(["quickstart", "--seconds", "2", "--admin", "", "--socket", "/nonexistent/docker.sock"]);
+    command.arg("--directory").arg(home.output_dir()).stdin(Stdio::null()).stdout(pipe);
+    let mut child = Killed(command.spawn()?);
+    drop(command);
+    assert_eq!(child.ended()?.code(), Some(0));
+    let files = fs::read_dir(home.output_dir())?.flatten();
+    let written = files.filter(|file| file.path().extension().is_some_and(|end| end == "ndjson"));
+    ensure!(written.count() == 3, "the demonstration's three logs were not captured");
+    Ok(())
+}
+
 #[test]
 fn a_port_in_use_is_69() -> Result<()> {
     let home = Home::new()?;
