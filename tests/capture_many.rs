@@ -96,7 +96,10 @@ fn resume_on_a_large_log(version: EngineVersion) -> Result<()> {
         Ok(())
     })?;
     let each = (engine.cpu_seconds()? - cpu) / (rotations()? - before) as f64;
-    println!("a resume on a log of {} MB costs dockerd {each:.4} CPU-s", fs::metadata(&log)?.len() / 1_000_000);
+    println!(
+        "a resume on a log of {} MB costs dockerd {each:.4} CPU-s",
+        fs::metadata(&log)?.len() / 1_000_000
+    );
     ensure!(each < 0.1, "{each} CPU-s a resume");
     agent.stop()
 }
@@ -109,7 +112,8 @@ fn total(agent: &Agent, key: &str) -> Result<u64> {
 fn rotations_leave_nothing(version: EngineVersion) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;
-    let agent = home.start(&config(&home, &engine, Reading { rotation: "2s", timeout: "30s", ..Reading::API }))?;
+    let agent =
+        home.start(&config(&home, &engine, Reading { rotation: "2s", timeout: "30s", ..Reading::API }))?;
     for number in 0..50 {
         engine.run(&RunSpec::sh("while sleep 1; do echo tick; done").name(&format!("ticks-{number}")))?;
     }
@@ -119,7 +123,10 @@ fn rotations_leave_nothing(version: EngineVersion) -> Result<()> {
             let (streams, held) = (agent.streams()?, agent.held()?);
             let resting = streams.iter().filter(|row| row["operation"] == "read of a connection").count();
             let rotated = streams.iter().filter(|row| row["rotations"].as_u64() >= Some(rotations)).count();
-            ensure!(streams.len() == 50 && resting == 50 && rotated == 50, "{resting} rest, {rotated} rotated");
+            ensure!(
+                streams.len() == 50 && resting == 50 && rotated == 50,
+                "{resting} rest, {rotated} rotated"
+            );
             let operations: serde_json::Value = serde_json::from_str(&agent.get("/api/v1/streams")?)?;
             ensure!(agent.held()? == held, "in motion");
             Ok((held, operations["operations"].as_u64()))
