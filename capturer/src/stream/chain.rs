@@ -119,9 +119,13 @@ impl Chain {
         match &start {
             Start::Oldest => {}
             Start::Live | Start::End => drop(found.drain(..found.len() - 1)),
-            Start::Resume(cursor) => match found.iter().position(|file| is_at(file, cursor)) {
-                Some(at) => drop(found.drain(..at)),
-                None => changes.resume_lost = true,
+            Start::Resume(cursor) => match find(&found, cursor) {
+                Place::Same(at) => drop(found.drain(..at)),
+                Place::Truncated(at) => {
+                    changes.truncated = Some((0, found[at].len));
+                    drop(found.drain(..at));
+                }
+                Place::Nowhere => changes.resume_lost = true,
             },
         }
         self.links.extend(found.into_iter().map(link));
@@ -129,14 +133,13 @@ impl Chain {
         let Some(first) = self.links.front_mut() else { return changes };
         match start {
             Start::End => first.offset = first.len,
-            Start::Resume(cursor) if !changes.resume_lost => {
+            Start::Resume(cursor) if !changes.resume_lost && changes.truncated.is_none() => {
                 first.offset = cursor.offset;
                 self.delivered_to = cursor.skip.map(|skip| cursor.offset + skip);
             }
             _ => {}
         }
         self.mark_front();
-        changes.truncated = self.rewritten();
         changes
     }
 
@@ -329,8 +332,29 @@ fn is_same(file: &FoundFile, id: FileId, head: &HeadPrint) -> bool {
 /// the nanosecond.
 const HEAD_BYTES_PROOF: u32 = 50;
 
-fn is_at(file: &FoundFile, cursor: &FileCursor) -> bool {
-    is_same(file, cursor.file, &cursor.head)
+/// Where a saved position is now.
+enum Place {
+    /// In this file.
+    Same(usize),
+    /// This is its file, but it was truncated and written anew; nobody has a copy.
+    Truncated(usize),
+    /// Its file is gone.
+    Nowhere,
+}
+
+fn find(found: &[FoundFile], cursor: &FileCursor) -> Place {
+    if let Some(at) = found.iter().position(|file| is_same(file, cursor.file, &cursor.head)) {
+        return Place::Same(at);
+    }
+    // Without a birth time it may as well be another file with the same number.
+    let truncated =
+        found.iter().position(|file| file.rank == 0 && file.id == cursor.file && cursor.file.birth_ns != 0);
+    let Some(truncated) = truncated else { return Place::Nowhere };
+    // Rotation by copying first left its content in a sibling.
+    let is_copy = |file: &FoundFile| {
+        file.rank > 0 && cursor.head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(&cursor.head)
+    };
+    found.iter().position(is_copy).map_or(Place::Truncated(truncated), Place::Same)
 }
 
 #[cfg(test)]

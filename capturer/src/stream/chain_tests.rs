@@ -173,3 +173,22 @@ fn the_end_of_a_finished_file_is_the_beginning_of_the_next() {
     let Cursor::File(cursor) = chain.cursor(None, [None, None]) else { panic!() };
     assert_eq!((cursor.file.inode, cursor.offset), (2, 0));
 }
+
+/// Without this a restart after logrotate's copytruncate delivered the copy from its beginning, all of it twice.
+#[test]
+fn a_file_truncated_while_the_agent_did_not_run_goes_on_in_its_copy() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    chain.links[0].offset = 60;
+    let Cursor::File(cursor) = chain.cursor(None, [None; 2]) else { panic!("it has read something") };
+
+    let mut chain = Chain::new(Start::Resume(cursor.clone()));
+    let found = vec![file(0, 1, &content('b')), file(1, 2, &content('a')), file(2, 3, &content('0'))];
+    assert_eq!(chain.on_scan(found), Changes::default());
+    assert_eq!((inodes(&chain), chain.position()), (vec![2, 1], 60));
+
+    let mut chain = Chain::new(Start::Resume(cursor));
+    let changes = chain.on_scan(vec![file(0, 1, &content('b')), file(1, 2, &content('0'))]);
+    assert_eq!(changes, Changes { truncated: Some((0, 100)), ..Changes::default() });
+    assert_eq!((inodes(&chain), chain.position()), (vec![1], 0));
+}

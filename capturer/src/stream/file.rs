@@ -37,8 +37,8 @@ pub struct FileSource {
     scan_again: bool,
     /// The files were listed once.
     opened: bool,
-    /// The read in flight.
-    reading: Option<FileNo>,
+    /// The read in flight, and from where.
+    reading: Option<(FileNo, u64)>,
     /// Capacity of the next read; larger than usual only for a record that did not fit.
     read_bytes: usize,
     /// When the container last exited: a line open since before will not be continued.
@@ -244,7 +244,7 @@ impl FileSource {
         }
         let Some(buffer) = cx.credit.file_read(self.read_bytes) else { return };
         front.unread = false;
-        self.reading = Some(file);
+        self.reading = Some((file, front.offset));
         cx.act(Action::ReadFile { stream: self.stream, file, offset: front.offset, buffer });
     }
 
@@ -264,9 +264,14 @@ impl FileSource {
         cx: &mut Context<'_>,
         told: &mut Vec<Told>,
     ) {
-        self.reading = None;
+        let from = self.reading.take().map_or(0, |(_, offset)| offset);
         cx.credit.file_read_done();
         let count = match result {
+            Ok(_) if self.chain.links.front().is_none_or(|front| front.offset != from) => {
+                // Truncated meanwhile: what came stands at another place now, if it stands anywhere.
+                cx.credit.give_back(buffer, 0);
+                return self.go_on(cx, told);
+            }
             Ok(count) => count,
             Err(error) => {
                 cx.credit.give_back(buffer, 0);
@@ -274,15 +279,16 @@ impl FileSource {
                 return;
             }
         };
-        if let Some(len) = file_len {
-            let truncated = self.chain.on_short(len);
-            if truncated.is_some() {
-                self.assembler.reset();
-            }
-            self.declare_truncation(truncated, cx);
+        if let Some(truncated) = file_len.and_then(|len| self.chain.on_short(len)) {
+            self.assembler.reset();
+            self.declare_truncation(Some(truncated), cx);
+            cx.credit.give_back(buffer, 0);
+            return self.go_on(cx, told);
         }
         let full = count == buffer.capacity();
-        if full && let Some(front) = self.chain.links.front_mut() {
+        // A read may bring less than there is.
+        let short = file_len.is_some_and(|len| len > from + count as u64);
+        if let Some(front) = self.chain.links.front_mut().filter(|_| full || short) {
             front.unread = true;
         }
         self.decode(buffer, full, cx, told);
