@@ -55,6 +55,21 @@ pub struct FileCursor {
     /// delivered already. Zero but while a long line is open on the other channel.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skip: [u64; 2],
+    /// How far reading had come, if that is another file: a line is open that began in `file`. Should that be gone at
+    /// the next start, it goes on here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<FilePlace>,
+}
+
+/// A place in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilePlace {
+    /// The file.
+    pub file: FileId,
+    /// What its head looks like.
+    pub head: HeadPrint,
+    /// Byte offset in it.
+    pub offset: u64,
 }
 
 fn is_zero(skip: &[u64; 2]) -> bool {

@@ -204,7 +204,9 @@ impl Checker {
             let rest = line.gone && line.text.len() >= PIECE_BYTES && is_from_piece_on(&line.text, message);
             line.time_ns == time && (whole || rest)
         };
-        if let Some(at) = lines[next..].iter().position(is_it) {
+        // Empty lines look alike: the next one that is due before one that is gone.
+        let due = lines[next..].iter().position(|line| !line.gone).filter(|at| is_it(&lines[next + at]));
+        if let Some(at) = due.or_else(|| lines[next..].iter().position(is_it)) {
             return (next + at) as u32;
         }
         let shown = |text: &[u8]| {

@@ -9,9 +9,9 @@
 //! incomplete is read again. A quiet file costs nothing: it is read when inotify says that it grew.
 
 use super::Told;
-use super::chain::{Chain, Changes, Handle, Start};
+use super::chain::{Chain, Changes, Handle, Link, Start};
 use crate::capture::io::{Action, FileError, FileNo, FoundFile, OpenedFile};
-use crate::capture::support::Context;
+use crate::capture::support::{Context, Timer};
 use crate::decode::assemble::{Assembler, Lines};
 use crate::decode::{DecodeError, Step, json_line, line};
 use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
@@ -22,6 +22,20 @@ use crate::status::StreamRow;
 
 /// Files opened ahead of the one being read, so that a rotation can't take them away.
 const OPEN_AHEAD: usize = 8;
+/// A program goes on writing to a log that was renamed until it is told (logrotate's postrotate) and opens its new one.
+/// dockerd closes before it renames.
+const WRITER_GRACE_MS: u64 = 5_000;
+
+/// How far the first file is on its way to being finished.
+#[derive(Debug, PartialEq, Eq)]
+enum Ending {
+    /// It may grow.
+    No,
+    /// It was renamed and read to its end; its writer may still go on until then.
+    Grace(u64),
+    /// The time is over; one more look.
+    LastLook,
+}
 
 /// See the module's head.
 #[derive(Debug)]
@@ -41,6 +55,9 @@ pub struct FileSource {
     reading: Option<(FileNo, u64)>,
     /// Capacity of the next read; larger than usual only for a record that did not fit.
     read_bytes: usize,
+    /// Its writer goes on for a while after a rename: a followed path, not a container.
+    renamed_while_written: bool,
+    ending: Ending,
     /// When the container last exited: a line open since before will not be continued.
     exited_at_ns: Option<i64>,
     /// It begins at the end of what is there.
@@ -73,11 +90,19 @@ impl FileSource {
             opened: false,
             reading: None,
             read_bytes: READ_BYTES,
+            renamed_while_written: false,
+            ending: Ending::No,
             exited_at_ns: None,
             start_is_end,
             gone: false,
             drained: false,
         }
+    }
+
+    /// The file of a program that goes on writing for a while after a rename.
+    pub fn renamed_while_written(mut self) -> FileSource {
+        self.renamed_while_written = true;
+        self
     }
 
     /// Begins, or begins again after a failure. Files are opened at once, so that nothing that happens before the first
@@ -302,7 +327,8 @@ impl FileSource {
         };
         // Whatever happened since the read was armed (growth, rotation, removal) has set `unread` again.
         let at_end = !front.unread;
-        let (offset, final_end) = (front.offset, at_end && (front.settled || self.gone));
+        let settled = front.settled && (!self.has_grace(front) || self.ending == Ending::LastLook);
+        let (offset, mut final_end) = (front.offset, at_end && (settled || self.gone));
         if offset == 0 {
             self.chain.saw_head(&buffer);
         }
@@ -311,6 +337,11 @@ impl FileSource {
         }
         let mut lines = Lines::default();
         let mut used = self.decode_lines(&buffer, &mut lines, cx);
+        if used > 0 && self.ending != Ending::No {
+            // Its writer still goes on.
+            self.ending = Ending::No;
+            final_end = self.gone && final_end;
+        }
         if final_end && used < buffer.len() {
             used = self.decode_rest(&buffer, used, &mut lines, cx);
         }
@@ -393,15 +424,47 @@ impl FileSource {
         buffer.len()
     }
 
+    /// Only the newest rotated file may still be written.
+    fn has_grace(&self, link: &Link) -> bool {
+        self.renamed_while_written && link.found.rank == 1 && !link.found.compressed
+    }
+
+    /// The first file was read to its end and renamed. Returns whether its writer may still go on.
+    fn waits_for_writer(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(front) = self.chain.links.front() else { return false };
+        if self.gone || !self.has_grace(front) {
+            return false;
+        }
+        match self.ending {
+            Ending::No => self.ending = Ending::Grace(cx.now.mono_ms + WRITER_GRACE_MS),
+            Ending::Grace(until) if until <= cx.now.mono_ms => {
+                self.ending = Ending::LastLook;
+                self.chain.links[0].unread = true;
+            }
+            Ending::Grace(_) => {}
+            Ending::LastLook => return false,
+        }
+        if let Ending::Grace(until) = self.ending {
+            cx.timers.set_earlier(Timer::Stream(self.stream), until);
+        }
+        true
+    }
+
+    /// A deadline may have come.
+    pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.go_on(cx, told);
+    }
+
     /// Finishes files that are read to their end, and the source when none is left.
     fn go_on(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         while let Some(front) = self.chain.links.front() {
             let more = self.chain.links.len() > 1;
             let read_to_end =
                 matches!(front.handle, Handle::Open(_)) && !front.unread && self.reading.is_none();
-            if !read_to_end || !(front.settled && more || self.gone) {
+            if !read_to_end || !(front.settled && more || self.gone) || self.waits_for_writer(cx) {
                 break;
             }
+            self.ending = Ending::No;
             if let Some(file) = self.chain.finish_front() {
                 cx.act(Action::CloseFile { file });
             }

@@ -291,7 +291,7 @@ impl Stream {
             return;
         }
         self.with_source(cx, |kind, cx, told| match kind {
-            Kind::File(_) => {}
+            Kind::File(file) => file.on_timer(cx, told),
             Kind::Api(api) => api.on_timer(cx, told),
         });
     }

@@ -31,6 +31,7 @@ pub(super) struct FollowedPath {
     newest_ns: i64,
     quiet_until_us: u64,
     pause_us: u64,
+    rotates_at_us: u64,
     rotating: bool,
     /// It was rotated before anybody followed it: what its writer still adds is not asked for either.
     forgiven: bool,
@@ -75,6 +76,7 @@ impl World {
                 newest_ns: 0,
                 quiet_until_us: 0,
                 pause_us: *self.rand.pick(&[5_000, 100_000, 1_000_000]),
+                rotates_at_us: self.rand.within(1_000_000..20_000_000),
                 rotating: false,
                 forgiven: false,
             };
@@ -90,10 +92,12 @@ impl World {
         }
         let path = &self.paths[number];
         if self.now_us >= path.quiet_until_us {
-            let rotates = path.rotation != Rotation::Never && !path.rotating;
+            let rotates =
+                path.rotation != Rotation::Never && !path.rotating && self.now_us >= path.rotates_at_us;
             if path.node.is_none() {
                 self.create_path(number);
-            } else if rotates && self.rand.chance(1, 40) {
+            } else if rotates {
+                self.paths[number].rotates_at_us = self.now_us + self.rand.within(200_000..20_000_000);
                 self.rotate_path(number);
             } else {
                 for _ in 0..*self.rand.pick(&[1, 1, 1, 5, 50]) {
@@ -106,12 +110,19 @@ impl World {
         self.later(pause, Happening::Path(number));
     }
 
+    /// Its writer opens it.
     fn create_path(&mut self, number: usize) {
+        let node = self.make_live(number);
+        self.paths[number].node = Some(node);
+    }
+
+    fn make_live(&mut self, number: usize) -> Node {
         let path = self.paths[number].path.clone();
-        if self.disk.node(&path).is_none() {
-            self.paths[number].node = Some(self.disk.create(&path, self.now_ns()));
+        self.disk.node(&path).unwrap_or_else(|| {
+            let node = self.disk.create(&path, self.now_ns());
             self.notify(&path, Change::Made);
-        }
+            node
+        })
     }
 
     fn write_path(&mut self, number: usize) {
@@ -188,6 +199,9 @@ impl World {
                 self.notify(&path, Change::Gone);
                 self.notify(&format!("{path}.1"), Change::Made);
                 self.paths[number].rotating = true;
+                if self.rand.chance(1, 2) {
+                    self.make_live(number);
+                }
                 // The writer goes on in the renamed file until it is told.
                 let delay = self.delay(20_000, 3_000_000);
                 self.later(delay, Happening::PathRotated(number));
