@@ -271,9 +271,7 @@ mod tests {
     /// Without this an output file could be made anywhere on the host.
     #[test]
     fn templates_stay_beneath_their_directory() {
-        for good in
-            ["{container_name}.ndjson", "a/b", "{image}/{container_id}", "..a", "a..b", "{path}"]
-        {
+        for good in ["{container_name}.ndjson", "a/b", "{image}/{container_id}", "..a", "a..b", "{path}"] {
             assert!(file_template(good).is_ok(), "{good}");
         }
         for bad in [
