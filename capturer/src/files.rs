@@ -296,10 +296,19 @@ fn open(directory: &str, found: &FoundFile, data_dir: &Path) -> Result<(OwnedFd,
     if id != found.id {
         return Err(FileError::Changed(format!("{directory}/{}", found.name)));
     }
-    if found.compressed {
-        return decompress(file, data_dir, &format!("{directory}/{}", found.name));
+    let (file, opened) = if found.compressed {
+        decompress(file, data_dir, &format!("{directory}/{}", found.name))?
+    } else {
+        (file, OpenedFile { len, damaged: false })
+    };
+    // Without birth times the number alone does not tell it from a file that got the same one since.
+    let mut head = vec![0; found.head.len()];
+    let read =
+        rustix::io::pread(&file, &mut head, 0).map_err(|errno| classify(errno, &found.name, &found.name))?;
+    if head[..read] != found.head {
+        return Err(FileError::Changed(format!("{directory}/{}", found.name)));
     }
-    Ok((file, OpenedFile { len, damaged: false }))
+    Ok((file, opened))
 }
 
 /// Unpacks an archive into a nameless file of the data directory, which then is read like any other. What is damaged
@@ -412,6 +421,10 @@ mod tests {
         assert_eq!(open(directory, &found, dir.path()).unwrap().1, OpenedFile { len: 3, damaged: false });
         std::fs::rename(dir.path().join("l"), dir.path().join("l.1")).unwrap();
         std::fs::write(dir.path().join("l"), "two").unwrap();
+        assert!(matches!(open(directory, &found, dir.path()), Err(FileError::Changed(_))));
+        // The same inode with another content, as a reused number looks where there are no birth times.
+        let found = scan(directory, "l").unwrap().into_iter().find(|file| file.rank == 0).unwrap();
+        std::fs::write(dir.path().join("l"), "three").unwrap();
         assert!(matches!(open(directory, &found, dir.path()), Err(FileError::Changed(_))));
     }
 

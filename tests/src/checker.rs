@@ -182,8 +182,8 @@ impl Checker {
         out
     }
 
-    /// Which line this is: the next one that looks so. Lines are told apart by text and time; text holds its number
-    /// but for empty lines.
+    /// Which line this is: the next one that looks so. Each line's text holds its number; empty ones have a time of
+    /// their own, or are in files of which nothing gets lost.
     fn find(
         &self,
         sink: usize,
@@ -200,13 +200,11 @@ impl Checker {
             let cut = line.text.len() > self.line_bytes_max;
             let expected = &line.text[..line.text.len().min(self.line_bytes_max)];
             let whole = line.whole && cut == truncated && expected == message;
-            // The file with its first pieces is gone: what is left of it is not known from a line.
-            let rest = line.gone && line.text.len() >= PIECE_BYTES && is_from_piece_on(&line.text, message);
+            // Files with some of its pieces are gone: what is left of it is not known from a line.
+            let rest = line.gone && line.text.len() >= PIECE_BYTES && is_of_pieces(&line.text, message);
             line.time_ns == time && (whole || rest)
         };
-        // Empty lines look alike: the next one that is due before one that is gone.
-        let due = lines[next..].iter().position(|line| !line.gone).filter(|at| is_it(&lines[next + at]));
-        if let Some(at) = due.or_else(|| lines[next..].iter().position(is_it)) {
+        if let Some(at) = lines[next..].iter().position(is_it) {
             return (next + at) as u32;
         }
         let shown = |text: &[u8]| {
@@ -256,6 +254,11 @@ impl Checker {
         assert_eq!((&key, seq), (&batch.source.key, batch.seq), "the world acknowledges in order");
         delivered.acked.insert(self.by_key[&key], state);
         self.cursors.insert((key, name), batch.end.clone());
+    }
+
+    /// The stream has ended for good: should it come again, it begins anew.
+    pub(crate) fn on_forgotten(&mut self, key: &StreamKey) {
+        self.cursors.retain(|(of, _), _| of != key);
     }
 
     /// The core wants this saved.
@@ -384,10 +387,16 @@ impl Checker {
     }
 }
 
-/// The message is a long line from one of its later pieces on, maybe cut or not gone on with.
-fn is_from_piece_on(text: &[u8], message: &[u8]) -> bool {
-    let mut starts = (PIECE_BYTES..=text.len()).step_by(PIECE_BYTES);
-    starts.any(|start| text[start..].starts_with(message))
+/// The message is some pieces of a long line, in order: files with others are gone. The last may be cut.
+fn is_of_pieces(text: &[u8], message: &[u8]) -> bool {
+    let mut left = message;
+    for piece in text.chunks(PIECE_BYTES) {
+        left = left.strip_prefix(piece).unwrap_or(left);
+        if piece.starts_with(left) {
+            return true;
+        }
+    }
+    false
 }
 
 /// A message as the process printed it.

@@ -73,6 +73,8 @@ pub struct Discovery {
     changed: BTreeSet<String>,
     /// Containers told as found.
     known: BTreeSet<String>,
+    /// Of those, found since the list under way was asked for: it may be too old to name them.
+    found_since: BTreeSet<String>,
     /// State at the last list, by container.
     listed: BTreeMap<String, String>,
     list_at_ms: u64,
@@ -92,6 +94,7 @@ impl Discovery {
             questions: BTreeMap::new(),
             changed: BTreeSet::new(),
             known: BTreeSet::new(),
+            found_since: BTreeSet::new(),
             listed: BTreeMap::new(),
             list_at_ms: 0,
             failures: 0,
@@ -128,6 +131,7 @@ impl Discovery {
         self.list_at_ms = cx.now.mono_ms + cx.settings.container_monitor.list_interval.as_millis() as u64;
         cx.timers.set_earlier(Timer::Discovery, self.list_at_ms);
         if !self.questions.values().any(|question| *question == Question::List) {
+            self.found_since.clear();
             self.ask(Question::List, docker::LIST.to_owned(), cx);
         }
     }
@@ -290,6 +294,7 @@ impl Discovery {
     fn forget(&mut self, id: &str, told: &mut Vec<Told>) {
         self.changed.remove(id);
         self.listed.remove(id);
+        self.found_since.remove(id);
         if self.known.remove(id) {
             told.push(Told::Gone(id.to_owned()));
         }
@@ -360,7 +365,8 @@ impl Discovery {
             }
             listed.insert(row.id, row.state);
         }
-        let gone: Vec<String> = self.known.iter().filter(|id| !listed.contains_key(*id)).cloned().collect();
+        let is_gone = |id: &&String| !listed.contains_key(*id) && !self.found_since.contains(*id);
+        let gone: Vec<String> = self.known.iter().filter(is_gone).cloned().collect();
         for id in gone {
             self.forget(&id, told);
         }
@@ -370,7 +376,9 @@ impl Discovery {
 
     fn on_inspect(&mut self, inspect: Inspect, cx: &Context<'_>, told: &mut Vec<Told>) {
         if is_selected(&cx.settings.container_monitor.select, &inspect) {
-            self.known.insert(inspect.id.clone());
+            if self.known.insert(inspect.id.clone()) {
+                self.found_since.insert(inspect.id.clone());
+            }
             told.push(Told::Container(Box::new(inspect)));
         } else if self.known.remove(&inspect.id) {
             told.push(Told::Gone(inspect.id));

@@ -273,7 +273,7 @@ impl ApiSource {
 
     fn plan_rotation(&mut self, cx: &mut Context<'_>) {
         let rotation = &cx.settings.container_monitor.rotation;
-        if !self.answer.follow || !rotation.enabled {
+        if !self.answer.follow {
             return;
         }
         // Jitter only to the early side: fifty streams must not reopen together, and none may be late.
@@ -295,6 +295,10 @@ impl ApiSource {
             return;
         }
         let rotation = &cx.settings.container_monitor.rotation;
+        if !rotation.enabled && !cx.pool.anyone_waits() {
+            // Without rotation a connection lives on, but not while others wait for its slot.
+            return self.plan_rotation(cx);
+        }
         cx.pool.rotated(cx.now.mono_ms + rotation.pause_between_rotations.as_millis() as u64);
         self.answer.rotate_at_ms = None;
         self.rotations += 1;

@@ -58,6 +58,8 @@ pub struct FileSource {
     /// Its writer goes on for a while after a rename: a followed path, not a container.
     renamed_while_written: bool,
     ending: Ending,
+    /// An exit that was told; it counts when the files were listed once more, for a rotation may have come before it.
+    exit_told_ns: Option<i64>,
     /// When the container last exited: a line open since before will not be continued.
     exited_at_ns: Option<i64>,
     /// It begins at the end of what is there.
@@ -92,6 +94,7 @@ impl FileSource {
             read_bytes: READ_BYTES,
             renamed_while_written: false,
             ending: Ending::No,
+            exit_told_ns: None,
             exited_at_ns: None,
             start_is_end,
             gone: false,
@@ -160,7 +163,8 @@ impl FileSource {
         told: &mut Vec<Told>,
     ) {
         self.scanning = false;
-        if std::mem::take(&mut self.scan_again) {
+        let latest = !std::mem::take(&mut self.scan_again);
+        if !latest {
             self.scan(cx);
         }
         match result {
@@ -178,6 +182,13 @@ impl FileSource {
                 self.declare(&changes, cx);
             }
             Err(error) => told.push(unreadable(&error)),
+        }
+        if latest && self.exit_told_ns != self.exited_at_ns {
+            self.exited_at_ns = self.exit_told_ns;
+            // The last bytes may have come without a wake-up of their own, and open lines can be closed.
+            if let Some(last) = self.chain.links.back_mut() {
+                last.unread = true;
+            }
         }
         self.open_ahead(cx);
         self.go_on(cx, told);
@@ -300,6 +311,9 @@ impl FileSource {
             Ok(count) => count,
             Err(error) => {
                 cx.credit.give_back(buffer, 0);
+                if let Some(front) = self.chain.links.front_mut() {
+                    front.unread = true;
+                }
                 told.push(Told::Failed(StreamError::ReadFailed, error.to_string()));
                 return;
             }
@@ -327,7 +341,12 @@ impl FileSource {
         };
         // Whatever happened since the read was armed (growth, rotation, removal) has set `unread` again.
         let at_end = !front.unread;
-        let settled = front.settled && (!self.has_grace(front) || self.ending == Ending::LastLook);
+        let settled = front.settled
+            && match self.ending {
+                Ending::No => !self.has_grace(front),
+                Ending::Grace(_) => false,
+                Ending::LastLook => true,
+            };
         let (offset, mut final_end) = (front.offset, at_end && (settled || self.gone));
         if offset == 0 {
             self.chain.saw_head(&buffer);
@@ -432,12 +451,13 @@ impl FileSource {
     /// The first file was read to its end and renamed. Returns whether its writer may still go on.
     fn waits_for_writer(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(front) = self.chain.links.front() else { return false };
-        if self.gone || !self.has_grace(front) {
+        if self.gone {
             return false;
         }
         match self.ending {
+            Ending::No if !self.has_grace(front) => return false,
             Ending::No => self.ending = Ending::Grace(cx.now.mono_ms + WRITER_GRACE_MS),
-            Ending::Grace(until) if until <= cx.now.mono_ms => {
+            Ending::Grace(until) if until <= cx.now.mono_ms || front.found.rank > 1 => {
                 self.ending = Ending::LastLook;
                 self.chain.links[0].unread = true;
             }
@@ -489,12 +509,9 @@ impl FileSource {
 
     /// When the container last exited.
     pub fn set_exited(&mut self, at_ns: Option<i64>, cx: &mut Context<'_>, told: &mut Vec<Told>) {
-        if at_ns.is_some() && at_ns != self.exited_at_ns {
-            self.exited_at_ns = at_ns;
-            // Look once more: the last bytes may have come without a wake-up of their own, and open lines can be closed.
-            if let Some(last) = self.chain.links.back_mut() {
-                last.unread = true;
-            }
+        if at_ns.is_some() && at_ns != self.exit_told_ns {
+            self.exit_told_ns = at_ns;
+            self.scan(cx);
         }
         self.go_on(cx, told);
     }

@@ -156,7 +156,12 @@ impl Stream {
     }
 
     fn may_read(&self) -> bool {
-        self.state != State::Found && !self.held && self.batches_out < STREAM_BATCHES_MAX
+        let reads = match self.state {
+            State::Following => true,
+            State::Draining => self.retry_at_ms.is_none(),
+            State::Found | State::Opening | State::Waiting | State::Closed => false,
+        };
+        reads && !self.held && self.batches_out < STREAM_BATCHES_MAX
     }
 
     /// Whether it would read on at once if there were room for buffers.
@@ -298,9 +303,13 @@ impl Stream {
 
     fn retry(&mut self, cause: &str, cx: &mut Context<'_>) {
         self.retry_at_ms = None;
-        if self.state == State::Waiting {
-            self.change(Change::Retry, cause, cx);
-            self.open(cx);
+        match self.state {
+            State::Waiting => {
+                self.change(Change::Retry, cause, cx);
+                self.open(cx);
+            }
+            State::Draining => self.pump(cx),
+            State::Found | State::Opening | State::Following | State::Closed => {}
         }
     }
 
@@ -364,6 +373,11 @@ impl Stream {
 
     fn failed(&mut self, error: StreamError, text: &str, cx: &mut Context<'_>) {
         cx.metrics.stream_error(error);
+        if self.state == State::Draining {
+            // What is left is still tried, but not at once.
+            text.clone_into(&mut self.last_error);
+            return self.back_off(cx);
+        }
         if !matches!(self.state, State::Opening | State::Following) {
             return;
         }

@@ -294,6 +294,7 @@ impl World {
 
     /// Something happened to a container.
     pub(super) fn tell_event(&mut self, number: usize, action: &str) {
+        self.note(format!("container {number} {}: {action}", self.containers[number].id));
         if self.strikes(self.faults.events_lost) || self.engine.health == Health::Down {
             return;
         }

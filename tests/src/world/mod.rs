@@ -198,7 +198,7 @@ impl World {
     /// # Panics
     /// With an invariant's name, if one does not hold.
     pub fn run(mut self) -> Outcome {
-        let faulty_us = 1_000_000 * self.rand.within(5..40);
+        let faulty_us = 1_000_000 * self.rand.within(3..25);
         for _ in 0..self.faults.crashes {
             let (at, actions) = (self.rand.within(0..faulty_us), self.rand.within(0..40));
             self.at(at, Happening::CrashSoon(actions));
@@ -244,7 +244,7 @@ impl World {
 
     /// Nothing is read while nobody prints: what goes on is lists, looks at patterns, rotations of connections.
     fn stays_idle(&mut self) {
-        let settle = self.now_us + 5_000_000;
+        let settle = self.now_us + 15_000_000;
         self.run_until(settle);
         let before = self.run.as_ref().map_or(0, |run| run.file_reads_total);
         let until = self.now_us + 10_000_000;
@@ -487,6 +487,12 @@ impl Drop for World {
         }
         for line in &self.last {
             eprintln!("{line}");
+        }
+        if let Some(run) = &self.run {
+            for row in run.capture.snapshot(self.now()).streams {
+                let (key, state, cause, operation) = (row.key, row.state, row.cause, row.operation);
+                eprintln!("{key}: {state} ({cause}) {operation} {:?} {}", row.lag_bytes, row.position);
+            }
         }
         let seed = self.seed;
         eprintln!("seed {seed}, {} happenings; {:?}", self.steps, self.drawn);

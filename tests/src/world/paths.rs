@@ -59,13 +59,9 @@ impl World {
                 FileFormat::Raw => false,
                 FileFormat::Auto => self.rand.chance(1, 2),
             };
-            let rotations = [
-                Rotation::Never,
-                Rotation::Rename,
-                Rotation::Rename,
-                Rotation::CopyTruncate,
-                Rotation::Remove,
-            ];
+            // Without birth times a truncated file can't be told from another one with its inode's number.
+            let copies = if self.disk.no_birth_times { Rotation::Rename } else { Rotation::CopyTruncate };
+            let rotations = [Rotation::Never, Rotation::Rename, Rotation::Rename, copies, Rotation::Remove];
             let followed = FollowedPath {
                 path,
                 origin,
@@ -75,7 +71,7 @@ impl World {
                 part: None,
                 newest_ns: 0,
                 quiet_until_us: 0,
-                pause_us: *self.rand.pick(&[5_000, 100_000, 1_000_000]),
+                pause_us: *self.rand.pick(&[30_000, 200_000, 1_000_000]),
                 rotates_at_us: self.rand.within(1_000_000..20_000_000),
                 rotating: false,
                 forgiven: false,
@@ -100,7 +96,7 @@ impl World {
                 self.paths[number].rotates_at_us = self.now_us + self.rand.within(200_000..20_000_000);
                 self.rotate_path(number);
             } else {
-                for _ in 0..*self.rand.pick(&[1, 1, 1, 5, 50]) {
+                for _ in 0..*self.rand.pick(&[1, 1, 1, 5, 20]) {
                     self.write_path(number);
                 }
             }
@@ -139,8 +135,9 @@ impl World {
         let line = self.checker.begin_line(origin, channel, time_ns);
         let mut text = format!("{origin}.{channel}.{index} ").into_bytes();
         match self.rand.within(0..10) {
-            // Not the first line: an empty one would not tell the format.
-            0 if index > 0 => text.clear(),
+            // Not the first line: an empty one would not tell the format. And one without a time only where nothing gets
+            // lost, for it looks like any other.
+            0 if index > 0 && (docker || self.paths[number].rotation == Rotation::Never) => text.clear(),
             1 => text.extend(self.filler(400)),
             _ => text.extend(self.filler(20)),
         }

@@ -9,7 +9,7 @@ use capturer::capture::Capture;
 use capturer::capture::io::{Action, BodyOutcome, Event, FileError, FileNo, FoundFile, OpenedFile};
 use capturer::checkpoint::Checkpoint;
 use capturer::metrics::{LossReason, Metrics};
-use capturer::record::StreamId;
+use capturer::record::{StreamId, StreamKey};
 use capturer::sink::FromSink;
 
 use super::disk::Node;
@@ -38,7 +38,8 @@ pub(super) struct Run {
     inotify: Pending,
     /// The files thread is busy until then, and its answers come not before that.
     files_us: (u64, u64),
-    closed_streams: BTreeSet<StreamId>,
+    /// Of streams that are attached.
+    keys: BTreeMap<StreamId, StreamKey>,
 }
 
 #[derive(Debug)]
@@ -103,7 +104,7 @@ impl Run {
             watched_sets: BTreeSet::new(),
             inotify: Pending::default(),
             files_us: (0, 0),
-            closed_streams: BTreeSet::new(),
+            keys: BTreeMap::new(),
         }
     }
 
@@ -162,13 +163,19 @@ impl World {
                 self.checker.lines_gone(gone);
             }
             Action::FindPaths { set } => self.ask_files(Work::FindPaths { set }),
-            Action::Attach(source) => self.send_to_sinks(|| Message::Attach(Arc::clone(&source))),
+            Action::Attach(source) => {
+                self.run_mut().keys.insert(source.id, source.key.clone());
+                self.send_to_sinks(|| Message::Attach(Arc::clone(&source)));
+            }
             Action::Send(batch) => {
                 self.run_mut().flow.on_send(&batch);
                 self.send_to_sinks(|| Message::Batch(Arc::clone(&batch)));
             }
             Action::Detach(stream) => {
-                self.run_mut().closed_streams.insert(stream);
+                let run = self.run_mut();
+                if let Some(key) = run.keys.remove(&stream) {
+                    self.checker.on_forgotten(&key);
+                }
                 self.send_to_sinks(|| Message::Detach(stream));
             }
             Action::StopSinks => self.send_to_sinks(|| Message::Stop),
@@ -258,7 +265,10 @@ impl World {
         if !self.disk.has_directory(directory) {
             return Err(FileError::NoDirectory(directory.to_owned()));
         }
-        let same = self.disk.found(&path, found.rank, found.compressed).is_some_and(|now| now.id == found.id);
+        let same = self
+            .disk
+            .found(&path, found.rank, found.compressed)
+            .is_some_and(|now| now.id == found.id && now.head.starts_with(&found.head));
         let Some(node) = self.disk.node(&path).filter(|_| same) else { return Err(FileError::Changed(path)) };
         self.disk.open(node);
         let len = self.disk.file(node).content.len() as u64;
@@ -374,6 +384,7 @@ impl World {
             self.note(brief_event(&event));
             self.deliver(event);
         }
+        self.watch_without_inotify();
     }
 
     /// Plans the next look at everything, where there is no inotify.

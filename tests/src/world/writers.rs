@@ -115,7 +115,7 @@ impl World {
         }
         let retain = *self.rand.pick(&[usize::MAX, 5_000, 400]);
         let habits = Habits {
-            pause_us: *self.rand.pick(&[3_000, 50_000, 400_000, 3_000_000]),
+            pause_us: *self.rand.pick(&[20_000, 80_000, 400_000, 3_000_000]),
             long_lines: *self.rand.pick(&[0, 0, 20, 200]),
             bursts: *self.rand.pick(&[0, 20, 100]),
             floods: if chain.is_none() { *self.rand.pick(&[0, 0, 3]) } else { 0 },
@@ -286,9 +286,9 @@ impl World {
     }
 
     /// Times of a channel never go back; against the other channel they step back by up to 11 ms.
-    fn next_time(&mut self, number: usize, channel: usize) -> i64 {
+    fn next_time(&mut self, number: usize, channel: usize, distinct: bool) -> i64 {
         let equal = self.containers[number].habits.equal_times;
-        let step = if self.strikes(equal) { 0 } else { self.rand.within(1..5_000) as i64 };
+        let step = if !distinct && self.strikes(equal) { 0 } else { self.rand.within(1..5_000) as i64 };
         let behind = self.rand.within(0..11_000_000) as i64;
         let now_ns = self.now_ns();
         let newest = &mut self.containers[number].channels[channel].newest_ns;
@@ -297,7 +297,7 @@ impl World {
     }
 
     fn print_line(&mut self, number: usize, channel: usize, len: usize, newline: bool) {
-        let time_ns = self.next_time(number, channel);
+        let time_ns = self.next_time(number, channel, len == 0);
         let origin = self.containers[number].origin;
         let index = self.checker.lines_begun(origin, channel);
         let line = self.checker.begin_line(origin, channel, Some(time_ns));
@@ -321,7 +321,7 @@ impl World {
 
     /// The first piece of a long line, whose rest comes later.
     fn open_line(&mut self, number: usize, channel: usize) {
-        let time_ns = self.next_time(number, channel);
+        let time_ns = self.next_time(number, channel, false);
         let origin = self.containers[number].origin;
         let index = self.checker.lines_begun(origin, channel);
         let line = self.checker.begin_line(origin, channel, Some(time_ns));
