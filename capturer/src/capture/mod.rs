@@ -123,6 +123,7 @@ impl Capture {
     /// Takes a fact.
     pub fn on_event(&mut self, now: Now, event: Event) {
         self.dispatch(now, event);
+        self.begin_attached(now);
         self.grant_slots(now);
         self.feed_hungry(now);
         self.drop_closed(now);
@@ -492,10 +493,16 @@ impl Capture {
         if self.tracker.dirty_seq() > seq {
             self.timers.set_earlier(Timer::Checkpoint, now.mono_ms + CHECKPOINT_INTERVAL_MS);
         }
+    }
+
+    /// Streams whose outputs are ready and in a checkpoint on disk begin. That may be so as soon as the last sink has
+    /// answered: one whose position is not kept changes nothing that would have to be saved.
+    fn begin_attached(&mut self, now: Now) {
+        let saved = self.tracker.saved_seq();
         let ready: Vec<StreamId> = self
             .attaching
             .iter()
-            .filter(|(_, attaching)| attaching.saved_at.is_some_and(|at| at <= seq))
+            .filter(|(_, attaching)| attaching.saved_at.is_some_and(|at| at <= saved))
             .map(|(id, _)| *id)
             .collect();
         for id in ready {

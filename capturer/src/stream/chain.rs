@@ -231,6 +231,9 @@ impl Chain {
     /// The first file is read to its end: go on with the next. Returns the finished one's file.
     pub fn finish_front(&mut self) -> Option<FileNo> {
         let front = self.links.pop_front()?;
+        if let Some(mark) = self.marks.back_mut() {
+            mark.2 = front.head;
+        }
         self.base += front.offset;
         self.finished = Some((front.found.id, front.head));
         self.mark_front();
@@ -246,17 +249,32 @@ impl Chain {
         }
     }
 
-    /// Bytes at the front's beginning were read: its print may be known better now.
-    pub fn saw_head(&mut self, bytes: &[u8]) {
-        let Some(front) = self.links.front_mut() else { return };
-        let len = bytes.len().min(HEAD_BYTES);
-        if front.head.len_bytes as usize >= len {
-            return;
-        }
-        front.head = HeadPrint { len_bytes: len as u32, crc32: crc32fast::hash(&bytes[..len]) };
-        if let Some(mark) = self.marks.back_mut() {
-            mark.2 = front.head;
-        }
+    /// These bytes stand at `offset` in the front: its print may be known better now. Returns files to close: a file that
+    /// was compressed before anything of it was known may be in the chain twice, as itself and as its archive.
+    pub fn saw(&mut self, offset: u64, bytes: &[u8]) -> Vec<FileNo> {
+        let Some(front) = self.links.front_mut() else { return Vec::new() };
+        let known = front.head.len_bytes as usize;
+        let from =
+            known.checked_sub(offset as usize).filter(|from| known < HEAD_BYTES && *from < bytes.len());
+        let Some(from) = from else { return Vec::new() };
+        let more = &bytes[from..bytes.len().min(from + HEAD_BYTES - known)];
+        let mut hasher = crc32fast::Hasher::new_with_initial_len(front.head.crc32, known as u64);
+        hasher.update(more);
+        front.head = HeadPrint { len_bytes: (known + more.len()) as u32, crc32: hasher.finalize() };
+        let head = front.head;
+        let is_twin = |link: &Link| {
+            link.found.compressed && head.len_bytes >= HEAD_BYTES_PROOF && link.found.has_head(&head)
+        };
+        let (mut twins, mut at) = (Vec::new(), 0);
+        self.links.retain(|link| {
+            at += 1;
+            let twin = at > 1 && is_twin(link);
+            if let (true, Handle::Open(file)) = (twin, link.handle) {
+                twins.push(file);
+            }
+            !twin
+        });
+        twins
     }
 
     /// Logical position of the next byte to read.
@@ -268,6 +286,10 @@ impl Chain {
     /// `open` (logical positions).
     pub fn cursor(&mut self, oldest_open: Option<u64>, open: [Option<u64>; 2]) -> Cursor {
         let position = self.position();
+        if let (Some(front), Some(mark)) = (self.links.front(), self.marks.back_mut()) {
+            // Known better than when it was begun.
+            mark.2 = front.head;
+        }
         let from = oldest_open.unwrap_or(position);
         while self.marks.len() > 1 && self.marks[1].0 <= from {
             self.marks.pop_front();

@@ -213,3 +213,19 @@ fn a_line_open_since_a_file_that_went_does_not_send_back_the_other_channel() {
     assert!(changes.resume_lost);
     assert_eq!((inodes(&chain), chain.position()), (vec![2, 3], 40));
 }
+
+/// Without this a file that was compressed before a byte of it was read came twice.
+#[test]
+fn an_archive_of_a_file_of_which_nothing_was_known_is_told_when_it_is_read() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(0, 1, "")]);
+    open_all(&mut chain);
+    chain.on_scan(vec![compressed(1, 2, &content('a')), file(0, 3, &content('b'))]);
+    open_all(&mut chain);
+    assert_eq!(inodes(&chain), [1, 2, 3]);
+    // Too little to tell, then enough.
+    assert_eq!(chain.saw(0, &content('a').as_bytes()[..20]), []);
+    assert_eq!(chain.saw(0, content('a').as_bytes()), [FileNo(1)]);
+    assert_eq!((inodes(&chain), chain.links[0].head.len_bytes), (vec![1, 3], 100));
+    assert!(file(0, 1, &content('a')).has_head(&chain.links[0].head));
+}

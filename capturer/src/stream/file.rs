@@ -348,8 +348,8 @@ impl FileSource {
                 Ending::LastLook => true,
             };
         let (offset, mut final_end) = (front.offset, at_end && (settled || self.gone));
-        if offset == 0 {
-            self.chain.saw_head(&buffer);
+        for twin in self.chain.saw(offset, &buffer) {
+            cx.act(Action::CloseFile { file: twin });
         }
         if self.format == FileFormat::Auto {
             self.format = guess_format(&buffer);

@@ -244,7 +244,8 @@ impl World {
 
     /// Nothing is read while nobody prints: what goes on is lists, looks at patterns, rotations of connections.
     fn stays_idle(&mut self) {
-        let settle = self.now_us + 15_000_000;
+        // Longer than a vanished path is waited for, and than a writer of a renamed log is.
+        let settle = self.now_us + 60_000_000;
         self.run_until(settle);
         let before = self.run.as_ref().map_or(0, |run| run.file_reads_total);
         let until = self.now_us + 10_000_000;

@@ -157,7 +157,7 @@ impl World {
                 1..5 => self.start_container(number),
                 _ => {}
             }
-        } else if self.strikes(exits) {
+        } else if self.strikes(exits) && !self.has_unwritten(number) {
             self.exit(number);
         } else if self.strikes(10) {
             self.rename_container(number);
@@ -184,6 +184,11 @@ impl World {
             self.notify(&path, Change::Made);
         }
         self.tell_event(number, "start");
+    }
+
+    /// dockerd tells of an exit when its log is written.
+    fn has_unwritten(&self, number: usize) -> bool {
+        self.containers[number].chain.as_ref().is_some_and(|chain| !chain.waiting.is_empty())
     }
 
     fn exit(&mut self, number: usize) {
