@@ -85,7 +85,10 @@ pub struct ApiCursor {
     /// By [`StdType::index`]: time of the first piece of the line still open, 0 = none. It must be asked for again.
     #[serde(default)]
     pub open_ns: [i64; 2],
-    /// Time of a delivered line older than the newest; 0 = there is none. Asked for again, it shows that an answer cut
+    /// Time of the line delivered last on either channel; 0 = none. Not the greatest: a clock may be set back.
+    #[serde(default)]
+    pub last_ns: i64,
+    /// Time of a delivered line older than the last; 0 = there is none. Asked for again, it shows that an answer cut
     /// to the newest lines (`tail`) reaches back far enough.
     #[serde(default)]
     pub older_ns: i64,
@@ -102,9 +105,9 @@ impl ApiCursor {
         self.open_ns.into_iter().filter(|open| *open > 0).min()
     }
 
-    /// Time of the newest line delivered on either channel, nanoseconds since 1970; 0 = none.
-    pub fn newest_ns(&self) -> i64 {
-        self.channels[0].time_ns.max(self.channels[1].time_ns)
+    /// Nothing was delivered yet.
+    pub fn is_beginning(&self) -> bool {
+        self.last_ns == 0
     }
 }
 

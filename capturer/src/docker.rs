@@ -10,6 +10,9 @@ use serde::Deserialize;
 /// All containers, running or not.
 pub const LIST: &str = "/containers/json?all=1";
 
+/// Answers `OK` at once, if anybody does.
+pub const PING: &str = "/_ping";
+
 /// Container events, from now on. The filter keeps exec and health-check events out: an unread event stream slows the
 /// whole daemon.
 pub const EVENTS: &str = concat!(

@@ -67,7 +67,7 @@ fn describe(cursor: &Cursor) -> String {
     match cursor {
         Cursor::Beginning => "at the beginning".to_owned(),
         Cursor::File(at) => format!("byte {} of inode {}", at.offset, at.file.inode),
-        Cursor::Api(at) if at.newest_ns() > 0 => format!("newest line {}", timestamp::format(at.newest_ns())),
+        Cursor::Api(at) if !at.is_beginning() => format!("line of {}", timestamp::format(at.last_ns)),
         Cursor::Api(_) => "at the beginning".to_owned(),
     }
 }

@@ -33,6 +33,11 @@ const ROWS_MAX: usize = 15;
 const DEMO_FILES: usize = 3;
 const DEMO_LINES_PER_SECOND: u64 = 20;
 
+/// Prints a line. A reader that went away (`| head`) is no error of ours: capturing goes on.
+macro_rules! say {
+    ($($text:tt)*) => {{ let _ = writeln!(io::stdout(), $($text)*); }};
+}
+
 /// Runs it.
 pub fn run(arguments: &QuickstartArgs) -> Exit {
     match quickstart(arguments) {
@@ -45,18 +50,18 @@ fn quickstart(arguments: &QuickstartArgs) -> anyhow::Result<()> {
     let mut settings = cli::quickstart_settings(arguments);
     settings.log.level = LogLevel::Warn;
     let log = own_log::init(&settings.log)?;
-    println!("capturer {} quickstart", env!("CARGO_PKG_VERSION"));
+    say!("capturer {} quickstart", env!("CARGO_PKG_VERSION"));
     let demo = choose_source(&mut settings)?;
-    println!("  rights: {}", rights());
-    println!("  witness of open descriptors: procfs");
+    say!("  rights: {}", rights());
+    say!("  witness of open descriptors: procfs");
     let directory = arguments.directory.display().to_string();
 
     let agent = Agent::build(settings)?;
-    println!("  output: {directory}/");
+    say!("  output: {directory}/");
     if let Some(addr) = agent.admin_address() {
-        println!("  status page: http://{addr}/   metrics: http://{addr}/metrics");
+        say!("  status page: http://{addr}/   metrics: http://{addr}/metrics");
     }
-    println!("  Ctrl-C ends it.\n");
+    say!("  Ctrl-C ends it.\n");
     let screen = Screen::start(agent.board(), agent.stopper(), arguments.seconds)?;
     let metrics = agent.metrics();
     let left = agent.run();
@@ -65,9 +70,9 @@ fn quickstart(arguments: &QuickstartArgs) -> anyhow::Result<()> {
     log.flush(Duration::from_secs(1));
     left?;
     let records = metrics.logs_sent_total.with_label_values(&["local_file"]).get();
-    println!("\n{records} records captured. They are in {directory}/, one JSON object a line:");
+    say!("\n{records} records captured. They are in {directory}/, one JSON object a line:");
     for (path, bytes) in outputs(&arguments.directory) {
-        println!("  {bytes:>12} bytes  {}", path.display());
+        say!("  {bytes:>12} bytes  {}", path.display());
     }
     Ok(())
 }
@@ -77,7 +82,7 @@ fn choose_source(settings: &mut Settings) -> anyhow::Result<Option<Demo>> {
     let socket = settings.container_monitor.socket_path.display().to_string();
     match ask_engine(&settings.container_monitor.socket_path) {
         Ok(()) => {
-            println!("  Docker: answers on {socket}; capturing every container");
+            say!("  Docker: answers on {socket}; capturing every container");
             Ok(None)
         }
         Err(error) => {
@@ -85,8 +90,8 @@ fn choose_source(settings: &mut Settings) -> anyhow::Result<Option<Demo>> {
                 io::ErrorKind::PermissionDenied => ": try as root, or as a user of the group docker",
                 _ => "",
             };
-            println!("  Docker: not on {socket} ({error}{hint})");
-            println!("  capturing {DEMO_FILES} json-file logs made for this instead");
+            say!("  Docker: not on {socket} ({error}{hint})");
+            say!("  capturing {DEMO_FILES} json-file logs made for this instead");
             settings.container_monitor.enabled = false;
             let demo = Demo::start()?;
             let pattern = demo.directory.join("*/*-json.log");
@@ -94,7 +99,7 @@ fn choose_source(settings: &mut Settings) -> anyhow::Result<Option<Demo>> {
                 glob::Pattern::new(&pattern.to_string_lossy()).context("the pattern of the demonstration")?;
             settings.file_monitor.files =
                 vec![FileSet { paths: vec![pattern], format: FileFormat::Docker, ..FileSet::default() }];
-            println!("  logs: {}", demo.directory.display());
+            say!("  logs: {}", demo.directory.display());
             Ok(Some(demo))
         }
     }
@@ -236,13 +241,13 @@ fn draw(board: &Board, stopper: &Stopper, seconds: Option<u64>, stop: &AtomicBoo
         }
         let snapshot = board.fresh_snapshot(Duration::from_millis(200));
         if terminal || stopping {
+            let mut out = io::stdout();
             if terminal && lines_drawn > 0 {
-                print!("\x1b[{lines_drawn}A\x1b[J");
+                let _ = write!(out, "\x1b[{lines_drawn}A\x1b[J");
             }
             let table = table(&snapshot, &before);
             lines_drawn = table.lines().count();
-            print!("{table}");
-            let _ = io::stdout().flush();
+            let _ = out.write_all(table.as_bytes()).and_then(|()| out.flush());
         }
         if stopping {
             return;

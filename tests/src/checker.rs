@@ -343,8 +343,7 @@ impl Checker {
             for (number, origin) in self.origins.iter().enumerate() {
                 let has = sink.delivered.has.get(&(number as u32));
                 for (channel, lines) in origin.lines.iter().enumerate() {
-                    let lacks =
-                        |index: &usize| !has.is_some_and(|has| has[channel].get(*index) == Some(&true));
+                    let lacks = |index: &usize| has.is_none_or(|has| has[channel].get(*index) != Some(&true));
                     let wanted = (0..lines.len()).filter(|index| !lines[*index].gone).filter(lacks);
                     let wanted: Vec<usize> = wanted.collect();
                     if let (Some(first), Some(last)) = (wanted.first(), wanted.last()) {

@@ -3,6 +3,7 @@
 //! No part of the agent, and nothing here needs more than the Rust toolchain, Debian's own tools and, for tests with
 //! containers, root.
 
+mod bench;
 mod clean;
 mod debian;
 mod engines;
@@ -11,6 +12,9 @@ mod test;
 mod tidy;
 mod tools;
 
+#[expect(dead_code, reason = "tests draw more kinds of things than the benchmark's log")]
+#[path = "../../tests/src/rand.rs"]
+mod rand;
 // Engines are taken away in one way, whether by the test that started them or, if that was killed, by us.
 #[expect(dead_code, reason = "what starts an Engine's record is for tests; what ends it is for both")]
 #[path = "../../tests/src/sweep.rs"]
@@ -18,6 +22,7 @@ mod sweep;
 #[path = "../../tests/src/wait.rs"]
 mod wait;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -44,6 +49,16 @@ enum Chore {
     Tidy,
     /// Downloads and unpacks the Docker Engines that tests run privately.
     Engines,
+    /// What the agent costs per GiB of log, beside a plain loop that does only the least.
+    Bench(bench::BenchArgs),
+    /// The plain loop, as a process of its own to be measured.
+    #[command(hide = true)]
+    PlainLoop {
+        /// A json-file log.
+        log: PathBuf,
+        /// Where the NDJSON goes.
+        output: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -55,6 +70,8 @@ fn main() -> ExitCode {
         Chore::Test { parts, list: false } => test::run(&parts),
         Chore::Tidy => tidy::check_tree().map(|()| true),
         Chore::Engines => engines::unpack_all().map(|()| true),
+        Chore::Bench(arguments) => bench::bench(&arguments).map(|()| true),
+        Chore::PlainLoop { log, output } => bench::plain_loop(&log, &output).map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

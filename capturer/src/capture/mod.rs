@@ -703,7 +703,7 @@ fn container_meta(inspect: &Inspect, record_labels: &[String]) -> ContainerMeta 
 
 fn api_cursor_at(unix_ns: i64) -> ApiCursor {
     let mark = ChannelMark { time_ns: unix_ns, count: 0 };
-    ApiCursor { channels: [mark; 2], ..ApiCursor::default() }
+    ApiCursor { channels: [mark; 2], last_ns: unix_ns, ..ApiCursor::default() }
 }
 
 fn split_path(path: &str) -> (String, String) {

@@ -7,6 +7,7 @@
 pub mod api;
 pub mod chain;
 pub mod file;
+mod seen;
 pub mod state;
 
 use std::collections::VecDeque;

@@ -505,8 +505,7 @@ impl Drop for World {
 }
 
 fn draw_settings(rand: &mut Rand) -> Settings {
-    let mut settings = Settings::default();
-    settings.shutdown_timeout = Duration::from_secs(60);
+    let mut settings = Settings { shutdown_timeout: Duration::from_secs(60), ..Settings::default() };
     settings.line_bytes_max = *rand.pick(&[1 << 20, 1 << 20, 20_000, 300]);
     settings.buffer_bytes_max = *rand.pick(&[1, 600_000, 4 << 20, 32 << 20]);
     let monitor = &mut settings.container_monitor;
