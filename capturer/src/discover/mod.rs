@@ -143,15 +143,15 @@ impl Discovery {
     }
 
     fn on_ping(&mut self, result: Answer, cx: &mut Context<'_>) {
+        // Whatever the status: somebody answers.
         let error = match result {
-            Ok((200, _)) if self.reachable => return,
-            Ok((200, _)) => {
+            Ok(_) if self.reachable => return,
+            Ok(_) => {
                 tracing::info!("Docker answers again");
                 self.reachable = true;
                 self.last_error.clear();
                 return self.ask_list(cx);
             }
-            Ok((status, body)) => docker::refusal(status, &body),
             Err(error) => error.to_string(),
         };
         if self.reachable {
