@@ -45,6 +45,8 @@ pub struct Seen {
     last: VecDeque<Key>,
     /// In the current answer: what came is known until a new line came.
     live: bool,
+    /// In the current answer, the first of a run: what is known of it is remembered, for it may be sent again.
+    filling: bool,
     /// In the current answer: a line came.
     began: bool,
     /// In the current answer: the time of the line begun last, and how many lines in a row had it.
@@ -55,6 +57,7 @@ impl Seen {
     /// An answer begins.
     pub fn begin_answer(&mut self) {
         self.live = false;
+        self.filling = self.last.is_empty();
         self.began = false;
         self.begun = (0, 0);
     }
@@ -70,8 +73,13 @@ impl Seen {
             self.live || count > mark.count
         } else {
             // The first line of an answer may be the middle of a long one: it can't be known by what it was.
-            !(first || self.last.contains(&key) || (!self.live && self.is_before_all(key)))
+            !(first || self.last.contains(&key) || (!self.live && (self.filling || self.is_before_all(key))))
         };
+        if new {
+            self.filling = false;
+        } else if self.filling {
+            self.remember(key);
+        }
         self.live = new;
         new
     }
@@ -80,12 +88,16 @@ impl Seen {
         self.last.front().is_none_or(|oldest| key.time_ns < oldest.time_ns)
     }
 
-    /// A new line is complete: it is delivered, and the newest from now on.
-    pub fn delivered(&mut self, key: Key, mark: &mut ChannelMark) {
+    fn remember(&mut self, key: Key) {
         if self.last.len() >= REMEMBERED_MAX {
             self.last.pop_front();
         }
         self.last.push_back(key);
+    }
+
+    /// A new line is complete: it is delivered, and the newest from now on.
+    pub fn delivered(&mut self, key: Key, mark: &mut ChannelMark) {
+        self.remember(key);
         let same_time = mark.time_ns == key.time_ns;
         *mark = ChannelMark { time_ns: key.time_ns, count: if same_time { mark.count + 1 } else { 1 } };
     }
@@ -168,5 +180,7 @@ mod tests {
         seen.begin_answer();
         let mut new = |time| seen.is_new(Key::new(time, b"x"), &mark);
         assert_eq!([8, 9, 10, 10, 10, 11].map(&mut new), [false, false, false, false, true, true]);
+        // Docker 20.10 sends what is known from before the restart again.
+        assert_eq!([8, 9, 10, 12].map(&mut new), [false, false, false, true]);
     }
 }
