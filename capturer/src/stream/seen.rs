@@ -21,6 +21,9 @@ use crate::cursor::ChannelMark;
 /// Lines remembered per channel. Docker 20.10 was seen to send 1,284 again.
 const REMEMBERED_MAX: usize = 2048;
 
+/// How far back lines are believed to be sent again.
+const RESENT_NS: i64 = 10_000_000_000;
+
 /// What tells a line from others: its time, and length and CRC-32 of its first piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -43,6 +46,8 @@ impl Key {
 #[derive(Debug, Default)]
 pub struct Seen {
     last: VecDeque<Key>,
+    /// The newest line of an earlier run; 0 = there was none. Of the lines before it nothing but their times is known.
+    resumed_at_ns: i64,
     /// In the current answer: what came is known until a new line came.
     live: bool,
     /// In the current answer, the first of a run: what is known of it is remembered, for it may be sent again.
@@ -54,6 +59,11 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// A channel of which an earlier run delivered up to `mark`.
+    pub fn resumed(mark: &ChannelMark) -> Seen {
+        Seen { resumed_at_ns: mark.time_ns, ..Seen::default() }
+    }
+
     /// An answer begins.
     pub fn begin_answer(&mut self) {
         self.live = false;
@@ -73,7 +83,8 @@ impl Seen {
             self.live || count > mark.count
         } else {
             // The first line of an answer may be the middle of a long one: it can't be known by what it was.
-            !(first || self.last.contains(&key) || (!self.live && (self.filling || self.is_before_all(key))))
+            let replayed = !self.live && (self.filling || self.is_before_all(key));
+            !(first || replayed || self.last.contains(&key) || self.is_of_earlier_run(key))
         };
         if new {
             self.filling = false;
@@ -86,6 +97,11 @@ impl Seen {
 
     fn is_before_all(&self, key: Key) -> bool {
         self.last.front().is_none_or(|oldest| key.time_ns < oldest.time_ns)
+    }
+
+    /// Docker 20.10 sends lines of the last seconds again; a clock is rarely set back by so little just then.
+    fn is_of_earlier_run(&self, key: Key) -> bool {
+        (self.resumed_at_ns - RESENT_NS..=self.resumed_at_ns).contains(&key.time_ns)
     }
 
     fn remember(&mut self, key: Key) {
