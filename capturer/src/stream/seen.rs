@@ -45,8 +45,8 @@ pub struct Seen {
     last: VecDeque<Key>,
     /// In the current answer: what came is known until a new line came.
     live: bool,
-    /// In the current answer, the first of a run: what is known of it is remembered, for it may be sent again.
-    filling: bool,
+    /// A new line came in this run. What comes before that is known by the mark and remembered, for it may be sent again.
+    filled: bool,
     /// In the current answer: a line came.
     began: bool,
     /// In the current answer: the time of the line begun last, and how many lines in a row had it.
@@ -57,7 +57,6 @@ impl Seen {
     /// An answer begins.
     pub fn begin_answer(&mut self) {
         self.live = false;
-        self.filling = self.last.is_empty();
         self.began = false;
         self.begun = (0, 0);
     }
@@ -73,11 +72,10 @@ impl Seen {
             self.live || count > mark.count
         } else {
             // The first line of an answer may be the middle of a long one: it can't be known by what it was.
-            !(first || self.last.contains(&key) || (!self.live && (self.filling || self.is_before_all(key))))
+            !(first || self.last.contains(&key) || (!self.live && (!self.filled || self.is_before_all(key))))
         };
-        if new {
-            self.filling = false;
-        } else if self.filling {
+        self.filled |= new;
+        if !self.filled && !self.last.contains(&key) {
             self.remember(key);
         }
         self.live = new;
@@ -180,7 +178,14 @@ mod tests {
         seen.begin_answer();
         let mut new = |time| seen.is_new(Key::new(time, b"x"), &mark);
         assert_eq!([8, 9, 10, 10, 10, 11].map(&mut new), [false, false, false, false, true, true]);
-        // Docker 20.10 sends what is known from before the restart again.
+        // Docker 20.10 sends what is known from before the restart again, also behind an answer that ended too early.
         assert_eq!([8, 9, 10, 12].map(&mut new), [false, false, false, true]);
+
+        let mut seen = Seen::default();
+        seen.begin_answer();
+        assert!(!seen.is_new(Key::new(8, b"x"), &mark));
+        seen.begin_answer();
+        let mut new = |time| seen.is_new(Key::new(time, b"x"), &mark);
+        assert_eq!([8, 9, 10, 10, 11, 9].map(&mut new), [false, false, false, false, true, false]);
     }
 }
