@@ -135,7 +135,7 @@ impl ApiSource {
             phase: Phase::Idle,
             has_slot: false,
             cursor: cursor.unwrap_or_default(),
-            seen: cursor.unwrap_or_default().channels.each_ref().map(Seen::resumed),
+            seen: Default::default(),
             assembler: Assembler::new(line_bytes_max),
             rotations: 0,
             read_timeouts: 0,

@@ -21,9 +21,6 @@ use crate::cursor::ChannelMark;
 /// Lines remembered per channel. Docker 20.10 was seen to send 1,284 again.
 const REMEMBERED_MAX: usize = 2048;
 
-/// How far back lines are believed to be sent again.
-const RESENT_NS: i64 = 10_000_000_000;
-
 /// What tells a line from others: its time, and length and CRC-32 of its first piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -46,12 +43,10 @@ impl Key {
 #[derive(Debug, Default)]
 pub struct Seen {
     last: VecDeque<Key>,
-    /// The newest line of an earlier run; 0 = there was none. Of the lines before it nothing but their times is known.
-    resumed_at_ns: i64,
     /// In the current answer: what came is known until a new line came.
     live: bool,
-    /// In the current answer, the first of a run: what is known of it is remembered, for it may be sent again.
-    filling: bool,
+    /// A new line came in this run. What comes before that is known by the mark and remembered, for it may be sent again.
+    filled: bool,
     /// In the current answer: a line came.
     began: bool,
     /// In the current answer: the time of the line begun last, and how many lines in a row had it.
@@ -59,15 +54,9 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// A channel of which an earlier run delivered up to `mark`.
-    pub fn resumed(mark: &ChannelMark) -> Seen {
-        Seen { resumed_at_ns: mark.time_ns, ..Seen::default() }
-    }
-
     /// An answer begins.
     pub fn begin_answer(&mut self) {
         self.live = false;
-        self.filling = self.last.is_empty();
         self.began = false;
         self.begun = (0, 0);
     }
@@ -83,12 +72,10 @@ impl Seen {
             self.live || count > mark.count
         } else {
             // The first line of an answer may be the middle of a long one: it can't be known by what it was.
-            let replayed = !self.live && (self.filling || self.is_before_all(key));
-            !(first || replayed || self.last.contains(&key) || self.is_of_earlier_run(key))
+            !(first || self.last.contains(&key) || (!self.live && (!self.filled || self.is_before_all(key))))
         };
-        if new {
-            self.filling = false;
-        } else if self.filling {
+        self.filled |= new;
+        if !self.filled && !self.last.contains(&key) {
             self.remember(key);
         }
         self.live = new;
@@ -97,11 +84,6 @@ impl Seen {
 
     fn is_before_all(&self, key: Key) -> bool {
         self.last.front().is_none_or(|oldest| key.time_ns < oldest.time_ns)
-    }
-
-    /// Docker 20.10 sends lines of the last seconds again; a clock is rarely set back by so little just then.
-    fn is_of_earlier_run(&self, key: Key) -> bool {
-        (self.resumed_at_ns - RESENT_NS..=self.resumed_at_ns).contains(&key.time_ns)
     }
 
     fn remember(&mut self, key: Key) {
@@ -196,7 +178,14 @@ mod tests {
         seen.begin_answer();
         let mut new = |time| seen.is_new(Key::new(time, b"x"), &mark);
         assert_eq!([8, 9, 10, 10, 10, 11].map(&mut new), [false, false, false, false, true, true]);
-        // Docker 20.10 sends what is known from before the restart again.
+        // Docker 20.10 sends what is known from before the restart again, also behind an answer that ended too early.
         assert_eq!([8, 9, 10, 12].map(&mut new), [false, false, false, true]);
+
+        let mut seen = Seen::default();
+        seen.begin_answer();
+        assert!(!seen.is_new(Key::new(8, b"x"), &mark));
+        seen.begin_answer();
+        let mut new = |time| seen.is_new(Key::new(time, b"x"), &mark);
+        assert_eq!([8, 9, 10, 10, 11, 9].map(&mut new), [false, false, false, false, true, false]);
     }
 }

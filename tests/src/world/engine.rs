@@ -2,8 +2,8 @@
 //! inclusive and looks at each message, `tail` counts messages and is applied first, ends come cleanly with lines
 //! missing, lines come again around rotations, a daemon dies, freezes, refuses.
 //!
-//! Not simulated: lines sent again within a line that is still open, or within lines of equal time. Nothing in the
-//! answer tells those from new ones.
+//! Not simulated: lines sent again from before the answer's beginning, within a line that is still open, or within
+//! lines of equal time. Nothing in the answer tells those from new ones.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -93,6 +93,8 @@ pub(super) struct Conn {
     state: ConnState,
     /// Whose log, and the time from which on.
     logs: Option<(usize, i64)>,
+    /// Entry that it began with, counted from the log's beginning.
+    first: u64,
     follow: bool,
     /// Frames under way; the first may have been taken in part.
     frames: VecDeque<Vec<u8>>,
@@ -153,7 +155,8 @@ impl World {
             "invariant broken: no_action_for_the_unknown: {request:?} twice"
         );
         let at_once = run.requests.len();
-        let allowed = self.settings.container_monitor.max_concurrent + 1;
+        // A list and a ping come on top.
+        let allowed = self.settings.container_monitor.max_concurrent + 2;
         assert!(at_once <= allowed, "invariant broken: requests_are_bounded: {at_once} of {allowed}");
         self.ask(What::Request(request), path);
     }
@@ -164,6 +167,7 @@ impl World {
             id: conn,
             state: ConnState::Opening,
             logs: None,
+            first: 0,
             follow: path.contains("follow=1") || !path.starts_with("/containers"),
             frames: VecDeque::new(),
             end: None,
@@ -254,7 +258,7 @@ impl World {
             });
             return Ok((200, serde_json::Value::Array(rows.collect()).to_string().into_bytes()));
         }
-        if path == docker::EVENTS {
+        if path == docker::EVENTS || path == docker::PING {
             return Ok((200, Vec::new()));
         }
         let rest = path.strip_prefix("/containers/").unwrap_or_default();
@@ -378,7 +382,9 @@ impl World {
     fn send_again(&mut self, conn: u64, number: usize, since: i64) {
         let container = &self.containers[number];
         let (tty, entries) = (container.tty, &container.log.entries);
-        let from = entries.len().saturating_sub(self.rand.index(1..1_300));
+        let begun = self.run.as_ref().and_then(|run| run.conns.get(&conn)).map_or(0, |conn| conn.first);
+        let begun = begun.saturating_sub(container.log.dropped) as usize;
+        let from = entries.len().saturating_sub(self.rand.index(1..1_300)).max(begun);
         let is_open = StdOpen::of(entries.iter()).any();
         let Some(from) = (from..entries.len()).find(|at| is_clean_cut(entries, *at)).filter(|_| !is_open)
         else {
@@ -401,8 +407,9 @@ impl World {
         let breaks = self.strikes(self.faults.breaks);
         let container = &self.containers[number];
         let entries = &container.log.entries;
-        let first = entries.len().saturating_sub(tail);
-        let chosen = entries.iter().skip(first).filter(|entry| entry.time_ns >= since);
+        let cut = entries.len().saturating_sub(tail);
+        let first = container.log.dropped + cut as u64;
+        let chosen = entries.iter().skip(cut).filter(|entry| entry.time_ns >= since);
         let mut frames: VecDeque<_> = chosen.map(|entry| frame(entry, container.tty)).collect();
         let ends = !follow || !container.running;
         if follow && cut_short {
@@ -410,6 +417,7 @@ impl World {
         }
         let Some(conn) = self.run.as_mut().and_then(|run| run.conns.get_mut(&conn.0)) else { return };
         conn.logs = Some((number, since));
+        conn.first = first;
         conn.frames = frames;
         if breaks {
             conn.end = Some(BodyOutcome::Broken("connection reset".to_owned()));
