@@ -8,6 +8,7 @@
 //! TABLE_OF  watch             → table's address, once it was seen
 //! SLOTS     watch, fd         → Slot         every open descriptor
 //! OPEN      watch, fd / 64    → bits         the same, to be compared with the kernel's own bits
+//! UNFINISHED watch            → bits         what one comparison could not mend
 //! REFERENCES file, n          → fd           which descriptors hold a file: dup gives one file several
 //! FILES     file's address    → Held         every struct file, from its first descriptor until it is let go
 //! OWNERS    watch, fd         → owner        as the agent claims it
@@ -23,12 +24,12 @@ pub const WATCHES_MAX: u32 = 8;
 /// Descriptors followed of all watched processes together. The maps take their memory at once, some 350 bytes for
 /// each: on kernels of before 6.1 programs like these must not allocate.
 pub const SLOTS_MAX: u32 = 16_384;
-/// Descriptors of one table up to which the programs compare bits with the kernel's; above, single events only.
+/// Descriptors of one table up to which events that do not name a descriptor are followed, by comparing bits.
 pub const COMPARED_FDS_MAX: u32 = 1024;
 /// Words of 64 such bits.
 pub const COMPARED_WORDS: u32 = COMPARED_FDS_MAX / 64;
 /// Descriptors of one file that are found again when it is closed. More (by dup) are found by comparing bits only.
-pub const REFERENCES_MAX: u32 = 16;
+pub const REFERENCES_MAX: u32 = 8;
 
 /// A descriptor of a watched process.
 #[repr(C)]
@@ -152,16 +153,6 @@ pub mod syscall {
     pub const ANY: u32 = 8;
     /// ioctl, bpf: its result may be a new descriptor.
     pub const MAY_MAKE: u32 = 9;
-}
-
-/// The argument of program `compare`: whose table.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CompareArguments {
-    /// Whose.
-    pub watch: u64,
-    /// Every tracepoint has at least two.
-    pub unused: u64,
 }
 
 #[cfg(feature = "user")]

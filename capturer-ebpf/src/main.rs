@@ -118,12 +118,15 @@ fn sys_exit(ctx: RawTracePointContext) -> i32 {
     if unsafe { WATCHED.get(process) }.is_none() {
         return 0;
     }
+    let Some(table) = Table::of_current() else { return 0 };
+    if table.is_unfinished() {
+        table.compare_bits();
+    }
     let registers: u64 = ctx.arg(0);
     let result: i64 = ctx.arg(1);
     let number = register(registers, offset::SYSCALL) as u32;
     // SAFETY: written before this program is attached, and never again.
     let Some(kind) = (unsafe { SYSCALLS.get(number) }) else { return 0 };
-    let Some(table) = Table::of_current() else { return 0 };
     let first = || register(registers, offset::SYSCALL_ARGUMENT);
     match *kind {
         syscall::MAKES if result >= 0 => table.opened_now(result as u32, BORN_SYSCALL),
@@ -152,10 +155,10 @@ fn sys_exit(ctx: RawTracePointContext) -> i32 {
             // SAFETY: an address that can't be read gives an error.
             let bytes = unsafe { bpf_probe_read_user((header + CONTROL_BYTES) as *const u64) };
             if bytes != Ok(0) {
-                table.compare(false);
+                table.compare_bits();
             }
         }
-        syscall::ANY => table.compare(false),
+        syscall::ANY => table.compare_bits(),
         syscall::MAY_MAKE if result >= 0 => table.opened_if_new(result as u64, BORN_SYSCALL),
         _ => {}
     }
@@ -181,18 +184,19 @@ fn io_uring_complete(ctx: RawTracePointContext) -> i32 {
     }
     if result == 0 {
         // A close says 0, and so do many others; looking costs a word for each 64 descriptors.
-        table.compare(false);
+        table.compare_bits();
     }
     0
 }
 
-/// Not attached to anything: the agent runs it by itself, to have the maps set against the kernel's table.
+/// Not attached to anything: the agent runs it, to have the maps set against the kernel's table. Arguments: whose, and
+/// which 64 descriptors.
 #[raw_tracepoint]
 fn compare(ctx: RawTracePointContext) -> i32 {
     // A table that was never seen is the caller's own, if that is watched.
     let _ = Table::of_current();
     if let Some(table) = Table::of_watch(ctx.arg::<u64>(0) as u32) {
-        table.compare(true);
+        table.compare_word(ctx.arg::<u64>(1) as u32);
     }
     0
 }

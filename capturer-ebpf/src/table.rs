@@ -26,6 +26,8 @@ static SLOTS: HashMap<SlotKey, Slot> = HashMap::with_max_entries(SLOTS_MAX, 0);
 #[map]
 static OPEN: Array<u64> = Array::with_max_entries(WATCHES_MAX * COMPARED_WORDS, 0);
 #[map]
+static UNFINISHED: Array<u64> = Array::with_max_entries(WATCHES_MAX, 0);
+#[map]
 static REFERENCES: HashMap<ReferenceKey, u32> = HashMap::with_max_entries(SLOTS_MAX, 0);
 #[map]
 static FILES: HashMap<u64, Held> = HashMap::with_max_entries(SLOTS_MAX, 0);
@@ -36,6 +38,8 @@ static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(WATCHES_MAX * CO
 #[map]
 pub static SYSCALLS: HashMap<u32, u32> = HashMap::with_max_entries(64, 0);
 
+/// See [`Table::compare_bits`].
+const MENDED_PER_WORD_MAX: u32 = 4;
 /// Update only what is not there.
 const NO_EXIST: u64 = 1;
 
@@ -168,30 +172,50 @@ impl Table {
         }
     }
 
-    /// Sets what is known against the kernel's bits; `files` also sets file against file.
+    /// Sets what is known against the kernel's bits, for events that do not say what changed. Of each 64 descriptors
+    /// it mends a few, as the verifier goes through every turn of the loop; if more are wrong, the process's next
+    /// event goes on.
     #[inline(always)]
-    pub fn compare(&self, files: bool) {
+    pub fn compare_bits(&self) {
         let descriptors = read(self.files + offset(capturer_ebpf::offset::FILES_FDT));
         let fds_max = read(descriptors + offset(capturer_ebpf::offset::FDT_MAX_FDS)) as u32;
         let open = read(descriptors + offset(capturer_ebpf::offset::FDT_OPEN_FDS));
+        let mut left = 0;
         for word in 0..COMPARED_WORDS {
             if word * 64 >= fds_max {
                 break;
             }
             let there = read(open + 8 * u64::from(word));
             let Some(known) = OPEN.get(self.watch * COMPARED_WORDS + word) else { break };
-            let known = *known;
-            let mut wrong = if files { there | known } else { there ^ known };
-            // As long as there are wrong ones, and for the verifier's sake never more than there can be.
-            for bit in 0..64 {
+            let mut wrong = there ^ *known;
+            for _ in 0..MENDED_PER_WORD_MAX {
                 if wrong == 0 {
                     break;
                 }
-                if wrong & 1 == 1 {
-                    compare_one(self.files, self.watch, word * 64 + bit);
-                }
-                wrong >>= 1;
+                // The lowest bit's place, without a branch.
+                let bit = (wrong & wrong.wrapping_neg()).wrapping_sub(1).count_ones();
+                compare_one(self.files, self.watch, word * 64 + bit);
+                wrong &= wrong - 1;
             }
+            left |= wrong;
+        }
+        if let Some(unfinished) = UNFINISHED.get_ptr_mut(self.watch) {
+            // SAFETY: a value of the array lives as long as the array.
+            unsafe { *unfinished = left };
+        }
+    }
+
+    /// Whether [`Table::compare_bits`] had more to mend than it could.
+    #[inline(always)]
+    pub fn is_unfinished(&self) -> bool {
+        UNFINISHED.get(self.watch).is_some_and(|left| *left != 0)
+    }
+
+    /// Sets 64 descriptors against the kernel's table, file by file.
+    #[inline(always)]
+    pub fn compare_word(&self, word: u32) {
+        for bit in 0..64 {
+            compare_one(self.files, self.watch, word * 64 + bit);
         }
     }
 

@@ -24,7 +24,8 @@ use capturer_ebpf::{
 };
 
 use super::btf::KernelTypes;
-use super::{Counts, Tier, procfs_tier, syscalls};
+use super::procfs_tier::{self, ProcessLook};
+use super::{Counts, Tier, syscalls};
 
 /// Built by `cargo xtask build-ebpf`, which CI does again and compares.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../capturer-ebpf/probe.o");
@@ -83,13 +84,16 @@ impl Kernel {
         let types = KernelTypes::read(btf_path, &functions)?;
         let offsets = offsets(tier, &types)?;
         let mut programs = EbpfLoader::new()
-            .verifier_log_level(VerifierLogLevel::DISABLE)
+            .verifier_log_level(VerifierLogLevel::DEBUG)
             .override_global("OFFSETS", &offsets, true)
             .load(OBJECT)
             .map_err(|error| refusal("making the maps", &error))?;
 
         if tier == Tier::Tracepoint {
-            let mut kinds: HashMap<_, u32, u32> = taken(&mut programs, "SYSCALLS")?;
+            // Borrowed: a program that is loaded later names it by its descriptor.
+            let map = programs.map_mut("SYSCALLS").context("the object lacks map SYSCALLS")?;
+            let mut kinds: HashMap<_, u32, u32> =
+                map.try_into().context("map SYSCALLS is of another kind")?;
             for (number, kind) in syscalls::kinds() {
                 kinds.insert(number, kind, 0).context("noting a system call")?;
             }
@@ -116,7 +120,7 @@ impl Kernel {
             Tier::Kprobe => kernel.attach_kprobes(&types, left_out)?,
             _ => kernel.attach_tracepoints(left_out)?,
         }
-        kernel.compare(0)?;
+        kernel.compare(0, highest(&procfs_tier::look()?))?;
         kernel.own_fds = bpf_fds()?.difference(&before).copied().collect();
         Ok(kernel)
     }
@@ -182,13 +186,17 @@ impl Kernel {
         &self.own_fds
     }
 
-    /// Has the maps set against a watched process's own table: what the kernel shows at start, and again whenever
-    /// they differ. A table that no program has seen yet stays unknown, but for our own.
-    pub(super) fn compare(&mut self, watch: u32) -> Result<()> {
-        let mut options = RawTracePointRunOptions::new();
-        options.args[0] = u64::from(watch);
-        let result = self.raw("compare")?.test_run(options);
-        result.map(drop).map_err(|error| refusal("running compare", &error))
+    /// Has the maps set against a watched process's own table, for descriptors up to `fd_max`: at start, and again
+    /// whenever they differ. A table that no program has seen yet stays unknown, but for our own.
+    pub(super) fn compare(&mut self, watch: u32, fd_max: u32) -> Result<()> {
+        let known = self.slots(watch).last().map_or(0, |(fd, _)| *fd);
+        let compare = self.raw("compare")?;
+        for word in 0..=fd_max.max(known) / 64 {
+            let mut options = RawTracePointRunOptions::new();
+            options.args[..2].copy_from_slice(&[u64::from(watch), u64::from(word)]);
+            compare.test_run(options).map_err(|error| refusal("running compare", &error))?;
+        }
+        Ok(())
     }
 
     /// The descriptors of a watched process, in order.
@@ -354,8 +362,18 @@ const SYSCALL_ARGUMENTS: [u32; 4] = [272, 8, 16, 24];
 #[cfg(target_arch = "aarch64")]
 const SYSCALL: u32 = 280;
 
-/// One sentence of an error of aya's, whose causes repeat each other.
+/// One sentence of an error of aya's, whose causes repeat each other. The kernel's verifier says what it minds at the
+/// end of its log, before a line of statistics.
 fn refusal(what: &str, error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
+    if let Some(ProgramError::LoadError { io_error, verifier_log }) = error.downcast_ref() {
+        let log = verifier_log.to_string();
+        if std::env::var_os("VLOG").is_some() {
+            eprintln!("{log}");
+        }
+        let minds = log.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed "));
+        let minds = minds.map(|line| format!(" (verifier: {line})")).unwrap_or_default();
+        return anyhow::anyhow!("{what}: {io_error}{minds}");
+    }
     let mut last = error;
     while let Some(cause) = last.source() {
         last = cause;
@@ -371,4 +389,9 @@ fn bpf_fds() -> Result<BTreeSet<i32>> {
     };
     let look = procfs_tier::look()?;
     Ok(look.fds.into_iter().filter(|(_, target)| ours(target)).map(|(fd, _)| fd).collect())
+}
+
+/// The highest descriptor in use.
+pub(super) fn highest(look: &ProcessLook) -> u32 {
+    look.fds.last().map_or(0, |(fd, _)| fd.unsigned_abs())
 }

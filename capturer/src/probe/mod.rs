@@ -156,7 +156,10 @@ pub struct WatchReading {
 
 /// A process watched beside our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Watch(u32);
+pub struct Watch {
+    index: u32,
+    process: u32,
+}
 
 impl Probe {
     /// Starts on the best tier that attaches and passes its self-test. Never fails: `procfs` needs nothing.
@@ -219,7 +222,7 @@ impl Probe {
         let drift = drift(&before, &look, &after);
         if drift != (0, 0) {
             self.repairs += 1;
-            kernel.compare(0)?;
+            kernel.compare(0, load::highest(&look))?;
         }
         Ok(Reading {
             counts: Some(counts),
@@ -235,19 +238,22 @@ impl Probe {
     pub fn watch(&mut self, process: i32) -> Result<Watch> {
         let Some(kernel) = &mut self.kernel else { bail!("tier procfs can't watch other processes") };
         let process = u32::try_from(process).context("a process id")?;
-        kernel.watch(process).map(Watch)
+        Ok(Watch { index: kernel.watch(process)?, process })
     }
 
-    /// What a watched process holds.
+    /// What a watched process holds. Fails if it has ended.
     pub fn read_watch(&mut self, watch: Watch) -> Result<WatchReading> {
         let Some(kernel) = &mut self.kernel else { bail!("tier procfs can't watch other processes") };
-        kernel.compare(watch.0)?;
-        Ok(WatchReading { live: live(kernel, watch.0), counts: kernel.counts(watch.0)? })
+        let dir = format!("/proc/{}/fd", watch.process);
+        let names = std::fs::read_dir(&dir).with_context(|| format!("listing {dir}"))?;
+        let numbers = names.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        kernel.compare(watch.index, numbers.max().unwrap_or(0))?;
+        Ok(WatchReading { live: live(kernel, watch.index), counts: kernel.counts(watch.index)? })
     }
 
     /// Ends a watch, as must be done when its process ended: the kernel may give another the same table's address.
     pub fn unwatch(&mut self, watch: Watch) -> Result<()> {
-        self.kernel.as_mut().map_or(Ok(()), |kernel| kernel.unwatch(watch.0))
+        self.kernel.as_mut().map_or(Ok(()), |kernel| kernel.unwatch(watch.index))
     }
 }
 
