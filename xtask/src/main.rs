@@ -10,6 +10,7 @@ mod paths;
 mod test;
 mod tidy;
 mod tools;
+mod vm;
 
 // Engines are taken away in one way, whether by the test that started them or, if that was killed, by us.
 #[expect(dead_code, reason = "what starts an Engine's record is for tests; what ends it is for both")]
@@ -44,6 +45,11 @@ enum Chore {
     Tidy,
     /// Downloads and unpacks the Docker Engines that tests run privately.
     Engines,
+    /// Runs the tests of the witness and the ring inside other kernels, on an emulated machine.
+    Vm {
+        /// Kernel series: 5.10, 6.1, 6.12, 7.2. None: the first three.
+        kernels: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -55,6 +61,7 @@ fn main() -> ExitCode {
         Chore::Test { parts, list: false } => test::run(&parts),
         Chore::Tidy => tidy::check_tree().map(|()| true),
         Chore::Engines => engines::unpack_all().map(|()| true),
+        Chore::Vm { kernels } => vm::run_in(&kernels),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
