@@ -4,7 +4,7 @@
 //! loop: wait for what comes first (an operation, another thread, a deadline)
 //!       ▸ the core takes it (capture) ▸ its actions are started (shell)
 //! ```
-//! Everything that can wake the agent passes one line in [`Loop::run`], and the clocks are read there alone.
+//! Everything that can wake the agent passes one line in `Loop::run`, and the clocks are read there alone.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -113,6 +113,9 @@ impl Agent {
         let listen = settings.admin.listen;
         let admin =
             listen.map(|addr| admin::server::start(addr, board.clone(), metrics.clone())).transpose()?;
+        if let Some(admin) = &admin {
+            tracing::info!(address = %admin.addr, "admin server listens");
+        }
         let seed = u64::from(std::process::id()) ^ unix_ns() as u64;
         let capture =
             Capture::new(Arc::clone(&settings), Arc::clone(&metrics), names, loaded.checkpoint, seed);
@@ -357,6 +360,8 @@ fn open_sinks(
         let report = Box::new(move |from| drop(report.send(Message::Sink(from))));
         let handle = sink::spawn(SinkId(index as u8), made, report, Arc::clone(board))
             .with_context(|| format!("starting the sink {name}"))?;
+        // A file or standard output that could be opened accepts; with no container yet there is nothing else to show it.
+        board.sink_accepted(&name);
         handles.push(handle);
         names.push(name);
     }

@@ -119,3 +119,15 @@ pub struct Actor {
 pub fn is_id(id: &str) -> bool {
     id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
+
+/// The Engine's own words, shortened.
+pub fn refusal(status: u16, body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Message {
+        message: String,
+    }
+    let text = serde_json::from_slice::<Message>(body)
+        .map_or_else(|_| String::from_utf8_lossy(body).into_owned(), |message| message.message);
+    let text: String = text.trim().chars().take(300).collect();
+    format!("the Engine answered {status}: {text}")
+}

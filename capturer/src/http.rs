@@ -23,62 +23,11 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use crate::capture::io::{BodyOutcome, RequestError};
 use crate::ring::{self, ReadOutcome};
 
 /// Bytes of one receive. One line is one HTTP chunk to dockerd, so a busy stream fills it.
 const RECEIVE_BYTES: usize = 32 * 1024;
-
-/// Why a request has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// No connection: dockerd is not there, or the socket may not be used.
-    #[error("connecting to {socket}: {cause}")]
-    Connect {
-        /// The socket's path.
-        socket: String,
-        /// The operating system's reason.
-        cause: String,
-        /// errno.
-        errno: i32,
-    },
-    /// Connected, but no answer came within the time-out.
-    #[error("no answer to GET {path} within {timeout_s} s")]
-    NoAnswer {
-        /// What was asked.
-        path: String,
-        /// How long was waited.
-        timeout_s: u64,
-    },
-    /// The connection ended or was not HTTP.
-    #[error("GET {path}: {cause}")]
-    Broken {
-        /// What was asked.
-        path: String,
-        /// hyper's reason.
-        cause: String,
-    },
-    /// The body is larger than the limit.
-    #[error("the answer to GET {path} is larger than {max} bytes")]
-    TooLarge {
-        /// What was asked.
-        path: String,
-        /// The limit.
-        max: usize,
-    },
-}
-
-/// How one read of a body ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BodyOutcome {
-    /// At least one byte was added to the buffer.
-    Bytes,
-    /// The last chunk came: a clean end.
-    End,
-    /// Nothing came within the read's time-out; the connection stands.
-    TimedOut,
-    /// The connection ended without a last chunk, or failed.
-    Broken(String),
-}
 
 /// Ends a connection from outside, whatever it is doing: the way to take back an opening or a read that waits. Linux
 /// before 5.19 can't cancel by descriptor, but shutting a socket down ends its receives everywhere.

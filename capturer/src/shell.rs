@@ -16,10 +16,10 @@ use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 
-use crate::capture::io::{Action, ConnId, Event, FileError, FileNo, RequestId};
+use crate::capture::io::{Action, Answer, BodyOutcome, ConnId, Event, FileError, FileNo, RequestId};
 use crate::decode::inotify;
 use crate::files::{self, Files};
-use crate::http::{BodyOutcome, Cancel, Connection, RequestError};
+use crate::http::{Cancel, Connection};
 use crate::limits::{ANSWER_BYTES_MAX, API_GATHER_BYTES};
 use crate::record::StreamId;
 use crate::ring::{self, ReadOutcome};
@@ -64,8 +64,8 @@ enum Slot {
 /// An operation that ended.
 enum Done {
     Event(Event),
-    Answered(RequestId, Result<(u16, Vec<u8>), RequestError>),
-    Opened(ConnId, Result<Box<Connection>, Result<(u16, Vec<u8>), RequestError>>),
+    Answered(RequestId, Answer),
+    Opened(ConnId, Result<Box<Connection>, Answer>),
     Read(ConnId, Box<Connection>, BodyOutcome, Vec<u8>),
     Closed(ConnId),
     Inotify(ReadOutcome, Vec<u8>),
@@ -335,11 +335,7 @@ impl Shell {
         }
     }
 
-    fn on_opened(
-        &mut self,
-        conn: ConnId,
-        result: Result<Box<Connection>, Result<(u16, Vec<u8>), RequestError>>,
-    ) -> Vec<Event> {
+    fn on_opened(&mut self, conn: ConnId, result: Result<Box<Connection>, Answer>) -> Vec<Event> {
         let slot = self.connections.remove(&conn);
         match (slot, result) {
             (Some(Slot::Busy { cancel, closing: false }), Ok(connection)) => {
@@ -367,17 +363,14 @@ impl Shell {
         for conn in connections {
             self.close(conn);
         }
-        if let (Some(inotify), Some(watch)) = (&self.inotify, self.watches.any()) {
-            // A watch that goes is an event, which ends the read of inotify at once.
-            let _ = rustix::fs::inotify::remove_watch(inotify, watch);
+        if let Some(inotify) = &self.inotify {
+            // A watch that goes is an event, which ends the read of inotify at once. The root directory never hangs.
+            let watch =
+                rustix::fs::inotify::add_watch(inotify, "/", rustix::fs::inotify::WatchFlags::DELETE_SELF);
+            let _ = watch.and_then(|watch| rustix::fs::inotify::remove_watch(inotify, watch));
         }
-        let inotify_alone = |shell: &Shell| shell.in_flight.len() <= 1 && shell.inotify_ring.is_some();
         let deadline = tokio::time::Instant::now() + patience;
         while !self.in_flight.is_empty() {
-            // Without a watch there is nothing that could end the read of inotify but its timer: leave it to the end.
-            if inotify_alone(self) && self.watches.any().is_none() {
-                break;
-            }
             if tokio::time::timeout_at(deadline, self.next()).await.is_err() {
                 break;
             }
@@ -397,7 +390,7 @@ async fn whole_answer(
     timeout: Duration,
     cancel: &Cancel,
     max: usize,
-) -> Result<(u16, Vec<u8>), RequestError> {
+) -> Answer {
     let (status, mut connection) = Connection::get(socket_path, path, timeout, cancel).await?;
     let body = connection.whole_body(max).await;
     connection.close().await;

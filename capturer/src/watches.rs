@@ -57,11 +57,6 @@ impl Watches {
         None
     }
 
-    /// Any watch.
-    pub fn any(&self) -> Option<i32> {
-        self.directories.keys().next().copied()
-    }
-
     /// Sorts an event: whose live file grew, whose chain changed, which patterns may match something new.
     pub fn on_event(
         &mut self,
@@ -139,6 +134,6 @@ mod tests {
         }
         assert_eq!(watches.remove(StreamId(1)), None);
         assert_eq!(watches.remove(StreamId(2)), Some(3));
-        assert_eq!((watches.remove(StreamId(2)), watches.any()), (None, None));
+        assert_eq!(watches.remove(StreamId(2)), None);
     }
 }

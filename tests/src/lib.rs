@@ -1,5 +1,6 @@
 //! The workbench of the whole-agent tests: what several of the files in this folder need, and no test itself.
 //!
+//! - [`agent`] the agent as its users run it: binary, config file, signals, HTTP
 //! - [`engine`] a private, real Docker Engine for one test: started, frozen, restarted, and gone without a trace
 //! - [`sweep`] what such an Engine leaves on a machine and how to take it away (shared with `xtask`)
 //! - [`wait`] the one place where a test waits for something
@@ -7,6 +8,7 @@
 //!
 //! It deliberately knows nothing of the agent's inside; tests that do say so in their own file.
 
+pub mod agent;
 pub mod engine;
 pub mod rand;
 pub mod sweep;

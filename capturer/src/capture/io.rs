@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
 use crate::cursor::{FileId, HeadPrint};
-use crate::http::{BodyOutcome, RequestError};
 use crate::record::{Batch, Source, StreamId};
 use crate::sink::FromSink;
 
@@ -21,6 +20,61 @@ pub struct ConnId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileNo(pub u64);
 
+/// Why a request has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// No connection: dockerd is not there, or the socket may not be used.
+    #[error("connecting to {socket}: {cause}")]
+    Connect {
+        /// The socket's path.
+        socket: String,
+        /// The operating system's reason.
+        cause: String,
+        /// errno.
+        errno: i32,
+    },
+    /// Connected, but no answer came within the time-out.
+    #[error("no answer to GET {path} within {timeout_s} s")]
+    NoAnswer {
+        /// What was asked.
+        path: String,
+        /// How long was waited.
+        timeout_s: u64,
+    },
+    /// The connection ended or was not HTTP.
+    #[error("GET {path}: {cause}")]
+    Broken {
+        /// What was asked.
+        path: String,
+        /// hyper's reason.
+        cause: String,
+    },
+    /// The body is larger than the limit.
+    #[error("the answer to GET {path} is larger than {max} bytes")]
+    TooLarge {
+        /// What was asked.
+        path: String,
+        /// The limit.
+        max: usize,
+    },
+}
+
+/// How one read of a body ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BodyOutcome {
+    /// At least one byte was added to the buffer.
+    Bytes,
+    /// The last chunk came: a clean end.
+    End,
+    /// Nothing came within the read's time-out; the connection stands.
+    TimedOut,
+    /// The connection ended without a last chunk, or failed.
+    Broken(String),
+}
+
+/// Status and body of an answer, or why there is none.
+pub type Answer = Result<(u16, Vec<u8>), RequestError>;
+
 /// A fact.
 #[derive(Debug)]
 pub enum Event {
@@ -33,14 +87,14 @@ pub enum Event {
         /// Which.
         request: RequestId,
         /// Status and body.
-        result: Result<(u16, Vec<u8>), RequestError>,
+        result: Answer,
     },
     /// A connection's head came, or it failed; a failed one is closed.
     ConnOpened {
         /// Which.
         conn: ConnId,
         /// Status; any but 200 comes with the body's beginning, and the connection is closed.
-        result: Result<(u16, Vec<u8>), RequestError>,
+        result: Answer,
     },
     /// A read of a connection ended.
     ConnRead {

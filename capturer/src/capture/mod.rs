@@ -10,7 +10,7 @@
 //!                └──── tracker ◀───────┘ ─▶ checkpoint
 //! ```
 //! A stream's first batch waits until all sinks have prepared its output and a checkpoint with both is on disk
-//! ([`Attaching`]).
+//! (`Attaching`).
 
 pub mod io;
 mod paths;

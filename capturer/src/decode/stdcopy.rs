@@ -96,7 +96,8 @@ mod tests {
 
     #[test]
     fn times_are_split_off() {
-        let table: [(&[u8], Option<(&str, &str, bool)>); 6] = [
+        type Expected = Option<(&'static str, &'static str, bool)>;
+        let table: [(&[u8], Expected); 6] = [
             (b"2026-11-22T00:52:48.162820305Z hi\n", Some(("2026-11-22T00:52:48.162820305Z", "hi", true))),
             (b"2026-11-22T00:52:48.162820305Z hi", Some(("2026-11-22T00:52:48.162820305Z", "hi", false))),
             (b"2026-11-22T00:52:48.162820305Z \n", Some(("2026-11-22T00:52:48.162820305Z", "", true))),

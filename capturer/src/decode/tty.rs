@@ -69,7 +69,7 @@ mod tests {
             (format!("{TIME} {full}{TIME} \n"), false, vec!["P", "$"]),
             (format!("{TIME} prompt: "), false, vec![]),
             (format!("{TIME} prompt: "), true, vec!["prompt: "]),
-            ("garbage without a time and long enough to see it is none\n".to_owned(), false, vec!["!NoTime"]),
+            ("garbage-without-a-time-and-long-enough-to-see-it-is-none\n".to_owned(), false, vec!["!NoTime"]),
             (TIME[..10].to_owned(), false, vec![]),
         ];
         for (input, at_end, expected) in table {

@@ -12,10 +12,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::capture::io::{Action, ConnId, RequestId};
+use crate::capture::io::{Action, Answer, BodyOutcome, ConnId, RequestError, RequestId};
 use crate::capture::support::{Context, Timer};
 use crate::docker::{self, ContainerEvent, Inspect, ListRow};
-use crate::http::{BodyOutcome, RequestError};
 use crate::metrics::RequestResult;
 use crate::settings::Select;
 use crate::status::DockerRow;
@@ -168,7 +167,7 @@ impl Discovery {
     }
 
     /// The events connection was opened, or not.
-    pub fn on_opened(&mut self, result: Result<(u16, Vec<u8>), RequestError>, cx: &mut Context<'_>) {
+    pub fn on_opened(&mut self, result: Answer, cx: &mut Context<'_>) {
         let EventsPhase::Opening(conn) = self.events else { return };
         match result {
             Ok((200, _)) => {
@@ -185,7 +184,7 @@ impl Discovery {
                 self.ask_list(cx);
             }
             Ok((status, body)) => {
-                let text = crate::stream::api::refusal(status, &body);
+                let text = docker::refusal(status, &body);
                 self.unreachable(text, cx);
             }
             Err(error) => self.unreachable(error.to_string(), cx),
@@ -273,7 +272,7 @@ impl Discovery {
     pub fn on_answer(
         &mut self,
         request: RequestId,
-        result: Result<(u16, Vec<u8>), RequestError>,
+        result: Answer,
         cx: &mut Context<'_>,
         told: &mut Vec<Told>,
     ) {
@@ -409,7 +408,7 @@ fn is_selected(select: &Select, inspect: &Inspect) -> bool {
     included && !excluded
 }
 
-fn request_result(result: &Result<(u16, Vec<u8>), RequestError>) -> RequestResult {
+fn request_result(result: &Answer) -> RequestResult {
     match result {
         Ok((200..=299, _)) => RequestResult::Ok,
         Ok((404, _)) => RequestResult::NotFound,

@@ -86,6 +86,7 @@ pub(crate) const TIME: &str = "2026-11-22T00:52:48.162820305Z";
 /// A batch of raw messages on stdout.
 pub(crate) fn batch(source: &Arc<Source>, messages: &[&[u8]]) -> Batch {
     let mut batch = Batch {
+        seq: 1,
         source: source.clone(),
         read: TIME.as_bytes().to_vec(),
         made: Vec::new(),

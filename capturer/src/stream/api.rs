@@ -15,13 +15,13 @@
 //! lines (`tail`), and it must begin with a line that was delivered; if not, the tail is widened.
 
 use super::Told;
-use crate::capture::io::{Action, ConnId};
+use crate::capture::io::{Action, Answer as HttpAnswer, BodyOutcome, ConnId, RequestError};
 use crate::capture::support::{Context, Timer};
 use crate::cursor::{ApiCursor, Cursor};
 use crate::decode::assemble::{Assembler, Lines};
 use crate::decode::stdcopy::{self, FrameKind};
 use crate::decode::{Piece, Step, timestamp, tty};
-use crate::http::{BodyOutcome, RequestError};
+use crate::docker;
 use crate::limits::API_GATHER_BYTES;
 use crate::metrics::{SkipReason, StreamError};
 use crate::record::{MessageForm, StdType, StreamId};
@@ -58,6 +58,8 @@ enum Phase {
 enum Then {
     /// Nothing: whoever closed it has told why.
     Rest,
+    /// Open again.
+    Open,
     Rotate,
     /// Read once more without follow.
     CatchUp,
@@ -138,6 +140,10 @@ impl ApiSource {
     /// Begins, or begins again.
     pub fn open(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         self.catch_ups = 0;
+        if let Phase::Closing(conn, Then::Rest) = self.phase {
+            // Told to go on while the last connection still closes: as soon as it has.
+            self.phase = Phase::Closing(conn, Then::Open);
+        }
         if self.stopping || self.phase != Phase::Idle {
             return;
         }
@@ -220,7 +226,7 @@ impl ApiSource {
     pub fn on_opened(
         &mut self,
         conn: ConnId,
-        result: Result<(u16, Vec<u8>), RequestError>,
+        result: HttpAnswer,
         cx: &mut Context<'_>,
         told: &mut Vec<Told>,
     ) {
@@ -237,7 +243,7 @@ impl ApiSource {
             Ok((status, body)) => {
                 self.phase = Phase::Idle;
                 self.leave_slot(cx);
-                let text = refusal(status, &body);
+                let text = docker::refusal(status, &body);
                 match status {
                     404 | 409 if self.gone => self.drain(told),
                     404 | 409 => told.push(Told::Ended { cause: text, again: self.running }),
@@ -331,6 +337,7 @@ impl ApiSource {
                 self.tail = Some(TAIL_FIRST);
                 self.open(cx, told);
             }
+            Then::Open => self.open(cx, told),
             Then::CatchUp => self.request(false, cx, told),
             Then::Widen => {
                 self.tail = self.tail.map(|tail| tail * TAIL_FACTOR).filter(|tail| *tail <= TAIL_MAX);
@@ -692,16 +699,4 @@ fn error_type(error: &RequestError) -> StreamError {
         RequestError::NoAnswer { .. } => StreamError::ReadTimeout,
         RequestError::TooLarge { .. } => StreamError::ApiError,
     }
-}
-
-/// The Engine's own words, shortened.
-pub fn refusal(status: u16, body: &[u8]) -> String {
-    #[derive(serde::Deserialize)]
-    struct Message {
-        message: String,
-    }
-    let text = serde_json::from_slice::<Message>(body)
-        .map_or_else(|_| String::from_utf8_lossy(body).into_owned(), |message| message.message);
-    let text: String = text.trim().chars().take(300).collect();
-    format!("the Engine answered {status}: {text}")
 }

@@ -136,7 +136,7 @@ impl Chain {
             _ => {}
         }
         self.mark_front();
-        changes.truncated = self.truncated();
+        changes.truncated = self.rewritten();
         changes
     }
 
@@ -169,7 +169,7 @@ impl Chain {
         if self.marks.is_empty() {
             self.mark_front();
         }
-        changes.truncated = self.truncated();
+        changes.truncated = self.rewritten();
         changes
     }
 
@@ -185,36 +185,38 @@ impl Chain {
         }
     }
 
-    /// The file being read became shorter than what was read of it, or begins otherwise: truncated in place. It is read
-    /// from its beginning again.
-    fn truncated(&mut self) -> Option<(u64, u64)> {
+    /// The file being read begins otherwise than it did: truncated in place and written again. Its first bytes never
+    /// change otherwise, so a scan can tell, however old it is. That it is shorter a scan can't tell, for reading went
+    /// on meanwhile: see [`Chain::on_short`].
+    fn rewritten(&mut self) -> Option<(u64, u64)> {
         let front = self.links.front_mut()?;
-        let rewritten = front.is_in(&front.found) && !front.found.has_head(&front.head);
-        let shorter = !front.found.compressed && front.found.len < front.offset;
-        if front.deleted || !(rewritten || shorter) {
+        let judged = front.found.head.len() >= front.head.len_bytes as usize;
+        if front.deleted || !front.is_in(&front.found) || !judged || front.found.has_head(&front.head) {
             return None;
         }
-        let unread = front.len.saturating_sub(front.offset);
-        let now = front.found.len;
-        self.base += front.offset;
-        front.offset = 0;
-        front.len = now;
-        front.unread = true;
         front.head = front.found.print();
-        self.delivered_to = [0; 2];
-        self.mark_front();
-        Some((unread, now))
+        let len = front.found.len;
+        Some(self.begin_front_again(len))
     }
 
-    /// The file being read was found shorter than the position, without a scan. As [`Changes::truncated`].
+    /// The file being read has this length now, by its descriptor. If that is less than what was read of it, it was
+    /// truncated and is read from its beginning again. As [`Changes::truncated`].
     pub fn on_short(&mut self, len: u64) -> Option<(u64, u64)> {
-        let front = self.links.front_mut()?;
-        front.found.len = len;
-        if len < front.offset {
-            front.found.head.clear();
-            front.head = HeadPrint::default();
-        }
-        self.truncated()
+        let front = self.links.front_mut().filter(|front| len < front.offset)?;
+        front.head = HeadPrint::default();
+        Some(self.begin_front_again(len))
+    }
+
+    fn begin_front_again(&mut self, len: u64) -> (u64, u64) {
+        let Some(front) = self.links.front_mut() else { return (0, len) };
+        let unread = front.len.saturating_sub(front.offset);
+        self.base += front.offset;
+        front.offset = 0;
+        front.len = len;
+        front.unread = true;
+        self.delivered_to = [0; 2];
+        self.mark_front();
+        (unread, len)
     }
 
     /// The first file is read to its end: go on with the next. Returns the finished one's file.

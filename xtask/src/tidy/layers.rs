@@ -39,7 +39,8 @@ const IMPURE: [(&str, &str); 9] = [
 /// The steps of the flow, each with the steps it may know. What steps share is a noun of record.rs, cursor.rs or settings.
 const STEPS: [(&str, &[&str]); 6] = [
     ("discover", &[]),
-    ("stream", &[]),
+    // A source drives its decoders and hands on lines; decoders know nothing of sources.
+    ("stream", &["decode"]),
     ("decode", &[]),
     ("pipeline", &[]),
     ("sink", &[]),

@@ -1,0 +1,301 @@
+//! The agent under test as its users run it: the release binary, a config file, signals, HTTP. No knowledge of its
+//! inside.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::wait::wait_until;
+
+/// For what should be quick.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The program to test: `CAPTURER_BIN`, which `cargo xtask test` sets.
+pub fn program() -> PathBuf {
+    let path = std::env::var_os("CAPTURER_BIN")
+        .expect("CAPTURER_BIN names the agent to test; `cargo xtask test` builds it and sets this");
+    PathBuf::from(path)
+}
+
+/// A place for an agent: its config, positions and output survive its restarts.
+pub struct Home {
+    dir: tempfile::TempDir,
+}
+
+impl Home {
+    /// A new, empty one.
+    pub fn new() -> Result<Home> {
+        Ok(Home { dir: tempfile::Builder::new().prefix("capturer-test-").tempdir()? })
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where records go.
+    pub fn output_dir(&self) -> PathBuf {
+        self.path().join("out")
+    }
+
+    /// A config with this home's directories, a free admin port, and more sections of YAML.
+    pub fn config(&self, more: &str) -> String {
+        let home = self.path().display();
+        format!(
+            "data_dir: {home}/data\nadmin: {{listen: \"127.0.0.1:0\"}}\nlog: {{level: debug}}\n\
+             sinks:\n  local_file: {{directory: {home}/out, file: \"{{container_name}}.ndjson\"}}\n{more}"
+        )
+    }
+
+    /// Starts an agent and waits until it is ready.
+    pub fn start(&self, config: &str) -> Result<Agent> {
+        let agent = self.launch(config)?;
+        wait_until("the agent to be ready", DEADLINE, || agent.get("/readyz"))?;
+        Ok(agent)
+    }
+
+    /// Starts an agent and waits only until its admin server answers.
+    pub fn launch(&self, config: &str) -> Result<Agent> {
+        let file = self.path().join("config.yaml");
+        fs::write(&file, config)?;
+        let log = self.path().join("agent.log");
+        let from = fs::metadata(&log).map_or(0, |metadata| metadata.len());
+        let child = Command::new(program())
+            .args(["run", "-c"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::options().create(true).append(true).open(&log)?)
+            .spawn()
+            .with_context(|| format!("starting {}", program().display()))?;
+        let mut agent = Agent { child, log, address: String::new() };
+        agent.address = wait_until("the agent to say where its admin server listens", DEADLINE, || {
+            let text = agent.log_text()?;
+            let text = text.get(from as usize..).unwrap_or_default();
+            let line = text.lines().find(|line| line.contains("admin server listens"));
+            let address = line.and_then(|line| line.split("address=").nth(1)?.split_whitespace().next());
+            address.map(str::to_owned).with_context(|| format!("its log:\n{text}"))
+        })?;
+        Ok(agent)
+    }
+
+    /// All records written, by output file, in the order they stand there. Every line must be a whole record.
+    pub fn records(&self) -> Result<BTreeMap<String, Vec<Record>>> {
+        let mut all = BTreeMap::new();
+        for entry in fs::read_dir(self.output_dir()).into_iter().flatten() {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let text = fs::read(&path)?;
+            ensure!(text.last().is_none_or(|byte| *byte == b'\n'), "{name} ends within a record");
+            let mut records = Vec::new();
+            for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                let record = Record::parse(line).with_context(|| {
+                    format!("{name}: {}", String::from_utf8_lossy(&line[..line.len().min(300)]))
+                })?;
+                records.push(record);
+            }
+            all.insert(name, records);
+        }
+        Ok(all)
+    }
+
+    /// Messages of one container, by channel, each with its newline: as `docker logs` prints them.
+    pub fn printed(&self, container: &str) -> Result<(Vec<u8>, Vec<u8>)> {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        for record in self.records()?.remove(&format!("{container}.ndjson")).unwrap_or_default() {
+            let channel = if record.stream == "stdout" { &mut stdout } else { &mut stderr };
+            channel.extend_from_slice(record.message.as_bytes());
+            channel.push(b'\n');
+        }
+        Ok((stdout, stderr))
+    }
+
+    /// Bytes of all outputs; cheap, for waiting.
+    pub fn output_bytes(&self) -> u64 {
+        let entries = fs::read_dir(self.output_dir()).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+    }
+}
+
+/// One record of the output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// RFC 3339.
+    pub time: String,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// Container name, empty for files.
+    pub container_name: String,
+    /// The text.
+    pub message: String,
+}
+
+impl Record {
+    fn parse(line: &[u8]) -> Result<Record> {
+        let value: Value = serde_json::from_slice(line)?;
+        let text = |key: &str| value[key].as_str().map(str::to_owned);
+        Ok(Record {
+            time: text("time").context("no time")?,
+            stream: text("stream").context("no stream")?,
+            container_name: text("container_name").unwrap_or_default(),
+            message: text("message").context("no message")?,
+        })
+    }
+}
+
+/// What an agent holds at one moment; equal numbers before and after = nothing leaked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Descriptors, from the kernel.
+    pub fds: usize,
+    /// Threads, from the kernel.
+    pub threads: usize,
+    /// Tasks of the capture loop, by its own count.
+    pub tasks: u64,
+}
+
+/// A running agent; killed when dropped.
+pub struct Agent {
+    child: Child,
+    log: PathBuf,
+    address: String,
+}
+
+impl Agent {
+    /// Its process.
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// What it logged.
+    pub fn log_text(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.log)?)
+    }
+
+    /// The body of a page that is answered with 200.
+    pub fn get(&self, path: &str) -> Result<String> {
+        let (status, body) = self.ask(path)?;
+        ensure!(status == 200, "{path} answered {status}: {body}");
+        Ok(body)
+    }
+
+    /// Status and body of a page.
+    pub fn ask(&self, path: &str) -> Result<(u16, String)> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no end of the head")?;
+        let status = head.split(' ').nth(1).context("no status")?.parse()?;
+        Ok((status, body.to_owned()))
+    }
+
+    /// One metric, without its prefix, labels included as the exposition shows them.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let text = self.get("/metrics")?;
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("log_capturer_{name} ")));
+        line.with_context(|| format!("no metric {name}"))?.parse().context("not a number")
+    }
+
+    /// The rows of `/api/v1/streams`.
+    pub fn streams(&self) -> Result<Vec<Value>> {
+        let body: Value = serde_json::from_str(&self.get("/api/v1/streams")?)?;
+        Ok(body["streams"].as_array().context("no streams")?.clone())
+    }
+
+    /// What it holds now.
+    pub fn held(&self) -> Result<Held> {
+        let count = |what: &str| {
+            Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{}/{what}", self.pid()))?.count())
+        };
+        Ok(Held { fds: count("fd")?, threads: count("task")?, tasks: self.metric("tasks")? as u64 })
+    }
+
+    /// CPU seconds used so far, user and system.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    }
+
+    /// SIGTERM; must end with exit code 0 within the deadline.
+    pub fn stop(mut self) -> Result<()> {
+        self.signal(Signal::TERM);
+        let status = self.ended()?;
+        let log = self.log_text()?;
+        ensure!(status.code() == Some(0), "ended with {status}; its log:\n{log}");
+        ensure!(log.contains("operations=0"), "operations were left in flight; its log:\n{log}");
+        Ok(())
+    }
+
+    /// kill -9.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(self.pid()) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> Result<ExitStatus> {
+        let child = &mut self.child;
+        wait_until("the agent to end", DEADLINE, || child.try_wait().ok().flatten())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let text = fs::read_to_string(&self.log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!(
+                "--- the agent's log, last 40 lines\n{}",
+                lines[lines.len().saturating_sub(40)..].join("\n")
+            );
+        }
+    }
+}
+
+/// Says where two texts differ, instead of printing both.
+pub fn assert_same_lines(what: &str, got: &[u8], expected: &[u8]) {
+    if got == expected {
+        return;
+    }
+    let lines = |text: &[u8]| String::from_utf8_lossy(text).lines().map(str::to_owned).collect::<Vec<_>>();
+    let (got, expected) = (lines(got), lines(expected));
+    let at = got.iter().zip(&expected).take_while(|(got, expected)| got == expected).count();
+    let show = |lines: &[String]| {
+        lines
+            .iter()
+            .skip(at)
+            .take(3)
+            .map(|line| line.chars().take(120).collect::<String>())
+            .collect::<Vec<_>>()
+    };
+    panic!(
+        "{what}: {} lines, expected {}; first difference at line {}:\n  got      {:?}\n  expected {:?}",
+        got.len(),
+        expected.len(),
+        at + 1,
+        show(&got),
+        show(&expected)
+    );
+}
