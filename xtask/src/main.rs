@@ -3,6 +3,7 @@
 //! No part of the agent, and nothing here needs more than the Rust toolchain, Debian's own tools and, for tests with
 //! containers, root.
 
+mod build_ebpf;
 mod clean;
 mod debian;
 mod engines;
@@ -45,6 +46,12 @@ enum Chore {
     Tidy,
     /// Downloads and unpacks the Docker Engines that tests run privately.
     Engines,
+    /// Builds the kernel programs of the witness, which are committed as capturer-ebpf/probe.o.
+    BuildEbpf {
+        /// Only compare what is committed with what the sources give.
+        #[arg(long)]
+        check: bool,
+    },
     /// Runs the tests of the witness and the ring inside other kernels, on an emulated machine.
     Vm {
         /// Kernel series: 5.10, 6.1, 6.12, 7.2. None: the first three.
@@ -61,6 +68,7 @@ fn main() -> ExitCode {
         Chore::Test { parts, list: false } => test::run(&parts),
         Chore::Tidy => tidy::check_tree().map(|()| true),
         Chore::Engines => engines::unpack_all().map(|()| true),
+        Chore::BuildEbpf { check } => build_ebpf::build(check).map(|()| true),
         Chore::Vm { kernels } => vm::run_in(&kernels),
     };
     match outcome {
