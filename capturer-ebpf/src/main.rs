@@ -27,9 +27,7 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_user};
 use aya_ebpf::macros::{fentry, fexit, kprobe, raw_tracepoint};
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext};
-use capturer_ebpf::{
-    BORN_INSTALLED, BORN_REPLACED, BORN_RING, BORN_SYSCALL, COMPARED_FDS_MAX, offset, syscall,
-};
+use capturer_ebpf::{BORN_INSTALLED, BORN_REPLACED, BORN_RING, BORN_SYSCALL, offset, syscall};
 use table::{SYSCALLS, Table, WATCHED};
 
 /// `fd_install(fd, file)`: afterwards, so that the table can be asked whether it is still so.
@@ -119,48 +117,54 @@ fn sys_exit(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let Some(table) = Table::of_current() else { return 0 };
-    if table.is_unfinished() {
-        table.compare_bits();
-    }
     let registers: u64 = ctx.arg(0);
     let result: i64 = ctx.arg(1);
     let number = register(registers, offset::SYSCALL) as u32;
     // SAFETY: written before this program is attached, and never again.
-    let Some(kind) = (unsafe { SYSCALLS.get(number) }) else { return 0 };
-    let first = || register(registers, offset::SYSCALL_ARGUMENT);
-    match *kind {
-        syscall::MAKES if result >= 0 => table.opened_now(result as u32, BORN_SYSCALL),
+    let kind = unsafe { SYSCALLS.get(number) }.copied().unwrap_or(0);
+    let first = register(registers, offset::SYSCALL_ARGUMENT);
+    // Each thing that can be done stands here once: the verifier goes through it once for each time it is written.
+    let mut one = None;
+    let mut pair_at = 0;
+    let mut compare = table.is_unfinished();
+    match kind {
+        syscall::MAKES => one = Some(BORN_SYSCALL),
         // dup2(7, 7) does nothing.
-        syscall::REPLACES if result >= 0 && first() != result as u64 => {
-            table.opened_now(result as u32, BORN_REPLACED);
-        }
-        syscall::FCNTL if result >= 0 => {
+        syscall::REPLACES if first != result as u64 => one = Some(BORN_REPLACED),
+        syscall::FCNTL => {
             const F_DUPFD: u32 = 0;
             const F_DUPFD_CLOEXEC: u32 = 1030;
             let command = register(registers, offset::SYSCALL_ARGUMENT + 1) as u32;
             if command == F_DUPFD || command == F_DUPFD_CLOEXEC {
-                table.opened_now(result as u32, BORN_SYSCALL);
+                one = Some(BORN_SYSCALL);
             }
         }
+        syscall::MAY_MAKE if table.is_new(result as u64) => one = Some(BORN_SYSCALL),
         // It may say EINTR or EIO and has closed all the same; for EBADF there is nothing noted.
-        syscall::CLOSES => table.closed_if_gone(first() as u32),
-        syscall::PAIR_FIRST if result == 0 => pair(&table, first()),
-        syscall::PAIR_FOURTH if result == 0 => {
-            pair(&table, register(registers, offset::SYSCALL_ARGUMENT + 3));
-        }
-        syscall::RECEIVES if result >= 0 => {
+        syscall::CLOSES => table.closed_if_gone(first as u32),
+        syscall::PAIR_FIRST => pair_at = first,
+        syscall::PAIR_FOURTH => pair_at = register(registers, offset::SYSCALL_ARGUMENT + 3),
+        syscall::RECEIVES => {
             /// `msghdr.msg_controllen`, on every 64-bit machine; the kernel writes what it used.
             const CONTROL_BYTES: u64 = 40;
             let header = register(registers, offset::SYSCALL_ARGUMENT + 1);
             // SAFETY: an address that can't be read gives an error.
             let bytes = unsafe { bpf_probe_read_user((header + CONTROL_BYTES) as *const u64) };
-            if bytes != Ok(0) {
-                table.compare_bits();
-            }
+            compare |= bytes != Ok(0);
         }
-        syscall::ANY => table.compare_bits(),
-        syscall::MAY_MAKE if result >= 0 => table.opened_if_new(result as u64, BORN_SYSCALL),
+        syscall::ANY => compare = true,
         _ => {}
+    }
+    if result >= 0 {
+        if let Some(born) = one {
+            table.opened_now(result as u32, born);
+        }
+        if pair_at != 0 {
+            pair(&table, pair_at);
+        }
+    }
+    if compare {
+        table.compare_bits();
     }
     0
 }
@@ -179,8 +183,8 @@ fn io_uring_complete(ctx: RawTracePointContext) -> i32 {
     } else {
         argument as i32
     };
-    if result >= 0 && (result as u32) < COMPARED_FDS_MAX {
-        table.opened_if_new(result as u64, BORN_RING);
+    if result >= 0 && table.is_new(result as u64) {
+        table.opened_now(result as u32, BORN_RING);
     }
     if result == 0 {
         // A close says 0, and so do many others; looking costs a word for each 64 descriptors.

@@ -38,8 +38,6 @@ static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(WATCHES_MAX * CO
 #[map]
 pub static SYSCALLS: HashMap<u32, u32> = HashMap::with_max_entries(64, 0);
 
-/// See [`Table::compare_bits`].
-const MENDED_PER_WORD_MAX: u32 = 4;
 /// Update only what is not there.
 const NO_EXIST: u64 = 1;
 
@@ -123,23 +121,17 @@ impl Table {
     /// `fd` was just made by a system call that has ended: the table says which file.
     #[inline(always)]
     pub fn opened_now(&self, fd: u32, born: u64) {
-        let file = self.file_of(fd);
-        if file != 0 {
-            self.opened(fd, file, born);
-        }
+        note_opened_now(self.files, self.watch, fd, born);
     }
 
-    /// `number` may be a descriptor; if the table has another file there than is known, it is new.
+    /// `number` may be a descriptor: whether the table has a file there, and another than is known.
     #[inline(always)]
-    pub fn opened_if_new(&self, number: u64, born: u64) {
+    pub fn is_new(&self, number: u64) -> bool {
         if number >= u64::from(u32::MAX) {
-            return;
+            return false;
         }
-        let fd = number as u32;
-        let file = self.file_of(fd);
-        if file != 0 && self.known_file(fd) != file {
-            self.opened(fd, file, born);
-        }
+        let file = self.file_of(number as u32);
+        file != 0 && self.known_file(number as u32) != file
     }
 
     /// `fd` may have been closed; if the table still has its file there, it was not, or is open again.
@@ -173,8 +165,8 @@ impl Table {
     }
 
     /// Sets what is known against the kernel's bits, for events that do not say what changed. Of each 64 descriptors
-    /// it mends a few, as the verifier goes through every turn of the loop; if more are wrong, the process's next
-    /// event goes on.
+    /// it mends one, as the verifier goes through every turn of the loop; if more are wrong, the process's next event
+    /// goes on.
     #[inline(always)]
     pub fn compare_bits(&self) {
         let descriptors = read(self.files + offset(capturer_ebpf::offset::FILES_FDT));
@@ -187,17 +179,13 @@ impl Table {
             }
             let there = read(open + 8 * u64::from(word));
             let Some(known) = OPEN.get(self.watch * COMPARED_WORDS + word) else { break };
-            let mut wrong = there ^ *known;
-            for _ in 0..MENDED_PER_WORD_MAX {
-                if wrong == 0 {
-                    break;
-                }
+            let wrong = there ^ *known;
+            if wrong != 0 {
                 // The lowest bit's place, without a branch.
                 let bit = (wrong & wrong.wrapping_neg()).wrapping_sub(1).count_ones();
                 compare_one(self.files, self.watch, word * 64 + bit);
-                wrong &= wrong - 1;
+                left |= wrong & (wrong - 1);
             }
-            left |= wrong;
         }
         if let Some(unfinished) = UNFINISHED.get_ptr_mut(self.watch) {
             // SAFETY: a value of the array lives as long as the array.
@@ -272,6 +260,16 @@ fn slot_opened(watch: u32, fd: u32, file: u64, born: u64) {
             add(&raw mut (*held).slots, 1);
             (*held).closed_ns = 0;
         }
+    }
+}
+
+/// See [`Table::opened_now`].
+#[inline(never)]
+fn note_opened_now(files: u64, watch: u32, fd: u32, born: u64) {
+    let table = Table { files, watch };
+    let file = table.file_of(fd);
+    if file != 0 {
+        table.opened(fd, file, born);
     }
 }
 

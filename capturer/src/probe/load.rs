@@ -74,9 +74,9 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Attaches one tier's programs, with this process as watch 0. `left_out` names a program that is not attached:
+    /// Attaches one tier's programs, with this process as watch 0. `left_out` names programs that are not attached:
     /// for tests of the self-test.
-    pub(super) fn attach(tier: Tier, btf_path: &Path, left_out: Option<&str>) -> Result<Kernel> {
+    pub(super) fn attach(tier: Tier, btf_path: &Path, left_out: &[String]) -> Result<Kernel> {
         ensure!(tier != Tier::Procfs, "tier procfs has no programs");
         let before = bpf_fds()?;
         let mut functions: Vec<&str> = FUNCTIONS.iter().map(|function| function.name).collect();
@@ -125,9 +125,11 @@ impl Kernel {
         Ok(kernel)
     }
 
-    fn attach_tracing(&mut self, types: &KernelTypes, left_out: Option<&str>) -> Result<()> {
+    fn attach_tracing(&mut self, types: &KernelTypes, left_out: &[String]) -> Result<()> {
         let btf = Btf::from_sys_fs().context("reading the kernel's BTF")?;
-        for function in present(types)?.into_iter().filter(|function| left_out != Some(function.program)) {
+        for function in
+            present(types)?.into_iter().filter(|function| !is_left_out(left_out, function.program))
+        {
             let what = format!("attaching to {}", function.name);
             let ending = if function.at_exit { "exit" } else { "entry" };
             let program = self.programs.program_mut(&format!("{}_{ending}", function.program));
@@ -144,8 +146,10 @@ impl Kernel {
         Ok(())
     }
 
-    fn attach_kprobes(&mut self, types: &KernelTypes, left_out: Option<&str>) -> Result<()> {
-        for function in present(types)?.into_iter().filter(|function| left_out != Some(function.program)) {
+    fn attach_kprobes(&mut self, types: &KernelTypes, left_out: &[String]) -> Result<()> {
+        for function in
+            present(types)?.into_iter().filter(|function| !is_left_out(left_out, function.program))
+        {
             let what = format!("attaching to {}", function.name);
             let program = self.programs.program_mut(&format!("{}_probe", function.program));
             let program: &mut KProbe = program
@@ -160,8 +164,9 @@ impl Kernel {
         Ok(())
     }
 
-    fn attach_tracepoints(&mut self, left_out: Option<&str>) -> Result<()> {
-        for name in ["sys_exit", "io_uring_complete"].into_iter().filter(|name| left_out != Some(name)) {
+    fn attach_tracepoints(&mut self, left_out: &[String]) -> Result<()> {
+        for name in ["sys_exit", "io_uring_complete"].into_iter().filter(|name| !is_left_out(left_out, name))
+        {
             let program = self.raw(name)?;
             program
                 .load()
@@ -224,6 +229,14 @@ impl Kernel {
     pub(super) fn files(&self, watch: u32) -> Vec<(u64, Held)> {
         let entries = self.files.iter().filter_map(Result::ok);
         entries.filter(|(_, held)| held.watch == watch).collect()
+    }
+
+    /// Forgets files that are closed and not let go by now: of attaching itself, where an attachment keeps the perf
+    /// event whose descriptor is closed.
+    pub(super) fn forget_unreleased(&mut self) {
+        for (file, _) in self.files(0).into_iter().filter(|(_, held)| held.slots <= 0) {
+            let _ = self.files.remove(&file);
+        }
     }
 
     /// Notes who holds a descriptor of our own.
@@ -315,6 +328,10 @@ fn present(types: &KernelTypes) -> Result<Vec<&'static Function>> {
     Ok(present)
 }
 
+fn is_left_out(left_out: &[String], program: &str) -> bool {
+    left_out.iter().any(|name| name == program)
+}
+
 fn offsets(tier: Tier, types: &KernelTypes) -> Result<[u32; offset::COUNT]> {
     let mut offsets = [0; offset::COUNT];
     offsets[offset::TASK_FILES] = types.member("task_struct", "files")?;
@@ -367,9 +384,6 @@ const SYSCALL: u32 = 280;
 fn refusal(what: &str, error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
     if let Some(ProgramError::LoadError { io_error, verifier_log }) = error.downcast_ref() {
         let log = verifier_log.to_string();
-        if std::env::var_os("VLOG").is_some() {
-            eprintln!("{log}");
-        }
         let minds = log.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed "));
         let minds = minds.map(|line| format!(" (verifier: {line})")).unwrap_or_default();
         return anyhow::anyhow!("{what}: {io_error}{minds}");

@@ -71,13 +71,13 @@ pub struct Options {
     pub tiers: Vec<Tier>,
     /// Where the kernel describes itself.
     pub btf: PathBuf,
-    /// A program not to attach, so that the self-test has something to find: `filp_close`, `sys_exit`.
-    pub left_out: Option<String>,
+    /// Programs not to attach, so that the self-test has something to find: `filp_close`, `sys_exit`.
+    pub left_out: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { tiers: Tier::ALL.to_vec(), btf: btf::KERNEL_BTF.into(), left_out: None }
+        Self { tiers: Tier::ALL.to_vec(), btf: btf::KERNEL_BTF.into(), left_out: Vec::new() }
     }
 }
 
@@ -258,11 +258,14 @@ impl Probe {
 }
 
 fn attach(tier: Tier, options: &Options) -> Result<(Kernel, Vec<WayResult>)> {
-    let mut kernel = Kernel::attach(tier, &options.btf, options.left_out.as_deref())?;
+    let mut kernel = Kernel::attach(tier, &options.btf, &options.left_out)?;
     let results = self_test::run(&mut kernel).context("trying the self-test")?;
     match self_test::blindness(&results) {
         Some(why) => bail!(why),
-        None => Ok((kernel, results)),
+        None => {
+            kernel.forget_unreleased();
+            Ok((kernel, results))
+        }
     }
 }
 
