@@ -141,10 +141,10 @@ fn a_blinded_tier_is_found_out() {
     let programs: [(Tier, &[&str], &str); 8] = [
         (Tier::Tracing, &["fd_install"], "openat"),
         (Tier::Tracing, &["do_dup2"], "dup2 over another"),
-        (Tier::Tracing, closing, "close_range"),
-        (Tier::Tracing, &["fput"], "the file of descriptor"),
-        (Tier::Kprobe, closing, "close_range"),
-        (Tier::Kprobe, &["fput"], "the file of descriptor"),
+        (Tier::Tracing, closing, "openat: descriptor"),
+        (Tier::Tracing, &["fput"], "openat: the file of descriptor"),
+        (Tier::Kprobe, closing, "openat: descriptor"),
+        (Tier::Kprobe, &["fput"], "openat: the file of descriptor"),
         (Tier::Tracepoint, &["sys_exit"], "openat"),
         (Tier::Tracepoint, &["io_uring_complete"], "io_uring openat"),
     ];

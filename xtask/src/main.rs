@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         Chore::Tidy => tidy::check_tree().map(|()| true),
         Chore::Engines => engines::unpack_all().map(|()| true),
         Chore::BuildEbpf { check } => build_ebpf::build(check).map(|()| true),
-        Chore::Vm { kernels } => vm::run_in(&kernels),
+        Chore::Vm { kernels } => vm::run_in(&kernels).map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

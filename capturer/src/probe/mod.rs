@@ -312,7 +312,8 @@ mod tests {
             fds: fds.iter().map(|fd| (*fd, String::new())).collect(),
             ..ProcessLook::default()
         };
-        let cases: [(&[LiveFd], &[i32], &[LiveFd], (i64, i64)); 6] = [
+        type Case<'a> = (&'a [LiveFd], &'a [i32], &'a [LiveFd], (i64, i64));
+        let cases: [Case; 6] = [
             (&[fd(3, 1)], &[3], &[fd(3, 1)], (0, 0)),
             (&[fd(3, 1)], &[], &[], (0, 0)),
             (&[], &[3], &[fd(3, 1)], (0, 0)),

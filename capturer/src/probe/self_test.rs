@@ -48,12 +48,23 @@ pub(super) fn run(kernel: &mut Kernel) -> Result<Vec<WayResult>> {
     let mut results = Vec::new();
     for way in &MAKING {
         results.push(WayResult { way: way.name, verdict: made(kernel, &mut bench, way) });
+        if is_blind_enough(&results) {
+            return Ok(results);
+        }
     }
     for way in &RELEASING {
         results.push(WayResult { way: way.name, verdict: released(kernel, &mut bench, way)? });
+        if is_blind_enough(&results) {
+            return Ok(results);
+        }
     }
     results.push(WayResult { way: "all of /proc/self/fd", verdict: equal(kernel)? });
     Ok(results)
+}
+
+/// A few ways are enough to refuse a tier and to say why; each may have waited for its deadline.
+fn is_blind_enough(results: &[WayResult]) -> bool {
+    results.iter().filter(|result| matches!(result.verdict, Verdict::Blind(_))).count() >= 3
 }
 
 /// Why the tier can't be trusted, if so.
