@@ -8,7 +8,7 @@
 //! ```
 //! Tiers differ in how they see the kernel, not in what is done with it. Tier `procfs` reads /proc at an interval, which
 //! needs no rights and sees what is open at that moment. The others are told by the kernel of every opening and closing
-//! as it happens; which is used is decided at start by attaching ([`load`]) and by a self-test ([`self_test`]), never by
+//! as it happens; which is used is decided at start by attaching (load.rs) and by a self-test ([`self_test`]), never by
 //! a version number. docs/probe.md says what each can see.
 //!
 //! Not here: when to look and what to do about a leak (the agent).
