@@ -55,6 +55,21 @@ pub struct FileCursor {
     /// delivered already. Zero but while a long line is open on the other channel.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skip: [u64; 2],
+    /// How far reading had come, if that is another file: a line is open that began in `file`. Should that be gone at
+    /// the next start, it goes on here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<FilePlace>,
+}
+
+/// A place in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilePlace {
+    /// The file.
+    pub file: FileId,
+    /// What its head looks like.
+    pub head: HeadPrint,
+    /// Byte offset in it.
+    pub offset: u64,
 }
 
 fn is_zero(skip: &[u64; 2]) -> bool {
@@ -70,7 +85,10 @@ pub struct ApiCursor {
     /// By [`StdType::index`]: time of the first piece of the line still open, 0 = none. It must be asked for again.
     #[serde(default)]
     pub open_ns: [i64; 2],
-    /// Time of a delivered line older than the newest; 0 = there is none. Asked for again, it shows that an answer cut
+    /// Time of the line delivered last on either channel; 0 = none. Not the greatest: a clock may be set back.
+    #[serde(default)]
+    pub last_ns: i64,
+    /// Time of a delivered line older than the last; 0 = there is none. Asked for again, it shows that an answer cut
     /// to the newest lines (`tail`) reaches back far enough.
     #[serde(default)]
     pub older_ns: i64,
@@ -87,9 +105,9 @@ impl ApiCursor {
         self.open_ns.into_iter().filter(|open| *open > 0).min()
     }
 
-    /// Time of the newest line delivered on either channel, nanoseconds since 1970; 0 = none.
-    pub fn newest_ns(&self) -> i64 {
-        self.channels[0].time_ns.max(self.channels[1].time_ns)
+    /// Nothing was delivered yet.
+    pub fn is_beginning(&self) -> bool {
+        self.last_ns == 0
     }
 }
 

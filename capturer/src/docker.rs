@@ -10,6 +10,9 @@ use serde::Deserialize;
 /// All containers, running or not.
 pub const LIST: &str = "/containers/json?all=1";
 
+/// Answers `OK` at once, if anybody does.
+pub const PING: &str = "/_ping";
+
 /// Container events, from now on. The filter keeps exec and health-check events out: an unread event stream slows the
 /// whole daemon.
 pub const EVENTS: &str = concat!(
@@ -62,6 +65,9 @@ pub struct InspectState {
     /// True also between the restarts of a restarting container.
     #[serde(default)]
     pub running: bool,
+    /// RFC 3339; in the year 1 if it never ended.
+    #[serde(default)]
+    pub finished_at: String,
 }
 
 /// `Config`.

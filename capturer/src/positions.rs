@@ -1,9 +1,10 @@
 //! `capturer positions`: how far each container and file was delivered, from the checkpoint on disk. It takes no lock
 //! and changes nothing, so it may be asked while the agent runs.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
 
-use crate::checkpoint::{Checkpoint, store};
+use crate::checkpoint::{Checkpoint, StoreError, store};
 use crate::cursor::Cursor;
 use crate::decode::timestamp;
 use crate::settings::cli::{self, Exit, PositionsArgs};
@@ -14,7 +15,7 @@ pub fn show(arguments: &PositionsArgs, out: &mut dyn Write, err: &mut dyn Write)
         Ok((settings, _)) => settings,
         Err(error) => return cli::refuse(&error, err),
     };
-    let checkpoint = match store::peek(&settings.data_dir) {
+    let checkpoint = match look(&settings.data_dir) {
         Ok(checkpoint) => checkpoint,
         Err(error) => return cli::fail(&anyhow::Error::from(error)),
     };
@@ -26,6 +27,14 @@ pub fn show(arguments: &PositionsArgs, out: &mut dyn Write, err: &mut dyn Write)
     // A reader that went away (`| head`) is no error of ours.
     let _ = out.write_all(text.as_bytes());
     Exit::Ok
+}
+
+/// A directory that is not there holds nothing, and looking must not make it.
+fn look(data_dir: &Path) -> Result<Checkpoint, StoreError> {
+    if matches!(std::fs::symlink_metadata(data_dir), Err(error) if error.kind() == ErrorKind::NotFound) {
+        return Ok(Checkpoint::default());
+    }
+    store::peek(data_dir)
 }
 
 fn table(checkpoint: &Checkpoint, data_dir: &str) -> String {
@@ -58,7 +67,7 @@ fn describe(cursor: &Cursor) -> String {
     match cursor {
         Cursor::Beginning => "at the beginning".to_owned(),
         Cursor::File(at) => format!("byte {} of inode {}", at.offset, at.file.inode),
-        Cursor::Api(at) if at.newest_ns() > 0 => format!("newest line {}", timestamp::format(at.newest_ns())),
+        Cursor::Api(at) if !at.is_beginning() => format!("line of {}", timestamp::format(at.last_ns)),
         Cursor::Api(_) => "at the beginning".to_owned(),
     }
 }

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::agent::{Agent, Stopper};
 use crate::own_log;
@@ -20,6 +23,8 @@ use crate::settings::cli::{self, Exit, QuickstartArgs};
 use crate::settings::{FileFormat, FileSet, LogLevel, Settings};
 use crate::status::{Board, Snapshot};
 
+/// For the Engine to say that it is there.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(2);
 /// The table is drawn anew so often.
 const DRAW_EVERY: Duration = Duration::from_secs(1);
 /// Rows that fit a small terminal.
@@ -27,6 +32,11 @@ const ROWS_MAX: usize = 15;
 /// How many json-file logs the demonstration writes, and how many lines a second into each.
 const DEMO_FILES: usize = 3;
 const DEMO_LINES_PER_SECOND: u64 = 20;
+
+/// Prints a line. A reader that went away (`| head`) is no error of ours: capturing goes on.
+macro_rules! say {
+    ($($text:tt)*) => {{ let _ = writeln!(io::stdout(), $($text)*); }};
+}
 
 /// Runs it.
 pub fn run(arguments: &QuickstartArgs) -> Exit {
@@ -40,29 +50,29 @@ fn quickstart(arguments: &QuickstartArgs) -> anyhow::Result<()> {
     let mut settings = cli::quickstart_settings(arguments);
     settings.log.level = LogLevel::Warn;
     let log = own_log::init(&settings.log)?;
-    println!("capturer {} quickstart", env!("CARGO_PKG_VERSION"));
+    say!("capturer {} quickstart", env!("CARGO_PKG_VERSION"));
     let demo = choose_source(&mut settings)?;
-    println!("  rights: {}", rights());
-    println!("  witness of open descriptors: procfs");
+    say!("  rights: {}", rights());
+    say!("  witness of open descriptors: procfs");
     let directory = arguments.directory.display().to_string();
 
     let agent = Agent::build(settings)?;
-    println!("  output: {directory}/");
+    say!("  output: {directory}/");
     if let Some(addr) = agent.admin_address() {
-        println!("  status page: http://{addr}/   metrics: http://{addr}/metrics");
+        say!("  status page: http://{addr}/   metrics: http://{addr}/metrics");
     }
-    println!("  Ctrl-C ends it.\n");
+    say!("  Ctrl-C ends it.\n");
     let screen = Screen::start(agent.board(), agent.stopper(), arguments.seconds)?;
-    let board = agent.board();
+    let metrics = agent.metrics();
     let left = agent.run();
-    let lines = screen.end();
+    screen.end();
     drop(demo);
     log.flush(Duration::from_secs(1));
     left?;
-    drop(board);
-    println!("\n{lines} records captured. They are in {directory}/, one JSON object a line:");
+    let records = metrics.logs_sent_total.with_label_values(&["local_file"]).get();
+    say!("\n{records} records captured. They are in {directory}/, one JSON object a line:");
     for (path, bytes) in outputs(&arguments.directory) {
-        println!("  {bytes:>12} bytes  {}", path.display());
+        say!("  {bytes:>12} bytes  {}", path.display());
     }
     Ok(())
 }
@@ -70,15 +80,18 @@ fn quickstart(arguments: &QuickstartArgs) -> anyhow::Result<()> {
 /// Docker if it answers, else logs of our own.
 fn choose_source(settings: &mut Settings) -> anyhow::Result<Option<Demo>> {
     let socket = settings.container_monitor.socket_path.display().to_string();
-    match std::os::unix::net::UnixStream::connect(&settings.container_monitor.socket_path) {
-        Ok(_) => {
-            println!("  Docker: answers on {socket}; capturing every container");
+    match ask_engine(&settings.container_monitor.socket_path) {
+        Ok(()) => {
+            say!("  Docker: answers on {socket}; capturing every container");
             Ok(None)
         }
         Err(error) => {
-            println!(
-                "  Docker: not on {socket} ({error}); capturing {DEMO_FILES} json-file logs made for this"
-            );
+            let hint = match error.kind() {
+                io::ErrorKind::PermissionDenied => ": try as root, or as a user of the group docker",
+                _ => "",
+            };
+            say!("  Docker: not on {socket} ({error}{hint})");
+            say!("  capturing {DEMO_FILES} json-file logs made for this instead");
             settings.container_monitor.enabled = false;
             let demo = Demo::start()?;
             let pattern = demo.directory.join("*/*-json.log");
@@ -86,9 +99,32 @@ fn choose_source(settings: &mut Settings) -> anyhow::Result<Option<Demo>> {
                 glob::Pattern::new(&pattern.to_string_lossy()).context("the pattern of the demonstration")?;
             settings.file_monitor.files =
                 vec![FileSet { paths: vec![pattern], format: FileFormat::Docker, ..FileSet::default() }];
-            println!("  logs: {}", demo.directory.display());
+            say!("  logs: {}", demo.directory.display());
             Ok(Some(demo))
         }
+    }
+}
+
+/// Whether an Engine answers there, within bounds: a plain connect to a socket whose queue is full waits for ever.
+fn ask_engine(socket: &Path) -> io::Result<()> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let connection = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&connection, &SocketAddrUnix::new(socket)?)?;
+    let mut connection = UnixStream::from(connection);
+    connection.set_nonblocking(false)?;
+    connection.set_read_timeout(Some(ENGINE_PATIENCE))?;
+    connection.set_write_timeout(Some(ENGINE_PATIENCE))?;
+    let mut answer = [0; b"HTTP/1.1 200".len()];
+    let asked = connection
+        .write_all(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
+        .and_then(|()| connection.read_exact(&mut answer));
+    match asked {
+        Ok(()) if &answer == b"HTTP/1.1 200" => Ok(()),
+        Ok(()) => Err(io::Error::other("what answers is no Docker Engine")),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(io::Error::other(format!("no answer within {} s", ENGINE_PATIENCE.as_secs())))
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -109,12 +145,12 @@ struct Demo {
 
 impl Demo {
     fn start() -> anyhow::Result<Demo> {
-        let directory = std::env::temp_dir().join(format!("capturer-quickstart-{}", std::process::id()));
+        let directory = make_directory()?;
         let mut files = Vec::new();
         for number in 1..=DEMO_FILES {
             let name = format!("demo-{number}");
             let dir = directory.join(&name);
-            std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+            std::fs::create_dir(&dir).with_context(|| format!("making {}", dir.display()))?;
             let path = dir.join(format!("{name}-json.log"));
             let file = OpenOptions::new().create_new(true).append(true).open(&path);
             files.push(file.with_context(|| format!("making {}", path.display()))?);
@@ -127,6 +163,16 @@ impl Demo {
             .context("starting the demonstration's writer")?;
         Ok(Demo { directory, stop, thread: Some(thread) })
     }
+}
+
+/// A new directory of our own. One that is there already is somebody else's, or a killed run's.
+fn make_directory() -> anyhow::Result<PathBuf> {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let name = format!("capturer-quickstart-{}-{}", std::process::id(), since_1970.subsec_nanos());
+    let directory = std::env::temp_dir().join(name);
+    let made = std::fs::DirBuilder::new().mode(0o700).create(&directory);
+    made.with_context(|| format!("making {}", directory.display()))?;
+    Ok(directory)
 }
 
 impl Drop for Demo {
@@ -161,7 +207,7 @@ fn write_lines(files: &mut [File], stop: &AtomicBool) {
 /// The live table, drawn by a thread of its own from what the board says.
 struct Screen {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
+    thread: JoinHandle<()>,
 }
 
 impl Screen {
@@ -175,20 +221,18 @@ impl Screen {
         Ok(Screen { stop, thread })
     }
 
-    /// How many records were captured.
-    fn end(self) -> u64 {
+    fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.thread().unpark();
-        self.thread.join().unwrap_or_default()
+        let _ = self.thread.join();
     }
 }
 
-fn draw(board: &Board, stopper: &Stopper, seconds: Option<u64>, stop: &AtomicBool) -> u64 {
+fn draw(board: &Board, stopper: &Stopper, seconds: Option<u64>, stop: &AtomicBool) {
     let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let terminal = std::io::stdout().is_terminal();
+    let terminal = io::stdout().is_terminal();
     let mut before: BTreeMap<u32, u64> = BTreeMap::new();
     let mut lines_drawn = 0;
-    let mut total = 0;
     loop {
         std::thread::park_timeout(DRAW_EVERY);
         let stopping = stop.load(Ordering::Relaxed);
@@ -196,18 +240,17 @@ fn draw(board: &Board, stopper: &Stopper, seconds: Option<u64>, stop: &AtomicBoo
             stopper.stop();
         }
         let snapshot = board.fresh_snapshot(Duration::from_millis(200));
-        total = total.max(snapshot.streams.iter().map(|row| row.lines).sum());
         if terminal || stopping {
+            let mut out = io::stdout();
             if terminal && lines_drawn > 0 {
-                print!("\x1b[{lines_drawn}A\x1b[J");
+                let _ = write!(out, "\x1b[{lines_drawn}A\x1b[J");
             }
             let table = table(&snapshot, &before);
             lines_drawn = table.lines().count();
-            print!("{table}");
-            let _ = std::io::stdout().flush();
+            let _ = out.write_all(table.as_bytes()).and_then(|()| out.flush());
         }
         if stopping {
-            return total;
+            return;
         }
         before = snapshot.streams.iter().map(|row| (row.id, row.lines)).collect();
     }

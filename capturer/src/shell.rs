@@ -230,8 +230,10 @@ impl Shell {
             return self.run(async move { Done::Event(event) });
         };
         self.run(async move {
+            let room = buffer.capacity() - buffer.len();
             let (result, buffer) = ring::file_read(&descriptor, buffer, offset).await;
-            let file_len = if result == Ok(0) { files::length(descriptor.as_fd()) } else { None };
+            let file_len =
+                if result.is_ok_and(|count| count < room) { files::length(descriptor.as_fd()) } else { None };
             let result = result.map_err(|error| FileError::Other {
                 what: "reading a log file".to_owned(),
                 cause: error.to_string(),

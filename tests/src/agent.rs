@@ -93,24 +93,32 @@ impl Home {
         for entry in fs::read_dir(self.output_dir()).into_iter().flatten() {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let text = fs::read(&path)?;
-            ensure!(text.last().is_none_or(|byte| *byte == b'\n'), "{name} ends within a record");
-            let mut records = Vec::new();
-            for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                let record = Record::parse(line).with_context(|| {
-                    format!("{name}: {}", String::from_utf8_lossy(&line[..line.len().min(300)]))
-                })?;
-                records.push(record);
-            }
-            all.insert(name, records);
+            all.insert(name, read_records(&path)?);
         }
         Ok(all)
+    }
+
+    /// Records of one container; none if it has no output yet.
+    pub fn records_of(&self, container: &str) -> Result<Vec<Record>> {
+        let path = self.output_of(container);
+        if path.exists() { read_records(&path) } else { Ok(Vec::new()) }
+    }
+
+    /// The output of one container.
+    pub fn output_of(&self, container: &str) -> PathBuf {
+        self.output_dir().join(format!("{container}.ndjson"))
+    }
+
+    /// How many records one container has; cheap, for waiting.
+    pub fn count_of(&self, container: &str) -> usize {
+        let text = fs::read(self.output_of(container)).unwrap_or_default();
+        text.iter().filter(|byte| **byte == b'\n').count()
     }
 
     /// Messages of one container, by channel, each with its newline: as `docker logs` prints them.
     pub fn printed(&self, container: &str) -> Result<(Vec<u8>, Vec<u8>)> {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        for record in self.records()?.remove(&format!("{container}.ndjson")).unwrap_or_default() {
+        for record in self.records_of(container)? {
             let channel = if record.stream == "stdout" { &mut stdout } else { &mut stderr };
             channel.extend_from_slice(record.message.as_bytes());
             channel.push(b'\n');
@@ -123,6 +131,18 @@ impl Home {
         let entries = fs::read_dir(self.output_dir()).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
     }
+}
+
+fn read_records(path: &Path) -> Result<Vec<Record>> {
+    let text = fs::read(path)?;
+    ensure!(text.last().is_none_or(|byte| *byte == b'\n'), "{} ends within a record", path.display());
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let parse = |line: &[u8]| {
+        let shown =
+            || format!("{}: {}", path.display(), String::from_utf8_lossy(&line[..line.len().min(300)]));
+        Record::parse(line).with_context(shown)
+    };
+    lines.map(parse).collect()
 }
 
 /// One record of the output.
@@ -279,23 +299,23 @@ pub fn assert_same_lines(what: &str, got: &[u8], expected: &[u8]) {
     if got == expected {
         return;
     }
-    let lines = |text: &[u8]| String::from_utf8_lossy(text).lines().map(str::to_owned).collect::<Vec<_>>();
+    let lines =
+        |text: &[u8]| text.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>();
     let (got, expected) = (lines(got), lines(expected));
     let at = got.iter().zip(&expected).take_while(|(got, expected)| got == expected).count();
-    let show = |lines: &[String]| {
-        lines
-            .iter()
-            .skip(at)
-            .take(3)
-            .map(|line| line.chars().take(120).collect::<String>())
-            .collect::<Vec<_>>()
+    let empty = Vec::new();
+    let (got_line, expected_line) = (got.get(at).unwrap_or(&empty), expected.get(at).unwrap_or(&empty));
+    let byte = got_line.iter().zip(expected_line).take_while(|(got, expected)| got == expected).count();
+    let show = |line: &[u8]| {
+        let part = &line[byte.saturating_sub(20)..line.len().min(byte + 60)];
+        format!("{} bytes, there {:?}", line.len(), String::from_utf8_lossy(part))
     };
     panic!(
-        "{what}: {} lines, expected {}; first difference at line {}:\n  got      {:?}\n  expected {:?}",
+        "{what}: {} lines, expected {}; first difference at line {}, byte {byte}:\n  got      {}\n  expected {}",
         got.len(),
         expected.len(),
         at + 1,
-        show(&got),
-        show(&expected)
+        show(got_line),
+        show(expected_line)
     );
 }

@@ -3,6 +3,7 @@
 //! No part of the agent, and nothing here needs more than the Rust toolchain, Debian's own tools and, for tests with
 //! containers, root.
 
+mod bench;
 mod build_ebpf;
 mod clean;
 mod debian;
@@ -13,6 +14,9 @@ mod tidy;
 mod tools;
 mod vm;
 
+#[expect(dead_code, reason = "tests draw more kinds of things than the benchmark's log")]
+#[path = "../../tests/src/rand.rs"]
+mod rand;
 // Engines are taken away in one way, whether by the test that started them or, if that was killed, by us.
 #[expect(dead_code, reason = "what starts an Engine's record is for tests; what ends it is for both")]
 #[path = "../../tests/src/sweep.rs"]
@@ -20,6 +24,7 @@ mod sweep;
 #[path = "../../tests/src/wait.rs"]
 mod wait;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -57,6 +62,16 @@ enum Chore {
         /// Kernel series: 5.10, 6.1, 6.12, 7.2. None: the first three.
         kernels: Vec<String>,
     },
+    /// What the agent costs per GiB of log, beside a plain loop that does only the least.
+    Bench(bench::BenchArgs),
+    /// The plain loop, as a process of its own to be measured.
+    #[command(hide = true)]
+    PlainLoop {
+        /// A json-file log.
+        log: PathBuf,
+        /// Where the NDJSON goes.
+        output: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -70,6 +85,8 @@ fn main() -> ExitCode {
         Chore::Engines => engines::unpack_all().map(|()| true),
         Chore::BuildEbpf { check } => build_ebpf::build(check).map(|()| true),
         Chore::Vm { kernels } => vm::run_in(&kernels).map(|()| true),
+        Chore::Bench(arguments) => bench::bench(&arguments).map(|()| true),
+        Chore::PlainLoop { log, output } => bench::plain_loop(&log, &output).map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -132,11 +132,12 @@ pub enum Event {
         stream: StreamId,
         /// Which.
         file: FileNo,
-        /// Bytes that came; fewer than asked for = the end of the file as it was then.
+        /// Bytes that came.
         result: Result<usize, FileError>,
         /// What came, appended to what was given.
         buffer: Vec<u8>,
-        /// Length of the file, asked for only when no byte came.
+        /// Length of the file afterwards, asked for when fewer bytes came than there was room for: that may be the end
+        /// of the file, or a read that the kernel cut short.
         file_len: Option<u64>,
     },
     /// The live file of a stream was written to.

@@ -24,6 +24,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::tracker::Tracker;
 use crate::clock::Now;
 use crate::cursor::{ApiCursor, ChannelMark, Cursor};
+use crate::decode::timestamp;
 use crate::discover::{self, Discovery};
 use crate::docker::Inspect;
 use crate::limits::READ_BYTES;
@@ -273,9 +274,10 @@ impl Capture {
     fn on_container(&mut self, now: Now, inspect: Inspect) {
         let key = StreamKey::container(&inspect.id);
         let running = inspect.state.running;
+        let exited_at = timestamp::parse(inspect.state.finished_at.as_bytes());
         if let Some(id) = self.ids.get(&key).copied() {
             self.rename_if_needed(id, &inspect);
-            self.with_stream(now, id, |stream, cx| stream.set_running(running, cx));
+            self.with_stream(now, id, |stream, cx| stream.set_running(running, exited_at, cx));
             return;
         }
         let settings = Arc::clone(&self.settings);
@@ -319,7 +321,7 @@ impl Capture {
             self.new_stream(now, source, Kind::Api(Box::new(api)), reason, acked)
         };
         self.add_stream(stream);
-        self.with_stream(now, id, |stream, cx| stream.set_running(running, cx));
+        self.with_stream(now, id, |stream, cx| stream.set_running(running, exited_at, cx));
     }
 
     fn rename_if_needed(&mut self, id: StreamId, inspect: &Inspect) {
@@ -694,7 +696,7 @@ fn container_meta(inspect: &Inspect, record_labels: &[String]) -> ContainerMeta 
 
 fn api_cursor_at(unix_ns: i64) -> ApiCursor {
     let mark = ChannelMark { time_ns: unix_ns, count: 0 };
-    ApiCursor { channels: [mark; 2], ..ApiCursor::default() }
+    ApiCursor { channels: [mark; 2], last_ns: unix_ns, ..ApiCursor::default() }
 }
 
 fn split_path(path: &str) -> (String, String) {

@@ -57,7 +57,8 @@ impl Capture {
         for set in 0..self.settings.file_monitor.files.len() {
             self.find_paths(set);
         }
-        self.plan_paths_look(now);
+        // Not plan_paths_look: a path missing for long is dropped by the answer, and until then its time is past.
+        self.timers.set(Timer::Paths, now.mono_ms + LOOK_INTERVAL_MS);
     }
 
     pub(super) fn on_paths_found(&mut self, now: Now, set: usize, paths: Vec<String>) {
@@ -120,6 +121,7 @@ impl Capture {
         let (directory, live_name) = split_path(path);
         let line_bytes_max = self.settings.line_bytes_max as usize;
         let file = FileSource::new(id, directory, live_name, format, start, line_bytes_max);
+        let file = file.renamed_while_written();
         let reason = format!("matches file_monitor.files[{set}]");
         let stream = self.new_stream(now, source, Kind::File(Box::new(file)), reason, acked);
         self.add_stream(stream);

@@ -217,6 +217,7 @@ pub(crate) mod tests {
             head: HeadPrint { len_bytes: 1024, crc32: 0xdead_beef },
             offset,
             skip: [0, 0],
+            reached: None,
         })
     }
 

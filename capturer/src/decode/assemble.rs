@@ -7,7 +7,7 @@
 //! - a piece shorter than 16 KiB without newline ends it: only the end of the container's output cuts there,
 //! - a piece with another time on the same channel begins a new line: the old one was left open at an exit and must
 //!   not be glued to the next run's first line,
-//! - the container has exited and all was read ([`Assembler::close_all`]).
+//! - the container has exited since and all was read ([`Assembler::close_begun_by`]).
 //!
 //! A line past `line_bytes_max` is cut there, marked and counted; the rest of it is passed over, never the file
 //! stopped. Not here: which lines were delivered before (stream/).
@@ -147,6 +147,17 @@ impl Assembler {
             truncated: line.truncated,
         });
         true
+    }
+
+    /// Ends open lines that began no later than this: the container exited then, and they will not be continued. A line
+    /// that its next run has begun stays open.
+    pub fn close_begun_by(&mut self, unix_ns: i64, out: &mut Lines) -> [bool; 2] {
+        StdType::ALL.map(|std_type| {
+            let open = self.open[std_type.index()].as_ref();
+            let begun =
+                open.is_some_and(|line| timestamp::parse(&line.time).is_none_or(|time| time <= unix_ns));
+            begun && self.close(std_type, out)
+        })
     }
 
     /// Ends all open lines: the source will say no more.

@@ -24,6 +24,9 @@ const EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// First pause before the Engine is asked again.
 const BACKOFF_FIRST_MS: u64 = 200;
 
+/// Pause between questions whether a silent Engine answers again.
+const PING_PAUSE_MS: u64 = 1_000;
+
 /// What discovery tells the core.
 #[derive(Debug)]
 pub enum Told {
@@ -50,6 +53,9 @@ enum EventsPhase {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Question {
+    /// Is anybody there? Asked when the event stream was silent for a whole `read_timeout`: an idle Engine and a
+    /// frozen one look alike on a connection that waits.
+    Ping,
     List,
     Inspect(String),
 }
@@ -111,6 +117,7 @@ impl Discovery {
         match self.events {
             EventsPhase::Waiting(at) if at <= now => self.start(cx),
             EventsPhase::Waiting(at) => cx.timers.set_earlier(Timer::Discovery, at),
+            EventsPhase::Open { .. } if !self.reachable => self.ask_ping(cx),
             EventsPhase::Open { .. } if self.list_at_ms <= now => self.ask_list(cx),
             EventsPhase::Open { .. } => cx.timers.set_earlier(Timer::Discovery, self.list_at_ms),
             EventsPhase::Opening(_) | EventsPhase::Closing(_) | EventsPhase::Stopped => {}
@@ -123,6 +130,33 @@ impl Discovery {
         if !self.questions.values().any(|question| *question == Question::List) {
             self.ask(Question::List, docker::LIST.to_owned(), cx);
         }
+    }
+
+    fn ask_ping(&mut self, cx: &mut Context<'_>) {
+        if !self.questions.values().any(|question| *question == Question::Ping) {
+            self.ask(Question::Ping, docker::PING.to_owned(), cx);
+        }
+    }
+
+    fn on_ping(&mut self, result: Answer, cx: &mut Context<'_>) {
+        let error = match result {
+            Ok((200, _)) if self.reachable => return,
+            Ok((200, _)) => {
+                tracing::info!("Docker answers again");
+                self.reachable = true;
+                self.last_error.clear();
+                return self.ask_list(cx);
+            }
+            Ok((status, body)) => docker::refusal(status, &body),
+            Err(error) => error.to_string(),
+        };
+        if self.reachable {
+            tracing::warn!("Docker does not answer: {error}");
+        }
+        self.reachable = false;
+        self.last_error = error;
+        // Asked again as long as the event stream stands; its end has a way of its own.
+        cx.timers.set_earlier(Timer::Discovery, cx.now.mono_ms + PING_PAUSE_MS);
     }
 
     fn ask(&mut self, question: Question, path: String, cx: &mut Context<'_>) {
@@ -210,7 +244,10 @@ impl Discovery {
         self.events = EventsPhase::Open { conn, in_flight: false };
         match outcome {
             BodyOutcome::Bytes => self.take_events(buffer, told),
-            BodyOutcome::TimedOut => self.held = buffer,
+            BodyOutcome::TimedOut => {
+                self.held = buffer;
+                self.ask_ping(cx);
+            }
             BodyOutcome::End | BodyOutcome::Broken(_) => {
                 self.last_error = "the Engine ended the event stream".to_owned();
                 self.reachable = false;
@@ -279,6 +316,10 @@ impl Discovery {
         let Some(question) = self.questions.remove(&request) else { return };
         cx.metrics.docker_request(request_result(&result));
         match (question, result) {
+            (Question::Ping, result) if matches!(self.events, EventsPhase::Open { .. }) => {
+                self.on_ping(result, cx)
+            }
+            (Question::Ping, _) => {}
             (Question::List, Ok((200, body))) => match serde_json::from_slice::<Vec<ListRow>>(&body) {
                 Ok(rows) => self.on_list(rows, told),
                 Err(error) => self.odd_answer("the list of containers", &error, cx),

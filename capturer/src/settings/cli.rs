@@ -13,6 +13,7 @@ use clap_complete::Shell;
 
 use super::file::{self, ConfigError, Outside, Override};
 use super::{Admin, LocalFile, Settings, summary, units};
+use crate::sink::SinkError;
 
 /// Read if no `-c` is given and it is there.
 pub const DEFAULT_CONFIG: &str = "/etc/capturer/config.yaml";
@@ -30,7 +31,7 @@ Examples:
 Exit codes:
   0   all went well
   64  the command line is wrong
-  69  something needed is unavailable: the Engine, a port, a kernel feature
+  69  something needed is unavailable: a port, a directory, a kernel feature
   77  a permission is missing
   78  the config is wrong";
 
@@ -86,6 +87,9 @@ pub struct QuickstartArgs {
     /// Where the output goes
     #[arg(long, value_name = "DIR", default_value = "./captured")]
     pub directory: PathBuf,
+    /// The Engine's Unix socket
+    #[arg(long, value_name = "PATH", default_value = "/var/run/docker.sock", value_parser = parse_socket)]
+    pub socket: PathBuf,
     /// Stop by itself after so many seconds
     #[arg(long, value_name = "N")]
     pub seconds: Option<u64>,
@@ -112,7 +116,7 @@ pub enum Exit {
     Ok = 0,
     /// The command line makes no sense (EX_USAGE).
     Usage = 64,
-    /// Something needed is not there: the Engine, a port, a kernel feature (EX_UNAVAILABLE).
+    /// Something needed is not there: a port, a directory, a kernel feature (EX_UNAVAILABLE).
     Unavailable = 69,
     /// A right is missing (EX_NOPERM).
     NoPermission = 77,
@@ -188,9 +192,10 @@ pub fn refuse(error: &ConfigError, err: &mut dyn Write) -> Exit {
 pub fn fail(error: &anyhow::Error) -> Exit {
     say(&mut std::io::stderr(), format_args!("capturer: {error:#}\n"));
     let denied = error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+        // A sink's error says its cause itself, so it is no link of the chain.
+        let sink = cause.downcast_ref::<SinkError>().map(|error| &error.source);
+        let cause = sink.or_else(|| cause.downcast_ref::<std::io::Error>());
+        cause.is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
     });
     if denied { Exit::NoPermission } else { Exit::Unavailable }
 }
@@ -210,6 +215,7 @@ pub fn quickstart_settings(arguments: &QuickstartArgs) -> Settings {
         admin: arguments.admin.clone(),
         ..Settings::default()
     };
+    settings.container_monitor.socket_path.clone_from(&arguments.socket);
     settings.sinks.local_file =
         Some(LocalFile { directory: arguments.directory.clone(), ..LocalFile::default() });
     settings
@@ -232,6 +238,11 @@ fn parse_override(argument: &str) -> Result<Override, String> {
 fn parse_admin(argument: &str) -> Result<Admin, String> {
     let listen = units::listen(argument).map_err(|mismatch| format!("expected {}", mismatch.expected))?;
     Ok(Admin { listen })
+}
+
+fn parse_socket(argument: &str) -> Result<PathBuf, String> {
+    units::socket_path(argument)
+        .map_err(|mismatch| format!("expected {}; {}", mismatch.expected, mismatch.hint))
 }
 
 #[cfg(test)]
@@ -283,6 +294,7 @@ mod tests {
         }
         assert!(run("chekc").2.contains("'check'"), "a suggestion");
         assert!(run("quickstart --admin x").2.contains("an IP address with a port"));
+        assert!(run("quickstart --socket tcp://x").2.contains("tcp:// is not supported"));
     }
 
     /// Help is the first thing a stranger reads.
@@ -359,8 +371,10 @@ mod tests {
     /// The quickstart is for a first look: it must leave no trace elsewhere.
     #[test]
     fn quickstart_writes_beneath_its_directory() {
-        let Command::Quickstart(args) = command("quickstart --directory /tmp/x") else { panic!() };
+        let words = "quickstart --directory /tmp/x --socket unix:///tmp/docker.sock";
+        let Command::Quickstart(args) = command(words) else { panic!() };
         let settings = quickstart_settings(&args);
+        assert_eq!(settings.container_monitor.socket_path, Path::new("/tmp/docker.sock"));
         assert!(settings.data_dir.starts_with("/tmp/x"));
         assert!(settings.sinks.local_file.is_some_and(|sink| sink.directory.starts_with("/tmp/x")));
     }

@@ -198,7 +198,7 @@ fn addresses_and_paths() {
     check(
         "sinks: {local_file: {file: '{name}.log'}}",
         "c.yaml:1:28: sinks.local_file.file: expected a file name such as {container_name}.ndjson, \
-         found \"{name}.log\"; {name} is unknown; there are {container_name}, {container_id}, {image}, {path}, {stream}",
+         found \"{name}.log\"; {name} is unknown; there are {container_name}, {container_id}, {image}, {path}",
     );
 }
 

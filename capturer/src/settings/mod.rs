@@ -216,7 +216,7 @@ pub struct Sinks {
 pub struct LocalFile {
     /// All files are made beneath it.
     pub directory: PathBuf,
-    /// Name template: `{container_name}`, `{container_id}`, `{image}`, `{path}` (a followed path's last part), `{stream}`.
+    /// Name template: `{container_name}`, `{container_id}`, `{image}`, `{path}` (a followed path's last part).
     pub file: String,
 }
 

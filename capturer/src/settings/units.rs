@@ -153,7 +153,7 @@ pub(super) fn path_pattern(text: &str) -> Result<glob::Pattern, Mismatch> {
 }
 
 /// What a file name template may contain.
-pub(super) const PLACEHOLDERS: [&str; 5] = ["container_name", "container_id", "image", "path", "stream"];
+pub(super) const PLACEHOLDERS: [&str; 4] = ["container_name", "container_id", "image", "path"];
 
 /// A name template for output files: relative, staying beneath its directory.
 pub(super) fn file_template(text: &str) -> Result<String, Mismatch> {
@@ -271,9 +271,7 @@ mod tests {
     /// Without this an output file could be made anywhere on the host.
     #[test]
     fn templates_stay_beneath_their_directory() {
-        for good in
-            ["{container_name}.ndjson", "a/b", "{image}/{stream}-{container_id}", "..a", "a..b", "{path}"]
-        {
+        for good in ["{container_name}.ndjson", "a/b", "{image}/{container_id}", "..a", "a..b", "{path}"] {
             assert!(file_template(good).is_ok(), "{good}");
         }
         for bad in [

@@ -15,6 +15,7 @@
 //! lines (`tail`), and it must begin with a line that was delivered; if not, the tail is widened.
 
 use super::Told;
+use super::seen::{Key, Seen};
 use crate::capture::io::{Action, Answer as HttpAnswer, BodyOutcome, ConnId, RequestError};
 use crate::capture::support::{Context, Timer};
 use crate::cursor::{ApiCursor, Cursor};
@@ -75,12 +76,15 @@ pub struct ApiSource {
     container_id: String,
     tty: bool,
     running: bool,
+    /// When the container last exited.
+    exited_at_ns: Option<i64>,
     gone: bool,
     stopping: bool,
     phase: Phase,
     has_slot: bool,
     /// What was delivered.
     cursor: ApiCursor,
+    seen: [Seen; 2],
     assembler: Assembler,
     rotations: u64,
     read_timeouts: u64,
@@ -94,12 +98,14 @@ pub struct ApiSource {
 #[derive(Debug, Default)]
 struct Answer {
     follow: bool,
+    /// The exit that was known when it was asked for.
+    exited_at_ns: Option<i64>,
     opened_at_ms: u64,
     rotate_at_ms: Option<u64>,
     /// Received and not yet a whole frame.
     held: Vec<u8>,
-    /// Per channel: the time of the line begun last, and how many lines of exactly that time began.
-    begun: [(i64, u32); 2],
+    /// Per channel: the line begun last, and whether it is new.
+    begun: [Option<(Key, bool)>; 2],
     /// The first line was looked at: the answer reaches back far enough.
     overlaps: bool,
     /// Lines that were new.
@@ -123,11 +129,13 @@ impl ApiSource {
             container_id,
             tty,
             running,
+            exited_at_ns: None,
             gone: false,
             stopping: false,
             phase: Phase::Idle,
             has_slot: false,
             cursor: cursor.unwrap_or_default(),
+            seen: Default::default(),
             assembler: Assembler::new(line_bytes_max),
             rotations: 0,
             read_timeouts: 0,
@@ -172,7 +180,8 @@ impl ApiSource {
         self.phase = Phase::Opening(conn);
         self.note_open_lines();
         self.assembler.reset();
-        self.answer = Answer { follow, ..Answer::default() };
+        self.seen.iter_mut().for_each(Seen::begin_answer);
+        self.answer = Answer { follow, exited_at_ns: self.exited_at_ns, ..Answer::default() };
         cx.act(Action::OpenConn { conn, path: self.path(follow) });
     }
 
@@ -191,15 +200,15 @@ impl ApiSource {
 
     /// From when to ask; `None` = from the beginning.
     fn since(&self) -> Option<i64> {
-        let newest = self.cursor.newest_ns();
-        if newest == 0 {
-            return self.cursor.open_since_ns();
+        let open_since = self.cursor.open_since_ns();
+        if self.cursor.is_beginning() {
+            return open_since;
         }
-        let mut since = newest - OVERLAP_NS;
+        let mut since = self.cursor.last_ns - OVERLAP_NS;
         if self.cursor.older_ns > 0 {
             since = since.min(self.cursor.older_ns);
         }
-        Some(since.min(self.cursor.open_since_ns().unwrap_or(i64::MAX)))
+        Some(since.min(open_since.unwrap_or(i64::MAX)))
     }
 
     fn owns(&self, conn: ConnId) -> bool {
@@ -413,7 +422,9 @@ impl ApiSource {
         if !matches!(self.phase, Phase::Reading { .. }) {
             return; // decoding gave it up already
         }
-        let caught_up = !self.answer.follow && self.answer.new_lines == 0;
+        // An exit that came to be known meanwhile may have left lines behind what was answered.
+        let known = self.answer.exited_at_ns == self.exited_at_ns;
+        let caught_up = !self.answer.follow && self.answer.new_lines == 0 && known;
         if caught_up || self.catch_ups >= CATCH_UPS_MAX {
             self.close(Then::Rest, cx);
             if self.gone {
@@ -451,7 +462,7 @@ impl ApiSource {
             }
             at += took;
         }
-        if at_end && !self.running && verdict.is_none() {
+        if at_end && verdict.is_none() {
             self.close_open_lines(&mut lines);
         }
         if verdict.is_none() {
@@ -526,81 +537,70 @@ impl ApiSource {
             return None;
         };
         let channel = piece.std_type.index();
-        let begins = self.assembler.begins_line(buffer, piece);
         let mut deliver = true;
-        if begins {
+        if self.assembler.begins_line(buffer, piece) {
             if !self.answer.overlaps {
                 if !self.reaches_back(time_ns) {
                     return Some(Verdict::Widen);
                 }
                 self.answer.overlaps = true;
             }
-            let begun = &mut self.answer.begun[channel];
-            let open_before = self.assembler.open_on(piece.std_type).is_some();
-            let finished = *begun;
-            *begun = if begun.0 == time_ns { (time_ns, begun.1 + 1) } else { (time_ns, 1) };
-            let begun = *begun;
+            if self.assembler.close(piece.std_type, lines) {
+                // The line before was left open at an exit; it is whole now.
+                self.complete(channel);
+            }
+            let key = Key::new(time_ns, &buffer[piece.text.clone()]);
+            deliver = self.seen[channel].is_new(key, &self.cursor.channels[channel]);
+            self.answer.begun[channel] = Some((key, deliver));
             if time_ns >= self.cursor.open_ns[channel] {
                 self.cursor.open_ns[channel] = 0;
             }
-            if open_before {
-                // The line before was left open at an exit; it is whole now.
-                self.assembler.close(piece.std_type, lines);
-                self.delivered(channel, finished);
-            }
-            deliver = self.is_new(channel, begun);
             if !deliver {
                 cx.metrics.duplicates_dropped_total.inc();
             }
         }
-        let begun = self.answer.begun[channel];
-        let completed = self.assembler.push(buffer, piece, begun.0 as u64, deliver, lines);
+        let completed = self.assembler.push(buffer, piece, time_ns as u64, deliver, lines);
         if completed.this {
-            self.cursor.open_ns[channel] = 0;
-            self.delivered(channel, begun);
+            self.complete(channel);
         }
         None
     }
 
     /// Whether the answer, whose first line has this time, reaches back to what was delivered.
     fn reaches_back(&self, time_ns: i64) -> bool {
-        let newest = self.cursor.newest_ns();
-        if self.tail.is_none() || newest == 0 {
+        let last = self.cursor.last_ns;
+        if self.tail.is_none() || last == 0 {
             return true;
         }
         let open_is_there = self.cursor.open_since_ns().is_none_or(|open| time_ns < open);
-        // With no older line known, the newest is the first of the log.
-        let bound = if self.cursor.older_ns > 0 { newest - 1 } else { newest };
+        // With no older line known, the last is the first of the log.
+        let bound = if self.cursor.older_ns > 0 { last - 1 } else { last };
         open_is_there && time_ns <= bound
     }
 
-    fn is_new(&self, channel: usize, (time_ns, occurrence): (i64, u32)) -> bool {
-        let mark = &self.cursor.channels[channel];
-        time_ns > mark.time_ns || (time_ns == mark.time_ns && occurrence > mark.count)
-    }
-
-    /// A line is complete: remember it, if it was new.
-    fn delivered(&mut self, channel: usize, (time_ns, occurrence): (i64, u32)) {
-        if !self.is_new(channel, (time_ns, occurrence)) {
-            return;
-        }
+    /// The line begun last on a channel is complete: remember it, if it was new.
+    fn complete(&mut self, channel: usize) {
+        self.cursor.open_ns[channel] = 0;
+        let Some((key, true)) = self.answer.begun[channel].take() else { return };
         self.answer.new_lines += 1;
-        let newest = self.cursor.newest_ns();
-        if time_ns > newest {
-            self.cursor.older_ns = newest;
+        self.seen[channel].delivered(key, &mut self.cursor.channels[channel]);
+        if key.time_ns > self.cursor.last_ns {
+            self.cursor.older_ns = self.cursor.last_ns;
         }
-        let mark = &mut self.cursor.channels[channel];
-        mark.time_ns = time_ns;
-        mark.count = occurrence;
+        self.cursor.last_ns = key.time_ns;
+        if self.cursor.older_ns >= key.time_ns {
+            // The clock was set back: what was older is not any more.
+            self.cursor.older_ns = 0;
+        }
     }
 
+    /// The answer is at its end: lines open since before the container exited are whole.
     fn close_open_lines(&mut self, lines: &mut Lines) {
-        for std_type in StdType::ALL {
-            if self.assembler.close(std_type, lines) {
-                let begun = self.answer.begun[std_type.index()];
-                self.cursor.open_ns[std_type.index()] = 0;
-                self.delivered(std_type.index(), begun);
-            }
+        let bound = if self.gone { Some(i64::MAX) } else { self.exited_at_ns };
+        let Some(bound) = bound else { return };
+        let closed = self.assembler.close_begun_by(bound, lines);
+        for (channel, _) in closed.iter().enumerate().filter(|(_, closed)| **closed) {
+            self.complete(channel);
         }
     }
 
@@ -619,8 +619,9 @@ impl ApiSource {
     }
 
     /// The container began or ceased to run.
-    pub fn set_running(&mut self, running: bool) {
+    pub fn set_running(&mut self, running: bool, exited_at_ns: Option<i64>) {
         self.running = running;
+        self.exited_at_ns = exited_at_ns.or(self.exited_at_ns);
     }
 
     /// The container was removed: what the connection still brings is taken, then it is over.

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use crate::capture::io::{FileNo, FoundFile};
-use crate::cursor::{Cursor, FileCursor, FileId, HeadPrint};
+use crate::cursor::{Cursor, FileCursor, FileId, FilePlace, HeadPrint};
 use crate::limits::HEAD_BYTES;
 
 /// Whether a link's file is open.
@@ -116,28 +116,37 @@ impl Chain {
             self.start = Some(if matches!(start, Start::Resume(_)) { start } else { Start::Oldest });
             return changes;
         }
-        match &start {
-            Start::Oldest => {}
-            Start::Live | Start::End => drop(found.drain(..found.len() - 1)),
-            Start::Resume(cursor) => match found.iter().position(|file| is_at(file, cursor)) {
-                Some(at) => drop(found.drain(..at)),
-                None => changes.resume_lost = true,
-            },
-        }
+        let (from, offset) = match &start {
+            Start::Oldest => (0, 0),
+            Start::Live => (found.len() - 1, 0),
+            Start::End => (found.len() - 1, found[found.len() - 1].len),
+            Start::Resume(cursor) => self.resume(cursor, &found, &mut changes),
+        };
+        found.drain(..from);
         self.links.extend(found.into_iter().map(link));
+        self.links[0].offset = offset;
         self.settle();
-        let Some(first) = self.links.front_mut() else { return changes };
-        match start {
-            Start::End => first.offset = first.len,
-            Start::Resume(cursor) if !changes.resume_lost => {
-                first.offset = cursor.offset;
-                self.delivered_to = cursor.skip.map(|skip| cursor.offset + skip);
-            }
-            _ => {}
-        }
         self.mark_front();
-        changes.truncated = self.rewritten();
         changes
+    }
+
+    /// Which file to go on in, and where.
+    fn resume(&mut self, cursor: &FileCursor, found: &[FoundFile], changes: &mut Changes) -> (usize, u64) {
+        match find(found, cursor.file, &cursor.head) {
+            Place::Same(at) => {
+                self.delivered_to = cursor.skip.map(|skip| cursor.offset + skip);
+                return (at, cursor.offset);
+            }
+            Place::Truncated(at) => {
+                changes.truncated = Some((0, found[at].len));
+                return (at, 0);
+            }
+            Place::Nowhere => changes.resume_lost = true,
+        }
+        match cursor.reached.map(|reached| (reached.offset, find(found, reached.file, &reached.head))) {
+            Some((offset, Place::Same(at))) => (at, offset),
+            _ => (0, 0),
+        }
     }
 
     fn follow(&mut self, found: Vec<FoundFile>) -> Changes {
@@ -265,7 +274,10 @@ impl Chain {
         }
         let Some((base, file, head)) = self.marks.front().copied() else { return Cursor::Beginning };
         let skip = open.map(|open| open.unwrap_or(position) - from);
-        Cursor::File(FileCursor { file, head, offset: from - base, skip })
+        let reached = self.marks.back().filter(|mark| mark.0 > from);
+        let reached =
+            reached.map(|(base, file, head)| FilePlace { file: *file, head: *head, offset: position - base });
+        Cursor::File(FileCursor { file, head, offset: from - base, skip, reached })
     }
 
     /// Bytes known to be unread.
@@ -329,8 +341,27 @@ fn is_same(file: &FoundFile, id: FileId, head: &HeadPrint) -> bool {
 /// the nanosecond.
 const HEAD_BYTES_PROOF: u32 = 50;
 
-fn is_at(file: &FoundFile, cursor: &FileCursor) -> bool {
-    is_same(file, cursor.file, &cursor.head)
+/// Where a saved position is now.
+enum Place {
+    /// In this file.
+    Same(usize),
+    /// This is its file, but it was truncated and written anew; nobody has a copy.
+    Truncated(usize),
+    /// Its file is gone.
+    Nowhere,
+}
+
+fn find(found: &[FoundFile], id: FileId, head: &HeadPrint) -> Place {
+    if let Some(at) = found.iter().position(|file| is_same(file, id, head)) {
+        return Place::Same(at);
+    }
+    // Without a birth time it may as well be another file with the same number.
+    let truncated = found.iter().position(|file| file.rank == 0 && file.id == id && id.birth_ns != 0);
+    let Some(truncated) = truncated else { return Place::Nowhere };
+    // Rotation by copying first left its content in a sibling.
+    let is_copy =
+        |file: &FoundFile| file.rank > 0 && head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(head);
+    found.iter().position(is_copy).map_or(Place::Truncated(truncated), Place::Same)
 }
 
 #[cfg(test)]

@@ -100,7 +100,8 @@ fn a_file_that_was_compressed_is_known_by_its_content() {
     // And a saved position in it is found again.
     let head = file(0, 1, &content('a')).print();
     let id = FileId { device: 1, inode: 1, birth_ns: 1 };
-    let mut chain = Chain::new(Start::Resume(FileCursor { file: id, head, offset: 30, skip: [0, 5] }));
+    let mut chain =
+        Chain::new(Start::Resume(FileCursor { file: id, head, offset: 30, skip: [0, 5], reached: None }));
     let changes = chain.on_scan(vec![compressed(1, 9, &content('a')), file(0, 2, &content('b'))]);
     assert!(!changes.resume_lost);
     assert_eq!((inodes(&chain), chain.position(), chain.delivered_to), (vec![9, 2], 30, [30, 35]));
@@ -120,7 +121,8 @@ fn what_vanished_unopened_is_lost_and_what_is_open_is_not() {
 fn a_saved_position_whose_file_is_gone_is_told() {
     let id = FileId { device: 1, inode: 77, birth_ns: 1 };
     let head = file(0, 77, &content('z')).print();
-    let mut chain = Chain::new(Start::Resume(FileCursor { file: id, head, offset: 30, skip: [0; 2] }));
+    let mut chain =
+        Chain::new(Start::Resume(FileCursor { file: id, head, offset: 30, skip: [0; 2], reached: None }));
     let changes = chain.on_scan(vec![file(1, 1, &content('a')), file(0, 2, &content('b'))]);
     assert!(changes.resume_lost);
     assert_eq!((inodes(&chain), chain.position()), (vec![1, 2], 0));
@@ -172,4 +174,42 @@ fn the_end_of_a_finished_file_is_the_beginning_of_the_next() {
     read_front(&mut chain);
     let Cursor::File(cursor) = chain.cursor(None, [None, None]) else { panic!() };
     assert_eq!((cursor.file.inode, cursor.offset), (2, 0));
+}
+
+/// Without this a restart after logrotate's copytruncate delivered the copy from its beginning, all of it twice.
+#[test]
+fn a_file_truncated_while_the_agent_did_not_run_goes_on_in_its_copy() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    chain.links[0].offset = 60;
+    let Cursor::File(cursor) = chain.cursor(None, [None; 2]) else { panic!("it has read something") };
+
+    let mut chain = Chain::new(Start::Resume(cursor.clone()));
+    let found = vec![file(0, 1, &content('b')), file(1, 2, &content('a')), file(2, 3, &content('0'))];
+    assert_eq!(chain.on_scan(found), Changes::default());
+    assert_eq!((inodes(&chain), chain.position()), (vec![2, 1], 60));
+
+    let mut chain = Chain::new(Start::Resume(cursor));
+    let changes = chain.on_scan(vec![file(0, 1, &content('b')), file(1, 2, &content('0'))]);
+    assert_eq!(changes, Changes { truncated: Some((0, 100)), ..Changes::default() });
+    assert_eq!((inodes(&chain), chain.position()), (vec![1], 0));
+}
+
+/// Without this what the other channel had delivered from newer files came a second time.
+#[test]
+fn a_line_open_since_a_file_that_went_does_not_send_back_the_other_channel() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(1, 1, &content('a')), file(0, 2, &content('b'))]);
+    open_all(&mut chain);
+    read_front(&mut chain);
+    chain.links[0].offset = 40;
+    let Cursor::File(cursor) = chain.cursor(Some(90), [Some(90), None]) else {
+        panic!("it has read something")
+    };
+    assert_eq!((cursor.file.inode, cursor.offset, cursor.skip), (1, 90, [0, 50]));
+
+    let mut chain = Chain::new(Start::Resume(cursor));
+    let changes = chain.on_scan(vec![file(1, 2, &content('b')), file(0, 3, &content('c'))]);
+    assert!(changes.resume_lost);
+    assert_eq!((inodes(&chain), chain.position()), (vec![2, 3], 40));
 }

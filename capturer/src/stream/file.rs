@@ -9,9 +9,9 @@
 //! incomplete is read again. A quiet file costs nothing: it is read when inotify says that it grew.
 
 use super::Told;
-use super::chain::{Chain, Changes, Handle, Start};
+use super::chain::{Chain, Changes, Handle, Link, Start};
 use crate::capture::io::{Action, FileError, FileNo, FoundFile, OpenedFile};
-use crate::capture::support::Context;
+use crate::capture::support::{Context, Timer};
 use crate::decode::assemble::{Assembler, Lines};
 use crate::decode::{DecodeError, Step, json_line, line};
 use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
@@ -22,6 +22,20 @@ use crate::status::StreamRow;
 
 /// Files opened ahead of the one being read, so that a rotation can't take them away.
 const OPEN_AHEAD: usize = 8;
+/// A program goes on writing to a log that was renamed until it is told (logrotate's postrotate) and opens its new one.
+/// dockerd closes before it renames.
+const WRITER_GRACE_MS: u64 = 5_000;
+
+/// How far the first file is on its way to being finished.
+#[derive(Debug, PartialEq, Eq)]
+enum Ending {
+    /// It may grow.
+    No,
+    /// It was renamed and read to its end; its writer may still go on until then.
+    Grace(u64),
+    /// The time is over; one more look.
+    LastLook,
+}
 
 /// See the module's head.
 #[derive(Debug)]
@@ -37,12 +51,15 @@ pub struct FileSource {
     scan_again: bool,
     /// The files were listed once.
     opened: bool,
-    /// The read in flight.
-    reading: Option<FileNo>,
+    /// The read in flight, and from where.
+    reading: Option<(FileNo, u64)>,
     /// Capacity of the next read; larger than usual only for a record that did not fit.
     read_bytes: usize,
-    /// The container does not run: what is open at the end will not be continued.
-    exited: bool,
+    /// Its writer goes on for a while after a rename: a followed path, not a container.
+    renamed_while_written: bool,
+    ending: Ending,
+    /// When the container last exited: a line open since before will not be continued.
+    exited_at_ns: Option<i64>,
     /// It begins at the end of what is there.
     start_is_end: bool,
     /// The container or path is gone: the live file will not grow.
@@ -73,11 +90,19 @@ impl FileSource {
             opened: false,
             reading: None,
             read_bytes: READ_BYTES,
-            exited: false,
+            renamed_while_written: false,
+            ending: Ending::No,
+            exited_at_ns: None,
             start_is_end,
             gone: false,
             drained: false,
         }
+    }
+
+    /// The file of a program that goes on writing for a while after a rename.
+    pub fn renamed_while_written(mut self) -> FileSource {
+        self.renamed_while_written = true;
+        self
     }
 
     /// Begins, or begins again after a failure. Files are opened at once, so that nothing that happens before the first
@@ -244,7 +269,7 @@ impl FileSource {
         }
         let Some(buffer) = cx.credit.file_read(self.read_bytes) else { return };
         front.unread = false;
-        self.reading = Some(file);
+        self.reading = Some((file, front.offset));
         cx.act(Action::ReadFile { stream: self.stream, file, offset: front.offset, buffer });
     }
 
@@ -264,9 +289,14 @@ impl FileSource {
         cx: &mut Context<'_>,
         told: &mut Vec<Told>,
     ) {
-        self.reading = None;
+        let from = self.reading.take().map_or(0, |(_, offset)| offset);
         cx.credit.file_read_done();
         let count = match result {
+            Ok(_) if self.chain.links.front().is_none_or(|front| front.offset != from) => {
+                // Truncated meanwhile: what came stands at another place now, if it stands anywhere.
+                cx.credit.give_back(buffer, 0);
+                return self.go_on(cx, told);
+            }
             Ok(count) => count,
             Err(error) => {
                 cx.credit.give_back(buffer, 0);
@@ -274,15 +304,16 @@ impl FileSource {
                 return;
             }
         };
-        if let Some(len) = file_len {
-            let truncated = self.chain.on_short(len);
-            if truncated.is_some() {
-                self.assembler.reset();
-            }
-            self.declare_truncation(truncated, cx);
+        if let Some(truncated) = file_len.and_then(|len| self.chain.on_short(len)) {
+            self.assembler.reset();
+            self.declare_truncation(Some(truncated), cx);
+            cx.credit.give_back(buffer, 0);
+            return self.go_on(cx, told);
         }
         let full = count == buffer.capacity();
-        if full && let Some(front) = self.chain.links.front_mut() {
+        // A read may bring less than there is.
+        let short = file_len.is_some_and(|len| len > from + count as u64);
+        if let Some(front) = self.chain.links.front_mut().filter(|_| full || short) {
             front.unread = true;
         }
         self.decode(buffer, full, cx, told);
@@ -296,7 +327,8 @@ impl FileSource {
         };
         // Whatever happened since the read was armed (growth, rotation, removal) has set `unread` again.
         let at_end = !front.unread;
-        let (offset, final_end) = (front.offset, at_end && (front.settled || self.gone));
+        let settled = front.settled && (!self.has_grace(front) || self.ending == Ending::LastLook);
+        let (offset, mut final_end) = (front.offset, at_end && (settled || self.gone));
         if offset == 0 {
             self.chain.saw_head(&buffer);
         }
@@ -305,6 +337,11 @@ impl FileSource {
         }
         let mut lines = Lines::default();
         let mut used = self.decode_lines(&buffer, &mut lines, cx);
+        if used > 0 && self.ending != Ending::No {
+            // Its writer still goes on.
+            self.ending = Ending::No;
+            final_end = self.gone && final_end;
+        }
         if final_end && used < buffer.len() {
             used = self.decode_rest(&buffer, used, &mut lines, cx);
         }
@@ -315,7 +352,7 @@ impl FileSource {
         let Some(front) = self.chain.links.front_mut() else { return };
         front.offset += used as u64;
         front.len = front.len.max(offset + buffer.len() as u64);
-        if final_end || (at_end && self.exited) {
+        if at_end {
             self.close_open_lines(&mut lines);
         }
         if used == 0 && lines.records.is_empty() {
@@ -327,9 +364,13 @@ impl FileSource {
 
     /// A line left open is whole when nothing can follow it: not when a rotation fell into its middle.
     fn close_open_lines(&mut self, lines: &mut Lines) {
-        let more_files = self.chain.links.len() > 1;
-        if !more_files && (self.exited || self.gone) {
+        if self.chain.links.len() > 1 {
+            return;
+        }
+        if self.gone {
             self.assembler.close_all(lines);
+        } else if let Some(exited_at) = self.exited_at_ns {
+            self.assembler.close_begun_by(exited_at, lines);
         }
     }
 
@@ -383,15 +424,47 @@ impl FileSource {
         buffer.len()
     }
 
+    /// Only the newest rotated file may still be written.
+    fn has_grace(&self, link: &Link) -> bool {
+        self.renamed_while_written && link.found.rank == 1 && !link.found.compressed
+    }
+
+    /// The first file was read to its end and renamed. Returns whether its writer may still go on.
+    fn waits_for_writer(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(front) = self.chain.links.front() else { return false };
+        if self.gone || !self.has_grace(front) {
+            return false;
+        }
+        match self.ending {
+            Ending::No => self.ending = Ending::Grace(cx.now.mono_ms + WRITER_GRACE_MS),
+            Ending::Grace(until) if until <= cx.now.mono_ms => {
+                self.ending = Ending::LastLook;
+                self.chain.links[0].unread = true;
+            }
+            Ending::Grace(_) => {}
+            Ending::LastLook => return false,
+        }
+        if let Ending::Grace(until) = self.ending {
+            cx.timers.set_earlier(Timer::Stream(self.stream), until);
+        }
+        true
+    }
+
+    /// A deadline may have come.
+    pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.go_on(cx, told);
+    }
+
     /// Finishes files that are read to their end, and the source when none is left.
     fn go_on(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         while let Some(front) = self.chain.links.front() {
             let more = self.chain.links.len() > 1;
             let read_to_end =
                 matches!(front.handle, Handle::Open(_)) && !front.unread && self.reading.is_none();
-            if !read_to_end || !(front.settled && more || self.gone) {
+            if !read_to_end || !(front.settled && more || self.gone) || self.waits_for_writer(cx) {
                 break;
             }
+            self.ending = Ending::No;
             if let Some(file) = self.chain.finish_front() {
                 cx.act(Action::CloseFile { file });
             }
@@ -414,10 +487,10 @@ impl FileSource {
         }
     }
 
-    /// The container began or ceased to run.
-    pub fn set_running(&mut self, running: bool, cx: &mut Context<'_>, told: &mut Vec<Told>) {
-        self.exited = !running;
-        if self.exited {
+    /// When the container last exited.
+    pub fn set_exited(&mut self, at_ns: Option<i64>, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        if at_ns.is_some() && at_ns != self.exited_at_ns {
+            self.exited_at_ns = at_ns;
             // Look once more: the last bytes may have come without a wake-up of their own, and open lines can be closed.
             if let Some(last) = self.chain.links.back_mut() {
                 last.unread = true;
@@ -429,7 +502,6 @@ impl FileSource {
     /// The container or path is gone.
     pub fn gone(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         self.gone = true;
-        self.exited = true;
         for link in &mut self.chain.links {
             link.unread = true;
         }

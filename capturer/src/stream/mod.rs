@@ -7,6 +7,7 @@
 pub mod api;
 pub mod chain;
 pub mod file;
+mod seen;
 pub mod state;
 
 use std::collections::VecDeque;
@@ -78,6 +79,8 @@ pub struct Stream {
     state: State,
     state_since_ms: u64,
     cause: String,
+    /// When the container last exited, as far as was told.
+    exited_at_ns: Option<i64>,
     /// When to open again, in [`State::Waiting`].
     retry_at_ms: Option<u64>,
     failures: u32,
@@ -121,6 +124,7 @@ impl Stream {
             state: State::Found,
             state_since_ms: cx.now.mono_ms,
             cause: "its outputs are being prepared".to_owned(),
+            exited_at_ns: None,
             retry_at_ms: None,
             failures: 0,
             last_error: String::new(),
@@ -262,15 +266,17 @@ impl Stream {
         self.close_if_drained(cx);
     }
 
-    /// The container began or ceased to run.
-    pub fn set_running(&mut self, running: bool, cx: &mut Context<'_>) {
-        let restart = running && self.state == State::Waiting && self.retry_at_ms.is_none();
+    /// The container began or ceased to run; when it last ended, if it ever did.
+    pub fn set_running(&mut self, running: bool, exited_at_ns: Option<i64>, cx: &mut Context<'_>) {
+        // It may have run and ended between two looks: then nothing runs, but there is something new to read.
+        let ran = std::mem::replace(&mut self.exited_at_ns, exited_at_ns) != exited_at_ns;
+        let restart = (running || ran) && self.state == State::Waiting && self.retry_at_ms.is_none();
         self.with_source(cx, |kind, cx, told| match kind {
-            Kind::File(file) => file.set_running(running, cx, told),
-            Kind::Api(api) => api.set_running(running),
+            Kind::File(file) => file.set_exited(exited_at_ns, cx, told),
+            Kind::Api(api) => api.set_running(running, exited_at_ns),
         });
         if restart {
-            self.retry("the container runs", cx);
+            self.retry(if running { "the container runs" } else { "the container ran" }, cx);
         }
     }
 
@@ -285,7 +291,7 @@ impl Stream {
             return;
         }
         self.with_source(cx, |kind, cx, told| match kind {
-            Kind::File(_) => {}
+            Kind::File(file) => file.on_timer(cx, told),
             Kind::Api(api) => api.on_timer(cx, told),
         });
     }

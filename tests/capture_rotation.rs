@@ -1,0 +1,147 @@
+//! Rotation by dockerd, under load and while the agent is stopped: what the host still had is delivered, once and in
+//! order; what it had not is declared.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use capturer_tests::agent::{Agent, Home, Record};
+use capturer_tests::both_engines;
+use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
+use capturer_tests::scene::{Reading, config};
+use capturer_tests::wait::wait_until;
+
+both_engines! {
+    rotation_under_load => rotation_under_load;
+    rotation_while_stopped => rotation_while_stopped;
+    a_burst_of_300_000_lines => burst;
+}
+
+/// The ways dockerd rotates: (name, log options).
+const WAYS: [(&str, &[(&str, &str)]); 3] = [
+    ("unlinked", &[("max-size", "64k"), ("max-file", "1")]),
+    ("renamed", &[("max-size", "64k"), ("max-file", "3")]),
+    ("compressed", &[("max-size", "64k"), ("max-file", "3"), ("compress", "true")]),
+];
+
+fn spec(name: &str, options: &[(&str, &str)], script: &str) -> RunSpec {
+    options.iter().fold(RunSpec::sh(script).name(name), |spec, (key, value)| spec.log_opt(key, value))
+}
+
+/// The numbers printed, in the order they stand in the output. Each at most once and rising, or the test fails.
+fn numbers(home: &Home, name: &str) -> Result<Vec<u64>> {
+    let records: Vec<Record> = home.records_of(name)?;
+    let numbers: Vec<u64> = records
+        .iter()
+        .map(|record| record.message.rsplit(' ').next().unwrap_or_default().parse().context("no number"))
+        .collect::<Result<_>>()?;
+    let rising = numbers.windows(2).all(|pair| pair[0] < pair[1]);
+    ensure!(rising, "{name}: repeated or out of order");
+    Ok(numbers)
+}
+
+fn lost_metric(agent: &Agent) -> Result<String> {
+    let text = agent.get("/metrics")?;
+    Ok(text
+        .lines()
+        .filter(|line| line.starts_with("log_capturer_lost_bytes_total"))
+        .collect::<Vec<_>>()
+        .join("\n"))
+}
+
+/// 30,000 lines at some 2,000 a second through files of 64 KiB: a rotation every half second.
+fn rotation_under_load(version: EngineVersion) -> Result<()> {
+    let engine = Engine::start(version)?;
+    let home = Home::new()?;
+    let agent = home.start(&config(&home, &engine, Reading::FILE))?;
+    let script = "a=1; while [ $a -le 30000 ]; do z=$((a+199)); seq $a $z | sed 's/^/line of some length /'; a=$((z+1)); sleep 0.1; done";
+    for (name, options) in WAYS {
+        engine.run(&spec(name, options, script))?;
+    }
+    for (name, _) in WAYS {
+        engine.wait(name)?;
+        wait_until(&format!("the last line of {name}"), Duration::from_secs(30), || {
+            let last = numbers(&home, name)?.last().copied();
+            ensure!(last == Some(30_000), "the last is {last:?}");
+            Ok(())
+        })?;
+        let got = numbers(&home, name)?.len();
+        ensure!(got == 30_000, "{name}: {got} of 30000 lines; {}", lost_metric(&agent)?);
+    }
+    agent.stop()
+}
+
+/// The agent is stopped while the log rotates: a few times, so that its file is still there, and many times, so that it
+/// is not. What `docker logs` still knows must be delivered; if something is missing, that must have been said.
+fn rotation_while_stopped(version: EngineVersion) -> Result<()> {
+    let engine = Engine::start(version)?;
+    for (name, options) in WAYS {
+        for (case, lines) in [("few", 2_000), ("many", 20_000)] {
+            let name = format!("{name}-{case}");
+            let home = Home::new()?;
+            let config = config(&home, &engine, Reading::FILE) + &format!("  include_names: [\"{name}\"]\n");
+            let agent = home.start(&config)?;
+            let script = format!(
+                "seq 1 500 | sed 's/^/line of some length /'; until [ -e /go1 ]; do sleep 0.05; done; seq 501 {lines} | sed 's/^/line of some length /'; until [ -e /go2 ]; do sleep 0.05; done; echo end 999999"
+            );
+            engine.run(&spec(&name, options, &script))?;
+            wait_until("the first lines", Duration::from_secs(30), || {
+                let got = home.count_of(&name);
+                ensure!(got == 500, "{got} of 500");
+                Ok(())
+            })?;
+            agent.stop()?;
+            go_on(&engine, &name, 1);
+            wait_until("the container to have printed", Duration::from_secs(60), || {
+                let logs = engine.logs(&name)?;
+                ensure!(logs.stdout.ends_with(format!(" {lines}\n").as_bytes()), "not yet");
+                Ok(())
+            })?;
+            let still_there: BTreeSet<u64> = String::from_utf8(engine.logs(&name)?.stdout)?
+                .lines()
+                .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+                .collect();
+            let agent = home.start(&config)?;
+            go_on(&engine, &name, 2);
+            wait_until("the last line", Duration::from_secs(30), || {
+                let last = numbers(&home, &name)?.last().copied();
+                ensure!(last == Some(999_999), "the last is {last:?}");
+                Ok(())
+            })?;
+            let got: BTreeSet<u64> = numbers(&home, &name)?.into_iter().collect();
+            let missing: Vec<_> = still_there.difference(&got).collect();
+            ensure!(missing.is_empty(), "{name}: {} lines were still on disk: {missing:?}", missing.len());
+            if got.len() < lines + 1 {
+                ensure!(agent.log_text()?.contains("lost"), "{name}: lines are missing and nothing was said");
+            }
+            agent.stop()?;
+            engine.rm(&name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets a container go on. It may end before the command that told it so, which then fails: what counts is what is
+/// waited for next.
+fn go_on(engine: &Engine, name: &str, step: u32) {
+    let _ = engine.docker(&["exec", name, "touch", &format!("/go{step}")]);
+}
+
+/// The Engine's own follow loses a quarter to a half of this.
+fn burst(version: EngineVersion) -> Result<()> {
+    let engine = Engine::start(version)?;
+    let home = Home::new()?;
+    let agent = home.start(&config(&home, &engine, Reading::FILE))?;
+    let script = "seq 1 300000 | sed 's/^/a line of the burst with some more text in it, as lines have /'";
+    let options = [("max-size", "10m"), ("max-file", "3")];
+    engine.run(&spec("burst", &options, script))?;
+    engine.wait("burst")?;
+    wait_until("the last line", Duration::from_secs(60), || {
+        let last = numbers(&home, "burst")?.last().copied();
+        ensure!(last == Some(300_000), "the last is {last:?}");
+        Ok(())
+    })?;
+    let got = numbers(&home, "burst")?.len();
+    ensure!(got == 300_000, "{got} of 300000 lines; {}", lost_metric(&agent)?);
+    agent.stop()
+}

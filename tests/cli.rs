@@ -1,0 +1,414 @@
+//! What a user gets told: exit codes and messages of the program itself, run as a user runs it.
+//!
+//! Without these a service manager would restart for ever what only a person can mend, and the person would be told
+//! nothing to mend it by.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use capturer_tests::agent::{Home, program};
+use capturer_tests::wait::wait_until;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// For a command that only looks or refuses.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// A user who owns nothing.
+const NOBODY: u32 = 65_534;
+
+/// A command that ended.
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Ended {
+    #[track_caller]
+    fn assert(&self, code: i32, parts: &[&str]) {
+        let text = format!("{}{}", self.out, self.err);
+        assert_eq!(self.code, Some(code), "{text}");
+        for part in parts {
+            assert!(text.contains(part), "{part:?} is not in:\n{text}");
+        }
+    }
+}
+
+/// Runs it to its end; one that does not end is killed and fails the test.
+fn finish(command: &mut Command) -> Result<Ended> {
+    let home = tempfile::tempdir()?;
+    let (out, err) = (home.path().join("out"), home.path().join("err"));
+    let child = command.stdin(Stdio::null()).stdout(File::create(&out)?).stderr(File::create(&err)?).spawn();
+    let mut child = Killed(child.with_context(|| format!("starting {command:?}"))?);
+    let status = child.ended()?;
+    Ok(Ended {
+        code: status.code(),
+        out: String::from_utf8_lossy(&fs::read(out)?).into_owned(),
+        err: String::from_utf8_lossy(&fs::read(err)?).into_owned(),
+    })
+}
+
+/// A process that does not outlive its test.
+struct Killed(Child);
+
+impl Killed {
+    fn ended(&mut self) -> Result<ExitStatus> {
+        wait_until("the command to end", DEADLINE, || self.0.try_wait().ok().flatten())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.0.id())?).context("no process")?;
+        Ok(kill_process(pid, signal)?)
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn capturer(words: &[&str]) -> Result<Ended> {
+    finish(Command::new(program()).args(words))
+}
+
+/// `capturer run` on this config.
+fn run(home: &Home, config: &str) -> Result<Ended> {
+    finish(&mut run_command(home, config)?)
+}
+
+fn run_command(home: &Home, config: &str) -> Result<Command> {
+    let mut command = Command::new(program());
+    command.args(["run", "-c"]).arg(write_config(home, config)?);
+    Ok(command)
+}
+
+fn write_config(home: &Home, text: &str) -> Result<PathBuf> {
+    let path = home.path().join("c.yaml");
+    fs::write(&path, text)?;
+    Ok(path)
+}
+
+/// A config that follows `home/in/*.log`, with no Docker.
+fn follows_files(home: &Home) -> String {
+    let more = format!(
+        "container_monitor: {{enabled: false}}\nfile_monitor: {{files: [{{paths: [\"{}/in/*.log\"]}}]}}\n",
+        home.path().display()
+    );
+    home.config(&more)
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn a_config_that_is_wrong_is_78_and_says_where() -> Result<()> {
+    let home = Home::new()?;
+    let table = [
+        ("data_dir: [\n", &["c.yaml:"][..]),
+        (
+            "log: {level: info}\ncontainer_monitr: {}\n",
+            &["c.yaml:2:1", "container_monitr", "container_monitor"],
+        ),
+        ("log:\n  levl: info\n", &["c.yaml:2:3", "log.levl", "level"]),
+        ("shutdown_timeout: 5\n", &["c.yaml:1:19", "shutdown_timeout", "5s"]),
+        ("sinks: {local_file: {enabled: false}}\n", &["sinks", "none is enabled"]),
+        ("container_monitor: {enabled: false}\n", &["there is nothing to capture"]),
+        ("data_dir: ${CAPTURER_TEST_NOT_SET}\n", &["c.yaml:1:11", "CAPTURER_TEST_NOT_SET"]),
+    ];
+    for (text, parts) in table {
+        run(&home, text)?.assert(78, parts);
+        let path = home.path().join("c.yaml");
+        finish(Command::new(program()).args(["check", "-c"]).arg(&path))?.assert(78, parts);
+        finish(Command::new(program()).args(["positions", "-c"]).arg(&path))?.assert(78, parts);
+    }
+    capturer(&["run", "-c", "/nonexistent/c.yaml"])?.assert(78, &["/nonexistent/c.yaml", "No such file"]);
+    capturer(&["check", "--set", "log.levl=debug"])?.assert(78, &["--set", "log.levl", "level"]);
+    Ok(())
+}
+
+#[test]
+fn wrong_usage_is_64() -> Result<()> {
+    capturer(&[])?.assert(64, &["Usage: capturer <COMMAND>"]);
+    capturer(&["chekc"])?.assert(64, &["'check'"]);
+    capturer(&["run", "--nonsense"])?.assert(64, &["--nonsense"]);
+    capturer(&["quickstart", "--seconds", "soon"])?.assert(64, &["--seconds"]);
+    capturer(&["quickstart", "--socket", "tcp://127.0.0.1:2375"])?.assert(64, &["tcp:// is not supported"]);
+    Ok(())
+}
+
+#[test]
+fn every_help_is_there() -> Result<()> {
+    let help = capturer(&["--help"])?;
+    help.assert(0, &["Exit codes:"]);
+    let commands = help.out.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next());
+    let commands: Vec<&str> = commands
+        .context("no list of commands")?
+        .lines()
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+        .filter(|word| !word.is_empty())
+        .collect();
+    ensure!(commands.contains(&"run") && commands.contains(&"positions"), "{commands:?}");
+    for command in commands {
+        capturer(&["help", command])?.assert(0, &["Usage: "]);
+        if command != "help" {
+            capturer(&[command, "--help"])?.assert(0, &[&format!("Usage: capturer {command}")]);
+        }
+    }
+    capturer(&["--version"])?.assert(0, &["capturer "]);
+    Ok(())
+}
+
+#[test]
+fn the_completion_is_a_script() -> Result<()> {
+    let script = capturer(&["completion", "bash"])?;
+    script.assert(0, &["quickstart"]);
+    let home = tempfile::tempdir()?;
+    let path = home.path().join("capturer.bash");
+    fs::write(&path, script.out)?;
+    finish(Command::new("bash").arg("-n").arg(&path))?.assert(0, &[]);
+    Ok(())
+}
+
+/// To look must not make: as root it would leave directories behind that the agent's user can't use.
+#[test]
+fn commands_that_look_change_nothing() -> Result<()> {
+    let home = Home::new()?;
+    let config = write_config(&home, &follows_files(&home))?;
+    finish(Command::new(program()).args(["check", "-c"]).arg(&config))?.assert(0, &["is good"]);
+    let positions = finish(Command::new(program()).args(["positions", "-c"]).arg(&config))?;
+    positions.assert(0, &["no positions in"]);
+    let left: Vec<_> =
+        fs::read_dir(home.path())?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
+    assert_eq!(left, ["c.yaml"]);
+    Ok(())
+}
+
+#[test]
+fn positions_after_a_run() -> Result<()> {
+    let home = Home::new()?;
+    fs::create_dir(home.path().join("in"))?;
+    fs::write(home.path().join("in/a.log"), "one\ntwo\n")?;
+    let config = follows_files(&home);
+    let agent = home.start(&config)?;
+    wait_until("both lines", DEADLINE, || Ok::<_, anyhow::Error>(lines_of(&home)?.len() == 2).and_then(yes))?;
+    agent.stop()?;
+    let config = write_config(&home, &config)?;
+    let positions =
+        |more: &[&str]| finish(Command::new(program()).args(["positions", "-c"]).arg(&config).args(more));
+    positions(&[])?.assert(0, &["STREAM", "in/a.log", "local_file", "byte 8 of inode "]);
+    let json: Value = serde_json::from_str(&positions(&["--json"])?.out)?;
+    let key = format!("file:{}/in/a.log", home.path().display());
+    assert_eq!(json["streams"][&key]["local_file"]["cursor"]["offset"], 8, "{json}");
+    Ok(())
+}
+
+fn yes(there: bool) -> Result<()> {
+    ensure!(there, "not yet");
+    Ok(())
+}
+
+/// All messages written, sorted.
+fn lines_of(home: &Home) -> Result<Vec<String>> {
+    let mut lines: Vec<String> =
+        home.records()?.into_values().flatten().map(|record| record.message).collect();
+    lines.sort();
+    Ok(lines)
+}
+
+/// What the README promises of a crash: output is cut back to the checkpoint, so nothing is missing and nothing twice.
+#[test]
+fn a_crash_repeats_nothing() -> Result<()> {
+    let home = Home::new()?;
+    fs::create_dir(home.path().join("in"))?;
+    let mut log = File::create(home.path().join("in/a.log"))?;
+    let config = follows_files(&home);
+    let mut number = 0;
+    for _round in 0..5 {
+        let agent = home.start(&config)?;
+        let before = home.output_bytes();
+        // Written while it is read, so that the end comes in the middle of something.
+        wait_until("some output", DEADLINE, || {
+            let lines: String = (number..number + 500).map(|n| format!("line {n:07}\n")).collect();
+            log.write_all(lines.as_bytes())?;
+            number += 500;
+            yes(home.output_bytes() > before + 100_000)
+        })?;
+        agent.kill()?;
+    }
+    let agent = home.start(&config)?;
+    let expected: Vec<String> = (0..number).map(|n| format!("line {n:07}")).collect();
+    // Not a failure yet if it never comes: the comparison says what is missing.
+    let _ = wait_until("all lines", DEADLINE, || yes(lines_of(&home)?.len() >= expected.len()));
+    let got = lines_of(&home)?;
+    assert!(got == expected, "{} lines, {} expected", got.len(), expected.len());
+    agent.stop()
+}
+
+/// `capturer quickstart | head -1`: whoever stops reading must not tear down what captures.
+#[test]
+fn a_quickstart_whose_reader_went_away_ends_well() -> Result<()> {
+    let home = Home::new()?;
+    let (reader, pipe) = std::io::pipe()?;
+    drop(reader);
+    let mut command = Command::new(program());
+    command.args(["quickstart", "--seconds", "2", "--admin", "", "--socket", "/nonexistent/docker.sock"]);
+    command.arg("--directory").arg(home.output_dir()).stdin(Stdio::null()).stdout(pipe);
+    let mut child = Killed(command.spawn()?);
+    drop(command);
+    assert_eq!(child.ended()?.code(), Some(0));
+    let files = fs::read_dir(home.output_dir())?.flatten();
+    let written = files.filter(|file| file.path().extension().is_some_and(|end| end == "ndjson"));
+    ensure!(written.count() == 3, "the demonstration's three logs were not captured");
+    Ok(())
+}
+
+#[test]
+fn a_port_in_use_is_69() -> Result<()> {
+    let home = Home::new()?;
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let address = taken.local_addr()?.to_string();
+    let config = follows_files(&home).replace("127.0.0.1:0", &address);
+    run(&home, &config)?.assert(69, &[&address, "another process listens there", "admin.listen"]);
+    Ok(())
+}
+
+#[test]
+fn a_data_dir_in_use_is_69_and_names_the_other() -> Result<()> {
+    let home = Home::new()?;
+    let config = follows_files(&home);
+    let agent = home.start(&config)?;
+    run(&home, &config)?.assert(69, &[&format!("in use by process {}", agent.pid()), "one data_dir"]);
+    agent.stop()
+}
+
+#[test]
+fn a_data_dir_that_can_not_be_made_is_69() -> Result<()> {
+    let home = Home::new()?;
+    fs::write(home.path().join("data"), "a file")?;
+    run(&home, &follows_files(&home))?.assert(69, &["data directory", "/data", "data_dir"]);
+    Ok(())
+}
+
+/// Root may do anything, so it becomes nobody first.
+#[test]
+fn a_missing_right_is_77() -> Result<()> {
+    let home = Home::new()?;
+    let closed = home.path().join("closed");
+    fs::create_dir(&closed)?;
+    fs::set_permissions(&closed, fs::Permissions::from_mode(if is_root() { 0o700 } else { 0o500 }))?;
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755))?;
+    // The build may lie where nobody may look.
+    let copy = home.path().join("capturer");
+    fs::copy(program(), &copy)?;
+    let as_nobody = |config: &str| -> Result<Ended> {
+        let mut command = Command::new(&copy);
+        command.args(["run", "-c"]).arg(write_config(&home, config)?);
+        if is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        finish(&mut command)
+    };
+    let open = home.path().join("open");
+    fs::create_dir(&open)?;
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777))?;
+    let config = follows_files(&home);
+    let (data, out) = (format!("{}/data", home.path().display()), format!("{}/out", home.path().display()));
+    let inside = |directory: &Path, name: &str| directory.join(name).display().to_string();
+    let no_data = config.replace(&data, &inside(&closed, "data")).replace(&out, &inside(&open, "out"));
+    as_nobody(&no_data)?.assert(77, &["data directory", "ermission denied", "data_dir"]);
+    let no_output = config.replace(&data, &inside(&open, "data")).replace(&out, &inside(&closed, "out"));
+    as_nobody(&no_output)?.assert(77, &["sinks.local_file", "ermission denied"]);
+
+    let config = write_config(&home, &config)?;
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o000))?;
+    let mut command = Command::new(&copy);
+    command.args(["check", "-c"]).arg(&config);
+    if is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    finish(&mut command)?.assert(77, &["c.yaml", "ermission denied"]);
+    Ok(())
+}
+
+/// A sink that takes nothing keeps a stop waiting for `shutdown_timeout`; whoever says it twice means now.
+#[test]
+fn a_second_signal_ends_it_at_once() -> Result<()> {
+    let home = Home::new()?;
+    fs::create_dir(home.path().join("in"))?;
+    fs::write(home.path().join("in/a.log"), "a line that fills the pipe\n".repeat(100_000))?;
+    let config = follows_files(&home)
+        .replace("sinks:\n", "shutdown_timeout: 25s\nsinks:\n  stdout: {enabled: true}\n");
+    let (_nobody_reads, pipe) = std::io::pipe()?;
+    let log = home.path().join("agent.log");
+    let mut command = run_command(&home, &config)?;
+    command.stdin(Stdio::null()).stdout(pipe).stderr(File::create(&log)?);
+    let mut child = Killed(command.spawn()?);
+    drop(command);
+    // A pipe holds 64 KiB: once local_file has that much, standard output is stuck.
+    wait_until("a full pipe", DEADLINE, || home.output_bytes() > 200_000)?;
+    child.signal(Signal::TERM)?;
+    let asked = Instant::now();
+    // Another signal than the first: two of a kind may arrive as one.
+    child.signal(Signal::INT)?;
+    let status = child.ended()?;
+    let text = fs::read_to_string(&log)?;
+    assert_eq!(status.code(), Some(130), "{text}");
+    assert!(text.contains("a second time"), "{text}");
+    assert!(asked.elapsed() < Duration::from_secs(10), "it took {:?}", asked.elapsed());
+    Ok(())
+}
+
+/// Runs a program with io_uring_setup refused, as container runtimes do it. perl, because it is on every Debian and
+/// can make a system call by number.
+fn without_io_uring(errno: u32) -> Option<Command> {
+    let prctl = match std::env::consts::ARCH {
+        "x86_64" => 157,
+        "aarch64" => 167,
+        _ => return None,
+    };
+    // Load the call's number; is it io_uring_setup (425)? Then this error, else allowed.
+    let script = format!(
+        "my $code = pack('SCCL' x 4, 0x20,0,0,0, 0x15,0,1,425, 6,0,0,0x00050000|{errno}, 6,0,0,0x7fff0000);\
+         my $program = pack('Sx6P', 4, $code);\
+         syscall({prctl}, 38, 1, 0, 0, 0) == 0 or die \"no_new_privs: $!\";\
+         syscall({prctl}, 22, 2, $program, 0, 0) == 0 or die \"seccomp: $!\";\
+         exec @ARGV or die $!;"
+    );
+    Command::new("perl").arg("-e1").status().ok().filter(ExitStatus::success)?;
+    let mut command = Command::new("perl");
+    command.args(["-e", &script]);
+    Some(command)
+}
+
+#[test]
+fn without_io_uring_it_is_69_with_cause_and_cure() -> Result<()> {
+    const EPERM: u32 = 1;
+    const ENOSYS: u32 = 38;
+    let home = Home::new()?;
+    let config = write_config(&home, &follows_files(&home))?;
+    for (errno, parts) in [
+        (EPERM, ["io_uring is not available", "seccomp profile", "seccomp=unconfined"]),
+        (ENOSYS, ["io_uring is not available", "older than 5.1", "Linux 5.10 or newer"]),
+    ] {
+        let Some(mut command) = without_io_uring(errno) else {
+            println!("skipped: no perl, or a processor whose system calls have other numbers");
+            return Ok(());
+        };
+        let ended = finish(command.arg(program()).args(["run", "-c"]).arg(&config))?;
+        ended.assert(69, &parts);
+        // One sentence for a person, not a page.
+        assert!(ended.err.lines().filter(|line| line.starts_with("capturer:")).count() == 1, "{}", ended.err);
+        assert!(!home.path().join("data").exists(), "it made something before it knew that it can't run");
+    }
+    Ok(())
+}

@@ -1,0 +1,490 @@
+//! What must hold in a simulation, whatever goes wrong: the ledger of every line that was printed, what became of it in
+//! each sink, and the invariants over both. Each invariant is a function with its name; what breaks one panics with
+//! that name.
+//!
+//! The checker knows nothing of the core's inside: it sees what was written where, what was acknowledged, what was
+//! saved, and which lines the host no longer has.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use capturer::checkpoint::Checkpoint;
+use capturer::cursor::Cursor;
+use capturer::decode::timestamp;
+use capturer::limits::{self, PIECE_BYTES};
+use capturer::record::{Batch, MessageForm, Record, StreamKey};
+
+/// One line: whose, on which channel, the how-manieth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LineId {
+    /// Container or path.
+    pub origin: u32,
+    /// Index of the channel.
+    pub channel: u8,
+    /// Number on it.
+    pub index: u32,
+}
+
+/// What was printed.
+#[derive(Debug)]
+struct Line {
+    text: Vec<u8>,
+    /// `None` for plain files.
+    time_ns: Option<i64>,
+    /// Nothing more is added to it.
+    whole: bool,
+    /// The host no longer has it, or never had it whole.
+    gone: bool,
+}
+
+/// Who prints.
+#[derive(Debug)]
+struct Origin {
+    key: StreamKey,
+    lines: [Vec<Line>; 2],
+}
+
+/// How far a sink is on the channels of an origin: lines before this number are done.
+type Progress = BTreeMap<u32, [u32; 2]>;
+
+/// What one sink has.
+#[derive(Debug, Default)]
+struct Delivered {
+    /// By origin and channel: which lines it has.
+    has: BTreeMap<u32, [Vec<bool>; 2]>,
+    /// By origin: the next line that may come.
+    next: Progress,
+    /// The same as of the acknowledgements that the core has taken.
+    acked: Progress,
+    /// Batches written whose acknowledgement is under way: stream, number, state behind it.
+    under_way: VecDeque<(StreamKey, u64, [u32; 2])>,
+}
+
+/// One sink as the checker knows it.
+#[derive(Debug)]
+struct Sink {
+    name: String,
+    /// Its position is in the checkpoint.
+    tracked: bool,
+    delivered: Delivered,
+}
+
+/// The state that a checkpoint stands for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshot(Vec<Progress>);
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Checker {
+    origins: Vec<Origin>,
+    by_key: BTreeMap<StreamKey, u32>,
+    sinks: Vec<Sink>,
+    /// By stream and sink: the position that a checkpoint may hold.
+    cursors: BTreeMap<(StreamKey, String), Cursor>,
+    line_bytes_max: usize,
+    /// Lines written to sinks, twice counted if written twice.
+    pub written: u64,
+}
+
+fn violated(invariant: &str, what: String) -> ! {
+    panic!("invariant broken: {invariant}: {what}");
+}
+
+impl Checker {
+    /// `sinks` by number: name, and whether its position is in the checkpoint.
+    pub fn new(sinks: &[(&str, bool)], line_bytes_max: usize) -> Checker {
+        let sink = |(name, tracked): &(&str, bool)| Sink {
+            name: (*name).to_owned(),
+            tracked: *tracked,
+            delivered: Delivered::default(),
+        };
+        Checker {
+            origins: Vec::new(),
+            by_key: BTreeMap::new(),
+            sinks: sinks.iter().map(sink).collect(),
+            cursors: BTreeMap::new(),
+            line_bytes_max,
+            written: 0,
+        }
+    }
+
+    // ---- the ledger
+
+    /// A container or path.
+    pub fn add_origin(&mut self, key: StreamKey) -> u32 {
+        let origin = self.origins.len() as u32;
+        self.by_key.insert(key.clone(), origin);
+        self.origins.push(Origin { key, lines: [Vec::new(), Vec::new()] });
+        origin
+    }
+
+    /// A line begins.
+    pub fn begin_line(&mut self, origin: u32, channel: usize, time_ns: Option<i64>) -> LineId {
+        let lines = &mut self.origins[origin as usize].lines[channel];
+        lines.push(Line { text: Vec::new(), time_ns, whole: false, gone: false });
+        LineId { origin, channel: channel as u8, index: lines.len() as u32 - 1 }
+    }
+
+    /// The number the next line of a channel will have.
+    pub fn lines_begun(&self, origin: u32, channel: usize) -> usize {
+        self.origins[origin as usize].lines[channel].len()
+    }
+
+    fn line_mut(&mut self, id: LineId) -> &mut Line {
+        &mut self.origins[id.origin as usize].lines[usize::from(id.channel)][id.index as usize]
+    }
+
+    /// More of a line was printed.
+    pub fn extend_line(&mut self, id: LineId, text: &[u8]) {
+        self.line_mut(id).text.extend_from_slice(text);
+    }
+
+    /// It is whole: by its newline, or because nobody will go on with it.
+    pub fn end_line(&mut self, id: LineId) {
+        self.line_mut(id).whole = true;
+    }
+
+    /// The host no longer has these.
+    pub fn lines_gone(&mut self, lines: impl IntoIterator<Item = LineId>) {
+        for id in lines {
+            self.line_mut(id).gone = true;
+        }
+    }
+
+    // ---- what sinks have
+
+    /// A sink wrote a batch. Returns the lines and how long each is in the output.
+    pub fn on_written(&mut self, sink: usize, batch: &Batch) -> Vec<(LineId, u64)> {
+        let Some(origin) = self.by_key.get(&batch.source.key).copied() else {
+            violated("no_action_for_the_unknown", format!("a batch of {:?}", batch.source.key))
+        };
+        let mut out = Vec::with_capacity(batch.records.len());
+        for record in &batch.records {
+            let message = decoded(batch, record);
+            let time = match record.time_len {
+                0 => None,
+                _ => timestamp::parse(batch.time(record)),
+            };
+            let channel = record.std_type.index();
+            let index = self.find(sink, origin, channel, time, &message, record.truncated);
+            let line = LineId { origin, channel: channel as u8, index };
+            self.nothing_is_skipped(sink, line);
+            let delivered = &mut self.sinks[sink].delivered;
+            delivered.next.entry(origin).or_default()[channel] = index + 1;
+            let has = &mut delivered.has.entry(origin).or_default()[channel];
+            has.resize(has.len().max(index as usize + 1), false);
+            has[index as usize] = true;
+            out.push((line, message.len() as u64 + 1));
+        }
+        self.written += batch.records.len() as u64;
+        let delivered = &mut self.sinks[sink].delivered;
+        let state = delivered.next.get(&origin).copied().unwrap_or_default();
+        delivered.under_way.push_back((batch.source.key.clone(), batch.seq, state));
+        out
+    }
+
+    /// Which line this is: the next one that looks so. Lines are told apart by text and time; text holds its number
+    /// but for empty lines.
+    fn find(
+        &self,
+        sink: usize,
+        origin: u32,
+        channel: usize,
+        time: Option<i64>,
+        message: &[u8],
+        truncated: bool,
+    ) -> u32 {
+        let next = self.sinks[sink].delivered.next.get(&origin).map_or(0, |next| next[channel]) as usize;
+        let origin = &self.origins[origin as usize];
+        let lines = &origin.lines[channel];
+        let is_it = |line: &Line| {
+            let cut = line.text.len() > self.line_bytes_max;
+            let expected = &line.text[..line.text.len().min(self.line_bytes_max)];
+            let whole = line.whole && cut == truncated && expected == message;
+            // The file with its first pieces is gone: what is left of it is not known from a line.
+            let rest = line.gone && line.text.len() >= PIECE_BYTES && is_from_piece_on(&line.text, message);
+            line.time_ns == time && (whole || rest)
+        };
+        // Empty lines look alike: the next one that is due before one that is gone.
+        let due = lines[next..].iter().position(|line| !line.gone).filter(|at| is_it(&lines[next + at]));
+        if let Some(at) = due.or_else(|| lines[next..].iter().position(is_it)) {
+            return (next + at) as u32;
+        }
+        let shown = |text: &[u8]| {
+            let start: String = String::from_utf8_lossy(text).chars().take(60).collect();
+            format!("{start:?} ({} bytes)", text.len())
+        };
+        let what = format!(
+            "{} channel {channel} of {:?} got {} time {time:?}; next expected: {next} {:?}",
+            self.sinks[sink].name,
+            origin.key,
+            shown(message),
+            lines.get(next).map(|line| (shown(&line.text), line.time_ns, line.whole, line.gone)),
+        );
+        match lines[..next].iter().rposition(is_it) {
+            Some(at) => violated("order_is_kept_and_no_line_comes_twice", format!("line {at} again: {what}")),
+            None => violated("no_line_is_altered", what),
+        }
+    }
+
+    /// A line passed over never comes again: it must be one that the host has no more.
+    fn nothing_is_skipped(&self, sink: usize, line: LineId) {
+        let channel = usize::from(line.channel);
+        let next = self.sinks[sink].delivered.next.get(&line.origin).map_or(0, |next| next[channel]);
+        let origin = &self.origins[line.origin as usize];
+        for index in next..line.index {
+            let skipped = &origin.lines[channel][index as usize];
+            if !skipped.gone {
+                violated(
+                    "no_line_is_lost_that_the_host_still_has",
+                    format!(
+                        "{}: line {index} of channel {channel} of {:?} was passed over, next came {}",
+                        self.sinks[sink].name, origin.key, line.index
+                    ),
+                );
+            }
+        }
+    }
+
+    // ---- acknowledgements and checkpoints
+
+    /// The core takes an acknowledgement.
+    pub fn on_acked(&mut self, sink: usize, batch: &Batch) {
+        let name = self.sinks[sink].name.clone();
+        let delivered = &mut self.sinks[sink].delivered;
+        let (key, seq, state) =
+            delivered.under_way.pop_front().expect("only what was written is acknowledged");
+        assert_eq!((&key, seq), (&batch.source.key, batch.seq), "the world acknowledges in order");
+        delivered.acked.insert(self.by_key[&key], state);
+        self.cursors.insert((key, name), batch.end.clone());
+    }
+
+    /// The core wants this saved.
+    pub(crate) fn checkpoint_is_not_ahead_of_acks(&self, checkpoint: &Checkpoint) -> Snapshot {
+        for (key, entry) in &checkpoint.streams {
+            for (sink, position) in &entry.sinks {
+                let known = self.cursors.get(&(key.clone(), sink.clone()));
+                let expected = known.unwrap_or(&Cursor::Beginning);
+                if position.cursor != *expected {
+                    violated(
+                        "checkpoint_is_not_ahead_of_acks",
+                        format!("{key:?} {sink}: saved {:?}, acknowledged {expected:?}", position.cursor),
+                    );
+                }
+            }
+        }
+        Snapshot(self.sinks.iter().map(|sink| sink.delivered.acked.clone()).collect())
+    }
+
+    /// The agent is gone; a new one will begin with `checkpoint`, which stands for `snapshot`. `cut` are the lines that
+    /// were cut off a sink's outputs; a sink without outputs has what it has.
+    pub(crate) fn on_restart(&mut self, checkpoint: &Checkpoint, snapshot: &Snapshot, cut: &[Vec<LineId>]) {
+        self.cursors.clear();
+        for (key, entry) in &checkpoint.streams {
+            for (sink, position) in &entry.sinks {
+                self.cursors.insert((key.clone(), sink.clone()), position.cursor.clone());
+            }
+        }
+        let tracked = self.sinks.iter().position(|sink| sink.tracked).unwrap_or(0);
+        for (number, sink) in self.sinks.iter_mut().enumerate() {
+            let from = if sink.tracked { number } else { tracked };
+            let saved = snapshot.0.get(from).cloned().unwrap_or_default();
+            let delivered = &mut sink.delivered;
+            for line in cut.get(number).into_iter().flatten() {
+                let has = delivered.has.entry(line.origin).or_default();
+                has[usize::from(line.channel)][line.index as usize] = false;
+            }
+            if !sink.tracked {
+                // It keeps nothing: what it had not printed is not printed again.
+                for (origin, next) in &saved {
+                    for (channel, has) in delivered.has.entry(*origin).or_default().iter_mut().enumerate() {
+                        has.resize(has.len().max(next[channel] as usize), false);
+                        has[..next[channel] as usize].fill(true);
+                    }
+                }
+            }
+            (delivered.next, delivered.acked) = (saved.clone(), saved);
+            delivered.under_way.clear();
+        }
+    }
+
+    /// After a restart `local_file` holds exactly what its positions say: not a line more (it would come twice), not
+    /// one less (it would be lost).
+    pub(crate) fn outputs_agree_with_positions(&self, sink: usize) {
+        let sink = &self.sinks[sink];
+        for (origin, has) in &sink.delivered.has {
+            let next = sink.delivered.next.get(origin).copied().unwrap_or_default();
+            for (channel, has) in has.iter().enumerate() {
+                let beyond = has.iter().skip(next[channel] as usize).position(|has| *has);
+                if let Some(at) = beyond {
+                    violated(
+                        "outputs_agree_with_positions",
+                        format!(
+                            "{}: channel {channel} of {:?} resumes at line {}, but the output still holds line {}",
+                            sink.name,
+                            self.origins[*origin as usize].key,
+                            next[channel],
+                            next[channel] as usize + at
+                        ),
+                    );
+                }
+            }
+        }
+    }
+
+    // ---- at the end
+
+    /// The lines that are still to come, by name; empty = everything has arrived.
+    pub fn missing(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        for sink in &self.sinks {
+            for (number, origin) in self.origins.iter().enumerate() {
+                let has = sink.delivered.has.get(&(number as u32));
+                for (channel, lines) in origin.lines.iter().enumerate() {
+                    let lacks = |index: &usize| has.is_none_or(|has| has[channel].get(*index) != Some(&true));
+                    let wanted = (0..lines.len()).filter(|index| !lines[*index].gone).filter(lacks);
+                    let wanted: Vec<usize> = wanted.collect();
+                    if let (Some(first), Some(last)) = (wanted.first(), wanted.last()) {
+                        missing.push(format!(
+                            "{}: {} lines of channel {channel} of {:?}, from {first} to {last} of {}",
+                            sink.name,
+                            wanted.len(),
+                            origin.key,
+                            lines.len()
+                        ));
+                    }
+                }
+            }
+        }
+        missing
+    }
+
+    /// Everything the host still had was delivered.
+    pub fn everything_arrived(&self) {
+        let missing = self.missing();
+        if !missing.is_empty() {
+            violated("everything_arrives", missing.join("; "));
+        }
+    }
+
+    /// Lines printed, and those of them that no sink has: they are really lost.
+    pub fn counts(&self) -> (usize, usize) {
+        let (mut printed, mut lost) = (0, 0);
+        for (number, origin) in self.origins.iter().enumerate() {
+            for (channel, lines) in origin.lines.iter().enumerate() {
+                printed += lines.len();
+                let has = |sink: &Sink, index: usize| {
+                    let has = sink.delivered.has.get(&(number as u32));
+                    has.is_some_and(|has| has[channel].get(index) == Some(&true))
+                };
+                lost +=
+                    (0..lines.len()).filter(|index| !self.sinks.iter().any(|sink| has(sink, *index))).count();
+            }
+        }
+        (printed, lost)
+    }
+}
+
+/// The message is a long line from one of its later pieces on, maybe cut or not gone on with.
+fn is_from_piece_on(text: &[u8], message: &[u8]) -> bool {
+    let mut starts = (PIECE_BYTES..=text.len()).step_by(PIECE_BYTES);
+    starts.any(|start| text[start..].starts_with(message))
+}
+
+/// A message as the process printed it.
+fn decoded(batch: &Batch, record: &Record) -> Vec<u8> {
+    let message = batch.message(record);
+    if record.form == MessageForm::Raw || !message.contains(&b'\\') {
+        return message.to_vec();
+    }
+    let quoted = [b"\"", message, b"\""].concat();
+    match serde_json::from_slice::<String>(&quoted) {
+        Ok(text) => text.into_bytes(),
+        Err(error) => violated("no_line_is_altered", format!("not the inside of a JSON string: {error}")),
+    }
+}
+
+/// Buffers, batches and reads under way, as seen from outside the core.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    buffer_bytes_max: u64,
+    sinks: usize,
+    file_reads: u64,
+    read_bytes: u64,
+    /// By stream and number: bytes, and sinks that have not acknowledged.
+    batches: BTreeMap<(StreamKey, u64), (u64, usize)>,
+    batch_bytes: u64,
+}
+
+impl Flow {
+    pub(crate) fn new(buffer_bytes_max: u64, sinks: usize) -> Flow {
+        Flow {
+            buffer_bytes_max,
+            sinks,
+            file_reads: 0,
+            read_bytes: 0,
+            batches: BTreeMap::new(),
+            batch_bytes: 0,
+        }
+    }
+
+    pub(crate) fn on_file_read(&mut self, capacity: usize) {
+        self.file_reads += 1;
+        self.read_bytes += capacity as u64;
+        self.buffers_are_bounded();
+    }
+
+    pub(crate) fn on_file_read_done(&mut self, capacity: usize) {
+        self.file_reads -= 1;
+        self.read_bytes -= capacity as u64;
+    }
+
+    pub(crate) fn on_send(&mut self, batch: &Batch) {
+        let bytes = batch.read.capacity() as u64;
+        self.batch_bytes += bytes;
+        let key = (batch.source.key.clone(), batch.seq);
+        if self.batches.insert(key.clone(), (bytes, self.sinks)).is_some() {
+            violated("batches_are_bounded", format!("batch {key:?} was sent twice"));
+        }
+        self.batches_are_bounded(&batch.source.key);
+    }
+
+    pub(crate) fn on_acked(&mut self, batch: &Batch) {
+        let key = (batch.source.key.clone(), batch.seq);
+        let Some((bytes, missing)) = self.batches.get_mut(&key) else { return };
+        *missing -= 1;
+        if *missing == 0 {
+            self.batch_bytes -= *bytes;
+            self.batches.remove(&key);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.file_reads == 0 && self.batches.is_empty()
+    }
+
+    /// One read is always possible; beyond that the bound of the settings holds. (Reads of connections bring what they
+    /// bring: up to one gathering each beyond it.)
+    fn buffers_are_bounded(&self) {
+        let out = self.read_bytes + self.batch_bytes;
+        let alone = self.file_reads == 1 && self.batches.is_empty();
+        let slack = (limits::API_STREAMS_CEILING.min(64) * 2 * limits::API_GATHER_BYTES) as u64;
+        if (out > self.buffer_bytes_max + slack && !alone) || self.file_reads > limits::FILE_READS_MAX as u64
+        {
+            violated(
+                "buffers_are_bounded",
+                format!("{out} bytes out of {} and {} reads", self.buffer_bytes_max, self.file_reads),
+            );
+        }
+    }
+
+    fn batches_are_bounded(&self, key: &StreamKey) {
+        let of_stream = self.batches.keys().filter(|(of, _)| of == key).count();
+        // A read or two may be under way when the last batch goes; what they bring is sent as well.
+        if self.batches.len() > limits::SINK_BATCHES_MAX || of_stream > limits::STREAM_BATCHES_MAX + 2 {
+            violated(
+                "batches_are_bounded",
+                format!("{} batches out, {of_stream} of {key:?}", self.batches.len()),
+            );
+        }
+    }
+}

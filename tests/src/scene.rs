@@ -1,0 +1,103 @@
+//! What tests of the agent against an Engine share: its config, containers that print numbered lines, and the
+//! comparison with what `docker logs` prints.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::agent::{Home, assert_same_lines};
+use crate::engine::{Engine, RunSpec};
+use crate::wait::wait_until;
+
+/// How the agent reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// `auto`, `file` or `api`.
+    pub from: &'static str,
+    /// Rotation interval of api streams, as in the config.
+    pub rotation: &'static str,
+    /// `read_timeout`.
+    pub timeout: &'static str,
+}
+
+impl Reading {
+    /// From files.
+    pub const FILE: Reading = Reading { from: "file", rotation: "1h", timeout: "1s" };
+    /// Over the API, rotating every second.
+    pub const API: Reading = Reading { from: "api", rotation: "1s", timeout: "1s" };
+}
+
+/// A config for an Engine.
+pub fn config(home: &Home, engine: &Engine, reading: Reading) -> String {
+    let Reading { from, rotation, timeout } = reading;
+    home.config(&format!(
+        "container_monitor:\n  socket_path: unix://{}\n  read_from: {from}\n  read_timeout: {timeout}\n  reconnect_interval: 1s\n  \
+         stream_rotation: {{interval: {rotation}, idle_interval: {rotation}, pause_between_rotations: 10ms}}\n",
+        engine.socket().display()
+    ))
+}
+
+/// A script that prints numbered lines on both channels, in bursts with a pause after each.
+pub fn numbered(lines: u32, bursts: u32) -> String {
+    let per_burst = lines / bursts;
+    // seq and sed, not a loop of echo: the test is of the agent, not of busybox.
+    format!(
+        "a=1; while [ $a -le {lines} ]; do z=$((a+{per_burst}-1)); \
+         seq $a $z | sed 's/^/out line /' & seq $a $z | sed 's/^/err line /' >&2; wait; a=$((z+1)); sleep 0.5; done"
+    )
+}
+
+/// Starts containers that run [`numbered`]; returns their names.
+pub fn run_numbered(engine: &Engine, count: usize, lines: u32, bursts: u32) -> Result<Vec<String>> {
+    let names: Vec<String> = (0..count).map(|number| format!("numbered-{number}")).collect();
+    for name in &names {
+        engine.run(&RunSpec::sh(&numbered(lines, bursts)).name(name))?;
+    }
+    Ok(names)
+}
+
+/// Waits until each container's output is as long as what `docker logs` prints, then compares byte for byte.
+pub fn assert_equal_to_docker_logs(home: &Home, engine: &Engine, names: &[String]) -> Result<()> {
+    for name in names {
+        let logs = engine.logs(name)?;
+        assert_printed(home, name, &logs.stdout, &logs.stderr)?;
+    }
+    Ok(())
+}
+
+/// Waits until a container's output is as long as expected, then compares byte for byte.
+pub fn assert_printed(home: &Home, name: &str, stdout: &[u8], stderr: &[u8]) -> Result<()> {
+    // Not a failure yet if it never comes: the comparison says which lines are missing.
+    let lines = |text: &[u8]| text.iter().filter(|byte| **byte == b'\n').count();
+    let expected = lines(stdout) + lines(stderr);
+    let _ = wait_until(&format!("all lines of {name}"), Duration::from_secs(30), || {
+        let got = home.count_of(name);
+        ensure!(got >= expected, "{got} of {expected} lines");
+        Ok(())
+    });
+    let (out, err) = home.printed(name)?;
+    assert_same_lines(&format!("{name} stdout"), &out, stdout);
+    assert_same_lines(&format!("{name} stderr"), &err, stderr);
+    Ok(())
+}
+
+/// Makes a test of each version: `both!(name, |version| …)` gives `name_20_10` and `name_28_5`.
+#[macro_export]
+macro_rules! both_engines {
+    ($($name:ident => $test:expr;)*) => {$(
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            #[test]
+            fn engine_20_10() -> anyhow::Result<()> {
+                $test($crate::engine::EngineVersion::V20_10)
+            }
+
+            #[test]
+            fn engine_28_5() -> anyhow::Result<()> {
+                $test($crate::engine::EngineVersion::V28_5)
+            }
+        }
+    )*};
+}

@@ -1,0 +1,576 @@
+//! A simulated Docker Engine: list, inspect, events and logs, with the habits that were seen in real ones: `since` is
+//! inclusive and looks at each message, `tail` counts messages and is applied first, ends come cleanly with lines
+//! missing, lines come again around rotations, a daemon dies, freezes, refuses.
+//!
+//! Not simulated: lines sent again within a line that is still open, or within lines of equal time. Nothing in the
+//! answer tells those from new ones.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use capturer::capture::io::{Answer, BodyOutcome, ConnId, Event, RequestError, RequestId};
+use capturer::decode::{stdcopy, timestamp};
+use capturer::docker;
+use capturer::limits::{API_GATHER_BYTES, PIECE_BYTES};
+use serde_json::json;
+
+use super::{Happening, World};
+use crate::checker::LineId;
+
+/// What becomes of the Engine.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fate {
+    Freezes,
+    Dies,
+    Recovers,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Health {
+    #[default]
+    Up,
+    /// Until then.
+    Frozen(u64),
+    Down,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Engine {
+    health: Health,
+    /// Log directories that the agent may not read.
+    pub(super) denied: BTreeSet<String>,
+    /// Containers whose driver is json-file but whose log is kept here.
+    pub(super) json_file_only_by_api: BTreeSet<String>,
+    /// The host has no inotify instance left.
+    pub(super) no_inotify: bool,
+}
+
+/// A container's log as the Engine keeps it.
+#[derive(Debug)]
+pub(super) struct Log {
+    entries: VecDeque<Entry>,
+    /// Entries dropped at its beginning so far.
+    dropped: u64,
+    retain: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    channel: usize,
+    time_ns: i64,
+    text: Vec<u8>,
+    newline: bool,
+    line: LineId,
+}
+
+impl Log {
+    pub(super) fn new(retain: usize) -> Log {
+        Log { entries: VecDeque::new(), dropped: 0, retain }
+    }
+
+    pub(super) fn clear(&mut self) -> Vec<LineId> {
+        self.entries.drain(..).map(|entry| entry.line).collect()
+    }
+}
+
+/// A request that the Engine will get to.
+#[derive(Debug)]
+pub(super) struct Asked {
+    what: What,
+    path: String,
+    gives_up_us: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Request(RequestId),
+    Conn(ConnId),
+}
+
+/// A connection that follows.
+#[derive(Debug)]
+pub(super) struct Conn {
+    id: ConnId,
+    state: ConnState,
+    /// Whose log, and the time from which on.
+    logs: Option<(usize, i64)>,
+    follow: bool,
+    /// Frames under way; the first may have been taken in part.
+    frames: VecDeque<Vec<u8>>,
+    end: Option<BodyOutcome>,
+}
+
+#[derive(Debug)]
+enum ConnState {
+    Opening,
+    Idle,
+    Reading { buffer: Vec<u8>, deadline_us: u64 },
+}
+
+impl World {
+    pub(super) fn draw_fates(&mut self, until_us: u64) {
+        self.engine.no_inotify = self.rand.chance(1, 10);
+        for fate in [(Fate::Freezes, self.faults.freezes), (Fate::Dies, self.faults.engine_deaths)] {
+            for _ in 0..fate.1 {
+                let at = self.rand.within(0..until_us);
+                self.at(at, Happening::Engine(fate.0));
+            }
+        }
+    }
+
+    pub(super) fn meet_fate(&mut self, fate: Fate) {
+        if self.quiet && !matches!(fate, Fate::Recovers) {
+            return;
+        }
+        let pause = self.rand.within(100_000..15_000_000);
+        match fate {
+            Fate::Freezes => self.engine.health = Health::Frozen(self.now_us + pause),
+            Fate::Dies => {
+                self.engine.health = Health::Down;
+                self.end_conns(|_| true, &BodyOutcome::Broken("connection reset".to_owned()));
+            }
+            Fate::Recovers => {
+                self.engine.health = Health::Up;
+                let conns: Vec<u64> = self.run.iter().flat_map(|run| run.conns.keys().copied()).collect();
+                for conn in conns {
+                    self.wake_later(conn);
+                }
+                return;
+            }
+        }
+        self.later(pause, Happening::Engine(Fate::Recovers));
+    }
+
+    pub(super) fn calm_engine(&mut self) {
+        self.meet_fate(Fate::Recovers);
+    }
+
+    // ---- requests
+
+    pub(super) fn on_get(&mut self, request: RequestId, path: String) {
+        let Some(run) = &mut self.run else { return };
+        assert!(
+            run.requests.insert(request.0),
+            "invariant broken: no_action_for_the_unknown: {request:?} twice"
+        );
+        let at_once = run.requests.len();
+        let allowed = self.settings.container_monitor.max_concurrent + 1;
+        assert!(at_once <= allowed, "invariant broken: requests_are_bounded: {at_once} of {allowed}");
+        self.ask(What::Request(request), path);
+    }
+
+    pub(super) fn on_open_conn(&mut self, conn: ConnId, path: String) {
+        let Some(run) = &mut self.run else { return };
+        let opening = Conn {
+            id: conn,
+            state: ConnState::Opening,
+            logs: None,
+            follow: path.contains("follow=1") || !path.starts_with("/containers"),
+            frames: VecDeque::new(),
+            end: None,
+        };
+        assert!(
+            run.conns.insert(conn.0, opening).is_none(),
+            "invariant broken: no_action_for_the_unknown: {conn:?} twice"
+        );
+        let logs = run.conns.len();
+        let allowed = self.settings.container_monitor.rotation.max_concurrent_streams + 1;
+        assert!(logs <= allowed, "invariant broken: connections_are_bounded: {logs} of {allowed}");
+        self.ask(What::Conn(conn), path);
+    }
+
+    fn ask(&mut self, what: What, path: String) {
+        let timeout_us = self.settings.container_monitor.read_timeout.as_micros() as u64;
+        let asked = Asked { what, path, gives_up_us: self.now_us + timeout_us };
+        let delay = self.delay(2_000, self.faults.engine_slow_us);
+        let Some(run) = self.run.as_ref().map(|run| run.number) else { return };
+        self.later(delay, Happening::Asked { run, asked });
+    }
+
+    /// The Engine looks at a request; what it sees now is what it answers, later.
+    pub(super) fn answer(&mut self, asked: Asked) {
+        let Some(run) = self.run.as_ref().map(|run| run.number) else { return };
+        if let Health::Frozen(until) = self.engine.health
+            && self.now_us < asked.gives_up_us
+        {
+            let at = until.min(asked.gives_up_us).max(self.now_us + 1);
+            return self.at(at, Happening::Asked { run, asked });
+        }
+        let refused = self.strikes(self.faults.refusals);
+        let result = match self.engine.health {
+            Health::Down => Err(RequestError::Connect {
+                socket: "docker.sock".to_owned(),
+                cause: "Connection refused".to_owned(),
+                errno: 111,
+            }),
+            Health::Frozen(_) => Err(RequestError::NoAnswer { path: asked.path.clone(), timeout_s: 1 }),
+            Health::Up if refused => Ok((500, br#"{"message":"the Engine is out of sorts"}"#.to_vec())),
+            Health::Up => self.look_up(&asked),
+        };
+        let event = match asked.what {
+            What::Request(request) => Event::Answered { request, result },
+            What::Conn(conn) => {
+                let Some(run) = &mut self.run else { return };
+                let Some(opened) = run.conns.get_mut(&conn.0) else { return };
+                if matches!(result, Ok((200, _))) {
+                    opened.state = ConnState::Idle
+                } else {
+                    opened.end = None
+                }
+                Event::ConnOpened { conn, result }
+            }
+        };
+        let delay = self.delay(500, self.faults.engine_slow_us / 4);
+        self.later(delay, Happening::Deliver { run, event: Box::new(event) });
+    }
+
+    /// An answer reaches the agent: the shell forgets the request, or the connection that was refused. False: it was
+    /// closed meanwhile and its event does not come.
+    pub(super) fn is_wanted(&mut self, event: &Event) -> bool {
+        let Some(run) = &mut self.run else { return false };
+        match event {
+            Event::Answered { request, .. } => run.requests.remove(&request.0),
+            Event::ConnOpened { conn, result } => {
+                let there = run.conns.contains_key(&conn.0);
+                if !matches!(result, Ok((200, _))) {
+                    run.conns.remove(&conn.0);
+                }
+                there
+            }
+            _ => true,
+        }
+    }
+
+    fn look_up(&mut self, asked: &Asked) -> Answer {
+        let path = asked.path.as_str();
+        if path == docker::LIST {
+            let listed = self.containers.iter().filter(|container| !container.removed);
+            let rows = listed.map(|container| {
+                let state = match (container.running, container.started_once) {
+                    (true, _) => "running",
+                    (false, true) => "exited",
+                    (false, false) => "created",
+                };
+                json!({"Id": container.id, "State": state})
+            });
+            return Ok((200, serde_json::Value::Array(rows.collect()).to_string().into_bytes()));
+        }
+        if path == docker::EVENTS {
+            return Ok((200, Vec::new()));
+        }
+        let rest = path.strip_prefix("/containers/").unwrap_or_default();
+        let (id, rest) = rest.split_once('/').unwrap_or_default();
+        let found = self.containers.iter().position(|container| container.id == id && !container.removed);
+        let Some(number) = found else { return Ok((404, br#"{"message":"No such container"}"#.to_vec())) };
+        match (rest.strip_prefix("logs?"), asked.what) {
+            (Some(query), What::Conn(conn)) => {
+                self.begin_logs(conn, number, query);
+                Ok((200, Vec::new()))
+            }
+            _ => Ok((200, self.inspection(number))),
+        }
+    }
+
+    fn inspection(&self, number: usize) -> Vec<u8> {
+        let container = &self.containers[number];
+        let by_api = self.engine.json_file_only_by_api.contains(&container.id);
+        let log_path = match &container.chain {
+            Some(chain) if container.started_once => chain.path(""),
+            None if by_api && container.started_once => format!("/docker/{0}/{0}-json.log", container.id),
+            _ => String::new(),
+        };
+        let driver = if container.chain.is_some() || by_api { "json-file" } else { "local" };
+        let never = "0001-01-01T00:00:00Z".to_owned();
+        let finished_at = container.exited_at_ns.map_or(never, timestamp::format);
+        let answer = json!({
+            "Id": container.id,
+            "Name": format!("/{}", container.name),
+            "LogPath": log_path,
+            "State": {"Running": container.running, "FinishedAt": finished_at},
+            "Config": {"Tty": container.tty, "Image": "shop:1", "Labels": {"com.docker.compose.project": "shop"}},
+            "HostConfig": {"LogConfig": {"Type": driver}},
+        });
+        answer.to_string().into_bytes()
+    }
+
+    /// Something happened to a container.
+    pub(super) fn tell_event(&mut self, number: usize, action: &str) {
+        if self.strikes(self.faults.events_lost) || self.engine.health == Health::Down {
+            return;
+        }
+        let container = &self.containers[number];
+        let event = json!({"Type": "container", "Action": action, "Actor": {"ID": container.id}, "time": 1});
+        let line = format!("{event}\n").into_bytes();
+        let Some(run) = &mut self.run else { return };
+        let open = |conn: &&mut Conn| conn.logs.is_none() && !matches!(conn.state, ConnState::Opening);
+        let conns: Vec<u64> = run.conns.values_mut().filter(open).map(|conn| conn.id.0).collect();
+        for conn in conns {
+            self.push_frame(conn, line.clone());
+        }
+    }
+
+    // ---- logs
+
+    pub(super) fn log_to_engine(
+        &mut self,
+        number: usize,
+        channel: usize,
+        line: LineId,
+        time_ns: i64,
+        text: Vec<u8>,
+        newline: bool,
+    ) {
+        let tty = self.containers[number].tty;
+        let entry = Entry { channel, time_ns, text, newline, line };
+        let frame = frame(&entry, tty);
+        let log = &mut self.containers[number].log;
+        log.entries.push_back(entry);
+        let rotates = log.entries.len() > log.retain;
+        let followers = self.followers(number);
+        for (conn, since) in &followers {
+            if time_ns >= *since {
+                self.push_frame(*conn, frame.clone());
+            }
+        }
+        if rotates {
+            self.rotate_engine_log(number, &followers);
+        }
+    }
+
+    fn followers(&self, number: usize) -> Vec<(u64, i64)> {
+        let conns = self.run.iter().flat_map(|run| run.conns.values());
+        let follows = |conn: &Conn| match conn.logs {
+            Some((of, since)) if of == number && conn.follow && conn.end.is_none() => {
+                Some((conn.id.0, since))
+            }
+            _ => None,
+        };
+        conns.filter_map(follows).collect()
+    }
+
+    /// The oldest entries go. Followers may lose what they had not been sent, or are sent lines again.
+    fn rotate_engine_log(&mut self, number: usize, followers: &[(u64, i64)]) {
+        let log = &mut self.containers[number].log;
+        let count = log.entries.len() / 3;
+        log.dropped += count as u64;
+        let gone: Vec<LineId> = log.entries.drain(..count).map(|entry| entry.line).collect();
+        self.checker.lines_gone(gone);
+        for (conn, since) in followers {
+            if self.strikes(self.faults.early_ends) {
+                self.end_early(*conn);
+            } else if self.strikes(self.faults.resends) {
+                self.send_again(*conn, number, *since);
+            }
+        }
+    }
+
+    /// A clean end, with the newest lines missing.
+    fn end_early(&mut self, conn: u64) {
+        let missing = self.rand.index(0..50);
+        let Some(conn_mut) = self.run.as_mut().and_then(|run| run.conns.get_mut(&conn)) else { return };
+        // The first frame may have been taken in part: it comes whole.
+        let keep = conn_mut.frames.len().saturating_sub(missing).max(1);
+        conn_mut.frames.truncate(keep);
+        conn_mut.end = Some(BodyOutcome::End);
+        self.wake_later(conn);
+    }
+
+    fn send_again(&mut self, conn: u64, number: usize, since: i64) {
+        let container = &self.containers[number];
+        let (tty, entries) = (container.tty, &container.log.entries);
+        let from = entries.len().saturating_sub(self.rand.index(1..1_300));
+        let is_open = StdOpen::of(entries.iter()).any();
+        let Some(from) = (from..entries.len()).find(|at| is_clean_cut(entries, *at)).filter(|_| !is_open)
+        else {
+            return;
+        };
+        let again = entries.iter().skip(from).filter(|entry| entry.time_ns >= since);
+        let frames: Vec<_> = again.map(|entry| frame(entry, tty)).collect();
+        for frame in frames {
+            self.push_frame(conn, frame);
+        }
+    }
+
+    fn begin_logs(&mut self, conn: ConnId, number: usize, query: &str) {
+        let value = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+        let follow = value("follow") == Some("1");
+        let since = value("since").map_or(0, parse_since);
+        let tail = value("tail").map_or(usize::MAX, |tail| tail.parse().expect("tail is a number"));
+        let cut_short = self.strikes(self.faults.early_ends / 4);
+        let missing = if cut_short { self.rand.index(0..200) } else { 0 };
+        let breaks = self.strikes(self.faults.breaks);
+        let container = &self.containers[number];
+        let entries = &container.log.entries;
+        let first = entries.len().saturating_sub(tail);
+        let chosen = entries.iter().skip(first).filter(|entry| entry.time_ns >= since);
+        let mut frames: VecDeque<_> = chosen.map(|entry| frame(entry, container.tty)).collect();
+        let ends = !follow || !container.running;
+        if follow && cut_short {
+            frames.truncate(frames.len().saturating_sub(missing));
+        }
+        let Some(conn) = self.run.as_mut().and_then(|run| run.conns.get_mut(&conn.0)) else { return };
+        conn.logs = Some((number, since));
+        conn.frames = frames;
+        if breaks {
+            conn.end = Some(BodyOutcome::Broken("connection reset".to_owned()));
+        } else if ends || (follow && cut_short) {
+            conn.end = Some(BodyOutcome::End);
+        }
+    }
+
+    /// A container ended: whoever follows it gets the rest and a clean end; on a busy machine not all of the rest.
+    pub(super) fn end_follows(&mut self, number: usize) {
+        for (conn, _) in self.followers(number) {
+            if self.strikes(self.faults.early_ends) {
+                self.end_early(conn);
+            } else if let Some(conn) = self.run.as_mut().and_then(|run| run.conns.get_mut(&conn)) {
+                conn.end = Some(BodyOutcome::End);
+            }
+            self.wake_later(conn);
+        }
+    }
+
+    fn end_conns(&mut self, which: impl Fn(&Conn) -> bool, outcome: &BodyOutcome) {
+        let Some(run) = &mut self.run else { return };
+        let mut ended = Vec::new();
+        for conn in run.conns.values_mut().filter(|conn| which(conn)) {
+            conn.end = Some(outcome.clone());
+            ended.push(conn.id.0);
+        }
+        for conn in ended {
+            self.wake_later(conn);
+        }
+    }
+
+    // ---- bodies
+
+    fn push_frame(&mut self, conn: u64, mut bytes: Vec<u8>) {
+        let (breaks, errors) = (self.strikes(self.faults.breaks / 4), self.strikes(self.faults.error_frames));
+        let cut = self.rand.index(0..bytes.len());
+        let Some(conn_mut) = self.run.as_mut().and_then(|run| run.conns.get_mut(&conn)) else { return };
+        if conn_mut.end.is_some() {
+            return;
+        }
+        let is_logs = conn_mut.logs.is_some();
+        if breaks {
+            bytes.truncate(cut);
+            conn_mut.end = Some(BodyOutcome::Broken("connection reset".to_owned()));
+        }
+        conn_mut.frames.push_back(bytes);
+        let tty = conn_mut.logs.is_some_and(|(number, _)| self.containers[number].tty);
+        if errors && is_logs && !tty && !breaks {
+            conn_mut.frames.push_back(stdcopy::encode(3, b"error grabbing logs: unexpected EOF\n"));
+            conn_mut.end = Some(BodyOutcome::End);
+        }
+        self.wake_later(conn);
+    }
+
+    fn wake_later(&mut self, conn: u64) {
+        let Some(run) = self.run.as_ref().map(|run| run.number) else { return };
+        let delay = self.delay(300, self.faults.engine_slow_us / 10);
+        self.later(delay, Happening::ConnWake { run, conn });
+    }
+
+    pub(super) fn on_read_conn(&mut self, conn: ConnId, buffer: Vec<u8>) {
+        let deadline_us = self.now_us + self.settings.container_monitor.read_timeout.as_micros() as u64;
+        let Some(run) = &mut self.run else { return };
+        let Some(reading) = run.conns.get_mut(&conn.0).filter(|conn| matches!(conn.state, ConnState::Idle))
+        else {
+            panic!("invariant broken: no_action_for_the_unknown: a read of {conn:?}")
+        };
+        reading.state = ConnState::Reading { buffer, deadline_us };
+        let waits = reading.frames.is_empty() && reading.end.is_none();
+        let number = run.number;
+        self.at(deadline_us, Happening::ConnWake { run: number, conn: conn.0 });
+        if !waits {
+            self.wake_later(conn.0);
+        }
+    }
+
+    pub(super) fn on_close_conn(&mut self, conn: ConnId) {
+        let Some(run) = &mut self.run else { return };
+        assert!(
+            run.conns.remove(&conn.0).is_some(),
+            "invariant broken: no_action_for_the_unknown: closing {conn:?}"
+        );
+        let number = run.number;
+        let delay = self.delay(300, self.faults.engine_slow_us / 4);
+        self.later(delay, Happening::Deliver { run: number, event: Box::new(Event::ConnClosed { conn }) });
+    }
+
+    pub(super) fn wake_conn(&mut self, conn: u64) {
+        let frozen = matches!(self.engine.health, Health::Frozen(_));
+        let race = self.strikes(self.faults.timer_races);
+        let most = if self.faults.splits { self.rand.index(1..2_000) } else { API_GATHER_BYTES };
+        let now_us = self.now_us;
+        let Some(conn) = self.run.as_mut().and_then(|run| run.conns.get_mut(&conn)) else { return };
+        let ConnState::Reading { buffer, deadline_us } = &mut conn.state else { return };
+        let outcome = if race || (now_us >= *deadline_us && (frozen || conn.frames.is_empty())) {
+            BodyOutcome::TimedOut
+        } else if frozen {
+            return;
+        } else if !conn.frames.is_empty() {
+            let mut room = most;
+            while room > 0
+                && let Some(front) = conn.frames.front_mut()
+            {
+                let len = front.len().min(room);
+                buffer.extend(front.drain(..len));
+                room -= len;
+                if front.is_empty() {
+                    conn.frames.pop_front();
+                }
+            }
+            BodyOutcome::Bytes
+        } else if let Some(end) = &conn.end {
+            end.clone()
+        } else {
+            return;
+        };
+        let (id, buffer) = (conn.id, std::mem::take(buffer));
+        conn.state = ConnState::Idle;
+        let event = Event::ConnRead { conn: id, outcome, buffer };
+        self.note(super::shell::brief_event(&event));
+        self.deliver(event);
+    }
+}
+
+/// Which channels end within a line.
+#[derive(Default)]
+struct StdOpen([bool; 2]);
+
+impl StdOpen {
+    fn of<'a>(entries: impl Iterator<Item = &'a Entry>) -> StdOpen {
+        let mut open = StdOpen::default();
+        for entry in entries {
+            open.0[entry.channel] = !entry.newline && entry.text.len() >= PIECE_BYTES;
+        }
+        open
+    }
+
+    fn any(&self) -> bool {
+        self.0[0] || self.0[1]
+    }
+}
+
+/// Neither a line nor lines of equal time are cut before this entry.
+fn is_clean_cut(entries: &VecDeque<Entry>, at: usize) -> bool {
+    (0..2).all(|channel| {
+        let before = entries.iter().take(at).rfind(|entry| entry.channel == channel);
+        let behind = entries.iter().skip(at).find(|entry| entry.channel == channel);
+        before.zip(behind).is_none_or(|(before, behind)| before.time_ns != behind.time_ns)
+    })
+}
+
+fn frame(entry: &Entry, tty: bool) -> Vec<u8> {
+    let mut payload = format!("{} ", timestamp::format(entry.time_ns)).into_bytes();
+    payload.extend_from_slice(&entry.text);
+    if entry.newline {
+        payload.push(b'\n');
+    }
+    if tty { payload } else { stdcopy::encode(entry.channel as u8 + 1, &payload) }
+}
+
+fn parse_since(text: &str) -> i64 {
+    let (seconds, nanos) = text.split_once('.').expect("since is seconds.nanoseconds");
+    seconds.parse::<i64>().expect("seconds") * 1_000_000_000 + nanos.parse::<i64>().expect("nanoseconds")
+}

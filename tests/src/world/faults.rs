@@ -1,0 +1,87 @@
+//! The swarm: each seed turns some faults off and others up, so that every pair of them meets in some seed. Rates are
+//! in thousandths; times in microseconds, the longest.
+
+use crate::rand::Rand;
+
+/// What goes wrong in one seed, and how often.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Reads of files bring less than there is.
+    pub short_reads: u64,
+    /// Reads of files fail.
+    pub read_errors: u64,
+    /// Reads of files take long.
+    pub reads_slow_us: u64,
+    /// The files thread (scans, openings, saves) takes long, and its answers lie about.
+    pub files_slow_us: u64,
+    /// Checkpoints can't be saved.
+    pub save_fails: u64,
+    /// inotify tells late.
+    pub inotify_late_us: u64,
+    /// inotify drops what it has and says so.
+    pub inotify_overflow: u64,
+    /// Sinks take long.
+    pub sinks_slow_us: u64,
+    /// The core's deadlines are served late.
+    pub ticks_late_us: u64,
+    /// The agent dies: so many times.
+    pub crashes: u64,
+    /// The agent is stopped and started: so many times.
+    pub stops: u64,
+    /// The Engine answers late.
+    pub engine_slow_us: u64,
+    /// The Engine is frozen (SIGSTOP): so many times.
+    pub freezes: u64,
+    /// The Engine dies and comes back: so many times.
+    pub engine_deaths: u64,
+    /// Requests are refused (500).
+    pub refusals: u64,
+    /// Events get lost in the Engine.
+    pub events_lost: u64,
+    /// Connections break without a last chunk, per piece of a body.
+    pub breaks: u64,
+    /// Log answers end cleanly with their last lines missing.
+    pub early_ends: u64,
+    /// The Engine reports an error inside a log answer (frame type 3).
+    pub error_frames: u64,
+    /// Lines are sent again around a rotation.
+    pub resends: u64,
+    /// Reads of connections end by their timer though bytes wait.
+    pub timer_races: u64,
+    /// Bodies are cut at any byte.
+    pub splits: bool,
+    /// Records that a full disk tore.
+    pub torn_records: u64,
+}
+
+impl Faults {
+    /// What this seed gets.
+    pub fn swarm(rand: &mut Rand) -> Faults {
+        let mut knob = |max: u64| if rand.chance(1, 2) { 0 } else { rand.within(1..max + 1) };
+        Faults {
+            short_reads: knob(300),
+            read_errors: knob(20),
+            reads_slow_us: knob(2_000_000),
+            files_slow_us: knob(1_000_000),
+            save_fails: knob(300),
+            inotify_late_us: knob(3_000_000),
+            inotify_overflow: knob(50),
+            sinks_slow_us: knob(5_000_000),
+            ticks_late_us: knob(500_000),
+            crashes: knob(6),
+            stops: knob(3),
+            engine_slow_us: knob(3_000_000),
+            freezes: knob(3),
+            engine_deaths: knob(3),
+            refusals: knob(200),
+            events_lost: knob(200),
+            breaks: knob(30),
+            early_ends: knob(500),
+            error_frames: knob(20),
+            resends: knob(500),
+            timer_races: knob(100),
+            splits: knob(1) > 0,
+            torn_records: knob(10),
+        }
+    }
+}

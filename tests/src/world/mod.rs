@@ -1,0 +1,529 @@
+//! A simulated host for the real [`Capture`]: disk, Docker Engine, clock, ring, sinks, and what goes wrong with them.
+//! All chance comes from one seed; time is virtual.
+//!
+//! ```text
+//! queue of happenings ─▶ next one ─▶ containers print, files rotate, the Engine dies ... (writers, paths, engine)
+//!                              └───▶ Event ─▶ Capture ─▶ Actions ─▶ shell.rs ─▶ happenings to come
+//!                                                  every step ─▶ checker
+//! ```
+//! A run has two phases: with faults, in which nothing wrong may happen; then without, in which everything must arrive
+//! and the agent must stop cleanly.
+//!
+//! Not here: the real ring, HTTP and file system; tests against real Engines have those.
+
+mod disk;
+mod engine;
+mod faults;
+mod paths;
+mod shell;
+mod sinks;
+mod writers;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use capturer::capture::Capture;
+use capturer::capture::io::Event;
+use capturer::checkpoint::{self, Checkpoint};
+use capturer::clock::Now;
+use capturer::metrics::Metrics;
+use capturer::settings::{FileFormat, FileSet, ReadFrom, Settings};
+
+use crate::checker::{Checker, Flow, LineId, Snapshot};
+use crate::rand::Rand;
+
+use disk::Disk;
+use engine::Engine;
+pub use faults::Faults;
+use paths::FollowedPath;
+use shell::{Run, Work};
+use sinks::SinkModel;
+use writers::Container;
+
+/// The wall clock when the simulation begins.
+const EPOCH_NS: i64 = 1_800_000_000_000_000_000;
+/// More happenings than this in one seed are a loop that makes no progress.
+const STEPS_MAX: u64 = 2_000_000;
+/// So long, in simulated time, everything may take to arrive once faults are off.
+const ARRIVAL_US: u64 = 180_000_000;
+/// Last happenings kept to be shown; `CAPTURER_SHOW` says otherwise.
+const SHOWN: usize = 60;
+
+/// What comes next, at its time.
+#[derive(Debug)]
+enum Happening {
+    /// The core's deadline.
+    Tick { run: u64 },
+    /// The core takes an event.
+    Deliver { run: u64, event: Box<Event> },
+    /// The files thread gets to a request.
+    Files { run: u64, work: Work },
+    /// A read of a file is carried out.
+    ReadFile { run: u64, read: shell::FileRead },
+    /// A read of a file has ended; its length is asked for now.
+    ReadFileDone { run: u64, read: shell::FileRead },
+    /// inotify tells what it has.
+    Inotify { run: u64 },
+    /// A connection may have something to tell.
+    ConnWake { run: u64, conn: u64 },
+    /// The Engine gets to a request.
+    Asked { run: u64, asked: engine::Asked },
+    /// A sink takes its next message.
+    Sink { run: u64, sink: usize },
+    /// A container prints, ends, begins ...
+    Container(usize),
+    /// The next step of a rotation of a container's log.
+    Rotation(usize, writers::RotationStep),
+    /// A followed path is written to or rotated.
+    Path(usize),
+    /// The second half of a path's rotation.
+    PathRotated(usize),
+    /// The Engine freezes, thaws, dies, comes back.
+    Engine(engine::Fate),
+    /// The agent is killed after so many more actions.
+    CrashSoon(u64),
+    /// The agent is told to stop.
+    Stop,
+    /// The agent starts.
+    Start,
+}
+
+/// See the module's head.
+pub struct World {
+    seed: u64,
+    rand: Rand,
+    faults: Faults,
+    /// As drawn, to be shown.
+    drawn: Faults,
+    settings: Arc<Settings>,
+    now_us: u64,
+    queue: BTreeMap<(u64, u64), Happening>,
+    order: u64,
+    steps: u64,
+    disk: Disk,
+    engine: Engine,
+    containers: Vec<Container>,
+    paths: Vec<FollowedPath>,
+    sinks: Vec<SinkModel>,
+    run: Option<Run>,
+    runs: u64,
+    crash_in: Option<u64>,
+    /// The checkpoint on disk, and what it stands for.
+    saved: (Checkpoint, Snapshot),
+    checker: Checker,
+    /// Nothing is printed any more.
+    quiet: bool,
+    /// The agent was told to stop and is not started again.
+    ending: bool,
+    trace: u64,
+    last: VecDeque<String>,
+    shown: usize,
+    /// Lost bytes the core declared in runs that are over.
+    declared: u64,
+}
+
+/// What a seed's run came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// A hash over everything that happened.
+    pub trace: u64,
+    /// Happenings.
+    pub steps: u64,
+    /// Lines printed.
+    pub printed: usize,
+    /// Lines printed and delivered nowhere: the host had lost them before they could be read.
+    pub lost: usize,
+    /// Times the agent was started.
+    pub runs: u64,
+}
+
+impl World {
+    /// The world of a seed.
+    pub fn new(seed: u64) -> World {
+        let mut rand = Rand::new(seed);
+        let faults = Faults::swarm(&mut rand.fork());
+        let settings = Arc::new(draw_settings(&mut rand.fork()));
+        let names: &[(&str, bool)] = match rand.within(0..4) {
+            0 => &[("stdout", true)],
+            1 => &[("local_file", true), ("stdout", false)],
+            _ => &[("local_file", true)],
+        };
+        let checker = Checker::new(names, settings.line_bytes_max as usize);
+        let mut world = World {
+            seed,
+            drawn: faults.clone(),
+            faults,
+            now_us: 0,
+            queue: BTreeMap::new(),
+            order: 0,
+            steps: 0,
+            disk: Disk::default(),
+            engine: Engine::default(),
+            containers: Vec::new(),
+            paths: Vec::new(),
+            sinks: names.iter().map(|(name, _)| SinkModel::new(name)).collect(),
+            run: None,
+            runs: 0,
+            crash_in: None,
+            saved: Default::default(),
+            checker,
+            quiet: false,
+            ending: false,
+            trace: seed,
+            last: VecDeque::new(),
+            shown: std::env::var("CAPTURER_SHOW").ok().and_then(|text| text.parse().ok()).unwrap_or(SHOWN),
+            declared: 0,
+            settings,
+            rand,
+        };
+        world.furnish();
+        world
+    }
+
+    fn furnish(&mut self) {
+        self.disk.no_birth_times = self.rand.chance(1, 4);
+        let containers = self.rand.within(1..6);
+        for _ in 0..containers {
+            self.make_container();
+        }
+        for set in 0..self.settings.file_monitor.files.len() {
+            self.make_path(set);
+        }
+        self.later(0, Happening::Start);
+    }
+
+    /// Both phases.
+    ///
+    /// # Panics
+    /// With an invariant's name, if one does not hold.
+    pub fn run(mut self) -> Outcome {
+        let faulty_us = 1_000_000 * self.rand.within(5..40);
+        for _ in 0..self.faults.crashes {
+            let (at, actions) = (self.rand.within(0..faulty_us), self.rand.within(0..40));
+            self.at(at, Happening::CrashSoon(actions));
+        }
+        for _ in 0..self.faults.stops {
+            let at = self.rand.within(0..faulty_us);
+            self.at(at, Happening::Stop);
+        }
+        self.draw_fates(faulty_us);
+        self.run_until(faulty_us);
+        self.calm();
+        let deadline = self.now_us + ARRIVAL_US;
+        while !self.checker.missing().is_empty() {
+            if self.now_us >= deadline {
+                self.checker.everything_arrived();
+            }
+            let next = self.now_us + 1_000_000;
+            self.run_until(next);
+        }
+        self.stays_idle();
+        self.stops_cleanly();
+        let (printed, lost) = self.checker.counts();
+        Outcome { trace: self.trace, steps: self.steps, printed, lost, runs: self.runs }
+    }
+
+    /// Faults end, everybody finishes what they were saying and falls silent.
+    fn calm(&mut self) {
+        self.note("-- faults off".to_owned());
+        self.faults = Faults::default();
+        self.crash_in = None;
+        self.calm_engine();
+        for container in 0..self.containers.len() {
+            self.finish_lines(container);
+        }
+        for path in 0..self.paths.len() {
+            self.finish_path(path);
+        }
+        self.quiet = true;
+        if self.run.is_none() {
+            self.later(0, Happening::Start);
+        }
+    }
+
+    /// Nothing is read while nobody prints: what goes on is lists, looks at patterns, rotations of connections.
+    fn stays_idle(&mut self) {
+        let settle = self.now_us + 5_000_000;
+        self.run_until(settle);
+        let before = self.run.as_ref().map_or(0, |run| run.file_reads_total);
+        let until = self.now_us + 10_000_000;
+        self.run_until(until);
+        let reads = self.run.as_ref().map_or(0, |run| run.file_reads_total) - before;
+        let files = (self.containers.len() + self.paths.len()) as u64;
+        let polls = if self.engine.no_inotify { 10 * files } else { 0 };
+        assert!(reads <= polls, "invariant broken: quiet_files_cost_nothing: {reads} reads of {files} files");
+        self.checker.everything_arrived();
+    }
+
+    fn stops_cleanly(&mut self) {
+        self.ending = true;
+        self.later(0, Happening::Stop);
+        let until = self.now_us + 1_000 * self.settings.shutdown_timeout.as_millis() as u64 + 1_000_000;
+        while self.run.is_some() && self.now_us < until {
+            let Some((&(at, _), _)) = self.queue.first_key_value() else { break };
+            self.run_until(at);
+        }
+        assert!(self.run.is_none(), "invariant broken: a_stop_ends: the agent did not finish");
+        self.checker.everything_arrived();
+    }
+
+    // ---- time
+
+    fn later(&mut self, delay_us: u64, happening: Happening) {
+        self.at(self.now_us + delay_us, happening);
+    }
+
+    fn at(&mut self, at_us: u64, happening: Happening) {
+        self.order += 1;
+        self.queue.insert((at_us.max(self.now_us), self.order), happening);
+    }
+
+    fn now(&self) -> Now {
+        Now { mono_ms: self.now_us / 1000, unix_ns: self.now_ns() }
+    }
+
+    fn now_ns(&self) -> i64 {
+        EPOCH_NS + self.now_us as i64 * 1000
+    }
+
+    /// A time that is short as a rule, and at times up to `slow_us`.
+    fn delay(&mut self, usual_us: u64, slow_us: u64) -> u64 {
+        let usual = self.rand.within(1..usual_us + 1);
+        if slow_us > 0 && self.rand.chance(1, 5) { usual + self.rand.within(0..slow_us) } else { usual }
+    }
+
+    /// A fault happens, `rate` times in a thousand.
+    fn strikes(&mut self, rate: u64) -> bool {
+        rate > 0 && self.rand.chance(rate, 1000)
+    }
+
+    fn run_until(&mut self, until_us: u64) {
+        while let Some((&key, _)) = self.queue.first_key_value() {
+            if key.0 > until_us {
+                break;
+            }
+            let Some(happening) = self.queue.remove(&key) else { break };
+            self.now_us = key.0;
+            self.steps += 1;
+            assert!(self.steps < STEPS_MAX, "invariant broken: the_world_makes_progress");
+            self.happen(happening);
+        }
+        self.now_us = self.now_us.max(until_us);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        if !matches!(happening, Happening::ConnWake { .. } | Happening::Tick { .. }) {
+            self.note(brief(&happening));
+        }
+        match happening {
+            Happening::Tick { run } => self.tick(run),
+            Happening::Deliver { run, event } if self.is_running(run) => {
+                if self.is_wanted(&event) {
+                    self.deliver(*event);
+                }
+            }
+            Happening::Files { run, work } if self.is_running(run) => self.work_on_files(work),
+            Happening::ReadFile { run, read } if self.is_running(run) => self.read_file(read),
+            Happening::ReadFileDone { run, read } if self.is_running(run) => self.read_file_done(read),
+            Happening::Inotify { run } if self.is_running(run) => self.tell_inotify(),
+            Happening::ConnWake { run, conn } if self.is_running(run) => self.wake_conn(conn),
+            Happening::Asked { run, asked } if self.is_running(run) => self.answer(asked),
+            Happening::Sink { run, sink } if self.is_running(run) => self.step_sink(sink),
+            Happening::Deliver { .. }
+            | Happening::Files { .. }
+            | Happening::ReadFile { .. }
+            | Happening::ReadFileDone { .. }
+            | Happening::Inotify { .. }
+            | Happening::ConnWake { .. }
+            | Happening::Asked { .. }
+            | Happening::Sink { .. } => {}
+            Happening::Container(container) => self.step_container(container),
+            Happening::Rotation(container, step) => self.step_rotation(container, step),
+            Happening::Path(path) => self.step_path(path),
+            Happening::PathRotated(path) => self.finish_path_rotation(path),
+            Happening::Engine(fate) => self.meet_fate(fate),
+            Happening::CrashSoon(actions) if !self.quiet => self.crash_in = Some(actions),
+            Happening::CrashSoon(_) => {}
+            Happening::Stop if self.quiet && !self.ending => {}
+            Happening::Stop => self.stop(),
+            Happening::Start => self.start(),
+        }
+    }
+
+    /// Keeps what happened for the hash, and the last of it to be shown.
+    fn note(&mut self, text: String) {
+        for byte in text.bytes().chain(self.now_us.to_le_bytes()) {
+            self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        if self.last.len() >= self.shown {
+            self.last.pop_front();
+        }
+        self.last.push_back(format!("{:>12} µs  {text}", self.now_us));
+    }
+
+    // ---- the agent's life
+
+    fn is_running(&self, run: u64) -> bool {
+        self.run.as_ref().is_some_and(|running| running.number == run)
+    }
+
+    fn start(&mut self) {
+        if self.run.is_some() {
+            return;
+        }
+        self.runs += 1;
+        self.forgive_rotated_paths();
+        // Through its file format, as a real start has it.
+        let mut loaded = checkpoint::decode(&checkpoint::encode(&self.saved.0)).expect("it was just encoded");
+        let mut cut: Vec<Vec<LineId>> = Vec::new();
+        for sink in &mut self.sinks {
+            cut.push(sink.restore(&mut loaded));
+        }
+        self.checker.on_restart(&loaded, &self.saved.1, &cut);
+        for sink in 0..self.sinks.len() {
+            if self.sinks[sink].keeps_outputs() {
+                self.checker.outputs_agree_with_positions(sink);
+            }
+        }
+        let metrics = Arc::new(Metrics::new(100).expect("the metrics are fixed"));
+        let names = self.sinks.iter().map(|sink| sink.name.clone()).collect();
+        let seed = self.rand.number();
+        let capture = Capture::new(Arc::clone(&self.settings), Arc::clone(&metrics), names, loaded, seed);
+        let flow = Flow::new(self.settings.buffer_bytes_max, self.sinks.len());
+        self.run = Some(Run::new(self.runs, capture, metrics, flow));
+        self.deliver(Event::Started);
+        self.watch_without_inotify();
+    }
+
+    /// Gives an event to the core and carries out what it orders.
+    fn deliver(&mut self, event: Event) {
+        let now = self.now();
+        self.before_event(&event);
+        let Some(run) = &mut self.run else { return };
+        run.capture.on_event(now, event);
+        let actions: Vec<_> = run.capture.drain_actions().collect();
+        for action in actions {
+            if let Some(left) = &mut self.crash_in {
+                if *left == 0 {
+                    return self.crash();
+                }
+                *left -= 1;
+            }
+            self.carry_out(action);
+        }
+        self.plan_tick();
+    }
+
+    fn plan_tick(&mut self) {
+        let late = self.faults.ticks_late_us;
+        let Some(run) = &mut self.run else { return };
+        let Some(due_ms) = run.capture.next_deadline_ms() else { return };
+        let number = run.number;
+        let at_us = (due_ms * 1000).max(self.now_us + 1);
+        if run.tick_at_us.is_none_or(|planned| at_us < planned) {
+            run.tick_at_us = Some(at_us);
+            let late = if late > 0 && self.rand.chance(1, 10) { self.rand.within(0..late) } else { 0 };
+            self.at(at_us + late, Happening::Tick { run: number });
+        }
+    }
+
+    fn tick(&mut self, number: u64) {
+        if !self.is_running(number) {
+            return;
+        }
+        let Some(run) = &mut self.run else { return };
+        run.tick_at_us = None;
+        self.deliver(Event::Tick);
+    }
+
+    fn stop(&mut self) {
+        if let Some(run) = &mut self.run {
+            run.stopping = true;
+            self.deliver(Event::Stop);
+        }
+    }
+
+    /// The process ends: what it had open is closed, what it knew is gone.
+    fn crash(&mut self) {
+        self.note("-- crash".to_owned());
+        self.end_run();
+        let pause = self.delay(1_000_000, 10_000_000);
+        self.later(pause, Happening::Start);
+    }
+
+    fn end_run(&mut self) {
+        self.crash_in = None;
+        let Some(run) = self.run.take() else { return };
+        self.declared += shell::declared_losses(&run.metrics);
+        for node in run.open_files.into_values() {
+            let gone = self.disk.close(node);
+            self.checker.lines_gone(gone);
+        }
+        for sink in &mut self.sinks {
+            sink.die();
+        }
+    }
+
+    fn finished(&mut self, left: &[String]) {
+        self.note(format!("-- finished, left {left:?}"));
+        assert!(left.is_empty() || !self.ending, "invariant broken: a_stop_is_clean: left {left:?}");
+        if left.is_empty() {
+            self.nothing_is_left();
+        }
+        self.end_run();
+        if !self.ending {
+            let pause = self.delay(1_000_000, 10_000_000);
+            self.later(pause, Happening::Start);
+        }
+    }
+}
+
+impl Drop for World {
+    /// A failure shows its seed and what led to it.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for line in &self.last {
+            eprintln!("{line}");
+        }
+        let seed = self.seed;
+        eprintln!("seed {seed}, {} happenings; {:?}", self.steps, self.drawn);
+        eprintln!("again: CAPTURER_SEED={seed} cargo test -p capturer-tests --test simulation");
+    }
+}
+
+fn draw_settings(rand: &mut Rand) -> Settings {
+    let mut settings = Settings { shutdown_timeout: Duration::from_secs(60), ..Settings::default() };
+    settings.line_bytes_max = *rand.pick(&[1 << 20, 1 << 20, 20_000, 300]);
+    settings.buffer_bytes_max = *rand.pick(&[1, 600_000, 4 << 20, 32 << 20]);
+    let monitor = &mut settings.container_monitor;
+    monitor.read_from = *rand.pick(&[ReadFrom::Auto, ReadFrom::Auto, ReadFrom::Api]);
+    monitor.list_interval = Duration::from_secs(rand.within(2..30));
+    monitor.reconnect_interval = Duration::from_secs(rand.within(1..10));
+    monitor.read_timeout = Duration::from_secs(rand.within(1..20));
+    monitor.max_concurrent = rand.index(1..25);
+    monitor.rotation.enabled = rand.chance(3, 4);
+    monitor.rotation.interval = Duration::from_secs(rand.within(1..20));
+    monitor.rotation.idle_interval = monitor.rotation.interval * 3;
+    monitor.rotation.max_concurrent_streams = rand.index(1..8);
+    for set in 0..rand.within(0..3) {
+        let pattern = glob::Pattern::new(&format!("/logs/{set}/*.log")).expect("a fixed pattern");
+        let format = *rand.pick(&[FileFormat::Auto, FileFormat::Raw, FileFormat::Docker]);
+        settings.file_monitor.files.push(FileSet { paths: vec![pattern], format, ..FileSet::default() });
+    }
+    settings
+}
+
+/// A happening in a line.
+fn brief(happening: &Happening) -> String {
+    match happening {
+        Happening::Deliver { event, .. } => shell::brief_event(event),
+        Happening::ReadFile { read, .. } => format!("reading file {} from {}", read.file.0, read.offset),
+        Happening::ReadFileDone { read, .. } => {
+            format!("read file {}: {} bytes", read.file.0, read.buffer.len())
+        }
+        other => format!("{other:?}").chars().take(400).collect(),
+    }
+}

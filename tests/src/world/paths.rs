@@ -1,0 +1,284 @@
+//! Followed paths (`file_monitor`): programs that write log files of their own, rotated by renaming or by copying and
+//! truncating, removed and made again.
+//!
+//! Not simulated: a file that is truncated and has grown past its old length before anybody looked. No reader can tell
+//! that from growth, so after a truncation the writer pauses.
+
+use capturer::cursor::Cursor;
+use capturer::record::StreamKey;
+use capturer::settings::FileFormat;
+
+use super::disk::Node;
+use super::shell::Change;
+use super::writers::json_record;
+use super::{Happening, World};
+use crate::checker::LineId;
+
+/// After a truncation nothing is written for so long.
+const TRUNCATED_PAUSE_US: u64 = 20_000_000;
+
+/// One path and who writes it.
+#[derive(Debug)]
+pub(super) struct FollowedPath {
+    path: String,
+    origin: u32,
+    docker: bool,
+    rotation: Rotation,
+    /// What the writer has open.
+    node: Option<Node>,
+    /// A raw line written in part.
+    part: Option<LineId>,
+    newest_ns: i64,
+    quiet_until_us: u64,
+    pause_us: u64,
+    rotates_at_us: u64,
+    rotating: bool,
+    /// It was rotated before anybody followed it: what its writer still adds is not asked for either.
+    forgiven: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rotation {
+    Never,
+    Rename,
+    CopyTruncate,
+    Remove,
+}
+
+/// Rotated files kept.
+const KEPT: u32 = 3;
+
+impl World {
+    pub(super) fn make_path(&mut self, set: usize) {
+        self.disk.make_directory(&format!("/logs/{set}"));
+        for name in 0..self.rand.within(1..4) {
+            let path = format!("/logs/{set}/app{name}.log");
+            let origin = self.checker.add_origin(StreamKey::file(&path));
+            let docker = match self.settings.file_monitor.files[set].format {
+                FileFormat::Docker => true,
+                FileFormat::Raw => false,
+                FileFormat::Auto => self.rand.chance(1, 2),
+            };
+            let rotations = [
+                Rotation::Never,
+                Rotation::Rename,
+                Rotation::Rename,
+                Rotation::CopyTruncate,
+                Rotation::Remove,
+            ];
+            let followed = FollowedPath {
+                path,
+                origin,
+                docker,
+                rotation: *self.rand.pick(&rotations),
+                node: None,
+                part: None,
+                newest_ns: 0,
+                quiet_until_us: 0,
+                pause_us: *self.rand.pick(&[5_000, 100_000, 1_000_000]),
+                rotates_at_us: self.rand.within(1_000_000..20_000_000),
+                rotating: false,
+                forgiven: false,
+            };
+            self.paths.push(followed);
+            let delay = self.delay(2_000_000, 10_000_000);
+            self.later(delay, Happening::Path(self.paths.len() - 1));
+        }
+    }
+
+    pub(super) fn step_path(&mut self, number: usize) {
+        if self.quiet {
+            return;
+        }
+        let path = &self.paths[number];
+        if self.now_us >= path.quiet_until_us {
+            let rotates =
+                path.rotation != Rotation::Never && !path.rotating && self.now_us >= path.rotates_at_us;
+            if path.node.is_none() {
+                self.create_path(number);
+            } else if rotates {
+                self.paths[number].rotates_at_us = self.now_us + self.rand.within(200_000..20_000_000);
+                self.rotate_path(number);
+            } else {
+                for _ in 0..*self.rand.pick(&[1, 1, 1, 5, 50]) {
+                    self.write_path(number);
+                }
+            }
+        }
+        let pause = self.paths[number].pause_us;
+        let pause = self.rand.within(1..2 * pause);
+        self.later(pause, Happening::Path(number));
+    }
+
+    /// Its writer opens it.
+    fn create_path(&mut self, number: usize) {
+        let node = self.make_live(number);
+        self.paths[number].node = Some(node);
+    }
+
+    fn make_live(&mut self, number: usize) -> Node {
+        let path = self.paths[number].path.clone();
+        self.disk.node(&path).unwrap_or_else(|| {
+            let node = self.disk.create(&path, self.now_ns());
+            self.notify(&path, Change::Made);
+            node
+        })
+    }
+
+    fn write_path(&mut self, number: usize) {
+        let (origin, docker) = (self.paths[number].origin, self.paths[number].docker);
+        if self.paths[number].part.is_some() {
+            return self.finish_path(number);
+        }
+        let channel = usize::from(docker && self.rand.chance(1, 4));
+        let step = self.rand.within(1..1_000_000) as i64;
+        let newest = self.paths[number].newest_ns + step;
+        self.paths[number].newest_ns = newest.max(self.now_ns());
+        let time_ns = docker.then_some(self.paths[number].newest_ns);
+        let index = self.checker.lines_begun(origin, channel);
+        let line = self.checker.begin_line(origin, channel, time_ns);
+        let mut text = format!("{origin}.{channel}.{index} ").into_bytes();
+        match self.rand.within(0..10) {
+            // Not the first line: an empty one would not tell the format.
+            0 if index > 0 => text.clear(),
+            1 => text.extend(self.filler(400)),
+            _ => text.extend(self.filler(20)),
+        }
+        self.checker.extend_line(line, &text);
+        if let Some(time_ns) = time_ns {
+            let record = json_record(&text, true, channel, time_ns, false);
+            self.checker.end_line(line);
+            self.append(number, &record, line);
+        } else if self.rand.chance(1, 10) {
+            self.paths[number].part = Some(line);
+            self.append(number, &text, line);
+        } else {
+            text.push(b'\n');
+            self.checker.end_line(line);
+            self.append(number, &text, line);
+        }
+    }
+
+    /// The rest of a line of which a part was written.
+    pub(super) fn finish_path(&mut self, number: usize) {
+        let Some(line) = self.paths[number].part.take() else { return };
+        let mut rest = self.filler(10);
+        self.checker.extend_line(line, &rest);
+        self.checker.end_line(line);
+        rest.push(b'\n');
+        self.append(number, &rest, line);
+    }
+
+    fn append(&mut self, number: usize, bytes: &[u8], line: LineId) {
+        let Some(node) = self.paths[number].node else { return };
+        let file = self.disk.file_mut(node);
+        file.content.extend_from_slice(bytes);
+        file.lines.push(line);
+        if self.paths[number].forgiven {
+            self.checker.lines_gone([line]);
+        }
+        let path = self.paths[number].path.clone();
+        if self.disk.node(&path) == Some(node) {
+            self.notify(&path, Change::Written);
+        }
+    }
+
+    fn rotate_path(&mut self, number: usize) {
+        self.finish_path(number);
+        let path = self.paths[number].path.clone();
+        match self.paths[number].rotation {
+            Rotation::Never => {}
+            Rotation::Rename => {
+                self.paths[number].forgiven = !self.is_followed(&path);
+                if self.paths[number].forgiven {
+                    self.forgive_node(&path);
+                }
+                self.shift_path(&path);
+                let gone = self.disk.rename(&path, &format!("{path}.1"));
+                self.checker.lines_gone(gone);
+                self.notify(&path, Change::Gone);
+                self.notify(&format!("{path}.1"), Change::Made);
+                self.paths[number].rotating = true;
+                if self.rand.chance(1, 2) {
+                    self.make_live(number);
+                }
+                // The writer goes on in the renamed file until it is told.
+                let delay = self.delay(20_000, 3_000_000);
+                self.later(delay, Happening::PathRotated(number));
+            }
+            Rotation::CopyTruncate => {
+                let Some(node) = self.paths[number].node else { return };
+                self.shift_path(&path);
+                let copy = self.disk.create(&format!("{path}.1"), self.now_ns());
+                self.disk.file_mut(copy).content = self.disk.file(node).content.clone();
+                self.notify(&format!("{path}.1"), Change::Made);
+                let gone = self.disk.truncate(node);
+                self.checker.lines_gone(gone);
+                self.notify(&path, Change::Written);
+                self.paths[number].quiet_until_us = self.now_us + TRUNCATED_PAUSE_US;
+            }
+            Rotation::Remove => {
+                let gone = self.disk.unlink(&path);
+                self.checker.lines_gone(gone);
+                self.notify(&path, Change::Gone);
+                self.paths[number].node = None;
+                self.paths[number].quiet_until_us = self.now_us + self.rand.within(0..40_000_000);
+            }
+        }
+    }
+
+    /// A path that was never read begins with its live file: what was rotated before is not asked for.
+    fn is_followed(&self, path: &str) -> bool {
+        self.was_read(path) || self.run.as_ref().is_some_and(|run| run.watches(path))
+    }
+
+    /// A saved position points into it.
+    fn was_read(&self, path: &str) -> bool {
+        let entry = self.saved.0.streams.get(&StreamKey::file(path));
+        entry.and_then(|entry| entry.lowest()).is_some_and(|sink| matches!(sink.cursor, Cursor::File(_)))
+    }
+
+    fn forgive_node(&mut self, path: &str) {
+        if let Some(node) = self.disk.node(path) {
+            let lines = self.disk.file(node).lines.clone();
+            self.checker.lines_gone(lines);
+        }
+    }
+
+    /// An agent starts: of paths without a saved position it reads only the live file.
+    pub(super) fn forgive_rotated_paths(&mut self) {
+        for number in 0..self.paths.len() {
+            let path = self.paths[number].path.clone();
+            if !self.was_read(&path) {
+                (1..=KEPT).for_each(|rank| self.forgive_node(&format!("{path}.{rank}")));
+            }
+        }
+    }
+
+    fn shift_path(&mut self, path: &str) {
+        let last = format!("{path}.{KEPT}");
+        if self.disk.node(&last).is_some() {
+            let gone = self.disk.unlink(&last);
+            self.checker.lines_gone(gone);
+            self.notify(&last, Change::Gone);
+        }
+        for rank in (1..KEPT).rev() {
+            let (from, to) = (format!("{path}.{rank}"), format!("{path}.{}", rank + 1));
+            if self.disk.node(&from).is_some() {
+                let gone = self.disk.rename(&from, &to);
+                self.checker.lines_gone(gone);
+                self.notify(&from, Change::Gone);
+                self.notify(&to, Change::Made);
+            }
+        }
+    }
+
+    /// The writer was told of the rotation and makes its new file.
+    pub(super) fn finish_path_rotation(&mut self, number: usize) {
+        self.finish_path(number);
+        self.paths[number].rotating = false;
+        self.paths[number].node = None;
+        self.paths[number].forgiven = false;
+        self.create_path(number);
+    }
+}

@@ -1,0 +1,517 @@
+//! Containers that print numbered lines, and dockerd's json-file driver that writes them: pieces of 16 KiB, rotation by
+//! a chain of renames with a moment without the live name, `max-file=1` that unlinks, archives with a new inode.
+
+use std::collections::VecDeque;
+
+use capturer::decode::timestamp;
+use capturer::limits::PIECE_BYTES;
+use capturer::record::StreamKey;
+use capturer::settings::ReadFrom;
+
+use super::disk::Node;
+use super::shell::Change;
+use super::{Happening, World};
+use crate::checker::LineId;
+
+/// One container.
+#[derive(Debug)]
+pub(super) struct Container {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) origin: u32,
+    pub(super) tty: bool,
+    pub(super) running: bool,
+    pub(super) started_once: bool,
+    pub(super) removed: bool,
+    pub(super) exited_at_ns: Option<i64>,
+    channels: [Channel; 2],
+    /// On disk: driver json-file; else the Engine keeps it.
+    pub(super) chain: Option<LogFile>,
+    pub(super) log: super::engine::Log,
+    habits: Habits,
+}
+
+#[derive(Debug, Default)]
+struct Channel {
+    newest_ns: i64,
+    /// A long line of which only pieces were written.
+    open: Option<(LineId, i64)>,
+}
+
+/// How a container behaves.
+#[derive(Debug)]
+struct Habits {
+    pause_us: u64,
+    long_lines: u64,
+    bursts: u64,
+    floods: u64,
+    exits: u64,
+    equal_times: u64,
+    stderr: u64,
+}
+
+/// Its log on disk.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    pub(super) directory: String,
+    pub(super) live_name: String,
+    live: Option<Node>,
+    max_size: usize,
+    max_file: u32,
+    compress: bool,
+    attrs: bool,
+    rotating: bool,
+    compressing: bool,
+    /// Records printed while the live name is away.
+    waiting: VecDeque<(Vec<u8>, LineId)>,
+}
+
+/// What a rotation does, one step after the other.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum RotationStep {
+    Rename,
+    Create,
+    Compress,
+    Compressed,
+}
+
+impl LogFile {
+    pub(super) fn path(&self, ending: &str) -> String {
+        format!("{}/{}{ending}", self.directory, self.live_name)
+    }
+}
+
+impl World {
+    pub(super) fn make_container(&mut self) {
+        let number = self.containers.len();
+        let id = format!("{:064x}", self.rand.number());
+        let origin = self.checker.add_origin(StreamKey::container(&id));
+        let json_file = self.settings.container_monitor.read_from == ReadFrom::Auto && self.rand.chance(3, 4);
+        let mut chain = None;
+        if json_file {
+            let directory = format!("/docker/{id}");
+            let live_name = format!("{id}-json.log");
+            let denied = self.rand.chance(1, 12);
+            if denied {
+                self.engine.denied.insert(directory.clone());
+            }
+            let log_file = LogFile {
+                directory,
+                live_name,
+                live: None,
+                max_size: *self.rand.pick(&[usize::MAX, 40_000, 8_000, 2_000]),
+                max_file: *self.rand.pick(&[1, 2, 3, 5]),
+                compress: self.rand.chance(1, 3),
+                attrs: self.rand.chance(1, 5),
+                rotating: false,
+                compressing: false,
+                waiting: VecDeque::new(),
+            };
+            chain = Some(log_file).filter(|_| !denied);
+            if chain.is_none() {
+                // The driver is json-file all the same; only the agent can't read it.
+                self.engine.json_file_only_by_api.insert(id.clone());
+            }
+        }
+        let retain = *self.rand.pick(&[usize::MAX, 5_000, 400]);
+        let habits = Habits {
+            pause_us: *self.rand.pick(&[3_000, 50_000, 400_000, 3_000_000]),
+            long_lines: *self.rand.pick(&[0, 0, 20, 200]),
+            bursts: *self.rand.pick(&[0, 20, 100]),
+            floods: if chain.is_none() { *self.rand.pick(&[0, 0, 3]) } else { 0 },
+            exits: *self.rand.pick(&[0, 5, 50]),
+            equal_times: *self.rand.pick(&[0, 100, 700]),
+            stderr: *self.rand.pick(&[0, 200, 500]),
+        };
+        let name = format!("web-{}", self.rand.within(0..4) + 10 * number as u64 % 20);
+        let container = Container {
+            id,
+            name,
+            origin,
+            tty: chain.is_none() && self.rand.chance(1, 5),
+            running: false,
+            started_once: false,
+            removed: false,
+            exited_at_ns: None,
+            channels: Default::default(),
+            chain,
+            log: super::engine::Log::new(retain),
+            habits,
+        };
+        self.containers.push(container);
+        self.tell_event(number, "create");
+        let delay = self.delay(1_000_000, 5_000_000);
+        self.later(delay, Happening::Container(number));
+    }
+
+    /// The next thing a container does.
+    pub(super) fn step_container(&mut self, number: usize) {
+        let container = &self.containers[number];
+        if self.quiet || container.removed {
+            return;
+        }
+        let exits = container.habits.exits;
+        if !container.running {
+            match self.rand.within(0..10) {
+                0 if container.started_once => return self.remove(number),
+                1..5 => self.start_container(number),
+                _ => {}
+            }
+        } else if self.strikes(exits) {
+            self.exit(number);
+        } else if self.strikes(10) {
+            self.rename_container(number);
+        } else {
+            self.print(number);
+        }
+        let pause = self.containers[number].habits.pause_us;
+        let pause = self.rand.within(1..2 * pause);
+        self.later(pause, Happening::Container(number));
+    }
+
+    fn start_container(&mut self, number: usize) {
+        let now_ns = self.now_ns();
+        let container = &mut self.containers[number];
+        container.running = true;
+        container.started_once = true;
+        if let Some(chain) = &mut container.chain
+            && chain.live.is_none()
+            && !chain.rotating
+        {
+            let path = chain.path("");
+            self.disk.make_directory(&chain.directory);
+            chain.live = Some(self.disk.create(&path, now_ns));
+            self.notify(&path, Change::Made);
+        }
+        self.tell_event(number, "start");
+    }
+
+    fn exit(&mut self, number: usize) {
+        // Of a TTY the Engine sends bare bytes: a line without newline and the next one can't be told apart.
+        let tty = self.containers[number].tty;
+        for channel in 0..2 {
+            let Some((line, time_ns)) = self.containers[number].channels[channel].open.take() else {
+                continue;
+            };
+            if !tty && self.rand.chance(1, 2) {
+                // The rest it had in its buffer, without a newline.
+                let rest = self.filler(20);
+                self.checker.extend_line(line, &rest);
+                self.write_piece(number, channel, line, time_ns, rest, false);
+            }
+            self.checker.end_line(line);
+        }
+        if !tty && self.rand.chance(1, 4) {
+            let channel = self.pick_channel(number);
+            self.print_line(number, channel, 30, false);
+        }
+        let now_ns = self.now_ns();
+        let container = &mut self.containers[number];
+        container.running = false;
+        // Nothing of the next life is as old as that.
+        let newest =
+            container.channels.iter().map(|channel| channel.newest_ns).max().unwrap_or(0).max(now_ns);
+        container.exited_at_ns = Some(newest);
+        container.channels.iter_mut().for_each(|channel| channel.newest_ns = newest + 1);
+        self.end_follows(number);
+        self.tell_event(number, "die");
+    }
+
+    fn remove(&mut self, number: usize) {
+        let container = &mut self.containers[number];
+        container.removed = true;
+        let entries = container.log.clear();
+        self.checker.lines_gone(entries);
+        if let Some(chain) = &mut container.chain {
+            let waiting: Vec<LineId> = chain.waiting.drain(..).map(|(_, line)| line).collect();
+            chain.live = None;
+            let directory = chain.directory.clone();
+            let files = self.disk.matching(&directory, "");
+            self.checker.lines_gone(waiting);
+            for path in files {
+                let gone = self.disk.unlink(&path);
+                self.checker.lines_gone(gone);
+                self.notify(&path, Change::Gone);
+            }
+            self.disk.remove_directory(&directory);
+            self.notify_directory_gone(&directory);
+        }
+        self.tell_event(number, "destroy");
+        if self.containers.len() < 12 {
+            self.make_container();
+        }
+    }
+
+    fn rename_container(&mut self, number: usize) {
+        self.containers[number].name = format!("web-{}", self.rand.within(0..30));
+        self.tell_event(number, "rename");
+    }
+
+    fn pick_channel(&mut self, number: usize) -> usize {
+        let stderr = self.containers[number].habits.stderr;
+        usize::from(!self.containers[number].tty && self.strikes(stderr))
+    }
+
+    fn print(&mut self, number: usize) {
+        let channel = self.pick_channel(number);
+        let habits = &self.containers[number].habits;
+        let (long_lines, bursts, floods) = (habits.long_lines, habits.bursts, habits.floods);
+        if let Some((line, time_ns)) = self.containers[number].channels[channel].open {
+            match self.rand.within(0..4) {
+                0 | 1 => self.finish_line(number, channel),
+                2 => {
+                    let piece = self.filler(PIECE_BYTES);
+                    self.checker.extend_line(line, &piece);
+                    self.write_piece(number, channel, line, time_ns, piece, false);
+                }
+                _ => {}
+            }
+        } else if self.strikes(long_lines) {
+            self.open_line(number, channel);
+        } else if self.strikes(floods) {
+            let lines = self.rand.within(900..1_500);
+            (0..lines).for_each(|_| self.print_line(number, channel, 12, true));
+        } else if self.strikes(bursts) {
+            for _ in 0..self.rand.within(10..80) {
+                let channel = self.pick_channel(number);
+                if self.containers[number].channels[channel].open.is_none() {
+                    let len = *self.rand.pick(&[0, 30, 30, 200]);
+                    self.print_line(number, channel, len, true);
+                }
+            }
+        } else {
+            let len = *self.rand.pick(&[0, 20, 20, 80, 400, 3_000]);
+            self.print_line(number, channel, len, true);
+        }
+    }
+
+    /// Times of a channel never go back; against the other channel they step back by up to 11 ms.
+    fn next_time(&mut self, number: usize, channel: usize) -> i64 {
+        let equal = self.containers[number].habits.equal_times;
+        let step = if self.strikes(equal) { 0 } else { self.rand.within(1..5_000) as i64 };
+        let behind = self.rand.within(0..11_000_000) as i64;
+        let now_ns = self.now_ns();
+        let newest = &mut self.containers[number].channels[channel].newest_ns;
+        *newest = (*newest + step).max(now_ns - behind);
+        *newest
+    }
+
+    fn print_line(&mut self, number: usize, channel: usize, len: usize, newline: bool) {
+        let time_ns = self.next_time(number, channel);
+        let origin = self.containers[number].origin;
+        let index = self.checker.lines_begun(origin, channel);
+        let line = self.checker.begin_line(origin, channel, Some(time_ns));
+        let mut text = if len == 0 && newline {
+            Vec::new()
+        } else {
+            format!("{origin}.{channel}.{index} ").into_bytes()
+        };
+        let more = len.saturating_sub(text.len());
+        text.extend(self.filler(more));
+        if len == 20 && self.settings.line_bytes_max > 1_000 {
+            text.extend_from_slice("\"<é\\\t>&".as_bytes());
+        }
+        if self.containers[number].tty && newline {
+            text.push(b'\r');
+        }
+        self.checker.extend_line(line, &text);
+        self.write_piece(number, channel, line, time_ns, text, newline);
+        self.checker.end_line(line);
+    }
+
+    /// The first piece of a long line, whose rest comes later.
+    fn open_line(&mut self, number: usize, channel: usize) {
+        let time_ns = self.next_time(number, channel);
+        let origin = self.containers[number].origin;
+        let index = self.checker.lines_begun(origin, channel);
+        let line = self.checker.begin_line(origin, channel, Some(time_ns));
+        let mut text = format!("{origin}.{channel}.{index} ").into_bytes();
+        text.extend(self.filler(PIECE_BYTES - text.len()));
+        self.checker.extend_line(line, &text);
+        self.write_piece(number, channel, line, time_ns, text, false);
+        self.containers[number].channels[channel].open = Some((line, time_ns));
+    }
+
+    fn finish_line(&mut self, number: usize, channel: usize) {
+        let Some((line, time_ns)) = self.containers[number].channels[channel].open.take() else { return };
+        let len = *self.rand.pick(&[0, 5, 300]);
+        let mut rest = self.filler(len);
+        if self.containers[number].tty {
+            rest.push(b'\r');
+        }
+        self.checker.extend_line(line, &rest);
+        self.write_piece(number, channel, line, time_ns, rest, true);
+        self.checker.end_line(line);
+    }
+
+    /// All open lines get their ends.
+    pub(super) fn finish_lines(&mut self, number: usize) {
+        for channel in 0..2 {
+            self.finish_line(number, channel);
+        }
+    }
+
+    /// Text that shows what is cut or glued: no stretch of it looks like another.
+    pub(super) fn filler(&mut self, len: usize) -> Vec<u8> {
+        let mut text = Vec::with_capacity(len + 8);
+        let mut number = self.rand.number();
+        while text.len() < len {
+            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            text.extend((0..8).map(|at| b'a' + (number >> (24 + 5 * at)) as u8 % 26));
+        }
+        text.truncate(len);
+        text
+    }
+
+    fn write_piece(
+        &mut self,
+        number: usize,
+        channel: usize,
+        line: LineId,
+        time_ns: i64,
+        text: Vec<u8>,
+        newline: bool,
+    ) {
+        let container = &self.containers[number];
+        let Some(chain) = &container.chain else {
+            return self.log_to_engine(number, channel, line, time_ns, text, newline);
+        };
+        let record = json_record(&text, newline, channel, time_ns, chain.attrs);
+        self.write_record(number, record, line);
+    }
+
+    fn write_record(&mut self, number: usize, record: Vec<u8>, line: LineId) {
+        let Some(chain) = &mut self.containers[number].chain else { return };
+        let size = chain.live.map_or(0, |live| self.disk.file(live).content.len());
+        if !chain.rotating && size >= chain.max_size {
+            chain.rotating = true;
+            self.later(0, Happening::Rotation(number, RotationStep::Rename));
+        }
+        let Some(chain) = &mut self.containers[number].chain else { return };
+        let Some(live) = chain.live.filter(|_| !chain.rotating) else {
+            chain.waiting.push_back((record, line));
+            return;
+        };
+        let path = chain.path("");
+        let file = self.disk.file_mut(live);
+        file.content.extend_from_slice(&record);
+        file.lines.push(line);
+        self.notify(&path, Change::Written);
+    }
+
+    pub(super) fn step_rotation(&mut self, number: usize, step: RotationStep) {
+        let now_ns = self.now_ns();
+        if self.containers[number].removed {
+            return;
+        }
+        let Some(chain) = &mut self.containers[number].chain else { return };
+        match step {
+            RotationStep::Rename if chain.compressing => {
+                // dockerd waits for the archive of the last rotation.
+                self.later(1_000, Happening::Rotation(number, step));
+            }
+            RotationStep::Rename => {
+                chain.live = None;
+                self.rename_chain(number);
+                let delay = self.delay(1_000, 20_000);
+                self.later(delay, Happening::Rotation(number, RotationStep::Create));
+            }
+            RotationStep::Create => {
+                let path = chain.path("");
+                chain.live = Some(self.disk.create(&path, now_ns));
+                chain.rotating = false;
+                let compress = chain.compress && chain.max_file > 1;
+                chain.compressing = compress;
+                let waiting: Vec<_> = chain.waiting.drain(..).collect();
+                self.notify(&path, Change::Made);
+                if compress {
+                    let delay = self.delay(20_000, 500_000);
+                    self.later(delay, Happening::Rotation(number, RotationStep::Compress));
+                }
+                for (record, line) in waiting {
+                    self.write_record(number, record, line);
+                }
+            }
+            RotationStep::Compress => {
+                let (from, archive) = (chain.path(".1"), chain.path(".1.gz"));
+                if let Some(node) = self.disk.node(&from) {
+                    self.disk.create_archive(node, &archive, now_ns);
+                    self.notify(&archive, Change::Made);
+                }
+                let delay = self.delay(1_000, 20_000);
+                self.later(delay, Happening::Rotation(number, RotationStep::Compressed));
+            }
+            RotationStep::Compressed => {
+                chain.compressing = false;
+                let from = chain.path(".1");
+                let gone = self.disk.unlink(&from);
+                self.checker.lines_gone(gone);
+                self.notify(&from, Change::Gone);
+            }
+        }
+    }
+
+    fn rename_chain(&mut self, number: usize) {
+        let Some(chain) = &self.containers[number].chain else { return };
+        let max_file = chain.max_file;
+        let path = |rank: u32, ending: &str| match rank {
+            0 => chain.path(""),
+            rank => chain.path(&format!(".{rank}{ending}")),
+        };
+        let mut steps: Vec<(String, Option<String>)> = Vec::new();
+        if max_file == 1 {
+            steps.push((path(0, ""), None));
+        } else {
+            let last = max_file - 1;
+            steps.extend(["", ".gz"].map(|ending| (path(last, ending), None)));
+            for rank in (1..last).rev() {
+                for ending in ["", ".gz"] {
+                    steps.push((path(rank, ending), Some(path(rank + 1, ending))));
+                }
+            }
+            steps.push((path(0, ""), Some(path(1, ""))));
+        }
+        for (from, to) in steps {
+            if self.disk.node(&from).is_none() {
+                continue;
+            }
+            let gone = match &to {
+                Some(to) => self.disk.rename(&from, to),
+                None => self.disk.unlink(&from),
+            };
+            self.checker.lines_gone(gone);
+            self.notify(&from, Change::Gone);
+            if let Some(to) = to {
+                self.notify(&to, Change::Made);
+            }
+        }
+    }
+}
+
+/// As dockerd writes it.
+pub(super) fn json_record(text: &[u8], newline: bool, channel: usize, time_ns: i64, attrs: bool) -> Vec<u8> {
+    let mut record = b"{".to_vec();
+    if !text.is_empty() || newline {
+        record.extend_from_slice(b"\"log\":\"");
+        for byte in text {
+            match byte {
+                b'"' => record.extend_from_slice(b"\\\""),
+                b'\\' => record.extend_from_slice(b"\\\\"),
+                b'\t' => record.extend_from_slice(b"\\t"),
+                b'\r' => record.extend_from_slice(b"\\r"),
+                b'<' => record.extend_from_slice(b"\\u003c"),
+                b'>' => record.extend_from_slice(b"\\u003e"),
+                b'&' => record.extend_from_slice(b"\\u0026"),
+                byte => record.push(*byte),
+            }
+        }
+        record.extend_from_slice(if newline { b"\\n\"," } else { b"\"," });
+    }
+    let channel = ["stdout", "stderr"][channel];
+    let attrs = if attrs { "\"attrs\":{\"shop\":\"\\\"1\\\"\"}," } else { "" };
+    // Go's RFC3339Nano leaves zeros at the end out.
+    let time = timestamp::format(time_ns);
+    let time = time.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.');
+    record.extend_from_slice(format!("\"stream\":\"{channel}\",{attrs}\"time\":\"{time}Z\"}}\n").as_bytes());
+    record
+}

@@ -1,0 +1,398 @@
+//! `cargo xtask bench`: what the agent costs per GiB of log, beside the least that anything could cost.
+//!
+//! ```text
+//! seed ─▶ one json-file log ─┬─▶ plain loop: read, scan Docker's one line shape, write NDJSON ─▶ output ┐ the same
+//!        (temporary folder)  └─▶ the agent, release build, file_monitor ─▶ local_file ─────────▶ output ┘ bytes
+//! ```
+//! Both are processes, run in turn (A B A B …) so that what else the machine does falls on both; the medians are
+//! printed. The loop does nothing an agent must do: no positions, no rotation, no other line shape, no second sink, no
+//! damage survived. The ratio is the price of all that.
+//!
+//! The log is in the page cache, as it is when a container has just written it.
+
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::debian::run;
+use crate::rand::Rand;
+use crate::sweep::stat_fields;
+use crate::wait::wait_until;
+use crate::{paths, tools};
+
+const MIB: u64 = 1024 * 1024;
+const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
+/// For one run over the whole log.
+const RUN_DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// For the agent to end after SIGTERM: it brings its output to the disk.
+const END_DEADLINE: Duration = Duration::from_secs(120);
+/// Bytes the plain loop reads and writes at once.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// What to measure.
+#[derive(clap::Args)]
+pub struct BenchArgs {
+    /// What is measured: `file`, a json-file log read from disk
+    #[arg(value_parser = ["file"], default_value = "file")]
+    what: String,
+    /// Size of the log
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..))]
+    mib: u64,
+    /// Runs of each, of which the median is printed
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// What the log's lines are drawn from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Where the temporary folder is made: three times the log must fit
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// One run.
+#[derive(Clone, Copy, Debug, Default)]
+struct Measured {
+    user_s: f64,
+    system_s: f64,
+    wall_s: f64,
+    rss_bytes: u64,
+}
+
+/// Measures and prints.
+pub fn bench(arguments: &BenchArgs) -> Result<()> {
+    debug_assert!(arguments.what == "file", "the only one there is");
+    let mut build = Command::new(tools::cargo());
+    build.args(["build", "--release", "--package", "capturer", "--package", "xtask"]);
+    run(build.current_dir(paths::workspace())).context("building the agent and the plain loop")?;
+
+    let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let home = tempfile::Builder::new().prefix("capturer-bench-").tempdir_in(&parent)?;
+    let log = home.path().join("bench-json.log");
+    let lines = write_log(&log, arguments.mib * MIB, arguments.seed)?;
+    let gib = fs::metadata(&log)?.len() as f64 / GIB;
+    println!("a json-file log of {} MiB, {lines} lines (seed {})", arguments.mib, arguments.seed);
+
+    let (mut loops, mut agents) = (Vec::new(), Vec::new());
+    for round in 1..=arguments.rounds {
+        let plain = home.path().join("plain.ndjson");
+        loops.push(measure_loop(&log, &plain)?);
+        let output = home.path().join("out");
+        agents.push(measure_agent(home.path(), &log, &output, fs::metadata(&plain)?.len())?);
+        // A fast agent that writes something else would be no result.
+        ensure_same(&plain, &output.join("bench.ndjson"))?;
+        fs::remove_file(&plain)?;
+        fs::remove_dir_all(&output)?;
+        println!("round {round} of {}: the same {lines} lines from both", arguments.rounds);
+    }
+    print!("\n{}", table(gib, lines, &loops, &agents));
+    Ok(())
+}
+
+fn table(gib: f64, lines: u64, loops: &[Measured], agents: &[Measured]) -> String {
+    let row = |name: &str, runs: &[Measured]| {
+        let of = |value: fn(&Measured) -> f64| median(runs.iter().map(value).collect());
+        let cpu = of(|run| run.user_s + run.system_s) / gib;
+        let text = format!(
+            "{name:<22} {cpu:>9.2} {:>9.2} {:>9.2} {:>12.0} {:>11.1}\n",
+            of(|run| run.user_s) / gib,
+            of(|run| run.system_s) / gib,
+            lines as f64 / of(|run| run.wall_s),
+            of(|run| run.rss_bytes as f64) / MIB as f64,
+        );
+        (text, cpu)
+    };
+    let (plain, plain_cpu) = row("plain loop", loops);
+    let (agent, agent_cpu) = row("capturer", agents);
+    let head = format!(
+        "{:<22} {:>9} {:>9} {:>9} {:>12} {:>11}\n",
+        "median", "CPU-s/GiB", "user", "system", "lines/s", "max RSS MiB"
+    );
+    format!("{head}{plain}{agent}{:<22} {:>9.2}\n", "capturer / plain loop", agent_cpu / plain_cpu)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) {
+        f64::midpoint(values[middle - 1], values[middle])
+    } else {
+        values[middle]
+    }
+}
+
+// ---- the two runs
+
+/// A process that does not outlive the measuring.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn measure_loop(log: &Path, output: &Path) -> Result<Measured> {
+    let before = cpu_of_children()?;
+    let started = Instant::now();
+    let program = paths::target().join("release/xtask");
+    let ended = Command::new(program).arg("plain-loop").arg(log).arg(output).output()?;
+    let wall_s = started.elapsed().as_secs_f64();
+    ensure!(ended.status.success(), "the plain loop failed: {}", String::from_utf8_lossy(&ended.stderr));
+    let rss_bytes = String::from_utf8(ended.stdout)?.trim().parse().context("what the plain loop printed")?;
+    used_since(before, wall_s, rss_bytes)
+}
+
+fn measure_agent(home: &Path, log: &Path, output: &Path, expected_bytes: u64) -> Result<Measured> {
+    let data = home.join("data");
+    if data.exists() {
+        fs::remove_dir_all(&data)?;
+    }
+    let config = home.join("bench.yaml");
+    let text = format!(
+        "data_dir: {}\nadmin: {{listen: \"\"}}\nlog: {{level: warn}}\ncontainer_monitor: {{enabled: false}}\n\
+         file_monitor: {{files: [{{paths: [\"{}\"], format: docker}}]}}\n\
+         sinks: {{local_file: {{directory: {}, file: bench.ndjson}}}}\n",
+        data.display(),
+        log.display(),
+        output.display()
+    );
+    fs::write(&config, text)?;
+    let before = cpu_of_children()?;
+    let started = Instant::now();
+    let program = paths::target().join("release/capturer");
+    let child = Command::new(program).args(["run", "-c"]).arg(&config).stdin(Stdio::null()).spawn()?;
+    let mut agent = Running(child);
+    wait_until("the agent to write all of it", RUN_DEADLINE, || {
+        let written = fs::metadata(output.join("bench.ndjson")).map_or(0, |metadata| metadata.len());
+        match agent.0.try_wait() {
+            // No reason to wait on; what is missing is said below.
+            Ok(Some(_)) => true,
+            _ => written >= expected_bytes,
+        }
+    })?;
+    let wall_s = started.elapsed().as_secs_f64();
+    let pid = i32::try_from(agent.0.id()).context("a process id over 31 bits")?;
+    let rss_bytes = max_rss(&format!("/proc/{pid}/status")).context("the agent has ended by itself")?;
+    kill_process(Pid::from_raw(pid).context("no process")?, Signal::TERM)?;
+    let status = wait_until("the agent to end", END_DEADLINE, || agent.0.try_wait().ok().flatten())?;
+    ensure!(status.success(), "the agent ended with {status}");
+    used_since(before, wall_s, rss_bytes)
+}
+
+/// User and system seconds of all children that ended and were waited for: what wait4 would tell of each, summed.
+fn cpu_of_children() -> Result<(f64, f64)> {
+    let pid = i32::try_from(std::process::id()).context("a process id over 31 bits")?;
+    let fields = stat_fields(pid).context("reading /proc/self/stat")?;
+    let seconds = |index: usize| -> Result<f64> {
+        let ticks: u64 = fields.get(index).context("a short stat line")?.parse()?;
+        Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    };
+    // cutime and cstime are fields 16 and 17; ours begin with the third.
+    Ok((seconds(13)?, seconds(14)?))
+}
+
+fn used_since(before: (f64, f64), wall_s: f64, rss_bytes: u64) -> Result<Measured> {
+    let after = cpu_of_children()?;
+    Ok(Measured { user_s: after.0 - before.0, system_s: after.1 - before.1, wall_s, rss_bytes })
+}
+
+fn max_rss(status: &str) -> Result<u64> {
+    let text = fs::read_to_string(status)?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    let kib: u64 = line.trim().strip_suffix(" kB").context("VmHWM in an unknown unit")?.parse()?;
+    Ok(kib * 1024)
+}
+
+fn ensure_same(one: &Path, other: &Path) -> Result<()> {
+    let mut files = [BufReader::new(File::open(one)?), BufReader::new(File::open(other)?)];
+    let mut chunks = [vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]];
+    let mut at = 0;
+    loop {
+        let mut lens = [0; 2];
+        for index in 0..2 {
+            let chunk = &mut chunks[index];
+            while lens[index] < chunk.len() {
+                match files[index].read(&mut chunk[lens[index]..])? {
+                    0 => break,
+                    count => lens[index] += count,
+                }
+            }
+        }
+        if lens[0] != lens[1] || chunks[0][..lens[0]] != chunks[1][..lens[1]] {
+            bail!("{} and {} differ behind byte {at}", one.display(), other.display());
+        }
+        if lens[0] == 0 {
+            return Ok(());
+        }
+        at += lens[0];
+    }
+}
+
+// ---- the plain loop
+
+/// Reads a json-file log and writes it as NDJSON, for Docker's one line shape alone; prints its largest memory.
+pub fn plain_loop(log: &Path, output: &Path) -> Result<()> {
+    let path = format!("\",\"path\":\"{}\",\"message\":\"", log.display());
+    let (mut from, mut to) = (File::open(log)?, File::create(output)?);
+    let mut held = vec![0; 2 * CHUNK_BYTES];
+    let (mut len, mut out) = (0, Vec::with_capacity(2 * CHUNK_BYTES));
+    loop {
+        let count = from.read(&mut held[len..])?;
+        if count == 0 {
+            break;
+        }
+        len += count;
+        let mut at = 0;
+        while let Some(end) = memchr::memchr(b'\n', &held[at..len]) {
+            convert(&held[at..at + end], path.as_bytes(), &mut out).context("not Docker's one line shape")?;
+            at += end + 1;
+        }
+        held.copy_within(at..len, 0);
+        len -= at;
+        to.write_all(&out)?;
+        out.clear();
+    }
+    println!("{}", max_rss("/proc/self/status")?);
+    Ok(())
+}
+
+fn convert(line: &[u8], path: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let text = line.strip_prefix(b"{\"log\":\"")?;
+    let mut end = 0;
+    loop {
+        end += memchr::memchr2(b'"', b'\\', text.get(end..)?)?;
+        if text[end] == b'"' {
+            break;
+        }
+        end += 2;
+    }
+    let message = text[..end].strip_suffix(b"\\n")?;
+    let rest = text[end..].strip_prefix(b"\",\"stream\":\"")?;
+    let (stream, rest) = rest.split_at_checked(b"stdout".len())?;
+    let time = rest.strip_prefix(b"\",\"time\":\"")?.strip_suffix(b"\"}")?;
+    for part in [b"{\"time\":\"".as_slice(), time, b"\",\"stream\":\"", stream, path, message, b"\"}\n"] {
+        out.extend_from_slice(part);
+    }
+    Some(())
+}
+
+// ---- the log
+
+/// Writes lines as they are seen on hosts, at least `bytes` of them; returns how many.
+fn write_log(path: &Path, bytes: u64, seed: u64) -> Result<u64> {
+    let mut rand = Rand::new(seed);
+    let mut file = BufWriter::with_capacity(CHUNK_BYTES, File::create(path)?);
+    let (mut written, mut lines, mut time_ns) = (0, 0, 0_u64);
+    while written < bytes {
+        time_ns += rand.within(1_000..400_000);
+        let text = message(&mut rand);
+        let stream = if rand.chance(1, 5) { "stderr" } else { "stdout" };
+        let time = time(time_ns);
+        let line = format!("{{\"log\":\"{text}\\n\",\"stream\":\"{stream}\",\"time\":\"{time}\"}}\n");
+        file.write_all(line.as_bytes())?;
+        written += line.len() as u64;
+        lines += 1;
+    }
+    file.flush()?;
+    Ok(lines)
+}
+
+/// The inside of a JSON string, as Go writes it.
+fn message(rand: &mut Rand) -> String {
+    let number = rand.within(0..1_000_000);
+    match rand.within(0..10) {
+        // An access log.
+        0..4 => {
+            let status = rand.pick(&[200, 200, 200, 204, 304, 404, 500]);
+            let agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36";
+            format!(
+                "10.0.{}.{} - - [22/Nov/2026:00:52:48 +0000] \\\"GET /shop/item/{number}?ref=list HTTP/1.1\\\" {status} {} \\\"-\\\" \\\"{agent}\\\"",
+                rand.within(0..256),
+                rand.within(0..256),
+                rand.within(100..60_000)
+            )
+        }
+        // A program that logs JSON: every quote is an escape.
+        4..6 => format!(
+            "{{\\\"level\\\":\\\"info\\\",\\\"ts\\\":{number}.25,\\\"logger\\\":\\\"http.server\\\",\\\"msg\\\":\\\"request done\\\",\\\"request_id\\\":\\\"{:016x}\\\",\\\"took_ms\\\":{}}}",
+            rand.number(),
+            rand.within(1..2_000)
+        ),
+        // Plain words.
+        6..8 => format!(
+            "INFO worker-{} finished job {number} of queue mail in {} ms",
+            number % 16,
+            rand.within(1..900)
+        ),
+        // Hardly anything.
+        8 => format!("tick {number}"),
+        // A frame of a stack trace, with a tab and a generic's angle brackets as Go escapes them; now and then a long one.
+        _ => {
+            let frame = format!(
+                "\\tat org.example.shop.Repository\\u003cItem\\u003e.find(Repository.java:{number}) – größer"
+            );
+            if rand.chance(1, 20) { frame.repeat(30) } else { frame }
+        }
+    }
+}
+
+/// RFC 3339 within one day: a log of this size is written in less.
+fn time(ns: u64) -> String {
+    let seconds = ns / 1_000_000_000;
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("2026-11-22T{hour:02}:{minute:02}:{second:02}.{:09}Z", ns % 1_000_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loop_converts_every_line_that_is_drawn() {
+        let home = tempfile::tempdir().unwrap();
+        let (log, output) = (home.path().join("l"), home.path().join("o"));
+        let lines = write_log(&log, MIB, 7).unwrap();
+        plain_loop(&log, &output).unwrap();
+        let text = fs::read_to_string(&output).unwrap();
+        let mut count = 0;
+        for (line, original) in text.lines().zip(fs::read_to_string(&log).unwrap().lines()) {
+            let (line, original): (serde_json::Value, serde_json::Value) =
+                (serde_json::from_str(line).unwrap(), serde_json::from_str(original).unwrap());
+            assert_eq!(format!("{}\n", line["message"].as_str().unwrap()), original["log"].as_str().unwrap());
+            assert_eq!((&line["time"], &line["stream"]), (&original["time"], &original["stream"]));
+            count += 1;
+        }
+        assert_eq!(count, lines);
+        ensure_same(&output, &output).unwrap();
+        assert!(ensure_same(&output, &log).is_err());
+    }
+
+    /// Numbers of two days compare only if the log is the same.
+    #[test]
+    fn a_seed_draws_the_same_log() {
+        let home = tempfile::tempdir().unwrap();
+        let log = |name: &str, seed| {
+            write_log(&home.path().join(name), 10_000, seed).unwrap();
+            fs::read(home.path().join(name)).unwrap()
+        };
+        assert!(log("a", 1) == log("b", 1) && log("a", 1) != log("c", 2));
+    }
+
+    #[test]
+    fn the_table_fits_and_takes_medians() {
+        let run = |user_s| Measured { user_s, system_s: 1.0, wall_s: 2.0, rss_bytes: 10 * MIB };
+        let text = table(0.5, 1_000_000, &[run(1.0), run(9.0), run(0.5)], &[run(3.0), run(3.0)]);
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+        assert!(
+            text.contains("plain loop                  4.00      2.00      2.00       500000        10.0"),
+            "{text}"
+        );
+        assert!(text.ends_with("capturer / plain loop       2.00\n"), "{text}");
+    }
+}
