@@ -164,7 +164,7 @@ pub struct Watch {
 impl Probe {
     /// Starts on the best tier that attaches and passes its self-test. Never fails: `procfs` needs nothing.
     ///
-    /// Takes some tenths of a second, most of it for reading BTF. To be called before other threads open descriptors
+    /// Takes some tenths of a second, most of it in the kernel's verifier. To be called before other threads open descriptors
     /// in numbers, which the self-test might take for blindness.
     pub fn start(options: &Options) -> Probe {
         let mut probe = Probe { kernel: None, refused: Vec::new(), self_test: Vec::new(), repairs: 0 };
