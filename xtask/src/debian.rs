@@ -57,6 +57,12 @@ impl Suite {
         Ok(deb.version)
     }
 
+    /// The names of the suite's packages that begin so.
+    pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        let names = run(self.with_own_state(Command::new("apt-cache")).args(["pkgnames", prefix]))?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
     fn update(&self) -> Result<()> {
         println!("  reading the index of Debian {}", self.name);
         run(self.apt().arg("update").arg("--quiet=2"))?;
@@ -80,8 +86,11 @@ impl Suite {
     }
 
     fn apt(&self) -> Command {
+        self.with_own_state(Command::new("apt-get"))
+    }
+
+    fn with_own_state(&self, mut command: Command) -> Command {
         let dir = self.dir.display();
-        let mut command = Command::new("apt-get");
         command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
         for option in [
             format!("Dir::Etc::sourcelist={}", self.source.display()),

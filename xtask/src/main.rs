@@ -4,6 +4,7 @@
 //! containers, root.
 
 mod bench;
+mod build_ebpf;
 mod clean;
 mod debian;
 mod engines;
@@ -11,6 +12,7 @@ mod paths;
 mod test;
 mod tidy;
 mod tools;
+mod vm;
 
 #[expect(dead_code, reason = "tests draw more kinds of things than the benchmark's log")]
 #[path = "../../tests/src/rand.rs"]
@@ -49,6 +51,17 @@ enum Chore {
     Tidy,
     /// Downloads and unpacks the Docker Engines that tests run privately.
     Engines,
+    /// Builds the kernel programs of the witness, which are committed as capturer-ebpf/probe.o.
+    BuildEbpf {
+        /// Only compare what is committed with what the sources give.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Runs the tests of the witness and the ring inside other kernels, on an emulated machine.
+    Vm {
+        /// Kernel series: 5.10, 6.1, 6.12, 7.2. None: the first three.
+        kernels: Vec<String>,
+    },
     /// What the agent costs per GiB of log, beside a plain loop that does only the least.
     Bench(bench::BenchArgs),
     /// The plain loop, as a process of its own to be measured.
@@ -70,6 +83,8 @@ fn main() -> ExitCode {
         Chore::Test { parts, list: false } => test::run(&parts),
         Chore::Tidy => tidy::check_tree().map(|()| true),
         Chore::Engines => engines::unpack_all().map(|()| true),
+        Chore::BuildEbpf { check } => build_ebpf::build(check).map(|()| true),
+        Chore::Vm { kernels } => vm::run_in(&kernels).map(|()| true),
         Chore::Bench(arguments) => bench::bench(&arguments).map(|()| true),
         Chore::PlainLoop { log, output } => bench::plain_loop(&log, &output).map(|()| true),
     };

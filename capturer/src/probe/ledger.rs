@@ -34,6 +34,8 @@ pub enum Owner {
     Sink(String),
     /// The admin server and its connections.
     Admin,
+    /// The witness itself: its maps, programs and attachments.
+    Probe,
     /// What was open at start, rings, wakers, the log.
     Runtime,
     /// Nobody says so.
@@ -49,6 +51,7 @@ impl Owner {
             Owner::Checkpoint => "checkpoint",
             Owner::Sink(_) => "sink",
             Owner::Admin => "admin",
+            Owner::Probe => "probe",
             Owner::Runtime => "runtime",
             Owner::Unknown => "unknown",
         }

@@ -1,15 +1,341 @@
 //! The witness: what the kernel says this process holds, set against what the program believes it holds.
 //!
 //! ```text
-//! program ── claim(fd, owner), release(fd) ─▶ ledger.rs ◀── live descriptors ── procfs_tier.rs ◀── /proc/self
-//!                                                 │
+//! program ── claim(fd, owner), release(fd) ─▶ ledger.rs ◀── Reading ── Probe ◀── /proc/self (procfs_tier.rs)
+//!                                                 │                      ▲
+//!                                                 │                      └── maps (load.rs) ◀── programs in the kernel
 //!                                                 └─▶ LedgerReport ─▶ metrics, health, log
 //! ```
-//! Tiers differ in how they see the kernel, not in what is done with it: this one reads /proc at an interval, which
-//! needs no rights and sees what is open at that moment; a tier that sees each opening and closing as it happens adds
-//! counts to the same report.
+//! Tiers differ in how they see the kernel, not in what is done with it. Tier `procfs` reads /proc at an interval, which
+//! needs no rights and sees what is open at that moment. The others are told by the kernel of every opening and closing
+//! as it happens; which is used is decided at start by attaching (load.rs) and by a self-test ([`self_test`]), never by
+//! a version number. docs/probe.md says what each can see.
 //!
-//! Not here: when to look and what to do about a leak (the agent), and anything about other processes.
+//! Not here: when to look and what to do about a leak (the agent).
 
+mod btf;
 pub mod ledger;
+mod load;
 pub mod procfs_tier;
+pub mod self_test;
+mod syscalls;
+pub mod ways;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use load::Kernel;
+use procfs_tier::ProcessLook;
+use self_test::WayResult;
+
+/// How the kernel is seen, best first. Its text is the label `tier` of the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// Programs at the functions themselves (fentry, fexit).
+    Tracing,
+    /// The same by kprobes.
+    Kprobe,
+    /// Raw tracepoints of system calls and io_uring: for kernels that allow no more. Blind to files.
+    Tracepoint,
+    /// A look at /proc now and then.
+    Procfs,
+}
+
+impl Tier {
+    /// Every tier, best first.
+    pub const ALL: [Tier; 4] = [Tier::Tracing, Tier::Kprobe, Tier::Tracepoint, Tier::Procfs];
+
+    /// Whether it is told when the kernel lets a file go, which may be later than its last descriptor.
+    pub fn sees_releases(self) -> bool {
+        self <= Tier::Kprobe
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Tier::Tracing => "tracing",
+            Tier::Kprobe => "kprobe",
+            Tier::Tracepoint => "tracepoint",
+            Tier::Procfs => "procfs",
+        })
+    }
+}
+
+/// How to start. The defaults are right but for tests.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Tiers to try, best first; `procfs` is what is left when none will do.
+    pub tiers: Vec<Tier>,
+    /// Where the kernel describes itself.
+    pub btf: PathBuf,
+    /// Programs not to attach, so that the self-test has something to find: `filp_close`, `sys_exit`.
+    pub left_out: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { tiers: Tier::ALL.to_vec(), btf: btf::KERNEL_BTF.into(), left_out: Vec::new() }
+    }
+}
+
+/// The witness at work. Dropping it takes the programs out of the kernel.
+pub struct Probe {
+    kernel: Option<Kernel>,
+    refused: Vec<(Tier, String)>,
+    self_test: Vec<WayResult>,
+    repairs: u64,
+}
+
+/// A descriptor as the kernel's programs know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveFd {
+    /// Its number.
+    pub fd: i32,
+    /// The address of its file in the kernel: equal for duplicates. Only to be compared.
+    pub file: u64,
+    /// CLOCK_MONOTONIC. With the number it names this opening and no other.
+    pub opened_ns: u64,
+}
+
+/// A file whose last descriptor is closed and that the kernel still holds: an operation under way, a mapping, a
+/// duplicate in another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnreleasedFile {
+    /// The address of the file in the kernel.
+    pub file: u64,
+    /// The descriptor that was closed last.
+    pub last_fd: i32,
+    /// Since that closing.
+    pub age_ms: u64,
+    /// Who had claimed it ([`Probe::claim`]); 0 = nobody.
+    pub owner: u64,
+}
+
+/// What the programs counted of one process since it is watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Descriptors that came, those found open at start included. `opened - closed` is what is open, exactly.
+    pub opened: u64,
+    /// Descriptors that went.
+    pub closed: u64,
+    /// Files let go; 0 on tiers that can't see it.
+    pub released: u64,
+    /// Openings that are not followed because a map was full. Not in `opened`.
+    pub missed: u64,
+}
+
+/// What a read of the witness shows of this process.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// /proc/self, taken in between: what the ledger observes.
+    pub look: ProcessLook,
+    /// What the programs know. Empty on tier `procfs`.
+    pub live: Vec<LiveFd>,
+    /// What they counted; nothing on tier `procfs`.
+    pub counts: Option<Counts>,
+    /// Closed and not let go. Empty on tiers that can't see it.
+    pub unreleased: Vec<UnreleasedFile>,
+    /// Descriptors that the programs know and /proc does not, before and after the look, less those only /proc knows.
+    /// The programs are told to compare with the kernel's table at once, so the next reading should say 0.
+    pub drift: i64,
+    /// How often that was needed since the start.
+    pub repairs: u64,
+}
+
+/// Another process's descriptors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchReading {
+    /// What the programs know; after the first activity of the process, all of it.
+    pub live: Vec<LiveFd>,
+    /// What they counted.
+    pub counts: Counts,
+}
+
+/// A process watched beside our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    index: u32,
+    process: u32,
+}
+
+impl Probe {
+    /// Starts on the best tier that attaches and passes its self-test. Never fails: `procfs` needs nothing.
+    ///
+    /// Takes some tenths of a second, most of it in the kernel's verifier. To be called before other threads open descriptors
+    /// in numbers, which the self-test might take for blindness.
+    pub fn start(options: &Options) -> Probe {
+        let mut probe = Probe { kernel: None, refused: Vec::new(), self_test: Vec::new(), repairs: 0 };
+        for tier in options.tiers.iter().copied().filter(|tier| *tier != Tier::Procfs) {
+            match attach(tier, options) {
+                Ok((kernel, results)) => {
+                    probe.self_test = results;
+                    probe.kernel = Some(kernel);
+                    break;
+                }
+                Err(error) => probe.refused.push((tier, format!("{error:#}"))),
+            }
+        }
+        probe
+    }
+
+    /// The tier at work.
+    pub fn tier(&self) -> Tier {
+        self.kernel.as_ref().map_or(Tier::Procfs, Kernel::tier)
+    }
+
+    /// Better tiers, each with why it is not used.
+    pub fn refused(&self) -> &[(Tier, String)] {
+        &self.refused
+    }
+
+    /// What the self-test of the tier at work found, way by way. Empty on tier `procfs`.
+    pub fn self_test(&self) -> &[WayResult] {
+        &self.self_test
+    }
+
+    /// The probe's own descriptors, to be claimed for [`ledger::Owner::Probe`].
+    pub fn own_fds(&self) -> &[i32] {
+        self.kernel.as_ref().map_or(&[], Kernel::own_fds)
+    }
+
+    /// Tells the kernel's side who holds a descriptor, so that a file that outlives it has a name. To be said after
+    /// opening; goes by itself with the descriptor. Nothing on tier `procfs`.
+    pub fn claim(&mut self, fd: i32, owner: u64) -> Result<()> {
+        match (&mut self.kernel, u32::try_from(fd)) {
+            (Some(kernel), Ok(fd)) => kernel.claim(fd, owner),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at this process.
+    pub fn read(&mut self) -> Result<Reading> {
+        let Some(kernel) = &mut self.kernel else {
+            return Ok(Reading { look: procfs_tier::look()?, ..Reading::default() });
+        };
+        let before = live(kernel, 0);
+        let look = procfs_tier::look()?;
+        let after = live(kernel, 0);
+        let counts = kernel.counts(0)?;
+        let drift = drift(&before, &look, &after);
+        if drift != (0, 0) {
+            self.repairs += 1;
+            kernel.compare(0, load::highest(&look))?;
+        }
+        Ok(Reading {
+            counts: Some(counts),
+            unreleased: unreleased(kernel, 0),
+            live: after,
+            drift: drift.0 - drift.1,
+            repairs: self.repairs,
+            look,
+        })
+    }
+
+    /// Follows another process, a daemon, until [`Probe::unwatch`].
+    pub fn watch(&mut self, process: i32) -> Result<Watch> {
+        let Some(kernel) = &mut self.kernel else { bail!("tier procfs can't watch other processes") };
+        let process = u32::try_from(process).context("a process id")?;
+        Ok(Watch { index: kernel.watch(process)?, process })
+    }
+
+    /// What a watched process holds. Fails if it has ended.
+    pub fn read_watch(&mut self, watch: Watch) -> Result<WatchReading> {
+        let Some(kernel) = &mut self.kernel else { bail!("tier procfs can't watch other processes") };
+        let dir = format!("/proc/{}/fd", watch.process);
+        let names = std::fs::read_dir(&dir).with_context(|| format!("listing {dir}"))?;
+        let numbers = names.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        kernel.compare(watch.index, numbers.max().unwrap_or(0))?;
+        Ok(WatchReading { live: live(kernel, watch.index), counts: kernel.counts(watch.index)? })
+    }
+
+    /// Ends a watch, as must be done when its process ended: the kernel may give another the same table's address.
+    pub fn unwatch(&mut self, watch: Watch) -> Result<()> {
+        self.kernel.as_mut().map_or(Ok(()), |kernel| kernel.unwatch(watch.index))
+    }
+}
+
+fn attach(tier: Tier, options: &Options) -> Result<(Kernel, Vec<WayResult>)> {
+    let mut kernel = Kernel::attach(tier, &options.btf, &options.left_out)?;
+    let results = self_test::run(&mut kernel).context("trying the self-test")?;
+    match self_test::blindness(&results) {
+        Some(why) => bail!(why),
+        None => {
+            kernel.forget_unreleased();
+            Ok((kernel, results))
+        }
+    }
+}
+
+fn live(kernel: &Kernel, watch: u32) -> Vec<LiveFd> {
+    let slots = kernel.slots(watch).into_iter();
+    slots.map(|(fd, slot)| LiveFd { fd: fd as i32, file: slot.file, opened_ns: slot.opened_ns }).collect()
+}
+
+fn unreleased(kernel: &Kernel, watch: u32) -> Vec<UnreleasedFile> {
+    if !kernel.tier().sees_releases() {
+        return Vec::new();
+    }
+    let now_ns = self_test::now_ns();
+    let files = kernel.files(watch).into_iter().filter(|(_, held)| held.slots <= 0 && held.closed_ns > 0);
+    let unreleased = files.map(|(file, held)| UnreleasedFile {
+        file,
+        last_fd: held.last_fd as i32,
+        age_ms: now_ns.saturating_sub(held.closed_ns) / 1_000_000,
+        owner: held.owner,
+    });
+    unreleased.collect()
+}
+
+/// How many only the programs know, and how many only /proc: each only if it is so before and after the look.
+fn drift(before: &[LiveFd], look: &ProcessLook, after: &[LiveFd]) -> (i64, i64) {
+    let open: BTreeMap<i32, &str> = look.fds.iter().map(|(fd, target)| (*fd, target.as_str())).collect();
+    let stays =
+        |fd: &LiveFd| before.binary_search_by_key(&fd.fd, |other| other.fd).is_ok_and(|at| before[at] == *fd);
+    let knows = |list: &[LiveFd], fd: i32| list.binary_search_by_key(&fd, |other| other.fd).is_ok();
+    let only_programs = after.iter().filter(|fd| stays(fd) && !open.contains_key(&fd.fd)).count();
+    let only_proc = open.keys().filter(|fd| !knows(before, **fd) && !knows(after, **fd)).count();
+    (only_programs as i64, only_proc as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without this each descriptor that comes or goes during a look would raise an alarm.
+    #[test]
+    fn what_changes_during_a_look_is_no_drift() {
+        let fd = |fd, opened_ns| LiveFd { fd, file: 1, opened_ns };
+        let look = |fds: &[i32]| ProcessLook {
+            fds: fds.iter().map(|fd| (*fd, String::new())).collect(),
+            ..ProcessLook::default()
+        };
+        type Case<'a> = (&'a [LiveFd], &'a [i32], &'a [LiveFd], (i64, i64));
+        let cases: [Case; 6] = [
+            (&[fd(3, 1)], &[3], &[fd(3, 1)], (0, 0)),
+            (&[fd(3, 1)], &[], &[], (0, 0)),
+            (&[], &[3], &[fd(3, 1)], (0, 0)),
+            (&[fd(3, 1)], &[], &[fd(3, 2)], (0, 0)),
+            (&[fd(3, 1)], &[], &[fd(3, 1)], (1, 0)),
+            (&[fd(3, 1)], &[3, 4], &[fd(3, 1)], (0, 1)),
+        ];
+        for (before, between, after, expected) in cases {
+            assert_eq!(drift(before, &look(between), after), expected, "{before:?} {between:?} {after:?}");
+        }
+    }
+
+    /// The agent starts whatever the kernel refuses.
+    #[test]
+    fn without_btf_each_tier_says_so_and_procfs_is_left() {
+        let options = Options { btf: "/nowhere/btf".into(), ..Options::default() };
+        let mut probe = Probe::start(&options);
+        assert_eq!(probe.tier(), Tier::Procfs);
+        assert_eq!(probe.refused().len(), 3);
+        assert!(probe.refused().iter().all(|(_, why)| why.contains("/nowhere/btf")), "{:?}", probe.refused());
+        let reading = probe.read().unwrap();
+        assert!(reading.counts.is_none() && reading.drift == 0 && !reading.look.fds.is_empty());
+        assert!(probe.own_fds().is_empty() && probe.watch(1).is_err());
+    }
+}

@@ -1,0 +1,170 @@
+//! What the kernel programs and the agent both know: the keys and values of the maps between them.
+//!
+//! Everything that must not be lost is in maps, nothing in events: a reader that comes late finds the same numbers.
+//!
+//! ```text
+//! WATCHED   process id        → watch        the agent is watch 0, a daemon it looks at is another
+//! TABLES    table's address   → watch        threads, and io_uring's workers, share their process's table
+//! TABLE_OF  watch             → table's address, once it was seen
+//! SLOTS     watch, fd         → Slot         every open descriptor
+//! OPEN      watch, fd / 64    → bits         the same, to be compared with the kernel's own bits
+//! UNFINISHED watch            → bits         what one comparison could not mend
+//! REFERENCES file, n          → fd           which descriptors hold a file: dup gives one file several
+//! FILES     file's address    → Held         every struct file, from its first descriptor until it is let go
+//! OWNERS    watch, fd         → owner        as the agent claims it
+//! COUNTS    watch, what       → number       by CPU, never reset
+//! SYSCALLS  number            → kind         tier `tracepoint` only
+//! ```
+//! Not here: how the maps are read (capturer/src/probe/load.rs) and filled (main.rs).
+
+#![no_std]
+
+/// How many processes can be watched at once.
+pub const WATCHES_MAX: u32 = 8;
+/// Descriptors followed of all watched processes together. The maps take their memory at once, some 350 bytes for
+/// each: on kernels of before 6.1 programs like these must not allocate.
+pub const SLOTS_MAX: u32 = 16_384;
+/// Descriptors of one table up to which events that do not name a descriptor are followed, by comparing bits.
+pub const COMPARED_FDS_MAX: u32 = 1024;
+/// Words of 64 such bits.
+pub const COMPARED_WORDS: u32 = COMPARED_FDS_MAX / 64;
+/// Descriptors of one file that are found again when it is closed. More (by dup) are found by comparing bits only.
+pub const REFERENCES_MAX: u32 = 8;
+
+/// A descriptor of a watched process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SlotKey {
+    /// Whose.
+    pub watch: u32,
+    /// Its number.
+    pub fd: u32,
+}
+
+/// An open descriptor.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// The address of its `struct file`.
+    pub file: u64,
+    /// CLOCK_MONOTONIC, nanoseconds. With the number it names this opening and no other.
+    pub opened_ns: u64,
+    /// How it was seen to begin: one of the `BORN_` numbers.
+    pub born: u64,
+}
+
+/// Found open by comparing with the kernel's table.
+pub const BORN_FOUND: u64 = 0;
+/// By the function that puts a file into a table.
+pub const BORN_INSTALLED: u64 = 1;
+/// By dup2 or dup3.
+pub const BORN_REPLACED: u64 = 2;
+/// By a system call's result.
+pub const BORN_SYSCALL: u64 = 3;
+/// By an io_uring completion's result.
+pub const BORN_RING: u64 = 4;
+
+/// One of the descriptors that hold a file.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReferenceKey {
+    /// The address of the `struct file`.
+    pub file: u64,
+    /// Whose descriptor.
+    pub watch: u32,
+    /// Below [`REFERENCES_MAX`].
+    pub ordinal: u32,
+}
+
+/// A `struct file` that a watched process has or had in its table, and that the kernel did not let go yet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Descriptors that hold it. At zero it should go; an operation still under way, or a mapping, keeps it.
+    pub slots: i64,
+    /// When its first descriptor was seen.
+    pub opened_ns: u64,
+    /// When its last descriptor went; 0 before.
+    pub closed_ns: u64,
+    /// The last descriptor that went.
+    pub last_fd: u32,
+    /// Whose.
+    pub watch: u32,
+    /// Who had claimed that descriptor; 0 = nobody.
+    pub owner: u64,
+}
+
+/// Indexes into COUNTS, from `watch * COUNTS_STRIDE`.
+pub const COUNT_OPENED: u32 = 0;
+/// Descriptors released.
+pub const COUNT_CLOSED: u32 = 1;
+/// Files released, those whose descriptors were seen.
+pub const COUNT_RELEASED: u32 = 2;
+/// Openings that found a map full and are not followed.
+pub const COUNT_MISSED: u32 = 3;
+/// Distance between two watches' counts.
+pub const COUNTS_STRIDE: u32 = 4;
+
+/// Indexes into the constant OFFSETS, which the agent fills from the running kernel's BTF before loading.
+pub mod offset {
+    /// `task_struct.files`
+    pub const TASK_FILES: usize = 0;
+    /// `files_struct.fdt`
+    pub const FILES_FDT: usize = 1;
+    /// `fdtable.max_fds`
+    pub const FDT_MAX_FDS: usize = 2;
+    /// `fdtable.fd`
+    pub const FDT_FD: usize = 3;
+    /// `fdtable.open_fds`
+    pub const FDT_OPEN_FDS: usize = 4;
+    /// Four function arguments in `pt_regs`, in order.
+    pub const ARGUMENT: usize = 5;
+    /// The system call's number in `pt_regs`.
+    pub const SYSCALL: usize = 9;
+    /// Four system call arguments in `pt_regs` as they are at its exit, in order.
+    pub const SYSCALL_ARGUMENT: usize = 10;
+    /// Which argument of tracepoint io_uring_complete is the result, or the entry it stands in.
+    pub const RING_RESULT: usize = 14;
+    /// 1 = that argument is the address of a completion queue entry (Linux 6.15 and later).
+    pub const RING_RESULT_IN_ENTRY: usize = 15;
+    /// 1 = a program is told of files let go (`__fput`). Else an entry of FILES goes with its last descriptor.
+    pub const RELEASES_SEEN: usize = 16;
+    /// How many there are.
+    pub const COUNT: usize = 17;
+}
+
+/// What a system call does to the table: the values of SYSCALLS.
+pub mod syscall {
+    /// Its result is a new descriptor.
+    pub const MAKES: u32 = 1;
+    /// dup2, dup3: its result is a descriptor that may have replaced another.
+    pub const REPLACES: u32 = 2;
+    /// fcntl: its result is a new descriptor for some commands.
+    pub const FCNTL: u32 = 3;
+    /// close: its first argument is gone.
+    pub const CLOSES: u32 = 4;
+    /// pipe: two new descriptors where its first argument points.
+    pub const PAIR_FIRST: u32 = 5;
+    /// socketpair: two new descriptors where its fourth argument points.
+    pub const PAIR_FOURTH: u32 = 6;
+    /// recvmsg: any number of descriptors, if there was room for control data.
+    pub const RECEIVES: u32 = 7;
+    /// close_range, recvmmsg: any number come or go.
+    pub const ANY: u32 = 8;
+    /// ioctl, bpf: its result may be a new descriptor.
+    pub const MAY_MAKE: u32 = 9;
+}
+
+#[cfg(feature = "user")]
+mod user {
+    use super::{Held, ReferenceKey, Slot, SlotKey};
+
+    // SAFETY: `repr(C)`, of integers alone, and without padding: every pattern of bytes is a value of it.
+    unsafe impl aya::Pod for SlotKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Slot {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ReferenceKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Held {}
+}

@@ -1,0 +1,163 @@
+//! Does a tier that attached also see? A function may have been renamed, inlined or bypassed by the kernel at hand; the
+//! probe on it then attaches and counts nothing. So every way of ways.rs is gone once, and the kernel's maps must show it.
+//!
+//! ```text
+//! for each way in:   make ─▶ each descriptor is in the table, as a new opening ─▶ close ─▶ not there, file let go
+//! for each way out:  open ─▶ release ─▶ not there, file let go
+//! at last:           the maps hold what /proc/self/fd shows, and nothing else
+//! ```
+//! Two ways differ by tier on purpose: `tracepoint` is not asked about files, which it can't see.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use capturer_ebpf::Slot;
+
+use super::load::Kernel;
+use super::procfs_tier;
+use super::ways::{MAKING, Make, RELEASING, Release, Way, Workbench};
+
+/// What became of one way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WayResult {
+    /// Its name in the table.
+    pub way: &'static str,
+    /// Whether it was seen, or why not, or why it could not be tried.
+    pub verdict: Verdict,
+}
+
+/// See [`WayResult`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Opened, released and, where the tier can see that, its file let go.
+    Seen,
+    /// The kernel does not offer it (to us).
+    NotHere(String),
+    /// The tier is blind to it.
+    Blind(String),
+}
+
+/// A file is let go when its last user has run; a worker of io_uring may need a moment for that.
+const RELEASE_DEADLINE: Duration = Duration::from_millis(500);
+
+/// Goes every way. Fails only if it can't be tried at all.
+pub(super) fn run(kernel: &mut Kernel) -> Result<Vec<WayResult>> {
+    let mut bench = Workbench::new()?;
+    let mut results = Vec::new();
+    for way in &MAKING {
+        results.push(WayResult { way: way.name, verdict: made(kernel, &mut bench, way) });
+        if is_blind_enough(&results) {
+            return Ok(results);
+        }
+    }
+    for way in &RELEASING {
+        results.push(WayResult { way: way.name, verdict: released(kernel, &mut bench, way)? });
+        if is_blind_enough(&results) {
+            return Ok(results);
+        }
+    }
+    results.push(WayResult { way: "all of /proc/self/fd", verdict: equal(kernel)? });
+    Ok(results)
+}
+
+/// A few ways are enough to refuse a tier and to say why; each may have waited for its deadline.
+fn is_blind_enough(results: &[WayResult]) -> bool {
+    results.iter().filter(|result| matches!(result.verdict, Verdict::Blind(_))).count() >= 3
+}
+
+/// Why the tier can't be trusted, if so.
+pub(super) fn blindness(results: &[WayResult]) -> Option<String> {
+    let blind = results.iter().filter_map(|result| match &result.verdict {
+        Verdict::Blind(why) => Some(format!("{}: {why}", result.way)),
+        _ => None,
+    });
+    let blind: Vec<String> = blind.collect();
+    (!blind.is_empty()).then(|| format!("attached, but blind to {}", blind.join("; ")))
+}
+
+fn made(kernel: &Kernel, bench: &mut Workbench, way: &Way<Make>) -> Verdict {
+    let begun_ns = now_ns();
+    let fds = match (way.go)(bench) {
+        Ok(fds) => fds,
+        Err(error) => return Verdict::NotHere(format!("{error:#}")),
+    };
+    let mut slots = Vec::new();
+    for fd in &fds {
+        match new_slot(kernel, fd, begun_ns) {
+            Ok(slot) => slots.push(slot),
+            Err(why) => return Verdict::Blind(why),
+        }
+    }
+    drop(fds);
+    slots.into_iter().find_map(|slot| gone(kernel, slot).err()).map_or(Verdict::Seen, Verdict::Blind)
+}
+
+fn released(kernel: &Kernel, bench: &mut Workbench, way: &Way<Release>) -> Result<Verdict> {
+    let begun_ns = now_ns();
+    let file = std::fs::File::open("/dev/null").context("opening /dev/null")?;
+    let fd = OwnedFd::from(file);
+    let slot = match new_slot(kernel, &fd, begun_ns) {
+        Ok(slot) => slot,
+        Err(why) => return Ok(Verdict::Blind(why)),
+    };
+    Ok(match (way.go)(bench, fd) {
+        Err(error) => Verdict::NotHere(format!("{error:#}")),
+        Ok(()) => gone(kernel, slot).map_or_else(Verdict::Blind, |()| Verdict::Seen),
+    })
+}
+
+/// The entry of a descriptor made since `begun_ns`.
+fn new_slot(kernel: &Kernel, fd: &OwnedFd, begun_ns: u64) -> std::result::Result<(u32, Slot), String> {
+    let number = u32::try_from(fd.as_raw_fd()).expect("an open descriptor");
+    match kernel.slot(number) {
+        None => Err(format!("descriptor {number} is not in the table")),
+        Some(slot) if slot.opened_ns < begun_ns => {
+            Err(format!("descriptor {number} is in the table as one opened before"))
+        }
+        Some(slot) => Ok((number, slot)),
+    }
+}
+
+fn gone(kernel: &Kernel, (number, slot): (u32, Slot)) -> std::result::Result<(), String> {
+    if kernel.slot(number) == Some(slot) {
+        return Err(format!("descriptor {number} is in the table still"));
+    }
+    // Not asked by when it was opened: on a tier blind to releases, the entry may be that of a file that had the
+    // address before.
+    let unreleased = || kernel.file(slot.file).is_some_and(|held| held.slots <= 0);
+    let deadline = Instant::now() + RELEASE_DEADLINE;
+    while unreleased() {
+        if Instant::now() > deadline {
+            return Err(format!("the file of descriptor {number} is in the table still"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Another thread may open or close something while we look: what counts is what stays so.
+fn equal(kernel: &Kernel) -> Result<Verdict> {
+    let mut wrong = BTreeSet::new();
+    for attempt in 0..3 {
+        let known: BTreeSet<i32> = kernel.slots(0).into_iter().map(|(fd, _)| fd as i32).collect();
+        let open: BTreeSet<i32> = procfs_tier::look()?.fds.into_iter().map(|(fd, _)| fd).collect();
+        let differing = known.symmetric_difference(&open).copied();
+        wrong = if attempt == 0 {
+            differing.collect()
+        } else {
+            differing.filter(|fd| wrong.contains(fd)).collect()
+        };
+    }
+    if wrong.is_empty() {
+        return Ok(Verdict::Seen);
+    }
+    Ok(Verdict::Blind(format!("descriptors {wrong:?} are in one and not in the other")))
+}
+
+/// The clock by which the programs note openings.
+pub(super) fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}

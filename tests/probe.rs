@@ -1,0 +1,270 @@
+//! The witness on the kernel at hand: every way in and out on every tier that attaches, what a tier can't see, and what
+//! it says when it is blinded or has no rights. As root. `cargo xtask vm` runs it inside other kernels.
+//!
+//! `CAPTURER_PROBE_TIERS=tracing,kprobe` names tiers that must attach here. Any other may be refused by the kernel, and
+//! the test then prints the reason; a tier that attaches must see.
+//!
+//! Tests take turns, as each counts every descriptor of the process.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use capturer::probe::self_test::Verdict;
+use capturer::probe::ways::Workbench;
+use capturer::probe::{Options, Probe, Tier};
+use capturer_tests::wait::wait_until;
+use rustix::thread::CapabilitySet;
+
+static TURN: Mutex<()> = Mutex::new(());
+
+const KERNEL_TIERS: [Tier; 3] = [Tier::Tracing, Tier::Kprobe, Tier::Tracepoint];
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The tiers that attach here, each at work.
+fn at_work(tier: Tier) -> Option<Probe> {
+    let probe = Probe::start(&Options { tiers: vec![tier], ..Options::default() });
+    if probe.tier() == tier {
+        return Some(probe);
+    }
+    let (_, why) = &probe.refused()[0];
+    println!("{tier} is not used here: {why}");
+    assert!(!why.contains("blind"), "{tier} attaches but does not see: {why}");
+    let required = std::env::var("CAPTURER_PROBE_TIERS").unwrap_or_default();
+    assert!(!required.split(',').any(|name| name == tier.to_string()), "{tier} must work here: {why}");
+    None
+}
+
+/// The table of docs/probe.md.
+#[test]
+fn every_way_is_seen() {
+    let _turn = turn();
+    for tier in KERNEL_TIERS {
+        let Some(probe) = at_work(tier) else { continue };
+        for result in probe.self_test() {
+            println!("{tier}: {}: {:?}", result.way, result.verdict);
+            match &result.verdict {
+                Verdict::Seen => {}
+                // A kernel may forbid io_uring as a whole; nothing else here is newer than Linux 5.10.
+                Verdict::NotHere(why) => assert!(result.way.contains("io_uring"), "{}: {why}", result.way),
+                Verdict::Blind(why) => panic!("{tier} is blind to {}: {why}", result.way),
+            }
+        }
+    }
+}
+
+/// The numbers of an alarm: off by one, and it never goes.
+#[test]
+fn counts_are_exact() {
+    let _turn = turn();
+    const PAIRS: u64 = 500;
+    for tier in KERNEL_TIERS {
+        let Some(mut probe) = at_work(tier) else { continue };
+        let before = probe.read().unwrap();
+        for _ in 0..PAIRS {
+            drop(File::open("/dev/null").unwrap());
+        }
+        let kept = File::open("/dev/null").unwrap();
+        let after = probe.read().unwrap();
+        let (before, counts) = (before.counts.unwrap(), after.counts.unwrap());
+        // Reading is opening too: /proc/self and what is in it. Those are closed again.
+        let (opened, closed) = (counts.opened - before.opened, counts.closed - before.closed);
+        assert_eq!(opened, closed + 1, "{tier}");
+        assert!((PAIRS + 1..PAIRS + 50).contains(&opened), "{tier}: {opened}");
+        assert_eq!(counts.opened - counts.closed, after.live.len() as u64, "{tier}");
+        assert_eq!((after.drift, after.repairs, counts.missed), (0, 0, 0), "{tier}");
+        if tier.sees_releases() {
+            assert_eq!(counts.released - before.released, closed, "{tier}");
+        }
+        let numbers: Vec<i32> = after.live.iter().map(|live| live.fd).collect();
+        assert_eq!(numbers, after.look.fds.iter().map(|(fd, _)| *fd).collect::<Vec<_>>(), "{tier}");
+        assert!(numbers.contains(&kept.as_raw_fd()));
+        assert!(
+            !probe.own_fds().is_empty() && probe.own_fds().iter().all(|fd| numbers.contains(fd)),
+            "{tier}"
+        );
+    }
+}
+
+/// The leak that an io_uring agent would make: the descriptor is gone and the socket is not.
+#[test]
+fn a_file_closed_with_its_read_in_flight_is_named_until_it_goes() {
+    let _turn = turn();
+    const OWNER: u64 = 4711;
+    for tier in KERNEL_TIERS {
+        let Some(mut probe) = at_work(tier) else { continue };
+        let mut bench = Workbench::new().unwrap();
+        if !bench.has_ring() {
+            println!("{tier}: io_uring is not allowed here");
+            continue;
+        }
+        let claim = |probe: &mut Probe, fd| probe.claim(fd, OWNER).unwrap();
+        let probe = &mut probe;
+        let mut number = 0;
+        let mut unreleased = Vec::new();
+        // The claim is made between opening and closing, as the agent does.
+        let shared = std::cell::RefCell::new(probe);
+        bench
+            .close_while_in_use(
+                |fd| claim(&mut shared.borrow_mut(), fd),
+                |fd| {
+                    number = fd;
+                    unreleased = shared.borrow_mut().read().unwrap().unreleased;
+                },
+            )
+            .unwrap();
+        let probe = shared.into_inner();
+        if !tier.sees_releases() {
+            assert_eq!(unreleased, [], "{tier} was not expected to see files");
+            continue;
+        }
+        assert_eq!(unreleased.len(), 1, "{tier}: {unreleased:?}");
+        assert_eq!((unreleased[0].last_fd, unreleased[0].owner), (number, OWNER), "{tier}");
+        wait_until("the file to go", PATIENCE, || probe.read().unwrap().unreleased.is_empty()).unwrap();
+    }
+}
+
+/// A probe on a function that the kernel no longer calls: here it is not attached at all, which looks the same.
+#[test]
+fn a_blinded_tier_is_found_out() {
+    let _turn = turn();
+    let ring = Workbench::new().unwrap().has_ring();
+    // From Linux 6.6 the one calls the other, so that either is enough.
+    let closing: &[&str] = &["filp_close", "filp_flush"];
+    let programs: [(Tier, &[&str], &str); 8] = [
+        (Tier::Tracing, &["fd_install"], "openat"),
+        (Tier::Tracing, &["do_dup2"], "dup2 over another"),
+        (Tier::Tracing, closing, "openat: descriptor"),
+        (Tier::Tracing, &["fput"], "openat: the file of descriptor"),
+        (Tier::Kprobe, closing, "openat: descriptor"),
+        (Tier::Kprobe, &["fput"], "openat: the file of descriptor"),
+        (Tier::Tracepoint, &["sys_exit"], "openat"),
+        (Tier::Tracepoint, &["io_uring_complete"], "io_uring openat"),
+    ];
+    for (tier, left_out, blind_to) in programs {
+        if at_work(tier).is_none() || (left_out == ["io_uring_complete"] && !ring) {
+            continue;
+        }
+        let options = Options {
+            tiers: vec![tier],
+            left_out: left_out.iter().map(|name| (*name).to_owned()).collect(),
+            ..Options::default()
+        };
+        let left_out = left_out.join(", ");
+        let probe = Probe::start(&options);
+        assert_eq!(probe.tier(), Tier::Procfs, "{tier} without {left_out}");
+        let (_, why) = &probe.refused()[0];
+        println!("{tier} without {left_out}: {why}");
+        assert!(why.contains("blind") && why.contains(blind_to), "{tier} without {left_out}: {why}");
+    }
+}
+
+/// Started without rights, the agent works and says which tiers it does without, and why.
+#[test]
+fn without_rights_there_is_procfs() {
+    let _turn = turn();
+    // Capabilities belong to a thread; this one ends with the test.
+    let without = std::thread::spawn(|| {
+        let mut sets = rustix::thread::capabilities(None).unwrap();
+        sets.effective = CapabilitySet::empty();
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        let mut probe = Probe::start(&Options::default());
+        (probe.tier(), probe.refused().to_vec(), probe.read().map(|reading| reading.look.fds.len()))
+    });
+    let (tier, refused, fds) = without.join().unwrap();
+    println!("{refused:?}");
+    assert_eq!((tier, refused.len()), (Tier::Procfs, 3));
+    assert!(refused.iter().all(|(_, why)| why.contains("not permitted")), "{refused:?}");
+    assert!(fds.unwrap() > 0);
+}
+
+/// A daemon's descriptors, those from before the watch included.
+#[test]
+fn another_process_is_watched() {
+    let _turn = turn();
+    for tier in KERNEL_TIERS {
+        let Some(mut probe) = at_work(tier) else { continue };
+        let mut child = Command::new("/proc/self/exe")
+            .args(["--ignored", "--exact", "opens_and_closes_as_told", "--nocapture"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut orders = child.stdin.take().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut order = |word: &str| {
+            writeln!(orders, "{word}").unwrap();
+            while lines.next().unwrap().unwrap() != "done" {}
+        };
+        let open = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        order("open");
+        let watch = probe.watch(child.id() as i32).unwrap();
+        for word in ["open", "open", "close"] {
+            order(word);
+            let reading = probe.read_watch(watch).unwrap();
+            assert_eq!(reading.live.len(), open(child.id()), "{tier} after {word}");
+        }
+        let counts = probe.read_watch(watch).unwrap().counts;
+        assert_eq!(counts.opened - counts.closed, open(child.id()) as u64, "{tier}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        probe.unwatch(watch).unwrap();
+        assert!(probe.read_watch(watch).is_err(), "{tier}");
+        let reading = probe.read().unwrap();
+        assert_eq!((reading.drift, reading.repairs), (0, 0), "{tier}");
+    }
+}
+
+/// The other side of the test above.
+#[test]
+#[ignore = "run by another_process_is_watched"]
+fn opens_and_closes_as_told() {
+    let mut held = Vec::new();
+    for line in std::io::stdin().lines() {
+        match line.unwrap().as_str() {
+            "open" => held.extend((0..7).map(|_| File::open("/dev/null").unwrap())),
+            _ => held.truncate(3),
+        }
+        // On a line of its own: with one processor, libtest has begun the line with the test's name.
+        println!("\ndone");
+    }
+}
+
+/// The numbers of docs/probe.md: `cargo test -p capturer-tests --release --test probe -- --ignored --nocapture cost`.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn cost() {
+    let _turn = turn();
+    const PAIRS: u32 = 200_000;
+    let pair_ns = || {
+        let begun = Instant::now();
+        for _ in 0..PAIRS {
+            drop(rustix::event::eventfd(0, rustix::event::EventfdFlags::empty()).unwrap());
+        }
+        begun.elapsed().as_nanos() / u128::from(PAIRS)
+    };
+    pair_ns();
+    println!("no probe: {} ns for eventfd and close", pair_ns());
+    for tier in KERNEL_TIERS {
+        let begun = Instant::now();
+        let Some(mut probe) = at_work(tier) else { continue };
+        let start = begun.elapsed();
+        let own = pair_ns();
+        let begun = Instant::now();
+        let reading = probe.read().unwrap();
+        println!(
+            "{tier}: {own} ns; start {start:?}; a read of {} descriptors {:?}",
+            reading.live.len(),
+            begun.elapsed()
+        );
+        drop(probe);
+        println!("  and after it has gone: {} ns", pair_ns());
+    }
+}

@@ -1,0 +1,139 @@
+//! `cargo xtask build-ebpf`: builds the witness's kernel programs into `capturer-ebpf/probe.o`, which is committed.
+//!
+//! ```text
+//! capturer-ebpf/src ─▶ rustc of one night, core from source ─▶ bitcode ─▶ bpf-linker of one version ─▶ probe.o
+//! ```
+//! So `cargo build` needs no nightly and no linker for a processor that no machine has; and `--check`, in CI, builds it
+//! again and compares every byte, so that what is embedded is what the sources say. For that to hold anywhere, the
+//! versions are pinned and no path of the machine gets in.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::debian::run;
+use crate::{paths, tools};
+
+/// The compiler by its commit: a nightly's number stays the same for weeks.
+const RUSTC: &str = "1.97.0-nightly (e50aa6fba 2026-05-19)";
+/// The name by which rustup has that night's toolchain. A machine may have it as plain `nightly`.
+const TOOLCHAINS: [&str; 2] = ["nightly-2026-05-20", "nightly"];
+/// It must know the bitcode of that compiler's LLVM (22); later ones want a later.
+const LINKER: &str = "0.10.4";
+
+/// Builds the object and puts it in its place; with `check`, compares it with what is there.
+pub fn build(check: bool) -> Result<()> {
+    let toolchain = toolchain()?;
+    let linker = linker()?;
+    let built = fs::read(compile(&toolchain, &linker)?).context("reading the built object")?;
+    let place = paths::workspace().join("capturer-ebpf/probe.o");
+    if !check {
+        fs::write(&place, &built).with_context(|| format!("writing {}", place.display()))?;
+        println!("built capturer-ebpf/probe.o, {} bytes", built.len());
+        return Ok(());
+    }
+    let there = fs::read(&place).with_context(|| format!("reading {}", place.display()))?;
+    if built != there {
+        let differs = built.iter().zip(&there).take_while(|(built, there)| built == there).count();
+        bail!(
+            "capturer-ebpf/probe.o is not what its sources give ({} bytes there, {} built, differing from byte \
+             {differs}): run cargo xtask build-ebpf and commit what it writes",
+            there.len(),
+            built.len()
+        );
+    }
+    println!("capturer-ebpf/probe.o is what its sources give, {} bytes", built.len());
+    Ok(())
+}
+
+/// A toolchain of the pinned night with core's sources, installed if need be.
+fn toolchain() -> Result<String> {
+    let is_pinned = |name: &str| {
+        let version = run(rustup("rustc").args(["--version"]).env("RUSTUP_TOOLCHAIN", name));
+        version.is_ok_and(|version| version.contains(RUSTC))
+    };
+    let name = match TOOLCHAINS.iter().find(|name| is_pinned(name)) {
+        Some(name) => *name,
+        None => {
+            let name = TOOLCHAINS[0];
+            println!("installing toolchain {name}");
+            run(Command::new("rustup").args(["toolchain", "install", name, "--profile", "minimal"]))
+                .with_context(|| {
+                    format!("the kernel programs are built with rustc {RUSTC}, which is not here")
+                })?;
+            ensure!(
+                is_pinned(name),
+                "{name} is not rustc {RUSTC}; change RUSTC in xtask/src/build_ebpf.rs with it"
+            );
+            name
+        }
+    };
+    let root = run(rustup("rustc").args(["--print", "sysroot"]).env("RUSTUP_TOOLCHAIN", name))?;
+    if !Path::new(root.trim()).join("lib/rustlib/src/rust/library/core").exists() {
+        println!("installing rust-src for {name}");
+        run(Command::new("rustup").args(["component", "add", "rust-src", "--toolchain", name]))
+            .context("core is built from source, and its source is not here")?;
+    }
+    Ok(name.to_owned())
+}
+
+/// bpf-linker of the pinned version: on the path, or built once into the target folder.
+fn linker() -> Result<PathBuf> {
+    let tools = paths::target().join("tools");
+    let own = tools.join("bin/bpf-linker");
+    for candidate in [PathBuf::from("bpf-linker"), own.clone()] {
+        let version = run(Command::new(&candidate).arg("--version")).unwrap_or_default();
+        if version.split_whitespace().any(|word| word == LINKER) {
+            return Ok(candidate);
+        }
+    }
+    println!("building bpf-linker {LINKER}; that takes a minute or two, once");
+    // From outside the workspace, whose pinned toolchain and settings are not for it.
+    run(Command::new(tools::cargo())
+        .args(["install", "bpf-linker", "--version", LINKER, "--locked", "--root"])
+        .arg(&tools)
+        .arg("--target-dir")
+        .arg(tools.join("build"))
+        .current_dir(std::env::temp_dir()))
+    .with_context(|| format!("bpf-linker {LINKER} is neither on the path nor could it be built"))?;
+    fs::remove_dir_all(tools.join("build")).context("removing what building bpf-linker left")?;
+    Ok(own)
+}
+
+fn compile(toolchain: &str, linker: &Path) -> Result<PathBuf> {
+    let source = paths::workspace().join("capturer-ebpf");
+    let target = paths::target().join("ebpf");
+    let root = run(rustup("rustc").args(["--print", "sysroot"]).env("RUSTUP_TOOLCHAIN", toolchain))?;
+    let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| home + "/.cargo"));
+    // Whatever speaks of a place is the same everywhere: panic messages, and the names that are hashed from them.
+    let places = [
+        (source.display().to_string(), "/capturer-ebpf"),
+        (root.trim().to_owned(), "/rustc"),
+        (home.context("neither CARGO_HOME nor HOME is set")?, "/cargo"),
+    ];
+    let mut flags: Vec<String> =
+        places.iter().map(|(from, to)| format!("--remap-path-prefix={from}={to}")).collect();
+    flags.push(format!("-Clinker={}", linker.display()));
+    run(rustup("cargo")
+        .args(["build", "--quiet", "--locked", "--release", "--features", "probe"])
+        .args(["--target", "bpfel-unknown-none", "-Z", "build-std=core", "--target-dir"])
+        .arg(&target)
+        .current_dir(&source)
+        .env("RUSTUP_TOOLCHAIN", toolchain)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")))
+    .context("building the kernel programs")?;
+    Ok(target.join("bpfel-unknown-none/release/probe"))
+}
+
+/// rustup's own `cargo` or `rustc`, which heeds RUSTUP_TOOLCHAIN; without what the cargo that runs us has set for its
+/// children.
+fn rustup(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for variable in ["CARGO", "RUSTC", "RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"]
+    {
+        command.env_remove(variable);
+    }
+    command
+}
