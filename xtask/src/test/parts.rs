@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::stream::{check, tests};
 use super::{Outcome, Part};
 use crate::debian::run;
-use crate::{build_ebpf, clean, engines, paths, tidy, tools, vm};
+use crate::{clean, engines, paths, tidy, tools};
 
 /// All of them.
 pub const PARTS: &[Part] = &[
@@ -67,18 +67,6 @@ pub const PARTS: &[Part] = &[
         what: "the README's first run, as a user types it (tests/quickstart.rs)",
         needs: &["agent", "engines"],
         run: || engine_tests(|target| target == QUICKSTART),
-    },
-    Part {
-        name: "ebpf",
-        what: "the committed kernel programs are what their sources give (cargo xtask build-ebpf --check)",
-        needs: &["tools"],
-        run: || build_ebpf::build(true).map(|()| Outcome::Passed),
-    },
-    Part {
-        name: "vm",
-        what: "the witness and the ring inside Linux 5.10, 6.1 and 6.12 (cargo xtask vm)",
-        needs: &["unit"],
-        run: || vm::run_in(&[]).map(|()| Outcome::Passed),
     },
     Part {
         name: "clean",
