@@ -51,6 +51,8 @@ pub(super) struct Log {
     /// Entries dropped at its beginning so far.
     dropped: u64,
     retain: usize,
+    /// By channel: whose piece came last.
+    newest: [Option<LineId>; 2],
 }
 
 #[derive(Clone, Debug)]
@@ -60,11 +62,13 @@ struct Entry {
     text: Vec<u8>,
     newline: bool,
     line: LineId,
+    /// It is the first of its line.
+    begins: bool,
 }
 
 impl Log {
     pub(super) fn new(retain: usize) -> Log {
-        Log { entries: VecDeque::new(), dropped: 0, retain }
+        Log { entries: VecDeque::new(), dropped: 0, retain, newest: [None; 2] }
     }
 
     pub(super) fn clear(&mut self) -> Vec<LineId> {
@@ -325,9 +329,10 @@ impl World {
         newline: bool,
     ) {
         let tty = self.containers[number].tty;
-        let entry = Entry { channel, time_ns, text, newline, line };
-        let frame = frame(&entry, tty);
         let log = &mut self.containers[number].log;
+        let begins = log.newest[channel].replace(line) != Some(line);
+        let entry = Entry { channel, time_ns, text, newline, line, begins };
+        let frame = frame(&entry, tty);
         log.entries.push_back(entry);
         let rotates = log.entries.len() > log.retain;
         let followers = self.followers(number);
@@ -566,7 +571,9 @@ fn is_clean_cut(entries: &VecDeque<Entry>, at: usize) -> bool {
     (0..2).all(|channel| {
         let before = entries.iter().take(at).rfind(|entry| entry.channel == channel);
         let behind = entries.iter().skip(at).find(|entry| entry.channel == channel);
-        before.zip(behind).is_none_or(|(before, behind)| before.time_ns != behind.time_ns)
+        behind.is_none_or(|behind| {
+            behind.begins && before.is_none_or(|before| before.time_ns != behind.time_ns)
+        })
     })
 }
 

@@ -247,6 +247,7 @@ impl World {
         for number in 0..self.paths.len() {
             let path = self.paths[number].path.clone();
             if !self.was_read(&path) {
+                self.paths[number].forgiven |= self.paths[number].rotating;
                 (1..=KEPT).for_each(|rank| self.forgive_node(&format!("{path}.{rank}")));
             }
         }

@@ -407,8 +407,8 @@ impl World {
             "invariant broken: operations_are_balanced: connections {:?} are left",
             run.conns.keys()
         );
-        let queued = self.sinks.iter().any(|sink| !sink.is_empty());
-        assert!(!queued, "invariant broken: operations_are_balanced: a sink has messages left");
+        let queued: usize = self.sinks.iter().map(super::sinks::SinkModel::batches_left).sum();
+        assert!(queued == 0, "invariant broken: operations_are_balanced: {queued} batches are left in sinks");
     }
 }
 

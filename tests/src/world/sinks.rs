@@ -64,8 +64,9 @@ impl SinkModel {
         self.answers_us = 0;
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+    /// Batches that it has not written.
+    pub(super) fn batches_left(&self) -> usize {
+        self.queue.iter().filter(|message| matches!(message, Message::Batch(_))).count()
     }
 
     /// Cuts outputs to what the checkpoint says; returns the lines cut off.
