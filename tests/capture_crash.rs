@@ -1,18 +1,21 @@
 //! kill -9 of the agent, restarts and freezes of dockerd: nothing lost, nothing repeated, nothing torn.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use capturer_tests::agent::Home;
+use capturer_tests::agent::{Agent, Home, assert_same_lines};
 use capturer_tests::both_engines;
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::rand::Rand;
 use capturer_tests::scene::{Reading, assert_equal_to_docker_logs, config};
 use capturer_tests::wait::wait_until;
+use serde_json::Value;
 
 both_engines! {
     killed_twenty_times_by_file => |version| killed(version, Reading::FILE);
     killed_twenty_times_by_api => |version| killed(version, Reading::API);
+    killed_while_outputs_rotate => killed_while_outputs_rotate;
     dockerd_stopped_and_started => dockerd_stopped;
     dockerd_frozen_by_file => |version| dockerd_frozen(version, Reading::FILE);
     dockerd_frozen_by_api => |version| dockerd_frozen(version, Reading::API);
@@ -59,6 +62,46 @@ fn killed(version: EngineVersion, reading: Reading) -> Result<()> {
     agent.stop()
 }
 
+/// A crash between two checkpoints may fall before, within or after a rotation of the output itself.
+fn killed_while_outputs_rotate(version: EngineVersion) -> Result<()> {
+    let mut rand = Rand::from_env_or(21);
+    let engine = Engine::start(version)?;
+    let home = Home::new()?;
+    let more = format!("container_monitor: {{socket_path: \"unix://{}\"}}\n", engine.socket().display());
+    let config = home.config_with_output("max_size: 32KiB, max_files: 0, compress: none", &more);
+    let names = start_steady(&engine, 2)?;
+    for _ in 0..12 {
+        let agent = home.launch(&config)?;
+        let before = agent.metric("logs_processed_total")?;
+        let goal = rand.within(0..4_000) as f64;
+        wait_until("some records", Duration::from_secs(30), || {
+            let read = agent.metric("logs_processed_total")? - before;
+            ensure!(read >= goal, "{read} of {goal}");
+            Ok(())
+        })?;
+        agent.kill()?;
+    }
+    let agent = home.start(&config)?;
+    stop_steady(&engine, &names)?;
+    for name in &names {
+        let expected = engine.logs(name)?;
+        let lines = |text: &[u8]| text.iter().filter(|byte| **byte == b'\n').count();
+        let all = lines(&expected.stdout) + lines(&expected.stderr);
+        wait_until("all records", Duration::from_secs(60), || {
+            let got = home.records_with_older(name)?.len();
+            ensure!(got == all, "{got} of {all}");
+            Ok(())
+        })?;
+        for (channel, expected) in [("stdout", &expected.stdout), ("stderr", &expected.stderr)] {
+            let records = home.records_with_older(name)?;
+            let messages = records.iter().filter(|record| record.stream == channel);
+            let got: String = messages.map(|record| record.message.clone() + "\n").collect();
+            assert_same_lines(&format!("{name} {channel}"), got.as_bytes(), expected);
+        }
+    }
+    agent.stop()
+}
+
 fn more_output(home: &Home) -> Result<()> {
     let before = home.output_bytes();
     wait_until("more output", Duration::from_secs(30), || home.output_bytes() > before + 50_000)
@@ -88,6 +131,7 @@ fn dockerd_stopped(version: EngineVersion) -> Result<()> {
     Ok(())
 }
 
+/// Longer than any read may take: no read is left to hope, no stream is lost sight of, nobody has to wait.
 fn dockerd_frozen(version: EngineVersion, reading: Reading) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;
@@ -95,16 +139,69 @@ fn dockerd_frozen(version: EngineVersion, reading: Reading) -> Result<()> {
     let names = start_steady(&engine, 3)?;
     more_output(&home)?;
     engine.freeze()?;
+    let mut admin = Latencies::default();
     let said = wait_until("the agent to say that Docker does not answer", Duration::from_secs(30), || {
-        let (status, body) = agent.ask("/health")?;
+        let (status, body) = admin.ask(&agent, "/health")?;
         ensure!(status == 503 && body.contains("no answer"), "{status} {body}");
         Ok(())
     });
+    let seen = said.and_then(|()| match reading.from {
+        "api" => every_stream_waits(&agent, names.len(), &mut admin),
+        _ => Ok(()),
+    });
     engine.thaw()?;
-    said?;
+    seen?;
     wait_until("the agent to say that Docker is back", Duration::from_secs(30), || agent.get("/health"))?;
+    admin.assert_quick();
     more_output(&home)?;
     stop_steady(&engine, &names)?;
     assert_equal_to_docker_logs(&home, &engine, &names)?;
     agent.stop()
+}
+
+/// Each stream's read or opening has ended by its timer, and the stream was shown as waiting, with that reason.
+fn every_stream_waits(agent: &Agent, count: usize, admin: &mut Latencies) -> Result<()> {
+    let mut waited = BTreeMap::new();
+    wait_until("every stream to be shown as waiting, with the reason", Duration::from_secs(30), || {
+        let (_, body) = admin.ask(agent, "/api/v1/streams")?;
+        let page: Value = serde_json::from_str(&body)?;
+        for row in page["streams"].as_array().into_iter().flatten() {
+            let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
+            let deadline_ms = row["operation_deadline_ms"].as_u64().unwrap_or(0);
+            assert!(deadline_ms <= 1_000, "an operation without an end in sight: {row}");
+            if text("state") == "waiting" && text("cause").contains("no answer") {
+                waited.insert(text("name"), text("cause"));
+            }
+        }
+        admin.ask(agent, "/metrics")?;
+        ensure!(waited.len() == count, "{waited:?} of {page}");
+        Ok(())
+    })?;
+    println!("frozen: {waited:?}");
+    Ok(())
+}
+
+/// How long the admin server took for its answers.
+#[derive(Default)]
+struct Latencies(Vec<Duration>);
+
+impl Latencies {
+    fn ask(&mut self, agent: &Agent, page: &str) -> Result<(u16, String)> {
+        let asked = Instant::now();
+        let answer = agent.ask(page);
+        self.0.push(asked.elapsed());
+        answer
+    }
+
+    /// Nineteen of twenty under 100 ms; the others may have met a machine that was busy with something else.
+    fn assert_quick(mut self) {
+        self.0.sort_unstable();
+        let (count, last) = (self.0.len(), self.0[self.0.len() - 1]);
+        let (median, most) = (self.0[count / 2], self.0[count * 19 / 20]);
+        println!(
+            "frozen: {count} answers of the admin server: median {median:?}, 95 % {most:?}, slowest {last:?}"
+        );
+        assert!(most <= Duration::from_millis(100), "95 % took up to {most:?}");
+        assert!(last <= Duration::from_secs(2), "one took {last:?}");
+    }
 }

@@ -8,7 +8,9 @@ use anyhow::{Result, ensure};
 use capturer_tests::agent::Home;
 use capturer_tests::both_engines;
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
-use capturer_tests::scene::{Reading, assert_equal_to_docker_logs, config, run_numbered};
+use capturer_tests::scene::{
+    Reading, assert_equal_to_docker_logs, config, held_at_rest, rotated, run_numbered, ticking,
+};
 use capturer_tests::wait::wait_until;
 
 both_engines! {
@@ -110,26 +112,14 @@ fn rotations_leave_nothing(version: EngineVersion) -> Result<()> {
     let home = Home::new()?;
     let agent =
         home.start(&config(&home, &engine, Reading { rotation: "2s", timeout: "30s", ..Reading::API }))?;
-    for number in 0..50 {
-        engine.run(&RunSpec::sh("while sleep 1; do echo tick; done").name(&format!("ticks-{number}")))?;
+    let names: Vec<String> = (0..50).map(|number| format!("ticks-{number}")).collect();
+    for name in &names {
+        engine.run(&RunSpec::sh(&ticking("1")).name(name))?;
     }
-    // Between two rotations, when every stream waits in a read, everything is comparable.
-    let rest = |rotations: u64| {
-        wait_until("all streams to rest in a read", Duration::from_secs(120), || {
-            let (streams, held) = (agent.streams()?, agent.held()?);
-            let resting = streams.iter().filter(|row| row["operation"] == "read of a connection").count();
-            let rotated = streams.iter().filter(|row| row["rotations"].as_u64() >= Some(rotations)).count();
-            ensure!(
-                streams.len() == 50 && resting == 50 && rotated == 50,
-                "{resting} rest, {rotated} rotated"
-            );
-            let operations: serde_json::Value = serde_json::from_str(&agent.get("/api/v1/streams")?)?;
-            ensure!(agent.held()? == held, "in motion");
-            Ok((held, operations["operations"].as_u64()))
-        })
-    };
-    let after_first = rest(1)?;
-    let after_many = rest(21)?;
+    rotated(&agent, 50, 1)?;
+    let after_first = held_at_rest(&agent, &home, &engine, &names)?;
+    rotated(&agent, 50, 21)?;
+    let after_many = held_at_rest(&agent, &home, &engine, &names)?;
     println!("50 streams, after 1 rotation and after 21: {after_first:?}, {after_many:?}");
     assert_eq!(after_many, after_first, "something grew with the rotations");
     agent.stop()

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -121,6 +122,12 @@ fn a_config_that_is_wrong_is_78_and_says_where() -> Result<()> {
         ),
         ("log:\n  levl: info\n", &["c.yaml:2:3", "log.levl", "level"]),
         ("shutdown_timeout: 5\n", &["c.yaml:1:19", "shutdown_timeout", "5s"]),
+        ("log: [info]\n", &["c.yaml:1:6", "log"]),
+        ("sinks:\n  local_file: {directory: {a: b}}\n", &["c.yaml:2:27", "sinks.local_file.directory"]),
+        ("container_monitor: {include_names: web}\n", &["c.yaml:1:36", "container_monitor.include_names"]),
+        ("admin: {listen: 8001}\n", &["c.yaml:1:17", "admin.listen"]),
+        ("log: {level: info}\nlog: {level: warn}\n", &["c.yaml:2:1", "log"]),
+        ("\u{0}\u{1}", &["c.yaml:"]),
         ("sinks: {local_file: {enabled: false}}\n", &["sinks", "none is enabled"]),
         ("container_monitor: {enabled: false}\n", &["there is nothing to capture"]),
         ("data_dir: ${CAPTURER_TEST_NOT_SET}\n", &["c.yaml:1:11", "CAPTURER_TEST_NOT_SET"]),
@@ -340,6 +347,60 @@ fn a_missing_right_is_77() -> Result<()> {
     Ok(())
 }
 
+/// A socket that may not be used is no reason to end, for rights are mended while the agent runs; but it is said.
+#[test]
+fn a_socket_without_a_right_is_named() -> Result<()> {
+    if !is_root() {
+        println!("skipped: only root can become a user without the right");
+        return Ok(());
+    }
+    let home = Home::new()?;
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777))?;
+    let copy = home.path().join("capturer");
+    fs::copy(program(), &copy)?;
+    let socket = home.path().join("docker.sock");
+    let _engine = UnixListener::bind(&socket)?;
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))?;
+    let config =
+        home.config(&format!("container_monitor: {{socket_path: \"unix://{}\"}}\n", socket.display()));
+    let log = home.path().join("agent.log");
+    let mut command = Command::new(&copy);
+    command.args(["run", "-c"]).arg(write_config(&home, &config)?).uid(NOBODY).gid(NOBODY);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+    let mut child = Killed(command.spawn()?);
+    wait_until("the agent to say it", DEADLINE, || {
+        let text = fs::read_to_string(&log)?;
+        let said = ["Docker is not reachable", &socket.display().to_string(), "ermission denied"];
+        ensure!(said.iter().all(|part| text.contains(part)), "{text}");
+        Ok(())
+    })?;
+    child.signal(Signal::TERM)?;
+    assert_eq!(child.ended()?.code(), Some(0));
+    Ok(())
+}
+
+/// CRC-32 as in zlib, slow and obvious.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0_u32, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ (0xedb8_8320 * (sum & 1)))
+    })
+}
+
+/// To begin without it would deliver everything again, and to overwrite it would take the newer version's positions.
+#[test]
+fn a_checkpoint_of_a_newer_version_is_refused_and_kept() -> Result<()> {
+    let home = Home::new()?;
+    let path = home.path().join("data/checkpoint.json");
+    fs::create_dir(home.path().join("data"))?;
+    let body = "{\"of\": \"the future\"}\n";
+    let sum = crc32(format!("v2 bytes={}\n{body}", body.len()).as_bytes());
+    let newer = format!("capturer-checkpoint v2 crc32={sum:08x} bytes={}\n{body}", body.len());
+    fs::write(&path, &newer)?;
+    run(&home, &follows_files(&home))?.assert(69, &["checkpoint.json", "v2", "newer", "move it away"]);
+    assert_eq!(fs::read_to_string(&path)?, newer);
+    Ok(())
+}
+
 /// A sink that takes nothing keeps a stop waiting for `shutdown_timeout`; whoever says it twice means now.
 #[test]
 fn a_second_signal_ends_it_at_once() -> Result<()> {
@@ -411,4 +472,103 @@ fn without_io_uring_it_is_69_with_cause_and_cure() -> Result<()> {
         assert!(!home.path().join("data").exists(), "it made something before it knew that it can't run");
     }
     Ok(())
+}
+
+/// `capturer doctor --json`: the exit code, and status and cure of each check.
+fn doctor(command: &mut Command) -> Result<(Option<i32>, Value)> {
+    let ended = finish(command.arg("--json"))?;
+    let report: Value =
+        serde_json::from_str(&ended.out).with_context(|| format!("{}{}", ended.out, ended.err))?;
+    assert_eq!(report["exit_code"], ended.code.unwrap_or(-1), "{report}");
+    let checks = report["checks"].as_array().context("no checks")?;
+    for check in checks {
+        let well = check["status"] == "ok";
+        ensure!(check["cure"].is_null() == well && check["message"].is_string(), "{check}");
+    }
+    Ok((ended.code, report))
+}
+
+fn check_of<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let checks = report["checks"].as_array().into_iter().flatten();
+    checks.into_iter().find(|check| check["check"] == name).unwrap_or(&Value::Null)
+}
+
+#[test]
+fn doctor_says_what_is_amiss_and_changes_nothing() -> Result<()> {
+    let home = Home::new()?;
+    let config = home.config("container_monitor: {socket_path: \"unix:///nonexistent/docker.sock\"}\n");
+    let config = write_config(&home, &config)?;
+    let ask = || {
+        let mut command = Command::new(program());
+        command.args(["doctor", "-c"]).arg(&config);
+        command
+    };
+    let (code, report) = doctor(&mut ask())?;
+    assert_eq!(code, Some(0), "{report}");
+    for name in ["config", "io_uring", "data_dir", "local_file", "admin"] {
+        assert_eq!(check_of(&report, name)["status"], "ok", "{report}");
+    }
+    let docker = check_of(&report, "docker");
+    assert_eq!(docker["status"], "warn");
+    assert!(docker["cure"].as_str().is_some_and(|cure| cure.contains("Start dockerd")), "{docker}");
+    let left: Vec<_> =
+        fs::read_dir(home.path())?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
+    assert_eq!(left, ["c.yaml"]);
+
+    let table = finish(&mut ask())?;
+    table.assert(0, &["ok    io_uring", "warn  docker", "> Start dockerd", "capturer can run here"]);
+    ensure!(table.out.lines().all(|line| line.chars().count() <= 80), "{}", table.out);
+    ensure!(!table.out.contains('\x1b'), "colours in a file");
+
+    fs::write(&config, "log: {levl: info}\n")?;
+    let (code, report) = doctor(&mut ask())?;
+    assert_eq!((code, &check_of(&report, "config")["status"]), (Some(78), &"fail".into()), "{report}");
+    Ok(())
+}
+
+#[test]
+fn doctor_of_nobody_is_77_and_names_the_rights() -> Result<()> {
+    if !is_root() {
+        println!("skipped: only root may become nobody");
+        return Ok(());
+    }
+    let home = Home::new()?;
+    let copy = home.path().join("capturer");
+    fs::copy(program(), &copy)?;
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755))?;
+    let config = write_config(&home, &follows_files(&home))?;
+    let mut command = Command::new(&copy);
+    command.args(["doctor", "-c"]).arg(&config).uid(NOBODY).gid(NOBODY);
+    let (code, report) = doctor(&mut command)?;
+    assert_eq!(code, Some(77), "{report}");
+    assert_eq!(check_of(&report, "data_dir")["status"], "fail");
+    let rights = check_of(&report, "capabilities").to_string();
+    ensure!(rights.contains("AmbientCapabilities=CAP_DAC_READ_SEARCH CAP_BPF CAP_PERFMON"), "{rights}");
+    Ok(())
+}
+
+#[test]
+fn doctor_without_io_uring_is_69() -> Result<()> {
+    let home = Home::new()?;
+    let config = write_config(&home, &follows_files(&home))?;
+    let Some(mut command) = without_io_uring(1) else {
+        println!("skipped: no perl, or a processor whose system calls have other numbers");
+        return Ok(());
+    };
+    let (code, report) = doctor(command.arg(program()).args(["doctor", "-c"]).arg(&config))?;
+    let ring = check_of(&report, "io_uring").to_string();
+    ensure!(code == Some(69) && ring.contains("seccomp=unconfined"), "{report}");
+    Ok(())
+}
+
+/// Beside a running agent its port and its data_dir are in use, and that is as it should be.
+#[test]
+fn doctor_knows_a_running_agent() -> Result<()> {
+    let home = Home::new()?;
+    let agent = home.start(&follows_files(&home))?;
+    let config = home.path().join("config.yaml");
+    let (code, report) = doctor(Command::new(program()).args(["doctor", "-c"]).arg(&config))?;
+    let admin = check_of(&report, "admin").to_string();
+    ensure!(code == Some(0) && admin.contains(&format!("as process {}", agent.pid())), "{report}");
+    agent.stop()
 }

@@ -43,7 +43,8 @@ fn stops_and_starts(version: EngineVersion, reading: Reading) -> Result<()> {
     let home = Home::new()?;
     let config = config(&home, &engine, reading);
     let agent = home.start(&config)?;
-    let names = run_numbered(&engine, 5, 10_000, 10)?;
+    // Half a minute of output: on a busy machine each of the rounds takes some seconds, and needs some to come.
+    let names = run_numbered(&engine, 5, 10_000, 50)?;
     let mut agent = Some(agent);
     for round in 1..=4 {
         let before = home.output_bytes();

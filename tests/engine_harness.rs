@@ -3,12 +3,16 @@
 //! Without these, a test against a real Engine could pass on an Engine that is not the one it asked for, or fill the
 //! machine with daemons, mounts and folders, which then fail other tests in ways that point elsewhere.
 
+use std::fs;
+use std::io::{self, Read as _};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail, ensure};
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
-use capturer_tests::sweep::{Traces, mounts_beneath};
+use capturer_tests::fuse::HungMount;
+use capturer_tests::sweep::{Traces, mounts_beneath, sweep_dead};
 use capturer_tests::wait::wait_until;
 
 const BOTH_CHANNELS: &str = "for i in $(seq 100); do echo out $i; echo err $i >&2; done";
@@ -135,4 +139,46 @@ fn a_panicking_test_leaves_nothing() {
     });
     assert!(outcome.is_err());
     assert_gone(&traces.into_inner().unwrap().unwrap());
+}
+
+/// What a killed test left was found by nobody if the tree it was run from had gone, and was in the way of later ones. This
+/// test is its own victim: a second process of it, with a place for temporary files that nobody else looks at, is killed
+/// while all that an Engine makes is there, and a mount on top of it.
+#[test]
+fn a_killed_test_is_swept_by_the_next() -> Result<()> {
+    const VICTIM: &str = "CAPTURER_TEST_VICTIM";
+    if std::env::var_os(VICTIM).is_some() {
+        let engine = Engine::start(EngineVersion::V28_5)?;
+        let id = engine.run(&RunSpec::command(&["sleep", "1000"]))?;
+        let directory = engine.log_path(&id).parent().context("a log without a directory")?.to_owned();
+        let _mount = HungMount::new(&directory, &directory)?;
+        fs::write(std::env::temp_dir().join("ready"), "")?;
+        // Ends by the signal; or, should its parent be gone, by this.
+        io::stdin().read_to_end(&mut Vec::new())?;
+        return Ok(());
+    }
+    let temp = tempfile::Builder::new().prefix("capturer-test-").tempdir()?;
+    let mut victim = Command::new(std::env::current_exe()?)
+        .args(["--exact", "a_killed_test_is_swept_by_the_next"])
+        .envs([(VICTIM, "1".as_ref()), ("TMPDIR", temp.path().as_os_str())])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let is_ready =
+        wait_until("the victim to be ready", Duration::from_secs(60), || temp.path().join("ready").exists());
+    victim.kill()?;
+    victim.wait()?;
+    is_ready?;
+    let roots: Vec<_> = fs::read_dir(temp.path())?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_dir())
+        .collect();
+    let [root] = &roots[..] else { bail!("its Engine is the only folder there: {roots:?}") };
+    let traces = Traces::load(root)?.context("no record")?;
+    ensure!(!traces.processes().is_empty() && traces.mounts().len() >= 3, "{:?}", traces.mounts());
+
+    let swept = sweep_dead(temp.path());
+    ensure!(swept.removed.len() == 1 && swept.failed.is_empty(), "{swept:?}");
+    assert_gone(&traces);
+    Ok(())
 }

@@ -1,10 +1,12 @@
-//! The witness on the kernel at hand: every way in and out on every tier that attaches, what a tier can't see, and what
-//! it says when it is blinded or has no rights. As root. `cargo xtask vm` runs it inside other kernels.
+//! The witness on the kernel at hand: every way in and out on every tier that attaches, and what it says when it is
+//! blinded or has no rights (probe_limits.rs: what a tier can't see). As root. `cargo xtask vm` runs it inside other kernels.
 //!
 //! `CAPTURER_PROBE_TIERS=tracing,kprobe` names tiers that must attach here. Any other may be refused by the kernel, and
 //! the test then prints the reason; a tier that attaches must see.
 //!
 //! Tests take turns, as each counts every descriptor of the process.
+
+mod probe_limits;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -28,7 +30,17 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The tiers that attach here, each at work.
+/// Does this on each tier that attaches here, while no other test runs.
+fn on_each_tier(mut test: impl FnMut(Tier, Probe)) {
+    let _turn = turn();
+    for tier in KERNEL_TIERS {
+        if let Some(probe) = at_work(tier) {
+            test(tier, probe);
+        }
+    }
+}
+
+/// The tier at work; `None` = it does not attach here.
 fn at_work(tier: Tier) -> Option<Probe> {
     let probe = Probe::start(&Options { tiers: vec![tier], ..Options::default() });
     if probe.tier() == tier {
@@ -45,9 +57,7 @@ fn at_work(tier: Tier) -> Option<Probe> {
 /// The table of docs/probe.md.
 #[test]
 fn every_way_is_seen() {
-    let _turn = turn();
-    for tier in KERNEL_TIERS {
-        let Some(probe) = at_work(tier) else { continue };
+    on_each_tier(|tier, probe| {
         for result in probe.self_test() {
             println!("{tier}: {}: {:?}", result.way, result.verdict);
             match &result.verdict {
@@ -57,16 +67,14 @@ fn every_way_is_seen() {
                 Verdict::Blind(why) => panic!("{tier} is blind to {}: {why}", result.way),
             }
         }
-    }
+    });
 }
 
 /// The numbers of an alarm: off by one, and it never goes.
 #[test]
 fn counts_are_exact() {
-    let _turn = turn();
     const PAIRS: u64 = 500;
-    for tier in KERNEL_TIERS {
-        let Some(mut probe) = at_work(tier) else { continue };
+    on_each_tier(|tier, mut probe| {
         let before = probe.read().unwrap();
         for _ in 0..PAIRS {
             drop(File::open("/dev/null").unwrap());
@@ -90,45 +98,40 @@ fn counts_are_exact() {
             !probe.own_fds().is_empty() && probe.own_fds().iter().all(|fd| numbers.contains(fd)),
             "{tier}"
         );
-    }
+    });
 }
 
 /// The leak that an io_uring agent would make: the descriptor is gone and the socket is not.
 #[test]
 fn a_file_closed_with_its_read_in_flight_is_named_until_it_goes() {
-    let _turn = turn();
     const OWNER: u64 = 4711;
-    for tier in KERNEL_TIERS {
-        let Some(mut probe) = at_work(tier) else { continue };
+    on_each_tier(|tier, mut probe| {
         let mut bench = Workbench::new().unwrap();
         if !bench.has_ring() {
             println!("{tier}: io_uring is not allowed here");
-            continue;
+            return;
         }
-        let claim = |probe: &mut Probe, fd| probe.claim(fd, OWNER).unwrap();
-        let probe = &mut probe;
+        let owners = probe.owners().unwrap();
         let mut number = 0;
         let mut unreleased = Vec::new();
         // The claim is made between opening and closing, as the agent does.
-        let shared = std::cell::RefCell::new(probe);
         bench
             .close_while_in_use(
-                |fd| claim(&mut shared.borrow_mut(), fd),
+                |fd| owners.claim(fd, OWNER).unwrap(),
                 |fd| {
                     number = fd;
-                    unreleased = shared.borrow_mut().read().unwrap().unreleased;
+                    unreleased = probe.read().unwrap().unreleased;
                 },
             )
             .unwrap();
-        let probe = shared.into_inner();
         if !tier.sees_releases() {
             assert_eq!(unreleased, [], "{tier} was not expected to see files");
-            continue;
+            return;
         }
         assert_eq!(unreleased.len(), 1, "{tier}: {unreleased:?}");
         assert_eq!((unreleased[0].last_fd, unreleased[0].owner), (number, OWNER), "{tier}");
         wait_until("the file to go", PATIENCE, || probe.read().unwrap().unreleased.is_empty()).unwrap();
-    }
+    });
 }
 
 /// A probe on a function that the kernel no longer calls: here it is not attached at all, which looks the same.
@@ -188,9 +191,7 @@ fn without_rights_there_is_procfs() {
 /// A daemon's descriptors, those from before the watch included.
 #[test]
 fn another_process_is_watched() {
-    let _turn = turn();
-    for tier in KERNEL_TIERS {
-        let Some(mut probe) = at_work(tier) else { continue };
+    on_each_tier(|tier, mut probe| {
         let mut child = Command::new("/proc/self/exe")
             .args(["--ignored", "--exact", "opens_and_closes_as_told", "--nocapture"])
             .stdin(Stdio::piped())
@@ -219,7 +220,7 @@ fn another_process_is_watched() {
         assert!(probe.read_watch(watch).is_err(), "{tier}");
         let reading = probe.read().unwrap();
         assert_eq!((reading.drift, reading.repairs), (0, 0), "{tier}");
-    }
+    });
 }
 
 /// The other side of the test above.
@@ -237,34 +238,68 @@ fn opens_and_closes_as_told() {
     }
 }
 
-/// The numbers of docs/probe.md: `cargo test -p capturer-tests --release --test probe -- --ignored --nocapture cost`.
+/// The numbers of docs/probe.md: `cargo xtask bench probe`. CPU time of this thread, so that what else the machine does
+/// counts little; without and with each tier in turn, medians.
 #[test]
 #[ignore = "a measurement, not a test"]
 fn cost() {
     let _turn = turn();
-    const PAIRS: u32 = 200_000;
+    const ROUNDS: usize = 9;
+    const PAIRS: u32 = 20_000;
     let pair_ns = || {
-        let begun = Instant::now();
+        let begun = cpu_time();
         for _ in 0..PAIRS {
             drop(rustix::event::eventfd(0, rustix::event::EventfdFlags::empty()).unwrap());
         }
-        begun.elapsed().as_nanos() / u128::from(PAIRS)
+        (cpu_time() - begun).as_nanos() as u64 / u64::from(PAIRS)
+    };
+    // A call that makes no descriptor passes the tracepoint too.
+    let other_ns = || {
+        let begun = cpu_time();
+        for _ in 0..PAIRS {
+            let _ = rustix::process::getppid();
+        }
+        (cpu_time() - begun).as_nanos() as u64 / u64::from(PAIRS)
+    };
+    let median = |values: &mut Vec<u64>| {
+        values.sort_unstable();
+        values[values.len() / 2]
     };
     pair_ns();
-    println!("no probe: {} ns for eventfd and close", pair_ns());
     for tier in KERNEL_TIERS {
-        let begun = Instant::now();
-        let Some(mut probe) = at_work(tier) else { continue };
-        let start = begun.elapsed();
-        let own = pair_ns();
-        let begun = Instant::now();
-        let reading = probe.read().unwrap();
+        let (mut without, mut with, mut others_without, mut others_with) = (vec![], vec![], vec![], vec![]);
+        let mut rest = String::new();
+        for _ in 0..ROUNDS {
+            without.push(pair_ns());
+            others_without.push(other_ns());
+            let begun = Instant::now();
+            let Some(mut probe) = at_work(tier) else { break };
+            let start = begun.elapsed();
+            with.push(pair_ns());
+            others_with.push(other_ns());
+            let begun = Instant::now();
+            let reading = probe.read().unwrap();
+            rest = format!(
+                "start {start:?}; a read of {} descriptors {:?}",
+                reading.live.len(),
+                begun.elapsed()
+            );
+        }
+        if with.is_empty() {
+            continue;
+        }
         println!(
-            "{tier}: {own} ns; start {start:?}; a read of {} descriptors {:?}",
-            reading.live.len(),
-            begun.elapsed()
+            "{tier}: eventfd and close {} ns without, {} ns with; another call {} ns without, {} ns with; {rest}",
+            median(&mut without),
+            median(&mut with),
+            median(&mut others_without),
+            median(&mut others_with)
         );
-        drop(probe);
-        println!("  and after it has gone: {} ns", pair_ns());
+        println!("  eventfd and close, every round: {without:?} without, {with:?} with");
     }
+}
+
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -332,6 +332,16 @@ fn the_record_shown_has_the_keys_of_a_record() -> Result<()> {
 }
 
 #[test]
+fn the_systemd_unit_shown_is_the_one_shipped() -> Result<()> {
+    let clone = FreshClone::take()?;
+    assert_eq!(
+        clone.readme()?.block("ini")?,
+        fs::read_to_string(clone.dir.join("packaging/capturer.service"))?
+    );
+    Ok(())
+}
+
+#[test]
 fn the_systemd_unit_is_good() -> Result<()> {
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
         println!("skipped: no systemd-analyze on this machine");

@@ -10,10 +10,12 @@
 //! OPEN      watch, fd / 64    → bits         the same, to be compared with the kernel's own bits
 //! UNFINISHED watch            → bits         what one comparison could not mend
 //! REFERENCES file, n          → fd           which descriptors hold a file: dup gives one file several
-//! FILES     file's address    → Held         every struct file, from its first descriptor until it is let go
+//! FILES     file's address    → Held         every struct file, from its first descriptor until it is let go, where
+//!                                            that is seen
 //! OWNERS    watch, fd         → owner        as the agent claims it
+//! CLOSED_BY owner             → number       descriptors of its that went, never reset
 //! COUNTS    watch, what       → number       by CPU, never reset
-//! SYSCALLS  number            → kind         tier `tracepoint` only
+//! SYSCALLS  number            → kind         tier `tracepoint` only; 0 = of no interest
 //! ```
 //! Not here: how the maps are read (capturer/src/probe/load.rs) and filled (main.rs).
 
@@ -28,6 +30,10 @@ pub const SLOTS_MAX: u32 = 16_384;
 pub const COMPARED_FDS_MAX: u32 = 1024;
 /// Words of 64 such bits.
 pub const COMPARED_WORDS: u32 = COMPARED_FDS_MAX / 64;
+/// Owners whose closings are counted apart; the agent removes those it has done with.
+pub const OWNERS_MAX: u32 = 8_192;
+/// Past the highest number of a system call that matters, on every machine.
+pub const SYSCALLS_MAX: u32 = 512;
 /// Descriptors of one file that are found again when it is closed. More (by dup) are found by comparing bits only.
 pub const REFERENCES_MAX: u32 = 8;
 
@@ -127,7 +133,7 @@ pub mod offset {
     pub const RING_RESULT: usize = 14;
     /// 1 = that argument is the address of a completion queue entry (Linux 6.15 and later).
     pub const RING_RESULT_IN_ENTRY: usize = 15;
-    /// 1 = a program is told of files let go (`__fput`). Else an entry of FILES goes with its last descriptor.
+    /// 1 = a program is told of files let go (`__fput`). Else FILES and REFERENCES stay empty.
     pub const RELEASES_SEEN: usize = 16;
     /// How many there are.
     pub const COUNT: usize = 17;

@@ -113,20 +113,21 @@ fn fput_probe(ctx: ProbeContext) -> u32 {
 fn sys_exit(ctx: RawTracePointContext) -> i32 {
     let process = (bpf_get_current_pid_tgid() >> 32) as u32;
     // SAFETY: an entry is a number that is never changed; a stale one is as good as a late one.
-    if unsafe { WATCHED.get(process) }.is_none() {
+    let Some(watch) = (unsafe { WATCHED.get(process) }) else { return 0 };
+    let registers: u64 = ctx.arg(0);
+    let number = register(registers, offset::SYSCALL) as u32;
+    let kind = SYSCALLS.get(number).copied().unwrap_or(0);
+    let mut compare = table::is_unfinished(*watch);
+    // Most calls end here.
+    if kind == 0 && !compare {
         return 0;
     }
-    let Some(table) = Table::of_current() else { return 0 };
-    let registers: u64 = ctx.arg(0);
+    let Some(table) = Table::of_current_watched(*watch) else { return 0 };
     let result: i64 = ctx.arg(1);
-    let number = register(registers, offset::SYSCALL) as u32;
-    // SAFETY: written before this program is attached, and never again.
-    let kind = unsafe { SYSCALLS.get(number) }.copied().unwrap_or(0);
-    let first = register(registers, offset::SYSCALL_ARGUMENT);
+    let first = if kind == syscall::MAKES { 0 } else { register(registers, offset::SYSCALL_ARGUMENT) };
     // Each thing that can be done stands here once: the verifier goes through it once for each time it is written.
     let mut one = None;
     let mut pair_at = 0;
-    let mut compare = table.is_unfinished();
     match kind {
         syscall::MAKES => one = Some(BORN_SYSCALL),
         // dup2(7, 7) does nothing.

@@ -5,6 +5,7 @@
 //! read, its end not yet) while complete stderr lines behind it were delivered. So the position is where the
 //! older channel must resume, and `skip` says how far the other one is already done.
 
+use rustix::fs::{Statx, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::record::StdType;
@@ -30,7 +31,30 @@ pub struct FileId {
     /// Inode number.
     pub inode: u64,
     /// Birth time in nanoseconds since 1970; 0 where the file system does not tell (statx without STATX_BTIME).
+    #[serde(default)]
     pub birth_ns: i64,
+}
+
+impl FileId {
+    /// What to ask statx for.
+    pub const ASKED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+    /// From statx's answer.
+    pub fn of(stat: &Statx) -> FileId {
+        let has_birth = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+        let birth = stat.stx_btime;
+        let birth_ns = if has_birth { birth.tv_sec * 1_000_000_000 + i64::from(birth.tv_nsec) } else { 0 };
+        // A file system without a disk of its own gets another number (major 0) each time it is mounted: no identity.
+        let of_disk = stat.stx_dev_major != 0;
+        let device = if of_disk { rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor) } else { 0 };
+        FileId { device, inode: stat.stx_ino, birth_ns }
+    }
+
+    /// Nothing that is known of the two says that they are different files.
+    pub fn can_be(self, other: FileId) -> bool {
+        let births_differ = self.birth_ns != other.birth_ns && self.birth_ns != 0 && other.birth_ns != 0;
+        (self.device, self.inode) == (other.device, other.inode) && !births_differ
+    }
 }
 
 /// CRC-32 of a file's first bytes. Recognizes a file whose inode changed: Docker's `compress` writes `.1.gz` anew.
@@ -55,10 +79,19 @@ pub struct FileCursor {
     /// delivered already. Zero but while a long line is open on the other channel.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skip: [u64; 2],
-    /// How far reading had come, if that is another file: a line is open that began in `file`. Should that be gone at
-    /// the next start, it goes on here.
+    /// If a line is open that began in `file` and reading went on in another one: where to go on should `file` be gone at
+    /// the next start. That is where the other channel's open line begins, if that is not in `file` either, else how far
+    /// reading had come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reached: Option<FilePlace>,
+    /// The same position by times; only of Docker's logs. By it the stream goes on over the API, should it be read from
+    /// there next.
+    #[serde(default, skip_serializing_if = "ApiCursor::is_none")]
+    pub lines: ApiCursor,
+    /// Per channel: the stream came here from the API, and lines up to this one, `count` of them with its very time, are
+    /// still to be passed over. Time 0 = none.
+    #[serde(default, skip_serializing_if = "nothing_to_pass")]
+    pub passing: [ChannelMark; 2],
 }
 
 /// A place in a file.
@@ -70,6 +103,10 @@ pub struct FilePlace {
     pub head: HeadPrint,
     /// Byte offset in it.
     pub offset: u64,
+}
+
+fn nothing_to_pass(passing: &[ChannelMark; 2]) -> bool {
+    passing.iter().all(|mark| mark.time_ns == 0)
 }
 
 fn is_zero(skip: &[u64; 2]) -> bool {
@@ -103,6 +140,22 @@ impl ApiCursor {
     /// Time of the oldest line still open.
     pub fn open_since_ns(&self) -> Option<i64> {
         self.open_ns.into_iter().filter(|open| *open > 0).min()
+    }
+
+    /// It says nothing at all.
+    pub fn is_none(&self) -> bool {
+        *self == ApiCursor::default()
+    }
+
+    /// The position of a stream that begins with what comes after this time.
+    pub fn after(unix_ns: i64) -> ApiCursor {
+        let mark = ChannelMark { time_ns: unix_ns, count: 0 };
+        ApiCursor { channels: [mark; 2], last_ns: unix_ns, ..ApiCursor::default() }
+    }
+
+    /// A line was really delivered: not so at the beginning, and not where a stream was begun at its end.
+    pub fn has_lines(&self) -> bool {
+        self.channels.iter().any(|mark| mark.count > 0)
     }
 
     /// Nothing was delivered yet.

@@ -9,7 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -22,18 +22,25 @@ use http_body_util::Empty;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::sync::Semaphore;
 
 use crate::capture::io::{BodyOutcome, RequestError};
+use crate::ledger::Owner;
+use crate::ledger::claims::{Claimed, Claims};
+use crate::limits::ANSWER_BYTES_USUAL;
 use crate::ring::{self, ReadOutcome};
 
 /// Bytes of one receive. One line is one HTTP chunk to dockerd, so a busy stream fills it.
 const RECEIVE_BYTES: usize = 32 * 1024;
 
+/// A connection's descriptor, with its owner.
+type Socket = Claimed<OwnedFd>;
+
 /// Ends a connection from outside, whatever it is doing: the way to take back an opening or a read that waits. Linux
 /// before 5.19 can't cancel by descriptor, but shutting a socket down ends its receives everywhere.
 #[derive(Debug, Default)]
 pub struct Cancel {
-    socket: RefCell<Option<Rc<OwnedFd>>>,
+    socket: RefCell<Option<Rc<Socket>>>,
     cancelled: Cell<bool>,
 }
 
@@ -42,8 +49,13 @@ impl Cancel {
     pub fn cancel(&self) {
         self.cancelled.set(true);
         if let Some(socket) = &*self.socket.borrow() {
-            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+            let _ = rustix::net::shutdown(&**socket, rustix::net::Shutdown::Both);
         }
+    }
+
+    /// The connection's descriptor, once there is one.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        self.socket.borrow().as_ref().map(|socket| socket.as_fd().as_raw_fd())
     }
 }
 
@@ -59,14 +71,14 @@ pub struct Connection {
 }
 
 struct Shared {
-    socket: Rc<OwnedFd>,
+    socket: Rc<Socket>,
     timeout: Cell<Duration>,
     timed_out: Cell<bool>,
 }
 
 impl Connection {
     /// Connects, sends `GET path`, and waits for the answer's head. `timeout` bounds each wait from here on; `cancel`
-    /// ends it at any time, now or later.
+    /// ends it at any time, now or later. `owner` is who the connection belongs to.
     ///
     /// # Errors
     /// [`RequestError`]; the connection is closed then.
@@ -75,8 +87,9 @@ impl Connection {
         path: &str,
         timeout: Duration,
         cancel: &Cancel,
+        (claims, owner): (&Claims, Owner),
     ) -> Result<(u16, Connection), RequestError> {
-        let socket = connect(socket_path)?;
+        let socket = Rc::new(claims.hold(connect(socket_path)?, owner));
         *cancel.socket.borrow_mut() = Some(Rc::clone(&socket));
         if cancel.cancelled.get() {
             cancel.cancel();
@@ -190,14 +203,19 @@ impl Connection {
         }
     }
 
-    /// The rest of the body, whole.
+    /// The rest of the body, whole. One that grows beyond [`ANSWER_BYTES_USUAL`] first waits for a permit of `large`,
+    /// so that what many answers hold together is bounded; the Engine waits meanwhile.
     ///
     /// # Errors
     /// [`RequestError`], also when it is larger than `max` bytes.
-    pub async fn whole_body(&mut self, max: usize) -> Result<Vec<u8>, RequestError> {
+    pub async fn whole_body(&mut self, max: usize, large: &Semaphore) -> Result<Vec<u8>, RequestError> {
         let mut body = Vec::new();
+        let mut permit = None;
         loop {
-            match self.read(&mut body, max).await {
+            if permit.is_none() && body.len() > ANSWER_BYTES_USUAL {
+                permit = large.acquire().await.ok();
+            }
+            match self.read(&mut body, RECEIVE_BYTES).await {
                 BodyOutcome::End => return Ok(body),
                 BodyOutcome::Bytes if body.len() > max => {
                     return Err(RequestError::TooLarge { path: self.path.clone(), max });
@@ -218,7 +236,7 @@ impl Connection {
     /// can cancel it), waits for that end, and only then closes the descriptor. Closing it first would leave the socket
     /// alive behind the receive, and the peer would see no end.
     pub async fn close(mut self) {
-        let _ = rustix::net::shutdown(&*self.shared.socket, rustix::net::Shutdown::Both);
+        let _ = rustix::net::shutdown(&**self.shared.socket, rustix::net::Shutdown::Both);
         self.body = None;
         let Some(driver) = self.driver.take() else { return };
         let mut io = driver.into_parts().io;
@@ -239,7 +257,7 @@ fn describe(error: &hyper::Error) -> String {
     }
 }
 
-fn connect(path: &Path) -> Result<Rc<OwnedFd>, RequestError> {
+fn connect(path: &Path) -> Result<OwnedFd, RequestError> {
     let connecting = || -> rustix::io::Result<OwnedFd> {
         let address = SocketAddrUnix::new(path)?;
         // Non-blocking for the connect alone: a full backlog answers EAGAIN instead of waiting without a limit.
@@ -250,7 +268,7 @@ fn connect(path: &Path) -> Result<Rc<OwnedFd>, RequestError> {
         rustix::fs::fcntl_setfl(&socket, rustix::fs::OFlags::empty())?;
         Ok(socket)
     };
-    connecting().map(Rc::new).map_err(|errno| RequestError::Connect {
+    connecting().map_err(|errno| RequestError::Connect {
         socket: path.display().to_string(),
         cause: match errno {
             rustix::io::Errno::AGAIN => {

@@ -6,6 +6,11 @@ use std::path::PathBuf;
 
 use super::*;
 
+fn ours() -> (&'static Claims, Owner) {
+    static CLAIMS: std::sync::LazyLock<Claims> = std::sync::LazyLock::new(Claims::default);
+    (&CLAIMS, Owner::Discovery)
+}
+
 struct Server {
     _dir: tempfile::TempDir,
     path: PathBuf,
@@ -48,8 +53,14 @@ fn run<T>(
     test: impl AsyncFnOnce(Result<(u16, Connection), RequestError>) -> T,
 ) -> T {
     let result = ring::start(async {
-        let opened =
-            Connection::get(&server.path, "/x", Duration::from_millis(timeout_ms), &Cancel::default()).await;
+        let opened = Connection::get(
+            &server.path,
+            "/x",
+            Duration::from_millis(timeout_ms),
+            &Cancel::default(),
+            ours(),
+        )
+        .await;
         let result = test(opened).await;
         assert_eq!(ring::operations_in_flight(), 0, "operations left in flight");
         result
@@ -64,7 +75,7 @@ fn a_whole_answer() {
     });
     run(&server, 5_000, async |opened| {
         let (status, mut connection) = opened.unwrap();
-        assert_eq!((status, connection.whole_body(10).await), (404, Ok(b"abc".to_vec())));
+        assert_eq!((status, connection.whole_body(10, &Semaphore::new(1)).await), (404, Ok(b"abc".to_vec())));
         connection.close().await;
     });
 }
@@ -130,8 +141,10 @@ fn a_silent_daemon_a_garbled_one_and_none() {
     });
     let nobody = PathBuf::from("/nonexistent/docker.sock");
     ring::start(async {
-        let error =
-            Connection::get(&nobody, "/x", Duration::from_secs(1), &Cancel::default()).await.err().unwrap();
+        let error = Connection::get(&nobody, "/x", Duration::from_secs(1), &Cancel::default(), ours())
+            .await
+            .err()
+            .unwrap();
         assert!(matches!(error, RequestError::Connect { errno: 2, .. }), "{error}");
     })
     .unwrap();
@@ -145,7 +158,10 @@ fn a_body_over_the_limit_is_refused() {
     });
     run(&server, 5_000, async |opened| {
         let (_, mut connection) = opened.unwrap();
-        assert!(matches!(connection.whole_body(1000).await, Err(RequestError::TooLarge { .. })));
+        assert!(matches!(
+            connection.whole_body(1000, &Semaphore::new(1)).await,
+            Err(RequestError::TooLarge { .. })
+        ));
         connection.close().await;
     });
 }

@@ -5,19 +5,29 @@
 
 pub mod admin;
 pub mod agent;
+pub mod ask;
 pub mod capture;
 pub mod checkpoint;
 pub mod clock;
 pub mod cursor;
+pub mod dead_letters;
 pub mod decode;
 pub mod discover;
 pub mod docker;
+pub mod doctor;
+#[cfg(feature = "test-faults")]
+pub mod faults;
 pub mod files;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod http;
+pub mod ledger;
 pub mod limits;
 pub mod metrics;
+pub mod online;
 pub mod own_log;
 pub mod positions;
+pub mod privilege;
 pub mod probe;
 pub mod quickstart;
 pub mod record;
@@ -29,3 +39,4 @@ pub mod sink;
 pub mod status;
 pub mod stream;
 pub mod watches;
+pub mod witness;

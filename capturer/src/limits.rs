@@ -4,7 +4,8 @@
 /// Bytes one read asks for. Large enough that the cost per read vanishes in the cost per line.
 pub const READ_BYTES: usize = 256 * 1024;
 /// Longest raw record of a source: a json-file line with its escapes (six bytes for one) and its attributes, which
-/// Docker repeats on every record. What is longer is skipped to its newline and counted.
+/// Docker repeats on every record. What is longer is passed over and counted; a plain line is read in pieces of this
+/// size instead, and cut at `line_bytes_max`.
 pub const RECORD_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Ceiling of `line_bytes_max`.
 pub const LINE_BYTES_CEILING: u64 = 16 * 1024 * 1024;
@@ -18,8 +19,17 @@ pub const PIECE_BYTES: usize = 16 * 1024;
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// Largest body accepted for a container list or inspect answer (an owner can give 200,000 labels: 3 MB).
 pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// An answer that grows beyond this waits until it is one of few: some hundred requests may be under way.
+pub const ANSWER_BYTES_USUAL: usize = 256 * 1024;
+/// Answers beyond [`ANSWER_BYTES_USUAL`] at once.
+pub const ANSWERS_LARGE_MAX: usize = 2;
+/// A whole answer may take so many times `read_timeout`: a daemon that sends a byte now and then is as good as silent.
+pub const ANSWER_TIMEOUTS_MAX: u32 = 4;
 /// File reads under way at once. They can't be cancelled, hence few; each holds one buffer.
 pub const FILE_READS_MAX: usize = 32;
+/// File systems that may hang and are read at once; each has a thread, and of its files one is read at a time. Fewer than
+/// [`FILE_READS_MAX`], so that all of them hanging leave room for the others.
+pub const LANES_MAX: usize = 16;
 /// Ceiling of `stream_rotation.max_concurrent_streams`.
 pub const API_STREAMS_CEILING: usize = 384;
 /// Ceiling of `max_concurrent`: openings and requests under way at once.
@@ -47,21 +57,36 @@ pub const OUTPUT_FILES_OPEN_MAX: usize = 256;
 pub const ENCODED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of one name, image, path or label that go into a record; what is longer is cut and ends in `…`.
 pub const META_STRING_BYTES_MAX: usize = 4 * 1024;
-/// Bytes of one path component of an output file. NAME_MAX is 255.
-pub const FILE_NAME_BYTES_MAX: usize = 250;
+/// Bytes of one path component of an output file. NAME_MAX is 255, and older files add a time and an ending.
+pub const FILE_NAME_BYTES_MAX: usize = 220;
 /// Bytes of one placeholder's value within it, so that an ending like `.ndjson` still fits.
-pub const FILE_NAME_VALUE_BYTES_MAX: usize = 200;
+pub const FILE_NAME_VALUE_BYTES_MAX: usize = 190;
 /// Longest pause of a sink between attempts, milliseconds.
 pub const SINK_RETRY_MS_MAX: u64 = 5_000;
+/// Loki's default for the longest line, in bytes.
+pub const LOKI_LINE_BYTES: u64 = 256 * 1024;
+/// Loki's default for the labels of a stream.
+pub const LOKI_LABELS: usize = 15;
+/// Loki's default for the longest label value, in bytes.
+pub const LOKI_LABEL_VALUE_BYTES: usize = 2048;
+/// Ceiling of `sinks.loki.max_in_flight`: each holds a connection and a request in memory.
+pub const LOKI_IN_FLIGHT_CEILING: usize = 64;
+/// Bytes of an answer that are read; Loki's reasons are a few hundred bytes a line.
+pub const LOKI_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Ceiling of the pause that a `Retry-After` can ask for, seconds: a slip of a proxy must not stop delivery for a day.
+pub const LOKI_RETRY_AFTER_SECS_MAX: u64 = 600;
 
 // Each connection may have a timed receive and a timed send under way: two entries each.
 const _: () =
     assert!(RING_ENTRIES >= 4 * (API_STREAMS_CEILING + OPENINGS_CEILING) + FILE_READS_MAX + RING_RESERVE);
+const _: () = assert!(2 * LANES_MAX <= FILE_READS_MAX);
 const _: () = assert!(RING_ENTRIES.is_power_of_two());
+const _: () = assert!(ANSWER_BYTES_USUAL < ANSWER_BYTES_MAX && ANSWERS_LARGE_MAX > 0);
 // Record offsets are 32-bit.
 const _: () = assert!(RECORD_BYTES_MAX + READ_BYTES < u32::MAX as usize);
 const _: () = assert!(6 * (PIECE_BYTES * 3) + READ_BYTES < RECORD_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= RECORD_BYTES_MAX);
 const _: () = assert!(STREAM_BATCHES_MAX <= SINK_BATCHES_MAX);
 const _: () = assert!(ENCODED_BYTES_MAX >= 4 * READ_BYTES);
-const _: () = assert!(FILE_NAME_VALUE_BYTES_MAX < FILE_NAME_BYTES_MAX && FILE_NAME_BYTES_MAX < 255);
+const _: () = assert!(FILE_NAME_VALUE_BYTES_MAX < FILE_NAME_BYTES_MAX);
+const _: () = assert!(FILE_NAME_BYTES_MAX + crate::sink::local_file::ADDED_NAME_BYTES <= 255);

@@ -6,18 +6,21 @@ use std::time::Duration;
 
 use capturer::agent::Agent;
 use capturer::settings::cli::{self, Command, ConfigArgs, Exit};
-use capturer::{own_log, positions, quickstart};
+use capturer::{dead_letters, doctor, online, own_log, positions, quickstart};
 
-fn main() -> ExitCode {
+/// Public for `capturer-with-faults`, which is the same program.
+pub fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os(), &mut stdout(), &mut stderr()) {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),
     };
     match cli.command {
         Command::Run(arguments) => run(&arguments),
-        Command::Check(arguments) => cli::check(&arguments, &mut stdout(), &mut stderr()),
+        Command::Check(arguments) => cli::check(&arguments, online::check, &mut stdout(), &mut stderr()),
+        Command::Doctor(arguments) => doctor::run(&arguments, &mut stdout()),
         Command::Quickstart(arguments) => quickstart::run(&arguments),
         Command::Positions(arguments) => positions::show(&arguments, &mut stdout(), &mut stderr()),
+        Command::DeadLetters(command) => dead_letters::run(&command, &mut stdout(), &mut stderr()),
         Command::Completion { shell } => cli::completion(shell, &mut stdout()),
     }
     .into()
@@ -36,7 +39,11 @@ fn run(arguments: &ConfigArgs) -> Exit {
     let result = Agent::build(settings).and_then(Agent::run);
     log.flush(Duration::from_secs(1));
     match result {
-        Ok(_) => Exit::Ok,
+        Ok(left) if left.is_empty() => Exit::Ok,
+        Ok(left) => cli::fail(&anyhow::anyhow!(
+            "stopped without waiting for {}; positions are saved as far as was delivered, the next start goes on from there",
+            left.join(", ")
+        )),
         Err(error) => cli::fail(&error),
     }
 }

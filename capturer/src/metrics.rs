@@ -15,6 +15,8 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::ledger::Owner;
+
 /// What every name begins with.
 pub const PREFIX: &str = "log_capturer_";
 /// Longest label value in bytes. Docker accepts names of up to 60,004 bytes.
@@ -146,7 +148,9 @@ metrics! {
     logs_sent_total: IntCounterVec ["sink"] Count "Log records that a sink acknowledged.";
     log_bytes_sent_total: IntCounterVec ["sink"] Bytes "Bytes of log messages that a sink acknowledged.";
     lost_bytes_total: IntCounterVec ["reason"] Bytes
-        "Bytes of source that were lost, as far as their number can be known. Anything above zero is worth an alert.";
+        "Bytes of source that were lost, as far as their number can be known; losses_total counts the rest too.";
+    losses_total: IntCounterVec ["reason"] Count
+        "Losses declared, also those of which the number of bytes can't be known. Anything above zero is worth an alert.";
     skipped_records_total: IntCounterVec ["reason"] Count
         "Records of a source that could not be used and were passed over.";
     duplicates_dropped_total: IntCounter [] Count
@@ -169,6 +173,15 @@ metrics! {
     docker_requests_total: IntCounterVec ["result"] Count "Requests to the Docker Engine.";
     sink_batches_waiting: IntGaugeVec ["sink"] Count "Batches handed to a sink and not acknowledged yet.";
     sink_errors_total: IntCounterVec ["sink"] Count "Failed attempts of a sink to deliver; they are tried again.";
+    push_requests_total: IntCounterVec ["sink"] Count "Requests that a network sink sent, answered or not.";
+    push_failures_total: IntCounterVec ["sink", "reason"] Count
+        "Requests of a network sink that failed and are sent again until they are taken.";
+    pushed_lines_total: IntCounterVec ["sink"] Count "Lines that the other side of a network sink accepted.";
+    dead_letters_total: IntCounterVec ["sink", "reason"] Count
+        "Lines that the other side will never take; they are in the dead letters with its own words.";
+    spool_bytes: IntGaugeVec ["sink"] Bytes "Size of a sink's spool on disk.";
+    spool_lag_seconds: IntGaugeVec ["sink"] Seconds
+        "Age of the oldest line in a sink's spool that was not delivered yet; 0 = there is none.";
     checkpoint_saves_total: IntCounter [] Count "Checkpoints saved.";
     checkpoint_save_failures_total: IntCounter [] Count
         "Checkpoints that could not be saved; a crash now would repeat records.";
@@ -178,9 +191,13 @@ metrics! {
     file_descriptors_open: IntGauge [] Count "Open file descriptors of this process, from /proc/self/fd.";
     threads: IntGauge [] Count "Threads of this process.";
     resident_memory_bytes: IntGauge [] Bytes "Resident memory of this process.";
-    leak_detection: IntGaugeVec ["resource"] Flag "1 = this resource grows without a cause that explains it.";
+    leak_detection: IntGaugeVec ["resource"] Flag "1 = there is more of this than what the agent does explains; its log names it.";
     probe_tier: IntGaugeVec ["tier"] Flag "1 for the way in which the kernel is asked about our descriptors.";
     kernel_fds_open: IntGaugeVec ["owner"] Count "Descriptors that the kernel saw opened and not released, by owner.";
+    kernel_fd_opened_total: IntCounterVec ["owner"] Count
+        "Descriptors opened, by owner, as the kernel counted them (tier procfs: as they were claimed). Without an owner: steps of work.";
+    kernel_fd_closed_total: IntCounterVec ["owner"] Count
+        "Descriptors closed, by owner, as the kernel counted them (tier procfs: as their claims ended).";
     kernel_fd_drift: IntGauge [] Count "Descriptors by the kernel's account minus those in /proc/self/fd; 0 is right.";
 }
 
@@ -232,6 +249,72 @@ label_values! {
 }
 
 label_values! {
+    /// `reason` of `push_failures_total`: why a request will be sent again.
+    PushFailure {
+        /// 429: the tenant sends more than Loki takes.
+        RateLimited = "rate_limited",
+        /// 429: one label set brings more than Loki takes of it.
+        StreamRateLimited = "stream_rate_limited",
+        /// 429: too many label sets.
+        StreamLimit = "stream_limit",
+        /// 5xx.
+        ServerError = "server_error",
+        /// No connection.
+        Unreachable = "unreachable",
+        /// The certificate, ours or theirs, was not accepted.
+        Tls = "tls",
+        /// No answer in time.
+        TimedOut = "timed_out",
+        /// The connection broke, or what came was no HTTP.
+        BrokenAnswer = "broken_answer",
+        /// 401.
+        Unauthorized = "unauthorized",
+        /// 403.
+        Forbidden = "forbidden",
+        /// 404.
+        NotFound = "not_found",
+        /// 400: this Loki takes no structured metadata.
+        MetadataDisallowed = "metadata_disallowed",
+        /// A status that Loki's push API does not have.
+        Unexpected = "unexpected",
+        /// A refused line could not be written to the dead letters.
+        DeadLettersUnwritable = "dead_letters_unwritable",
+    }
+}
+
+label_values! {
+    /// `reason` of `dead_letters_total`: why a line will never be taken.
+    DeadLetterReason {
+        /// Older than Loki takes at all (`reject_old_samples_max_age`).
+        TooOld = "too_old",
+        /// Too far behind the newest line of its label set.
+        TooFarBehind = "too_far_behind",
+        /// Older than the newest line, in a Loki that takes none such.
+        OutOfOrder = "out_of_order",
+        /// Newer than Loki's clock allows (`creation_grace_period`).
+        TooFarInFuture = "too_far_in_future",
+        /// Longer than `max_line_size`.
+        LineTooLong = "line_too_long",
+        /// More labels than `max_label_names_per_series`.
+        TooManyLabels = "too_many_labels",
+        /// Longer than `max_label_name_length`.
+        LabelNameTooLong = "label_name_too_long",
+        /// Longer than `max_label_value_length`.
+        LabelValueTooLong = "label_value_too_long",
+        /// A label twice.
+        DuplicateLabel = "duplicate_label",
+        /// Labels that Loki can't read or that lack one it wants.
+        InvalidLabels = "invalid_labels",
+        /// More structured metadata than Loki takes.
+        MetadataTooLarge = "metadata_too_large",
+        /// A single line that is too large for a request.
+        BodyTooLarge = "body_too_large",
+        /// A reason that is not known by name; the dead letter holds the server's words.
+        Other = "other",
+    }
+}
+
+label_values! {
     /// `reason` of `skipped_records_total`.
     SkipReason {
         /// A record without its end, as a crash or a full disk leaves it.
@@ -266,6 +349,14 @@ label_values! {
         ArchiveDamaged = "archive_damaged",
         /// The bound on held-open deleted files was reached.
         DeletedOpenLimit = "deleted_open_limit",
+        /// A part of a sink's spool could not be read back.
+        SpoolDamaged = "spool_damaged",
+        /// A full spool gave up its oldest lines, as configured.
+        SpoolFull = "spool_full",
+        /// Lines waited in a spool for longer than its max_age.
+        SpoolTooOld = "spool_too_old",
+        /// Old dead letters made room for new ones.
+        DeadLettersFull = "dead_letters_full",
     }
 }
 
@@ -300,6 +391,8 @@ label_values! {
         Tasks = "tasks",
         /// Operations in flight.
         Operations = "operations",
+        /// dockerd's descriptors, where it is watched.
+        DockerdDescriptors = "dockerd_descriptors",
     }
 }
 
@@ -329,9 +422,15 @@ impl Metrics {
         }
         for value in LossReason::ALL {
             self.lost_bytes_total.with_label_values(&[value.as_str()]);
+            self.losses_total.with_label_values(&[value.as_str()]);
         }
         for value in RequestResult::ALL {
             self.docker_requests_total.with_label_values(&[value.as_str()]);
+        }
+        for class in Owner::CLASSES {
+            self.kernel_fds_open.with_label_values(&[class]);
+            self.kernel_fd_opened_total.with_label_values(&[class]);
+            self.kernel_fd_closed_total.with_label_values(&[class]);
         }
         for value in Resource::ALL {
             self.leak_detection.with_label_values(&[value.as_str()]);
@@ -344,6 +443,22 @@ impl Metrics {
         self.log_bytes_sent_total.with_label_values(&[sink]);
         self.sink_errors_total.with_label_values(&[sink]);
         self.sink_batches_waiting.with_label_values(&[sink]);
+    }
+
+    /// Creates the series of a network sink at zero.
+    pub fn expect_network_sink(&self, sink: &str) {
+        for reason in PushFailure::ALL {
+            self.push_failures_total.with_label_values(&[sink, reason.as_str()]);
+        }
+        for reason in DeadLetterReason::ALL {
+            self.dead_letters_total.with_label_values(&[sink, reason.as_str()]);
+        }
+        for counter in [&self.push_requests_total, &self.pushed_lines_total] {
+            counter.with_label_values(&[sink]);
+        }
+        for gauge in [&self.spool_bytes, &self.spool_lag_seconds] {
+            gauge.with_label_values(&[sink]);
+        }
     }
 
     /// All metrics, for the reference page.
@@ -374,8 +489,9 @@ impl Metrics {
         self.skipped_records_total.with_label_values(&[reason.as_str()]).inc_by(records);
     }
 
-    /// So many bytes of source were lost.
+    /// So many bytes of source were lost; 0 = an unknown number.
     pub fn lost(&self, reason: LossReason, bytes: u64) {
+        self.losses_total.with_label_values(&[reason.as_str()]).inc();
         self.lost_bytes_total.with_label_values(&[reason.as_str()]).inc_by(bytes);
     }
 
@@ -392,6 +508,11 @@ impl Metrics {
     /// A long-lived task made a turn.
     pub fn heartbeat(&self, task: &str) {
         self.task_heartbeats_total.with_label_values(&[task]).inc();
+    }
+
+    /// It made so many turns since.
+    pub fn heartbeats(&self, task: &str, turns: u64) {
+        self.task_heartbeats_total.with_label_values(&[task]).inc_by(turns);
     }
 
     /// A container's stream was rotated.
@@ -455,11 +576,11 @@ mod tests {
         let metrics = metrics();
         // A vector without any series is not gathered at all.
         metrics.expect_sink("local_file");
+        metrics.expect_network_sink("loki");
         metrics.rotation("0123", "web");
         metrics.heartbeat("capture");
         metrics.component_health.with_label_values(&["docker"]).set(1);
         metrics.probe_tier.with_label_values(&["none"]).set(1);
-        metrics.kernel_fds_open.with_label_values(&["stream"]).set(1);
         let mut registered: Vec<String> =
             metrics.registry.gather().iter().map(|family| family.name().to_owned()).collect();
         let mut catalog: Vec<&str> = CATALOG.iter().map(|entry| entry.name).collect();

@@ -5,26 +5,21 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal, Read as _, Write as _};
+use std::io::{self, IsTerminal, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context as _;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-
 use crate::agent::{Agent, Stopper};
-use crate::own_log;
 use crate::settings::cli::{self, Exit, QuickstartArgs};
 use crate::settings::{FileFormat, FileSet, LogLevel, Settings};
 use crate::status::{Board, Snapshot};
+use crate::{ask, docker, own_log};
+use anyhow::Context as _;
 
-/// For the Engine to say that it is there.
-const ENGINE_PATIENCE: Duration = Duration::from_secs(2);
 /// The table is drawn anew so often.
 const DRAW_EVERY: Duration = Duration::from_secs(1);
 /// Rows that fit a small terminal.
@@ -53,10 +48,10 @@ fn quickstart(arguments: &QuickstartArgs) -> anyhow::Result<()> {
     say!("capturer {} quickstart", env!("CARGO_PKG_VERSION"));
     let demo = choose_source(&mut settings)?;
     say!("  rights: {}", rights());
-    say!("  witness of open descriptors: procfs");
     let directory = arguments.directory.display().to_string();
 
     let agent = Agent::build(settings)?;
+    say!("  witness of open descriptors: {}", agent.witness_tier());
     say!("  output: {directory}/");
     if let Some(addr) = agent.admin_address() {
         say!("  status page: http://{addr}/   metrics: http://{addr}/metrics");
@@ -80,8 +75,8 @@ fn quickstart(arguments: &QuickstartArgs) -> anyhow::Result<()> {
 /// Docker if it answers, else logs of our own.
 fn choose_source(settings: &mut Settings) -> anyhow::Result<Option<Demo>> {
     let socket = settings.container_monitor.socket_path.display().to_string();
-    match ask_engine(&settings.container_monitor.socket_path) {
-        Ok(()) => {
+    match ask::get(&settings.container_monitor.socket_path, docker::PING) {
+        Ok(_) => {
             say!("  Docker: answers on {socket}; capturing every container");
             Ok(None)
         }
@@ -102,29 +97,6 @@ fn choose_source(settings: &mut Settings) -> anyhow::Result<Option<Demo>> {
             say!("  logs: {}", demo.directory.display());
             Ok(Some(demo))
         }
-    }
-}
-
-/// Whether an Engine answers there, within bounds: a plain connect to a socket whose queue is full waits for ever.
-fn ask_engine(socket: &Path) -> io::Result<()> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let connection = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&connection, &SocketAddrUnix::new(socket)?)?;
-    let mut connection = UnixStream::from(connection);
-    connection.set_nonblocking(false)?;
-    connection.set_read_timeout(Some(ENGINE_PATIENCE))?;
-    connection.set_write_timeout(Some(ENGINE_PATIENCE))?;
-    let mut answer = [0; b"HTTP/1.1 200".len()];
-    let asked = connection
-        .write_all(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
-        .and_then(|()| connection.read_exact(&mut answer));
-    match asked {
-        Ok(()) if &answer == b"HTTP/1.1 200" => Ok(()),
-        Ok(()) => Err(io::Error::other("what answers is no Docker Engine")),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            Err(io::Error::other(format!("no answer within {} s", ENGINE_PATIENCE.as_secs())))
-        }
-        Err(error) => Err(error),
     }
 }
 

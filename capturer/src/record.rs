@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, FileId};
 
 /// Which of a container's two outputs a line came from. The word is moby's: `stream` already means a
 /// captured source here, and a label set in Loki.
@@ -98,6 +98,8 @@ pub struct Source {
     pub path: Option<String>,
     /// Labels of the file_monitor entry; a container's are in `container`.
     pub labels: BTreeMap<String, String>,
+    /// Who gets its batches.
+    pub outlet: Outlet,
 }
 
 /// How the bytes of a message are to be read.
@@ -201,16 +203,47 @@ pub struct Ack {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct SinkId(pub u8);
 
+/// Sinks that are read for together: each gets every batch of a stream, and reading waits for the slowest of them, but
+/// for no other sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outlet {
+    /// Its number.
+    pub index: u8,
+    /// A bit for each sink.
+    sinks: u64,
+}
+
+impl Outlet {
+    /// Of these sinks.
+    pub fn new(index: u8, sinks: impl Iterator<Item = SinkId>) -> Outlet {
+        Outlet { index, sinks: sinks.fold(0, |bits, sink| bits | 1 << sink.0) }
+    }
+
+    /// Whether a sink belongs to it.
+    pub fn contains(self, sink: SinkId) -> bool {
+        self.sinks & 1 << sink.0 != 0
+    }
+}
+
+impl Default for Outlet {
+    /// The only one there is, of all sinks.
+    fn default() -> Outlet {
+        Outlet { index: 0, sinks: u64::MAX }
+    }
+}
+
 /// The state of one output file after a batch was written: a restart truncates to it, so that a crash
 /// between write and checkpoint repeats nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputMark {
     /// Path relative to the sink's directory.
     pub path: String,
-    /// Device and inode of the file, to know it again.
-    pub device: u64,
-    /// See `device`.
-    pub inode: u64,
+    /// To know the file again. Checkpoints once had no birth time here.
+    #[serde(flatten)]
+    pub file: FileId,
     /// Length in bytes that the acknowledged records fill.
     pub len_bytes: u64,
 }
+
+/// What a saved checkpoint holds of all outputs: per sink, per path.
+pub type OutputMarks = BTreeMap<String, BTreeMap<String, OutputMark>>;

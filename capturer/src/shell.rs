@@ -5,8 +5,9 @@
 //! between.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -15,13 +16,18 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::Semaphore;
 
-use crate::capture::io::{Action, Answer, BodyOutcome, ConnId, Event, FileError, FileNo, RequestId};
+use crate::capture::io::{
+    Action, Answer, BodyOutcome, ConnId, Event, FileError, FileNo, RequestError, RequestId,
+};
 use crate::decode::inotify;
-use crate::files::{self, Files};
+use crate::files::{self, Files, Hung, Lane, OpenFile};
 use crate::http::{Cancel, Connection};
-use crate::limits::{ANSWER_BYTES_MAX, API_GATHER_BYTES};
-use crate::record::StreamId;
+use crate::ledger::Owner;
+use crate::ledger::claims::{Claimed, Claims};
+use crate::limits::{ANSWER_BYTES_MAX, ANSWER_TIMEOUTS_MAX, ANSWERS_LARGE_MAX, API_GATHER_BYTES};
+use crate::record::{Outlet, SinkId, Source, StreamId, StreamKey};
 use crate::ring::{self, ReadOutcome};
 use crate::sink::ToSink;
 use crate::watches::Watches;
@@ -39,13 +45,17 @@ pub struct Shell {
     socket_path: PathBuf,
     read_timeout: Duration,
     files: Files,
-    inotify: Option<Arc<OwnedFd>>,
-    inotify_ring: Option<Rc<OwnedFd>>,
+    inotify: Option<Arc<Claimed<OwnedFd>>>,
+    inotify_ring: Option<Rc<Claimed<OwnedFd>>>,
+    claims: Claims,
+    /// Of every stream that was attached and not detached: what its descriptors are claimed for.
+    keys: BTreeMap<StreamId, StreamKey>,
     sinks: Vec<Sender<ToSink>>,
     give_up_sinks_after: Duration,
     connections: BTreeMap<ConnId, Slot>,
     requests: BTreeMap<RequestId, Rc<Cancel>>,
-    open_files: BTreeMap<FileNo, Rc<OwnedFd>>,
+    large_answers: Rc<Semaphore>,
+    open_files: BTreeMap<FileNo, Opened>,
     watches: Watches,
     in_flight: FuturesUnordered<LocalBoxFuture<'static, Done>>,
     /// No read is armed any more.
@@ -61,37 +71,53 @@ enum Slot {
     Busy { cancel: Rc<Cancel>, closing: bool },
 }
 
+/// An open file.
+enum Opened {
+    /// Local: read through the ring.
+    Here(Rc<Claimed<OwnedFd>>),
+    /// On a file system that may hang: its thread has it under this number, reads and closes it.
+    OnLane(Lane, RawFd),
+}
+
 /// An operation that ended.
 enum Done {
     Event(Event),
     Answered(RequestId, Answer),
-    Opened(ConnId, Result<Box<Connection>, Answer>),
+    Opened(ConnId, Opening),
     Read(ConnId, Box<Connection>, BodyOutcome, Vec<u8>),
     Closed(ConnId),
     Inotify(ReadOutcome, Vec<u8>),
 }
 
+/// A connection with 200, another status with the beginning of its body, or an error.
+type Opening = Result<Result<Box<Connection>, (u16, Vec<u8>)>, RequestError>;
+
 impl Shell {
-    /// `inotify` twice: the ring reads it, the files thread adds watches.
+    /// `inotify` twice: the ring reads it, the files threads add watches.
     pub fn new(
         socket_path: &Path,
         read_timeout: Duration,
         files: Files,
-        inotify: Option<Arc<OwnedFd>>,
+        inotify: Option<Arc<Claimed<OwnedFd>>>,
         sinks: Vec<Sender<ToSink>>,
         give_up_sinks_after: Duration,
+        claims: Claims,
     ) -> std::io::Result<Shell> {
-        let inotify_ring = inotify.as_ref().map(|fd| fd.try_clone().map(Rc::new)).transpose()?;
+        let hold = |fd| Rc::new(claims.hold(fd, Owner::Discovery));
+        let inotify_ring = inotify.as_ref().map(|fd| fd.try_clone().map(hold)).transpose()?;
         let mut shell = Shell {
             socket_path: socket_path.to_owned(),
             read_timeout,
             files,
             inotify,
             inotify_ring,
+            claims,
+            keys: BTreeMap::new(),
             sinks,
             give_up_sinks_after,
             connections: BTreeMap::new(),
             requests: BTreeMap::new(),
+            large_answers: Rc::new(Semaphore::new(ANSWERS_LARGE_MAX)),
             open_files: BTreeMap::new(),
             watches: Watches::default(),
             in_flight: FuturesUnordered::new(),
@@ -128,7 +154,7 @@ impl Shell {
     pub fn start(&mut self, action: Action) {
         match action {
             Action::Get { request, path } => self.get(request, path),
-            Action::OpenConn { conn, path } => self.open(conn, path),
+            Action::OpenConn { conn, stream, path } => self.open(conn, stream, path),
             Action::ReadConn { conn, buffer } => self.read(conn, buffer),
             Action::CloseConn { conn } => self.close(conn),
             Action::Scan { stream, directory, live_name } => {
@@ -137,30 +163,80 @@ impl Shell {
             }
             Action::Unwatch { stream } => self.unwatch(stream),
             Action::OpenFile { stream, file, directory, found } => {
-                self.files.ask(files::Request::Open { stream, file, directory, found });
+                let owner = self.owner(Some(stream));
+                self.files.ask(files::Request::Open { stream, file, directory, found, owner });
             }
             Action::ReadFile { stream, file, offset, buffer } => self.read_file(stream, file, offset, buffer),
-            Action::CloseFile { file } => drop(self.open_files.remove(&file)),
+            Action::CloseFile { file } => {
+                if let Some(Opened::OnLane(lane, _)) = self.open_files.get(&file) {
+                    // It leaves the table when it is closed, which may take as long as the file system hangs.
+                    lane.ask(files::Request::Close { file });
+                } else {
+                    self.open_files.remove(&file);
+                }
+            }
             Action::FindPaths { set } => self.files.ask(files::Request::FindPaths { set }),
-            Action::Attach(source) => self.to_sinks(|| ToSink::Attach(Arc::clone(&source))),
-            Action::Send(batch) => self.to_sinks(|| ToSink::Batch(Arc::clone(&batch))),
-            Action::Detach(stream) => self.to_sinks(|| ToSink::Detach(stream)),
+            Action::Attach(source) => {
+                self.keys.insert(source.id, ledger_key(&source));
+                self.to_outlet(source.outlet, || ToSink::Attach(Arc::clone(&source)));
+            }
+            Action::Send(batch) => {
+                self.to_outlet(batch.source.outlet, || ToSink::Batch(Arc::clone(&batch)));
+            }
+            Action::Detach(stream) => {
+                if let Some(key) = self.keys.remove(&stream) {
+                    self.claims.with(|ledger| ledger.stream_ended(&key));
+                }
+                self.to_sinks(|| ToSink::Detach(stream));
+            }
+            Action::Saved(marks) => self.to_sinks(|| ToSink::Saved(Arc::clone(&marks))),
             Action::StopSinks => {
                 let give_up_at = Instant::now() + self.give_up_sinks_after;
                 self.to_sinks(|| ToSink::Stop { give_up_at });
             }
-            Action::SaveCheckpoint { seq, checkpoint } => {
-                self.files.ask(files::Request::Save { seq, checkpoint });
-            }
+            Action::SaveCheckpoint { seq, checkpoint } => self.files.save(seq, checkpoint),
             Action::Finished { left } => self.finished = Some(left),
         }
     }
 
     fn to_sinks(&self, message: impl Fn() -> ToSink) {
-        for sink in &self.sinks {
+        self.to_outlet(Outlet::default(), message);
+    }
+
+    fn to_outlet(&self, outlet: Outlet, message: impl Fn() -> ToSink) {
+        let sinks = self.sinks.iter().enumerate().filter(|(index, _)| outlet.contains(SinkId(*index as u8)));
+        for (_, sink) in sinks {
             // A sink that has ended has told so; what it is sent is lost to it alone.
             let _ = sink.send(message());
         }
+    }
+
+    fn owner(&self, stream: Option<StreamId>) -> Owner {
+        let key = stream.and_then(|stream| self.keys.get(&stream));
+        key.map_or(Owner::Discovery, |key| Owner::Stream(key.clone()))
+    }
+
+    /// Descriptors of streams that the tables here lead to: a stream's other ones are forgotten.
+    pub fn reachable(&self) -> BTreeSet<RawFd> {
+        let of_slot = |slot: &Slot| match slot {
+            Slot::Resting(_, cancel) | Slot::Busy { cancel, .. } => cancel.descriptor(),
+        };
+        let connections = self.connections.values().filter_map(of_slot);
+        let of_file = |file: &Opened| match file {
+            Opened::Here(descriptor) => descriptor.as_fd().as_raw_fd(),
+            Opened::OnLane(_, number) => *number,
+        };
+        connections.chain(self.open_files.values().map(of_file)).collect()
+    }
+
+    /// How many sinks there are.
+    pub fn sink_count(&self) -> usize {
+        self.sinks.len()
+    }
+
+    /// Whatever may have operations in the kernel: futures under way and connections at rest.
+    pub fn operations_base(&self) -> usize {
+        self.in_flight.len() + self.connections.len()
     }
 
     // ---- connections
@@ -168,28 +244,40 @@ impl Shell {
     fn get(&mut self, request: RequestId, path: String) {
         let (socket_path, timeout) = (self.socket_path.clone(), self.read_timeout);
         let cancel = Rc::<Cancel>::default();
+        let claims = self.claims.clone();
         self.requests.insert(request, Rc::clone(&cancel));
+        let large = Rc::clone(&self.large_answers);
         self.run(async move {
-            let result = whole_answer(&socket_path, &path, timeout, &cancel, ANSWER_BYTES_MAX).await;
-            Done::Answered(request, result)
+            let answer = async {
+                let (status, mut connection) =
+                    Connection::get(&socket_path, &path, timeout, &cancel, (&claims, Owner::Discovery))
+                        .await?;
+                let body = connection.whole_body(ANSWER_BYTES_MAX, &large).await;
+                connection.close().await;
+                Ok((status, body?))
+            };
+            Done::Answered(request, in_time(answer, &path, timeout, &cancel).await)
         });
     }
 
-    fn open(&mut self, conn: ConnId, path: String) {
+    fn open(&mut self, conn: ConnId, stream: Option<StreamId>, path: String) {
+        let (claims, owner) = (self.claims.clone(), self.owner(stream));
         let (socket_path, timeout) = (self.socket_path.clone(), self.read_timeout);
         let cancel = Rc::<Cancel>::default();
         self.connections.insert(conn, Slot::Busy { cancel: Rc::clone(&cancel), closing: false });
+        let large = Rc::clone(&self.large_answers);
         self.run(async move {
-            let result = match Connection::get(&socket_path, &path, timeout, &cancel).await {
-                Ok((200, connection)) => Ok(Box::new(connection)),
-                Ok((status, mut connection)) => {
-                    let body = connection.whole_body(REFUSAL_BYTES_MAX).await;
-                    connection.close().await;
-                    Err(body.map(|body| (status, body)))
+            let opening = async {
+                let (status, mut connection) =
+                    Connection::get(&socket_path, &path, timeout, &cancel, (&claims, owner)).await?;
+                if status == 200 {
+                    return Ok(Ok(Box::new(connection)));
                 }
-                Err(error) => Err(Err(error)),
+                let body = connection.whole_body(REFUSAL_BYTES_MAX, &large).await;
+                connection.close().await;
+                Ok(Err((status, body?)))
             };
-            Done::Opened(conn, result)
+            Done::Opened(conn, in_time(opening, &path, timeout, &cancel).await)
         });
     }
 
@@ -212,8 +300,14 @@ impl Shell {
 
     fn close(&mut self, conn: ConnId) {
         match self.connections.remove(&conn) {
-            Some(Slot::Resting(connection, _)) => self.run(close(conn, connection)),
+            Some(Slot::Resting(connection, _cancel)) => {
+                #[cfg(feature = "test-faults")]
+                crate::faults::on_close(&_cancel);
+                self.run(close(conn, connection));
+            }
             Some(Slot::Busy { cancel, .. }) => {
+                #[cfg(feature = "test-faults")]
+                crate::faults::on_close(&cancel);
                 cancel.cancel();
                 self.connections.insert(conn, Slot::Busy { cancel, closing: true });
             }
@@ -224,7 +318,14 @@ impl Shell {
     // ---- files
 
     fn read_file(&mut self, stream: StreamId, file: FileNo, offset: u64, buffer: Vec<u8>) {
-        let Some(descriptor) = self.open_files.get(&file).map(Rc::clone) else {
+        let descriptor = match self.open_files.get(&file) {
+            Some(Opened::Here(descriptor)) => Some(Rc::clone(descriptor)),
+            Some(Opened::OnLane(lane, _)) => {
+                return lane.ask(files::Request::Read { stream, file, offset, buffer });
+            }
+            None => None,
+        };
+        let Some(descriptor) = descriptor else {
             let error = FileError::Changed(format!("file {}", file.0));
             let event = Event::FileRead { stream, file, result: Err(error), buffer, file_len: None };
             return self.run(async move { Done::Event(event) });
@@ -242,13 +343,18 @@ impl Shell {
         });
     }
 
+    /// File operations that take longer than they may.
+    pub fn hung(&self) -> Vec<Hung> {
+        self.files.hung()
+    }
+
     fn unwatch(&mut self, stream: StreamId) {
         if let (Some(watch), Some(inotify)) = (self.watches.remove(stream), &self.inotify) {
             let _ = rustix::fs::inotify::remove_watch(inotify, watch);
         }
     }
 
-    /// An answer of the files thread.
+    /// An answer of the files threads.
     pub fn on_files(&mut self, answer: files::Answer) -> Event {
         match answer {
             files::Answer::Scanned { stream, watch, result } => {
@@ -257,16 +363,32 @@ impl Shell {
                 }
                 Event::Scanned { stream, result }
             }
-            files::Answer::Opened { stream, file, result } => {
-                let result = result.map(|(descriptor, opened)| {
-                    self.open_files.insert(file, Rc::new(descriptor));
+            files::Answer::Opened { stream, file, lane, result } => {
+                let result = result.map(|(open, opened)| {
+                    let open = match open {
+                        OpenFile::Here(descriptor) => {
+                            let owner = self.owner(Some(stream));
+                            Some(Opened::Here(Rc::new(self.claims.hold(descriptor, owner))))
+                        }
+                        OpenFile::OnLane(number) => lane
+                            .and_then(|lane| self.files.lane(lane))
+                            .map(|lane| Opened::OnLane(lane, number)),
+                    };
+                    self.open_files.extend(open.map(|open| (file, open)));
                     opened
                 });
                 Event::FileOpened { stream, file, result }
             }
-            files::Answer::PathsFound { set, watches, paths } => {
+            files::Answer::Closed { file } => {
+                self.open_files.remove(&file);
+                Event::Tick
+            }
+            files::Answer::Read { stream, file, result, buffer, file_len } => {
+                Event::FileRead { stream, file, result, buffer, file_len }
+            }
+            files::Answer::PathsFound { set, lane, lanes, watches, paths } => {
                 self.watches.set_of_patterns(set, &watches);
-                Event::PathsFound { set, paths }
+                Event::PathsFound { set, lane, lanes, paths }
             }
             files::Answer::Saved { seq, result } => Event::CheckpointSaved { seq, result },
         }
@@ -337,25 +459,29 @@ impl Shell {
         }
     }
 
-    fn on_opened(&mut self, conn: ConnId, result: Result<Box<Connection>, Answer>) -> Vec<Event> {
+    fn on_opened(&mut self, conn: ConnId, opening: Opening) -> Vec<Event> {
         let slot = self.connections.remove(&conn);
-        match (slot, result) {
-            (Some(Slot::Busy { cancel, closing: false }), Ok(connection)) => {
+        match (slot, opening) {
+            (Some(Slot::Busy { cancel, closing: false }), Ok(Ok(connection))) => {
                 self.connections.insert(conn, Slot::Resting(connection, cancel));
                 vec![Event::ConnOpened { conn, result: Ok((200, Vec::new())) }]
             }
-            (Some(Slot::Busy { closing: false, .. }), Err(result)) => {
-                vec![Event::ConnOpened { conn, result }]
+            (Some(Slot::Busy { closing: false, .. }), Ok(Err(refusal))) => {
+                vec![Event::ConnOpened { conn, result: Ok(refusal) }]
             }
-            (_, Ok(connection)) => {
+            (Some(Slot::Busy { closing: false, .. }), Err(error)) => {
+                vec![Event::ConnOpened { conn, result: Err(error) }]
+            }
+            (_, Ok(Ok(connection))) => {
                 self.run(close(conn, connection));
                 Vec::new()
             }
-            (_, Err(_)) => vec![Event::ConnClosed { conn }],
+            (_, Ok(Err(_)) | Err(_)) => vec![Event::ConnClosed { conn }],
         }
     }
 
-    /// Ends all that is under way and waits for it, at most `patience`. Returns the operations left.
+    /// Ends all that is under way and waits for it, at most `patience`; not for the threads of files if one of them is
+    /// known to hang. Returns the operations left.
     pub async fn wind_up(&mut self, patience: Duration) -> u64 {
         self.stopped = true;
         for cancel in self.requests.values() {
@@ -371,11 +497,16 @@ impl Shell {
                 rustix::fs::inotify::add_watch(inotify, "/", rustix::fs::inotify::WatchFlags::DELETE_SELF);
             let _ = watch.and_then(|watch| rustix::fs::inotify::remove_watch(inotify, watch));
         }
+        self.open_files.clear();
         let deadline = tokio::time::Instant::now() + patience;
         while !self.in_flight.is_empty() {
             if tokio::time::timeout_at(deadline, self.next()).await.is_err() {
                 break;
             }
+        }
+        if self.files.hung().is_empty() {
+            // Files on lanes are closed by their threads alone.
+            let _ = tokio::time::timeout_at(deadline, self.files.end()).await;
         }
         ring::operations_in_flight()
     }
@@ -386,15 +517,29 @@ async fn close(conn: ConnId, connection: Box<Connection>) -> Done {
     Done::Closed(conn)
 }
 
-async fn whole_answer(
-    socket_path: &Path,
+/// What the ledger calls a stream: each outlet's has descriptors of its own.
+fn ledger_key(source: &Source) -> StreamKey {
+    match source.outlet.index {
+        0 => source.key.clone(),
+        outlet => StreamKey(format!("{}#{outlet}", source.key.0)),
+    }
+}
+
+/// Bounds what `timeout` bounds only from byte to byte. The socket is shut down then, which ends whatever waits on it;
+/// to drop the future would leave an operation behind.
+async fn in_time<T>(
+    asking: impl Future<Output = Result<T, RequestError>>,
     path: &str,
     timeout: Duration,
     cancel: &Cancel,
-    max: usize,
-) -> Answer {
-    let (status, mut connection) = Connection::get(socket_path, path, timeout, cancel).await?;
-    let body = connection.whole_body(max).await;
-    connection.close().await;
-    Ok((status, body?))
+) -> Result<T, RequestError> {
+    let patience = timeout * ANSWER_TIMEOUTS_MAX;
+    let mut asking = pin!(asking);
+    tokio::select! {
+        result = &mut asking => return result,
+        () = tokio::time::sleep(patience) => cancel.cancel(),
+    }
+    // It may have come to its end just then.
+    let late = RequestError::NoAnswer { path: path.to_owned(), timeout_s: patience.as_secs() };
+    asking.await.map_err(|_| late)
 }

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::ledger::table::FdTable;
+
 /// What the capture loop knows at one moment. Plain data, made by the pure core.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Snapshot {
@@ -33,6 +35,8 @@ pub struct StreamRow {
     pub key: String,
     /// Container name or path.
     pub name: String,
+    /// Sinks that it reads for. A network sink has streams of its own.
+    pub sinks: Vec<String>,
     /// Container ID, empty for files.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub container_id: String,
@@ -52,6 +56,12 @@ pub struct StreamRow {
     /// Milliseconds until that operation's timer ends it; absent where the kernel has none (file reads).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation_deadline_ms: Option<u64>,
+    /// Milliseconds for which that operation has been under way, where it has no timer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation_age_ms: Option<u64>,
+    /// Why it is set aside: which file system does not answer, and in what. Empty while it is not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub set_aside: String,
     /// Age of the current connection or file in milliseconds.
     pub age_ms: u64,
     /// Planned rotations so far.
@@ -60,6 +70,9 @@ pub struct StreamRow {
     pub read_timeouts: u64,
     /// Records handed on.
     pub lines: u64,
+    /// Milliseconds since the last of them; absent before the first in this run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_line_age_ms: Option<u64>,
     /// Source bytes behind: what is on disk and not yet acknowledged, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_bytes: Option<u64>,
@@ -97,6 +110,36 @@ pub struct Health {
     pub message: String,
 }
 
+/// What a thread is at that nothing can end: while it works on a step, since when. A step under way for long is said by
+/// `/health`, for the thread itself can't.
+#[derive(Debug)]
+pub struct Beat {
+    started: Instant,
+    /// Milliseconds since `started`; 0 = it waits for work.
+    busy_since_ms: AtomicU64,
+    steps: AtomicU64,
+}
+
+/// A step under way; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Step<'a>(&'a Beat);
+
+impl Beat {
+    /// A step begins.
+    pub fn step(&self) -> Step<'_> {
+        let now = self.started.elapsed().as_millis() as u64;
+        self.busy_since_ms.store(now.max(1), Ordering::Relaxed);
+        Step(self)
+    }
+}
+
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        self.0.busy_since_ms.store(0, Ordering::Relaxed);
+        self.0.steps.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Receipt for an [`Board::ask`]; empty if there is nobody to ask.
 #[derive(Debug)]
 pub struct Ticket(Option<u64>);
@@ -110,10 +153,13 @@ pub struct Board {
     snapshot_count: Mutex<u64>,
     snapshot_made: Condvar,
     ask: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    fds: OnceLock<Box<dyn Fn() -> FdTable + Send + Sync>>,
     health: Mutex<BTreeMap<String, Health>>,
+    beats: Mutex<BTreeMap<String, Arc<Beat>>>,
     /// The config is loaded and the sources were listed once.
     pub sources_ready: AtomicBool,
     sinks_waiting: Mutex<BTreeMap<String, bool>>,
+    sinks_held: Mutex<BTreeMap<String, String>>,
 }
 
 impl Default for Board {
@@ -125,9 +171,12 @@ impl Default for Board {
             snapshot_count: Mutex::new(0),
             snapshot_made: Condvar::new(),
             ask: OnceLock::new(),
+            fds: OnceLock::new(),
             health: Mutex::default(),
+            beats: Mutex::default(),
             sources_ready: AtomicBool::new(false),
             sinks_waiting: Mutex::default(),
+            sinks_held: Mutex::default(),
         }
     }
 }
@@ -156,6 +205,16 @@ impl Board {
     /// Sets how `admin` wakes the capture loop for a snapshot. Once, at start.
     pub fn on_ask(&self, ask: Box<dyn Fn() + Send + Sync>) {
         let _ = self.ask.set(ask);
+    }
+
+    /// Sets how `admin` looks at the descriptors, which needs no loop. Once, at start.
+    pub fn on_fds(&self, fds: Box<dyn Fn() -> FdTable + Send + Sync>) {
+        let _ = self.fds.set(fds);
+    }
+
+    /// The descriptors as they are now.
+    pub fn fds(&self) -> FdTable {
+        self.fds.get().map_or_else(FdTable::default, |fds| fds())
     }
 
     /// The capture loop's answer to an ask.
@@ -212,6 +271,27 @@ impl Board {
         lock(&self.health).clone()
     }
 
+    /// The beat of a component, made by the first who asks.
+    pub fn beat(&self, component: &str) -> Arc<Beat> {
+        let new = || {
+            let (busy_since_ms, steps) = (AtomicU64::new(0), AtomicU64::new(0));
+            Arc::new(Beat { started: self.started, busy_since_ms, steps })
+        };
+        Arc::clone(lock(&self.beats).entry(component.to_owned()).or_insert_with(new))
+    }
+
+    /// Per component that has a beat: milliseconds that its step has been under way, 0 if there is none; and how many
+    /// have ended.
+    pub fn beats(&self) -> BTreeMap<String, (u64, u64)> {
+        let now = self.elapsed_ms();
+        let read = |beat: &Beat| {
+            let since = beat.busy_since_ms.load(Ordering::Relaxed);
+            let age = if since == 0 { 0 } else { now.saturating_sub(since) };
+            (age, beat.steps.load(Ordering::Relaxed))
+        };
+        lock(&self.beats).iter().map(|(component, beat)| (component.clone(), read(beat))).collect()
+    }
+
     /// A sink exists; ready once it accepted something.
     pub fn expect_sink(&self, name: &str) {
         lock(&self.sinks_waiting).entry(name.to_owned()).or_insert(false);
@@ -220,6 +300,20 @@ impl Board {
     /// A sink accepted (a batch, or its first attachment).
     pub fn sink_accepted(&self, name: &str) {
         lock(&self.sinks_waiting).insert(name.to_owned(), true);
+    }
+
+    /// The other side of a sink takes nothing until somebody mends what the reason says; `None` = it is mended.
+    pub fn hold_sink(&self, name: &str, reason: Option<String>) {
+        let mut held = lock(&self.sinks_held);
+        match reason {
+            Some(reason) => drop(held.insert(name.to_owned(), reason)),
+            None => drop(held.remove(name)),
+        }
+    }
+
+    /// Per sink that is held: why.
+    pub fn held_sinks(&self) -> BTreeMap<String, String> {
+        lock(&self.sinks_held).clone()
     }
 
     /// Per sink: whether it accepted once.

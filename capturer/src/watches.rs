@@ -15,9 +15,21 @@ pub struct Watches {
 
 #[derive(Debug, Default)]
 struct Directory {
-    streams: BTreeMap<String, StreamId>,
+    /// By live name; several where sinks are read for at paces of their own.
+    streams: BTreeMap<String, BTreeSet<StreamId>>,
     /// Indices of file_monitor entries whose patterns lead here.
     sets: BTreeSet<usize>,
+}
+
+impl Directory {
+    fn forget(&mut self, name: &str, stream: StreamId) {
+        if let Some(streams) = self.streams.get_mut(name) {
+            streams.remove(&stream);
+            if streams.is_empty() {
+                self.streams.remove(name);
+            }
+        }
+    }
 }
 
 impl Watches {
@@ -32,9 +44,9 @@ impl Watches {
         if let Some(old) = known.replace(watch).filter(|old| *old != watch)
             && let Some(directory) = self.directories.get_mut(&old)
         {
-            directory.streams.remove(name);
+            directory.forget(name, stream);
         }
-        self.directories.entry(watch).or_default().streams.insert(name.clone(), stream);
+        self.directories.entry(watch).or_default().streams.entry(name.clone()).or_default().insert(stream);
     }
 
     /// Directories that patterns lead to are watched.
@@ -49,7 +61,7 @@ impl Watches {
         let (name, watch) = self.streams.remove(&stream)?;
         let watch = watch?;
         let directory = self.directories.get_mut(&watch)?;
-        directory.streams.remove(&name);
+        directory.forget(&name, stream);
         if directory.streams.is_empty() && directory.sets.is_empty() {
             self.directories.remove(&watch);
             return Some(watch);
@@ -68,7 +80,7 @@ impl Watches {
         if event.mask & IGNORED != 0 {
             // The directory is gone, and the watch with it.
             if let Some(directory) = self.directories.remove(&event.watch) {
-                changed.extend(directory.streams.values());
+                changed.extend(directory.streams.values().flatten());
                 sets.extend(&directory.sets);
             }
             return;
@@ -79,16 +91,16 @@ impl Watches {
         }
         let Ok(name) = std::str::from_utf8(event.name) else { return };
         match directory.streams.get(name) {
-            Some(stream) if event.mask & MODIFY != 0 => drop(grew.insert(*stream)),
-            Some(stream) => drop(changed.insert(*stream)),
+            Some(streams) if event.mask & MODIFY != 0 => grew.extend(streams),
+            Some(streams) => changed.extend(streams),
             None => {
                 // A rotated sibling: it came, went or was compressed. Writes to it don't matter, it is final.
                 let base = name.strip_suffix(".gz").unwrap_or(name);
                 let stem = base.rsplit_once('.').map(|(stem, _)| stem);
-                if let Some(stream) = stem.and_then(|stem| directory.streams.get(stem))
+                if let Some(streams) = stem.and_then(|stem| directory.streams.get(stem))
                     && event.mask & MODIFY == 0
                 {
-                    changed.insert(*stream);
+                    changed.extend(streams);
                 }
             }
         }

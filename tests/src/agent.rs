@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -15,6 +17,8 @@ use serde_json::Value;
 
 use crate::wait::wait_until;
 
+/// A user without rights, as Debian numbers it.
+const NOBODY: u32 = 65_534;
 /// For what should be quick.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -46,12 +50,18 @@ impl Home {
         self.path().join("out")
     }
 
-    /// A config with this home's directories, a free admin port, and more sections of YAML.
+    /// A config with this home's directories, a free admin port, and more sections of YAML. Outputs are not rotated, so
+    /// that each is one file.
     pub fn config(&self, more: &str) -> String {
+        self.config_with_output("max_size: 0", more)
+    }
+
+    /// The same with settings of the output, as they stand between braces.
+    pub fn config_with_output(&self, output: &str, more: &str) -> String {
         let home = self.path().display();
         format!(
             "data_dir: {home}/data\nadmin: {{listen: \"127.0.0.1:0\"}}\nlog: {{level: debug}}\n\
-             sinks:\n  local_file: {{directory: {home}/out, file: \"{{container_name}}.ndjson\"}}\n{more}"
+             sinks:\n  local_file: {{directory: {home}/out, file: \"{{container_name}}.ndjson\", {output}}}\n{more}"
         )
     }
 
@@ -62,20 +72,62 @@ impl Home {
         Ok(agent)
     }
 
+    /// As [`Home::start`], but the agent runs as nobody: Docker's files are closed to it. The Engine's socket is opened
+    /// to everybody for that.
+    pub fn start_as_nobody(&self, config: &str, socket: &Path) -> Result<Agent> {
+        let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+        open(socket, 0o666)?;
+        for parent in socket.ancestors().skip(1).filter(|parent| parent.starts_with("/tmp/")) {
+            open(parent, 0o755)?;
+        }
+        for directory in [self.path().to_owned(), self.path().join("data"), self.output_dir()] {
+            fs::create_dir_all(&directory)?;
+            chown(&directory, Some(NOBODY), Some(NOBODY))?;
+        }
+        let agent = self.launch_as(config, &program(), &[], Some(NOBODY))?;
+        wait_until("the agent to be ready", DEADLINE, || agent.get("/readyz"))?;
+        Ok(agent)
+    }
+
     /// Starts an agent and waits only until its admin server answers.
     pub fn launch(&self, config: &str) -> Result<Agent> {
+        self.launch_program(config, &program(), &[])
+    }
+
+    /// The same with another program, and variables in its environment.
+    pub fn launch_program(
+        &self,
+        config: &str,
+        program: &Path,
+        environment: &[(&str, &Path)],
+    ) -> Result<Agent> {
+        self.launch_as(config, program, environment, None)
+    }
+
+    fn launch_as(
+        &self,
+        config: &str,
+        program: &Path,
+        environment: &[(&str, &Path)],
+        user: Option<u32>,
+    ) -> Result<Agent> {
         let file = self.path().join("config.yaml");
         fs::write(&file, config)?;
         let log = self.path().join("agent.log");
         let from = fs::metadata(&log).map_or(0, |metadata| metadata.len());
-        let child = Command::new(program())
+        let mut command = Command::new(program);
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        let child = command
             .args(["run", "-c"])
             .arg(&file)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::options().create(true).append(true).open(&log)?)
             .spawn()
-            .with_context(|| format!("starting {}", program().display()))?;
+            .with_context(|| format!("starting {}", program.display()))?;
         let mut agent = Agent { child, log, address: String::new() };
         agent.address = wait_until("the agent to say where its admin server listens", DEADLINE, || {
             let text = agent.log_text()?;
@@ -102,6 +154,26 @@ impl Home {
     pub fn records_of(&self, container: &str) -> Result<Vec<Record>> {
         let path = self.output_of(container);
         if path.exists() { read_records(&path) } else { Ok(Vec::new()) }
+    }
+
+    /// Records of one container, those in older files of its output included, oldest first. Compressed ones are not read.
+    pub fn records_with_older(&self, container: &str) -> Result<Vec<Record>> {
+        let mut older = Vec::new();
+        for entry in fs::read_dir(self.output_dir())? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            // Named by time, so by name is by age.
+            if name.starts_with(&format!("{container}~")) && name.ends_with(".ndjson") {
+                older.push(path);
+            }
+        }
+        older.sort();
+        let mut records = Vec::new();
+        for path in older {
+            records.extend(read_records(&path)?);
+        }
+        records.extend(self.records_of(container)?);
+        Ok(records)
     }
 
     /// The output of one container.
@@ -219,6 +291,11 @@ impl Agent {
         Ok((status, body.to_owned()))
     }
 
+    /// A connection to its admin server that says nothing yet.
+    pub fn connect(&self) -> Result<TcpStream> {
+        Ok(TcpStream::connect(&self.address)?)
+    }
+
     /// One metric, without its prefix, labels included as the exposition shows them.
     pub fn metric(&self, name: &str) -> Result<f64> {
         let text = self.get("/metrics")?;
@@ -230,6 +307,11 @@ impl Agent {
     pub fn streams(&self) -> Result<Vec<Value>> {
         let body: Value = serde_json::from_str(&self.get("/api/v1/streams")?)?;
         Ok(body["streams"].as_array().context("no streams")?.clone())
+    }
+
+    /// The ledger: `/api/v1/fds`.
+    pub fn fds(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.get("/api/v1/fds")?)?)
     }
 
     /// What it holds now.
@@ -255,6 +337,7 @@ impl Agent {
         let log = self.log_text()?;
         ensure!(status.code() == Some(0), "ended with {status}; its log:\n{log}");
         ensure!(log.contains("operations=0"), "operations were left in flight; its log:\n{log}");
+        ensure!(log.contains("stream_descriptors=0"), "streams held descriptors; its log:\n{log}");
         Ok(())
     }
 
@@ -282,7 +365,8 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Not for ever: one that hangs in the kernel does not even end by this.
+        let _ = self.ended();
         if std::thread::panicking() {
             let text = fs::read_to_string(&self.log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();

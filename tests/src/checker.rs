@@ -235,8 +235,17 @@ impl Checker {
                 violated(
                     "no_line_is_lost_that_the_host_still_has",
                     format!(
-                        "{}: line {index} of channel {channel} of {:?} was passed over, next came {}",
-                        self.sinks[sink].name, origin.key, line.index
+                        "{}: line {index} of channel {channel} of {:?} was passed over, next came {}; times of it and \
+                         its neighbours: {:?}",
+                        self.sinks[sink].name,
+                        origin.key,
+                        line.index,
+                        origin.lines[channel]
+                            .iter()
+                            .take(index as usize + 2)
+                            .skip((index as usize).saturating_sub(1))
+                            .map(|line| line.time_ns.unwrap_or(0))
+                            .collect::<Vec<_>>()
                     ),
                 );
             }

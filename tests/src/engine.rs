@@ -8,8 +8,8 @@
 //! several versions, run side by side and beside an installed one. Two things dockerd and containerd make
 //! outside all the same, once, empty but for a key: /etc/docker and /opt/containerd.
 //!
-//! Dropping an Engine takes all of it away, also while a test panics. A test process that is killed leaves a record beneath
-//! `target/engines/run`, by which `cargo xtask test` does the same later. (PR_SET_PDEATHSIG would not do: it
+//! Dropping an Engine takes all of it away, also while a test panics. A test process that is killed leaves a record in that
+//! folder, by which the next Engine's start and `cargo xtask test` do the same later. (PR_SET_PDEATHSIG would not do: it
 //! fires when the *thread* ends that started dockerd, it stops at dockerd, and it needs unsafe code.)
 //!
 //! Deliberately no mock and no wrapper of Docker's API: a test talks to [`Engine::socket`], or uses the Engine's own
@@ -27,7 +27,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::sweep::{ROOT_PREFIX, Traces, start_ticks, stat_fields};
+use crate::sweep::{ROOT_PREFIX, SWEPT_NOTE, Traces, start_ticks, stat_fields, sweep_dead};
 use crate::wait::wait_until;
 
 /// The image that every Engine has: busybox with a link for each of its commands, `sh` and `seq` among them.
@@ -140,7 +140,6 @@ impl RunSpec {
 pub struct Engine {
     version: EngineVersion,
     traces: Traces,
-    record: PathBuf,
     socket: PathBuf,
     data_root: PathBuf,
     arguments: Vec<String>,
@@ -171,14 +170,14 @@ impl Engine {
             "there is no Docker Engine in {}; `cargo xtask test` unpacks it and runs this test (or: cargo xtask engines)",
             programs.display()
         );
+        sweep_dead_and_note()?;
         let root = make_root()?;
         let suffix = root.file_name().context("a folder without a name")?.to_string_lossy().into_owned();
         let traces = Traces::of_this_process(programs, root.clone(), suffix)?;
-        let record = traces.save(&engines_dir().join("run"))?;
+        traces.save()?;
         // From here on, dropping cleans up, also when a step below fails.
         let mut engine = Self {
             version,
-            record,
             socket: root.join("docker.sock"),
             data_root: root.join("data"),
             arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
@@ -477,8 +476,7 @@ impl Engine {
                 daemon.wait().context("waiting for dockerd, killed")?;
             }
         }
-        self.traces.sweep()?;
-        fs::remove_file(&self.record).with_context(|| format!("removing {}", self.record.display()))
+        self.traces.sweep()
     }
 }
 
@@ -505,6 +503,20 @@ fn engines_dir() -> PathBuf {
     set("CAPTURER_ENGINES_DIR").unwrap_or_else(|| {
         set("CARGO_TARGET_DIR").unwrap_or_else(|| workspace.join("target")).join("engines")
     })
+}
+
+/// What a killed test left would be in the way of this one. It is noted for the last part of `cargo xtask test`, which
+/// fails for it all the same, and which tries again what could not be taken away here.
+fn sweep_dead_and_note() -> Result<()> {
+    let removed = sweep_dead(&std::env::temp_dir()).removed;
+    if removed.is_empty() {
+        return Ok(());
+    }
+    let path = engines_dir().join(SWEPT_NOTE);
+    let note: String = removed.iter().map(|what| format!("{what}\n")).collect();
+    let file = OpenOptions::new().create(true).append(true).open(&path);
+    file.and_then(|mut file| file.write_all(note.as_bytes()))
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// A folder whose name tells whose it is, short enough for sockets.

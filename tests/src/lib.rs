@@ -2,19 +2,30 @@
 //!
 //! - [`agent`] the agent as its users run it: binary, config file, signals, HTTP
 //! - [`engine`] a private, real Docker Engine for one test: started, frozen, restarted, and gone without a trace
+//! - [`fake_docker`] a small Engine with fault knobs, for what the real ones can't be made to do
 //! - [`scene`] configs, numbered containers, and the comparison with `docker logs`
+//! - [`soak`] many containers for minutes or hours, looked at ten times a second
 //! - [`sweep`] what such an Engine leaves on a machine and how to take it away (shared with `xtask`)
+//! - [`fuse`] a file system that hangs when told to
+//! - [`loki`] a test Loki with a knob for each fault
 //! - [`wait`] the one place where a test waits for something
 //! - [`rand`] all chance, from one printed seed
-//! - [`world`] a simulated host for the agent's core, and [`checker`] what must hold in it
+//! - [`mod@bench`] the shell alone, real or simulated, with a peer that behaves as told
+//! - [`world`] a simulated host for the agent's core, [`checker`] what must hold in it, [`seeds`] many of them
 //!
-//! All but the last two deliberately know nothing of the agent's inside; tests that do say so in their own file.
+//! All but the last four deliberately know nothing of the agent's inside; tests that do say so in their own file.
 
 pub mod agent;
+pub mod bench;
 pub mod checker;
 pub mod engine;
+pub mod fake_docker;
+pub mod fuse;
+pub mod loki;
 pub mod rand;
 pub mod scene;
+pub mod seeds;
+pub mod soak;
 pub mod sweep;
 pub mod wait;
 pub mod world;

@@ -1,11 +1,13 @@
 //! What tests of the agent against an Engine share: its config, containers that print numbered lines, and the
 //! comparison with what `docker logs` prints.
 
+use std::fs;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
-use crate::agent::{Home, assert_same_lines};
+use crate::agent::{Agent, Held, Home, assert_same_lines};
 use crate::engine::{Engine, RunSpec};
 use crate::wait::wait_until;
 
@@ -79,6 +81,64 @@ pub fn assert_printed(home: &Home, name: &str, stdout: &[u8], stderr: &[u8]) -> 
     assert_same_lines(&format!("{name} stdout"), &out, stdout);
     assert_same_lines(&format!("{name} stderr"), &err, stderr);
     Ok(())
+}
+
+/// A script that prints a line after every `pause`, as `sleep` takes it; none between SIGUSR1 and SIGUSR2.
+pub fn ticking(pause: &str) -> String {
+    format!(
+        "ticks=y; trap 'ticks=; echo hush' USR1; trap 'ticks=y' USR2; \
+         while sleep {pause}; do [ $ticks ] && echo tick; done"
+    )
+}
+
+/// Waits until each of so many streams was rotated at least so often.
+pub fn rotated(agent: &Agent, streams: usize, rotations: u64) -> Result<()> {
+    wait_until("all streams to be rotated", Duration::from_secs(120), || {
+        let rows = agent.streams()?;
+        let rotated = rows.iter().filter(|row| row["rotations"].as_u64() >= Some(rotations)).count();
+        ensure!(rows.len() == streams && rotated == streams, "{rotated} of {} streams", rows.len());
+        Ok(())
+    })
+}
+
+/// What is held while the streams of these containers, which run [`ticking`], all wait in a read, and no others are there.
+///
+/// They are silent meanwhile: after each growth of a log inotify is not read for some milliseconds, and with many
+/// containers that print, it is chance whether that read is among the operations.
+pub fn held_at_rest(agent: &Agent, home: &Home, engine: &Engine, containers: &[String]) -> Result<Held> {
+    signal(engine, containers, "USR1")?;
+    wait_until("all containers to be silent", Duration::from_secs(60), || {
+        let last = |name: &String| fs::read(home.output_of(name)).unwrap_or_default();
+        let loud = containers.iter().filter(|name| !last(name).ends_with(b"\"message\":\"hush\"}\n")).count();
+        ensure!(loud == 0, "{loud} still print");
+        Ok(())
+    })?;
+    // A read and its timer for each stream, for the Engine's events and for inotify.
+    let expected = 2 * (containers.len() as u64 + 2);
+    let held = wait_until("all streams to rest in a read", Duration::from_secs(120), || {
+        let held = agent.held()?;
+        let page: Value = serde_json::from_str(&agent.get("/api/v1/streams")?)?;
+        let rows = page["streams"].as_array().context("no streams")?;
+        let resting = rows.iter().filter(|row| row["operation"] == "read of a connection").count();
+        ensure!(
+            rows.len() == containers.len() && resting == rows.len(),
+            "{} streams, {resting} rest",
+            rows.len()
+        );
+        let operations = page["operations"].as_u64().context("no operations")?;
+        ensure!(operations == expected, "{operations} operations, {expected} are right");
+        ensure!(agent.held()? == held, "in motion");
+        Ok(held)
+    })?;
+    signal(engine, containers, "USR2")?;
+    Ok(held)
+}
+
+fn signal(engine: &Engine, containers: &[String], signal: &str) -> Result<()> {
+    let option = format!("--signal={signal}");
+    let mut words = vec!["kill", &option];
+    words.extend(containers.iter().map(String::as_str));
+    engine.docker(&words).map(drop)
 }
 
 /// Makes a test of each version: `both!(name, |version| …)` gives `name_20_10` and `name_28_5`.

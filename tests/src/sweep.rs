@@ -1,8 +1,9 @@
 //! What a private Docker Engine leaves on a machine, and how to take it away again.
 //!
-//! Used twice: by `engine.rs` when a test ends, and by `cargo xtask test` for tests that were killed before
-//! they could clean up (it includes this file and `wait.rs` by path, so that both clean in the same way). So nothing in here
-//! knows how an Engine is started; it works from the [`Traces`] that were written down before the start.
+//! Used by `engine.rs` when a test ends, and before the next Engine starts and by `cargo xtask test` for tests that were
+//! killed before they could clean up (xtask includes this file and `wait.rs` by path, so that all clean in the same way).
+//! So nothing in here knows how an Engine is started; it works from the [`Traces`] that were written down before the start,
+//! into the Engine's own folder: whatever becomes of the tree that a test was run from, the next one finds them.
 //!
 //! An Engine's traces, in the order they must go:
 //! ```text
@@ -11,25 +12,32 @@
 //! shims' sockets in /run/containerd/s             the one thing containerd puts outside our folder
 //! mounts: overlay, netns, data-root onto itself   detached, newest first
 //! cgroups, in each hierarchy                      removed, inner ones first
-//! the temporary folder, the record itself         removed
+//! the temporary folder, the record last           removed
 //! ```
-//! A process is only ever killed if it is one this Engine started; other Engines on the machine are not touched.
+//! A process is only ever killed if it is one this Engine started, a folder only removed if it is this user's own; other
+//! Engines on the machine are not touched.
 
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{UnmountFlags, unmount};
-use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, geteuid, getpid, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
 
 use crate::wait::wait_until;
 
-/// How the temporary folder of every Engine begins; the owner's process id follows. `xtask`'s last part looks for it.
+/// How the temporary folder of every Engine begins; the owner's process id follows.
 pub const ROOT_PREFIX: &str = "capturer-engine-";
+/// Where the Engines are unpacked, the file that says what tests found of others and took away.
+pub const SWEPT_NOTE: &str = "swept";
+/// The traces, within that folder.
+const RECORD: &str = "traces.json";
 /// A killed process is gone within milliseconds; a cgroup of it within some more. This is for a very busy machine.
 const GONE_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -56,27 +64,27 @@ impl Traces {
         Ok(Self { owner_pid, owner_start_ticks, programs, root, cgroup })
     }
 
-    /// Writes the record beneath `run_dir`, whole or not at all; answers its path.
-    pub fn save(&self, run_dir: &Path) -> Result<PathBuf> {
-        fs::create_dir_all(run_dir).with_context(|| format!("making {}", run_dir.display()))?;
-        let name = self.root.file_name().context("an Engine's folder without a name")?.to_string_lossy();
-        let path = run_dir.join(format!("{name}.json"));
+    /// Writes the record into the Engine's folder, whole or not at all.
+    pub fn save(&self) -> Result<()> {
+        let path = self.root.join(RECORD);
         let text = json!({
             "owner_pid": self.owner_pid,
             "owner_start_ticks": self.owner_start_ticks,
             "programs": self.programs.to_string_lossy(),
-            "root": self.root.to_string_lossy(),
             "cgroup": self.cgroup,
         });
         let draft = path.with_extension("new");
         fs::write(&draft, format!("{text:#}\n")).with_context(|| format!("writing {}", draft.display()))?;
-        fs::rename(&draft, &path).with_context(|| format!("renaming {}", draft.display()))?;
-        Ok(path)
+        fs::rename(&draft, &path).with_context(|| format!("renaming {}", draft.display()))
     }
 
-    /// Reads a record back.
-    pub fn load(path: &Path) -> Result<Self> {
-        let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    /// Reads the record of an Engine's folder; `None` = there is none.
+    pub fn load(root: &Path) -> Result<Option<Self>> {
+        let path = root.join(RECORD);
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text.with_context(|| format!("reading {}", path.display()))?,
+        };
         let value: Value =
             serde_json::from_slice(&text).with_context(|| format!("parsing {}", path.display()))?;
         let string = |key: &str| -> Result<String> {
@@ -87,24 +95,17 @@ impl Traces {
             owner_pid: i32::try_from(number("owner_pid")?)?,
             owner_start_ticks: number("owner_start_ticks")?,
             programs: string("programs")?.into(),
-            root: string("root")?.into(),
+            root: root.to_owned(),
             cgroup: string("cgroup")?,
         };
-        // The folder is removed with all that is in it: refuse a record that names anything but one of ours.
-        let name = traces.root.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        ensure!(
-            name.starts_with(ROOT_PREFIX),
-            "{}: {} is no Engine's folder",
-            path.display(),
-            traces.root.display()
-        );
+        // All that runs in it is killed: refuse a record that names anything but one of ours.
         ensure!(
             traces.cgroup.starts_with(ROOT_PREFIX),
             "{}: not our cgroup: {}",
             path.display(),
             traces.cgroup
         );
-        Ok(traces)
+        Ok(Some(traces))
     }
 
     /// Whether the test process that the Engine belongs to still runs.
@@ -141,25 +142,13 @@ impl Traces {
             left.iter().map(|&pid| describe(pid)).collect()
         })?;
         self.remove_shim_sockets();
-        until_gone("mounts", || {
-            let left = self.mounts();
-            for mount in left.iter().rev() {
-                // An error shows in the next look at the table.
-                let _ = unmount(mount, UnmountFlags::DETACH);
-            }
-            left.iter().map(|m| m.display().to_string()).collect()
-        })?;
+        detach_mounts(&self.root)?;
         until_gone("cgroups", || {
             let left = self.cgroups();
             left.iter().for_each(|dir| remove_cgroup(dir));
             left.iter().map(|d| d.display().to_string()).collect()
         })?;
-        match fs::remove_dir_all(&self.root) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(e).with_context(|| format!("removing {}", self.root.display()))
-            }
-            _ => Ok(()),
-        }
+        remove_root(&self.root)
     }
 
     fn is_ours(&self, pid: i32) -> bool {
@@ -241,32 +230,80 @@ pub struct Swept {
     pub failed: Vec<String>,
 }
 
-/// Takes away the Engines recorded in `run_dir` whose test process is dead.
-pub fn sweep_dead(run_dir: &Path) -> Swept {
+/// Takes away the Engines in the folder for temporary files, `temp`, whose test process is dead.
+pub fn sweep_dead(temp: &Path) -> Swept {
     let mut swept = Swept::default();
-    for entry in fs::read_dir(run_dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.extension().is_none_or(|ending| ending != "json") {
+    for entry in fs::read_dir(temp).into_iter().flatten().flatten() {
+        let root = entry.path();
+        let is_named = entry.file_name().to_string_lossy().starts_with(ROOT_PREFIX);
+        // Where everybody may write, anybody may have put it.
+        let is_ours = entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw());
+        if !is_named || !is_ours {
             continue;
         }
-        match sweep_record(&path) {
-            Ok((true, what)) => swept.removed.push(what),
-            Ok((false, what)) => swept.alive.push(what),
-            Err(error) => swept.failed.push(format!("{}: {error:#}", path.display())),
+        match sweep_root(&root) {
+            Ok(Some((true, what))) => swept.removed.push(what),
+            Ok(Some((false, what))) => swept.alive.push(what),
+            Ok(None) => {}
+            Err(error) => swept.failed.push(format!("{}: {error:#}", root.display())),
         }
     }
     swept
 }
 
-fn sweep_record(path: &Path) -> Result<(bool, String)> {
-    let traces = Traces::load(path)?;
-    let what = format!("{} of process {}", traces.root.display(), traces.owner_pid);
+/// Whether it was taken away, and a sentence; `None` = another process does it, or did.
+fn sweep_root(root: &Path) -> Result<Option<(bool, String)>> {
+    let Ok(folder) = fs::File::open(root) else { return Ok(None) };
+    let Some(traces) = Traces::load(root)? else {
+        // Its test had not come to start anything, or somebody was in the middle of taking it away.
+        let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let owner = name[ROOT_PREFIX.len()..].split('-').next().and_then(|pid| pid.parse().ok());
+        if owner.is_some_and(|pid| start_ticks(pid).is_some()) {
+            return Ok(Some((false, format!("{}, still empty", root.display()))));
+        }
+        detach_mounts(root)?;
+        remove_root(root)?;
+        return Ok(Some((true, format!("{}, which held no traces", root.display()))));
+    };
+    let what = format!("{} of process {}", root.display(), traces.owner_pid);
     if traces.owner_is_alive() {
-        return Ok((false, what));
+        return Ok(Some((false, what)));
+    }
+    if flock(&folder, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Ok(None);
     }
     traces.sweep()?;
-    fs::remove_file(path).with_context(|| format!("removing {}", path.display()))?;
-    Ok((true, what))
+    Ok(Some((true, what)))
+}
+
+fn detach_mounts(root: &Path) -> Result<()> {
+    until_gone("mounts", || {
+        let left = mounts_beneath(root);
+        for mount in left.iter().rev() {
+            // An error shows in the next look at the table.
+            let _ = unmount(mount, UnmountFlags::DETACH);
+        }
+        left.iter().map(|mount| mount.display().to_string()).collect()
+    })
+}
+
+/// The record last: what could not be removed can be tried again.
+fn remove_root(root: &Path) -> Result<()> {
+    let removing = |path: &Path, result: io::Result<()>| match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    };
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            removing(&path, fs::remove_dir_all(&path))?;
+        } else if path.file_name().is_some_and(|name| name != RECORD) {
+            removing(&path, fs::remove_file(&path))?;
+        }
+    }
+    removing(root, fs::remove_dir_all(root))
 }
 
 /// Every mount beneath `root`, as this process sees them, oldest first.
@@ -344,20 +381,31 @@ mod tests {
             .unwrap()
     }
 
+    fn root_in(dir: &tempfile::TempDir, rest: &str) -> PathBuf {
+        let root = dir.path().join(format!("{ROOT_PREFIX}{rest}"));
+        fs::create_dir_all(root.join("data")).unwrap();
+        root
+    }
+
     #[test]
     fn a_record_comes_back_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
-        let written = traces(&dir.path().join(format!("{ROOT_PREFIX}1-x")));
-        let path = written.save(dir.path()).unwrap();
-        assert_eq!(Traces::load(&path).unwrap(), written);
+        let root = root_in(&dir, "1-x");
+        assert_eq!(Traces::load(&root).unwrap(), None);
+        let written = traces(&root);
+        written.save().unwrap();
+        assert_eq!(Traces::load(&root).unwrap(), Some(written));
     }
 
-    /// A damaged record must not make us remove somebody's folder.
+    /// A damaged record must not make us end somebody's processes.
     #[test]
-    fn a_record_of_another_folder_is_refused() {
+    fn a_record_of_another_cgroup_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let path = traces(&dir.path().join("precious")).save(dir.path()).unwrap();
-        assert!(Traces::load(&path).unwrap_err().to_string().contains("no Engine's folder"));
+        let root = root_in(&dir, "1-x");
+        Traces { cgroup: "precious".to_owned(), ..traces(&root) }.save().unwrap();
+        assert!(Traces::load(&root).unwrap_err().to_string().contains("not our cgroup"));
+        assert_eq!(sweep_dead(dir.path()).failed.len(), 1);
+        assert!(root.exists());
     }
 
     /// Without the start time, a new process with the dead owner's id would keep its Engine for ever.
@@ -372,16 +420,29 @@ mod tests {
     #[test]
     fn an_engine_of_a_living_test_is_left_alone_and_one_of_a_dead_test_goes() {
         let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join(format!("{ROOT_PREFIX}1-x"));
-        fs::create_dir_all(root.join("data")).unwrap();
+        let root = root_in(&dir, "1-x");
         let mut ours = traces(&root);
-        ours.save(dir.path()).unwrap();
+        ours.save().unwrap();
         assert_eq!(sweep_dead(dir.path()).alive.len(), 1);
         assert!(root.exists());
 
         ours.owner_start_ticks += 1;
-        let record = ours.save(dir.path()).unwrap();
+        ours.save().unwrap();
         assert_eq!(sweep_dead(dir.path()).removed.len(), 1);
-        assert!(!root.exists() && !record.exists());
+        assert!(!root.exists());
+    }
+
+    /// A test that was killed before it wrote its record, and one that is about to write it.
+    #[test]
+    fn without_a_record_the_name_tells_whose_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let living = root_in(&dir, &format!("{}-x", std::process::id()));
+        // No process has this number: they are at most 22 bits long.
+        let dead = root_in(&dir, "2000000000-x");
+        let other = dir.path().join("somebody's");
+        fs::create_dir(&other).unwrap();
+        let swept = sweep_dead(dir.path());
+        assert_eq!((swept.removed.len(), swept.alive.len()), (1, 1), "{swept:?}");
+        assert!(living.exists() && other.exists() && !dead.exists());
     }
 }

@@ -74,6 +74,11 @@ pub fn wait_until<L: Look>(what: &str, deadline: Duration, mut poll: impl FnMut(
     }
 }
 
+/// Lets time pass: for a server that is slow on purpose, and for loads that last. Never to wait for something.
+pub fn pass(time: Duration) {
+    std::thread::sleep(time);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -37,21 +37,21 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// What to measure.
 #[derive(clap::Args)]
 pub struct BenchArgs {
-    /// What is measured: `file`, a json-file log read from disk
-    #[arg(value_parser = ["file"], default_value = "file")]
+    /// What is measured: `file`, a json-file log read from disk; `probe`, what the witness of descriptors costs
+    #[arg(value_parser = ["file", "probe"], default_value = "file")]
     what: String,
     /// Size of the log
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..))]
-    mib: u64,
+    pub(crate) mib: u64,
     /// Runs of each, of which the median is printed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
+    pub(crate) rounds: u32,
     /// What the log's lines are drawn from
     #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
+    pub(crate) seed: u64,
     /// Where the temporary folder is made: three times the log must fit
     #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
+    pub(crate) dir: Option<PathBuf>,
 }
 
 /// One run.
@@ -65,7 +65,9 @@ struct Measured {
 
 /// Measures and prints.
 pub fn bench(arguments: &BenchArgs) -> Result<()> {
-    debug_assert!(arguments.what == "file", "the only one there is");
+    if arguments.what == "probe" {
+        return crate::bench_probe::bench(arguments);
+    }
     let mut build = Command::new(tools::cargo());
     build.args(["build", "--release", "--package", "capturer", "--package", "xtask"]);
     run(build.current_dir(paths::workspace())).context("building the agent and the plain loop")?;
@@ -115,7 +117,7 @@ fn table(gib: f64, lines: u64, loops: &[Measured], agents: &[Measured]) -> Strin
     format!("{head}{plain}{agent}{:<22} {:>9.2}\n", "capturer / plain loop", agent_cpu / plain_cpu)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len().is_multiple_of(2) {
@@ -128,7 +130,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 // ---- the two runs
 
 /// A process that does not outlive the measuring.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -149,25 +151,9 @@ fn measure_loop(log: &Path, output: &Path) -> Result<Measured> {
 }
 
 fn measure_agent(home: &Path, log: &Path, output: &Path, expected_bytes: u64) -> Result<Measured> {
-    let data = home.join("data");
-    if data.exists() {
-        fs::remove_dir_all(&data)?;
-    }
-    let config = home.join("bench.yaml");
-    let text = format!(
-        "data_dir: {}\nadmin: {{listen: \"\"}}\nlog: {{level: warn}}\ncontainer_monitor: {{enabled: false}}\n\
-         file_monitor: {{files: [{{paths: [\"{}\"], format: docker}}]}}\n\
-         sinks: {{local_file: {{directory: {}, file: bench.ndjson}}}}\n",
-        data.display(),
-        log.display(),
-        output.display()
-    );
-    fs::write(&config, text)?;
     let before = cpu_of_children()?;
     let started = Instant::now();
-    let program = paths::target().join("release/capturer");
-    let child = Command::new(program).args(["run", "-c"]).arg(&config).stdin(Stdio::null()).spawn()?;
-    let mut agent = Running(child);
+    let mut agent = start_agent(home, log, output, "")?;
     wait_until("the agent to write all of it", RUN_DEADLINE, || {
         let written = fs::metadata(output.join("bench.ndjson")).map_or(0, |metadata| metadata.len());
         match agent.0.try_wait() {
@@ -179,10 +165,38 @@ fn measure_agent(home: &Path, log: &Path, output: &Path, expected_bytes: u64) ->
     let wall_s = started.elapsed().as_secs_f64();
     let pid = i32::try_from(agent.0.id()).context("a process id over 31 bits")?;
     let rss_bytes = max_rss(&format!("/proc/{pid}/status")).context("the agent has ended by itself")?;
+    end_agent(&mut agent)?;
+    used_since(before, wall_s, rss_bytes)
+}
+
+/// Starts the release agent on one log, with more sections of config.
+pub(crate) fn start_agent(home: &Path, log: &Path, output: &Path, more: &str) -> Result<Running> {
+    let data = home.join("data");
+    if data.exists() {
+        fs::remove_dir_all(&data)?;
+    }
+    let config = home.join("bench.yaml");
+    let text = format!(
+        "data_dir: {}\nadmin: {{listen: \"\"}}\nlog: {{level: warn}}\ncontainer_monitor: {{enabled: false}}\n\
+         file_monitor: {{files: [{{paths: [\"{}\"], format: docker}}]}}\n\
+         sinks: {{local_file: {{directory: {}, file: bench.ndjson, max_size: 0}}}}\n{more}",
+        data.display(),
+        log.display(),
+        output.display()
+    );
+    fs::write(&config, text)?;
+    let program = paths::target().join("release/capturer");
+    let child = Command::new(program).args(["run", "-c"]).arg(&config).stdin(Stdio::null()).spawn()?;
+    Ok(Running(child))
+}
+
+/// SIGTERM; it must end well.
+pub(crate) fn end_agent(agent: &mut Running) -> Result<()> {
+    let pid = i32::try_from(agent.0.id()).context("a process id over 31 bits")?;
     kill_process(Pid::from_raw(pid).context("no process")?, Signal::TERM)?;
     let status = wait_until("the agent to end", END_DEADLINE, || agent.0.try_wait().ok().flatten())?;
     ensure!(status.success(), "the agent ended with {status}");
-    used_since(before, wall_s, rss_bytes)
+    Ok(())
 }
 
 /// User and system seconds of all children that ended and were waited for: what wait4 would tell of each, summed.
@@ -285,7 +299,7 @@ fn convert(line: &[u8], path: &[u8], out: &mut Vec<u8>) -> Option<()> {
 // ---- the log
 
 /// Writes lines as they are seen on hosts, at least `bytes` of them; returns how many.
-fn write_log(path: &Path, bytes: u64, seed: u64) -> Result<u64> {
+pub(crate) fn write_log(path: &Path, bytes: u64, seed: u64) -> Result<u64> {
     let mut rand = Rand::new(seed);
     let mut file = BufWriter::with_capacity(CHUNK_BYTES, File::create(path)?);
     let (mut written, mut lines, mut time_ns) = (0, 0, 0_u64);

@@ -1,32 +1,38 @@
 //! The last part of `cargo xtask test`: what tests left on the machine is taken away, and is a failure.
 //!
-//! Engines of a test process that was killed are on record (`tests/src/sweep.rs`). What has no record is only named, be it
-//! a folder or an agent that a test started and forgot: nothing says for sure that it is ours to end.
+//! Engines of a test process that is gone are taken away by what is written down in their folders (`tests/src/sweep.rs`),
+//! here and by each test that starts another; those tests note it, so that it counts here too. What an earlier run left
+//! is taken away before anything is tested, and is no failure of this one. An agent that a test started and forgot is
+//! only named: nothing says for sure that it is ours to end.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
 use crate::paths;
-use crate::sweep::{ROOT_PREFIX, Swept, all_processes, mounts_beneath, start_ticks, stat_fields, sweep_dead};
+use crate::sweep::{SWEPT_NOTE, Swept, all_processes, start_ticks, stat_fields, sweep_dead};
 
 /// Takes away what earlier runs left, before anything is tested.
 pub fn before() {
     let swept = sweep();
     for what in &swept.removed {
-        println!("taken away, left by a test that was killed: {what}");
+        println!("taken away, left by an earlier run: {what}");
     }
     for why in &swept.failed {
         println!("could not be taken away: {why}");
     }
+    // What it says is of earlier runs.
+    let _ = fs::remove_file(note());
 }
 
 /// Takes away what this run left; fails if there was anything.
 pub fn after() -> Result<()> {
+    let noted = fs::read_to_string(note()).unwrap_or_default();
     let swept = sweep();
-    let mut left: Vec<String> = swept.removed.iter().map(|what| format!("{what} (taken away now)")).collect();
+    let mut left: Vec<String> = noted.lines().map(|what| format!("{what} (seen by a later test)")).collect();
+    left.extend(swept.removed.iter().map(|what| format!("{what} (taken away now)")));
     left.extend(swept.failed);
-    left.extend(unrecorded());
     left.extend(forgotten_agents());
     if !swept.alive.is_empty() {
         println!("of tests that still run, and so left alone: {}", swept.alive.join(", "));
@@ -39,31 +45,11 @@ pub fn after() -> Result<()> {
 }
 
 fn sweep() -> Swept {
-    sweep_dead(&paths::engine_records())
+    sweep_dead(&std::env::temp_dir())
 }
 
-/// Folders, and processes with mounts in them, of dead test processes. A living one cleans up after itself.
-fn unrecorded() -> Vec<String> {
-    let mut left = Vec::new();
-    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(rest) = name.strip_prefix(ROOT_PREFIX) else { continue };
-        let owner = rest.split('-').next().and_then(|pid| pid.parse().ok());
-        if owner.is_some_and(|pid| start_ticks(pid).is_some()) {
-            continue;
-        }
-        let path = entry.path();
-        let users: Vec<i32> = all_processes()
-            .into_iter()
-            .filter(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| names(&line, &name)))
-            .collect();
-        left.push(format!(
-            "{}, of no living test; named by processes {users:?}; {} mounts in it",
-            path.display(),
-            mounts_beneath(&path).len()
-        ));
-    }
-    left
+fn note() -> PathBuf {
+    paths::engines().join(SWEPT_NOTE)
 }
 
 /// Agents of this tree that were started since we were, and that no test or chore is waiting for.
@@ -88,10 +74,6 @@ fn forgotten_agents() -> Vec<String> {
 fn ancestors(pid: i32) -> Vec<i32> {
     let parent = |pid: i32| stat_fields(pid)?.get(1)?.parse().ok().filter(|&parent: &i32| parent > 0);
     std::iter::successors(parent(pid), |&pid| parent(pid)).collect()
-}
-
-fn names(command_line: &[u8], name: &str) -> bool {
-    String::from_utf8_lossy(command_line).contains(name)
 }
 
 #[cfg(test)]

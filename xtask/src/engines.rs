@@ -6,7 +6,7 @@
 //!                     /image.tar     the root of the test image: busybox and its links
 //!                     /STAMP         written last; says by which recipe
 //! target/engines/debian/<suite>      apt's state and the downloaded packages
-//! target/engines/run                 records of running Engines (tests/src/sweep.rs)
+//! target/engines/swept               what tests found of killed ones and took away (tests/src/sweep.rs)
 //! ```
 //! Starting one is the business of `tests/src/engine.rs`.
 

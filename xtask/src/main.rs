@@ -4,11 +4,15 @@
 //! containers, root.
 
 mod bench;
+mod bench_probe;
 mod build_ebpf;
 mod clean;
 mod debian;
 mod engines;
+mod fuzz;
+mod mutants;
 mod paths;
+mod programs;
 mod test;
 mod tidy;
 mod tools;
@@ -21,9 +25,11 @@ mod rand;
 #[expect(dead_code, reason = "what starts an Engine's record is for tests; what ends it is for both")]
 #[path = "../../tests/src/sweep.rs"]
 mod sweep;
+#[expect(dead_code, reason = "only tests let time pass")]
 #[path = "../../tests/src/wait.rs"]
 mod wait;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -62,6 +68,27 @@ enum Chore {
         /// Kernel series: 5.10, 6.1, 6.12, 7.2. None: the first three.
         kernels: Vec<String>,
     },
+    /// Looks for bytes that break a decoder, one fuzz target after the other.
+    Fuzz(fuzz::FuzzArgs),
+    /// Runs the agent's core on simulated hosts: one seed again, or ten thousand.
+    #[command(disable_help_flag = true)]
+    Sim {
+        /// See `cargo xtask sim --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Runs the agent beside real containers for minutes or hours: nothing may grow, be lost or come twice.
+    #[command(disable_help_flag = true)]
+    Soak {
+        /// See `cargo xtask soak --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Plants known bugs into a copy of the tree and sees whether the tests catch them. Takes some minutes.
+    Mutants {
+        /// Only these of tests/mutants.
+        names: Vec<String>,
+    },
     /// What the agent costs per GiB of log, beside a plain loop that does only the least.
     Bench(bench::BenchArgs),
     /// The plain loop, as a process of its own to be measured.
@@ -84,7 +111,11 @@ fn main() -> ExitCode {
         Chore::Tidy => tidy::check_tree().map(|()| true),
         Chore::Engines => engines::unpack_all().map(|()| true),
         Chore::BuildEbpf { check } => build_ebpf::build(check).map(|()| true),
-        Chore::Vm { kernels } => vm::run_in(&kernels).map(|()| true),
+        Chore::Vm { kernels } => vm::run_in(&kernels).map(|outcome| outcome.failed.is_empty()),
+        Chore::Fuzz(arguments) => fuzz::fuzz(&arguments).map(|()| true),
+        Chore::Sim { arguments } => programs::sim(&arguments),
+        Chore::Soak { arguments } => programs::soak(&arguments),
+        Chore::Mutants { names } => mutants::run(&names),
         Chore::Bench(arguments) => bench::bench(&arguments).map(|()| true),
         Chore::PlainLoop { log, output } => bench::plain_loop(&log, &output).map(|()| true),
     };

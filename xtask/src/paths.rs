@@ -17,9 +17,9 @@ pub fn engines() -> PathBuf {
     set("CAPTURER_ENGINES_DIR").unwrap_or_else(|| target().join("engines"))
 }
 
-/// Where running Engines are on record.
-pub fn engine_records() -> PathBuf {
-    engines().join("run")
+/// A Python of our own, with what `tests/loki/decode.py` imports.
+pub fn python() -> PathBuf {
+    target().join("python/bin/python")
 }
 
 fn set(key: &str) -> Option<PathBuf> {

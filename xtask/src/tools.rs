@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::debian::run;
+use crate::paths;
 
 /// A Debian package, and how to tell that what it is for is here, however it came.
 struct Needed {
@@ -18,7 +19,7 @@ struct Needed {
     is_here: fn() -> bool,
 }
 
-const NEEDED: [Needed; 3] = [
+const NEEDED: [Needed; 4] = [
     Needed { package: "gcc", what_for: "`cc`, by which rustc links", is_here: || on_path("cc") },
     Needed {
         package: "libc6-dev",
@@ -30,16 +31,35 @@ const NEEDED: [Needed; 3] = [
         what_for: "a cgroup hierarchy, for containers; this machine has none mounted",
         is_here: || cgroups_are_mounted() || on_path("cgroupfs-mount"),
     },
+    Needed {
+        package: "python3-venv",
+        what_for: "a Python that decodes what is sent to Loki, without any code of ours",
+        is_here: || {
+            Command::new("python3")
+                .args(["-c", "import ensurepip, venv"])
+                .output()
+                .is_ok_and(|o| o.status.success())
+        },
+    },
 ];
+
+/// What only `cargo xtask vm` needs.
+const EMULATOR: [Needed; 1] = [Needed {
+    package: "qemu-system-x86",
+    what_for: "a machine for other kernels",
+    is_here: || on_path("qemu-system-x86_64"),
+}];
+
+/// What only `cargo xtask fuzz` needs.
+const CPP: [Needed; 1] =
+    [Needed { package: "g++", what_for: "`c++`, which builds libFuzzer", is_here: || on_path("c++") }];
+/// What `tests/loki/decode.py` imports: Google's protobuf with its compiler, and a snappy of its own.
+const PYTHON_PACKAGES: [&str; 3] = ["protobuf==7.36.2", "grpcio-tools==1.85.1", "cramjam==2.14.0"];
 
 /// Installs what is missing. Asks no network when nothing is.
 pub fn install() -> Result<()> {
-    let missing: Vec<&Needed> = NEEDED.iter().filter(|needed| !(needed.is_here)()).collect();
-    if missing.is_empty() {
-        println!("nothing to install");
-    } else {
-        install_packages(&missing)?;
-    }
+    bring(&NEEDED)?;
+    make_python()?;
     if !cgroups_are_mounted() {
         if !is_root() {
             bail!("no cgroup hierarchy is mounted, which containers need: as root, run cgroupfs-mount");
@@ -52,6 +72,45 @@ pub fn install() -> Result<()> {
             format!("the toolchain has no {component}: rustup component add rustfmt clippy brings it")
         })?;
     }
+    Ok(())
+}
+
+/// Installs the emulator, if it is missing.
+pub fn install_emulator() -> Result<()> {
+    bring(&EMULATOR)
+}
+
+/// Installs a C++ compiler, if it is missing.
+pub fn install_cpp() -> Result<()> {
+    bring(&CPP)
+}
+
+/// Why there is no emulator and none can be installed, if so.
+pub fn no_emulator() -> Option<String> {
+    let cant = !is_root() && !(EMULATOR[0].is_here)();
+    cant.then(|| format!("no {0}: as root, run apt-get install {0}", EMULATOR[0].package))
+}
+
+fn bring(needed: &[Needed]) -> Result<()> {
+    let missing: Vec<&Needed> = needed.iter().filter(|needed| !(needed.is_here)()).collect();
+    if missing.is_empty() {
+        println!("nothing to install");
+        return Ok(());
+    }
+    install_packages(&missing)
+}
+
+/// A virtual environment beneath target/, so that nothing of it is left on the machine.
+fn make_python() -> Result<()> {
+    let python = paths::python();
+    let works = Command::new(&python).args(["-c", "import google.protobuf, grpc_tools, cramjam"]).output();
+    if works.is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    println!("making a Python with {}", PYTHON_PACKAGES.join(", "));
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(paths::target().join("python")))?;
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PYTHON_PACKAGES))
+        .context("installing Python packages")?;
     Ok(())
 }
 

@@ -2,25 +2,32 @@
 //!
 //! ```text
 //! Debian's kernel package of a suite ─▶ vmlinuz ──────────────┐
-//! tests/probe.rs, ring tests ─▶ static binaries ┐             ├▶ qemu, its serial line is our output
-//! busybox, init script ─────────────────────────┴▶ initramfs ─┘
+//! agent, tests of probe, ring and files ─▶ static ┐           ├▶ qemu, its serial line is our output
+//! busybox, init script ───────────────────────────┴▶ initramfs ─┘
 //! ```
 //! Emulated, not virtualized: that works on every machine, also on one that is virtual itself. The whole of it runs in
 //! memory and as root of its own; nothing of this machine is mounted into it.
 //!
-//! Not here: what is tested (tests/probe.rs, capturer/src/ring).
+//! Machines run side by side, one for each processor here. Everything downloaded or built stays in target/vm.
+//!
+//! Not here: what is tested (tests/probe.rs, tests/capture_files.rs, capturer/src/ring), and how its output is read
+//! (vm/transcript.rs).
+
+mod transcript;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
-use crate::debian::{Suite, run};
+use crate::debian::Suite;
 use crate::{paths, tools};
+use transcript::{Failure, PROGRAM, RESULT, Transcript};
 
 /// A kernel by the series tests ask for, and the suite of Debian that has it.
 struct Kernel {
@@ -39,21 +46,48 @@ const KERNELS: [Kernel; 4] = [
 const USUAL: [&str; 3] = ["5.10", "6.1", "6.12"];
 
 /// The tests that run inside: package, what cargo calls the binary, name in the machine, arguments.
-const TESTS: [(&str, &[&str], &str, &str); 2] = [
-    ("capturer-tests", &["--test", "probe"], "probe", "--test-threads=1 --nocapture"),
+const TESTS: [(&str, &[&str], &str, &str); 3] = [
     ("capturer", &["--lib"], "ring", "--test-threads=1 ring::"),
+    (
+        "capturer-tests",
+        &["--features", "engines", "--test", "capture_files"],
+        "capture_files",
+        "--test-threads=1",
+    ),
+    (
+        "capturer-tests",
+        &["--features", "engines", "--test", "probe"],
+        "probe",
+        "--test-threads=1 --nocapture",
+    ),
 ];
 /// Both must attach on each of the kernels above.
 const TIERS: &str = "tracing,kprobe,tracepoint";
 
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
-/// A kernel that hangs ends here. Booting takes some 10 s, the tests some 60 s, on an idle machine.
-const DEADLINE: Duration = Duration::from_secs(600);
-/// How the init script says its result on the serial line.
-const RESULT: &str = "tests ended with ";
+/// A kernel that hangs ends here. Booting takes some 10 s and the tests some minutes; on a machine that is busy otherwise
+/// it was seen to take ten.
+const DEADLINE: Duration = Duration::from_secs(20 * 60);
 
-/// Runs the tests in each kernel; fails if one failed in one.
-pub fn run_in(kernels: &[String]) -> Result<()> {
+/// What became of the machines.
+#[derive(Default)]
+pub struct Outcome {
+    /// Kernels in which every test passed.
+    pub passed: u64,
+    /// `Linux 6.1: NAME` of each test that failed, or why none is named.
+    pub failed: Vec<String>,
+}
+
+/// Why no machine can be had here, if so.
+pub fn missing() -> Option<String> {
+    if !cfg!(target_arch = "x86_64") {
+        return Some("the machines are x86-64, and this is not".to_owned());
+    }
+    tools::no_emulator()
+}
+
+/// Runs the tests in each kernel and tells of those that failed, once all machines have ended: their lines are mixed.
+pub fn run_in(kernels: &[String]) -> Result<Outcome> {
     ensure!(cfg!(target_arch = "x86_64"), "the machines are x86-64, and so must be the tests built here");
     let named: Vec<&str> =
         if kernels.is_empty() { USUAL.to_vec() } else { kernels.iter().map(String::as_str).collect() };
@@ -66,28 +100,50 @@ pub fn run_in(kernels: &[String]) -> Result<()> {
         })
         .collect();
     let chosen = chosen?;
-    run(Command::new("qemu-system-x86_64").arg("--version"))
-        .context("qemu is needed: as root, run apt-get install --no-install-recommends qemu-system-x86")?;
+    tools::install_emulator()?;
 
     let dir = paths::target().join("vm");
     fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
     let initramfs = dir.join("initramfs.cpio");
     fs::write(&initramfs, pack(&dir)?).context("writing the initramfs")?;
-    let mut failed = Vec::new();
-    for kernel in chosen {
-        let image = kernel.image(&dir)?;
-        println!("Linux {}: {}", kernel.series, image.display());
-        let begun = Instant::now();
-        match boot(kernel.series, &image, &initramfs) {
-            Ok(()) => println!("Linux {}: passed in {} s", kernel.series, begun.elapsed().as_secs()),
-            Err(error) => {
-                println!("Linux {}: failed: {error:#}", kernel.series);
-                failed.push(kernel.series);
-            }
+    let images: Result<Vec<PathBuf>> = chosen.iter().map(|kernel| kernel.image(&dir)).collect();
+    let machines: Mutex<Vec<(&str, PathBuf)>> =
+        Mutex::new(chosen.iter().map(|kernel| kernel.series).zip(images?).rev().collect());
+    let ended = Mutex::new(Vec::new());
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..processors.min(chosen.len()) {
+            scope.spawn(|| {
+                while let Some((series, image)) = next(&machines) {
+                    let begun = Instant::now();
+                    let failure = boot(series, &image, &initramfs).unwrap_or_else(|error| {
+                        Some(Failure { tests: vec![format!("{error:#}")], said: Vec::new() })
+                    });
+                    let how = if failure.is_none() { "passed" } else { "failed" };
+                    println!("Linux {series}: {how} in {} s", begun.elapsed().as_secs());
+                    ended.lock().expect("no thread panics with it").push((series, failure));
+                }
+            });
         }
+    });
+    let mut outcome = Outcome::default();
+    for (series, failure) in ended.into_inner().expect("every thread has ended") {
+        let Some(Failure { tests, said }) = failure else {
+            outcome.passed += 1;
+            continue;
+        };
+        for test in tests {
+            let test = format!("Linux {series}: {test}");
+            println!("FAILED in {test}");
+            outcome.failed.push(test);
+        }
+        said.iter().for_each(|line| println!("  {line}"));
     }
-    ensure!(failed.is_empty(), "failed in Linux {}", failed.join(", "));
-    Ok(())
+    Ok(outcome)
+}
+
+fn next<T>(list: &Mutex<Vec<T>>) -> Option<T> {
+    list.lock().expect("no thread panics with it").pop()
 }
 
 impl Kernel {
@@ -150,13 +206,16 @@ fn pack(dir: &Path) -> Result<Vec<u8>> {
         archive.add(folder, 0o040_755, &[]);
     }
     archive.add("bin/busybox", 0o100_755, &fs::read(busybox).context("reading busybox")?);
-    let mut script = String::from(INIT);
+    let agent = build(&["build", "--package", "capturer", "--bin", "capturer"], "bin")?;
+    archive.add("bin/capturer", 0o100_755, &fs::read(&agent).context("reading the agent")?);
+    let mut script = format!("{INIT}export CAPTURER_PROBE_TIERS={TIERS}\n");
+    script += &format!("failed() {{ worst=$2; echo \"{PROGRAM}$1 ended with $2\"; }}\n");
     for (package, target, name, arguments) in TESTS {
-        let binary = build(package, target)?;
+        let kind = if target == ["--lib"] { "lib" } else { "test" };
+        let binary = build(&[&["test", "--no-run", "--package", package], target].concat(), kind)?;
         let bytes = fs::read(&binary).with_context(|| format!("reading {}", binary.display()))?;
         archive.add(&format!("bin/{name}"), 0o100_755, &bytes);
-        script +=
-            &format!("echo \"# {name}\"\nCAPTURER_PROBE_TIERS={TIERS} /bin/{name} {arguments} || worst=$?\n");
+        script += &format!("echo \"# {name}\"\n/bin/{name} {arguments} || failed {name} $?\n");
     }
     script += &format!("echo \"{RESULT}$worst\"\n/bin/busybox poweroff -f\n");
     archive.add("init", 0o100_755, script.as_bytes());
@@ -170,30 +229,36 @@ const INIT: &str = "#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox mount -t tmpfs tmp /tmp
 /bin/busybox mount -t tracefs trace /sys/kernel/tracing
+/bin/busybox ifconfig lo 127.0.0.1 up
+export CAPTURER_BIN=/bin/capturer
 worst=0
 ";
 
-/// Builds a test binary that needs no file but itself.
-fn build(package: &str, target: &[&str]) -> Result<PathBuf> {
-    println!("building {package} {}", target.join(" "));
+/// Builds a program that needs no file but itself. `kind` is cargo's word for the target that becomes it.
+fn build(arguments: &[&str], kind: &str) -> Result<PathBuf> {
+    let shown = arguments.join(" ");
+    println!("cargo {shown}, for the machine");
     let mut command = Command::new(tools::cargo());
-    command.args(["test", "--no-run", "--package", package]).args(target);
+    command.args(arguments);
     command.args(["--profile", "vm", "--target", TRIPLE, "--message-format=json-render-diagnostics"]);
     // With an explicit target these are not for build scripts, which can't be static.
     command.env("RUSTFLAGS", "-C target-feature=+crt-static").current_dir(paths::workspace());
     let output = command.stderr(Stdio::inherit()).output().context("starting cargo")?;
-    ensure!(output.status.success(), "building {package} for the machine failed");
+    ensure!(output.status.success(), "cargo {shown} for the machine failed");
     let messages = String::from_utf8_lossy(&output.stdout).into_owned();
-    let executables = messages.lines().filter_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        message.get("executable")?.as_str().map(PathBuf::from)
-    });
-    // The one that was asked for comes last.
-    executables.collect::<Vec<_>>().pop().context("cargo named no executable")
+    let executable = messages.lines().find_map(|line| executable(line, kind));
+    executable.with_context(|| format!("cargo {shown} named no executable of kind {kind}"))
 }
 
-/// Boots the kernel and reads its serial line until it powers off.
-fn boot(series: &str, image: &Path, initramfs: &Path) -> Result<()> {
+/// The program of one of cargo's messages. A package's other programs are built with its tests, before or behind them.
+fn executable(message: &str, kind: &str) -> Option<PathBuf> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    let of_kind = message["target"]["kind"].as_array()?.iter().any(|other| other == kind);
+    message["executable"].as_str().filter(|_| of_kind).map(PathBuf::from)
+}
+
+/// Boots the kernel and reads its serial line until it powers off. The failure, if there is one, is that of its tests.
+fn boot(series: &str, image: &Path, initramfs: &Path) -> Result<Option<Failure>> {
     let mut machine = Command::new("qemu-system-x86_64");
     // Without cmpxchg16b: qemu 7.2 was seen to leave the low half of RAX in the flags after it, which ended Linux 6.12
     // in its allocator with a double fault, in three boots of four.
@@ -204,7 +269,7 @@ fn boot(series: &str, image: &Path, initramfs: &Path) -> Result<()> {
             "-cpu",
             "max,cx16=off",
             "-m",
-            "768",
+            "1024",
             "-nographic",
             "-no-reboot",
             "-net",
@@ -233,25 +298,21 @@ fn boot(series: &str, image: &Path, initramfs: &Path) -> Result<()> {
         }
     });
     let deadline = Instant::now() + DEADLINE;
-    let mut result = None;
-    loop {
+    let mut transcript = Transcript::default();
+    let stopped = loop {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => {
                 println!("[{series}] {line}");
                 std::io::stdout().flush().context("printing")?;
-                if let Some(code) = line.strip_prefix(RESULT) {
-                    result = Some(code.to_owned());
-                }
+                transcript.read(&line);
             }
-            Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => bail!("nothing was over after {} s", DEADLINE.as_secs()),
+            Err(RecvTimeoutError::Disconnected) => break None,
+            Err(RecvTimeoutError::Timeout) => {
+                break Some(format!("nothing was over after {} s", DEADLINE.as_secs()));
+            }
         }
-    }
-    match result.as_deref() {
-        Some("0") => Ok(()),
-        Some(code) => bail!("a test ended with {code}"),
-        None => bail!("the machine ended before its tests did"),
-    }
+    };
+    Ok(transcript.failure(stopped))
 }
 
 /// A running qemu; ended with its owner.
@@ -274,7 +335,7 @@ struct Archive {
 impl Archive {
     fn add(&mut self, name: &str, mode: u32, content: &[u8]) {
         self.files += 1;
-        let length = u32::try_from(content.len()).expect("a file of a machine that has 768 MiB");
+        let length = u32::try_from(content.len()).expect("a file of a machine that has 1 GiB");
         let name_length = u32::try_from(name.len()).expect("a short name") + 1;
         // inode, mode, user, group, links, time, length, device (2), special device (2), name's length, checksum
         let fields = [self.files, mode, 0, 0, 1, 0, length, 0, 0, 0, 0, name_length, 0];
@@ -323,6 +384,22 @@ mod tests {
         ];
         for (list, expected) in cases {
             assert_eq!(newest(&names(list)).as_deref(), expected);
+        }
+    }
+
+    /// Whichever came last was once taken, and then the machine ran the simulation instead of a test.
+    #[test]
+    fn the_program_that_was_asked_for_is_taken() {
+        let sim =
+            r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"sim"},"executable":"/t/sim"}"#;
+        let test =
+            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"x"},"executable":"/t/x-1"}"#;
+        let library =
+            r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"y"},"executable":null}"#;
+        assert_eq!(executable(test, "test"), Some(PathBuf::from("/t/x-1")));
+        for (message, kind) in [(sim, "test"), (test, "bin"), (library, "lib"), ("{\"reason\":\"x\"}", "bin")]
+        {
+            assert_eq!(executable(message, kind), None, "{message}");
         }
     }
 

@@ -9,6 +9,10 @@ use crate::status::{Board, Health};
 
 /// The capture loop turns at least once a second; after so long without a turn it is stuck.
 pub const CAPTURE_BEAT_AGE_MAX_MS: u64 = 3_000;
+/// A step of a thread that takes longer hangs, as a write to a disk or a file system that does not answer.
+pub const STEP_AGE_MAX_MS: u64 = 10_000;
+/// How the sentence on what hangs begins.
+pub const STUCK: &str = "stuck: ";
 /// Name of the component that the beat speaks for.
 pub const CAPTURE_LOOP: &str = "capture_loop";
 
@@ -19,10 +23,14 @@ pub struct Facts {
     pub components: BTreeMap<String, Health>,
     /// Milliseconds since the capture loop's last turn.
     pub capture_beat_age_ms: u64,
+    /// Per component with a beat: milliseconds that its step has been under way.
+    pub steps_ms: BTreeMap<String, u64>,
     /// The config is loaded and the sources were listed once.
     pub sources_ready: bool,
     /// Per sink: whether it accepted once.
     pub sinks: BTreeMap<String, bool>,
+    /// Per sink whose other side takes nothing until somebody mends something: what.
+    pub held: BTreeMap<String, String>,
 }
 
 impl Facts {
@@ -31,8 +39,10 @@ impl Facts {
         Facts {
             components: board.health(),
             capture_beat_age_ms: board.capture_beat_age_ms(),
+            steps_ms: board.beats().into_iter().map(|(component, (age, _))| (component, age)).collect(),
             sources_ready: board.sources_ready.load(std::sync::atomic::Ordering::Relaxed),
             sinks: board.sinks(),
+            held: board.held_sinks(),
         }
     }
 }
@@ -50,7 +60,19 @@ pub struct Report {
 pub fn report(facts: &Facts) -> Report {
     let mut components = facts.components.clone();
     components.insert(CAPTURE_LOOP.to_owned(), capture_loop(facts.capture_beat_age_ms));
+    for (component, age_ms) in facts.steps_ms.iter().filter(|(_, age_ms)| **age_ms > STEP_AGE_MAX_MS) {
+        components.insert(component.clone(), stuck_step(*age_ms));
+    }
     Report { ok: components.values().all(|health| health.ok), components }
+}
+
+fn stuck_step(age_ms: u64) -> Health {
+    let message = format!(
+        "{STUCK}one write has been under way for {:.1} s; the disk or file system that it goes to does not answer: look for \
+         its trouble with dmesg and iostat -x; reading waits, nothing is dropped",
+        age_ms as f64 / 1000.0
+    );
+    Health { ok: false, message }
 }
 
 fn capture_loop(age_ms: u64) -> Health {
@@ -59,20 +81,23 @@ fn capture_loop(age_ms: u64) -> Health {
         return Health { ok: true, message: format!("last turn {seconds:.1} s ago") };
     }
     let message = format!(
-        "stuck: last turn {seconds:.1} s ago, at most {} s are usual; /api/v1/streams shows what it waited for last",
+        "{STUCK}last turn {seconds:.1} s ago, at most {} s are usual; /api/v1/streams shows what it waited for last",
         CAPTURE_BEAT_AGE_MAX_MS / 1000
     );
     Health { ok: false, message }
 }
 
 /// What still lacks for `/readyz`, one reason a line; empty = ready. Readiness is about having begun: a sink that
-/// accepted once and is slow now makes nobody unready, for then an outage of Loki would restart every agent.
+/// accepted once and is slow now makes nobody unready, for then an outage of Loki would restart every agent. One that is
+/// held (a wrong token, a wrong address) does: it does not pass by itself, and who rolls out a config looks here.
 pub fn not_ready(facts: &Facts) -> Vec<String> {
     let mut reasons = Vec::new();
     if !facts.sources_ready {
         reasons.push("sources: not listed yet".to_owned());
     }
-    let waiting = facts.sinks.iter().filter(|(_, accepted)| !**accepted);
+    reasons.extend(facts.held.iter().map(|(sink, why)| format!("sink {sink}: {why}")));
+    let waiting =
+        facts.sinks.iter().filter(|(sink, accepted)| !**accepted && !facts.held.contains_key(*sink));
     reasons.extend(waiting.map(|(sink, _)| format!("sink {sink}: has not accepted anything yet")));
     if facts.capture_beat_age_ms > CAPTURE_BEAT_AGE_MAX_MS {
         reasons.push(format!("{CAPTURE_LOOP}: {}", capture_loop(facts.capture_beat_age_ms).message));
@@ -102,8 +127,10 @@ mod tests {
         Facts {
             components,
             capture_beat_age_ms: 900,
+            steps_ms: BTreeMap::new(),
             sources_ready: true,
             sinks: [("stdout".to_owned(), true)].into(),
+            held: BTreeMap::new(),
         }
     }
 
@@ -137,6 +164,27 @@ mod tests {
         assert!(!report.ok);
         assert!(report.components[CAPTURE_LOOP].message.starts_with("stuck: last turn 12.3 s ago"));
         assert_eq!(not_ready(&facts).len(), 1);
+    }
+
+    /// Its thread can't say so itself.
+    #[test]
+    fn a_hung_write_is_named_and_leaves_the_agent_ready() {
+        let mut facts = facts();
+        facts.components.insert("sink_stdout".to_owned(), Health { ok: true, message: "works".to_owned() });
+        facts.steps_ms.insert("sink_stdout".to_owned(), 10_000);
+        assert!(report(&facts).ok);
+        facts.steps_ms.insert("sink_stdout".to_owned(), 10_001);
+        let report = report(&facts);
+        assert!(!report.ok && report.components["sink_stdout"].message.starts_with("stuck: one write"));
+        assert_eq!(not_ready(&facts), Vec::<String>::new());
+    }
+
+    /// An outage passes and restarts nobody; a token that expired has to be seen.
+    #[test]
+    fn a_held_sink_is_not_ready_and_says_why() {
+        let held = [("stdout".to_owned(), "status 401; check the token".to_owned())].into();
+        let facts = Facts { held, ..facts() };
+        assert_eq!(ready_text(&not_ready(&facts)), "not ready\nsink stdout: status 401; check the token\n");
     }
 
     #[test]

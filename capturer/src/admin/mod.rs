@@ -4,3 +4,4 @@
 pub mod health;
 mod pages;
 pub mod server;
+mod watchdog;

@@ -28,7 +28,8 @@ const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-const PATHS: &str = "/, /metrics, /healthz, /readyz, /health, /api/v1/streams, /api/v1/positions";
+const PATHS: &str =
+    "/, /metrics, /healthz, /readyz, /health, /api/v1/streams, /api/v1/fds, /api/v1/positions";
 
 /// What answers are made from.
 pub(super) struct Pages {
@@ -62,6 +63,7 @@ impl Pages {
             "/readyz" => self.ready(),
             "/health" => self.health(),
             "/api/v1/streams" => self.streams().await,
+            "/api/v1/fds" => json(StatusCode::OK, &self.board.fds()),
             "/api/v1/positions" => self.positions().await,
             _ => text(StatusCode::NOT_FOUND, format!("There is nothing here. What there is: {PATHS}\n")),
         }

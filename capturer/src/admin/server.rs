@@ -1,13 +1,14 @@
 //! The admin server's thread: takes connections, gives each a deadline, lets `pages` answer.
 //!
 //! Every wait ends: a connection has `CONNECTION_TIME_MAX` in all, its headers `HEADER_TIME_MAX`, and carries one
-//! request. At most `CONNECTIONS_MAX` are open; when all are taken for longer than `SLOT_PATIENCE`, the oldest is
-//! closed for the newest, so that nobody who opens connections and says nothing keeps a health check out.
+//! request. At most `CONNECTIONS_MAX` are open; when all are taken for longer than `SLOT_PATIENCE`, one is closed for the
+//! newest, so that nobody who opens connections and says nothing keeps a health check out. Whoever asked nothing yet
+//! goes first, and last who waits for an answer: while the capture loop is stuck that takes longer than the patience.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -19,6 +20,9 @@ use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::pages::Pages;
+use super::watchdog::{self, Watchdog};
+use crate::ledger::Owner;
+use crate::ledger::claims::Claims;
 use crate::metrics::Metrics;
 use crate::status::Board;
 
@@ -72,7 +76,12 @@ impl Drop for AdminHandle {
 }
 
 /// Listens and answers until the handle is stopped. Fails at once if the address can't be had.
-pub fn start(listen: SocketAddr, board: Arc<Board>, metrics: Arc<Metrics>) -> anyhow::Result<AdminHandle> {
+pub fn start(
+    listen: SocketAddr,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    claims: Claims,
+) -> anyhow::Result<AdminHandle> {
     let listener = TcpListener::bind(listen).map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => "another process listens there",
@@ -94,7 +103,7 @@ pub fn start(listen: SocketAddr, board: Arc<Board>, metrics: Arc<Metrics>) -> an
     let thread = std::thread::Builder::new()
         .name("admin".to_owned())
         .spawn(move || {
-            if let Err(error) = runtime.block_on(serve(listener, pages, stopped)) {
+            if let Err(error) = runtime.block_on(serve(listener, pages, claims, stopped)) {
                 tracing::error!(%error, "the admin server has ended");
             }
         })
@@ -105,19 +114,28 @@ pub fn start(listen: SocketAddr, board: Arc<Board>, metrics: Arc<Metrics>) -> an
 async fn serve(
     listener: TcpListener,
     pages: Arc<Pages>,
+    claims: Claims,
     mut stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    let listening = claims.claim(listener.as_fd(), Owner::Admin);
     let mut connections = Connections::default();
+    let mut watchdog = Watchdog::new(Arc::clone(&pages.board), Arc::clone(&pages.metrics));
+    let mut look = tokio::time::interval(watchdog::LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            _ = look.tick() => {
+                watchdog.look();
+                continue;
+            }
             _ = &mut stopped => break,
         };
         match accepted {
             Ok((stream, _)) => {
                 connections.make_room().await;
-                connections.open(stream, Arc::clone(&pages));
+                connections.open(stream, Arc::clone(&pages), claims.clone());
             }
             Err(error) => {
                 tracing::warn!(%error, "the admin server could not take a connection");
@@ -125,16 +143,33 @@ async fn serve(
             }
         }
     }
+    drop(listening);
     drop(listener);
     connections.close().await;
     Ok(())
+}
+
+/// How far a connection is; who is least goes first if one must.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// No whole request came.
+    Silent,
+    /// The answer is on its way to somebody who does not take it.
+    Answered,
+    /// The answer is being made.
+    Asked,
+}
+
+struct Connection {
+    task: AbortHandle,
+    phase: Arc<Mutex<Phase>>,
 }
 
 /// The open connections, oldest first.
 #[derive(Default)]
 struct Connections {
     tasks: JoinSet<()>,
-    by_age: VecDeque<AbortHandle>,
+    by_age: Vec<Connection>,
 }
 
 impl Connections {
@@ -143,22 +178,30 @@ impl Connections {
         while self.tasks.try_join_next().is_some() {}
         if self.tasks.len() >= CONNECTIONS_MAX {
             let _ = tokio::time::timeout(SLOT_PATIENCE, self.tasks.join_next()).await;
+            // On a busy machine the time may be over before a request that has arrived was read.
+            tokio::task::yield_now().await;
         }
-        self.by_age.retain(|task| !task.is_finished());
+        self.by_age.retain(|connection| !connection.task.is_finished());
+        let phase =
+            |connection: &Connection| *connection.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        // The oldest of those that are equal.
+        let first = self.by_age.iter().enumerate().min_by_key(|(_, connection)| phase(connection));
         if self.tasks.len() >= CONNECTIONS_MAX
-            && let Some(oldest) = self.by_age.pop_front()
+            && let Some((at, _)) = first
         {
-            oldest.abort();
+            self.by_age.remove(at).task.abort();
             let _ = self.tasks.join_next().await;
         }
     }
 
-    fn open(&mut self, stream: TcpStream, pages: Arc<Pages>) {
+    fn open(&mut self, stream: TcpStream, pages: Arc<Pages>, claims: Claims) {
+        let phase = Arc::new(Mutex::new(Phase::Silent));
+        let told = Arc::clone(&phase);
         let task = self.tasks.spawn(async move {
             // A peer that is slow or speaks no HTTP is its own problem; there is nothing to log or count.
-            let _ = tokio::time::timeout(CONNECTION_TIME_MAX, converse(stream, pages)).await;
+            let _ = tokio::time::timeout(CONNECTION_TIME_MAX, converse(stream, pages, &claims, &told)).await;
         });
-        self.by_age.push_back(task);
+        self.by_age.push(Connection { task, phase });
     }
 
     async fn close(mut self) {
@@ -169,19 +212,34 @@ impl Connections {
 }
 
 /// One request, one answer.
-async fn converse(stream: TcpStream, pages: Arc<Pages>) -> hyper::Result<()> {
-    let service = service_fn(move |request| {
+async fn converse(
+    stream: TcpStream,
+    pages: Arc<Pages>,
+    claims: &Claims,
+    phase: &Mutex<Phase>,
+) -> hyper::Result<()> {
+    let claim = claims.claim(stream.as_fd(), Owner::Admin);
+    let reach = |reached| *phase.lock().unwrap_or_else(PoisonError::into_inner) = reached;
+    let service = service_fn(|request| {
         let pages = Arc::clone(&pages);
-        async move { Ok::<_, std::convert::Infallible>(pages.answer(&request).await) }
+        async move {
+            reach(Phase::Asked);
+            let answer = pages.answer(&request).await;
+            reach(Phase::Answered);
+            Ok::<_, std::convert::Infallible>(answer)
+        }
     });
-    http1::Builder::new()
+    let mut builder = http1::Builder::new();
+    builder
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME_MAX)
         .max_buf_size(HEADER_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service)
-        .await
+        .keep_alive(false);
+    let mut connection = builder.serve_connection(TokioIo::new(stream), service);
+    // Named after the connection, so that it goes before it, also when the time is over.
+    let _claim = claim;
+    (&mut connection).await
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
 use crate::cursor::{FileId, HeadPrint};
-use crate::record::{Batch, Source, StreamId};
+use crate::record::{Batch, OutputMarks, Source, StreamId};
 use crate::sink::FromSink;
 
 /// Number of a one-answer request.
@@ -19,6 +19,10 @@ pub struct ConnId(pub u64);
 /// Number of an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileNo(pub u64);
+
+/// A file system that may hang (its device number). Everything done there is done by one thread, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LaneId(pub u64);
 
 /// Why a request has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -152,10 +156,23 @@ pub enum Event {
     },
     /// inotify lost events: look at everything.
     WatchOverflow,
-    /// What matches a file_monitor entry now.
+    /// A file operation of a stream has had no answer for longer than it may take; told again while that is so.
+    FileHung {
+        /// Whose.
+        stream: StreamId,
+        /// The file system, for people.
+        place: String,
+        /// What hangs there: an operation of this stream or of another.
+        operation: String,
+    },
+    /// What matches a file_monitor entry now, on local file systems or on one that may hang.
     PathsFound {
         /// Index in `file_monitor.files`.
         set: usize,
+        /// The one that may hang; `None` = what is local.
+        lane: Option<LaneId>,
+        /// With the local part: all those that the patterns lead to; each answers for itself.
+        lanes: Vec<LaneId>,
         /// Absolute paths.
         paths: Vec<String>,
     },
@@ -214,6 +231,8 @@ pub struct OpenedFile {
     pub len: u64,
     /// A compressed file that can't be unpacked to its end: its content is as long as could be read.
     pub damaged: bool,
+    /// The file system it is on, if that may hang.
+    pub lane: Option<LaneId>,
 }
 
 /// Why a file operation failed.
@@ -255,6 +274,8 @@ pub enum Action {
     OpenConn {
         /// Its number.
         conn: ConnId,
+        /// The stream it belongs to; none = finding containers.
+        stream: Option<StreamId>,
         /// Path and query.
         path: String,
     },
@@ -322,6 +343,8 @@ pub enum Action {
     Send(Arc<Batch>),
     /// To every sink: the stream has ended.
     Detach(StreamId),
+    /// To every sink: a checkpoint with these marks is on disk.
+    Saved(Arc<OutputMarks>),
     /// To every sink: flush and end.
     StopSinks,
     /// Save and answer [`Event::CheckpointSaved`].

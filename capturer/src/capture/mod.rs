@@ -12,36 +12,38 @@
 //! A stream's first batch waits until all sinks have prepared its output and a checkpoint with both is on disk
 //! (`Attaching`).
 
+#[cfg(test)]
+pub(crate) mod bench;
+mod containers;
 pub mod io;
+pub mod outlets;
 mod paths;
 mod stopping;
 pub mod support;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::tracker::Tracker;
 use crate::clock::Now;
-use crate::cursor::{ApiCursor, ChannelMark, Cursor};
-use crate::decode::timestamp;
+use crate::cursor::Cursor;
 use crate::discover::{self, Discovery};
-use crate::docker::Inspect;
-use crate::limits::READ_BYTES;
+use crate::limits::{API_GATHER_BYTES, READ_BYTES};
 use crate::metrics::Metrics;
-use crate::record::{Ack, ContainerMeta, SinkId, Source, StreamId, StreamKey};
-use crate::settings::{FileFormat, ReadFrom, Settings, StartAt};
+use crate::record::{Ack, ContainerMeta, OutputMarks, SinkId, Source, StreamId, StreamKey};
+use crate::settings::Settings;
 use crate::sink::FromSink;
-use crate::status::Snapshot;
-use crate::stream::api::ApiSource;
-use crate::stream::chain::Start;
+use crate::status::{Snapshot, StreamRow};
+use crate::stream::api::{ApiSource, pace};
 use crate::stream::file::FileSource;
 use crate::stream::{Kind, State, Stream};
 
 use io::{Action, ConnId, Event};
+use outlets::{OutletState, SinkFacts};
 use paths::Paths;
 use stopping::Stopping;
-use support::{Context, Credit, Jitter, Pool, Timer, Timers};
+use support::{Context, Jitter, Lanes, Pool, Timer, Timers};
 
 /// A checkpoint is saved at most so long after a position moved.
 const CHECKPOINT_INTERVAL_MS: u64 = 1_000;
@@ -51,25 +53,28 @@ pub struct Capture {
     settings: Arc<Settings>,
     metrics: Arc<Metrics>,
     sinks: Vec<String>,
+    outlets: Vec<OutletState>,
     tracker: Tracker,
     discovery: Option<Discovery>,
     paths: Paths,
     streams: BTreeMap<StreamId, Stream>,
-    ids: BTreeMap<StreamKey, StreamId>,
+    /// One for each outlet.
+    ids: BTreeMap<StreamKey, Vec<StreamId>>,
     conns: BTreeMap<ConnId, StreamId>,
     attaching: BTreeMap<StreamId, Attaching>,
     /// Streams that closed during the event being handled.
     closed: Vec<StreamId>,
-    /// Streams that would read if there were room, in line.
-    hungry: VecDeque<StreamId>,
-    saving: Option<u64>,
+    /// The checkpoint being saved: its state, and what it says of outputs.
+    saving: Option<Arc<OutputMarks>>,
+    /// Why the last save failed.
+    save_error: Option<String>,
     /// The first list came: what is found from now on is new.
     listed_once: bool,
     stopping: Option<Stopping>,
     actions: Vec<Action>,
     timers: Timers,
-    credit: Credit,
     pool: Pool,
+    lanes: Lanes,
     jitter: Jitter,
     last_number: u64,
     last_stream: u32,
@@ -82,6 +87,8 @@ struct Attaching {
     sinks_missing: usize,
     /// The tracker's state that must be saved; set when all sinks have answered.
     saved_at: Option<u64>,
+    /// It was renamed meanwhile.
+    renamed: Option<ContainerMeta>,
 }
 
 impl Capture {
@@ -89,14 +96,16 @@ impl Capture {
     pub fn new(
         settings: Arc<Settings>,
         metrics: Arc<Metrics>,
-        sinks: Vec<String>,
+        sinks: Vec<SinkFacts>,
         loaded: Checkpoint,
         seed: u64,
     ) -> Capture {
-        let tracker = Tracker::new(loaded, tracked_sinks(&sinks));
+        let outlets = outlets::sort(&sinks, settings.buffer_bytes_max - api_reserve(&settings));
+        let tracked = outlets.iter().flat_map(|outlet| &outlet.tracked).map(String::as_str);
         Capture {
-            tracker,
-            sinks,
+            tracker: Tracker::new(loaded, tracked),
+            sinks: sinks.into_iter().map(|sink| sink.name).collect(),
+            outlets,
             discovery: settings.container_monitor.enabled.then(Discovery::new),
             paths: Paths::new(settings.file_monitor.files.len()),
             streams: BTreeMap::new(),
@@ -104,14 +113,14 @@ impl Capture {
             conns: BTreeMap::new(),
             attaching: BTreeMap::new(),
             closed: Vec::new(),
-            hungry: VecDeque::new(),
             saving: None,
+            save_error: None,
             listed_once: false,
             stopping: None,
             actions: Vec::new(),
             timers: Timers::default(),
-            credit: Credit::new(settings.buffer_bytes_max),
             pool: Pool::new(settings.container_monitor.rotation.max_concurrent_streams),
+            lanes: Lanes::default(),
             jitter: Jitter::new(seed),
             last_number: 0,
             last_stream: 0,
@@ -125,6 +134,7 @@ impl Capture {
         self.dispatch(now, event);
         self.begin_attached(now);
         self.grant_slots(now);
+        self.grant_lanes(now);
         self.feed_hungry(now);
         self.drop_closed(now);
         self.save_if_urgent();
@@ -169,7 +179,13 @@ impl Capture {
                 None => self.with_events(now, conn, |discovery, cx, _| discovery.on_closed(cx)),
             },
             Event::Scanned { stream, result } => {
-                self.with_file(now, stream, |file, cx, told| file.on_scanned(result, cx, told));
+                self.with_stream(now, stream, |stream, cx| {
+                    stream.with_source(cx, |kind, cx, told| match kind {
+                        Kind::File(file) => file.on_scanned(result, cx, told),
+                        Kind::Api(api) => api.on_scanned(&result, cx, told),
+                    });
+                });
+                self.bound_deleted(now, stream);
             }
             Event::FileOpened { stream, file: number, result } => {
                 if self.streams.contains_key(&stream) {
@@ -190,13 +206,39 @@ impl Capture {
                 self.with_file(now, stream, |file, cx, _| file.on_chain_changed(cx));
             }
             Event::WatchOverflow => self.on_watch_overflow(now),
-            Event::PathsFound { set, paths } => self.on_paths_found(now, set, paths),
+            Event::FileHung { stream, place, operation } => {
+                self.with_stream(now, stream, |stream, cx| stream.on_hung(&place, &operation, cx));
+            }
+            Event::PathsFound { set, lane, lanes, paths } => {
+                self.on_paths_found(now, set, lane, &lanes, paths)
+            }
             Event::PathsChanged { set } => self.find_paths(set),
             Event::Sink(FromSink::Attached { sink, stream, mark }) => self.on_attached(sink, stream, mark),
             Event::Sink(FromSink::Ack(ack)) => self.on_ack(now, ack),
             Event::Sink(FromSink::Stopped(sink)) => self.on_sink_stopped(now, sink),
             Event::CheckpointSaved { seq, result } => self.on_saved(now, seq, result),
             Event::Stop => self.on_stop(now),
+        }
+    }
+
+    /// Deleted files are held open only so far, by each outlet.
+    fn bound_deleted(&mut self, now: Now, changed: StreamId) {
+        let held = |stream: &Stream| stream.unread_bytes().1;
+        let Some(outlet) = self.streams.get(&changed).filter(|stream| held(stream) > 0) else { return };
+        let outlet = outlet.source.outlet;
+        let max = self.settings.deleted_open_bytes_max;
+        let of_outlet = self.streams.iter().filter(|(_, stream)| stream.source.outlet == outlet);
+        let mut by_stream: Vec<(u64, StreamId)> = of_outlet.map(|(id, stream)| (held(stream), *id)).collect();
+        let total: u64 = by_stream.iter().map(|(bytes, _)| bytes).sum();
+        let mut excess = total.saturating_sub(max);
+        by_stream.sort_unstable_by_key(|(bytes, id)| (std::cmp::Reverse(*bytes), *id));
+        for (_, id) in by_stream {
+            if excess == 0 {
+                return;
+            }
+            self.with_file(now, id, |file, cx, told| {
+                excess = excess.saturating_sub(file.give_up_deleted(excess, cx, told));
+            });
         }
     }
 
@@ -212,6 +254,7 @@ impl Capture {
         while let Some(timer) = self.timers.pop_due(now.mono_ms) {
             match timer {
                 Timer::Stream(id) => self.with_stream(now, id, |stream, cx| stream.on_timer(cx)),
+                Timer::Pool => self.share_slots(now),
                 Timer::Discovery => self.with_discovery(now, |discovery, cx, _| discovery.on_timer(cx)),
                 Timer::Paths => self.on_paths_timer(now),
                 Timer::Checkpoint => self.save(),
@@ -235,115 +278,21 @@ impl Capture {
         }
     }
 
-    // ---- containers
-
-    fn on_discovered(&mut self, now: Now, told: discover::Told) {
-        if self.stopping.is_some() {
-            return;
-        }
-        match told {
-            discover::Told::Container(inspect) => self.on_container(now, *inspect),
-            discover::Told::Gone(id) => {
-                if let Some(stream) = self.ids.get(&StreamKey::container(&id)) {
-                    self.with_stream(now, *stream, |stream, cx| stream.gone("the container was removed", cx));
-                }
-            }
-            discover::Told::Listed => {
-                self.listed_once = true;
-                self.forget_containers_that_went();
-            }
-        }
-        let containers = self.streams.values().filter(|stream| stream.source.container.is_some());
-        self.metrics.containers_monitored.set(containers.count() as i64);
-    }
-
-    /// Containers removed while the agent did not run: their logs went with them.
-    fn forget_containers_that_went(&mut self) {
-        let Some(discovery) = &self.discovery else { return };
-        let gone: Vec<StreamKey> = self
-            .tracker
-            .streams()
-            .filter(|key| key.0.strip_prefix("container:").is_some_and(|id| !discovery.is_listed(id)))
-            .filter(|key| !self.ids.contains_key(*key))
-            .cloned()
-            .collect();
-        for key in gone {
-            self.tracker.forget(&key);
-        }
-    }
-
-    fn on_container(&mut self, now: Now, inspect: Inspect) {
-        let key = StreamKey::container(&inspect.id);
-        let running = inspect.state.running;
-        let exited_at = timestamp::parse(inspect.state.finished_at.as_bytes());
-        if let Some(id) = self.ids.get(&key).copied() {
-            self.rename_if_needed(id, &inspect);
-            self.with_stream(now, id, |stream, cx| stream.set_running(running, exited_at, cx));
-            return;
-        }
-        let settings = Arc::clone(&self.settings);
-        let monitor = &settings.container_monitor;
-        let Some((from_file, reason)) = choose_kind(monitor.read_from, &inspect) else { return };
-        let id = self.next_stream_id();
-        let source = Arc::new(Source {
-            id,
-            key: key.clone(),
-            container: Some(container_meta(&inspect, &monitor.record_labels)),
-            path: None,
-            labels: BTreeMap::new(),
-        });
-        let resume = self.tracker.resume(&key).map(|resume| resume.cursor);
-        let at_end = monitor.start_at == StartAt::End && !self.listed_once;
-        let line_bytes_max = settings.line_bytes_max as usize;
-        let api_cursor = match &resume {
-            Some(Cursor::Api(cursor)) => Some(*cursor),
-            Some(Cursor::File(_)) if !from_file => {
-                tracing::warn!(container = %inspect.id, "was read from its file before; over the API its log is read from its beginning");
-                None
-            }
-            None if at_end => Some(api_cursor_at(now.unix_ns)),
-            _ => None,
-        };
-        let api =
-            ApiSource::new(id, inspect.id.clone(), inspect.config.tty, running, api_cursor, line_bytes_max);
-        let acked = resume.clone().unwrap_or(Cursor::Beginning);
-        let stream = if from_file {
-            let start = match resume {
-                Some(Cursor::File(cursor)) => Start::Resume(cursor),
-                None if at_end => Start::End,
-                _ => Start::Oldest,
-            };
-            let (directory, live_name) = split_path(&inspect.log_path);
-            let file = FileSource::new(id, directory, live_name, FileFormat::Docker, start, line_bytes_max);
-            let kind = Kind::File(Box::new(file));
-            let stream = self.new_stream(now, source, kind, reason, acked);
-            if monitor.read_from == ReadFrom::Auto { stream.with_fallback(api) } else { stream }
-        } else {
-            self.new_stream(now, source, Kind::Api(Box::new(api)), reason, acked)
-        };
-        self.add_stream(stream);
-        self.with_stream(now, id, |stream, cx| stream.set_running(running, exited_at, cx));
-    }
-
-    fn rename_if_needed(&mut self, id: StreamId, inspect: &Inspect) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        let meta = container_meta(inspect, &self.settings.container_monitor.record_labels);
-        if stream.source.container.as_ref() == Some(&meta) || self.attaching.contains_key(&id) {
-            return;
-        }
-        let old = &stream.source;
-        let source = Arc::new(Source {
-            id,
-            key: old.key.clone(),
-            container: Some(meta),
-            path: old.path.clone(),
-            labels: old.labels.clone(),
-        });
-        stream.replace_source(Arc::clone(&source));
-        self.attach(source, Cursor::Beginning);
-    }
-
     // ---- streams
+
+    fn ids_of(&self, key: &StreamKey) -> Vec<StreamId> {
+        self.ids.get(key).cloned().unwrap_or_default()
+    }
+
+    /// Those that have no stream of this key: all, or the ones that came to its end before others.
+    fn outlets_without(&self, key: &StreamKey) -> Vec<usize> {
+        let ids = self.ids_of(key);
+        let has = |outlet: &usize| {
+            let streams = ids.iter().filter_map(|id| self.streams.get(id));
+            streams.into_iter().any(|stream| usize::from(stream.source.outlet.index) == *outlet)
+        };
+        (0..self.outlets.len()).filter(|outlet| !has(outlet)).collect()
+    }
 
     fn next_stream_id(&mut self) -> StreamId {
         self.last_stream += 1;
@@ -358,21 +307,23 @@ impl Capture {
         reason: String,
         acked: Cursor,
     ) -> Stream {
-        Stream::new(source, kind, reason, acked, &mut self.context(now))
+        let outlet = usize::from(source.outlet.index);
+        Stream::new(source, kind, reason, acked, &mut self.context(now, outlet))
     }
 
     fn add_stream(&mut self, stream: Stream) {
         let source = Arc::clone(&stream.source);
-        let initial =
-            self.tracker.resume(&source.key).map_or_else(|| stream.initial_cursor(), |resume| resume.cursor);
-        self.ids.insert(source.key.clone(), source.id);
+        let tracked = &self.outlets[usize::from(source.outlet.index)].tracked;
+        let resume = self.tracker.resume_for(&source.key, tracked);
+        let initial = resume.unwrap_or_else(|| stream.initial_cursor());
+        self.ids.entry(source.key.clone()).or_default().push(source.id);
         self.streams.insert(source.id, stream);
         self.attach(source, initial);
     }
 
     fn attach(&mut self, source: Arc<Source>, initial: Cursor) {
-        let sinks_missing = self.sinks.len();
-        self.attaching.insert(source.id, Attaching { initial, sinks_missing, saved_at: None });
+        let sinks_missing = self.outlets[usize::from(source.outlet.index)].names.len();
+        self.attaching.insert(source.id, Attaching { initial, sinks_missing, saved_at: None, renamed: None });
         self.actions.push(Action::Attach(source));
     }
 
@@ -383,7 +334,7 @@ impl Capture {
             return;
         };
         let name = &self.sinks[usize::from(sink.0)];
-        if tracked_sinks(&self.sinks).any(|tracked| tracked == name) {
+        if self.outlets.iter().any(|outlet| outlet.tracked.contains(name)) {
             self.tracker.attach(&source.key, name, attaching.initial.clone(), mark);
         }
         attaching.sinks_missing -= 1;
@@ -395,9 +346,16 @@ impl Capture {
     fn drop_closed(&mut self, now: Now) {
         for id in std::mem::take(&mut self.closed) {
             let Some(stream) = self.streams.remove(&id) else { continue };
-            self.ids.remove(&stream.source.key);
+            let key = &stream.source.key;
+            if let Some(ids) = self.ids.get_mut(key) {
+                ids.retain(|other| *other != id);
+            }
+            if self.ids_of(key).is_empty() {
+                self.ids.remove(key);
+            }
             self.attaching.remove(&id);
-            self.tracker.forget(&stream.source.key);
+            let tracked = &self.outlets[usize::from(stream.source.outlet.index)].tracked;
+            self.tracker.forget_sinks(key, tracked);
             self.timers.cancel(Timer::Stream(id));
             self.timers.set_earlier(Timer::Checkpoint, now.mono_ms + CHECKPOINT_INTERVAL_MS);
             if let Kind::File(file) = &stream.kind {
@@ -420,23 +378,53 @@ impl Capture {
                 return;
             }
             for id in granted {
-                if self.streams.contains_key(&id) {
-                    self.with_api(now, id, |api, cx, told| api.on_slot(cx, told));
-                } else {
+                // It may have ended meanwhile, or have gone over to the files.
+                let mut taken = false;
+                self.with_api(now, id, |api, cx, told| {
+                    taken = true;
+                    api.on_slot(cx, told);
+                });
+                if !taken {
                     self.pool.release();
                 }
             }
         }
     }
 
+    /// While there are more streams than slots: quiet ones give theirs to those that wait.
+    fn share_slots(&mut self, now: Now) {
+        let wanted = self.streams.values().filter(|stream| stream.wants_slot()).count();
+        if self.stopping.is_some() || !self.pool.set_wanted(wanted) {
+            return;
+        }
+        let mut waiting = self.pool.waiting();
+        let ids: Vec<StreamId> = self.streams.keys().copied().collect();
+        for id in ids {
+            if waiting == 0 {
+                break;
+            }
+            self.with_api(now, id, |api, cx, _| waiting -= usize::from(api.yield_slot(cx)));
+        }
+        self.timers.set_earlier(Timer::Pool, now.mono_ms + pace::poll_ms(&self.settings));
+    }
+
+    /// Turns on file systems that may hang go to who is next in line.
+    fn grant_lanes(&mut self, now: Now) {
+        while let Some(id) = self.lanes.next_in_line() {
+            self.with_file(now, id, |file, _, _| file.on_turn());
+        }
+    }
+
     /// Room for buffers came back: streams that wait for it read on, one after the other, each in its turn.
     fn feed_hungry(&mut self, now: Now) {
-        for _ in 0..self.hungry.len() {
-            if !self.credit.has_room(READ_BYTES) {
-                return;
+        for outlet in 0..self.outlets.len() {
+            for _ in 0..self.outlets[outlet].hungry.len() {
+                if !self.outlets[outlet].credit.has_room(READ_BYTES) {
+                    break;
+                }
+                let Some(id) = self.outlets[outlet].hungry.pop_front() else { break };
+                self.with_stream(now, id, Stream::pump);
             }
-            let Some(id) = self.hungry.pop_front() else { return };
-            self.with_stream(now, id, Stream::pump);
         }
     }
 
@@ -448,14 +436,15 @@ impl Capture {
         self.metrics.logs_sent_total.with_label_values(&[name]).inc_by(batch.records.len() as u64);
         let bytes: u64 = batch.records.iter().map(|record| u64::from(record.message_len)).sum();
         self.metrics.log_bytes_sent_total.with_label_values(&[name]).inc_by(bytes);
-        if tracked_sinks(&self.sinks).any(|tracked| tracked == name) {
+        if self.outlets.iter().any(|outlet| outlet.tracked.contains(name)) {
             self.tracker.on_ack(&batch.source.key, name, batch.seq, &batch.end, mark);
             self.timers.set_earlier(Timer::Checkpoint, now.mono_ms + CHECKPOINT_INTERVAL_MS);
         }
         // The last sink's acknowledgement brings the only reference left.
         let Ok(batch) = Arc::try_unwrap(batch) else { return };
-        self.credit.batch_back();
-        self.credit.give_back(batch.read, batch.made.capacity() as u64);
+        let credit = &mut self.outlets[usize::from(batch.source.outlet.index)].credit;
+        credit.batch_back();
+        credit.give_back(batch.read, batch.made.capacity() as u64);
         self.with_stream(now, batch.source.id, |stream, cx| stream.on_acked(&batch.end, cx));
     }
 
@@ -469,23 +458,32 @@ impl Capture {
     fn save(&mut self) {
         if self.saving.is_none() && self.tracker.dirty_seq() > self.tracker.saved_seq() {
             let seq = self.tracker.dirty_seq();
-            self.saving = Some(seq);
-            self.actions.push(Action::SaveCheckpoint { seq, checkpoint: self.tracker.to_checkpoint() });
+            let checkpoint = self.tracker.to_checkpoint();
+            self.saving = Some(Arc::new(checkpoint.outputs.clone()));
+            self.actions.push(Action::SaveCheckpoint { seq, checkpoint });
         }
     }
 
     fn on_saved(&mut self, now: Now, seq: u64, result: Result<(), String>) {
-        self.saving = None;
+        let marks = self.saving.take();
         match result {
             Ok(()) => {
+                self.actions.extend(marks.map(Action::Saved));
                 self.metrics.checkpoint_saves_total.inc();
+                if self.save_error.take().is_some() {
+                    tracing::info!("the checkpoint is saved again");
+                }
                 self.tracker.on_saved(seq);
             }
             Err(error) => {
                 self.metrics.checkpoint_save_failures_total.inc();
-                tracing::error!(
-                    "the checkpoint could not be saved, a crash now would repeat records: {error}"
-                );
+                // Said once, and by /health for as long as it lasts.
+                if self.save_error.as_ref() != Some(&error) {
+                    tracing::error!(
+                        "the checkpoint can't be saved, a crash now would repeat records: {error}"
+                    );
+                }
+                self.save_error = Some(error);
                 self.timers.set_earlier(Timer::Checkpoint, now.mono_ms + CHECKPOINT_INTERVAL_MS);
                 return;
             }
@@ -506,27 +504,33 @@ impl Capture {
             .map(|(id, _)| *id)
             .collect();
         for id in ready {
-            self.attaching.remove(&id);
-            if self.stopping.is_none() {
-                self.with_stream(now, id, |stream, cx| {
-                    stream.begin(cx);
-                    stream.release(cx);
-                });
+            let renamed = self.attaching.remove(&id).and_then(|attaching| attaching.renamed);
+            if self.stopping.is_some() {
+                continue;
+            }
+            self.with_stream(now, id, |stream, cx| {
+                stream.begin(cx);
+                stream.release(cx);
+            });
+            let name = self.streams.get(&id).and_then(|stream| stream.source.container.as_ref());
+            if let Some(meta) = renamed.filter(|meta| name.is_some_and(|name| name != meta)) {
+                self.rename(id, meta);
             }
         }
     }
 
     // ---- plumbing: each runs a part with a context and hands on what it told
 
-    fn context(&mut self, now: Now) -> Context<'_> {
+    fn context(&mut self, now: Now, outlet: usize) -> Context<'_> {
         Context {
             now,
             settings: &self.settings,
             metrics: &self.metrics,
             actions: &mut self.actions,
-            credit: &mut self.credit,
+            credit: &mut self.outlets[outlet].credit,
             timers: &mut self.timers,
             pool: &mut self.pool,
+            lanes: &mut self.lanes,
             jitter: &mut self.jitter,
             last_number: &mut self.last_number,
         }
@@ -534,14 +538,16 @@ impl Capture {
 
     fn with_stream(&mut self, now: Now, id: StreamId, handler: impl FnOnce(&mut Stream, &mut Context<'_>)) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
+        let outlet = usize::from(stream.source.outlet.index);
         let mut cx = Context {
             now,
             settings: &self.settings,
             metrics: &self.metrics,
             actions: &mut self.actions,
-            credit: &mut self.credit,
+            credit: &mut self.outlets[outlet].credit,
             timers: &mut self.timers,
             pool: &mut self.pool,
+            lanes: &mut self.lanes,
             jitter: &mut self.jitter,
             last_number: &mut self.last_number,
         };
@@ -551,8 +557,8 @@ impl Capture {
         }
         if stream.state() == State::Closed {
             self.closed.push(id);
-        } else if stream.is_hungry() && !self.hungry.contains(&id) {
-            self.hungry.push_back(id);
+        } else if stream.is_hungry() && !self.outlets[outlet].hungry.contains(&id) {
+            self.outlets[outlet].hungry.push_back(id);
         }
     }
 
@@ -593,7 +599,7 @@ impl Capture {
     ) {
         let Some(mut discovery) = self.discovery.take() else { return };
         let mut told = Vec::new();
-        handler(&mut discovery, &mut self.context(now), &mut told);
+        handler(&mut discovery, &mut self.context(now, 0), &mut told);
         self.discovery = Some(discovery);
         for told in told {
             self.on_discovered(now, told);
@@ -617,7 +623,7 @@ impl Capture {
     pub fn snapshot(&self, now: Now) -> Snapshot {
         Snapshot {
             taken_at_ms: now.mono_ms,
-            streams: self.streams.values().map(|stream| stream.row(now.mono_ms)).collect(),
+            streams: self.streams.values().map(|stream| self.row(stream, now)).collect(),
             docker: self
                 .discovery
                 .as_ref()
@@ -627,33 +633,72 @@ impl Capture {
         }
     }
 
-    /// Sets the gauges that are sums over all streams; the loop calls it once a second.
+    fn row(&self, stream: &Stream, now: Now) -> StreamRow {
+        let sinks = self.outlets[usize::from(stream.source.outlet.index)].names.clone();
+        let mut row = StreamRow { sinks, ..stream.row(now.mono_ms) };
+        // Its connection stands and goes on when the daemon does; meanwhile it only waits.
+        let silent = self.discovery.as_ref().and_then(Discovery::silence);
+        let silent =
+            silent.filter(|_| matches!(stream.kind, Kind::Api(_)) && stream.state() == State::Following);
+        if let Some(error) = silent {
+            State::Waiting.as_str().clone_into(&mut row.state);
+            row.cause = format!("Docker does not answer: {error}");
+        }
+        row
+    }
+
+    /// Sets the gauges that are sums over all streams; the loop calls it once a second. What several outlets have to
+    /// read is counted once, for the one that is furthest behind.
     pub fn refresh_gauges(&self, now: Now) {
-        let (mut lag, mut deleted, mut active, mut files, mut oldest) = (0, 0, 0, 0, now.mono_ms);
+        let mut behind = vec![(0, 0); self.outlets.len()];
+        let (mut active, mut files, mut oldest) = (0, 0, now.mono_ms);
         for stream in self.streams.values() {
+            let outlet = stream.source.outlet.index;
             let (unread, held) = stream.unread_bytes();
-            lag += unread;
-            deleted += held;
-            active += i64::from(stream.source.container.is_some() && stream.state() == State::Following);
-            files += i64::from(stream.source.path.is_some());
+            behind[usize::from(outlet)].0 += unread;
+            behind[usize::from(outlet)].1 += held;
+            let first = outlet == 0;
+            let follows = stream.source.container.is_some() && stream.state() == State::Following;
+            active += i64::from(first && follows);
+            files += i64::from(first && stream.source.path.is_some());
             oldest = oldest.min(stream.oldest_sent_ms().unwrap_or(oldest));
         }
+        let lag = behind.iter().map(|(unread, _)| *unread).max().unwrap_or(0);
+        let deleted = behind.iter().map(|(_, held)| *held).max().unwrap_or(0);
         self.metrics.capture_lag_bytes.set(lag as i64);
         self.metrics.deleted_open_bytes.set(deleted as i64);
         self.metrics.container_streams_active.set(active);
         self.metrics.files_monitored.set(files);
         self.metrics.capture_lag_seconds.set((now.mono_ms - oldest) as f64 / 1000.0);
         self.metrics.container_stream_pool_utilization.set(self.pool.utilization());
-        for sink in &self.sinks {
-            let waiting = self.credit.batches_out() as i64;
-            self.metrics.sink_batches_waiting.with_label_values(&[sink]).set(waiting);
+        for outlet in &self.outlets {
+            let waiting = outlet.credit.batches_out() as i64;
+            for sink in &outlet.names {
+                self.metrics.sink_batches_waiting.with_label_values(&[sink]).set(waiting);
+            }
         }
     }
 
-    /// Whether the Engine answers; `None` if containers are not monitored.
-    pub fn docker_reachable(&self) -> Option<(bool, String)> {
-        let row = self.discovery.as_ref()?.row(String::new());
-        Some((row.reachable, row.error))
+    /// Streams, those of them that follow the Engine's API, and containers.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let count = |wanted: fn(&Stream) -> bool| {
+            self.streams.values().filter(|stream| wanted(stream)).count() as u64
+        };
+        (
+            self.streams.len() as u64,
+            count(|stream| matches!(stream.kind, Kind::Api(_))),
+            self.ids.keys().filter(|key| key.0.starts_with("container:")).count() as u64,
+        )
+    }
+
+    /// Why the last checkpoint could not be saved, if it could not.
+    pub fn checkpoint_trouble(&self) -> Option<&str> {
+        self.save_error.as_deref()
+    }
+
+    /// What keeps containers from being found, if anything does; `None` if they are not monitored.
+    pub fn docker_trouble(&self) -> Option<Option<String>> {
+        Some(self.discovery.as_ref()?.trouble())
     }
 
     /// All sources were listed once: containers, and file patterns.
@@ -662,48 +707,15 @@ impl Capture {
     }
 }
 
-/// Standard output keeps nothing, so its position means nothing, unless there is no other sink.
-fn tracked_sinks(sinks: &[String]) -> impl Iterator<Item = &str> {
-    let only = sinks.len() == 1;
-    sinks.iter().map(String::as_str).filter(move |name| only || *name != "stdout")
-}
-
-/// From its file, or over the API, and why; `None` = not at all.
-fn choose_kind(read_from: ReadFrom, inspect: &Inspect) -> Option<(bool, String)> {
-    let driver = inspect.host_config.log_config.driver.as_str();
-    let has_file = driver == "json-file" && !inspect.log_path.is_empty();
-    match read_from {
-        ReadFrom::Api if driver == "none" => None,
-        ReadFrom::Api => Some((false, "read_from is api".to_owned())),
-        ReadFrom::File | ReadFrom::Auto if has_file => {
-            Some((true, format!("driver json-file, its log is {}", inspect.log_path)))
-        }
-        // Never started: the log is made at its first start, which is an event.
-        ReadFrom::File | ReadFrom::Auto if driver == "json-file" => None,
-        ReadFrom::Auto if driver != "none" => Some((false, format!("driver {driver} has no json-file"))),
-        ReadFrom::File | ReadFrom::Auto => {
-            tracing::warn!(container = %inspect.id, driver, "its logging driver leaves nothing that can be read; not captured");
-            None
-        }
-    }
-}
-
-fn container_meta(inspect: &Inspect, record_labels: &[String]) -> ContainerMeta {
-    let labels = inspect.config.labels.as_ref();
-    let chosen = record_labels.iter().filter_map(|key| {
-        labels.and_then(|labels| labels.get(key)).map(|value| (key.clone(), value.clone()))
-    });
-    ContainerMeta {
-        id: inspect.id.clone(),
-        name: discover::plain_name(&inspect.name).to_owned(),
-        image: inspect.config.image.clone(),
-        labels: chosen.collect(),
-    }
-}
-
-fn api_cursor_at(unix_ns: i64) -> ApiCursor {
-    let mark = ChannelMark { time_ns: unix_ns, count: 0 };
-    ApiCursor { channels: [mark; 2], last_ns: unix_ns, ..ApiCursor::default() }
+/// What every connection that follows may bring at once. It is not known beforehand which of them will, and a silent one
+/// must not hold up the others: so it is kept apart for all of them.
+fn api_reserve(settings: &Settings) -> u64 {
+    let slots = if settings.container_monitor.enabled {
+        settings.container_monitor.rotation.max_concurrent_streams as u64
+    } else {
+        0
+    };
+    (slots * API_GATHER_BYTES as u64).min(settings.buffer_bytes_max / 2)
 }
 
 fn split_path(path: &str) -> (String, String) {

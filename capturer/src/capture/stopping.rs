@@ -48,6 +48,7 @@ impl Capture {
             return;
         }
         let all_ended = stopping.sinks_running == 0;
+        let left = self.what_hangs();
         if self.tracker.dirty_seq() > self.tracker.saved_seq() {
             self.save();
             return;
@@ -58,7 +59,7 @@ impl Capture {
             self.actions.push(Action::StopSinks);
         } else if all_ended {
             stopping.finished = true;
-            self.actions.push(Action::Finished { left: Vec::new() });
+            self.actions.push(Action::Finished { left });
         }
     }
 
@@ -75,8 +76,15 @@ impl Capture {
         left
     }
 
+    /// Reads of files that nobody can end. They are not waited for: what they would have brought is still there, and the
+    /// position is before it.
+    fn what_hangs(&self) -> Vec<String> {
+        self.streams.values().filter_map(|stream| stream.hung_read()).collect()
+    }
+
     pub(super) fn on_stop_deadline(&mut self) {
         let mut left = self.what_is_left();
+        left.extend(self.what_hangs());
         let Some(stopping) = &mut self.stopping else { return };
         if stopping.sinks_running > 0 {
             left.push("sinks".to_owned());

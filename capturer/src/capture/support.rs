@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::io::{Action, ConnId, FileNo, RequestId};
+use super::io::{Action, ConnId, FileNo, LaneId, RequestId};
 use crate::clock::Now;
 use crate::limits::{FILE_READS_MAX, READ_BYTES, SINK_BATCHES_MAX};
 use crate::metrics::Metrics;
@@ -16,6 +16,8 @@ pub enum Timer {
     Stream(StreamId),
     /// Discovery: list, reconnect.
     Discovery,
+    /// More containers than slots: who shares with whom.
+    Pool,
     /// File patterns are looked at again.
     Paths,
     /// A checkpoint is due.
@@ -76,19 +78,21 @@ pub struct Credit {
     bytes_out: u64,
     batches_out: usize,
     file_reads: usize,
+    file_reads_max: usize,
     /// Buffers of [`READ_BYTES`] kept for the next read.
     spare: Vec<Vec<u8>>,
 }
 
 impl Credit {
-    /// At most `bytes_max` of buffers are out; one read is always possible.
-    pub fn new(bytes_max: u64) -> Credit {
-        Credit { bytes_max, bytes_out: 0, batches_out: 0, file_reads: 0, spare: Vec::new() }
+    /// At most `bytes_max` of buffers are out, and `file_reads_max` reads; one read is always possible.
+    pub fn new(bytes_max: u64, file_reads_max: usize) -> Credit {
+        let file_reads_max = file_reads_max.clamp(1, FILE_READS_MAX);
+        Credit { bytes_max, bytes_out: 0, batches_out: 0, file_reads: 0, file_reads_max, spare: Vec::new() }
     }
 
     /// A buffer for a file read, if there is room.
     pub fn file_read(&mut self, capacity: usize) -> Option<Vec<u8>> {
-        if self.file_reads >= FILE_READS_MAX {
+        if self.file_reads >= self.file_reads_max {
             return None;
         }
         let buffer = self.buffer(capacity)?;
@@ -99,6 +103,18 @@ impl Credit {
     /// A file read ended; its buffer is still out.
     pub fn file_read_done(&mut self) {
         self.file_reads -= 1;
+    }
+
+    /// A file read hangs: what it holds must not keep others from reading.
+    pub fn set_aside(&mut self, bytes: u64) {
+        self.file_reads -= 1;
+        self.bytes_out = self.bytes_out.saturating_sub(bytes);
+    }
+
+    /// A file read that was set aside has ended: its buffer counts again.
+    pub fn take_back(&mut self, bytes: u64) {
+        self.file_reads += 1;
+        self.bytes_out += bytes;
     }
 
     /// A buffer, if there is room for it and for the batch it will become.
@@ -163,12 +179,20 @@ pub struct Pool {
     line: VecDeque<StreamId>,
     granted: Vec<StreamId>,
     next_rotation_ms: u64,
+    contended: bool,
 }
 
 impl Pool {
     /// At most so many connections follow at once.
     pub fn new(slots_max: usize) -> Pool {
-        Pool { slots_max, used: 0, line: VecDeque::new(), granted: Vec::new(), next_rotation_ms: 0 }
+        Pool {
+            slots_max,
+            used: 0,
+            line: VecDeque::new(),
+            granted: Vec::new(),
+            next_rotation_ms: 0,
+            contended: false,
+        }
     }
 
     /// A slot for this stream; if there is none, it waits in line until [`Pool::take_granted`] names it.
@@ -177,6 +201,7 @@ impl Pool {
             self.used += 1;
             return true;
         }
+        self.contended = true;
         if !self.line.contains(&stream) {
             self.line.push_back(stream);
         }
@@ -201,6 +226,22 @@ impl Pool {
         !self.line.is_empty()
     }
 
+    /// How many wait in line.
+    pub fn waiting(&self) -> usize {
+        self.line.len()
+    }
+
+    /// There are more streams than slots, as far as known: quiet ones are to leave theirs to others.
+    pub fn is_contended(&self) -> bool {
+        self.contended
+    }
+
+    /// So many streams want a slot. Returns whether that is more than there are.
+    pub fn set_wanted(&mut self, streams: usize) -> bool {
+        self.contended = streams > self.slots_max;
+        self.contended
+    }
+
     /// Streams that got a slot since the last call.
     pub fn take_granted(&mut self) -> Vec<StreamId> {
         std::mem::take(&mut self.granted)
@@ -219,6 +260,48 @@ impl Pool {
     /// A rotation began; the next may begin then.
     pub fn rotated(&mut self, next_ms: u64) {
         self.next_rotation_ms = next_ms;
+    }
+}
+
+/// Whose turn it is to read on file systems that may hang: of each, one file is read at a time, so that a hung one holds
+/// one buffer and not all.
+#[derive(Debug, Default)]
+pub struct Lanes {
+    reading: BTreeSet<LaneId>,
+    lines: BTreeMap<LaneId, VecDeque<StreamId>>,
+    freed: BTreeSet<LaneId>,
+}
+
+impl Lanes {
+    /// The turn, if it is free; else the stream waits in line until [`Lanes::next_in_line`] names it. Asked once until
+    /// then.
+    pub fn take(&mut self, lane: LaneId, stream: StreamId) -> bool {
+        let free = self.reading.insert(lane);
+        if !free {
+            self.lines.entry(lane).or_default().push_back(stream);
+        }
+        free
+    }
+
+    /// A read has ended, or was not begun.
+    pub fn release(&mut self, lane: LaneId) {
+        self.reading.remove(&lane);
+        if self.lines.contains_key(&lane) {
+            self.freed.insert(lane);
+        }
+    }
+
+    /// A stream that may try again. If it does not take the turn, the next one is named.
+    pub fn next_in_line(&mut self) -> Option<StreamId> {
+        while let Some(lane) = self.freed.first().copied() {
+            let free = !self.reading.contains(&lane);
+            if let Some(stream) = self.lines.get_mut(&lane).filter(|_| free).and_then(VecDeque::pop_front) {
+                return Some(stream);
+            }
+            self.freed.remove(&lane);
+            self.lines.retain(|_, line| !line.is_empty());
+        }
+        None
     }
 }
 
@@ -258,6 +341,8 @@ pub struct Context<'a> {
     pub timers: &'a mut Timers,
     /// Slots of api streams.
     pub pool: &'a mut Pool,
+    /// Turns on file systems that may hang.
+    pub lanes: &'a mut Lanes,
     /// For back-off.
     pub jitter: &'a mut Jitter,
     /// The last number given to anything.
@@ -312,15 +397,50 @@ mod tests {
 
     #[test]
     fn credit_bounds_bytes_and_reads_but_never_stops_the_only_one() {
-        let mut credit = Credit::new(2 * READ_BYTES as u64);
+        let mut credit = Credit::new(2 * READ_BYTES as u64, FILE_READS_MAX);
         let first = credit.file_read(READ_BYTES).unwrap();
         let _second = credit.file_read(READ_BYTES).unwrap();
         assert!(credit.file_read(READ_BYTES).is_none());
         credit.file_read_done();
         credit.give_back(first, 0);
         assert!(credit.file_read(READ_BYTES).is_some());
-        let mut tiny = Credit::new(1);
+        let mut tiny = Credit::new(1, FILE_READS_MAX);
         assert!(tiny.buffer(READ_BYTES).is_some());
+    }
+
+    /// A hung file system must not use up the room of the others.
+    #[test]
+    fn a_hung_read_is_set_aside_and_comes_back() {
+        let mut credit = Credit::new(1, FILE_READS_MAX);
+        let hung = credit.file_read(READ_BYTES).unwrap();
+        let bytes = hung.capacity() as u64;
+        assert!(credit.file_read(READ_BYTES).is_none());
+        credit.set_aside(bytes);
+        let other = credit.file_read(READ_BYTES).unwrap();
+        credit.file_read_done();
+        credit.give_back(other, 0);
+        credit.take_back(bytes);
+        assert!(credit.file_read(READ_BYTES).is_none());
+        credit.file_read_done();
+        credit.give_back(hung, 0);
+        assert!(credit.file_read(READ_BYTES).is_some());
+    }
+
+    #[test]
+    fn a_lane_has_one_reader_and_a_line() {
+        let (mut lanes, [one, two, three]) = (Lanes::default(), [1, 2, 3].map(StreamId));
+        assert!(lanes.take(LaneId(1), one) && lanes.take(LaneId(2), one));
+        assert!(!lanes.take(LaneId(1), two) && !lanes.take(LaneId(1), three));
+        assert_eq!(lanes.next_in_line(), None);
+        lanes.release(LaneId(1));
+        // The first does not want it any more, the second does.
+        assert_eq!(lanes.next_in_line(), Some(two));
+        assert_eq!(lanes.next_in_line(), Some(three));
+        assert!(lanes.take(LaneId(1), three));
+        assert_eq!(lanes.next_in_line(), None);
+        lanes.release(LaneId(1));
+        assert_eq!(lanes.next_in_line(), None);
+        assert!(lanes.take(LaneId(1), two));
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! "container:4f5…":{"local_file":{"rank":0,"cursor":{"kind":"file",…},"output":"web-1.ndjson"}}
 //! },"outputs":{
 //! "local_file":{
-//! "web-1.ndjson":{"path":"web-1.ndjson","device":2049,"inode":77,"len_bytes":1048576}
+//! "web-1.ndjson":{"path":"web-1.ndjson","device":2049,"inode":77,"birth_ns":1795305168162820305,"len_bytes":1048576}
 //! }
 //! }}
 //! ```
@@ -22,8 +22,12 @@
 //! Cursors and marks are saved together on purpose: a restart cuts each output to its mark and reads on from the
 //! cursors, so nothing is repeated. Any older checkpoint is as consistent as the newest, only longer ago.
 //!
-//! Not here: what happens to the file on disk (store.rs), and when it is saved (capture).
+//! Not here: what happens to the file on disk (store.rs, and saver.rs for one after the other), and when it is saved
+//! (capture).
 
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
+pub mod saver;
 pub mod store;
 pub mod tracker;
 
@@ -209,7 +213,7 @@ fn checksum(version: u32, body: &[u8]) -> u32 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::cursor::{ApiCursor, FileCursor, FileId, HeadPrint};
+    use crate::cursor::{ApiCursor, ChannelMark, FileCursor, FileId, HeadPrint};
 
     pub(crate) fn file_cursor(offset: u64) -> Cursor {
         Cursor::File(FileCursor {
@@ -218,11 +222,13 @@ pub(crate) mod tests {
             offset,
             skip: [0, 0],
             reached: None,
+            lines: ApiCursor { last_ns: offset as i64, ..ApiCursor::default() },
+            passing: [ChannelMark { time_ns: 3, count: 1 }, ChannelMark::default()],
         })
     }
 
     pub(crate) fn mark(path: &str, len_bytes: u64) -> OutputMark {
-        OutputMark { path: path.to_owned(), device: 1, inode: 2, len_bytes }
+        OutputMark { path: path.to_owned(), file: FileId { device: 1, inode: 2, birth_ns: 3 }, len_bytes }
     }
 
     pub(crate) fn sample() -> Checkpoint {

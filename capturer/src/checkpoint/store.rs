@@ -15,7 +15,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
 
@@ -263,7 +263,13 @@ impl Disk for Dir {
 /// Held while an agent uses a data_dir. The kernel drops it with the process, however that ends.
 #[derive(Debug)]
 pub struct DirLock {
-    _file: File,
+    file: File,
+}
+
+impl AsFd for DirLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 impl DirLock {
@@ -288,7 +294,7 @@ impl DirLock {
         file.set_len(0)
             .and_then(|()| file.write_all_at(pid.as_bytes(), 0))
             .map_err(|source| dir.error("writing", LOCK, source))?;
-        Ok(DirLock { _file: file })
+        Ok(DirLock { file })
     }
 }
 

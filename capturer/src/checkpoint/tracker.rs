@@ -16,6 +16,9 @@
 //! their first acknowledgement joins them, and what lay between is delivered to them twice. Either way nothing is
 //! lost: a sink ahead never counts as behind one that is not.
 //!
+//! Sinks that are read for at paces of their own ([`crate::record::Outlet`]) do not share batches; each goes on at its
+//! own cursor ([`Tracker::resume_for`]), and their order among each other means nothing.
+//!
 //! A sink added to the config joins at the resume cursor of known streams (their past is not fetched again); one
 //! removed from it is forgotten with its outputs, so that it can't hold a stream back for ever.
 
@@ -79,7 +82,7 @@ impl Tracker {
         for (key, entry) in loaded.streams {
             // A stream known only to removed sinks is still known: without its cursor it would begin anew.
             let known = entry.sinks.keys().any(|name| tracker.sinks.contains(name));
-            let fallback = entry.lowest().map(|sink| sink.cursor.clone());
+            let fallback = entry.lowest().map(|sink| (sink.rank, sink.cursor.clone()));
             let mut positions = BTreeMap::new();
             let kept = entry.sinks.into_iter().filter(|(name, _)| tracker.sinks.contains(name));
             for (name, sink) in kept {
@@ -91,10 +94,11 @@ impl Tracker {
                 let order = Order::Ahead(sink.rank);
                 positions.insert(name, Position { order, cursor: sink.cursor, output: sink.output });
             }
-            if !known && let Some(cursor) = fallback {
+            if let Some((rank, cursor)) = fallback {
+                let order = if known { Order::Ahead(rank) } else { Order::Joined(0) };
                 for name in &tracker.sinks {
-                    let order = Order::Joined(0);
-                    positions.insert(name.clone(), Position { order, cursor: cursor.clone(), output: None });
+                    let cursor = cursor.clone();
+                    positions.entry(name.clone()).or_insert(Position { order, cursor, output: None });
                 }
             }
             join_lowest(&mut positions);
@@ -117,6 +121,14 @@ impl Tracker {
                 .map(|(name, position)| (name.clone(), position.cursor.clone()))
                 .collect(),
         })
+    }
+
+    /// Where these sinks go on with a stream.
+    pub fn resume_for(&self, stream: &StreamKey, sinks: &[String]) -> Option<Cursor> {
+        let positions = self.streams.get(stream)?;
+        let own = positions.iter().filter(|(name, _)| sinks.contains(name)).map(|(_, position)| position);
+        let lowest = own.min_by_key(|position| position.order);
+        lowest.map(|position| position.cursor.clone())
     }
 
     /// A sink is ready for a stream. `initial` is where reading begins ([`Tracker::resume`], or the stream's own
@@ -167,6 +179,22 @@ impl Tracker {
         let Some(positions) = self.streams.remove(stream) else { return };
         for (sink, position) in positions {
             self.leave_output(stream, &sink, position.output.as_deref());
+        }
+        self.dirty_seq += 1;
+    }
+
+    /// As [`Tracker::forget`], for some sinks: the others have not come to the end of it.
+    pub fn forget_sinks(&mut self, stream: &StreamKey, sinks: &[String]) {
+        let Some(positions) = self.streams.get_mut(stream) else { return };
+        let mut gone = Vec::new();
+        for sink in sinks {
+            gone.extend(positions.remove(sink).map(|position| (sink, position.output)));
+        }
+        if positions.is_empty() {
+            self.streams.remove(stream);
+        }
+        for (sink, output) in gone {
+            self.leave_output(stream, sink, output.as_deref());
         }
         self.dirty_seq += 1;
     }

@@ -27,6 +27,14 @@ pub struct Lines {
     pub truncated: u64,
 }
 
+impl Lines {
+    /// The time of a record, as Docker wrote it; `read` is the buffer that records point into.
+    pub fn time<'a>(&'a self, record: &Record, read: &'a [u8]) -> &'a [u8] {
+        let from = if record.place == Place::Read { read } else { &self.made };
+        &from[record.time_start as usize..][..usize::from(record.time_len)]
+    }
+}
+
 /// Which lines a push completed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Completed {
@@ -80,6 +88,11 @@ impl Assembler {
     /// Where the open line of a channel began.
     pub fn open_on(&self, std_type: StdType) -> Option<u64> {
         self.open[std_type.index()].as_ref().map(|open| open.began_at)
+    }
+
+    /// The time of the open line of a channel, nanoseconds since 1970.
+    pub fn open_time(&self, std_type: StdType) -> Option<i64> {
+        timestamp::parse(&self.open[std_type.index()].as_ref()?.time)
     }
 
     /// Takes the next piece. `at` is where it begins, in the caller's own count. `deliver` counts for a piece that

@@ -1,6 +1,7 @@
-//! Raw lines: every newline ends a message.
+//! Raw lines: every newline ends a message. One longer than the program's bound comes in pieces, which are joined like
+//! Docker's up to `line_bytes_max` and passed over beyond it.
 
-use super::{DecodeError, Piece, Step};
+use super::{Piece, Step};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::record::{MessageForm, StdType};
 
@@ -8,7 +9,7 @@ use crate::record::{MessageForm, StdType};
 pub fn next_line(bytes: &[u8]) -> Step<Piece> {
     match memchr::memchr(b'\n', bytes) {
         Some(end) => Step::Item(piece(end, true), end + 1),
-        None if bytes.len() >= RECORD_BYTES_MAX => Step::Reject(DecodeError::RecordTooLong, bytes.len()),
+        None if bytes.len() >= RECORD_BYTES_MAX => Step::Item(piece(bytes.len(), false), bytes.len()),
         None => Step::NeedMore,
     }
 }

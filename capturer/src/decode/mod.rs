@@ -11,6 +11,8 @@
 //! with the caller, who reads on (from a socket) or reads again (from a file). So no decoder holds bytes.
 
 pub mod assemble;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod inotify;
 pub mod json_line;
 pub mod line;

@@ -2,8 +2,11 @@
 //! every piece, so that a long line has a second one in its middle, after 16,384 bytes.
 
 use super::{DecodeError, Piece, Step, stdcopy};
-use crate::limits::{PIECE_BYTES, RECORD_BYTES_MAX};
+use crate::limits::PIECE_BYTES;
 use crate::record::{MessageForm, StdType};
+
+/// So much without a time in front is skipped without its newline being waited for.
+pub const WITHOUT_TIME_BYTES_MAX: usize = 2 * PIECE_BYTES;
 
 /// The first piece of `bytes`. `at_end`: nothing follows, what is there is whole.
 pub fn next_piece(bytes: &[u8], at_end: bool) -> Step<Piece> {
@@ -14,12 +17,15 @@ pub fn next_piece(bytes: &[u8], at_end: bool) -> Step<Piece> {
     let line = &bytes[..newline.map_or(bytes.len(), |at| at + 1)];
     let Some((time, text, complete)) = stdcopy::split_time(line) else {
         return match newline {
-            None if !at_end && bytes.len() < RECORD_BYTES_MAX => Step::NeedMore,
-            _ => Step::Reject(DecodeError::NoTime, line.len()),
+            // The Engine puts a time before every piece, so what is longer than one and has none has none to come.
+            None if !at_end && bytes.len() < WITHOUT_TIME_BYTES_MAX => Step::NeedMore,
+            // No more at once, even if more is there: what is skipped must not depend on how the bytes come.
+            _ => Step::Reject(DecodeError::NoTime, line.len().min(WITHOUT_TIME_BYTES_MAX)),
         };
     };
-    // A full piece: more of the line follows, with a time of its own, and may contain the newline that was found.
-    let full = text.len() > PIECE_BYTES || (text.len() == PIECE_BYTES && !complete);
+    // A full piece: more of the line follows, with a time of its own, and may contain the newline that was found. One that
+    // is exactly full is judged by the byte behind it, however the bytes come.
+    let full = text.len() > PIECE_BYTES;
     if full {
         let text = text.start..text.start + PIECE_BYTES;
         let took = text.end;
@@ -67,6 +73,10 @@ mod tests {
             (format!("{TIME} a\r\n{TIME} b\r\n"), false, vec!["a\r$", "b\r$"]),
             (format!("{TIME} {full}{TIME} rest\r\n{TIME} c\r\n"), false, vec!["P", "rest\r$", "c\r$"]),
             (format!("{TIME} {full}{TIME} \n"), false, vec!["P", "$"]),
+            (format!("{TIME} {full}"), false, vec![]),
+            (format!("{TIME} {full}"), true, vec!["P"]),
+            // No Engine sends that; a newline that comes a read later must not become a line without a time.
+            (format!("{TIME} {full}\n{TIME} c\n"), false, vec!["P$", "c$"]),
             (format!("{TIME} prompt: "), false, vec![]),
             (format!("{TIME} prompt: "), true, vec!["prompt: "]),
             ("garbage-without-a-time-and-long-enough-to-see-it-is-none\n".to_owned(), false, vec!["!NoTime"]),

@@ -10,12 +10,15 @@
 //!
 //! Maps here hold what the last list and later events named, nothing that ever was.
 
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::capture::io::{Action, Answer, BodyOutcome, ConnId, RequestError, RequestId};
 use crate::capture::support::{Context, Timer};
 use crate::docker::{self, ContainerEvent, Inspect, ListRow};
-use crate::metrics::RequestResult;
+use crate::metrics::{Metrics, RequestResult};
 use crate::settings::Select;
 use crate::status::DockerRow;
 
@@ -23,6 +26,11 @@ use crate::status::DockerRow;
 const EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// First pause before the Engine is asked again.
 const BACKOFF_FIRST_MS: u64 = 200;
+/// First pause before the list is taken again after an answer that could not be used; doubles up to the interval of
+/// the list.
+const LIST_AGAIN_FIRST_MS: u64 = 1_000;
+/// An event stream that stood for so long is well again: when it ends, the pauses begin anew.
+const WELL_AFTER_MS: u64 = 10_000;
 
 /// Pause between questions whether a silent Engine answers again.
 const PING_PAUSE_MS: u64 = 1_000;
@@ -66,6 +74,8 @@ pub struct Discovery {
     events: EventsPhase,
     /// A part of an event.
     held: Vec<u8>,
+    /// Bytes of it that hold no newline, so that a long event that comes in small parts is searched once.
+    searched: usize,
     /// Dropping bytes up to the next newline: the event was too long.
     skipping: bool,
     questions: BTreeMap<RequestId, Question>,
@@ -78,6 +88,18 @@ pub struct Discovery {
     /// State at the last list, by container.
     listed: BTreeMap<String, String>,
     list_at_ms: u64,
+    /// Times in a row that an answer made the list be taken again.
+    odd_rounds: u32,
+    /// One did since the last list.
+    odd_since_list: bool,
+    /// Why the last list could not be used; empty if it could.
+    list_error: String,
+    /// Containers whose last inspection could not be used: they are not captured, or with old facts.
+    uninspected: BTreeSet<String>,
+    /// Why the last of them could not.
+    inspect_error: String,
+    /// When the event stream was opened last.
+    opened_at_ms: u64,
     failures: u32,
     last_error: String,
     reachable: bool,
@@ -90,6 +112,7 @@ impl Discovery {
         Discovery {
             events: EventsPhase::Waiting(0),
             held: Vec::new(),
+            searched: 0,
             skipping: false,
             questions: BTreeMap::new(),
             changed: BTreeSet::new(),
@@ -97,6 +120,12 @@ impl Discovery {
             found_since: BTreeSet::new(),
             listed: BTreeMap::new(),
             list_at_ms: 0,
+            odd_rounds: 0,
+            odd_since_list: false,
+            list_error: String::new(),
+            uninspected: BTreeSet::new(),
+            inspect_error: String::new(),
+            opened_at_ms: 0,
             failures: 0,
             last_error: String::new(),
             reachable: false,
@@ -111,7 +140,7 @@ impl Discovery {
         }
         let conn = cx.new_conn();
         self.events = EventsPhase::Opening(conn);
-        cx.act(Action::OpenConn { conn, path: docker::EVENTS.to_owned() });
+        cx.act(Action::OpenConn { conn, stream: None, path: docker::EVENTS.to_owned() });
     }
 
     /// A deadline may have come.
@@ -213,11 +242,15 @@ impl Discovery {
                     tracing::info!("Docker is reachable again");
                 }
                 self.reachable = true;
-                self.failures = 0;
+                self.opened_at_ms = cx.now.mono_ms;
                 self.last_error.clear();
                 self.held.clear();
+                self.searched = 0;
                 self.skipping = false;
                 self.events = EventsPhase::Open { conn, in_flight: false };
+                // Nobody told what happened meanwhile, and a list shows neither a new name nor that a container ended
+                // and runs again: all are inspected once more.
+                self.listed.values_mut().for_each(String::clear);
                 self.read_on(cx);
                 self.ask_list(cx);
             }
@@ -247,14 +280,17 @@ impl Discovery {
         let EventsPhase::Open { conn, in_flight: true } = self.events else { return };
         self.events = EventsPhase::Open { conn, in_flight: false };
         match outcome {
-            BodyOutcome::Bytes => self.take_events(buffer, told),
+            BodyOutcome::Bytes => self.take_events(buffer, cx.metrics, told),
             BodyOutcome::TimedOut => {
+                self.searched = buffer.len();
                 self.held = buffer;
                 self.ask_ping(cx);
             }
             BodyOutcome::End | BodyOutcome::Broken(_) => {
+                if cx.now.mono_ms - self.opened_at_ms >= WELL_AFTER_MS {
+                    self.failures = 0;
+                }
                 self.last_error = "the Engine ended the event stream".to_owned();
-                self.reachable = false;
                 self.events = EventsPhase::Closing(conn);
                 cx.act(Action::CloseConn { conn });
                 return;
@@ -264,19 +300,22 @@ impl Discovery {
         self.ask_inspects(cx);
     }
 
-    fn take_events(&mut self, mut buffer: Vec<u8>, told: &mut Vec<Told>) {
-        let mut begin = 0;
-        while let Some(len) = memchr::memchr(b'\n', &buffer[begin..]) {
-            let line = &buffer[begin..begin + len];
-            begin += len + 1;
+    fn take_events(&mut self, mut buffer: Vec<u8>, metrics: &Metrics, told: &mut Vec<Told>) {
+        let (mut begin, mut search_from) = (0, std::mem::take(&mut self.searched));
+        while let Some(len) = memchr::memchr(b'\n', &buffer[search_from..]) {
+            let line = &buffer[begin..search_from + len];
+            begin = search_from + len + 1;
+            search_from = begin;
             if std::mem::take(&mut self.skipping) {
                 continue;
             }
-            // What can't be read is made good by the next list.
-            let Ok(event) = serde_json::from_slice::<ContainerEvent>(line) else { continue };
-            if !docker::is_id(&event.actor.id) {
+            let event = serde_json::from_slice::<ContainerEvent>(line).ok();
+            let Some(event) = event.filter(|event| docker::is_id(&event.actor.id)) else {
+                // What it would have said is made good by the next list.
+                metrics.docker_request(RequestResult::Invalid);
+                tracing::warn!("Docker sent an event that can't be read; the next list makes it good");
                 continue;
-            }
+            };
             if event.action == "destroy" {
                 self.forget(&event.actor.id, told);
             } else {
@@ -285,9 +324,14 @@ impl Discovery {
         }
         buffer.drain(..begin);
         if buffer.len() > EVENT_BYTES_MAX {
-            buffer.clear();
+            if !self.skipping {
+                metrics.docker_request(RequestResult::Invalid);
+                tracing::warn!("Docker sent an event of over {EVENT_BYTES_MAX} bytes; it is passed over");
+            }
+            buffer = Vec::new();
             self.skipping = true;
         }
+        self.searched = buffer.len();
         self.held = buffer;
     }
 
@@ -295,6 +339,7 @@ impl Discovery {
         self.changed.remove(id);
         self.listed.remove(id);
         self.found_since.remove(id);
+        self.uninspected.remove(id);
         if self.known.remove(id) {
             told.push(Told::Gone(id.to_owned()));
         }
@@ -325,39 +370,52 @@ impl Discovery {
                 self.on_ping(result, cx)
             }
             (Question::Ping, _) => {}
-            (Question::List, Ok((200, body))) => match serde_json::from_slice::<Vec<ListRow>>(&body) {
+            (Question::List, result) => match body_of::<Vec<ListRow>>(result) {
                 Ok(rows) => self.on_list(rows, told),
-                Err(error) => self.odd_answer("the list of containers", &error, cx),
-            },
-            (Question::Inspect(id), Ok((200, body))) => match serde_json::from_slice::<Inspect>(&body) {
-                Ok(inspect) if inspect.id == id => self.on_inspect(inspect, cx, told),
-                Ok(_) => {}
-                Err(error) => self.odd_answer("the inspection of a container", &error, cx),
+                Err(error) => self.on_odd_list(error, cx),
             },
             (Question::Inspect(id), Ok((404, _))) => self.forget(&id, told),
-            (Question::Inspect(id), _) => {
-                // The list will name it again as long as it is there.
-                self.listed.remove(&id);
-                self.list_soon(cx);
-            }
-            (Question::List, _) => self.list_soon(cx),
+            (Question::Inspect(id), result) => match body_of::<Inspect>(result) {
+                Ok(inspect) if inspect.id == id => self.on_inspect(inspect, cx, told),
+                Ok(_) => self.on_odd_inspect(id, Odd::Invalid("it is of another container".to_owned()), cx),
+                Err(error) => self.on_odd_inspect(id, error, cx),
+            },
         }
         self.ask_inspects(cx);
     }
 
-    fn odd_answer(&mut self, what: &str, error: &dyn std::fmt::Display, cx: &mut Context<'_>) {
-        tracing::warn!("Docker's answer to {what} can't be read: {error}");
-        cx.metrics.docker_request(RequestResult::Invalid);
-        self.list_soon(cx);
+    fn on_odd_list(&mut self, odd: Odd, cx: &mut Context<'_>) {
+        self.list_error = format!("the list of containers can't be had: {}", odd.counted(cx));
+        tracing::warn!("{}; trying again", self.list_error);
+        self.list_again(cx);
     }
 
-    fn list_soon(&mut self, cx: &mut Context<'_>) {
-        let at = cx.now.mono_ms + cx.jitter.around(1_000);
+    fn on_odd_inspect(&mut self, id: String, odd: Odd, cx: &mut Context<'_>) {
+        self.inspect_error = format!("container {}: {}", &id[..12], odd.counted(cx));
+        tracing::warn!("inspecting {}; trying again", self.inspect_error);
+        // The list will name it again as long as it is there, and then as one that changed.
+        self.listed.remove(&id);
+        self.uninspected.insert(id);
+        self.list_again(cx);
+    }
+
+    /// Soon at first, then less and less often: an answer that is wrong today is mostly wrong tomorrow.
+    fn list_again(&mut self, cx: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.odd_since_list, true) {
+            self.odd_rounds += 1;
+        }
+        let max = cx.settings.container_monitor.list_interval.as_millis() as u64;
+        let pause = (LIST_AGAIN_FIRST_MS << (self.odd_rounds - 1).min(16)).min(max);
+        let at = cx.now.mono_ms + cx.jitter.around(pause);
         self.list_at_ms = self.list_at_ms.min(at);
         cx.timers.set_earlier(Timer::Discovery, self.list_at_ms);
     }
 
     fn on_list(&mut self, rows: Vec<ListRow>, told: &mut Vec<Told>) {
+        self.list_error.clear();
+        if !std::mem::take(&mut self.odd_since_list) {
+            self.odd_rounds = 0;
+        }
         let mut listed = BTreeMap::new();
         for row in rows.into_iter().filter(|row| docker::is_id(&row.id)) {
             if self.listed.get(&row.id) != Some(&row.state) {
@@ -370,11 +428,13 @@ impl Discovery {
         for id in gone {
             self.forget(&id, told);
         }
+        self.uninspected.retain(|id| listed.contains_key(id));
         self.listed = listed;
         told.push(Told::Listed);
     }
 
     fn on_inspect(&mut self, inspect: Inspect, cx: &Context<'_>, told: &mut Vec<Told>) {
+        self.uninspected.remove(&inspect.id);
         // It changed since the list: the next one must not find it unchanged, for events get lost.
         let ran = self.listed.get(&inspect.id).map(|state| runs(state));
         if ran.is_some_and(|ran| ran != inspect.state.running) {
@@ -419,7 +479,34 @@ impl Discovery {
         self.questions.len()
     }
 
-    /// For `/health`.
+    /// What keeps containers from being found, in a sentence; `None` = all is well.
+    pub fn trouble(&self) -> Option<String> {
+        if !self.reachable {
+            let asked = !self.last_error.is_empty();
+            return Some(if asked {
+                self.last_error.clone()
+            } else {
+                "Docker has not answered yet".to_owned()
+            });
+        }
+        if !self.list_error.is_empty() {
+            return Some(self.list_error.clone());
+        }
+        let count = self.uninspected.len();
+        (count > 0).then(|| {
+            format!(
+                "{count} containers can't be inspected and are not captured, the last {}",
+                self.inspect_error
+            )
+        })
+    }
+
+    /// Why Docker is believed not to answer, if it is.
+    pub fn silence(&self) -> Option<&str> {
+        (!self.reachable && !self.last_error.is_empty()).then_some(self.last_error.as_str())
+    }
+
+    /// For `/api/v1/streams`.
     pub fn row(&self, socket: String) -> DockerRow {
         DockerRow {
             enabled: true,
@@ -465,6 +552,34 @@ fn is_selected(select: &Select, inspect: &Inspect) -> bool {
             .iter()
             .any(|(key, value)| label(key).is_some_and(|text| value.matches(text)));
     included && !excluded
+}
+
+/// An answer that could not be used.
+enum Odd {
+    /// None came, or a refusal: counted as such already.
+    Failed(String),
+    /// Not what the API promises.
+    Invalid(String),
+}
+
+impl Odd {
+    fn counted(self, cx: &Context<'_>) -> String {
+        match self {
+            Odd::Failed(text) => text,
+            Odd::Invalid(text) => {
+                cx.metrics.docker_request(RequestResult::Invalid);
+                format!("Docker's answer can't be read: {text}")
+            }
+        }
+    }
+}
+
+fn body_of<T: serde::de::DeserializeOwned>(result: Answer) -> Result<T, Odd> {
+    match result {
+        Ok((200, body)) => serde_json::from_slice(&body).map_err(|error| Odd::Invalid(error.to_string())),
+        Ok((status, body)) => Err(Odd::Failed(docker::refusal(status, &body))),
+        Err(error) => Err(Odd::Failed(error.to_string())),
+    }
 }
 
 fn request_result(result: &Answer) -> RequestResult {

@@ -9,8 +9,9 @@
 //! All of it is behind aya's safe calls; what they need (types that may be copied from maps) is vouched for in
 //! capturer-ebpf/src/lib.rs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
@@ -25,10 +26,10 @@ use capturer_ebpf::{
 
 use super::btf::KernelTypes;
 use super::procfs_tier::{self, ProcessLook};
-use super::{Counts, Tier, syscalls};
+use super::{Counts, Options, Tier, syscalls};
 
 /// Built by `cargo xtask build-ebpf`, which CI does again and compares.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../capturer-ebpf/probe.o");
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../capturer-ebpf/probe.o");
 
 /// The functions of the kernel by which descriptors and files are born and go, and the programs for them.
 const FUNCTIONS: [Function; 5] = [
@@ -57,13 +58,32 @@ struct Function {
 /// The tracepoint whose arguments changed in 5.20 and 6.15, as the function BTF knows it by.
 const RING_COMPLETE: &str = "__traceiter_io_uring_complete";
 
+type OwnersMap = HashMap<MapData, SlotKey, u64>;
+
+/// Notes in the kernel who holds which descriptor of this process: of use to every thread, beside the `Kernel`.
+pub struct Owners(Arc<Mutex<OwnersMap>>);
+
+impl Owners {
+    /// Notes who holds a descriptor. Goes by itself with the descriptor.
+    pub fn claim(&self, fd: i32, owner: u64) -> Result<()> {
+        let Ok(fd) = u32::try_from(fd) else { bail!("{fd} is no descriptor") };
+        let key = SlotKey { watch: 0, fd };
+        locked(&self.0).insert(key, owner, 0).context("noting an owner")
+    }
+}
+
+fn locked(owners: &Mutex<OwnersMap>) -> std::sync::MutexGuard<'_, OwnersMap> {
+    owners.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Loaded and attached programs. Dropping it detaches them.
 pub(super) struct Kernel {
     programs: Ebpf,
     slots: HashMap<MapData, SlotKey, Slot>,
     files: HashMap<MapData, u64, Held>,
     references: HashMap<MapData, ReferenceKey, u32>,
-    owners: HashMap<MapData, SlotKey, u64>,
+    owners: Arc<Mutex<OwnersMap>>,
+    closed_by: HashMap<MapData, u64, u64>,
     counts: PerCpuArray<MapData, u64>,
     watched: HashMap<MapData, u32, u32>,
     tables: HashMap<MapData, u64, u32>,
@@ -74,35 +94,33 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Attaches one tier's programs, with this process as watch 0. `left_out` names programs that are not attached:
-    /// for tests of the self-test.
-    pub(super) fn attach(tier: Tier, btf_path: &Path, left_out: &[String]) -> Result<Kernel> {
+    /// Attaches one tier's programs, with this process as watch 0.
+    pub(super) fn attach(tier: Tier, types: &KernelTypes, options: &Options) -> Result<Kernel> {
         ensure!(tier != Tier::Procfs, "tier procfs has no programs");
         let before = bpf_fds()?;
-        let mut functions: Vec<&str> = FUNCTIONS.iter().map(|function| function.name).collect();
-        functions.push(RING_COMPLETE);
-        let types = KernelTypes::read(btf_path, &functions)?;
-        let offsets = offsets(tier, &types)?;
+        let offsets = offsets(tier, types)?;
         let mut programs = EbpfLoader::new()
+            // The object needs no relocation; reading the kernel's types for one would take longer than all the rest.
+            .btf(None)
             .verifier_log_level(VerifierLogLevel::DEBUG)
             .override_global("OFFSETS", &offsets, true)
-            .load(OBJECT)
+            .load(&options.object)
             .map_err(|error| refusal("making the maps", &error))?;
 
         if tier == Tier::Tracepoint {
             // Borrowed: a program that is loaded later names it by its descriptor.
             let map = programs.map_mut("SYSCALLS").context("the object lacks map SYSCALLS")?;
-            let mut kinds: HashMap<_, u32, u32> =
-                map.try_into().context("map SYSCALLS is of another kind")?;
+            let mut kinds: Array<_, u32> = map.try_into().context("map SYSCALLS is of another kind")?;
             for (number, kind) in syscalls::kinds() {
-                kinds.insert(number, kind, 0).context("noting a system call")?;
+                kinds.set(number, kind, 0).context("noting a system call")?;
             }
         }
         let mut kernel = Kernel {
             slots: taken(&mut programs, "SLOTS")?,
             files: taken(&mut programs, "FILES")?,
             references: taken(&mut programs, "REFERENCES")?,
-            owners: taken(&mut programs, "OWNERS")?,
+            owners: Arc::new(Mutex::new(taken(&mut programs, "OWNERS")?)),
+            closed_by: taken(&mut programs, "CLOSED_BY")?,
             counts: taken(&mut programs, "COUNTS")?,
             watched: taken(&mut programs, "WATCHED")?,
             tables: taken(&mut programs, "TABLES")?,
@@ -112,14 +130,16 @@ impl Kernel {
             tier,
             own_fds: Vec::new(),
         };
-        let compare = kernel.raw("compare")?;
-        compare.load().map_err(|error| refusal("loading compare", &error))?;
         kernel.watched.insert(std::process::id(), 0, 0).context("watching this process")?;
+        let left_out = &options.left_out;
         match tier {
-            Tier::Tracing => kernel.attach_tracing(&types, left_out)?,
-            Tier::Kprobe => kernel.attach_kprobes(&types, left_out)?,
+            Tier::Tracing => kernel.attach_tracing(types, left_out)?,
+            Tier::Kprobe => kernel.attach_kprobes(types, left_out)?,
             _ => kernel.attach_tracepoints(left_out)?,
         }
+        // Last, as it is the most for the verifier, and a tier that is refused is refused before.
+        let compare = kernel.raw("compare")?;
+        compare.load().map_err(|error| refusal("loading compare", &error))?;
         kernel.compare(0, highest(&procfs_tier::look()?))?;
         kernel.own_fds = bpf_fds()?.difference(&before).copied().collect();
         Ok(kernel)
@@ -239,9 +259,26 @@ impl Kernel {
         }
     }
 
-    /// Notes who holds a descriptor of our own.
-    pub(super) fn claim(&mut self, fd: u32, owner: u64) -> Result<()> {
-        self.owners.insert(SlotKey { watch: 0, fd }, owner, 0).context("noting an owner")
+    /// To note who holds a descriptor of our own.
+    pub(super) fn owners(&self) -> Owners {
+        Owners(Arc::clone(&self.owners))
+    }
+
+    /// Who holds our own descriptors, as it was noted.
+    pub(super) fn owner_of(&self) -> BTreeMap<u32, u64> {
+        let owners = locked(&self.owners);
+        owners.iter().filter_map(Result::ok).map(|(key, owner)| (key.fd, owner)).collect()
+    }
+
+    /// Closings by owner.
+    pub(super) fn closed_by(&self) -> BTreeMap<u64, u64> {
+        self.closed_by.iter().filter_map(Result::ok).collect()
+    }
+
+    /// Stops counting for an owner that is done with.
+    pub(super) fn forget_owner(&mut self, owner: u64) {
+        // Not there if nothing of its was ever closed.
+        let _ = self.closed_by.remove(&owner);
     }
 
     /// What was counted for a watched process since it is watched.
@@ -314,6 +351,13 @@ where
     T::try_from(map).with_context(|| format!("map {name} is of another kind"))
 }
 
+/// What every tier has to know of the running kernel.
+pub(super) fn kernel_types(btf: &Path) -> Result<KernelTypes> {
+    let mut functions: Vec<&str> = FUNCTIONS.iter().map(|function| function.name).collect();
+    functions.push(RING_COMPLETE);
+    KernelTypes::read(btf, &functions)
+}
+
 /// The functions of [`FUNCTIONS`] that this kernel has. One may be missing: before 6.6, filp_close does it all.
 fn present(types: &KernelTypes) -> Result<Vec<&'static Function>> {
     let mut present = Vec::new();
@@ -338,6 +382,11 @@ fn offsets(tier: Tier, types: &KernelTypes) -> Result<[u32; offset::COUNT]> {
     offsets[offset::FILES_FDT] = types.member("files_struct", "fdt")?;
     offsets[offset::FDT_MAX_FDS] = types.member("fdtable", "max_fds")?;
     offsets[offset::FDT_FD] = types.member("fdtable", "fd")?;
+    let (length, array) = (offsets[offset::FDT_MAX_FDS], offsets[offset::FDT_FD]);
+    ensure!(
+        array == length + 8,
+        "struct fdtable is laid out otherwise here: max_fds at {length}, fd at {array}"
+    );
     offsets[offset::FDT_OPEN_FDS] = types.member("fdtable", "open_fds")?;
     offsets[offset::ARGUMENT..][..4].copy_from_slice(&ARGUMENTS);
     offsets[offset::SYSCALL] = SYSCALL;

@@ -1,34 +1,39 @@
 //! The witness: what the kernel says this process holds, set against what the program believes it holds.
 //!
 //! ```text
-//! program ── claim(fd, owner), release(fd) ─▶ ledger.rs ◀── Reading ── Probe ◀── /proc/self (procfs_tier.rs)
-//!                                                 │                      ▲
-//!                                                 │                      └── maps (load.rs) ◀── programs in the kernel
-//!                                                 └─▶ LedgerReport ─▶ metrics, health, log
+//! witness.rs ◀── Reading ── Probe ◀── /proc/self (procfs_tier.rs)
+//!                             ▲
+//!                             └── maps (load.rs) ◀── programs in the kernel
+//! claims of all threads ── Owners ─▶ the map by which the kernel knows who holds what
 //! ```
 //! Tiers differ in how they see the kernel, not in what is done with it. Tier `procfs` reads /proc at an interval, which
 //! needs no rights and sees what is open at that moment. The others are told by the kernel of every opening and closing
 //! as it happens; which is used is decided at start by attaching (load.rs) and by a self-test ([`self_test`]), never by
 //! a version number. docs/probe.md says what each can see.
 //!
-//! Not here: when to look and what to do about a leak (the agent).
+//! Not here: when to look (witness.rs), who holds what and what is a leak (ledger/).
 
 mod btf;
-pub mod ledger;
+mod heap;
 mod load;
 pub mod procfs_tier;
 pub mod self_test;
 mod syscalls;
 pub mod ways;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use load::Kernel;
+pub use load::Owners;
 use procfs_tier::ProcessLook;
 use self_test::WayResult;
+
+/// Descriptors of all watched processes together that can be followed; openings past that are counted as missed.
+pub const FOLLOWED_MAX: u32 = capturer_ebpf::SLOTS_MAX;
 
 /// How the kernel is seen, best first. Its text is the label `tier` of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,13 +76,20 @@ pub struct Options {
     pub tiers: Vec<Tier>,
     /// Where the kernel describes itself.
     pub btf: PathBuf,
+    /// The programs.
+    pub object: Cow<'static, [u8]>,
     /// Programs not to attach, so that the self-test has something to find: `filp_close`, `sys_exit`.
     pub left_out: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { tiers: Tier::ALL.to_vec(), btf: btf::KERNEL_BTF.into(), left_out: Vec::new() }
+        Self {
+            tiers: Tier::ALL.to_vec(),
+            btf: btf::KERNEL_BTF.into(),
+            object: load::OBJECT.into(),
+            left_out: Vec::new(),
+        }
     }
 }
 
@@ -98,6 +110,8 @@ pub struct LiveFd {
     pub file: u64,
     /// CLOCK_MONOTONIC. With the number it names this opening and no other.
     pub opened_ns: u64,
+    /// Who claimed it ([`Owners::claim`]); 0 = nobody. Of watched processes always 0.
+    pub owner: u64,
 }
 
 /// A file whose last descriptor is closed and that the kernel still holds: an operation under way, a mapping, a
@@ -110,7 +124,7 @@ pub struct UnreleasedFile {
     pub last_fd: i32,
     /// Since that closing.
     pub age_ms: u64,
-    /// Who had claimed it ([`Probe::claim`]); 0 = nobody.
+    /// Who had claimed it ([`Owners::claim`]); 0 = nobody.
     pub owner: u64,
 }
 
@@ -136,6 +150,8 @@ pub struct Reading {
     pub live: Vec<LiveFd>,
     /// What they counted; nothing on tier `procfs`.
     pub counts: Option<Counts>,
+    /// Closings by the number of the owner who had claimed the descriptor. Read before `live`.
+    pub closed_by: BTreeMap<u64, u64>,
     /// Closed and not let go. Empty on tiers that can't see it.
     pub unreleased: Vec<UnreleasedFile>,
     /// Descriptors that the programs know and /proc does not, before and after the look, less those only /proc knows.
@@ -168,8 +184,19 @@ impl Probe {
     /// in numbers, which the self-test might take for blindness.
     pub fn start(options: &Options) -> Probe {
         let mut probe = Probe { kernel: None, refused: Vec::new(), self_test: Vec::new(), repairs: 0 };
-        for tier in options.tiers.iter().copied().filter(|tier| *tier != Tier::Procfs) {
-            match attach(tier, options) {
+        let tiers: Vec<Tier> = options.tiers.iter().copied().filter(|tier| *tier != Tier::Procfs).collect();
+        if tiers.is_empty() {
+            return probe;
+        }
+        let types = match load::kernel_types(&options.btf) {
+            Ok(types) => types,
+            Err(error) => {
+                probe.refused = tiers.into_iter().map(|tier| (tier, format!("{error:#}"))).collect();
+                return probe;
+            }
+        };
+        for tier in tiers {
+            match attach(tier, &types, options) {
                 Ok((kernel, results)) => {
                     probe.self_test = results;
                     probe.kernel = Some(kernel);
@@ -178,6 +205,8 @@ impl Probe {
                 Err(error) => probe.refused.push((tier, format!("{error:#}"))),
             }
         }
+        drop(types);
+        heap::give_back();
         probe
     }
 
@@ -196,17 +225,21 @@ impl Probe {
         &self.self_test
     }
 
-    /// The probe's own descriptors, to be claimed for [`ledger::Owner::Probe`].
+    /// The probe's own descriptors.
     pub fn own_fds(&self) -> &[i32] {
         self.kernel.as_ref().map_or(&[], Kernel::own_fds)
     }
 
-    /// Tells the kernel's side who holds a descriptor, so that a file that outlives it has a name. To be said after
-    /// opening; goes by itself with the descriptor. Nothing on tier `procfs`.
-    pub fn claim(&mut self, fd: i32, owner: u64) -> Result<()> {
-        match (&mut self.kernel, u32::try_from(fd)) {
-            (Some(kernel), Ok(fd)) => kernel.claim(fd, owner),
-            _ => Ok(()),
+    /// To tell the kernel's side who holds a descriptor, so that closings are counted by owner and a file that outlives
+    /// its descriptor has a name. None on tier `procfs`.
+    pub fn owners(&self) -> Option<Owners> {
+        self.kernel.as_ref().map(Kernel::owners)
+    }
+
+    /// An owner of that number is done with: its count need not be kept.
+    pub fn forget_owner(&mut self, owner: u64) {
+        if let Some(kernel) = &mut self.kernel {
+            kernel.forget_owner(owner);
         }
     }
 
@@ -217,6 +250,7 @@ impl Probe {
         };
         let before = live(kernel, 0);
         let look = procfs_tier::look()?;
+        let closed_by = kernel.closed_by();
         let after = live(kernel, 0);
         let counts = kernel.counts(0)?;
         let drift = drift(&before, &look, &after);
@@ -226,6 +260,7 @@ impl Probe {
         }
         Ok(Reading {
             counts: Some(counts),
+            closed_by,
             unreleased: unreleased(kernel, 0),
             live: after,
             drift: drift.0 - drift.1,
@@ -257,8 +292,8 @@ impl Probe {
     }
 }
 
-fn attach(tier: Tier, options: &Options) -> Result<(Kernel, Vec<WayResult>)> {
-    let mut kernel = Kernel::attach(tier, &options.btf, &options.left_out)?;
+fn attach(tier: Tier, types: &btf::KernelTypes, options: &Options) -> Result<(Kernel, Vec<WayResult>)> {
+    let mut kernel = Kernel::attach(tier, types, options)?;
     let results = self_test::run(&mut kernel).context("trying the self-test")?;
     match self_test::blindness(&results) {
         Some(why) => bail!(why),
@@ -270,8 +305,15 @@ fn attach(tier: Tier, options: &Options) -> Result<(Kernel, Vec<WayResult>)> {
 }
 
 fn live(kernel: &Kernel, watch: u32) -> Vec<LiveFd> {
-    let slots = kernel.slots(watch).into_iter();
-    slots.map(|(fd, slot)| LiveFd { fd: fd as i32, file: slot.file, opened_ns: slot.opened_ns }).collect()
+    let slots = kernel.slots(watch);
+    let owners = if watch == 0 { kernel.owner_of() } else { BTreeMap::new() };
+    let known = |(fd, slot): (u32, capturer_ebpf::Slot)| LiveFd {
+        fd: fd as i32,
+        file: slot.file,
+        opened_ns: slot.opened_ns,
+        owner: owners.get(&fd).copied().unwrap_or(0),
+    };
+    slots.into_iter().map(known).collect()
 }
 
 fn unreleased(kernel: &Kernel, watch: u32) -> Vec<UnreleasedFile> {
@@ -292,8 +334,10 @@ fn unreleased(kernel: &Kernel, watch: u32) -> Vec<UnreleasedFile> {
 /// How many only the programs know, and how many only /proc: each only if it is so before and after the look.
 fn drift(before: &[LiveFd], look: &ProcessLook, after: &[LiveFd]) -> (i64, i64) {
     let open: BTreeMap<i32, &str> = look.fds.iter().map(|(fd, target)| (*fd, target.as_str())).collect();
-    let stays =
-        |fd: &LiveFd| before.binary_search_by_key(&fd.fd, |other| other.fd).is_ok_and(|at| before[at] == *fd);
+    let stays = |fd: &LiveFd| {
+        let same = |other: &LiveFd| (other.file, other.opened_ns) == (fd.file, fd.opened_ns);
+        before.binary_search_by_key(&fd.fd, |other| other.fd).is_ok_and(|at| same(&before[at]))
+    };
     let knows = |list: &[LiveFd], fd: i32| list.binary_search_by_key(&fd, |other| other.fd).is_ok();
     let only_programs = after.iter().filter(|fd| stays(fd) && !open.contains_key(&fd.fd)).count();
     let only_proc = open.keys().filter(|fd| !knows(before, **fd) && !knows(after, **fd)).count();
@@ -307,7 +351,7 @@ mod tests {
     /// Without this each descriptor that comes or goes during a look would raise an alarm.
     #[test]
     fn what_changes_during_a_look_is_no_drift() {
-        let fd = |fd, opened_ns| LiveFd { fd, file: 1, opened_ns };
+        let fd = |fd, opened_ns| LiveFd { fd, file: 1, opened_ns, owner: 0 };
         let look = |fds: &[i32]| ProcessLook {
             fds: fds.iter().map(|fd| (*fd, String::new())).collect(),
             ..ProcessLook::default()

@@ -19,10 +19,14 @@ pub struct ProcessLook {
 
 /// Looks at this process.
 pub fn look() -> anyhow::Result<ProcessLook> {
-    let process = Process::myself().context("opening /proc/self")?;
+    look_at(&Process::myself().context("opening /proc/self")?)
+}
+
+/// Looks at any process.
+pub fn look_at(process: &Process) -> anyhow::Result<ProcessLook> {
     let list = format!("/proc/{}/fd", process.pid);
     let mut fds = Vec::new();
-    for entry in process.fd().context("listing /proc/self/fd")? {
+    for entry in process.fd().with_context(|| format!("listing {list}"))? {
         // One that was closed between listing and readlink is simply not open.
         let Ok(info) = entry else { continue };
         let target = text(&info.target);
@@ -33,7 +37,7 @@ pub fn look() -> anyhow::Result<ProcessLook> {
         fds.push((info.fd, target));
     }
     fds.sort_unstable();
-    let stat = process.stat().context("reading /proc/self/stat")?;
+    let stat = process.stat().context("reading its stat")?;
     Ok(ProcessLook {
         fds,
         threads: u64::try_from(stat.num_threads).unwrap_or_default(),

@@ -157,7 +157,7 @@ fn equal(kernel: &Kernel) -> Result<Verdict> {
 }
 
 /// The clock by which the programs note openings.
-pub(super) fn now_ns() -> u64 {
+pub fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

@@ -198,6 +198,48 @@ impl Workbench {
         ring.completion().next().map(drop).context("the wait did not end")
     }
 
+    /// Closes a descriptor and opens another file under its number, in one chain of the ring.
+    pub fn replace_by_ring(&mut self, fd: OwnedFd) -> Result<OwnedFd> {
+        let number = fd.into_raw_fd();
+        let close = opcode::Close::new(types::Fd(number)).build().flags(squeue::Flags::IO_LINK);
+        let directory = types::Fd(self.file.as_raw_fd());
+        let open = opcode::OpenAt::new(directory, NULL.as_ptr()).flags(libc::O_CLOEXEC).build();
+        let ring = self.ring.as_mut().context("io_uring is not allowed here")?;
+        // SAFETY: the path is static.
+        unsafe { ring.submission().push_multiple(&[close, open]) }.context("the ring is full")?;
+        ring.submit_and_wait(2)?;
+        let results: Vec<i32> = ring.completion().map(|entry| entry.result()).collect();
+        match results[..] {
+            // SAFETY: the kernel just made it for us.
+            [0, opened] if opened >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(opened) }),
+            _ => bail!("close and openat ended with {results:?}"),
+        }
+    }
+
+    /// Registers a file with the ring and closes its descriptor: a "fixed" descriptor is left, in no table.
+    pub fn register(&mut self, fd: OwnedFd) -> Result<()> {
+        let ring = self.ring.as_ref().context("io_uring is not allowed here")?;
+        ring.submitter().register_files(&[fd.as_raw_fd()]).context("registering a file")
+    }
+
+    /// Takes back what [`Workbench::register`] did.
+    pub fn unregister(&mut self) -> Result<()> {
+        let ring = self.ring.as_ref().context("io_uring is not allowed here")?;
+        ring.submitter().unregister_files().context("unregistering files")
+    }
+
+    /// Runs `act` on a thread with a descriptor table of its own, as `unshare(CLONE_FILES)` makes one.
+    pub fn in_a_table_of_its_own(act: impl FnOnce() + Send) -> Result<()> {
+        let thread = || -> rustix::io::Result<()> {
+            // SAFETY: this thread owns no descriptor that another would close, and ends at once.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) }?;
+            act();
+            Ok(())
+        };
+        let ended = std::thread::scope(|scope| scope.spawn(thread).join());
+        ended.map_err(|_| anyhow::anyhow!("the thread panicked"))?.context("making a table of its own")
+    }
+
     fn connected(&self) -> Result<OwnedFd> {
         let client = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         connect(&client, &getsockname(&self.listener)?).context("connecting to a socket of our own")?;

@@ -1,7 +1,7 @@
 //! A read of a regular file on a local file system, at a position. It has no timer: the kernel can't cancel a file
-//! read, and on local file systems it does not hang. Files elsewhere (FUSE, NFS, CIFS) do not come here (files.rs).
+//! read, and on local file systems it does not hang. Files elsewhere (FUSE, NFS, CIFS) do not come here (files/lane.rs).
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 
 use io_uring::{opcode, types};
@@ -11,17 +11,19 @@ use super::outcome::ReadError;
 
 /// Reads up to `buffer`'s spare capacity at `offset`, appending. 0 bytes = the end of the file as it is now.
 pub async fn file_read(
-    file: &Rc<OwnedFd>,
+    file: &Rc<impl AsFd + 'static>,
     mut buffer: Vec<u8>,
     offset: u64,
 ) -> (Result<usize, ReadError>, Vec<u8>) {
     let spare = buffer.spare_capacity_mut();
     assert!(!spare.is_empty(), "a read into a full buffer would look like the end of the file");
-    let entry = opcode::Read::new(types::Fd(file.as_raw_fd()), spare.as_mut_ptr().cast(), spare.len() as u32)
-        .offset(offset)
-        .build();
+    let entry =
+        opcode::Read::new(types::Fd(file.as_fd().as_raw_fd()), spare.as_mut_ptr().cast(), spare.len() as u32)
+            .offset(offset)
+            .build();
+    let kept: Rc<dyn AsFd> = file.clone();
     // SAFETY: `entry` points into `buffer`'s heap allocation and names `file`; both are kept with it.
-    let (result, mut buffer) = unsafe { operation::submit(entry, buffer, Some(Rc::clone(file))) }.await;
+    let (result, mut buffer) = unsafe { operation::submit(entry, buffer, Some(kept)) }.await;
     if result < 0 {
         return (Err(ReadError(-result)), buffer);
     }
@@ -32,6 +34,8 @@ pub async fn file_read(
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+
     use super::*;
 
     #[test]

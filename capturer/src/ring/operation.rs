@@ -1,6 +1,6 @@
 //! One entry on its way through the kernel: what it keeps alive, and its plain result.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use io_uring::{cqueue, squeue};
@@ -13,7 +13,7 @@ pub(super) struct Kept<K> {
     /// Buffer or timespec the entry points to.
     pub kept: K,
     /// The descriptor, so that its number can't be given to another file meanwhile.
-    pub descriptor: Option<Rc<OwnedFd>>,
+    pub descriptor: Option<Rc<dyn AsFd>>,
     in_flight: InFlight,
 }
 
@@ -43,7 +43,7 @@ pub(super) type Operation<K> = InFlightOneshot<Kept<K>, PlainResult<K>>;
 pub(super) unsafe fn submit<K: 'static>(
     entry: squeue::Entry,
     kept: K,
-    descriptor: Option<Rc<OwnedFd>>,
+    descriptor: Option<Rc<dyn AsFd>>,
 ) -> Operation<K> {
     let data = Kept { kept, descriptor, in_flight: InFlight::begin() };
     UnsubmittedOneshot::new(data, PlainResult(std::marker::PhantomData), entry).submit()

@@ -15,6 +15,21 @@ pub struct RingUnavailable {
     cure: &'static str,
 }
 
+impl RingUnavailable {
+    /// What was tried, and the likely cause.
+    pub fn cause(&self) -> &str {
+        &self.cause
+    }
+
+    /// What to do about it, in a sentence.
+    pub fn cure(&self) -> &'static str {
+        self.cure
+    }
+}
+
+const UNCONFINED: &str =
+    "In a container use --security-opt seccomp=unconfined or a profile that allows io_uring_*.";
+
 /// Runs a future to its end on a new ring of this thread.
 ///
 /// # Errors
@@ -29,7 +44,7 @@ pub fn start<F: Future>(future: F) -> Result<F::Output, RingUnavailable> {
 /// # Errors
 /// [`RingUnavailable`], as [`start`].
 pub fn check() -> Result<(), RingUnavailable> {
-    let ring = IoUring::new(RING_ENTRIES as u32).map_err(|error| refused(&error, sysctl().as_deref()))?;
+    let mut ring = IoUring::new(RING_ENTRIES as u32).map_err(|error| refused(&error, sysctl().as_deref()))?;
     if !ring.params().is_feature_nodrop() || !ring.params().is_feature_fast_poll() {
         return Err(too_old("the ring has no NODROP or FAST_POLL feature"));
     }
@@ -48,7 +63,22 @@ pub fn check() -> Result<(), RingUnavailable> {
             return Err(too_old(&format!("the ring has no {name} operation")));
         }
     }
-    Ok(())
+    try_one(&mut ring)
+}
+
+/// A profile may allow to make a ring and refuse to use it.
+fn try_one(ring: &mut IoUring) -> Result<(), RingUnavailable> {
+    let nothing = opcode::Nop::new().build();
+    // SAFETY: the operation names no memory and no descriptor.
+    let pushed = unsafe { ring.submission().push(&nothing) };
+    pushed.expect("a new ring has room for one entry");
+    match ring.submit_and_wait(1) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(RingUnavailable {
+            cause: format!("io_uring_enter failed ({error}), most likely by a seccomp profile"),
+            cure: UNCONFINED,
+        }),
+    }
 }
 
 fn too_old(what: &str) -> RingUnavailable {
@@ -69,7 +99,7 @@ fn refused(error: &io::Error, sysctl: Option<&str>) -> RingUnavailable {
         ),
         (Some(1 | 13), _) => (
             format!("io_uring_setup failed ({error}), most likely by a seccomp profile or an LSM"),
-            "In a container use --security-opt seccomp=unconfined or a profile that allows io_uring_*.",
+            UNCONFINED,
         ),
         (Some(38), _) => (
             format!(

@@ -10,7 +10,7 @@
 //! Only for what can wait and be cancelled: sockets, pipes, inotify. A file on a hung file system can't be cancelled
 //! by anything (Linux answers EALREADY); such files are read elsewhere (files.rs).
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const MSG_NOSIGNAL: i32 = 0x4000;
 
 /// Reads from a pipe, an inotify or another descriptor without a position, appending to `buffer`'s spare capacity.
 pub async fn timed_read(
-    descriptor: &Rc<OwnedFd>,
+    descriptor: &Rc<impl AsFd + 'static>,
     buffer: Vec<u8>,
     timeout: Duration,
 ) -> (ReadOutcome, Vec<u8>) {
@@ -37,7 +37,7 @@ pub async fn timed_read(
 
 /// Receives from a socket, appending to `buffer`'s spare capacity.
 pub async fn timed_receive(
-    socket: &Rc<OwnedFd>,
+    socket: &Rc<impl AsFd + 'static>,
     buffer: Vec<u8>,
     timeout: Duration,
 ) -> (ReadOutcome, Vec<u8>) {
@@ -46,23 +46,29 @@ pub async fn timed_receive(
 }
 
 /// Sends `buffer` to a socket; as with send(2), fewer bytes may go than were given.
-pub async fn timed_send(socket: &Rc<OwnedFd>, buffer: Vec<u8>, timeout: Duration) -> (ReadOutcome, Vec<u8>) {
-    let entry = opcode::Send::new(types::Fd(socket.as_raw_fd()), buffer.as_ptr(), buffer.len() as u32)
-        .flags(MSG_NOSIGNAL)
-        .build();
+pub async fn timed_send(
+    socket: &Rc<impl AsFd + 'static>,
+    buffer: Vec<u8>,
+    timeout: Duration,
+) -> (ReadOutcome, Vec<u8>) {
+    let entry =
+        opcode::Send::new(types::Fd(socket.as_fd().as_raw_fd()), buffer.as_ptr(), buffer.len() as u32)
+            .flags(MSG_NOSIGNAL)
+            .build();
     let (result, buffer) = pair(entry, buffer, socket, timeout).await;
     (result, buffer)
 }
 
 async fn into_spare_capacity(
-    descriptor: &Rc<OwnedFd>,
+    descriptor: &Rc<impl AsFd + 'static>,
     mut buffer: Vec<u8>,
     timeout: Duration,
     entry: impl FnOnce(types::Fd, *mut u8, u32) -> squeue::Entry,
 ) -> (ReadOutcome, Vec<u8>) {
     let spare = buffer.spare_capacity_mut();
     assert!(!spare.is_empty(), "a read into a full buffer would look like the end of the source");
-    let entry = entry(types::Fd(descriptor.as_raw_fd()), spare.as_mut_ptr().cast(), spare.len() as u32);
+    let entry =
+        entry(types::Fd(descriptor.as_fd().as_raw_fd()), spare.as_mut_ptr().cast(), spare.len() as u32);
     let (result, mut buffer) = pair(entry, buffer, descriptor, timeout).await;
     if let ReadOutcome::Bytes(n) = result {
         // SAFETY: the kernel wrote `n` bytes at the start of the spare capacity it was given, and `n` is at most that
@@ -75,7 +81,7 @@ async fn into_spare_capacity(
 async fn pair(
     entry: squeue::Entry,
     buffer: Vec<u8>,
-    descriptor: &Rc<OwnedFd>,
+    descriptor: &Rc<impl AsFd + 'static>,
     timeout: Duration,
 ) -> (ReadOutcome, Vec<u8>) {
     let timespec = Box::new(types::Timespec::from(timeout));
@@ -83,7 +89,8 @@ async fn pair(
     // SAFETY: `entry` points into `buffer`'s heap allocation, which moving the Vec leaves in place, and names
     // `descriptor`, which is kept with it.
     let read = unsafe {
-        operation::submit(entry.flags(squeue::Flags::IO_LINK), buffer, Some(Rc::clone(descriptor)))
+        let descriptor: Rc<dyn AsFd> = descriptor.clone();
+        operation::submit(entry.flags(squeue::Flags::IO_LINK), buffer, Some(descriptor))
     };
     // SAFETY: the timer points to the boxed timespec, which is kept with it.
     let timer = unsafe { operation::submit(timer_entry, timespec, None) };

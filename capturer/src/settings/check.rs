@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::reader::Reader;
-use super::units::{PLACEHOLDERS, show_duration, show_size};
-use super::{LocalFile, Settings};
+use super::units::{show_duration, show_size};
+use super::{LocalFile, NamePart, Settings, loki};
 use crate::limits::READ_BYTES;
 
 /// Streams that must be able to hold a read and a longest line at once, so that one stuck stream holds up no other.
@@ -18,10 +18,16 @@ pub(super) fn check(settings: &Settings, reader: &Reader) {
     if let Some(sink) = &settings.sinks.local_file {
         own_output(settings, sink, reader);
     }
+    if let Some(sink) = &settings.sinks.loki {
+        loki::check(settings, sink, reader);
+    }
 }
 
 fn buffers(settings: &Settings, reader: &Reader) {
-    let least = STREAMS_UNDER_WAY * (READ_BYTES as u64 + settings.line_bytes_max);
+    // Each network sink is read for apart from the others, out of a share of its own.
+    let shared = settings.sinks.local_file.is_some() || settings.sinks.stdout;
+    let outlets = u64::from(shared) + u64::from(settings.sinks.loki.is_some());
+    let least = outlets.max(1) * STREAMS_UNDER_WAY * (READ_BYTES as u64 + settings.line_bytes_max);
     if settings.buffer_bytes_max < least {
         let (is, least, line) =
             (settings.buffer_bytes_max, show_size(least), show_size(settings.line_bytes_max));
@@ -47,22 +53,23 @@ fn something_to_do(settings: &Settings, reader: &Reader) {
         let message = "is false and file_monitor.files is empty: there is nothing to capture";
         reader.problem("container_monitor.enabled", message);
     }
-    if settings.sinks.local_file.is_none() && !settings.sinks.stdout {
+    if settings.sinks.local_file.is_none() && settings.sinks.loki.is_none() && !settings.sinks.stdout {
         reader.problem(
             "sinks",
-            "none is enabled: set sinks.local_file.enabled or sinks.stdout.enabled to true",
+            "none is enabled: set enabled of sinks.local_file, sinks.loki or sinks.stdout to true",
         );
     }
 }
 
 /// Following our own output would write each line again, for ever.
 fn own_output(settings: &Settings, sink: &LocalFile, reader: &Reader) {
-    let Ok(directory) = std::path::absolute(&sink.directory) else { return };
-    let mut file = sink.file.clone();
-    for name in PLACEHOLDERS {
-        file = file.replace(&format!("{{{name}}}"), "x");
-    }
-    let output = directory.join(file);
+    let Ok(mut output) = std::path::absolute(&sink.directory) else { return };
+    output.extend(sink.file.components().map(|parts| {
+        let value = |part: &NamePart| {
+            if let NamePart::Literal(literal) = part { literal.clone() } else { "x".to_owned() }
+        };
+        parts.iter().map(value).collect::<String>()
+    }));
     for (index, set) in settings.file_monitor.files.iter().enumerate() {
         let matches = |patterns: &[glob::Pattern]| patterns.iter().any(|pattern| hits(pattern, &output));
         if matches(&set.paths) && !matches(&set.exclude) {

@@ -24,6 +24,7 @@ const EXAMPLES: &str = "\
 Examples:
   capturer quickstart                      capture every container into ./captured and show a live table
   capturer check -c config.yaml            is the config good, and what would it do?
+  capturer doctor                          what of this machine is well, and how to mend what is not
   capturer run -c config.yaml              run until SIGTERM
   capturer run --set log.level=debug       one setting changed, the others from /etc/capturer/config.yaml
   capturer completion bash > /etc/bash_completion.d/capturer
@@ -58,11 +59,16 @@ pub enum Command {
     Run(ConfigArgs),
     /// Check the config and say what would run; changes nothing
     #[command(after_help = SET_EXAMPLES)]
-    Check(ConfigArgs),
+    Check(CheckArgs),
+    /// Can it run here, how well, and what to mend; changes nothing
+    Doctor(DoctorArgs),
     /// Capture into a directory here and now, with a live table
     Quickstart(QuickstartArgs),
     /// Show how far each container and file was delivered
     Positions(PositionsArgs),
+    /// Look at lines that Loki refused, send them again, or throw them away
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
     /// Print a completion script for a shell
     Completion {
         /// bash, zsh, fish, elvish or powershell
@@ -79,6 +85,35 @@ pub struct ConfigArgs {
     /// Change one setting; may be given more than once
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_override)]
     pub set: Vec<Override>,
+}
+
+/// `capturer check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// Which config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Also try what it names: directories, the Engine's socket, Loki
+    #[arg(long)]
+    pub online: bool,
+}
+
+/// `capturer dead-letters`; which config, for its data_dir and Loki.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DeadLetters {
+    /// Show each with its reason, the server's own words and the line
+    List {
+        /// Which config.
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// As they are kept, a JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send each once more to sinks.loki; what is refused again stays
+    Replay(ConfigArgs),
+    /// Throw all of them away
+    Purge(ConfigArgs),
 }
 
 /// `capturer quickstart`.
@@ -102,6 +137,17 @@ pub struct QuickstartArgs {
 #[derive(Args, Clone, Debug)]
 pub struct PositionsArgs {
     /// Which config, for its data_dir.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `capturer doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// Which config, for its directories, sockets and limits.
     #[command(flatten)]
     pub config: ConfigArgs,
     /// As JSON
@@ -172,11 +218,21 @@ fn load_from(
 }
 
 /// `capturer check`: what would run, or everything that is wrong.
-pub fn check(arguments: &ConfigArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
-    match load(arguments) {
+/// With `--online`, `try_out` tells whether what it names is there.
+pub fn check(
+    arguments: &CheckArgs,
+    try_out: impl FnOnce(&Settings, &mut dyn Write) -> Exit,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Exit {
+    match load(&arguments.config) {
         Ok((settings, origin)) => {
             say(out, format_args!("{}", summary::summary(&settings, &origin)));
-            Exit::Ok
+            if !arguments.online {
+                return Exit::Ok;
+            }
+            say(out, format_args!("Tried out:\n"));
+            try_out(&settings, out)
         }
         Err(error) => refuse(&error, err),
     }
@@ -279,6 +335,8 @@ mod tests {
         assert!(args.admin.listen.is_some());
         let Command::Positions(args) = command("positions --json") else { panic!() };
         assert!(args.json && args.config.config.is_none());
+        let Command::Doctor(args) = command("doctor -c x.yaml --json") else { panic!() };
+        assert!(args.json && args.config.config.is_some());
         assert!(matches!(command("check --config=x.yaml"), Command::Check(_)));
         assert!(matches!(command("completion zsh"), Command::Completion { shell: Shell::Zsh }));
     }
@@ -304,11 +362,13 @@ mod tests {
         assert_eq!((result.err(), err.as_str()), (Some(Exit::Ok), ""));
         assert!(out.starts_with(ABOUT), "{out}");
         for line in [
-            "  run         Run the agent until SIGTERM or SIGINT",
-            "  check       Check the config and say what would run; changes nothing",
-            "  quickstart  Capture into a directory here and now, with a live table",
-            "  positions   Show how far each container and file was delivered",
-            "  completion  Print a completion script for a shell",
+            "  run           Run the agent until SIGTERM or SIGINT",
+            "  check         Check the config and say what would run; changes nothing",
+            "  doctor        Can it run here, how well, and what to mend; changes nothing",
+            "  quickstart    Capture into a directory here and now, with a live table",
+            "  positions     Show how far each container and file was delivered",
+            "  dead-letters  Look at lines that Loki refused, send them again, or throw them away",
+            "  completion    Print a completion script for a shell",
             "  capturer run -c config.yaml              run until SIGTERM",
             "  78  the config is wrong",
         ] {
@@ -357,14 +417,16 @@ mod tests {
     fn check_answers_with_a_summary_or_the_problems() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("c.yaml");
-        let arguments = ConfigArgs { config: Some(path.clone()), set: Vec::new() };
+        let config = ConfigArgs { config: Some(path.clone()), set: Vec::new() };
+        let arguments = CheckArgs { config, online: false };
+        let never = |_: &Settings, _: &mut dyn Write| -> Exit { panic!("not asked for") };
         let (mut out, mut err) = (Vec::new(), Vec::new());
         std::fs::write(&path, "admin: {listen: 1}\n").expect("write");
-        assert_eq!(check(&arguments, &mut out, &mut err), Exit::Config);
+        assert_eq!(check(&arguments, never, &mut out, &mut err), Exit::Config);
         assert!(out.is_empty());
         assert!(String::from_utf8(err).expect("UTF-8").contains("c.yaml:1:17: admin.listen: expected"));
         std::fs::write(&path, "admin: {listen: \"\"}\n").expect("write");
-        assert_eq!(check(&arguments, &mut out, &mut Vec::new()), Exit::Ok);
+        assert_eq!(check(&arguments, never, &mut out, &mut Vec::new()), Exit::Ok);
         assert!(String::from_utf8(out).expect("UTF-8").contains("c.yaml. It would run:\n  containers"));
     }
 

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Admin, ContainerMonitor, FileFormat, FileMonitor, FileSet, LocalFile, Log, LogFormat, LogLevel,
-    MetricsSettings, ReadFrom, ResourceMonitoring, Rotation, Select, Settings, Sinks, StartAt,
+    Admin, CircuitBreaker, Compress, ContainerMonitor, FileFormat, FileMonitor, FileSet, FileTemplate, Fsync,
+    LocalFile, Log, LogFormat, LogLevel, MetricsSettings, OutputFormat, Privileges, ReadFrom,
+    ResourceMonitoring, Rotation, Select, Settings, Sinks, StartAt,
 };
 use crate::limits;
 
@@ -19,8 +20,10 @@ impl Default for Settings {
         Settings {
             data_dir: PathBuf::from("/var/lib/capturer"),
             shutdown_timeout: seconds(30),
+            privileges: Privileges::Drop,
             line_bytes_max: limits::LINE_BYTES_DEFAULT,
             buffer_bytes_max: 32 * 1024 * 1024,
+            deleted_open_bytes_max: 1 << 30,
             admin: Admin::default(),
             log: Log::default(),
             container_monitor: ContainerMonitor::default(),
@@ -61,7 +64,14 @@ impl Default for ContainerMonitor {
             read_timeout: seconds(30),
             max_concurrent: 25,
             rotation: Rotation::default(),
+            circuit_breaker: CircuitBreaker::default(),
         }
+    }
+}
+
+impl Default for CircuitBreaker {
+    fn default() -> Self {
+        CircuitBreaker { failures: 10, pause: seconds(2 * 60) }
     }
 }
 
@@ -91,19 +101,36 @@ impl Default for FileSet {
 
 impl Default for Sinks {
     fn default() -> Self {
-        Sinks { local_file: Some(LocalFile::default()), stdout: false }
+        Sinks {
+            local_file: Some(LocalFile::default()),
+            loki: None,
+            stdout: false,
+            stdout_format: OutputFormat::Ndjson,
+        }
     }
 }
 
 impl Default for LocalFile {
     fn default() -> Self {
-        LocalFile { directory: PathBuf::from("./captured"), file: "{container_name}.ndjson".to_owned() }
+        LocalFile {
+            directory: PathBuf::from("./captured"),
+            file: FileTemplate::parse("{container_name}.ndjson").expect("our own template is good"),
+            format: OutputFormat::Ndjson,
+            max_size: 100 * 1024 * 1024,
+            rotate_every: Duration::ZERO,
+            max_files: 10,
+            max_bytes: 0,
+            max_age: Duration::ZERO,
+            compress: Compress::Zstd,
+            fsync: Fsync::Never,
+            file_mode: 0o640,
+        }
     }
 }
 
 impl Default for ResourceMonitoring {
     fn default() -> Self {
-        ResourceMonitoring { enabled: true, check_interval: seconds(15) }
+        ResourceMonitoring { enabled: true, check_interval: seconds(15), watch_dockerd: false }
     }
 }
 

@@ -16,19 +16,28 @@ pub use super::substitute::Outside;
 use super::units;
 use super::yaml::{self, Node, Value};
 use super::{
-    Admin, ContainerMonitor, FileFormat, FileMonitor, FileSet, Log, LogFormat, LogLevel, ReadFrom,
-    ResourceMonitoring, Rotation, Select, Settings, Sinks, StartAt, check,
+    Admin, Compress, ContainerMonitor, FileFormat, FileMonitor, FileSet, FileTemplate, Fsync, Log, LogFormat,
+    LogLevel, OutputFormat, Privileges, ReadFrom, ResourceMonitoring, Rotation, Select, Settings, Sinks,
+    StartAt, check, loki,
 };
 use crate::limits;
 
 /// Longest config file.
 const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 /// Bounds of durations that are waited for: shorter ones spin, longer ones overflow nothing and help nobody.
-const DURATIONS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(30 * 24 * 3600);
+pub(super) const DURATIONS: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(30 * 24 * 3600);
 /// For pauses, which may be left out.
-const PAUSES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+pub(super) const PAUSES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+/// For what may be left out by 0 and otherwise is minutes to years.
+const ROTATE_EVERY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3660 * 24 * 3600);
+/// Largest bound on output files: 1 PiB, and as many files as a directory can be listed of.
+const OUTPUT_BYTES_CEILING: u64 = 1 << 50;
+const OUTPUT_FILES_CEILING: usize = 100_000;
 /// Shortest `line_bytes_max`.
 const LINE_BYTES_FLOOR: u64 = 64;
+/// Largest `deleted_open_bytes_max`: 1 TiB.
+const DELETED_OPEN_BYTES_CEILING: u64 = 1 << 40;
 /// Largest `buffer_bytes_max`: 64 GiB.
 const BUFFER_BYTES_CEILING: u64 = 64 << 30;
 /// Largest `metrics.max_containers`; each costs a scrape a line.
@@ -115,11 +124,13 @@ fn tree(text: &str, overrides: &[Override]) -> Result<(Node, Vec<Problem>), Prob
 fn read_settings(s: &mut Section, into: &mut Settings) {
     s.read("data_dir", &mut into.data_dir, units::directory);
     s.duration("shutdown_timeout", DURATIONS, &mut into.shutdown_timeout);
+    s.choice("privileges", &[("drop", Privileges::Drop), ("keep", Privileges::Keep)], &mut into.privileges);
     s.section("admin", |s| read_admin(s, &mut into.admin));
     s.section("log", |s| read_log(s, &mut into.log));
     s.section("limits", |s| {
         s.size("line_bytes_max", LINE_BYTES_FLOOR..=limits::LINE_BYTES_CEILING, &mut into.line_bytes_max);
         s.size("buffer_bytes_max", 1..=BUFFER_BYTES_CEILING, &mut into.buffer_bytes_max);
+        s.size("deleted_open_bytes_max", 0..=DELETED_OPEN_BYTES_CEILING, &mut into.deleted_open_bytes_max);
     });
     s.section("container_monitor", |s| read_container_monitor(s, &mut into.container_monitor));
     s.section("file_monitor", |s| read_file_monitor(s, &mut into.file_monitor));
@@ -157,6 +168,10 @@ fn read_container_monitor(s: &mut Section, into: &mut ContainerMonitor) {
     s.duration("read_timeout", DURATIONS, &mut into.read_timeout);
     s.count("max_concurrent", 1..=limits::OPENINGS_CEILING, &mut into.max_concurrent);
     s.section("stream_rotation", |s| read_rotation(s, &mut into.rotation));
+    s.section("circuit_breaker", |s| {
+        s.count("failures", 1..=1_000, &mut into.circuit_breaker.failures);
+        s.duration("pause", DURATIONS, &mut into.circuit_breaker.pause);
+    });
 }
 
 const START_AT: [(&str, StartAt); 2] = [("beginning", StartAt::Beginning), ("end", StartAt::End)];
@@ -194,21 +209,40 @@ fn read_file_monitor(s: &mut Section, into: &mut FileMonitor) {
     });
 }
 
+const OUTPUT_FORMATS: [(&str, OutputFormat); 3] =
+    [("ndjson", OutputFormat::Ndjson), ("raw", OutputFormat::Raw), ("docker", OutputFormat::Docker)];
+
 fn read_sinks(s: &mut Section, into: &mut Sinks) {
     s.section("local_file", |s| {
         let mut enabled = into.local_file.is_some();
         let mut sink = into.local_file.take().unwrap_or_default();
         s.flag("enabled", &mut enabled);
         s.read("directory", &mut sink.directory, units::directory);
-        s.read("file", &mut sink.file, units::file_template);
+        s.read("file", &mut sink.file, FileTemplate::parse);
+        s.choice("format", &OUTPUT_FORMATS, &mut sink.format);
+        s.size("max_size", 0..=OUTPUT_BYTES_CEILING, &mut sink.max_size);
+        s.duration("rotate_every", ROTATE_EVERY, &mut sink.rotate_every);
+        s.count("max_files", 0..=OUTPUT_FILES_CEILING, &mut sink.max_files);
+        s.size("max_bytes", 0..=OUTPUT_BYTES_CEILING, &mut sink.max_bytes);
+        s.duration("max_age", ROTATE_EVERY, &mut sink.max_age);
+        let ways = [("none", Compress::None), ("gzip", Compress::Gzip), ("zstd", Compress::Zstd)];
+        s.choice("compress", &ways, &mut sink.compress);
+        s.choice("fsync", &[("never", Fsync::Never), ("batch", Fsync::Batch)], &mut sink.fsync);
+        s.read("file_mode", &mut sink.file_mode, units::file_mode);
         into.local_file = enabled.then_some(sink);
     });
-    s.section("stdout", |s| s.flag("enabled", &mut into.stdout));
+    s.section("loki", |s| loki::read(s, &mut into.loki));
+    s.section("stdout", |s| {
+        s.flag("enabled", &mut into.stdout);
+        let [ndjson, raw, _] = OUTPUT_FORMATS;
+        s.choice("format", &[ndjson, raw, ("pretty", OutputFormat::Pretty)], &mut into.stdout_format);
+    });
 }
 
 fn read_resource_monitoring(s: &mut Section, into: &mut ResourceMonitoring) {
     s.flag("enabled", &mut into.enabled);
     s.duration("check_interval", DURATIONS, &mut into.check_interval);
+    s.flag("watch_dockerd", &mut into.watch_dockerd);
 }
 
 #[cfg(test)]

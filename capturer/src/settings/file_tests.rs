@@ -67,7 +67,7 @@ fn values_are_taken() {
     assert!(settings.container_monitor.record_labels.is_empty());
     assert_eq!(settings.container_monitor.rotation.interval, Duration::from_secs(60));
     assert_eq!(settings.file_monitor.files[0].labels["port"], "9009");
-    assert_eq!(settings.sinks, Sinks { local_file: None, stdout: true });
+    assert_eq!((&settings.sinks.local_file, settings.sinks.stdout), (&None, true));
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn addresses_and_paths() {
     check(
         "sinks: {local_file: {file: '{name}.log'}}",
         "c.yaml:1:28: sinks.local_file.file: expected a file name such as {container_name}.ndjson, \
-         found \"{name}.log\"; {name} is unknown; there are {container_name}, {container_id}, {image}, {path}",
+         found \"{name}.log\"; {name} is unknown; there are {container_name}, {container_id}, {image}, {path} and {label:KEY}",
     );
 }
 
@@ -218,7 +218,7 @@ fn settings_that_contradict_each_other() {
     );
     check(
         "sinks: {local_file: {enabled: false}}",
-        "c.yaml:1:8: sinks: none is enabled: set sinks.local_file.enabled or sinks.stdout.enabled to true",
+        "c.yaml:1:8: sinks: none is enabled: set enabled of sinks.local_file, sinks.loki or sinks.stdout to true",
     );
     let own = "matches what sinks.local_file writes, which would be captured again without end; \
                exclude it or write elsewhere";
@@ -237,7 +237,7 @@ fn settings_that_contradict_each_other() {
 fn broken_yaml() {
     check(
         "a: 1\na: 2\n",
-        "c.yaml:1:1: a: unknown key; known here: data_dir, shutdown_timeout, admin, log, limits, \
+        "c.yaml:1:1: a: unknown key; known here: data_dir, shutdown_timeout, privileges, admin, log, limits, \
          container_monitor, file_monitor, sinks, resource_monitoring, metrics\n\
          c.yaml:2:1: the key \"a\" stands here a second time; the first is in line 1",
     );
@@ -252,6 +252,21 @@ fn broken_yaml() {
     check(&format!("a: {}", "[".repeat(40)), "c.yaml:1:20: nested deeper than 16 levels");
     let unclosed = parse("c.yaml", "log: {level: info\n", &[], &NOTHING).expect_err("no closing brace");
     assert!(unclosed.to_string().starts_with("c.yaml:2:1: not valid YAML: "), "{unclosed}");
+}
+
+/// To YAML a carriage return alone ends a line; to editors, grep and the like it does not, and neither do the breaks
+/// that only Unicode knows. A user looks for the line with those.
+#[test]
+fn lines_are_those_that_editors_show() {
+    check("# é\r\r\n# ä\u{2028}\u{85}\r\nLog: {}\n", "c.yaml:3:1: Log: unknown key; did you mean log?");
+    check("# old\rLog: {}", "c.yaml:1:7: Log: unknown key; did you mean log?");
+    check(
+        "log:\r  level: info\r\n\rlog: {}\n",
+        "c.yaml:2:2: the key \"log\" stands here a second time; the first is in line 1",
+    );
+    check("\r%é\r\nLog: {}", "c.yaml:2:1: not valid YAML: did not find expected <document start>");
+    let unclosed = parse("c.yaml", "log: {level: info\r\r\r\n}}", &[], &NOTHING).expect_err("closed twice");
+    assert!(unclosed.to_string().starts_with("c.yaml:2:2: not valid YAML: "), "{unclosed}");
 }
 
 /// What came out of a placeholder may be a secret: a message shows the placeholder.

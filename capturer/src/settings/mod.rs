@@ -9,14 +9,22 @@ mod check;
 pub mod cli;
 mod defaults;
 pub mod file;
+mod file_template;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
+mod loki;
 mod problem;
 mod reader;
 mod substitute;
 mod summary;
+mod template;
 mod units;
 mod yaml;
 
+pub use file_template::{FileTemplate, NamePart};
+pub use loki::{Loki, LokiAuth, LokiFormat, LokiTls, Secret, Spool, WhenFull};
 pub use problem::{ConfigError, Place, Problem};
+pub use template::LabelTemplate;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -30,10 +38,14 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// How long SIGTERM may take to drain and flush before the process ends anyway.
     pub shutdown_timeout: Duration,
+    /// What becomes of rights that are not needed after the start.
+    pub privileges: Privileges,
     /// Longest message in bytes; a longer line is cut, marked and counted. At most [`crate::limits::LINE_BYTES_CEILING`].
     pub line_bytes_max: u64,
     /// Bytes of read buffers under way between capture and sinks, all streams together.
     pub buffer_bytes_max: u64,
+    /// Unread bytes of deleted files that may be held open, all files together.
+    pub deleted_open_bytes_max: u64,
     /// The admin server.
     pub admin: Admin,
     /// Own log lines.
@@ -48,6 +60,16 @@ pub struct Settings {
     pub resource_monitoring: ResourceMonitoring,
     /// Metrics.
     pub metrics: MetricsSettings,
+}
+
+/// What becomes of rights that are not needed after the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Privileges {
+    /// They are given up ([`crate::privilege`]).
+    Drop,
+    /// They stay.
+    Keep,
 }
 
 /// The admin server.
@@ -112,6 +134,8 @@ pub struct ContainerMonitor {
     pub max_concurrent: usize,
     /// Closing and reopening of api streams.
     pub rotation: Rotation,
+    /// What a stream costs that fails all the time.
+    pub circuit_breaker: CircuitBreaker,
 }
 
 /// Include and exclude lists. A container is captured if it matches each non-empty include list and no exclude list.
@@ -144,6 +168,15 @@ pub struct Rotation {
     pub max_concurrent_streams: usize,
     /// Least time between two rotations.
     pub pause_between_rotations: Duration,
+}
+
+/// When a stream that keeps failing is left alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CircuitBreaker {
+    /// Failures in a row, without a line between them, that are the stream's own and not the daemon's.
+    pub failures: usize,
+    /// How long it is left alone before it is tried once more, with jitter.
+    pub pause: Duration,
 }
 
 /// Where a container's lines are read.
@@ -205,19 +238,78 @@ pub enum FileFormat {
 /// Where records go. At least one is enabled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sinks {
-    /// NDJSON files in a directory.
+    /// Files in a directory.
     pub local_file: Option<LocalFile>,
-    /// NDJSON on standard output.
+    /// Loki's push API.
+    pub loki: Option<Loki>,
+    /// Records on standard output.
     pub stdout: bool,
+    /// What a record becomes there.
+    pub stdout_format: OutputFormat,
 }
 
-/// The local_file sink.
+/// The local_file sink. For its bounds 0 means none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LocalFile {
     /// All files are made beneath it.
     pub directory: PathBuf,
-    /// Name template: `{container_name}`, `{container_id}`, `{image}`, `{path}` (a followed path's last part).
-    pub file: String,
+    /// Name template: `{container_name}`, `{container_id}`, `{image}`, `{label:KEY}`, `{path}` (a followed path's last
+    /// part).
+    pub file: FileTemplate,
+    /// What a record becomes.
+    pub format: OutputFormat,
+    /// Bytes at which a file is rotated; the last batch may pass it.
+    pub max_size: u64,
+    /// A file is rotated when a multiple of this since 1970 (UTC) has passed since it was begun.
+    pub rotate_every: Duration,
+    /// Files of one output, the one being written included.
+    pub max_files: usize,
+    /// Bytes on disk of the older files of one output.
+    pub max_bytes: u64,
+    /// Age of older files.
+    pub max_age: Duration,
+    /// How older files are compressed.
+    pub compress: Compress,
+    /// When what was written is brought to the disk.
+    pub fsync: Fsync,
+    /// Permission bits of new files.
+    pub file_mode: u32,
+}
+
+/// What a record becomes in an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputFormat {
+    /// One JSON object a line.
+    Ndjson,
+    /// The message and a newline.
+    Raw,
+    /// Docker's json-file record.
+    Docker,
+    /// For people: time of day, name, message.
+    Pretty,
+}
+
+/// How older output files are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compress {
+    /// Not at all.
+    None,
+    /// gzip, `.gz`.
+    Gzip,
+    /// Zstandard, `.zst`.
+    Zstd,
+}
+
+/// When an output is brought to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fsync {
+    /// When the kernel likes, and at the agent's end: a power cut can take the last seconds.
+    Never,
+    /// Before a batch is acknowledged: what a checkpoint counts as written survives a power cut.
+    Batch,
 }
 
 /// The look at our own resources.
@@ -227,6 +319,8 @@ pub struct ResourceMonitoring {
     pub enabled: bool,
     /// How often.
     pub check_interval: Duration,
+    /// dockerd's descriptors are looked at too.
+    pub watch_dockerd: bool,
 }
 
 /// Metrics.

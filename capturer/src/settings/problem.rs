@@ -71,7 +71,7 @@ impl Problem {
         match &self.place {
             Place::Nowhere => write!(f, "{origin}")?,
             Place::File { line, column } => write!(f, "{origin}:{line}:{column}")?,
-            Place::Set(key) => write!(f, "--set {key}")?,
+            Place::Set(key) => write!(f, "--set {}", shown(key))?,
         }
         let said = matches!(&self.place, Place::Set(key) if **key == *self.key);
         if !said && !self.key.is_empty() {
@@ -87,6 +87,14 @@ pub(super) fn quoted(text: &str) -> String {
     let short: String = text.chars().take(CHARS_MAX).collect();
     let more = if short.len() < text.len() { "…" } else { "" };
     format!("\"{}{more}\"", short.escape_debug())
+}
+
+/// A key as the user wrote it: a hostile one is quoted, so that it can't forge a line of the message.
+pub(super) fn shown(name: &str) -> String {
+    let plain = !name.is_empty()
+        && name.len() <= 60
+        && name.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c));
+    if plain { name.to_owned() } else { quoted(name) }
 }
 
 /// The nearest of some known words if it is near enough to be meant: `; did you mean …?`, else nothing.

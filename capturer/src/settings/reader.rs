@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::problem::{Place, Problem, did_you_mean, quoted};
+use super::problem::{Place, Problem, did_you_mean, quoted, shown};
 use super::substitute::{Outside, substitute};
 use super::units::{self, Mismatch};
 use super::yaml::{Key, Node, Value};
@@ -326,12 +326,4 @@ fn bounded<T: PartialOrd + Copy>(
 
 fn join(section: &str, name: &str) -> String {
     if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") }
-}
-
-/// A key as the user wrote it: a hostile one is quoted, so that it can't forge a line of the message.
-fn shown(name: &str) -> String {
-    let plain = !name.is_empty()
-        && name.len() <= 60
-        && name.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c));
-    if plain { name.to_owned() } else { quoted(name) }
 }

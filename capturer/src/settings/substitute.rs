@@ -60,10 +60,11 @@ pub(super) fn substitute(written: &str, outside: &Outside) -> Result<Text, Strin
 fn resolve(name: &str, outside: &Outside) -> Result<String, String> {
     if let Some(path) = name.strip_prefix("file:") {
         let path = Path::new(path);
+        let failed = |why: &str| format!("${{{}}}: {why}", name.escape_debug());
         if !path.is_absolute() {
-            return Err(format!("${{{name}}}: the path must be absolute"));
+            return Err(failed("the path must be absolute"));
         }
-        let content = (outside.file)(path).map_err(|why| format!("${{{name}}}: {why}"))?;
+        let content = (outside.file)(path).map_err(|why| failed(&why))?;
         return Ok(content.trim_end_matches(['\r', '\n']).to_owned());
     }
     let first_ok = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
@@ -131,6 +132,9 @@ mod tests {
         check("${A:-b}", Err(&format!("\"${{A:-b}}\" is no variable; {form}")));
         check("${9A}", Err(&format!("\"${{9A}}\" is no variable; {form}")));
         check("${file:x}", Err("${file:x}: the path must be absolute"));
+        // It goes to a terminal.
+        check("${file:\u{1b}[2J}", Err("${file:\\u{1b}[2J}: the path must be absolute"));
+        check("${file:/\u{2}}", Err("${file:/\\u{2}}: No such file"));
         check("${file:/none}", Err("${file:/none}: No such file"));
     }
 

@@ -31,7 +31,11 @@ pub(super) fn summary(settings: &Settings, origin: &str) -> String {
         line("files", &format!("{}: {format}, {}", patterns.join(", "), start(set.start_at)));
     }
     if let Some(sink) = &settings.sinks.local_file {
-        line("output", &sink.directory.join(&sink.file).display().to_string());
+        line("output", &sink.directory.join(sink.file.as_str()).display().to_string());
+    }
+    if let Some(sink) = &settings.sinks.loki {
+        let spool = show_size(sink.spool.bytes_max);
+        line("output", &format!("Loki at {}, with a spool of at most {spool}", sink.url));
     }
     if settings.sinks.stdout {
         line("output", "standard output");

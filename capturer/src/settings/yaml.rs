@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, StrInput};
 
-use super::problem::{Place, Problem, quoted};
+use super::problem::{Place, Problem, quoted, shown};
 
 /// Deepest nesting; ours is 4.
 const DEPTH_MAX: usize = 16;
@@ -49,7 +49,8 @@ impl Node {
 
 /// Parses one document. A syntax error ends the parse; duplicated keys do not.
 pub(super) fn parse(text: &str, set: Option<&Arc<str>>) -> Result<(Node, Vec<Problem>), Problem> {
-    let mut builder = Builder { parser: Parser::new_from_str(text), set, problems: Vec::new() };
+    let parser = Parser::new_from_str(text);
+    let mut builder = Builder { parser, set, lines: lines(text), problems: Vec::new() };
     let root = builder.document()?;
     Ok((root, builder.problems))
 }
@@ -58,15 +59,54 @@ struct Builder<'t> {
     parser: Parser<'t, StrInput<'t>>,
     /// Everything is placed here if the text is no file.
     set: Option<&'t Arc<str>>,
+    /// By the parser's own number of a line, less one.
+    lines: Vec<Line>,
     problems: Vec<Problem>,
+}
+
+/// A line as the parser counts them: to YAML a carriage return alone begins one too.
+#[derive(Clone, Copy)]
+struct Line {
+    /// As editors, `grep -n` and compilers count them: one more behind each line feed.
+    number: usize,
+    /// Characters of that one before the parser's begins.
+    before: usize,
+    /// Characters of the parser's.
+    chars: usize,
+}
+
+/// Never empty. The last one is the end of the text: the parser names a line behind it.
+fn lines(text: &str) -> Vec<Line> {
+    let (mut lines, mut line) = (Vec::new(), Line { number: 1, before: 0, chars: 0 });
+    let mut chars = text.chars().peekable();
+    while let Some(char) = chars.next() {
+        let next = match char {
+            '\n' => Line { number: line.number + 1, before: 0, chars: 0 },
+            '\r' if chars.peek() != Some(&'\n') => {
+                Line { before: line.before + line.chars + 1, chars: 0, ..line }
+            }
+            _ => {
+                line.chars += 1;
+                continue;
+            }
+        };
+        lines.push(line);
+        line = next;
+    }
+    lines.extend([line, Line { before: line.before + line.chars, chars: 0, ..line }]);
+    lines
 }
 
 impl<'t> Builder<'t> {
     fn place(&self, marker: &Marker) -> Place {
         match self.set {
             Some(key) => Place::Set(Arc::clone(key)),
-            // The parser counts columns from 0.
-            None => Place::File { line: marker.line(), column: marker.col() + 1 },
+            None => {
+                let at = (marker.line().max(1) - 1).min(self.lines.len() - 1);
+                let Line { number, before, chars } = self.lines[at];
+                // The parser counts columns from 0, and bytes in directives (%…) that are not ASCII.
+                Place::File { line: number, column: before + marker.col().min(chars) + 1 }
+            }
         }
     }
 
@@ -186,8 +226,8 @@ pub(super) fn set(root: &mut Node, key: &Arc<str>, value: Node) -> Result<(), St
         }
         let entries = match &mut node.value {
             Value::Map(entries) => entries,
-            Value::List(_) => return Err(format!("{walked} is a list; set it as a whole")),
-            _ => return Err(format!("{walked} is a single value, not a section")),
+            Value::List(_) => return Err(format!("{} is a list; set it as a whole", shown(&walked))),
+            _ => return Err(format!("{} is a single value, not a section", shown(&walked))),
         };
         let index = entries.iter().position(|(key, _)| key.name == name).unwrap_or_else(|| {
             let place = Place::Set(Arc::clone(key));

@@ -12,113 +12,24 @@
 
 use crate::limits::{FILE_NAME_BYTES_MAX, FILE_NAME_VALUE_BYTES_MAX};
 use crate::record::Source;
+use crate::settings::{FileTemplate, NamePart};
 
-/// A checked template.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Template {
-    /// Path components, each with its pieces. Never empty.
-    components: Vec<Vec<Piece>>,
+/// The path of a source's output, relative to the directory.
+pub fn render(template: &FileTemplate, source: &Source) -> String {
+    let components: Vec<String> = template.components().map(|parts| component(parts, source)).collect();
+    components.join("/")
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
-    Literal(String),
-    ContainerName,
-    ContainerId,
-    Image,
-    Path,
-}
-
-/// Why a template is none.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TemplateError {
-    /// Begins with `/`, or a part between slashes is empty, `.` or `..`.
-    #[error("\"{0}\" does not stay beneath the directory: no leading /, no empty part, no . or ..")]
-    Escapes(String),
-    /// `{stream}` and whatever else is not known.
-    #[error(
-        "no placeholder {{{0}}}: there are {{container_name}}, {{container_id}}, {{image}} and {{path}} \
-         (stdout and stderr share a file; each record says its stream)"
-    )]
-    Unknown(String),
-    /// `{` without `}`, or the reverse.
-    #[error("unpaired brace in \"{0}\"")]
-    Brace(String),
-    /// A fixed part is longer than a file name may be, or holds a NUL.
-    #[error("\"{0}\" is too long for a file name or holds a NUL byte")]
-    Name(String),
-}
-
-impl Template {
-    /// Reads a template of the config.
-    pub fn parse(text: &str) -> Result<Template, TemplateError> {
-        let components: Result<Vec<_>, _> = text.split('/').map(parse_component).collect();
-        let components = components?;
-        // A component that is only dots and literals is known now; the rest is checked when it is rendered.
-        for pieces in &components {
-            if let [] | [Piece::Literal(_)] = pieces.as_slice() {
-                let literal = if let [Piece::Literal(literal)] = pieces.as_slice() { literal } else { "" };
-                if matches!(literal, "" | "." | "..") {
-                    return Err(TemplateError::Escapes(text.to_owned()));
-                }
-            }
-        }
-        Ok(Template { components })
-    }
-
-    /// The path of a source's output, relative to the directory.
-    pub fn render(&self, source: &Source) -> String {
-        let mut path = String::new();
-        for pieces in &self.components {
-            if !path.is_empty() {
-                path.push('/');
-            }
-            path.push_str(&component(pieces, source));
-        }
-        path
-    }
-}
-
-fn parse_component(text: &str) -> Result<Vec<Piece>, TemplateError> {
-    let mut pieces = Vec::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let literal_len = rest.find(['{', '}']).unwrap_or(rest.len());
-        let (literal, behind) = rest.split_at(literal_len);
-        if literal.len() > FILE_NAME_BYTES_MAX || literal.contains('\0') {
-            return Err(TemplateError::Name(literal.to_owned()));
-        }
-        if !literal.is_empty() {
-            pieces.push(Piece::Literal(literal.to_owned()));
-        }
-        rest = behind;
-        if let Some(placeholder) = rest.strip_prefix('{') {
-            let (name, behind) =
-                placeholder.split_once('}').ok_or_else(|| TemplateError::Brace(text.to_owned()))?;
-            pieces.push(match name {
-                "container_name" => Piece::ContainerName,
-                "container_id" => Piece::ContainerId,
-                "image" => Piece::Image,
-                "path" => Piece::Path,
-                _ => return Err(TemplateError::Unknown(name.to_owned())),
-            });
-            rest = behind;
-        } else if rest.starts_with('}') {
-            return Err(TemplateError::Brace(text.to_owned()));
-        }
-    }
-    Ok(pieces)
-}
-
-fn component(pieces: &[Piece], source: &Source) -> String {
+fn component(parts: &[NamePart], source: &Source) -> String {
     let mut name = String::new();
-    for piece in pieces {
-        match piece {
-            Piece::Literal(literal) => name.push_str(literal),
-            Piece::ContainerName => name.push_str(&container_name(source)),
-            Piece::ContainerId => name.push_str(&container_id(source)),
-            Piece::Image => name.push_str(&image(source)),
-            Piece::Path => name.push_str(&followed_path(source).unwrap_or_else(|| container_name(source))),
+    for part in parts {
+        match part {
+            NamePart::Literal(literal) => name.push_str(literal),
+            NamePart::ContainerName => name.push_str(&container_name(source)),
+            NamePart::ContainerId => name.push_str(&container_id(source)),
+            NamePart::Image => name.push_str(&image(source)),
+            NamePart::Label(key) => name.push_str(&label(source, key)),
+            NamePart::Path => name.push_str(&followed_path(source).unwrap_or_else(|| container_name(source))),
         }
     }
     // Several placeholders may be too long together. Dots alone can't come from a value, see `safe`.
@@ -150,6 +61,15 @@ fn image(source: &Source) -> String {
     match &source.container {
         Some(container) if !container.image.is_empty() => safe(&container.image),
         _ => "no-image".to_owned(),
+    }
+}
+
+/// A label that goes into records; those of the config's `record_labels` and of a file_monitor entry.
+fn label(source: &Source, key: &str) -> String {
+    let of_container = source.container.as_ref().and_then(|container| container.labels.get(key));
+    match of_container.or_else(|| source.labels.get(key)).filter(|value| !value.is_empty()) {
+        Some(value) => safe(value),
+        None => "no-label".to_owned(),
     }
 }
 
@@ -210,7 +130,7 @@ mod tests {
     use crate::record::{ContainerMeta, StreamId, StreamKey};
 
     fn check(template: &str, source: &Arc<Source>, expected: &str) {
-        assert_eq!(Template::parse(template).unwrap().render(source), expected);
+        assert_eq!(render(&FileTemplate::parse(template).unwrap(), source), expected);
     }
 
     #[test]
@@ -226,24 +146,14 @@ mod tests {
         check("{container_name}.ndjson", &log, &format!("{named}.ndjson"));
         check("{container_id}-{path}", &log, &format!("{named}-{named}"));
         check("{image}", &log, "no-image");
+        check("{label:team}/x", &web, "no-label/x");
+        let mut labelled = Arc::try_unwrap(container(1, "web")).expect("the only one");
+        labelled.labels.insert("team".to_owned(), "../shop".to_owned());
+        check("{label:team}", &Arc::new(labelled), &format!("_._shop{}", suffix("../shop")));
         check("{container_name}", &container(7, ""), &format!("{:064x}", 7));
         // The file's name is a promise: a new version of the program must go on in the same file.
         assert_eq!(suffix("nginx:1.27").len(), SUFFIX_BYTES);
         assert_eq!(suffix(""), "~e484e9d1b9");
-    }
-
-    #[test]
-    fn templates_that_leave_the_directory_or_are_misspelt_are_refused() {
-        for text in ["", "/a", "a//b", "a/", "./a", "../a", "a/../b", ".."] {
-            assert!(matches!(Template::parse(text), Err(TemplateError::Escapes(_))), "{text}");
-        }
-        for text in ["{stream}.log", "{}", "{Container_name}"] {
-            assert!(matches!(Template::parse(text), Err(TemplateError::Unknown(_))), "{text}");
-        }
-        for text in ["{image", "image}", "a{b/c}"] {
-            assert!(matches!(Template::parse(text), Err(TemplateError::Brace(_))), "{text}");
-        }
-        assert!(matches!(Template::parse(&"x".repeat(300)), Err(TemplateError::Name(_))));
     }
 
     /// Without this a container could write beside or above the directory, or into a neighbour's file.
@@ -277,9 +187,10 @@ mod tests {
                 }),
                 path: Some(value.clone()),
                 labels: BTreeMap::new(),
+                outlet: crate::record::Outlet::default(),
             };
             for template in templates {
-                let path = Template::parse(template).unwrap().render(&source);
+                let path = render(&FileTemplate::parse(template).unwrap(), &source);
                 for part in path.split('/') {
                     assert!(!matches!(part, "" | "." | "..") && part.len() <= FILE_NAME_BYTES_MAX, "{path}");
                     assert!(

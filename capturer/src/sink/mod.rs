@@ -2,20 +2,26 @@
 //! back; it answers each batch with an [`Ack`], in order.
 //!
 //! ```text
-//! capture ── ToSink ─▶ runtime.rs (thread: retries, health, counts) ── deliver ─▶ local_file.rs, stdout.rs
-//!    ▲                       │                                                        │
-//!    └────── FromSink ◀──────┘                                    ndjson.rs, outbox.rs (encode, go on where it stopped)
+//! capture ── ToSink ─▶ runtime.rs (thread: retries, health, counts) ── deliver ─▶ local_file.rs, stdout.rs, loki/
+//!    ▲                       │                                                        │                      │
+//!    └────── FromSink ◀──────┘                            ndjson.rs, outbox.rs (encode, go on)   spool/ ─▶ network
 //! ```
 //! The queue never overflows by construction: `capture` counts what it has sent and what was acknowledged, and
 //! stops reading at [`crate::limits::SINK_BATCHES_MAX`]. The log file on disk is the real queue.
 //!
 //! Not here: checkpoints. A sink only says what it has and, for files, how long its output is.
 
+pub mod dead_letters;
 pub mod file_name;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod local_file;
+pub mod loki;
 pub mod ndjson;
 mod outbox;
+mod plain;
 mod runtime;
+pub mod spool;
 pub mod stdout;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -24,9 +30,9 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::record::{Ack, Batch, OutputMark, SinkId, Source, StreamId};
+use crate::record::{Ack, Batch, OutputMark, OutputMarks, SinkId, Source, StreamId};
 
 pub use runtime::{SinkHandle, spawn};
 
@@ -39,6 +45,8 @@ pub enum ToSink {
     Batch(Arc<Batch>),
     /// The stream has ended and all its batches were acknowledged; its output may be closed.
     Detach(StreamId),
+    /// A checkpoint with these marks is on disk.
+    Saved(Arc<OutputMarks>),
     /// Deliver what is queued, flush, answer [`FromSink::Stopped`], end.
     Stop {
         /// What can't be delivered by then stays unacknowledged; the next run reads it again.
@@ -78,8 +86,26 @@ pub trait Sink: Send {
     /// behind it: nothing torn, nothing twice.
     fn deliver(&mut self, batch: &Batch) -> Result<Delivered, SinkError>;
 
+    /// Makes what was delivered safe, for sinks that do so for several batches at once ([`Sink::gathers`]).
+    fn commit(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// How long batches that were delivered may wait for others before [`Sink::commit`] and their acknowledgement.
+    fn gathers(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What it takes is only on its way: its own delivery tells whether the other side accepts.
+    fn is_network(&self) -> bool {
+        false
+    }
+
     /// The stream sends no more.
     fn detach(&mut self, stream: StreamId);
+
+    /// A checkpoint with these marks is on disk, and the one before it: what neither names is not needed as it is.
+    fn saved(&mut self, _marks: &OutputMarks) {}
 
     /// Makes what was delivered safe against a power cut, and takes back a batch of which only a part was written.
     /// The last call.

@@ -136,7 +136,7 @@ pub fn encode(
 
 /// Appends any bytes as the inside of a JSON string; gives how often U+FFFD took the place of bytes that are not
 /// UTF-8 (the same places as `String::from_utf8_lossy`).
-fn escape_raw(bytes: &[u8], out: &mut Vec<u8>) -> u64 {
+pub(super) fn escape_raw(bytes: &[u8], out: &mut Vec<u8>) -> u64 {
     // The check for valid text runs many bytes at a time; the walk by chunks does not, and is rarely needed.
     if std::str::from_utf8(bytes).is_ok() {
         escape_text(bytes, out);
@@ -300,6 +300,7 @@ mod tests {
                 }),
                 path: (rng.below(2) == 0).then(|| rng.text(80)),
                 labels: BTreeMap::new(),
+                outlet: crate::record::Outlet::default(),
             };
             let mut batch = batch(&Arc::new(source), &[]);
             for _ in 0..rng.below(20) {

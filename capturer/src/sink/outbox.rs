@@ -11,12 +11,25 @@
 use std::io;
 
 use super::Counts;
-use super::ndjson::{SourcePrefix, encode};
+use super::ndjson::{self, SourcePrefix};
+use super::plain::{self, PlainFormat};
 use crate::limits::ENCODED_BYTES_MAX;
-use crate::record::Batch;
+use crate::record::{Batch, Source};
+use crate::settings::OutputFormat;
 
-#[derive(Debug, Default)]
+/// What is the same for all records of a source.
+#[derive(Clone, Debug)]
+pub(super) struct SourceFacts {
+    prefix: SourcePrefix,
+    /// For `pretty`.
+    name: String,
+}
+
+#[derive(Debug)]
 pub(super) struct Outbox {
+    format: OutputFormat,
+    /// `pretty` may use colours.
+    coloured: bool,
     /// Encoded records, kept for the next batch so that it need not be allocated again.
     buffer: Vec<u8>,
     /// Bytes of `buffer` that are out.
@@ -28,12 +41,33 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    pub(super) fn new(format: OutputFormat) -> Outbox {
+        Outbox {
+            format,
+            coloured: false,
+            buffer: Vec::new(),
+            written: 0,
+            next_record: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    pub(super) fn coloured(self, coloured: bool) -> Outbox {
+        Outbox { coloured, ..self }
+    }
+
+    /// Renders what is the same for all records of a source.
+    pub(super) fn facts(&self, source: &Source) -> SourceFacts {
+        let name = plain::pretty_name(source, self.coloured);
+        SourceFacts { prefix: SourcePrefix::new(source), name }
+    }
+
     /// Brings out all of a batch, or what of it has not been brought out by the calls that failed before. `put` gives
     /// how many of the bytes it took.
     pub(super) fn push(
         &mut self,
         batch: &Batch,
-        prefix: &SourcePrefix,
+        facts: &SourceFacts,
         mut put: impl FnMut(&[u8]) -> io::Result<usize>,
     ) -> io::Result<Counts> {
         loop {
@@ -52,7 +86,14 @@ impl Outbox {
             }
             self.buffer.clear();
             self.written = 0;
-            let (next, counts) = encode(batch, prefix, self.next_record, ENCODED_BYTES_MAX, &mut self.buffer);
+            let (first, max, buffer) = (self.next_record, ENCODED_BYTES_MAX, &mut self.buffer);
+            let mut in_plain = |format| plain::encode(format, batch, &facts.name, first, max, buffer);
+            let (next, counts) = match self.format {
+                OutputFormat::Ndjson => ndjson::encode(batch, &facts.prefix, first, max, buffer),
+                OutputFormat::Raw => in_plain(PlainFormat::Raw),
+                OutputFormat::Docker => in_plain(PlainFormat::Docker),
+                OutputFormat::Pretty => in_plain(PlainFormat::Pretty),
+            };
             self.next_record = next;
             self.counts += counts;
         }
@@ -79,15 +120,15 @@ mod tests {
     fn short_writes_and_errors_tear_and_repeat_nothing() {
         let mut rng = Rng::from_env();
         let source = container(1, "web");
-        let prefix = SourcePrefix::new(&source);
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(OutputFormat::Ndjson);
+        let facts = outbox.facts(&source);
         let (mut output, mut expected) = (Vec::new(), Vec::new());
         for round in 0..200 {
             let texts: Vec<String> = (0..rng.below(30)).map(|line| format!("{round} {line}")).collect();
             let lines: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
             let batch = batch(&source, &lines);
             let counts = loop {
-                let result = outbox.push(&batch, &prefix, |bytes| match rng.below(4) {
+                let result = outbox.push(&batch, &facts, |bytes| match rng.below(4) {
                     0 => Err(io::ErrorKind::StorageFull.into()),
                     1 => Err(io::ErrorKind::Interrupted.into()),
                     2 => {
@@ -117,9 +158,10 @@ mod tests {
         let batch = batch(&source, &lines);
         let mut output = Vec::new();
         let mut puts = 0;
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(OutputFormat::Ndjson);
+        let facts = outbox.facts(&source);
         outbox
-            .push(&batch, &SourcePrefix::new(&source), |bytes| {
+            .push(&batch, &facts, |bytes| {
                 puts += 1;
                 output.extend_from_slice(bytes);
                 Ok(bytes.len())

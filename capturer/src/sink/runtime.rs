@@ -11,7 +11,7 @@
 //!
 //! Bounds. The inbox is a channel without a limit of its own, so that `capture` never blocks in a send; what is in
 //! it is limited by who sends: batches by [`crate::limits::SINK_BATCHES_MAX`] (counted against acknowledgements),
-//! Attach by one per stream until it is answered, Detach by one per attached stream, Stop by one.
+//! Attach by one per stream until it is answered, Detach by one per attached stream, Saved by one a second, Stop by one.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,10 +24,14 @@ use std::time::{Duration, Instant};
 use super::{FromSink, Sink, SinkError, SinkErrorKind, SinkStats, ToSink};
 use crate::limits::SINK_RETRY_MS_MAX;
 use crate::record::{Ack, SinkId};
-use crate::status::Board;
+use crate::status::{Beat, Board};
 
 /// First pause after a failure; doubled until [`SINK_RETRY_MS_MAX`].
 const RETRY_MS_MIN: u64 = 100;
+
+/// Batches that a sink gathers before it makes them safe: fewer than one stream may have out, else a busy stream would
+/// wait for the pause each time.
+const GATHERED_MAX: usize = crate::limits::STREAM_BATCHES_MAX / 2;
 
 /// A running sink.
 #[derive(Debug)]
@@ -52,15 +56,19 @@ pub fn spawn(
     let component = format!("sink_{}", sink.name());
     board.expect_sink(sink.name());
     board.set_health(&component, true, "waiting for records");
+    let beat = board.beat(&component);
     let mut worker = Worker {
         id,
         component,
+        beat,
         sink,
         report,
         board,
         stats: stats.clone(),
         inbox,
         set_aside: VecDeque::new(),
+        gathered: Vec::new(),
+        commit_at: None,
         give_up_at: None,
         trouble: None,
         accepted: false,
@@ -76,6 +84,8 @@ struct Worker {
     id: SinkId,
     /// Name of its health on the board.
     component: String,
+    /// What it writes to may hang, and nothing ends that.
+    beat: Arc<Beat>,
     sink: Box<dyn Sink>,
     report: Box<dyn Fn(FromSink) + Send>,
     board: Arc<Board>,
@@ -83,6 +93,10 @@ struct Worker {
     inbox: Receiver<ToSink>,
     /// Taken off the inbox during a pause; comes before what is still in it.
     set_aside: VecDeque<ToSink>,
+    /// Delivered and not committed yet.
+    gathered: Vec<Ack>,
+    /// When they are to be committed.
+    commit_at: Option<Instant>,
     /// Set once a Stop was seen, wherever it stands in the queue.
     give_up_at: Option<Instant>,
     /// What was last said to be wrong; `None` = all is well.
@@ -98,6 +112,7 @@ impl Worker {
                 break;
             }
         }
+        let _ = self.commit();
         if let Err(error) = self.sink.flush() {
             self.on_failure(&error);
         }
@@ -106,8 +121,50 @@ impl Worker {
 
     /// `None` = the end: told to stop, or nobody is left to tell anything.
     fn next_message(&mut self) -> Option<ToSink> {
-        let message = self.set_aside.pop_front().or_else(|| self.inbox.recv().ok())?;
-        (!matches!(message, ToSink::Stop { .. })).then_some(message)
+        let message = loop {
+            if let Some(message) = self.set_aside.pop_front() {
+                break message;
+            }
+            let Some(commit_at) = self.commit_at else { break self.inbox.recv().ok()? };
+            match self.inbox.recv_timeout(commit_at.saturating_duration_since(Instant::now())) {
+                Ok(message) => break message,
+                Err(RecvTimeoutError::Timeout) => self.commit()?,
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        };
+        match message {
+            ToSink::Stop { give_up_at } => {
+                self.give_up_at = Some(give_up_at);
+                None
+            }
+            message => Some(message),
+        }
+    }
+
+    /// Makes what was gathered safe and acknowledges it.
+    fn commit(&mut self) -> Option<()> {
+        self.commit_at = None;
+        if self.gathered.is_empty() {
+            return Some(());
+        }
+        self.persist(|sink| sink.commit())?;
+        for ack in std::mem::take(&mut self.gathered) {
+            (self.report)(FromSink::Ack(ack));
+        }
+        Some(())
+    }
+
+    fn acknowledge(&mut self, ack: Ack) -> Option<()> {
+        let Some(pause) = self.sink.gathers() else {
+            (self.report)(FromSink::Ack(ack));
+            return Some(());
+        };
+        self.gathered.push(ack);
+        let commit_at = *self.commit_at.get_or_insert_with(|| Instant::now() + pause);
+        if self.gathered.len() >= GATHERED_MAX || Instant::now() >= commit_at {
+            return self.commit();
+        }
+        Some(())
     }
 
     /// `None` = given up.
@@ -120,9 +177,10 @@ impl Worker {
             ToSink::Batch(batch) => {
                 let delivered = self.persist(|sink| sink.deliver(&batch))?;
                 self.stats.add(delivered.counts);
-                (self.report)(FromSink::Ack(Ack { sink: self.id, batch, mark: delivered.mark }));
+                self.acknowledge(Ack { sink: self.id, batch, mark: delivered.mark })?;
             }
             ToSink::Detach(stream) => self.sink.detach(stream),
+            ToSink::Saved(marks) => self.sink.saved(&marks),
             ToSink::Stop { .. } => unreachable!("next_message ends there"),
         }
         Some(())
@@ -132,7 +190,10 @@ impl Worker {
     fn persist<T>(&mut self, mut attempt: impl FnMut(&mut dyn Sink) -> Result<T, SinkError>) -> Option<T> {
         let mut failures = 0;
         loop {
-            match attempt(&mut *self.sink) {
+            let step = self.beat.step();
+            let outcome = attempt(&mut *self.sink);
+            drop(step);
+            match outcome {
                 Ok(value) => {
                     self.on_success();
                     return Some(value);
@@ -196,7 +257,7 @@ impl Worker {
             tracing::info!(component = %self.component, "works again");
             self.board.set_health(&self.component, true, "works again");
         }
-        if !self.accepted {
+        if !self.accepted && !self.sink.is_network() {
             self.accepted = true;
             self.board.set_health(&self.component, true, "accepts records");
             self.board.sink_accepted(self.sink.name());

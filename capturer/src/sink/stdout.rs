@@ -1,4 +1,4 @@
-//! The stdout sink: NDJSON on standard output, for a pipe or an eye.
+//! The stdout sink: records on standard output, for a pipe or an eye.
 //!
 //! A reader that goes away (`capturer run | head`) ends the sink, [`SinkErrorKind::Closed`]; nobody comes back to a
 //! pipe. A reader that merely does not read is waited for a second at a time, so that the thread stays able to
@@ -20,11 +20,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::ndjson::SourcePrefix;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, SourceFacts};
 use super::{Delivered, Sink, SinkError, SinkErrorKind};
+use crate::ledger::Owner;
+use crate::ledger::claims::{Claimed, Claims};
 use crate::record::{Batch, OutputMark, Source, StreamId};
+use crate::settings::OutputFormat;
 
+const NAME: &str = "stdout";
 /// Bytes that a pipe with room takes without blocking.
 const PIPE_BUF: usize = 4096;
 /// How long one attempt waits for the reader.
@@ -33,35 +36,40 @@ const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// See the module's head.
 pub struct StdoutSink {
     output: Output,
-    prefixes: BTreeMap<StreamId, (Arc<Source>, SourcePrefix)>,
+    facts: BTreeMap<StreamId, (Arc<Source>, SourceFacts)>,
     outbox: Outbox,
 }
 
 enum Output {
     /// An open file of our own, O_NONBLOCK.
-    Own(OwnedFd),
+    Own(Claimed<OwnedFd>),
     /// Somebody else's that may block: small writes after a look.
-    Shared(OwnedFd),
+    Shared(Claimed<OwnedFd>),
     /// A regular file: writes do not wait for a reader.
-    File(OwnedFd),
+    File(Claimed<OwnedFd>),
 }
 
 impl StdoutSink {
     /// On the process's standard output.
-    pub fn new() -> io::Result<StdoutSink> {
-        StdoutSink::on(rustix::stdio::stdout())
+    ///
+    /// # Errors
+    /// If standard output is closed.
+    pub fn new(format: OutputFormat, claims: &Claims) -> io::Result<StdoutSink> {
+        StdoutSink::on(rustix::stdio::stdout(), format, claims)
     }
 
-    fn on(fd: BorrowedFd<'_>) -> io::Result<StdoutSink> {
+    fn on(fd: BorrowedFd<'_>, format: OutputFormat, claims: &Claims) -> io::Result<StdoutSink> {
         let shared = rustix::io::fcntl_dupfd_cloexec(fd, 0)?;
+        let hold = |fd| claims.hold(fd, Owner::Sink(NAME.to_owned()));
         let output = match FileType::from_raw_mode(rustix::fs::fstat(&shared)?.st_mode) {
-            FileType::RegularFile => Output::File(shared),
+            FileType::RegularFile => Output::File(hold(shared)),
             _ => match reopen(&shared) {
-                Ok(own) => Output::Own(own),
-                Err(_) => Output::Shared(shared),
+                Ok(own) => Output::Own(hold(own)),
+                Err(_) => Output::Shared(hold(shared)),
             },
         };
-        Ok(StdoutSink { output, prefixes: BTreeMap::new(), outbox: Outbox::default() })
+        let outbox = Outbox::new(format).coloured(rustix::termios::isatty(fd));
+        Ok(StdoutSink { output, facts: BTreeMap::new(), outbox })
     }
 }
 
@@ -101,23 +109,24 @@ fn wait_for_room(fd: &OwnedFd) -> io::Result<()> {
 
 impl Sink for StdoutSink {
     fn name(&self) -> &str {
-        "stdout"
+        NAME
     }
 
     fn attach(&mut self, source: &Arc<Source>) -> Result<Option<OutputMark>, SinkError> {
-        self.prefixes.insert(source.id, (source.clone(), SourcePrefix::new(source)));
+        self.facts.insert(source.id, (source.clone(), self.outbox.facts(source)));
         Ok(None)
     }
 
     fn deliver(&mut self, batch: &Batch) -> Result<Delivered, SinkError> {
         let source = &batch.source;
-        let (known, prefix) =
-            self.prefixes.entry(source.id).or_insert_with(|| (source.clone(), SourcePrefix::new(source)));
+        let outbox = &self.outbox;
+        let (known, facts) =
+            self.facts.entry(source.id).or_insert_with(|| (source.clone(), outbox.facts(source)));
         if !Arc::ptr_eq(known, source) {
             *known = source.clone();
-            *prefix = SourcePrefix::new(source);
+            *facts = outbox.facts(source);
         }
-        match self.outbox.push(batch, prefix, |bytes| self.output.put(bytes)) {
+        match self.outbox.push(batch, facts, |bytes| self.output.put(bytes)) {
             Ok(counts) => Ok(Delivered { mark: None, counts }),
             Err(source) => {
                 let gone = source.kind() == io::ErrorKind::BrokenPipe;
@@ -128,7 +137,7 @@ impl Sink for StdoutSink {
     }
 
     fn detach(&mut self, stream: StreamId) {
-        self.prefixes.remove(&stream);
+        self.facts.remove(&stream);
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
@@ -155,7 +164,8 @@ mod tests {
 
     /// Delivers more than the pipe holds while a reader empties it slowly.
     fn check_through(output: Output, mut reader: File) {
-        let mut sink = StdoutSink { output, prefixes: BTreeMap::new(), outbox: Outbox::default() };
+        let mut sink =
+            StdoutSink { output, facts: BTreeMap::new(), outbox: Outbox::new(OutputFormat::Ndjson) };
         let texts = texts(20_000);
         let batch = batch_of(&texts);
         let reading = std::thread::spawn(move || {
@@ -174,7 +184,7 @@ mod tests {
     #[test]
     fn through_a_pipe_opened_anew() {
         let (read, write) = rustix::pipe::pipe().unwrap();
-        let sink = StdoutSink::on(write.as_fd()).unwrap();
+        let sink = StdoutSink::on(write.as_fd(), OutputFormat::Ndjson, &Claims::default()).unwrap();
         assert!(matches!(sink.output, Output::Own(_)));
         let shared = rustix::fs::fcntl_getfl(&write).unwrap();
         assert!(!shared.contains(OFlags::NONBLOCK), "the shell's own open file is left as it is");
@@ -185,19 +195,20 @@ mod tests {
     #[test]
     fn through_a_socket_or_a_pipe_that_can_not_be_opened_anew() {
         let (read, write) = std::os::unix::net::UnixStream::pair().unwrap();
-        let sink = StdoutSink::on(write.as_fd()).unwrap();
+        let sink = StdoutSink::on(write.as_fd(), OutputFormat::Ndjson, &Claims::default()).unwrap();
         assert!(matches!(sink.output, Output::Shared(_)));
         drop(write);
         check_through(sink.output, OwnedFd::from(read).into());
         let (read, write) = rustix::pipe::pipe().unwrap();
-        check_through(Output::Shared(write), read.into());
+        let shared = Claims::default().hold(write, Owner::Sink(NAME.to_owned()));
+        check_through(Output::Shared(shared), read.into());
     }
 
     #[test]
     fn into_a_file_behind_what_is_there() {
         let mut file = tempfile::tempfile().unwrap();
         io::Write::write_all(&mut file, b"{\"message\":\"before\"}\n").unwrap();
-        let mut sink = StdoutSink::on(file.as_fd()).unwrap();
+        let mut sink = StdoutSink::on(file.as_fd(), OutputFormat::Ndjson, &Claims::default()).unwrap();
         sink.deliver(&batch_of(&texts(1))).unwrap();
         let mut bytes = Vec::new();
         file.rewind().unwrap();
@@ -208,7 +219,7 @@ mod tests {
     #[test]
     fn a_reader_that_is_gone_ends_it() {
         let (read, write) = rustix::pipe::pipe().unwrap();
-        let mut sink = StdoutSink::on(write.as_fd()).unwrap();
+        let mut sink = StdoutSink::on(write.as_fd(), OutputFormat::Ndjson, &Claims::default()).unwrap();
         drop(read);
         let error = sink.deliver(&batch_of(&texts(1))).unwrap_err();
         assert_eq!(error.kind, SinkErrorKind::Closed);
@@ -218,7 +229,7 @@ mod tests {
     #[test]
     fn a_reader_that_sleeps_is_an_error_to_retry() {
         let (read, write) = rustix::pipe::pipe().unwrap();
-        let mut sink = StdoutSink::on(write.as_fd()).unwrap();
+        let mut sink = StdoutSink::on(write.as_fd(), OutputFormat::Ndjson, &Claims::default()).unwrap();
         let texts = texts(2_000);
         let batch = batch_of(&texts);
         let error = sink.deliver(&batch).unwrap_err();

@@ -68,6 +68,7 @@ pub(crate) fn container(id: u32, name: &str) -> Arc<Source> {
         }),
         path: None,
         labels: BTreeMap::new(),
+        outlet: crate::record::Outlet::default(),
     })
 }
 
@@ -78,6 +79,7 @@ pub(crate) fn followed(id: u32, path: &str) -> Arc<Source> {
         container: None,
         path: Some(path.to_owned()),
         labels: BTreeMap::new(),
+        outlet: crate::record::Outlet::default(),
     })
 }
 

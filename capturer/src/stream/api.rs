@@ -9,35 +9,41 @@
 //! The Engine can't be asked for "what comes after this line". It is asked from two seconds before the newest line
 //! delivered, and what was delivered is dropped by channel, time and occurrence: within a channel the Engine's times
 //! never go back, and lines of equal time keep their order. Two seconds, because the two channels are not ordered
-//! against each other (11 ms were seen).
+//! against each other (11 ms were seen, and on a busy machine enough to skip the rest of a burst).
 //!
 //! A bare `since` makes dockerd scan the whole log (3.3 s of CPU for 143 MB), so the answer is cut to the newest
-//! lines (`tail`), and it must begin with a line that was delivered; if not, the tail is widened.
+//! lines (`tail`), and it must begin with a line that was delivered, by what is known of its channel; if not, the tail is
+//! widened.
+
+mod lines;
+pub mod pace;
 
 use super::Told;
+use super::hold::{self, Hold, LogPlace};
 use super::seen::{Key, Seen};
-use crate::capture::io::{Action, Answer as HttpAnswer, BodyOutcome, ConnId, RequestError};
-use crate::capture::support::{Context, Timer};
+use crate::capture::io::{
+    Action, Answer as HttpAnswer, BodyOutcome, ConnId, FileError, FoundFile, RequestError,
+};
+use crate::capture::support::Context;
 use crate::cursor::{ApiCursor, Cursor};
-use crate::decode::assemble::{Assembler, Lines};
-use crate::decode::stdcopy::{self, FrameKind};
-use crate::decode::{Piece, Step, timestamp, tty};
+use crate::decode::assemble::Assembler;
+use crate::decode::{stdcopy, timestamp};
 use crate::docker;
 use crate::limits::API_GATHER_BYTES;
-use crate::metrics::{SkipReason, StreamError};
-use crate::record::{MessageForm, StdType, StreamId};
+use crate::metrics::StreamError;
+use crate::record::StreamId;
 use crate::status::StreamRow;
 
 /// How far before the newest line to ask: the channels are not ordered against each other.
 const OVERLAP_NS: i64 = 2_000_000_000;
+/// A line is believed to be in the log so long after the time it bears, however busy the machine.
+const LATE_NS: i64 = OVERLAP_NS / 2;
 /// First try of a resume, in lines.
 const TAIL_FIRST: u32 = 1_000;
 /// Each further try asks for so many times more.
 const TAIL_FACTOR: u32 = 16;
 /// Beyond this the whole log is asked for.
 const TAIL_MAX: u32 = 1_000_000;
-/// Lines a minute below which a container counts as idle.
-const IDLE_LINES_PER_MINUTE: u64 = 10;
 /// Catch-up reads in a row that still bring something new, before the rest is left to the next opening.
 const CATCH_UPS_MAX: u32 = 5;
 
@@ -66,6 +72,10 @@ enum Then {
     CatchUp,
     /// Ask again with a larger tail.
     Widen,
+    /// Go over to the files.
+    Files,
+    /// Give the slot to others and ask again later.
+    Yield,
     Stop,
 }
 
@@ -89,9 +99,19 @@ pub struct ApiSource {
     rotations: u64,
     read_timeouts: u64,
     answer: Answer,
+    /// What is held back until the files show that nothing lies between.
+    hold: Option<Hold>,
+    /// Where its files are, if nothing is held back yet.
+    files: Option<LogPlace>,
+    /// The files are read as soon as they can be.
+    prefers_files: bool,
     /// Lines to ask for; `None` = all.
     tail: Option<u32>,
     catch_ups: u32,
+    /// Since when lines were counted that say whether the container is quiet, and how many came; `None` = never.
+    activity: Option<(u64, u64)>,
+    /// When a close under way has taken too long.
+    close_by_ms: Option<u64>,
 }
 
 /// What is known of the answer being read.
@@ -102,6 +122,10 @@ struct Answer {
     exited_at_ns: Option<i64>,
     opened_at_ms: u64,
     rotate_at_ms: Option<u64>,
+    /// The container was quiet when that came, so it was put off.
+    put_off: bool,
+    /// It is asked for all there is and no more, for others wait for the slot.
+    polled: bool,
     /// Received and not yet a whole frame.
     held: Vec<u8>,
     /// Per channel: the line begun last, and whether it is new.
@@ -110,7 +134,6 @@ struct Answer {
     overlaps: bool,
     /// Lines that were new.
     new_lines: u64,
-    /// It came to its end by itself.
     read_deadline_ms: u64,
 }
 
@@ -140,9 +163,37 @@ impl ApiSource {
             rotations: 0,
             read_timeouts: 0,
             answer: Answer::default(),
+            hold: None,
+            files: None,
+            prefers_files: false,
             tail: Some(TAIL_FIRST),
             catch_ups: 0,
+            activity: None,
+            close_by_ms: None,
         }
+    }
+
+    /// Its log is a json-file there. If that can be read, gaps are mended from it.
+    pub fn with_files(mut self, place: LogPlace) -> ApiSource {
+        self.files = Some(place);
+        self
+    }
+
+    /// As [`ApiSource::with_files`], if that was not known before. A connection that follows already is opened again.
+    pub fn set_files(&mut self, place: LogPlace, cx: &mut Context<'_>) {
+        if self.hold.is_some() || self.gone {
+            return;
+        }
+        self.files = Some(place);
+        if self.answer.follow && matches!(self.phase, Phase::Opening(_) | Phase::Reading { .. }) {
+            self.close(Then::Open, cx);
+        }
+    }
+
+    /// It is read over the API only because the files could not be read.
+    pub fn prefers_files(mut self) -> ApiSource {
+        self.prefers_files = true;
+        self
     }
 
     /// Begins, or begins again.
@@ -158,10 +209,11 @@ impl ApiSource {
         if !self.has_slot && !cx.pool.take(self.stream) {
             self.phase = Phase::Queued;
             cx.metrics.stream_error(StreamError::PoolFull);
+            pace::look_for_slots(cx);
             return;
         }
         self.has_slot = true;
-        self.request(self.running, cx, told);
+        self.request_anew(cx, told);
     }
 
     /// The pool gave this stream a slot.
@@ -172,17 +224,26 @@ impl ApiSource {
         }
         self.phase = Phase::Idle;
         self.has_slot = true;
-        self.request(self.running, cx, told);
+        self.request_anew(cx, told);
     }
 
     fn request(&mut self, follow: bool, cx: &mut Context<'_>, _told: &mut Vec<Told>) {
+        if let Some(place) = self.files.take() {
+            // All that was told so far is behind the cursor.
+            self.hold = Some(Hold::new(self.stream, place, self.cursor));
+        }
+        if let Some(hold) = self.hold.as_mut().filter(|hold| hold.must_look_first()) {
+            // The listing opens it.
+            return hold.look(cx);
+        }
         let conn = cx.new_conn();
         self.phase = Phase::Opening(conn);
         self.note_open_lines();
         self.assembler.reset();
         self.seen.iter_mut().for_each(Seen::begin_answer);
-        self.answer = Answer { follow, exited_at_ns: self.exited_at_ns, ..Answer::default() };
-        cx.act(Action::OpenConn { conn, path: self.path(follow) });
+        let polled = self.answer.polled && !follow;
+        self.answer = Answer { follow, polled, exited_at_ns: self.exited_at_ns, ..Answer::default() };
+        cx.act(Action::OpenConn { conn, stream: Some(self.stream), path: self.path(follow) });
     }
 
     fn path(&self, follow: bool) -> String {
@@ -208,7 +269,8 @@ impl ApiSource {
         if self.cursor.older_ns > 0 {
             since = since.min(self.cursor.older_ns);
         }
-        Some(since.min(open_since.unwrap_or(i64::MAX)))
+        // A line before the open one shows that its beginning is in the answer.
+        Some(since.min(open_since.map_or(i64::MAX, |open| open - OVERLAP_NS)))
     }
 
     fn owns(&self, conn: ConnId) -> bool {
@@ -271,49 +333,6 @@ impl ApiSource {
         }
     }
 
-    fn plan_rotation(&mut self, cx: &mut Context<'_>) {
-        let rotation = &cx.settings.container_monitor.rotation;
-        if !self.answer.follow {
-            return;
-        }
-        // Jitter only to the early side: fifty streams must not reopen together, and none may be late.
-        let interval = rotation.interval.as_millis() as u64;
-        let at = cx.now.mono_ms + cx.jitter.around(interval).min(interval);
-        self.answer.rotate_at_ms = Some(at);
-        cx.timers.set_earlier(Timer::Stream(self.stream), at);
-    }
-
-    /// A deadline may have come.
-    pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
-        let Some(at) = self.answer.rotate_at_ms else { return };
-        if !matches!(self.phase, Phase::Reading { .. }) {
-            return;
-        }
-        let at = at.max(self.idle_until(cx)).max(cx.pool.next_rotation_ms(cx.now.mono_ms));
-        if at > cx.now.mono_ms {
-            cx.timers.set_earlier(Timer::Stream(self.stream), at);
-            return;
-        }
-        let rotation = &cx.settings.container_monitor.rotation;
-        if !rotation.enabled && !cx.pool.anyone_waits() {
-            // Without rotation a connection lives on, but not while others wait for its slot.
-            return self.plan_rotation(cx);
-        }
-        cx.pool.rotated(cx.now.mono_ms + rotation.pause_between_rotations.as_millis() as u64);
-        self.answer.rotate_at_ms = None;
-        self.rotations += 1;
-        told.push(Told::Rotating);
-        self.close(Then::Rotate, cx);
-    }
-
-    /// An idle container's connection may live longer.
-    fn idle_until(&self, cx: &Context<'_>) -> u64 {
-        let age_ms = (cx.now.mono_ms - self.answer.opened_at_ms).max(1);
-        let rotation = &cx.settings.container_monitor.rotation;
-        let idle = self.answer.new_lines * 60_000 < IDLE_LINES_PER_MINUTE * age_ms;
-        if idle { self.answer.opened_at_ms + rotation.idle_interval.as_millis() as u64 } else { 0 }
-    }
-
     fn close(&mut self, then: Then, cx: &mut Context<'_>) {
         let conn = match self.phase {
             Phase::Opening(conn) => conn,
@@ -325,6 +344,7 @@ impl ApiSource {
             Phase::Idle | Phase::Queued | Phase::Closing(..) => return,
         };
         self.phase = Phase::Closing(conn, then);
+        self.note_closing(cx);
         cx.act(Action::CloseConn { conn });
     }
 
@@ -335,14 +355,29 @@ impl ApiSource {
             return;
         }
         self.phase = Phase::Idle;
+        self.close_by_ms = None;
         self.answer.held = Vec::new();
         if self.stopping {
             self.leave_slot(cx);
             return;
         }
         match then {
-            Then::Stop | Then::Rest => self.leave_slot(cx),
+            Then::Stop | Then::Rest => {
+                self.leave_slot(cx);
+                if self.gone {
+                    self.drain(told);
+                }
+            }
+            Then::Files => self.tell_files(cx, told),
+            Then::Yield => {
+                self.leave_slot(cx);
+                if self.gone { self.drain(told) } else { self.tell_polled(cx, told) }
+            }
             Then::Rotate => {
+                if let Some(hold) = self.hold.as_mut().filter(|hold| !hold.is_readable()) {
+                    // Rights may have changed.
+                    hold.look(cx);
+                }
                 // Whoever waits for a slot gets this one; then it is our turn to wait.
                 if cx.pool.anyone_waits() {
                     self.leave_slot(cx);
@@ -360,6 +395,67 @@ impl ApiSource {
         }
     }
 
+    /// The files were listed.
+    pub fn on_scanned(
+        &mut self,
+        result: &Result<Vec<FoundFile>, FileError>,
+        cx: &mut Context<'_>,
+        told: &mut Vec<Told>,
+    ) {
+        let Some(hold) = &mut self.hold else { return };
+        let (first, was_readable) = (hold.must_look_first(), hold.is_readable());
+        let verdict = hold.on_scanned(result, cx, told);
+        if self.stopping || matches!(self.phase, Phase::Closing(_, Then::Files)) {
+            return;
+        }
+        let can_now = self.prefers_files && !was_readable && !first && hold.is_readable();
+        if verdict == hold::Verdict::Rotated || can_now {
+            self.go_to_files(cx, told);
+        } else if first && !hold.must_look_first() {
+            self.open(cx, told);
+        }
+    }
+
+    /// Leaves the API for the files.
+    fn go_to_files(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        if self.gone {
+            return; // they go as well: what came is all there is
+        }
+        if self.phase == Phase::Queued {
+            cx.pool.forget(self.stream);
+            self.phase = Phase::Idle;
+        }
+        match self.phase {
+            Phase::Closing(conn, _) => self.phase = Phase::Closing(conn, Then::Files),
+            Phase::Idle | Phase::Queued => self.tell_files(cx, told),
+            Phase::Opening(_) | Phase::Reading { .. } => self.close(Then::Files, cx),
+        }
+    }
+
+    fn tell_files(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.leave_slot(cx);
+        let Some(hold) = self.hold.as_mut().filter(|_| !self.gone) else { return self.drain(told) };
+        hold.drop_held(cx);
+        told.push(Told::ToFiles { place: hold.place.clone(), from: hold.released() });
+    }
+
+    /// It goes on from this position.
+    pub fn go_on_from(&mut self, cursor: ApiCursor) {
+        self.cursor = cursor;
+        if let Some(hold) = &mut self.hold {
+            *hold = Hold::new(self.stream, hold.place.clone(), cursor);
+        }
+    }
+
+    /// The same source from a position, to come back to should the files be unreadable after all.
+    pub fn anew(&self, cursor: ApiCursor, line_bytes_max: usize) -> ApiSource {
+        let (id, tty, running) = (self.container_id.clone(), self.tty, self.running);
+        let mut source = ApiSource::new(self.stream, id, tty, running, Some(cursor), line_bytes_max);
+        source.exited_at_ns = self.exited_at_ns;
+        source.rotations = self.rotations;
+        source
+    }
+
     fn leave_slot(&mut self, cx: &mut Context<'_>) {
         if std::mem::take(&mut self.has_slot) {
             cx.pool.release();
@@ -369,7 +465,7 @@ impl ApiSource {
     /// Arms the next read, if one is due and there is room.
     pub fn read_on(&mut self, cx: &mut Context<'_>, _told: &mut Vec<Told>) {
         let Phase::Reading { conn, in_flight: false } = self.phase else { return };
-        if !cx.credit.has_room(API_GATHER_BYTES) {
+        if self.hold.as_ref().is_some_and(|hold| !hold.has_room()) || !cx.credit.has_room(API_GATHER_BYTES) {
             return;
         }
         self.phase = Phase::Reading { conn, in_flight: true };
@@ -378,9 +474,15 @@ impl ApiSource {
         cx.act(Action::ReadConn { conn, buffer: std::mem::take(&mut self.answer.held) });
     }
 
+    /// Batches that are held back.
+    pub fn batches_held(&self) -> usize {
+        self.hold.as_ref().map_or(0, Hold::held)
+    }
+
     /// Whether it would read on if there were room.
     pub fn is_hungry(&self) -> bool {
         matches!(self.phase, Phase::Reading { in_flight: false, .. })
+            && self.hold.as_ref().is_none_or(Hold::has_room)
     }
 
     /// A read ended.
@@ -397,14 +499,24 @@ impl ApiSource {
         }
         self.phase = Phase::Reading { conn, in_flight: false };
         match outcome {
-            BodyOutcome::Bytes => self.decode(buffer, false, cx, told),
+            BodyOutcome::Bytes => {
+                if let Some(hold) = &mut self.hold {
+                    hold.on_bytes();
+                }
+                self.decode(buffer, false, cx, told);
+                self.rotate_if_busy_again(cx);
+            }
             BodyOutcome::TimedOut => {
                 self.read_timeouts += 1;
                 cx.metrics.stream_read_timeouts_total.inc();
                 self.answer.held = buffer;
                 if self.gone {
                     self.close(Then::Stop, cx);
-                    self.drain(told);
+                } else if self.answer.follow && self.hold.as_mut().is_some_and(|hold| hold.on_silence(cx)) {
+                    self.stalled(cx, told);
+                } else if self.answer.follow && self.waits_in_vain() {
+                    // Only an answer that ends shows that the line has no rest: a frozen daemon is as silent.
+                    self.catch_up(cx);
                 }
             }
             BodyOutcome::End => {
@@ -413,12 +525,24 @@ impl ApiSource {
             }
             BodyOutcome::Broken(cause) => {
                 self.close(Then::Rest, cx);
-                if self.gone {
-                    self.drain(told);
-                }
                 told.push(Told::Failed(StreamError::DaemonGone, format!("the stream broke: {cause}")));
             }
         }
+    }
+
+    /// A new line is open since before the container's last exit; the next run has printed nothing that would end it.
+    fn waits_in_vain(&self) -> bool {
+        let Some(exited_at) = self.exited_at_ns else { return false };
+        let open =
+            self.answer.begun.iter().flatten().filter(|(_, is_new)| *is_new).map(|(key, _)| key.time_ns);
+        open.chain(self.held_since()).any(|time_ns| time_ns <= exited_at)
+    }
+
+    /// Of a terminal: the time of what is held back until its newline comes, if that is new.
+    fn held_since(&self) -> Option<i64> {
+        let held = &self.answer.held;
+        let (time, ..) = stdcopy::split_time(held).filter(|_| self.tty)?;
+        timestamp::parse(&held[time]).filter(|time_ns| *time_ns > self.cursor.channels[0].time_ns)
     }
 
     /// A clean end of the answer. Never believed: dockerd ends streams cleanly with their last lines missing.
@@ -430,196 +554,22 @@ impl ApiSource {
         let known = self.answer.exited_at_ns == self.exited_at_ns;
         let caught_up = !self.answer.follow && self.answer.new_lines == 0 && known;
         if caught_up || self.catch_ups >= CATCH_UPS_MAX {
-            self.close(Then::Rest, cx);
-            if self.gone {
-                self.drain(told);
+            if self.answer.polled && self.running && !self.gone {
+                return self.close(Then::Yield, cx);
             }
+            self.close(Then::Rest, cx);
             let cause =
                 if self.running { "the Engine ended the stream" } else { "the container does not run" };
             told.push(Told::Ended { cause: cause.to_owned(), again: self.running });
         } else {
             self.catch_ups += 1;
-            self.tail = Some(TAIL_FIRST);
-            self.close(Then::CatchUp, cx);
+            self.catch_up(cx);
         }
     }
 
-    fn decode(&mut self, buffer: Vec<u8>, at_end: bool, cx: &mut Context<'_>, told: &mut Vec<Told>) {
-        let mut lines = Lines::default();
-        let mut at = 0;
-        let mut verdict = None;
-        while verdict.is_none() && at < buffer.len() {
-            let (step, took) = self.next_piece(&buffer[at..], at_end);
-            match step {
-                Found::Piece(mut piece) => {
-                    piece.text = piece.text.start + at..piece.text.end + at;
-                    piece.time = piece.time.start + at..piece.time.end + at;
-                    verdict = self.on_piece(&buffer, &piece, &mut lines, cx);
-                }
-                Found::Nothing => {}
-                Found::NeedMore => break,
-                Found::Skip(reason) => cx.metrics.skipped(reason, 1),
-                Found::GiveUp(reason, text) => {
-                    cx.metrics.skipped(reason, 1);
-                    verdict = Some(Verdict::GiveUp(text));
-                }
-            }
-            at += took;
-        }
-        if at_end && verdict.is_none() {
-            self.close_open_lines(&mut lines);
-        }
-        if verdict.is_none() {
-            self.answer.held = buffer[at.min(buffer.len())..].to_vec();
-        }
-        if !lines.records.is_empty() {
-            let end = self.end_cursor();
-            cx.credit.grow(buffer.capacity() as u64);
-            told.push(Told::Lines { lines, read: buffer, end, source_bytes: at as u64 });
-        }
-        match verdict {
-            Some(Verdict::Widen) => self.close(Then::Widen, cx),
-            Some(Verdict::GiveUp(text)) => {
-                self.close(Then::Rest, cx);
-                told.push(Told::Failed(StreamError::ApiError, text));
-            }
-            None => {}
-        }
-    }
-
-    fn next_piece(&self, bytes: &[u8], at_end: bool) -> (Found, usize) {
-        if self.tty {
-            return match tty::next_piece(bytes, at_end) {
-                Step::Item(piece, took) => (Found::Piece(piece), took),
-                Step::NeedMore => (Found::NeedMore, 0),
-                Step::Reject(_, took) => (Found::Skip(SkipReason::RecordInvalid), took),
-            };
-        }
-        let (frame, took) = match stdcopy::next_frame(bytes) {
-            Step::Item(frame, took) => (frame, took),
-            Step::NeedMore => return (Found::NeedMore, 0),
-            Step::Reject(error, took) => {
-                return (Found::GiveUp(SkipReason::FrameInvalid, format!("the Engine sent {error}")), took);
-            }
-        };
-        let payload = &bytes[frame.payload.clone()];
-        let std_type = match frame.kind {
-            FrameKind::Output(std_type) => std_type,
-            FrameKind::DaemonError => {
-                let text: String = String::from_utf8_lossy(payload).chars().take(300).collect();
-                let text = format!("the Engine reports an error in the stream: {}", text.trim_end());
-                return (Found::GiveUp(SkipReason::DaemonErrorFrame, text), took);
-            }
-        };
-        if payload.is_empty() {
-            return (Found::Nothing, took);
-        }
-        let Some((time, text, complete)) = stdcopy::split_time(payload) else {
-            return (Found::Skip(SkipReason::RecordInvalid), took);
-        };
-        let start = frame.payload.start;
-        let piece = Piece {
-            decoded_len: text.len(),
-            text: text.start + start..text.end + start,
-            time: time.start + start..time.end + start,
-            form: MessageForm::Raw,
-            std_type,
-            complete,
-        };
-        (Found::Piece(piece), took)
-    }
-
-    fn on_piece(
-        &mut self,
-        buffer: &[u8],
-        piece: &Piece,
-        lines: &mut Lines,
-        cx: &Context<'_>,
-    ) -> Option<Verdict> {
-        let Some(time_ns) = timestamp::parse(&buffer[piece.time.clone()]) else {
-            cx.metrics.skipped(SkipReason::RecordInvalid, 1);
-            return None;
-        };
-        let channel = piece.std_type.index();
-        let mut deliver = true;
-        if self.assembler.begins_line(buffer, piece) {
-            if !self.answer.overlaps {
-                if !self.reaches_back(time_ns) {
-                    return Some(Verdict::Widen);
-                }
-                self.answer.overlaps = true;
-            }
-            if self.assembler.close(piece.std_type, lines) {
-                // The line before was left open at an exit; it is whole now.
-                self.complete(channel);
-            }
-            let key = Key::new(time_ns, &buffer[piece.text.clone()]);
-            deliver = self.seen[channel].is_new(key, &self.cursor.channels[channel]);
-            self.answer.begun[channel] = Some((key, deliver));
-            if time_ns >= self.cursor.open_ns[channel] {
-                self.cursor.open_ns[channel] = 0;
-            }
-            if !deliver {
-                cx.metrics.duplicates_dropped_total.inc();
-            }
-        }
-        let completed = self.assembler.push(buffer, piece, time_ns as u64, deliver, lines);
-        if completed.this {
-            self.complete(channel);
-        }
-        None
-    }
-
-    /// Whether the answer, whose first line has this time, reaches back to what was delivered.
-    fn reaches_back(&self, time_ns: i64) -> bool {
-        let last = self.cursor.last_ns;
-        if self.tail.is_none() || last == 0 {
-            return true;
-        }
-        let open_is_there = self.cursor.open_since_ns().is_none_or(|open| time_ns < open);
-        // With no older line known, the last is the first of the log.
-        let bound = if self.cursor.older_ns > 0 { last - 1 } else { last };
-        open_is_there && time_ns <= bound
-    }
-
-    /// The line begun last on a channel is complete: remember it, if it was new.
-    fn complete(&mut self, channel: usize) {
-        self.cursor.open_ns[channel] = 0;
-        let Some((key, true)) = self.answer.begun[channel].take() else { return };
-        self.answer.new_lines += 1;
-        self.seen[channel].delivered(key, &mut self.cursor.channels[channel]);
-        if key.time_ns > self.cursor.last_ns {
-            self.cursor.older_ns = self.cursor.last_ns;
-        }
-        self.cursor.last_ns = key.time_ns;
-        if self.cursor.older_ns >= key.time_ns {
-            // The clock was set back: what was older is not any more.
-            self.cursor.older_ns = 0;
-        }
-    }
-
-    /// The answer is at its end: lines open since before an exit that was known when it was asked for are whole.
-    fn close_open_lines(&mut self, lines: &mut Lines) {
-        let bound = if self.gone { Some(i64::MAX) } else { self.answer.exited_at_ns };
-        let Some(bound) = bound else { return };
-        let closed = self.assembler.close_begun_by(bound, lines);
-        for (channel, _) in closed.iter().enumerate().filter(|(_, closed)| **closed) {
-            self.complete(channel);
-        }
-    }
-
-    fn end_cursor(&mut self) -> Cursor {
-        self.note_open_lines();
-        Cursor::Api(self.cursor)
-    }
-
-    /// Lines that are open now. One that was open on an earlier connection and did not come again yet stays noted.
-    fn note_open_lines(&mut self) {
-        for std_type in StdType::ALL {
-            if let Some(open) = self.assembler.open_on(std_type) {
-                self.cursor.open_ns[std_type.index()] = open as i64;
-            }
-        }
+    fn catch_up(&mut self, cx: &mut Context<'_>) {
+        self.tail = Some(TAIL_FIRST);
+        self.close(Then::CatchUp, cx);
     }
 
     /// The container began or ceased to run.
@@ -632,11 +582,20 @@ impl ApiSource {
     pub fn gone(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         self.gone = true;
         self.running = false;
+        self.files = None;
+        if let Some(mut hold) = self.hold.take() {
+            // Its files go as well: there is nothing to compare with.
+            hold.release(usize::MAX, told);
+            if hold.must_look_first() && hold.is_looking() {
+                self.open(cx, told);
+            }
+        }
         if self.phase == Phase::Queued {
             cx.pool.forget(self.stream);
             self.phase = Phase::Idle;
         }
         if self.phase == Phase::Idle {
+            self.leave_slot(cx);
             self.drain(told);
         }
     }
@@ -648,6 +607,9 @@ impl ApiSource {
     /// The agent stops: close what is open.
     pub fn stop(&mut self, cx: &mut Context<'_>) {
         self.stopping = true;
+        if let Some(hold) = &mut self.hold {
+            hold.drop_held(cx);
+        }
         if self.phase == Phase::Queued {
             cx.pool.forget(self.stream);
             self.phase = Phase::Idle;
@@ -685,19 +647,6 @@ impl ApiSource {
     }
 }
 
-enum Found {
-    Piece(Piece),
-    Nothing,
-    NeedMore,
-    Skip(SkipReason),
-    GiveUp(SkipReason, String),
-}
-
-enum Verdict {
-    Widen,
-    GiveUp(String),
-}
-
 fn error_type(error: &RequestError) -> StreamError {
     match error {
         RequestError::Connect { .. } | RequestError::Broken { .. } => StreamError::DaemonGone,
@@ -705,3 +654,6 @@ fn error_type(error: &RequestError) -> StreamError {
         RequestError::TooLarge { .. } => StreamError::ApiError,
     }
 }
+
+#[cfg(test)]
+mod tests;

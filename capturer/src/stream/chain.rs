@@ -7,10 +7,10 @@
 //! Positions are counted logically: bytes since the stream's first file in this run, through all files. So "is this
 //! record behind that one" stays a comparison of two numbers when the chain moves on.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use crate::capture::io::{FileNo, FoundFile};
-use crate::cursor::{Cursor, FileCursor, FileId, FilePlace, HeadPrint};
+use crate::capture::io::{FileNo, FoundFile, LaneId};
+use crate::cursor::{ApiCursor, Cursor, FileCursor, FileId, FilePlace, HeadPrint};
 use crate::limits::HEAD_BYTES;
 
 /// Whether a link's file is open.
@@ -33,6 +33,8 @@ pub struct Link {
     pub head: HeadPrint,
     /// Its file.
     pub handle: Handle,
+    /// The file system it was opened on, if that may hang.
+    pub lane: Option<LaneId>,
     /// Next byte to read.
     pub offset: u64,
     /// Longest length seen.
@@ -43,6 +45,9 @@ pub struct Link {
     pub deleted: bool,
     /// There may be bytes behind `offset`.
     pub unread: bool,
+    /// It was opened by its inode number alone, which may have come back since the listing: files that were made and
+    /// renamed meanwhile may stand before it. Not read until a later listing has shown them.
+    pub doubted: bool,
 }
 
 /// What a scan changed.
@@ -67,6 +72,8 @@ pub enum Start {
     End,
     /// A saved position.
     Resume(FileCursor),
+    /// Behind the lines that were delivered over the API.
+    After(ApiCursor),
 }
 
 /// The chain. `links[0]` is being read.
@@ -83,6 +90,8 @@ pub struct Chain {
     front_marked: bool,
     /// The file that was finished last.
     finished: Option<(FileId, HeadPrint)>,
+    /// What the last listing showed; only as long as a link is doubted or may come to be.
+    listed: Vec<(FileId, HeadPrint)>,
     /// Per channel: records that begin before this logical position were delivered in an earlier run.
     pub delivered_to: [u64; 2],
 }
@@ -97,6 +106,7 @@ impl Chain {
             marks: VecDeque::new(),
             front_marked: false,
             finished: None,
+            listed: Vec::new(),
             delivered_to: [0; 2],
         }
     }
@@ -106,10 +116,23 @@ impl Chain {
         // Oldest first. While Docker compresses, `.1` and `.1.gz` both exist for a moment: the whole one counts.
         found.sort_by_key(|file| (std::cmp::Reverse(file.rank), file.compressed));
         found.dedup_by_key(|file| file.rank);
-        match self.start.take() {
+        // One file under two names: a rotation came between the looks at them, and the older name is the newer one.
+        let mut seen: BTreeSet<FileId> = BTreeSet::new();
+        found.retain(|file| seen.insert(file.id));
+        let listed = found.iter().map(|file| (file.id, file.print())).collect();
+        let changes = match self.start.take() {
             Some(start) => self.begin(start, found),
             None => self.follow(found),
-        }
+        };
+        let doubtful = self.links.iter().any(|link| link.doubted || !link.is_proven());
+        self.listed = if doubtful { listed } else { Vec::new() };
+        changes
+    }
+
+    /// The directory was listed after all that is open had been opened.
+    pub fn trust_opened(&mut self) {
+        let opened = self.links.iter_mut().filter(|link| matches!(link.handle, Handle::Open(_)));
+        opened.for_each(|link| link.doubted = false);
     }
 
     fn begin(&mut self, start: Start, mut found: Vec<FoundFile>) -> Changes {
@@ -120,7 +143,7 @@ impl Chain {
             return changes;
         }
         let (from, offset) = match &start {
-            Start::Oldest => (0, 0),
+            Start::Oldest | Start::After(_) => (0, 0),
             Start::Live => (found.len() - 1, 0),
             Start::End => (found.len() - 1, found[found.len() - 1].len),
             Start::Resume(cursor) => self.resume(cursor, &found, &mut changes),
@@ -156,6 +179,7 @@ impl Chain {
         let mut changes = Changes::default();
         let mut seen = vec![false; self.links.len()];
         let mut newest_known = None;
+        let mut place_of_doubted = None;
         for (at, file) in found.iter().enumerate() {
             let same = |id: FileId, head: &HeadPrint| is_same(file, id, head);
             if let Some(index) = self
@@ -165,8 +189,17 @@ impl Chain {
             {
                 seen[index] = true;
                 self.links[index].meet(file);
+                if self.links[index].doubted && place_of_doubted.is_none() {
+                    place_of_doubted = Some((index, newest_known.map_or(0, |known| known + 1)..at));
+                }
                 newest_known = Some(at);
             } else if self.finished.is_some_and(|(id, head)| same(id, &head)) {
+                newest_known = Some(at);
+            } else if let Some(index) =
+                self.links.iter().enumerate().position(|(at, link)| !seen[at] && link.was_copied_to(file))
+            {
+                seen[index] = true;
+                self.links[index].meet(file);
                 newest_known = Some(at);
             }
         }
@@ -183,6 +216,9 @@ impl Chain {
             self.delivered_to = [0; 2];
             self.front_marked = false;
         }
+        if let Some((index, between)) = place_of_doubted {
+            self.insert_made_meanwhile(index, &found[between]);
+        }
         self.links.retain(|link| !is_lost(link));
         let new = newest_known.map_or(0, |at| at + 1);
         self.links.extend(found.into_iter().skip(new).map(link));
@@ -192,6 +228,21 @@ impl Chain {
         }
         changes.truncated = self.rewritten();
         changes
+    }
+
+    /// Before a doubted link: what is older than it and was not there when it was listed.
+    fn insert_made_meanwhile(&mut self, index: usize, older: &[FoundFile]) {
+        let was_there = |file: &&FoundFile| self.listed.iter().any(|(id, head)| is_same(file, *id, head));
+        let new = older.iter().rev().take_while(|file| !was_there(file));
+        let new: Vec<Link> = new.cloned().map(link).collect();
+        if index == 0 && !new.is_empty() && self.front_marked {
+            // Nothing of it was read: the mark is the new front's.
+            self.marks.pop_back();
+            self.front_marked = false;
+        }
+        for link in new {
+            self.links.insert(index, link);
+        }
     }
 
     /// All but the newest file are done growing; so is the newest if it is not the live one.
@@ -311,10 +362,46 @@ impl Chain {
         }
         let Some((base, file, head)) = self.marks.front().copied() else { return Cursor::Beginning };
         let skip = open.map(|open| open.unwrap_or(position) - from);
-        let reached = self.marks.back().filter(|mark| mark.0 > from);
-        let reached =
-            reached.map(|(base, file, head)| FilePlace { file: *file, head: *head, offset: position - base });
-        Cursor::File(FileCursor { file, head, offset: from - base, skip, reached })
+        // With lines open on both channels nothing behind the later one's beginning is delivered.
+        let later = open[0].zip(open[1]).map_or(position, |(one, other)| one.max(other));
+        let place = |position: u64| {
+            let (base, file, head) = *self.marks.iter().skip(1).rfind(|mark| mark.0 <= position)?;
+            Some(FilePlace { file, head, offset: position - base })
+        };
+        let reached = place(later).or_else(|| place(position));
+        let offset = from - base;
+        Cursor::File(FileCursor {
+            file,
+            head,
+            offset,
+            skip,
+            reached,
+            lines: ApiCursor::default(),
+            passing: Default::default(),
+        })
+    }
+
+    /// Takes deleted files out, oldest first but not the first `keep`, until so many unread bytes went with them. Returns
+    /// name, unread bytes and handle of each.
+    pub fn give_up_deleted(&mut self, keep: usize, bytes: u64) -> Vec<(String, u64, Handle)> {
+        let mut out = Vec::new();
+        let (mut at, mut given_up) = (keep, 0);
+        while given_up < bytes && at < self.links.len() {
+            let link = &self.links[at];
+            let unread = link.len.saturating_sub(link.offset);
+            if !link.deleted || unread == 0 || matches!(link.handle, Handle::Opening(_)) {
+                at += 1;
+                continue;
+            }
+            out.push((link.found.name.clone(), unread, link.handle));
+            given_up += unread;
+            if at == 0 {
+                self.finish_front();
+            } else {
+                self.links.remove(at);
+            }
+        }
+        out
     }
 
     /// Bytes known to be unread.
@@ -333,11 +420,13 @@ fn link(found: FoundFile) -> Link {
     Link {
         head: found.print(),
         handle: Handle::None,
+        lane: None,
         offset: 0,
         len: found.len,
         settled: false,
         deleted: false,
         unread: true,
+        doubted: false,
         found,
     }
 }
@@ -354,8 +443,20 @@ impl Link {
         self.handle != Handle::None || self.head.len_bytes > 0 || self.found.id.birth_ns != 0
     }
 
+    /// Not known by its number alone.
+    pub fn is_proven(&self) -> bool {
+        self.found.id.birth_ns != 0 || self.found.head.len() >= HEAD_BYTES_PROOF as usize
+    }
+
+    /// Rotated by copying before it could be opened: it goes on in the copy, and its own inode begins anew.
+    fn was_copied_to(&self, file: &FoundFile) -> bool {
+        self.handle == Handle::None && self.found.rank == 0 && is_copy(file, &self.head)
+    }
+
     fn meet(&mut self, file: &FoundFile) {
         if file.compressed == self.found.compressed {
+            // Its writer went on after a rename that nobody was told of.
+            self.unread |= file.len > self.len;
             self.len = self.len.max(file.len);
         }
         if file.head.len() > self.head.len_bytes as usize && file.has_head(&self.head) {
@@ -377,6 +478,11 @@ fn is_same(file: &FoundFile, id: FileId, head: &HeadPrint) -> bool {
         return head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(head);
     }
     file.id == id && file.has_head(head)
+}
+
+/// A rotated file that begins as the live one did. A short print proves nothing.
+fn is_copy(file: &FoundFile, head: &HeadPrint) -> bool {
+    file.rank > 0 && head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(head)
 }
 
 /// First bytes enough to know a compressed file by: a json-file record is at least so long and carries its time to
@@ -401,9 +507,7 @@ fn find(found: &[FoundFile], id: FileId, head: &HeadPrint) -> Place {
     let truncated = found.iter().position(|file| file.rank == 0 && file.id == id && id.birth_ns != 0);
     let Some(truncated) = truncated else { return Place::Nowhere };
     // Rotation by copying first left its content in a sibling.
-    let is_copy =
-        |file: &FoundFile| file.rank > 0 && head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(head);
-    found.iter().position(is_copy).map_or(Place::Truncated(truncated), Place::Same)
+    found.iter().position(|file| is_copy(file, head)).map_or(Place::Truncated(truncated), Place::Same)
 }
 
 #[cfg(test)]

@@ -38,6 +38,19 @@ fn read_front(chain: &mut Chain) {
     chain.finish_front();
 }
 
+/// A position 30 bytes into a file.
+fn saved(file: FileId, head: HeadPrint, skip: [u64; 2]) -> Start {
+    Start::Resume(FileCursor {
+        file,
+        head,
+        offset: 30,
+        skip,
+        reached: None,
+        lines: ApiCursor::default(),
+        passing: Default::default(),
+    })
+}
+
 #[test]
 fn a_fresh_stream_begins_with_the_oldest_file() {
     let mut chain = Chain::new(Start::Oldest);
@@ -45,6 +58,14 @@ fn a_fresh_stream_begins_with_the_oldest_file() {
         chain.on_scan(vec![file(0, 3, &content('c')), file(2, 1, &content('a')), file(1, 2, &content('b'))]);
     assert_eq!((inodes(&chain), changes), (vec![1, 2, 3], Changes::default()));
     assert_eq!(chain.links.iter().map(|link| link.settled).collect::<Vec<_>>(), [true, true, false]);
+}
+
+/// Without this its lines would come twice.
+#[test]
+fn a_file_seen_under_two_names_counts_once() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(0, 2, &content('b')), file(1, 2, &content('b')), file(2, 1, &content('a'))]);
+    assert_eq!(inodes(&chain), [1, 2]);
 }
 
 #[test]
@@ -100,8 +121,7 @@ fn a_file_that_was_compressed_is_known_by_its_content() {
     // And a saved position in it is found again.
     let head = file(0, 1, &content('a')).print();
     let id = FileId { device: 1, inode: 1, birth_ns: 1 };
-    let mut chain =
-        Chain::new(Start::Resume(FileCursor { file: id, head, offset: 30, skip: [0, 5], reached: None }));
+    let mut chain = Chain::new(saved(id, head, [0, 5]));
     let changes = chain.on_scan(vec![compressed(1, 9, &content('a')), file(0, 2, &content('b'))]);
     assert!(!changes.resume_lost);
     assert_eq!((inodes(&chain), chain.position(), chain.delivered_to), (vec![9, 2], 30, [30, 35]));
@@ -117,12 +137,30 @@ fn what_vanished_unopened_is_lost_and_what_is_open_is_not() {
     assert_eq!((inodes(&chain), chain.deleted_open_bytes()), (vec![2, 3], 100));
 }
 
+/// Lost = declared, to the byte: what is given up is what was unread, and no more files than the bound asks for.
+#[test]
+fn deleted_files_are_given_up_oldest_first() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(2, 1, &content('a')), file(1, 2, &content('b')), file(0, 3, &content('c'))]);
+    open_all(&mut chain);
+    chain.links[0].offset = 40;
+    chain.on_scan(vec![file(0, 4, &content('d'))]);
+    assert_eq!(chain.deleted_open_bytes(), 60 + 100 + 100);
+    // The first is being read.
+    let given_up = chain.give_up_deleted(1, 50);
+    assert_eq!(given_up, [("l.1".to_owned(), 100, Handle::Open(FileNo(1)))]);
+    let given_up = chain.give_up_deleted(0, 50);
+    assert_eq!(given_up, [("l.2".to_owned(), 60, Handle::Open(FileNo(0)))]);
+    // The live file is not deleted, whatever is asked for.
+    assert_eq!(chain.give_up_deleted(0, 1_000).len(), 1);
+    assert_eq!((inodes(&chain), chain.deleted_open_bytes(), chain.position()), (vec![4], 0, 40));
+}
+
 #[test]
 fn a_saved_position_whose_file_is_gone_is_told() {
     let id = FileId { device: 1, inode: 77, birth_ns: 1 };
     let head = file(0, 77, &content('z')).print();
-    let mut chain =
-        Chain::new(Start::Resume(FileCursor { file: id, head, offset: 30, skip: [0; 2], reached: None }));
+    let mut chain = Chain::new(saved(id, head, [0; 2]));
     let changes = chain.on_scan(vec![file(1, 1, &content('a')), file(0, 2, &content('b'))]);
     assert!(changes.resume_lost);
     assert_eq!((inodes(&chain), chain.position()), (vec![1, 2], 0));
@@ -195,6 +233,40 @@ fn a_file_truncated_while_the_agent_did_not_run_goes_on_in_its_copy() {
     assert_eq!((inodes(&chain), chain.position()), (vec![1], 0));
 }
 
+/// Without this what had been delivered came again: the copy was taken for a new file.
+#[test]
+fn a_file_copied_and_truncated_before_it_was_opened_goes_on_in_its_copy() {
+    let listed = file(0, 1, &content('a'));
+    let mut chain = Chain::new(saved(listed.id, listed.print(), [0; 2]));
+    chain.on_scan(vec![listed]);
+    let changes = chain.on_scan(vec![file(0, 1, ""), file(1, 2, &content('a'))]);
+    assert_eq!((inodes(&chain), chain.position(), changes), (vec![2, 1], 30, Changes::default()));
+
+    // Another one's content is not its copy.
+    let listed = file(0, 1, &content('a'));
+    let mut chain = Chain::new(saved(listed.id, listed.print(), [0; 2]));
+    chain.on_scan(vec![listed]);
+    let changes = chain.on_scan(vec![file(0, 1, ""), file(1, 2, &content('b'))]);
+    assert_eq!((inodes(&chain), changes.lost), (vec![2, 1], vec![("l".to_owned(), 70)]));
+    assert_eq!(chain.links[0].offset, 0);
+}
+
+/// Its writer goes on after the rename, and nobody tells. Without this the rest was passed over when the next rotation
+/// was seen.
+#[test]
+fn a_renamed_file_that_grew_is_to_be_read_again() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    open_all(&mut chain);
+    chain.on_scan(vec![file(1, 1, &content('a'))]);
+    let front = &mut chain.links[0];
+    (front.offset, front.unread) = (front.len, false);
+    chain.on_scan(vec![file(1, 1, &content('a'))]);
+    assert!(!chain.links[0].unread);
+    chain.on_scan(vec![file(2, 1, &content('a').repeat(2)), file(1, 2, &content('b'))]);
+    assert!(chain.links[0].unread);
+}
+
 /// Without this what the other channel had delivered from newer files came a second time.
 #[test]
 fn a_line_open_since_a_file_that_went_does_not_send_back_the_other_channel() {
@@ -212,6 +284,62 @@ fn a_line_open_since_a_file_that_went_does_not_send_back_the_other_channel() {
     let changes = chain.on_scan(vec![file(1, 2, &content('b')), file(0, 3, &content('c'))]);
     assert!(changes.resume_lost);
     assert_eq!((inodes(&chain), chain.position()), (vec![2, 3], 40));
+}
+
+/// Without this the other channel's open line came without its beginning.
+#[test]
+fn with_both_channels_open_it_goes_on_where_the_later_line_begins() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(2, 1, &content('a')), file(1, 2, &content('b')), file(0, 3, &content('c'))]);
+    open_all(&mut chain);
+    read_front(&mut chain);
+    read_front(&mut chain);
+    chain.links[0].offset = 40;
+    let Cursor::File(cursor) = chain.cursor(Some(90), [Some(90), Some(110)]) else {
+        panic!("it has read something")
+    };
+    assert_eq!((cursor.file.inode, cursor.offset, cursor.skip), (1, 90, [0, 20]));
+
+    let mut chain = Chain::new(Start::Resume(cursor));
+    chain.on_scan(vec![file(1, 2, &content('b')), file(0, 3, &content('c'))]);
+    assert_eq!((inodes(&chain), chain.position()), (vec![2, 3], 10));
+    // Both in the file that went: from where reading had come to.
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(1, 1, &content('a')), file(0, 2, &content('b'))]);
+    open_all(&mut chain);
+    read_front(&mut chain);
+    chain.links[0].offset = 40;
+    let Cursor::File(cursor) = chain.cursor(Some(80), [Some(80), Some(90)]) else {
+        panic!("it has read something")
+    };
+    assert_eq!(cursor.reached.map(|reached| (reached.file.inode, reached.offset)), Some((2, 40)));
+}
+
+/// Without birth times an empty file is opened by its number alone, and that may have come back meanwhile: what was made
+/// and renamed between the listing and the opening comes first.
+#[test]
+fn a_number_that_came_back_before_the_opening_hides_nothing() {
+    let unborn = |rank, inode, content: &str| {
+        let mut file = file(rank, inode, content);
+        file.id.birth_ns = 0;
+        file
+    };
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![unborn(1, 1, &content('a')), unborn(0, 2, "")]);
+    for (at, link) in chain.links.iter_mut().enumerate() {
+        link.doubted = !link.is_proven();
+        link.handle = Handle::Open(FileNo(at as u64));
+    }
+    assert_eq!(chain.links.iter().map(|link| link.doubted).collect::<Vec<_>>(), [false, true]);
+    read_front(&mut chain);
+    // A rotation made 3 and 4, and the number 2 is the live file's again; 1 was there before.
+    let found = [(3, 1, 'a'), (2, 3, 'b'), (1, 4, 'c'), (0, 2, 'd')];
+    chain.on_scan(found.map(|(rank, inode, name)| unborn(rank, inode, &content(name))).to_vec());
+    assert_eq!(inodes(&chain), [3, 4, 2]);
+    let Cursor::File(cursor) = chain.cursor(None, [None; 2]) else { panic!("it has a front") };
+    assert_eq!((cursor.file.inode, cursor.offset), (3, 0));
+    chain.trust_opened();
+    assert!(chain.links.iter().all(|link| !link.doubted));
 }
 
 /// Without this a file that was compressed before a byte of it was read came twice.

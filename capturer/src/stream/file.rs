@@ -8,17 +8,22 @@
 //! The position is always the end of the last whole record, so nothing is carried from one read to the next: what was
 //! incomplete is read again. A quiet file costs nothing: it is read when inotify says that it grew.
 
+mod hanging;
+mod losses;
+
+use self::hanging::SetAside;
 use super::Told;
-use super::chain::{Chain, Changes, Handle, Link, Start};
-use crate::capture::io::{Action, FileError, FileNo, FoundFile, OpenedFile};
+use super::chain::{Chain, Handle, Link, Start};
+use super::delivered::{self, Passing};
+use crate::capture::io::{Action, FileError, FileNo, FoundFile, LaneId, OpenedFile};
 use crate::capture::support::{Context, Timer};
+use crate::cursor::{ApiCursor, Cursor};
 use crate::decode::assemble::{Assembler, Lines};
-use crate::decode::{DecodeError, Step, json_line, line};
+use crate::decode::{DecodeError, Piece, Step, json_line, line, timestamp};
 use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
 use crate::metrics::{LossReason, SkipReason, StreamError};
 use crate::record::{StdType, StreamId};
 use crate::settings::FileFormat;
-use crate::status::StreamRow;
 
 /// Files opened ahead of the one being read, so that a rotation can't take them away.
 const OPEN_AHEAD: usize = 8;
@@ -47,6 +52,10 @@ pub struct FileSource {
     format: FileFormat,
     chain: Chain,
     assembler: Assembler,
+    /// Of Docker's logs: the same position by times.
+    lines: ApiCursor,
+    /// What was delivered over the API before.
+    passing: Passing,
     scanning: bool,
     scan_again: bool,
     /// The files were listed once.
@@ -55,6 +64,18 @@ pub struct FileSource {
     reading: Option<(FileNo, u64)>,
     /// Capacity of the next read; larger than usual only for a record that did not fit.
     read_bytes: usize,
+    /// Capacity of the buffer that the read under way has.
+    reading_bytes: u64,
+    /// Whose turn it took.
+    reading_lane: Option<LaneId>,
+    /// When anything was last asked for or answered.
+    asked_ms: u64,
+    set_aside: Option<SetAside>,
+    /// It waits for its turn to read.
+    in_line: bool,
+    /// When to look whether it grew, where inotify does not tell.
+    look_at_ms: Option<u64>,
+    looks: u32,
     /// Its writer goes on for a while after a rename: a followed path, not a container.
     renamed_while_written: bool,
     ending: Ending,
@@ -80,6 +101,11 @@ impl FileSource {
         line_bytes_max: usize,
     ) -> FileSource {
         let start_is_end = start == Start::End;
+        let (lines, passing) = match &start {
+            Start::After(cursor) => (*cursor, Passing::up_to(cursor)),
+            Start::Resume(cursor) => (cursor.lines, Passing::resume(cursor.passing)),
+            Start::Oldest | Start::Live | Start::End => Default::default(),
+        };
         FileSource {
             stream,
             directory,
@@ -87,11 +113,20 @@ impl FileSource {
             format,
             chain: Chain::new(start),
             assembler: Assembler::new(line_bytes_max),
+            lines,
+            passing,
             scanning: false,
             scan_again: false,
             opened: false,
             reading: None,
             read_bytes: READ_BYTES,
+            reading_bytes: 0,
+            reading_lane: None,
+            asked_ms: 0,
+            set_aside: None,
+            in_line: false,
+            look_at_ms: None,
+            looks: 0,
             renamed_while_written: false,
             ending: Ending::No,
             exit_told_ns: None,
@@ -112,6 +147,10 @@ impl FileSource {
     /// read can take them away.
     pub fn open(&mut self, cx: &mut Context<'_>) {
         self.opened = false;
+        if self.look_at_ms.is_some() {
+            // Its deadline may have come while the stream waited for another attempt.
+            self.look_later(cx);
+        }
         self.scan(cx);
     }
 
@@ -121,6 +160,9 @@ impl FileSource {
             (true, _) => {
                 told.push(Told::Opened);
                 if self.start_is_end {
+                    if self.format == FileFormat::Docker {
+                        self.lines = ApiCursor::after(cx.now.unix_ns);
+                    }
                     // So that the position is in the checkpoint before the first line comes.
                     self.tell(Lines::default(), Vec::new(), 0, told);
                 }
@@ -136,6 +178,7 @@ impl FileSource {
             return;
         }
         self.scanning = true;
+        self.asked_ms = cx.now.mono_ms;
         cx.act(Action::Scan {
             stream: self.stream,
             directory: self.directory.clone(),
@@ -162,6 +205,7 @@ impl FileSource {
         cx: &mut Context<'_>,
         told: &mut Vec<Told>,
     ) {
+        self.answered(cx);
         self.scanning = false;
         let latest = !std::mem::take(&mut self.scan_again);
         if !latest {
@@ -175,11 +219,18 @@ impl FileSource {
                     self.opened = true;
                     told.push(Told::Opened);
                 }
+                if latest {
+                    self.chain.trust_opened();
+                }
+                if self.chain.links.is_empty() && !self.gone {
+                    self.look_later(cx);
+                }
             }
             // With the directory went all that was not opened.
             Err(FileError::NoDirectory(_)) if self.gone || self.opened => {
                 let changes = self.chain.on_scan(Vec::new());
                 self.declare(&changes, cx);
+                self.chain.trust_opened();
             }
             Err(error) => told.push(unreadable(&error)),
         }
@@ -194,34 +245,13 @@ impl FileSource {
         self.go_on(cx, told);
     }
 
-    fn declare(&self, changes: &Changes, cx: &Context<'_>) {
-        for (name, bytes) in &changes.lost {
-            cx.metrics.lost(LossReason::FileGoneUnread, *bytes);
-            tracing::error!(file = %format!("{}/{name}", self.directory), bytes, "lost: deleted before it was read");
-        }
-        if changes.resume_lost {
-            cx.metrics.lost(LossReason::FileGoneUnread, 0);
-            tracing::error!(
-                file = %format!("{}/{}", self.directory, self.live_name),
-                "lost, an unknown number of bytes: the file of the saved position was rotated away while the agent did not run; going on with the oldest file there is"
-            );
-        }
-        self.declare_truncation(changes.truncated, cx);
-    }
-
-    fn declare_truncation(&self, truncated: Option<(u64, u64)>, cx: &Context<'_>) {
-        if let Some((bytes, len)) = truncated {
-            cx.metrics.lost(LossReason::FileTruncated, bytes);
-            let file = format!("{}/{}", self.directory, self.live_name);
-            tracing::warn!(file, bytes, len, "truncated from outside; reading it from its beginning");
-        }
-    }
-
     fn open_ahead(&mut self, cx: &mut Context<'_>) {
         for link in self.chain.links.iter_mut().take(OPEN_AHEAD) {
             if link.handle == Handle::None && !link.deleted {
                 let file = cx.new_file();
                 link.handle = Handle::Opening(file);
+                link.doubted = !link.is_proven();
+                self.asked_ms = cx.now.mono_ms;
                 cx.act(Action::OpenFile {
                     stream: self.stream,
                     file,
@@ -240,12 +270,18 @@ impl FileSource {
         cx: &mut Context<'_>,
         told: &mut Vec<Told>,
     ) {
+        self.answered(cx);
+        if result.as_ref().is_ok_and(|opened| opened.lane.is_some()) && self.look_at_ms.is_none() {
+            self.look_later(cx);
+        }
         let link = self.chain.links.iter_mut().find(|link| link.handle == Handle::Opening(file));
         match (link, result) {
             (Some(link), Ok(opened)) => {
                 link.handle = Handle::Open(file);
+                link.lane = opened.lane;
                 link.len = if link.found.compressed { opened.len } else { link.len.max(opened.len) };
                 link.unread = true;
+                let doubted = link.doubted;
                 if opened.damaged {
                     cx.metrics.lost(LossReason::ArchiveDamaged, 0);
                     let file = format!("{}/{}", self.directory, link.found.name);
@@ -253,6 +289,9 @@ impl FileSource {
                         file,
                         "lost, an unknown number of bytes: the archive is damaged behind what could be read"
                     );
+                }
+                if doubted {
+                    self.scan(cx);
                 }
             }
             // Truncated away meanwhile: nobody reads it.
@@ -275,10 +314,24 @@ impl FileSource {
     pub fn read_on(&mut self, cx: &mut Context<'_>) {
         let Some(front) = self.chain.links.front_mut() else { return };
         let Handle::Open(file) = front.handle else { return };
-        if self.reading.is_some() || !front.unread {
+        if self.reading.is_some() || !front.unread || front.doubted || self.in_line {
             return;
         }
-        let Some(buffer) = cx.credit.file_read(self.read_bytes) else { return };
+        if let Some(lane) = front.lane
+            && !cx.lanes.take(lane, self.stream)
+        {
+            self.in_line = true;
+            return;
+        }
+        let Some(buffer) = cx.credit.file_read(self.read_bytes) else {
+            if let Some(lane) = front.lane {
+                cx.lanes.release(lane);
+            }
+            return;
+        };
+        self.reading_lane = front.lane;
+        self.reading_bytes = buffer.capacity() as u64;
+        self.asked_ms = cx.now.mono_ms;
         front.unread = false;
         self.reading = Some((file, front.offset));
         cx.act(Action::ReadFile { stream: self.stream, file, offset: front.offset, buffer });
@@ -288,7 +341,9 @@ impl FileSource {
     pub fn is_hungry(&self) -> bool {
         let front = self.chain.links.front();
         self.reading.is_none()
-            && front.is_some_and(|link| link.unread && matches!(link.handle, Handle::Open(_)))
+            && !self.in_line
+            && front
+                .is_some_and(|link| link.unread && !link.doubted && matches!(link.handle, Handle::Open(_)))
     }
 
     /// A read ended.
@@ -300,7 +355,11 @@ impl FileSource {
         cx: &mut Context<'_>,
         told: &mut Vec<Told>,
     ) {
+        self.answered(cx);
         let from = self.reading.take().map_or(0, |(_, offset)| offset);
+        if let Some(lane) = self.reading_lane.take() {
+            cx.lanes.release(lane);
+        }
         cx.credit.file_read_done();
         let count = match result {
             Ok(_) if self.chain.links.front().is_none_or(|front| front.offset != from) => {
@@ -334,6 +393,11 @@ impl FileSource {
         self.go_on(cx, told);
     }
 
+    /// Path of its live file.
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.directory, self.live_name)
+    }
+
     fn decode(&mut self, buffer: Vec<u8>, full: bool, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         let Some(front) = self.chain.links.front() else {
             cx.credit.give_back(buffer, 0);
@@ -363,6 +427,10 @@ impl FileSource {
         }
         if final_end && used < buffer.len() {
             used = self.decode_rest(&buffer, used, &mut lines, cx);
+        }
+        if final_end && self.format != FileFormat::Docker {
+            // A plain line does not go on in the next file.
+            self.assembler.close_all(&mut lines);
         }
         // A record that does not fit: give the next read room for it. Past the limit the decoder rejects it.
         let stuck = used == 0 && full;
@@ -395,7 +463,12 @@ impl FileSource {
 
     fn tell(&mut self, lines: Lines, read: Vec<u8>, source_bytes: u64, told: &mut Vec<Told>) {
         let open = StdType::ALL.map(|std_type| self.assembler.open_on(std_type));
-        let end = self.chain.cursor(self.assembler.open_since(), open);
+        let mut end = self.chain.cursor(self.assembler.open_since(), open);
+        if let (Cursor::File(end), FileFormat::Docker) = (&mut end, self.format) {
+            delivered::note(&mut self.lines, &lines, &read);
+            self.lines.open_ns = StdType::ALL.map(|std_type| self.assembler.open_time(std_type).unwrap_or(0));
+            (end.lines, end.passing) = (self.lines, self.passing.marks);
+        }
         told.push(Told::Lines { lines, read, end, source_bytes });
     }
 
@@ -416,7 +489,11 @@ impl FileSource {
                     shift(&mut piece, at);
                     let begins_at = base + at as u64;
                     let deliver = begins_at >= self.chain.delivered_to[piece.std_type.index()];
-                    self.assembler.push(buffer, &piece, begins_at, deliver, lines);
+                    if self.passing.is_over() {
+                        self.assembler.push(buffer, &piece, begins_at, deliver, lines);
+                    } else {
+                        self.pass_over(buffer, &piece, begins_at, deliver, lines, cx);
+                    }
                     at += took;
                 }
                 Step::Reject(error, took) => {
@@ -427,6 +504,34 @@ impl FileSource {
             }
         }
         at
+    }
+
+    /// As [`Assembler::push`], for a line that may have been delivered over the API.
+    fn pass_over(
+        &mut self,
+        buffer: &[u8],
+        piece: &Piece,
+        begins_at: u64,
+        mut deliver: bool,
+        lines: &mut Lines,
+        cx: &Context<'_>,
+    ) {
+        if deliver
+            && self.assembler.begins_line(buffer, piece)
+            && let Some(time_ns) = timestamp::parse(&buffer[piece.time.clone()])
+        {
+            if let Some(last_ns) = self.passing.gap_before(time_ns) {
+                self.declare_gap(last_ns, time_ns, cx);
+            }
+            if self.assembler.close(piece.std_type, lines) {
+                // The line before was left open at an exit; it is whole now.
+                self.passing.completed(piece.std_type);
+            }
+            deliver = !self.passing.begins(piece.std_type, time_ns);
+        }
+        if self.assembler.push(buffer, piece, begins_at, deliver, lines).this {
+            self.passing.completed(piece.std_type);
+        }
     }
 
     /// What is left at the end of a file that will not grow: of a plain file its last line, of a json-file a torn record.
@@ -472,6 +577,7 @@ impl FileSource {
 
     /// A deadline may have come.
     pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.look_if_due(cx);
         self.go_on(cx, told);
     }
 
@@ -527,9 +633,9 @@ impl FileSource {
         self.go_on(cx, told);
     }
 
-    /// Nothing of it is under way. (A listing or opening under way needs no waiting for.)
+    /// Nothing of it is under way that will end. (A listing or opening under way needs no waiting for.)
     pub fn is_at_rest(&self) -> bool {
-        self.reading.is_none()
+        self.reading.is_none() || self.set_aside.is_some()
     }
 
     /// Files that are open, to be closed when the stream is dropped.
@@ -540,20 +646,35 @@ impl FileSource {
         })
     }
 
+    /// Its position by times, if lines were read.
+    pub fn lines(&self) -> Option<ApiCursor> {
+        Some(self.lines).filter(|lines| !lines.is_none())
+    }
+
+    /// Gives up deleted files that are held open, oldest first, until this many of their unread bytes are gone. Returns
+    /// how many are. The one being read stays until its read has ended.
+    pub fn give_up_deleted(&mut self, bytes: u64, cx: &mut Context<'_>, told: &mut Vec<Told>) -> u64 {
+        let busy = usize::from(self.reading.is_some());
+        let mut given_up = 0;
+        for (name, unread, handle) in self.chain.give_up_deleted(busy, bytes) {
+            if let Handle::Open(file) = handle {
+                cx.act(Action::CloseFile { file });
+            }
+            given_up += unread;
+            cx.metrics.lost(LossReason::DeletedOpenLimit, unread);
+            tracing::error!(
+                file = %format!("{}/{name}", self.directory),
+                bytes = unread,
+                "lost: deleted, and limits.deleted_open_bytes_max does not allow to hold it open any longer"
+            );
+        }
+        self.go_on(cx, told);
+        given_up
+    }
+
     /// Bytes known to be unread, and those of them in deleted files.
     pub fn unread_bytes(&self) -> (u64, u64) {
         (self.chain.unread_bytes(), self.chain.deleted_open_bytes())
-    }
-
-    /// Fills its part of a row of `/api/v1/streams`.
-    pub fn describe(&self, row: &mut StreamRow) {
-        row.mode = "file".to_owned();
-        row.lag_bytes = Some(self.chain.unread_bytes());
-        row.operation = match () {
-            () if self.reading.is_some() => "read of a file".to_owned(),
-            () if self.scanning => "listing of a directory".to_owned(),
-            () => String::new(),
-        };
     }
 }
 
@@ -568,7 +689,7 @@ fn unreadable(error: &FileError) -> Told {
     }
 }
 
-fn shift(piece: &mut crate::decode::Piece, by: usize) {
+fn shift(piece: &mut Piece, by: usize) {
     piece.text = piece.text.start + by..piece.text.end + by;
     piece.time = piece.time.start + by..piece.time.end + by;
 }

@@ -6,7 +6,9 @@
 
 pub mod api;
 pub mod chain;
+mod delivered;
 pub mod file;
+pub mod hold;
 mod seen;
 pub mod state;
 
@@ -15,14 +17,17 @@ use std::sync::Arc;
 
 use crate::capture::io::{Action, ConnId};
 use crate::capture::support::{Context, Timer};
-use crate::cursor::Cursor;
+use crate::cursor::{ApiCursor, Cursor};
 use crate::decode::assemble::Lines;
 use crate::decode::timestamp;
 use crate::limits::STREAM_BATCHES_MAX;
 use crate::metrics::StreamError;
 use crate::record::{Batch, Source};
+use crate::settings::FileFormat;
 use crate::status::StreamRow;
 
+use chain::Start;
+use file::FileSource;
 pub use state::{Change, State};
 
 /// Where a stream's lines come from.
@@ -52,6 +57,11 @@ pub enum Told {
     },
     /// A planned reconnect begins.
     Rotating,
+    /// All there was is read. Its container is quiet and others wait for slots: it is asked again then.
+    Polled {
+        /// Milliseconds on the monotonic clock.
+        again_at_ms: u64,
+    },
     /// Lines.
     Lines {
         /// The records.
@@ -62,6 +72,13 @@ pub enum Told {
         end: Cursor,
         /// Bytes of the source they account for.
         source_bytes: u64,
+    },
+    /// The API can't be trusted with what comes next: read on from the files.
+    ToFiles {
+        /// Where they are.
+        place: hold::LogPlace,
+        /// What was delivered.
+        from: ApiCursor,
     },
     /// It is gone and nothing is left in it.
     Drained,
@@ -81,15 +98,21 @@ pub struct Stream {
     cause: String,
     /// When the container last exited, as far as was told.
     exited_at_ns: Option<i64>,
+    running: bool,
     /// When to open again, in [`State::Waiting`].
     retry_at_ms: Option<u64>,
     failures: u32,
+    /// Failures in a row that are its own and not the daemon's, with no line between them.
+    own_failures: usize,
+    /// It waits because it is quiet and others want slots.
+    polled: bool,
     last_error: String,
     /// Number of the last batch sent.
     seq: u64,
     /// Batches not yet acknowledged by all sinks.
     batches_out: usize,
     lines: u64,
+    last_line_at_ms: Option<u64>,
     acked: Cursor,
     /// The source is gone and drained; only acknowledgements are missing.
     drained: bool,
@@ -138,12 +161,16 @@ impl Stream {
             state_since_ms: cx.now.mono_ms,
             cause: "its outputs are being prepared".to_owned(),
             exited_at_ns: None,
+            running: false,
             retry_at_ms: None,
             failures: 0,
+            own_failures: 0,
+            polled: false,
             last_error: String::new(),
             seq: 0,
             batches_out: 0,
             lines: 0,
+            last_line_at_ms: None,
             acked,
             drained: false,
             gone_early: false,
@@ -176,7 +203,11 @@ impl Stream {
             State::Draining => self.retry_at_ms.is_none(),
             State::Found | State::Opening | State::Waiting | State::Closed => false,
         };
-        reads && !self.stopped && !self.preparing && self.batches_out < STREAM_BATCHES_MAX
+        let held = match &self.kind {
+            Kind::File(_) => 0,
+            Kind::Api(api) => api.batches_held(),
+        };
+        reads && !self.stopped && !self.preparing && self.batches_out + held < STREAM_BATCHES_MAX
     }
 
     /// Whether it would read on at once if there were room for buffers.
@@ -229,6 +260,26 @@ impl Stream {
             Kind::File(_) => Cursor::Beginning,
             Kind::Api(api) => api.cursor(),
         }
+    }
+
+    /// A file operation has had no answer for longer than it may take.
+    pub fn on_hung(&mut self, place: &str, operation: &str, cx: &mut Context<'_>) {
+        let Kind::File(file) = &mut self.kind else { return };
+        if file.on_hung(place, operation, cx) {
+            let container = self.source.container.as_ref().map_or("", |container| container.name.as_str());
+            let path = file.path();
+            tracing::warn!(
+                stream = %self.source.key.0, container, path,
+                "set aside: {place} does not answer ({operation}); it goes on from its position when that does"
+            );
+        }
+    }
+
+    /// Its read that hangs, for people.
+    pub fn hung_read(&self) -> Option<String> {
+        let Kind::File(file) = &self.kind else { return None };
+        file.hung_read()
+            .map(|place| format!("{} (a read of {} on {place} hangs)", self.source.key.0, file.path()))
     }
 
     /// The connection it waits for.
@@ -293,14 +344,23 @@ impl Stream {
     /// The container began or ceased to run; when it last ended, if it ever did.
     pub fn set_running(&mut self, running: bool, exited_at_ns: Option<i64>, cx: &mut Context<'_>) {
         // It may have run and ended between two looks: then nothing runs, but there is something new to read.
+        self.running = running;
         let ran = std::mem::replace(&mut self.exited_at_ns, exited_at_ns) != exited_at_ns;
-        let restart = (running || ran) && self.state == State::Waiting && self.retry_at_ms.is_none();
+        let may_restart = self.retry_at_ms.is_none() || (self.polled && ran);
+        let restart = (running || ran) && self.state == State::Waiting && may_restart;
         self.with_source(cx, |kind, cx, told| match kind {
             Kind::File(file) => file.set_exited(exited_at_ns, cx, told),
             Kind::Api(api) => api.set_running(running, exited_at_ns),
         });
         if restart {
             self.retry(if running { "the container runs" } else { "the container ran" }, cx);
+        }
+    }
+
+    /// Where its json-file log is, as far as it has one.
+    pub fn set_files(&mut self, place: Option<hold::LogPlace>, cx: &mut Context<'_>) {
+        if let (Kind::Api(api), Some(place), None) = (&mut self.kind, place, &self.fallback) {
+            api.set_files(place, cx);
         }
     }
 
@@ -311,6 +371,9 @@ impl Stream {
                 self.retry("the wait is over", cx);
             } else {
                 cx.timers.set_earlier(Timer::Stream(self.source.id), at);
+                if let Kind::Api(api) = &mut self.kind {
+                    api.on_hold_timer(cx);
+                }
             }
             return;
         }
@@ -322,6 +385,7 @@ impl Stream {
 
     fn retry(&mut self, cause: &str, cx: &mut Context<'_>) {
         self.retry_at_ms = None;
+        self.polled = false;
         match self.state {
             State::Waiting => {
                 self.change(Change::Retry, cause, cx);
@@ -381,9 +445,11 @@ impl Stream {
                         self.change(Change::Rotate, "planned rotation", cx);
                     }
                 }
+                Told::Polled { again_at_ms } => self.polled(again_at_ms, cx),
                 Told::Lines { lines, read, end, source_bytes } => {
                     self.send(lines, read, end, source_bytes, cx)
                 }
+                Told::ToFiles { place, from } => self.go_to_files(place, from, cx),
                 Told::Drained => self.drained = true,
             }
         }
@@ -402,19 +468,97 @@ impl Stream {
         }
         text.clone_into(&mut self.last_error);
         self.back_off(cx);
+        // A daemon that is away fails all of them, and they come back with it.
+        self.own_failures +=
+            usize::from(!matches!(error, StreamError::DaemonGone | StreamError::ReadTimeout));
+        if self.own_failures >= cx.settings.container_monitor.circuit_breaker.failures {
+            return self.pause(text, cx);
+        }
         self.change(Change::Failed, text, cx);
         tracing::warn!(stream = %self.source.key.0, failures = self.failures, "{text}; trying again");
     }
 
+    /// It failed too often: left alone for a while, then tried once. The first line that comes ends it.
+    fn pause(&mut self, text: &str, cx: &mut Context<'_>) {
+        let pause = cx.settings.container_monitor.circuit_breaker.pause.as_millis() as u64;
+        let pause_ms = cx.jitter.around(pause);
+        let at = cx.now.mono_ms + pause_ms;
+        self.retry_at_ms = Some(at);
+        cx.timers.set_earlier(Timer::Stream(self.source.id), at);
+        cx.metrics.stream_error(StreamError::CircuitOpen);
+        let cause =
+            format!("paused for {} s after {} failures in a row: {text}", pause_ms / 1000, self.own_failures);
+        self.change(Change::Failed, &cause, cx);
+        tracing::warn!(stream = %self.source.key.0, "{cause}");
+    }
+
+    fn polled(&mut self, again_at_ms: u64, cx: &mut Context<'_>) {
+        if !matches!(self.state, State::Opening | State::Following) {
+            return;
+        }
+        self.polled = true;
+        self.retry_at_ms = Some(again_at_ms);
+        cx.timers.set_earlier(Timer::Stream(self.source.id), again_at_ms);
+        self.change(Change::Ended, "quiet, and more containers than slots: asked now and then", cx);
+    }
+
+    /// It competes for a slot of the pool.
+    pub fn wants_slot(&self) -> bool {
+        let alive = matches!(self.state, State::Opening | State::Following | State::Waiting);
+        alive && self.running && matches!(self.kind, Kind::Api(_))
+    }
+
     fn unreadable(&mut self, text: String, cx: &mut Context<'_>) {
-        let Some(api) = self.fallback.take() else { return self.failed(StreamError::OpenFailed, &text, cx) };
+        let Some(mut api) = self.fallback.take() else {
+            return self.failed(StreamError::OpenFailed, &text, cx);
+        };
         tracing::info!(stream = %self.source.key.0, "{text}; reading over the API instead");
+        if let Kind::File(file) = &self.kind {
+            for file in file.open_files() {
+                cx.act(Action::CloseFile { file });
+            }
+            if let Some(lines) = file.lines() {
+                api.go_on_from(lines);
+            }
+        }
         cx.act(Action::Unwatch { stream: self.source.id });
+        api.set_running(self.running, self.exited_at_ns);
         self.kind = Kind::Api(api);
         self.kind_reason = text;
         if self.state == State::Opening {
             self.open(cx);
         }
+    }
+
+    /// From the API to the files, at the same line.
+    fn go_to_files(&mut self, place: hold::LogPlace, from: ApiCursor, cx: &mut Context<'_>) {
+        let Kind::Api(api) = &self.kind else { return };
+        let line_bytes_max = cx.settings.line_bytes_max as usize;
+        let fallback = api.anew(from, line_bytes_max);
+        let (id, exited_at_ns) = (self.source.id, self.exited_at_ns);
+        let hold::LogPlace { directory, live_name } = place;
+        self.kind_reason =
+            format!("read from {directory}/{live_name}: a follow of a rotated log may skip lines");
+        tracing::info!(stream = %self.source.key.0, "its log was rotated; going on from the files");
+        let start = if from.is_none() { Start::Oldest } else { Start::After(from) };
+        let file = FileSource::new(id, directory, live_name, FileFormat::Docker, start, line_bytes_max);
+        self.kind = Kind::File(Box::new(file));
+        self.fallback = Some(Box::new(fallback));
+        let cause = "going over to the files";
+        match self.state {
+            State::Following => self.change(Change::Rotate, cause, cx),
+            State::Waiting => {
+                self.retry_at_ms = None;
+                self.change(Change::Retry, cause, cx);
+            }
+            State::Found | State::Opening | State::Draining | State::Closed => {}
+        }
+        self.with_source(cx, |kind, cx, told| {
+            if let Kind::File(file) = kind {
+                file.set_exited(exited_at_ns, cx, told);
+                file.open(cx);
+            }
+        });
     }
 
     /// A clean end. It comes at every stop, restart and removal of a container, and also when dockerd lost its place;
@@ -450,13 +594,20 @@ impl Stream {
         self.batches_out += 1;
         self.sent_at_ms.push_back(cx.now.mono_ms);
         self.lines += lines.records.len() as u64;
+        if !lines.records.is_empty() {
+            self.own_failures = 0;
+            self.last_line_at_ms = Some(cx.now.mono_ms);
+        }
         if self.state == State::Following && cx.now.mono_ms - self.state_since_ms >= WELL_AFTER_MS {
             self.failures = 0;
         }
         let message_bytes: u64 = lines.records.iter().map(|record| u64::from(record.message_len)).sum();
-        cx.metrics.logs_processed_total.inc_by(lines.records.len() as u64);
-        cx.metrics.log_bytes_processed_total.inc_by(message_bytes);
-        cx.metrics.lines_truncated_total.inc_by(lines.truncated);
+        // Once, however many outlets read them.
+        if self.source.outlet.index == 0 {
+            cx.metrics.logs_processed_total.inc_by(lines.records.len() as u64);
+            cx.metrics.log_bytes_processed_total.inc_by(message_bytes);
+            cx.metrics.lines_truncated_total.inc_by(lines.truncated);
+        }
         cx.credit.grow(lines.made.capacity() as u64);
         cx.credit.batch_out();
         cx.act(Action::Send(Arc::new(Batch {
@@ -502,13 +653,14 @@ impl Stream {
             mode_reason: self.kind_reason.clone(),
             state_age_ms: now_ms.saturating_sub(self.state_since_ms),
             lines: self.lines,
+            last_line_age_ms: self.last_line_at_ms.map(|at| now_ms.saturating_sub(at)),
             failures: self.failures,
             last_error: self.last_error.clone(),
             position: serde_json::to_value(&self.acked).unwrap_or_default(),
             ..StreamRow::default()
         };
         match &self.kind {
-            Kind::File(file) => file.describe(&mut row),
+            Kind::File(file) => file.describe(&mut row, now_ms),
             Kind::Api(api) => api.describe(&mut row, now_ms),
         }
         row

@@ -82,8 +82,14 @@ impl Seen {
         new
     }
 
+    /// Older than all that is remembered; one of the same time as the oldest was forgotten just before it.
     fn is_before_all(&self, key: Key) -> bool {
-        self.last.front().is_none_or(|oldest| key.time_ns < oldest.time_ns)
+        self.last.front().is_none_or(|oldest| key.time_ns <= oldest.time_ns)
+    }
+
+    /// Whether this line is among the last.
+    pub fn remembers(&self, key: Key) -> bool {
+        self.last.contains(&key)
     }
 
     fn remember(&mut self, key: Key) {
@@ -169,6 +175,16 @@ mod tests {
             ],
             &[&[(100, "a"), (101, "b"), (50, "c"), (51, "d")], &[(52, "e")]],
         );
+    }
+
+    /// More lines of a time than are remembered: the first of them is known all the same.
+    #[test]
+    fn a_line_forgotten_in_the_middle_of_a_time_is_known() {
+        let texts: Vec<String> = (0..REMEMBERED_MAX + 2).map(|number| number.to_string()).collect();
+        let mut answer: Vec<(i64, &str)> = texts.iter().map(|text| (5, text.as_str())).collect();
+        let last = answer.last_mut().expect("there are lines");
+        last.0 = 6;
+        assert_eq!(new_lines(&[&answer, &answer])[1], []);
     }
 
     /// After a restart only the mark is known.

@@ -2,8 +2,9 @@
 //! inclusive and looks at each message, `tail` counts messages and is applied first, ends come cleanly with lines
 //! missing, lines come again around rotations, a daemon dies, freezes, refuses.
 //!
-//! Not simulated: lines sent again from before the answer's beginning, within a line that is still open, or within
-//! lines of equal time. Nothing in the answer tells those from new ones.
+//! Not simulated: lines sent again from before the answer's beginning, within a line that is still open, within lines of
+//! equal time, or of the newest time alone. Nothing in the answer tells those from new ones. Neither a rotation nor
+//! `tail` cuts between lines of one channel that have the same nanosecond.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -25,7 +26,7 @@ pub(super) enum Fate {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-enum Health {
+pub(super) enum Health {
     #[default]
     Up,
     /// Until then.
@@ -64,6 +65,18 @@ struct Entry {
     line: LineId,
     /// It is the first of its line.
     begins: bool,
+    /// Rotations of its file's chain before it was written.
+    rotations: u64,
+}
+
+/// A piece of a line, as a container prints it.
+#[derive(Debug)]
+pub(super) struct Printed {
+    pub(super) channel: usize,
+    pub(super) time_ns: i64,
+    pub(super) text: Vec<u8>,
+    pub(super) newline: bool,
+    pub(super) line: LineId,
 }
 
 impl Log {
@@ -103,6 +116,8 @@ pub(super) struct Conn {
     /// Frames under way; the first may have been taken in part.
     frames: VecDeque<Vec<u8>>,
     end: Option<BodyOutcome>,
+    /// It brings nothing any more, and does not end.
+    stalled: bool,
 }
 
 #[derive(Debug)]
@@ -148,6 +163,9 @@ impl World {
 
     pub(super) fn calm_engine(&mut self) {
         self.meet_fate(Fate::Recovers);
+        // A rotation bounds what one can cost, but not every seed rotates.
+        let broken = BodyOutcome::Broken("connection reset".to_owned());
+        self.end_conns(|conn| conn.stalled, &broken);
     }
 
     // ---- requests
@@ -175,6 +193,7 @@ impl World {
             follow: path.contains("follow=1") || !path.starts_with("/containers"),
             frames: VecDeque::new(),
             end: None,
+            stalled: false,
         };
         assert!(
             run.conns.insert(conn.0, opening).is_none(),
@@ -319,22 +338,17 @@ impl World {
 
     // ---- logs
 
-    pub(super) fn log_to_engine(
-        &mut self,
-        number: usize,
-        channel: usize,
-        line: LineId,
-        time_ns: i64,
-        text: Vec<u8>,
-        newline: bool,
-    ) {
+    pub(super) fn log_to_engine(&mut self, number: usize, printed: Printed) {
+        let Printed { channel, time_ns, text, newline, line } = printed;
+        let on_disk = self.containers[number].chain.as_ref().map(|chain| chain.rotations);
+        let rotations = on_disk.unwrap_or(0);
         let tty = self.containers[number].tty;
         let log = &mut self.containers[number].log;
         let begins = log.newest[channel].replace(line) != Some(line);
-        let entry = Entry { channel, time_ns, text, newline, line, begins };
+        let entry = Entry { channel, time_ns, text, newline, line, begins, rotations };
         let frame = frame(&entry, tty);
         log.entries.push_back(entry);
-        let rotates = log.entries.len() > log.retain;
+        let rotates = on_disk.is_none() && log.entries.len() > log.retain;
         let followers = self.followers(number);
         for (conn, since) in &followers {
             if time_ns >= *since {
@@ -360,9 +374,13 @@ impl World {
     /// The oldest entries go. Followers may lose what they had not been sent, or are sent lines again.
     fn rotate_engine_log(&mut self, number: usize, followers: &[(u64, i64)]) {
         let log = &mut self.containers[number].log;
-        let count = log.entries.len() / 3;
+        let mut count = log.entries.len() / 3;
+        while cuts_equal_times(&log.entries, count) {
+            count += 1;
+        }
         log.dropped += count as u64;
         let gone: Vec<LineId> = log.entries.drain(..count).map(|entry| entry.line).collect();
+        self.containers[number].step_times();
         self.checker.lines_gone(gone);
         for (conn, since) in followers {
             if self.strikes(self.faults.early_ends) {
@@ -371,6 +389,30 @@ impl World {
                 self.send_again(*conn, number, *since);
             }
         }
+    }
+
+    /// A log on disk was rotated: what is older than `oldest` is gone, and whoever follows skips what it had not read.
+    pub(super) fn rotate_below_engine(&mut self, number: usize, oldest: u64) {
+        let log = &mut self.containers[number].log;
+        let count = log.entries.partition_point(|entry| entry.rotations < oldest);
+        log.dropped += count as u64;
+        log.entries.drain(..count);
+        for (conn, since) in self.followers(number) {
+            if self.strikes(self.faults.early_ends) {
+                self.end_early(conn);
+            } else if self.strikes(self.faults.skips) {
+                self.skip(conn);
+            } else if self.strikes(self.faults.resends) {
+                self.send_again(conn, number, since);
+            }
+        }
+    }
+
+    /// What was not sent yet is skipped, and nothing shows it.
+    fn skip(&mut self, conn: u64) {
+        let Some(conn) = self.run.as_mut().and_then(|run| run.conns.get_mut(&conn)) else { return };
+        // The first frame may have been taken in part.
+        conn.frames.truncate(1);
     }
 
     /// A clean end, with the newest lines missing.
@@ -396,6 +438,13 @@ impl World {
             return;
         };
         let again = entries.iter().skip(from).filter(|entry| entry.time_ns >= since);
+        let newest_alone = (0..2).any(|channel| {
+            let mut times = again.clone().filter(|entry| entry.channel == channel).map(|entry| entry.time_ns);
+            times.next().is_some_and(|first| times.next_back().unwrap_or(first) == first)
+        });
+        if newest_alone {
+            return;
+        }
         let frames: Vec<_> = again.map(|entry| frame(entry, tty)).collect();
         for frame in frames {
             self.push_frame(conn, frame);
@@ -412,7 +461,10 @@ impl World {
         let breaks = self.strikes(self.faults.breaks);
         let container = &self.containers[number];
         let entries = &container.log.entries;
-        let cut = entries.len().saturating_sub(tail);
+        let mut cut = entries.len().saturating_sub(tail);
+        while cut > 0 && cuts_equal_times(entries, cut) {
+            cut -= 1;
+        }
         let first = container.log.dropped + cut as u64;
         let chosen = entries.iter().skip(cut).filter(|entry| entry.time_ns >= since);
         let mut frames: VecDeque<_> = chosen.map(|entry| frame(entry, container.tty)).collect();
@@ -443,7 +495,20 @@ impl World {
         }
     }
 
-    fn end_conns(&mut self, which: impl Fn(&Conn) -> bool, outcome: &BodyOutcome) {
+    /// The Engine stays as it is told to be: for benches.
+    pub(super) fn set_for_good(&mut self, health: Health) {
+        self.engine.health = health;
+    }
+
+    /// The same bytes go out on every connection: for benches.
+    pub(super) fn send_on_all(&mut self, bytes: &[u8]) {
+        let conns: Vec<u64> = self.run.iter().flat_map(|run| run.conns.keys().copied()).collect();
+        for conn in conns {
+            self.push_frame(conn, bytes.to_vec());
+        }
+    }
+
+    pub(super) fn end_conns(&mut self, which: impl Fn(&Conn) -> bool, outcome: &BodyOutcome) {
         let Some(run) = &mut self.run else { return };
         let mut ended = Vec::new();
         for conn in run.conns.values_mut().filter(|conn| which(conn)) {
@@ -459,12 +524,17 @@ impl World {
 
     fn push_frame(&mut self, conn: u64, mut bytes: Vec<u8>) {
         let (breaks, errors) = (self.strikes(self.faults.breaks / 4), self.strikes(self.faults.error_frames));
+        let stalls = self.strikes(self.faults.stalls);
         let cut = self.rand.index(0..bytes.len());
         let Some(conn_mut) = self.run.as_mut().and_then(|run| run.conns.get_mut(&conn)) else { return };
-        if conn_mut.end.is_some() {
+        if conn_mut.end.is_some() || conn_mut.stalled {
             return;
         }
         let is_logs = conn_mut.logs.is_some();
+        if stalls && is_logs {
+            conn_mut.stalled = true;
+            return;
+        }
         if breaks {
             bytes.truncate(cut);
             conn_mut.end = Some(BodyOutcome::Broken("connection reset".to_owned()));
@@ -568,12 +638,16 @@ impl StdOpen {
 
 /// Neither a line nor lines of equal time are cut before this entry.
 fn is_clean_cut(entries: &VecDeque<Entry>, at: usize) -> bool {
-    (0..2).all(|channel| {
+    let behind = |channel| entries.iter().skip(at).find(|entry| entry.channel == channel);
+    !cuts_equal_times(entries, at) && (0..2).all(|channel| behind(channel).is_none_or(|behind| behind.begins))
+}
+
+/// Lines of one channel that have equal times stand before this entry and from it on.
+fn cuts_equal_times(entries: &VecDeque<Entry>, at: usize) -> bool {
+    (0..2).any(|channel| {
         let before = entries.iter().take(at).rfind(|entry| entry.channel == channel);
         let behind = entries.iter().skip(at).find(|entry| entry.channel == channel);
-        behind.is_none_or(|behind| {
-            behind.begins && before.is_none_or(|before| before.time_ns != behind.time_ns)
-        })
+        before.zip(behind).is_some_and(|(before, behind)| behind.begins && before.time_ns == behind.time_ns)
     })
 }
 

@@ -14,6 +14,8 @@ pub struct Faults {
     pub reads_slow_us: u64,
     /// The files thread (scans, openings, saves) takes long, and its answers lie about.
     pub files_slow_us: u64,
+    /// A file system hangs: so many times.
+    pub hangs: u64,
     /// Checkpoints can't be saved.
     pub save_fails: u64,
     /// inotify tells late.
@@ -42,10 +44,16 @@ pub struct Faults {
     pub breaks: u64,
     /// Log answers end cleanly with their last lines missing.
     pub early_ends: u64,
+    /// A follow skips lines of a file that is rotated, in thousandths of rotations.
+    pub skips: u64,
+    /// `read_from` changes between runs.
+    pub switches: bool,
     /// The Engine reports an error inside a log answer (frame type 3).
     pub error_frames: u64,
     /// Lines are sent again around a rotation.
     pub resends: u64,
+    /// A follow brings nothing any more, per piece of its body.
+    pub stalls: u64,
     /// Reads of connections end by their timer though bytes wait.
     pub timer_races: u64,
     /// Bodies are cut at any byte.
@@ -63,6 +71,7 @@ impl Faults {
             read_errors: knob(20),
             reads_slow_us: knob(2_000_000),
             files_slow_us: knob(1_000_000),
+            hangs: knob(4),
             save_fails: knob(300),
             inotify_late_us: knob(3_000_000),
             inotify_overflow: knob(50),
@@ -77,8 +86,11 @@ impl Faults {
             events_lost: knob(200),
             breaks: knob(30),
             early_ends: knob(500),
+            skips: knob(1_000),
+            switches: knob(1) > 0,
             error_frames: knob(20),
             resends: knob(500),
+            stalls: knob(10),
             timer_races: knob(100),
             splits: knob(1) > 0,
             torn_records: knob(10),

@@ -11,23 +11,29 @@
 //!
 //! Not here: the real ring, HTTP and file system; tests against real Engines have those.
 
+pub mod bench;
 mod disk;
 mod engine;
 mod faults;
+mod lanes;
+mod log;
 mod paths;
 mod shell;
 mod sinks;
 mod writers;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use capturer::capture::Capture;
 use capturer::capture::io::Event;
+use capturer::capture::outlets::SinkFacts;
 use capturer::checkpoint::{self, Checkpoint};
 use capturer::clock::Now;
 use capturer::metrics::Metrics;
+use capturer::record::StreamId;
 use capturer::settings::{FileFormat, FileSet, ReadFrom, Settings};
 
 use crate::checker::{Checker, Flow, LineId, Snapshot};
@@ -36,6 +42,8 @@ use crate::rand::Rand;
 use disk::Disk;
 use engine::Engine;
 pub use faults::Faults;
+use lanes::Lanes;
+use log::Log;
 use paths::FollowedPath;
 use shell::{Run, Work};
 use sinks::SinkModel;
@@ -47,8 +55,9 @@ const EPOCH_NS: i64 = 1_800_000_000_000_000_000;
 const STEPS_MAX: u64 = 2_000_000;
 /// So long, in simulated time, everything may take to arrive once faults are off.
 const ARRIVAL_US: u64 = 180_000_000;
-/// Last happenings kept to be shown; `CAPTURER_SHOW` says otherwise.
-const SHOWN: usize = 60;
+
+/// So long nobody prints, once everything has arrived.
+const IDLE_SECONDS: u64 = 2_000;
 
 /// What comes next, at its time.
 #[derive(Debug)]
@@ -81,6 +90,10 @@ enum Happening {
     PathRotated(usize),
     /// The Engine freezes, thaws, dies, comes back.
     Engine(engine::Fate),
+    /// A file system begins to hang.
+    Hang,
+    /// The agent looks whether a stream's file operation hangs.
+    TellHung { run: u64, stream: StreamId, directory: String },
     /// The agent is killed after so many more actions.
     CrashSoon(u64),
     /// The agent is told to stop.
@@ -102,6 +115,7 @@ pub struct World {
     order: u64,
     steps: u64,
     disk: Disk,
+    lanes: Lanes,
     engine: Engine,
     containers: Vec<Container>,
     paths: Vec<FollowedPath>,
@@ -117,10 +131,11 @@ pub struct World {
     /// The agent was told to stop and is not started again.
     ending: bool,
     trace: u64,
-    last: VecDeque<String>,
-    shown: usize,
+    log: Log,
     /// Lost bytes the core declared in runs that are over.
     declared: u64,
+    /// On a bench there is no agent: its events wait here.
+    bench_events: Option<VecDeque<Event>>,
 }
 
 /// What a seed's run came to.
@@ -134,6 +149,8 @@ pub struct Outcome {
     pub printed: usize,
     /// Lines printed and delivered nowhere: the host had lost them before they could be read.
     pub lost: usize,
+    /// Seconds that passed on the host.
+    pub seconds: u64,
     /// Times the agent was started.
     pub runs: u64,
 }
@@ -159,6 +176,7 @@ impl World {
             order: 0,
             steps: 0,
             disk: Disk::default(),
+            lanes: Lanes::default(),
             engine: Engine::default(),
             containers: Vec::new(),
             paths: Vec::new(),
@@ -171,9 +189,9 @@ impl World {
             quiet: false,
             ending: false,
             trace: seed,
-            last: VecDeque::new(),
-            shown: std::env::var("CAPTURER_SHOW").ok().and_then(|text| text.parse().ok()).unwrap_or(SHOWN),
+            log: Log::last(),
             declared: 0,
+            bench_events: None,
             settings,
             rand,
         };
@@ -181,8 +199,21 @@ impl World {
         world
     }
 
+    /// Every happening goes to `writer`, and after a failure how things stood.
+    pub fn logged(mut self, writer: Box<dyn Write + Send>) -> World {
+        self.log = Log::All(writer);
+        self
+    }
+
+    /// Nothing is shown, whatever happens: for runs of many seeds.
+    pub fn unlogged(mut self) -> World {
+        self.log = Log::Nothing;
+        self
+    }
+
     fn furnish(&mut self) {
         self.disk.no_birth_times = self.rand.chance(1, 4);
+        self.draw_lanes();
         let containers = self.rand.within(1..6);
         for _ in 0..containers {
             self.make_container();
@@ -207,6 +238,10 @@ impl World {
             let at = self.rand.within(0..faulty_us);
             self.at(at, Happening::Stop);
         }
+        for _ in 0..self.faults.hangs {
+            let at = self.rand.within(0..faulty_us);
+            self.at(at, Happening::Hang);
+        }
         self.draw_fates(faulty_us);
         self.run_until(faulty_us);
         self.calm();
@@ -221,7 +256,14 @@ impl World {
         self.stays_idle();
         self.stops_cleanly();
         let (printed, lost) = self.checker.counts();
-        Outcome { trace: self.trace, steps: self.steps, printed, lost, runs: self.runs }
+        Outcome {
+            trace: self.trace,
+            steps: self.steps,
+            printed,
+            lost,
+            seconds: self.now_us / 1_000_000,
+            runs: self.runs,
+        }
     }
 
     /// Faults end, everybody finishes what they were saying and falls silent.
@@ -230,6 +272,7 @@ impl World {
         self.faults = Faults::default();
         self.crash_in = None;
         self.calm_engine();
+        self.calm_lanes();
         for container in 0..self.containers.len() {
             self.finish_lines(container);
         }
@@ -242,17 +285,19 @@ impl World {
         }
     }
 
-    /// Nothing is read while nobody prints: what goes on is lists, looks at patterns, rotations of connections.
+    /// Nothing is read while nobody prints, for half an hour and more: what goes on is lists, looks at patterns,
+    /// rotations of connections; and they leave nothing.
     fn stays_idle(&mut self) {
         // Longer than a vanished path is waited for, and than a writer of a renamed log is.
         let settle = self.now_us + 60_000_000;
         self.run_until(settle);
         let before = self.run.as_ref().map_or(0, |run| run.file_reads_total);
-        let until = self.now_us + 10_000_000;
-        self.run_until(until);
+        self.run_until(settle + 1_000_000 * IDLE_SECONDS);
         let reads = self.run.as_ref().map_or(0, |run| run.file_reads_total) - before;
         let files = (self.containers.len() + self.paths.len()) as u64;
-        let polls = if self.engine.no_inotify { 10 * files } else { 0 };
+        // Up to three files on a file system that may hang are looked at every 2 s.
+        let looks = 3 * self.lane_count() * (IDLE_SECONDS / 2 + 1);
+        let polls = if self.engine.no_inotify { IDLE_SECONDS * files } else { looks };
         assert!(reads <= polls, "invariant broken: quiet_files_cost_nothing: {reads} reads of {files} files");
         self.checker.everything_arrived();
     }
@@ -324,8 +369,11 @@ impl World {
                     self.deliver(*event);
                 }
             }
-            Happening::Files { run, work } if self.is_running(run) => self.work_on_files(work),
-            Happening::ReadFile { run, read } if self.is_running(run) => self.read_file(read),
+            Happening::Files { run, work } if self.is_running(run) => self.work_on_files(run, work),
+            Happening::ReadFile { run, read } if self.is_running(run) => self.read_file(run, read),
+            Happening::TellHung { run, stream, directory } if self.is_running(run) => {
+                self.tell_hung(stream, directory);
+            }
             Happening::ReadFileDone { run, read } if self.is_running(run) => self.read_file_done(read),
             Happening::Inotify { run } if self.is_running(run) => self.tell_inotify(),
             Happening::ConnWake { run, conn } if self.is_running(run) => self.wake_conn(conn),
@@ -335,6 +383,7 @@ impl World {
             | Happening::Files { .. }
             | Happening::ReadFile { .. }
             | Happening::ReadFileDone { .. }
+            | Happening::TellHung { .. }
             | Happening::Inotify { .. }
             | Happening::ConnWake { .. }
             | Happening::Asked { .. }
@@ -344,6 +393,7 @@ impl World {
             Happening::Path(path) => self.step_path(path),
             Happening::PathRotated(path) => self.finish_path_rotation(path),
             Happening::Engine(fate) => self.meet_fate(fate),
+            Happening::Hang => self.hang(),
             Happening::CrashSoon(actions) if !self.quiet => self.crash_in = Some(actions),
             Happening::CrashSoon(_) => {}
             Happening::Stop if self.quiet && !self.ending => {}
@@ -357,10 +407,7 @@ impl World {
         for byte in text.bytes().chain(self.now_us.to_le_bytes()) {
             self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        if self.last.len() >= self.shown {
-            self.last.pop_front();
-        }
-        self.last.push_back(format!("{:>12} µs  {text}", self.now_us));
+        self.log.line(self.now_us, &text);
     }
 
     // ---- the agent's life
@@ -374,6 +421,12 @@ impl World {
             return;
         }
         self.runs += 1;
+        if self.drawn.switches && self.rand.chance(1, 2) {
+            let mut settings = (*self.settings).clone();
+            let read_from = &mut settings.container_monitor.read_from;
+            *read_from = if *read_from == ReadFrom::Api { ReadFrom::Auto } else { ReadFrom::Api };
+            self.settings = Arc::new(settings);
+        }
         self.forgive_rotated_paths();
         // Through its file format, as a real start has it.
         let mut loaded = checkpoint::decode(&checkpoint::encode(&self.saved.0)).expect("it was just encoded");
@@ -388,7 +441,8 @@ impl World {
             }
         }
         let metrics = Arc::new(Metrics::new(100).expect("the metrics are fixed"));
-        let names = self.sinks.iter().map(|sink| sink.name.clone()).collect();
+        let facts = |sink: &SinkModel| SinkFacts { name: sink.name.clone(), own_pace: false };
+        let names = self.sinks.iter().map(facts).collect();
         let seed = self.rand.number();
         let capture = Capture::new(Arc::clone(&self.settings), Arc::clone(&metrics), names, loaded, seed);
         let flow = Flow::new(self.settings.buffer_bytes_max, self.sinks.len());
@@ -399,6 +453,9 @@ impl World {
 
     /// Gives an event to the core and carries out what it orders.
     fn deliver(&mut self, event: Event) {
+        if let Some(events) = &mut self.bench_events {
+            return events.push_back(event);
+        }
         let now = self.now();
         self.before_event(&event);
         let Some(run) = &mut self.run else { return };
@@ -486,21 +543,18 @@ impl Drop for World {
         if !std::thread::panicking() {
             return;
         }
-        for line in &self.last {
-            eprintln!("{line}");
-        }
+        let mut state = Vec::new();
         if let Some(run) = &self.run {
             for row in run.capture.snapshot(self.now()).streams {
-                let (key, state, cause, operation) = (row.key, row.state, row.cause, row.operation);
-                eprintln!("{key}: {state} ({cause}) {operation} {:?} {}", row.lag_bytes, row.position);
+                let (key, at, cause, operation) = (row.key, row.state, row.cause, row.operation);
+                state.push(format!("{key}: {at} ({cause}) {operation} {:?} {}", row.lag_bytes, row.position));
             }
         }
-        for container in &self.containers {
-            eprintln!("{}", container.describe(&self.disk));
-        }
+        state.extend(self.containers.iter().map(|container| container.describe(&self.disk)));
         let seed = self.seed;
-        eprintln!("seed {seed}, {} happenings; {:?}", self.steps, self.drawn);
-        eprintln!("again: CAPTURER_SEED={seed} cargo test -p capturer-tests --test simulation");
+        state.push(format!("seed {seed}, {} happenings; {:?}", self.steps, self.drawn));
+        state.push(format!("again: cargo xtask sim --seed {seed}"));
+        self.log.failed(&state);
     }
 }
 
@@ -518,6 +572,8 @@ fn draw_settings(rand: &mut Rand) -> Settings {
     monitor.rotation.interval = Duration::from_secs(rand.within(1..20));
     monitor.rotation.idle_interval = monitor.rotation.interval * 3;
     monitor.rotation.max_concurrent_streams = rand.index(1..8);
+    monitor.circuit_breaker.failures = rand.index(1..12);
+    monitor.circuit_breaker.pause = Duration::from_secs(rand.within(1..10));
     for set in 0..rand.within(0..3) {
         let pattern = glob::Pattern::new(&format!("/logs/{set}/*.log")).expect("a fixed pattern");
         let format = *rand.pick(&[FileFormat::Auto, FileFormat::Raw, FileFormat::Docker]);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use capturer::capture::Capture;
-use capturer::capture::io::{Action, BodyOutcome, Event, FileError, FileNo, FoundFile, OpenedFile};
+use capturer::capture::io::{Action, BodyOutcome, Event, FileError, FileNo, FoundFile, LaneId, OpenedFile};
 use capturer::checkpoint::Checkpoint;
 use capturer::metrics::{LossReason, Metrics};
 use capturer::record::{StreamId, StreamKey};
@@ -30,6 +30,10 @@ pub(super) struct Run {
     pub(super) tick_at_us: Option<u64>,
     pub(super) stopping: bool,
     pub(super) open_files: BTreeMap<FileNo, Node>,
+    /// The directory each was opened in.
+    opened_in: BTreeMap<FileNo, String>,
+    /// Streams that are looked at because something of them hangs.
+    pub(super) told_hung: BTreeSet<StreamId>,
     pub(super) file_reads_total: u64,
     pub(super) conns: BTreeMap<u64, Conn>,
     pub(super) requests: BTreeSet<u64>,
@@ -63,10 +67,48 @@ struct Pending {
 /// A request to the files thread.
 #[derive(Debug)]
 pub(super) enum Work {
-    Scan { stream: StreamId, directory: String, live_name: String },
-    Open { stream: StreamId, file: FileNo, directory: String, found: Box<FoundFile> },
-    FindPaths { set: usize },
-    Save { seq: u64, checkpoint: Box<Checkpoint>, snapshot: Snapshot },
+    Scan {
+        stream: StreamId,
+        directory: String,
+        live_name: String,
+    },
+    Open {
+        stream: StreamId,
+        file: FileNo,
+        directory: String,
+        found: Box<FoundFile>,
+    },
+    FindPaths {
+        set: usize,
+    },
+    /// The part of it on a file system that may hang.
+    FindRest {
+        set: usize,
+        lane: LaneId,
+    },
+    Save {
+        seq: u64,
+        checkpoint: Box<Checkpoint>,
+        snapshot: Snapshot,
+    },
+}
+
+impl Work {
+    /// Where it is done, if that may be on a file system of its own.
+    fn directory(&self) -> Option<String> {
+        match self {
+            Work::Scan { directory, .. } | Work::Open { directory, .. } => Some(directory.clone()),
+            Work::FindRest { set, .. } => Some(format!("/logs/{set}")),
+            Work::FindPaths { .. } | Work::Save { .. } => None,
+        }
+    }
+
+    fn stream(&self) -> Option<StreamId> {
+        match self {
+            Work::Scan { stream, .. } | Work::Open { stream, .. } => Some(*stream),
+            Work::FindPaths { .. } | Work::FindRest { .. } | Work::Save { .. } => None,
+        }
+    }
 }
 
 /// A read of a file.
@@ -97,6 +139,8 @@ impl Run {
             tick_at_us: None,
             stopping: false,
             open_files: BTreeMap::new(),
+            opened_in: BTreeMap::new(),
+            told_hung: BTreeSet::new(),
             file_reads_total: 0,
             conns: BTreeMap::new(),
             requests: BTreeSet::new(),
@@ -130,7 +174,7 @@ impl World {
         let Some(number) = self.run.as_ref().map(|run| run.number) else { return };
         match action {
             Action::Get { request, path } => self.on_get(request, path),
-            Action::OpenConn { conn, path } => self.on_open_conn(conn, path),
+            Action::OpenConn { conn, path, stream: _ } => self.on_open_conn(conn, path),
             Action::ReadConn { conn, buffer } => self.on_read_conn(conn, buffer),
             Action::CloseConn { conn } => self.on_close_conn(conn),
             Action::Scan { stream, directory, live_name } => {
@@ -178,6 +222,8 @@ impl World {
                 }
                 self.send_to_sinks(|| Message::Detach(stream));
             }
+            // What a sink does with it is the sink's own test.
+            Action::Saved(_) => {}
             Action::StopSinks => self.send_to_sinks(|| Message::Stop),
             Action::SaveCheckpoint { seq, checkpoint } => {
                 let snapshot = self.checker.checkpoint_is_not_ahead_of_acks(&checkpoint);
@@ -205,23 +251,52 @@ impl World {
     fn ask_files(&mut self, work: Work) {
         let delay = self.delay(200, self.faults.files_slow_us);
         let now = self.now_us;
+        let directory = work.directory().filter(|directory| self.lane_of(directory).is_some());
         let run = self.run_mut();
         let number = run.number;
-        run.files_us.0 = run.files_us.0.max(now) + delay;
-        let at = run.files_us.0;
+        let at = if let Some(directory) = directory {
+            self.lane_turn_us(&directory, delay)
+        } else {
+            run.files_us.0 = run.files_us.0.max(now) + delay;
+            run.files_us.0
+        };
         self.at(at, Happening::Files { run: number, work });
     }
 
-    pub(super) fn work_on_files(&mut self, work: Work) {
+    pub(super) fn work_on_files(&mut self, number: u64, work: Work) {
+        let happening = Happening::Files { run: number, work };
+        let Happening::Files { work, .. } = &happening else { return };
+        let (directory, stream) = (work.directory(), work.stream());
+        let happening = match &directory {
+            Some(directory) => self.put_off(directory, stream, happening),
+            None => Some(happening),
+        };
+        let Some(Happening::Files { work, .. }) = happening else { return };
+        let lane = directory.filter(|directory| self.lane_of(directory).is_some());
         let event = match work {
             Work::Scan { stream, directory, live_name } => self.scan(stream, &directory, &live_name),
             Work::Open { stream, file, directory, found } => {
                 let result = self.open(file, &directory, &found);
+                self.run_mut().opened_in.insert(file, directory);
                 Event::FileOpened { stream, file, result }
+            }
+            Work::FindPaths { set } if self.lane_of(&format!("/logs/{set}")).is_some() => {
+                let lanes: Vec<LaneId> = self.lane_of(&format!("/logs/{set}")).into_iter().collect();
+                self.ask_files(Work::FindRest { set, lane: lanes[0] });
+                Event::PathsFound { set, lane: None, lanes, paths: Vec::new() }
+            }
+            Work::FindRest { set, lane } => {
+                let paths = self.disk.matching(&format!("/logs/{set}"), ".log");
+                Event::PathsFound { set, lane: Some(lane), lanes: Vec::new(), paths }
             }
             Work::FindPaths { set } => {
                 self.run_mut().watched_sets.insert(set);
-                Event::PathsFound { set, paths: self.disk.matching(&format!("/logs/{set}"), ".log") }
+                Event::PathsFound {
+                    set,
+                    lane: None,
+                    lanes: Vec::new(),
+                    paths: self.disk.matching(&format!("/logs/{set}"), ".log"),
+                }
             }
             Work::Save { seq, checkpoint, snapshot } => {
                 let result = if self.strikes(self.faults.save_fails) {
@@ -235,10 +310,13 @@ impl World {
         };
         let delay = self.delay(50, self.faults.files_slow_us / 4);
         let now = self.now_us;
-        let run = self.run_mut();
-        let number = run.number;
-        run.files_us.1 = run.files_us.1.max(now + delay);
-        let at = run.files_us.1;
+        let at = if let Some(directory) = lane {
+            self.lane_turn_us(&directory, delay)
+        } else {
+            let run = self.run_mut();
+            run.files_us.1 = run.files_us.1.max(now + delay);
+            run.files_us.1
+        };
         self.at(at, Happening::Deliver { run: number, event: Box::new(event) });
     }
 
@@ -247,8 +325,9 @@ impl World {
             return Event::Scanned { stream, result: Err(FileError::Denied(directory.to_owned())) };
         }
         let there = self.disk.has_directory(directory);
+        let may_hang = self.lane_of(directory).is_some();
         if let Some(watch) = self.run_mut().watches.get_mut(&stream) {
-            watch.set = there;
+            watch.set = there && !may_hang;
         }
         let result = if there {
             let mut found = self.disk.scan(directory, live_name);
@@ -273,12 +352,16 @@ impl World {
         self.disk.open(node);
         let len = self.disk.file(node).content.len() as u64;
         self.run_mut().open_files.insert(file, node);
-        Ok(OpenedFile { len, damaged: false })
+        Ok(OpenedFile { len, damaged: false, lane: self.lane_of(directory) })
     }
 
     // ---- reads
 
-    pub(super) fn read_file(&mut self, mut read: FileRead) {
+    pub(super) fn read_file(&mut self, number: u64, read: FileRead) {
+        let directory = self.run_mut().opened_in.get(&read.file).cloned().unwrap_or_default();
+        let stream = read.stream;
+        let happening = self.put_off(&directory, Some(stream), Happening::ReadFile { run: number, read });
+        let Some(Happening::ReadFile { mut read, .. }) = happening else { return };
         let node = self.run_mut().open_files.get(&read.file).copied();
         if self.strikes(self.faults.read_errors) || node.is_none() {
             read.failed = true;

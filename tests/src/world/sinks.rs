@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use capturer::capture::io::Event;
 use capturer::checkpoint::Checkpoint;
+use capturer::cursor::FileId;
 use capturer::record::{Ack, Batch, OutputMark, SinkId, Source, StreamId};
 use capturer::sink::FromSink;
 
@@ -84,7 +85,7 @@ impl SinkModel {
         let path = self.paths.get(&stream).filter(|_| self.keeps_outputs())?;
         let len_bytes =
             self.outputs.get(path).and_then(|output| output.lines.last()).map_or(0, |(_, len)| *len);
-        Some(OutputMark { path: path.clone(), device: 1, inode: 1, len_bytes })
+        Some(OutputMark { path: path.clone(), file: FileId { device: 1, inode: 1, birth_ns: 1 }, len_bytes })
     }
 
     fn attach(&mut self, source: &Source) {

@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 use capturer::decode::timestamp;
 use capturer::limits::PIECE_BYTES;
 use capturer::record::StreamKey;
-use capturer::settings::ReadFrom;
 
 use super::disk::{Disk, Node};
+use super::engine::Printed;
 use super::shell::Change;
 use super::{Happening, World};
 use crate::checker::LineId;
@@ -35,6 +35,10 @@ pub(super) struct Container {
 #[derive(Debug, Default)]
 struct Channel {
     newest_ns: i64,
+    /// Rotations before its newest line.
+    newest_behind: u64,
+    /// When that was printed.
+    newest_at_us: u64,
     /// A long line of which only pieces were written.
     open: Option<(LineId, i64)>,
 }
@@ -48,6 +52,7 @@ struct Habits {
     floods: u64,
     exits: u64,
     equal_times: u64,
+    late_ns: u64,
     stderr: u64,
 }
 
@@ -64,7 +69,9 @@ pub(super) struct LogFile {
     rotating: bool,
     compressing: bool,
     /// Records printed while the live name is away.
-    waiting: VecDeque<(Vec<u8>, LineId)>,
+    waiting: VecDeque<(Vec<u8>, Printed)>,
+    /// How often it was rotated.
+    pub(super) rotations: u64,
 }
 
 /// What a rotation does, one step after the other.
@@ -100,6 +107,11 @@ impl Container {
             self.id, self.name, self.removed, self.tty
         )
     }
+
+    /// Its log begins anew: what it prints next bears other times than what went.
+    pub(super) fn step_times(&mut self) {
+        self.channels.iter_mut().for_each(|channel| channel.newest_ns += 1);
+    }
 }
 
 impl World {
@@ -107,7 +119,7 @@ impl World {
         let number = self.containers.len();
         let id = format!("{:064x}", self.rand.number());
         let origin = self.checker.add_origin(StreamKey::container(&id));
-        let json_file = self.settings.container_monitor.read_from == ReadFrom::Auto && self.rand.chance(3, 4);
+        let json_file = self.rand.chance(3, 4);
         let mut chain = None;
         if json_file {
             let directory = format!("/docker/{id}");
@@ -127,6 +139,7 @@ impl World {
                 rotating: false,
                 compressing: false,
                 waiting: VecDeque::new(),
+                rotations: 0,
             };
             chain = Some(log_file).filter(|_| !denied);
             if chain.is_none() {
@@ -142,6 +155,7 @@ impl World {
             floods: if chain.is_none() { *self.rand.pick(&[0, 0, 3]) } else { 0 },
             exits: *self.rand.pick(&[0, 5, 50]),
             equal_times: *self.rand.pick(&[0, 100, 700]),
+            late_ns: *self.rand.pick(&[11_000_000, 11_000_000, 800_000_000]),
             stderr: *self.rand.pick(&[0, 200, 500]),
         };
         let name = format!("web-{}", self.rand.within(0..4) + 10 * number as u64 % 20);
@@ -224,6 +238,8 @@ impl World {
                 self.write_piece(number, channel, line, time_ns, rest, false);
             }
             self.checker.end_line(line);
+            // A piece of the same time would belong to it.
+            self.containers[number].channels[channel].newest_ns += 1;
         }
         if !tty && self.rand.chance(1, 4) {
             let channel = self.pick_channel(number);
@@ -256,9 +272,11 @@ impl World {
         let container = &mut self.containers[number];
         container.removed = true;
         let entries = container.log.clear();
-        self.checker.lines_gone(entries);
+        if container.chain.is_none() {
+            self.checker.lines_gone(entries);
+        }
         if let Some(chain) = &mut container.chain {
-            let waiting: Vec<LineId> = chain.waiting.drain(..).map(|(_, line)| line).collect();
+            let waiting: Vec<LineId> = chain.waiting.drain(..).map(|(_, printed)| printed.line).collect();
             chain.live = None;
             let directory = chain.directory.clone();
             let files = self.disk.matching(&directory, "");
@@ -320,15 +338,31 @@ impl World {
         }
     }
 
-    /// Times of a channel never go back; against the other channel they step back by up to 11 ms.
+    /// Times of a channel never go back; against the other channel they step back by up to 11 ms, on a busy machine by
+    /// most of a second.
     fn next_time(&mut self, number: usize, channel: usize, distinct: bool) -> i64 {
         let equal = self.containers[number].habits.equal_times;
-        let step = if !distinct && self.strikes(equal) { 0 } else { self.rand.within(1..5_000) as i64 };
-        let behind = self.rand.within(0..11_000_000) as i64;
+        let (rotations, rotating) = self.rotations_before_next(number);
+        let now_us = self.now_us;
+        let of_channel = &mut self.containers[number].channels[channel];
+        let rotated = std::mem::replace(&mut of_channel.newest_behind, rotations) != rotations || rotating;
+        // Within one burst only: else a log that begins between two would tell nobody of the first.
+        let in_burst = std::mem::replace(&mut of_channel.newest_at_us, now_us) == now_us;
+        let may_equal = !distinct && !rotated && in_burst;
+        let step = if may_equal && self.strikes(equal) { 0 } else { self.rand.within(1..5_000) as i64 };
+        let behind = self.rand.within(0..self.containers[number].habits.late_ns) as i64;
         let now_ns = self.now_ns();
         let newest = &mut self.containers[number].channels[channel].newest_ns;
         *newest = (*newest + step).max(now_ns - behind);
         *newest
+    }
+
+    /// How often the log on disk was rotated, and whether it will be before the next record is written. Records that wait
+    /// for a rotation may have to wait for another.
+    fn rotations_before_next(&self, number: usize) -> (u64, bool) {
+        let Some(chain) = &self.containers[number].chain else { return (0, false) };
+        let is_full = |live| self.disk.file(live).content.len() >= chain.max_size;
+        (chain.rotations, chain.rotating || chain.live.is_some_and(is_full))
     }
 
     fn print_line(&mut self, number: usize, channel: usize, len: usize, newline: bool) {
@@ -411,14 +445,13 @@ impl World {
         newline: bool,
     ) {
         let container = &self.containers[number];
-        let Some(chain) = &container.chain else {
-            return self.log_to_engine(number, channel, line, time_ns, text, newline);
-        };
-        let record = json_record(&text, newline, channel, time_ns, chain.attrs);
-        self.write_record(number, record, line);
+        let printed = Printed { channel, time_ns, text, newline, line };
+        let Some(chain) = &container.chain else { return self.log_to_engine(number, printed) };
+        let record = json_record(&printed.text, newline, channel, time_ns, chain.attrs);
+        self.write_record(number, record, printed);
     }
 
-    fn write_record(&mut self, number: usize, record: Vec<u8>, line: LineId) {
+    fn write_record(&mut self, number: usize, record: Vec<u8>, printed: Printed) {
         let Some(chain) = &mut self.containers[number].chain else { return };
         let size = chain.live.map_or(0, |live| self.disk.file(live).content.len());
         if !chain.rotating && size >= chain.max_size {
@@ -427,14 +460,15 @@ impl World {
         }
         let Some(chain) = &mut self.containers[number].chain else { return };
         let Some(live) = chain.live.filter(|_| !chain.rotating) else {
-            chain.waiting.push_back((record, line));
+            chain.waiting.push_back((record, printed));
             return;
         };
         let path = chain.path("");
         let file = self.disk.file_mut(live);
         file.content.extend_from_slice(&record);
-        file.lines.push(line);
+        file.lines.push(printed.line);
         self.notify(&path, Change::Written);
+        self.log_to_engine(number, printed);
     }
 
     pub(super) fn step_rotation(&mut self, number: usize, step: RotationStep) {
@@ -450,7 +484,10 @@ impl World {
             }
             RotationStep::Rename => {
                 chain.live = None;
+                chain.rotations += 1;
+                let oldest = (chain.rotations + 1).saturating_sub(u64::from(chain.max_file));
                 self.rename_chain(number);
+                self.rotate_below_engine(number, oldest);
                 let delay = self.delay(1_000, 20_000);
                 self.later(delay, Happening::Rotation(number, RotationStep::Create));
             }
@@ -466,8 +503,8 @@ impl World {
                     let delay = self.delay(20_000, 500_000);
                     self.later(delay, Happening::Rotation(number, RotationStep::Compress));
                 }
-                for (record, line) in waiting {
-                    self.write_record(number, record, line);
+                for (record, printed) in waiting {
+                    self.write_record(number, record, printed);
                 }
             }
             RotationStep::Compress => {

@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::stream::{check, tests};
-use super::{Outcome, Part};
+use super::{Outcome, Part, Tally};
 use crate::debian::run;
-use crate::{clean, engines, paths, tidy, tools};
+use crate::{build_ebpf, clean, engines, fuzz, paths, programs, tidy, tools, vm};
 
 /// All of them.
 pub const PARTS: &[Part] = &[
@@ -45,10 +45,37 @@ pub const PARTS: &[Part] = &[
         run: unit,
     },
     Part {
+        name: "ebpf",
+        what: "the committed kernel programs are what their sources give (cargo xtask build-ebpf --check)",
+        needs: &["tools"],
+        run: ebpf,
+    },
+    Part {
+        name: "simulation",
+        what: "ten thousand seeds of the simulation (cargo xtask sim)",
+        needs: &["tools"],
+        run: || programs::sim_seeds("0..10000").map(|()| Outcome::Passed),
+    },
+    Part {
+        name: "fuzz",
+        what: "every decoder fuzzed for 5 s (cargo xtask fuzz)",
+        needs: &["unit"],
+        run: fuzzing,
+    },
+    Part {
         name: "agent",
         what: "cargo build --release -p capturer: the program that the next parts run",
         needs: &["tools"],
         run: || passes(&["build", "--release", "--package", "capturer"]),
+    },
+    Part {
+        name: "faulty-agent",
+        what: "the agent with faults that tests/witness.rs turns on, a program of its own",
+        needs: &["tools"],
+        run: || {
+            let faulty = ["--features", "test-faults", "--bin", "capturer-with-faults"];
+            passes(&[&["build", "--package", "capturer"], &faulty[..]].concat())
+        },
     },
     Part {
         name: "engines",
@@ -59,7 +86,7 @@ pub const PARTS: &[Part] = &[
     Part {
         name: "engine-tests",
         what: "tests against private Docker Engines",
-        needs: &["agent", "engines"],
+        needs: &["agent", "faulty-agent", "engines"],
         run: || engine_tests(|target| target != QUICKSTART),
     },
     Part {
@@ -67,6 +94,12 @@ pub const PARTS: &[Part] = &[
         what: "the README's first run, as a user types it (tests/quickstart.rs)",
         needs: &["agent", "engines"],
         run: || engine_tests(|target| target == QUICKSTART),
+    },
+    Part {
+        name: "vm",
+        what: "witness, ring and files inside Linux 5.10, 6.1 and 6.12 (cargo xtask vm)",
+        needs: &["tools"],
+        run: vm,
     },
     Part {
         name: "clean",
@@ -104,6 +137,29 @@ fn unit() -> Result<Outcome> {
     tests(&mut cargo(&["test", "--workspace", "--no-fail-fast"])).map(Outcome::Tests)
 }
 
+/// Without a C++ compiler there is no libFuzzer; the corpus ran as unit tests all the same.
+fn fuzzing() -> Result<Outcome> {
+    if let Err(error) = tools::install_cpp() {
+        return Ok(Outcome::Skipped(format!("no C++ compiler: {error:#}")));
+    }
+    fuzz::short().map(|()| Outcome::Passed)
+}
+
+fn ebpf() -> Result<Outcome> {
+    if run(Command::new("rustup").arg("--version")).is_err() {
+        return Ok(Outcome::Skipped("no rustup, which brings the pinned compiler".to_owned()));
+    }
+    build_ebpf::build(true).map(|()| Outcome::Passed)
+}
+
+fn vm() -> Result<Outcome> {
+    if let Some(reason) = vm::missing() {
+        return Ok(Outcome::Skipped(reason));
+    }
+    let vm::Outcome { passed, failed } = vm::run_in(&[])?;
+    Ok(Outcome::Tests(Tally { passed, failed: failed.len() as u64, skipped: 0, failures: failed }))
+}
+
 /// The tests of capturer-tests that need Engines and are `wanted`. In the dev profile: what is measured is the agent,
 /// which is a release build and a process of its own, and linking each test with LTO would take longer than running it.
 fn engine_tests(wanted: impl Fn(&str) -> bool) -> Result<Outcome> {
@@ -122,6 +178,8 @@ fn engine_tests(wanted: impl Fn(&str) -> bool) -> Result<Outcome> {
         command.args(["--test", target]);
     }
     command.env("CAPTURER_BIN", agent_program()).env("CAPTURER_ENGINES_DIR", paths::engines());
+    command.env("CAPTURER_PYTHON", paths::python());
+    command.env("CAPTURER_FAULTY_BIN", paths::target().join("debug/capturer-with-faults"));
     tests(&mut command).map(Outcome::Tests)
 }
 

@@ -108,7 +108,7 @@ fn read_tree(top: &Path) -> Result<Vec<Source>> {
 }
 
 /// git knows what belongs to the repository; without it (an unpacked archive), everything but build output does.
-fn list_files(top: &Path) -> Result<Vec<String>> {
+pub fn list_files(top: &Path) -> Result<Vec<String>> {
     let asked =
         Command::new("git").arg("-C").arg(top).args(["ls-files", "-z", "-co", "--exclude-standard"]).output();
     if let Ok(output) = asked.as_ref()

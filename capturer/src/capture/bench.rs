@@ -1,0 +1,60 @@
+//! All that a [`Context`] lends, owned: to call one machine of the core in its tests, without the others.
+
+use super::io::Action;
+use super::support::{Context, Credit, Jitter, Lanes, Pool, Timers};
+use crate::clock::Now;
+use crate::limits::FILE_READS_MAX;
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+
+pub(crate) struct Bench {
+    pub(crate) now: Now,
+    pub(crate) pool: Pool,
+    settings: Settings,
+    metrics: Metrics,
+    actions: Vec<Action>,
+    credit: Credit,
+    timers: Timers,
+    lanes: Lanes,
+    jitter: Jitter,
+    last_number: u64,
+}
+
+impl Bench {
+    /// With so many slots for api streams, at second 1,000 of both clocks.
+    pub(crate) fn new(slots: usize) -> Bench {
+        let settings = Settings::default();
+        Bench {
+            now: Now { mono_ms: 1_000_000, unix_ns: 1_000_000_000_000 },
+            pool: Pool::new(slots),
+            metrics: Metrics::new(1).expect("metrics"),
+            actions: Vec::new(),
+            credit: Credit::new(settings.buffer_bytes_max, FILE_READS_MAX),
+            settings,
+            timers: Timers::default(),
+            lanes: Lanes::default(),
+            jitter: Jitter::new(1),
+            last_number: 0,
+        }
+    }
+
+    pub(crate) fn cx(&mut self) -> Context<'_> {
+        Context {
+            now: self.now,
+            settings: &self.settings,
+            metrics: &self.metrics,
+            actions: &mut self.actions,
+            credit: &mut self.credit,
+            timers: &mut self.timers,
+            pool: &mut self.pool,
+            lanes: &mut self.lanes,
+            jitter: &mut self.jitter,
+            last_number: &mut self.last_number,
+        }
+    }
+
+    /// The orders given since the last call.
+    pub(crate) fn actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+}

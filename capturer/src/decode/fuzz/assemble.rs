@@ -1,0 +1,153 @@
+//! Fuzz entry of the joining of pieces: the input is read as a list of pieces and exits, and a model that keeps whole
+//! lines says what must come out.
+//!
+//! The first byte chooses how messages are written and where lines are cut. Then each two bytes are a piece: its
+//! channel, its time, its newline, its length, its characters, and whether its line is delivered; or an exit.
+
+use crate::decode::assemble::{Assembler, Lines};
+use crate::decode::{Piece, json_line, timestamp};
+use crate::limits::PIECE_BYTES;
+use crate::record::{MessageForm, Place, StdType};
+
+/// Pieces of one source; the last is no time, as a plain file has none.
+const TIMES: [&str; 4] = ["2026-11-22T00:52:48.1Z", "2026-11-22T00:52:48.2Z", "2026-11-22T00:52:49Z", ""];
+const LENGTHS: [usize; 8] = [0, 1, 2, 5, 100, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1];
+const LIMITS: [usize; 8] =
+    [1, 3, 64, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES, 3 * PIECE_BYTES];
+/// What a text is made of, and how long that is when unescaped.
+const RAW: [(&str, usize); 4] = [("x", 1), ("é", 2), ("€", 3), ("𝄞", 4)];
+const ESCAPED: [(&str, usize); 4] = [("x", 1), ("\\n", 1), ("\\u20ac", 3), ("\\ud834\\udd1e", 4)];
+/// A run of the agent sees more; here they cost time and find nothing new.
+const OPS_MAX: usize = 64;
+
+#[derive(Debug, PartialEq)]
+struct Line {
+    std_type: StdType,
+    time: &'static str,
+    text: String,
+    decoded_len: usize,
+}
+
+#[derive(Default)]
+struct Model {
+    open: [Option<(Line, bool)>; 2],
+    done: Vec<Line>,
+}
+
+impl Model {
+    fn end(&mut self, channel: usize) {
+        if let Some((line, true)) = self.open[channel].take() {
+            self.done.push(line);
+        }
+    }
+
+    fn piece(&mut self, piece: Line, complete: bool, deliver: bool) {
+        let channel = piece.std_type.index();
+        if self.open[channel].as_ref().is_some_and(|(line, _)| line.time != piece.time) {
+            self.end(channel);
+        }
+        let ends = complete || piece.decoded_len < PIECE_BYTES;
+        match &mut self.open[channel] {
+            Some((line, _)) => {
+                line.text += &piece.text;
+                line.decoded_len += piece.decoded_len;
+            }
+            // Nothing was printed.
+            None if piece.decoded_len == 0 && !complete => return,
+            none => *none = Some((piece, deliver)),
+        }
+        if ends {
+            self.end(channel);
+        }
+    }
+
+    fn exit(&mut self, time: &str) {
+        for channel in 0..2 {
+            let time_of = |text: &str| timestamp::parse(text.as_bytes());
+            let begun = |line: &Line| time_of(line.time).is_none_or(|begun| Some(begun) <= time_of(time));
+            if self.open[channel].as_ref().is_some_and(|(line, _)| begun(line)) {
+                self.end(channel);
+            }
+        }
+    }
+}
+
+/// Pieces of long lines, on both channels, in any order.
+pub fn check(bytes: &[u8]) {
+    let Some((first, ops)) = bytes.split_first() else { return };
+    let (form, alphabet) =
+        if first & 8 == 0 { (MessageForm::Raw, RAW) } else { (MessageForm::JsonEscaped, ESCAPED) };
+    let line_bytes_max = LIMITS[usize::from(first & 7)];
+    let (mut assembler, mut model) = (Assembler::new(line_bytes_max), Model::default());
+    for (at, op) in ops.chunks_exact(2).take(OPS_MAX).enumerate() {
+        let mut out = Lines::default();
+        let mut buffer = Vec::new();
+        let time = TIMES[usize::from(op[0] >> 1 & 3)];
+        if op[1] & 0x80 != 0 {
+            if let Some(unix_ns) = timestamp::parse(time.as_bytes()) {
+                assembler.close_begun_by(unix_ns, &mut out);
+                model.exit(time);
+            }
+        } else {
+            let std_type = StdType::ALL[usize::from(op[0] & 1)];
+            let decoded_len = LENGTHS[usize::from(op[0] >> 4 & 7)];
+            let (complete, deliver) = (op[0] & 8 != 0, op[1] & 4 == 0);
+            let text = text_of(alphabet[usize::from(op[1] & 3)], decoded_len);
+            buffer.extend_from_slice(time.as_bytes());
+            buffer.extend_from_slice(text.as_bytes());
+            let piece = Piece {
+                text: time.len()..buffer.len(),
+                time: 0..time.len(),
+                form,
+                decoded_len,
+                std_type,
+                complete,
+            };
+            assembler.push(&buffer, &piece, at as u64, deliver, &mut out);
+            model.piece(Line { std_type, time, text, decoded_len }, complete, deliver);
+        }
+        compare(&buffer, &out, &mut model, line_bytes_max);
+        for std_type in StdType::ALL {
+            let open = model.open[std_type.index()].is_some();
+            assert_eq!(assembler.open_on(std_type).is_some(), open, "{std_type:?} after {op:?}");
+        }
+    }
+    let mut out = Lines::default();
+    assembler.close_all(&mut out);
+    (0..2).for_each(|channel| model.end(channel));
+    compare(&[], &out, &mut model, line_bytes_max);
+    assert_eq!(assembler.open_since(), None);
+}
+
+fn text_of((unit, unit_len): (&str, usize), decoded_len: usize) -> String {
+    unit.repeat(decoded_len / unit_len) + &"x".repeat(decoded_len % unit_len)
+}
+
+fn compare(buffer: &[u8], out: &Lines, model: &mut Model, line_bytes_max: usize) {
+    let expected = std::mem::take(&mut model.done);
+    assert_eq!(out.records.len(), expected.len(), "{expected:?}");
+    let mut truncated = 0;
+    for (record, line) in out.records.iter().zip(expected) {
+        let from = if record.place == Place::Read { buffer } else { &out.made[..] };
+        let part = |start: u32, len: u32| &from[start as usize..][..len as usize];
+        assert_eq!(record.std_type, line.std_type);
+        assert_eq!(part(record.time_start, u32::from(record.time_len)), line.time.as_bytes());
+        let message = part(record.message_start, record.message_len);
+        assert_eq!(record.truncated, line.decoded_len > line_bytes_max);
+        truncated += u64::from(record.truncated);
+        if !record.truncated {
+            assert_eq!(message, line.text.as_bytes());
+            continue;
+        }
+        assert!(line.text.as_bytes().starts_with(message));
+        // 4: what is kept of a line is no longer than the limit, and at most a character shorter.
+        let mut decoded = Vec::new();
+        match record.form {
+            MessageForm::Raw => decoded.extend_from_slice(message),
+            MessageForm::JsonEscaped => json_line::unescape(message, &mut decoded),
+        }
+        assert!(decoded.len() <= line_bytes_max && decoded.len() + 4 > line_bytes_max, "{}", decoded.len());
+        String::from_utf8(decoded).expect("cut between characters");
+    }
+    assert_eq!(out.truncated, truncated);
+}

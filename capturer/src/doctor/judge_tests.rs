@@ -1,0 +1,268 @@
+//! Each thing that can be amiss, with the line it makes and the cure it names.
+
+use std::path::PathBuf;
+
+use super::*;
+
+/// A machine on which nothing is amiss.
+fn well() -> Facts {
+    let there = || DirectoryState::There { writable: true, free_bytes: 5 << 30, may_hang: None };
+    let directory = |key, path: &str| DirectoryFact { key, path: PathBuf::from(path), state: there() };
+    Facts {
+        config: ConfigFact::Good("c.yaml".to_owned()),
+        release: "6.12.95+deb12-cloud-amd64".to_owned(),
+        ring: None,
+        has_btf: true,
+        lockdown: Some("none".to_owned()),
+        capabilities: CapabilitySet::DAC_READ_SEARCH | CapabilitySet::BPF | CapabilitySet::PERFMON,
+        witness: WitnessFact { tier: Tier::Tracing, refused: Vec::new(), seen: 32, not_here: 0 },
+        limits: LimitsFact {
+            files: Some(65_536),
+            locked_bytes: None,
+            inotify_instances: Some((128, 3)),
+            inotify_watches: Some((100_000, 50)),
+        },
+        wanted: Some(Wanted {
+            files: 459,
+            running: None,
+            directories: vec![
+                directory("data_dir", "/data"),
+                directory("sinks.local_file.directory", "/out"),
+            ],
+            admin: Some(("127.0.0.1:8001".parse().unwrap(), Ok(()))),
+            docker: Some(DockerFact {
+                socket: "/docker.sock".into(),
+                read_from: ReadFrom::Auto,
+                answer: Ok(EngineFact {
+                    version: "28.5.2".to_owned(),
+                    driver: "json-file".to_owned(),
+                    containers: 7,
+                    logs: "/lib/docker/containers".into(),
+                    logs_readable: Ok(()),
+                }),
+            }),
+        }),
+    }
+}
+
+/// With one thing changed, the lines that are not well.
+fn amiss(change: impl FnOnce(&mut Facts)) -> Vec<Line> {
+    let mut facts = well();
+    change(&mut facts);
+    judge(&facts).into_iter().filter(|line| line.status != Status::Ok).collect()
+}
+
+/// Exactly these lines are amiss, and each message and cure has its words.
+#[track_caller]
+fn check(change: impl FnOnce(&mut Facts), expected: &[(&str, Status, &str, &str)]) {
+    let lines = amiss(change);
+    let found: Vec<(&str, Status)> = lines.iter().map(|line| (line.check, line.status)).collect();
+    let wanted: Vec<(&str, Status)> = expected.iter().map(|(check, status, ..)| (*check, *status)).collect();
+    assert_eq!(found, wanted, "{lines:#?}");
+    for (line, (.., message, cure)) in lines.iter().zip(expected) {
+        assert!(line.message.contains(message), "{message:?} is not in {line:#?}");
+        assert!(line.cure.as_deref().unwrap_or_default().contains(cure), "{cure:?} is not in {line:#?}");
+    }
+}
+
+fn engine(facts: &mut Facts) -> &mut EngineFact {
+    facts.wanted.as_mut().unwrap().docker.as_mut().unwrap().answer.as_mut().unwrap()
+}
+
+fn refused(why: &str, denied: bool) -> Refusal {
+    Refusal { why: why.to_owned(), denied }
+}
+
+const UNAVAILABLE: Status = Status::Fail(Exit::Unavailable);
+const NO_PERMISSION: Status = Status::Fail(Exit::NoPermission);
+
+#[test]
+fn all_is_well_in_the_order_of_the_checks() {
+    let lines = judge(&well());
+    assert_eq!(lines.iter().map(|line| line.check).collect::<Vec<_>>(), CHECKS);
+    assert!(lines.iter().all(|line| line.status == Status::Ok && line.cure.is_none()), "{lines:#?}");
+    assert_eq!(exit(&lines), Exit::Ok);
+}
+
+#[test]
+fn a_config_that_is_no_good() {
+    check(
+        |facts| facts.config = ConfigFact::Bad("c.yaml:1:1: x".to_owned()),
+        &[("config", Status::Fail(Exit::Config), "c.yaml:1:1", "configs/config.yaml")],
+    );
+    check(
+        |facts| facts.config = ConfigFact::Denied("c.yaml: Permission denied".to_owned()),
+        &[("config", NO_PERMISSION, "denied", "chmod 640")],
+    );
+}
+
+#[test]
+fn a_kernel_that_lacks_something() {
+    let old = ("kernel", Status::Warn, "Linux 5.4", "newer");
+    check(|facts| facts.release = "5.4.0-1".to_owned(), &[old]);
+    check(|facts| facts.release = "5.10.0-30".to_owned(), &[]);
+    let no_ring = Some(("io_uring_setup failed".to_owned(), "Set it to 0".to_owned()));
+    check(|facts| facts.ring = no_ring, &[("io_uring", UNAVAILABLE, "setup failed", "Set it to 0")]);
+    check(
+        |facts| facts.has_btf = false,
+        &[("btf", Status::Warn, "/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF")],
+    );
+    check(
+        |facts| facts.lockdown = Some("confidentiality".to_owned()),
+        &[("lockdown", Status::Warn, "confidentiality", "lockdown=integrity")],
+    );
+    for lockdown in [None, Some("integrity".to_owned())] {
+        check(|facts| facts.lockdown = lockdown, &[]);
+    }
+}
+
+#[test]
+fn directories_that_can_not_be_written_in() {
+    let at = |index: usize, state: DirectoryState| {
+        move |facts: &mut Facts| facts.wanted.as_mut().unwrap().directories[index].state = state
+    };
+    let there = |writable, free_bytes, may_hang| DirectoryState::There { writable, free_bytes, may_hang };
+    check(at(0, DirectoryState::Silent), &[("data_dir", UNAVAILABLE, "hangs", "with data_dir")]);
+    check(
+        at(1, DirectoryState::Other),
+        &[("local_file", UNAVAILABLE, "no directory", "local_file.directory")],
+    );
+    check(at(0, there(false, 1 << 40, None)), &[("data_dir", NO_PERMISSION, "/data", "chown")]);
+    let missing = |writable| DirectoryState::Missing { place: "/up".into(), writable };
+    check(at(0, missing(false)), &[("data_dir", NO_PERMISSION, "in /up", "Make /data")]);
+    check(at(0, missing(true)), &[]);
+    check(at(1, there(true, 7 << 20, None)), &[("local_file", Status::Warn, "7.0 MiB free", "Make room")]);
+    check(at(1, there(true, 1 << 40, Some("NFS"))), &[("local_file", Status::Warn, "on NFS", "local file")]);
+}
+
+#[test]
+fn a_port_that_is_not_to_be_had() {
+    let admin = |why: Refusal| {
+        move |facts: &mut Facts| {
+            let wanted = facts.wanted.as_mut().unwrap();
+            wanted.admin.as_mut().unwrap().1 = Err(why);
+        }
+    };
+    check(admin(refused("in use", false)), &[("admin", UNAVAILABLE, "in use", "admin.listen")]);
+    check(admin(refused("denied", true)), &[("admin", NO_PERMISSION, "denied", "CAP_NET_BIND_SERVICE")]);
+    // Our own agent has it.
+    check(
+        |facts| {
+            admin(refused("in use", false))(facts);
+            facts.wanted.as_mut().unwrap().running = Some(4711);
+        },
+        &[],
+    );
+}
+
+#[test]
+fn docker_that_does_not_answer_or_shows_no_logs() {
+    let docker = |why: Refusal| {
+        move |facts: &mut Facts| facts.wanted.as_mut().unwrap().docker.as_mut().unwrap().answer = Err(why)
+    };
+    check(docker(refused("denied", true)), &[("docker", Status::Warn, "denied", "usermod -aG docker")]);
+    check(docker(refused("no such file", false)), &[("docker", Status::Warn, "no such", "Start dockerd")]);
+    let logs = |why: Refusal| move |facts: &mut Facts| engine(facts).logs_readable = Err(why);
+    check(logs(refused("denied", true)), &[("logs", Status::Warn, "over the API", "CAP_DAC_READ_SEARCH")]);
+    check(logs(refused("no such file", false)), &[("logs", Status::Warn, "no such", "read_from: api")]);
+    check(
+        |facts| {
+            logs(refused("denied", true))(facts);
+            facts.wanted.as_mut().unwrap().docker.as_mut().unwrap().read_from = ReadFrom::File;
+        },
+        &[("logs", Status::Warn, "nothing is captured", "CAP_DAC_READ_SEARCH")],
+    );
+    check(
+        |facts| {
+            logs(refused("denied", true))(facts);
+            facts.wanted.as_mut().unwrap().docker.as_mut().unwrap().read_from = ReadFrom::Api;
+        },
+        &[],
+    );
+    check(
+        |facts| engine(facts).driver = "none".to_owned(),
+        &[("logs", Status::Warn, "keep no log", "json-file")],
+    );
+}
+
+#[test]
+fn rights_that_are_missing() {
+    check(
+        |facts| facts.capabilities = CapabilitySet::BPF | CapabilitySet::PERFMON,
+        &[(
+            "capabilities",
+            Status::Warn,
+            "CAP_DAC_READ_SEARCH to read",
+            "AmbientCapabilities=CAP_DAC_READ_SEARCH",
+        )],
+    );
+    check(
+        |facts| facts.capabilities = CapabilitySet::DAC_READ_SEARCH | CapabilitySet::BPF,
+        &[("capabilities", Status::Warn, "CAP_PERFMON for", "AmbientCapabilities=CAP_PERFMON;")],
+    );
+    // What root has by other names.
+    check(|facts| facts.capabilities = CapabilitySet::DAC_OVERRIDE | CapabilitySet::SYS_ADMIN, &[]);
+}
+
+#[test]
+fn a_witness_that_sees_less() {
+    let lower = |facts: &mut Facts| {
+        facts.witness.tier = Tier::Tracepoint;
+        facts.witness.refused =
+            vec![(Tier::Tracing, "EPERM".to_owned()), (Tier::Kprobe, "no such function".to_owned())];
+    };
+    check(lower, &[("witness", Status::Warn, "Not tracing: EPERM. Not kprobe: no such", "another kernel")]);
+    check(
+        |facts| {
+            lower(facts);
+            facts.has_btf = false;
+        },
+        &[("btf", Status::Warn, "", ""), ("witness", Status::Warn, "", "with BTF")],
+    );
+    check(
+        |facts| {
+            facts.witness.tier = Tier::Procfs;
+            facts.capabilities = CapabilitySet::DAC_READ_SEARCH;
+        },
+        &[
+            ("capabilities", Status::Warn, "CAP_BPF", ""),
+            ("witness", Status::Warn, "procfs", "capabilities named above"),
+        ],
+    );
+    check(|facts| facts.witness.tier = Tier::Kprobe, &[]);
+}
+
+#[test]
+fn limits_that_are_too_low() {
+    // 459 and two for each of seven containers.
+    check(|facts| facts.limits.files = Some(473), &[]);
+    check(
+        |facts| facts.limits.files = Some(472),
+        &[("files", Status::Warn, "473 may be needed", "LimitNOFILE")],
+    );
+    let old = |facts: &mut Facts| {
+        facts.release = "5.10.0-30".to_owned();
+        facts.limits.locked_bytes = Some(64 << 10);
+    };
+    check(old, &[("locked_memory", Status::Warn, "64.0 KiB", "LimitMEMLOCK")]);
+    check(|facts| facts.limits.locked_bytes = Some(64 << 10), &[]);
+    let full = ("inotify", Status::Warn, "128 of 128", "max_user_instances");
+    check(|facts| facts.limits.inotify_instances = Some((128, 128)), &[full]);
+    let full = ("inotify", Status::Warn, "of 1000 watches", "max_user_watches");
+    check(|facts| facts.limits.inotify_watches = Some((1000, 950)), &[full]);
+    check(|facts| facts.limits.inotify_watches = None, &[("inotify", Status::Warn, "", "/proc")]);
+}
+
+/// A service manager must be told the same as by `run`, which meets the config first.
+#[test]
+fn the_first_that_fails_says_how_run_would_end() {
+    let mut facts = well();
+    facts.wanted.as_mut().unwrap().directories[0].state =
+        DirectoryState::Missing { place: "/".into(), writable: false };
+    assert_eq!(exit(&judge(&facts)), Exit::NoPermission);
+    facts.ring = Some(("no".to_owned(), "yes".to_owned()));
+    assert_eq!(exit(&judge(&facts)), Exit::Unavailable);
+    facts.config = ConfigFact::Bad("no".to_owned());
+    facts.wanted = None;
+    assert_eq!(exit(&judge(&facts)), Exit::Config);
+}

@@ -1,0 +1,47 @@
+//! Faults made on purpose, to see that the leak detector names them. Only with the cargo feature `test-faults`, which no
+//! build for users has; tests/witness.rs runs `capturer-with-faults`.
+//!
+//! The file named by `CAPTURER_FAULTS` says in words which faults are on; it is read once a second. A fault that is
+//! no longer on lets go of what it holds.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::http::Cancel;
+
+thread_local! {
+    static FAULTS: RefCell<Faults> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Faults {
+    words: String,
+    forgotten: Vec<Rc<Cancel>>,
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+/// Once a second: what is on now.
+pub fn turn() {
+    let path = std::env::var_os("CAPTURER_FAULTS");
+    let words = path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+    FAULTS.with_borrow_mut(|faults| {
+        if !words.contains("forget-descriptor") {
+            faults.forgotten.clear();
+        }
+        if words.contains("endless-task") {
+            faults.task.get_or_insert_with(|| tokio::spawn(std::future::pending()));
+        } else if let Some(task) = faults.task.take() {
+            task.abort();
+        }
+        faults.words = words;
+    });
+}
+
+/// A connection is about to be closed: `forget-descriptor` keeps the first one's descriptor.
+pub fn on_close(connection: &Rc<Cancel>) {
+    FAULTS.with_borrow_mut(|faults| {
+        if faults.words.contains("forget-descriptor") && faults.forgotten.is_empty() {
+            faults.forgotten.push(Rc::clone(connection));
+        }
+    });
+}

@@ -1,0 +1,266 @@
+//! A lane: one thread that does things to files one after the other, and tells what it is at. Nothing in the kernel can
+//! end a call on a hung file system; so what may hang has a thread of its own per file system, and what hangs there
+//! makes wait only what is there.
+//!
+//! A lane keeps the files it opened: reading and closing them may hang as well. Its number of threads is one, whatever
+//! hangs, and no request is lost: when the file system comes back, all are answered in their order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::look;
+use super::patterns::{self, Start};
+use super::{Alive, Answer, Answers, OpenFile, Request};
+use crate::capture::io::{FileError, FileNo, LaneId};
+use crate::ledger::claims::{Claimed, Claims};
+use crate::record::StreamId;
+use crate::settings::FileSet;
+
+/// What a thread is at, for those who watch it.
+#[derive(Debug)]
+pub struct Progress {
+    /// What it works on, for people.
+    place: String,
+    /// What to do if it hangs.
+    cure: String,
+    /// One step may take so long.
+    patience: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    doing: Option<(String, Instant)>,
+    /// Requests not answered yet, by stream.
+    waiting: BTreeMap<StreamId, u32>,
+    /// Entries whose patterns are being walked.
+    finding: BTreeSet<usize>,
+}
+
+/// A thread whose step takes longer than it may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hung {
+    /// What it works on.
+    pub place: String,
+    /// The step.
+    pub operation: String,
+    /// For how long.
+    pub age: Duration,
+    /// What to do about it.
+    pub cure: String,
+    /// Who waits for an answer.
+    pub streams: Vec<StreamId>,
+}
+
+impl Progress {
+    /// Of a thread that is at nothing yet.
+    pub fn new(place: String, cure: String, patience: Duration) -> Arc<Progress> {
+        Arc::new(Progress { place, cure, patience, state: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A step begins.
+    pub fn begin(&self, what: String) {
+        self.state().doing = Some((what, Instant::now()));
+    }
+
+    /// The step goes on: it is long, and does not hang.
+    pub fn beat(&self) {
+        if let Some((_, since)) = &mut self.state().doing {
+            *since = Instant::now();
+        }
+    }
+
+    /// The step has ended.
+    pub fn end(&self) {
+        self.state().doing = None;
+    }
+
+    /// Whether it hangs.
+    pub fn hung(&self) -> Option<Hung> {
+        let state = self.state();
+        let (operation, since) = state.doing.as_ref()?;
+        let age = since.elapsed();
+        (age >= self.patience).then(|| Hung {
+            place: self.place.clone(),
+            operation: operation.clone(),
+            age,
+            cure: self.cure.clone(),
+            streams: state.waiting.keys().copied().collect(),
+        })
+    }
+
+    /// A request of a stream has come.
+    pub fn waits(&self, stream: Option<StreamId>) {
+        if let Some(stream) = stream {
+            *self.state().waiting.entry(stream).or_default() += 1;
+        }
+    }
+
+    /// A request of a stream was answered, or handed on.
+    pub fn waits_no_more(&self, stream: Option<StreamId>) {
+        let Some(stream) = stream else { return };
+        let mut state = self.state();
+        if let Some(count) = state.waiting.get_mut(&stream) {
+            *count -= 1;
+            if *count == 0 {
+                state.waiting.remove(&stream);
+            }
+        }
+    }
+
+    /// An entry's patterns are to be walked here. False: they are already.
+    pub fn begin_finding(&self, set: usize) -> bool {
+        self.state().finding.insert(set)
+    }
+}
+
+/// A lane's door. The thread ends when the last door is dropped.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    /// Whose.
+    pub id: LaneId,
+    requests: Sender<Request>,
+    progress: Arc<Progress>,
+}
+
+impl Lane {
+    /// Starts its thread.
+    ///
+    /// # Errors
+    /// When no thread can be made.
+    pub fn start(id: LaneId, worker: Worker, progress: Arc<Progress>) -> io::Result<Lane> {
+        let (requests, inbox) = channel();
+        let minor = rustix::fs::minor(id.0);
+        let mut worker = Worker { lane: Some(id), progress: Arc::clone(&progress), ..worker };
+        std::thread::Builder::new().name(format!("files-{minor}")).spawn(move || worker.run(&inbox))?;
+        Ok(Lane { id, requests, progress })
+    }
+
+    /// Sends a request. Each is answered once.
+    pub fn ask(&self, request: Request) {
+        if let Request::FindRest { set, .. } = &request
+            && !self.progress.begin_finding(*set)
+        {
+            return;
+        }
+        self.progress.waits(request.stream());
+        // The thread ends only with its last sender.
+        let _ = self.requests.send(request);
+    }
+}
+
+/// Does what is asked, on whatever thread it lives.
+pub struct Worker {
+    pub(super) inotify: Option<Arc<Claimed<OwnedFd>>>,
+    pub(super) sets: Arc<Vec<FileSet>>,
+    pub(super) data_dir: PathBuf,
+    pub(super) claims: Claims,
+    pub(super) answers: Answers,
+    pub(super) progress: Arc<Progress>,
+    pub(super) lane: Option<LaneId>,
+    pub(super) open: BTreeMap<FileNo, Claimed<OwnedFd>>,
+    // Behind the files: fields are dropped in this order.
+    pub(super) alive: Alive,
+}
+
+impl Worker {
+    fn run(&mut self, inbox: &Receiver<Request>) {
+        while let Ok(request) = inbox.recv() {
+            let stream = request.stream();
+            self.carry_out(request);
+            self.progress.waits_no_more(stream);
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, request: Request) {
+        self.progress.begin(request.describe());
+        let answer = match request {
+            Request::Scan { stream, directory, live_name } => {
+                // First the watch, then the list: what happens between them is seen twice, not missed.
+                let watch = self.watch(Path::new(&directory));
+                Some(Answer::Scanned { stream, watch, result: look::scan(&directory, &live_name) })
+            }
+            Request::Open { stream, file, directory, found, owner } => {
+                let beat = || self.progress.beat();
+                let result = look::open(&directory, &found, &self.data_dir, &self.claims, &beat);
+                let result = result.map(|(descriptor, mut opened)| {
+                    opened.lane = self.lane;
+                    if self.lane.is_none() {
+                        return (OpenFile::Here(descriptor), opened);
+                    }
+                    let descriptor = self.claims.hold(descriptor, owner);
+                    let number = descriptor.as_fd().as_raw_fd();
+                    self.open.insert(file, descriptor);
+                    (OpenFile::OnLane(number), opened)
+                });
+                Some(Answer::Opened { stream, file, lane: self.lane, result })
+            }
+            Request::Read { stream, file, offset, mut buffer, .. } => {
+                let result = self.read(file, offset, &mut buffer);
+                let file_len = match (&result, self.open.get(&file)) {
+                    (Ok(count), Some(file)) if *count < buffer.capacity() => look::length(file),
+                    _ => None,
+                };
+                Some(Answer::Read { stream, file, result, buffer, file_len })
+            }
+            Request::Close { file } => {
+                drop(self.open.remove(&file));
+                Some(Answer::Closed { file })
+            }
+            Request::FindRest { set, starts } => self.find_rest(set, starts),
+            Request::FindPaths { .. } => None,
+        };
+        self.progress.end();
+        if let Some(answer) = answer {
+            (self.answers)(answer);
+        }
+    }
+
+    fn read(&self, file: FileNo, offset: u64, buffer: &mut Vec<u8>) -> Result<usize, FileError> {
+        let Some(descriptor) = self.open.get(&file) else {
+            return Err(FileError::Changed(format!("file {}", file.0)));
+        };
+        let room = rustix::buffer::spare_capacity(buffer);
+        rustix::io::pread(descriptor, room, offset).map_err(|errno| FileError::Other {
+            what: "reading a log file".to_owned(),
+            cause: io::Error::from(errno).to_string(),
+        })
+    }
+
+    /// No answer where the file system does not let itself be looked at: what was found there before still counts.
+    fn find_rest(&self, set: usize, starts: Vec<Start>) -> Option<Answer> {
+        let found = patterns::walk(&self.sets[set], starts, &|_| None);
+        self.progress.state().finding.remove(&set);
+        if let Some(trouble) = &found.trouble {
+            tracing::warn!("looking for files: {trouble}");
+            return None;
+        }
+        let watches = self.watch_all(&found);
+        let paths = found.paths.into_iter().collect();
+        Some(Answer::PathsFound { set, lane: self.lane, lanes: Vec::new(), watches, paths })
+    }
+
+    pub(super) fn watch_all(&self, found: &patterns::Found) -> Vec<i32> {
+        found.directories.iter().filter_map(|directory| self.watch(directory)).collect()
+    }
+
+    fn watch(&self, directory: &Path) -> Option<i32> {
+        use rustix::fs::inotify::{WatchFlags, add_watch};
+        let flags = WatchFlags::MODIFY
+            | WatchFlags::CREATE
+            | WatchFlags::DELETE
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::MOVED_TO
+            | WatchFlags::ONLYDIR;
+        add_watch(self.inotify.as_ref()?, directory, flags).ok()
+    }
+}

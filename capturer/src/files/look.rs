@@ -1,0 +1,328 @@
+//! The steps themselves: listing a chain of files, opening one of it, unpacking an archive. Whatever thread calls it
+//! may hang in it.
+//!
+//! Files are opened beneath their directory without following links, and only regular ones: a container's owner who
+//! can write there must not make a privileged agent read something else.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use flate2::read::MultiGzDecoder as GzDecoder;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::capture::io::{FileError, FoundFile, OpenedFile};
+use crate::cursor::FileId;
+use crate::ledger::Owner;
+use crate::ledger::claims::Claims;
+use crate::limits::HEAD_BYTES;
+
+/// Most bytes of an archive's content that are read; Docker makes them from files of `max-size`.
+const UNPACKED_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
+/// Looks at a directory that is rotated meanwhile at most so often.
+const SCANS_MAX: usize = 8;
+
+/// The live file and its rotated kin: `name`, `name.N`, `name.N.gz`. Files are looked at one after the other, so a
+/// rotation may come between and show one file twice and another not at all. Then it is done again.
+pub fn scan(directory: &str, live_name: &str) -> Result<Vec<FoundFile>, FileError> {
+    let dir = open_directory(directory)?;
+    for _ in 1..SCANS_MAX {
+        let names = names_of(&dir, directory, live_name)?;
+        let live = live_id(&dir, directory, live_name);
+        let found = scan_once(&dir, directory, &names)?;
+        let same_live = live == live_id(&dir, directory, live_name);
+        if same_live && found.len() == names.len() && names == names_of(&dir, directory, live_name)? {
+            return Ok(found);
+        }
+    }
+    scan_once(&dir, directory, &names_of(&dir, directory, live_name)?)
+}
+
+/// Every rotation gives the live name to another file.
+fn live_id(dir: &OwnedFd, directory: &str, live_name: &str) -> Option<FileId> {
+    let file = open_beneath(dir, directory, live_name).ok()?;
+    identify(&file).ok().map(|(id, _)| id)
+}
+
+/// Names, ranks, and whether each is compressed.
+fn names_of(
+    dir: &OwnedFd,
+    directory: &str,
+    live_name: &str,
+) -> Result<BTreeSet<(String, u32, bool)>, FileError> {
+    let other = |cause: io::Error| FileError::Other {
+        what: format!("listing {directory}"),
+        cause: cause.to_string(),
+    };
+    let entries = rustix::fs::Dir::read_from(dir).map_err(|errno| other(errno.into()))?;
+    let names = entries.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let name = entry.file_name().to_str().ok()?.to_owned();
+        rank_of(&name, live_name).map(|(rank, compressed)| (name, rank, compressed))
+    });
+    Ok(names.collect())
+}
+
+fn scan_once(
+    dir: &OwnedFd,
+    directory: &str,
+    names: &BTreeSet<(String, u32, bool)>,
+) -> Result<Vec<FoundFile>, FileError> {
+    let mut found = Vec::new();
+    for (name, rank, compressed) in names.iter().cloned() {
+        match look_at(dir, directory, &name) {
+            Ok((id, len, head)) => found.push(FoundFile { name, rank, compressed, id, len, head }),
+            // Renamed or removed since the listing.
+            Err(FileError::Changed(_)) => {}
+            // A rotated sibling that can't be read must not hide the live file.
+            Err(error) if rank > 0 => tracing::warn!("{error}; passed over"),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+fn rank_of(name: &str, live_name: &str) -> Option<(u32, bool)> {
+    let rest = name.strip_prefix(live_name)?;
+    if rest.is_empty() {
+        return Some((0, false));
+    }
+    let rest = rest.strip_prefix('.')?;
+    let (digits, compressed) = rest.strip_suffix(".gz").map_or((rest, false), |digits| (digits, true));
+    let plain = !digits.is_empty() && digits.len() <= 9 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let rank = digits.parse().ok().filter(|rank| plain && *rank > 0)?;
+    Some((rank, compressed))
+}
+
+fn open_directory(directory: &str) -> Result<OwnedFd, FileError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    rustix::fs::open(directory, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::NOENT | Errno::NOTDIR => FileError::NoDirectory(directory.to_owned()),
+        errno => classify(errno, directory, directory),
+    })
+}
+
+fn classify(errno: Errno, shown: &str, what: &str) -> FileError {
+    match errno {
+        Errno::NOENT => FileError::Changed(shown.to_owned()),
+        Errno::LOOP | Errno::XDEV | Errno::NXIO | Errno::ISDIR => FileError::NotRegular(shown.to_owned()),
+        Errno::ACCESS | Errno::PERM => FileError::Denied(shown.to_owned()),
+        errno => {
+            FileError::Other { what: format!("opening {what}"), cause: io::Error::from(errno).to_string() }
+        }
+    }
+}
+
+fn open_beneath(dir: &OwnedFd, directory: &str, name: &str) -> Result<OwnedFd, FileError> {
+    // Non-blocking, so that a named pipe put there can't hang the opening; it means nothing for regular files.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let shown = format!("{directory}/{name}");
+    let file = match rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve) {
+        // A seccomp profile may not know openat2; a plain name can't lead out of the directory either.
+        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(dir, name, flags, Mode::empty()),
+        result => result,
+    };
+    let file = file.map_err(|errno| classify(errno, &shown, &shown))?;
+    let stat = rustix::fs::fstat(&file).map_err(|errno| classify(errno, &shown, &shown))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(FileError::NotRegular(shown));
+    }
+    Ok(file)
+}
+
+fn look_at(dir: &OwnedFd, directory: &str, name: &str) -> Result<(FileId, u64, Vec<u8>), FileError> {
+    let file = open_beneath(dir, directory, name)?;
+    let (id, len) = identify(&file).map_err(|errno| classify(errno, name, name))?;
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    let file = std::fs::File::from(file);
+    let read = if name.ends_with(".gz") {
+        GzDecoder::new(file).take(HEAD_BYTES as u64).read_to_end(&mut head)
+    } else {
+        file.take(HEAD_BYTES as u64).read_to_end(&mut head)
+    };
+    // A damaged archive is known by what of its head can be read; its opening says what is wrong with it.
+    match read {
+        Err(error) if !name.ends_with(".gz") => {
+            Err(FileError::Other { what: format!("reading {directory}/{name}"), cause: error.to_string() })
+        }
+        _ => Ok((id, len, head)),
+    }
+}
+
+/// Identity and length of an open file.
+fn identify(file: &OwnedFd) -> rustix::io::Result<(FileId, u64)> {
+    let stat = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, FileId::ASKED)?;
+    Ok((FileId::of(&stat), stat.stx_size))
+}
+
+/// Opens a file that a scan found, if it is still that one. `beat` is called while something long goes on.
+pub fn open(
+    directory: &str,
+    found: &FoundFile,
+    data_dir: &Path,
+    claims: &Claims,
+    beat: &dyn Fn(),
+) -> Result<(OwnedFd, OpenedFile), FileError> {
+    let dir = open_directory(directory)?;
+    let file = open_beneath(&dir, directory, &found.name)?;
+    let (id, len) = identify(&file).map_err(|errno| classify(errno, &found.name, &found.name))?;
+    if id != found.id {
+        return Err(FileError::Changed(format!("{directory}/{}", found.name)));
+    }
+    let (file, opened) = if found.compressed {
+        decompress(file, data_dir, claims, &format!("{directory}/{}", found.name), beat)?
+    } else {
+        (file, OpenedFile { len, damaged: false, lane: None })
+    };
+    // Without birth times the number alone does not tell it from a file that got the same one since.
+    let mut head = vec![0; found.head.len()];
+    let read =
+        rustix::io::pread(&file, &mut head, 0).map_err(|errno| classify(errno, &found.name, &found.name))?;
+    if head[..read] != found.head {
+        return Err(FileError::Changed(format!("{directory}/{}", found.name)));
+    }
+    Ok((file, opened))
+}
+
+/// Unpacks an archive into a nameless file of the data directory, which then is read like any other. What is damaged
+/// is read as far as it goes.
+fn decompress(
+    archive: OwnedFd,
+    data_dir: &Path,
+    claims: &Claims,
+    shown: &str,
+    beat: &dyn Fn(),
+) -> Result<(OwnedFd, OpenedFile), FileError> {
+    let other = |what: &str, cause: io::Error| FileError::Other {
+        what: format!("{what} {shown}"),
+        cause: cause.to_string(),
+    };
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let unpacked = rustix::fs::open(data_dir, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(|errno| other("making room to unpack", errno.into()))?;
+    // Unpacking may take minutes; the stream claims what comes of it.
+    let unpacked = claims.hold(std::fs::File::from(unpacked), Owner::Discovery);
+    let archive = claims.hold(std::fs::File::from(archive), Owner::Discovery);
+    let mut decoder = GzDecoder::new(&*archive).take(UNPACKED_BYTES_MAX);
+    let mut chunk = vec![0; 64 * 1024];
+    let (mut len, mut damaged) = (0, false);
+    loop {
+        match decoder.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => {
+                (&*unpacked).write_all(&chunk[..count]).map_err(|error| other("unpacking", error))?;
+                len += count as u64;
+                beat();
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => {
+                damaged = true;
+                break;
+            }
+        }
+    }
+    let damaged = damaged || len >= UNPACKED_BYTES_MAX;
+    Ok((unpacked.unclaimed().into(), OpenedFile { len, damaged, lane: None }))
+}
+
+/// Length of an open file now.
+pub fn length(file: impl AsFd) -> Option<u64> {
+    rustix::fs::fstat(file).ok().map(|stat| stat.st_size as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_of_names() {
+        let table = [
+            ("l", Some((0, false))),
+            ("l.1", Some((1, false))),
+            ("l.12.gz", Some((12, true))),
+            ("l.0", None),
+            ("l.1.gz.tmp", None),
+            ("l.gz", None),
+            ("l.x", None),
+            ("l.+1", None),
+            ("m", None),
+            ("lo", None),
+            ("l.99999999999", None),
+        ];
+        for (name, expected) in table {
+            assert_eq!(rank_of(name, "l"), expected, "{name}");
+        }
+    }
+
+    /// A container's owner who can write beside the log must not make the agent read something else.
+    #[test]
+    fn only_regular_files_and_no_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("l.1"), "x").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", path("l")).unwrap();
+        std::fs::create_dir(path("l.2")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, path("l.3"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let directory = dir.path().to_str().unwrap();
+        assert!(matches!(scan(directory, "l"), Err(FileError::NotRegular(_))));
+        std::fs::remove_file(path("l")).unwrap();
+        std::fs::write(path("l"), "live").unwrap();
+        let mut found: Vec<_> = scan(directory, "l").unwrap();
+        found.sort_by_key(|file| file.rank);
+        let names: Vec<_> =
+            found.iter().map(|file| (file.name.as_str(), file.len, file.head.len())).collect();
+        assert_eq!(names, [("l", 4, 4), ("l.1", 1, 1)]);
+        assert!(matches!(scan("/nonexistent", "l"), Err(FileError::NoDirectory(_))));
+    }
+
+    #[test]
+    fn a_file_replaced_since_the_scan_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = dir.path().to_str().unwrap();
+        std::fs::write(dir.path().join("l"), "one").unwrap();
+        let found = scan(directory, "l").unwrap().remove(0);
+        assert_eq!(
+            open(directory, &found, dir.path(), &Claims::default(), &|| ()).unwrap().1,
+            OpenedFile { len: 3, damaged: false, lane: None }
+        );
+        std::fs::rename(dir.path().join("l"), dir.path().join("l.1")).unwrap();
+        std::fs::write(dir.path().join("l"), "two").unwrap();
+        assert!(matches!(
+            open(directory, &found, dir.path(), &Claims::default(), &|| ()),
+            Err(FileError::Changed(_))
+        ));
+        // The same inode with another content, as a reused number looks where there are no birth times.
+        let found = scan(directory, "l").unwrap().into_iter().find(|file| file.rank == 0).unwrap();
+        std::fs::write(dir.path().join("l"), "three").unwrap();
+        assert!(matches!(
+            open(directory, &found, dir.path(), &Claims::default(), &|| ()),
+            Err(FileError::Changed(_))
+        ));
+    }
+
+    #[test]
+    fn an_archive_is_read_like_a_file_and_a_damaged_one_as_far_as_it_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = dir.path().to_str().unwrap();
+        let content: Vec<u8> =
+            (0..200_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&content).unwrap();
+        let packed = encoder.finish().unwrap();
+        for (len, damaged) in [(packed.len(), false), (packed.len() / 2, true)] {
+            std::fs::write(dir.path().join("l.1.gz"), &packed[..len]).unwrap();
+            let found = scan(directory, "l").unwrap().remove(0);
+            assert!(found.compressed && found.head == content[..HEAD_BYTES]);
+            let (file, opened) = open(directory, &found, dir.path(), &Claims::default(), &|| ()).unwrap();
+            assert_eq!(opened.damaged, damaged);
+            let mut unpacked = vec![0; opened.len as usize];
+            rustix::io::pread(&file, &mut unpacked, 0).unwrap();
+            assert!(content.starts_with(&unpacked) && (damaged || unpacked.len() == content.len()));
+            assert!(unpacked.len() > content.len() / 4);
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! What is done to files by name: listing a chain, opening, watching, matching patterns; and everything that is done to
+//! files of file systems that may hang. Threads of their own do it, because every step may hang there and nothing in
+//! the kernel can end it; the loop only sends a request and takes the answer when it comes.
+//!
+//! ```text
+//! request ─▶ "files": where does it lead? (mounts.rs) ─┬─ local: done here (look.rs, patterns.rs); the ring reads
+//!                                                      └─ may hang: the thread of that file system (lane.rs),
+//!                                                         which also reads and closes what it opened
+//! checkpoint ─▶ "checkpoints"
+//! ```
+//! There is a thread per file system that may hang, made when it is first needed, at most [`LANES_MAX`]. Each tells
+//! what it is at ([`Progress`]), so that one that hangs is named.
+//!
+//! Not here: reads of local files (ring/), and what a listing means (stream/chain.rs).
+
+mod lane;
+mod look;
+mod mounts;
+mod patterns;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lane::Worker;
+pub use lane::{Hung, Lane, Progress};
+use mounts::{Mount, Mounts};
+use patterns::Start;
+
+use crate::capture::io::{FileError, FileNo, FoundFile, LaneId, OpenedFile};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::saver::Saver;
+use crate::ledger::Owner;
+use crate::ledger::claims::{Claimed, Claims};
+use crate::limits::LANES_MAX;
+use crate::record::StreamId;
+use crate::settings::FileSet;
+
+/// A step on a file system that may hang is believed to hang after so long. Reported within 5 s: the loop looks once a
+/// second.
+const LANE_PATIENCE: Duration = Duration::from_secs(3);
+/// A local disk that is busy may take longer over one step.
+const LOCAL_PATIENCE: Duration = Duration::from_secs(10);
+/// What to do where a local disk does not answer.
+const LOCAL_CURE: &str = "look for a failing disk: dmesg, iostat -x";
+
+/// What is asked.
+#[derive(Debug)]
+pub enum Request {
+    /// Watch the directory and list a chain.
+    Scan {
+        /// Whose.
+        stream: StreamId,
+        /// Absolute path.
+        directory: String,
+        /// Name of the live file.
+        live_name: String,
+    },
+    /// Open a file of a chain.
+    Open {
+        /// Whose.
+        stream: StreamId,
+        /// Its number.
+        file: FileNo,
+        /// Absolute path of its directory.
+        directory: String,
+        /// As the scan found it.
+        found: FoundFile,
+        /// Who holds it from then on.
+        owner: Owner,
+    },
+    /// Read a file that a lane opened.
+    Read {
+        /// Whose.
+        stream: StreamId,
+        /// Its number.
+        file: FileNo,
+        /// Where from.
+        offset: u64,
+        /// Where to: its spare capacity is asked for.
+        buffer: Vec<u8>,
+    },
+    /// Close a file that a lane opened.
+    Close {
+        /// Its number.
+        file: FileNo,
+    },
+    /// Match the patterns of an entry and watch the directories they name.
+    FindPaths {
+        /// Index of the entry.
+        set: usize,
+    },
+    /// Go on matching where a lane's file system begins.
+    FindRest {
+        /// Index of the entry.
+        set: usize,
+        /// Where.
+        starts: Vec<Start>,
+    },
+}
+
+impl Request {
+    fn stream(&self) -> Option<StreamId> {
+        match self {
+            Request::Scan { stream, .. } | Request::Open { stream, .. } | Request::Read { stream, .. } => {
+                Some(*stream)
+            }
+            Request::Close { .. } | Request::FindPaths { .. } | Request::FindRest { .. } => None,
+        }
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        match self {
+            Request::Scan { directory, .. } | Request::Open { directory, .. } => Some(Path::new(directory)),
+            _ => None,
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Request::Scan { directory, .. } => format!("listing {directory}"),
+            Request::Open { directory, found, .. } => format!("opening {directory}/{}", found.name),
+            Request::Read { .. } => "reading a file".to_owned(),
+            Request::Close { .. } => "closing a file".to_owned(),
+            Request::FindPaths { set } | Request::FindRest { set, .. } => {
+                format!("matching the patterns of file_monitor.files[{set}]")
+            }
+        }
+    }
+}
+
+/// An opened file.
+#[derive(Debug)]
+pub enum OpenFile {
+    /// Local: the ring reads it.
+    Here(OwnedFd),
+    /// Its lane keeps, reads and closes it; this is its number.
+    OnLane(RawFd),
+}
+
+/// What is answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// To [`Request::Scan`].
+    Scanned {
+        /// Whose.
+        stream: StreamId,
+        /// The directory and its watch; `None` where inotify has none left.
+        watch: Option<i32>,
+        /// The files.
+        result: Result<Vec<FoundFile>, FileError>,
+    },
+    /// To [`Request::Open`].
+    Opened {
+        /// Whose.
+        stream: StreamId,
+        /// Its number.
+        file: FileNo,
+        /// Who has it, if it may hang.
+        lane: Option<LaneId>,
+        /// The file.
+        result: Result<(OpenFile, OpenedFile), FileError>,
+    },
+    /// To [`Request::Read`].
+    Read {
+        /// Whose.
+        stream: StreamId,
+        /// Its number.
+        file: FileNo,
+        /// Bytes that came.
+        result: Result<usize, FileError>,
+        /// What came, appended to what was given.
+        buffer: Vec<u8>,
+        /// The file's length, if fewer came than there was room for.
+        file_len: Option<u64>,
+    },
+    /// To [`Request::Close`].
+    Closed {
+        /// Its number.
+        file: FileNo,
+    },
+    /// To [`Request::FindPaths`] by what is local, and from each lane by what is there.
+    PathsFound {
+        /// Index of the entry.
+        set: usize,
+        /// Whose part this is; `None` = what is local.
+        lane: Option<LaneId>,
+        /// With the local part: all the lanes that the patterns lead to.
+        lanes: Vec<LaneId>,
+        /// Watches of the directories.
+        watches: Vec<i32>,
+        /// Matches.
+        paths: Vec<String>,
+    },
+    /// To [`Files::save`].
+    Saved {
+        /// Its number.
+        seq: u64,
+        /// Why not.
+        result: Result<(), String>,
+    },
+}
+
+type Answers = Arc<dyn Fn(Answer) + Send + Sync>;
+
+/// What the threads share with those who watch them.
+#[derive(Debug, Default)]
+struct Shared {
+    watched: Mutex<Vec<Arc<Progress>>>,
+    lanes: Mutex<BTreeMap<LaneId, Lane>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing is left half done in either.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Held by every thread that has files open; never used to send anything. Its channel closes when the last has ended.
+type Alive = tokio::sync::mpsc::Sender<()>;
+
+/// Sends requests to the threads; they end when this is dropped, but for one that hangs.
+#[derive(Debug)]
+pub struct Files {
+    requests: Sender<Request>,
+    local: Arc<Progress>,
+    saves: Sender<(u64, Checkpoint)>,
+    shared: Arc<Shared>,
+    alive: tokio::sync::mpsc::Receiver<()>,
+}
+
+impl Files {
+    /// Starts the threads. `inotify` is the loop's one instance; `None` = there is none, nothing is watched.
+    ///
+    /// # Errors
+    /// When no thread can be made.
+    pub fn start(
+        inotify: Option<Arc<Claimed<OwnedFd>>>,
+        sets: Vec<FileSet>,
+        data_dir: PathBuf,
+        claims: Claims,
+        answer: impl Fn(Answer) + Send + Sync + 'static,
+    ) -> io::Result<Files> {
+        let answers: Answers = Arc::new(answer);
+        let shared = Arc::<Shared>::default();
+        let local = Progress::new("a local file system".to_owned(), LOCAL_CURE.to_owned(), LOCAL_PATIENCE);
+        let place = format!("the data directory {}", data_dir.display());
+        let saving = Progress::new(place, LOCAL_CURE.to_owned(), LOCAL_PATIENCE);
+        lock(&shared.watched).extend([Arc::clone(&local), Arc::clone(&saving)]);
+
+        let (saves, to_save) = channel();
+        let (directory, saved) = (data_dir.clone(), Arc::clone(&answers));
+        std::thread::Builder::new()
+            .name("checkpoints".to_owned())
+            .spawn(move || save_all(&to_save, directory, &saving, &saved))?;
+
+        let (requests, inbox) = channel();
+        let (of_threads, alive) = tokio::sync::mpsc::channel(1);
+        let worker = Worker {
+            inotify,
+            sets: Arc::new(sets),
+            data_dir,
+            claims,
+            answers,
+            progress: Arc::clone(&local),
+            lane: None,
+            open: BTreeMap::new(),
+            alive: of_threads,
+        };
+        let mut router = Router { mounts: Mounts::new(), worker, shared: Arc::clone(&shared) };
+        std::thread::Builder::new().name("files".to_owned()).spawn(move || router.run(&inbox))?;
+        Ok(Files { requests, local, saves, shared, alive })
+    }
+
+    /// Sends a request by name. Each is answered once.
+    pub fn ask(&self, request: Request) {
+        self.local.waits(request.stream());
+        // The thread ends only with this sender.
+        let _ = self.requests.send(request);
+    }
+
+    /// Saves a checkpoint; answered by [`Answer::Saved`].
+    pub fn save(&self, seq: u64, checkpoint: Checkpoint) {
+        let _ = self.saves.send((seq, checkpoint));
+    }
+
+    /// The lane that opened a file.
+    pub fn lane(&self, id: LaneId) -> Option<Lane> {
+        lock(&self.shared.lanes).get(&id).cloned()
+    }
+
+    /// Threads whose step takes longer than it may.
+    pub fn hung(&self) -> Vec<Hung> {
+        lock(&self.shared.watched).iter().filter_map(|progress| progress.hung()).collect()
+    }
+
+    /// Ends the threads and waits until what they had open is closed. Whoever still has a [`Lane`] holds this up, and a
+    /// thread that hangs does for ever. What is asked from now on is lost.
+    pub async fn end(&mut self) {
+        self.requests = channel().0;
+        // Nothing is ever sent: this is the end of the last sender.
+        let _ = self.alive.recv().await;
+    }
+}
+
+fn save_all(
+    to_save: &Receiver<(u64, Checkpoint)>,
+    data_dir: PathBuf,
+    progress: &Progress,
+    answers: &Answers,
+) {
+    let mut saver = Saver::new(data_dir);
+    while let Ok((seq, checkpoint)) = to_save.recv() {
+        progress.begin("saving the checkpoint".to_owned());
+        let result = saver.save(checkpoint);
+        progress.end();
+        let result = result.map_err(|error| format!("{:#}", anyhow::Error::from(error)));
+        answers(Answer::Saved { seq, result });
+    }
+}
+
+/// The thread "files": knows where a request leads, and does what is local itself.
+struct Router {
+    mounts: Mounts,
+    worker: Worker,
+    shared: Arc<Shared>,
+}
+
+impl Router {
+    fn run(&mut self, inbox: &Receiver<Request>) {
+        while let Ok(request) = inbox.recv() {
+            let stream = request.stream();
+            self.mounts.refresh();
+            let mount = request.directory().and_then(|directory| self.mounts.on_the_way(directory)).cloned();
+            match (request, mount) {
+                (Request::FindPaths { set }, _) => self.find_paths(set),
+                (request, Some(mount)) => match self.lane(&mount) {
+                    Ok(lane) => lane.ask(request),
+                    Err(error) => self.refuse(request, &error),
+                },
+                (request, None) => self.worker.carry_out(request),
+            }
+            self.worker.progress.waits_no_more(stream);
+        }
+        // Lanes end with their last door; those in here would keep each other.
+        lock(&self.shared.lanes).clear();
+    }
+
+    fn find_paths(&mut self, set: usize) {
+        let progress = Arc::clone(&self.worker.progress);
+        progress.begin(Request::FindPaths { set }.describe());
+        let entry = &self.worker.sets[set];
+        let lane_of = |path: &Path| self.mounts.on_the_way(path).map(|mount| mount.lane);
+        let mut found = patterns::walk(entry, patterns::starts(entry), &lane_of);
+        let watches = self.worker.watch_all(&found);
+        let elsewhere = std::mem::take(&mut found.elsewhere);
+        let (lanes, paths) = (elsewhere.keys().copied().collect(), found.paths.into_iter().collect());
+        progress.end();
+        (self.worker.answers)(Answer::PathsFound { set, lane: None, lanes, watches, paths });
+        for (id, starts) in elsewhere {
+            let Some(mount) = self.mounts.by_lane(id).cloned() else { continue };
+            match self.lane(&mount) {
+                Ok(lane) => lane.ask(Request::FindRest { set, starts }),
+                Err(error) => tracing::warn!("looking for files on {}: {error}", mount.describe()),
+            }
+        }
+    }
+
+    /// The lane of a file system, started if there is none. Lanes of file systems that are no longer mounted make room.
+    fn lane(&self, mount: &Mount) -> io::Result<Lane> {
+        let mut lanes = lock(&self.shared.lanes);
+        if let Some(lane) = lanes.get(&mount.lane) {
+            return Ok(lane.clone());
+        }
+        lanes.retain(|id, _| self.mounts.by_lane(*id).is_some());
+        let mut watched = lock(&self.shared.watched);
+        // Those nobody has a door to are gone; a hung one is kept by its own thread.
+        watched.retain(|progress| Arc::strong_count(progress) > 1);
+        if lanes.len() >= LANES_MAX {
+            return Err(io::Error::other(format!(
+                "{LANES_MAX} file systems that may hang are read already; {} is left alone",
+                mount.describe()
+            )));
+        }
+        let progress = Progress::new(mount.describe(), mount.cure(), LANE_PATIENCE);
+        let worker = Worker {
+            inotify: self.worker.inotify.clone(),
+            sets: Arc::clone(&self.worker.sets),
+            data_dir: self.worker.data_dir.clone(),
+            claims: self.worker.claims.clone(),
+            answers: Arc::clone(&self.worker.answers),
+            progress: Arc::clone(&progress),
+            lane: None,
+            open: BTreeMap::new(),
+            alive: self.worker.alive.clone(),
+        };
+        let lane = Lane::start(mount.lane, worker, Arc::clone(&progress))?;
+        tracing::info!("{} may hang: a thread of its own does what is done there", mount.describe());
+        watched.push(progress);
+        lanes.insert(mount.lane, lane.clone());
+        Ok(lane)
+    }
+
+    fn refuse(&self, request: Request, error: &io::Error) {
+        let error = FileError::Other { what: "reading logs there".to_owned(), cause: error.to_string() };
+        let answer = match request {
+            Request::Scan { stream, .. } => Answer::Scanned { stream, watch: None, result: Err(error) },
+            Request::Open { stream, file, .. } => {
+                Answer::Opened { stream, file, lane: None, result: Err(error) }
+            }
+            _ => return,
+        };
+        (self.worker.answers)(answer);
+    }
+}
+
+/// Length of an open local file now; asked when a read brought nothing, to see a truncation. Does not hang.
+pub fn length(file: BorrowedFd<'_>) -> Option<u64> {
+    look::length(file)
+}

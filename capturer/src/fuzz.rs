@@ -1,0 +1,138 @@
+//! Every decoder under any bytes: the list of fuzz entries, and what they share. Compiled with feature `fuzz` only.
+//!
+//! ```text
+//! tests/fuzz (libFuzzer, `cargo xtask fuzz`) ───────────┐
+//! tests/decoders.rs (corpus, and mutations of it) ──────┴─▶ TARGETS ─▶ an entry beside its decoder
+//! ```
+//! An entry takes any bytes and panics if a property does not hold:
+//!
+//! 1. any split of the input gives the same items: whole, byte by byte, by chance,
+//! 2. what is encoded is decoded again, made from the same bytes,
+//! 3. bytes in = bytes of items + skipped + held,
+//! 4. what is held stays below the decoder's limit,
+//! 5. nothing panics, overflows or runs for ever,
+//! 6. a slow and obvious decoder finds the same.
+//!
+//! A property that means nothing for a decoder (a time has no parts that arrive one by one) is left out there.
+
+use std::fmt::Debug;
+
+use crate::decode::{DecodeError, Step};
+use crate::{checkpoint, decode, discover, settings, sink};
+
+/// A decoder's name, and the entry that checks it under any bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them. Each has a folder of this name in tests/fuzz/corpus and a file in tests/fuzz/fuzz_targets.
+pub const TARGETS: [Target; 12] = [
+    ("assemble", decode::fuzz::assemble::check),
+    ("checkpoint", checkpoint::fuzz::check),
+    ("config", settings::fuzz::check),
+    ("docker", discover::fuzz::check),
+    ("file_name", sink::fuzz::check),
+    ("inotify", decode::fuzz::inotify),
+    ("json_line", decode::fuzz::json_line::check),
+    ("line", decode::fuzz::line),
+    ("stdcopy", decode::fuzz::stdcopy),
+    ("timestamp", decode::fuzz::timestamp),
+    ("tty", decode::fuzz::tty),
+    ("utf8", decode::fuzz::utf8),
+];
+
+/// What a decoder found, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found<T> {
+    /// An item that takes `took` bytes from `at` on.
+    Item { at: usize, took: usize, item: T },
+    /// So many bytes from `at` on that were skipped.
+    Rejected { at: usize, took: usize, error: DecodeError },
+}
+
+/// All that a decoder finds in `bytes`, in whatever parts they come, and how many bytes it leaves at the end. Checks
+/// properties 1, 3, 4 and 5. `next` is given what is there, and whether nothing more will come.
+pub(crate) fn decode_in_any_parts<T: Debug + PartialEq>(
+    bytes: &[u8],
+    held_max: usize,
+    next: impl Fn(&[u8], bool) -> Step<T>,
+) -> (Vec<Found<T>>, usize) {
+    let whole = decode_in_parts(bytes, &[bytes.len()], held_max, &next);
+    for ends in splits(bytes) {
+        let parts = decode_in_parts(bytes, &ends, held_max, &next);
+        assert_eq!(parts, whole, "parts that end at {ends:?} give something else than the whole");
+    }
+    whole
+}
+
+/// All that a decoder finds in `bytes` if it comes in parts that end at `ends`.
+pub(crate) fn decode_in_parts<T>(
+    bytes: &[u8],
+    ends: &[usize],
+    held_max: usize,
+    next: impl Fn(&[u8], bool) -> Step<T>,
+) -> (Vec<Found<T>>, usize) {
+    let (mut at, mut found) = (0, Vec::new());
+    for &end in ends {
+        loop {
+            let took = match next(&bytes[at..end], end == bytes.len()) {
+                Step::NeedMore => break,
+                Step::Item(item, took) => {
+                    found.push(Found::Item { at, took, item });
+                    took
+                }
+                // The connection is given up; what comes behind is nobody's.
+                Step::Reject(DecodeError::FrameInvalid, _) => {
+                    let took = bytes.len() - at;
+                    found.push(Found::Rejected { at, took, error: DecodeError::FrameInvalid });
+                    return (found, 0);
+                }
+                Step::Reject(error, took) => {
+                    reject(&mut found, at, took, error);
+                    took
+                }
+            };
+            assert!(took > 0 && took <= end - at, "{took} of {} bytes taken", end - at);
+            at += took;
+        }
+        assert!(end - at <= held_max, "{} bytes held, the limit is {held_max}", end - at);
+    }
+    (found, bytes.len() - at)
+}
+
+/// Holes are skipped as they come, in as many steps as there are parts: together they are one.
+fn reject<T>(found: &mut Vec<Found<T>>, at: usize, took: usize, error: DecodeError) {
+    match found.last_mut() {
+        Some(Found::Rejected { took: before, error: DecodeError::NulHole, .. })
+            if error == DecodeError::NulHole =>
+        {
+            *before += took;
+        }
+        _ => found.push(Found::Rejected { at, took, error }),
+    }
+}
+
+/// Where parts end: before and behind newlines, byte by byte if that is not too much work, and some by chance, drawn from
+/// the bytes themselves.
+pub(crate) fn splits(bytes: &[u8]) -> Vec<Vec<usize>> {
+    const BYTE_BY_BYTE_MAX: usize = 256;
+    let newlines = memchr::memchr_iter(b'\n', bytes).take(100);
+    let mut splits: Vec<Vec<usize>> =
+        vec![newlines.flat_map(|at| [at, at + 1]).chain([bytes.len()]).collect()];
+    if bytes.len() <= BYTE_BY_BYTE_MAX {
+        splits.push((1..=bytes.len()).collect());
+    }
+    let mut state = u64::from(crc32fast::hash(bytes));
+    for part_max in [7, 300, 20_000] {
+        let (mut ends, mut end) = (Vec::new(), 0);
+        while end < bytes.len() {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            end = (end + 1 + (state >> 33) as usize % part_max).min(bytes.len());
+            ends.push(end);
+        }
+        // What is held is looked at again with each part: more parts of a long line cost much and show nothing more.
+        if ends.len() <= 1_000 {
+            splits.push(ends);
+        }
+    }
+    splits.retain(|ends| !ends.is_empty());
+    splits
+}

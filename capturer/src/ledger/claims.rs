@@ -1,0 +1,163 @@
+//! How the parts of the program tell the ledger: a descriptor is held together with its claim, and dropping it ends
+//! both, the claim first.
+//!
+//! A claim costs a lock and, where programs in the kernel watch, one system call. It is made for each opening of what
+//! lasts, never for a read or a line. What is opened and closed within one step of work is not claimed.
+
+use std::fmt;
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Ledger, OpenFd, Owner};
+
+/// Tells the kernel's programs who holds a descriptor.
+pub trait NoteOwner: Send {
+    /// `fd` belongs to the owner of that number, as long as it is open.
+    fn note(&mut self, fd: i32, owner: u64);
+}
+
+/// The ledger, shared by all threads.
+#[derive(Clone, Default)]
+pub struct Claims(Arc<Mutex<Book>>);
+
+#[derive(Default)]
+struct Book {
+    ledger: Ledger,
+    kernel: Option<Box<dyn NoteOwner>>,
+}
+
+impl Claims {
+    /// From here on claims are told to the kernel too.
+    pub fn tell(&self, kernel: Box<dyn NoteOwner>) {
+        self.book().kernel = Some(kernel);
+    }
+
+    /// Holds what was just opened, for `owner`.
+    pub fn hold<T: AsFd>(&self, inner: T, owner: Owner) -> Claimed<T> {
+        Claimed { claim: self.claim(inner.as_fd(), owner), inner }
+    }
+
+    /// A claim beside the descriptor, for what can't be held in a [`Claimed`]. It must end before the descriptor does.
+    pub fn claim(&self, fd: BorrowedFd<'_>, owner: Owner) -> Claim {
+        let fd = fd.as_raw_fd();
+        let serial = self.claim_number(fd, owner);
+        Claim { claims: self.clone(), fd, serial }
+    }
+
+    /// A claim that ends with the process.
+    pub fn claim_number(&self, fd: i32, owner: Owner) -> u64 {
+        let mut book = self.book();
+        let number = book.ledger.number_of(owner.clone());
+        if let Some(kernel) = &mut book.kernel {
+            kernel.note(fd, number);
+        }
+        book.ledger.claim(fd, owner)
+    }
+
+    /// See [`Ledger::adopt`].
+    pub fn adopt(&self, open: &[OpenFd], owner: &Owner) {
+        let mut book = self.book();
+        let adopted = book.ledger.adopt(open, owner);
+        let number = book.ledger.number_of(owner.clone());
+        if let Some(kernel) = &mut book.kernel {
+            adopted.into_iter().for_each(|fd| kernel.note(fd, number));
+        }
+    }
+
+    /// The ledger itself.
+    pub fn with<R>(&self, act: impl FnOnce(&mut Ledger) -> R) -> R {
+        act(&mut self.book().ledger)
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // Every change of it is one call that does not panic halfway.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Claims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Claims")
+    }
+}
+
+/// Ends with its owner's word that the descriptor is about to be closed.
+#[derive(Debug)]
+pub struct Claim {
+    claims: Claims,
+    fd: i32,
+    serial: u64,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.claims.with(|ledger| ledger.release(self.fd, self.serial));
+    }
+}
+
+/// An open descriptor with an owner.
+#[derive(Debug)]
+pub struct Claimed<T> {
+    // Fields are dropped in this order: a number that is closed may be another thread's at once.
+    claim: Claim,
+    inner: T,
+}
+
+impl<T> Claimed<T> {
+    /// The descriptor without its claim, to be claimed by somebody else.
+    pub fn unclaimed(self) -> T {
+        let Claimed { claim, inner } = self;
+        drop(claim);
+        inner
+    }
+}
+
+impl<T> Deref for Claimed<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T: AsFd> AsFd for Claimed<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    /// The other order would release what another thread has claimed under the same number meanwhile.
+    #[test]
+    fn the_claim_ends_with_the_descriptor_and_before_it() {
+        struct Seen {
+            file: File,
+            claims: Claims,
+        }
+        impl AsFd for Seen {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.file.as_fd()
+            }
+        }
+        impl Drop for Seen {
+            fn drop(&mut self) {
+                assert_eq!(self.claims.with(|ledger| ledger.held_by(&Owner::Admin)), 0);
+            }
+        }
+        let claims = Claims::default();
+        let file = File::open("/dev/null").unwrap();
+        let held = claims.hold(Seen { file, claims: claims.clone() }, Owner::Admin);
+        assert_eq!(claims.with(|ledger| ledger.held_by(&Owner::Admin)), 1);
+        drop(held);
+        let held = claims.hold(File::open("/dev/null").unwrap(), Owner::Discovery);
+        let file = held.unclaimed();
+        assert_eq!(claims.with(|ledger| ledger.held_by(&Owner::Discovery)), 0);
+        drop(file);
+    }
+}

@@ -1,0 +1,407 @@
+//! The ledger: who says to hold which descriptor, against which descriptors are open. Pure.
+//!
+//! ```text
+//! parts ── Claims::hold(fd, owner) … dropped ─▶ claims.rs ─▶ Ledger ◀── View ── witness.rs ◀── kernel
+//!                                                              └─▶ LedgerReport ─▶ leaks.rs, metrics, /api/v1/fds
+//!
+//!              claimed                 not claimed
+//! open         fine                    a stray: a leak, or somebody forgot to claim
+//! not open     missing: closed behind  —
+//!              the owner's back
+//! ```
+//! A look takes time and the program goes on meanwhile, so one look proves nothing: a descriptor opened, claimed and
+//! closed around it may stand in either wrong corner. It counts only if it stands there, unchanged, in every look for
+//! longer than the interval given.
+//!
+//! What an owner opened and closed is counted twice. Claims and their ends are counted here, which is only what the
+//! program believes. Where programs in the kernel count ([`View::closed_by`]), the report shows their numbers: an owner's
+//! closings as the kernel saw them, and as openings those plus what the kernel still has open under that owner.
+//!
+//! A number that is claimed while still claimed was closed without a release, and one whose socket, pipe or anonymous
+//! inode changed under a claim was closed and given to somebody else. Both are counted at once: no race makes them.
+//!
+//! Not here: where the live descriptors come from (probe/), and what is a leak (leaks.rs).
+
+pub mod claims;
+pub mod leaks;
+pub mod owner;
+pub mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::clock::Now;
+use crate::record::StreamKey;
+pub use owner::Owner;
+
+/// Totals of streams that ended are kept for so many of them, the latest ended.
+const ENDED_KEPT: usize = 256;
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    claims: BTreeMap<i32, Claim>,
+    /// Open and not claimed, since when.
+    strangers: BTreeMap<i32, Stranger>,
+    rows: BTreeMap<u64, Row>,
+    numbers: BTreeMap<Owner, u64>,
+    last_number: u64,
+    last_serial: u64,
+    /// Streams that ended, the latest last.
+    ended: Vec<u64>,
+    /// Totals of owners that were forgotten, by class.
+    forgotten: BTreeMap<&'static str, Totals>,
+    slips: u64,
+}
+
+#[derive(Debug)]
+struct Row {
+    owner: Owner,
+    /// By claims.
+    claimed: Totals,
+    /// As the last look showed it: the kernel's numbers where it counts, else the claims'.
+    seen: Totals,
+}
+
+#[derive(Debug)]
+struct Claim {
+    number: u64,
+    serial: u64,
+    /// What it was when last seen open, if that tells files apart.
+    target: Option<String>,
+    /// First of the looks in a row that did not find it.
+    missing_since_ms: Option<u64>,
+    /// Taken for an owner because nobody else had claimed it ([`Ledger::adopt`]): a claim of its own replaces that, and
+    /// it may go without a word.
+    adopted: bool,
+}
+
+#[derive(Debug)]
+struct Stranger {
+    target: String,
+    opened_ns: u64,
+    since_ms: u64,
+}
+
+/// Counts of one owner since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Descriptors opened.
+    pub opened: u64,
+    /// Descriptors closed.
+    pub closed: u64,
+}
+
+/// An open descriptor, as a look finds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenFd {
+    /// Its number.
+    pub fd: i32,
+    /// What /proc says it is.
+    pub target: String,
+    /// What the kernel's programs know of it, if there are any and they know it.
+    pub kernel: Option<KernelFd>,
+}
+
+/// What the kernel's programs know of a descriptor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelFd {
+    /// CLOCK_MONOTONIC. With the number it names this opening and no other.
+    pub opened_ns: u64,
+    /// The owner's number as it was claimed ([`Ledger::claim`]); 0 = nobody.
+    pub owner: u64,
+}
+
+/// What one look sees.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// Every open descriptor.
+    pub open: &'a [OpenFd],
+    /// Closings that the kernel counted, by owner's number. `None` = it does not count.
+    pub closed_by: Option<&'a BTreeMap<u64, u64>>,
+}
+
+/// What one look showed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LedgerReport {
+    /// Open descriptors by owner, unclaimed ones under [`Owner::Unknown`].
+    pub open: BTreeMap<Owner, u64>,
+    /// All open descriptors.
+    pub open_count: u64,
+    /// Open, claimed by nobody, and so for longer than the interval.
+    pub strays: Vec<Stray>,
+    /// Claimed, not open, and so for longer than the interval.
+    pub missing: Vec<(i32, Owner)>,
+    /// Closings that were never told, since the start: a number claimed twice or that became another file.
+    pub slips: u64,
+    /// Claims less what is open, both only where they stand for longer than the interval; 0 = the ledger is right.
+    /// Below zero: a leak. Above: something was closed that its owner believes to hold.
+    pub drift: i64,
+}
+
+/// A descriptor nobody claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// Its number.
+    pub fd: i32,
+    /// What /proc says it is.
+    pub target: String,
+    /// Since it was first seen so.
+    pub age_ms: u64,
+    /// Who had claimed this very opening and believes it closed, if the kernel remembers; else [`Owner::Unknown`].
+    pub owner: Owner,
+}
+
+impl Ledger {
+    /// `owner` opened `fd`; answers the claim's serial number, for [`Ledger::release`]. To be said right after the
+    /// opening.
+    pub fn claim(&mut self, fd: i32, owner: Owner) -> u64 {
+        self.note(fd, owner, false)
+    }
+
+    fn note(&mut self, fd: i32, owner: Owner, adopted: bool) -> u64 {
+        let number = self.number_of(owner);
+        if let Some(row) = self.rows.get_mut(&number) {
+            row.claimed.opened += 1;
+        }
+        self.ended.retain(|ended| *ended != number);
+        self.last_serial += 1;
+        let serial = self.last_serial;
+        let claim = Claim { number, serial, target: None, missing_since_ms: None, adopted };
+        if let Some(before) = self.claims.insert(fd, claim) {
+            self.slips += u64::from(!before.adopted);
+            self.count_closed(before.number);
+        }
+        self.strangers.remove(&fd);
+        serial
+    }
+
+    /// `fd` is about to be closed. To be said before the closing: afterwards the number may be somebody else's.
+    pub fn release(&mut self, fd: i32, serial: u64) {
+        match self.claims.get(&fd) {
+            Some(claim) if claim.serial == serial => {
+                let number = claim.number;
+                self.claims.remove(&fd);
+                self.count_closed(number);
+            }
+            // The number was claimed anew meanwhile, which was counted then.
+            Some(_) => {}
+            None => self.slips += 1,
+        }
+    }
+
+    /// Claims for `owner` whatever is open and unclaimed: once, when the program is built up and before it works.
+    /// Answers which that were.
+    pub fn adopt(&mut self, open: &[OpenFd], owner: &Owner) -> Vec<i32> {
+        let unclaimed = open.iter().map(|open| open.fd).filter(|fd| !self.claims.contains_key(fd));
+        let unclaimed: Vec<i32> = unclaimed.collect();
+        for fd in &unclaimed {
+            self.note(*fd, owner.clone(), true);
+        }
+        unclaimed
+    }
+
+    /// The stream ended: nothing may be open under it any more. Its totals are kept for a while; a later claim begins
+    /// it anew.
+    pub fn stream_ended(&mut self, key: &StreamKey) {
+        if let Some(number) = self.numbers.get(&Owner::Stream(key.clone())) {
+            self.ended.retain(|ended| ended != number);
+            self.ended.push(*number);
+        }
+    }
+
+    /// An owner's number, by which the kernel knows it.
+    pub fn number_of(&mut self, owner: Owner) -> u64 {
+        if let Some(number) = self.numbers.get(&owner) {
+            return *number;
+        }
+        self.last_number += 1;
+        self.numbers.insert(owner.clone(), self.last_number);
+        let row = Row { owner, claimed: Totals::default(), seen: Totals::default() };
+        self.rows.insert(self.last_number, row);
+        self.last_number
+    }
+
+    /// The owner of that number.
+    pub fn owner(&self, number: u64) -> Owner {
+        self.rows.get(&number).map_or(Owner::Unknown, |row| row.owner.clone())
+    }
+
+    /// Who claims a descriptor now, and the claim's serial number.
+    pub fn claimant(&self, fd: i32) -> Option<(&Owner, u64)> {
+        let claim = self.claims.get(&fd)?;
+        Some((&self.rows.get(&claim.number)?.owner, claim.serial))
+    }
+
+    /// Whether a stream has ended.
+    pub fn has_ended(&self, owner: &Owner) -> bool {
+        self.numbers.get(owner).is_some_and(|number| self.ended.contains(number))
+    }
+
+    /// Claims now held by an owner. Zero for a stream that ended.
+    pub fn held_by(&self, owner: &Owner) -> u64 {
+        let row = self.numbers.get(owner).and_then(|number| self.rows.get(number));
+        row.map_or(0, |row| row.claimed.opened - row.claimed.closed)
+    }
+
+    /// Claims now held by all streams.
+    pub fn held_by_streams(&self) -> u64 {
+        let rows = self.rows.values().filter(|row| matches!(row.owner, Owner::Stream(_)));
+        rows.map(|row| row.claimed.opened - row.claimed.closed).sum()
+    }
+
+    /// Claims made and ended by each owner since the start: what the program believes.
+    pub fn claimed(&self) -> BTreeMap<&Owner, Totals> {
+        self.rows.values().map(|row| (&row.owner, row.claimed)).collect()
+    }
+
+    /// Each owner's totals at the last look: the kernel's where it counts.
+    pub fn seen(&self) -> BTreeMap<&Owner, Totals> {
+        self.rows.values().map(|row| (&row.owner, row.seen)).collect()
+    }
+
+    /// The same by class, with the owners that were forgotten.
+    pub fn seen_by_class(&self) -> BTreeMap<&'static str, Totals> {
+        let mut classes: BTreeMap<&'static str, Totals> =
+            Owner::CLASSES.iter().map(|class| (*class, Totals::default())).collect();
+        let rows = self.rows.values().map(|row| (row.owner.class(), row.seen));
+        for (class, totals) in rows.chain(self.forgotten.iter().map(|(class, totals)| (*class, *totals))) {
+            let sum = classes.entry(class).or_default();
+            sum.opened += totals.opened;
+            sum.closed += totals.closed;
+        }
+        classes
+    }
+
+    fn count_closed(&mut self, number: u64) {
+        if let Some(row) = self.rows.get_mut(&number) {
+            row.claimed.closed += 1;
+        }
+    }
+
+    /// Sets the claims against what is open now. `settle_ms`: how long a mismatch must stand to count.
+    pub fn observe(&mut self, view: View<'_>, now: Now, settle_ms: u64) -> LedgerReport {
+        let mut report = LedgerReport::default();
+        let open: BTreeSet<i32> = view.open.iter().map(|open| open.fd).collect();
+        self.strangers.retain(|fd, _| open.contains(fd));
+        for OpenFd { fd, target, kernel } in view.open {
+            report.open_count += 1;
+            let owner = if let Some(claim) = self.claims.get_mut(fd) {
+                claim.missing_since_ms = None;
+                let target = telling(target);
+                if claim.target.is_some() && claim.target.as_deref() != target {
+                    self.slips += 1;
+                }
+                claim.target = target.map(str::to_owned);
+                let number = claim.number;
+                self.owner(number)
+            } else {
+                let opened_ns = kernel.map_or(0, |kernel| kernel.opened_ns);
+                let new = || Stranger { target: target.clone(), opened_ns, since_ms: now.mono_ms };
+                let stranger = self.strangers.entry(*fd).or_insert_with(new);
+                if stranger.target != *target || stranger.opened_ns != opened_ns {
+                    *stranger = new();
+                }
+                let age_ms = now.mono_ms.saturating_sub(stranger.since_ms);
+                if age_ms > settle_ms {
+                    let owner = self.owner(kernel.map_or(0, |kernel| kernel.owner));
+                    report.strays.push(Stray { fd: *fd, target: target.clone(), age_ms, owner });
+                }
+                Owner::Unknown
+            };
+            *report.open.entry(owner).or_default() += 1;
+        }
+        self.look_for_missing(&open, now, settle_ms, &mut report);
+        self.note_totals(view);
+        self.forget_ended();
+        report.slips = self.slips;
+        report.drift = report.missing.len() as i64 - report.strays.len() as i64;
+        report
+    }
+
+    fn look_for_missing(
+        &mut self,
+        open: &BTreeSet<i32>,
+        now: Now,
+        settle_ms: u64,
+        report: &mut LedgerReport,
+    ) {
+        let mut gone = Vec::new();
+        for (fd, claim) in self.claims.iter_mut().filter(|(fd, _)| !open.contains(fd)) {
+            if claim.adopted {
+                gone.push((*fd, claim.number));
+                continue;
+            }
+            let since_ms = *claim.missing_since_ms.get_or_insert(now.mono_ms);
+            if now.mono_ms.saturating_sub(since_ms) > settle_ms {
+                let owner = self.rows.get(&claim.number).map_or(Owner::Unknown, |row| row.owner.clone());
+                report.missing.push((*fd, owner));
+            }
+        }
+        for (fd, number) in gone {
+            self.claims.remove(&fd);
+            self.count_closed(number);
+        }
+    }
+
+    fn note_totals(&mut self, view: View<'_>) {
+        let totals: Vec<Totals> = self.totals_of(view).into_iter().map(|(_, totals)| totals).collect();
+        for (row, totals) in self.rows.values_mut().zip(totals) {
+            row.seen = totals;
+        }
+    }
+
+    /// Each owner's totals in a view: the kernel's where it counts, else the claims'.
+    pub fn totals_of(&self, view: View<'_>) -> Vec<(&Owner, Totals)> {
+        let mut live: BTreeMap<u64, u64> = BTreeMap::new();
+        for kernel in view.open.iter().filter_map(|open| open.kernel) {
+            *live.entry(kernel.owner).or_default() += 1;
+        }
+        let totals = |(number, row): (&u64, &Row)| {
+            let Some(closed_by) = view.closed_by else { return row.claimed };
+            let of = |map: &BTreeMap<u64, u64>| map.get(number).copied().unwrap_or(0);
+            // Neither goes back; the live set and the counts are not read at the same moment.
+            let closed = row.seen.closed.max(of(closed_by));
+            Totals { opened: row.seen.opened.max(closed + of(&live)), closed }
+        };
+        self.rows.iter().map(|entry| (&entry.1.owner, totals(entry))).collect()
+    }
+
+    /// See [`LedgerReport::slips`].
+    pub fn slips(&self) -> u64 {
+        self.slips
+    }
+
+    /// Drops the longest ended streams past the bound, if nothing of theirs is open.
+    fn forget_ended(&mut self) {
+        while self.ended.len() > ENDED_KEPT {
+            let empty = |number: &&u64| {
+                self.rows.get(*number).is_none_or(|row| {
+                    row.claimed.opened == row.claimed.closed && row.seen.opened == row.seen.closed
+                })
+            };
+            let Some(number) = self.ended.iter().find(empty).copied() else { return };
+            self.ended.retain(|ended| *ended != number);
+            if let Some(row) = self.rows.remove(&number) {
+                self.numbers.remove(&row.owner);
+                let sum = self.forgotten.entry(row.owner.class()).or_default();
+                sum.opened += row.seen.opened;
+                sum.closed += row.seen.closed;
+            }
+        }
+    }
+
+    /// Whether an owner of that number is known: the kernel need not count for others.
+    pub fn knows(&self, number: u64) -> bool {
+        self.rows.contains_key(&number)
+    }
+}
+
+/// The part of a descriptor's target that stays the same as long as it is open: `socket:[4711]`. The path of a file
+/// does not, as a rotation renames it.
+fn telling(target: &str) -> Option<&str> {
+    (!target.starts_with('/')).then_some(target)
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -1,0 +1,163 @@
+//! Names of output files as the config writes them: fixed text with placeholders for what is known of a source, in a path
+//! that stays beneath its directory.
+//!
+//! Not here: what a source's values become in a path, and that they can't leave the directory either
+//! (sink/file_name.rs).
+
+use super::units::Mismatch;
+use crate::limits::FILE_NAME_BYTES_MAX;
+
+/// A checked template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileTemplate {
+    text: String,
+    /// Neither it nor any of its components is empty, and none is `.` or `..`.
+    components: Vec<Vec<NamePart>>,
+}
+
+/// A part of a component.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamePart {
+    /// At most [`FILE_NAME_BYTES_MAX`] bytes, without slashes and NULs.
+    Literal(String),
+    /// `{container_name}`
+    ContainerName,
+    /// `{container_id}`
+    ContainerId,
+    /// `{image}`
+    Image,
+    /// `{path}`
+    Path,
+    /// `{label:KEY}`
+    Label(String),
+}
+
+const PLACEHOLDERS: [(&str, NamePart); 4] = [
+    ("container_name", NamePart::ContainerName),
+    ("container_id", NamePart::ContainerId),
+    ("image", NamePart::Image),
+    ("path", NamePart::Path),
+];
+
+impl FileTemplate {
+    /// Takes a template apart.
+    pub(crate) fn parse(text: &str) -> Result<FileTemplate, Mismatch> {
+        let expected = || Mismatch::new("a file name such as {container_name}.ndjson");
+        if text.is_empty() || text.ends_with('/') || text.contains('\0') {
+            return Err(expected());
+        }
+        if text.starts_with('/') {
+            let why = "it is taken beneath sinks.local_file.directory, so it can't begin with /";
+            return Err(expected().hint(why));
+        }
+        let (mut components, mut parts, mut rest) = (Vec::new(), Vec::new(), text);
+        loop {
+            let (literal, behind) = rest.split_at(rest.find(['/', '{', '}']).unwrap_or(rest.len()));
+            if literal.len() > FILE_NAME_BYTES_MAX {
+                let why = format!("a file's name has at most {FILE_NAME_BYTES_MAX} bytes");
+                return Err(expected().hint(why));
+            }
+            if !literal.is_empty() {
+                parts.push(NamePart::Literal(literal.to_owned()));
+            }
+            if let Some(tail) = behind.strip_prefix('/') {
+                components.push(std::mem::take(&mut parts));
+                rest = tail;
+            } else if behind.is_empty() {
+                components.push(parts);
+                break;
+            } else {
+                let inside = behind.strip_prefix('{').and_then(|inside| inside.split_once('}'));
+                let (name, tail) = inside.ok_or_else(|| expected().hint("each { needs its }"))?;
+                parts.push(placeholder(name).ok_or_else(|| expected().hint(unknown(name)))?);
+                rest = tail;
+            }
+        }
+        let leads_elsewhere = |parts: &Vec<NamePart>| match parts.as_slice() {
+            [] => true,
+            [NamePart::Literal(literal)] => matches!(literal.as_str(), "." | ".."),
+            _ => false,
+        };
+        if components.iter().any(leads_elsewhere) {
+            return Err(expected().hint("its parts can't be empty, . or .."));
+        }
+        Ok(FileTemplate { text: text.to_owned(), components })
+    }
+
+    /// As the config has it.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The path's components, each with its parts.
+    pub fn components(&self) -> impl Iterator<Item = &[NamePart]> {
+        self.components.iter().map(Vec::as_slice)
+    }
+}
+
+fn placeholder(name: &str) -> Option<NamePart> {
+    let plain = PLACEHOLDERS.into_iter().find(|(known, _)| *known == name).map(|(_, part)| part);
+    let label = || name.strip_prefix("label:").filter(|key| !key.is_empty());
+    plain.or_else(|| Some(NamePart::Label(label()?.to_owned())))
+}
+
+fn unknown(name: &str) -> String {
+    let known = PLACEHOLDERS.map(|(name, _)| format!("{{{name}}}")).join(", ");
+    format!("{{{}}} is unknown; there are {known} and {{label:KEY}}", name.escape_debug())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_stay_beneath_their_directory() {
+        let longest = "x".repeat(FILE_NAME_BYTES_MAX);
+        let beside = format!("{longest}/{longest}{{path}}");
+        for good in
+            ["{container_name}.ndjson", "a/b", "{image}/{container_id}", "..a", "a..b", "..{path}", &beside]
+        {
+            assert_eq!(
+                FileTemplate::parse(good).map(|template| template.as_str() == good),
+                Ok(true),
+                "{good}"
+            );
+        }
+        let longer = format!("a/{longest}x");
+        for (bad, hint) in [
+            ("", ""),
+            ("a\0b", ""),
+            ("a/", ""),
+            ("/a", "can't begin with /"),
+            ("../a", "can't be empty, . or .."),
+            ("a/../b", "can't be empty, . or .."),
+            ("a/..", "can't be empty, . or .."),
+            ("a//b", "can't be empty, . or .."),
+            ("./a", "can't be empty, . or .."),
+            ("{nope}", "{nope} is unknown"),
+            ("{}", "{} is unknown"),
+            ("{label:}", "{label:} is unknown"),
+            ("{Image}", "{Image} is unknown"),
+            ("{{path}}", "{{path} is unknown"),
+            ("a{b/c}", "{b/c} is unknown"),
+            ("{path", "each { needs its }"),
+            ("path}", "each { needs its }"),
+            (&longer, "a file's name has at most"),
+        ] {
+            let mismatch = FileTemplate::parse(bad).expect_err(bad);
+            assert!(
+                mismatch.hint.contains(hint) && mismatch.hint.is_empty() == hint.is_empty(),
+                "{bad}: {mismatch:?}"
+            );
+        }
+    }
+
+    /// Labels are often named like `app.kubernetes.io/name`: a slash in braces separates nothing.
+    #[test]
+    fn a_label_may_have_a_slash() {
+        let template = FileTemplate::parse("{label:a.b/c}/x{image}").unwrap();
+        let label = vec![NamePart::Label("a.b/c".to_owned())];
+        let rest = vec![NamePart::Literal("x".to_owned()), NamePart::Image];
+        assert_eq!(template.components().collect::<Vec<_>>(), [label, rest]);
+    }
+}

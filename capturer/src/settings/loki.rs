@@ -1,0 +1,366 @@
+//! Settings of the Loki sink: its section of the config, typed and checked. Not here: anything that connects.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use hyper::Uri;
+
+use super::reader::{Reader, Section};
+use super::template::LabelTemplate;
+use super::units::{self, Mismatch};
+use super::{Settings, file};
+use crate::limits;
+
+/// A path is added to a `url` that has none.
+const PUSH_PATH: &str = "/loki/api/v1/push";
+/// Bounds of one request's size before compression. Loki's own ceiling for a body is 100 MiB.
+const BATCH_BYTES: std::ops::RangeInclusive<u64> = 1024..=16 * 1024 * 1024;
+/// Bounds of the spool.
+const SPOOL_BYTES: std::ops::RangeInclusive<u64> = 1024 * 1024..=1024 << 30;
+
+/// The Loki sink.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loki {
+    /// Where to push, path included.
+    pub url: Uri,
+    /// Tenant of a line (`X-Scope-OrgID`); `None` = no such header.
+    pub tenant: Option<LabelTemplate>,
+    /// Labels by which Loki keeps and finds lines: few, and of few values.
+    pub labels: BTreeMap<String, LabelTemplate>,
+    /// What else is kept with each line.
+    pub structured_metadata: BTreeMap<String, LabelTemplate>,
+    /// How bodies are written.
+    pub format: LokiFormat,
+    /// Most bytes of lines in a request, before compression.
+    pub batch_bytes: u64,
+    /// Most lines in a request.
+    pub batch_lines: usize,
+    /// How long a line waits for others.
+    pub batch_timeout: Duration,
+    /// Requests under way at once, each for other label sets.
+    pub in_flight_max: usize,
+    /// A request that is not answered in time has failed; connecting may take as long again.
+    pub request_timeout: Duration,
+    /// First pause after a failure.
+    pub backoff_min: Duration,
+    /// Longest pause after failures.
+    pub backoff_max: Duration,
+    /// A longer line is cut here and marked; see [`limits::LOKI_LINE_BYTES`].
+    pub line_bytes_max: u64,
+    /// Who we are.
+    pub auth: LokiAuth,
+    /// For https.
+    pub tls: LokiTls,
+    /// The queue on disk.
+    pub spool: Spool,
+    /// Most bytes of dead letters that are kept.
+    pub dead_letter_bytes_max: u64,
+}
+
+/// How the body of a push is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LokiFormat {
+    /// Protobuf with snappy: what Loki's own clients send.
+    Protobuf,
+    /// JSON with gzip, for proxies that look into bodies.
+    Json,
+}
+
+/// A password or token. Never shown, not even in debug output.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a text.
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The text itself, for the one place that sends it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// How a request says who sends it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum LokiAuth {
+    /// Not at all, or by a client certificate.
+    #[default]
+    None,
+    /// User and password.
+    Basic(String, Secret),
+    /// A token.
+    Bearer(Secret),
+    /// A token in a file that others renew; read again for each request.
+    BearerFile(PathBuf),
+}
+
+/// For https.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LokiTls {
+    /// Authorities to trust instead of the host's own; PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate and its key; PEM. Both or none.
+    pub cert_file: Option<PathBuf>,
+    /// See `cert_file`.
+    pub key_file: Option<PathBuf>,
+}
+
+/// A sink's queue on disk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spool {
+    /// Most bytes on disk.
+    pub bytes_max: u64,
+    /// What is older is given up: Loki refuses it anyway.
+    pub age_max: Duration,
+    /// What happens when it is full.
+    pub when_full: WhenFull,
+    /// Written through to the disk before a line counts as delivered.
+    pub fsync: bool,
+}
+
+/// What a full spool does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Reading for this sink waits; the log file is the queue.
+    Wait,
+    /// The oldest lines are given up, counted and declared.
+    DropOldest,
+}
+
+impl Default for Loki {
+    fn default() -> Self {
+        let templates = |pairs: &[(&str, &str)]| {
+            let parse = |text: &str| LabelTemplate::parse(text).expect("our own templates are good");
+            pairs.iter().map(|(name, text)| ((*name).to_owned(), parse(text))).collect()
+        };
+        Loki {
+            url: Uri::from_static("http://127.0.0.1:3100/loki/api/v1/push"),
+            tenant: None,
+            labels: templates(&[
+                ("job", "capturer"),
+                ("host", "{host}"),
+                ("container_name", "{container_name}"),
+                ("path", "{path}"),
+                ("stream", "{stream}"),
+            ]),
+            structured_metadata: templates(&[
+                ("container_id", "{container_id}"),
+                ("image", "{image}"),
+                ("compose_project", "{label:com.docker.compose.project}"),
+                ("compose_service", "{label:com.docker.compose.service}"),
+            ]),
+            format: LokiFormat::Protobuf,
+            batch_bytes: 1024 * 1024,
+            batch_lines: 10_000,
+            batch_timeout: Duration::from_secs(1),
+            in_flight_max: 4,
+            request_timeout: Duration::from_secs(30),
+            backoff_min: Duration::from_millis(500),
+            backoff_max: Duration::from_secs(60),
+            line_bytes_max: limits::LOKI_LINE_BYTES,
+            auth: LokiAuth::None,
+            tls: LokiTls::default(),
+            spool: Spool {
+                bytes_max: 1 << 30,
+                age_max: Duration::from_secs(7 * 24 * 3600),
+                when_full: WhenFull::Wait,
+                fsync: true,
+            },
+            dead_letter_bytes_max: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// Reads the section; the sink stays off unless it says `enabled: true`.
+pub(super) fn read(s: &mut Section, into: &mut Option<Loki>) {
+    let mut enabled = into.is_some();
+    let mut sink = into.take().unwrap_or_default();
+    s.flag("enabled", &mut enabled);
+    s.read("url", &mut sink.url, url);
+    s.read("tenant_id", &mut sink.tenant, tenant);
+    s.map("labels", &mut sink.labels, LabelTemplate::parse);
+    s.map("structured_metadata", &mut sink.structured_metadata, LabelTemplate::parse);
+    s.choice("format", &[("protobuf", LokiFormat::Protobuf), ("json", LokiFormat::Json)], &mut sink.format);
+    s.size("batch_size", BATCH_BYTES, &mut sink.batch_bytes);
+    s.count("batch_lines", 1..=1_000_000, &mut sink.batch_lines);
+    s.duration("batch_timeout", file::PAUSES, &mut sink.batch_timeout);
+    s.count("max_in_flight", 1..=limits::LOKI_IN_FLIGHT_CEILING, &mut sink.in_flight_max);
+    s.duration("request_timeout", file::DURATIONS, &mut sink.request_timeout);
+    s.section("backoff", |s| {
+        s.duration("min", file::DURATIONS, &mut sink.backoff_min);
+        s.duration("max", file::DURATIONS, &mut sink.backoff_max);
+    });
+    s.size("line_bytes_max", 64..=limits::LINE_BYTES_CEILING, &mut sink.line_bytes_max);
+    s.section("auth", |s| read_auth(s, &mut sink.auth));
+    s.section("tls", |s| {
+        s.read("ca_file", &mut sink.tls.ca_file, optional_path);
+        s.read("cert_file", &mut sink.tls.cert_file, optional_path);
+        s.read("key_file", &mut sink.tls.key_file, optional_path);
+        if sink.tls.cert_file.is_some() != sink.tls.key_file.is_some() {
+            s.problem("cert_file", "and key_file belong together: give both or none");
+        }
+    });
+    s.section("spool", |s| {
+        s.size("max_size", SPOOL_BYTES, &mut sink.spool.bytes_max);
+        s.duration("max_age", file::DURATIONS, &mut sink.spool.age_max);
+        let full = [("wait", WhenFull::Wait), ("drop_oldest", WhenFull::DropOldest)];
+        s.choice("when_full", &full, &mut sink.spool.when_full);
+        s.choice("fsync", &[("always", true), ("never", false)], &mut sink.spool.fsync);
+    });
+    s.section("dead_letters", |s| {
+        s.size("max_size", 64 * 1024..=1024 << 30, &mut sink.dead_letter_bytes_max);
+    });
+    if sink.labels.is_empty() {
+        s.problem("labels", "names none; Loki wants at least one");
+    }
+    if sink.labels.len() > limits::LOKI_LABELS {
+        s.problem("labels", format!("names {}; Loki takes {}", sink.labels.len(), limits::LOKI_LABELS));
+    }
+    let names = [("labels", &sink.labels), ("structured_metadata", &sink.structured_metadata)];
+    for (key, map) in names {
+        for name in map.keys().filter(|name| !is_label_name(name)) {
+            let why = "is no label name: letters, digits and _, not beginning with a digit";
+            s.problem(key, format!("\"{}\" {why}", name.escape_debug()));
+        }
+    }
+    *into = enabled.then_some(sink);
+}
+
+fn read_auth(s: &mut Section, into: &mut LokiAuth) {
+    let (mut username, mut password, mut token) = (String::new(), String::new(), String::new());
+    let mut token_file = None;
+    s.read("username", &mut username, units::text);
+    s.read("password", &mut password, secret);
+    s.read("bearer_token", &mut token, secret);
+    s.read("bearer_token_file", &mut token_file, optional_path);
+    let given = [!username.is_empty(), !token.is_empty(), token_file.is_some()];
+    if given.into_iter().filter(|given| *given).count() > 1 {
+        s.problem("username", "bearer_token and bearer_token_file exclude each other: give one of them");
+    }
+    *into = match token_file {
+        Some(path) => LokiAuth::BearerFile(path),
+        None if !token.is_empty() => LokiAuth::Bearer(Secret(token)),
+        None if !username.is_empty() => LokiAuth::Basic(username, Secret(password)),
+        None => LokiAuth::None,
+    };
+}
+
+/// What must hold between this sink's settings and others.
+pub(super) fn check(settings: &Settings, sink: &Loki, reader: &Reader) {
+    if sink.backoff_max < sink.backoff_min {
+        let min = units::show_duration(sink.backoff_min);
+        reader.problem("sinks.loki.backoff.max", format!("must be at least min, which is {min}"));
+    }
+    // Several segments, each with room for more than a batch: else one batch could fill the spool by itself.
+    let least = 4 * sink.line_bytes_max.max(settings.line_bytes_max);
+    if sink.spool.bytes_max < least {
+        let message = format!("must be at least {}, four longest lines", units::show_size(least));
+        reader.problem("sinks.loki.spool.max_size", message);
+    }
+    let maps = [("labels", &sink.labels), ("structured_metadata", &sink.structured_metadata)];
+    for (key, map) in maps {
+        let wanted = map.values().flat_map(LabelTemplate::source_labels);
+        for label in wanted.filter(|label| !knows_label(settings, label)) {
+            let label = label.escape_debug();
+            let message = format!(
+                "uses {{label:{label}}}, which no record has; add \"{label}\" to container_monitor.record_labels"
+            );
+            reader.problem(&format!("sinks.loki.{key}"), message);
+        }
+    }
+}
+
+/// The defaults name compose's labels; who drops those from `record_labels` does not want an error for it.
+fn knows_label(settings: &Settings, label: &str) -> bool {
+    label.starts_with("com.docker.compose.")
+        || settings.container_monitor.record_labels.iter().any(|known| known == label)
+        || settings.file_monitor.files.iter().any(|set| set.labels.contains_key(label))
+}
+
+fn is_label_name(name: &str) -> bool {
+    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+    first && name.len() <= 1024 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn url(text: &str) -> Result<Uri, Mismatch> {
+    let expected =
+        || Mismatch::new("Loki's address, such as http://127.0.0.1:3100 or https://logs.example.com");
+    let uri = Uri::from_str(text).map_err(|_| expected())?;
+    let scheme = uri.scheme_str().unwrap_or_default();
+    let host = uri.host().unwrap_or_default();
+    let user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    if !matches!(scheme, "http" | "https") || host.is_empty() || user {
+        return Err(expected());
+    }
+    if uri.path() != "/" {
+        return Ok(uri);
+    }
+    let text =
+        format!("{scheme}://{}{PUSH_PATH}", uri.authority().map_or("", |authority| authority.as_str()));
+    Uri::from_str(&text).map_err(|_| expected())
+}
+
+fn tenant(text: &str) -> Result<Option<LabelTemplate>, Mismatch> {
+    if text.is_empty() { Ok(None) } else { LabelTemplate::parse(text).map(Some) }
+}
+
+/// A value that goes into a header.
+fn secret(text: &str) -> Result<String, Mismatch> {
+    if text.chars().any(char::is_control) {
+        return Err(Mismatch::new("a text without control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+fn optional_path(text: &str) -> Result<Option<PathBuf>, Mismatch> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    units::directory(text).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let path = |text: &str| url(text).map(|uri| uri.to_string()).ok();
+        assert_eq!(path("http://a:3100").as_deref(), Some("http://a:3100/loki/api/v1/push"));
+        assert_eq!(path("https://a/").as_deref(), Some("https://a/loki/api/v1/push"));
+        assert_eq!(path("https://a/x/push").as_deref(), Some("https://a/x/push"));
+        assert_eq!(path("http://[::1]:3100/").as_deref(), Some("http://[::1]:3100/loki/api/v1/push"));
+        for bad in ["", "a", "a:3100", "ftp://a", "/x", "http://", "http://u:p@a"] {
+            assert_eq!(path(bad), None, "{bad}");
+        }
+    }
+
+    /// A settings dump in a log or a panic must not show what `${file:…}` brought in.
+    #[test]
+    fn secrets_are_never_shown() {
+        let loki = Loki { auth: LokiAuth::Basic("me".to_owned(), Secret::new("hunter2")), ..Loki::default() };
+        let shown = format!("{loki:?}");
+        assert!(shown.contains("me") && !shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn label_names() {
+        for good in ["a", "_a1", "container_name"] {
+            assert!(is_label_name(good), "{good}");
+        }
+        for bad in ["", "1a", "a-b", "a.b", "ä", "a b"] {
+            assert!(!is_label_name(bad), "{bad}");
+        }
+    }
+}

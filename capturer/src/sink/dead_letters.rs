@@ -1,0 +1,270 @@
+//! Lines that the other side of a network sink will never take, kept as NDJSON with the reason, the server's own words
+//! and the time, until somebody looks (`capturer dead-letters`).
+//!
+//! Files are numbered and written one after the other; when all together are too large the oldest goes, counted. Agent
+//! and command line take turns by a lock on the directory, for the moment of a write or a rename only. Writing is rare,
+//! so each letter is synced and no file is kept open: a file that the command line took away gets nothing more.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+/// Name of the directory beneath `data_dir`.
+pub const DIRECTORY: &str = "dead-letters";
+/// The whole is kept in so many files, so that making room takes little at a time.
+const FILES: u64 = 8;
+
+/// One line that was refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Letter {
+    /// When it was refused, RFC 3339.
+    pub time: String,
+    /// By which sink's other side.
+    pub sink: String,
+    /// Why, by name.
+    pub reason: String,
+    /// Status of the answer.
+    pub status: u16,
+    /// The server's own words.
+    pub answer: String,
+    /// Empty = none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tenant: String,
+    /// Its label set, as it was sent.
+    pub labels: String,
+    /// When it was printed, nanoseconds since 1970.
+    pub line_time_ns: i64,
+    /// What else was sent with it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// The line.
+    pub line: String,
+}
+
+/// The directory.
+#[derive(Clone, Debug)]
+pub struct DeadLetters {
+    dir: PathBuf,
+    bytes_max: u64,
+}
+
+impl DeadLetters {
+    /// Beneath a data directory; made at the first letter.
+    pub fn new(data_dir: &Path, bytes_max: u64) -> DeadLetters {
+        DeadLetters { dir: data_dir.join(DIRECTORY), bytes_max }
+    }
+
+    /// Keeps a letter. Returns how many bytes of old ones made room for it.
+    ///
+    /// # Errors
+    /// Nothing of it is there then.
+    pub fn bury(&self, letter: &Letter) -> io::Result<u64> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        let _lock = self.lock()?;
+        let mut line = serde_json::to_vec(letter)?;
+        line.push(b'\n');
+        let mut files = self.files("ndjson")?;
+        let file_bytes_max = self.bytes_max / FILES;
+        let number = match files.last() {
+            Some((number, len)) if *len == 0 || len + line.len() as u64 <= file_bytes_max => *number,
+            Some((number, _)) => number + 1,
+            None => 1,
+        };
+        let path = self.path(number);
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+        let before = file.metadata()?.len();
+        if let Err(error) = file.write_all(&line).and_then(|()| file.sync_data()) {
+            let _ = file.set_len(before);
+            return Err(error);
+        }
+        files.retain(|(other, _)| *other != number);
+        let mut total = files.iter().map(|(_, len)| len).sum::<u64>() + before + line.len() as u64;
+        let mut dropped = 0;
+        for (oldest, len) in files {
+            if total <= self.bytes_max {
+                break;
+            }
+            fs::remove_file(self.path(oldest))?;
+            total -= len;
+            dropped += len;
+        }
+        Ok(dropped)
+    }
+
+    /// All letters, oldest first, and how many lines could not be read.
+    pub fn read(&self) -> io::Result<(Vec<Letter>, usize)> {
+        if !self.dir.exists() {
+            return Ok((Vec::new(), 0));
+        }
+        let _lock = self.lock()?;
+        let paths = self.files("ndjson")?.into_iter().map(|(number, _)| self.path(number));
+        read_files(&paths.collect::<Vec<_>>())
+    }
+
+    /// Takes all letters away from the agent's reach, to be replayed or purged. What an interrupted replay left comes
+    /// first.
+    pub fn take(&self) -> io::Result<Taken> {
+        if !self.dir.exists() {
+            return Ok(Taken::default());
+        }
+        let _lock = self.lock()?;
+        for (number, _) in self.files("ndjson")? {
+            let path = self.path(number);
+            // Beside what an interrupted replay left, not over it.
+            let free =
+                (0..).map(|try_| number + try_).map(|number| self.dir.join(format!("{number:010}.taken")));
+            let taken = free.into_iter().find(|path| !path.exists());
+            fs::rename(path, taken.unwrap_or_else(|| self.dir.join("0.taken")))?;
+        }
+        let names =
+            self.files("taken")?.into_iter().map(|(number, _)| self.dir.join(format!("{number:010}.taken")));
+        let paths: Vec<PathBuf> = names.collect();
+        let (letters, unreadable) = read_files(&paths)?;
+        Ok(Taken { letters, unreadable, paths })
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("{number:010}.ndjson"))
+    }
+
+    fn lock(&self) -> io::Result<Lock> {
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(self.dir.join("lock"))?;
+        // Not waited for: the agent tries again, a person too.
+        flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| io::Error::other("the dead letters are in use by another process; try again"))?;
+        Ok(Lock(file))
+    }
+
+    /// Numbers and lengths of the files with this ending, oldest first.
+    fn files(&self, ending: &str) -> io::Result<Vec<(u64, u64)>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Some((number, end)) = name.split_once('.')
+                && let (Ok(number), true) = (number.parse(), end == ending)
+            {
+                files.push((number, entry.metadata()?.len()));
+            }
+        }
+        files.sort_unstable();
+        Ok(files)
+    }
+}
+
+/// Unlocks when dropped. Closing the file alone would not do: a child that another thread is starting has it open as well
+/// until it executes its program.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // What can't be unlocked is when the last who has it open closes it.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Letters that the agent adds nothing to any more.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Oldest first.
+    pub letters: Vec<Letter>,
+    /// Lines that are no letter: torn by a crash, or edited.
+    pub unreadable: usize,
+    paths: Vec<PathBuf>,
+}
+
+impl Taken {
+    /// Nobody needs them any more.
+    pub fn remove(self) -> io::Result<()> {
+        self.paths.iter().try_for_each(fs::remove_file)
+    }
+}
+
+fn read_files(paths: &[PathBuf]) -> io::Result<(Vec<Letter>, usize)> {
+    let (mut letters, mut unreadable) = (Vec::new(), 0);
+    for path in paths {
+        for line in fs::read(path)?.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            match serde_json::from_slice(line) {
+                Ok(letter) => letters.push(letter),
+                Err(_) => unreadable += 1,
+            }
+        }
+    }
+    Ok((letters, unreadable))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(line: &str) -> Letter {
+        Letter {
+            sink: "loki".to_owned(),
+            reason: "too_old".to_owned(),
+            line: line.to_owned(),
+            ..Letter::default()
+        }
+    }
+
+    fn lines(letters: &[Letter]) -> Vec<&str> {
+        letters.iter().map(|letter| letter.line.as_str()).collect()
+    }
+
+    #[test]
+    fn what_is_buried_is_read_in_order_until_it_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::new(dir.path(), 1 << 20);
+        assert_eq!(letters.read().unwrap(), (vec![], 0));
+        assert!(letters.take().unwrap().letters.is_empty());
+        for line in ["a\n\"", "b", "\u{0}"] {
+            letters.bury(&letter(line)).unwrap();
+        }
+        assert_eq!(lines(&letters.read().unwrap().0), ["a\n\"", "b", "\u{0}"]);
+        let taken = letters.take().unwrap();
+        // The agent goes on meanwhile; an interrupted replay loses nothing.
+        letters.bury(&letter("c")).unwrap();
+        drop(taken);
+        let taken = letters.take().unwrap();
+        assert_eq!(lines(&taken.letters), ["a\n\"", "b", "\u{0}", "c"]);
+        taken.remove().unwrap();
+        assert_eq!(letters.read().unwrap(), (vec![], 0));
+    }
+
+    #[test]
+    fn the_oldest_make_room_and_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::new(dir.path(), 20_000);
+        let (mut dropped, mut all) = (0, 0);
+        for number in 0..200 {
+            dropped += letters.bury(&letter(&format!("{number}{}", "x".repeat(300)))).unwrap();
+            all += serde_json::to_vec(&letter(&format!("{number}{}", "x".repeat(300)))).unwrap().len() as u64
+                + 1;
+        }
+        let (kept, unreadable) = letters.read().unwrap();
+        assert_eq!(unreadable, 0);
+        assert!(kept.last().unwrap().line.starts_with("199"));
+        let kept_bytes: u64 =
+            kept.iter().map(|letter| serde_json::to_vec(letter).unwrap().len() as u64 + 1).sum();
+        assert!(kept_bytes <= 20_000 && kept_bytes > 10_000, "{kept_bytes}");
+        assert_eq!(kept_bytes + dropped, all);
+    }
+
+    #[test]
+    fn a_torn_letter_costs_only_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::new(dir.path(), 1 << 20);
+        letters.bury(&letter("a")).unwrap();
+        let path = letters.path(1);
+        let mut text = fs::read(&path).unwrap();
+        text.extend_from_slice(b"{\"time\":\"2026\n");
+        fs::write(&path, text).unwrap();
+        letters.bury(&letter("b")).unwrap();
+        let (found, unreadable) = letters.read().unwrap();
+        assert_eq!((lines(&found), unreadable), (vec!["a", "b"], 1));
+    }
+}

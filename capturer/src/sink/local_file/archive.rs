@@ -1,0 +1,349 @@
+//! Compresses older files and deletes those past what is kept, on a thread of its own: a sink that packs 100 MiB
+//! would hold reading up for as long.
+//!
+//! ```text
+//! sink ── an output, and the newest of its older files that is safe to touch ─▶ compress each ─▶ delete the oldest
+//! ```
+//! A visit may come to be made long after it was asked for, and files were rotated since: they are newer than the one
+//! named, and a checkpoint may want them back as they are.
+//!
+//! A compressed file is made under another name, synced and renamed; then the original goes. What a crash leaves
+//! half made (`.tmp`) is deleted with the next visit. Failures are said and tried again with the next visit; the
+//! original stays until its compressed twin is whole.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, OFlags};
+
+use super::beneath::{open_file, open_parent};
+use super::generations::{self, Generation, UNFINISHED};
+use crate::ledger::claims::Claimed;
+use crate::settings::{Compress, LocalFile};
+
+/// Bytes compressed between two looks whether the agent stops.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// What is kept of an output's older files. Each bound counts for itself; `None` = no bound.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Keep {
+    /// Older files.
+    files_max: Option<usize>,
+    /// Bytes on disk of all older files together.
+    bytes_max: Option<u64>,
+    /// Since they were rotated.
+    age_max: Option<Duration>,
+}
+
+impl Keep {
+    /// As configured, where 0 means no bound.
+    pub(super) fn new(settings: &LocalFile) -> Keep {
+        Keep {
+            // The one being written counts among `max_files`.
+            files_max: (settings.max_files > 0).then(|| settings.max_files - 1),
+            bytes_max: (settings.max_bytes > 0).then_some(settings.max_bytes),
+            age_max: (!settings.max_age.is_zero()).then_some(settings.max_age),
+        }
+    }
+}
+
+/// One visit.
+#[derive(Debug)]
+struct Visit {
+    /// The output, relative to the directory.
+    path: String,
+    /// Stamp of the newest older file that no restart needs as it is; nor does any need those before it.
+    through: String,
+}
+
+/// The running thread. Ends when dropped, in the middle of a file if need be.
+#[derive(Debug)]
+pub(super) struct Archive {
+    sender: Option<Sender<Visit>>,
+    stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Archive {
+    /// Starts it. `shown` is the directory as configured, for messages.
+    pub(super) fn start(
+        root: Claimed<OwnedFd>,
+        shown: PathBuf,
+        packing: Compress,
+        keep: Keep,
+    ) -> io::Result<Archive> {
+        let (sender, visits) = channel();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let worker = Worker { root, shown, packing, keep, stopping: stopping.clone() };
+        let thread =
+            std::thread::Builder::new().name("archive".to_owned()).spawn(move || worker.run(&visits))?;
+        Ok(Archive { sender: Some(sender), stopping, thread: Some(thread) })
+    }
+
+    /// Asks for a visit. One a rotation and output at most, so the queue stays short.
+    pub(super) fn visit(&self, path: &str, through: String) {
+        if let Some(sender) = &self.sender {
+            let _ = sender.send(Visit { path: path.to_owned(), through });
+        }
+    }
+}
+
+#[cfg(test)]
+impl Archive {
+    /// Does all that was asked for, then ends.
+    pub(super) fn finish(mut self) {
+        self.sender = None;
+        self.thread.take().expect("it runs").join().expect("no visit panics");
+    }
+}
+
+impl Drop for Archive {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.sender = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Worker {
+    root: Claimed<OwnedFd>,
+    shown: PathBuf,
+    packing: Compress,
+    keep: Keep,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Worker {
+    fn run(&self, visits: &Receiver<Visit>) {
+        while let Ok(visit) = visits.recv() {
+            if self.stopping.load(Ordering::Relaxed) {
+                return;
+            }
+            if let Err(error) = self.visit(&visit) {
+                let output = self.shown.join(&visit.path);
+                tracing::warn!(
+                    output = %output.display(),
+                    "compressing or deleting its older files: {error}; tried again with the next rotation"
+                );
+            }
+        }
+    }
+
+    fn visit(&self, visit: &Visit) -> io::Result<()> {
+        let (dir, live) = open_parent(&self.root, &visit.path, false)?;
+        self.delete_unfinished(&dir, live)?;
+        let mut older = generations::list(&dir, live)?;
+        older.retain(|generation| generation.stamp <= visit.through);
+        self.delete_what_is_over(&dir, &mut older)?;
+        if self.packing != Compress::None {
+            for generation in older.iter_mut().filter(|generation| !generation.packed) {
+                if !self.pack(&dir, generation)? {
+                    return Ok(());
+                }
+            }
+        }
+        // Again, for the bound in bytes counts what is on disk now.
+        self.delete_what_is_over(&dir, &mut older)
+    }
+
+    fn delete_unfinished(&self, dir: &OwnedFd, live: &str) -> io::Result<()> {
+        for name in generations::names(dir)? {
+            let whole = name.strip_suffix(UNFINISHED);
+            if whole.and_then(|whole| generations::parse(live, whole)).is_some_and(|found| found.packed) {
+                rustix::fs::unlinkat(dir, &name, AtFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// False = the agent stops.
+    fn pack(&self, dir: &OwnedFd, generation: &mut Generation) -> io::Result<bool> {
+        let packed = format!("{}{}", generation.name, generations::packed_ending(self.packing));
+        let unfinished = format!("{packed}{UNFINISHED}");
+        let original = File::from(open_file(dir, &generation.name, OFlags::empty(), 0)?);
+        let mode = rustix::fs::fstat(&original)?.st_mode & 0o777;
+        let target = File::from(open_file(dir, &unfinished, OFlags::CREATE | OFlags::EXCL, mode)?);
+        let done = self.compress(original, &target).and_then(|whole| {
+            if whole {
+                target.sync_all()?;
+                rustix::fs::renameat(dir, &unfinished, dir, &packed)?;
+                rustix::fs::unlinkat(dir, &generation.name, AtFlags::empty())?;
+            }
+            Ok(whole)
+        });
+        if !matches!(done, Ok(true)) {
+            let _ = rustix::fs::unlinkat(dir, &unfinished, AtFlags::empty());
+        } else {
+            *generation = Generation { stamp: generation.stamp.clone(), name: packed, packed: true };
+        }
+        done
+    }
+
+    fn compress(&self, original: File, target: &File) -> io::Result<bool> {
+        match self.packing {
+            Compress::None => Ok(true),
+            Compress::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(target, flate2::Compression::default());
+                let whole = self.copy(original, &mut encoder)?;
+                encoder.finish().map(|_| whole)
+            }
+            Compress::Zstd => {
+                let mut encoder = zstd::Encoder::new(target, zstd::DEFAULT_COMPRESSION_LEVEL)?;
+                encoder.include_checksum(true)?;
+                let whole = self.copy(original, &mut encoder)?;
+                encoder.finish().map(|_| whole)
+            }
+        }
+    }
+
+    fn copy(&self, mut from: File, to: &mut impl Write) -> io::Result<bool> {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            if self.stopping.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            match from.read(&mut chunk)? {
+                0 => return Ok(true),
+                count => to.write_all(&chunk[..count])?,
+            }
+        }
+    }
+
+    fn delete_what_is_over(&self, dir: &OwnedFd, older: &mut Vec<Generation>) -> io::Result<()> {
+        let mut lengths = Vec::new();
+        for generation in older.iter() {
+            lengths
+                .push(rustix::fs::statat(dir, &generation.name, AtFlags::SYMLINK_NOFOLLOW)?.st_size as u64);
+        }
+        let count = self.keep.over(older, &lengths, SystemTime::now());
+        for generation in older.drain(..count) {
+            rustix::fs::unlinkat(dir, &generation.name, AtFlags::empty())?;
+            tracing::info!(file = %generation.name, directory = %self.shown.display(), "deleted: older than what is kept");
+        }
+        Ok(())
+    }
+}
+
+impl Keep {
+    /// How many of the oldest are too many; `older` is oldest first, with the length of each.
+    fn over(&self, older: &[Generation], lengths: &[u64], now: SystemTime) -> usize {
+        let by_count = self.files_max.map_or(0, |max| older.len().saturating_sub(max));
+        let by_bytes = self.bytes_max.map_or(0, |max| {
+            let mut sum = 0_u64;
+            let kept = lengths.iter().rev().take_while(|len| {
+                sum = sum.saturating_add(**len);
+                sum <= max
+            });
+            older.len() - kept.count()
+        });
+        let by_age = self.age_max.map_or(0, |max| {
+            let since = now.checked_sub(max).unwrap_or(SystemTime::UNIX_EPOCH);
+            let millis = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+            let oldest_kept = generations::stamp(millis);
+            older.iter().take_while(|generation| generation.stamp < oldest_kept).count()
+        });
+        by_count.max(by_bytes).max(by_age)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::ledger::Owner;
+    use crate::ledger::claims::Claims;
+
+    fn older(days: &[u64]) -> Vec<Generation> {
+        days.iter().filter_map(|day| generations::parse("x.ndjson", &name(*day))).collect()
+    }
+
+    fn name(day: u64) -> String {
+        generations::name("x.ndjson", &generations::stamp(day * 86_400_000))
+    }
+
+    #[test]
+    fn each_bound_takes_the_oldest() {
+        let now = UNIX_EPOCH + Duration::from_secs(10 * 86_400);
+        let check = |keep: Keep, expected: usize| {
+            assert_eq!(keep.over(&older(&[1, 2, 8, 9]), &[10, 20, 30, 40], now), expected, "{keep:?}");
+        };
+        check(Keep::default(), 0);
+        check(Keep { files_max: Some(4), ..Keep::default() }, 0);
+        check(Keep { files_max: Some(1), ..Keep::default() }, 3);
+        check(Keep { files_max: Some(0), ..Keep::default() }, 4);
+        check(Keep { bytes_max: Some(100), ..Keep::default() }, 0);
+        check(Keep { bytes_max: Some(89), ..Keep::default() }, 2);
+        check(Keep { bytes_max: Some(39), ..Keep::default() }, 4);
+        check(Keep { age_max: Some(Duration::from_secs(3 * 86_400)), ..Keep::default() }, 2);
+        check(Keep { age_max: Some(Duration::from_secs(100 * 86_400)), ..Keep::default() }, 0);
+        let all = Keep { files_max: Some(3), bytes_max: Some(75), age_max: Some(Duration::from_secs(1)) };
+        check(all, 4);
+    }
+
+    fn worker(dir: &tempfile::TempDir, packing: Compress, keep: Keep) -> Worker {
+        let root =
+            rustix::fs::open(dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, rustix::fs::Mode::empty());
+        let stopping = Arc::default();
+        let root = Claims::default().hold(root.unwrap(), Owner::Admin);
+        Worker { root, shown: dir.path().to_owned(), packing, keep, stopping }
+    }
+
+    fn names(dir: &tempfile::TempDir) -> Vec<String> {
+        let entries = fs::read_dir(dir.path()).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn packs_what_it_may_touch_and_nothing_else() {
+        for (packing, ending) in [(Compress::Zstd, "zst"), (Compress::Gzip, "gz")] {
+            let dir = tempfile::tempdir().unwrap();
+            let text: String = (0..50_000).map(|number| format!("line {number}\n")).collect();
+            let [first, second] = [1, 2].map(name);
+            for name in [&first, &second, "x.ndjson", "y~19700102T000000.000Z.ndjson"] {
+                fs::write(dir.path().join(name), &text).unwrap();
+            }
+            fs::write(dir.path().join(format!("{first}.zst.tmp")), "left by a crash").unwrap();
+            // The second may have been rotated after the visit was asked for.
+            let visit = Visit { path: "x.ndjson".to_owned(), through: generations::stamp(86_400_000) };
+            worker(&dir, packing, Keep::default()).visit(&visit).unwrap();
+            let packed = format!("{first}.{ending}");
+            let expected = ["x.ndjson", packed.as_str(), &second, "y~19700102T000000.000Z.ndjson"];
+            assert_eq!(names(&dir), expected);
+            let bytes = fs::read(dir.path().join(&packed)).unwrap();
+            assert!(bytes.len() < text.len() / 2);
+            let mut unpacked = String::new();
+            match packing {
+                Compress::Gzip => {
+                    flate2::read::GzDecoder::new(&bytes[..]).read_to_string(&mut unpacked).unwrap()
+                }
+                _ => zstd::Decoder::new(&bytes[..]).unwrap().read_to_string(&mut unpacked).unwrap(),
+            };
+            assert!(unpacked == text, "what was packed comes out again");
+        }
+    }
+
+    #[test]
+    fn a_stop_leaves_the_original() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = name(0);
+        fs::write(dir.path().join(&name), "text").unwrap();
+        let worker = worker(&dir, Compress::Zstd, Keep::default());
+        worker.stopping.store(true, Ordering::Relaxed);
+        worker.visit(&Visit { path: "x.ndjson".to_owned(), through: generations::stamp(0) }).unwrap();
+        assert_eq!(names(&dir), [name]);
+    }
+}

@@ -1,0 +1,506 @@
+//! Tests of the local_file sink: what people and full disks do to output files, and restarts.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use std::path::Path;
+
+use super::super::testing::{Rng, batch, container, followed, messages};
+use super::*;
+use crate::settings::FileTemplate;
+
+const NAME: &str = "{container_name}.ndjson";
+
+fn sink(directory: &Path, template: &str) -> LocalFileSink {
+    let (mut sink, restored) = restart(directory, template, &[]);
+    assert!(restored.notes.is_empty());
+    // Each write looks whether the name still leads to the file; no test waits for a second to pass.
+    sink.check_interval = Duration::ZERO;
+    sink
+}
+
+fn restart(directory: &Path, template: &str, marks: &[&OutputMark]) -> (LocalFileSink, Restored) {
+    let file = FileTemplate::parse(template).unwrap();
+    restart_with(LocalFile { directory: directory.to_owned(), file, ..LocalFile::default() }, marks)
+}
+
+fn restart_with(settings: LocalFile, marks: &[&OutputMark]) -> (LocalFileSink, Restored) {
+    let marks = marks.iter().map(|mark| (mark.path.clone(), (*mark).clone())).collect();
+    LocalFileSink::open(&settings, &marks, Claims::default()).unwrap()
+}
+
+/// Delivers messages of one source; gives the mark.
+fn write(sink: &mut LocalFileSink, source: &Arc<Source>, texts: &[&str]) -> OutputMark {
+    let lines: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
+    sink.deliver(&batch(source, &lines)).unwrap().mark.unwrap()
+}
+
+fn lines(path: impl AsRef<Path>) -> Vec<String> {
+    messages(&fs::read(path).unwrap())
+}
+
+#[test]
+fn writes_beneath_the_directory_and_marks_what_it_wrote() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("made/captured");
+    let mut sink = sink(&out, "{image}/{container_name}.ndjson");
+    let web = container(1, "web");
+    let mark = sink.attach(&web).unwrap().unwrap();
+    assert_eq!(mark.len_bytes, 0);
+    let mark = write(&mut sink, &web, &["one", "two"]);
+    let file = out.join(&mark.path);
+    assert_eq!(lines(&file), ["one", "two"]);
+    assert_eq!(fs::metadata(&file).unwrap().len(), mark.len_bytes);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o137, 0, "no more than 0640");
+    assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o027, 0, "no more than 0750");
+    sink.flush().unwrap();
+}
+
+/// Promise: no duplicates in local files, not even after a crash.
+#[test]
+fn a_restart_cuts_to_the_mark_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let web = container(1, "web");
+    let mut first = sink(dir.path(), NAME);
+    let saved = write(&mut first, &web, &["one", "two"]);
+    write(&mut first, &web, &["after the checkpoint"]);
+    drop(first);
+    let (mut second, restored) = restart(dir.path(), NAME, &[&saved]);
+    assert!(restored.notes[0].contains("was cut by"), "{:?}", restored.notes);
+    assert_eq!(restored.marks["web.ndjson"], saved);
+    assert_eq!(second.attach(&web).unwrap().unwrap(), saved);
+    write(&mut second, &web, &["after the checkpoint"]);
+    assert_eq!(lines(dir.path().join("web.ndjson")), ["one", "two", "after the checkpoint"]);
+}
+
+#[test]
+fn a_restart_says_what_is_shorter_gone_or_another_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = sink(dir.path(), NAME);
+    let marks: Vec<_> = ["a", "b", "c", "d"]
+        .iter()
+        .zip(1..)
+        .map(|(name, id)| write(&mut first, &container(id, name), &["x"]))
+        .collect();
+    let file = |name: &str| dir.path().join(format!("{name}.ndjson"));
+    fs::OpenOptions::new().write(true).open(file("a")).unwrap().set_len(10).unwrap();
+    fs::remove_file(file("b")).unwrap();
+    fs::write(
+        file("new"),
+        "{\"message\":\"of somebody else, and longer than the mark says it is: xxxxxxxxxxxxxx\"}\n".repeat(9),
+    )
+    .unwrap();
+    fs::rename(file("new"), file("c")).unwrap();
+    let before = fs::read(file("c")).unwrap();
+    let mut hostile = marks[3].clone();
+    hostile.path = "../d.ndjson".to_owned();
+    let (_, restored) = restart(dir.path(), NAME, &[&marks[0], &marks[1], &marks[2], &hostile]);
+    assert_eq!(restored.notes.len(), 4, "{:?}", restored.notes);
+    assert!(restored.notes.iter().any(|note| note.contains("lost output")));
+    assert_eq!(restored.marks.len(), 1);
+    assert_eq!(restored.marks["a.ndjson"].len_bytes, 10);
+    assert_eq!(fs::read(file("c")).unwrap(), before);
+}
+
+/// Inode numbers come back within seconds: a file that was made since is not the one of the mark, and is not cut. A mark
+/// without a birth time is believed, as the file system may have none.
+#[test]
+fn a_file_with_a_returned_inode_number_is_another_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let web = container(1, "web");
+    let mut first = sink(dir.path(), NAME);
+    let saved = write(&mut first, &web, &["one"]);
+    write(&mut first, &web, &["two"]);
+    drop(first);
+    let mut of_older = saved.clone();
+    of_older.file.birth_ns -= 1;
+    let (_, restored) = restart(dir.path(), NAME, &[&of_older]);
+    assert!(restored.notes[0].contains("another file than before"), "{:?}", restored.notes);
+    assert_eq!(lines(dir.path().join("web.ndjson")), ["one", "two"]);
+    let mut without_birth = saved;
+    without_birth.file.birth_ns = 0;
+    let (_, restored) = restart(dir.path(), NAME, &[&without_birth]);
+    assert!(restored.notes[0].contains("was cut by"), "{:?}", restored.notes);
+    assert_eq!(lines(dir.path().join("web.ndjson")), ["one"]);
+}
+
+#[test]
+fn what_a_crash_tore_costs_only_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("web.ndjson");
+    fs::write(&file, "{\"message\":\"whole\"}\n{\"mess").unwrap();
+    let mut sink = sink(dir.path(), NAME);
+    write(&mut sink, &container(1, "web"), &["next"]);
+    let text = fs::read_to_string(&file).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 3);
+    assert_eq!(lines[1], "{\"mess");
+    assert_eq!(messages(format!("{}\n", lines[2]).as_bytes()), ["next"]);
+}
+
+#[test]
+fn moved_deleted_and_emptied_files_are_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("web.ndjson");
+    let web = container(1, "web");
+    let mut sink = sink(dir.path(), NAME);
+    let first = write(&mut sink, &web, &["one"]);
+
+    fs::rename(&file, dir.path().join("web.old")).unwrap();
+    let second = write(&mut sink, &web, &["two"]);
+    assert_ne!(first.file, second.file);
+    assert_eq!(lines(dir.path().join("web.old")), ["one"]);
+    assert_eq!(lines(&file), ["two"]);
+
+    fs::remove_file(&file).unwrap();
+    write(&mut sink, &web, &["three"]);
+    assert_eq!(lines(&file), ["three"]);
+
+    // `> web.ndjson`: no hole of NULs may come of it.
+    fs::write(&file, "").unwrap();
+    let mark = write(&mut sink, &web, &["four"]);
+    assert_eq!(lines(&file), ["four"]);
+    assert_eq!(mark.len_bytes, fs::metadata(&file).unwrap().len());
+}
+
+#[test]
+fn links_directories_and_pipes_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let victim = dir.path().join("victim");
+    fs::create_dir(&victim).unwrap();
+    fs::write(victim.join("secret"), "precious").unwrap();
+    let mut sink = sink(&out, "{container_name}/x");
+    std::os::unix::fs::symlink(&victim, out.join("linked")).unwrap();
+    fs::create_dir_all(out.join("file-link")).unwrap();
+    std::os::unix::fs::symlink(victim.join("secret"), out.join("file-link/x")).unwrap();
+    fs::create_dir_all(out.join("directory/x")).unwrap();
+    fs::create_dir_all(out.join("pipe")).unwrap();
+    let pipe = out.join("pipe/x");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
+    for (id, name) in ["linked", "file-link", "directory", "pipe"].iter().enumerate() {
+        let error = sink.attach(&container(id as u32, name)).unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    assert_eq!(fs::read_dir(&victim).unwrap().count(), 1);
+    assert_eq!(fs::read_to_string(victim.join("secret")).unwrap(), "precious");
+}
+
+#[test]
+fn more_outputs_than_may_be_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rng = Rng::from_env();
+    let mut sink = sink(dir.path(), NAME);
+    sink.open_max = 4;
+    let sources: Vec<_> = (0..20).map(|id| container(id, &format!("c{id}"))).collect();
+    let mut expected = vec![Vec::new(); sources.len()];
+    for round in 0..400 {
+        let index = rng.below(sources.len());
+        let text = format!("{round}");
+        write(&mut sink, &sources[index], &[&text]);
+        expected[index].push(text);
+        let open = sink.outputs.values().filter(|output| output.file.is_some()).count();
+        assert!(open <= 4 && open == sink.open.len());
+    }
+    for (id, expected) in expected.iter().enumerate().filter(|(_, expected)| !expected.is_empty()) {
+        assert_eq!(&lines(dir.path().join(format!("c{id}.ndjson"))), expected);
+    }
+    for source in &sources {
+        sink.detach(source.id);
+    }
+    assert!(sink.outputs.is_empty() && sink.open.is_empty() && sink.streams.is_empty());
+}
+
+#[test]
+fn streams_share_a_file_until_the_last_one_leaves() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = sink(dir.path(), "all.ndjson");
+    let (a, b) = (container(1, "a"), followed(2, "/var/log/b.log"));
+    sink.attach(&a).unwrap();
+    sink.attach(&b).unwrap();
+    sink.attach(&b).unwrap();
+    write(&mut sink, &a, &["a1"]);
+    let mark = write(&mut sink, &b, &["b1"]);
+    assert_eq!(mark.len_bytes, fs::metadata(dir.path().join("all.ndjson")).unwrap().len());
+    sink.detach(a.id);
+    assert_eq!(sink.outputs.len(), 1);
+    sink.detach(b.id);
+    assert_eq!(sink.outputs.len(), 0);
+    assert_eq!(lines(dir.path().join("all.ndjson")), ["a1", "b1"]);
+}
+
+#[test]
+fn a_renamed_container_is_named_anew_and_changes_its_file_with_an_attach() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = sink(dir.path(), NAME);
+    write(&mut sink, &container(1, "old"), &["1"]);
+    write(&mut sink, &container(1, "new"), &["2"]);
+    assert!(
+        fs::read_to_string(dir.path().join("old.ndjson")).unwrap().contains("\"container_name\":\"new\"")
+    );
+    sink.attach(&container(1, "new")).unwrap();
+    write(&mut sink, &container(1, "new"), &["3"]);
+    assert_eq!(lines(dir.path().join("new.ndjson")), ["3"]);
+    assert_eq!(sink.outputs.len(), 1);
+}
+
+/// A file system of a few pages, unmounted whatever happens.
+struct SmallDisk {
+    dir: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    fn new(size: &str) -> SmallDisk {
+        assert!(rustix::process::geteuid().is_root(), "needs root: mounts a tmpfs to fill");
+        let disk = SmallDisk { dir: tempfile::tempdir().unwrap() };
+        disk.mount(&format!("size={size}"));
+        disk
+    }
+
+    fn mount(&self, options: &str) {
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "capturer-test"])
+            .arg(self.dir.path())
+            .status()
+            .expect("mount can be run");
+        assert!(status.success(), "mount -o {options}: {status}");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.dir.path()).status();
+    }
+}
+
+/// Writes numbered batches until the disk is full; gives the texts taken, and the batch that was not.
+fn fill(sink: &mut LocalFileSink, source: &Arc<Source>) -> (Vec<String>, Batch, Vec<String>) {
+    let mut taken = Vec::new();
+    for number in 0..10_000 {
+        let texts: Vec<String> = (0..40).map(|line| format!("{number}.{line} {}", "x".repeat(90))).collect();
+        let slices: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
+        let batch = batch(source, &slices);
+        match sink.deliver(&batch) {
+            Ok(_) => taken.extend(texts),
+            Err(error) => {
+                assert_eq!(error.source.kind(), io::ErrorKind::StorageFull, "{error}");
+                assert!(error.to_string().ends_with(": free space"), "{error}");
+                return (taken, batch, texts);
+            }
+        }
+    }
+    panic!("the disk never filled");
+}
+
+#[test]
+fn a_full_disk_tears_nothing_repeats_nothing_loses_nothing() {
+    let disk = SmallDisk::new("200k");
+    let web = container(1, "web");
+    let mut sink = sink(disk.dir.path(), NAME);
+    let (mut expected, stuck, texts) = fill(&mut sink, &web);
+    let file = disk.dir.path().join("web.ndjson");
+    let torn = fs::read(&file).unwrap();
+    assert!(!torn.ends_with(b"\n"), "the test wants a batch that was partly written");
+    for _ in 0..3 {
+        sink.deliver(&stuck).unwrap_err();
+        assert_eq!(fs::metadata(&file).unwrap().len(), torn.len() as u64);
+    }
+    disk.mount("remount,size=1m");
+    let mark = sink.deliver(&stuck).unwrap().mark.unwrap();
+    expected.extend(texts);
+    assert_eq!(lines(&file), expected);
+    assert_eq!(mark.len_bytes, fs::metadata(&file).unwrap().len());
+}
+
+#[test]
+fn a_full_disk_is_mended_by_deleting_or_moving_the_output() {
+    for deleted in [true, false] {
+        let disk = SmallDisk::new("200k");
+        let web = container(1, "web");
+        let mut sink = sink(disk.dir.path(), NAME);
+        let (expected, stuck, texts) = fill(&mut sink, &web);
+        let (file, old) = (disk.dir.path().join("web.ndjson"), disk.dir.path().join("web.old"));
+        if deleted {
+            fs::remove_file(&file).unwrap();
+        } else {
+            fs::rename(&file, &old).unwrap();
+            disk.mount("remount,size=1m");
+        }
+        sink.deliver(&stuck).unwrap();
+        assert_eq!(lines(&file), texts, "the batch is whole in the new file");
+        if !deleted {
+            assert_eq!(lines(&old), expected, "and taken back from the old one");
+        }
+    }
+}
+
+#[test]
+fn giving_up_on_a_full_disk_leaves_whole_lines() {
+    let disk = SmallDisk::new("200k");
+    let web = container(1, "web");
+    let mut sink = sink(disk.dir.path(), NAME);
+    let (expected, _, _) = fill(&mut sink, &web);
+    sink.flush().unwrap();
+    assert_eq!(lines(disk.dir.path().join("web.ndjson")), expected);
+}
+
+// ---- rotation
+
+fn rotating(directory: &Path) -> LocalFile {
+    LocalFile { directory: directory.to_owned(), max_size: 1000, max_files: 0, ..LocalFile::default() }
+}
+
+fn saved(sink: &mut LocalFileSink, mark: &OutputMark) {
+    let marks = BTreeMap::from([(mark.path.clone(), mark.clone())]);
+    sink.saved(&BTreeMap::from([("local_file".to_owned(), marks)]));
+}
+
+/// All that was ever written and not deleted, compressed or not, oldest first.
+fn everything(directory: &Path) -> Vec<String> {
+    let root = rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let older = generations::list(&root, "web.ndjson").unwrap();
+    let mut all = Vec::new();
+    for name in older.iter().map(|older| older.name.as_str()).chain(["web.ndjson"]) {
+        let Ok(bytes) = fs::read(directory.join(name)) else { continue };
+        let bytes = if name.ends_with(".zst") { zstd::decode_all(&bytes[..]).unwrap() } else { bytes };
+        all.extend(messages(&bytes));
+    }
+    all
+}
+
+#[test]
+fn a_full_file_is_rotated_and_compressed_once_two_checkpoints_name_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut sink, _) = restart_with(rotating(dir.path()), &[]);
+    let web = container(1, "web");
+    let texts: Vec<String> = (0..40).map(|number| format!("{number} {}", "x".repeat(90))).collect();
+    let mut mark = sink.attach(&web).unwrap().unwrap();
+    for text in &texts {
+        mark = write(&mut sink, &web, &[text]);
+    }
+    let names = |ending: &str| {
+        let entries = fs::read_dir(dir.path()).unwrap();
+        entries
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().ends_with(ending))
+            .count()
+    };
+    let rotated = names("Z.ndjson");
+    assert!(rotated >= 5, "{rotated}");
+    saved(&mut sink, &mark);
+    assert_eq!(names(".zst"), 0, "the checkpoint before may still be loaded");
+    saved(&mut sink, &mark);
+    sink.flush_archive();
+    assert_eq!((names("Z.ndjson"), names(".zst")), (0, rotated));
+    assert_eq!(everything(dir.path()), texts);
+}
+
+#[test]
+fn only_so_many_files_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut sink, _) = restart_with(LocalFile { max_files: 3, ..rotating(dir.path()) }, &[]);
+    let web = container(1, "web");
+    for round in 0..60 {
+        let mark = write(&mut sink, &web, &[&format!("{round} {}", "x".repeat(200))]);
+        saved(&mut sink, &mark);
+    }
+    sink.flush_archive();
+    // Two of the newest may still be waiting for their checkpoints.
+    let count = fs::read_dir(dir.path()).unwrap().count();
+    assert!((3..=5).contains(&count), "{count} files");
+    let kept = everything(dir.path());
+    assert!(kept.last().unwrap().starts_with("59 ") && kept.len() < 30, "{}", kept.len());
+}
+
+#[test]
+fn an_old_file_is_rotated_by_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = LocalFile { max_size: 0, rotate_every: Duration::from_secs(3600), ..rotating(dir.path()) };
+    let (mut sink, _) = restart_with(settings, &[]);
+    let web = container(1, "web");
+    write(&mut sink, &web, &["one"]);
+    write(&mut sink, &web, &["two"]);
+    sink.outputs.values_mut().for_each(|output| output.born_s -= 3600);
+    write(&mut sink, &web, &["three"]);
+    assert_eq!(lines(dir.path().join("web.ndjson")), ["three"]);
+    assert_eq!(everything(dir.path()), ["one", "two", "three"]);
+}
+
+/// Promise: not even a crash repeats or loses a line in local files, wherever between two checkpoints it falls and
+/// whichever of the two is loaded.
+#[test]
+fn crashes_around_rotations_repeat_nothing() {
+    let mut rng = Rng::from_env();
+    for _ in 0..30 {
+        let dir = tempfile::tempdir().unwrap();
+        let web = container(1, "web");
+        let (mut sink, _) = restart_with(rotating(dir.path()), &[]);
+        let mark = sink.attach(&web).unwrap().unwrap();
+        // Each checkpoint: lines delivered, and the mark with them.
+        let (mut last, mut previous) = ((0, mark.clone()), (0, mark));
+        let mut next = 0_usize;
+        for _ in 0..40 {
+            match rng.below(8) {
+                0 => {
+                    drop(sink);
+                    let loaded = if rng.below(4) == 0 { previous.clone() } else { last.clone() };
+                    let (again, restored) = restart_with(rotating(dir.path()), &[&loaded.1]);
+                    assert_eq!(restored.marks.get("web.ndjson"), Some(&loaded.1), "{:?}", restored.notes);
+                    next = loaded.0;
+                    previous = loaded.clone();
+                    last = loaded;
+                    sink = again;
+                    sink.attach(&web).unwrap();
+                }
+                1 | 2 => {
+                    let mark = sink.mark(&Arc::from("web.ndjson")).unwrap();
+                    previous = std::mem::replace(&mut last, (next, mark));
+                    saved(&mut sink, &last.1);
+                }
+                _ => {
+                    let texts: Vec<String> = (0..rng.below(8))
+                        .map(|at| format!("{} {}", next + at, "x".repeat(rng.below(200))))
+                        .collect();
+                    let slices: Vec<&str> = texts.iter().map(String::as_str).collect();
+                    write(&mut sink, &web, &slices);
+                    next += texts.len();
+                }
+            }
+        }
+        sink.flush().unwrap();
+        let got: Vec<usize> = everything(dir.path())
+            .iter()
+            .map(|text| text.split(' ').next().unwrap().parse().unwrap())
+            .collect();
+        assert_eq!(got, (0..next).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn other_formats_come_out_and_are_cut_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    for (format, expected) in [
+        (crate::settings::OutputFormat::Raw, "one\ntwo\n"),
+        (
+            crate::settings::OutputFormat::Docker,
+            "{\"log\":\"one\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-22T00:52:48.162820305Z\"}\n\
+             {\"log\":\"two\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-22T00:52:48.162820305Z\"}\n",
+        ),
+    ] {
+        let file = format!("{format:?}.log");
+        let settings = LocalFile {
+            file: FileTemplate::parse(&file).unwrap(),
+            format,
+            fsync: Fsync::Batch,
+            ..rotating(dir.path())
+        };
+        let (mut sink, _) = restart_with(settings.clone(), &[]);
+        let web = container(1, "web");
+        let mark = write(&mut sink, &web, &["one"]);
+        write(&mut sink, &web, &["not yet in a checkpoint"]);
+        drop(sink);
+        let (mut sink, _) = restart_with(settings, &[&mark]);
+        write(&mut sink, &web, &["two"]);
+        assert_eq!(fs::read_to_string(dir.path().join(file)).unwrap(), expected);
+    }
+}

@@ -1,0 +1,62 @@
+//! Pushes made from the command line, outside a running agent: the probe of `check --online`, and replayed dead letters.
+
+use std::io;
+use std::time::Duration;
+
+use prost::Message as _;
+
+use super::answer::{Outcome, Verdict, judge};
+use super::client::{Client, Connection};
+use super::push::{EntryAdapter, LabelPairAdapter, PushRequest, StreamAdapter, Timestamp};
+use crate::ledger::claims::Claims;
+use crate::settings::Loki;
+use crate::sink::dead_letters::Letter;
+
+/// A client with a thread's runtime to itself.
+pub struct ByHand {
+    client: Client,
+    connection: Option<Connection>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl ByHand {
+    /// Reads certificates and token.
+    ///
+    /// # Errors
+    /// Names the file that can't be read.
+    pub fn new(config: &Loki) -> io::Result<ByHand> {
+        // A person waits.
+        let patience = config.request_timeout.min(Duration::from_secs(10));
+        let client = Client::new(&Loki { request_timeout: patience, ..config.clone() }, Claims::default())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        Ok(ByHand { client, connection: None, runtime })
+    }
+
+    /// An empty push: whoever answers it as Loki would take lines too. `Err` says why not, and what to do.
+    pub fn probe(&mut self) -> Result<String, String> {
+        match judge(&self.push("", &[])) {
+            Verdict::Accepted | Verdict::Refused { .. } => Ok(format!("{} takes pushes", self.client.url())),
+            Verdict::Retry { words, .. } | Verdict::Hold { words, .. } => {
+                Err(format!("{}: {words}", self.client.url()))
+            }
+        }
+    }
+
+    /// Sends a dead letter again, once.
+    pub fn replay(&mut self, letter: &Letter) -> Verdict {
+        let metadata = letter.metadata.iter();
+        let entry = EntryAdapter {
+            timestamp: Some(Timestamp::from_ns(letter.line_time_ns)),
+            line: letter.line.clone(),
+            structured_metadata: metadata
+                .map(|(name, value)| LabelPairAdapter { name: name.clone(), value: value.clone() })
+                .collect(),
+        };
+        let stream = StreamAdapter { labels: letter.labels.clone(), entries: vec![entry] };
+        judge(&self.push(&letter.tenant, &PushRequest { streams: vec![stream] }.encode_to_vec()))
+    }
+
+    fn push(&mut self, tenant: &str, body: &[u8]) -> Outcome {
+        self.runtime.block_on(self.client.push(&mut self.connection, tenant, body))
+    }
+}

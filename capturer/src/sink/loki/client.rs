@@ -1,0 +1,299 @@
+//! One request to Loki: connect if needed, send, read the answer; each within its time. HTTP/1.1 with keep-alive over
+//! TCP or TLS.
+//!
+//! Every connection has a task of its own that ends with it; there are at most as many as requests may be under way.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT,
+};
+use hyper::{Request, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+
+use super::NAME;
+use super::answer::Outcome;
+use super::body;
+use crate::ledger::Owner;
+use crate::ledger::claims::{Claim, Claims};
+use crate::limits::LOKI_ANSWER_BYTES_MAX;
+use crate::metrics::PushFailure;
+use crate::settings::{Loki, LokiAuth, LokiFormat, LokiTls};
+
+/// A connection that may be used again.
+pub type Connection = SendRequest<Full<Bytes>>;
+
+/// What all requests have in common.
+pub struct Client {
+    url: Uri,
+    format: LokiFormat,
+    auth: LokiAuth,
+    tls: LokiTls,
+    patience: Duration,
+    claims: Claims,
+}
+
+/// A request that failed, by name and in words.
+type Failure = (PushFailure, String);
+
+impl Client {
+    /// Checks what can be checked without a connection: that certificates and token can be read.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn new(config: &Loki, claims: Claims) -> io::Result<Client> {
+        let client = Client {
+            url: config.url.clone(),
+            format: config.format,
+            auth: config.auth.clone(),
+            tls: config.tls.clone(),
+            patience: config.request_timeout,
+            claims,
+        };
+        if client.is_tls() {
+            connector(&client.tls)?;
+        }
+        client.authorization()?;
+        Ok(client)
+    }
+
+    /// Where it pushes, for messages.
+    pub fn url(&self) -> &Uri {
+        &self.url
+    }
+
+    /// Sends an encoded request. The connection is taken from and, if it can be used again, put back into `slot`.
+    pub async fn push(&self, slot: &mut Option<Connection>, tenant: &str, body: &[u8]) -> Outcome {
+        match self.try_push(slot, tenant, body).await {
+            Ok(outcome) => outcome,
+            Err((reason, words)) => {
+                *slot = None;
+                Outcome::Failed(reason, words)
+            }
+        }
+    }
+
+    async fn try_push(
+        &self,
+        slot: &mut Option<Connection>,
+        tenant: &str,
+        body: &[u8],
+    ) -> Result<Outcome, Failure> {
+        let request = self.request(tenant, body)?;
+        let mut connection = match slot.take().filter(|connection| !connection.is_closed()) {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let exchange = async {
+            let answer = connection.send_request(request).await.map_err(broken)?;
+            let code = answer.status().as_u16();
+            let asked = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+            let retry_after = asked.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+            let (words, whole) = words_of(answer.into_body()).await;
+            Ok::<_, Failure>((Outcome::Status { code, retry_after, words }, whole))
+        };
+        let late =
+            || (PushFailure::TimedOut, format!("no answer from {} within {:?}", self.host(), self.patience));
+        let (outcome, whole) = timeout(self.patience, exchange).await.map_err(|_| late())??;
+        if whole {
+            *slot = Some(connection);
+        }
+        Ok(outcome)
+    }
+
+    fn request(&self, tenant: &str, body: &[u8]) -> Result<Request<Full<Bytes>>, Failure> {
+        let unusable = |error: &dyn std::fmt::Display| (PushFailure::Unexpected, error.to_string());
+        let body = body::pack(self.format, body).map_err(|error| unusable(&error))?;
+        let path = self.url.path_and_query().map_or("/", |path| path.as_str());
+        let mut request = Request::post(path)
+            .header(HOST, self.url.authority().map_or("", |authority| authority.as_str()))
+            .header(USER_AGENT, concat!("capturer/", env!("CARGO_PKG_VERSION")))
+            .header(CONTENT_TYPE, body.content_type);
+        if let Some(encoding) = body.content_encoding {
+            request = request.header(CONTENT_ENCODING, encoding);
+        }
+        if !tenant.is_empty() {
+            request = request.header("X-Scope-OrgID", tenant);
+        }
+        let authorization =
+            self.authorization().map_err(|error| (PushFailure::Unauthorized, error.to_string()))?;
+        if let Some(value) = authorization {
+            request = request.header(AUTHORIZATION, value);
+        }
+        request.body(Full::new(Bytes::from(body.bytes))).map_err(|error| unusable(&error))
+    }
+
+    fn authorization(&self) -> io::Result<Option<HeaderValue>> {
+        let text = match &self.auth {
+            LokiAuth::None => return Ok(None),
+            LokiAuth::Basic(user, password) => {
+                let pair = format!("{user}:{}", password.reveal());
+                format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+            }
+            LokiAuth::Bearer(token) => format!("Bearer {}", token.reveal()),
+            LokiAuth::BearerFile(path) => {
+                let named = |error: io::Error| in_file("the token", path, error);
+                format!("Bearer {}", std::fs::read_to_string(path).map_err(named)?.trim())
+            }
+        };
+        // Its own error would show the value.
+        let mut value = HeaderValue::try_from(text)
+            .map_err(|_| io::Error::other("the token or password holds what no HTTP header can"))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
+    async fn connect(&self) -> Result<Connection, Failure> {
+        let late = || {
+            (PushFailure::TimedOut, format!("no connection to {} within {:?}", self.host(), self.patience))
+        };
+        timeout(self.patience, self.dial()).await.map_err(|_| late())?
+    }
+
+    async fn dial(&self) -> Result<Connection, Failure> {
+        let name = self.url.host().unwrap_or_default().trim_matches(['[', ']']);
+        let port = self.url.port_u16().unwrap_or(if self.is_tls() { 443 } else { 80 });
+        let refused =
+            |error: io::Error| (PushFailure::Unreachable, format!("connecting to {}: {error}", self.host()));
+        let tcp = TcpStream::connect((name, port)).await.map_err(refused)?;
+        let _ = tcp.set_nodelay(true);
+        let claim = self.claims.claim(tcp.as_fd(), Owner::Sink(NAME.to_owned()));
+        if !self.is_tls() {
+            return handshake(tcp, claim).await;
+        }
+        let bad = |error: &dyn std::fmt::Display| {
+            (
+                PushFailure::Tls,
+                format!(
+                    "TLS with {}: {error}; check sinks.loki.tls and the server's certificate",
+                    self.host()
+                ),
+            )
+        };
+        // Read again for each connection: certificates are renewed while the agent runs.
+        let connector = connector(&self.tls).map_err(|error| bad(&error))?;
+        let name = ServerName::try_from(name.to_owned()).map_err(|error| bad(&error))?;
+        let tls = connector.connect(name, tcp).await.map_err(|error| bad(&error))?;
+        handshake(tls, claim).await
+    }
+
+    fn is_tls(&self) -> bool {
+        self.url.scheme_str() == Some("https")
+    }
+
+    fn host(&self) -> &str {
+        self.url.authority().map_or("", |authority| authority.as_str())
+    }
+}
+
+async fn handshake<S>(stream: S, claim: Claim) -> Result<Connection, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    // How it ends is told to whoever waits for an answer.
+    tokio::spawn(Running { claim, connection });
+    Ok(sender)
+}
+
+/// A connection while it lives. Its claim ends before its descriptor does, hence the order of the fields.
+struct Running<S: AsyncRead + AsyncWrite + Unpin> {
+    #[expect(dead_code, reason = "held, not read")]
+    claim: Claim,
+    connection: http1::Connection<TokioIo<S>, Full<Bytes>>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Running<S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.connection).poll(cx).map(drop)
+    }
+}
+
+fn broken(error: hyper::Error) -> Failure {
+    let mut text = format!("the connection broke: {error}");
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    (PushFailure::BrokenAnswer, text)
+}
+
+/// The beginning of a body, and whether that was all of it: only then can the connection be used again.
+async fn words_of(mut body: hyper::body::Incoming) -> (String, bool) {
+    let mut bytes = Vec::new();
+    let whole = loop {
+        match body.frame().await {
+            None => break true,
+            Some(Err(_)) => break false,
+            Some(Ok(frame)) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data.as_ref())),
+        }
+        if bytes.len() > LOKI_ANSWER_BYTES_MAX {
+            bytes.truncate(LOKI_ANSWER_BYTES_MAX);
+            break false;
+        }
+    };
+    (String::from_utf8_lossy(&bytes).trim().to_owned(), whole)
+}
+
+fn connector(tls: &LokiTls) -> io::Result<TlsConnector> {
+    let mut roots = RootCertStore::empty();
+    match &tls.ca_file {
+        Some(path) => {
+            for certificate in certificates("the authorities", path)? {
+                roots.add(certificate).map_err(|error| in_file("the authorities", path, error))?;
+            }
+        }
+        // One that can't be read is no reason to trust none.
+        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+    }
+    if roots.is_empty() {
+        return Err(io::Error::other(
+            "no certificate authority is known here: give one with sinks.loki.tls.ca_file",
+        ));
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots);
+    let config = match (&tls.cert_file, &tls.key_file) {
+        (Some(cert_file), Some(key_file)) => {
+            let chain = certificates("our certificate", cert_file)?;
+            let key = PrivateKeyDer::from_pem_file(key_file);
+            let key = key.map_err(|error| in_file("our key", key_file, error))?;
+            config
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| in_file("our certificate", cert_file, error))?
+        }
+        _ => config.with_no_client_auth(),
+    };
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn certificates(what: &str, path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    read.map_err(|error| in_file(what, path, error))
+}
+
+fn in_file(what: &str, path: &Path, error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(format!("reading {what} from {}: {error}", path.display()))
+}

@@ -1,0 +1,184 @@
+//! Batches to push requests. Pure.
+//!
+//! ```text
+//! batch ─▶ per channel: label set (rendered once per source) + lines ─▶ Chunk: an encoded request of one label set
+//! ```
+//! A chunk holds no more lines and bytes than one request may, so chunks are only ever put together, never cut.
+//!
+//! Two lines of a batch with the same time get times a nanosecond apart, in their order: Loki drops a line that equals
+//! another one of its stream in time and text, and a file without times of its own gives all lines of a read the same.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use prost::Message as _;
+
+use super::push::{EntryAdapter, LabelPairAdapter, PushRequest, StreamAdapter, Timestamp, label_text};
+use super::unescape::unescape;
+use crate::decode::timestamp;
+use crate::limits::LOKI_LABEL_VALUE_BYTES;
+use crate::record::{Batch, MessageForm, Record, Source, StdType};
+use crate::settings::Loki;
+use crate::sink::Counts;
+
+/// Name of the metadata that marks a line that was cut.
+const TRUNCATED: &str = "truncated";
+
+/// Lines of one label set, ready to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Equal for equal tenants and label sets: what must stay in order.
+    pub lane: u64,
+    /// Empty = no tenant.
+    pub tenant: String,
+    /// Lines.
+    pub lines: u32,
+    /// An encoded [`PushRequest`].
+    pub body: Vec<u8>,
+}
+
+/// What a source's lines carry, by channel; rendered once.
+#[derive(Clone, Debug)]
+pub struct SourceHead {
+    channels: [ChannelHead; 2],
+}
+
+#[derive(Clone, Debug)]
+struct ChannelHead {
+    lane: u64,
+    tenant: String,
+    labels: String,
+    metadata: Vec<LabelPairAdapter>,
+}
+
+impl SourceHead {
+    /// Renders the config's templates for a source.
+    pub fn new(config: &Loki, source: &Source, host: &str) -> SourceHead {
+        SourceHead { channels: StdType::ALL.map(|std_type| ChannelHead::new(config, source, std_type, host)) }
+    }
+}
+
+impl ChannelHead {
+    fn new(config: &Loki, source: &Source, std_type: StdType, host: &str) -> ChannelHead {
+        let pairs = |map: &std::collections::BTreeMap<String, crate::settings::LabelTemplate>| {
+            let rendered =
+                map.iter().map(|(name, value)| (name.clone(), value.render(source, std_type, host)));
+            rendered.filter(|(_, value)| !value.is_empty()).collect::<Vec<_>>()
+        };
+        let mut labels = pairs(&config.labels);
+        if labels.is_empty() {
+            // Loki wants one; without it the line could go nowhere.
+            labels.push(("job".to_owned(), "capturer".to_owned()));
+        }
+        let labels: Vec<(String, String)> = labels
+            .into_iter()
+            .map(|(name, value)| (name, shortened(value, LOKI_LABEL_VALUE_BYTES)))
+            .collect();
+        let labels = label_text(labels.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let metadata = pairs(&config.structured_metadata).into_iter();
+        let metadata = metadata
+            .map(|(name, value)| LabelPairAdapter { name, value: shortened(value, LOKI_LABEL_VALUE_BYTES) })
+            .collect();
+        let tenant = config.tenant.as_ref().map(|tenant| tenant.render(source, std_type, host));
+        // It becomes a header: Loki takes letters, digits and a few signs.
+        let allowed = |c: &char| c.is_ascii_alphanumeric() || "!-_.*'()".contains(*c);
+        let tenant: String = tenant.unwrap_or_default().chars().filter(allowed).take(150).collect();
+        let mut hasher = DefaultHasher::new();
+        (&tenant, &labels).hash(&mut hasher);
+        ChannelHead { lane: hasher.finish(), tenant, labels, metadata }
+    }
+}
+
+/// Cuts at a character; what is longer ends in `…`.
+fn shortened(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max - "…".len()));
+        text.push('…');
+    }
+    text
+}
+
+/// All lines of a batch, and what was counted on the way (`bytes` are bytes of encoded requests).
+pub fn encode(config: &Loki, head: &SourceHead, batch: &Batch) -> (Vec<Chunk>, Counts) {
+    let (mut chunks, mut counts) = (Vec::new(), Counts::default());
+    for std_type in StdType::ALL {
+        let channel = &head.channels[std_type.index()];
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        let mut times = Times::default();
+        for record in batch.records.iter().filter(|record| record.std_type == std_type) {
+            let entry = entry(config, channel, batch, record, &mut times, &mut counts);
+            let size = entry.encoded_len();
+            let full = bytes + size as u64 > config.batch_bytes || entries.len() >= config.batch_lines;
+            if full && !entries.is_empty() {
+                chunks.push(chunk(channel, std::mem::take(&mut entries)));
+                bytes = 0;
+            }
+            bytes += size as u64;
+            entries.push(entry);
+        }
+        if !entries.is_empty() {
+            chunks.push(chunk(channel, entries));
+        }
+    }
+    counts.records = batch.records.len() as u64;
+    counts.bytes = chunks.iter().map(|chunk| chunk.body.len() as u64).sum();
+    (chunks, counts)
+}
+
+fn chunk(channel: &ChannelHead, entries: Vec<EntryAdapter>) -> Chunk {
+    let lines = entries.len() as u32;
+    let request = PushRequest { streams: vec![StreamAdapter { labels: channel.labels.clone(), entries }] };
+    Chunk { lane: channel.lane, tenant: channel.tenant.clone(), lines, body: request.encode_to_vec() }
+}
+
+fn entry(
+    config: &Loki,
+    channel: &ChannelHead,
+    batch: &Batch,
+    record: &Record,
+    times: &mut Times,
+    counts: &mut Counts,
+) -> EntryAdapter {
+    let message = batch.message(record);
+    let mut bytes = Vec::with_capacity(message.len());
+    match record.form {
+        MessageForm::JsonEscaped => unescape(message, &mut bytes),
+        MessageForm::Raw => bytes.extend_from_slice(message),
+    }
+    let mut line = String::from_utf8(bytes).unwrap_or_else(|error| {
+        counts.invalid_utf8 +=
+            error.as_bytes().utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count() as u64;
+        String::from_utf8_lossy(error.as_bytes()).into_owned()
+    });
+    let too_long = line.len() as u64 > config.line_bytes_max;
+    if too_long {
+        line.truncate(line.floor_char_boundary(config.line_bytes_max as usize));
+    }
+    let mut structured_metadata = channel.metadata.clone();
+    if too_long || record.truncated {
+        counts.truncated += 1;
+        structured_metadata.push(LabelPairAdapter { name: TRUNCATED.to_owned(), value: "true".to_owned() });
+    }
+    let own = timestamp::parse(batch.time(record));
+    let time = own.or_else(|| timestamp::parse(batch.read_time.as_bytes())).unwrap_or_default();
+    EntryAdapter { timestamp: Some(Timestamp::from_ns(times.next(time))), line, structured_metadata }
+}
+
+/// See the module's head.
+#[derive(Debug, Default)]
+struct Times {
+    last_own: Option<i64>,
+    last_given: i64,
+}
+
+impl Times {
+    fn next(&mut self, own: i64) -> i64 {
+        let again = self.last_own == Some(own);
+        self.last_given = if again { self.last_given.saturating_add(1) } else { own };
+        self.last_own = Some(own);
+        self.last_given
+    }
+}
+
+#[cfg(test)]
+#[path = "encode_tests.rs"]
+mod tests;

@@ -1,0 +1,150 @@
+//! Batches of any shape: what Loki would read is what the records say.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::super::super::testing::{Rng, TIME, batch, container, followed, push};
+use super::super::push::read_label_text;
+use super::*;
+
+fn chunks(config: &Loki, batch: &Batch) -> (Vec<Chunk>, Counts) {
+    encode(config, &SourceHead::new(config, &batch.source, "box"), batch)
+}
+
+fn requests(chunks: &[Chunk]) -> Vec<PushRequest> {
+    chunks.iter().map(|chunk| PushRequest::decode(chunk.body.as_slice()).unwrap()).collect()
+}
+
+/// An independent statement of what a record becomes: label set, time, text.
+fn expected(batch: &Batch, record: &Record) -> (StdType, String) {
+    let message = batch.message(record);
+    let text = match record.form {
+        MessageForm::Raw => String::from_utf8_lossy(message).into_owned(),
+        MessageForm::JsonEscaped => {
+            let quoted = [b"\"", message, b"\""].concat();
+            serde_json::from_slice(&quoted).unwrap()
+        }
+    };
+    (record.std_type, text)
+}
+
+/// Property: over batches of any bytes, forms, channels and sizes the requests hold the records, in order per channel,
+/// within the bounds of a request.
+#[test]
+fn requests_hold_the_records() {
+    let mut rng = Rng::from_env();
+    for _ in 0..200 {
+        let config = Loki {
+            batch_bytes: 1024 + rng.below(8000) as u64,
+            batch_lines: 1 + rng.below(30),
+            ..Loki::default()
+        };
+        let source =
+            if rng.below(2) == 0 { container(1, &rng.text(60)) } else { followed(2, "/var/log/a.log") };
+        let mut all = batch(&source, &[]);
+        for _ in 0..rng.below(60) {
+            if rng.below(2) == 0 {
+                push(&mut all, &rng.bytes(400), MessageForm::Raw);
+            } else {
+                let json = serde_json::to_string(&rng.text(400)).unwrap();
+                push(&mut all, &json.as_bytes()[1..json.len() - 1], MessageForm::JsonEscaped);
+            }
+            let record = all.records.last_mut().unwrap();
+            record.std_type = StdType::ALL[rng.below(2)];
+            record.time_len = if rng.below(3) == 0 { 0 } else { record.time_len };
+        }
+        let (chunks, counts) = chunks(&config, &all);
+        assert_eq!(counts.records as usize, all.records.len());
+        let mut found: BTreeMap<StdType, Vec<(String, i64)>> = BTreeMap::new();
+        for (chunk, request) in chunks.iter().zip(requests(&chunks)) {
+            let [stream] = &request.streams[..] else { panic!("one label set a chunk") };
+            assert_eq!(chunk.lines as usize, stream.entries.len());
+            assert!(stream.entries.len() <= config.batch_lines);
+            let bytes: usize = stream.entries.iter().map(prost::Message::encoded_len).sum();
+            assert!(stream.entries.len() == 1 || bytes as u64 <= config.batch_bytes);
+            let labels: BTreeMap<String, String> =
+                read_label_text(&stream.labels).unwrap().into_iter().collect();
+            let std_type = *StdType::ALL.iter().find(|one| one.as_str() == labels["stream"]).unwrap();
+            assert_eq!(labels["job"], "capturer");
+            let lines = found.entry(std_type).or_default();
+            for entry in &stream.entries {
+                lines.push((entry.line.clone(), entry.timestamp.unwrap().to_ns()));
+            }
+        }
+        for std_type in StdType::ALL {
+            let lines = found.remove(&std_type).unwrap_or_default();
+            let expected: Vec<String> = all
+                .records
+                .iter()
+                .map(|record| expected(&all, record))
+                .filter(|(of, _)| *of == std_type)
+                .map(|(_, text)| text)
+                .collect();
+            assert_eq!(
+                lines.iter().map(|(text, _)| text).collect::<Vec<_>>(),
+                expected.iter().collect::<Vec<_>>()
+            );
+            assert!(lines.iter().all(|(_, time)| {
+                let near =
+                    |text: &str| (0..100).contains(&(time - timestamp::parse(text.as_bytes()).unwrap()));
+                near(TIME) || near(&all.read_time)
+            }));
+        }
+    }
+}
+
+/// Loki drops a line that equals another in time and text, so equal lines of one moment would become one.
+#[test]
+fn lines_of_one_moment_get_times_of_their_own() {
+    let all = batch(&container(1, "web"), &[b"same", b"same", b"other"]);
+    let request = requests(&chunks(&Loki::default(), &all).0).remove(0);
+    let first = timestamp::parse(TIME.as_bytes()).unwrap();
+    let times: Vec<i64> =
+        request.streams[0].entries.iter().map(|entry| entry.timestamp.unwrap().to_ns()).collect();
+    assert_eq!(times, [first, first + 1, first + 2]);
+}
+
+#[test]
+fn what_is_unknown_has_no_label() {
+    let labels =
+        |source: &Arc<Source>| requests(&chunks(&Loki::default(), &batch(source, &[b"x"])).0)[0].clone();
+    let of_container = labels(&container(7, "web"));
+    assert!(of_container.streams[0].labels.contains(r#"container_name="web", "#));
+    assert!(!of_container.streams[0].labels.contains("path"));
+    let names: Vec<&str> = of_container.streams[0].entries[0]
+        .structured_metadata
+        .iter()
+        .map(|pair| pair.name.as_str())
+        .collect();
+    assert_eq!(names, ["container_id", "image"]);
+    let of_file = labels(&followed(8, "/var/log/a.log"));
+    assert_eq!(
+        of_file.streams[0].labels,
+        r#"{host="box", job="capturer", path="/var/log/a.log", stream="stdout"}"#
+    );
+    assert!(of_file.streams[0].entries[0].structured_metadata.is_empty());
+}
+
+/// Loki's limits, whatever a container's owner chose.
+#[test]
+fn values_and_lines_stay_within_lokis_limits() {
+    let config = Loki { line_bytes_max: 100, ..Loki::default() };
+    let all = batch(&container(1, &"€\"".repeat(20_000)), &["é".repeat(80).as_bytes(), b"short"]);
+    let (chunks, counts) = chunks(&config, &all);
+    let request = requests(&chunks).remove(0);
+    let labels = read_label_text(&request.streams[0].labels).unwrap();
+    assert!(labels.iter().all(|(_, value)| value.len() <= LOKI_LABEL_VALUE_BYTES));
+    assert!(labels.iter().any(|(_, value)| value.ends_with('…')));
+    let [long, short] = &request.streams[0].entries[..] else { panic!("two lines") };
+    assert_eq!((long.line.as_str(), counts.truncated), ("é".repeat(50).as_str(), 1));
+    let marked = |entry: &EntryAdapter| entry.structured_metadata.iter().any(|pair| pair.name == TRUNCATED);
+    assert!(marked(long) && !marked(short));
+}
+
+#[test]
+fn lanes_are_equal_for_equal_label_sets_only() {
+    let lane =
+        |id: u32, name: &str| chunks(&Loki::default(), &batch(&container(id, name), &[b"x"])).0[0].lane;
+    assert_eq!(lane(1, "web"), lane(2, "web"), "a container made anew goes on in its label set");
+    assert_ne!(lane(1, "web"), lane(1, "db"));
+}

@@ -1,0 +1,199 @@
+//! The Loki sink: lines to Loki's push API, by way of a spool on disk.
+//!
+//! ```text
+//! sink thread:  batch ─ encode.rs ─▶ chunks of one label set ─▶ spool (a batch is acknowledged when it is safe there)
+//! push thread:  spool ─▶ delivery.rs (what, when, again, cut) ◀─ answer.rs (what an answer means) ◀─ client.rs ◀─▶ Loki
+//!                           └─ refused alone ─▶ dead letters
+//! ```
+//! `encode.rs`, `delivery.rs` and `answer.rs` are pure; `pusher.rs` is the thread, `client.rs` the network, `push.rs` the
+//! messages. Lines arrive at least once, in order per label set: again are sent those whose answer was lost, those of a
+//! refused request that were cut apart, and after a crash those since the last saved positions.
+
+pub mod answer;
+pub mod body;
+pub mod by_hand;
+pub mod client;
+pub mod delivery;
+pub mod encode;
+pub mod push;
+mod pusher;
+mod unescape;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::dead_letters::DeadLetters;
+use super::spool::{self, AppendError, format};
+use super::{Counts, Delivered, Sink, SinkError};
+use crate::ledger::Owner;
+use crate::ledger::claims::Claims;
+use crate::metrics::{LossReason, Metrics};
+use crate::record::{Batch, OutputMark, Source, StreamId};
+use crate::settings::Loki;
+use crate::status::Board;
+
+use client::Client;
+use encode::SourceHead;
+use pusher::PushThread;
+
+/// Its name in checkpoint, metrics and health.
+pub const NAME: &str = "loki";
+/// Batches wait so long for others before the spool is synced: ten syncs a second at most for a slow trickle.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// See the module's head.
+pub struct LokiSink {
+    config: Loki,
+    host: String,
+    heads: BTreeMap<StreamId, SourceHead>,
+    writer: spool::Writer,
+    spool_dir: PathBuf,
+    /// Of the batch that comes again because the spool was full: what is not in it yet.
+    left: Option<Left>,
+    metrics: Arc<Metrics>,
+    push: PushThread,
+}
+
+struct Left {
+    stream: StreamId,
+    seq: u64,
+    records: VecDeque<format::Record>,
+    counts: Counts,
+}
+
+impl LokiSink {
+    /// Opens the spool and starts the thread that empties it.
+    ///
+    /// # Errors
+    /// What can't work from the start: no directory for the spool, an unreadable certificate or token.
+    pub fn open(
+        config: &Loki,
+        data_dir: &Path,
+        metrics: &Arc<Metrics>,
+        board: &Arc<Board>,
+        claims: &Claims,
+    ) -> io::Result<LokiSink> {
+        let client = Client::new(config, claims.clone())?;
+        let spool_dir = data_dir.join("spool").join(NAME);
+        let opened = spool::open(
+            &spool_dir,
+            &config.spool,
+            spool::Held { claims: claims.clone(), owner: Owner::Sink(NAME.to_owned()) },
+        );
+        let (writer, reader, notes) = opened.map_err(|error| {
+            io::Error::new(error.kind(), format!("opening the spool {}: {error}", spool_dir.display()))
+        })?;
+        for note in notes {
+            tracing::warn!("spool {}: {note}", spool_dir.display());
+        }
+        metrics.expect_network_sink(NAME);
+        let letters = DeadLetters::new(data_dir, config.dead_letter_bytes_max);
+        let push = pusher::start(config, client, reader, letters, Arc::clone(metrics), Arc::clone(board))?;
+        Ok(LokiSink {
+            config: config.clone(),
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            heads: BTreeMap::new(),
+            writer,
+            spool_dir,
+            left: None,
+            metrics: Arc::clone(metrics),
+            push,
+        })
+    }
+
+    fn encode(&self, batch: &Batch) -> Left {
+        let made;
+        let head = match self.heads.get(&batch.source.id) {
+            Some(head) => head,
+            None => {
+                made = SourceHead::new(&self.config, &batch.source, &self.host);
+                &made
+            }
+        };
+        let (chunks, counts) = encode::encode(&self.config, head, batch);
+        let time_ms = spool::unix_ms();
+        let record = |chunk: encode::Chunk| format::Record {
+            lane: chunk.lane,
+            time_ms,
+            tenant: chunk.tenant,
+            lines: chunk.lines,
+            payload: chunk.body,
+        };
+        Left {
+            stream: batch.source.id,
+            seq: batch.seq,
+            records: chunks.into_iter().map(record).collect(),
+            counts,
+        }
+    }
+
+    fn declare_dropped(&mut self) {
+        let bytes = self.writer.take_dropped_bytes();
+        if bytes > 0 {
+            self.metrics.lost(LossReason::SpoolFull, bytes);
+            tracing::warn!(
+                bytes,
+                "loki: the spool is full, its oldest lines are given up (spool.when_full: drop_oldest)"
+            );
+        }
+    }
+}
+
+impl Sink for LokiSink {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn attach(&mut self, source: &Arc<Source>) -> Result<Option<OutputMark>, SinkError> {
+        self.heads.insert(source.id, SourceHead::new(&self.config, source, &self.host));
+        Ok(None)
+    }
+
+    fn deliver(&mut self, batch: &Batch) -> Result<Delivered, SinkError> {
+        let left = self.left.take().filter(|left| left.stream == batch.source.id && left.seq == batch.seq);
+        let mut left = left.unwrap_or_else(|| self.encode(batch));
+        while let Some(record) = left.records.front() {
+            let source = match self.writer.append(record) {
+                Ok(()) => {
+                    left.records.pop_front();
+                    continue;
+                }
+                Err(AppendError::Full) => io::Error::other("the spool is full and waits for Loki,"),
+                Err(AppendError::Io(error)) => error,
+            };
+            self.left = Some(left);
+            // What is there already must be delivered, else no room would ever come.
+            self.commit()?;
+            return Err(SinkError::retry(format!("putting lines into {}", self.spool_dir.display()), source));
+        }
+        self.declare_dropped();
+        Ok(Delivered { mark: None, counts: left.counts })
+    }
+
+    fn commit(&mut self) -> Result<(), SinkError> {
+        let committed = self.writer.commit();
+        self.push.wake();
+        committed.map_err(|source| SinkError::retry(format!("syncing {}", self.spool_dir.display()), source))
+    }
+
+    fn gathers(&self) -> Option<Duration> {
+        Some(GATHER)
+    }
+
+    fn is_network(&self) -> bool {
+        true
+    }
+
+    fn detach(&mut self, stream: StreamId) {
+        self.heads.remove(&stream);
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        let committed = self.commit();
+        self.push.stop();
+        committed
+    }
+}

@@ -1,0 +1,192 @@
+//! The formats besides NDJSON: for programs that want lines, for those that read Docker's own files, and for eyes.
+//!
+//! ```text
+//! raw     GET /
+//! docker  {"log":"GET /\n","stream":"stdout","time":"2026-11-22T00:52:48.162820305Z"}
+//! pretty  00:52:48.162 web-1 | GET /
+//! ```
+//! `raw` is byte for byte what the process wrote, as far as the source kept it: it trusts the message, which may hold
+//! what looks like another line. `pretty` trusts nothing: what could steer a terminal is shown escaped.
+
+use super::Counts;
+use super::ndjson::escape_raw;
+use crate::decode::json_line::unescape;
+use crate::record::{Batch, MessageForm, Record, Source};
+
+/// A format of this file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PlainFormat {
+    /// The message and a line feed.
+    Raw,
+    /// As Docker's own files have it.
+    Docker,
+    /// For eyes.
+    Pretty,
+}
+
+/// Longest container name that `pretty` shows, characters.
+const NAME_CHARS_MAX: usize = 24;
+/// Colours that can be read on dark and on light, as SGR numbers.
+const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "31"];
+
+/// What `pretty` puts before each message of a source, colour included.
+pub(super) fn pretty_name(source: &Source, coloured: bool) -> String {
+    let name = source.container.as_ref().map(|container| container.name.as_str());
+    let name = name.filter(|name| !name.is_empty()).or(source.path.as_deref()).unwrap_or(&source.key.0);
+    let shown: String = name.chars().take(NAME_CHARS_MAX).flat_map(char::escape_debug).collect();
+    if !coloured {
+        return format!("{shown:<12} |");
+    }
+    let colour = COLOURS
+        [name.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31) + usize::from(byte)) % COLOURS.len()];
+    format!("\u{1b}[{colour}m{shown:<12} |\u{1b}[0m")
+}
+
+/// As [`super::ndjson::encode`], in another format. `name` is that of [`pretty_name`].
+pub(super) fn encode(
+    format: PlainFormat,
+    batch: &Batch,
+    name: &str,
+    first: usize,
+    bytes_max: usize,
+    out: &mut Vec<u8>,
+) -> (usize, Counts) {
+    let start = out.len();
+    let mut counts = Counts::default();
+    let mut text = Vec::new();
+    for record in &batch.records[first..] {
+        if out.len() >= bytes_max {
+            break;
+        }
+        match format {
+            PlainFormat::Docker => docker(batch, record, out, &mut counts),
+            PlainFormat::Pretty => pretty(batch, record, name, &mut text, out, &mut counts),
+            PlainFormat::Raw => {
+                plain(batch, record, out);
+                out.push(b'\n');
+            }
+        }
+        counts.records += 1;
+        counts.truncated += u64::from(record.truncated);
+    }
+    counts.bytes = (out.len() - start) as u64;
+    (first + counts.records as usize, counts)
+}
+
+fn plain(batch: &Batch, record: &Record, out: &mut Vec<u8>) {
+    let message = batch.message(record);
+    match record.form {
+        MessageForm::JsonEscaped if memchr::memchr(b'\\', message).is_some() => unescape(message, out),
+        MessageForm::JsonEscaped | MessageForm::Raw => out.extend_from_slice(message),
+    }
+}
+
+fn docker(batch: &Batch, record: &Record, out: &mut Vec<u8>, counts: &mut Counts) {
+    out.extend_from_slice(b"{\"log\":\"");
+    let message = batch.message(record);
+    match record.form {
+        MessageForm::JsonEscaped => out.extend_from_slice(message),
+        MessageForm::Raw => counts.invalid_utf8 += escape_raw(message, out),
+    }
+    out.extend_from_slice(b"\\n\",\"stream\":\"");
+    out.extend_from_slice(record.std_type.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"time\":\"");
+    counts.invalid_utf8 += escape_raw(batch.time(record), out);
+    out.extend_from_slice(b"\"}\n");
+}
+
+fn pretty(
+    batch: &Batch,
+    record: &Record,
+    name: &str,
+    text: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+    counts: &mut Counts,
+) {
+    // 2026-11-22T00:52:48.162820305Z: the time of day to the millisecond.
+    let time = batch.time(record);
+    let time = time.get(11..23).unwrap_or(time);
+    out.extend(time.iter().map(|byte| if byte.is_ascii_graphic() { *byte } else { b'?' }));
+    out.push(b' ');
+    out.extend_from_slice(name.as_bytes());
+    out.push(b' ');
+    text.clear();
+    plain(batch, record, text);
+    for chunk in text.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            // Bidirectional overrides could make one line look like another.
+            if (c.is_control() && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            {
+                out.extend_from_slice(c.escape_debug().to_string().as_bytes());
+            } else {
+                out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+        }
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+            counts.invalid_utf8 += 1;
+        }
+    }
+    out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{batch, container, push};
+    use super::*;
+
+    fn check(format: PlainFormat, messages: &[&[u8]], escaped: &[&[u8]], expected: &str) {
+        let source = container(1, "web-1");
+        let mut batch = batch(&source, messages);
+        for message in escaped {
+            push(&mut batch, message, MessageForm::JsonEscaped);
+        }
+        let mut out = Vec::new();
+        let (next, counts) = encode(format, &batch, &pretty_name(&source, false), 0, usize::MAX, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), expected);
+        assert_eq!((next, counts.records as usize), (batch.records.len(), batch.records.len()));
+        assert_eq!(counts.bytes, out.len() as u64);
+    }
+
+    #[test]
+    fn raw_is_what_was_written() {
+        check(PlainFormat::Raw, &[b"GET /", b"", b"a\tb"], &[], "GET /\n\na\tb\n");
+        check(PlainFormat::Raw, &[], &[br#"say \"hi\" \u003c3"#, b"plain"], "say \"hi\" <3\nplain\n");
+    }
+
+    #[test]
+    fn docker_reads_as_dockers_own_files_do() {
+        check(
+            PlainFormat::Docker,
+            &[b"a\"b"],
+            &[br"\u003c"],
+            "{\"log\":\"a\\\"b\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-22T00:52:48.162820305Z\"}\n\
+             {\"log\":\"\\u003c\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-22T00:52:48.162820305Z\"}\n",
+        );
+    }
+
+    /// Who prints escape codes must not be able to clear the operator's screen or to hide a line.
+    #[test]
+    fn pretty_steers_no_terminal() {
+        check(
+            PlainFormat::Pretty,
+            &[b"GET /", b"\x1b[2Jx\r\n", "\u{202e}evil".as_bytes(), b"\xff"],
+            &[],
+            "00:52:48.162 web-1        | GET /\n00:52:48.162 web-1        | \\u{1b}[2Jx\\r\\n\n\
+             00:52:48.162 web-1        | \\u{202e}evil\n00:52:48.162 web-1        | \u{fffd}\n",
+        );
+        let hostile = pretty_name(&container(1, "\u{1b}]0;x\u{7}"), true);
+        assert_eq!(hostile.matches('\u{1b}').count(), 2, "only our own colours: {hostile:?}");
+    }
+
+    #[test]
+    fn a_batch_comes_out_in_pieces() {
+        let source = container(1, "web");
+        let batch = batch(&source, &[b"1", b"2", b"3"]);
+        let mut out = Vec::new();
+        let (next, _) = encode(PlainFormat::Raw, &batch, "", 0, 3, &mut out);
+        assert_eq!((next, out.as_slice()), (2, &b"1\n2\n"[..]));
+        let (next, _) = encode(PlainFormat::Raw, &batch, "", next, usize::MAX, &mut out);
+        assert_eq!((next, out.as_slice()), (3, &b"1\n2\n3\n"[..]));
+    }
+}

@@ -1,0 +1,186 @@
+//! A record of the spool as bytes, and how it is found again in a damaged file. Pure.
+//!
+//! ```text
+//! "CSR1" │ payload │ plain  │ lines │ lane │ time ms │ tenant │ crc32 │ tenant │ payload
+//!   4    │ len 4   │ len 4  │ 4     │ 8    │ 8       │ len 4  │ 4     │        │ (snappy)      little endian
+//! ```
+//! The checksum covers all before it and all behind it. A reader that meets anything else looks for the next four
+//! letters that begin a record with a right checksum: damage costs what it hit and nothing more.
+
+use memchr::memmem;
+
+/// Begins each record.
+pub const MAGIC: [u8; 4] = *b"CSR1";
+/// Bytes before tenant and payload.
+pub const HEAD_BYTES: usize = 40;
+/// Longest tenant.
+pub const TENANT_BYTES_MAX: usize = 1024;
+
+/// What the spool keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// What must stay in order.
+    pub lane: u64,
+    /// When it was put in, milliseconds since 1970.
+    pub time_ms: u64,
+    /// Empty = none.
+    pub tenant: String,
+    /// Lines in `payload`.
+    pub lines: u32,
+    /// Any bytes.
+    pub payload: Vec<u8>,
+}
+
+/// What the bytes at a place are.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A record of so many bytes.
+    Record(Record, usize),
+    /// Not all of it is here, if it is one: so many bytes are needed.
+    NeedMore(usize),
+    /// No record.
+    Damaged,
+}
+
+/// Appends a record.
+pub fn encode(record: &Record, out: &mut Vec<u8>) {
+    let start = out.len();
+    let packed = snap::raw::Encoder::new().compress_vec(&record.payload).expect("shorter than 4 GiB");
+    let tenant = &record.tenant.as_bytes()[..record.tenant.floor_char_boundary(TENANT_BYTES_MAX)];
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&(packed.len() as u32).to_le_bytes());
+    out.extend_from_slice(&(record.payload.len() as u32).to_le_bytes());
+    out.extend_from_slice(&record.lines.to_le_bytes());
+    out.extend_from_slice(&record.lane.to_le_bytes());
+    out.extend_from_slice(&record.time_ms.to_le_bytes());
+    out.extend_from_slice(&(tenant.len() as u32).to_le_bytes());
+    let crc = checksum(&out[start..], &[tenant, &packed]);
+    out.extend_from_slice(&crc.to_le_bytes());
+    out.extend_from_slice(tenant);
+    out.extend_from_slice(&packed);
+}
+
+fn checksum(head: &[u8], rest: &[&[u8]]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(head);
+    rest.iter().for_each(|part| hasher.update(part));
+    hasher.finalize()
+}
+
+/// Looks at the bytes from a record's place on. A declared length decides nothing before the checksum was right.
+pub fn decode(bytes: &[u8]) -> Step {
+    let known = bytes.len().min(MAGIC.len());
+    if bytes[..known] != MAGIC[..known] {
+        return Step::Damaged;
+    }
+    let Some(head) = bytes.first_chunk::<HEAD_BYTES>() else { return Step::NeedMore(HEAD_BYTES) };
+    let u32_at = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
+    let (packed_len, tenant_len) = (u32_at(4) as usize, u32_at(32) as usize);
+    if tenant_len > TENANT_BYTES_MAX {
+        return Step::Damaged;
+    }
+    let whole = HEAD_BYTES + tenant_len + packed_len;
+    let Some(rest) = bytes.get(HEAD_BYTES..whole) else { return Step::NeedMore(whole) };
+    if checksum(&head[..36], &[rest]) != u32_at(36) {
+        return Step::Damaged;
+    }
+    let (tenant, packed) = rest.split_at(tenant_len);
+    let payload = snap::raw::Decoder::new().decompress_vec(packed);
+    match (payload, std::str::from_utf8(tenant)) {
+        (Ok(payload), Ok(tenant)) if payload.len() == u32_at(8) as usize => {
+            let (lane, time_ms, lines) = (u64_at(16), u64_at(24), u32_at(12));
+            Step::Record(Record { lane, time_ms, tenant: tenant.to_owned(), lines, payload }, whole)
+        }
+        _ => Step::Damaged,
+    }
+}
+
+/// How many bytes of a segment's rest are damaged before the next whole record; all of them if there is none.
+pub fn damaged_len(rest: &[u8]) -> usize {
+    let places = memmem::find_iter(rest, &MAGIC);
+    let mut whole = places.filter(|at| *at > 0 && matches!(decode(&rest[*at..]), Step::Record(..)));
+    whole.next().unwrap_or(rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::testing::Rng;
+    use super::*;
+
+    fn any(rng: &mut Rng) -> Record {
+        Record {
+            lane: rng.next(),
+            time_ms: rng.next(),
+            tenant: rng.text(20),
+            lines: rng.next() as u32,
+            payload: rng.bytes(400),
+        }
+    }
+
+    /// All records that can be read, and the bytes passed over.
+    fn read(mut bytes: &[u8]) -> (Vec<Record>, usize) {
+        let (mut records, mut damaged) = (Vec::new(), 0);
+        while !bytes.is_empty() {
+            match decode(bytes) {
+                Step::Record(record, len) => {
+                    records.push(record);
+                    bytes = &bytes[len..];
+                }
+                Step::NeedMore(_) | Step::Damaged => {
+                    let skipped = damaged_len(bytes);
+                    damaged += skipped;
+                    bytes = &bytes[skipped..];
+                }
+            }
+        }
+        (records, damaged)
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_damage_costs_only_itself() {
+        let mut rng = Rng::from_env();
+        for _ in 0..500 {
+            let records: Vec<Record> = (0..1 + rng.below(8)).map(|_| any(&mut rng)).collect();
+            let (mut bytes, mut ends) = (Vec::new(), vec![0]);
+            for record in &records {
+                encode(record, &mut bytes);
+                ends.push(bytes.len());
+            }
+            assert_eq!(read(&bytes), (records.clone(), 0));
+
+            // A cut leaves every record before it, and says how much of one is left.
+            let cut = rng.below(bytes.len());
+            let whole = ends.iter().filter(|end| **end <= cut).count() - 1;
+            assert_eq!(read(&bytes[..cut]), (records[..whole].to_vec(), cut - ends[whole]));
+
+            // A flipped bit, or a run of zeros, costs the records it lies in.
+            let at = rng.below(bytes.len());
+            let len = if rng.below(2) == 0 { 1 } else { 1 + rng.below(bytes.len() - at) };
+            let mut hurt = bytes.clone();
+            if len == 1 {
+                hurt[at] ^= 1 << rng.below(8);
+            } else {
+                hurt[at..at + len].fill(0);
+            }
+            let span = |index: usize| ends[index]..ends[index + 1];
+            let hit = |index: usize| hurt[span(index)] != bytes[span(index)];
+            let left: Vec<Record> =
+                (0..records.len()).filter(|index| !hit(*index)).map(|index| records[index].clone()).collect();
+            let (found, damaged) = read(&hurt);
+            if hurt != bytes {
+                assert_eq!(found, left);
+                let lost: usize = (0..records.len()).filter(|i| hit(*i)).map(|i| span(i).len()).sum();
+                assert_eq!(damaged, lost);
+            }
+        }
+    }
+
+    #[test]
+    fn a_declared_length_allocates_nothing() {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&u32::MAX.to_le_bytes());
+        bytes.resize(HEAD_BYTES, 0);
+        assert_eq!(decode(&bytes), Step::NeedMore(HEAD_BYTES + u32::MAX as usize));
+    }
+}

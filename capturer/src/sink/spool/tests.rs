@@ -1,0 +1,201 @@
+//! The spool against a plain queue, and after what power cuts and disks do to it.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::time::Duration;
+
+use super::super::testing::Rng;
+use super::format::Record;
+use super::*;
+use crate::settings::{Spool, WhenFull};
+
+fn config(bytes_max: u64) -> Spool {
+    Spool { bytes_max, age_max: Duration::from_secs(3600), when_full: WhenFull::Wait, fsync: false }
+}
+
+fn held() -> Held {
+    Held { claims: Claims::default(), owner: Owner::Sink("test".to_owned()) }
+}
+
+fn record(number: u64, bytes: usize, rng: &mut Rng) -> Record {
+    // Random, so that it does not compress.
+    let payload = (0..bytes).map(|_| rng.next() as u8).collect();
+    Record { lane: number, time_ms: unix_ms(), tenant: String::new(), lines: 1, payload }
+}
+
+/// Reads on; gives the numbers of the records, and the bytes that were damaged.
+fn read_all(reader: &mut Reader) -> (Vec<u64>, u64) {
+    let (mut numbers, mut damaged) = (Vec::new(), 0);
+    loop {
+        match reader.read_next().unwrap() {
+            Read::Record(record, _) => numbers.push(record.lane),
+            Read::Damaged { bytes, .. } => damaged += bytes,
+            Read::TooOld(_) => panic!("nothing is old here"),
+            Read::Nothing => return (numbers, damaged),
+        }
+    }
+}
+
+/// Whatever is appended, read, forgotten and started again: in order, nothing lost, repeated only what was not
+/// forgotten, and never more on disk than the bound.
+#[test]
+fn like_a_queue_across_restarts() {
+    let mut rng = Rng::from_env();
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(1024 * 1024);
+    let (mut writer, mut reader, notes) = open(dir.path(), &config, held()).unwrap();
+    assert!(notes.is_empty(), "{notes:?}");
+    let (mut next, mut uncommitted) = (1, 0);
+    let mut queue: VecDeque<u64> = VecDeque::new();
+    let mut read: VecDeque<(u64, Position)> = VecDeque::new();
+    let mut full = 0;
+    for _ in 0..4_000 {
+        match rng.below(20) {
+            0..9 => match writer.append(&record(next, rng.below(30_000), &mut rng)) {
+                Ok(()) => {
+                    uncommitted += 1;
+                    next += 1;
+                }
+                Err(AppendError::Full) => full += 1,
+                Err(AppendError::Io(error)) => panic!("{error}"),
+            },
+            9..12 => {
+                writer.commit().unwrap();
+                queue.extend(next - uncommitted..next);
+                uncommitted = 0;
+            }
+            12..17 => match reader.read_next().unwrap() {
+                // A segment that is full is committed with it.
+                Read::Record(record, at) => {
+                    let expected = queue.pop_front().unwrap_or_else(|| {
+                        uncommitted -= 1;
+                        next - uncommitted - 1
+                    });
+                    assert_eq!(record.lane, expected);
+                    read.push_back((record.lane, at));
+                }
+                Read::Nothing => assert!(queue.is_empty(), "{queue:?} was committed"),
+                other => panic!("{other:?}"),
+            },
+            17..19 => {
+                if let Some((_, at)) = read.pop_front() {
+                    reader.forget(at).unwrap();
+                }
+            }
+            // Rarely: a restart empties the spool here, and it should be full at times.
+            _ if rng.below(15) > 0 => {}
+            _ => {
+                // What was not forgotten comes again, in order; what was not committed may be there or not.
+                drop((writer, reader));
+                let left: Vec<u64> =
+                    read.drain(..).map(|(number, _)| number).chain(queue.drain(..)).collect();
+                let (new_writer, new_reader, _) = open(dir.path(), &config, held()).unwrap();
+                (writer, reader) = (new_writer, new_reader);
+                let (found, damaged) = read_all(&mut reader);
+                assert_eq!(damaged, 0);
+                assert_eq!(found[..left.len()], left);
+                assert!(found[left.len()..].iter().all(|number| *number >= next - uncommitted));
+                uncommitted = 0;
+                reader.forget(reader.position()).unwrap();
+            }
+        }
+        assert!(writer.bytes() <= config.bytes_max);
+    }
+    assert!(full > 0 && next > 500, "{full} times full, {next} records");
+}
+
+#[test]
+fn a_full_spool_drops_its_oldest_if_told_to_and_counts_them() {
+    let mut rng = Rng::from_env();
+    let dir = tempfile::tempdir().unwrap();
+    let config = Spool { when_full: WhenFull::DropOldest, ..config(1024 * 1024) };
+    let (mut writer, mut reader, _) = open(dir.path(), &config, held()).unwrap();
+    let mut written = 0;
+    for number in 1..=300 {
+        let before = writer.bytes();
+        writer.append(&record(number, 10_000, &mut rng)).unwrap();
+        written += 10_000;
+        assert!(writer.bytes() <= config.bytes_max, "{before}");
+    }
+    writer.commit().unwrap();
+    let dropped = writer.take_dropped_bytes();
+    let (numbers, damaged) = read_all(&mut reader);
+    assert_eq!(damaged, 0);
+    assert_eq!(numbers.last(), Some(&300));
+    assert_eq!(numbers, (numbers[0]..=300).collect::<Vec<_>>(), "the newest, without a gap");
+    let kept = numbers.len() as u64;
+    assert!(dropped >= written - kept * 10_000, "{dropped} of {written} bytes dropped, {kept} records kept");
+}
+
+/// Must-show 5 for the spool: whatever happened to its files, a start succeeds and what can be read is read.
+#[test]
+fn torn_cut_flipped_and_zeroed_segments() {
+    let mut rng = Rng::from_env();
+    for round in 0..60 {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(1024 * 1024);
+        let (mut writer, _, _) = open(dir.path(), &config, held()).unwrap();
+        for number in 1..=40 {
+            writer.append(&record(number, 5_000, &mut rng)).unwrap();
+        }
+        writer.commit().unwrap();
+        drop(writer);
+        let mut segments: Vec<PathBuf> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        segments.sort();
+        let victim = &segments[rng.below(segments.len())];
+        let mut bytes = fs::read(victim).unwrap();
+        let (at, kind) = (rng.below(bytes.len()), round % 5);
+        match kind {
+            0 => bytes.truncate(at),
+            1 => bytes[at] ^= 1 << rng.below(8),
+            2 => bytes[at..].fill(0),
+            3 => bytes.extend((0..3_000).map(|_| rng.next() as u8)),
+            _ => bytes.clear(),
+        }
+        fs::write(victim, &bytes).unwrap();
+        let (mut writer, mut reader, _) = open(dir.path(), &config, held()).unwrap();
+        let (numbers, damaged) = read_all(&mut reader);
+        assert!(numbers.is_sorted() && numbers.len() >= 25, "kind {kind}: {numbers:?}");
+        let said = damaged > 0;
+        let lost = numbers.len() < 40;
+        // A file cut exactly between two records shows nothing.
+        assert!(said || !lost || matches!(kind, 0 | 4), "kind {kind}: lost {lost}, said {said}");
+        // It goes on.
+        writer.append(&record(41, 10, &mut rng)).unwrap();
+        writer.commit().unwrap();
+        assert_eq!(read_all(&mut reader), (vec![41], 0));
+    }
+}
+
+#[test]
+fn a_damaged_cursor_repeats_and_is_said() {
+    let mut rng = Rng::from_env();
+    for damage in ["", "1", "1 2 3", "\0\0\0\0", "9 9 00000000", "x"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, mut reader, _) = open(dir.path(), &config(1 << 20), held()).unwrap();
+        for number in 1..=3 {
+            writer.append(&record(number, 10, &mut rng)).unwrap();
+        }
+        writer.commit().unwrap();
+        read_all(&mut reader);
+        reader.forget(reader.position()).unwrap();
+        fs::write(dir.path().join(CURSOR_FILE), damage).unwrap();
+        let (_writer, mut reader, notes) = open(dir.path(), &config(1 << 20), held()).unwrap();
+        assert_eq!(notes.len(), 1, "{damage:?}");
+        assert_eq!(read_all(&mut reader).0, [1, 2, 3], "{damage:?}");
+    }
+}
+
+#[test]
+fn what_is_too_old_is_given_up_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, mut reader, _) = open(dir.path(), &config(1 << 20), held()).unwrap();
+    let mut old = record(1, 10, &mut Rng::from_env());
+    old.time_ms -= 3_700_000;
+    writer.append(&old).unwrap();
+    writer.append(&Record { lane: 2, time_ms: unix_ms(), ..old }).unwrap();
+    writer.commit().unwrap();
+    assert!(matches!(reader.read_next().unwrap(), Read::TooOld(bytes) if bytes > 40));
+    assert!(matches!(reader.read_next().unwrap(), Read::Record(Record { lane: 2, .. }, _)));
+}

@@ -1,0 +1,119 @@
+//! How much of each resource what there is to do explains.
+//!
+//! The bounds come from how the program is built: the loop has no task per stream, a stream's descriptors are checked
+//! one by one (so none is explained here), each other part has a number of descriptors that is known. A slack on top
+//! covers what a single look may catch in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::RawFd;
+
+use crate::ledger::leaks::Amount;
+use crate::ledger::{LedgerReport, Owner};
+use crate::metrics::Resource;
+use crate::probe::Reading;
+
+/// Operations of one connection or future: a receive and a send, each with its timer.
+const OPERATIONS_EACH: u64 = 4;
+/// What one look may catch of things that come and go.
+const SLACK: u64 = 16;
+/// Threads beyond those at the first look: the kernel's workers for file reads, and replacements for hung ones.
+const THREADS_SLACK: u64 = 32;
+/// Beside the configured buffers: per stream (open lines, what was seen lately), and in all.
+const STREAM_BYTES: u64 = 512 * 1024;
+const MEMORY_SLACK_BYTES: u64 = 128 * 1024 * 1024;
+
+/// What the loop has, by its own tables, at the moment of a look.
+#[derive(Clone, Debug, Default)]
+pub struct Doing {
+    /// Streams that are not closed.
+    pub streams: u64,
+    /// Of those, the ones that follow the Engine's API.
+    pub connections: u64,
+    /// Running containers.
+    pub containers: u64,
+    /// Descriptors of streams that the loop's tables lead to.
+    pub reachable: BTreeSet<RawFd>,
+    /// Futures under way and connections at rest: each may have operations in the kernel.
+    pub operations_base: u64,
+    /// Operations in the kernel.
+    pub operations: u64,
+    /// Tasks of the loop's runtime.
+    pub tasks: u64,
+    /// Sinks.
+    pub sinks: u64,
+}
+
+/// The numbers at the first look, when everything was begun and nothing had leaked.
+#[derive(Debug)]
+pub(super) struct Start {
+    tasks: u64,
+    threads: u64,
+    rss_bytes: u64,
+    by_class: BTreeMap<&'static str, u64>,
+}
+
+impl Start {
+    pub(super) fn of(reading: &Reading, doing: &Doing, report: &LedgerReport) -> Start {
+        Start {
+            tasks: doing.tasks,
+            threads: reading.look.threads,
+            rss_bytes: reading.look.rss_bytes,
+            by_class: by_class(report),
+        }
+    }
+
+    /// Every amount with its bound.
+    pub(super) fn amounts(
+        &self,
+        reading: &Reading,
+        doing: &Doing,
+        report: &LedgerReport,
+        buffer_bytes_max: u64,
+    ) -> Vec<Amount> {
+        let amount =
+            |resource, of: &str, value, explained| Amount { resource, of: of.to_owned(), value, explained };
+        let mut amounts = vec![
+            amount(Resource::Tasks, "capture loop", doing.tasks, self.tasks),
+            amount(
+                Resource::Operations,
+                "capture loop",
+                doing.operations,
+                OPERATIONS_EACH * doing.operations_base + SLACK,
+            ),
+            amount(Resource::Threads, "process", reading.look.threads, self.threads + THREADS_SLACK),
+            amount(
+                Resource::Memory,
+                "process",
+                reading.look.rss_bytes,
+                // Buffers are in both directions: what was read, and what is made of it.
+                self.rss_bytes + 2 * buffer_bytes_max + STREAM_BYTES * doing.streams + MEMORY_SLACK_BYTES,
+            ),
+        ];
+        for (class, value) in by_class(report) {
+            let explained = match class {
+                // One by one: see the witness.
+                "stream" => continue,
+                // One file per stream, and per sink what it works with.
+                "sink" => doing.sinks * (doing.streams + SLACK) + self.began_with(class),
+                // Requests to the Engine are among the futures; admin bounds its connections itself.
+                "discovery" => doing.operations_base + 2 * SLACK,
+                "admin" => self.began_with(class) + 3 * SLACK,
+                _ => self.began_with(class) + SLACK,
+            };
+            amounts.push(amount(Resource::FileDescriptors, class, value, explained));
+        }
+        amounts
+    }
+
+    fn began_with(&self, class: &str) -> u64 {
+        self.by_class.get(class).copied().unwrap_or(0)
+    }
+}
+
+fn by_class(report: &LedgerReport) -> BTreeMap<&'static str, u64> {
+    let mut classes = BTreeMap::new();
+    for (owner, count) in &report.open {
+        *classes.entry(Owner::class(owner)).or_default() += *count;
+    }
+    classes
+}

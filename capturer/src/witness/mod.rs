@@ -1,0 +1,389 @@
+//! The witness at work: asks the kernel at an interval, sets the ledger against what it says, and tells what is wrong.
+//!
+//! ```text
+//! Probe ─▶ Reading ─┐
+//! Claims ───────────┼▶ Ledger ─▶ suspects ─┐
+//! what the loop has ┴──────────▶ amounts  ─┴▶ Detector ─▶ log line, leak_detection, /health, /api/v1/fds
+//! ```
+//! It runs on the loop's thread, once per check interval; a look takes a millisecond. `/api/v1/fds` looks by itself on
+//! the admin server's thread, so that it tells the truth of a loop that is stuck.
+//!
+//! Not here: what is a leak (ledger/leaks.rs) and how the kernel is asked (probe/).
+
+mod dockerd;
+mod facts;
+
+use std::collections::BTreeMap;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::clock::Now;
+use crate::ledger::claims::{Claims, NoteOwner};
+use crate::ledger::leaks::{Detector, Fault, Suspect, Verdict};
+use crate::ledger::table::{DockerdRow, FdRow, FdTable, OwnerRow, kind};
+use crate::ledger::{KernelFd, OpenFd, Owner, Totals, View};
+use crate::metrics::{Metrics, Resource};
+use crate::probe::{Options, Owners, Probe, Reading, Tier};
+use crate::settings::Settings;
+use crate::status::Board;
+use dockerd::Dockerd;
+use facts::Start;
+
+pub use facts::Doing;
+
+/// So long an operation may keep a file whose descriptor is closed. Ours are ended before the closing, so it should be
+/// no time at all.
+const GRACE_MS: u64 = 1_000;
+/// Name of the component that speaks for leaks, and of that for the way of looking.
+const LEAK_DETECTOR: &str = "leak_detector";
+const PROBE: &str = "probe";
+
+/// See the module's head.
+pub struct Witness {
+    shared: Arc<Shared>,
+    detector: Detector,
+    dockerd: Option<Dockerd>,
+    metrics: Arc<Metrics>,
+    board: Arc<Board>,
+    /// A mismatch that stands so long is no accident of one look.
+    settle_ms: u64,
+    start: Option<Start>,
+    buffer_bytes_max: u64,
+    /// What the counters already say, by class.
+    counted: BTreeMap<&'static str, Totals>,
+    /// What files point to, by their address, as long as somebody holds them.
+    targets: BTreeMap<u64, String>,
+}
+
+/// What both threads need.
+struct Shared {
+    claims: Claims,
+    probe: Mutex<Probe>,
+    last: Mutex<Last>,
+}
+
+/// What the last check found.
+#[derive(Default)]
+struct Last {
+    leaks: Vec<String>,
+    dockerd: Option<DockerdRow>,
+}
+
+impl NoteOwner for Owners {
+    fn note(&mut self, fd: i32, owner: u64) {
+        // A full map, of descriptors past its bound: the ledger has the claim all the same.
+        if let Err(error) = self.claim(fd, owner) {
+            tracing::debug!("descriptor {fd} has no owner in the kernel's account: {error:#}");
+        }
+    }
+}
+
+impl Witness {
+    /// Starts on the best tier that the kernel allows; never fails. To be called before other threads open descriptors
+    /// in numbers.
+    pub fn start(
+        options: &Options,
+        settings: &Settings,
+        metrics: Arc<Metrics>,
+        board: Arc<Board>,
+    ) -> Witness {
+        let probe = Probe::start(options);
+        let claims = Claims::default();
+        if let Some(owners) = probe.owners() {
+            claims.tell(Box::new(owners));
+        }
+        for fd in probe.own_fds() {
+            claims.claim_number(*fd, Owner::Probe);
+        }
+        let reasons: Vec<String> =
+            probe.refused().iter().map(|(tier, why)| format!("{tier} is not used: {why}")).collect();
+        tracing::info!(tier = %probe.tier(), refused = ?reasons, "the witness of open descriptors is at work");
+        metrics.probe_tier.with_label_values(&[&probe.tier().to_string()]).set(1);
+        let monitoring = &settings.resource_monitoring;
+        let docker = &settings.container_monitor;
+        let dockerd = (monitoring.watch_dockerd && docker.enabled).then(|| Dockerd::new(&docker.socket_path));
+        let shared = Arc::new(Shared { claims, probe: Mutex::new(probe), last: Mutex::default() });
+        let witness = Witness {
+            shared,
+            detector: Detector::default(),
+            dockerd,
+            metrics,
+            board,
+            settle_ms: monitoring.check_interval.as_millis() as u64 * 6 / 10,
+            start: None,
+            buffer_bytes_max: settings.buffer_bytes_max,
+            counted: BTreeMap::new(),
+            targets: BTreeMap::new(),
+        };
+        witness.tell_tier(None);
+        let table = Arc::clone(&witness.shared);
+        witness.board.on_fds(Box::new(move || table.fd_table()));
+        witness
+    }
+
+    /// Where parts of the program claim their descriptors.
+    pub fn claims(&self) -> Claims {
+        self.shared.claims.clone()
+    }
+
+    /// Whether the calling thread has the rights to ask the kernel's programs.
+    pub fn can_be_read(&self) -> bool {
+        lock(&self.shared.probe).read().is_ok()
+    }
+
+    /// Which tier is at work.
+    pub fn tier(&self) -> Tier {
+        lock(&self.shared.probe).tier()
+    }
+
+    /// Everything is built and nothing works yet: what nobody has claimed so far belongs to the runtime.
+    pub fn begin(&mut self) {
+        let reading = lock(&self.shared.probe).read();
+        match reading {
+            Ok(reading) => self.shared.claims.adopt(&open_fds(&reading), &Owner::Runtime),
+            Err(error) => tracing::warn!("looking at our own descriptors: {error:#}"),
+        }
+    }
+
+    /// One look; what is wrong is said. Answers what was found.
+    pub fn check(&mut self, now: Now, doing: &Doing) -> Verdict {
+        let reading = lock(&self.shared.probe).read();
+        let reading = match reading {
+            Ok(reading) => reading,
+            Err(error) => {
+                tracing::warn!("looking at our own resources: {error:#}");
+                self.tell_tier(Some(format!("the last look failed: {error:#}")));
+                return Verdict::default();
+            }
+        };
+        self.tell_tier(None);
+        let open = open_fds(&reading);
+        let closed_by = reading.counts.is_some().then_some(&reading.closed_by);
+        let settle_ms = self.settle_ms;
+        let (report, classes, suspects) = self.shared.claims.with(|ledger| {
+            let report = ledger.observe(View { open: &open, closed_by }, now, settle_ms);
+            let suspects: Vec<Suspect> = open
+                .iter()
+                .filter_map(|open| {
+                    let (fault, identity, owner) = match (ledger.claimant(open.fd), open.kernel) {
+                        (Some((owner @ Owner::Stream(_), serial)), _) if ledger.has_ended(owner) => {
+                            (Fault::StreamEnded, serial, owner.clone())
+                        }
+                        (Some((owner @ Owner::Stream(_), serial)), _)
+                            if !doing.reachable.contains(&open.fd) =>
+                        {
+                            (Fault::Forgotten, serial, owner.clone())
+                        }
+                        (None, Some(kernel)) if kernel.owner != 0 => {
+                            (Fault::Released, kernel.opened_ns, ledger.owner(kernel.owner))
+                        }
+                        _ => return None,
+                    };
+                    let age_ms = age_ms(open.kernel).unwrap_or_default();
+                    Some(Suspect { fd: open.fd, identity, fault, owner, target: open.target.clone(), age_ms })
+                })
+                .collect();
+            (report, ledger.seen_by_class(), suspects)
+        });
+        let mut suspects = suspects;
+        suspects.extend(self.unreleased(&reading));
+        self.forget_owners(&reading);
+        let dockerd = self.dockerd.as_mut().map(|dockerd| dockerd.look(&mut lock(&self.shared.probe), doing));
+
+        let start = self.start.get_or_insert_with(|| Start::of(&reading, doing, &report));
+        let mut amounts = start.amounts(&reading, doing, &report, self.buffer_bytes_max);
+        amounts.extend(dockerd.as_ref().and_then(DockerdRow::amount));
+        let verdict = self.detector.look(now.mono_ms, suspects, amounts, settle_ms, GRACE_MS);
+        self.count(&reading, &report.open, classes);
+        let drift = if reading.counts.is_some() { reading.drift } else { report.missing.len() as i64 };
+        self.metrics.kernel_fd_drift.set(drift);
+        self.tell(&verdict, dockerd);
+        verdict
+    }
+
+    /// Descriptors that streams hold by their claims: none when the agent has stopped.
+    pub fn held_by_streams(&self) -> u64 {
+        self.shared.claims.with(|ledger| ledger.held_by_streams())
+    }
+
+    fn unreleased(&mut self, reading: &Reading) -> Vec<Suspect> {
+        let target_of: BTreeMap<RawFd, &String> =
+            reading.look.fds.iter().map(|(fd, target)| (*fd, target)).collect();
+        let kept = reading.unreleased.iter().filter_map(|file| {
+            let target = self.targets.get(&file.file).cloned();
+            target.map(|target| (file.file, target))
+        });
+        let mut targets: BTreeMap<u64, String> = kept.collect();
+        let live =
+            reading.live.iter().filter_map(|live| Some((live.file, (*target_of.get(&live.fd)?).clone())));
+        targets.extend(live);
+        self.targets = targets;
+        let claims = &self.shared.claims;
+        // One that nobody claimed may be a library's mapping, which lasts as long as it likes.
+        let owned = reading.unreleased.iter().filter(|file| file.owner != 0);
+        owned
+            .map(|file| Suspect {
+                fd: file.last_fd,
+                identity: file.file,
+                fault: Fault::Unreleased,
+                owner: claims.with(|ledger| ledger.owner(file.owner)),
+                target: self.targets.get(&file.file).cloned().unwrap_or_else(|| "a file".to_owned()),
+                age_ms: file.age_ms,
+            })
+            .collect()
+    }
+
+    /// The kernel need not count for streams that the ledger has forgotten.
+    fn forget_owners(&self, reading: &Reading) {
+        let done = |number: &&u64| !self.shared.claims.with(|ledger| ledger.knows(**number));
+        let done: Vec<u64> = reading.closed_by.keys().filter(done).copied().collect();
+        let mut probe = lock(&self.shared.probe);
+        done.into_iter().for_each(|number| probe.forget_owner(number));
+    }
+
+    fn count(
+        &mut self,
+        reading: &Reading,
+        open: &BTreeMap<Owner, u64>,
+        mut classes: BTreeMap<&'static str, Totals>,
+    ) {
+        let metrics = &self.metrics;
+        metrics.file_descriptors_open.set(reading.look.fds.len() as i64);
+        metrics.threads.set(reading.look.threads as i64);
+        metrics.resident_memory_bytes.set(reading.look.rss_bytes as i64);
+        if let Some(counts) = reading.counts {
+            // What was opened and closed without a claim: steps of work, and strays.
+            let sum = |of: fn(&Totals) -> u64| classes.values().map(of).sum::<u64>();
+            let unknown = Totals {
+                opened: counts.opened.saturating_sub(sum(|totals| totals.opened)),
+                closed: counts.closed.saturating_sub(sum(|totals| totals.closed)),
+            };
+            classes.insert(Owner::Unknown.class(), unknown);
+        }
+        for (class, totals) in classes {
+            let counted = self.counted.entry(class).or_default();
+            let opened = metrics.kernel_fd_opened_total.with_label_values(&[class]);
+            opened.inc_by(totals.opened.saturating_sub(counted.opened));
+            let closed = metrics.kernel_fd_closed_total.with_label_values(&[class]);
+            closed.inc_by(totals.closed.saturating_sub(counted.closed));
+            counted.opened = counted.opened.max(totals.opened);
+            counted.closed = counted.closed.max(totals.closed);
+            let now = open.iter().filter(|(owner, _)| owner.class() == class).map(|(_, count)| *count);
+            metrics.kernel_fds_open.with_label_values(&[class]).set(now.sum::<u64>() as i64);
+        }
+    }
+
+    fn tell(&self, verdict: &Verdict, dockerd: Option<DockerdRow>) {
+        for text in &verdict.new {
+            tracing::error!("a leak: {text}");
+        }
+        for text in &verdict.gone {
+            tracing::info!("a leak is gone: {text}");
+        }
+        for resource in Resource::ALL {
+            self.metrics.leak(*resource, verdict.leaks.iter().any(|leak| leak.resource == *resource));
+        }
+        let leaks: Vec<String> = verdict.leaks.iter().map(|leak| leak.text.clone()).collect();
+        let message = match leaks.as_slice() {
+            [] => "nothing leaks".to_owned(),
+            leaks => format!("{}; please report it with what /api/v1/fds shows", leaks.join("; ")),
+        };
+        self.board.set_health(LEAK_DETECTOR, leaks.is_empty(), message);
+        *lock(&self.shared.last) = Last { leaks, dockerd };
+    }
+
+    fn tell_tier(&self, problem: Option<String>) {
+        let probe = lock(&self.shared.probe);
+        let mut parts = vec![format!("tier {}", probe.tier())];
+        parts.extend(problem.clone());
+        parts.extend(probe.refused().iter().map(|(tier, why)| format!("{tier} is not used: {why}")));
+        self.board.set_health(PROBE, problem.is_none(), parts.join("; "));
+    }
+}
+
+impl Shared {
+    fn fd_table(&self) -> FdTable {
+        let (reading, tier) = {
+            let mut probe = lock(&self.probe);
+            (probe.read(), probe.tier().to_string())
+        };
+        let reading = match reading {
+            Ok(reading) => reading,
+            Err(error) => {
+                return FdTable { tier, leaks: vec![format!("no look: {error:#}")], ..FdTable::default() };
+            }
+        };
+        let open = open_fds(&reading);
+        let last = lock(&self.last);
+        let missed = reading.counts.map_or(0, |counts| counts.missed);
+        let mut table = FdTable {
+            tier,
+            drift: reading.drift,
+            missed,
+            leaks: last.leaks.clone(),
+            dockerd: last.dockerd.clone(),
+            ..FdTable::default()
+        };
+        drop(last);
+        let closed_by = reading.counts.is_some().then_some(&reading.closed_by);
+        self.claims.with(|ledger| {
+            table.slips = ledger.slips();
+            table.owners = ledger
+                .totals_of(View { open: &open, closed_by })
+                .into_iter()
+                .map(|(owner, totals)| OwnerRow {
+                    owner: owner.to_string(),
+                    open: totals.opened - totals.closed,
+                    opened: totals.opened,
+                    closed: totals.closed,
+                    ended: ledger.has_ended(owner),
+                })
+                .collect();
+            table.fds = open
+                .iter()
+                .map(|open| FdRow {
+                    owner: ledger.claimant(open.fd).map_or(&Owner::Unknown, |(owner, _)| owner).to_string(),
+                    fd: open.fd,
+                    kind: kind(&open.target).to_owned(),
+                    target: open.target.clone(),
+                    age_ms: age_ms(open.kernel),
+                    unreleased: false,
+                })
+                .collect();
+            table.fds.extend(reading.unreleased.iter().map(|file| FdRow {
+                owner: ledger.owner(file.owner).to_string(),
+                fd: file.last_fd,
+                kind: "unreleased".to_owned(),
+                target: String::new(),
+                age_ms: Some(file.age_ms),
+                unreleased: true,
+            }));
+        });
+        table
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A look that panicked left whole values behind; the next look begins anew.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a reading shows of this process.
+fn open_fds(reading: &Reading) -> Vec<OpenFd> {
+    let known: BTreeMap<RawFd, KernelFd> = reading
+        .live
+        .iter()
+        .map(|live| (live.fd, KernelFd { opened_ns: live.opened_ns, owner: live.owner }))
+        .collect();
+    let open = reading.look.fds.iter().map(|(fd, target)| OpenFd {
+        fd: *fd,
+        target: target.clone(),
+        kernel: known.get(fd).copied(),
+    });
+    open.collect()
+}
+
+fn age_ms(kernel: Option<KernelFd>) -> Option<u64> {
+    let now_ns = crate::probe::self_test::now_ns();
+    kernel.map(|kernel| now_ns.saturating_sub(kernel.opened_ns) / 1_000_000)
+}

@@ -1,0 +1,111 @@
+//! Every decoder under the corpus of its fuzz target, and under mutations of it. No Engine is needed.
+//!
+//! What is checked stands beside the decoders (`capturer::fuzz` says what); here are only the inputs. `cargo xtask fuzz`
+//! looks for new ones. A failure of chance is drawn again with `CAPTURER_SEED`, as it prints.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::panic::catch_unwind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use capturer::fuzz::TARGETS;
+use capturer_tests::rand::Rand;
+
+/// Mutations of each corpus; some seconds for all, in the dev profile.
+const MUTATIONS: usize = 500;
+/// Corpus files are read by everybody who clones the repository.
+const CORPUS_BYTES_MAX: u64 = 300 * 1024;
+
+fn fuzz_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
+}
+
+/// The names in a folder, without their endings.
+fn names(folder: &Path) -> Result<BTreeSet<String>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+    let stem = |entry: std::io::Result<fs::DirEntry>| {
+        Ok(entry?.path().with_extension("").file_name().unwrap_or_default().to_string_lossy().into_owned())
+    };
+    entries.map(stem).collect()
+}
+
+/// File names and contents of a target's corpus, in the same order on every machine.
+fn corpus(target: &str) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let folder = fuzz_dir().join("corpus").join(target);
+    let entries = fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    paths.into_iter().map(|path| Ok((path.clone(), fs::read(path)?))).collect()
+}
+
+/// Without this a decoder could be fuzzed from nothing, or a corpus be read by nobody.
+#[test]
+fn every_target_has_a_corpus_and_every_corpus_a_target() -> Result<()> {
+    let listed: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(names(&fuzz_dir().join("corpus"))?, listed, "folders of tests/fuzz/corpus");
+    assert_eq!(names(&fuzz_dir().join("fuzz_targets"))?, listed, "files of tests/fuzz/fuzz_targets");
+    let manifest = fs::read_to_string(fuzz_dir().join("Cargo.toml"))?;
+    for (name, _) in TARGETS {
+        ensure!(manifest.contains(&format!("[[bin]]\nname = \"{name}\"\n")), "no [[bin]] for {name}");
+    }
+    let mut bytes = 0;
+    for name in &listed {
+        let files = corpus(name)?;
+        ensure!(files.len() >= 4, "{name}: {} files are no corpus", files.len());
+        bytes += files.iter().map(|(_, content)| content.len() as u64).sum::<u64>();
+    }
+    ensure!(
+        bytes <= CORPUS_BYTES_MAX,
+        "the corpus is {bytes} bytes: minimize it, cargo xtask fuzz --keep does"
+    );
+    Ok(())
+}
+
+#[test]
+fn every_file_of_the_corpus_holds() -> Result<()> {
+    let mut failed = Vec::new();
+    for (name, check) in TARGETS {
+        for (path, bytes) in corpus(name)? {
+            if catch_unwind(|| check(&bytes)).is_err() {
+                failed.push(path);
+            }
+        }
+    }
+    ensure!(failed.is_empty(), "these files break a property; each panicked above: {failed:?}");
+    Ok(())
+}
+
+#[test]
+fn mutations_of_the_corpus_hold() -> Result<()> {
+    let mut rand = Rand::from_env_or(26);
+    for (name, check) in TARGETS {
+        let corpus: Vec<Vec<u8>> = corpus(name)?.into_iter().map(|(_, bytes)| bytes).collect();
+        let mut rand = rand.fork();
+        for round in 0..MUTATIONS {
+            let bytes = mutated(&corpus, &mut rand);
+            let held = catch_unwind(|| check(&bytes)).is_ok();
+            ensure!(held, "{name}, round {round}, panicked above, by b\"{}\"", bytes.escape_ascii());
+        }
+    }
+    Ok(())
+}
+
+/// One of the corpus, with up to four changes: what torn writes, flipped bits and glued records do.
+fn mutated(corpus: &[Vec<u8>], rand: &mut Rand) -> Vec<u8> {
+    let mut bytes = rand.pick(corpus).clone();
+    for _ in 0..rand.index(1..5) {
+        let at = rand.index(0..bytes.len() + 1);
+        let end = rand.index(at..bytes.len() + 1);
+        match rand.index(0..6) {
+            0 => bytes.truncate(at),
+            1 => drop(bytes.drain(at..end)),
+            2 => bytes.splice(at..end, rand.pick(corpus).clone()).for_each(drop),
+            3 => bytes.insert(at, *rand.pick(b"\0\n\"\\{}[]u:, \x80\xC3\xFF1/.-~@")),
+            4 => bytes.insert(at, rand.number() as u8),
+            _ if at < bytes.len() => bytes[at] ^= 1 << rand.index(0..8),
+            _ => {}
+        }
+    }
+    bytes
+}

@@ -1,0 +1,659 @@
+//! A daemon that lies, babbles, stalls or breaks off (`fake_docker`): what it does to one container or one question
+//! costs only that, is said in a sentence, and never writes outside the output directory.
+//!
+//! Beside every fault runs a healthy neighbour, whose lines must arrive exactly.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use capturer_tests::agent::{Agent, Home, Record};
+use capturer_tests::fake_docker::{
+    FakeDocker, HEAD_CHUNKED, LAST_CHUNK, Part, Reply, frame, inspect_path, inspection, logs_path,
+    push_chunk, socket_setting, timed,
+};
+use capturer_tests::wait::wait_until;
+use serde_json::json;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const NEIGHBOUR: &str = "neighbour";
+/// What the agent may hold at most with every hostile body there is. Idle it holds some 20 MiB, and what it buffers
+/// for streams is bounded by 64 MiB in the config.
+const RSS_MAX: f64 = 200.0 * 1024.0 * 1024.0;
+
+/// An agent on a fake Engine, with a neighbour that must not suffer.
+struct Scene {
+    agent: Agent,
+    home: Home,
+    fake: FakeDocker,
+    neighbour: String,
+    printed: usize,
+}
+
+impl Scene {
+    fn start(more: &str) -> Result<Scene> {
+        let (home, fake) = (Home::new()?, FakeDocker::start()?);
+        let neighbour = fake.add(NEIGHBOUR);
+        let agent = home.start(&config(&home, &fake, more))?;
+        let mut scene = Scene { agent, home, fake, neighbour, printed: 0 };
+        scene.neighbour_goes_on()?;
+        Ok(scene)
+    }
+
+    /// The neighbour prints, and all it ever printed is there once and in order.
+    fn neighbour_goes_on(&mut self) -> Result<()> {
+        for number in self.printed..self.printed + 20 {
+            self.fake.print(&self.neighbour, format!("line {number}").as_bytes());
+        }
+        self.printed += 20;
+        let expected: Vec<String> = (0..self.printed).map(|number| format!("line {number}")).collect();
+        wait_until("the neighbour's lines", DEADLINE, || {
+            let got = self.home.count_of(NEIGHBOUR);
+            ensure!(got >= expected.len(), "{got} of {}", expected.len());
+            Ok(())
+        })?;
+        assert_eq!(messages(&self.home, NEIGHBOUR)?, expected);
+        Ok(())
+    }
+
+    /// `/health` blames Docker with these words.
+    fn await_blame(&self, parts: &[&str]) -> Result<()> {
+        wait_until("health to say it", DEADLINE, || {
+            let (status, body) = self.agent.ask("/health")?;
+            let said = body.contains("docker") && parts.iter().all(|part| body.contains(part));
+            ensure!(status == 503 && said, "{parts:?} are not in: {status} {body}");
+            Ok(())
+        })
+    }
+
+    fn await_health(&self) -> Result<()> {
+        wait_until("health to be well", DEADLINE, || self.agent.get("/health")).map(drop)
+    }
+
+    /// The container's row names this as its last error.
+    fn await_error(&self, id: &str, part: &str) -> Result<()> {
+        wait_until("the stream to say it", DEADLINE, || {
+            let row =
+                self.agent.streams()?.into_iter().find(|row| row["container_id"] == id).context("no row")?;
+            let said = row["last_error"].as_str().unwrap_or_default();
+            ensure!(said.contains(part), "{part:?} is not in: {row}");
+            Ok(())
+        })
+    }
+
+    fn await_messages(&self, name: &str, expected: &[&str]) -> Result<()> {
+        let _ = wait_until("the lines", DEADLINE, || self.home.count_of(name) >= expected.len());
+        assert_eq!(messages(&self.home, name)?, expected, "{name}");
+        Ok(())
+    }
+
+    fn skipped(&self, reason: &str) -> Result<f64> {
+        self.agent.metric(&format!("skipped_records_total{{reason=\"{reason}\"}}"))
+    }
+
+    /// It ends well, having held little and panicked never.
+    fn end(self) -> Result<()> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.agent.pid()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|text| text.trim().strip_suffix(" kB")).context("no VmHWM")?;
+        let peak = peak.parse::<f64>()? * 1024.0;
+        println!("peak of resident memory: {:.1} MiB", peak / 1024.0 / 1024.0);
+        ensure!(peak < RSS_MAX, "{peak} bytes");
+        let log = self.agent.log_text()?;
+        ensure!(!log.contains("panicked"), "it panicked:\n{log}");
+        self.agent.stop()
+    }
+}
+
+/// Does this to a daemon and its agent; then the neighbour still goes on and the agent ends well.
+fn beside_a_neighbour(more: &str, test: impl FnOnce(&mut Scene) -> Result<()>) -> Result<()> {
+    let mut scene = Scene::start(more)?;
+    test(&mut scene)?;
+    scene.neighbour_goes_on()?;
+    scene.end()
+}
+
+fn config(home: &Home, fake: &FakeDocker, more: &str) -> String {
+    home.config(&format!(
+        "container_monitor: {{socket_path: \"{}\", read_timeout: 1s, reconnect_interval: 1s, {more}}}\n",
+        socket_setting(&fake.socket())
+    ))
+}
+
+fn messages(home: &Home, name: &str) -> Result<Vec<String>> {
+    Ok(home.records_of(name)?.into_iter().map(|record| record.message).collect())
+}
+
+// ---- names
+
+/// The name is the one thing of a container that becomes a path.
+#[test]
+fn no_name_leads_outside_and_no_two_share_a_file() -> Result<()> {
+    let long = "n".repeat(60_000);
+    let longer = format!("{long}x");
+    let names = [
+        "../x",
+        "..",
+        ".",
+        "/",
+        "",
+        "//",
+        "a/b",
+        "a_b",
+        "a\\b",
+        "../../../../tmp/x",
+        "web",
+        "web.",
+        "~",
+        "-rf",
+        "con:1",
+        "nul\0byte",
+        "line\nbreak",
+        "\u{1b}[31mred",
+        "\u{202e}evil",
+        "é",
+        "e\u{301}",
+        "{container_id}",
+        "x.ndjson",
+        &long,
+        &longer,
+    ];
+    let (home, fake) = (Home::new()?, FakeDocker::start()?);
+    let ids: Vec<String> = names.iter().map(|name| fake.add(name)).collect();
+    let config = config(&home, &fake, "");
+    for round in 0..2 {
+        let agent = home.start(&config)?;
+        for id in &ids {
+            fake.print(id, format!("{id} {round}").as_bytes());
+        }
+        wait_until("a line of each", DEADLINE, || {
+            let lines: usize = home.records()?.values().map(Vec::len).sum();
+            ensure!(lines >= names.len() * (round + 1), "{lines} lines");
+            Ok(())
+        })?;
+        agent.get("/metrics")?;
+        agent.get("/api/v1/streams")?;
+        let log = agent.log_text()?;
+        ensure!(!log.contains(['\0', '\u{1b}', '\u{202e}']), "a name's control characters are in the log");
+        agent.stop()?;
+    }
+    let outputs = home.records()?;
+    assert_eq!(outputs.len(), names.len(), "{:?}", outputs.keys());
+    let mut seen = BTreeSet::new();
+    for (file, records) in outputs {
+        let id = records[0].message.split(' ').next().context("no ID")?.to_owned();
+        let texts: Vec<String> = records.into_iter().map(|record| record.message).collect();
+        assert_eq!(texts, [format!("{id} 0"), format!("{id} 1")], "{file}");
+        seen.insert(id);
+    }
+    assert_eq!(seen, ids.into_iter().collect());
+    let beside: BTreeSet<_> =
+        fs::read_dir(home.path())?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
+    let expected = ["agent.log", "config.yaml", "data", "out"].map(std::ffi::OsString::from);
+    assert_eq!(beside, expected.into_iter().collect());
+    Ok(())
+}
+
+// ---- answers
+
+/// Everything that is no answer to a question, by what the agent's log must say of it.
+fn no_answers() -> Vec<(&'static str, Reply, &'static str)> {
+    let head = |length: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+    let object = "{\"a\":[1,2,3]}";
+    vec![
+        ("not HTTP", Reply::raw("SSH-2.0-OpenSSH_9.2p1\r\n"), "invalid HTTP"),
+        ("random bytes", Reply::raw((0..=255).rev().collect::<Vec<u8>>()), "GET "),
+        ("nothing", Reply::raw(""), "connection closed"),
+        ("half a head", Reply::raw("HTTP/1.1 200 OK\r\nContent-Le"), "connection closed"),
+        ("a head alone", Reply::raw(head("100")), "end of file"),
+        ("half a body", Reply::raw(head("100") + object), "end of file"),
+        ("a body longer than said", Reply::raw(head("5") + object), "can't be read"),
+        ("a length that is none", Reply::raw(head("-1") + object), "GET "),
+        ("a chunk that is cut", Reply::chunks([&b"[{"[..]]), "unexpected EOF"),
+        (
+            "a chunk length that is none",
+            Reply::raw([HEAD_CHUNKED, b"zz\r\n[]\r\n0\r\n\r\n"].concat()),
+            "size digit",
+        ),
+        (
+            "a chunk length past 64 bits",
+            Reply::raw([HEAD_CHUNKED, b"fffffffffffffffffff\r\n"].concat()),
+            "chunk",
+        ),
+        ("silence", Reply::silence(), "no answer"),
+        ("a head and silence", Reply::raw(head("100")).then(Part::Hold), "no answer"),
+        (
+            "a body that trickles for ever",
+            Reply::raw(head("1000000"))
+                .then(Part::Trickle(vec![b' '; 1_000_000], Duration::from_millis(300))),
+            "no answer",
+        ),
+        (
+            "interim answers for ever",
+            Reply::default().then(Part::Endless(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec())),
+            "no answer",
+        ),
+        (
+            "headers for ever",
+            Reply::raw("HTTP/1.1 200 OK\r\n").then(Part::Endless(b"X-A: b\r\n".to_vec())),
+            "GET ",
+        ),
+        ("a body for ever", Reply::raw(HEAD_CHUNKED).then(Part::Endless(endless_chunk())), "larger than"),
+        ("500", Reply::status(500, r#"{"message":"the disk is on fire"}"#), "the disk is on fire"),
+        (
+            "a redirect to itself",
+            Reply::raw("HTTP/1.1 301 Moved\r\nLocation: /containers/json\r\nContent-Length: 0\r\n\r\n"),
+            "answered 301",
+        ),
+        ("a page", Reply::status(200, "<html>It works!</html>"), "can't be read"),
+        ("the wrong type", Reply::json(&json!("text")), "can't be read"),
+        ("nulls", Reply::json(&json!([{"Id": null, "State": null}])), "can't be read"),
+        ("arrays in arrays", Reply::status(200, "[".repeat(1_000_000)), "can't be read"),
+    ]
+}
+
+fn endless_chunk() -> Vec<u8> {
+    let mut chunk = Vec::new();
+    push_chunk(&mut chunk, &[b' '; 16 * 1024]);
+    chunk
+}
+
+#[test]
+fn no_answer_to_the_list() -> Result<()> {
+    beside_a_neighbour("list_interval: 1s", |scene| {
+        for (what, reply, said) in no_answers() {
+            scene.fake.script("/containers/json", reply);
+            scene.await_blame(&["the list of containers can't be had", said]).context(what)?;
+            scene.neighbour_goes_on().context(what)?;
+            scene.fake.heal("/containers/json");
+            let name = format!("after-{}", what.replace(' ', "-"));
+            let id = scene.fake.add(&name);
+            scene.fake.print(&id, b"found");
+            scene.await_messages(&name, &["found"]).context(what)?;
+            scene.await_health().context(what)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn no_answer_to_inspect() -> Result<()> {
+    beside_a_neighbour("list_interval: 1s", |scene| {
+        let other = "f".repeat(64);
+        let mut table = no_answers();
+        table.push(("another container", Reply::json(&inspection(&other, "other", false)), "can't be read"));
+        for (what, reply, said) in table {
+            let name = format!("victim-{}", what.replace(' ', "-"));
+            let id = scene.fake.add_scripted(&name, inspect_path, &reply);
+            scene.await_blame(&["not captured", &id[..12], said]).context(what)?;
+            scene.neighbour_goes_on().context(what)?;
+            scene.fake.print(&id, b"after all");
+            scene.fake.heal(&inspect_path(&id));
+            scene.await_messages(&name, &["after all"]).context(what)?;
+            scene.await_health().context(what)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn no_answer_to_logs() -> Result<()> {
+    beside_a_neighbour("list_interval: 1s", |scene| {
+        for (what, reply, said) in no_answers() {
+            let said = match what {
+                // A quiet log is nothing to complain of.
+                "a head and silence" => continue,
+                // Less than a header and a clean end: counted, see `a_clean_end_within_a_frame_is_counted`.
+                "a body longer than said" | "the wrong type" => continue,
+                // What comes is looked at as it comes, and is no frame.
+                "half a body" | "a body that trickles for ever" | "a body for ever" => "frame",
+                _ if said == "can't be read" => "frame",
+                _ => said,
+            };
+            let name = format!("victim-{}", what.replace(' ', "-"));
+            let id = scene.fake.add_scripted(&name, logs_path, &reply);
+            scene.await_error(&id, said).context(what)?;
+            scene.neighbour_goes_on().context(what)?;
+            scene.fake.print(&id, b"after all");
+            scene.fake.heal(&logs_path(&id));
+            scene.await_messages(&name, &["after all"]).context(what)?;
+        }
+        Ok(())
+    })
+}
+
+/// As many hostile bodies at once as may be asked for: what each may grow to must not add up.
+#[test]
+fn endless_answers_everywhere_stay_small() -> Result<()> {
+    beside_a_neighbour("list_interval: 1s", |scene| {
+        let body = Reply::raw(HEAD_CHUNKED).then(Part::Endless(endless_chunk()));
+        let ids: Vec<String> = (0..30)
+            .map(|number| scene.fake.add_scripted(&format!("victim-{number}"), inspect_path, &body))
+            .collect();
+        wait_until("every inspection", DEADLINE, || {
+            let missing = ids.iter().filter(|id| scene.fake.asked(&inspect_path(id)) < 2).count();
+            ensure!(missing == 0, "{missing} were not asked for twice");
+            Ok(())
+        })?;
+        Ok(())
+    })
+}
+
+// ---- events
+
+/// The list comes once an hour here: only the event stream can bring what is new.
+#[test]
+fn events_behind_garbage_are_understood() -> Result<()> {
+    beside_a_neighbour("list_interval: 1h", |scene| {
+        let id = scene.fake.add("new");
+        scene.fake.print(&id, b"found");
+        let mut chunks = Vec::new();
+        for line in [
+            &b"garbage\n"[..],
+            b"\n\n{}\n[]\nnull\n{\"Action\":7}\n{\"Action\":\"start\",\"Actor\":null}\n",
+            b"{\"Action\":\"start\",\"Actor\":{\"ID\":\"../../etc\"}}\n\0\xff\xfe\n",
+            &[b'x'; 10 * 1024 * 1024],
+            b"\n",
+        ] {
+            line.chunks(64 * 1024).for_each(|part| push_chunk(&mut chunks, part));
+        }
+        push_chunk(
+            &mut chunks,
+            format!("{{\"Action\":\"start\",\"Actor\":{{\"ID\":\"{id}\"}}}}\n").as_bytes(),
+        );
+        let asked = scene.fake.asked("/events");
+        scene.fake.script_each("/events", [Reply::raw([HEAD_CHUNKED, &chunks].concat()).then(Part::Hold)]);
+        scene.fake.break_connections();
+        wait_until("the event stream to be opened again", DEADLINE, || scene.fake.asked("/events") > asked)?;
+        scene.await_messages("new", &["found"])?;
+        Ok(())
+    })
+}
+
+/// An event stream that ends at once each time must not become a storm of connections.
+#[test]
+fn an_event_stream_that_always_ends_is_no_storm() -> Result<()> {
+    beside_a_neighbour("list_interval: 1h", |scene| {
+        for (reply, said) in [
+            (Reply::raw([HEAD_CHUNKED, LAST_CHUNK].concat()), "ended the event stream"),
+            (Reply::raw("garbage"), "/events"),
+            (Reply::status(500, "{}"), "answered 500"),
+        ] {
+            scene.fake.script("/events", reply);
+            scene.fake.break_connections();
+            let before = scene.fake.asked("/events");
+            // With pauses of 200, 400, 800 ms and then a second, ten openings take over five seconds.
+            let started = std::time::Instant::now();
+            wait_until("ten openings", DEADLINE, || scene.fake.asked("/events") >= before + 10)?;
+            ensure!(started.elapsed() > Duration::from_secs(4), "ten openings in {:?}", started.elapsed());
+            scene.await_blame(&[said])?;
+            scene.neighbour_goes_on()?;
+        }
+        scene.fake.heal("/events");
+        scene.await_health()?;
+        Ok(())
+    })
+}
+
+/// It accepts, reads, and says nothing any more, on old and on new connections.
+#[test]
+fn a_silent_daemon_is_named_and_taken_up_again() -> Result<()> {
+    beside_a_neighbour("list_interval: 1s", |scene| {
+        scene.fake.set_silent(true);
+        scene.await_blame(&["no answer"])?;
+        scene.fake.print(&scene.neighbour, b"line 20");
+        scene.printed += 1;
+        scene.fake.set_silent(false);
+        scene.await_health()?;
+        Ok(())
+    })
+}
+
+/// A connection that brings nothing any more looks like a quiet container: it is what rotation is for.
+#[test]
+fn a_wedged_connection_lives_until_its_rotation() -> Result<()> {
+    beside_a_neighbour("stream_rotation: {interval: 2s, idle_interval: 2s}", |scene| {
+        let wedged = Reply::raw(HEAD_CHUNKED).then(Part::Hold);
+        let id = scene.fake.add_scripted("victim", logs_path, &wedged);
+        wait_until("the connection", DEADLINE, || scene.fake.asked(&logs_path(&id)) > 0)?;
+        scene.fake.heal(&logs_path(&id));
+        scene.fake.print(&id, b"after all");
+        scene.await_messages("victim", &["after all"])?;
+        Ok(())
+    })
+}
+
+/// The log itself shows that such a connection is not a quiet container's, where its file can be read.
+#[test]
+fn a_wedged_connection_whose_log_grows_is_left_for_the_files() -> Result<()> {
+    beside_a_neighbour("read_from: api, list_interval: 1s", |scene| {
+        let log = scene.home.path().join("victim-json.log");
+        let append = |number: u64| -> Result<()> {
+            let time = String::from_utf8(timed(number, b""))?;
+            let record =
+                json!({"log": format!("line {number}\n"), "stream": "stdout", "time": time.trim_end()});
+            let mut file = fs::OpenOptions::new().create(true).append(true).open(&log)?;
+            Ok(writeln!(file, "{record}")?)
+        };
+        append(0)?;
+        let id = scene.fake.add_hidden("victim", false);
+        let mut facts = inspection(&id, "victim", false);
+        facts["LogPath"] = json!(log);
+        facts["HostConfig"]["LogConfig"]["Type"] = json!("json-file");
+        scene.fake.script(&inspect_path(&id), Reply::json(&facts));
+        scene.fake.script(&logs_path(&id), Reply::raw(HEAD_CHUNKED).then(Part::Hold));
+        scene.fake.show(&id);
+        let mut written = 1;
+        wait_until("the files to be read", DEADLINE, || {
+            append(written)?;
+            written += 1;
+            let got = scene.home.count_of("victim");
+            ensure!(
+                got > 0,
+                "{got} of {written} lines, and {} connections",
+                scene.fake.asked(&logs_path(&id))
+            );
+            Ok(())
+        })?;
+        let lines: Vec<String> = (0..written).map(|number| format!("line {number}")).collect();
+        scene.await_messages("victim", &lines.iter().map(String::as_str).collect::<Vec<_>>())?;
+        assert_eq!(scene.agent.metric("container_stream_errors_total{error_type=\"stalled\"}")?, 1.0);
+        Ok(())
+    })
+}
+
+/// A container whose log can't be had costs little and says so; nobody else waits for it.
+#[test]
+fn a_stream_that_always_fails_is_paused_until_it_brings_a_line() -> Result<()> {
+    beside_a_neighbour("circuit_breaker: {failures: 3, pause: 3s}", |scene| {
+        let id = scene.fake.add_scripted(
+            "victim",
+            logs_path,
+            &Reply::status(500, "{\"message\": \"no such disk\"}"),
+        );
+        let row = |scene: &Scene| -> Result<serde_json::Value> {
+            let rows = scene.agent.streams()?;
+            rows.into_iter().find(|row| row["container_id"] == id).context("no row")
+        };
+        let is_paused = |scene: &Scene, after: &str| -> Result<()> {
+            let row = row(scene)?;
+            let cause = row["cause"].as_str().unwrap_or_default();
+            let said = ["paused for", after, "no such disk"].iter().all(|part| cause.contains(part));
+            ensure!(row["state"] == "waiting" && said, "{row}");
+            Ok(())
+        };
+        wait_until("the pause", DEADLINE, || is_paused(scene, "after 3 failures in a row"))?;
+        assert_eq!(scene.fake.asked(&logs_path(&id)), 3);
+        scene.neighbour_goes_on()?;
+        // Tried once, and paused again.
+        wait_until("the next pause", DEADLINE, || is_paused(scene, "after 4 failures in a row"))?;
+        assert_eq!(scene.agent.metric("container_stream_errors_total{error_type=\"circuit_open\"}")?, 2.0);
+        scene.fake.print(&id, b"after all");
+        scene.fake.heal(&logs_path(&id));
+        scene.await_messages("victim", &["after all"])?;
+        // The next failure is the first again.
+        scene.fake.script(&logs_path(&id), Reply::status(500, "{\"message\": \"no such disk\"}"));
+        scene.fake.break_connections();
+        wait_until("the pause", DEADLINE, || is_paused(scene, "after 3 failures in a row"))?;
+        Ok(())
+    })
+}
+
+// ---- frames
+
+#[test]
+fn bad_frames_cost_only_what_is_behind_them() -> Result<()> {
+    beside_a_neighbour("list_interval: 1s", |scene| {
+        let good = frame(1, &timed(1, b"good"));
+        let huge_header = [&[1, 0, 0, 0][..], &[0xff; 4]].concat();
+        let table = [
+            ("four-gib", huge_header, "frame_invalid", "frame"),
+            ("unknown-type", frame(7, b"what"), "frame_invalid", "frame"),
+            ("type-zero", frame(0, b"in"), "frame_invalid", "frame"),
+            ("dirty-header", vec![1, 2, 3, 4, 0, 0, 0, 1, b'x'], "frame_invalid", "frame"),
+            ("garbage", b"2026-11-22 not framed at all\n".to_vec(), "frame_invalid", "frame"),
+            ("daemon-error", frame(3, b"disk is gone\n"), "daemon_error_frame", "disk is gone"),
+            ("no-time", frame(1, b"a line without a time\n"), "record_invalid", ""),
+            ("odd-time", frame(2, b"2026-99-99T99:99:99.000000000Z x\n"), "record_invalid", ""),
+        ];
+        for (name, bad, reason, said) in table {
+            let before = scene.skipped(reason)?;
+            let reply = Reply::chunks([&good[..], &bad]).then(Part::Hold);
+            let id = scene.fake.add_scripted(name, logs_path, &reply);
+            wait_until("it to be counted", DEADLINE, || {
+                let now = scene.skipped(reason)?;
+                ensure!(now > before, "{reason} is {now}");
+                Ok(())
+            })
+            .context(name)?;
+            scene.await_error(&id, said).context(name)?;
+            scene.await_messages(name, &["good"])?;
+            scene.neighbour_goes_on().context(name)?;
+            // Once the Engine is well again: what was delivered is not repeated, what was missing comes.
+            let whole = [&good[..], &frame(2, &timed(2, b"rest"))];
+            scene.fake.script(&logs_path(&id), Reply::chunks(whole).then(Part::Hold));
+            scene.fake.break_connections();
+            scene.await_messages(name, &["good", "rest"])?;
+        }
+        Ok(())
+    })
+}
+
+fn several_frames() -> (Vec<u8>, [&'static str; 5]) {
+    let frames = [
+        frame(1, &timed(1, b"one")),
+        frame(2, b""),
+        frame(2, &timed(2, b"two")),
+        frame(1, &timed(3, b"")),
+        frame(1, b""),
+        frame(1, &timed(4, "dréi".as_bytes())),
+        frame(2, &timed(4, b"four")),
+    ];
+    (frames.concat(), ["one", "two", "", "dréi", "four"])
+}
+
+#[test]
+fn frames_split_at_every_byte() -> Result<()> {
+    beside_a_neighbour("list_interval: 1s", |scene| {
+        let (bytes, expected) = several_frames();
+        let names: Vec<String> = (0..bytes.len()).map(|at| format!("split-{at}")).collect();
+        for (at, name) in names.iter().enumerate() {
+            let (head, rest) = bytes.split_at(at);
+            let mut last = Vec::new();
+            push_chunk(&mut last, rest);
+            let reply =
+                Reply::chunks([head]).then(Part::Pause(Duration::from_millis(20))).then(Part::Bytes(last));
+            scene.fake.add_scripted(name, logs_path, &reply.last_chunk());
+        }
+        let mut trickled = Vec::new();
+        bytes.iter().for_each(|byte| push_chunk(&mut trickled, &[*byte]));
+        let reply =
+            Reply::raw(HEAD_CHUNKED).then(Part::Trickle(trickled, Duration::from_millis(1))).last_chunk();
+        scene.fake.add_scripted("trickled", logs_path, &reply);
+        for name in names.iter().map(String::as_str).chain(["trickled"]) {
+            scene.await_messages(name, &expected)?;
+        }
+        Ok(())
+    })
+}
+
+/// The connection breaks off at any byte of the answer, head included; the next one is whole.
+#[test]
+fn an_answer_cut_at_every_byte() -> Result<()> {
+    beside_a_neighbour("list_interval: 1s", |scene| {
+        let (bytes, expected) = several_frames();
+        let mut whole = HEAD_CHUNKED.to_vec();
+        bytes.chunks(40).for_each(|part| push_chunk(&mut whole, part));
+        whole.extend_from_slice(LAST_CHUNK);
+        let names: Vec<String> = (0..whole.len()).map(|at| format!("cut-{at}")).collect();
+        for (at, name) in names.iter().enumerate() {
+            let id = scene.fake.add_hidden(name, false);
+            scene.fake.script_each(&logs_path(&id), [Reply::raw(&whole[..at]), Reply::raw(whole.clone())]);
+            scene.fake.show(&id);
+        }
+        for name in &names {
+            scene.await_messages(name, &expected)?;
+        }
+        Ok(())
+    })
+}
+
+/// A clean end in the middle of a frame: the part can't be used, and is counted.
+#[test]
+fn a_clean_end_within_a_frame_is_counted() -> Result<()> {
+    beside_a_neighbour("list_interval: 1s", |scene| {
+        let good = frame(1, &timed(1, b"good"));
+        let half = &frame(1, &timed(2, b"torn"))[..20];
+        scene.fake.add_scripted("half", logs_path, &Reply::chunks([&good[..], half]).last_chunk());
+        wait_until("it to be counted", DEADLINE, || {
+            ensure!(scene.skipped("torn_record")? > 0.0, "not yet");
+            Ok(())
+        })?;
+        scene.await_messages("half", &["good"])?;
+        Ok(())
+    })
+}
+
+/// `Config.Tty` decides the framing, never the bytes.
+#[test]
+fn a_tty_that_prints_frame_headers_is_taken_at_its_word() -> Result<()> {
+    beside_a_neighbour("list_interval: 1s", |scene| {
+        let id = scene.fake.add_with("tty", true);
+        let lines = [
+            "\u{1}\0\0\0\0\0\0\u{5}",
+            "\u{3}\0\0\0\0\0\0\u{3}abc",
+            "\u{2}\0\0\0\u{7f}\u{7f}\u{7f}\u{7f}",
+            "\r",
+        ];
+        for line in lines {
+            scene.fake.print(&id, line.as_bytes());
+        }
+        scene.await_messages("tty", &lines)?;
+        let records: Vec<Record> = scene.home.records_of("tty")?;
+        ensure!(records.iter().all(|record| record.stream == "stdout"), "{records:?}");
+        Ok(())
+    })
+}
+
+/// Without a time in front, a TTY's bytes are no lines: passed over and counted, in little memory.
+#[test]
+fn a_tty_without_times_is_passed_over() -> Result<()> {
+    beside_a_neighbour("list_interval: 1s", |scene| {
+        let mut chunks = Vec::new();
+        push_chunk(&mut chunks, &[b'x'; 20 * 1024 * 1024]);
+        push_chunk(&mut chunks, b"\n");
+        push_chunk(&mut chunks, &timed(1, b"good"));
+        for number in 0..20 {
+            let id = scene.fake.add_hidden(&format!("tty-{number}"), true);
+            scene.fake.script(&logs_path(&id), Reply::raw([HEAD_CHUNKED, &chunks].concat()).then(Part::Hold));
+            scene.fake.show(&id);
+        }
+        for number in 0..20 {
+            scene.await_messages(&format!("tty-{number}"), &["good"])?;
+        }
+        ensure!(scene.skipped("record_invalid")? > 0.0, "nothing was counted");
+        Ok(())
+    })
+}

@@ -1,0 +1,128 @@
+//! The agent as packaging/capturer.service runs it: another user than root, the Engine's group, and three capabilities;
+//! and root, which gives up what it does not need.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use capturer_tests::agent::{Home, program};
+use capturer_tests::engine::{Engine, EngineVersion};
+use capturer_tests::scene::{self, Reading, assert_equal_to_docker_logs, run_numbered};
+use capturer_tests::wait::wait_until;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+/// A user and a group who own nothing else.
+const USER: u32 = 47_110;
+const GROUP: u32 = 47_111;
+/// Bits of the numbers in linux/capability.h.
+const DAC_READ_SEARCH: u64 = 1 << 2;
+const BPF: u64 = 1 << 39;
+
+/// Ended with its test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Effective and permitted capabilities, and NoNewPrivs, of every thread.
+fn rights(pid: u32) -> Result<Vec<(u64, u64, bool)>> {
+    let mut all = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let status = fs::read_to_string(thread?.path().join("status"))?;
+        let line = |key: &str| {
+            let found = status.lines().find_map(|line| line.strip_prefix(key));
+            found.map(str::trim).with_context(|| format!("no {key}"))
+        };
+        let set = |key| anyhow::Ok(u64::from_str_radix(line(key)?, 16)?);
+        all.push((set("CapEff:")?, set("CapPrm:")?, line("NoNewPrivs:")? == "1"));
+    }
+    Ok(all)
+}
+
+/// The program where any user may run it: a build may lie where only its owner may look.
+fn copied(home: &Home) -> Result<PathBuf> {
+    let copy = home.path().join("capturer");
+    fs::copy(program(), &copy)?;
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755))?;
+    Ok(copy)
+}
+
+#[test]
+fn three_capabilities_and_the_group_are_enough() -> Result<()> {
+    let engine = Engine::start(EngineVersion::V28_5)?;
+    let names = run_numbered(&engine, 2, 2_000, 2)?;
+    // As `dockerd --group` does it with a group that the machine knows by name.
+    chown(engine.socket(), Some(0), Some(GROUP))?;
+    fs::set_permissions(engine.socket(), fs::Permissions::from_mode(0o660))?;
+    fs::set_permissions(engine.root(), fs::Permissions::from_mode(0o711))?;
+
+    let home = Home::new()?;
+    let copy = copied(&home)?;
+    for directory in ["data", "out"] {
+        let path = home.path().join(directory);
+        fs::create_dir(&path)?;
+        chown(path, Some(USER), Some(USER))?;
+    }
+    let config = home.path().join("c.yaml");
+    fs::write(&config, scene::config(&home, &engine, Reading::FILE))?;
+    let log = fs::File::create(home.path().join("agent.log"))?;
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--reuid={USER}")).arg(format!("--regid={USER}")).arg(format!("--groups={GROUP}"));
+    let three = "-all,+dac_read_search,+bpf,+perfmon";
+    command.args(["--inh-caps", three, "--ambient-caps", three, "--bounding-set", three]);
+    command.arg(&copy).args(["run", "-c"]).arg(&config);
+    let agent = Process(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?);
+
+    for name in &names {
+        engine.wait(name)?;
+    }
+    assert_equal_to_docker_logs(&home, &engine, &names)?;
+    let said = fs::read_to_string(home.path().join("agent.log"))?;
+    ensure!(said.contains("tier=t") || said.contains("tier=kprobe"), "the witness looks at /proc:\n{said}");
+    let threads = rights(agent.0.id())?;
+    ensure!(threads.len() > 3, "{threads:?}");
+    for (effective, permitted, no_new) in threads {
+        ensure!(effective == permitted && no_new, "{effective:x} {permitted:x} {no_new}");
+        // CAP_BPF only where the kernel lets nobody else read maps; the log's thread needs nothing.
+        ensure!([0, DAC_READ_SEARCH, DAC_READ_SEARCH | BPF].contains(&effective), "{effective:x}");
+    }
+    drop(agent);
+    engine.close()
+}
+
+/// From files on disk that others own, with no right but to read.
+#[test]
+fn root_gives_up_what_it_does_not_need() -> Result<()> {
+    let home = Home::new()?;
+    let input = home.path().join("in");
+    fs::create_dir(&input)?;
+    fs::write(input.join("a.log"), "one\n")?;
+    chown(input.join("a.log"), Some(USER), Some(USER))?;
+    fs::set_permissions(input.join("a.log"), fs::Permissions::from_mode(0o600))?;
+    let config = home.config(&format!(
+        "container_monitor: {{enabled: false}}\nfile_monitor: {{files: [{{paths: [\"{}/*.log\"]}}]}}\n",
+        input.display()
+    ));
+    let agent = home.start(&config)?;
+    wait_until("the line", DEADLINE, || home.output_bytes() > 0)?;
+    let threads = rights(agent.pid() as u32)?;
+    for (effective, permitted, no_new) in &threads {
+        ensure!(effective == permitted && *no_new, "{threads:x?}");
+        ensure!(effective & !(DAC_READ_SEARCH | BPF) == 0, "{threads:x?}");
+    }
+    ensure!(threads.iter().any(|(effective, ..)| effective & DAC_READ_SEARCH != 0), "{threads:x?}");
+    agent.stop()?;
+
+    let agent = home.start(&(config + "privileges: keep\n"))?;
+    let kept =
+        rights(agent.pid() as u32)?.iter().filter(|(effective, ..)| effective.count_ones() > 10).count();
+    ensure!(kept > 3, "{kept} threads kept what they had");
+    agent.stop()
+}

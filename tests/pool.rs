@@ -1,0 +1,33 @@
+//! More containers than slots: everybody gets a turn, nothing is lost.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use capturer_tests::engine::EngineVersion;
+use capturer_tests::soak::report::{HEAD, row, title, verdict};
+use capturer_tests::soak::{self, Plan};
+
+/// 120 on 50: those that print follow, and the 90 idle ones are asked now and then, for a moment each. So nobody waits
+/// longer for a slot than one interval.
+#[test]
+fn a_hundred_and_twenty_containers_share_fifty_slots() -> Result<()> {
+    let rotation = Duration::from_secs(3);
+    let plan = Plan {
+        engine: EngineVersion::V28_5,
+        containers: 120,
+        idle: 90,
+        chatty: 2,
+        chatty_rate: 400,
+        length: Duration::from_secs(60),
+        rotation,
+        slots: 50,
+        read_from: "api",
+    };
+    println!("{}\n{HEAD}", title(&plan));
+    let soak = soak::run(plan, |_, sample| println!("{}", row(sample)))?;
+    println!("{}", verdict(&soak));
+    ensure!(soak.complaints.is_empty(), "{}", soak.complaints.join("\n"));
+    ensure!(soak.wait_max > Duration::ZERO, "nobody was seen to wait: the pool did nothing here");
+    ensure!(soak.wait_max <= rotation, "somebody waited {:?} for a slot", soak.wait_max);
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! What each tier can't see, as docs/probe.md lists it by name; what happens past its bounds; what a kernel that refuses
+//! a program leads to; and the leak of an io_uring agent as the witness names it.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use capturer::clock::Now;
+use capturer::ledger::Owner;
+use capturer::ledger::leaks::Fault;
+use capturer::metrics::Metrics;
+use capturer::probe::ways::{RELEASING, Workbench};
+use capturer::probe::{FOLLOWED_MAX, Options, Probe, Tier};
+use capturer::record::StreamKey;
+use capturer::settings::Settings;
+use capturer::status::Board;
+use capturer::witness::{Doing, Witness};
+use capturer_tests::wait::wait_until;
+use rustix::io::{dup, fcntl_dupfd_cloexec};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::{KERNEL_TIERS, PATIENCE, on_each_tier, turn};
+
+/// The leak that an io_uring agent would make, as the agent says it: with the stream that had it, and until it goes.
+/// On tier `tracepoint` nobody sees it.
+#[test]
+fn a_kept_file_is_a_leak_with_the_name_of_its_stream() {
+    let _turn = turn();
+    let owner = Owner::Stream(StreamKey::container("0123"));
+    for tier in KERNEL_TIERS {
+        let board = Arc::new(Board::default());
+        let metrics = Arc::new(Metrics::new(10).unwrap());
+        let options = Options { tiers: vec![tier], ..Options::default() };
+        let mut witness = Witness::start(&options, &Settings::default(), metrics, Arc::clone(&board));
+        let mut bench = Workbench::new().unwrap();
+        if witness.tier() != tier || !bench.has_ring() {
+            println!("{tier} is not used here: {:?}", board.health()["probe"].message);
+            continue;
+        }
+        witness.begin();
+        let began = Instant::now();
+        let claims = witness.claims();
+        let look = |witness: &mut Witness, reachable: &[i32]| {
+            let now = Now { mono_ms: began.elapsed().as_millis() as u64, unix_ns: 0 };
+            let doing = Doing { reachable: reachable.iter().copied().collect(), ..Doing::default() };
+            witness.check(now, &doing)
+        };
+        let mut serial = 0;
+        let shared = std::cell::RefCell::new(&mut witness);
+        let claim = |fd| {
+            serial = claims.claim_number(fd, owner.clone());
+            assert_eq!(look(&mut shared.borrow_mut(), &[fd]).leaks, [], "{tier}");
+        };
+        let named = |fd| {
+            if !tier.sees_releases() {
+                assert_eq!(
+                    look(&mut shared.borrow_mut(), &[]).leaks,
+                    [],
+                    "{tier} was not expected to see files"
+                );
+                return;
+            }
+            let leak = wait_until("the file to be named", PATIENCE, || {
+                look(&mut shared.borrow_mut(), &[]).leaks.into_iter().find_map(|leak| leak.suspect)
+            });
+            let leak = leak.unwrap();
+            println!("{tier}: {}", board.health()["leak_detector"].message);
+            assert_eq!((leak.fault, leak.fd, &leak.owner), (Fault::Unreleased, fd, &owner), "{tier}");
+            assert!(leak.target.starts_with("socket:["), "{tier}: {}", leak.target);
+            assert!(!board.health()["leak_detector"].ok);
+        };
+        bench.close_while_in_use(claim, named).unwrap();
+        claims.with(|ledger| ledger.release(-1, serial));
+        wait_until("the leak to go", PATIENCE, || look(&mut witness, &[]).leaks.is_empty()).unwrap();
+        assert!(board.health()["leak_detector"].ok);
+    }
+}
+
+/// Full maps: what is not followed is counted as missed and shows as drift; when it has gone, the account is right again.
+#[test]
+fn past_the_bound_openings_are_counted_as_missed_and_the_account_comes_right_again() {
+    const BEYOND: u32 = 500;
+    on_each_tier(|tier, mut probe| {
+        let _limit = DescriptorLimit::at_least(FOLLOWED_MAX + 2 * BEYOND);
+        let kept: Vec<File> = (0..FOLLOWED_MAX + BEYOND).map(|_| File::open("/dev/null").unwrap()).collect();
+        let full = probe.read().unwrap();
+        let counts = full.counts.unwrap();
+        println!("{tier}: {} missed, drift {}", counts.missed, full.drift);
+        assert!(counts.missed >= u64::from(BEYOND), "{tier}: {}", counts.missed);
+        assert!(full.drift <= -i64::from(BEYOND), "{tier}: {}", full.drift);
+        drop(kept);
+        // One look to find and mend what is left, one to see that it is right.
+        probe.read().unwrap();
+        let after = probe.read().unwrap();
+        let counts = after.counts.unwrap();
+        assert_eq!((after.drift, counts.opened - counts.closed), (0, after.live.len() as u64), "{tier}");
+    });
+}
+
+/// So many descriptors may be open in this process, until it is dropped. Many systems allow 1,024.
+struct DescriptorLimit {
+    before: Rlimit,
+}
+
+impl DescriptorLimit {
+    fn at_least(wanted: u32) -> DescriptorLimit {
+        let (before, wanted) = (getrlimit(Resource::Nofile), u64::from(wanted));
+        let more = Rlimit {
+            current: before.current.map(|current| current.max(wanted)),
+            maximum: before.maximum.map(|most| most.max(wanted)),
+        };
+        setrlimit(Resource::Nofile, more).unwrap();
+        DescriptorLimit { before }
+    }
+}
+
+impl Drop for DescriptorLimit {
+    fn drop(&mut self) {
+        setrlimit(Resource::Nofile, self.before).unwrap();
+    }
+}
+
+/// Numbers of 1,024 and above that close_range releases: `tracepoint` finds them at its next look.
+#[test]
+fn high_numbers_released_by_close_range() {
+    const HIGH: u32 = 1_024;
+    let file = File::open("/dev/null").unwrap();
+    on_each_tier(|tier, mut probe| {
+        let _limit = DescriptorLimit::at_least(HIGH + 1);
+        let mut bench = Workbench::new().unwrap();
+        let high = fcntl_dupfd_cloexec(&file, HIGH as i32).unwrap();
+        let way = RELEASING.iter().find(|way| way.name == "close_range").unwrap();
+        (way.go)(&mut bench, high).unwrap();
+        assert_mended(&mut probe, i64::from(tier == Tier::Tracepoint));
+    });
+}
+
+/// Duplicates of one file past the eighth: `tracing` and `kprobe` find at their next look that they are gone.
+#[test]
+fn the_ninth_duplicate_of_a_file() {
+    const DUPLICATES: usize = 12;
+    on_each_tier(|tier, mut probe| {
+        let file = File::open("/dev/null").unwrap();
+        let duplicates: Vec<OwnedFd> = (0..DUPLICATES).map(|_| dup(&file).unwrap()).collect();
+        assert_eq!(probe.read().unwrap().drift, 0, "{tier}");
+        drop(file);
+        drop(duplicates);
+        let unseen = if tier == Tier::Tracepoint { 0 } else { DUPLICATES as i64 + 1 - 8 };
+        assert_mended(&mut probe, unseen);
+    });
+}
+
+/// The next look shows `drift`, the one after it none.
+fn assert_mended(probe: &mut Probe, drift: i64) {
+    let tier = probe.tier();
+    let first = probe.read().unwrap();
+    assert_eq!((first.drift, first.repairs), (drift, u64::from(drift != 0)), "{tier}");
+    let second = probe.read().unwrap();
+    assert_eq!((second.drift, second.repairs), (0, first.repairs), "{tier}");
+}
+
+/// Closed and opened anew within io_uring, in one chain: `tracepoint` may take the two for one. What is open is right
+/// all the same, and so is the difference of the counts.
+#[test]
+fn a_number_used_again_within_io_uring() {
+    on_each_tier(|tier, mut probe| {
+        let mut bench = Workbench::new().unwrap();
+        if !bench.has_ring() {
+            return;
+        }
+        for _ in 0..20 {
+            let file = OwnedFd::from(File::open("/dev/null").unwrap());
+            let number = file.as_raw_fd();
+            let again = bench.replace_by_ring(file).unwrap();
+            assert_eq!(again.as_raw_fd(), number, "the lowest free number");
+            let reading = probe.read().unwrap();
+            let counts = reading.counts.unwrap();
+            assert!(reading.live.iter().any(|live| live.fd == number), "{tier}");
+            assert_eq!(
+                (reading.drift, counts.opened - counts.closed),
+                (0, reading.live.len() as u64),
+                "{tier}"
+            );
+        }
+    });
+}
+
+/// A file registered with a ring is in no table. Where files are seen, it is seen to be kept.
+#[test]
+fn fixed_descriptors_are_in_no_table() {
+    on_each_tier(|tier, mut probe| {
+        let mut bench = Workbench::new().unwrap();
+        if !bench.has_ring() {
+            return;
+        }
+        let file = OwnedFd::from(File::open("/dev/null").unwrap());
+        let number = file.as_raw_fd();
+        bench.register(file).unwrap();
+        let reading = probe.read().unwrap();
+        assert!(reading.drift == 0 && !reading.look.fds.iter().any(|(fd, _)| *fd == number), "{tier}");
+        let kept: Vec<i32> = reading.unreleased.iter().map(|file| file.last_fd).collect();
+        assert_eq!(kept.contains(&number), tier.sees_releases(), "{tier}: {kept:?}");
+        bench.unregister().unwrap();
+        wait_until("the file to go", PATIENCE, || probe.read().unwrap().unreleased.is_empty()).unwrap();
+    });
+}
+
+/// A thread's own table is not followed: neither what is opened there nor what it copied counts.
+#[test]
+fn a_second_table_is_not_followed() {
+    const OPENINGS: u64 = 300;
+    on_each_tier(|tier, mut probe| {
+        let before = probe.read().unwrap();
+        let open = || (0..OPENINGS).for_each(|_| drop(File::open("/dev/null").unwrap()));
+        Workbench::in_a_table_of_its_own(open).unwrap();
+        let after = probe.read().unwrap();
+        let opened = after.counts.unwrap().opened - before.counts.unwrap().opened;
+        assert!(opened < OPENINGS, "{tier}: {opened} opened");
+        let numbers = |reading: &capturer::probe::Reading| -> BTreeSet<i32> {
+            reading.live.iter().map(|live| live.fd).collect()
+        };
+        assert_eq!((after.drift, numbers(&after)), (0, numbers(&before)), "{tier}");
+    });
+}
+
+/// What came and went between two looks, files, and other processes: tier `procfs` has nothing of it.
+#[test]
+fn procfs_sees_the_moment_only() {
+    let _turn = turn();
+    let mut probe = Probe::start(&Options { tiers: vec![Tier::Procfs], ..Options::default() });
+    drop(File::open("/dev/null").unwrap());
+    let reading = probe.read().unwrap();
+    assert!(reading.counts.is_none() && reading.live.is_empty() && reading.unreleased.is_empty());
+    assert!(probe.owners().is_none() && probe.watch(std::process::id() as i32).is_err());
+}
+
+/// A kernel whose verifier does not take a program: here it is given one that calls what no kernel has.
+#[test]
+fn what_the_verifier_refuses_is_a_reason() {
+    let _turn = turn();
+    // The call of bpf_get_current_pid_tgid (14), as every program makes one.
+    const CALL: [u8; 8] = [0x85, 0, 0, 0, 14, 0, 0, 0];
+    let mut object = Options::default().object.into_owned();
+    let places: Vec<usize> =
+        (0..object.len() - CALL.len()).step_by(8).filter(|at| object[*at..].starts_with(&CALL)).collect();
+    assert!(!places.is_empty());
+    for place in places {
+        object[place + 5] = 0x77;
+    }
+    let mut probe = Probe::start(&Options { object: object.into(), ..Options::default() });
+    assert_eq!((probe.tier(), probe.refused().len()), (Tier::Procfs, 3));
+    for (tier, why) in probe.refused() {
+        println!("{tier}: {why}");
+        // A kernel that forbids tracing programs as such, or has no such function, says so instead.
+        let others = ["not permitted", "No such file"].iter().any(|other| why.contains(other));
+        assert!(why.contains("verifier") || (*tier != Tier::Tracepoint && others), "{tier}: {why}");
+    }
+    assert!(!probe.read().unwrap().look.fds.is_empty());
+    // What is no object at all is a reason as well.
+    let probe = Probe::start(&Options { object: b"not an object"[..].into(), ..Options::default() });
+    assert_eq!((probe.tier(), probe.refused().len()), (Tier::Procfs, 3));
+}

@@ -1,0 +1,548 @@
+//! A small Docker Engine on a unix socket, for faults that the real one can't be made to show: names no Engine would
+//! give, answers cut anywhere, a daemon that accepts and never answers.
+//!
+//! ```text
+//! connection ─▶ GET path ─▶ scripted for this path? ─▶ those bytes, then hold or close
+//!                               └ no ─▶ a well-behaved Engine with the containers that were added
+//! ```
+//! A thread accepts, and each connection has one of its own; all end with the [`FakeDocker`]. Nothing of the agent is
+//! used here, so a mistake in its reading of the API does not show up on both sides.
+//!
+//! Not here: an Engine that behaves. `engine` has the real ones, `world` a simulated one for the core alone.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+/// A connection that waits looks so often whether its client left or the fake ended.
+const LOOK: Duration = Duration::from_millis(10);
+/// 2026-11-22T00:52:48Z; the first line printed has this time.
+const FIRST_LINE_S: u64 = 1_795_308_768;
+
+/// A part of a scripted answer.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// These bytes, as they are.
+    Bytes(Vec<u8>),
+    /// These bytes again and again until the client leaves.
+    Endless(Vec<u8>),
+    /// These bytes one by one, with a pause after each.
+    Trickle(Vec<u8>, Duration),
+    /// Nothing for so long: what comes next is another read's.
+    Pause(Duration),
+    /// Nothing more, but the connection stays until the client leaves.
+    Hold,
+}
+
+/// What a path answers with: its parts in order, then the connection is closed.
+#[derive(Clone, Debug, Default)]
+pub struct Reply(Vec<Part>);
+
+impl Reply {
+    /// These bytes instead of HTTP.
+    pub fn raw(bytes: impl Into<Vec<u8>>) -> Reply {
+        Reply(vec![Part::Bytes(bytes.into())])
+    }
+
+    /// A whole answer with this status.
+    pub fn status(status: u16, body: impl AsRef<[u8]>) -> Reply {
+        let body = body.as_ref();
+        let head = format!(
+            "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        Reply::raw([head.as_bytes(), body].concat())
+    }
+
+    /// 200 with this JSON.
+    pub fn json(value: &Value) -> Reply {
+        Reply::status(200, value.to_string())
+    }
+
+    /// 200 with a chunked body, without its last chunk.
+    pub fn chunks<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Reply {
+        let mut bytes = HEAD_CHUNKED.to_vec();
+        chunks.into_iter().for_each(|chunk| push_chunk(&mut bytes, chunk));
+        Reply::raw(bytes)
+    }
+
+    /// Nothing, ever.
+    pub fn silence() -> Reply {
+        Reply(vec![Part::Hold])
+    }
+
+    /// Then this.
+    pub fn then(mut self, part: Part) -> Reply {
+        self.0.push(part);
+        self
+    }
+
+    /// Then the last chunk.
+    pub fn last_chunk(self) -> Reply {
+        self.then(Part::Bytes(LAST_CHUNK.to_vec()))
+    }
+}
+
+/// Head of a chunked answer.
+pub const HEAD_CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+/// The clean end of one.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Appends one chunk; an empty one would be the last, so it is left out.
+pub fn push_chunk(out: &mut Vec<u8>, chunk: &[u8]) {
+    if !chunk.is_empty() {
+        out.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        out.extend_from_slice(chunk);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// A stdcopy frame: type, three zeros, length.
+pub fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a frame of under 4 GiB");
+    [&[kind, 0, 0, 0][..], &length.to_be_bytes(), payload].concat()
+}
+
+/// A line as the Engine sends it with `timestamps=1`; `number` makes its time, a millisecond for each.
+pub fn timed(number: u64, text: &[u8]) -> Vec<u8> {
+    [time(number).as_bytes(), b" ", text, b"\n"].concat()
+}
+
+fn time(number: u64) -> String {
+    let at = Duration::from_secs(FIRST_LINE_S) + Duration::from_millis(number);
+    // 2026-11-22: no test prints for so long that the day changes.
+    let of_day = at.as_secs() % 86_400;
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("2026-11-22T{hour:02}:{minute:02}:{second:02}.{:09}Z", at.subsec_nanos())
+}
+
+/// A container.
+#[derive(Clone, Debug)]
+struct Container {
+    name: String,
+    tty: bool,
+    listed: bool,
+    log: Vec<Line>,
+}
+
+#[derive(Clone, Debug)]
+struct Line {
+    at_ns: u128,
+    bytes: Vec<u8>,
+}
+
+#[derive(Default)]
+struct State {
+    containers: BTreeMap<String, Container>,
+    scripted: BTreeMap<String, VecDeque<Reply>>,
+    asked: BTreeMap<String, usize>,
+    lines: u64,
+    silent: bool,
+    /// Connections that began when this was lower are broken off.
+    breaks: u64,
+    ended: bool,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl State {
+    fn next_scripted(&mut self, path: &str) -> Option<Reply> {
+        let replies = self.scripted.get_mut(path)?;
+        if replies.len() > 1 { replies.pop_front() } else { replies.front().cloned() }
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See the module's head.
+pub struct FakeDocker {
+    dir: tempfile::TempDir,
+    shared: Arc<Shared>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl FakeDocker {
+    /// One without containers.
+    pub fn start() -> Result<FakeDocker> {
+        let dir = tempfile::Builder::new().prefix("capturer-fake-").tempdir()?;
+        let listener =
+            UnixListener::bind(dir.path().join("docker.sock")).context("binding the fake's socket")?;
+        let shared = Arc::<Shared>::default();
+        let accepted = Arc::clone(&shared);
+        let accepting = std::thread::spawn(move || accept(&listener, &accepted));
+        Ok(FakeDocker { dir, shared, accepting: Some(accepting) })
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("docker.sock")
+    }
+
+    /// Adds a running container without a TTY and returns its ID.
+    pub fn add(&self, name: &str) -> String {
+        self.add_with(name, false)
+    }
+
+    /// Adds a running container with or without a TTY and returns its ID.
+    pub fn add_with(&self, name: &str, tty: bool) -> String {
+        let id = self.add_hidden(name, tty);
+        self.show(&id);
+        id
+    }
+
+    /// Adds a container that no list names before [`FakeDocker::show`]: so that its paths can be scripted first.
+    pub fn add_hidden(&self, name: &str, tty: bool) -> String {
+        let mut state = self.shared.lock();
+        let id = format!("fa{:06x}{}", state.containers.len(), "0".repeat(56));
+        let container = Container { name: name.to_owned(), tty, listed: false, log: Vec::new() };
+        state.containers.insert(id.clone(), container);
+        id
+    }
+
+    /// The list names it from now on.
+    pub fn show(&self, id: &str) {
+        self.shared.lock().containers.get_mut(id).expect("a container that was added").listed = true;
+    }
+
+    /// Adds a container that does not behave: this path of it answers with this from the beginning.
+    pub fn add_scripted(&self, name: &str, path: fn(&str) -> String, reply: &Reply) -> String {
+        let id = self.add_hidden(name, false);
+        self.script(&path(&id), reply.clone());
+        self.show(&id);
+        id
+    }
+
+    /// Breaks every connection off that is open now.
+    pub fn break_connections(&self) {
+        self.shared.lock().breaks += 1;
+        self.shared.changed.notify_all();
+    }
+
+    /// The container prints a line on stdout.
+    pub fn print(&self, id: &str, text: &[u8]) {
+        let mut state = self.shared.lock();
+        state.lines += 1;
+        let number = state.lines;
+        let container = state.containers.get_mut(id).expect("a container that was added");
+        let line = timed(number, text);
+        let bytes = if container.tty { line } else { frame(1, &line) };
+        let at_ns = u128::from(FIRST_LINE_S) * 1_000_000_000 + u128::from(number) * 1_000_000;
+        container.log.push(Line { at_ns, bytes });
+        self.shared.changed.notify_all();
+    }
+
+    /// From now on this path (without its query) answers with this.
+    pub fn script(&self, path: &str, reply: Reply) {
+        self.script_each(path, [reply]);
+    }
+
+    /// From now on this path answers with each of these once, and with the last for ever.
+    pub fn script_each(&self, path: &str, replies: impl IntoIterator<Item = Reply>) {
+        self.shared.lock().scripted.insert(path.to_owned(), replies.into_iter().collect());
+    }
+
+    /// This path behaves again.
+    pub fn heal(&self, path: &str) {
+        self.shared.lock().scripted.remove(path);
+    }
+
+    /// While silent it accepts, reads the request, and never answers; what is open stays so and brings
+    /// nothing meanwhile.
+    pub fn set_silent(&self, silent: bool) {
+        self.shared.lock().silent = silent;
+        self.shared.changed.notify_all();
+    }
+
+    /// How often this path was asked for.
+    pub fn asked(&self, path: &str) -> usize {
+        self.shared.lock().asked.get(path).copied().unwrap_or(0)
+    }
+}
+
+impl Drop for FakeDocker {
+    fn drop(&mut self) {
+        self.shared.lock().ended = true;
+        self.shared.changed.notify_all();
+        // Wakes the accept.
+        let _ = UnixStream::connect(self.socket());
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+        let threads = std::mem::take(&mut self.shared.lock().threads);
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Paths of one container.
+pub fn inspect_path(id: &str) -> String {
+    format!("/containers/{id}/json")
+}
+
+/// See [`inspect_path`].
+pub fn logs_path(id: &str) -> String {
+    format!("/containers/{id}/logs")
+}
+
+/// What a well-behaved Engine says of a container; the base of what a hostile one says.
+pub fn inspection(id: &str, name: &str, tty: bool) -> Value {
+    json!({
+        "Id": id,
+        "Name": format!("/{name}"),
+        "LogPath": "",
+        "State": {"Running": true, "FinishedAt": "0001-01-01T00:00:00Z"},
+        "Config": {"Tty": tty, "Image": "fake:1", "Labels": {}},
+        "HostConfig": {"LogConfig": {"Type": "local"}},
+    })
+}
+
+/// For the socket in a config.
+pub fn socket_setting(socket: &Path) -> String {
+    format!("unix://{}", socket.display())
+}
+
+fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
+    for client in listener.incoming() {
+        let mut state = shared.lock();
+        if state.ended {
+            return;
+        }
+        let Ok(client) = client else { continue };
+        let mine = Arc::clone(shared);
+        state.threads.retain(|thread| !thread.is_finished());
+        let began_at = state.breaks;
+        state.threads.push(std::thread::spawn(move || {
+            // Whatever fails is the client's going away.
+            let _ = Answering { client, began_at, shared: mine }.serve();
+        }));
+    }
+}
+
+/// One connection: one request, one answer.
+struct Answering {
+    client: UnixStream,
+    began_at: u64,
+    shared: Arc<Shared>,
+}
+
+impl Answering {
+    fn serve(mut self) -> std::io::Result<()> {
+        // Bounds every wait of this thread: it looks up again, and ends with the fake.
+        self.client.set_read_timeout(Some(LOOK))?;
+        self.client.set_write_timeout(Some(LOOK))?;
+        let Some((path, query)) = self.request()? else { return Ok(()) };
+        let reply = {
+            let mut state = self.shared.lock();
+            *state.asked.entry(path.clone()).or_default() += 1;
+            if state.silent { Some(Reply::silence()) } else { state.next_scripted(&path) }
+        };
+        match reply {
+            Some(Reply(parts)) => parts.into_iter().try_for_each(|part| self.part(part)),
+            None => self.behave(&path, &query),
+        }
+    }
+
+    /// Path and query, once the head is there. The client sends no body.
+    fn request(&mut self) -> std::io::Result<Option<(String, String)>> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut bytes = [0; 1024];
+            match self.client.read(&mut bytes) {
+                Ok(0) => return Ok(None),
+                Ok(count) => head.extend_from_slice(&bytes[..count]),
+                Err(error) if is_time_out(&error) => self.still_wanted()?,
+                Err(error) => return Err(error),
+            }
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let target = head.strip_prefix("GET ").and_then(|rest| rest.split(' ').next());
+        Ok(target.map(|target| {
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            (path.to_owned(), query.to_owned())
+        }))
+    }
+
+    fn still_wanted(&self) -> std::io::Result<()> {
+        let state = self.shared.lock();
+        let over = state.ended || state.breaks > self.began_at;
+        if over { Err(ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
+    fn part(&mut self, part: Part) -> std::io::Result<()> {
+        match part {
+            Part::Bytes(bytes) => self.write(&bytes),
+            Part::Endless(bytes) => loop {
+                self.write(&bytes)?;
+            },
+            Part::Trickle(bytes, pause) => bytes.iter().try_for_each(|byte| {
+                self.write(&[*byte])?;
+                self.pause(pause)
+            }),
+            Part::Pause(pause) => self.pause(pause),
+            Part::Hold => loop {
+                self.wait(LOOK)?;
+            },
+        }
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> std::io::Result<()> {
+        while !bytes.is_empty() {
+            match self.client.write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if is_time_out(&error) => self.still_wanted()?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// So long; an error as soon as the client left or the fake ended.
+    fn pause(&mut self, pause: Duration) -> std::io::Result<()> {
+        let until = Instant::now() + pause;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            self.wait(left.min(LOOK))?;
+        }
+        Ok(())
+    }
+
+    /// Until this time is over or something changed; an error if the client left or the fake ended.
+    fn wait(&mut self, pause: Duration) -> std::io::Result<()> {
+        drop(self.shared.changed.wait_timeout(self.shared.lock(), pause));
+        self.still_wanted()?;
+        self.client.set_nonblocking(true)?;
+        // A client that asked says nothing more: 0 is its end, everything else is "not yet".
+        let left = matches!(self.client.read(&mut [0; 1]), Ok(0));
+        self.client.set_nonblocking(false)?;
+        if left { Err(ErrorKind::ConnectionReset.into()) } else { Ok(()) }
+    }
+
+    // ---- a well-behaved Engine
+
+    fn behave(&mut self, path: &str, query: &str) -> std::io::Result<()> {
+        let container = path.strip_prefix("/containers/").and_then(|rest| rest.split_once('/'));
+        match (path, container) {
+            ("/_ping", _) => self.reply(Reply::status(200, "OK")),
+            ("/events", _) => self.reply(Reply::raw(HEAD_CHUNKED).then(Part::Hold)),
+            ("/containers/json", _) => {
+                let state = self.shared.lock();
+                let listed = state.containers.iter().filter(|(_, container)| container.listed);
+                let rows = listed.map(|(id, _)| json!({"Id": id, "State": "running"})).collect();
+                drop(state);
+                self.reply(Reply::json(&Value::Array(rows)))
+            }
+            (_, Some((id, what @ ("json" | "logs")))) => {
+                let Some(found) = self.shared.lock().containers.get(id).cloned() else {
+                    return self.reply(Reply::status(404, r#"{"message":"No such container"}"#));
+                };
+                if what == "json" {
+                    return self.reply(Reply::json(&inspection(id, &found.name, found.tty)));
+                }
+                self.logs(id, query)
+            }
+            _ => self.reply(Reply::status(404, r#"{"message":"page not found"}"#)),
+        }
+    }
+
+    fn reply(&mut self, Reply(parts): Reply) -> std::io::Result<()> {
+        parts.into_iter().try_for_each(|part| self.part(part))
+    }
+
+    /// `tail` first, then `since`, then what is printed from now on, as the real Engine does it.
+    fn logs(&mut self, id: &str, query: &str) -> std::io::Result<()> {
+        let value = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+        let since = value("since").and_then(since_ns).unwrap_or(0);
+        let tail = value("tail").and_then(|tail| tail.parse().ok()).unwrap_or(usize::MAX);
+        self.write(HEAD_CHUNKED)?;
+        let mut next = None;
+        loop {
+            let bytes = {
+                let state = self.shared.lock();
+                if state.silent {
+                    drop(state);
+                    self.wait(LOOK)?;
+                    continue;
+                }
+                let log = state.containers.get(id).map(|container| &container.log[..]).unwrap_or_default();
+                let from = next.unwrap_or(log.len().saturating_sub(tail));
+                next = Some(log.len());
+                let mut bytes = Vec::new();
+                log[from..]
+                    .iter()
+                    .filter(|line| line.at_ns >= since)
+                    .for_each(|line| push_chunk(&mut bytes, &line.bytes));
+                bytes
+            };
+            self.write(&bytes)?;
+            if value("follow") != Some("1") {
+                return self.write(LAST_CHUNK);
+            }
+            self.wait(LOOK)?;
+        }
+    }
+}
+
+fn is_time_out(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// `seconds.nanoseconds`.
+fn since_ns(text: &str) -> Option<u128> {
+    let (seconds, nanos) = text.split_once('.')?;
+    Some(seconds.parse::<u128>().ok()? * 1_000_000_000 + nanos.parse::<u128>().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(fake: &FakeDocker, target: &str) -> String {
+        let mut client = UnixStream::connect(fake.socket()).unwrap();
+        write!(client, "GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// Otherwise the tests would show an agent against nothing.
+    #[test]
+    fn it_behaves_unless_told_otherwise() {
+        let fake = FakeDocker::start().unwrap();
+        let id = fake.add("web");
+        for text in ["one", "two", "three"] {
+            fake.print(&id, text.as_bytes());
+        }
+        assert!(ask(&fake, "/_ping").ends_with("OK"));
+        assert!(ask(&fake, "/containers/json?all=1").contains(&id));
+        assert!(ask(&fake, &inspect_path(&id)).contains("\"/web\""));
+        assert!(ask(&fake, &inspect_path("x")).starts_with("HTTP/1.1 404"));
+        let logs = |query: &str| ask(&fake, &format!("{}?{query}", logs_path(&id)));
+        let all = logs("follow=0");
+        assert!(all.contains(":48.001000000Z one\n") && all.ends_with(" three\n\r\n0\r\n\r\n"), "{all}");
+        let two = logs("follow=0&tail=2");
+        assert!(!two.contains("one") && two.contains("two"), "{two}");
+        let last = logs("follow=0&since=1795308768.003000000");
+        assert!(!last.contains("two") && last.contains("three"), "{last}");
+        fake.script("/_ping", Reply::status(500, "no"));
+        assert!(ask(&fake, "/_ping").starts_with("HTTP/1.1 500"));
+        fake.heal("/_ping");
+        assert!(ask(&fake, "/_ping").ends_with("OK"));
+        assert_eq!(fake.asked("/_ping"), 3);
+    }
+}

@@ -1,0 +1,437 @@
+//! A test Loki: its push API, small and faithful to the documented answers, with a knob for each fault.
+//!
+//! What is faithful: bodies in protobuf with snappy; a line that is refused does not keep the good lines of its
+//! request from being stored, and the answer is a 400 in Loki's own words; a line equal to a stored one of its label set
+//! in time and text is taken and not stored again. What is not there: queries, retention, limits by rate.
+//!
+//! Every line has its number of arrivals, and the lines of requests whose answer was withheld on purpose are
+//! remembered: who sends those again has a reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use capturer::decode::timestamp;
+use capturer::sink::loki::push::{
+    EntryAdapter, PushRequest, StreamAdapter, Timestamp, label_text, read_label_text,
+};
+use prost::Message as _;
+use serde_json::Value;
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+/// A line that contains this is refused as too old.
+pub const POISON: &str = "poison";
+/// The token that is right.
+pub const TOKEN: &str = "right-token";
+
+/// What the server does with requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mood {
+    /// As Loki does.
+    #[default]
+    Well,
+    /// Connections are closed as soon as they are made.
+    Away,
+    /// 429 with `Retry-After`, in seconds.
+    Throttle(u64),
+    /// 503.
+    Unavailable,
+    /// Answers after so many milliseconds.
+    Slow(u64),
+    /// Stores the lines, sends half of the answer's head and closes.
+    HalfAnswers,
+    /// Stores the lines and closes without an answer.
+    Resets,
+    /// 413 for bodies of more than so many bytes.
+    SmallBodies(usize),
+    /// 401 whatever the token.
+    TokenExpired,
+    /// Shows a certificate that nobody trusts.
+    WrongCertificate,
+}
+
+/// One line as it arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Nanoseconds since 1970.
+    pub time_ns: i64,
+    /// The text.
+    pub text: String,
+    /// How often it came.
+    pub arrivals: u32,
+}
+
+/// What arrived, and what was done about it.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// By label set, in the order of their first arrival.
+    pub lines: BTreeMap<String, Vec<Line>>,
+    /// Texts of lines whose answer was withheld.
+    pub answer_lost: BTreeSet<String>,
+    /// Texts of lines that stood in a request that was refused for one of its lines.
+    pub refused_with: BTreeSet<String>,
+    /// Answers by status; 0 = none.
+    pub answers: BTreeMap<u16, u64>,
+    /// Tenants seen.
+    pub tenants: BTreeSet<String>,
+    /// Connections accepted.
+    pub connections: u64,
+    index: BTreeMap<(String, i64, String), usize>,
+}
+
+impl Ledger {
+    /// All lines of a container's channel.
+    pub fn of(&self, container: &str, stream: &str) -> Vec<&Line> {
+        let wanted = |labels: &str| {
+            let labels: BTreeMap<String, String> =
+                read_label_text(labels).unwrap_or_default().into_iter().collect();
+            labels.get("container_name").is_some_and(|name| name == container)
+                && labels.get("stream").is_some_and(|name| name == stream)
+        };
+        self.lines.iter().filter(|(labels, _)| wanted(labels)).flat_map(|(_, lines)| lines).collect()
+    }
+
+    /// Lines stored, each once.
+    pub fn count(&self) -> usize {
+        self.lines.values().map(Vec::len).sum()
+    }
+
+    /// Arrivals beyond the first: all, those whose answer was lost, those cut out of a refused request.
+    pub fn repeats(&self) -> (u64, u64, u64) {
+        let (mut all, mut lost, mut refused) = (0, 0, 0);
+        for line in self.lines.values().flatten().filter(|line| line.arrivals > 1) {
+            let more = u64::from(line.arrivals - 1);
+            all += more;
+            if self.answer_lost.contains(&line.text) {
+                lost += more;
+            } else if self.refused_with.contains(&line.text) {
+                refused += more;
+            }
+        }
+        (all, lost, refused)
+    }
+
+    fn store(&mut self, labels: &str, time_ns: i64, text: &str) {
+        let key = (labels.to_owned(), time_ns, text.to_owned());
+        let lines = self.lines.entry(labels.to_owned()).or_default();
+        match self.index.get(&key) {
+            Some(at) => lines[*at].arrivals += 1,
+            None => {
+                self.index.insert(key, lines.len());
+                lines.push(Line { time_ns, text: text.to_owned(), arrivals: 1 });
+            }
+        }
+    }
+}
+
+struct Shared {
+    mood: Mutex<Mood>,
+    ledger: Mutex<Ledger>,
+    wants_token: bool,
+    tls: Option<Certificates>,
+    stopped: std::sync::atomic::AtomicBool,
+}
+
+struct Certificates {
+    right: Arc<ServerConfig>,
+    wrong: Arc<ServerConfig>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A running server; ends when dropped.
+pub struct TestLoki {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    ca_pem: Option<String>,
+}
+
+impl TestLoki {
+    /// Over plain HTTP, for anybody.
+    pub fn start() -> Result<TestLoki> {
+        TestLoki::start_with(None, false)
+    }
+
+    /// Over TLS, for who has the token.
+    pub fn start_guarded() -> Result<TestLoki> {
+        let (right, ca_pem) = certificate()?;
+        let (wrong, _) = certificate()?;
+        TestLoki::start_with(Some((Certificates { right, wrong }, ca_pem)), true)
+    }
+
+    fn start_with(tls: Option<(Certificates, String)>, wants_token: bool) -> Result<TestLoki> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let (tls, ca_pem) = tls.map_or((None, None), |(tls, ca_pem)| (Some(tls), Some(ca_pem)));
+        let shared = Arc::new(Shared {
+            mood: Mutex::default(),
+            ledger: Mutex::default(),
+            wants_token,
+            tls,
+            stopped: false.into(),
+        });
+        let of_thread = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || accept(&listener, &of_thread));
+        Ok(TestLoki { address, shared, thread: Some(thread), ca_pem })
+    }
+
+    /// Where it listens, as in the config.
+    pub fn url(&self) -> String {
+        let scheme = if self.ca_pem.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Writes the certificate that is right.
+    pub fn write_ca(&self, path: &Path) -> Result<()> {
+        Ok(std::fs::write(path, self.ca_pem.as_ref().context("it speaks no TLS")?)?)
+    }
+
+    /// Turns a knob; holds for requests that come from now on.
+    pub fn set(&self, mood: Mood) {
+        *lock(&self.shared.mood) = mood;
+    }
+
+    /// What arrived so far.
+    pub fn ledger(&self) -> Ledger {
+        lock(&self.shared.ledger).clone()
+    }
+
+    /// Lines stored so far; cheap, for waiting.
+    pub fn count(&self) -> usize {
+        lock(&self.shared.ledger).count()
+    }
+}
+
+impl Drop for TestLoki {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, std::sync::atomic::Ordering::Relaxed);
+        let _ = TcpStream::connect(self.address);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A certificate for this host that is its own authority.
+fn certificate() -> Result<(Arc<ServerConfig>, String)> {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;
+    let pem = made.cert.pem();
+    let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes())?;
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)?;
+    Ok((Arc::new(config), pem))
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    for stream in listener.incoming().flatten() {
+        if shared.stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            return;
+        }
+        lock(&shared.ledger).connections += 1;
+        let mood = *lock(&shared.mood);
+        if mood == Mood::Away {
+            continue;
+        }
+        let shared = Arc::clone(shared);
+        // A thread per connection: the agent has a handful, and they end with it.
+        std::thread::spawn(move || {
+            let _ = stream.set_read_timeout(Some(Duration::from_secs(60)));
+            let _ = match &shared.tls {
+                None => converse(stream, &shared),
+                Some(tls) => {
+                    let config = if mood == Mood::WrongCertificate { &tls.wrong } else { &tls.right };
+                    let session = ServerConnection::new(Arc::clone(config)).map_err(anyhow::Error::from);
+                    session.and_then(|session| converse(StreamOwned::new(session, stream), &shared))
+                }
+            };
+        });
+    }
+}
+
+/// Request after request until either side closes.
+fn converse(mut stream: impl Read + Write, shared: &Shared) -> Result<()> {
+    let mut buffer = Vec::new();
+    while let Some(request) = read_request(&mut stream, &mut buffer)? {
+        let mood = *lock(&shared.mood);
+        let (status, head, body) = match answer(&request, mood, shared)? {
+            Some(answer) => answer,
+            None => return Ok(()),
+        };
+        if let Mood::Slow(pause_ms) = mood {
+            crate::wait::pass(Duration::from_millis(pause_ms));
+        }
+        let reason = if status < 300 { "OK" } else { "No" };
+        let text =
+            format!("HTTP/1.1 {status} {reason}\r\n{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        if mood == Mood::HalfAnswers {
+            stream.write_all(&text.as_bytes()[..text.len() / 2])?;
+            return Ok(());
+        }
+        stream.write_all(text.as_bytes())?;
+        stream.flush()?;
+        // A fault of the connection itself holds for connections that were there before it, too.
+        if matches!(*lock(&shared.mood), Mood::Away | Mood::WrongCertificate) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+struct Request {
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Request {
+    fn header(&self, name: &str) -> Option<&str> {
+        let of = |line: &&str| line.split_once(':').is_some_and(|(key, _)| key.eq_ignore_ascii_case(name));
+        self.head.lines().find(of).and_then(|line| line.split_once(':')).map(|(_, value)| value.trim())
+    }
+}
+
+fn read_request(stream: &mut impl Read, buffer: &mut Vec<u8>) -> Result<Option<Request>> {
+    let mut chunk = vec![0; 64 * 1024];
+    let mut fill = |buffer: &mut Vec<u8>| -> io::Result<usize> {
+        let count = stream.read(&mut chunk)?;
+        buffer.extend_from_slice(&chunk[..count]);
+        Ok(count)
+    };
+    let head_len = loop {
+        if let Some(at) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if fill(buffer)? == 0 {
+            return Ok(None);
+        }
+    };
+    let head = String::from_utf8(buffer.drain(..head_len).collect())?;
+    let mut request = Request { head, body: Vec::new() };
+    let len: usize = request.header("content-length").context("no length")?.parse()?;
+    while buffer.len() < len {
+        ensure!(fill(buffer)? > 0, "closed within a body");
+    }
+    request.body = buffer.drain(..len).collect();
+    Ok(Some(request))
+}
+
+/// Both forms that Loki documents.
+fn read_push(request: &Request) -> Result<PushRequest> {
+    match request.header("content-type") {
+        Some("application/x-protobuf") => {
+            let body = snap::raw::Decoder::new().decompress_vec(&request.body)?;
+            Ok(PushRequest::decode(body.as_slice())?)
+        }
+        Some("application/json") => {
+            ensure!(request.header("content-encoding") == Some("gzip"), "JSON comes with gzip");
+            let json: Value = serde_json::from_reader(flate2::read::GzDecoder::new(&request.body[..]))?;
+            let streams = json["streams"].as_array().context("no streams")?;
+            Ok(PushRequest { streams: streams.iter().map(read_stream).collect::<Result<_>>()? })
+        }
+        other => bail!("Content-Type {other:?}"),
+    }
+}
+
+fn read_stream(stream: &Value) -> Result<StreamAdapter> {
+    let labels = stream["stream"].as_object().context("no labels")?;
+    let labels =
+        label_text(labels.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default())));
+    let values = stream["values"].as_array().context("no values")?;
+    let entry = |value: &Value| {
+        let time_ns: i64 = value[0].as_str().context("no time")?.parse()?;
+        let line = value[1].as_str().context("no line")?.to_owned();
+        Ok(EntryAdapter {
+            timestamp: Some(Timestamp::from_ns(time_ns)),
+            line,
+            structured_metadata: Vec::new(),
+        })
+    };
+    Ok(StreamAdapter { labels, entries: values.iter().map(entry).collect::<Result<_>>()? })
+}
+
+type Answer = (u16, String, String);
+
+/// `None` = the connection is closed without one.
+fn answer(request: &Request, mood: Mood, shared: &Shared) -> Result<Option<Answer>> {
+    let plain = |status: u16, words: &str| Ok(Some((status, String::new(), words.to_owned())));
+    let mut ledger = lock(&shared.ledger);
+    let said = |ledger: &mut Ledger, status: u16| *ledger.answers.entry(status).or_default() += 1;
+    let refuse = match mood {
+        Mood::Throttle(seconds) => {
+            said(&mut ledger, 429);
+            let words =
+                "Ingestion rate limit exceeded for user fake (limit: 1 bytes/sec) while attempting to ingest";
+            return Ok(Some((429, format!("Retry-After: {seconds}\r\n"), words.to_owned())));
+        }
+        Mood::Unavailable => Some((503, "the ingester is shutting down".to_owned())),
+        Mood::Away => {
+            said(&mut ledger, 0);
+            return Ok(None);
+        }
+        Mood::TokenExpired => Some((401, "token expired".to_owned())),
+        _ if shared.wants_token && request.header("authorization") != Some(&format!("Bearer {TOKEN}")) => {
+            Some((401, "no such token".to_owned()))
+        }
+        Mood::SmallBodies(limit) if request.body.len() > limit => {
+            Some((413, format!("request body too large: {} bytes, limit: {limit} bytes", request.body.len())))
+        }
+        _ if !request.head.starts_with("POST /loki/api/v1/push ") => {
+            Some((404, "404 page not found".to_owned()))
+        }
+        _ => None,
+    };
+    if let Some((status, words)) = refuse {
+        said(&mut ledger, status);
+        return plain(status, &words);
+    }
+    ledger.tenants.insert(request.header("x-scope-orgid").unwrap_or_default().to_owned());
+    let push = read_push(request)?;
+    let lost = matches!(mood, Mood::HalfAnswers | Mood::Resets);
+    let mut bad = None;
+    for stream in &push.streams {
+        for entry in &stream.entries {
+            let time_ns = entry.timestamp.context("no time")?.to_ns();
+            if lost {
+                ledger.answer_lost.insert(entry.line.clone());
+            }
+            if entry.line.contains(POISON) {
+                bad = Some(format!(
+                    "entry for stream '{}' has timestamp too old: {}Z, oldest acceptable timestamp is: 2100-01-01T00:00:00Z",
+                    stream.labels,
+                    &timestamp::format(time_ns)[..19]
+                ));
+            } else {
+                ledger.store(&stream.labels, time_ns, &entry.line);
+            }
+        }
+    }
+    if bad.is_some() {
+        let texts = push.streams.iter().flat_map(|stream| &stream.entries).map(|entry| entry.line.clone());
+        ledger.refused_with.extend(texts);
+    }
+    if mood == Mood::Resets {
+        said(&mut ledger, 0);
+        return Ok(None);
+    }
+    match bad {
+        Some(words) => {
+            said(&mut ledger, 400);
+            plain(400, &words)
+        }
+        None => {
+            said(&mut ledger, 204);
+            plain(204, "")
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The containers of a soak: what they run, and how many of their lines there are.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::lines::{Lines, Outlet};
+use super::{ARRIVAL, Plan};
+use crate::agent::Home;
+use crate::engine::{Engine, RunSpec};
+use crate::wait::wait_until;
+
+/// A line at the beginning and one at the end.
+const IDLE: &str = "echo o 1; while [ ! -e /shared/stop ]; do sleep 1; done; echo o 2";
+/// A line a second.
+const STEADY: &str = "a=1; while [ ! -e /shared/stop ]; do echo o $a; a=$((a+1)); sleep 1; done; echo o $a";
+/// Bursts of a chatty container a second.
+const BURSTS: u32 = 20;
+
+/// Prints on both channels, each numbered for itself.
+fn chatty(lines_per_second: u32) -> String {
+    let last = lines_per_second / BURSTS / 2 - 1;
+    // A burst costs the shell some milliseconds of its own.
+    format!(
+        "a=1; while [ ! -e /shared/stop ]; do z=$((a+{last})); seq $a $z | sed 's/^/o /'; \
+         seq $a $z | sed 's/^/e /' >&2; a=$((z+1)); sleep 0.04; done"
+    )
+}
+
+/// Running containers and where their lines come out.
+pub struct Crew<'a> {
+    engine: &'a Engine,
+    stop_file: PathBuf,
+    names: Vec<String>,
+    outlets: Vec<Outlet>,
+}
+
+impl<'a> Crew<'a> {
+    /// Starts all containers of a plan.
+    pub fn start(plan: &Plan, engine: &'a Engine, home: &Home) -> Result<Crew<'a>> {
+        let shared = home.path().join("shared");
+        fs::create_dir(&shared)?;
+        let mount = format!("--volume={}:/shared:ro", shared.display());
+        let mut crew =
+            Crew { engine, stop_file: shared.join("stop"), names: Vec::new(), outlets: Vec::new() };
+        for number in 0..plan.containers {
+            let (kind, script) = match number {
+                number if number < plan.idle => ("idle", IDLE.to_owned()),
+                number if number < plan.idle + plan.chatty => ("chatty", chatty(plan.chatty_rate)),
+                _ => ("steady", STEADY.to_owned()),
+            };
+            let name = format!("{kind}-{number}");
+            let id = engine.run(&RunSpec::sh(&script).name(&name).argument(&mount))?;
+            crew.outlets.push(Outlet::new(&name, engine.log_path(&id), home.output_of(&name)));
+            crew.names.push(name);
+        }
+        Ok(crew)
+    }
+
+    /// Looks at what was printed and delivered since the last call; answers the sum of all.
+    pub fn count(&mut self) -> Result<Lines> {
+        let mut sum = Lines::default();
+        for outlet in &mut self.outlets {
+            sum.add(outlet.count()?);
+        }
+        Ok(sum)
+    }
+
+    /// Tells all containers to end and waits until they have.
+    pub fn end(&self) -> Result<()> {
+        fs::write(&self.stop_file, "")?;
+        for name in &self.names {
+            self.engine.wait(name)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything printed was delivered; if it never is, the answer shows what lacks.
+    pub fn arrived(&mut self, patience: Duration) -> Result<Lines> {
+        let mut last = Ok(Lines::default());
+        let _ = wait_until("every line", patience.max(ARRIVAL), || {
+            last = self.count();
+            last.as_ref().is_ok_and(|lines| lines.delivered >= lines.printed)
+        });
+        let mut lines = last?;
+        for outlet in &self.outlets {
+            lines.lacking.extend(outlet.lacking());
+        }
+        Ok(lines)
+    }
+}

@@ -1,0 +1,213 @@
+//! The witness against real Engines: rotations leave nothing behind in the agent or in dockerd, by the kernel's count;
+//! a leak made on purpose is named until it goes; and ordinary life raises no alarm.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use capturer_tests::agent::{Agent, Home};
+use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
+use capturer_tests::scene::{Reading, config};
+use capturer_tests::wait::wait_until;
+use serde_json::Value;
+
+const DEADLINE: Duration = Duration::from_secs(120);
+const CHECKS: &str = "resource_monitoring: {check_interval: 1s, watch_dockerd: true}\n";
+
+/// Rows of streams: (opened, closed, open, ended).
+fn streams(agent: &Agent) -> Result<Vec<(u64, u64, u64, bool)>> {
+    let table = agent.fds()?;
+    let rows = table["owners"].as_array().context("no owners")?;
+    let of_stream = |row: &&Value| row["owner"].as_str().is_some_and(|owner| owner.starts_with("stream:"));
+    let number = |row: &Value, key: &str| row[key].as_u64().unwrap_or_default();
+    let values = |row: &Value| {
+        (number(row, "opened"), number(row, "closed"), number(row, "open"), row["ended"] == true)
+    };
+    Ok(rows.iter().filter(of_stream).map(values).collect())
+}
+
+fn assert_no_leak(agent: &Agent) -> Result<()> {
+    let text = agent.get("/metrics")?;
+    for line in text.lines().filter(|line| line.starts_with("log_capturer_leak_detection{")) {
+        ensure!(line.ends_with(" 0"), "{line}; the agent's log:\n{}", agent.log_text()?);
+    }
+    ensure!(!agent.log_text()?.contains("a leak:"), "a leak was told:\n{}", agent.log_text()?);
+    Ok(())
+}
+
+fn run_twenty(engine: &Engine, script: &str) -> Result<Vec<String>> {
+    let names: Vec<String> = (0..20).map(|number| format!("quiet-{number}")).collect();
+    for name in &names {
+        engine.run(&RunSpec::sh(script).name(name))?;
+    }
+    Ok(names)
+}
+
+/// A hundred rotations of twenty streams: what each opened it closed but for its last connection, by the kernel's count;
+/// and dockerd gets back all that they had cost it.
+fn rotations_leave_nothing(version: EngineVersion) -> Result<()> {
+    const ROTATIONS: u64 = 100;
+    let engine = Engine::start(version)?;
+    let names = run_twenty(&engine, "while :; do echo tick; sleep 1; done")?;
+    wait_until("dockerd to be at rest", DEADLINE, || settled(&engine))?;
+    let before = engine.fd_count()?;
+    let home = Home::new()?;
+    let reading = Reading { rotation: "300ms", ..Reading::API };
+    let agent = home.start(&(config(&home, &engine, reading) + CHECKS))?;
+
+    wait_until("a hundred rotations of each", DEADLINE, || {
+        let fewest = streams(&agent)?.into_iter().map(|row| row.0).min();
+        ensure!(fewest.is_some_and(|opened| opened > ROTATIONS), "the slowest opened {fewest:?}");
+        Ok(())
+    })?;
+    let rows = streams(&agent)?;
+    assert_eq!(rows.len(), names.len());
+    for (opened, closed, open, ended) in rows {
+        // One connection, and for a moment of a rotation none.
+        assert!(open <= 1 && opened - closed == open && !ended, "{opened} opened, {closed} closed");
+    }
+    let dockerd = agent.fds()?["dockerd"].clone();
+    assert_eq!(dockerd["pid"], engine.dockerd_pid(), "{dockerd}");
+    assert!(dockerd["open"]["socket"].as_u64().unwrap_or_default() > 0, "{dockerd}");
+    assert_no_leak(&agent)?;
+
+    wait_until("no drift", DEADLINE, || agent.metric("kernel_fd_drift").is_ok_and(|drift| drift == 0.0))?;
+    let table = agent.fds()?;
+    assert_eq!((&table["slips"], &table["missed"]), (&Value::from(0), &Value::from(0)));
+    let strangers: Vec<&Value> =
+        table["fds"].as_array().context("no fds")?.iter().filter(|row| row["owner"] == "unknown").collect();
+    println!("{}: tier {}, unclaimed {strangers:?}", version.label(), table["tier"]);
+    assert_no_leak(&agent)?;
+    agent.stop()?;
+
+    wait_until("dockerd to hold what it held before", DEADLINE, || {
+        let now = engine.fd_count()?;
+        ensure!(now == before, "{now} now, {before} before");
+        Ok(())
+    })?;
+    println!("{}: dockerd holds {before} descriptors, before and after", version.label());
+    Ok(())
+}
+
+/// A dockerd that has just started containers still opens and closes.
+fn settled(engine: &Engine) -> Result<()> {
+    let counts = [engine.fd_count()?, engine.fd_count()?, engine.fd_count()?];
+    ensure!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
+    Ok(())
+}
+
+#[test]
+fn rotations_leave_nothing_20_10() -> Result<()> {
+    rotations_leave_nothing(EngineVersion::V20_10)
+}
+
+#[test]
+fn rotations_leave_nothing_28_5() -> Result<()> {
+    rotations_leave_nothing(EngineVersion::V28_5)
+}
+
+/// Each leak is named within two check intervals, with what is known of it, and the alarm goes when the leak goes. Not
+/// here: a socket closed with its read in flight, which this kernel's tier can't see; tests/probe.rs has it.
+#[test]
+fn leaks_made_on_purpose_are_named_until_they_go() -> Result<()> {
+    let faulty = PathBuf::from(std::env::var_os("CAPTURER_FAULTY_BIN").context(
+        "CAPTURER_FAULTY_BIN names the agent with faults; `cargo xtask test` builds it and sets this",
+    )?);
+    let engine = Engine::start(EngineVersion::V28_5)?;
+    let home = Home::new()?;
+    let faults = home.path().join("faults");
+    fs::write(&faults, "")?;
+    let config = config(&home, &engine, Reading::API) + CHECKS;
+    let agent = home.launch_program(&config, &faulty, &[("CAPTURER_FAULTS", &faults)])?;
+    let id = engine.run(&RunSpec::sh("while :; do echo tick; sleep 1; done").name("leaky"))?;
+    wait_until("the stream", DEADLINE, || streams(&agent).is_ok_and(|rows| rows.len() == 1))?;
+
+    let cases = [
+        ("forget-descriptor", "file_descriptors", format!("of stream:container:{}", id.trim())),
+        ("endless-task", "tasks", "tasks of capture loop".to_owned()),
+    ];
+    for (fault, resource, named) in cases {
+        assert_no_leak_of(&agent, resource)?;
+        fs::write(&faults, fault)?;
+        // A second until the fault is read, one until the next rotation, and two check intervals.
+        wait_until(&format!("{fault} to be named"), Duration::from_secs(6), || {
+            ensure!(agent.metric(&format!("leak_detection{{resource=\"{resource}\"}}"))? == 1.0, "no alarm");
+            let leaks = agent.fds()?["leaks"].to_string();
+            ensure!(leaks.contains(&named), "{leaks}");
+            let log = agent.log_text()?;
+            let line = log.lines().find(|line| line.contains("a leak:") && line.contains(&named));
+            println!("{}", line.context("no line in the log")?);
+            let (status, health) = agent.ask("/health")?;
+            ensure!(status == 503 && health.contains(&named), "{status} {health}");
+            ensure!(agent.metric("component_health{component=\"leak_detector\"}")? == 0.0, "healthy");
+            Ok(())
+        })?;
+        fs::write(&faults, "")?;
+        wait_until(&format!("the alarm of {fault} to go"), Duration::from_secs(6), || {
+            assert_no_leak_of(&agent, resource)?;
+            ensure!(agent.ask("/health")?.0 == 200, "{}", agent.ask("/health")?.1);
+            ensure!(agent.log_text()?.contains("a leak is gone:"), "nothing was said");
+            Ok(())
+        })?;
+        // Each was told once, not at every look.
+        let log = agent.log_text()?;
+        let told = log.lines().filter(|line| line.contains("a leak:") && line.contains(&named)).count();
+        assert_eq!(told, 1, "{log}");
+    }
+    agent.stop()
+}
+
+fn assert_no_leak_of(agent: &Agent, resource: &str) -> Result<()> {
+    let value = agent.metric(&format!("leak_detection{{resource=\"{resource}\"}}"))?;
+    ensure!(value == 0.0, "{}", agent.fds()?["leaks"]);
+    Ok(())
+}
+
+/// Containers that come and go, a dockerd that dies and comes back, and clients that hang: no alarm. The new dockerd
+/// is watched like the old one.
+#[test]
+fn ordinary_trouble_is_no_leak() -> Result<()> {
+    let mut engine = Engine::start(EngineVersion::V28_5)?;
+    let home = Home::new()?;
+    let agent = home.start(&(config(&home, &engine, Reading::API) + CHECKS))?;
+    let first = engine.dockerd_pid();
+    let watched = |pid: i32| {
+        wait_until("dockerd to be watched", DEADLINE, || {
+            let dockerd = agent.fds()?["dockerd"].clone();
+            ensure!(dockerd["pid"] == pid, "{dockerd}");
+            Ok(())
+        })
+    };
+    watched(first)?;
+    for round in 0..3 {
+        for number in 0..10 {
+            engine.run(&RunSpec::sh("seq 1 2000").name(&format!("short-{round}-{number}")))?;
+        }
+    }
+    // They say nothing, and the admin server closes them in time.
+    let idle: Result<Vec<_>> = (0..20).map(|_| agent.connect()).collect();
+    let idle = idle?;
+    wait_until("all streams to be there", DEADLINE, || {
+        let streams = streams(&agent)?.len();
+        ensure!(streams == 30, "{streams}");
+        Ok(())
+    })?;
+    engine.kill()?;
+    engine.start_daemon()?;
+    assert_ne!(engine.dockerd_pid(), first);
+    watched(engine.dockerd_pid())?;
+    for round in 0..3 {
+        for number in 0..10 {
+            engine.rm(&format!("short-{round}-{number}"))?;
+        }
+    }
+    wait_until("every stream to have ended with nothing open", DEADLINE, || {
+        let rows = streams(&agent)?;
+        ensure!(rows.iter().all(|row| row.3 && row.2 == 0), "{rows:?}");
+        Ok(())
+    })?;
+    drop(idle);
+    assert_no_leak(&agent)?;
+    agent.stop()
+}
