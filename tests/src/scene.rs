@@ -113,25 +113,27 @@ pub fn held_at_rest(agent: &Agent, home: &Home, engine: &Engine, containers: &[S
         ensure!(loud == 0, "{loud} still print");
         Ok(())
     })?;
+    let held = held_by_resting(agent, containers.len())?;
+    signal(engine, containers, "USR2")?;
+    Ok(held)
+}
+
+/// What is held while so many api streams all wait in a read and nothing else is under way: no list, no ping, no checkpoint
+/// being saved, which are chance.
+pub fn held_by_resting(agent: &Agent, streams: usize) -> Result<Held> {
     // A read and its timer for each stream, for the Engine's events and for inotify.
-    let expected = 2 * (containers.len() as u64 + 2);
-    let held = wait_until("all streams to rest in a read", Duration::from_secs(120), || {
+    let expected = 2 * (streams as u64 + 2);
+    wait_until("all streams to rest in a read", Duration::from_secs(120), || {
         let held = agent.held()?;
         let page: Value = serde_json::from_str(&agent.get("/api/v1/streams")?)?;
         let rows = page["streams"].as_array().context("no streams")?;
         let resting = rows.iter().filter(|row| row["operation"] == "read of a connection").count();
-        ensure!(
-            rows.len() == containers.len() && resting == rows.len(),
-            "{} streams, {resting} rest",
-            rows.len()
-        );
+        ensure!(rows.len() == streams && resting == rows.len(), "{} streams, {resting} rest", rows.len());
         let operations = page["operations"].as_u64().context("no operations")?;
         ensure!(operations == expected, "{operations} operations, {expected} are right");
         ensure!(agent.held()? == held, "in motion");
         Ok(held)
-    })?;
-    signal(engine, containers, "USR2")?;
-    Ok(held)
+    })
 }
 
 fn signal(engine: &Engine, containers: &[String], signal: &str) -> Result<()> {
