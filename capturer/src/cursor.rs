@@ -172,3 +172,11 @@ pub struct ChannelMark {
     /// How many lines with exactly that time were delivered.
     pub count: u32,
 }
+
+impl ChannelMark {
+    /// One more line was delivered.
+    pub fn count_in(&mut self, time_ns: i64) {
+        let count = if self.time_ns == time_ns { self.count + 1 } else { 1 };
+        *self = ChannelMark { time_ns, count };
+    }
+}

@@ -10,8 +10,10 @@
 //! - the container has exited since and all was read ([`Assembler::close_begun_by`]).
 //!
 //! A line past `line_bytes_max` is cut there, marked and counted; the rest of it is passed over, never the file
-//! stopped. Not here: which lines were delivered before (stream/).
+//! stopped. Where the config asks for it, whole lines are joined further ([`super::multiline`]); a group of them is then
+//! open as a line is. Not here: which lines were delivered before (stream/).
 
+use crate::decode::multiline::{Groups, Multiline, Whole};
 use crate::decode::{Piece, json_line, timestamp, utf8};
 use crate::limits::PIECE_BYTES;
 use crate::record::{MessageForm, Place, Record, StdType};
@@ -25,6 +27,8 @@ pub struct Lines {
     pub made: Vec<u8>,
     /// Lines cut at `line_bytes_max`.
     pub truncated: u64,
+    /// Where lines are joined: channel and time (nanoseconds since 1970, 0 = none) of each line that the records hold.
+    pub joined: Vec<(StdType, i64)>,
 }
 
 impl Lines {
@@ -49,6 +53,7 @@ pub struct Completed {
 pub struct Assembler {
     line_bytes_max: usize,
     open: [Option<OpenLine>; 2],
+    groups: Option<Groups>,
 }
 
 #[derive(Debug)]
@@ -67,7 +72,35 @@ struct OpenLine {
 impl Assembler {
     /// Lines are cut at so many bytes.
     pub fn new(line_bytes_max: usize) -> Assembler {
-        Assembler { line_bytes_max, open: [None, None] }
+        Assembler { line_bytes_max, open: [None, None], groups: None }
+    }
+
+    /// Whole lines are joined too.
+    pub fn with_multiline(mut self, multiline: Option<Multiline>) -> Assembler {
+        self.groups = multiline.map(Groups::new);
+        self
+    }
+
+    /// How many whole lines of a channel are in its open group: those completed last that are in no record yet.
+    pub fn grouped(&self, std_type: StdType) -> usize {
+        self.groups.as_ref().map_or(0, |groups| groups.lines(std_type))
+    }
+
+    /// So many milliseconds from now the open group of a channel has waited long enough, by its latest line's time (of
+    /// lines without one, by now); `None` = none is open.
+    pub fn group_waits_ms(&self, std_type: StdType, unix_ns: i64) -> Option<u64> {
+        let groups = self.groups.as_ref()?;
+        let latest_ns = groups.latest_ns(std_type)?;
+        let timeout_ms = groups.timeout_ms();
+        let age_ms = if latest_ns > 0 { (unix_ns - latest_ns).max(0) as u64 / 1_000_000 } else { 0 };
+        Some(timeout_ms.saturating_sub(age_ms))
+    }
+
+    /// Ends the open group of a channel. A line begun behind it stays open.
+    pub fn end_group(&mut self, std_type: StdType, out: &mut Lines) {
+        if let Some(groups) = &mut self.groups {
+            groups.end(std_type, out);
+        }
     }
 
     /// Whether this piece is the first of a line.
@@ -80,19 +113,23 @@ impl Assembler {
         open.as_ref().is_some_and(|open| open.time == buffer[piece.time.clone()])
     }
 
-    /// Where the oldest open line began.
+    /// Where the oldest open line or group began.
     pub fn open_since(&self) -> Option<u64> {
-        self.open.iter().flatten().map(|open| open.began_at).min()
+        StdType::ALL.into_iter().filter_map(|std_type| self.open_on(std_type)).min()
     }
 
-    /// Where the open line of a channel began.
+    /// Where the open line or group of a channel began.
     pub fn open_on(&self, std_type: StdType) -> Option<u64> {
-        self.open[std_type.index()].as_ref().map(|open| open.began_at)
+        let group = self.groups.as_ref().and_then(|groups| groups.on(std_type));
+        let line = self.open[std_type.index()].as_ref();
+        group.map(|group| group.began_at).or(line.map(|line| line.began_at))
     }
 
-    /// The time of the open line of a channel, nanoseconds since 1970.
+    /// The time of the open line or group of a channel, nanoseconds since 1970.
     pub fn open_time(&self, std_type: StdType) -> Option<i64> {
-        timestamp::parse(&self.open[std_type.index()].as_ref()?.time)
+        let group = self.groups.as_ref().and_then(|groups| groups.on(std_type));
+        let line = self.open[std_type.index()].as_ref();
+        timestamp::parse(group.map(|group| &group.time).or(line.map(|line| &line.time))?)
     }
 
     /// Takes the next piece. `at` is where it begins, in the caller's own count. `deliver` counts for a piece that
@@ -117,7 +154,7 @@ impl Assembler {
             // The ordinary line. An empty piece without newline is no line: nothing was printed.
             completed.this = piece.complete || piece.decoded_len > 0;
             if completed.this && deliver {
-                self.emit_in_place(buffer, piece, out);
+                self.emit_in_place(buffer, piece, at, out);
             }
             return completed;
         }
@@ -144,6 +181,10 @@ impl Assembler {
         if !line.deliver {
             return true;
         }
+        if let Some(groups) = &mut self.groups {
+            groups.take(std_type, &line.whole(), out);
+            return true;
+        }
         let time_start = out.made.len() as u32;
         out.made.extend_from_slice(&line.time);
         let message_start = out.made.len() as u32;
@@ -162,30 +203,39 @@ impl Assembler {
         true
     }
 
-    /// Ends open lines that began no later than this: the container exited then, and they will not be continued. A line
-    /// that its next run has begun stays open.
+    /// Ends open lines and groups that began no later than this: the container exited then, and they will not be
+    /// continued. A line that its next run has begun stays open. Says for which channels a line was ended.
     pub fn close_begun_by(&mut self, unix_ns: i64, out: &mut Lines) -> [bool; 2] {
         StdType::ALL.map(|std_type| {
             let open = self.open[std_type.index()].as_ref();
             let begun =
                 open.is_some_and(|line| timestamp::parse(&line.time).is_none_or(|time| time <= unix_ns));
-            begun && self.close(std_type, out)
+            let closed = begun && self.close(std_type, out);
+            let latest = self.groups.as_ref().and_then(|groups| groups.latest_ns(std_type));
+            if latest.is_some_and(|latest| latest <= unix_ns) {
+                self.end_group(std_type, out);
+            }
+            closed
         })
     }
 
-    /// Ends all open lines: the source will say no more.
+    /// Ends all open lines and groups: the source will say no more.
     pub fn close_all(&mut self, out: &mut Lines) {
         for std_type in StdType::ALL {
             self.close(std_type, out);
+            self.end_group(std_type, out);
         }
     }
 
-    /// Forgets open lines: their pieces will be read again.
+    /// Forgets open lines and groups: their pieces will be read again.
     pub fn reset(&mut self) {
         self.open = [None, None];
+        if let Some(groups) = &mut self.groups {
+            groups.forget();
+        }
     }
 
-    fn emit_in_place(&self, buffer: &[u8], piece: &Piece, out: &mut Lines) {
+    fn emit_in_place(&mut self, buffer: &[u8], piece: &Piece, at: u64, out: &mut Lines) {
         debug_assert!(piece.time.len() <= timestamp::TIME_BYTES_MAX);
         let truncated = piece.decoded_len > self.line_bytes_max;
         let len = if truncated {
@@ -193,6 +243,17 @@ impl Assembler {
         } else {
             piece.text.len()
         };
+        if let Some(groups) = &mut self.groups {
+            let whole = Whole {
+                began_at: at,
+                time: &buffer[piece.time.clone()],
+                text: &buffer[piece.text.start..][..len],
+                form: piece.form,
+                decoded_len: piece.decoded_len.min(self.line_bytes_max),
+                truncated,
+            };
+            return groups.take(piece.std_type, &whole, out);
+        }
         out.truncated += u64::from(truncated);
         out.records.push(Record {
             message_start: piece.text.start as u32,
@@ -208,6 +269,17 @@ impl Assembler {
 }
 
 impl OpenLine {
+    fn whole(&self) -> Whole<'_> {
+        Whole {
+            began_at: self.began_at,
+            time: &self.time,
+            text: &self.text,
+            form: self.form,
+            decoded_len: self.decoded_len,
+            truncated: self.truncated,
+        }
+    }
+
     fn append(&mut self, text: &[u8], decoded_len: usize, line_bytes_max: usize) {
         if self.truncated || !self.deliver {
             return;

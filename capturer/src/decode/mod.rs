@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! file, docker  bytes ─▶ json_line ─▶ piece ┐
-//! file, raw     bytes ─▶ line ─────▶ piece ─┼─▶ assemble (pieces of long lines, cutting) ─▶ records of a batch
+//! file, raw     bytes ─▶ line ─────▶ piece ─┼─▶ assemble (pieces of long lines, cutting; multiline) ─▶ records of a batch
 //! api           bytes ─▶ stdcopy ─▶ stamped ─▶ piece ┘        (a TTY container has no frames: tty)
 //! ```
 //!
@@ -16,6 +16,7 @@ pub mod fuzz;
 pub mod inotify;
 pub mod json_line;
 pub mod line;
+pub mod multiline;
 pub mod stdcopy;
 pub mod timestamp;
 pub mod tty;

@@ -18,15 +18,19 @@
 mod lines;
 pub mod pace;
 
+use std::collections::VecDeque;
+
 use super::Told;
+use super::groups::GroupsDue;
 use super::hold::{self, Hold, LogPlace};
 use super::seen::{Key, Seen};
 use crate::capture::io::{
     Action, Answer as HttpAnswer, BodyOutcome, ConnId, FileError, FoundFile, RequestError,
 };
 use crate::capture::support::Context;
-use crate::cursor::{ApiCursor, Cursor};
+use crate::cursor::{ApiCursor, ChannelMark, Cursor};
 use crate::decode::assemble::Assembler;
+use crate::decode::multiline::Multiline;
 use crate::decode::{stdcopy, timestamp};
 use crate::docker;
 use crate::limits::API_GATHER_BYTES;
@@ -96,6 +100,12 @@ pub struct ApiSource {
     cursor: ApiCursor,
     seen: [Seen; 2],
     assembler: Assembler,
+    /// By channel: when the open group of lines has waited long enough.
+    groups_due: GroupsDue,
+    /// By channel: new lines that are whole and wait in an open group.
+    grouped: [VecDeque<Key>; 2],
+    /// What is whole: as in `cursor`, which is behind while lines wait in a group.
+    whole: [ChannelMark; 2],
     rotations: u64,
     read_timeouts: u64,
     answer: Answer,
@@ -160,6 +170,9 @@ impl ApiSource {
             cursor: cursor.unwrap_or_default(),
             seen: Default::default(),
             assembler: Assembler::new(line_bytes_max),
+            groups_due: GroupsDue::default(),
+            grouped: Default::default(),
+            whole: cursor.unwrap_or_default().channels,
             rotations: 0,
             read_timeouts: 0,
             answer: Answer::default(),
@@ -171,6 +184,12 @@ impl ApiSource {
             activity: None,
             close_by_ms: None,
         }
+    }
+
+    /// Its lines are joined.
+    pub fn with_multiline(mut self, multiline: Option<Multiline>) -> ApiSource {
+        self.assembler = self.assembler.with_multiline(multiline);
+        self
     }
 
     /// Its log is a json-file there. If that can be read, gaps are mended from it.
@@ -240,6 +259,11 @@ impl ApiSource {
         self.phase = Phase::Opening(conn);
         self.note_open_lines();
         self.assembler.reset();
+        for (seen, grouped) in self.seen.iter_mut().zip(&mut self.grouped) {
+            seen.take_back(grouped.len());
+            grouped.clear();
+        }
+        self.whole = self.cursor.channels;
         self.seen.iter_mut().for_each(Seen::begin_answer);
         let polled = self.answer.polled && !follow;
         self.answer = Answer { follow, polled, exited_at_ns: self.exited_at_ns, ..Answer::default() };
@@ -316,7 +340,7 @@ impl ApiSource {
                 self.leave_slot(cx);
                 let text = docker::refusal(status, &body);
                 match status {
-                    404 | 409 if self.gone => self.drain(told),
+                    404 | 409 if self.gone => self.drain(cx, told),
                     404 | 409 => told.push(Told::Ended { cause: text, again: self.running }),
                     501 => told.push(Told::Failed(StreamError::DriverUnreadable, text)),
                     _ => told.push(Told::Failed(StreamError::ApiError, text)),
@@ -326,7 +350,7 @@ impl ApiSource {
                 self.phase = Phase::Idle;
                 self.leave_slot(cx);
                 if self.gone {
-                    self.drain(told);
+                    self.drain(cx, told);
                 }
                 told.push(Told::Failed(error_type(&error), error.to_string()));
             }
@@ -365,13 +389,13 @@ impl ApiSource {
             Then::Stop | Then::Rest => {
                 self.leave_slot(cx);
                 if self.gone {
-                    self.drain(told);
+                    self.drain(cx, told);
                 }
             }
             Then::Files => self.tell_files(cx, told),
             Then::Yield => {
                 self.leave_slot(cx);
-                if self.gone { self.drain(told) } else { self.tell_polled(cx, told) }
+                if self.gone { self.drain(cx, told) } else { self.tell_polled(cx, told) }
             }
             Then::Rotate => {
                 if let Some(hold) = self.hold.as_mut().filter(|hold| !hold.is_readable()) {
@@ -434,7 +458,7 @@ impl ApiSource {
 
     fn tell_files(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         self.leave_slot(cx);
-        let Some(hold) = self.hold.as_mut().filter(|_| !self.gone) else { return self.drain(told) };
+        let Some(hold) = self.hold.as_mut().filter(|_| !self.gone) else { return self.drain(cx, told) };
         hold.drop_held(cx);
         told.push(Told::ToFiles { place: hold.place.clone(), from: hold.released() });
     }
@@ -542,7 +566,7 @@ impl ApiSource {
     fn held_since(&self) -> Option<i64> {
         let held = &self.answer.held;
         let (time, ..) = stdcopy::split_time(held).filter(|_| self.tty)?;
-        timestamp::parse(&held[time]).filter(|time_ns| *time_ns > self.cursor.channels[0].time_ns)
+        timestamp::parse(&held[time]).filter(|time_ns| *time_ns > self.whole[0].time_ns)
     }
 
     /// A clean end of the answer. Never believed: dockerd ends streams cleanly with their last lines missing.
@@ -596,17 +620,20 @@ impl ApiSource {
         }
         if self.phase == Phase::Idle {
             self.leave_slot(cx);
-            self.drain(told);
+            self.drain(cx, told);
         }
     }
 
-    fn drain(&mut self, told: &mut Vec<Told>) {
+    fn drain(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        // Nobody can read them again.
+        self.end_all_groups(cx, told);
         told.push(Told::Drained);
     }
 
     /// The agent stops: close what is open.
-    pub fn stop(&mut self, cx: &mut Context<'_>) {
+    pub fn stop(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         self.stopping = true;
+        self.end_all_groups(cx, told);
         if let Some(hold) = &mut self.hold {
             hold.drop_held(cx);
         }

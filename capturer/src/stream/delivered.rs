@@ -15,6 +15,9 @@ use crate::record::StdType;
 /// Takes the records of a batch into the cursor. Only the last of each channel are looked at, so that this costs nothing
 /// per line.
 pub fn note(cursor: &mut ApiCursor, lines: &Lines, read: &[u8]) {
+    if !lines.joined.is_empty() {
+        return note_joined(cursor, &lines.joined);
+    }
     let Some(last) = lines.records.last() else { return };
     let last_time = lines.time(last, read);
     let Some(last_ns) = timestamp::parse(last_time) else { return };
@@ -43,6 +46,16 @@ pub fn note(cursor: &mut ApiCursor, lines: &Lines, read: &[u8]) {
     let older = [before, Some(cursor.last_ns), Some(cursor.older_ns)];
     cursor.older_ns = older.into_iter().flatten().find(|time| *time > 0 && *time < last_ns).unwrap_or(0);
     cursor.last_ns = last_ns;
+}
+
+/// The same where a record holds several lines: one by one.
+fn note_joined(cursor: &mut ApiCursor, joined: &[(StdType, i64)]) {
+    for (std_type, time_ns) in joined.iter().copied().filter(|(_, time_ns)| *time_ns > 0) {
+        cursor.channels[std_type.index()].count_in(time_ns);
+        let older = [cursor.last_ns, cursor.older_ns];
+        cursor.older_ns = older.into_iter().find(|time| *time > 0 && *time < time_ns).unwrap_or(0);
+        cursor.last_ns = time_ns;
+    }
 }
 
 /// Lines that are still to be passed over: see the module's head.

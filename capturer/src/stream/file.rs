@@ -15,10 +15,12 @@ use self::hanging::SetAside;
 use super::Told;
 use super::chain::{Chain, Handle, Link, Start};
 use super::delivered::{self, Passing};
+use super::groups::GroupsDue;
 use crate::capture::io::{Action, FileError, FileNo, FoundFile, LaneId, OpenedFile};
 use crate::capture::support::{Context, Timer};
 use crate::cursor::{ApiCursor, Cursor};
 use crate::decode::assemble::{Assembler, Lines};
+use crate::decode::multiline::Multiline;
 use crate::decode::{DecodeError, Piece, Step, json_line, line, timestamp};
 use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
 use crate::metrics::{LossReason, SkipReason, StreamError};
@@ -83,6 +85,8 @@ pub struct FileSource {
     exit_told_ns: Option<i64>,
     /// When the container last exited: a line open since before will not be continued.
     exited_at_ns: Option<i64>,
+    /// By channel: when the open group of lines has waited long enough.
+    groups_due: GroupsDue,
     /// It begins at the end of what is there.
     start_is_end: bool,
     /// The container or path is gone: the live file will not grow.
@@ -131,10 +135,17 @@ impl FileSource {
             ending: Ending::No,
             exit_told_ns: None,
             exited_at_ns: None,
+            groups_due: GroupsDue::default(),
             start_is_end,
             gone: false,
             drained: false,
         }
+    }
+
+    /// Its lines are joined.
+    pub fn with_multiline(mut self, multiline: Option<Multiline>) -> FileSource {
+        self.assembler = self.assembler.with_multiline(multiline);
+        self
     }
 
     /// The file of a program that goes on writing for a while after a rename.
@@ -442,11 +453,31 @@ impl FileSource {
         if at_end {
             self.close_open_lines(&mut lines);
         }
+        self.groups_due.note(&self.assembler, self.stream, cx);
         if used == 0 && lines.records.is_empty() {
             cx.credit.give_back(buffer, 0);
             return;
         }
         self.tell(lines, buffer, used as u64, told);
+    }
+
+    /// Ends the open groups of lines: nothing more is read.
+    pub fn end_all_groups(&mut self, told: &mut Vec<Told>) {
+        let mut lines = Lines::default();
+        StdType::ALL.into_iter().for_each(|std_type| self.assembler.end_group(std_type, &mut lines));
+        if !lines.records.is_empty() {
+            self.tell(lines, Vec::new(), 0, told);
+        }
+    }
+
+    /// Ends groups of lines that nothing came for, if all there is was read.
+    pub fn end_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        let read_to_end = self.reading.is_none() && self.chain.links.iter().all(|link| !link.unread);
+        let mut lines = Lines::default();
+        self.groups_due.end_due(&mut self.assembler, read_to_end, self.stream, &mut lines, cx);
+        if !lines.records.is_empty() {
+            self.tell(lines, Vec::new(), 0, told);
+        }
     }
 
     /// A line left open is whole when nothing can follow it: not when a rotation fell into its middle.
@@ -578,6 +609,7 @@ impl FileSource {
     /// A deadline may have come.
     pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         self.look_if_due(cx);
+        self.end_groups(cx, told);
         self.go_on(cx, told);
     }
 

@@ -8,6 +8,7 @@ pub mod api;
 pub mod chain;
 mod delivered;
 pub mod file;
+mod groups;
 pub mod hold;
 mod seen;
 pub mod state;
@@ -240,9 +241,10 @@ impl Stream {
     pub fn stop(&mut self, cx: &mut Context<'_>) {
         self.stopped = true;
         self.retry_at_ms = None;
-        if let Kind::Api(api) = &mut self.kind {
-            api.stop(cx);
-        }
+        self.with_source(cx, |kind, cx, told| match kind {
+            Kind::File(file) => file.end_all_groups(told),
+            Kind::Api(api) => api.stop(cx, told),
+        });
     }
 
     /// Nothing of it is under way: no operation, no batch.
@@ -371,9 +373,10 @@ impl Stream {
                 self.retry("the wait is over", cx);
             } else {
                 cx.timers.set_earlier(Timer::Stream(self.source.id), at);
-                if let Kind::Api(api) = &mut self.kind {
-                    api.on_hold_timer(cx);
-                }
+                self.with_source(cx, |kind, cx, told| match kind {
+                    Kind::File(file) => file.end_groups(cx, told),
+                    Kind::Api(api) => api.on_timer_at_rest(cx, told),
+                });
             }
             return;
         }

@@ -92,6 +92,11 @@ impl Seen {
         self.last.contains(&key)
     }
 
+    /// So many lines delivered last were not after all: they will come again.
+    pub fn take_back(&mut self, lines: usize) {
+        self.last.truncate(self.last.len().saturating_sub(lines));
+    }
+
     fn remember(&mut self, key: Key) {
         if self.last.len() >= REMEMBERED_MAX {
             self.last.pop_front();
@@ -102,8 +107,7 @@ impl Seen {
     /// A new line is complete: it is delivered, and the newest from now on.
     pub fn delivered(&mut self, key: Key, mark: &mut ChannelMark) {
         self.remember(key);
-        let same_time = mark.time_ns == key.time_ns;
-        *mark = ChannelMark { time_ns: key.time_ns, count: if same_time { mark.count + 1 } else { 1 } };
+        mark.count_in(key.time_ns);
     }
 }
 

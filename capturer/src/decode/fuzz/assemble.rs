@@ -1,10 +1,13 @@
 //! Fuzz entry of the joining of pieces: the input is read as a list of pieces and exits, and a model that keeps whole
 //! lines says what must come out.
 //!
-//! The first byte chooses how messages are written and where lines are cut. Then each two bytes are a piece: its
+//! The first byte chooses how messages are written, where lines are cut, and whether lines are joined. Then each two bytes are a piece: its
 //! channel, its time, its newline, its length, its characters, and whether its line is delivered; or an exit.
 
+use std::sync::Arc;
+
 use crate::decode::assemble::{Assembler, Lines};
+use crate::decode::multiline::{Continues, Multiline};
 use crate::decode::{Piece, json_line, timestamp};
 use crate::limits::PIECE_BYTES;
 use crate::record::{MessageForm, Place, StdType};
@@ -26,18 +29,76 @@ struct Line {
     time: &'static str,
     text: String,
     decoded_len: usize,
+    form: MessageForm,
 }
+
+impl Line {
+    /// The text, unescaped.
+    fn decoded(&self) -> Vec<u8> {
+        decoded(self.form, self.text.as_bytes())
+    }
+
+    /// Its first byte, if its first character is kept.
+    fn begins_with(&self, line_bytes_max: usize) -> Option<u8> {
+        let text = String::from_utf8(self.decoded()).expect("made of characters");
+        let first = text.chars().next().filter(|first| first.len_utf8() <= line_bytes_max)?;
+        Some(first.to_string().as_bytes()[0])
+    }
+}
+
+fn decoded(form: MessageForm, message: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::new();
+    match form {
+        MessageForm::Raw => decoded.extend_from_slice(message),
+        MessageForm::JsonEscaped => json_line::unescape(message, &mut decoded),
+    }
+    decoded
+}
+
+/// Joins lines that begin alike.
+#[derive(Debug)]
+struct Alike;
+
+impl Continues for Alike {
+    fn continues(&self, first: &[u8], latest: &[u8], line: &[u8]) -> bool {
+        assert_eq!(first.first(), latest.first());
+        first.first() == line.first()
+    }
+}
+
+const LINES_MAX: usize = 3;
+const BYTES_MAX: usize = 200;
 
 #[derive(Default)]
 struct Model {
+    joins: bool,
+    line_bytes_max: usize,
     open: [Option<(Line, bool)>; 2],
-    done: Vec<Line>,
+    groups: [Vec<Line>; 2],
+    done: Vec<Vec<Line>>,
 }
 
 impl Model {
     fn end(&mut self, channel: usize) {
-        if let Some((line, true)) = self.open[channel].take() {
-            self.done.push(line);
+        let Some((line, true)) = self.open[channel].take() else { return };
+        if !self.joins {
+            return self.done.push(vec![line]);
+        }
+        let kept = |line: &Line| line.decoded_len.min(self.line_bytes_max);
+        let group = &self.groups[channel];
+        let bytes: usize = group.iter().map(|line| kept(line) + 1).sum();
+        let fits = group.len() < LINES_MAX && bytes + kept(&line) <= BYTES_MAX;
+        let begin = |line: &Line| line.begins_with(self.line_bytes_max);
+        if group.first().is_none_or(|first| !fits || begin(first) != begin(&line)) {
+            self.end_group(channel);
+        }
+        self.groups[channel].push(line);
+    }
+
+    fn end_group(&mut self, channel: usize) {
+        let group = std::mem::take(&mut self.groups[channel]);
+        if !group.is_empty() {
+            self.done.push(group);
         }
     }
 
@@ -68,6 +129,9 @@ impl Model {
             if self.open[channel].as_ref().is_some_and(|(line, _)| begun(line)) {
                 self.end(channel);
             }
+            if self.groups[channel].last().is_some_and(begun) {
+                self.end_group(channel);
+            }
         }
     }
 }
@@ -78,7 +142,11 @@ pub fn check(bytes: &[u8]) {
     let (form, alphabet) =
         if first & 8 == 0 { (MessageForm::Raw, RAW) } else { (MessageForm::JsonEscaped, ESCAPED) };
     let line_bytes_max = LIMITS[usize::from(first & 7)];
-    let (mut assembler, mut model) = (Assembler::new(line_bytes_max), Model::default());
+    let joins = first & 16 != 0;
+    let multiline =
+        Multiline { rule: Arc::new(Alike), lines_max: LINES_MAX, bytes_max: BYTES_MAX, timeout_ms: 0 };
+    let mut assembler = Assembler::new(line_bytes_max).with_multiline(joins.then_some(multiline));
+    let mut model = Model { joins, line_bytes_max, ..Model::default() };
     for (at, op) in ops.chunks_exact(2).take(OPS_MAX).enumerate() {
         let mut out = Lines::default();
         let mut buffer = Vec::new();
@@ -104,17 +172,22 @@ pub fn check(bytes: &[u8]) {
                 complete,
             };
             assembler.push(&buffer, &piece, at as u64, deliver, &mut out);
-            model.piece(Line { std_type, time, text, decoded_len }, complete, deliver);
+            model.piece(Line { std_type, time, text, decoded_len, form }, complete, deliver);
         }
         compare(&buffer, &out, &mut model, line_bytes_max);
         for std_type in StdType::ALL {
-            let open = model.open[std_type.index()].is_some();
+            let channel = std_type.index();
+            let open = model.open[channel].is_some() || !model.groups[channel].is_empty();
             assert_eq!(assembler.open_on(std_type).is_some(), open, "{std_type:?} after {op:?}");
+            assert_eq!(assembler.grouped(std_type), model.groups[channel].len(), "{std_type:?} after {op:?}");
         }
     }
     let mut out = Lines::default();
     assembler.close_all(&mut out);
-    (0..2).for_each(|channel| model.end(channel));
+    for channel in 0..2 {
+        model.end(channel);
+        model.end_group(channel);
+    }
     compare(&[], &out, &mut model, line_bytes_max);
     assert_eq!(assembler.open_since(), None);
 }
@@ -126,28 +199,38 @@ fn text_of((unit, unit_len): (&str, usize), decoded_len: usize) -> String {
 fn compare(buffer: &[u8], out: &Lines, model: &mut Model, line_bytes_max: usize) {
     let expected = std::mem::take(&mut model.done);
     assert_eq!(out.records.len(), expected.len(), "{expected:?}");
-    let mut truncated = 0;
-    for (record, line) in out.records.iter().zip(expected) {
+    let (mut truncated, mut joined) = (0, 0);
+    for (record, lines) in out.records.iter().zip(expected) {
         let from = if record.place == Place::Read { buffer } else { &out.made[..] };
         let part = |start: u32, len: u32| &from[start as usize..][..len as usize];
-        assert_eq!(record.std_type, line.std_type);
-        assert_eq!(part(record.time_start, u32::from(record.time_len)), line.time.as_bytes());
-        let message = part(record.message_start, record.message_len);
-        assert_eq!(record.truncated, line.decoded_len > line_bytes_max);
+        let is_cut = |line: &Line| line.decoded_len > line_bytes_max;
+        assert!(lines.iter().all(|line| line.std_type == record.std_type && line.form == record.form));
+        assert_eq!(part(record.time_start, u32::from(record.time_len)), lines[0].time.as_bytes());
+        assert_eq!(record.truncated, lines.iter().any(is_cut));
         truncated += u64::from(record.truncated);
-        if !record.truncated {
-            assert_eq!(message, line.text.as_bytes());
-            continue;
+        joined += lines.len();
+        let message = part(record.message_start, record.message_len);
+        if !record.truncated && lines.len() == 1 {
+            assert_eq!(message, lines[0].text.as_bytes());
         }
-        assert!(line.text.as_bytes().starts_with(message));
-        // 4: what is kept of a line is no longer than the limit, and at most a character shorter.
-        let mut decoded = Vec::new();
-        match record.form {
-            MessageForm::Raw => decoded.extend_from_slice(message),
-            MessageForm::JsonEscaped => json_line::unescape(message, &mut decoded),
+        let mut message = &decoded(record.form, message)[..];
+        for (number, line) in lines.iter().enumerate() {
+            if number > 0 {
+                message = message.strip_prefix(b"\n").expect("a newline between lines");
+            }
+            let text = line.decoded();
+            let mut kept = text.len();
+            if is_cut(line) {
+                // 4: what is kept of a line is no longer than the limit, at most a character shorter, and cut between
+                // characters.
+                let whole = std::str::from_utf8(&text).expect("made of characters");
+                kept = whole.floor_char_boundary(line_bytes_max);
+            }
+            message = message.strip_prefix(&text[..kept]).expect("the line's text");
         }
-        assert!(decoded.len() <= line_bytes_max && decoded.len() + 4 > line_bytes_max, "{}", decoded.len());
-        String::from_utf8(decoded).expect("cut between characters");
+        assert_eq!(message, b"");
     }
     assert_eq!(out.truncated, truncated);
+    let in_groups = if model.joins { joined } else { 0 };
+    assert_eq!(out.joined.len(), in_groups);
 }

@@ -5,7 +5,7 @@
 //! ```
 //! Not here: when to read and what to do at an answer's end ([`super`]).
 
-use super::{ApiSource, LATE_NS, Then, Told};
+use super::{ApiSource, LATE_NS, Phase, Then, Told};
 use crate::capture::support::Context;
 use crate::cursor::Cursor;
 use crate::decode::assemble::Lines;
@@ -59,19 +59,9 @@ impl ApiSource {
             }
             self.answer.held = buffer[at.min(buffer.len())..].to_vec();
         }
+        self.groups_due.note(&self.assembler, self.stream, cx);
         if !lines.records.is_empty() {
-            self.note_open_lines();
-            let end = self.cursor;
-            cx.credit.grow(buffer.capacity() as u64);
-            match &mut self.hold {
-                Some(hold) => hold.take(lines, buffer, end, at as u64, cx, told),
-                None => told.push(Told::Lines {
-                    lines,
-                    read: buffer,
-                    end: Cursor::Api(end),
-                    source_bytes: at as u64,
-                }),
-            }
+            self.tell(lines, buffer, at as u64, cx, told);
         }
         match verdict {
             Some(Verdict::Widen) => self.close(Then::Widen, cx),
@@ -81,6 +71,46 @@ impl ApiSource {
                 told.push(Told::Failed(StreamError::ApiError, text));
             }
             None => {}
+        }
+    }
+
+    fn tell(
+        &mut self,
+        lines: Lines,
+        read: Vec<u8>,
+        source_bytes: u64,
+        cx: &mut Context<'_>,
+        told: &mut Vec<Told>,
+    ) {
+        self.note_open_lines();
+        let end = self.cursor;
+        cx.credit.grow(read.capacity() as u64);
+        match &mut self.hold {
+            Some(hold) => hold.take(lines, read, end, source_bytes, cx, told),
+            None => told.push(Told::Lines { lines, read, end: Cursor::Api(end), source_bytes }),
+        }
+    }
+
+    /// Ends groups of lines that nothing came for.
+    pub(super) fn end_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        // While a connection is opened or closed they are about to be read again.
+        let all_is_read = matches!(self.phase, Phase::Reading { in_flight: true, .. } | Phase::Idle);
+        let mut lines = Lines::default();
+        self.groups_due.end_due(&mut self.assembler, all_is_read, self.stream, &mut lines, cx);
+        self.tell_groups(lines, cx, told);
+    }
+
+    /// Ends the open groups of lines: nothing more is read.
+    pub(super) fn end_all_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        let mut lines = Lines::default();
+        StdType::ALL.into_iter().for_each(|std_type| self.assembler.end_group(std_type, &mut lines));
+        self.tell_groups(lines, cx, told);
+    }
+
+    fn tell_groups(&mut self, lines: Lines, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        StdType::ALL.into_iter().for_each(|std_type| self.release_grouped(std_type.index()));
+        if !lines.records.is_empty() {
+            self.tell(lines, Vec::new(), 0, cx, told);
         }
     }
 
@@ -159,7 +189,7 @@ impl ApiSource {
                 // The line before was left open at an exit; it is whole now.
                 self.complete(channel);
             }
-            deliver = self.seen[channel].is_new(key, &self.cursor.channels[channel]);
+            deliver = self.seen[channel].is_new(key, &self.whole[channel]);
             self.answer.begun[channel] = Some((key, deliver));
             if time_ns >= self.cursor.open_ns[channel] {
                 self.cursor.open_ns[channel] = 0;
@@ -205,12 +235,28 @@ impl ApiSource {
     /// The line begun last on a channel is complete: remember it, if it was new.
     fn complete(&mut self, channel: usize) {
         self.cursor.open_ns[channel] = 0;
-        let Some((key, true)) = self.answer.begun[channel].take() else { return };
+        if let Some((key, true)) = self.answer.begun[channel].take() {
+            self.seen[channel].delivered(key, &mut self.whole[channel]);
+            self.grouped[channel].push_back(key);
+            self.release_grouped(channel);
+        }
+    }
+
+    /// Lines that are not in an open group any more are in a record: only now the position moves behind them.
+    fn release_grouped(&mut self, channel: usize) {
+        while self.grouped[channel].len() > self.assembler.grouped(StdType::ALL[channel])
+            && let Some(key) = self.grouped[channel].pop_front()
+        {
+            self.move_behind(channel, key);
+        }
+    }
+
+    fn move_behind(&mut self, channel: usize, key: Key) {
         self.answer.new_lines += 1;
         if let Some((_, lines)) = &mut self.activity {
             *lines += 1;
         }
-        self.seen[channel].delivered(key, &mut self.cursor.channels[channel]);
+        self.cursor.channels[channel].count_in(key.time_ns);
         if key.time_ns > self.cursor.last_ns {
             self.cursor.older_ns = self.cursor.last_ns;
         }
@@ -233,6 +279,7 @@ impl ApiSource {
         for (channel, _) in closed.iter().enumerate().filter(|(_, closed)| **closed) {
             self.complete(channel);
         }
+        (0..closed.len()).for_each(|channel| self.release_grouped(channel));
     }
 
     /// Lines that are open now. One that was open on an earlier connection and did not come again yet stays noted.

@@ -85,7 +85,8 @@ impl ApiSource {
     }
 
     /// A deadline may have come, also while nothing is open.
-    pub fn on_hold_timer(&mut self, cx: &mut Context<'_>) {
+    pub fn on_timer_at_rest(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.end_groups(cx, told);
         if let Some(hold) = &mut self.hold {
             hold.on_timer(cx);
         }
@@ -110,7 +111,7 @@ impl ApiSource {
 
     /// A deadline may have come.
     pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
-        self.on_hold_timer(cx);
+        self.on_timer_at_rest(cx, told);
         let Some(at) = self.answer.rotate_at_ms else { return };
         if !matches!(self.phase, Phase::Reading { .. }) {
             return;

@@ -58,12 +58,12 @@ fn a_slot_comes_back_on_every_way_out() {
         ("stopped before the answer", |source, bench| {
             source.open(&mut bench.cx(), &mut Vec::new());
             let (conn, _) = asked(bench);
-            source.stop(&mut bench.cx());
+            source.stop(&mut bench.cx(), &mut Vec::new());
             close(source, conn, bench);
         }),
         ("stopped while it reads", |source, bench| {
             let conn = follow(source, bench);
-            source.stop(&mut bench.cx());
+            source.stop(&mut bench.cx(), &mut Vec::new());
             close(source, conn, bench);
         }),
         ("broken off", |source, bench| {
@@ -115,7 +115,7 @@ fn a_slot_goes_to_the_next_in_line() {
         assert_eq!(waiting.phase, Phase::Queued);
     }
     assert!(bench.actions().is_empty(), "no connection without a slot");
-    first.stop(&mut bench.cx());
+    first.stop(&mut bench.cx(), &mut Vec::new());
     close(&mut first, conn, &mut bench);
     assert_eq!(bench.pool.take_granted(), [StreamId(2)]);
     // Stopped in the very moment: what it was granted it passes on.
@@ -132,7 +132,8 @@ fn a_slot_goes_to_the_next_in_line() {
 #[test]
 fn who_leaves_the_line_is_granted_nothing() {
     type Leave = fn(&mut ApiSource, &mut Context<'_>);
-    let ways: [Leave; 2] = [ApiSource::stop, |source, cx| source.gone(cx, &mut Vec::new())];
+    let ways: [Leave; 2] =
+        [|source, cx| source.stop(cx, &mut Vec::new()), |source, cx| source.gone(cx, &mut Vec::new())];
     for leave in ways {
         let mut bench = Bench::new(1);
         let (mut first, mut second) = (source(1), source(2));
@@ -140,7 +141,7 @@ fn who_leaves_the_line_is_granted_nothing() {
         second.open(&mut bench.cx(), &mut Vec::new());
         leave(&mut second, &mut bench.cx());
         assert!(!bench.pool.anyone_waits() && second.is_at_rest());
-        first.stop(&mut bench.cx());
+        first.stop(&mut bench.cx(), &mut Vec::new());
         close(&mut first, conn, &mut bench);
         assert!(bench.pool.take_granted().is_empty());
         assert_eq!(bench.pool.utilization(), 0.0);

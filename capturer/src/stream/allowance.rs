@@ -1,0 +1,88 @@
+//! How much of a stream may be read (`rate_limit` with `over: wait`). What is more waits where it is: in the log file, or
+//! with the Engine.
+//!
+//! A batch is read whole, so the limit is passed by up to one batch, and the wait behind it is the longer for it.
+
+/// Lines and bytes a second, with a reserve for bursts.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    lines: Bucket,
+    bytes: Bucket,
+}
+
+impl Allowance {
+    /// 0 = no limit.
+    pub(super) fn new(lines_per_second: u64, bytes_per_second: u64, burst_ms: u64, now_ms: u64) -> Allowance {
+        let bucket = |rate| Bucket::new(rate, burst_ms, now_ms);
+        Allowance { lines: bucket(lines_per_second), bytes: bucket(bytes_per_second) }
+    }
+
+    /// So much was read. Returns until when nothing more may be, if it has to wait.
+    pub(super) fn take(&mut self, lines: u64, bytes: u64, now_ms: u64) -> Option<u64> {
+        self.lines.take(lines, now_ms).max(self.bytes.take(bytes, now_ms))
+    }
+}
+
+#[derive(Debug)]
+struct Bucket {
+    /// A second, and so thousandths of it a millisecond; 0 = no limit.
+    rate: u64,
+    /// Thousandths that may be saved up.
+    full: i64,
+    /// Thousandths; negative = read ahead.
+    level: i64,
+    at_ms: u64,
+}
+
+impl Bucket {
+    fn new(rate: u64, burst_ms: u64, now_ms: u64) -> Bucket {
+        let full = i64::try_from(rate.saturating_mul(burst_ms)).unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
+        Bucket { rate, full, level: full, at_ms: now_ms }
+    }
+
+    fn take(&mut self, count: u64, now_ms: u64) -> Option<u64> {
+        if self.rate == 0 {
+            return None;
+        }
+        let passed = now_ms.saturating_sub(self.at_ms);
+        let gained = i64::try_from(passed.saturating_mul(self.rate)).unwrap_or(i64::MAX / 4);
+        let spent = i64::try_from(count.saturating_mul(1000)).unwrap_or(i64::MAX / 4);
+        self.level = self.level.saturating_add(gained).min(self.full).saturating_sub(spent);
+        self.at_ms = now_ms;
+        (self.level < 0).then(|| now_ms + self.level.unsigned_abs().div_ceil(self.rate))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_let_through_and_then_the_rate_holds() {
+        let mut allowance = Allowance::new(100, 0, 2_000, 0);
+        assert_eq!(allowance.take(200, u64::MAX, 0), None);
+        // 50 too many are half a second.
+        assert_eq!(allowance.take(50, 0, 0), Some(500));
+        // Half of them has come back.
+        assert_eq!(allowance.take(0, 0, 250), Some(500));
+        assert_eq!(allowance.take(0, 0, 500), None);
+        assert_eq!(allowance.take(1, 0, 500), Some(510));
+        // Never more than the burst is saved up.
+        assert_eq!(allowance.take(200, 0, 1_000_000), None);
+        assert_eq!(allowance.take(1, 0, 1_000_000), Some(1_000_010));
+    }
+
+    #[test]
+    fn the_tighter_limit_counts() {
+        let mut allowance = Allowance::new(10, 1_000, 0, 0);
+        assert_eq!(allowance.take(1, 1_000, 0), Some(1_000));
+        assert_eq!(allowance.take(20, 0, 1_000), Some(3_000));
+    }
+
+    #[test]
+    fn huge_numbers_are_only_long_waits() {
+        let mut allowance = Allowance::new(u64::MAX, 1, u64::MAX, 0);
+        assert_eq!(allowance.take(u64::MAX, 0, u64::MAX), None);
+        assert!(allowance.take(0, u64::MAX, 5).is_some_and(|until| until > 1 << 50));
+    }
+}
