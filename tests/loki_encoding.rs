@@ -42,6 +42,8 @@ fn source(rand: &mut Rand) -> Arc<Source> {
         container,
         labels: BTreeMap::new(),
         outlet: Outlet::default(),
+        pipeline: None,
+        pipeline_labels: BTreeMap::new(),
     })
 }
 

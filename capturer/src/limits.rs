@@ -77,6 +77,19 @@ pub const LOKI_IN_FLIGHT_CEILING: usize = 64;
 pub const LOKI_ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Ceiling of the pause that a `Retry-After` can ask for, seconds: a slip of a proxy must not stop delivery for a day.
 pub const LOKI_RETRY_AFTER_SECS_MAX: u64 = 600;
+/// Pipelines in a config, and steps in one of them: each has series of its own.
+pub const PIPELINES_MAX: usize = 32;
+/// See [`PIPELINES_MAX`].
+pub const PIPELINE_STEPS_MAX: usize = 32;
+/// Bytes of a pipeline's name, which stands in metrics.
+pub const PIPELINE_NAME_BYTES_MAX: usize = 64;
+/// Bytes of a regular expression as it is written.
+pub const PATTERN_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of one that is compiled, and of what it keeps while it searches (twice that at most, for each thread that
+/// searches at once). The library's own default for the first is ten times as much.
+pub const PATTERN_PROGRAM_BYTES_MAX: usize = 1024 * 1024;
+/// See [`PATTERN_PROGRAM_BYTES_MAX`].
+pub const PATTERN_DFA_BYTES_MAX: usize = 1024 * 1024;
 
 // Each connection may have a timed receive and a timed send under way: two entries each.
 const _: () =

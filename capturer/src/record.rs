@@ -14,6 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::cursor::{Cursor, FileId};
+use crate::settings::Pipeline;
 
 /// Which of a container's two outputs a line came from. The word is moby's: `stream` already means a
 /// captured source here, and a label set in Loki.
@@ -100,6 +101,10 @@ pub struct Source {
     pub labels: BTreeMap<String, String>,
     /// Who gets its batches.
     pub outlet: Outlet,
+    /// What is done to its lines; `None` = nothing.
+    pub pipeline: Option<Arc<Pipeline>>,
+    /// The container's labels that the pipeline puts into records, whether or not `container` has them.
+    pub pipeline_labels: BTreeMap<String, String>,
 }
 
 /// How the bytes of a message are to be read.

@@ -10,12 +10,33 @@ use crate::decode::timestamp;
 use crate::discover;
 use crate::docker::Inspect;
 use crate::record::{ContainerMeta, Source, StreamId, StreamKey};
-use crate::settings::{FileFormat, ReadFrom, StartAt};
+use crate::settings::{FileFormat, Pipeline, ReadFrom, Settings, StartAt, pipeline};
 use crate::stream::Kind;
 use crate::stream::api::ApiSource;
 use crate::stream::chain::Start;
 use crate::stream::file::FileSource;
 use crate::stream::hold::LogPlace;
+
+/// What an inspect tells that goes into a source.
+#[derive(Debug)]
+pub(super) struct ContainerFacts {
+    pub(super) meta: ContainerMeta,
+    pipeline: Option<Arc<Pipeline>>,
+    pipeline_labels: BTreeMap<String, String>,
+}
+
+impl ContainerFacts {
+    fn new(inspect: &Inspect, settings: &Settings) -> ContainerFacts {
+        let meta = container_meta(inspect, &settings.container_monitor.record_labels);
+        let labels = inspect.config.labels.as_ref();
+        let label = |key: &str| labels.and_then(|labels| labels.get(key)).map(String::as_str);
+        let pipeline = pipeline::for_container(&settings.pipelines, &meta.name, &meta.image, label);
+        let wanted = pipeline.iter().flat_map(|pipeline| pipeline.container_labels());
+        let pipeline_labels =
+            wanted.filter_map(|key| Some((key.to_owned(), label(key)?.to_owned()))).collect();
+        ContainerFacts { meta, pipeline, pipeline_labels }
+    }
+}
 
 impl Capture {
     pub(super) fn on_discovered(&mut self, now: Now, told: discover::Told) {
@@ -79,13 +100,16 @@ impl Capture {
         let monitor = &settings.container_monitor;
         let Some((from_file, reason)) = choose_kind(monitor.read_from, inspect) else { return };
         let id = self.next_stream_id();
+        let facts = ContainerFacts::new(inspect, &settings);
         let source = Arc::new(Source {
             id,
             key: key.clone(),
-            container: Some(container_meta(inspect, &monitor.record_labels)),
+            container: Some(facts.meta),
             path: None,
             labels: BTreeMap::new(),
             outlet: self.outlets[outlet].outlet,
+            pipeline: facts.pipeline,
+            pipeline_labels: facts.pipeline_labels,
         });
         let resume = self.tracker.resume_for(key, &self.outlets[outlet].tracked);
         let at_end = monitor.start_at == StartAt::End && !self.listed_once;
@@ -127,26 +151,28 @@ impl Capture {
 
     fn rename_if_needed(&mut self, id: StreamId, inspect: &Inspect) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        let meta = container_meta(inspect, &self.settings.container_monitor.record_labels);
+        let facts = ContainerFacts::new(inspect, &self.settings);
         if let Some(attaching) = self.attaching.get_mut(&id) {
-            attaching.renamed = Some(meta);
+            attaching.renamed = Some(facts);
             return;
         }
-        if stream.source.container.as_ref() != Some(&meta) {
-            self.rename(id, meta);
+        if stream.source.container.as_ref() != Some(&facts.meta) {
+            self.rename(id, facts);
         }
     }
 
-    pub(super) fn rename(&mut self, id: StreamId, meta: ContainerMeta) {
+    pub(super) fn rename(&mut self, id: StreamId, facts: ContainerFacts) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let old = &stream.source;
         let source = Arc::new(Source {
             id,
             key: old.key.clone(),
-            container: Some(meta),
+            container: Some(facts.meta),
             path: old.path.clone(),
             labels: old.labels.clone(),
             outlet: old.outlet,
+            pipeline: facts.pipeline,
+            pipeline_labels: facts.pipeline_labels,
         });
         stream.replace_source(Arc::clone(&source));
         self.attach(source, Cursor::Beginning);

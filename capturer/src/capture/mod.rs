@@ -31,7 +31,7 @@ use crate::cursor::Cursor;
 use crate::discover::{self, Discovery};
 use crate::limits::{API_GATHER_BYTES, READ_BYTES};
 use crate::metrics::Metrics;
-use crate::record::{Ack, ContainerMeta, OutputMarks, SinkId, Source, StreamId, StreamKey};
+use crate::record::{Ack, OutputMarks, SinkId, Source, StreamId, StreamKey};
 use crate::settings::Settings;
 use crate::sink::FromSink;
 use crate::status::{Snapshot, StreamRow};
@@ -88,7 +88,7 @@ struct Attaching {
     /// The tracker's state that must be saved; set when all sinks have answered.
     saved_at: Option<u64>,
     /// It was renamed meanwhile.
-    renamed: Option<ContainerMeta>,
+    renamed: Option<containers::ContainerFacts>,
 }
 
 impl Capture {
@@ -513,8 +513,8 @@ impl Capture {
                 stream.release(cx);
             });
             let name = self.streams.get(&id).and_then(|stream| stream.source.container.as_ref());
-            if let Some(meta) = renamed.filter(|meta| name.is_some_and(|name| name != meta)) {
-                self.rename(id, meta);
+            if let Some(facts) = renamed.filter(|facts| name.is_some_and(|name| *name != facts.meta)) {
+                self.rename(id, facts);
             }
         }
     }

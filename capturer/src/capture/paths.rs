@@ -9,7 +9,7 @@ use super::{Capture, split_path};
 use crate::clock::Now;
 use crate::cursor::Cursor;
 use crate::record::{Source, StreamKey};
-use crate::settings::{FileSet, StartAt};
+use crate::settings::{FileSet, StartAt, pipeline};
 use crate::stream::Kind;
 use crate::stream::chain::Start;
 use crate::stream::file::FileSource;
@@ -225,8 +225,16 @@ impl Capture {
         };
         let id = self.next_stream_id();
         let outlet = self.outlets[outlet].outlet;
-        let source =
-            Arc::new(Source { id, key, container: None, path: Some(path.to_owned()), labels, outlet });
+        let source = Arc::new(Source {
+            id,
+            key,
+            container: None,
+            path: Some(path.to_owned()),
+            labels,
+            outlet,
+            pipeline: pipeline::for_path(&self.settings.pipelines, path),
+            pipeline_labels: BTreeMap::new(),
+        });
         let (directory, live_name) = split_path(path);
         let line_bytes_max = self.settings.line_bytes_max as usize;
         let file = FileSource::new(id, directory, live_name, format, start, line_bytes_max);

@@ -15,6 +15,7 @@ pub mod assemble;
 pub mod fuzz;
 pub mod inotify;
 pub mod json_line;
+pub mod level;
 pub mod line;
 pub mod multiline;
 pub mod stdcopy;

@@ -28,6 +28,7 @@ impl Default for Settings {
             log: Log::default(),
             container_monitor: ContainerMonitor::default(),
             file_monitor: FileMonitor::default(),
+            pipelines: Vec::new(),
             sinks: Sinks::default(),
             resource_monitoring: ResourceMonitoring::default(),
             metrics: MetricsSettings::default(),

@@ -18,7 +18,7 @@ use super::yaml::{self, Node, Value};
 use super::{
     Admin, Compress, ContainerMonitor, FileFormat, FileMonitor, FileSet, FileTemplate, Fsync, Log, LogFormat,
     LogLevel, OutputFormat, Privileges, ReadFrom, ResourceMonitoring, Rotation, Select, Settings, Sinks,
-    StartAt, check, loki,
+    StartAt, check, loki, pipeline,
 };
 use crate::limits;
 
@@ -134,6 +134,7 @@ fn read_settings(s: &mut Section, into: &mut Settings) {
     });
     s.section("container_monitor", |s| read_container_monitor(s, &mut into.container_monitor));
     s.section("file_monitor", |s| read_file_monitor(s, &mut into.file_monitor));
+    pipeline::read(s, &mut into.pipelines);
     s.section("sinks", |s| read_sinks(s, &mut into.sinks));
     s.section("resource_monitoring", |s| read_resource_monitoring(s, &mut into.resource_monitoring));
     s.section("metrics", |s| s.count("max_containers", 0..=SERIES_CEILING, &mut into.metrics.max_containers));

@@ -288,7 +288,7 @@ fn knows_label(settings: &Settings, label: &str) -> bool {
         || settings.file_monitor.files.iter().any(|set| set.labels.contains_key(label))
 }
 
-fn is_label_name(name: &str) -> bool {
+pub(super) fn is_label_name(name: &str) -> bool {
     let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
     first && name.len() <= 1024 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }

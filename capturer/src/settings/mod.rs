@@ -13,6 +13,7 @@ mod file_template;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod loki;
+pub mod pipeline;
 mod problem;
 mod reader;
 mod substitute;
@@ -23,12 +24,14 @@ mod yaml;
 
 pub use file_template::{FileTemplate, NamePart};
 pub use loki::{Loki, LokiAuth, LokiFormat, LokiTls, Secret, Spool, WhenFull};
+pub use pipeline::Pipeline;
 pub use problem::{ConfigError, Place, Problem};
 pub use template::LabelTemplate;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// All settings of a run.
@@ -54,6 +57,8 @@ pub struct Settings {
     pub container_monitor: ContainerMonitor,
     /// Files that no container writes.
     pub file_monitor: FileMonitor,
+    /// What is done to lines on their way; the first that matches a source is that source's.
+    pub pipelines: Vec<Arc<Pipeline>>,
     /// Where records go.
     pub sinks: Sinks,
     /// The look at our own descriptors, threads and memory.

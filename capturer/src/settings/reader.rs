@@ -107,7 +107,8 @@ impl<'a> Reader<'a> {
                 &[]
             }
         };
-        let mut section = Section { reader: self, path, known_path, entries, known: Vec::new() };
+        let given = node.is_some();
+        let mut section = Section { reader: self, path, known_path, entries, given, known: Vec::new() };
         read(&mut section);
         section.finish();
     }
@@ -151,6 +152,8 @@ pub(super) struct Section<'a> {
     path: String,
     known_path: String,
     entries: &'a [(Key, Node)],
+    /// It stands in the config, be it empty.
+    given: bool,
     known: Vec<&'static str>,
 }
 
@@ -166,6 +169,7 @@ impl<'a> Section<'a> {
         let Some(node) = self.take(name) else { return };
         let (path, known_path) = (join(&self.path, name), format!("{}[]", join(&self.known_path, name)));
         for (index, item) in self.items(node, &path, "sections").iter().enumerate() {
+            self.reader.places.borrow_mut().insert(format!("{path}[{index}]"), item.place.clone());
             self.reader.section(Some(item), format!("{path}[{index}]"), known_path.clone(), &mut read);
         }
     }
@@ -262,20 +266,33 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Whether the section stands in the config, be it empty.
+    pub(super) fn is_given(&self) -> bool {
+        self.given
+    }
+
+    /// Whether no key stands here that was not asked for. Those are reported at the end.
+    pub(super) fn has_only_known(&self) -> bool {
+        self.entries.iter().all(|(key, _)| self.known.contains(&key.name.as_str()))
+    }
+
     /// Whether a problem with a key of this section was reported.
     pub(super) fn has_problem(&self, name: &str) -> bool {
         let path = join(&self.path, name);
         self.reader.problems.borrow().iter().any(|problem| problem.key.starts_with(&path))
     }
 
-    /// Reports a problem with a key of this section; a missing one is placed at the section's first key.
+    /// Reports a problem with a key of this section; a missing one is placed at the section's first key, as is one with the
+    /// section itself (`""`).
     pub(super) fn problem(&self, name: &str, message: impl Into<String>) {
-        let path = join(&self.path, name);
+        let path = if name.is_empty() { self.path.clone() } else { join(&self.path, name) };
         let given = self.reader.places.borrow().contains_key(&path);
-        match self.entries.first() {
-            Some((first, _)) if !given => self.reader.problem_at(first.place.clone(), &path, message),
-            _ => self.reader.problem(&path, message),
+        if given {
+            return self.reader.problem(&path, message);
         }
+        let own = || self.reader.places.borrow().get(&self.path).cloned();
+        let place = self.entries.first().map(|(first, _)| first.place.clone()).or_else(own);
+        self.reader.problem_at(place.unwrap_or(Place::Nowhere), &path, message);
     }
 
     fn items<'n>(&self, node: &'n Node, path: &str, of: &str) -> &'n [Node] {

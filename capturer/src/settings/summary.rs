@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::units::{show_duration, show_size};
-use super::{ContainerMonitor, FileFormat, ReadFrom, Select, Settings, StartAt};
+use super::{ContainerMonitor, FileFormat, ReadFrom, Select, Settings, StartAt, pipeline};
 
 /// One line a part; `origin` is where the settings come from.
 pub(super) fn summary(settings: &Settings, origin: &str) -> String {
@@ -29,6 +29,9 @@ pub(super) fn summary(settings: &Settings, origin: &str) -> String {
             FileFormat::Docker => "json-file records",
         };
         line("files", &format!("{}: {format}, {}", patterns.join(", "), start(set.start_at)));
+    }
+    for pipeline in &settings.pipelines {
+        line("pipeline", &pipeline::show(pipeline));
     }
     if let Some(sink) = &settings.sinks.local_file {
         line("output", &sink.directory.join(sink.file.as_str()).display().to_string());

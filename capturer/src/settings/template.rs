@@ -130,6 +130,8 @@ mod tests {
             path: None,
             labels: BTreeMap::new(),
             outlet: crate::record::Outlet::default(),
+            pipeline: None,
+            pipeline_labels: BTreeMap::new(),
         }
     }
 

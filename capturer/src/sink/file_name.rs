@@ -188,6 +188,8 @@ mod tests {
                 path: Some(value.clone()),
                 labels: BTreeMap::new(),
                 outlet: crate::record::Outlet::default(),
+                pipeline: None,
+                pipeline_labels: BTreeMap::new(),
             };
             for template in templates {
                 let path = render(&FileTemplate::parse(template).unwrap(), &source);

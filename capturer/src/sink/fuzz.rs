@@ -56,5 +56,7 @@ fn source(value: &str) -> Source {
         path: Some(value.to_owned()),
         labels: BTreeMap::new(),
         outlet: Outlet::default(),
+        pipeline: None,
+        pipeline_labels: BTreeMap::new(),
     }
 }

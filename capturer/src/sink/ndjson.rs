@@ -301,6 +301,8 @@ mod tests {
                 path: (rng.below(2) == 0).then(|| rng.text(80)),
                 labels: BTreeMap::new(),
                 outlet: crate::record::Outlet::default(),
+                pipeline: None,
+                pipeline_labels: BTreeMap::new(),
             };
             let mut batch = batch(&Arc::new(source), &[]);
             for _ in 0..rng.below(20) {

@@ -69,6 +69,8 @@ pub(crate) fn container(id: u32, name: &str) -> Arc<Source> {
         path: None,
         labels: BTreeMap::new(),
         outlet: crate::record::Outlet::default(),
+        pipeline: None,
+        pipeline_labels: BTreeMap::new(),
     })
 }
 
@@ -80,6 +82,8 @@ pub(crate) fn followed(id: u32, path: &str) -> Arc<Source> {
         path: Some(path.to_owned()),
         labels: BTreeMap::new(),
         outlet: crate::record::Outlet::default(),
+        pipeline: None,
+        pipeline_labels: BTreeMap::new(),
     })
 }
 

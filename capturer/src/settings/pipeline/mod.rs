@@ -1,0 +1,273 @@
+//! Settings of the pipelines: what happens to a source's lines between capture and sinks, typed and checked. Not here:
+//! anything that is done to a line (pipeline/), but for the rules by which lines belong together ([`multiline`]).
+
+mod multiline;
+mod pattern;
+mod read;
+mod time_format;
+
+pub use multiline::{Group, Multiline, MultilinePreset, MultilineRule};
+pub use pattern::Pattern;
+pub use time_format::{TimeFormat, TimePart};
+
+pub(super) use read::{read, show};
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is done to the lines of some sources, in this order: multiline, rate limit, steps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pipeline {
+    /// For metrics and messages: at most [`crate::limits::PIPELINE_NAME_BYTES_MAX`] bytes, unique.
+    pub name: String,
+    /// Whose lines.
+    pub matches: Match,
+    /// Which lines are one record.
+    pub multiline: Option<Multiline>,
+    /// How much of each source.
+    pub rate_limit: Option<RateLimit>,
+    /// At most [`crate::limits::PIPELINE_STEPS_MAX`].
+    pub steps: Vec<Step>,
+}
+
+/// Whose lines a pipeline takes. Empty lists and maps ask for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Match {
+    /// Globs over a container's name.
+    pub names: Vec<glob::Pattern>,
+    /// Globs over a container's image reference.
+    pub images: Vec<glob::Pattern>,
+    /// Label key → glob over its value, of all labels that a container has.
+    pub labels: BTreeMap<String, glob::Pattern>,
+    /// Globs over a followed file's path.
+    pub paths: Vec<glob::Pattern>,
+}
+
+impl Match {
+    /// A container matches what is asked of containers: a name, an image and each label. Who asks only for paths does
+    /// not mean containers.
+    pub fn container<'a>(&self, name: &str, image: &str, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        let any = |globs: &[glob::Pattern], text: &str| {
+            globs.is_empty() || globs.iter().any(|glob| glob.matches(text))
+        };
+        if self.asks_no_container() {
+            return self.paths.is_empty();
+        }
+        any(&self.names, name)
+            && any(&self.images, image)
+            && self.labels.iter().all(|(key, glob)| label(key).is_some_and(|value| glob.matches(value)))
+    }
+
+    /// A followed path matches one of the paths. Who asks only for containers does not mean paths.
+    pub fn path(&self, path: &str) -> bool {
+        if self.paths.is_empty() {
+            return self.asks_no_container();
+        }
+        let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
+        self.paths.iter().any(|glob| glob.matches_with(path, options))
+    }
+
+    fn asks_no_container(&self) -> bool {
+        self.names.is_empty() && self.images.is_empty() && self.labels.is_empty()
+    }
+}
+
+impl Pipeline {
+    /// Keys of the container labels that its steps use: a container's own, whether or not they go into records.
+    pub fn container_labels(&self) -> impl Iterator<Item = &str> {
+        self.steps.iter().flat_map(|step| match step {
+            Step::Labels(labels) => labels.from_container_labels.values().map(String::as_str).collect(),
+            _ => Vec::new(),
+        })
+    }
+}
+
+/// The first pipeline that takes a container's lines.
+pub fn for_container<'a>(
+    pipelines: &[Arc<Pipeline>],
+    name: &str,
+    image: &str,
+    label: impl Fn(&str) -> Option<&'a str>,
+) -> Option<Arc<Pipeline>> {
+    pipelines.iter().find(|pipeline| pipeline.matches.container(name, image, &label)).cloned()
+}
+
+/// The first pipeline that takes a followed path's lines.
+pub fn for_path(pipelines: &[Arc<Pipeline>], path: &str) -> Option<Arc<Pipeline>> {
+    pipelines.iter().find(|pipeline| pipeline.matches.path(path)).cloned()
+}
+
+/// How much of each source is let through, per second. At least one of lines and bytes is bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Lines a second; 0 = no bound.
+    pub lines: u64,
+    /// Bytes of messages a second; 0 = no bound.
+    pub bytes: u64,
+    /// So much of that rate may come at once after a silence.
+    pub burst: Duration,
+    /// What becomes of more.
+    pub over: Over,
+}
+
+/// What becomes of lines above a rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Reading waits: they stay in the source as long as that keeps them.
+    Wait,
+    /// They are dropped and counted.
+    Drop,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Text to fields.
+    Parse(Parse),
+    /// A record's time out of a field.
+    Timestamp(Timestamp),
+    /// Only lines that meet the condition go on.
+    Keep(Condition),
+    /// Lines that meet the condition do not.
+    Drop(Condition),
+    /// Only one of so many goes on.
+    Sample {
+        /// At least 2.
+        keep_one_in: u64,
+    },
+    /// Secrets are replaced.
+    Redact(Redact),
+    /// Labels of the record.
+    Labels(Labels),
+    /// Lines that repeat the one before.
+    Dedup {
+        /// So long after the first of them, or the last that was let through.
+        window: Duration,
+    },
+}
+
+impl Step {
+    /// As the config names it, and metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Step::Parse(_) => "parse",
+            Step::Timestamp(_) => "timestamp",
+            Step::Keep(_) => "keep",
+            Step::Drop(_) => "drop",
+            Step::Sample { .. } => "sample",
+            Step::Redact(_) => "redact",
+            Step::Labels(_) => "labels",
+            Step::Dedup { .. } => "dedup",
+        }
+    }
+}
+
+/// Text to fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parse {
+    /// What the text is.
+    pub format: ParseFormat,
+    /// Field that holds the text; `None` = the message.
+    pub from: Option<String>,
+    /// Field that then becomes the message, and is no field any more.
+    pub message: Option<String>,
+}
+
+/// What a text is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ParseFormat {
+    /// A JSON object.
+    Json,
+    /// `key=value key="value"`.
+    Logfmt,
+    /// Its named groups become fields.
+    Regex(Pattern),
+    /// A line of a Kubernetes log file: `time stream F message`.
+    Cri,
+    /// RFC 5424 or RFC 3164.
+    Syslog,
+    /// Anything: the first word that names a level.
+    Level,
+}
+
+/// A record's time out of a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timestamp {
+    /// Which field.
+    pub field: String,
+    /// How the time is written there.
+    pub format: TimeFormat,
+    /// Older than this before now is out of bounds; zero = there is no such bound.
+    pub too_old: Duration,
+    /// Later than this after now is out of bounds; zero = there is no such bound.
+    pub future: Duration,
+    /// What becomes of a line out of bounds.
+    pub otherwise: Otherwise,
+}
+
+/// What becomes of a line whose time is out of bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Otherwise {
+    /// It keeps the time at which it was captured.
+    Keep,
+    /// It gets the nearest time within bounds.
+    Clamp,
+    /// It is dropped and counted.
+    Reject,
+}
+
+/// What a line must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Where to look; `None` = in the message.
+    pub field: Option<String>,
+    /// Must be found there; `None` = the field must be there.
+    pub matches: Option<Pattern>,
+}
+
+/// Secrets are replaced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Redact {
+    /// What is known to be secret by its look.
+    pub presets: Vec<RedactPreset>,
+    /// The user's own.
+    pub patterns: Vec<RedactPattern>,
+}
+
+/// The user's own pattern of a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedactPattern {
+    /// What is replaced.
+    pub pattern: Pattern,
+    /// By what; `$1` and `$name` stand for what groups found.
+    pub with: String,
+}
+
+/// What is known to be secret by its look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RedactPreset {
+    /// 13 to 19 digits with a right check digit.
+    CreditCard,
+    /// An address.
+    Email,
+    /// What follows `Bearer`, and JSON web tokens anywhere.
+    BearerToken,
+    /// The value of a key that is called password, token and the like.
+    KeySecret,
+}
+
+/// Labels of the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labels {
+    /// Label → value.
+    pub set: BTreeMap<String, String>,
+    /// Label → field whose value it gets.
+    pub from_fields: BTreeMap<String, String>,
+    /// Label → the container's label whose value it gets.
+    pub from_container_labels: BTreeMap<String, String>,
+    /// Different values that a label from a field may have, of one source.
+    pub values_max: usize,
+    /// Stands for all values beyond those.
+    pub overflow: String,
+}

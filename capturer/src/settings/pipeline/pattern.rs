@@ -1,0 +1,95 @@
+//! A regular expression of the config: compiled when it is read, bounded in memory, linear in the text.
+
+use crate::limits::{PATTERN_BYTES_MAX, PATTERN_DFA_BYTES_MAX, PATTERN_PROGRAM_BYTES_MAX};
+use crate::settings::units::Mismatch;
+
+/// Deepest nesting of groups.
+const NEST_MAX: u32 = 50;
+
+/// A compiled pattern. Equal to another one of the same text.
+#[derive(Clone)]
+pub struct Pattern(regex::bytes::Regex);
+
+impl Pattern {
+    /// Compiles within the bounds of [`crate::limits`].
+    pub(crate) fn new(text: &str) -> Result<Pattern, String> {
+        if text.len() > PATTERN_BYTES_MAX {
+            return Err(format!("it has more than {PATTERN_BYTES_MAX} bytes"));
+        }
+        let built = regex::bytes::RegexBuilder::new(text)
+            .size_limit(PATTERN_PROGRAM_BYTES_MAX)
+            .dfa_size_limit(PATTERN_DFA_BYTES_MAX)
+            .nest_limit(NEST_MAX)
+            .build();
+        built.map(Pattern).map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => {
+                format!(
+                    "compiled it needs more than {PATTERN_PROGRAM_BYTES_MAX} bytes; lower its repetitions"
+                )
+            }
+            // The library's own message draws the pattern over several lines; the last says what is wrong.
+            error => {
+                let text = error.to_string();
+                let last = text.lines().last().unwrap_or_default();
+                last.trim_start_matches("error: ").to_owned()
+            }
+        })
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Pattern, Mismatch> {
+        let expected = || Mismatch::new("a regular expression");
+        if text.is_empty() {
+            return Err(expected().hint("an empty one is found in every line"));
+        }
+        Pattern::new(text).map_err(|why| expected().hint(why))
+    }
+
+    /// The compiled expression.
+    pub fn regex(&self) -> &regex::bytes::Regex {
+        &self.0
+    }
+
+    /// Whether it is found in the text.
+    pub fn is_match(&self, text: &[u8]) -> bool {
+        self.0.is_match(text)
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Pattern) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Pattern {}
+
+impl std::fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pattern({:?})", self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a user may write by mistake must not cost the agent its memory.
+    #[test]
+    fn bounds() {
+        let why = |text: &str| Pattern::new(text).expect_err(text);
+        assert!(why("(?:a{1000}){1000}").contains("lower its repetitions"));
+        assert!(why(&"a".repeat(PATTERN_BYTES_MAX + 1)).contains("more than"));
+        assert!(why(&"(".repeat(200)).contains("unclosed"));
+        assert!(why(&format!("{}a{}", "(".repeat(60), ")".repeat(60))).contains("nest"));
+        assert_eq!(why("a(b"), "unclosed group");
+        assert_eq!(why("(?=a)"), "look-around, including look-ahead and look-behind, is not supported");
+        assert_eq!(why(r"(a)\1"), "backreferences are not supported");
+        assert!(Pattern::new(r"(?i)warn|error").expect("good").is_match(b"an ERROR"));
+        assert!(Pattern::parse("").is_err());
+    }
+}
