@@ -4,7 +4,7 @@
 /// Bytes one read asks for. Large enough that the cost per read vanishes in the cost per line.
 pub const READ_BYTES: usize = 256 * 1024;
 /// Bytes at the beginning of a line by which it is decided whether it goes on with the lines before it (multiline).
-pub const MULTILINE_LOOK_BYTES: usize = 1024;
+pub const MULTILINE_LOOK_BYTES: usize = 4 * 1024;
 /// Longest raw record of a source: a json-file line with its escapes (six bytes for one) and its attributes, which
 /// Docker repeats on every record. What is longer is passed over and counted; a plain line is read in pieces of this
 /// size instead, and cut at `line_bytes_max`.

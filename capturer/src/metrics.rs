@@ -170,6 +170,8 @@ metrics! {
     container_stream_errors_total: IntCounterVec ["error_type"] Count "Errors of container streams.";
     stream_read_timeouts_total: IntCounter [] Count
         "Reads that their timer ended because nothing came. Usual for quiet containers.";
+    rate_limit_waits_total: IntCounter [] Count
+        "Times that reading a source began to wait because its pipeline's rate_limit was reached.";
     docker_requests_total: IntCounterVec ["result"] Count "Requests to the Docker Engine.";
     sink_batches_waiting: IntGaugeVec ["sink"] Count "Batches handed to a sink and not acknowledged yet.";
     sink_errors_total: IntCounterVec ["sink"] Count "Failed attempts of a sink to deliver; they are tried again.";

@@ -89,6 +89,13 @@ fn violated(invariant: &str, what: String) -> ! {
     panic!("invariant broken: {invariant}: {what}");
 }
 
+/// What a record says of a line in it besides its text; of the further lines that it joins, nothing.
+#[derive(Debug)]
+struct Known {
+    time: Option<Option<i64>>,
+    truncated: Option<bool>,
+}
+
 impl Checker {
     /// `sinks` by number: name, and whether its position is in the checkpoint.
     pub fn new(sinks: &[(&str, bool)], line_bytes_max: usize) -> Checker {
@@ -165,15 +172,23 @@ impl Checker {
                 _ => timestamp::parse(batch.time(record)),
             };
             let channel = record.std_type.index();
-            let index = self.find(sink, origin, channel, time, &message, record.truncated);
-            let line = LineId { origin, channel: channel as u8, index };
-            self.nothing_is_skipped(sink, line);
-            let delivered = &mut self.sinks[sink].delivered;
-            delivered.next.entry(origin).or_default()[channel] = index + 1;
-            let has = &mut delivered.has.entry(origin).or_default()[channel];
-            has.resize(has.len().max(index as usize + 1), false);
-            has[index as usize] = true;
-            out.push((line, message.len() as u64 + 1));
+            // No line has a newline in it: one in a record is between two of them.
+            let is_joined = message.contains(&b'\n');
+            for (number, text) in message.split(|byte| *byte == b'\n').enumerate() {
+                let known = Known {
+                    time: (number == 0).then_some(time),
+                    truncated: (!is_joined).then_some(record.truncated),
+                };
+                let index = self.find(sink, origin, channel, &known, text);
+                let line = LineId { origin, channel: channel as u8, index };
+                self.nothing_is_skipped(sink, line);
+                let delivered = &mut self.sinks[sink].delivered;
+                delivered.next.entry(origin).or_default()[channel] = index + 1;
+                let has = &mut delivered.has.entry(origin).or_default()[channel];
+                has.resize(has.len().max(index as usize + 1), false);
+                has[index as usize] = true;
+                out.push((line, text.len() as u64 + 1));
+            }
         }
         self.written += batch.records.len() as u64;
         let delivered = &mut self.sinks[sink].delivered;
@@ -184,25 +199,18 @@ impl Checker {
 
     /// Which line this is: the next one that looks so. Each line's text holds its number; empty ones have a time of
     /// their own, or are in files of which nothing gets lost.
-    fn find(
-        &self,
-        sink: usize,
-        origin: u32,
-        channel: usize,
-        time: Option<i64>,
-        message: &[u8],
-        truncated: bool,
-    ) -> u32 {
+    fn find(&self, sink: usize, origin: u32, channel: usize, known: &Known, message: &[u8]) -> u32 {
         let next = self.sinks[sink].delivered.next.get(&origin).map_or(0, |next| next[channel]) as usize;
         let origin = &self.origins[origin as usize];
         let lines = &origin.lines[channel];
         let is_it = |line: &Line| {
             let cut = line.text.len() > self.line_bytes_max;
             let expected = &line.text[..line.text.len().min(self.line_bytes_max)];
-            let whole = line.whole && cut == truncated && expected == message;
+            let whole =
+                line.whole && known.truncated.is_none_or(|truncated| cut == truncated) && expected == message;
             // Files with some of its pieces are gone: what is left of it is not known from a line.
             let rest = line.gone && line.text.len() >= PIECE_BYTES && is_of_pieces(&line.text, message);
-            line.time_ns == time && (whole || rest)
+            known.time.is_none_or(|time| line.time_ns == time) && (whole || rest)
         };
         if let Some(at) = lines[next..].iter().position(is_it) {
             return (next + at) as u32;
@@ -212,7 +220,7 @@ impl Checker {
             format!("{start:?} ({} bytes)", text.len())
         };
         let what = format!(
-            "{} channel {channel} of {:?} got {} time {time:?}; next expected: {next} {:?}",
+            "{} channel {channel} of {:?} got {} {known:?}; next expected: {next} {:?}",
             self.sinks[sink].name,
             origin.key,
             shown(message),

@@ -122,6 +122,7 @@ impl Capture {
         };
         let mut api =
             ApiSource::new(id, inspect.id.clone(), inspect.config.tty, running, api_cursor, line_bytes_max);
+        api = api.with_pipeline(source.pipeline.as_ref());
         if let Some(place) = log_place(inspect) {
             api = api.with_files(place);
         }
@@ -134,7 +135,8 @@ impl Capture {
                 None | Some(Cursor::Beginning) => Start::Oldest,
             };
             let (directory, live_name) = split_path(&inspect.log_path);
-            let file = FileSource::new(id, directory, live_name, FileFormat::Docker, start, line_bytes_max);
+            let file = FileSource::new(id, directory, live_name, FileFormat::Docker, start, line_bytes_max)
+                .with_pipeline(source.pipeline.as_ref());
             let kind = Kind::File(Box::new(file));
             let stream = self.new_stream(now, source, kind, reason, acked);
             if monitor.read_from == ReadFrom::Auto {

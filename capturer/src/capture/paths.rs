@@ -238,7 +238,7 @@ impl Capture {
         let (directory, live_name) = split_path(path);
         let line_bytes_max = self.settings.line_bytes_max as usize;
         let file = FileSource::new(id, directory, live_name, format, start, line_bytes_max);
-        let file = file.renamed_while_written();
+        let file = file.renamed_while_written().with_pipeline(source.pipeline.as_ref());
         let reason = format!("matches file_monitor.files[{set}]");
         let stream = self.new_stream(now, source, Kind::File(Box::new(file)), reason, acked);
         self.add_stream(stream);

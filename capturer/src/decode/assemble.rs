@@ -13,10 +13,13 @@
 //! stopped. Where the config asks for it, whole lines are joined further ([`super::multiline`]); a group of them is then
 //! open as a line is. Not here: which lines were delivered before (stream/).
 
-use crate::decode::multiline::{Groups, Multiline, Whole};
+use std::sync::Arc;
+
+use crate::decode::multiline::{Groups, Whole};
 use crate::decode::{Piece, json_line, timestamp, utf8};
 use crate::limits::PIECE_BYTES;
 use crate::record::{MessageForm, Place, Record, StdType};
+use crate::settings::Pipeline;
 
 /// What a batch is made from: the records, and the bytes that had to be made for them.
 #[derive(Debug, Default)]
@@ -75,9 +78,9 @@ impl Assembler {
         Assembler { line_bytes_max, open: [None, None], groups: None }
     }
 
-    /// Whole lines are joined too.
-    pub fn with_multiline(mut self, multiline: Option<Multiline>) -> Assembler {
-        self.groups = multiline.map(Groups::new);
+    /// Whole lines are joined too, if the pipeline says so.
+    pub fn with_pipeline(mut self, pipeline: Option<&Arc<Pipeline>>) -> Assembler {
+        self.groups = pipeline.and_then(Groups::new);
         self
     }
 

@@ -5,35 +5,16 @@
 //! To the rest of the program an open group is an open line ([`super::assemble`]): a position never lies behind its
 //! beginning, so what was not delivered of it is read again after a restart, and nothing else is.
 //!
-//! Not here: the patterns (settings/), and when time is up (stream/).
+//! Not here: which lines belong together ([`Multiline`]), and when time is up (stream/).
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::assemble::Lines;
 use super::{json_line, timestamp, utf8};
 use crate::limits::MULTILINE_LOOK_BYTES;
 use crate::record::{MessageForm, Place, Record, StdType};
-
-/// Which lines belong together.
-pub trait Continues: fmt::Debug + Send + Sync {
-    /// Whether `line` goes on with the group that began with `first` and whose latest line is `latest`. Of each, the
-    /// first [`MULTILINE_LOOK_BYTES`] are given, unescaped.
-    fn continues(&self, first: &[u8], latest: &[u8], line: &[u8]) -> bool;
-}
-
-/// How a source's lines are joined.
-#[derive(Clone, Debug)]
-pub struct Multiline {
-    /// Which lines belong together.
-    pub rule: Arc<dyn Continues>,
-    /// Most lines in a group, at least 1.
-    pub lines_max: usize,
-    /// Most bytes of a group, unescaped. A line that is longer by itself is a group by itself.
-    pub bytes_max: usize,
-    /// So long after its latest line a group waits for another one, milliseconds.
-    pub timeout_ms: u64,
-}
+use crate::settings::Pipeline;
+use crate::settings::pipeline::{self, Multiline};
 
 /// A line that is whole.
 #[derive(Debug)]
@@ -59,12 +40,12 @@ pub(super) struct Group {
     form: MessageForm,
     decoded_len: usize,
     truncated: bool,
-    first: Vec<u8>,
-    latest: Vec<u8>,
+    /// What its lines were.
+    state: pipeline::Group,
 }
 
 impl Group {
-    fn new(line: &Whole<'_>, look: Vec<u8>) -> Group {
+    fn new(line: &Whole<'_>, state: pipeline::Group) -> Group {
         Group {
             began_at: line.began_at,
             time: line.time.to_vec(),
@@ -73,25 +54,24 @@ impl Group {
             form: line.form,
             decoded_len: line.decoded_len,
             truncated: line.truncated,
-            first: look.clone(),
-            latest: look,
+            state,
         }
     }
 
     fn has_room(&self, line: &Whole<'_>, multiline: &Multiline) -> bool {
         self.times.len() < multiline.lines_max
-            && self.decoded_len + 1 + line.decoded_len <= multiline.bytes_max
+            && (self.decoded_len + 1 + line.decoded_len) as u64 <= multiline.bytes_max
             && self.form == line.form
     }
 
-    fn append(&mut self, line: &Whole<'_>, look: Vec<u8>) {
+    fn append(&mut self, line: &Whole<'_>, state: pipeline::Group) {
         let newline: &[u8] = if self.form == MessageForm::JsonEscaped { b"\\n" } else { b"\n" };
         self.text.extend_from_slice(newline);
         self.text.extend_from_slice(line.text);
         self.decoded_len += 1 + line.decoded_len;
         self.truncated |= line.truncated;
         self.times.push(timestamp::parse(line.time).unwrap_or(0));
-        self.latest = look;
+        self.state = state;
     }
 
     fn emit(self, std_type: StdType, out: &mut Lines) {
@@ -117,17 +97,21 @@ impl Group {
 /// The open groups of a source, at most one a channel.
 #[derive(Debug)]
 pub(super) struct Groups {
-    multiline: Multiline,
+    /// The pipeline that has it.
+    pipeline: Arc<Pipeline>,
     open: [Option<Group>; 2],
+    unescaped: Vec<u8>,
 }
 
 impl Groups {
-    pub(super) fn new(multiline: Multiline) -> Groups {
-        Groups { multiline, open: [None, None] }
+    /// Nothing to do if the pipeline joins no lines.
+    pub(super) fn new(pipeline: &Arc<Pipeline>) -> Option<Groups> {
+        pipeline.multiline.as_ref()?;
+        Some(Groups { pipeline: Arc::clone(pipeline), open: [None, None], unescaped: Vec::new() })
     }
 
     pub(super) fn timeout_ms(&self) -> u64 {
-        self.multiline.timeout_ms
+        self.pipeline.multiline.as_ref().map_or(0, |multiline| multiline.timeout.as_millis() as u64)
     }
 
     pub(super) fn on(&self, std_type: StdType) -> Option<&Group> {
@@ -145,19 +129,17 @@ impl Groups {
     }
 
     pub(super) fn take(&mut self, std_type: StdType, line: &Whole<'_>, out: &mut Lines) {
-        let look = look(line);
+        let Some(multiline) = &self.pipeline.multiline else { return };
+        let look = look(line, &mut self.unescaped);
         let open = &mut self.open[std_type.index()];
-        let fitting = open.as_mut().filter(|group| {
-            group.has_room(line, &self.multiline)
-                && self.multiline.rule.continues(&group.first, &group.latest, &look)
-        });
-        match fitting {
-            Some(group) => group.append(line, look),
-            None => {
-                if let Some(before) = open.replace(Group::new(line, look)) {
-                    before.emit(std_type, out);
-                }
-            }
+        if let Some(group) = open
+            && group.has_room(line, multiline)
+            && let Some(state) = multiline.next(group.state, look)
+        {
+            return group.append(line, state);
+        }
+        if let Some(before) = open.replace(Group::new(line, multiline.begin(look))) {
+            before.emit(std_type, out);
         }
     }
 
@@ -173,15 +155,15 @@ impl Groups {
     }
 }
 
-/// What a rule is shown of a line. However long it is, no more is looked at.
-fn look(line: &Whole<'_>) -> Vec<u8> {
+/// What is looked at of a line, unescaped.
+fn look<'a>(line: &Whole<'a>, unescaped: &'a mut Vec<u8>) -> &'a [u8] {
     match line.form {
-        MessageForm::Raw => line.text[..utf8::cut(line.text, MULTILINE_LOOK_BYTES)].to_vec(),
+        MessageForm::Raw => &line.text[..utf8::cut(line.text, MULTILINE_LOOK_BYTES)],
         MessageForm::JsonEscaped => {
-            let mut out = Vec::new();
+            unescaped.clear();
             let len = json_line::cut_escaped(line.text, MULTILINE_LOOK_BYTES);
-            json_line::unescape(&line.text[..len], &mut out);
-            out
+            json_line::unescape(&line.text[..len], unescaped);
+            unescaped
         }
     }
 }

@@ -3,6 +3,9 @@
 //!
 //! A batch is read whole, so the limit is passed by up to one batch, and the wait behind it is the longer for it.
 
+use crate::settings::Pipeline;
+use crate::settings::pipeline::Over;
+
 /// Lines and bytes a second, with a reserve for bursts.
 #[derive(Debug)]
 pub(super) struct Allowance {
@@ -11,8 +14,14 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
+    /// What a pipeline allows, if what is more is to wait.
+    pub(super) fn of(pipeline: &Pipeline, now_ms: u64) -> Option<Allowance> {
+        let limit = pipeline.rate_limit.filter(|limit| limit.over == Over::Wait)?;
+        Some(Allowance::new(limit.lines, limit.bytes, limit.burst.as_millis() as u64, now_ms))
+    }
+
     /// 0 = no limit.
-    pub(super) fn new(lines_per_second: u64, bytes_per_second: u64, burst_ms: u64, now_ms: u64) -> Allowance {
+    fn new(lines_per_second: u64, bytes_per_second: u64, burst_ms: u64, now_ms: u64) -> Allowance {
         let bucket = |rate| Bucket::new(rate, burst_ms, now_ms);
         Allowance { lines: bucket(lines_per_second), bytes: bucket(bytes_per_second) }
     }
@@ -82,7 +91,7 @@ mod tests {
     #[test]
     fn huge_numbers_are_only_long_waits() {
         let mut allowance = Allowance::new(u64::MAX, 1, u64::MAX, 0);
-        assert_eq!(allowance.take(u64::MAX, 0, u64::MAX), None);
+        assert_eq!(allowance.take(u64::MAX, u64::MAX, u64::MAX / 2), None);
         assert!(allowance.take(0, u64::MAX, 5).is_some_and(|until| until > 1 << 50));
     }
 }

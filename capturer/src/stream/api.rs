@@ -19,6 +19,7 @@ mod lines;
 pub mod pace;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::Told;
 use super::groups::GroupsDue;
@@ -30,12 +31,12 @@ use crate::capture::io::{
 use crate::capture::support::Context;
 use crate::cursor::{ApiCursor, ChannelMark, Cursor};
 use crate::decode::assemble::Assembler;
-use crate::decode::multiline::Multiline;
 use crate::decode::{stdcopy, timestamp};
 use crate::docker;
 use crate::limits::API_GATHER_BYTES;
 use crate::metrics::StreamError;
 use crate::record::StreamId;
+use crate::settings::Pipeline;
 use crate::status::StreamRow;
 
 /// How far before the newest line to ask: the channels are not ordered against each other.
@@ -186,9 +187,9 @@ impl ApiSource {
         }
     }
 
-    /// Its lines are joined.
-    pub fn with_multiline(mut self, multiline: Option<Multiline>) -> ApiSource {
-        self.assembler = self.assembler.with_multiline(multiline);
+    /// Its lines are joined if the pipeline says so.
+    pub fn with_pipeline(mut self, pipeline: Option<&Arc<Pipeline>>) -> ApiSource {
+        self.assembler = self.assembler.with_pipeline(pipeline);
         self
     }
 
@@ -472,9 +473,15 @@ impl ApiSource {
     }
 
     /// The same source from a position, to come back to should the files be unreadable after all.
-    pub fn anew(&self, cursor: ApiCursor, line_bytes_max: usize) -> ApiSource {
+    pub fn anew(
+        &self,
+        cursor: ApiCursor,
+        line_bytes_max: usize,
+        pipeline: Option<&Arc<Pipeline>>,
+    ) -> ApiSource {
         let (id, tty, running) = (self.container_id.clone(), self.tty, self.running);
-        let mut source = ApiSource::new(self.stream, id, tty, running, Some(cursor), line_bytes_max);
+        let source = ApiSource::new(self.stream, id, tty, running, Some(cursor), line_bytes_max);
+        let mut source = source.with_pipeline(pipeline);
         source.exited_at_ns = self.exited_at_ns;
         source.rotations = self.rotations;
         source

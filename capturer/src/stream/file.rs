@@ -11,6 +11,8 @@
 mod hanging;
 mod losses;
 
+use std::sync::Arc;
+
 use self::hanging::SetAside;
 use super::Told;
 use super::chain::{Chain, Handle, Link, Start};
@@ -20,12 +22,11 @@ use crate::capture::io::{Action, FileError, FileNo, FoundFile, LaneId, OpenedFil
 use crate::capture::support::{Context, Timer};
 use crate::cursor::{ApiCursor, Cursor};
 use crate::decode::assemble::{Assembler, Lines};
-use crate::decode::multiline::Multiline;
 use crate::decode::{DecodeError, Piece, Step, json_line, line, timestamp};
 use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
 use crate::metrics::{LossReason, SkipReason, StreamError};
 use crate::record::{StdType, StreamId};
-use crate::settings::FileFormat;
+use crate::settings::{FileFormat, Pipeline};
 
 /// Files opened ahead of the one being read, so that a rotation can't take them away.
 const OPEN_AHEAD: usize = 8;
@@ -142,9 +143,9 @@ impl FileSource {
         }
     }
 
-    /// Its lines are joined.
-    pub fn with_multiline(mut self, multiline: Option<Multiline>) -> FileSource {
-        self.assembler = self.assembler.with_multiline(multiline);
+    /// Its lines are joined if the pipeline says so.
+    pub fn with_pipeline(mut self, pipeline: Option<&Arc<Pipeline>>) -> FileSource {
+        self.assembler = self.assembler.with_pipeline(pipeline);
         self
     }
 
@@ -453,7 +454,9 @@ impl FileSource {
         if at_end {
             self.close_open_lines(&mut lines);
         }
-        self.groups_due.note(&self.assembler, self.stream, cx);
+        if used > 0 {
+            self.groups_due.note(&self.assembler, self.stream, cx);
+        }
         if used == 0 && lines.records.is_empty() {
             cx.credit.give_back(buffer, 0);
             return;

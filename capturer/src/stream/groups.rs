@@ -15,7 +15,7 @@ const GRACE_MS: u64 = 250;
 pub(super) struct GroupsDue([Option<u64>; 2]);
 
 impl GroupsDue {
-    /// Something was read.
+    /// Something new was read.
     pub(super) fn note(&mut self, assembler: &Assembler, stream: StreamId, cx: &mut Context<'_>) {
         for std_type in StdType::ALL {
             let waits_ms = assembler.group_waits_ms(std_type, cx.now.unix_ns);

@@ -4,6 +4,7 @@
 //! changes of state and batches; the two kinds of source are [`file::FileSource`] (a chain of files, [`chain`]) and
 //! [`api::ApiSource`] (the Engine's log endpoint). Nothing here waits, reads a clock or touches the kernel.
 
+mod allowance;
 pub mod api;
 pub mod chain;
 mod delivered;
@@ -27,6 +28,7 @@ use crate::record::{Batch, Source};
 use crate::settings::FileFormat;
 use crate::status::StreamRow;
 
+use allowance::Allowance;
 use chain::Start;
 use file::FileSource;
 pub use state::{Change, State};
@@ -129,6 +131,10 @@ pub struct Stream {
     sent_at_ms: VecDeque<u64>,
     /// What to read from if the files can't be read (`read_from: auto`).
     fallback: Option<Box<api::ApiSource>>,
+    /// Its pipeline bounds what is read.
+    allowance: Option<Allowance>,
+    /// More than that was read: nothing more is until then.
+    limited_until_ms: Option<u64>,
 }
 
 /// A batch that waits for its output.
@@ -154,6 +160,7 @@ impl Stream {
         acked: Cursor,
         cx: &mut Context<'_>,
     ) -> Stream {
+        let allowance = source.pipeline.as_ref().and_then(|pipeline| Allowance::of(pipeline, cx.now.mono_ms));
         let mut stream = Stream {
             source,
             kind,
@@ -180,6 +187,8 @@ impl Stream {
             parked: Vec::new(),
             sent_at_ms: VecDeque::new(),
             fallback: None,
+            allowance,
+            limited_until_ms: None,
         };
         if let Kind::File(file) = &mut stream.kind {
             file.open(cx);
@@ -208,7 +217,8 @@ impl Stream {
             Kind::File(_) => 0,
             Kind::Api(api) => api.batches_held(),
         };
-        reads && !self.stopped && !self.preparing && self.batches_out + held < STREAM_BATCHES_MAX
+        let ready = !self.stopped && !self.preparing && self.limited_until_ms.is_none();
+        reads && ready && self.batches_out + held < STREAM_BATCHES_MAX
     }
 
     /// Whether it would read on at once if there were room for buffers.
@@ -368,6 +378,10 @@ impl Stream {
 
     /// A deadline of this stream may have come.
     pub fn on_timer(&mut self, cx: &mut Context<'_>) {
+        self.limited_until_ms = self.limited_until_ms.filter(|until| *until > cx.now.mono_ms);
+        if let Some(until) = self.limited_until_ms {
+            cx.timers.set_earlier(Timer::Stream(self.source.id), until);
+        }
         if let Some(at) = self.retry_at_ms {
             if at <= cx.now.mono_ms {
                 self.retry("the wait is over", cx);
@@ -537,14 +551,16 @@ impl Stream {
     fn go_to_files(&mut self, place: hold::LogPlace, from: ApiCursor, cx: &mut Context<'_>) {
         let Kind::Api(api) = &self.kind else { return };
         let line_bytes_max = cx.settings.line_bytes_max as usize;
-        let fallback = api.anew(from, line_bytes_max);
+        let pipeline = self.source.pipeline.clone();
+        let fallback = api.anew(from, line_bytes_max, pipeline.as_ref());
         let (id, exited_at_ns) = (self.source.id, self.exited_at_ns);
         let hold::LogPlace { directory, live_name } = place;
         self.kind_reason =
             format!("read from {directory}/{live_name}: a follow of a rotated log may skip lines");
         tracing::info!(stream = %self.source.key.0, "its log was rotated; going on from the files");
         let start = if from.is_none() { Start::Oldest } else { Start::After(from) };
-        let file = FileSource::new(id, directory, live_name, FileFormat::Docker, start, line_bytes_max);
+        let file = FileSource::new(id, directory, live_name, FileFormat::Docker, start, line_bytes_max)
+            .with_pipeline(pipeline.as_ref());
         self.kind = Kind::File(Box::new(file));
         self.fallback = Some(Box::new(fallback));
         let cause = "going over to the files";
@@ -605,6 +621,13 @@ impl Stream {
             self.failures = 0;
         }
         let message_bytes: u64 = lines.records.iter().map(|record| u64::from(record.message_len)).sum();
+        if let Some(allowance) = &mut self.allowance
+            && let Some(until) = allowance.take(lines.records.len() as u64, message_bytes, cx.now.mono_ms)
+        {
+            cx.metrics.rate_limit_waits_total.inc_by(u64::from(self.limited_until_ms.is_none()));
+            self.limited_until_ms = Some(until);
+            cx.timers.set_earlier(Timer::Stream(self.source.id), until);
+        }
         // Once, however many outlets read them.
         if self.source.outlet.index == 0 {
             cx.metrics.logs_processed_total.inc_by(lines.records.len() as u64);
@@ -665,6 +688,10 @@ impl Stream {
         match &self.kind {
             Kind::File(file) => file.describe(&mut row, now_ms),
             Kind::Api(api) => api.describe(&mut row, now_ms),
+        }
+        if let Some(until) = self.limited_until_ms {
+            "waiting (rate_limit)".clone_into(&mut row.operation);
+            row.operation_deadline_ms = Some(until.saturating_sub(now_ms));
         }
         row
     }

@@ -34,7 +34,8 @@ use capturer::checkpoint::{self, Checkpoint};
 use capturer::clock::Now;
 use capturer::metrics::Metrics;
 use capturer::record::StreamId;
-use capturer::settings::{FileFormat, FileSet, ReadFrom, Settings};
+use capturer::settings::pipeline::{Multiline, MultilineRule, Over, Pattern, RateLimit};
+use capturer::settings::{FileFormat, FileSet, Pipeline, ReadFrom, Settings};
 
 use crate::checker::{Checker, Flow, LineId, Snapshot};
 use crate::rand::Rand;
@@ -579,7 +580,38 @@ fn draw_settings(rand: &mut Rand) -> Settings {
         let format = *rand.pick(&[FileFormat::Auto, FileFormat::Raw, FileFormat::Docker]);
         settings.file_monitor.files.push(FileSet { paths: vec![pattern], format, ..FileSet::default() });
     }
+    if rand.chance(1, 2) {
+        settings.pipelines.push(Arc::new(draw_pipeline(rand)));
+    }
     settings
+}
+
+/// Of everything that a pipeline may ask for, what the core does itself: joining lines, and waiting.
+fn draw_pipeline(rand: &mut Rand) -> Pipeline {
+    let mut pipeline = Pipeline { name: "drawn".to_owned(), ..Pipeline::default() };
+    if rand.chance(3, 4) {
+        let pattern = |text: &str| Some(Pattern::new(text).expect("a fixed pattern"));
+        let (start, continues) =
+            *rand.pick(&[(Some("[0-4]"), None), (None, Some("[05]|^$")), (Some("1"), Some("2"))]);
+        pipeline.multiline = Some(Multiline {
+            rule: MultilineRule::Patterns {
+                start: start.and_then(pattern),
+                continues: continues.and_then(pattern),
+            },
+            timeout: Duration::from_millis(rand.within(10..4_000)),
+            lines_max: rand.index(1..60),
+            bytes_max: *rand.pick(&[60, 40_000, 1 << 20]),
+        });
+    }
+    if rand.chance(1, 2) {
+        pipeline.rate_limit = Some(RateLimit {
+            lines: rand.within(100..2_000),
+            bytes: *rand.pick(&[0, 100_000, 1 << 20]),
+            burst: Duration::from_millis(rand.within(100..5_000)),
+            over: Over::Wait,
+        });
+    }
+    pipeline
 }
 
 /// A happening in a line.

@@ -5,12 +5,14 @@
 //! channel, its time, its newline, its length, its characters, and whether its line is delivered; or an exit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::decode::assemble::{Assembler, Lines};
-use crate::decode::multiline::{Continues, Multiline};
 use crate::decode::{Piece, json_line, timestamp};
 use crate::limits::PIECE_BYTES;
 use crate::record::{MessageForm, Place, StdType};
+use crate::settings::Pipeline;
+use crate::settings::pipeline::{Multiline, MultilineRule, Pattern};
 
 /// Pieces of one source; the last is no time, as a plain file has none.
 const TIMES: [&str; 4] = ["2026-11-22T00:52:48.1Z", "2026-11-22T00:52:48.2Z", "2026-11-22T00:52:49Z", ""];
@@ -38,11 +40,8 @@ impl Line {
         decoded(self.form, self.text.as_bytes())
     }
 
-    /// Its first byte, if its first character is kept.
-    fn begins_with(&self, line_bytes_max: usize) -> Option<u8> {
-        let text = String::from_utf8(self.decoded()).expect("made of characters");
-        let first = text.chars().next().filter(|first| first.len_utf8() <= line_bytes_max)?;
-        Some(first.to_string().as_bytes()[0])
+    fn begins_with_x(&self) -> bool {
+        self.text.starts_with('x')
     }
 }
 
@@ -55,15 +54,16 @@ fn decoded(form: MessageForm, message: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// Joins lines that begin alike.
-#[derive(Debug)]
-struct Alike;
-
-impl Continues for Alike {
-    fn continues(&self, first: &[u8], latest: &[u8], line: &[u8]) -> bool {
-        assert_eq!(first.first(), latest.first());
-        first.first() == line.first()
-    }
+/// A line that begins with x begins a group.
+fn joining() -> Arc<Pipeline> {
+    let start = Pattern::new("^x").expect("a pattern");
+    let multiline = Multiline {
+        rule: MultilineRule::Patterns { start: Some(start), continues: None },
+        timeout: Duration::ZERO,
+        lines_max: LINES_MAX,
+        bytes_max: BYTES_MAX as u64,
+    };
+    Arc::new(Pipeline { multiline: Some(multiline), ..Pipeline::default() })
 }
 
 const LINES_MAX: usize = 3;
@@ -88,8 +88,7 @@ impl Model {
         let group = &self.groups[channel];
         let bytes: usize = group.iter().map(|line| kept(line) + 1).sum();
         let fits = group.len() < LINES_MAX && bytes + kept(&line) <= BYTES_MAX;
-        let begin = |line: &Line| line.begins_with(self.line_bytes_max);
-        if group.first().is_none_or(|first| !fits || begin(first) != begin(&line)) {
+        if !fits || line.begins_with_x() {
             self.end_group(channel);
         }
         self.groups[channel].push(line);
@@ -143,9 +142,8 @@ pub fn check(bytes: &[u8]) {
         if first & 8 == 0 { (MessageForm::Raw, RAW) } else { (MessageForm::JsonEscaped, ESCAPED) };
     let line_bytes_max = LIMITS[usize::from(first & 7)];
     let joins = first & 16 != 0;
-    let multiline =
-        Multiline { rule: Arc::new(Alike), lines_max: LINES_MAX, bytes_max: BYTES_MAX, timeout_ms: 0 };
-    let mut assembler = Assembler::new(line_bytes_max).with_multiline(joins.then_some(multiline));
+    let joining = joins.then(joining);
+    let mut assembler = Assembler::new(line_bytes_max).with_pipeline(joining.as_ref());
     let mut model = Model { joins, line_bytes_max, ..Model::default() };
     for (at, op) in ops.chunks_exact(2).take(OPS_MAX).enumerate() {
         let mut out = Lines::default();

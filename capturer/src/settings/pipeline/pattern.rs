@@ -12,7 +12,10 @@ pub struct Pattern(regex::bytes::Regex);
 
 impl Pattern {
     /// Compiles within the bounds of [`crate::limits`].
-    pub(crate) fn new(text: &str) -> Result<Pattern, String> {
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn new(text: &str) -> Result<Pattern, String> {
         if text.len() > PATTERN_BYTES_MAX {
             return Err(format!("it has more than {PATTERN_BYTES_MAX} bytes"));
         }

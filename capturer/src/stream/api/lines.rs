@@ -59,7 +59,9 @@ impl ApiSource {
             }
             self.answer.held = buffer[at.min(buffer.len())..].to_vec();
         }
-        self.groups_due.note(&self.assembler, self.stream, cx);
+        if at > 0 {
+            self.groups_due.note(&self.assembler, self.stream, cx);
+        }
         if !lines.records.is_empty() {
             self.tell(lines, buffer, at as u64, cx, told);
         }
