@@ -592,7 +592,7 @@ fn draw_pipeline(rand: &mut Rand) -> Pipeline {
     if rand.chance(3, 4) {
         let pattern = |text: &str| Some(Pattern::new(text).expect("a fixed pattern"));
         let (start, continues) =
-            *rand.pick(&[(Some("[0-4]"), None), (None, Some("[05]|^$")), (Some("1"), Some("2"))]);
+            *rand.pick(&[(Some("[0-4]"), None), (None, Some("[05]")), (Some("1"), Some("2"))]);
         pipeline.multiline = Some(Multiline {
             rule: MultilineRule::Patterns {
                 start: start.and_then(pattern),

@@ -370,7 +370,9 @@ impl World {
         let origin = self.containers[number].origin;
         let index = self.checker.lines_begun(origin, channel);
         let line = self.checker.begin_line(origin, channel, Some(time_ns));
-        let mut text = if len == 0 && newline {
+        // Of an empty line within a joined record nothing is known, so that the checker could take it for another.
+        let joins = self.settings.pipelines.iter().any(|pipeline| pipeline.multiline.is_some());
+        let mut text = if len == 0 && newline && !joins {
             Vec::new()
         } else {
             format!("{origin}.{channel}.{index} ").into_bytes()
