@@ -79,11 +79,10 @@ pub struct FileCursor {
     /// delivered already. Zero but while a long line is open on the other channel.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skip: [u64; 2],
-    /// If a line is open that began in `file` and reading went on in another one: where to go on should `file` be gone at
-    /// the next start. That is where the other channel's open line begins, if that is not in `file` either, else how far
-    /// reading had come.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reached: Option<FilePlace>,
+    /// If a line is open that began in `file` and reading went on in others: where to go on in each of those, oldest first,
+    /// should those before be gone at the next start. At most [`crate::limits::PLACES_MAX`], the newest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_many")]
+    pub reached: Vec<FilePlace>,
     /// The same position by times; only of Docker's logs. By it the stream goes on over the API, should it be read from
     /// there next.
     #[serde(default, skip_serializing_if = "ApiCursor::is_none")]
@@ -92,6 +91,21 @@ pub struct FileCursor {
     /// still to be passed over. Time 0 = none.
     #[serde(default, skip_serializing_if = "nothing_to_pass")]
     pub passing: [ChannelMark; 2],
+}
+
+/// Checkpoints once had one place or none.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<FilePlace>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Places {
+        One(FilePlace),
+        Many(Vec<FilePlace>),
+    }
+    Ok(match Option::<Places>::deserialize(deserializer)? {
+        Some(Places::One(place)) => vec![place],
+        Some(Places::Many(places)) => places,
+        None => Vec::new(),
+    })
 }
 
 /// A place in a file.
@@ -103,6 +117,9 @@ pub struct FilePlace {
     pub head: HeadPrint,
     /// Byte offset in it.
     pub offset: u64,
+    /// As in [`FileCursor`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skip: [u64; 2],
 }
 
 fn nothing_to_pass(passing: &[ChannelMark; 2]) -> bool {

@@ -3,6 +3,8 @@
 
 /// Bytes one read asks for. Large enough that the cost per read vanishes in the cost per line.
 pub const READ_BYTES: usize = 256 * 1024;
+/// Places that a position names beside its own, for a line that goes through so many files.
+pub const PLACES_MAX: usize = 8;
 /// Bytes at the beginning of a line by which it is decided whether it goes on with the lines before it (multiline).
 pub const MULTILINE_LOOK_BYTES: usize = 4 * 1024;
 /// Longest raw record of a source: a json-file line with its escapes (six bytes for one) and its attributes, which

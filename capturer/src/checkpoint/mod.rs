@@ -221,7 +221,7 @@ pub(crate) mod tests {
             head: HeadPrint { len_bytes: 1024, crc32: 0xdead_beef },
             offset,
             skip: [0, 0],
-            reached: None,
+            reached: Vec::new(),
             lines: ApiCursor { last_ns: offset as i64, ..ApiCursor::default() },
             passing: [ChannelMark { time_ns: 3, count: 1 }, ChannelMark::default()],
         })

@@ -116,16 +116,19 @@ impl Assembler {
         open.as_ref().is_some_and(|open| open.time == buffer[piece.time.clone()])
     }
 
-    /// Where the oldest open line or group began.
-    pub fn open_since(&self) -> Option<u64> {
-        StdType::ALL.into_iter().filter_map(|std_type| self.open_on(std_type)).min()
+    /// Where the lines of a channel begin that are in no record yet, and whether the last of them is not whole.
+    pub fn undelivered(&self, std_type: StdType) -> (Vec<u64>, bool) {
+        let line = self.open[std_type.index()].as_ref();
+        let grouped = self.groups.as_ref().and_then(|groups| groups.on(std_type));
+        let grouped = grouped.into_iter().flat_map(|group| group.starts());
+        (grouped.chain(line.map(|line| line.began_at)).collect(), line.is_some())
     }
 
     /// Where the open line or group of a channel began.
     pub fn open_on(&self, std_type: StdType) -> Option<u64> {
         let group = self.groups.as_ref().and_then(|groups| groups.on(std_type));
         let line = self.open[std_type.index()].as_ref();
-        group.map(|group| group.began_at).or(line.map(|line| line.began_at))
+        group.and_then(|group| group.starts().next()).or(line.map(|line| line.began_at))
     }
 
     /// The time of the open line or group of a channel, nanoseconds since 1970.

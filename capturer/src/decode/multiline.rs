@@ -31,11 +31,10 @@ pub(super) struct Whole<'a> {
 /// The lines of a group so far.
 #[derive(Debug)]
 pub(super) struct Group {
-    pub(super) began_at: u64,
     /// Of its first line.
     pub(super) time: Vec<u8>,
-    /// Of every line, nanoseconds since 1970; 0 = it has none.
-    times: Vec<i64>,
+    /// Of every line: where it began, and its time in nanoseconds since 1970; 0 = it has none.
+    lines: Vec<(u64, i64)>,
     text: Vec<u8>,
     form: MessageForm,
     decoded_len: usize,
@@ -47,9 +46,8 @@ pub(super) struct Group {
 impl Group {
     fn new(line: &Whole<'_>, state: pipeline::Group) -> Group {
         Group {
-            began_at: line.began_at,
             time: line.time.to_vec(),
-            times: vec![timestamp::parse(line.time).unwrap_or(0)],
+            lines: vec![(line.began_at, timestamp::parse(line.time).unwrap_or(0))],
             text: line.text.to_vec(),
             form: line.form,
             decoded_len: line.decoded_len,
@@ -58,8 +56,13 @@ impl Group {
         }
     }
 
+    /// Where its lines began, in order.
+    pub(super) fn starts(&self) -> impl Iterator<Item = u64> {
+        self.lines.iter().map(|(began_at, _)| *began_at)
+    }
+
     fn has_room(&self, line: &Whole<'_>, multiline: &Multiline) -> bool {
-        self.times.len() < multiline.lines_max
+        self.lines.len() < multiline.lines_max
             && (self.decoded_len + 1 + line.decoded_len) as u64 <= multiline.bytes_max
             && self.form == line.form
     }
@@ -70,7 +73,7 @@ impl Group {
         self.text.extend_from_slice(line.text);
         self.decoded_len += 1 + line.decoded_len;
         self.truncated |= line.truncated;
-        self.times.push(timestamp::parse(line.time).unwrap_or(0));
+        self.lines.push((line.began_at, timestamp::parse(line.time).unwrap_or(0)));
         self.state = state;
     }
 
@@ -80,7 +83,7 @@ impl Group {
         let message_start = out.made.len() as u32;
         out.made.extend_from_slice(&self.text);
         out.truncated += u64::from(self.truncated);
-        out.joined.extend(self.times.iter().map(|time_ns| (std_type, *time_ns)));
+        out.joined.extend(self.lines.iter().map(|(_, time_ns)| (std_type, *time_ns)));
         out.records.push(Record {
             message_start,
             message_len: self.text.len() as u32,
@@ -120,12 +123,12 @@ impl Groups {
 
     /// Lines in the open group of a channel.
     pub(super) fn lines(&self, std_type: StdType) -> usize {
-        self.on(std_type).map_or(0, |group| group.times.len())
+        self.on(std_type).map_or(0, |group| group.lines.len())
     }
 
     /// Time of the latest line in the open group of a channel; 0 = it has none.
     pub(super) fn latest_ns(&self, std_type: StdType) -> Option<i64> {
-        self.on(std_type)?.times.last().copied()
+        self.on(std_type)?.lines.last().map(|(_, time_ns)| *time_ns)
     }
 
     pub(super) fn take(&mut self, std_type: StdType, line: &Whole<'_>, out: &mut Lines) {

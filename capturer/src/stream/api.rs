@@ -286,7 +286,9 @@ impl ApiSource {
 
     /// From when to ask; `None` = from the beginning.
     fn since(&self) -> Option<i64> {
-        let open_since = self.cursor.open_since_ns();
+        // A line before the open one shows that its beginning is in the answer; and of the other channel older lines may
+        // have come into the log behind it.
+        let open_since = self.cursor.open_since_ns().map(|open| open - OVERLAP_NS);
         if self.cursor.is_beginning() {
             return open_since;
         }
@@ -294,8 +296,7 @@ impl ApiSource {
         if self.cursor.older_ns > 0 {
             since = since.min(self.cursor.older_ns);
         }
-        // A line before the open one shows that its beginning is in the answer.
-        Some(since.min(open_since.map_or(i64::MAX, |open| open - OVERLAP_NS)))
+        Some(since.min(open_since.unwrap_or(i64::MAX)))
     }
 
     fn owns(&self, conn: ConnId) -> bool {

@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::capture::io::{FileNo, FoundFile, LaneId};
 use crate::cursor::{ApiCursor, Cursor, FileCursor, FileId, FilePlace, HeadPrint};
-use crate::limits::HEAD_BYTES;
+use crate::limits::{HEAD_BYTES, PLACES_MAX};
 
 /// Whether a link's file is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,15 @@ pub struct Chain {
     pub delivered_to: [u64; 2],
 }
 
+/// Lines of a channel that were read and not delivered, for they may go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Undelivered {
+    /// Where they begin, logical positions in order.
+    pub starts: Vec<u64>,
+    /// The last of them is not whole.
+    pub in_line: bool,
+}
+
 impl Chain {
     /// An empty chain.
     pub fn new(start: Start) -> Chain {
@@ -169,10 +178,13 @@ impl Chain {
             }
             Place::Nowhere => changes.resume_lost = true,
         }
-        match cursor.reached.map(|reached| (reached.offset, find(found, reached.file, &reached.head))) {
-            Some((offset, Place::Same(at))) => (at, offset),
-            _ => (0, 0),
+        for place in &cursor.reached {
+            if let Place::Same(at) = find(found, place.file, &place.head) {
+                self.delivered_to = place.skip.map(|skip| place.offset + skip);
+                return (at, place.offset);
+            }
         }
+        (0, 0)
     }
 
     fn follow(&mut self, found: Vec<FoundFile>) -> Changes {
@@ -346,9 +358,8 @@ impl Chain {
         self.base + self.links.front().map_or(0, |front| front.offset)
     }
 
-    /// The cursor for a stream whose oldest open line began at `oldest_open` and whose channels' open lines began at
-    /// `open` (logical positions).
-    pub fn cursor(&mut self, oldest_open: Option<u64>, open: [Option<u64>; 2]) -> Cursor {
+    /// The cursor for a stream with these lines not delivered on its channels.
+    pub fn cursor(&mut self, open: &[Undelivered; 2]) -> Cursor {
         let position = self.position();
         if let (Some(front), Some(mark)) = (self.links.front(), self.marks.back_mut())
             && self.front_marked
@@ -356,29 +367,38 @@ impl Chain {
             // Known better than when it was begun.
             mark.2 = front.head;
         }
-        let from = oldest_open.unwrap_or(position);
+        let since = |open: &Undelivered| open.starts.first().copied();
+        let from = open.iter().filter_map(since).min().unwrap_or(position);
         while self.marks.len() > 1 && self.marks[1].0 <= from {
             self.marks.pop_front();
         }
         let Some((base, file, head)) = self.marks.front().copied() else { return Cursor::Beginning };
-        let skip = open.map(|open| open.unwrap_or(position) - from);
-        // With lines open on both channels nothing behind the later one's beginning is delivered.
-        let later = open[0].zip(open[1]).map_or(position, |(one, other)| one.max(other));
-        let place = |position: u64| {
-            let (base, file, head) = *self.marks.iter().skip(1).rfind(|mark| mark.0 <= position)?;
-            Some(FilePlace { file, head, offset: position - base })
-        };
-        let reached = place(later).or_else(|| place(position));
-        let offset = from - base;
+        let skip = open.each_ref().map(|open| since(open).unwrap_or(position) - from);
+        let begun = 1.max(self.marks.len().saturating_sub(PLACES_MAX));
+        let reached = (begun..self.marks.len()).map(|at| self.place_in(at, open)).collect();
         Cursor::File(FileCursor {
             file,
             head,
-            offset,
+            offset: from - base,
             skip,
             reached,
             lines: ApiCursor::default(),
             passing: Default::default(),
         })
+    }
+
+    /// Where to go on if that file is there and none before it.
+    fn place_in(&self, at: usize, open: &[Undelivered; 2]) -> FilePlace {
+        let position = self.position();
+        let (base, file, head) = self.marks[at];
+        let end = self.marks.get(at + 1).map_or(position, |next| next.0);
+        // The first line of a channel that is wholly behind what is gone.
+        let first = open.each_ref().map(|open| open.starts.iter().copied().find(|start| *start >= base));
+        let from = first.iter().map(|first| first.unwrap_or(position)).min().unwrap_or(position).min(end);
+        // Of a line whose beginning is gone the rest is taken, from here on.
+        let done = |channel: usize| if open[channel].in_line { from } else { position };
+        let skip = [0, 1].map(|channel| first[channel].unwrap_or(done(channel)) - from);
+        FilePlace { file, head, offset: from - base, skip }
     }
 
     /// Takes deleted files out, oldest first but not the first `keep`, until so many unread bytes went with them. Returns

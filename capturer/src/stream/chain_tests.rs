@@ -38,6 +38,16 @@ fn read_front(chain: &mut Chain) {
     chain.finish_front();
 }
 
+/// The cursor with a long line open on each of the channels, since there.
+fn cursor_at(chain: &mut Chain, open: [Option<u64>; 2]) -> Cursor {
+    chain
+        .cursor(&open.map(|open| Undelivered { starts: open.into_iter().collect(), in_line: open.is_some() }))
+}
+
+fn reached_of(cursor: &FileCursor) -> Vec<(u64, u64, [u64; 2])> {
+    cursor.reached.iter().map(|place| (place.file.inode, place.offset, place.skip)).collect()
+}
+
 /// A position 30 bytes into a file.
 fn saved(file: FileId, head: HeadPrint, skip: [u64; 2]) -> Start {
     Start::Resume(FileCursor {
@@ -45,7 +55,7 @@ fn saved(file: FileId, head: HeadPrint, skip: [u64; 2]) -> Start {
         head,
         offset: 30,
         skip,
-        reached: None,
+        reached: Vec::new(),
         lines: ApiCursor::default(),
         passing: Default::default(),
     })
@@ -197,9 +207,9 @@ fn cursors_reach_back_to_the_oldest_open_line() {
     open_all(&mut chain);
     read_front(&mut chain);
     chain.links[0].offset = 20;
-    let Cursor::File(cursor) = chain.cursor(Some(70), [Some(70), None]) else { panic!() };
+    let Cursor::File(cursor) = cursor_at(&mut chain, [Some(70), None]) else { panic!() };
     assert_eq!((cursor.file.inode, cursor.offset, cursor.skip), (1, 70, [0, 50]));
-    let Cursor::File(cursor) = chain.cursor(None, [None, None]) else { panic!() };
+    let Cursor::File(cursor) = cursor_at(&mut chain, [None, None]) else { panic!() };
     assert_eq!((cursor.file.inode, cursor.offset, cursor.skip), (2, 20, [0, 0]));
 }
 
@@ -210,7 +220,7 @@ fn the_end_of_a_finished_file_is_the_beginning_of_the_next() {
     chain.on_scan(vec![file(1, 1, &content('a')), file(0, 2, &content('b'))]);
     open_all(&mut chain);
     read_front(&mut chain);
-    let Cursor::File(cursor) = chain.cursor(None, [None, None]) else { panic!() };
+    let Cursor::File(cursor) = cursor_at(&mut chain, [None, None]) else { panic!() };
     assert_eq!((cursor.file.inode, cursor.offset), (2, 0));
 }
 
@@ -220,7 +230,7 @@ fn a_file_truncated_while_the_agent_did_not_run_goes_on_in_its_copy() {
     let mut chain = Chain::new(Start::Oldest);
     chain.on_scan(vec![file(0, 1, &content('a'))]);
     chain.links[0].offset = 60;
-    let Cursor::File(cursor) = chain.cursor(None, [None; 2]) else { panic!("it has read something") };
+    let Cursor::File(cursor) = cursor_at(&mut chain, [None; 2]) else { panic!("it has read something") };
 
     let mut chain = Chain::new(Start::Resume(cursor.clone()));
     let found = vec![file(0, 1, &content('b')), file(1, 2, &content('a')), file(2, 3, &content('0'))];
@@ -275,7 +285,7 @@ fn a_line_open_since_a_file_that_went_does_not_send_back_the_other_channel() {
     open_all(&mut chain);
     read_front(&mut chain);
     chain.links[0].offset = 40;
-    let Cursor::File(cursor) = chain.cursor(Some(90), [Some(90), None]) else {
+    let Cursor::File(cursor) = cursor_at(&mut chain, [Some(90), None]) else {
         panic!("it has read something")
     };
     assert_eq!((cursor.file.inode, cursor.offset, cursor.skip), (1, 90, [0, 50]));
@@ -295,7 +305,7 @@ fn with_both_channels_open_it_goes_on_where_the_later_line_begins() {
     read_front(&mut chain);
     read_front(&mut chain);
     chain.links[0].offset = 40;
-    let Cursor::File(cursor) = chain.cursor(Some(90), [Some(90), Some(110)]) else {
+    let Cursor::File(cursor) = cursor_at(&mut chain, [Some(90), Some(110)]) else {
         panic!("it has read something")
     };
     assert_eq!((cursor.file.inode, cursor.offset, cursor.skip), (1, 90, [0, 20]));
@@ -309,10 +319,34 @@ fn with_both_channels_open_it_goes_on_where_the_later_line_begins() {
     open_all(&mut chain);
     read_front(&mut chain);
     chain.links[0].offset = 40;
-    let Cursor::File(cursor) = chain.cursor(Some(80), [Some(80), Some(90)]) else {
+    let Cursor::File(cursor) = cursor_at(&mut chain, [Some(80), Some(90)]) else {
         panic!("it has read something")
     };
-    assert_eq!(cursor.reached.map(|reached| (reached.file.inode, reached.offset)), Some((2, 40)));
+    assert_eq!(reached_of(&cursor), [(2, 40, [0, 0])]);
+}
+
+/// Whole lines wait for others to join them: those in files that are still there must not go with the first one's file,
+/// and the other channel's come only once.
+#[test]
+fn lines_that_wait_in_a_group_are_found_in_later_files() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(2, 1, &content('a')), file(1, 2, &content('b')), file(0, 3, &content('c'))]);
+    open_all(&mut chain);
+    read_front(&mut chain);
+    read_front(&mut chain);
+    chain.links[0].offset = 40;
+    let group = |starts: &[u64]| Undelivered { starts: starts.to_vec(), in_line: false };
+    let Cursor::File(cursor) = chain.cursor(&[group(&[90, 120, 150]), group(&[])]) else {
+        panic!("it has read something")
+    };
+    assert_eq!((cursor.file.inode, cursor.offset, cursor.skip), (1, 90, [0, 150]));
+    assert_eq!(reached_of(&cursor), [(2, 20, [0, 120]), (3, 40, [0, 0])]);
+    let mut two = Chain::new(Start::Resume(cursor.clone()));
+    two.on_scan(vec![file(1, 2, &content('b')), file(0, 3, &content('c'))]);
+    assert_eq!((inodes(&two), two.position(), two.delivered_to), (vec![2, 3], 20, [20, 140]));
+    let mut three = Chain::new(Start::Resume(cursor));
+    three.on_scan(vec![file(0, 3, &content('c'))]);
+    assert_eq!((inodes(&three), three.position(), three.delivered_to), (vec![3], 40, [40, 40]));
 }
 
 /// Without birth times an empty file is opened by its number alone, and that may have come back meanwhile: what was made
@@ -336,7 +370,7 @@ fn a_number_that_came_back_before_the_opening_hides_nothing() {
     let found = [(3, 1, 'a'), (2, 3, 'b'), (1, 4, 'c'), (0, 2, 'd')];
     chain.on_scan(found.map(|(rank, inode, name)| unborn(rank, inode, &content(name))).to_vec());
     assert_eq!(inodes(&chain), [3, 4, 2]);
-    let Cursor::File(cursor) = chain.cursor(None, [None; 2]) else { panic!("it has a front") };
+    let Cursor::File(cursor) = cursor_at(&mut chain, [None; 2]) else { panic!("it has a front") };
     assert_eq!((cursor.file.inode, cursor.offset), (3, 0));
     chain.trust_opened();
     assert!(chain.links.iter().all(|link| !link.doubted));

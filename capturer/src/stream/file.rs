@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use self::hanging::SetAside;
 use super::Told;
-use super::chain::{Chain, Handle, Link, Start};
+use super::chain::{Chain, Handle, Link, Start, Undelivered};
 use super::delivered::{self, Passing};
 use super::groups::GroupsDue;
 use crate::capture::io::{Action, FileError, FileNo, FoundFile, LaneId, OpenedFile};
@@ -496,8 +496,11 @@ impl FileSource {
     }
 
     fn tell(&mut self, lines: Lines, read: Vec<u8>, source_bytes: u64, told: &mut Vec<Told>) {
-        let open = StdType::ALL.map(|std_type| self.assembler.open_on(std_type));
-        let mut end = self.chain.cursor(self.assembler.open_since(), open);
+        let open = StdType::ALL.map(|std_type| {
+            let (starts, in_line) = self.assembler.undelivered(std_type);
+            Undelivered { starts, in_line }
+        });
+        let mut end = self.chain.cursor(&open);
         if let (Cursor::File(end), FileFormat::Docker) = (&mut end, self.format) {
             delivered::note(&mut self.lines, &lines, &read);
             self.lines.open_ns = StdType::ALL.map(|std_type| self.assembler.open_time(std_type).unwrap_or(0));

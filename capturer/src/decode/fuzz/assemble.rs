@@ -177,7 +177,14 @@ pub fn check(bytes: &[u8]) {
             let channel = std_type.index();
             let open = model.open[channel].is_some() || !model.groups[channel].is_empty();
             assert_eq!(assembler.open_on(std_type).is_some(), open, "{std_type:?} after {op:?}");
-            assert_eq!(assembler.grouped(std_type), model.groups[channel].len(), "{std_type:?} after {op:?}");
+            let (line, group) = (model.open[channel].is_some(), model.groups[channel].len());
+            assert_eq!(assembler.grouped(std_type), group, "{std_type:?} after {op:?}");
+            let (starts, in_line) = assembler.undelivered(std_type);
+            assert_eq!(
+                (starts.len(), in_line),
+                (group + usize::from(line), line),
+                "{std_type:?} after {op:?}"
+            );
         }
     }
     let mut out = Lines::default();
@@ -187,7 +194,7 @@ pub fn check(bytes: &[u8]) {
         model.end_group(channel);
     }
     compare(&[], &out, &mut model, line_bytes_max);
-    assert_eq!(assembler.open_since(), None);
+    assert!(StdType::ALL.iter().all(|std_type| assembler.undelivered(*std_type) == (Vec::new(), false)));
 }
 
 fn text_of((unit, unit_len): (&str, usize), decoded_len: usize) -> String {
