@@ -58,6 +58,7 @@ fn batch(rand: &mut Rand, source: &Arc<Source>) -> (Batch, Vec<(StdType, i64, St
         read_time: timestamp::format(1_763_772_768_000_000_000),
         end: Cursor::Beginning,
         source_bytes: 0,
+        changes: None,
     };
     let mut said = Vec::new();
     let mut time_ns = 1_763_772_768_162_820_305;

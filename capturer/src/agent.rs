@@ -451,9 +451,10 @@ fn open_sinks(
         let name = made.name().to_owned();
         let is_network = made.is_network();
         metrics.expect_sink(&name);
+        metrics.expect_pipelines(&name, &settings.pipelines);
         let report = sender.clone();
         let report = Box::new(move |from| drop(report.send(Message::Sink(from))));
-        let handle = sink::spawn(SinkId(index as u8), made, report, Arc::clone(board))
+        let handle = sink::spawn(SinkId(index as u8), made, report, Arc::clone(board), Arc::clone(metrics))
             .with_context(|| format!("starting the sink {name}"))?;
         // A file or standard output that could be opened accepts; with no container yet there is nothing else to show it.
         // Of a network sink its own delivery says so.

@@ -18,13 +18,13 @@
 use std::fmt::Debug;
 
 use crate::decode::{DecodeError, Step};
-use crate::{checkpoint, decode, discover, settings, sink};
+use crate::{checkpoint, decode, discover, pipeline, settings, sink};
 
 /// A decoder's name, and the entry that checks it under any bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them. Each has a folder of this name in tests/fuzz/corpus and a file in tests/fuzz/fuzz_targets.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("assemble", decode::fuzz::assemble::check),
     ("checkpoint", checkpoint::fuzz::check),
     ("config", settings::fuzz::check),
@@ -33,6 +33,7 @@ pub const TARGETS: [Target; 12] = [
     ("inotify", decode::fuzz::inotify),
     ("json_line", decode::fuzz::json_line::check),
     ("line", decode::fuzz::line),
+    ("pipeline", pipeline::fuzz::check),
     ("stdcopy", decode::fuzz::stdcopy),
     ("timestamp", decode::fuzz::timestamp),
     ("tty", decode::fuzz::tty),

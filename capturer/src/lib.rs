@@ -17,6 +17,7 @@ pub mod docker;
 pub mod doctor;
 #[cfg(feature = "test-faults")]
 pub mod faults;
+pub mod fields;
 pub mod files;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
@@ -26,6 +27,7 @@ pub mod limits;
 pub mod metrics;
 pub mod online;
 pub mod own_log;
+pub mod pipeline;
 pub mod positions;
 pub mod privilege;
 pub mod probe;

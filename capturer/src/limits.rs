@@ -92,6 +92,23 @@ pub const PATTERN_BYTES_MAX: usize = 4 * 1024;
 pub const PATTERN_PROGRAM_BYTES_MAX: usize = 1024 * 1024;
 /// See [`PATTERN_PROGRAM_BYTES_MAX`].
 pub const PATTERN_DFA_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a message that keep, drop and the search for a level look at; a longer message is not parsed. Redaction
+/// always looks at all of it.
+pub const MATCHED_BYTES_MAX: usize = 64 * 1024;
+/// Fields of a record. Loki takes 128 names of metadata with a line.
+pub const FIELDS_MAX: usize = 64;
+/// Bytes of names and values of a record's fields. Loki takes 64 KiB of metadata with a line.
+pub const FIELDS_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of a field's name, with the names it is nested in.
+pub const FIELD_NAME_BYTES_MAX: usize = 128;
+/// Bytes of a field's value; what is longer is cut.
+pub const FIELD_VALUE_BYTES_MAX: usize = 4 * 1024;
+/// Objects within objects that become names with dots; what is deeper is left out.
+pub const FIELDS_DEPTH_MAX: usize = 8;
+/// Bytes of a label's value that comes from a field; a longer one counts as one value too many.
+pub const FIELD_LABEL_BYTES_MAX: usize = 256;
+/// Bytes of what takes the place of a redacted text, as the config writes it.
+pub const REPLACEMENT_BYTES_MAX: usize = 64;
 
 // Each connection may have a timed receive and a timed send under way: two entries each.
 const _: () =
@@ -107,3 +124,6 @@ const _: () = assert!(STREAM_BATCHES_MAX <= SINK_BATCHES_MAX);
 const _: () = assert!(ENCODED_BYTES_MAX >= 4 * READ_BYTES);
 const _: () = assert!(FILE_NAME_VALUE_BYTES_MAX < FILE_NAME_BYTES_MAX);
 const _: () = assert!(FILE_NAME_BYTES_MAX + crate::sink::local_file::ADDED_NAME_BYTES <= 255);
+const _: () =
+    assert!(FIELD_NAME_BYTES_MAX + FIELD_VALUE_BYTES_MAX <= FIELDS_BYTES_MAX && FIELDS_BYTES_MAX < 65_536);
+const _: () = assert!(FIELD_LABEL_BYTES_MAX <= LOKI_LABEL_VALUE_BYTES);

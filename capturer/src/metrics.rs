@@ -7,7 +7,7 @@
 //! Not here: deciding when something counts. Each part counts at the place where the thing happens.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -16,6 +16,9 @@ use prometheus::{
 };
 
 use crate::ledger::Owner;
+use crate::pipeline::{self, Outcome};
+use crate::settings::Pipeline;
+use crate::settings::pipeline::{Over, Step};
 
 /// What every name begins with.
 pub const PREFIX: &str = "log_capturer_";
@@ -147,6 +150,8 @@ metrics! {
     log_bytes_processed_total: IntCounter [] Bytes "Bytes of log messages read from all sources.";
     logs_sent_total: IntCounterVec ["sink"] Count "Log records that a sink acknowledged.";
     log_bytes_sent_total: IntCounterVec ["sink"] Bytes "Bytes of log messages that a sink acknowledged.";
+    pipeline_lines_total: IntCounterVec ["sink", "pipeline", "step", "outcome"] Count
+        "Lines by what a step of a pipeline did to them on their way to a sink. Those dropped are part of logs_processed_total and not of logs_sent_total.";
     lost_bytes_total: IntCounterVec ["reason"] Bytes
         "Bytes of source that were lost, as far as their number can be known; losses_total counts the rest too.";
     losses_total: IntCounterVec ["reason"] Count
@@ -447,6 +452,20 @@ impl Metrics {
         self.sink_batches_waiting.with_label_values(&[sink]);
     }
 
+    /// Creates the series of the pipelines of a sink at zero.
+    pub fn expect_pipelines(&self, sink: &str, pipelines: &[Arc<Pipeline>]) {
+        for pipeline in pipelines {
+            let rate = pipeline.rate_limit.is_some_and(|limit| limit.over == Over::Drop);
+            let steps = pipeline.steps.iter().map(Step::kind).chain(rate.then_some(pipeline::RATE_LIMIT));
+            for step in steps {
+                for outcome in Outcome::possible(step) {
+                    let labels = [sink, pipeline.name.as_str(), step, outcome.as_str()];
+                    self.pipeline_lines_total.with_label_values(&labels);
+                }
+            }
+        }
+    }
+
     /// Creates the series of a network sink at zero.
     pub fn expect_network_sink(&self, sink: &str) {
         for reason in PushFailure::ALL {
@@ -579,6 +598,8 @@ mod tests {
         // A vector without any series is not gathered at all.
         metrics.expect_sink("local_file");
         metrics.expect_network_sink("loki");
+        let steps = vec![Step::Sample { keep_one_in: 2 }];
+        metrics.expect_pipelines("loki", &[Arc::new(Pipeline { steps, ..Pipeline::default() })]);
         metrics.rotation("0123", "web");
         metrics.heartbeat("capture");
         metrics.component_health.with_label_values(&["docker"]).set(1);

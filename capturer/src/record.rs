@@ -14,6 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::cursor::{Cursor, FileId};
+use crate::fields::{Changes, Extra};
 use crate::settings::Pipeline;
 
 /// Which of a container's two outputs a line came from. The word is moby's: `stream` already means a
@@ -117,13 +118,15 @@ pub enum MessageForm {
     JsonEscaped,
 }
 
-/// Which of a batch's two buffers holds a record's bytes.
+/// Which of a batch's buffers holds a record's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// [`Batch::read`].
     Read,
     /// [`Batch::made`].
     Made,
+    /// [`Changes::bytes`].
+    Changed,
 }
 
 /// One line with its metadata: offsets into its batch.
@@ -166,14 +169,19 @@ pub struct Batch {
     pub end: Cursor,
     /// Bytes of the source that this batch accounts for (records, framing, skipped bytes).
     pub source_bytes: u64,
+    /// What a pipeline made of it; `None` = it is as it was captured. If set, `read` and `made` are empty, and those of
+    /// the batch it was made from are meant.
+    pub changes: Option<Box<Changes>>,
 }
 
 impl Batch {
     /// The buffer that holds a record's bytes.
     pub fn buffer(&self, record: &Record) -> &[u8] {
+        let changes = self.changes.as_deref();
         match record.place {
-            Place::Read => &self.read,
-            Place::Made => &self.made,
+            Place::Read => changes.map_or(&self.read, |changes| &changes.original.read),
+            Place::Made => changes.map_or(&self.made, |changes| &changes.original.made),
+            Place::Changed => changes.map_or(&[], |changes| &changes.bytes),
         }
     }
 
@@ -181,6 +189,11 @@ impl Batch {
     pub fn message(&self, record: &Record) -> &[u8] {
         let start = record.message_start as usize;
         &self.buffer(record)[start..start + record.message_len as usize]
+    }
+
+    /// What a pipeline added to the record of this index, if anything.
+    pub fn extra(&self, index: usize) -> Option<&Extra> {
+        self.changes.as_deref()?.extras.get(index).filter(|extra| !extra.is_empty())
     }
 
     /// A record's time, RFC 3339.
@@ -202,6 +215,25 @@ pub struct Ack {
     pub batch: Arc<Batch>,
     /// What the sink's checkpoint must hold with that cursor.
     pub mark: Option<OutputMark>,
+    /// What was delivered if a pipeline changed the batch; `None` = all of it, as it is.
+    pub delivered: Option<Amount>,
+}
+
+/// Lines, and the bytes of their messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Lines.
+    pub lines: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Amount {
+    /// Of a batch.
+    pub fn of(batch: &Batch) -> Amount {
+        let bytes = batch.records.iter().map(|record| u64::from(record.message_len)).sum();
+        Amount { lines: batch.records.len() as u64, bytes }
+    }
 }
 
 /// Index of a sink among those configured, fixed for a run.

@@ -31,7 +31,7 @@ use crate::cursor::Cursor;
 use crate::discover::{self, Discovery};
 use crate::limits::{API_GATHER_BYTES, READ_BYTES};
 use crate::metrics::Metrics;
-use crate::record::{Ack, OutputMarks, SinkId, Source, StreamId, StreamKey};
+use crate::record::{Ack, Amount, OutputMarks, SinkId, Source, StreamId, StreamKey};
 use crate::settings::Settings;
 use crate::sink::FromSink;
 use crate::status::{Snapshot, StreamRow};
@@ -431,10 +431,10 @@ impl Capture {
     // ---- sinks and checkpoint
 
     fn on_ack(&mut self, now: Now, ack: Ack) {
-        let Ack { sink, batch, mark } = ack;
+        let Ack { sink, batch, mark, delivered } = ack;
         let name = &self.sinks[usize::from(sink.0)];
-        self.metrics.logs_sent_total.with_label_values(&[name]).inc_by(batch.records.len() as u64);
-        let bytes: u64 = batch.records.iter().map(|record| u64::from(record.message_len)).sum();
+        let Amount { lines, bytes } = delivered.unwrap_or_else(|| Amount::of(&batch));
+        self.metrics.logs_sent_total.with_label_values(&[name]).inc_by(lines);
         self.metrics.log_bytes_sent_total.with_label_values(&[name]).inc_by(bytes);
         if self.outlets.iter().any(|outlet| outlet.tracked.contains(name)) {
             self.tracker.on_ack(&batch.source.key, name, batch.seq, &batch.end, mark);

@@ -268,6 +268,19 @@ pub(super) fn check(settings: &Settings, sink: &Loki, reader: &Reader) {
         let message = format!("must be at least {}, four longest lines", units::show_size(least));
         reader.problem("sinks.loki.spool.max_size", message);
     }
+    for pipeline in &settings.pipelines {
+        let own = pipeline.record_labels().filter(|label| !sink.labels.contains_key(*label));
+        let own: std::collections::BTreeSet<&str> = own.collect();
+        let count = sink.labels.len() + own.len();
+        if count > limits::LOKI_LABELS {
+            let taken = limits::LOKI_LABELS;
+            let message = format!(
+                "and the pipeline {} name {count} labels together; Loki takes {taken}",
+                pipeline.name
+            );
+            reader.problem("sinks.loki.labels", message);
+        }
+    }
     let maps = [("labels", &sink.labels), ("structured_metadata", &sink.structured_metadata)];
     for (key, map) in maps {
         let wanted = map.values().flat_map(LabelTemplate::source_labels);

@@ -23,6 +23,7 @@ mod plain;
 mod runtime;
 pub mod spool;
 pub mod stdout;
+mod steps;
 #[cfg(test)]
 pub(crate) mod testing;
 

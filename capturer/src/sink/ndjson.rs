@@ -4,6 +4,9 @@
 //! {"time":" 2026-…Z ","stream":"stdout","container_id":…,"path":"…","message":" text "}⏎
 //!           record  └──────────── SourcePrefix, once per source ─────────────┘ record
 //! ```
+//! What a pipeline added stands before the message: `"fields":{…},"repeated":3,"failed":["parse"]`; its labels are merged
+//! with those of the source, which are rendered again for such a record.
+//!
 //! Per record there are copies and no decisions but the form of the message: an escaped one is copied as it is, a
 //! raw one is scanned in blocks and copied between the bytes that need an escape. Nothing is allocated per record.
 //!
@@ -12,8 +15,10 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::Write as _;
 
 use super::Counts;
+use crate::fields::{Extra, Labels, Value};
 use crate::limits::META_STRING_BYTES_MAX;
 use crate::record::{Batch, MessageForm, Source, StdType};
 
@@ -26,44 +31,99 @@ const END: &[u8] = b"\"}\n";
 #[derive(Clone, Debug)]
 pub struct SourcePrefix {
     by_std_type: [Vec<u8>; 2],
+    /// Up to the labels.
+    heads: [Vec<u8>; 2],
+    labels: BTreeMap<String, String>,
+    /// What stands between labels and message.
+    path: Vec<u8>,
 }
 
 impl SourcePrefix {
     /// Renders the facts of a source.
     pub fn new(source: &Source) -> SourcePrefix {
-        SourcePrefix { by_std_type: StdType::ALL.map(|std_type| render(source, std_type)) }
+        let heads = StdType::ALL.map(|std_type| head(source, std_type));
+        let mut labels = source.labels.clone();
+        labels.extend(source.container.iter().flat_map(|container| container.labels.clone()));
+        let mut path = Vec::new();
+        field(&mut path, "path", source.path.as_deref().unwrap_or_default());
+        let mut prefix = SourcePrefix { by_std_type: Default::default(), heads, labels, path };
+        for std_type in StdType::ALL {
+            let mut out = Vec::new();
+            prefix.with_labels(std_type, None, &mut out);
+            out.extend_from_slice(MESSAGE);
+            prefix.by_std_type[std_type.index()] = out;
+        }
+        prefix
     }
 
     fn for_std_type(&self, std_type: StdType) -> &[u8] {
         &self.by_std_type[std_type.index()]
     }
+
+    /// Everything up to `message`, with labels of the record's own before those of the source.
+    fn with_labels(&self, std_type: StdType, own: Option<&Labels>, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.heads[std_type.index()]);
+        let mut labels: BTreeMap<&str, &str> = BTreeMap::new();
+        for (key, value) in self.labels.iter().chain(own.into_iter().flatten()) {
+            labels.insert(key, value);
+        }
+        if !labels.is_empty() {
+            out.extend_from_slice(b",\"labels\":{");
+            for (index, (key, value)) in labels.into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                string(out, key);
+                out.push(b':');
+                string(out, value);
+            }
+            out.push(b'}');
+        }
+        out.extend_from_slice(&self.path);
+    }
+
+    /// What a pipeline added to a record, with all that stands before.
+    fn with_extra(&self, std_type: StdType, extra: &Extra, out: &mut Vec<u8>) {
+        match extra.labels.as_deref() {
+            None => {
+                let prefix = self.for_std_type(std_type);
+                out.extend_from_slice(&prefix[..prefix.len() - MESSAGE.len()]);
+            }
+            own => self.with_labels(std_type, own, out),
+        }
+        if !extra.fields.is_empty() {
+            out.extend_from_slice(b",\"fields\":{");
+            for (index, (name, value)) in extra.fields.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                quoted(name, out);
+                out.push(b':');
+                match value {
+                    Value::Text(text) => quoted(text, out),
+                    Value::Number(_) | Value::Bool(_) => out.extend_from_slice(value.as_str().as_bytes()),
+                }
+            }
+            out.push(b'}');
+        }
+        if extra.repeated > 0 {
+            let _ = write!(out, ",\"repeated\":{}", extra.repeated);
+        }
+        if !extra.failed.is_empty() {
+            let names: Vec<&str> = extra.failed.names().collect();
+            let _ = write!(out, ",\"failed\":[\"{}\"]", names.join("\",\""));
+        }
+    }
 }
 
-fn render(source: &Source, std_type: StdType) -> Vec<u8> {
+fn head(source: &Source, std_type: StdType) -> Vec<u8> {
     let mut out = b"\"".to_vec();
     field(&mut out, "stream", std_type.as_str());
-    let mut labels: BTreeMap<&str, &str> = BTreeMap::new();
-    labels.extend(source.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
     if let Some(container) = &source.container {
         field(&mut out, "container_id", &container.id);
         field(&mut out, "container_name", &container.name);
         field(&mut out, "image", &container.image);
-        labels.extend(container.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
     }
-    if !labels.is_empty() {
-        out.extend_from_slice(b",\"labels\":{");
-        for (index, (key, value)) in labels.into_iter().enumerate() {
-            if index > 0 {
-                out.push(b',');
-            }
-            string(&mut out, key);
-            out.push(b':');
-            string(&mut out, value);
-        }
-        out.push(b'}');
-    }
-    field(&mut out, "path", source.path.as_deref().unwrap_or_default());
-    out.extend_from_slice(MESSAGE);
     out
 }
 
@@ -79,6 +139,12 @@ fn field(out: &mut Vec<u8>, key: &str, value: &str) {
 fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     escape_text(shortened(text).as_bytes(), out);
+    out.push(b'"');
+}
+
+fn quoted(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    escape_text(text.as_bytes(), out);
     out.push(b'"');
 }
 
@@ -106,21 +172,29 @@ pub fn encode(
     out.reserve((around * records.len() + message_bytes).min(bytes_max.saturating_sub(out.len())));
 
     let mut counts = Counts::default();
-    for record in records {
+    for (index, record) in records.iter().enumerate() {
         if out.len() >= bytes_max {
             break;
         }
         out.extend_from_slice(HEAD);
         // A time is digits and a few signs; escaping costs nothing then and keeps a decoder's slip inside its string.
         escape_text(batch.time(record), out);
-        let prefix = prefix.for_std_type(record.std_type);
-        if record.truncated {
-            counts.truncated += 1;
-            out.extend_from_slice(&prefix[..prefix.len() - MESSAGE.len()]);
-            out.extend_from_slice(TRUNCATED);
-            out.extend_from_slice(MESSAGE);
-        } else {
-            out.extend_from_slice(prefix);
+        counts.truncated += u64::from(record.truncated);
+        let shared = prefix.for_std_type(record.std_type);
+        match batch.extra(first + index) {
+            None if !record.truncated => out.extend_from_slice(shared),
+            None => {
+                out.extend_from_slice(&shared[..shared.len() - MESSAGE.len()]);
+                out.extend_from_slice(TRUNCATED);
+                out.extend_from_slice(MESSAGE);
+            }
+            Some(extra) => {
+                prefix.with_extra(record.std_type, extra, out);
+                if record.truncated {
+                    out.extend_from_slice(TRUNCATED);
+                }
+                out.extend_from_slice(MESSAGE);
+            }
         }
         let message = batch.message(record);
         match record.form {

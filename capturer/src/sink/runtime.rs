@@ -21,8 +21,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::steps::Steps;
 use super::{FromSink, Sink, SinkError, SinkErrorKind, SinkStats, ToSink};
 use crate::limits::SINK_RETRY_MS_MAX;
+use crate::metrics::Metrics;
 use crate::record::{Ack, SinkId};
 use crate::status::{Beat, Board};
 
@@ -50,6 +52,7 @@ pub fn spawn(
     sink: Box<dyn Sink>,
     report: Box<dyn Fn(FromSink) + Send>,
     board: Arc<Board>,
+    metrics: Arc<Metrics>,
 ) -> io::Result<SinkHandle> {
     let (sender, inbox) = channel();
     let stats = Arc::new(SinkStats::default());
@@ -61,6 +64,7 @@ pub fn spawn(
         id,
         component,
         beat,
+        steps: Steps::new(sink.name(), metrics),
         sink,
         report,
         board,
@@ -86,6 +90,8 @@ struct Worker {
     component: String,
     /// What it writes to may hang, and nothing ends that.
     beat: Arc<Beat>,
+    /// What pipelines do to batches before the sink gets them.
+    steps: Steps,
     sink: Box<dyn Sink>,
     report: Box<dyn Fn(FromSink) + Send>,
     board: Arc<Board>,
@@ -175,11 +181,19 @@ impl Worker {
                 (self.report)(FromSink::Attached { sink: self.id, stream: source.id, mark });
             }
             ToSink::Batch(batch) => {
-                let delivered = self.persist(|sink| sink.deliver(&batch))?;
+                // Once, whatever attempts its delivery takes.
+                let made = self.steps.run(&batch);
+                let out = made.as_ref().and_then(|made| made.batch.as_ref()).unwrap_or(&batch);
+                let delivered = self.persist(|sink| sink.deliver(out))?;
                 self.stats.add(delivered.counts);
-                self.acknowledge(Ack { sink: self.id, batch, mark: delivered.mark })?;
+                // Before the acknowledgement: that must bring back the only reference to the batch.
+                let amount = made.and_then(|made| self.steps.count(&batch.source, made));
+                self.acknowledge(Ack { sink: self.id, batch, mark: delivered.mark, delivered: amount })?;
             }
-            ToSink::Detach(stream) => self.sink.detach(stream),
+            ToSink::Detach(stream) => {
+                self.steps.detach(stream);
+                self.sink.detach(stream);
+            }
             ToSink::Saved(marks) => self.sink.saved(&marks),
             ToSink::Stop { .. } => unreachable!("next_message ends there"),
         }
@@ -338,7 +352,14 @@ mod tests {
         let (tell, told) = channel();
         let board = Arc::new(Board::default());
         let report = Box::new(move |message| tell.send(message).unwrap());
-        let handle = spawn(SinkId(3), Box::new(fake.clone()), report, board.clone()).unwrap();
+        let handle = spawn(
+            SinkId(3),
+            Box::new(fake.clone()),
+            report,
+            board.clone(),
+            Arc::new(Metrics::new(1).unwrap()),
+        )
+        .unwrap();
         (handle, told, board)
     }
 

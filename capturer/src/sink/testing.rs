@@ -33,6 +33,11 @@ impl Rng {
         (self.next() % end as u64) as usize
     }
 
+    /// One of these.
+    pub(crate) fn pick<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
+        of[self.below(of.len())]
+    }
+
     /// Text that likes what is special in JSON, UTF-8 and file names.
     pub(crate) fn bytes(&mut self, len_max: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -100,6 +105,7 @@ pub(crate) fn batch(source: &Arc<Source>, messages: &[&[u8]]) -> Batch {
         read_time: "1970-01-01T00:00:00Z".to_owned(),
         end: Cursor::Beginning,
         source_bytes: 0,
+        changes: None,
     };
     for message in messages {
         push(&mut batch, message, MessageForm::Raw);

@@ -645,6 +645,7 @@ impl Stream {
             read_time: timestamp::format(cx.now.unix_ns),
             end,
             source_bytes,
+            changes: None,
         })));
     }
 

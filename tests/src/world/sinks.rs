@@ -144,7 +144,7 @@ impl World {
                     }
                 }
                 let mark = model.mark(batch.source.id);
-                Some(FromSink::Ack(Ack { sink: id, batch, mark }))
+                Some(FromSink::Ack(Ack { sink: id, batch, mark, delivered: None }))
             }
             Some(Message::Detach(stream)) => {
                 self.sinks[sink].paths.remove(&stream);

@@ -9,9 +9,10 @@ use super::{Finding, Source};
 const AGENT: &str = "capturer/src/";
 
 /// What decides: files and folders of the agent that take events and the time, and return actions.
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "decode/",
     "record.rs",
+    "fields.rs",
     "cursor.rs",
     "stream/",
     "discover/",
@@ -43,9 +44,10 @@ const STEPS: [(&str, &[&str]); 6] = [
     // A source drives its decoders and hands on lines; decoders know nothing of sources.
     ("stream", &["decode"]),
     ("decode", &[]),
-    ("pipeline", &[]),
-    // Some formats need a message as it was before the decoder kept Docker's escapes, and Loki wants times as numbers.
-    ("sink", &["decode"]),
+    // A line is looked at as it was before the decoder kept Docker's escapes; levels and times are decoded there too.
+    ("pipeline", &["decode"]),
+    // A sink's thread runs the steps of a pipeline over what it delivers. Some formats need a message as it was before the decoder kept Docker's escapes, and Loki wants times as numbers.
+    ("sink", &["decode", "pipeline"]),
     ("checkpoint", &[]),
 ];
 

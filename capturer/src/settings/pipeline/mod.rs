@@ -74,6 +74,17 @@ impl Match {
 }
 
 impl Pipeline {
+    /// Labels that its steps set.
+    pub fn record_labels(&self) -> impl Iterator<Item = &str> {
+        self.steps.iter().flat_map(|step| match step {
+            Step::Labels(labels) => {
+                let names = labels.set.keys().chain(labels.from_fields.keys());
+                names.chain(labels.from_container_labels.keys()).map(String::as_str).collect()
+            }
+            _ => Vec::new(),
+        })
+    }
+
     /// Keys of the container labels that its steps use: a container's own, whether or not they go into records.
     pub fn container_labels(&self) -> impl Iterator<Item = &str> {
         self.steps.iter().flat_map(|step| match step {

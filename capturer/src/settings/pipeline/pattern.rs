@@ -39,6 +39,11 @@ impl Pattern {
         })
     }
 
+    /// A pattern of the program's own.
+    pub(crate) fn of_ours(text: &str) -> Pattern {
+        Pattern::new(text).expect("our own patterns are good: each has a test")
+    }
+
     pub(super) fn parse(text: &str) -> Result<Pattern, Mismatch> {
         let expected = || Mismatch::new("a regular expression");
         if text.is_empty() {

@@ -10,7 +10,9 @@ use super::{
     Condition, Labels, Match, Multiline, MultilinePreset, MultilineRule, Otherwise, Over, Parse, ParseFormat,
     Pattern, Pipeline, RateLimit, Redact, RedactPattern, RedactPreset, Step, TimeFormat, Timestamp,
 };
-use crate::limits::{LINE_BYTES_CEILING, PIPELINE_NAME_BYTES_MAX, PIPELINE_STEPS_MAX, PIPELINES_MAX};
+use crate::limits::{
+    LINE_BYTES_CEILING, PIPELINE_NAME_BYTES_MAX, PIPELINE_STEPS_MAX, PIPELINES_MAX, REPLACEMENT_BYTES_MAX,
+};
 use crate::settings::loki::is_label_name;
 use crate::settings::reader::Section;
 use crate::settings::units::{self, Mismatch};
@@ -22,6 +24,8 @@ const AGES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3660
 const GROUP_LINES: RangeInclusive<usize> = 2..=10_000;
 const GROUP_BYTES: RangeInclusive<u64> = 1024..=LINE_BYTES_CEILING;
 const RATE_CEILING: u64 = 1 << 40;
+/// Patterns of one step.
+const REDACT_PATTERNS_MAX: usize = 32;
 /// Different values of a label: Loki keeps a stream for each.
 const VALUES: RangeInclusive<usize> = 1..=10_000;
 
@@ -51,6 +55,10 @@ fn read_pipeline(s: &mut Section) -> Pipeline {
     s.section("multiline", |s| pipeline.multiline = read_multiline(s));
     s.section("rate_limit", |s| pipeline.rate_limit = read_rate_limit(s));
     s.sections("steps", |s| pipeline.steps.extend(read_step(s)));
+    let behind_dedup = |pair: &[Step]| matches!(pair[0], Step::Dedup { .. });
+    if pipeline.steps.windows(2).any(behind_dedup) {
+        s.problem("steps", "has a step behind dedup, which must be the last: it keeps lines back");
+    }
     if pipeline.steps.len() > PIPELINE_STEPS_MAX {
         s.problem("steps", format!("has more than {PIPELINE_STEPS_MAX}"));
     }
@@ -252,9 +260,13 @@ fn read_redact(s: &mut Section) -> Option<Step> {
     let mut redact = Redact::default();
     s.list("presets", &mut redact.presets, preset);
     s.sections("patterns", |s| {
+        if redact.patterns.len() == REDACT_PATTERNS_MAX {
+            s.problem("pattern", format!("there are more than {REDACT_PATTERNS_MAX} patterns"));
+            return;
+        }
         let (mut pattern, mut with) = (None, "[redacted]".to_owned());
         s.read("pattern", &mut pattern, optional_pattern);
-        s.read("with", &mut with, units::text);
+        s.read("with", &mut with, replacement);
         match pattern {
             Some(pattern) if pattern.is_match(b"") => {
                 s.problem("pattern", "matches nothing at all, which is everywhere");
@@ -330,6 +342,13 @@ fn name(text: &str) -> Result<String, Mismatch> {
 fn field(text: &str) -> Result<String, Mismatch> {
     if text.is_empty() || text.len() > 256 {
         return Err(Mismatch::new("the name of a field"));
+    }
+    Ok(text.to_owned())
+}
+
+fn replacement(text: &str) -> Result<String, Mismatch> {
+    if text.len() > REPLACEMENT_BYTES_MAX {
+        return Err(Mismatch::new(format!("a text of at most {REPLACEMENT_BYTES_MAX} bytes")));
     }
     Ok(text.to_owned())
 }

@@ -95,6 +95,10 @@ fn what_is_wrong_is_said() {
         "44: pipelines[0].steps[0].parse.pattern: has no named group, which would become a field: (?P<name>…)",
     );
     check(
+        "steps: [{dedup: }, {sample: {keep_one_in: 2}}]",
+        "10: pipelines[0].steps: has a step behind dedup, which must be the last: it keeps lines back",
+    );
+    check(
         "steps: [{redact: {presets: [emial]}}]",
         "31: pipelines[0].steps[0].redact.presets[0]: expected one of credit_card, email, bearer_token, key_secret, \
          found \"emial\"",

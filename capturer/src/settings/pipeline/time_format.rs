@@ -65,6 +65,11 @@ const PARTS: [(u8, TimePart); 13] = [
 ];
 
 impl TimeFormat {
+    #[cfg(test)]
+    pub(crate) fn of_test(text: &str) -> TimeFormat {
+        TimeFormat::parse(text).expect("a good form")
+    }
+
     pub(super) fn parse(text: &str) -> Result<TimeFormat, Mismatch> {
         match text {
             "rfc3339" => return Ok(TimeFormat::Rfc3339),

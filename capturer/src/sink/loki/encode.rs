@@ -3,11 +3,12 @@
 //! ```text
 //! batch ─▶ per channel: label set (rendered once per source) + lines ─▶ Chunk: an encoded request of one label set
 //! ```
-//! A chunk holds no more lines and bytes than one request may, so chunks are only ever put together, never cut.
+//! Lines whose labels a pipeline set are a label set of their own. A chunk holds no more lines and bytes than one request may, so chunks are only ever put together, never cut.
 //!
 //! Two lines of a batch with the same time get times a nanosecond apart, in their order: Loki drops a line that equals
 //! another one of its stream in time and text, and a file without times of its own gives all lines of a read the same.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use prost::Message as _;
@@ -15,6 +16,7 @@ use prost::Message as _;
 use super::push::{EntryAdapter, LabelPairAdapter, PushRequest, StreamAdapter, Timestamp, label_text};
 use super::unescape::unescape;
 use crate::decode::timestamp;
+use crate::fields::{Extra, Labels};
 use crate::limits::LOKI_LABEL_VALUE_BYTES;
 use crate::record::{Batch, MessageForm, Record, Source, StdType};
 use crate::settings::Loki;
@@ -46,7 +48,9 @@ pub struct SourceHead {
 struct ChannelHead {
     lane: u64,
     tenant: String,
+    /// As text; made of `pairs`.
     labels: String,
+    pairs: BTreeMap<String, String>,
     metadata: Vec<LabelPairAdapter>,
 }
 
@@ -69,11 +73,8 @@ impl ChannelHead {
             // Loki wants one; without it the line could go nowhere.
             labels.push(("job".to_owned(), "capturer".to_owned()));
         }
-        let labels: Vec<(String, String)> = labels
-            .into_iter()
-            .map(|(name, value)| (name, shortened(value, LOKI_LABEL_VALUE_BYTES)))
-            .collect();
-        let labels = label_text(labels.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let pairs_of = |(name, value)| (name, shortened(value, LOKI_LABEL_VALUE_BYTES));
+        let label_pairs: BTreeMap<String, String> = labels.into_iter().map(pairs_of).collect();
         let metadata = pairs(&config.structured_metadata).into_iter();
         let metadata = metadata
             .map(|(name, value)| LabelPairAdapter { name, value: shortened(value, LOKI_LABEL_VALUE_BYTES) })
@@ -82,9 +83,27 @@ impl ChannelHead {
         // It becomes a header: Loki takes letters, digits and a few signs.
         let allowed = |c: &char| c.is_ascii_alphanumeric() || "!-_.*'()".contains(*c);
         let tenant: String = tenant.unwrap_or_default().chars().filter(allowed).take(150).collect();
+        let mut head = ChannelHead { lane: 0, tenant, labels: String::new(), pairs: label_pairs, metadata };
+        head.name_lane();
+        head
+    }
+
+    /// The same with labels of a record's own.
+    fn with(&self, own: &Labels) -> ChannelHead {
+        let mut head = self.clone();
+        let own = own.iter().filter(|(_, value)| !value.is_empty());
+        head.pairs.extend(
+            own.map(|(name, value)| (name.clone(), shortened(value.clone(), LOKI_LABEL_VALUE_BYTES))),
+        );
+        head.name_lane();
+        head
+    }
+
+    fn name_lane(&mut self) {
+        self.labels = label_text(self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let mut hasher = DefaultHasher::new();
-        (&tenant, &labels).hash(&mut hasher);
-        ChannelHead { lane: hasher.finish(), tenant, labels, metadata }
+        (&self.tenant, &self.labels).hash(&mut hasher);
+        self.lane = hasher.finish();
     }
 }
 
@@ -102,26 +121,66 @@ pub fn encode(config: &Loki, head: &SourceHead, batch: &Batch) -> (Vec<Chunk>, C
     let (mut chunks, mut counts) = (Vec::new(), Counts::default());
     for std_type in StdType::ALL {
         let channel = &head.channels[std_type.index()];
-        let (mut entries, mut bytes) = (Vec::new(), 0);
-        let mut times = Times::default();
-        for record in batch.records.iter().filter(|record| record.std_type == std_type) {
-            let entry = entry(config, channel, batch, record, &mut times, &mut counts);
-            let size = entry.encoded_len();
-            let full = bytes + size as u64 > config.batch_bytes || entries.len() >= config.batch_lines;
-            if full && !entries.is_empty() {
-                chunks.push(chunk(channel, std::mem::take(&mut entries)));
-                bytes = 0;
-            }
-            bytes += size as u64;
-            entries.push(entry);
+        if batch.changes.is_none() {
+            let records = batch.records.iter().enumerate();
+            let records = records.filter(|(_, record)| record.std_type == std_type);
+            put_chunks(config, channel, batch, records, &mut chunks, &mut counts);
+            continue;
         }
-        if !entries.is_empty() {
-            chunks.push(chunk(channel, entries));
+        for (channel, records) in &by_label_set(channel, batch, std_type) {
+            let records = records.iter().map(|index| (*index, &batch.records[*index]));
+            put_chunks(config, channel, batch, records, &mut chunks, &mut counts);
         }
     }
     counts.records = batch.records.len() as u64;
     counts.bytes = chunks.iter().map(|chunk| chunk.body.len() as u64).sum();
     (chunks, counts)
+}
+
+/// Records by what their labels are in the end: lines of one label set must stay in order, however they came by it.
+fn by_label_set(channel: &ChannelHead, batch: &Batch, std_type: StdType) -> Vec<(ChannelHead, Vec<usize>)> {
+    let mut sets: Vec<(ChannelHead, Vec<usize>)> = Vec::new();
+    let mut by_own: BTreeMap<Option<&Labels>, usize> = BTreeMap::new();
+    let mut by_text: BTreeMap<String, usize> = BTreeMap::new();
+    let records = batch.records.iter().enumerate().filter(|(_, record)| record.std_type == std_type);
+    for (index, _) in records {
+        let own = batch.extra(index).and_then(|extra| extra.labels.as_deref());
+        let set = *by_own.entry(own).or_insert_with(|| {
+            let head = own.map_or_else(|| channel.clone(), |own| channel.with(own));
+            *by_text.entry(head.labels.clone()).or_insert_with(|| {
+                sets.push((head, Vec::new()));
+                sets.len() - 1
+            })
+        });
+        sets[set].1.push(index);
+    }
+    sets
+}
+
+fn put_chunks<'b>(
+    config: &Loki,
+    channel: &ChannelHead,
+    batch: &'b Batch,
+    records: impl Iterator<Item = (usize, &'b Record)>,
+    chunks: &mut Vec<Chunk>,
+    counts: &mut Counts,
+) {
+    let (mut entries, mut bytes) = (Vec::new(), 0);
+    let mut times = Times::default();
+    for (index, record) in records {
+        let entry = entry(config, channel, batch, (index, record), &mut times, counts);
+        let size = entry.encoded_len();
+        let full = bytes + size as u64 > config.batch_bytes || entries.len() >= config.batch_lines;
+        if full && !entries.is_empty() {
+            chunks.push(chunk(channel, std::mem::take(&mut entries)));
+            bytes = 0;
+        }
+        bytes += size as u64;
+        entries.push(entry);
+    }
+    if !entries.is_empty() {
+        chunks.push(chunk(channel, entries));
+    }
 }
 
 fn chunk(channel: &ChannelHead, entries: Vec<EntryAdapter>) -> Chunk {
@@ -134,7 +193,7 @@ fn entry(
     config: &Loki,
     channel: &ChannelHead,
     batch: &Batch,
-    record: &Record,
+    (index, record): (usize, &Record),
     times: &mut Times,
     counts: &mut Counts,
 ) -> EntryAdapter {
@@ -154,6 +213,9 @@ fn entry(
         line.truncate(line.floor_char_boundary(config.line_bytes_max as usize));
     }
     let mut structured_metadata = channel.metadata.clone();
+    if let Some(extra) = batch.extra(index).filter(|_| !config.structured_metadata.is_empty()) {
+        metadata_of(extra, &mut structured_metadata);
+    }
     if too_long || record.truncated {
         counts.truncated += 1;
         structured_metadata.push(LabelPairAdapter { name: TRUNCATED.to_owned(), value: "true".to_owned() });
@@ -161,6 +223,30 @@ fn entry(
     let own = timestamp::parse(batch.time(record));
     let time = own.or_else(|| timestamp::parse(batch.read_time.as_bytes())).unwrap_or_default();
     EntryAdapter { timestamp: Some(Timestamp::from_ns(times.next(time))), line, structured_metadata }
+}
+
+/// What a pipeline added to a line, under names that Loki takes. The config's own names come first: a field of the same
+/// name is left out.
+fn metadata_of(extra: &Extra, metadata: &mut Vec<LabelPairAdapter>) {
+    let mut put = |name: &str, value: String| {
+        let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+        let mut name: String = name.chars().map(allowed).collect();
+        if name.starts_with(|c: char| c.is_ascii_digit()) {
+            name.insert(0, '_');
+        }
+        if !value.is_empty() && !metadata.iter().any(|pair| pair.name == name) {
+            metadata.push(LabelPairAdapter { name, value });
+        }
+    };
+    for (name, value) in extra.fields.iter() {
+        put(name, value.as_str().to_owned());
+    }
+    if extra.repeated > 0 {
+        put("repeated", extra.repeated.to_string());
+    }
+    if !extra.failed.is_empty() {
+        put("failed", extra.failed.names().collect::<Vec<_>>().join(","));
+    }
 }
 
 /// See the module's head.

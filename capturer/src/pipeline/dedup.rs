@@ -1,0 +1,89 @@
+//! Lines that repeat the one before: the first of a run goes on at once, of the others only the last, with their number.
+//!
+//! ```text
+//! a  a  a  a  b        a at once; the next three are held back: the last of them goes on before b, as "repeated": 3
+//! ```
+//! Held is one line per channel, in memory: a crash, or the end of its stream, costs that number and nothing else, since
+//! the line itself went on at the run's beginning.
+
+use std::time::Duration;
+
+use super::line::Line;
+use crate::fields::Extra;
+use crate::record::Record;
+
+/// A line by itself.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) record: Record,
+    pub(super) message: Vec<u8>,
+    pub(super) time: Vec<u8>,
+    pub(super) extra: Extra,
+}
+
+/// By channel.
+#[derive(Debug, Default)]
+pub(super) struct Dedup {
+    runs: [Run; 2],
+}
+
+/// Equal lines, one directly behind the other.
+#[derive(Debug, Default)]
+struct Run {
+    /// What they say; `None` = there was no line yet.
+    text: Option<Vec<u8>>,
+    /// When the run, or its last part, began.
+    since_ns: i64,
+    /// The last of the lines that were held back.
+    last: Option<Kept>,
+    /// How many were.
+    count: u64,
+}
+
+/// What to do with a line.
+#[derive(Debug)]
+pub(super) enum Repeat {
+    /// It is kept, and another one that was kept before it is dropped.
+    Held {
+        /// There was another one.
+        and_dropped: bool,
+    },
+    /// It goes on, behind what was held.
+    First {
+        /// The last of the run before.
+        before: Option<Kept>,
+    },
+}
+
+impl Dedup {
+    pub(super) fn next(&mut self, window: Duration, line: &Line) -> Repeat {
+        let run = &mut self.runs[line.record.std_type.index()];
+        let (text, time_ns) = (line.text(), line.time_ns());
+        let same = run.text.as_deref() == Some(text);
+        // A clock that was set back ends no window: it would never end one then.
+        let elapsed = u128::try_from(time_ns.saturating_sub(run.since_ns)).unwrap_or(0);
+        if same && elapsed < window.as_nanos() {
+            run.count += 1;
+            return Repeat::Held { and_dropped: run.last.replace(line.keep()).is_some() };
+        }
+        if !same {
+            let held = run.text.get_or_insert_default();
+            held.clear();
+            held.extend_from_slice(text);
+            // One line of 16 MiB must not keep its room for ever.
+            held.shrink_to(2 * text.len() + 1024);
+        }
+        run.since_ns = time_ns;
+        let count = std::mem::take(&mut run.count);
+        let before = run.last.take().map(|mut kept| {
+            kept.extra.repeated = count;
+            kept
+        });
+        Repeat::First { before }
+    }
+
+    /// Lines that are kept: those dropped in their favour were counted.
+    pub(super) fn held(&self) -> u64 {
+        self.runs.iter().map(|run| u64::from(run.last.is_some())).sum()
+    }
+}

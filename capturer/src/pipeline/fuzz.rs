@@ -1,0 +1,80 @@
+//! Fuzz entry of what reads lines: see [`crate::fuzz`]. Nothing is encoded here, so there is nothing to decode again, and
+//! a line comes whole.
+
+use super::parse::{Found, parse};
+use super::{redact, secrets};
+use crate::fields::Value;
+use crate::limits::{FIELD_NAME_BYTES_MAX, FIELD_VALUE_BYTES_MAX, FIELDS_BYTES_MAX, FIELDS_MAX};
+use crate::settings::pipeline::{ParseFormat, Redact, RedactPreset};
+
+/// One line, through every format and through redaction.
+pub fn check(line: &[u8]) {
+    for format in
+        [ParseFormat::Json, ParseFormat::Logfmt, ParseFormat::Cri, ParseFormat::Syslog, ParseFormat::Level]
+    {
+        for wanted in [None, Some("message"), Some("a")] {
+            let mut found = Found::new(wanted);
+            if parse(&format, line, &mut found).is_ok() {
+                is_bounded(&found);
+                // 6: serde_json finds the same names and values at the top.
+                if format == ParseFormat::Json && wanted.is_none() && !found.limited {
+                    agrees_with_serde(line, &found);
+                }
+            }
+        }
+    }
+    is_redacted(line);
+}
+
+/// 4.
+fn is_bounded(found: &Found) {
+    let (mut count, mut bytes) = (0, 0);
+    for (name, value) in found.fields.iter() {
+        assert!(!name.is_empty() && name.len() <= FIELD_NAME_BYTES_MAX, "{name}");
+        assert!(value.as_str().len() <= FIELD_VALUE_BYTES_MAX, "{name}");
+        count += 1;
+        bytes += name.len() + value.as_str().len();
+    }
+    assert!(count <= FIELDS_MAX && bytes <= FIELDS_BYTES_MAX, "{count} fields of {bytes} bytes");
+}
+
+fn agrees_with_serde(line: &[u8], found: &Found) {
+    let object: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(line).expect("what was taken for an object is one");
+    for (name, value) in &object {
+        // An object with a name of dots may have set it again.
+        if name.contains('.') || object.keys().any(|other| other.contains('.')) {
+            continue;
+        }
+        let same = match (value, found.fields.get(name)) {
+            (serde_json::Value::String(text), Some(Value::Text(found))) => text == found,
+            (serde_json::Value::Bool(is), Some(Value::Bool(found))) => *is == found,
+            (serde_json::Value::Number(number), Some(Value::Number(found))) => number.to_string() == found,
+            (serde_json::Value::Array(_), Some(Value::Text(found))) => found.starts_with('['),
+            // The same key twice: what stood there first may have been another kind.
+            (serde_json::Value::Object(_) | serde_json::Value::Null, _) => true,
+            _ => false,
+        };
+        assert!(same, "{name}: {value} in {:?}", found.fields);
+    }
+}
+
+/// 3 and 5: what is found lies in the line, in order and apart; what was redacted stays as it is.
+fn is_redacted(line: &[u8]) {
+    for ranges in [secrets::values(line), secrets::cards(line)] {
+        let mut end = 0;
+        for range in ranges {
+            assert!(end <= range.start && range.start <= range.end && range.end <= line.len(), "{range:?}");
+            end = range.end;
+        }
+    }
+    let presets = vec![
+        RedactPreset::CreditCard,
+        RedactPreset::Email,
+        RedactPreset::BearerToken,
+        RedactPreset::KeySecret,
+    ];
+    let (text, done) = redact::redact(&Redact { presets, patterns: Vec::new() }, line);
+    assert!(!done.limited, "presets have no bound that could bite");
+    assert_eq!(done.changed, *text != *line);
+}

@@ -1,0 +1,79 @@
+//! Labels of the record. Whose values come from lines could have any number of them, and each costs an index like Loki's a
+//! stream of its own: so there is a bound, and one value that stands for all beyond it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::label_of;
+use super::line::Line;
+use crate::fields::Labels as Set;
+use crate::limits::FIELD_LABEL_BYTES_MAX;
+use crate::record::Source;
+use crate::settings::pipeline::Labels;
+
+/// Values that were seen, of one stream.
+#[derive(Debug, Default)]
+pub(super) struct LabelValues {
+    /// By label; at most `values_max` of at most [`FIELD_LABEL_BYTES_MAX`] each.
+    seen: BTreeMap<String, BTreeSet<String>>,
+    /// The labels of the last line: those of the next are mostly the same.
+    last: Option<Arc<Set>>,
+}
+
+/// What became of a line.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) changed: bool,
+    /// A value was replaced by the one that stands for too many.
+    pub(super) limited: bool,
+}
+
+impl LabelValues {
+    pub(super) fn apply(&mut self, settings: &Labels, source: &Source, line: &mut Line) -> Told {
+        let mut told = Told::default();
+        let mut labels = line.extra.labels.as_deref().cloned().unwrap_or_default();
+        for (label, value) in &settings.set {
+            labels.insert(label.clone(), value.clone());
+        }
+        for (label, key) in &settings.from_container_labels {
+            if let Some(value) = source.pipeline_labels.get(key) {
+                labels.insert(label.clone(), value.clone());
+            }
+        }
+        for (label, field) in &settings.from_fields {
+            let Some(value) = label_of(line, field).filter(|value| !value.is_empty()) else { continue };
+            let value = self.bounded(settings, label, value).unwrap_or_else(|| {
+                told.limited = true;
+                settings.overflow.clone()
+            });
+            labels.insert(label.clone(), value);
+        }
+        if labels.is_empty() {
+            return told;
+        }
+        told.changed = true;
+        let last = self.last.take().filter(|last| **last == labels);
+        let labels = last.unwrap_or_else(|| Arc::new(labels));
+        self.last = Some(Arc::clone(&labels));
+        line.extra.labels = Some(labels);
+        told
+    }
+
+    /// `None` = one value too many, or too long.
+    fn bounded(&mut self, settings: &Labels, label: &str, value: String) -> Option<String> {
+        if value.len() > FIELD_LABEL_BYTES_MAX {
+            return None;
+        }
+        let seen = match self.seen.get_mut(label) {
+            Some(seen) => seen,
+            None => self.seen.entry(label.to_owned()).or_default(),
+        };
+        if !seen.contains(&value) {
+            if seen.len() >= settings.values_max {
+                return None;
+            }
+            seen.insert(value.clone());
+        }
+        Some(value)
+    }
+}

@@ -1,0 +1,435 @@
+//! The steps of a pipeline over batches: what becomes of a source's lines between capture and a sink.
+//!
+//! ```text
+//! batch ─▶ rate_limit (drop) ─▶ steps, line by line ─▶ Processed: a batch of what goes on, and what was counted
+//!                                 │ dropped              └ None: nothing was changed, the batch goes on as it is
+//!                                 └ held back (dedup) ─▶ in front of the batch that ends the run
+//! ```
+//! Lines keep their order. A step that fails on a line lets it through, marked. A line that no step changed is not copied:
+//! it stays where it was read. Times are those of the records, so the same lines give the same output in every run; only
+//! the bounds of `timestamp` need to know what time it is.
+//!
+//! Each sink has its own [`Pipelines`], and so all state that steps keep: token buckets, counters, labels' values and the
+//! line that may repeat. It is bounded, belongs to a stream, and goes with it.
+//!
+//! Not here: multiline and `rate_limit` that waits (stream/), which hold lines before there is a batch.
+
+mod dedup;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
+mod labels;
+mod line;
+mod lines;
+mod parse;
+mod rate;
+mod redact;
+mod secrets;
+mod time;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dedup::{Dedup, Repeat};
+use labels::LabelValues;
+use line::{Line, Made};
+use parse::{Found, NotThis, parse};
+use rate::Bucket;
+
+use crate::decode::timestamp;
+use crate::fields::{Failed, Value};
+use crate::limits::MATCHED_BYTES_MAX;
+use crate::record::{Batch, Record, Source, StreamId};
+use crate::settings::Pipeline;
+use crate::settings::pipeline::{
+    Condition, Otherwise, Over, Parse, ParseFormat, RateLimit, Redact, Step, Timestamp,
+};
+
+/// What happened to a line in a step, as metrics count it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// It goes no further.
+    Dropped,
+    /// The step could not do its work; the line goes on, marked.
+    Failed,
+    /// It is another than before.
+    Changed,
+    /// A bound bit: fields or labels that were too many, a time out of bounds, a line that cost too much.
+    Limited,
+}
+
+impl Outcome {
+    /// All of them.
+    pub const ALL: [Outcome; 4] = [Outcome::Dropped, Outcome::Failed, Outcome::Changed, Outcome::Limited];
+
+    /// As it stands in a label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Dropped => "dropped",
+            Outcome::Failed => "failed",
+            Outcome::Changed => "changed",
+            Outcome::Limited => "limited",
+        }
+    }
+
+    /// What can happen in a step of this kind.
+    pub fn possible(step: &str) -> &'static [Outcome] {
+        match step {
+            "parse" => &[Outcome::Failed, Outcome::Changed, Outcome::Limited],
+            "timestamp" => &Outcome::ALL,
+            "redact" | "labels" => &[Outcome::Changed, Outcome::Limited],
+            _ => &[Outcome::Dropped],
+        }
+    }
+}
+
+/// Name of the step that comes before all others.
+pub const RATE_LIMIT: &str = "rate_limit";
+
+/// Lines by step and outcome.
+pub type Tally = BTreeMap<(&'static str, Outcome), u64>;
+
+/// What became of a batch.
+#[derive(Debug)]
+pub struct Processed {
+    /// What goes on; `None` = all of it, as it is.
+    pub batch: Option<Batch>,
+    /// What was counted.
+    pub tally: Tally,
+}
+
+/// The state of all pipelines for one sink.
+#[derive(Debug, Default)]
+pub struct Pipelines {
+    streams: BTreeMap<StreamId, StreamState>,
+}
+
+impl Pipelines {
+    /// Runs a batch through its source's pipeline; `None` = it has none. To be called once for each batch, in order.
+    pub fn process(&mut self, batch: &Arc<Batch>, now_unix_ns: i64) -> Option<Processed> {
+        let pipeline = batch.source.pipeline.as_ref()?;
+        let state = self.streams.entry(batch.source.id).or_insert_with(|| StreamState::new(pipeline));
+        if !Arc::ptr_eq(&state.pipeline, pipeline) {
+            // Renamed, and now it is another one's.
+            *state = StreamState::new(pipeline);
+        }
+        Some(state.process(batch, now_unix_ns))
+    }
+
+    /// The stream sends no more. Lines that were held back go with it; they are the tally.
+    pub fn detach(&mut self, stream: StreamId) -> Option<(Arc<Pipeline>, Tally)> {
+        let state = self.streams.remove(&stream)?;
+        let held = state.steps.iter().map(StepState::held).sum();
+        let mut tally = Tally::new();
+        if held > 0 {
+            tally.insert(("dedup", Outcome::Dropped), held);
+        }
+        Some((state.pipeline, tally))
+    }
+}
+
+/// What the steps of one stream keep.
+#[derive(Debug)]
+struct StreamState {
+    pipeline: Arc<Pipeline>,
+    bucket: Option<(RateLimit, Bucket)>,
+    steps: Vec<StepState>,
+    /// Some step looks at messages.
+    reads_text: bool,
+}
+
+/// By the step of the same index.
+#[derive(Debug)]
+enum StepState {
+    None,
+    /// Lines that came to it.
+    Sample(u64),
+    Labels(LabelValues),
+    Dedup(Box<Dedup>),
+}
+
+impl StepState {
+    fn new(step: &Step) -> StepState {
+        match step {
+            Step::Sample { .. } => StepState::Sample(0),
+            Step::Labels(_) => StepState::Labels(LabelValues::default()),
+            Step::Dedup { .. } => StepState::Dedup(Box::default()),
+            _ => StepState::None,
+        }
+    }
+
+    /// Lines held back that are not counted yet.
+    fn held(&self) -> u64 {
+        if let StepState::Dedup(dedup) = self { dedup.held() } else { 0 }
+    }
+}
+
+/// What is the same for all lines of a batch.
+struct Around<'a> {
+    source: &'a Source,
+    now_ns: i64,
+    tally: Tally,
+}
+
+impl Around<'_> {
+    fn count(&mut self, step: &'static str, outcome: Outcome) {
+        *self.tally.entry((step, outcome)).or_default() += 1;
+    }
+}
+
+/// Whether a line goes on to the next step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    GoesOn,
+    Dropped,
+    /// A step keeps it, and counts it itself.
+    Held,
+}
+
+impl StreamState {
+    fn new(pipeline: &Arc<Pipeline>) -> StreamState {
+        let limit = pipeline.rate_limit.filter(|limit| limit.over == Over::Drop);
+        let reads = |step: &Step| match step {
+            Step::Parse(parse) => parse.from.is_none(),
+            Step::Keep(condition) | Step::Drop(condition) => condition.field.is_none(),
+            Step::Redact(_) | Step::Dedup { .. } => true,
+            Step::Timestamp(_) | Step::Sample { .. } | Step::Labels(_) => false,
+        };
+        StreamState {
+            bucket: limit.map(|limit| (limit, Bucket::default())),
+            steps: pipeline.steps.iter().map(StepState::new).collect(),
+            reads_text: pipeline.steps.iter().any(reads),
+            pipeline: Arc::clone(pipeline),
+        }
+    }
+
+    fn process(&mut self, batch: &Arc<Batch>, now_ns: i64) -> Processed {
+        let mut around = Around { source: &batch.source, now_ns, tally: Tally::new() };
+        let mut made = Made::new(batch);
+        let mut scratch = Vec::new();
+        for record in &batch.records {
+            if let Some((limit, bucket)) = &mut self.bucket
+                && !bucket.takes(*limit, line::time_ns(batch, record), record.message_len)
+            {
+                around.count(RATE_LIMIT, Outcome::Dropped);
+                made.leave_out();
+                continue;
+            }
+            let mut line = Line::new(batch, record, self.reads_text, &mut scratch);
+            match self.run(&mut line, &mut made, &mut around) {
+                Verdict::GoesOn => made.push(record, line),
+                Verdict::Dropped | Verdict::Held => made.leave_out(),
+            }
+        }
+        Processed { batch: made.into_batch(batch), tally: around.tally }
+    }
+
+    fn run(&mut self, line: &mut Line, made: &mut Made, around: &mut Around) -> Verdict {
+        let pipeline = Arc::clone(&self.pipeline);
+        for (step, state) in pipeline.steps.iter().zip(&mut self.steps) {
+            let verdict = match (step, state) {
+                (Step::Parse(settings), _) => parse_step(settings, line, around),
+                (Step::Timestamp(settings), _) => timestamp_step(settings, line, around),
+                (Step::Keep(condition), _) => keep_step(condition, line),
+                (Step::Drop(condition), _) if meets(condition, line) => Verdict::Dropped,
+                (Step::Sample { keep_one_in }, StepState::Sample(count)) => {
+                    let first = *count % keep_one_in == 0;
+                    *count += 1;
+                    if first { Verdict::GoesOn } else { Verdict::Dropped }
+                }
+                (Step::Redact(rules), _) => redact_step(rules, line, around),
+                (Step::Labels(settings), StepState::Labels(values)) => {
+                    let told = values.apply(settings, around.source, line);
+                    if told.limited {
+                        around.count("labels", Outcome::Limited);
+                    }
+                    if told.changed {
+                        around.count("labels", Outcome::Changed);
+                    }
+                    Verdict::GoesOn
+                }
+                (Step::Dedup { window }, StepState::Dedup(dedup)) => match dedup.next(*window, line) {
+                    Repeat::Held { and_dropped } => {
+                        if and_dropped {
+                            around.count("dedup", Outcome::Dropped);
+                        }
+                        Verdict::Held
+                    }
+                    Repeat::First { before } => {
+                        if let Some(before) = before {
+                            made.push_held(before);
+                        }
+                        Verdict::GoesOn
+                    }
+                },
+                _ => Verdict::GoesOn,
+            };
+            match verdict {
+                Verdict::GoesOn => {}
+                Verdict::Dropped => {
+                    around.count(step.kind(), Outcome::Dropped);
+                    return verdict;
+                }
+                Verdict::Held => return verdict,
+            }
+        }
+        Verdict::GoesOn
+    }
+}
+
+/// The part of a text that patterns look at.
+fn beginning(text: &[u8]) -> &[u8] {
+    &text[..text.len().min(MATCHED_BYTES_MAX)]
+}
+
+fn meets(condition: &Condition, line: &Line) -> bool {
+    let found =
+        |text: &[u8]| condition.matches.as_ref().is_none_or(|pattern| pattern.is_match(beginning(text)));
+    match &condition.field {
+        None => found(line.text()),
+        Some(name) => line.extra.fields.get(name).is_some_and(|value| found(value.as_str().as_bytes())),
+    }
+}
+
+/// A line of which a field is asked that a step before could not find is kept: what is not understood is not lost.
+fn keep_step(condition: &Condition, line: &Line) -> Verdict {
+    let unknown = condition.field.as_ref().is_some_and(|name| line.extra.fields.get(name).is_none());
+    if meets(condition, line) || (unknown && !line.extra.failed.is_empty()) {
+        Verdict::GoesOn
+    } else {
+        Verdict::Dropped
+    }
+}
+
+fn parse_step(settings: &Parse, line: &mut Line, around: &mut Around) -> Verdict {
+    let mut found = Found::new(settings.message.as_deref());
+    let result = match &settings.from {
+        None => parse_text(&settings.format, line.text(), &mut found),
+        Some(name) => match line.extra.fields.get(name) {
+            Some(value) => parse_text(&settings.format, value.as_str().as_bytes(), &mut found),
+            // Not every line has it.
+            None => return Verdict::GoesOn,
+        },
+    };
+    if result.is_err() {
+        line.extra.failed.add(Failed::PARSE);
+        around.count("parse", Outcome::Failed);
+        return Verdict::GoesOn;
+    }
+    let mut limited = found.limited;
+    let changed = !found.fields.is_empty() || found.message.is_some();
+    if line.extra.fields.is_empty() {
+        line.extra.fields = found.fields;
+    } else {
+        for (name, value) in found.fields.iter() {
+            limited |= !line.extra.fields.set(name, value);
+        }
+    }
+    if let Some(message) = found.message {
+        line.set_text(message);
+    }
+    if changed {
+        around.count("parse", Outcome::Changed);
+    }
+    if limited {
+        around.count("parse", Outcome::Limited);
+    }
+    Verdict::GoesOn
+}
+
+/// What has only a head to be read is read however long it is, the rest up to a bound.
+fn parse_text(format: &ParseFormat, text: &[u8], found: &mut Found) -> Result<(), NotThis> {
+    let by_head = matches!(format, ParseFormat::Cri | ParseFormat::Syslog | ParseFormat::Level);
+    if !by_head && text.len() > MATCHED_BYTES_MAX {
+        return Err(NotThis);
+    }
+    parse(format, text, found)
+}
+
+fn timestamp_step(settings: &Timestamp, line: &mut Line, around: &mut Around) -> Verdict {
+    let value = line.extra.fields.get(&settings.field);
+    let Some(time) = value.and_then(|value| time::parse(&settings.format, value.as_str(), around.now_ns))
+    else {
+        // A line that could not be parsed has no fields: that was counted.
+        if value.is_some() || line.extra.failed.is_empty() {
+            line.extra.failed.add(Failed::TIMESTAMP);
+            around.count("timestamp", Outcome::Failed);
+        }
+        return Verdict::GoesOn;
+    };
+    let bound = |length: std::time::Duration| i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
+    let (too_old, future) = (bound(settings.too_old), bound(settings.future));
+    let earliest = if too_old == 0 { 0 } else { around.now_ns.saturating_sub(too_old).max(0) };
+    let latest = if future == 0 { i64::MAX } else { around.now_ns.saturating_add(future) };
+    let within = time.clamp(earliest, latest.max(earliest));
+    if within == time {
+        line.set_time(time);
+        around.count("timestamp", Outcome::Changed);
+        return Verdict::GoesOn;
+    }
+    if settings.otherwise == Otherwise::Reject {
+        return Verdict::Dropped;
+    }
+    around.count("timestamp", Outcome::Limited);
+    if settings.otherwise == Otherwise::Clamp {
+        line.set_time(within);
+    }
+    Verdict::GoesOn
+}
+
+fn redact_step(rules: &Redact, line: &mut Line, around: &mut Around) -> Verdict {
+    let (mut changed, mut limited) = (false, false);
+    let mut clean = |name: &str, text: &str| {
+        if redact::is_secret_field(rules, name) {
+            return (text != redact::redacted()).then(redact::redacted);
+        }
+        let (text, done) = redact::redact(rules, text.as_bytes());
+        limited |= done.limited;
+        done.changed.then(|| String::from_utf8_lossy(&text).into_owned())
+    };
+    changed |= line.extra.fields.replace(&mut clean);
+    if let Some(labels) = &line.extra.labels {
+        let cleaned: Vec<(String, String)> = labels
+            .iter()
+            .filter_map(|(name, value)| clean(name, value).map(|value| (name.clone(), value)))
+            .collect();
+        if !cleaned.is_empty() {
+            changed = true;
+            let mut labels = (**labels).clone();
+            labels.extend(cleaned);
+            line.extra.labels = Some(Arc::new(labels));
+        }
+    }
+    let (text, done) = redact::redact(rules, line.text());
+    let text = done.changed.then(|| text.into_owned());
+    limited |= done.limited;
+    if let Some(text) = text {
+        line.set_text(text);
+        changed = true;
+    }
+    if changed {
+        around.count("redact", Outcome::Changed);
+    }
+    if limited {
+        around.count("redact", Outcome::Limited);
+    }
+    Verdict::GoesOn
+}
+
+/// Whether a value is there, for labels.
+fn label_of(line: &Line, field: &str) -> Option<String> {
+    line.extra.fields.get(field).map(|value: Value| value.as_str().to_owned())
+}
+
+/// A record's time, written anew.
+fn written(time_ns: i64) -> String {
+    timestamp::format(time_ns)
+}
+
+/// Where a record's message stands when a pipeline made it.
+fn changed_record(record: &Record) -> Record {
+    Record { place: crate::record::Place::Changed, ..*record }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

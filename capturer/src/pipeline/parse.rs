@@ -1,0 +1,307 @@
+//! Text to fields. Every format is read in one pass, from left to right; what does not fit it gives no field at all, so
+//! that nothing half understood is taken for the whole.
+//!
+//! ```text
+//! message or field ─▶ json, logfmt, regex: here    cri, syslog: lines.rs    level: decode/level.rs
+//!                      └─▶ Found: fields, and the text that becomes the message
+//! ```
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::lines;
+use crate::decode::level;
+use crate::fields::{Fields, Value};
+use crate::limits::{FIELD_NAME_BYTES_MAX, FIELDS_DEPTH_MAX};
+use crate::settings::pipeline::{ParseFormat, Pattern};
+
+/// What a text was found to hold.
+#[derive(Debug, Default)]
+pub(super) struct Found<'m> {
+    /// All but what becomes the message.
+    pub(super) fields: Fields,
+    /// Name of the field that becomes the message.
+    wanted: Option<&'m str>,
+    /// Its text, whole.
+    pub(super) message: Option<Vec<u8>>,
+    /// A bound bit: there was more than is here.
+    pub(super) limited: bool,
+}
+
+impl<'m> Found<'m> {
+    pub(super) fn new(wanted: Option<&'m str>) -> Found<'m> {
+        Found { wanted, ..Found::default() }
+    }
+
+    pub(super) fn set(&mut self, name: &str, value: Value) {
+        if self.wanted == Some(name) {
+            self.message = Some(value.as_str().as_bytes().to_vec());
+        } else if !self.fields.set(name, value) {
+            self.limited = true;
+        }
+    }
+
+    pub(super) fn set_bytes(&mut self, name: &str, value: &[u8]) {
+        if self.wanted == Some(name) {
+            self.message = Some(value.to_vec());
+        } else {
+            self.set(name, Value::Text(&String::from_utf8_lossy(value)));
+        }
+    }
+}
+
+/// The text is not what it should be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NotThis;
+
+/// Reads a text; the fields it gives are in `into` only if it succeeds.
+pub(super) fn parse(format: &ParseFormat, text: &[u8], into: &mut Found) -> Result<(), NotThis> {
+    match format {
+        ParseFormat::Json => json(text, into),
+        ParseFormat::Logfmt => logfmt(text, into),
+        ParseFormat::Regex(pattern) => by_pattern(pattern, text, into),
+        ParseFormat::Cri => lines::cri(text, into),
+        ParseFormat::Syslog => lines::syslog(text, into),
+        ParseFormat::Level => {
+            if let Some(level) = level::detect(text) {
+                into.set("level", Value::Text(level));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn by_pattern(pattern: &Pattern, text: &[u8], into: &mut Found) -> Result<(), NotThis> {
+    let captures = pattern.regex().captures(text).ok_or(NotThis)?;
+    for name in pattern.regex().capture_names().flatten() {
+        if let Some(group) = captures.name(name) {
+            into.set_bytes(name, group.as_bytes());
+        }
+    }
+    Ok(())
+}
+
+/// `level=info msg="order 17 failed" done`; a key alone is true. There must be one pair at least.
+fn logfmt(text: &[u8], into: &mut Found) -> Result<(), NotThis> {
+    let text = std::str::from_utf8(text).map_err(|_| NotThis)?;
+    let (mut rest, mut pairs) = (text.trim_start(), 0);
+    while !rest.is_empty() {
+        let key_len = rest.find(|c: char| c == '=' || c == '"' || c.is_whitespace()).unwrap_or(rest.len());
+        let (key, behind) = rest.split_at(key_len);
+        rest = match behind.strip_prefix('=') {
+            _ if key.is_empty() => return Err(NotThis),
+            Some(value) => {
+                pairs += 1;
+                if value.starts_with('"') {
+                    let len = quoted_len(value).ok_or(NotThis)?;
+                    let unquoted: String = serde_json::from_str(&value[..len]).map_err(|_| NotThis)?;
+                    into.set(key, Value::Text(&unquoted));
+                    &value[len..]
+                } else {
+                    let len = value.find(char::is_whitespace).unwrap_or(value.len());
+                    into.set(key, Value::Text(&value[..len]));
+                    &value[len..]
+                }
+            }
+            None if behind.starts_with('"') => return Err(NotThis),
+            None => {
+                into.set(key, Value::Bool(true));
+                behind
+            }
+        };
+        if !rest.is_empty() && !rest.starts_with(char::is_whitespace) {
+            return Err(NotThis);
+        }
+        rest = rest.trim_start();
+    }
+    if pairs == 0 { Err(NotThis) } else { Ok(()) }
+}
+
+/// Length of a text in quotes, both included.
+fn quoted_len(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    for (at, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return Some(at + 1),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// One object and nothing else. Objects within it become names with dots, lists their text; null is left out.
+fn json(text: &[u8], into: &mut Found) -> Result<(), NotThis> {
+    if text.trim_ascii_start().first() != Some(&b'{') {
+        return Err(NotThis);
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let mut name = String::new();
+    let object = Flatten { name: &mut name, depth: 0, into };
+    deserializer.deserialize_map(object).and_then(|()| deserializer.end()).map_err(|_| NotThis)
+}
+
+struct Flatten<'a, 'f, 'm> {
+    /// Of the value that comes; its names so far.
+    name: &'a mut String,
+    depth: usize,
+    into: &'f mut Found<'m>,
+}
+
+impl<'de> DeserializeSeed<'de> for Flatten<'_, '_, '_> {
+    type Value = ();
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Flatten<'_, '_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        self.into.set(self.name, Value::Bool(value));
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
+        self.into.set(self.name, Value::Number(&value.to_string()));
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
+        self.into.set(self.name, Value::Number(&value.to_string()));
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
+        match serde_json::Number::from_f64(value) {
+            Some(number) => self.into.set(self.name, Value::Number(&number.to_string())),
+            None => self.into.limited = true,
+        }
+        Ok(())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<(), E> {
+        self.into.set(self.name, Value::Text(value));
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error> {
+        let list = serde::de::value::SeqAccessDeserializer::new(list);
+        let value: serde_json::Value = serde::Deserialize::deserialize(list)?;
+        self.into.set(self.name, Value::Text(&value.to_string()));
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let outer = self.name.len();
+        while let Some(key) = map.next_key::<std::borrow::Cow<str>>()? {
+            let dot = usize::from(outer > 0);
+            if self.depth == FIELDS_DEPTH_MAX || outer + dot + key.len() > FIELD_NAME_BYTES_MAX {
+                self.into.limited = true;
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            if outer > 0 {
+                self.name.push('.');
+            }
+            self.name.push_str(&key);
+            map.next_value_seed(Flatten { name: self.name, depth: self.depth + 1, into: self.into })?;
+            self.name.truncate(outer);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn show(found: &Found) -> String {
+        let mut parts: Vec<String> = found
+            .fields
+            .iter()
+            .map(|(name, value)| match value {
+                Value::Text(text) => format!("{name}={text:?}"),
+                other => format!("{name}={}", other.as_str()),
+            })
+            .collect();
+        if let Some(message) = &found.message {
+            parts.push(format!("MESSAGE {:?}", String::from_utf8_lossy(message)));
+        }
+        if found.limited {
+            parts.push("LIMITED".to_owned());
+        }
+        parts.join(" ")
+    }
+
+    #[track_caller]
+    fn check(format: &ParseFormat, text: &str, expected: &str) {
+        let mut found = Found::new(Some("msg"));
+        let shown = match parse(format, text.as_bytes(), &mut found) {
+            Ok(()) => show(&found),
+            Err(NotThis) => "no".to_owned(),
+        };
+        assert_eq!(shown, expected, "{text}");
+    }
+
+    #[test]
+    fn json_objects() {
+        let json = |text: &str, expected: &str| check(&ParseFormat::Json, text, expected);
+        json(r#"{"level":"info","n":17,"f":1.5,"ok":true,"no":null}"#, r#"level="info" n=17 f=1.5 ok=true"#);
+        json(r#"{"http":{"status":500,"q":{"a":"b"}},"x":-1}"#, r#"http.status=500 http.q.a="b" x=-1"#);
+        json(r#"{"tags":["a",{"b":1}],"e":{},"l":[]}"#, r#"tags="[\"a\",{\"b\":1}]" l="[]""#);
+        json(r#"{"a":1,"a":"2"}"#, r#"a="2""#);
+        json(r#"{"msg":"line\nbreak","a":1}"#, r#"a=1 MESSAGE "line\nbreak""#);
+        json(r#"{"msg":17}"#, r#"MESSAGE "17""#);
+        json(" {} ", "");
+        json(r#"{"big":123456789012345678901234567890}"#, "big=1.2345678901234568e+29");
+        for bad in ["", "x", "[1]", "\"a\"", "{", r#"{"a":1} x"#, r#"{"a":}"#, "{'a':1}", r#"{"a":1e999}"#] {
+            json(bad, "no");
+        }
+        let deep = format!("{}1{}", "{\"a\":".repeat(12), "}".repeat(12));
+        json(&deep, "LIMITED");
+        json(&format!("{{{:?}:1}}", "k".repeat(200)), "LIMITED");
+        let deeper = format!("{}1{}", "{\"a\":".repeat(500), "}".repeat(500));
+        json(&deeper, "LIMITED");
+        let lists = format!("{{\"a\":{}{}}}", "[".repeat(500), "]".repeat(500));
+        json(&lists, "no");
+    }
+
+    #[test]
+    fn logfmt_lines() {
+        let logfmt = |text: &str, expected: &str| check(&ParseFormat::Logfmt, text, expected);
+        logfmt("level=info n=17 done", r#"level="info" n="17" done=true"#);
+        logfmt(r#"a="b \"c\" d=e" f= g"#, r#"a="b \"c\" d=e" f="" g=true"#);
+        logfmt("  msg=\"order failed\"  a=1  ", r#"a="1" MESSAGE "order failed""#);
+        logfmt("url=http://a/?b=c", r#"url="http://a/?b=c""#);
+        for bad in ["", "only words", "=x", "a=\"b", "a=\"b\"c", "a\"b=c", "a=\"\\x\""] {
+            logfmt(bad, "no");
+        }
+    }
+
+    #[test]
+    fn patterns() {
+        let pattern = Pattern::new(r"^(?P<level>\w+): (?P<msg>.*?)(?: took (?P<ms>\d+))?$").expect("good");
+        let format = ParseFormat::Regex(pattern);
+        check(&format, "ERROR: order took 12", r#"level="ERROR" ms="12" MESSAGE "order""#);
+        check(&format, "ERROR: order", r#"level="ERROR" MESSAGE "order""#);
+        check(&format, "nothing", "no");
+    }
+
+    #[test]
+    fn levels() {
+        check(&ParseFormat::Level, "2026 ERROR x", r#"level="error""#);
+        check(&ParseFormat::Level, "nothing", "");
+    }
+}

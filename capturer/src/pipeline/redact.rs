@@ -1,0 +1,164 @@
+//! Secrets are replaced, in whole messages however long, and in every field and label.
+//!
+//! ```text
+//! text ─▶ key_secret ─▶ bearer_token ─▶ e-mail ─▶ credit card ─▶ own patterns, in the config's order ─▶ text
+//! ```
+//! It fails closed: where the work or the size of a line passes its bound, the rest of the line is replaced. Own patterns
+//! may be written so that each match looks at the whole rest of the line; so what they look at is added up, match by
+//! match, against [`WORK_BYTES_MAX`]. The presets need no such bound: none looks further than a few bytes behind what it
+//! matches.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use super::secrets;
+use crate::settings::pipeline::{Pattern, Redact, RedactPreset};
+
+/// Takes the place of a secret; presets add what it was.
+const REDACTED: &str = "[redacted]";
+/// Takes the place of the rest of a line that costs too much.
+const TOO_MUCH: &[u8] = b"[redacted: the rest of the line, which costs too much to look at]";
+/// Bytes that own patterns may look at in one line, all matches added up, or [`WORK_FACTOR`] times its length if that is
+/// more.
+const WORK_BYTES_MAX: usize = 4 * 1024 * 1024;
+const WORK_FACTOR: usize = 16;
+/// So many times its length, and so many bytes more, a line may grow.
+const GROWTH_FACTOR: usize = 4;
+const GROWTH_BYTES: usize = 4 * 1024;
+
+static EMAIL: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::of_ours(r"(?i-u)\b[a-z0-9._%+-]{1,64}@(?:[a-z0-9-]{1,63}\.){1,8}[a-z]{2,24}\b")
+});
+static BEARER: LazyLock<Pattern> =
+    LazyLock::new(|| Pattern::of_ours(r#"(?i-u)\bbearer[ \t:=]{1,4}["']?([a-z0-9._~+/=-]{8,})"#));
+static WEB_TOKEN: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::of_ours(r"(?-u)\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?")
+});
+
+/// What redaction did to a text.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Done {
+    /// Something was replaced.
+    pub(super) changed: bool,
+    /// A bound bit, and the rest of the line went.
+    pub(super) limited: bool,
+}
+
+/// Redacts a text; `text` stays borrowed where there is nothing to hide.
+pub(super) fn redact<'t>(rules: &Redact, text: &'t [u8]) -> (Cow<'t, [u8]>, Done) {
+    let mut line = Line { text: Cow::Borrowed(text), done: Done::default(), work: 0 };
+    let has = |preset| rules.presets.contains(&preset);
+    if has(RedactPreset::KeySecret) {
+        line.replace(secrets::values, REDACTED);
+    }
+    if has(RedactPreset::BearerToken) {
+        line.replace(|text| groups(&BEARER, text, 1, is_token), "[redacted: token]");
+        line.replace(|text| groups(&WEB_TOKEN, text, 0, |_| true), "[redacted: token]");
+    }
+    if has(RedactPreset::Email) && memchr::memchr(b'@', text).is_some() {
+        line.replace(|text| groups(&EMAIL, text, 0, |_| true), "[redacted: email]");
+    }
+    if has(RedactPreset::CreditCard) {
+        line.replace(secrets::cards, "[redacted: credit card]");
+    }
+    let budget = WORK_BYTES_MAX.max(WORK_FACTOR * text.len());
+    for own in &rules.patterns {
+        line.replace_own(
+            &own.pattern,
+            own.with.as_bytes(),
+            budget,
+            GROWTH_FACTOR * text.len() + GROWTH_BYTES,
+        );
+    }
+    (line.text, line.done)
+}
+
+/// Whether a field's name says that its value is a secret.
+pub(super) fn is_secret_field(rules: &Redact, name: &str) -> bool {
+    rules.presets.contains(&RedactPreset::KeySecret) && secrets::is_secret_key(name.as_bytes())
+}
+
+/// What a secret field gets.
+pub(super) fn redacted() -> String {
+    REDACTED.to_owned()
+}
+
+struct Line<'t> {
+    text: Cow<'t, [u8]>,
+    done: Done,
+    /// Bytes that own patterns have looked at, as far as can be known from outside: from where a search began to the
+    /// end of the line, for the last byte of a match may depend on all that follow.
+    work: usize,
+}
+
+impl Line<'_> {
+    fn replace(&mut self, find: impl Fn(&[u8]) -> Vec<Range<usize>>, with: &str) {
+        let found = find(&self.text);
+        if found.is_empty() {
+            return;
+        }
+        let (mut out, mut at) = (Vec::with_capacity(self.text.len()), 0);
+        for range in found {
+            out.extend_from_slice(&self.text[at..range.start]);
+            out.extend_from_slice(with.as_bytes());
+            at = range.end;
+        }
+        out.extend_from_slice(&self.text[at..]);
+        self.text = Cow::Owned(out);
+        self.done.changed = true;
+    }
+
+    fn replace_own(&mut self, pattern: &Pattern, with: &[u8], work_max: usize, len_max: usize) {
+        let (mut out, mut at, mut from) = (Vec::new(), 0, 0);
+        let text = &*self.text;
+        loop {
+            self.work += text.len() - from;
+            // The first search of a line is always made: without a match there is no second.
+            let too_much = (self.work > work_max && from > 0) || out.len() + text.len() - at > len_max;
+            if too_much {
+                out.extend_from_slice(TOO_MUCH);
+                self.done.limited = true;
+                break;
+            }
+            let Some(captures) = pattern.regex().captures_at(text, from) else {
+                out.extend_from_slice(&text[at..]);
+                break;
+            };
+            let found = captures.get_match();
+            if found.is_empty() {
+                // Only a place between bytes: there is nothing to hide in it.
+                from = found.end() + 1;
+                if from > text.len() {
+                    out.extend_from_slice(&text[at..]);
+                    break;
+                }
+                continue;
+            }
+            out.extend_from_slice(&text[at..found.start()]);
+            captures.expand(with, &mut out);
+            (at, from) = (found.end(), found.end());
+            self.done.changed = true;
+        }
+        if self.done.limited {
+            self.done.changed = true;
+        }
+        if self.done.changed {
+            self.text = Cow::Owned(out);
+        }
+    }
+}
+
+fn groups(pattern: &Pattern, text: &[u8], group: usize, is_one: impl Fn(&[u8]) -> bool) -> Vec<Range<usize>> {
+    let found = pattern.regex().captures_iter(text).filter_map(|captures| captures.get(group));
+    found.filter(|found| is_one(found.as_bytes())).map(|found| found.range()).collect()
+}
+
+/// "bearer certificates" is prose: a token has digits or signs, or is long.
+fn is_token(text: &[u8]) -> bool {
+    text.len() >= 20 || text.iter().any(|byte| !byte.is_ascii_alphabetic())
+}
+
+#[cfg(test)]
+#[path = "redact_tests.rs"]
+mod tests;

@@ -1,0 +1,214 @@
+//! Lines as programs print them, and exactly what is left of them.
+
+use super::*;
+use crate::settings::pipeline::RedactPattern;
+use crate::sink::testing::Rng;
+
+fn preset(preset: RedactPreset) -> Redact {
+    Redact { presets: vec![preset], patterns: Vec::new() }
+}
+
+fn own(pattern: &str, with: &str) -> Redact {
+    let pattern = Pattern::new(pattern).expect("good");
+    Redact { presets: Vec::new(), patterns: vec![RedactPattern { pattern, with: with.to_owned() }] }
+}
+
+#[track_caller]
+fn check(rules: &Redact, text: &str, expected: &str) {
+    let (found, done) = redact(rules, text.as_bytes());
+    assert_eq!(String::from_utf8_lossy(&found), expected);
+    assert_eq!(done, Done { changed: text != expected, limited: false }, "{text}");
+    let (again, _) = redact(rules, &found);
+    assert_eq!(again, found, "what was redacted stays as it is");
+}
+
+#[test]
+fn keys_with_secrets() {
+    let rules = preset(RedactPreset::KeySecret);
+    let table = [
+        ("user=bob password=hunter2 ok", "user=bob password=[redacted] ok"),
+        ("DB_PASSWORD: 'a b, c' next", "DB_PASSWORD: '[redacted]' next"),
+        (r#"{"user":"bob","password":"hun\"ter2","n":1}"#, r#"{"user":"bob","password":"[redacted]","n":1}"#),
+        (r#"{"body":"{\"apiKey\":\"abc\",\"x\":1}"}"#, r#"{"body":"{\"apiKey\":\"[redacted]\",\"x\":1}"}"#),
+        ("GET /login?user=bob&token=abc123&x=1", "GET /login?user=bob&token=[redacted]&x=1"),
+        ("Authorization: Basic dXNlcjpwYXNz", "Authorization: [redacted]"),
+        ("authorization: Bearer abc.def.ghi, x", "authorization: [redacted], x"),
+        (r#""X-Api-Key": "k-1""#, r#""X-Api-Key": "[redacted]""#),
+        ("secret => abc", "secret => [redacted]"),
+        ("postgres://shop:s3cr:t@db:5432/shop", "postgres://shop:[redacted]@db:5432/shop"),
+        ("https://example.com:8443/a?b=c", "https://example.com:8443/a?b=c"),
+        ("connect(password=a,b)c, user=x)", "connect(password=[redacted], user=x)"),
+        ("pwd=ab,cd,user=x", "pwd=[redacted],user=x"),
+        ("client_secret=", "client_secret="),
+        ("password: null", "password: null"),
+        ("max_tokens=4096 tokens: 12", "max_tokens=4096 tokens: 12"),
+        ("bypass=1 spin=2 author=bob", "bypass=1 spin=2 author=bob"),
+        ("pin=1234 userPass=x db.pass=y", "pin=[redacted] userPass=[redacted] db.pass=[redacted]"),
+        (r#"{"credentials":{"a":"]}","b":[1]},"c":2}"#, r#"{"credentials":[redacted],"c":2}"#),
+        ("secrets: [a, b] c", "secrets: [redacted] c"),
+        ("password=\"open", "password=\"[redacted]"),
+        (
+            "key -----BEGIN RSA PRIVATE KEY-----\\nMIIE\\n-----END RSA PRIVATE KEY----- ok",
+            "key -----BEGIN RSA PRIVATE KEY-----[redacted]-----END RSA PRIVATE KEY----- ok",
+        ),
+        ("-----BEGIN PRIVATE KEY-----MIIE", "-----BEGIN PRIVATE KEY-----[redacted]"),
+        ("-----BEGIN PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----"),
+        ("-----BEGIN CERTIFICATE-----x", "-----BEGIN CERTIFICATE-----x"),
+        ("nothing here: at all = no", "nothing here: at all = no"),
+        ("password", "password"),
+        ("passwörd=x Passwort: y", "passwörd=x Passwort: y"),
+    ];
+    for (text, expected) in table {
+        check(&rules, text, expected);
+    }
+}
+
+#[test]
+fn tokens() {
+    let rules = preset(RedactPreset::BearerToken);
+    check(&rules, "Authorization: Bearer abc123def.x-y_z== x", "Authorization: Bearer [redacted: token] x");
+    check(&rules, "bearer: 'AbCdEfGhIjKlMnOpQrStUvWx'", "bearer: '[redacted: token]'");
+    check(
+        &rules,
+        "the bearer of bad news, bearer certificates",
+        "the bearer of bad news, bearer certificates",
+    );
+    let token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U";
+    check(&rules, &format!("cookie={token};"), "cookie=[redacted: token];");
+    check(&rules, "eyJ is no token, nor eyJx.y", "eyJ is no token, nor eyJx.y");
+}
+
+#[test]
+fn addresses() {
+    let rules = preset(RedactPreset::Email);
+    check(&rules, "mail to <Bob.O+x@mail.example.co.uk>, ok", "mail to <[redacted: email]>, ok");
+    check(&rules, "a@b.de,c@d.com", "[redacted: email],[redacted: email]");
+    for text in ["@here", "a@b", "user@host:22", "x @ y.com", "git@github"] {
+        check(&rules, text, text);
+    }
+}
+
+#[test]
+fn credit_cards() {
+    let rules = preset(RedactPreset::CreditCard);
+    // The numbers that issuers publish for tests.
+    for card in [
+        "4111111111111111",
+        "4111 1111 1111 1111",
+        "4111-1111-1111-1111",
+        "4222222222222",
+        "5555555555554444",
+        "2223003122003222",
+        "378282246310005",
+        "3782 822463 10005",
+        "6011111111111117",
+        "30569309025904",
+        "3530111333300000",
+        "6304000000000000",
+    ] {
+        check(&rules, &format!("paid with {card}."), "paid with [redacted: credit card].");
+        check(&rules, &format!("pan_{card}"), "pan_[redacted: credit card]");
+        check(&rules, &format!("2026-11-22 {card} 17"), "2026-11-22 [redacted: credit card] 17");
+    }
+    for text in [
+        "4111111111111112",
+        "1795308768162820305",
+        "1795308768162",
+        "x4111111111111111",
+        "41111111111111110000",
+        "4111111111111111a",
+        "2026-11-22 00:52:48",
+        "id 123e4567-e89b-12d3-a456-426614174000",
+        "0000000000000000",
+    ] {
+        check(&rules, text, text);
+    }
+}
+
+#[test]
+fn own_patterns() {
+    check(&own(r"customer-(\d+)", "customer-*"), "customer-17 customer-x", "customer-* customer-x");
+    check(&own(r"(?P<head>\w)\w+@", "$head…@"), "bob@ eve@", "b…@ e…@");
+    check(&own("a", ""), "banana", "bnn");
+    let (kept, done) = redact(&own(r"\b", "|"), b"a b");
+    assert_eq!((&*kept, done.changed), (&b"a b"[..], false), "a place hides nothing");
+}
+
+/// All presets over a line that is mostly harmless: what is found in bytes that are not UTF-8, too.
+#[test]
+fn all_presets_and_any_bytes() {
+    let all =
+        [RedactPreset::CreditCard, RedactPreset::Email, RedactPreset::BearerToken, RedactPreset::KeySecret];
+    let rules = Redact { presets: all.to_vec(), patterns: Vec::new() };
+    check(
+        &rules,
+        "a@b.de token=x 4111111111111111 Bearer abcdefg1",
+        "[redacted: email] token=[redacted] [redacted: credit card] Bearer [redacted: token]",
+    );
+    let (found, _) = redact(&rules, b"\xff\xfepassword=\xffabc\xfe next");
+    assert_eq!(&*found, b"\xff\xfepassword=[redacted] next");
+    let mut rng = Rng::from_env();
+    for _ in 0..2_000 {
+        let mut text = rng.bytes(200);
+        for _ in 0..rng.below(6) {
+            let piece: &[u8] = rng.pick(&[
+                b"password=",
+                b"token:\"",
+                b"\\\"",
+                b"4111 ",
+                b"a@b.c",
+                b"://u:p@",
+                b"Bearer ",
+                b"[{",
+            ]);
+            let at = rng.below(text.len() + 1);
+            text.splice(at..at, piece.iter().copied());
+        }
+        let (found, done) = redact(&rules, &text);
+        assert_eq!(done.changed, *found != *text);
+    }
+}
+
+/// A secret must not get through because the line is long, wherever it stands in it.
+#[test]
+fn a_secret_in_a_long_line() {
+    let all =
+        [RedactPreset::CreditCard, RedactPreset::Email, RedactPreset::BearerToken, RedactPreset::KeySecret];
+    let rules = Redact { presets: all.to_vec(), patterns: own("sesame", "*").patterns };
+    for at in [0, 65_530, 65_540, 1 << 20] {
+        let mut text = "x ".repeat((1 << 20) / 2 + 50).into_bytes();
+        text.splice(at..at, *b" password=hunter2 a@b.de sesame 4111111111111111 ");
+        let (found, done) = redact(&rules, &text);
+        let found = String::from_utf8_lossy(&found);
+        assert!(done.changed && !done.limited);
+        for secret in ["hunter2", "a@b.de", "sesame", "4111"] {
+            assert!(!found.contains(secret), "{secret} at {at}");
+        }
+        assert!(found.contains("password=[redacted] [redacted: email] * [redacted: credit card]"));
+    }
+}
+
+/// Each match of this pattern depends on the last byte of the line. The work is counted, and what is past its bound goes.
+#[test]
+fn work_is_bounded_and_fails_closed() {
+    let rules = own("a.*z|a", "*");
+    let text = b"a".repeat(1 << 20);
+    let (found, done) = redact(&rules, &text);
+    assert_eq!(done, Done { changed: true, limited: true });
+    assert!(found.ends_with(TOO_MUCH));
+    // Each star stands for a search over a mebibyte.
+    let searches = found.iter().filter(|byte| **byte == b'*').count();
+    assert!(searches * text.len() <= WORK_FACTOR * text.len() + text.len(), "{searches}");
+    let short = b"a".repeat(1_000);
+    let (found, done) = redact(&rules, &short);
+    assert_eq!((&*found, done.limited), (&b"*".repeat(1_000)[..], false), "no usual line is cut");
+}
+
+/// A replacement that is longer than what it replaces makes no line of any length.
+#[test]
+fn growth_is_bounded() {
+    let text = b"a".repeat(10_000);
+    let (found, done) = redact(&own("a", &"x".repeat(64)), &text);
+    assert!(done.limited && found.len() <= GROWTH_FACTOR * 10_000 + GROWTH_BYTES + 200, "{}", found.len());
+    assert!(!found.contains(&b'a') || found.ends_with(TOO_MUCH));
+}

@@ -1,0 +1,299 @@
+//! Where secrets stand in a text, by hand, for no expression says it: values of keys that are called password and the
+//! like, in whatever quotes and escapes; passwords in addresses; private keys; numbers of payment cards.
+//!
+//! One pass each, from left to right. What is looked at behind a place is skipped afterwards, or is bounded.
+
+use std::ops::Range;
+
+/// Bytes of a key that are looked at, before its sign.
+const KEY_BYTES_MAX: usize = 64;
+/// Blanks around a sign.
+const BLANKS_MAX: usize = 8;
+
+/// Parts of a key's name that make it one of a secret, without signs and in small letters.
+const SECRET_WORDS: [&str; 17] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "passcode",
+    "pwd",
+    "secret",
+    "apikey",
+    "accesskey",
+    "privatekey",
+    "encryptionkey",
+    "signingkey",
+    "credential",
+    "authorization",
+    "sessionid",
+    "cookie",
+    "connectionstring",
+    "jwt",
+];
+/// Ends of such a name: "token" is a secret, "tokens" are counted.
+const SECRET_ENDS: [&str; 5] = ["token", "tokenvalue", "auth", "pass", "pin"];
+/// What may stand in a value's place and hides nothing.
+const NO_SECRETS: [&[u8]; 6] = [b"", b"null", b"nil", b"none", b"true", b"false"];
+/// Words before the secret itself, in an `Authorization`.
+const SCHEMES: [&[u8]; 7] = [b"bearer", b"basic", b"token", b"digest", b"negotiate", b"apikey", b"hawk"];
+
+/// Whether a key is called so that its value must be a secret.
+pub(super) fn is_secret_key(key: &[u8]) -> bool {
+    let key = &key[key.len().saturating_sub(KEY_BYTES_MAX)..];
+    let letters =
+        key.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase).collect();
+    let Ok(name) = String::from_utf8(letters) else { return false };
+    if SECRET_WORDS.iter().any(|word| name.contains(word)) {
+        return true;
+    }
+    // "pass" and "pin" are secrets as words of their own, "bypass" and "spin" are not.
+    let last_is = |word: &str| {
+        let at = key.len().checked_sub(word.len());
+        at.is_some_and(|at| {
+            let boundary = at == 0 || !key[at - 1].is_ascii_alphanumeric() || key[at].is_ascii_uppercase();
+            boundary && key[at..].eq_ignore_ascii_case(word.as_bytes())
+        })
+    };
+    name.ends_with("token") || name.ends_with("tokenvalue") || SECRET_ENDS.iter().any(|word| last_is(word))
+}
+
+/// Places of secret values, in order, none within another.
+pub(super) fn values(text: &[u8]) -> Vec<Range<usize>> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let Some(run) = text[at..].iter().position(|byte| matches!(byte, b'=' | b':' | b'-')) {
+        let sign = at + run;
+        at = sign + 1;
+        let secret = match text[sign] {
+            b'-' => private_key(text, sign),
+            b':' if text[sign..].starts_with(b"://") => {
+                at = sign + 3;
+                password_of_address(text, sign + 3)
+            }
+            _ => value_behind(text, sign),
+        };
+        if let Some(range) = secret {
+            at = range.end.max(at);
+            found.push(range);
+        }
+    }
+    found
+}
+
+/// `-----BEGIN RSA PRIVATE KEY-----` to its end, or to that of the text.
+fn private_key(text: &[u8], at: usize) -> Option<Range<usize>> {
+    const BEGIN: &[u8] = b"-----BEGIN ";
+    const END: &[u8] = b"-----END ";
+    let rest = text[at..].strip_prefix(BEGIN)?;
+    let name_len = rest.iter().take(KEY_BYTES_MAX).position(|byte| *byte == b'-')?;
+    if !rest[..name_len].ends_with(b"PRIVATE KEY") {
+        return None;
+    }
+    let start = at + BEGIN.len() + name_len + b"-----".len().min(rest.len() - name_len);
+    let end = memchr::memmem::find(&text[start..], END).map_or(text.len(), |end| start + end);
+    let hides = !text[start..end].is_empty() && !text[start..end].starts_with(b"[redacted");
+    hides.then_some(start..end)
+}
+
+/// `user:password@` behind `://`.
+fn password_of_address(text: &[u8], start: usize) -> Option<Range<usize>> {
+    let ends = |byte: &u8| byte.is_ascii_whitespace() || b"/?#\"'<>".contains(byte);
+    let len = text[start..].iter().position(ends).unwrap_or(text.len() - start);
+    let authority = &text[start..start + len];
+    let user_len = authority.iter().rposition(|byte| *byte == b'@')?;
+    let name_len = authority[..user_len].iter().position(|byte| *byte == b':')?;
+    (name_len + 1 < user_len).then(|| start + name_len + 1..start + user_len)
+}
+
+/// The value behind `=` or `:`, if a secret's key stands before.
+fn value_behind(text: &[u8], sign: usize) -> Option<Range<usize>> {
+    let is_secret = is_secret_key(key_before(&text[..sign]));
+    if !is_secret {
+        return None;
+    }
+    let mut start = sign + 1;
+    // `=>`, `:=`, `==`
+    while matches!(text.get(start), Some(b'=' | b'>')) && start < sign + 3 {
+        start += 1;
+    }
+    start += text[start..].iter().take(BLANKS_MAX).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let escapes = text[start..].iter().take_while(|byte| **byte == b'\\').count();
+    let range = match text.get(start + escapes) {
+        Some(quote @ (b'"' | b'\'' | b'`')) => {
+            let inside = start + escapes + 1;
+            inside..quoted_end(text, inside, escapes, *quote)
+        }
+        Some(b'[' | b'{') if escapes == 0 => start..nested_end(text, start),
+        _ => start..unquoted_end(text, start),
+    };
+    let value = &text[range.clone()];
+    let hides = !NO_SECRETS.iter().any(|word| value.eq_ignore_ascii_case(word));
+    (hides && !value.starts_with(b"[redacted")).then_some(range)
+}
+
+/// The name before a sign, without quotes, escapes and blanks.
+fn key_before(text: &[u8]) -> &[u8] {
+    let text = &text[text.len().saturating_sub(KEY_BYTES_MAX + 2 * BLANKS_MAX)..];
+    let around = |byte: &u8| matches!(byte, b' ' | b'\t' | b'"' | b'\'' | b'`' | b'\\' | b']');
+    let end = text.iter().rposition(|byte| !around(byte)).map_or(0, |at| at + 1);
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.".contains(byte);
+    let start = text[..end].iter().rposition(|byte| !is_name(byte)).map_or(0, |at| at + 1);
+    &text[start..end]
+}
+
+/// Where the quote is closed: behind as many escapes as it was opened with. An open one goes to the end.
+fn quoted_end(text: &[u8], inside: usize, escapes: usize, quote: u8) -> usize {
+    let mut run = 0;
+    for (at, byte) in text.iter().enumerate().skip(inside) {
+        match *byte {
+            b'\\' => run += 1,
+            // Within quotes that are not escaped, an odd number of escapes makes the quote a part of the value.
+            byte if byte == quote && (if escapes == 0 { run % 2 == 0 } else { run <= escapes }) => {
+                return at - run.min(escapes);
+            }
+            _ => run = 0,
+        }
+        if *byte == quote {
+            run = 0;
+        }
+    }
+    text.len()
+}
+
+/// Behind the bracket that closes the one at `start`. An open one goes to the end.
+fn nested_end(text: &[u8], start: usize) -> usize {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for (at, byte) in text.iter().enumerate().skip(start) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' if !quoted => depth += 1,
+            b']' | b'}' if !quoted => {
+                depth -= 1;
+                if depth == 0 {
+                    return at + 1;
+                }
+            }
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// A blank ends it, a quote, or a sign that another pair or the end of a list follows. A scheme takes the word behind it.
+fn unquoted_end(text: &[u8], start: usize) -> usize {
+    let mut end = start;
+    while let Some(byte) = text.get(end) {
+        let ends = match byte {
+            byte if byte.is_ascii_whitespace() => true,
+            b'"' | b'\'' | b'`' | b'&' | b'<' => true,
+            b',' | b';' | b'|' => a_pair_follows(&text[end + 1..]),
+            b')' | b']' | b'}' => text.get(end + 1).is_none_or(|next| !next.is_ascii_alphanumeric()),
+            b'\\' => matches!(text.get(end + 1), Some(b'n' | b'r' | b't' | b'"')),
+            _ => false,
+        };
+        if ends {
+            break;
+        }
+        end += 1;
+    }
+    let is_scheme = SCHEMES.iter().any(|scheme| scheme.eq_ignore_ascii_case(&text[start..end]));
+    match text.get(end) {
+        Some(b' ') if is_scheme => {
+            // A scheme behind a scheme is no scheme: each word is looked at once.
+            let next = end + 1;
+            let is_end = |byte: &u8| byte.is_ascii_whitespace() || b"\"'`,".contains(byte);
+            next + text[next..].iter().position(is_end).unwrap_or(text.len() - next)
+        }
+        _ => end,
+    }
+}
+
+/// Nothing, a blank, or a name with its sign.
+fn a_pair_follows(text: &[u8]) -> bool {
+    let name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.\"'\\".contains(byte);
+    match text.first() {
+        None => true,
+        Some(byte) if byte.is_ascii_whitespace() => true,
+        Some(_) => {
+            let len = text.iter().take(KEY_BYTES_MAX).take_while(|byte| name(byte)).count();
+            len > 0 && matches!(text.get(len), Some(b'=' | b':'))
+        }
+    }
+}
+
+/// Digits of the longest and the shortest number of a payment card.
+const CARD_DIGITS: std::ops::RangeInclusive<usize> = 13..=19;
+
+/// Places of numbers of payment cards: 13 to 19 digits in groups, which begin as an issuer's do and whose check digit is
+/// right. Random digits pass both tests once in some hundred.
+pub(super) fn cards(text: &[u8]) -> Vec<Range<usize>> {
+    let (mut found, mut at): (Vec<Range<usize>>, usize) = (Vec::new(), 0);
+    while let Some(run) = text[at..].iter().position(u8::is_ascii_digit) {
+        let start = at + run;
+        let end = start + text[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let inside_a_word = start > 0 && text[start - 1].is_ascii_alphabetic();
+        match (!inside_a_word).then(|| card_at(text, start)).flatten() {
+            Some(card_end) => {
+                found.push(start..card_end);
+                at = card_end;
+            }
+            // A number can begin at any group of digits, not within one.
+            None => at = end,
+        }
+    }
+    found
+}
+
+/// The end of the longest card's number that begins here.
+fn card_at(text: &[u8], start: usize) -> Option<usize> {
+    let (mut digits, mut count, mut at, mut longest) = ([0; 19], 0, start, None);
+    loop {
+        while let Some(byte) = text.get(at).filter(|byte| byte.is_ascii_digit()) {
+            *digits.get_mut(count)? = byte - b'0';
+            count += 1;
+            at += 1;
+            if count == digits.len() && text.get(at).is_some_and(u8::is_ascii_digit) {
+                return longest;
+            }
+        }
+        let ends = !text.get(at).is_some_and(u8::is_ascii_alphabetic);
+        if ends && CARD_DIGITS.contains(&count) && is_card(&digits[..count]) {
+            longest = Some(at);
+        }
+        let goes_on =
+            matches!(text.get(at), Some(b' ' | b'-')) && text.get(at + 1).is_some_and(u8::is_ascii_digit);
+        if !goes_on || count == digits.len() {
+            return longest;
+        }
+        at += 1;
+    }
+}
+
+fn is_card(digits: &[u8]) -> bool {
+    let begins = |len: usize| digits[..len].iter().fold(0_u32, |value, digit| value * 10 + u32::from(*digit));
+    let (one, two, three, four) = (begins(1), begins(2), begins(3), begins(4));
+    let issuer = match digits.len() {
+        _ if one == 4 => matches!(digits.len(), 13 | 16 | 19),
+        14 => matches!(three, 300..=305) || matches!(two, 36 | 38 | 39),
+        15 => matches!(two, 34 | 37),
+        16 if matches!(two, 51..=55) || matches!(four, 2221..=2720) => true,
+        16..=19 => {
+            four == 6011
+                || matches!(three, 644..=649)
+                || matches!(two, 62 | 65)
+                || matches!(four, 3528..=3589)
+        }
+        _ => false,
+    };
+    // Maestro's numbers have any of these lengths.
+    let maestro = matches!(four, 5018 | 5020 | 5038 | 5893 | 6304 | 6759 | 6761..=6763);
+    if !(issuer || maestro) {
+        return false;
+    }
+    let doubled = |digit: u8| if digit > 4 { digit * 2 - 9 } else { digit * 2 };
+    let from_the_end = digits.iter().rev().enumerate();
+    let sum: u32 =
+        from_the_end.map(|(at, digit)| u32::from(if at % 2 == 1 { doubled(*digit) } else { *digit })).sum();
+    sum.is_multiple_of(10)
+}

@@ -1,0 +1,229 @@
+//! Times as fields hold them, to nanoseconds since 1970. Built on decode/timestamp.rs, which reads the one form that
+//! Docker writes.
+
+use crate::decode::timestamp::{self, TIME_BYTES_MAX};
+use crate::settings::pipeline::{TimeFormat, TimePart};
+
+const SECOND_NS: i128 = 1_000_000_000;
+const DAY_NS: i64 = 86_400_000_000_000;
+/// Longest text that can be a time.
+const TEXT_BYTES_MAX: usize = 128;
+
+/// `None` = it is no time of this form. `now_ns` gives the year where the form has none.
+pub(super) fn parse(format: &TimeFormat, text: &str, now_ns: i64) -> Option<i64> {
+    let text = text.trim_ascii();
+    if text.len() > TEXT_BYTES_MAX {
+        return None;
+    }
+    match format {
+        TimeFormat::Rfc3339 => rfc3339(text),
+        TimeFormat::Unix => number(text, SECOND_NS),
+        TimeFormat::UnixMs => number(text, 1_000_000),
+        TimeFormat::UnixNs => number(text, 1),
+        TimeFormat::Parts(parts) => by_parts(parts, text.as_bytes(), now_ns),
+    }
+}
+
+fn rfc3339(text: &str) -> Option<i64> {
+    let bytes = text.as_bytes();
+    let mut copy = [0; TIME_BYTES_MAX];
+    let copy = copy.get_mut(..bytes.len())?;
+    copy.copy_from_slice(bytes);
+    if let Some(between) = copy.get_mut(10).filter(|byte| matches!(byte, b' ' | b't')) {
+        *between = b'T';
+    }
+    if let Some(last) = copy.last_mut().filter(|byte| **byte == b'z') {
+        *last = b'Z';
+    }
+    timestamp::parse(copy)
+}
+
+/// A number with or without a fraction, in units of so many nanoseconds.
+fn number(text: &str, unit_ns: i128) -> Option<i64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || whole.len() > 20 || !all_digits(whole) || !all_digits(fraction) {
+        return None;
+    }
+    let mut ns = whole.parse::<i128>().ok()? * unit_ns;
+    let mut unit = unit_ns;
+    for digit in fraction.bytes() {
+        unit /= 10;
+        ns += i128::from(digit - b'0') * unit;
+    }
+    i64::try_from(ns).ok()
+}
+
+#[derive(Default)]
+struct Civil {
+    year: Option<i64>,
+    month: i64,
+    day: i64,
+    hour: i64,
+    /// 12-hour clock: whether it is the second half.
+    afternoon: Option<bool>,
+    minute: i64,
+    second: i64,
+    nanos: i64,
+    /// Minutes east of UTC.
+    offset_min: i64,
+}
+
+fn by_parts(parts: &[TimePart], text: &[u8], now_ns: i64) -> Option<i64> {
+    let mut civil = Civil::default();
+    let mut rest = text;
+    for part in parts {
+        rest = civil.take(*part, rest)?;
+    }
+    // What stands behind the time is no matter of ours only if there is none.
+    if !rest.is_empty() {
+        return None;
+    }
+    let year = match civil.year {
+        Some(year) => year,
+        None => {
+            let this: i64 = timestamp::format(now_ns).get(..4)?.parse().ok()?;
+            // A line of December that is read in January.
+            let ns = civil.to_ns(this)?;
+            if ns > now_ns.saturating_add(DAY_NS) { this - 1 } else { this }
+        }
+    };
+    civil.to_ns(year)
+}
+
+impl Civil {
+    /// Takes a part off the text.
+    fn take<'t>(&mut self, part: TimePart, text: &'t [u8]) -> Option<&'t [u8]> {
+        let (value, rest) = match part {
+            TimePart::Literal(b' ') => {
+                let rest = text.trim_ascii_start();
+                return (rest.len() < text.len()).then_some(rest);
+            }
+            TimePart::Literal(byte) => return text.strip_prefix(&[byte]),
+            TimePart::Weekday => return text.get(..3).filter(|name| name.is_ascii()).map(|_| &text[3..]),
+            TimePart::MonthName => {
+                const NAMES: [&str; 12] =
+                    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+                let name = text.get(..3)?;
+                let index = NAMES.iter().position(|known| known.as_bytes().eq_ignore_ascii_case(name))?;
+                (index as i64 + 1, &text[3..])
+            }
+            TimePart::Half => {
+                let half = text.get(..2)?.to_ascii_uppercase();
+                self.afternoon = Some(match &half[..] {
+                    b"AM" => false,
+                    b"PM" => true,
+                    _ => return None,
+                });
+                return Some(&text[2..]);
+            }
+            TimePart::Zone => return self.zone(text),
+            TimePart::Fraction => {
+                let len = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+                let digits = text.get(..len).filter(|digits| !digits.is_empty())?;
+                let padded = digits.iter().chain(std::iter::repeat(&b'0')).take(9);
+                (padded.fold(0, |ns, digit| ns * 10 + i64::from(digit - b'0')), &text[len..])
+            }
+            TimePart::Year => number_of(text, 4, 4)?,
+            // A space may stand for a zero.
+            TimePart::Day => number_of(text.strip_prefix(b" ").unwrap_or(text), 1, 2)?,
+            TimePart::Month | TimePart::Hour | TimePart::Hour12 | TimePart::Minute | TimePart::Second => {
+                number_of(text, 1, 2)?
+            }
+        };
+        match part {
+            TimePart::Year => self.year = Some(value),
+            TimePart::Month | TimePart::MonthName => self.month = value,
+            TimePart::Day => self.day = value,
+            TimePart::Hour12 if !(1..=12).contains(&value) => return None,
+            TimePart::Hour | TimePart::Hour12 => self.hour = value,
+            TimePart::Minute => self.minute = value,
+            TimePart::Second => self.second = value,
+            _ => self.nanos = value,
+        }
+        Some(rest)
+    }
+
+    fn zone<'t>(&mut self, text: &'t [u8]) -> Option<&'t [u8]> {
+        if let Some(rest) = text.strip_prefix(b"Z").or_else(|| text.strip_prefix(b"UTC")) {
+            return Some(rest);
+        }
+        let (sign, rest) = match text.split_first()? {
+            (b'+', rest) => (1, rest),
+            (b'-', rest) => (-1, rest),
+            _ => return None,
+        };
+        let (hours, rest) = number_of(rest, 2, 2)?;
+        let (minutes, rest) = number_of(rest.strip_prefix(b":").unwrap_or(rest), 2, 2)?;
+        self.offset_min = sign * (hours * 60 + minutes);
+        (hours < 24 && minutes < 60).then_some(rest)
+    }
+
+    fn to_ns(&self, year: i64) -> Option<i64> {
+        let hour = match self.afternoon {
+            Some(afternoon) => self.hour % 12 + if afternoon { 12 } else { 0 },
+            None => self.hour,
+        };
+        let (month, day, minute, second) = (self.month, self.day, self.minute, self.second);
+        let text =
+            format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z", self.nanos);
+        timestamp::parse(text.as_bytes())?.checked_sub(self.offset_min * 60_000_000_000)
+    }
+}
+
+/// A number of so many digits, and what is behind it.
+fn number_of(text: &[u8], least: usize, most: usize) -> Option<(i64, &[u8])> {
+    let len = text.iter().take(most).take_while(|byte| byte.is_ascii_digit()).count();
+    (len >= least).then(|| {
+        (text[..len].iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0')), &text[len..])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: &str = "2026-01-02T00:00:00Z";
+
+    #[track_caller]
+    fn check(format: &str, text: &str, expected: &str) {
+        let format = TimeFormat::of_test(format);
+        let now = timestamp::parse(NOW.as_bytes()).expect("a time");
+        let found = parse(&format, text, now).map_or("no".to_owned(), timestamp::format);
+        assert_eq!(found, expected, "{text}");
+    }
+
+    #[test]
+    fn forms() {
+        check("rfc3339", "2026-11-22T00:52:48.5+02:00", "2026-11-21T22:52:48.500000000Z");
+        check("rfc3339", " 2026-11-22 00:52:48z", "2026-11-22T00:52:48.000000000Z");
+        check("unix", "1795308768", "2026-11-22T00:52:48.000000000Z");
+        check("unix", "1795308768.162820305999", "2026-11-22T00:52:48.162820305Z");
+        check("unix_ms", "1795308768162.5", "2026-11-22T00:52:48.162500000Z");
+        check("unix_ns", "1795308768162820305", "2026-11-22T00:52:48.162820305Z");
+        check("%d/%b/%Y:%H:%M:%S %z", "22/Nov/2026:01:52:48 +0100", "2026-11-22T00:52:48.000000000Z");
+        check("%Y-%m-%d %H:%M:%S,%f", "2026-11-22 00:52:48,123", "2026-11-22T00:52:48.123000000Z");
+        check("%F %T%z", "2026-11-22 00:52:48Z", "2026-11-22T00:52:48.000000000Z");
+        check("%m/%d/%Y %I:%M %p", "11/2/2026 12:05 AM", "2026-11-02T00:05:00.000000000Z");
+        check("%m/%d/%Y %I:%M %p", "11/2/2026 12:05 pm", "2026-11-02T12:05:00.000000000Z");
+        check("%a %b %e %H:%M:%S %Y", "Sun Nov  2 00:05:00 2026", "2026-11-02T00:05:00.000000000Z");
+        // Without a year: the one that is not in the future.
+        check("%b %e %T", "Jan  1 10:00:00", "2026-01-01T10:00:00.000000000Z");
+        check("%b %e %T", "Dec 31 10:00:00", "2025-12-31T10:00:00.000000000Z");
+    }
+
+    #[test]
+    fn no_times() {
+        for text in ["", "x", "-1", "1.2.3", "1e9", "99999999999999999999999", "9223372037"] {
+            check("unix", text, "no");
+        }
+        for text in ["", "2026-11-22", "2026-11-22T00:52:48", &"2".repeat(300)] {
+            check("rfc3339", text, "no");
+        }
+        for text in ["2026-13-01 00:00:00", "2026-11-22 00:00:00 more", "2026-11-22 25:00:00", "26-1-1 0:0:0"]
+        {
+            check("%F %T", text, "no");
+        }
+        check("%m/%d/%Y %I:%M %p", "11/2/2026 13:05 AM", "no");
+    }
+}

@@ -1,0 +1,50 @@
+//! Pipelines on a sink's thread: the clock they need, and the counting of what they did.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::metrics::Metrics;
+use crate::pipeline::{Pipelines, Processed, Tally};
+use crate::record::{Amount, Batch, Source, StreamId};
+
+/// The pipelines of one sink.
+pub(super) struct Steps {
+    sink: String,
+    pipelines: Pipelines,
+    metrics: Arc<Metrics>,
+}
+
+impl Steps {
+    pub(super) fn new(sink: &str, metrics: Arc<Metrics>) -> Steps {
+        Steps { sink: sink.to_owned(), pipelines: Pipelines::default(), metrics }
+    }
+
+    /// Runs a batch through the pipeline of its source; `None` = it has none, and nothing was done.
+    pub(super) fn run(&mut self, batch: &Arc<Batch>) -> Option<Processed> {
+        batch.source.pipeline.as_ref()?;
+        let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
+        self.pipelines.process(batch, now_ns)
+    }
+
+    /// Counts what became of a batch that was delivered; how much of it was, unless that is all.
+    pub(super) fn count(&self, source: &Source, processed: Processed) -> Option<Amount> {
+        if let Some(pipeline) = &source.pipeline {
+            self.add(&pipeline.name, &processed.tally);
+        }
+        processed.batch.as_ref().map(Amount::of)
+    }
+
+    /// The stream sends no more.
+    pub(super) fn detach(&mut self, stream: StreamId) {
+        if let Some((pipeline, tally)) = self.pipelines.detach(stream) {
+            self.add(&pipeline.name, &tally);
+        }
+    }
+
+    fn add(&self, pipeline: &str, tally: &Tally) {
+        for ((step, outcome), lines) in tally {
+            let labels = [self.sink.as_str(), pipeline, step, outcome.as_str()];
+            self.metrics.pipeline_lines_total.with_label_values(&labels).inc_by(*lines);
+        }
+    }
+}
