@@ -139,6 +139,11 @@ macro_rules! metrics {
 
 metrics! {
     build_info: IntGaugeVec ["version"] Flag "Always 1; the label names the version that runs.";
+    config_last_reload_successful: IntGauge [] Flag
+        "1 = the agent runs with the config as it was read last, 0 = that was refused or could not be started.";
+    config_last_reload_success_timestamp_seconds: Gauge [] Seconds
+        "When the config in use was read, seconds since 1970.";
+    config_reloads_total: IntCounterVec ["result"] Count "Reloads that were asked for, by what became of them.";
     component_health: IntGaugeVec ["component"] Flag
         "1 = the component is well, 0 = it needs attention; /health says why.";
     containers_monitored: IntGauge [] Count "Running containers that are captured.";
@@ -381,6 +386,20 @@ label_values! {
 }
 
 label_values! {
+    /// `result` of `config_reloads_total`.
+    ReloadResult {
+        /// A new run has begun, or the log's level was set.
+        Applied = "applied",
+        /// The settings are those in use.
+        Unchanged = "unchanged",
+        /// The config is wrong, or needs a restart.
+        Refused = "refused",
+        /// The config looked good and could not be started; the one before runs again.
+        Failed = "failed",
+    }
+}
+
+label_values! {
     /// `resource` of `leak_detection`.
     Resource {
         /// Open descriptors.
@@ -434,6 +453,9 @@ impl Metrics {
             self.kernel_fd_opened_total.with_label_values(&[class]);
             self.kernel_fd_closed_total.with_label_values(&[class]);
         }
+        for value in ReloadResult::ALL {
+            self.config_reloads_total.with_label_values(&[value.as_str()]);
+        }
         for value in Resource::ALL {
             self.leak_detection.with_label_values(&[value.as_str()]);
         }
@@ -460,6 +482,29 @@ impl Metrics {
         }
         for gauge in [&self.spool_bytes, &self.spool_lag_seconds] {
             gauge.with_label_values(&[sink]);
+        }
+    }
+
+    /// A sink is gone: so are its series.
+    pub fn forget_sink(&self, sink: &str) {
+        let counters = [
+            &self.logs_sent_total,
+            &self.log_bytes_sent_total,
+            &self.sink_errors_total,
+            &self.push_requests_total,
+            &self.pushed_lines_total,
+        ];
+        counters.into_iter().for_each(|counter| drop(counter.remove_label_values(&[sink])));
+        let gauges = [&self.sink_batches_waiting, &self.spool_bytes, &self.spool_lag_seconds];
+        gauges.into_iter().for_each(|gauge| drop(gauge.remove_label_values(&[sink])));
+        for reason in PushFailure::ALL {
+            let _ = self.push_failures_total.remove_label_values(&[sink, reason.as_str()]);
+        }
+        for reason in DeadLetterReason::ALL {
+            let _ = self.dead_letters_total.remove_label_values(&[sink, reason.as_str()]);
+        }
+        for task in [format!("sink_{sink}"), format!("{sink}_push")] {
+            let _ = self.task_heartbeats_total.remove_label_values(&[&task]);
         }
     }
 
@@ -541,6 +586,25 @@ impl Metrics {
             }
         }
         self.container_stream_rotations_total.with_label_values(&[id, name]).inc();
+    }
+
+    /// What became of a reload. The time of a config that is used from now on, in seconds since 1970.
+    pub fn reload(&self, result: ReloadResult, now_s: f64) {
+        self.config_reloads_total.with_label_values(&[result.as_str()]).inc();
+        let in_use = matches!(result, ReloadResult::Applied | ReloadResult::Unchanged);
+        self.config_last_reload_successful.set(i64::from(in_use));
+        if in_use {
+            self.config_last_reload_success_timestamp_seconds.set(now_s);
+        }
+    }
+
+    /// Only these containers are still there.
+    pub fn retain_containers(&self, is_there: impl Fn(&str) -> bool) {
+        let known: Vec<String> = {
+            let containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
+            containers.names.keys().cloned().collect()
+        };
+        known.iter().filter(|id| !is_there(id)).for_each(|id| self.forget_container(id));
     }
 
     /// A container is gone: so are its series.
@@ -648,6 +712,24 @@ mod tests {
         metrics.rotation("c", "web");
         assert_eq!(samples(&metrics, name).len(), 3);
         assert!(!metrics.encode().contains("container_id=\"a\""));
+    }
+
+    /// Otherwise a sink that a reload took away would be scraped for ever, and alarm.
+    #[test]
+    fn a_sink_that_is_gone_leaves_no_series() {
+        let metrics = metrics();
+        metrics.expect_sink("local_file");
+        let before = metrics.encode();
+        metrics.expect_sink("loki");
+        metrics.expect_network_sink("loki");
+        metrics.heartbeat("sink_loki");
+        metrics.heartbeat("loki_push");
+        metrics.forget_sink("loki");
+        assert_eq!(metrics.encode(), before);
+        metrics.rotation("a", "web");
+        metrics.rotation("b", "db");
+        metrics.retain_containers(|id| id == "b");
+        assert_eq!(samples(&metrics, "container_stream_rotations_total").len(), 1);
     }
 
     #[test]
