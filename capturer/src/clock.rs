@@ -1,4 +1,4 @@
-//! Time as the pure parts see it: a value that comes in as an argument. Only agent.rs reads the clocks.
+//! Time as the pure parts see it: a value that comes in as an argument. Only agent/turn.rs reads the clocks.
 
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

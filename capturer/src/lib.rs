@@ -1,5 +1,5 @@
 //! capturer: captures Docker container logs on one io_uring event loop. `ARCHITECTURE.md` beside this crate is the
-//! place to begin reading; then agent.rs, capture/mod.rs and stream/state.rs.
+//! place to begin reading; then agent/turn.rs, capture/mod.rs and stream/state.rs.
 
 #![deny(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod clock;
 pub mod cursor;
 pub mod dead_letters;
 pub mod decode;
+pub mod desk;
 pub mod discover;
 pub mod docker;
 pub mod doctor;

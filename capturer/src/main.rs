@@ -2,9 +2,10 @@
 
 use std::io::{stderr, stdout};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use capturer::agent::Agent;
+use capturer::agent::{Agent, Reloading};
 use capturer::settings::cli::{self, Command, ConfigArgs, Exit};
 use capturer::{dead_letters, doctor, online, own_log, positions, quickstart};
 
@@ -31,12 +32,17 @@ fn run(arguments: &ConfigArgs) -> Exit {
         Ok(loaded) => loaded,
         Err(error) => return cli::refuse(&error, &mut stderr()),
     };
-    let log = match own_log::init(&settings.log) {
+    let (log, levels) = match own_log::init(&settings.log) {
         Ok(log) => log,
         Err(error) => return cli::fail(&error),
     };
     tracing::info!(config = origin, version = env!("CARGO_PKG_VERSION"), "capturer starts");
-    let result = Agent::build(settings).and_then(Agent::run);
+    let arguments = arguments.clone();
+    let reloading = Reloading {
+        load: Arc::new(move |running, object| cli::load_again(&arguments, running, object)),
+        set_level: Box::new(move |level| levels.set(level)),
+    };
+    let result = Agent::build(settings, Some(reloading)).and_then(Agent::run);
     log.flush(Duration::from_secs(1));
     match result {
         Ok(left) if left.is_empty() => Exit::Ok,

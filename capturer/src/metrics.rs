@@ -142,6 +142,11 @@ macro_rules! metrics {
 
 metrics! {
     build_info: IntGaugeVec ["version"] Flag "Always 1; the label names the version that runs.";
+    config_last_reload_successful: IntGauge [] Flag
+        "1 = the agent runs with the config as it was read last, 0 = that was refused or could not be started.";
+    config_last_reload_success_timestamp_seconds: Gauge [] Seconds
+        "When the config in use was read, seconds since 1970.";
+    config_reloads_total: IntCounterVec ["result"] Count "Reloads that were asked for, by what became of them.";
     component_health: IntGaugeVec ["component"] Flag
         "1 = the component is well, 0 = it needs attention; /health says why.";
     containers_monitored: IntGauge [] Count "Running containers that are captured.";
@@ -386,6 +391,20 @@ label_values! {
 }
 
 label_values! {
+    /// `result` of `config_reloads_total`.
+    ReloadResult {
+        /// A new run has begun, or the log's level was set.
+        Applied = "applied",
+        /// The settings are those in use.
+        Unchanged = "unchanged",
+        /// The config is wrong, or needs a restart.
+        Refused = "refused",
+        /// The config looked good and could not be started; the one before runs again.
+        Failed = "failed",
+    }
+}
+
+label_values! {
     /// `resource` of `leak_detection`.
     Resource {
         /// Open descriptors.
@@ -439,6 +458,9 @@ impl Metrics {
             self.kernel_fd_opened_total.with_label_values(&[class]);
             self.kernel_fd_closed_total.with_label_values(&[class]);
         }
+        for value in ReloadResult::ALL {
+            self.config_reloads_total.with_label_values(&[value.as_str()]);
+        }
         for value in Resource::ALL {
             self.leak_detection.with_label_values(&[value.as_str()]);
         }
@@ -466,6 +488,25 @@ impl Metrics {
         }
     }
 
+    /// Drops the series of sinks and pipelines that are no more.
+    pub fn keep_pipelines(&self, sinks: &[&str], pipelines: &[Arc<Pipeline>]) {
+        let series = self.pipeline_lines_total.collect();
+        for metric in series.iter().flat_map(|family| family.get_metric()) {
+            let label = |name| {
+                metric.get_label().iter().find(|label| label.name() == name).map_or("", |label| label.value())
+            };
+            let [sink, pipeline, step, outcome] = ["sink", "pipeline", "step", "outcome"].map(label);
+            let there = pipelines.iter().find(|there| there.name == pipeline);
+            let has_step = there.is_some_and(|there| {
+                let steps = there.steps.iter().map(Step::kind);
+                steps.chain(there.rate_limit.map(|_| pipeline::RATE_LIMIT)).any(|kind| kind == step)
+            });
+            if !sinks.contains(&sink) || !has_step {
+                let _ = self.pipeline_lines_total.remove_label_values(&[sink, pipeline, step, outcome]);
+            }
+        }
+    }
+
     /// Creates the series of a network sink at zero.
     pub fn expect_network_sink(&self, sink: &str) {
         for reason in PushFailure::ALL {
@@ -479,6 +520,29 @@ impl Metrics {
         }
         for gauge in [&self.spool_bytes, &self.spool_lag_seconds] {
             gauge.with_label_values(&[sink]);
+        }
+    }
+
+    /// A sink is gone: so are its series.
+    pub fn forget_sink(&self, sink: &str) {
+        let counters = [
+            &self.logs_sent_total,
+            &self.log_bytes_sent_total,
+            &self.sink_errors_total,
+            &self.push_requests_total,
+            &self.pushed_lines_total,
+        ];
+        counters.into_iter().for_each(|counter| drop(counter.remove_label_values(&[sink])));
+        let gauges = [&self.sink_batches_waiting, &self.spool_bytes, &self.spool_lag_seconds];
+        gauges.into_iter().for_each(|gauge| drop(gauge.remove_label_values(&[sink])));
+        for reason in PushFailure::ALL {
+            let _ = self.push_failures_total.remove_label_values(&[sink, reason.as_str()]);
+        }
+        for reason in DeadLetterReason::ALL {
+            let _ = self.dead_letters_total.remove_label_values(&[sink, reason.as_str()]);
+        }
+        for task in [format!("sink_{sink}"), format!("{sink}_push")] {
+            let _ = self.task_heartbeats_total.remove_label_values(&[&task]);
         }
     }
 
@@ -562,6 +626,25 @@ impl Metrics {
         self.container_stream_rotations_total.with_label_values(&[id, name]).inc();
     }
 
+    /// What became of a reload. The time of a config that is used from now on, in seconds since 1970.
+    pub fn reload(&self, result: ReloadResult, now_s: f64) {
+        self.config_reloads_total.with_label_values(&[result.as_str()]).inc();
+        let in_use = matches!(result, ReloadResult::Applied | ReloadResult::Unchanged);
+        self.config_last_reload_successful.set(i64::from(in_use));
+        if in_use {
+            self.config_last_reload_success_timestamp_seconds.set(now_s);
+        }
+    }
+
+    /// Only these containers are still there.
+    pub fn retain_containers(&self, is_there: impl Fn(&str) -> bool) {
+        let known: Vec<String> = {
+            let containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
+            containers.names.keys().cloned().collect()
+        };
+        known.iter().filter(|id| !is_there(id)).for_each(|id| self.forget_container(id));
+    }
+
     /// A container is gone: so are its series.
     pub fn forget_container(&self, container_id: &str) {
         let mut containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -578,121 +661,5 @@ fn cap(value: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn metrics() -> Metrics {
-        Metrics::new(2).expect("the catalog is valid")
-    }
-
-    /// The exposition's lines of one metric, without its comments.
-    fn samples(metrics: &Metrics, name: &str) -> Vec<String> {
-        let text = metrics.encode();
-        text.lines().filter(|line| line.starts_with(&format!("{PREFIX}{name}"))).map(str::to_owned).collect()
-    }
-
-    /// Without this a metric could be scraped and stand in no reference page, or the reverse.
-    #[test]
-    fn registered_metrics_and_catalog_are_the_same() {
-        let metrics = metrics();
-        // A vector without any series is not gathered at all.
-        metrics.expect_sink("local_file");
-        metrics.expect_network_sink("loki");
-        let steps = vec![Step::Sample { keep_one_in: 2 }];
-        metrics.expect_pipelines("loki", &[Arc::new(Pipeline { steps, ..Pipeline::default() })]);
-        metrics.rotation("0123", "web");
-        metrics.heartbeat("capture");
-        metrics.component_health.with_label_values(&["docker"]).set(1);
-        metrics.probe_tier.with_label_values(&["none"]).set(1);
-        let mut registered: Vec<String> =
-            metrics.registry.gather().iter().map(|family| family.name().to_owned()).collect();
-        let mut catalog: Vec<&str> = CATALOG.iter().map(|entry| entry.name).collect();
-        registered.sort();
-        catalog.sort();
-        assert_eq!(registered, catalog);
-        let text = metrics.encode();
-        for entry in CATALOG {
-            let type_line = format!("# TYPE {} {}\n", entry.name, entry.kind.as_str());
-            assert!(text.contains(&type_line), "{type_line}");
-        }
-    }
-
-    /// <https://prometheus.io/docs/practices/naming>: base units, `_total` for counters and for nothing else.
-    #[test]
-    fn names_follow_the_conventions() {
-        for entry in CATALOG {
-            let name = entry.name;
-            let bare = name.strip_prefix(PREFIX).expect("prefix");
-            assert!(
-                bare.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
-                "{name}"
-            );
-            assert_eq!(name.ends_with("_total"), entry.kind == Kind::Counter, "{name}");
-            assert_eq!(bare.contains("bytes"), entry.unit == Unit::Bytes, "{name}");
-            assert_eq!(bare.contains("seconds"), entry.unit == Unit::Seconds, "{name}");
-            assert!(!bare.contains("_ms") && !bare.contains("kilo") && !bare.contains("minutes"), "{name}");
-            assert!(entry.help.ends_with('.'), "{name}: help is a sentence");
-        }
-    }
-
-    #[test]
-    fn closed_sets_begin_at_zero() {
-        let metrics = metrics();
-        assert_eq!(samples(&metrics, "container_stream_errors_total").len(), StreamError::ALL.len());
-        assert!(
-            samples(&metrics, "lost_bytes_total")
-                .contains(&"log_capturer_lost_bytes_total{reason=\"file_gone_unread\"} 0".to_owned())
-        );
-        metrics.stream_error(StreamError::PoolFull);
-        assert!(metrics.encode().contains("container_stream_errors_total{error_type=\"pool_full\"} 1\n"));
-    }
-
-    /// Otherwise a host that starts a container a minute grows series without end.
-    #[test]
-    fn container_series_are_bounded_and_removed() {
-        let metrics = metrics();
-        for id in ["a", "b", "c", "d"] {
-            metrics.rotation(id, "web");
-        }
-        metrics.rotation("a", "web");
-        let name = "container_stream_rotations_total";
-        assert_eq!(
-            samples(&metrics, name),
-            [
-                "log_capturer_container_stream_rotations_total{container_id=\"a\",container_name=\"web\"} 2",
-                "log_capturer_container_stream_rotations_total{container_id=\"b\",container_name=\"web\"} 1",
-                "log_capturer_container_stream_rotations_total{container_id=\"other\",container_name=\"other\"} 2",
-            ]
-        );
-        metrics.forget_container("a");
-        metrics.forget_container("never seen");
-        metrics.rotation("c", "web");
-        assert_eq!(samples(&metrics, name).len(), 3);
-        assert!(!metrics.encode().contains("container_id=\"a\""));
-    }
-
-    #[test]
-    fn a_renamed_container_has_one_series() {
-        let metrics = metrics();
-        metrics.rotation("a", "old");
-        metrics.rotation("a", "new");
-        assert_eq!(
-            samples(&metrics, "container_stream_rotations_total"),
-            ["log_capturer_container_stream_rotations_total{container_id=\"a\",container_name=\"new\"} 2"]
-        );
-        metrics.forget_container("a");
-        assert!(samples(&metrics, "container_stream_rotations_total").is_empty());
-    }
-
-    #[test]
-    fn hostile_names_are_capped_between_characters() {
-        let metrics = metrics();
-        let name = "é".repeat(40_000);
-        metrics.rotation("a", &name);
-        let line = samples(&metrics, "container_stream_rotations_total").remove(0);
-        assert_eq!(line.matches('é').count(), LABEL_BYTES_MAX / 2);
-        assert_eq!(cap(&format!("x{name}")).len(), LABEL_BYTES_MAX - 1);
-        metrics.rotation("b", "quote\" newline\n");
-        assert!(metrics.encode().contains("container_name=\"quote\\\" newline\\n\""));
-    }
-}
+#[path = "metrics_tests.rs"]
+mod tests;

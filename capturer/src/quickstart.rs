@@ -44,13 +44,13 @@ pub fn run(arguments: &QuickstartArgs) -> Exit {
 fn quickstart(arguments: &QuickstartArgs) -> anyhow::Result<()> {
     let mut settings = cli::quickstart_settings(arguments);
     settings.log.level = LogLevel::Warn;
-    let log = own_log::init(&settings.log)?;
+    let (log, _) = own_log::init(&settings.log)?;
     say!("capturer {} quickstart", env!("CARGO_PKG_VERSION"));
     let demo = choose_source(&mut settings)?;
     say!("  rights: {}", rights());
     let directory = arguments.directory.display().to_string();
 
-    let agent = Agent::build(settings)?;
+    let agent = Agent::build(settings, None)?;
     say!("  witness of open descriptors: {}", agent.witness_tier());
     say!("  output: {directory}/");
     if let Some(addr) = agent.admin_address() {

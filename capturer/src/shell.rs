@@ -60,6 +60,8 @@ pub struct Shell {
     in_flight: FuturesUnordered<LocalBoxFuture<'static, Done>>,
     /// No read is armed any more.
     stopped: bool,
+    /// Descriptors that lanes had open when the winding up began.
+    on_lanes: BTreeSet<RawFd>,
     /// Set by [`Action::Finished`].
     pub finished: Option<Vec<String>>,
 }
@@ -77,6 +79,34 @@ enum Opened {
     Here(Rc<Claimed<OwnedFd>>),
     /// On a file system that may hang: its thread has it under this number, reads and closes it.
     OnLane(Lane, RawFd),
+}
+
+/// Threads of a run that has ended, which may hang for as long as a file system does.
+pub struct Rest {
+    files: Files,
+    descriptors: BTreeSet<RawFd>,
+}
+
+impl Rest {
+    /// Every thread that had files open has closed them.
+    pub fn has_ended(&mut self) -> bool {
+        self.files.has_ended()
+    }
+
+    /// No checkpoint is being saved.
+    pub fn saver_has_ended(&self) -> bool {
+        self.files.saver_has_ended()
+    }
+
+    /// Threads whose step takes longer than it may.
+    pub fn hung(&self) -> Vec<Hung> {
+        self.files.hung()
+    }
+
+    /// What they have open.
+    pub fn descriptors(&self) -> &BTreeSet<RawFd> {
+        &self.descriptors
+    }
 }
 
 /// An operation that ended.
@@ -122,6 +152,7 @@ impl Shell {
             watches: Watches::default(),
             in_flight: FuturesUnordered::new(),
             stopped: false,
+            on_lanes: BTreeSet::new(),
             finished: None,
         };
         shell.read_inotify(Duration::ZERO);
@@ -497,6 +528,14 @@ impl Shell {
                 rustix::fs::inotify::add_watch(inotify, "/", rustix::fs::inotify::WatchFlags::DELETE_SELF);
             let _ = watch.and_then(|watch| rustix::fs::inotify::remove_watch(inotify, watch));
         }
+        self.on_lanes = self
+            .open_files
+            .values()
+            .filter_map(|file| match file {
+                Opened::OnLane(_, number) => Some(*number),
+                Opened::Here(_) => None,
+            })
+            .collect();
         self.open_files.clear();
         let deadline = tokio::time::Instant::now() + patience;
         while !self.in_flight.is_empty() {
@@ -508,7 +547,14 @@ impl Shell {
             // Files on lanes are closed by their threads alone.
             let _ = tokio::time::timeout_at(deadline, self.files.end()).await;
         }
+        self.files.close();
         ring::operations_in_flight()
+    }
+
+    /// After [`Shell::wind_up`]: what it did not wait for. The streams have ended, as far as the ledger is concerned.
+    pub fn into_rest(self) -> Rest {
+        self.claims.with(|ledger| self.keys.values().for_each(|key| ledger.stream_ended(key)));
+        Rest { files: self.files, descriptors: self.on_lanes }
     }
 }
 

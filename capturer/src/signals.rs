@@ -3,24 +3,29 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How a process ends that was told twice: by SIGINT, as shells count it.
 const INTERRUPTED: i32 = 130;
 
-/// Calls `stop` at the first SIGTERM or SIGINT and ends the process at the second.
+/// Calls `stop` at the first SIGTERM or SIGINT and ends the process at the second. SIGHUP calls `reload`; without one it
+/// ends the process, as it does by itself.
 ///
 /// # Errors
 /// When the thread or its runtime can't be made.
-pub fn start(stop: impl Fn() + Send + 'static) -> anyhow::Result<()> {
+pub fn start(
+    stop: impl Fn() + Send + 'static,
+    reload: Option<impl Fn() + Send + 'static>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
         .context("signals: making their runtime")?;
-    let (mut terminate, mut interrupt) = {
+    let (mut terminate, mut interrupt, mut hangup) = {
         let _guard = runtime.enter();
         let listen = |kind| signal(kind).context("signals: listening");
-        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?)
+        let hangup = reload.as_ref().map(|_| listen(SignalKind::hangup())).transpose()?;
+        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?, hangup)
     };
     std::thread::Builder::new()
         .name("signals".to_owned())
@@ -31,6 +36,12 @@ pub fn start(stop: impl Fn() + Send + 'static) -> anyhow::Result<()> {
                     tokio::select! {
                         _ = terminate.recv() => {}
                         _ = interrupt.recv() => {}
+                        Some(()) = hung_up(hangup.as_mut()) => {
+                            if let Some(reload) = &reload {
+                                reload();
+                            }
+                            continue;
+                        }
                     }
                     count += 1;
                     if count > 1 {
@@ -45,4 +56,11 @@ pub fn start(stop: impl Fn() + Send + 'static) -> anyhow::Result<()> {
         })
         .context("signals: starting their thread")?;
     Ok(())
+}
+
+async fn hung_up(hangup: Option<&mut Signal>) -> Option<()> {
+    match hangup {
+        Some(hangup) => hangup.recv().await,
+        None => None,
+    }
 }

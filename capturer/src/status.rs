@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::desk::Desk;
 use crate::ledger::table::FdTable;
 
 /// What the capture loop knows at one moment. Plain data, made by the pure core.
@@ -154,6 +155,8 @@ pub struct Board {
     snapshot_made: Condvar,
     ask: OnceLock<Box<dyn Fn() + Send + Sync>>,
     fds: OnceLock<Box<dyn Fn() -> FdTable + Send + Sync>>,
+    /// Reloads.
+    pub desk: Desk,
     health: Mutex<BTreeMap<String, Health>>,
     beats: Mutex<BTreeMap<String, Arc<Beat>>>,
     /// The config is loaded and the sources were listed once.
@@ -172,6 +175,7 @@ impl Default for Board {
             snapshot_made: Condvar::new(),
             ask: OnceLock::new(),
             fds: OnceLock::new(),
+            desk: Desk::default(),
             health: Mutex::default(),
             beats: Mutex::default(),
             sources_ready: AtomicBool::new(false),
@@ -266,6 +270,11 @@ impl Board {
         lock(&self.health).insert(component.to_owned(), Health { ok, message: message.into() });
     }
 
+    /// A component is no more.
+    pub fn forget_health(&self, component: &str) {
+        lock(&self.health).remove(component);
+    }
+
     /// What all components told.
     pub fn health(&self) -> BTreeMap<String, Health> {
         lock(&self.health).clone()
@@ -295,6 +304,24 @@ impl Board {
     /// A sink exists; ready once it accepted something.
     pub fn expect_sink(&self, name: &str) {
         lock(&self.sinks_waiting).entry(name.to_owned()).or_insert(false);
+    }
+
+    /// A sink is no more: what was told of it goes, its delivery's words included.
+    pub fn forget_sink(&self, name: &str) {
+        let component = format!("sink_{name}");
+        let part = format!("{component}_");
+        lock(&self.health).retain(|known, _| *known != component && !known.starts_with(&part));
+        lock(&self.beats).remove(&component);
+        self.doubt_sink(name);
+        lock(&self.sinks_waiting).remove(name);
+    }
+
+    /// A sink has other settings: it has to show anew that it accepts.
+    pub fn doubt_sink(&self, name: &str) {
+        lock(&self.sinks_held).remove(name);
+        if let Some(accepted) = lock(&self.sinks_waiting).get_mut(name) {
+            *accepted = false;
+        }
     }
 
     /// A sink accepted (a batch, or its first attachment).
@@ -349,6 +376,24 @@ mod tests {
         board.publish(streams(1));
         board.on_ask(Box::new(|| {}));
         assert_eq!(board.fresh_snapshot(Duration::from_millis(10)).streams.len(), 1);
+    }
+
+    /// What a reload took away must not be waited for, nor alarm.
+    #[test]
+    fn a_sink_that_is_gone_is_not_waited_for() {
+        let board = Board::default();
+        board.expect_sink("loki");
+        board.hold_sink("loki", Some("status 401".to_owned()));
+        let _ = board.beat("sink_loki");
+        for component in ["sink_loki", "sink_loki_delivery", "sink_local_file"] {
+            board.set_health(component, false, "no");
+        }
+        board.forget_sink("loki");
+        assert_eq!(board.health().keys().collect::<Vec<_>>(), ["sink_local_file"]);
+        assert!(board.sinks().is_empty() && board.held_sinks().is_empty() && board.beats().is_empty());
+        board.sink_accepted("loki");
+        board.doubt_sink("loki");
+        assert!(!board.sinks()["loki"]);
     }
 
     /// In a simulation the asked one answers within the ask.

@@ -89,6 +89,14 @@ impl Home {
         Ok(agent)
     }
 
+    /// Writes the config that the next reload, or the next start of a command, reads.
+    pub fn write_config(&self, config: &str) -> Result<()> {
+        // Whole or not at all, for it may be read just now.
+        let (new, file) = (self.path().join("config.new"), self.path().join("config.yaml"));
+        fs::write(&new, config)?;
+        Ok(fs::rename(new, file)?)
+    }
+
     /// Starts an agent and waits only until its admin server answers.
     pub fn launch(&self, config: &str) -> Result<Agent> {
         self.launch_program(config, &program(), &[])
@@ -281,14 +289,28 @@ impl Agent {
 
     /// Status and body of a page.
     pub fn ask(&self, path: &str) -> Result<(u16, String)> {
+        self.request("GET", path)
+    }
+
+    /// Status and body of the answer to an order.
+    pub fn post(&self, path: &str) -> Result<(u16, String)> {
+        self.request("POST", path)
+    }
+
+    fn request(&self, method: &str, path: &str) -> Result<(u16, String)> {
         let mut stream = TcpStream::connect(&self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").context("no end of the head")?;
         let status = head.split(' ').nth(1).context("no status")?.parse()?;
         Ok((status, body.to_owned()))
+    }
+
+    /// Where its admin server listens.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// A connection to its admin server that says nothing yet.

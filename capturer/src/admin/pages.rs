@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, ORIGIN};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
 use super::health::{self, Facts};
+use crate::desk::Outcome;
 use crate::metrics::Metrics;
 use crate::status::{Board, Snapshot, StreamRow};
 
 /// How long a request waits for the capture loop before it shows what is known.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// How long `/-/reload` waits: a drain takes as long as the sinks need.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(8);
 /// How often it looks; a healthy loop answers within a millisecond or two.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
@@ -28,8 +31,8 @@ const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-const PATHS: &str =
-    "/, /metrics, /healthz, /readyz, /health, /api/v1/streams, /api/v1/fds, /api/v1/positions";
+const PATHS: &str = "/, /metrics, /healthz, /readyz, /health, /api/v1/streams, /api/v1/fds, /api/v1/positions, POST /-/reload";
+const RELOAD: &str = "/-/reload";
 
 /// What answers are made from.
 pub(super) struct Pages {
@@ -40,12 +43,24 @@ pub(super) struct Pages {
 pub(super) type Answer = Response<Full<Bytes>>;
 
 impl Pages {
-    /// Answers one request. Never waits for another part of the agent longer than [`PATIENCE`].
+    /// Answers one request. Never waits for another part of the agent longer than [`PATIENCE`], or [`RELOAD_PATIENCE`].
     pub(super) async fn answer<B: hyper::body::Body>(&self, request: &Request<B>) -> Answer {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are answered here.\n");
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        let reload = request.uri().path() == RELOAD;
+        let is_right = match *request.method() {
+            Method::GET | Method::HEAD => !reload,
+            Method::POST => reload,
+            _ => false,
+        };
+        if !is_right {
+            let allowed = if reload { "POST" } else { "GET, HEAD" };
+            let message = format!("Only {} is answered here.\n", allowed.replace(", ", " or "));
+            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, message);
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
             return answer;
+        }
+        if reload && request.headers().contains_key(ORIGIN) {
+            // A browser sends it with every POST: a page from elsewhere must not steer the agent.
+            return text(StatusCode::FORBIDDEN, "Not for web pages.\n");
         }
         if !request.body().is_end_stream() {
             return text(StatusCode::BAD_REQUEST, "A request here has no body.\n");
@@ -58,6 +73,7 @@ impl Pages {
             "/page.css" => {
                 with_type(StatusCode::OK, "text/css; charset=utf-8", include_str!("page/page.css"))
             }
+            RELOAD => self.reload().await,
             "/healthz" => text(StatusCode::OK, "alive\n"),
             "/metrics" => self.metrics(),
             "/readyz" => self.ready(),
@@ -71,6 +87,8 @@ impl Pages {
 
     fn metrics(&self) -> Answer {
         let report = health::report(&Facts::of(&self.board));
+        // A component that is gone must not be shown as it was last.
+        self.metrics.component_health.reset();
         for (component, health) in &report.components {
             self.metrics.component_health.with_label_values(&[component]).set(i64::from(health.ok));
         }
@@ -85,6 +103,34 @@ impl Pages {
     fn health(&self) -> Answer {
         let report = health::report(&Facts::of(&self.board));
         json(status(report.ok), &report)
+    }
+
+    /// Waits without blocking the thread: others are answered meanwhile.
+    async fn reload(&self) -> Answer {
+        let desk = &self.board.desk;
+        let ticket = desk.ask();
+        let looking = async {
+            loop {
+                if let Some(outcome) = desk.outcome(ticket) {
+                    return outcome;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let (status, said) = match tokio::time::timeout(RELOAD_PATIENCE, looking).await {
+            Ok(Outcome::Applied(said)) => (StatusCode::OK, said),
+            Ok(Outcome::Refused(said)) => (StatusCode::BAD_REQUEST, said),
+            Ok(Outcome::Failed(said)) => (StatusCode::INTERNAL_SERVER_ERROR, said),
+            Ok(Outcome::Stopping) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the agent stops, or was started without a config".to_owned(),
+            ),
+            Err(_) => {
+                let said = "the reload is under way and takes long; /health and config_last_reload_successful tell its end";
+                (StatusCode::ACCEPTED, said.to_owned())
+            }
+        };
+        text(status, said + "\n")
     }
 
     async fn streams(&self) -> Answer {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::*;
+use crate::desk::Outcome;
 use crate::status::{DockerRow, Snapshot, StreamRow};
 
 struct Server {
@@ -66,6 +67,54 @@ fn snapshot(name: &str) -> Snapshot {
         docker: DockerRow { enabled: true, ..DockerRow::default() },
         ..Snapshot::default()
     }
+}
+
+/// Asks for a reload, with more headers.
+fn reload(server: &Server, headers: &str) -> String {
+    server
+        .send(format!("POST /-/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n{headers}\r\n").as_bytes())
+}
+
+#[test]
+fn a_reload_is_asked_for_by_post_and_answered_by_the_loop() {
+    let server = server();
+    let answer = server.send(b"GET /-/reload HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("allow: POST\r\n"), "{answer}");
+    assert!(reload(&server, "").starts_with("HTTP/1.1 503"), "nobody reloads here");
+    let board = Arc::downgrade(&server.board);
+    let answers = std::sync::Mutex::new(vec![
+        Outcome::Failed("could not".to_owned()),
+        Outcome::Refused("c.yaml:1:2: no".to_owned()),
+        Outcome::Applied("done".to_owned()),
+    ]);
+    // A loop that answers at once.
+    server.board.desk.open(Box::new(move || {
+        let board = board.upgrade().expect("alive");
+        let outcome = answers.lock().expect("answers").pop().expect("asked three times");
+        board.desk.answer(board.desk.unanswered().expect("asked"), outcome);
+    }));
+    assert!(reload(&server, "Origin: http://elsewhere\r\n").starts_with("HTTP/1.1 403"));
+    for (status, body) in [("200", "done"), ("400", "c.yaml:1:2: no"), ("500", "could not")] {
+        let answer = reload(&server, "");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(answer.ends_with(&format!("\r\n\r\n{body}\n")), "{answer}");
+    }
+}
+
+/// A drain takes seconds; whoever asks for health meanwhile must not wait for it.
+#[test]
+fn others_are_answered_while_a_reload_is_under_way() {
+    let server = server();
+    server.board.desk.open(Box::new(|| {}));
+    let mut waiting = server.connect();
+    waiting.write_all(b"POST /-/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").expect("write");
+    while server.board.desk.unanswered().is_none() {
+        std::thread::yield_now();
+    }
+    assert_eq!(server.get("/healthz").0, 200);
+    assert!(server.board.desk.unanswered().is_some(), "it still waits");
+    server.board.desk.close();
+    assert!(read_all(&mut waiting).starts_with("HTTP/1.1 503"));
 }
 
 #[test]

@@ -40,7 +40,8 @@ impl Watchdog {
         self.metrics.heartbeat("admin");
         for (component, (_, steps)) in self.board.beats() {
             let before = self.steps.insert(component.clone(), steps).unwrap_or(0);
-            self.metrics.heartbeats(&component, steps - before);
+            // A reload may have taken the component away and given it back, with a new count.
+            self.metrics.heartbeats(&component, steps.checked_sub(before).unwrap_or(steps));
         }
         for news in judge(&Facts::of(&self.board), &mut self.stuck) {
             match news {

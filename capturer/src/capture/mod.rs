@@ -129,6 +129,21 @@ impl Capture {
         }
     }
 
+    /// Numbers streams on from an earlier run of this process, whose last was this one.
+    pub fn number_streams_after(&mut self, last: u32) {
+        self.last_stream = last;
+    }
+
+    /// Number of the newest stream.
+    pub fn last_stream(&self) -> u32 {
+        self.last_stream
+    }
+
+    /// Whether there is a stream of this container.
+    pub fn knows_container(&self, id: &str) -> bool {
+        self.ids.contains_key(&StreamKey::container(id))
+    }
+
     /// Takes a fact.
     pub fn on_event(&mut self, now: Now, event: Event) {
         self.dispatch(now, event);

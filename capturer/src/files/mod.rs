@@ -230,6 +230,7 @@ pub struct Files {
     saves: Sender<(u64, Checkpoint)>,
     shared: Arc<Shared>,
     alive: tokio::sync::mpsc::Receiver<()>,
+    saver: std::thread::JoinHandle<()>,
 }
 
 impl Files {
@@ -253,7 +254,7 @@ impl Files {
 
         let (saves, to_save) = channel();
         let (directory, saved) = (data_dir.clone(), Arc::clone(&answers));
-        std::thread::Builder::new()
+        let saver = std::thread::Builder::new()
             .name("checkpoints".to_owned())
             .spawn(move || save_all(&to_save, directory, &saving, &saved))?;
 
@@ -272,7 +273,7 @@ impl Files {
         };
         let mut router = Router { mounts: Mounts::new(), worker, shared: Arc::clone(&shared) };
         std::thread::Builder::new().name("files".to_owned()).spawn(move || router.run(&inbox))?;
-        Ok(Files { requests, local, saves, shared, alive })
+        Ok(Files { requests, local, saves, shared, alive, saver })
     }
 
     /// Sends a request by name. Each is answered once.
@@ -300,9 +301,25 @@ impl Files {
     /// Ends the threads and waits until what they had open is closed. Whoever still has a [`Lane`] holds this up, and a
     /// thread that hangs does for ever. What is asked from now on is lost.
     pub async fn end(&mut self) {
-        self.requests = channel().0;
+        self.close();
         // Nothing is ever sent: this is the end of the last sender.
         let _ = self.alive.recv().await;
+    }
+
+    /// Tells the threads to end. What is asked from now on is lost.
+    pub fn close(&mut self) {
+        self.requests = channel().0;
+        self.saves = channel().0;
+    }
+
+    /// After [`Files::close`]: every thread that had files open has closed them.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.alive.try_recv(), Err(tokio::sync::mpsc::error::TryRecvError::Disconnected))
+    }
+
+    /// After [`Files::close`]: no checkpoint is being saved, and none will be.
+    pub fn saver_has_ended(&self) -> bool {
+        self.saver.is_finished()
     }
 }
 

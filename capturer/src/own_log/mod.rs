@@ -20,6 +20,7 @@ use anyhow::Context as _;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::{Registry, reload};
 
 use crate::settings::{Log, LogFormat, LogLevel};
 use limit::{Limiter, Verdict};
@@ -29,15 +30,31 @@ use line::Line;
 const QUEUE_LINES_MAX: usize = 1024;
 
 /// Sets up logging for the whole process. Once.
-pub fn init(settings: &Log) -> anyhow::Result<OwnLog> {
+pub fn init(settings: &Log) -> anyhow::Result<(OwnLog, Levels)> {
     let log = OwnLog::new(settings.format, std::io::stderr())?;
-    let level = level(settings.level);
-    // Libraries speak only when something is wrong: their debug lines are not about captured logs.
-    let filter = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("capturer", level);
+    let (filter, handle) = reload::Layer::new(filter(settings.level));
     let layer = EventLayer { shared: Arc::clone(&log.shared) }.with_filter(filter);
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
         .context("setting up the agent's own log")?;
-    Ok(log)
+    Ok((log, Levels(handle)))
+}
+
+/// Sets the level of the log while it is used.
+#[derive(Clone)]
+pub struct Levels(reload::Handle<Targets, Registry>);
+
+impl Levels {
+    /// From now on this level holds.
+    pub fn set(&self, level: LogLevel) {
+        // The subscriber lives as long as the process.
+        let _ = self.0.reload(filter(level));
+    }
+}
+
+/// Libraries speak only when something is wrong: their debug lines are not about captured logs.
+fn filter(of: LogLevel) -> Targets {
+    let level = level(of);
+    Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("capturer", level)
 }
 
 fn level(level: LogLevel) -> LevelFilter {

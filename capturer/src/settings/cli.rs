@@ -12,7 +12,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::file::{self, ConfigError, Outside, Override};
-use super::{Admin, LocalFile, Settings, summary, units};
+use super::{Admin, LocalFile, Objection, Settings, summary, units};
 use crate::sink::SinkError;
 
 /// Read if no `-c` is given and it is there.
@@ -205,14 +205,28 @@ pub fn load(arguments: &ConfigArgs) -> Result<(Settings, String), ConfigError> {
     load_from(arguments, Path::new(DEFAULT_CONFIG), &Outside::real())
 }
 
+/// The settings once more, for an agent that runs; see [`file::load_against`].
+pub fn load_again(
+    arguments: &ConfigArgs,
+    running: &Settings,
+    object: &dyn Fn(&Settings) -> Vec<Objection>,
+) -> Result<Settings, ConfigError> {
+    let path = config_path(arguments, Path::new(DEFAULT_CONFIG));
+    file::load_against(path, &arguments.set, &Outside::real(), running, object)
+}
+
+/// A default file that is there and can't be read is an error: to run without it would surprise.
+fn config_path<'a>(arguments: &'a ConfigArgs, default: &'a Path) -> Option<&'a Path> {
+    let is_there = || std::fs::symlink_metadata(default).is_ok();
+    arguments.config.as_deref().or_else(|| is_there().then_some(default))
+}
+
 fn load_from(
     arguments: &ConfigArgs,
     default: &Path,
     outside: &Outside,
 ) -> Result<(Settings, String), ConfigError> {
-    // A default file that is there and can't be read is an error: to run without it would surprise.
-    let is_there = || std::fs::symlink_metadata(default).is_ok();
-    let path = arguments.config.as_deref().or_else(|| is_there().then_some(default));
+    let path = config_path(arguments, default);
     let origin = path.map_or("built-in defaults".to_owned(), |path| path.display().to_string());
     file::load(path, &arguments.set, outside).map(|settings| (settings, origin))
 }

@@ -17,8 +17,8 @@ use super::units;
 use super::yaml::{self, Node, Value};
 use super::{
     Admin, Compress, ContainerMonitor, FileFormat, FileMonitor, FileSet, FileTemplate, Fsync, Log, LogFormat,
-    LogLevel, OutputFormat, Privileges, ReadFrom, ResourceMonitoring, Rotation, Select, Settings, Sinks,
-    StartAt, check, loki, pipeline,
+    LogLevel, Objection, OutputFormat, Privileges, ReadFrom, ResourceMonitoring, Rotation, Select, Settings,
+    Sinks, StartAt, check, loki, pipeline, reload,
 };
 use crate::limits;
 
@@ -54,15 +54,34 @@ pub struct Override {
 
 /// Reads, merges and checks. `path` = `None`: the built-in defaults, with the overrides.
 pub fn load(path: Option<&Path>, overrides: &[Override], outside: &Outside) -> Result<Settings, ConfigError> {
-    let Some(path) = path else {
-        return parse("built-in defaults", "", overrides, outside);
-    };
-    let origin = path.display().to_string();
-    let text = read_config(path).map_err(|(message, permission_denied)| {
-        let problem = Problem { place: Place::Nowhere, key: String::new(), message };
-        ConfigError { permission_denied, ..ConfigError::new(&origin, vec![problem]) }
-    })?;
+    let (origin, text) = open(path)?;
     parse(&origin, &text, overrides, outside)
+}
+
+/// As [`load`], for an agent that runs with `running`: what can't change while it does is refused, and `object` is asked
+/// about settings that are good otherwise.
+pub fn load_against(
+    path: Option<&Path>,
+    overrides: &[Override],
+    outside: &Outside,
+    running: &Settings,
+    object: &dyn Fn(&Settings) -> Vec<Objection>,
+) -> Result<Settings, ConfigError> {
+    let (origin, text) = open(path)?;
+    parse_against(&origin, &text, overrides, outside, running, object)
+}
+
+/// The text and its name.
+fn open(path: Option<&Path>) -> Result<(String, String), ConfigError> {
+    let Some(path) = path else { return Ok(("built-in defaults".to_owned(), String::new())) };
+    let origin = path.display().to_string();
+    match read_config(path) {
+        Ok(text) => Ok((origin, text)),
+        Err((message, permission_denied)) => {
+            let problem = Problem { place: Place::Nowhere, key: String::new(), message };
+            Err(ConfigError { permission_denied, ..ConfigError::new(&origin, vec![problem]) })
+        }
+    }
 }
 
 /// Text → settings; `origin` names the text in errors.
@@ -72,12 +91,40 @@ pub fn parse(
     overrides: &[Override],
     outside: &Outside,
 ) -> Result<Settings, ConfigError> {
+    parse_and(origin, text, overrides, outside, |_, _| {})
+}
+
+/// As [`parse`]; see [`load_against`].
+pub fn parse_against(
+    origin: &str,
+    text: &str,
+    overrides: &[Override],
+    outside: &Outside,
+    running: &Settings,
+    object: &dyn Fn(&Settings) -> Vec<Objection>,
+) -> Result<Settings, ConfigError> {
+    parse_and(origin, text, overrides, outside, |settings, reader| {
+        reload::check(settings, running, reader);
+        if reader.is_content() {
+            object(settings).into_iter().for_each(|Objection { key, message }| reader.problem(key, message));
+        }
+    })
+}
+
+fn parse_and(
+    origin: &str,
+    text: &str,
+    overrides: &[Override],
+    outside: &Outside,
+    check_more: impl FnOnce(&Settings, &Reader),
+) -> Result<Settings, ConfigError> {
     let mut settings = Settings::default();
     let reader = Reader::new(outside);
     let (root, mut problems) =
         tree(text, overrides).map_err(|problem| ConfigError::new(origin, vec![problem]))?;
     reader.root(&root, |section| read_settings(section, &mut settings));
     check::check(&settings, &reader);
+    check_more(&settings, &reader);
     problems.extend(reader.into_problems());
     if problems.is_empty() { Ok(settings) } else { Err(ConfigError::new(origin, problems)) }
 }

@@ -16,6 +16,7 @@ mod loki;
 pub mod pipeline;
 mod problem;
 mod reader;
+mod reload;
 mod substitute;
 mod summary;
 mod template;
@@ -26,6 +27,7 @@ pub use file_template::{FileTemplate, NamePart};
 pub use loki::{Loki, LokiAuth, LokiFormat, LokiTls, Secret, Spool, WhenFull};
 pub use pipeline::Pipeline;
 pub use problem::{ConfigError, Place, Problem};
+pub use reload::Objection;
 pub use template::LabelTemplate;
 
 use std::collections::BTreeMap;

@@ -52,6 +52,11 @@ impl<'a> Reader<'a> {
         self.problem_at(place, path, message);
     }
 
+    /// Nothing is wrong so far, in what is known.
+    pub(super) fn is_content(&self) -> bool {
+        self.problems.borrow().is_empty() && self.unknown.borrow().is_empty()
+    }
+
     /// Everything found, at the end.
     pub(super) fn into_problems(self) -> Vec<Problem> {
         for unknown in self.unknown.take() {

@@ -33,6 +33,8 @@ pub struct Doing {
     pub containers: u64,
     /// Descriptors of streams that the loop's tables lead to.
     pub reachable: BTreeSet<RawFd>,
+    /// Descriptors of an earlier run, which a file system that hangs keeps open.
+    pub left_behind: BTreeSet<RawFd>,
     /// Futures under way and connections at rest: each may have operations in the kernel.
     pub operations_base: u64,
     /// Operations in the kernel.

@@ -109,7 +109,7 @@ impl Witness {
             dockerd,
             metrics,
             board,
-            settle_ms: monitoring.check_interval.as_millis() as u64 * 6 / 10,
+            settle_ms: settle_ms(settings),
             start: None,
             buffer_bytes_max: settings.buffer_bytes_max,
             counted: BTreeMap::new(),
@@ -119,6 +119,13 @@ impl Witness {
         let table = Arc::clone(&witness.shared);
         witness.board.on_fds(Box::new(move || table.fd_table()));
         witness
+    }
+
+    /// A new run has other settings. What was there at the first look stays what all looks are compared with.
+    pub fn renew(&mut self, settings: &Settings) {
+        self.settle_ms = settle_ms(settings);
+        // Memory that was used once may not be given back.
+        self.buffer_bytes_max = self.buffer_bytes_max.max(settings.buffer_bytes_max);
     }
 
     /// Where parts of the program claim their descriptors.
@@ -136,7 +143,7 @@ impl Witness {
         lock(&self.shared.probe).tier()
     }
 
-    /// Everything is built and nothing works yet: what nobody has claimed so far belongs to the runtime.
+    /// Everything is built and a run begins: what nobody has claimed so far belongs to the runtime.
     pub fn begin(&mut self) {
         let reading = lock(&self.shared.probe).read();
         match reading {
@@ -164,6 +171,7 @@ impl Witness {
             let report = ledger.observe(View { open: &open, closed_by }, now, settle_ms);
             let suspects: Vec<Suspect> = open
                 .iter()
+                .filter(|open| !doing.left_behind.contains(&open.fd))
                 .filter_map(|open| {
                     let (fault, identity, owner) = match (ledger.claimant(open.fd), open.kernel) {
                         (Some((owner @ Owner::Stream(_), serial)), _) if ledger.has_ended(owner) => {
@@ -361,6 +369,10 @@ impl Shared {
         });
         table
     }
+}
+
+fn settle_ms(settings: &Settings) -> u64 {
+    settings.resource_monitoring.check_interval.as_millis() as u64 * 6 / 10
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,0 +1,309 @@
+//! The agent: what lives as long as the process, and the runs that it has one after the other.
+//!
+//! ```text
+//! process   own log, signals, admin server with its board and metrics, witness and claims, rights, lock, ring
+//! run       checkpoint, sinks, files threads, inotify (run.rs) ▸ core and shell in the loop (turn.rs)
+//!
+//! reload    config read and tried (reload.rs) ▸ drained as by SIGTERM ▸ threads of the old run have ended ▸ new run
+//!                      └ bad: refused, nothing changes                             can't begin: the old settings again ┘
+//! ```
+//! A reload is a stop and a start without the process ending, because what a stop and a start lose and repeat is known
+//! and proven: nothing.
+
+mod reload;
+mod run;
+mod turn;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::admin::server::AdminHandle;
+use crate::checkpoint::store::DirLock;
+use crate::desk::{Outcome, Ticket};
+use crate::ledger::Owner;
+use crate::ledger::claims::{Claimed, Claims};
+use crate::metrics::{Metrics, ReloadResult};
+use crate::probe;
+use crate::ring;
+use crate::settings::Settings;
+use crate::shell::Rest;
+use crate::status::Board;
+use crate::witness::Witness;
+use crate::{admin, privilege, signals};
+
+pub use reload::Reloading;
+use reload::{Carried, Reloads};
+use run::Run;
+use turn::{Ended, Turning};
+
+/// How often it is looked whether the threads of an earlier run have ended.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Threads of an earlier run that take longer are named.
+const THREADS_PATIENCE: Duration = Duration::from_secs(3);
+/// What health says of reloads.
+const CONFIG: &str = "config";
+
+/// Something that concerns the process, whatever run it has.
+enum Message {
+    Ask,
+    Stop,
+    Reload,
+    /// The config was read anew and tried; an error is what is wrong with it, a problem a line.
+    Checked(Box<Result<Settings, String>>),
+}
+
+/// How the agent is stopped from outside its loop.
+#[derive(Clone)]
+pub struct Stopper(UnboundedSender<Message>);
+
+impl Stopper {
+    /// Drain, flush, checkpoint, end.
+    pub fn stop(&self) {
+        let _ = self.0.send(Message::Stop);
+    }
+}
+
+/// A built agent, not running yet.
+pub struct Agent {
+    process: Process,
+    run: Run,
+    admin: Option<AdminHandle>,
+    _lock: Claimed<DirLock>,
+}
+
+/// What all runs have in common.
+struct Process {
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    claims: Claims,
+    witness: Witness,
+    inbox: UnboundedReceiver<Message>,
+    sender: UnboundedSender<Message>,
+    reloads: Reloads,
+    /// Threads of an earlier run that hang in a file system.
+    left_behind: Option<Rest>,
+    /// What the rows of streams begin to count with.
+    carried: Carried,
+    /// Number of the newest stream of all runs.
+    last_stream: u32,
+}
+
+impl Agent {
+    /// Opens everything that can be opened before the first event: so that what is wrong is said at start. With
+    /// `reloading` it reads its config anew on SIGHUP and `/-/reload`.
+    ///
+    /// # Errors
+    /// What was tried, why it failed, what to do.
+    pub fn build(settings: Settings, reloading: Option<Reloading>) -> anyhow::Result<Agent> {
+        ring::check()?;
+        let settings = Arc::new(settings);
+        let metrics = Arc::new(Metrics::new(settings.metrics.max_containers).context("making the metrics")?);
+        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        metrics.config_last_reload_successful.set(1);
+        metrics.config_last_reload_success_timestamp_seconds.set(turn::unix_s());
+        let board = Arc::<Board>::default();
+        // First of all: its self-test counts every descriptor of the process.
+        let mut options = probe::Options::default();
+        if !settings.resource_monitoring.enabled {
+            options.tiers.clear();
+        }
+        // On a thread of its own: the kernel's workers for the self-test's ring have this thread's rights, and with it they end.
+        let start = || Witness::start(&options, &settings, Arc::clone(&metrics), Arc::clone(&board));
+        let witness = std::thread::scope(|scope| scope.spawn(start).join());
+        let Ok(witness) = witness else { anyhow::bail!("starting the witness of open descriptors panicked") };
+        let claims = witness.claims();
+        let (sender, inbox) = unbounded_channel();
+        privilege::drop_unneeded(&settings, || witness.can_be_read())?;
+
+        run::make_data_dir(&settings)?;
+        let lock = claims.hold(DirLock::acquire(&settings.data_dir)?, Owner::Checkpoint);
+        let run = Run::open(settings, &board, &metrics, &claims)?;
+
+        let ask = sender.clone();
+        board.on_ask(Box::new(move || drop(ask.send(Message::Ask))));
+        if reloading.is_some() {
+            let reload = sender.clone();
+            board.desk.open(Box::new(move || drop(reload.send(Message::Reload))));
+        }
+        let listen = run.settings.admin.listen;
+        let admin = listen
+            .map(|addr| admin::server::start(addr, board.clone(), metrics.clone(), claims.clone()))
+            .transpose()?;
+        if let Some(admin) = &admin {
+            tracing::info!(address = %admin.addr, "admin server listens");
+        }
+        let reloads = Reloads::new(reloading, &board, &metrics, &claims, &sender);
+        let process = Process {
+            board,
+            metrics,
+            claims,
+            witness,
+            inbox,
+            sender,
+            reloads,
+            left_behind: None,
+            carried: Carried::default(),
+            last_stream: 0,
+        };
+        Ok(Agent { process, run, admin, _lock: lock })
+    }
+
+    /// Where the admin server listens.
+    pub fn admin_address(&self) -> Option<std::net::SocketAddr> {
+        self.admin.as_ref().map(|admin| admin.addr)
+    }
+
+    /// The notice board.
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.process.board)
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.process.metrics)
+    }
+
+    /// How the kernel is asked about our descriptors.
+    pub fn witness_tier(&self) -> probe::Tier {
+        self.process.witness.tier()
+    }
+
+    /// For signals and quickstart.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.process.sender.clone())
+    }
+
+    /// Runs until stopped. Returns what was not finished in time; empty = a clean end.
+    ///
+    /// # Errors
+    /// Without io_uring, or when a part can't be started.
+    pub fn run(self) -> anyhow::Result<Vec<String>> {
+        let (stopper, board) = (self.stopper(), self.board());
+        let reload = move || {
+            let _ticket = board.desk.ask();
+        };
+        let reload = self.process.reloads.are_possible().then_some(reload);
+        signals::start(move || stopper.stop(), reload)?;
+        let Agent { process, run, admin, _lock } = self;
+        let left = ring::start(process.live(run))??;
+        if let Some(admin) = admin {
+            admin.stop();
+        }
+        Ok(left)
+    }
+}
+
+impl Process {
+    /// One run after the other, until the last is not followed by another.
+    async fn live(mut self, first: Run) -> anyhow::Result<Vec<String>> {
+        let mut turning = first.begin(&self.claims).context("preparing the loop")?;
+        loop {
+            self.witness.begin();
+            let ended = self.turn(turning).await;
+            let Ended { left, next, threads, mut rest, old } = ended;
+            let Some((ticket, new)) = next else {
+                if left.is_empty() {
+                    threads.into_iter().for_each(|(_, thread)| drop(thread.join()));
+                }
+                return Ok(left);
+            };
+            if !left.is_empty() {
+                tracing::warn!(unfinished = ?left, "the drain before the reload did not wait for all");
+            }
+            if !self.wait_for(threads, &rest).await {
+                return Ok(left);
+            }
+            self.left_behind = (!rest.has_ended()).then_some(rest);
+            turning = self.begin(ticket, new, old)?;
+        }
+    }
+
+    /// Until the threads of a run have ended that would write where the next one does. They end by themselves within
+    /// seconds, unless a disk hangs. Meanwhile nothing else can be done, and nothing is lost. False = told to stop.
+    async fn wait_for(&mut self, mut threads: Vec<(String, JoinHandle<()>)>, rest: &Rest) -> bool {
+        let began = Instant::now();
+        let mut told = false;
+        loop {
+            threads.retain(|(_, thread)| !thread.is_finished());
+            let mut names: Vec<&str> = threads.iter().map(|(name, _)| name.as_str()).collect();
+            names.extend((!rest.saver_has_ended()).then_some("the checkpoint"));
+            if names.is_empty() {
+                return true;
+            }
+            if !told && began.elapsed() >= THREADS_PATIENCE {
+                told = true;
+                let message = format!(
+                    "the reload waits for {} of the run before, whose disk or reader does not answer; nothing is read \
+                     meanwhile, and nothing lost",
+                    names.join(", ")
+                );
+                tracing::error!("{message}");
+                self.board.set_health(CONFIG, false, message);
+            }
+            self.board.beat_capture();
+            let message = tokio::time::timeout(LOOK_EVERY, self.inbox.recv()).await;
+            match message {
+                Ok(Some(Message::Stop)) => {
+                    self.board.desk.close();
+                    return false;
+                }
+                Ok(Some(Message::Ask)) => self.board.publish((*self.board.last_snapshot()).clone()),
+                // Asked on the desk; looked for when the next run begins.
+                Ok(Some(Message::Reload | Message::Checked(_)) | None) | Err(_) => {}
+            }
+        }
+    }
+
+    /// The next run, or the one before once more, and says which.
+    fn begin(&mut self, ticket: Ticket, new: Settings, old: Arc<Settings>) -> anyhow::Result<Turning> {
+        let new = Arc::new(new);
+        reload::doubt_changed(&self.board, &old, &new);
+        let (turning, settings, result, outcome) = match self.open(Arc::clone(&new)) {
+            Ok(turning) => {
+                let text = "reloaded: a new run has begun".to_owned();
+                tracing::info!("{text}");
+                self.board.set_health(CONFIG, true, "the last reload is in use");
+                (turning, new, ReloadResult::Applied, Outcome::Applied(text))
+            }
+            Err(error) => {
+                let text =
+                    format!("the new config could not be started, the one before runs again: {error:#}");
+                tracing::error!("{text}");
+                let turning = self
+                    .open(Arc::clone(&old))
+                    .with_context(|| format!("{text}; and that could not be started again either"))?;
+                self.board.set_health(CONFIG, false, text.clone());
+                (turning, old, ReloadResult::Failed, Outcome::Failed(text))
+            }
+        };
+        reload::forget_gone(&self.board, &self.metrics, &settings);
+        self.reloads.set_level(settings.log.level);
+        self.witness.renew(&settings);
+        self.metrics.reload(result, turn::unix_s());
+        self.board.desk.answer(ticket, outcome);
+        Ok(turning)
+    }
+
+    fn open(&mut self, settings: Arc<Settings>) -> anyhow::Result<Turning> {
+        self.board.beat_capture();
+        let mut run = Run::open(settings, &self.board, &self.metrics, &self.claims)?;
+        run.capture.number_streams_after(self.last_stream);
+        run.begin(&self.claims).context("preparing the loop")
+    }
+
+    /// Whether threads of an earlier run are still at work in a file system that does not answer.
+    fn something_hangs(&mut self) -> bool {
+        self.left_behind.take_if(Rest::has_ended);
+        self.left_behind.is_some()
+    }
+
+    /// A reload is about to change the run: until the next one has listed its sources, the agent is not ready.
+    fn give_up_readiness(&self) {
+        self.board.sources_ready.store(false, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,299 @@
+//! Reloads as the loop sees them: when the config is read anew, what is made of it, and what a new run must not find of
+//! the old one.
+//!
+//! ```text
+//! asked ─▶ a thread reads and tries it ─▶ judge ─┬─ wrong: refused by name and line, nothing changes
+//!          (a file of it may hang; the loop      ├─ as it was, or only log.level differs: the run goes on
+//!           must not)                            └─ else: a new run
+//! ```
+//! One is under way at a time; those asked for meanwhile become one more.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{CONFIG, Message, turn};
+use crate::desk::{Outcome, Ticket};
+use crate::ledger::claims::Claims;
+use crate::metrics::{Metrics, ReloadResult};
+use crate::privilege;
+use crate::settings::{ConfigError, LogLevel, Objection, Settings};
+use crate::sink::loki::client::Client;
+use crate::status::{Board, Snapshot, StreamRow};
+
+/// Every sink there can be.
+const SINKS: [&str; 3] = ["local_file", "loki", "stdout"];
+/// Said where a right would be missing.
+const RIGHTS: &str = "can't be written to with the rights that this agent has now; give its user the right, name another \
+                      directory, or restart it if rights were given up at the start";
+
+/// Reads the config as at the start, against the settings that run; the last argument objects to what can't work.
+type Load =
+    dyn Fn(&Settings, &dyn Fn(&Settings) -> Vec<Objection>) -> Result<Settings, ConfigError> + Send + Sync;
+
+/// What a process brings that can reload.
+pub struct Reloading {
+    /// Reads the config.
+    pub load: Arc<Load>,
+    /// Sets the level of the own log.
+    pub set_level: Box<dyn Fn(LogLevel)>,
+}
+
+/// See the module's head.
+pub(super) struct Reloads {
+    reloading: Option<Reloading>,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    claims: Claims,
+    sender: UnboundedSender<Message>,
+    /// For whom the config is being read.
+    under_way: Option<Ticket>,
+}
+
+/// What becomes of a config.
+pub(super) enum Verdict {
+    /// The run goes on, with these settings.
+    Stay(Arc<Settings>),
+    /// A new run.
+    Swap(Ticket, Box<Settings>),
+}
+
+impl Reloads {
+    pub fn new(
+        reloading: Option<Reloading>,
+        board: &Arc<Board>,
+        metrics: &Arc<Metrics>,
+        claims: &Claims,
+        sender: &UnboundedSender<Message>,
+    ) -> Reloads {
+        Reloads {
+            reloading,
+            board: Arc::clone(board),
+            metrics: Arc::clone(metrics),
+            claims: claims.clone(),
+            sender: sender.clone(),
+            under_way: None,
+        }
+    }
+
+    /// Whether this process has a config to read.
+    pub fn are_possible(&self) -> bool {
+        self.reloading.is_some()
+    }
+
+    pub fn set_level(&self, level: LogLevel) {
+        if let Some(reloading) = &self.reloading {
+            (reloading.set_level)(level);
+        }
+    }
+
+    /// Reads the config if somebody asked for it; [`Message::Checked`] follows. While threads of an earlier run hang,
+    /// another run would leave more of them behind.
+    pub fn begin(&mut self, running: &Arc<Settings>, something_hangs: bool) {
+        let (None, Some(ticket), Some(reloading)) =
+            (self.under_way, self.board.desk.unanswered(), &self.reloading)
+        else {
+            return;
+        };
+        if something_hangs {
+            let text = "a file system that hung at the last reload still does, see /health: mend that first, or restart";
+            return self.refuse(ticket, text);
+        }
+        let (load, running) = (Arc::clone(&reloading.load), Arc::clone(running));
+        let (sender, claims) = (self.sender.clone(), self.claims.clone());
+        let read = move || {
+            let result = load(&running, &|settings| object(settings, &claims));
+            let _ = sender.send(Message::Checked(Box::new(result.map_err(|error| error.to_string()))));
+        };
+        match std::thread::Builder::new().name("reload".to_owned()).spawn(read) {
+            Ok(_) => self.under_way = Some(ticket),
+            Err(error) => self.refuse(ticket, &format!("no thread to read the config: {error}")),
+        }
+    }
+
+    /// Decides on what was read.
+    pub fn judge(&mut self, read: Result<Settings, String>, running: &Arc<Settings>) -> Verdict {
+        let stay = || Verdict::Stay(Arc::clone(running));
+        let Some(ticket) = self.under_way.take() else { return stay() };
+        let new = match read {
+            Ok(new) => new,
+            Err(text) => {
+                self.refuse(ticket, &text);
+                return stay();
+            }
+        };
+        if new == **running {
+            self.accept(
+                ticket,
+                ReloadResult::Unchanged,
+                "nothing has changed in the config: the run goes on",
+            );
+            return stay();
+        }
+        if (Settings { log: running.log.clone(), ..new.clone() }) == **running {
+            self.set_level(new.log.level);
+            self.accept(
+                ticket,
+                ReloadResult::Applied,
+                "log.level is set, nothing else has changed: the run goes on",
+            );
+            return Verdict::Stay(Arc::new(new));
+        }
+        Verdict::Swap(ticket, Box::new(new))
+    }
+
+    fn accept(&self, ticket: Ticket, result: ReloadResult, text: &str) {
+        tracing::info!("{text}");
+        self.metrics.reload(result, turn::unix_s());
+        self.board.set_health(CONFIG, true, "the last reload is in use");
+        self.board.desk.answer(ticket, Outcome::Applied(text.to_owned()));
+    }
+
+    fn refuse(&self, ticket: Ticket, text: &str) {
+        let line = text.lines().collect::<Vec<_>>().join("; ");
+        let message = format!("the config was refused, the one before runs on: {line}");
+        tracing::error!("{message}");
+        self.metrics.reload(ReloadResult::Refused, turn::unix_s());
+        self.board.set_health(CONFIG, false, message);
+        self.board.desk.answer(ticket, Outcome::Refused(text.to_owned()));
+    }
+}
+
+/// What opening the sinks would stumble over, as far as that can be known beside those that run.
+fn object(settings: &Settings, claims: &Claims) -> Vec<Objection> {
+    let mut objections = Vec::new();
+    let mut object = |key, message| objections.push(Objection { key, message });
+    if let Some(local) = &settings.sinks.local_file {
+        let directory = &local.directory;
+        if directory.exists() && !directory.is_dir() {
+            object("sinks.local_file.directory", format!("{} is no directory", directory.display()));
+        } else if !privilege::is_writable(directory) {
+            object("sinks.local_file.directory", format!("{} {RIGHTS}", directory.display()));
+        }
+    }
+    if let Some(loki) = &settings.sinks.loki {
+        let spool = settings.data_dir.join("spool/loki");
+        if !privilege::is_writable(&spool) {
+            object("sinks.loki", format!("its spool {} {RIGHTS}", spool.display()));
+        }
+        // Reads certificates and token.
+        if let Err(error) = Client::new(loki, claims.clone()) {
+            object("sinks.loki", error.to_string());
+        }
+    }
+    objections
+}
+
+fn names(settings: &Settings) -> Vec<&'static str> {
+    let sinks = &settings.sinks;
+    let enabled = [sinks.local_file.is_some(), sinks.loki.is_some(), sinks.stdout];
+    SINKS.into_iter().zip(enabled).filter(|(_, enabled)| *enabled).map(|(name, _)| name).collect()
+}
+
+/// Whoever rolls out another Loki wants to see whether it accepts; the one that goes on as it was had its turn.
+pub(super) fn doubt_changed(board: &Board, old: &Settings, new: &Settings) {
+    if old.sinks.loki != new.sinks.loki {
+        board.doubt_sink("loki");
+    }
+}
+
+/// What was told of sinks and sources that this run does not have.
+pub(super) fn forget_gone(board: &Board, metrics: &Metrics, settings: &Settings) {
+    let names = names(settings);
+    for gone in SINKS.into_iter().filter(|name| !names.contains(name)) {
+        board.forget_sink(gone);
+        metrics.forget_sink(gone);
+    }
+    metrics.keep_pipelines(&names, &settings.pipelines);
+    if !settings.container_monitor.enabled {
+        board.forget_health("docker");
+        metrics.containers_monitored.set(0);
+    }
+}
+
+/// What rows of streams count, from run to run: a number that has been shown never becomes less.
+#[derive(Debug, Default)]
+pub(super) struct Carried(BTreeMap<(String, String), Counts>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    lines: u64,
+    rotations: u64,
+    read_timeouts: u64,
+}
+
+impl Carried {
+    /// A run has ended: the next goes on counting here.
+    pub fn keep(&mut self, mut snapshot: Snapshot) {
+        self.add_to(&mut snapshot);
+        let mut kept = BTreeMap::new();
+        for StreamRow { key, sinks, lines, rotations, read_timeouts, .. } in snapshot.streams {
+            let counts = Counts { lines, rotations, read_timeouts };
+            kept.extend(sinks.into_iter().map(|sink| ((key.clone(), sink), counts)));
+        }
+        self.0 = kept;
+    }
+
+    /// To a row, what the stream for one of its sinks had counted.
+    pub fn add_to(&self, snapshot: &mut Snapshot) {
+        if self.0.is_empty() {
+            return;
+        }
+        for row in &mut snapshot.streams {
+            let of = |sink: &String| self.0.get(&(row.key.clone(), sink.clone()));
+            let Some(counts) = row.sinks.iter().find_map(of).copied() else { continue };
+            row.lines += counts.lines;
+            row.rotations += counts.rotations;
+            row.read_timeouts += counts.read_timeouts;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(key: &str, sinks: &[&str], lines: u64) -> StreamRow {
+        let sinks = sinks.iter().map(|sink| (*sink).to_owned()).collect();
+        StreamRow { key: key.to_owned(), sinks, lines, ..StreamRow::default() }
+    }
+
+    fn snapshot(streams: Vec<StreamRow>) -> Snapshot {
+        Snapshot { streams, ..Snapshot::default() }
+    }
+
+    /// Sinks come and go; a stream that goes on for one of them goes on counting.
+    #[test]
+    fn rows_count_on_from_run_to_run() {
+        let mut carried = Carried::default();
+        carried.keep(snapshot(vec![row("a", &["local_file"], 10), row("a", &["loki"], 7)]));
+        let mut second = snapshot(vec![
+            row("a", &["local_file", "stdout"], 1),
+            row("a", &["loki"], 2),
+            row("b", &["local_file", "stdout"], 3),
+        ]);
+        carried.add_to(&mut second);
+        let lines = |snapshot: &Snapshot| snapshot.streams.iter().map(|row| row.lines).collect::<Vec<_>>();
+        assert_eq!(lines(&second), [11, 9, 3]);
+        carried.keep(snapshot(vec![row("a", &["local_file", "stdout"], 5)]));
+        let mut third = snapshot(vec![row("a", &["stdout"], 1), row("a", &["loki"], 1)]);
+        carried.add_to(&mut third);
+        assert_eq!(lines(&third), [16, 1]);
+    }
+
+    #[test]
+    fn what_could_not_be_opened_is_known_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = Settings { data_dir: dir.path().to_owned(), ..Settings::default() };
+        let local = settings.sinks.local_file.get_or_insert_default();
+        local.directory = dir.path().join("out");
+        let keys = |settings: &Settings| {
+            object(settings, &Claims::default()).into_iter().map(|object| object.key).collect::<Vec<_>>()
+        };
+        assert!(keys(&settings).is_empty());
+        std::fs::write(dir.path().join("out"), "a file").unwrap();
+        assert_eq!(keys(&settings), ["sinks.local_file.directory"]);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was made");
+    }
+}

@@ -1,0 +1,209 @@
+//! Opens what a run works with, so that what is wrong is said before the first event: positions, inotify and the threads
+//! of files, sinks. What was opened when a later step fails is closed again: another run may be opened in its place.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::turn::{LOOK_MS, Turning, unix_ns};
+use crate::capture::Capture;
+use crate::capture::outlets::SinkFacts;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::store;
+use crate::files::{self, Files};
+use crate::ledger::Owner;
+use crate::ledger::claims::{Claimed, Claims};
+use crate::metrics::Metrics;
+use crate::record::SinkId;
+use crate::settings::Settings;
+use crate::shell::Shell;
+use crate::sink::local_file::LocalFileSink;
+use crate::sink::loki::LokiSink;
+use crate::sink::stdout::StdoutSink;
+use crate::sink::{self, FromSink, Sink, SinkHandle};
+use crate::status::Board;
+
+/// Something from another thread of the run.
+pub(super) enum FromThread {
+    Files(files::Answer),
+    Sink(FromSink),
+}
+
+/// An opened run that does not work yet.
+pub(super) struct Run {
+    pub settings: Arc<Settings>,
+    pub capture: Capture,
+    sinks: Vec<(String, SinkHandle)>,
+    files: Files,
+    inotify: Option<Arc<Claimed<OwnedFd>>>,
+    inbox: UnboundedReceiver<FromThread>,
+}
+
+impl Run {
+    /// Opens it, on the positions that the last run left.
+    ///
+    /// # Errors
+    /// What was tried, why it failed, what to do. Nothing of it is left open then.
+    pub fn open(
+        settings: Arc<Settings>,
+        board: &Arc<Board>,
+        metrics: &Arc<Metrics>,
+        claims: &Claims,
+    ) -> anyhow::Result<Run> {
+        let mut loaded = store::load(&settings.data_dir).context("loading the checkpoint")?;
+        for note in loaded.notes.drain(..) {
+            tracing::warn!("checkpoint: {note}");
+        }
+        let (sender, inbox) = unbounded_channel();
+        let inotify = open_inotify().map(|fd| Arc::new(claims.hold(fd, Owner::Discovery)));
+        let answer = sender.clone();
+        let files = Files::start(
+            inotify.clone(),
+            settings.file_monitor.files.clone(),
+            settings.data_dir.clone(),
+            claims.clone(),
+            move |from| drop(answer.send(FromThread::Files(from))),
+        )
+        .context("starting the files threads")?;
+        let (sinks, facts) = open_sinks(&settings, &mut loaded.checkpoint, board, metrics, claims, &sender)?;
+        let seed = u64::from(std::process::id()) ^ unix_ns() as u64;
+        let capture =
+            Capture::new(Arc::clone(&settings), Arc::clone(metrics), facts, loaded.checkpoint, seed);
+        Ok(Run { settings, capture, sinks, files, inotify, inbox })
+    }
+
+    /// Gives it a loop.
+    ///
+    /// # Errors
+    /// When a descriptor can't be had.
+    pub fn begin(self, claims: &Claims) -> std::io::Result<Turning> {
+        let Run { settings, capture, sinks, files, inotify, inbox } = self;
+        let container = &settings.container_monitor;
+        let shell = Shell::new(
+            &container.socket_path,
+            container.read_timeout,
+            files,
+            inotify,
+            sinks.iter().map(|(_, sink)| sink.sender.clone()).collect(),
+            settings.shutdown_timeout,
+            claims.clone(),
+        );
+        // From here on the shell alone holds the sinks' senders.
+        let threads = sinks.into_iter().map(|(name, sink)| (name, sink.thread)).collect();
+        match shell {
+            Ok(shell) => Ok(Turning { settings, capture, shell, inbox, threads }),
+            Err(error) => {
+                threads.into_iter().for_each(|(_, thread): (String, std::thread::JoinHandle<()>)| {
+                    drop(thread.join());
+                });
+                Err(error)
+            }
+        }
+    }
+}
+
+pub(super) fn make_data_dir(settings: &Settings) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let dir = &settings.data_dir;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| {
+        format!(
+            "making the data directory {}; choose another with data_dir, or run with the right to make it",
+            dir.display()
+        )
+    })
+}
+
+/// One instance for all directories: dockerd uses up root's instances, one for each follow.
+fn open_inotify() -> Option<OwnedFd> {
+    match rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC) {
+        Ok(inotify) => Some(inotify),
+        Err(errno) => {
+            tracing::warn!(
+                "inotify is not to be had ({errno}): files are looked at every {} s instead; raise fs.inotify.max_user_instances",
+                LOOK_MS / 1000
+            );
+            None
+        }
+    }
+}
+
+type Opened = (Vec<(String, SinkHandle)>, Vec<SinkFacts>);
+
+fn open_sinks(
+    settings: &Settings,
+    loaded: &mut Checkpoint,
+    board: &Arc<Board>,
+    metrics: &Arc<Metrics>,
+    claims: &Claims,
+    sender: &UnboundedSender<FromThread>,
+) -> anyhow::Result<Opened> {
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    let made = make_sinks(settings, loaded, board, metrics, claims, &mut sinks);
+    if let Err(error) = made {
+        // Some have threads, which end by this.
+        sinks.iter_mut().for_each(|sink| drop(sink.flush()));
+        return Err(error);
+    }
+    let mut handles: Vec<(String, SinkHandle)> = Vec::new();
+    let mut facts = Vec::new();
+    for (index, made) in sinks.into_iter().enumerate() {
+        let name = made.name().to_owned();
+        let is_network = made.is_network();
+        metrics.expect_sink(&name);
+        metrics.expect_pipelines(&name, &settings.pipelines);
+        let report = sender.clone();
+        let report = Box::new(move |from| drop(report.send(FromThread::Sink(from))));
+        let handle =
+            match sink::spawn(SinkId(index as u8), made, report, Arc::clone(board), Arc::clone(metrics)) {
+                Ok(handle) => handle,
+                Err(error) => {
+                    for (_, SinkHandle { sender, thread, .. }) in handles {
+                        drop(sender);
+                        let _ = thread.join();
+                    }
+                    return Err(error).with_context(|| format!("starting the sink {name}"));
+                }
+            };
+        // A file or standard output that could be opened accepts; with no container yet there is nothing else to show it.
+        // Of a network sink its own delivery says so.
+        if !is_network {
+            board.sink_accepted(&name);
+        }
+        handles.push((name.clone(), handle));
+        facts.push(SinkFacts { name, own_pace: is_network });
+    }
+    Ok((handles, facts))
+}
+
+fn make_sinks(
+    settings: &Settings,
+    loaded: &mut Checkpoint,
+    board: &Arc<Board>,
+    metrics: &Arc<Metrics>,
+    claims: &Claims,
+    sinks: &mut Vec<Box<dyn Sink>>,
+) -> anyhow::Result<()> {
+    if let Some(local) = &settings.sinks.local_file {
+        let none = BTreeMap::new();
+        let marks = loaded.outputs.get("local_file").unwrap_or(&none);
+        let (sink, restored) =
+            LocalFileSink::open(local, marks, claims.clone()).context("sinks.local_file")?;
+        for note in restored.notes {
+            tracing::info!("local_file: {note}");
+        }
+        loaded.outputs.insert("local_file".to_owned(), restored.marks);
+        sinks.push(Box::new(sink));
+    }
+    if let Some(loki) = &settings.sinks.loki {
+        let sink = LokiSink::open(loki, &settings.data_dir, metrics, board, claims).context("sinks.loki")?;
+        sinks.push(Box::new(sink));
+    }
+    if settings.sinks.stdout {
+        let stdout = StdoutSink::new(settings.sinks.stdout_format, claims);
+        sinks.push(Box::new(stdout.context("sinks.stdout")?));
+    }
+    Ok(())
+}

@@ -1,0 +1,292 @@
+//! The loop of a run, and its end.
+//!
+//! ```text
+//! loop: wait for what comes first (an operation, another thread, a deadline)
+//!       ▸ the core takes it (capture) ▸ its actions are started (shell)
+//! ```
+//! Everything that can wake the agent passes one line in [`Process::turn`]'s loop, and the clocks are read there alone.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::reload::Verdict;
+use super::run::FromThread;
+use super::{Message, Process};
+use crate::capture::Capture;
+use crate::capture::io::Event;
+use crate::clock::Now;
+use crate::desk::Ticket;
+use crate::files::Hung;
+use crate::ring;
+use crate::settings::Settings;
+use crate::shell::{Rest, Shell};
+use crate::witness::Doing;
+
+/// The loop turns at least so often: its beat, and the gauges that are sums.
+const TURN_MS: u64 = 1_000;
+/// Without inotify every file is looked at so often.
+pub(super) const LOOK_MS: u64 = 2_000;
+/// What health says of files as a rule.
+const FILES_WELL: &str = "all file systems answer";
+/// What is still under way when all else is done may take so long.
+const WIND_UP: Duration = Duration::from_secs(2);
+
+/// A run at work.
+pub(super) struct Turning {
+    pub settings: Arc<Settings>,
+    pub capture: Capture,
+    pub shell: Shell,
+    pub inbox: UnboundedReceiver<FromThread>,
+    /// Of its sinks, by name.
+    pub threads: Vec<(String, JoinHandle<()>)>,
+}
+
+/// A run that has ended.
+pub(super) struct Ended {
+    /// What was not waited for; empty = a clean end.
+    pub left: Vec<String>,
+    /// What is to run now; `None` = nothing more.
+    pub next: Option<(Ticket, Settings)>,
+    /// Its threads, which end by themselves.
+    pub threads: Vec<(String, JoinHandle<()>)>,
+    pub rest: Rest,
+    pub old: Arc<Settings>,
+}
+
+/// All that belongs to the capture thread.
+struct Loop<'a> {
+    process: &'a mut Process,
+    settings: Arc<Settings>,
+    capture: Capture,
+    shell: Shell,
+    inbox: UnboundedReceiver<FromThread>,
+    /// Some file system does not answer, and that was said.
+    files_hang: bool,
+    /// The sources of this run were listed once.
+    is_ready: bool,
+    /// What comes after this run.
+    next: Option<(Ticket, Settings)>,
+}
+
+impl Process {
+    /// One run, from its first event to its end.
+    pub(super) async fn turn(&mut self, turning: Turning) -> Ended {
+        let Turning { settings, capture, shell, inbox, threads } = turning;
+        let (files_hang, is_ready, next) = (false, false, None);
+        let mut looping = Loop { process: self, settings, capture, shell, inbox, files_hang, is_ready, next };
+        let left = looping.run().await;
+        let Loop { settings, shell, next, .. } = looping;
+        Ended { left, next, threads, rest: shell.into_rest(), old: settings }
+    }
+}
+
+impl Loop<'_> {
+    async fn run(&mut self) -> Vec<String> {
+        self.take(vec![Event::Started]);
+        let (mut turn_at, mut look_at, mut check_at) = (0, LOOK_MS, 0);
+        self.process.board.set_health("files", true, FILES_WELL);
+        // One may have been asked for while the last was under way.
+        self.begin_reload();
+        while self.shell.finished.is_none() {
+            let now = self.now();
+            if now.mono_ms >= turn_at {
+                turn_at = now.mono_ms + TURN_MS;
+                self.turn(now);
+                let hung = self.look_for_hung_files();
+                self.take(hung);
+            }
+            if now.mono_ms >= check_at && self.settings.resource_monitoring.enabled {
+                check_at = now.mono_ms + self.settings.resource_monitoring.check_interval.as_millis() as u64;
+                self.check_resources(now);
+            }
+            if now.mono_ms >= look_at && !self.shell.has_inotify() {
+                look_at = now.mono_ms + LOOK_MS;
+                self.take(vec![Event::WatchOverflow]);
+            }
+            let deadline = self.capture.next_deadline_ms().map_or(turn_at, |due| due.min(turn_at));
+            let pause = Duration::from_millis(deadline.saturating_sub(self.process.board.elapsed_ms()));
+            // The one place that waits.
+            let mut events = tokio::select! {
+                biased;
+                Some(message) = self.process.inbox.recv() => self.on_message(message),
+                Some(message) = self.inbox.recv() => vec![self.on_thread(message)],
+                events = self.shell.next() => events,
+                () = tokio::time::sleep(pause) => vec![Event::Tick],
+            };
+            // The branches are biased: while an earlier one is always ready, the last is never reached.
+            if self.process.board.elapsed_ms() >= deadline {
+                events.push(Event::Tick);
+            }
+            self.take(events);
+        }
+        let left = self.shell.finished.take().unwrap_or_default();
+        let operations = self.shell.wind_up(WIND_UP).await;
+        let stream_descriptors = self.process.witness.held_by_streams();
+        match self.next {
+            None => tracing::info!(operations, stream_descriptors, unfinished = ?left, "stopped"),
+            Some(_) => tracing::debug!(operations, stream_descriptors, unfinished = ?left, "drained"),
+        }
+        let snapshot = self.capture.snapshot(self.now());
+        self.process.carried.keep(snapshot);
+        self.process.last_stream = self.capture.last_stream();
+        left
+    }
+
+    fn now(&self) -> Now {
+        Now { mono_ms: self.process.board.elapsed_ms(), unix_ns: unix_ns() }
+    }
+
+    fn take(&mut self, events: Vec<Event>) {
+        let now = self.now();
+        for event in events {
+            self.capture.on_event(now, event);
+            for action in self.capture.drain_actions() {
+                self.shell.start(action);
+            }
+        }
+        self.process.board.beat_capture();
+    }
+
+    fn on_thread(&mut self, message: FromThread) -> Event {
+        match message {
+            FromThread::Files(answer) => self.shell.on_files(answer),
+            FromThread::Sink(from) => Event::Sink(from),
+        }
+    }
+
+    fn on_message(&mut self, message: Message) -> Vec<Event> {
+        match message {
+            Message::Stop => {
+                self.next = None;
+                self.process.board.desk.close();
+                return vec![Event::Stop];
+            }
+            Message::Ask => {
+                let mut snapshot = self.capture.snapshot(self.now());
+                snapshot.operations = ring::operations_in_flight();
+                self.process.carried.add_to(&mut snapshot);
+                self.process.board.publish(snapshot);
+            }
+            Message::Reload => self.begin_reload(),
+            Message::Checked(result) => match self.process.reloads.judge(*result, &self.settings) {
+                Verdict::Swap(ticket, new) => {
+                    tracing::info!("the config has changed: draining, then a new run begins");
+                    self.process.give_up_readiness();
+                    self.next = Some((ticket, *new));
+                    return vec![Event::Stop];
+                }
+                Verdict::Stay(settings) => {
+                    self.settings = settings;
+                    self.begin_reload();
+                }
+            },
+        }
+        Vec::new()
+    }
+
+    fn begin_reload(&mut self) {
+        if self.next.is_none() {
+            let hangs = self.process.something_hangs();
+            self.process.reloads.begin(&self.settings, hangs);
+        }
+    }
+
+    /// Once a second: gauges, and what health should say.
+    fn turn(&mut self, now: Now) {
+        #[cfg(feature = "test-faults")]
+        crate::faults::turn();
+        self.capture.refresh_gauges(now);
+        self.process.metrics.heartbeat("capture");
+        self.process.metrics.operations_in_flight.set(ring::operations_in_flight() as i64);
+        let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        self.process.metrics.tasks.set(tasks as i64);
+        if !self.is_ready && self.next.is_none() && self.capture.is_ready() {
+            self.is_ready = true;
+            self.process.board.sources_ready.store(true, Ordering::Relaxed);
+            // Some may have gone between two runs.
+            self.process.metrics.retain_containers(|id| self.capture.knows_container(id));
+        }
+        let saving = match self.capture.checkpoint_trouble() {
+            None => (true, "saved whenever a position moved".to_owned()),
+            Some(error) => {
+                (false, format!("{error}; new containers wait, and a crash now would repeat records"))
+            }
+        };
+        self.process.board.set_health("checkpoint", saving.0, saving.1);
+        if let Some(trouble) = self.capture.docker_trouble() {
+            let socket = self.settings.container_monitor.socket_path.display();
+            let message = match &trouble {
+                None => format!("{socket} answers"),
+                Some(trouble) => {
+                    format!("{trouble}; check that dockerd is well and that this user may use {socket}")
+                }
+            };
+            self.process.board.set_health("docker", trouble.is_none(), message);
+        }
+    }
+
+    /// Names file systems that do not answer, and tells the core whom they keep waiting.
+    fn look_for_hung_files(&mut self) -> Vec<Event> {
+        let mut hung = self.shell.hung();
+        if self.process.something_hangs() {
+            hung.extend(self.process.left_behind.iter().flat_map(Rest::hung));
+        }
+        if hung.is_empty() {
+            if std::mem::take(&mut self.files_hang) {
+                tracing::info!("{FILES_WELL} again");
+                self.process.board.set_health("files", true, FILES_WELL);
+            }
+            return Vec::new();
+        }
+        let all: Vec<String> = hung
+            .iter()
+            .map(|Hung { place, operation, age, cure, streams }| {
+                let (age, waiting) = (age.as_secs(), streams.len());
+                format!("{place} has not answered {operation} for {age} s ({waiting} streams wait): {cure}")
+            })
+            .collect();
+        let message = format!("{}; all other files go on", all.join("; "));
+        if !std::mem::replace(&mut self.files_hang, true) {
+            tracing::error!("files: {message}");
+        }
+        self.process.board.set_health("files", false, message);
+        let told = hung.into_iter().flat_map(|Hung { place, operation, streams, .. }| {
+            streams.into_iter().map(move |stream| Event::FileHung {
+                stream,
+                place: place.clone(),
+                operation: operation.clone(),
+            })
+        });
+        told.collect()
+    }
+
+    /// Once per check interval: what the kernel says, against what the loop has.
+    fn check_resources(&mut self, now: Now) {
+        let (streams, connections, containers) = self.capture.counts();
+        let left_behind = self.process.left_behind.as_ref();
+        let doing = Doing {
+            streams,
+            connections,
+            containers,
+            reachable: self.shell.reachable(),
+            left_behind: left_behind.map(Rest::descriptors).cloned().unwrap_or_default(),
+            operations_base: self.shell.operations_base() as u64,
+            operations: ring::operations_in_flight(),
+            tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks() as u64,
+            sinks: self.shell.sink_count() as u64,
+        };
+        self.process.witness.check(now, &doing);
+    }
+}
+
+pub(super) fn unix_ns() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
+}
+
+pub(super) fn unix_s() -> f64 {
+    unix_ns() as f64 / 1e9
+}
