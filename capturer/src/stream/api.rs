@@ -286,17 +286,16 @@ impl ApiSource {
 
     /// From when to ask; `None` = from the beginning.
     fn since(&self) -> Option<i64> {
-        // A line before the open one shows that its beginning is in the answer; and of the other channel older lines may
-        // have come into the log behind it.
-        let open_since = self.cursor.open_since_ns().map(|open| open - OVERLAP_NS);
         if self.cursor.is_beginning() {
-            return open_since;
+            // No delivered line could show that the answer reaches back to one that is open.
+            return None;
         }
         let mut since = self.cursor.last_ns - OVERLAP_NS;
         if self.cursor.older_ns > 0 {
             since = since.min(self.cursor.older_ns);
         }
-        Some(since.min(open_since.unwrap_or(i64::MAX)))
+        // A line before the open one shows that its beginning is in the answer.
+        Some(since.min(self.cursor.open_since_ns().map_or(i64::MAX, |open| open - OVERLAP_NS)))
     }
 
     fn owns(&self, conn: ConnId) -> bool {
