@@ -3,7 +3,6 @@
 //!
 //! Beside every fault runs a healthy neighbour, whose lines must arrive exactly.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::time::Duration;
@@ -124,76 +123,6 @@ fn config(home: &Home, fake: &FakeDocker, more: &str) -> String {
 
 fn messages(home: &Home, name: &str) -> Result<Vec<String>> {
     Ok(home.records_of(name)?.into_iter().map(|record| record.message).collect())
-}
-
-// ---- names
-
-/// The name is the one thing of a container that becomes a path.
-#[test]
-fn no_name_leads_outside_and_no_two_share_a_file() -> Result<()> {
-    let long = "n".repeat(60_000);
-    let longer = format!("{long}x");
-    let names = [
-        "../x",
-        "..",
-        ".",
-        "/",
-        "",
-        "//",
-        "a/b",
-        "a_b",
-        "a\\b",
-        "../../../../tmp/x",
-        "web",
-        "web.",
-        "~",
-        "-rf",
-        "con:1",
-        "nul\0byte",
-        "line\nbreak",
-        "\u{1b}[31mred",
-        "\u{202e}evil",
-        "é",
-        "e\u{301}",
-        "{container_id}",
-        "x.ndjson",
-        &long,
-        &longer,
-    ];
-    let (home, fake) = (Home::new()?, FakeDocker::start()?);
-    let ids: Vec<String> = names.iter().map(|name| fake.add(name)).collect();
-    let config = config(&home, &fake, "");
-    for round in 0..2 {
-        let agent = home.start(&config)?;
-        for id in &ids {
-            fake.print(id, format!("{id} {round}").as_bytes());
-        }
-        wait_until("a line of each", DEADLINE, || {
-            let lines: usize = home.records()?.values().map(Vec::len).sum();
-            ensure!(lines >= names.len() * (round + 1), "{lines} lines");
-            Ok(())
-        })?;
-        agent.get("/metrics")?;
-        agent.get("/api/v1/streams")?;
-        let log = agent.log_text()?;
-        ensure!(!log.contains(['\0', '\u{1b}', '\u{202e}']), "a name's control characters are in the log");
-        agent.stop()?;
-    }
-    let outputs = home.records()?;
-    assert_eq!(outputs.len(), names.len(), "{:?}", outputs.keys());
-    let mut seen = BTreeSet::new();
-    for (file, records) in outputs {
-        let id = records[0].message.split(' ').next().context("no ID")?.to_owned();
-        let texts: Vec<String> = records.into_iter().map(|record| record.message).collect();
-        assert_eq!(texts, [format!("{id} 0"), format!("{id} 1")], "{file}");
-        seen.insert(id);
-    }
-    assert_eq!(seen, ids.into_iter().collect());
-    let beside: BTreeSet<_> =
-        fs::read_dir(home.path())?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
-    let expected = ["agent.log", "config.yaml", "data", "out"].map(std::ffi::OsString::from);
-    assert_eq!(beside, expected.into_iter().collect());
-    Ok(())
 }
 
 // ---- answers
