@@ -62,6 +62,11 @@ impl Failed {
         self.0 |= other.0;
     }
 
+    /// Whether this one is among them.
+    pub fn has(self, one: Failed) -> bool {
+        self.0 & one.0 != 0
+    }
+
     /// Whether no step failed.
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -314,10 +319,12 @@ mod tests {
     #[test]
     fn failures_are_named_once() {
         let mut failed = Failed::default();
+        assert!(!failed.has(Failed::PARSE));
         assert!(failed.is_empty() && failed.names().count() == 0);
         failed.add(Failed::TIMESTAMP);
         failed.add(Failed::PARSE);
         failed.add(Failed::PARSE);
         assert_eq!(failed.names().collect::<Vec<_>>(), ["parse", "timestamp"]);
+        assert!(failed.has(Failed::PARSE) && failed.has(Failed::TIMESTAMP));
     }
 }

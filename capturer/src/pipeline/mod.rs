@@ -290,10 +290,10 @@ fn meets(condition: &Condition, line: &Line) -> bool {
     }
 }
 
-/// A line of which a field is asked that a step before could not find is kept: what is not understood is not lost.
+/// A line of which a field is asked, and that could not be parsed, is kept: what is not understood is not lost.
 fn keep_step(condition: &Condition, line: &Line) -> Verdict {
     let unknown = condition.field.as_ref().is_some_and(|name| line.extra.fields.get(name).is_none());
-    if meets(condition, line) || (unknown && !line.extra.failed.is_empty()) {
+    if meets(condition, line) || (unknown && line.extra.failed.has(Failed::PARSE)) {
         Verdict::GoesOn
     } else {
         Verdict::Dropped
@@ -350,7 +350,7 @@ fn timestamp_step(settings: &Timestamp, line: &mut Line, around: &mut Around) ->
     let Some(time) = value.and_then(|value| time::parse(&settings.format, value.as_str(), around.now_ns))
     else {
         // A line that could not be parsed has no fields: that was counted.
-        if value.is_some() || line.extra.failed.is_empty() {
+        if value.is_some() || !line.extra.failed.has(Failed::PARSE) {
             line.extra.failed.add(Failed::TIMESTAMP);
             around.count("timestamp", Outcome::Failed);
         }

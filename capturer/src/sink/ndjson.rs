@@ -321,6 +321,41 @@ mod tests {
         assert_eq!(String::from_utf8(out).unwrap(), line);
     }
 
+    /// What a pipeline added stands in its place, and only with the record it belongs to.
+    #[test]
+    fn what_a_pipeline_added() {
+        use crate::fields::{Changes, Failed, Fields};
+        let mut source = Arc::into_inner(followed(2, "/x")).unwrap();
+        source.labels.insert("env".to_owned(), "dev".to_owned());
+        let source = Arc::new(source);
+        let original = Arc::new(batch(&source, &[b"a", b"b"]));
+        let mut made = batch(&source, &[]);
+        (made.records, made.read) = (original.records.clone(), Vec::new());
+        made.records[0].truncated = true;
+        let mut fields = Fields::default();
+        assert!(fields.set("q\"", Value::Text("\n")) && fields.set("n", Value::Number("-1.5")));
+        assert!(fields.set("b", Value::Bool(false)));
+        let mut extra = Extra { fields, repeated: 3, ..Extra::default() };
+        extra.labels = Some(Arc::new(Labels::from([("env".to_owned(), "prod".to_owned())])));
+        extra.failed.add(Failed::PARSE);
+        extra.failed.add(Failed::TIMESTAMP);
+        let extras = vec![extra, Extra::default()];
+        made.changes = Some(Box::new(Changes { original, bytes: Vec::new(), extras }));
+        let (out, counts) = encode_all(&made);
+        let head = format!("{{\"time\":\"{TIME}\",\"stream\":\"stdout\",");
+        let expected = format!(
+            "{head}\"labels\":{{\"env\":\"prod\"}},\"path\":\"/x\",\"fields\":{{\"q\\\"\":\"\\n\",\"n\":-1.5,\"b\":false}},\
+             \"repeated\":3,\"failed\":[\"parse\",\"timestamp\"],\"truncated\":true,\"message\":\"a\"}}\n\
+             {head}\"labels\":{{\"env\":\"dev\"}},\"path\":\"/x\",\"message\":\"b\"}}\n"
+        );
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        assert_eq!(counts.truncated, 1);
+        // A piece that begins with the second record finds that one's own.
+        let mut second = Vec::new();
+        encode(&made, &SourcePrefix::new(&source), 1, usize::MAX, &mut second);
+        assert!(expected.ends_with(std::str::from_utf8(&second).unwrap()) && !second.is_empty());
+    }
+
     /// The slow, obvious encoder.
     fn reference(batch: &Batch) -> Vec<serde_json::Map<String, serde_json::Value>> {
         let source = &batch.source;

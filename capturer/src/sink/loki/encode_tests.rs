@@ -148,3 +148,52 @@ fn lanes_are_equal_for_equal_label_sets_only() {
     assert_eq!(lane(1, "web"), lane(2, "web"), "a container made anew goes on in its label set");
     assert_ne!(lane(1, "web"), lane(1, "db"));
 }
+
+/// Lines whose labels a pipeline set are label sets of their own, each in one order, also where the pipeline sets what
+/// the line has anyway. Fields become metadata under names that Loki takes.
+#[test]
+fn labels_and_fields_of_a_pipeline() {
+    use crate::fields::{Changes, Failed, Fields, Value};
+    let source = container(1, "web");
+    let original = Arc::new(batch(&source, &[b"0", b"1", b"2", b"3", b"4"]));
+    let labels = |level: &str| Some(Arc::new(Labels::from([("job".to_owned(), level.to_owned())])));
+    let mut fields = Fields::default();
+    for (name, value) in [("http.status", "500"), ("1st", "x"), ("image", "forged"), ("empty", "")] {
+        assert!(fields.set(name, Value::Text(value)));
+    }
+    let mut extras = vec![Extra::default(); 5];
+    extras[1] = Extra { labels: labels("error"), fields, repeated: 2, failed: Failed::PARSE };
+    extras[2].labels = labels("capturer");
+    extras[3].labels = labels("error");
+    let mut made = batch(&source, &[]);
+    (made.records, made.read) = (original.records.clone(), Vec::new());
+    made.changes = Some(Box::new(Changes { original, bytes: Vec::new(), extras }));
+    let lines = |config: &Loki| {
+        let (chunks, counts) = chunks(config, &made);
+        assert_eq!(counts.records, 5);
+        let lanes: Vec<u64> = chunks.iter().map(|chunk| chunk.lane).collect();
+        assert_ne!(lanes[0], lanes[1]);
+        let line = |entry: &EntryAdapter| entry.line.clone();
+        let of = |request: PushRequest| {
+            let stream = &request.streams[0];
+            let job = read_label_text(&stream.labels).unwrap().into_iter().find(|(name, _)| name == "job");
+            (job.unwrap().1, stream.entries.iter().map(line).collect::<Vec<_>>().join(""))
+        };
+        requests(&chunks).into_iter().map(of).collect::<Vec<_>>()
+    };
+    let expected =
+        [("capturer", "024"), ("error", "13")].map(|(job, text)| (job.to_owned(), text.to_owned()));
+    assert_eq!(lines(&Loki::default()), expected);
+    let metadata = |config: &Loki| {
+        let (chunks, _) = chunks(config, &made);
+        let entry = requests(&chunks)[1].streams[0].entries[0].clone();
+        let pairs = entry.structured_metadata.into_iter().filter(|pair| pair.name != "container_id");
+        pairs.map(|pair| format!("{}={}", pair.name, pair.value)).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        metadata(&Loki::default()),
+        ["image=nginx:1.27", "http_status=500", "_1st=x", "repeated=2", "failed=parse"]
+    );
+    let old = Loki { structured_metadata: BTreeMap::new(), ..Loki::default() };
+    assert_eq!(metadata(&old), [] as [&str; 0], "a Loki that takes none gets none");
+}
