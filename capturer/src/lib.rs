@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod agent;
+pub mod agent_client;
 pub mod ask;
 pub mod capture;
 pub mod checkpoint;
@@ -41,5 +42,9 @@ pub mod signals;
 pub mod sink;
 pub mod status;
 pub mod stream;
+pub mod table;
+pub mod tap;
+pub mod taps;
+pub mod top;
 pub mod watches;
 pub mod witness;

@@ -109,6 +109,14 @@ pub const FIELDS_DEPTH_MAX: usize = 8;
 pub const FIELD_LABEL_BYTES_MAX: usize = 256;
 /// Bytes of what takes the place of a redacted text, as the config writes it.
 pub const REPLACEMENT_BYTES_MAX: usize = 64;
+/// Live views of records (`/api/v1/tap`) at once.
+pub const TAPS_MAX: usize = 4;
+/// Pieces that wait for the reader of one; what finds no room is skipped and told.
+pub const TAP_PIECES_MAX: usize = 8;
+/// Bytes of one such piece: with the two bounds above, at most 8 MiB wait for all readers together.
+pub const TAP_PIECE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a pattern that a reader may filter by.
+pub const TAP_PATTERN_BYTES_MAX: usize = 1024;
 
 // Each connection may have a timed receive and a timed send under way: two entries each.
 const _: () =

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use capturer::agent::{Agent, Reloading};
 use capturer::settings::cli::{self, Command, ConfigArgs, Exit};
-use capturer::{dead_letters, doctor, online, own_log, positions, quickstart};
+use capturer::{dead_letters, doctor, online, own_log, positions, quickstart, tap, top};
 
 /// Public for `capturer-with-faults`, which is the same program.
 pub fn main() -> ExitCode {
@@ -20,6 +20,8 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => cli::check(&arguments, online::check, &mut stdout(), &mut stderr()),
         Command::Doctor(arguments) => doctor::run(&arguments, &mut stdout()),
         Command::Quickstart(arguments) => quickstart::run(&arguments),
+        Command::Tap(arguments) => tap::run(&arguments, &mut stderr()),
+        Command::Top(arguments) => top::run(&arguments, &mut stderr()),
         Command::Positions(arguments) => positions::show(&arguments, &mut stdout(), &mut stderr()),
         Command::DeadLetters(command) => dead_letters::run(&command, &mut stdout(), &mut stderr()),
         Command::Completion { shell } => cli::completion(shell, &mut stdout()),

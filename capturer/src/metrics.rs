@@ -194,6 +194,9 @@ metrics! {
     spool_bytes: IntGaugeVec ["sink"] Bytes "Size of a sink's spool on disk.";
     spool_lag_seconds: IntGaugeVec ["sink"] Seconds
         "Age of the oldest line in a sink's spool that was not delivered yet; 0 = there is none.";
+    tap_watchers: IntGauge [] Count "Live views of records (/api/v1/tap) that are open.";
+    tap_skipped_lines_total: IntCounter [] Count
+        "Records that a live view was not shown because it did not read fast enough. Nothing else was held up or lost.";
     checkpoint_saves_total: IntCounter [] Count "Checkpoints saved.";
     checkpoint_save_failures_total: IntCounter [] Count
         "Checkpoints that could not be saved; a crash now would repeat records.";

@@ -17,7 +17,7 @@ use crate::agent::{Agent, Stopper};
 use crate::settings::cli::{self, Exit, QuickstartArgs};
 use crate::settings::{FileFormat, FileSet, LogLevel, Settings};
 use crate::status::{Board, Snapshot};
-use crate::{ask, docker, own_log};
+use crate::{ask, docker, own_log, table};
 use anyhow::Context as _;
 
 /// The table is drawn anew so often.
@@ -204,7 +204,7 @@ fn draw(board: &Board, stopper: &Stopper, seconds: Option<u64>, stop: &AtomicBoo
     let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let terminal = io::stdout().is_terminal();
     let mut before: BTreeMap<u32, u64> = BTreeMap::new();
-    let mut lines_drawn = 0;
+    let mut screen = table::Screen::default();
     loop {
         std::thread::park_timeout(DRAW_EVERY);
         let stopping = stop.load(Ordering::Relaxed);
@@ -213,13 +213,7 @@ fn draw(board: &Board, stopper: &Stopper, seconds: Option<u64>, stop: &AtomicBoo
         }
         let snapshot = board.fresh_snapshot(Duration::from_millis(200));
         if terminal || stopping {
-            let mut out = io::stdout();
-            if terminal && lines_drawn > 0 {
-                let _ = write!(out, "\x1b[{lines_drawn}A\x1b[J");
-            }
-            let table = table(&snapshot, &before);
-            lines_drawn = table.lines().count();
-            let _ = out.write_all(table.as_bytes()).and_then(|()| out.flush());
+            let _ = screen.draw(&table(&snapshot, &before), terminal);
         }
         if stopping {
             return;
@@ -237,7 +231,7 @@ fn table(snapshot: &Snapshot, before: &BTreeMap<u32, u64>) -> String {
         let rate = row.lines.saturating_sub(before.get(&row.id).copied().unwrap_or(0));
         text += &format!(
             "{:<32} {:<10} {:<5} {:>12} {:>10}\n",
-            short(&row.name),
+            table::short(&row.name),
             row.state,
             row.mode,
             row.lines,
@@ -251,16 +245,6 @@ fn table(snapshot: &Snapshot, before: &BTreeMap<u32, u64>) -> String {
         text += "(no container yet: start one)\n";
     }
     text
-}
-
-/// A name's end, printable, in 32 columns.
-fn short(name: &str) -> String {
-    let name: Vec<char> = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    if name.len() <= 32 {
-        name.into_iter().collect()
-    } else {
-        format!("…{}", name[name.len() - 31..].iter().collect::<String>())
-    }
 }
 
 fn outputs(directory: &Path) -> Vec<(PathBuf, u64)> {

@@ -256,6 +256,11 @@ impl Outlet {
         Outlet { index, sinks: sinks.fold(0, |bits, sink| bits | 1 << sink.0) }
     }
 
+    /// The sink with the lowest number.
+    pub fn first(self) -> SinkId {
+        SinkId(self.sinks.trailing_zeros() as u8)
+    }
+
     /// Whether a sink belongs to it.
     pub fn contains(self, sink: SinkId) -> bool {
         self.sinks & 1 << sink.0 != 0

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::desk::Desk;
 use crate::ledger::table::FdTable;
+use crate::taps::Taps;
 
 /// What the capture loop knows at one moment. Plain data, made by the pure core.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -157,6 +158,8 @@ pub struct Board {
     fds: OnceLock<Box<dyn Fn() -> FdTable + Send + Sync>>,
     /// Reloads.
     pub desk: Desk,
+    /// Live views of records.
+    pub taps: Taps,
     health: Mutex<BTreeMap<String, Health>>,
     beats: Mutex<BTreeMap<String, Arc<Beat>>>,
     /// The config is loaded and the sources were listed once.
@@ -176,6 +179,7 @@ impl Default for Board {
             ask: OnceLock::new(),
             fds: OnceLock::new(),
             desk: Desk::default(),
+            taps: Taps::default(),
             health: Mutex::default(),
             beats: Mutex::default(),
             sources_ready: AtomicBool::new(false),
@@ -188,6 +192,12 @@ impl Default for Board {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // A thread that panicked while it held the board wrote whole values only; what it left can be read.
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl AsRef<Taps> for Board {
+    fn as_ref(&self) -> &Taps {
+        &self.taps
+    }
 }
 
 impl Board {

@@ -1,6 +1,7 @@
 //! What the agent tells about itself over HTTP: metrics, health, streams, and a page for people. It only reads; it
 //! runs on a thread of its own because its first duty is to answer while the capture loop is stuck, and to say so.
 
+mod body;
 pub mod health;
 mod pages;
 pub mod server;

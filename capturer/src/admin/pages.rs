@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, ORIGIN};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
+use super::body::Body;
 use super::health::{self, Facts};
+use crate::agent_client;
 use crate::desk::Outcome;
+use crate::limits::TAPS_MAX;
 use crate::metrics::Metrics;
 use crate::status::{Board, Snapshot, StreamRow};
+use crate::taps::{self, Filter, Taps};
 
 /// How long a request waits for the capture loop before it shows what is known.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -24,6 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+const NDJSON: &str = "application/x-ndjson";
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Only the page's own script and style, and only our own JSON: a hostile container name that slipped into the page
@@ -31,8 +35,9 @@ const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-const PATHS: &str = "/, /metrics, /healthz, /readyz, /health, /api/v1/streams, /api/v1/fds, /api/v1/positions, POST /-/reload";
+const PATHS: &str = "/, /metrics, /healthz, /readyz, /health, /api/v1/streams, /api/v1/fds, /api/v1/positions, /api/v1/tap, POST /-/reload";
 const RELOAD: &str = "/-/reload";
+const TAP: &str = "/api/v1/tap";
 
 /// What answers are made from.
 pub(super) struct Pages {
@@ -40,7 +45,7 @@ pub(super) struct Pages {
     pub metrics: Arc<Metrics>,
 }
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Body>;
 
 impl Pages {
     /// Answers one request. Never waits for another part of the agent longer than [`PATIENCE`], or [`RELOAD_PATIENCE`].
@@ -81,11 +86,15 @@ impl Pages {
             "/api/v1/streams" => self.streams().await,
             "/api/v1/fds" => json(StatusCode::OK, &self.board.fds()),
             "/api/v1/positions" => self.positions().await,
+            TAP => self.tap(request.uri().query().unwrap_or_default(), request.method() == Method::HEAD),
             _ => text(StatusCode::NOT_FOUND, format!("There is nothing here. What there is: {PATHS}\n")),
         }
     }
 
     fn metrics(&self) -> Answer {
+        let taps = &self.board.taps;
+        self.metrics.tap_watchers.set(taps.count() as i64);
+        self.metrics.tap_skipped_lines_total.inc_by(taps.take_skipped());
         let report = health::report(&Facts::of(&self.board));
         // A component that is gone must not be shown as it was last.
         self.metrics.component_health.reset();
@@ -131,6 +140,35 @@ impl Pages {
             }
         };
         text(status, said + "\n")
+    }
+
+    /// Records as they are delivered, until the reader leaves. `container` and `grep` filter them.
+    fn tap(&self, query: &str, head: bool) -> Answer {
+        let mut filter = Filter::default();
+        for (key, value) in query.split('&').filter_map(|part| part.split_once('=')) {
+            let Some(value) = agent_client::unquote(value) else {
+                return text(StatusCode::BAD_REQUEST, format!("{key}: not percent-encoded UTF-8\n"));
+            };
+            match key {
+                "container" => filter.source = Some(value),
+                "grep" => match taps::pattern(&value) {
+                    Ok(pattern) => filter.pattern = Some(pattern),
+                    Err(error) => return text(StatusCode::BAD_REQUEST, format!("grep: {error}\n")),
+                },
+                _ => return text(StatusCode::BAD_REQUEST, "known here: container, grep\n"),
+            }
+        }
+        if head {
+            return with_type(StatusCode::OK, NDJSON, "");
+        }
+        let Some(watch) = Taps::watch(self.board.clone(), filter) else {
+            let message = format!("At most {TAPS_MAX} watch at once; end another one first.\n");
+            return text(StatusCode::SERVICE_UNAVAILABLE, message);
+        };
+        let mut answer = with_type(StatusCode::OK, NDJSON, "");
+        answer.extensions_mut().insert(watch.watcher());
+        *answer.body_mut() = Body::live(watch);
+        answer
     }
 
     async fn streams(&self) -> Answer {
@@ -222,7 +260,7 @@ fn json(status: StatusCode, value: &impl Serialize) -> Answer {
 }
 
 fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    let mut answer = Response::new(Body::whole(body.into()));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

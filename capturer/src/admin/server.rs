@@ -8,7 +8,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -25,6 +25,7 @@ use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
 use crate::metrics::Metrics;
 use crate::status::Board;
+use crate::taps::Watcher;
 
 /// Connections open at once.
 const CONNECTIONS_MAX: usize = 32;
@@ -32,7 +33,8 @@ const CONNECTIONS_MAX: usize = 32;
 const SLOT_PATIENCE: Duration = Duration::from_millis(10);
 /// For the request's head to arrive.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(3);
-/// For everything, so that an answer that nobody reads ends too.
+/// For everything, so that an answer that nobody reads ends too. A live view lasts as long as it is read: one that took
+/// nothing for so long although something waited is ended.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
 /// Size of a request's head.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
@@ -145,6 +147,8 @@ async fn serve(
     }
     drop(listening);
     drop(listener);
+    // Nobody waits for those who watch.
+    pages.board.taps.close();
     connections.close().await;
     Ok(())
 }
@@ -199,7 +203,20 @@ impl Connections {
         let told = Arc::clone(&phase);
         let task = self.tasks.spawn(async move {
             // A peer that is slow or speaks no HTTP is its own problem; there is nothing to log or count.
-            let _ = tokio::time::timeout(CONNECTION_TIME_MAX, converse(stream, pages, &claims, &told)).await;
+            let watcher = OnceLock::new();
+            let conversation = converse(stream, pages, &claims, &told, &watcher);
+            let mut conversation = std::pin::pin!(conversation);
+            let mut before = None;
+            while tokio::time::timeout(CONNECTION_TIME_MAX, &mut conversation).await.is_err() {
+                let Some((taken, waits)) = watcher.get().map(|watcher: &Arc<Watcher>| watcher.progress())
+                else {
+                    break;
+                };
+                if waits && before == Some(taken) {
+                    break;
+                }
+                before = Some(taken);
+            }
         });
         self.by_age.push(Connection { task, phase });
     }
@@ -217,6 +234,7 @@ async fn converse(
     pages: Arc<Pages>,
     claims: &Claims,
     phase: &Mutex<Phase>,
+    watcher: &OnceLock<Arc<Watcher>>,
 ) -> hyper::Result<()> {
     let claim = claims.claim(stream.as_fd(), Owner::Admin);
     let reach = |reached| *phase.lock().unwrap_or_else(PoisonError::into_inner) = reached;
@@ -224,7 +242,10 @@ async fn converse(
         let pages = Arc::clone(&pages);
         async move {
             reach(Phase::Asked);
-            let answer = pages.answer(&request).await;
+            let mut answer = pages.answer(&request).await;
+            if let Some(watching) = answer.extensions_mut().remove::<Arc<Watcher>>() {
+                let _ = watcher.set(watching);
+            }
             reach(Phase::Answered);
             Ok::<_, std::convert::Infallible>(answer)
         }

@@ -64,6 +64,10 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Capture into a directory here and now, with a live table
     Quickstart(QuickstartArgs),
+    /// Show what a running agent delivers, as it does
+    Tap(TapArgs),
+    /// Show the streams of a running agent, what each is at, and how fast lines come
+    Top(TopArgs),
     /// Show how far each container and file was delivered
     Positions(PositionsArgs),
     /// Look at lines that Loki refused, send them again, or throw them away
@@ -131,6 +135,48 @@ pub struct QuickstartArgs {
     /// Address of the metrics and the status page; "" for none
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8001", value_parser = parse_admin)]
     pub admin: Admin,
+}
+
+/// Which running agent.
+#[derive(Args, Clone, Debug)]
+pub struct AgentArgs {
+    /// Which config, for its admin.listen.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Address of the agent's admin server [default: admin.listen of the config]
+    #[arg(long, value_name = "ADDR", value_parser = parse_admin)]
+    pub admin: Option<Admin>,
+}
+
+/// `capturer tap`.
+#[derive(Args, Clone, Debug)]
+pub struct TapArgs {
+    /// Which agent.
+    #[command(flatten)]
+    pub agent: AgentArgs,
+    /// Only of this container (name, or the beginning of its ID) or file (path, or its last part)
+    #[arg(long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// Only lines that match this regular expression
+    #[arg(long, value_name = "REGEX")]
+    pub grep: Option<String>,
+    /// As NDJSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `capturer top`.
+#[derive(Args, Clone, Debug)]
+pub struct TopArgs {
+    /// Which agent.
+    #[command(flatten)]
+    pub agent: AgentArgs,
+    /// Print one table and end
+    #[arg(long)]
+    pub once: bool,
+    /// Print one JSON document and end
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `capturer positions`.
@@ -380,6 +426,8 @@ mod tests {
             "  check         Check the config and say what would run; changes nothing",
             "  doctor        Can it run here, how well, and what to mend; changes nothing",
             "  quickstart    Capture into a directory here and now, with a live table",
+            "  tap           Show what a running agent delivers, as it does",
+            "  top           Show the streams of a running agent, what each is at, and how fast lines come",
             "  positions     Show how far each container and file was delivered",
             "  dead-letters  Look at lines that Loki refused, send them again, or throw them away",
             "  completion    Print a completion script for a shell",

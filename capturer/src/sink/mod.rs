@@ -24,6 +24,7 @@ mod runtime;
 pub mod spool;
 pub mod stdout;
 mod steps;
+mod tap;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -35,6 +36,7 @@ use std::time::{Duration, Instant};
 
 use crate::record::{Ack, Batch, OutputMark, OutputMarks, SinkId, Source, StreamId};
 
+pub use plain::show_line;
 pub use runtime::{SinkHandle, spawn};
 
 /// From capture to a sink.

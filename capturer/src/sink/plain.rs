@@ -33,6 +33,17 @@ const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "31"];
 pub(super) fn pretty_name(source: &Source, coloured: bool) -> String {
     let name = source.container.as_ref().map(|container| container.name.as_str());
     let name = name.filter(|name| !name.is_empty()).or(source.path.as_deref()).unwrap_or(&source.key.0);
+    shown_name(name, coloured)
+}
+
+/// A record as `pretty` shows it, from its parts: RFC 3339 time, name of its source, message. With the newline.
+pub fn show_line(time: &str, name: &str, message: &str, coloured: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.len() + 64);
+    line(time.as_bytes(), &shown_name(name, coloured), message.as_bytes(), &mut out);
+    out
+}
+
+fn shown_name(name: &str, coloured: bool) -> String {
     let shown: String = name.chars().take(NAME_CHARS_MAX).flat_map(char::escape_debug).collect();
     if !coloured {
         return format!("{shown:<12} |");
@@ -103,15 +114,20 @@ fn pretty(
     out: &mut Vec<u8>,
     counts: &mut Counts,
 ) {
+    text.clear();
+    plain(batch, record, text);
+    counts.invalid_utf8 += line(batch.time(record), name, text, out);
+}
+
+/// Gives how often U+FFFD took the place of bytes that are not UTF-8.
+fn line(time: &[u8], name: &str, text: &[u8], out: &mut Vec<u8>) -> u64 {
+    let mut replaced = 0;
     // 2026-11-22T00:52:48.162820305Z: the time of day to the millisecond.
-    let time = batch.time(record);
     let time = time.get(11..23).unwrap_or(time);
     out.extend(time.iter().map(|byte| if byte.is_ascii_graphic() { *byte } else { b'?' }));
     out.push(b' ');
     out.extend_from_slice(name.as_bytes());
     out.push(b' ');
-    text.clear();
-    plain(batch, record, text);
     for chunk in text.utf8_chunks() {
         for c in chunk.valid().chars() {
             // Bidirectional overrides could make one line look like another.
@@ -124,10 +140,11 @@ fn pretty(
         }
         if !chunk.invalid().is_empty() {
             out.extend_from_slice("\u{fffd}".as_bytes());
-            counts.invalid_utf8 += 1;
+            replaced += 1;
         }
     }
     out.push(b'\n');
+    replaced
 }
 
 #[cfg(test)]

@@ -22,10 +22,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::steps::Steps;
-use super::{FromSink, Sink, SinkError, SinkErrorKind, SinkStats, ToSink};
+use super::{FromSink, Sink, SinkError, SinkErrorKind, SinkStats, ToSink, tap};
 use crate::limits::SINK_RETRY_MS_MAX;
 use crate::metrics::Metrics;
-use crate::record::{Ack, SinkId};
+use crate::record::{Ack, Batch, SinkId};
 use crate::status::{Beat, Board};
 
 /// First pause after a failure; doubled until [`SINK_RETRY_MS_MAX`].
@@ -186,6 +186,8 @@ impl Worker {
                 let out = made.as_ref().and_then(|made| made.batch.as_ref()).unwrap_or(&batch);
                 let delivered = self.persist(|sink| sink.deliver(out))?;
                 self.stats.add(delivered.counts);
+                // As it was delivered: redacted where that is configured.
+                self.show(out);
                 // Before the acknowledgement: that must bring back the only reference to the batch.
                 let amount = made.and_then(|made| self.steps.count(&batch.source, made));
                 self.acknowledge(Ack { sink: self.id, batch, mark: delivered.mark, delivered: amount })?;
@@ -198,6 +200,15 @@ impl Worker {
             ToSink::Stop { .. } => unreachable!("next_message ends there"),
         }
         Some(())
+    }
+
+    /// To those who watch live: what the first sink of the first outlet delivered, so each record once. While nobody does,
+    /// it costs a load.
+    fn show(&self, batch: &Batch) {
+        let outlet = batch.source.outlet;
+        if self.board.taps.are_watched() && outlet.index == 0 && outlet.first() == self.id {
+            tap::show(&self.board.taps, batch);
+        }
     }
 
     /// Tries until it works; `None` = closed, or the deadline of a Stop has passed.
@@ -298,7 +309,7 @@ mod tests {
     use super::super::testing::{batch, container};
     use super::super::{Counts, Delivered};
     use super::*;
-    use crate::record::{Batch, OutputMark, Source, StreamId};
+    use crate::record::{OutputMark, Source, StreamId};
 
     /// Fails while told to; remembers what it took.
     #[derive(Clone, Default)]

@@ -1,0 +1,328 @@
+//! `capturer top`: the streams of an agent that runs, what each is at, and how fast lines come. Two looks a second apart
+//! make the rates; it asks what everybody may ask (`/api/v1/streams`, `/health`, `/metrics`) and costs the agent as much.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::agent_client::AgentClient;
+use crate::settings::cli::{self, Exit, TopArgs};
+use crate::table::{Screen, fit, short};
+
+/// Pause between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Where the terminal does not say its size, and in a pipe.
+const USUAL_SIZE: (usize, usize) = (200, usize::MAX);
+/// Lines of the screen that are not rows: the shell's prompt, the table's own head, how many more there are.
+const LINES_KEPT: usize = 3;
+
+/// Shows it until it is interrupted, or once.
+pub fn run(arguments: &TopArgs, err: &mut dyn io::Write) -> Exit {
+    let client = match AgentClient::find(&arguments.agent, err) {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
+    match show(client, arguments) {
+        Ok(()) => Exit::Ok,
+        Err(error) => cli::fail(&error),
+    }
+}
+
+fn show(client: AgentClient, arguments: &TopArgs) -> anyhow::Result<()> {
+    let mut before = Look::take(&client)?;
+    let terminal = io::stdout().is_terminal();
+    let mut screen = Screen::default();
+    loop {
+        std::thread::sleep(LOOK_EVERY);
+        let now = Look::take(&client)?;
+        let view = View::new(client.address.to_string(), &before, &now);
+        // A reader that went away (`| head`) is no error of ours.
+        if arguments.json {
+            let _ = screen.draw(&(serde_json::to_string_pretty(&view)? + "\n"), false);
+            return Ok(());
+        }
+        let (columns, lines) = if terminal { size() } else { USUAL_SIZE };
+        let drawn = screen.draw(&view.table(columns, lines), terminal);
+        if arguments.once || drawn.is_err() {
+            return Ok(());
+        }
+        before = now;
+    }
+}
+
+fn size() -> (usize, usize) {
+    match rustix::termios::tcgetwinsize(rustix::stdio::stdout()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
+        _ => USUAL_SIZE,
+    }
+}
+
+/// What the agent answered at one moment.
+struct Look {
+    at: Instant,
+    rows: Vec<Map<String, Value>>,
+    /// False = its loop did not answer in time.
+    fresh: bool,
+    age_ms: u64,
+    /// Sentences of what is not well, by component.
+    problems: BTreeMap<String, String>,
+    /// Records acknowledged, by sink.
+    sent: BTreeMap<String, u64>,
+}
+
+impl Look {
+    fn take(client: &AgentClient) -> anyhow::Result<Look> {
+        let json = |path: &str| -> anyhow::Result<Value> {
+            let (_, body) = client.get(path)?;
+            serde_json::from_slice(&body)
+                .with_context(|| format!("the agent at {} answered {path} with no JSON", client.address))
+        };
+        let (streams, health) = (json("/api/v1/streams")?, json("/health")?);
+        let metrics = String::from_utf8_lossy(&client.get("/metrics")?.1).into_owned();
+        let rows = streams["streams"].as_array().cloned().unwrap_or_default();
+        let components = health["components"].as_object().cloned().unwrap_or_default();
+        let problems = components.into_iter().filter(|(_, health)| health["ok"] == false);
+        Ok(Look {
+            at: Instant::now(),
+            rows: rows.into_iter().filter_map(|row| row.as_object().cloned()).collect(),
+            fresh: streams["fresh"] == true,
+            age_ms: streams["age_ms"].as_u64().unwrap_or(0),
+            problems: problems
+                .map(|(name, health)| (name, health["message"].as_str().unwrap_or_default().to_owned()))
+                .collect(),
+            sent: by_sink(&metrics),
+        })
+    }
+}
+
+fn by_sink(metrics: &str) -> BTreeMap<String, u64> {
+    let sample = |line: &str| {
+        let (sink, count) = line.strip_prefix("log_capturer_logs_sent_total{sink=\"")?.split_once("\"} ")?;
+        Some((sink.to_owned(), count.parse().ok()?))
+    };
+    metrics.lines().filter_map(sample).collect()
+}
+
+/// What is shown: the later of two looks, with the rates between them.
+#[derive(Serialize)]
+struct View {
+    address: String,
+    healthy: bool,
+    problems: BTreeMap<String, String>,
+    /// Records acknowledged, by sink.
+    sent: BTreeMap<String, u64>,
+    lines_per_second: f64,
+    lag_bytes: u64,
+    /// False = the agent's loop did not answer, and this is what it said last.
+    fresh: bool,
+    age_ms: u64,
+    /// The busiest first. As in `/api/v1/streams`, with `lines_per_second`.
+    streams: Vec<Map<String, Value>>,
+}
+
+impl View {
+    fn new(address: String, before: &Look, now: &Look) -> View {
+        let seconds = now.at.duration_since(before.at).as_secs_f64().max(0.001);
+        let lines = |row: &Map<String, Value>| number(row, "lines");
+        let lines_before: BTreeMap<u64, u64> =
+            before.rows.iter().map(|row| (number(row, "id"), lines(row))).collect();
+        let with_rate = |row: &Map<String, Value>| {
+            // One that is new has no rate yet.
+            let base = lines_before.get(&number(row, "id")).copied().unwrap_or(lines(row));
+            let rate = lines(row).saturating_sub(base) as f64 / seconds;
+            let mut row = row.clone();
+            row.insert("lines_per_second".to_owned(), tenths(rate).into());
+            row
+        };
+        let mut streams: Vec<Map<String, Value>> = now.rows.iter().map(with_rate).collect();
+        streams.sort_by(|a, b| {
+            let order = rate(b).total_cmp(&rate(a)).then(lines(b).cmp(&lines(a)));
+            order.then_with(|| text(a, "name").cmp(text(b, "name")))
+        });
+        let lines_per_second = tenths(streams.iter().map(rate).sum());
+        View {
+            address,
+            healthy: now.problems.is_empty(),
+            problems: now.problems.clone(),
+            sent: now.sent.clone(),
+            lines_per_second,
+            lag_bytes: now.rows.iter().map(|row| number(row, "lag_bytes")).sum(),
+            fresh: now.fresh,
+            age_ms: now.age_ms,
+            streams,
+        }
+    }
+
+    fn table(&self, columns: usize, lines: usize) -> String {
+        let sent: Vec<String> = self.sent.iter().map(|(sink, count)| format!("{sink} {count}")).collect();
+        let mut head = vec![format!(
+            "capturer at {}: {} streams, {:.1} lines/s, lag {}; delivered: {}",
+            self.address,
+            self.streams.len(),
+            self.lines_per_second,
+            bytes(Some(self.lag_bytes)),
+            sent.join(", ")
+        )];
+        if !self.fresh {
+            let age = duration(self.age_ms);
+            head.push(format!("its loop does not answer: this is what it said {age} ago"));
+        }
+        head.extend(self.problems.iter().map(|(component, message)| format!("! {component}: {message}")));
+        if self.healthy {
+            head.push("all components are well".to_owned());
+        }
+        head.push(String::new());
+        head.push(format!(
+            "{:<32} {:<4} {:<10} {:>7} {:>10} {:>9} {:>7} {:>4} {:>4}  WAITS FOR",
+            "NAME", "MODE", "STATE", "SINCE", "LINES/S", "LAG", "AGE", "ROT", "FAIL"
+        ));
+        let room = lines.saturating_sub(head.len() + LINES_KEPT).max(1);
+        let mut table = String::new();
+        let rows = self.streams.iter().take(room).map(row);
+        for line in head.into_iter().chain(rows) {
+            let _ = writeln!(table, "{}", fit(&line, columns).trim_end());
+        }
+        if self.streams.len() > room {
+            let _ = writeln!(table, "… and {} more", self.streams.len() - room);
+        }
+        if self.streams.is_empty() {
+            table += "(no stream yet)\n";
+        }
+        table
+    }
+}
+
+fn row(row: &Map<String, Value>) -> String {
+    let of = |key: &str| row.get(key).and_then(Value::as_u64);
+    let mut waits_for = text(row, "operation").to_owned();
+    if let Some(left) = of("operation_deadline_ms") {
+        let _ = write!(waits_for, " ({} left)", duration(left));
+    } else if let Some(age) = of("operation_age_ms") {
+        let _ = write!(waits_for, " (for {})", duration(age));
+    }
+    let why = [text(row, "set_aside"), text(row, "last_error")].into_iter().find(|why| !why.is_empty());
+    if let Some(why) = why {
+        let _ = write!(waits_for, " ! {why}");
+    }
+    format!(
+        "{:<32} {:<4} {:<10} {:>7} {:>10.1} {:>9} {:>7} {:>4} {:>4}  {waits_for}",
+        short(text(row, "name")),
+        text(row, "mode"),
+        text(row, "state"),
+        duration(number(row, "state_age_ms")),
+        rate(row),
+        bytes(of("lag_bytes")),
+        duration(number(row, "age_ms")),
+        number(row, "rotations"),
+        number(row, "failures"),
+    )
+}
+
+fn tenths(rate: f64) -> f64 {
+    (rate * 10.0).round() / 10.0
+}
+
+fn number(row: &Map<String, Value>, key: &str) -> u64 {
+    row.get(key).and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn text<'a>(row: &'a Map<String, Value>, key: &str) -> &'a str {
+    row.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn rate(row: &Map<String, Value>) -> f64 {
+    row.get("lines_per_second").and_then(Value::as_f64).unwrap_or(0.0)
+}
+
+/// In at most six columns.
+fn duration(ms: u64) -> String {
+    match ms {
+        0..10_000 => format!("{:.1}s", ms as f64 / 1000.0),
+        10_000..600_000 => format!("{}s", ms / 1000),
+        600_000..36_000_000 => format!("{}m", ms / 60_000),
+        36_000_000..864_000_000 => format!("{}h", ms / 3_600_000),
+        _ => format!("{}d", ms / 86_400_000),
+    }
+}
+
+fn bytes(count: Option<u64>) -> String {
+    match count {
+        None => "-".to_owned(),
+        Some(count @ 0..10_240) => format!("{count}B"),
+        Some(count @ 10_240..10_485_760) => format!("{}KiB", count >> 10),
+        Some(count @ 10_485_760..10_737_418_240) => format!("{}MiB", count >> 20),
+        Some(count) => format!("{}GiB", count >> 30),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(at: Instant, rows: &[Value]) -> Look {
+        Look {
+            at,
+            rows: rows.iter().filter_map(|row| row.as_object().cloned()).collect(),
+            fresh: true,
+            age_ms: 0,
+            problems: BTreeMap::new(),
+            sent: by_sink("log_capturer_logs_sent_total{sink=\"local_file\"} 12\nother 1\n"),
+        }
+    }
+
+    fn view() -> View {
+        let stream = |id: u64, name: &str, lines: u64| {
+            serde_json::json!({
+                "id": id, "name": name, "lines": lines, "mode": "api", "state": "following", "state_age_ms": 65_000,
+                "operation": "read", "operation_deadline_ms": 12_000, "lag_bytes": 20_480, "age_ms": 500, "rotations": 3,
+                "failures": 0
+            })
+        };
+        let start = Instant::now();
+        let before = look(start, &[stream(1, "web", 100), stream(2, "db", 10)]);
+        let rows = [stream(1, "web", 110), stream(2, "db\u{1b}[2J", 60), stream(3, "new", 9)];
+        View::new("127.0.0.1:8001".to_owned(), &before, &look(start + Duration::from_secs(2), &rows))
+    }
+
+    #[test]
+    fn rates_are_between_two_looks_and_the_busiest_comes_first() {
+        let view = view();
+        let rows: Vec<(&str, f64)> = view.streams.iter().map(|row| (text(row, "name"), rate(row))).collect();
+        assert_eq!(rows, [("db\u{1b}[2J", 25.0), ("web", 5.0), ("new", 0.0)]);
+        assert_eq!((view.lines_per_second, view.lag_bytes, view.sent["local_file"]), (30.0, 61_440, 12));
+    }
+
+    /// Golden: a name must not steer the terminal, and nothing is wider or longer than it.
+    #[test]
+    fn the_table_fits_the_terminal() {
+        let lines: Vec<String> = view().table(200, 100).lines().map(str::to_owned).collect();
+        assert_eq!(
+            lines[0],
+            "capturer at 127.0.0.1:8001: 3 streams, 30.0 lines/s, lag 60KiB; delivered: local_file 12"
+        );
+        assert_eq!(
+            lines[4],
+            "db?[2J                           api  following      65s       25.0     20KiB    0.5s    3    0  read (12s left)"
+        );
+        let small = view().table(40, 9);
+        assert!(small.lines().all(|line| line.chars().count() <= 40), "{small}");
+        assert!(small.lines().count() < 9 && small.ends_with("… and 1 more\n"), "{small}");
+    }
+
+    #[test]
+    fn amounts_are_short() {
+        assert_eq!(
+            [0, 9_999, 59_000, 3_600_000, 90_000_000, 9_000_000_000].map(duration),
+            ["0.0s", "10.0s", "59s", "60m", "25h", "104d"]
+        );
+        assert_eq!(
+            [None, Some(10_239), Some(10_240), Some(u64::MAX)].map(bytes),
+            ["-", "10239B", "10KiB", "17179869183GiB"]
+        );
+    }
+}
