@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use capturer_tests::agent::{Agent, Home};
+use capturer_tests::agent::{Agent, Home, program};
 use capturer_tests::wait::wait_until;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -19,8 +20,8 @@ struct Example {
     output: String,
 }
 
-/// The blocks of the document that belong together: yaml, input, output.
-fn examples() -> Result<Vec<Example>> {
+/// The blocks of the document that belong together: yaml, input, output; and configs that stand alone.
+fn examples() -> Result<(Vec<Example>, Vec<String>)> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/pipeline.md");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let (mut examples, mut blocks, mut open): (Vec<Example>, Vec<(String, String)>, Option<usize>) =
@@ -38,7 +39,7 @@ fn examples() -> Result<Vec<Example>> {
                 {
                     let [config, input, output] = [config, lines, records].map(Clone::clone);
                     examples.push(Example { line: begun, config, input, output });
-                    blocks.clear();
+                    blocks.truncate(blocks.len() - 3);
                 }
             }
             (None, Some(_)) => {
@@ -51,7 +52,16 @@ fn examples() -> Result<Vec<Example>> {
     }
     ensure!(open.is_none(), "a block of {} does not end", path.display());
     ensure!(blocks.iter().all(|(kind, _)| kind == "yaml"), "input or output that belongs to no config");
-    Ok(examples)
+    Ok((examples, blocks.into_iter().map(|(_, config)| config).collect()))
+}
+
+/// What `capturer check` says of a config that it likes.
+fn checked(home: &Home, config: &str) -> Result<String> {
+    let path = home.path().join("c.yaml");
+    fs::write(&path, config)?;
+    let ended = Command::new(program()).args(["check", "-c"]).arg(&path).output()?;
+    ensure!(ended.status.success(), "{config}\n{}", String::from_utf8_lossy(&ended.stderr));
+    Ok(String::from_utf8(ended.stdout)?)
 }
 
 /// Follows `in/NAME` with a pipeline that has these keys, as they stand at the first column.
@@ -100,7 +110,7 @@ fn shown(line: &str, with_time: bool) -> String {
 /// Every example of the document, exactly: keys, their order, and nothing more.
 #[test]
 fn the_document_tells_the_truth() -> Result<()> {
-    let examples = examples()?;
+    let (examples, _) = examples()?;
     ensure!(examples.len() >= 16, "{} examples: the document is read wrongly", examples.len());
     let mut wrong = Vec::new();
     for example in examples {
@@ -288,18 +298,23 @@ fn a_killed_agent_repeats_nothing() -> Result<()> {
 fn check_shows_pipelines() -> Result<()> {
     let home = Home::new()?;
     fs::create_dir_all(home.path().join("in"))?;
-    let path = home.path().join("c.yaml");
-    fs::write(&path, config(&home, &["a.log"], EVERY_STEP))?;
-    let shown = std::process::Command::new(capturer_tests::agent::program())
-        .args(["check", "-c"])
-        .arg(&path)
-        .output()?;
-    let text = String::from_utf8_lossy(&shown.stdout);
+    let text = checked(&home, &config(&home, &["a.log"], EVERY_STEP))?;
     let line = "  pipeline    tested: path /**/in/a.log: rate_limit (drop), parse, timestamp, drop, keep, labels, redact, sample, dedup\n";
-    ensure!(
-        shown.status.success() && text.contains(line),
-        "{text}{}",
-        String::from_utf8_lossy(&shown.stderr)
-    );
+    ensure!(text.contains(line), "{text}");
+    Ok(())
+}
+
+/// Configs that only show something are good ones too.
+#[test]
+fn configs_that_stand_alone_are_good() -> Result<()> {
+    let (_, mut configs) = examples()?;
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"))?;
+    let blocks = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    configs.extend(blocks.filter(|block| block.starts_with("pipelines:")).map(str::to_owned));
+    ensure!(configs.len() == 2, "{} configs", configs.len());
+    for config in configs {
+        let text = checked(&Home::new()?, &config)?;
+        ensure!(text.contains("  pipeline  "), "{text}");
+    }
     Ok(())
 }
