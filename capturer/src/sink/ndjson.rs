@@ -20,7 +20,7 @@ use std::io::Write as _;
 use super::Counts;
 use crate::fields::{Extra, Labels, Value};
 use crate::limits::META_STRING_BYTES_MAX;
-use crate::record::{Batch, MessageForm, Source, StdType};
+use crate::record::{Batch, MessageForm, Record, Source, StdType};
 
 const HEAD: &[u8] = b"{\"time\":\"";
 const MESSAGE: &[u8] = b",\"message\":\"";
@@ -176,36 +176,49 @@ pub fn encode(
         if out.len() >= bytes_max {
             break;
         }
-        out.extend_from_slice(HEAD);
-        // A time is digits and a few signs; escaping costs nothing then and keeps a decoder's slip inside its string.
-        escape_text(batch.time(record), out);
-        counts.truncated += u64::from(record.truncated);
-        let shared = prefix.for_std_type(record.std_type);
-        match batch.extra(first + index) {
-            None if !record.truncated => out.extend_from_slice(shared),
-            None => {
-                out.extend_from_slice(&shared[..shared.len() - MESSAGE.len()]);
-                out.extend_from_slice(TRUNCATED);
-                out.extend_from_slice(MESSAGE);
-            }
-            Some(extra) => {
-                prefix.with_extra(record.std_type, extra, out);
-                if record.truncated {
-                    out.extend_from_slice(TRUNCATED);
-                }
-                out.extend_from_slice(MESSAGE);
-            }
-        }
-        let message = batch.message(record);
-        match record.form {
-            MessageForm::JsonEscaped => out.extend_from_slice(message),
-            MessageForm::Raw => counts.invalid_utf8 += escape_raw(message, out),
-        }
-        out.extend_from_slice(END);
+        encode_one(batch, prefix, first + index, record, out, &mut counts);
         counts.records += 1;
     }
     counts.bytes = (out.len() - start) as u64;
     (first + counts.records as usize, counts)
+}
+
+/// Appends the record of that index.
+#[inline]
+pub(super) fn encode_one(
+    batch: &Batch,
+    prefix: &SourcePrefix,
+    index: usize,
+    record: &Record,
+    out: &mut Vec<u8>,
+    counts: &mut Counts,
+) {
+    out.extend_from_slice(HEAD);
+    // A time is digits and a few signs; escaping costs nothing then and keeps a decoder's slip inside its string.
+    escape_text(batch.time(record), out);
+    counts.truncated += u64::from(record.truncated);
+    let shared = prefix.for_std_type(record.std_type);
+    match batch.extra(index) {
+        None if !record.truncated => out.extend_from_slice(shared),
+        None => {
+            out.extend_from_slice(&shared[..shared.len() - MESSAGE.len()]);
+            out.extend_from_slice(TRUNCATED);
+            out.extend_from_slice(MESSAGE);
+        }
+        Some(extra) => {
+            prefix.with_extra(record.std_type, extra, out);
+            if record.truncated {
+                out.extend_from_slice(TRUNCATED);
+            }
+            out.extend_from_slice(MESSAGE);
+        }
+    }
+    let message = batch.message(record);
+    match record.form {
+        MessageForm::JsonEscaped => out.extend_from_slice(message),
+        MessageForm::Raw => counts.invalid_utf8 += escape_raw(message, out),
+    }
+    out.extend_from_slice(END);
 }
 
 /// Appends any bytes as the inside of a JSON string; gives how often U+FFFD took the place of bytes that are not

@@ -6,6 +6,7 @@ use crate::limits::TAP_PIECE_BYTES_MAX;
 use crate::record::{Batch, MessageForm, Record, Source};
 use crate::taps::{Filter, Taps, Watcher};
 
+use super::Counts;
 use super::ndjson::{self, SourcePrefix};
 
 /// Shorter beginnings of an ID name too many containers.
@@ -25,28 +26,32 @@ fn show_to(taps: &Taps, watcher: &Watcher, batch: &Batch) {
         return taps.skip(watcher, batch.records.len() as u64);
     }
     let prefix = SourcePrefix::new(&batch.source);
-    let (mut piece, mut text, mut shown, mut skipped) = (Vec::new(), Vec::new(), 0, 0);
+    let (mut piece, mut text, mut lines) = (Vec::new(), Vec::new(), 0);
     for (index, record) in batch.records.iter().enumerate() {
         if !passes(&watcher.filter, batch, record, &mut text) {
             continue;
         }
         let start = piece.len();
-        // A very long line alone would pass the bound.
         if (record.message_len as usize) < TAP_PIECE_BYTES_MAX {
-            ndjson::encode(batch, &prefix, index, start + 1, &mut piece);
+            ndjson::encode_one(batch, &prefix, index, record, &mut piece, &mut Counts::default());
         }
-        if piece.len() == start || piece.len() > TAP_PIECE_BYTES_MAX {
+        let line = piece.len() - start;
+        if line == 0 || line > TAP_PIECE_BYTES_MAX {
+            // One very long line would pass the bound by itself.
             piece.truncate(start);
-            skipped += 1;
+            taps.skip(watcher, 1);
+        } else if piece.len() > TAP_PIECE_BYTES_MAX {
+            let rest = piece.split_off(start);
+            if !watcher.offer(std::mem::replace(&mut piece, rest).into()) {
+                return taps.skip(watcher, lines + (batch.records.len() - index) as u64);
+            }
+            lines = 1;
         } else {
-            shown += 1;
+            lines += 1;
         }
     }
-    if shown > 0 && !watcher.offer(piece.into()) {
-        skipped += shown;
-    }
-    if skipped > 0 {
-        taps.skip(watcher, skipped);
+    if lines > 0 && !watcher.offer(piece.into()) {
+        taps.skip(watcher, lines);
     }
 }
 
@@ -114,6 +119,23 @@ mod tests {
         assert_eq!(messages(None, Some("\"c\"")), ["say \"c\""]);
         assert!(messages(Some("web"), None).is_empty());
         assert_eq!(messages(source.container.as_ref().map(|container| &container.id[..6]), None).len(), 3);
+    }
+
+    /// Short lines grow when they become records: a batch of them is more than one piece.
+    #[test]
+    fn a_batch_of_many_lines_comes_whole() {
+        let texts: Vec<String> = (0..5_000).map(|number| number.to_string()).collect();
+        let lines: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
+        let shown = shown(None, None, &batch(&container(1, "web"), &lines));
+        let bytes: usize = shown.iter().map(String::len).sum();
+        assert!(
+            shown.len() == 5_000 && bytes > 2 * TAP_PIECE_BYTES_MAX,
+            "{} lines, {bytes} bytes",
+            shown.len()
+        );
+        assert!(
+            shown.iter().zip(&texts).all(|(line, text)| line.ends_with(&format!("\"message\":\"{text}\"}}")))
+        );
     }
 
     #[test]
