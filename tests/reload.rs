@@ -39,11 +39,16 @@ struct Writers {
 
 impl Writers {
     fn start(home: &Home) -> Result<Writers> {
+        Writers::go_on(home, &BTreeMap::new())
+    }
+
+    /// Behind so many lines of each file.
+    fn go_on(home: &Home, from: &BTreeMap<String, u64>) -> Result<Writers> {
         fs::create_dir_all(home.path().join("in"))?;
         let stop = Arc::<AtomicBool>::default();
         let (mut written, mut threads) = (Vec::new(), Vec::new());
         for name in FILES {
-            let count = Arc::<AtomicU64>::default();
+            let count = Arc::new(AtomicU64::new(from.get(name).copied().unwrap_or(0)));
             written.push((name.to_owned(), Arc::clone(&count)));
             let mut file =
                 File::options().create(true).append(true).open(home.path().join("in").join(name))?;
@@ -394,7 +399,6 @@ fn twenty_reloads_hold_what_one_holds() -> Result<()> {
         let (mut last, mut same) = (None, 0);
         wait_until(what, DEADLINE, || {
             await_ready(&agent)?;
-            // Connections to Loki come and go; quiet ones stay.
             let held = agent.held()?;
             same = if last == Some(held) { same + 1 } else { 0 };
             last = Some(held);
@@ -405,16 +409,20 @@ fn twenty_reloads_hold_what_one_holds() -> Result<()> {
             Ok(held)
         })
     };
+    // It is counted while nothing is written, in a run that has read nothing: how many connections to Loki a load needs is
+    // chance.
+    let written = writers.stop()?;
     reload(&home, &agent, &two, false)?;
-    reload(&home, &agent, &one, false)?;
-    let before = settle("the second run to settle", None)?;
+    let before = settle("a quiet run to settle", None)?;
+    let writers = Writers::go_on(&home, &written)?;
     for number in 0..20 {
-        reload(&home, &agent, if number % 2 == 0 { &two } else { &one }, number % 3 == 0)?;
+        reload(&home, &agent, if number % 2 == 0 { &one } else { &two }, number % 3 == 0)?;
     }
-    let after = settle("the last run to hold as much as the second", Some(before))?;
-    assert_eq!(after, before);
     let counts = writers.stop()?;
     counts.iter().try_for_each(|(name, count)| assert_once(&home, name, *count))?;
+    reload(&home, &agent, &one, false)?;
+    reload(&home, &agent, &two, false)?;
+    settle("the last run to hold as much as the first", Some(before))?;
     // Two looks of the detector with all quiet.
     let looked = agent.metric("task_heartbeats_total{task=\"capture\"}")?;
     wait_until("some looks", DEADLINE, || {
