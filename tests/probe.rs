@@ -280,7 +280,8 @@ fn cost() {
             let begun = Instant::now();
             let reading = probe.read().unwrap();
             rest = format!(
-                "start {start:?}; a read of {} descriptors {:?}",
+                "programs {}; start {start:?}; a read of {} descriptors {:?}",
+                probe.programs().unwrap(),
                 reading.live.len(),
                 begun.elapsed()
             );
