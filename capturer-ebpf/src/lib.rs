@@ -77,10 +77,11 @@ impl Holds {
     pub const NOTHING: Holds = Holds(0);
     const BORN: u64 = 7;
 
-    /// That file, which is not 0, seen in that way.
+    /// That file, which is not 0, seen in that way. Added, as the verifier allows no other arithmetic on what it knows to
+    /// be a pointer.
     #[inline(always)]
     pub fn new(file: u64, born: u64) -> Holds {
-        Holds(file | born)
+        Holds(file + born)
     }
 
     /// The address of the file; 0 = none.
