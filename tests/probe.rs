@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use capturer::probe::self_test::Verdict;
 use capturer::probe::ways::Workbench;
-use capturer::probe::{Options, Probe, Tier};
+use capturer::probe::{Object, Options, Probe, Tier};
 use capturer_tests::wait::wait_until;
 use rustix::thread::CapabilitySet;
 
@@ -42,32 +42,81 @@ fn on_each_tier(mut test: impl FnMut(Tier, Probe)) {
 
 /// The tier at work; `None` = it does not attach here.
 fn at_work(tier: Tier) -> Option<Probe> {
-    let probe = Probe::start(&Options { tiers: vec![tier], ..Options::default() });
+    match at_work_by(tier, Options::default().objects) {
+        Ok(probe) => Some(probe),
+        Err(why) => {
+            println!("{tier} is not used here: {why}");
+            let required = std::env::var("CAPTURER_PROBE_TIERS").unwrap_or_default();
+            assert!(
+                !required.split(',').any(|name| name == tier.to_string()),
+                "{tier} must work here: {why}"
+            );
+            None
+        }
+    }
+}
+
+/// The tier at work by the first of these programs that the kernel takes, or why it takes none.
+fn at_work_by(tier: Tier, objects: Vec<Object<'static>>) -> Result<Probe, String> {
+    let probe = Probe::start(&Options { tiers: vec![tier], objects, ..Options::default() });
     if probe.tier() == tier {
-        return Some(probe);
+        return Ok(probe);
     }
     let (_, why) = &probe.refused()[0];
-    println!("{tier} is not used here: {why}");
     assert!(!why.contains("blind"), "{tier} attaches but does not see: {why}");
-    let required = std::env::var("CAPTURER_PROBE_TIERS").unwrap_or_default();
-    assert!(!required.split(',').any(|name| name == tier.to_string()), "{tier} must work here: {why}");
-    None
+    Err(why.clone())
 }
 
 /// The table of docs/probe.md.
 #[test]
 fn every_way_is_seen() {
-    on_each_tier(|tier, probe| {
-        for result in probe.self_test() {
-            println!("{tier}: {}: {:?}", result.way, result.verdict);
-            match &result.verdict {
-                Verdict::Seen => {}
-                // A kernel may forbid io_uring as a whole; nothing else here is newer than Linux 5.10.
-                Verdict::NotHere(why) => assert!(result.way.contains("io_uring"), "{}: {why}", result.way),
-                Verdict::Blind(why) => panic!("{tier} is blind to {}: {why}", result.way),
+    on_each_tier(|tier, probe| check_ways(tier, &probe));
+}
+
+/// The same by the programs for older kernels, which are not used where the kernel takes others.
+#[test]
+fn every_way_is_seen_by_each_of_the_programs() {
+    let _turn = turn();
+    for (tier, object) in tiers_and_programs() {
+        let name = object.name;
+        match at_work_by(tier, vec![object]) {
+            Ok(mut probe) => {
+                assert_eq!(probe.programs(), Some(name));
+                check_ways(tier, &probe);
+                let reading = probe.read().unwrap();
+                let counts = reading.counts.unwrap();
+                assert_eq!(
+                    (reading.drift, counts.opened - counts.closed),
+                    (0, reading.live.len() as u64),
+                    "{tier} by the programs {name}"
+                );
             }
+            Err(why) => println!("{tier} by the programs {name} is not used here: {why}"),
         }
-    });
+    }
+}
+
+fn tiers_and_programs() -> impl Iterator<Item = (Tier, Object<'static>)> {
+    KERNEL_TIERS
+        .into_iter()
+        .flat_map(|tier| Options::default().objects.into_iter().map(move |object| (tier, object)))
+}
+
+fn check_ways(tier: Tier, probe: &Probe) {
+    for result in probe.self_test() {
+        println!(
+            "{tier} by the programs {}: {}: {:?}",
+            probe.programs().unwrap(),
+            result.way,
+            result.verdict
+        );
+        match &result.verdict {
+            Verdict::Seen => {}
+            // A kernel may forbid io_uring as a whole; nothing else here is newer than Linux 5.10.
+            Verdict::NotHere(why) => assert!(result.way.contains("io_uring"), "{}: {why}", result.way),
+            Verdict::Blind(why) => panic!("{tier} is blind to {}: {why}", result.way),
+        }
+    }
 }
 
 /// The numbers of an alarm: off by one, and it never goes.
@@ -266,14 +315,14 @@ fn cost() {
         values[values.len() / 2]
     };
     pair_ns();
-    for tier in KERNEL_TIERS {
+    for (tier, object) in tiers_and_programs() {
         let (mut without, mut with, mut others_without, mut others_with) = (vec![], vec![], vec![], vec![]);
         let mut rest = String::new();
         for _ in 0..ROUNDS {
             without.push(pair_ns());
             others_without.push(other_ns());
             let begun = Instant::now();
-            let Some(mut probe) = at_work(tier) else { break };
+            let Ok(mut probe) = at_work_by(tier, vec![object.clone()]) else { break };
             let start = begun.elapsed();
             with.push(pair_ns());
             others_with.push(other_ns());
@@ -289,7 +338,9 @@ fn cost() {
             continue;
         }
         println!(
-            "{tier}: eventfd and close {} ns without, {} ns with; another call {} ns without, {} ns with; {rest}",
+            "{tier} by the programs {}: eventfd and close {} ns without, {} ns with; another call {} ns without, \
+             {} ns with; {rest}",
+            object.name,
             median(&mut without),
             median(&mut with),
             median(&mut others_without),

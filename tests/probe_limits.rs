@@ -12,7 +12,7 @@ use capturer::ledger::Owner;
 use capturer::ledger::leaks::Fault;
 use capturer::metrics::Metrics;
 use capturer::probe::ways::{RELEASING, Workbench};
-use capturer::probe::{FOLLOWED_MAX, Options, Probe, Tier};
+use capturer::probe::{FOLLOWED_MAX, Object, Options, Probe, Tier};
 use capturer::record::StreamKey;
 use capturer::settings::Settings;
 use capturer::status::Board;
@@ -240,16 +240,19 @@ fn procfs_sees_the_moment_only() {
 #[test]
 fn what_the_verifier_refuses_is_a_reason() {
     let _turn = turn();
-    // The call of bpf_get_current_pid_tgid (14), as every program makes one.
-    const CALL: [u8; 8] = [0x85, 0, 0, 0, 14, 0, 0, 0];
-    let mut object = Options::default().object.into_owned();
-    let places: Vec<usize> =
-        (0..object.len() - CALL.len()).step_by(8).filter(|at| object[*at..].starts_with(&CALL)).collect();
-    assert!(!places.is_empty());
-    for place in places {
-        object[place + 5] = 0x77;
+    // Who runs? Every program asks, by bpf_get_current_pid_tgid (14) or bpf_get_current_task_btf (158).
+    const CALLS: [[u8; 8]; 2] = [[0x85, 0, 0, 0, 14, 0, 0, 0], [0x85, 0, 0, 0, 158, 0, 0, 0]];
+    let mut objects = Options::default().objects;
+    for object in &mut objects {
+        let bytes = object.bytes.to_mut();
+        let is_call = |at: &usize| CALLS.iter().any(|call| bytes[*at..].starts_with(call));
+        let places: Vec<usize> = (0..bytes.len() - 8).step_by(8).filter(is_call).collect();
+        assert!(!places.is_empty());
+        for place in places {
+            bytes[place + 5] = 0x77;
+        }
     }
-    let mut probe = Probe::start(&Options { object: object.into(), ..Options::default() });
+    let mut probe = Probe::start(&Options { objects, ..Options::default() });
     assert_eq!((probe.tier(), probe.refused().len()), (Tier::Procfs, 3));
     for (tier, why) in probe.refused() {
         println!("{tier}: {why}");
@@ -259,6 +262,7 @@ fn what_the_verifier_refuses_is_a_reason() {
     }
     assert!(!probe.read().unwrap().look.fds.is_empty());
     // What is no object at all is a reason as well.
-    let probe = Probe::start(&Options { object: b"not an object"[..].into(), ..Options::default() });
+    let objects = vec![Object { name: "for none", bytes: b"not an object"[..].into() }];
+    let probe = Probe::start(&Options { objects, ..Options::default() });
     assert_eq!((probe.tier(), probe.refused().len()), (Tier::Procfs, 3));
 }

@@ -3,16 +3,17 @@
 //! Everything that must not be lost is in maps, nothing in events: a reader that comes late finds the same numbers.
 //!
 //! ```text
-//! WATCHED   process id        → watch        the agent is watch 0, a daemon it looks at is another
+//! WATCHED   0                 → Watched      the agent is watch 0, a daemon it looks at is another
 //! TABLES    table's address   → watch        threads, and io_uring's workers, share their process's table
 //! TABLE_OF  watch             → table's address, once it was seen
 //! SLOTS     watch, fd         → Slot         every open descriptor
+//! LOW       watch, fd         → Slot         those of low numbers, where atomic instructions can keep it (LOW_FDS)
 //! OPEN      watch, fd / 64    → bits         the same, to be compared with the kernel's own bits
 //! UNFINISHED watch            → bits         what one comparison could not mend
 //! REFERENCES file, n          → fd           which descriptors hold a file: dup gives one file several
 //! FILES     file's address    → Held         every struct file, from its first descriptor until it is let go, where
 //!                                            that is seen
-//! OWNERS    watch, fd         → owner        as the agent claims it
+//! OWNERS    watch, fd         → owner        as the agent claims it; LOW_OWNERS beside LOW
 //! CLOSED_BY owner             → number       descriptors of its that went, never reset
 //! COUNTS    watch, what       → number       by CPU, never reset
 //! SYSCALLS  number            → kind         tier `tracepoint` only; 0 = of no interest
@@ -26,8 +27,13 @@ pub const WATCHES_MAX: u32 = 8;
 /// Descriptors followed of all watched processes together. The maps take their memory at once, some 350 bytes for
 /// each: on kernels of before 6.1 programs like these must not allocate.
 pub const SLOTS_MAX: u32 = 16_384;
+/// Descriptors of each watched process below this are in arrays (LOW, LOW_OWNERS: 192 KiB for all), if the object was
+/// built for kernels whose programs can compare and exchange. The other maps then have room for fewer by as many.
+pub const LOW_FDS: u32 = COMPARED_FDS_MAX;
 /// Descriptors of one table up to which events that do not name a descriptor are followed, by comparing bits.
 pub const COMPARED_FDS_MAX: u32 = 1024;
+/// Descriptors that one run of program `compare` looks at: the verifier goes through it for each.
+pub const COMPARED_AT_ONCE: u32 = 16;
 /// Words of 64 such bits.
 pub const COMPARED_WORDS: u32 = COMPARED_FDS_MAX / 64;
 /// Owners whose closings are counted apart; the agent removes those it has done with.
@@ -47,16 +53,48 @@ pub struct SlotKey {
     pub fd: u32,
 }
 
+/// Whose descriptors are followed: in the place of each watch, `process id << 32 | watch`; 0 = free.
+pub type Watched = [u64; WATCHES_MAX as usize];
+
 /// An open descriptor.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
-    /// The address of its `struct file`.
-    pub file: u64,
+    /// Which file, and how that was seen: so both come and go in one step.
+    pub holds: Holds,
     /// CLOCK_MONOTONIC, nanoseconds. With the number it names this opening and no other.
     pub opened_ns: u64,
-    /// How it was seen to begin: one of the `BORN_` numbers.
-    pub born: u64,
+}
+
+/// The address of a `struct file`, which is a multiple of 8, with one of the `BORN_` numbers in the bits that are free
+/// in it. 0 = nothing.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holds(pub u64);
+
+impl Holds {
+    /// Nothing.
+    pub const NOTHING: Holds = Holds(0);
+    const BORN: u64 = 7;
+
+    /// That file, which is not 0, seen in that way. Added, as the verifier allows no other arithmetic on what it knows to
+    /// be a pointer.
+    #[inline(always)]
+    pub fn new(file: u64, born: u64) -> Holds {
+        Holds(file + born)
+    }
+
+    /// The address of the file; 0 = none.
+    #[inline(always)]
+    pub fn file(self) -> u64 {
+        self.0 & !Self::BORN
+    }
+
+    /// How it was seen to begin.
+    #[inline(always)]
+    pub fn born(self) -> u64 {
+        self.0 & Self::BORN
+    }
 }
 
 /// Found open by comparing with the kernel's table.
@@ -117,17 +155,18 @@ pub mod offset {
     pub const TASK_FILES: usize = 0;
     /// `files_struct.fdt`
     pub const FILES_FDT: usize = 1;
-    /// `fdtable.max_fds`
+    /// `fdtable.max_fds`; 8 bytes after it `fd`, 24 after it `open_fds`.
     pub const FDT_MAX_FDS: usize = 2;
+    /// `task_struct.tgid`
+    pub const TASK_PROCESS: usize = 3;
     /// `fdtable.fd`
-    pub const FDT_FD: usize = 3;
+    pub const FDT_FD: usize = 4;
     /// `fdtable.open_fds`
-    pub const FDT_OPEN_FDS: usize = 4;
+    pub const FDT_OPEN_FDS: usize = 5;
     /// Four function arguments in `pt_regs`, in order.
-    pub const ARGUMENT: usize = 5;
-    /// The system call's number in `pt_regs`.
-    pub const SYSCALL: usize = 9;
-    /// Four system call arguments in `pt_regs` as they are at its exit, in order.
+    pub const ARGUMENT: usize = 6;
+    /// Four system call arguments in `pt_regs` as they are at its exit, in order. 8 bytes after the first the call's
+    /// number.
     pub const SYSCALL_ARGUMENT: usize = 10;
     /// Which argument of tracepoint io_uring_complete is the result, or the entry it stands in.
     pub const RING_RESULT: usize = 14;

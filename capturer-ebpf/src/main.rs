@@ -13,27 +13,36 @@
 //! question asked there is: which of the descriptors known to hold this file do so no longer? dup2, close_range, exec
 //! and io_uring need no cases of their own.
 //!
-//! Programs run on all processors at once and take no lock. Whoever removes an entry from SLOTS, which only one can,
+//! Programs run on all processors at once and take no lock. Whoever removes an entry from SLOTS (or LOW), which only one can,
 //! does what belongs to that removal.
+//!
+//! There are two objects of these sources: one for every kernel, and one with feature `linux-5-15`, which asks the same
+//! with fewer calls (task.rs, slots.rs). The agent loads the second where the kernel takes it.
 
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
-#![allow(internal_features, reason = "the one atomic instruction that every kernel has; see table.rs")]
+#![allow(
+    internal_features,
+    reason = "the very atomic instructions that a kernel has; see table.rs and slots.rs"
+)]
 
+mod slots;
 mod table;
+mod task;
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_user};
+use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_user};
 use aya_ebpf::macros::{fentry, fexit, kprobe, raw_tracepoint};
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext};
 use capturer_ebpf::{BORN_INSTALLED, BORN_REPLACED, BORN_RING, BORN_SYSCALL, offset, syscall};
-use table::{SYSCALLS, Table, WATCHED};
+use table::{SYSCALLS, Table};
+use task::Task;
 
 /// `fd_install(fd, file)`: afterwards, so that the table can be asked whether it is still so.
 #[fexit]
 fn fd_install_exit(ctx: FExitContext) -> i32 {
-    if let Some(table) = Table::of_current() {
+    if let Some(table) = Table::of_current(&Task::current()) {
         table.opened(ctx.arg(0), ctx.arg(1), BORN_INSTALLED);
     }
     0
@@ -44,7 +53,7 @@ fn fd_install_exit(ctx: FExitContext) -> i32 {
 fn do_dup2_exit(ctx: FExitContext) -> i32 {
     let result: i32 = ctx.arg(4);
     if result >= 0
-        && let Some(table) = Table::at(ctx.arg(0))
+        && let Some(table) = Table::at(ctx.arg(0), &Task::current())
     {
         table.opened(ctx.arg(2), ctx.arg(1), BORN_REPLACED);
     }
@@ -73,8 +82,9 @@ fn fput_entry(ctx: FEntryContext) -> i32 {
 /// As [`fd_install_exit`], but before it: a kprobe at the end is not told the arguments.
 #[kprobe]
 fn fd_install_probe(ctx: ProbeContext) -> u32 {
-    if let Some(table) = Table::of_current() {
-        table.opening(argument(&ctx, 0) as u32, argument(&ctx, 1), BORN_INSTALLED);
+    let task = Task::current();
+    if let Some(watch) = table::watch_at(task.table(), &task) {
+        table::opening(watch, argument(&ctx, 0) as u32, argument(&ctx, 1), BORN_INSTALLED);
     }
     0
 }
@@ -83,8 +93,8 @@ fn fd_install_probe(ctx: ProbeContext) -> u32 {
 /// thread's fd_install then corrects what is noted here.
 #[kprobe]
 fn do_dup2_probe(ctx: ProbeContext) -> u32 {
-    if let Some(table) = Table::at(argument(&ctx, 0)) {
-        table.opening(argument(&ctx, 2) as u32, argument(&ctx, 1), BORN_REPLACED);
+    if let Some(watch) = table::watch_at(argument(&ctx, 0), &Task::current()) {
+        table::opening(watch, argument(&ctx, 2) as u32, argument(&ctx, 1), BORN_REPLACED);
     }
     0
 }
@@ -111,20 +121,18 @@ fn fput_probe(ctx: ProbeContext) -> u32 {
 /// Every system call's end, of every process: so the first question is whether it is ours.
 #[raw_tracepoint]
 fn sys_exit(ctx: RawTracePointContext) -> i32 {
-    let process = (bpf_get_current_pid_tgid() >> 32) as u32;
-    // SAFETY: an entry is a number that is never changed; a stale one is as good as a late one.
-    let Some(watch) = (unsafe { WATCHED.get(process) }) else { return 0 };
+    let task = Task::current();
+    let Some(watch) = table::watch_of(task.process()) else { return 0 };
     let registers: u64 = ctx.arg(0);
-    let number = register(registers, offset::SYSCALL) as u32;
+    let (number, first) = task.call(registers);
     let kind = SYSCALLS.get(number).copied().unwrap_or(0);
-    let mut compare = table::is_unfinished(*watch);
+    let mut compare = table::is_unfinished(watch);
     // Most calls end here.
     if kind == 0 && !compare {
         return 0;
     }
-    let Some(table) = Table::of_current_watched(*watch) else { return 0 };
+    let Some(table) = Table::of_current_watched(&task, watch) else { return 0 };
     let result: i64 = ctx.arg(1);
-    let first = if kind == syscall::MAKES { 0 } else { register(registers, offset::SYSCALL_ARGUMENT) };
     // Each thing that can be done stands here once: the verifier goes through it once for each time it is written.
     let mut one = None;
     let mut pair_at = 0;
@@ -174,7 +182,7 @@ fn sys_exit(ctx: RawTracePointContext) -> i32 {
 /// table is asked whether a descriptor of that number is new.
 #[raw_tracepoint]
 fn io_uring_complete(ctx: RawTracePointContext) -> i32 {
-    let Some(table) = Table::of_current() else { return 0 };
+    let Some(table) = Table::of_current(&Task::current()) else { return 0 };
     let arguments = ctx.as_ptr() as u64;
     let argument = read(arguments + 8 * table::offset(offset::RING_RESULT));
     let result = if table::offset(offset::RING_RESULT_IN_ENTRY) == 1 {
@@ -195,21 +203,19 @@ fn io_uring_complete(ctx: RawTracePointContext) -> i32 {
 }
 
 /// Not attached to anything: the agent runs it, to have the maps set against the kernel's table. Arguments: whose, and
-/// which 64 descriptors.
+/// the first of `COMPARED_AT_ONCE` descriptors.
 #[raw_tracepoint]
 fn compare(ctx: RawTracePointContext) -> i32 {
     // A table that was never seen is the caller's own, if that is watched.
-    let _ = Table::of_current();
+    let _ = Table::of_current(&Task::current());
     if let Some(table) = Table::of_watch(ctx.arg::<u64>(0) as u32) {
-        table.compare_word(ctx.arg::<u64>(1) as u32);
+        table.compare(ctx.arg::<u64>(1) as u32);
     }
     0
 }
 
 fn closing(file: u64, files: u64) -> i32 {
-    if let Some(table) = Table::known_at(files) {
-        table.closing(file);
-    }
+    table::closing(file, files);
     0
 }
 

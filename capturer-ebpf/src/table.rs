@@ -3,27 +3,26 @@
 //! The kernel's is read from its memory at offsets that the agent took from BTF. The maps' is changed by [`Table`]'s
 //! functions alone.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_ktime_get_ns};
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel};
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use capturer_ebpf::{
-    BORN_FOUND, BORN_REPLACED, COMPARED_FDS_MAX, COMPARED_WORDS, COUNT_CLOSED, COUNT_MISSED, COUNT_OPENED,
-    COUNT_RELEASED, COUNTS_STRIDE, Held, OWNERS_MAX, REFERENCES_MAX, ReferenceKey, SLOTS_MAX, SYSCALLS_MAX,
-    Slot, SlotKey, WATCHES_MAX,
+    BORN_FOUND, BORN_REPLACED, COMPARED_AT_ONCE, COMPARED_FDS_MAX, COMPARED_WORDS, COUNT_CLOSED,
+    COUNT_MISSED, COUNT_OPENED, COUNT_RELEASED, COUNTS_STRIDE, Held, Holds, OWNERS_MAX, REFERENCES_MAX,
+    ReferenceKey, SLOTS_MAX, SYSCALLS_MAX, Slot, SlotKey, WATCHES_MAX, Watched,
 };
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use crate::read;
+use crate::slots::{self, NO_EXIST, Put};
+use crate::task::{Files, Task};
 
 #[map]
-pub static WATCHED: HashMap<u32, u32> = HashMap::with_max_entries(WATCHES_MAX, 0);
+static WATCHED: Array<Watched> = Array::with_max_entries(1, 0);
 #[map]
 static TABLES: HashMap<u64, u32> = HashMap::with_max_entries(2 * WATCHES_MAX, 0);
 #[map]
 static TABLE_OF: Array<u64> = Array::with_max_entries(WATCHES_MAX, 0);
-#[map]
-static SLOTS: HashMap<SlotKey, Slot> = HashMap::with_max_entries(SLOTS_MAX, 0);
 #[map]
 static OPEN: Array<u64> = Array::with_max_entries(WATCHES_MAX * COMPARED_WORDS, 0);
 #[map]
@@ -33,17 +32,11 @@ static REFERENCES: HashMap<ReferenceKey, u32> = HashMap::with_max_entries(SLOTS_
 #[map]
 static FILES: HashMap<u64, Held> = HashMap::with_max_entries(SLOTS_MAX, 0);
 #[map]
-static OWNERS: HashMap<SlotKey, u64> = HashMap::with_max_entries(SLOTS_MAX, 0);
-#[map]
 static CLOSED_BY: HashMap<u64, u64> = HashMap::with_max_entries(OWNERS_MAX, 0);
 #[map]
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(WATCHES_MAX * COUNTS_STRIDE, 0);
 #[map]
 pub static SYSCALLS: Array<u32> = Array::with_max_entries(SYSCALLS_MAX, 0);
-
-const EEXIST: i32 = -17;
-/// Update only what is not there.
-const NO_EXIST: u64 = 1;
 
 /// See `capturer_ebpf::offset`. Filled by the agent before loading, so that to the kernel it is constant.
 #[unsafe(no_mangle)]
@@ -56,88 +49,107 @@ pub fn offset(which: usize) -> u64 {
     u64::from(unsafe { core::ptr::read_volatile(OFFSETS.as_ptr().add(which)) })
 }
 
+/// Which watch a process is. A look through all of them is cheaper than a call that looks up one.
+#[inline(always)]
+pub fn watch_of(process: u32) -> Option<u32> {
+    let watched = WATCHED.get_ptr(0)?.cast::<u64>();
+    for place in 0..WATCHES_MAX as usize {
+        // SAFETY: in bounds; written by the agent in one step. Volatile, so that the watch is what is read and not the
+        // turn of the loop: to the verifier the rest of the program is then one for all of them.
+        let entry = unsafe { core::ptr::read_volatile(watched.add(place)) };
+        if (entry >> 32) as u32 == process {
+            return Some(entry as u32);
+        }
+    }
+    None
+}
+
+/// Which watch the table at that address belongs to, also if it was not seen before and the running process is watched.
+#[inline(always)]
+pub fn watch_at(files: u64, task: &Task) -> Option<u32> {
+    if let Some(watch) = known_watch_at(files) {
+        return Some(watch);
+    }
+    let watch = watch_of(task.process())?;
+    let seen = TABLE_OF.get_ptr_mut(watch)?;
+    // SAFETY: a value of the array lives as long as the array. A second table (a thread that unshared its own)
+    // is not followed; two threads that come first at once bring the same table.
+    unsafe {
+        if *seen != 0 || files == 0 {
+            return None;
+        }
+        *seen = files;
+    }
+    TABLES.insert(files, watch, 0).ok()?;
+    Some(watch)
+}
+
+#[inline(always)]
+pub fn known_watch_at(files: u64) -> Option<u32> {
+    // SAFETY: an entry is a number that is never changed.
+    unsafe { TABLES.get(files) }.copied()
+}
+
 /// The descriptor table of a watched process.
 pub struct Table {
-    files: u64,
+    files: Files,
     watch: u32,
 }
 
 impl Table {
-    /// That of the running thread. io_uring's worker has the table of the process it works for.
+    /// That of the running thread.
     #[inline(always)]
-    pub fn of_current() -> Option<Table> {
-        // SAFETY: it has no precondition.
-        let task = unsafe { bpf_get_current_task() };
-        Self::at(read(task + offset(capturer_ebpf::offset::TASK_FILES)))
+    pub fn of_current(task: &Task) -> Option<Table> {
+        let files = task.files();
+        Some(Table { watch: watch_at(files.address, task)?, files })
     }
 
     /// That of the running thread, whose process is known to be watched: quicker, as it is one already seen.
     #[inline(always)]
-    pub fn of_current_watched(watch: u32) -> Option<Table> {
-        // SAFETY: it has no precondition.
-        let task = unsafe { bpf_get_current_task() };
-        let files = read(task + offset(capturer_ebpf::offset::TASK_FILES));
-        if files != 0 && TABLE_OF.get(watch) == Some(&files) {
+    pub fn of_current_watched(task: &Task, watch: u32) -> Option<Table> {
+        let files = task.files();
+        if files.address != 0 && TABLE_OF.get(watch) == Some(&files.address) {
             return Some(Table { files, watch });
         }
-        Self::at(files)
+        Some(Table { watch: watch_at(files.address, task)?, files })
     }
 
     /// The one at that address, also if it was not seen before and the running process is watched.
     #[inline(always)]
-    pub fn at(files: u64) -> Option<Table> {
-        if let Some(table) = Self::known_at(files) {
-            return Some(table);
-        }
-        let process = (bpf_get_current_pid_tgid() >> 32) as u32;
-        // SAFETY: an entry is a number that is never changed.
-        let watch = *unsafe { WATCHED.get(process) }?;
-        let seen = TABLE_OF.get_ptr_mut(watch)?;
-        // SAFETY: a value of the array lives as long as the array. A second table (a thread that unshared its own)
-        // is not followed; two threads that come first at once bring the same table.
-        unsafe {
-            if *seen != 0 || files == 0 {
-                return None;
-            }
-            *seen = files;
-        }
-        TABLES.insert(files, watch, 0).ok()?;
-        Some(Table { files, watch })
-    }
-
-    #[inline(always)]
-    pub fn known_at(files: u64) -> Option<Table> {
-        // SAFETY: an entry is a number that is never changed.
-        let watch = *unsafe { TABLES.get(files) }?;
-        Some(Table { files, watch })
+    pub fn at(files: u64, task: &Task) -> Option<Table> {
+        let watch = watch_at(files, task)?;
+        Some(Table { files: Files::at(files), watch })
     }
 
     #[inline(always)]
     pub fn of_watch(watch: u32) -> Option<Table> {
         let files = *TABLE_OF.get(watch)?;
-        (files != 0).then_some(Table { files, watch })
+        (files != 0).then(|| Table { files: Files::at(files), watch })
     }
 
     /// `fd` now holds `file`; said after it was put there.
     #[inline(always)]
     pub fn opened(&self, fd: u32, file: u64, born: u64) {
-        self.opening(fd, file, born);
-        // Closed by another thread since? Then its filp_close may have come before our entry.
-        if self.file_of(fd) != file {
-            slot_gone(self.watch, fd, file);
+        opening(self.watch, fd, file, born);
+        // Closed by another thread since? Then its closing may have been looked at before our entry was there. If the
+        // table grew since we found it, the array we ask still has the file, and the entry stays: it shows as drift and
+        // is compared away, or goes when the number is used again. So it was before too, for the moment between finding
+        // the array and asking it.
+        if self.files.file(fd) != file {
+            let known = self.known(fd);
+            if known.file() == file {
+                slot_gone(self.watch, fd, known);
+            }
         }
     }
 
-    /// `fd` is about to hold `file`.
-    #[inline(always)]
-    pub fn opening(&self, fd: u32, file: u64, born: u64) {
-        slot_opened(self.watch, fd, file, born);
-    }
-
     /// `fd` was just made by a system call that has ended: the table says which file.
-    #[inline(always)]
+    #[inline(never)]
     pub fn opened_now(&self, fd: u32, born: u64) {
-        note_opened_now(self.files, self.watch, fd, born);
+        let file = self.files.file(fd);
+        if file != 0 {
+            self.opened(fd, file, born);
+        }
     }
 
     /// `number` may be a descriptor: whether the table has a file there, and another than is known.
@@ -146,37 +158,16 @@ impl Table {
         if number >= u64::from(u32::MAX) {
             return false;
         }
-        let file = self.file_of(number as u32);
-        file != 0 && self.known_file(number as u32) != file
+        let file = self.files.file(number as u32);
+        file != 0 && self.known(number as u32).file() != file
     }
 
     /// `fd` may have been closed; if the table still has its file there, it was not, or is open again.
     #[inline(always)]
     pub fn closed_if_gone(&self, fd: u32) {
-        let known = self.known_file(fd);
-        if known != 0 && self.file_of(fd) != known {
+        let known = self.known(fd);
+        if known != Holds::NOTHING && self.files.file(fd) != known.file() {
             slot_gone(self.watch, fd, known);
-        }
-    }
-
-    /// `file` was taken out of this table: from which of its descriptors is found by asking the table.
-    #[inline(always)]
-    pub fn closing(&self, file: u64) {
-        let Some(held) = FILES.get_ptr(file) else { return };
-        // SAFETY: the caller has a reference to the file, so its entry stays.
-        let mut left = unsafe { (*held).slots };
-        for ordinal in 0..REFERENCES_MAX {
-            if left <= 0 {
-                break;
-            }
-            let key = ReferenceKey { file, watch: self.watch, ordinal };
-            let Some(fd) = REFERENCES.get_ptr(key) else { continue };
-            left -= 1;
-            // SAFETY: a stale number is caught by the question that follows.
-            let fd = unsafe { *fd };
-            if self.file_of(fd) != file {
-                slot_gone(self.watch, fd, file);
-            }
         }
     }
 
@@ -185,21 +176,18 @@ impl Table {
     /// goes on.
     #[inline(always)]
     pub fn compare_bits(&self) {
-        let descriptors = read(self.files + offset(capturer_ebpf::offset::FILES_FDT));
-        let fds_max = read(descriptors + offset(capturer_ebpf::offset::FDT_MAX_FDS)) as u32;
-        let open = read(descriptors + offset(capturer_ebpf::offset::FDT_OPEN_FDS));
         let mut left = 0;
         for word in 0..COMPARED_WORDS {
-            if word * 64 >= fds_max {
+            if u64::from(word * 64) >= self.files.fds_max {
                 break;
             }
-            let there = read(open + 8 * u64::from(word));
+            let there = read(self.files.open + 8 * u64::from(word));
             let Some(known) = OPEN.get(self.watch * COMPARED_WORDS + word) else { break };
             let wrong = there ^ *known;
             if wrong != 0 {
                 // The lowest bit's place, without a branch.
                 let bit = (wrong & wrong.wrapping_neg()).wrapping_sub(1).count_ones();
-                compare_one(self.files, self.watch, word * 64 + bit);
+                self.compare_one(word * 64 + bit);
                 left |= wrong & (wrong - 1);
             }
         }
@@ -209,33 +197,61 @@ impl Table {
         }
     }
 
-    /// Sets 64 descriptors against the kernel's table, file by file.
+    /// Sets some descriptors against the kernel's table, file by file.
     #[inline(always)]
-    pub fn compare_word(&self, word: u32) {
-        for bit in 0..64 {
-            compare_one(self.files, self.watch, word * 64 + bit);
+    pub fn compare(&self, first: u32) {
+        for place in 0..COMPARED_AT_ONCE {
+            self.compare_one(first + place);
         }
     }
 
-    /// The file in that place of the kernel's table; 0 = none.
-    #[inline(always)]
-    fn file_of(&self, fd: u32) -> u64 {
-        let descriptors = read(self.files + offset(capturer_ebpf::offset::FILES_FDT));
-        let start = (descriptors + offset(capturer_ebpf::offset::FDT_MAX_FDS)) as *const [u64; 2];
-        // SAFETY: an address that can't be read gives an error. The agent has made sure that the array's address
-        // follows its length.
-        let [fds_max, files] = unsafe { bpf_probe_read_kernel(start) }.unwrap_or([0, 0]);
-        if fd >= fds_max as u32 {
-            return 0;
+    /// One descriptor: a function of its own, so that the loops around it stay small.
+    #[inline(never)]
+    fn compare_one(&self, fd: u32) {
+        let known = self.known(fd);
+        let there = self.files.file(fd);
+        if known.file() == there {
+            return;
         }
-        read(files + 8 * u64::from(fd))
+        if there == 0 {
+            slot_gone(self.watch, fd, known);
+        } else {
+            self.opened_now(fd, BORN_FOUND);
+        }
     }
 
     #[inline(always)]
-    fn known_file(&self, fd: u32) -> u64 {
-        let key = SlotKey { watch: self.watch, fd };
-        // SAFETY: a value read while the entry is reused is another's; callers set it against the kernel's table.
-        SLOTS.get_ptr(key).map_or(0, |slot| unsafe { (*slot).file })
+    fn known(&self, fd: u32) -> Holds {
+        slots::known(SlotKey { watch: self.watch, fd })
+    }
+}
+
+/// `file` was taken out of the table at that address: from which of its descriptors is found by asking the table.
+#[inline(always)]
+pub fn closing(file: u64, files: u64) {
+    let Some(watch) = known_watch_at(files) else { return };
+    let Some(held) = FILES.get_ptr(file) else { return };
+    // SAFETY: the caller has a reference to the file, so its entry stays.
+    let mut left = unsafe { (*held).slots };
+    if left <= 0 {
+        return;
+    }
+    let table = Table { files: Files::at(files), watch };
+    for ordinal in 0..REFERENCES_MAX {
+        if left <= 0 {
+            break;
+        }
+        let key = ReferenceKey { file, watch, ordinal };
+        let Some(fd) = REFERENCES.get_ptr(key) else { continue };
+        left -= 1;
+        // SAFETY: a stale number is caught by the question that follows.
+        let fd = unsafe { *fd };
+        if table.files.file(fd) != file {
+            let known = table.known(fd);
+            if known.file() == file {
+                slot_gone(watch, fd, known);
+            }
+        }
     }
 }
 
@@ -245,27 +261,29 @@ pub fn is_unfinished(watch: u32) -> bool {
     UNFINISHED.get(watch).is_some_and(|left| *left != 0)
 }
 
-/// Notes that `fd` holds `file`.
-#[inline(never)]
-fn slot_opened(watch: u32, fd: u32, file: u64, born: u64) {
+/// Notes that `fd` holds `file`, or is about to.
+#[inline(always)]
+pub fn opening(watch: u32, fd: u32, file: u64, born: u64) {
     let key = SlotKey { watch, fd };
-    if let Some(before) = SLOTS.get_ptr(key) {
-        // SAFETY: the entry may be reused for another meanwhile; then the removal in `slot_gone` finds that.
-        let (file_before, born_before) = unsafe { ((*before).file, (*before).born) };
-        // Another thread's comparing found this opening before the call that made it has ended.
-        if file_before == file && born_before == BORN_FOUND && born != BORN_REPLACED {
-            return;
-        }
-        slot_gone(watch, fd, file_before);
-    }
     // SAFETY: it has no precondition.
     let now = unsafe { bpf_ktime_get_ns() };
-    let slot = Slot { file, opened_ns: now, born };
-    match SLOTS.insert(key, slot, NO_EXIST) {
-        Ok(()) => {}
+    let slot = Slot { holds: Holds::new(file, born), opened_ns: now };
+    let mut put = slots::put(key, slot);
+    // Rare, so that it is not looked for first.
+    if let Put::Taken(before) = put {
+        // Of the same opening there may be two who tell: the call that made it, and another thread's comparing.
+        let is_same = before.born() == BORN_FOUND && born != BORN_REPLACED || born == BORN_FOUND;
+        if before.file() == file && is_same {
+            return;
+        }
+        slot_gone(watch, fd, before);
+        put = slots::put(key, slot);
+    }
+    match put {
+        Put::Done => {}
         // The same opening, noted by another thread's comparing at this moment.
-        Err(EEXIST) => return,
-        Err(_) => {
+        Put::Taken(_) => return,
+        Put::NoRoom => {
             count(watch, COUNT_MISSED);
             return;
         }
@@ -293,30 +311,17 @@ fn slot_opened(watch: u32, fd: u32, file: u64, born: u64) {
     }
 }
 
-/// See [`Table::opened_now`].
+/// `fd` holds that no longer. Only the first to say so is heard.
 #[inline(never)]
-fn note_opened_now(files: u64, watch: u32, fd: u32, born: u64) {
-    let table = Table { files, watch };
-    let file = table.file_of(fd);
-    if file != 0 {
-        table.opened(fd, file, born);
-    }
-}
-
-/// `fd` holds `file` no longer. Only the first to say so is heard.
-#[inline(never)]
-fn slot_gone(watch: u32, fd: u32, file: u64) {
-    let key = SlotKey { watch, fd };
-    if SLOTS.remove(key).is_err() {
+fn slot_gone(watch: u32, fd: u32, holds: Holds) {
+    let (key, file) = (SlotKey { watch, fd }, holds.file());
+    if !slots::remove(key, holds) {
         return;
     }
     count(watch, COUNT_CLOSED);
     flip(watch, fd, false);
-    let mut owner = 0;
-    if let Some(claimed) = OWNERS.get_ptr(key) {
-        // SAFETY: written by the agent once for this opening.
-        owner = unsafe { *claimed };
-        let _ = OWNERS.remove(key);
+    let owner = slots::take_owner(key);
+    if owner != 0 {
         count_closed_by(owner);
     }
     if !releases_are_seen() {
@@ -325,7 +330,7 @@ fn slot_gone(watch: u32, fd: u32, file: u64) {
     for ordinal in 0..REFERENCES_MAX {
         let reference = ReferenceKey { file, watch, ordinal };
         if let Some(holder) = REFERENCES.get_ptr(reference) {
-            // SAFETY: as in `Table::closing`; a number that is not ours is left alone.
+            // SAFETY: as in `closing`; a number that is not ours is left alone.
             if unsafe { *holder } == fd {
                 let _ = REFERENCES.remove(reference);
                 break;
@@ -357,9 +362,14 @@ fn releases_are_seen() -> bool {
 /// A map that is full leaves the owner uncounted; the sum over all owners is in COUNTS.
 #[inline(always)]
 fn count_closed_by(owner: u64) {
-    if CLOSED_BY.insert(owner, 1, NO_EXIST).is_err()
-        && let Some(number) = CLOSED_BY.get_ptr_mut(owner)
-    {
+    let mut number = CLOSED_BY.get_ptr_mut(owner);
+    if number.is_none() {
+        if CLOSED_BY.insert(owner, 1, NO_EXIST).is_ok() {
+            return;
+        }
+        number = CLOSED_BY.get_ptr_mut(owner);
+    }
+    if let Some(number) = number {
         // SAFETY: aligned; the agent removes an entry only when nothing of the owner's is open.
         unsafe { add(number, 1) };
     }
@@ -377,23 +387,6 @@ fn flip(watch: u32, fd: u32, set: bool) {
         let change = if set { bit } else { bit.wrapping_neg() };
         // SAFETY: a value of the array lives as long as the array, and is aligned.
         unsafe { add(word, change) };
-    }
-}
-
-/// One descriptor of [`Table::compare`]: a function of its own, so that the loop around it stays small.
-#[inline(never)]
-fn compare_one(files: u64, watch: u32, fd: u32) {
-    let table = Table { files, watch };
-    let known = table.known_file(fd);
-    let there = table.file_of(fd);
-    if known == there {
-        return;
-    }
-    if known != 0 {
-        slot_gone(watch, fd, known);
-    }
-    if there != 0 {
-        table.opened(fd, there, BORN_FOUND);
     }
 }
 

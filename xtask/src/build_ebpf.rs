@@ -1,7 +1,9 @@
-//! `cargo xtask build-ebpf`: builds the witness's kernel programs into `capturer-ebpf/probe.o`, which is committed.
+//! `cargo xtask build-ebpf`: builds the witness's kernel programs into two objects beside their sources, which are
+//! committed.
 //!
 //! ```text
 //! capturer-ebpf/src ─▶ rustc of one night, core from source ─▶ bitcode ─▶ bpf-linker of one version ─▶ probe.o
+//!                      the same with feature linux-5-15 ─▶ bpf-linker for the third processor ─▶ probe-5.15.o
 //! ```
 //! So `cargo build` needs no nightly and no linker for a processor that no machine has; and `--check`, in CI, builds it
 //! again and compares every byte, so that what is embedded is what the sources say. For that to hold anywhere, the
@@ -23,28 +25,48 @@ const TOOLCHAINS: [&str; 2] = ["nightly-2026-05-20", "nightly"];
 /// It must know the bitcode of that compiler's LLVM (22); later ones want a later.
 const LINKER: &str = "0.10.4";
 
-/// Builds the object and puts it in its place; with `check`, compares it with what is there.
+/// One of the objects.
+struct Object {
+    name: &'static str,
+    features: &'static str,
+    /// The instructions that may be used, by LLVM's name for them: v3 has those that compare and exchange.
+    processor: Option<&'static str>,
+}
+
+const OBJECTS: [Object; 2] = [
+    Object { name: "probe.o", features: "probe", processor: None },
+    Object { name: "probe-5.15.o", features: "probe,linux-5-15", processor: Some("v3") },
+];
+
+/// Builds the objects and puts them in their places; with `check`, compares them with what is there.
 pub fn build(check: bool) -> Result<()> {
     let toolchain = toolchain()?;
     let linker = linker()?;
-    let built = fs::read(compile(&toolchain, &linker)?).context("reading the built object")?;
-    let place = paths::workspace().join("capturer-ebpf/probe.o");
+    for object in &OBJECTS {
+        let built = fs::read(compile(object, &toolchain, &linker)?).context("reading the built object")?;
+        place(object.name, &built, check)?;
+    }
+    Ok(())
+}
+
+fn place(name: &str, built: &[u8], check: bool) -> Result<()> {
+    let place = paths::workspace().join("capturer-ebpf").join(name);
     if !check {
-        fs::write(&place, &built).with_context(|| format!("writing {}", place.display()))?;
-        println!("built capturer-ebpf/probe.o, {} bytes", built.len());
+        fs::write(&place, built).with_context(|| format!("writing {}", place.display()))?;
+        println!("built capturer-ebpf/{name}, {} bytes", built.len());
         return Ok(());
     }
     let there = fs::read(&place).with_context(|| format!("reading {}", place.display()))?;
     if built != there {
         let differs = built.iter().zip(&there).take_while(|(built, there)| built == there).count();
         bail!(
-            "capturer-ebpf/probe.o is not what its sources give ({} bytes there, {} built, differing from byte \
+            "capturer-ebpf/{name} is not what its sources give ({} bytes there, {} built, differing from byte \
              {differs}): run cargo xtask build-ebpf and commit what it writes",
             there.len(),
             built.len()
         );
     }
-    println!("capturer-ebpf/probe.o is what its sources give, {} bytes", built.len());
+    println!("capturer-ebpf/{name} is what its sources give, {} bytes", built.len());
     Ok(())
 }
 
@@ -102,7 +124,7 @@ fn linker() -> Result<PathBuf> {
     Ok(own)
 }
 
-fn compile(toolchain: &str, linker: &Path) -> Result<PathBuf> {
+fn compile(object: &Object, toolchain: &str, linker: &Path) -> Result<PathBuf> {
     let source = paths::workspace().join("capturer-ebpf");
     let target = paths::target().join("ebpf");
     let root = run(rustup("rustc").args(["--print", "sysroot"]).env("RUSTUP_TOOLCHAIN", toolchain))?;
@@ -116,8 +138,11 @@ fn compile(toolchain: &str, linker: &Path) -> Result<PathBuf> {
     let mut flags: Vec<String> =
         places.iter().map(|(from, to)| format!("--remap-path-prefix={from}={to}")).collect();
     flags.push(format!("-Clinker={}", linker.display()));
+    if let Some(processor) = object.processor {
+        flags.push(format!("-Ctarget-cpu={processor}"));
+    }
     run(rustup("cargo")
-        .args(["build", "--quiet", "--locked", "--release", "--features", "probe"])
+        .args(["build", "--quiet", "--locked", "--release", "--features", object.features])
         .args(["--target", "bpfel-unknown-none", "-Z", "build-std=core", "--target-dir"])
         .arg(&target)
         .current_dir(&source)

@@ -47,6 +47,8 @@ pub enum ConfigFact {
 pub struct WitnessFact {
     /// Which tier is at work.
     pub tier: Tier,
+    /// Which kernels the programs at work are for, in words; none on tier `procfs`.
+    pub programs: Option<&'static str>,
     /// Better ones, each with why not.
     pub refused: Vec<(Tier, String)>,
     /// Ways by which descriptors come and go that the self-test saw, and those the kernel does not offer.

@@ -74,6 +74,7 @@ fn witness() -> WitnessFact {
     };
     WitnessFact {
         tier: probe.tier(),
+        programs: probe.programs(),
         refused: probe.refused().to_vec(),
         seen: count(|verdict| matches!(verdict, Verdict::Seen)),
         not_here: count(|verdict| matches!(verdict, Verdict::NotHere(_))),

@@ -333,6 +333,9 @@ fn witness(fact: &WitnessFact, facts: &Facts) -> Line {
     } else {
         format!("{}: it saw {} ways to open and close", fact.tier, fact.seen)
     };
+    if let Some(programs) = fact.programs {
+        message += &format!(", by the programs {programs}");
+    }
     if fact.not_here > 0 {
         message += &format!(", {} are not offered here", fact.not_here);
     }

@@ -15,7 +15,13 @@ fn well() -> Facts {
         has_btf: true,
         lockdown: Some("none".to_owned()),
         capabilities: CapabilitySet::DAC_READ_SEARCH | CapabilitySet::BPF | CapabilitySet::PERFMON,
-        witness: WitnessFact { tier: Tier::Tracing, refused: Vec::new(), seen: 32, not_here: 0 },
+        witness: WitnessFact {
+            tier: Tier::Tracing,
+            programs: Some("for Linux 5.15 and later"),
+            refused: Vec::new(),
+            seen: 32,
+            not_here: 0,
+        },
         limits: LimitsFact {
             files: Some(65_536),
             locked_bytes: None,

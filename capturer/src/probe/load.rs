@@ -1,14 +1,15 @@
 //! Loads the kernel programs, attaches those of one tier, and reads and fills their maps. Knows aya; nothing else does.
 //!
 //! ```text
-//! BTF ─▶ offsets ─▶ OFFSETS ─┐
-//! embedded object ───────────┴▶ kernel: maps, programs ─▶ attached ─▶ compare(own table) ─▶ maps are right from here
+//! BTF ─▶ offsets ─▶ OFFSETS ──────┐
+//! first object the kernel takes ──┴▶ kernel: maps, programs ─▶ attached ─▶ compare(own table) ─▶ maps are right from here
 //! ```
 //! Whether attached programs also see what they should is not known here: self_test.rs.
 //!
 //! All of it is behind aya's safe calls; what they need (types that may be copied from maps) is vouched for in
 //! capturer-ebpf/src/lib.rs.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,16 +21,25 @@ use aya::programs::{
 };
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use capturer_ebpf::{
-    COMPARED_WORDS, COUNT_CLOSED, COUNT_MISSED, COUNT_OPENED, COUNT_RELEASED, COUNTS_STRIDE, Held,
-    ReferenceKey, Slot, SlotKey, WATCHES_MAX, offset,
+    COMPARED_AT_ONCE, COMPARED_WORDS, COUNT_CLOSED, COUNT_MISSED, COUNT_OPENED, COUNT_RELEASED,
+    COUNTS_STRIDE, Held, Holds, LOW_FDS, ReferenceKey, Slot, SlotKey, Watched, offset,
 };
 
 use super::btf::KernelTypes;
 use super::procfs_tier::{self, ProcessLook};
-use super::{Counts, Options, Tier, syscalls};
+use super::{Counts, Object, Options, Tier, syscalls};
 
-/// Built by `cargo xtask build-ebpf`, which CI does again and compares.
-pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../capturer-ebpf/probe.o");
+/// Built by `cargo xtask build-ebpf`, which CI does again and compares. Best first; the last is for every kernel.
+pub(super) static OBJECTS: [Object<'static>; 2] = [
+    Object {
+        name: "for Linux 5.15 and later",
+        bytes: Cow::Borrowed(aya::include_bytes_aligned!("../../../capturer-ebpf/probe-5.15.o")),
+    },
+    Object {
+        name: "for Linux 5.10 and later",
+        bytes: Cow::Borrowed(aya::include_bytes_aligned!("../../../capturer-ebpf/probe.o")),
+    },
+];
 
 /// The functions of the kernel by which descriptors and files are born and go, and the programs for them.
 const FUNCTIONS: [Function; 5] = [
@@ -58,7 +68,11 @@ struct Function {
 /// The tracepoint whose arguments changed in 5.20 and 6.15, as the function BTF knows it by.
 const RING_COMPLETE: &str = "__traceiter_io_uring_complete";
 
-type OwnersMap = HashMap<MapData, SlotKey, u64>;
+struct OwnersMap {
+    hashed: HashMap<MapData, SlotKey, u64>,
+    /// Of descriptors below [`LOW_FDS`], in an object that has it.
+    low: Option<Array<MapData, u64>>,
+}
 
 /// Notes in the kernel who holds which descriptor of this process: of use to every thread, beside the `Kernel`.
 pub struct Owners(Arc<Mutex<OwnersMap>>);
@@ -67,8 +81,12 @@ impl Owners {
     /// Notes who holds a descriptor. Goes by itself with the descriptor.
     pub fn claim(&self, fd: i32, owner: u64) -> Result<()> {
         let Ok(fd) = u32::try_from(fd) else { bail!("{fd} is no descriptor") };
-        let key = SlotKey { watch: 0, fd };
-        locked(&self.0).insert(key, owner, 0).context("noting an owner")
+        let owners = &mut *locked(&self.0);
+        let noted = match &mut owners.low {
+            Some(low) if fd < LOW_FDS => low.set(fd, owner, 0),
+            _ => owners.hashed.insert(SlotKey { watch: 0, fd }, owner, 0),
+        };
+        noted.context("noting an owner")
     }
 }
 
@@ -80,22 +98,45 @@ fn locked(owners: &Mutex<OwnersMap>) -> std::sync::MutexGuard<'_, OwnersMap> {
 pub(super) struct Kernel {
     programs: Ebpf,
     slots: HashMap<MapData, SlotKey, Slot>,
+    /// Of descriptors below [`LOW_FDS`], in an object that has it.
+    low: Option<Array<MapData, Slot>>,
     files: HashMap<MapData, u64, Held>,
     references: HashMap<MapData, ReferenceKey, u32>,
     owners: Arc<Mutex<OwnersMap>>,
     closed_by: HashMap<MapData, u64, u64>,
     counts: PerCpuArray<MapData, u64>,
-    watched: HashMap<MapData, u32, u32>,
+    watched: Array<MapData, Watched>,
     tables: HashMap<MapData, u64, u32>,
     table_of: Array<MapData, u64>,
     open: Array<MapData, u64>,
     tier: Tier,
+    object: &'static str,
     own_fds: Vec<i32>,
 }
 
 impl Kernel {
-    /// Attaches one tier's programs, with this process as watch 0.
+    /// Attaches one tier's programs, with this process as watch 0: of the first object that the kernel takes. Fails
+    /// with what it says of the last one, which asks the least of it.
     pub(super) fn attach(tier: Tier, types: &KernelTypes, options: &Options) -> Result<Kernel> {
+        let mut last = anyhow::anyhow!("there are no programs to load");
+        for object in &options.objects {
+            match Self::attach_object(object, tier, types, &options.left_out) {
+                Ok(kernel) => return Ok(kernel),
+                Err(error) => {
+                    tracing::debug!("tier {tier}, programs {}: {error:#}", object.name);
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    fn attach_object(
+        object: &Object<'_>,
+        tier: Tier,
+        types: &KernelTypes,
+        left_out: &[String],
+    ) -> Result<Kernel> {
         ensure!(tier != Tier::Procfs, "tier procfs has no programs");
         let before = bpf_fds()?;
         let offsets = offsets(tier, types)?;
@@ -104,7 +145,7 @@ impl Kernel {
             .btf(None)
             .verifier_log_level(VerifierLogLevel::DEBUG)
             .override_global("OFFSETS", &offsets, true)
-            .load(&options.object)
+            .load(&object.bytes)
             .map_err(|error| refusal("making the maps", &error))?;
 
         if tier == Tier::Tracepoint {
@@ -117,9 +158,13 @@ impl Kernel {
         }
         let mut kernel = Kernel {
             slots: taken(&mut programs, "SLOTS")?,
+            low: taken_if_there(&mut programs, "LOW")?,
             files: taken(&mut programs, "FILES")?,
             references: taken(&mut programs, "REFERENCES")?,
-            owners: Arc::new(Mutex::new(taken(&mut programs, "OWNERS")?)),
+            owners: Arc::new(Mutex::new(OwnersMap {
+                hashed: taken(&mut programs, "OWNERS")?,
+                low: taken_if_there(&mut programs, "LOW_OWNERS")?,
+            })),
             closed_by: taken(&mut programs, "CLOSED_BY")?,
             counts: taken(&mut programs, "COUNTS")?,
             watched: taken(&mut programs, "WATCHED")?,
@@ -128,10 +173,10 @@ impl Kernel {
             open: taken(&mut programs, "OPEN")?,
             programs,
             tier,
+            object: object.name,
             own_fds: Vec::new(),
         };
-        kernel.watched.insert(std::process::id(), 0, 0).context("watching this process")?;
-        let left_out = &options.left_out;
+        kernel.set_watched(0, std::process::id())?;
         match tier {
             Tier::Tracing => kernel.attach_tracing(types, left_out)?,
             Tier::Kprobe => kernel.attach_kprobes(types, left_out)?,
@@ -206,6 +251,11 @@ impl Kernel {
         self.tier
     }
 
+    /// Which kernels its programs are for.
+    pub(super) fn object(&self) -> &'static str {
+        self.object
+    }
+
     /// Descriptors of its maps, programs and attachments.
     pub(super) fn own_fds(&self) -> &[i32] {
         &self.own_fds
@@ -216,9 +266,9 @@ impl Kernel {
     pub(super) fn compare(&mut self, watch: u32, fd_max: u32) -> Result<()> {
         let known = self.slots(watch).last().map_or(0, |(fd, _)| *fd);
         let compare = self.raw("compare")?;
-        for word in 0..=fd_max.max(known) / 64 {
+        for first in (0..=fd_max.max(known)).step_by(COMPARED_AT_ONCE as usize) {
             let mut options = RawTracePointRunOptions::new();
-            options.args[..2].copy_from_slice(&[u64::from(watch), u64::from(word)]);
+            options.args[..2].copy_from_slice(&[u64::from(watch), u64::from(first)]);
             compare.test_run(options).map_err(|error| refusal("running compare", &error))?;
         }
         Ok(())
@@ -230,13 +280,33 @@ impl Kernel {
         let entries = self.slots.iter().filter_map(Result::ok);
         let mut slots: Vec<(u32, Slot)> =
             entries.filter(|(key, _)| key.watch == watch).map(|(key, slot)| (key.fd, slot)).collect();
+        slots.extend(self.low_slots(watch));
         slots.sort_unstable_by_key(|(fd, _)| *fd);
         slots.dedup_by_key(|(fd, _)| *fd);
         slots
     }
 
+    /// Those in the array: where the bits say that there is one, as each costs a call.
+    fn low_slots(&self, watch: u32) -> Vec<(u32, Slot)> {
+        let mut slots = Vec::new();
+        for word in (0..COMPARED_WORDS).filter(|_| self.low.is_some()) {
+            let bits = self.open.get(&(watch * COMPARED_WORDS + word), 0).unwrap_or(0);
+            let fds = (0..u64::BITS).filter(|bit| bits >> bit & 1 == 1).map(|bit| word * u64::BITS + bit);
+            slots.extend(fds.filter_map(|fd| Some((fd, self.low_slot(watch, fd)?))));
+        }
+        slots
+    }
+
+    fn low_slot(&self, watch: u32, fd: u32) -> Option<Slot> {
+        let slot = self.low.as_ref()?.get(&(watch * LOW_FDS + fd), 0).ok();
+        slot.filter(|slot| slot.holds != Holds::NOTHING)
+    }
+
     /// One descriptor of our own.
     pub(super) fn slot(&self, fd: u32) -> Option<Slot> {
+        if self.low.is_some() && fd < LOW_FDS {
+            return self.low_slot(0, fd);
+        }
         self.slots.get(&SlotKey { watch: 0, fd }, 0).ok()
     }
 
@@ -264,10 +334,14 @@ impl Kernel {
         Owners(Arc::clone(&self.owners))
     }
 
-    /// Who holds our own descriptors, as it was noted.
-    pub(super) fn owner_of(&self) -> BTreeMap<u32, u64> {
+    /// Who holds each of these descriptors of our own, as it was noted; 0 = nobody.
+    pub(super) fn owners_of(&self, fds: impl Iterator<Item = u32>) -> Vec<u64> {
         let owners = locked(&self.owners);
-        owners.iter().filter_map(Result::ok).map(|(key, owner)| (key.fd, owner)).collect()
+        let owner = |fd| match &owners.low {
+            Some(low) if fd < LOW_FDS => low.get(&fd, 0),
+            _ => owners.hashed.get(&SlotKey { watch: 0, fd }, 0),
+        };
+        fds.map(|fd| owner(fd).unwrap_or(0)).collect()
     }
 
     /// Closings by owner.
@@ -297,23 +371,26 @@ impl Kernel {
 
     /// Follows another process from now on; answers its watch.
     pub(super) fn watch(&mut self, process: u32) -> Result<u32> {
-        let taken: BTreeSet<u32> =
-            self.watched.iter().filter_map(Result::ok).map(|(_, watch)| watch).collect();
-        let free = (1..WATCHES_MAX).find(|watch| !taken.contains(watch));
-        let watch = free.with_context(|| format!("{WATCHES_MAX} processes are watched already"))?;
+        let watched = self.watched.get(&0, 0).context("reading who is watched")?;
+        let free = watched.iter().skip(1).position(|entry| *entry == 0);
+        let watch =
+            free.with_context(|| format!("{} processes are watched already", watched.len()))? as u32 + 1;
         self.forget(watch)?;
-        self.watched.insert(process, watch, 0).context("watching a process")?;
+        self.set_watched(watch, process)?;
         Ok(watch)
     }
 
     /// Ends what [`Kernel::watch`] began.
     pub(super) fn unwatch(&mut self, watch: u32) -> Result<()> {
-        let mine = |(process, of): (u32, u32)| (of == watch).then_some(process);
-        let processes: Vec<u32> = self.watched.iter().filter_map(Result::ok).filter_map(mine).collect();
-        for process in processes {
-            self.watched.remove(&process).context("ending a watch")?;
-        }
+        self.set_watched(watch, 0)?;
         self.forget(watch)
+    }
+
+    /// Has a watch follow that process from now on; 0 = none.
+    fn set_watched(&mut self, watch: u32, process: u32) -> Result<()> {
+        let mut watched = self.watched.get(&0, 0).context("reading who is watched")?;
+        watched[watch as usize] = if process == 0 { 0 } else { u64::from(process) << 32 | u64::from(watch) };
+        self.watched.set(0, watched, 0).context("setting who is watched")
     }
 
     /// Clears what is known of a watch whose process is not watched any more. First its table, so that nothing new
@@ -327,6 +404,13 @@ impl Kernel {
         // Each may have been removed by a program that was just running.
         for (fd, _) in self.slots(watch) {
             let _ = self.slots.remove(&SlotKey { watch, fd });
+        }
+        // All of them: a bit may have been flipped before or after its entry came.
+        if let Some(low) = &mut self.low {
+            let nothing = Slot { holds: Holds::NOTHING, opened_ns: 0 };
+            for fd in 0..LOW_FDS {
+                low.set(watch * LOW_FDS + fd, nothing, 0).context("forgetting a descriptor")?;
+            }
         }
         for (file, _) in self.files(watch) {
             let _ = self.files.remove(&file);
@@ -349,6 +433,13 @@ where
 {
     let map = programs.take_map(name).with_context(|| format!("the object lacks map {name}"))?;
     T::try_from(map).with_context(|| format!("map {name} is of another kind"))
+}
+
+fn taken_if_there<T>(programs: &mut Ebpf, name: &str) -> Result<Option<T>>
+where
+    T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
+{
+    programs.map(name).is_some().then(|| taken(programs, name)).transpose()
 }
 
 /// What every tier has to know of the running kernel.
@@ -381,15 +472,16 @@ fn offsets(tier: Tier, types: &KernelTypes) -> Result<[u32; offset::COUNT]> {
     offsets[offset::TASK_FILES] = types.member("task_struct", "files")?;
     offsets[offset::FILES_FDT] = types.member("files_struct", "fdt")?;
     offsets[offset::FDT_MAX_FDS] = types.member("fdtable", "max_fds")?;
+    offsets[offset::TASK_PROCESS] = types.member("task_struct", "tgid")?;
     offsets[offset::FDT_FD] = types.member("fdtable", "fd")?;
-    let (length, array) = (offsets[offset::FDT_MAX_FDS], offsets[offset::FDT_FD]);
-    ensure!(
-        array == length + 8,
-        "struct fdtable is laid out otherwise here: max_fds at {length}, fd at {array}"
-    );
     offsets[offset::FDT_OPEN_FDS] = types.member("fdtable", "open_fds")?;
+    let [length, array, open] =
+        [offset::FDT_MAX_FDS, offset::FDT_FD, offset::FDT_OPEN_FDS].map(|member| offsets[member]);
+    ensure!(
+        (array, open) == (length + 8, length + 24),
+        "struct fdtable is laid out otherwise here: max_fds at {length}, fd at {array}, open_fds at {open}"
+    );
     offsets[offset::ARGUMENT..][..4].copy_from_slice(&ARGUMENTS);
-    offsets[offset::SYSCALL] = SYSCALL;
     offsets[offset::SYSCALL_ARGUMENT..][..4].copy_from_slice(&SYSCALL_ARGUMENTS);
     offsets[offset::RELEASES_SEEN] = u32::from(tier.sees_releases());
     if tier == Tier::Tracepoint {
@@ -427,6 +519,8 @@ const SYSCALL_ARGUMENTS: [u32; 4] = [272, 8, 16, 24];
 /// syscallno
 #[cfg(target_arch = "aarch64")]
 const SYSCALL: u32 = 280;
+// The two are read in one.
+const _: () = assert!(SYSCALL == SYSCALL_ARGUMENTS[0] + 8);
 
 /// One sentence of an error of aya's, whose causes repeat each other. The kernel's verifier says what it minds at the
 /// end of its log, before a line of statistics.

@@ -76,8 +76,8 @@ pub struct Options {
     pub tiers: Vec<Tier>,
     /// Where the kernel describes itself.
     pub btf: PathBuf,
-    /// The programs.
-    pub object: Cow<'static, [u8]>,
+    /// The programs, best first: the first object that the kernel takes is used.
+    pub objects: Vec<Object<'static>>,
     /// Programs not to attach, so that the self-test has something to find: `filp_close`, `sys_exit`.
     pub left_out: Vec<String>,
 }
@@ -87,10 +87,19 @@ impl Default for Options {
         Self {
             tiers: Tier::ALL.to_vec(),
             btf: btf::KERNEL_BTF.into(),
-            object: load::OBJECT.into(),
+            objects: load::OBJECTS.to_vec(),
             left_out: Vec::new(),
         }
     }
+}
+
+/// Programs for the kernel, as they are loaded.
+#[derive(Clone, Debug)]
+pub struct Object<'a> {
+    /// Which kernels they are for, in words.
+    pub name: &'static str,
+    /// An ELF file.
+    pub bytes: Cow<'a, [u8]>,
 }
 
 /// The witness at work. Dropping it takes the programs out of the kernel.
@@ -215,6 +224,11 @@ impl Probe {
         self.kernel.as_ref().map_or(Tier::Procfs, Kernel::tier)
     }
 
+    /// Which kernels the programs at work are for, in words; none on tier `procfs`.
+    pub fn programs(&self) -> Option<&'static str> {
+        self.kernel.as_ref().map(Kernel::object)
+    }
+
     /// Better tiers, each with why it is not used.
     pub fn refused(&self) -> &[(Tier, String)] {
         &self.refused
@@ -306,14 +320,17 @@ fn attach(tier: Tier, types: &btf::KernelTypes, options: &Options) -> Result<(Ke
 
 fn live(kernel: &Kernel, watch: u32) -> Vec<LiveFd> {
     let slots = kernel.slots(watch);
-    let owners = if watch == 0 { kernel.owner_of() } else { BTreeMap::new() };
-    let known = |(fd, slot): (u32, capturer_ebpf::Slot)| LiveFd {
-        fd: fd as i32,
-        file: slot.file,
-        opened_ns: slot.opened_ns,
-        owner: owners.get(&fd).copied().unwrap_or(0),
+    let owners = match watch {
+        0 => kernel.owners_of(slots.iter().map(|(fd, _)| *fd)),
+        _ => vec![0; slots.len()],
     };
-    slots.into_iter().map(known).collect()
+    let known = |((fd, slot), owner): ((u32, capturer_ebpf::Slot), u64)| LiveFd {
+        fd: fd as i32,
+        file: slot.holds.file(),
+        opened_ns: slot.opened_ns,
+        owner,
+    };
+    slots.into_iter().zip(owners).map(known).collect()
 }
 
 fn unreleased(kernel: &Kernel, watch: u32) -> Vec<UnreleasedFile> {

@@ -126,7 +126,7 @@ fn gone(kernel: &Kernel, (number, slot): (u32, Slot)) -> std::result::Result<(),
     }
     // Not asked by when it was opened: on a tier blind to releases, the entry may be that of a file that had the
     // address before.
-    let unreleased = || kernel.file(slot.file).is_some_and(|held| held.slots <= 0);
+    let unreleased = || kernel.file(slot.holds.file()).is_some_and(|held| held.slots <= 0);
     let deadline = Instant::now() + RELEASE_DEADLINE;
     while unreleased() {
         if Instant::now() > deadline {

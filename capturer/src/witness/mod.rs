@@ -97,7 +97,7 @@ impl Witness {
         }
         let reasons: Vec<String> =
             probe.refused().iter().map(|(tier, why)| format!("{tier} is not used: {why}")).collect();
-        tracing::info!(tier = %probe.tier(), refused = ?reasons, "the witness of open descriptors is at work");
+        tracing::info!(tier = %probe.tier(), programs = probe.programs(), refused = ?reasons, "the witness of open descriptors is at work");
         metrics.probe_tier.with_label_values(&[&probe.tier().to_string()]).set(1);
         let monitoring = &settings.resource_monitoring;
         let docker = &settings.container_monitor;
