@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use capturer::cursor::Cursor;
 use capturer::decode::timestamp;
+use capturer::fields::{Changes, Extra, Failed, Labels, Value as Field};
 use capturer::record::{
     Batch, ContainerMeta, MessageForm, Outlet, Place, Record, Source, StdType, StreamId, StreamKey,
 };
@@ -96,16 +97,57 @@ fn batch(rand: &mut Rand, source: &Arc<Source>) -> (Batch, Vec<(StdType, i64, St
     (batch, said)
 }
 
-fn expected(config: &Loki, source: &Source, said: &[(StdType, i64, String)]) -> BTreeMap<String, Vec<Value>> {
+/// The same as a pipeline leaves it that only adds to records.
+fn with_extras(rand: &mut Rand, batch: Batch) -> Batch {
+    let extra = |_| {
+        let mut extra = Extra::default();
+        if rand.chance(1, 2) {
+            let _ = extra.fields.set("user.id", Field::Number("17"));
+            let (level, text) = (*rand.pick(&["info", "warn"]), text(rand, 20));
+            let _ = extra.fields.set("text", Field::Text(&text));
+            extra.labels = Some(Arc::new(Labels::from([("level".to_owned(), level.to_owned())])));
+        }
+        if rand.chance(1, 8) {
+            extra.repeated = 3;
+            extra.failed.add(Failed::PARSE);
+        }
+        extra
+    };
+    let extras = (0..batch.records.len()).map(extra).collect();
+    let original = Arc::new(batch);
+    Batch {
+        source: Arc::clone(&original.source),
+        seq: original.seq,
+        read: Vec::new(),
+        made: Vec::new(),
+        records: original.records.clone(),
+        read_time: original.read_time.clone(),
+        end: original.end.clone(),
+        source_bytes: original.source_bytes,
+        changes: Some(Box::new(Changes { original, bytes: Vec::new(), extras })),
+    }
+}
+
+/// What a record's fields are called in Loki.
+const FIELDS: [(&str, &str); 2] = [("user.id", "user_id"), ("text", "text")];
+
+fn expected(config: &Loki, batch: &Batch, said: &[(StdType, i64, String)]) -> BTreeMap<String, Vec<Value>> {
+    let source = &batch.source;
     let container = source.container.as_ref();
     let mut streams: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for (std_type, time_ns, line) in said {
+    for (index, (std_type, time_ns, line)) in said.iter().enumerate() {
+        let extra = batch.extra(index).cloned().unwrap_or_default();
+        let level = extra.labels.as_ref().map_or("", |labels| labels["level"].as_str());
+        let field = |name: &str| extra.fields.get(name).map(|value| value.as_str()).unwrap_or_default();
+        let repeated = if extra.repeated > 0 { extra.repeated.to_string() } else { String::new() };
+        let failed = if extra.failed.has(Failed::PARSE) { "parse" } else { "" };
         let name = container.map(|container| container.name.as_str()).unwrap_or_default();
         let path = source.path.as_deref().unwrap_or_default();
         let labels = [
             ("container_name", name),
             ("host", "box"),
             ("job", "capturer"),
+            ("level", level),
             ("path", path),
             ("stream", std_type.as_str()),
         ];
@@ -116,9 +158,11 @@ fn expected(config: &Loki, source: &Source, said: &[(StdType, i64, String)]) -> 
             ("compose_project", project),
             ("container_id", container.map_or("", |container| container.id.as_str())),
             ("image", container.map_or("", |container| container.image.as_str())),
+            ("repeated", &repeated),
+            ("failed", failed),
         ];
-        let metadata: BTreeMap<&str, &str> =
-            metadata.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        let metadata = metadata.into_iter().chain(FIELDS.map(|(name, shown)| (shown, field(name))));
+        let metadata: BTreeMap<&str, &str> = metadata.filter(|(_, value)| !value.is_empty()).collect();
         assert!(line.len() as u64 <= config.line_bytes_max);
         streams.entry(labels).or_default().push(json!([time_ns, line, metadata]));
     }
@@ -141,14 +185,17 @@ fn bodies_decoded_by_others_equal_the_records() -> Result<()> {
             ..Loki::default()
         };
         let source = source(&mut rand);
-        let (batch, said) = batch(&mut rand, &source);
+        let (mut batch, said) = batch(&mut rand, &source);
+        if rand.chance(1, 2) {
+            batch = with_extras(&mut rand, batch);
+        }
         let head = SourceHead::new(&config, &source, "box");
         // Put together as the delivery does it.
         let chunks = encode(&config, &head, &batch).0;
         let bodies: Vec<u8> = chunks.into_iter().flat_map(|chunk| chunk.body).collect();
         let body = body::pack(LokiFormat::Protobuf, &bodies)?;
         fs::write(dir.path().join(format!("{number:04}.body")), &body.bytes)?;
-        all_expected.push((body.bytes.len(), expected(&config, &source, &said)));
+        all_expected.push((body.bytes.len(), expected(&config, &batch, &said)));
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("loki/decode.py");
     let output = Command::new(python).arg(script).arg(dir.path()).output()?;

@@ -166,7 +166,8 @@ metrics! {
     duplicates_dropped_total: IntCounter [] Count
         "Records that a source sent again after a reconnect and that were recognized and dropped.";
     lines_truncated_total: IntCounter [] Count "Lines cut at limits.line_bytes_max.";
-    invalid_utf8_lines_total: IntCounter [] Count "Lines with bytes that are not UTF-8, replaced by U+FFFD.";
+    invalid_utf8_replaced_total: IntCounter [] Count
+        "U+FFFD put by sinks in the place of bytes that are not UTF-8; each sink counts its own.";
     capture_lag_bytes: IntGauge [] Bytes "Bytes on disk that no sink has acknowledged yet, all files together.";
     capture_lag_seconds: Gauge [] Seconds "Age of the oldest record that was read and is not acknowledged yet.";
     deleted_open_bytes: IntGauge [] Bytes

@@ -64,7 +64,8 @@ pub fn spawn(
         id,
         component,
         beat,
-        steps: Steps::new(sink.name(), metrics),
+        steps: Steps::new(sink.name(), Arc::clone(&metrics)),
+        metrics,
         sink,
         report,
         board,
@@ -92,6 +93,7 @@ struct Worker {
     beat: Arc<Beat>,
     /// What pipelines do to batches before the sink gets them.
     steps: Steps,
+    metrics: Arc<Metrics>,
     sink: Box<dyn Sink>,
     report: Box<dyn Fn(FromSink) + Send>,
     board: Arc<Board>,
@@ -186,6 +188,7 @@ impl Worker {
                 let out = made.as_ref().and_then(|made| made.batch.as_ref()).unwrap_or(&batch);
                 let delivered = self.persist(|sink| sink.deliver(out))?;
                 self.stats.add(delivered.counts);
+                self.metrics.invalid_utf8_replaced_total.inc_by(delivered.counts.invalid_utf8);
                 // As it was delivered: redacted where that is configured.
                 self.show(out);
                 // Before the acknowledgement: that must bring back the only reference to the batch.
@@ -265,6 +268,7 @@ impl Worker {
 
     fn on_failure(&mut self, error: &SinkError) {
         self.stats.errors.fetch_add(1, Ordering::Relaxed);
+        self.metrics.sink_errors_total.with_label_values(&[self.sink.name()]).inc();
         let consequence = match error.kind {
             SinkErrorKind::Retry => "reading waits, nothing is dropped",
             SinkErrorKind::Closed => "this sink has ended",
@@ -360,17 +364,15 @@ mod tests {
     }
 
     fn start(fake: &Fake) -> (SinkHandle, Receiver<FromSink>, Arc<Board>) {
+        start_with(fake, &Arc::new(Metrics::new(1).unwrap()))
+    }
+
+    fn start_with(fake: &Fake, metrics: &Arc<Metrics>) -> (SinkHandle, Receiver<FromSink>, Arc<Board>) {
         let (tell, told) = channel();
         let board = Arc::new(Board::default());
         let report = Box::new(move |message| tell.send(message).unwrap());
-        let handle = spawn(
-            SinkId(3),
-            Box::new(fake.clone()),
-            report,
-            board.clone(),
-            Arc::new(Metrics::new(1).unwrap()),
-        )
-        .unwrap();
+        let handle =
+            spawn(SinkId(3), Box::new(fake.clone()), report, board.clone(), Arc::clone(metrics)).unwrap();
         (handle, told, board)
     }
 
@@ -410,7 +412,8 @@ mod tests {
     fn keeps_trying_says_why_and_recovers_in_order() {
         let fake = Fake::default();
         fake.broken.store(true, Ordering::SeqCst);
-        let (handle, told, board) = start(&fake);
+        let metrics = Arc::new(Metrics::new(1).unwrap());
+        let (handle, told, board) = start_with(&fake, &metrics);
         for n in 1..=5 {
             handle.sender.send(ToSink::Batch(numbered(n))).unwrap();
         }
@@ -424,6 +427,7 @@ mod tests {
             "no storage space writing 1: free space; reading waits, nothing is dropped"
         );
         assert!(told.try_recv().is_err());
+        assert!(metrics.sink_errors_total.with_label_values(&["fake"]).get() >= 2);
         fake.broken.store(false, Ordering::SeqCst);
         for n in 1..=5 {
             let FromSink::Ack(ack) = told.recv().unwrap() else { panic!("an ack comes") };

@@ -1,4 +1,5 @@
-//! Stack traces as the runtimes printed them (Java 17, Python 3.11, Node 20, Go 1.22), and what must stay apart.
+//! Stack traces as the runtimes printed them (Java 17, Python 3.11, Node 20), one of Go written after its form, and what must
+//! stay apart.
 //!
 //! `|` begins a line that begins a group, `+` one that continues it; `»` is a tab.
 
