@@ -19,7 +19,7 @@ struct Needed {
     is_here: fn() -> bool,
 }
 
-const NEEDED: [Needed; 4] = [
+const NEEDED: [Needed; 5] = [
     Needed { package: "gcc", what_for: "`cc`, by which rustc links", is_here: || on_path("cc") },
     Needed {
         package: "libc6-dev",
@@ -30,6 +30,11 @@ const NEEDED: [Needed; 4] = [
         package: "cgroupfs-mount",
         what_for: "a cgroup hierarchy, for containers; this machine has none mounted",
         is_here: || cgroups_are_mounted() || on_path("cgroupfs-mount"),
+    },
+    Needed {
+        package: "e2fsprogs",
+        what_for: "`mkfs.ext4`, for a disk that tests freeze",
+        is_here: || on_path("mkfs.ext4"),
     },
     Needed {
         package: "python3-venv",

@@ -35,6 +35,25 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// Adds a record whose bytes were put together.
+    pub(super) fn push_made(&mut self, std_type: StdType, line: &Whole<'_>) {
+        let time_start = self.made.len() as u32;
+        self.made.extend_from_slice(line.time);
+        let message_start = self.made.len() as u32;
+        self.made.extend_from_slice(line.text);
+        self.truncated += u64::from(line.truncated);
+        self.records.push(Record {
+            message_start,
+            message_len: line.text.len() as u32,
+            time_start,
+            time_len: line.time.len() as u8,
+            std_type,
+            form: line.form,
+            place: Place::Made,
+            truncated: line.truncated,
+        });
+    }
+
     /// The time of a record, as Docker wrote it; `read` is the buffer that records point into.
     pub fn time<'a>(&'a self, record: &Record, read: &'a [u8]) -> &'a [u8] {
         let from = if record.place == Place::Read { read } else { &self.made };
@@ -191,21 +210,7 @@ impl Assembler {
             groups.take(std_type, &line.whole(), out);
             return true;
         }
-        let time_start = out.made.len() as u32;
-        out.made.extend_from_slice(&line.time);
-        let message_start = out.made.len() as u32;
-        out.made.extend_from_slice(&line.text);
-        out.truncated += u64::from(line.truncated);
-        out.records.push(Record {
-            message_start,
-            message_len: line.text.len() as u32,
-            time_start,
-            time_len: line.time.len() as u8,
-            std_type,
-            form: line.form,
-            place: Place::Made,
-            truncated: line.truncated,
-        });
+        out.push_made(std_type, &line.whole());
         true
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::assemble::Lines;
 use super::{json_line, timestamp, utf8};
 use crate::limits::MULTILINE_LOOK_BYTES;
-use crate::record::{MessageForm, Place, Record, StdType};
+use crate::record::{MessageForm, StdType};
 use crate::settings::Pipeline;
 use crate::settings::pipeline::{self, Multiline};
 
@@ -78,22 +78,16 @@ impl Group {
     }
 
     fn emit(self, std_type: StdType, out: &mut Lines) {
-        let time_start = out.made.len() as u32;
-        out.made.extend_from_slice(&self.time);
-        let message_start = out.made.len() as u32;
-        out.made.extend_from_slice(&self.text);
-        out.truncated += u64::from(self.truncated);
         out.joined.extend(self.lines.iter().map(|(_, time_ns)| (std_type, *time_ns)));
-        out.records.push(Record {
-            message_start,
-            message_len: self.text.len() as u32,
-            time_start,
-            time_len: self.time.len() as u8,
-            std_type,
+        let whole = Whole {
+            began_at: self.lines.first().map_or(0, |(began_at, _)| *began_at),
+            time: &self.time,
+            text: &self.text,
             form: self.form,
-            place: Place::Made,
+            decoded_len: self.decoded_len,
             truncated: self.truncated,
-        });
+        };
+        out.push_made(std_type, &whole);
     }
 }
 

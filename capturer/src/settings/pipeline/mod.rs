@@ -1,5 +1,5 @@
 //! Settings of the pipelines: what happens to a source's lines between capture and sinks, typed and checked. Not here:
-//! anything that is done to a line (pipeline/), but for the rules by which lines belong together ([`multiline`]).
+//! anything that is done to a line (pipeline/), but for the rules by which lines belong together ([`MultilineRule`]).
 
 mod multiline;
 mod pattern;
