@@ -84,7 +84,8 @@ fn a_hung_output_disk_is_named_while_everything_else_answers() -> Result<()> {
         }
         let (status, body) = agent.ask("/health")?;
         let health: Value = serde_json::from_str(&body)?;
-        let (sink, capture) = (&health["components"]["sink_local_file"], &health["components"]["capture_loop"]);
+        let (sink, capture) =
+            (&health["components"]["sink_local_file"], &health["components"]["capture_loop"]);
         ensure!(capture["ok"] == true, "the loop hangs with it: {body}");
         let message = sink["message"].as_str().unwrap_or_default();
         ensure!(status == 503 && sink["ok"] == false && message.starts_with("stuck: "), "{sink}");
@@ -93,7 +94,10 @@ fn a_hung_output_disk_is_named_while_everything_else_answers() -> Result<()> {
     println!("named after {:?}; the slowest answer took {} ms", since.elapsed(), slowest.as_millis());
     ensure!(slowest <= ANSWER_MAX, "an answer took {slowest:?}");
     let metrics = agent.get("/metrics")?;
-    ensure!(metrics.contains("log_capturer_component_health{component=\"sink_local_file\"} 0\n"), "{metrics}");
+    ensure!(
+        metrics.contains("log_capturer_component_health{component=\"sink_local_file\"} 0\n"),
+        "{metrics}"
+    );
     // It looks once a second.
     wait_until("the log to name it", DEADLINE, || agent.log_text().is_ok_and(|log| log.contains("stuck: ")))?;
 
