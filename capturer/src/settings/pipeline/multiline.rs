@@ -13,9 +13,7 @@ use std::time::Duration;
 
 use super::Pattern;
 use crate::decode::level;
-
-/// So much of a line is looked at: what makes a line a part of a trace stands at its beginning.
-const LOOKED_AT_BYTES: usize = 4 * 1024;
+use crate::limits::MULTILINE_LOOK_BYTES;
 
 /// Which lines are one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +114,7 @@ impl Multiline {
 
 fn beginning(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    &line[..line.len().min(LOOKED_AT_BYTES)]
+    &line[..line.len().min(MULTILINE_LOOK_BYTES)]
 }
 
 fn plain(line: &[u8]) -> State {

@@ -76,7 +76,7 @@ fn patterns() {
 #[test]
 fn long_lines() {
     let java = preset(MultilinePreset::Java);
-    let mut line = b"x".repeat(LOOKED_AT_BYTES);
+    let mut line = b"x".repeat(MULTILINE_LOOK_BYTES);
     line.extend_from_slice(b" ERROR");
     assert_eq!(java.begin(&line), Group(State::Plain));
     assert_eq!(java.begin(b"ERROR x\r"), Group(State::Levelled));
