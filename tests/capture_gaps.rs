@@ -1,6 +1,13 @@
 //! What dockerd's follow skips when a log is rotated: read over the API it is mended from the files; where they can't be
-//! read it is declared. And a container that is read now from its files, now over the API.
+//! read it is declared. A follower that is too slow for its files, whose loss is known to the byte. And a container that
+//! is read now from its files, now over the API.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,6 +22,7 @@ both_engines! {
     rotation_under_load_by_api => rotation_under_load;
     three_missed_rotations => three_missed_rotations;
     without_the_files_the_loss_is_declared => without_files;
+    files_that_a_slow_follower_lets_go_are_counted_to_the_byte => slow_follower;
     read_from_changes_between_runs => read_from_changes;
 }
 
@@ -180,6 +188,96 @@ fn without_files(version: EngineVersion) -> Result<()> {
     let log = agent.log_text()?;
     ensure!(log.contains("the Engine's log begins behind the last line delivered"), "not in its log");
     agent.stop()
+}
+
+/// Bytes that a slow follower may hold open in deleted files.
+const HELD_OPEN_BYTES_MAX: f64 = 65_536.0;
+
+/// A follower at half the speed of its container, whose files are removed behind it and may be held open only so far: what
+/// it has to let go is counted, and that is to the byte what its missing lines were long in the log.
+fn slow_follower(version: EngineVersion) -> Result<()> {
+    let engine = Engine::start(version)?;
+    let home = Home::new()?;
+    let agent = home.start(&format!(
+        "{}limits: {{deleted_open_bytes_max: 64KiB}}\npipelines: [{{name: slow, match: {{}}, rate_limit: {{lines: 1000, burst: 1s, over: wait}}}}]\n",
+        config(&home, &engine, Reading::FILE)
+    ))?;
+    let script = "until [ -e /go ]; do sleep 0.05; done; a=1; while [ $a -le 12000 ]; do z=$((a+199)); \
+        seq $a $z | sed 's/^/line of some length /'; a=$((z+1)); sleep 0.1; done";
+    let id = engine.run(&spec("slow", &[("max-size", "64k"), ("max-file", "2")], script))?;
+    wait_until("the stream", MINUTE, || mode(&agent, "slow").is_ok_and(|mode| mode == "file"))?;
+
+    let directory = engine.log_path(&id).parent().context("a log lies in a directory")?.to_owned();
+    let over = AtomicBool::new(false);
+    let (printed, largest) = std::thread::scope(|scope| -> Result<_> {
+        let keeper = scope.spawn(|| keep_files(&directory, &over));
+        let followed = follow_slowly(&engine, &home, &agent);
+        over.store(true, Ordering::Relaxed);
+        let printed = keeper.join().map_err(|_| anyhow::anyhow!("keeping the files panicked"))?;
+        Ok((printed?, followed?))
+    })?;
+    ensure!(printed.len() == 12_000, "the test itself kept {} of 12000 lines", printed.len());
+
+    let delivered: BTreeSet<u64> = numbers(&home, "slow")?.into_iter().collect();
+    let missing = printed.iter().filter(|(number, _)| !delivered.contains(number));
+    let missing_bytes: u64 = missing.map(|(_, bytes)| bytes).sum();
+    let declared = agent.metric("lost_bytes_total{reason=\"deleted_open_limit\"}")?;
+    let lines = 12_000 - delivered.len();
+    println!(
+        "{lines} lines of {missing_bytes} bytes are missing, {declared} declared; {largest} held open at most"
+    );
+    ensure!(missing_bytes > 3 * 64 * 1024, "no three files were lost: the test is of no use");
+    ensure!(declared == missing_bytes as f64, "{missing_bytes} bytes are missing; {}", losses(&agent)?);
+    let others = losses(&agent)?.lines().filter(|line| !line.contains("deleted_open_limit")).count();
+    ensure!(others == 0, "something else was declared as well: {}", losses(&agent)?);
+    agent.stop()
+}
+
+/// Lets the container print, and waits for its last line; returns the most bytes that were held open meanwhile.
+fn follow_slowly(engine: &Engine, home: &Home, agent: &Agent) -> Result<f64> {
+    go_on(engine, "slow", "/go");
+    let mut largest: f64 = 0.0;
+    wait_until("the last line of slow", MINUTE, || {
+        largest = largest.max(agent.metric("deleted_open_bytes")?);
+        let last = numbers(home, "slow")?.last().copied();
+        ensure!(last == Some(12_000), "the last is {last:?}");
+        Ok(())
+    })?;
+    // Looked at from outside, between two of its steps: a file that was just removed may be in it for a moment.
+    ensure!(largest <= 2.0 * HELD_OPEN_BYTES_MAX, "{largest} bytes in deleted files were held open");
+    Ok(largest)
+}
+
+/// Opens every file of a log before it is removed; when told, reads them all: each line's number, and its bytes there.
+fn keep_files(directory: &Path, over: &AtomicBool) -> Result<BTreeMap<u64, u64>> {
+    let mut files: BTreeMap<u64, File> = BTreeMap::new();
+    loop {
+        let last = over.load(Ordering::Relaxed);
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            let is_log = path.file_name().is_some_and(|name| name.to_string_lossy().contains("-json.log"));
+            // One that is renamed between the listing and the opening comes with the next listing.
+            let Some(file) = is_log.then(|| File::open(&path).ok()).flatten() else { continue };
+            files.entry(file.metadata()?.ino()).or_insert(file);
+        }
+        if last {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut lines = BTreeMap::new();
+    for mut file in files.into_values() {
+        file.rewind()?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        for line in text.split_inclusive('\n') {
+            let record: serde_json::Value = serde_json::from_str(line)?;
+            let number =
+                record["log"].as_str().and_then(|log| log.trim_end().rsplit(' ').next()?.parse().ok());
+            lines.insert(number.with_context(|| format!("no number: {line:?}"))?, line.len() as u64);
+        }
+    }
+    Ok(lines)
 }
 
 /// From the files, over the API, and back, with restarts between: every line once.

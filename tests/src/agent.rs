@@ -137,13 +137,18 @@ impl Home {
             .spawn()
             .with_context(|| format!("starting {}", program.display()))?;
         let mut agent = Agent { child, log, address: String::new() };
-        agent.address = wait_until("the agent to say where its admin server listens", DEADLINE, || {
-            let text = agent.log_text()?;
-            let text = text.get(from as usize..).unwrap_or_default();
-            let line = text.lines().find(|line| line.contains("admin server listens"));
-            let address = line.and_then(|line| line.split("address=").nth(1)?.split_whitespace().next());
-            address.map(str::to_owned).with_context(|| format!("its log:\n{text}"))
-        })?;
+        let (address, text) =
+            wait_until("the agent to say where its admin server listens", DEADLINE, || {
+                // Asked first: what it said before it ended is in its log by then.
+                let has_ended = agent.child.try_wait()?.is_some();
+                let text = agent.log_text()?;
+                let text = text.get(from as usize..).unwrap_or_default();
+                let line = text.lines().find(|line| line.contains("admin server listens"));
+                let address = line.and_then(|line| line.split("address=").nth(1)?.split_whitespace().next());
+                ensure!(has_ended || address.is_some(), "its log:\n{text}");
+                Ok((address.map(str::to_owned), text.to_owned()))
+            })?;
+        agent.address = address.with_context(|| format!("the agent ended at once; its log:\n{text}"))?;
         Ok(agent)
     }
 
