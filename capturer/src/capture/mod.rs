@@ -18,6 +18,7 @@ mod containers;
 pub mod io;
 pub mod outlets;
 mod paths;
+mod saving;
 mod stopping;
 pub mod support;
 
@@ -31,7 +32,7 @@ use crate::cursor::Cursor;
 use crate::discover::{self, Discovery};
 use crate::limits::{API_GATHER_BYTES, READ_BYTES};
 use crate::metrics::Metrics;
-use crate::record::{Ack, Amount, OutputMarks, SinkId, Source, StreamId, StreamKey};
+use crate::record::{Ack, Amount, SinkId, Source, StreamId, StreamKey};
 use crate::settings::Settings;
 use crate::sink::FromSink;
 use crate::status::{Snapshot, StreamRow};
@@ -42,11 +43,9 @@ use crate::stream::{Kind, State, Stream};
 use io::{Action, ConnId, Event};
 use outlets::{OutletState, SinkFacts};
 use paths::Paths;
+use saving::Saving;
 use stopping::Stopping;
 use support::{Context, Jitter, Lanes, Pool, Timer, Timers};
-
-/// A checkpoint is saved at most so long after a position moved.
-const CHECKPOINT_INTERVAL_MS: u64 = 1_000;
 
 /// The whole.
 pub struct Capture {
@@ -64,10 +63,7 @@ pub struct Capture {
     attaching: BTreeMap<StreamId, Attaching>,
     /// Streams that closed during the event being handled.
     closed: Vec<StreamId>,
-    /// The checkpoint being saved: its state, and what it says of outputs.
-    saving: Option<Arc<OutputMarks>>,
-    /// Why the last save failed.
-    save_error: Option<String>,
+    saving: Saving,
     /// The first list came: what is found from now on is new.
     listed_once: bool,
     stopping: Option<Stopping>,
@@ -113,8 +109,7 @@ impl Capture {
             conns: BTreeMap::new(),
             attaching: BTreeMap::new(),
             closed: Vec::new(),
-            saving: None,
-            save_error: None,
+            saving: Saving::default(),
             listed_once: false,
             stopping: None,
             actions: Vec::new(),
@@ -152,7 +147,7 @@ impl Capture {
         self.grant_lanes(now);
         self.feed_hungry(now);
         self.drop_closed(now);
-        self.save_if_urgent();
+        self.save_if_urgent(now);
         self.go_on_stopping(now);
     }
 
@@ -272,7 +267,7 @@ impl Capture {
                 Timer::Pool => self.share_slots(now),
                 Timer::Discovery => self.with_discovery(now, |discovery, cx, _| discovery.on_timer(cx)),
                 Timer::Paths => self.on_paths_timer(now),
-                Timer::Checkpoint => self.save(),
+                Timer::Checkpoint => self.save(now),
                 Timer::StopDeadline => self.on_stop_deadline(),
             }
         }
@@ -372,7 +367,7 @@ impl Capture {
             let tracked = &self.outlets[usize::from(stream.source.outlet.index)].tracked;
             self.tracker.forget_sinks(key, tracked);
             self.timers.cancel(Timer::Stream(id));
-            self.timers.set_earlier(Timer::Checkpoint, now.mono_ms + CHECKPOINT_INTERVAL_MS);
+            self.plan_save(now);
             if let Kind::File(file) = &stream.kind {
                 for file in file.open_files() {
                     self.actions.push(Action::CloseFile { file });
@@ -443,7 +438,7 @@ impl Capture {
         }
     }
 
-    // ---- sinks and checkpoint
+    // ---- sinks
 
     fn on_ack(&mut self, now: Now, ack: Ack) {
         let Ack { sink, batch, mark, delivered } = ack;
@@ -452,8 +447,11 @@ impl Capture {
         self.metrics.logs_sent_total.with_label_values(&[name]).inc_by(lines);
         self.metrics.log_bytes_sent_total.with_label_values(&[name]).inc_by(bytes);
         if self.outlets.iter().any(|outlet| outlet.tracked.contains(name)) {
+            if mark.is_none() {
+                self.saving.count_repeatable(batch.source.id, bytes);
+            }
             self.tracker.on_ack(&batch.source.key, name, batch.seq, &batch.end, mark);
-            self.timers.set_earlier(Timer::Checkpoint, now.mono_ms + CHECKPOINT_INTERVAL_MS);
+            self.plan_save(now);
         }
         // The last sink's acknowledgement brings the only reference left.
         let Ok(batch) = Arc::try_unwrap(batch) else { return };
@@ -461,51 +459,6 @@ impl Capture {
         credit.batch_back();
         credit.give_back(batch.read, batch.made.capacity() as u64);
         self.with_stream(now, batch.source.id, |stream, cx| stream.on_acked(&batch.end, cx));
-    }
-
-    fn save_if_urgent(&mut self) {
-        let saved = self.tracker.saved_seq();
-        if self.attaching.values().any(|attaching| attaching.saved_at.is_some_and(|seq| seq > saved)) {
-            self.save();
-        }
-    }
-
-    fn save(&mut self) {
-        if self.saving.is_none() && self.tracker.dirty_seq() > self.tracker.saved_seq() {
-            let seq = self.tracker.dirty_seq();
-            let checkpoint = self.tracker.to_checkpoint();
-            self.saving = Some(Arc::new(checkpoint.outputs.clone()));
-            self.actions.push(Action::SaveCheckpoint { seq, checkpoint });
-        }
-    }
-
-    fn on_saved(&mut self, now: Now, seq: u64, result: Result<(), String>) {
-        let marks = self.saving.take();
-        match result {
-            Ok(()) => {
-                self.actions.extend(marks.map(Action::Saved));
-                self.metrics.checkpoint_saves_total.inc();
-                if self.save_error.take().is_some() {
-                    tracing::info!("the checkpoint is saved again");
-                }
-                self.tracker.on_saved(seq);
-            }
-            Err(error) => {
-                self.metrics.checkpoint_save_failures_total.inc();
-                // Said once, and by /health for as long as it lasts.
-                if self.save_error.as_ref() != Some(&error) {
-                    tracing::error!(
-                        "the checkpoint can't be saved, a crash now would repeat records: {error}"
-                    );
-                }
-                self.save_error = Some(error);
-                self.timers.set_earlier(Timer::Checkpoint, now.mono_ms + CHECKPOINT_INTERVAL_MS);
-                return;
-            }
-        }
-        if self.tracker.dirty_seq() > seq {
-            self.timers.set_earlier(Timer::Checkpoint, now.mono_ms + CHECKPOINT_INTERVAL_MS);
-        }
     }
 
     /// Streams whose outputs are ready and in a checkpoint on disk begin. That may be so as soon as the last sink has
@@ -708,7 +661,7 @@ impl Capture {
 
     /// Why the last checkpoint could not be saved, if it could not.
     pub fn checkpoint_trouble(&self) -> Option<&str> {
-        self.save_error.as_deref()
+        self.saving.error()
     }
 
     /// What keeps containers from being found, if anything does; `None` if they are not monitored.

@@ -42,7 +42,7 @@ impl Capture {
         }
     }
 
-    pub(super) fn go_on_stopping(&mut self, _now: Now) {
+    pub(super) fn go_on_stopping(&mut self, now: Now) {
         let Some(stopping) = &self.stopping else { return };
         if stopping.finished || !self.what_is_left().is_empty() {
             return;
@@ -50,7 +50,7 @@ impl Capture {
         let all_ended = stopping.sinks_running == 0;
         let left = self.what_hangs();
         if self.tracker.dirty_seq() > self.tracker.saved_seq() {
-            self.save();
+            self.save(now);
             return;
         }
         let Some(stopping) = &mut self.stopping else { return };
@@ -70,7 +70,7 @@ impl Capture {
         if self.discovery.as_ref().is_some_and(|discovery| !discovery.is_at_rest()) {
             left.push("discovery".to_owned());
         }
-        if self.saving.is_some() {
+        if self.saving.is_under_way() {
             left.push("checkpoint".to_owned());
         }
         left
