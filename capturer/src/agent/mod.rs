@@ -112,10 +112,7 @@ impl Agent {
         if !settings.resource_monitoring.enabled {
             options.tiers.clear();
         }
-        // On a thread of its own: the kernel's workers for the self-test's ring have this thread's rights, and with it they end.
-        let start = || Witness::start(&options, &settings, Arc::clone(&metrics), Arc::clone(&board));
-        let witness = std::thread::scope(|scope| scope.spawn(start).join());
-        let Ok(witness) = witness else { anyhow::bail!("starting the witness of open descriptors panicked") };
+        let witness = Witness::start(&options, &settings, Arc::clone(&metrics), Arc::clone(&board));
         let claims = witness.claims();
         let (sender, inbox) = unbounded_channel();
         privilege::drop_unneeded(&settings, || witness.can_be_read())?;

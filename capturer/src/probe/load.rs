@@ -10,6 +10,7 @@
 //! capturer-ebpf/src/lib.rs.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -117,7 +118,7 @@ pub(super) struct Kernel {
 impl Kernel {
     /// Attaches one tier's programs, with this process as watch 0: of the first object that the kernel takes. Fails
     /// with what it says of the last one, which asks the least of it.
-    pub(super) fn attach(tier: Tier, types: &KernelTypes, options: &Options) -> Result<Kernel> {
+    pub(super) fn attach(tier: Tier, types: &Types, options: &Options) -> Result<Kernel> {
         let mut last = anyhow::anyhow!("there are no programs to load");
         for object in &options.objects {
             match Self::attach_object(object, tier, types, &options.left_out) {
@@ -131,15 +132,10 @@ impl Kernel {
         Err(last)
     }
 
-    fn attach_object(
-        object: &Object<'_>,
-        tier: Tier,
-        types: &KernelTypes,
-        left_out: &[String],
-    ) -> Result<Kernel> {
+    fn attach_object(object: &Object<'_>, tier: Tier, types: &Types, left_out: &[String]) -> Result<Kernel> {
         ensure!(tier != Tier::Procfs, "tier procfs has no programs");
         let before = bpf_fds()?;
-        let offsets = offsets(tier, types)?;
+        let offsets = offsets(tier, &types.facts)?;
         let mut programs = EbpfLoader::new()
             // The object needs no relocation; reading the kernel's types for one would take longer than all the rest.
             .btf(None)
@@ -179,7 +175,7 @@ impl Kernel {
         kernel.set_watched(0, std::process::id())?;
         match tier {
             Tier::Tracing => kernel.attach_tracing(types, left_out)?,
-            Tier::Kprobe => kernel.attach_kprobes(types, left_out)?,
+            Tier::Kprobe => kernel.attach_kprobes(&types.facts, left_out)?,
             _ => kernel.attach_tracepoints(left_out)?,
         }
         // Last, as it is the most for the verifier, and a tier that is refused is refused before.
@@ -190,10 +186,10 @@ impl Kernel {
         Ok(kernel)
     }
 
-    fn attach_tracing(&mut self, types: &KernelTypes, left_out: &[String]) -> Result<()> {
-        let btf = Btf::from_sys_fs().context("reading the kernel's BTF")?;
+    fn attach_tracing(&mut self, types: &Types, left_out: &[String]) -> Result<()> {
+        let btf = types.for_attaching()?;
         for function in
-            present(types)?.into_iter().filter(|function| !is_left_out(left_out, function.program))
+            present(&types.facts)?.into_iter().filter(|function| !is_left_out(left_out, function.program))
         {
             let what = format!("attaching to {}", function.name);
             let ending = if function.at_exit { "exit" } else { "entry" };
@@ -201,10 +197,10 @@ impl Kernel {
             let program = program.context("the object lacks a program")?;
             let done = if function.at_exit {
                 let program: &mut FExit = program.try_into().map_err(|error| refusal(&what, &error))?;
-                program.load(function.name, &btf).and_then(|()| program.attach().map(drop))
+                program.load(function.name, btf).and_then(|()| program.attach().map(drop))
             } else {
                 let program: &mut FEntry = program.try_into().map_err(|error| refusal(&what, &error))?;
-                program.load(function.name, &btf).and_then(|()| program.attach().map(drop))
+                program.load(function.name, btf).and_then(|()| program.attach().map(drop))
             };
             done.map_err(|error| refusal(&what, &error))?;
         }
@@ -443,10 +439,32 @@ where
 }
 
 /// What every tier has to know of the running kernel.
-pub(super) fn kernel_types(btf: &Path) -> Result<KernelTypes> {
+pub(super) fn kernel_types(btf: &Path) -> Result<Types> {
     let mut functions: Vec<&str> = FUNCTIONS.iter().map(|function| function.name).collect();
     functions.push(RING_COMPLETE);
-    KernelTypes::read(btf, &functions)
+    Ok(Types { facts: KernelTypes::read(btf, &functions)?, whole: OnceCell::new() })
+}
+
+/// What is known of the kernel's types while tiers are tried.
+pub(super) struct Types {
+    facts: KernelTypes,
+    /// As aya wants it for attaching: 13 MiB, so it is read when a tier needs it, and once.
+    whole: OnceCell<Btf>,
+}
+
+impl Types {
+    /// Lets go of what another tier does not need.
+    pub(super) fn trim(&mut self) {
+        self.whole.take();
+    }
+
+    fn for_attaching(&self) -> Result<&Btf> {
+        if let Some(btf) = self.whole.get() {
+            return Ok(btf);
+        }
+        let btf = Btf::from_sys_fs().context("reading the kernel's BTF")?;
+        Ok(self.whole.get_or_init(|| btf))
+    }
 }
 
 /// The functions of [`FUNCTIONS`] that this kernel has. One may be missing: before 6.6, filp_close does it all.
