@@ -283,7 +283,10 @@ fn top_counts_a_line_once_however_many_sinks_take_it() -> Result<()> {
     let writer = Writer::start(&home, "a.log", 10)?;
     wait_until("lines for both sinks", DEADLINE, || {
         let streams = agent.streams()?;
-        ensure!(streams.len() == 2 && streams.iter().all(|row| row["lines"].as_u64() > Some(0)), "{streams:?}");
+        ensure!(
+            streams.len() == 2 && streams.iter().all(|row| row["lines"].as_u64() > Some(0)),
+            "{streams:?}"
+        );
         Ok(())
     })?;
     let seen: Value = serde_json::from_str(&top(&agent, &["--json"])?)?;

@@ -305,7 +305,8 @@ impl LocalFileSink {
             len += rustix::io::pwrite(&file, b"\n", len)? as u64;
         }
         // Where the file system does not say when the file was made, now.
-        let born_s = if id.birth_ns > 0 { id.birth_ns as u64 / 1_000_000_000 } else { (self.unix_ms)() / 1000 };
+        let born_s =
+            if id.birth_ns > 0 { id.birth_ns as u64 / 1_000_000_000 } else { (self.unix_ms)() / 1000 };
         Ok((file, id, len, born_s))
     }
 
