@@ -246,7 +246,12 @@ fn read_file_monitor(s: &mut Section, into: &mut FileMonitor) {
         let mut set = FileSet::default();
         s.list("paths", &mut set.paths, units::path_pattern);
         s.list("exclude", &mut set.exclude, units::path_pattern);
-        let formats = [("auto", FileFormat::Auto), ("raw", FileFormat::Raw), ("docker", FileFormat::Docker)];
+        let formats = [
+            ("auto", FileFormat::Auto),
+            ("raw", FileFormat::Raw),
+            ("docker", FileFormat::Docker),
+            ("cri", FileFormat::Cri),
+        ];
         s.choice("format", &formats, &mut set.format);
         s.choice("start_at", &START_AT, &mut set.start_at);
         s.map("labels", &mut set.labels, units::text);

@@ -577,7 +577,7 @@ fn draw_settings(rand: &mut Rand) -> Settings {
     monitor.circuit_breaker.pause = Duration::from_secs(rand.within(1..10));
     for set in 0..rand.within(0..3) {
         let pattern = glob::Pattern::new(&format!("/logs/{set}/*.log")).expect("a fixed pattern");
-        let format = *rand.pick(&[FileFormat::Auto, FileFormat::Raw, FileFormat::Docker]);
+        let format = *rand.pick(&[FileFormat::Auto, FileFormat::Raw, FileFormat::Docker, FileFormat::Cri]);
         settings.file_monitor.files.push(FileSet { paths: vec![pattern], format, ..FileSet::default() });
     }
     if rand.chance(1, 2) {
