@@ -181,7 +181,7 @@ fn read_settings(s: &mut Section, into: &mut Settings) {
     });
     s.section("container_monitor", |s| read_container_monitor(s, &mut into.container_monitor));
     s.section("file_monitor", |s| read_file_monitor(s, &mut into.file_monitor));
-    pipeline::read(s, &mut into.pipelines);
+    pipeline::read(s, into.line_bytes_max, &mut into.pipelines);
     s.section("sinks", |s| read_sinks(s, &mut into.sinks));
     s.section("resource_monitoring", |s| read_resource_monitoring(s, &mut into.resource_monitoring));
     s.section("metrics", |s| s.count("max_containers", 0..=SERIES_CEILING, &mut into.metrics.max_containers));
