@@ -34,7 +34,7 @@ use capturer::checkpoint::{self, Checkpoint};
 use capturer::clock::Now;
 use capturer::metrics::Metrics;
 use capturer::record::StreamId;
-use capturer::settings::pipeline::{Multiline, MultilineRule, Over, Pattern, RateLimit};
+use capturer::settings::pipeline::{Multiline, MultilineRule, Over, Pattern, RateLimit, Step};
 use capturer::settings::{FileFormat, FileSet, Pipeline, ReadFrom, Settings};
 
 use crate::checker::{Checker, Flow, LineId, Snapshot};
@@ -610,6 +610,10 @@ fn draw_pipeline(rand: &mut Rand) -> Pipeline {
             burst: Duration::from_millis(rand.within(100..5_000)),
             over: Over::Wait,
         });
+    }
+    // The sinks here run no steps; for the core it is a last batch more.
+    if rand.chance(1, 2) {
+        pipeline.steps.push(Step::Dedup { window: Duration::from_secs(60) });
     }
     pipeline
 }
