@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::sweep::{FOLDER_PREFIXES, folder_prefix};
 use crate::wait::wait_until;
 
 /// A user without rights, as Debian numbers it.
@@ -37,7 +38,7 @@ pub struct Home {
 impl Home {
     /// A new, empty one.
     pub fn new() -> Result<Home> {
-        Ok(Home { dir: tempfile::Builder::new().prefix("capturer-test-").tempdir()? })
+        Ok(Home { dir: tempfile::Builder::new().prefix(&folder_prefix(FOLDER_PREFIXES[0])).tempdir()? })
     }
 
     /// Its directory.
