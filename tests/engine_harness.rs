@@ -190,6 +190,22 @@ fn a_killed_tests_folder_is_swept_with_its_agent() -> Result<()> {
     Ok(())
 }
 
+/// What the agent said is the first thing to look at, whichever way a test fails.
+#[test]
+fn a_test_that_gives_an_error_shows_the_agents_log() -> Result<()> {
+    if std::env::var_os(VICTIM).is_some() {
+        let home = Home::new()?;
+        let _agent = home.start(&home.config(FILES))?;
+        bail!("on purpose");
+    }
+    let temp = tempfile::Builder::new().prefix(&folder_prefix(FOLDER_PREFIXES[0])).tempdir()?;
+    let ended = victim("a_test_that_gives_an_error_shows_the_agents_log", temp.path())?.output()?;
+    let said = String::from_utf8_lossy(&ended.stdout);
+    ensure!(!ended.status.success() && said.contains("on purpose"), "{said}");
+    ensure!(said.contains("the agent's log") && said.contains("admin server listens"), "{said}");
+    Ok(())
+}
+
 /// What a killed test left was found by nobody if the tree it was run from had gone, and was in the way of later ones. This
 /// test is its own victim: a second process of it, with a place for temporary files that nobody else looks at, is killed
 /// while all that an Engine makes is there, and a mount on top of it.
