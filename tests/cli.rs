@@ -124,6 +124,10 @@ fn a_config_that_is_wrong_is_78_and_says_where() -> Result<()> {
         ("shutdown_timeout: 5\n", &["c.yaml:1:19", "shutdown_timeout", "5s"]),
         ("log: [info]\n", &["c.yaml:1:6", "log"]),
         ("sinks:\n  local_file: {directory: {a: b}}\n", &["c.yaml:2:27", "sinks.local_file.directory"]),
+        (
+            "sinks:\n  local_file:\n    file: \"{date}.ndjson\"\n",
+            &["c.yaml:3:11", "sinks.local_file.file", "{date} is unknown", "rotate_every to 24h"],
+        ),
         ("container_monitor: {include_names: web}\n", &["c.yaml:1:36", "container_monitor.include_names"]),
         ("admin: {listen: 8001}\n", &["c.yaml:1:17", "admin.listen"]),
         ("log: {level: info}\nlog: {level: warn}\n", &["c.yaml:2:1", "log"]),

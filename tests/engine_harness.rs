@@ -10,9 +10,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use capturer_tests::agent::Home;
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::fuse::HungMount;
-use capturer_tests::sweep::{Traces, mounts_beneath, sweep_dead};
+use capturer_tests::sweep::{
+    FOLDER_PREFIXES, Traces, folder_prefix, mounts_beneath, start_ticks, sweep_dead,
+};
 use capturer_tests::wait::wait_until;
 
 const BOTH_CHANNELS: &str = "for i in $(seq 100); do echo out $i; echo err $i >&2; done";
@@ -141,12 +144,73 @@ fn a_panicking_test_leaves_nothing() {
     assert_gone(&traces.into_inner().unwrap().unwrap());
 }
 
+/// Set for the second process of a test that is its own victim.
+const VICTIM: &str = "CAPTURER_TEST_VICTIM";
+
+/// A second process of a test, with a place for temporary files that nobody else looks at.
+fn victim(test: &str, temp: &Path) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--exact", test]).envs([(VICTIM, "1".as_ref()), ("TMPDIR", temp.as_os_str())]);
+    Ok(command)
+}
+
+fn kill_when_ready(test: &str, temp: &Path) -> Result<()> {
+    let mut victim = victim(test, temp)?.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    let is_ready =
+        wait_until("the victim to be ready", Duration::from_secs(60), || temp.join("ready").exists());
+    victim.kill()?;
+    victim.wait()?;
+    is_ready
+}
+
+const FILES: &str =
+    "container_monitor: {enabled: false}\nfile_monitor: {files: [{paths: [\"/nonexistent/*.log\"]}]}\n";
+
+/// And so is the folder that it worked in, and the agent that it had started from there.
+#[test]
+fn a_killed_tests_folder_is_swept_with_its_agent() -> Result<()> {
+    if std::env::var_os(VICTIM).is_some() {
+        let home = Home::new()?;
+        let agent = home.start(&home.config(FILES))?;
+        fs::write(std::env::temp_dir().join("ready"), agent.pid().to_string())?;
+        // Ends by the signal; or, should its parent be gone, by this.
+        io::stdin().read_to_end(&mut Vec::new())?;
+        return Ok(());
+    }
+    let temp = tempfile::Builder::new().prefix(&folder_prefix(FOLDER_PREFIXES[0])).tempdir()?;
+    kill_when_ready("a_killed_tests_folder_is_swept_with_its_agent", temp.path())?;
+    let pid: i32 = fs::read_to_string(temp.path().join("ready"))?.parse()?;
+    ensure!(start_ticks(pid).is_some(), "the agent outlives its test, or there is nothing to see here");
+    let swept = sweep_dead(temp.path());
+    ensure!(swept.removed.len() == 1 && swept.failed.is_empty(), "{swept:?}");
+    // It has let go of its program, and is buried in a moment.
+    wait_until("the agent to go", Duration::from_secs(20), || start_ticks(pid).is_none())?;
+    let left: Vec<_> = fs::read_dir(temp.path())?.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+    ensure!(left == ["ready"], "{left:?}");
+    Ok(())
+}
+
+/// What the agent said is the first thing to look at, whichever way a test fails.
+#[test]
+fn a_test_that_gives_an_error_shows_the_agents_log() -> Result<()> {
+    if std::env::var_os(VICTIM).is_some() {
+        let home = Home::new()?;
+        let _agent = home.start(&home.config(FILES))?;
+        bail!("on purpose");
+    }
+    let temp = tempfile::Builder::new().prefix(&folder_prefix(FOLDER_PREFIXES[0])).tempdir()?;
+    let ended = victim("a_test_that_gives_an_error_shows_the_agents_log", temp.path())?.output()?;
+    let said = String::from_utf8_lossy(&ended.stdout);
+    ensure!(!ended.status.success() && said.contains("on purpose"), "{said}");
+    ensure!(said.contains("the agent's log") && said.contains("admin server listens"), "{said}");
+    Ok(())
+}
+
 /// What a killed test left was found by nobody if the tree it was run from had gone, and was in the way of later ones. This
 /// test is its own victim: a second process of it, with a place for temporary files that nobody else looks at, is killed
 /// while all that an Engine makes is there, and a mount on top of it.
 #[test]
 fn a_killed_test_is_swept_by_the_next() -> Result<()> {
-    const VICTIM: &str = "CAPTURER_TEST_VICTIM";
     if std::env::var_os(VICTIM).is_some() {
         let engine = Engine::start(EngineVersion::V28_5)?;
         let id = engine.run(&RunSpec::command(&["sleep", "1000"]))?;
@@ -157,18 +221,9 @@ fn a_killed_test_is_swept_by_the_next() -> Result<()> {
         io::stdin().read_to_end(&mut Vec::new())?;
         return Ok(());
     }
-    let temp = tempfile::Builder::new().prefix("capturer-test-").tempdir()?;
-    let mut victim = Command::new(std::env::current_exe()?)
-        .args(["--exact", "a_killed_test_is_swept_by_the_next"])
-        .envs([(VICTIM, "1".as_ref()), ("TMPDIR", temp.path().as_os_str())])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()?;
-    let is_ready =
-        wait_until("the victim to be ready", Duration::from_secs(60), || temp.path().join("ready").exists());
-    victim.kill()?;
-    victim.wait()?;
-    is_ready?;
+    // Short, for an Engine's sockets are in it.
+    let temp = tempfile::tempdir()?;
+    kill_when_ready("a_killed_test_is_swept_by_the_next", temp.path())?;
     let roots: Vec<_> = fs::read_dir(temp.path())?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.is_dir())

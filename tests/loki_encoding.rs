@@ -59,6 +59,7 @@ fn batch(rand: &mut Rand, source: &Arc<Source>) -> (Batch, Vec<(StdType, i64, St
         read_time: timestamp::format(1_763_772_768_000_000_000),
         end: Cursor::Beginning,
         source_bytes: 0,
+        last: false,
         changes: None,
     };
     let mut said = Vec::new();
@@ -124,6 +125,7 @@ fn with_extras(rand: &mut Rand, batch: Batch) -> Batch {
         read_time: original.read_time.clone(),
         end: original.end.clone(),
         source_bytes: original.source_bytes,
+        last: original.last,
         changes: Some(Box::new(Changes { original, bytes: Vec::new(), extras })),
     }
 }

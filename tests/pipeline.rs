@@ -1,7 +1,8 @@
 //! Pipelines as users run them: every example of docs/pipeline.md, the account of what became of lines, and a crash. Files
 //! are followed; no Engine is needed.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -241,6 +242,44 @@ fn every_step_and_the_account_of_it() -> Result<()> {
         Ok(())
     })?;
     agent.stop()?;
+    Ok(())
+}
+
+/// What dedup holds back goes out at a stop, and the next start does not cut it off; and when its source is gone.
+#[test]
+fn a_repeat_that_is_held_goes_out_at_the_end() -> Result<()> {
+    let home = Home::new()?;
+    let input = write_input(&home, "x.log", "a\na\na\n")?;
+    let config = config(&home, &["x.log"], "steps: [{dedup: {window: 1m}}]");
+    let agent = home.start(&config)?;
+    wait_until("all to be read", DEADLINE, || {
+        let processed = agent.metric("logs_processed_total")?;
+        ensure!(processed == 3.0 && output(&home, false)?.len() == 1, "{processed}");
+        Ok(())
+    })?;
+    agent.stop()?;
+    let mut expected =
+        vec!["{\"message\":\"a\"}".to_owned(), "{\"repeated\":2,\"message\":\"a\"}".to_owned()];
+    ensure!(output(&home, false)? == expected, "{:?}", output(&home, false)?);
+    let agent = home.start(&config)?;
+    ensure!(!agent.log_text()?.contains("was cut by"), "{}", agent.log_text()?);
+    // What was begun anew is another run.
+    File::options().append(true).open(&input)?.write_all(b"a\na\n")?;
+    expected.push(expected[0].clone());
+    wait_until("the next run", DEADLINE, || {
+        let (lines, processed) = (output(&home, false)?, agent.metric("logs_processed_total")?);
+        ensure!(lines == expected && processed == 2.0, "{lines:?}, {processed}");
+        Ok(())
+    })?;
+    fs::remove_file(input)?;
+    expected.push("{\"repeated\":1,\"message\":\"a\"}".to_owned());
+    wait_until("what was held of a file that is gone", DEADLINE, || {
+        let lines = output(&home, false)?;
+        ensure!(lines == expected, "{lines:?}");
+        Ok(())
+    })?;
+    agent.stop()?;
+    ensure!(output(&home, false)? == expected, "{:?}", output(&home, false)?);
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home, program};
+use capturer_tests::loki::TestLoki;
 use capturer_tests::wait::{pass, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -268,5 +269,34 @@ fn top_shows_every_stream_with_its_rate() -> Result<()> {
     }
     ensure!(!table.contains('\u{1b}'), "no terminal, no escapes");
     drop(writers);
+    agent.stop()
+}
+
+#[test]
+fn top_counts_a_line_once_however_many_sinks_take_it() -> Result<()> {
+    let home = Home::new()?;
+    let loki = TestLoki::start()?;
+    let config = config(&home)?;
+    let sink = format!("  loki: {{enabled: true, url: \"{}\", batch_timeout: 100ms}}\n", loki.url());
+    let config = config.replacen("container_monitor:", &format!("{sink}container_monitor:"), 1);
+    let agent = home.start(&config)?;
+    let writer = Writer::start(&home, "a.log", 10)?;
+    wait_until("lines for both sinks", DEADLINE, || {
+        let streams = agent.streams()?;
+        ensure!(
+            streams.len() == 2 && streams.iter().all(|row| row["lines"].as_u64() > Some(0)),
+            "{streams:?}"
+        );
+        Ok(())
+    })?;
+    let seen: Value = serde_json::from_str(&top(&agent, &["--json"])?)?;
+    let rows = seen["streams"].as_array().context("no streams")?;
+    let sum: f64 = rows.iter().filter_map(|row| row["lines_per_second"].as_f64()).sum();
+    let total = seen["lines_per_second"].as_f64().context("no total")?;
+    println!("{total} lines/s captured, {sum} in two rows");
+    ensure!(sum > 100.0 && (0.3..0.7).contains(&(total / sum)), "{seen}");
+    let table = top(&agent, &["--once"])?;
+    ensure!(table.contains("lines/s captured") && table.contains("2 streams"), "{table}");
+    drop(writer);
     agent.stop()
 }

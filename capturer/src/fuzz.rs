@@ -24,10 +24,11 @@ use crate::{checkpoint, decode, discover, pipeline, settings, sink};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them. Each has a folder of this name in tests/fuzz/corpus and a file in tests/fuzz/fuzz_targets.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     ("assemble", decode::fuzz::assemble::check),
     ("checkpoint", checkpoint::fuzz::check),
     ("config", settings::fuzz::check),
+    ("cri", decode::fuzz::cri::check),
     ("docker", discover::fuzz::check),
     ("file_name", sink::fuzz::check),
     ("inotify", decode::fuzz::inotify),

@@ -169,6 +169,8 @@ pub struct Batch {
     pub end: Cursor,
     /// Bytes of the source that this batch accounts for (records, framing, skipped bytes).
     pub source_bytes: u64,
+    /// Nothing more comes of the stream in this run, so what a pipeline's steps hold back goes out with it.
+    pub last: bool,
     /// What a pipeline made of it; `None` = it is as it was captured. If set, `read` and `made` are empty, and those of
     /// the batch it was made from are meant.
     pub changes: Option<Box<Changes>>,

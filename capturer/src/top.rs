@@ -1,5 +1,8 @@
 //! `capturer top`: the streams of an agent that runs, what each is at, and how fast lines come. Two looks a second apart
 //! make the rates; it asks what everybody may ask (`/api/v1/streams`, `/health`, `/metrics`) and costs the agent as much.
+//!
+//! A source that is read for a network sink as well has a row for each reading, so the head's numbers are no sums of rows:
+//! a line is captured once, and how far behind the agent is, is how far the sinks are that wait most.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -71,6 +74,8 @@ struct Look {
     age_ms: u64,
     /// Sentences of what is not well, by component.
     problems: BTreeMap<String, String>,
+    /// Records read from all sources, each once.
+    captured: u64,
     /// Records acknowledged, by sink.
     sent: BTreeMap<String, u64>,
 }
@@ -95,9 +100,15 @@ impl Look {
             problems: problems
                 .map(|(name, health)| (name, health["message"].as_str().unwrap_or_default().to_owned()))
                 .collect(),
+            captured: captured(&metrics),
             sent: by_sink(&metrics),
         })
     }
+}
+
+fn captured(metrics: &str) -> u64 {
+    let count = |line: &str| line.strip_prefix("log_capturer_logs_processed_total ")?.parse().ok();
+    metrics.lines().find_map(count).unwrap_or(0)
 }
 
 fn by_sink(metrics: &str) -> BTreeMap<String, u64> {
@@ -116,7 +127,9 @@ struct View {
     problems: BTreeMap<String, String>,
     /// Records acknowledged, by sink.
     sent: BTreeMap<String, u64>,
+    /// Lines captured, each once, however many sinks take it.
     lines_per_second: f64,
+    /// Of the sinks read for together that are furthest behind.
     lag_bytes: u64,
     /// False = the agent's loop did not answer, and this is what it said last.
     fresh: bool,
@@ -144,14 +157,14 @@ impl View {
             let order = rate(b).total_cmp(&rate(a)).then(lines(b).cmp(&lines(a)));
             order.then_with(|| text(a, "name").cmp(text(b, "name")))
         });
-        let lines_per_second = tenths(streams.iter().map(rate).sum());
+        let captured = now.captured.saturating_sub(before.captured) as f64 / seconds;
         View {
             address,
             healthy: now.problems.is_empty(),
             problems: now.problems.clone(),
             sent: now.sent.clone(),
-            lines_per_second,
-            lag_bytes: now.rows.iter().map(|row| number(row, "lag_bytes")).sum(),
+            lines_per_second: tenths(captured),
+            lag_bytes: furthest_behind(&now.rows),
             fresh: now.fresh,
             age_ms: now.age_ms,
             streams,
@@ -161,7 +174,7 @@ impl View {
     fn table(&self, columns: usize, lines: usize) -> String {
         let sent: Vec<String> = self.sent.iter().map(|(sink, count)| format!("{sink} {count}")).collect();
         let mut head = vec![format!(
-            "capturer at {}: {} streams, {:.1} lines/s, lag {}; delivered: {}",
+            "capturer at {}: {} streams, {:.1} lines/s captured, lag {}; delivered: {}",
             self.address,
             self.streams.len(),
             self.lines_per_second,
@@ -195,6 +208,16 @@ impl View {
         }
         table
     }
+}
+
+/// Each group of sinks reads all sources for itself.
+fn furthest_behind(rows: &[Map<String, Value>]) -> u64 {
+    let mut by_sinks: BTreeMap<String, u64> = BTreeMap::new();
+    for row in rows {
+        let sinks = row.get("sinks").map(Value::to_string).unwrap_or_default();
+        *by_sinks.entry(sinks).or_default() += number(row, "lag_bytes");
+    }
+    by_sinks.into_values().max().unwrap_or(0)
 }
 
 fn row(row: &Map<String, Value>) -> String {
@@ -264,13 +287,14 @@ fn bytes(count: Option<u64>) -> String {
 mod tests {
     use super::*;
 
-    fn look(at: Instant, rows: &[Value]) -> Look {
+    fn look(at: Instant, captured_so_far: u64, rows: &[Value]) -> Look {
         Look {
             at,
             rows: rows.iter().filter_map(|row| row.as_object().cloned()).collect(),
             fresh: true,
             age_ms: 0,
             problems: BTreeMap::new(),
+            captured: captured(&format!("log_capturer_logs_processed_total {captured_so_far}\nother 1\n")),
             sent: by_sink("log_capturer_logs_sent_total{sink=\"local_file\"} 12\nother 1\n"),
         }
     }
@@ -284,9 +308,9 @@ mod tests {
             })
         };
         let start = Instant::now();
-        let before = look(start, &[stream(1, "web", 100), stream(2, "db", 10)]);
+        let before = look(start, 110, &[stream(1, "web", 100), stream(2, "db", 10)]);
         let rows = [stream(1, "web", 110), stream(2, "db\u{1b}[2J", 60), stream(3, "new", 9)];
-        View::new("127.0.0.1:8001".to_owned(), &before, &look(start + Duration::from_secs(2), &rows))
+        View::new("127.0.0.1:8001".to_owned(), &before, &look(start + Duration::from_secs(2), 179, &rows))
     }
 
     #[test]
@@ -294,7 +318,27 @@ mod tests {
         let view = view();
         let rows: Vec<(&str, f64)> = view.streams.iter().map(|row| (text(row, "name"), rate(row))).collect();
         assert_eq!(rows, [("db\u{1b}[2J", 25.0), ("web", 5.0), ("new", 0.0)]);
-        assert_eq!((view.lines_per_second, view.lag_bytes, view.sent["local_file"]), (30.0, 61_440, 12));
+        assert_eq!((view.lines_per_second, view.lag_bytes, view.sent["local_file"]), (34.5, 61_440, 12));
+    }
+
+    /// Loki is read for apart from the others: each line stands in two rows then.
+    #[test]
+    fn a_line_that_two_sinks_take_is_captured_once() {
+        let stream = |id: u64, sink: &str, lines: u64, lag: u64| {
+            let sinks = [sink];
+            serde_json::json!({"id": id, "name": "web", "sinks": sinks, "lines": lines, "lag_bytes": lag})
+        };
+        let start = Instant::now();
+        let before = look(start, 100, &[stream(1, "local_file", 100, 0), stream(2, "loki", 90, 0)]);
+        let rows = [
+            stream(1, "local_file", 120, 7),
+            stream(2, "loki", 110, 30),
+            stream(3, "local_file", 0, 1),
+            stream(4, "loki", 0, 2),
+        ];
+        let view = View::new(String::new(), &before, &look(start + Duration::from_secs(1), 120, &rows));
+        assert_eq!((view.lines_per_second, view.lag_bytes), (20.0, 32));
+        assert_eq!(view.streams.iter().map(rate).collect::<Vec<_>>(), [20.0, 20.0, 0.0, 0.0]);
     }
 
     /// Golden: a name must not steer the terminal, and nothing is wider or longer than it.
@@ -303,7 +347,7 @@ mod tests {
         let lines: Vec<String> = view().table(200, 100).lines().map(str::to_owned).collect();
         assert_eq!(
             lines[0],
-            "capturer at 127.0.0.1:8001: 3 streams, 30.0 lines/s, lag 60KiB; delivered: local_file 12"
+            "capturer at 127.0.0.1:8001: 3 streams, 34.5 lines/s captured, lag 60KiB; delivered: local_file 12"
         );
         assert_eq!(
             lines[4],

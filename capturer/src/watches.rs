@@ -96,11 +96,12 @@ impl Watches {
             None => {
                 // A rotated sibling: it came, went or was compressed. Writes to it don't matter, it is final.
                 let base = name.strip_suffix(".gz").unwrap_or(name);
-                let stem = base.rsplit_once('.').map(|(stem, _)| stem);
-                if let Some(streams) = stem.and_then(|stem| directory.streams.get(stem))
-                    && event.mask & MODIFY == 0
-                {
-                    changed.extend(streams);
+                // By number or by date: a.log.1, 0.log.20261125-100000, a.log-20261125.
+                let stems = ['.', '-'].map(|before| base.rsplit_once(before).map(|(stem, _)| stem));
+                for streams in stems.into_iter().flatten().filter_map(|stem| directory.streams.get(stem)) {
+                    if event.mask & MODIFY == 0 {
+                        changed.extend(streams);
+                    }
                 }
             }
         }
@@ -131,7 +132,10 @@ mod tests {
         check("b.log", CREATE, (&[], &[2], &[0]));
         check("a.log.1", MOVED_TO, (&[], &[1], &[0]));
         check("a.log.1.gz", CREATE, (&[], &[1], &[0]));
+        check("a.log.20261125-100000", MOVED_TO, (&[], &[1], &[0]));
+        check("a.log-20261125.gz", CREATE, (&[], &[1], &[0]));
         check("a.log.1", MODIFY, (&[], &[], &[]));
+        check("a.log-20261125", MODIFY, (&[], &[], &[]));
         check("other", CREATE, (&[], &[], &[0]));
         check("", IGNORED, (&[], &[1, 2], &[0]));
         check("a.log", MODIFY, (&[], &[], &[]));

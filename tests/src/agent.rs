@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::sweep::{FOLDER_PREFIXES, folder_prefix};
 use crate::wait::wait_until;
 
 /// A user without rights, as Debian numbers it.
@@ -37,7 +38,7 @@ pub struct Home {
 impl Home {
     /// A new, empty one.
     pub fn new() -> Result<Home> {
-        Ok(Home { dir: tempfile::Builder::new().prefix("capturer-test-").tempdir()? })
+        Ok(Home { dir: tempfile::Builder::new().prefix(&folder_prefix(FOLDER_PREFIXES[0])).tempdir()? })
     }
 
     /// Its directory.
@@ -136,7 +137,7 @@ impl Home {
             .stderr(File::options().create(true).append(true).open(&log)?)
             .spawn()
             .with_context(|| format!("starting {}", program.display()))?;
-        let mut agent = Agent { child, log, address: String::new() };
+        let mut agent = Agent { child, log, address: String::new(), ended: false };
         let (address, text) =
             wait_until("the agent to say where its admin server listens", DEADLINE, || {
                 // Asked first: what it said before it ended is in its log by then.
@@ -267,11 +268,14 @@ pub struct Held {
     pub tasks: u64,
 }
 
-/// A running agent; killed when dropped.
+/// A running agent; killed when dropped, and then it shows its log, for a test that ends well stops its agent or kills it.
+/// What a test says is shown if it fails.
 pub struct Agent {
     child: Child,
     log: PathBuf,
     address: String,
+    /// The test ended it, or saw it end.
+    ended: bool,
 }
 
 impl Agent {
@@ -372,6 +376,7 @@ impl Agent {
     pub fn kill(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
+        self.ended = true;
         Ok(())
     }
 
@@ -385,16 +390,19 @@ impl Agent {
     /// Waits for its end.
     pub fn ended(&mut self) -> Result<ExitStatus> {
         let child = &mut self.child;
-        wait_until("the agent to end", DEADLINE, || child.try_wait().ok().flatten())
+        let status = wait_until("the agent to end", DEADLINE, || child.try_wait().ok().flatten())?;
+        self.ended = true;
+        Ok(status)
     }
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        let in_the_middle = !self.ended;
         let _ = self.child.kill();
         // Not for ever: one that hangs in the kernel does not even end by this.
         let _ = self.ended();
-        if std::thread::panicking() {
+        if in_the_middle || std::thread::panicking() {
             let text = fs::read_to_string(&self.log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             eprintln!(

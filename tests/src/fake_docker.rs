@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
+use crate::sweep::{FOLDER_PREFIXES, folder_prefix};
+
 /// A connection that waits looks so often whether its client left or the fake ended.
 const LOOK: Duration = Duration::from_millis(10);
 /// 2026-11-22T00:52:48Z; the first line printed has this time.
@@ -180,7 +182,7 @@ pub struct FakeDocker {
 impl FakeDocker {
     /// One without containers.
     pub fn start() -> Result<FakeDocker> {
-        let dir = tempfile::Builder::new().prefix("capturer-fake-").tempdir()?;
+        let dir = tempfile::Builder::new().prefix(&folder_prefix(FOLDER_PREFIXES[1])).tempdir()?;
         let listener =
             UnixListener::bind(dir.path().join("docker.sock")).context("binding the fake's socket")?;
         let shared = Arc::<Shared>::default();

@@ -1,4 +1,5 @@
-//! What a private Docker Engine leaves on a machine, and how to take it away again.
+//! What a private Docker Engine leaves on a machine, and how to take it away again. And the folders that tests work in, whose
+//! names tell whose they are.
 //!
 //! Used by `engine.rs` when a test ends, and before the next Engine starts and by `cargo xtask test` for tests that were
 //! killed before they could clean up (xtask includes this file and `wait.rs` by path, so that all clean in the same way).
@@ -34,6 +35,8 @@ use crate::wait::wait_until;
 
 /// How the temporary folder of every Engine begins; the owner's process id follows.
 pub const ROOT_PREFIX: &str = "capturer-engine-";
+/// How the folders begin that tests work in; the owner's process id and start time follow.
+pub const FOLDER_PREFIXES: [&str; 2] = ["capturer-test-", "capturer-fake-"];
 /// Where the Engines are unpacked, the file that says what tests found of others and took away.
 pub const SWEPT_NOTE: &str = "swept";
 /// The traces, within that folder.
@@ -219,29 +222,34 @@ impl Traces {
     }
 }
 
-/// What [`sweep_dead`] found, one sentence for each Engine.
+/// What [`sweep_dead`] found, one sentence for each Engine or folder.
 #[derive(Debug, Default)]
 pub struct Swept {
-    /// Engines of dead test processes that were taken away.
+    /// Those of dead test processes that were taken away.
     pub removed: Vec<String>,
-    /// Engines whose test process still runs: left alone.
+    /// Those whose test process still runs: left alone.
     pub alive: Vec<String>,
     /// What could not be taken away, and why.
     pub failed: Vec<String>,
 }
 
-/// Takes away the Engines in the folder for temporary files, `temp`, whose test process is dead.
+/// Takes away the Engines and folders in the folder for temporary files, `temp`, whose test process is dead.
 pub fn sweep_dead(temp: &Path) -> Swept {
     let mut swept = Swept::default();
     for entry in fs::read_dir(temp).into_iter().flatten().flatten() {
         let root = entry.path();
-        let is_named = entry.file_name().to_string_lossy().starts_with(ROOT_PREFIX);
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_engine = name.starts_with(ROOT_PREFIX);
+        let owner = folder_owner(&name);
         // Where everybody may write, anybody may have put it.
         let is_ours = entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw());
-        if !is_named || !is_ours {
-            continue;
-        }
-        match sweep_root(&root) {
+        let result = match owner {
+            _ if !is_ours => continue,
+            _ if is_engine => sweep_root(&root),
+            Some(owner) => sweep_folder(&root, owner),
+            None => continue,
+        };
+        match result {
             Ok(Some((true, what))) => swept.removed.push(what),
             Ok(Some((false, what))) => swept.alive.push(what),
             Ok(None) => {}
@@ -274,6 +282,47 @@ fn sweep_root(root: &Path) -> Result<Option<(bool, String)>> {
     }
     traces.sweep()?;
     Ok(Some((true, what)))
+}
+
+/// How the name of a folder begins that belongs to this process; `kind` is one of [`FOLDER_PREFIXES`].
+pub fn folder_prefix(kind: &str) -> String {
+    let pid = getpid().as_raw_nonzero().get();
+    format!("{kind}{pid}-{}-", start_ticks(pid).unwrap_or_default())
+}
+
+/// The process that a folder belongs to, and when that started; `None` = it is none of ours, or does not say.
+fn folder_owner(name: &str) -> Option<(i32, u64)> {
+    let rest = FOLDER_PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix))?;
+    let mut parts = rest.split('-');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// As [`sweep_root`]. Agents that were started from a config in it go with it.
+fn sweep_folder(root: &Path, (pid, started): (i32, u64)) -> Result<Option<(bool, String)>> {
+    let what = format!("{} of process {pid}", root.display());
+    if start_ticks(pid) == Some(started) {
+        return Ok(Some((false, what)));
+    }
+    let Ok(folder) = fs::File::open(root) else { return Ok(None) };
+    if flock(&folder, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Ok(None);
+    }
+    until_gone("agents", || {
+        let agents = || all_processes().into_iter().filter(|&pid| is_agent_of(root, pid));
+        agents().for_each(|pid| kill(pid, |pid| is_agent_of(root, pid)));
+        agents().map(describe).collect()
+    })?;
+    detach_mounts(root)?;
+    remove_root(root)?;
+    Ok(Some((true, what)))
+}
+
+/// A program of ours whose command line names the folder. One of the two would not do: an editor may show its log.
+fn is_agent_of(root: &Path, pid: i32) -> bool {
+    let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    name.starts_with("capturer") && contains(&words, format!("{}/", root.display()).as_bytes())
 }
 
 fn detach_mounts(root: &Path) -> Result<()> {
@@ -444,5 +493,30 @@ mod tests {
         let swept = sweep_dead(dir.path());
         assert_eq!((swept.removed.len(), swept.alive.len()), (1, 1), "{swept:?}");
         assert!(living.exists() && other.exists() && !dead.exists());
+    }
+
+    /// Each killed test left a folder in /tmp until somebody looked.
+    #[test]
+    fn a_folder_of_a_dead_test_goes_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.join("in")).unwrap();
+            fs::write(path.join("in/a.log"), "line\n").unwrap();
+            path
+        };
+        for kind in FOLDER_PREFIXES {
+            let ours = make(&(folder_prefix(kind) + "x"));
+            let pid = std::process::id();
+            // Its process id came back; and one that nobody has, for they are at most 22 bits long.
+            let dead = [make(&format!("{kind}{pid}-1-x")), make(&format!("{kind}2000000000-5-x"))];
+            let unknown =
+                [make(&format!("{kind}lZp2A4")), make(&format!("{kind}{pid}-x")), make("other-1-1-x")];
+            let swept = sweep_dead(dir.path());
+            assert_eq!((swept.removed.len(), swept.alive.len(), swept.failed.len()), (2, 1, 0), "{swept:?}");
+            assert!(ours.exists() && dead.iter().all(|path| !path.exists()));
+            assert!(unknown.iter().all(|path| path.exists()));
+            fs::remove_dir_all(ours).unwrap();
+        }
     }
 }

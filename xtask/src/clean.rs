@@ -1,9 +1,10 @@
 //! The last part of `cargo xtask test`: what tests left on the machine is taken away, and is a failure.
 //!
 //! Engines of a test process that is gone are taken away by what is written down in their folders (`tests/src/sweep.rs`),
-//! here and by each test that starts another; those tests note it, so that it counts here too. What an earlier run left
-//! is taken away before anything is tested, and is no failure of this one. An agent that a test started and forgot is
-//! only named: nothing says for sure that it is ours to end.
+//! here and by each test that starts another; those tests note it, so that it counts here too. So are the folders that such
+//! a process worked in, by their names, with the agents it had started from there. What an earlier run left is taken away
+//! before anything is tested, and is no failure of this one. An agent that a test started and forgot is only named: nothing
+//! says for sure that it is ours to end.
 
 use std::fs;
 use std::path::PathBuf;

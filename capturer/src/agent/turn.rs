@@ -68,19 +68,40 @@ struct Loop<'a> {
     files_hang: bool,
     /// The sources of this run were listed once.
     is_ready: bool,
-    /// What comes after this run.
-    next: Option<(Ticket, Settings)>,
+    next: Next,
+}
+
+/// What comes after this run. Once the agent was told to stop, nothing does: a config that was being read then is known to
+/// be good only while the run already drains.
+#[derive(Default)]
+struct Next {
+    run: Option<(Ticket, Settings)>,
+    stopping: bool,
+}
+
+impl Next {
+    fn stop(&mut self) {
+        *self = Next { run: None, stopping: true };
+    }
+
+    /// False = it comes too late.
+    fn swap(&mut self, ticket: Ticket, settings: Settings) -> bool {
+        if !self.stopping {
+            self.run = Some((ticket, settings));
+        }
+        !self.stopping
+    }
 }
 
 impl Process {
     /// One run, from its first event to its end.
     pub(super) async fn turn(&mut self, turning: Turning) -> Ended {
         let Turning { settings, capture, shell, inbox, threads } = turning;
-        let (files_hang, is_ready, next) = (false, false, None);
+        let (files_hang, is_ready, next) = (false, false, Next::default());
         let mut looping = Loop { process: self, settings, capture, shell, inbox, files_hang, is_ready, next };
         let left = looping.run().await;
         let Loop { settings, shell, next, .. } = looping;
-        Ended { left, next, threads, rest: shell.into_rest(), old: settings }
+        Ended { left, next: next.run, threads, rest: shell.into_rest(), old: settings }
     }
 }
 
@@ -126,7 +147,7 @@ impl Loop<'_> {
         let left = self.shell.finished.take().unwrap_or_default();
         let operations = self.shell.wind_up(WIND_UP).await;
         let stream_descriptors = self.process.witness.held_by_streams();
-        match self.next {
+        match self.next.run {
             None => tracing::info!(operations, stream_descriptors, unfinished = ?left, "stopped"),
             Some(_) => tracing::debug!(operations, stream_descriptors, unfinished = ?left, "drained"),
         }
@@ -161,7 +182,7 @@ impl Loop<'_> {
     fn on_message(&mut self, message: Message) -> Vec<Event> {
         match message {
             Message::Stop => {
-                self.next = None;
+                self.next.stop();
                 self.process.board.desk.close();
                 return vec![Event::Stop];
             }
@@ -174,10 +195,11 @@ impl Loop<'_> {
             Message::Reload => self.begin_reload(),
             Message::Checked(result) => match self.process.reloads.judge(*result, &self.settings) {
                 Verdict::Swap(ticket, new) => {
-                    tracing::info!("the config has changed: draining, then a new run begins");
-                    self.process.give_up_readiness();
-                    self.next = Some((ticket, *new));
-                    return vec![Event::Stop];
+                    if self.next.swap(ticket, *new) {
+                        tracing::info!("the config has changed: draining, then a new run begins");
+                        self.process.give_up_readiness();
+                        return vec![Event::Stop];
+                    }
                 }
                 Verdict::Stay(settings) => {
                     self.settings = settings;
@@ -189,7 +211,7 @@ impl Loop<'_> {
     }
 
     fn begin_reload(&mut self) {
-        if self.next.is_none() {
+        if self.next.run.is_none() && !self.next.stopping {
             let hangs = self.process.something_hangs();
             self.process.reloads.begin(&self.settings, hangs);
         }
@@ -204,7 +226,7 @@ impl Loop<'_> {
         self.process.metrics.operations_in_flight.set(ring::operations_in_flight() as i64);
         let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
         self.process.metrics.tasks.set(tasks as i64);
-        if !self.is_ready && self.next.is_none() && self.capture.is_ready() {
+        if !self.is_ready && self.next.run.is_none() && self.capture.is_ready() {
             self.is_ready = true;
             self.process.board.sources_ready.store(true, Ordering::Relaxed);
             // Some may have gone between two runs.
@@ -289,4 +311,24 @@ pub(super) fn unix_ns() -> i64 {
 
 pub(super) fn unix_s() -> f64 {
     unix_ns() as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desk::Desk;
+
+    /// SIGHUP, then SIGTERM while the config is still being read: the agent went on running then.
+    #[test]
+    fn nothing_follows_a_stop() {
+        let ticket = Desk::default().ask();
+        let mut next = Next::default();
+        assert!(next.swap(ticket, Settings::default()) && next.run.is_some());
+        next.stop();
+        assert!(next.run.is_none(), "a stop while the run drains for a reload");
+        assert!(
+            !next.swap(ticket, Settings::default()) && next.run.is_none(),
+            "a config that was read too late"
+        );
+    }
 }

@@ -9,6 +9,9 @@
 //!   not be glued to the next run's first line,
 //! - the container has exited since and all was read ([`Assembler::close_begun_by`]).
 //!
+//! Where each piece says by a tag whether more follows ([`Assembler::joins_by_tag`]), that alone counts: such pieces have any
+//! length, and a time each.
+//!
 //! A line past `line_bytes_max` is cut there, marked and counted; the rest of it is passed over, never the file
 //! stopped. Where the config asks for it, whole lines are joined further ([`super::multiline`]); a group of them is then
 //! open as a line is. Not here: which lines were delivered before (stream/).
@@ -76,6 +79,7 @@ pub struct Assembler {
     line_bytes_max: usize,
     open: [Option<OpenLine>; 2],
     groups: Option<Groups>,
+    by_tag: bool,
 }
 
 #[derive(Debug)]
@@ -89,18 +93,25 @@ struct OpenLine {
     truncated: bool,
     /// False: it was delivered in an earlier life; its pieces are passed over.
     deliver: bool,
+    /// Where its last piece began.
+    latest_at: u64,
 }
 
 impl Assembler {
     /// Lines are cut at so many bytes.
     pub fn new(line_bytes_max: usize) -> Assembler {
-        Assembler { line_bytes_max, open: [None, None], groups: None }
+        Assembler { line_bytes_max, open: [None, None], groups: None, by_tag: false }
     }
 
     /// Whole lines are joined too, if the pipeline says so.
     pub fn with_pipeline(mut self, pipeline: Option<&Arc<Pipeline>>) -> Assembler {
         self.groups = pipeline.and_then(Groups::new);
         self
+    }
+
+    /// From now on pieces say themselves whether more of their line follows ([`super::cri`]).
+    pub fn joins_by_tag(&mut self) {
+        self.by_tag = true;
     }
 
     /// How many whole lines of a channel are in its open group: those completed last that are in no record yet.
@@ -132,7 +143,7 @@ impl Assembler {
 
     fn continues(&self, buffer: &[u8], piece: &Piece) -> bool {
         let open = &self.open[piece.std_type.index()];
-        open.as_ref().is_some_and(|open| open.time == buffer[piece.time.clone()])
+        open.as_ref().is_some_and(|open| self.by_tag || open.time == buffer[piece.time.clone()])
     }
 
     /// Where the lines of a channel begin that are in no record yet, and whether the last of them is not whole.
@@ -141,6 +152,12 @@ impl Assembler {
         let grouped = self.groups.as_ref().and_then(|groups| groups.on(std_type));
         let grouped = grouped.into_iter().flat_map(|group| group.starts());
         (grouped.chain(line.map(|line| line.began_at)).collect(), line.is_some())
+    }
+
+    /// Where pieces say whether more follows: where the last piece of a channel's open line began.
+    pub fn open_part(&self, std_type: StdType) -> Option<u64> {
+        let line = self.open[std_type.index()].as_ref().filter(|_| self.by_tag);
+        line.map(|line| line.latest_at)
     }
 
     /// Where the open line or group of a channel began.
@@ -174,7 +191,7 @@ impl Assembler {
             self.close(piece.std_type, out);
             completed.previous = true;
         }
-        let ends = piece.complete || piece.decoded_len < PIECE_BYTES;
+        let ends = piece.complete || !self.by_tag && piece.decoded_len < PIECE_BYTES;
         if !continues && ends {
             // The ordinary line. An empty piece without newline is no line: nothing was printed.
             completed.this = piece.complete || piece.decoded_len > 0;
@@ -191,7 +208,9 @@ impl Assembler {
             decoded_len: 0,
             truncated: false,
             deliver,
+            latest_at: at,
         });
+        line.latest_at = at;
         line.append(&buffer[piece.text.clone()], piece.decoded_len, self.line_bytes_max);
         if ends {
             self.close(piece.std_type, out);
@@ -320,7 +339,10 @@ mod tests {
 
     /// One channel's pieces as `(time, text, complete)`; a text of `P` stands for a full piece of 16 KiB.
     fn lines(pieces: &[(StdType, &str, &str, bool)], line_bytes_max: usize) -> Vec<String> {
-        let mut assembler = Assembler::new(line_bytes_max);
+        joined(Assembler::new(line_bytes_max), pieces)
+    }
+
+    fn joined(mut assembler: Assembler, pieces: &[(StdType, &str, &str, bool)]) -> Vec<String> {
         let (mut out, mut shown) = (Lines::default(), Vec::new());
         for (at, (std_type, time, text, complete)) in pieces.iter().enumerate() {
             let text = text.replace('P', &"p".repeat(PIECE_BYTES));
@@ -375,6 +397,32 @@ mod tests {
         assert_eq!(lines(&[(Stdout, "1", "P", false), (Stdout, "2", "c", true)], max), ["1P", "2c"]);
         assert_eq!(lines(&[(Stdout, "1", "P", false)], max), ["1P"]);
         assert_eq!(lines(&[(Stdout, "1", "", false), (Stdout, "2", "c", true)], max), ["2c"]);
+    }
+
+    /// Neither their length nor their times say what belongs together.
+    #[test]
+    fn tagged_pieces() {
+        use StdType::{Stderr, Stdout};
+        let lines = |pieces: &[(StdType, &str, &str, bool)], line_bytes_max| {
+            let mut assembler = Assembler::new(line_bytes_max);
+            assembler.joins_by_tag();
+            joined(assembler, pieces)
+        };
+        let max = 1 << 20;
+        let parts = [(Stdout, "1", "a", false), (Stdout, "2", "P", false), (Stdout, "3", "b", true)];
+        assert_eq!(lines(&parts, max), ["1aPb"]);
+        assert_eq!(lines(&parts, 2), ["1ap~"]);
+        let interleaved = [
+            (Stdout, "1", "a", false),
+            (Stderr, "1", "e", false),
+            (Stdout, "2", "b", true),
+            (Stderr, "2", "", true),
+        ];
+        assert_eq!(lines(&interleaved, max), ["1ab", "1e"]);
+        assert_eq!(lines(&[(Stdout, "1", "", false), (Stdout, "2", "", true)], max), ["1"]);
+        assert_eq!(lines(&[(Stdout, "1", "a", true), (Stdout, "1", "b", true)], max), ["1a", "1b"]);
+        // Its file is gone.
+        assert_eq!(lines(&[(Stdout, "1", "a", false)], max), ["1a"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! file, docker  bytes ─▶ json_line ─▶ piece ┐
+//! file, cri     bytes ─▶ cri ──────▶ piece ┤
 //! file, raw     bytes ─▶ line ─────▶ piece ─┼─▶ assemble (pieces of long lines, cutting; multiline) ─▶ records of a batch
 //! api           bytes ─▶ stdcopy ─▶ stamped ─▶ piece ┘        (a TTY container has no frames: tty)
 //! ```
@@ -11,6 +12,7 @@
 //! with the caller, who reads on (from a socket) or reads again (from a file). So no decoder holds bytes.
 
 pub mod assemble;
+pub mod cri;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod inotify;
@@ -41,8 +43,8 @@ pub enum Step<T> {
 /// Why bytes were rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// A json-file line that is not one whole record: torn, or two glued together.
-    #[error("not a json-file record")]
+    /// A line of a file of records that is not one whole record: torn, or two glued together.
+    #[error("not a whole record")]
     TornRecord,
     /// NUL bytes where a record should be: the hole that an outside truncate leaves.
     #[error("a hole of NUL bytes")]
@@ -71,6 +73,6 @@ pub struct Piece {
     pub decoded_len: usize,
     /// Which output.
     pub std_type: StdType,
-    /// A newline ended it. If not, more of the line may follow.
+    /// A newline, or its tag, ended it. If not, more of the line may follow.
     pub complete: bool,
 }

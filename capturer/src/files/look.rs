@@ -25,7 +25,7 @@ const UNPACKED_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// Looks at a directory that is rotated meanwhile at most so often.
 const SCANS_MAX: usize = 8;
 
-/// The live file and its rotated kin: `name`, `name.N`, `name.N.gz`. Files are looked at one after the other, so a
+/// The live file and its rotated kin ([`Kin`]), compressed or not. Files are looked at one after the other, so a
 /// rotation may come between and show one file twice and another not at all. Then it is done again.
 pub fn scan(directory: &str, live_name: &str) -> Result<Vec<FoundFile>, FileError> {
     let dir = open_directory(directory)?;
@@ -61,9 +61,71 @@ fn names_of(
     let names = entries.filter_map(|entry| {
         let entry = entry.ok()?;
         let name = entry.file_name().to_str().ok()?.to_owned();
-        rank_of(&name, live_name).map(|(rank, compressed)| (name, rank, compressed))
+        let (kin, compressed) = Kin::of(&name, live_name)?;
+        Some((name, kin, compressed))
     });
-    Ok(names.collect())
+    Ok(ranked(names.collect()))
+}
+
+/// What a name in the directory is to the live file's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kin {
+    /// `name` itself.
+    Live,
+    /// `name.N`: it moves on with each rotation, so the lowest number is the newest.
+    Number(u32),
+    /// `name.20261125-100000` (kubelet), `name-20261125`, `name-2026112510` (logrotate's dateext): it keeps its name, and
+    /// the latest is the newest.
+    Date(String),
+}
+
+impl Kin {
+    /// And whether it is compressed.
+    fn of(name: &str, live_name: &str) -> Option<(Kin, bool)> {
+        let rest = name.strip_prefix(live_name)?;
+        if rest.is_empty() {
+            return Some((Kin::Live, false));
+        }
+        let (rest, compressed) = rest.strip_suffix(".gz").map_or((rest, false), |rest| (rest, true));
+        let behind = rest.strip_prefix('.').or_else(|| rest.strip_prefix('-')).unwrap_or_default();
+        if is_date(behind) {
+            return Some((Kin::Date(behind.to_owned()), compressed));
+        }
+        let digits = rest.strip_prefix('.')?;
+        let plain =
+            !digits.is_empty() && digits.len() <= 9 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let number = digits.parse().ok().filter(|number| plain && *number > 0)?;
+        Some((Kin::Number(number), compressed))
+    }
+}
+
+/// `20261125`, `2026112510`, `20261125-100000`.
+fn is_date(text: &str) -> bool {
+    let (day, time) = text.split_once('-').map_or((text, None), |(day, time)| (day, Some(time)));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(text.get(..8).unwrap_or("x")) || !digits(day) || !time.is_none_or(digits) {
+        return false;
+    }
+    let lengths = matches!((day.len(), time.map(str::len)), (8 | 10, None) | (8, Some(6)));
+    let (month, of_month) = (&text[4..6], &text[6..8]);
+    lengths
+        && matches!(&text[..2], "19" | "20" | "21")
+        && ("01"..="12").contains(&month)
+        && ("01"..="31").contains(&of_month)
+}
+
+/// Ranks: 0 is the live file, a higher one is older. Dates come behind numbers, if ever there are both.
+fn ranked(names: Vec<(String, Kin, bool)>) -> BTreeSet<(String, u32, bool)> {
+    let number = |kin: &Kin| if let Kin::Number(number) = kin { *number } else { 0 };
+    let highest = names.iter().map(|(_, kin, _)| number(kin)).max().unwrap_or(0);
+    let dates: BTreeSet<&Kin> =
+        names.iter().map(|(_, kin, _)| kin).filter(|kin| matches!(kin, Kin::Date(_))).collect();
+    let rank = |kin: &Kin| match kin {
+        Kin::Live => 0,
+        Kin::Number(number) => *number,
+        Kin::Date(_) => highest.saturating_add(dates.iter().filter(|date| **date >= kin).count() as u32),
+    };
+    names.iter().map(|(name, kin, compressed)| (name.clone(), rank(kin), *compressed)).collect()
 }
 
 fn scan_once(
@@ -83,18 +145,6 @@ fn scan_once(
         }
     }
     Ok(found)
-}
-
-fn rank_of(name: &str, live_name: &str) -> Option<(u32, bool)> {
-    let rest = name.strip_prefix(live_name)?;
-    if rest.is_empty() {
-        return Some((0, false));
-    }
-    let rest = rest.strip_prefix('.')?;
-    let (digits, compressed) = rest.strip_suffix(".gz").map_or((rest, false), |digits| (digits, true));
-    let plain = !digits.is_empty() && digits.len() <= 9 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let rank = digits.parse().ok().filter(|rank| plain && *rank > 0)?;
-    Some((rank, compressed))
 }
 
 fn open_directory(directory: &str) -> Result<OwnedFd, FileError> {
@@ -239,11 +289,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranks_of_names() {
+    fn kin_by_name() {
+        let number = |number, compressed| Some((Kin::Number(number), compressed));
+        let date = |date: &str, compressed| Some((Kin::Date(date.to_owned()), compressed));
         let table = [
-            ("l", Some((0, false))),
-            ("l.1", Some((1, false))),
-            ("l.12.gz", Some((12, true))),
+            ("l", Some((Kin::Live, false))),
+            ("l.1", number(1, false)),
+            ("l.12.gz", number(12, true)),
+            ("l.12345678", number(12_345_678, false)),
+            ("l.20261325", number(20_261_325, false)),
+            ("l.20261125-100000", date("20261125-100000", false)),
+            ("l.20261125-100000.gz", date("20261125-100000", true)),
+            ("l-20261125", date("20261125", false)),
+            ("l-2026112510.gz", date("2026112510", true)),
+            ("l.20261125", date("20261125", false)),
+            ("l.20261125-100000.tmp", None),
+            ("l.20261125-1000", None),
+            ("l.20261125-", None),
+            ("l-20261325", None),
+            ("l-20261100", None),
+            ("l-99991125", None),
+            ("l-2026112", None),
+            ("l-1", None),
+            ("l--20261125", None),
+            ("l.é2026112", None),
+            ("l20261125", None),
             ("l.0", None),
             ("l.1.gz.tmp", None),
             ("l.gz", None),
@@ -254,8 +324,34 @@ mod tests {
             ("l.99999999999", None),
         ];
         for (name, expected) in table {
-            assert_eq!(rank_of(name, "l"), expected, "{name}");
+            assert_eq!(Kin::of(name, "l"), expected, "{name}");
         }
+    }
+
+    /// The position goes from the oldest to the live file, so an order that is wrong repeats or passes over whole files.
+    #[test]
+    fn the_latest_date_is_the_newest() {
+        let ranks = |names: &[&str]| {
+            let kin = |name: &&str| Kin::of(name, "0.log").map(|(kin, gz)| ((*name).to_owned(), kin, gz));
+            let mut ranks: Vec<(u32, String)> = ranked(names.iter().filter_map(kin).collect())
+                .into_iter()
+                .map(|(name, rank, _)| (rank, name))
+                .collect();
+            ranks.sort();
+            ranks
+        };
+        let (older, newer) = ("0.log.20251231-235959", "0.log.20260101-000000");
+        let packed = format!("{older}.gz");
+        let expected = [(0, "0.log"), (1, newer), (2, older), (2, &packed)];
+        assert_eq!(
+            ranks(&[older, &packed, "0.log", newer]),
+            expected.map(|(rank, name)| (rank, name.to_owned()))
+        );
+        let expected = [(1, "0.log.1"), (3, "0.log.3"), (4, "0.log-20261125")];
+        assert_eq!(
+            ranks(&["0.log-20261125", "0.log.3", "0.log.1"]),
+            expected.map(|(rank, name)| (rank, name.to_owned()))
+        );
     }
 
     /// A container's owner who can write beside the log must not make the agent read something else.

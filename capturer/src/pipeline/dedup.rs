@@ -3,8 +3,8 @@
 //! ```text
 //! a  a  a  a  b        a at once; the next three are held back: the last of them goes on before b, as "repeated": 3
 //! ```
-//! Held is one line per channel, in memory: a crash, or the end of its stream, costs that number and nothing else, since
-//! the line itself went on at the run's beginning.
+//! Held is one line per channel, in memory. It goes on as well when its stream ends and when the agent stops; a crash costs
+//! that number and nothing else, since the line itself went on at the run's beginning.
 
 use std::time::Duration;
 
@@ -74,16 +74,25 @@ impl Dedup {
             held.shrink_to(2 * text.len() + 1024);
         }
         run.since_ns = time_ns;
-        let count = std::mem::take(&mut run.count);
-        let before = run.last.take().map(|mut kept| {
-            kept.extra.repeated = count;
-            kept
-        });
-        Repeat::First { before }
+        Repeat::First { before: run.take_last() }
+    }
+
+    /// Nothing more comes: what is held, by channel.
+    pub(super) fn end(&mut self) -> impl Iterator<Item = Kept> {
+        std::mem::take(&mut self.runs).into_iter().filter_map(|mut run| run.take_last())
     }
 
     /// Lines that are kept: those dropped in their favour were counted.
     pub(super) fn held(&self) -> u64 {
         self.runs.iter().map(|run| u64::from(run.last.is_some())).sum()
+    }
+}
+
+impl Run {
+    fn take_last(&mut self) -> Option<Kept> {
+        let count = std::mem::take(&mut self.count);
+        let mut kept = self.last.take()?;
+        kept.extra.repeated = count;
+        Some(kept)
     }
 }

@@ -170,6 +170,7 @@ impl Made {
             read_time: original.read_time.clone(),
             end: original.end.clone(),
             source_bytes: original.source_bytes,
+            last: original.last,
             changes: Some(Box::new(Changes {
                 original: Arc::clone(original),
                 bytes: self.bytes,

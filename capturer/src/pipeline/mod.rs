@@ -3,7 +3,7 @@
 //! ```text
 //! batch ─▶ rate_limit (drop) ─▶ steps, line by line ─▶ Processed: a batch of what goes on, and what was counted
 //!                                 │ dropped              └ None: nothing was changed, the batch goes on as it is
-//!                                 └ held back (dedup) ─▶ in front of the batch that ends the run
+//!                                 └ held back (dedup) ─▶ in front of the batch that ends the run, or in the last one
 //! ```
 //! Lines keep their order. A step that fails on a line lets it through, marked. A line that no step changed is not copied:
 //! it stays where it was read. Times are those of the records, so the same lines give the same output in every run; only
@@ -115,7 +115,7 @@ impl Pipelines {
         Some(state.process(batch, now_unix_ns))
     }
 
-    /// The stream sends no more. Lines that were held back go with it; they are the tally.
+    /// The stream sends no more. Lines that are still held back, for it had no last batch, go with it; they are the tally.
     pub fn detach(&mut self, stream: StreamId) -> Option<(Arc<Pipeline>, Tally)> {
         let state = self.streams.remove(&stream)?;
         let held = state.steps.iter().map(StepState::held).sum();
@@ -218,6 +218,13 @@ impl StreamState {
             match self.run(&mut line, &mut made, &mut around) {
                 Verdict::GoesOn => made.push(record, line),
                 Verdict::Dropped | Verdict::Held => made.leave_out(),
+            }
+        }
+        if batch.last {
+            for state in &mut self.steps {
+                if let StepState::Dedup(dedup) = state {
+                    dedup.end().for_each(|kept| made.push_held(kept));
+                }
             }
         }
         Processed { batch: made.into_batch(batch), tally: around.tally }

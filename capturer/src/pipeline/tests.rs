@@ -261,6 +261,24 @@ fn dedup_keeps_first_and_last() {
     assert_eq!(feed.batch(&Arc::new(both)).len(), 2);
 }
 
+/// The end of a stream, or a stop: what is held goes out, once, on both channels.
+#[test]
+fn the_last_batch_lets_go_of_what_dedup_holds() {
+    let mut feed = Feed::new("steps: [{dedup: {window: 1m}}]");
+    let mut both = batch(&feed.source, &[b"a", b"a", b"x", b"a", b"x"]);
+    [2, 4].into_iter().for_each(|at| both.records[at].std_type = StdType::Stderr);
+    assert_eq!(feed.batch(&Arc::new(both)).len(), 2);
+    let mut last = batch(&feed.source, &[]);
+    last.last = true;
+    let last = Arc::new(last);
+    let expected = [r#"{"repeated":2,"message":"a"}"#, r#"{"stream":"stderr","repeated":1,"message":"x"}"#];
+    assert_eq!(feed.batch(&last), expected);
+    assert_eq!(feed.batch(&last), [] as [&str; 0]);
+    assert_eq!(feed.tally(), "dedup dropped 1");
+    let (_, left) = feed.pipelines.detach(StreamId(1)).expect("it was there");
+    assert!(left.is_empty(), "it was delivered: {left:?}");
+}
+
 #[test]
 fn the_window_ends_a_run() {
     let mut feed = Feed::new(

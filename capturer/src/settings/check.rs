@@ -13,6 +13,7 @@ const STREAMS_UNDER_WAY: u64 = 4;
 /// Reports every contradiction.
 pub(super) fn check(settings: &Settings, reader: &Reader) {
     buffers(settings, reader);
+    groups(settings, reader);
     rotation(settings, reader);
     something_to_do(settings, reader);
     if let Some(sink) = &settings.sinks.local_file {
@@ -36,6 +37,18 @@ fn buffers(settings: &Settings, reader: &Reader) {
             show_size(is)
         );
         reader.problem("limits.buffer_bytes_max", message);
+    }
+}
+
+/// Buffers and sinks are made for messages of `line_bytes_max`, and joined lines are one.
+fn groups(settings: &Settings, reader: &Reader) {
+    for (index, pipeline) in settings.pipelines.iter().enumerate() {
+        let Some(multiline) = &pipeline.multiline else { continue };
+        if multiline.bytes_max > settings.line_bytes_max {
+            let (is, most) = (show_size(multiline.bytes_max), show_size(settings.line_bytes_max));
+            let message = format!("is {is}, but must be at most limits.line_bytes_max, which is {most}");
+            reader.problem(&format!("pipelines[{index}].multiline.bytes_max"), message);
+        }
     }
 }
 

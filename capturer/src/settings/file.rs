@@ -181,7 +181,7 @@ fn read_settings(s: &mut Section, into: &mut Settings) {
     });
     s.section("container_monitor", |s| read_container_monitor(s, &mut into.container_monitor));
     s.section("file_monitor", |s| read_file_monitor(s, &mut into.file_monitor));
-    pipeline::read(s, &mut into.pipelines);
+    pipeline::read(s, into.line_bytes_max, &mut into.pipelines);
     s.section("sinks", |s| read_sinks(s, &mut into.sinks));
     s.section("resource_monitoring", |s| read_resource_monitoring(s, &mut into.resource_monitoring));
     s.section("metrics", |s| s.count("max_containers", 0..=SERIES_CEILING, &mut into.metrics.max_containers));
@@ -246,7 +246,12 @@ fn read_file_monitor(s: &mut Section, into: &mut FileMonitor) {
         let mut set = FileSet::default();
         s.list("paths", &mut set.paths, units::path_pattern);
         s.list("exclude", &mut set.exclude, units::path_pattern);
-        let formats = [("auto", FileFormat::Auto), ("raw", FileFormat::Raw), ("docker", FileFormat::Docker)];
+        let formats = [
+            ("auto", FileFormat::Auto),
+            ("raw", FileFormat::Raw),
+            ("docker", FileFormat::Docker),
+            ("cri", FileFormat::Cri),
+        ];
         s.choice("format", &formats, &mut set.format);
         s.choice("start_at", &START_AT, &mut set.start_at);
         s.map("labels", &mut set.labels, units::text);

@@ -1,6 +1,10 @@
 //! Names of output files as the config writes them: fixed text with placeholders for what is known of a source, in a path
 //! that stays beneath its directory.
 //!
+//! No placeholder for the date: an output keeps its name, because by that name the checkpoint holds how much of it
+//! counts, and holds it before the first line is written. A name that changed by itself at midnight would be of a file
+//! that no checkpoint knows yet; what a crash leaves in it would be there twice. `rotate_every` renames instead.
+//!
 //! Not here: what a source's values become in a path, and that they can't leave the directory either
 //! (sink/file_name.rs).
 
@@ -101,7 +105,16 @@ fn placeholder(name: &str) -> Option<NamePart> {
     plain.or_else(|| Some(NamePart::Label(label()?.to_owned())))
 }
 
+/// What others call a time in a name.
+const TIMES: [&str; 8] = ["date", "time", "timestamp", "year", "month", "day", "hour", "now"];
+
 fn unknown(name: &str) -> String {
+    if TIMES.contains(&name) {
+        return format!(
+            "{{{name}}} is unknown: an output keeps its name while it is written; for a file a day set \
+             sinks.local_file.rotate_every to 24h, and older files have the time in theirs"
+        );
+    }
     let known = PLACEHOLDERS.map(|(name, _)| format!("{{{name}}}")).join(", ");
     format!("{{{}}} is unknown; there are {known} and {{label:KEY}}", name.escape_debug())
 }
@@ -134,7 +147,9 @@ mod tests {
             ("a/..", "can't be empty, . or .."),
             ("a//b", "can't be empty, . or .."),
             ("./a", "can't be empty, . or .."),
-            ("{nope}", "{nope} is unknown"),
+            ("{nope}", "{nope} is unknown; there are {container_name}, "),
+            ("{date}.ndjson", "set sinks.local_file.rotate_every to 24h"),
+            ("{year}/{month}", "set sinks.local_file.rotate_every to 24h"),
             ("{}", "{} is unknown"),
             ("{label:}", "{label:} is unknown"),
             ("{Image}", "{Image} is unknown"),

@@ -234,12 +234,14 @@ pub struct FileSet {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileFormat {
-    /// `docker` if the first line is a json-file record, else `raw`.
+    /// `docker` or `cri` if the first line is such a record, else `raw`.
     Auto,
     /// Every line is a message.
     Raw,
     /// Docker's json-file: one JSON object a line.
     Docker,
+    /// What container runtimes write for Kubernetes: time, channel, tag, text.
+    Cri,
 }
 
 /// Where records go. At least one is enabled.

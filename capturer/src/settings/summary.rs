@@ -27,6 +27,7 @@ pub(super) fn summary(settings: &Settings, origin: &str) -> String {
             FileFormat::Auto => "format by the first line",
             FileFormat::Raw => "each line a message",
             FileFormat::Docker => "json-file records",
+            FileFormat::Cri => "container runtimes' records",
         };
         line("files", &format!("{}: {format}, {}", patterns.join(", "), start(set.start_at)));
     }

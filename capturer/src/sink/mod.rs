@@ -31,7 +31,6 @@ pub(crate) mod testing;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::record::{Ack, Batch, OutputMark, OutputMarks, SinkId, Source, StreamId};
@@ -143,34 +142,6 @@ impl std::ops::AddAssign for Counts {
         self.bytes += other.bytes;
         self.invalid_utf8 += other.invalid_utf8;
         self.truncated += other.truncated;
-    }
-}
-
-/// Totals of one sink since the start, read by metrics at any time.
-#[derive(Debug, Default)]
-#[allow(missing_docs)] // as in `Counts`
-pub struct SinkStats {
-    pub records: AtomicU64,
-    pub bytes: AtomicU64,
-    pub invalid_utf8: AtomicU64,
-    pub truncated: AtomicU64,
-    /// Batches acknowledged.
-    pub batches: AtomicU64,
-    /// Attempts that failed; each is made again.
-    pub errors: AtomicU64,
-}
-
-impl SinkStats {
-    fn add(&self, counts: Counts) {
-        for (total, more) in [
-            (&self.records, counts.records),
-            (&self.bytes, counts.bytes),
-            (&self.invalid_utf8, counts.invalid_utf8),
-            (&self.truncated, counts.truncated),
-            (&self.batches, 1),
-        ] {
-            total.fetch_add(more, Ordering::Relaxed);
-        }
     }
 }
 

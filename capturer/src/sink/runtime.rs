@@ -16,13 +16,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::steps::Steps;
-use super::{FromSink, Sink, SinkError, SinkErrorKind, SinkStats, ToSink, tap};
+use super::{FromSink, Sink, SinkError, SinkErrorKind, ToSink, tap};
 use crate::limits::SINK_RETRY_MS_MAX;
 use crate::metrics::Metrics;
 use crate::record::{Ack, Batch, SinkId};
@@ -40,8 +39,6 @@ const GATHERED_MAX: usize = crate::limits::STREAM_BATCHES_MAX / 2;
 pub struct SinkHandle {
     /// Never blocks. An error means that the thread has ended, which [`FromSink::Stopped`] told before.
     pub sender: Sender<ToSink>,
-    /// Totals since the start.
-    pub stats: Arc<SinkStats>,
     /// Ends after [`ToSink::Stop`], or when all senders are gone.
     pub thread: JoinHandle<()>,
 }
@@ -55,7 +52,6 @@ pub fn spawn(
     metrics: Arc<Metrics>,
 ) -> io::Result<SinkHandle> {
     let (sender, inbox) = channel();
-    let stats = Arc::new(SinkStats::default());
     let component = format!("sink_{}", sink.name());
     board.expect_sink(sink.name());
     board.set_health(&component, true, "waiting for records");
@@ -69,7 +65,6 @@ pub fn spawn(
         sink,
         report,
         board,
-        stats: stats.clone(),
         inbox,
         set_aside: VecDeque::new(),
         gathered: Vec::new(),
@@ -82,7 +77,7 @@ pub fn spawn(
         // The kernel shows 15 characters of it.
         .name(format!("sink-{}", worker.sink.name()))
         .spawn(move || worker.run())?;
-    Ok(SinkHandle { sender, stats, thread })
+    Ok(SinkHandle { sender, thread })
 }
 
 struct Worker {
@@ -97,7 +92,6 @@ struct Worker {
     sink: Box<dyn Sink>,
     report: Box<dyn Fn(FromSink) + Send>,
     board: Arc<Board>,
-    stats: Arc<SinkStats>,
     inbox: Receiver<ToSink>,
     /// Taken off the inbox during a pause; comes before what is still in it.
     set_aside: VecDeque<ToSink>,
@@ -187,7 +181,6 @@ impl Worker {
                 let made = self.steps.run(&batch);
                 let out = made.as_ref().and_then(|made| made.batch.as_ref()).unwrap_or(&batch);
                 let delivered = self.persist(|sink| sink.deliver(out))?;
-                self.stats.add(delivered.counts);
                 self.metrics.invalid_utf8_replaced_total.inc_by(delivered.counts.invalid_utf8);
                 // As it was delivered: redacted where that is configured.
                 self.show(out);
@@ -267,7 +260,6 @@ impl Worker {
     }
 
     fn on_failure(&mut self, error: &SinkError) {
-        self.stats.errors.fetch_add(1, Ordering::Relaxed);
         self.metrics.sink_errors_total.with_label_values(&[self.sink.name()]).inc();
         let consequence = match error.kind {
             SinkErrorKind::Retry => "reading waits, nothing is dropped",
@@ -308,7 +300,7 @@ fn chance() -> u64 {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::super::testing::{batch, container};
     use super::super::{Counts, Delivered};
@@ -345,7 +337,7 @@ mod tests {
             self.answer(&format!("attaching {}", source.id), None)
         }
         fn deliver(&mut self, batch: &Batch) -> Result<Delivered, SinkError> {
-            let counts = Counts { records: 1, bytes: 10, ..Counts::default() };
+            let counts = Counts { records: 1, invalid_utf8: 2, ..Counts::default() };
             self.answer(&format!("writing {}", batch.source_bytes), Delivered { mark: None, counts })
         }
         fn detach(&mut self, stream: StreamId) {
@@ -385,7 +377,8 @@ mod tests {
     #[test]
     fn answers_in_order_and_ends_on_stop() {
         let fake = Fake::default();
-        let (handle, told, board) = start(&fake);
+        let metrics = Arc::new(Metrics::new(1).unwrap());
+        let (handle, told, board) = start_with(&fake, &metrics);
         assert!(!board.sinks()["fake"]);
         handle.sender.send(ToSink::Attach(container(1, "web"))).unwrap();
         for n in 1..=3 {
@@ -403,8 +396,8 @@ mod tests {
         let expected = ["attaching #1", "writing 1", "writing 2", "writing 3", "detach #1", "flush"];
         assert_eq!(*fake.taken.lock().unwrap(), expected);
         assert!(board.sinks()["fake"]);
-        assert_eq!(handle.stats.records.load(Ordering::Relaxed), 3);
-        assert_eq!(handle.stats.batches.load(Ordering::Relaxed), 3);
+        assert_eq!(metrics.invalid_utf8_replaced_total.get(), 6);
+        assert_eq!(metrics.sink_errors_total.with_label_values(&["fake"]).get(), 0);
     }
 
     /// Without this a full disk would lose the batch, or keep the order only by luck.
@@ -417,7 +410,8 @@ mod tests {
         for n in 1..=5 {
             handle.sender.send(ToSink::Batch(numbered(n))).unwrap();
         }
-        while handle.stats.errors.load(Ordering::Relaxed) < 2 {
+        let errors = metrics.sink_errors_total.with_label_values(&["fake"]);
+        while errors.get() < 2 {
             std::thread::yield_now();
         }
         let health = board.health()["sink_fake"].clone();
@@ -427,7 +421,6 @@ mod tests {
             "no storage space writing 1: free space; reading waits, nothing is dropped"
         );
         assert!(told.try_recv().is_err());
-        assert!(metrics.sink_errors_total.with_label_values(&["fake"]).get() >= 2);
         fake.broken.store(false, Ordering::SeqCst);
         for n in 1..=5 {
             let FromSink::Ack(ack) = told.recv().unwrap() else { panic!("an ack comes") };

@@ -105,6 +105,7 @@ pub(crate) fn batch(source: &Arc<Source>, messages: &[&[u8]]) -> Batch {
         read_time: "1970-01-01T00:00:00Z".to_owned(),
         end: Cursor::Beginning,
         source_bytes: 0,
+        last: false,
         changes: None,
     };
     for message in messages {

@@ -22,7 +22,7 @@ use crate::capture::io::{Action, FileError, FileNo, FoundFile, LaneId, OpenedFil
 use crate::capture::support::{Context, Timer};
 use crate::cursor::{ApiCursor, Cursor};
 use crate::decode::assemble::{Assembler, Lines};
-use crate::decode::{DecodeError, Piece, Step, json_line, line, timestamp};
+use crate::decode::{DecodeError, Piece, Step, cri, json_line, line, timestamp};
 use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
 use crate::metrics::{LossReason, SkipReason, StreamError};
 use crate::record::{StdType, StreamId};
@@ -430,6 +430,9 @@ impl FileSource {
         if self.format == FileFormat::Auto {
             self.format = guess_format(&buffer);
         }
+        if self.format == FileFormat::Cri {
+            self.assembler.joins_by_tag();
+        }
         let mut lines = Lines::default();
         let mut used = self.decode_lines(&buffer, &mut lines, cx);
         if used > 0 && self.ending != Ending::No {
@@ -440,7 +443,7 @@ impl FileSource {
         if final_end && used < buffer.len() {
             used = self.decode_rest(&buffer, used, &mut lines, cx);
         }
-        if final_end && self.format != FileFormat::Docker {
+        if final_end && !self.holds_records() {
             // A plain line does not go on in the next file.
             self.assembler.close_all(&mut lines);
         }
@@ -512,14 +515,13 @@ impl FileSource {
     /// Decodes whole records; returns how many bytes they took.
     fn decode_lines(&mut self, buffer: &[u8], lines: &mut Lines, cx: &Context<'_>) -> usize {
         let base = self.chain.position();
-        let docker = self.format == FileFormat::Docker;
-        let clean = !docker || json_line::is_clean(buffer);
+        let clean = self.format != FileFormat::Docker || json_line::is_clean(buffer);
         let mut at = 0;
         while at < buffer.len() {
-            let step = if docker {
-                json_line::next_record(&buffer[at..], clean)
-            } else {
-                line::next_line(&buffer[at..])
+            let step = match self.format {
+                FileFormat::Docker => json_line::next_record(&buffer[at..], clean),
+                FileFormat::Cri => cri::next_record(&buffer[at..]),
+                FileFormat::Auto | FileFormat::Raw => line::next_line(&buffer[at..]),
             };
             match step {
                 Step::Item(mut piece, took) => {
@@ -571,10 +573,15 @@ impl FileSource {
         }
     }
 
-    /// What is left at the end of a file that will not grow: of a plain file its last line, of a json-file a torn record.
+    /// It has records with ends of their own; a line may go on in the next of them, and in the next file.
+    fn holds_records(&self) -> bool {
+        matches!(self.format, FileFormat::Docker | FileFormat::Cri)
+    }
+
+    /// What is left at the end of a file that will not grow: of a plain file its last line, of one of records a torn one.
     fn decode_rest(&mut self, buffer: &[u8], used: usize, lines: &mut Lines, cx: &Context<'_>) -> usize {
         let rest = &buffer[used..];
-        if self.format == FileFormat::Docker {
+        if self.holds_records() {
             count_reject(DecodeError::TornRecord, rest.len(), cx);
         } else if let Some(mut piece) = line::last_line(rest) {
             shift(&mut piece, used);
@@ -735,6 +742,7 @@ fn shift(piece: &mut Piece, by: usize) {
 fn guess_format(buffer: &[u8]) -> FileFormat {
     match memchr::memchr(b'\n', buffer) {
         Some(end) if json_line::looks_like_record(&buffer[..end]) => FileFormat::Docker,
+        Some(end) if cri::looks_like_record(&buffer[..end]) => FileFormat::Cri,
         Some(_) => FileFormat::Raw,
         None => FileFormat::Auto,
     }

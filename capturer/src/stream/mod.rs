@@ -119,6 +119,8 @@ pub struct Stream {
     acked: Cursor,
     /// The source is gone and drained; only acknowledgements are missing.
     drained: bool,
+    /// Its last batch was sent: see [`Stream::send_last`].
+    last_sent: bool,
     /// It went before its outputs were ready: it drains once they are.
     gone_early: bool,
     /// The agent stops: nothing new is read.
@@ -181,6 +183,7 @@ impl Stream {
             last_line_at_ms: None,
             acked,
             drained: false,
+            last_sent: false,
             gone_early: false,
             stopped: false,
             preparing: false,
@@ -444,6 +447,9 @@ impl Stream {
             _ => {}
         }
         self.act_on(told, cx);
+        if self.stopped && self.is_at_rest() {
+            self.send_last(cx);
+        }
     }
 
     fn act_on(&mut self, told: Vec<Told>, cx: &mut Context<'_>) {
@@ -645,12 +651,30 @@ impl Stream {
             read_time: timestamp::format(cx.now.unix_ns),
             end,
             source_bytes,
+            last: self.last_sent,
             changes: None,
         })));
     }
 
+    /// An empty batch behind all others, where a pipeline may hold lines back: only the sinks know whether it does. Their
+    /// acknowledgements bring the outputs' marks into the last checkpoint, without which a restart would cut those lines
+    /// off. False = it was sent before, or there is no need.
+    fn send_last(&mut self, cx: &mut Context<'_>) -> bool {
+        let may_hold =
+            self.seq > 0 && self.source.pipeline.as_ref().is_some_and(|pipeline| pipeline.holds_back());
+        if !may_hold || self.last_sent || self.preparing || !self.parked.is_empty() {
+            return false;
+        }
+        self.last_sent = true;
+        let end = self.acked.clone();
+        self.send(Lines::default(), Vec::new(), end, 0, cx);
+        true
+    }
+
     fn close_if_drained(&mut self, cx: &mut Context<'_>) {
-        if self.state == State::Draining && self.drained && self.batches_out == 0 && self.parked.is_empty() {
+        let at_end =
+            self.state == State::Draining && self.drained && self.batches_out == 0 && self.parked.is_empty();
+        if at_end && !self.send_last(cx) {
             self.change(Change::Drained, "all of it is acknowledged", cx);
         }
     }

@@ -34,7 +34,7 @@ use capturer::checkpoint::{self, Checkpoint};
 use capturer::clock::Now;
 use capturer::metrics::Metrics;
 use capturer::record::StreamId;
-use capturer::settings::pipeline::{Multiline, MultilineRule, Over, Pattern, RateLimit};
+use capturer::settings::pipeline::{Multiline, MultilineRule, Over, Pattern, RateLimit, Step};
 use capturer::settings::{FileFormat, FileSet, Pipeline, ReadFrom, Settings};
 
 use crate::checker::{Checker, Flow, LineId, Snapshot};
@@ -577,7 +577,7 @@ fn draw_settings(rand: &mut Rand) -> Settings {
     monitor.circuit_breaker.pause = Duration::from_secs(rand.within(1..10));
     for set in 0..rand.within(0..3) {
         let pattern = glob::Pattern::new(&format!("/logs/{set}/*.log")).expect("a fixed pattern");
-        let format = *rand.pick(&[FileFormat::Auto, FileFormat::Raw, FileFormat::Docker]);
+        let format = *rand.pick(&[FileFormat::Auto, FileFormat::Raw, FileFormat::Docker, FileFormat::Cri]);
         settings.file_monitor.files.push(FileSet { paths: vec![pattern], format, ..FileSet::default() });
     }
     if rand.chance(1, 2) {
@@ -610,6 +610,10 @@ fn draw_pipeline(rand: &mut Rand) -> Pipeline {
             burst: Duration::from_millis(rand.within(100..5_000)),
             over: Over::Wait,
         });
+    }
+    // The sinks here run no steps; for the core it is a last batch more.
+    if rand.chance(1, 2) {
+        pipeline.steps.push(Step::Dedup { window: Duration::from_secs(60) });
     }
     pipeline
 }

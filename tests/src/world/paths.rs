@@ -10,7 +10,7 @@ use capturer::settings::FileFormat;
 
 use super::disk::Node;
 use super::shell::Change;
-use super::writers::json_record;
+use super::writers::{cri_record, json_record};
 use super::{Happening, World};
 use crate::checker::LineId;
 
@@ -22,12 +22,13 @@ const TRUNCATED_PAUSE_US: u64 = 20_000_000;
 pub(super) struct FollowedPath {
     path: String,
     origin: u32,
-    docker: bool,
+    /// What it is, never `Auto`.
+    format: FileFormat,
     rotation: Rotation,
     /// What the writer has open.
     node: Option<Node>,
-    /// A raw line written in part.
-    part: Option<LineId>,
+    /// A line written in part, and its channel.
+    part: Option<(LineId, usize)>,
     newest_ns: i64,
     quiet_until_us: u64,
     pause_us: u64,
@@ -54,10 +55,9 @@ impl World {
         for name in 0..self.rand.within(1..4) {
             let path = format!("/logs/{set}/app{name}.log");
             let origin = self.checker.add_origin(StreamKey::file(&path));
-            let docker = match self.settings.file_monitor.files[set].format {
-                FileFormat::Docker => true,
-                FileFormat::Raw => false,
-                FileFormat::Auto => self.rand.chance(1, 2),
+            let format = match self.settings.file_monitor.files[set].format {
+                FileFormat::Auto => *self.rand.pick(&[FileFormat::Raw, FileFormat::Docker, FileFormat::Cri]),
+                format => format,
             };
             // Without birth times a truncated file can't be told from another one with its inode's number.
             let copies = if self.disk.no_birth_times { Rotation::Rename } else { Rotation::CopyTruncate };
@@ -65,7 +65,7 @@ impl World {
             let followed = FollowedPath {
                 path,
                 origin,
-                docker,
+                format,
                 rotation: *self.rand.pick(&rotations),
                 node: None,
                 part: None,
@@ -122,48 +122,65 @@ impl World {
     }
 
     fn write_path(&mut self, number: usize) {
-        let (origin, docker) = (self.paths[number].origin, self.paths[number].docker);
-        if self.paths[number].part.is_some() {
-            return self.finish_path(number);
+        let (origin, format) = (self.paths[number].origin, self.paths[number].format);
+        let records = format != FileFormat::Raw;
+        let mut channel = usize::from(records && self.rand.chance(1, 4));
+        if let Some((_, open)) = self.paths[number].part {
+            // The other channel may go on meanwhile.
+            if !records || self.rand.chance(2, 3) {
+                return self.finish_path(number);
+            }
+            channel = 1 - open;
         }
-        let channel = usize::from(docker && self.rand.chance(1, 4));
-        let step = self.rand.within(1..1_000_000) as i64;
-        let newest = self.paths[number].newest_ns + step;
-        self.paths[number].newest_ns = newest.max(self.now_ns());
-        let time_ns = docker.then_some(self.paths[number].newest_ns);
+        let time_ns = records.then(|| self.next_path_ns(number));
         let index = self.checker.lines_begun(origin, channel);
         let line = self.checker.begin_line(origin, channel, time_ns);
         let mut text = format!("{origin}.{channel}.{index} ").into_bytes();
         match self.rand.within(0..10) {
             // Not the first line: an empty one would not tell the format. And one without a time only where nothing gets
             // lost, for it looks like any other.
-            0 if index > 0 && (docker || self.paths[number].rotation == Rotation::Never) => text.clear(),
+            0 if index > 0 && (records || self.paths[number].rotation == Rotation::Never) => text.clear(),
             1 => text.extend(self.filler(400)),
             _ => text.extend(self.filler(20)),
         }
         self.checker.extend_line(line, &text);
-        if let Some(time_ns) = time_ns {
-            let record = json_record(&text, true, channel, time_ns, false);
-            self.checker.end_line(line);
-            self.append(number, &record, line);
-        } else if self.rand.chance(1, 10) {
-            self.paths[number].part = Some(line);
-            self.append(number, &text, line);
+        let in_part =
+            format != FileFormat::Docker && self.paths[number].part.is_none() && self.rand.chance(1, 10);
+        if in_part {
+            self.paths[number].part = Some((line, channel));
         } else {
-            text.push(b'\n');
             self.checker.end_line(line);
-            self.append(number, &text, line);
         }
+        let bytes = match (format, time_ns) {
+            (FileFormat::Docker, Some(time_ns)) => json_record(&text, true, channel, time_ns, false),
+            (FileFormat::Cri, Some(time_ns)) => cri_record(&text, !in_part, channel, time_ns),
+            _ if in_part => text,
+            _ => [&text[..], b"\n"].concat(),
+        };
+        self.append(number, &bytes, line);
+    }
+
+    fn next_path_ns(&mut self, number: usize) -> i64 {
+        let step = self.rand.within(1..1_000_000) as i64;
+        let next = (self.paths[number].newest_ns + step).max(self.now_ns());
+        self.paths[number].newest_ns = next;
+        next
     }
 
     /// The rest of a line of which a part was written.
     pub(super) fn finish_path(&mut self, number: usize) {
-        let Some(line) = self.paths[number].part.take() else { return };
+        let Some((line, channel)) = self.paths[number].part.take() else { return };
         let mut rest = self.filler(10);
         self.checker.extend_line(line, &rest);
         self.checker.end_line(line);
-        rest.push(b'\n');
-        self.append(number, &rest, line);
+        let bytes = if self.paths[number].format == FileFormat::Cri {
+            let time_ns = self.next_path_ns(number);
+            cri_record(&rest, true, channel, time_ns)
+        } else {
+            rest.push(b'\n');
+            rest
+        };
+        self.append(number, &bytes, line);
     }
 
     fn append(&mut self, number: usize, bytes: &[u8], line: LineId) {

@@ -592,3 +592,12 @@ pub(super) fn json_record(text: &[u8], newline: bool, channel: usize, time_ns: i
     record.extend_from_slice(format!("\"stream\":\"{channel}\",{attrs}\"time\":\"{time}Z\"}}\n").as_bytes());
     record
 }
+
+/// A line, or a part of one, as a container runtime writes it for Kubernetes.
+pub(super) fn cri_record(text: &[u8], whole: bool, channel: usize, time_ns: i64) -> Vec<u8> {
+    let (channel, tag) = (["stdout", "stderr"][channel], if whole { "F" } else { "P" });
+    let mut record = format!("{} {channel} {tag} ", timestamp::format(time_ns)).into_bytes();
+    record.extend_from_slice(text);
+    record.push(b'\n');
+    record
+}

@@ -1,8 +1,9 @@
 //! Fuzz entry of the joining of pieces: the input is read as a list of pieces and exits, and a model that keeps whole
 //! lines says what must come out.
 //!
-//! The first byte chooses how messages are written, where lines are cut, and whether lines are joined. Then each two bytes are a piece: its
-//! channel, its time, its newline, its length, its characters, and whether its line is delivered; or an exit.
+//! The first byte chooses how messages are written, where lines are cut, whether lines are joined, and whether pieces say
+//! by a tag that more follows. Then each two bytes are a piece: its channel, its time, its newline, its length, its
+//! characters, and whether its line is delivered; or an exit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +73,7 @@ const BYTES_MAX: usize = 200;
 #[derive(Default)]
 struct Model {
     joins: bool,
+    by_tag: bool,
     line_bytes_max: usize,
     open: [Option<(Line, bool)>; 2],
     groups: [Vec<Line>; 2],
@@ -103,17 +105,17 @@ impl Model {
 
     fn piece(&mut self, piece: Line, complete: bool, deliver: bool) {
         let channel = piece.std_type.index();
-        if self.open[channel].as_ref().is_some_and(|(line, _)| line.time != piece.time) {
+        if !self.by_tag && self.open[channel].as_ref().is_some_and(|(line, _)| line.time != piece.time) {
             self.end(channel);
         }
-        let ends = complete || piece.decoded_len < PIECE_BYTES;
+        let ends = complete || !self.by_tag && piece.decoded_len < PIECE_BYTES;
         match &mut self.open[channel] {
             Some((line, _)) => {
                 line.text += &piece.text;
                 line.decoded_len += piece.decoded_len;
             }
             // Nothing was printed.
-            None if piece.decoded_len == 0 && !complete => return,
+            None if ends && piece.decoded_len == 0 && !complete => return,
             none => *none = Some((piece, deliver)),
         }
         if ends {
@@ -144,7 +146,11 @@ pub fn check(bytes: &[u8]) {
     let joins = first & 16 != 0;
     let joining = joins.then(joining);
     let mut assembler = Assembler::new(line_bytes_max).with_pipeline(joining.as_ref());
-    let mut model = Model { joins, line_bytes_max, ..Model::default() };
+    let by_tag = first & 32 != 0;
+    if by_tag {
+        assembler.joins_by_tag();
+    }
+    let mut model = Model { joins, by_tag, line_bytes_max, ..Model::default() };
     for (at, op) in ops.chunks_exact(2).take(OPS_MAX).enumerate() {
         let mut out = Lines::default();
         let mut buffer = Vec::new();

@@ -1,6 +1,7 @@
 //! Fuzz entries of the decoders: see [`crate::fuzz`] for the properties, by whose numbers comments here call them.
 
 pub mod assemble;
+pub mod cri;
 pub mod json_line;
 
 use crate::decode::stdcopy::{FrameKind, HEADER_BYTES};

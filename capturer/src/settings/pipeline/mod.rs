@@ -74,6 +74,11 @@ impl Match {
 }
 
 impl Pipeline {
+    /// Whether a step keeps lines back, to be let go when nothing more comes.
+    pub fn holds_back(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Dedup { .. }))
+    }
+
     /// Labels that its steps set.
     pub fn record_labels(&self) -> impl Iterator<Item = &str> {
         self.steps.iter().flat_map(|step| match step {

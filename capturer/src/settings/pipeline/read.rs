@@ -23,17 +23,19 @@ const WINDOWS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::fro
 const AGES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3660 * 24 * 3600);
 const GROUP_LINES: RangeInclusive<usize> = 2..=10_000;
 const GROUP_BYTES: RangeInclusive<u64> = 1024..=LINE_BYTES_CEILING;
+/// Unless `line_bytes_max` is less.
+const GROUP_BYTES_DEFAULT: u64 = 256 * 1024;
 const RATE_CEILING: u64 = 1 << 40;
 /// Patterns of one step.
 const REDACT_PATTERNS_MAX: usize = 32;
 /// Different values of a label: Loki keeps a stream for each.
 const VALUES: RangeInclusive<usize> = 1..=10_000;
 
-/// Reads the list.
-pub(in crate::settings) fn read(s: &mut Section, into: &mut Vec<Arc<Pipeline>>) {
+/// Reads the list, for lines of at most so many bytes.
+pub(in crate::settings) fn read(s: &mut Section, line_bytes_max: u64, into: &mut Vec<Arc<Pipeline>>) {
     let mut names = Vec::new();
     s.sections("pipelines", |s| {
-        let pipeline = read_pipeline(s);
+        let pipeline = read_pipeline(s, line_bytes_max);
         if pipeline.name.is_empty() && !s.has_problem("name") {
             s.problem("name", "is missing: a name for metrics and messages");
         }
@@ -48,11 +50,11 @@ pub(in crate::settings) fn read(s: &mut Section, into: &mut Vec<Arc<Pipeline>>) 
     });
 }
 
-fn read_pipeline(s: &mut Section) -> Pipeline {
+fn read_pipeline(s: &mut Section, line_bytes_max: u64) -> Pipeline {
     let mut pipeline = Pipeline::default();
     s.read("name", &mut pipeline.name, name);
     s.section("match", |s| read_match(s, &mut pipeline.matches));
-    s.section("multiline", |s| pipeline.multiline = read_multiline(s));
+    s.section("multiline", |s| pipeline.multiline = read_multiline(s, line_bytes_max));
     s.section("rate_limit", |s| pipeline.rate_limit = read_rate_limit(s));
     s.sections("steps", |s| pipeline.steps.extend(read_step(s)));
     let behind_dedup = |pair: &[Step]| matches!(pair[0], Step::Dedup { .. });
@@ -72,7 +74,7 @@ fn read_match(s: &mut Section, into: &mut Match) {
     s.list("paths", &mut into.paths, units::path_pattern);
 }
 
-fn read_multiline(s: &mut Section) -> Option<Multiline> {
+fn read_multiline(s: &mut Section, line_bytes_max: u64) -> Option<Multiline> {
     let presets = [
         ("java", Some(MultilinePreset::Java)),
         ("python", Some(MultilinePreset::Python)),
@@ -80,7 +82,8 @@ fn read_multiline(s: &mut Section) -> Option<Multiline> {
         ("node", Some(MultilinePreset::Node)),
     ];
     let (mut preset, mut start, mut continues) = (None, None, None);
-    let (mut timeout, mut lines_max, mut bytes_max) = (Duration::from_secs(1), 500, 256 * 1024);
+    let (mut timeout, mut lines_max) = (Duration::from_secs(1), 500);
+    let mut bytes_max = GROUP_BYTES_DEFAULT.min(line_bytes_max);
     s.choice("preset", &presets, &mut preset);
     s.read("start", &mut start, optional_pattern);
     s.read("continue", &mut continues, optional_pattern);

@@ -53,6 +53,21 @@ fn steps_are_taken() {
     assert_eq!((multiline.lines_max, multiline.bytes_max), (500, 256 * 1024));
 }
 
+/// A bound that was not given must not be in the way of one that was.
+#[test]
+fn joined_lines_are_no_longer_than_a_line_may_be() {
+    let bytes_max = |limit: &str, given: &str| {
+        let text = format!(
+            "limits: {{line_bytes_max: {limit}}}\npipelines: [{{name: p, multiline: {{preset: go{given}}}}}]\n"
+        );
+        good(&text).pipelines[0].multiline.as_ref().expect("given").bytes_max
+    };
+    assert_eq!(bytes_max("1MiB", ""), 256 << 10);
+    assert_eq!(bytes_max("64KiB", ""), 64 << 10);
+    assert_eq!(bytes_max("64KiB", ", bytes_max: 64KiB"), 64 << 10);
+    assert_eq!(bytes_max("1MiB", ", bytes_max: 1MiB"), 1 << 20);
+}
+
 #[test]
 fn what_is_wrong_is_said() {
     let expected = "expected a regular expression, found";
@@ -122,6 +137,10 @@ fn what_is_wrong_is_said() {
     check(
         "multiline: {preset: go, start: x}",
         "23: pipelines[0].multiline.preset: excludes start and continue: give one or the other",
+    );
+    check(
+        "multiline: {preset: go, bytes_max: 2MiB}",
+        "38: pipelines[0].multiline.bytes_max: is 2.0MiB, but must be at most limits.line_bytes_max, which is 1.0MiB",
     );
     check(
         "rate_limit: {over: drop}",

@@ -78,6 +78,8 @@ pub struct LocalFileSink {
     partial: Option<Partial>,
     check_interval: Duration,
     open_max: usize,
+    /// Milliseconds since 1970.
+    unix_ms: fn() -> u64,
 }
 
 struct Stream {
@@ -168,6 +170,7 @@ impl LocalFileSink {
             partial: None,
             check_interval: CHECK_INTERVAL,
             open_max: OUTPUT_FILES_OPEN_MAX,
+            unix_ms,
         };
         let restored = sink.restore(marks)?;
         Ok((sink, restored))
@@ -302,7 +305,8 @@ impl LocalFileSink {
             len += rustix::io::pwrite(&file, b"\n", len)? as u64;
         }
         // Where the file system does not say when the file was made, now.
-        let born_s = if id.birth_ns > 0 { id.birth_ns as u64 / 1_000_000_000 } else { unix_ms() / 1000 };
+        let born_s =
+            if id.birth_ns > 0 { id.birth_ns as u64 / 1_000_000_000 } else { (self.unix_ms)() / 1000 };
         Ok((file, id, len, born_s))
     }
 
@@ -363,7 +367,7 @@ impl LocalFileSink {
         let LocalFile { max_size, rotate_every, .. } = self.settings;
         let full = max_size > 0 && output.len >= max_size;
         let every_s = rotate_every.as_secs();
-        let old = every_s > 0 && unix_ms() / 1000 / every_s != output.born_s / every_s;
+        let old = every_s > 0 && (self.unix_ms)() / 1000 / every_s != output.born_s / every_s;
         output.len > 0 && (full || old)
     }
 
@@ -379,7 +383,7 @@ impl LocalFileSink {
     fn rename_to_generation(&self, path: &Arc<str>) -> io::Result<(FileId, String)> {
         let (dir, live) = open_parent(&self.root, path, false)?;
         let newest = generations::list(&dir, live)?.pop().map(|newest| newest.stamp).unwrap_or_default();
-        let stamp = generations::stamp_after(&newest, unix_ms());
+        let stamp = generations::stamp_after(&newest, (self.unix_ms)());
         let name = generations::name(live, &stamp);
         rustix::fs::renameat_with(&dir, live, &dir, &name, RenameFlags::NOREPLACE)?;
         let id = self.outputs.get(path).map(|output| output.id);

@@ -412,18 +412,31 @@ fn only_so_many_files_are_kept() {
     assert!(kept.last().unwrap().starts_with("59 ") && kept.len() < 30, "{}", kept.len());
 }
 
+/// A file a day, which the operator finds by the time at which it ended.
 #[test]
-fn an_old_file_is_rotated_by_time() {
+fn a_file_is_rotated_by_the_first_record_after_midnight() {
+    const BEFORE_MS: u64 = 1_795_651_199_990; // 2026-11-25T23:59:59.990Z
+    const AFTER_MS: u64 = BEFORE_MS + 4_130;
     let dir = tempfile::tempdir().unwrap();
-    let settings = LocalFile { max_size: 0, rotate_every: Duration::from_secs(3600), ..rotating(dir.path()) };
+    let day = Duration::from_secs(24 * 3600);
+    let settings = LocalFile { max_size: 0, rotate_every: day, ..rotating(dir.path()) };
     let (mut sink, _) = restart_with(settings, &[]);
     let web = container(1, "web");
+    // The file system says when a file was made, and knows nothing of the clock that is given here.
+    let begun_at = |sink: &mut LocalFileSink, unix_ms: u64| {
+        sink.outputs.values_mut().for_each(|output| output.born_s = unix_ms / 1000);
+    };
+    sink.unix_ms = || BEFORE_MS;
     write(&mut sink, &web, &["one"]);
+    begun_at(&mut sink, BEFORE_MS - 3_600_000);
     write(&mut sink, &web, &["two"]);
-    sink.outputs.values_mut().for_each(|output| output.born_s -= 3600);
+    sink.unix_ms = || AFTER_MS;
     write(&mut sink, &web, &["three"]);
-    assert_eq!(lines(dir.path().join("web.ndjson")), ["three"]);
-    assert_eq!(everything(dir.path()), ["one", "two", "three"]);
+    begun_at(&mut sink, AFTER_MS);
+    write(&mut sink, &web, &["four"]);
+    assert_eq!(lines(dir.path().join("web~20261126T000004.120Z.ndjson")), ["one", "two"]);
+    assert_eq!(lines(dir.path().join("web.ndjson")), ["three", "four"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 
 /// Promise: not even a crash repeats or loses a line in local files, wherever between two checkpoints it falls and
