@@ -251,8 +251,9 @@ fn follow_slowly(engine: &Engine, home: &Home, agent: &Agent) -> Result<f64> {
 /// Opens every file of a log before it is removed; when told, reads them all: each line's number, and its bytes there.
 fn keep_files(directory: &Path, over: &AtomicBool) -> Result<BTreeMap<u64, u64>> {
     let mut files: BTreeMap<u64, File> = BTreeMap::new();
-    loop {
-        let last = over.load(Ordering::Relaxed);
+    wait_until("the follower's end", 2 * MINUTE, || {
+        // Asked first, so that the last look is made after the end.
+        let is_last = over.load(Ordering::Relaxed);
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
             let is_log = path.file_name().is_some_and(|name| name.to_string_lossy().contains("-json.log"));
@@ -260,11 +261,9 @@ fn keep_files(directory: &Path, over: &AtomicBool) -> Result<BTreeMap<u64, u64>>
             let Some(file) = is_log.then(|| File::open(&path).ok()).flatten() else { continue };
             files.entry(file.metadata()?.ino()).or_insert(file);
         }
-        if last {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        ensure!(is_last, "{} files so far", files.len());
+        Ok(())
+    })?;
     let mut lines = BTreeMap::new();
     for mut file in files.into_values() {
         file.rewind()?;

@@ -416,12 +416,18 @@ mod tests {
     #[test]
     fn the_table_fits_and_takes_medians() {
         let run = |user_s| Measured { user_s, system_s: 1.0, wall_s: 2.0, rss_bytes: 10 * MIB };
-        let text = table(0.5, 1_000_000, &[run(1.0), run(9.0), run(0.5)], &[run(3.0), run(3.0)]);
+        let text = table(0.5, 1_000_000, &[run(1.0), run(9.0), run(0.5)], &[run(3.0), run(3.0)], &[run(0.0)]);
         assert!(text.lines().all(|line| line.len() <= 100), "{text}");
         assert!(
             text.contains("plain loop                  4.00      2.00      2.00       500000        10.0"),
             "{text}"
         );
-        assert!(text.ends_with("capturer / plain loop       2.00\n"), "{text}");
+        assert!(text.contains("capturer / plain loop       2.00\n"), "{text}");
+        // A start's second is two of each GiB.
+        assert!(
+            text.contains("capturer, once started      6.00  (starting and ending: 1.00 CPU-s a run)\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("its / plain loop            1.50\n"), "{text}");
     }
 }
