@@ -591,7 +591,9 @@ impl ApiSource {
             self.close(Then::Rest, cx);
             let cause =
                 if self.running { "the Engine ended the stream" } else { "the container does not run" };
-            told.push(Told::Ended { cause: cause.to_owned(), again: self.running });
+            // What it printed last may be missing still, and of a container that does not run nothing else would tell.
+            let again = self.running || !caught_up;
+            told.push(Told::Ended { cause: cause.to_owned(), again });
         } else {
             self.catch_ups += 1;
             self.catch_up(cx);

@@ -278,6 +278,38 @@ fn printed(lines: i64) -> Vec<u8> {
     (0..lines).flat_map(frame).collect()
 }
 
+/// One that brought something new each time it was asked, and exited behind the last answer: what it printed last was
+/// given up with the series of catch-up reads (seed 1833 of the simulation once).
+#[test]
+fn an_exit_within_many_catch_ups_is_looked_behind() {
+    let mut bench = Bench::new(1);
+    let mut source = source(1);
+    let mut conn = follow(&mut source, &mut bench);
+    let mut ends = Vec::new();
+    for lines in 1.. {
+        source.on_read(conn, BodyOutcome::Bytes, printed(lines), &mut bench.cx(), &mut Vec::new());
+        source.read_on(&mut bench.cx(), &mut Vec::new());
+        source.set_running(lines <= i64::from(CATCH_UPS_MAX), None);
+        let mut told = Vec::new();
+        source.on_read(conn, BodyOutcome::End, Vec::new(), &mut bench.cx(), &mut told);
+        ends.extend(told.iter().filter_map(|told| match told {
+            Told::Ended { again, .. } => Some(*again),
+            _ => None,
+        }));
+        bench.actions();
+        close(&mut source, conn, &mut bench);
+        if !ends.is_empty() {
+            break;
+        }
+        let path;
+        (conn, path) = asked(&mut bench);
+        assert!(path.contains("follow=0"), "{path}");
+        source.on_opened(conn, Ok((200, Vec::new())), &mut bench.cx(), &mut Vec::new());
+        source.read_on(&mut bench.cx(), &mut Vec::new());
+    }
+    assert_eq!(ends, [true], "it is to be asked once more");
+}
+
 /// A container that prints keeps its connection until its rotation, whoever waits.
 #[test]
 fn a_stream_that_prints_keeps_its_slot() {
