@@ -386,15 +386,18 @@ impl Stream {
             cx.timers.set_earlier(Timer::Stream(self.source.id), until);
         }
         if let Some(at) = self.retry_at_ms {
-            if at <= cx.now.mono_ms {
+            let is_due = at <= cx.now.mono_ms;
+            if is_due {
                 self.retry("the wait is over", cx);
             } else {
                 cx.timers.set_earlier(Timer::Stream(self.source.id), at);
-                self.with_source(cx, |kind, cx, told| match kind {
-                    Kind::File(file) => file.end_groups(cx, told),
-                    Kind::Api(api) => api.on_timer_at_rest(cx, told),
-                });
             }
+            // The deadline that came was the soonest of several: the others are set anew by whoever has them.
+            self.with_source(cx, |kind, cx, told| match kind {
+                Kind::File(file) if is_due => file.on_timer(cx, told),
+                Kind::File(file) => file.end_groups(cx, told),
+                Kind::Api(api) => api.on_timer_at_rest(cx, told),
+            });
             return;
         }
         self.with_source(cx, |kind, cx, told| match kind {
