@@ -151,3 +151,50 @@ fn a_daemon_that_never_answers_is_waited_for_and_left() -> Result<()> {
     drop((first, second));
     Ok(())
 }
+
+/// A pattern that matches a log's rotated files too: they are read with it, and none of their lines comes twice, though
+/// they change their names.
+#[test]
+fn rotated_files_that_match_are_read_with_their_log() -> Result<()> {
+    let home = Home::new()?;
+    let dir = home.path().join("logs");
+    fs::create_dir_all(&dir)?;
+    let write = |name: &str, text: &str| fs::write(dir.join(name), format!("{text}\n"));
+    for (name, text) in
+        [("app.log.2", "one"), ("app.log.1", "two"), ("app.log", "three"), ("worker.1", "alone")]
+    {
+        write(name, text)?;
+    }
+    let config = home.config(&format!(
+        "container_monitor: {{enabled: false}}\nfile_monitor: {{files: [{{paths: [\"{}/*\"]}}]}}\n",
+        dir.display()
+    ));
+    let arrived = |expected: &[&str]| {
+        wait_until("the lines", DEADLINE, || {
+            let records = home.records()?;
+            let mut outputs: Vec<Vec<&str>> = records
+                .values()
+                .map(|records| records.iter().map(|record| record.message.as_str()).collect())
+                .collect();
+            outputs.sort_unstable();
+            ensure!(outputs == [&["alone"], expected], "{outputs:?}");
+            anyhow::Ok(())
+        })
+    };
+    let agent = home.start(&config)?;
+    arrived(&["one", "two", "three"])?;
+    let rotate = |siblings: u32| -> Result<()> {
+        let name = |number| dir.join(format!("app.log.{number}"));
+        (1..=siblings).rev().try_for_each(|number| fs::rename(name(number), name(number + 1)))?;
+        Ok(fs::rename(dir.join("app.log"), name(1))?)
+    };
+    rotate(2)?;
+    write("app.log", "four")?;
+    arrived(&["one", "two", "three", "four"])?;
+    agent.stop()?;
+    rotate(3)?;
+    write("app.log", "five")?;
+    let agent = home.start(&config)?;
+    arrived(&["one", "two", "three", "four", "five"])?;
+    agent.stop()
+}

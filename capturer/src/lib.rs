@@ -24,6 +24,7 @@ pub mod files;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod http;
+pub mod kin;
 pub mod ledger;
 pub mod limits;
 pub mod metrics;

@@ -8,6 +8,7 @@ use super::support::Timer;
 use super::{Capture, split_path};
 use crate::clock::Now;
 use crate::cursor::Cursor;
+use crate::kin;
 use crate::record::{Source, StreamKey};
 use crate::settings::{FileSet, StartAt, pipeline};
 use crate::stream::Kind;
@@ -37,6 +38,15 @@ pub(super) struct Paths {
 struct Answer {
     at_ms: u64,
     paths: BTreeSet<String>,
+}
+
+/// How a path was found.
+#[derive(Clone, Copy, Debug, Default)]
+struct Look {
+    /// When its patterns were looked at for the first time.
+    is_first: bool,
+    /// They match rotated files of it too.
+    with_kin: bool,
 }
 
 /// A path that no part of any entry names.
@@ -125,13 +135,18 @@ impl Capture {
         }
         let first_look = !self.paths.found[set].contains_key(&lane);
         let first_of_all = !self.paths.everything_found();
-        let paths: BTreeSet<String> = paths.into_iter().collect();
+        let (paths, with_kin) = self.without_kin(paths.into_iter().collect());
         for path in &paths {
             let came_back = self.paths.missing.remove(path).is_some();
             for id in self.ids_of(&StreamKey::file(path)) {
                 self.with_file(now, id, |file, cx, _| file.on_path_found(came_back, cx));
             }
-            self.follow_path(now, set, path, first_look);
+            self.follow_path(
+                now,
+                set,
+                path,
+                Look { is_first: first_look, with_kin: with_kin.contains(path) },
+            );
         }
         let parts = &mut self.paths.found[set];
         let answer = Answer { at_ms: now.mono_ms, paths };
@@ -158,6 +173,25 @@ impl Capture {
         self.plan_paths_look(now);
     }
 
+    /// Without those that are rotated files of another path that is followed: they are read with it, and read alone each
+    /// of their lines would come twice. Also which paths have such files, and so are read from the oldest of them.
+    fn without_kin(&self, mut paths: BTreeSet<String>) -> (BTreeSet<String>, BTreeSet<String>) {
+        let is_followed = |path: &str| self.ids.contains_key(&StreamKey::file(path));
+        let mut with_kin = BTreeSet::new();
+        let all = paths.clone();
+        paths.retain(|path| {
+            let (directory, name) =
+                path.rsplit_once('/').map_or(("", path.as_str()), |(directory, name)| (directory, name));
+            let live = kin::live_names(name).map(|live| format!("{directory}/{live}"));
+            // One that is followed alone, for the other was not there, goes on so.
+            let of = live.filter(|_| !is_followed(path)).find(|live| all.contains(live) || is_followed(live));
+            let stays = of.is_none();
+            with_kin.extend(of);
+            stays
+        });
+        (paths, with_kin)
+    }
+
     /// Paths that vanished while the agent did not run: what is left of them in rotated files is read, then they are
     /// forgotten, as if they had vanished now.
     fn follow_what_went(&mut self, now: Now) {
@@ -173,7 +207,7 @@ impl Capture {
                 any(&files.paths) && !any(&files.exclude)
             };
             if let Some(set) = self.settings.file_monitor.files.iter().position(matches) {
-                self.follow_path(now, set, &path, false);
+                self.follow_path(now, set, &path, Look::default());
                 self.paths.missing.insert(path, Missing { since_ms: now.mono_ms, part: None });
             } else {
                 tracing::info!(
@@ -205,22 +239,23 @@ impl Capture {
         }
     }
 
-    fn follow_path(&mut self, now: Now, set: usize, path: &str, first_look: bool) {
+    fn follow_path(&mut self, now: Now, set: usize, path: &str, look: Look) {
         for outlet in self.outlets_without(&StreamKey::file(path)) {
-            self.follow_path_for(now, set, path, first_look, outlet);
+            self.follow_path_for(now, set, path, look, outlet);
         }
     }
 
-    fn follow_path_for(&mut self, now: Now, set: usize, path: &str, first_look: bool, outlet: usize) {
+    fn follow_path_for(&mut self, now: Now, set: usize, path: &str, look: Look, outlet: usize) {
         let entry = &self.settings.file_monitor.files[set];
         let (format, labels) = (entry.format, entry.labels.clone());
-        let at_end = entry.start_at == StartAt::End && first_look;
+        let at_end = entry.start_at == StartAt::End && look.is_first;
         let key = StreamKey::file(path);
         let resume = self.tracker.resume_for(&key, &self.outlets[outlet].tracked);
         let acked = resume.clone().unwrap_or(Cursor::Beginning);
         let start = match resume {
             Some(Cursor::File(cursor)) => Start::Resume(cursor),
             None if at_end => Start::End,
+            _ if look.with_kin => Start::Oldest,
             _ => Start::Live,
         };
         let id = self.next_stream_id();

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use crate::capture::io::{FileError, FoundFile, OpenedFile};
 use crate::cursor::FileId;
+use crate::kin::Kin;
 use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
 use crate::limits::HEAD_BYTES;
@@ -65,53 +66,6 @@ fn names_of(
         Some((name, kin, compressed))
     });
     Ok(ranked(names.collect()))
-}
-
-/// What a name in the directory is to the live file's.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kin {
-    /// `name` itself.
-    Live,
-    /// `name.N`: it moves on with each rotation, so the lowest number is the newest.
-    Number(u32),
-    /// `name.20261125-100000` (kubelet), `name-20261125`, `name-2026112510` (logrotate's dateext): it keeps its name, and
-    /// the latest is the newest.
-    Date(String),
-}
-
-impl Kin {
-    /// And whether it is compressed.
-    fn of(name: &str, live_name: &str) -> Option<(Kin, bool)> {
-        let rest = name.strip_prefix(live_name)?;
-        if rest.is_empty() {
-            return Some((Kin::Live, false));
-        }
-        let (rest, compressed) = rest.strip_suffix(".gz").map_or((rest, false), |rest| (rest, true));
-        let behind = rest.strip_prefix('.').or_else(|| rest.strip_prefix('-')).unwrap_or_default();
-        if is_date(behind) {
-            return Some((Kin::Date(behind.to_owned()), compressed));
-        }
-        let digits = rest.strip_prefix('.')?;
-        let plain =
-            !digits.is_empty() && digits.len() <= 9 && digits.bytes().all(|byte| byte.is_ascii_digit());
-        let number = digits.parse().ok().filter(|number| plain && *number > 0)?;
-        Some((Kin::Number(number), compressed))
-    }
-}
-
-/// `20261125`, `2026112510`, `20261125-100000`.
-fn is_date(text: &str) -> bool {
-    let (day, time) = text.split_once('-').map_or((text, None), |(day, time)| (day, Some(time)));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(text.get(..8).unwrap_or("x")) || !digits(day) || !time.is_none_or(digits) {
-        return false;
-    }
-    let lengths = matches!((day.len(), time.map(str::len)), (8 | 10, None) | (8, Some(6)));
-    let (month, of_month) = (&text[4..6], &text[6..8]);
-    lengths
-        && matches!(&text[..2], "19" | "20" | "21")
-        && ("01"..="12").contains(&month)
-        && ("01"..="31").contains(&of_month)
 }
 
 /// Ranks: 0 is the live file, a higher one is older. Dates come behind numbers, if ever there are both.
@@ -287,46 +241,6 @@ pub fn length(file: impl AsFd) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kin_by_name() {
-        let number = |number, compressed| Some((Kin::Number(number), compressed));
-        let date = |date: &str, compressed| Some((Kin::Date(date.to_owned()), compressed));
-        let table = [
-            ("l", Some((Kin::Live, false))),
-            ("l.1", number(1, false)),
-            ("l.12.gz", number(12, true)),
-            ("l.12345678", number(12_345_678, false)),
-            ("l.20261325", number(20_261_325, false)),
-            ("l.20261125-100000", date("20261125-100000", false)),
-            ("l.20261125-100000.gz", date("20261125-100000", true)),
-            ("l-20261125", date("20261125", false)),
-            ("l-2026112510.gz", date("2026112510", true)),
-            ("l.20261125", date("20261125", false)),
-            ("l.20261125-100000.tmp", None),
-            ("l.20261125-1000", None),
-            ("l.20261125-", None),
-            ("l-20261325", None),
-            ("l-20261100", None),
-            ("l-99991125", None),
-            ("l-2026112", None),
-            ("l-1", None),
-            ("l--20261125", None),
-            ("l.é2026112", None),
-            ("l20261125", None),
-            ("l.0", None),
-            ("l.1.gz.tmp", None),
-            ("l.gz", None),
-            ("l.x", None),
-            ("l.+1", None),
-            ("m", None),
-            ("lo", None),
-            ("l.99999999999", None),
-        ];
-        for (name, expected) in table {
-            assert_eq!(Kin::of(name, "l"), expected, "{name}");
-        }
-    }
 
     /// The position goes from the oldest to the live file, so an order that is wrong repeats or passes over whole files.
     #[test]

@@ -9,11 +9,12 @@ use super::{Finding, Source};
 const AGENT: &str = "capturer/src/";
 
 /// What decides: files and folders of the agent that take events and the time, and return actions.
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
     "decode/",
     "record.rs",
     "fields.rs",
     "cursor.rs",
+    "kin.rs",
     "stream/",
     "discover/",
     "pipeline/",
