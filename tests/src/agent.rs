@@ -22,6 +22,9 @@ use crate::wait::wait_until;
 const NOBODY: u32 = 65_534;
 /// For what should be quick.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// For an agent to start: inside an emulated machine the kernel's verifier takes its time, and one whose processors were busy
+/// otherwise was seen to take over half a minute. One that ends is not waited for.
+const START_DEADLINE: Duration = Duration::from_secs(120);
 
 /// The program to test: `CAPTURER_BIN`, which `cargo xtask test` sets.
 pub fn program() -> PathBuf {
@@ -139,7 +142,7 @@ impl Home {
             .with_context(|| format!("starting {}", program.display()))?;
         let mut agent = Agent { child, log, address: String::new(), ended: false };
         let (address, text) =
-            wait_until("the agent to say where its admin server listens", DEADLINE, || {
+            wait_until("the agent to say where its admin server listens", START_DEADLINE, || {
                 // Asked first: what it said before it ended is in its log by then.
                 let has_ended = agent.child.try_wait()?.is_some();
                 let text = agent.log_text()?;
