@@ -356,6 +356,13 @@ impl Agent {
         Ok(Held { fds: count("fd")?, threads: count("task")?, tasks: self.metric("tasks")? as u64 })
     }
 
+    /// A checkpoint is being saved: meanwhile its directory is open, and the new file for a part of it.
+    pub fn is_saving(&self) -> Result<bool> {
+        let directory = self.log.with_file_name("data");
+        let links = fs::read_dir(format!("/proc/{}/fd", self.pid()))?;
+        Ok(links.flatten().any(|link| fs::read_link(link.path()).is_ok_and(|target| target == directory)))
+    }
+
     /// CPU seconds used so far, user and system.
     pub fn cpu_seconds(&self) -> Result<f64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;

@@ -131,6 +131,7 @@ pub fn held_by_resting(agent: &Agent, streams: usize) -> Result<Held> {
         ensure!(rows.len() == streams && resting == rows.len(), "{} streams, {resting} rest", rows.len());
         let operations = page["operations"].as_u64().context("no operations")?;
         ensure!(operations == expected, "{operations} operations, {expected} are right");
+        ensure!(!agent.is_saving()?, "a checkpoint is being saved");
         ensure!(agent.held()? == held, "in motion");
         Ok(held)
     })
