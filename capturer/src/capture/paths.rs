@@ -180,9 +180,8 @@ impl Capture {
         let mut with_kin = BTreeSet::new();
         let all = paths.clone();
         paths.retain(|path| {
-            let (directory, name) =
-                path.rsplit_once('/').map_or(("", path.as_str()), |(directory, name)| (directory, name));
-            let live = kin::live_names(name).map(|live| format!("{directory}/{live}"));
+            let (directory, name) = split_path(path);
+            let live = kin::live_names(&name).map(|live| format!("{directory}/{live}"));
             // One that is followed alone, for the other was not there, goes on so.
             let of = live.filter(|_| !is_followed(path)).find(|live| all.contains(live) || is_followed(live));
             let stays = of.is_none();
