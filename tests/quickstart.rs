@@ -45,8 +45,10 @@ impl FreshClone {
         static TURN: Mutex<()> = Mutex::new(());
         static CLONED: OnceLock<()> = OnceLock::new();
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = target()?.join("fresh-clone");
-        if CLONED.get().is_none() {
+        // `cargo xtask test` has made one, and built the release agent in it.
+        let made = std::env::var_os("CAPTURER_CLONE").map(PathBuf::from);
+        let dir = made.clone().map_or_else(|| Ok(target()?.join("fresh-clone")), anyhow::Ok)?;
+        if made.is_none() && CLONED.get().is_none() {
             clone(&dir)?;
             let _ = CLONED.set(());
         }
@@ -77,7 +79,8 @@ impl FreshClone {
 
 fn is_of_cargo(key: &str) -> bool {
     let kept = ["CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_NET_OFFLINE"];
-    (key.starts_with("CARGO") && !kept.contains(&key)) || key == "RUST_RECURSION_COUNT"
+    (key.starts_with("CARGO") && !kept.contains(&key))
+        || ["RUST_RECURSION_COUNT", "RUSTC_BOOTSTRAP"].contains(&key)
 }
 
 fn clone(dir: &Path) -> Result<()> {

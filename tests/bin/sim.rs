@@ -1,12 +1,14 @@
 //! The simulation by seeds, for `cargo xtask sim`, which builds this with optimization and passes its arguments on.
 
+use std::fs;
 use std::io::{BufWriter, IsTerminal as _, Write as _};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use capturer_tests::seeds::{self, Sum};
 use clap::Parser;
 
@@ -20,6 +22,9 @@ struct Arguments {
     /// Runs many, on all processors.
     #[arg(long, value_name = "A..B", default_value = "0..10000", value_parser = range)]
     seeds: Range<u64>,
+    /// Also the seeds of a file: one a line, with words behind `#`.
+    #[arg(long, value_name = "FILE")]
+    also: Option<PathBuf>,
     /// After so many failures it looks no further.
     #[arg(long, value_name = "N", default_value_t = 20)]
     failures: usize,
@@ -35,11 +40,25 @@ fn range(text: &str) -> Result<Range<u64>, String> {
     if range.is_empty() { Err("there is no seed in it".to_owned()) } else { Ok(range) }
 }
 
+/// The seeds of a list, whose lines are `1833  # a container that exits within a series of reads`.
+fn listed(path: &Path) -> anyhow::Result<Vec<u64>> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let numbers = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let parse = |number: &str| number.parse().with_context(|| format!("{}: {number:?}", path.display()));
+    numbers.filter(|number| !number.is_empty()).map(parse).collect()
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let passed = match arguments.seed {
         Some(seed) => replay(seed),
-        None => run(&arguments),
+        None => match arguments.also.as_deref().map_or(Ok(Vec::new()), listed) {
+            Ok(also) => run(&arguments, &also),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                false
+            }
+        },
     };
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -57,15 +76,22 @@ fn replay(seed: u64) -> bool {
     }
 }
 
-fn run(arguments: &Arguments) -> bool {
+fn run(arguments: &Arguments, also: &[u64]) -> bool {
     let Arguments { seeds, failures, logs, .. } = arguments;
-    let total = seeds.end - seeds.start;
+    let all: Vec<u64> = also.iter().copied().chain(seeds.clone()).collect();
+    let total = all.len() as u64;
     let started = Instant::now();
-    println!("seeds {}..{}; logs of those that fail go to {}", seeds.start, seeds.end, logs.display());
+    println!(
+        "seeds {}..{} and {} of the list; logs of those that fail go to {}",
+        seeds.start,
+        seeds.end,
+        also.len(),
+        logs.display()
+    );
     let terminal = std::io::stdout().is_terminal();
     let every = if terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
     let told_at = Mutex::new((started, 0));
-    let sum = seeds::run(seeds.clone(), *failures, logs, |sum| {
+    let sum = seeds::run(&all, *failures, logs, |sum| {
         let mut told_at = told_at.lock().expect("printing does not panic");
         if sum.failures.len() > told_at.1 {
             told_at.1 = sum.failures.len();

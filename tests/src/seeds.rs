@@ -6,10 +6,9 @@
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
 use anyhow::{Context as _, Result};
@@ -56,17 +55,14 @@ impl Sum {
     }
 }
 
-/// Runs all seeds of a range. `told` hears the sum after each of them. Logs of failures go into `logs`; after
+/// Runs all these seeds. `told` hears the sum after each of them. Logs of failures go into `logs`; after
 /// `failures_max` of them no further seed is begun.
-pub fn run(seeds: Range<u64>, failures_max: usize, logs: &Path, told: impl Fn(&Sum) + Sync) -> Sum {
-    let next = AtomicU64::new(seeds.start);
+pub fn run(seeds: &[u64], failures_max: usize, logs: &Path, told: impl Fn(&Sum) + Sync) -> Sum {
+    let next = AtomicUsize::new(0);
     let sum = Mutex::new(Sum::default());
     let work = || {
         loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
-                return;
-            }
+            let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
             let ended = quietly(|| World::new(seed).unlogged().run());
             let ended = ended.map_err(|message| Failure { log: leave_log(seed, logs), seed, message });
             let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);

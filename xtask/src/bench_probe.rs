@@ -23,7 +23,7 @@ const OFF: &str = "resource_monitoring: {enabled: false}\n";
 /// Measures and prints.
 pub fn bench(arguments: &BenchArgs) -> Result<()> {
     let mut pairs = Command::new(tools::cargo());
-    pairs.args(["test", "--package", "capturer-tests", "--profile", "vm", "--test", "probe", "--"]);
+    pairs.args(["test", "--package", "capturer-tests", "--profile", "ci", "--test", "probe", "--"]);
     pairs.args(["--ignored", "--nocapture", "--exact", "cost"]).current_dir(paths::workspace());
     let text = run(&mut pairs).context("measuring an opening with its closing")?;
     for line in text.lines().filter(|line| line.contains(" ns ") || line.contains("not used here")) {

@@ -5,9 +5,11 @@
 //! capturer-ebpf/src ─▶ rustc of one night, core from source ─▶ bitcode ─▶ bpf-linker of one version ─▶ probe.o
 //!                      the same with feature linux-5-15 ─▶ bpf-linker for the third processor ─▶ probe-5.15.o
 //! ```
-//! So `cargo build` needs no nightly and no linker for a processor that no machine has; and `--check`, in CI, builds it
-//! again and compares every byte, so that what is embedded is what the sources say. For that to hold anywhere, the
-//! versions are pinned and no path of the machine gets in.
+//! So `cargo build` needs no nightly and no linker for a processor that no machine has. `--check` builds them again and
+//! compares every byte. For that to hold anywhere, the versions are pinned and no path of the machine gets in.
+//!
+//! A build takes minutes where the linker must be built first, so an everyday `cargo xtask test` only compares sums: each
+//! build writes SHA256SUMS, and a source or object that changed since is seen without a compiler.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +18,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::debian::run;
-use crate::{paths, tools};
+use crate::{paths, tidy, tools};
 
 /// The compiler by its commit: a nightly's number stays the same for weeks.
 const RUSTC: &str = "1.97.0-nightly (e50aa6fba 2026-05-19)";
@@ -24,6 +26,9 @@ const RUSTC: &str = "1.97.0-nightly (e50aa6fba 2026-05-19)";
 const TOOLCHAINS: [&str; 2] = ["nightly-2026-05-20", "nightly"];
 /// It must know the bitcode of that compiler's LLVM (22); later ones want a later.
 const LINKER: &str = "0.10.4";
+
+/// What the last build was made from, and what it gave.
+const SUMS: &str = "SHA256SUMS";
 
 /// One of the objects.
 struct Object {
@@ -46,11 +51,46 @@ pub fn build(check: bool) -> Result<()> {
         let built = fs::read(compile(object, &toolchain, &linker)?).context("reading the built object")?;
         place(object.name, &built, check)?;
     }
+    if check {
+        return sums_hold();
+    }
+    fs::write(folder().join(SUMS), sums()?).with_context(|| format!("writing {SUMS}"))
+}
+
+/// Whether sources and objects are those of the last build.
+pub fn sums_hold() -> Result<()> {
+    let noted = fs::read_to_string(folder().join(SUMS)).with_context(|| format!("reading {SUMS}"))?;
+    let now = sums()?;
+    let differs: Vec<&str> = noted
+        .lines()
+        .chain(now.lines())
+        .filter(|line| {
+            !(noted.lines().any(|other| other == *line) && now.lines().any(|other| other == *line))
+        })
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .collect();
+    ensure!(
+        differs.is_empty(),
+        "changed since the kernel programs were built: {}; run cargo xtask build-ebpf and commit what it writes",
+        differs.join(", ")
+    );
+    println!("{} files are those of the last build", now.lines().count());
     Ok(())
 }
 
+/// As `sha256sum` prints them, of every file of the folder that is tracked or would be if added.
+fn sums() -> Result<String> {
+    let files = tidy::list_files(&folder())?;
+    let summed = |file: &&String| *file != SUMS && folder().join(file).is_file();
+    run(Command::new("sha256sum").arg("--").args(files.iter().filter(summed)).current_dir(folder()))
+}
+
+fn folder() -> PathBuf {
+    paths::workspace().join("capturer-ebpf")
+}
+
 fn place(name: &str, built: &[u8], check: bool) -> Result<()> {
-    let place = paths::workspace().join("capturer-ebpf").join(name);
+    let place = folder().join(name);
     if !check {
         fs::write(&place, built).with_context(|| format!("writing {}", place.display()))?;
         println!("built capturer-ebpf/{name}, {} bytes", built.len());
@@ -125,7 +165,7 @@ fn linker() -> Result<PathBuf> {
 }
 
 fn compile(object: &Object, toolchain: &str, linker: &Path) -> Result<PathBuf> {
-    let source = paths::workspace().join("capturer-ebpf");
+    let source = folder();
     let target = paths::target().join("ebpf");
     let root = run(rustup("rustc").args(["--print", "sysroot"]).env("RUSTUP_TOOLCHAIN", toolchain))?;
     let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| home + "/.cargo"));

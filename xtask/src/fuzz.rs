@@ -38,13 +38,13 @@ const INPUT_SECONDS_MAX: u32 = 10;
 #[derive(clap::Args)]
 pub struct FuzzArgs {
     /// Only these targets, as tests/fuzz/fuzz_targets names them. None: all.
-    targets: Vec<String>,
+    pub targets: Vec<String>,
     /// How long each target is run.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
-    seconds: u32,
+    pub seconds: u32,
     /// Put those new finds into the corpus that reach what no file of it reaches.
     #[arg(long)]
-    keep: bool,
+    pub keep: bool,
 }
 
 /// What a run of one target came to.
@@ -83,11 +83,6 @@ pub fn fuzz(arguments: &FuzzArgs) -> Result<()> {
         crashed.join(", ")
     );
     Ok(())
-}
-
-/// What `cargo xtask test` runs: a few seconds each.
-pub fn short() -> Result<()> {
-    fuzz(&FuzzArgs { targets: Vec::new(), seconds: 5, keep: false })
 }
 
 fn all_targets() -> Result<Vec<String>> {

@@ -6,6 +6,7 @@
 mod bench;
 mod bench_probe;
 mod build_ebpf;
+mod ci_build;
 mod clean;
 mod debian;
 mod engines;
@@ -13,6 +14,7 @@ mod fuzz;
 mod mutants;
 mod paths;
 mod programs;
+mod release;
 mod test;
 mod tidy;
 mod tools;
@@ -46,13 +48,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Chore {
     /// Everything that must hold before a commit; all of CI. A part that fails stops only those that need it.
-    Test {
-        /// Only these parts, and what they need.
-        parts: Vec<String>,
-        /// Print the parts and stop.
-        #[arg(long)]
-        list: bool,
-    },
+    Test(test::TestArgs),
     /// The repository's rules that no compiler checks.
     Tidy,
     /// Downloads and unpacks the Docker Engines that tests run privately.
@@ -103,11 +99,7 @@ enum Chore {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
-        Chore::Test { list: true, .. } => {
-            test::list();
-            Ok(true)
-        }
-        Chore::Test { parts, list: false } => test::run(&parts),
+        Chore::Test(arguments) => test::run(&arguments),
         Chore::Tidy => tidy::check_tree().map(|()| true),
         Chore::Engines => engines::unpack_all().map(|()| true),
         Chore::BuildEbpf { check } => build_ebpf::build(check).map(|()| true),

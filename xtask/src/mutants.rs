@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::debian::run as run_to_end;
 use crate::{paths, tidy, tools};
 
 /// Seeds tried with each bug; few, since they run without optimization, which is built soonest.
@@ -101,6 +102,68 @@ pub fn run(named: &[String]) -> Result<bool> {
     sync(&tree)?;
     println!("\n{table}{escaped} runs let a bug pass that they should catch");
     Ok(escaped == 0)
+}
+
+/// Where cargo-mutants changes the code: what decides what is delivered.
+const SAMPLED: [&str; 3] = ["capturer/src/decode/**", "capturer/src/checkpoint/**", "capturer/src/stream/**"];
+/// cargo-mutants, which is built where it is not on the path.
+const TOOL: &str = "cargo-mutants";
+
+/// Lets cargo-mutants change one in so many places of [`SAMPLED`] and lists the changes that no unit test notices. Which
+/// places, comes from the tree's hash. Survivors are no failure: each is a place to look at.
+pub fn sample(shards: u32) -> Result<()> {
+    let tool = tool()?;
+    let hash =
+        run_to_end(Command::new("git").args(["rev-parse", "HEAD^{tree}"]).current_dir(paths::workspace()))?;
+    let hash = u32::from_str_radix(hash.get(..7).context("a tree's hash")?, 16).context("a tree's hash")?;
+    let shard = format!("{}/{shards}", hash % shards);
+    let output = paths::target().join("mutants");
+    fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
+    println!("shard {shard} of the changes to {}", SAMPLED.join(", "));
+    let mut command = Command::new(tool);
+    command.args([
+        "mutants",
+        "--package",
+        "capturer",
+        "--shard",
+        &shard,
+        "--no-shuffle",
+        "--colors",
+        "never",
+    ]);
+    for files in SAMPLED {
+        command.args(["--file", files]);
+    }
+    command.arg("--output").arg(&output).args(["--", "--lib"]).current_dir(paths::workspace());
+    let status = command.status().context("starting cargo-mutants")?;
+    // 2 = some survived, 3 = some ran into its time limit; anything else is no result.
+    ensure!(matches!(status.code(), Some(0 | 2 | 3)), "cargo-mutants ended with {status}");
+    for (word, file) in [("caught", "caught.txt"), ("TIMED OUT", "timeout.txt"), ("SURVIVED", "missed.txt")] {
+        let path = output.join("mutants.out").join(file);
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        println!("{word}: {}", text.lines().count());
+        if word != "caught" {
+            text.lines().for_each(|line| println!("  {line}"));
+        }
+    }
+    Ok(())
+}
+
+fn tool() -> Result<PathBuf> {
+    let own = paths::target().join("tools/bin").join(TOOL);
+    for candidate in [PathBuf::from(TOOL), own.clone()] {
+        if run_to_end(Command::new(&candidate).args(["mutants", "--version"])).is_ok() {
+            return Ok(candidate);
+        }
+    }
+    println!("building {TOOL}; that takes some minutes, once");
+    run_to_end(
+        Command::new(tools::cargo())
+            .args(["install", TOOL, "--locked", "--root"])
+            .arg(paths::target().join("tools"))
+            .current_dir(std::env::temp_dir()),
+    )?;
+    Ok(own)
 }
 
 /// What failed, by name; empty = the run passed.

@@ -1,5 +1,5 @@
-//! `cargo xtask sim` and `cargo xtask soak`: builds a program of package capturer-tests and runs it with the chore's own
-//! arguments, which it explains itself (`--help`).
+//! `cargo xtask sim` and `cargo xtask soak`: programs of package capturer-tests, taken from the one build of the tests and
+//! run with the chore's own arguments, which they explain themselves (`--help`).
 //!
 //! They are programs of that package, not chores, because they are made of the agent's parts: an xtask that depended on
 //! the agent would have to be built with it before the least chore.
@@ -9,60 +9,68 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use crate::debian::run as output_of;
 use crate::test::stream::check;
-use crate::{engines, paths, tools};
-
-/// Optimized, with overflow checks and debug assertions: ten times as fast as `dev`, and built in a third of the time
-/// of `release`.
-const CHECKED: &str = "vm";
+use crate::{ci_build, engines, paths, release};
 
 /// Runs seeds of the simulation; whether all passed.
 pub fn sim(arguments: &[OsString]) -> Result<bool> {
-    let logs = paths::target().join("sim");
-    run(program("sim", CHECKED).arg("--logs").arg(logs).args(arguments))
+    run(sim_program()?.args(arguments))
 }
 
-/// [`sim`] as `cargo xtask test` runs it: a failure is an error.
-pub fn sim_seeds(seeds: &str) -> Result<()> {
-    check(program("sim", CHECKED).arg("--logs").arg(paths::target().join("sim")).args(["--seeds", seeds]))
+/// Runs so many seeds that no other commit has run, and every seed that ever failed. A failure is an error.
+pub fn sim_of_this_tree(count: u64) -> Result<()> {
+    let first = first_seed()?;
+    println!("seeds {first} and on: from the hash of the tree, so that each commit tries others");
+    let seeds = format!("{first}..{}", first + count);
+    let failed_once = paths::workspace().join("tests/seeds-that-failed.txt");
+    check(sim_program()?.args(["--seeds", &seeds]).arg("--also").arg(failed_once))
+}
+
+/// The first 32 bits of the committed tree's hash: the same tree tries the same seeds.
+fn first_seed() -> Result<u64> {
+    let hash =
+        output_of(Command::new("git").args(["rev-parse", "HEAD^{tree}"]).current_dir(paths::workspace()))
+            .context("asking git for the tree's hash, from which the seeds come")?;
+    let digits = hash.get(..8).with_context(|| format!("git answered {hash:?} in place of a hash"))?;
+    u64::from_str_radix(digits, 16).with_context(|| format!("{digits:?} is no part of a hash"))
 }
 
 /// Runs real containers for long; whether nothing grew and nothing was lost.
 pub fn soak(arguments: &[OsString]) -> Result<bool> {
     if !arguments.iter().any(|word| word == "--help") {
         engines::unpack_all()?;
-        check(cargo().args(["build", "--release", "--package", "capturer"]))?;
+        release::build()?;
     }
-    let agent = paths::target().join("release/capturer");
-    let mut command = program("soak", CHECKED);
-    command.env("CAPTURER_BIN", agent).env("CAPTURER_ENGINES_DIR", paths::engines());
-    run(command.arg("--reports").arg(paths::workspace().join("docs/soak")).args(arguments))
+    run(soak_program()?.arg("--reports").arg(paths::workspace().join("docs/soak")).args(arguments))
 }
 
-fn cargo() -> Command {
-    let mut command = Command::new(tools::cargo());
+/// The same for so many minutes; what grew or was lost is an error. The report stays in the target folder.
+pub fn soak_for(minutes: u32) -> Result<()> {
+    let reports = paths::target().join("soak");
+    check(soak_program()?.arg("--reports").arg(reports).args(["--minutes", &minutes.to_string()]))
+}
+
+fn sim_program() -> Result<Command> {
+    let mut command = program("sim")?;
+    command.arg("--logs").arg(paths::target().join("sim"));
+    Ok(command)
+}
+
+fn soak_program() -> Result<Command> {
+    let mut command = program("soak")?;
+    command.env("CAPTURER_BIN", release::program()).env("CAPTURER_ENGINES_DIR", paths::engines());
+    Ok(command)
+}
+
+fn program(name: &str) -> Result<Command> {
+    let mut command = Command::new(&ci_build::program("tests", name, "bin", false)?.path);
     command.current_dir(paths::workspace());
-    command
-}
-
-fn program(name: &str, profile: &str) -> Command {
-    let mut command = cargo();
-    command.args([
-        "run",
-        "--quiet",
-        "--profile",
-        profile,
-        "--package",
-        "capturer-tests",
-        "--bin",
-        name,
-        "--",
-    ]);
-    command
+    Ok(command)
 }
 
 /// Its output goes straight to the terminal, so that it can draw there.
 fn run(command: &mut Command) -> Result<bool> {
-    let status = command.status().with_context(|| format!("starting {}", tools::cargo()))?;
+    let status = command.status().with_context(|| format!("starting {}", command.get_program().display()))?;
     Ok(status.success())
 }

@@ -1,8 +1,8 @@
-//! `cargo xtask vm 5.10 6.1 6.12`: tests inside other kernels, on an emulated machine.
+//! `cargo xtask vm 5.10 6.12`: tests inside other kernels, on an emulated machine.
 //!
 //! ```text
 //! Debian's kernel package of a suite ─▶ vmlinuz ──────────────┐
-//! agent, tests of probe, ring and files ─▶ static ┐           ├▶ qemu, its serial line is our output
+//! agent, tests of probe, ring and files, stripped ┐           ├▶ qemu, its serial line is our output
 //! busybox, init script ───────────────────────────┴▶ initramfs ─┘
 //! ```
 //! Emulated, not virtualized: that works on every machine, also on one that is virtual itself. The whole of it runs in
@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::debian::Suite;
-use crate::{paths, tools};
+use crate::debian::{Suite, run};
+use crate::{ci_build, paths, tools};
 use transcript::{Failure, PROGRAM, RESULT, Transcript};
 
 /// A kernel by the series tests ask for, and the suite of Debian that has it.
@@ -42,29 +42,18 @@ const KERNELS: [Kernel; 4] = [
     // The newest: not among those that must hold, as it changes every week.
     Kernel { series: "7.2", suite: "sid" },
 ];
-/// What runs if none is named.
-const USUAL: [&str; 3] = ["5.10", "6.1", "6.12"];
+/// What runs if none is named: the oldest that must hold and the newest. The others are for `cargo xtask test --long`.
+const USUAL: [&str; 2] = ["5.10", "6.12"];
 
-/// The tests that run inside: package, what cargo calls the binary, name in the machine, arguments.
-const TESTS: [(&str, &[&str], &str, &str); 3] = [
-    ("capturer", &["--lib"], "ring", "--test-threads=1 ring::"),
-    (
-        "capturer-tests",
-        &["--features", "engines", "--test", "capture_files"],
-        "capture_files",
-        "--test-threads=1",
-    ),
-    (
-        "capturer-tests",
-        &["--features", "engines", "--test", "probe"],
-        "probe",
-        "--test-threads=1 --nocapture",
-    ),
+/// The tests that run inside: folder of the package, target and its kind, name in the machine, arguments.
+const TESTS: [(&str, &str, &str, &str, &str); 3] = [
+    ("capturer", "capturer", "lib", "ring", "--test-threads=1 ring::"),
+    ("tests", "capture_files", "test", "capture_files", "--test-threads=1"),
+    ("tests", "probe", "test", "probe", "--test-threads=1 --nocapture"),
 ];
-/// Both must attach on each of the kernels above.
+/// All must attach on each of the kernels above.
 const TIERS: &str = "tracing,kprobe,tracepoint";
 
-const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 /// A kernel that hangs ends here. Booting takes some 10 s and the tests some minutes; on a machine that is busy otherwise
 /// it was seen to take ten.
 const DEADLINE: Duration = Duration::from_secs(20 * 60);
@@ -206,15 +195,13 @@ fn pack(dir: &Path) -> Result<Vec<u8>> {
         archive.add(folder, 0o040_755, &[]);
     }
     archive.add("bin/busybox", 0o100_755, &fs::read(busybox).context("reading busybox")?);
-    let agent = build(&["build", "--package", "capturer", "--bin", "capturer"], "bin")?;
-    archive.add("bin/capturer", 0o100_755, &fs::read(&agent).context("reading the agent")?);
+    let agent = ci_build::program("capturer", "capturer", "bin", false)?;
+    archive.add("bin/capturer", 0o100_755, &stripped(&agent.path, dir)?);
     let mut script = format!("{INIT}export CAPTURER_PROBE_TIERS={TIERS}\n");
     script += &format!("failed() {{ worst=$2; echo \"{PROGRAM}$1 ended with $2\"; }}\n");
-    for (package, target, name, arguments) in TESTS {
-        let kind = if target == ["--lib"] { "lib" } else { "test" };
-        let binary = build(&[&["test", "--no-run", "--package", package], target].concat(), kind)?;
-        let bytes = fs::read(&binary).with_context(|| format!("reading {}", binary.display()))?;
-        archive.add(&format!("bin/{name}"), 0o100_755, &bytes);
+    for (package, target, kind, name, arguments) in TESTS {
+        let program = ci_build::program(package, target, kind, true)?;
+        archive.add(&format!("bin/{name}"), 0o100_755, &stripped(&program.path, dir)?);
         script += &format!("echo \"# {name}\"\n/bin/{name} {arguments} || failed {name} $?\n");
     }
     script += &format!("echo \"{RESULT}$worst\"\n/bin/busybox poweroff -f\n");
@@ -234,27 +221,11 @@ export CAPTURER_BIN=/bin/capturer
 worst=0
 ";
 
-/// Builds a program that needs no file but itself. `kind` is cargo's word for the target that becomes it.
-fn build(arguments: &[&str], kind: &str) -> Result<PathBuf> {
-    let shown = arguments.join(" ");
-    println!("cargo {shown}, for the machine");
-    let mut command = Command::new(tools::cargo());
-    command.args(arguments);
-    command.args(["--profile", "vm", "--target", TRIPLE, "--message-format=json-render-diagnostics"]);
-    // With an explicit target these are not for build scripts, which can't be static.
-    command.env("RUSTFLAGS", "-C target-feature=+crt-static").current_dir(paths::workspace());
-    let output = command.stderr(Stdio::inherit()).output().context("starting cargo")?;
-    ensure!(output.status.success(), "cargo {shown} for the machine failed");
-    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
-    let executable = messages.lines().find_map(|line| executable(line, kind));
-    executable.with_context(|| format!("cargo {shown} named no executable of kind {kind}"))
-}
-
-/// The program of one of cargo's messages. A package's other programs are built with its tests, before or behind them.
-fn executable(message: &str, kind: &str) -> Option<PathBuf> {
-    let message: serde_json::Value = serde_json::from_str(message).ok()?;
-    let of_kind = message["target"]["kind"].as_array()?.iter().any(|other| other == kind);
-    message["executable"].as_str().filter(|_| of_kind).map(PathBuf::from)
+/// A program without its line tables, which would fill the machine's memory.
+fn stripped(program: &Path, dir: &Path) -> Result<Vec<u8>> {
+    let stripped = dir.join("stripped");
+    run(Command::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(program))?;
+    fs::read(&stripped).with_context(|| format!("reading {}", stripped.display()))
 }
 
 /// Boots the kernel and reads its serial line until it powers off. The failure, if there is one, is that of its tests.
@@ -384,22 +355,6 @@ mod tests {
         ];
         for (list, expected) in cases {
             assert_eq!(newest(&names(list)).as_deref(), expected);
-        }
-    }
-
-    /// Whichever came last was once taken, and then the machine ran the simulation instead of a test.
-    #[test]
-    fn the_program_that_was_asked_for_is_taken() {
-        let sim =
-            r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"sim"},"executable":"/t/sim"}"#;
-        let test =
-            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"x"},"executable":"/t/x-1"}"#;
-        let library =
-            r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"y"},"executable":null}"#;
-        assert_eq!(executable(test, "test"), Some(PathBuf::from("/t/x-1")));
-        for (message, kind) in [(sim, "test"), (test, "bin"), (library, "lib"), ("{\"reason\":\"x\"}", "bin")]
-        {
-            assert_eq!(executable(message, kind), None, "{message}");
         }
     }
 

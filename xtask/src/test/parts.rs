@@ -6,12 +6,15 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::stream::{check, tests};
-use super::{Outcome, Part, Tally};
+use super::libtest::{self, Ran};
+use super::schedule::{self, Schedule};
+use super::stream::check;
+use super::{Outcome, Part, SIDE_BY_SIDE, Tally};
+use crate::ci_build::{self, Program};
 use crate::debian::run;
-use crate::{build_ebpf, clean, engines, fuzz, paths, programs, tidy, tools, vm};
+use crate::{build_ebpf, clean, engines, paths, programs, release, tidy, tools, vm};
 
-/// All of them.
+/// All of them but those that take hours.
 pub const PARTS: &[Part] = &[
     Part {
         name: "tools",
@@ -23,7 +26,7 @@ pub const PARTS: &[Part] = &[
         name: "fmt",
         what: "cargo fmt --all --check",
         needs: &["tools"],
-        run: || passes(&["fmt", "--all", "--check"]),
+        run: || check(cargo("fmt").args(["--all", "--check"])).map(|()| Outcome::Passed),
     },
     Part {
         name: "tidy",
@@ -32,50 +35,47 @@ pub const PARTS: &[Part] = &[
         run: || tidy::check_tree().map(|()| Outcome::Passed),
     },
     Part {
+        name: "ebpf",
+        what: "the committed kernel programs were built from these sources (build-ebpf --check builds them)",
+        needs: &[],
+        run: || build_ebpf::sums_hold().map(|()| Outcome::Passed),
+    },
+    Part {
         name: "clippy",
         what: "cargo clippy on everything, warnings refused",
         needs: &["tools"],
-        run: clippy,
-    },
-    Part { name: "doc", what: "cargo doc, warnings refused", needs: &["tools"], run: doc },
-    Part {
-        name: "unit",
-        what: "cargo test --workspace: every test that needs no Docker Engine",
-        needs: &["tools"],
-        run: unit,
+        run: || {
+            check(ci_build::cargo("clippy").args(["--all-targets", "--", "-D", "warnings"]))
+                .map(|()| Outcome::Passed)
+        },
     },
     Part {
-        name: "ebpf",
-        what: "the committed kernel programs are what their sources give (cargo xtask build-ebpf --check)",
+        name: "doc",
+        what: "cargo doc, warnings refused",
         needs: &["tools"],
-        run: ebpf,
+        run: || {
+            check(ci_build::cargo("doc").arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))
+                .map(|()| Outcome::Passed)
+        },
     },
+    Part {
+        name: "build",
+        what: "every test program, once: for unit tests, simulation, Engine tests and emulated machines",
+        needs: &["tools"],
+        run: || ci_build::programs().map(|_| Outcome::Passed),
+    },
+    Part { name: "unit", what: "every test that needs no Docker Engine", needs: &["build"], run: unit },
     Part {
         name: "simulation",
-        what: "ten thousand seeds of the simulation (cargo xtask sim)",
-        needs: &["tools"],
-        run: || programs::sim_seeds("0..10000").map(|()| Outcome::Passed),
-    },
-    Part {
-        name: "fuzz",
-        what: "every decoder fuzzed for 5 s (cargo xtask fuzz)",
-        needs: &["unit"],
-        run: fuzzing,
+        what: "two thousand seeds of this commit, and each that ever failed (cargo xtask sim)",
+        needs: &["build"],
+        run: || programs::sim_of_this_tree(2_000).map(|()| Outcome::Passed),
     },
     Part {
         name: "agent",
-        what: "cargo build --release -p capturer: the program that the next parts run",
+        what: "the release agent, built in a fresh clone: the program that the next parts run",
         needs: &["tools"],
-        run: || passes(&["build", "--release", "--package", "capturer"]),
-    },
-    Part {
-        name: "faulty-agent",
-        what: "the agent with faults that tests/witness.rs turns on, a program of its own",
-        needs: &["tools"],
-        run: || {
-            let faulty = ["--features", "test-faults", "--bin", "capturer-with-faults"];
-            passes(&[&["build", "--package", "capturer"], &faulty[..]].concat())
-        },
+        run: || release::build().map(|()| Outcome::Passed),
     },
     Part {
         name: "engines",
@@ -85,21 +85,21 @@ pub const PARTS: &[Part] = &[
     },
     Part {
         name: "engine-tests",
-        what: "tests against private Docker Engines",
-        needs: &["agent", "faulty-agent", "engines"],
+        what: "tests against private Docker Engines, several programs at a time",
+        needs: &["build", "agent", "engines"],
         run: || engine_tests(|target| target != QUICKSTART),
     },
     Part {
         name: "quickstart",
         what: "the README's first run, as a user types it (tests/quickstart.rs)",
-        needs: &["agent", "engines"],
+        needs: &["build", "agent", "engines"],
         run: || engine_tests(|target| target == QUICKSTART),
     },
     Part {
         name: "vm",
-        what: "witness, ring and files inside Linux 5.10, 6.1 and 6.12 (cargo xtask vm)",
-        needs: &["tools"],
-        run: vm,
+        what: "witness, ring and files inside Linux 5.10 and 6.12 (cargo xtask vm)",
+        needs: &["build"],
+        run: || vm_tests(&[]),
     },
     Part {
         name: "clean",
@@ -111,96 +111,152 @@ pub const PARTS: &[Part] = &[
 
 /// The test target of the part with the same name.
 const QUICKSTART: &str = "quickstart";
-/// The feature of package capturer-tests without which its tests against Engines do not exist.
+/// The feature without which the tests against Engines do not exist, and the folder of their package.
 const FEATURE: &str = "engines";
+const PACKAGE: &str = "tests";
 
-fn cargo(arguments: &[&str]) -> Command {
+fn cargo(subcommand: &str) -> Command {
     let mut command = Command::new(tools::cargo());
-    command.args(arguments).current_dir(paths::workspace());
+    command.arg(subcommand).current_dir(paths::workspace());
     command
 }
 
-fn passes(arguments: &[&str]) -> Result<Outcome> {
-    check(&mut cargo(arguments)).map(|()| Outcome::Passed)
+/// Where the outputs of test programs go.
+fn logs() -> PathBuf {
+    paths::target().join("test-logs")
 }
 
-fn clippy() -> Result<Outcome> {
-    passes(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
-}
-
-fn doc() -> Result<Outcome> {
-    check(cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
-        .map(|()| Outcome::Passed)
-}
-
+/// One program after the other: each uses all processors by itself. None is run again: without an Engine there is no
+/// chance in them that is not drawn from a printed seed.
 fn unit() -> Result<Outcome> {
-    tests(&mut cargo(&["test", "--workspace", "--no-fail-fast"])).map(Outcome::Tests)
-}
-
-/// Without a C++ compiler there is no libFuzzer; the corpus ran as unit tests all the same.
-fn fuzzing() -> Result<Outcome> {
-    if let Err(error) = tools::install_cpp() {
-        return Ok(Outcome::Skipped(format!("no C++ compiler: {error:#}")));
+    let engine_tests = EngineTests::read()?;
+    let of_unit =
+        |program: &&Program| program.is_test && !(program.kind == "test" && engine_tests.has(&program.name));
+    let mut tally = Tally::default();
+    for program in ci_build::programs()?.iter().filter(of_unit) {
+        let package = program.package.file_name().unwrap_or_default().to_string_lossy();
+        let log = logs().join(format!("unit-{package}-{}-{}.log", program.name, program.kind));
+        let ran: Ran = libtest::run(program, &[], &[], &log)?;
+        if !ran.tests.is_empty() || !ran.failures().is_empty() {
+            schedule::show(&ran);
+        }
+        tally.add(&ran);
     }
-    fuzz::short().map(|()| Outcome::Passed)
+    Ok(Outcome::Tests(tally))
 }
 
-fn ebpf() -> Result<Outcome> {
-    if run(Command::new("rustup").arg("--version")).is_err() {
-        return Ok(Outcome::Skipped("no rustup, which brings the pinned compiler".to_owned()));
-    }
-    build_ebpf::build(true).map(|()| Outcome::Passed)
-}
-
-fn vm() -> Result<Outcome> {
+/// The emulated machines with these kernels; none named = the usual ones.
+pub fn vm_tests(kernels: &[&str]) -> Result<Outcome> {
     if let Some(reason) = vm::missing() {
         return Ok(Outcome::Skipped(reason));
     }
-    let vm::Outcome { passed, failed } = vm::run_in(&[])?;
-    Ok(Outcome::Tests(Tally { passed, failed: failed.len() as u64, skipped: 0, failures: failed }))
+    let kernels: Vec<String> = kernels.iter().map(|&kernel| kernel.to_owned()).collect();
+    let vm::Outcome { passed, failed } = vm::run_in(&kernels)?;
+    Ok(Outcome::Tests(Tally { passed, failed: failed.len() as u64, failures: failed, ..Tally::default() }))
 }
 
-/// The tests of capturer-tests that need Engines and are `wanted`. In the dev profile: what is measured is the agent,
-/// which is a release build and a process of its own, and linking each test with LTO would take longer than running it.
+/// The tests of capturer-tests that need Engines and are `wanted`. What is tested is the release agent, a process of its
+/// own.
 fn engine_tests(wanted: impl Fn(&str) -> bool) -> Result<Outcome> {
-    let targets: Vec<String> = engine_test_targets()?.into_iter().filter(|target| wanted(target)).collect();
-    if targets.is_empty() {
-        return Ok(Outcome::Skipped(format!(
-            "tests/Cargo.toml has no such [[test]] with feature {FEATURE:?}"
-        )));
-    }
+    let targets = EngineTests::read()?;
     if !tools::is_root() {
         return Ok(Outcome::Skipped("only root may start dockerd: run cargo xtask test as root".to_owned()));
     }
-    let mut command =
-        cargo(&["test", "--package", "capturer-tests", "--features", FEATURE, "--no-fail-fast"]);
-    for target in &targets {
-        command.args(["--test", target]);
+    let mut programs = Vec::new();
+    for target in targets.names.iter().filter(|target| wanted(target)) {
+        programs.push(ci_build::program(PACKAGE, target, "test", true)?);
     }
-    command.env("CAPTURER_BIN", agent_program()).env("CAPTURER_ENGINES_DIR", paths::engines());
-    command.env("CAPTURER_PYTHON", paths::python());
-    command.env("CAPTURER_FAULTY_BIN", paths::target().join("debug/capturer-with-faults"));
-    tests(&mut command).map(Outcome::Tests)
+    programs.sort_by_key(|program| targets.rank(&program.name));
+    let (alone, together) = programs.into_iter().partition(|program| targets.alone.contains(&program.name));
+    let faulty = ci_build::program("capturer", "capturer-with-faults", "bin", false)?;
+    let tally = schedule::run(&Schedule {
+        together,
+        alone,
+        width: SIDE_BY_SIDE.get().copied().unwrap_or(1),
+        environment: vec![
+            ("CAPTURER_BIN", release::program()),
+            ("CAPTURER_CLONE", release::clone_dir()),
+            ("CAPTURER_FAULTY_BIN", faulty.path.clone()),
+            ("CAPTURER_ENGINES_DIR", paths::engines()),
+            ("CAPTURER_PYTHON", paths::python()),
+        ],
+        logs: logs(),
+    })?;
+    Ok(Outcome::Tests(tally))
 }
 
-/// The release build of the agent.
-fn agent_program() -> PathBuf {
-    paths::target().join("release/capturer")
+/// What tests/Cargo.toml says of its test targets.
+struct EngineTests {
+    /// Those with `required-features = ["engines"]`; the others are unit tests.
+    names: Vec<String>,
+    /// `exclusive` in `[package.metadata.capturer]`: those that judge times.
+    alone: Vec<String>,
+    /// `heavy` there: those that take longest, longest first.
+    heavy: Vec<String>,
 }
 
-/// Every `[[test]]` of tests/Cargo.toml with `required-features = ["engines"]`: the others ran as unit tests.
-fn engine_test_targets() -> Result<Vec<String>> {
-    let text = run(&mut cargo(&["metadata", "--no-deps", "--format-version", "1"]))?;
-    let metadata: Value = serde_json::from_str(&text).context("parsing cargo metadata")?;
-    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
-    let package = packages
-        .iter()
-        .find(|package| package["name"] == "capturer-tests")
-        .context("no package capturer-tests")?;
-    let targets = package["targets"].as_array().context("capturer-tests has no targets")?;
-    let needs_engines = |target: &&Value| {
-        target["required-features"].as_array().is_some_and(|features| features.iter().any(|f| f == FEATURE))
-    };
-    let names = targets.iter().filter(needs_engines).filter_map(|target| target["name"].as_str());
-    Ok(names.map(str::to_owned).collect())
+impl EngineTests {
+    fn read() -> Result<EngineTests> {
+        let text = run(cargo("metadata").args(["--no-deps", "--format-version", "1"]))?;
+        let metadata: Value = serde_json::from_str(&text).context("parsing cargo metadata")?;
+        let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
+        let package = packages.iter().find(|package| package["name"] == "capturer-tests");
+        EngineTests::of(package.context("no package capturer-tests")?)
+    }
+
+    fn of(package: &Value) -> Result<EngineTests> {
+        let targets = package["targets"].as_array().context("capturer-tests has no targets")?;
+        let needs_engines = |target: &&Value| {
+            target["required-features"]
+                .as_array()
+                .is_some_and(|features| features.iter().any(|f| f == FEATURE))
+        };
+        let names: Vec<String> =
+            targets.iter().filter(needs_engines).filter_map(|target| name(&target["name"])).collect();
+        let list = |key: &str| -> Result<Vec<String>> {
+            let list = package["metadata"]["capturer"][key].as_array().into_iter().flatten();
+            let list: Vec<String> = list.filter_map(name).collect();
+            let unknown = list.iter().find(|name| !names.contains(name));
+            match unknown {
+                Some(unknown) => anyhow::bail!(
+                    "tests/Cargo.toml: {key} names {unknown:?}, which is no [[test]] with feature {FEATURE:?}"
+                ),
+                None => Ok(list),
+            }
+        };
+        Ok(EngineTests { alone: list("exclusive")?, heavy: list("heavy")?, names })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.names.iter().any(|other| other == name)
+    }
+
+    /// Where a program stands in the order in which they start.
+    fn rank(&self, name: &str) -> usize {
+        self.heavy.iter().position(|other| other == name).unwrap_or(self.heavy.len())
+    }
+}
+
+fn name(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program that moved would be run beside others from then on, and fail by chance.
+    #[test]
+    fn lists_of_programs_name_what_is_there() {
+        let package = |exclusive: &str| {
+            let text = format!(
+                r#"{{"targets":[{{"name":"a","required-features":["engines"]}},{{"name":"b"}}],"metadata":{{"capturer":{{"exclusive":["{exclusive}"]}}}}}}"#
+            );
+            EngineTests::of(&serde_json::from_str(&text).unwrap())
+        };
+        let tests = package("a").unwrap();
+        assert_eq!((tests.names, tests.alone), (vec!["a".to_owned()], vec!["a".to_owned()]));
+        assert!(package("b").is_err());
+        EngineTests::read().unwrap();
+    }
 }

@@ -1,4 +1,4 @@
-//! Runs a command of a part: its output goes to the terminal as it comes, and its tests are counted on the way.
+//! Runs a command of a part that must end with 0. Its output goes to the terminal as it comes.
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, Command, Stdio};
@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::Tally;
 use crate::sweep::{all_processes, stat_fields};
 
 /// No command of a part needs this long; all together must end within the hour that CI has.
@@ -18,24 +17,13 @@ const QUIET: Duration = Duration::from_millis(500);
 
 /// Runs a command that must end with 0.
 pub fn check(command: &mut Command) -> Result<()> {
-    let (_, succeeded) = stream(command)?;
-    if !succeeded {
+    if !stream(command)? {
         bail!("{} failed; what it said is above", shown(command));
     }
     Ok(())
 }
 
-/// Runs `cargo test` and counts. A failure that no test is named for (it does not compile, it crashed) counts as one.
-pub fn tests(command: &mut Command) -> Result<Tally> {
-    let (mut tally, succeeded) = stream(command)?;
-    if !succeeded && tally.failed == 0 {
-        tally.failed = 1;
-        tally.failures.push(format!("{} (no test: it did not compile, or crashed)", shown(command)));
-    }
-    Ok(tally)
-}
-
-fn stream(command: &mut Command) -> Result<(Tally, bool)> {
+fn stream(command: &mut Command) -> Result<bool> {
     println!("$ {}", shown(command));
     // A result that is an error prints one line of causes, not a backtrace of the test runner.
     command.env("RUST_LIB_BACKTRACE", "0").stdin(Stdio::null()).stdout(Stdio::piped());
@@ -43,11 +31,10 @@ fn stream(command: &mut Command) -> Result<(Tally, bool)> {
     let output = child.stdout.take().context("no output to read")?;
     let (line_sender, lines) = mpsc::channel();
     std::thread::spawn(move || read_lines(output, &line_sender));
-    let (started, mut tally) = (Instant::now(), Tally::default());
+    let started = Instant::now();
     let status = loop {
         match lines.recv_timeout(QUIET) {
             Ok(line) => {
-                tally.count(&line);
                 println!("{line}");
                 std::io::stdout().flush().context("writing to the terminal")?;
             }
@@ -64,8 +51,7 @@ fn stream(command: &mut Command) -> Result<(Tally, bool)> {
             bail!("{} took over {} minutes; it was ended", shown(command), COMMAND_DEADLINE.as_secs() / 60);
         }
     };
-    let status = status.with_context(|| format!("waiting for {}", shown(command)))?;
-    Ok((tally, status.success()))
+    Ok(status.with_context(|| format!("waiting for {}", shown(command)))?.success())
 }
 
 fn read_lines(output: impl Read, lines: &mpsc::Sender<String>) {
@@ -81,7 +67,7 @@ fn read_lines(output: impl Read, lines: &mpsc::Sender<String>) {
 }
 
 /// cargo ended alone would leave the test process running, and that its Engines.
-fn end_with_descendants(child: &mut Child) -> Result<()> {
+pub fn end_with_descendants(child: &mut Child) -> Result<()> {
     let parent_of = |pid: i32| stat_fields(pid).and_then(|fields| fields.get(1)?.parse::<i32>().ok());
     let mut doomed = vec![i32::try_from(child.id()).context("a process id over 31 bits")?];
     let mut index = 0;
@@ -103,24 +89,6 @@ fn shown(command: &Command) -> String {
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-impl Tally {
-    /// Reads a line of a test program: `test NAME ... FAILED`, or
-    /// `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s`.
-    fn count(&mut self, line: &str) {
-        if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
-            self.failures.push(name.to_owned());
-        }
-        let Some(result) = line.strip_prefix("test result: ") else { return };
-        let number = |word: &str| -> u64 {
-            let counts = result.split(['.', ';']).map(str::trim);
-            counts.filter_map(|count| count.strip_suffix(word)?.trim().parse::<u64>().ok()).sum()
-        };
-        self.passed += number("passed");
-        self.failed += number("failed");
-        self.skipped += number("ignored");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,25 +100,8 @@ mod tests {
     }
 
     #[test]
-    fn results_of_several_test_programs_are_added() {
-        let mut tally = Tally::default();
-        for line in [
-            "test a::b ... ok",
-            "test c ... FAILED",
-            "test result: FAILED. 5 passed; 1 failed; 2 ignored; 0 measured; 7 filtered out; finished in 0.01s",
-            "test result: ok. 10 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
-        ] {
-            tally.count(line);
-        }
-        assert_eq!(tally, Tally { passed: 15, failed: 1, skipped: 2, failures: vec!["c".to_owned()] });
-    }
-
-    /// Without it, tests that do not compile would be 0 failed.
-    #[test]
-    fn a_command_that_fails_without_a_test_is_a_failure() {
-        let tally = tests(&mut sh("echo nothing; exit 101")).unwrap();
-        assert_eq!((tally.passed, tally.failed), (0, 1));
-        assert!(check(&mut sh("exit 1")).is_err());
+    fn a_command_that_fails_is_an_error() {
+        assert!(check(&mut sh("echo nothing; exit 101")).is_err());
         assert!(check(&mut sh("true")).is_ok());
     }
 }

@@ -1,0 +1,125 @@
+//! The one build of everything but the release agent: unit tests, simulation, tests against Engines, and what runs inside
+//! the emulated machines.
+//!
+//! ```text
+//! cargo test --no-run, all packages, all features, profile `ci`, static ─▶ messages ─▶ a Program for each executable
+//! ```
+//! Every part asks cargo in the same words, so the dependencies are compiled once. clippy and doc use them too: profile
+//! and target are the same, so they share build scripts and procedural macros with the build, and metadata with each other.
+//!
+//! Static, because the programs also run in machines that have no C library.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::{paths, tools};
+
+const PROFILE: &str = "ci";
+
+/// An executable of the build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// The folder of its package: `capturer`, `tests`, `xtask`. Tests run there, as cargo runs them.
+    pub package: PathBuf,
+    /// Its target, as Cargo.toml names it.
+    pub name: String,
+    /// cargo's word for that: `lib`, `bin` or `test`.
+    pub kind: String,
+    /// Whether libtest is in it. A `bin` is built twice: as itself, and with its unit tests.
+    pub is_test: bool,
+    /// Where it lies.
+    pub path: PathBuf,
+}
+
+/// cargo, for a part that shares the build's dependencies.
+pub fn cargo(subcommand: &str) -> Command {
+    let mut command = Command::new(tools::cargo());
+    command.arg(subcommand).args(["--workspace", "--all-features", "--profile", PROFILE]);
+    command.args(["--target", &target()]);
+    // With a target named these are not for build scripts, which can't be static.
+    command.env("RUSTFLAGS", "-C target-feature=+crt-static").current_dir(paths::workspace());
+    command
+}
+
+/// Builds all test programs, once a process, and names them.
+pub fn programs() -> Result<&'static [Program]> {
+    static BUILT: OnceLock<Vec<Program>> = OnceLock::new();
+    if let Some(built) = BUILT.get() {
+        return Ok(built);
+    }
+    let built = build()?;
+    Ok(BUILT.get_or_init(|| built))
+}
+
+/// The program of a target.
+pub fn program(package: &str, name: &str, kind: &str, is_test: bool) -> Result<&'static Program> {
+    let wanted = |program: &&Program| {
+        program.package.ends_with(package)
+            && program.name == name
+            && program.kind == kind
+            && program.is_test == is_test
+    };
+    programs()?
+        .iter()
+        .find(wanted)
+        .with_context(|| format!("the build made no {kind} {name:?} of package folder {package}"))
+}
+
+fn build() -> Result<Vec<Program>> {
+    let mut command = cargo("test");
+    command.args(["--no-run", "--message-format=json-render-diagnostics"]);
+    println!("$ cargo test --workspace --all-features --profile {PROFILE} --target {} --no-run", target());
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("starting cargo")?;
+    if !output.status.success() {
+        bail!("the tests do not build; what cargo said is above");
+    }
+    let programs: Vec<Program> = String::from_utf8_lossy(&output.stdout).lines().filter_map(parse).collect();
+    println!("{} programs", programs.len());
+    Ok(programs)
+}
+
+/// Reads one of cargo's messages; `None` for one that is about no executable.
+fn parse(message: &str) -> Option<Program> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let path = PathBuf::from(message["executable"].as_str()?);
+    Some(Program {
+        package: Path::new(message["manifest_path"].as_str()?).parent()?.to_path_buf(),
+        name: message["target"]["name"].as_str()?.to_owned(),
+        kind: message["target"]["kind"][0].as_str()?.to_owned(),
+        is_test: message["profile"]["test"].as_bool()?,
+        path,
+    })
+}
+
+/// This machine's target triple: naming it keeps the flags away from build scripts.
+fn target() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A bin stands in cargo's messages twice. Taking the wrong one once ran a simulation in place of a test.
+    #[test]
+    fn a_program_and_its_unit_tests_are_told_apart() {
+        let message = |test: bool| {
+            format!(
+                r#"{{"reason":"compiler-artifact","manifest_path":"/t/tests/Cargo.toml","target":{{"kind":["bin"],"name":"sim"}},"profile":{{"test":{test}}},"executable":"/t/sim"}}"#
+            )
+        };
+        let program = parse(&message(true)).unwrap();
+        assert_eq!((program.package.as_path(), program.name.as_str()), (Path::new("/t/tests"), "sim"));
+        assert_eq!((program.kind.as_str(), program.is_test), ("bin", true));
+        assert!(!parse(&message(false)).unwrap().is_test);
+        let library =
+            r#"{"manifest_path":"/t/Cargo.toml","target":{"kind":["lib"],"name":"y"},"executable":null}"#;
+        for other in [library, r#"{"reason":"build-finished"}"#, "not JSON"] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The release agent, built once: in a fresh clone, as a user of the README builds it. Tests against Engines run it, and
+//! tests/quickstart.rs finds it built.
+//!
+//! A clone holds what is committed. While the tree has changes that are not, the agent is built from the tree, and the
+//! clone stays for tests/quickstart.rs to build.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::debian::run;
+use crate::test::stream::check;
+use crate::{paths, tools};
+
+/// The program.
+pub fn program() -> PathBuf {
+    paths::target().join("release/capturer")
+}
+
+/// The clone. It shares the target folder, so that dependencies are compiled once.
+pub fn clone_dir() -> PathBuf {
+    paths::target().join("fresh-clone")
+}
+
+/// Brings the clone to what is committed and builds the agent.
+pub fn build() -> Result<()> {
+    update_clone()?;
+    let changed = run(git()?.args(["status", "--porcelain"]).current_dir(paths::workspace()))?;
+    let from = if changed.trim().is_empty() {
+        println!("in a fresh clone: {}", clone_dir().display());
+        clone_dir()
+    } else {
+        println!("in the tree, which has changes that are not committed");
+        paths::workspace()
+    };
+    check(
+        Command::new(tools::cargo())
+            .args(["build", "--release", "--package", "capturer"])
+            .env("CARGO_TARGET_DIR", paths::target())
+            .current_dir(from),
+    )
+}
+
+/// An old clone is brought forward rather than made again: cargo then builds only what changed.
+fn update_clone() -> Result<()> {
+    let (clone, workspace) = (clone_dir(), paths::workspace());
+    if clone.join(".git").exists() {
+        let steps: [&[&str]; 3] = [
+            &["fetch", "--quiet", "origin", "HEAD"],
+            &["checkout", "--quiet", "--force", "FETCH_HEAD"],
+            &["clean", "-fdxq"],
+        ];
+        if steps.iter().all(|step| git().and_then(|mut git| run(git.args(*step).current_dir(&clone))).is_ok())
+        {
+            return Ok(());
+        }
+        fs::remove_dir_all(&clone).with_context(|| format!("removing {}", clone.display()))?;
+    }
+    fs::create_dir_all(paths::target()).context("making the target folder")?;
+    run(git()?.args(["clone", "--quiet"]).arg(&workspace).arg(&clone))
+        .context("git clone (a tree without .git can't show what a fresh clone does)")?;
+    Ok(())
+}
+
+/// git that works on a tree of any user. It heeds `safe.directory` in a file, but hands no option on to the other end of
+/// a clone.
+fn git() -> Result<Command> {
+    let config = paths::target().join("gitconfig");
+    fs::create_dir_all(paths::target()).context("making the target folder")?;
+    write_if_other(&config, "[safe]\n    directory = *\n")?;
+    let mut git = Command::new("git");
+    git.env("GIT_CONFIG_GLOBAL", config);
+    Ok(git)
+}
+
+fn write_if_other(path: &Path, text: &str) -> Result<()> {
+    if fs::read_to_string(path).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}

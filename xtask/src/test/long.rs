@@ -1,0 +1,65 @@
+//! The parts of `cargo xtask test --long`: what takes hours, and is run by night or before a release. docs/testing.md has
+//! their figures.
+
+use super::parts::vm_tests;
+use super::{Outcome, Part};
+use crate::fuzz::FuzzArgs;
+use crate::{build_ebpf, fuzz, mutants, programs, tools};
+
+/// How long libFuzzer runs each target.
+const FUZZ_SECONDS: u32 = 300;
+/// Of all places that cargo-mutants changes, one in so many is tried; which ones differs by commit.
+const MUTANTS_SHARDS: u32 = 20;
+
+/// All of them.
+pub const PARTS: &[Part] = &[
+    Part {
+        name: "ebpf-build",
+        what: "the committed kernel programs are, byte for byte, what their sources give (build-ebpf --check)",
+        needs: &["tools"],
+        run: || build_ebpf::build(true).map(|()| Outcome::Passed),
+    },
+    Part {
+        name: "fuzz",
+        what: "every decoder under libFuzzer for five minutes (cargo xtask fuzz)",
+        needs: &["tools"],
+        run: || {
+            tools::install_cpp()?;
+            let arguments = FuzzArgs { targets: Vec::new(), seconds: FUZZ_SECONDS, keep: false };
+            fuzz::fuzz(&arguments).map(|()| Outcome::Passed)
+        },
+    },
+    Part {
+        name: "seeds",
+        what: "a hundred thousand seeds of the simulation",
+        needs: &["build"],
+        run: || programs::sim_of_this_tree(100_000).map(|()| Outcome::Passed),
+    },
+    Part {
+        name: "soak",
+        what: "fifty-five containers for half an hour: nothing grows, is lost or comes twice",
+        needs: &["build", "agent", "engines"],
+        run: || programs::soak_for(30).map(|()| Outcome::Passed),
+    },
+    Part {
+        name: "vm-more",
+        what: "witness, ring and files inside Linux 6.1 and 7.2",
+        needs: &["build"],
+        run: || vm_tests(&["6.1", "7.2"]),
+    },
+    Part {
+        name: "mutants",
+        what: "the planted bugs of tests/mutants are caught",
+        needs: &["tools"],
+        run: || {
+            anyhow::ensure!(mutants::run(&[])?, "a bug was not caught; the table above names it");
+            Ok(Outcome::Passed)
+        },
+    },
+    Part {
+        name: "cargo-mutants",
+        what: "one in twenty of cargo-mutants' changes to decode, checkpoint and stream; survivors are listed",
+        needs: &["tools"],
+        run: || mutants::sample(MUTANTS_SHARDS).map(|()| Outcome::Passed),
+    },
+];

@@ -1,0 +1,203 @@
+//! Test programs against Engines, several at a time.
+//!
+//! ```text
+//! longest first ─▶ N side by side ─▶ those that judge times, one alone ─▶ what failed, once more, alone ─▶ verdicts
+//! ```
+//! They mostly wait, each for an Engine, an agent and folders of its own. A test that fails among others and passes alone is
+//! FLAKY: told with both outputs and counted, and no failure of the run.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::Tally;
+use super::libtest::{self, End, Ran, Running};
+use crate::ci_build::Program;
+
+/// How often it is said what runs.
+const PROGRESS: Duration = Duration::from_secs(20);
+
+/// What to run, and how.
+pub struct Schedule<'a> {
+    /// May run beside others; longest first.
+    pub together: Vec<&'a Program>,
+    /// Judge times, so that nothing may run beside them.
+    pub alone: Vec<&'a Program>,
+    /// How many of the first at a time.
+    pub width: usize,
+    /// What every program finds in its environment.
+    pub environment: Vec<(&'static str, PathBuf)>,
+    /// Where their outputs go.
+    pub logs: PathBuf,
+}
+
+/// Runs all.
+pub fn run(schedule: &Schedule<'_>) -> Result<Tally> {
+    let mut ran = side_by_side(schedule, &schedule.together, schedule.width)?;
+    ran.extend(side_by_side(schedule, &schedule.alone, 1)?);
+    let mut tally = Tally::default();
+    for ran in ran {
+        let failures = ran.failures();
+        tally.add(&ran);
+        if !failures.is_empty() {
+            let program =
+                schedule.together.iter().chain(&schedule.alone).find(|program| program.name == ran.name);
+            again(schedule, program.expect("only those ran"), &ran, failures, &mut tally)?;
+        }
+    }
+    Ok(tally)
+}
+
+fn side_by_side(schedule: &Schedule<'_>, programs: &[&Program], width: usize) -> Result<Vec<Ran>> {
+    let mut waiting = programs.iter();
+    let (mut running, mut ended): (Vec<Running>, Vec<Ran>) = (Vec::new(), Vec::new());
+    let mut told = Instant::now();
+    loop {
+        while running.len() < width
+            && let Some(program) = waiting.next()
+        {
+            let log = log_of(&schedule.logs, program, "log");
+            running.push(Running::start(program, &[], &schedule.environment, &log)?);
+        }
+        if running.is_empty() {
+            return Ok(ended);
+        }
+        let mut at = 0;
+        while at < running.len() {
+            match running[at].poll()? {
+                Some(ran) => {
+                    show(&ran);
+                    ended.push(ran);
+                    running.remove(at);
+                }
+                None => at += 1,
+            }
+        }
+        if told.elapsed() >= PROGRESS {
+            told = Instant::now();
+            let names: Vec<String> = running.iter().map(Running::progress).collect();
+            println!("{} of {} ended; running: {}", ended.len(), programs.len(), names.join(", "));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The failed tests once more, with nothing beside them.
+fn again(
+    schedule: &Schedule<'_>,
+    program: &Program,
+    first: &Ran,
+    failures: Vec<String>,
+    tally: &mut Tally,
+) -> Result<()> {
+    let failed = first.tests.iter().filter(|test| test.end == End::Failed).map(|test| test.name.clone());
+    let mut arguments: Vec<String> = failed.collect();
+    println!("\nonce more, alone: {}", failures.join(", "));
+    if !arguments.is_empty() {
+        arguments.extend(["--exact".to_owned(), "--test-threads=1".to_owned()]);
+    }
+    let log = log_of(&schedule.logs, program, "again.log");
+    let second = libtest::run(program, &arguments, &schedule.environment, &log)?;
+    show(&second);
+    let still = second.failures();
+    // What the second run did not name passed in it.
+    for name in failures {
+        let failed_again =
+            still.contains(&name) || still.iter().any(|still| still.contains("no test is named"));
+        tally.judge_again(name, failed_again, &[&first.log, &second.log]);
+    }
+    Ok(())
+}
+
+/// One line for a program that passed; everything that one which failed has said.
+pub fn show(ran: &Ran) {
+    let failures = ran.failures();
+    if failures.is_empty() {
+        println!(
+            "  {:<22} {:>4} passed in {:.0} s",
+            ran.name,
+            ran.count(End::Passed),
+            ran.took.as_secs_f64()
+        );
+    } else {
+        println!("\n---- {} ----\n{}", ran.name, ran.output.trim_end());
+        println!(
+            "  {:<22} FAILED after {:.0} s: {}\n",
+            ran.name,
+            ran.took.as_secs_f64(),
+            failures.join(", ")
+        );
+    }
+    for (test, why) in &ran.skips {
+        println!("  skipped {test}: {why}");
+    }
+}
+
+fn log_of(logs: &Path, program: &Program, ending: &str) -> PathBuf {
+    logs.join(format!("{}.{ending}", program.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn program(dir: &Path, name: &str, script: &str) -> Program {
+        let path = dir.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Program {
+            package: dir.to_path_buf(),
+            name: name.to_owned(),
+            kind: "test".to_owned(),
+            is_test: true,
+            path,
+        }
+    }
+
+    const OK: &str = "echo 'test a ... ok <0.1s>'\necho 'test result: ok. 1 passed; 0 failed; 0 ignored'\n";
+    const BAD: &str = "echo 'test a ... FAILED <0.1s>'\necho 'test result: FAILED. 0 passed; 1 failed; 0 ignored'\nexit 101\n";
+
+    /// The difference between a fault and chance, and that neither is hidden.
+    #[test]
+    fn what_passes_alone_is_flaky_and_what_fails_twice_has_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let once = format!("if [ -e once ]; then\n{OK}else\ntouch once\n{BAD}fi\n");
+        let [good, chance, bad] = [("good", OK), ("chance", &once), ("bad", BAD)]
+            .map(|(name, script)| program(dir.path(), name, script));
+        let tally = run(&Schedule {
+            together: vec![&good, &chance],
+            alone: vec![&bad],
+            width: 2,
+            environment: Vec::new(),
+            logs: dir.path().join("logs"),
+        })
+        .unwrap();
+        assert_eq!((tally.passed, tally.failed), (2, 1), "{tally:?}");
+        assert_eq!(tally.failures, ["bad: a"]);
+        assert_eq!(tally.flaky.len(), 1);
+        assert!(
+            tally.flaky[0].contains("chance: a") && tally.flaky[0].contains("chance.again.log"),
+            "{tally:?}"
+        );
+    }
+
+    /// Its siblings would wait for ever behind a program that does not end.
+    #[test]
+    fn all_run_however_few_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let programs: Vec<Program> =
+            (0..5).map(|number| program(dir.path(), &format!("p{number}"), OK)).collect();
+        let schedule = Schedule {
+            together: programs.iter().collect(),
+            alone: Vec::new(),
+            width: 2,
+            environment: Vec::new(),
+            logs: dir.path().join("logs"),
+        };
+        assert_eq!(run(&schedule).unwrap().passed, 5);
+    }
+}
