@@ -52,8 +52,9 @@ use writers::Container;
 
 /// The wall clock when the simulation begins.
 const EPOCH_NS: i64 = 1_800_000_000_000_000_000;
-/// More happenings than this in one seed are a loop that makes no progress.
-const STEPS_MAX: u64 = 2_000_000;
+/// More happenings than this in one seed are a loop that makes no progress. A container that printed much within its last
+/// two seconds and is read in small pieces needs over two millions: each rotation reads those seconds again.
+const STEPS_MAX: u64 = 20_000_000;
 /// So long, in simulated time, everything may take to arrive once faults are off.
 const ARRIVAL_US: u64 = 180_000_000;
 
