@@ -8,7 +8,7 @@ use capturer_tests::agent::Home;
 use capturer_tests::both_engines;
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::scene::{Reading, assert_printed, config};
-use capturer_tests::wait::wait_until;
+use capturer_tests::wait::{PATIENCE, wait_until};
 
 both_engines! {
     a_life_by_file => |version| a_life(version, Reading::FILE);
@@ -17,7 +17,7 @@ both_engines! {
 }
 
 fn count(home: &Home, name: &str, expected: usize) -> Result<()> {
-    wait_until(&format!("{expected} lines of {name}"), Duration::from_secs(30), || {
+    wait_until(&format!("{expected} lines of {name}"), PATIENCE, || {
         let got = home.count_of(name);
         ensure!(got == expected, "{got}");
         Ok(())
@@ -44,7 +44,7 @@ fn a_life(version: EngineVersion, reading: Reading) -> Result<()> {
     engine.docker(&["unpause", "life"])?;
     // Renamed: new lines go under the new name.
     engine.docker(&["rename", "life", "afterlife"])?;
-    wait_until("the new name", Duration::from_secs(30), || {
+    wait_until("the new name", PATIENCE, || {
         let streams = agent.streams()?;
         ensure!(streams.iter().any(|row| row["name"] == "afterlife"), "{streams:?}");
         Ok(())
@@ -54,7 +54,7 @@ fn a_life(version: EngineVersion, reading: Reading) -> Result<()> {
     assert_printed(&home, "life", b"up\ndown\nup\ndown\nup\n", b"")?;
     // Removed: its stream goes, with its positions and series.
     engine.rm("afterlife")?;
-    wait_until("the stream to be forgotten", Duration::from_secs(30), || {
+    wait_until("the stream to be forgotten", PATIENCE, || {
         let streams = agent.streams()?;
         ensure!(streams.is_empty(), "{streams:?}");
         Ok(())
@@ -76,12 +76,12 @@ fn short_lives(version: EngineVersion) -> Result<()> {
     for number in 0..300 {
         engine.run(&RunSpec::sh("echo one; echo two; sleep 0.3").name(&format!("short-{number}")).rm())?;
     }
-    wait_until("two lines of each of 300 containers", Duration::from_secs(60), || {
+    wait_until("two lines of each of 300 containers", PATIENCE, || {
         let complete = (0..300).filter(|number| home.count_of(&format!("short-{number}")) == 2).count();
         ensure!(complete == 300, "{complete} are complete");
         Ok(())
     })?;
-    wait_until("all streams to be forgotten", Duration::from_secs(60), || {
+    wait_until("all streams to be forgotten", PATIENCE, || {
         let streams = agent.streams()?;
         ensure!(streams.is_empty(), "{} are left", streams.len());
         Ok(())
@@ -109,14 +109,14 @@ fn a_thousand_quiet_files_cost_nothing() -> Result<()> {
         ))
         .replace("{container_name}", "all");
     let agent = home.start(&config)?;
-    wait_until("a line of each file", Duration::from_secs(60), || {
+    wait_until("a line of each file", PATIENCE, || {
         let got = home.count_of("all");
         ensure!(got == 1000, "{got} of 1000");
         Ok(())
     })?;
     // Measured from outside: a question to the agent would cost more than it uses by itself.
     let (cpu, began) = (agent.cpu_seconds()?, Instant::now());
-    wait_until("30 quiet seconds", Duration::from_secs(90), || began.elapsed() >= Duration::from_secs(30))?;
+    wait_until("30 quiet seconds", PATIENCE, || began.elapsed() >= Duration::from_secs(30))?;
     let share = (agent.cpu_seconds()? - cpu) / began.elapsed().as_secs_f64();
     let status = fs::read_to_string(format!("/proc/{}/status", agent.pid()))?;
     let rss =

@@ -2,14 +2,13 @@
 //! order; what it had not is declared.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home, Record};
 use capturer_tests::both_engines;
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::scene::{Reading, config};
-use capturer_tests::wait::wait_until;
+use capturer_tests::wait::{PATIENCE, wait_until};
 
 both_engines! {
     rotation_under_load => rotation_under_load;
@@ -60,7 +59,7 @@ fn rotation_under_load(version: EngineVersion) -> Result<()> {
     }
     for (name, _) in WAYS {
         engine.wait(name)?;
-        wait_until(&format!("the last line of {name}"), Duration::from_secs(30), || {
+        wait_until(&format!("the last line of {name}"), PATIENCE, || {
             let last = numbers(&home, name)?.last().copied();
             ensure!(last == Some(30_000), "the last is {last:?}");
             Ok(())
@@ -85,14 +84,14 @@ fn rotation_while_stopped(version: EngineVersion) -> Result<()> {
                 "seq 1 500 | sed 's/^/line of some length /'; until [ -e /go1 ]; do sleep 0.05; done; seq 501 {lines} | sed 's/^/line of some length /'; until [ -e /go2 ]; do sleep 0.05; done; echo end 999999"
             );
             engine.run(&spec(&name, options, &script))?;
-            wait_until("the first lines", Duration::from_secs(30), || {
+            wait_until("the first lines", PATIENCE, || {
                 let got = home.count_of(&name);
                 ensure!(got == 500, "{got} of 500");
                 Ok(())
             })?;
             agent.stop()?;
             go_on(&engine, &name, 1);
-            wait_until("the container to have printed", Duration::from_secs(60), || {
+            wait_until("the container to have printed", PATIENCE, || {
                 let logs = engine.logs(&name)?;
                 ensure!(logs.stdout.ends_with(format!(" {lines}\n").as_bytes()), "not yet");
                 Ok(())
@@ -103,7 +102,7 @@ fn rotation_while_stopped(version: EngineVersion) -> Result<()> {
                 .collect();
             let agent = home.start(&config)?;
             go_on(&engine, &name, 2);
-            wait_until("the last line", Duration::from_secs(30), || {
+            wait_until("the last line", PATIENCE, || {
                 let last = numbers(&home, &name)?.last().copied();
                 ensure!(last == Some(999_999), "the last is {last:?}");
                 Ok(())
@@ -136,7 +135,7 @@ fn burst(version: EngineVersion) -> Result<()> {
     let options = [("max-size", "10m"), ("max-file", "3")];
     engine.run(&spec("burst", &options, script))?;
     engine.wait("burst")?;
-    wait_until("the last line", Duration::from_secs(60), || {
+    wait_until("the last line", PATIENCE, || {
         let last = numbers(&home, "burst")?.last().copied();
         ensure!(last == Some(300_000), "the last is {last:?}");
         Ok(())

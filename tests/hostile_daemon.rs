@@ -13,10 +13,9 @@ use capturer_tests::fake_docker::{
     FakeDocker, HEAD_CHUNKED, LAST_CHUNK, Part, Reply, frame, inspect_path, inspection, logs_path,
     push_chunk, socket_setting, timed,
 };
-use capturer_tests::wait::wait_until;
+use capturer_tests::wait::{PATIENCE, wait_until};
 use serde_json::json;
 
-const DEADLINE: Duration = Duration::from_secs(30);
 const NEIGHBOUR: &str = "neighbour";
 /// What the agent may hold at most with every hostile body there is. Idle it holds some 20 MiB, and what it buffers
 /// for streams is bounded by 64 MiB in the config.
@@ -48,7 +47,7 @@ impl Scene {
         }
         self.printed += 20;
         let expected: Vec<String> = (0..self.printed).map(|number| format!("line {number}")).collect();
-        wait_until("the neighbour's lines", DEADLINE, || {
+        wait_until("the neighbour's lines", PATIENCE, || {
             let got = self.home.count_of(NEIGHBOUR);
             ensure!(got >= expected.len(), "{got} of {}", expected.len());
             Ok(())
@@ -59,7 +58,7 @@ impl Scene {
 
     /// `/health` blames Docker with these words.
     fn await_blame(&self, parts: &[&str]) -> Result<()> {
-        wait_until("health to say it", DEADLINE, || {
+        wait_until("health to say it", PATIENCE, || {
             let (status, body) = self.agent.ask("/health")?;
             let said = body.contains("docker") && parts.iter().all(|part| body.contains(part));
             ensure!(status == 503 && said, "{parts:?} are not in: {status} {body}");
@@ -68,12 +67,12 @@ impl Scene {
     }
 
     fn await_health(&self) -> Result<()> {
-        wait_until("health to be well", DEADLINE, || self.agent.get("/health")).map(drop)
+        wait_until("health to be well", PATIENCE, || self.agent.get("/health")).map(drop)
     }
 
     /// The container's row names this as its last error.
     fn await_error(&self, id: &str, part: &str) -> Result<()> {
-        wait_until("the stream to say it", DEADLINE, || {
+        wait_until("the stream to say it", PATIENCE, || {
             let row =
                 self.agent.streams()?.into_iter().find(|row| row["container_id"] == id).context("no row")?;
             let said = row["last_error"].as_str().unwrap_or_default();
@@ -83,7 +82,7 @@ impl Scene {
     }
 
     fn await_messages(&self, name: &str, expected: &[&str]) -> Result<()> {
-        let _ = wait_until("the lines", DEADLINE, || self.home.count_of(name) >= expected.len());
+        let _ = wait_until("the lines", PATIENCE, || self.home.count_of(name) >= expected.len());
         assert_eq!(messages(&self.home, name)?, expected, "{name}");
         Ok(())
     }
@@ -261,7 +260,7 @@ fn endless_answers_everywhere_stay_small() -> Result<()> {
         let ids: Vec<String> = (0..30)
             .map(|number| scene.fake.add_scripted(&format!("victim-{number}"), inspect_path, &body))
             .collect();
-        wait_until("every inspection", DEADLINE, || {
+        wait_until("every inspection", PATIENCE, || {
             let missing = ids.iter().filter(|id| scene.fake.asked(&inspect_path(id)) < 2).count();
             ensure!(missing == 0, "{missing} were not asked for twice");
             Ok(())
@@ -295,7 +294,7 @@ fn events_behind_garbage_are_understood() -> Result<()> {
         let asked = scene.fake.asked("/events");
         scene.fake.script_each("/events", [Reply::raw([HEAD_CHUNKED, &chunks].concat()).then(Part::Hold)]);
         scene.fake.break_connections();
-        wait_until("the event stream to be opened again", DEADLINE, || scene.fake.asked("/events") > asked)?;
+        wait_until("the event stream to be opened again", PATIENCE, || scene.fake.asked("/events") > asked)?;
         scene.await_messages("new", &["found"])?;
         Ok(())
     })
@@ -315,7 +314,7 @@ fn an_event_stream_that_always_ends_is_no_storm() -> Result<()> {
             let before = scene.fake.asked("/events");
             // With pauses of 200, 400, 800 ms and then a second, ten openings take over five seconds.
             let started = std::time::Instant::now();
-            wait_until("ten openings", DEADLINE, || scene.fake.asked("/events") >= before + 10)?;
+            wait_until("ten openings", PATIENCE, || scene.fake.asked("/events") >= before + 10)?;
             ensure!(started.elapsed() > Duration::from_secs(4), "ten openings in {:?}", started.elapsed());
             scene.await_blame(&[said])?;
             scene.neighbour_goes_on()?;
@@ -346,7 +345,7 @@ fn a_wedged_connection_lives_until_its_rotation() -> Result<()> {
     beside_a_neighbour("stream_rotation: {interval: 2s, idle_interval: 2s}", |scene| {
         let wedged = Reply::raw(HEAD_CHUNKED).then(Part::Hold);
         let id = scene.fake.add_scripted("victim", logs_path, &wedged);
-        wait_until("the connection", DEADLINE, || scene.fake.asked(&logs_path(&id)) > 0)?;
+        wait_until("the connection", PATIENCE, || scene.fake.asked(&logs_path(&id)) > 0)?;
         scene.fake.heal(&logs_path(&id));
         scene.fake.print(&id, b"after all");
         scene.await_messages("victim", &["after all"])?;
@@ -375,7 +374,7 @@ fn a_wedged_connection_whose_log_grows_is_left_for_the_files() -> Result<()> {
         scene.fake.script(&logs_path(&id), Reply::raw(HEAD_CHUNKED).then(Part::Hold));
         scene.fake.show(&id);
         let mut written = 1;
-        wait_until("the files to be read", DEADLINE, || {
+        wait_until("the files to be read", PATIENCE, || {
             append(written)?;
             written += 1;
             let got = scene.home.count_of("victim");
@@ -413,11 +412,11 @@ fn a_stream_that_always_fails_is_paused_until_it_brings_a_line() -> Result<()> {
             ensure!(row["state"] == "waiting" && said, "{row}");
             Ok(())
         };
-        wait_until("the pause", DEADLINE, || is_paused(scene, "after 3 failures in a row"))?;
+        wait_until("the pause", PATIENCE, || is_paused(scene, "after 3 failures in a row"))?;
         assert_eq!(scene.fake.asked(&logs_path(&id)), 3);
         scene.neighbour_goes_on()?;
         // Tried once, and paused again.
-        wait_until("the next pause", DEADLINE, || is_paused(scene, "after 4 failures in a row"))?;
+        wait_until("the next pause", PATIENCE, || is_paused(scene, "after 4 failures in a row"))?;
         assert_eq!(scene.agent.metric("container_stream_errors_total{error_type=\"circuit_open\"}")?, 2.0);
         scene.fake.print(&id, b"after all");
         scene.fake.heal(&logs_path(&id));
@@ -425,7 +424,7 @@ fn a_stream_that_always_fails_is_paused_until_it_brings_a_line() -> Result<()> {
         // The next failure is the first again.
         scene.fake.script(&logs_path(&id), Reply::status(500, "{\"message\": \"no such disk\"}"));
         scene.fake.break_connections();
-        wait_until("the pause", DEADLINE, || is_paused(scene, "after 3 failures in a row"))?;
+        wait_until("the pause", PATIENCE, || is_paused(scene, "after 3 failures in a row"))?;
         Ok(())
     })
 }
@@ -451,7 +450,7 @@ fn bad_frames_cost_only_what_is_behind_them() -> Result<()> {
             let before = scene.skipped(reason)?;
             let reply = Reply::chunks([&good[..], &bad]).then(Part::Hold);
             let id = scene.fake.add_scripted(name, logs_path, &reply);
-            wait_until("it to be counted", DEADLINE, || {
+            wait_until("it to be counted", PATIENCE, || {
                 let now = scene.skipped(reason)?;
                 ensure!(now > before, "{reason} is {now}");
                 Ok(())
@@ -536,7 +535,7 @@ fn a_clean_end_within_a_frame_is_counted() -> Result<()> {
         let good = frame(1, &timed(1, b"good"));
         let half = &frame(1, &timed(2, b"torn"))[..20];
         scene.fake.add_scripted("half", logs_path, &Reply::chunks([&good[..], half]).last_chunk());
-        wait_until("it to be counted", DEADLINE, || {
+        wait_until("it to be counted", PATIENCE, || {
             ensure!(scene.skipped("torn_record")? > 0.0, "not yet");
             Ok(())
         })?;

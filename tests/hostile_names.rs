@@ -4,15 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::Home;
 use capturer_tests::fake_docker::{FakeDocker, Reply, inspect_path, inspection, socket_setting};
-use capturer_tests::wait::wait_until;
+use capturer_tests::wait::{PATIENCE, wait_until};
 use serde_json::Value;
-
-const DEADLINE: Duration = Duration::from_secs(30);
 
 fn config(home: &Home, fake: &FakeDocker, more: &str, file: &str) -> String {
     let monitor = format!(
@@ -62,7 +59,7 @@ fn no_name_leads_outside_and_no_two_share_a_file() -> Result<()> {
         for id in &ids {
             fake.print(id, format!("{id} {round}").as_bytes());
         }
-        wait_until("a line of each", DEADLINE, || {
+        wait_until("a line of each", PATIENCE, || {
             let lines: usize = home.records()?.values().map(Vec::len).sum();
             ensure!(lines >= names.len() * (round + 1), "{lines} lines");
             Ok(())
@@ -121,7 +118,7 @@ fn no_label_forges_a_record_a_metric_or_a_path() -> Result<()> {
     let pipeline = "pipelines: [{name: all, steps: [{labels: {from_container_labels: {group: team}}}]}]\n";
     let agent =
         home.start(&(config(&home, &fake, labels, "{label:team}/{container_name}.ndjson") + pipeline))?;
-    let outputs = wait_until("a line of each", DEADLINE, || {
+    let outputs = wait_until("a line of each", PATIENCE, || {
         let outputs = files_beneath(&home.output_dir())?;
         let lines = outputs.iter().map(|path| Ok(fs::read_to_string(path)?.lines().count()));
         let lines: usize = lines.sum::<Result<usize>>()?;

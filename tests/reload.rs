@@ -17,11 +17,10 @@ use capturer_tests::fuse::{Hang, HungMount};
 use capturer_tests::loki::TestLoki;
 use capturer_tests::rand::Rand;
 use capturer_tests::scene::numbered;
-use capturer_tests::wait::{pass, wait_until};
+use capturer_tests::wait::{PATIENCE, pass, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
-const DEADLINE: Duration = Duration::from_secs(60);
 /// Files that grow.
 const FILES: [&str; 3] = ["a.log", "b.log", "c.log"];
 /// Lines of each at a time, and the pause between.
@@ -136,7 +135,7 @@ fn reload(home: &Home, agent: &Agent, config: &str, by_signal: bool) -> Result<(
     let before = reloads(agent, "applied")?;
     if by_signal {
         agent.signal(Signal::HUP);
-        wait_until("the reload", DEADLINE, || {
+        wait_until("the reload", PATIENCE, || {
             let refused = reloads(agent, "refused")? + reloads(agent, "failed")?;
             ensure!(reloads(agent, "applied")? > before, "{refused} refused or failed");
             Ok(())
@@ -149,7 +148,7 @@ fn reload(home: &Home, agent: &Agent, config: &str, by_signal: bool) -> Result<(
 }
 
 fn await_ready(agent: &Agent) -> Result<()> {
-    wait_until("the agent to be ready", DEADLINE, || agent.get("/readyz")).map(drop)
+    wait_until("the agent to be ready", PATIENCE, || agent.get("/readyz")).map(drop)
 }
 
 // ---- what must have come
@@ -193,7 +192,7 @@ fn assert_once(home: &Home, name: &str, count: u64) -> Result<()> {
         outputs.iter().map(|lines| lines.iter().map(number).collect()).collect()
     };
     // Not a failure yet if they never come: the comparison says which are missing.
-    let _ = wait_until("every line", DEADLINE, || {
+    let _ = wait_until("every line", PATIENCE, || {
         let got: usize = all()?.iter().map(Vec::len).sum();
         ensure!(got as u64 >= count, "{got} of {count} of {name}");
         Ok(())
@@ -247,7 +246,7 @@ fn sinks_change_under_load_and_no_line_is_lost_or_repeated() -> Result<()> {
     let written = writers.stop()?;
     for (name, count) in &written {
         assert_once(&home, name, *count)?;
-        wait_until("every line in Loki", DEADLINE, || {
+        wait_until("every line in Loki", PATIENCE, || {
             let got = numbers_in_loki(&loki, name)?.len();
             ensure!(got as u64 == *count, "{got} of {count} of {name}");
             Ok(())
@@ -277,7 +276,7 @@ fn a_sink_that_comes_begins_where_the_others_are() -> Result<()> {
         ensure!(there == variant.loki && series(&agent)? == variant.loki, "{health}");
         if variant.loki {
             let before = loki.count();
-            wait_until("lines in Loki", DEADLINE, || loki.count() > before)?;
+            wait_until("lines in Loki", PATIENCE, || loki.count() > before)?;
         } else {
             await_ready(&agent)?;
         }
@@ -326,7 +325,7 @@ fn a_bad_config_is_refused_by_name_and_line_and_the_old_one_runs_on() -> Result<
         assert_eq!(agent.metric("config_last_reload_successful")?, 0.0);
         // By a signal it is only in the log and in the health.
         agent.signal(Signal::HUP);
-        wait_until("the second refusal", DEADLINE, || {
+        wait_until("the second refusal", PATIENCE, || {
             let refused = reloads(&agent, "refused")?;
             ensure!(refused == 2 * (number as u64 + 1), "{refused}");
             Ok(())
@@ -347,7 +346,7 @@ fn a_bad_config_is_refused_by_name_and_line_and_the_old_one_runs_on() -> Result<
     agent.get("/health")?;
     for (name, count) in writers.stop()? {
         let mut got = Vec::new();
-        wait_until("every line", DEADLINE, || {
+        wait_until("every line", PATIENCE, || {
             let outputs = home.records()?.into_iter().filter(|(file, _)| file.starts_with(&name));
             got = outputs.flat_map(|(_, records)| records).map(|record| record.message).collect();
             ensure!(got.len() as u64 >= count, "{} of {count}", got.len());
@@ -397,7 +396,7 @@ fn twenty_reloads_hold_what_one_holds() -> Result<()> {
     let agent = home.start(&one)?;
     let settle = |what: &str, expected: Option<Held>| -> Result<Held> {
         let (mut last, mut same) = (None, 0);
-        wait_until(what, DEADLINE, || {
+        wait_until(what, PATIENCE, || {
             await_ready(&agent)?;
             let held = agent.held()?;
             same = if last == Some(held) { same + 1 } else { 0 };
@@ -425,7 +424,7 @@ fn twenty_reloads_hold_what_one_holds() -> Result<()> {
     settle("the last run to hold as much as the first", Some(before))?;
     // Two looks of the detector with all quiet.
     let looked = agent.metric("task_heartbeats_total{task=\"capture\"}")?;
-    wait_until("some looks", DEADLINE, || {
+    wait_until("some looks", PATIENCE, || {
         ensure!(agent.metric("task_heartbeats_total{task=\"capture\"}")? >= looked + 3.0, "not yet");
         Ok(())
     })?;
@@ -498,7 +497,7 @@ fn a_run_that_cannot_begin_gives_way_to_the_one_before() -> Result<()> {
     );
     assert_eq!((agent.metric("config_last_reload_successful")?, reloads(&agent, "failed")?), (0.0, 1));
     let before = home.output_bytes();
-    wait_until("more output", DEADLINE, || home.output_bytes() > before)?;
+    wait_until("more output", PATIENCE, || home.output_bytes() > before)?;
     let (status, health) = agent.ask("/health")?;
     ensure!(status == 503 && health.contains("could not be started"), "{status}: {health}");
     // Mended, it is taken.
@@ -541,7 +540,7 @@ fn a_hung_file_system_holds_up_no_reload() -> Result<()> {
     let lines_of = |name: &str| -> Result<u64> {
         Ok(messages(&home.path().join("out"), name)?.iter().map(Vec::len).sum::<usize>() as u64)
     };
-    wait_until("the first lines", DEADLINE, || {
+    wait_until("the first lines", PATIENCE, || {
         let got = lines_of("h.log")?;
         ensure!(got == 100, "{got}");
         Ok(())
@@ -549,7 +548,7 @@ fn a_hung_file_system_holds_up_no_reload() -> Result<()> {
     mount.set(Hang::Reads);
     write(100)?;
     let named = |agent: &Agent| {
-        wait_until("health to name the hung file system", DEADLINE, || {
+        wait_until("health to name the hung file system", PATIENCE, || {
             let (status, body) = agent.ask("/health")?;
             ensure!(status == 503 && body.contains("(fuse)"), "{status}: {body}");
             Ok(())
@@ -559,7 +558,7 @@ fn a_hung_file_system_holds_up_no_reload() -> Result<()> {
     reload(&home, &agent, &config(1), true)?;
     named(&agent)?;
     let before = lines_of("a.log")?;
-    wait_until("the healthy files to go on", DEADLINE, || {
+    wait_until("the healthy files to go on", PATIENCE, || {
         let got = lines_of("a.log")?;
         ensure!(got > before, "{got}");
         Ok(())
@@ -569,14 +568,14 @@ fn a_hung_file_system_holds_up_no_reload() -> Result<()> {
     ensure!(status == 400 && said.contains("still does"), "{status}: {said}");
     // Some looks of the detector.
     let looked = agent.metric("task_heartbeats_total{task=\"capture\"}")?;
-    wait_until("some looks", DEADLINE, || {
+    wait_until("some looks", PATIENCE, || {
         ensure!(agent.metric("task_heartbeats_total{task=\"capture\"}")? >= looked + 4.0, "not yet");
         Ok(())
     })?;
     ensure!(!agent.log_text()?.contains("a leak"), "the detector cried");
     mount.set(Hang::Nothing);
     let all = write(100)?;
-    wait_until("a reload to be taken", DEADLINE, || {
+    wait_until("a reload to be taken", PATIENCE, || {
         let (status, said) = agent.post("/-/reload")?;
         ensure!(status == 200, "{status}: {said}");
         Ok(())
@@ -584,7 +583,7 @@ fn a_hung_file_system_holds_up_no_reload() -> Result<()> {
     assert_once(&home, "h.log", all)?;
     let counts = writers.stop()?;
     counts.iter().try_for_each(|(name, count)| assert_once(&home, name, *count))?;
-    wait_until("health to be well again", DEADLINE, || agent.get("/health").map(drop))?;
+    wait_until("health to be well again", PATIENCE, || agent.get("/health").map(drop))?;
     ensure!(!agent.log_text()?.contains("a leak"), "the detector cried");
     agent.stop()
 }
@@ -632,7 +631,7 @@ fn containers_are_captured_across_reloads() -> Result<()> {
             }
             Ok((got_out, got_err))
         };
-        let _ = wait_until("every line", DEADLINE, || {
+        let _ = wait_until("every line", PATIENCE, || {
             let (got_out, got_err) = got()?;
             ensure!(
                 got_out.len() + got_err.len() >= out.len() + err.len(),

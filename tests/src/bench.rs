@@ -19,6 +19,8 @@ use capturer::shell::Shell;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
+use crate::wait::PATIENCE;
+
 /// Path of an answer that the peer gives and fills as told.
 pub const STREAM_PATH: &str = capturer::docker::EVENTS;
 /// Path that the peer answers with 404 and [`REFUSAL`].
@@ -52,8 +54,6 @@ pub trait Bench {
     async fn event(&mut self) -> Option<Event>;
 }
 
-/// So long the real shell may take for what should come.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// So long it is waited for what should not come.
 const QUIET: Duration = Duration::from_millis(100);
 
