@@ -5,21 +5,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use capturer_tests::agent::{Agent, Home, assert_same_lines};
-use capturer_tests::both_engines;
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::lateness::Lateness;
 use capturer_tests::rand::Rand;
 use capturer_tests::scene::{Reading, assert_equal_to_docker_logs, config};
 use capturer_tests::wait::{PATIENCE, wait_until};
+use capturer_tests::{both_engines, one_engine};
 use serde_json::Value;
 
 both_engines! {
-    killed_twenty_times_by_file => |version| killed(version, Reading::FILE);
     killed_twenty_times_by_api => |version| killed(version, Reading::API);
-    killed_while_outputs_rotate => killed_while_outputs_rotate;
     dockerd_stopped_and_started => dockerd_stopped;
-    dockerd_frozen_by_file => |version| dockerd_frozen(version, Reading::FILE);
     dockerd_frozen_by_api => |version| dockerd_frozen(version, Reading::API);
+}
+
+one_engine! { V28_5:
+    killed_twenty_times_by_file => |version| killed(version, Reading::FILE);
+    killed_while_outputs_rotate => killed_while_outputs_rotate;
+    dockerd_frozen_by_file => |version| dockerd_frozen(version, Reading::FILE);
 }
 
 /// Prints for as long as the test needs: about 1,000 lines a second on each channel.

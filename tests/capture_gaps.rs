@@ -11,18 +11,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home};
-use capturer_tests::both_engines;
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::scene::{Reading, config};
 use capturer_tests::wait::{PATIENCE, wait_until};
+use capturer_tests::{both_engines, one_engine};
 
 both_engines! {
     a_burst_of_300_000_lines_by_api => burst;
     rotation_under_load_by_api => rotation_under_load;
     three_missed_rotations => three_missed_rotations;
     without_the_files_the_loss_is_declared => without_files;
-    files_that_a_slow_follower_lets_go_are_counted_to_the_byte => slow_follower;
     read_from_changes_between_runs => read_from_changes;
+}
+
+one_engine! { V20_10:
+    files_that_a_slow_follower_lets_go_are_counted_to_the_byte => slow_follower;
 }
 
 fn spec(name: &str, options: &[(&str, &str)], script: &str) -> RunSpec {

@@ -5,19 +5,22 @@ use std::io::Write as _;
 
 use anyhow::{Result, ensure};
 use capturer_tests::agent::Home;
-use capturer_tests::both_engines;
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::scene::{
     Reading, assert_equal_to_docker_logs, config, held_at_rest, rotated, run_numbered, ticking,
 };
 use capturer_tests::wait::{PATIENCE, wait_until};
+use capturer_tests::{both_engines, one_engine};
 
 both_engines! {
-    fifty_containers_by_file => |version| fifty_containers(version, Reading::FILE);
     fifty_containers_by_api => |version| fifty_containers(version, Reading::API);
     resumes_within_open_lines => resumes_within_open_lines;
     a_resume_on_a_large_log_is_cheap => resume_on_a_large_log;
     twenty_rotations_of_fifty_streams_leave_nothing => rotations_leave_nothing;
+}
+
+one_engine! { V28_5:
+    fifty_containers_by_file => |version| fifty_containers(version, Reading::FILE);
 }
 
 /// 50 containers × 20,000 lines on each channel.

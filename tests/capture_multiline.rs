@@ -5,15 +5,18 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use capturer_tests::agent::Home;
-use capturer_tests::both_engines;
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::rand::Rand;
 use capturer_tests::scene::{Reading, assert_equal_to_docker_logs, config};
 use capturer_tests::wait::{PATIENCE, wait_until};
+use capturer_tests::{both_engines, one_engine};
 
 both_engines! {
-    traces_by_file => |version| traces(version, Reading::FILE);
     traces_by_api => |version| traces(version, Reading::API);
+}
+
+one_engine! { V28_5:
+    traces_by_file => |version| traces(version, Reading::FILE);
     held_back_by_file => |version| held_back(version, Reading::FILE);
     held_back_by_api => |version| held_back(version, Reading::API);
 }

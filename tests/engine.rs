@@ -4,19 +4,22 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home};
-use capturer_tests::both_engines;
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::scene::{
     Reading, assert_equal_to_docker_logs, config, held_by_resting, numbered, rotated, run_numbered,
 };
 use capturer_tests::wait::{PATIENCE, wait_until};
+use capturer_tests::{both_engines, one_engine};
 
 both_engines! {
     files => |version| captures_everything(version, Reading::FILE);
     api_with_rotation_every_second => |version| captures_everything(version, Reading::API);
-    sigterm_and_restart_files => |version| stops_and_starts(version, Reading::FILE);
     sigterm_and_restart_api => |version| stops_and_starts(version, Reading::API);
     idle_reads_end_by_their_timer => idle_reads;
+}
+
+one_engine! { V28_5:
+    sigterm_and_restart_files => |version| stops_and_starts(version, Reading::FILE);
 }
 
 fn captures_everything(version: EngineVersion, reading: Reading) -> Result<()> {

@@ -214,8 +214,10 @@ fn without_docker() -> Result<()> {
     Ok(())
 }
 
-fn with_docker(version: EngineVersion) -> Result<()> {
-    let engine = Engine::start(version)?;
+/// On one Engine: that others are found as well is for the other tests.
+#[test]
+fn with_docker() -> Result<()> {
+    let engine = Engine::start(EngineVersion::V28_5)?;
     let script = "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i; done; exec sleep 600";
     for name in ["first", "second"] {
         engine.run(&RunSpec::sh(script).name(name))?;
@@ -232,16 +234,6 @@ fn with_docker(version: EngineVersion) -> Result<()> {
         assert!(messages == expected, "{name}: {} records, 2000 lines were printed", messages.len());
     }
     engine.close()
-}
-
-#[test]
-fn with_docker_20_10() -> Result<()> {
-    with_docker(EngineVersion::V20_10)
-}
-
-#[test]
-fn with_docker_28_5() -> Result<()> {
-    with_docker(EngineVersion::V28_5)
 }
 
 /// The second command is what runs this test, so only its beginning is run here.

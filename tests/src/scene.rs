@@ -143,6 +143,23 @@ fn signal(engine: &Engine, containers: &[String], signal: &str) -> Result<()> {
     engine.docker(&words).map(drop)
 }
 
+/// Makes tests of one version: for what does not depend on it. What dockerd writes to disk is the same in both, and that its
+/// containers and their logs are found on both is shown by engine.rs and capture_life.rs.
+#[macro_export]
+macro_rules! one_engine {
+    ($version:ident: $($name:ident => $test:expr;)*) => {$(
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            #[test]
+            fn one_engine() -> anyhow::Result<()> {
+                $test($crate::engine::EngineVersion::$version)
+            }
+        }
+    )*};
+}
+
 /// Makes a test of each version: `both!(name, |version| …)` gives `name_20_10` and `name_28_5`.
 #[macro_export]
 macro_rules! both_engines {
