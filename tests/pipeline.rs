@@ -259,7 +259,8 @@ fn a_repeat_that_is_held_goes_out_at_the_end() -> Result<()> {
         vec!["{\"message\":\"a\"}".to_owned(), "{\"repeated\":2,\"message\":\"a\"}".to_owned()];
     ensure!(output(&home, false)? == expected, "{:?}", output(&home, false)?);
     let agent = home.start(&config)?;
-    ensure!(!agent.log_text()?.contains("was cut by"), "{}", agent.log_text()?);
+    // What was held is behind the last position, and part of the output all the same.
+    ensure!(output(&home, false)? == expected, "{:?}", output(&home, false)?);
     // What was begun anew is another run.
     File::options().append(true).open(&input)?.write_all(b"a\na\n")?;
     expected.push(expected[0].clone());

@@ -135,16 +135,22 @@ fn reload(home: &Home, agent: &Agent, config: &str, by_signal: bool) -> Result<(
     let before = reloads(agent, "applied")?;
     if by_signal {
         agent.signal(Signal::HUP);
-        wait_until("the reload", PATIENCE, || {
-            let refused = reloads(agent, "refused")? + reloads(agent, "failed")?;
-            ensure!(reloads(agent, "applied")? > before, "{refused} refused or failed");
-            Ok(())
-        })?;
+        await_applied(agent, before)?;
     } else {
         let (status, said) = agent.post("/-/reload")?;
-        ensure!(status == 200, "{status}: {said}");
+        // 202: it takes longer than anybody likes to wait for an answer.
+        ensure!(status == 200 || status == 202, "{status}: {said}");
+        await_applied(agent, before)?;
     }
     Ok(())
+}
+
+fn await_applied(agent: &Agent, before: u64) -> Result<()> {
+    wait_until("the reload", PATIENCE, || {
+        let refused = reloads(agent, "refused")? + reloads(agent, "failed")?;
+        ensure!(reloads(agent, "applied")? > before, "{refused} refused or failed");
+        Ok(())
+    })
 }
 
 fn await_ready(agent: &Agent) -> Result<()> {
@@ -253,8 +259,8 @@ fn sinks_change_under_load_and_no_line_is_lost_or_repeated() -> Result<()> {
         })?;
     }
     assert_eq!(reloads(&agent, "applied")?, 12);
-    let health = agent.get("/health")?;
-    ensure!(!agent.log_text()?.contains("a leak"), "{health}");
+    agent.get("/health")?;
+    agent.assert_no_leak()?;
     agent.stop()
 }
 
@@ -372,9 +378,16 @@ fn the_level_of_the_log_changes_in_place() -> Result<()> {
     home.write_config(&debug.replace("level: debug", "level: error"))?;
     assert_eq!(agent.post("/-/reload")?.0, 200);
     let log = agent.log_text()?;
-    ensure!(!log[quiet..].contains("INFO") && !log[quiet..].contains("info"), "{}", &log[quiet..]);
+    ensure!(!log[quiet..].contains("INFO"), "{}", &log[quiet..]);
     assert_eq!(agent.streams()?.first().context("no stream")?["id"], before, "a new run");
+    // And with the level of before it says so, in the word that was looked for.
+    let loud = agent.log_text()?.len();
     reload(&home, &agent, &debug, false)?;
+    wait_until("a line of the usual level", PATIENCE, || {
+        let log = agent.log_text()?;
+        ensure!(log[loud..].contains("INFO"), "{}", &log[loud..]);
+        Ok(())
+    })?;
     writers.stop()?;
     agent.stop()
 }
@@ -428,10 +441,7 @@ fn twenty_reloads_hold_what_one_holds() -> Result<()> {
         ensure!(agent.metric("task_heartbeats_total{task=\"capture\"}")? >= looked + 3.0, "not yet");
         Ok(())
     })?;
-    let leaks = agent.get("/metrics")?;
-    let leaks = leaks.lines().filter(|line| line.contains("leak_detection{") && !line.ends_with(" 0"));
-    assert_eq!(leaks.collect::<Vec<_>>(), Vec::<&str>::new());
-    ensure!(!agent.log_text()?.contains("a leak"), "the detector cried");
+    agent.assert_no_leak()?;
     agent.stop()
 }
 
@@ -440,18 +450,25 @@ fn twenty_reloads_hold_what_one_holds() -> Result<()> {
 fn signals_collapse_and_the_last_config_wins() -> Result<()> {
     let home = Home::new()?;
     let writers = Writers::start(&home)?;
-    let config = |number: u32| simple(&home, &format!("shutdown_timeout: {number}s\n"));
+    const SIGNALS: u64 = 30;
+    let config = |number: u64| simple(&home, &format!("shutdown_timeout: {number}s\n"));
     let agent = home.start(&config(10))?;
-    for number in 11..=40 {
-        home.write_config(&config(number))?;
+    // It sees none of them before the last is sent, however quick it is.
+    agent.signal(Signal::STOP);
+    for number in 1..=SIGNALS {
+        home.write_config(&config(10 + number))?;
         agent.signal(Signal::HUP);
     }
-    let (status, said) = agent.post("/-/reload")?;
-    ensure!(status == 200, "{status}: {said}");
-    let done = reloads(&agent, "applied")? + reloads(&agent, "unchanged")?;
-    ensure!((1..=31).contains(&done), "{done} reloads");
-    let (status, said) = agent.post("/-/reload")?;
-    ensure!(status == 200 && said.contains("nothing has changed"), "the last config is not in use: {said}");
+    agent.signal(Signal::CONT);
+    // Behind all of them; 202 = it still takes a while.
+    wait_until("the last config to be in use", PATIENCE, || {
+        let (status, said) = agent.post("/-/reload")?;
+        ensure!(status == 200 && said.contains("nothing has changed"), "{status}: {said}");
+        Ok(())
+    })?;
+    let (applied, unchanged) = (reloads(&agent, "applied")?, reloads(&agent, "unchanged")?);
+    println!("{SIGNALS} signals were {applied} reloads of a changed config, {unchanged} of the same");
+    ensure!((1..SIGNALS).contains(&applied), "{applied} reloads for {SIGNALS} signals");
     writers.stop()?;
     agent.stop()
 }
@@ -470,6 +487,7 @@ fn a_stop_amid_a_reload_is_a_clean_end() -> Result<()> {
         let log = agent.log_text()?.len();
         agent.stop().with_context(|| format!("round {number}"))?;
         let text = fs::read_to_string(home.path().join("agent.log"))?;
+        ensure!(text[log..].contains("INFO"), "levels are written in other words: {}", &text[log..]);
         ensure!(!text[log..].contains("ERROR"), "{}", &text[log..]);
     }
     let written = writers.stop()?;
@@ -491,11 +509,11 @@ fn a_run_that_cannot_begin_gives_way_to_the_one_before() -> Result<()> {
     let out = format!("{}/out", home.path().display());
     home.write_config(&good.replace(&out, &link.display().to_string()))?;
     let (status, said) = agent.post("/-/reload")?;
-    ensure!(
-        status == 500 && said.contains("the one before runs again") && said.contains("link"),
-        "{status}: {said}"
-    );
-    assert_eq!((agent.metric("config_last_reload_successful")?, reloads(&agent, "failed")?), (0.0, 1));
+    let is_said = said.contains("the one before runs again") && said.contains("link");
+    // 202: it takes longer than anybody likes to wait for an answer; health has the words then.
+    ensure!(status == 202 || (status == 500 && is_said), "{status}: {said}");
+    wait_until("the reload to fail", PATIENCE, || reloads(&agent, "failed").is_ok_and(|failed| failed == 1))?;
+    assert_eq!(agent.metric("config_last_reload_successful")?, 0.0);
     let before = home.output_bytes();
     wait_until("more output", PATIENCE, || home.output_bytes() > before)?;
     let (status, health) = agent.ask("/health")?;
@@ -572,7 +590,7 @@ fn a_hung_file_system_holds_up_no_reload() -> Result<()> {
         ensure!(agent.metric("task_heartbeats_total{task=\"capture\"}")? >= looked + 4.0, "not yet");
         Ok(())
     })?;
-    ensure!(!agent.log_text()?.contains("a leak"), "the detector cried");
+    agent.assert_no_leak()?;
     mount.set(Hang::Nothing);
     let all = write(100)?;
     wait_until("a reload to be taken", PATIENCE, || {
@@ -584,7 +602,7 @@ fn a_hung_file_system_holds_up_no_reload() -> Result<()> {
     let counts = writers.stop()?;
     counts.iter().try_for_each(|(name, count)| assert_once(&home, name, *count))?;
     wait_until("health to be well again", PATIENCE, || agent.get("/health").map(drop))?;
-    ensure!(!agent.log_text()?.contains("a leak"), "the detector cried");
+    agent.assert_no_leak()?;
     agent.stop()
 }
 
@@ -651,6 +669,6 @@ fn containers_are_captured_across_reloads() -> Result<()> {
             err.len()
         );
     }
-    ensure!(!agent.log_text()?.contains("a leak"), "the detector cried");
+    agent.assert_no_leak()?;
     agent.stop()
 }

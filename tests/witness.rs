@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use capturer_tests::agent::{Agent, Home};
+use capturer_tests::agent::{Agent, Home, LEAK_TOLD};
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::scene::{Reading, config};
 use capturer_tests::wait::{PATIENCE, wait_until};
@@ -23,16 +23,6 @@ fn streams(agent: &Agent) -> Result<Vec<(u64, u64, u64, bool)>> {
         (number(row, "opened"), number(row, "closed"), number(row, "open"), row["ended"] == true)
     };
     Ok(rows.iter().filter(of_stream).map(values).collect())
-}
-
-fn assert_no_leak(agent: &Agent) -> Result<()> {
-    let text = agent.get("/metrics")?;
-    for line in text.lines().filter(|line| line.starts_with("log_capturer_leak_detection{")) {
-        ensure!(line.ends_with(" 0"), "{line}; the agent's log:\n{}", agent.log_text()?);
-    }
-    let table = agent.fds()?;
-    ensure!(table["leaks"].as_array().is_some_and(Vec::is_empty), "{}", table["leaks"]);
-    Ok(())
 }
 
 fn run_twenty(engine: &Engine, script: &str) -> Result<Vec<String>> {
@@ -68,7 +58,7 @@ fn rotations_leave_nothing(version: EngineVersion) -> Result<()> {
     let dockerd = agent.fds()?["dockerd"].clone();
     assert_eq!(dockerd["pid"], engine.dockerd_pid(), "{dockerd}");
     assert!(dockerd["open"]["socket"].as_u64().unwrap_or_default() > 0, "{dockerd}");
-    assert_no_leak(&agent)?;
+    agent.assert_no_leak()?;
 
     wait_until("no drift", PATIENCE, || agent.metric("kernel_fd_drift").is_ok_and(|drift| drift == 0.0))?;
     let table = agent.fds()?;
@@ -76,7 +66,7 @@ fn rotations_leave_nothing(version: EngineVersion) -> Result<()> {
     let strangers: Vec<&Value> =
         table["fds"].as_array().context("no fds")?.iter().filter(|row| row["owner"] == "unknown").collect();
     println!("{}: tier {}, unclaimed {strangers:?}", version.label(), table["tier"]);
-    assert_no_leak(&agent)?;
+    agent.assert_no_leak()?;
     agent.stop()?;
 
     wait_until("dockerd to hold what it held before", PATIENCE, || {
@@ -139,7 +129,7 @@ fn leaks_made_on_purpose_are_named_until_they_go() -> Result<()> {
             let leaks = agent.fds()?["leaks"].to_string();
             ensure!(leaks.contains(&named), "{leaks}");
             let log = agent.log_text()?;
-            let line = log.lines().find(|line| line.contains("a leak:") && line.contains(&named));
+            let line = log.lines().find(|line| line.contains(LEAK_TOLD) && line.contains(&named));
             println!("{}", line.context("no line in the log")?);
             let (status, health) = agent.ask("/health")?;
             ensure!(status == 503 && health.contains(&named), "{status} {health}");
@@ -161,7 +151,7 @@ fn leaks_made_on_purpose_are_named_until_they_go() -> Result<()> {
         println!("{fault}: named after {named_after} turns of the loop, gone after {gone_after}");
         // Each was told once, not at every look.
         let log = agent.log_text()?;
-        let told = log.lines().filter(|line| line.contains("a leak:") && line.contains(&named)).count();
+        let told = log.lines().filter(|line| line.contains(LEAK_TOLD) && line.contains(&named)).count();
         assert_eq!(told, 1, "{log}");
     }
     agent.stop()
@@ -226,6 +216,6 @@ fn ordinary_trouble_is_no_leak() -> Result<()> {
         Ok(())
     })?;
     drop(idle);
-    assert_no_leak(&agent)?;
+    agent.assert_no_leak()?;
     agent.stop()
 }

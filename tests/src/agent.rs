@@ -20,6 +20,8 @@ use crate::wait::{PATIENCE, wait_until};
 
 /// A user without rights, as Debian numbers it.
 const NOBODY: u32 = 65_534;
+/// How the log tells of a leak.
+pub const LEAK_TOLD: &str = "a leak:";
 /// How long a dropped agent gets to end after SIGKILL. One that hangs in the kernel does not end even then.
 const KILLED_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -351,6 +353,26 @@ impl Agent {
             Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{}/{what}", self.pid()))?.count())
         };
         Ok(Held { fds: count("fd")?, threads: count("task")?, tasks: self.metric("tasks")? as u64 })
+    }
+
+    /// Nothing seems to leak, and nothing ever seemed to: by the metrics, by the ledger, by health, and by the log, in words
+    /// that witness.rs sees there when something does leak.
+    pub fn assert_no_leak(&self) -> Result<()> {
+        let text = self.get("/metrics")?;
+        let flags: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("log_capturer_leak_detection{")).collect();
+        ensure!(!flags.is_empty(), "nothing looks for leaks");
+        let raised = flags.iter().find(|line| !line.ends_with(" 0"));
+        ensure!(raised.is_none(), "{raised:?}; its log:\n{}", self.log_text()?);
+        let leaks = self.fds()?["leaks"].clone();
+        ensure!(leaks.as_array().is_some_and(Vec::is_empty), "{leaks}");
+        let health: Value = serde_json::from_str(&self.ask("/health")?.1)?;
+        let detector = &health["components"]["leak_detector"];
+        ensure!(detector["ok"] == true, "{detector}");
+        let log = self.log_text()?;
+        let told = log.lines().find(|line| line.contains(LEAK_TOLD));
+        ensure!(told.is_none(), "a leak was told: {told:?}");
+        Ok(())
     }
 
     /// A checkpoint is being saved: meanwhile its directory is open, and the new file for a part of it.
