@@ -111,7 +111,8 @@ pub fn markdown(soak: &Soak, command: &str, kernel: &str) -> String {
         text,
         "Growth is the difference between the first sample after a minute and the last. A sample is the median of those \
          looks of ten seconds at which every slot's stream waits in a read, so that equal things are compared. A stream may \
-         be older than its interval by a tenth, and by as much as the machine let the looks themselves be late.\n"
+         be older than its interval by a tenth, by as much as the machine let the looks themselves be late, and by what the \
+         Engine took to open a log for the soak itself.\n"
     );
     let _ = writeln!(text, "| | at first | at the end | growth a minute |\n|---|---:|---:|---:|");
     let counted = settled(&soak.plan, &soak.samples);
