@@ -5,20 +5,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use capturer_tests::agent::{Agent, Home, assert_same_lines};
-use capturer_tests::both_engines;
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
+use capturer_tests::lateness::Lateness;
 use capturer_tests::rand::Rand;
 use capturer_tests::scene::{Reading, assert_equal_to_docker_logs, config};
-use capturer_tests::wait::wait_until;
+use capturer_tests::wait::{PATIENCE, wait_until};
+use capturer_tests::{both_engines, one_engine};
 use serde_json::Value;
 
 both_engines! {
-    killed_twenty_times_by_file => |version| killed(version, Reading::FILE);
     killed_twenty_times_by_api => |version| killed(version, Reading::API);
-    killed_while_outputs_rotate => killed_while_outputs_rotate;
     dockerd_stopped_and_started => dockerd_stopped;
-    dockerd_frozen_by_file => |version| dockerd_frozen(version, Reading::FILE);
     dockerd_frozen_by_api => |version| dockerd_frozen(version, Reading::API);
+}
+
+one_engine! { V28_5:
+    killed_twenty_times_by_file => |version| killed(version, Reading::FILE);
+    killed_while_outputs_rotate => killed_while_outputs_rotate;
+    dockerd_frozen_by_file => |version| dockerd_frozen(version, Reading::FILE);
 }
 
 /// Prints for as long as the test needs: about 1,000 lines a second on each channel.
@@ -53,7 +57,7 @@ fn killed(version: EngineVersion, reading: Reading) -> Result<()> {
         let agent = home.launch(&config)?;
         // A random moment, counted in output, not in time: so that it means the same on a busy machine.
         let goal = home.output_bytes() + rand.within(0..120_000);
-        wait_until("some output", Duration::from_secs(30), || home.output_bytes() >= goal)?;
+        wait_until("some output", PATIENCE, || home.output_bytes() >= goal)?;
         agent.kill()?;
     }
     let agent = home.start(&config)?;
@@ -74,7 +78,7 @@ fn killed_while_outputs_rotate(version: EngineVersion) -> Result<()> {
         let agent = home.launch(&config)?;
         let before = agent.metric("logs_processed_total")?;
         let goal = rand.within(0..4_000) as f64;
-        wait_until("some records", Duration::from_secs(30), || {
+        wait_until("some records", PATIENCE, || {
             let read = agent.metric("logs_processed_total")? - before;
             ensure!(read >= goal, "{read} of {goal}");
             Ok(())
@@ -87,7 +91,7 @@ fn killed_while_outputs_rotate(version: EngineVersion) -> Result<()> {
         let expected = engine.logs(name)?;
         let lines = |text: &[u8]| text.iter().filter(|byte| **byte == b'\n').count();
         let all = lines(&expected.stdout) + lines(&expected.stderr);
-        wait_until("all records", Duration::from_secs(60), || {
+        wait_until("all records", PATIENCE, || {
             let got = home.records_with_older(name)?.len();
             ensure!(got == all, "{got} of {all}");
             Ok(())
@@ -104,7 +108,7 @@ fn killed_while_outputs_rotate(version: EngineVersion) -> Result<()> {
 
 fn more_output(home: &Home) -> Result<()> {
     let before = home.output_bytes();
-    wait_until("more output", Duration::from_secs(30), || home.output_bytes() > before + 50_000)
+    wait_until("more output", PATIENCE, || home.output_bytes() > before + 50_000)
 }
 
 /// With live-restore containers outlive their daemon; what they print meanwhile waits in their pipes.
@@ -116,13 +120,13 @@ fn dockerd_stopped(version: EngineVersion) -> Result<()> {
         let names = start_steady(&engine, 3)?;
         more_output(&home)?;
         engine.stop()?;
-        wait_until("the agent to say that Docker is away", Duration::from_secs(20), || {
+        wait_until("the agent to say that Docker is away", PATIENCE, || {
             let (status, body) = agent.ask("/health")?;
             ensure!(status == 503 && body.contains("docker"), "{status} {body}");
             Ok(())
         })?;
         engine.start_daemon()?;
-        wait_until("the agent to say that Docker is back", Duration::from_secs(20), || agent.get("/health"))?;
+        wait_until("the agent to say that Docker is back", PATIENCE, || agent.get("/health"))?;
         more_output(&home)?;
         stop_steady(&engine, &names)?;
         assert_equal_to_docker_logs(&home, &engine, &names)?;
@@ -139,8 +143,8 @@ fn dockerd_frozen(version: EngineVersion, reading: Reading) -> Result<()> {
     let names = start_steady(&engine, 3)?;
     more_output(&home)?;
     engine.freeze()?;
-    let mut admin = Latencies::default();
-    let said = wait_until("the agent to say that Docker does not answer", Duration::from_secs(30), || {
+    let (mut admin, lateness) = (Latencies::default(), Lateness::watch());
+    let said = wait_until("the agent to say that Docker does not answer", PATIENCE, || {
         let (status, body) = admin.ask(&agent, "/health")?;
         ensure!(status == 503 && body.contains("no answer"), "{status} {body}");
         Ok(())
@@ -151,8 +155,8 @@ fn dockerd_frozen(version: EngineVersion, reading: Reading) -> Result<()> {
     });
     engine.thaw()?;
     seen?;
-    wait_until("the agent to say that Docker is back", Duration::from_secs(30), || agent.get("/health"))?;
-    admin.assert_quick();
+    wait_until("the agent to say that Docker is back", PATIENCE, || agent.get("/health"))?;
+    admin.assert_quick(&lateness);
     more_output(&home)?;
     stop_steady(&engine, &names)?;
     assert_equal_to_docker_logs(&home, &engine, &names)?;
@@ -162,7 +166,7 @@ fn dockerd_frozen(version: EngineVersion, reading: Reading) -> Result<()> {
 /// Each stream's read or opening has ended by its timer, and the stream was shown as waiting, with that reason.
 fn every_stream_waits(agent: &Agent, count: usize, admin: &mut Latencies) -> Result<()> {
     let mut waited = BTreeMap::new();
-    wait_until("every stream to be shown as waiting, with the reason", Duration::from_secs(30), || {
+    wait_until("every stream to be shown as waiting, with the reason", PATIENCE, || {
         let (_, body) = admin.ask(agent, "/api/v1/streams")?;
         let page: Value = serde_json::from_str(&body)?;
         for row in page["streams"].as_array().into_iter().flatten() {
@@ -193,15 +197,15 @@ impl Latencies {
         answer
     }
 
-    /// Nineteen of twenty under 100 ms; the others may have met a machine that was busy with something else.
-    fn assert_quick(mut self) {
+    /// Nineteen of twenty under 100 ms and each under 2 s, as far as the machine lets anybody be so quick.
+    fn assert_quick(mut self, lateness: &Lateness) {
         self.0.sort_unstable();
         let (count, last) = (self.0.len(), self.0[self.0.len() - 1]);
         let (median, most) = (self.0[count / 2], self.0[count * 19 / 20]);
         println!(
             "frozen: {count} answers of the admin server: median {median:?}, 95 % {most:?}, slowest {last:?}"
         );
-        assert!(most <= Duration::from_millis(100), "95 % took up to {most:?}");
-        assert!(last <= Duration::from_secs(2), "one took {last:?}");
+        assert!(most <= lateness.allow(Duration::from_millis(100)), "95 % took up to {most:?}");
+        assert!(last <= lateness.allow(Duration::from_secs(2)), "one took {last:?}");
     }
 }

@@ -4,14 +4,12 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use capturer_tests::agent::{Home, assert_same_lines};
 use capturer_tests::rand::Rand;
-use capturer_tests::wait::wait_until;
+use capturer_tests::wait::{PATIENCE, wait_until};
 
-const DEADLINE: Duration = Duration::from_secs(120);
 const CHANNELS: [&str; 2] = ["stdout", "stderr"];
 
 /// `/var/log/pods/<pod>/<container>/0.log`, and what it holds.
@@ -95,7 +93,7 @@ fn written(home: &Home, channel: usize) -> Result<String> {
 fn assert_all_written(home: &Home, log: &PodLog) -> Result<()> {
     for (channel, name) in CHANNELS.into_iter().enumerate() {
         // Not a failure yet if it never comes: the comparison says what is missing.
-        let _ = wait_until("every line", DEADLINE, || {
+        let _ = wait_until("every line", PATIENCE, || {
             let (got, expected) = (written(home, channel)?.len(), log.printed[channel].len());
             ensure!(got >= expected, "{got} of {expected} bytes");
             Ok(())
@@ -120,7 +118,7 @@ fn parts_rotations_and_kills_lose_nothing_and_repeat_nothing() -> Result<()> {
     for _kill in 0..6 {
         let agent = home.start(&config)?;
         let before = home.output_bytes();
-        wait_until("output after a start", DEADLINE, || {
+        wait_until("output after a start", PATIENCE, || {
             log.print(chance.within(1..40))?;
             if chance.chance(1, 10) {
                 log.rotate()?;
@@ -129,7 +127,7 @@ fn parts_rotations_and_kills_lose_nothing_and_repeat_nothing() -> Result<()> {
             anyhow::Ok(())
         })?;
         // Before its first position is saved, a new path is known by its live file alone.
-        wait_until("a saved position", DEADLINE, || {
+        wait_until("a saved position", PATIENCE, || {
             fs::read_to_string(home.path().join("data/checkpoint.json"))
                 .is_ok_and(|text| text.contains("\"kind\":\"file\""))
         })?;

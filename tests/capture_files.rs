@@ -7,15 +7,12 @@ use std::io::Write as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Home, assert_same_lines};
 use capturer_tests::rand::Rand;
-use capturer_tests::wait::wait_until;
+use capturer_tests::wait::{PATIENCE, wait_until};
 
-/// An emulated processor is some 20 times slower, and shares a core.
-const DEADLINE: Duration = Duration::from_secs(120);
 const CONTAINER: &str = "0123456789abcdef";
 
 /// A container's log as dockerd keeps it: the live file, and rotated siblings that move up by one.
@@ -93,7 +90,7 @@ fn rotations_and_kills_lose_nothing_and_repeat_nothing() -> Result<()> {
     for _kill in 0..6 {
         let agent = home.start(&config)?;
         let before = home.output_bytes();
-        wait_until("output after a start", DEADLINE, || {
+        wait_until("output after a start", PATIENCE, || {
             log.print(chance.within(1..400))?;
             if chance.chance(1, 4) {
                 log.rotate()?;
@@ -102,7 +99,7 @@ fn rotations_and_kills_lose_nothing_and_repeat_nothing() -> Result<()> {
             anyhow::Ok(())
         })?;
         // Before its first position is saved, a new path is known by its live file alone.
-        wait_until("a saved position", DEADLINE, || {
+        wait_until("a saved position", PATIENCE, || {
             fs::read_to_string(home.path().join("data/checkpoint.json"))
                 .is_ok_and(|text| text.contains("\"kind\":\"file\""))
         })?;
@@ -115,7 +112,7 @@ fn rotations_and_kills_lose_nothing_and_repeat_nothing() -> Result<()> {
     let agent = home.start(&config)?;
     let expected = String::from_utf8(log.printed())?.replace("\\u003c", "<").replace("\\u003e", ">");
     // Not a failure yet if it never comes: the comparison says what is missing.
-    let _ = wait_until("every line", DEADLINE, || {
+    let _ = wait_until("every line", PATIENCE, || {
         let got = written(&home)?;
         ensure!(got.len() >= expected.len(), "{} of {} bytes", got.len(), expected.len());
         anyhow::Ok(())
@@ -142,12 +139,10 @@ fn a_daemon_that_never_answers_is_waited_for_and_left() -> Result<()> {
         socket.display()
     ));
     let agent = home.launch(&config)?;
-    let first = connections.recv_timeout(DEADLINE).context("the agent asked for events")?;
+    let first = connections.recv_timeout(PATIENCE).context("the agent asked for events")?;
     // It gives up by itself, and asks anew.
-    let second = connections.recv_timeout(DEADLINE).context("the agent asked again")?;
-    let asked = Instant::now();
+    let second = connections.recv_timeout(PATIENCE).context("the agent asked again")?;
     agent.stop()?;
-    ensure!(asked.elapsed() < DEADLINE, "it took {:?} to stop", asked.elapsed());
     drop((first, second));
     Ok(())
 }
@@ -170,7 +165,7 @@ fn rotated_files_that_match_are_read_with_their_log() -> Result<()> {
         dir.display()
     ));
     let arrived = |expected: &[&str]| {
-        wait_until("the lines", DEADLINE, || {
+        wait_until("the lines", PATIENCE, || {
             let records = home.records()?;
             let mut outputs: Vec<Vec<&str>> = records
                 .values()

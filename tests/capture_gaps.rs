@@ -8,25 +8,25 @@ use std::io::{Read as _, Seek as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home};
-use capturer_tests::both_engines;
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::scene::{Reading, config};
-use capturer_tests::wait::wait_until;
+use capturer_tests::wait::{PATIENCE, wait_until};
+use capturer_tests::{both_engines, one_engine};
 
 both_engines! {
     a_burst_of_300_000_lines_by_api => burst;
     rotation_under_load_by_api => rotation_under_load;
     three_missed_rotations => three_missed_rotations;
     without_the_files_the_loss_is_declared => without_files;
-    files_that_a_slow_follower_lets_go_are_counted_to_the_byte => slow_follower;
     read_from_changes_between_runs => read_from_changes;
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
+one_engine! { V20_10:
+    files_that_a_slow_follower_lets_go_are_counted_to_the_byte => slow_follower;
+}
 
 fn spec(name: &str, options: &[(&str, &str)], script: &str) -> RunSpec {
     options.iter().fold(RunSpec::sh(script).name(name), |spec, (key, value)| spec.log_opt(key, value))
@@ -47,7 +47,7 @@ fn numbers(home: &Home, name: &str) -> Result<Vec<u64>> {
 }
 
 fn all_of(home: &Home, agent: &Agent, name: &str, lines: u64) -> Result<()> {
-    wait_until(&format!("the last line of {name}"), MINUTE, || {
+    wait_until(&format!("the last line of {name}"), PATIENCE, || {
         let last = numbers(home, name)?.last().copied();
         ensure!(last == Some(lines), "the last is {last:?}");
         Ok(())
@@ -77,7 +77,7 @@ fn burst(version: EngineVersion) -> Result<()> {
     let script = "seq 1 300000 | sed 's/^/a line of the burst with some more text in it, as lines have /'";
     engine.run(&spec("burst", &[("max-size", "10m"), ("max-file", "3")], script))?;
     engine.wait("burst")?;
-    wait_until("the last line", MINUTE, || {
+    wait_until("the last line", PATIENCE, || {
         let last = numbers(&home, "burst")?.last().copied();
         ensure!(last == Some(300_000), "the last is {last:?}");
         Ok(())
@@ -108,7 +108,7 @@ fn rotation_under_load(version: EngineVersion) -> Result<()> {
     }
     for (name, _) in ways {
         engine.wait(name)?;
-        wait_until(&format!("the last line of {name}"), MINUTE, || {
+        wait_until(&format!("the last line of {name}"), PATIENCE, || {
             let last = numbers(&home, name)?.last().copied();
             ensure!(last == Some(30_000), "the last is {last:?}");
             Ok(())
@@ -133,18 +133,18 @@ fn three_missed_rotations(version: EngineVersion) -> Result<()> {
     let script = "seq 1 100 | sed 's/^/line of some length /'; until [ -e /go ]; do sleep 0.05; done; \
         seq 101 6500 | sed 's/^/line of some length /'; until [ -e /end ]; do sleep 0.05; done; echo end 6501";
     engine.run(&spec("slow", &[("max-size", "128k"), ("max-file", "8")], script))?;
-    wait_until("the first lines", MINUTE, || home.count_of("slow") == 100)?;
+    wait_until("the first lines", PATIENCE, || home.count_of("slow") == 100)?;
     ensure!(mode(&agent, "slow")? == "api", "it is read over the API until its log is rotated");
     // The lines may have come by a read without follow, made before the container was known to run: to open the next one
     // behind the rotations would not be to miss them. Only the read of a follow waits until it times out.
-    wait_until("the stream to wait for more", MINUTE, || {
+    wait_until("the stream to wait for more", PATIENCE, || {
         let rows = agent.streams()?;
         ensure!(rows.first().and_then(|row| row["read_timeouts"].as_u64()) >= Some(1), "{rows:?}");
         Ok(())
     })?;
     agent.signal(rustix::process::Signal::STOP);
     go_on(&engine, "slow", "/go");
-    wait_until("the container to have printed", MINUTE, || {
+    wait_until("the container to have printed", PATIENCE, || {
         let logs = engine.logs("slow")?;
         ensure!(logs.stdout.ends_with(b" 6500\n"), "not yet");
         Ok(())
@@ -166,17 +166,17 @@ fn without_files(version: EngineVersion) -> Result<()> {
         seq 101 9000 | sed 's/^/line of some length /'; until [ -e /end ]; do sleep 0.05; done; echo end 9001";
     engine.run(&spec("hidden", &[("max-size", "64k"), ("max-file", "2")], script))?;
     let agent = home.start_as_nobody(&config, engine.socket())?;
-    wait_until("the first lines", MINUTE, || home.count_of("hidden") == 100)?;
+    wait_until("the first lines", PATIENCE, || home.count_of("hidden") == 100)?;
     agent.stop()?;
     go_on(&engine, "hidden", "/go");
-    wait_until("the container to have printed", MINUTE, || {
+    wait_until("the container to have printed", PATIENCE, || {
         let logs = engine.logs("hidden")?;
         ensure!(logs.stdout.ends_with(b" 9000\n"), "not yet");
         Ok(())
     })?;
     let agent = home.start_as_nobody(&config, engine.socket())?;
     go_on(&engine, "hidden", "/end");
-    wait_until("the last line", MINUTE, || {
+    wait_until("the last line", PATIENCE, || {
         let last = numbers(&home, "hidden")?.last().copied();
         ensure!(last == Some(9_001), "the last is {last:?}");
         Ok(())
@@ -205,7 +205,7 @@ fn slow_follower(version: EngineVersion) -> Result<()> {
     let script = "until [ -e /go ]; do sleep 0.05; done; a=1; while [ $a -le 12000 ]; do z=$((a+199)); \
         seq $a $z | sed 's/^/line of some length /'; a=$((z+1)); sleep 0.1; done";
     let id = engine.run(&spec("slow", &[("max-size", "64k"), ("max-file", "2")], script))?;
-    wait_until("the stream", MINUTE, || mode(&agent, "slow").is_ok_and(|mode| mode == "file"))?;
+    wait_until("the stream", PATIENCE, || mode(&agent, "slow").is_ok_and(|mode| mode == "file"))?;
 
     let directory = engine.log_path(&id).parent().context("a log lies in a directory")?.to_owned();
     let over = AtomicBool::new(false);
@@ -237,7 +237,7 @@ fn slow_follower(version: EngineVersion) -> Result<()> {
 fn follow_slowly(engine: &Engine, home: &Home, agent: &Agent) -> Result<f64> {
     go_on(engine, "slow", "/go");
     let mut largest: f64 = 0.0;
-    wait_until("the last line of slow", MINUTE, || {
+    wait_until("the last line of slow", PATIENCE, || {
         largest = largest.max(agent.metric("deleted_open_bytes")?);
         let last = numbers(home, "slow")?.last().copied();
         ensure!(last == Some(12_000), "the last is {last:?}");
@@ -251,7 +251,7 @@ fn follow_slowly(engine: &Engine, home: &Home, agent: &Agent) -> Result<f64> {
 /// Opens every file of a log before it is removed; when told, reads them all: each line's number, and its bytes there.
 fn keep_files(directory: &Path, over: &AtomicBool) -> Result<BTreeMap<u64, u64>> {
     let mut files: BTreeMap<u64, File> = BTreeMap::new();
-    wait_until("the follower's end", 2 * MINUTE, || {
+    wait_until("the follower's end", PATIENCE, || {
         // Asked first, so that the last look is made after the end.
         let is_last = over.load(Ordering::Relaxed);
         for entry in fs::read_dir(directory)? {
@@ -289,7 +289,7 @@ fn read_from_changes(version: EngineVersion) -> Result<()> {
     for from in ["file", "api", "file", "api", "api", "auto"] {
         let agent = home.start(&config(&home, &engine, Reading { from, ..Reading::API }))?;
         let goal = home.count_of("both") + 300;
-        wait_until("more lines", MINUTE, || home.count_of("both") >= goal)?;
+        wait_until("more lines", PATIENCE, || home.count_of("both") >= goal)?;
         ensure!(mode(&agent, "both")? == if from == "api" { "api" } else { "file" });
         if from == "auto" {
             go_on(&engine, "both", "/end");

@@ -1,23 +1,29 @@
-//! Containers born, stopped, restarted, paused, renamed and removed while the agent runs; and a thousand quiet ones.
+//! Containers born, stopped, restarted, paused, renamed and removed while the agent runs.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use capturer_tests::agent::Home;
-use capturer_tests::both_engines;
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::scene::{Reading, assert_printed, config};
-use capturer_tests::wait::wait_until;
+use capturer_tests::wait::{PATIENCE, wait_until};
+use capturer_tests::{both_engines, one_engine};
 
 both_engines! {
     a_life_by_file => |version| a_life(version, Reading::FILE);
     a_life_by_api => |version| a_life(version, Reading::API);
+}
+
+one_engine! { V28_5:
     three_hundred_short_lives => short_lives;
 }
 
+/// Containers that live at the same time, and how often as many.
+const BATCH: usize = 20;
+const BATCHES: usize = 15;
+
 fn count(home: &Home, name: &str, expected: usize) -> Result<()> {
-    wait_until(&format!("{expected} lines of {name}"), Duration::from_secs(30), || {
+    wait_until(&format!("{expected} lines of {name}"), PATIENCE, || {
         let got = home.count_of(name);
         ensure!(got == expected, "{got}");
         Ok(())
@@ -44,7 +50,7 @@ fn a_life(version: EngineVersion, reading: Reading) -> Result<()> {
     engine.docker(&["unpause", "life"])?;
     // Renamed: new lines go under the new name.
     engine.docker(&["rename", "life", "afterlife"])?;
-    wait_until("the new name", Duration::from_secs(30), || {
+    wait_until("the new name", PATIENCE, || {
         let streams = agent.streams()?;
         ensure!(streams.iter().any(|row| row["name"] == "afterlife"), "{streams:?}");
         Ok(())
@@ -54,7 +60,7 @@ fn a_life(version: EngineVersion, reading: Reading) -> Result<()> {
     assert_printed(&home, "life", b"up\ndown\nup\ndown\nup\n", b"")?;
     // Removed: its stream goes, with its positions and series.
     engine.rm("afterlife")?;
-    wait_until("the stream to be forgotten", Duration::from_secs(30), || {
+    wait_until("the stream to be forgotten", PATIENCE, || {
         let streams = agent.streams()?;
         ensure!(streams.is_empty(), "{streams:?}");
         Ok(())
@@ -68,62 +74,38 @@ fn a_life(version: EngineVersion, reading: Reading) -> Result<()> {
     agent.stop()
 }
 
-/// Removed the moment they end: their logs exist for some hundred milliseconds.
+/// Removed the moment they have printed: their logs then exist for some milliseconds, as files that nothing but the agent
+/// holds. They print once the agent has their file open; on a busy machine it might else be removed before.
 fn short_lives(version: EngineVersion) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;
     let agent = home.start(&config(&home, &engine, Reading::FILE))?;
-    for number in 0..300 {
-        engine.run(&RunSpec::sh("echo one; echo two; sleep 0.3").name(&format!("short-{number}")).rm())?;
+    let shared = home.path().join("shared");
+    fs::create_dir(&shared)?;
+    let mount = format!("--volume={}:/shared:ro", shared.display());
+    for batch in 0..BATCHES {
+        let script = format!("until [ -e /shared/{batch} ]; do sleep 0.02; done; echo one; echo two");
+        for number in batch * BATCH..(batch + 1) * BATCH {
+            let name = format!("short-{number}");
+            engine.run(&RunSpec::sh(&script).name(&name).argument(&mount).rm())?;
+        }
+        wait_until("the agent to follow the batch", PATIENCE, || {
+            let rows = agent.streams()?;
+            let follow = rows.iter().filter(|row| row["state"] == "following").count();
+            ensure!(follow >= BATCH, "{follow} of {BATCH} follow");
+            Ok(())
+        })?;
+        fs::write(shared.join(batch.to_string()), "")?;
+        wait_until("the batch to be forgotten", PATIENCE, || {
+            let left = agent.streams()?.len();
+            ensure!(left == 0, "{left} are left");
+            Ok(())
+        })?;
     }
-    wait_until("two lines of each of 300 containers", Duration::from_secs(60), || {
+    wait_until("two lines of each of 300 containers", PATIENCE, || {
         let complete = (0..300).filter(|number| home.count_of(&format!("short-{number}")) == 2).count();
         ensure!(complete == 300, "{complete} are complete");
         Ok(())
     })?;
-    wait_until("all streams to be forgotten", Duration::from_secs(60), || {
-        let streams = agent.streams()?;
-        ensure!(streams.is_empty(), "{} are left", streams.len());
-        Ok(())
-    })?;
-    agent.stop()
-}
-
-/// 1,000 quiet json-files: no polling, little memory.
-#[test]
-fn a_thousand_quiet_files_cost_nothing() -> Result<()> {
-    let home = Home::new()?;
-    for number in 0..1000 {
-        let dir = home.path().join(format!("containers/{number}"));
-        fs::create_dir_all(&dir)?;
-        let line = format!(
-            "{{\"log\":\"only line {number}\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-22T00:52:48.162820305Z\"}}\n"
-        );
-        fs::write(dir.join("c-json.log"), line)?;
-    }
-    let pattern = home.path().join("containers/*/c-json.log");
-    let config = home
-        .config(&format!(
-            "container_monitor: {{enabled: false}}\nfile_monitor:\n  files: [{{paths: [\"{}\"], format: docker}}]\n",
-            pattern.display()
-        ))
-        .replace("{container_name}", "all");
-    let agent = home.start(&config)?;
-    wait_until("a line of each file", Duration::from_secs(60), || {
-        let got = home.count_of("all");
-        ensure!(got == 1000, "{got} of 1000");
-        Ok(())
-    })?;
-    // Measured from outside: a question to the agent would cost more than it uses by itself.
-    let (cpu, began) = (agent.cpu_seconds()?, Instant::now());
-    wait_until("30 quiet seconds", Duration::from_secs(90), || began.elapsed() >= Duration::from_secs(30))?;
-    let share = (agent.cpu_seconds()? - cpu) / began.elapsed().as_secs_f64();
-    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid()))?;
-    let rss =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default().trim().to_owned();
-    println!("1000 quiet files: {:.2} % of a core, RSS {rss}", share * 100.0);
-    let kib: u64 = rss.split(' ').next().unwrap_or_default().parse()?;
-    ensure!(kib < 40 * 1024, "RSS {rss}");
-    ensure!(share < 0.005, "{:.2} % of a core", share * 100.0);
     agent.stop()
 }

@@ -1,19 +1,22 @@
-//! Lines of every size and shape, byte for byte, by file and over the API, on both Engines.
+//! Lines of every size and shape, byte for byte, by file and over the API.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::{Context as _, Result};
 use capturer_tests::agent::{Home, assert_same_lines};
-use capturer_tests::both_engines;
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::scene::{Reading, assert_printed, config};
+use capturer_tests::{both_engines, one_engine};
 
 both_engines! {
-    odd_lines_by_file => |version| odd_lines(version, Reading::FILE);
     odd_lines_by_api => |version| odd_lines(version, Reading::API);
-    a_terminal_by_file => |version| terminal(version, Reading::FILE);
     a_terminal_by_api => |version| terminal(version, Reading::API);
+}
+
+one_engine! { V28_5:
+    odd_lines_by_file => |version| odd_lines(version, Reading::FILE);
+    a_terminal_by_file => |version| terminal(version, Reading::FILE);
 }
 
 /// What the container prints, by channel. Each is written to a file that the container cats.

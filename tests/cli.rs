@@ -11,16 +11,14 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Home, program};
-use capturer_tests::wait::wait_until;
+use capturer_tests::skipped;
+use capturer_tests::wait::{PATIENCE, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// For a command that only looks or refuses.
-const DEADLINE: Duration = Duration::from_secs(30);
 /// A user who owns nothing.
 const NOBODY: u32 = 65_534;
 
@@ -61,7 +59,7 @@ struct Killed(Child);
 
 impl Killed {
     fn ended(&mut self) -> Result<ExitStatus> {
-        wait_until("the command to end", DEADLINE, || self.0.try_wait().ok().flatten())
+        wait_until("the command to end", PATIENCE, || self.0.try_wait().ok().flatten())
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
@@ -211,7 +209,7 @@ fn positions_after_a_run() -> Result<()> {
     fs::write(home.path().join("in/a.log"), "one\ntwo\n")?;
     let config = follows_files(&home);
     let agent = home.start(&config)?;
-    wait_until("both lines", DEADLINE, || Ok::<_, anyhow::Error>(lines_of(&home)?.len() == 2).and_then(yes))?;
+    wait_until("both lines", PATIENCE, || Ok::<_, anyhow::Error>(lines_of(&home)?.len() == 2).and_then(yes))?;
     agent.stop()?;
     let config = write_config(&home, &config)?;
     let positions =
@@ -248,7 +246,7 @@ fn a_crash_repeats_nothing() -> Result<()> {
         let agent = home.start(&config)?;
         let before = home.output_bytes();
         // Written while it is read, so that the end comes in the middle of something.
-        wait_until("some output", DEADLINE, || {
+        wait_until("some output", PATIENCE, || {
             let lines: String = (number..number + 500).map(|n| format!("line {n:07}\n")).collect();
             log.write_all(lines.as_bytes())?;
             number += 500;
@@ -259,7 +257,7 @@ fn a_crash_repeats_nothing() -> Result<()> {
     let agent = home.start(&config)?;
     let expected: Vec<String> = (0..number).map(|n| format!("line {n:07}")).collect();
     // Not a failure yet if it never comes: the comparison says what is missing.
-    let _ = wait_until("all lines", DEADLINE, || yes(lines_of(&home)?.len() >= expected.len()));
+    let _ = wait_until("all lines", PATIENCE, || yes(lines_of(&home)?.len() >= expected.len()));
     let got = lines_of(&home)?;
     assert!(got == expected, "{} lines, {} expected", got.len(), expected.len());
     agent.stop()
@@ -272,7 +270,7 @@ fn a_quickstart_whose_reader_went_away_ends_well() -> Result<()> {
     let (reader, pipe) = std::io::pipe()?;
     drop(reader);
     let mut command = Command::new(program());
-    command.args(["quickstart", "--seconds", "2", "--admin", "", "--socket", "/nonexistent/docker.sock"]);
+    command.args(["quickstart", "--seconds", "5", "--admin", "", "--socket", "/nonexistent/docker.sock"]);
     command.arg("--directory").arg(home.output_dir()).stdin(Stdio::null()).stdout(pipe);
     let mut child = Killed(command.spawn()?);
     drop(command);
@@ -355,7 +353,7 @@ fn a_missing_right_is_77() -> Result<()> {
 #[test]
 fn a_socket_without_a_right_is_named() -> Result<()> {
     if !is_root() {
-        println!("skipped: only root can become a user without the right");
+        skipped!("only root can become a user without the right");
         return Ok(());
     }
     let home = Home::new()?;
@@ -372,7 +370,7 @@ fn a_socket_without_a_right_is_named() -> Result<()> {
     command.args(["run", "-c"]).arg(write_config(&home, &config)?).uid(NOBODY).gid(NOBODY);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
     let mut child = Killed(command.spawn()?);
-    wait_until("the agent to say it", DEADLINE, || {
+    wait_until("the agent to say it", PATIENCE, || {
         let text = fs::read_to_string(&log)?;
         let said = ["Docker is not reachable", &socket.display().to_string(), "ermission denied"];
         ensure!(said.iter().all(|part| text.contains(part)), "{text}");
@@ -411,8 +409,8 @@ fn a_second_signal_ends_it_at_once() -> Result<()> {
     let home = Home::new()?;
     fs::create_dir(home.path().join("in"))?;
     fs::write(home.path().join("in/a.log"), "a line that fills the pipe\n".repeat(100_000))?;
-    let config = follows_files(&home)
-        .replace("sinks:\n", "shutdown_timeout: 25s\nsinks:\n  stdout: {enabled: true}\n");
+    let config =
+        follows_files(&home).replace("sinks:\n", "shutdown_timeout: 1h\nsinks:\n  stdout: {enabled: true}\n");
     let (_nobody_reads, pipe) = std::io::pipe()?;
     let log = home.path().join("agent.log");
     let mut command = run_command(&home, &config)?;
@@ -420,16 +418,14 @@ fn a_second_signal_ends_it_at_once() -> Result<()> {
     let mut child = Killed(command.spawn()?);
     drop(command);
     // A pipe holds 64 KiB: once local_file has that much, standard output is stuck.
-    wait_until("a full pipe", DEADLINE, || home.output_bytes() > 200_000)?;
+    wait_until("a full pipe", PATIENCE, || home.output_bytes() > 200_000)?;
     child.signal(Signal::TERM)?;
-    let asked = Instant::now();
     // Another signal than the first: two of a kind may arrive as one.
     child.signal(Signal::INT)?;
     let status = child.ended()?;
     let text = fs::read_to_string(&log)?;
     assert_eq!(status.code(), Some(130), "{text}");
     assert!(text.contains("a second time"), "{text}");
-    assert!(asked.elapsed() < Duration::from_secs(10), "it took {:?}", asked.elapsed());
     Ok(())
 }
 
@@ -466,7 +462,7 @@ fn without_io_uring_it_is_69_with_cause_and_cure() -> Result<()> {
         (ENOSYS, ["io_uring is not available", "older than 5.1", "Linux 5.10 or newer"]),
     ] {
         let Some(mut command) = without_io_uring(errno) else {
-            println!("skipped: no perl, or a processor whose system calls have other numbers");
+            skipped!("no perl, or a processor whose system calls have other numbers");
             return Ok(());
         };
         let ended = finish(command.arg(program()).args(["run", "-c"]).arg(&config))?;
@@ -533,7 +529,7 @@ fn doctor_says_what_is_amiss_and_changes_nothing() -> Result<()> {
 #[test]
 fn doctor_of_nobody_is_77_and_names_the_rights() -> Result<()> {
     if !is_root() {
-        println!("skipped: only root may become nobody");
+        skipped!("only root may become nobody");
         return Ok(());
     }
     let home = Home::new()?;
@@ -556,7 +552,7 @@ fn doctor_without_io_uring_is_69() -> Result<()> {
     let home = Home::new()?;
     let config = write_config(&home, &follows_files(&home))?;
     let Some(mut command) = without_io_uring(1) else {
-        println!("skipped: no perl, or a processor whose system calls have other numbers");
+        skipped!("no perl, or a processor whose system calls have other numbers");
         return Ok(());
     };
     let (code, report) = doctor(command.arg(program()).args(["doctor", "-c"]).arg(&config))?;

@@ -1,5 +1,7 @@
 //! The same cases on the real ring and on the simulated one: what the simulation proves of the core holds only if the
-//! real shell keeps the promises that the simulated one makes.
+//! real shell keeps the promises that the simulated one makes. Connections are here, files in conformance_files.rs.
+
+mod conformance_files;
 
 use std::time::Duration;
 
@@ -7,6 +9,7 @@ use capturer::capture::io::{Action, Answer, BodyOutcome, ConnId, Event, RequestE
 use capturer::ring;
 use capturer_tests::bench::{Bench, Deed, REFUSAL, RealBench, STREAM_PATH, UNKNOWN_PATH};
 use capturer_tests::rand::Rand;
+use capturer_tests::wait::PATIENCE;
 use capturer_tests::world::bench::SimBench;
 
 /// Makes two tests of a case: `name::real_ring` and `name::simulated_ring`. The time-out of reads is that of the real
@@ -40,7 +43,8 @@ macro_rules! on_both {
 }
 
 const QUICK: Duration = Duration::from_millis(20);
-const LONG: Duration = Duration::from_secs(5);
+/// Longer than what it is for takes on a busy machine.
+const LONG: Duration = PATIENCE;
 
 on_both! {
     numbered_bytes_under_tiny_timers(timeout Duration::from_micros(300), races 500);

@@ -7,7 +7,6 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use capturer_tests::agent::Home;
@@ -16,7 +15,7 @@ use capturer_tests::fuse::HungMount;
 use capturer_tests::sweep::{
     FOLDER_PREFIXES, Traces, folder_prefix, mounts_beneath, start_ticks, sweep_dead,
 };
-use capturer_tests::wait::wait_until;
+use capturer_tests::wait::{PATIENCE, wait_until};
 
 const BOTH_CHANNELS: &str = "for i in $(seq 100); do echo out $i; echo err $i >&2; done";
 
@@ -93,7 +92,7 @@ fn engines_of_one_and_of_several_versions_run_side_by_side() -> Result<()> {
     }
     for (i, engine) in engines.iter().enumerate() {
         let line = format!("{i}\n").into_bytes();
-        wait_until("the container's line", Duration::from_secs(20), || {
+        wait_until("the container's line", PATIENCE, || {
             engine.logs("same-name").is_ok_and(|logs| logs.stdout == line)
         })?;
     }
@@ -156,8 +155,7 @@ fn victim(test: &str, temp: &Path) -> Result<Command> {
 
 fn kill_when_ready(test: &str, temp: &Path) -> Result<()> {
     let mut victim = victim(test, temp)?.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
-    let is_ready =
-        wait_until("the victim to be ready", Duration::from_secs(60), || temp.join("ready").exists());
+    let is_ready = wait_until("the victim to be ready", PATIENCE, || temp.join("ready").exists());
     victim.kill()?;
     victim.wait()?;
     is_ready
@@ -184,7 +182,7 @@ fn a_killed_tests_folder_is_swept_with_its_agent() -> Result<()> {
     let swept = sweep_dead(temp.path());
     ensure!(swept.removed.len() == 1 && swept.failed.is_empty(), "{swept:?}");
     // It has let go of its program, and is buried in a moment.
-    wait_until("the agent to go", Duration::from_secs(20), || start_ticks(pid).is_none())?;
+    wait_until("the agent to go", PATIENCE, || start_ticks(pid).is_none())?;
     let left: Vec<_> = fs::read_dir(temp.path())?.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
     ensure!(left == ["ready"], "{left:?}");
     Ok(())

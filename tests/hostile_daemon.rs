@@ -3,6 +3,8 @@
 //!
 //! Beside every fault runs a healthy neighbour, whose lines must arrive exactly.
 
+mod no_answers;
+
 use std::fs;
 use std::io::Write as _;
 use std::time::Duration;
@@ -13,10 +15,10 @@ use capturer_tests::fake_docker::{
     FakeDocker, HEAD_CHUNKED, LAST_CHUNK, Part, Reply, frame, inspect_path, inspection, logs_path,
     push_chunk, socket_setting, timed,
 };
-use capturer_tests::wait::wait_until;
+use capturer_tests::wait::{PATIENCE, wait_until};
+use no_answers::{Fault, Followed, endless_chunk, no_answers};
 use serde_json::json;
 
-const DEADLINE: Duration = Duration::from_secs(30);
 const NEIGHBOUR: &str = "neighbour";
 /// What the agent may hold at most with every hostile body there is. Idle it holds some 20 MiB, and what it buffers
 /// for streams is bounded by 64 MiB in the config.
@@ -48,7 +50,7 @@ impl Scene {
         }
         self.printed += 20;
         let expected: Vec<String> = (0..self.printed).map(|number| format!("line {number}")).collect();
-        wait_until("the neighbour's lines", DEADLINE, || {
+        wait_until("the neighbour's lines", PATIENCE, || {
             let got = self.home.count_of(NEIGHBOUR);
             ensure!(got >= expected.len(), "{got} of {}", expected.len());
             Ok(())
@@ -59,7 +61,7 @@ impl Scene {
 
     /// `/health` blames Docker with these words.
     fn await_blame(&self, parts: &[&str]) -> Result<()> {
-        wait_until("health to say it", DEADLINE, || {
+        wait_until("health to say it", PATIENCE, || {
             let (status, body) = self.agent.ask("/health")?;
             let said = body.contains("docker") && parts.iter().all(|part| body.contains(part));
             ensure!(status == 503 && said, "{parts:?} are not in: {status} {body}");
@@ -68,12 +70,12 @@ impl Scene {
     }
 
     fn await_health(&self) -> Result<()> {
-        wait_until("health to be well", DEADLINE, || self.agent.get("/health")).map(drop)
+        wait_until("health to be well", PATIENCE, || self.agent.get("/health")).map(drop)
     }
 
     /// The container's row names this as its last error.
     fn await_error(&self, id: &str, part: &str) -> Result<()> {
-        wait_until("the stream to say it", DEADLINE, || {
+        wait_until("the stream to say it", PATIENCE, || {
             let row =
                 self.agent.streams()?.into_iter().find(|row| row["container_id"] == id).context("no row")?;
             let said = row["last_error"].as_str().unwrap_or_default();
@@ -82,8 +84,19 @@ impl Scene {
         })
     }
 
+    /// The container's stream follows, its reads have been ended by their timer, and it has no error.
+    fn await_quiet(&self, id: &str) -> Result<()> {
+        wait_until("the stream to follow in silence", PATIENCE, || {
+            let rows = self.agent.streams()?;
+            let row = rows.iter().find(|row| row["container_id"] == id).context("no row")?;
+            ensure!(row["state"] == "following" && row["read_timeouts"].as_u64() >= Some(2), "{row}");
+            ensure!(row["last_error"].as_str().is_none_or(str::is_empty), "{row}");
+            Ok(())
+        })
+    }
+
     fn await_messages(&self, name: &str, expected: &[&str]) -> Result<()> {
-        let _ = wait_until("the lines", DEADLINE, || self.home.count_of(name) >= expected.len());
+        let _ = wait_until("the lines", PATIENCE, || self.home.count_of(name) >= expected.len());
         assert_eq!(messages(&self.home, name)?, expected, "{name}");
         Ok(())
     }
@@ -127,74 +140,12 @@ fn messages(home: &Home, name: &str) -> Result<Vec<String>> {
 
 // ---- answers
 
-/// Everything that is no answer to a question, by what the agent's log must say of it.
-fn no_answers() -> Vec<(&'static str, Reply, &'static str)> {
-    let head = |length: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
-    let object = "{\"a\":[1,2,3]}";
-    vec![
-        ("not HTTP", Reply::raw("SSH-2.0-OpenSSH_9.2p1\r\n"), "invalid HTTP"),
-        ("random bytes", Reply::raw((0..=255).rev().collect::<Vec<u8>>()), "GET "),
-        ("nothing", Reply::raw(""), "connection closed"),
-        ("half a head", Reply::raw("HTTP/1.1 200 OK\r\nContent-Le"), "connection closed"),
-        ("a head alone", Reply::raw(head("100")), "end of file"),
-        ("half a body", Reply::raw(head("100") + object), "end of file"),
-        ("a body longer than said", Reply::raw(head("5") + object), "can't be read"),
-        ("a length that is none", Reply::raw(head("-1") + object), "GET "),
-        ("a chunk that is cut", Reply::chunks([&b"[{"[..]]), "unexpected EOF"),
-        (
-            "a chunk length that is none",
-            Reply::raw([HEAD_CHUNKED, b"zz\r\n[]\r\n0\r\n\r\n"].concat()),
-            "size digit",
-        ),
-        (
-            "a chunk length past 64 bits",
-            Reply::raw([HEAD_CHUNKED, b"fffffffffffffffffff\r\n"].concat()),
-            "chunk",
-        ),
-        ("silence", Reply::silence(), "no answer"),
-        ("a head and silence", Reply::raw(head("100")).then(Part::Hold), "no answer"),
-        (
-            "a body that trickles for ever",
-            Reply::raw(head("1000000"))
-                .then(Part::Trickle(vec![b' '; 1_000_000], Duration::from_millis(300))),
-            "no answer",
-        ),
-        (
-            "interim answers for ever",
-            Reply::default().then(Part::Endless(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec())),
-            "no answer",
-        ),
-        (
-            "headers for ever",
-            Reply::raw("HTTP/1.1 200 OK\r\n").then(Part::Endless(b"X-A: b\r\n".to_vec())),
-            "GET ",
-        ),
-        ("a body for ever", Reply::raw(HEAD_CHUNKED).then(Part::Endless(endless_chunk())), "larger than"),
-        ("500", Reply::status(500, r#"{"message":"the disk is on fire"}"#), "the disk is on fire"),
-        (
-            "a redirect to itself",
-            Reply::raw("HTTP/1.1 301 Moved\r\nLocation: /containers/json\r\nContent-Length: 0\r\n\r\n"),
-            "answered 301",
-        ),
-        ("a page", Reply::status(200, "<html>It works!</html>"), "can't be read"),
-        ("the wrong type", Reply::json(&json!("text")), "can't be read"),
-        ("nulls", Reply::json(&json!([{"Id": null, "State": null}])), "can't be read"),
-        ("arrays in arrays", Reply::status(200, "[".repeat(1_000_000)), "can't be read"),
-    ]
-}
-
-fn endless_chunk() -> Vec<u8> {
-    let mut chunk = Vec::new();
-    push_chunk(&mut chunk, &[b' '; 16 * 1024]);
-    chunk
-}
-
 #[test]
 fn no_answer_to_the_list() -> Result<()> {
     beside_a_neighbour("list_interval: 1s", |scene| {
-        for (what, reply, said) in no_answers() {
+        for Fault { what, reply, asked, .. } in no_answers() {
             scene.fake.script("/containers/json", reply);
-            scene.await_blame(&["the list of containers can't be had", said]).context(what)?;
+            scene.await_blame(&["the list of containers can't be had", asked]).context(what)?;
             scene.neighbour_goes_on().context(what)?;
             scene.fake.heal("/containers/json");
             let name = format!("after-{}", what.replace(' ', "-"));
@@ -212,11 +163,16 @@ fn no_answer_to_inspect() -> Result<()> {
     beside_a_neighbour("list_interval: 1s", |scene| {
         let other = "f".repeat(64);
         let mut table = no_answers();
-        table.push(("another container", Reply::json(&inspection(&other, "other", false)), "can't be read"));
-        for (what, reply, said) in table {
+        table.push(Fault {
+            what: "another container",
+            reply: Reply::json(&inspection(&other, "other", false)),
+            asked: "can't be read",
+            followed: Followed::Error("frame"),
+        });
+        for Fault { what, reply, asked, .. } in table {
             let name = format!("victim-{}", what.replace(' ', "-"));
             let id = scene.fake.add_scripted(&name, inspect_path, &reply);
-            scene.await_blame(&["not captured", &id[..12], said]).context(what)?;
+            scene.await_blame(&["not captured", &id[..12], asked]).context(what)?;
             scene.neighbour_goes_on().context(what)?;
             scene.fake.print(&id, b"after all");
             scene.fake.heal(&inspect_path(&id));
@@ -230,23 +186,32 @@ fn no_answer_to_inspect() -> Result<()> {
 #[test]
 fn no_answer_to_logs() -> Result<()> {
     beside_a_neighbour("list_interval: 1s", |scene| {
-        for (what, reply, said) in no_answers() {
-            let said = match what {
-                // A quiet log is nothing to complain of.
-                "a head and silence" => continue,
-                // Less than a header and a clean end: counted, see `a_clean_end_within_a_frame_is_counted`.
-                "a body longer than said" | "the wrong type" => continue,
-                // What comes is looked at as it comes, and is no frame.
-                "half a body" | "a body that trickles for ever" | "a body for ever" => "frame",
-                _ if said == "can't be read" => "frame",
-                _ => said,
-            };
+        for Fault { what, reply, followed, .. } in no_answers() {
             let name = format!("victim-{}", what.replace(' ', "-"));
+            let counted = match followed {
+                Followed::Counted(reason) => Some((reason, scene.skipped(reason)?)),
+                Followed::Error(_) | Followed::Quiet => None,
+            };
             let id = scene.fake.add_scripted(&name, logs_path, &reply);
-            scene.await_error(&id, said).context(what)?;
+            match followed {
+                Followed::Error(said) => scene.await_error(&id, said).context(what)?,
+                Followed::Quiet => scene.await_quiet(&id).context(what)?,
+                Followed::Counted(_) => {}
+            }
+            if let Some((reason, before)) = counted {
+                wait_until("it to be counted", PATIENCE, || {
+                    let now = scene.skipped(reason)?;
+                    ensure!(now > before, "{reason} is {now}");
+                    Ok(())
+                })
+                .context(what)?;
+            }
             scene.neighbour_goes_on().context(what)?;
             scene.fake.print(&id, b"after all");
             scene.fake.heal(&logs_path(&id));
+            if matches!(followed, Followed::Quiet) {
+                scene.fake.break_connections();
+            }
             scene.await_messages(&name, &["after all"]).context(what)?;
         }
         Ok(())
@@ -261,7 +226,7 @@ fn endless_answers_everywhere_stay_small() -> Result<()> {
         let ids: Vec<String> = (0..30)
             .map(|number| scene.fake.add_scripted(&format!("victim-{number}"), inspect_path, &body))
             .collect();
-        wait_until("every inspection", DEADLINE, || {
+        wait_until("every inspection", PATIENCE, || {
             let missing = ids.iter().filter(|id| scene.fake.asked(&inspect_path(id)) < 2).count();
             ensure!(missing == 0, "{missing} were not asked for twice");
             Ok(())
@@ -295,7 +260,7 @@ fn events_behind_garbage_are_understood() -> Result<()> {
         let asked = scene.fake.asked("/events");
         scene.fake.script_each("/events", [Reply::raw([HEAD_CHUNKED, &chunks].concat()).then(Part::Hold)]);
         scene.fake.break_connections();
-        wait_until("the event stream to be opened again", DEADLINE, || scene.fake.asked("/events") > asked)?;
+        wait_until("the event stream to be opened again", PATIENCE, || scene.fake.asked("/events") > asked)?;
         scene.await_messages("new", &["found"])?;
         Ok(())
     })
@@ -315,7 +280,7 @@ fn an_event_stream_that_always_ends_is_no_storm() -> Result<()> {
             let before = scene.fake.asked("/events");
             // With pauses of 200, 400, 800 ms and then a second, ten openings take over five seconds.
             let started = std::time::Instant::now();
-            wait_until("ten openings", DEADLINE, || scene.fake.asked("/events") >= before + 10)?;
+            wait_until("ten openings", PATIENCE, || scene.fake.asked("/events") >= before + 10)?;
             ensure!(started.elapsed() > Duration::from_secs(4), "ten openings in {:?}", started.elapsed());
             scene.await_blame(&[said])?;
             scene.neighbour_goes_on()?;
@@ -346,7 +311,7 @@ fn a_wedged_connection_lives_until_its_rotation() -> Result<()> {
     beside_a_neighbour("stream_rotation: {interval: 2s, idle_interval: 2s}", |scene| {
         let wedged = Reply::raw(HEAD_CHUNKED).then(Part::Hold);
         let id = scene.fake.add_scripted("victim", logs_path, &wedged);
-        wait_until("the connection", DEADLINE, || scene.fake.asked(&logs_path(&id)) > 0)?;
+        wait_until("the connection", PATIENCE, || scene.fake.asked(&logs_path(&id)) > 0)?;
         scene.fake.heal(&logs_path(&id));
         scene.fake.print(&id, b"after all");
         scene.await_messages("victim", &["after all"])?;
@@ -375,7 +340,7 @@ fn a_wedged_connection_whose_log_grows_is_left_for_the_files() -> Result<()> {
         scene.fake.script(&logs_path(&id), Reply::raw(HEAD_CHUNKED).then(Part::Hold));
         scene.fake.show(&id);
         let mut written = 1;
-        wait_until("the files to be read", DEADLINE, || {
+        wait_until("the files to be read", PATIENCE, || {
             append(written)?;
             written += 1;
             let got = scene.home.count_of("victim");
@@ -406,27 +371,38 @@ fn a_stream_that_always_fails_is_paused_until_it_brings_a_line() -> Result<()> {
             let rows = scene.agent.streams()?;
             rows.into_iter().find(|row| row["container_id"] == id).context("no row")
         };
-        let is_paused = |scene: &Scene, after: &str| -> Result<()> {
-            let row = row(scene)?;
+        // In a pause: after how many failures. How often the Engine was asked by then is read first, so that it can't be more.
+        let paused = |scene: &Scene| -> Result<(usize, u64)> {
+            let (asked, row) = (scene.fake.asked(&logs_path(&id)), row(scene)?);
             let cause = row["cause"].as_str().unwrap_or_default();
-            let said = ["paused for", after, "no such disk"].iter().all(|part| cause.contains(part));
+            let failures = cause.split("after ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+            let said =
+                ["paused for", "failures in a row", "no such disk"].iter().all(|part| cause.contains(part));
             ensure!(row["state"] == "waiting" && said, "{row}");
-            Ok(())
+            Ok((asked, failures.with_context(|| format!("no number: {row}"))?))
         };
-        wait_until("the pause", DEADLINE, || is_paused(scene, "after 3 failures in a row"))?;
-        assert_eq!(scene.fake.asked(&logs_path(&id)), 3);
+        let (asked, first) = wait_until("the pause", PATIENCE, || paused(scene))?;
+        ensure!(first >= 3 && asked as u64 <= first, "asked {asked} times, paused after {first} failures");
         scene.neighbour_goes_on()?;
         // Tried once, and paused again.
-        wait_until("the next pause", DEADLINE, || is_paused(scene, "after 4 failures in a row"))?;
-        assert_eq!(scene.agent.metric("container_stream_errors_total{error_type=\"circuit_open\"}")?, 2.0);
+        let second = wait_until("the next pause", PATIENCE, || {
+            let (asked, failures) = paused(scene)?;
+            ensure!(failures > first && asked as u64 <= failures, "{failures} failures, asked {asked} times");
+            Ok(failures)
+        })?;
+        let opened = scene.agent.metric("container_stream_errors_total{error_type=\"circuit_open\"}")?;
+        ensure!(opened >= (second - 2) as f64, "{opened} pauses were counted, {second} failures");
         scene.fake.print(&id, b"after all");
         scene.fake.heal(&logs_path(&id));
         scene.await_messages("victim", &["after all"])?;
         // The next failure is the first again.
         scene.fake.script(&logs_path(&id), Reply::status(500, "{\"message\": \"no such disk\"}"));
         scene.fake.break_connections();
-        wait_until("the pause", DEADLINE, || is_paused(scene, "after 3 failures in a row"))?;
-        Ok(())
+        wait_until("the pause", PATIENCE, || {
+            let failures = paused(scene)?.1;
+            ensure!((3..=second).contains(&failures), "{failures} failures, so they were not counted anew");
+            Ok(())
+        })
     })
 }
 
@@ -451,7 +427,7 @@ fn bad_frames_cost_only_what_is_behind_them() -> Result<()> {
             let before = scene.skipped(reason)?;
             let reply = Reply::chunks([&good[..], &bad]).then(Part::Hold);
             let id = scene.fake.add_scripted(name, logs_path, &reply);
-            wait_until("it to be counted", DEADLINE, || {
+            wait_until("it to be counted", PATIENCE, || {
                 let now = scene.skipped(reason)?;
                 ensure!(now > before, "{reason} is {now}");
                 Ok(())
@@ -536,7 +512,7 @@ fn a_clean_end_within_a_frame_is_counted() -> Result<()> {
         let good = frame(1, &timed(1, b"good"));
         let half = &frame(1, &timed(2, b"torn"))[..20];
         scene.fake.add_scripted("half", logs_path, &Reply::chunks([&good[..], half]).last_chunk());
-        wait_until("it to be counted", DEADLINE, || {
+        wait_until("it to be counted", PATIENCE, || {
             ensure!(scene.skipped("torn_record")? > 0.0, "not yet");
             Ok(())
         })?;

@@ -4,15 +4,12 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home};
 use capturer_tests::rand::Rand;
-use capturer_tests::wait::wait_until;
+use capturer_tests::wait::{PATIENCE, wait_until};
 use rustix::mount::{MountFlags, UnmountFlags};
-
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Follows these files of the home's `in`, each with its format.
 fn follow(home: &Home, files: &[(&str, &str)]) -> Result<String> {
@@ -39,7 +36,7 @@ fn messages(home: &Home, name: &str) -> Result<Vec<String>> {
 
 fn await_messages(home: &Home, name: &str, expected: &[String]) -> Result<()> {
     // Not a failure yet if they never come: the comparison says what is missing.
-    let _ = wait_until("the lines", DEADLINE, || {
+    let _ = wait_until("the lines", PATIENCE, || {
         let got = messages(home, name)?.len();
         ensure!(got >= expected.len(), "{got} of {}", expected.len());
         Ok(())
@@ -174,7 +171,7 @@ fn random_bytes_harm_nobody() -> Result<()> {
     // As plain lines they are all taken, with U+FFFD for what is no text.
     let newlines = noise.iter().filter(|byte| **byte == b'\n').count();
     for name in ["as-auto.log", "as-raw.log"] {
-        wait_until("every line", DEADLINE, || {
+        wait_until("every line", PATIENCE, || {
             let got = messages(&home, name)?.len();
             ensure!(got == newlines + 1, "{got} of {}", newlines + 1);
             Ok(())
@@ -237,7 +234,7 @@ impl Drop for Disk {
 }
 
 fn await_blame(agent: &Agent, component: &str) -> Result<()> {
-    wait_until("health to say it", DEADLINE, || {
+    wait_until("health to say it", PATIENCE, || {
         let (status, body) = agent.ask("/health")?;
         let health: serde_json::Value = serde_json::from_str(&body)?;
         let health = &health["components"][component];
@@ -265,7 +262,7 @@ fn a_full_output_disk_loses_repeats_and_tears_nothing() -> Result<()> {
     // A little room, several times: it fills up in the middle of one write after the other.
     for kib in (600..1_600).step_by(200) {
         disk.resize(kib)?;
-        wait_until("the room to be filled", DEADLINE, || {
+        wait_until("the room to be filled", PATIENCE, || {
             let bytes = home.output_bytes();
             ensure!(bytes > u64::from(kib - 150) * 1024, "{bytes} of {kib} KiB");
             Ok(())
@@ -280,7 +277,7 @@ fn a_full_output_disk_loses_repeats_and_tears_nothing() -> Result<()> {
     disk.resize(64 * 1024)?;
     await_messages(&home, "a.log", &lines)?;
     await_messages(&home, "b.log", &lines)?;
-    wait_until("health to be well", DEADLINE, || agent.get("/health"))?;
+    wait_until("health to be well", PATIENCE, || agent.get("/health"))?;
     agent.stop()
 }
 
@@ -306,7 +303,7 @@ fn a_full_data_disk_is_said_and_repeats_nothing() -> Result<()> {
         await_messages(&home, "a.log", &lines)?;
         if round == 0 {
             fs::remove_file(&filler)?;
-            wait_until("health to be well", DEADLINE, || agent.get("/health"))?;
+            wait_until("health to be well", PATIENCE, || agent.get("/health"))?;
         } else {
             // Without a checkpoint of the last lines, they are cut off and read again.
             agent.kill()?;

@@ -4,15 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::Home;
 use capturer_tests::fake_docker::{FakeDocker, Reply, inspect_path, inspection, socket_setting};
-use capturer_tests::wait::wait_until;
+use capturer_tests::wait::{PATIENCE, wait_until};
 use serde_json::Value;
-
-const DEADLINE: Duration = Duration::from_secs(30);
 
 fn config(home: &Home, fake: &FakeDocker, more: &str, file: &str) -> String {
     let monitor = format!(
@@ -56,20 +53,28 @@ fn no_name_leads_outside_and_no_two_share_a_file() -> Result<()> {
     ];
     let (home, fake) = (Home::new()?, FakeDocker::start()?);
     let ids: Vec<String> = names.iter().map(|name| fake.add(name)).collect();
-    let config = config(&home, &fake, "", "{container_name}.ndjson");
+    let config = config(&home, &fake, "list_interval: 1s", "{container_name}.ndjson");
     for round in 0..2 {
         let agent = home.start(&config)?;
         for id in &ids {
             fake.print(id, format!("{id} {round}").as_bytes());
         }
-        wait_until("a line of each", DEADLINE, || {
+        wait_until("a line of each", PATIENCE, || {
             let lines: usize = home.records()?.values().map(Vec::len).sum();
             ensure!(lines >= names.len() * (round + 1), "{lines} lines");
             Ok(())
         })?;
         agent.get("/metrics")?;
         agent.get("/api/v1/streams")?;
-        let log = agent.log_text()?;
+        // The log has no names, as far as is known; but it has what the Engine says, with the same characters in it.
+        let said = serde_json::json!({"message": "\u{1b}[31mred\0 \u{202e}evil"});
+        fake.script("/containers/json", Reply::status(500, said.to_string()));
+        let log = wait_until("the log to have it", PATIENCE, || {
+            let log = agent.log_text()?;
+            ensure!(log.contains("[31mred"), "{log}");
+            Ok(log)
+        })?;
+        fake.heal("/containers/json");
         ensure!(!log.contains(['\0', '\u{1b}', '\u{202e}']), "a name's control characters are in the log");
         agent.stop()?;
     }
@@ -121,7 +126,7 @@ fn no_label_forges_a_record_a_metric_or_a_path() -> Result<()> {
     let pipeline = "pipelines: [{name: all, steps: [{labels: {from_container_labels: {group: team}}}]}]\n";
     let agent =
         home.start(&(config(&home, &fake, labels, "{label:team}/{container_name}.ndjson") + pipeline))?;
-    let outputs = wait_until("a line of each", DEADLINE, || {
+    let outputs = wait_until("a line of each", PATIENCE, || {
         let outputs = files_beneath(&home.output_dir())?;
         let lines = outputs.iter().map(|path| Ok(fs::read_to_string(path)?.lines().count()));
         let lines: usize = lines.sum::<Result<usize>>()?;

@@ -8,14 +8,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home};
-use capturer_tests::both_engines;
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::fuse::{Hang, HungMount};
+use capturer_tests::lateness::Lateness;
+use capturer_tests::one_engine;
 use capturer_tests::scene::{Reading, assert_equal_to_docker_logs, config};
-use capturer_tests::wait::wait_until;
+use capturer_tests::wait::{PATIENCE, wait_until};
 use rustix::process::Signal;
 
-both_engines! {
+// What hangs is a directory of json-files, whoever wrote them.
+one_engine! { V28_5:
     a_hung_mount_beside_twenty_healthy_containers => beside_twenty;
     a_stop_does_not_wait_for_a_hung_mount => stop_while_hung;
 }
@@ -24,9 +26,10 @@ const HEALTHY: usize = 20;
 /// A line ten times a second, until it is told to rest.
 const TICKS: &str = "i=0; trap 'echo rest; while :; do sleep 1; done' TERM; \
     while :; do i=$((i+1)); echo tick $i; sleep 0.1; done";
-/// What the agent promises, measured from the first operation that hangs.
+/// What the agent promises, measured from the first operation that hangs; on an idle machine.
 const NAMED_WITHIN: Duration = Duration::from_secs(5);
-const DEADLINE: Duration = Duration::from_secs(60);
+/// What the median line of a healthy container may take longer beside a hung one, on an idle machine.
+const LAG_MORE: Duration = Duration::from_millis(50);
 
 fn healthy() -> Vec<String> {
     (0..HEALTHY).map(|number| format!("healthy-{number}")).collect()
@@ -47,7 +50,7 @@ fn furnish(version: EngineVersion) -> Result<(Engine, HungMount)> {
 
 /// Waits until the agent has named the hung mount in all the places it should; answers how long somebody had waited by then.
 fn named(agent: &Agent, mount: &HungMount) -> Result<Duration> {
-    let age = wait_until("health to name the hung mount", DEADLINE, || {
+    let age = wait_until("health to name the hung mount", PATIENCE, || {
         let (status, body) = agent.ask("/health")?;
         let health: serde_json::Value = serde_json::from_str(&body)?;
         let files = &health["components"]["files"];
@@ -56,7 +59,7 @@ fn named(agent: &Agent, mount: &HungMount) -> Result<Duration> {
         ensure!(message.contains("(fuse)") && message.contains("/abort"), "{message}");
         mount.hangs_for().context("nothing hangs")
     })?;
-    wait_until("the stream to be set aside", DEADLINE, || {
+    wait_until("the stream to be set aside", PATIENCE, || {
         let rows = agent.streams()?;
         let aside = |row: &&serde_json::Value| row["set_aside"].as_str().is_some_and(|text| !text.is_empty());
         let names: Vec<_> = rows.iter().filter(aside).map(|row| row["name"].clone()).collect();
@@ -75,14 +78,14 @@ fn named(agent: &Agent, mount: &HungMount) -> Result<Duration> {
 }
 
 fn well(agent: &Agent) -> Result<()> {
-    wait_until("health to be well again", DEADLINE, || agent.get("/health").map(drop))
+    wait_until("health to be well again", PATIENCE, || agent.get("/health").map(drop))
 }
 
 /// Time from Docker's stamp of a line to the moment it is in the output, over all healthy containers; the median.
 fn lag(home: &Home, positions: &mut BTreeMap<String, u64>) -> Result<(Duration, usize)> {
     let mut lags = Vec::new();
     let began = Instant::now();
-    wait_until("lines of every healthy container", DEADLINE, || {
+    wait_until("lines of every healthy container", PATIENCE, || {
         for name in healthy() {
             let Ok(mut file) = fs::File::open(home.output_of(&name)) else { continue };
             let known = positions.contains_key(&name);
@@ -116,8 +119,9 @@ fn beside_twenty(version: EngineVersion) -> Result<()> {
     let home = Home::new()?;
     let agent = home.start(&config(&home, &engine, Reading::FILE))?;
     for name in healthy().into_iter().chain(["victim".to_owned()]) {
-        wait_until(&format!("lines of {name}"), DEADLINE, || home.count_of(&name) > 0)?;
+        wait_until(&format!("lines of {name}"), PATIENCE, || home.count_of(&name) > 0)?;
     }
+    let lateness = Lateness::watch();
     let threads = agent.held()?.threads;
     let mut medians = [Vec::new(), Vec::new()];
     let mut positions = BTreeMap::new();
@@ -133,9 +137,9 @@ fn beside_twenty(version: EngineVersion) -> Result<()> {
         ensure!(held.threads == threads, "{} threads, {threads} before", held.threads);
         mount.set(Hang::Nothing);
         println!("{hang:?}: named {:.1} s after the first operation hung", age.as_secs_f64());
-        ensure!(age <= NAMED_WITHIN, "named after {age:?}");
+        ensure!(age <= lateness.allow(NAMED_WITHIN), "named after {age:?}");
         well(&agent)?;
-        wait_until("the victim to go on", DEADLINE, || home.count_of("victim") > lines)?;
+        wait_until("the victim to go on", PATIENCE, || home.count_of("victim") > lines)?;
     }
     let [without, with] = medians.map(|mut lags| {
         lags.sort_unstable();
@@ -146,6 +150,8 @@ fn beside_twenty(version: EngineVersion) -> Result<()> {
         version.label(),
         (with / without - 1.0) * 100.0
     );
+    let most = lateness.allow(LAG_MORE).as_secs_f64() * 1000.0;
+    ensure!(with <= 2.0 * without + most, "the healthy ones waited for the hung one: {with:.1} ms");
     ensure!(agent.metric("container_stream_errors_total{error_type=\"file_hung\"}")? >= 5.0, "not counted");
     everything_is_there(&home, &engine)?;
     agent.stop()
@@ -160,7 +166,7 @@ fn everything_is_there(home: &Home, engine: &Engine) -> Result<()> {
         engine.docker(&["kill", "--signal=TERM", name])?;
     }
     for name in &names {
-        wait_until(&format!("{name} to rest"), DEADLINE, || {
+        wait_until(&format!("{name} to rest"), PATIENCE, || {
             let printed = engine.logs(name)?.stdout;
             ensure!(printed.ends_with(b"rest\n"), "it still prints");
             Ok(())
@@ -175,7 +181,8 @@ fn everything_is_there(home: &Home, engine: &Engine) -> Result<()> {
 fn stop_while_hung(version: EngineVersion) -> Result<()> {
     let (engine, mount) = furnish(version)?;
     let home = Home::new()?;
-    let config = config(&home, &engine, Reading::FILE);
+    // Whoever waited would wait for an hour, which is longer than the test does.
+    let config = config(&home, &engine, Reading::FILE) + "shutdown_timeout: 1h\n";
     let mut agent = home.start(&config)?;
 
     begin_to_hang(&home, &mount, Hang::All)?;
@@ -183,18 +190,18 @@ fn stop_while_hung(version: EngineVersion) -> Result<()> {
     let from = terminate(&agent)?;
     let status = agent.ended()?;
     println!("not taken: ended {:.1} s after SIGTERM with {status}", began.elapsed().as_secs_f64());
-    ensure!(status.code() == Some(69) && began.elapsed() < Duration::from_secs(10), "{status}");
+    ensure!(status.code() == Some(69), "{status}");
     says_what_is_left(&agent, from)?;
     mount.set(Hang::Nothing);
 
     let mut agent = home.start(&config)?;
     begin_to_hang(&home, &mount, Hang::Reads)?;
     let from = terminate(&agent)?;
-    wait_until("the agent to be done", DEADLINE, || says_what_is_left(&agent, from))?;
+    wait_until("the agent to be done", PATIENCE, || says_what_is_left(&agent, from))?;
     // The file system hangs for the next one from its first look on.
     let next = home.start(&config)?;
     let lines = home.count_of("healthy-0");
-    wait_until("a healthy container to go on", DEADLINE, || home.count_of("healthy-0") > lines)?;
+    wait_until("a healthy container to go on", PATIENCE, || home.count_of("healthy-0") > lines)?;
     mount.set(Hang::Nothing);
     let status = agent.ended()?;
     ensure!(status.code() == Some(69), "{status}");
@@ -205,9 +212,9 @@ fn stop_while_hung(version: EngineVersion) -> Result<()> {
 
 fn begin_to_hang(home: &Home, mount: &HungMount, hang: Hang) -> Result<()> {
     let lines = home.count_of("victim");
-    wait_until("lines of the victim", DEADLINE, || home.count_of("victim") > lines)?;
+    wait_until("lines of the victim", PATIENCE, || home.count_of("victim") > lines)?;
     mount.set(hang);
-    wait_until("something to hang", DEADLINE, || mount.hangs_for().is_some())
+    wait_until("something to hang", PATIENCE, || mount.hangs_for().is_some())
 }
 
 /// Sends SIGTERM and answers where in the log it was.

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use capturer_tests::agent::Home;
-use capturer_tests::wait::wait_until;
+use capturer_tests::lateness::Lateness;
+use capturer_tests::wait::{PATIENCE, wait_until};
 use serde_json::Value;
 
-const DEADLINE: Duration = Duration::from_secs(60);
-/// Machines that run tests are busy; by itself an answer takes a millisecond, or 200 where a snapshot is waited for.
-const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// On an idle machine. An answer takes a millisecond, or 200 where a snapshot is waited for.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// An ext4 in a file. Dropping it unmounts it.
 struct Disk(PathBuf);
@@ -67,13 +67,14 @@ fn a_hung_output_disk_is_named_while_everything_else_answers() -> Result<()> {
         "container_monitor: {{enabled: false}}\nfile_monitor: {{files: [{{paths: [\"{}\"]}}]}}\n",
         log.display()
     )))?;
-    wait_until("the first line", DEADLINE, || home.output_bytes() > 0)?;
+    wait_until("the first line", PATIENCE, || home.output_bytes() > 0)?;
 
+    let lateness = Lateness::watch();
     let frozen = disk.freeze()?;
     let mut writer = fs::OpenOptions::new().append(true).open(&log)?;
     let since = Instant::now();
     let (mut slowest, mut written) = (Duration::ZERO, 0);
-    wait_until("health to name the sink", DEADLINE, || -> Result<()> {
+    wait_until("health to name the sink", PATIENCE, || -> Result<()> {
         written += 1;
         writeln!(writer, "line {written}")?;
         for page in ["/healthz", "/api/v1/streams", "/metrics"] {
@@ -92,19 +93,19 @@ fn a_hung_output_disk_is_named_while_everything_else_answers() -> Result<()> {
         Ok(())
     })?;
     println!("named after {:?}; the slowest answer took {} ms", since.elapsed(), slowest.as_millis());
-    ensure!(slowest <= ANSWER_MAX, "an answer took {slowest:?}");
+    ensure!(slowest <= lateness.allow(ANSWER_MAX), "an answer took {slowest:?}");
     let metrics = agent.get("/metrics")?;
     ensure!(
         metrics.contains("log_capturer_component_health{component=\"sink_local_file\"} 0\n"),
         "{metrics}"
     );
     // It looks once a second.
-    wait_until("the log to name it", DEADLINE, || agent.log_text().is_ok_and(|log| log.contains("stuck: ")))?;
+    wait_until("the log to name it", PATIENCE, || agent.log_text().is_ok_and(|log| log.contains("stuck: ")))?;
 
     drop(frozen);
-    wait_until("the agent to be well again", DEADLINE, || agent.get("/health"))?;
+    wait_until("the agent to be well again", PATIENCE, || agent.get("/health"))?;
     let expected: Vec<String> = (0..=written).map(|number| format!("line {number}")).collect();
-    let got = wait_until("all lines", DEADLINE, || {
+    let got = wait_until("all lines", PATIENCE, || {
         let records = home.records()?.into_values().flatten();
         let got: Vec<String> = records.map(|record| record.message).collect();
         ensure!(got.len() >= expected.len(), "{} of {}", got.len(), expected.len());

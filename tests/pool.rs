@@ -28,6 +28,8 @@ fn a_hundred_and_twenty_containers_share_fifty_slots() -> Result<()> {
     println!("{}", verdict(&soak));
     ensure!(soak.complaints.is_empty(), "{}", soak.complaints.join("\n"));
     ensure!(soak.wait_max > Duration::ZERO, "nobody was seen to wait: the pool did nothing here");
-    ensure!(soak.wait_max <= rotation, "somebody waited {:?} for a slot", soak.wait_max);
+    // A slot that is due is free after the machine got to it.
+    let most = rotation + rotation / 10 + soak.late_max();
+    ensure!(soak.wait_max <= most, "somebody waited {:?} for a slot, {most:?} are allowed", soak.wait_max);
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! The witness on the kernel at hand: every way in and out on every tier that attaches, and what it says when it is
 //! blinded or has no rights (probe_limits.rs: what a tier can't see). As root. `cargo xtask vm` runs it inside other kernels.
 //!
-//! `CAPTURER_PROBE_TIERS=tracing,kprobe` names tiers that must attach here. Any other may be refused by the kernel, and
-//! the test then prints the reason; a tier that attaches must see.
+//! `CAPTURER_PROBE_TIERS=tracing,kprobe` names tiers that must attach here: a test that did not see one of them at work fails.
+//! Any other may be refused by the kernel, and the test then prints the reason; a tier that attaches must see. A test for
+//! which no tier attached was skipped, and says so.
 //!
 //! Tests take turns, as each counts every descriptor of the process.
 
@@ -18,42 +19,71 @@ use std::time::{Duration, Instant};
 use capturer::probe::self_test::Verdict;
 use capturer::probe::ways::Workbench;
 use capturer::probe::{Object, Options, Probe, Tier};
-use capturer_tests::wait::wait_until;
+use capturer_tests::skip;
+use capturer_tests::wait::{PATIENCE, wait_until};
 use rustix::thread::CapabilitySet;
 
 static TURN: Mutex<()> = Mutex::new(());
 
 const KERNEL_TIERS: [Tier; 3] = [Tier::Tracing, Tier::Kprobe, Tier::Tracepoint];
-const PATIENCE: Duration = Duration::from_secs(5);
 
 fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Does this on each tier that attaches here, while no other test runs.
+#[track_caller]
 fn on_each_tier(mut test: impl FnMut(Tier, Probe)) {
     let _turn = turn();
+    let mut tiers = TiersUsed::default();
     for tier in KERNEL_TIERS {
-        if let Some(probe) = at_work(tier) {
+        if let Some(probe) = tiers.try_use(tier, at_work_by(tier, Options::default().objects)) {
             test(tier, probe);
+        }
+    }
+    tiers.judge();
+}
+
+/// The tiers that a test saw at work, and why it did without the others.
+#[derive(Default)]
+struct TiersUsed {
+    used: Vec<Tier>,
+    refused: Vec<String>,
+}
+
+impl TiersUsed {
+    fn try_use<T>(&mut self, tier: Tier, tried: Result<T, String>) -> Option<T> {
+        match tried {
+            Ok(probe) => {
+                self.used.push(tier);
+                Some(probe)
+            }
+            Err(why) => {
+                println!("{tier} is not used here: {why}");
+                self.refused.push(format!("{tier}: {why}"));
+                None
+            }
+        }
+    }
+
+    /// At the test's end: fails if a tier was not seen that must work here, and says so if none was.
+    #[track_caller]
+    fn judge(&self) {
+        let refused = self.refused.join("; ");
+        for tier in std::env::var("CAPTURER_PROBE_TIERS").unwrap_or_default().split(',') {
+            let is_used = self.used.iter().any(|used| used.to_string() == tier);
+            assert!(tier.is_empty() || is_used, "{tier} must work here: {refused}");
+        }
+        if self.used.is_empty() {
+            skip::tell(&test_here(), &format!("no tier attaches: {refused}"));
         }
     }
 }
 
-/// The tier at work; `None` = it does not attach here.
-fn at_work(tier: Tier) -> Option<Probe> {
-    match at_work_by(tier, Options::default().objects) {
-        Ok(probe) => Some(probe),
-        Err(why) => {
-            println!("{tier} is not used here: {why}");
-            let required = std::env::var("CAPTURER_PROBE_TIERS").unwrap_or_default();
-            assert!(
-                !required.split(',').any(|name| name == tier.to_string()),
-                "{tier} must work here: {why}"
-            );
-            None
-        }
-    }
+/// The test that runs on this thread. One thread for all tests has no test's name.
+fn test_here() -> String {
+    let thread = std::thread::current();
+    thread.name().filter(|name| *name != "main").unwrap_or("a test of the probe").to_owned()
 }
 
 /// The tier at work by the first of these programs that the kernel takes, or why it takes none.
@@ -77,23 +107,22 @@ fn every_way_is_seen() {
 #[test]
 fn every_way_is_seen_by_each_of_the_programs() {
     let _turn = turn();
+    let mut tiers = TiersUsed::default();
     for (tier, object) in tiers_and_programs() {
         let name = object.name;
-        match at_work_by(tier, vec![object]) {
-            Ok(mut probe) => {
-                assert_eq!(probe.programs(), Some(name));
-                check_ways(tier, &probe);
-                let reading = probe.read().unwrap();
-                let counts = reading.counts.unwrap();
-                assert_eq!(
-                    (reading.drift, counts.opened - counts.closed),
-                    (0, reading.live.len() as u64),
-                    "{tier} by the programs {name}"
-                );
-            }
-            Err(why) => println!("{tier} by the programs {name} is not used here: {why}"),
-        }
+        let tried = at_work_by(tier, vec![object]).map_err(|why| format!("by the programs {name}: {why}"));
+        let Some(mut probe) = tiers.try_use(tier, tried) else { continue };
+        assert_eq!(probe.programs(), Some(name));
+        check_ways(tier, &probe);
+        let reading = probe.read().unwrap();
+        let counts = reading.counts.unwrap();
+        assert_eq!(
+            (reading.drift, counts.opened - counts.closed),
+            (0, reading.live.len() as u64),
+            "{tier} by the programs {name}"
+        );
     }
+    tiers.judge();
 }
 
 fn tiers_and_programs() -> impl Iterator<Item = (Tier, Object<'static>)> {
@@ -200,8 +229,10 @@ fn a_blinded_tier_is_found_out() {
         (Tier::Tracepoint, &["sys_exit"], "openat"),
         (Tier::Tracepoint, &["io_uring_complete"], "io_uring openat"),
     ];
+    let mut tiers = TiersUsed::default();
     for (tier, left_out, blind_to) in programs {
-        if at_work(tier).is_none() || (left_out == ["io_uring_complete"] && !ring) {
+        let tried = at_work_by(tier, Options::default().objects);
+        if tiers.try_use(tier, tried).is_none() || (left_out == ["io_uring_complete"] && !ring) {
             continue;
         }
         let options = Options {
@@ -216,6 +247,7 @@ fn a_blinded_tier_is_found_out() {
         println!("{tier} without {left_out}: {why}");
         assert!(why.contains("blind") && why.contains(blind_to), "{tier} without {left_out}: {why}");
     }
+    tiers.judge();
 }
 
 /// Started without rights, the agent works and says which tiers it does without, and why.

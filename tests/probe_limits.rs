@@ -17,11 +17,11 @@ use capturer::record::StreamKey;
 use capturer::settings::Settings;
 use capturer::status::Board;
 use capturer::witness::{Doing, Witness};
-use capturer_tests::wait::wait_until;
+use capturer_tests::wait::{PATIENCE, wait_until};
 use rustix::io::{dup, fcntl_dupfd_cloexec};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::{KERNEL_TIERS, PATIENCE, on_each_tier, turn};
+use crate::{KERNEL_TIERS, TiersUsed, on_each_tier, turn};
 
 /// The leak that an io_uring agent would make, as the agent says it: with the stream that had it, and until it goes.
 /// On tier `tracepoint` nobody sees it.
@@ -29,14 +29,16 @@ use crate::{KERNEL_TIERS, PATIENCE, on_each_tier, turn};
 fn a_kept_file_is_a_leak_with_the_name_of_its_stream() {
     let _turn = turn();
     let owner = Owner::Stream(StreamKey::container("0123"));
+    let mut tiers = TiersUsed::default();
     for tier in KERNEL_TIERS {
         let board = Arc::new(Board::default());
         let metrics = Arc::new(Metrics::new(10).unwrap());
         let options = Options { tiers: vec![tier], ..Options::default() };
         let mut witness = Witness::start(&options, &Settings::default(), metrics, Arc::clone(&board));
         let mut bench = Workbench::new().unwrap();
-        if witness.tier() != tier || !bench.has_ring() {
-            println!("{tier} is not used here: {:?}", board.health()["probe"].message);
+        let attached = witness.tier() == tier && bench.has_ring();
+        let tried = attached.then_some(()).ok_or_else(|| board.health()["probe"].message.clone());
+        if tiers.try_use(tier, tried).is_none() {
             continue;
         }
         witness.begin();
@@ -76,6 +78,7 @@ fn a_kept_file_is_a_leak_with_the_name_of_its_stream() {
         wait_until("the leak to go", PATIENCE, || look(&mut witness, &[]).leaks.is_empty()).unwrap();
         assert!(board.health()["leak_detector"].ok);
     }
+    tiers.judge();
 }
 
 /// Full maps: what is not followed is counted as missed and shows as drift; when it has gone, the account is right again.

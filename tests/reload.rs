@@ -17,11 +17,10 @@ use capturer_tests::fuse::{Hang, HungMount};
 use capturer_tests::loki::TestLoki;
 use capturer_tests::rand::Rand;
 use capturer_tests::scene::numbered;
-use capturer_tests::wait::{pass, wait_until};
+use capturer_tests::wait::{PATIENCE, pass, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
-const DEADLINE: Duration = Duration::from_secs(60);
 /// Files that grow.
 const FILES: [&str; 3] = ["a.log", "b.log", "c.log"];
 /// Lines of each at a time, and the pause between.
@@ -136,20 +135,26 @@ fn reload(home: &Home, agent: &Agent, config: &str, by_signal: bool) -> Result<(
     let before = reloads(agent, "applied")?;
     if by_signal {
         agent.signal(Signal::HUP);
-        wait_until("the reload", DEADLINE, || {
-            let refused = reloads(agent, "refused")? + reloads(agent, "failed")?;
-            ensure!(reloads(agent, "applied")? > before, "{refused} refused or failed");
-            Ok(())
-        })?;
+        await_applied(agent, before)?;
     } else {
         let (status, said) = agent.post("/-/reload")?;
-        ensure!(status == 200, "{status}: {said}");
+        // 202: it takes longer than anybody likes to wait for an answer.
+        ensure!(status == 200 || status == 202, "{status}: {said}");
+        await_applied(agent, before)?;
     }
     Ok(())
 }
 
+fn await_applied(agent: &Agent, before: u64) -> Result<()> {
+    wait_until("the reload", PATIENCE, || {
+        let refused = reloads(agent, "refused")? + reloads(agent, "failed")?;
+        ensure!(reloads(agent, "applied")? > before, "{refused} refused or failed");
+        Ok(())
+    })
+}
+
 fn await_ready(agent: &Agent) -> Result<()> {
-    wait_until("the agent to be ready", DEADLINE, || agent.get("/readyz")).map(drop)
+    wait_until("the agent to be ready", PATIENCE, || agent.get("/readyz")).map(drop)
 }
 
 // ---- what must have come
@@ -193,7 +198,7 @@ fn assert_once(home: &Home, name: &str, count: u64) -> Result<()> {
         outputs.iter().map(|lines| lines.iter().map(number).collect()).collect()
     };
     // Not a failure yet if they never come: the comparison says which are missing.
-    let _ = wait_until("every line", DEADLINE, || {
+    let _ = wait_until("every line", PATIENCE, || {
         let got: usize = all()?.iter().map(Vec::len).sum();
         ensure!(got as u64 >= count, "{got} of {count} of {name}");
         Ok(())
@@ -247,15 +252,15 @@ fn sinks_change_under_load_and_no_line_is_lost_or_repeated() -> Result<()> {
     let written = writers.stop()?;
     for (name, count) in &written {
         assert_once(&home, name, *count)?;
-        wait_until("every line in Loki", DEADLINE, || {
+        wait_until("every line in Loki", PATIENCE, || {
             let got = numbers_in_loki(&loki, name)?.len();
             ensure!(got as u64 == *count, "{got} of {count} of {name}");
             Ok(())
         })?;
     }
     assert_eq!(reloads(&agent, "applied")?, 12);
-    let health = agent.get("/health")?;
-    ensure!(!agent.log_text()?.contains("a leak"), "{health}");
+    agent.get("/health")?;
+    agent.assert_no_leak()?;
     agent.stop()
 }
 
@@ -277,7 +282,7 @@ fn a_sink_that_comes_begins_where_the_others_are() -> Result<()> {
         ensure!(there == variant.loki && series(&agent)? == variant.loki, "{health}");
         if variant.loki {
             let before = loki.count();
-            wait_until("lines in Loki", DEADLINE, || loki.count() > before)?;
+            wait_until("lines in Loki", PATIENCE, || loki.count() > before)?;
         } else {
             await_ready(&agent)?;
         }
@@ -326,7 +331,7 @@ fn a_bad_config_is_refused_by_name_and_line_and_the_old_one_runs_on() -> Result<
         assert_eq!(agent.metric("config_last_reload_successful")?, 0.0);
         // By a signal it is only in the log and in the health.
         agent.signal(Signal::HUP);
-        wait_until("the second refusal", DEADLINE, || {
+        wait_until("the second refusal", PATIENCE, || {
             let refused = reloads(&agent, "refused")?;
             ensure!(refused == 2 * (number as u64 + 1), "{refused}");
             Ok(())
@@ -347,7 +352,7 @@ fn a_bad_config_is_refused_by_name_and_line_and_the_old_one_runs_on() -> Result<
     agent.get("/health")?;
     for (name, count) in writers.stop()? {
         let mut got = Vec::new();
-        wait_until("every line", DEADLINE, || {
+        wait_until("every line", PATIENCE, || {
             let outputs = home.records()?.into_iter().filter(|(file, _)| file.starts_with(&name));
             got = outputs.flat_map(|(_, records)| records).map(|record| record.message).collect();
             ensure!(got.len() as u64 >= count, "{} of {count}", got.len());
@@ -373,9 +378,16 @@ fn the_level_of_the_log_changes_in_place() -> Result<()> {
     home.write_config(&debug.replace("level: debug", "level: error"))?;
     assert_eq!(agent.post("/-/reload")?.0, 200);
     let log = agent.log_text()?;
-    ensure!(!log[quiet..].contains("INFO") && !log[quiet..].contains("info"), "{}", &log[quiet..]);
+    ensure!(!log[quiet..].contains("INFO"), "{}", &log[quiet..]);
     assert_eq!(agent.streams()?.first().context("no stream")?["id"], before, "a new run");
+    // And with the level of before it says so, in the word that was looked for.
+    let loud = agent.log_text()?.len();
     reload(&home, &agent, &debug, false)?;
+    wait_until("a line of the usual level", PATIENCE, || {
+        let log = agent.log_text()?;
+        ensure!(log[loud..].contains("INFO"), "{}", &log[loud..]);
+        Ok(())
+    })?;
     writers.stop()?;
     agent.stop()
 }
@@ -397,7 +409,7 @@ fn twenty_reloads_hold_what_one_holds() -> Result<()> {
     let agent = home.start(&one)?;
     let settle = |what: &str, expected: Option<Held>| -> Result<Held> {
         let (mut last, mut same) = (None, 0);
-        wait_until(what, DEADLINE, || {
+        wait_until(what, PATIENCE, || {
             await_ready(&agent)?;
             let held = agent.held()?;
             same = if last == Some(held) { same + 1 } else { 0 };
@@ -425,14 +437,11 @@ fn twenty_reloads_hold_what_one_holds() -> Result<()> {
     settle("the last run to hold as much as the first", Some(before))?;
     // Two looks of the detector with all quiet.
     let looked = agent.metric("task_heartbeats_total{task=\"capture\"}")?;
-    wait_until("some looks", DEADLINE, || {
+    wait_until("some looks", PATIENCE, || {
         ensure!(agent.metric("task_heartbeats_total{task=\"capture\"}")? >= looked + 3.0, "not yet");
         Ok(())
     })?;
-    let leaks = agent.get("/metrics")?;
-    let leaks = leaks.lines().filter(|line| line.contains("leak_detection{") && !line.ends_with(" 0"));
-    assert_eq!(leaks.collect::<Vec<_>>(), Vec::<&str>::new());
-    ensure!(!agent.log_text()?.contains("a leak"), "the detector cried");
+    agent.assert_no_leak()?;
     agent.stop()
 }
 
@@ -441,18 +450,25 @@ fn twenty_reloads_hold_what_one_holds() -> Result<()> {
 fn signals_collapse_and_the_last_config_wins() -> Result<()> {
     let home = Home::new()?;
     let writers = Writers::start(&home)?;
-    let config = |number: u32| simple(&home, &format!("shutdown_timeout: {number}s\n"));
+    const SIGNALS: u64 = 30;
+    let config = |number: u64| simple(&home, &format!("shutdown_timeout: {number}s\n"));
     let agent = home.start(&config(10))?;
-    for number in 11..=40 {
-        home.write_config(&config(number))?;
+    // It sees none of them before the last is sent, however quick it is.
+    agent.signal(Signal::STOP);
+    for number in 1..=SIGNALS {
+        home.write_config(&config(10 + number))?;
         agent.signal(Signal::HUP);
     }
-    let (status, said) = agent.post("/-/reload")?;
-    ensure!(status == 200, "{status}: {said}");
-    let done = reloads(&agent, "applied")? + reloads(&agent, "unchanged")?;
-    ensure!((1..=31).contains(&done), "{done} reloads");
-    let (status, said) = agent.post("/-/reload")?;
-    ensure!(status == 200 && said.contains("nothing has changed"), "the last config is not in use: {said}");
+    agent.signal(Signal::CONT);
+    // Behind all of them; 202 = it still takes a while.
+    wait_until("the last config to be in use", PATIENCE, || {
+        let (status, said) = agent.post("/-/reload")?;
+        ensure!(status == 200 && said.contains("nothing has changed"), "{status}: {said}");
+        Ok(())
+    })?;
+    let (applied, unchanged) = (reloads(&agent, "applied")?, reloads(&agent, "unchanged")?);
+    println!("{SIGNALS} signals were {applied} reloads of a changed config, {unchanged} of the same");
+    ensure!((1..SIGNALS).contains(&applied), "{applied} reloads for {SIGNALS} signals");
     writers.stop()?;
     agent.stop()
 }
@@ -471,6 +487,7 @@ fn a_stop_amid_a_reload_is_a_clean_end() -> Result<()> {
         let log = agent.log_text()?.len();
         agent.stop().with_context(|| format!("round {number}"))?;
         let text = fs::read_to_string(home.path().join("agent.log"))?;
+        ensure!(text[log..].contains("INFO"), "levels are written in other words: {}", &text[log..]);
         ensure!(!text[log..].contains("ERROR"), "{}", &text[log..]);
     }
     let written = writers.stop()?;
@@ -492,13 +509,13 @@ fn a_run_that_cannot_begin_gives_way_to_the_one_before() -> Result<()> {
     let out = format!("{}/out", home.path().display());
     home.write_config(&good.replace(&out, &link.display().to_string()))?;
     let (status, said) = agent.post("/-/reload")?;
-    ensure!(
-        status == 500 && said.contains("the one before runs again") && said.contains("link"),
-        "{status}: {said}"
-    );
-    assert_eq!((agent.metric("config_last_reload_successful")?, reloads(&agent, "failed")?), (0.0, 1));
+    let is_said = said.contains("the one before runs again") && said.contains("link");
+    // 202: it takes longer than anybody likes to wait for an answer; health has the words then.
+    ensure!(status == 202 || (status == 500 && is_said), "{status}: {said}");
+    wait_until("the reload to fail", PATIENCE, || reloads(&agent, "failed").is_ok_and(|failed| failed == 1))?;
+    assert_eq!(agent.metric("config_last_reload_successful")?, 0.0);
     let before = home.output_bytes();
-    wait_until("more output", DEADLINE, || home.output_bytes() > before)?;
+    wait_until("more output", PATIENCE, || home.output_bytes() > before)?;
     let (status, health) = agent.ask("/health")?;
     ensure!(status == 503 && health.contains("could not be started"), "{status}: {health}");
     // Mended, it is taken.
@@ -541,7 +558,7 @@ fn a_hung_file_system_holds_up_no_reload() -> Result<()> {
     let lines_of = |name: &str| -> Result<u64> {
         Ok(messages(&home.path().join("out"), name)?.iter().map(Vec::len).sum::<usize>() as u64)
     };
-    wait_until("the first lines", DEADLINE, || {
+    wait_until("the first lines", PATIENCE, || {
         let got = lines_of("h.log")?;
         ensure!(got == 100, "{got}");
         Ok(())
@@ -549,7 +566,7 @@ fn a_hung_file_system_holds_up_no_reload() -> Result<()> {
     mount.set(Hang::Reads);
     write(100)?;
     let named = |agent: &Agent| {
-        wait_until("health to name the hung file system", DEADLINE, || {
+        wait_until("health to name the hung file system", PATIENCE, || {
             let (status, body) = agent.ask("/health")?;
             ensure!(status == 503 && body.contains("(fuse)"), "{status}: {body}");
             Ok(())
@@ -559,7 +576,7 @@ fn a_hung_file_system_holds_up_no_reload() -> Result<()> {
     reload(&home, &agent, &config(1), true)?;
     named(&agent)?;
     let before = lines_of("a.log")?;
-    wait_until("the healthy files to go on", DEADLINE, || {
+    wait_until("the healthy files to go on", PATIENCE, || {
         let got = lines_of("a.log")?;
         ensure!(got > before, "{got}");
         Ok(())
@@ -569,14 +586,14 @@ fn a_hung_file_system_holds_up_no_reload() -> Result<()> {
     ensure!(status == 400 && said.contains("still does"), "{status}: {said}");
     // Some looks of the detector.
     let looked = agent.metric("task_heartbeats_total{task=\"capture\"}")?;
-    wait_until("some looks", DEADLINE, || {
+    wait_until("some looks", PATIENCE, || {
         ensure!(agent.metric("task_heartbeats_total{task=\"capture\"}")? >= looked + 4.0, "not yet");
         Ok(())
     })?;
-    ensure!(!agent.log_text()?.contains("a leak"), "the detector cried");
+    agent.assert_no_leak()?;
     mount.set(Hang::Nothing);
     let all = write(100)?;
-    wait_until("a reload to be taken", DEADLINE, || {
+    wait_until("a reload to be taken", PATIENCE, || {
         let (status, said) = agent.post("/-/reload")?;
         ensure!(status == 200, "{status}: {said}");
         Ok(())
@@ -584,8 +601,8 @@ fn a_hung_file_system_holds_up_no_reload() -> Result<()> {
     assert_once(&home, "h.log", all)?;
     let counts = writers.stop()?;
     counts.iter().try_for_each(|(name, count)| assert_once(&home, name, *count))?;
-    wait_until("health to be well again", DEADLINE, || agent.get("/health").map(drop))?;
-    ensure!(!agent.log_text()?.contains("a leak"), "the detector cried");
+    wait_until("health to be well again", PATIENCE, || agent.get("/health").map(drop))?;
+    agent.assert_no_leak()?;
     agent.stop()
 }
 
@@ -632,7 +649,7 @@ fn containers_are_captured_across_reloads() -> Result<()> {
             }
             Ok((got_out, got_err))
         };
-        let _ = wait_until("every line", DEADLINE, || {
+        let _ = wait_until("every line", PATIENCE, || {
             let (got_out, got_err) = got()?;
             ensure!(
                 got_out.len() + got_err.len() >= out.len() + err.len(),
@@ -652,6 +669,6 @@ fn containers_are_captured_across_reloads() -> Result<()> {
             err.len()
         );
     }
-    ensure!(!agent.log_text()?.contains("a leak"), "the detector cried");
+    agent.assert_no_leak()?;
     agent.stop()
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -10,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home, program};
+use capturer_tests::lateness::Lateness;
 use capturer_tests::loki::TestLoki;
-use capturer_tests::wait::{pass, wait_until};
+use capturer_tests::wait::{PATIENCE, pass, wait_until};
+use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Follows `in/*.log` of the home.
 fn config(home: &Home) -> Result<String> {
@@ -53,9 +54,14 @@ impl Writer {
         Ok(Writer { stop, written, thread: Some(thread) })
     }
 
+    /// Lines written so far.
+    fn lines(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
     fn end(mut self) -> u64 {
         self.finish();
-        self.written.load(Ordering::Relaxed)
+        self.lines()
     }
 
     fn finish(&mut self) {
@@ -97,7 +103,7 @@ impl Running {
         let pid = Pid::from_raw(i32::try_from(self.child.id())?).context("no process")?;
         kill_process(pid, Signal::INT)?;
         let child = &mut self.child;
-        Ok(wait_until("the command to end", DEADLINE, || child.try_wait().ok().flatten())?.code())
+        Ok(wait_until("the command to end", PATIENCE, || child.try_wait().ok().flatten())?.code())
     }
 }
 
@@ -136,7 +142,7 @@ fn tap_shows_what_passes_its_filters() -> Result<()> {
     let words =
         ["tap", "--json", "--container", "a.log", "--grep", "line [0-9]*7$", "--admin", agent.address()];
     let mut tap = Running::start(&home, &words)?;
-    let text = wait_until("ten lines", DEADLINE, || {
+    let text = wait_until("ten lines", PATIENCE, || {
         let text = tap.text()?;
         ensure!(text.lines().count() >= 10, "{text}");
         Ok(text)
@@ -147,7 +153,7 @@ fn tap_shows_what_passes_its_filters() -> Result<()> {
         ensure!(message.starts_with("a.log line ") && message.ends_with('7'), "{line}");
     }
     assert_eq!(tap.interrupt()?, Some(0), "Ctrl-C is how it ends");
-    wait_until("the view to end", DEADLINE, || {
+    wait_until("the view to end", PATIENCE, || {
         let watchers = agent.metric("tap_watchers")?;
         ensure!(watchers == 0.0, "{watchers}");
         Ok(())
@@ -155,7 +161,7 @@ fn tap_shows_what_passes_its_filters() -> Result<()> {
     let words =
         ["tap", "-c", &home.path().join("config.yaml").display().to_string(), "--admin", agent.address()];
     let mut tap = Running::start(&home, &words)?;
-    wait_until("both files", DEADLINE, || {
+    wait_until("both files", PATIENCE, || {
         let text = tap.text()?;
         ensure!(text.contains(" | a.log line ") && text.contains(" | b.log line "), "{text}");
         Ok(())
@@ -164,7 +170,7 @@ fn tap_shows_what_passes_its_filters() -> Result<()> {
     drop(writers);
     agent.stop()?;
     let child = &mut tap.child;
-    let status = wait_until("the command to end", DEADLINE, || child.try_wait().ok().flatten())?;
+    let status = wait_until("the command to end", PATIENCE, || child.try_wait().ok().flatten())?;
     assert_eq!(status.code(), Some(69));
     Ok(())
 }
@@ -185,13 +191,13 @@ fn whoever_watches_and_does_not_read_holds_up_nothing() -> Result<()> {
         clients.push(client);
     }
     assert_eq!(agent.metric("tap_watchers")?, 4.0);
-    wait_until("lines to be skipped", DEADLINE, || {
+    wait_until("lines to be skipped", PATIENCE, || {
         let skipped = agent.metric("tap_skipped_lines_total")?;
         ensure!(skipped > 10_000.0, "{skipped}");
         Ok(())
     })?;
-    let mut slowest = Duration::ZERO;
-    wait_until("the views to be ended", DEADLINE, || {
+    let (mut slowest, lateness) = (Duration::ZERO, Lateness::watch());
+    wait_until("the views to be ended", PATIENCE, || {
         let asked = Instant::now();
         agent.get("/healthz")?;
         slowest = slowest.max(asked.elapsed());
@@ -200,9 +206,9 @@ fn whoever_watches_and_does_not_read_holds_up_nothing() -> Result<()> {
         Ok(())
     })?;
     println!("slowest /healthz {slowest:?}");
-    ensure!(slowest < Duration::from_millis(100), "/healthz took {slowest:?}");
+    ensure!(slowest < lateness.allow(Duration::from_millis(100)), "/healthz took {slowest:?}");
     let written = writer.end();
-    wait_until("every line", DEADLINE, || {
+    wait_until("every line", PATIENCE, || {
         let got = delivered(&home, "a.log")?;
         ensure!(got == written, "{got} of {written}");
         Ok(())
@@ -213,13 +219,17 @@ fn whoever_watches_and_does_not_read_holds_up_nothing() -> Result<()> {
     client.read_exact(&mut [0; 12])?;
     let began = Instant::now();
     agent.stop()?;
-    ensure!(began.elapsed() < Duration::from_secs(3), "the stop took {:?}", began.elapsed());
+    let took = began.elapsed();
+    ensure!(took < lateness.allow(Duration::from_secs(3)), "the stop took {took:?}");
     Ok(())
 }
 
 #[test]
 fn what_is_wrong_is_said_with_the_address() -> Result<()> {
-    let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+    // Bound for as long as the test runs, so that no other agent gets it; nobody listens there.
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+    let free = SocketAddrV4::try_from(rustix::net::getsockname(&socket)?)?.to_string();
     for command in ["tap", "top"] {
         let mut words = vec![command, "--admin", &free];
         words.extend((command == "top").then_some("--once"));
@@ -246,23 +256,33 @@ fn top_shows_every_stream_with_its_rate() -> Result<()> {
     let home = Home::new()?;
     let agent = home.start(&config(&home)?)?;
     let writers = [Writer::start(&home, "a.log", 10)?, Writer::start(&home, "b.log", 1)?];
-    wait_until("two streams", DEADLINE, || {
+    wait_until("two streams", PATIENCE, || {
         let count = agent.streams()?.len();
         ensure!(count == 2, "{count}");
         Ok(())
     })?;
-    let seen: Value = serde_json::from_str(&top(&agent, &["--json"])?)?;
-    let rows = seen["streams"].as_array().context("no streams")?;
-    assert_eq!(rows.len(), 2);
-    for row in rows {
-        let rate = row["lines_per_second"].as_f64().context("no rate")?;
-        ensure!(rate > 10.0 && row["state"] == "following" && row["mode"] == "file", "{row}");
-    }
-    ensure!(
-        rows[0]["name"].as_str().is_some_and(|name| name.ends_with("a.log")),
-        "the busiest first: {seen}"
-    );
-    ensure!(seen["lines_per_second"].as_f64() > Some(100.0) && seen["healthy"] == true, "{seen}");
+    // A look that met a pause of the writers, or of the agent, is made again.
+    wait_until("rates as the writers have them", PATIENCE, || {
+        let (before, began) = (writers.each_ref().map(Writer::lines), Instant::now());
+        let seen: Value = serde_json::from_str(&top(&agent, &["--json"])?)?;
+        let seconds = began.elapsed().as_secs_f64();
+        let rows = seen["streams"].as_array().context("no streams")?;
+        ensure!(rows.len() == 2 && seen["healthy"] == true, "{seen}");
+        // The busiest first.
+        for ((row, name), (writer, before)) in
+            rows.iter().zip(["a.log", "b.log"]).zip(writers.iter().zip(before))
+        {
+            let written = (writer.lines() - before) as f64 / seconds;
+            let rate = row["lines_per_second"].as_f64().context("no rate")?;
+            ensure!(row["name"].as_str().is_some_and(|own| own.ends_with(name)), "{seen}");
+            ensure!(row["state"] == "following" && row["mode"] == "file", "{row}");
+            ensure!((0.5..2.0).contains(&(rate / written)), "{written} lines/s are written: {row}");
+        }
+        let sum: f64 = rows.iter().filter_map(|row| row["lines_per_second"].as_f64()).sum();
+        let total = seen["lines_per_second"].as_f64().context("no total")?;
+        ensure!((0.5..2.0).contains(&(total / sum)), "{seen}");
+        Ok(())
+    })?;
     let table = top(&agent, &["--once"])?;
     for part in ["NAME", "STATE", "LINES/S", "a.log", "b.log", "following", "2 streams", "local_file"] {
         ensure!(table.contains(part), "{part} is not in\n{table}");
@@ -281,7 +301,7 @@ fn top_counts_a_line_once_however_many_sinks_take_it() -> Result<()> {
     let config = config.replacen("container_monitor:", &format!("{sink}container_monitor:"), 1);
     let agent = home.start(&config)?;
     let writer = Writer::start(&home, "a.log", 10)?;
-    wait_until("lines for both sinks", DEADLINE, || {
+    wait_until("lines for both sinks", PATIENCE, || {
         let streams = agent.streams()?;
         ensure!(
             streams.len() == 2 && streams.iter().all(|row| row["lines"].as_u64() > Some(0)),
@@ -289,12 +309,15 @@ fn top_counts_a_line_once_however_many_sinks_take_it() -> Result<()> {
         );
         Ok(())
     })?;
-    let seen: Value = serde_json::from_str(&top(&agent, &["--json"])?)?;
-    let rows = seen["streams"].as_array().context("no streams")?;
-    let sum: f64 = rows.iter().filter_map(|row| row["lines_per_second"].as_f64()).sum();
-    let total = seen["lines_per_second"].as_f64().context("no total")?;
-    println!("{total} lines/s captured, {sum} in two rows");
-    ensure!(sum > 100.0 && (0.3..0.7).contains(&(total / sum)), "{seen}");
+    // If one of the two sinks was behind just now, the look is made again.
+    wait_until("half of what the rows have", PATIENCE, || {
+        let seen: Value = serde_json::from_str(&top(&agent, &["--json"])?)?;
+        let rows = seen["streams"].as_array().context("no streams")?;
+        let sum: f64 = rows.iter().filter_map(|row| row["lines_per_second"].as_f64()).sum();
+        let total = seen["lines_per_second"].as_f64().context("no total")?;
+        ensure!(sum > 0.0 && (0.3..0.7).contains(&(total / sum)), "{seen}");
+        Ok(())
+    })?;
     let table = top(&agent, &["--once"])?;
     ensure!(table.contains("lines/s captured") && table.contains("2 streams"), "{table}");
     drop(writer);

@@ -16,15 +16,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::sweep::{FOLDER_PREFIXES, folder_prefix};
-use crate::wait::wait_until;
+use crate::wait::{PATIENCE, wait_until};
 
 /// A user without rights, as Debian numbers it.
 const NOBODY: u32 = 65_534;
-/// For what should be quick.
-const DEADLINE: Duration = Duration::from_secs(30);
-/// For an agent to start: inside an emulated machine the kernel's verifier takes its time, and one whose processors were busy
-/// otherwise was seen to take over half a minute. One that ends is not waited for.
-const START_DEADLINE: Duration = Duration::from_secs(120);
+/// How the log tells of a leak.
+pub const LEAK_TOLD: &str = "a leak:";
+/// How long a dropped agent gets to end after SIGKILL. One that hangs in the kernel does not end even then.
+const KILLED_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The program to test: `CAPTURER_BIN`, which `cargo xtask test` sets.
 pub fn program() -> PathBuf {
@@ -72,7 +71,7 @@ impl Home {
     /// Starts an agent and waits until it is ready.
     pub fn start(&self, config: &str) -> Result<Agent> {
         let agent = self.launch(config)?;
-        wait_until("the agent to be ready", DEADLINE, || agent.get("/readyz"))?;
+        wait_until("the agent to be ready", PATIENCE, || agent.get("/readyz"))?;
         Ok(agent)
     }
 
@@ -89,7 +88,7 @@ impl Home {
             chown(&directory, Some(NOBODY), Some(NOBODY))?;
         }
         let agent = self.launch_as(config, &program(), &[], Some(NOBODY))?;
-        wait_until("the agent to be ready", DEADLINE, || agent.get("/readyz"))?;
+        wait_until("the agent to be ready", PATIENCE, || agent.get("/readyz"))?;
         Ok(agent)
     }
 
@@ -142,7 +141,7 @@ impl Home {
             .with_context(|| format!("starting {}", program.display()))?;
         let mut agent = Agent { child, log, address: String::new(), ended: false };
         let (address, text) =
-            wait_until("the agent to say where its admin server listens", START_DEADLINE, || {
+            wait_until("the agent to say where its admin server listens", PATIENCE, || {
                 // Asked first: what it said before it ended is in its log by then.
                 let has_ended = agent.child.try_wait()?.is_some();
                 let text = agent.log_text()?;
@@ -311,7 +310,7 @@ impl Agent {
 
     fn request(&self, method: &str, path: &str) -> Result<(u16, String)> {
         let mut stream = TcpStream::connect(&self.address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         write!(stream, "{method} {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -354,6 +353,26 @@ impl Agent {
             Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{}/{what}", self.pid()))?.count())
         };
         Ok(Held { fds: count("fd")?, threads: count("task")?, tasks: self.metric("tasks")? as u64 })
+    }
+
+    /// Nothing seems to leak, and nothing ever seemed to: by the metrics, by the ledger, by health, and by the log, in words
+    /// that witness.rs sees there when something does leak.
+    pub fn assert_no_leak(&self) -> Result<()> {
+        let text = self.get("/metrics")?;
+        let flags: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("log_capturer_leak_detection{")).collect();
+        ensure!(!flags.is_empty(), "nothing looks for leaks");
+        let raised = flags.iter().find(|line| !line.ends_with(" 0"));
+        ensure!(raised.is_none(), "{raised:?}; its log:\n{}", self.log_text()?);
+        let leaks = self.fds()?["leaks"].clone();
+        ensure!(leaks.as_array().is_some_and(Vec::is_empty), "{leaks}");
+        let health: Value = serde_json::from_str(&self.ask("/health")?.1)?;
+        let detector = &health["components"]["leak_detector"];
+        ensure!(detector["ok"] == true, "{detector}");
+        let log = self.log_text()?;
+        let told = log.lines().find(|line| line.contains(LEAK_TOLD));
+        ensure!(told.is_none(), "a leak was told: {told:?}");
+        Ok(())
     }
 
     /// A checkpoint is being saved: meanwhile its directory is open, and the new file for a part of it.
@@ -399,8 +418,12 @@ impl Agent {
 
     /// Waits for its end.
     pub fn ended(&mut self) -> Result<ExitStatus> {
+        self.ended_within(PATIENCE)
+    }
+
+    fn ended_within(&mut self, patience: Duration) -> Result<ExitStatus> {
         let child = &mut self.child;
-        let status = wait_until("the agent to end", DEADLINE, || child.try_wait().ok().flatten())?;
+        let status = wait_until("the agent to end", patience, || child.try_wait().ok().flatten())?;
         self.ended = true;
         Ok(status)
     }
@@ -410,8 +433,7 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let in_the_middle = !self.ended;
         let _ = self.child.kill();
-        // Not for ever: one that hangs in the kernel does not even end by this.
-        let _ = self.ended();
+        let _ = self.ended_within(KILLED_PATIENCE);
         if in_the_middle || std::thread::panicking() {
             let text = fs::read_to_string(&self.log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();

@@ -1,9 +1,11 @@
-//! A workbench for the shell alone: a test gives the orders that the core would give, a peer behaves as told, and what
-//! comes of it are the core's events. Once with the real shell and ring ([`RealBench`]), once with the simulated one
+//! A workbench for the shell alone: a test gives the orders that the core would give, a peer and a log on disk behave as
+//! told, and what comes of it are the core's events. Once with the real shell and ring ([`RealBench`]), once with the simulated one
 //! ([`crate::world::bench::SimBench`]), so that a case shows that both keep the same promises.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,11 +15,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use capturer::capture::io::{Action, Event};
-use capturer::files::Files;
-use capturer::ledger::claims::Claims;
+use capturer::files::{Answer, Files};
+use capturer::ledger::Owner;
+use capturer::ledger::claims::{Claimed, Claims};
 use capturer::shell::Shell;
+use rustix::fs::inotify::CreateFlags;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::wait::PATIENCE;
 
 /// Path of an answer that the peer gives and fills as told.
 pub const STREAM_PATH: &str = capturer::docker::EVENTS;
@@ -41,6 +48,22 @@ pub enum Deed {
     Die,
 }
 
+/// The live file of the bench's log.
+pub const LIVE_NAME: &str = "c-json.log";
+
+/// What happens to the bench's log, a live file with rotated siblings `.1`, `.2` …
+#[derive(Debug)]
+pub enum DiskDeed {
+    /// A file of the chain is written to at its end, the live one (0) or a rotated one. The live one is made if it is not there.
+    Append(u32, Vec<u8>),
+    /// As dockerd rotates: each file gets the next number, from the oldest on; then there is a new, empty live file.
+    Rotate,
+    /// A file of the chain becomes an archive: `.N.gz` is made, then `.N` is removed.
+    Pack(u32),
+    /// A file of the chain is removed.
+    Remove(u32),
+}
+
 /// See the module's head.
 #[allow(async_fn_in_trait, reason = "used on one thread, by functions that are generic over it")]
 pub trait Bench {
@@ -48,12 +71,16 @@ pub trait Bench {
     fn order(&mut self, action: Action);
     /// The peer does something, to the connection opened last.
     fn peer(&mut self, deed: Deed);
-    /// The next event; nothing if none comes for a while.
+    /// Something happens to the log.
+    fn disk(&mut self, deed: DiskDeed);
+    /// The log's directory.
+    fn directory(&self) -> String;
+    /// The next event; nothing if nothing is under way and none comes for a while.
     async fn event(&mut self) -> Option<Event>;
+    /// The next event, of which inotify must tell something: nothing else need be under way.
+    async fn told(&mut self) -> Option<Event>;
 }
 
-/// So long the real shell may take for what should come.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// So long it is waited for what should not come.
 const QUIET: Duration = Duration::from_millis(100);
 
@@ -64,6 +91,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 pub struct RealBench {
     shell: Shell,
     events: VecDeque<Event>,
+    answers: UnboundedReceiver<Answer>,
+    /// Orders to the files threads that have no answer yet.
+    asked: usize,
+    /// Operations that are always under way: the read of inotify, if there is one.
+    resting: usize,
+    siblings: u32,
     deeds: Sender<Deed>,
     mood: Arc<Mood>,
     dir: tempfile::TempDir,
@@ -77,26 +110,114 @@ struct Mood {
 }
 
 impl RealBench {
-    /// On the ring that the caller is in. Every read gets this time-out.
+    /// On the ring that the caller is in, without inotify. Every read gets this time-out.
     pub fn new(read_timeout: Duration) -> Result<RealBench> {
-        let dir = tempfile::tempdir()?;
-        let socket = socket_in(&dir);
+        RealBench::start(read_timeout, None, Claims::default())
+    }
+
+    /// The same with inotify.
+    pub fn with_inotify(read_timeout: Duration) -> Result<RealBench> {
         let claims = Claims::default();
-        let files = Files::start(None, Vec::new(), dir.path().join("data"), claims.clone(), |_| {})?;
+        let flags = CreateFlags::CLOEXEC | CreateFlags::NONBLOCK;
+        let inotify = claims.hold(rustix::fs::inotify::init(flags)?, Owner::Discovery);
+        RealBench::start(read_timeout, Some(Arc::new(inotify)), claims)
+    }
+
+    fn start(
+        read_timeout: Duration,
+        inotify: Option<Arc<Claimed<OwnedFd>>>,
+        claims: Claims,
+    ) -> Result<RealBench> {
+        let dir = tempfile::tempdir()?;
+        let (socket, data) = (socket_in(&dir), dir.path().join("data"));
+        std::fs::create_dir(&data)?;
+        std::fs::create_dir(log_directory_in(&dir))?;
+        let (answer, answers) = unbounded_channel();
+        let files = Files::start(inotify.clone(), Vec::new(), data, claims.clone(), move |answered| {
+            // Nobody waits for one that comes when the bench is over.
+            let _ = answer.send(answered);
+        })?;
+        let resting = usize::from(inotify.is_some());
         let shell =
-            Shell::new(&socket, read_timeout, files, None, Vec::new(), Duration::from_secs(1), claims)?;
+            Shell::new(&socket, read_timeout, files, inotify, Vec::new(), Duration::from_secs(1), claims)?;
         let listener = UnixListener::bind(&socket).context("binding the peer's socket")?;
         let (deeds, orders) = channel();
         let mood = Arc::<Mood>::default();
         let peer = Peer { listener, orders, mood: Arc::clone(&mood) };
         std::thread::spawn(move || peer.run());
-        Ok(RealBench { shell, events: VecDeque::new(), deeds, mood, dir })
+        let events = VecDeque::new();
+        Ok(RealBench { shell, events, answers, asked: 0, resting, siblings: 0, deeds, mood, dir })
     }
 
     /// Ends what is under way; the operations that are left all the same.
     pub async fn wind_up(mut self) -> u64 {
         self.shell.wind_up(PATIENCE).await
     }
+
+    fn is_busy(&self) -> bool {
+        self.asked > 0 || self.shell.operations() > self.resting
+    }
+
+    async fn event_within(&mut self, patience: Duration) -> Option<Event> {
+        let deadline = tokio::time::Instant::now() + patience;
+        while self.events.is_empty() {
+            let next = async {
+                tokio::select! {
+                    events = self.shell.next() => Next::Events(events),
+                    Some(answer) = self.answers.recv() => Next::Answer(answer),
+                }
+            };
+            match tokio::time::timeout_at(deadline, next).await {
+                Ok(Next::Events(events)) => self.events.extend(events),
+                Ok(Next::Answer(answer)) => {
+                    self.asked -= 1;
+                    self.events.push_back(self.shell.on_files(answer));
+                }
+                Err(_) => return None,
+            }
+        }
+        self.events.pop_front()
+    }
+
+    fn log_file(&self, rank: u32) -> PathBuf {
+        let number = if rank == 0 { String::new() } else { format!(".{rank}") };
+        log_directory_in(&self.dir).join(format!("{LIVE_NAME}{number}"))
+    }
+
+    fn carry_out(&mut self, deed: DiskDeed) -> std::io::Result<()> {
+        match deed {
+            DiskDeed::Append(rank, bytes) => {
+                let file = File::options().create(rank == 0).append(true).open(self.log_file(rank));
+                file?.write_all(&bytes)
+            }
+            DiskDeed::Rotate => {
+                for rank in (0..=self.siblings).rev() {
+                    std::fs::rename(self.log_file(rank), self.log_file(rank + 1))?;
+                }
+                self.siblings += 1;
+                File::create_new(self.log_file(0)).map(drop)
+            }
+            DiskDeed::Pack(rank) => {
+                let (file, archive) = (self.log_file(rank), self.log_file(rank).with_added_extension("gz"));
+                let mut packer =
+                    flate2::write::GzEncoder::new(File::create_new(archive)?, flate2::Compression::fast());
+                packer.write_all(&std::fs::read(&file)?)?;
+                packer.finish()?;
+                std::fs::remove_file(file)
+            }
+            DiskDeed::Remove(rank) => std::fs::remove_file(self.log_file(rank)),
+        }
+    }
+}
+
+/// What the shell or a files thread had to tell.
+enum Next {
+    Events(Vec<Event>),
+    Answer(Answer),
+}
+
+fn log_directory_in(dir: &tempfile::TempDir) -> PathBuf {
+    dir.path().join("log")
 }
 
 fn socket_in(dir: &tempfile::TempDir) -> PathBuf {
@@ -105,6 +226,7 @@ fn socket_in(dir: &tempfile::TempDir) -> PathBuf {
 
 impl Bench for RealBench {
     fn order(&mut self, action: Action) {
+        self.asked += usize::from(matches!(action, Action::Scan { .. } | Action::OpenFile { .. }));
         self.shell.start(action);
     }
 
@@ -116,16 +238,21 @@ impl Bench for RealBench {
         }
     }
 
+    fn disk(&mut self, deed: DiskDeed) {
+        self.carry_out(deed).expect("a folder of the bench's own");
+    }
+
+    fn directory(&self) -> String {
+        log_directory_in(&self.dir).to_string_lossy().into_owned()
+    }
+
     async fn event(&mut self) -> Option<Event> {
-        let patience = if self.shell.operations() > 0 { PATIENCE } else { QUIET };
-        let deadline = tokio::time::Instant::now() + patience;
-        while self.events.is_empty() {
-            match tokio::time::timeout_at(deadline, self.shell.next()).await {
-                Ok(events) => self.events.extend(events),
-                Err(_) => return None,
-            }
-        }
-        self.events.pop_front()
+        let patience = if self.is_busy() { PATIENCE } else { QUIET };
+        self.event_within(patience).await
+    }
+
+    async fn told(&mut self) -> Option<Event> {
+        self.event_within(PATIENCE).await
     }
 }
 

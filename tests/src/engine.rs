@@ -28,17 +28,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::sweep::{ROOT_PREFIX, SWEPT_NOTE, Traces, start_ticks, stat_fields, sweep_dead};
-use crate::wait::wait_until;
+use crate::wait::{PATIENCE, wait_until};
 
 /// The image that every Engine has: busybox with a link for each of its commands, `sh` and `seq` among them.
 pub const IMAGE: &str = "capturer-test";
 
-/// An idle machine needs 0.3 s; two cores that compile at the same time were seen to need 9 s.
-const START_DEADLINE: Duration = Duration::from_secs(60);
-/// dockerd gives its containers 10 s to end by SIGTERM and itself 15 s.
-const STOP_DEADLINE: Duration = Duration::from_secs(40);
 /// Any one `docker` command. Waiting for a container to end is the longest.
-const COMMAND_DEADLINE_SECONDS: u32 = 300;
+const COMMAND_DEADLINE_SECONDS: u32 = 600;
+/// How long dockerd gets to stop in good order when a test is over. What it leaves is swept.
+const GOOD_ORDER_PATIENCE: Duration = Duration::from_secs(5);
 /// A path to a socket may have 107 bytes, and the longest that dockerd makes lies 43 bytes beneath its folder.
 const ROOT_BYTES_MAX: usize = 60;
 
@@ -340,13 +338,13 @@ impl Engine {
     /// Stops dockerd where it stands (SIGSTOP): connections stay open and nothing answers.
     pub fn freeze(&self) -> Result<()> {
         self.signal(Signal::STOP)?;
-        wait_until("dockerd to freeze", Duration::from_secs(5), || self.state() == "T")
+        wait_until("dockerd to freeze", PATIENCE, || self.state() == "T")
     }
 
     /// Lets a frozen dockerd go on.
     pub fn thaw(&self) -> Result<()> {
         self.signal(Signal::CONT)?;
-        wait_until("dockerd to thaw", Duration::from_secs(5), || self.state() != "T")
+        wait_until("dockerd to thaw", PATIENCE, || self.state() != "T")
     }
 
     /// The processor time dockerd has used since it started, in seconds, user and system.
@@ -421,7 +419,7 @@ impl Engine {
         let socket = self.socket.clone();
         let child = self.daemon.as_mut().context("dockerd was not started")?;
         // The outer error is its early end, for which nobody should wait.
-        wait_until("dockerd to answer", START_DEADLINE, || match child.try_wait() {
+        wait_until("dockerd to answer", PATIENCE, || match child.try_wait() {
             Ok(Some(status)) => Ok(Err(anyhow!("dockerd ended with {status} instead of starting"))),
             Ok(None) => ping(&socket).map(Ok),
             Err(error) => Ok(Err(error.into())),
@@ -434,13 +432,13 @@ impl Engine {
         let started = containerd.and_then(start_ticks);
         self.signal(signal)?;
         let child = self.daemon.as_mut().context("dockerd is stopped already")?;
-        let ended = wait_until("dockerd to end", STOP_DEADLINE, || child.try_wait().ok().flatten());
+        let ended = wait_until("dockerd to end", PATIENCE, || child.try_wait().ok().flatten());
         ended.map_err(|e| e.context(self.log_tail(30)))?;
         self.daemon = None;
         // containerd dies with its parent, a little later. A dockerd started meanwhile takes the old process id, even that of a
         // zombie, for a containerd that serves, and gives up after 16 s: so wait, and leave no id behind.
         if started.is_some() {
-            wait_until("containerd to end", STOP_DEADLINE, || containerd.and_then(start_ticks) != started)?;
+            wait_until("containerd to end", PATIENCE, || containerd.and_then(start_ticks) != started)?;
         }
         match fs::remove_file(&pid_file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -469,8 +467,7 @@ impl Engine {
             for signal in [Signal::CONT, Signal::TERM] {
                 let _ = kill_process(Pid::from_child(&daemon), signal);
             }
-            if wait_until("dockerd to end", Duration::from_secs(5), || daemon.try_wait().ok().flatten())
-                .is_err()
+            if wait_until("dockerd to end", GOOD_ORDER_PATIENCE, || daemon.try_wait().ok().flatten()).is_err()
             {
                 let _ = daemon.kill();
                 daemon.wait().context("waiting for dockerd, killed")?;

@@ -8,7 +8,8 @@
 //! - [`sweep`] what such an Engine leaves on a machine and how to take it away (shared with `xtask`)
 //! - [`fuse`] a file system that hangs when told to
 //! - [`loki`] a test Loki with a knob for each fault
-//! - [`wait`] the one place where a test waits for something
+//! - [`wait`] the one place where a test waits for something, [`lateness`] how late this machine is
+//! - [`skip`] how a test says that it can't run here
 //! - [`rand`] all chance, from one printed seed
 //! - [`mod@bench`] the shell alone, real or simulated, with a peer that behaves as told
 //! - [`world`] a simulated host for the agent's core, [`checker`] what must hold in it, [`seeds`] many of them
@@ -21,10 +22,12 @@ pub mod checker;
 pub mod engine;
 pub mod fake_docker;
 pub mod fuse;
+pub mod lateness;
 pub mod loki;
 pub mod rand;
 pub mod scene;
 pub mod seeds;
+pub mod skip;
 pub mod soak;
 pub mod sweep;
 pub mod wait;

@@ -2,14 +2,13 @@
 //! comparison with what `docker logs` prints.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::agent::{Agent, Held, Home, assert_same_lines};
 use crate::engine::{Engine, RunSpec};
-use crate::wait::wait_until;
+use crate::wait::{PATIENCE, wait_until};
 
 /// How the agent reads.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +71,7 @@ pub fn assert_printed(home: &Home, name: &str, stdout: &[u8], stderr: &[u8]) -> 
     // Not a failure yet if it never comes: the comparison says which lines are missing.
     let lines = |text: &[u8]| text.iter().filter(|byte| **byte == b'\n').count();
     let expected = lines(stdout) + lines(stderr);
-    let _ = wait_until(&format!("all lines of {name}"), Duration::from_secs(30), || {
+    let _ = wait_until(&format!("all lines of {name}"), PATIENCE, || {
         let got = home.count_of(name);
         ensure!(got >= expected, "{got} of {expected} lines");
         Ok(())
@@ -93,7 +92,7 @@ pub fn ticking(pause: &str) -> String {
 
 /// Waits until each of so many streams was rotated at least so often.
 pub fn rotated(agent: &Agent, streams: usize, rotations: u64) -> Result<()> {
-    wait_until("all streams to be rotated", Duration::from_secs(120), || {
+    wait_until("all streams to be rotated", PATIENCE, || {
         let rows = agent.streams()?;
         let rotated = rows.iter().filter(|row| row["rotations"].as_u64() >= Some(rotations)).count();
         ensure!(rows.len() == streams && rotated == streams, "{rotated} of {} streams", rows.len());
@@ -107,7 +106,7 @@ pub fn rotated(agent: &Agent, streams: usize, rotations: u64) -> Result<()> {
 /// containers that print, it is chance whether that read is among the operations.
 pub fn held_at_rest(agent: &Agent, home: &Home, engine: &Engine, containers: &[String]) -> Result<Held> {
     signal(engine, containers, "USR1")?;
-    wait_until("all containers to be silent", Duration::from_secs(60), || {
+    wait_until("all containers to be silent", PATIENCE, || {
         let last = |name: &String| fs::read(home.output_of(name)).unwrap_or_default();
         let loud = containers.iter().filter(|name| !last(name).ends_with(b"\"message\":\"hush\"}\n")).count();
         ensure!(loud == 0, "{loud} still print");
@@ -123,7 +122,7 @@ pub fn held_at_rest(agent: &Agent, home: &Home, engine: &Engine, containers: &[S
 pub fn held_by_resting(agent: &Agent, streams: usize) -> Result<Held> {
     // A read and its timer for each stream, for the Engine's events and for inotify.
     let expected = 2 * (streams as u64 + 2);
-    wait_until("all streams to rest in a read", Duration::from_secs(120), || {
+    wait_until("all streams to rest in a read", PATIENCE, || {
         let held = agent.held()?;
         let page: Value = serde_json::from_str(&agent.get("/api/v1/streams")?)?;
         let rows = page["streams"].as_array().context("no streams")?;
@@ -142,6 +141,23 @@ fn signal(engine: &Engine, containers: &[String], signal: &str) -> Result<()> {
     let mut words = vec!["kill", &option];
     words.extend(containers.iter().map(String::as_str));
     engine.docker(&words).map(drop)
+}
+
+/// Makes tests of one version: for what does not depend on it. What dockerd writes to disk is the same in both, and that its
+/// containers and their logs are found on both is shown by engine.rs and capture_life.rs.
+#[macro_export]
+macro_rules! one_engine {
+    ($version:ident: $($name:ident => $test:expr;)*) => {$(
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            #[test]
+            fn one_engine() -> anyhow::Result<()> {
+                $test($crate::engine::EngineVersion::$version)
+            }
+        }
+    )*};
 }
 
 /// Makes a test of each version: `both!(name, |version| …)` gives `name_20_10` and `name_28_5`.

@@ -23,7 +23,6 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{FlockOperation, flock};
@@ -31,7 +30,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, PidfdFlags, Signal, geteuid, getpid, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
 
-use crate::wait::wait_until;
+use crate::wait::{PATIENCE, wait_until};
 
 /// How the temporary folder of every Engine begins; the owner's process id follows.
 pub const ROOT_PREFIX: &str = "capturer-engine-";
@@ -41,8 +40,6 @@ pub const FOLDER_PREFIXES: [&str; 2] = ["capturer-test-", "capturer-fake-"];
 pub const SWEPT_NOTE: &str = "swept";
 /// The traces, within that folder.
 const RECORD: &str = "traces.json";
-/// A killed process is gone within milliseconds; a cgroup of it within some more. This is for a very busy machine.
-const GONE_DEADLINE: Duration = Duration::from_secs(15);
 
 /// All that must be known to find everything of one Engine. Written down before the Engine's first process starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -400,7 +397,7 @@ fn describe(pid: i32) -> String {
 
 /// Acts until nothing is left.
 fn until_gone(what: &str, mut act: impl FnMut() -> Vec<String>) -> Result<()> {
-    wait_until(&format!("{what} to go"), GONE_DEADLINE, || {
+    wait_until(&format!("{what} to go"), PATIENCE, || {
         let left = act();
         if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }
     })

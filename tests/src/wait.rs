@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+/// How long a test waits for what must come. It costs nothing when all is well, so it is long enough for a machine that
+/// runs other tests and a compiler at the same time. A test that judges how quickly something comes measures that itself.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
 /// The first pause between two looks. Doubled after each look, since most conditions hold at once or not soon.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// The longest pause between two looks.

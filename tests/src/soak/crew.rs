@@ -2,15 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Result;
 
+use super::Plan;
 use super::lines::{Lines, Outlet};
-use super::{ARRIVAL, Plan};
 use crate::agent::Home;
 use crate::engine::{Engine, RunSpec};
-use crate::wait::wait_until;
+use crate::wait::{PATIENCE, wait_until};
 
 /// A line at the beginning and one at the end.
 const IDLE: &str = "echo o 1; while [ ! -e /shared/stop ]; do sleep 1; done; echo o 2";
@@ -78,9 +77,9 @@ impl<'a> Crew<'a> {
     }
 
     /// Waits until everything printed was delivered; if it never is, the answer shows what lacks.
-    pub fn arrived(&mut self, patience: Duration) -> Result<Lines> {
+    pub fn arrived(&mut self) -> Result<Lines> {
         let mut last = Ok(Lines::default());
-        let _ = wait_until("every line", patience.max(ARRIVAL), || {
+        let _ = wait_until("every line", PATIENCE, || {
             last = self.count();
             last.as_ref().is_ok_and(|lines| lines.delivered >= lines.printed)
         });

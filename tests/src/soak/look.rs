@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -10,6 +12,10 @@ use serde_json::Value;
 use super::{Lines, Plan};
 use crate::agent::Agent;
 use crate::engine::Engine;
+use crate::wait::PATIENCE;
+
+/// A look of so many opens a log as well.
+const OPENING_EVERY: usize = 5;
 
 /// What is held while every stream waits in a read, or where slots are shared for its turn; then beside what the reads
 /// hold.
@@ -50,6 +56,8 @@ pub struct Sample {
     pub wait_max: Duration,
     /// So much later than it should the latest look was made: the machine was busy, and the agent no less late.
     pub late_max: Duration,
+    /// The longest that the Engine took to begin to answer a request for a container's log, which the soak made itself.
+    pub opening_max: Duration,
     /// Lines so far.
     pub lines: Lines,
     /// Bytes the agent itself has declared lost.
@@ -66,6 +74,7 @@ pub struct Looks {
     age_max: Duration,
     wait_max: Duration,
     late_max: Duration,
+    opening_max: Duration,
 }
 
 impl Looks {
@@ -80,6 +89,9 @@ impl Looks {
         let page: Value = serde_json::from_str(&agent.get("/api/v1/streams")?)?;
         let rows = page["streams"].as_array().context("/api/v1/streams has no streams")?;
         self.late_max = self.late_max.max(late + asked.elapsed());
+        if plan.read_from == "api" && self.count % OPENING_EVERY == 1 {
+            self.opening_max = self.opening_max.max(opening(engine, rows)?);
+        }
         let ms = |row: &Value, key: &str| Duration::from_millis(row[key].as_u64().unwrap_or(0));
         let of = |row: &&Value, operation: &str| row["operation"].as_str().unwrap_or("") == operation;
         let reading: Vec<&Value> = rows.iter().filter(|row| of(row, "read of a connection")).collect();
@@ -139,10 +151,24 @@ impl Looks {
             age_max: self.age_max,
             wait_max: self.wait_max,
             late_max: self.late_max,
+            opening_max: self.opening_max,
             lines,
             declared_bytes: declared_bytes(agent)?,
         })
     }
+}
+
+/// How long the Engine takes to begin to answer when the log of a container is asked for.
+fn opening(engine: &Engine, rows: &[Value]) -> Result<Duration> {
+    let Some(id) = rows.first().and_then(|row| row["container_id"].as_str()) else {
+        return Ok(Duration::ZERO);
+    };
+    let asked = Instant::now();
+    let mut stream = UnixStream::connect(engine.socket())?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET /containers/{id}/logs?stdout=1&stderr=1&tail=1 HTTP/1.0\r\n\r\n")?;
+    stream.read_exact(&mut [0])?;
+    Ok(asked.elapsed())
 }
 
 /// Open descriptors by what they are: `socket`, `pipe`, `file`, `anon_inode:[io_uring]` …

@@ -21,7 +21,7 @@ use anyhow::Result;
 
 use crate::agent::Home;
 use crate::engine::{Engine, EngineVersion};
-use crate::wait::wait_until;
+use crate::wait::{PATIENCE, wait_until};
 use crew::Crew;
 pub use lines::Lines;
 use look::Looks;
@@ -29,14 +29,10 @@ pub use look::{Rest, Sample};
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// For the time of the next look to come, on a machine however busy.
-const LOOK_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two samples.
 pub const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 /// So long what grows while everything starts is not growth.
 pub const SETTLE: Duration = Duration::from_secs(60);
-/// For what is under way when the containers have ended.
-const ARRIVAL: Duration = Duration::from_secs(60);
 
 /// What is soaked, and for how long.
 #[derive(Clone, Debug)]
@@ -123,12 +119,17 @@ pub fn run(plan: Plan, mut told: impl FnMut(&Plan, &Sample)) -> Result<Soak> {
     let started = Instant::now();
     let mut samples: Vec<Sample> = Vec::new();
     let (mut wait_max, mut rotations) = (Duration::ZERO, Vec::new());
-    while started.elapsed() < plan.length {
+    // On a machine that is busy it may take longer until two moments can be compared.
+    let goes_on = |samples: &[Sample]| {
+        let passed = started.elapsed();
+        passed < plan.length || (passed < plan.length + PATIENCE && !verdict::comparable(&plan, samples))
+    };
+    while goes_on(&samples) {
         let ends = started + SAMPLE_EVERY * (samples.len() as u32 + 1);
         let mut looks = Looks::default();
         let mut next = Instant::now();
         while next < ends {
-            wait_until("the next look", LOOK_PATIENCE, || Instant::now() >= next)?;
+            wait_until("the next look", PATIENCE, || Instant::now() >= next)?;
             looks.look(next.elapsed(), &plan, &agent, &engine)?;
             next = (next + LOOK_EVERY).max(Instant::now());
         }
@@ -139,7 +140,7 @@ pub fn run(plan: Plan, mut told: impl FnMut(&Plan, &Sample)) -> Result<Soak> {
         samples.push(sample);
     }
     crew.end()?;
-    let lines = crew.arrived(ARRIVAL)?;
+    let lines = crew.arrived()?;
     let mut soak = Soak { plan, samples, lines, rotations, wait_max, complaints: Vec::new() };
     soak.complaints = verdict::complaints(&soak);
     if let Err(error) = agent.stop() {
