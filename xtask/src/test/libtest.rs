@@ -98,6 +98,11 @@ impl Running {
         })
     }
 
+    /// The target's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its name and how long it has run.
     pub fn progress(&self) -> String {
         format!("{} ({} s)", self.name, self.started.elapsed().as_secs())

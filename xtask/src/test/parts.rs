@@ -167,11 +167,13 @@ fn engine_tests(wanted: impl Fn(&str) -> bool) -> Result<Outcome> {
         programs.push(ci_build::program(PACKAGE, target, "test", true)?);
     }
     programs.sort_by_key(|program| targets.rank(&program.name));
+    let apart = programs.iter().filter(|program| targets.apart.contains(&program.name)).copied().collect();
     let (alone, together) = programs.into_iter().partition(|program| targets.alone.contains(&program.name));
     let faulty = ci_build::program("capturer", "capturer-with-faults", "bin", false)?;
     let tally = schedule::run(&Schedule {
         together,
         alone,
+        apart,
         width: SIDE_BY_SIDE.get().copied().unwrap_or(1),
         environment: vec![
             ("CAPTURER_BIN", release::program()),
@@ -191,6 +193,8 @@ struct EngineTests {
     names: Vec<String>,
     /// `exclusive` in `[package.metadata.capturer]`: those that judge times.
     alone: Vec<String>,
+    /// `apart` there: those of which two at a time are too many.
+    apart: Vec<String>,
     /// `heavy` there: those that take longest, longest first.
     heavy: Vec<String>,
 }
@@ -224,7 +228,7 @@ impl EngineTests {
                 None => Ok(list),
             }
         };
-        Ok(EngineTests { alone: list("exclusive")?, heavy: list("heavy")?, names })
+        Ok(EngineTests { alone: list("exclusive")?, apart: list("apart")?, heavy: list("heavy")?, names })
     }
 
     fn has(&self, name: &str) -> bool {
