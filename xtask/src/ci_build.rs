@@ -2,7 +2,7 @@
 //! the emulated machines.
 //!
 //! ```text
-//! cargo test --no-run, all packages, all features, profile `ci`, static ─▶ messages ─▶ a Program for each executable
+//! cargo test --no-run, cargo build --bins: all packages and features, profile `ci`, static ─▶ a Program for each executable
 //! ```
 //! Every part asks cargo in the same words, so the dependencies are compiled once. clippy and doc use them too: profile
 //! and target are the same, so they share build scripts and procedural macros with the build, and metadata with each other.
@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use crate::test::stream::shown;
 use crate::{paths, tools};
 
 const PROFILE: &str = "ci";
@@ -69,17 +70,20 @@ pub fn program(package: &str, name: &str, kind: &str, is_test: bool) -> Result<&
         .with_context(|| format!("the build made no {kind} {name:?} of package folder {package}"))
 }
 
+/// Twice, for `cargo test` builds a package's programs only where it has tests in files of their own.
 fn build() -> Result<Vec<Program>> {
-    let mut command = cargo("test");
-    command.args(["--no-run", "--message-format=json-render-diagnostics"]);
-    println!("$ cargo test --workspace --all-features --profile {PROFILE} --target {} --no-run", target());
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("starting cargo")?;
-    if !output.status.success() {
-        bail!("the tests do not build; what cargo said is above");
-    }
-    let programs: Vec<Program> = String::from_utf8_lossy(&output.stdout).lines().filter_map(parse).collect();
+    let mut programs = artifacts(cargo("test").arg("--no-run"))?;
+    programs.extend(artifacts(cargo("build").arg("--bins"))?.into_iter().filter(|program| !program.is_test));
     println!("{} programs", programs.len());
     Ok(programs)
+}
+
+fn artifacts(command: &mut Command) -> Result<Vec<Program>> {
+    println!("$ {}", shown(command));
+    command.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output = command.output().context("starting cargo")?;
+    ensure!(output.status.success(), "the tests do not build; what cargo said is above");
+    Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(parse).collect())
 }
 
 /// Reads one of cargo's messages; `None` for one that is about no executable.

@@ -83,7 +83,8 @@ pub fn end_with_descendants(child: &mut Child) -> Result<()> {
     Ok(())
 }
 
-fn shown(command: &Command) -> String {
+/// A command as it is printed.
+pub fn shown(command: &Command) -> String {
     let program = std::path::Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words = std::iter::once(program).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
