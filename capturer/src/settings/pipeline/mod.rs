@@ -5,8 +5,9 @@ mod multiline;
 mod pattern;
 mod read;
 mod time_format;
+mod traces;
 
-pub use multiline::{Group, Multiline, MultilinePreset, MultilineRule};
+pub use multiline::{Group, Multiline, MultilinePreset, MultilineRule, Next};
 pub use pattern::Pattern;
 pub use time_format::{TimeFormat, TimePart};
 
@@ -271,6 +272,12 @@ pub enum RedactPreset {
     BearerToken,
     /// The value of a key that is called password, token and the like.
     KeySecret,
+}
+
+impl RedactPreset {
+    /// All of them.
+    pub const ALL: [RedactPreset; 4] =
+        [RedactPreset::CreditCard, RedactPreset::Email, RedactPreset::BearerToken, RedactPreset::KeySecret];
 }
 
 /// Labels of the record.

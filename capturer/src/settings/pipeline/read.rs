@@ -75,12 +75,7 @@ fn read_match(s: &mut Section, into: &mut Match) {
 }
 
 fn read_multiline(s: &mut Section, line_bytes_max: u64) -> Option<Multiline> {
-    let presets = [
-        ("java", Some(MultilinePreset::Java)),
-        ("python", Some(MultilinePreset::Python)),
-        ("go", Some(MultilinePreset::Go)),
-        ("node", Some(MultilinePreset::Node)),
-    ];
+    let presets = MultilinePreset::NAMED.map(|(name, preset)| (name, Some(preset)));
     let (mut preset, mut start, mut continues) = (None, None, None);
     let (mut timeout, mut lines_max) = (Duration::from_secs(1), 500);
     let mut bytes_max = GROUP_BYTES_DEFAULT.min(line_bytes_max);
