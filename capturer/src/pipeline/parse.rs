@@ -72,6 +72,15 @@ pub(super) fn parse(format: &ParseFormat, text: &[u8], into: &mut Found) -> Resu
     }
 }
 
+/// The level that a field holds: a name, pino's number, or syslog's severity. Else as in free text.
+pub(super) fn level_of_value(text: &str, into: &mut Found) {
+    let text = text.trim().as_bytes();
+    if let Some(level) = level::named(text).or_else(|| level::numbered(text)).or_else(|| level::detect(text))
+    {
+        into.set("level", Value::Text(level));
+    }
+}
+
 fn by_pattern(pattern: &Pattern, text: &[u8], into: &mut Found) -> Result<(), NotThis> {
     let captures = pattern.regex().captures(text).ok_or(NotThis)?;
     for name in pattern.regex().capture_names().flatten() {
@@ -379,5 +388,21 @@ mod tests {
     fn levels() {
         check(&ParseFormat::Level, "2026 ERROR x", r#"level="error""#);
         check(&ParseFormat::Level, "nothing", "");
+        let table = [
+            ("30", "info"),
+            ("50", "error"),
+            ("60", "fatal"),
+            ("3", "error"),
+            ("7", "debug"),
+            ("0", "fatal"),
+        ];
+        for (text, expected) in table.into_iter().chain([("Warning", "warn"), ("[error] x", "error")]) {
+            let mut found = Found::new(None);
+            level_of_value(text, &mut found);
+            assert_eq!(show(&found), format!("level={expected:?}"), "{text}");
+        }
+        let mut found = Found::new(None);
+        level_of_value("31", &mut found);
+        assert_eq!(show(&found), "");
     }
 }
