@@ -7,9 +7,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use capturer::fuzz::TARGETS;
+use capturer::decode::work;
+use capturer::fuzz::{TARGETS, WORK};
+use capturer::limits::RECORD_BYTES_MAX;
 use capturer_tests::rand::Rand;
 
 /// Mutations of each corpus; some seconds for all, in the dev profile.
@@ -86,6 +89,121 @@ fn mutations_of_the_corpus_hold() -> Result<()> {
             let bytes = mutated(&corpus, &mut rand);
             let held = catch_unwind(|| check(&bytes)).is_ok();
             ensure!(held, "{name}, round {round}, panicked above, by b\"{}\"", bytes.escape_ascii());
+        }
+    }
+    Ok(())
+}
+
+/// Parts of lines that make a decoder look far, look back, or begin again.
+const PARTS: [&[u8]; 34] = [
+    b"\0",
+    b"x",
+    b"\n",
+    b"\r",
+    b"\\",
+    b"\"",
+    b"'",
+    b" ",
+    b"=",
+    b":",
+    b"://",
+    b"@",
+    b".",
+    b"[",
+    b"{",
+    b"]",
+    b"\xff",
+    "é".as_bytes(),
+    b"4111 1111 ",
+    b"{\"log\":\"",
+    b"{\"log\":\"x\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-22T00:52:48Z\"}",
+    b"2026-11-22T00:52:48Z",
+    b" stdout ",
+    b" stdout F ",
+    b"password",
+    b"password=[redacted",
+    b"-----BEGIN PRIVATE KEY-----",
+    b"[redacted",
+    b"bearer ",
+    b"eyJ",
+    b"--token ",
+    b"<password>",
+    b"level=",
+    &[0; 64],
+];
+
+/// One of these repeated is a line that once stopped the agent for minutes, or nearly did.
+const UNITS: [&[&[u8]]; 14] = [
+    &[b"x", b"\0"],
+    &[b"x", &[0; 64]],
+    &[b"2026-11-22T00:52:48Z stdout F ", &[0; 64]],
+    &[b" stdout"],
+    &[b"2026-11-22T00:52:48Z stdout X "],
+    &[b"{\"log\":\""],
+    &[b"{\"log\":\"", b"\0"],
+    &[b"password=[redacted "],
+    &[b"-----BEGIN PRIVATE KEY-----[redacted "],
+    &[b"a@"],
+    &[b"\x0a\x0a"],
+    &[b"[[[[\"a\","],
+    &[b"a=\"\\\""],
+    &[b"\r"],
+];
+
+fn repeated(unit: &[&[u8]], len: usize) -> Vec<u8> {
+    unit.concat().iter().copied().cycle().take(len).collect()
+}
+
+fn cpu_time(work: impl FnOnce()) -> Duration {
+    let now = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    };
+    let before = now();
+    work();
+    now() - before
+}
+
+/// What a line costs is a small multiple of its length, whatever is in it: a process that prints one must not stop the
+/// agent. Counted in bytes looked at, as far as decoders count them, and in processor time, which sees all.
+#[test]
+fn the_work_for_a_line_grows_with_its_length_alone() -> Result<()> {
+    const LEN: usize = 1024 * 1024;
+    /// A quarter of the length may take so much of the time for all: a fourth, if the work grows with the length alone, and
+    /// a sixteenth if it grows with its square.
+    const GROWTH: u32 = 8;
+    const NOISE: Duration = Duration::from_millis(400);
+    let mut rand = Rand::from_env_or(27);
+    let by_chance =
+        |rand: &mut Rand| -> Vec<&[u8]> { (0..rand.index(1..5)).map(|_| *rand.pick(&PARTS)).collect() };
+    let mut units: Vec<Vec<&[u8]>> = UNITS.iter().map(|unit| unit.to_vec()).collect();
+    units.extend((0..12).map(|_| by_chance(&mut rand)));
+    for (name, read) in WORK {
+        for unit in &units {
+            let shown = || format!("{name}, b\"{}\" repeated", unit.concat().escape_ascii());
+            let (part, whole) = (repeated(unit, LEN / 4), repeated(unit, LEN));
+            let of_part = cpu_time(|| read(&part));
+            let mut counted = 0;
+            let of_whole = cpu_time(|| counted = work::of(|| read(&whole)));
+            ensure!(counted <= 32 * LEN as u64, "{}: {counted} bytes looked at in {LEN}", shown());
+            ensure!(
+                of_whole < of_part * GROWTH + NOISE,
+                "{}: {of_part:?}, and {of_whole:?} for four times as much",
+                shown()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The same for a line as long as may be, for what reads whole files.
+#[test]
+fn the_longest_line_costs_as_little_for_each_byte() -> Result<()> {
+    for (name, read) in WORK.iter().filter(|(name, _)| name.starts_with("assemble")) {
+        for unit in [UNITS[0], UNITS[1], UNITS[2]] {
+            let line = repeated(unit, RECORD_BYTES_MAX - 1);
+            let counted = work::of(|| read(&[&line[..], b"\n"].concat()));
+            ensure!(counted <= 32 * RECORD_BYTES_MAX as u64, "{name}, {unit:?}: {counted} bytes looked at");
         }
     }
     Ok(())

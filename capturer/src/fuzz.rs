@@ -18,13 +18,14 @@
 use std::fmt::Debug;
 
 use crate::decode::{DecodeError, Step};
+use crate::settings::pipeline::ParseFormat;
 use crate::{checkpoint, decode, discover, pipeline, settings, sink};
 
 /// A decoder's name, and the entry that checks it under any bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them. Each has a folder of this name in tests/fuzz/corpus and a file in tests/fuzz/fuzz_targets.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     ("assemble", decode::fuzz::assemble::check),
     ("checkpoint", checkpoint::fuzz::check),
     ("config", settings::fuzz::check),
@@ -36,9 +37,29 @@ pub const TARGETS: [Target; 14] = [
     ("line", decode::fuzz::line),
     ("pipeline", pipeline::fuzz::check),
     ("stdcopy", decode::fuzz::stdcopy),
+    ("text", decode::fuzz::text::check),
     ("timestamp", decode::fuzz::timestamp),
     ("tty", decode::fuzz::tty),
     ("utf8", decode::fuzz::utf8),
+];
+
+/// What reads bytes that others choose, once over all of them, for tests that hold its work against their number: a line as
+/// long as may be, or a file of them. A pipeline's steps are given each line whole.
+pub const WORK: [Target; 14] = [
+    ("assemble and json_line", decode::fuzz::work::json_line),
+    ("assemble and cri", decode::fuzz::work::cri),
+    ("assemble and line", decode::fuzz::work::line),
+    ("assemble and tty", decode::fuzz::work::tty),
+    ("inotify", decode::fuzz::work::inotify),
+    ("multiline", pipeline::fuzz::multiline),
+    ("parse json", |bytes| pipeline::fuzz::parse_as(&ParseFormat::Json, bytes)),
+    ("parse logfmt", |bytes| pipeline::fuzz::parse_as(&ParseFormat::Logfmt, bytes)),
+    ("parse syslog", |bytes| pipeline::fuzz::parse_as(&ParseFormat::Syslog, bytes)),
+    ("parse level", |bytes| pipeline::fuzz::parse_as(&ParseFormat::Level, bytes)),
+    ("redact", pipeline::fuzz::redact_all),
+    ("stdcopy", decode::fuzz::work::stdcopy),
+    ("text", decode::fuzz::work::text),
+    ("utf8", decode::fuzz::work::utf8),
 ];
 
 /// What a decoder found, and where.

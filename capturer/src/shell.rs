@@ -358,7 +358,8 @@ impl Shell {
         };
         let Some(descriptor) = descriptor else {
             let error = FileError::Changed(format!("file {}", file.0));
-            let event = Event::FileRead { stream, file, result: Err(error), buffer, file_len: None };
+            let event =
+                Event::FileRead { stream, file, result: Err(error), buffer, file_len: None, data_at: None };
             return self.run(async move { Done::Event(event) });
         };
         self.run(async move {
@@ -366,11 +367,12 @@ impl Shell {
             let (result, buffer) = ring::file_read(&descriptor, buffer, offset).await;
             let file_len =
                 if result.is_ok_and(|count| count < room) { files::length(descriptor.as_fd()) } else { None };
+            let data_at = files::data_behind(descriptor.as_fd(), offset, &buffer);
             let result = result.map_err(|error| FileError::Other {
                 what: "reading a log file".to_owned(),
                 cause: error.to_string(),
             });
-            Done::Event(Event::FileRead { stream, file, result, buffer, file_len })
+            Done::Event(Event::FileRead { stream, file, result, buffer, file_len, data_at })
         });
     }
 
@@ -414,8 +416,8 @@ impl Shell {
                 self.open_files.remove(&file);
                 Event::Tick
             }
-            files::Answer::Read { stream, file, result, buffer, file_len } => {
-                Event::FileRead { stream, file, result, buffer, file_len }
+            files::Answer::Read { stream, file, result, buffer, file_len, data_at } => {
+                Event::FileRead { stream, file, result, buffer, file_len, data_at }
             }
             files::Answer::PathsFound { set, lane, lanes, watches, paths } => {
                 self.watches.set_of_patterns(set, &watches);

@@ -143,6 +143,8 @@ pub enum Event {
         /// Length of the file afterwards, asked for when fewer bytes came than there was room for: that may be the end
         /// of the file, or a read that the kernel cut short.
         file_len: Option<u64>,
+        /// Where the file goes on with data, if nothing came but NULs and a hole follows.
+        data_at: Option<u64>,
     },
     /// The live file of a stream was written to.
     FileGrew {

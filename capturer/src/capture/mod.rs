@@ -206,9 +206,9 @@ impl Capture {
                     self.actions.push(Action::CloseFile { file: number });
                 }
             }
-            Event::FileRead { stream, file: _, result, buffer, file_len } => {
+            Event::FileRead { stream, file: _, result, buffer, file_len, data_at } => {
                 self.with_file(now, stream, |file, cx, told| {
-                    file.on_read(result, buffer, file_len, cx, told)
+                    file.on_read(result, buffer, file_len, data_at, cx, told)
                 });
             }
             Event::FileGrew { stream } => self.with_file(now, stream, |file, _, _| file.on_grew()),

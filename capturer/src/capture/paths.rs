@@ -247,6 +247,7 @@ impl Capture {
     fn follow_path_for(&mut self, now: Now, set: usize, path: &str, look: Look, outlet: usize) {
         let entry = &self.settings.file_monitor.files[set];
         let (format, labels) = (entry.format, entry.labels.clone());
+        let (encoding, keep_cr) = (entry.encoding, entry.keep_cr);
         let at_end = entry.start_at == StartAt::End && look.is_first;
         let key = StreamKey::file(path);
         let resume = self.tracker.resume_for(&key, &self.outlets[outlet].tracked);
@@ -272,6 +273,7 @@ impl Capture {
         let (directory, live_name) = split_path(path);
         let line_bytes_max = self.settings.line_bytes_max as usize;
         let file = FileSource::new(id, directory, live_name, format, start, line_bytes_max);
+        let file = file.with_text(encoding, keep_cr);
         let file = file.renamed_while_written().with_pipeline(source.pipeline.as_ref());
         let reason = format!("matches file_monitor.files[{set}]");
         let stream = self.new_stream(now, source, Kind::File(Box::new(file)), reason, acked);

@@ -9,7 +9,7 @@
 //!   not be glued to the next run's first line,
 //! - the container has exited since and all was read ([`Assembler::close_begun_by`]).
 //!
-//! Where each piece says by a tag whether more follows ([`Assembler::joins_by_tag`]), that alone counts: such pieces have any
+//! Where each piece says by a tag whether more follows ([`Assembler::join_by_tag`]), that alone counts: such pieces have any
 //! length, and a time each.
 //!
 //! A line past `line_bytes_max` is cut there, marked and counted; the rest of it is passed over, never the file
@@ -80,6 +80,8 @@ pub struct Assembler {
     open: [Option<OpenLine>; 2],
     groups: Option<Groups>,
     by_tag: bool,
+    strips_cr: bool,
+    copies: bool,
 }
 
 #[derive(Debug)]
@@ -95,12 +97,21 @@ struct OpenLine {
     deliver: bool,
     /// Where its last piece began.
     latest_at: u64,
+    /// Its pieces say whether more follows.
+    by_tag: bool,
 }
 
 impl Assembler {
     /// Lines are cut at so many bytes.
     pub fn new(line_bytes_max: usize) -> Assembler {
-        Assembler { line_bytes_max, open: [None, None], groups: None, by_tag: false }
+        Assembler {
+            line_bytes_max,
+            open: [None, None],
+            groups: None,
+            by_tag: false,
+            strips_cr: false,
+            copies: false,
+        }
     }
 
     /// Whole lines are joined too, if the pipeline says so.
@@ -109,9 +120,20 @@ impl Assembler {
         self
     }
 
-    /// From now on pieces say themselves whether more of their line follows ([`super::cri`]).
-    pub fn joins_by_tag(&mut self) {
-        self.by_tag = true;
+    /// Carriage returns before a line's end belong to the end.
+    pub fn strip_cr(mut self, strips: bool) -> Assembler {
+        self.strips_cr = strips;
+        self
+    }
+
+    /// Whether the pieces that come now say themselves that more of their line follows ([`super::cri`]).
+    pub fn join_by_tag(&mut self, by_tag: bool) {
+        self.by_tag = by_tag;
+    }
+
+    /// Whether the pieces that come now lie in a buffer that does not last: they were decoded from another encoding.
+    pub fn copy(&mut self, copies: bool) {
+        self.copies = copies;
     }
 
     /// How many whole lines of a channel are in its open group: those completed last that are in no record yet.
@@ -143,7 +165,10 @@ impl Assembler {
 
     fn continues(&self, buffer: &[u8], piece: &Piece) -> bool {
         let open = &self.open[piece.std_type.index()];
-        open.as_ref().is_some_and(|open| self.by_tag || open.time == buffer[piece.time.clone()])
+        open.as_ref().is_some_and(|open| {
+            (self.by_tag && open.by_tag)
+                || (self.by_tag == open.by_tag && open.time == buffer[piece.time.clone()])
+        })
     }
 
     /// Where the lines of a channel begin that are in no record yet, and whether the last of them is not whole.
@@ -156,7 +181,7 @@ impl Assembler {
 
     /// Where pieces say whether more follows: where the last piece of a channel's open line began.
     pub fn open_part(&self, std_type: StdType) -> Option<u64> {
-        let line = self.open[std_type.index()].as_ref().filter(|_| self.by_tag);
+        let line = self.open[std_type.index()].as_ref().filter(|line| line.by_tag);
         line.map(|line| line.latest_at)
     }
 
@@ -209,10 +234,14 @@ impl Assembler {
             truncated: false,
             deliver,
             latest_at: at,
+            by_tag: self.by_tag,
         });
         line.latest_at = at;
         line.append(&buffer[piece.text.clone()], piece.decoded_len, self.line_bytes_max);
         if ends {
+            if self.strips_cr && piece.complete {
+                line.strip_cr();
+            }
             self.close(piece.std_type, out);
             completed.this = true;
         }
@@ -267,22 +296,25 @@ impl Assembler {
 
     fn emit_in_place(&mut self, buffer: &[u8], piece: &Piece, at: u64, out: &mut Lines) {
         debug_assert!(piece.time.len() <= timestamp::TIME_BYTES_MAX);
-        let truncated = piece.decoded_len > self.line_bytes_max;
-        let len = if truncated {
-            cut(&buffer[piece.text.clone()], piece.form, self.line_bytes_max)
-        } else {
-            piece.text.len()
-        };
-        if let Some(groups) = &mut self.groups {
+        let text = &buffer[piece.text.clone()];
+        let returns = if self.strips_cr && piece.complete { trailing_cr(text, piece.form) } else { 0 };
+        let text = &text[..text.len() - returns * cr_len(piece.form)];
+        let decoded_len = piece.decoded_len - returns;
+        let truncated = decoded_len > self.line_bytes_max;
+        let len = if truncated { cut(text, piece.form, self.line_bytes_max) } else { text.len() };
+        if self.groups.is_some() || self.copies {
             let whole = Whole {
                 began_at: at,
                 time: &buffer[piece.time.clone()],
-                text: &buffer[piece.text.start..][..len],
+                text: &text[..len],
                 form: piece.form,
-                decoded_len: piece.decoded_len.min(self.line_bytes_max),
+                decoded_len: decoded_len.min(self.line_bytes_max),
                 truncated,
             };
-            return groups.take(piece.std_type, &whole, out);
+            return match &mut self.groups {
+                Some(groups) => groups.take(piece.std_type, &whole, out),
+                None => out.push_made(piece.std_type, &whole),
+            };
         }
         out.truncated += u64::from(truncated);
         out.records.push(Record {
@@ -310,6 +342,15 @@ impl OpenLine {
         }
     }
 
+    fn strip_cr(&mut self) {
+        if self.truncated || !self.deliver {
+            return;
+        }
+        let returns = trailing_cr(&self.text, self.form);
+        self.text.truncate(self.text.len() - returns * cr_len(self.form));
+        self.decoded_len -= returns;
+    }
+
     fn append(&mut self, text: &[u8], decoded_len: usize, line_bytes_max: usize) {
         if self.truncated || !self.deliver {
             return;
@@ -324,6 +365,23 @@ impl OpenLine {
             self.truncated = true;
         }
     }
+}
+
+/// Bytes of a carriage return.
+fn cr_len(form: MessageForm) -> usize {
+    if form == MessageForm::Raw { 1 } else { 2 }
+}
+
+/// How many carriage returns a text ends with.
+fn trailing_cr(text: &[u8], form: MessageForm) -> usize {
+    if form == MessageForm::Raw {
+        return text.iter().rev().take_while(|byte| **byte == b'\r').count();
+    }
+    let returns = text.rchunks_exact(2).take_while(|pair| *pair == b"\\r").count();
+    // An escaped backslash before an r: `\\r` is no return.
+    let before = &text[..text.len() - 2 * returns];
+    let backslashes = before.iter().rev().take_while(|byte| **byte == b'\\').count();
+    returns.saturating_sub(backslashes % 2)
 }
 
 fn cut(text: &[u8], form: MessageForm, decoded_max: usize) -> usize {
@@ -405,7 +463,7 @@ mod tests {
         use StdType::{Stderr, Stdout};
         let lines = |pieces: &[(StdType, &str, &str, bool)], line_bytes_max| {
             let mut assembler = Assembler::new(line_bytes_max);
-            assembler.joins_by_tag();
+            assembler.join_by_tag(true);
             joined(assembler, pieces)
         };
         let max = 1 << 20;

@@ -6,39 +6,24 @@
 //! ```
 //! Source of the format: kubernetes, design-proposals-archive, kubelet-cri-logging.md. The tag may have more behind a
 //! colon (`F:…`), of which nothing is defined. Each part has a time of its own, so that only the tag says what belongs
-//! together: the assembler has to be told ([`super::assemble::Assembler::joins_by_tag`]).
+//! together: the assembler has to be told ([`super::assemble::Assembler::join_by_tag`]).
 //!
 //! Damage costs only itself: NUL holes are skipped, and of a torn head with a good record glued behind it the good one is
-//! found again. Glued behind a torn message it can't be told from the message.
+//! found again. Glued behind a torn message it can't be told from the message, unless a hole stands between them.
 
-use super::{DecodeError, Piece, Step, timestamp};
-use crate::limits::RECORD_BYTES_MAX;
+use super::{Piece, Step, damage, timestamp, work};
 use crate::record::{MessageForm, StdType};
 
 /// Longest tag that is believed.
-const TAG_BYTES_MAX: usize = 64;
+const TAG_BYTES_MAX: usize = 63;
+/// `stdout` or `stderr`, and a blank.
+const CHANNEL_BYTES: usize = 7;
 
-/// The first record of `bytes`, newline included in what it takes.
-pub fn next_record(bytes: &[u8]) -> Step<Piece> {
-    match memchr::memchr(b'\n', bytes) {
-        Some(end) => {
-            let holes = bytes.iter().take_while(|byte| **byte == 0).count();
-            if holes > 0 {
-                return Step::Reject(DecodeError::NulHole, holes);
-            }
-            let line = &bytes[..end];
-            match parse(line) {
-                Some(piece) => Step::Item(piece, end + 1),
-                None => Step::Reject(DecodeError::TornRecord, good_record_behind(line).unwrap_or(end + 1)),
-            }
-        }
-        // The hole may be longer than any buffer: take it as it comes.
-        None if bytes.first() == Some(&0) => {
-            Step::Reject(DecodeError::NulHole, bytes.iter().take_while(|byte| **byte == 0).count())
-        }
-        None if bytes.len() >= RECORD_BYTES_MAX => Step::Reject(DecodeError::RecordTooLong, bytes.len()),
-        None => Step::NeedMore,
-    }
+/// The first record of `bytes`, newline included in what it takes. `nuls`: a buffer that holds `bytes` has some.
+pub fn next_record(bytes: &[u8], nuls: bool) -> Step<Piece> {
+    // A power cut leaves the end of a torn line, and the beginning of the next, as NULs.
+    let is_torn = |line: &[u8]| nuls && damage::last_hole_end(line).is_some();
+    damage::next_record(bytes, |line| parse(line).filter(|_| !is_torn(line)), good_record_behind)
 }
 
 /// A quick look whether a first line is such a record (`format: auto`).
@@ -46,43 +31,69 @@ pub fn looks_like_record(line: &[u8]) -> bool {
     parse(line.strip_suffix(b"\n").unwrap_or(line)).is_some()
 }
 
+/// The record that a line is, without its newline.
+pub fn whole_record(line: &[u8]) -> Option<Piece> {
+    parse(line)
+}
+
 fn parse(line: &[u8]) -> Option<Piece> {
-    let mut blanks = memchr::memchr_iter(b' ', line);
-    let (time_end, stream_end) = (blanks.next()?, blanks.next()?);
-    // An empty text may lack its blank.
-    let tag_end = blanks.next().unwrap_or(line.len());
-    timestamp::parse(&line[..time_end])?;
-    let std_type = match &line[time_end + 1..stream_end] {
-        b"stdout" => StdType::Stdout,
-        b"stderr" => StdType::Stderr,
+    // Only the head is looked at, whatever the line's length.
+    let time_len = blank(line, timestamp::TIME_BYTES_MAX)?;
+    timestamp::parse(&line[..time_len])?;
+    let (std_type, rest) = match line[time_len + 1..].split_at_checked(CHANNEL_BYTES)? {
+        (b"stdout ", rest) => (StdType::Stdout, rest),
+        (b"stderr ", rest) => (StdType::Stderr, rest),
         _ => return None,
     };
-    let complete = match &line[stream_end + 1..tag_end] {
+    // An empty text may lack its blank.
+    let tag_len = blank(rest, TAG_BYTES_MAX).or((rest.len() <= TAG_BYTES_MAX).then_some(rest.len()))?;
+    let complete = match &rest[..tag_len] {
         [b'F'] | [b'F', b':', ..] => true,
         [b'P'] | [b'P', b':', ..] => false,
         _ => return None,
     };
+    let tag_end = line.len() - rest.len() + tag_len;
     let text = (tag_end + 1).min(line.len())..line.len();
-    (tag_end - stream_end <= TAG_BYTES_MAX).then(|| Piece {
+    Some(Piece {
         decoded_len: text.len(),
         text,
-        time: 0..time_end,
+        time: 0..time_len,
         form: MessageForm::Raw,
         std_type,
         complete,
     })
 }
 
-/// Where in a damaged line something begins that is worth a look: a time before the first channel, else a hole.
+/// Where the first blank is, within so many bytes and the one behind them.
+fn blank(text: &[u8], max: usize) -> Option<usize> {
+    let head = &text[..text.len().min(max + 1)];
+    let at = memchr::memchr(b' ', head);
+    work::add(at.unwrap_or(head.len()));
+    at
+}
+
+/// Where in a damaged line, behind its holes, a record begins: with the time before a channel.
 fn good_record_behind(line: &[u8]) -> Option<usize> {
-    let channels = [&b" stdout "[..], b" stderr "];
-    let time_end =
-        channels.iter().filter_map(|channel| memchr::memmem::find(line, channel)).min().unwrap_or(0);
-    let begins = time_end.saturating_sub(timestamp::TIME_BYTES_MAX).max(1)..time_end;
-    begins.into_iter().find(|begin| parse(&line[*begin..]).is_some()).or_else(|| {
-        let hole = memchr::memchr(0, line)?;
-        (hole > 0).then_some(hole)
-    })
+    let mut at = damage::last_hole_end(line).unwrap_or(0);
+    while let Some(run) = memchr::memmem::find(&line[at..], b" std") {
+        let time_end = at + run;
+        work::add(run);
+        at = time_end + 1;
+        let begin = time_before(&line[..time_end]).filter(|begin| *begin > 0);
+        if let Some(begin) = begin.filter(|begin| parse(&line[*begin..]).is_some()) {
+            return Some(begin);
+        }
+    }
+    work::add(line.len() - at);
+    None
+}
+
+/// Where a time begins that ends with `text`: its T stands behind the date.
+fn time_before(text: &[u8]) -> Option<usize> {
+    const DATE_BYTES: usize = 10;
+    let from = text.len().saturating_sub(timestamp::TIME_BYTES_MAX);
+    work::add(text.len() - from);
+    (from + memchr::memrchr(b'T', &text[from..])?).checked_sub(DATE_BYTES)
 }
 
 #[cfg(test)]

@@ -15,13 +15,13 @@ use std::ops::Range;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{DecodeError, Piece, Step, timestamp};
-use crate::limits::RECORD_BYTES_MAX;
+use super::{Piece, Step, damage, timestamp, work};
 use crate::record::{MessageForm, StdType};
 
 /// Whether every line of `bytes` is valid UTF-8 without control characters, as JSON demands. Asked once per buffer,
 /// at the speed of memory, so that nothing has to be asked per line.
 pub fn is_clean(bytes: &[u8]) -> bool {
+    work::add(bytes.len());
     let controls = bytes.iter().fold(0, |sum, byte| sum | u8::from(*byte < 0x20 && *byte != b'\n'));
     controls == 0 && std::str::from_utf8(bytes).is_ok()
 }
@@ -29,30 +29,17 @@ pub fn is_clean(bytes: &[u8]) -> bool {
 /// The first record of `bytes`, newline included in what it takes. `clean` is what [`is_clean`] said of a buffer that
 /// holds `bytes`; if not, each line is looked at by itself.
 pub fn next_record(bytes: &[u8], clean: bool) -> Step<Piece> {
-    match memchr::memchr(b'\n', bytes) {
-        Some(end) => {
-            let holes = bytes.iter().take_while(|byte| **byte == 0).count();
-            if holes > 0 {
-                return Step::Reject(DecodeError::NulHole, holes);
-            }
-            let line = &bytes[..end];
-            match parse(line).filter(|_| clean || is_clean(line)) {
-                Some(piece) => Step::Item(piece, end + 1),
-                None => Step::Reject(DecodeError::TornRecord, good_record_behind(line).unwrap_or(end + 1)),
-            }
-        }
-        // The hole may be longer than any buffer: take it as it comes.
-        None if bytes.first() == Some(&0) => {
-            Step::Reject(DecodeError::NulHole, bytes.iter().take_while(|byte| **byte == 0).count())
-        }
-        None if bytes.len() >= RECORD_BYTES_MAX => Step::Reject(DecodeError::RecordTooLong, bytes.len()),
-        None => Step::NeedMore,
-    }
+    damage::next_record(bytes, |line| parse(line).filter(|_| clean || is_clean(line)), good_record_behind)
 }
 
 /// A quick look whether a first line is a json-file record (`format: auto`).
 pub fn looks_like_record(line: &[u8]) -> bool {
     is_clean(line) && parse(line.strip_suffix(b"\n").unwrap_or(line)).is_some()
+}
+
+/// The record that a line is, without its newline.
+pub fn whole_record(line: &[u8]) -> Option<Piece> {
+    parse(line).filter(|_| is_clean(line))
 }
 
 /// Where in a damaged line a whole record begins that reaches to its end. An unescaped `{"log":"` can't stand inside
@@ -61,20 +48,22 @@ fn good_record_behind(line: &[u8]) -> Option<usize> {
     let mut end = line.len();
     // Two tries: a record glued to a torn one, or to two. More is not damage but another file.
     for _ in 0..2 {
-        let at = memchr::memmem::rfind(&line[..end], OPENING)?;
+        let Some(at) = memchr::memmem::rfind(&line[..end], OPENING) else { break };
+        work::add(end - at);
         if at > 0 && is_clean(&line[at..]) && parse(&line[at..]).is_some() {
             return Some(at);
         }
         end = at;
     }
-    // NULs in the middle: a hole behind a torn record.
-    let hole = memchr::memchr(0, line)?;
-    (hole > 0).then_some(hole)
+    // Behind a hole, whatever it begins with.
+    let behind = memchr::memrchr(0, line)? + 1;
+    (is_clean(&line[behind..]) && parse(&line[behind..]).is_some()).then_some(behind)
 }
 
 const OPENING: &[u8] = b"{\"log\":\"";
 
 fn parse(line: &[u8]) -> Option<Piece> {
+    work::add(line.len());
     parse_common(line).or_else(|| parse_any(line))
 }
 
@@ -111,6 +100,7 @@ struct AnyRecord<'a> {
 
 /// Any order of keys, attributes, no `log` (Docker leaves it out when it is empty).
 fn parse_any(line: &[u8]) -> Option<Piece> {
+    work::add(line.len());
     let record: AnyRecord = serde_json::from_slice(line).ok()?;
     let std_type = match &*record.stream {
         "stdout" => StdType::Stdout,

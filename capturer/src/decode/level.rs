@@ -69,6 +69,19 @@ pub fn named(word: &[u8]) -> Option<&'static str> {
     NAMES.iter().find(|(name, _)| known(name)).map(|(_, level)| *level)
 }
 
+/// The level that a number stands for: pino's and bunyan's 10 to 60, syslog's severities 0 to 7.
+pub fn numbered(text: &[u8]) -> Option<&'static str> {
+    Some(match text {
+        b"10" => "trace",
+        b"20" | b"7" => "debug",
+        b"30" | b"5" | b"6" => "info",
+        b"40" | b"4" => "warn",
+        b"50" | b"3" => "error",
+        b"60" | b"0" | b"1" | b"2" => "fatal",
+        _ => return None,
+    })
+}
+
 /// `level=`, `lvl: "` and the like stand right before.
 fn is_value_of_level(before: &[u8]) -> bool {
     let text = before.trim_ascii_end();

@@ -13,6 +13,7 @@
 
 pub mod assemble;
 pub mod cri;
+pub mod damage;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod inotify;
@@ -21,9 +22,11 @@ pub mod level;
 pub mod line;
 pub mod multiline;
 pub mod stdcopy;
+pub mod text;
 pub mod timestamp;
 pub mod tty;
 pub mod utf8;
+pub mod work;
 
 use std::ops::Range;
 

@@ -5,6 +5,9 @@
 //! To the rest of the program an open group is an open line ([`super::assemble`]): a position never lies behind its
 //! beginning, so what was not delivered of it is read again after a restart, and nothing else is.
 //!
+//! A line of which only a later one can say whether it belongs to the group waits with it, and begins the next group if
+//! none does.
+//!
 //! Not here: which lines belong together ([`Multiline`]), and when time is up (stream/).
 
 use std::sync::Arc;
@@ -14,7 +17,10 @@ use super::{json_line, timestamp, utf8};
 use crate::limits::MULTILINE_LOOK_BYTES;
 use crate::record::{MessageForm, StdType};
 use crate::settings::Pipeline;
-use crate::settings::pipeline::{self, Multiline};
+use crate::settings::pipeline::{self, Multiline, Next};
+
+/// So many lines wait for the one that says whose they are: messages of exceptions have that many at most.
+const WAITING_LINES_MAX: usize = 64;
 
 /// A line that is whole.
 #[derive(Debug)]
@@ -41,6 +47,50 @@ pub(super) struct Group {
     truncated: bool,
     /// What its lines were.
     state: pipeline::Group,
+    /// Lines behind it that may belong to it.
+    waiting: Vec<Waiting>,
+}
+
+/// A line that may belong to the group before it.
+#[derive(Debug)]
+struct Waiting {
+    began_at: u64,
+    time: Vec<u8>,
+    text: Vec<u8>,
+    form: MessageForm,
+    decoded_len: usize,
+    truncated: bool,
+    /// An empty line: if it ends the group, it belongs to it all the same, unseen.
+    blank: bool,
+}
+
+impl Waiting {
+    fn new(line: &Whole<'_>, blank: bool) -> Waiting {
+        Waiting {
+            began_at: line.began_at,
+            time: line.time.to_vec(),
+            text: line.text.to_vec(),
+            form: line.form,
+            decoded_len: line.decoded_len,
+            truncated: line.truncated,
+            blank,
+        }
+    }
+
+    fn whole(&self) -> Whole<'_> {
+        Whole {
+            began_at: self.began_at,
+            time: &self.time,
+            text: &self.text,
+            form: self.form,
+            decoded_len: self.decoded_len,
+            truncated: self.truncated,
+        }
+    }
+
+    fn time_ns(&self) -> i64 {
+        timestamp::parse(&self.time).unwrap_or(0)
+    }
 }
 
 impl Group {
@@ -53,31 +103,62 @@ impl Group {
             decoded_len: line.decoded_len,
             truncated: line.truncated,
             state,
+            waiting: Vec::new(),
         }
     }
 
-    /// Where its lines began, in order.
+    /// Where its lines began, in order, and those that may be its own.
     pub(super) fn starts(&self) -> impl Iterator<Item = u64> {
-        self.lines.iter().map(|(began_at, _)| *began_at)
+        let waiting = self.waiting.iter().map(|line| line.began_at);
+        self.lines.iter().map(|(began_at, _)| *began_at).chain(waiting)
     }
 
     fn has_room(&self, line: &Whole<'_>, multiline: &Multiline) -> bool {
-        self.lines.len() < multiline.lines_max
-            && (self.decoded_len + 1 + line.decoded_len) as u64 <= multiline.bytes_max
+        let waiting: usize = self.waiting.iter().map(|line| line.decoded_len + 1).sum();
+        self.lines.len() + self.waiting.len() < multiline.lines_max
+            && (self.decoded_len + waiting + 1 + line.decoded_len) as u64 <= multiline.bytes_max
             && self.form == line.form
     }
 
-    fn append(&mut self, line: &Whole<'_>, state: pipeline::Group) {
+    /// Whether the line is its own, or may be.
+    fn takes(&mut self, line: &Whole<'_>, look: &[u8], multiline: &Multiline) -> bool {
+        if !self.has_room(line, multiline) {
+            return false;
+        }
+        let (state, blank) = match multiline.next(self.state, look) {
+            Next::Goes(state) => {
+                let waiting = std::mem::take(&mut self.waiting);
+                waiting.iter().for_each(|line| self.append(&line.whole()));
+                self.append(line);
+                self.state = state;
+                return true;
+            }
+            Next::Maybe(state) => (state, false),
+            Next::Blank(state) => (state, true),
+            Next::Ends => return false,
+        };
+        let waits = self.waiting.len() < WAITING_LINES_MAX;
+        if waits {
+            self.waiting.push(Waiting::new(line, blank));
+            self.state = state;
+        }
+        waits
+    }
+
+    fn append(&mut self, line: &Whole<'_>) {
         let newline: &[u8] = if self.form == MessageForm::JsonEscaped { b"\\n" } else { b"\n" };
         self.text.extend_from_slice(newline);
         self.text.extend_from_slice(line.text);
         self.decoded_len += 1 + line.decoded_len;
         self.truncated |= line.truncated;
         self.lines.push((line.began_at, timestamp::parse(line.time).unwrap_or(0)));
-        self.state = state;
     }
 
-    fn emit(self, std_type: StdType, out: &mut Lines) {
+    /// Returns the lines that were not its own.
+    fn emit(mut self, std_type: StdType, out: &mut Lines) -> Vec<Waiting> {
+        let blanks = self.waiting.iter().take_while(|line| line.blank).count();
+        let others = self.waiting.split_off(blanks);
+        self.lines.extend(self.waiting.iter().map(|line| (line.began_at, line.time_ns())));
         out.joined.extend(self.lines.iter().map(|(_, time_ns)| (std_type, *time_ns)));
         let whole = Whole {
             began_at: self.lines.first().map_or(0, |(began_at, _)| *began_at),
@@ -88,6 +169,7 @@ impl Group {
             truncated: self.truncated,
         };
         out.push_made(std_type, &whole);
+        others
     }
 }
 
@@ -117,33 +199,46 @@ impl Groups {
 
     /// Lines in the open group of a channel.
     pub(super) fn lines(&self, std_type: StdType) -> usize {
-        self.on(std_type).map_or(0, |group| group.lines.len())
+        self.on(std_type).map_or(0, |group| group.lines.len() + group.waiting.len())
     }
 
     /// Time of the latest line in the open group of a channel; 0 = it has none.
     pub(super) fn latest_ns(&self, std_type: StdType) -> Option<i64> {
-        self.on(std_type)?.lines.last().map(|(_, time_ns)| *time_ns)
+        let group = self.on(std_type)?;
+        let waiting = group.waiting.last().map(Waiting::time_ns);
+        waiting.or_else(|| group.lines.last().map(|(_, time_ns)| *time_ns))
     }
 
     pub(super) fn take(&mut self, std_type: StdType, line: &Whole<'_>, out: &mut Lines) {
         let Some(multiline) = &self.pipeline.multiline else { return };
         let look = look(line, &mut self.unescaped);
         let open = &mut self.open[std_type.index()];
-        if let Some(group) = open
-            && group.has_room(line, multiline)
-            && let Some(state) = multiline.next(group.state, look)
-        {
-            return group.append(line, state);
+        let Some(group) = open else {
+            *open = Some(Group::new(line, multiline.begin(look)));
+            return;
+        };
+        if group.takes(line, look, multiline) {
+            return;
         }
-        if let Some(before) = open.replace(Group::new(line, multiline.begin(look))) {
-            before.emit(std_type, out);
+        let next = Group::new(line, multiline.begin(look));
+        let Some(before) = open.take() else { return };
+        let waiting = before.emit(std_type, out);
+        if waiting.is_empty() {
+            self.open[std_type.index()] = Some(next);
+            return;
         }
+        // They begin a group of their own, to which the line may belong.
+        waiting.iter().for_each(|line| self.take(std_type, &line.whole(), out));
+        self.take(std_type, line, out);
     }
 
     /// Ends the open group of a channel.
     pub(super) fn end(&mut self, std_type: StdType, out: &mut Lines) {
-        if let Some(group) = self.open[std_type.index()].take() {
-            group.emit(std_type, out);
+        // Each time at least one line goes.
+        while let Some(group) = self.open[std_type.index()].take() {
+            for line in group.emit(std_type, out) {
+                self.take(std_type, &line.whole(), out);
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the API sends for a container with a TTY: no frames, both outputs merged, and with `timestamps=1` a time before
 //! every piece, so that a long line has a second one in its middle, after 16,384 bytes.
 
-use super::{DecodeError, Piece, Step, stdcopy};
+use super::{DecodeError, Piece, Step, stdcopy, work};
 use crate::limits::PIECE_BYTES;
 use crate::record::{MessageForm, StdType};
 
@@ -13,7 +13,9 @@ pub fn next_piece(bytes: &[u8], at_end: bool) -> Step<Piece> {
     if bytes.is_empty() {
         return Step::NeedMore;
     }
-    let newline = memchr::memchr(b'\n', bytes);
+    // What stands behind a piece is not looked at for it.
+    let newline = memchr::memchr(b'\n', &bytes[..bytes.len().min(WITHOUT_TIME_BYTES_MAX)]);
+    work::add(newline.unwrap_or(WITHOUT_TIME_BYTES_MAX.min(bytes.len())));
     let line = &bytes[..newline.map_or(bytes.len(), |at| at + 1)];
     let Some((time, text, complete)) = stdcopy::split_time(line) else {
         return match newline {

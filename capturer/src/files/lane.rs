@@ -8,13 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::look;
 use super::patterns::{self, Start};
+use super::unpack::Unpacker;
 use super::{Alive, Answer, Answers, OpenFile, Request};
 use crate::capture::io::{FileError, FileNo, LaneId};
 use crate::ledger::claims::{Claimed, Claims};
@@ -162,14 +163,21 @@ impl Lane {
 pub struct Worker {
     pub(super) inotify: Option<Arc<Claimed<OwnedFd>>>,
     pub(super) sets: Arc<Vec<FileSet>>,
-    pub(super) data_dir: PathBuf,
     pub(super) claims: Claims,
     pub(super) answers: Answers,
     pub(super) progress: Arc<Progress>,
     pub(super) lane: Option<LaneId>,
-    pub(super) open: BTreeMap<FileNo, Claimed<OwnedFd>>,
+    pub(super) open: BTreeMap<FileNo, OpenHere>,
     // Behind the files: fields are dropped in this order.
     pub(super) alive: Alive,
+}
+
+/// A file that a lane has open.
+pub(super) enum OpenHere {
+    /// As it is on disk.
+    File(Claimed<OwnedFd>),
+    /// What an archive holds.
+    Archive(Box<Unpacker>),
 }
 
 impl Worker {
@@ -191,26 +199,37 @@ impl Worker {
             }
             Request::Open { stream, file, directory, found, owner } => {
                 let beat = || self.progress.beat();
-                let result = look::open(&directory, &found, &self.data_dir, &self.claims, &beat);
-                let result = result.map(|(descriptor, mut opened)| {
+                let result = look::open(&directory, &found, &self.claims, &beat);
+                let result = result.map(|(open, mut opened)| {
                     opened.lane = self.lane;
                     if self.lane.is_none() {
-                        return (OpenFile::Here(descriptor), opened);
+                        return (OpenFile::Here(open), opened);
                     }
-                    let descriptor = self.claims.hold(descriptor, owner);
+                    let descriptor = self.claims.hold(open, owner);
                     let number = descriptor.as_fd().as_raw_fd();
-                    self.open.insert(file, descriptor);
+                    let open = match found.compressed {
+                        true => OpenHere::Archive(Box::new(Unpacker::new(descriptor, opened.len))),
+                        false => OpenHere::File(descriptor),
+                    };
+                    self.open.insert(file, open);
                     (OpenFile::OnLane(number), opened)
                 });
                 Some(Answer::Opened { stream, file, lane: self.lane, result })
             }
             Request::Read { stream, file, offset, mut buffer, .. } => {
                 let result = self.read(file, offset, &mut buffer);
-                let file_len = match (&result, self.open.get(&file)) {
-                    (Ok(count), Some(file)) if *count < buffer.capacity() => look::length(file),
-                    _ => None,
-                };
-                Some(Answer::Read { stream, file, result, buffer, file_len })
+                let (mut file_len, mut data_at) = (None, None);
+                match (&result, self.open.get(&file)) {
+                    (Ok(count), Some(OpenHere::File(file))) => {
+                        file_len = (*count < buffer.capacity()).then(|| look::length(file)).flatten();
+                        data_at = look::data_behind(file, offset, &buffer);
+                    }
+                    (Ok(count), Some(OpenHere::Archive(archive))) if *count < buffer.capacity() => {
+                        file_len = Some(archive.len());
+                    }
+                    _ => {}
+                }
+                Some(Answer::Read { stream, file, result, buffer, file_len, data_at })
             }
             Request::Close { file } => {
                 drop(self.open.remove(&file));
@@ -225,14 +244,18 @@ impl Worker {
         }
     }
 
-    fn read(&self, file: FileNo, offset: u64, buffer: &mut Vec<u8>) -> Result<usize, FileError> {
-        let Some(descriptor) = self.open.get(&file) else {
-            return Err(FileError::Changed(format!("file {}", file.0)));
+    fn read(&mut self, file: FileNo, offset: u64, buffer: &mut Vec<u8>) -> Result<usize, FileError> {
+        let read = match self.open.get_mut(&file) {
+            None => return Err(FileError::Changed(format!("file {}", file.0))),
+            Some(OpenHere::File(descriptor)) => {
+                let room = rustix::buffer::spare_capacity(buffer);
+                rustix::io::pread(descriptor, room, offset).map_err(io::Error::from)
+            }
+            Some(OpenHere::Archive(archive)) => archive.read(offset, buffer, &|| self.progress.beat()),
         };
-        let room = rustix::buffer::spare_capacity(buffer);
-        rustix::io::pread(descriptor, room, offset).map_err(|errno| FileError::Other {
+        read.map_err(|cause| FileError::Other {
             what: "reading a log file".to_owned(),
-            cause: io::Error::from(errno).to_string(),
+            cause: cause.to_string(),
         })
     }
 

@@ -17,6 +17,7 @@ mod lane;
 mod look;
 mod mounts;
 mod patterns;
+mod unpack;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -45,6 +46,8 @@ use crate::settings::FileSet;
 const LANE_PATIENCE: Duration = Duration::from_secs(3);
 /// A local disk that is busy may take longer over one step.
 const LOCAL_PATIENCE: Duration = Duration::from_secs(10);
+/// The lane of archives on local disks: unpacking is work that the ring can't do, and must not hold up other files.
+const ARCHIVES: LaneId = LaneId(u64::MAX);
 /// What to do where a local disk does not answer.
 const LOCAL_CURE: &str = "look for a failing disk: dmesg, iostat -x";
 
@@ -177,6 +180,8 @@ pub enum Answer {
         buffer: Vec<u8>,
         /// The file's length, if fewer came than there was room for.
         file_len: Option<u64>,
+        /// Where the file goes on with data, if nothing came but NULs and a hole follows.
+        data_at: Option<u64>,
     },
     /// To [`Request::Close`].
     Closed {
@@ -263,7 +268,6 @@ impl Files {
         let worker = Worker {
             inotify,
             sets: Arc::new(sets),
-            data_dir,
             claims,
             answers,
             progress: Arc::clone(&local),
@@ -358,6 +362,14 @@ impl Router {
                     Ok(lane) => lane.ask(request),
                     Err(error) => self.refuse(request, &error),
                 },
+                (Request::Open { stream, file, directory, found, owner }, None) if found.compressed => {
+                    let request = Request::Open { stream, file, directory, found, owner };
+                    let place = "archives of a local file system".to_owned();
+                    match self.lane_of(ARCHIVES, place, LOCAL_CURE.to_owned(), LOCAL_PATIENCE) {
+                        Ok(lane) => lane.ask(request),
+                        Err(error) => self.refuse(request, &error),
+                    }
+                }
                 (request, None) => self.worker.carry_out(request),
             }
             self.worker.progress.waits_no_more(stream);
@@ -388,25 +400,27 @@ impl Router {
 
     /// The lane of a file system, started if there is none. Lanes of file systems that are no longer mounted make room.
     fn lane(&self, mount: &Mount) -> io::Result<Lane> {
+        self.lane_of(mount.lane, mount.describe(), mount.cure(), LANE_PATIENCE)
+    }
+
+    fn lane_of(&self, id: LaneId, place: String, cure: String, patience: Duration) -> io::Result<Lane> {
         let mut lanes = lock(&self.shared.lanes);
-        if let Some(lane) = lanes.get(&mount.lane) {
+        if let Some(lane) = lanes.get(&id) {
             return Ok(lane.clone());
         }
-        lanes.retain(|id, _| self.mounts.by_lane(*id).is_some());
+        lanes.retain(|id, _| *id == ARCHIVES || self.mounts.by_lane(*id).is_some());
         let mut watched = lock(&self.shared.watched);
         // Those nobody has a door to are gone; a hung one is kept by its own thread.
         watched.retain(|progress| Arc::strong_count(progress) > 1);
-        if lanes.len() >= LANES_MAX {
+        if id != ARCHIVES && lanes.keys().filter(|id| **id != ARCHIVES).count() >= LANES_MAX {
             return Err(io::Error::other(format!(
-                "{LANES_MAX} file systems that may hang are read already; {} is left alone",
-                mount.describe()
+                "{LANES_MAX} file systems that may hang are read already; {place} is left alone"
             )));
         }
-        let progress = Progress::new(mount.describe(), mount.cure(), LANE_PATIENCE);
+        let progress = Progress::new(place.clone(), cure, patience);
         let worker = Worker {
             inotify: self.worker.inotify.clone(),
             sets: Arc::clone(&self.worker.sets),
-            data_dir: self.worker.data_dir.clone(),
             claims: self.worker.claims.clone(),
             answers: Arc::clone(&self.worker.answers),
             progress: Arc::clone(&progress),
@@ -414,10 +428,12 @@ impl Router {
             open: BTreeMap::new(),
             alive: self.worker.alive.clone(),
         };
-        let lane = Lane::start(mount.lane, worker, Arc::clone(&progress))?;
-        tracing::info!("{} may hang: a thread of its own does what is done there", mount.describe());
+        let lane = Lane::start(id, worker, Arc::clone(&progress))?;
+        if id != ARCHIVES {
+            tracing::info!("{place} may hang: a thread of its own does what is done there");
+        }
         watched.push(progress);
-        lanes.insert(mount.lane, lane.clone());
+        lanes.insert(id, lane.clone());
         Ok(lane)
     }
 
@@ -432,6 +448,12 @@ impl Router {
         };
         (self.worker.answers)(answer);
     }
+}
+
+/// Where an open local file goes on with data, if what was read of it at `offset` is nothing but NULs and a hole follows.
+/// Does not hang.
+pub fn data_behind(file: BorrowedFd<'_>, offset: u64, read: &[u8]) -> Option<u64> {
+    look::data_behind(file, offset, read)
 }
 
 /// Length of an open local file now; asked when a read brought nothing, to see a truncation. Does not hang.

@@ -1,11 +1,16 @@
 //! Fuzz entry of what reads lines: see [`crate::fuzz`]. Nothing is encoded here, so there is nothing to decode again, and
 //! a line comes whole.
 
+use std::time::Duration;
+
 use super::parse::{Found, parse};
 use super::{redact, secrets};
 use crate::fields::Value;
 use crate::limits::{FIELD_NAME_BYTES_MAX, FIELD_VALUE_BYTES_MAX, FIELDS_BYTES_MAX, FIELDS_MAX};
-use crate::settings::pipeline::{ParseFormat, Redact, RedactPreset};
+use crate::settings::pipeline::{
+    Multiline, MultilinePreset, MultilineRule, Next, ParseFormat, Pattern, Redact, RedactPattern,
+    RedactPreset,
+};
 
 /// One line, through every format and through redaction.
 pub fn check(line: &[u8]) {
@@ -26,6 +31,33 @@ pub fn check(line: &[u8]) {
     is_redacted(line);
 }
 
+/// A line through one format, as a step does it.
+pub fn parse_as(format: &ParseFormat, line: &[u8]) {
+    let _ = super::parse_text(format, line, &mut Found::new(Some("message")));
+}
+
+/// A line through all that hides secrets, an own pattern among it.
+pub fn redact_all(line: &[u8]) {
+    let pattern = Pattern::new(r"customer-(\d+)").expect("a pattern");
+    let patterns = vec![RedactPattern { pattern, with: "customer-*".to_owned() }];
+    redact::redact(&Redact { presets: RedactPreset::ALL.to_vec(), patterns }, line);
+}
+
+/// Lines through every preset that joins them.
+pub fn multiline(bytes: &[u8]) {
+    for (_, preset) in MultilinePreset::NAMED {
+        let rule = MultilineRule::Preset(preset);
+        let multiline = Multiline { rule, timeout: Duration::ZERO, lines_max: 500, bytes_max: 1 << 18 };
+        let mut open = None;
+        for line in bytes.split(|byte| *byte == b'\n') {
+            open = Some(match open.map(|group| multiline.next(group, line)) {
+                Some(Next::Goes(group) | Next::Maybe(group) | Next::Blank(group)) => group,
+                Some(Next::Ends) | None => multiline.begin(line),
+            });
+        }
+    }
+}
+
 /// 4.
 fn is_bounded(found: &Found) {
     let (mut count, mut bytes) = (0, 0);
@@ -39,8 +71,10 @@ fn is_bounded(found: &Found) {
 }
 
 fn agrees_with_serde(line: &[u8], found: &Found) {
-    let object: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(line).expect("what was taken for an object is one");
+    // What was mended is no JSON by itself.
+    let Ok(object) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(line) else {
+        return;
+    };
     for (name, value) in &object {
         // An object with a name of dots may have set it again.
         if name.contains('.') || object.keys().any(|other| other.contains('.')) {
@@ -68,12 +102,7 @@ fn is_redacted(line: &[u8]) {
             end = range.end;
         }
     }
-    let presets = vec![
-        RedactPreset::CreditCard,
-        RedactPreset::Email,
-        RedactPreset::BearerToken,
-        RedactPreset::KeySecret,
-    ];
+    let presets = RedactPreset::ALL.to_vec();
     let (text, done) = redact::redact(&Redact { presets, patterns: Vec::new() }, line);
     assert!(!done.limited, "presets have no bound that could bite");
     assert_eq!(done.changed, *text != *line);

@@ -14,6 +14,7 @@
 //!
 //! Not here: multiline and `rate_limit` that waits (stream/), which hold lines before there is a batch.
 
+mod ansi;
 mod dedup;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
@@ -76,7 +77,8 @@ impl Outcome {
         match step {
             "parse" => &[Outcome::Failed, Outcome::Changed, Outcome::Limited],
             "timestamp" => &Outcome::ALL,
-            "redact" | "labels" => &[Outcome::Changed, Outcome::Limited],
+            "strip_ansi" | "remove" => &[Outcome::Changed],
+            "redact" | "labels" | "rename" => &[Outcome::Changed, Outcome::Limited],
             _ => &[Outcome::Dropped],
         }
     }
@@ -149,7 +151,7 @@ enum StepState {
 
 impl StepState {
     fn new(step: &Step) -> StepState {
-        match step {
+        match step.inner() {
             Step::Sample { .. } => StepState::Sample(0),
             Step::Labels(_) => StepState::Labels(LabelValues::default()),
             Step::Dedup { .. } => StepState::Dedup(Box::default()),
@@ -188,16 +190,18 @@ enum Verdict {
 impl StreamState {
     fn new(pipeline: &Arc<Pipeline>) -> StreamState {
         let limit = pipeline.rate_limit.filter(|limit| limit.over == Over::Drop);
-        let reads = |step: &Step| match step {
+        let reads = |step: &Step| match step.inner() {
             Step::Parse(parse) => parse.from.is_none(),
             Step::Keep(condition) | Step::Drop(condition) => condition.field.is_none(),
-            Step::Redact(_) | Step::Dedup { .. } => true,
+            Step::Redact(_) | Step::Dedup { .. } | Step::StripAnsi => true,
             Step::Timestamp(_) | Step::Sample { .. } | Step::Labels(_) => false,
+            Step::Rename(_) | Step::Remove(_) | Step::When(..) => false,
         };
+        let asks = |step: &Step| matches!(step, Step::When(condition, _) if condition.field.is_none());
         StreamState {
             bucket: limit.map(|limit| (limit, Bucket::default())),
             steps: pipeline.steps.iter().map(StepState::new).collect(),
-            reads_text: pipeline.steps.iter().any(reads),
+            reads_text: pipeline.steps.iter().any(|step| reads(step) || asks(step)),
             pipeline: Arc::clone(pipeline),
         }
     }
@@ -233,6 +237,12 @@ impl StreamState {
     fn run(&mut self, line: &mut Line, made: &mut Made, around: &mut Around) -> Verdict {
         let pipeline = Arc::clone(&self.pipeline);
         for (step, state) in pipeline.steps.iter().zip(&mut self.steps) {
+            if let Step::When(condition, _) = step
+                && !meets(condition, line)
+            {
+                continue;
+            }
+            let step = step.inner();
             let verdict = match (step, state) {
                 (Step::Parse(settings), _) => parse_step(settings, line, around),
                 (Step::Timestamp(settings), _) => timestamp_step(settings, line, around),
@@ -244,6 +254,9 @@ impl StreamState {
                     if first { Verdict::GoesOn } else { Verdict::Dropped }
                 }
                 (Step::Redact(rules), _) => redact_step(rules, line, around),
+                (Step::StripAnsi, _) => strip_ansi_step(line, around),
+                (Step::Rename(names), _) => rename_step(names, line, around),
+                (Step::Remove(names), _) => remove_step(names, line, around),
                 (Step::Labels(settings), StepState::Labels(values)) => {
                     let told = values.apply(settings, around.source, line);
                     if told.limited {
@@ -312,6 +325,10 @@ fn parse_step(settings: &Parse, line: &mut Line, around: &mut Around) -> Verdict
     let result = match &settings.from {
         None => parse_text(&settings.format, line.text(), &mut found),
         Some(name) => match line.extra.fields.get(name) {
+            Some(value) if settings.format == ParseFormat::Level => {
+                parse::level_of_value(value.as_str(), &mut found);
+                Ok(())
+            }
             Some(value) => parse_text(&settings.format, value.as_str().as_bytes(), &mut found),
             // Not every line has it.
             None => return Verdict::GoesOn,
@@ -343,6 +360,47 @@ fn parse_step(settings: &Parse, line: &mut Line, around: &mut Around) -> Verdict
     Verdict::GoesOn
 }
 
+fn strip_ansi_step(line: &mut Line, around: &mut Around) -> Verdict {
+    if let Some(text) = ansi::stripped(line.text()) {
+        line.set_text(text);
+        around.count("strip_ansi", Outcome::Changed);
+    }
+    Verdict::GoesOn
+}
+
+/// A field whose name is taken by another one replaces it.
+fn rename_step(names: &BTreeMap<String, String>, line: &mut Line, around: &mut Around) -> Verdict {
+    let (mut changed, mut limited) = (false, false);
+    for (from, to) in names.iter().filter(|(from, to)| from != to) {
+        let fields = &mut line.extra.fields;
+        let Some(renamed) = fields.only(from) else { continue };
+        fields.remove(from);
+        if let Some((_, value)) = renamed.iter().next() {
+            limited |= !fields.set(to, value);
+        }
+        changed = true;
+    }
+    if changed {
+        around.count("rename", Outcome::Changed);
+    }
+    if limited {
+        around.count("rename", Outcome::Limited);
+    }
+    Verdict::GoesOn
+}
+
+fn remove_step(names: &[String], line: &mut Line, around: &mut Around) -> Verdict {
+    let mut changed = false;
+    for name in names {
+        changed |= line.extra.fields.get(name).is_some();
+        line.extra.fields.remove(name);
+    }
+    if changed {
+        around.count("remove", Outcome::Changed);
+    }
+    Verdict::GoesOn
+}
+
 /// What has only a head to be read is read however long it is, the rest up to a bound.
 fn parse_text(format: &ParseFormat, text: &[u8], found: &mut Found) -> Result<(), NotThis> {
     let by_head = matches!(format, ParseFormat::Cri | ParseFormat::Syslog | ParseFormat::Level);
@@ -354,8 +412,7 @@ fn parse_text(format: &ParseFormat, text: &[u8], found: &mut Found) -> Result<()
 
 fn timestamp_step(settings: &Timestamp, line: &mut Line, around: &mut Around) -> Verdict {
     let value = line.extra.fields.get(&settings.field);
-    let Some(time) = value.and_then(|value| time::parse(&settings.format, value.as_str(), around.now_ns))
-    else {
+    let Some(time) = value.and_then(|value| time::parse(settings, value.as_str(), around.now_ns)) else {
         // A line that could not be parsed has no fields: that was counted.
         if value.is_some() || !line.extra.failed.has(Failed::PARSE) {
             line.extra.failed.add(Failed::TIMESTAMP);

@@ -11,7 +11,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::lines;
-use crate::decode::level;
+use crate::decode::{level, utf8};
 use crate::fields::{Fields, Value};
 use crate::limits::{FIELD_NAME_BYTES_MAX, FIELDS_DEPTH_MAX};
 use crate::settings::pipeline::{ParseFormat, Pattern};
@@ -72,6 +72,15 @@ pub(super) fn parse(format: &ParseFormat, text: &[u8], into: &mut Found) -> Resu
     }
 }
 
+/// The level that a field holds: a name, pino's number, or syslog's severity. Else as in free text.
+pub(super) fn level_of_value(text: &str, into: &mut Found) {
+    let text = text.trim().as_bytes();
+    if let Some(level) = level::named(text).or_else(|| level::numbered(text)).or_else(|| level::detect(text))
+    {
+        into.set("level", Value::Text(level));
+    }
+}
+
 fn by_pattern(pattern: &Pattern, text: &[u8], into: &mut Found) -> Result<(), NotThis> {
     let captures = pattern.regex().captures(text).ok_or(NotThis)?;
     for name in pattern.regex().capture_names().flatten() {
@@ -95,7 +104,10 @@ fn logfmt(text: &[u8], into: &mut Found) -> Result<(), NotThis> {
                 pairs += 1;
                 if value.starts_with('"') {
                     let len = quoted_len(value).ok_or(NotThis)?;
-                    let unquoted: String = serde_json::from_str(&value[..len]).map_err(|_| NotThis)?;
+                    let quoted = &value[..len];
+                    let unquoted: String = serde_json::from_str(quoted)
+                        .or_else(|error| serde_json::from_slice(&mended(quoted.as_bytes()).ok_or(error)?))
+                        .map_err(|_| NotThis)?;
                     into.set(key, Value::Text(&unquoted));
                     &value[len..]
                 } else {
@@ -137,6 +149,67 @@ fn json(text: &[u8], into: &mut Found) -> Result<(), NotThis> {
     if text.trim_ascii_start().first() != Some(&b'{') {
         return Err(NotThis);
     }
+    if json_as_it_is(text, into).is_ok() {
+        return Ok(());
+    }
+    let mended = mended(text).ok_or(NotThis)?;
+    *into = Found::new(into.wanted);
+    json_as_it_is(&mended, into)
+}
+
+/// What programs write though JSON has no such text: half of a pair of surrogates (JavaScript does, of an emoji that was
+/// cut), control characters, bytes that are not UTF-8. They become U+FFFD, or are escaped, and the line keeps its fields.
+/// `None` = there is none of it.
+fn mended(text: &[u8]) -> Option<Vec<u8>> {
+    let (mut out, mut quoted, mut at) = (Vec::with_capacity(text.len() + 16), false, 0);
+    let is_utf8 = !utf8::push_lossy(&mut out, text);
+    let text = std::mem::replace(&mut out, Vec::with_capacity(text.len() + 16));
+    let mut changed = !is_utf8;
+    while let Some(byte) = text.get(at) {
+        let mut took = 1;
+        match byte {
+            b'\\' if quoted && text.get(at + 1) == Some(&b'u') => {
+                took = surrogates(&text[at..]).map_or(2, usize::from);
+                if took == LONE_BYTES {
+                    out.extend_from_slice(b"\\ufffd");
+                    changed = true;
+                    at += took;
+                    continue;
+                }
+            }
+            b'\\' if quoted => took = 2,
+            b'"' => quoted = !quoted,
+            0..0x20 if quoted => {
+                out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+                changed = true;
+                at += 1;
+                continue;
+            }
+            _ => {}
+        }
+        out.extend_from_slice(&text[at..(at + took).min(text.len())]);
+        at += took;
+    }
+    changed.then_some(out)
+}
+
+/// Bytes of a lone surrogate's escape.
+const LONE_BYTES: usize = 6;
+
+/// How long the escape of a surrogate is: alone, or as one of a pair. `None` = it is none.
+fn surrogates(text: &[u8]) -> Option<u8> {
+    let unit = |at: usize| {
+        let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    match (unit(0)?, unit(6)) {
+        (0xD800..=0xDBFF, Some(0xDC00..=0xDFFF)) => Some(12),
+        (0xD800..=0xDFFF, _) => Some(LONE_BYTES as u8),
+        _ => None,
+    }
+}
+
+fn json_as_it_is(text: &[u8], into: &mut Found) -> Result<(), NotThis> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let mut name = String::new();
     let object = Flatten { name: &mut name, depth: 0, into };
@@ -269,6 +342,18 @@ mod tests {
         for bad in ["", "x", "[1]", "\"a\"", "{", r#"{"a":1} x"#, r#"{"a":}"#, "{'a':1}", r#"{"a":1e999}"#] {
             json(bad, "no");
         }
+        // What JSON has not, and programs write: the fields stay.
+        json(r#"{"level":"debug","a":"cut \ud83d"}"#, "level=\"debug\" a=\"cut \u{fffd}\"");
+        json(
+            r#"{"a":"\udc00x\ud83d\ude00\ud83d\ud83d\ude00","\ud800":1}"#,
+            "a=\"\u{fffd}x😀\u{fffd}😀\" \u{fffd}=1",
+        );
+        json(r#"{"a":"\\ud83d"}"#, r#"a="\\ud83d""#);
+        json("{\"a\":\"b\tc\u{1b}[1m\"}", r#"a="b\tc\u{1b}[1m""#);
+        json(r#"{"a":"\ud83"}"#, "no");
+        let mut found = Found::new(None);
+        assert_eq!(parse(&ParseFormat::Json, b"{\"a\":\"b\xff\"}", &mut found), Ok(()));
+        assert_eq!(show(&found), "a=\"b\u{fffd}\"");
         let deep = format!("{}1{}", "{\"a\":".repeat(12), "}".repeat(12));
         json(&deep, "LIMITED");
         json(&format!("{{{:?}:1}}", "k".repeat(200)), "LIMITED");
@@ -303,5 +388,21 @@ mod tests {
     fn levels() {
         check(&ParseFormat::Level, "2026 ERROR x", r#"level="error""#);
         check(&ParseFormat::Level, "nothing", "");
+        let table = [
+            ("30", "info"),
+            ("50", "error"),
+            ("60", "fatal"),
+            ("3", "error"),
+            ("7", "debug"),
+            ("0", "fatal"),
+        ];
+        for (text, expected) in table.into_iter().chain([("Warning", "warn"), ("[error] x", "error")]) {
+            let mut found = Found::new(None);
+            level_of_value(text, &mut found);
+            assert_eq!(show(&found), format!("level={expected:?}"), "{text}");
+        }
+        let mut found = Found::new(None);
+        level_of_value("31", &mut found);
+        assert_eq!(show(&found), "");
     }
 }

@@ -1,7 +1,7 @@
 //! Secrets are replaced, in whole messages however long, and in every field and label.
 //!
 //! ```text
-//! text ─▶ key_secret ─▶ bearer_token ─▶ e-mail ─▶ credit card ─▶ own patterns, in the config's order ─▶ text
+//! text ─▶ key_secret ─▶ bearer_token ─▶ known tokens ─▶ e-mail ─▶ credit card ─▶ own patterns, in the config's order ─▶ text
 //! ```
 //! It fails closed: where the work or the size of a line passes its bound, the rest of the line is replaced. Own patterns
 //! may be written so that each match looks at the whole rest of the line; so what they look at is added up, match by
@@ -36,6 +36,24 @@ static WEB_TOKEN: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::of_ours(r"(?-u)\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?")
 });
 
+/// Tokens that say by their beginning what they are.
+static TOKEN: LazyLock<Pattern> = LazyLock::new(|| {
+    Pattern::of_ours(concat!(
+        r"(?-u)\b(?:",
+        // GitHub, GitLab, Slack, npm, PyPI, Docker Hub.
+        r"gh[pousr]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{16,}|gl(?:pat|dt|rt|rtr|cbt|ptt|ft|imt|agent|soat|ffct|oas)-[A-Za-z0-9_-]{16,}",
+        r"|xox[a-z]-[A-Za-z0-9-]{8,}|xapp-[A-Za-z0-9-]{16,}|npm_[A-Za-z0-9]{16,}|pypi-[A-Za-z0-9_-]{16,}",
+        r"|dckr_pat_[A-Za-z0-9_-]{16,}",
+        // AWS, Google, DigitalOcean, Hashicorp Vault.
+        r"|(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b|AIza[A-Za-z0-9_-]{30,}|ya29\.[A-Za-z0-9_-]{16,}|do[opr]_v1_[a-f0-9]{32,}",
+        r"|hv[sbr]\.[A-Za-z0-9_-]{16,}",
+        // Stripe, SendGrid, Shopify, Square, OpenAI and Anthropic, Hugging Face.
+        r"|[spr]k_(?:live|test)_[A-Za-z0-9]{8,}|whsec_[A-Za-z0-9+/=]{16,}|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}",
+        r"|shp[a-z]{2}_[a-fA-F0-9]{16,}|sq0[a-z]{3}-[A-Za-z0-9_-]{16,}|sk-[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{16,}",
+        r")"
+    ))
+});
+
 /// What redaction did to a text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Done {
@@ -54,7 +72,10 @@ pub(super) fn redact<'t>(rules: &Redact, text: &'t [u8]) -> (Cow<'t, [u8]>, Done
     }
     if has(RedactPreset::BearerToken) {
         line.replace(|text| groups(&BEARER, text, 1, is_token), "[redacted: token]");
+    }
+    if has(RedactPreset::BearerToken) || has(RedactPreset::KeySecret) {
         line.replace(|text| groups(&WEB_TOKEN, text, 0, |_| true), "[redacted: token]");
+        line.replace(|text| groups(&TOKEN, text, 0, |_| true), "[redacted: token]");
     }
     if has(RedactPreset::Email) && memchr::memchr(b'@', text).is_some() {
         line.replace(|text| groups(&EMAIL, text, 0, |_| true), "[redacted: email]");

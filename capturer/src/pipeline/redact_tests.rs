@@ -57,6 +57,30 @@ fn keys_with_secrets() {
         ("nothing here: at all = no", "nothing here: at all = no"),
         ("password", "password"),
         ("passwörd=x Passwort: y", "passwörd=x Passwort: y"),
+        ("mysql --password hunter2 -u bob", "mysql --password [redacted] -u bob"),
+        ("run --db-password 'a b' --token", "run --db-password '[redacted]' --token"),
+        (r#"["run","--token","abc","-v"]"#, r#"["run","--token","[redacted]","-v"]"#),
+        ("['--api-key', 'abc']", "['--api-key', '[redacted]']"),
+        ("--password --verbose x", "--password --verbose x"),
+        ("--password=x y", "--password=[redacted] y"),
+        ("a user-password reset", "a user-password reset"),
+        ("<user>bob</user><password>hunter2</password>", "<user>bob</user><password>[redacted]</password>"),
+        (
+            "<ns:Password type=\"text\">a&amp;b</ns:Password>",
+            "<ns:Password type=\"text\">[redacted]</ns:Password>",
+        ),
+        ("<password><![CDATA[a<b]]></password>", "<password>[redacted]]]></password>"),
+        ("<password/><password></password>", "<password/><password></password>"),
+        ("a < password > b", "a < password > b"),
+        ("next=%2Flogin%3Fpassword%3Dhunter2%26x%3D1", "next=%2Flogin%3Fpassword%3D[redacted]%26x%3D1"),
+        ("q=a%26pin%3d1234&y=2", "q=a%26pin%3d[redacted]&y=2"),
+        ("u=token%253Dabc%2526x", "u=token%253D[redacted]%2526x"),
+        ("50%3D x%3Dy", "50%3D x%3Dy"),
+        (
+            r#"{"name":"DB_PASSWORD","value":"x"},{"name":"A","value":"y"}"#,
+            r#"{"name":"DB_PASSWORD","value":"[redacted]"},{"name":"A","value":"y"}"#,
+        ),
+        ("<add key=\"Password\" value=\"x\"/>", "<add key=\"Password\" value=\"[redacted]\"/>"),
     ];
     for (text, expected) in table {
         check(&rules, text, expected);
@@ -76,6 +100,40 @@ fn tokens() {
     let token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U";
     check(&rules, &format!("cookie={token};"), "cookie=[redacted: token];");
     check(&rules, "eyJ is no token, nor eyJx.y", "eyJ is no token, nor eyJx.y");
+    // Made up, in the form that the issuers document. Each is put together here, so that no scanner takes it for a real one.
+    let body = "0123456789abcdefABCDEF0123456789abcd";
+    for head in [
+        "ghp_",
+        "gho_",
+        "github_pat_",
+        "glpat-",
+        "xoxb-",
+        "xoxp-",
+        "npm_",
+        "pypi-",
+        "dckr_pat_",
+        "AIza",
+        "hvs.",
+        "sk_live_",
+        "rk_test_",
+        "whsec_",
+        "sk-proj-",
+        "hf_",
+    ] {
+        for rules in [&rules, &preset(RedactPreset::KeySecret)] {
+            check(rules, &format!("got {head}{body}, ok"), "got [redacted: token], ok");
+        }
+    }
+    check(&rules, &format!("id {}IOSFODNN7EXAMPLE.", "AKIA"), "id [redacted: token].");
+    for text in [
+        "ghp_ is its head",
+        "glass-house-with-a-very-long-name",
+        "skip_live_",
+        "AKIAx",
+        "task-0123456789abcdef012345",
+    ] {
+        check(&rules, text, text);
+    }
 }
 
 #[test]

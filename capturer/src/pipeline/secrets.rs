@@ -1,12 +1,16 @@
 //! Where secrets stand in a text, by hand, for no expression says it: values of keys that are called password and the
-//! like, in whatever quotes and escapes; passwords in addresses; private keys; numbers of payment cards.
+//! like, in whatever quotes and escapes, of options and in elements; passwords in addresses; private keys; numbers of payment cards.
 //!
 //! One pass each, from left to right. What is looked at behind a place is skipped afterwards, or is bounded.
 
 use std::ops::Range;
 
+use crate::decode::work;
+
 /// Bytes of a key that are looked at, before its sign.
 const KEY_BYTES_MAX: usize = 64;
+/// Bytes of an element's attributes.
+const ATTRIBUTES_BYTES_MAX: usize = 256;
 /// Blanks around a sign.
 const BLANKS_MAX: usize = 8;
 
@@ -37,6 +41,9 @@ const NO_SECRETS: [&[u8]; 6] = [b"", b"null", b"nil", b"none", b"true", b"false"
 /// Words before the secret itself, in an `Authorization`.
 const SCHEMES: [&[u8]; 7] = [b"bearer", b"basic", b"token", b"digest", b"negotiate", b"apikey", b"hawk"];
 
+/// Begins what stands in a secret's place.
+const REDACTED: &[u8] = b"[redacted";
+
 /// Whether a key is called so that its value must be a secret.
 pub(super) fn is_secret_key(key: &[u8]) -> bool {
     let key = &key[key.len().saturating_sub(KEY_BYTES_MAX)..];
@@ -60,11 +67,15 @@ pub(super) fn is_secret_key(key: &[u8]) -> bool {
 /// Places of secret values, in order, none within another.
 pub(super) fn values(text: &[u8]) -> Vec<Range<usize>> {
     let (mut found, mut at) = (Vec::new(), 0);
-    while let Some(run) = text[at..].iter().position(|byte| matches!(byte, b'=' | b':' | b'-')) {
+    while let Some(run) = text[at..].iter().position(|byte| matches!(byte, b'=' | b':' | b'-' | b'<' | b'%'))
+    {
         let sign = at + run;
+        work::add(run + 1);
         at = sign + 1;
         let secret = match text[sign] {
-            b'-' => private_key(text, sign),
+            b'-' => private_key(text, sign).or_else(|| value_of_option(text, sign)),
+            b'<' => inside_element(text, sign),
+            b'%' => value_behind_encoded(text, sign),
             b':' if text[sign..].starts_with(b"://") => {
                 at = sign + 3;
                 password_of_address(text, sign + 3)
@@ -72,6 +83,7 @@ pub(super) fn values(text: &[u8]) -> Vec<Range<usize>> {
             _ => value_behind(text, sign),
         };
         if let Some(range) = secret {
+            work::add(range.len());
             at = range.end.max(at);
             found.push(range);
         }
@@ -89,9 +101,11 @@ fn private_key(text: &[u8], at: usize) -> Option<Range<usize>> {
         return None;
     }
     let start = at + BEGIN.len() + name_len + b"-----".len().min(rest.len() - name_len);
+    if text[start..].starts_with(REDACTED) {
+        return None;
+    }
     let end = memchr::memmem::find(&text[start..], END).map_or(text.len(), |end| start + end);
-    let hides = !text[start..end].is_empty() && !text[start..end].starts_with(b"[redacted");
-    hides.then_some(start..end)
+    (start < end).then_some(start..end)
 }
 
 /// `user:password@` behind `://`.
@@ -104,9 +118,105 @@ fn password_of_address(text: &[u8], start: usize) -> Option<Range<usize>> {
     (name_len + 1 < user_len).then(|| start + name_len + 1..start + user_len)
 }
 
+/// `--password x`, also as two texts of a list: `"--password", "x"`.
+fn value_of_option(text: &[u8], sign: usize) -> Option<Range<usize>> {
+    let begins = sign == 0 || b" \t\"'`=,[(".contains(&text[sign - 1]);
+    let dashes = text[sign..].iter().take(2).take_while(|byte| **byte == b'-').count();
+    let name = &text[sign + dashes..];
+    let name_len = name.iter().take(KEY_BYTES_MAX).take_while(|byte| is_of_name(byte)).count();
+    let between = &name[name_len..];
+    let between_len = between.iter().take(BLANKS_MAX).take_while(|byte| b" \t\"'`,".contains(byte)).count();
+    if !begins || between_len == 0 || !is_secret_key(&name[..name_len]) {
+        return None;
+    }
+    let start = sign + dashes + name_len + between_len;
+    let quote = *between[..between_len].last()?;
+    let range = match quote {
+        b'"' | b'\'' | b'`' => start..quoted_end(text, start, 0, quote),
+        _ => start..unquoted_end(text, start),
+    };
+    let value = &text[range.clone()];
+    // Another option, or nothing.
+    (!value.is_empty() && !value.starts_with(b"-") && !value.starts_with(REDACTED)).then_some(range)
+}
+
+/// `<password>x</password>`, `<Password type="text">x</Password>`
+fn inside_element(text: &[u8], sign: usize) -> Option<Range<usize>> {
+    let name = &text[sign + 1..];
+    let is_name = |byte: &&u8| is_of_name(byte) || **byte == b':';
+    let name_len = name.iter().take(KEY_BYTES_MAX).take_while(is_name).count();
+    if name_len == 0 || !is_secret_key(&name[..name_len]) {
+        return None;
+    }
+    let tag = &name[name_len..];
+    let tag_len = tag.iter().take(ATTRIBUTES_BYTES_MAX).position(|byte| *byte == b'>' || *byte == b'<')?;
+    let start = sign + 1 + name_len + tag_len + 1;
+    if tag[tag_len] == b'<' || tag[..tag_len].ends_with(b"/") || text[start..].starts_with(REDACTED) {
+        return None;
+    }
+    let content = &text[start..];
+    // What is not read as text hides no less.
+    let end = match content.starts_with(b"<![CDATA[") {
+        true => memchr::memmem::find(content, b"]]>").unwrap_or(content.len()),
+        false => memchr::memchr(b'<', content).unwrap_or(content.len()),
+    };
+    (!content[..end].trim_ascii().is_empty()).then_some(start..start + end)
+}
+
+/// `password%3Dx%26y%3Dz`, and the same encoded once more.
+fn value_behind_encoded(text: &[u8], sign: usize) -> Option<Range<usize>> {
+    let rest = &text[sign + 1..];
+    let rest = rest.strip_prefix(b"25").unwrap_or(rest);
+    let is_sign = rest
+        .get(..2)
+        .is_some_and(|code| code.eq_ignore_ascii_case(b"3D") || code.eq_ignore_ascii_case(b"3A"));
+    let key = key_before(&text[..sign]);
+    let before = text[..sign].strip_suffix(key).unwrap_or_default();
+    // The end of the code before: `%26pin`.
+    let key = if before.ends_with(b"%") { key.strip_prefix(b"25").unwrap_or(key).get(2..)? } else { key };
+    if !is_sign || !is_secret_key(key) {
+        return None;
+    }
+    let start = text.len() - rest.len() + 2;
+    if text[start..].starts_with(REDACTED) {
+        return None;
+    }
+    let plain_end = unquoted_end(text, start);
+    let value = &text[start..plain_end];
+    let ends = [&b"%26"[..], b"%2526", b"%3B", b"%3b"];
+    let end = ends.iter().filter_map(|end| memchr::memmem::find(value, end)).min().unwrap_or(value.len());
+    (end > 0).then_some(start..start + end)
+}
+
+/// Bytes of a name.
+fn is_of_name(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_-.".contains(byte)
+}
+
+/// `"name":"DB_PASSWORD","value":` and `key="Password" value=`: the name of a value that stands in a pair of its own.
+fn is_value_of_secret(text: &[u8], sign: usize) -> bool {
+    const LOOKED_AT_BYTES: usize = 2 * KEY_BYTES_MAX;
+    let text = &text[sign.saturating_sub(LOOKED_AT_BYTES)..sign];
+    let around = |byte: &u8| b" \t\"'`\\,".contains(byte);
+    let mut rest = text;
+    let mut word = |signs: &[u8]| {
+        let end = rest.iter().rposition(|byte| !around(byte) && !signs.contains(byte)).map_or(0, |at| at + 1);
+        let start = rest[..end].iter().rposition(|byte| !is_of_name(byte)).map_or(0, |at| at + 1);
+        let word = &rest[start..end];
+        rest = &rest[..start];
+        word
+    };
+    let (value, secret) = (word(b""), word(b""));
+    if !value.eq_ignore_ascii_case(b"value") || !is_secret_key(secret) {
+        return false;
+    }
+    let name = word(b"=:");
+    name.eq_ignore_ascii_case(b"name") || name.eq_ignore_ascii_case(b"key")
+}
+
 /// The value behind `=` or `:`, if a secret's key stands before.
 fn value_behind(text: &[u8], sign: usize) -> Option<Range<usize>> {
-    let is_secret = is_secret_key(key_before(&text[..sign]));
+    let is_secret = is_secret_key(key_before(&text[..sign])) || is_value_of_secret(text, sign);
     if !is_secret {
         return None;
     }
@@ -117,6 +227,11 @@ fn value_behind(text: &[u8], sign: usize) -> Option<Range<usize>> {
     }
     start += text[start..].iter().take(BLANKS_MAX).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     let escapes = text[start..].iter().take_while(|byte| **byte == b'\\').count();
+    let quoted = matches!(text.get(start + escapes), Some(b'"' | b'\'' | b'`'));
+    // Before its end is looked for: nothing is skipped behind it, and there may be many.
+    if text[start + if quoted { escapes + 1 } else { 0 }..].starts_with(REDACTED) {
+        return None;
+    }
     let range = match text.get(start + escapes) {
         Some(quote @ (b'"' | b'\'' | b'`')) => {
             let inside = start + escapes + 1;
@@ -127,7 +242,7 @@ fn value_behind(text: &[u8], sign: usize) -> Option<Range<usize>> {
     };
     let value = &text[range.clone()];
     let hides = !NO_SECRETS.iter().any(|word| value.eq_ignore_ascii_case(word));
-    (hides && !value.starts_with(b"[redacted")).then_some(range)
+    hides.then_some(range)
 }
 
 /// The name before a sign, without quotes, escapes and blanks.
@@ -135,8 +250,7 @@ fn key_before(text: &[u8]) -> &[u8] {
     let text = &text[text.len().saturating_sub(KEY_BYTES_MAX + 2 * BLANKS_MAX)..];
     let around = |byte: &u8| matches!(byte, b' ' | b'\t' | b'"' | b'\'' | b'`' | b'\\' | b']');
     let end = text.iter().rposition(|byte| !around(byte)).map_or(0, |at| at + 1);
-    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.".contains(byte);
-    let start = text[..end].iter().rposition(|byte| !is_name(byte)).map_or(0, |at| at + 1);
+    let start = text[..end].iter().rposition(|byte| !is_of_name(byte)).map_or(0, |at| at + 1);
     &text[start..end]
 }
 

@@ -1,8 +1,10 @@
 //! Times as fields hold them, to nanoseconds since 1970. Built on decode/timestamp.rs, which reads the one form that
 //! Docker writes.
 
+use jiff::tz::TimeZone;
+
 use crate::decode::timestamp::{self, TIME_BYTES_MAX};
-use crate::settings::pipeline::{TimeFormat, TimePart};
+use crate::settings::pipeline::{TimeFormat, TimePart, Timestamp};
 
 const SECOND_NS: i128 = 1_000_000_000;
 const DAY_NS: i64 = 86_400_000_000_000;
@@ -10,17 +12,18 @@ const DAY_NS: i64 = 86_400_000_000_000;
 const TEXT_BYTES_MAX: usize = 128;
 
 /// `None` = it is no time of this form. `now_ns` gives the year where the form has none.
-pub(super) fn parse(format: &TimeFormat, text: &str, now_ns: i64) -> Option<i64> {
+pub(super) fn parse(settings: &Timestamp, text: &str, now_ns: i64) -> Option<i64> {
     let text = text.trim_ascii();
     if text.len() > TEXT_BYTES_MAX {
         return None;
     }
-    match format {
-        TimeFormat::Rfc3339 => rfc3339(text),
+    let timezone = settings.timezone.as_ref();
+    match &settings.format {
+        TimeFormat::Rfc3339 => rfc3339(text).or_else(|| iso8601(text.as_bytes(), timezone)),
         TimeFormat::Unix => number(text, SECOND_NS),
         TimeFormat::UnixMs => number(text, 1_000_000),
         TimeFormat::UnixNs => number(text, 1),
-        TimeFormat::Parts(parts) => by_parts(parts, text.as_bytes(), now_ns),
+        TimeFormat::Parts(parts) => by_parts(parts, text.as_bytes(), timezone, now_ns),
     }
 }
 
@@ -36,6 +39,46 @@ fn rfc3339(text: &str) -> Option<i64> {
         *last = b'Z';
     }
     timestamp::parse(copy)
+}
+
+/// The other forms of ISO 8601 in use: offsets of hours alone or without a colon, a comma before the fraction, no seconds,
+/// no signs between the parts; and without an offset, where a time zone is given.
+fn iso8601(text: &[u8], timezone: Option<&TimeZone>) -> Option<i64> {
+    let mut civil = Civil::default();
+    let extended = text.get(4) == Some(&b'-');
+    let sign = |text| if extended { skip(text, b"-") } else { Some(text) };
+    let (year, rest) = number_of(text, 4, 4)?;
+    let (month, rest) = number_of(sign(rest)?, 2, 2)?;
+    let (day, rest) = number_of(sign(rest)?, 2, 2)?;
+    let rest = skip(rest, b"Tt _")?;
+    let rest = rest.trim_ascii_start();
+    let (hour, rest) = number_of(rest, 2, 2)?;
+    let colon = rest.first() == Some(&b':');
+    let (minute, mut rest) = number_of(if colon { &rest[1..] } else { rest }, 2, 2)?;
+    if let Some((second, behind)) =
+        number_of(if colon { skip(rest, b":").unwrap_or(b"") } else { rest }, 2, 2)
+    {
+        (civil.second, rest) = (second, behind);
+        if let Some(digits) = skip(rest, b".,") {
+            rest = civil.take(TimePart::Fraction, digits)?;
+        }
+    }
+    (civil.month, civil.day, civil.hour, civil.minute) = (month, day, hour, minute);
+    let rest = rest.trim_ascii_start();
+    if !rest.is_empty() {
+        rest_is_none(civil.zone(rest)?)?;
+    } else if timezone.is_none() {
+        return None;
+    }
+    civil.to_ns(year, timezone)
+}
+
+fn skip<'t>(text: &'t [u8], one_of: &[u8]) -> Option<&'t [u8]> {
+    text.split_first().filter(|(byte, _)| one_of.contains(byte)).map(|(_, rest)| rest)
+}
+
+fn rest_is_none(rest: &[u8]) -> Option<()> {
+    rest.is_empty().then_some(())
 }
 
 /// A number with or without a fraction, in units of so many nanoseconds.
@@ -65,11 +108,11 @@ struct Civil {
     minute: i64,
     second: i64,
     nanos: i64,
-    /// Minutes east of UTC.
-    offset_min: i64,
+    /// Minutes east of UTC, if the text says.
+    offset_min: Option<i64>,
 }
 
-fn by_parts(parts: &[TimePart], text: &[u8], now_ns: i64) -> Option<i64> {
+fn by_parts(parts: &[TimePart], text: &[u8], timezone: Option<&TimeZone>, now_ns: i64) -> Option<i64> {
     let mut civil = Civil::default();
     let mut rest = text;
     for part in parts {
@@ -84,11 +127,11 @@ fn by_parts(parts: &[TimePart], text: &[u8], now_ns: i64) -> Option<i64> {
         None => {
             let this: i64 = timestamp::format(now_ns).get(..4)?.parse().ok()?;
             // A line of December that is read in January.
-            let ns = civil.to_ns(this)?;
+            let ns = civil.to_ns(this, timezone).or_else(|| civil.to_ns(this - 1, timezone))?;
             if ns > now_ns.saturating_add(DAY_NS) { this - 1 } else { this }
         }
     };
-    civil.to_ns(year)
+    civil.to_ns(year, timezone)
 }
 
 impl Civil {
@@ -145,7 +188,9 @@ impl Civil {
     }
 
     fn zone<'t>(&mut self, text: &'t [u8]) -> Option<&'t [u8]> {
-        if let Some(rest) = text.strip_prefix(b"Z").or_else(|| text.strip_prefix(b"UTC")) {
+        let utc = [&b"Z"[..], b"z", b"UTC", b"GMT"].into_iter().find_map(|name| text.strip_prefix(name));
+        if let Some(rest) = utc {
+            self.offset_min = Some(0);
             return Some(rest);
         }
         let (sign, rest) = match text.split_first()? {
@@ -154,20 +199,44 @@ impl Civil {
             _ => return None,
         };
         let (hours, rest) = number_of(rest, 2, 2)?;
-        let (minutes, rest) = number_of(rest.strip_prefix(b":").unwrap_or(rest), 2, 2)?;
-        self.offset_min = sign * (hours * 60 + minutes);
+        let behind = rest.strip_prefix(b":");
+        let (minutes, rest) = match number_of(behind.unwrap_or(rest), 2, 2) {
+            Some(found) => found,
+            // Hours alone, as PostgreSQL writes them.
+            None if behind.is_none() => (0, rest),
+            None => return None,
+        };
+        self.offset_min = Some(sign * (hours * 60 + minutes));
         (hours < 24 && minutes < 60).then_some(rest)
     }
 
-    fn to_ns(&self, year: i64) -> Option<i64> {
+    fn to_ns(&self, year: i64, timezone: Option<&TimeZone>) -> Option<i64> {
         let hour = match self.afternoon {
             Some(afternoon) => self.hour % 12 + if afternoon { 12 } else { 0 },
             None => self.hour,
         };
         let (month, day, minute, second) = (self.month, self.day, self.minute, self.second);
+        if let (None, Some(timezone)) = (self.offset_min, timezone) {
+            // A leap second is the first of the next minute, as everywhere.
+            let leap = i64::from(second == 60);
+            let part = |value: i64| i8::try_from(value).ok();
+            let civil = jiff::civil::DateTime::new(
+                i16::try_from(year).ok()?,
+                part(month)?,
+                part(day)?,
+                part(hour)?,
+                part(minute)?,
+                part(second - leap)?,
+                i32::try_from(self.nanos).ok()?,
+            );
+            // Of an hour that comes twice it is the first; one that does not come is as far behind the hour before.
+            let time = timezone.to_ambiguous_timestamp(civil.ok()?).compatible().ok()?;
+            let ns = i64::try_from(time.as_nanosecond()).ok().filter(|ns| *ns >= 0)?;
+            return ns.checked_add(leap * SECOND_NS as i64);
+        }
         let text =
             format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z", self.nanos);
-        timestamp::parse(text.as_bytes())?.checked_sub(self.offset_min * 60_000_000_000)
+        timestamp::parse(text.as_bytes())?.checked_sub(self.offset_min.unwrap_or(0) * 60_000_000_000)
     }
 }
 
@@ -187,10 +256,64 @@ mod tests {
 
     #[track_caller]
     fn check(format: &str, text: &str, expected: &str) {
-        let format = TimeFormat::of_test(format);
+        check_at("", format, text, expected);
+    }
+
+    #[track_caller]
+    fn check_at(timezone: &str, format: &str, text: &str, expected: &str) {
+        let settings = Timestamp {
+            field: String::new(),
+            format: TimeFormat::of_test(format),
+            timezone: (!timezone.is_empty()).then(|| TimeZone::get(timezone).expect("a zone")),
+            too_old: std::time::Duration::ZERO,
+            future: std::time::Duration::ZERO,
+            otherwise: crate::settings::pipeline::Otherwise::Keep,
+        };
         let now = timestamp::parse(NOW.as_bytes()).expect("a time");
-        let found = parse(&format, text, now).map_or("no".to_owned(), timestamp::format);
+        let found = parse(&settings, text, now).map_or("no".to_owned(), timestamp::format);
         assert_eq!(found, expected, "{text}");
+    }
+
+    #[test]
+    fn offsets_of_every_form() {
+        for text in [
+            "2026-11-22T01:52:48+0100",
+            "2026-11-22T01:52:48+01",
+            "2026-11-22 01:52:48 +01:00",
+            "2026-11-22 00:52:48,000Z",
+            "2026-11-22 00:52:48 UTC",
+            "20261122T005248Z",
+            "20261122T015248+0100",
+            "2026-11-21t19:52:48-05",
+        ] {
+            check("rfc3339", text, "2026-11-22T00:52:48.000000000Z");
+        }
+        check("rfc3339", "2026-11-22T01:52+01", "2026-11-22T00:52:00.000000000Z");
+        check("%F %T.%f%z", "2026-11-22 01:52:48.25+01", "2026-11-22T00:52:48.250000000Z");
+        for text in
+            ["2026-11-22T01:52:48+1", "2026-11-22T01:52:48+25", "2026-11-22T01:52:48Zx", "2026-11-22T01+01"]
+        {
+            check("rfc3339", text, "no");
+        }
+    }
+
+    #[test]
+    fn zones_by_name() {
+        let berlin =
+            |format: &str, text: &str, expected: &str| check_at("Europe/Berlin", format, text, expected);
+        berlin("rfc3339", "2026-11-22T01:52:48.5", "2026-11-22T00:52:48.500000000Z");
+        berlin("rfc3339", "2026-07-22 02:52:48", "2026-07-22T00:52:48.000000000Z");
+        // What the text says counts.
+        berlin("rfc3339", "2026-11-22T00:52:48Z", "2026-11-22T00:52:48.000000000Z");
+        berlin("%F %T %z", "2026-11-22 01:52:48 -0500", "2026-11-22T06:52:48.000000000Z");
+        berlin("%F %T", "2026-11-22 01:52:48", "2026-11-22T00:52:48.000000000Z");
+        // The hour that comes twice, and the one that does not come.
+        berlin("%F %T", "2025-10-26 02:30:00", "2025-10-26T00:30:00.000000000Z");
+        berlin("%F %T", "2026-03-29 02:30:00", "2026-03-29T01:30:00.000000000Z");
+        berlin("%b %e %T", "Dec 31 10:00:00", "2025-12-31T09:00:00.000000000Z");
+        berlin("%F %T", "2026-02-30 00:00:00", "no");
+        berlin("%F %T", "1969-12-31 00:00:00", "no");
+        check_at("America/New_York", "rfc3339", "2026-11-21T19:52:48", "2026-11-22T00:52:48.000000000Z");
     }
 
     #[test]

@@ -94,6 +94,8 @@ impl Default for FileSet {
             paths: Vec::new(),
             exclude: Vec::new(),
             format: FileFormat::Auto,
+            encoding: None,
+            keep_cr: false,
             start_at: StartAt::Beginning,
             labels: Default::default(),
         }

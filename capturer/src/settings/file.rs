@@ -253,10 +253,15 @@ fn read_file_monitor(s: &mut Section, into: &mut FileMonitor) {
             ("cri", FileFormat::Cri),
         ];
         s.choice("format", &formats, &mut set.format);
+        s.read("encoding", &mut set.encoding, units::encoding);
+        s.flag("keep_cr", &mut set.keep_cr);
         s.choice("start_at", &START_AT, &mut set.start_at);
         s.map("labels", &mut set.labels, units::text);
         if set.paths.is_empty() && !s.has_problem("paths") {
             s.problem("paths", "names no file to follow");
+        }
+        if set.encoding.is_some() && matches!(set.format, FileFormat::Docker | FileFormat::Cri) {
+            s.problem("encoding", "is for files of plain lines: records are UTF-8");
         }
         into.files.push(set);
     });

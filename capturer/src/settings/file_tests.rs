@@ -384,7 +384,7 @@ fn config_yaml_shows_every_key_with_its_default() {
         .replace("    #  ", "      ");
     let settings = good(&example);
     assert_eq!((settings.file_monitor.files.len(), settings.pipelines.len()), (1, 1));
-    assert_eq!(settings.pipelines[0].steps.len(), 8, "one of each");
+    assert_eq!(settings.pipelines[0].steps.len(), 11, "one of each");
     let excluded = ["start", "continue"].map(|key| format!("pipelines[].multiline.{key}"));
     assert!(example.contains("#start: '") && example.contains("#continue: '"));
     let (mut known, given) = keys(&example);

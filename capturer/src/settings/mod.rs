@@ -23,6 +23,7 @@ mod template;
 mod units;
 mod yaml;
 
+pub use crate::decode::text::Encoding;
 pub use file_template::{FileTemplate, NamePart};
 pub use loki::{Loki, LokiAuth, LokiFormat, LokiTls, Secret, Spool, WhenFull};
 pub use pipeline::Pipeline;
@@ -224,6 +225,10 @@ pub struct FileSet {
     pub exclude: Vec<glob::Pattern>,
     /// What a line of the file is.
     pub format: FileFormat,
+    /// How its text is encoded where no byte order mark says so; `None` = UTF-8.
+    pub encoding: Option<Encoding>,
+    /// Carriage returns before a line's end stay in the message.
+    pub keep_cr: bool,
     /// For a file never seen before.
     pub start_at: StartAt,
     /// Go into each record's `labels`.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use crate::decode::text::Encoding;
+
 /// A value that is not what it should be.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mismatch {
@@ -160,6 +162,15 @@ pub(super) fn path_pattern(text: &str) -> Result<glob::Pattern, Mismatch> {
         return Err(Mismatch::new("an absolute path or pattern, such as /var/log/*.log"));
     }
     pattern(text)
+}
+
+/// An encoding of text; nothing = what the file says.
+pub(super) fn encoding(text: &str) -> Result<Option<Encoding>, Mismatch> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let expected = "an encoding that is known here, such as utf-8, utf-16le, windows-1252, shift_jis or gbk";
+    Encoding::named(text).map(Some).ok_or_else(|| Mismatch::new(expected))
 }
 
 /// A duration as a person writes it.

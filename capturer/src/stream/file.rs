@@ -10,10 +10,12 @@
 
 mod hanging;
 mod losses;
+mod text;
 
 use std::sync::Arc;
 
 use self::hanging::SetAside;
+use self::text::Text;
 use super::Told;
 use super::chain::{Chain, Handle, Link, Start, Undelivered};
 use super::delivered::{self, Passing};
@@ -22,7 +24,8 @@ use crate::capture::io::{Action, FileError, FileNo, FoundFile, LaneId, OpenedFil
 use crate::capture::support::{Context, Timer};
 use crate::cursor::{ApiCursor, Cursor};
 use crate::decode::assemble::{Assembler, Lines};
-use crate::decode::{DecodeError, Piece, Step, cri, json_line, line, timestamp};
+use crate::decode::text::Encoding;
+use crate::decode::{DecodeError, Piece, timestamp};
 use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
 use crate::metrics::{LossReason, SkipReason, StreamError};
 use crate::record::{StdType, StreamId};
@@ -51,8 +54,12 @@ pub struct FileSource {
     stream: StreamId,
     directory: String,
     live_name: String,
-    /// `Auto` until the first line was seen.
+    /// `Auto` until the first line was seen; if `decides`, that of the latest record.
     format: FileFormat,
+    /// What a line is, is decided line by line.
+    decides: bool,
+    /// How the text of the file that is read is encoded.
+    text: Text,
     chain: Chain,
     assembler: Assembler,
     /// Of Docker's logs: the same position by times.
@@ -115,7 +122,9 @@ impl FileSource {
             stream,
             directory,
             live_name,
+            decides: format == FileFormat::Auto,
             format,
+            text: Text::default(),
             chain: Chain::new(start),
             assembler: Assembler::new(line_bytes_max),
             lines,
@@ -146,6 +155,13 @@ impl FileSource {
     /// Its lines are joined if the pipeline says so.
     pub fn with_pipeline(mut self, pipeline: Option<&Arc<Pipeline>>) -> FileSource {
         self.assembler = self.assembler.with_pipeline(pipeline);
+        self
+    }
+
+    /// What its text may be.
+    pub fn with_text(mut self, encoding: Option<Encoding>, keep_cr: bool) -> FileSource {
+        self.text = Text::new(encoding);
+        self.assembler = self.assembler.strip_cr(!keep_cr);
         self
     }
 
@@ -364,6 +380,7 @@ impl FileSource {
         result: Result<usize, FileError>,
         buffer: Vec<u8>,
         file_len: Option<u64>,
+        data_at: Option<u64>,
         cx: &mut Context<'_>,
         told: &mut Vec<Told>,
     ) {
@@ -401,7 +418,7 @@ impl FileSource {
         if let Some(front) = self.chain.links.front_mut().filter(|_| full || short) {
             front.unread = true;
         }
-        self.decode(buffer, full, cx, told);
+        self.decode(buffer, full, data_at, cx, told);
         self.go_on(cx, told);
     }
 
@@ -410,7 +427,14 @@ impl FileSource {
         format!("{}/{}", self.directory, self.live_name)
     }
 
-    fn decode(&mut self, buffer: Vec<u8>, full: bool, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    fn decode(
+        &mut self,
+        buffer: Vec<u8>,
+        full: bool,
+        data_at: Option<u64>,
+        cx: &mut Context<'_>,
+        told: &mut Vec<Told>,
+    ) {
         let Some(front) = self.chain.links.front() else {
             cx.credit.give_back(buffer, 0);
             return;
@@ -427,14 +451,15 @@ impl FileSource {
         for twin in self.chain.saw(offset, &buffer) {
             cx.act(Action::CloseFile { file: twin });
         }
-        if self.format == FileFormat::Auto {
-            self.format = guess_format(&buffer);
-        }
-        if self.format == FileFormat::Cri {
-            self.assembler.joins_by_tag();
-        }
         let mut lines = Lines::default();
-        let mut used = self.decode_lines(&buffer, &mut lines, cx);
+        let begins = match self.begin_text(offset, &buffer, final_end, told) {
+            Some(begins) => begins,
+            None => {
+                cx.credit.give_back(buffer, 0);
+                return;
+            }
+        };
+        let mut used = self.decode_lines(&buffer, begins, &mut lines, cx);
         if used > 0 && self.ending != Ending::No {
             // Its writer still goes on.
             self.ending = Ending::No;
@@ -449,11 +474,17 @@ impl FileSource {
         }
         // A record that does not fit: give the next read room for it. Past the limit the decoder rejects it.
         let stuck = used == 0 && full;
+        // What a hole has beyond this read is not read at all.
+        let hole =
+            data_at.filter(|_| used == buffer.len()).map_or(0, |at| at.saturating_sub(offset + used as u64));
+        if hole > 0 {
+            cx.metrics.lost(LossReason::RecordDamaged, hole);
+        }
         self.read_bytes =
             if stuck { (self.read_bytes * 2).min(RECORD_BYTES_MAX + READ_BYTES) } else { READ_BYTES };
         let Some(front) = self.chain.links.front_mut() else { return };
-        front.offset += used as u64;
-        front.len = front.len.max(offset + buffer.len() as u64);
+        front.offset += used as u64 + hole;
+        front.len = front.len.max(offset + buffer.len() as u64 + hole);
         if at_end {
             self.close_open_lines(&mut lines);
         }
@@ -464,7 +495,7 @@ impl FileSource {
             cx.credit.give_back(buffer, 0);
             return;
         }
-        self.tell(lines, buffer, used as u64, told);
+        self.tell(lines, buffer, used as u64 + hole, told);
     }
 
     /// Ends the open groups of lines: nothing more is read.
@@ -512,39 +543,6 @@ impl FileSource {
         told.push(Told::Lines { lines, read, end, source_bytes });
     }
 
-    /// Decodes whole records; returns how many bytes they took.
-    fn decode_lines(&mut self, buffer: &[u8], lines: &mut Lines, cx: &Context<'_>) -> usize {
-        let base = self.chain.position();
-        let clean = self.format != FileFormat::Docker || json_line::is_clean(buffer);
-        let mut at = 0;
-        while at < buffer.len() {
-            let step = match self.format {
-                FileFormat::Docker => json_line::next_record(&buffer[at..], clean),
-                FileFormat::Cri => cri::next_record(&buffer[at..]),
-                FileFormat::Auto | FileFormat::Raw => line::next_line(&buffer[at..]),
-            };
-            match step {
-                Step::Item(mut piece, took) => {
-                    shift(&mut piece, at);
-                    let begins_at = base + at as u64;
-                    let deliver = begins_at >= self.chain.delivered_to[piece.std_type.index()];
-                    if self.passing.is_over() {
-                        self.assembler.push(buffer, &piece, begins_at, deliver, lines);
-                    } else {
-                        self.pass_over(buffer, &piece, begins_at, deliver, lines, cx);
-                    }
-                    at += took;
-                }
-                Step::Reject(error, took) => {
-                    count_reject(error, took, cx);
-                    at += took;
-                }
-                Step::NeedMore => break,
-            }
-        }
-        at
-    }
-
     /// As [`Assembler::push`], for a line that may have been delivered over the API.
     fn pass_over(
         &mut self,
@@ -576,20 +574,6 @@ impl FileSource {
     /// It has records with ends of their own; a line may go on in the next of them, and in the next file.
     fn holds_records(&self) -> bool {
         matches!(self.format, FileFormat::Docker | FileFormat::Cri)
-    }
-
-    /// What is left at the end of a file that will not grow: of a plain file its last line, of one of records a torn one.
-    fn decode_rest(&mut self, buffer: &[u8], used: usize, lines: &mut Lines, cx: &Context<'_>) -> usize {
-        let rest = &buffer[used..];
-        if self.holds_records() {
-            count_reject(DecodeError::TornRecord, rest.len(), cx);
-        } else if let Some(mut piece) = line::last_line(rest) {
-            shift(&mut piece, used);
-            let begins_at = self.chain.position() + used as u64;
-            let deliver = begins_at >= self.chain.delivered_to[piece.std_type.index()];
-            self.assembler.push(buffer, &piece, begins_at, deliver, lines);
-        }
-        buffer.len()
     }
 
     /// Only the newest rotated file may still be written.
@@ -731,20 +715,6 @@ fn unreadable(error: &FileError) -> Told {
         FileError::Changed(_) | FileError::Other { .. } => {
             Told::Failed(StreamError::OpenFailed, error.to_string())
         }
-    }
-}
-
-fn shift(piece: &mut Piece, by: usize) {
-    piece.text = piece.text.start + by..piece.text.end + by;
-    piece.time = piece.time.start + by..piece.time.end + by;
-}
-
-fn guess_format(buffer: &[u8]) -> FileFormat {
-    match memchr::memchr(b'\n', buffer) {
-        Some(end) if json_line::looks_like_record(&buffer[..end]) => FileFormat::Docker,
-        Some(end) if cri::looks_like_record(&buffer[..end]) => FileFormat::Cri,
-        Some(_) => FileFormat::Raw,
-        None => FileFormat::Auto,
     }
 }
 

@@ -381,7 +381,7 @@ impl World {
     }
 
     pub(super) fn read_file_done(&mut self, read: FileRead) {
-        let FileRead { stream, file, offset: _, buffer, failed } = read;
+        let FileRead { stream, file, offset, buffer, failed } = read;
         let result = if failed {
             Err(FileError::Other { what: "reading a log file".to_owned(), cause: "I/O error".to_owned() })
         } else {
@@ -394,7 +394,13 @@ impl World {
             }
             _ => None,
         };
-        self.deliver(Event::FileRead { stream, file, result, buffer, file_len });
+        let hole = buffer.len() == buffer.capacity() && buffer.iter().all(|byte| *byte == 0);
+        let data_at = node.filter(|_| hole && result.is_ok()).and_then(|node| {
+            let behind = offset as usize + buffer.len();
+            let content = self.disk.file(node).content.get(behind..)?;
+            Some((behind + content.iter().position(|byte| *byte != 0)?) as u64)
+        });
+        self.deliver(Event::FileRead { stream, file, result, buffer, file_len, data_at });
     }
 
     // ---- inotify

@@ -148,7 +148,7 @@ pub fn check(bytes: &[u8]) {
     let mut assembler = Assembler::new(line_bytes_max).with_pipeline(joining.as_ref());
     let by_tag = first & 32 != 0;
     if by_tag {
-        assembler.joins_by_tag();
+        assembler.join_by_tag(true);
     }
     let mut model = Model { joins, by_tag, line_bytes_max, ..Model::default() };
     for (at, op) in ops.chunks_exact(2).take(OPS_MAX).enumerate() {

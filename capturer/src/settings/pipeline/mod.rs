@@ -5,8 +5,9 @@ mod multiline;
 mod pattern;
 mod read;
 mod time_format;
+mod traces;
 
-pub use multiline::{Group, Multiline, MultilinePreset, MultilineRule};
+pub use multiline::{Group, Multiline, MultilinePreset, MultilineRule, Next};
 pub use pattern::Pattern;
 pub use time_format::{TimeFormat, TimePart};
 
@@ -76,12 +77,12 @@ impl Match {
 impl Pipeline {
     /// Whether a step keeps lines back, to be let go when nothing more comes.
     pub fn holds_back(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, Step::Dedup { .. }))
+        self.steps.iter().any(|step| matches!(step.inner(), Step::Dedup { .. }))
     }
 
     /// Labels that its steps set.
     pub fn record_labels(&self) -> impl Iterator<Item = &str> {
-        self.steps.iter().flat_map(|step| match step {
+        self.steps.iter().flat_map(|step| match step.inner() {
             Step::Labels(labels) => {
                 let names = labels.set.keys().chain(labels.from_fields.keys());
                 names.chain(labels.from_container_labels.keys()).map(String::as_str).collect()
@@ -92,7 +93,7 @@ impl Pipeline {
 
     /// Keys of the container labels that its steps use: a container's own, whether or not they go into records.
     pub fn container_labels(&self) -> impl Iterator<Item = &str> {
-        self.steps.iter().flat_map(|step| match step {
+        self.steps.iter().flat_map(|step| match step.inner() {
             Step::Labels(labels) => labels.from_container_labels.values().map(String::as_str).collect(),
             _ => Vec::new(),
         })
@@ -156,6 +157,14 @@ pub enum Step {
     Redact(Redact),
     /// Labels of the record.
     Labels(Labels),
+    /// Colours and other commands to a terminal are taken out of the message.
+    StripAnsi,
+    /// Field → the name that it gets.
+    Rename(BTreeMap<String, String>),
+    /// Fields that go.
+    Remove(Vec<String>),
+    /// A step for lines that meet the condition; others pass it by.
+    When(Condition, Box<Step>),
     /// Lines that repeat the one before.
     Dedup {
         /// So long after the first of them, or the last that was let through.
@@ -164,6 +173,11 @@ pub enum Step {
 }
 
 impl Step {
+    /// The step itself, without its condition.
+    pub fn inner(&self) -> &Step {
+        if let Step::When(_, step) = self { step.inner() } else { self }
+    }
+
     /// As the config names it, and metrics.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -174,6 +188,10 @@ impl Step {
             Step::Sample { .. } => "sample",
             Step::Redact(_) => "redact",
             Step::Labels(_) => "labels",
+            Step::StripAnsi => "strip_ansi",
+            Step::Rename(_) => "rename",
+            Step::Remove(_) => "remove",
+            Step::When(_, step) => step.kind(),
             Step::Dedup { .. } => "dedup",
         }
     }
@@ -214,6 +232,8 @@ pub struct Timestamp {
     pub field: String,
     /// How the time is written there.
     pub format: TimeFormat,
+    /// Where the clock stood that wrote times without a zone; `None` = at UTC.
+    pub timezone: Option<jiff::tz::TimeZone>,
     /// Older than this before now is out of bounds; zero = there is no such bound.
     pub too_old: Duration,
     /// Later than this after now is out of bounds; zero = there is no such bound.
@@ -271,6 +291,12 @@ pub enum RedactPreset {
     BearerToken,
     /// The value of a key that is called password, token and the like.
     KeySecret,
+}
+
+impl RedactPreset {
+    /// All of them.
+    pub const ALL: [RedactPreset; 4] =
+        [RedactPreset::CreditCard, RedactPreset::Email, RedactPreset::BearerToken, RedactPreset::KeySecret];
 }
 
 /// Labels of the record.

@@ -1,7 +1,7 @@
 //! Stack traces as the runtimes printed them (Java 17, Python 3.11, Node 20), one of Go written after its form, and what must
 //! stay apart.
 //!
-//! `|` begins a line that begins a group, `+` one that continues it; `»` is a tab.
+//! `|` begins a line that begins a group, `+` one that continues it; `»` is a tab, `·` a blank at a line's end.
 
 use super::*;
 
@@ -13,50 +13,130 @@ fn rule(rule: MultilineRule) -> Multiline {
     Multiline { rule, timeout: Duration::from_secs(1), lines_max: 500, bytes_max: 1 << 18 }
 }
 
+/// Where groups begin, by lines: what may belong to one waits for a line that says so.
+#[derive(Default)]
+struct Marker {
+    open: Option<Group>,
+    waiting: Vec<(String, bool)>,
+    found: String,
+}
+
+impl Marker {
+    fn mark(&mut self, mark: char, line: &str) {
+        self.found += &format!("{mark}{line}\n");
+    }
+
+    fn take(&mut self, multiline: &Multiline, line: &str) {
+        let (group, blank) = match self.open.map(|group| multiline.next(group, line.as_bytes())) {
+            Some(Next::Goes(group)) => {
+                for (line, _) in std::mem::take(&mut self.waiting) {
+                    self.mark('+', &line);
+                }
+                self.mark('+', line);
+                self.open = Some(group);
+                return;
+            }
+            Some(Next::Maybe(group)) => (group, false),
+            Some(Next::Blank(group)) => (group, true),
+            Some(Next::Ends) | None => {
+                self.end(multiline);
+                if let Some(group) = self.open {
+                    if multiline.next(group, line.as_bytes()) != Next::Ends {
+                        return self.take(multiline, line);
+                    }
+                    return self.begin_after_end(multiline, line);
+                }
+                return self.begin(multiline, line);
+            }
+        };
+        self.waiting.push((line.to_owned(), blank));
+        self.open = Some(group);
+    }
+
+    fn begin(&mut self, multiline: &Multiline, line: &str) {
+        self.mark('|', line);
+        self.open = Some(multiline.begin(line.as_bytes()));
+    }
+
+    fn begin_after_end(&mut self, multiline: &Multiline, line: &str) {
+        self.end_all(multiline);
+        self.begin(multiline, line);
+    }
+
+    /// The open group ends; what waited and is not its own begins others.
+    fn end(&mut self, multiline: &Multiline) {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.open = None;
+        let mut own = true;
+        for (line, blank) in waiting {
+            own &= blank;
+            if own { self.mark('+', &line) } else { self.take(multiline, &line) }
+        }
+    }
+
+    fn end_all(&mut self, multiline: &Multiline) {
+        while self.open.is_some() {
+            self.end(multiline);
+        }
+    }
+}
+
 /// Groups the lines of a marked text and compares where the groups begin.
 fn check(multiline: &Multiline, marked: &str) {
-    let marked = marked.replace('»', "\t");
-    let (mut open, mut found) = (None, String::new());
+    let marked = marked.replace('»', "\t").replace('·', " ");
+    let mut marker = Marker::default();
     for line in marked.lines() {
-        let text = &line.as_bytes()[1..];
-        let next = open.and_then(|group| multiline.next(group, text));
-        found.push(if next.is_some() { '+' } else { '|' });
-        found.push_str(&line[1..]);
-        found.push('\n');
-        open = Some(next.unwrap_or_else(|| multiline.begin(text)));
+        marker.take(multiline, &line[1..]);
     }
-    assert_eq!(found, marked);
+    marker.end_all(multiline);
+    assert_eq!(marker.found, marked);
 }
 
 #[test]
-fn java() {
-    check(&preset(MultilinePreset::Java), JAVA);
-}
-
-#[test]
-fn python() {
-    check(&preset(MultilinePreset::Python), PYTHON);
-}
-
-#[test]
-fn go() {
-    check(&preset(MultilinePreset::Go), GO);
-}
-
-#[test]
-fn node() {
-    check(&preset(MultilinePreset::Node), NODE);
+fn traces_of_every_runtime() {
+    for (name, text) in [
+        (MultilinePreset::Java, JAVA),
+        (MultilinePreset::Python, PYTHON),
+        (MultilinePreset::Go, GO),
+        (MultilinePreset::Node, NODE),
+        (MultilinePreset::Dotnet, DOTNET),
+        (MultilinePreset::Ruby, RUBY),
+        (MultilinePreset::Php, PHP),
+        (MultilinePreset::Rust, RUST),
+        (MultilinePreset::Postgres, POSTGRES),
+    ] {
+        check(&preset(name), text);
+    }
 }
 
 /// A preset must not glue lines together that are none of a trace: two records would be lost in one.
 #[test]
 fn other_lines_stay_apart() {
     let lines = "|one\n|\n|  indented\n|\tat\n|}\n|Caused\n|KeyError: x\n|ERROR a\n|ERROR b\n|INFO: c\n|f(x)\n|/srv/x.js\n|exit status 2\n";
-    for name in [MultilinePreset::Java, MultilinePreset::Python, MultilinePreset::Go, MultilinePreset::Node] {
-        check(&preset(name), lines);
+    for (name, preset_of) in MultilinePreset::NAMED.into_iter().filter(|(name, _)| *name != "postgres") {
+        println!("{name}");
+        check(&preset(preset_of), lines);
     }
+    // An exception that is logged without frames takes no line with it, whatever comes.
+    check(
+        &preset(MultilinePreset::Java),
+        "|java.io.IOException: broken pipe\n|done\n|\n|next\n|ERROR x\n|\n|y\n",
+    );
+    check(&preset(MultilinePreset::Node), "|ERROR boom\n|Error: boom\n|next\n|and more\n");
+    check(&preset(MultilinePreset::Ruby), "|ERROR boom\n|\n|RuntimeError (x):\n|next\n");
+    check(
+        &preset(MultilinePreset::Php),
+        "|PHP Fatal error:  x in /a.php on line 3\n|next\n|#1 in the list\n",
+    );
+    check(&preset(MultilinePreset::Rust), "|Error: x\n|\n|next\n|   0: x\n");
+    check(
+        &preset(MultilinePreset::Dotnet),
+        "|info: Microsoft.Hosting[14]\n+      Now listening\n|next\n|  x\n",
+    );
+    let two = "|2026-11-22 10:00:00 UTC [7] ERROR:  x\n|2026-11-22 10:00:00 UTC [8] STATEMENT:  y\n|next\n";
+    check(&preset(MultilinePreset::Postgres), two);
     check(&preset(MultilinePreset::Java), "|not a level\n|java.lang.Error: x\n+\tat A.b(A.java:1)\n");
-    check(&preset(MultilinePreset::Node), "|/srv/x.js:5\n+throw e;\n|what now\n");
+    check(&preset(MultilinePreset::Node), "|/srv/x.js:5\n|throw e;\n|what now\n");
     check(&preset(MultilinePreset::Python), "|Traceback (most recent call last):\n+  x\n|done\n");
     check(&preset(MultilinePreset::Python), "|Traceback (most recent call last):\n|INFO two words here\n");
 }
@@ -100,6 +180,27 @@ const JAVA: &str = r#"|2026-11-22 10:00:00 ERROR shop.Order - order 17 failed
 +»at A.inner(A.java:2)
 +»... 8 more
 |2026-11-22 10:00:01 INFO shop.Order - next
+|2026-08-03 19:45:07.671 ERROR 1 --- [nio-8080-exec-1] o.a.c.c.C.[.[.[/] : Servlet.service() threw exception
++
++java.lang.NullPointerException: Cannot invoke "String.length()" because "name" is null
++»at a.b.C.d(C.java:1)
++
++
++Caused by: java.sql.SQLException: Failed to parse; SQL statement:
++select 1 from [42001-197]
++»at org.a.B.c(B.java:9)
++
+|2026-08-03 19:45:08.000  INFO 1 --- [main] a : fine
+|next
+|java.sql.SQLException: Failed to parse; SQL statement:
++select 1
++
++from x [42001-197]
++»at org.a.B.c(B.java:9)
+|next
+|org.postgresql.util.PSQLException: ERROR: duplicate key value violates unique constraint "order_pkey"
++  Detail: Key (id)=(17) already exists.
++»at org.postgresql.core.v3.QueryExecutorImpl.receiveErrorResponse(QueryExecutorImpl.java:2725)
 |Exception in thread "main" java.lang.IllegalStateException: no stock
 +»at A.inner(A.java:2)
 +»at A.inner(A.java:2)
@@ -148,6 +249,27 @@ const PYTHON: &str = r#"|ERROR:root:order failed
 +    if n == 0: raise KeyError("sku")
 +               ^^^^^^^^^^^^^^^^^^^^^
 +KeyError: 'sku'
+|2026-11-22 10:00:00,123 ERROR shop: order failed
++Traceback (most recent call last):
++  File "/srv/db.py", line 5, in execute
++    self.dialect.do_execute(
++psycopg2.errors.UniqueViolation: duplicate key value violates unique constraint "order_pkey"
++DETAIL:  Key (id)=(17) already exists.
++
++
++The above exception was the direct cause of the following exception:
++
++Traceback (most recent call last):
++  File "/srv/app.py", line 9, in <module>
++    session.commit()
++sqlalchemy.exc.ProgrammingError: (psycopg2.errors.SyntaxError) syntax error at or near "slect"
++LINE 1: slect 1
++        ^
++
++[SQL: slect 1]
++[parameters: {'id': 17}]
++(Background on this error at: https://sqlalche.me/e/20/f405)
+|next
 "#;
 
 const GO: &str = r#"|2026/11/22 10:00:00 ready
@@ -181,6 +303,34 @@ const GO: &str = r#"|2026/11/22 10:00:00 ready
 +»/srv/main.go:9 +0x1
 +rax    0x0
 |a line (with brackets) of text
+|fatal error: concurrent map writes
++
++runtime stack:
++runtime.throw({0x4a1b2c?, 0x0?})
++»/usr/local/go/src/runtime/panic.go:1077 +0x48 fp=0x7ffd sp=0x7ffc pc=0x43
++
++goroutine 1 gp=0xc000002380 m=0 mp=0x57a0c0 [running]:
++main.main()
++»/srv/main.go:5 +0x1
++
++rip    0x46b5a1
++exit status 2
+|runtime: goroutine stack exceeds 1000000000-byte limit
++runtime: sp=0xc0201 stack=[0xc0200, 0xc0400]
++fatal error: stack overflow
++
++runtime stack:
++runtime.newstack()
++»/usr/local/go/src/runtime/stack.go:1103 +0x5bd
+|SIGQUIT: quit
++PC=0x46b5a1 m=0 sigcode=128
++
++goroutine 0 [idle]:
++runtime.futex()
++»/usr/local/go/src/runtime/sys_linux_amd64.s:557 +0x21
+|panic: no stack follows
+|
+|next
 "#;
 
 const NODE: &str = r#"|ready
@@ -215,4 +365,128 @@ const NODE: &str = r#"|ready
 +}
 +
 +Node.js v20.20.2
+|2026-01-01 10:00:00 ERROR boom
++Error: boom
++    at f (/app/a.ts:9:11)
+|next
+|Error: Command failed: make
++make: *** No targets.  Stop.
++
++    at genericNodeError (node:internal/errors:984:15)
++    at ChildProcess.exithandler (node:child_process:422:12) {
++  code: 2
++}
+|2026-01-01 10:00:00 ERROR again
++TypeError [ERR_INVALID_ARG_TYPE]: The "path" argument must be of type string. Received undefined
++    at Object.readFileSync (node:fs:441:42)
+|next
+"#;
+
+const DOTNET: &str = r#"|Unhandled exception. System.InvalidOperationException: no stock
++ ---> System.IO.IOException: closed
++   at Shop.Stock.Get(Int32 id) in /src/Stock.cs:line 8
++   --- End of inner exception stack trace ---
++   at Shop.Order.Pay() in /src/Order.cs:line 12
++--- End of stack trace from previous location ---
++   at Program.<Main>$(String[] args) in /src/Program.cs:line 3
+|next
+|fail: Microsoft.AspNetCore.Server.Kestrel[13]
++      Connection id "0HN", Request id "0HN:1": An unhandled exception was thrown by the application.
++      System.InvalidOperationException: no stock
++         at Shop.Order.Pay() in /src/Order.cs:line 12
+|info: Microsoft.Hosting.Lifetime[14]
++      Now listening on: http://[::]:8080
+|2026-11-22 10:00:00.123 +00:00 [ERR] order 17 failed
++System.AggregateException: One or more errors occurred. (first)
++ (second)
++   at System.Threading.Tasks.Task.Wait()
+|2026-11-22 10:00:01.123 +00:00 [INF] next
+"#;
+
+const RUBY: &str = r#"|/srv/app.rb:5:in `pay': no stock (RuntimeError)
++»from /srv/app.rb:9:in `<main>'
+|next
+|app.rb:2:in 'Order#pay': no stock (RuntimeError)
++»from app.rb:5:in '<main>'
+|E, [2026-11-22T10:00:00.123456 #1] ERROR -- : [0af7651916cd]···
++[0af7651916cd] RuntimeError (no stock):
++[0af7651916cd]···
++[0af7651916cd] app/models/order.rb:12:in `pay'
++[0af7651916cd] app/controllers/orders_controller.rb:5:in `create'
+|I, [2026-11-22T10:00:01.123456 #1]  INFO -- : next
+|E, [2026-11-22T10:00:02.123456 #1] ERROR -- : order failed
++··
++RuntimeError (no stock):
++··
++app/models/order.rb:12:in `pay'
++
+|next
+"#;
+
+const PHP: &str = r#"|PHP Fatal error:  Uncaught RuntimeException: no stock in /srv/order.php:12
++Stack trace:
++#0 /srv/index.php(5): Order->pay(17)
++#1 {main}
++
++Next LogicException: order failed in /srv/index.php:7
++Stack trace:
++#0 {main}
++  thrown in /srv/index.php on line 7
+|next
+|[2026-11-22 10:00:00] production.ERROR: no stock {"exception":"[object] (RuntimeException(code: 0): no stock at /srv/app/Order.php:12)
++[stacktrace]
++#0 /srv/vendor/laravel/framework/src/Illuminate/Routing/Controller.php(54): App\Http\Orders->pay()
++#1 {main}
++"}·
+|[2026-11-22 10:00:01] production.INFO: next
+|[22-Nov-2026 10:00:00 UTC] PHP Fatal error:  Uncaught PDOException: SQLSTATE[42000]: Syntax error
++near 'slect' in /srv/db.php:3
++Stack trace:
++#0 {main}
++  thrown in /srv/db.php on line 3
+|next
+"#;
+
+const RUST: &str = r#"|thread 'main' panicked at src/main.rs:5:10:
++no stock
++note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace
+|next
+|thread 'tokio-runtime-worker' (4711) panicked at src/order.rs:12:9:
++assertion `left == right` failed
++  left: 1
++ right: 2
++stack backtrace:
++   0: __rustc::rust_begin_unwind
++             at /rustc/5980/library/std/src/panicking.rs:689:5
++   1: shop::order::pay
++note: Some details are omitted, run with `RUST_BACKTRACE=full` for a verbose backtrace.
+|next
+|thread 'main' panicked at 'no stock', src/main.rs:5:10
++note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace
+|Error: order 17 failed
++
++Caused by:
++    0: reading stock
++    1: No such file or directory (os error 2)
++
++Stack backtrace:
++   0: anyhow::error::<impl anyhow::Error>::msg
++             at /srv/src/error.rs:79:36
++
+|next
+"#;
+
+const POSTGRES: &str = r#"|2026-11-22 10:00:00.123 UTC [71] ERROR:  duplicate key value violates unique constraint "order_pkey"
++2026-11-22 10:00:00.123 UTC [71] DETAIL:  Key (id)=(17) already exists.
++2026-11-22 10:00:00.123 UTC [71] STATEMENT:  insert into orders
++»values (17)
++»returning id;
+|2026-11-22 10:00:00.124 UTC [72] LOG:  statement: select 1
++»from x
+|2026-11-22 10:00:01 UTC [71-1] shop@shop LOG:  next
+|ERROR:  syntax error at or near "slect"
++LINE 1: slect 1
++        ^
++HINT:  write select
+|next
 "#;

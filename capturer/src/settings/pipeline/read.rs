@@ -57,7 +57,7 @@ fn read_pipeline(s: &mut Section, line_bytes_max: u64) -> Pipeline {
     s.section("multiline", |s| pipeline.multiline = read_multiline(s, line_bytes_max));
     s.section("rate_limit", |s| pipeline.rate_limit = read_rate_limit(s));
     s.sections("steps", |s| pipeline.steps.extend(read_step(s)));
-    let behind_dedup = |pair: &[Step]| matches!(pair[0], Step::Dedup { .. });
+    let behind_dedup = |pair: &[Step]| matches!(pair[0].inner(), Step::Dedup { .. });
     if pipeline.steps.windows(2).any(behind_dedup) {
         s.problem("steps", "has a step behind dedup, which must be the last: it keeps lines back");
     }
@@ -75,12 +75,7 @@ fn read_match(s: &mut Section, into: &mut Match) {
 }
 
 fn read_multiline(s: &mut Section, line_bytes_max: u64) -> Option<Multiline> {
-    let presets = [
-        ("java", Some(MultilinePreset::Java)),
-        ("python", Some(MultilinePreset::Python)),
-        ("go", Some(MultilinePreset::Go)),
-        ("node", Some(MultilinePreset::Node)),
-    ];
+    let presets = MultilinePreset::NAMED.map(|(name, preset)| (name, Some(preset)));
     let (mut preset, mut start, mut continues) = (None, None, None);
     let (mut timeout, mut lines_max) = (Duration::from_secs(1), 500);
     let mut bytes_max = GROUP_BYTES_DEFAULT.min(line_bytes_max);
@@ -147,6 +142,9 @@ fn read_step(s: &mut Section) -> Option<Step> {
     step(s, "sample", read_sample);
     step(s, "redact", read_redact);
     step(s, "labels", read_labels);
+    step(s, "strip_ansi", |_| Some(Step::StripAnsi));
+    step(s, "rename", read_rename);
+    step(s, "remove", read_remove);
     step(s, "dedup", |s| {
         let mut window = Duration::from_secs(60);
         s.duration("window", WINDOWS, &mut window);
@@ -155,10 +153,40 @@ fn read_step(s: &mut Section) -> Option<Step> {
     if given != 1 && s.has_only_known() {
         s.problem(
             "",
-            "is one step: give one of parse, timestamp, keep, drop, sample, redact, labels and dedup, each after a dash of its own",
+            "is one step: give one of parse, timestamp, keep, drop, sample, redact, labels, strip_ansi, rename, remove and dedup, each after a dash of its own",
         );
     }
-    steps.pop()
+    let mut when = None;
+    s.section("when", |s| when = read_condition(s));
+    let step = steps.pop()?;
+    Some(match when {
+        Some(condition) => Step::When(condition, Box::new(step)),
+        None => step,
+    })
+}
+
+fn read_rename(s: &mut Section) -> Option<Step> {
+    let mut fields = BTreeMap::new();
+    s.map("fields", &mut fields, field);
+    if fields.is_empty() {
+        if s.is_given() {
+            required(s, "fields", "old name: new name");
+        }
+        return None;
+    }
+    Some(Step::Rename(fields))
+}
+
+fn read_remove(s: &mut Section) -> Option<Step> {
+    let mut fields = Vec::new();
+    s.list("fields", &mut fields, field);
+    if fields.is_empty() {
+        if s.is_given() {
+            required(s, "fields", "names of fields");
+        }
+        return None;
+    }
+    Some(Step::Remove(fields))
 }
 
 fn read_parse(s: &mut Section) -> Option<Step> {
@@ -221,9 +249,10 @@ fn read_parse(s: &mut Section) -> Option<Step> {
 fn read_timestamp(s: &mut Section) -> Option<Step> {
     let (mut field, mut format) = (None, TimeFormat::Rfc3339);
     let (mut too_old, mut future) = (Duration::ZERO, Duration::ZERO);
-    let mut otherwise = Otherwise::Keep;
+    let (mut otherwise, mut timezone) = (Otherwise::Keep, None);
     s.read("field", &mut field, optional_field);
     s.read("format", &mut format, TimeFormat::parse);
+    s.read("timezone", &mut timezone, time_zone);
     s.duration("too_old", AGES, &mut too_old);
     s.duration("future", AGES, &mut future);
     let ways = [("keep", Otherwise::Keep), ("clamp", Otherwise::Clamp), ("reject", Otherwise::Reject)];
@@ -231,7 +260,7 @@ fn read_timestamp(s: &mut Section) -> Option<Step> {
     if field.is_none() && s.is_given() {
         required(s, "field", "the field that holds the time");
     }
-    Some(Step::Timestamp(Timestamp { field: field?, format, too_old, future, otherwise }))
+    Some(Step::Timestamp(Timestamp { field: field?, format, timezone, too_old, future, otherwise }))
 }
 
 fn read_condition(s: &mut Section) -> Option<Condition> {
@@ -347,6 +376,15 @@ fn field(text: &str) -> Result<String, Mismatch> {
         return Err(Mismatch::new("the name of a field"));
     }
     Ok(text.to_owned())
+}
+
+/// A time zone by its name in IANA's database: the host's, else the one that is built in.
+fn time_zone(text: &str) -> Result<Option<jiff::tz::TimeZone>, Mismatch> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let expected = "a time zone by its IANA name, such as Europe/Berlin or UTC";
+    jiff::tz::TimeZone::get(text).map(Some).map_err(|_| Mismatch::new(expected))
 }
 
 fn replacement(text: &str) -> Result<String, Mismatch> {

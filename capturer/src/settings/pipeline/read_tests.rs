@@ -89,7 +89,7 @@ fn what_is_wrong_is_said() {
          field that must be there",
     );
     check("steps: [{redcat: {}}]", "12: pipelines[0].steps[0].redcat: unknown key; did you mean redact?");
-    let one = "is one step: give one of parse, timestamp, keep, drop, sample, redact, labels and dedup, each after a \
+    let one = "is one step: give one of parse, timestamp, keep, drop, sample, redact, labels, strip_ansi, rename, remove and dedup, each after a \
                dash of its own";
     check("steps: [{dedup: {}, sample: {keep_one_in: 2}}]", &format!("11: pipelines[0].steps[0]: {one}"));
     check(

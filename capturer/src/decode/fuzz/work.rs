@@ -1,0 +1,95 @@
+//! What each decoder does for a whole file of bytes at once, to be held against the file's length ([`crate::fuzz::WORK`]).
+
+use crate::decode::assemble::{Assembler, Lines};
+use crate::decode::text::Encoding;
+use crate::decode::{self, Piece, Step};
+use crate::limits::LINE_BYTES_CEILING;
+
+/// Takes everything that `next` finds, as a source does. What it gives up at is skipped by one byte, so that it does not
+/// end with the first thing that is none.
+fn all<T>(bytes: &[u8], next: impl Fn(&[u8]) -> Step<T>, mut take: impl FnMut(usize, T)) {
+    let mut at = 0;
+    while at < bytes.len() {
+        at += match next(&bytes[at..]) {
+            Step::Item(item, took) => {
+                take(at, item);
+                took
+            }
+            Step::Reject(decode::DecodeError::FrameInvalid, _) => 1,
+            Step::Reject(_, took) => took,
+            Step::NeedMore => return,
+        };
+    }
+}
+
+/// Pieces become lines, and are unescaped.
+fn assembled(bytes: &[u8], next: impl Fn(&[u8]) -> Step<Piece>) {
+    let mut assembler = Assembler::new(LINE_BYTES_CEILING as usize).strip_cr(true);
+    let mut lines = Lines::default();
+    all(bytes, next, |at, mut piece| {
+        piece.text = piece.text.start + at..piece.text.end + at;
+        piece.time = piece.time.start + at..piece.time.end + at;
+        assembler.push(bytes, &piece, at as u64, true, &mut lines);
+    });
+    assembler.close_all(&mut lines);
+    let mut text = Vec::new();
+    for record in &lines.records {
+        let from = if record.place == crate::record::Place::Read { bytes } else { &lines.made };
+        let message = &from[record.message_start as usize..][..record.message_len as usize];
+        if record.form == crate::record::MessageForm::JsonEscaped {
+            decode::json_line::unescape(message, &mut text);
+        }
+    }
+}
+
+/// json-file records.
+pub fn json_line(bytes: &[u8]) {
+    let clean = decode::json_line::is_clean(bytes);
+    assembled(bytes, |rest| decode::json_line::next_record(rest, clean));
+}
+
+/// CRI records.
+pub fn cri(bytes: &[u8]) {
+    assembled(bytes, |rest| decode::cri::next_record(rest, true));
+}
+
+/// Plain lines.
+pub fn line(bytes: &[u8]) {
+    assembled(bytes, |rest| decode::line::next_line(rest, true));
+}
+
+/// Lines in two bytes a character.
+pub fn text(bytes: &[u8]) {
+    let encoding = Encoding::named("utf-16be").expect("a name");
+    let mut out = Vec::new();
+    all(
+        bytes,
+        |rest| encoding.next_line(rest),
+        |at, line| {
+            out.clear();
+            encoding.decode(&bytes[at..][line.text], &mut out);
+        },
+    );
+}
+
+/// Frames.
+pub fn stdcopy(bytes: &[u8]) {
+    all(bytes, decode::stdcopy::next_frame, |_, _| ());
+}
+
+/// What a TTY container's API sends.
+pub fn tty(bytes: &[u8]) {
+    assembled(bytes, |rest| decode::tty::next_piece(rest, true));
+}
+
+/// Events of inotify.
+pub fn inotify(bytes: &[u8]) {
+    decode::inotify::events(bytes).for_each(drop);
+}
+
+/// Mending and cutting.
+pub fn utf8(bytes: &[u8]) {
+    let mut out = Vec::new();
+    decode::utf8::push_lossy(&mut out, bytes);
+    decode::utf8::cut(bytes, bytes.len() / 2);
+}

@@ -1,0 +1,24 @@
+//! How many bytes were looked at, for the tests that hold it against the length of the input. No part of the agent: without
+//! tests and feature `fuzz`, counting is nothing.
+
+#[cfg(any(test, feature = "fuzz"))]
+thread_local! {
+    static BYTES: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// So many bytes are looked at.
+#[inline(always)]
+pub fn add(bytes: usize) {
+    #[cfg(any(test, feature = "fuzz"))]
+    BYTES.with(|sum| sum.set(sum.get() + bytes as u64));
+    #[cfg(not(any(test, feature = "fuzz")))]
+    let _ = bytes;
+}
+
+/// Bytes that this thread looked at while it did `what`.
+#[cfg(any(test, feature = "fuzz"))]
+pub fn of(what: impl FnOnce()) -> u64 {
+    let before = BYTES.with(std::cell::Cell::get);
+    what();
+    BYTES.with(std::cell::Cell::get) - before
+}

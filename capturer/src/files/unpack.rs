@@ -1,0 +1,122 @@
+//! Reading a rotated log that was compressed. It is unpacked as it is read: nothing of it goes to the disk, and in memory
+//! there is no more than what the last read brought, so what an archive unpacks to costs time and no room.
+//!
+//! Reads come in order, or go back to within the last one (an incomplete record is read again). One that goes further back
+//! begins at the archive's beginning.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use flate2::read::MultiGzDecoder;
+
+use crate::ledger::claims::Claimed;
+
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// How long an archive's content is, and whether it is damaged behind that; and its first bytes, as many as there are.
+pub(super) fn measure(archive: impl AsFd, head: &mut [u8], beat: &dyn Fn()) -> (u64, bool, usize) {
+    let mut decoder = MultiGzDecoder::new(Bytes { file: archive, at: 0 });
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let (mut len, mut in_head) = (0, 0);
+    let damaged = loop {
+        match decoder.read(&mut chunk) {
+            Ok(0) => break false,
+            Ok(count) => {
+                let more = (head.len() - in_head).min(count);
+                head[in_head..in_head + more].copy_from_slice(&chunk[..more]);
+                in_head += more;
+                len += count as u64;
+                beat();
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break true,
+        }
+    };
+    (len, damaged, in_head)
+}
+
+/// An archive that is being read.
+pub(super) struct Unpacker {
+    archive: Arc<Claimed<OwnedFd>>,
+    /// What [`measure`] found.
+    len: u64,
+    decoder: MultiGzDecoder<Bytes<Arc<Claimed<OwnedFd>>>>,
+    /// How much was unpacked.
+    at: u64,
+    /// The last of it.
+    latest: Vec<u8>,
+}
+
+impl Unpacker {
+    pub(super) fn new(archive: Claimed<OwnedFd>, len: u64) -> Unpacker {
+        let archive = Arc::new(archive);
+        let decoder = decoder(&archive);
+        Unpacker { archive, len, decoder, at: 0, latest: Vec::new() }
+    }
+
+    /// Length of the content.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Fills the spare room of `buffer` with what stands at `offset`.
+    pub(super) fn read(&mut self, offset: u64, buffer: &mut Vec<u8>, beat: &dyn Fn()) -> io::Result<usize> {
+        if offset + (self.latest.len() as u64) < self.at {
+            (self.decoder, self.at) = (decoder(&self.archive), 0);
+            self.latest.clear();
+        }
+        let room = buffer.capacity() - buffer.len();
+        let begins = self.at - self.latest.len() as u64;
+        if offset >= self.at {
+            self.latest.clear();
+            self.pass_over(offset.min(self.len) - self.at, beat)?;
+        } else {
+            self.latest.drain(..(offset - begins) as usize);
+        }
+        let wanted = room.saturating_sub(self.latest.len()).min((self.len - self.at) as usize);
+        let had = self.latest.len();
+        self.latest.resize(had + wanted, 0);
+        self.decoder.read_exact(&mut self.latest[had..])?;
+        self.at += wanted as u64;
+        let count = room.min(self.latest.len());
+        buffer.extend_from_slice(&self.latest[..count]);
+        Ok(count)
+    }
+
+    fn pass_over(&mut self, bytes: u64, beat: &dyn Fn()) -> io::Result<()> {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let mut left = bytes;
+        while left > 0 {
+            let part = left.min(CHUNK_BYTES as u64) as usize;
+            self.decoder.read_exact(&mut chunk[..part])?;
+            left -= part as u64;
+            beat();
+        }
+        self.at += bytes;
+        Ok(())
+    }
+}
+
+/// From the beginning.
+fn decoder(archive: &Arc<Claimed<OwnedFd>>) -> MultiGzDecoder<Bytes<Arc<Claimed<OwnedFd>>>> {
+    MultiGzDecoder::new(Bytes { file: Arc::clone(archive), at: 0 })
+}
+
+/// Reads a file from a place of its own, so that several readers need one descriptor.
+struct Bytes<F> {
+    file: F,
+    at: u64,
+}
+
+impl<F: AsFd> Read for Bytes<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = rustix::io::pread(&self.file, buffer, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+#[path = "unpack_tests.rs"]
+mod tests;

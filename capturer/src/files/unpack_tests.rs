@@ -1,0 +1,82 @@
+//! An archive is read as the file it was made from, in whatever pieces it is asked for.
+
+use std::io::Write as _;
+
+use super::*;
+use crate::ledger::Owner;
+use crate::ledger::claims::Claims;
+
+fn packed(content: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn file_of(bytes: &[u8]) -> OwnedFd {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file.into()
+}
+
+fn opened(bytes: &[u8]) -> (Unpacker, bool) {
+    let file = Claims::default().hold(file_of(bytes), Owner::Discovery);
+    let (len, damaged, _) = measure(&file, &mut [], &|| ());
+    (Unpacker::new(file, len), damaged)
+}
+
+fn read(unpacker: &mut Unpacker, offset: u64, room: usize) -> Vec<u8> {
+    let mut buffer = Vec::with_capacity(room);
+    let room = buffer.capacity();
+    let count = unpacker.read(offset, &mut buffer, &|| ()).unwrap();
+    assert!(count == buffer.len() && count <= room);
+    buffer
+}
+
+/// Reads on, again, from further back and beyond the end: what comes is what stands there.
+#[test]
+fn any_order_of_reads() {
+    let content: Vec<u8> = (0..400_000_u32).flat_map(|n| (n / 3).to_le_bytes()).collect();
+    // Two archives one behind the other, as logrotate's appending makes them.
+    let bytes = [packed(&content[..700_001]), packed(&content[700_001..])].concat();
+    let (mut unpacker, damaged) = opened(&bytes);
+    assert_eq!((unpacker.len(), damaged), (content.len() as u64, false));
+    let mut rng = crate::sink::testing::Rng::from_env();
+    let mut at = 0_usize;
+    for _ in 0..200 {
+        let room = 1 + rng.below(50_000);
+        let got = read(&mut unpacker, at as u64, room);
+        let expected = &content[at.min(content.len())..];
+        assert!(expected.starts_with(&got) && (got.len() >= room.min(expected.len())), "{room} at {at}");
+        at = match rng.below(8) {
+            0 => rng.below(content.len() + 10),
+            1 => at,
+            2 => at + got.len() / 2,
+            _ => at + got.len(),
+        };
+    }
+}
+
+/// Memory does not grow with what an archive unpacks to.
+#[test]
+fn what_unpacks_to_much_takes_no_room() {
+    let content = vec![0; 64 << 20];
+    let (mut unpacker, _) = opened(&packed(&content));
+    let mut at = 0;
+    while at < content.len() as u64 {
+        at += read(&mut unpacker, at, 256 * 1024).len() as u64;
+        assert!(unpacker.latest.capacity() <= 1 << 20);
+    }
+    assert_eq!(read(&mut unpacker, at, 100), b"");
+}
+
+#[test]
+fn a_damaged_one_is_read_as_far_as_it_goes() {
+    let content: Vec<u8> =
+        (0..200_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let bytes = packed(&content);
+    let (mut unpacker, damaged) = opened(&bytes[..bytes.len() / 2]);
+    assert!(damaged && unpacker.len() > 100_000);
+    let got = read(&mut unpacker, 0, content.len());
+    assert_eq!(got.len() as u64, unpacker.len());
+    assert!(content.starts_with(&got));
+}

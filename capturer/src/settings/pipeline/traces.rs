@@ -1,0 +1,447 @@
+//! The stack traces that runtimes print, line by line: of each runtime how a trace begins, and which line goes on with it.
+//!
+//! What can only be said later is said as [`Next::Maybe`]: the second line of an exception's message is like any other
+//! line, until a frame follows it.
+
+use super::multiline::{Group, MultilinePreset, Next};
+use crate::decode::level;
+
+/// What the lines of an open group were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A line that is no part of a trace.
+    Plain,
+    /// The same, and it names a level.
+    Levelled,
+    /// The head of a trace, of which no frame came yet.
+    Head,
+    /// Frames.
+    Trace,
+    /// The last line of a trace.
+    End,
+    /// Empty lines: behind a trace, or before one that follows a line with a level.
+    Gap,
+    /// Python: "During handling of the above exception…". Node: behind the source line. Rust: `Error: …` of a main.
+    Chain,
+    /// Before the trace itself. Go: the panic. Node: the place of the source line. Rust: the panic, whose message follows.
+    /// .NET: the head of its console logger.
+    Before,
+    /// Postgres: a message of the process with this number.
+    Process(u32),
+}
+
+/// What a first line is.
+pub(super) fn begin(preset: MultilinePreset, line: &[u8]) -> State {
+    let head = match preset {
+        MultilinePreset::Java => is_java_head(line).then_some(State::Head),
+        MultilinePreset::Python => is_traceback(line).then_some(State::Trace),
+        MultilinePreset::Go => go_begin(line),
+        MultilinePreset::Node => node_begin(line),
+        MultilinePreset::Dotnet => dotnet_begin(line),
+        MultilinePreset::Ruby => is_ruby_head(untagged(line)).then_some(State::Head),
+        MultilinePreset::Php => is_php_head(line).then_some(State::Head),
+        MultilinePreset::Rust => rust_begin(line),
+        MultilinePreset::Postgres => Some(postgres_process(line).map_or(State::Plain, State::Process)),
+    };
+    head.unwrap_or_else(|| plain(line))
+}
+
+/// What a line is to the lines before it.
+pub(super) fn next(preset: MultilinePreset, state: State, line: &[u8]) -> Next {
+    match preset {
+        MultilinePreset::Java => java_next(state, line),
+        MultilinePreset::Python => python_next(state, line),
+        MultilinePreset::Go => go_next(state, line),
+        MultilinePreset::Node => node_next(state, line),
+        MultilinePreset::Dotnet => dotnet_next(state, line),
+        MultilinePreset::Ruby => ruby_next(state, line),
+        MultilinePreset::Php => php_next(state, line),
+        MultilinePreset::Rust => rust_next(state, line),
+        MultilinePreset::Postgres => postgres_next(state, line),
+    }
+}
+
+fn goes(state: State) -> Next {
+    Next::Goes(Group(state))
+}
+
+fn maybe(state: State) -> Next {
+    Next::Maybe(Group(state))
+}
+
+fn blank() -> Next {
+    Next::Blank(Group(State::Gap))
+}
+
+fn plain(line: &[u8]) -> State {
+    if level::detect(line).is_some() { State::Levelled } else { State::Plain }
+}
+
+/// A line behind the head of a trace that is no frame: more of its message, if a frame follows. What names a level is a
+/// line of its own.
+fn message(line: &[u8]) -> Next {
+    if is_indented(line) || level::detect(line).is_none() { maybe(State::Head) } else { Next::Ends }
+}
+
+fn is_indented(line: &[u8]) -> bool {
+    matches!(line.first(), Some(b' ' | b'\t'))
+}
+
+fn is_empty(line: &[u8]) -> bool {
+    line.trim_ascii().is_empty()
+}
+
+fn begins(line: &[u8], heads: &[&[u8]]) -> bool {
+    heads.iter().any(|head| line.starts_with(head))
+}
+
+fn has(line: &[u8], part: &[u8]) -> bool {
+    memchr::memmem::find(line, part).is_some()
+}
+
+/// Length of a name with dots at the start: `java.lang.IllegalStateException`.
+fn name_len(line: &[u8]) -> usize {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"_$.".contains(byte) || *byte >= 0x80;
+    line.iter().position(|byte| !is_part(byte)).unwrap_or(line.len())
+}
+
+fn digits(line: &[u8]) -> usize {
+    line.iter().take_while(|byte| byte.is_ascii_digit()).count()
+}
+
+/// A name, then a colon or nothing.
+fn is_error_line(line: &[u8]) -> bool {
+    let len = name_len(line);
+    let begins = line.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
+    begins && matches!(line.get(len..).unwrap_or_default(), [] | [b':', ..])
+}
+
+/// `java.lang.IllegalStateException: no stock`, `System.InvalidOperationException: no stock`
+fn is_throwable(line: &[u8]) -> bool {
+    let name = &line[..name_len(line)];
+    let tail = [&b"Exception"[..], b"Error", b"Throwable"].iter().any(|tail| name.ends_with(tail));
+    name.contains(&b'.') && tail && is_error_line(line)
+}
+
+fn is_java_head(line: &[u8]) -> bool {
+    line.starts_with(b"Exception in thread ") || is_throwable(line)
+}
+
+fn java_next(state: State, line: &[u8]) -> Next {
+    let inside = line.trim_ascii_start();
+    let frame = is_indented(line) && begins(inside, &[b"at ", b"... ", b"Suppressed: "]);
+    let cause = begins(inside, &[b"Caused by: ", b"Suppressed: ", b"Wrapped by: "]);
+    if frame || cause {
+        // The message of a cause may have several lines, too.
+        return goes(if frame { State::Trace } else { State::Head });
+    }
+    match state {
+        // dockerd's and log4j's `[CIRCULAR REFERENCE: …]`, and messages of several lines that are indented.
+        State::Trace | State::Head if is_indented(line) && !is_empty(line) => goes(state),
+        State::Trace | State::Gap if is_empty(line) => blank(),
+        State::Levelled if is_java_head(line) => goes(State::Head),
+        // Spring Boot has an empty line before the trace, and one behind it.
+        State::Levelled | State::End if is_empty(line) => maybe(State::End),
+        State::End if is_java_head(line) => maybe(State::Head),
+        State::Head if !is_java_head(line) => message(line),
+        _ => Next::Ends,
+    }
+}
+
+fn is_traceback(line: &[u8]) -> bool {
+    let inside = line.trim_ascii_start();
+    let inside = inside.strip_prefix(b"+ Exception Group ").unwrap_or(inside);
+    inside.starts_with(b"Traceback (most recent call last):")
+}
+
+/// `    +------------------------------------`: the end of an exception group.
+fn is_rule(line: &[u8]) -> bool {
+    let inside = line.trim_ascii();
+    is_indented(line) && inside.len() > 2 && inside[0] == b'+' && inside[1..].iter().all(|byte| *byte == b'-')
+}
+
+/// `KeyError: 'sku'`; one without a message is told from other words by its capital: `KeyboardInterrupt`.
+fn is_python_error(line: &[u8]) -> bool {
+    let name = &line[..name_len(line)];
+    let class = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
+    is_error_line(line) && (name.len() < line.len() || class.first().is_some_and(u8::is_ascii_uppercase))
+}
+
+/// What drivers of databases put behind an error: libpq's further lines, SQLAlchemy's statement.
+fn is_database_detail(line: &[u8]) -> bool {
+    let line_number = line.strip_prefix(b"LINE ").is_some_and(|rest| digits(rest) > 0);
+    let keys: [&[u8]; 6] =
+        [b"DETAIL:  ", b"HINT:  ", b"CONTEXT:  ", b"[SQL: ", b"[parameters: ", b"(Background on this error"];
+    line_number || begins(line, &keys) || line.trim_ascii() == b"^"
+}
+
+fn python_next(state: State, line: &[u8]) -> Next {
+    let chained = begins(
+        line,
+        &[
+            b"During handling of the above exception, another exception occurred:",
+            b"The above exception was the direct cause of the following exception:",
+        ],
+    );
+    match state {
+        State::Levelled | State::Chain if is_traceback(line) => goes(State::Trace),
+        State::Levelled if is_empty(line) => maybe(State::Levelled),
+        State::Trace if is_traceback(line) => Next::Ends,
+        State::Trace if is_rule(line) => goes(State::End),
+        State::Trace if is_indented(line) => goes(State::Trace),
+        State::Trace if is_python_error(line) => goes(State::End),
+        // An exception group within another goes on behind the end of the inner one.
+        State::End if is_indented(line) && matches!(line.trim_ascii_start().first(), Some(b'|' | b'+')) => {
+            goes(if is_rule(line) { State::End } else { State::Trace })
+        }
+        State::End | State::Gap if is_database_detail(line) => goes(State::End),
+        State::End | State::Gap if is_empty(line) => blank(),
+        State::Gap if chained => goes(State::Chain),
+        State::Chain if is_empty(line) => goes(State::Chain),
+        _ => Next::Ends,
+    }
+}
+
+fn is_goroutine(line: &[u8]) -> bool {
+    line.starts_with(b"goroutine ") && line.ends_with(b"]:")
+}
+
+fn go_begin(line: &[u8]) -> Option<State> {
+    let heads: [&[u8]; 4] =
+        [b"SIGQUIT: ", b"SIGABRT: ", b"runtime: goroutine stack exceeds ", b"unexpected fault address "];
+    let panics = [&b"panic: "[..], b"fatal error: ", b": panic serving "];
+    if is_goroutine(line) || line == b"runtime stack:" {
+        Some(State::Trace)
+    } else if begins(line, &heads) || panics.iter().any(|head| has(line, head)) {
+        Some(State::Before)
+    } else {
+        None
+    }
+}
+
+fn go_next(state: State, line: &[u8]) -> Next {
+    let stack = is_goroutine(line) || line == b"runtime stack:";
+    match state {
+        State::Before | State::Trace | State::Levelled | State::Gap if stack => goes(State::Trace),
+        State::Before if is_empty(line) => maybe(State::Before),
+        State::Before if is_indented(line) => goes(State::Before),
+        State::Before if begins(line, &[b"[signal ", b"runtime: ", b"fatal error: ", b"PC=", b"sp="]) => {
+            goes(State::Before)
+        }
+        State::Trace | State::Gap if is_empty(line) => blank(),
+        // `main.f(0x1, 0x2)`, `created by main.main in goroutine 1`, `...additional frames elided...`, registers.
+        State::Trace if is_indented(line) => goes(State::Trace),
+        State::Trace
+            if line.ends_with(b")") && line.contains(&b'(') && !line[..name_len(line)].is_empty() =>
+        {
+            goes(State::Trace)
+        }
+        State::Trace if begins(line, &[b"created by ", b"..."]) => goes(State::Trace),
+        State::Trace | State::Gap if line.starts_with(b"exit status ") => goes(State::End),
+        State::Trace | State::Gap if is_register(line) => goes(State::Trace),
+        _ => Next::Ends,
+    }
+}
+
+/// `rax    0x0`
+fn is_register(line: &[u8]) -> bool {
+    let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+    let (Some(name), Some(value), None) = (words.next(), words.next(), words.next()) else { return false };
+    name.len() <= 6 && value.starts_with(b"0x")
+}
+
+/// `/srv/app/order.js:5`, `node:internal/x:12`, `file:///srv/order.mjs:5`
+fn is_source_place(line: &[u8]) -> bool {
+    let digits = line.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    begins(line, &[b"/", b"node:", b"file:///"])
+        && digits > 0
+        && line.len() > digits
+        && line[line.len() - digits - 1] == b':'
+        && !line.contains(&b' ')
+}
+
+/// `Error: x`, `TypeError [ERR_INVALID_ARG_TYPE]: x`, `Uncaught Error: x`
+fn is_node_error(line: &[u8]) -> bool {
+    let line = line.strip_prefix(b"Uncaught ").unwrap_or(line);
+    let (name, rest) = line.split_at(name_len(line));
+    let is_error = name.ends_with(b"Error") || name.ends_with(b"Exception");
+    is_error && (rest.is_empty() || begins(rest, &[b":", b" ["]))
+}
+
+fn node_begin(line: &[u8]) -> Option<State> {
+    if is_source_place(line) { Some(State::Before) } else { is_node_error(line).then_some(State::Head) }
+}
+
+fn node_next(state: State, line: &[u8]) -> Next {
+    let frame = is_indented(line) && line.trim_ascii_start().starts_with(b"at ");
+    match state {
+        _ if frame => goes(State::Trace),
+        // The source line, the mark below it, an empty line, then the error itself.
+        State::Before => maybe(State::Chain),
+        State::Chain if is_error_line(line) && line.contains(&b':') || is_node_error(line) => {
+            maybe(State::Head)
+        }
+        State::Chain if is_empty(line) || line.trim_ascii().iter().all(|byte| *byte == b'^') => {
+            maybe(State::Chain)
+        }
+        State::Levelled if is_node_error(line) => maybe(State::Head),
+        State::Head if !is_node_error(line) => message(line),
+        State::Trace if is_empty(line) => blank(),
+        State::Trace if is_indented(line) || begins(line, &[b"}"]) => goes(State::Trace),
+        State::Gap if is_empty(line) => blank(),
+        State::Gap if line.starts_with(b"Node.js v") => goes(State::End),
+        _ => Next::Ends,
+    }
+}
+
+/// Heads of Microsoft's console logger; the message stands indented below.
+const DOTNET_LEVELS: [&[u8]; 6] = [b"trce: ", b"dbug: ", b"info: ", b"warn: ", b"fail: ", b"crit: "];
+
+fn dotnet_begin(line: &[u8]) -> Option<State> {
+    if begins(line, &DOTNET_LEVELS) {
+        return Some(State::Before);
+    }
+    (begins(line, &[b"Unhandled exception. ", b"Unhandled Exception: "]) || is_throwable(line))
+        .then_some(State::Head)
+}
+
+fn dotnet_next(state: State, line: &[u8]) -> Next {
+    let inside = line.trim_ascii_start();
+    let frame = is_indented(line) && begins(inside, &[b"at ", b"---> ", b"--- End of "]);
+    match state {
+        State::Before if is_indented(line) => goes(State::Before),
+        State::Before => Next::Ends,
+        _ if frame || begins(line, &[b"--- End of stack trace from previous location"]) => goes(State::Trace),
+        State::Levelled if is_throwable(line) => goes(State::Head),
+        State::Levelled | State::End if is_empty(line) => maybe(State::End),
+        State::End if is_throwable(line) => maybe(State::Head),
+        State::Head if !is_throwable(line) => message(line),
+        State::Trace | State::Gap if is_empty(line) => blank(),
+        _ => Next::Ends,
+    }
+}
+
+/// Behind ``path:12:in `method'`` or `path:12:in 'Class#method'`; nothing if it is no such place.
+fn behind_ruby_place(line: &[u8]) -> Option<&[u8]> {
+    let at = memchr::memmem::find(line, b":in ")?;
+    let number = line[..at].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let method = line[at + 4..].strip_prefix(b"`").or_else(|| line[at + 4..].strip_prefix(b"'"))?;
+    let end = memchr::memchr(b'\'', method)?;
+    (number > 0 && line[..at - number].ends_with(b":")).then(|| &method[end + 1..])
+}
+
+/// ``app.rb:5:in `pay': no stock (RuntimeError)``, or Rails' `RuntimeError (no stock):`
+fn is_ruby_head(line: &[u8]) -> bool {
+    let uncaught = behind_ruby_place(line).is_some_and(|rest| rest.starts_with(b": ") && !is_indented(line));
+    let name = line.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b':').count();
+    let class = name > 0 && line[0].is_ascii_uppercase();
+    uncaught || class && line[name..].starts_with(b" (") && line.ends_with(b"):")
+}
+
+/// Rails puts a request's number before each of its lines: `[0af7651916cd] `.
+fn untagged(line: &[u8]) -> &[u8] {
+    const TAG_BYTES_MAX: usize = 64;
+    let Some(tag) = line.strip_prefix(b"[") else { return line };
+    let end = tag.iter().take(TAG_BYTES_MAX).position(|byte| *byte == b']');
+    end.and_then(|end| tag[end + 1..].strip_prefix(b" ")).unwrap_or(line)
+}
+
+fn ruby_next(state: State, line: &[u8]) -> Next {
+    let line = untagged(line);
+    let inside = line.trim_ascii_start();
+    let place = behind_ruby_place(inside.strip_prefix(b"from ").unwrap_or(inside));
+    let frame = place.is_some_and(|rest| rest.is_empty());
+    match state {
+        State::Head | State::Trace | State::Levelled | State::Gap | State::End if frame => goes(State::Trace),
+        State::Trace if inside.starts_with(b"... ") && is_indented(line) => goes(State::Trace),
+        State::Levelled | State::End if is_empty(line) => maybe(State::End),
+        State::Levelled | State::End if is_ruby_head(line) => maybe(State::Head),
+        State::Trace | State::Gap if line.starts_with(b"Causes:") => goes(State::Head),
+        State::Head if !is_ruby_head(line) => message(line),
+        State::Trace | State::Gap if is_empty(line) => blank(),
+        _ => Next::Ends,
+    }
+}
+
+fn is_php_head(line: &[u8]) -> bool {
+    [&b"Fatal error: "[..], b"Uncaught "].iter().any(|head| has(line, head))
+}
+
+fn php_next(state: State, line: &[u8]) -> Next {
+    let frame = line
+        .strip_prefix(b"#")
+        .is_some_and(|rest| digits(rest) > 0 && rest[digits(rest)..].starts_with(b" "));
+    let inside = line.strip_prefix(b"PHP ").unwrap_or_default().trim_ascii_start();
+    let numbered = digits(inside) > 0 && inside[digits(inside)..].starts_with(b". ");
+    match state {
+        State::Head | State::Levelled | State::Trace | State::Gap
+            if begins(
+                line,
+                &[b"Stack trace:", b"PHP Stack trace:", b"[stacktrace]", b"[previous exception]"],
+            ) =>
+        {
+            goes(State::Trace)
+        }
+        State::Trace if frame || numbered => goes(State::Trace),
+        State::Trace if line.starts_with(b"  thrown in ") || line.trim_ascii() == b"\"}" => goes(State::End),
+        State::Trace | State::Gap if line.starts_with(b"Next ") => maybe(State::Head),
+        State::Trace | State::Gap if is_empty(line) => blank(),
+        State::Head if !is_php_head(line) => message(line),
+        _ => Next::Ends,
+    }
+}
+
+fn rust_begin(line: &[u8]) -> Option<State> {
+    if line.starts_with(b"thread '") && has(line, b"panicked at ") {
+        // Before Rust 1.73 the message stands in the first line.
+        return Some(if line.ends_with(b":") { State::Before } else { State::Head });
+    }
+    line.starts_with(b"Error: ").then_some(State::Chain)
+}
+
+fn rust_next(state: State, line: &[u8]) -> Next {
+    let inside = line.trim_ascii_start();
+    let numbered = digits(inside) > 0 && inside[digits(inside)..].starts_with(b": ");
+    let title = begins(line, &[b"stack backtrace:", b"Stack backtrace:", b"Caused by:"]);
+    let note = begins(line, &[b"note: run with `RUST_BACKTRACE", b"note: Some details are omitted"]);
+    match state {
+        State::Before => goes(State::Head),
+        State::Head | State::Trace if note => goes(State::End),
+        State::Head | State::Chain | State::Trace | State::Gap | State::End if title => goes(State::Trace),
+        State::Trace if is_indented(line) && !is_empty(line) || numbered => goes(State::Trace),
+        State::Trace | State::Gap if is_empty(line) => blank(),
+        State::Chain | State::End if is_empty(line) => maybe(State::End),
+        State::Head if rust_begin(line).is_none() => message(line),
+        _ => Next::Ends,
+    }
+}
+
+/// Keys of what follows a message of the server.
+const POSTGRES_MORE: [&[u8]; 6] =
+    [b"DETAIL:  ", b"HINT:  ", b"CONTEXT:  ", b"STATEMENT:  ", b"QUERY:  ", b"LOCATION:  "];
+
+/// The number in brackets of the first brackets that hold one: `[71]`, `[71-1]`.
+fn postgres_process(line: &[u8]) -> Option<u32> {
+    let mut rest = line;
+    while let Some(at) = memchr::memchr(b'[', rest) {
+        rest = &rest[at + 1..];
+        let len = digits(rest);
+        if (1..=9).contains(&len) && matches!(rest.get(len), Some(b']' | b'-')) {
+            return std::str::from_utf8(&rest[..len]).ok()?.parse().ok();
+        }
+    }
+    None
+}
+
+fn postgres_next(state: State, line: &[u8]) -> Next {
+    // The server puts a tab before each further line of a message; libpq's own further lines have keys.
+    if line.starts_with(b"\t") || is_database_detail(line) || begins(line, &POSTGRES_MORE) {
+        return goes(state);
+    }
+    let more = POSTGRES_MORE.iter().any(|key| has(line, key));
+    match (state, postgres_process(line)) {
+        (State::Process(before), Some(process)) if more && before == process => goes(state),
+        (State::Plain, None) if more => goes(state),
+        _ => Next::Ends,
+    }
+}

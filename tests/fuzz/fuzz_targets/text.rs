@@ -1,0 +1,5 @@
+//! See the entry that it calls.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| capturer::decode::fuzz::text::check(bytes));
