@@ -289,6 +289,8 @@ label_values! {
         Forbidden = "forbidden",
         /// 404.
         NotFound = "not_found",
+        /// 260: Loki is told to take nothing of this tenant.
+        TenantBlocked = "tenant_blocked",
         /// 400: this Loki takes no structured metadata.
         MetadataDisallowed = "metadata_disallowed",
         /// A status that Loki's push API does not have.
