@@ -42,7 +42,7 @@ const LEARNED_MS: u64 = 600_000;
 pub struct Delivery {
     pub(super) limits: Limits,
     /// Fixed for all lines; `None` = it depends on the line.
-    tenant: Option<String>,
+    pub(super) tenant: Option<String>,
     pub(super) lanes: BTreeMap<u64, Lane>,
     pub(super) tenants: BTreeMap<String, Tenant>,
     /// Whose turn it was last.

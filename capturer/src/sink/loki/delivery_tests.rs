@@ -365,6 +365,7 @@ fn old_lines_cost_few_requests() {
     assert!(bench.delivery.is_empty());
     assert_eq!((bench.buried.len(), arrived), (100_000, 100_000));
     assert!(requests < 110, "{requests} requests for 200 records");
+    assert!(bench.buried.iter().all(|letter| letter.words.len() <= 500));
     let learned = bench.buried.iter().filter(|letter| letter.code == 0).count();
     assert!(learned > 90_000, "{learned} were not sent");
 }

@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::dead_letters::DeadLetters;
 use super::spool::{self, AppendError, format};
@@ -59,6 +59,9 @@ pub struct LokiSink {
     spool_dir: PathBuf,
     /// Of batches that come again because the spool was full: what is not in it yet.
     left: BTreeMap<StreamId, Left>,
+    /// Given up since that was said last, and when that was.
+    dropped_bytes: u64,
+    dropped_told: Option<Instant>,
     metrics: Arc<Metrics>,
     push: PushThread,
 }
@@ -104,6 +107,8 @@ impl LokiSink {
             writer,
             spool_dir,
             left: BTreeMap::new(),
+            dropped_bytes: 0,
+            dropped_told: None,
             metrics: Arc::clone(metrics),
             push,
         })
@@ -130,13 +135,20 @@ impl LokiSink {
         Left { seq: batch.seq, records: chunks.into_iter().map(record).collect(), counts }
     }
 
+    /// Counted at once, and said once a minute.
     fn declare_dropped(&mut self) {
         let bytes = self.writer.take_dropped_bytes();
         if bytes > 0 {
             self.metrics.lost(LossReason::SpoolFull, bytes);
+            self.dropped_bytes += bytes;
+        }
+        let is_time = self.dropped_told.is_none_or(|told| told.elapsed() >= Duration::from_secs(60));
+        if self.dropped_bytes > 0 && is_time {
+            self.dropped_told = Some(Instant::now());
+            let bytes = std::mem::take(&mut self.dropped_bytes);
             tracing::warn!(
                 bytes,
-                "loki: the spool is full, its oldest lines are given up (spool.when_full: drop_oldest)"
+                "loki: the spool is full, its oldest lines are given up (spool.when_full: drop_oldest); mend Loki or raise sinks.loki.spool.max_size"
             );
         }
     }
@@ -167,7 +179,11 @@ impl Sink for LokiSink {
                     left.records.pop_front();
                     continue;
                 }
-                Err(AppendError::Full) => io::Error::other("the spool is full and waits for Loki,"),
+                Err(AppendError::Full) => io::Error::other(format!(
+                    "the spool is full and waits for Loki ({} MiB; logs rotate on meanwhile, and what rotates away unread is \
+                     lost: mend Loki, raise sinks.loki.spool.max_size, or let the logs keep more),",
+                    self.config.spool.bytes_max >> 20
+                )),
                 Err(AppendError::Io(error)) => error,
             };
             self.left.insert(batch.source.id, left);
@@ -200,6 +216,8 @@ impl Sink for LokiSink {
 
     fn flush(&mut self) -> Result<(), SinkError> {
         let committed = self.commit();
+        self.dropped_told = None;
+        self.declare_dropped();
         self.push.stop();
         committed
     }

@@ -128,6 +128,8 @@ pub(super) struct Tenant {
     pub failures: u32,
     pub under_way: usize,
     pub trouble: Option<Trouble>,
+    /// One of its label sets that the trouble hit.
+    pub example: String,
     /// The oldest time that the server takes, as it said last, and when that was.
     pub oldest: Option<(i64, Now)>,
     pub lanes: usize,
@@ -159,6 +161,9 @@ pub(super) struct Server {
     pub trouble: Option<Trouble>,
 }
 
+/// Bytes of an answer that are kept with each line it refused.
+const WORDS_BYTES_MAX: usize = 500;
+
 /// Lines as dead letters.
 pub(super) fn letters(
     tenant: &str,
@@ -169,10 +174,13 @@ pub(super) fn letters(
 ) -> Vec<Refused> {
     let entries =
         request.streams.iter().flat_map(|stream| stream.entries.iter().map(|entry| (&stream.labels, entry)));
+    // Loki names every line of a request in one answer, and each letter would hold all of that.
+    let mut words = words.to_owned();
+    words.truncate(words.floor_char_boundary(WORDS_BYTES_MAX));
     let letter = |(index, (labels, entry)): (usize, (&String, &EntryAdapter))| Refused {
         reason: reason(index),
         code,
-        words: words.to_owned(),
+        words: words.clone(),
         tenant: tenant.to_owned(),
         labels: labels.clone(),
         entry: entry.clone(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::delivery::{Delivery, Now};
 use super::lane::LaneState;
+use super::nouns::Tenant;
 use crate::metrics::PushFailure;
 
 /// Lines wait and nothing was accepted for so long: something is wrong, whatever the answers were.
@@ -55,12 +56,13 @@ impl Delivery {
             with.filter_map(|(name, tenant)| Some((name, tenant, tenant.trouble.as_ref()?)))
         };
         for (name, tenant, trouble) in troubled().take(NAMED_MAX) {
+            let whose = format!("{}, such as {}", label_sets(tenant.lanes), short(&tenant.example));
             let whose = match name.as_str() {
-                "" if self.tenants.len() == 1 => String::new(),
-                "" => format!("lines without a tenant ({}): ", label_sets(tenant.lanes)),
-                name => format!("tenant {} ({}): ", short(name), label_sets(tenant.lanes)),
+                _ if self.tenant.is_some() => String::new(),
+                "" => format!("lines without a tenant ({whose}): "),
+                name => format!("tenant {} ({whose}): ", short(name)),
             };
-            let others = if self.tenants.len() > 1 { "; others go on" } else { "" };
+            let others = if self.tenant.is_none() { "; other tenants go on" } else { "" };
             let what = if trouble.hold { "are held" } else { "wait" };
             report.wrong.push(format!(
                 "{whose}{}; these lines {what}, they are kept and tried again{others}",
@@ -72,11 +74,11 @@ impl Delivery {
         if more > 0 {
             report.wrong.push(format!("{more} more tenants wait"));
         }
-        // With all of them held nothing is delivered.
+        // With all of them held nothing is delivered. Where tenants vary, others may just have no lines now.
         let with_lines = || self.tenants.values().filter(|tenant| tenant.lanes > 0);
-        let is_held =
-            |tenant: &super::nouns::Tenant| tenant.trouble.as_ref().is_some_and(|trouble| trouble.hold);
-        report.held |= with_lines().count() > 0 && with_lines().all(is_held);
+        let is_held = |tenant: &Tenant| tenant.trouble.as_ref().is_some_and(|trouble| trouble.hold);
+        let others_go_on = self.tenant.is_none() && self.told.accepted > 0;
+        report.held |= with_lines().count() > 0 && with_lines().all(is_held) && !others_go_on;
     }
 
     fn report_lanes(&self, report: &mut Report) {

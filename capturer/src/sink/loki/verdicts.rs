@@ -143,6 +143,10 @@ impl Delivery {
                 if trouble.reason == PushFailure::RateLimited && often {
                     self.slow_down(&mut job);
                 }
+                let hit = job.parts.front().map(|part| wire::labels(&part.body));
+                if let Some(tenant) = self.tenants.get_mut(tenant) {
+                    tenant.example = hit.unwrap_or_default();
+                }
                 self.close_tenant(now, tenant, trouble, after, chance);
                 self.park(job, false);
             }
