@@ -58,7 +58,7 @@ impl Delivery {
         for (name, tenant, trouble) in troubled().take(NAMED_MAX) {
             let whose = format!("{}, such as {}", label_sets(tenant.lanes), short(&tenant.example));
             let whose = match name.as_str() {
-                _ if self.tenant.is_some() => String::new(),
+                "" if self.tenant.is_some() => String::new(),
                 "" => format!("lines without a tenant ({whose}): "),
                 name => format!("tenant {} ({whose}): ", short(name)),
             };
