@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home, program};
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
-use capturer_tests::loki::{Ledger, Mood, POISON, TOKEN, TestLoki};
+use capturer_tests::loki::{Ledger, Mood, POISON, POISON_WORDS, TOKEN, TestLoki};
 use capturer_tests::rand::Rand;
 use capturer_tests::scene::assert_printed;
 use capturer_tests::wait::{PATIENCE, pass, wait_until};
@@ -188,12 +188,13 @@ fn a_minute_through_every_fault() -> Result<()> {
             .find(|name| labels.contains(&format!("container_name=\"{name}\"")))
             .context("name")?;
         buried.insert((name.clone(), letter["line"].as_str().context("line")?.to_owned()));
-        assert_eq!((letter["reason"].as_str(), letter["status"].as_u64()), (Some("too_old"), Some(400)));
-        assert!(letter["answer"].as_str().is_some_and(|words| words.contains("has timestamp too old")));
+        assert_eq!((letter["reason"].as_str(), letter["status"].as_u64()), (Some("other"), Some(400)));
+        assert_eq!(letter["answer"].as_str(), Some(POISON_WORDS));
     }
     assert_eq!(buried, printed_bad, "bad lines, and no others, are in the dead letters");
     assert_eq!(letters.len(), printed_bad.len(), "each once");
     assert_eq!(metric_sum(&agent, "dead_letters_total")? as usize, letters.len());
+    assert_eq!(ledger.label_sets_max, 1, "of several label sets in a request Loki answers for the last");
     let (all, lost, refused) = ledger.repeats();
     println!(
         "{} lines stored, {} bad ones in the dead letters; {all} repeats: {lost} of lost answers, {refused} cut out of \
@@ -450,7 +451,7 @@ fn json_tenants_and_commands() -> Result<()> {
     let (code, text) = run(&["check", "--online"])?;
     assert!(code == Some(69) && text.contains("FAILED loki"), "{code:?} {text}");
     let (_, text) = run(&["dead-letters", "list"])?;
-    assert!(text.contains("1 refused by loki: too_old"), "{text}");
+    assert!(text.contains("1 refused by loki: other"), "{text}");
     let (code, text) = run(&["dead-letters", "purge"])?;
     assert!(code == Some(0) && text.contains("1 thrown away"), "{code:?} {text}");
     assert!(dead_letters(&home)?.is_empty());

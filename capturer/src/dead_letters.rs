@@ -7,8 +7,8 @@ use std::io::{self, Write};
 use anyhow::Context as _;
 
 use crate::decode::timestamp;
-use crate::settings::Settings;
 use crate::settings::cli::{self, DeadLetters as Command, Exit};
+use crate::settings::{Settings, shown_url};
 use crate::sink::dead_letters::{DeadLetters, Letter};
 use crate::sink::loki::answer::Verdict;
 use crate::sink::loki::by_hand::ByHand;
@@ -98,7 +98,7 @@ fn replay(letters: &DeadLetters, settings: &Settings, out: &mut dyn Write) -> an
     taken.remove().context("removing what was sent")?;
     say(out, &format!("{sent} delivered, {refused} refused again, {kept} kept\n"));
     match trouble {
-        Some(words) => anyhow::bail!("replaying to {}: {words}", loki.url),
+        Some(words) => anyhow::bail!("replaying to {}: {words}", shown_url(&loki.url)),
         None => Ok(Exit::Ok),
     }
 }

@@ -153,7 +153,7 @@ metrics! {
     files_monitored: IntGauge [] Count "Files followed for file_monitor.";
     logs_processed_total: IntCounter [] Count "Log records read from all sources.";
     log_bytes_processed_total: IntCounter [] Bytes "Bytes of log messages read from all sources.";
-    logs_sent_total: IntCounterVec ["sink"] Count "Log records that a sink acknowledged.";
+    logs_sent_total: IntCounterVec ["sink"] Count "Log records that a sink acknowledged; a network sink does so when they are safe in its spool (see pushed_lines_total).";
     log_bytes_sent_total: IntCounterVec ["sink"] Bytes "Bytes of log messages that a sink acknowledged.";
     pipeline_lines_total: IntCounterVec ["sink", "pipeline", "step", "outcome"] Count
         "Lines by what a step of a pipeline did to them on their way to a sink. Those dropped are part of logs_processed_total and not of logs_sent_total.";
@@ -289,6 +289,8 @@ label_values! {
         Forbidden = "forbidden",
         /// 404.
         NotFound = "not_found",
+        /// 260: Loki is told to take nothing of this tenant.
+        TenantBlocked = "tenant_blocked",
         /// 400: this Loki takes no structured metadata.
         MetadataDisallowed = "metadata_disallowed",
         /// A status that Loki's push API does not have.

@@ -76,7 +76,7 @@ struct Look {
     problems: BTreeMap<String, String>,
     /// Records read from all sources, each once.
     captured: u64,
-    /// Records acknowledged, by sink.
+    /// Records delivered, by sink.
     sent: BTreeMap<String, u64>,
 }
 
@@ -111,12 +111,15 @@ fn captured(metrics: &str) -> u64 {
     metrics.lines().find_map(count).unwrap_or(0)
 }
 
+/// What each sink delivered: of a network sink what its other side accepted, not what is in its spool.
 fn by_sink(metrics: &str) -> BTreeMap<String, u64> {
-    let sample = |line: &str| {
-        let (sink, count) = line.strip_prefix("log_capturer_logs_sent_total{sink=\"")?.split_once("\"} ")?;
-        Some((sink.to_owned(), count.parse().ok()?))
+    let samples = |name: &'static str| {
+        metrics.lines().filter_map(move |line| {
+            let (sink, count) = line.strip_prefix(name)?.strip_prefix("{sink=\"")?.split_once("\"} ")?;
+            Some((sink.to_owned(), count.parse().ok()?))
+        })
     };
-    metrics.lines().filter_map(sample).collect()
+    samples("log_capturer_logs_sent_total").chain(samples("log_capturer_pushed_lines_total")).collect()
 }
 
 /// What is shown: the later of two looks, with the rates between them.
@@ -125,7 +128,7 @@ struct View {
     address: String,
     healthy: bool,
     problems: BTreeMap<String, String>,
-    /// Records acknowledged, by sink.
+    /// Records delivered, by sink.
     sent: BTreeMap<String, u64>,
     /// Lines captured, each once, however many sinks take it.
     lines_per_second: f64,
@@ -297,6 +300,14 @@ mod tests {
             captured: captured(&format!("log_capturer_logs_processed_total {captured_so_far}\nother 1\n")),
             sent: by_sink("log_capturer_logs_sent_total{sink=\"local_file\"} 12\nother 1\n"),
         }
+    }
+
+    /// What is in a spool is not delivered.
+    #[test]
+    fn delivered_is_what_the_other_side_accepted() {
+        let text = "log_capturer_logs_sent_total{sink=\"loki\"} 900\nlog_capturer_logs_sent_total{sink=\"stdout\"} 7\n\
+                    log_capturer_pushed_lines_total{sink=\"loki\"} 3\n";
+        assert_eq!(by_sink(text), BTreeMap::from([("loki".to_owned(), 3), ("stdout".to_owned(), 7)]));
     }
 
     fn view() -> View {

@@ -7,7 +7,7 @@
 //! - [`soak`] many containers for minutes or hours, looked at ten times a second
 //! - [`sweep`] what such an Engine leaves on a machine and how to take it away (shared with `xtask`)
 //! - [`fuse`] a file system that hangs when told to
-//! - [`loki`] a test Loki with a knob for each fault
+//! - [`loki`] a test Loki with a knob for each fault, and [`loki_limits`] what it takes and in which words it refuses
 //! - [`wait`] the one place where a test waits for something, [`lateness`] how late this machine is
 //! - [`skip`] how a test says that it can't run here
 //! - [`rand`] all chance, from one printed seed
@@ -24,6 +24,7 @@ pub mod fake_docker;
 pub mod fuse;
 pub mod lateness;
 pub mod loki;
+pub mod loki_limits;
 pub mod rand;
 pub mod scene;
 pub mod seeds;

@@ -1,8 +1,11 @@
-//! A test Loki: its push API, small and faithful to the documented answers, with a knob for each fault.
+//! A test Loki: its push API as a real one answers it (measured against 3.4.6), with a knob for each fault.
 //!
-//! What is faithful: bodies in protobuf with snappy; a line that is refused does not keep the good lines of its
-//! request from being stored, and the answer is a 400 in Loki's own words; a line equal to a stored one of its label set
-//! in time and text is taken and not stored again. What is not there: queries, retention, limits by rate.
+//! As the real one: bodies in protobuf with snappy, or JSON with gzip; every good line of a request that is refused is
+//! stored, and the answer names the others in Loki's own words (too old, too new, too far behind, too long, too many
+//! labels); a rate limit of a label set takes what is within it, one of a tenant takes a request whole or not at all; of
+//! several label sets in a request what is over its rate or too far behind is told for the last only, and dropped
+//! unsaid for the others; a line equal to a stored one of its label set in time and text is taken and not stored again;
+//! an empty push is a 422. What is not there: queries, retention.
 //!
 //! Every line has its number of arrivals, and the lines of requests whose answer was withheld on purpose are
 //! remembered: who sends those again has a reason.
@@ -11,22 +14,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use capturer::decode::timestamp;
 use capturer::sink::loki::push::{
     EntryAdapter, PushRequest, StreamAdapter, Timestamp, label_text, read_label_text,
 };
 use prost::Message as _;
 use serde_json::Value;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
+
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// A line that contains this is refused as too old.
+use crate::loki_limits;
+
+/// A line that contains this is refused, for a reason that no agent knows.
 pub const POISON: &str = "poison";
+/// The words of that refusal.
+pub const POISON_WORDS: &str = "the line contains poison";
 /// The token that is right.
 pub const TOKEN: &str = "right-token";
 
@@ -54,6 +62,53 @@ pub enum Mood {
     TokenExpired,
     /// Shows a certificate that nobody trusts.
     WrongCertificate,
+    /// Answers as a TLS port does that is spoken to without TLS.
+    NotLoki,
+    /// 200 with a page to sign in.
+    LoginPage,
+    /// 260, as for a tenant whose ingestion is blocked.
+    Blocked,
+    /// Takes requests and answers none.
+    Hangs,
+}
+
+/// What it takes: Loki's defaults, but for the rates, which are off.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Lines of a request without a tenant are refused.
+    pub wants_tenant: bool,
+    /// Tenants that may write; empty = all.
+    pub tenants: Vec<String>,
+    /// `reject_old_samples_max_age`.
+    pub age_max: Duration,
+    /// `creation_grace_period`.
+    pub grace: Duration,
+    /// Half of `max_chunk_age`: how far a line may be behind its label set's newest.
+    pub behind_max: Duration,
+    /// `max_line_size`.
+    pub line_bytes_max: usize,
+    /// `max_label_names_per_series`.
+    pub labels_max: usize,
+    /// Bytes a second of label sets that contain the text.
+    pub stream_rate: Option<(String, usize)>,
+    /// Bytes a second of a tenant.
+    pub tenant_rate: Option<(String, usize)>,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            wants_tenant: false,
+            tenants: Vec::new(),
+            age_max: Duration::from_secs(7 * 24 * 3600),
+            grace: Duration::from_secs(600),
+            behind_max: Duration::from_secs(3600),
+            line_bytes_max: 256 * 1024,
+            labels_max: 15,
+            stream_rate: None,
+            tenant_rate: None,
+        }
+    }
 }
 
 /// One line as it arrived.
@@ -82,6 +137,10 @@ pub struct Ledger {
     pub tenants: BTreeSet<String>,
     /// Connections accepted.
     pub connections: u64,
+    /// Most label sets in one request: of more than one Loki tells the truth about the last only.
+    pub label_sets_max: usize,
+    /// Time of each label set's newest line.
+    pub newest: BTreeMap<String, i64>,
     index: BTreeMap<(String, i64, String), usize>,
 }
 
@@ -95,6 +154,11 @@ impl Ledger {
                 && labels.get("stream").is_some_and(|name| name == stream)
         };
         self.lines.iter().filter(|(labels, _)| wanted(labels)).flat_map(|(_, lines)| lines).collect()
+    }
+
+    /// All lines of label sets that contain a text.
+    pub fn with(&self, text: &str) -> Vec<&Line> {
+        self.lines.iter().filter(|(labels, _)| labels.contains(text)).flat_map(|(_, lines)| lines).collect()
     }
 
     /// Lines stored, each once.
@@ -117,7 +181,8 @@ impl Ledger {
         (all, lost, refused)
     }
 
-    fn store(&mut self, labels: &str, time_ns: i64, text: &str) {
+    /// Keeps a line; one that is there already is not kept again.
+    pub(crate) fn store(&mut self, labels: &str, time_ns: i64, text: &str) {
         let key = (labels.to_owned(), time_ns, text.to_owned());
         let lines = self.lines.entry(labels.to_owned()).or_default();
         match self.index.get(&key) {
@@ -132,6 +197,8 @@ impl Ledger {
 
 struct Shared {
     mood: Mutex<Mood>,
+    limits: Mutex<Limits>,
+    rates: Mutex<crate::loki_limits::Rates>,
     ledger: Mutex<Ledger>,
     wants_token: bool,
     tls: Option<Certificates>,
@@ -174,6 +241,8 @@ impl TestLoki {
         let (tls, ca_pem) = tls.map_or((None, None), |(tls, ca_pem)| (Some(tls), Some(ca_pem)));
         let shared = Arc::new(Shared {
             mood: Mutex::default(),
+            limits: Mutex::default(),
+            rates: Mutex::default(),
             ledger: Mutex::default(),
             wants_token,
             tls,
@@ -200,6 +269,11 @@ impl TestLoki {
         *lock(&self.shared.mood) = mood;
     }
 
+    /// Other limits; hold for requests that come from now on.
+    pub fn limit(&self, limits: Limits) {
+        *lock(&self.shared.limits) = limits;
+    }
+
     /// What arrived so far.
     pub fn ledger(&self) -> Ledger {
         lock(&self.shared.ledger).clone()
@@ -213,7 +287,7 @@ impl TestLoki {
 
 impl Drop for TestLoki {
     fn drop(&mut self) {
-        self.shared.stopped.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.shared.stopped.store(true, Ordering::Relaxed);
         let _ = TcpStream::connect(self.address);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -236,7 +310,7 @@ fn certificate() -> Result<(Arc<ServerConfig>, String)> {
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     for stream in listener.incoming().flatten() {
-        if shared.stopped.load(std::sync::atomic::Ordering::Relaxed) {
+        if shared.stopped.load(Ordering::Relaxed) {
             return;
         }
         lock(&shared.ledger).connections += 1;
@@ -269,6 +343,13 @@ fn converse(mut stream: impl Read + Write, shared: &Shared) -> Result<()> {
             Some(answer) => answer,
             None => return Ok(()),
         };
+        if mood == Mood::Hangs {
+            // Until it is told otherwise, or ends.
+            while *lock(&shared.mood) == Mood::Hangs && !shared.stopped.load(Ordering::Relaxed) {
+                crate::wait::pass(Duration::from_millis(50));
+            }
+            return Ok(());
+        }
         if let Mood::Slow(pause_ms) = mood {
             crate::wait::pass(Duration::from_millis(pause_ms));
         }
@@ -395,28 +476,29 @@ fn answer(request: &Request, mood: Mood, shared: &Shared) -> Result<Option<Answe
         said(&mut ledger, status);
         return plain(status, &words);
     }
-    ledger.tenants.insert(request.header("x-scope-orgid").unwrap_or_default().to_owned());
-    let push = read_push(request)?;
-    let lost = matches!(mood, Mood::HalfAnswers | Mood::Resets);
-    let mut bad = None;
-    for stream in &push.streams {
-        for entry in &stream.entries {
-            let time_ns = entry.timestamp.context("no time")?.to_ns();
-            if lost {
-                ledger.answer_lost.insert(entry.line.clone());
-            }
-            if entry.line.contains(POISON) {
-                bad = Some(format!(
-                    "entry for stream '{}' has timestamp too old: {}Z, oldest acceptable timestamp is: 2100-01-01T00:00:00Z",
-                    stream.labels,
-                    &timestamp::format(time_ns)[..19]
-                ));
-            } else {
-                ledger.store(&stream.labels, time_ns, &entry.line);
-            }
-        }
+    if mood == Mood::NotLoki {
+        said(&mut ledger, 400);
+        return plain(400, "Client sent an HTTP request to an HTTPS server.\n");
     }
-    if bad.is_some() {
+    if mood == Mood::LoginPage {
+        said(&mut ledger, 200);
+        return plain(200, "<html><form action=\"/login\">Sign in</form></html>");
+    }
+    let limits = lock(&shared.limits).clone();
+    let tenant = request.header("x-scope-orgid").unwrap_or_default().to_owned();
+    let push = read_push(request)?;
+    if let Some((status, words)) = loki_limits::refuse_whole(&limits, &tenant, &push, mood == Mood::Blocked) {
+        said(&mut ledger, status);
+        return plain(status, &words);
+    }
+    ledger.tenants.insert(tenant.clone());
+    ledger.label_sets_max = ledger.label_sets_max.max(push.streams.len());
+    if matches!(mood, Mood::HalfAnswers | Mood::Resets) {
+        let texts = push.streams.iter().flat_map(|stream| &stream.entries).map(|entry| entry.line.clone());
+        ledger.answer_lost.extend(texts);
+    }
+    let (status, words) = loki_limits::take(&limits, &mut lock(&shared.rates), &tenant, &push, &mut ledger);
+    if status >= 400 {
         let texts = push.streams.iter().flat_map(|stream| &stream.entries).map(|entry| entry.line.clone());
         ledger.refused_with.extend(texts);
     }
@@ -424,14 +506,6 @@ fn answer(request: &Request, mood: Mood, shared: &Shared) -> Result<Option<Answe
         said(&mut ledger, 0);
         return Ok(None);
     }
-    match bad {
-        Some(words) => {
-            said(&mut ledger, 400);
-            plain(400, &words)
-        }
-        None => {
-            said(&mut ledger, 204);
-            plain(204, "")
-        }
-    }
+    said(&mut ledger, status);
+    plain(status, &words)
 }

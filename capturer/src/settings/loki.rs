@@ -28,6 +28,8 @@ pub struct Loki {
     pub url: Uri,
     /// Tenant of a line (`X-Scope-OrgID`); `None` = no such header.
     pub tenant: Option<LabelTemplate>,
+    /// Tenant of lines for which that is empty; empty = no such header.
+    pub tenant_default: String,
     /// Labels by which Loki keeps and finds lines: few, and of few values.
     pub labels: BTreeMap<String, LabelTemplate>,
     /// What else is kept with each line.
@@ -50,6 +52,8 @@ pub struct Loki {
     pub backoff_max: Duration,
     /// A longer line is cut here and marked; see [`limits::LOKI_LINE_BYTES`].
     pub line_bytes_max: u64,
+    /// Older lines are not sent: Loki would refuse them.
+    pub max_line_age: MaxLineAge,
     /// Who we are.
     pub auth: LokiAuth,
     /// For https.
@@ -58,6 +62,17 @@ pub struct Loki {
     pub spool: Spool,
     /// Most bytes of dead letters that are kept.
     pub dead_letter_bytes_max: u64,
+}
+
+/// From which age on lines are set aside before they are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxLineAge {
+    /// From what the server last said to be the oldest it takes.
+    AsServerSays,
+    /// From this age.
+    Fixed(Duration),
+    /// None is.
+    Off,
 }
 
 /// How the body of a push is written.
@@ -138,6 +153,14 @@ pub enum WhenFull {
     DropOldest,
 }
 
+impl Loki {
+    /// The tenant of all lines; `None` = it depends on the line.
+    pub fn fixed_tenant(&self) -> Option<String> {
+        let fixed = self.tenant.as_ref().map_or(Some(String::new()), LabelTemplate::fixed);
+        fixed.map(|tenant| if tenant.is_empty() { self.tenant_default.clone() } else { tenant })
+    }
+}
+
 impl Default for Loki {
     fn default() -> Self {
         let templates = |pairs: &[(&str, &str)]| {
@@ -147,6 +170,7 @@ impl Default for Loki {
         Loki {
             url: Uri::from_static("http://127.0.0.1:3100/loki/api/v1/push"),
             tenant: None,
+            tenant_default: String::new(),
             labels: templates(&[
                 ("job", "capturer"),
                 ("host", "{host}"),
@@ -169,6 +193,7 @@ impl Default for Loki {
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_secs(60),
             line_bytes_max: limits::LOKI_LINE_BYTES,
+            max_line_age: MaxLineAge::AsServerSays,
             auth: LokiAuth::None,
             tls: LokiTls::default(),
             spool: Spool {
@@ -189,6 +214,7 @@ pub(super) fn read(s: &mut Section, into: &mut Option<Loki>) {
     s.flag("enabled", &mut enabled);
     s.read("url", &mut sink.url, url);
     s.read("tenant_id", &mut sink.tenant, tenant);
+    s.read("tenant_default", &mut sink.tenant_default, fixed_tenant);
     s.map("labels", &mut sink.labels, LabelTemplate::parse);
     s.map("structured_metadata", &mut sink.structured_metadata, LabelTemplate::parse);
     s.choice("format", &[("protobuf", LokiFormat::Protobuf), ("json", LokiFormat::Json)], &mut sink.format);
@@ -202,6 +228,7 @@ pub(super) fn read(s: &mut Section, into: &mut Option<Loki>) {
         s.duration("max", file::DURATIONS, &mut sink.backoff_max);
     });
     s.size("line_bytes_max", 64..=limits::LINE_BYTES_CEILING, &mut sink.line_bytes_max);
+    s.read("max_line_age", &mut sink.max_line_age, max_line_age);
     s.section("auth", |s| read_auth(s, &mut sink.auth));
     s.section("tls", |s| {
         s.read("ca_file", &mut sink.tls.ca_file, optional_path);
@@ -281,7 +308,13 @@ pub(super) fn check(settings: &Settings, sink: &Loki, reader: &Reader) {
             reader.problem("sinks.loki.labels", message);
         }
     }
-    let maps = [("labels", &sink.labels), ("structured_metadata", &sink.structured_metadata)];
+    let tenant: BTreeMap<String, LabelTemplate> =
+        sink.tenant.iter().map(|template| (String::new(), template.clone())).collect();
+    let maps = [
+        ("labels", &sink.labels),
+        ("structured_metadata", &sink.structured_metadata),
+        ("tenant_id", &tenant),
+    ];
     for (key, map) in maps {
         let wanted = map.values().flat_map(LabelTemplate::source_labels);
         for label in wanted.filter(|label| !knows_label(settings, label)) {
@@ -313,19 +346,76 @@ fn url(text: &str) -> Result<Uri, Mismatch> {
     let scheme = uri.scheme_str().unwrap_or_default();
     let host = uri.host().unwrap_or_default();
     let user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-    if !matches!(scheme, "http" | "https") || host.is_empty() || user {
+    if user {
+        return Err(expected().hint("user and password stand in sinks.loki.auth, not in the address"));
+    }
+    if !matches!(scheme, "http" | "https") || host.is_empty() {
         return Err(expected());
     }
     if uri.path() != "/" {
         return Ok(uri);
     }
-    let text =
-        format!("{scheme}://{}{PUSH_PATH}", uri.authority().map_or("", |authority| authority.as_str()));
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let text = format!(
+        "{scheme}://{}{PUSH_PATH}{query}",
+        uri.authority().map_or("", |authority| authority.as_str())
+    );
     Uri::from_str(&text).map_err(|_| expected())
 }
 
+/// Bytes of a tenant's name.
+pub const TENANT_BYTES_MAX: usize = 150;
+
+/// Whether Loki takes this character in a tenant's name.
+pub fn is_tenant_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "!-_.*'()".contains(c)
+}
+
 fn tenant(text: &str) -> Result<Option<LabelTemplate>, Mismatch> {
-    if text.is_empty() { Ok(None) } else { LabelTemplate::parse(text).map(Some) }
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let template = LabelTemplate::parse(text)?;
+    if !template.texts().all(|text| text.chars().all(is_tenant_char))
+        || template.fixed().is_some_and(|fixed| fixed_tenant(&fixed).is_err())
+    {
+        return Err(tenant_expected());
+    }
+    Ok(Some(template))
+}
+
+fn tenant_expected() -> Mismatch {
+    Mismatch::new(format!(
+        "a tenant as Loki takes it: letters, digits and !-_.*'(), at most {TENANT_BYTES_MAX}, not . or .."
+    ))
+}
+
+fn fixed_tenant(text: &str) -> Result<String, Mismatch> {
+    let good =
+        text.chars().all(is_tenant_char) && text.len() <= TENANT_BYTES_MAX && text != "." && text != "..";
+    if good { Ok(text.to_owned()) } else { Err(tenant_expected()) }
+}
+
+fn max_line_age(text: &str) -> Result<MaxLineAge, Mismatch> {
+    match text {
+        "auto" => Ok(MaxLineAge::AsServerSays),
+        "off" => Ok(MaxLineAge::Off),
+        text => match units::duration(text) {
+            Ok(age) if file::DURATIONS.contains(&age) => Ok(MaxLineAge::Fixed(age)),
+            _ => Err(Mismatch::new(
+                "a duration with its unit, such as 7d, or auto (as the server says), or off",
+            )),
+        },
+    }
+}
+
+/// An address for messages: without what may be a key.
+pub fn shown_url(url: &Uri) -> String {
+    let text = url.to_string();
+    match text.split_once('?') {
+        Some((plain, _)) => format!("{plain}?…"),
+        None => text,
+    }
 }
 
 /// A value that goes into a header.

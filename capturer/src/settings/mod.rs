@@ -25,7 +25,10 @@ mod yaml;
 
 pub use crate::decode::text::Encoding;
 pub use file_template::{FileTemplate, NamePart};
-pub use loki::{Loki, LokiAuth, LokiFormat, LokiTls, Secret, Spool, WhenFull};
+pub use loki::{
+    Loki, LokiAuth, LokiFormat, LokiTls, MaxLineAge, Secret, Spool, TENANT_BYTES_MAX, WhenFull,
+    is_tenant_char, shown_url,
+};
 pub use pipeline::Pipeline;
 pub use problem::{ConfigError, Place, Problem};
 pub use reload::Objection;

@@ -84,9 +84,21 @@ impl Problem {
 /// Text from the config for a message: quoted, control characters escaped, not endless.
 pub(super) fn quoted(text: &str) -> String {
     const CHARS_MAX: usize = 60;
+    let text = &without_password(text);
     let short: String = text.chars().take(CHARS_MAX).collect();
     let more = if short.len() < text.len() { "…" } else { "" };
     format!("\"{}{more}\"", short.escape_debug())
+}
+
+/// An address without the user and password that somebody wrote into it, however it is broken otherwise.
+fn without_password(text: &str) -> String {
+    let from = text.find("://").map_or(0, |at| at + 3);
+    match text.rfind('@') {
+        Some(to) if to >= from && (from > 0 || text[..to].contains(':')) => {
+            format!("{}…{}", &text[..from], &text[to..])
+        }
+        _ => text.to_owned(),
+    }
 }
 
 /// A key as the user wrote it: a hostile one is quoted, so that it can't forge a line of the message.

@@ -39,7 +39,7 @@ pub(super) fn summary(settings: &Settings, origin: &str) -> String {
     }
     if let Some(sink) = &settings.sinks.loki {
         let spool = show_size(sink.spool.bytes_max);
-        line("output", &format!("Loki at {}, with a spool of at most {spool}", sink.url));
+        line("output", &format!("Loki at {}, with a spool of at most {spool}", super::shown_url(&sink.url)));
     }
     if settings.sinks.stdout {
         line("output", "standard output");

@@ -83,6 +83,23 @@ impl LabelTemplate {
         values.concat()
     }
 
+    /// What it says of every line; `None` = that depends on the line.
+    pub fn fixed(&self) -> Option<String> {
+        let text = |part: &Part| match part {
+            Part::Text(text) => Some(text.clone()),
+            Part::Fact(_) | Part::Label(_) => None,
+        };
+        self.parts.iter().map(text).collect::<Option<Vec<_>>>().map(|texts| texts.concat())
+    }
+
+    /// Its fixed parts.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Text(text) => Some(text.as_str()),
+            Part::Fact(_) | Part::Label(_) => None,
+        })
+    }
+
     /// Keys of the record labels it uses.
     pub fn source_labels(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {

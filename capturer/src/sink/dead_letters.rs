@@ -2,8 +2,9 @@
 //! and the time, until somebody looks (`capturer dead-letters`).
 //!
 //! Files are numbered and written one after the other; when all together are too large the oldest goes, counted. Agent
-//! and command line take turns by a lock on the directory, for the moment of a write or a rename only. Writing is rare,
-//! so each letter is synced and no file is kept open: a file that the command line took away gets nothing more.
+//! and command line take turns by a lock on the directory, for the moment of a write or a rename only. Letters
+//! are written many at a time with one sync, and no file is kept open: a file that the command line took away gets
+//! nothing more.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -64,28 +65,37 @@ impl DeadLetters {
     /// # Errors
     /// Nothing of it is there then.
     pub fn bury(&self, letter: &Letter) -> io::Result<u64> {
+        self.bury_all(std::slice::from_ref(letter))
+    }
+
+    /// Keeps letters, in order: one sync a file, however many they are. Returns how many bytes of old ones made room.
+    ///
+    /// # Errors
+    /// What is there of them then may come twice, if they are buried again.
+    pub fn bury_all(&self, letters: &[Letter]) -> io::Result<u64> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         let _lock = self.lock()?;
-        let mut line = serde_json::to_vec(letter)?;
-        line.push(b'\n');
         let mut files = self.files("ndjson")?;
         let file_bytes_max = self.bytes_max / FILES;
-        let number = match files.last() {
-            Some((number, len)) if *len == 0 || len + line.len() as u64 <= file_bytes_max => *number,
-            Some((number, _)) => number + 1,
-            None => 1,
-        };
-        let path = self.path(number);
-        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
-        let before = file.metadata()?.len();
-        if let Err(error) = file.write_all(&line).and_then(|()| file.sync_data()) {
-            let _ = file.set_len(before);
-            return Err(error);
+        let (mut number, mut len) = files.last().copied().unwrap_or((1, 0));
+        let mut text = Vec::new();
+        for letter in letters {
+            let mut line = serde_json::to_vec(letter)?;
+            line.push(b'\n');
+            let so_far = len + text.len() as u64;
+            if so_far > 0 && so_far + line.len() as u64 > file_bytes_max {
+                self.append(number, &text)?;
+                note(&mut files, number, len + text.len() as u64);
+                text.clear();
+                (number, len) = (number + 1, 0);
+            }
+            text.extend_from_slice(&line);
         }
-        files.retain(|(other, _)| *other != number);
-        let mut total = files.iter().map(|(_, len)| len).sum::<u64>() + before + line.len() as u64;
+        self.append(number, &text)?;
+        note(&mut files, number, len + text.len() as u64);
+        let mut total: u64 = files.iter().map(|(_, len)| len).sum();
         let mut dropped = 0;
-        for (oldest, len) in files {
+        for (oldest, len) in files.into_iter().filter(|(file, _)| *file != number) {
             if total <= self.bytes_max {
                 break;
             }
@@ -94,6 +104,16 @@ impl DeadLetters {
             dropped += len;
         }
         Ok(dropped)
+    }
+
+    fn append(&self, number: u64, text: &[u8]) -> io::Result<()> {
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(self.path(number))?;
+        let before = file.metadata()?.len();
+        if let Err(error) = file.write_all(text).and_then(|()| file.sync_data()) {
+            let _ = file.set_len(before);
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// All letters, oldest first, and how many lines could not be read.
@@ -185,6 +205,11 @@ impl Taken {
     }
 }
 
+fn note(files: &mut Vec<(u64, u64)>, number: u64, len: u64) {
+    files.retain(|(other, _)| *other != number);
+    files.push((number, len));
+}
+
 fn read_files(paths: &[PathBuf]) -> io::Result<(Vec<Letter>, usize)> {
     let (mut letters, mut unreadable) = (Vec::new(), 0);
     for path in paths {
@@ -233,6 +258,24 @@ mod tests {
         assert_eq!(lines(&taken.letters), ["a\n\"", "b", "\u{0}", "c"]);
         taken.remove().unwrap();
         assert_eq!(letters.read().unwrap(), (vec![], 0));
+    }
+
+    /// A first day brings hundreds of thousands: together they are as they would be one by one.
+    #[test]
+    fn many_at_once_are_as_one_by_one() {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let all: Vec<Letter> =
+            (0..500).map(|number| letter(&format!("{number}{}", "x".repeat(number % 90)))).collect();
+        let of = |dir: &tempfile::TempDir| DeadLetters::new(dir.path(), 40_000);
+        let one_by_one: u64 = all.iter().map(|letter| of(&dirs[0]).bury(letter).unwrap()).sum();
+        let together: u64 = all.chunks(60).map(|some| of(&dirs[1]).bury_all(some).unwrap()).sum();
+        let kept = dirs.each_ref().map(|dir| of(dir).read().unwrap().0);
+        assert_eq!(lines(&kept[0]).last(), lines(&kept[1]).last());
+        let bytes = |letters: &[Letter]| -> u64 {
+            letters.iter().map(|letter| serde_json::to_vec(letter).unwrap().len() as u64 + 1).sum()
+        };
+        assert_eq!((bytes(&kept[0]) + one_by_one, bytes(&kept[1]) + together), (bytes(&all), bytes(&all)));
+        assert!(bytes(&kept[1]) <= 40_000 && bytes(&kept[1]) > 25_000, "{}", bytes(&kept[1]));
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub enum Verdict {
     Accepted,
     /// The same again after a pause, for as long as it takes.
     Retry {
+        /// Who waits.
+        scope: Scope,
         /// Why, by name.
         reason: PushFailure,
         /// At least so long.
@@ -45,9 +47,9 @@ pub enum Verdict {
         /// Why and what to do, for people.
         words: String,
     },
-    /// Some line of it will never be taken: cut the request until that line is alone.
+    /// Some line of it will never be taken; `refusals.rs` says which.
     Refused {
-        /// Why, by name.
+        /// Why, by name; [`DeadLetterReason::Other`] = these are not Loki's words, as far as we know them.
         reason: DeadLetterReason,
         /// The status.
         code: u16,
@@ -56,28 +58,122 @@ pub enum Verdict {
     },
 }
 
+/// Whom a failure concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The label set of the request.
+    LabelSet,
+    /// All label sets of its tenant.
+    Tenant,
+    /// One request: whether everybody is concerned shows when others fail too.
+    Request,
+    /// Everybody.
+    Server,
+}
+
+/// What an empty push was answered: whether Loki is there at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It is Loki, and it would take lines.
+    Loki,
+    /// Somebody answers who knows the tenants apart; whether ours may write shows when lines come.
+    AsksForTenant {
+        /// The answer.
+        words: String,
+    },
+    /// It is not there, or what is there is not Loki.
+    No {
+        /// By name.
+        reason: PushFailure,
+        /// The answer, and what to do.
+        words: String,
+        /// Somebody has to mend something.
+        hold: bool,
+        /// Pause at least so long.
+        after: Duration,
+    },
+}
+
+/// Judges the answer to an empty push. `tenant_varies`: it was sent for one of several tenants, or for none of them.
+pub fn presence(outcome: &Outcome, tenant_varies: bool) -> Presence {
+    let said = match outcome {
+        Outcome::Status { words, .. } => words.as_str(),
+        Outcome::Failed(..) => "",
+    };
+    match judge(outcome) {
+        Verdict::Accepted => Presence::Loki,
+        Verdict::Refused { .. } if contains(said, "at least one valid stream") => Presence::Loki,
+        // The push API is there, and the lines will bring their tenants.
+        Verdict::Hold { words, .. } if tenant_varies && contains(said, "no org id") => {
+            Presence::AsksForTenant { words }
+        }
+        Verdict::Hold {
+            reason:
+                PushFailure::Unauthorized
+                | PushFailure::Forbidden
+                | PushFailure::NotFound
+                | PushFailure::TenantBlocked,
+            words,
+        } if tenant_varies => Presence::AsksForTenant { words },
+        Verdict::Retry { scope: Scope::Tenant | Scope::LabelSet, words, .. } => {
+            Presence::AsksForTenant { words }
+        }
+        Verdict::Hold { reason, words } => Presence::No { reason, words, hold: true, after: Duration::ZERO },
+        Verdict::Retry { reason, after, words, .. } => Presence::No { reason, words, hold: false, after },
+        Verdict::Refused { code, words, .. } => {
+            let words = format!("status {code}: {words}; {WRONG_ADDRESS}");
+            Presence::No { reason: PushFailure::Unexpected, words, hold: true, after: Duration::ZERO }
+        }
+    }
+}
+
+/// Cure where the answers are not Loki's.
+pub const WRONG_ADDRESS: &str =
+    "this is no answer of Loki's push API: check sinks.loki.url, its http or https, and proxies on the way";
+
 /// Judges an outcome.
 pub fn judge(outcome: &Outcome) -> Verdict {
     let (code, retry_after, words) = match outcome {
         Outcome::Failed(reason, words) => {
-            return Verdict::Retry { reason: *reason, after: Duration::ZERO, words: words.clone() };
+            let scope = match reason {
+                PushFailure::Unreachable | PushFailure::Tls => Scope::Server,
+                _ => Scope::Request,
+            };
+            let after = Duration::ZERO;
+            return Verdict::Retry { scope, reason: *reason, after, words: words.clone() };
         }
         Outcome::Status { code, retry_after, words } => (*code, *retry_after, words.trim()),
     };
     let said = if words.is_empty() { format!("status {code}") } else { format!("status {code}: {words}") };
     let hold = |reason, cure: &str| Verdict::Hold { reason, words: format!("{said}; {cure}") };
-    let retry = |reason| Verdict::Retry {
+    let retry = |scope, reason| Verdict::Retry {
+        scope,
         reason,
         after: retry_after.unwrap_or_default().min(Duration::from_secs(LOKI_RETRY_AFTER_SECS_MAX)),
         words: said.clone(),
     };
     match code {
-        200..=299 => Verdict::Accepted,
+        204 => Verdict::Accepted,
+        // A login page comes with 200 as well.
+        200 if words.is_empty() || serde_json::from_str::<serde::de::IgnoredAny>(words).is_ok() => {
+            Verdict::Accepted
+        }
+        260 => hold(
+            PushFailure::TenantBlocked,
+            "Loki is told to take no lines of this tenant (limits_config.block_ingestion_until); they wait here",
+        ),
         400 | 422 if contains(words, "structured metadata, but this feature is disallowed") => hold(
             PushFailure::MetadataDisallowed,
             "set sinks.loki.structured_metadata to {}, or allow it in Loki (limits_config.allow_structured_metadata)",
         ),
+        400 if contains(words, "tenant id") && contains(words, "unsupported character") => {
+            hold(PushFailure::Forbidden, "check sinks.loki.tenant_id")
+        }
         400 | 413 | 422 => Verdict::Refused { reason: refusal(code, words), code, words: words.to_owned() },
+        401 if contains(words, "no org id") => hold(
+            PushFailure::Unauthorized,
+            "these lines have no tenant and this Loki wants one: set sinks.loki.tenant_id, or tenant_default for those that lack its label",
+        ),
         401 => hold(
             PushFailure::Unauthorized,
             "check sinks.loki.auth: user, password or token are missing, wrong or expired",
@@ -86,10 +182,13 @@ pub fn judge(outcome: &Outcome) -> Verdict {
             hold(PushFailure::Forbidden, "check that this user or token may write, and sinks.loki.tenant_id")
         }
         404 => hold(PushFailure::NotFound, "check sinks.loki.url: Loki's push API is not there"),
-        429 => retry(throttle(words)),
-        408 => retry(PushFailure::TimedOut),
-        500..=599 => retry(PushFailure::ServerError),
-        _ => hold(PushFailure::Unexpected, "check sinks.loki.url: this is no answer of Loki's push API"),
+        429 => match throttle(words) {
+            reason @ PushFailure::RateLimited => retry(Scope::Tenant, reason),
+            reason => retry(Scope::LabelSet, reason),
+        },
+        408 => retry(Scope::Request, PushFailure::TimedOut),
+        500..=599 => retry(Scope::Request, PushFailure::ServerError),
+        _ => hold(PushFailure::Unexpected, WRONG_ADDRESS),
     }
 }
 
@@ -109,8 +208,8 @@ fn throttle(words: &str) -> PushFailure {
 }
 
 /// By name why a line will never be taken.
-fn refusal(code: u16, words: &str) -> DeadLetterReason {
-    const TABLE: [(&str, DeadLetterReason); 14] = [
+pub(super) fn refusal(code: u16, words: &str) -> DeadLetterReason {
+    const TABLE: [(&str, DeadLetterReason); 15] = [
         ("max entry size", DeadLetterReason::LineTooLong),
         ("timestamp too old", DeadLetterReason::TooOld),
         ("entry too far behind", DeadLetterReason::TooFarBehind),
@@ -121,10 +220,11 @@ fn refusal(code: u16, words: &str) -> DeadLetterReason {
         ("label value too long", DeadLetterReason::LabelValueTooLong),
         ("duplicate label name", DeadLetterReason::DuplicateLabel),
         ("error parsing labels", DeadLetterReason::InvalidLabels),
+        ("couldn't parse labels", DeadLetterReason::InvalidLabels),
         ("at least one label pair", DeadLetterReason::InvalidLabels),
         ("missing required labels", DeadLetterReason::InvalidLabels),
         ("structured metadata", DeadLetterReason::MetadataTooLarge),
-        ("too large", DeadLetterReason::BodyTooLarge),
+        ("body too large", DeadLetterReason::BodyTooLarge),
     ];
     let named = TABLE.iter().find(|(part, _)| contains(words, part)).map(|(_, reason)| *reason);
     named.unwrap_or(if code == 413 { DeadLetterReason::BodyTooLarge } else { DeadLetterReason::Other })
@@ -150,6 +250,13 @@ mod tests {
         for (code, words, expected) in [
             (200, "", "accepted"),
             (204, "", "accepted"),
+            (200, r#"{"status":"ok"}"#, "accepted"),
+            (200, "<html><form>Sign in</form></html>", "hold unexpected"),
+            (200, r#"{"status":"ok"} <html>"#, "hold unexpected"),
+            (202, "", "hold unexpected"),
+            (260, "ingestion blocked for user t1 until 2027-01-01", "hold tenant_blocked"),
+            (400, "tenant ID 'a/b' contains unsupported character '/'", "hold forbidden"),
+            (400, "couldn't parse labels: 1:2: parse error", "refused invalid_labels"),
             (
                 400,
                 "entry for stream '{a=\"b\"}' has timestamp too old: 2020-01-01T00:00:00Z, oldest acceptable timestamp is: 2026-01-01T00:00:00Z",
@@ -213,8 +320,44 @@ mod tests {
         ] {
             assert_eq!(shown(judged(code, words)), expected, "{code} {words}");
         }
+        let scope = |code, words| match judged(code, words) {
+            Verdict::Retry { scope, .. } => Some(scope),
+            _ => None,
+        };
+        assert_eq!(scope(429, "Per stream rate limit exceeded (limit: 3MB/sec)"), Some(Scope::LabelSet));
+        assert_eq!(scope(429, "Ingestion rate limit exceeded for user a"), Some(Scope::Tenant));
+        assert_eq!(scope(503, ""), Some(Scope::Request));
         let failed = Outcome::Failed(PushFailure::Unreachable, "connection refused".to_owned());
         assert_eq!(shown(judge(&failed)), "retry unreachable");
+    }
+
+    /// A proxy, a TLS port and a login page answer, too: none of them is Loki.
+    #[test]
+    fn who_answers_an_empty_push() {
+        let shown = |code: u16, words: &str, varies| {
+            let outcome = Outcome::Status { code, retry_after: None, words: words.to_owned() };
+            match presence(&outcome, varies) {
+                Presence::Loki => "loki".to_owned(),
+                Presence::AsksForTenant { .. } => "tenant".to_owned(),
+                Presence::No { reason, hold, .. } => format!("no {} {hold}", reason.as_str()),
+            }
+        };
+        for (code, words, varies, expected) in [
+            (204, "", false, "loki"),
+            (422, "error at least one valid stream is required for ingestion", false, "loki"),
+            (401, "no org id", true, "tenant"),
+            (401, "no org id", false, "no unauthorized true"),
+            (403, "", true, "tenant"),
+            (404, "404 page not found", false, "no not_found true"),
+            (429, "Ingestion rate limit exceeded", false, "tenant"),
+            (400, "Client sent an HTTP request to an HTTPS server.", false, "no unexpected true"),
+            (400, "Client sent an HTTP request to an HTTPS server.", true, "no unexpected true"),
+            (413, "", false, "no unexpected true"),
+            (200, "<html>", false, "no unexpected true"),
+            (503, "", false, "no server_error false"),
+        ] {
+            assert_eq!(shown(code, words, varies), expected, "{code} {words}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 
-use super::answer::{Outcome, Verdict, judge};
+use super::answer::{Outcome, Presence, Verdict, judge, presence};
 use super::client::{Client, Connection};
 use super::push::{EntryAdapter, LabelPairAdapter, PushRequest, StreamAdapter, Timestamp};
 use crate::ledger::claims::Claims;
@@ -16,6 +16,8 @@ use crate::sink::dead_letters::Letter;
 pub struct ByHand {
     client: Client,
     connection: Option<Connection>,
+    /// `None` = it depends on the line.
+    tenant: Option<String>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -29,16 +31,20 @@ impl ByHand {
         let patience = config.request_timeout.min(Duration::from_secs(10));
         let client = Client::new(&Loki { request_timeout: patience, ..config.clone() }, Claims::default())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        Ok(ByHand { client, connection: None, runtime })
+        Ok(ByHand { client, connection: None, tenant: config.fixed_tenant(), runtime })
     }
 
     /// An empty push: whoever answers it as Loki would take lines too. `Err` says why not, and what to do.
     pub fn probe(&mut self) -> Result<String, String> {
-        match judge(&self.push("", &[])) {
-            Verdict::Accepted | Verdict::Refused { .. } => Ok(format!("{} takes pushes", self.client.url())),
-            Verdict::Retry { words, .. } | Verdict::Hold { words, .. } => {
-                Err(format!("{}: {words}", self.client.url()))
+        let url = self.client.shown_url();
+        let tenant = self.tenant.clone().unwrap_or_default();
+        match presence(&self.push(&tenant, &[]), self.tenant.is_none()) {
+            Presence::Loki => Ok(format!("{url} takes pushes")),
+            Presence::AsksForTenant { words } => {
+                let what = "is there; whether it takes lines depends on their tenants (sinks.loki.tenant_id)";
+                Ok(format!("{url} {what}: {words}"))
             }
+            Presence::No { words, .. } => Err(format!("{url}: {words}")),
         }
     }
 

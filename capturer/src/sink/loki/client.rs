@@ -74,9 +74,9 @@ impl Client {
         Ok(client)
     }
 
-    /// Where it pushes, for messages.
-    pub fn url(&self) -> &Uri {
-        &self.url
+    /// Where it pushes, for messages: a query may hold a key.
+    pub fn shown_url(&self) -> String {
+        crate::settings::shown_url(&self.url)
     }
 
     /// Sends an encoded request. The connection is taken from and, if it can be used again, put back into `slot`.

@@ -1,144 +1,61 @@
-//! Which lines go into which request, in what order, and what happens after each answer. Pure: chunks, answers and the
-//! time go in, orders come out.
+//! Which lines go into which request, in what order, and what happens after each answer. Pure: places in the spool,
+//! answers and the time go in, orders come out. `lane.rs` has what waits of a label set, `verdicts.rs` what an answer
+//! changes.
 //!
 //! ```text
-//! chunk ─▶ shard (by lane) ─▶ job: chunks of one tenant ─▶ Sending ─ accepted ─▶ done
-//!                                     ▲                      │ ├ failed ─▶ Waiting(until) ─▶ Sending
-//!                                     └── next part ◀────────┘ └ refused ─▶ cut in two; alone: Burying ─▶ next part
+//! record ─▶ lane (label set) ─ due ─▶ turn: tenants, then their lanes ─▶ slot: Load ─▶ Send ─ accepted ─▶ done
+//!              ▲ ▲                                                          │
+//!              │ └─ waits: 429 of the label set, or its request failed ◀────┤
+//!              ├─ its tenant waits: 401, 403, 404, 429 of the tenant ◀──────┤
+//!              ├─ all wait: nobody there, or somebody else than Loki ◀──────┘ (an empty push asks until Loki answers)
+//!              └─ refused: dead letters; the rest goes on, in parts if Loki's words do not say which lines it meant
 //! ```
-//! A label set always goes to the same shard, and a shard has one request under way: so the order within a label set
-//! holds, whatever fails. The shards are as many as requests may be under way.
-//!
-//! Chunks are numbered; [`Delivery::done`] is the number up to which nothing is left, which is how far the spool may
-//! forget. What a later shard finished earlier is remembered, not forgotten.
+//! A label set has at most one request under way, so its order holds, whatever fails. A request has lines of one label
+//! set only: of several Loki answers for the last, and drops the others' lines unsaid. Who waits holds neither memory nor
+//! a slot, so nobody pays for a neighbour.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use prost::Message as _;
 
-use super::answer::{Outcome, Verdict, judge};
-use super::encode::Chunk;
-use super::push::{EntryAdapter, PushRequest};
-use crate::decode::timestamp;
+use super::answer::{Outcome, Presence, presence};
+use super::lane::{Entry, Job, Lane, LaneState, Part, pause_ms};
+use super::nouns::{Limits, Server, Slot, Tenant, Told, letters};
+use super::push::EntryAdapter;
+use super::{refusals, wire};
 use crate::metrics::{DeadLetterReason, PushFailure};
-use crate::settings::Loki;
+use crate::settings::{Loki, MaxLineAge};
+use crate::sink::spool::Position;
 
-/// What the shell is to do.
-#[derive(Debug, PartialEq)]
-pub enum Order {
-    /// Send this and report with [`Delivery::on_outcome`].
-    Send {
-        /// Who waits for the answer.
-        shard: usize,
-        /// Empty = none.
-        tenant: String,
-        /// Lines in it.
-        lines: usize,
-        /// An encoded request.
-        body: Vec<u8>,
-    },
-    /// Write this to the dead letters and report with [`Delivery::on_buried`].
-    Bury {
-        /// Who waits.
-        shard: usize,
-        /// The line.
-        letter: Refused,
-    },
-}
+pub use super::nouns::{LoadedRecord, Now, Order, Refused, Trouble};
 
-/// A line that will never be taken.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Refused {
-    /// By name.
-    pub reason: DeadLetterReason,
-    /// The answer's status.
-    pub code: u16,
-    /// The server's own words.
-    pub words: String,
-    /// Empty = none.
-    pub tenant: String,
-    /// Its label set.
-    pub labels: String,
-    /// The line.
-    pub entry: EntryAdapter,
-}
-
-/// What is wrong now, for health and readiness.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// By name.
-    pub reason: PushFailure,
-    /// In a sentence.
-    pub words: String,
-    /// Somebody has to mend something; it will not pass by itself.
-    pub hold: bool,
-}
+/// Records whose places are known at once. Past it reading waits: some 10 MiB of memory.
+const ENTRIES_MAX: usize = 131_072;
+/// Tenants without lines of which it is known what they take.
+const TENANTS_REMEMBERED: usize = 1_000;
+/// What the server last called too old counts for so long: its limits may be raised.
+const LEARNED_MS: u64 = 600_000;
 
 /// See the module's head.
 #[derive(Debug)]
 pub struct Delivery {
-    limits: Limits,
-    shards: Vec<Shard>,
-    /// Number of the last chunk taken.
-    last: u64,
-    done: u64,
-    /// Finished beyond `done`.
-    done_early: BTreeSet<u64>,
-    bytes: usize,
-    trouble: Option<Trouble>,
-    accepted_lines: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    batch_bytes: usize,
-    batch_lines: usize,
-    batch_timeout_ms: u64,
-    backoff_min: Duration,
-    backoff_max: Duration,
-}
-
-#[derive(Debug, Default)]
-struct Shard {
-    queue: VecDeque<Queued>,
-    job: Option<Job>,
-}
-
-#[derive(Debug)]
-struct Queued {
-    number: u64,
-    taken_ms: u64,
-    chunk: Chunk,
-}
-
-/// What one request brings, and what becomes of it until all its lines are gone.
-#[derive(Debug)]
-struct Job {
-    numbers: Vec<u64>,
-    bytes: usize,
-    tenant: String,
-    /// Still to be sent, in order; the first is under way.
-    parts: VecDeque<Part>,
-    state: JobState,
-    /// In a row.
-    failures: u32,
-}
-
-#[derive(Debug)]
-struct Part {
-    lines: usize,
-    body: Vec<u8>,
-    /// Refused alone: only to be buried.
-    refused: Option<Refused>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum JobState {
-    Ready,
-    UnderWay,
-    Waiting(u64),
+    pub(super) limits: Limits,
+    /// Fixed for all lines; `None` = it depends on the line.
+    pub(super) tenant: Option<String>,
+    pub(super) lanes: BTreeMap<u64, Lane>,
+    pub(super) tenants: BTreeMap<String, Tenant>,
+    /// Whose turn it was last.
+    last_tenant: String,
+    timers: BTreeSet<(u64, u64)>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) server: Server,
+    /// Lanes that wait because their request failed: they go on when another's succeeds.
+    pub(super) failed: BTreeSet<u64>,
+    pub(super) done: Vec<Position>,
+    entries: usize,
+    pub(super) kept_bytes: usize,
+    pub(super) told: Told,
 }
 
 impl Delivery {
@@ -150,264 +67,390 @@ impl Delivery {
             batch_timeout_ms: config.batch_timeout.as_millis() as u64,
             backoff_min: config.backoff_min,
             backoff_max: config.backoff_max,
+            line_age: config.max_line_age,
         };
         Delivery {
             limits,
-            shards: (0..config.in_flight_max).map(|_| Shard::default()).collect(),
-            last: 0,
-            done: 0,
-            done_early: BTreeSet::new(),
-            bytes: 0,
-            trouble: None,
-            accepted_lines: 0,
+            tenant: config.fixed_tenant(),
+            lanes: BTreeMap::new(),
+            tenants: BTreeMap::new(),
+            last_tenant: String::new(),
+            timers: BTreeSet::new(),
+            slots: (0..config.in_flight_max).map(|_| Slot::Free).collect(),
+            server: Server::default(),
+            failed: BTreeSet::new(),
+            done: Vec::new(),
+            entries: 0,
+            kept_bytes: 0,
+            told: Told::default(),
         }
     }
 
-    /// Room for another chunk. Two requests for each shard are held: one under way, one being gathered.
+    /// Room for the place of another record.
     pub fn has_room(&self) -> bool {
-        self.bytes < 2 * self.shards.len() * self.limits.batch_bytes
+        self.entries < ENTRIES_MAX
     }
 
-    /// Takes the next chunk; returns its number, 1 and up.
-    pub fn take(&mut self, now_ms: u64, chunk: Chunk) -> u64 {
-        self.last += 1;
-        self.bytes += chunk.body.len();
-        let shard = (chunk.lane % self.shards.len() as u64) as usize;
-        self.shards[shard].queue.push_back(Queued { number: self.last, taken_ms: now_ms, chunk });
-        self.last
+    /// Takes a record of the spool: its label set, tenant, lines and bytes, and where it is.
+    pub fn take(&mut self, now: Now, id: u64, tenant: &str, (lines, bytes): (usize, usize), place: Position) {
+        self.told.waiting_ms.get_or_insert(now.ms);
+        self.entries += 1;
+        let lane = self.lanes.entry(id).or_insert_with(|| {
+            self.tenants.entry(tenant.to_owned()).or_default().lanes += 1;
+            Lane::new(tenant.to_owned(), self.limits.batch_lines)
+        });
+        lane.push(Entry { place, lines: lines.max(1), bytes, taken_ms: now.ms });
+        if lane.state == LaneState::Gathering {
+            if lane.bytes >= self.limits.batch_bytes || lane.lines >= self.limits.batch_lines {
+                self.make_ready(id);
+            } else if lane.timer.is_none() {
+                self.set_timer(id, now.ms + self.limits.batch_timeout_ms);
+            }
+        }
     }
 
     /// What can be done now. `flush`: do not wait for more lines.
-    pub fn poll(&mut self, now_ms: u64, flush: bool) -> Vec<Order> {
+    pub fn poll(&mut self, now: Now, flush: bool) -> Vec<Order> {
+        while let Some((at, id)) = self.timers.first().copied()
+            && at <= now.ms
+        {
+            self.make_ready(id);
+        }
+        if flush {
+            let gathering = |(_, lane): &(&u64, &Lane)| lane.state == LaneState::Gathering;
+            let ids: Vec<u64> = self.lanes.iter().filter(gathering).map(|(id, _)| *id).collect();
+            ids.into_iter().for_each(|id| self.make_ready(id));
+        }
         let mut orders = Vec::new();
-        for index in 0..self.shards.len() {
-            let shard = &mut self.shards[index];
-            if shard.job.is_none() && shard.is_due(&self.limits, now_ms, flush) {
-                shard.job = Some(shard.gather(&self.limits));
+        let asks = if self.server.is_up { self.server.wants_probe } else { now.ms >= self.server.until_ms };
+        if asks && !self.server.probing {
+            self.server.probing = true;
+            self.server.wants_probe = false;
+            orders.push(Order::Probe { tenant: self.probed_tenant() });
+        }
+        for slot in 0..self.slots.len() {
+            if matches!(self.slots[slot], Slot::Ready(_)) {
+                orders.extend(self.go_on(slot));
             }
-            if let Some(job) = &mut shard.job
-                && job.may_go(now_ms)
+            if matches!(self.slots[slot], Slot::Free)
+                && self.server.is_up
+                && let Some(id) = self.next_lane(now)
             {
-                job.state = JobState::UnderWay;
-                orders.push(job.order(index));
+                orders.extend(self.begin(slot, id));
             }
         }
         orders
     }
 
-    /// When [`Delivery::poll`] would have something to do again without an answer or a new chunk.
-    pub fn next_deadline_ms(&self) -> Option<u64> {
-        let deadline = |shard: &Shard| match &shard.job {
-            Some(Job { state: JobState::Waiting(until), .. }) => Some(*until),
-            Some(_) => None,
-            None => shard.queue.front().map(|first| first.taken_ms + self.limits.batch_timeout_ms),
+    /// Whom an empty push is for: the one tenant there is, or one whose lines wait.
+    fn probed_tenant(&self) -> String {
+        let waiting = || self.tenants.keys().find(|name| !name.is_empty()).cloned();
+        self.tenant.clone().or_else(waiting).unwrap_or_default()
+    }
+
+    /// Tenants take turns, and the lanes of each.
+    fn next_lane(&mut self, now: Now) -> Option<u64> {
+        let can = |tenant: &Tenant| {
+            // One request shows whether it takes lines again.
+            let trusted = tenant.failures == 0 || tenant.under_way == 0;
+            !tenant.ready.is_empty() && tenant.until_ms <= now.ms && trusted
         };
-        self.shards.iter().filter_map(deadline).min()
+        use std::ops::Bound::{Excluded, Unbounded};
+        let later = self.tenants.range::<str, _>((Excluded(self.last_tenant.as_str()), Unbounded));
+        let name = later.chain(self.tenants.iter()).find(|(_, tenant)| can(tenant))?.0.clone();
+        self.last_tenant.clone_from(&name);
+        self.tenants.get_mut(&name)?.ready.pop_front()
     }
 
-    /// A request ended. `chance` spreads the pauses of agents that failed together.
-    pub fn on_outcome(&mut self, now_ms: u64, shard: usize, outcome: &Outcome, chance: u64) -> Verdict {
-        let verdict = judge(outcome);
-        let job = self.shards[shard].job.as_mut().expect("an answer is for a request under way");
-        match &verdict {
-            Verdict::Accepted => {
-                self.trouble = None;
-                self.accepted_lines += job.parts.pop_front().map_or(0, |part| part.lines as u64);
-                self.go_on(shard);
+    fn begin(&mut self, slot: usize, id: u64) -> Option<Order> {
+        let lane = self.lanes.get_mut(&id)?;
+        lane.state = LaneState::Busy;
+        if let Some(tenant) = self.tenants.get_mut(&lane.tenant) {
+            tenant.under_way += 1;
+        }
+        if let Some(job) = lane.kept.take() {
+            self.kept_bytes -= job.bytes();
+            self.slots[slot] = Slot::Ready(job);
+            return self.go_on(slot);
+        }
+        self.slots[slot] = Slot::Loading(id);
+        Some(Order::Load { slot, places: lane.next_request(self.limits.batch_bytes) })
+    }
+
+    /// The next step of a job that has a slot.
+    fn go_on(&mut self, slot: usize) -> Option<Order> {
+        let Slot::Ready(job) = std::mem::replace(&mut self.slots[slot], Slot::Free) else { return None };
+        let part = job.parts.front()?;
+        if part.letters.is_empty() && !self.server.is_up {
+            self.park(job, false);
+            return None;
+        }
+        let order = if part.letters.is_empty() {
+            let tenant = self.lanes.get(&job.lane).map(|lane| lane.tenant.clone()).unwrap_or_default();
+            Order::Send { slot, tenant, lines: part.lines, body: part.body.clone() }
+        } else {
+            Order::Bury { slot, letters: part.letters.clone() }
+        };
+        self.slots[slot] = Slot::UnderWay(job);
+        Some(order)
+    }
+
+    /// The records of an [`Order::Load`], in their order.
+    pub fn on_loaded(&mut self, now: Now, slot: usize, records: Vec<LoadedRecord>) {
+        let Slot::Loading(id) = self.slots[slot] else { panic!("records for a slot that asked for none") };
+        self.slots[slot] = Slot::Free;
+        let Some(lane) = self.lanes.get(&id) else { return };
+        let whole: usize = lane.queue.iter().take(records.len()).map(|entry| entry.lines).sum();
+        let lost_first = records.first().is_some_and(|record| record.body.is_empty());
+        let bodies: Vec<Vec<u8>> =
+            records.into_iter().map(|record| record.body).filter(|body| !body.is_empty()).collect();
+        let mut body = wire::join(&bodies);
+        if lane.skip > 0 && !lost_first {
+            body = refusals::decode(&body).split_at(lane.skip).1.encode_to_vec();
+        }
+        let covers = whole - lane.skip;
+        let parts = self.parts(now, &lane.tenant, lane.lines_max, covers, body);
+        let job = Job::new(id, parts);
+        self.settle(now, slot, job);
+    }
+
+    /// A request as parts: lines that are too old to be sent, and what a limited label set may send at once.
+    fn parts(
+        &self,
+        now: Now,
+        tenant: &str,
+        lines_max: usize,
+        covers: usize,
+        body: Vec<u8>,
+    ) -> VecDeque<Part> {
+        let oldest = self.oldest_to_send(now, tenant);
+        let is_older = |ns: i64| oldest.as_ref().is_some_and(|(oldest, _)| ns < *oldest);
+        let has_old = oldest.is_some() && wire::oldest_ns(&body).is_some_and(is_older);
+        let small_enough = covers <= lines_max || lines_max >= self.limits.batch_lines;
+        if small_enough && !has_old {
+            let lines = if body.is_empty() { 0 } else { covers };
+            return [Part { covers, lines, body, ..Part::default() }].into();
+        }
+        let mut rest = refusals::decode(&body);
+        let (mut parts, mut covered) = (VecDeque::new(), 0);
+        while rest.lines() > 0 {
+            let (some, others) = rest.split_at(lines_max);
+            rest = others;
+            covered += some.lines();
+            let mut part = Part { covers: some.lines(), ..Part::default() };
+            let is_old = |entry: &EntryAdapter| is_older(entry.timestamp.unwrap_or_default().to_ns());
+            let old: Vec<bool> = some.streams.iter().flat_map(|stream| &stream.entries).map(is_old).collect();
+            let fresh = refusals::pick(&some, |index| !old[index]);
+            if let Some((_, words)) = &oldest {
+                let set_aside = refusals::pick(&some, |index| old[index]);
+                let reason = |_| DeadLetterReason::TooOld;
+                part.letters = letters(tenant, &set_aside, reason, 0, words);
             }
-            Verdict::Retry { reason, after, words } => {
-                job.wait(now_ms, *after, &self.limits, chance);
-                self.trouble = Some(Trouble { reason: *reason, words: words.clone(), hold: false });
+            part.lines = fresh.lines();
+            part.body = if part.lines == 0 { Vec::new() } else { fresh.encode_to_vec() };
+            parts.push_back(part);
+        }
+        // Records that were lost have no lines and are done all the same.
+        if covers > covered {
+            parts.push_back(Part { covers: covers - covered, ..Part::default() });
+        }
+        parts
+    }
+
+    /// Lines older than this are set aside, and why.
+    fn oldest_to_send(&self, now: Now, tenant: &str) -> Option<(i64, String)> {
+        match self.limits.line_age {
+            MaxLineAge::Off => None,
+            MaxLineAge::Fixed(age) => {
+                let age_ns = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
+                let words = format!("not sent: older than sinks.loki.max_line_age ({age:?})");
+                Some((now.unix_ns.saturating_sub(age_ns), words))
             }
-            Verdict::Hold { reason, words } => {
-                job.wait(now_ms, Duration::ZERO, &self.limits, chance);
-                self.trouble = Some(Trouble { reason: *reason, words: words.clone(), hold: true });
-            }
-            Verdict::Refused { reason, code, words } => {
-                // The other side is well: it read the request and judged it.
-                self.trouble = None;
-                job.failures = 0;
-                job.state = JobState::Ready;
-                job.cut(*reason, *code, words);
+            MaxLineAge::AsServerSays => {
+                let (oldest, at) = self.tenants.get(tenant)?.oldest?;
+                let fresh = now.ms.saturating_sub(at.ms) < LEARNED_MS;
+                let shown = crate::decode::timestamp::format(oldest);
+                let words = format!("not sent: Loki said that the oldest acceptable timestamp is {shown}");
+                fresh.then_some((oldest, words))
             }
         }
-        verdict
     }
 
-    /// A refused line is in the dead letters, or could not be written there and must be tried again.
-    pub fn on_buried(&mut self, now_ms: u64, shard: usize, result: Result<(), String>, chance: u64) {
-        let job = self.shards[shard].job.as_mut().expect("a line of a job was buried");
-        match result {
-            Ok(()) => {
-                job.parts.pop_front();
-                self.go_on(shard);
+    /// The answer to an empty push.
+    pub fn on_probe(&mut self, now: Now, outcome: &Outcome, chance: u64) -> Presence {
+        self.server.probing = false;
+        let presence = presence(outcome, self.tenant.is_none());
+        match &presence {
+            Presence::Loki => {
+                self.server.present += 1;
+                self.server.was_up = true;
+                self.go_up();
             }
-            Err(words) => {
-                job.wait(now_ms, Duration::ZERO, &self.limits, chance);
-                let reason = PushFailure::DeadLettersUnwritable;
-                self.trouble = Some(Trouble { reason, words, hold: true });
+            Presence::AsksForTenant { .. } => self.go_up(),
+            Presence::No { reason, words, hold, after } => {
+                self.told.last_answer.clone_from(words);
+                self.go_down(now, *reason, words, *hold, *after, chance);
             }
+        }
+        presence
+    }
+
+    fn go_up(&mut self) {
+        self.server.is_up = true;
+        self.server.failed_in_a_row = 0;
+        self.server.trouble = None;
+    }
+
+    /// Nobody may send until an empty push was answered as Loki does.
+    pub(super) fn go_down(
+        &mut self,
+        now: Now,
+        reason: PushFailure,
+        words: &str,
+        hold: bool,
+        after: Duration,
+        chance: u64,
+    ) {
+        let since_ms = self.server.trouble.as_ref().map_or(now.ms, |trouble| trouble.since_ms);
+        self.server.trouble = Some(Trouble { reason, words: words.to_owned(), hold, since_ms });
+        let Limits { backoff_min, backoff_max, .. } = self.limits;
+        self.server.until_ms =
+            now.ms + pause_ms(self.server.failures, backoff_min, backoff_max, after, chance);
+        self.server.failures += 1;
+        self.server.is_up = false;
+    }
+
+    /// A tenant takes nothing for a while.
+    pub(super) fn close_tenant(
+        &mut self,
+        now: Now,
+        name: &str,
+        trouble: Trouble,
+        after: Duration,
+        chance: u64,
+    ) {
+        let Limits { backoff_min, backoff_max, .. } = self.limits;
+        let Some(tenant) = self.tenants.get_mut(name) else { return };
+        // Answers to requests that were under way together are one failure.
+        if tenant.until_ms <= now.ms {
+            tenant.until_ms = now.ms + pause_ms(tenant.failures, backoff_min, backoff_max, after, chance);
+            tenant.failures += 1;
+        }
+        let since_ms = tenant.trouble.as_ref().map_or(now.ms, |trouble| trouble.since_ms);
+        tenant.trouble = Some(Trouble { since_ms, ..trouble });
+    }
+
+    /// A lane's job is over for now: it goes on with what is kept of it, or reads the rest again.
+    pub(super) fn park(&mut self, job: Job, must_keep: bool) {
+        let id = job.lane;
+        self.release(id);
+        self.keep(job, must_keep);
+        self.make_ready(id);
+    }
+
+    /// Keeps a job that was cut, if there is room or it can't be had again.
+    pub(super) fn keep(&mut self, job: Job, must_keep: bool) {
+        let room = self.kept_bytes + job.bytes() <= 2 * self.slots.len() * self.limits.batch_bytes;
+        let must_keep = must_keep || !job.doubtful.is_empty() || job.late > 0;
+        let Some(lane) = self.lanes.get_mut(&job.lane) else { return };
+        if must_keep || (room && job.was_cut) {
+            self.kept_bytes += job.bytes();
+            lane.kept = Some(job);
         }
     }
 
-    fn go_on(&mut self, index: usize) {
-        let shard = &mut self.shards[index];
-        let Some(job) = &mut shard.job else { return };
-        job.failures = 0;
-        job.state = JobState::Ready;
-        if !job.parts.is_empty() {
+    pub(super) fn release(&mut self, id: u64) {
+        let Some(lane) = self.lanes.get(&id) else { return };
+        if let Some(tenant) = self.tenants.get_mut(&lane.tenant) {
+            tenant.under_way -= 1;
+        }
+    }
+
+    /// Nothing of its job is left: what comes next for the lane.
+    pub(super) fn rest(&mut self, now: Now, id: u64) {
+        self.release(id);
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        lane.state = LaneState::Gathering;
+        let Some(first) = lane.queue.front().copied() else {
+            self.forget(id);
             return;
-        }
-        self.bytes -= job.bytes;
-        self.done_early.extend(job.numbers.drain(..));
-        shard.job = None;
-        while self.done_early.remove(&(self.done + 1)) {
-            self.done += 1;
+        };
+        let full = lane.bytes >= self.limits.batch_bytes || lane.lines >= self.limits.batch_lines;
+        let due_ms = first.taken_ms + self.limits.batch_timeout_ms;
+        if full || due_ms <= now.ms {
+            self.make_ready(id);
+        } else {
+            self.set_timer(id, due_ms);
         }
     }
 
-    /// Nothing is left up to this chunk.
-    pub fn done(&self) -> u64 {
-        self.done
+    fn forget(&mut self, id: u64) {
+        self.failed.remove(&id);
+        let Some(lane) = self.lanes.remove(&id) else { return };
+        if let Some(at) = lane.timer {
+            self.timers.remove(&(at, id));
+        }
+        // What it learned is worth keeping, but their names may come from containers.
+        let many = self.tenants.len() > TENANTS_REMEMBERED;
+        if let Some(tenant) = self.tenants.get_mut(&lane.tenant) {
+            tenant.lanes -= 1;
+            if tenant.lanes == 0 && (many || tenant.failures == 0 && tenant.oldest.is_none()) {
+                self.tenants.remove(&lane.tenant);
+            }
+        }
+        if self.lanes.is_empty() {
+            self.told.waiting_ms = None;
+        }
+    }
+
+    pub(super) fn set_timer(&mut self, id: u64, at: u64) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if let Some(before) = lane.timer.replace(at) {
+            self.timers.remove(&(before, id));
+        }
+        self.timers.insert((at, id));
+    }
+
+    /// Its turn comes behind all others of its tenant.
+    pub(super) fn make_ready(&mut self, id: u64) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if let Some(at) = lane.timer.take() {
+            self.timers.remove(&(at, id));
+        }
+        self.failed.remove(&id);
+        lane.state = LaneState::Ready;
+        if let Some(tenant) = self.tenants.get_mut(&lane.tenant) {
+            tenant.ready.push_back(id);
+        }
+    }
+
+    /// So many lines of a lane are done.
+    pub(super) fn advance(&mut self, id: u64, lines: usize) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let before = self.done.len();
+        lane.advance(lines, &mut self.done);
+        self.entries -= self.done.len() - before;
+    }
+
+    /// When [`Delivery::poll`] would have something to do again without an answer or a new record.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        let server = (!self.server.is_up && !self.server.probing).then_some(self.server.until_ms);
+        let tenants = self.tenants.values().filter(|tenant| !tenant.ready.is_empty() && tenant.until_ms > 0);
+        let free = self.slots.iter().any(|slot| matches!(slot, Slot::Free)) && self.server.is_up;
+        let tenants = tenants.filter(|tenant| free && tenant.under_way == 0).map(|tenant| tenant.until_ms);
+        let lanes = self.timers.first().map(|(at, _)| *at);
+        server.into_iter().chain(tenants).chain(lanes).min()
+    }
+
+    /// Records of which nothing is left since the last call.
+    pub fn take_done(&mut self) -> Vec<Position> {
+        std::mem::take(&mut self.done)
     }
 
     /// Nothing is left at all.
     pub fn is_empty(&self) -> bool {
-        self.done == self.last
+        self.lanes.is_empty()
     }
-
-    /// What is wrong now.
-    pub fn trouble(&self) -> Option<&Trouble> {
-        self.trouble.as_ref()
-    }
-
-    /// Lines accepted so far.
-    pub fn accepted_lines(&self) -> u64 {
-        self.accepted_lines
-    }
-}
-
-impl Shard {
-    fn is_due(&self, limits: &Limits, now_ms: u64, flush: bool) -> bool {
-        let Some(first) = self.queue.front() else { return false };
-        let bytes: usize = self.queue.iter().map(|queued| queued.chunk.body.len()).sum();
-        let lines: usize = self.queue.iter().map(|queued| queued.chunk.lines as usize).sum();
-        flush
-            || bytes >= limits.batch_bytes
-            || lines >= limits.batch_lines
-            || now_ms >= first.taken_ms + limits.batch_timeout_ms
-    }
-
-    /// The oldest chunks that fit into one request: of one tenant, at least one.
-    fn gather(&mut self, limits: &Limits) -> Job {
-        let (mut body, mut lines, mut numbers) = (Vec::new(), 0, Vec::new());
-        let mut tenant = String::new();
-        while let Some(next) = self.queue.front() {
-            let chunk = &next.chunk;
-            let fits = body.len() + chunk.body.len() <= limits.batch_bytes
-                && lines + chunk.lines as usize <= limits.batch_lines
-                && chunk.tenant == tenant;
-            if !numbers.is_empty() && !fits {
-                break;
-            }
-            let Some(Queued { number, chunk, .. }) = self.queue.pop_front() else { break };
-            numbers.push(number);
-            tenant = chunk.tenant;
-            lines += chunk.lines as usize;
-            body.extend_from_slice(&chunk.body);
-        }
-        let bytes = body.len();
-        let parts = VecDeque::from([Part { lines, body, refused: None }]);
-        Job { numbers, bytes, tenant, parts, state: JobState::Ready, failures: 0 }
-    }
-}
-
-impl Job {
-    fn may_go(&self, now_ms: u64) -> bool {
-        match self.state {
-            JobState::Ready => true,
-            JobState::UnderWay => false,
-            JobState::Waiting(until) => until <= now_ms,
-        }
-    }
-
-    fn order(&self, shard: usize) -> Order {
-        let part = self.parts.front().expect("a job without parts is gone");
-        match &part.refused {
-            Some(letter) => Order::Bury { shard, letter: letter.clone() },
-            None => {
-                Order::Send { shard, tenant: self.tenant.clone(), lines: part.lines, body: part.body.clone() }
-            }
-        }
-    }
-
-    /// Half fixed, half chance.
-    fn wait(&mut self, now_ms: u64, at_least: Duration, limits: &Limits, chance: u64) {
-        let doubled = limits.backoff_min.saturating_mul(1 << self.failures.min(16)).min(limits.backoff_max);
-        self.failures += 1;
-        let whole = doubled.as_millis() as u64;
-        let pause = whole / 2 + chance % (whole / 2 + 1);
-        self.state = JobState::Waiting(now_ms + pause.max(at_least.as_millis() as u64));
-    }
-
-    /// Cuts the part that was refused; a line that is alone is to be buried.
-    fn cut(&mut self, reason: DeadLetterReason, code: u16, words: &str) {
-        let part = self.parts.pop_front().expect("a part was refused");
-        // Only what we encoded ourselves is in the spool, and its checksum was right.
-        let request = PushRequest::decode(part.body.as_slice()).unwrap_or_default();
-        if request.lines() > 1 {
-            let pieces = match suspects(&request, words) {
-                Some(range) => {
-                    let (head, tail) = request.split_at(range.end);
-                    let (head, middle) = head.split_at(range.start);
-                    vec![head, middle, tail]
-                }
-                None => {
-                    let half = request.lines() / 2;
-                    <[_; 2]>::from(request.split_at(half)).into()
-                }
-            };
-            for piece in pieces.into_iter().rev().filter(|piece| piece.lines() > 0) {
-                let (lines, body) = (piece.lines(), piece.encode_to_vec());
-                self.parts.push_front(Part { lines, body, refused: None });
-            }
-            return;
-        }
-        let mut streams = request.streams.into_iter();
-        let (labels, mut entries) =
-            streams.next().map(|stream| (stream.labels, stream.entries)).unwrap_or_default();
-        let letter = Refused {
-            reason,
-            code,
-            words: words.to_owned(),
-            tenant: self.tenant.clone(),
-            labels,
-            entry: entries.pop().unwrap_or_default(),
-        };
-        self.parts.push_front(Part { refused: Some(letter), ..part });
-    }
-}
-
-/// Loki stores the good lines of a request that it refuses, so each cut sends them again, and Loki has to drop them
-/// again. Its words name the label set, and often the time, of a line that it refused: that narrows the search at once.
-/// `None` = the words are no help.
-fn suspects(request: &PushRequest, words: &str) -> Option<Range<usize>> {
-    let entries = || {
-        request.streams.iter().flat_map(|stream| stream.entries.iter().map(|entry| (&stream.labels, entry)))
-    };
-    let named = |(labels, _): &(&String, &EntryAdapter)| words.contains(labels.as_str());
-    let timed = |(_, entry): &(&String, &EntryAdapter)| {
-        // Loki writes times to the second.
-        let text = timestamp::format(entry.timestamp.unwrap_or_default().to_ns());
-        text.get(.."2026-01-01T00:00:00".len()).is_some_and(|second| words.contains(second))
-    };
-    let range = |suspect: &dyn Fn(&(&String, &EntryAdapter)) -> bool| {
-        let mut places = entries().enumerate().filter(|(_, entry)| suspect(entry)).map(|(index, _)| index);
-        let first = places.next()?;
-        let range = first..places.last().unwrap_or(first) + 1;
-        (range.len() < request.lines()).then_some(range)
-    };
-    range(&|entry| named(entry) && timed(entry)).or_else(|| range(&named))
 }
 
 #[cfg(test)]

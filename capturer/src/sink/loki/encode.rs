@@ -19,7 +19,7 @@ use crate::decode::timestamp;
 use crate::fields::{Extra, Labels};
 use crate::limits::LOKI_LABEL_VALUE_BYTES;
 use crate::record::{Batch, MessageForm, Record, Source, StdType};
-use crate::settings::Loki;
+use crate::settings::{Loki, TENANT_BYTES_MAX, is_tenant_char};
 use crate::sink::Counts;
 
 /// Name of the metadata that marks a line that was cut.
@@ -59,6 +59,25 @@ impl SourceHead {
     pub fn new(config: &Loki, source: &Source, host: &str) -> SourceHead {
         SourceHead { channels: StdType::ALL.map(|std_type| ChannelHead::new(config, source, std_type, host)) }
     }
+
+    /// What is odd about the tenant of these lines, for the log.
+    pub fn tenant_note(&self, config: &Loki, source: &Source, host: &str) -> Option<String> {
+        let asked = config.tenant.as_ref()?.render(source, StdType::Stdout, host);
+        let tenant = &self.channels[0].tenant;
+        if asked.is_empty() {
+            let goes = match tenant.as_str() {
+                "" => "they go without one, which a Loki with tenants refuses: set sinks.loki.tenant_default or give it the label".to_owned(),
+                tenant => format!("they go to tenant_default, {tenant}"),
+            };
+            return Some(format!(
+                "its lines have no tenant (sinks.loki.tenant_id is empty for them); {goes}"
+            ));
+        }
+        (asked != *tenant).then(|| {
+            let asked = shortened(asked, TENANT_BYTES_MAX).escape_debug().to_string();
+            format!("Loki takes no tenant \"{asked}\"; its lines go to the tenant {tenant}")
+        })
+    }
 }
 
 impl ChannelHead {
@@ -79,10 +98,11 @@ impl ChannelHead {
         let metadata = metadata
             .map(|(name, value)| LabelPairAdapter { name, value: shortened(value, LOKI_LABEL_VALUE_BYTES) })
             .collect();
-        let tenant = config.tenant.as_ref().map(|tenant| tenant.render(source, std_type, host));
-        // It becomes a header: Loki takes letters, digits and a few signs.
-        let allowed = |c: &char| c.is_ascii_alphanumeric() || "!-_.*'()".contains(*c);
-        let tenant: String = tenant.unwrap_or_default().chars().filter(allowed).take(150).collect();
+        let asked = config.tenant.as_ref().map(|tenant| tenant.render(source, std_type, host));
+        let tenant = match asked.unwrap_or_default() {
+            none if none.is_empty() => config.tenant_default.clone(),
+            asked => tenant_id(&asked),
+        };
         let mut head = ChannelHead { lane: 0, tenant, labels: String::new(), pairs: label_pairs, metadata };
         head.name_lane();
         head
@@ -105,6 +125,27 @@ impl ChannelHead {
         (&self.tenant, &self.labels).hash(&mut hasher);
         self.lane = hasher.finish();
     }
+}
+
+/// A tenant's name as Loki takes it. Nothing is left out, or two tenants could become one unsaid: what Loki does not take
+/// is written as `_` and two hexadecimal digits a byte.
+fn tenant_id(asked: &str) -> String {
+    let mut tenant = String::new();
+    for c in asked.chars() {
+        if is_tenant_char(c) {
+            tenant.push(c);
+        } else {
+            let mut bytes = [0; 4];
+            let escapes = c.encode_utf8(&mut bytes).bytes().map(|byte| format!("_{byte:02X}"));
+            tenant.extend(escapes);
+        }
+    }
+    if matches!(tenant.as_str(), "." | "..") {
+        tenant = tenant.replace('.', "_2E");
+    }
+    // All of these are one byte long.
+    tenant.truncate(TENANT_BYTES_MAX);
+    tenant
 }
 
 /// Cuts at a character; what is longer ends in `…`.

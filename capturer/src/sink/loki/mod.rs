@@ -2,11 +2,10 @@
 //!
 //! ```text
 //! sink thread:  batch ─ encode.rs ─▶ chunks of one label set ─▶ spool (a batch is acknowledged when it is safe there)
-//! push thread:  spool ─▶ delivery.rs (what, when, again, cut) ◀─ answer.rs (what an answer means) ◀─ client.rs ◀─▶ Loki
-//!                           └─ refused alone ─▶ dead letters
+//! push thread:  spool ─▶ delivery.rs (what, when, again) ◀─ verdicts.rs, answer.rs (what an answer means) ◀─ client.rs ◀─▶ Loki
+//!                           └─ refused (refusals.rs: which of them) ─▶ dead letters
 //! ```
-//! `encode.rs`, `delivery.rs` and `answer.rs` are pure; `pusher.rs` is the thread, `client.rs` the network, `push.rs` the
-//! messages. Lines arrive at least once, in order per label set: again are sent those whose answer was lost, those of a
+//! `pusher.rs` is the thread, `client.rs` the network, `push.rs` the messages; the rest is pure. Lines arrive at least once, in order per label set: again are sent those whose answer was lost, those of a
 //! refused request that were cut apart, and after a crash those since the last saved positions.
 
 pub mod answer;
@@ -15,15 +14,22 @@ pub mod by_hand;
 pub mod client;
 pub mod delivery;
 pub mod encode;
+mod lane;
+mod nouns;
 pub mod push;
 mod pusher;
+mod refusals;
+mod report;
+mod summary;
 mod unescape;
+mod verdicts;
+pub mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::dead_letters::DeadLetters;
 use super::spool::{self, AppendError, format};
@@ -51,14 +57,16 @@ pub struct LokiSink {
     heads: BTreeMap<StreamId, SourceHead>,
     writer: spool::Writer,
     spool_dir: PathBuf,
-    /// Of the batch that comes again because the spool was full: what is not in it yet.
-    left: Option<Left>,
+    /// Of batches that come again because the spool was full: what is not in it yet.
+    left: BTreeMap<StreamId, Left>,
+    /// Given up since that was said last, and when that was.
+    dropped_bytes: u64,
+    dropped_told: Option<Instant>,
     metrics: Arc<Metrics>,
     push: PushThread,
 }
 
 struct Left {
-    stream: StreamId,
     seq: u64,
     records: VecDeque<format::Record>,
     counts: Counts,
@@ -98,7 +106,9 @@ impl LokiSink {
             heads: BTreeMap::new(),
             writer,
             spool_dir,
-            left: None,
+            left: BTreeMap::new(),
+            dropped_bytes: 0,
+            dropped_told: None,
             metrics: Arc::clone(metrics),
             push,
         })
@@ -122,21 +132,23 @@ impl LokiSink {
             lines: chunk.lines,
             payload: chunk.body,
         };
-        Left {
-            stream: batch.source.id,
-            seq: batch.seq,
-            records: chunks.into_iter().map(record).collect(),
-            counts,
-        }
+        Left { seq: batch.seq, records: chunks.into_iter().map(record).collect(), counts }
     }
 
+    /// Counted at once, and said once a minute.
     fn declare_dropped(&mut self) {
         let bytes = self.writer.take_dropped_bytes();
         if bytes > 0 {
             self.metrics.lost(LossReason::SpoolFull, bytes);
+            self.dropped_bytes += bytes;
+        }
+        let is_time = self.dropped_told.is_none_or(|told| told.elapsed() >= Duration::from_secs(60));
+        if self.dropped_bytes > 0 && is_time {
+            self.dropped_told = Some(Instant::now());
+            let bytes = std::mem::take(&mut self.dropped_bytes);
             tracing::warn!(
                 bytes,
-                "loki: the spool is full, its oldest lines are given up (spool.when_full: drop_oldest)"
+                "loki: the spool is full, its oldest lines are given up (spool.when_full: drop_oldest); mend Loki or raise sinks.loki.spool.max_size"
             );
         }
     }
@@ -148,12 +160,18 @@ impl Sink for LokiSink {
     }
 
     fn attach(&mut self, source: &Arc<Source>) -> Result<Option<OutputMark>, SinkError> {
-        self.heads.insert(source.id, SourceHead::new(&self.config, source, &self.host));
+        let head = SourceHead::new(&self.config, source, &self.host);
+        if let Some(note) = head.tenant_note(&self.config, source, &self.host) {
+            let container = source.container.as_ref().map(|container| container.name.as_str());
+            let name = container.or(source.path.as_deref()).unwrap_or_default();
+            tracing::warn!(name, "loki: {note}");
+        }
+        self.heads.insert(source.id, head);
         Ok(None)
     }
 
     fn deliver(&mut self, batch: &Batch) -> Result<Delivered, SinkError> {
-        let left = self.left.take().filter(|left| left.stream == batch.source.id && left.seq == batch.seq);
+        let left = self.left.remove(&batch.source.id).filter(|left| left.seq == batch.seq);
         let mut left = left.unwrap_or_else(|| self.encode(batch));
         while let Some(record) = left.records.front() {
             let source = match self.writer.append(record) {
@@ -161,10 +179,14 @@ impl Sink for LokiSink {
                     left.records.pop_front();
                     continue;
                 }
-                Err(AppendError::Full) => io::Error::other("the spool is full and waits for Loki,"),
+                Err(AppendError::Full) => io::Error::other(format!(
+                    "the spool is full and waits for Loki ({} MiB; logs rotate on meanwhile, and what rotates away unread is \
+                     lost: mend Loki, raise sinks.loki.spool.max_size, or let the logs keep more),",
+                    self.config.spool.bytes_max >> 20
+                )),
                 Err(AppendError::Io(error)) => error,
             };
-            self.left = Some(left);
+            self.left.insert(batch.source.id, left);
             // What is there already must be delivered, else no room would ever come.
             self.commit()?;
             return Err(SinkError::retry(format!("putting lines into {}", self.spool_dir.display()), source));
@@ -189,10 +211,13 @@ impl Sink for LokiSink {
 
     fn detach(&mut self, stream: StreamId) {
         self.heads.remove(&stream);
+        self.left.remove(&stream);
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
         let committed = self.commit();
+        self.dropped_told = None;
+        self.declare_dropped();
         self.push.stop();
         committed
     }

@@ -1,7 +1,7 @@
 //! The thread that empties the spool: it waits for what comes first (an answer, new records, a deadline), lets
 //! [`Delivery`] decide, and carries its orders out. It decides nothing itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,15 +14,17 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 
 use super::NAME;
-use super::answer::{Outcome, Verdict, judge};
+use super::answer::{Outcome, Presence, Verdict};
 use super::client::{Client, Connection};
-use super::delivery::{Delivery, Order, Refused, Trouble};
-use super::encode::Chunk;
+use super::delivery::{Delivery, LoadedRecord, Now, Order, Refused};
+use super::report::Report;
+use super::summary::{self, Summary};
+use super::wire;
 use crate::decode::timestamp;
 use crate::metrics::{LossReason, Metrics, PushFailure};
 use crate::settings::Loki;
 use crate::sink::dead_letters::{DeadLetters, Letter};
-use crate::sink::spool::{Position, Read, Reader, unix_ms};
+use crate::sink::spool::{Loaded, Position, Read, Reader, format, unix_ms};
 use crate::status::Board;
 
 /// Name of its health; the sink's own tells of the spool.
@@ -31,6 +33,14 @@ const COMPONENT: &str = "sink_loki_delivery";
 const TURN: Duration = Duration::from_secs(1);
 /// At the end it delivers for so long; what is left then stays in the spool for the next run.
 const WIND_UP: Duration = Duration::from_secs(5);
+/// But no longer than this without an answer: a Loki that hangs holds up no stop.
+const WIND_UP_SILENCE: Duration = Duration::from_millis(1_500);
+/// Records and bytes that are read from the spool before answers are looked at again.
+const FILL_RECORDS: usize = 512;
+/// See [`FILL_RECORDS`].
+const FILL_BYTES: usize = 8 * 1024 * 1024;
+/// Health is told at once when something goes wrong, but not more often than this.
+const TOLD_AGAIN: Duration = Duration::from_millis(100);
 
 /// The thread's other end.
 pub(super) struct PushThread {
@@ -72,24 +82,25 @@ pub(super) fn start(
     board: Arc<Board>,
 ) -> io::Result<PushThread> {
     let signals = Arc::<Signals>::default();
-    board.set_health(COMPONENT, true, "nothing was sent yet");
+    board.set_health(COMPONENT, true, "asking Loki whether it takes lines");
     let pusher = Pusher {
         client: Arc::new(client),
         delivery: Delivery::new(config),
-        places: VecDeque::new(),
-        done: reader.position(),
         reader,
         letters,
         metrics,
         board,
-        connections: (0..config.in_flight_max).map(|_| None).collect(),
+        // One more for empty pushes.
+        connections: (0..=config.in_flight_max).map(|_| None).collect(),
         under_way: FuturesUnordered::new(),
         signals: Arc::clone(&signals),
         started: Instant::now(),
-        told: None,
+        told: Told::default(),
+        told_at: Instant::now(),
+        counted_lines: 0,
+        summary: Summary::default(),
         failing_read: false,
     };
-    let backoff = config.backoff_min..=config.backoff_max;
     // Names of hosts are looked up by a thread of the runtime; one is enough.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -97,24 +108,20 @@ pub(super) fn start(
         .max_blocking_threads(1)
         .build()?;
     let thread = std::thread::Builder::new().name("loki-push".to_owned()).spawn(move || {
-        runtime.block_on(pusher.run(*backoff.start(), *backoff.end()));
+        runtime.block_on(pusher.run());
         // A look-up that hangs must not hold up the end.
         runtime.shutdown_background();
     })?;
     Ok(PushThread { signals, thread: Some(thread) })
 }
 
-/// A request that ended, and whose connection that was.
-type Ended = (usize, usize, Outcome, Option<Connection>);
+/// A request that ended, and whose connection that was. One slot more than requests: an empty push.
+type Ended = (usize, Outcome, Option<Connection>);
 
 struct Pusher {
     client: Arc<Client>,
     delivery: Delivery,
     reader: Reader,
-    /// Where each chunk under way ends in the spool, by its number, and when it was put in.
-    places: VecDeque<(u64, Position, u64)>,
-    /// Nothing is left before it.
-    done: Position,
     letters: DeadLetters,
     metrics: Arc<Metrics>,
     board: Arc<Board>,
@@ -122,94 +129,84 @@ struct Pusher {
     under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
     signals: Arc<Signals>,
     started: Instant,
-    /// The trouble last told; `None` = all is well.
-    told: Option<Trouble>,
+    told: Told,
+    told_at: Instant,
+    /// Accepted lines that the metrics know.
+    counted_lines: u64,
+    summary: Summary,
     failing_read: bool,
 }
 
+/// What was last said.
+#[derive(Default)]
+struct Told {
+    report: Report,
+    message: String,
+}
+
 impl Pusher {
-    async fn run(mut self, backoff_min: Duration, backoff_max: Duration) {
-        // Before Loki is asked for: what is damaged in the spool is said at once.
-        self.fill();
-        self.reach(backoff_min, backoff_max).await;
+    async fn run(mut self) {
         let mut turn_at = Instant::now();
         let mut stop_at = None;
+        let mut answered_at = Instant::now();
         loop {
             if self.signals.stop.load(Ordering::Relaxed) && stop_at.is_none() {
                 stop_at = Some(Instant::now() + WIND_UP);
+                answered_at = Instant::now();
             }
-            self.fill();
-            self.carry_out(stop_at.is_some());
-            self.tell(self.delivery.trouble().cloned());
+            let has_more = self.fill();
+            let idle = !self.carry_out(stop_at.is_some());
             if Instant::now() >= turn_at {
                 turn_at = Instant::now() + TURN;
                 self.turn();
             }
+            let mut wake_at = turn_at;
             if let Some(stop_at) = stop_at {
-                let nothing_helps = self.delivery.is_empty() || self.delivery.trouble().is_some();
-                if Instant::now() >= stop_at || (self.under_way.is_empty() && nothing_helps) {
+                let end = stop_at.min(answered_at + WIND_UP_SILENCE);
+                if Instant::now() >= end || (idle && !has_more && self.under_way.is_empty()) {
                     break;
                 }
+                wake_at = wake_at.min(end);
             }
-            let deadline =
-                self.delivery.next_deadline_ms().map(|at| self.started + Duration::from_millis(at));
-            let wake_at = deadline.into_iter().chain(stop_at).fold(turn_at, Instant::min);
+            if has_more {
+                wake_at = Instant::now();
+            } else if let Some(at) = self.delivery.next_deadline_ms() {
+                wake_at = wake_at.min(self.started + Duration::from_millis(at));
+            }
             // The one place that waits.
             tokio::select! {
-                Some(ended) = self.under_way.next() => self.on_ended(ended),
+                Some(ended) = self.under_way.next() => {
+                    answered_at = Instant::now();
+                    self.on_ended(ended);
+                }
                 () = self.signals.wake.notified() => {}
                 () = tokio::time::sleep_until(wake_at.into()) => {}
             }
         }
         self.turn();
-    }
-
-    /// Asks Loki, with an empty push, until it answers as Loki: so that readiness, a wrong address and a wrong token
-    /// are known before the first line. Lines wait in the spool meanwhile.
-    async fn reach(&mut self, backoff_min: Duration, backoff_max: Duration) {
-        let mut pause = backoff_min;
-        while !self.signals.stop.load(Ordering::Relaxed) {
-            let mut slot = self.connections[0].take();
-            let outcome = self.client.push(&mut slot, "", &[]).await;
-            self.connections[0] = slot;
-            self.metrics.push_requests_total.with_label_values(&[NAME]).inc();
-            let trouble = match judge(&outcome) {
-                // No lines: nothing to take, but it would have been taken.
-                Verdict::Accepted | Verdict::Refused { .. } => {
-                    self.tell(None);
-                    self.board.sink_accepted(NAME);
-                    return;
-                }
-                Verdict::Retry { reason, words, .. } => Trouble { reason, words, hold: false },
-                Verdict::Hold { reason, words } => Trouble { reason, words, hold: true },
-            };
-            self.failed(trouble.reason);
-            self.tell(Some(trouble));
-            self.turn();
-            let until = Instant::now() + pause / 2 + pause.mul_f64((chance() % 1000) as f64 / 2000.0);
-            while Instant::now() < until && !self.signals.stop.load(Ordering::Relaxed) {
-                tokio::select! {
-                    () = self.signals.wake.notified() => {}
-                    () = tokio::time::sleep_until(until.into()) => {}
-                }
-            }
-            pause = (pause * 2).min(backoff_max);
+        if let Err(error) = self.reader.save() {
+            tracing::warn!(
+                "loki: saving how far the spool was delivered: {error}; the next start repeats lines"
+            );
         }
     }
 
-    fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+    fn now(&self) -> Now {
+        Now { ms: self.started.elapsed().as_millis() as u64, unix_ns: unix_ms() as i64 * 1_000_000 }
     }
 
-    /// Takes from the spool what there is room for.
-    fn fill(&mut self) {
-        while self.delivery.has_room() {
+    /// Takes from the spool what there is room for; true = there may be more.
+    fn fill(&mut self) -> bool {
+        let mut bytes = 0;
+        for _ in 0..FILL_RECORDS {
+            if !self.delivery.has_room() || bytes > FILL_BYTES {
+                return bytes > FILL_BYTES;
+            }
             match self.reader.read_next() {
                 Ok(Read::Record(record, at)) => {
-                    let format = (record.lane, record.tenant, record.lines, record.payload);
-                    let (lane, tenant, lines, body) = format;
-                    let number = self.delivery.take(self.now_ms(), Chunk { lane, tenant, lines, body });
-                    self.places.push_back((number, at, record.time_ms));
+                    bytes += record.payload.len();
+                    let amount = (record.lines as usize, record.payload.len());
+                    self.delivery.take(self.now(), record.lane, &record.tenant, amount, at);
                 }
                 Ok(Read::Damaged { file, offset, bytes }) => {
                     self.metrics.lost(LossReason::SpoolDamaged, bytes);
@@ -217,152 +214,228 @@ impl Pusher {
                         file,
                         offset,
                         bytes,
-                        "loki: a part of the spool is unreadable and was passed over"
+                        "loki: a part of the spool is unreadable and was passed over; check the disk"
                     );
                 }
-                Ok(Read::TooOld(bytes)) => {
-                    self.metrics.lost(LossReason::SpoolTooOld, bytes);
-                    tracing::warn!(
+                Ok(Read::Missing { file, bytes }) => {
+                    self.metrics.lost(LossReason::SpoolDamaged, bytes);
+                    tracing::error!(
+                        file,
                         bytes,
-                        "loki: lines waited in the spool for longer than spool.max_age and are given up"
+                        "loki: a file of the spool, or its end, is gone with lines that were not delivered; nobody but the agent may remove files there"
                     );
                 }
-                Ok(Read::Nothing) => break,
+                Ok(Read::TooOld(record, bytes)) => self.too_old(&record, bytes),
+                Ok(Read::Nothing) => {
+                    self.failing_read = false;
+                    return false;
+                }
                 Err(error) => {
                     if !std::mem::replace(&mut self.failing_read, true) {
                         tracing::error!("loki: reading the spool: {error}; trying again");
                     }
-                    return;
+                    return false;
                 }
             }
         }
-        self.failing_read = false;
+        true
     }
 
-    fn carry_out(&mut self, flush: bool) {
+    fn too_old(&mut self, record: &format::Record, bytes: u64) {
+        self.metrics.lost(LossReason::SpoolTooOld, bytes);
+        let cure = "raise sinks.loki.spool.max_age, or see why Loki took nothing for so long";
+        let labels = wire::labels(&record.payload);
+        let amount = (u64::from(record.lines), bytes);
+        let told = self.summary.add(&labels, (summary::SPOOL_TOO_OLD, cure), amount, "");
+        told.into_iter().for_each(|told| tracing::warn!("loki: {told}"));
+    }
+
+    /// True = something was done.
+    fn carry_out(&mut self, flush: bool) -> bool {
+        let mut busy = false;
         loop {
-            let orders = self.delivery.poll(self.now_ms(), flush);
-            if orders.is_empty() {
-                return;
-            }
-            for order in orders {
+            let orders = self.delivery.poll(self.now(), flush);
+            let mut orders = orders.into_iter().filter(|order| {
+                // Nobody waits for the answer of an empty push at a stop.
+                !(flush && matches!(order, Order::Probe { .. }))
+            });
+            let Some(first) = orders.next() else { return busy };
+            busy = true;
+            for order in std::iter::once(first).chain(orders) {
                 match order {
-                    Order::Send { shard, tenant, lines, body } => self.send(shard, tenant, lines, body),
-                    Order::Bury { shard, letter } => {
-                        let result = self.bury(&letter);
-                        self.delivery.on_buried(self.now_ms(), shard, result, chance());
+                    Order::Load { slot, places } => self.load(slot, &places),
+                    Order::Send { slot, tenant, body, .. } => self.send(slot, tenant, body),
+                    Order::Probe { tenant } => self.send(self.connections.len() - 1, tenant, Vec::new()),
+                    Order::Bury { slot, letters } => {
+                        let result = self.bury(&letters);
+                        self.delivery.on_buried(self.now(), slot, result, chance());
                     }
                 }
             }
+            self.forget_done();
         }
     }
 
-    fn send(&mut self, shard: usize, tenant: String, lines: usize, body: Vec<u8>) {
+    fn load(&mut self, slot: usize, places: &[Position]) {
+        let mut records = Vec::with_capacity(places.len());
+        for at in places {
+            let body = match self.reader.load(*at) {
+                Ok(Loaded::Record(record)) => record.payload,
+                Ok(Loaded::TooOld(record, bytes)) => {
+                    self.too_old(&record, bytes);
+                    Vec::new()
+                }
+                Ok(Loaded::Dropped) => Vec::new(),
+                Ok(Loaded::Lost(bytes)) => {
+                    self.metrics.lost(LossReason::SpoolDamaged, bytes);
+                    tracing::error!(
+                        bytes,
+                        "loki: lines of the spool can't be read again and are lost; check the disk"
+                    );
+                    Vec::new()
+                }
+                Err(error) => {
+                    self.reader.done(*at);
+                    tracing::error!("loki: reading lines of the spool again: {error}; they are lost");
+                    Vec::new()
+                }
+            };
+            records.push(LoadedRecord { body });
+        }
+        self.delivery.on_loaded(self.now(), slot, records);
+    }
+
+    fn send(&mut self, slot: usize, tenant: String, body: Vec<u8>) {
         let client = Arc::clone(&self.client);
-        let mut slot = self.connections[shard].take();
+        let mut connection = self.connections[slot].take();
         self.metrics.push_requests_total.with_label_values(&[NAME]).inc();
         self.under_way.push(Box::pin(async move {
-            let outcome = client.push(&mut slot, &tenant, &body).await;
-            (shard, lines, outcome, slot)
+            let outcome = client.push(&mut connection, &tenant, &body).await;
+            (slot, outcome, connection)
         }));
     }
 
-    fn on_ended(&mut self, (shard, lines, outcome, connection): Ended) {
-        self.connections[shard] = connection;
-        let verdict = self.delivery.on_outcome(self.now_ms(), shard, &outcome, chance());
-        match verdict {
-            Verdict::Accepted => {
-                self.metrics.pushed_lines_total.with_label_values(&[NAME]).inc_by(lines as u64);
-                self.board.sink_accepted(NAME);
+    fn on_ended(&mut self, (slot, outcome, connection): Ended) {
+        self.connections[slot] = connection;
+        let now = self.now();
+        if slot + 1 == self.connections.len() {
+            match self.delivery.on_probe(now, &outcome, chance()) {
+                Presence::Loki | Presence::AsksForTenant { .. } => self.board.sink_accepted(NAME),
+                Presence::No { reason, .. } => self.failed(reason),
             }
-            Verdict::Retry { reason, .. } | Verdict::Hold { reason, .. } => self.failed(reason),
-            Verdict::Refused { .. } => self.board.sink_accepted(NAME),
+        } else {
+            match self.delivery.on_outcome(now, slot, &outcome, chance()) {
+                Verdict::Accepted => self.board.sink_accepted(NAME),
+                Verdict::Retry { reason, .. } | Verdict::Hold { reason, .. } => self.failed(reason),
+                Verdict::Refused { .. } => {}
+            }
+            self.forget_done();
         }
+        if self.told_at.elapsed() >= TOLD_AGAIN {
+            self.tell();
+        }
+    }
+
+    fn forget_done(&mut self) {
+        self.delivery.take_done().into_iter().for_each(|at| self.reader.done(at));
+        let accepted = self.delivery.accepted_lines();
+        self.metrics.pushed_lines_total.with_label_values(&[NAME]).inc_by(accepted - self.counted_lines);
+        self.counted_lines = accepted;
     }
 
     fn failed(&self, reason: PushFailure) {
         self.metrics.push_failures_total.with_label_values(&[NAME, reason.as_str()]).inc();
     }
 
-    fn bury(&mut self, refused: &Refused) -> Result<(), String> {
-        let Refused { reason, code, words, tenant, labels, entry } = refused;
-        let metadata: BTreeMap<String, String> =
-            entry.structured_metadata.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect();
-        let letter = Letter {
-            time: timestamp::format(unix_ms() as i64 * 1_000_000),
-            sink: NAME.to_owned(),
-            reason: reason.as_str().to_owned(),
-            status: *code,
-            answer: words.clone(),
-            tenant: tenant.clone(),
-            labels: labels.clone(),
-            line_time_ns: entry.timestamp.unwrap_or_default().to_ns(),
-            metadata,
-            line: entry.line.clone(),
-        };
-        let dropped = self.letters.bury(&letter).map_err(|error| {
+    fn bury(&mut self, refused: &[Refused]) -> Result<(), String> {
+        let time = timestamp::format(unix_ms() as i64 * 1_000_000);
+        let letters: Vec<Letter> = refused.iter().map(|refused| letter(refused, &time)).collect();
+        let dropped = self.letters.bury_all(&letters).map_err(|error| {
             self.failed(PushFailure::DeadLettersUnwritable);
-            format!("writing a refused line to the dead letters: {error}")
+            format!("writing refused lines to the dead letters: {error}")
         })?;
         if dropped > 0 {
             self.metrics.lost(LossReason::DeadLettersFull, dropped);
-            tracing::warn!(bytes = dropped, "old dead letters made room for new ones");
+            let cure = "raise sinks.loki.dead_letters.max_size";
+            let told = self.summary.add("all", (summary::LETTERS_FULL, cure), (0, dropped), "");
+            told.into_iter().for_each(|told| tracing::warn!("loki: {told}"));
         }
-        self.metrics.dead_letters_total.with_label_values(&[NAME, reason.as_str()]).inc();
-        tracing::warn!(
-            reason = reason.as_str(),
-            status = code,
-            answer = words,
-            "Loki refused a line; it is in the dead letters"
-        );
+        for line in refused {
+            let reason = line.reason.as_str();
+            self.metrics.dead_letters_total.with_label_values(&[NAME, reason]).inc();
+            let what = (reason, summary::cure(line.reason));
+            let told = self.summary.add(&line.labels, what, (1, line.entry.line.len() as u64), &line.words);
+            told.into_iter().for_each(|told| tracing::warn!("loki: {told}"));
+        }
         Ok(())
     }
 
     /// Once a second, and at the end.
     fn turn(&mut self) {
         self.metrics.heartbeat("loki_push");
-        while self.places.front().is_some_and(|(number, ..)| *number <= self.delivery.done()) {
-            self.done = self.places.pop_front().map_or(self.done, |(_, at, _)| at);
-        }
-        // With nothing under way, what was passed over is done too.
-        if self.places.is_empty() {
-            self.done = self.reader.position();
-        }
-        if let Err(error) = self.reader.forget(self.done) {
+        self.forget_done();
+        if let Err(error) = self.reader.forget() {
             tracing::warn!(
                 "loki: saving how far the spool was delivered: {error}; a crash now would repeat lines"
             );
         }
         self.metrics.spool_bytes.with_label_values(&[NAME]).set(self.reader.bytes() as i64);
-        let oldest =
-            self.places.front().map_or(0, |(_, _, time_ms)| unix_ms().saturating_sub(*time_ms) / 1000);
+        let oldest = self.reader.oldest_ms().map_or(0, |time_ms| unix_ms().saturating_sub(time_ms) / 1000);
         self.metrics.spool_lag_seconds.with_label_values(&[NAME]).set(oldest as i64);
+        let now = self.now();
+        self.summary.turn(now.ms).into_iter().for_each(|told| tracing::warn!("loki: {told}"));
+        self.tell();
     }
 
-    /// Says once what is wrong, and once that it is over.
-    fn tell(&mut self, trouble: Option<Trouble>) {
-        match (&trouble, &self.told) {
-            (Some(new), told) if told.as_ref().is_none_or(|told| told.words != new.words) => {
-                let what = if new.hold { "is held" } else { "waits" };
-                let message = format!(
-                    "{}: {}; delivery {what}, lines are kept and tried again",
-                    self.client.url(),
-                    new.words
-                );
-                if told.as_ref().is_none_or(|told| told.reason != new.reason) {
-                    tracing::warn!(component = COMPONENT, reason = new.reason.as_str(), "{message}");
+    /// Says what is wrong when that changes, and that it is over.
+    fn tell(&mut self) {
+        self.told_at = Instant::now();
+        let report = self.delivery.report(self.now());
+        let mut wrong = report.wrong.clone();
+        wrong.extend(self.summary.recent());
+        let url = self.client.shown_url();
+        let message = match (wrong.is_empty(), self.delivery.accepted_lines()) {
+            (false, _) => format!("{url}: {}", wrong.join("; ")),
+            (true, 0) if !self.delivery.was_up() && !self.delivery.is_empty() => {
+                format!("{url}: asking Loki whether it takes lines; lines wait for its answer")
+            }
+            (true, 0) if !self.delivery.was_up() => "asking Loki whether it takes lines".to_owned(),
+            (true, 0) if self.delivery.is_empty() => "Loki answers; no line has come yet".to_owned(),
+            (true, 0) => "Loki answers; the first lines are on their way".to_owned(),
+            (true, _) => "delivers".to_owned(),
+        };
+        let held = report.held.then(|| message.clone());
+        if report.reasons != self.told.report.reasons {
+            match report.reasons.first() {
+                Some(reason) => {
+                    tracing::warn!(component = COMPONENT, reason = reason.as_str(), "{message}");
                 }
-                self.board.set_health(COMPONENT, false, message.clone());
-                self.board.hold_sink(NAME, new.hold.then_some(message));
+                None => tracing::info!(component = COMPONENT, "delivers again"),
             }
-            (None, Some(_)) => {
-                tracing::info!(component = COMPONENT, "delivers again");
-                self.board.set_health(COMPONENT, true, "delivers again");
-                self.board.hold_sink(NAME, None);
-            }
-            (None, None) | (Some(_), _) => {}
         }
-        self.told = trouble;
+        if message != self.told.message {
+            self.board.set_health(COMPONENT, wrong.is_empty(), message.clone());
+            self.board.hold_sink(NAME, held);
+        }
+        self.told = Told { report, message };
+    }
+}
+
+fn letter(refused: &Refused, time: &str) -> Letter {
+    let Refused { reason, code, words, tenant, labels, entry } = refused;
+    let metadata: BTreeMap<String, String> =
+        entry.structured_metadata.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect();
+    Letter {
+        time: time.to_owned(),
+        sink: NAME.to_owned(),
+        reason: reason.as_str().to_owned(),
+        status: *code,
+        answer: words.clone(),
+        tenant: tenant.clone(),
+        labels: labels.clone(),
+        line_time_ns: entry.timestamp.unwrap_or_default().to_ns(),
+        metadata,
+        line: entry.line.clone(),
     }
 }
 

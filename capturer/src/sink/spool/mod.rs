@@ -7,11 +7,17 @@
 //!                          └────────────────────── State (what is where) ◀───────────┘
 //! ```
 //! Only what was committed is read, so nothing is sent that a power cut could take back from under its position. A
-//! start always begins a new segment: a torn end stays behind, where the reader passes it over and says so. The cursor
-//! file says up to where all was delivered; without it reading begins at the oldest segment and repeats some lines.
+//! start always begins a new segment: a torn end stays behind, where the reader passes it over and says so.
+//!
+//! Records are delivered in any order, for one label set may wait long while others go on. So the cursor file names the
+//! place up to which was read and each record before it that is not delivered; it lists the segments with their lengths
+//! too, so that one that is gone or cut is noticed. A segment of which nothing is left is removed. Where little is left
+//! of one, the room of the rest is given back to the file system (a hole), so that one label set that waits does not fill
+//! the disk with what others delivered. Without a cursor file reading begins at the oldest segment and repeats lines.
 //!
 //! Not here: what the bytes mean, and who gets them.
 
+mod cursor;
 pub mod format;
 mod reader;
 mod writer;
@@ -28,13 +34,15 @@ use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
 use crate::settings;
 
-pub use reader::{Read, Reader};
+pub use reader::{Loaded, Read, Reader};
 pub use writer::{AppendError, Writer};
 
 /// A segment is at least and at most so long; between them a sixteenth of the whole.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=16 * 1024 * 1024;
-/// Where all before it was delivered.
+/// What was read and what was delivered; see `cursor.rs`.
 const CURSOR_FILE: &str = "cursor";
+/// Number of the last segment that made room for newer ones.
+const DROPPED_FILE: &str = "dropped";
 
 /// A place in the spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,19 +72,46 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Bytes of each segment on disk.
-    segments: BTreeMap<u64, u64>,
+    segments: BTreeMap<u64, Segment>,
     /// Up to where may be read.
     committed: Position,
     /// Up to where was read.
     read: Position,
-    /// Bytes given up because the spool was full, not read before.
+    /// By segment: bytes of records that were read and are not delivered.
+    open: BTreeMap<u64, u64>,
+    /// Bytes given up because the spool was full, not delivered before.
     dropped_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Segment {
+    len: u64,
+    /// Bytes that it takes on disk: fewer than `len` once there are holes in it.
+    used: u64,
+}
+
+impl Segment {
+    /// Of a file that is there.
+    fn of(metadata: &fs::Metadata) -> Segment {
+        use std::os::unix::fs::MetadataExt as _;
+        Segment { len: metadata.len(), used: metadata.len().min(metadata.blocks() * 512) }
+    }
 }
 
 impl State {
     fn bytes(&self) -> u64 {
-        self.segments.values().sum()
+        self.segments.values().map(|segment| segment.used).sum()
+    }
+
+    /// Bytes of a segment that nobody has.
+    fn undelivered(&self, number: u64) -> u64 {
+        let len = self.segments.get(&number).map_or(0, |segment| segment.len);
+        let read = match number.cmp(&self.read.segment) {
+            std::cmp::Ordering::Less => len,
+            std::cmp::Ordering::Equal => self.read.offset,
+            std::cmp::Ordering::Greater => 0,
+        };
+        len.saturating_sub(read) + self.open.get(&number).copied().unwrap_or(0)
     }
 }
 
@@ -104,42 +139,34 @@ pub fn open(dir: &Path, config: &settings::Spool, held: Held) -> io::Result<(Wri
         let name = entry.file_name().to_string_lossy().into_owned();
         let number = name.strip_suffix(".seg").and_then(|number| number.parse::<u64>().ok());
         if let Some(number) = number.filter(|number| *number > 0 && *number < u64::MAX) {
-            state.segments.insert(number, entry.metadata()?.len());
+            state.segments.insert(number, Segment::of(&entry.metadata()?));
         }
     }
     let mut notes = Vec::new();
-    let first = state.segments.first_key_value().map_or(1, |(number, _)| *number);
+    let lengths = state.segments.iter().map(|(number, segment)| (*number, segment.len)).collect();
+    let cursor = cursor::load(dir).unwrap_or_else(|why| {
+        notes.push(format!(
+            "its cursor was unreadable ({why}): what is there is delivered from its beginning, some lines again"
+        ));
+        None
+    });
+    if cursor.is_none() && notes.is_empty() && !state.segments.is_empty() {
+        let note = "it has no cursor: what is there is delivered from its beginning, some lines again";
+        notes.push(note.to_owned());
+    }
+    let start = cursor::resume(cursor.as_ref(), &lengths, cursor::load_dropped(dir));
+    state.read = start.read;
+    for (place, open) in &start.open {
+        *state.open.entry(place.segment).or_default() += u64::from(open.len);
+    }
     let next = state.segments.last_key_value().map_or(0, |(number, _)| *number) + 1;
-    let begin = Position { segment: first, offset: 0 };
-    state.read = match reader::load_cursor(dir) {
-        // Its segment is gone, by a power cut or by hand: another one with that number must not be entered midway.
-        Ok(Some(cursor)) if cursor.offset > 0 && !state.segments.contains_key(&cursor.segment) => {
-            Position { segment: cursor.segment + 1, offset: 0 }.max(begin)
-        }
-        Ok(Some(cursor)) => cursor.max(begin),
-        Ok(None) if state.segments.is_empty() => begin,
-        Ok(None) => {
-            notes.push(
-                "it has no cursor: what is there is delivered from its beginning, some lines again"
-                    .to_owned(),
-            );
-            begin
-        }
-        Err(why) => {
-            notes.push(format!(
-                "its cursor was unreadable ({why}): what is there is delivered from its beginning, some lines again"
-            ));
-            begin
-        }
-    };
     // A cursor can name a segment that a power cut took; what is written now must not lie before it.
-    let next = next.max(state.read.segment);
+    let next = next.max(start.next_min);
     state.committed = Position { segment: next, offset: 0 };
-    let read = state.read;
     let shared =
         Arc::new(Shared { dir: dir.to_owned(), config: config.clone(), held, state: Mutex::new(state) });
     let segment_bytes = (config.bytes_max / 16).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
-    Ok((Writer::new(Arc::clone(&shared), next, segment_bytes), Reader::new(shared, read), notes))
+    Ok((Writer::new(Arc::clone(&shared), next, segment_bytes), Reader::new(shared, start), notes))
 }
 
 /// Milliseconds since 1970.

@@ -1,20 +1,31 @@
-//! The reading end: hands out committed records in order, passes over damage, and forgets what was delivered.
+//! The reading end: hands out committed records in order, passes over damage, reads a record again when it is to be
+//! sent, and forgets what was delivered.
 
-use std::fs::{self, File};
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::{FallocateFlags, fallocate};
+
+use super::cursor::{self, Cursor, Rest, Start};
 use super::format::{self, HEAD_BYTES, Record, Step};
 use super::writer::gone_is_fine;
-use super::{CURSOR_FILE, Position, Shared, unix_ms};
+use super::{Position, Segment, Shared, unix_ms};
 use crate::ledger::claims::Claimed;
+
+/// Segments that are held open: the one being read and a few from which records are sent.
+const FILES_OPEN_MAX: usize = 4;
+/// Holes are whole blocks of the file system.
+const BLOCK_BYTES: u64 = 4096;
+/// With more records open than this the cursor is saved at every fifth call only: it names each of them.
+const OPEN_MANY: usize = 2_000;
 
 /// What reading came upon.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Read {
-    /// A record, and the place behind it.
+    /// A record and its place; it is open until [`Reader::done`].
     Record(Record, Position),
     /// Bytes of this segment that are no record.
     Damaged {
@@ -25,43 +36,108 @@ pub enum Read {
         /// So many.
         bytes: u64,
     },
-    /// Bytes of records that waited for longer than they may.
-    TooOld(u64),
+    /// A segment, or the end of one, is gone, and it was not the agent that removed it.
+    Missing {
+        /// Name of the file.
+        file: String,
+        /// So many; 0 = nobody knows.
+        bytes: u64,
+    },
+    /// A record that waited for longer than it may; it is forgotten.
+    TooOld(Record, u64),
     /// Nothing more is committed.
     Nothing,
+}
+
+/// What became of a record that was read before.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Loaded {
+    /// It is there.
+    Record(Record),
+    /// It waited for longer than it may; so many bytes.
+    TooOld(Record, u64),
+    /// A full spool dropped it, which was counted there.
+    Dropped,
+    /// Its segment is gone, or its bytes are no record any more; so many.
+    Lost(u64),
+}
+
+/// A record that was read and is not delivered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Open {
+    /// Bytes in the segment.
+    pub len: u32,
+    /// When it was put in.
+    pub time_ms: u64,
 }
 
 /// See the module's head.
 pub struct Reader {
     shared: Arc<Shared>,
     at: Position,
-    file: Option<(u64, Claimed<File>)>,
-    saved: Position,
+    /// Open at the last stop: they come first.
+    again: VecDeque<Position>,
+    missing: VecDeque<Read>,
+    open: BTreeMap<Position, Open>,
+    files: VecDeque<(u64, Claimed<File>)>,
+    saved: Cursor,
+    saves_left_out: u32,
+    /// By segment: bytes open when holes were made in it last.
+    holed: BTreeMap<u64, u64>,
 }
 
 impl Reader {
-    pub(super) fn new(shared: Arc<Shared>, at: Position) -> Reader {
-        Reader { shared, at, file: None, saved: at }
+    pub(super) fn new(shared: Arc<Shared>, start: Start) -> Reader {
+        Reader {
+            shared,
+            at: start.read,
+            again: start.open.keys().copied().collect(),
+            missing: start.missing.into(),
+            open: start.open,
+            files: VecDeque::new(),
+            saved: Cursor::default(),
+            saves_left_out: 0,
+            holed: BTreeMap::new(),
+        }
     }
 
     /// The next thing there is.
     pub fn read_next(&mut self) -> io::Result<Read> {
+        if let Some(missing) = self.missing.pop_front() {
+            return Ok(missing);
+        }
+        while let Some(at) = self.again.pop_front() {
+            match self.load(at)? {
+                Loaded::Record(record) => {
+                    if let Some(open) = self.open.get_mut(&at) {
+                        open.time_ms = record.time_ms;
+                    }
+                    return Ok(Read::Record(record, at));
+                }
+                Loaded::TooOld(record, bytes) => return Ok(Read::TooOld(record, bytes)),
+                Loaded::Lost(bytes) => {
+                    let file = format!("{:010}.seg", at.segment);
+                    return Ok(Read::Damaged { file, offset: at.offset, bytes });
+                }
+                Loaded::Dropped => {}
+            }
+        }
         loop {
-            let limit = {
+            let (limit, committed) = {
                 let mut state = self.shared.state();
                 state.read = self.at;
                 let committed = state.committed;
-                match state.segments.get(&self.at.segment) {
+                let limit = match state.segments.get(&self.at.segment) {
                     Some(_) if self.at.segment == committed.segment => committed.offset,
-                    Some(len) => *len,
+                    Some(segment) => segment.len,
                     None if self.at.segment >= committed.segment => return Ok(Read::Nothing),
-                    // Dropped to make room, or taken away by somebody.
+                    // Dropped to make room.
                     None => 0,
-                }
+                };
+                (limit, committed)
             };
-            let last = self.at.segment >= self.shared.state().committed.segment;
             if self.at.offset >= limit {
-                if last {
+                if self.at.segment >= committed.segment {
                     return Ok(Read::Nothing);
                 }
                 self.at = Position { segment: self.at.segment + 1, offset: 0 };
@@ -69,52 +145,120 @@ impl Reader {
             }
             match self.read_at(limit)? {
                 Some(read) => return Ok(read),
-                // The writer dropped it meanwhile.
-                None => self.at = Position { segment: self.at.segment + 1, offset: 0 },
+                None => {
+                    let Position { segment, offset } = self.at;
+                    self.at = Position { segment: segment + 1, offset: 0 };
+                    // If the writer still counts on it, it was not the writer that dropped it.
+                    if self.shared.state().segments.remove(&segment).is_some() {
+                        let bytes = limit - offset;
+                        return Ok(Read::Missing { file: format!("{segment:010}.seg"), bytes });
+                    }
+                }
             }
         }
     }
 
     fn read_at(&mut self, limit: u64) -> io::Result<Option<Read>> {
-        let Position { segment, offset } = self.at;
-        if self.file.as_ref().is_none_or(|(open, _)| *open != segment) {
-            match File::open(self.shared.path(segment)) {
-                Ok(file) => self.file = Some((segment, self.shared.hold(file))),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
-            }
+        let at = self.at;
+        let Some((step, whole)) = self.step(at, limit - at.offset)? else { return Ok(None) };
+        let Step::Record(record, len) = step else {
+            let mut rest = vec![0; whole as usize];
+            let Some(file) = self.file(at.segment)? else { return Ok(None) };
+            file.read_exact_at(&mut rest, at.offset)?;
+            let bytes = format::damaged_len(&rest) as u64;
+            self.at.offset += bytes;
+            let file = format!("{:010}.seg", at.segment);
+            return Ok(Some(Read::Damaged { file, offset: at.offset, bytes }));
+        };
+        self.at.offset += len as u64;
+        if self.is_too_old(&record) {
+            return Ok(Some(Read::TooOld(record, len as u64)));
         }
-        let Some((_, file)) = &self.file else { return Ok(None) };
-        let left = limit - offset;
+        self.open.insert(at, Open { len: len as u32, time_ms: record.time_ms });
+        *self.shared.state().open.entry(at.segment).or_default() += len as u64;
+        Ok(Some(Read::Record(record, at)))
+    }
+
+    /// What stands at a place of which so many bytes may be read, and how many there are. `None` = the file is gone.
+    fn step(&mut self, at: Position, left: u64) -> io::Result<Option<(Step, u64)>> {
+        let Some(file) = self.file(at.segment)? else { return Ok(None) };
+        // Somebody may have cut it.
+        let left = left.min(file.metadata()?.len().saturating_sub(at.offset));
         let mut bytes = vec![0; left.min(HEAD_BYTES as u64) as usize];
-        file.read_exact_at(&mut bytes, offset)?;
+        file.read_exact_at(&mut bytes, at.offset)?;
         let mut step = format::decode(&bytes);
         if let Step::NeedMore(whole) = step
             && whole as u64 <= left
         {
             bytes.resize(whole, 0);
-            file.read_exact_at(&mut bytes, offset)?;
+            file.read_exact_at(&mut bytes, at.offset)?;
             step = format::decode(&bytes);
         }
-        let Step::Record(record, len) = step else {
-            let mut rest = vec![0; left as usize];
-            file.read_exact_at(&mut rest, offset)?;
-            let bytes = format::damaged_len(&rest) as u64;
-            self.at.offset += bytes;
-            let file = format!("{segment:010}.seg");
-            return Ok(Some(Read::Damaged { file, offset, bytes }));
-        };
-        self.at.offset += len as u64;
-        let age_max_ms = self.shared.config.age_max.as_millis() as u64;
-        if unix_ms().saturating_sub(record.time_ms) > age_max_ms {
-            return Ok(Some(Read::TooOld(len as u64)));
-        }
-        Ok(Some(Read::Record(record, self.at)))
+        Ok(if left == 0 { None } else { Some((step, left)) })
     }
 
-    /// Where reading goes on.
+    fn file(&mut self, segment: u64) -> io::Result<Option<&File>> {
+        if let Some(index) = self.files.iter().position(|(open, _)| *open == segment) {
+            let found = self.files.remove(index);
+            self.files.extend(found);
+        } else {
+            match File::open(self.shared.path(segment)) {
+                Ok(file) => self.files.push_back((segment, self.shared.hold(file))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            if self.files.len() > FILES_OPEN_MAX {
+                self.files.pop_front();
+            }
+        }
+        Ok(self.files.back().map(|(_, file)| &**file))
+    }
+
+    fn is_too_old(&self, record: &Record) -> bool {
+        let age_max_ms = self.shared.config.age_max.as_millis() as u64;
+        unix_ms().saturating_sub(record.time_ms) > age_max_ms
+    }
+
+    /// Reads a record again that is open. What can't be had is forgotten.
+    pub fn load(&mut self, at: Position) -> io::Result<Loaded> {
+        let Some(open) = self.open.get(&at).copied() else { return Ok(Loaded::Dropped) };
+        let known = self.shared.state().segments.contains_key(&at.segment);
+        let step = if known { self.step(at, u64::from(open.len))? } else { None };
+        let bytes = u64::from(open.len);
+        let loaded = match step {
+            Some((Step::Record(record, _), _)) if !self.is_too_old(&record) => {
+                return Ok(Loaded::Record(record));
+            }
+            Some((Step::Record(record, _), _)) => Loaded::TooOld(record, bytes),
+            None if !known => Loaded::Dropped,
+            _ => Loaded::Lost(bytes),
+        };
+        self.done(at);
+        Ok(loaded)
+    }
+
+    /// A record was delivered.
+    pub fn done(&mut self, at: Position) {
+        let Some(open) = self.open.remove(&at) else { return };
+        let mut state = self.shared.state();
+        if let Some(bytes) = state.open.get_mut(&at.segment) {
+            *bytes = bytes.saturating_sub(u64::from(open.len));
+        }
+    }
+
+    /// Nothing is left before this place.
     pub fn position(&self) -> Position {
-        self.at
+        self.open.keys().next().map_or(self.at, |first| (*first).min(self.at))
+    }
+
+    /// When the oldest record that is not delivered was put in.
+    pub fn oldest_ms(&self) -> Option<u64> {
+        self.open.values().next().map(|open| open.time_ms)
+    }
+
+    /// Everything that was committed was read and delivered.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.missing.is_empty() && self.at >= self.shared.state().committed
     }
 
     /// Bytes on disk.
@@ -122,50 +266,92 @@ impl Reader {
         self.shared.state().bytes()
     }
 
-    /// All before this place was delivered: saves that, and removes the segments before it.
-    pub fn forget(&mut self, done: Position) -> io::Result<()> {
-        if done == self.saved {
+    /// Saves what was delivered, then gives its room back. Called now and then.
+    pub fn forget(&mut self) -> io::Result<()> {
+        if self.open.len() > OPEN_MANY && self.saves_left_out < 4 {
+            self.saves_left_out += 1;
             return Ok(());
         }
-        save_cursor(&self.shared.dir, done)?;
-        self.saved = done;
-        let (gone, last): (Vec<u64>, u64) = {
+        self.save()
+    }
+
+    /// The same without leaving any out: at the end.
+    pub fn save(&mut self) -> io::Result<()> {
+        self.saves_left_out = 0;
+        let (segments, committed) = {
             let state = self.shared.state();
-            (
-                state.segments.range(..done.segment).map(|(number, _)| *number).collect(),
-                state.committed.segment,
-            )
+            let len = |(number, segment): (&u64, &Segment)| {
+                (
+                    *number,
+                    if *number == state.committed.segment { state.committed.offset } else { segment.len },
+                )
+            };
+            let segments: BTreeMap<u64, u64> = state.segments.iter().map(len).collect();
+            (segments, state.committed)
         };
-        for number in gone.into_iter().filter(|number| *number < last) {
+        let end = self.at.segment.min(committed.segment);
+        let ends = |number: &u64| *number < end;
+        let with_open: BTreeMap<u64, u64> = self.open.iter().fold(BTreeMap::new(), |mut sums, (at, open)| {
+            *sums.entry(at.segment).or_default() += u64::from(open.len);
+            sums
+        });
+        let gone: Vec<u64> = segments
+            .keys()
+            .filter(|number| ends(number) && !with_open.contains_key(number))
+            .copied()
+            .collect();
+        let kept = segments.iter().filter(|(number, _)| !gone.contains(number));
+        let rest = Rest {
+            read: self.at,
+            open: self.open.clone(),
+            segments: kept.map(|(number, len)| (*number, *len)).collect(),
+        };
+        let cursor = Cursor { done: self.position(), rest: Some(rest) };
+        if cursor != self.saved {
+            cursor::save(&self.shared.dir, &cursor)?;
+            self.saved = cursor;
+        }
+        for number in gone {
+            self.files.retain(|(open, _)| *open != number);
             fs::remove_file(self.shared.path(number)).or_else(gone_is_fine)?;
             self.shared.state().segments.remove(&number);
+            self.holed.remove(&number);
+        }
+        for (number, open) in with_open.into_iter().filter(|(number, _)| ends(number)) {
+            self.make_holes(number, open)?;
         }
         Ok(())
     }
-}
 
-/// A small text with a checksum, renamed into place. Not synced: an old one repeats lines, and loses none.
-fn save_cursor(dir: &Path, at: Position) -> io::Result<()> {
-    let text = format!("{} {}", at.segment, at.offset);
-    let new = dir.join("cursor.new");
-    fs::write(&new, format!("{text} {:08x}\n", crc32fast::hash(text.as_bytes())))?;
-    fs::rename(new, dir.join(CURSOR_FILE))
-}
-
-/// `None` = there is none.
-pub(super) fn load_cursor(dir: &Path) -> Result<Option<Position>, String> {
-    let text = match fs::read(dir.join(CURSOR_FILE)) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-    };
-    let fields: Vec<&str> = text.split_whitespace().collect();
-    let [segment, offset, crc] = fields[..] else {
-        return Err(format!("{} bytes without sense", text.len()));
-    };
-    let sum = format!("{:08x}", crc32fast::hash(format!("{segment} {offset}").as_bytes()));
-    match (segment.parse(), offset.parse()) {
-        (Ok(segment), Ok(offset)) if sum == crc => Ok(Some(Position { segment, offset })),
-        _ => Err("its checksum is wrong".to_owned()),
+    /// Gives back the room of what was delivered of a segment, if that is worth it.
+    fn make_holes(&mut self, number: u64, open: u64) -> io::Result<()> {
+        let len = self.shared.state().segments.get(&number).map_or(0, |segment| segment.len);
+        let before = self.holed.get(&number).copied().unwrap_or(len);
+        if open > before / 2 {
+            return Ok(());
+        }
+        self.holed.insert(number, open);
+        let file = match OpenOptions::new().write(true).open(self.shared.path(number)) {
+            Ok(file) => self.shared.hold(file),
+            Err(error) => return gone_is_fine(error),
+        };
+        let records = self.open.range(Position { segment: number, offset: 0 }..);
+        let records = records.take_while(|(at, _)| at.segment == number);
+        let mut from = 0_u64;
+        let ends = records.map(|(at, open)| (at.offset, at.offset + u64::from(open.len)));
+        for (start, end) in ends.chain([(len, len)]) {
+            let hole = from.next_multiple_of(BLOCK_BYTES)..start / BLOCK_BYTES * BLOCK_BYTES;
+            if hole.start < hole.end {
+                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                // A file system without holes keeps the whole segment until all of it is delivered.
+                if fallocate(&*file, flags, hole.start, hole.end - hole.start).is_err() {
+                    return Ok(());
+                }
+            }
+            from = end;
+        }
+        let segment = Segment::of(&file.metadata()?);
+        self.shared.state().segments.insert(number, segment);
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! The spool against a plain queue, and after what power cuts and disks do to it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::time::Duration;
 
@@ -23,14 +23,17 @@ fn record(number: u64, bytes: usize, rng: &mut Rng) -> Record {
     Record { lane: number, time_ms: unix_ms(), tenant: String::new(), lines: 1, payload }
 }
 
-/// Reads on; gives the numbers of the records, and the bytes that were damaged.
+/// Reads on; gives the numbers of the records, and the bytes that were damaged. All are delivered.
 fn read_all(reader: &mut Reader) -> (Vec<u64>, u64) {
     let (mut numbers, mut damaged) = (Vec::new(), 0);
     loop {
         match reader.read_next().unwrap() {
-            Read::Record(record, _) => numbers.push(record.lane),
+            Read::Record(record, at) => {
+                numbers.push(record.lane);
+                reader.done(at);
+            }
             Read::Damaged { bytes, .. } => damaged += bytes,
-            Read::TooOld(_) => panic!("nothing is old here"),
+            Read::TooOld(..) | Read::Missing { .. } => panic!("nothing is old or gone here"),
             Read::Nothing => return (numbers, damaged),
         }
     }
@@ -77,15 +80,24 @@ fn like_a_queue_across_restarts() {
                 Read::Nothing => assert!(queue.is_empty(), "{queue:?} was committed"),
                 other => panic!("{other:?}"),
             },
+            // In any order: some label sets wait longer.
             17..19 => {
-                if let Some((_, at)) = read.pop_front() {
-                    reader.forget(at).unwrap();
+                if !read.is_empty() {
+                    let index = rng.below(read.len().min(3));
+                    let (number, at) = read.remove(index).unwrap();
+                    let Loaded::Record(record) = reader.load(at).unwrap() else {
+                        panic!("{number} at {at:?}")
+                    };
+                    assert_eq!(record.lane, number);
+                    reader.done(at);
                 }
+                reader.forget().unwrap();
             }
             // Rarely: a restart empties the spool here, and it should be full at times.
             _ if rng.below(15) > 0 => {}
             _ => {
-                // What was not forgotten comes again, in order; what was not committed may be there or not.
+                // What was not delivered comes again, in order; what was not committed may be there or not.
+                reader.forget().unwrap();
                 drop((writer, reader));
                 let left: Vec<u64> =
                     read.drain(..).map(|(number, _)| number).chain(queue.drain(..)).collect();
@@ -96,7 +108,7 @@ fn like_a_queue_across_restarts() {
                 assert_eq!(found[..left.len()], left);
                 assert!(found[left.len()..].iter().all(|number| *number >= next - uncommitted));
                 uncommitted = 0;
-                reader.forget(reader.position()).unwrap();
+                reader.forget().unwrap();
             }
         }
         assert!(writer.bytes() <= config.bytes_max);
@@ -179,7 +191,6 @@ fn a_damaged_cursor_repeats_and_is_said() {
         }
         writer.commit().unwrap();
         read_all(&mut reader);
-        reader.forget(reader.position()).unwrap();
         fs::write(dir.path().join(CURSOR_FILE), damage).unwrap();
         let (_writer, mut reader, notes) = open(dir.path(), &config(1 << 20), held()).unwrap();
         assert_eq!(notes.len(), 1, "{damage:?}");
@@ -196,6 +207,166 @@ fn what_is_too_old_is_given_up_and_counted() {
     writer.append(&old).unwrap();
     writer.append(&Record { lane: 2, time_ms: unix_ms(), ..old }).unwrap();
     writer.commit().unwrap();
-    assert!(matches!(reader.read_next().unwrap(), Read::TooOld(bytes) if bytes > 40));
+    assert!(matches!(reader.read_next().unwrap(), Read::TooOld(_, bytes) if bytes > 40));
     assert!(matches!(reader.read_next().unwrap(), Read::Record(Record { lane: 2, .. }, _)));
+}
+
+/// A label set that waits for days must not fill the disk with what others delivered, nor make them come again.
+#[test]
+fn one_that_waits_keeps_its_own_room_only() {
+    let mut rng = Rng::from_env();
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(4 * 1024 * 1024);
+    let (mut writer, mut reader, _) = open(dir.path(), &config, held()).unwrap();
+    let mut waiting = Vec::new();
+    // Ten times what the spool holds, every fortieth record for one that waits.
+    for number in 1..=4_000 {
+        writer
+            .append(&record(number, 10_000, &mut rng))
+            .unwrap_or_else(|error| panic!("{number}: {error:?}"));
+        if number % 40 == 0 {
+            writer.commit().unwrap();
+            while let Read::Record(record, at) = reader.read_next().unwrap() {
+                if record.lane % 40 == 1 {
+                    waiting.push((record.lane, at));
+                } else {
+                    reader.done(at);
+                }
+            }
+            reader.forget().unwrap();
+        }
+    }
+    assert_eq!(waiting.len(), 100);
+    // A block of the file system at each end of a record, and what was written since.
+    assert!(writer.bytes() < 100 * (10_000 + 3 * 4096) + 1024 * 1024, "{}", writer.bytes());
+    for (lane, at) in &waiting {
+        let Loaded::Record(record) = reader.load(*at).unwrap() else { panic!("{lane}") };
+        assert_eq!(record.lane, *lane);
+    }
+    let on_disk: u64 = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| std::os::unix::fs::MetadataExt::blocks(&entry.unwrap().metadata().unwrap()) * 512)
+        .sum();
+    assert!(on_disk < 4 * 1024 * 1024, "{on_disk}");
+    drop((writer, reader));
+    let (_writer, mut reader, notes) = open(dir.path(), &config, held()).unwrap();
+    assert_eq!(notes, [] as [String; 0]);
+    let (numbers, damaged) = read_all(&mut reader);
+    let expected: Vec<u64> = waiting.iter().map(|(lane, _)| *lane).collect();
+    assert_eq!((numbers, damaged), (expected, 0), "those that wait, and nothing else again");
+}
+
+/// Somebody tidies up in the spool: what is gone is said, by name and with its bytes, and nothing else is.
+#[test]
+fn segments_that_somebody_removed_are_told() {
+    let mut rng = Rng::from_env();
+    for case in ["first", "middle", "last", "cut", "running", "none"] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(1024 * 1024);
+        let (mut writer, mut reader, _) = open(dir.path(), &config, held()).unwrap();
+        for number in 1..=40 {
+            writer.append(&record(number, 5_000, &mut rng)).unwrap();
+        }
+        writer.commit().unwrap();
+        let Read::Record(_, first) = reader.read_next().unwrap() else { panic!("no record") };
+        reader.forget().unwrap();
+        let mut segments: Vec<PathBuf> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|end| end == "seg"))
+            .collect();
+        segments.sort();
+        let victim = match case {
+            "first" => Some(&segments[0]),
+            "last" | "cut" => segments.last(),
+            "none" => None,
+            _ => Some(&segments[2]),
+        };
+        let bytes = victim.map_or(0, |path| fs::metadata(path).unwrap().len());
+        match case {
+            "cut" => fs::OpenOptions::new().write(true).open(victim.unwrap()).unwrap().set_len(0).unwrap(),
+            _ => victim.into_iter().for_each(|path| fs::remove_file(path).unwrap()),
+        }
+        if case != "running" {
+            drop((writer, reader));
+            (_, reader, _) = open(dir.path(), &config, held()).unwrap();
+        }
+        let (mut missing, mut numbers) = (Vec::new(), BTreeSet::new());
+        loop {
+            match reader.read_next().unwrap() {
+                Read::Record(record, at) => {
+                    numbers.insert(record.lane);
+                    reader.done(at);
+                }
+                Read::Missing { file, bytes } => missing.push((file, bytes)),
+                Read::Nothing => break,
+                other => panic!("{case}: {other:?}"),
+            }
+        }
+        reader.done(first);
+        let expected: Vec<(String, u64)> = victim
+            .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), bytes))
+            .into_iter()
+            .collect();
+        assert_eq!(missing, expected, "{case}");
+        assert_eq!(numbers.len() < 39, victim.is_some(), "{case}: {numbers:?}");
+    }
+}
+
+/// What a full spool gave up was counted there: a start does not tell it again.
+#[test]
+fn what_was_dropped_is_not_missing() {
+    let mut rng = Rng::from_env();
+    let dir = tempfile::tempdir().unwrap();
+    let config = Spool { when_full: WhenFull::DropOldest, ..config(1024 * 1024) };
+    let (mut writer, mut reader, _) = open(dir.path(), &config, held()).unwrap();
+    writer.append(&record(1, 10_000, &mut rng)).unwrap();
+    writer.commit().unwrap();
+    let Read::Record(_, at) = reader.read_next().unwrap() else { panic!("no record") };
+    reader.forget().unwrap();
+    for number in 2..=300 {
+        writer.append(&record(number, 10_000, &mut rng)).unwrap();
+    }
+    writer.commit().unwrap();
+    assert_eq!(reader.load(at).unwrap(), Loaded::Dropped);
+    drop((writer, reader));
+    let (_writer, mut reader, _) = open(dir.path(), &config, held()).unwrap();
+    let (numbers, damaged) = read_all(&mut reader);
+    assert_eq!((numbers.last(), damaged), (Some(&300), 0));
+}
+
+/// A cursor of an older agent has one line; a damaged rest costs repeats only.
+#[test]
+fn cursors_of_older_agents_and_damaged_ones() {
+    let mut rng = Rng::from_env();
+    for damage in ["older", "torn", "flipped"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, mut reader, _) = open(dir.path(), &config(1 << 20), held()).unwrap();
+        for number in 1..=6 {
+            writer.append(&record(number, 10, &mut rng)).unwrap();
+        }
+        writer.commit().unwrap();
+        let mut places = Vec::new();
+        while let Read::Record(_, at) = reader.read_next().unwrap() {
+            places.push(at);
+        }
+        for index in [0, 1, 3, 5] {
+            reader.done(places[index]);
+        }
+        reader.save().unwrap();
+        let path = dir.path().join(CURSOR_FILE);
+        let text = fs::read_to_string(&path).unwrap();
+        let hurt = match damage {
+            "older" => text.lines().next().unwrap().to_owned() + "\n",
+            "torn" => text[..text.len() - 5].to_owned(),
+            _ => text.replace("open ", "0pen "),
+        };
+        drop((writer, reader));
+        let (_writer, mut reader, _) = open(dir.path(), &config(1 << 20), held()).unwrap();
+        assert_eq!(read_all(&mut reader).0, [3, 5], "what was open");
+        drop(reader);
+        fs::write(&path, hurt).unwrap();
+        let (_writer, mut reader, _) = open(dir.path(), &config(1 << 20), held()).unwrap();
+        assert_eq!(read_all(&mut reader).0, [3, 4, 5, 6], "{damage}: from the first that was open");
+    }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::sync::Arc;
 
 use super::format::{self, Record};
-use super::{Position, Shared};
+use super::{DROPPED_FILE, Position, Segment, Shared};
 use crate::ledger::claims::Claimed;
 use crate::settings::WhenFull;
 
@@ -51,7 +51,8 @@ impl Writer {
         let Some(file) = &self.file else { return Err(AppendError::Full) };
         file.write_all_at(&self.buffer, self.offset).map_err(AppendError::Io)?;
         self.offset += len;
-        self.shared.state().segments.insert(self.number, self.offset);
+        let segment = Segment { len: self.offset, used: self.offset };
+        self.shared.state().segments.insert(self.number, segment);
         Ok(())
     }
 
@@ -84,22 +85,18 @@ impl Writer {
             if self.shared.config.when_full == WhenFull::Wait {
                 return Err(AppendError::Full);
             }
-            let Some((&oldest, &bytes)) = state.segments.first_key_value() else { return Ok(()) };
+            let Some((&oldest, _)) = state.segments.first_key_value() else { return Ok(()) };
             if oldest == self.number && self.file.is_some() {
                 drop(state);
                 self.close_segment().map_err(AppendError::Io)?;
                 continue;
             }
+            // First said, then done: a start must not take it for a segment that somebody removed.
+            fs::write(self.shared.dir.join(DROPPED_FILE), oldest.to_string()).map_err(AppendError::Io)?;
             fs::remove_file(self.shared.path(oldest)).or_else(gone_is_fine).map_err(AppendError::Io)?;
+            state.dropped_bytes += state.undelivered(oldest);
             state.segments.remove(&oldest);
-            let read = if state.read.segment > oldest {
-                bytes
-            } else if state.read.segment == oldest {
-                state.read.offset
-            } else {
-                0
-            };
-            state.dropped_bytes += bytes.saturating_sub(read);
+            state.open.remove(&oldest);
         }
     }
 
@@ -121,7 +118,7 @@ impl Writer {
             File::open(&self.shared.dir)?.sync_all()?;
         }
         self.file = Some(self.shared.hold(file));
-        self.shared.state().segments.insert(self.number, 0);
+        self.shared.state().segments.insert(self.number, Segment::default());
         Ok(())
     }
 }

@@ -1,0 +1,160 @@
+//! What waits of one label set, and what is cut up of it. A lane holds places in the spool and no lines; lines are read
+//! when their turn comes, so a label set that waits takes no memory from others. Pure.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::delivery::{Refused, Trouble};
+use crate::sink::spool::Position;
+
+/// Requests that may be refused while a line that Loki will not take is looked for in one request.
+pub(super) const TRIES: u32 = 64;
+
+/// A record in the spool that is to be delivered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub place: Position,
+    pub lines: usize,
+    pub bytes: usize,
+    pub taken_ms: u64,
+}
+
+/// A label set of a tenant.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub tenant: String,
+    pub queue: VecDeque<Entry>,
+    pub lines: usize,
+    pub bytes: usize,
+    /// Lines at the beginning of the first record that are done.
+    pub skip: usize,
+    pub state: LaneState,
+    /// When it does something by itself.
+    pub timer: Option<u64>,
+    /// In a row.
+    pub failures: u32,
+    /// A request may have so many lines: fewer while Loki limits the label set's rate.
+    pub lines_max: usize,
+    /// Cut up, and waiting for its turn.
+    pub kept: Option<Job>,
+    pub trouble: Option<Told>,
+}
+
+/// Why a lane waits, and whose it is.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub labels: String,
+    pub trouble: Trouble,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LaneState {
+    /// Waits for more lines, for a short while.
+    Gathering,
+    /// Waits for its turn.
+    Ready,
+    /// Has a request.
+    Busy,
+    /// Waits before it tries again.
+    Waiting,
+}
+
+impl Lane {
+    pub fn new(tenant: String, lines_max: usize) -> Lane {
+        Lane {
+            tenant,
+            queue: VecDeque::new(),
+            lines: 0,
+            bytes: 0,
+            skip: 0,
+            state: LaneState::Gathering,
+            timer: None,
+            failures: 0,
+            lines_max,
+            kept: None,
+            trouble: None,
+        }
+    }
+
+    pub fn push(&mut self, entry: Entry) {
+        self.lines += entry.lines;
+        self.bytes += entry.bytes;
+        self.queue.push_back(entry);
+    }
+
+    /// So many lines from the front are done; gives the places of records of which nothing is left.
+    pub fn advance(&mut self, lines: usize, done: &mut Vec<Position>) {
+        self.skip += lines;
+        while let Some(first) = self.queue.front().filter(|first| first.lines <= self.skip) {
+            self.skip -= first.lines;
+            self.lines -= first.lines;
+            self.bytes -= first.bytes;
+            done.push(first.place);
+            self.queue.pop_front();
+        }
+    }
+
+    /// The records of its next request: what fits, at least one.
+    pub fn next_request(&self, bytes_max: usize) -> Vec<Position> {
+        let (mut bytes, mut lines, mut places) = (0, 0, Vec::new());
+        for entry in &self.queue {
+            bytes += entry.bytes;
+            lines += entry.lines;
+            if !places.is_empty() && (bytes > bytes_max || lines > self.lines_max) {
+                break;
+            }
+            places.push(entry.place);
+        }
+        places
+    }
+}
+
+/// What one request brings, and what becomes of it until all its lines are gone.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub lane: u64,
+    /// Still to be sent, in order; the first is under way.
+    pub parts: VecDeque<Part>,
+    /// Refused alone, for no reason that is known, while nothing showed that it was Loki who refused.
+    pub doubtful: VecDeque<Part>,
+    /// Lines that are done behind a doubtful one.
+    pub late: usize,
+    /// How often anything had been accepted when the first doubt came.
+    pub doubt: Option<u64>,
+    /// Refusals that are left until the rest is given up on.
+    pub tries: u32,
+    pub was_cut: bool,
+}
+
+/// Some lines of a job.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    /// Lines of the records that are done when this part is.
+    pub covers: usize,
+    /// To be written to the dead letters before anything else.
+    pub letters: Vec<Refused>,
+    /// Lines in `body`.
+    pub lines: usize,
+    /// Encoded; empty = nothing to send.
+    pub body: Vec<u8>,
+    /// Lines that Loki stored or refused: if they are refused again, they are refused.
+    pub sent_again: bool,
+}
+
+impl Job {
+    pub fn new(lane: u64, parts: VecDeque<Part>) -> Job {
+        Job { lane, parts, doubtful: VecDeque::new(), late: 0, doubt: None, tries: TRIES, was_cut: false }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.parts.iter().chain(&self.doubtful).map(|part| part.body.len()).sum()
+    }
+}
+
+/// A pause after so many failures in a row: half fixed, half chance, so that agents that failed together do not come
+/// back together.
+pub(super) fn pause_ms(failures: u32, min: Duration, max: Duration, at_least: Duration, chance: u64) -> u64 {
+    let whole = min.saturating_mul(1 << failures.min(16)).min(max).as_millis() as u64;
+    let pause = whole / 2 + chance % (whole / 2 + 1);
+    pause.max(at_least.as_millis() as u64)
+}

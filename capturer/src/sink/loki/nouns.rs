@@ -1,0 +1,189 @@
+//! The nouns of a delivery: its orders, what is told of it, and the state of tenants and of the server. Pure.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::lane::Job;
+use super::push::{EntryAdapter, PushRequest};
+use crate::metrics::{DeadLetterReason, PushFailure};
+use crate::settings::MaxLineAge;
+use crate::sink::spool::Position;
+
+/// What the shell is to do.
+#[derive(Debug, PartialEq)]
+pub enum Order {
+    /// Read these records and hand them over with [`Delivery::on_loaded`].
+    Load {
+        /// Who waits.
+        slot: usize,
+        /// In order; of one label set.
+        places: Vec<Position>,
+    },
+    /// Send this and report with [`Delivery::on_outcome`].
+    Send {
+        /// Who waits for the answer.
+        slot: usize,
+        /// Empty = none.
+        tenant: String,
+        /// Lines in it.
+        lines: usize,
+        /// An encoded request.
+        body: Vec<u8>,
+    },
+    /// Write these to the dead letters and report with [`Delivery::on_buried`].
+    Bury {
+        /// Who waits.
+        slot: usize,
+        /// The lines.
+        letters: Vec<Refused>,
+    },
+    /// Send an empty push and report with [`Delivery::on_probe`].
+    Probe {
+        /// Empty = none.
+        tenant: String,
+    },
+}
+
+/// A line that will never be taken.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// By name.
+    pub reason: DeadLetterReason,
+    /// The answer's status; 0 = it was not sent.
+    pub code: u16,
+    /// The server's own words.
+    pub words: String,
+    /// Empty = none.
+    pub tenant: String,
+    /// Its label set.
+    pub labels: String,
+    /// The line.
+    pub entry: EntryAdapter,
+}
+
+/// A record that was read again.
+#[derive(Debug)]
+pub struct LoadedRecord {
+    /// An encoded request; empty = it is lost.
+    pub body: Vec<u8>,
+}
+
+/// The time, by both clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Now {
+    /// Since the delivery began.
+    pub ms: u64,
+    /// Since 1970, nanoseconds.
+    pub unix_ns: i64,
+}
+
+/// What is wrong now, for health and readiness.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// By name.
+    pub reason: PushFailure,
+    /// In a sentence.
+    pub words: String,
+    /// Somebody has to mend something; it will not pass by itself.
+    pub hold: bool,
+    /// Since when.
+    pub since_ms: u64,
+}
+
+/// For those who watch.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub accepted_lines: u64,
+    /// Requests that were accepted.
+    pub accepted: u64,
+    pub accepted_ms: Option<u64>,
+    /// Since when something waits.
+    pub waiting_ms: Option<u64>,
+    pub last_answer: String,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub batch_bytes: usize,
+    pub batch_lines: usize,
+    pub batch_timeout_ms: u64,
+    pub backoff_min: Duration,
+    pub backoff_max: Duration,
+    pub line_age: MaxLineAge,
+}
+
+#[derive(Debug)]
+pub(super) enum Slot {
+    Free,
+    Loading(u64),
+    Ready(Job),
+    UnderWay(Job),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tenant {
+    /// Lanes that may send, in turn.
+    pub ready: VecDeque<u64>,
+    pub until_ms: u64,
+    pub failures: u32,
+    pub under_way: usize,
+    pub trouble: Option<Trouble>,
+    /// One of its label sets that the trouble hit.
+    pub example: String,
+    /// The oldest time that the server takes, as it said last, and when that was.
+    pub oldest: Option<(i64, Now)>,
+    pub lanes: usize,
+}
+
+impl Tenant {
+    /// It waits before it is tried again, or is being tried.
+    pub fn is_closed(&self, now: Now) -> bool {
+        self.until_ms > now.ms || self.failures > 0
+    }
+}
+
+/// Whether Loki is there.
+#[derive(Debug, Default)]
+pub(super) struct Server {
+    pub is_up: bool,
+    /// It answered as Loki, or took lines.
+    pub was_up: bool,
+    pub until_ms: u64,
+    pub failures: u32,
+    /// Requests that failed in a row, of any label set.
+    pub failed_in_a_row: usize,
+    /// Refusals in a row for no reason that is known.
+    pub doubts_in_a_row: u32,
+    pub probing: bool,
+    pub wants_probe: bool,
+    /// How often it answered an empty push as Loki.
+    pub present: u64,
+    pub trouble: Option<Trouble>,
+}
+
+/// Bytes of an answer that are kept with each line it refused.
+const WORDS_BYTES_MAX: usize = 500;
+
+/// Lines as dead letters.
+pub(super) fn letters(
+    tenant: &str,
+    request: &PushRequest,
+    reason: impl Fn(usize) -> DeadLetterReason,
+    code: u16,
+    words: &str,
+) -> Vec<Refused> {
+    let entries =
+        request.streams.iter().flat_map(|stream| stream.entries.iter().map(|entry| (&stream.labels, entry)));
+    // Loki names every line of a request in one answer, and each letter would hold all of that.
+    let mut words = words.to_owned();
+    words.truncate(words.floor_char_boundary(WORDS_BYTES_MAX));
+    let letter = |(index, (labels, entry)): (usize, (&String, &EntryAdapter))| Refused {
+        reason: reason(index),
+        code,
+        words: words.clone(),
+        tenant: tenant.to_owned(),
+        labels: labels.clone(),
+        entry: entry.clone(),
+    };
+    entries.enumerate().map(letter).collect()
+}

@@ -1,0 +1,147 @@
+//! What the delivery says of itself: who waits, why, what the last answer was. Part of [`Delivery`]; pure.
+
+use std::time::Duration;
+
+use super::delivery::{Delivery, Now};
+use super::lane::LaneState;
+use super::nouns::Tenant;
+use crate::metrics::PushFailure;
+
+/// Lines wait and nothing was accepted for so long: something is wrong, whatever the answers were.
+const STALLED_MS: u64 = 60_000;
+/// Label sets and tenants named in one message.
+const NAMED_MAX: usize = 3;
+/// Characters of a label set or an answer in a message.
+const SHOWN_CHARS: usize = 300;
+
+/// How delivery is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What is wrong, each with its cure; empty = all is well.
+    pub wrong: Vec<String>,
+    /// Nothing goes out until somebody mends something.
+    pub held: bool,
+    /// What is wrong by name, for the log; says again when this changes.
+    pub reasons: Vec<PushFailure>,
+}
+
+impl Delivery {
+    /// How it is now.
+    pub fn report(&self, now: Now) -> Report {
+        let mut report = Report::default();
+        if let Some(trouble) = &self.server.trouble {
+            let what = if trouble.hold { "is held" } else { "waits" };
+            report
+                .wrong
+                .push(format!("{}; delivery {what}, lines are kept and tried again", short(&trouble.words)));
+            report.reasons.push(trouble.reason);
+            report.held = trouble.hold;
+        }
+        self.report_tenants(&mut report);
+        self.report_lanes(&mut report);
+        if let Some(since) = self.stalled_for(now) {
+            let answer = if self.told.last_answer.is_empty() { "none" } else { &self.told.last_answer };
+            report.wrong.push(format!(
+                "nothing was accepted for {} s while lines wait; the last answer was: {}",
+                since.as_secs(),
+                short(answer)
+            ));
+        }
+        report
+    }
+
+    fn report_tenants(&self, report: &mut Report) {
+        let troubled = || {
+            let with = self.tenants.iter().filter(|(_, tenant)| tenant.lanes > 0);
+            with.filter_map(|(name, tenant)| Some((name, tenant, tenant.trouble.as_ref()?)))
+        };
+        for (name, tenant, trouble) in troubled().take(NAMED_MAX) {
+            let whose = format!("{}, such as {}", label_sets(tenant.lanes), short(&tenant.example));
+            let whose = match name.as_str() {
+                "" if self.tenant.is_some() => String::new(),
+                "" => format!("lines without a tenant ({whose}): "),
+                name => format!("tenant {} ({whose}): ", short(name)),
+            };
+            let others = if self.tenant.is_none() { "; other tenants go on" } else { "" };
+            let what = if trouble.hold { "are held" } else { "wait" };
+            report.wrong.push(format!(
+                "{whose}{}; these lines {what}, they are kept and tried again{others}",
+                short(&trouble.words)
+            ));
+            report.reasons.push(trouble.reason);
+        }
+        let more = troubled().count().saturating_sub(NAMED_MAX);
+        if more > 0 {
+            report.wrong.push(format!("{more} more tenants wait"));
+        }
+        // With all of them held nothing is delivered. Where tenants vary, others may just have no lines now.
+        let with_lines = || self.tenants.values().filter(|tenant| tenant.lanes > 0);
+        let is_held = |tenant: &Tenant| tenant.trouble.as_ref().is_some_and(|trouble| trouble.hold);
+        let others_go_on = self.tenant.is_none() && self.told.accepted > 0;
+        report.held |= with_lines().count() > 0 && with_lines().all(is_held) && !others_go_on;
+    }
+
+    fn report_lanes(&self, report: &mut Report) {
+        let mut waiting: Vec<_> = self.lanes.values().filter_map(|lane| lane.trouble.as_ref()).collect();
+        waiting.sort_by_key(|told| told.trouble.since_ms);
+        for told in waiting.iter().take(NAMED_MAX) {
+            let hint = match told.trouble.reason {
+                PushFailure::StreamRateLimited => {
+                    "; it is over its rate limit: fewer lines, labels that part it, or a higher per_stream_rate_limit in Loki"
+                }
+                PushFailure::StreamLimit => "; fewer label values, or a higher limit in Loki",
+                _ => "",
+            };
+            report.wrong.push(format!(
+                "label set {} waits: {}{hint}",
+                short(&told.labels),
+                short(&told.trouble.words)
+            ));
+            report.reasons.push(told.trouble.reason);
+        }
+        if waiting.len() > NAMED_MAX {
+            report.wrong.push(format!("{} more wait", label_sets(waiting.len() - NAMED_MAX)));
+        }
+        if !waiting.is_empty() && self.lanes.len() > waiting.len() {
+            report.wrong.push("other label sets go on".to_owned());
+        }
+    }
+
+    /// How long nothing was accepted while something waits, if that is too long.
+    fn stalled_for(&self, now: Now) -> Option<Duration> {
+        let waiting_ms = self.told.waiting_ms?;
+        let since_ms = self.told.accepted_ms.unwrap_or(0).max(waiting_ms);
+        let stalled_ms = now.ms.saturating_sub(since_ms);
+        (stalled_ms > STALLED_MS).then(|| Duration::from_millis(stalled_ms))
+    }
+
+    /// Lines accepted so far.
+    pub fn accepted_lines(&self) -> u64 {
+        self.told.accepted_lines
+    }
+
+    /// Loki answered as itself, or took lines, at least once.
+    pub fn was_up(&self) -> bool {
+        self.server.was_up
+    }
+
+    /// Bytes of label sets that wait by themselves or for their tenant, by label set.
+    pub fn blocked(&self, now: Now) -> std::collections::BTreeMap<u64, u64> {
+        let closed = |name: &str| self.tenants.get(name).is_some_and(|tenant| tenant.is_closed(now));
+        let is_blocked = |lane: &super::lane::Lane| {
+            lane.state == LaneState::Waiting || lane.failures > 0 || closed(&lane.tenant)
+        };
+        let blocked = self.lanes.iter().filter(|(_, lane)| is_blocked(lane));
+        blocked.map(|(id, lane)| (*id, lane.bytes as u64)).collect()
+    }
+}
+
+fn label_sets(count: usize) -> String {
+    if count == 1 { "1 label set".to_owned() } else { format!("{count} label sets") }
+}
+
+/// Texts of containers and servers, at a length that a person reads.
+pub(super) fn short(text: &str) -> String {
+    let short: String = text.chars().take(SHOWN_CHARS).collect();
+    if short.len() < text.len() { format!("{short}…") } else { short }
+}

@@ -1,0 +1,172 @@
+//! What was refused, set aside or given up, summed per minute: by label set and reason, each with its cure. One line of
+//! log for each and minute, however many lines it were, and a sentence for health. Pure: the time is an argument.
+
+use std::collections::BTreeMap;
+
+use super::report::short;
+use crate::metrics::DeadLetterReason;
+
+/// A sum is told, and begun anew, after so long.
+const MINUTE_MS: u64 = 60_000;
+/// Label sets with sums of their own; the rest are one.
+const NAMED_MAX: usize = 50;
+/// Those of them that health names.
+const SHOWN_MAX: usize = 3;
+
+#[derive(Clone, Debug, Default)]
+struct Sum {
+    lines: u64,
+    bytes: u64,
+    /// Loki's own words of the first.
+    words: String,
+    cure: &'static str,
+}
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub struct Summary {
+    began_ms: u64,
+    now: BTreeMap<(String, &'static str), Sum>,
+    /// Of the minute before.
+    last: BTreeMap<(String, &'static str), Sum>,
+}
+
+impl Summary {
+    /// Lines that were not delivered. Gives what is to be logged at once: the first of a label set and reason in a while.
+    pub fn add(
+        &mut self,
+        labels: &str,
+        (reason, cure): (&'static str, &'static str),
+        (lines, bytes): (u64, u64),
+        words: &str,
+    ) -> Option<String> {
+        let known = self.now.len() < NAMED_MAX || self.now.contains_key(&(labels.to_owned(), reason));
+        let name = if known { short(labels) } else { "other label sets".to_owned() };
+        let key = (name, reason);
+        let is_new = !self.now.contains_key(&key) && !self.last.contains_key(&key);
+        let sum = self.now.entry(key.clone()).or_default();
+        sum.lines += lines;
+        sum.bytes += bytes;
+        if sum.words.is_empty() {
+            sum.words = short(words);
+        }
+        sum.cure = cure;
+        is_new.then(|| tell(&key, sum))
+    }
+
+    /// What is to be logged now: the sums of a minute that is over.
+    pub fn turn(&mut self, now_ms: u64) -> Vec<String> {
+        if now_ms < self.began_ms + MINUTE_MS {
+            return Vec::new();
+        }
+        self.began_ms = now_ms;
+        self.last = std::mem::take(&mut self.now);
+        // One line alone was told when it came.
+        self.last.iter().filter(|(_, sum)| sum.lines != 1).map(|(key, sum)| tell(key, sum)).collect()
+    }
+
+    /// For health: what happened in this minute and the one before.
+    pub fn recent(&self) -> Vec<String> {
+        let mut sums = self.last.clone();
+        for (key, sum) in &self.now {
+            let both = sums.entry(key.clone()).or_insert_with(|| Sum { lines: 0, bytes: 0, ..sum.clone() });
+            both.lines += sum.lines;
+            both.bytes += sum.bytes;
+        }
+        let mut sums: Vec<_> = sums.into_iter().collect();
+        sums.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.lines));
+        let more = sums.len().saturating_sub(SHOWN_MAX);
+        let mut told: Vec<String> = sums.iter().take(SHOWN_MAX).map(|(key, sum)| tell(key, sum)).collect();
+        if more > 0 {
+            told.push(format!("{more} more label sets or reasons, see the log"));
+        }
+        told
+    }
+}
+
+fn tell((labels, reason): &(String, &'static str), sum: &Sum) -> String {
+    let lines = match sum.lines {
+        0 => format!("{} bytes", sum.bytes),
+        1 => "1 line".to_owned(),
+        lines => format!("{lines} lines"),
+    };
+    let words = if sum.words.is_empty() { String::new() } else { format!(" ({})", sum.words) };
+    format!("{lines} of {labels} {}{words}; {}", what(reason), sum.cure)
+}
+
+fn what(reason: &str) -> String {
+    match reason {
+        SPOOL_TOO_OLD => "waited in the spool for longer than spool.max_age and are lost".to_owned(),
+        LETTERS_FULL => "old dead letters made room for new ones and are lost".to_owned(),
+        reason => format!("refused as {reason}, they are in the dead letters"),
+    }
+}
+
+/// Reason of lines that grew too old in the spool.
+pub const SPOOL_TOO_OLD: &str = "spool_too_old";
+
+/// Reason of dead letters that were given up.
+pub const LETTERS_FULL: &str = "dead_letters_full";
+
+/// What to do about a refusal, by reason.
+pub fn cure(reason: DeadLetterReason) -> &'static str {
+    match reason {
+        DeadLetterReason::TooOld => {
+            "raise reject_old_samples_max_age in Loki and replay them (capturer dead-letters replay), or leave them"
+        }
+        DeadLetterReason::TooFarBehind | DeadLetterReason::OutOfOrder => {
+            "a source of this label set writes older times than another: give each a label set of its own"
+        }
+        DeadLetterReason::TooFarInFuture => {
+            "check the clock, and the time zone in which the source writes its times"
+        }
+        DeadLetterReason::LineTooLong => "lower sinks.loki.line_bytes_max, or raise max_line_size in Loki",
+        DeadLetterReason::TooManyLabels
+        | DeadLetterReason::LabelNameTooLong
+        | DeadLetterReason::LabelValueTooLong
+        | DeadLetterReason::DuplicateLabel
+        | DeadLetterReason::InvalidLabels => "check sinks.loki.labels and the pipeline's labels",
+        DeadLetterReason::MetadataTooLarge => "keep less in sinks.loki.structured_metadata",
+        DeadLetterReason::BodyTooLarge => "raise the body limit of Loki or of the proxy before it",
+        DeadLetterReason::Other => "look at them with capturer dead-letters list",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 200,000 lines are one line of log a minute, and health names them as long.
+    #[test]
+    fn many_are_told_as_one() {
+        let mut summary = Summary::default();
+        let add = |summary: &mut Summary, lines| {
+            let (reason, cure) = ("too_old", cure(DeadLetterReason::TooOld));
+            summary.add("{a=\"b\"}", (reason, cure), (lines, 100), "timestamp too old")
+        };
+        let first = add(&mut summary, 3).expect("the first is told at once");
+        assert_eq!(
+            first,
+            "3 lines of {a=\"b\"} refused as too_old, they are in the dead letters (timestamp too old); raise \
+             reject_old_samples_max_age in Loki and replay them (capturer dead-letters replay), or leave them"
+        );
+        assert_eq!(add(&mut summary, 200_000), None);
+        assert!(summary.turn(59_000).is_empty());
+        assert!(summary.recent()[0].starts_with("200003 lines of {a=\"b\"} refused as too_old"));
+        assert_eq!(summary.turn(60_000).len(), 1);
+        assert_eq!(add(&mut summary, 1), None, "known from the minute before");
+        assert!(summary.recent()[0].starts_with("200004 lines"));
+        summary.turn(120_000);
+        summary.turn(180_000);
+        assert!(summary.recent().is_empty());
+    }
+
+    #[test]
+    fn thousands_of_label_sets_are_bounded() {
+        let mut summary = Summary::default();
+        let told =
+            (0..5_000).filter_map(|number| summary.add(&number.to_string(), ("other", "x"), (1, 1), ""));
+        assert_eq!(told.count(), NAMED_MAX + 1);
+        assert_eq!(summary.recent().len(), SHOWN_MAX + 1);
+    }
+}

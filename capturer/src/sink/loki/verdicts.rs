@@ -1,0 +1,387 @@
+//! What an answer changes for a job, its label set, its tenant and everybody. Part of [`Delivery`]; pure.
+
+use std::time::Duration;
+
+use prost::Message as _;
+
+use super::answer::{Outcome, Scope, Verdict, WRONG_ADDRESS, judge};
+use super::delivery::{Delivery, Now, Trouble};
+use super::lane::{Job, LaneState, Part, Told, pause_ms};
+use super::nouns::{Slot, letters};
+use super::push::PushRequest;
+use super::{refusals, wire};
+use crate::metrics::{DeadLetterReason, PushFailure};
+
+/// Refusals in a row for no known reason, and nothing accepted between: then it is the address that is wrong, not the
+/// lines. More than it takes to find one line among a thousand.
+const DOUBTS_MAX: u32 = 12;
+/// Requests are not made smaller than this for a proxy's sake.
+const BATCH_BYTES_MIN: usize = 64 * 1024;
+
+impl Delivery {
+    /// A request ended. `chance` spreads the pauses of agents that failed together.
+    pub fn on_outcome(&mut self, now: Now, slot: usize, outcome: &Outcome, chance: u64) -> Verdict {
+        let mut job = self.take_job(slot);
+        let verdict = judge(outcome);
+        self.remember(outcome);
+        let tenant = self.tenant_of(job.lane);
+        match &verdict {
+            Verdict::Accepted => {
+                self.on_accepted(now, &tenant, &mut job);
+                self.settle(now, slot, job);
+            }
+            Verdict::Retry { scope, reason, after, words } => {
+                let trouble =
+                    Trouble { reason: *reason, words: words.clone(), hold: false, since_ms: now.ms };
+                self.on_failed(now, (*scope, trouble, *after), &tenant, job, chance);
+            }
+            Verdict::Hold { reason, words } => {
+                let trouble = Trouble { reason: *reason, words: words.clone(), hold: true, since_ms: now.ms };
+                self.on_failed(now, (Scope::Tenant, trouble, Duration::ZERO), &tenant, job, chance);
+            }
+            Verdict::Refused { reason, code, words } => {
+                self.on_refused(now, &tenant, &mut job, (*reason, *code, words));
+                let doubts = self.server.doubts_in_a_row;
+                if *reason == DeadLetterReason::Other && doubts > DOUBTS_MAX && !self.has_witness(&job) {
+                    self.doubt_address(now, job, *code, words, chance);
+                } else {
+                    self.settle_refused(now, slot, job, chance);
+                }
+            }
+        }
+        verdict
+    }
+
+    /// Refused lines are in the dead letters, or could not be written there and must be tried again.
+    pub fn on_buried(&mut self, now: Now, slot: usize, result: Result<(), String>, chance: u64) {
+        let mut job = self.take_job(slot);
+        match result {
+            Ok(()) => {
+                if let Some(part) = job.parts.front_mut() {
+                    part.letters.clear();
+                }
+                self.settle(now, slot, job);
+            }
+            Err(words) => {
+                let reason = PushFailure::DeadLettersUnwritable;
+                let trouble = Trouble { reason, words, hold: true, since_ms: now.ms };
+                self.wait(now, job, trouble, (Duration::ZERO, true), chance);
+            }
+        }
+    }
+
+    fn take_job(&mut self, slot: usize) -> Job {
+        match std::mem::replace(&mut self.slots[slot], Slot::Free) {
+            Slot::UnderWay(job) => job,
+            other => panic!("an answer for a slot that waits for none: {other:?}"),
+        }
+    }
+
+    fn tenant_of(&self, id: u64) -> String {
+        self.lanes.get(&id).map(|lane| lane.tenant.clone()).unwrap_or_default()
+    }
+
+    fn remember(&mut self, outcome: &Outcome) {
+        self.told.last_answer = match outcome {
+            Outcome::Failed(_, words) => words.clone(),
+            Outcome::Status { code, words, .. } if words.is_empty() => format!("status {code}"),
+            Outcome::Status { code, words, .. } => format!("status {code}: {words}"),
+        };
+    }
+
+    fn on_accepted(&mut self, now: Now, tenant: &str, job: &mut Job) {
+        self.told.accepted += 1;
+        self.told.accepted_ms = Some(now.ms);
+        self.server.failures = 0;
+        self.server.failed_in_a_row = 0;
+        self.server.doubts_in_a_row = 0;
+        self.server.was_up = true;
+        self.open_tenant(tenant);
+        if let Some(part) = job.parts.front_mut() {
+            self.told.accepted_lines += part.lines as u64;
+            part.lines = 0;
+            part.body = Vec::new();
+        }
+        let batch_lines = self.limits.batch_lines;
+        if let Some(lane) = self.lanes.get_mut(&job.lane) {
+            lane.failures = 0;
+            lane.trouble = None;
+            lane.lines_max = lane.lines_max.saturating_mul(2).min(batch_lines);
+        }
+        // What failed for others' reasons need not wait longer.
+        std::mem::take(&mut self.failed).into_iter().for_each(|id| self.make_ready(id));
+    }
+
+    fn open_tenant(&mut self, name: &str) {
+        if let Some(tenant) = self.tenants.get_mut(name) {
+            tenant.failures = 0;
+            tenant.trouble = None;
+        }
+    }
+
+    fn on_failed(
+        &mut self,
+        now: Now,
+        (scope, trouble, after): (Scope, Trouble, Duration),
+        tenant: &str,
+        mut job: Job,
+        chance: u64,
+    ) {
+        match scope {
+            Scope::LabelSet => {
+                self.open_tenant(tenant);
+                self.server.failed_in_a_row = 0;
+                self.server.failures = 0;
+                if trouble.reason == PushFailure::StreamRateLimited {
+                    self.slow_down(&mut job);
+                }
+                self.wait(now, job, trouble, (after, false), chance);
+            }
+            Scope::Tenant => {
+                // A tenant's limit takes a request whole or not at all.
+                let often = self.tenants.get(tenant).is_some_and(|tenant| tenant.failures >= 3);
+                if trouble.reason == PushFailure::RateLimited && often {
+                    self.slow_down(&mut job);
+                }
+                let hit = job.parts.front().map(|part| wire::labels(&part.body));
+                if let Some(tenant) = self.tenants.get_mut(tenant) {
+                    tenant.example = hit.unwrap_or_default();
+                }
+                self.close_tenant(now, tenant, trouble, after, chance);
+                self.park(job, false);
+            }
+            Scope::Request => {
+                self.server.failed_in_a_row += 1;
+                let id = job.lane;
+                let everybody = self.server.failed_in_a_row > self.slots.len();
+                if everybody && self.server.is_up {
+                    self.go_down(now, trouble.reason, &trouble.words, trouble.hold, after, chance);
+                }
+                self.wait(now, job, trouble, (after, false), chance);
+                self.failed.insert(id);
+            }
+            Scope::Server => {
+                if self.server.is_up {
+                    self.go_down(now, trouble.reason, &trouble.words, trouble.hold, after, chance);
+                }
+                self.park(job, false);
+            }
+        }
+    }
+
+    /// A request over the rate may be over it for ever if the limit is smaller than the request.
+    fn slow_down(&mut self, job: &mut Job) {
+        let Some(part) = job.parts.front() else { return };
+        let half = (part.lines / 2).max(1);
+        if let Some(lane) = self.lanes.get_mut(&job.lane) {
+            lane.lines_max = lane.lines_max.min(half);
+        }
+        if job.was_cut && part.lines > 1 {
+            cut(job);
+        }
+    }
+
+    /// The lane pauses, and holds nothing meanwhile but what can't be read again.
+    fn wait(
+        &mut self,
+        now: Now,
+        job: Job,
+        trouble: Trouble,
+        (after, must_keep): (Duration, bool),
+        chance: u64,
+    ) {
+        let id = job.lane;
+        self.release(id);
+        let labels = job.parts.iter().map(|part| wire::labels(&part.body)).find(|labels| !labels.is_empty());
+        let labels = labels.or_else(|| Some(job.parts.front()?.letters.first()?.labels.clone()));
+        let (min, max) = (self.limits.backoff_min, self.limits.backoff_max);
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        lane.state = LaneState::Waiting;
+        let until_ms = now.ms + pause_ms(lane.failures, min, max, after, chance);
+        lane.failures += 1;
+        let since_ms = lane.trouble.as_ref().map_or(now.ms, |told| told.trouble.since_ms);
+        let trouble = Trouble { since_ms, ..trouble };
+        lane.trouble = Some(Told { labels: labels.unwrap_or_default(), trouble });
+        self.keep(job, must_keep);
+        self.set_timer(id, until_ms);
+    }
+
+    fn on_refused(
+        &mut self,
+        now: Now,
+        tenant: &str,
+        job: &mut Job,
+        (reason, code, words): (DeadLetterReason, u16, &str),
+    ) {
+        let Some(part) = job.parts.front_mut() else { return };
+        let request = refusals::decode(&part.body);
+        let too_large = reason == DeadLetterReason::BodyTooLarge;
+        if reason == DeadLetterReason::Other {
+            self.server.doubts_in_a_row += 1;
+            job.doubt.get_or_insert(self.told.accepted + self.server.present);
+        } else {
+            // Loki is well: it read the request and judged it.
+            self.server.failures = 0;
+            self.server.failed_in_a_row = 0;
+            self.server.doubts_in_a_row = 0;
+            self.open_tenant(tenant);
+            self.learn_oldest(now, tenant, words);
+            if let Some(lane) = self.lanes.get_mut(&job.lane) {
+                lane.failures = 0;
+                lane.trouble = None;
+            }
+        }
+        if too_large && request.lines() > 1 {
+            let half = (part.body.len() / 2).max(BATCH_BYTES_MIN);
+            self.limits.batch_bytes = self.limits.batch_bytes.min(half);
+            cut(job);
+            return;
+        }
+        job.tries = job.tries.saturating_sub(1);
+        let sorted = if too_large || reason == DeadLetterReason::Other {
+            refusals::Sorted::default()
+        } else {
+            refusals::sort(&request, words, now.unix_ns)
+        };
+        if !sorted.is_empty() {
+            let again = part.sent_again;
+            let is_refused =
+                |index| sorted.refused.contains_key(&index) || (again && sorted.unsure.contains(&index));
+            let refused = refusals::pick(&request, is_refused);
+            let reasons: Vec<DeadLetterReason> = (0..request.lines())
+                .filter(|index| is_refused(*index))
+                .map(|index| sorted.refused.get(&index).copied().unwrap_or(reason))
+                .collect();
+            part.letters = letters(tenant, &refused, |index| reasons[index], code, words);
+            let stored = request.lines() - refused.lines();
+            let unsure = refusals::pick(&request, |index| !again && sorted.unsure.contains(&index));
+            self.told.accepted_lines += (stored - unsure.lines()) as u64;
+            put(part, &unsure);
+            part.sent_again = true;
+        } else if request.lines() > 1 && job.tries > 0 {
+            cut(job);
+        } else if reason != DeadLetterReason::Other || self.has_witness_of(job.doubt) {
+            part.letters = letters(tenant, &request, |_| reason, code, words);
+            put(part, &PushRequest::default());
+        } else if let Some(mut part) = job.parts.pop_front() {
+            // Kept as they would be buried, if it turns out that it was Loki who refused.
+            part.letters = letters(tenant, &request, |_| reason, code, words);
+            job.doubtful.push_back(part);
+        }
+    }
+
+    fn learn_oldest(&mut self, now: Now, tenant: &str, words: &str) {
+        let oldest =
+            words.contains("timestamp too old").then(|| refusals::oldest_acceptable(words)).flatten();
+        // One in the future would set everything aside.
+        if let Some(oldest) = oldest.filter(|oldest| *oldest <= now.unix_ns)
+            && let Some(tenant) = self.tenants.get_mut(tenant)
+        {
+            tenant.oldest = Some((oldest, now));
+        }
+    }
+
+    /// Since the first doubt something was accepted, or an empty push was answered as Loki does: so it is Loki who refused.
+    fn has_witness(&self, job: &Job) -> bool {
+        self.has_witness_of(job.doubt)
+    }
+
+    fn has_witness_of(&self, doubt: Option<u64>) -> bool {
+        // Who answers an empty push well and has never taken a line may be anybody.
+        self.told.accepted > 0 && doubt.is_none_or(|then| self.told.accepted + self.server.present > then)
+    }
+
+    /// Everything is refused by somebody whose words are not Loki's: lines are no dead letters for that.
+    fn doubt_address(&mut self, now: Now, mut job: Job, code: u16, words: &str, chance: u64) {
+        let words = format!("status {code}: {words}; {WRONG_ADDRESS}");
+        if self.server.is_up {
+            self.go_down(now, PushFailure::Unexpected, &words, true, Duration::ZERO, chance);
+        }
+        undoubt(&mut job);
+        let trouble = Trouble { reason: PushFailure::Unexpected, words, hold: true, since_ms: now.ms };
+        self.wait(now, job, trouble, (Duration::ZERO, false), chance);
+    }
+
+    fn settle_refused(&mut self, now: Now, slot: usize, mut job: Job, chance: u64) {
+        let nothing_else = job.parts.is_empty() && !job.doubtful.is_empty();
+        if nothing_else && !self.has_witness(&job) {
+            self.server.wants_probe = self.told.accepted > 0;
+            let words = job.doubtful.front().and_then(|part| part.letters.first());
+            let words = words.map(|letter| format!("status {}: {}", letter.code, letter.words));
+            let words = format!(
+                "{}; no reason of Loki's that is known, and nothing was accepted since: {WRONG_ADDRESS}",
+                words.unwrap_or_default()
+            );
+            undoubt(&mut job);
+            let trouble = Trouble { reason: PushFailure::Unexpected, words, hold: true, since_ms: now.ms };
+            self.wait(now, job, trouble, (Duration::ZERO, false), chance);
+            return;
+        }
+        self.settle(now, slot, job);
+    }
+
+    /// What comes next of a job that has a slot.
+    pub(super) fn settle(&mut self, now: Now, slot: usize, mut job: Job) {
+        while let Some(part) = job.parts.front().filter(|part| part.letters.is_empty() && part.lines == 0) {
+            if job.doubtful.is_empty() {
+                self.advance(job.lane, part.covers);
+            } else {
+                job.late += part.covers;
+            }
+            job.parts.pop_front();
+        }
+        if job.parts.is_empty() && !job.doubtful.is_empty() && self.has_witness(&job) {
+            for mut part in std::mem::take(&mut job.doubtful) {
+                put(&mut part, &PushRequest::default());
+                job.parts.push_back(part);
+            }
+            let late = std::mem::take(&mut job.late);
+            job.parts.push_back(Part { covers: late, ..Part::default() });
+        }
+        if job.parts.is_empty() && job.doubtful.is_empty() {
+            self.rest(now, job.lane);
+        } else if job.parts.is_empty() {
+            undoubt(&mut job);
+            self.park(job, true);
+        } else if job.was_cut && job.parts.front().is_some_and(|part| part.letters.is_empty()) {
+            // Others' turn, between the parts of one that is cut up.
+            self.park(job, false);
+        } else {
+            self.slots[slot] = Slot::Ready(job);
+        }
+    }
+}
+
+/// Doubtful lines are to be sent again.
+fn undoubt(job: &mut Job) {
+    let late = std::mem::take(&mut job.late);
+    for mut part in std::mem::take(&mut job.doubtful).into_iter().rev() {
+        part.letters.clear();
+        job.parts.push_front(part);
+    }
+    if late > 0 {
+        job.parts.push_back(Part { covers: late, ..Part::default() });
+    }
+    job.was_cut = true;
+}
+
+/// What is left to be sent of a part.
+fn put(part: &mut Part, request: &PushRequest) {
+    part.lines = request.lines();
+    part.body = if part.lines == 0 { Vec::new() } else { request.encode_to_vec() };
+}
+
+/// Cuts the first part in two.
+fn cut(job: &mut Job) {
+    let Some(part) = job.parts.pop_front() else { return };
+    let request = refusals::decode(&part.body);
+    let half = request.lines() / 2;
+    let rest = part.covers.saturating_sub(half);
+    let (first, second) = request.split_at(half);
+    for (request, covers) in [(second, rest), (first, half)] {
+        let mut piece = Part { covers, sent_again: part.sent_again, ..Part::default() };
+        put(&mut piece, &request);
+        job.parts.push_front(piece);
+    }
+    job.was_cut = true;
+}

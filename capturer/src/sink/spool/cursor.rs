@@ -1,0 +1,169 @@
+//! What the cursor file says: up to where the spool was read, which records before that are not delivered, and which
+//! segments there were. Text, renamed into place, not synced: an old one repeats lines and loses none.
+//!
+//! ```text
+//! 7 4096 1a2b3c4d        all before this place was delivered, with a checksum
+//! read 9 0               up to here was read
+//! open 7:4096:312 …      records between the two that were not delivered: place and length
+//! segments 7:65000 …     segments and their lengths
+//! sum 5e6f7a8b           checksum of the lines above
+//! ```
+//! Of an older agent there is the first line only.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::reader::{Open, Read};
+use super::{CURSOR_FILE, DROPPED_FILE, Position};
+
+/// See the module's head.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Cursor {
+    pub done: Position,
+    pub rest: Option<Rest>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Rest {
+    pub read: Position,
+    pub open: BTreeMap<Position, Open>,
+    pub segments: BTreeMap<u64, u64>,
+}
+
+/// Where a reader begins.
+#[derive(Debug, Default)]
+pub(super) struct Start {
+    pub read: Position,
+    pub open: BTreeMap<Position, Open>,
+    /// The next segment has this number at least.
+    pub next_min: u64,
+    /// What is gone though nobody said so, to be told first.
+    pub missing: Vec<Read>,
+}
+
+pub(super) fn save(dir: &Path, cursor: &Cursor) -> io::Result<()> {
+    let new = dir.join("cursor.new");
+    fs::write(&new, show(cursor))?;
+    fs::rename(new, dir.join(CURSOR_FILE))
+}
+
+/// `None` = there is none.
+pub(super) fn load(dir: &Path) -> Result<Option<Cursor>, String> {
+    match fs::read(dir.join(CURSOR_FILE)) {
+        Ok(bytes) => parse(&String::from_utf8_lossy(&bytes)).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Number of the last segment that was given up to make room; 0 = none.
+pub(super) fn load_dropped(dir: &Path) -> u64 {
+    fs::read_to_string(dir.join(DROPPED_FILE)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+fn show(cursor: &Cursor) -> String {
+    let done = format!("{} {}", cursor.done.segment, cursor.done.offset);
+    let mut text = format!("{done} {:08x}\n", crc32fast::hash(done.as_bytes()));
+    if let Some(rest) = &cursor.rest {
+        let _ = write!(text, "read {} {}\nopen", rest.read.segment, rest.read.offset);
+        for (at, open) in &rest.open {
+            let _ = write!(text, " {}:{}:{}", at.segment, at.offset, open.len);
+        }
+        text.push_str("\nsegments");
+        for (number, len) in &rest.segments {
+            let _ = write!(text, " {number}:{len}");
+        }
+        text.push('\n');
+        let sum = crc32fast::hash(text.as_bytes());
+        let _ = writeln!(text, "sum {sum:08x}");
+    }
+    text
+}
+
+fn parse(text: &str) -> Result<Cursor, String> {
+    let fields: Vec<&str> = text.lines().next().unwrap_or_default().split_whitespace().collect();
+    let [segment, offset, crc] = fields[..] else {
+        return Err(format!("{} bytes without sense", text.len()));
+    };
+    let sum = format!("{:08x}", crc32fast::hash(format!("{segment} {offset}").as_bytes()));
+    match (segment.parse(), offset.parse()) {
+        (Ok(segment), Ok(offset)) if sum == crc => {
+            Ok(Cursor { done: Position { segment, offset }, rest: parse_rest(text) })
+        }
+        _ => Err("its checksum is wrong".to_owned()),
+    }
+}
+
+/// `None` = not there or damaged: then more lines come again, which is all.
+fn parse_rest(text: &str) -> Option<Rest> {
+    let body = &text[..text.rfind("sum ")?];
+    let sum = format!("sum {:08x}\n", crc32fast::hash(body.as_bytes()));
+    if text[body.len()..] != sum {
+        return None;
+    }
+    let mut rest = Rest::default();
+    for line in body.lines().skip(1) {
+        let (name, values) = line.split_once(' ').unwrap_or((line, ""));
+        for value in values.split(' ').filter(|_| name != "read").filter(|value| !value.is_empty()) {
+            let numbers: Vec<u64> = value.split(':').map(str::parse).collect::<Result<_, _>>().ok()?;
+            match (name, &numbers[..]) {
+                ("open", [segment, offset, len]) => {
+                    let open = Open { len: u32::try_from(*len).ok()?, time_ms: 0 };
+                    rest.open.insert(Position { segment: *segment, offset: *offset }, open);
+                }
+                ("segments", [number, len]) => drop(rest.segments.insert(*number, *len)),
+                _ => return None,
+            }
+        }
+        if name == "read" {
+            let (segment, offset) = values.split_once(' ')?;
+            rest.read = Position { segment: segment.parse().ok()?, offset: offset.parse().ok()? };
+        }
+    }
+    Some(rest)
+}
+
+/// Where to begin with these segments on disk. Pure.
+pub(super) fn resume(cursor: Option<&Cursor>, lengths: &BTreeMap<u64, u64>, dropped: u64) -> Start {
+    let first = lengths.first_key_value().map_or(1, |(number, _)| *number);
+    let begin = Position { segment: first, offset: 0 };
+    let Some(cursor) = cursor else { return Start { read: begin, ..Start::default() } };
+    let rest = cursor.rest.clone().unwrap_or_else(|| Rest { read: cursor.done, ..Rest::default() });
+    let mut start = Start { read: rest.read.max(cursor.done), ..Start::default() };
+    let mut lost: BTreeMap<u64, u64> = BTreeMap::new();
+    for (at, open) in rest.open {
+        if lengths.contains_key(&at.segment) {
+            start.open.insert(at, open);
+        } else if at.segment > dropped {
+            *lost.entry(at.segment).or_default() += u64::from(open.len);
+        }
+    }
+    // What was not read: gone whole, or shorter than it was.
+    for (number, len) in rest.segments.range(start.read.segment..) {
+        let read = if *number == start.read.segment { start.read.offset } else { 0 };
+        let there = lengths.get(number).copied().unwrap_or(0).max(read);
+        if *len > there && *number > dropped {
+            *lost.entry(*number).or_default() += len - there;
+        }
+    }
+    // Numbers have no gaps; a segment that the list does not know yet has a length that nobody knows.
+    let last = lengths.last_key_value().map_or(0, |(number, _)| *number);
+    let known = rest.segments.last_key_value().map_or(0, |(number, _)| *number).max(dropped);
+    for number in (known + 1).max(start.read.segment)..last {
+        if cursor.rest.is_some() && !lengths.contains_key(&number) {
+            lost.entry(number).or_default();
+        }
+    }
+    let missing = |(number, bytes): (u64, u64)| Read::Missing { file: format!("{number:010}.seg"), bytes };
+    start.missing = lost.into_iter().map(missing).collect();
+    // Another one with that number must not be entered midway.
+    if start.read.offset > 0 && !lengths.contains_key(&start.read.segment) {
+        start.read = Position { segment: start.read.segment + 1, offset: 0 };
+    }
+    start.read = start.read.max(begin);
+    start.next_min = start.read.segment;
+    start
+}

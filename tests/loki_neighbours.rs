@@ -1,0 +1,369 @@
+//! Label sets and tenants that Loki refuses, limits or finds too old, addresses that are not Loki's, and a Loki that
+//! hangs: what it costs the others (nothing), and what the agent says of it. Files only, no Engine.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, ensure};
+use capturer::decode::timestamp;
+use capturer_tests::agent::{Agent, Home, program};
+use capturer_tests::loki::{Limits, Mood, POISON, TestLoki};
+use capturer_tests::wait::{pass, wait_until};
+use rustix::process::Signal;
+use serde_json::Value;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A config with Loki alone, and sets of files; `keys` are more keys of the sink.
+fn config(home: &Home, loki: &TestLoki, keys: &str, sets: &str) -> String {
+    home.config_with_output(
+        "enabled: false",
+        &format!(
+            "  loki: {{enabled: true, url: \"{}\", batch_timeout: 200ms, backoff: {{min: 100ms, max: 1s}}{keys}}}\n\
+             container_monitor: {{enabled: false}}\nfile_monitor: {{files: [{sets}]}}\n",
+            loki.url()
+        ),
+    )
+}
+
+fn sets(home: &Home) -> String {
+    let dir = home.path().display();
+    format!("{{paths: [\"{dir}/in/*.log\"]}}, {{paths: [\"{dir}/in/*.json\"], format: docker}}")
+}
+
+fn append(home: &Home, name: &str, lines: &str) -> Result<()> {
+    let dir = home.path().join("in");
+    fs::create_dir_all(&dir)?;
+    Ok(File::options().create(true).append(true).open(dir.join(name))?.write_all(lines.as_bytes())?)
+}
+
+/// A json-file record so many seconds ago.
+fn record(age_secs: i64, text: &str) -> Result<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() as i64;
+    let time = timestamp::format((now - age_secs) * 1_000_000_000);
+    Ok(format!("{{\"log\":\"{text}\\n\",\"stream\":\"stdout\",\"time\":\"{time}\"}}\n"))
+}
+
+fn delivery(agent: &Agent) -> Result<(bool, String)> {
+    let (_, body) = agent.ask("/health")?;
+    let health: Value = serde_json::from_str(&body)?;
+    let component = &health["components"]["sink_loki_delivery"];
+    let message = component["message"].as_str().with_context(|| body.clone())?;
+    Ok((component["ok"].as_bool().context("ok")?, message.to_owned()))
+}
+
+/// Waits until health says all of this, and is unhealthy.
+fn wait_for_words(agent: &Agent, words: &[&str]) -> Result<String> {
+    wait_until("health to say it", MINUTE, || {
+        let (ok, message) = delivery(agent)?;
+        ensure!(!ok && words.iter().all(|word| message.contains(word)), "{words:?} in {ok} {message}");
+        Ok(message)
+    })
+}
+
+fn letters(home: &Home) -> Result<Vec<Value>> {
+    let config = home.path().join("config.yaml");
+    let output =
+        Command::new(program()).args(["dead-letters", "list", "--json", "-c"]).arg(config).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+fn metric_sum(agent: &Agent, name: &str) -> Result<f64> {
+    let text = agent.get("/metrics")?;
+    let lines = text.lines().filter(|line| line.starts_with(&format!("log_capturer_{name}{{")));
+    Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+}
+
+/// A thousand label sets: one over its rate limit, one with lines that are too old, one whose lines are refused for a
+/// reason that nobody knows. The others are as late as without them.
+#[test]
+fn a_thousand_label_sets_and_three_bad_ones() -> Result<()> {
+    const GOOD: usize = 1_000;
+    const ROUNDS: usize = 6;
+    let home = Home::new()?;
+    let loki = TestLoki::start()?;
+    loki.limit(Limits { stream_rate: Some(("noisy.log".to_owned(), 2_000)), ..Limits::default() });
+    for number in 0..GOOD {
+        append(&home, &format!("{number}.log"), "first\n")?;
+    }
+    for bad in ["noisy.log", "refused.log", "old.json"] {
+        append(&home, bad, "")?;
+    }
+    let agent = home.start(&config(&home, &loki, "", &sets(&home)))?;
+    wait_until("the first lines", 2 * MINUTE, || {
+        let count = loki.count();
+        ensure!(count == GOOD, "{count}");
+        Ok(())
+    })?;
+    let mut lags = [Vec::new(), Vec::new()];
+    for (with_bad, lags) in lags.iter_mut().enumerate() {
+        for round in 0..ROUNDS {
+            if with_bad == 1 {
+                append(&home, "noisy.log", &format!("{}\n", "noise ".repeat(15)).repeat(2_000))?;
+                append(&home, "refused.log", &format!("{POISON} {round}\n").repeat(50))?;
+                let old: String =
+                    (0..500).map(|age| record(20 * 86_400 + age, "old")).collect::<Result<_>>()?;
+                append(&home, "old.json", &old)?;
+            }
+            let text = format!("{with_bad} {round}");
+            let began = Instant::now();
+            for number in 0..GOOD {
+                append(&home, &format!("{number}.log"), &format!("{text}\n"))?;
+            }
+            wait_until("a line of each good one", MINUTE, || {
+                let ledger = loki.ledger();
+                let count = ledger.lines.values().flatten().filter(|line| line.text == text).count();
+                ensure!(count == GOOD, "{count}");
+                Ok(())
+            })?;
+            lags.push(began.elapsed());
+        }
+        lags.sort();
+    }
+    let median = lags.each_ref().map(|lags| lags[ROUNDS / 2]);
+    println!("until a line of each of {GOOD} label sets had arrived: {lags:?}");
+    // Less than a tenth; and half a second for a machine that does other things as well.
+    ensure!(median[1] < median[0].mul_f64(1.1) + Duration::from_millis(500), "{median:?}");
+    wait_for_words(&agent, &["noisy.log", "rate limit", "refused as too_old", "other label sets go on"])?;
+    wait_until("what is refused in the dead letters", MINUTE, || {
+        let letters = letters(&home)?;
+        let of = |reason: &str| letters.iter().filter(|letter| letter["reason"] == reason).count();
+        ensure!((of("too_old"), of("other")) == (500 * ROUNDS, 50 * ROUNDS), "{letters:?}");
+        Ok(())
+    })?;
+    let ledger = loki.ledger();
+    ensure!(ledger.label_sets_max == 1, "{} label sets in a request", ledger.label_sets_max);
+    ensure!(!ledger.with("noisy.log").is_empty(), "what is within the limit goes through");
+    agent.stop()
+}
+
+/// The first day on a host: two weeks of old lines. Live lines of others do not wait for them, and most of them are never sent.
+#[test]
+fn two_weeks_of_old_lines() -> Result<()> {
+    const OLD: usize = 40_000;
+    let home = Home::new()?;
+    let loki = TestLoki::start()?;
+    let span = 14 * 86_400;
+    let text: String = (0..OLD)
+        .map(|number| record(span - (number * span as usize / OLD) as i64, &format!("old {number}")))
+        .collect::<Result<_>>()?;
+    append(&home, "old.json", &text)?;
+    append(&home, "live.log", "live 0\n")?;
+    let agent = home.start(&config(&home, &loki, ", batch_lines: 1000", &sets(&home)))?;
+    for number in 0..5 {
+        let text = format!("live {number}");
+        if number > 0 {
+            append(&home, "live.log", &format!("{text}\n"))?;
+        }
+        wait_until("a live line", Duration::from_secs(20), || {
+            ensure!(loki.ledger().with("live.log").iter().any(|line| line.text == text), "{text}");
+            Ok(())
+        })?;
+    }
+    wait_for_words(&agent, &["old.json", "refused as too_old", "reject_old_samples_max_age"])?;
+    wait_until("every line to be in Loki or in the dead letters", 2 * MINUTE, || {
+        let (stored, buried) = (loki.ledger().with("old.json").len(), letters(&home)?.len());
+        ensure!(
+            stored + buried == OLD && stored.abs_diff(OLD / 2) < 100,
+            "{stored} stored, {buried} dead letters"
+        );
+        Ok(())
+    })?;
+    let (_, _, sent_again) = loki.ledger().repeats();
+    let requests = loki.ledger().answers;
+    println!("{OLD} lines of 14 days: answers {requests:?}, {sent_again} lines sent again");
+    ensure!(requests.get(&400).copied().unwrap_or(0) < 20 && sent_again < 100, "{requests:?}");
+    agent.stop()
+}
+
+/// Tenants by a label: the trial push needs none that nobody has, a refused one costs itself, names that Loki does not
+/// take do not become others unsaid, and lines without one are named.
+#[test]
+fn tenants_by_label() -> Result<()> {
+    for default in ["", "others"] {
+        let home = Home::new()?;
+        let loki = TestLoki::start()?;
+        let tenants = ["red", "a_2Fb_20_C3_BC", "others"].map(str::to_owned).into();
+        loki.limit(Limits { wants_tenant: true, tenants, ..Limits::default() });
+        let dir = home.path().display().to_string();
+        let mut all = vec![format!("{{paths: [\"{dir}/in/none.log\"]}}")];
+        for (team, name) in [("red", "red"), ("banned", "banned"), ("a/b \u{fc}", "odd")] {
+            all.push(format!("{{paths: [\"{dir}/in/{name}.log\"], labels: {{team: \"{team}\"}}}}"));
+        }
+        for name in ["none", "red", "banned", "odd"] {
+            append(&home, &format!("{name}.log"), &format!("hello of {name}\n"))?;
+        }
+        let keys = format!(", tenant_id: \"{{label:team}}\", tenant_default: \"{default}\"");
+        let agent = home.start(&config(&home, &loki, &keys, &all.join(", ")))?;
+        let expected: &[&str] = if default.is_empty() { &["odd", "red"] } else { &["none", "odd", "red"] };
+        wait_until("lines of good tenants", MINUTE, || {
+            let ledger = loki.ledger();
+            let got: Vec<&str> = ["none", "odd", "red"]
+                .into_iter()
+                .filter(|name| !ledger.with(&format!("/{name}.log")).is_empty())
+                .collect();
+            ensure!(got == expected, "{got:?} of {:?}", ledger.tenants);
+            Ok(())
+        })?;
+        let mut words = vec!["tenant banned", "status 403"];
+        if default.is_empty() {
+            words.extend(["lines without a tenant", "tenant_default"]);
+        }
+        let message = wait_for_words(&agent, &words)?;
+        ensure!(agent.ask("/readyz")?.0 == 200, "one tenant is no reason to be unready: {message}");
+        let log = agent.log_text()?;
+        ensure!(log.contains("Loki takes no tenant") && log.contains("a_2Fb_20_C3_BC"), "{log}");
+        ensure!(log.contains("its lines have no tenant"), "{log}");
+        agent.stop()?;
+    }
+    Ok(())
+}
+
+/// Whoever answers is not always Loki: nothing is delivered to a proxy, and nothing is a dead letter for its sake.
+#[test]
+fn answers_that_are_not_lokis() -> Result<()> {
+    for (mood, first_well, words) in [
+        (Mood::NotLoki, false, "HTTPS server"),
+        (Mood::NotLoki, true, "HTTPS server"),
+        (Mood::LoginPage, false, "Sign in"),
+        (Mood::LoginPage, true, "Sign in"),
+        (Mood::Blocked, true, "ingestion blocked"),
+    ] {
+        let home = Home::new()?;
+        let loki = TestLoki::start()?;
+        append(&home, "a.log", "first\n")?;
+        append(&home, "b.log", "first\n")?;
+        let config = config(&home, &loki, "", &sets(&home));
+        let agent = if first_well {
+            let agent = home.start(&config)?;
+            wait_until("the first lines", MINUTE, || ensure_count(&loki, 2))?;
+            loki.set(mood);
+            agent
+        } else {
+            loki.set(mood);
+            home.launch(&config)?
+        };
+        let lines: String = (0..300).map(|number| format!("line {number}\n")).collect();
+        append(&home, "a.log", &lines)?;
+        append(&home, "b.log", &lines)?;
+        let message = wait_for_words(&agent, &[words])?;
+        wait_until("the agent not to be ready", MINUTE, || {
+            let (status, body) = agent.ask("/readyz")?;
+            ensure!(status == 503, "{status} {body}; {message}");
+            Ok(())
+        })?;
+        pass(Duration::from_secs(3));
+        ensure!(metric_sum(&agent, "dead_letters_total")? == 0.0, "{mood:?}: dead letters");
+        ensure!(metric_sum(&agent, "pushed_lines_total")? == if first_well { 2.0 } else { 0.0 }, "{mood:?}");
+        loki.set(Mood::Well);
+        wait_until("all lines", MINUTE, || ensure_count(&loki, 602))?;
+        agent.stop()?;
+    }
+    Ok(())
+}
+
+fn ensure_count(loki: &TestLoki, expected: usize) -> Result<()> {
+    let count = loki.count();
+    ensure!(count == expected, "{count} of {expected}");
+    Ok(())
+}
+
+/// A stop while Loki hangs: what is in the spool is safe, so there is nothing to wait for.
+#[test]
+fn a_hanging_loki_holds_up_no_stop() -> Result<()> {
+    for from_the_start in [true, false] {
+        let home = Home::new()?;
+        let loki = TestLoki::start()?;
+        append(&home, "a.log", "first\n")?;
+        let config = config(&home, &loki, "", &sets(&home));
+        let mut agent = if from_the_start {
+            loki.set(Mood::Hangs);
+            home.launch(&config)?
+        } else {
+            let agent = home.start(&config)?;
+            wait_until("the first line", MINUTE, || ensure_count(&loki, 1))?;
+            loki.set(Mood::Hangs);
+            append(&home, "a.log", "second\n")?;
+            agent
+        };
+        let lines = if from_the_start { 1.0 } else { 2.0 };
+        wait_until("the lines to be in the spool", MINUTE, || {
+            let spooled = metric_sum(&agent, "logs_sent_total")?;
+            ensure!(spooled == lines, "{spooled}");
+            Ok(())
+        })?;
+        let began = Instant::now();
+        agent.signal(Signal::TERM);
+        let status = agent.ended()?;
+        println!("ended with {status} after {:?}", began.elapsed());
+        ensure!(status.code() == Some(0), "{status}");
+        ensure!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        loki.set(Mood::Well);
+        let agent = home.start(&config)?;
+        wait_until("all lines", MINUTE, || ensure_count(&loki, lines as usize))?;
+        agent.stop()?;
+    }
+    Ok(())
+}
+
+/// A file of the spool that somebody removed is said and counted.
+#[test]
+fn a_spool_file_that_is_gone() -> Result<()> {
+    let home = Home::new()?;
+    let loki = TestLoki::start()?;
+    loki.set(Mood::Away);
+    append(&home, "a.log", &"some line\n".repeat(1_000))?;
+    let config = config(&home, &loki, "", &sets(&home));
+    let agent = home.launch(&config)?;
+    let spool = home.path().join("data/spool/loki");
+    wait_until("the spool's list to know the file", MINUTE, || {
+        let cursor = fs::read_to_string(spool.join("cursor"))?;
+        ensure!(metric_sum(&agent, "logs_sent_total")? == 1_000.0 && cursor.contains("open 1:"), "{cursor}");
+        Ok(())
+    })?;
+    agent.stop()?;
+    fs::remove_file(spool.join("0000000001.seg"))?;
+    loki.set(Mood::Well);
+    let agent = home.start(&config)?;
+    wait_until("the loss to be told", MINUTE, || {
+        let log = agent.log_text()?;
+        ensure!(log.contains("a file of the spool, or its end, is gone"), "{log}");
+        ensure!(agent.metric("lost_bytes_total{reason=\"spool_damaged\"}")? > 0.0, "no bytes");
+        Ok(())
+    })?;
+    append(&home, "a.log", "after\n")?;
+    wait_until("the next line", MINUTE, || ensure_count(&loki, 1))?;
+    agent.stop()
+}
+
+/// A password in the address is refused with a cure, and shown nowhere.
+#[test]
+fn a_password_in_the_address() -> Result<()> {
+    for url in [
+        "http://me:hunter2@127.0.0.1:3100",
+        "http://me:hunter2@[::1",
+        "me:hunter2@host/x",
+        "https://me:hunt er2@h",
+    ] {
+        let home = Home::new()?;
+        let text = home.config(&format!("  loki: {{enabled: true, url: \"{url}\"}}\n"));
+        fs::write(home.path().join("config.yaml"), text)?;
+        for command in ["check", "run"] {
+            let output = Command::new(program())
+                .args([command, "-c"])
+                .arg(home.path().join("config.yaml"))
+                .output()?;
+            let text = String::from_utf8([output.stdout, output.stderr].concat())?;
+            ensure!(output.status.code() == Some(78) && text.contains("sinks.loki.url"), "{text}");
+            ensure!(!text.contains("hunt"), "{text}");
+        }
+        let output =
+            Command::new(program()).args(["check", "--set", &format!("sinks.loki.url={url}")]).output()?;
+        let text = String::from_utf8([output.stdout, output.stderr].concat())?;
+        ensure!(output.status.code() != Some(0) && !text.contains("hunt"), "{text}");
+    }
+    Ok(())
+}
