@@ -81,6 +81,12 @@ pub trait Sink: Send {
     /// The name in checkpoint, metrics and health: `local_file`.
     fn name(&self) -> &str;
 
+    /// Where the records of a stream go, or will after an attach, if each place fails for itself: what one of them can't
+    /// take is held back alone. `None` = all go to one place.
+    fn output_of(&self, _source: &Source, _after_attach: bool) -> Option<Arc<str>> {
+        None
+    }
+
     /// Makes the output of a stream ready. Called again for the same stream if what is known of it changed.
     fn attach(&mut self, source: &Arc<Source>) -> Result<Option<OutputMark>, SinkError>;
 
