@@ -111,7 +111,7 @@ async fn read(bench: &mut impl Bench, offset: u64, room: usize) -> (Vec<u8>, Opt
     let room = buffer.capacity();
     bench.order(Action::ReadFile { stream: STREAM, file: FILE, offset, buffer });
     match answer(bench).await {
-        Event::FileRead { stream: STREAM, file: FILE, result, buffer, file_len } => {
+        Event::FileRead { stream: STREAM, file: FILE, result, buffer, file_len, .. } => {
             assert_eq!(result, Ok(buffer.len()), "what came is what is told");
             assert!(buffer.len() <= room);
             let is_short = buffer.len() < room;

@@ -24,7 +24,7 @@ pub enum Cursor {
 
 /// Identity of a file that survives renames and tells a reused inode number from the file it belonged to.
 /// (Docker's rotation returned 70 of 73 inode numbers within three rotations.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileId {
     /// Device number.
     pub device: u64,

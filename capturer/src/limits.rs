@@ -56,6 +56,11 @@ pub const CHECKPOINT_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const CHECKPOINTS_DAMAGED_MAX: u32 = 8;
 /// Output files a local_file sink holds open; past it the one unused longest is closed until it is needed again.
 pub const OUTPUT_FILES_OPEN_MAX: usize = 256;
+/// Bytes at either end of an output by which it is known again.
+pub const OUTPUT_PRINT_BYTES: usize = 256;
+/// Bytes behind the marks of all outputs that a start looks through for records that need not be written again. Usually
+/// they are what was written in the last second; each takes some 60 bytes of memory until its source was read.
+pub const OUTPUT_OVERHANG_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// Encoded bytes a sink gathers before it writes. A batch is read in [`READ_BYTES`], so one write takes nearly every
 /// batch; the bound is for long names repeated on thousands of short lines.
 pub const ENCODED_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -186,6 +186,8 @@ metrics! {
     docker_requests_total: IntCounterVec ["result"] Count "Requests to the Docker Engine.";
     sink_batches_waiting: IntGaugeVec ["sink"] Count "Batches handed to a sink and not acknowledged yet.";
     sink_errors_total: IntCounterVec ["sink"] Count "Failed attempts of a sink to deliver; they are tried again.";
+    outputs_blocked: IntGaugeVec ["sink"] Count
+        "Outputs of a sink that take nothing, as `/health` says with cause and cure. Their sources wait, others go on.";
     push_requests_total: IntCounterVec ["sink"] Count "Requests that a network sink sent, answered or not.";
     push_failures_total: IntCounterVec ["sink", "reason"] Count
         "Requests of a network sink that failed and are sent again until they are taken.";
@@ -477,6 +479,7 @@ impl Metrics {
         self.logs_sent_total.with_label_values(&[sink]);
         self.log_bytes_sent_total.with_label_values(&[sink]);
         self.sink_errors_total.with_label_values(&[sink]);
+        self.outputs_blocked.with_label_values(&[sink]);
         self.sink_batches_waiting.with_label_values(&[sink]);
     }
 
@@ -539,7 +542,8 @@ impl Metrics {
             &self.pushed_lines_total,
         ];
         counters.into_iter().for_each(|counter| drop(counter.remove_label_values(&[sink])));
-        let gauges = [&self.sink_batches_waiting, &self.spool_bytes, &self.spool_lag_seconds];
+        let gauges =
+            [&self.sink_batches_waiting, &self.outputs_blocked, &self.spool_bytes, &self.spool_lag_seconds];
         gauges.into_iter().for_each(|gauge| drop(gauge.remove_label_values(&[sink])));
         for reason in PushFailure::ALL {
             let _ = self.push_failures_total.remove_label_values(&[sink, reason.as_str()]);

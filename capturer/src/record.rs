@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cursor::{Cursor, FileId};
+use crate::cursor::{Cursor, FileId, HeadPrint};
 use crate::fields::{Changes, Extra};
 use crate::settings::Pipeline;
 
@@ -276,9 +276,9 @@ impl Default for Outlet {
     }
 }
 
-/// The state of one output file after a batch was written: a restart truncates to it, so that a crash
-/// between write and checkpoint repeats nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The state of one output file after a batch was written. A restart looks at what stands behind it: those records were
+/// written after the checkpoint, and are not written again when their source is read again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputMark {
     /// Path relative to the sink's directory.
     pub path: String,
@@ -287,6 +287,46 @@ pub struct OutputMark {
     pub file: FileId,
     /// Length in bytes that the acknowledged records fill.
     pub len_bytes: u64,
+    /// First and last bytes of those. They tell a file that grew from one that was emptied and filled again, and know a
+    /// file whose inode number changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub print: Option<OutputPrint>,
+    /// Records within `len_bytes` that their source's position does not cover yet: they stood behind the mark when this run
+    /// began, and their source has not been read so far again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uncovered: Vec<Uncovered>,
+}
+
+impl OutputMark {
+    /// A restart would need this file as it is.
+    pub fn names(&self, file: FileId) -> bool {
+        self.file.can_be(file) || self.uncovered.iter().any(|part| part.file.can_be(file))
+    }
+}
+
+/// What an output looks like at both ends of a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputPrint {
+    /// Of the first bytes of the file.
+    pub head: HeadPrint,
+    /// Of the last bytes before the mark.
+    pub tail: HeadPrint,
+}
+
+/// Records of one source in a part of an output, see [`OutputMark::uncovered`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uncovered {
+    /// A hash of what the records call their source, or of the output's path where they name none.
+    pub source: u64,
+    /// The file they are in.
+    #[serde(flatten)]
+    pub file: FileId,
+    /// Where the first of them begins.
+    pub from: u64,
+    /// Where the last of them ends at the latest.
+    pub to: u64,
+    /// When a restart first found them, in seconds since 1970.
+    pub since_s: u64,
 }
 
 /// What a saved checkpoint holds of all outputs: per sink, per path.

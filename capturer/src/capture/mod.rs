@@ -15,6 +15,7 @@
 #[cfg(test)]
 pub(crate) mod bench;
 mod containers;
+mod held;
 pub mod io;
 pub mod outlets;
 mod paths;
@@ -64,6 +65,7 @@ pub struct Capture {
     /// Streams that closed during the event being handled.
     closed: Vec<StreamId>,
     saving: Saving,
+    held: held::HeldStreams,
     /// The first list came: what is found from now on is new.
     listed_once: bool,
     stopping: Option<Stopping>,
@@ -110,6 +112,7 @@ impl Capture {
             attaching: BTreeMap::new(),
             closed: Vec::new(),
             saving: Saving::default(),
+            held: held::HeldStreams::default(),
             listed_once: false,
             stopping: None,
             actions: Vec::new(),
@@ -225,6 +228,10 @@ impl Capture {
             Event::PathsChanged { set } => self.find_paths(set),
             Event::Sink(FromSink::Attached { sink, stream, mark }) => self.on_attached(sink, stream, mark),
             Event::Sink(FromSink::Ack(ack)) => self.on_ack(now, ack),
+            Event::Sink(FromSink::Held { stream, bytes, cause, .. }) => {
+                self.on_held(now, stream, bytes, cause);
+            }
+            Event::Sink(FromSink::Freed { stream, .. }) => self.on_freed(now, stream),
             Event::Sink(FromSink::Stopped(sink)) => self.on_sink_stopped(now, sink),
             Event::CheckpointSaved { seq, result } => self.on_saved(now, seq, result),
             Event::Stop => self.on_stop(now),
@@ -364,6 +371,7 @@ impl Capture {
                 self.ids.remove(key);
             }
             self.attaching.remove(&id);
+            self.held.forget(id);
             let tracked = &self.outlets[usize::from(stream.source.outlet.index)].tracked;
             self.tracker.forget_sinks(key, tracked);
             self.timers.cancel(Timer::Stream(id));
@@ -455,7 +463,9 @@ impl Capture {
         }
         // The last sink's acknowledgement brings the only reference left.
         let Ok(batch) = Arc::try_unwrap(batch) else { return };
-        let credit = &mut self.outlets[usize::from(batch.source.outlet.index)].credit;
+        let outlet = usize::from(batch.source.outlet.index);
+        self.count_again(batch.source.id, outlet);
+        let credit = &mut self.outlets[outlet].credit;
         credit.batch_back();
         credit.give_back(batch.read, batch.made.capacity() as u64);
         self.with_stream(now, batch.source.id, |stream, cx| stream.on_acked(&batch.end, cx));
@@ -611,6 +621,9 @@ impl Capture {
         if let Some(error) = silent {
             State::Waiting.as_str().clone_into(&mut row.state);
             row.cause = format!("Docker does not answer: {error}");
+        }
+        if let Some(cause) = self.held.cause(stream.source.id) {
+            row.cause = format!("its output is blocked: {cause}");
         }
         row
     }

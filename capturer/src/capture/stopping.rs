@@ -48,7 +48,8 @@ impl Capture {
             return;
         }
         let all_ended = stopping.sinks_running == 0;
-        let left = self.what_hangs();
+        let mut left = self.what_hangs();
+        left.extend(self.what_is_held());
         if self.tracker.dirty_seq() > self.tracker.saved_seq() {
             self.save(now);
             return;
@@ -65,7 +66,7 @@ impl Capture {
 
     /// What must end before the last checkpoint, by name.
     fn what_is_left(&self) -> Vec<String> {
-        let streams = self.streams.values().filter(|stream| !stream.is_at_rest());
+        let streams = self.streams.values().filter(|stream| !stream.is_at_rest() && !self.is_held(stream));
         let mut left: Vec<String> = streams.map(|stream| stream.source.key.0.clone()).collect();
         if self.discovery.as_ref().is_some_and(|discovery| !discovery.is_at_rest()) {
             left.push("discovery".to_owned());
@@ -85,6 +86,7 @@ impl Capture {
     pub(super) fn on_stop_deadline(&mut self) {
         let mut left = self.what_is_left();
         left.extend(self.what_hangs());
+        left.extend(self.what_is_held());
         let Some(stopping) = &mut self.stopping else { return };
         if stopping.sinks_running > 0 {
             left.push("sinks".to_owned());

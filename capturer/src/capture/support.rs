@@ -117,6 +117,18 @@ impl Credit {
         self.bytes_out += bytes;
     }
 
+    /// A batch waits for an output that takes nothing: it must not keep other streams from reading.
+    pub fn set_batch_aside(&mut self, bytes: u64) {
+        self.batches_out = self.batches_out.saturating_sub(1);
+        self.bytes_out = self.bytes_out.saturating_sub(bytes);
+    }
+
+    /// A batch that was set aside counts again.
+    pub fn take_batch_back(&mut self, bytes: u64) {
+        self.batches_out += 1;
+        self.bytes_out += bytes;
+    }
+
     /// A buffer, if there is room for it and for the batch it will become.
     pub fn buffer(&mut self, capacity: usize) -> Option<Vec<u8>> {
         if !self.has_room(capacity) {

@@ -19,8 +19,9 @@
 //! ```
 //! The sum covers the version and the length too, so a flipped bit anywhere is damage, never another version.
 //!
-//! Cursors and marks are saved together on purpose: a restart cuts each output to its mark and reads on from the
-//! cursors, so nothing is repeated. Any older checkpoint is as consistent as the newest, only longer ago.
+//! Cursors and marks are saved together on purpose: a restart reads on from the cursors and passes over what stands in
+//! the outputs behind their marks, so nothing is repeated. Any older checkpoint is as consistent as the newest, only
+//! longer ago.
 //!
 //! Not here: what happens to the file on disk (store.rs, and saver.rs for one after the other), and when it is saved
 //! (capture).
@@ -228,7 +229,8 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn mark(path: &str, len_bytes: u64) -> OutputMark {
-        OutputMark { path: path.to_owned(), file: FileId { device: 1, inode: 2, birth_ns: 3 }, len_bytes }
+        let file = FileId { device: 1, inode: 2, birth_ns: 3 };
+        OutputMark { path: path.to_owned(), file, len_bytes, ..OutputMark::default() }
     }
 
     pub(crate) fn sample() -> Checkpoint {

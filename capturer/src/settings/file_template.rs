@@ -44,6 +44,14 @@ const PLACEHOLDERS: [(&str, NamePart); 4] = [
 ];
 
 impl FileTemplate {
+    /// Each source has an output of its own.
+    pub fn names_source(&self) -> bool {
+        let parts = self.components.iter().flatten();
+        parts
+            .into_iter()
+            .any(|part| matches!(part, NamePart::ContainerName | NamePart::ContainerId | NamePart::Path))
+    }
+
     /// Takes a template apart.
     pub(crate) fn parse(text: &str) -> Result<FileTemplate, Mismatch> {
         let expected = || Mismatch::new("a file name such as {container_name}.ndjson");

@@ -15,6 +15,7 @@ pub mod dead_letters;
 pub mod file_name;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod held;
 pub mod local_file;
 pub mod loki;
 pub mod ndjson;
@@ -71,6 +72,24 @@ pub enum FromSink {
     },
     /// A batch is safe.
     Ack(Ack),
+    /// Something of a stream waits for its output, which takes nothing. It is tried again; others go on.
+    Held {
+        /// Which sink.
+        sink: SinkId,
+        /// Whose output.
+        stream: StreamId,
+        /// Size of the batch that waits; 0 = it is not a batch.
+        bytes: u64,
+        /// Why, and how to mend it.
+        cause: Arc<str>,
+    },
+    /// Nothing of a stream waits for its output any more.
+    Freed {
+        /// Which sink.
+        sink: SinkId,
+        /// Whose output.
+        stream: StreamId,
+    },
     /// The thread has ended: it was told to, or nobody takes its output any more ([`SinkErrorKind::Closed`]; its
     /// health says so). Nothing sent after that is answered.
     Stopped(SinkId),
@@ -80,6 +99,12 @@ pub enum FromSink {
 pub trait Sink: Send {
     /// The name in checkpoint, metrics and health: `local_file`.
     fn name(&self) -> &str;
+
+    /// Where the records of a stream go, or will after an attach, if each place fails for itself: what one of them can't
+    /// take is held back alone. `None` = all go to one place.
+    fn output_of(&self, _source: &Source, _after_attach: bool) -> Option<Arc<str>> {
+        None
+    }
 
     /// Makes the output of a stream ready. Called again for the same stream if what is known of it changed.
     fn attach(&mut self, source: &Arc<Source>) -> Result<Option<OutputMark>, SinkError>;

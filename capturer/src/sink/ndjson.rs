@@ -56,6 +56,11 @@ impl SourcePrefix {
         prefix
     }
 
+    /// A line of this source without a message, of any time.
+    pub(super) fn sample(&self) -> Vec<u8> {
+        [HEAD, b"1970-01-01T00:00:00Z", self.for_std_type(StdType::Stdout), END].concat()
+    }
+
     fn for_std_type(&self, std_type: StdType) -> &[u8] {
         &self.by_std_type[std_type.index()]
     }

@@ -20,9 +20,9 @@ use crate::settings::OutputFormat;
 /// What is the same for all records of a source.
 #[derive(Clone, Debug)]
 pub(super) struct SourceFacts {
-    prefix: SourcePrefix,
+    pub(super) prefix: SourcePrefix,
     /// For `pretty`.
-    name: String,
+    pub(super) name: String,
 }
 
 #[derive(Debug)]
@@ -84,18 +84,65 @@ impl Outbox {
                 self.reset();
                 return Ok(counts);
             }
-            self.buffer.clear();
+            let mut buffer = std::mem::take(&mut self.buffer);
+            buffer.clear();
             self.written = 0;
-            let (first, max, buffer) = (self.next_record, ENCODED_BYTES_MAX, &mut self.buffer);
-            let mut in_plain = |format| plain::encode(format, batch, &facts.name, first, max, buffer);
-            let (next, counts) = match self.format {
-                OutputFormat::Ndjson => ndjson::encode(batch, &facts.prefix, first, max, buffer),
-                OutputFormat::Raw => in_plain(PlainFormat::Raw),
-                OutputFormat::Docker => in_plain(PlainFormat::Docker),
-                OutputFormat::Pretty => in_plain(PlainFormat::Pretty),
-            };
+            let (next, counts) = self.encode(batch, facts, self.next_record, ENCODED_BYTES_MAX, &mut buffer);
+            self.buffer = buffer;
             self.next_record = next;
             self.counts += counts;
+        }
+    }
+
+    /// As [`Outbox::push`], of some of the records only. After an error it begins again.
+    pub(super) fn push_some(
+        &mut self,
+        batch: &Batch,
+        records: &[usize],
+        facts: &SourceFacts,
+        mut put: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<Counts> {
+        self.reset();
+        let (mut counts, mut buffer) = (Counts::default(), std::mem::take(&mut self.buffer));
+        let mut put_all = |buffer: &mut Vec<u8>| -> io::Result<()> {
+            let mut written = 0;
+            while written < buffer.len() {
+                match put(&buffer[written..]) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(len) => written += len,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            buffer.clear();
+            Ok(())
+        };
+        for index in records {
+            let max = buffer.len() + 1;
+            counts += self.encode(batch, facts, *index, max, &mut buffer).1;
+            if buffer.len() >= ENCODED_BYTES_MAX {
+                put_all(&mut buffer)?;
+            }
+        }
+        put_all(&mut buffer)?;
+        self.buffer = buffer;
+        Ok(counts)
+    }
+
+    fn encode(
+        &self,
+        batch: &Batch,
+        facts: &SourceFacts,
+        first: usize,
+        max: usize,
+        buffer: &mut Vec<u8>,
+    ) -> (usize, Counts) {
+        let mut in_plain = |format| plain::encode(format, batch, &facts.name, first, max, buffer);
+        match self.format {
+            OutputFormat::Ndjson => ndjson::encode(batch, &facts.prefix, first, max, buffer),
+            OutputFormat::Raw => in_plain(PlainFormat::Raw),
+            OutputFormat::Docker => in_plain(PlainFormat::Docker),
+            OutputFormat::Pretty => in_plain(PlainFormat::Pretty),
         }
     }
 

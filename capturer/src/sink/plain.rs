@@ -69,19 +69,41 @@ pub(super) fn encode(
         if out.len() >= bytes_max {
             break;
         }
-        match format {
-            PlainFormat::Docker => docker(batch, record, out, &mut counts),
-            PlainFormat::Pretty => pretty(batch, record, name, &mut text, out, &mut counts),
-            PlainFormat::Raw => {
-                plain(batch, record, out);
-                out.push(b'\n');
-            }
-        }
+        counts.invalid_utf8 += one(format, batch, record, name, &mut text, out);
         counts.records += 1;
         counts.truncated += u64::from(record.truncated);
     }
     counts.bytes = (out.len() - start) as u64;
     (first + counts.records as usize, counts)
+}
+
+/// Appends one record.
+pub(super) fn encode_one(format: PlainFormat, batch: &Batch, record: &Record, name: &str, out: &mut Vec<u8>) {
+    one(format, batch, record, name, &mut Vec::new(), out);
+}
+
+/// Gives how often U+FFFD took the place of bytes that are not UTF-8.
+fn one(
+    format: PlainFormat,
+    batch: &Batch,
+    record: &Record,
+    name: &str,
+    text: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> u64 {
+    match format {
+        PlainFormat::Docker => docker(batch, record, out),
+        PlainFormat::Pretty => {
+            text.clear();
+            plain(batch, record, text);
+            line(batch.time(record), name, text, out)
+        }
+        PlainFormat::Raw => {
+            plain(batch, record, out);
+            out.push(b'\n');
+            0
+        }
+    }
 }
 
 fn plain(batch: &Batch, record: &Record, out: &mut Vec<u8>) {
@@ -92,31 +114,20 @@ fn plain(batch: &Batch, record: &Record, out: &mut Vec<u8>) {
     }
 }
 
-fn docker(batch: &Batch, record: &Record, out: &mut Vec<u8>, counts: &mut Counts) {
+fn docker(batch: &Batch, record: &Record, out: &mut Vec<u8>) -> u64 {
+    let mut replaced = 0;
     out.extend_from_slice(b"{\"log\":\"");
     let message = batch.message(record);
     match record.form {
         MessageForm::JsonEscaped => out.extend_from_slice(message),
-        MessageForm::Raw => counts.invalid_utf8 += escape_raw(message, out),
+        MessageForm::Raw => replaced += escape_raw(message, out),
     }
     out.extend_from_slice(b"\\n\",\"stream\":\"");
     out.extend_from_slice(record.std_type.as_str().as_bytes());
     out.extend_from_slice(b"\",\"time\":\"");
-    counts.invalid_utf8 += escape_raw(batch.time(record), out);
+    replaced += escape_raw(batch.time(record), out);
     out.extend_from_slice(b"\"}\n");
-}
-
-fn pretty(
-    batch: &Batch,
-    record: &Record,
-    name: &str,
-    text: &mut Vec<u8>,
-    out: &mut Vec<u8>,
-    counts: &mut Counts,
-) {
-    text.clear();
-    plain(batch, record, text);
-    counts.invalid_utf8 += line(batch.time(record), name, text, out);
+    replaced
 }
 
 /// Gives how often U+FFFD took the place of bytes that are not UTF-8.

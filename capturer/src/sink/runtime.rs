@@ -2,16 +2,21 @@
 //!
 //! ```text
 //! inbox ─▶ attach / deliver ── ok ──▶ report Attached / Ack, count
-//!             ▲      └─ error ─▶ health false (said once) ─▶ pause 0.1 s … 5 s, jittered ─┐
-//!             └───────────────────────────────────────────────────────────────────────────┘
+//!             ▲      └─ error ─▶ health false (said once) ─▶ set aside for its output, tried again after 0.1 s … 5 s ─┐
+//!             └───────────────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
-//! While it pauses it takes messages off the inbox and sets them aside, in order: so it notices a Stop, which stands
-//! behind the batches that wait. A batch is never dropped; a Stop's deadline leaves it unacknowledged, and the next
-//! run reads it again from the source.
+//! Outputs fail alone ([`Sink::output_of`]): what one can't take waits in a queue of its own (held.rs), and what comes later
+//! for that output or those streams queues up behind it; all others go on. So answers keep their order within a stream and
+//! within an output, and nowhere else. A sink with a single output pauses instead, and meanwhile takes messages off the inbox
+//! and sets them aside, in order: so it notices a Stop, which stands behind the batches that wait.
+//!
+//! A batch is never dropped. A Stop's deadline leaves it unacknowledged, and the next run reads it again from the source. An
+//! output that takes nothing is tried once more at a Stop and not waited for.
 //!
 //! Bounds. The inbox is a channel without a limit of its own, so that `capture` never blocks in a send; what is in
-//! it is limited by who sends: batches by [`crate::limits::SINK_BATCHES_MAX`] (counted against acknowledgements),
-//! Attach by one per stream until it is answered, Detach by one per attached stream, Saved by one a second, Stop by one.
+//! it is limited by who sends: batches by [`crate::limits::SINK_BATCHES_MAX`] (counted against acknowledgements; those that
+//! wait for a blocked output count apart), Attach by one per stream until it is answered, Detach by one per attached stream,
+//! Saved by one a second, Stop by one.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,6 +25,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::held::{Held, Job};
 use super::steps::Steps;
 use super::{FromSink, Sink, SinkError, SinkErrorKind, ToSink, tap};
 use crate::limits::SINK_RETRY_MS_MAX;
@@ -70,6 +76,7 @@ pub fn spawn(
         gathered: Vec::new(),
         commit_at: None,
         give_up_at: None,
+        held: Held::default(),
         trouble: None,
         accepted: false,
     };
@@ -101,6 +108,8 @@ struct Worker {
     commit_at: Option<Instant>,
     /// Set once a Stop was seen, wherever it stands in the queue.
     give_up_at: Option<Instant>,
+    /// Outputs that take nothing, with what waits for them.
+    held: Held,
     /// What was last said to be wrong; `None` = all is well.
     trouble: Option<String>,
     /// Told the board that it accepted something.
@@ -114,6 +123,8 @@ impl Worker {
                 break;
             }
         }
+        self.held.all_due();
+        let _ = self.retry_held();
         let _ = self.commit();
         if let Err(error) = self.sink.flush() {
             self.on_failure(&error);
@@ -124,13 +135,19 @@ impl Worker {
     /// `None` = the end: told to stop, or nobody is left to tell anything.
     fn next_message(&mut self) -> Option<ToSink> {
         let message = loop {
+            self.retry_held()?;
             if let Some(message) = self.set_aside.pop_front() {
                 break message;
             }
-            let Some(commit_at) = self.commit_at else { break self.inbox.recv().ok()? };
-            match self.inbox.recv_timeout(commit_at.saturating_duration_since(Instant::now())) {
+            let wake_at = self.commit_at.into_iter().chain(self.held.next_attempt()).min();
+            let Some(wake_at) = wake_at else { break self.inbox.recv().ok()? };
+            match self.inbox.recv_timeout(wake_at.saturating_duration_since(Instant::now())) {
                 Ok(message) => break message,
-                Err(RecvTimeoutError::Timeout) => self.commit()?,
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.commit_at.is_some_and(|at| at <= Instant::now()) {
+                        self.commit()?;
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         };
@@ -171,31 +188,136 @@ impl Worker {
 
     /// `None` = given up.
     fn handle(&mut self, message: ToSink) -> Option<()> {
-        match message {
-            ToSink::Attach(source) => {
-                let mark = self.persist(|sink| sink.attach(&source))?;
+        let job = match message {
+            ToSink::Attach(source) => Job::Attach(source),
+            ToSink::Batch(batch) => Job::Batch { batch, made: None },
+            ToSink::Detach(stream) => Job::Detach(stream),
+            ToSink::Saved(marks) => {
+                self.sink.saved(&marks);
+                return Some(());
+            }
+            ToSink::Stop { .. } => unreachable!("next_message ends there"),
+        };
+        let output = match &job {
+            Job::Attach(source) => self.sink.output_of(source, true),
+            Job::Batch { batch, .. } => self.sink.output_of(&batch.source, false),
+            Job::Detach(_) => None,
+        };
+        if let Some(output) = self.held.queue_for(&job, output.as_ref()) {
+            return self.hold(output, job);
+        }
+        match self.attempt(job) {
+            Ok(()) => Some(()),
+            Err(failed) => match (*failed, output) {
+                ((job, error), Some(output)) if error.kind == SinkErrorKind::Retry => {
+                    self.count_failure();
+                    self.held.block(Arc::clone(&output), &error, retry_pause(0, chance()));
+                    self.hold(output, job)
+                }
+                ((job, error), _) => self.insist(job, error),
+            },
+        }
+    }
+
+    fn hold(&mut self, output: Arc<str>, job: Job) -> Option<()> {
+        let cause = self.held.trouble(&output).filter(|_| !matches!(job, Job::Detach(_)));
+        if let Some(cause) = cause {
+            let (stream, bytes) = (job.stream(), job.buffer_bytes());
+            (self.report)(FromSink::Held { sink: self.id, stream, bytes, cause });
+        }
+        if self.held.push(&output, job) {
+            self.tell_held();
+        }
+        Some(())
+    }
+
+    /// Tries what waits for blocked outputs, where it is time. `None` = the sink has ended.
+    fn retry_held(&mut self) -> Option<()> {
+        if self.held.is_empty() {
+            return Some(());
+        }
+        let mut changed = false;
+        for output in self.held.due(Instant::now()) {
+            while let Some(job) = self.held.pop(&output) {
+                let Err(failed) = self.attempt(job) else { continue };
+                let (job, error) = *failed;
+                self.count_failure();
+                self.held.put_back(&output, job);
+                let failures = self.held.failures(&output);
+                changed |= self.held.block(Arc::clone(&output), &error, retry_pause(failures, chance()));
+                if error.kind == SinkErrorKind::Closed {
+                    return None;
+                }
+                break;
+            }
+            for stream in self.held.freed(&output) {
+                changed = true;
+                (self.report)(FromSink::Freed { sink: self.id, stream });
+            }
+        }
+        if changed {
+            self.tell_held();
+        }
+        Some(())
+    }
+
+    /// Does it, or gives it back with the reason.
+    fn attempt(&mut self, job: Job) -> Result<(), Box<(Job, SinkError)>> {
+        let beat = Arc::clone(&self.beat);
+        let step = beat.step();
+        match job {
+            Job::Attach(source) => {
+                let attached = self.sink.attach(&source);
+                drop(step);
+                let mark = attached.map_err(|error| Box::new((Job::Attach(Arc::clone(&source)), error)))?;
+                self.on_success();
                 (self.report)(FromSink::Attached { sink: self.id, stream: source.id, mark });
             }
-            ToSink::Batch(batch) => {
+            Job::Batch { batch, made } => {
                 // Once, whatever attempts its delivery takes.
-                let made = self.steps.run(&batch);
+                let made = made.map_or_else(|| self.steps.run(&batch), |made| *made);
                 let out = made.as_ref().and_then(|made| made.batch.as_ref()).unwrap_or(&batch);
-                let delivered = self.persist(|sink| sink.deliver(out))?;
+                let delivered = self.sink.deliver(out);
+                drop(step);
+                let delivered = match delivered {
+                    Ok(delivered) => delivered,
+                    Err(error) => {
+                        let made = Some(Box::new(made));
+                        return Err(Box::new((Job::Batch { batch, made }, error)));
+                    }
+                };
+                self.on_success();
                 self.metrics.invalid_utf8_replaced_total.inc_by(delivered.counts.invalid_utf8);
                 // As it was delivered: redacted where that is configured.
                 self.show(out);
                 // Before the acknowledgement: that must bring back the only reference to the batch.
                 let amount = made.and_then(|made| self.steps.count(&batch.source, made));
-                self.acknowledge(Ack { sink: self.id, batch, mark: delivered.mark, delivered: amount })?;
+                // What could not be committed stays unacknowledged, as at a Stop; commit() has said so.
+                let _ =
+                    self.acknowledge(Ack { sink: self.id, batch, mark: delivered.mark, delivered: amount });
             }
-            ToSink::Detach(stream) => {
+            Job::Detach(stream) => {
                 self.steps.detach(stream);
                 self.sink.detach(stream);
             }
-            ToSink::Saved(marks) => self.sink.saved(&marks),
-            ToSink::Stop { .. } => unreachable!("next_message ends there"),
         }
-        Some(())
+        Ok(())
+    }
+
+    /// Tries again until it works; `None` = closed, or the deadline of a Stop has passed.
+    fn insist(&mut self, mut job: Job, mut error: SinkError) -> Option<()> {
+        let mut failures = 0;
+        loop {
+            self.on_failure(&error);
+            if error.kind != SinkErrorKind::Retry || !self.pause(retry_pause(failures, chance())) {
+                return None;
+            }
+            failures += 1;
+            (job, error) = match self.attempt(job) {
+                Ok(()) => return Some(()),
+                Err(again) => *again,
+            };
+        }
     }
 
     /// To those who watch live: what the first sink of the first outlet delivered, so each record once. While nobody does,
@@ -259,8 +381,25 @@ impl Worker {
         }
     }
 
-    fn on_failure(&mut self, error: &SinkError) {
+    fn count_failure(&self) {
         self.metrics.sink_errors_total.with_label_values(&[self.sink.name()]).inc();
+    }
+
+    /// Says which outputs are blocked, and when none is any more.
+    fn tell_held(&mut self) {
+        let name = self.sink.name();
+        self.metrics.outputs_blocked.with_label_values(&[name]).set(self.held.len() as i64);
+        let Some(outputs) = self.held.outputs() else { return self.on_success() };
+        let message = format!("{outputs}, {}", self.held.consequence());
+        if self.trouble.as_ref() != Some(&outputs) {
+            tracing::warn!(component = %self.component, "{message}");
+            self.trouble = Some(outputs);
+        }
+        self.board.set_health(&self.component, false, message);
+    }
+
+    fn on_failure(&mut self, error: &SinkError) {
+        self.count_failure();
         let consequence = match error.kind {
             SinkErrorKind::Retry => "reading waits, nothing is dropped",
             SinkErrorKind::Closed => "this sink has ended",
@@ -274,11 +413,11 @@ impl Worker {
     }
 
     fn on_success(&mut self) {
-        if self.trouble.take().is_some() {
+        if self.held.is_empty() && self.trouble.take().is_some() {
             tracing::info!(component = %self.component, "works again");
             self.board.set_health(&self.component, true, "works again");
         }
-        if !self.accepted && !self.sink.is_network() {
+        if !self.accepted && !self.sink.is_network() && self.held.is_empty() {
             self.accepted = true;
             self.board.set_health(&self.component, true, "accepts records");
             self.board.sink_accepted(self.sink.name());
@@ -298,185 +437,5 @@ fn chance() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use super::super::testing::{batch, container};
-    use super::super::{Counts, Delivered};
-    use super::*;
-    use crate::record::{OutputMark, Source, StreamId};
-
-    /// Fails while told to; remembers what it took.
-    #[derive(Clone, Default)]
-    struct Fake {
-        broken: Arc<AtomicBool>,
-        closed: Arc<AtomicBool>,
-        taken: Arc<Mutex<Vec<String>>>,
-    }
-
-    impl Fake {
-        fn answer<T>(&self, what: &str, value: T) -> Result<T, SinkError> {
-            if self.closed.load(Ordering::SeqCst) {
-                let source = io::ErrorKind::BrokenPipe.into();
-                return Err(SinkError { kind: SinkErrorKind::Closed, what: what.to_owned(), source });
-            }
-            if self.broken.load(Ordering::SeqCst) {
-                return Err(SinkError::retry(what, io::ErrorKind::StorageFull));
-            }
-            self.taken.lock().unwrap().push(what.to_owned());
-            Ok(value)
-        }
-    }
-
-    impl Sink for Fake {
-        fn name(&self) -> &str {
-            "fake"
-        }
-        fn attach(&mut self, source: &Arc<Source>) -> Result<Option<OutputMark>, SinkError> {
-            self.answer(&format!("attaching {}", source.id), None)
-        }
-        fn deliver(&mut self, batch: &Batch) -> Result<Delivered, SinkError> {
-            let counts = Counts { records: 1, invalid_utf8: 2, ..Counts::default() };
-            self.answer(&format!("writing {}", batch.source_bytes), Delivered { mark: None, counts })
-        }
-        fn detach(&mut self, stream: StreamId) {
-            self.taken.lock().unwrap().push(format!("detach {stream}"));
-        }
-        fn flush(&mut self) -> Result<(), SinkError> {
-            self.taken.lock().unwrap().push("flush".to_owned());
-            Ok(())
-        }
-    }
-
-    fn numbered(n: u64) -> Arc<Batch> {
-        let mut batch = batch(&container(1, "web"), &[b"x"]);
-        batch.source_bytes = n;
-        Arc::new(batch)
-    }
-
-    fn start(fake: &Fake) -> (SinkHandle, Receiver<FromSink>, Arc<Board>) {
-        start_with(fake, &Arc::new(Metrics::new(1).unwrap()))
-    }
-
-    fn start_with(fake: &Fake, metrics: &Arc<Metrics>) -> (SinkHandle, Receiver<FromSink>, Arc<Board>) {
-        let (tell, told) = channel();
-        let board = Arc::new(Board::default());
-        let report = Box::new(move |message| tell.send(message).unwrap());
-        let handle =
-            spawn(SinkId(3), Box::new(fake.clone()), report, board.clone(), Arc::clone(metrics)).unwrap();
-        (handle, told, board)
-    }
-
-    fn stop_in(limit: Duration) -> ToSink {
-        ToSink::Stop { give_up_at: Instant::now() + limit }
-    }
-
-    const LONG: Duration = Duration::from_secs(60);
-
-    #[test]
-    fn answers_in_order_and_ends_on_stop() {
-        let fake = Fake::default();
-        let metrics = Arc::new(Metrics::new(1).unwrap());
-        let (handle, told, board) = start_with(&fake, &metrics);
-        assert!(!board.sinks()["fake"]);
-        handle.sender.send(ToSink::Attach(container(1, "web"))).unwrap();
-        for n in 1..=3 {
-            handle.sender.send(ToSink::Batch(numbered(n))).unwrap();
-        }
-        handle.sender.send(ToSink::Detach(StreamId(1))).unwrap();
-        handle.sender.send(stop_in(LONG)).unwrap();
-        assert!(matches!(told.recv().unwrap(), FromSink::Attached { sink: SinkId(3), .. }));
-        for n in 1..=3 {
-            let FromSink::Ack(ack) = told.recv().unwrap() else { panic!("an ack comes") };
-            assert_eq!(ack.batch.source_bytes, n);
-        }
-        assert!(matches!(told.recv().unwrap(), FromSink::Stopped(SinkId(3))));
-        handle.thread.join().unwrap();
-        let expected = ["attaching #1", "writing 1", "writing 2", "writing 3", "detach #1", "flush"];
-        assert_eq!(*fake.taken.lock().unwrap(), expected);
-        assert!(board.sinks()["fake"]);
-        assert_eq!(metrics.invalid_utf8_replaced_total.get(), 6);
-        assert_eq!(metrics.sink_errors_total.with_label_values(&["fake"]).get(), 0);
-    }
-
-    /// Without this a full disk would lose the batch, or keep the order only by luck.
-    #[test]
-    fn keeps_trying_says_why_and_recovers_in_order() {
-        let fake = Fake::default();
-        fake.broken.store(true, Ordering::SeqCst);
-        let metrics = Arc::new(Metrics::new(1).unwrap());
-        let (handle, told, board) = start_with(&fake, &metrics);
-        for n in 1..=5 {
-            handle.sender.send(ToSink::Batch(numbered(n))).unwrap();
-        }
-        let errors = metrics.sink_errors_total.with_label_values(&["fake"]);
-        while errors.get() < 2 {
-            std::thread::yield_now();
-        }
-        let health = board.health()["sink_fake"].clone();
-        assert!(!health.ok);
-        assert_eq!(
-            health.message,
-            "no storage space writing 1: free space; reading waits, nothing is dropped"
-        );
-        assert!(told.try_recv().is_err());
-        fake.broken.store(false, Ordering::SeqCst);
-        for n in 1..=5 {
-            let FromSink::Ack(ack) = told.recv().unwrap() else { panic!("an ack comes") };
-            assert_eq!(ack.batch.source_bytes, n);
-        }
-        assert!(board.health()["sink_fake"].ok);
-        handle.sender.send(stop_in(LONG)).unwrap();
-        handle.thread.join().unwrap();
-    }
-
-    #[test]
-    fn stop_behind_a_batch_that_can_not_be_delivered_gives_up_in_time() {
-        let fake = Fake::default();
-        fake.broken.store(true, Ordering::SeqCst);
-        let (handle, told, board) = start(&fake);
-        handle.sender.send(ToSink::Batch(numbered(1))).unwrap();
-        handle.sender.send(ToSink::Batch(numbered(2))).unwrap();
-        handle.sender.send(stop_in(Duration::from_millis(300))).unwrap();
-        assert!(matches!(told.recv_timeout(LONG).unwrap(), FromSink::Stopped(_)));
-        handle.thread.join().unwrap();
-        assert_eq!(*fake.taken.lock().unwrap(), ["flush"]);
-        assert!(!board.health()["sink_fake"].ok);
-    }
-
-    #[test]
-    fn a_closed_output_ends_the_sink() {
-        let fake = Fake::default();
-        fake.closed.store(true, Ordering::SeqCst);
-        let (handle, told, board) = start(&fake);
-        handle.sender.send(ToSink::Batch(numbered(1))).unwrap();
-        assert!(matches!(told.recv_timeout(LONG).unwrap(), FromSink::Stopped(_)));
-        handle.thread.join().unwrap();
-        assert!(board.health()["sink_fake"].message.contains("this sink has ended"));
-        assert!(handle.sender.send(ToSink::Detach(StreamId(1))).is_err());
-    }
-
-    #[test]
-    fn no_sender_left_ends_it_even_while_it_retries() {
-        let fake = Fake::default();
-        fake.broken.store(true, Ordering::SeqCst);
-        let (handle, told, _board) = start(&fake);
-        handle.sender.send(ToSink::Batch(numbered(1))).unwrap();
-        drop(handle.sender);
-        assert!(matches!(told.recv_timeout(LONG).unwrap(), FromSink::Stopped(_)));
-        handle.thread.join().unwrap();
-    }
-
-    #[test]
-    fn pauses_grow_stay_within_their_limit_and_differ() {
-        for failures in 0..40 {
-            for chance in [0, 1, 77, u64::MAX] {
-                let pause = retry_pause(failures, chance).as_millis() as u64;
-                assert!((RETRY_MS_MIN / 2..=SINK_RETRY_MS_MAX).contains(&pause));
-            }
-        }
-        assert!(retry_pause(3, 0) > retry_pause(0, u64::MAX));
-        assert_ne!(retry_pause(20, 0), retry_pause(20, 999));
-    }
-}
+#[path = "runtime_tests.rs"]
+mod tests;

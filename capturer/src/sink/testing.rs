@@ -140,3 +140,12 @@ pub(crate) fn messages(output: &[u8]) -> Vec<String> {
         })
         .collect()
 }
+
+/// Waits for a condition that another thread brings about.
+pub(crate) fn until(condition: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(120), "it did not come about");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}

@@ -22,7 +22,7 @@ use crate::capture::support::{Context, Timer};
 use crate::cursor::{ApiCursor, Cursor};
 use crate::decode::assemble::Lines;
 use crate::decode::timestamp;
-use crate::limits::STREAM_BATCHES_MAX;
+use crate::limits::{READ_BYTES, STREAM_BATCHES_MAX};
 use crate::metrics::StreamError;
 use crate::record::{Batch, Source};
 use crate::settings::FileFormat;
@@ -127,6 +127,8 @@ pub struct Stream {
     stopped: bool,
     /// Its new output is being prepared: batches wait.
     preparing: bool,
+    /// Its output takes nothing: it reads no further meanwhile.
+    held: bool,
     /// What a read under way brought meanwhile.
     parked: Vec<Parked>,
     /// When each batch out was sent, oldest first.
@@ -150,6 +152,8 @@ struct Parked {
 
 /// First back-off after a failure; doubles up to the config's `reconnect_interval`.
 const BACKOFF_FIRST_MS: u64 = 200;
+/// A batch of so many bytes or less is copied out of its read buffer.
+const SMALL_BATCH_BYTES: usize = READ_BYTES / 16;
 /// A stream that delivered for so long is well again.
 const WELL_AFTER_MS: u64 = 10_000;
 
@@ -187,6 +191,7 @@ impl Stream {
             gone_early: false,
             stopped: false,
             preparing: false,
+            held: false,
             parked: Vec::new(),
             sent_at_ms: VecDeque::new(),
             fallback: None,
@@ -220,7 +225,7 @@ impl Stream {
             Kind::File(_) => 0,
             Kind::Api(api) => api.batches_held(),
         };
-        let ready = !self.stopped && !self.preparing && self.limited_until_ms.is_none();
+        let ready = !self.stopped && !self.preparing && !self.held && self.limited_until_ms.is_none();
         reads && ready && self.batches_out + held < STREAM_BATCHES_MAX
     }
 
@@ -262,11 +267,20 @@ impl Stream {
 
     /// Nothing of it is under way: no operation, no batch.
     pub fn is_at_rest(&self) -> bool {
-        self.batches_out == 0
-            && match &self.kind {
-                Kind::File(file) => file.is_at_rest(),
-                Kind::Api(api) => api.is_at_rest(),
-            }
+        self.batches_out == 0 && self.reads_nothing()
+    }
+
+    /// No operation of it is under way.
+    pub fn reads_nothing(&self) -> bool {
+        match &self.kind {
+            Kind::File(file) => file.is_at_rest(),
+            Kind::Api(api) => api.is_at_rest(),
+        }
+    }
+
+    /// Its output takes nothing, or does again.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// The position it begins with, for its first checkpoint.
@@ -618,6 +632,7 @@ impl Stream {
             self.parked.push(Parked { lines, read, end, source_bytes });
             return;
         }
+        let read = in_its_own_size(read, cx);
         self.seq += 1;
         self.batches_out += 1;
         self.sent_at_ms.push_back(cx.now.mono_ms);
@@ -723,4 +738,15 @@ impl Stream {
         }
         row
     }
+}
+
+/// A few lines do not need the room of a whole read for as long as they are on their way, which may be long.
+fn in_its_own_size(read: Vec<u8>, cx: &mut Context<'_>) -> Vec<u8> {
+    if read.len() > SMALL_BATCH_BYTES || read.capacity() < READ_BYTES {
+        return read;
+    }
+    let small = read.as_slice().to_vec();
+    cx.credit.grow(small.capacity() as u64);
+    cx.credit.give_back(read, 0);
+    small
 }

@@ -85,7 +85,8 @@ impl SinkModel {
         let path = self.paths.get(&stream).filter(|_| self.keeps_outputs())?;
         let len_bytes =
             self.outputs.get(path).and_then(|output| output.lines.last()).map_or(0, |(_, len)| *len);
-        Some(OutputMark { path: path.clone(), file: FileId { device: 1, inode: 1, birth_ns: 1 }, len_bytes })
+        let file = FileId { device: 1, inode: 1, birth_ns: 1 };
+        Some(OutputMark { path: path.clone(), file, len_bytes, ..OutputMark::default() })
     }
 
     fn attach(&mut self, source: &Source) {

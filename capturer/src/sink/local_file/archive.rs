@@ -14,7 +14,6 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -25,7 +24,7 @@ use rustix::fs::{AtFlags, OFlags};
 
 use super::beneath::{open_file, open_parent};
 use super::generations::{self, Generation, UNFINISHED};
-use crate::ledger::claims::Claimed;
+use super::root::Root;
 use crate::settings::{Compress, LocalFile};
 
 /// Bytes compressed between two looks whether the agent stops.
@@ -72,16 +71,11 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Starts it. `shown` is the directory as configured, for messages.
-    pub(super) fn start(
-        root: Claimed<OwnedFd>,
-        shown: PathBuf,
-        packing: Compress,
-        keep: Keep,
-    ) -> io::Result<Archive> {
+    /// Starts it.
+    pub(super) fn start(root: Arc<Root>, packing: Compress, keep: Keep) -> io::Result<Archive> {
         let (sender, visits) = channel();
         let stopping = Arc::new(AtomicBool::new(false));
-        let worker = Worker { root, shown, packing, keep, stopping: stopping.clone() };
+        let worker = Worker { root, packing, keep, stopping: stopping.clone() };
         let thread =
             std::thread::Builder::new().name("archive".to_owned()).spawn(move || worker.run(&visits))?;
         Ok(Archive { sender: Some(sender), stopping, thread: Some(thread) })
@@ -115,8 +109,7 @@ impl Drop for Archive {
 }
 
 struct Worker {
-    root: Claimed<OwnedFd>,
-    shown: PathBuf,
+    root: Arc<Root>,
     packing: Compress,
     keep: Keep,
     stopping: Arc<AtomicBool>,
@@ -129,7 +122,7 @@ impl Worker {
                 return;
             }
             if let Err(error) = self.visit(&visit) {
-                let output = self.shown.join(&visit.path);
+                let output = self.root.path().join(&visit.path);
                 tracing::warn!(
                     output = %output.display(),
                     "compressing or deleting its older files: {error}; tried again with the next rotation"
@@ -139,7 +132,7 @@ impl Worker {
     }
 
     fn visit(&self, visit: &Visit) -> io::Result<()> {
-        let (dir, live) = open_parent(&self.root, &visit.path, false)?;
+        let (dir, live) = open_parent(&self.root.fd(), &visit.path, false)?;
         self.delete_unfinished(&dir, live)?;
         let mut older = generations::list(&dir, live)?;
         older.retain(|generation| generation.stamp <= visit.through);
@@ -227,7 +220,7 @@ impl Worker {
         let count = self.keep.over(older, &lengths, SystemTime::now());
         for generation in older.drain(..count) {
             rustix::fs::unlinkat(dir, &generation.name, AtFlags::empty())?;
-            tracing::info!(file = %generation.name, directory = %self.shown.display(), "deleted: older than what is kept");
+            tracing::info!(file = %generation.name, directory = %self.root.path().display(), "deleted: older than what is kept");
         }
         Ok(())
     }
@@ -261,7 +254,6 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::ledger::Owner;
     use crate::ledger::claims::Claims;
 
     fn older(days: &[u64]) -> Vec<Generation> {
@@ -292,11 +284,8 @@ mod tests {
     }
 
     fn worker(dir: &tempfile::TempDir, packing: Compress, keep: Keep) -> Worker {
-        let root =
-            rustix::fs::open(dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, rustix::fs::Mode::empty());
-        let stopping = Arc::default();
-        let root = Claims::default().hold(root.unwrap(), Owner::Admin);
-        Worker { root, shown: dir.path().to_owned(), packing, keep, stopping }
+        let root = Arc::new(Root::open(dir.path(), &Claims::default()).unwrap());
+        Worker { root, packing, keep, stopping: Arc::default() }
     }
 
     fn names(dir: &tempfile::TempDir) -> Vec<String> {

@@ -1,0 +1,247 @@
+//! Tests of what a crash leaves in outputs, and what a start makes of it: nothing is lost from them and nothing comes twice,
+//! whether the sources are still there or not.
+
+use std::fs;
+use std::path::Path;
+
+use super::super::testing::{Rng, batch, container, followed, messages};
+use super::tests::{lines, restart, restart_with, sink, write};
+use super::*;
+use crate::cursor::{FileCursor, FileId, HeadPrint};
+use crate::settings::{FileTemplate, OutputFormat};
+
+const NAME: &str = "{container_name}.ndjson";
+/// As [`batch`] sets it.
+const READ_AT_NS: i64 = 1_000_000_000;
+
+/// A batch of a followed file: its lines have no time of their own, `read_at_s` stands for it.
+fn of_file(source: &Arc<Source>, texts: &[&str], born_ns: i64) -> Batch {
+    let slices: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
+    let mut batch = batch(source, &slices);
+    batch.records.iter_mut().for_each(|record| record.time_len = 0);
+    batch.read_time = "1970-01-01T00:00:01Z".to_owned();
+    batch.end = Cursor::File(FileCursor {
+        file: FileId { device: 1, inode: 2, birth_ns: born_ns },
+        head: HeadPrint::default(),
+        offset: 0,
+        skip: [0, 0],
+        reached: Vec::new(),
+        lines: Default::default(),
+        passing: Default::default(),
+    });
+    batch
+}
+
+fn deliver(sink: &mut LocalFileSink, source: &Arc<Source>, texts: &[&str], born_ns: i64) -> OutputMark {
+    sink.deliver(&of_file(source, texts, born_ns)).unwrap().mark.unwrap()
+}
+
+fn only_file(dir: &Path) -> Vec<String> {
+    let mut names = fs::read_dir(dir).unwrap();
+    let name = names.next().unwrap().unwrap().path();
+    assert!(names.next().is_none());
+    lines(name)
+}
+
+/// The source is gone, and something else has its path: its lines were never written, though they may look alike.
+#[test]
+fn a_new_file_under_the_path_of_one_that_is_gone_is_written_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = followed(1, "/var/log/app.log");
+    let mut first = sink(dir.path(), NAME);
+    let mark = deliver(&mut first, &log, &["started"], 5);
+    deliver(&mut first, &log, &["ready", "stopped"], 5);
+    drop(first);
+    let (mut second, _) = restart(dir.path(), NAME, &[&mark]);
+    deliver(&mut second, &log, &["ready", "stopped"], READ_AT_NS + 1);
+    assert_eq!(only_file(dir.path()), ["started", "ready", "stopped", "ready", "stopped"]);
+}
+
+/// Many lines look alike: one that stands somewhere in the overhang is not taken for that unless it is expected there.
+#[test]
+fn lines_without_a_time_are_passed_over_in_their_order_only() {
+    for (again, expected) in [
+        (vec!["b", "a", "c", "a"], vec!["a", "b", "a", "c", "a"]),
+        // It goes on somewhere else, for what came first is lost.
+        (vec!["c", "a"], vec!["a", "b", "a", "c", "c", "a"]),
+        (vec!["x", "b", "a", "c"], vec!["a", "b", "a", "c", "x", "b", "a", "c"]),
+        // A pipeline may drop other lines than before.
+        (vec!["b", "c", "d"], vec!["a", "b", "a", "c", "d"]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = followed(1, "/var/log/app.log");
+        let mut first = sink(dir.path(), NAME);
+        let mark = deliver(&mut first, &log, &["a"], 5);
+        deliver(&mut first, &log, &["b", "a", "c"], 5);
+        drop(first);
+        let (mut second, _) = restart(dir.path(), NAME, &[&mark]);
+        for text in again {
+            deliver(&mut second, &log, &[text], 5);
+        }
+        assert_eq!(only_file(dir.path()), expected);
+    }
+}
+
+/// Streams share an output; one source is gone, and the agent crashes again and again.
+#[test]
+fn many_crashes_with_shared_outputs_and_vanishing_sources_lose_and_repeat_nothing() {
+    let mut rng = Rng::from_env();
+    for format in [OutputFormat::Ndjson, OutputFormat::Docker, OutputFormat::Raw].iter().cycle().take(60) {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = LocalFile {
+            directory: dir.path().to_owned(),
+            file: FileTemplate::parse("all").unwrap(),
+            format: *format,
+            max_size: if rng.below(2) == 0 { 0 } else { 2_000 },
+            max_files: 0,
+            ..LocalFile::default()
+        };
+        let (mut sink, _) = restart_with(settings.clone(), &[]);
+        let sources = [container(1, "a"), container(2, "b"), followed(3, "/c.log")];
+        let mut gone = [false; 3];
+        // Per source: lines delivered in all, and where its position is; the latter as the checkpoint has it, too.
+        let (mut most, mut next, mut saved) = ([0_usize; 3], [0_usize; 3], [0_usize; 3]);
+        let mut mark = sink.attach(&sources[0]).unwrap().unwrap();
+        let (mut newest, mut attached) = (mark.clone(), true);
+        for _ in 0..60 {
+            if !std::mem::replace(&mut attached, true) {
+                newest = sink.attach(&sources[0]).unwrap().unwrap();
+            }
+            match rng.below(10) {
+                0 => {
+                    drop(sink);
+                    gone[rng.below(3)] |= rng.below(3) == 0;
+                    if rng.below(2) == 0 {
+                        tear(&dir.path().join("all"), *format);
+                    }
+                    sink = restart_with(settings.clone(), &[&mark]).0;
+                    (next, attached) = (saved, false);
+                }
+                1 | 2 => (mark, saved) = (newest.clone(), next),
+                _ => {
+                    let at = rng.below(3);
+                    if gone[at] {
+                        continue;
+                    }
+                    let texts: Vec<String> =
+                        (next[at]..next[at] + rng.below(9)).map(|n| format!("{at}:{n}")).collect();
+                    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+                    newest = if at == 2 {
+                        deliver(&mut sink, &sources[at], &texts, 5)
+                    } else {
+                        write(&mut sink, &sources[at], &texts)
+                    };
+                    next[at] += texts.len();
+                    most[at] = most[at].max(next[at]);
+                }
+            }
+        }
+        drop(sink);
+        let mut got = everything(dir.path(), *format);
+        let mut expected: Vec<String> =
+            (0..3).flat_map(|at| (0..most[at]).map(move |n| format!("{at}:{n}"))).collect();
+        got.sort();
+        expected.sort();
+        assert_eq!(got, expected, "{format:?}");
+    }
+}
+
+/// The beginning of a record, as a kill in the middle of a write leaves it.
+fn tear(output: &Path, format: OutputFormat) {
+    let torn: &[u8] = if format == OutputFormat::Raw { b"" } else { b"{\"time\":\"2026" };
+    let mut file = fs::OpenOptions::new().append(true).open(output).unwrap();
+    io::Write::write_all(&mut file, torn).unwrap();
+}
+
+fn everything(dir: &Path, format: OutputFormat) -> Vec<String> {
+    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let bytes: Vec<u8> = paths.flat_map(|path| fs::read(path).unwrap()).collect();
+    match format {
+        OutputFormat::Ndjson => messages(&bytes),
+        _ => {
+            let text = String::from_utf8(bytes).unwrap();
+            let message = |line: &str| match line.strip_prefix("{\"log\":\"") {
+                Some(rest) => rest.split("\\n").next().unwrap().to_owned(),
+                None => line.to_owned(),
+            };
+            text.lines().map(message).collect()
+        }
+    }
+}
+
+/// What operators do to outputs while the agent does not run, after it was killed.
+#[test]
+fn outputs_changed_while_the_agent_was_down() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change, &[&str]); 6] = [
+        ("nothing", |_| {}, &["1", "2", "3", "4"]),
+        ("moved", |file| fs::rename(file, file.with_extension("old")).unwrap(), &["4"]),
+        ("emptied", |file| fs::write(file, "").unwrap(), &["2", "3", "4"]),
+        ("removed", |file| fs::remove_file(file).unwrap(), &["2", "3", "4"]),
+        (
+            "copied and truncated",
+            |file| {
+                fs::copy(file, file.with_extension("1")).unwrap();
+                fs::write(file, "").unwrap();
+            },
+            &["2", "3", "4"],
+        ),
+        (
+            "replaced by a copy, as a restored backup is",
+            |file| {
+                fs::copy(file, file.with_extension("copy")).unwrap();
+                fs::rename(file.with_extension("copy"), file).unwrap();
+            },
+            &["1", "2", "3", "4"],
+        ),
+    ];
+    for (what, change, expected) in changes {
+        let dir = tempfile::tempdir().unwrap();
+        let web = container(1, "web");
+        let mut first = sink(dir.path(), NAME);
+        let mark = write(&mut first, &web, &["1"]);
+        write(&mut first, &web, &["2", "3"]);
+        drop(first);
+        let file = dir.path().join("web.ndjson");
+        change(&file);
+        let (mut second, restored) = restart(dir.path(), NAME, &[&mark]);
+        write(&mut second, &web, &["2", "3", "4"]);
+        assert_eq!(lines(&file), expected, "{what}: {:?}", restored.notes);
+    }
+}
+
+/// The output was emptied while the agent ran, and it was killed before a checkpoint said so: what is in it was written
+/// after the mark, though it may be longer than that by now.
+#[test]
+fn an_output_that_was_emptied_before_the_crash_is_not_cut_and_not_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let (web, file) = (container(1, "web"), dir.path().join("web.ndjson"));
+    let mut first = sink(dir.path(), NAME);
+    let mark = write(&mut first, &web, &["old 1", "old 2"]);
+    fs::write(&file, "").unwrap();
+    write(&mut first, &web, &["1", "2", "3", "4"]);
+    drop(first);
+    let (mut second, restored) = restart(dir.path(), NAME, &[&mark]);
+    assert!(restored.notes[0].contains("was emptied"), "{:?}", restored.notes);
+    write(&mut second, &web, &["1", "2", "3", "4", "5"]);
+    assert_eq!(lines(&file), ["1", "2", "3", "4", "5"]);
+}
+
+/// Else each start would look through it again, for as long as the checkpoint lives.
+#[test]
+fn what_nobody_came_back_for_is_forgotten_after_a_day() {
+    let dir = tempfile::tempdir().unwrap();
+    let web = container(1, "web");
+    let mut first = sink(dir.path(), NAME);
+    let mark = write(&mut first, &web, &["1"]);
+    write(&mut first, &web, &["2"]);
+    drop(first);
+    let (_, restored) = restart(dir.path(), NAME, &[&mark]);
+    let mut mark = restored.marks["web.ndjson"].clone();
+    assert_eq!(mark.uncovered.len(), 1);
+    let (_, restored) = restart(dir.path(), NAME, &[&mark]);
+    assert_eq!(restored.marks["web.ndjson"], mark);
+    mark.uncovered[0].since_s -= 25 * 3600;
+    let (_, restored) = restart(dir.path(), NAME, &[&mark]);
+    assert!(restored.marks["web.ndjson"].uncovered.is_empty());
+}

@@ -1,0 +1,262 @@
+//! What tells one record in an output from another, whether it is read back from the file or about to be written.
+//!
+//! ```text
+//! line in an output ── of_line ──▶ source, Key ◀── of_record ── record of a batch
+//! ```
+//! A key leaves out what may differ when the same line is read again: the container's name and labels, what a pipeline
+//! added, and the time of a line that has none of its own, for which the time of reading stands.
+
+use std::hash::{DefaultHasher, Hasher as _};
+
+use super::super::ndjson::escape_raw;
+use super::super::outbox::SourceFacts;
+use super::super::plain::{self, PlainFormat};
+use crate::decode::timestamp;
+use crate::record::{Batch, MessageForm, Record, StdType};
+use crate::settings::OutputFormat;
+
+/// One line of an output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Key {
+    /// 0 or 1; 0 where the format does not tell.
+    pub(super) channel: usize,
+    /// Hash of channel and message.
+    pub(super) weak: u64,
+    /// Hash of these and the time; 0 = there is no time, or not one of the line's own.
+    pub(super) strong: u64,
+    /// The time, or the latest it can be; 0 = unknown. Nanoseconds since 1970.
+    pub(super) time_ns: i64,
+}
+
+impl Key {
+    fn new(channel: usize, message: &[u8], time: &[u8]) -> Key {
+        let weak = hash(&[&[channel as u8], message]);
+        let strong = if time.is_empty() { 0 } else { hash(&[&weak.to_le_bytes(), time]).max(1) };
+        Key { channel, weak, strong, time_ns: timestamp::parse(time).unwrap_or(0) }
+    }
+}
+
+fn hash(parts: &[&[u8]]) -> u64 {
+    // The keys of this hasher are fixed, and its results are not kept beyond the process.
+    let mut hasher = DefaultHasher::new();
+    parts.iter().for_each(|part| hasher.write(part));
+    hasher.finish()
+}
+
+/// A hash that is kept in the checkpoint: FNV-1a, the same in every version of this program.
+pub(super) fn source_hash(parts: &[&[u8]]) -> u64 {
+    let bytes = parts.iter().flat_map(|part| part.iter().copied().chain([0]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Source and key of a line, without its newline; `None` = it is not one of ours. Where the format names no source that is
+/// `nameless`, and where it has no time the record is known to be no younger than `until_ns`.
+pub(super) fn of_line(format: OutputFormat, line: &[u8], nameless: u64, until_ns: i64) -> Option<(u64, Key)> {
+    match format {
+        OutputFormat::Ndjson => {
+            let line = Members::of(line)?;
+            let key = Key::new(line.channel, line.message?, line.time);
+            Some((source_hash(&[line.container_id, line.path]), key))
+        }
+        OutputFormat::Docker => {
+            let line = Members::of(line)?;
+            let message = line.message?;
+            Some((
+                nameless,
+                Key::new(line.channel, message.strip_suffix(b"\\n").unwrap_or(message), line.time),
+            ))
+        }
+        OutputFormat::Raw => Some((nameless, Key { time_ns: until_ns, ..Key::new(0, line, b"") })),
+        OutputFormat::Pretty => {
+            Some((nameless, Key { time_ns: until_ns, ..Key::new(0, behind_time(line), b"") }))
+        }
+    }
+}
+
+/// The source that [`of_line`] would find in a line of these facts.
+pub(super) fn source_of(format: OutputFormat, facts: &SourceFacts, nameless: u64) -> u64 {
+    match format {
+        OutputFormat::Ndjson => {
+            let sample = facts.prefix.sample();
+            of_line(format, sample.trim_ascii_end(), 0, 0).map_or(nameless, |(source, _)| source)
+        }
+        _ => nameless,
+    }
+}
+
+/// Keys of a record that is about to be written: one for each line it will be.
+pub(super) fn of_record(
+    format: OutputFormat,
+    batch: &Batch,
+    facts: &SourceFacts,
+    record: &Record,
+    text: &mut Vec<u8>,
+    keys: &mut Vec<Key>,
+) {
+    keys.clear();
+    text.clear();
+    match format {
+        OutputFormat::Ndjson | OutputFormat::Docker => {
+            let message = match record.form {
+                MessageForm::JsonEscaped => batch.message(record),
+                MessageForm::Raw => {
+                    escape_raw(batch.message(record), text);
+                    text.as_slice()
+                }
+            };
+            let own_time = if record.time_len == 0 { b"".as_slice() } else { batch.time(record) };
+            keys.push(Key::new(record.std_type.index(), message, own_time));
+        }
+        OutputFormat::Raw => {
+            plain::encode_one(PlainFormat::Raw, batch, record, &facts.name, text);
+            let whole = text.strip_suffix(b"\n").unwrap_or(text);
+            keys.extend(whole.split(|byte| *byte == b'\n').map(|line| Key::new(0, line, b"")));
+        }
+        OutputFormat::Pretty => {
+            plain::encode_one(PlainFormat::Pretty, batch, record, &facts.name, text);
+            keys.push(Key::new(0, behind_time(text.strip_suffix(b"\n").unwrap_or(text)), b""));
+        }
+    }
+}
+
+fn behind_time(line: &[u8]) -> &[u8] {
+    memchr::memchr(b' ', line).map_or(line, |at| &line[at..])
+}
+
+/// What counts of a JSON line, as it stands there.
+#[derive(Debug, Default)]
+struct Members<'a> {
+    time: &'a [u8],
+    channel: usize,
+    container_id: &'a [u8],
+    path: &'a [u8],
+    message: Option<&'a [u8]>,
+}
+
+impl<'a> Members<'a> {
+    fn of(line: &'a [u8]) -> Option<Members<'a>> {
+        let mut members = Members::default();
+        let mut rest = line.strip_prefix(b"{")?;
+        loop {
+            let (key, behind) = value(rest)?;
+            let (value, behind) = value(behind.strip_prefix(b":")?)?;
+            let text = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+            match (key, text) {
+                (b"\"time\"", Some(text)) => members.time = text,
+                (b"\"stream\"", Some(text)) => {
+                    members.channel = usize::from(text == StdType::Stderr.as_str().as_bytes());
+                }
+                (b"\"container_id\"", Some(text)) => members.container_id = text,
+                (b"\"path\"", Some(text)) => members.path = text,
+                (b"\"message\"" | b"\"log\"", Some(text)) => members.message = Some(text),
+                _ => {}
+            }
+            match behind {
+                // A line of ours has a time.
+                b"}" => return Some(members).filter(|members| !members.time.is_empty()),
+                [b',', more @ ..] => rest = more,
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// A JSON value at the beginning of a text, and what follows it. What is valid is not checked, only where it ends.
+fn value(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut depth = 0_usize;
+    let mut at = 0;
+    loop {
+        match text.get(at)? {
+            b'"' => at = string_end(text, at + 1)?,
+            b'{' | b'[' => (depth, at) = (depth + 1, at + 1),
+            b'}' | b']' if depth > 0 => (depth, at) = (depth - 1, at + 1),
+            b'}' | b']' | b',' | b':' if depth == 0 => return (at > 0).then(|| text.split_at(at)),
+            _ => at += 1,
+        }
+        if depth == 0 && matches!(text[at - 1], b'"' | b'}' | b']') {
+            return Some(text.split_at(at));
+        }
+    }
+}
+
+/// The place behind the quote that ends a string.
+fn string_end(text: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
+        if text[at] == b'"' {
+            return Some(at + 1);
+        }
+        at += 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::outbox::Outbox;
+    use super::super::super::testing::{Rng, batch, container, followed, push};
+    use super::*;
+
+    const FORMATS: [OutputFormat; 4] =
+        [OutputFormat::Ndjson, OutputFormat::Docker, OutputFormat::Raw, OutputFormat::Pretty];
+
+    /// Else a restart would not know what it wrote, and write it again.
+    #[test]
+    fn a_record_has_the_key_of_the_line_it_becomes() {
+        let mut rng = Rng::from_env();
+        for round in 0..400 {
+            let format = FORMATS[round % 4];
+            let source = if rng.below(2) == 0 {
+                container(1, &rng.text(30))
+            } else {
+                followed(2, &format!("/var/log/{}", rng.text(30)))
+            };
+            let texts: Vec<Vec<u8>> = (0..1 + rng.below(5)).map(|_| rng.bytes(60)).collect();
+            let lines: Vec<&[u8]> = texts.iter().map(Vec::as_slice).collect();
+            let mut batch = batch(&source, &lines);
+            push(&mut batch, br#"a \"b\" \\ \n c"#, MessageForm::JsonEscaped);
+            batch.records[0].std_type = StdType::Stderr;
+            let mut outbox = Outbox::new(format);
+            let facts = outbox.facts(&source);
+            let mut written = Vec::new();
+            outbox
+                .push(&batch, &facts, |bytes| {
+                    written.extend_from_slice(bytes);
+                    Ok(bytes.len())
+                })
+                .unwrap();
+            let found: Vec<(u64, Key)> = written
+                .strip_suffix(b"\n")
+                .unwrap()
+                .split(|byte| *byte == b'\n')
+                .map(|line| of_line(format, line, 7, 0).expect("a line of ours"))
+                .collect();
+            let (mut text, mut keys, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+            for record in &batch.records {
+                of_record(format, &batch, &facts, record, &mut text, &mut keys);
+                expected.extend(keys.iter().map(|key| (source_of(format, &facts, 7), *key)));
+            }
+            assert_eq!(found, expected, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_has_no_key() {
+        for line in [
+            "",
+            "{",
+            "{}",
+            "plain",
+            "{\"time\":\"x\"}",
+            "{\"message\":\"x\"",
+            "{\"message\":\"x\"}",
+            "{\"message\":\"x\\",
+            "[1,2]",
+        ] {
+            assert_eq!(of_line(OutputFormat::Ndjson, line.as_bytes(), 0, 0), None, "{line}");
+        }
+        let mut rng = Rng::from_env();
+        for _ in 0..2_000 {
+            let _ = of_line(OutputFormat::Ndjson, &rng.bytes(80), 0, 0);
+        }
+    }
+}

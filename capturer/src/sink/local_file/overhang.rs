@@ -1,0 +1,301 @@
+//! Records that stood in outputs behind their marks when the agent began: it was killed between writing them and the
+//! checkpoint that would have said so. They stay, for their source may be gone; and when it is read again from its
+//! position, its first records are those that stand there, and are passed over instead of written again.
+//!
+//! ```text
+//! output   … r5 │ r6 r7        r6 and r7 are the overhang of their source
+//!          mark ┘
+//! source   r6 r7 r8 …          ─▶ r6 and r7 are passed over, r8 is written
+//! ```
+//! Each source has an overhang of its own, whatever outputs it is in. Within it records are expected in their order, by
+//! channel. A record with a time of its own may also be found further on: what stood before it is no longer in the
+//! source. One without is only believed where it is expected, or shortly behind, since many lines look alike.
+//!
+//! What no source came back for stays in [`OutputMark::uncovered`], so that a second crash is no worse than the first.
+//!
+//! [`OutputMark::uncovered`]: crate::record::OutputMark::uncovered
+
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::keys::Key;
+use crate::cursor::FileId;
+use crate::record::Uncovered;
+
+/// So far behind the expected record one without a time of its own is looked for.
+const WINDOW: usize = 64;
+/// So many records in a row that are not in the overhang say that its source goes on somewhere else.
+const MISSES_MAX: usize = 10_000;
+
+/// Equal lines of a mixed overhang that are looked at for one record.
+const CANDIDATES_MAX: usize = 4_096;
+
+/// A part of an output that holds some of it.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    /// The output, relative to the directory.
+    pub(super) path: Arc<str>,
+    /// Its file then.
+    pub(super) file: FileId,
+    /// Where the part ends.
+    pub(super) to: u64,
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(super) struct Overhangs {
+    by_source: BTreeMap<u64, Overhang>,
+    segments: Vec<Segment>,
+    /// What [`Overhangs::uncovered`] gives, until something changes.
+    uncovered: Option<BTreeMap<Arc<str>, Vec<Uncovered>>>,
+    /// Nothing is told of it any more.
+    untold: bool,
+}
+
+/// That of one source.
+#[derive(Debug)]
+struct Overhang {
+    channels: [Expected; 2],
+    /// Several sources that are not told apart share it, so any order is right.
+    mixed: bool,
+    since_s: u64,
+}
+
+/// Records of a channel, in order.
+#[derive(Debug, Default)]
+struct Expected {
+    entries: Vec<Entry>,
+    /// The first that has not come yet.
+    front: usize,
+    /// Records in a row that were none of them.
+    misses: usize,
+    /// At least one has come.
+    begun: bool,
+    /// Of a mixed one: those that came, by index.
+    taken: BTreeSet<usize>,
+    /// Strong hashes (weak ones of a mixed overhang) with the index of their entry, sorted. Made when it is first needed.
+    index: OnceCell<Vec<(u64, u32)>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    key: Key,
+    segment: u32,
+    /// Where its line begins.
+    start: u64,
+}
+
+/// What is to be done with a batch.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Records that are to be written, by index.
+    pub(super) kept: Vec<usize>,
+    steps: [Step; 2],
+}
+
+/// How far a channel gets by a batch.
+#[derive(Debug, Default)]
+struct Step {
+    front: usize,
+    misses: usize,
+    begun: bool,
+    taken: BTreeSet<usize>,
+}
+
+impl Overhangs {
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_source.is_empty()
+    }
+
+    pub(super) fn add_segment(&mut self, segment: Segment) -> u32 {
+        self.segments.push(segment);
+        (self.segments.len() - 1) as u32
+    }
+
+    /// It is shorter than was thought.
+    pub(super) fn end_segment(&mut self, segment: u32, to: u64) {
+        self.segments[segment as usize].to = to;
+    }
+
+    /// Adds the next record of a source.
+    pub(super) fn add(&mut self, source: u64, key: Key, segment: u32, start: u64, mixed: bool, since_s: u64) {
+        let overhang = self.by_source.entry(source).or_insert_with(|| Overhang {
+            channels: Default::default(),
+            mixed,
+            since_s,
+        });
+        overhang.since_s = overhang.since_s.min(since_s);
+        overhang.channels[key.channel].entries.push(Entry { key, segment, start });
+    }
+
+    /// Which records of a batch are to be written; `None` = all, there is nothing known of this source. `key_of` gives the
+    /// lines of a record, `born_ns` is when the file they come from was made (0 = unknown).
+    pub(super) fn plan(
+        &self,
+        source: u64,
+        records: usize,
+        born_ns: i64,
+        mut key_of: impl FnMut(usize, &mut Vec<Key>),
+    ) -> Option<Plan> {
+        let overhang = self.by_source.get(&source)?;
+        let mut plan = Plan { kept: Vec::new(), steps: overhang.channels.each_ref().map(Expected::step) };
+        let mut keys = Vec::new();
+        for record in 0..records {
+            key_of(record, &mut keys);
+            let channel = keys.first()?.channel;
+            let expected = &overhang.channels[channel];
+            if !expected.pass(&mut plan.steps[channel], &keys, born_ns, overhang.mixed) {
+                plan.kept.push(record);
+            }
+        }
+        Some(plan)
+    }
+
+    /// The batch of this plan was written.
+    pub(super) fn apply(&mut self, source: u64, plan: Plan) {
+        let Some(overhang) = self.by_source.get_mut(&source) else { return };
+        for (expected, step) in overhang.channels.iter_mut().zip(plan.steps) {
+            expected.apply(step);
+        }
+        if overhang.channels.iter().all(Expected::is_over) {
+            self.by_source.remove(&source);
+        }
+        self.uncovered = None;
+    }
+
+    /// It is still passed over, but a second crash would not know of it.
+    pub(super) fn tell_no_more(&mut self) {
+        self.untold = true;
+    }
+
+    /// What of it is in this output.
+    pub(super) fn uncovered(&mut self, path: &str) -> Vec<Uncovered> {
+        if self.by_source.is_empty() || self.untold {
+            return Vec::new();
+        }
+        let (by_source, segments) = (&self.by_source, &self.segments);
+        let uncovered = self.uncovered.get_or_insert_with(|| {
+            let mut by_path: BTreeMap<Arc<str>, Vec<Uncovered>> = BTreeMap::new();
+            for (source, overhang) in by_source {
+                for (segment, from) in overhang.starts() {
+                    let Segment { path, file, to } = &segments[segment as usize];
+                    let (source, file, since_s) = (*source, *file, overhang.since_s);
+                    let part = Uncovered { source, file, from, to: *to, since_s };
+                    by_path.entry(Arc::clone(path)).or_default().push(part);
+                }
+            }
+            by_path
+        });
+        uncovered.get(path).cloned().unwrap_or_default()
+    }
+}
+
+impl Overhang {
+    /// In each segment, where the first record begins that has not come.
+    fn starts(&self) -> BTreeMap<u32, u64> {
+        let mut starts = BTreeMap::new();
+        for expected in &self.channels {
+            let mut rest = &expected.entries[expected.front.min(expected.entries.len())..];
+            while let Some(first) = rest.first() {
+                let start = starts.entry(first.segment).or_insert(first.start);
+                *start = first.start.min(*start);
+                rest = &rest[rest.partition_point(|entry| entry.segment == first.segment)..];
+            }
+        }
+        starts
+    }
+}
+
+impl Expected {
+    fn step(&self) -> Step {
+        Step { front: self.front, misses: self.misses, begun: self.begun, taken: BTreeSet::new() }
+    }
+
+    fn is_over(&self) -> bool {
+        self.front >= self.entries.len()
+    }
+
+    fn apply(&mut self, step: Step) {
+        (self.front, self.misses, self.begun) = (step.front, step.misses, step.begun);
+        self.taken.extend(step.taken);
+        while self.taken.remove(&self.front) {
+            self.front += 1;
+        }
+        if self.is_over() {
+            self.entries = Vec::new();
+            (self.front, self.index) = (0, OnceCell::new());
+        }
+    }
+
+    /// Whether a record stands in the output already.
+    fn pass(&self, step: &mut Step, keys: &[Key], born_ns: i64, mixed: bool) -> bool {
+        if step.front >= self.entries.len() {
+            return false;
+        }
+        let found =
+            if mixed { self.find_anywhere(step, keys, born_ns) } else { self.find(step, keys, born_ns) };
+        if let Some(at) = found {
+            (step.misses, step.begun) = (0, true);
+            if mixed {
+                step.taken.extend(at..at + keys.len());
+            } else {
+                step.front = at + keys.len();
+            }
+            return true;
+        }
+        step.misses += 1;
+        let misses_max = match keys {
+            _ if mixed => MISSES_MAX,
+            [Key { strong: 1.., .. }] => MISSES_MAX,
+            _ if step.begun => WINDOW,
+            _ => 0,
+        };
+        if step.misses > misses_max {
+            step.front = self.entries.len();
+        }
+        false
+    }
+
+    fn find(&self, step: &Step, keys: &[Key], born_ns: i64) -> Option<usize> {
+        if self.is_at(step.front, keys, born_ns) {
+            return Some(step.front);
+        }
+        match keys {
+            [Key { strong: strong @ 1.., .. }] => self.indices(*strong, step.front, false).next(),
+            _ if step.begun => {
+                (step.front + 1..step.front + WINDOW).find(|at| self.is_at(*at, keys, born_ns))
+            }
+            _ => None,
+        }
+    }
+
+    fn find_anywhere(&self, step: &Step, keys: &[Key], born_ns: i64) -> Option<usize> {
+        let free = |at| !self.taken.contains(&at) && !step.taken.contains(&at);
+        let weak = keys.first()?.weak;
+        let mut likely = self.indices(weak, self.front, true).take(CANDIDATES_MAX);
+        likely.find(|at| (*at..*at + keys.len()).all(free) && self.is_at(*at, keys, born_ns))
+    }
+
+    /// Entries with this hash from `front` on, in order.
+    fn indices(&self, hash: u64, front: usize, weak: bool) -> impl Iterator<Item = usize> {
+        let index = self.index.get_or_init(|| {
+            let of = |key: &Key| if weak { key.weak } else { key.strong };
+            let numbered = self.entries.iter().zip(0_u32..);
+            let mut index: Vec<(u64, u32)> = numbered.map(|(entry, at)| (of(&entry.key), at)).collect();
+            index.sort_unstable();
+            index
+        });
+        let from = index.partition_point(|entry| *entry < (hash, front as u32));
+        index[from..].iter().take_while(move |(other, _)| *other == hash).map(|(_, at)| *at as usize)
+    }
+
+    fn is_at(&self, at: usize, keys: &[Key], born_ns: i64) -> bool {
+        let is = |(entry, key): (&Entry, &Key)| match (entry.key.strong, key.strong) {
+            (1.., 1..) => entry.key.strong == key.strong,
+            // A file that was made later can't hold it.
+            _ => entry.key.weak == key.weak && !(entry.key.time_ns > 0 && born_ns > entry.key.time_ns),
+        };
+        self.entries.get(at..at + keys.len()).is_some_and(|entries| entries.iter().zip(keys).all(is))
+    }
+}

@@ -1,0 +1,351 @@
+//! What a start makes of the outputs of the last run: nothing that stands in them is cut off but a torn end, for nobody
+//! knows yet whether its source is still there.
+//!
+//! ```text
+//! mark ─▶ the file it means: under the output's name, rotated, renamed by somebody, or known by its print
+//!      ─▶ what was written behind it, in this file and in those begun since ─▶ overhang.rs
+//! ```
+//! A file that is shorter than its mark, or has other bytes before it, was emptied or cut since: what is in it then was
+//! written after the mark, or is what is left from before, and its first bytes tell which.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+
+use super::beneath::{identify, open_file, open_parent};
+use super::keys::{of_line, source_hash};
+use super::overhang::{Overhangs, Segment};
+use super::{Restored, generations};
+use crate::cursor::{FileId, HeadPrint};
+use crate::limits::{OUTPUT_OVERHANG_BYTES_MAX, OUTPUT_PRINT_BYTES};
+use crate::record::{OutputMark, OutputPrint, Uncovered};
+use crate::settings::OutputFormat;
+
+const CHUNK_BYTES: usize = 1024 * 1024;
+/// After so long nobody comes back for records that a crash left uncovered.
+const UNCOVERED_S_MAX: u64 = 24 * 3600;
+
+/// How the outputs are written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ways<'a> {
+    pub(super) format: OutputFormat,
+    /// One output may hold several sources.
+    pub(super) shared: bool,
+    /// As configured, for messages.
+    pub(super) directory: &'a Path,
+    pub(super) now_s: u64,
+}
+
+/// Looks at what each mark means.
+pub(super) fn restore(
+    root: &OwnedFd,
+    ways: Ways<'_>,
+    marks: &BTreeMap<String, OutputMark>,
+) -> (Restored, Overhangs) {
+    let mut work = Work {
+        root,
+        ways,
+        overhangs: Overhangs::default(),
+        restored: Restored::default(),
+        bytes_left: OUTPUT_OVERHANG_BYTES_MAX,
+        inodes: BTreeMap::new(),
+    };
+    for mark in marks.values() {
+        match work.restore(mark) {
+            Ok(Some(restored)) => drop(work.restored.marks.insert(mark.path.clone(), restored)),
+            Ok(None) => {}
+            Err(error) => work.note(
+                &mark.path,
+                &format!("can't be gone on with ({error}); {} bytes were in it", mark.len_bytes),
+            ),
+        }
+    }
+    let Work { mut overhangs, mut restored, .. } = work;
+    for (path, mark) in &mut restored.marks {
+        mark.uncovered = overhangs.uncovered(path);
+    }
+    (restored, overhangs)
+}
+
+/// First bytes of a file, and the last before a length.
+pub(super) fn print_of(file: &OwnedFd, len: u64) -> io::Result<OutputPrint> {
+    let bytes = (OUTPUT_PRINT_BYTES as u64).min(len);
+    let print = |at| -> io::Result<HeadPrint> {
+        let mut buffer = vec![0; bytes as usize];
+        read_all(file, &mut buffer, at)?;
+        Ok(HeadPrint { len_bytes: bytes as u32, crc32: crc32fast::hash(&buffer) })
+    };
+    Ok(OutputPrint { head: print(0)?, tail: print(len - bytes)? })
+}
+
+fn read_all(file: &OwnedFd, mut buffer: &mut [u8], mut at: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        let count = rustix::io::pread(file, &mut *buffer, at)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        (buffer, at) = (&mut buffer[count..], at + count as u64);
+    }
+    Ok(())
+}
+
+struct Work<'a> {
+    root: &'a OwnedFd,
+    ways: Ways<'a>,
+    overhangs: Overhangs,
+    restored: Restored,
+    bytes_left: u64,
+    /// Names by inode number, by directory; made where a file is missing.
+    inodes: BTreeMap<String, BTreeMap<u64, Vec<String>>>,
+}
+
+struct Found {
+    file: OwnedFd,
+    id: FileId,
+    len: u64,
+}
+
+impl Found {
+    fn open(dir: &OwnedFd, name: &str) -> io::Result<Found> {
+        let file = open_file(dir, name, OFlags::empty(), 0)?;
+        let (id, len) = identify(&file)?;
+        Ok(Found { file, id, len })
+    }
+
+    fn begins_as(&self, print: HeadPrint) -> bool {
+        self.has(print, 0)
+    }
+
+    fn has(&self, print: HeadPrint, at: u64) -> bool {
+        let mut buffer = vec![0; print.len_bytes.min(OUTPUT_PRINT_BYTES as u32) as usize];
+        read_all(&self.file, &mut buffer, at).is_ok() && crc32fast::hash(&buffer) == print.crc32
+    }
+
+    /// What was written up to the mark is still in it.
+    fn holds(&self, mark: &OutputMark) -> bool {
+        self.len >= mark.len_bytes
+            && mark.print.is_none_or(|print| {
+                let tail_at = mark.len_bytes.saturating_sub(u64::from(print.tail.len_bytes));
+                self.begins_as(print.head) && self.has(print.tail, tail_at)
+            })
+    }
+
+    /// The file of the mark, though its numbers may have changed: a network file system gives others, and so does a copy.
+    fn is_marked(&self, mark: &OutputMark) -> bool {
+        mark.file.can_be(self.id) || (mark.print.is_some() && mark.len_bytes > 0 && self.holds(mark))
+    }
+}
+
+impl Work<'_> {
+    fn restore(&mut self, mark: &OutputMark) -> io::Result<Option<OutputMark>> {
+        let path: Arc<str> = mark.path.as_str().into();
+        let (dir, live) = open_parent(self.root, &path, false)?;
+        let live_found = Found::open(&dir, live);
+        for part in &mark.uncovered {
+            self.uncovered(&dir, live, &path, part)?;
+        }
+        let mut ours = true;
+        let from = match &live_found {
+            Ok(found) if found.is_marked(mark) => self.behind_mark(found, mark),
+            _ => {
+                ours = self.elsewhere(&dir, live, &path, mark)?;
+                0
+            }
+        };
+        let mut live = match live_found {
+            Ok(live) => live,
+            // What was written is where it went; the name begins a new file.
+            Err(error) if ours && error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let part = self.part(&path, &live, from, live.len, None)?;
+        if part.end < live.len && (ours || part.records > 0) && self.cut_torn(&path, &live, part.end)? {
+            live.len = part.end;
+        }
+        if part.records > 0 {
+            let bytes = part.end - from;
+            self.note(&path, &format!(
+                "holds {} records ({bytes} bytes) written after the last checkpoint; they stay, and are not written again",
+                part.records
+            ));
+        }
+        if !ours && part.records == 0 {
+            self.note(&path, "is another file than before; its content stays and is appended to");
+            return Ok(None);
+        }
+        let print = Some(print_of(&live.file, live.len)?);
+        let path = mark.path.clone();
+        Ok(Some(OutputMark { path, file: live.id, len_bytes: live.len, print, uncovered: Vec::new() }))
+    }
+
+    /// Where that begins which was written after the mark.
+    fn behind_mark(&mut self, found: &Found, mark: &OutputMark) -> u64 {
+        if found.holds(mark) {
+            return mark.len_bytes;
+        }
+        let begins_as_before = match mark.print {
+            Some(print) => found.begins_as(print.head),
+            None => found.len > 0,
+        };
+        if begins_as_before && found.len < mark.len_bytes {
+            self.note(&mark.path, &format!(
+                "is {} bytes shorter than at the last checkpoint: somebody cut it, or the machine lost power; what is \
+                 missing is not written again",
+                mark.len_bytes - found.len
+            ));
+            return found.len;
+        }
+        self.note(&mark.path, "was emptied by somebody since the last checkpoint");
+        0
+    }
+
+    /// The file of the mark under another name, and those that were begun since. False = it is not there.
+    fn elsewhere(
+        &mut self,
+        dir: &OwnedFd,
+        live: &str,
+        path: &Arc<str>,
+        mark: &OutputMark,
+    ) -> io::Result<bool> {
+        let older = generations::list(dir, live)?;
+        let unpacked = older.iter().filter(|older| !older.packed).map(|older| older.name.clone());
+        let names: Vec<String> = unpacked.collect();
+        let mut parts = Vec::new();
+        let is_it = |name: &String| Found::open(dir, name).is_ok_and(|found| found.is_marked(mark));
+        if let Some(at) = names.iter().rposition(is_it) {
+            parts.extend_from_slice(&names[at..]);
+            self.note(path, &format!("was rotated {} times after the last checkpoint", names.len() - at));
+        } else if let Some(name) = self.by_inode(dir, path, mark)? {
+            self.note(path, &format!("was renamed to {name} by somebody; a new file takes its place"));
+            parts.push(name);
+        }
+        for (index, name) in parts.iter().enumerate() {
+            let found = Found::open(dir, name)?;
+            let from = if index == 0 && found.holds(mark) { mark.len_bytes } else { 0 };
+            self.part(path, &found, from, found.len, None)?;
+        }
+        Ok(!parts.is_empty())
+    }
+
+    fn by_inode(&mut self, dir: &OwnedFd, path: &str, mark: &OutputMark) -> io::Result<Option<String>> {
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        if !self.inodes.contains_key(parent) {
+            let mut inodes: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+            for entry in rustix::fs::Dir::read_from(dir)? {
+                let entry = entry?;
+                if let Ok(name) = entry.file_name().to_str() {
+                    inodes.entry(entry.ino()).or_default().push(name.to_owned());
+                }
+            }
+            self.inodes.insert(parent.to_owned(), inodes);
+        }
+        let names = self.inodes[parent].get(&mark.file.inode);
+        let is_it = |name: &&String| {
+            Found::open(dir, name).is_ok_and(|found| mark.file.can_be(found.id) && found.holds(mark))
+        };
+        Ok(names.into_iter().flatten().find(is_it).cloned())
+    }
+
+    /// What a crash before the last one left of a source that has not come back.
+    fn uncovered(&mut self, dir: &OwnedFd, live: &str, path: &Arc<str>, part: &Uncovered) -> io::Result<()> {
+        if self.ways.now_s.saturating_sub(part.since_s) > UNCOVERED_S_MAX {
+            return Ok(());
+        }
+        let older = generations::list(dir, live)?.into_iter().filter(|older| !older.packed);
+        let names = older.map(|older| older.name).chain([live.to_owned()]);
+        let found =
+            names.filter_map(|name| Found::open(dir, &name).ok()).find(|found| part.file.can_be(found.id));
+        let Some(found) = found.filter(|found| found.len >= part.to) else { return Ok(()) };
+        self.part(path, &found, part.from, part.to, Some(part)).map(drop)
+    }
+
+    /// Takes up the records of a part of a file; only those of one source, if so asked.
+    fn part(
+        &mut self,
+        path: &Arc<str>,
+        found: &Found,
+        from: u64,
+        to: u64,
+        only: Option<&Uncovered>,
+    ) -> io::Result<Part> {
+        let mut part = Part { end: from, records: 0 };
+        if from >= to {
+            return Ok(part);
+        }
+        let nameless = source_hash(&[path.as_bytes()]);
+        let mixed = self.ways.shared && self.ways.format != OutputFormat::Ndjson;
+        let since_s = only.map_or(self.ways.now_s, |only| only.since_s);
+        let until_ns = modified_ns(&found.file)?;
+        let segment = Segment { path: Arc::clone(path), file: found.id, to };
+        let segment = self.overhangs.add_segment(segment);
+        let (mut text, mut read) = (Vec::new(), from);
+        while read < to {
+            let count = (CHUNK_BYTES as u64).min(to - read);
+            let old = text.len();
+            text.resize(old + count as usize, 0);
+            read_all(&found.file, &mut text[old..], read)?;
+            read += count;
+            if self.bytes_left < count {
+                self.note(path, &format!(
+                    "{} bytes behind the last checkpoint are too many to look through; what is read again of them is \
+                     in the output twice",
+                    to - part.end
+                ));
+                return Ok(Part { end: to, ..part });
+            }
+            self.bytes_left -= count;
+            let mut at = 0;
+            while let Some(len) = memchr::memchr(b'\n', &text[at..]) {
+                let start = part.end;
+                part.end += len as u64 + 1;
+                if let Some((source, key)) =
+                    of_line(self.ways.format, &text[at..at + len], nameless, until_ns)
+                    && only.is_none_or(|only| only.source == source)
+                {
+                    self.overhangs.add(source, key, segment, start, mixed, since_s);
+                    part.records += 1;
+                }
+                at += len + 1;
+            }
+            text.drain(..at);
+        }
+        self.overhangs.end_segment(segment, part.end);
+        Ok(part)
+    }
+
+    /// Cuts off the beginning of a record that the last run did not write to its end. False = it is not ours.
+    fn cut_torn(&mut self, path: &str, live: &Found, end: u64) -> io::Result<bool> {
+        let mut first = [0];
+        read_all(&live.file, &mut first, end)?;
+        let json = matches!(self.ways.format, OutputFormat::Ndjson | OutputFormat::Docker);
+        if json && first != *b"{" {
+            return Ok(false);
+        }
+        rustix::fs::ftruncate(&live.file, end)?;
+        self.note(
+            path,
+            &format!("had a record at its end that was not whole: {} bytes cut off", live.len - end),
+        );
+        Ok(true)
+    }
+
+    fn note(&mut self, path: &str, text: &str) {
+        self.restored.notes.push(format!("{} {text}", self.ways.directory.join(path).display()));
+    }
+}
+
+struct Part {
+    /// Behind its last whole line.
+    end: u64,
+    /// Records in it.
+    records: u64,
+}
+
+fn modified_ns(file: &OwnedFd) -> io::Result<i64> {
+    let stat = rustix::fs::fstat(file)?;
+    Ok(stat.st_mtime * 1_000_000_000 + stat.st_mtime_nsec as i64)
+}

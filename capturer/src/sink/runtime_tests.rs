@@ -1,0 +1,272 @@
+//! Tests of a sink's thread: order, retries, outputs that fail alone, stops.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::super::testing::{batch, container};
+use super::super::{Counts, Delivered};
+use super::*;
+use crate::record::{OutputMark, Source, StreamId};
+
+/// Fails while told to; remembers what it took.
+#[derive(Clone, Default)]
+struct Fake {
+    broken: Arc<AtomicBool>,
+    closed: Arc<AtomicBool>,
+    /// Each container has an output of its own, and those with one of these names are blocked.
+    blocked: Arc<Mutex<Vec<String>>>,
+    apart: bool,
+    taken: Arc<Mutex<Vec<String>>>,
+}
+
+impl Fake {
+    fn answer<T>(&self, what: &str, value: T) -> Result<T, SinkError> {
+        if self.closed.load(Ordering::SeqCst) {
+            let source = io::ErrorKind::BrokenPipe.into();
+            return Err(SinkError { kind: SinkErrorKind::Closed, what: what.to_owned(), source });
+        }
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(SinkError::retry(what, io::ErrorKind::StorageFull));
+        }
+        self.taken.lock().unwrap().push(what.to_owned());
+        Ok(value)
+    }
+}
+
+impl Fake {
+    fn look(&self, source: &Source) -> Result<(), SinkError> {
+        let name = &source.container.as_ref().expect("of a container").name;
+        if self.blocked.lock().unwrap().contains(name) {
+            return Err(SinkError::retry(format!("opening {name}"), io::ErrorKind::IsADirectory));
+        }
+        Ok(())
+    }
+}
+
+impl Sink for Fake {
+    fn name(&self) -> &str {
+        "fake"
+    }
+    fn output_of(&self, source: &Source, _after_attach: bool) -> Option<Arc<str>> {
+        let name = &source.container.as_ref().expect("of a container").name;
+        self.apart.then(|| name.as_str().into())
+    }
+    fn attach(&mut self, source: &Arc<Source>) -> Result<Option<OutputMark>, SinkError> {
+        self.look(source)?;
+        self.answer(&format!("attaching {}", source.id), None)
+    }
+    fn deliver(&mut self, batch: &Batch) -> Result<Delivered, SinkError> {
+        self.look(&batch.source)?;
+        let counts = Counts { records: 1, invalid_utf8: 2, ..Counts::default() };
+        self.answer(&format!("writing {}", batch.source_bytes), Delivered { mark: None, counts })
+    }
+    fn detach(&mut self, stream: StreamId) {
+        self.taken.lock().unwrap().push(format!("detach {stream}"));
+    }
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.taken.lock().unwrap().push("flush".to_owned());
+        Ok(())
+    }
+}
+
+fn numbered(n: u64) -> Arc<Batch> {
+    let mut batch = batch(&container(1, "web"), &[b"x"]);
+    batch.source_bytes = n;
+    Arc::new(batch)
+}
+
+fn start(fake: &Fake) -> (SinkHandle, Receiver<FromSink>, Arc<Board>) {
+    start_with(fake, &Arc::new(Metrics::new(1).unwrap()))
+}
+
+fn start_with(fake: &Fake, metrics: &Arc<Metrics>) -> (SinkHandle, Receiver<FromSink>, Arc<Board>) {
+    let (tell, told) = channel();
+    let board = Arc::new(Board::default());
+    let report = Box::new(move |message| tell.send(message).unwrap());
+    let handle =
+        spawn(SinkId(3), Box::new(fake.clone()), report, board.clone(), Arc::clone(metrics)).unwrap();
+    (handle, told, board)
+}
+
+fn stop_in(limit: Duration) -> ToSink {
+    ToSink::Stop { give_up_at: Instant::now() + limit }
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn answers_in_order_and_ends_on_stop() {
+    let fake = Fake::default();
+    let metrics = Arc::new(Metrics::new(1).unwrap());
+    let (handle, told, board) = start_with(&fake, &metrics);
+    assert!(!board.sinks()["fake"]);
+    handle.sender.send(ToSink::Attach(container(1, "web"))).unwrap();
+    for n in 1..=3 {
+        handle.sender.send(ToSink::Batch(numbered(n))).unwrap();
+    }
+    handle.sender.send(ToSink::Detach(StreamId(1))).unwrap();
+    handle.sender.send(stop_in(LONG)).unwrap();
+    assert!(matches!(told.recv().unwrap(), FromSink::Attached { sink: SinkId(3), .. }));
+    for n in 1..=3 {
+        let FromSink::Ack(ack) = told.recv().unwrap() else { panic!("an ack comes") };
+        assert_eq!(ack.batch.source_bytes, n);
+    }
+    assert!(matches!(told.recv().unwrap(), FromSink::Stopped(SinkId(3))));
+    handle.thread.join().unwrap();
+    let expected = ["attaching #1", "writing 1", "writing 2", "writing 3", "detach #1", "flush"];
+    assert_eq!(*fake.taken.lock().unwrap(), expected);
+    assert!(board.sinks()["fake"]);
+    assert_eq!(metrics.invalid_utf8_replaced_total.get(), 6);
+    assert_eq!(metrics.sink_errors_total.with_label_values(&["fake"]).get(), 0);
+}
+
+/// Without this a full disk would lose the batch, or keep the order only by luck.
+#[test]
+fn keeps_trying_says_why_and_recovers_in_order() {
+    let fake = Fake::default();
+    fake.broken.store(true, Ordering::SeqCst);
+    let metrics = Arc::new(Metrics::new(1).unwrap());
+    let (handle, told, board) = start_with(&fake, &metrics);
+    for n in 1..=5 {
+        handle.sender.send(ToSink::Batch(numbered(n))).unwrap();
+    }
+    let errors = metrics.sink_errors_total.with_label_values(&["fake"]);
+    while errors.get() < 2 {
+        std::thread::yield_now();
+    }
+    let health = board.health()["sink_fake"].clone();
+    assert!(!health.ok);
+    assert_eq!(health.message, "no storage space writing 1: free space; reading waits, nothing is dropped");
+    assert!(told.try_recv().is_err());
+    fake.broken.store(false, Ordering::SeqCst);
+    for n in 1..=5 {
+        let FromSink::Ack(ack) = told.recv().unwrap() else { panic!("an ack comes") };
+        assert_eq!(ack.batch.source_bytes, n);
+    }
+    assert!(board.health()["sink_fake"].ok);
+    handle.sender.send(stop_in(LONG)).unwrap();
+    handle.thread.join().unwrap();
+}
+
+#[test]
+fn stop_behind_a_batch_that_can_not_be_delivered_gives_up_in_time() {
+    let fake = Fake::default();
+    fake.broken.store(true, Ordering::SeqCst);
+    let (handle, told, board) = start(&fake);
+    handle.sender.send(ToSink::Batch(numbered(1))).unwrap();
+    handle.sender.send(ToSink::Batch(numbered(2))).unwrap();
+    handle.sender.send(stop_in(Duration::from_millis(300))).unwrap();
+    assert!(matches!(told.recv_timeout(LONG).unwrap(), FromSink::Stopped(_)));
+    handle.thread.join().unwrap();
+    assert_eq!(*fake.taken.lock().unwrap(), ["flush"]);
+    assert!(!board.health()["sink_fake"].ok);
+}
+
+#[test]
+fn a_closed_output_ends_the_sink() {
+    let fake = Fake::default();
+    fake.closed.store(true, Ordering::SeqCst);
+    let (handle, told, board) = start(&fake);
+    handle.sender.send(ToSink::Batch(numbered(1))).unwrap();
+    assert!(matches!(told.recv_timeout(LONG).unwrap(), FromSink::Stopped(_)));
+    handle.thread.join().unwrap();
+    assert!(board.health()["sink_fake"].message.contains("this sink has ended"));
+    assert!(handle.sender.send(ToSink::Detach(StreamId(1))).is_err());
+}
+
+#[test]
+fn no_sender_left_ends_it_even_while_it_retries() {
+    let fake = Fake::default();
+    fake.broken.store(true, Ordering::SeqCst);
+    let (handle, told, _board) = start(&fake);
+    handle.sender.send(ToSink::Batch(numbered(1))).unwrap();
+    drop(handle.sender);
+    assert!(matches!(told.recv_timeout(LONG).unwrap(), FromSink::Stopped(_)));
+    handle.thread.join().unwrap();
+}
+
+#[test]
+fn pauses_grow_stay_within_their_limit_and_differ() {
+    for failures in 0..40 {
+        for chance in [0, 1, 77, u64::MAX] {
+            let pause = retry_pause(failures, chance).as_millis() as u64;
+            assert!((RETRY_MS_MIN / 2..=SINK_RETRY_MS_MAX).contains(&pause));
+        }
+    }
+    assert!(retry_pause(3, 0) > retry_pause(0, u64::MAX));
+    assert_ne!(retry_pause(20, 0), retry_pause(20, 999));
+}
+
+fn of(id: u32, name: &str, n: u64) -> ToSink {
+    let mut batch = batch(&container(id, name), &[b"x"]);
+    batch.source_bytes = n;
+    ToSink::Batch(Arc::new(batch))
+}
+
+/// Else one name that can't be opened would stop all containers.
+#[test]
+fn a_blocked_output_holds_its_own_streams_and_no_others() {
+    let fake = Fake { apart: true, ..Fake::default() };
+    fake.blocked.lock().unwrap().push("bad".to_owned());
+    let metrics = Arc::new(Metrics::new(1).unwrap());
+    let (handle, told, board) = start_with(&fake, &metrics);
+    handle.sender.send(ToSink::Attach(container(1, "bad"))).unwrap();
+    for n in 1..=3 {
+        handle.sender.send(of(1, "bad", n)).unwrap();
+        handle.sender.send(of(2, "good", 10 + n)).unwrap();
+        // It shares the blocked output.
+        handle.sender.send(of(3, "bad", 20 + n)).unwrap();
+    }
+    handle.sender.send(ToSink::Detach(StreamId(3))).unwrap();
+    let (mut acked, mut held) = (Vec::new(), 0);
+    while acked.len() < 3 || held < 7 {
+        match told.recv_timeout(LONG).unwrap() {
+            FromSink::Ack(ack) => acked.push(ack.batch.source_bytes),
+            FromSink::Held { stream, cause, bytes, .. } => {
+                held += 1;
+                assert!(stream != StreamId(2) && (bytes > 0 || held == 1));
+                assert_eq!(&*cause, "is a directory opening bad: move away what stands there");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(acked, [11, 12, 13]);
+    let blocked = metrics.outputs_blocked.with_label_values(&["fake"]);
+    assert_eq!(blocked.get(), 1);
+    let health = board.health()["sink_fake"].clone();
+    let expected = "outputs blocked: 1, sources that wait for them: 2; their reading waits, nothing is dropped, all others go on";
+    assert!(!health.ok && health.message.ends_with(expected), "{}", health.message);
+
+    fake.blocked.lock().unwrap().clear();
+    let mut answers = Vec::new();
+    let mut freed = 0;
+    while freed < 2 {
+        match told.recv_timeout(LONG).unwrap() {
+            FromSink::Ack(ack) => answers.push((ack.batch.source.id.0, ack.batch.source_bytes)),
+            FromSink::Freed { .. } => freed += 1,
+            FromSink::Attached { stream, .. } => answers.push((stream.0, 0)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(answers, [(1, 0), (1, 1), (3, 21), (1, 2), (3, 22), (1, 3), (3, 23)]);
+    assert_eq!(fake.taken.lock().unwrap().last().unwrap(), "detach #3");
+    crate::sink::testing::until(|| board.health()["sink_fake"].ok && blocked.get() == 0);
+    handle.sender.send(stop_in(LONG)).unwrap();
+    handle.thread.join().unwrap();
+}
+
+/// A stop waits for what can be delivered, and tries the rest once more.
+#[test]
+fn a_stop_does_not_wait_for_a_blocked_output() {
+    let fake = Fake { apart: true, ..Fake::default() };
+    fake.blocked.lock().unwrap().push("bad".to_owned());
+    let (handle, told, _board) = start(&fake);
+    handle.sender.send(of(1, "bad", 1)).unwrap();
+    handle.sender.send(of(2, "good", 2)).unwrap();
+    // Far longer than the test may take.
+    handle.sender.send(stop_in(100 * LONG)).unwrap();
+    handle.thread.join().unwrap();
+    let told: Vec<FromSink> = told.try_iter().collect();
+    assert!(matches!(&told[0], FromSink::Held { .. }) && matches!(told.last(), Some(FromSink::Stopped(_))));
+    assert_eq!(*fake.taken.lock().unwrap(), ["writing 2", "flush"]);
+}
