@@ -111,12 +111,19 @@ fn captured(metrics: &str) -> u64 {
     metrics.lines().find_map(count).unwrap_or(0)
 }
 
+/// Of a sink that keeps records in a spool only those count that the other side took.
 fn by_sink(metrics: &str) -> BTreeMap<String, u64> {
-    let sample = |line: &str| {
-        let (sink, count) = line.strip_prefix("log_capturer_logs_sent_total{sink=\"")?.split_once("\"} ")?;
-        Some((sink.to_owned(), count.parse().ok()?))
+    let samples = |family: &str| {
+        let start = format!("log_capturer_{family}{{sink=\"");
+        let sample = |line: &str| {
+            let (sink, count) = line.strip_prefix(&start)?.split_once("\"} ")?;
+            Some((sink.to_owned(), count.parse().ok()?))
+        };
+        metrics.lines().filter_map(sample).collect::<BTreeMap<String, u64>>()
     };
-    metrics.lines().filter_map(sample).collect()
+    let mut sent = samples("logs_sent_total");
+    sent.extend(samples("pushed_lines_total"));
+    sent
 }
 
 /// What is shown: the later of two looks, with the rates between them.
@@ -125,7 +132,7 @@ struct View {
     address: String,
     healthy: bool,
     problems: BTreeMap<String, String>,
-    /// Records acknowledged, by sink.
+    /// Records delivered, by sink.
     sent: BTreeMap<String, u64>,
     /// Lines captured, each once, however many sinks take it.
     lines_per_second: f64,
@@ -356,6 +363,14 @@ mod tests {
         let small = view().table(40, 9);
         assert!(small.lines().all(|line| line.chars().count() <= 40), "{small}");
         assert!(small.lines().count() < 9 && small.ends_with("… and 1 more\n"), "{small}");
+    }
+
+    /// What waits in the spool was not delivered.
+    #[test]
+    fn a_network_sink_has_delivered_what_was_taken() {
+        let metrics = "log_capturer_logs_sent_total{sink=\"loki\"} 90\nlog_capturer_logs_sent_total{sink=\"stdout\"} 80\n\
+                       log_capturer_pushed_lines_total{sink=\"loki\"} 5\n";
+        assert_eq!(by_sink(metrics), [("loki".to_owned(), 5), ("stdout".to_owned(), 80)].into());
     }
 
     #[test]

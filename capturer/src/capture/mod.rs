@@ -16,21 +16,23 @@
 pub(crate) mod bench;
 mod containers;
 pub mod io;
+pub mod look;
 pub mod outlets;
 mod paths;
 mod saving;
 mod stopping;
 pub mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::tracker::Tracker;
 use crate::clock::Now;
 use crate::cursor::Cursor;
-use crate::discover::{self, Discovery};
+use crate::discover::{self, Discovery, OwnContainer};
 use crate::limits::{API_GATHER_BYTES, READ_BYTES};
+use crate::losses::{Loss, Losses};
 use crate::metrics::Metrics;
 use crate::record::{Ack, Amount, SinkId, Source, StreamId, StreamKey};
 use crate::settings::Settings;
@@ -41,6 +43,7 @@ use crate::stream::file::FileSource;
 use crate::stream::{Kind, State, Stream};
 
 use io::{Action, ConnId, Event};
+use look::{Progress, Unreadable};
 use outlets::{OutletState, SinkFacts};
 use paths::Paths;
 use saving::Saving;
@@ -64,7 +67,17 @@ pub struct Capture {
     /// Streams that closed during the event being handled.
     closed: Vec<StreamId>,
     saving: Saving,
-    /// The first list came: what is found from now on is new.
+    /// What was lost lately.
+    losses: Losses,
+    /// Sources that can't be read.
+    unreadable: Unreadable,
+    /// Whether streams read what there is to read.
+    progress: Progress,
+    /// Containers that the config leaves out by now: their streams end, their positions stay.
+    deselected: BTreeSet<StreamKey>,
+    /// Streams of which something could be opened.
+    opened: BTreeSet<StreamId>,
+    /// The containers were listed once.
     listed_once: bool,
     stopping: Option<Stopping>,
     actions: Vec<Action>,
@@ -110,6 +123,11 @@ impl Capture {
             attaching: BTreeMap::new(),
             closed: Vec::new(),
             saving: Saving::default(),
+            losses: Losses::default(),
+            unreadable: Unreadable::default(),
+            progress: Progress::default(),
+            deselected: BTreeSet::new(),
+            opened: BTreeSet::new(),
             listed_once: false,
             stopping: None,
             actions: Vec::new(),
@@ -121,6 +139,13 @@ impl Capture {
             last_stream: 0,
             settings,
             metrics,
+        }
+    }
+
+    /// The container that the agent runs in is left out, unless the config says otherwise.
+    pub fn leave_out(&mut self, own: OwnContainer) {
+        if let Some(discovery) = &mut self.discovery {
+            discovery.leave_out(own);
         }
     }
 
@@ -162,6 +187,7 @@ impl Capture {
     }
 
     fn dispatch(&mut self, now: Now, event: Event) {
+        self.look_at(now, &event);
         match event {
             Event::Started => self.on_started(now),
             Event::Tick => self.on_tick(now),
@@ -364,8 +390,14 @@ impl Capture {
                 self.ids.remove(key);
             }
             self.attaching.remove(&id);
-            let tracked = &self.outlets[usize::from(stream.source.outlet.index)].tracked;
-            self.tracker.forget_sinks(key, tracked);
+            let key = key.clone();
+            self.note_never_opened(now, &stream);
+            if !self.deselected.contains(&key) {
+                let tracked = &self.outlets[usize::from(stream.source.outlet.index)].tracked;
+                self.tracker.forget_sinks(&key, tracked);
+            }
+            self.unreadable.forget(id);
+            self.progress.forget(id);
             self.timers.cancel(Timer::Stream(id));
             self.plan_save(now);
             if let Kind::File(file) = &stream.kind {
@@ -520,6 +552,7 @@ impl Capture {
             last_number: &mut self.last_number,
         };
         handler(stream, &mut cx);
+        let lost = self.metrics.take_source_losses();
         if let Some(conn) = stream.conn() {
             self.conns.insert(conn, id);
         }
@@ -527,6 +560,9 @@ impl Capture {
             self.closed.push(id);
         } else if stream.is_hungry() && !self.outlets[outlet].hungry.contains(&id) {
             self.outlets[outlet].hungry.push_back(id);
+        }
+        if !lost.is_empty() {
+            self.note_losses_of(now, id, lost);
         }
     }
 

@@ -313,6 +313,23 @@ impl Stream {
         }
     }
 
+    /// The acknowledged position.
+    pub fn acked(&self) -> &Cursor {
+        &self.acked
+    }
+
+    /// Its container runs, or ran.
+    pub fn has_run(&self) -> bool {
+        self.running || self.exited_at_ns.is_some()
+    }
+
+    /// It reads nothing more because of those behind it: sinks that have not taken what was read, a rate limit, outputs
+    /// that are being prepared, or a stop.
+    pub fn waits_for_sinks(&self) -> bool {
+        let paused = self.stopped || self.preparing || self.limited_until_ms.is_some();
+        paused || self.state == State::Found || self.batches_out >= STREAM_BATCHES_MAX
+    }
+
     /// When the oldest batch that is not acknowledged was sent.
     pub fn oldest_sent_ms(&self) -> Option<u64> {
         self.sent_at_ms.front().copied()
@@ -467,6 +484,12 @@ impl Stream {
                 Told::Unreadable(text) => self.unreadable(text, cx),
                 Told::Ended { cause, again } => self.ended(&cause, again, cx),
                 Told::Rotating => {
+                    // Once, however many outlets read it.
+                    if let Some(container) = &self.source.container
+                        && self.source.outlet.index == 0
+                    {
+                        cx.metrics.rotation(&container.id, &container.name);
+                    }
                     if self.state == State::Following {
                         self.change(Change::Rotate, "planned rotation", cx);
                     }

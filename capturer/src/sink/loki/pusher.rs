@@ -135,6 +135,8 @@ impl Pusher {
         let mut turn_at = Instant::now();
         let mut stop_at = None;
         loop {
+            #[cfg(feature = "test-faults")]
+            crate::faults::here();
             if self.signals.stop.load(Ordering::Relaxed) && stop_at.is_none() {
                 stop_at = Some(Instant::now() + WIND_UP);
             }
