@@ -116,6 +116,15 @@ impl Home {
         self.launch_as(config, program, environment, None)
     }
 
+    /// The same as nobody, who may read nothing that is not open to all.
+    pub fn launch_as_nobody(&self, config: &str) -> Result<Agent> {
+        for directory in [self.path().to_owned(), self.path().join("data"), self.output_dir()] {
+            fs::create_dir_all(&directory)?;
+            chown(&directory, Some(NOBODY), Some(NOBODY))?;
+        }
+        self.launch_as(config, &program(), &[], Some(NOBODY))
+    }
+
     fn launch_as(
         &self,
         config: &str,

@@ -12,11 +12,11 @@ use crate::docker::Inspect;
 use crate::metrics::LossReason;
 use crate::record::{ContainerMeta, Source, StreamId, StreamKey};
 use crate::settings::{FileFormat, Pipeline, ReadFrom, Settings, StartAt, pipeline};
-use crate::stream::Kind;
 use crate::stream::api::ApiSource;
 use crate::stream::chain::Start;
 use crate::stream::file::FileSource;
 use crate::stream::hold::LogPlace;
+use crate::stream::{Kind, State};
 
 /// What an inspect tells that goes into a source.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Capture {
             discover::Told::Deselected(id) => {
                 let key = StreamKey::container(&id);
                 for stream in self.ids_of(&key) {
-                    self.with_stream(now, stream, |stream, cx| stream.gone("the config leaves it out", cx));
+                    self.with_stream(now, stream, |stream, cx| stream.leave("the config leaves it out", cx));
                 }
                 // It may be captured again, under another name: it goes on then.
                 self.deselected.insert(key);
@@ -92,6 +92,20 @@ impl Capture {
         self.with_discovery(now, |discovery, cx, _| discovery.doubt(unlisted.into_iter(), cx));
     }
 
+    /// Its stream has ended, and its container is still there: left out by the config, or selected again meanwhile.
+    pub(super) fn keeps_position(&self, key: &StreamKey) -> bool {
+        let is_known = |id| self.discovery.as_ref().is_some_and(|discovery| discovery.knows(id));
+        self.deselected.contains(key) || key.0.strip_prefix("container:").is_some_and(is_known)
+    }
+
+    /// A stream has ended whose container was selected again meanwhile: that needs another one.
+    pub(super) fn take_up_again(&mut self, now: Now, key: &StreamKey) {
+        let Some(id) = key.0.strip_prefix("container:").map(str::to_owned) else { return };
+        if self.stopping.is_none() {
+            self.with_discovery(now, |discovery, cx, _| discovery.inspect_if_known(id, cx));
+        }
+    }
+
     fn on_missed(&mut self, now: Now, missed: &discover::Missed) {
         if !discover::would_select(&self.settings.container_monitor.select, missed) {
             return;
@@ -114,10 +128,18 @@ impl Capture {
             self.rename_if_needed(*id, &inspect);
             // Before its first start it had no log.
             let place = log_place(&inspect);
+            let mut ran_unread = false;
             self.with_stream(now, *id, |stream, cx| {
+                let had_run = stream.has_run();
                 stream.set_files(place, cx);
                 stream.set_running(running, exited_at, cx);
+                let is_api = matches!(stream.kind, Kind::Api(_));
+                ran_unread = is_api && !had_run && stream.has_run() && stream.state() != State::Following;
             });
+            if ran_unread {
+                // What was opened was the empty log of before.
+                self.opened.remove(id);
+            }
         }
         for outlet in self.outlets_without(&key) {
             self.follow_container(now, &inspect, &key, was_there, outlet);

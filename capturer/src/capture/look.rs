@@ -119,19 +119,26 @@ impl Capture {
                 }
             }
             Event::FileRead { stream, result: Err(error), .. } => self.unreadable.set(*stream, error),
-            Event::ConnOpened { conn, result: Ok((200, _)) } => {
-                self.opened.extend(self.conns.get(conn));
+            Event::ConnOpened { conn, result } => {
+                let Some(stream) = self.conns.get(conn) else { return };
+                if matches!(result, Ok((200, _))) {
+                    self.opened.insert(*stream);
+                } else {
+                    self.opened.remove(stream);
+                }
             }
             _ => {}
         }
     }
 
-    /// A container's stream that has ended. If nothing of it could ever be opened, what it printed is lost.
+    /// A container's stream that has ended. If nothing came and its log could not be opened, or not since the container
+    /// ran, what it printed is lost.
     pub(super) fn note_never_opened(&mut self, now: Now, stream: &Stream) {
         let was_opened = self.opened.remove(&stream.source.id);
         let deselected = self.deselected.contains(&stream.source.key);
         let is_new = *stream.acked() == Cursor::Beginning;
-        if was_opened || deselected || stream.source.container.is_none() || !is_new || !stream.has_run() {
+        let is_container = stream.source.container.is_some() && stream.has_run();
+        if was_opened || deselected || !is_container || !is_new || stream.has_lines() {
             return;
         }
         self.metrics.lost(LossReason::ContainerGoneUnread, 0);

@@ -75,7 +75,7 @@ pub struct Capture {
     progress: Progress,
     /// Containers that the config leaves out by now: their streams end, their positions stay.
     deselected: BTreeSet<StreamKey>,
-    /// Streams of which something could be opened.
+    /// Streams whose log could be opened when that was tried last.
     opened: BTreeSet<StreamId>,
     /// The containers were listed once.
     listed_once: bool,
@@ -392,12 +392,15 @@ impl Capture {
             self.attaching.remove(&id);
             let key = key.clone();
             self.note_never_opened(now, &stream);
-            if !self.deselected.contains(&key) {
-                let tracked = &self.outlets[usize::from(stream.source.outlet.index)].tracked;
+            let tracked = &self.outlets[usize::from(stream.source.outlet.index)].tracked;
+            if self.keeps_position(&key) {
+                self.tracker.keep(&key, tracked);
+            } else {
                 self.tracker.forget_sinks(&key, tracked);
             }
             self.unreadable.forget(id);
             self.progress.forget(id);
+            self.take_up_again(now, &key);
             self.timers.cancel(Timer::Stream(id));
             self.plan_save(now);
             if let Kind::File(file) = &stream.kind {

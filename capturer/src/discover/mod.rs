@@ -86,6 +86,8 @@ enum Question {
     Ping,
     List,
     Inspect(String),
+    /// An inspection of a container whose removal was told meanwhile: its answer is of the time before.
+    Outdated,
 }
 
 /// See the module's head.
@@ -220,6 +222,19 @@ impl Discovery {
     pub fn doubt(&mut self, ids: impl Iterator<Item = String>, cx: &mut Context<'_>) {
         self.changed.extend(ids);
         self.ask_inspects(cx);
+    }
+
+    /// It is there and captured.
+    pub fn knows(&self, id: &str) -> bool {
+        self.known.contains(id)
+    }
+
+    /// If it is captured, it is inspected once more.
+    pub fn inspect_if_known(&mut self, id: String, cx: &mut Context<'_>) {
+        if self.known.contains(&id) {
+            self.changed.insert(id);
+            self.ask_inspects(cx);
+        }
     }
 
     fn ask_list(&mut self, cx: &mut Context<'_>) {
@@ -427,6 +442,10 @@ impl Discovery {
         self.absence.forget(id);
         self.known.remove(id);
         self.running.remove(id);
+        let inspections = self.questions.values_mut();
+        inspections
+            .filter(|question| matches!(question, Question::Inspect(asked) if asked == id))
+            .for_each(|question| *question = Question::Outdated);
         told.extend(self.glimpses.gone(id).map(|missed| Told::Missed(Box::new(missed))));
         told.push(Told::Gone(id.to_owned()));
     }
@@ -455,7 +474,7 @@ impl Discovery {
             (Question::Ping, result) if matches!(self.events, EventsPhase::Open { .. }) => {
                 self.on_ping(result, cx)
             }
-            (Question::Ping, _) => {}
+            (Question::Ping | Question::Outdated, _) => {}
             (Question::List, result) => match body_of::<Vec<ListRow>>(result) {
                 Ok(rows) => self.on_list(rows, cx.now.mono_ms, told),
                 Err(error) => self.on_odd_list(error, cx),

@@ -151,8 +151,11 @@ fn one_that_no_list_names_and_nobody_can_inspect_is_gone_after_two_lists() {
 #[test]
 fn a_removal_is_an_event() {
     let mut scene = with_one();
+    // An inspection is under way, and answers of the time before.
+    scene.hear("die", A);
     scene.hear("destroy", A);
-    assert_eq!(scene.told(), ["gone a"]);
+    scene.answer(&[], found);
+    assert_eq!((scene.told(), scene.discovery.running()), (vec!["gone a".to_owned()], 0));
 }
 
 /// A position that is kept from an earlier run goes only with its container.

@@ -323,6 +323,11 @@ impl Stream {
         self.running || self.exited_at_ns.is_some()
     }
 
+    /// Lines came of it in this run.
+    pub fn has_lines(&self) -> bool {
+        self.lines > 0
+    }
+
     /// It reads nothing more because of those behind it: sinks that have not taken what was read, a rate limit, outputs
     /// that are being prepared, or a stop.
     pub fn waits_for_sinks(&self) -> bool {
@@ -371,6 +376,16 @@ impl Stream {
             Kind::Api(api) => api.gone(cx, told),
         });
         self.close_if_drained(cx);
+    }
+
+    /// The config leaves it out by now: as [`Stream::gone`], but its container may go on printing.
+    pub fn leave(&mut self, cause: &str, cx: &mut Context<'_>) {
+        self.gone(cause, cx);
+        self.with_source(cx, |kind, cx, _| {
+            if let Kind::Api(api) = kind {
+                api.leave(cx);
+            }
+        });
     }
 
     /// The container began or ceased to run; when it last ended, if it ever did.
