@@ -16,6 +16,10 @@ both_engines! {
 
 one_engine! { V28_5:
     three_hundred_short_lives => short_lives;
+    begun_at_the_end_by_file => |version| begun_at_the_end(version, Reading::FILE);
+    begun_at_the_end_by_api => |version| begun_at_the_end(version, Reading::API);
+    milliseconds_by_file_are_accounted_for => |version| milliseconds(version, Reading::FILE);
+    milliseconds_by_api_are_accounted_for => |version| milliseconds(version, Reading::API);
 }
 
 /// Containers that live at the same time, and how often as many.
@@ -107,5 +111,65 @@ fn short_lives(version: EngineVersion) -> Result<()> {
         ensure!(complete == 300, "{complete} are complete");
         Ok(())
     })?;
+    agent.stop()
+}
+
+/// `start_at: end` begins with what comes now; what starts later is new, and after a restart positions win.
+fn begun_at_the_end(version: EngineVersion, reading: Reading) -> Result<()> {
+    let engine = Engine::start(version)?;
+    let home = Home::new()?;
+    let old = "seq 500; trap 'echo new' USR1; trap 'echo newer' USR2; echo up; while :; do sleep 0.1; done";
+    let id = engine.run(&RunSpec::sh(old).name("old"))?;
+    wait_until("the old lines", PATIENCE, || {
+        let printed = engine.logs("old")?.stdout;
+        ensure!(printed.ends_with(b"up\n"), "{} bytes", printed.len());
+        Ok(())
+    })?;
+    let config = config(&home, &engine, reading);
+    let config = config.replace("container_monitor:\n", "container_monitor:\n  start_at: end\n");
+    let agent = home.start(&config)?;
+    wait_until("it to be followed", PATIENCE, || {
+        let streams = agent.streams()?;
+        ensure!(streams.iter().any(|row| row["state"] == "following"), "{streams:?}");
+        Ok(())
+    })?;
+    engine.docker(&["kill", "--signal=USR1", id.trim()])?;
+    engine.run(&RunSpec::sh("echo one; echo two; sleep 60").name("young"))?;
+    assert_printed(&home, "old", b"new\n", b"")?;
+    assert_printed(&home, "young", b"one\ntwo\n", b"")?;
+    agent.stop()?;
+    engine.docker(&["kill", "--signal=USR2", id.trim()])?;
+    let agent = home.start(&config)?;
+    assert_printed(&home, "old", b"new\nnewer\n", b"")?;
+    agent.stop()
+}
+
+/// Containers that live for milliseconds: each line is there, or its loss is declared with the container's name.
+fn milliseconds(version: EngineVersion, reading: Reading) -> Result<()> {
+    const COUNT: usize = 30;
+    let engine = Engine::start(version)?;
+    let home = Home::new()?;
+    let agent = home.start(&config(&home, &engine, reading))?;
+    let mut names = Vec::new();
+    for number in 0..COUNT {
+        let name = format!("brief-{number}");
+        engine.run(&RunSpec::command(&["echo", "only"]).name(&name).rm())?;
+        names.push(name);
+    }
+    let mut declared = 0;
+    wait_until("each to be accounted for", PATIENCE, || {
+        let delivered = names.iter().filter(|name| home.count_of(name) == 1).count();
+        declared = agent.metric("losses_total{reason=\"container_gone_unread\"}")? as usize;
+        ensure!(delivered + declared == COUNT, "{delivered} delivered, {declared} declared");
+        Ok(())
+    })?;
+    println!("{} by {}: {declared} of {COUNT} were missed", version.label(), reading.from);
+    if declared > 0 {
+        wait_until("health to name them", PATIENCE, || {
+            let (status, health) = agent.ask("/health")?;
+            ensure!(status == 503 && health.contains("container brief-"), "{health}");
+            Ok(())
+        })?;
+    }
     agent.stop()
 }

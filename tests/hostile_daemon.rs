@@ -562,3 +562,69 @@ fn a_tty_without_times_is_passed_over() -> Result<()> {
         Ok(())
     })
 }
+
+/// An answer without containers, or a page that is not found, ends no stream: what stands before the Engine, or an Engine that
+/// is starting, answers so. Nothing comes again when it names them again.
+#[test]
+fn an_empty_list_and_a_404_remove_nothing() -> Result<()> {
+    beside_a_neighbour("list_interval: 1s", |scene| {
+        let (list, inspect) = ("/containers/json", inspect_path(&scene.neighbour));
+        for (what, path, reply) in [
+            ("an empty list", list, Reply::json(&json!([]))),
+            ("a page not found", &*inspect, Reply::status(404, r#"{"message":"page not found"}"#)),
+            ("no JSON", &*inspect, Reply::status(404, "<html>not found</html>")),
+        ] {
+            let asked = scene.fake.asked(path);
+            scene.fake.script(path, reply);
+            wait_until("it to be asked for", DEADLINE, || {
+                scene.fake.asked(path) >= asked + usize::from(path == list) * 5
+            })?;
+            scene.neighbour_goes_on().context(what)?;
+            scene.fake.heal(path);
+            scene.neighbour_goes_on().context(what)?;
+        }
+        let rows = scene.agent.streams()?;
+        ensure!(rows.iter().filter(|row| row["name"] == NEIGHBOUR).count() == 1, "{rows:?}");
+        Ok(())
+    })
+}
+
+/// Renamed out of the include list and back, it goes on where it was.
+#[test]
+fn a_container_that_leaves_the_include_list_keeps_its_position() -> Result<()> {
+    beside_a_neighbour("list_interval: 1s, include_names: [neighbour, wanted]", |scene| {
+        let id = scene.fake.add("wanted");
+        scene.fake.print(&id, b"one");
+        scene.await_messages("wanted", &["one"])?;
+        let streams = |scene: &Scene, count: usize| {
+            wait_until("the streams", DEADLINE, || {
+                let rows = scene.agent.streams()?;
+                ensure!(rows.len() == count, "{rows:?}");
+                Ok(())
+            })
+        };
+        scene.fake.script(&inspect_path(&id), Reply::json(&inspection(&id, "other", false)));
+        scene.fake.set_state(&id, "paused");
+        streams(scene, 1)?;
+        scene.fake.print(&id, b"two");
+        scene.fake.heal(&inspect_path(&id));
+        scene.fake.set_state(&id, "running");
+        streams(scene, 2)?;
+        scene.fake.print(&id, b"three");
+        scene.await_messages("wanted", &["one", "two", "three"])
+    })
+}
+
+/// A slip of the pen in the include list must not look like a host without containers.
+#[test]
+fn names_that_match_nothing_are_said() -> Result<()> {
+    let (home, fake) = (Home::new()?, FakeDocker::start()?);
+    fake.add("web");
+    let agent = home.start(&config(&home, &fake, "include_names: [wbe]"))?;
+    wait_until("health to name the pattern", 4 * DEADLINE, || {
+        let (status, body) = agent.ask("/health")?;
+        ensure!(status == 503 && body.contains("include_names (wbe)"), "{body}");
+        Ok(())
+    })?;
+    agent.stop()
+}

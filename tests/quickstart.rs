@@ -304,7 +304,7 @@ fn pages_in_tables_answer() -> Result<()> {
             // It has no end, so its head must do.
             let mut stream = agent.connect()?;
             stream.set_read_timeout(Some(PATIENCE))?;
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
             let mut first = String::new();
             BufReader::new(stream).read_line(&mut first)?;
             ensure!(first.starts_with("HTTP/1.1 200 "), "{path} answered {first:?}");

@@ -184,7 +184,7 @@ fn whoever_watches_and_does_not_read_holds_up_nothing() -> Result<()> {
     let mut clients = Vec::new();
     for number in 0..6 {
         let mut client = agent.connect()?;
-        client.write_all(b"GET /api/v1/tap HTTP/1.1\r\nHost: x\r\n\r\n")?;
+        client.write_all(b"GET /api/v1/tap HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
         let mut status = [0; 12];
         client.read_exact(&mut status)?;
         assert_eq!(&status[9..], if number < 4 { b"200" } else { b"503" }, "a few may watch");
@@ -215,7 +215,7 @@ fn whoever_watches_and_does_not_read_holds_up_nothing() -> Result<()> {
     })?;
     // A stop does not wait for who watches.
     let mut client = agent.connect()?;
-    client.write_all(b"GET /api/v1/tap HTTP/1.1\r\nHost: x\r\n\r\n")?;
+    client.write_all(b"GET /api/v1/tap HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
     client.read_exact(&mut [0; 12])?;
     let began = Instant::now();
     agent.stop()?;

@@ -121,6 +121,52 @@ pub struct Actor {
     pub id: String,
 }
 
+/// An event with all that it says of a container, of which [`ContainerEvent`] leaves the most out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct EventWithFacts {
+    #[serde(default)]
+    actor: ActorWithFacts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ActorWithFacts {
+    #[serde(default)]
+    attributes: BTreeMap<String, String>,
+}
+
+/// What an event says of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventFacts {
+    /// Without a slash.
+    pub name: String,
+    /// Image reference.
+    pub image: String,
+    /// Labels. Docker writes name and image among them.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl From<EventWithFacts> for EventFacts {
+    fn from(event: EventWithFacts) -> EventFacts {
+        let mut labels = event.actor.attributes;
+        let mut take = |key: &str| labels.remove(key).unwrap_or_default();
+        let (name, image) = (take("name"), take("image"));
+        EventFacts { name, image, labels }
+    }
+}
+
+/// Whether a 404 says that there is no such container, rather than that there is no such page: something else may stand
+/// before the Engine.
+pub fn is_no_such_container(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Refusal {
+        message: String,
+    }
+    let refusal = serde_json::from_slice::<Refusal>(body);
+    refusal.is_ok_and(|refusal| refusal.message.to_ascii_lowercase().contains("no such container"))
+}
+
 /// A container ID as the Engine gives it; anything else must not get into a path.
 pub fn is_id(id: &str) -> bool {
     id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())

@@ -1,4 +1,4 @@
-//! Faults made on purpose, to see that the leak detector names them. Only with the cargo feature `test-faults`, which no
+//! Faults made on purpose, to see that the leak detector names them and that a panic of any thread ends the process. Only with the cargo feature `test-faults`, which no
 //! build for users has; tests/witness.rs runs `capturer-with-faults`.
 //!
 //! The file named by `CAPTURER_FAULTS` says in words which faults are on; it is read once a second. A fault that is
@@ -22,8 +22,8 @@ struct Faults {
 
 /// Once a second: what is on now.
 pub fn turn() {
-    let path = std::env::var_os("CAPTURER_FAULTS");
-    let words = path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+    here();
+    let words = words();
     FAULTS.with_borrow_mut(|faults| {
         if !words.contains("forget-descriptor") {
             faults.forgotten.clear();
@@ -35,6 +35,24 @@ pub fn turn() {
         }
         faults.words = words;
     });
+}
+
+/// A turn of a long-lived thread: `panic:NAME` makes the thread of that name panic, `panic:NAME*` any whose name begins so.
+pub fn here() {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or_default();
+    let planted = |word: &str| match word.strip_prefix("panic:")?.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning).then_some(()),
+        None => (word == format!("panic:{name}")).then_some(()),
+    };
+    if words().split_whitespace().any(|word| planted(word).is_some()) {
+        panic!("planted in {name}");
+    }
+}
+
+fn words() -> String {
+    let path = std::env::var_os("CAPTURER_FAULTS");
+    path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default()
 }
 
 /// A connection is about to be closed: `forget-descriptor` keeps the first one's descriptor.

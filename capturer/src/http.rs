@@ -24,7 +24,8 @@ use hyper::client::conn::http1;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::sync::Semaphore;
 
-use crate::capture::io::{BodyOutcome, RequestError};
+use crate::capture::io::{BodyOutcome, NO_ROOM, RequestError};
+use crate::descriptors;
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
 use crate::limits::ANSWER_BYTES_USUAL;
@@ -32,6 +33,9 @@ use crate::ring::{self, ReadOutcome};
 
 /// Bytes of one receive. One line is one HTTP chunk to dockerd, so a busy stream fills it.
 const RECEIVE_BYTES: usize = 32 * 1024;
+
+/// Too many open files.
+const EMFILE: i32 = rustix::io::Errno::MFILE.raw_os_error();
 
 /// A connection's descriptor, with its owner.
 type Socket = Claimed<OwnedFd>;
@@ -89,7 +93,12 @@ impl Connection {
         cancel: &Cancel,
         (claims, owner): (&Claims, Owner),
     ) -> Result<(u16, Connection), RequestError> {
-        let socket = Rc::new(claims.hold(connect(socket_path)?, owner));
+        let socket = connect(socket_path)?;
+        if matches!(owner, Owner::Stream(_)) && !descriptors::may_keep(socket.as_fd()) {
+            let socket = socket_path.display().to_string();
+            return Err(RequestError::Connect { socket, cause: NO_ROOM.to_owned(), errno: EMFILE });
+        }
+        let socket = Rc::new(claims.hold(socket, owner));
         *cancel.socket.borrow_mut() = Some(Rc::clone(&socket));
         if cancel.cancelled.get() {
             cancel.cancel();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use capturer::agent::{Agent, Reloading};
 use capturer::settings::cli::{self, Command, ConfigArgs, Exit};
+use capturer::table::Printable;
 use capturer::{dead_letters, doctor, online, own_log, positions, quickstart, tap, top};
 
 /// Public for `capturer-with-faults`, which is the same program.
@@ -15,15 +16,17 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),
     };
+    // Names in their output are chosen by others. Completions are ours; `tap` and `top` see to it themselves.
+    let (mut out, mut err) = (Printable(stdout()), Printable(stderr()));
     match cli.command {
         Command::Run(arguments) => run(&arguments),
-        Command::Check(arguments) => cli::check(&arguments, online::check, &mut stdout(), &mut stderr()),
-        Command::Doctor(arguments) => doctor::run(&arguments, &mut stdout()),
+        Command::Check(arguments) => cli::check(&arguments, online::check, &mut out, &mut err),
+        Command::Doctor(arguments) => doctor::run(&arguments, &mut out),
         Command::Quickstart(arguments) => quickstart::run(&arguments),
-        Command::Tap(arguments) => tap::run(&arguments, &mut stderr()),
-        Command::Top(arguments) => top::run(&arguments, &mut stderr()),
-        Command::Positions(arguments) => positions::show(&arguments, &mut stdout(), &mut stderr()),
-        Command::DeadLetters(command) => dead_letters::run(&command, &mut stdout(), &mut stderr()),
+        Command::Tap(arguments) => tap::run(&arguments, &mut err),
+        Command::Top(arguments) => top::run(&arguments, &mut err),
+        Command::Positions(arguments) => positions::show(&arguments, &mut out, &mut err),
+        Command::DeadLetters(command) => dead_letters::run(&command, &mut out, &mut err),
         Command::Completion { shell } => cli::completion(shell, &mut stdout()),
     }
     .into()
@@ -32,12 +35,13 @@ pub fn main() -> ExitCode {
 fn run(arguments: &ConfigArgs) -> Exit {
     let (settings, origin) = match cli::load(arguments) {
         Ok(loaded) => loaded,
-        Err(error) => return cli::refuse(&error, &mut stderr()),
+        Err(error) => return cli::refuse(&error, &mut Printable(stderr())),
     };
     let (log, levels) = match own_log::init(&settings.log) {
         Ok(log) => log,
         Err(error) => return cli::fail(&error),
     };
+    log.end_process_on_panic();
     tracing::info!(config = origin, version = env!("CARGO_PKG_VERSION"), "capturer starts");
     let arguments = arguments.clone();
     let reloading = Reloading {

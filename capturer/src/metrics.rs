@@ -7,6 +7,7 @@
 //! Not here: deciding when something counts. Each part counts at the place where the thing happens.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::Collector;
@@ -123,6 +124,7 @@ macro_rules! metrics {
             /// What [`Metrics::encode`] gathers from.
             pub registry: Registry,
             containers: Mutex<ContainerSeries>,
+            untold: Untold,
             $(#[doc = $help] pub $name: $type,)*
         }
 
@@ -134,7 +136,7 @@ macro_rules! metrics {
                     let $name = <$type as Make>::make(entry)?;
                     registry.register(Box::new($name.clone()))?;
                 )*
-                Ok(Metrics { registry, containers, $($name,)* })
+                Ok(Metrics { registry, containers, untold: Untold::default(), $($name,)* })
             }
         }
     };
@@ -151,6 +153,10 @@ metrics! {
         "1 = the component is well, 0 = it needs attention; /health says why.";
     containers_monitored: IntGauge [] Count "Running containers that are captured.";
     files_monitored: IntGauge [] Count "Files followed for file_monitor.";
+    sources_unreadable: IntGaugeVec ["reason"] Count
+        "Files, containers' logs and directories that should be read and can't be. The health of `files` names them.";
+    streams_stuck: IntGauge [] Count
+        "Streams with something to read that read nothing for 10 s, although nothing behind them holds them up.";
     logs_processed_total: IntCounter [] Count "Log records read from all sources.";
     log_bytes_processed_total: IntCounter [] Bytes "Bytes of log messages read from all sources.";
     logs_sent_total: IntCounterVec ["sink"] Count "Log records that a sink acknowledged; a network sink does so when they are safe in its spool (see pushed_lines_total).";
@@ -206,6 +212,11 @@ metrics! {
     task_heartbeats_total: IntCounterVec ["task"] Count "Turns of each long-lived task; one that stands still is stuck.";
     tasks: IntGauge [] Count "Tasks of the capture loop.";
     operations_in_flight: IntGauge [] Count "Kernel operations that were started and have not ended.";
+    read_timers_refused_total: IntCounter [] Count
+        "Reads that the kernel began without their timer. Must stay 0: one whose peer is silent would wait for ever.";
+    file_descriptors_limit: IntGauge [] Count "How many file descriptors this process may have.";
+    files_waiting_for_descriptors: IntGauge [] Count
+        "Files to be read that wait until another is closed, because the limit is nearly reached.";
     file_descriptors_open: IntGauge [] Count "Open file descriptors of this process, from /proc/self/fd.";
     threads: IntGauge [] Count "Threads of this process.";
     resident_memory_bytes: IntGauge [] Bytes "Resident memory of this process.";
@@ -369,6 +380,8 @@ label_values! {
         ArchiveDamaged = "archive_damaged",
         /// The bound on held-open deleted files was reached.
         DeletedOpenLimit = "deleted_open_limit",
+        /// A container was removed before anything of it could be read.
+        ContainerGoneUnread = "container_gone_unread",
         /// A part of a sink's spool could not be read back.
         SpoolDamaged = "spool_damaged",
         /// A full spool gave up its oldest lines, as configured.
@@ -377,6 +390,24 @@ label_values! {
         SpoolTooOld = "spool_too_old",
         /// Old dead letters made room for new ones.
         DeadLettersFull = "dead_letters_full",
+    }
+}
+
+label_values! {
+    /// `reason` of `sources_unreadable`.
+    UnreadableReason {
+        /// No right to read it.
+        Permission = "permission",
+        /// Not a regular file, or reached through a link.
+        NotRegular = "not_regular",
+        /// Its directory is not there.
+        NoDirectory = "no_directory",
+        /// A directory can't be listed, so nobody knows what is in it.
+        Unlistable = "unlistable",
+        /// All file descriptors that sources may have are in use.
+        NoDescriptor = "no_descriptor",
+        /// Anything else; health has the words.
+        Other = "other",
     }
 }
 
@@ -430,6 +461,21 @@ label_values! {
     }
 }
 
+impl LossReason {
+    /// It happened in a sink, behind the reading of sources.
+    fn is_of_sink(self) -> bool {
+        use LossReason::{DeadLettersFull, SpoolDamaged, SpoolFull, SpoolTooOld};
+        matches!(self, SpoolDamaged | SpoolFull | SpoolTooOld | DeadLettersFull)
+    }
+}
+
+/// Losses that were counted and not yet told to [`crate::losses`]: how many of each reason, and their bytes.
+#[derive(Debug, Default)]
+struct Untold {
+    of_sources: AtomicBool,
+    by_reason: Mutex<BTreeMap<LossReason, (u64, u64)>>,
+}
+
 /// Which containers have series of their own: id → the name its series carries.
 struct ContainerSeries {
     containers_max: usize,
@@ -457,6 +503,9 @@ impl Metrics {
         for value in LossReason::ALL {
             self.lost_bytes_total.with_label_values(&[value.as_str()]);
             self.losses_total.with_label_values(&[value.as_str()]);
+        }
+        for value in UnreadableReason::ALL {
+            self.sources_unreadable.with_label_values(&[value.as_str()]);
         }
         for value in RequestResult::ALL {
             self.docker_requests_total.with_label_values(&[value.as_str()]);
@@ -588,6 +637,32 @@ impl Metrics {
     pub fn lost(&self, reason: LossReason, bytes: u64) {
         self.losses_total.with_label_values(&[reason.as_str()]).inc();
         self.lost_bytes_total.with_label_values(&[reason.as_str()]).inc_by(bytes);
+        let mut untold = self.untold.by_reason.lock().unwrap_or_else(PoisonError::into_inner);
+        let (losses, all_bytes) = untold.entry(reason).or_default();
+        (*losses, *all_bytes) = (*losses + 1, *all_bytes + bytes);
+        if !reason.is_of_sink() {
+            self.untold.of_sources.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Losses of sources counted since the last call, with how many and their bytes: the caller knows whose they are. Costs
+    /// a load while there is none.
+    pub fn take_source_losses(&self) -> Vec<(LossReason, u64, u64)> {
+        if !self.untold.of_sources.swap(false, Ordering::Relaxed) {
+            return Vec::new();
+        }
+        self.take_losses(false)
+    }
+
+    /// The same for losses within sinks.
+    pub fn take_sink_losses(&self) -> Vec<(LossReason, u64, u64)> {
+        self.take_losses(true)
+    }
+
+    fn take_losses(&self, of_sinks: bool) -> Vec<(LossReason, u64, u64)> {
+        let mut untold = self.untold.by_reason.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = untold.extract_if(.., |reason, _| reason.is_of_sink() == of_sinks);
+        taken.map(|(reason, (losses, bytes))| (reason, losses, bytes)).collect()
     }
 
     /// A request to the Engine ended.

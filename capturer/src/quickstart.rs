@@ -45,6 +45,7 @@ fn quickstart(arguments: &QuickstartArgs) -> anyhow::Result<()> {
     let mut settings = cli::quickstart_settings(arguments);
     settings.log.level = LogLevel::Warn;
     let (log, _) = own_log::init(&settings.log)?;
+    log.end_process_on_panic();
     say!("capturer {} quickstart", env!("CARGO_PKG_VERSION"));
     let demo = choose_source(&mut settings)?;
     say!("  rights: {}", rights());

@@ -381,6 +381,16 @@ impl Shell {
         self.files.hung()
     }
 
+    /// Directories that patterns lead to and that can't be listed, with the reason.
+    pub fn unlistable(&self) -> BTreeSet<String> {
+        self.files.unlistable()
+    }
+
+    /// Files that wait to be opened until there is a descriptor for them.
+    pub fn files_waiting(&self) -> usize {
+        self.files.without_room()
+    }
+
     fn unwatch(&mut self, stream: StreamId) {
         if let (Some(watch), Some(inotify)) = (self.watches.remove(stream), &self.inotify) {
             let _ = rustix::fs::inotify::remove_watch(inotify, watch);

@@ -37,6 +37,8 @@ pub fn start(
                         _ = terminate.recv() => {}
                         _ = interrupt.recv() => {}
                         Some(()) = hung_up(hangup.as_mut()) => {
+                            #[cfg(feature = "test-faults")]
+                            crate::faults::here();
                             if let Some(reload) = &reload {
                                 reload();
                             }

@@ -1,14 +1,51 @@
-//! What tables on a terminal share (`quickstart`, `top`): names that fit and steer nothing, and a table that is drawn anew
-//! in its own place.
+//! What goes to a terminal: text that steers nothing, names that fit (`quickstart`, `top`), and a table that is drawn anew in
+//! its own place.
 
-use std::io::{self, Write as _};
+use std::fmt::Write as _;
+use std::io::{self, Write};
 
 /// Columns of a name.
 pub const NAME_COLUMNS: usize = 32;
 
+/// Characters that do something to a terminal instead of being shown: control characters, and those that turn the direction
+/// of what follows, so that a line shows what it does not say.
+pub fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Passes text on with such characters as `\u001b`, which is also how JSON has them. Names of files and containers are
+/// chosen by whoever makes them.
+#[derive(Debug)]
+pub struct Printable<W>(pub W);
+
+impl<W: Write> Write for Printable<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Formatting hands over whole strings.
+        let text = String::from_utf8_lossy(bytes);
+        if !text.chars().any(|c| steers(c) && c != '\n' && c != '\t') {
+            self.0.write_all(bytes)?;
+            return Ok(bytes.len());
+        }
+        let mut safe = String::with_capacity(text.len());
+        for c in text.chars() {
+            if steers(c) && c != '\n' && c != '\t' {
+                let _ = write!(safe, "\\u{:04x}", u32::from(c));
+            } else {
+                safe.push(c);
+            }
+        }
+        self.0.write_all(safe.as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// A name's end, printable, in [`NAME_COLUMNS`].
 pub fn short(name: &str) -> String {
-    let name: Vec<char> = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let name: Vec<char> = name.chars().map(|c| if steers(c) { '?' } else { c }).collect();
     if name.len() <= NAME_COLUMNS {
         name.into_iter().collect()
     } else {
@@ -18,7 +55,7 @@ pub fn short(name: &str) -> String {
 
 /// A line cut to so many columns, printable.
 pub fn fit(line: &str, columns: usize) -> String {
-    line.chars().map(|c| if c.is_control() { '?' } else { c }).take(columns).collect()
+    line.chars().map(|c| if steers(c) { '?' } else { c }).take(columns).collect()
 }
 
 /// Draws texts one over the other.
@@ -40,5 +77,28 @@ impl Screen {
         self.lines_drawn = text.lines().count();
         out.write_all(text.as_bytes())?;
         out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_steers_the_terminal() {
+        let mut out = Vec::new();
+        let name = "a\u{1b}[2J\u{9b}31m\u{202e}gpj.exe\r";
+        writeln!(Printable(&mut out), "file:{name}\tbyte 7").unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text, "file:a\\u001b[2J\\u009b31m\\u202egpj.exe\\u000d\tbyte 7\n");
+        assert_eq!(short(name), "a?[2J?31m?gpj.exe?");
+    }
+
+    /// The escapes are those of JSON, so that what is read back is the name.
+    #[test]
+    fn json_stays_json() {
+        let (mut out, name) = (Vec::new(), "a\u{1b}\u{9b}\u{202e}é");
+        writeln!(Printable(&mut out), "{}", serde_json::Value::from(name)).unwrap();
+        assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), name);
     }
 }

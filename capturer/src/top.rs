@@ -369,6 +369,14 @@ mod tests {
         assert!(small.lines().count() < 9 && small.ends_with("… and 1 more\n"), "{small}");
     }
 
+    /// What waits in the spool was not delivered.
+    #[test]
+    fn a_network_sink_has_delivered_what_was_taken() {
+        let metrics = "log_capturer_logs_sent_total{sink=\"loki\"} 90\nlog_capturer_logs_sent_total{sink=\"stdout\"} 80\n\
+                       log_capturer_pushed_lines_total{sink=\"loki\"} 5\n";
+        assert_eq!(by_sink(metrics), [("loki".to_owned(), 5), ("stdout".to_owned(), 80)].into());
+    }
+
     #[test]
     fn amounts_are_short() {
         assert_eq!(

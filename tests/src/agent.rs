@@ -115,6 +115,15 @@ impl Home {
         self.launch_as(config, program, environment, None)
     }
 
+    /// The same as nobody, who may read nothing that is not open to all.
+    pub fn launch_as_nobody(&self, config: &str) -> Result<Agent> {
+        for directory in [self.path().to_owned(), self.path().join("data"), self.output_dir()] {
+            fs::create_dir_all(&directory)?;
+            chown(&directory, Some(NOBODY), Some(NOBODY))?;
+        }
+        self.launch_as(config, &program(), &[], Some(NOBODY))
+    }
+
     fn launch_as(
         &self,
         config: &str,
@@ -311,7 +320,8 @@ impl Agent {
     fn request(&self, method: &str, path: &str) -> Result<(u16, String)> {
         let mut stream = TcpStream::connect(&self.address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
+        let host = &self.address;
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").context("no end of the head")?;
@@ -414,6 +424,13 @@ impl Agent {
         if let Some(pid) = Pid::from_raw(self.pid()) {
             let _ = kill_process(pid, signal);
         }
+    }
+
+    /// How it ended, if it has.
+    pub fn has_ended(&mut self) -> Result<Option<ExitStatus>> {
+        let status = self.child.try_wait()?;
+        self.ended |= status.is_some();
+        Ok(status)
     }
 
     /// Waits for its end.

@@ -131,6 +131,8 @@ struct Container {
     name: String,
     tty: bool,
     listed: bool,
+    /// As the list has it.
+    state: &'static str,
     log: Vec<Line>,
 }
 
@@ -212,7 +214,8 @@ impl FakeDocker {
     pub fn add_hidden(&self, name: &str, tty: bool) -> String {
         let mut state = self.shared.lock();
         let id = format!("fa{:06x}{}", state.containers.len(), "0".repeat(56));
-        let container = Container { name: name.to_owned(), tty, listed: false, log: Vec::new() };
+        let container =
+            Container { name: name.to_owned(), tty, listed: false, state: "running", log: Vec::new() };
         state.containers.insert(id.clone(), container);
         id
     }
@@ -220,6 +223,11 @@ impl FakeDocker {
     /// The list names it from now on.
     pub fn show(&self, id: &str) {
         self.shared.lock().containers.get_mut(id).expect("a container that was added").listed = true;
+    }
+
+    /// The list says this of its state from now on, so that it is inspected once more.
+    pub fn set_state(&self, id: &str, state: &'static str) {
+        self.shared.lock().containers.get_mut(id).expect("a container that was added").state = state;
     }
 
     /// Adds a container that does not behave: this path of it answers with this from the beginning.
@@ -445,7 +453,8 @@ impl Answering {
             ("/containers/json", _) => {
                 let state = self.shared.lock();
                 let listed = state.containers.iter().filter(|(_, container)| container.listed);
-                let rows = listed.map(|(id, _)| json!({"Id": id, "State": "running"})).collect();
+                let rows =
+                    listed.map(|(id, container)| json!({"Id": id, "State": container.state})).collect();
                 drop(state);
                 self.reply(Reply::json(&Value::Array(rows)))
             }

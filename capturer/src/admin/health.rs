@@ -9,6 +9,8 @@ use crate::status::{Board, Health};
 
 /// The capture loop turns at least once a second; after so long without a turn it is stuck.
 pub const CAPTURE_BEAT_AGE_MAX_MS: u64 = 3_000;
+/// While sources are listed for the first time one turn may take as long: ten thousand files are taken up in it.
+pub const START_BEAT_AGE_MAX_MS: u64 = 60_000;
 /// A step of a thread that takes longer hangs, as a write to a disk or a file system that does not answer.
 pub const STEP_AGE_MAX_MS: u64 = 10_000;
 /// How the sentence on what hangs begins.
@@ -59,7 +61,7 @@ pub struct Report {
 /// Health by component, with the capture loop's own.
 pub fn report(facts: &Facts) -> Report {
     let mut components = facts.components.clone();
-    components.insert(CAPTURE_LOOP.to_owned(), capture_loop(facts.capture_beat_age_ms));
+    components.insert(CAPTURE_LOOP.to_owned(), capture_loop(facts));
     for (component, age_ms) in facts.steps_ms.iter().filter(|(_, age_ms)| **age_ms > STEP_AGE_MAX_MS) {
         components.insert(component.clone(), stuck_step(*age_ms));
     }
@@ -75,14 +77,23 @@ fn stuck_step(age_ms: u64) -> Health {
     Health { ok: false, message }
 }
 
-fn capture_loop(age_ms: u64) -> Health {
+fn capture_loop(facts: &Facts) -> Health {
+    let age_ms = facts.capture_beat_age_ms;
     let seconds = age_ms as f64 / 1000.0;
+    let (max, usual) = if facts.sources_ready {
+        (CAPTURE_BEAT_AGE_MAX_MS, "")
+    } else {
+        (START_BEAT_AGE_MAX_MS, " while sources are listed for the first time")
+    };
     if age_ms <= CAPTURE_BEAT_AGE_MAX_MS {
         return Health { ok: true, message: format!("last turn {seconds:.1} s ago") };
     }
+    if age_ms <= max {
+        return Health { ok: true, message: format!("takes up its sources, last turn {seconds:.1} s ago") };
+    }
     let message = format!(
-        "{STUCK}last turn {seconds:.1} s ago, at most {} s are usual; /api/v1/streams shows what it waited for last",
-        CAPTURE_BEAT_AGE_MAX_MS / 1000
+        "{STUCK}last turn {seconds:.1} s ago, at most {} s are usual{usual}; /api/v1/streams shows what it waited for last",
+        max / 1000
     );
     Health { ok: false, message }
 }
@@ -99,8 +110,9 @@ pub fn not_ready(facts: &Facts) -> Vec<String> {
     let waiting =
         facts.sinks.iter().filter(|(sink, accepted)| !**accepted && !facts.held.contains_key(*sink));
     reasons.extend(waiting.map(|(sink, _)| format!("sink {sink}: has not accepted anything yet")));
-    if facts.capture_beat_age_ms > CAPTURE_BEAT_AGE_MAX_MS {
-        reasons.push(format!("{CAPTURE_LOOP}: {}", capture_loop(facts.capture_beat_age_ms).message));
+    let capture_loop = capture_loop(facts);
+    if !capture_loop.ok {
+        reasons.push(format!("{CAPTURE_LOOP}: {}", capture_loop.message));
     }
     reasons
 }
@@ -164,6 +176,16 @@ mod tests {
         assert!(!report.ok);
         assert!(report.components[CAPTURE_LOOP].message.starts_with("stuck: last turn 12.3 s ago"));
         assert_eq!(not_ready(&facts).len(), 1);
+    }
+
+    /// Ten thousand files are taken up in one turn; that is no reason for an alarm, and a minute is.
+    #[test]
+    fn a_slow_start_is_not_stuck() {
+        let mut facts = Facts { sources_ready: false, capture_beat_age_ms: 30_000, ..facts() };
+        let well = report(&facts);
+        assert!(well.ok && well.components[CAPTURE_LOOP].message.contains("takes up its sources"));
+        facts.capture_beat_age_ms = START_BEAT_AGE_MAX_MS + 1;
+        assert!(!report(&facts).ok);
     }
 
     /// Its thread can't say so itself.

@@ -3,6 +3,7 @@
 
 mod body;
 pub mod health;
+mod hosts;
 mod pages;
 pub mod server;
 mod watchdog;

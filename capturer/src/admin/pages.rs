@@ -1,5 +1,6 @@
 //! Path → answer. Knows nothing of connections.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use serde::Serialize;
 
 use super::body::Body;
 use super::health::{self, Facts};
+use super::hosts::Hosts;
 use crate::agent_client;
 use crate::desk::Outcome;
 use crate::limits::TAPS_MAX;
@@ -43,13 +45,25 @@ const TAP: &str = "/api/v1/tap";
 pub(super) struct Pages {
     pub board: Arc<Board>,
     pub metrics: Arc<Metrics>,
+    pub hosts: Hosts,
 }
 
 pub(super) type Answer = Response<Body>;
 
 impl Pages {
     /// Answers one request. Never waits for another part of the agent longer than [`PATIENCE`], or [`RELOAD_PATIENCE`].
-    pub(super) async fn answer<B: hyper::body::Body>(&self, request: &Request<B>) -> Answer {
+    pub(super) async fn answer<B: hyper::body::Body>(
+        &self,
+        request: &Request<B>,
+        local: Option<SocketAddr>,
+    ) -> Answer {
+        if let Err(host) = self.hosts.check(request.headers(), local) {
+            let host = host.escape_debug();
+            let message = format!(
+                "This server is not called {host}. Ask it by its address, or add the name to admin.hosts.\n"
+            );
+            return text(StatusCode::MISDIRECTED_REQUEST, message);
+        }
         let reload = request.uri().path() == RELOAD;
         let is_right = match *request.method() {
             Method::GET | Method::HEAD => !reload,

@@ -19,11 +19,13 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::hosts::Hosts;
 use super::pages::Pages;
 use super::watchdog::{self, Watchdog};
 use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
 use crate::metrics::Metrics;
+use crate::settings::Admin;
 use crate::status::Board;
 use crate::taps::Watcher;
 
@@ -77,13 +79,15 @@ impl Drop for AdminHandle {
     }
 }
 
-/// Listens and answers until the handle is stopped. Fails at once if the address can't be had.
+/// Listens and answers until the handle is stopped; `None` = the config wants no server. Fails at once if the address
+/// can't be had.
 pub fn start(
-    listen: SocketAddr,
+    settings: &Admin,
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     claims: Claims,
-) -> anyhow::Result<AdminHandle> {
+) -> anyhow::Result<Option<AdminHandle>> {
+    let Some(listen) = settings.listen else { return Ok(None) };
     let listener = TcpListener::bind(listen).map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => "another process listens there",
@@ -101,7 +105,8 @@ pub fn start(
         .build()
         .context("admin server: making its runtime")?;
     let (stop, stopped) = oneshot::channel();
-    let pages = Arc::new(Pages { board, metrics });
+    let hosts = Hosts { listen: Some(listen.ip()), names: settings.hosts.clone() };
+    let pages = Arc::new(Pages { board, metrics, hosts });
     let thread = std::thread::Builder::new()
         .name("admin".to_owned())
         .spawn(move || {
@@ -110,7 +115,7 @@ pub fn start(
             }
         })
         .context("admin server: starting its thread")?;
-    Ok(AdminHandle { addr, stop: Some(stop), thread: Some(thread) })
+    Ok(Some(AdminHandle { addr, stop: Some(stop), thread: Some(thread) }))
 }
 
 async fn serve(
@@ -237,12 +242,13 @@ async fn converse(
     watcher: &OnceLock<Arc<Watcher>>,
 ) -> hyper::Result<()> {
     let claim = claims.claim(stream.as_fd(), Owner::Admin);
+    let local = stream.local_addr().ok();
     let reach = |reached| *phase.lock().unwrap_or_else(PoisonError::into_inner) = reached;
     let service = service_fn(|request| {
         let pages = Arc::clone(&pages);
         async move {
             reach(Phase::Asked);
-            let mut answer = pages.answer(&request).await;
+            let mut answer = pages.answer(&request, local).await;
             if let Some(watching) = answer.extensions_mut().remove::<Arc<Watcher>>() {
                 let _ = watcher.set(watching);
             }

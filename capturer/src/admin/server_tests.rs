@@ -18,8 +18,9 @@ fn server() -> Server {
     let board = Arc::new(Board::default());
     board.beat_capture();
     let metrics = Arc::new(Metrics::new(10).expect("metrics"));
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let handle = start(any, Arc::clone(&board), metrics, Claims::default()).expect("a free port");
+    let any = Admin { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))), ..Admin::default() };
+    let handle = start(&any, Arc::clone(&board), metrics, Claims::default()).expect("a free port");
+    let handle = handle.expect("there is an address");
     Server { handle, board }
 }
 
@@ -39,7 +40,7 @@ impl Server {
 
     /// Status and body.
     fn get(&self, path: &str) -> (u16, String) {
-        let answer = self.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+        let answer = self.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {answer:?}"));
         (head[9..12].parse().expect("status"), body.to_owned())
     }
@@ -71,14 +72,16 @@ fn snapshot(name: &str) -> Snapshot {
 
 /// Asks for a reload, with more headers.
 fn reload(server: &Server, headers: &str) -> String {
-    server
-        .send(format!("POST /-/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n{headers}\r\n").as_bytes())
+    server.send(
+        format!("POST /-/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n{headers}\r\n")
+            .as_bytes(),
+    )
 }
 
 #[test]
 fn a_reload_is_asked_for_by_post_and_answered_by_the_loop() {
     let server = server();
-    let answer = server.send(b"GET /-/reload HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answer = server.send(b"GET /-/reload HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("allow: POST\r\n"), "{answer}");
     assert!(reload(&server, "").starts_with("HTTP/1.1 503"), "nobody reloads here");
     let board = Arc::downgrade(&server.board);
@@ -107,7 +110,9 @@ fn others_are_answered_while_a_reload_is_under_way() {
     let server = server();
     server.board.desk.open(Box::new(|| {}));
     let mut waiting = server.connect();
-    waiting.write_all(b"POST /-/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").expect("write");
+    waiting
+        .write_all(b"POST /-/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+        .expect("write");
     while server.board.desk.unanswered().is_none() {
         std::thread::yield_now();
     }
@@ -137,21 +142,22 @@ fn paths() {
 #[test]
 fn methods_and_bodies() {
     let server = server();
-    let head = server.send(b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    let head = server.send(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "BREW"] {
-        let answer = server.send(format!("{method} / HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+        let answer = server.send(format!("{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
         assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("allow: GET, HEAD"), "{answer}");
     }
-    let answer = server.send(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n");
+    let answer = server.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-    let answer = server.send(b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n");
+    let answer =
+        server.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n");
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
 }
 
 #[test]
 fn pages_carry_a_strict_policy() {
-    let answer = server().send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answer = server().send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     for header in [
         "content-security-policy: default-src 'none'; script-src 'self';",
         "x-content-type-options: nosniff",
@@ -213,7 +219,7 @@ fn it_answers_while_the_capture_loop_is_stuck() {
     let began = Instant::now();
     let mut waiting: Vec<TcpStream> = (0..16).map(|_| server.connect()).collect();
     for stream in &mut waiting {
-        stream.write_all(b"GET /api/v1/streams HTTP/1.1\r\nHost: x\r\n\r\n").expect("write");
+        stream.write_all(b"GET /api/v1/streams HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("write");
     }
     assert_eq!(server.get("/healthz").0, 200);
     for stream in &mut waiting {
@@ -227,8 +233,8 @@ fn it_answers_while_the_capture_loop_is_stuck() {
 #[test]
 fn nonsense_gets_an_error_or_a_closed_connection() {
     let server = server();
-    let huge = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(1 << 20));
-    let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "a: b\r\n".repeat(10_000));
+    let huge = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "y".repeat(1 << 20));
+    let many = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "a: b\r\n".repeat(10_000));
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "y".repeat(1 << 20));
     let requests: [&[u8]; 7] = [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -272,7 +278,7 @@ fn who_waits_for_an_answer_is_not_closed_for_who_says_nothing() {
     server.board.on_ask(Box::new(|| {}));
     let ask = |_| {
         let mut client = server.connect();
-        client.write_all(b"GET /api/v1/streams HTTP/1.1\r\nHost: x\r\n\r\n").expect("write");
+        client.write_all(b"GET /api/v1/streams HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("write");
         client
     };
     let clients: Vec<TcpStream> = (0..CONNECTIONS_MAX - 1).map(ask).collect();
@@ -281,7 +287,7 @@ fn who_waits_for_an_answer_is_not_closed_for_who_says_nothing() {
         assert!(read_all(&mut client).starts_with("HTTP/1.1 200"));
     }
     let last = silent.last_mut().expect("ten");
-    last.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").expect("write");
+    last.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("write");
     assert!(read_all(last).starts_with("HTTP/1.1 200"), "the newest keeps its slot");
 }
 
@@ -293,7 +299,7 @@ fn a_hundred_clients_at_once_are_all_answered() {
     let mut clients: Vec<TcpStream> = (0..100)
         .map(|_| {
             let mut client = server.connect();
-            client.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("write");
+            client.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("write");
             client
         })
         .collect();
@@ -306,9 +312,8 @@ fn a_hundred_clients_at_once_are_all_answered() {
 fn a_taken_port_is_named_with_its_setting() {
     let server = server();
     let metrics = Arc::new(Metrics::new(1).expect("metrics"));
-    let error = start(server.handle.addr, Arc::default(), metrics, Claims::default())
-        .err()
-        .expect("the port is taken");
+    let taken = Admin { listen: Some(server.handle.addr), ..Admin::default() };
+    let error = start(&taken, Arc::default(), metrics, Claims::default()).err().expect("the port is taken");
     let expected =
         format!("admin server on {}: another process listens there; change admin.listen", server.handle.addr);
     assert_eq!(error.to_string(), expected);
@@ -324,4 +329,19 @@ fn it_stops_at_once_and_frees_its_port() {
     assert!(began.elapsed() < Duration::from_secs(2));
     assert_eq!(read_all(&mut silent), "");
     assert!(TcpStream::connect(addr).is_err());
+}
+
+/// A page from elsewhere whose name was given our address must not read log lines.
+#[test]
+fn a_stranger_is_not_answered() {
+    let server = server();
+    for path in ["/api/v1/tap", "/metrics", "/healthz"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: evil.example:8001\r\n\r\n");
+        let answer = server.send(request.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 421") && answer.contains("admin.hosts"), "{answer}");
+    }
+    let address = server.handle.addr;
+    let answer = server.send(format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(server.send(b"GET /healthz HTTP/1.0\r\n\r\n").starts_with("HTTP/1.0 200"));
 }

@@ -37,6 +37,8 @@ impl Watchdog {
 
     /// Looks, and says what is new.
     pub fn look(&mut self) {
+        #[cfg(feature = "test-faults")]
+        crate::faults::here();
         self.metrics.heartbeat("admin");
         for (component, (_, steps)) in self.board.beats() {
             let before = self.steps.insert(component.clone(), steps).unwrap_or(0);
@@ -77,7 +79,7 @@ mod tests {
 
     #[test]
     fn what_hangs_is_said_once_and_so_is_its_end() {
-        let mut facts = Facts::default();
+        let mut facts = Facts { sources_ready: true, ..Facts::default() };
         let well = Health { ok: true, message: "accepts records".to_owned() };
         facts.components.insert("sink_stdout".to_owned(), well);
         let mut stuck = BTreeSet::new();

@@ -12,6 +12,7 @@
 
 mod reload;
 mod run;
+mod sources;
 mod turn;
 
 use std::sync::Arc;
@@ -24,9 +25,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::admin::server::AdminHandle;
 use crate::checkpoint::store::DirLock;
+use crate::descriptors;
 use crate::desk::{Outcome, Ticket};
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
+use crate::losses::Losses;
 use crate::metrics::{Metrics, ReloadResult};
 use crate::probe;
 use crate::ring;
@@ -91,6 +94,8 @@ struct Process {
     carried: Carried,
     /// Number of the newest stream of all runs.
     last_stream: u32,
+    /// What was lost lately.
+    losses: Losses,
 }
 
 impl Agent {
@@ -101,6 +106,10 @@ impl Agent {
     /// What was tried, why it failed, what to do.
     pub fn build(settings: Settings, reloading: Option<Reloading>) -> anyhow::Result<Agent> {
         ring::check()?;
+        let (before, now) = descriptors::raise();
+        if now > before {
+            tracing::debug!(before, now, "the limit of file descriptors is raised");
+        }
         let settings = Arc::new(settings);
         let metrics = Arc::new(Metrics::new(settings.metrics.max_containers).context("making the metrics")?);
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -127,10 +136,8 @@ impl Agent {
             let reload = sender.clone();
             board.desk.open(Box::new(move || drop(reload.send(Message::Reload))));
         }
-        let listen = run.settings.admin.listen;
-        let admin = listen
-            .map(|addr| admin::server::start(addr, board.clone(), metrics.clone(), claims.clone()))
-            .transpose()?;
+        let settings = &run.settings.admin;
+        let admin = admin::server::start(settings, board.clone(), metrics.clone(), claims.clone())?;
         if let Some(admin) = &admin {
             tracing::info!(address = %admin.addr, "admin server listens");
         }
@@ -146,6 +153,7 @@ impl Agent {
             left_behind: None,
             carried: Carried::default(),
             last_stream: 0,
+            losses: Losses::default(),
         };
         Ok(Agent { process, run, admin, _lock: lock })
     }

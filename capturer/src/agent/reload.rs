@@ -103,6 +103,8 @@ impl Reloads {
         let (load, running) = (Arc::clone(&reloading.load), Arc::clone(running));
         let (sender, claims) = (self.sender.clone(), self.claims.clone());
         let read = move || {
+            #[cfg(feature = "test-faults")]
+            crate::faults::here();
             let result = load(&running, &|settings| object(settings, &claims));
             let _ = sender.send(Message::Checked(Box::new(result.map_err(|error| error.to_string()))));
         };

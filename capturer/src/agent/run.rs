@@ -13,6 +13,7 @@ use crate::capture::Capture;
 use crate::capture::outlets::SinkFacts;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::store;
+use crate::discover::OwnContainer;
 use crate::files::{self, Files};
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
@@ -70,8 +71,9 @@ impl Run {
         .context("starting the files threads")?;
         let (sinks, facts) = open_sinks(&settings, &mut loaded.checkpoint, board, metrics, claims, &sender)?;
         let seed = u64::from(std::process::id()) ^ unix_ns() as u64;
-        let capture =
+        let mut capture =
             Capture::new(Arc::clone(&settings), Arc::clone(metrics), facts, loaded.checkpoint, seed);
+        capture.leave_out(own_container());
         Ok(Run { settings, capture, sinks, files, inotify, inbox })
     }
 
@@ -114,6 +116,13 @@ pub(super) fn make_data_dir(settings: &Settings) -> anyhow::Result<()> {
             dir.display()
         )
     })
+}
+
+/// The container that this process runs in.
+fn own_container() -> OwnContainer {
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    OwnContainer::new(&mountinfo, &host_name)
 }
 
 /// One instance for all directories: dockerd uses up root's instances, one for each follow.

@@ -15,12 +15,12 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::reload::Verdict;
 use super::run::FromThread;
+use super::sources::Said;
 use super::{Message, Process};
 use crate::capture::Capture;
 use crate::capture::io::Event;
 use crate::clock::Now;
 use crate::desk::Ticket;
-use crate::files::Hung;
 use crate::ring;
 use crate::settings::Settings;
 use crate::shell::{Rest, Shell};
@@ -30,8 +30,6 @@ use crate::witness::Doing;
 const TURN_MS: u64 = 1_000;
 /// Without inotify every file is looked at so often.
 pub(super) const LOOK_MS: u64 = 2_000;
-/// What health says of files as a rule.
-const FILES_WELL: &str = "all file systems answer";
 /// What is still under way when all else is done may take so long.
 const WIND_UP: Duration = Duration::from_secs(2);
 
@@ -58,14 +56,14 @@ pub(super) struct Ended {
 }
 
 /// All that belongs to the capture thread.
-struct Loop<'a> {
-    process: &'a mut Process,
-    settings: Arc<Settings>,
-    capture: Capture,
-    shell: Shell,
+pub(super) struct Loop<'a> {
+    pub process: &'a mut Process,
+    pub settings: Arc<Settings>,
+    pub capture: Capture,
+    pub shell: Shell,
     inbox: UnboundedReceiver<FromThread>,
-    /// Some file system does not answer, and that was said.
-    files_hang: bool,
+    /// What is wrong with sources, as it was said last.
+    pub said: Said,
     /// The sources of this run were listed once.
     is_ready: bool,
     next: Next,
@@ -97,9 +95,11 @@ impl Process {
     /// One run, from its first event to its end.
     pub(super) async fn turn(&mut self, turning: Turning) -> Ended {
         let Turning { settings, capture, shell, inbox, threads } = turning;
-        let (files_hang, is_ready, next) = (false, false, Next::default());
-        let mut looping = Loop { process: self, settings, capture, shell, inbox, files_hang, is_ready, next };
+        let (said, is_ready, next) = (Said::default(), false, Next::default());
+        let mut looping = Loop { process: self, settings, capture, shell, inbox, said, is_ready, next };
+        std::mem::swap(looping.capture.losses(), &mut looping.process.losses);
         let left = looping.run().await;
+        std::mem::swap(looping.capture.losses(), &mut looping.process.losses);
         let Loop { settings, shell, next, .. } = looping;
         Ended { left, next: next.run, threads, rest: shell.into_rest(), old: settings }
     }
@@ -109,7 +109,6 @@ impl Loop<'_> {
     async fn run(&mut self) -> Vec<String> {
         self.take(vec![Event::Started]);
         let (mut turn_at, mut look_at, mut check_at) = (0, LOOK_MS, 0);
-        self.process.board.set_health("files", true, FILES_WELL);
         // One may have been asked for while the last was under way.
         self.begin_reload();
         while self.shell.finished.is_none() {
@@ -117,7 +116,7 @@ impl Loop<'_> {
             if now.mono_ms >= turn_at {
                 turn_at = now.mono_ms + TURN_MS;
                 self.turn(now);
-                let hung = self.look_for_hung_files();
+                let hung = self.look_at_sources(now);
                 self.take(hung);
             }
             if now.mono_ms >= check_at && self.settings.resource_monitoring.enabled {
@@ -168,8 +167,9 @@ impl Loop<'_> {
             for action in self.capture.drain_actions() {
                 self.shell.start(action);
             }
+            // Each of many may take its time, as at the start beside ten thousand files.
+            self.process.board.beat_capture();
         }
-        self.process.board.beat_capture();
     }
 
     fn on_thread(&mut self, message: FromThread) -> Event {
@@ -226,6 +226,8 @@ impl Loop<'_> {
         self.process.metrics.operations_in_flight.set(ring::operations_in_flight() as i64);
         let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
         self.process.metrics.tasks.set(tasks as i64);
+        let refused = &self.process.metrics.read_timers_refused_total;
+        refused.inc_by(ring::timers_refused().saturating_sub(refused.get()));
         if !self.is_ready && self.next.run.is_none() && self.capture.is_ready() {
             self.is_ready = true;
             self.process.board.sources_ready.store(true, Ordering::Relaxed);
@@ -249,41 +251,6 @@ impl Loop<'_> {
             };
             self.process.board.set_health("docker", trouble.is_none(), message);
         }
-    }
-
-    /// Names file systems that do not answer, and tells the core whom they keep waiting.
-    fn look_for_hung_files(&mut self) -> Vec<Event> {
-        let mut hung = self.shell.hung();
-        if self.process.something_hangs() {
-            hung.extend(self.process.left_behind.iter().flat_map(Rest::hung));
-        }
-        if hung.is_empty() {
-            if std::mem::take(&mut self.files_hang) {
-                tracing::info!("{FILES_WELL} again");
-                self.process.board.set_health("files", true, FILES_WELL);
-            }
-            return Vec::new();
-        }
-        let all: Vec<String> = hung
-            .iter()
-            .map(|Hung { place, operation, age, cure, streams }| {
-                let (age, waiting) = (age.as_secs(), streams.len());
-                format!("{place} has not answered {operation} for {age} s ({waiting} streams wait): {cure}")
-            })
-            .collect();
-        let message = format!("{}; all other files go on", all.join("; "));
-        if !std::mem::replace(&mut self.files_hang, true) {
-            tracing::error!("files: {message}");
-        }
-        self.process.board.set_health("files", false, message);
-        let told = hung.into_iter().flat_map(|Hung { place, operation, streams, .. }| {
-            streams.into_iter().map(move |stream| Event::FileHung {
-                stream,
-                place: place.clone(),
-                operation: operation.clone(),
-            })
-        });
-        told.collect()
     }
 
     /// Once per check interval: what the kernel says, against what the loop has.

@@ -53,6 +53,11 @@ impl Bench {
         }
     }
 
+    /// For another config.
+    pub(crate) fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
     /// The orders given since the last call.
     pub(crate) fn actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)

@@ -9,13 +9,14 @@ use crate::cursor::{ApiCursor, Cursor};
 use crate::decode::timestamp;
 use crate::discover;
 use crate::docker::Inspect;
+use crate::metrics::LossReason;
 use crate::record::{ContainerMeta, Source, StreamId, StreamKey};
 use crate::settings::{FileFormat, Pipeline, ReadFrom, Settings, StartAt, pipeline};
-use crate::stream::Kind;
 use crate::stream::api::ApiSource;
 use crate::stream::chain::Start;
 use crate::stream::file::FileSource;
 use crate::stream::hold::LogPlace;
+use crate::stream::{Kind, State};
 
 /// What an inspect tells that goes into a source.
 #[derive(Debug)]
@@ -44,38 +45,82 @@ impl Capture {
             return;
         }
         match told {
-            discover::Told::Container(inspect) => self.on_container(now, *inspect),
-            discover::Told::Gone(id) => {
-                for stream in self.ids_of(&StreamKey::container(&id)) {
-                    self.with_stream(now, stream, |stream, cx| stream.gone("the container was removed", cx));
+            discover::Told::Container { inspect, was_there } => self.on_container(now, *inspect, was_there),
+            discover::Told::Gone(id) => self.on_container_gone(now, &StreamKey::container(&id)),
+            discover::Told::Deselected(id) => {
+                let key = StreamKey::container(&id);
+                for stream in self.ids_of(&key) {
+                    self.with_stream(now, stream, |stream, cx| stream.leave("the config leaves it out", cx));
                 }
+                // It may be captured again, under another name: it goes on then.
+                self.deselected.insert(key);
             }
+            discover::Told::Missed(missed) => self.on_missed(now, &missed),
             discover::Told::Listed => {
                 self.listed_once = true;
-                self.forget_containers_that_went();
+                self.doubt_unlisted(now);
             }
         }
-        let containers = self.ids.keys().filter(|key| key.0.starts_with("container:"));
-        self.metrics.containers_monitored.set(containers.count() as i64);
+        let running = self.discovery.as_ref().map_or(0, discover::Discovery::running);
+        self.metrics.containers_monitored.set(running as i64);
     }
 
-    /// Containers removed while the agent did not run: their logs went with them.
-    fn forget_containers_that_went(&mut self) {
-        let Some(discovery) = &self.discovery else { return };
-        let gone: Vec<StreamKey> = self
-            .tracker
-            .streams()
-            .filter(|key| key.0.strip_prefix("container:").is_some_and(|id| !discovery.is_listed(id)))
-            .filter(|key| !self.ids.contains_key(*key))
-            .cloned()
-            .collect();
-        for key in gone {
-            self.tracker.forget(&key);
+    fn on_container_gone(&mut self, now: Now, key: &StreamKey) {
+        self.deselected.remove(key);
+        let streams = self.ids_of(key);
+        if streams.is_empty() && self.tracker.streams().any(|known| known == key) {
+            self.tracker.forget(key);
+            self.plan_save(now);
+        }
+        for stream in streams {
+            self.with_stream(now, stream, |stream, cx| stream.gone("the container was removed", cx));
         }
     }
 
-    fn on_container(&mut self, now: Now, inspect: Inspect) {
+    /// Containers that no list names may have been removed while the agent did not run. Their positions go when that is
+    /// known.
+    fn doubt_unlisted(&mut self, now: Now) {
+        let Some(discovery) = &self.discovery else { return };
+        let unlisted: Vec<String> = self
+            .tracker
+            .streams()
+            .filter(|key| !self.ids.contains_key(*key))
+            .filter_map(|key| key.0.strip_prefix("container:"))
+            .filter(|id| !discovery.is_listed(id))
+            .map(str::to_owned)
+            .collect();
+        self.with_discovery(now, |discovery, cx, _| discovery.doubt(unlisted.into_iter(), cx));
+    }
+
+    /// Its stream has ended, and its container is still there: left out by the config, or selected again meanwhile.
+    pub(super) fn keeps_position(&self, key: &StreamKey) -> bool {
+        let is_known = |id| self.discovery.as_ref().is_some_and(|discovery| discovery.knows(id));
+        self.deselected.contains(key) || key.0.strip_prefix("container:").is_some_and(is_known)
+    }
+
+    /// A stream has ended whose container was selected again meanwhile: that needs another one.
+    pub(super) fn take_up_again(&mut self, now: Now, key: &StreamKey) {
+        let Some(id) = key.0.strip_prefix("container:").map(str::to_owned) else { return };
+        if self.stopping.is_none() {
+            self.with_discovery(now, |discovery, cx, _| discovery.inspect_if_known(id, cx));
+        }
+    }
+
+    fn on_missed(&mut self, now: Now, missed: &discover::Missed) {
+        if !discover::would_select(&self.settings.container_monitor.select, missed) {
+            return;
+        }
+        let (id, name) = (&missed.id[..12], &missed.facts.name);
+        tracing::debug!(container = id, name, "removed before it could be looked at");
+        let sinks = self.sinks.join(", ");
+        self.metrics.lost(LossReason::ContainerGoneUnread, 0);
+        let source = format!("container {name}");
+        self.note_losses(now, &source, &sinks, false);
+    }
+
+    fn on_container(&mut self, now: Now, inspect: Inspect, was_there: bool) {
         let key = StreamKey::container(&inspect.id);
+        self.deselected.remove(&key);
         let running = inspect.state.running;
         let exited_at = timestamp::parse(inspect.state.finished_at.as_bytes());
         let known = self.ids_of(&key);
@@ -83,17 +128,32 @@ impl Capture {
             self.rename_if_needed(*id, &inspect);
             // Before its first start it had no log.
             let place = log_place(&inspect);
+            let mut ran_unread = false;
             self.with_stream(now, *id, |stream, cx| {
+                let had_run = stream.has_run();
                 stream.set_files(place, cx);
                 stream.set_running(running, exited_at, cx);
+                let is_api = matches!(stream.kind, Kind::Api(_));
+                ran_unread = is_api && !had_run && stream.has_run() && stream.state() != State::Following;
             });
+            if ran_unread {
+                // What was opened was the empty log of before.
+                self.opened.remove(id);
+            }
         }
         for outlet in self.outlets_without(&key) {
-            self.follow_container(now, &inspect, &key, outlet);
+            self.follow_container(now, &inspect, &key, was_there, outlet);
         }
     }
 
-    fn follow_container(&mut self, now: Now, inspect: &Inspect, key: &StreamKey, outlet: usize) {
+    fn follow_container(
+        &mut self,
+        now: Now,
+        inspect: &Inspect,
+        key: &StreamKey,
+        was_there: bool,
+        outlet: usize,
+    ) {
         let running = inspect.state.running;
         let exited_at = timestamp::parse(inspect.state.finished_at.as_bytes());
         let settings = Arc::clone(&self.settings);
@@ -112,7 +172,7 @@ impl Capture {
             pipeline_labels: facts.pipeline_labels,
         });
         let resume = self.tracker.resume_for(key, &self.outlets[outlet].tracked);
-        let at_end = monitor.start_at == StartAt::End && !self.listed_once;
+        let at_end = monitor.start_at == StartAt::End && was_there;
         let line_bytes_max = settings.line_bytes_max as usize;
         let api_cursor = match &resume {
             Some(Cursor::Api(cursor)) => Some(*cursor),

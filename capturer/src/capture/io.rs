@@ -262,6 +262,9 @@ pub enum FileError {
     },
 }
 
+/// The cause of a [`FileError::Other`] where a file could be opened but would take a descriptor of the reserve.
+pub const NO_ROOM: &str = "too few file descriptors";
+
 /// An order.
 #[derive(Debug)]
 pub enum Action {

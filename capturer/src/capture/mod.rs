@@ -17,21 +17,23 @@ pub(crate) mod bench;
 mod containers;
 mod held;
 pub mod io;
+pub mod look;
 pub mod outlets;
 mod paths;
 mod saving;
 mod stopping;
 pub mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::tracker::Tracker;
 use crate::clock::Now;
 use crate::cursor::Cursor;
-use crate::discover::{self, Discovery};
+use crate::discover::{self, Discovery, OwnContainer};
 use crate::limits::{API_GATHER_BYTES, READ_BYTES};
+use crate::losses::{Loss, Losses};
 use crate::metrics::Metrics;
 use crate::record::{Ack, Amount, SinkId, Source, StreamId, StreamKey};
 use crate::settings::Settings;
@@ -42,6 +44,7 @@ use crate::stream::file::FileSource;
 use crate::stream::{Kind, State, Stream};
 
 use io::{Action, ConnId, Event};
+use look::{Progress, Unreadable};
 use outlets::{OutletState, SinkFacts};
 use paths::Paths;
 use saving::Saving;
@@ -66,6 +69,16 @@ pub struct Capture {
     closed: Vec<StreamId>,
     saving: Saving,
     held: held::HeldStreams,
+    /// What was lost lately.
+    losses: Losses,
+    /// Sources that can't be read.
+    unreadable: Unreadable,
+    /// Whether streams read what there is to read.
+    progress: Progress,
+    /// Containers that the config leaves out by now: their streams end, their positions stay.
+    deselected: BTreeSet<StreamKey>,
+    /// Streams whose log could be opened when that was tried last.
+    opened: BTreeSet<StreamId>,
     /// The first list came: what is found from now on is new.
     listed_once: bool,
     stopping: Option<Stopping>,
@@ -113,6 +126,11 @@ impl Capture {
             closed: Vec::new(),
             saving: Saving::default(),
             held: held::HeldStreams::default(),
+            losses: Losses::default(),
+            unreadable: Unreadable::default(),
+            progress: Progress::default(),
+            deselected: BTreeSet::new(),
+            opened: BTreeSet::new(),
             listed_once: false,
             stopping: None,
             actions: Vec::new(),
@@ -124,6 +142,13 @@ impl Capture {
             last_stream: 0,
             settings,
             metrics,
+        }
+    }
+
+    /// The container that the agent runs in is left out, unless the config says otherwise.
+    pub fn leave_out(&mut self, own: OwnContainer) {
+        if let Some(discovery) = &mut self.discovery {
+            discovery.leave_out(own);
         }
     }
 
@@ -165,6 +190,7 @@ impl Capture {
     }
 
     fn dispatch(&mut self, now: Now, event: Event) {
+        self.look_at(now, &event);
         match event {
             Event::Started => self.on_started(now),
             Event::Tick => self.on_tick(now),
@@ -372,8 +398,17 @@ impl Capture {
             }
             self.attaching.remove(&id);
             self.held.forget(id);
+            let key = key.clone();
+            self.note_never_opened(now, &stream);
             let tracked = &self.outlets[usize::from(stream.source.outlet.index)].tracked;
-            self.tracker.forget_sinks(key, tracked);
+            if self.keeps_position(&key) {
+                self.tracker.keep(&key, tracked);
+            } else {
+                self.tracker.forget_sinks(&key, tracked);
+            }
+            self.unreadable.forget(id);
+            self.progress.forget(id);
+            self.take_up_again(now, &key);
             self.timers.cancel(Timer::Stream(id));
             self.plan_save(now);
             if let Kind::File(file) = &stream.kind {
@@ -530,6 +565,7 @@ impl Capture {
             last_number: &mut self.last_number,
         };
         handler(stream, &mut cx);
+        let lost = self.metrics.take_source_losses();
         if let Some(conn) = stream.conn() {
             self.conns.insert(conn, id);
         }
@@ -537,6 +573,9 @@ impl Capture {
             self.closed.push(id);
         } else if stream.is_hungry() && !self.outlets[outlet].hungry.contains(&id) {
             self.outlets[outlet].hungry.push_back(id);
+        }
+        if !lost.is_empty() {
+            self.note_losses_of(now, id, lost);
         }
     }
 

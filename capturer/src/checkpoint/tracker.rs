@@ -183,6 +183,15 @@ impl Tracker {
         self.dirty_seq += 1;
     }
 
+    /// The stream has ended and its positions stay: another goes on from them, and numbers its batches anew.
+    pub fn keep(&mut self, stream: &StreamKey, sinks: &[String]) {
+        for (sink, position) in self.streams.get_mut(stream).into_iter().flatten() {
+            if sinks.contains(sink) {
+                position.order = Order::Joined(0);
+            }
+        }
+    }
+
     /// As [`Tracker::forget`], for some sinks: the others have not come to the end of it.
     pub fn forget_sinks(&mut self, stream: &StreamKey, sinks: &[String]) {
         let Some(positions) = self.streams.get_mut(stream) else { return };

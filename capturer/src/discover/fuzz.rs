@@ -61,8 +61,12 @@ fn hear(bytes: &[u8], ends: &[usize]) -> Heard {
         assert!(discovery.held.len() <= EVENT_BYTES_MAX && !discovery.held.contains(&b'\n'));
         at = end;
     }
-    let gone = told.into_iter().map(|told| match told {
-        Told::Gone(id) => id,
+    let gone = told.into_iter().filter_map(|told| match told {
+        Told::Gone(id) => Some(id),
+        Told::Missed(missed) => {
+            assert!(docker::is_id(&missed.id));
+            None
+        }
         other => panic!("an event tells {other:?}"),
     });
     let gone = gone.collect();
@@ -105,7 +109,7 @@ fn list(bytes: &[u8]) {
         let mut discovery = Discovery::new();
         let mut told = Vec::new();
         let ids: BTreeSet<String> = rows.iter().map(|row| row.id.clone()).collect();
-        discovery.on_list(rows, &mut told);
+        discovery.on_list(rows, 0, &mut told);
         assert!(matches!(told[..], [Told::Listed]));
         assert!(ids.iter().all(|id| discovery.is_listed(id) == docker::is_id(id)));
     }

@@ -10,8 +10,12 @@
 //!
 //! Maps here hold what the last list and later events named, nothing that ever was.
 
+mod absence;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod glimpses;
+mod names;
+mod own;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +25,13 @@ use crate::docker::{self, ContainerEvent, Inspect, ListRow};
 use crate::metrics::{Metrics, RequestResult};
 use crate::settings::Select;
 use crate::status::DockerRow;
+
+use absence::Absence;
+use glimpses::Glimpses;
+pub use glimpses::Missed;
+use names::Names;
+pub use names::Unmatched;
+pub use own::OwnContainer;
 
 /// Longest event line that is believed. Labels are in it: 200,000 of them in 3 MB were made.
 const EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -39,9 +50,18 @@ const PING_PAUSE_MS: u64 = 1_000;
 #[derive(Debug)]
 pub enum Told {
     /// A container that is to be captured is there, or its facts changed.
-    Container(Box<Inspect>),
-    /// A container is gone, or is not to be captured any more.
+    Container {
+        /// What the Engine says of it.
+        inspect: Box<Inspect>,
+        /// It was there before the agent looked for the first time.
+        was_there: bool,
+    },
+    /// A container was removed, its logs with it.
     Gone(String),
+    /// It is there, and is not to be captured any more.
+    Deselected(String),
+    /// It ran and was removed before it could be looked at.
+    Missed(Box<Missed>),
     /// The Engine was listed; nothing is missing that it named then.
     Listed,
 }
@@ -66,6 +86,8 @@ enum Question {
     Ping,
     List,
     Inspect(String),
+    /// An inspection of a container whose removal was told meanwhile: its answer is of the time before.
+    Outdated,
 }
 
 /// See the module's head.
@@ -83,6 +105,19 @@ pub struct Discovery {
     changed: BTreeSet<String>,
     /// Containers told as found.
     known: BTreeSet<String>,
+    /// Of those, the ones that run.
+    running: BTreeSet<String>,
+    /// What the first list named: those containers are older than the agent's first look.
+    at_first: Option<BTreeSet<String>>,
+    /// Containers that may be gone.
+    absence: Absence,
+    /// Containers of which only events were seen.
+    glimpses: Glimpses,
+    /// Which patterns of `include_names` match something.
+    names: Names,
+    own: OwnContainer,
+    /// That the agent leaves out its own container was said.
+    own_told: bool,
     /// Of those, found since the list under way was asked for: it may be too old to name them.
     found_since: BTreeSet<String>,
     /// State at the last list, by container.
@@ -117,6 +152,13 @@ impl Discovery {
             questions: BTreeMap::new(),
             changed: BTreeSet::new(),
             known: BTreeSet::new(),
+            running: BTreeSet::new(),
+            at_first: None,
+            absence: Absence::default(),
+            glimpses: Glimpses::default(),
+            names: Names::default(),
+            own: OwnContainer::default(),
+            own_told: false,
             found_since: BTreeSet::new(),
             listed: BTreeMap::new(),
             list_at_ms: 0,
@@ -133,6 +175,11 @@ impl Discovery {
         }
     }
 
+    /// The container that the agent runs in is left out, unless the config says otherwise.
+    pub fn leave_out(&mut self, own: OwnContainer) {
+        self.own = own;
+    }
+
     /// Begins, or tries again.
     pub fn start(&mut self, cx: &mut Context<'_>) {
         if !matches!(self.events, EventsPhase::Waiting(_)) {
@@ -146,6 +193,7 @@ impl Discovery {
     /// A deadline may have come.
     pub fn on_timer(&mut self, cx: &mut Context<'_>) {
         let now = cx.now.mono_ms;
+        self.look_twice(cx);
         match self.events {
             EventsPhase::Waiting(at) if at <= now => self.start(cx),
             EventsPhase::Waiting(at) => cx.timers.set_earlier(Timer::Discovery, at),
@@ -153,6 +201,39 @@ impl Discovery {
             EventsPhase::Open { .. } if self.list_at_ms <= now => self.ask_list(cx),
             EventsPhase::Open { .. } => cx.timers.set_earlier(Timer::Discovery, self.list_at_ms),
             EventsPhase::Opening(_) | EventsPhase::Closing(_) | EventsPhase::Stopped => {}
+        }
+    }
+
+    /// What one inspection did not find is inspected once more.
+    fn look_twice(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now.mono_ms;
+        let waiting = self.absence.second_looks().filter(|(id, _)| !self.is_inspected(id));
+        let (due, later): (Vec<_>, Vec<_>) = waiting.partition(|(_, at)| *at <= now);
+        let next = later.into_iter().map(|(_, at)| at).min();
+        let due: Vec<String> = due.into_iter().map(|(id, _)| id.clone()).collect();
+        self.changed.extend(due);
+        if let Some(at) = next {
+            cx.timers.set_earlier(Timer::Discovery, at);
+        }
+        self.ask_inspects(cx);
+    }
+
+    /// Positions of these containers are kept, and no list names them: whether they were removed is asked.
+    pub fn doubt(&mut self, ids: impl Iterator<Item = String>, cx: &mut Context<'_>) {
+        self.changed.extend(ids);
+        self.ask_inspects(cx);
+    }
+
+    /// It is there and captured.
+    pub fn knows(&self, id: &str) -> bool {
+        self.known.contains(id)
+    }
+
+    /// If it is captured, it is inspected once more.
+    pub fn inspect_if_known(&mut self, id: String, cx: &mut Context<'_>) {
+        if self.known.contains(&id) {
+            self.changed.insert(id);
+            self.ask_inspects(cx);
         }
     }
 
@@ -204,7 +285,9 @@ impl Discovery {
             return;
         }
         while self.questions.len() < cx.settings.container_monitor.max_concurrent.max(1) {
-            let Some(id) = self.changed.pop_first() else { return };
+            // One at a time of each: its answer may be of before the last event, and then the next one is asked for.
+            let Some(id) = self.changed.iter().find(|id| !self.is_inspected(id)).cloned() else { return };
+            self.changed.remove(&id);
             self.ask(Question::Inspect(id.clone()), docker::inspect(&id), cx);
         }
     }
@@ -316,10 +399,20 @@ impl Discovery {
                 tracing::warn!("Docker sent an event that can't be read; the next list makes it good");
                 continue;
             };
+            let id = event.actor.id;
+            if !self.known.contains(&id) {
+                let facts =
+                    || serde_json::from_slice::<docker::EventWithFacts>(line).unwrap_or_default().into();
+                self.glimpses.see(&id, &event.action, facts);
+            }
             if event.action == "destroy" {
-                self.forget(&event.actor.id, told);
+                if self.glimpses.is_destroyed(&id) && self.is_inspected(&id) {
+                    // The answer may still be of the time before.
+                    continue;
+                }
+                self.forget(&id, told);
             } else {
-                self.changed.insert(event.actor.id);
+                self.changed.insert(id);
             }
         }
         buffer.drain(..begin);
@@ -335,14 +428,26 @@ impl Discovery {
         self.held = buffer;
     }
 
+    fn is_inspected(&self, id: &str) -> bool {
+        let asked = |question: &Question| matches!(question, Question::Inspect(asked) if asked == id);
+        self.questions.values().any(asked)
+    }
+
+    /// It was removed.
     fn forget(&mut self, id: &str, told: &mut Vec<Told>) {
         self.changed.remove(id);
         self.listed.remove(id);
         self.found_since.remove(id);
         self.uninspected.remove(id);
-        if self.known.remove(id) {
-            told.push(Told::Gone(id.to_owned()));
-        }
+        self.absence.forget(id);
+        self.known.remove(id);
+        self.running.remove(id);
+        let inspections = self.questions.values_mut();
+        inspections
+            .filter(|question| matches!(question, Question::Inspect(asked) if asked == id))
+            .for_each(|question| *question = Question::Outdated);
+        told.extend(self.glimpses.gone(id).map(|missed| Told::Missed(Box::new(missed))));
+        told.push(Told::Gone(id.to_owned()));
     }
 
     /// The events connection is closed.
@@ -369,12 +474,14 @@ impl Discovery {
             (Question::Ping, result) if matches!(self.events, EventsPhase::Open { .. }) => {
                 self.on_ping(result, cx)
             }
-            (Question::Ping, _) => {}
+            (Question::Ping | Question::Outdated, _) => {}
             (Question::List, result) => match body_of::<Vec<ListRow>>(result) {
-                Ok(rows) => self.on_list(rows, told),
+                Ok(rows) => self.on_list(rows, cx.now.mono_ms, told),
                 Err(error) => self.on_odd_list(error, cx),
             },
-            (Question::Inspect(id), Ok((404, _))) => self.forget(&id, told),
+            (Question::Inspect(id), Ok((404, body))) if docker::is_no_such_container(&body) => {
+                self.on_not_found(&id, cx, told);
+            }
             (Question::Inspect(id), result) => match body_of::<Inspect>(result) {
                 Ok(inspect) if inspect.id == id => self.on_inspect(inspect, cx, told),
                 Ok(_) => self.on_odd_inspect(id, Odd::Invalid("it is of another container".to_owned()), cx),
@@ -382,6 +489,14 @@ impl Discovery {
             },
         }
         self.ask_inspects(cx);
+    }
+
+    fn on_not_found(&mut self, id: &str, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        if self.glimpses.is_destroyed(id) || self.absence.not_found(id, cx.now.mono_ms) {
+            self.forget(id, told);
+        } else {
+            cx.timers.set_earlier(Timer::Discovery, cx.now.mono_ms + absence::INSPECTS_APART_MS);
+        }
     }
 
     fn on_odd_list(&mut self, odd: Odd, cx: &mut Context<'_>) {
@@ -411,8 +526,9 @@ impl Discovery {
         cx.timers.set_earlier(Timer::Discovery, self.list_at_ms);
     }
 
-    fn on_list(&mut self, rows: Vec<ListRow>, told: &mut Vec<Told>) {
+    fn on_list(&mut self, rows: Vec<ListRow>, now_ms: u64, told: &mut Vec<Told>) {
         self.list_error.clear();
+        self.names.on_list(now_ms);
         if !std::mem::take(&mut self.odd_since_list) {
             self.odd_rounds = 0;
         }
@@ -421,33 +537,68 @@ impl Discovery {
             if self.listed.get(&row.id) != Some(&row.state) {
                 self.changed.insert(row.id.clone());
             }
+            self.absence.listed(&row.id);
             listed.insert(row.id, row.state);
         }
-        let is_gone = |id: &&String| !listed.contains_key(*id) && !self.found_since.contains(*id);
-        let gone: Vec<String> = self.known.iter().filter(is_gone).cloned().collect();
-        for id in gone {
-            self.forget(&id, told);
+        let is_missing = |id: &&String| !listed.contains_key(*id) && !self.found_since.contains(*id);
+        let missing: Vec<String> = self.known.iter().filter(is_missing).cloned().collect();
+        for id in missing {
+            if self.absence.not_listed(&id, now_ms) {
+                self.forget(&id, told);
+            } else {
+                self.changed.insert(id);
+            }
         }
         self.uninspected.retain(|id| listed.contains_key(id));
+        // What events named before is new.
+        self.at_first
+            .get_or_insert_with(|| listed.keys().filter(|id| !self.glimpses.is_seen(id)).cloned().collect());
         self.listed = listed;
         told.push(Told::Listed);
     }
 
     fn on_inspect(&mut self, inspect: Inspect, cx: &Context<'_>, told: &mut Vec<Told>) {
+        let was_destroyed = self.glimpses.is_destroyed(&inspect.id);
+        self.glimpses.looked_at(&inspect.id);
         self.uninspected.remove(&inspect.id);
+        self.absence.found(&inspect.id);
         // It changed since the list: the next one must not find it unchanged, for events get lost.
         let ran = self.listed.get(&inspect.id).map(|state| runs(state));
         if ran.is_some_and(|ran| ran != inspect.state.running) {
             self.listed.insert(inspect.id.clone(), String::new());
         }
-        if is_selected(&cx.settings.container_monitor.select, &inspect) {
-            if self.known.insert(inspect.id.clone()) {
-                self.found_since.insert(inspect.id.clone());
+        let monitor = &cx.settings.container_monitor;
+        self.names.see(&monitor.select.include_names, plain_name(&inspect.name));
+        let id = inspect.id.clone();
+        if is_selected(&monitor.select, &inspect) && !self.is_left_out(&inspect, monitor.include_self) {
+            if self.known.insert(id.clone()) {
+                self.found_since.insert(id.clone());
             }
-            told.push(Told::Container(Box::new(inspect)));
-        } else if self.known.remove(&inspect.id) {
-            told.push(Told::Gone(inspect.id));
+            if inspect.state.running {
+                self.running.insert(id.clone());
+            } else {
+                self.running.remove(&id);
+            }
+            let was_there = self.at_first.as_ref().is_some_and(|first| first.contains(&id));
+            told.push(Told::Container { inspect: Box::new(inspect), was_there });
+        } else if self.known.remove(&id) {
+            self.running.remove(&id);
+            told.push(Told::Deselected(id.clone()));
         }
+        if was_destroyed {
+            self.forget(&id, told);
+        }
+    }
+
+    fn is_left_out(&mut self, inspect: &Inspect, include_self: bool) -> bool {
+        let is_left_out = !include_self && self.own.is(&inspect.id);
+        if is_left_out && !std::mem::replace(&mut self.own_told, true) {
+            tracing::info!(
+                container = plain_name(&inspect.name),
+                "the agent runs in this container and leaves it out; container_monitor.include_self: true captures it too"
+            );
+        }
+        is_left_out
     }
 
     /// The agent stops.
@@ -501,6 +652,16 @@ impl Discovery {
         })
     }
 
+    /// Containers captured that run.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Patterns of `include_names` that match no container.
+    pub fn unmatched(&self, select: &Select, now_ms: u64) -> Option<Unmatched> {
+        self.names.unmatched(&select.include_names, now_ms)
+    }
+
     /// Why Docker is believed not to answer, if it is.
     pub fn silence(&self) -> Option<&str> {
         (!self.reachable && !self.last_error.is_empty()).then_some(self.last_error.as_str())
@@ -513,7 +674,7 @@ impl Discovery {
             reachable: self.reachable,
             socket,
             error: self.last_error.clone(),
-            containers: self.known.len() as u64,
+            containers: self.running.len() as u64,
         }
     }
 }
@@ -535,9 +696,18 @@ pub fn plain_name(name: &str) -> &str {
 }
 
 fn is_selected(select: &Select, inspect: &Inspect) -> bool {
-    let name = plain_name(&inspect.name);
-    let image = &inspect.config.image;
-    let label = |key: &str| inspect.config.labels.as_ref().and_then(|labels| labels.get(key));
+    let labels = inspect.config.labels.as_ref();
+    selects(select, plain_name(&inspect.name), &inspect.config.image, labels)
+}
+
+/// Whether a container that was missed would have been captured.
+pub fn would_select(select: &Select, missed: &Missed) -> bool {
+    let facts = &missed.facts;
+    selects(select, &facts.name, &facts.image, Some(&facts.labels))
+}
+
+fn selects(select: &Select, name: &str, image: &str, labels: Option<&BTreeMap<String, String>>) -> bool {
+    let label = |key: &str| labels.and_then(|labels| labels.get(key));
     let any = |patterns: &[glob::Pattern], text: &str| patterns.iter().any(|pattern| pattern.matches(text));
     let included = (select.include_names.is_empty() || any(&select.include_names, name))
         && (select.include_images.is_empty() || any(&select.include_images, image))
@@ -592,3 +762,6 @@ fn request_result(result: &Answer) -> RequestResult {
         Err(RequestError::Connect { .. } | RequestError::Broken { .. }) => RequestResult::Unreachable,
     }
 }
+
+#[cfg(test)]
+mod tests;

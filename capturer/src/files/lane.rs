@@ -9,15 +9,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::look;
 use super::patterns::{self, Start};
 use super::unpack::Unpacker;
+use super::waiting::Waiting;
 use super::{Alive, Answer, Answers, OpenFile, Request};
-use crate::capture::io::{FileError, FileNo, LaneId};
+use crate::capture::io::{FileError, FileNo, LaneId, NO_ROOM};
+use crate::descriptors;
 use crate::ledger::claims::{Claimed, Claims};
 use crate::record::StreamId;
 use crate::settings::FileSet;
@@ -41,6 +43,10 @@ struct State {
     waiting: BTreeMap<StreamId, u32>,
     /// Entries whose patterns are being walked.
     finding: BTreeSet<usize>,
+    /// By entry: directories that its patterns lead to and that can't be listed.
+    unlistable: BTreeMap<usize, BTreeSet<String>>,
+    /// Openings that wait for a descriptor.
+    without_room: usize,
 }
 
 /// A thread whose step takes longer than it may.
@@ -83,6 +89,21 @@ impl Progress {
     /// The step has ended.
     pub fn end(&self) {
         self.state().doing = None;
+    }
+
+    /// Directories of an entry that can't be listed.
+    pub fn set_unlistable(&self, set: usize, unlistable: BTreeSet<String>) {
+        self.state().unlistable.insert(set, unlistable);
+    }
+
+    /// Directories that can't be listed.
+    pub fn unlistable(&self) -> BTreeSet<String> {
+        self.state().unlistable.values().flatten().cloned().collect()
+    }
+
+    /// Openings that wait for a descriptor.
+    pub fn without_room(&self) -> usize {
+        self.state().without_room
     }
 
     /// Whether it hangs.
@@ -168,6 +189,8 @@ pub struct Worker {
     pub(super) progress: Arc<Progress>,
     pub(super) lane: Option<LaneId>,
     pub(super) open: BTreeMap<FileNo, OpenHere>,
+    /// Openings for which there is no descriptor yet.
+    pub(super) waiting: Waiting,
     // Behind the files: fields are dropped in this order.
     pub(super) alive: Alive,
 }
@@ -182,11 +205,67 @@ pub(super) enum OpenHere {
 
 impl Worker {
     fn run(&mut self, inbox: &Receiver<Request>) {
-        while let Ok(request) = inbox.recv() {
+        while let Some(request) = self.next(inbox) {
+            #[cfg(feature = "test-faults")]
+            crate::faults::here();
             let stream = request.stream();
             self.carry_out(request);
             self.progress.waits_no_more(stream);
         }
+    }
+
+    /// The next request; openings that wait for a descriptor are tried again meanwhile. `None` = the end.
+    pub(super) fn next(&mut self, inbox: &Receiver<Request>) -> Option<Request> {
+        loop {
+            self.try_waiting();
+            let Some(at) = self.waiting.next_try() else { return inbox.recv().ok() };
+            match inbox.recv_timeout(at.saturating_duration_since(Instant::now())) {
+                Ok(request) => return Some(request),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
+    fn try_waiting(&mut self) {
+        let is_room = self.waiting.next_try().is_some() && descriptors::is_room();
+        let mut due = self.waiting.take_due(is_room).into_iter();
+        while let Some(request) = due.next() {
+            let before = self.waiting.len();
+            self.carry_out(request);
+            if is_room && self.waiting.len() > before {
+                // The room is used up: the rest stays in line, in its order.
+                self.waiting.put_back(due.collect());
+                break;
+            }
+        }
+        self.progress.state().without_room = self.waiting.len();
+    }
+
+    fn open(&mut self, request: Request) -> Option<Answer> {
+        let Request::Open { stream, file, directory, found, owner } = request else { return None };
+        let beat = || self.progress.beat();
+        let result = look::open(&directory, &found, &self.claims, &beat);
+        if matches!(&result, Err(FileError::Other { cause, .. }) if cause == NO_ROOM) {
+            self.waiting.push(Request::Open { stream, file, directory, found, owner });
+            self.progress.state().without_room = self.waiting.len();
+            return None;
+        }
+        let result = result.map(|(descriptor, mut opened)| {
+            opened.lane = self.lane;
+            if self.lane.is_none() {
+                return (OpenFile::Here(descriptor), opened);
+            }
+            let descriptor = self.claims.hold(descriptor, owner);
+            let number = descriptor.as_fd().as_raw_fd();
+            let open = match found.compressed {
+                true => OpenHere::Archive(Box::new(Unpacker::new(descriptor, opened.len))),
+                false => OpenHere::File(descriptor),
+            };
+            self.open.insert(file, open);
+            (OpenFile::OnLane(number), opened)
+        });
+        Some(Answer::Opened { stream, file, lane: self.lane, result })
     }
 
     pub(super) fn carry_out(&mut self, request: Request) {
@@ -197,25 +276,7 @@ impl Worker {
                 let watch = self.watch(Path::new(&directory));
                 Some(Answer::Scanned { stream, watch, result: look::scan(&directory, &live_name) })
             }
-            Request::Open { stream, file, directory, found, owner } => {
-                let beat = || self.progress.beat();
-                let result = look::open(&directory, &found, &self.claims, &beat);
-                let result = result.map(|(open, mut opened)| {
-                    opened.lane = self.lane;
-                    if self.lane.is_none() {
-                        return (OpenFile::Here(open), opened);
-                    }
-                    let descriptor = self.claims.hold(open, owner);
-                    let number = descriptor.as_fd().as_raw_fd();
-                    let open = match found.compressed {
-                        true => OpenHere::Archive(Box::new(Unpacker::new(descriptor, opened.len))),
-                        false => OpenHere::File(descriptor),
-                    };
-                    self.open.insert(file, open);
-                    (OpenFile::OnLane(number), opened)
-                });
-                Some(Answer::Opened { stream, file, lane: self.lane, result })
-            }
+            Request::Open { .. } => self.open(request),
             Request::Read { stream, file, offset, mut buffer, .. } => {
                 let result = self.read(file, offset, &mut buffer);
                 let (mut file_len, mut data_at) = (None, None);
@@ -263,6 +324,7 @@ impl Worker {
     fn find_rest(&self, set: usize, starts: Vec<Start>) -> Option<Answer> {
         let found = patterns::walk(&self.sets[set], starts, &|_| None);
         self.progress.state().finding.remove(&set);
+        self.progress.set_unlistable(set, found.unlistable.clone());
         if let Some(trouble) = &found.trouble {
             tracing::warn!("looking for files: {trouble}");
             return None;

@@ -12,9 +12,10 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::unpack;
-use crate::capture::io::{FileError, FoundFile, OpenedFile};
+use crate::capture::io::{FileError, FoundFile, NO_ROOM, OpenedFile};
 use crate::cursor::FileId;
 use crate::decode::damage::leading_nuls;
+use crate::descriptors;
 use crate::kin::Kin;
 use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
@@ -114,6 +115,9 @@ fn classify(errno: Errno, shown: &str, what: &str) -> FileError {
         Errno::NOENT => FileError::Changed(shown.to_owned()),
         Errno::LOOP | Errno::XDEV | Errno::NXIO | Errno::ISDIR => FileError::NotRegular(shown.to_owned()),
         Errno::ACCESS | Errno::PERM => FileError::Denied(shown.to_owned()),
+        Errno::MFILE | Errno::NFILE => {
+            FileError::Other { what: format!("opening {what}"), cause: NO_ROOM.to_owned() }
+        }
         errno => {
             FileError::Other { what: format!("opening {what}"), cause: io::Error::from(errno).to_string() }
         }
@@ -172,6 +176,9 @@ pub fn open(
 ) -> Result<(OwnedFd, OpenedFile), FileError> {
     let dir = open_directory(directory)?;
     let file = open_beneath(&dir, directory, &found.name)?;
+    if !descriptors::may_keep(file.as_fd()) {
+        return Err(classify(Errno::MFILE, directory, &found.name));
+    }
     let (id, len) = identify(&file).map_err(|errno| classify(errno, &found.name, &found.name))?;
     if id != found.id {
         return Err(FileError::Changed(format!("{directory}/{}", found.name)));

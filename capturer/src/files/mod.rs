@@ -18,8 +18,9 @@ mod look;
 mod mounts;
 mod patterns;
 mod unpack;
+mod waiting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ use lane::Worker;
 pub use lane::{Hung, Lane, Progress};
 use mounts::{Mount, Mounts};
 use patterns::Start;
+use waiting::Waiting;
 
 use crate::capture::io::{FileError, FileNo, FoundFile, LaneId, OpenedFile};
 use crate::checkpoint::Checkpoint;
@@ -273,9 +275,15 @@ impl Files {
             progress: Arc::clone(&local),
             lane: None,
             open: BTreeMap::new(),
+            waiting: Waiting::default(),
             alive: of_threads,
         };
-        let mut router = Router { mounts: Mounts::new(), worker, shared: Arc::clone(&shared) };
+        let mut router = Router {
+            mounts: Mounts::new(),
+            worker,
+            shared: Arc::clone(&shared),
+            last_paths: BTreeMap::new(),
+        };
         std::thread::Builder::new().name("files".to_owned()).spawn(move || router.run(&inbox))?;
         Ok(Files { requests, local, saves, shared, alive, saver })
     }
@@ -300,6 +308,16 @@ impl Files {
     /// Threads whose step takes longer than it may.
     pub fn hung(&self) -> Vec<Hung> {
         lock(&self.shared.watched).iter().filter_map(|progress| progress.hung()).collect()
+    }
+
+    /// Directories that patterns lead to and that can't be listed, with the reason.
+    pub fn unlistable(&self) -> BTreeSet<String> {
+        lock(&self.shared.watched).iter().flat_map(|progress| progress.unlistable()).collect()
+    }
+
+    /// Openings that wait for a descriptor.
+    pub fn without_room(&self) -> usize {
+        lock(&self.shared.watched).iter().map(|progress| progress.without_room()).sum()
     }
 
     /// Ends the threads and waits until what they had open is closed. Whoever still has a [`Lane`] holds this up, and a
@@ -335,6 +353,8 @@ fn save_all(
 ) {
     let mut saver = Saver::new(data_dir);
     while let Ok((seq, checkpoint)) = to_save.recv() {
+        #[cfg(feature = "test-faults")]
+        crate::faults::here();
         progress.begin("saving the checkpoint".to_owned());
         let result = saver.save(checkpoint);
         progress.end();
@@ -348,11 +368,15 @@ struct Router {
     mounts: Mounts,
     worker: Worker,
     shared: Arc<Shared>,
+    /// By entry: what its patterns matched the last time that all could be looked at.
+    last_paths: BTreeMap<usize, BTreeSet<String>>,
 }
 
 impl Router {
     fn run(&mut self, inbox: &Receiver<Request>) {
-        while let Ok(request) = inbox.recv() {
+        while let Some(request) = self.worker.next(inbox) {
+            #[cfg(feature = "test-faults")]
+            crate::faults::here();
             let stream = request.stream();
             self.mounts.refresh();
             let mount = request.directory().and_then(|directory| self.mounts.on_the_way(directory)).cloned();
@@ -384,6 +408,15 @@ impl Router {
         let entry = &self.worker.sets[set];
         let lane_of = |path: &Path| self.mounts.on_the_way(path).map(|mount| mount.lane);
         let mut found = patterns::walk(entry, patterns::starts(entry), &lane_of);
+        progress.set_unlistable(set, found.unlistable.clone());
+        match &found.trouble {
+            // What was there before still counts: it was not looked at.
+            Some(trouble) => {
+                tracing::warn!("looking for files: {trouble}; those found before are kept");
+                found.paths.extend(self.last_paths.get(&set).into_iter().flatten().cloned());
+            }
+            None => drop(self.last_paths.insert(set, found.paths.clone())),
+        }
         let watches = self.worker.watch_all(&found);
         let elsewhere = std::mem::take(&mut found.elsewhere);
         let (lanes, paths) = (elsewhere.keys().copied().collect(), found.paths.into_iter().collect());
@@ -426,6 +459,7 @@ impl Router {
             progress: Arc::clone(&progress),
             lane: None,
             open: BTreeMap::new(),
+            waiting: Waiting::default(),
             alive: self.worker.alive.clone(),
         };
         let lane = Lane::start(id, worker, Arc::clone(&progress))?;

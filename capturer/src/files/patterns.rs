@@ -38,6 +38,8 @@ pub struct Found {
     pub paths: BTreeSet<String>,
     /// Why a directory or name could not be looked at, where it is not that it is missing or not allowed.
     pub trouble: Option<String>,
+    /// Directories that may not be looked at, with the reason: what is in them nobody knows.
+    pub unlistable: BTreeSet<String>,
     /// Where the walk did not go on.
     pub elsewhere: BTreeMap<LaneId, Vec<Start>>,
 }
@@ -146,6 +148,9 @@ impl Walk<'_> {
 
     fn note(&mut self, path: &Path, error: Option<io::Error>) {
         use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+        if let Some(error) = error.as_ref().filter(|error| error.kind() == PermissionDenied) {
+            self.found.unlistable.insert(format!("{}: {error}", path.display()));
+        }
         let told = error.filter(|error| !matches!(error.kind(), NotADirectory | NotFound | PermissionDenied));
         if let Some(error) = told {
             self.found.trouble = Some(format!("{}: {error}", path.display()));

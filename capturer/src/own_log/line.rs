@@ -34,6 +34,11 @@ impl Line {
         line
     }
 
+    /// The last line of a process that ends because of a mistake of its own.
+    pub(super) fn error(message: String) -> Line {
+        Line { level: Level::ERROR, target: "capturer", message, fields: Vec::new() }
+    }
+
     /// A line about the log itself.
     pub(super) fn note(message: String) -> Line {
         Line { level: Level::WARN, target: "capturer::own_log", message, fields: Vec::new() }

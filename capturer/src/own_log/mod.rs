@@ -9,6 +9,7 @@
 
 mod limit;
 mod line;
+mod panic;
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,8 @@ use crate::settings::{Log, LogFormat, LogLevel};
 use limit::{Limiter, Verdict};
 use line::Line;
 
+/// Name of the thread that writes.
+const LOG_THREAD: &str = "log";
 /// Lines that wait for a slow standard error. A full queue drops.
 const QUEUE_LINES_MAX: usize = 1024;
 
@@ -90,7 +93,7 @@ impl OwnLog {
     fn new(format: LogFormat, writer: impl Write + Send + 'static) -> std::io::Result<OwnLog> {
         let (queue, messages) = sync_channel(QUEUE_LINES_MAX);
         // Ends with the process: the subscriber lives for ever and with it the queue.
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+        std::thread::Builder::new().name(LOG_THREAD.to_owned()).spawn(move || {
             // It only writes to what is open. If that is refused it writes all the same.
             let _ = crate::privilege::renounce();
             write_all(messages, writer);
@@ -105,22 +108,14 @@ impl OwnLog {
     /// Says what is still held back and waits until all lines are written, or `patience` is over. Call it last.
     pub fn flush(&self, patience: Duration) {
         self.shared.report_suppressed(u64::MAX);
-        let (answer, answered) = sync_channel(1);
-        let deadline = Instant::now() + patience;
-        let mut message = Message::Flush(answer);
-        while let Err(TrySendError::Full(unsent)) = self.shared.queue.try_send(message) {
-            if Instant::now() >= deadline {
-                return;
-            }
-            message = unsent;
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let _ = answered.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        self.shared.flush(patience);
     }
 }
 
 fn write_all(messages: Receiver<Message>, mut writer: impl Write) {
     for message in messages {
+        #[cfg(feature = "test-faults")]
+        crate::faults::here();
         match message {
             // Standard error is where failures are told; its own has nowhere to go.
             Message::Line(line) => drop(writer.write_all(line.as_bytes())),
@@ -133,6 +128,21 @@ fn write_all(messages: Receiver<Message>, mut writer: impl Write) {
 }
 
 impl Shared {
+    /// Waits until all lines are written, or `patience` is over.
+    fn flush(&self, patience: Duration) {
+        let (answer, answered) = sync_channel(1);
+        let deadline = Instant::now() + patience;
+        let mut message = Message::Flush(answer);
+        while let Err(TrySendError::Full(unsent)) = self.queue.try_send(message) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            message = unsent;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = answered.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+
     fn send(&self, line: Line) {
         let text = line.render(self.format, SystemTime::now());
         if self.queue.try_send(Message::Line(text)).is_err() {

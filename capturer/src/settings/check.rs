@@ -16,6 +16,7 @@ pub(super) fn check(settings: &Settings, reader: &Reader) {
     groups(settings, reader);
     rotation(settings, reader);
     something_to_do(settings, reader);
+    own_container(settings, reader);
     if let Some(sink) = &settings.sinks.local_file {
         own_output(settings, sink, reader);
     }
@@ -58,6 +59,15 @@ fn rotation(settings: &Settings, reader: &Reader) {
         let (idle, interval) = (show_duration(rotation.idle_interval), show_duration(rotation.interval));
         let message = format!("is {idle}, but must be at least interval, which is {interval}");
         reader.problem("container_monitor.stream_rotation.idle_interval", message);
+    }
+}
+
+/// What it prints would be captured, and printed again.
+fn own_container(settings: &Settings, reader: &Reader) {
+    let monitor = &settings.container_monitor;
+    if monitor.enabled && monitor.include_self && settings.sinks.stdout {
+        let message = "is true beside sinks.stdout: in a container each line would come back within the next, without end";
+        reader.problem("container_monitor.include_self", message);
     }
 }
 

@@ -14,6 +14,7 @@ use clap_complete::Shell;
 use super::file::{self, ConfigError, Outside, Override};
 use super::{Admin, LocalFile, Objection, Settings, summary, units};
 use crate::sink::SinkError;
+use crate::table::Printable;
 
 /// Read if no `-c` is given and it is there.
 pub const DEFAULT_CONFIG: &str = "/etc/capturer/config.yaml";
@@ -33,6 +34,7 @@ Exit codes:
   0   all went well
   64  the command line is wrong
   69  something needed is unavailable: a port, a directory, a kernel feature
+  70  a mistake of the agent itself: please report the line that it leaves
   77  a permission is missing
   78  the config is wrong";
 
@@ -306,7 +308,7 @@ pub fn refuse(error: &ConfigError, err: &mut dyn Write) -> Exit {
 
 /// Prints why the agent can't run: what was tried, and every cause. A missing right is told apart by its exit code.
 pub fn fail(error: &anyhow::Error) -> Exit {
-    say(&mut std::io::stderr(), format_args!("capturer: {error:#}\n"));
+    say(&mut Printable(std::io::stderr()), format_args!("capturer: {error:#}\n"));
     let denied = error.chain().any(|cause| {
         // A sink's error says its cause itself, so it is no link of the chain.
         let sink = cause.downcast_ref::<SinkError>().map(|error| &error.source);
@@ -353,7 +355,7 @@ fn parse_override(argument: &str) -> Result<Override, String> {
 
 fn parse_admin(argument: &str) -> Result<Admin, String> {
     let listen = units::listen(argument).map_err(|mismatch| format!("expected {}", mismatch.expected))?;
-    Ok(Admin { listen })
+    Ok(Admin { listen, hosts: Vec::new() })
 }
 
 fn parse_socket(argument: &str) -> Result<PathBuf, String> {

@@ -39,7 +39,7 @@ impl Default for Settings {
 impl Default for Admin {
     fn default() -> Self {
         // Loopback only: what it shows names every container of the host.
-        Admin { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8001))) }
+        Admin { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8001))), hosts: Vec::new() }
     }
 }
 
@@ -57,6 +57,7 @@ impl Default for ContainerMonitor {
             read_from: ReadFrom::Auto,
             start_at: StartAt::Beginning,
             select: Select::default(),
+            include_self: false,
             record_labels: ["com.docker.compose.project", "com.docker.compose.service"]
                 .map(String::from)
                 .to_vec(),

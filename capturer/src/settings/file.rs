@@ -189,6 +189,7 @@ fn read_settings(s: &mut Section, into: &mut Settings) {
 
 fn read_admin(s: &mut Section, into: &mut Admin) {
     s.read("listen", &mut into.listen, units::listen);
+    s.list("hosts", &mut into.hosts, units::text);
 }
 
 fn read_log(s: &mut Section, into: &mut Log) {
@@ -210,6 +211,7 @@ fn read_container_monitor(s: &mut Section, into: &mut ContainerMonitor) {
     s.choice("read_from", &modes, &mut into.read_from);
     s.choice("start_at", &START_AT, &mut into.start_at);
     read_select(s, &mut into.select);
+    s.flag("include_self", &mut into.include_self);
     s.list("record_labels", &mut into.record_labels, units::text);
     s.duration("list_interval", DURATIONS, &mut into.list_interval);
     s.duration("reconnect_interval", DURATIONS, &mut into.reconnect_interval);

@@ -88,6 +88,8 @@ pub enum Privileges {
 pub struct Admin {
     /// Address to listen on; `None` = no server (`listen: ""`).
     pub listen: Option<SocketAddr>,
+    /// Names by which it may be asked, beside loopback and its address.
+    pub hosts: Vec<String>,
 }
 
 /// Own log lines, always on standard error.
@@ -133,6 +135,8 @@ pub struct ContainerMonitor {
     pub start_at: StartAt,
     /// Which containers are captured.
     pub select: Select,
+    /// The container that the agent runs in is captured too.
+    pub include_self: bool,
     /// Names of the container labels that go into records.
     pub record_labels: Vec<String>,
     /// Pause between container lists; finds what events missed.

@@ -36,7 +36,8 @@ pub(super) fn check(new: &Settings, running: &Settings, reader: &Reader) {
     let table = [
         ("data_dir", *data_dir != running.data_dir),
         ("privileges", *privileges != running.privileges),
-        ("admin.listen", *admin != running.admin),
+        ("admin.listen", admin.listen != running.admin.listen),
+        ("admin.hosts", admin.hosts != running.admin.hosts),
         ("log.format", log.format != running.log.format),
         ("metrics.max_containers", *metrics != running.metrics),
         ("resource_monitoring.enabled", resource_monitoring.enabled != monitoring.enabled),

@@ -119,6 +119,8 @@ struct Worker {
 impl Worker {
     fn run(&mut self) {
         while let Some(message) = self.next_message() {
+            #[cfg(feature = "test-faults")]
+            crate::faults::here();
             if self.handle(message).is_none() {
                 break;
             }
@@ -417,10 +419,15 @@ impl Worker {
             tracing::info!(component = %self.component, "works again");
             self.board.set_health(&self.component, true, "works again");
         }
-        if !self.accepted && !self.sink.is_network() && self.held.is_empty() {
+        if !self.accepted && self.held.is_empty() {
             self.accepted = true;
-            self.board.set_health(&self.component, true, "accepts records");
-            self.board.sink_accepted(self.sink.name());
+            if self.sink.is_network() {
+                let message = "takes records into its spool; its delivery has a word of its own";
+                self.board.set_health(&self.component, true, message);
+            } else {
+                self.board.set_health(&self.component, true, "accepts records");
+                self.board.sink_accepted(self.sink.name());
+            }
         }
     }
 }

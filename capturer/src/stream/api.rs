@@ -633,6 +633,13 @@ impl ApiSource {
         }
     }
 
+    /// The config leaves its container out by now. That goes on printing, so nothing waits for an end.
+    pub fn leave(&mut self, cx: &mut Context<'_>) {
+        if matches!(self.phase, Phase::Opening(_) | Phase::Reading { .. }) {
+            self.close(Then::Rest, cx);
+        }
+    }
+
     fn drain(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         // Nobody can read them again.
         self.end_all_groups(cx, told);

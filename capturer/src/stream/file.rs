@@ -313,7 +313,7 @@ impl FileSource {
                 if opened.damaged {
                     cx.metrics.lost(LossReason::ArchiveDamaged, 0);
                     let file = format!("{}/{}", self.directory, link.found.name);
-                    tracing::error!(
+                    tracing::debug!(
                         file,
                         "lost, an unknown number of bytes: the archive is damaged behind what could be read"
                     );
@@ -691,7 +691,7 @@ impl FileSource {
             }
             given_up += unread;
             cx.metrics.lost(LossReason::DeletedOpenLimit, unread);
-            tracing::error!(
+            tracing::debug!(
                 file = %format!("{}/{name}", self.directory),
                 bytes = unread,
                 "lost: deleted, and limits.deleted_open_bytes_max does not allow to hold it open any longer"

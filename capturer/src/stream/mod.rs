@@ -327,6 +327,28 @@ impl Stream {
         }
     }
 
+    /// The acknowledged position.
+    pub fn acked(&self) -> &Cursor {
+        &self.acked
+    }
+
+    /// Its container runs, or ran.
+    pub fn has_run(&self) -> bool {
+        self.running || self.exited_at_ns.is_some()
+    }
+
+    /// Lines came of it in this run.
+    pub fn has_lines(&self) -> bool {
+        self.lines > 0
+    }
+
+    /// It reads nothing more because of those behind it: sinks that have not taken what was read, a rate limit, outputs
+    /// that are being prepared, or a stop.
+    pub fn waits_for_sinks(&self) -> bool {
+        let paused = self.stopped || self.preparing || self.limited_until_ms.is_some();
+        paused || self.state == State::Found || self.batches_out >= STREAM_BATCHES_MAX
+    }
+
     /// When the oldest batch that is not acknowledged was sent.
     pub fn oldest_sent_ms(&self) -> Option<u64> {
         self.sent_at_ms.front().copied()
@@ -368,6 +390,16 @@ impl Stream {
             Kind::Api(api) => api.gone(cx, told),
         });
         self.close_if_drained(cx);
+    }
+
+    /// The config leaves it out by now: as [`Stream::gone`], but its container may go on printing.
+    pub fn leave(&mut self, cause: &str, cx: &mut Context<'_>) {
+        self.gone(cause, cx);
+        self.with_source(cx, |kind, cx, _| {
+            if let Kind::Api(api) = kind {
+                api.leave(cx);
+            }
+        });
     }
 
     /// The container began or ceased to run; when it last ended, if it ever did.
@@ -481,6 +513,12 @@ impl Stream {
                 Told::Unreadable(text) => self.unreadable(text, cx),
                 Told::Ended { cause, again } => self.ended(&cause, again, cx),
                 Told::Rotating => {
+                    // Once, however many outlets read it.
+                    if let Some(container) = &self.source.container
+                        && self.source.outlet.index == 0
+                    {
+                        cx.metrics.rotation(&container.id, &container.name);
+                    }
                     if self.state == State::Following {
                         self.change(Change::Rotate, "planned rotation", cx);
                     }

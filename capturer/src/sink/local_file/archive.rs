@@ -118,6 +118,8 @@ struct Worker {
 impl Worker {
     fn run(&self, visits: &Receiver<Visit>) {
         while let Ok(visit) = visits.recv() {
+            #[cfg(feature = "test-faults")]
+            crate::faults::here();
             if self.stopping.load(Ordering::Relaxed) {
                 return;
             }

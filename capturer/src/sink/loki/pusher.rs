@@ -150,6 +150,8 @@ impl Pusher {
         let mut stop_at = None;
         let mut answered_at = Instant::now();
         loop {
+            #[cfg(feature = "test-faults")]
+            crate::faults::here();
             if self.signals.stop.load(Ordering::Relaxed) && stop_at.is_none() {
                 stop_at = Some(Instant::now() + WIND_UP);
                 answered_at = Instant::now();

@@ -209,7 +209,7 @@ impl ApiSource {
 
     fn declare_gap(&self, first_ns: i64, cx: &Context<'_>) {
         cx.metrics.lost(LossReason::EngineSkippedRotation, 0);
-        tracing::error!(
+        tracing::debug!(
             container = %self.container_id,
             after = %timestamp::format(self.cursor.last_ns),
             before = %timestamp::format(first_ns),

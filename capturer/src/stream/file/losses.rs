@@ -12,11 +12,11 @@ impl FileSource {
     pub(super) fn declare(&self, changes: &Changes, cx: &Context<'_>) {
         for (name, bytes) in &changes.lost {
             cx.metrics.lost(LossReason::FileGoneUnread, *bytes);
-            tracing::error!(file = %format!("{}/{name}", self.directory), bytes, "lost: deleted before it was read");
+            tracing::debug!(file = %format!("{}/{name}", self.directory), bytes, "lost: deleted before it was read");
         }
         if changes.resume_lost {
             cx.metrics.lost(LossReason::FileGoneUnread, 0);
-            tracing::error!(
+            tracing::debug!(
                 file = %format!("{}/{}", self.directory, self.live_name),
                 "lost, an unknown number of bytes: the file of the saved position was rotated away while the agent did not run; going on with the oldest file there is"
             );
@@ -28,7 +28,7 @@ impl FileSource {
         if let Some((bytes, len)) = truncated {
             cx.metrics.lost(LossReason::FileTruncated, bytes);
             let file = format!("{}/{}", self.directory, self.live_name);
-            tracing::warn!(file, bytes, len, "truncated from outside; reading it from its beginning");
+            tracing::debug!(file, bytes, len, "truncated from outside; reading it from its beginning");
         }
     }
 
@@ -47,7 +47,7 @@ impl FileSource {
 
     pub(super) fn declare_gap(&self, last_ns: i64, first_ns: i64, cx: &Context<'_>) {
         cx.metrics.lost(LossReason::EngineSkippedRotation, 0);
-        tracing::error!(
+        tracing::debug!(
             file = %format!("{}/{}", self.directory, self.live_name),
             after = %timestamp::format(last_ns),
             before = %timestamp::format(first_ns),

@@ -1,0 +1,109 @@
+//! Whose requests are answered, by their `Host` header. A web page from elsewhere can give its own name the address of this
+//! server (DNS rebinding), and a browser then lets it read the answers, log lines included. It can't do so under an address
+//! or a name that is not its own: so a request has to name this server as those do who mean it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use hyper::header::{HOST, HeaderMap};
+
+/// What a request may call this server, beside loopback addresses and `localhost`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hosts {
+    /// As configured.
+    pub listen: Option<IpAddr>,
+    /// `admin.hosts`.
+    pub names: Vec<String>,
+}
+
+impl Hosts {
+    /// Whether a request is answered that came to the address `local`. One without the header comes from no browser. The
+    /// error is what it called this server.
+    pub fn check(&self, headers: &HeaderMap, local: Option<SocketAddr>) -> Result<(), String> {
+        for value in headers.get_all(HOST) {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            if !self.is_ours(without_port(&text), local) {
+                return Err(text.into_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn is_ours(&self, host: &str, local: Option<SocketAddr>) -> bool {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let named = |name: &str| name.eq_ignore_ascii_case(host);
+        match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+            Ok(ip) => {
+                ip.is_loopback() || self.listen == Some(ip) || local.is_some_and(|local| same(local.ip(), ip))
+            }
+            Err(_) => host.is_empty() || named("localhost") || self.names.iter().any(|name| named(name)),
+        }
+    }
+}
+
+/// A socket that listens everywhere has IPv4 addresses in their IPv6 form.
+fn same(local: IpAddr, ip: IpAddr) -> bool {
+    local.to_canonical() == ip.to_canonical()
+}
+
+fn without_port(host: &str) -> &str {
+    // `[::1]:8001`, `::1` is no legal host.
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_means_this_server_is_answered() {
+        let hosts = Hosts { listen: "10.1.2.3".parse().ok(), names: vec!["logs.example".to_owned()] };
+        let local = "192.168.0.7:8001".parse().ok();
+        let check = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, host.parse().unwrap());
+            hosts.check(&headers, local).is_ok()
+        };
+        for good in [
+            "localhost",
+            "LOCALHOST:8001",
+            "localhost.",
+            "127.0.0.1:8001",
+            "127.9.9.9",
+            "[::1]:8001",
+            "[::1]",
+            "10.1.2.3:8001",
+            "192.168.0.7:8001",
+            "logs.example",
+            "Logs.Example:8001",
+            "",
+        ] {
+            assert!(check(good), "{good}");
+        }
+        for bad in [
+            "evil.example",
+            "evil.example:8001",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example:8001",
+            "10.1.2.4:8001",
+            "[::2]:8001",
+            "x",
+            "8001",
+            ":8001x",
+            "localhost@evil.example",
+        ] {
+            assert!(!check(bad), "{bad}");
+        }
+        assert!(hosts.check(&HeaderMap::new(), local).is_ok(), "no browser");
+    }
+
+    #[test]
+    fn two_names_must_both_be_right() {
+        let mut headers = HeaderMap::new();
+        headers.append(HOST, "localhost".parse().unwrap());
+        headers.append(HOST, "evil.example".parse().unwrap());
+        assert_eq!(Hosts::default().check(&headers, None), Err("evil.example".to_owned()));
+    }
+}

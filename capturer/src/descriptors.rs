@@ -1,0 +1,70 @@
+//! How many file descriptors this process may have, and the part of them that sources may not take: without it, an agent
+//! that follows more files than it may open could not save a position any more, nor answer who asks what is wrong.
+//!
+//! The kernel gives every new descriptor the lowest free number. So a number near the limit means that all below it are
+//! in use, and nothing has to be counted.
+
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Of the limit, kept for admin connections, checkpoints, listings, sinks and their connections: a quarter, within bounds.
+const RESERVE_MIN: u64 = 32;
+const RESERVE_MAX: u64 = 256;
+/// What to do when there are too few.
+pub const CURE: &str = "Raise the limit and restart: LimitNOFILE= in the systemd unit, --ulimit nofile= of the container, or \
+                        ulimit -Hn in the shell; or follow fewer files";
+
+/// As [`raise`] left it; before that there is none.
+static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// Raises the soft limit to the hard one, which needs no right. Answers what it was and is.
+pub fn raise() -> (u64, u64) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let before = current.unwrap_or(u64::MAX);
+    let wanted = maximum.or(current);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum });
+    let now = if raised.is_ok() { wanted.unwrap_or(u64::MAX) } else { before };
+    LIMIT.store(now, Ordering::Relaxed);
+    (before, now)
+}
+
+/// The limit.
+pub fn limit() -> u64 {
+    LIMIT.load(Ordering::Relaxed)
+}
+
+/// Whether a source may keep a descriptor that it just got. If not, it has to close it and wait.
+pub fn may_keep(fd: BorrowedFd<'_>) -> bool {
+    fits(fd.as_raw_fd(), limit())
+}
+
+/// Whether a source would get one.
+pub fn is_room() -> bool {
+    let lowest = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 0);
+    lowest.is_ok_and(|fd| may_keep(fd.as_fd()))
+}
+
+fn fits(number: i32, limit: u64) -> bool {
+    let reserve = (limit / 4).clamp(RESERVE_MIN, RESERVE_MAX);
+    u64::try_from(number).is_ok_and(|number| number < limit.saturating_sub(reserve))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_ones_are_kept() {
+        assert!(fits(191, 256) && !fits(192, 256));
+        assert!(fits(65_000, 65_536) && !fits(65_280, 65_536));
+        assert!(!fits(3, 16), "nothing is left");
+        assert!(fits(i32::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn there_is_room_in_a_test() {
+        assert!(is_room());
+    }
+}

@@ -1,0 +1,83 @@
+//! The container that the agent itself runs in. With records on standard output it would capture what it prints, each
+//! line within the next, without end.
+
+/// How this process knows its container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnContainer {
+    id: Option<String>,
+    /// A container's host name is the beginning of its ID, unless it was given another.
+    host_name: Option<String>,
+}
+
+/// Digits of an ID in a container's host name.
+const SHORT_DIGITS: usize = 12;
+
+impl OwnContainer {
+    /// From `/proc/self/mountinfo` and the host name.
+    pub fn new(mountinfo: &str, host_name: &str) -> OwnContainer {
+        let id = mountinfo.lines().find_map(id_of_mount).map(str::to_owned);
+        let is_short_id = host_name.len() == SHORT_DIGITS && is_hex(host_name);
+        let host_name = (id.is_none() && is_short_id && is_overlay(mountinfo)).then(|| host_name.to_owned());
+        OwnContainer { id, host_name }
+    }
+
+    /// Whether a container is this one.
+    pub fn is(&self, id: &str) -> bool {
+        self.id.as_deref() == Some(id) || self.host_name.as_deref().is_some_and(|name| id.starts_with(name))
+    }
+}
+
+/// Engines mount a file of the container's directory over these. A host's own mounts name containers too (their shm),
+/// but never there.
+fn id_of_mount(line: &str) -> Option<&str> {
+    let mut fields = line.split(' ').skip(3);
+    let (root, point) = (fields.next()?, fields.next()?);
+    let is_ours = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"].contains(&point);
+    root.split('/').find(|part| is_ours && part.len() == 64 && is_hex(part))
+}
+
+fn is_overlay(mountinfo: &str) -> bool {
+    let root = mountinfo.lines().find(|line| line.split(' ').nth(4) == Some("/"));
+    root.is_some_and(|line| line.contains(" - overlay "))
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "2f6e3c19d1aa4f3c8e1f0ad2e4b18a4f6a6f0e5f51e7f1b7b7b3c2c4a1d0e9f8";
+
+    #[test]
+    fn the_mounts_of_a_container_name_it() {
+        let inside = format!(
+            "600 540 0:52 / / rw - overlay overlay rw,lowerdir=/x\n\
+             620 600 8:1 /var/lib/docker/containers/{ID}/resolv.conf /etc/resolv.conf rw - ext4 /dev/sda1 rw\n\
+             621 600 8:1 /var/lib/docker/containers/{ID}/hostname /etc/hostname rw - ext4 /dev/sda1 rw\n"
+        );
+        let own = OwnContainer::new(&inside, "web-1");
+        assert!(own.is(ID) && !own.is(&ID.replace('2', "3")));
+    }
+
+    /// A host mounts its containers' shm, and is in none of them.
+    #[test]
+    fn a_host_is_no_container() {
+        let host = format!(
+            "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+             90 22 0:47 / /var/lib/docker/containers/{ID}/mounts/shm rw - tmpfs shm rw\n"
+        );
+        assert_eq!(OwnContainer::new(&host, &ID[..12]), OwnContainer::default());
+        assert!(!OwnContainer::new(&host, "host").is(ID));
+        assert_eq!(OwnContainer::new("", ""), OwnContainer::default());
+    }
+
+    #[test]
+    fn else_the_host_name_does() {
+        let inside = "600 540 0:52 / / rw - overlay overlay rw\n";
+        assert!(OwnContainer::new(inside, &ID[..12]).is(ID));
+        assert!(!OwnContainer::new(inside, "web-1").is(ID));
+    }
+}

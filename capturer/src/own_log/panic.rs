@@ -1,0 +1,66 @@
+//! A panic of any thread ends the process: with one line that names the thread and the place, and exit code 70.
+//!
+//! A thread that panics leaves its work undone for ever, while all others go on and health says that all is well. The
+//! process is started again instead, by systemd or whoever runs it, and goes on from the saved positions.
+//!
+//! Standard error may be a full pipe, and the thread that panicked may be the one that writes the log. So another thread
+//! writes the last line, and the process ends after [`PATIENCE`] whether that was written or not.
+
+use std::io::Write as _;
+use std::panic::PanicHookInfo;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use super::line::Line;
+use super::{LOG_THREAD, OwnLog, Shared};
+
+/// How the process ends (EX_SOFTWARE).
+const EXIT_CODE: i32 = 70;
+/// For the last line, and those before it, to be written.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl OwnLog {
+    /// From now on a panic ends the process. What may fail on purpose must return errors instead.
+    pub fn end_process_on_panic(&self) {
+        let shared = Arc::clone(&self.shared);
+        std::panic::set_hook(Box::new(move |panic| {
+            shared.write_last(last_words(panic));
+            std::process::exit(EXIT_CODE);
+        }));
+    }
+}
+
+impl Shared {
+    fn write_last(self: &Arc<Self>, words: String) {
+        let line = Line::error(words);
+        let on_log_thread = std::thread::current().name() == Some(LOG_THREAD);
+        let (done, is_done) = sync_channel(1);
+        let shared = Arc::clone(self);
+        let write = move || {
+            if on_log_thread {
+                let text = line.render(shared.format, std::time::SystemTime::now());
+                let _ = std::io::stderr().write_all(text.as_bytes());
+            } else {
+                shared.send(line);
+                shared.flush(PATIENCE);
+            }
+            let _ = done.send(());
+        };
+        // Without a thread to write it, the exit code alone has to say it.
+        if std::thread::Builder::new().name("last-words".to_owned()).spawn(write).is_ok() {
+            let _ = is_done.recv_timeout(PATIENCE);
+        }
+    }
+}
+
+fn last_words(panic: &PanicHookInfo) -> String {
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("without a name").to_owned();
+    let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+    let message = panic.payload_as_str().unwrap_or("no message");
+    format!(
+        "a mistake of the agent: thread {thread} panicked at {place}: {message}. The process ends with {EXIT_CODE}; \
+         positions are saved as far as was delivered, the next start goes on from there. Please report it"
+    )
+}

@@ -1,0 +1,135 @@
+//! An agent that has more to read than it may open: it answers, saves positions, says what to raise, and goes on by itself
+//! when there is room again. And sources that it may not read: each is named, and others go on.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use capturer_tests::agent::{Agent, Home, program};
+use capturer_tests::wait::wait_until;
+use serde_json::Value;
+
+const DEADLINE: Duration = Duration::from_secs(120);
+/// More than may be open under a limit of 256, and less than twice as many.
+const FILES: usize = 250;
+
+/// A config that follows `in/*.log` into one output.
+fn config(home: &Home) -> Result<String> {
+    let path = home.path().display();
+    fs::create_dir_all(home.path().join("in"))?;
+    Ok(format!(
+        "data_dir: {path}/data\nadmin: {{listen: \"127.0.0.1:0\"}}\nlog: {{level: debug}}\n\
+         container_monitor: {{enabled: false}}\nfile_monitor: {{files: [{{paths: [\"{path}/in/**/*.log\"]}}]}}\n\
+         sinks:\n  local_file: {{directory: {path}/out, file: all.ndjson}}\n"
+    ))
+}
+
+/// The agent under a limit that it can't raise.
+fn limited(home: &Home, limits: &str) -> Result<PathBuf> {
+    let script = home.path().join("limited");
+    fs::write(&script, format!("#!/bin/sh\n{limits}\nexec {} \"$@\"\n", program().display()))?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    Ok(script)
+}
+
+fn delivered(home: &Home) -> usize {
+    let text = fs::read(home.output_dir().join("all.ndjson")).unwrap_or_default();
+    text.iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// What health says of a component, and whether it is well.
+fn health(agent: &Agent, component: &str) -> Result<(bool, String)> {
+    let body: Value = serde_json::from_str(&agent.ask("/health")?.1)?;
+    let health = &body["components"][component];
+    let message = health["message"].as_str().with_context(|| format!("no {component}: {body}"))?;
+    Ok((health["ok"] == true, message.to_owned()))
+}
+
+fn await_health(agent: &Agent, component: &str, ok: bool, words: &[&str]) -> Result<()> {
+    wait_until(&format!("health of {component}: {words:?}"), DEADLINE, || {
+        let (is_ok, message) = health(agent, component)?;
+        ensure!(is_ok == ok && words.iter().all(|word| message.contains(word)), "{is_ok} {message}");
+        Ok(())
+    })
+}
+
+#[test]
+fn more_files_than_descriptors() -> Result<()> {
+    let home = Home::new()?;
+    let config = config(&home)?;
+    let file = |number: usize| home.path().join(format!("in/{number}.log"));
+    for number in 0..FILES {
+        fs::write(file(number), format!("line of {number}\n"))?;
+    }
+    let agent = home.launch_program(&config, &limited(&home, "ulimit -n 256")?, &[])?;
+    await_health(&agent, "descriptors", false, &["wait until another is closed", "LimitNOFILE=", "of 256"])?;
+    // What is open is delivered, and positions are saved.
+    wait_until("the first lines", DEADLINE, || delivered(&home) >= 100)?;
+    let saves = agent.metric("checkpoint_saves_total")?;
+    fs::write(file(0), "line of 0\nanother\n")?;
+    wait_until("another checkpoint", DEADLINE, || {
+        agent.metric("checkpoint_saves_total").is_ok_and(|now| now > saves)
+    })?;
+    await_health(&agent, "checkpoint", true, &[])?;
+    // Whoever is open is removed, and others get their turn.
+    let open = fs::read_dir(format!("/proc/{}/fd", agent.pid()))?;
+    let targets = open.flatten().filter_map(|link| fs::read_link(link.path()).ok());
+    let open: Vec<PathBuf> = targets.filter(|path| path.starts_with(home.path().join("in"))).collect();
+    ensure!(open.len() >= 100, "{} are open", open.len());
+    open.iter().filter(|path| path.is_file()).try_for_each(fs::remove_file)?;
+    wait_until("the others", DEADLINE, || {
+        let got = delivered(&home);
+        ensure!(got > FILES, "{got} of {}", FILES + 1);
+        Ok(())
+    })?;
+    await_health(&agent, "descriptors", true, &["enough are free"])?;
+    agent.stop()
+}
+
+/// The soft limit of a shell is mostly 1,024, the hard one a thousand times as much.
+#[test]
+fn the_soft_limit_is_raised() -> Result<()> {
+    let home = Home::new()?;
+    let config = config(&home)?;
+    for number in 0..FILES {
+        fs::write(home.path().join(format!("in/{number}.log")), "line\n")?;
+    }
+    let agent = home.launch_program(&config, &limited(&home, "ulimit -Sn 256\nulimit -Hn 4096")?, &[])?;
+    wait_until("all lines", DEADLINE, || delivered(&home) == FILES)?;
+    assert_eq!(agent.metric("file_descriptors_limit")?, 4096.0);
+    await_health(&agent, "descriptors", true, &["4096"])?;
+    agent.stop()
+}
+
+/// Rights are taken away from a file and a directory; the neighbour goes on, each is named, and given back they are read.
+#[test]
+fn what_may_not_be_read_is_named() -> Result<()> {
+    let home = Home::new()?;
+    let config = config(&home)?;
+    let (shut, closed) = (home.path().join("in/shut.log"), home.path().join("in/closed"));
+    fs::create_dir(&closed)?;
+    fs::write(closed.join("hidden.log"), "hidden\n")?;
+    fs::write(&shut, "shut\n")?;
+    fs::write(home.path().join("in/open.log"), "open\n")?;
+    let rights = |path: &PathBuf, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    rights(&shut, 0o000)?;
+    rights(&closed, 0o000)?;
+    // Root is let in everywhere: the agent runs as nobody.
+    let agent = home.launch_as_nobody(&config)?;
+    wait_until("the neighbour's line", DEADLINE, || delivered(&home) == 1)?;
+    await_health(
+        &agent,
+        "files",
+        false,
+        &["shut.log", "permission", "in/closed", "can't be listed", "CAP_DAC_READ_SEARCH"],
+    )?;
+    assert_eq!(agent.metric("sources_unreadable{reason=\"permission\"}")?, 1.0);
+    assert_eq!(agent.metric("sources_unreadable{reason=\"unlistable\"}")?, 1.0);
+    rights(&shut, 0o644)?;
+    rights(&closed, 0o755)?;
+    wait_until("all lines", DEADLINE, || delivered(&home) == 3)?;
+    await_health(&agent, "files", true, &[])?;
+    agent.stop()
+}

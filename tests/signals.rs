@@ -1,0 +1,182 @@
+//! A metric that nothing ever counts is worse than none: who looks at it believes that all is well. So real agents run here over
+//! files, the API and Loki, with what goes wrong in practice, and every family of metrics has to move: a counter to count, a
+//! gauge to show something. What can't happen here stands in [`ELSEWHERE`] with its reason.
+//!
+//! Not here: every single value of a label. Those of losses, skipped records, refusals and failures are moved one by one where
+//! each fault has its test (hostile_files.rs, hostile_daemon.rs, loki.rs, capture_gaps.rs).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use capturer_tests::agent::{Agent, Home};
+use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
+use capturer_tests::loki::{Mood, POISON, TestLoki};
+use capturer_tests::wait::wait_until;
+use rustix::process::Signal;
+
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Families that do not move here, and why.
+const ELSEWHERE: [(&str, &str); 11] = [
+    ("tasks", "the capture loop has none: witness.rs makes one on purpose"),
+    ("checkpoint_save_failures_total", "needs a disk that fails: hostile_files.rs"),
+    ("sink_errors_total", "needs a disk that fails: hung_sink.rs, hostile_files.rs"),
+    ("read_timers_refused_total", "a mistake of the agent; no test can make the kernel refuse a timer"),
+    ("streams_stuck", "a mistake of the agent; the watchdog has a test in capture/look.rs"),
+    ("leak_detection", "a mistake of the agent: witness.rs makes leaks on purpose"),
+    ("kernel_fd_drift", "a mistake of the agent, or a moment"),
+    ("files_waiting_for_descriptors", "needs a lower limit: limits.rs"),
+    ("sources_unreadable", "needs an agent without rights: limits.rs"),
+    ("deleted_open_bytes", "a moment: capture_gaps.rs holds it"),
+    ("tap_skipped_lines_total", "needs a reader that does not read: watching.rs"),
+];
+
+/// What the scrapes showed so far.
+#[derive(Default)]
+struct Seen {
+    first: BTreeMap<String, f64>,
+    families: BTreeSet<String>,
+    moved: BTreeSet<String>,
+}
+
+impl Seen {
+    fn look(&mut self, agent: &Agent) -> Result<()> {
+        for line in agent.get("/metrics")?.lines() {
+            if let Some(name) = line.strip_prefix("# TYPE log_capturer_") {
+                self.families.extend(name.split(' ').next().map(str::to_owned));
+            }
+            let Some((series, value)) =
+                line.strip_prefix("log_capturer_").and_then(|line| line.rsplit_once(' '))
+            else {
+                continue;
+            };
+            let value: f64 = value.parse().with_context(|| line.to_owned())?;
+            let first = *self.first.entry(series.to_owned()).or_insert(value);
+            if value != 0.0 || value != first {
+                let name = series.split('{').next().unwrap_or_default();
+                let suffixes = ["_bucket", "_sum", "_count"];
+                let family = suffixes.iter().find_map(|suffix| {
+                    name.strip_suffix(suffix).filter(|family| self.families.contains(*family))
+                });
+                self.moved.insert(family.unwrap_or(name).to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn await_moved(&mut self, agent: &Agent, family: &str) -> Result<()> {
+        wait_until(&format!("{family} to move"), DEADLINE, || {
+            self.look(agent)?;
+            ensure!(self.moved.contains(family), "it stands");
+            Ok(())
+        })
+    }
+}
+
+fn config(home: &Home, engine: &Engine, loki: &TestLoki) -> String {
+    let (path, socket, url) = (home.path().display(), engine.socket().display(), loki.url());
+    format!(
+        "data_dir: {path}/data\nadmin: {{listen: \"127.0.0.1:0\"}}\nlog: {{level: debug}}\n\
+         limits: {{line_bytes_max: 64KiB}}\n\
+         container_monitor:\n  socket_path: unix://{socket}\n  read_from: api\n  read_timeout: 1s\n  \
+         stream_rotation: {{interval: 3s, idle_interval: 3s, pause_between_rotations: 10ms}}\n\
+         file_monitor: {{files: [{{paths: [\"{path}/in/*.log\"]}}]}}\n\
+         pipelines:\n  - name: slow\n    match: {{paths: [\"{path}/in/slow.log\"]}}\n    \
+         rate_limit: {{lines: 5, burst: 1s}}\n    steps: [{{drop: {{matches: debug}}}}]\n\
+         sinks:\n  local_file: {{directory: {path}/out, file: all.ndjson}}\n  \
+         loki: {{enabled: true, url: \"{url}\", batch_timeout: 100ms}}\n\
+         resource_monitoring: {{check_interval: 1s}}\n"
+    )
+}
+
+#[test]
+fn every_family_of_metrics_moves() -> Result<()> {
+    let mut engine = Engine::start(EngineVersion::V28_5)?;
+    let (home, loki) = (Home::new()?, TestLoki::start()?);
+    let input = home.path().join("in");
+    fs::create_dir(&input)?;
+    for number in 0..3 {
+        let name = format!("ticks-{number}");
+        engine.run(&RunSpec::sh("while :; do echo tick; sleep 0.05; done").name(&name))?;
+    }
+    engine.run(&RunSpec::sh("echo once; while :; do sleep 1; done").name("quiet"))?;
+    let config = config(&home, &engine, &loki);
+    let agent = home.start(&config)?;
+    let mut seen = Seen::default();
+    seen.look(&agent)?;
+
+    let append = |name: &str, bytes: &[u8]| -> Result<()> {
+        let mut file = File::options().create(true).append(true).open(input.join(name))?;
+        Ok(file.write_all(bytes)?)
+    };
+    append("a.log", b"plain\nnot \xff UTF-8\n")?;
+    append("a.log", &[&[b'x'; 100_000][..], b"\n"].concat())?;
+    append("a.log", format!("{POISON} of Loki\n").as_bytes())?;
+    append("slow.log", "debug this\nkeep this\n".repeat(20).as_bytes())?;
+    append(
+        "docker.log",
+        b"{\"log\":\"one\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-22T00:52:48.1Z\"}\n{\"log\":\"torn\n",
+    )?;
+    append(
+        "docker.log",
+        b"{\"log\":\"two\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-22T00:52:49.1Z\"}\n",
+    )?;
+    for family in [
+        "invalid_utf8_replaced_total",
+        "lines_truncated_total",
+        "dead_letters_total",
+        "rate_limit_waits_total",
+        "pipeline_lines_total",
+        "skipped_records_total",
+        "losses_total",
+        "lost_bytes_total",
+        "duplicates_dropped_total",
+        "container_stream_rotations_total",
+        "container_stream_age_seconds",
+        "stream_read_timeouts_total",
+        "capture_lag_seconds",
+        "sink_batches_waiting",
+    ] {
+        seen.await_moved(&agent, family)?;
+    }
+
+    engine.restart_daemon()?;
+    seen.await_moved(&agent, "container_stream_errors_total")?;
+
+    loki.set(Mood::Unavailable);
+    append("a.log", b"while Loki is away\n")?;
+    seen.await_moved(&agent, "push_failures_total")?;
+    seen.await_moved(&agent, "spool_lag_seconds")?;
+    loki.set(Mood::Well);
+    seen.await_moved(&agent, "spool_bytes")?;
+
+    let mut tap = agent.connect()?;
+    write!(tap, "GET /api/v1/tap HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let _ = tap.read(&mut [0; 64])?;
+    seen.await_moved(&agent, "tap_watchers")?;
+    drop(tap);
+
+    // Much at once is behind for a moment.
+    wait_until("a lag", DEADLINE, || {
+        append("a.log", "a line that takes its time\n".repeat(200_000).as_bytes())?;
+        seen.look(&agent)?;
+        ensure!(seen.moved.contains("capture_lag_bytes"), "it stands");
+        Ok(())
+    })?;
+    agent.signal(Signal::HUP);
+    seen.await_moved(&agent, "config_reloads_total")?;
+
+    let elsewhere: BTreeSet<&str> = ELSEWHERE.iter().map(|(family, _)| *family).collect();
+    let still: Vec<&String> = seen
+        .families
+        .iter()
+        .filter(|family| !seen.moved.contains(*family) && !elsewhere.contains(family.as_str()))
+        .collect();
+    ensure!(still.is_empty(), "never moved: {still:?}");
+    let unknown: Vec<&&str> = elsewhere.iter().filter(|family| !seen.families.contains(**family)).collect();
+    ensure!(unknown.is_empty(), "no such families: {unknown:?}");
+    agent.stop()
+}
