@@ -576,7 +576,7 @@ fn an_empty_list_and_a_404_remove_nothing() -> Result<()> {
         ] {
             let asked = scene.fake.asked(path);
             scene.fake.script(path, reply);
-            wait_until("it to be asked for", DEADLINE, || {
+            wait_until("it to be asked for", PATIENCE, || {
                 scene.fake.asked(path) >= asked + usize::from(path == list) * 5
             })?;
             scene.neighbour_goes_on().context(what)?;
@@ -597,7 +597,7 @@ fn a_container_that_leaves_the_include_list_keeps_its_position() -> Result<()> {
         scene.fake.print(&id, b"one");
         scene.await_messages("wanted", &["one"])?;
         let streams = |scene: &Scene, count: usize| {
-            wait_until("the streams", DEADLINE, || {
+            wait_until("the streams", PATIENCE, || {
                 let rows = scene.agent.streams()?;
                 ensure!(rows.len() == count, "{rows:?}");
                 Ok(())
@@ -621,7 +621,7 @@ fn names_that_match_nothing_are_said() -> Result<()> {
     let (home, fake) = (Home::new()?, FakeDocker::start()?);
     fake.add("web");
     let agent = home.start(&config(&home, &fake, "include_names: [wbe]"))?;
-    wait_until("health to name the pattern", 4 * DEADLINE, || {
+    wait_until("health to name the pattern", PATIENCE, || {
         let (status, body) = agent.ask("/health")?;
         ensure!(status == 503 && body.contains("include_names (wbe)"), "{body}");
         Ok(())
