@@ -92,6 +92,8 @@ pub struct Chain {
     finished: Option<(FileId, HeadPrint)>,
     /// What the last listing showed; only as long as a link is doubted or may come to be.
     listed: Vec<(FileId, HeadPrint)>,
+    /// Where an earlier run had gone on to in later files, should the first be gone before it is opened.
+    reached: Vec<FilePlace>,
     /// Per channel: records that begin before this logical position were delivered in an earlier run.
     pub delivered_to: [u64; 2],
 }
@@ -116,6 +118,7 @@ impl Chain {
             front_marked: false,
             finished: None,
             listed: Vec::new(),
+            reached: Vec::new(),
             delivered_to: [0; 2],
         }
     }
@@ -170,6 +173,7 @@ impl Chain {
         match find(found, cursor.file, &cursor.head) {
             Place::Same(at) => {
                 self.delivered_to = cursor.skip.map(|skip| cursor.offset + skip);
+                self.reached.clone_from(&cursor.reached);
                 return (at, cursor.offset);
             }
             Place::Truncated(at) => {
@@ -178,13 +182,30 @@ impl Chain {
             }
             Place::Nowhere => changes.resume_lost = true,
         }
-        for place in &cursor.reached {
+        for (number, place) in cursor.reached.iter().enumerate() {
             if let Place::Same(at) = find(found, place.file, &place.head) {
                 self.delivered_to = place.skip.map(|skip| place.offset + skip);
+                self.reached = cursor.reached[number + 1..].to_vec();
                 return (at, place.offset);
             }
         }
         (0, 0)
+    }
+
+    /// The first file is gone unopened: goes on where an earlier run had gone on to, in the oldest file that it had reached.
+    fn go_on_where_reached(&mut self) {
+        let is_there = |place: &FilePlace| {
+            self.links.iter().position(|link| is_same(&link.found, place.file, &place.head))
+        };
+        let Some((at, place)) = self.reached.iter().find_map(|place| Some((is_there(place)?, *place))) else {
+            return;
+        };
+        if self.links.range(..=at).any(|link| link.handle != Handle::None) {
+            return;
+        }
+        self.links.drain(..at);
+        self.links[0].offset = place.offset;
+        self.delivered_to = place.skip.map(|skip| self.base + place.offset + skip);
     }
 
     fn follow(&mut self, found: Vec<FoundFile>) -> Changes {
@@ -222,7 +243,8 @@ impl Chain {
             }
         }
         let is_lost = |link: &Link| link.deleted && link.handle == Handle::None;
-        if let Some(front) = self.links.front().filter(|front| is_lost(front)) {
+        let front_lost = self.links.front().is_some_and(is_lost);
+        if let Some(front) = self.links.front().filter(|_| front_lost) {
             // What follows begins where it was left.
             self.base += front.offset;
             self.delivered_to = [0; 2];
@@ -234,6 +256,9 @@ impl Chain {
         self.links.retain(|link| !is_lost(link));
         let new = newest_known.map_or(0, |at| at + 1);
         self.links.extend(found.into_iter().skip(new).map(link));
+        if front_lost {
+            self.go_on_where_reached();
+        }
         self.settle();
         if !self.front_marked {
             self.mark_front();

@@ -290,10 +290,18 @@ fn a_line_open_since_a_file_that_went_does_not_send_back_the_other_channel() {
     };
     assert_eq!((cursor.file.inode, cursor.offset, cursor.skip), (1, 90, [0, 50]));
 
-    let mut chain = Chain::new(Start::Resume(cursor));
+    let mut chain = Chain::new(Start::Resume(cursor.clone()));
     let changes = chain.on_scan(vec![file(1, 2, &content('b')), file(0, 3, &content('c'))]);
     assert!(changes.resume_lost);
     assert_eq!((inodes(&chain), chain.position()), (vec![2, 3], 40));
+
+    // The same if the file is still there at the first look and gone before it is opened. Found by seed 791441253.
+    let mut chain = Chain::new(Start::Resume(cursor));
+    chain.on_scan(vec![file(1, 1, &content('a')), file(0, 2, &content('b'))]);
+    let changes = chain.on_scan(vec![file(1, 2, &content('b')), file(0, 3, &content('c'))]);
+    assert_eq!(changes.lost, [("l.1".to_owned(), 10)]);
+    assert_eq!((inodes(&chain), chain.links[0].offset), (vec![2, 3], 40));
+    assert_eq!(chain.delivered_to, [chain.position(); 2]);
 }
 
 /// Without this the other channel's open line came without its beginning.
