@@ -10,6 +10,7 @@
 //! - [`loki`] a test Loki with a knob for each fault
 //! - [`wait`] the one place where a test waits for something
 //! - [`rand`] all chance, from one printed seed
+//! - [`walk`] what can happen to log files, an agent and its outputs, in random order, against a model
 //! - [`mod@bench`] the shell alone, real or simulated, with a peer that behaves as told
 //! - [`world`] a simulated host for the agent's core, [`checker`] what must hold in it, [`seeds`] many of them
 //!
@@ -28,4 +29,5 @@ pub mod seeds;
 pub mod soak;
 pub mod sweep;
 pub mod wait;
+pub mod walk;
 pub mod world;
