@@ -86,6 +86,22 @@ pub struct Declared {
     pub possible: f64,
 }
 
+impl Declared {
+    /// What a page of metrics says. A metric that is not there counts as zero.
+    pub fn in_metrics(text: &str) -> Declared {
+        let sum = |name: &str| -> f64 {
+            let lines = text
+                .lines()
+                .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        };
+        Declared {
+            known: sum("log_capturer_losses_total") + sum("log_capturer_lost_bytes_total"),
+            possible: sum("log_capturer_possible_losses_total"),
+        }
+    }
+}
+
 /// All lines.
 #[derive(Default)]
 pub struct Ledger {

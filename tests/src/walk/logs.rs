@@ -375,7 +375,8 @@ impl Logs {
     /// A copy gets a rotated name.
     pub fn copy(&mut self, log: Log, scheme: Scheme) -> Result<bool> {
         let Some(file) = self.there(log) else { return Ok(false) };
-        if self.files[file].part.is_some() {
+        // Half a line in the copy is no line. And which of two equal files was first can only be told by who saw one before.
+        if self.files[file].part.is_some() || !self.files[file].known {
             return Ok(false);
         }
         let to = self.next_name(log, scheme)?;

@@ -29,6 +29,7 @@ pub mod names;
 pub mod output;
 pub mod shrink;
 pub mod stage;
+pub mod watched;
 
 pub use action::{Action, Setup, Walk};
 pub use ledger::{Fault, Kind};

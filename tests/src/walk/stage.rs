@@ -504,14 +504,7 @@ impl Stage {
     /// Asks the agent what it declared. One that does not answer declared what it said last.
     fn sample(&mut self) {
         let Some(text) = self.agent.as_ref().and_then(|agent| agent.get("/metrics").ok()) else { return };
-        let sum = |name: &str| -> f64 {
-            let lines = text
-                .lines()
-                .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
-            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-        };
-        self.latest.known = sum("log_capturer_losses_total") + sum("log_capturer_lost_bytes_total");
-        self.latest.possible = sum("log_capturer_possible_losses_total");
+        self.latest = Declared::in_metrics(&text);
     }
 
     fn log_end(&self) -> String {
