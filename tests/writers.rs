@@ -168,7 +168,7 @@ fn python_by_the_second() -> Result<()> {
     python(&["*"], "secondly")
 }
 
-/// `app-2026-11-26T10-00-00.000.log`, and `.gz` later.
+/// `app-2026-11-26T10-00-00.000.log`
 #[test]
 fn lumberjack() -> Result<()> {
     python(&["*.log"], "lumberjack")

@@ -3,19 +3,20 @@
 python.py FILE rotating | midnight | hourly | secondly | lumberjack
 """
 
-import gzip
 import logging
 import logging.handlers
 import os
 import sys
 import time
 
-# Handlers that rotate by time ask for it here. Every order of lines comes half an hour after the one before.
-NOW = [1795000000.0]
+# Handlers that rotate by time ask for it here: the real one at first, for they also look at their file's.
+NOW = [time.time()]
+# How much later each order of lines comes.
+STEP = {"midnight": 43200, "hourly": 1800}
 
 
 class Lumberjack(logging.FileHandler):
-    """As Go's lumberjack names, renames and compresses: app-2026-11-26T10-00-00.000.log, later .gz."""
+    """As Go's lumberjack names and renames: app-2026-11-26T10-00-00.000.log."""
 
     def __init__(self, path, size, backups):
         super().__init__(path)
@@ -35,14 +36,8 @@ class Lumberjack(logging.FileHandler):
         os.rename(self.baseFilename, name)
         self.kept.append(name)
         self.stream = self._open()
-        # Compressed one rotation later than lumberjack does, which races with everybody who reads.
-        if len(self.kept) > 1:
-            older = self.kept[-2]
-            with open(older, "rb") as plain, gzip.open(older + ".gz", "wb") as packed:
-                packed.write(plain.read())
-            os.unlink(older)
         if len(self.kept) > self.backups:
-            os.unlink(self.kept.pop(0) + ".gz")
+            os.unlink(self.kept.pop(0))
 
 
 def handler(path, kind):
@@ -60,7 +55,7 @@ def main():
     writer = handler(path, kind)
     number = 0
     for order in sys.stdin:
-        NOW[0] += 1800
+        NOW[0] += STEP.get(kind, 1)
         for _ in range(int(order)):
             message = "line %07d of a program that logs" % number
             writer.emit(logging.LogRecord("", logging.INFO, "", 0, message, (), None))

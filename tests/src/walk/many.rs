@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -109,6 +110,7 @@ pub fn run(cases: &[Case], options: Options) -> Result<Report> {
             report.walks += 1;
             if let Some(failure) = failure {
                 println!("{}", failure.text());
+                let _ = std::io::stdout().flush();
                 report.failures.push(failure);
             }
         }

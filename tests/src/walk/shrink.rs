@@ -13,16 +13,31 @@ use super::ledger::Kind;
 use super::names::{STEMS, Scheme};
 use super::stage::{self, Ended};
 
+/// How long lines may take to arrive, at least. The agent has waits of some seconds for writers that are late.
+const SHORT_MIN: Duration = Duration::from_secs(8);
+
 /// The walk that is left, and how it ended. `budget` bounds the time it takes; what was found till then counts.
 pub fn shrink(walk: &Walk, ended: Ended, deadline: Duration, budget: Duration) -> Result<(Walk, Ended)> {
     let Some(fault) = &ended.fault else { return Ok((walk.clone(), ended)) };
     let kind = fault.kind;
+    // What never came is known by waiting, so less of it for each try, and all of it for what is left.
+    let short = (deadline / 4).max(SHORT_MIN).min(deadline);
+    let first = (walk.clone(), ended);
+    let until = Instant::now() + budget;
     let mut shrinking =
-        Shrinking { best: walk.clone(), ended, kind, deadline, until: Instant::now() + budget };
+        Shrinking { best: first.0.clone(), ended: first.1.clone(), kind, deadline: short, until };
+    shrinking.needless()?;
     shrinking.actions()?;
     shrinking.simpler()?;
     // What stands beside a simpler action may not be needed any more.
     shrinking.actions()?;
+    if short < deadline && shrinking.best != first.0 {
+        let again = stage::run(&shrinking.best, deadline)?;
+        if again.fault.as_ref().is_none_or(|fault| fault.kind != kind) {
+            return Ok(first);
+        }
+        shrinking.ended = again;
+    }
     Ok((shrinking.best, shrinking.ended))
 }
 
@@ -48,6 +63,13 @@ impl Shrinking {
             }
         }
         Ok(false)
+    }
+
+    /// Leaves out what could not be done, and what came behind the fault.
+    fn needless(&mut self) -> Result<()> {
+        let mut walk = self.best.clone();
+        walk.actions = self.ended.done.iter().filter_map(|at| walk.actions.get(*at).copied()).collect();
+        self.try_walk(&walk, 3).map(|_| ())
     }
 
     fn actions(&mut self) -> Result<()> {

@@ -23,11 +23,14 @@ const SAVED: Duration = Duration::from_millis(1_600);
 const DECLARED: Duration = Duration::from_secs(10);
 
 /// How a walk ended.
+#[derive(Clone)]
 pub struct Ended {
     /// What went wrong, if anything did.
     pub fault: Option<Fault>,
-    /// Actions that could be done, and what was seen, a line each.
+    /// What was done, an action a line.
     pub story: Vec<String>,
+    /// Which actions could be done; those behind the fault are not among them.
+    pub done: Vec<usize>,
     /// The end of the agent's log, if something went wrong.
     pub log: String,
 }
@@ -44,7 +47,7 @@ pub fn run(walk: &Walk, deadline: Duration) -> Result<Ended> {
     if let Some(agent) = stage.agent.take() {
         agent.kill()?;
     }
-    Ok(Ended { fault, story: stage.story, log })
+    Ok(Ended { fault, story: stage.story, done: stage.done, log })
 }
 
 /// Why a walk stops early.
@@ -82,6 +85,7 @@ struct Stage {
     /// What an operator took out of outputs before a checkpoint knew of it.
     unsaved: BTreeSet<LineId>,
     story: Vec<String>,
+    done: Vec<usize>,
 }
 
 impl Stage {
@@ -104,6 +108,7 @@ impl Stage {
             latest: Declared::default(),
             unsaved: BTreeSet::new(),
             story: Vec::new(),
+            done: Vec::new(),
         })
     }
 
@@ -129,28 +134,39 @@ impl Stage {
 
     fn go(&mut self, walk: &Walk) -> Result<(), Stop> {
         for (index, action) in walk.actions.iter().enumerate() {
-            let done = self.act(*action)?;
-            self.note();
-            self.story.push(format!("{index:3} {action}{}", if done { "" } else { " (left out)" }));
+            // Before it is done: it may be the one that shows the fault.
+            self.done.push(index);
+            if !self.tell(*action, &format!("{index:3}"))? {
+                self.done.pop();
+            }
         }
         self.end()
+    }
+
+    /// Does an action and notes it.
+    fn tell(&mut self, action: Action, at: &str) -> Result<bool, Stop> {
+        self.story.push(format!("{at} {action}"));
+        let done = self.act(action)?;
+        self.note();
+        if !done {
+            self.story.pop();
+        }
+        Ok(done)
     }
 
     /// Everything is brought back, and must have arrived; then once more after a restart.
     fn end(&mut self) -> Result<(), Stop> {
         for action in [Action::Thaw, Action::Start, Action::Reload(true), Action::FolderBack, Action::Settle]
         {
-            self.act(action)?;
-            self.note();
+            self.tell(action, "end")?;
         }
         // What comes last is behind what might come a second time.
         for log in 0..STEMS.len() {
             if self.logs.names.contains_key(&Place::Live(log)) {
-                self.act(Action::Append(log, 1))?;
-                self.note();
+                self.tell(Action::Append(log, 1), "end")?;
             }
         }
-        self.settle()?;
+        self.tell(Action::Settle, "end")?;
         let delivered = self.outputs.read();
         let undeclared = |stage: &mut Stage| -> Result<()> {
             stage.sample();
@@ -159,11 +175,11 @@ impl Stage {
         };
         // What comes of it is judged below.
         let _ = wait_until("a loss to be declared", DECLARED.min(self.deadline), || undeclared(self));
-        self.terminate()?;
+        self.tell(Action::Term, "end")?;
         self.judge()?;
-        self.start()?;
-        self.settle()?;
-        self.terminate()?;
+        self.tell(Action::Start, "end")?;
+        self.tell(Action::Settle, "end")?;
+        self.tell(Action::Term, "end")?;
         self.judge()
     }
 
