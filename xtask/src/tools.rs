@@ -19,7 +19,7 @@ struct Needed {
     is_here: fn() -> bool,
 }
 
-const NEEDED: [Needed; 5] = [
+const NEEDED: [Needed; 9] = [
     Needed { package: "gcc", what_for: "`cc`, by which rustc links", is_here: || on_path("cc") },
     Needed {
         package: "libc6-dev",
@@ -45,6 +45,26 @@ const NEEDED: [Needed; 5] = [
                 .output()
                 .is_ok_and(|o| o.status.success())
         },
+    },
+    Needed {
+        package: "logrotate",
+        what_for: "what rotates log files on most hosts, for tests to rotate with",
+        is_here: || on_path("logrotate"),
+    },
+    Needed {
+        package: "faketime",
+        what_for: "days that pass at once: logrotate's `dateext` rotates once a day",
+        is_here: || on_path("faketime"),
+    },
+    Needed {
+        package: "runit",
+        what_for: "`svlogd`, which writes and rotates logs",
+        is_here: || on_path("svlogd"),
+    },
+    Needed {
+        package: "daemontools",
+        what_for: "`multilog`, which does too",
+        is_here: || on_path("multilog"),
     },
 ];
 

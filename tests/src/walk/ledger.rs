@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 
-use super::logs::{FileId, LineId};
+use super::line::LineId;
+use super::logs::FileId;
 use super::output::Delivered;
 
 /// What has to become of a line.

@@ -23,6 +23,7 @@
 pub mod action;
 pub mod generate;
 pub mod ledger;
+pub mod line;
 pub mod logs;
 pub mod many;
 pub mod names;

@@ -28,6 +28,13 @@ pub struct Delivered {
     pub open_ends: Vec<String>,
 }
 
+impl Delivered {
+    /// How many lines came.
+    pub fn count(&self) -> usize {
+        self.messages.values().map(Vec::len).sum()
+    }
+}
+
 /// The folder of outputs.
 pub struct Outputs {
     folder: PathBuf,

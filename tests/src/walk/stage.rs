@@ -1,19 +1,21 @@
 //! One walk, carried out: logs on a real disk, the agent's binary, and a look at what came whenever the walk settles.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 
 use super::action::{Action, Output, Walk};
 use super::ledger::{Declared, Due, Fault, Kind, Ledger};
-use super::logs::{FileId, LineId, Logs, Place};
+use super::line::LineId;
+use super::logs::{FileId, Logs, Place};
 use super::names::STEMS;
 use super::output::{Delivered, Outputs};
 use crate::agent::{Agent, Home};
 use crate::wait::wait_until;
+
+mod orders;
 
 /// How long the agent may take to see that a file came or went. Nothing depends on it but how much a walk shows.
 const NOTICE: Duration = Duration::from_millis(400);
@@ -84,6 +86,14 @@ struct Stage {
     latest: Declared,
     /// What an operator took out of outputs before a checkpoint knew of it.
     unsaved: BTreeSet<LineId>,
+    /// This run of the agent has looked at the folder, for lines came from there: of a file that comes now it sees the birth.
+    has_looked: bool,
+    /// How many lines had come before it could look.
+    came_before: usize,
+    /// A file left the agent's sight since everything had arrived.
+    has_left: bool,
+    /// The last run was killed: what it delivered last, no checkpoint knows.
+    was_killed: bool,
     story: Vec<String>,
     done: Vec<usize>,
 }
@@ -107,6 +117,10 @@ impl Stage {
             earlier: Declared::default(),
             latest: Declared::default(),
             unsaved: BTreeSet::new(),
+            has_looked: false,
+            came_before: 0,
+            has_left: false,
+            was_killed: false,
             story: Vec::new(),
             done: Vec::new(),
         })
@@ -218,6 +232,7 @@ impl Stage {
         let before = self.seen()?;
         let overwrites =
             matches!(action, Action::CopyTruncate(..) | Action::Truncate(_) | Action::Rewrite(..));
+        let files_before = self.files_in_sight();
         let (run, has_agent) = (self.run, self.agent.is_some());
         let done = self.carry_out(action)?;
         self.note();
@@ -233,6 +248,10 @@ impl Stage {
             };
             self.ledger.left_sight(line, due);
         }
+        let gone = files_before.iter().any(|file| !self.files_in_sight().contains(file));
+        self.has_left |= gone;
+        // What happened to a file that is gone nobody can tell who was not there.
+        self.ledger.is_doubtful |= gone && !has_agent || self.has_left && self.run_ended(run, has_agent);
         if overwrites && done && !matches!(action, Action::CopyTruncate(_, _, false)) {
             self.ledger.is_doubtful = true;
         }
@@ -260,7 +279,11 @@ impl Stage {
             Action::Away(log) => logs.move_away(log)?,
             Action::Back(log) => logs.move_back(log)?,
             Action::FolderAway => logs.move_folder(true)?,
-            Action::FolderBack => logs.move_folder(false)?,
+            Action::FolderBack => {
+                let done = logs.move_folder(false)?;
+                self.has_yet_to_look();
+                done
+            }
             Action::Output(kind) => {
                 if self.agent.is_some() && !self.is_frozen {
                     self.settle()?;
@@ -288,7 +311,8 @@ impl Stage {
             self.ledger.wrote(id);
         }
         self.ledger.begun.extend(self.logs.begun.drain(..));
-        self.logs.watched_by = self.agent.as_ref().filter(|_| self.has_source).map(|_| self.run);
+        let sees_births = self.agent.is_some() && self.has_source && self.has_looked;
+        self.logs.watched_by = sees_births.then_some(self.run);
     }
 
     /// The lines in sight, each with a file it stands in.
@@ -305,18 +329,29 @@ impl Stage {
         Ok(seen)
     }
 
+    /// The files in sight.
+    fn files_in_sight(&self) -> BTreeSet<FileId> {
+        let in_sight = |(place, _): &(&Place, &FileId)| self.has_source && self.logs.is_seen(**place);
+        self.logs.names.iter().filter(in_sight).map(|(_, file)| *file).collect()
+    }
+
+    /// Whether the run that there was has ended since.
+    fn run_ended(&self, run: u32, had_agent: bool) -> bool {
+        had_agent && (self.agent.is_none() || self.run != run)
+    }
+
     /// Waits until everything has arrived that must, and looks at what came.
     fn settle(&mut self) -> Result<(), Stop> {
         self.note();
         let seen: BTreeSet<LineId> = self.seen()?.into_keys().collect();
-        let in_sight = |(place, _): &(&Place, &FileId)| self.has_source && self.logs.is_seen(**place);
-        let files: BTreeSet<FileId> =
-            self.logs.names.iter().filter(in_sight).map(|(_, file)| *file).collect();
+        let files = self.files_in_sight();
         self.ledger.look(&seen, &files);
         let delivered = self.wait_for_all()?;
         self.check(&delivered)?;
         self.ledger.came(&delivered);
         self.sample();
+        self.has_left = false;
+        self.has_looked |= delivered.count() > self.came_before;
         for (place, file) in &self.logs.names {
             if !files.contains(file) {
                 continue;
@@ -390,142 +425,5 @@ impl Stage {
                 streams.join(" ")
             ),
         )
-    }
-
-    fn take_output(&mut self, kind: super::action::OutputAction) -> Result<bool, Stop> {
-        let delivered = self.outputs.read();
-        let done = self.outputs.act(kind)?;
-        if done {
-            self.ledger.came(&delivered);
-            let ids = delivered.messages.values().flatten().filter_map(|message| LineId::of(message));
-            self.unsaved.extend(ids);
-            self.ledger.is_doubtful = true;
-        }
-        Ok(done)
-    }
-
-    fn reload(&mut self, with: bool) -> Result<bool, Stop> {
-        if self.is_frozen || self.has_source == with {
-            return Ok(false);
-        }
-        self.has_source = with;
-        self.ledger.closed();
-        for info in &mut self.logs.files {
-            info.open_in = None;
-        }
-        let config = self.config();
-        self.sample();
-        if let Some(agent) = &self.agent {
-            self.home.write_config(&config)?;
-            let (status, said) = agent.post("/-/reload")?;
-            if status != 200 {
-                return Err(fault(Kind::Reload, format!("{status}: {said}")));
-            }
-        }
-        Ok(true)
-    }
-
-    fn freeze(&mut self, frozen: bool) -> bool {
-        if self.is_frozen == frozen {
-            return false;
-        }
-        if frozen {
-            self.sample();
-        }
-        let Some(agent) = &self.agent else { return false };
-        agent.signal(if frozen { Signal::STOP } else { Signal::CONT });
-        self.is_frozen = frozen;
-        true
-    }
-
-    fn start(&mut self) -> Result<(), Stop> {
-        let config = self.config();
-        let agent = self.home.launch(&config);
-        self.agent = Some(agent.map_err(|error| fault(Kind::Died, format!("at its start: {error:#}")))?);
-        self.run += 1;
-        self.is_frozen = false;
-        Ok(())
-    }
-
-    fn ended(&mut self) {
-        self.earlier = self.declared();
-        self.latest = Declared::default();
-        self.ledger.closed();
-    }
-
-    fn terminate(&mut self) -> Result<(), Stop> {
-        self.sample();
-        let Some(agent) = self.agent.take() else { return Ok(()) };
-        self.ended();
-        self.unsaved.clear();
-        agent.stop().map_err(|error| fault(Kind::BadEnd, format!("{error:#}").chars().take(300).collect()))
-    }
-
-    fn kill(&mut self) -> Result<bool, Stop> {
-        if self.agent.is_none() {
-            return Ok(false);
-        }
-        if !self.is_frozen {
-            self.sample();
-        }
-        if let Some(agent) = self.agent.take() {
-            agent.kill()?;
-        }
-        self.ended();
-        self.is_frozen = false;
-        for id in std::mem::take(&mut self.unsaved) {
-            if let Some(entry) = self.ledger.lines.get_mut(&id) {
-                entry.may_repeat = true;
-            }
-        }
-        // It is on the disk, and must not vanish by what the agent does next.
-        let delivered = self.outputs.read();
-        self.ledger.came(&delivered);
-        Ok(true)
-    }
-
-    fn notice(&self) -> bool {
-        let Some(agent) = self.agent.as_ref().filter(|_| !self.is_frozen) else { return false };
-        let Ok(before) = agent.metric("files_monitored") else { return false };
-        let changed = || agent.metric("files_monitored").is_ok_and(|now| now != before);
-        wait_until("the agent to see it", NOTICE, changed).is_ok()
-    }
-
-    /// Whether a checkpoint is younger than everything that was delivered.
-    fn saved(&mut self) -> bool {
-        if self.agent.is_none() || self.is_frozen {
-            return false;
-        }
-        let Some(delivered) = self.outputs.newest() else { return false };
-        let data = self.home.path().join("data");
-        let newest = || {
-            let entries = fs::read_dir(&data).into_iter().flatten().flatten();
-            entries.filter_map(|entry| entry.metadata().ok()?.modified().ok()).max()
-        };
-        let younger = |saved: SystemTime| saved >= delivered + Duration::from_millis(20);
-        let saved = wait_until("a checkpoint", SAVED, || newest().is_some_and(younger)).is_ok();
-        if saved {
-            self.unsaved.clear();
-        }
-        saved
-    }
-
-    fn declared(&self) -> Declared {
-        Declared {
-            known: self.earlier.known + self.latest.known,
-            possible: self.earlier.possible + self.latest.possible,
-        }
-    }
-
-    /// Asks the agent what it declared. One that does not answer declared what it said last.
-    fn sample(&mut self) {
-        let Some(text) = self.agent.as_ref().and_then(|agent| agent.get("/metrics").ok()) else { return };
-        self.latest = Declared::in_metrics(&text);
-    }
-
-    fn log_end(&self) -> String {
-        let text = fs::read_to_string(self.home.path().join("agent.log")).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(40)..].join("\n")
     }
 }
