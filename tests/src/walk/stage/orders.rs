@@ -66,7 +66,9 @@ impl Stage {
     pub(super) fn start(&mut self) -> Result<(), Stop> {
         let config = self.config();
         let agent = self.home.launch(&config);
-        self.agent = Some(agent.map_err(|error| fault(Kind::Died, format!("at its start: {error:#}")))?);
+        let agent = agent.map_err(|error| fault(Kind::Died, format!("at its start: {error:#}")))?;
+        wait_until("the agent to take signals", self.deadline, || takes_sigterm(agent.pid()))?;
+        self.agent = Some(agent);
         self.run += 1;
         self.is_frozen = false;
         self.has_yet_to_look();
@@ -161,4 +163,12 @@ impl Stage {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
+}
+
+/// Whether a process handles SIGTERM: one that has just started ends by it, in whatever state.
+fn takes_sigterm(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (Signal::TERM.as_raw() - 1)) != 0)
 }
