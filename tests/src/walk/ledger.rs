@@ -124,11 +124,9 @@ impl Ledger {
 
     /// A line was in a file in sight, and is in none now.
     pub fn left_sight(&mut self, id: LineId, due: Due) {
-        if let Some(entry) = self.lines.get_mut(&id) {
-            if entry.due != Due::Must {
-                self.is_doubtful = true;
-                entry.due = due;
-            }
+        if let Some(entry) = self.lines.get_mut(&id).filter(|entry| entry.due != Due::Must) {
+            self.is_doubtful = true;
+            entry.due = due;
         }
     }
 

@@ -34,7 +34,11 @@ pub fn shrink(walk: &Walk, ended: Ended, deadline: Duration, budget: Duration) -
     if short < deadline && shrinking.best != first.0 {
         let again = stage::run(&shrinking.best, deadline)?;
         if again.fault.as_ref().is_none_or(|fault| fault.kind != kind) {
-            return Ok(first);
+            // It was only late. So at least what was not needed goes.
+            (shrinking.best, shrinking.ended, shrinking.deadline) = (first.0, first.1, deadline);
+            shrinking.until = Instant::now() + deadline * 3;
+            shrinking.needless()?;
+            return Ok((shrinking.best, shrinking.ended));
         }
         shrinking.ended = again;
     }
