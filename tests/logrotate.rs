@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::walk::many::number;
@@ -16,6 +17,8 @@ use capturer_tests::walk::watched::{Watched, While};
 
 /// Rounds of a usual run.
 const ROUNDS: u64 = 20;
+/// Modes at a time. They wait more than they work, but what all rings of a user may lock in memory is bounded.
+const SIDE_BY_SIDE: usize = 8;
 
 /// A way to use logrotate.
 struct Mode {
@@ -84,13 +87,23 @@ fn each_line_comes_once_in_every_mode() -> Result<()> {
     let rounds = number("CAPTURER_LOGROTATE_ROUNDS", ROUNDS)?;
     let only = std::env::var("CAPTURER_LOGROTATE_MODE").unwrap_or_default();
     let modes = MODES.iter().filter(|mode| only.is_empty() || mode.name == only);
-    // They wait more than they work.
+    let modes: Vec<&Mode> = modes.collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut failures = Vec::new();
+        while let Some(mode) = modes.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = run(mode, rounds) {
+                failures.push(format!("== {}: {error:#}", mode.name));
+            }
+        }
+        failures
+    };
     let failures: Vec<String> = std::thread::scope(|scope| {
-        let threads: Vec<_> = modes.map(|mode| scope.spawn(move || (mode.name, run(mode, rounds)))).collect();
+        let threads: Vec<_> = (0..SIDE_BY_SIDE).map(|_| scope.spawn(work)).collect();
         let ended = threads
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        ended.filter_map(|(name, ended)| ended.err().map(|error| format!("== {name}: {error:#}"))).collect()
+        ended.flatten().collect()
     });
     ensure!(failures.is_empty(), "{} modes failed:\n{}", failures.len(), failures.join("\n"));
     Ok(())

@@ -112,7 +112,10 @@ impl Scheme {
             "app.log.old" => format!("{live}.old"),
             "app.log.bak" => format!("{live}.bak"),
             "app.log.unix" => format!("{live}.{}", 1_795_000_000 + 86_400 * u64::from(index)),
-            "@tai64n.s" => format!("@400000006a{index:06x}{:08x}.s", stem.len()),
+            "@tai64n.s" => {
+                let nanoseconds = stem.bytes().fold(0, |sum, byte| sum * 31 + u32::from(byte));
+                format!("@400000006a{index:06x}{nanoseconds:08x}.s")
+            }
             "old/app.log.N" => format!("old/{live}.{index}"),
             key => unreachable!("{key} has no name"),
         }

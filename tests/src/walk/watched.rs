@@ -10,12 +10,13 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 
 use super::ledger::Declared;
+use super::many::number;
 use super::output::Outputs;
 use crate::agent::{Agent, Home};
 use crate::wait::wait_until;
 
-/// How long lines may take to arrive.
-const DEADLINE: Duration = Duration::from_secs(120);
+/// How long lines may take to arrive, in seconds, if `CAPTURER_WALK_DEADLINE` says nothing else.
+const DEADLINE: u64 = 120;
 
 /// What the agent does while files are rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +116,8 @@ impl Watched {
     /// Waits until these lines came. Any that came twice is found at the end.
     pub fn wait_for(&self, lines: &[String]) -> Result<()> {
         let wanted: std::collections::BTreeSet<&String> = lines.iter().collect();
-        wait_until("all lines to come", DEADLINE, || {
+        let deadline = Duration::from_secs(number("CAPTURER_WALK_DEADLINE", DEADLINE)?);
+        wait_until("all lines to come", deadline, || {
             let came = self.came()?;
             let mut missing = wanted.clone();
             came.iter().for_each(|line| {
