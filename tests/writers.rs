@@ -129,7 +129,7 @@ fn follow(paths: &[&str], start: impl FnOnce(&Watched) -> Result<Box<dyn Writer>
             .while_it_is(state, || write(&mut lines, LINES))
             .with_context(|| format!("round {round}, {state:?}"))?;
     }
-    watched.finish(&lines, |_| false)
+    watched.finish(&lines, |_| false, false)
 }
 
 fn here(name: &str) -> PathBuf {

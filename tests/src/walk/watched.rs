@@ -150,8 +150,14 @@ impl Watched {
     }
 
     /// Ends it. Each of `lines` must have come once and nothing else, in the order they have, but for those that `is_late`
-    /// says were written to a file that was rotated already; and no loss may be declared.
-    pub fn finish(mut self, lines: &[String], is_late: impl Fn(&str) -> bool) -> Result<()> {
+    /// says were written to a file that was rotated already; and no loss may be declared,
+    /// unless `is_doubtful` a possible one.
+    pub fn finish(
+        mut self,
+        lines: &[String],
+        is_late: impl Fn(&str) -> bool,
+        is_doubtful: bool,
+    ) -> Result<()> {
         self.wait_for(lines)?;
         self.stop()?;
         let came = self.came()?;
@@ -180,7 +186,7 @@ impl Watched {
         );
         let Declared { known, possible } = self.earlier;
         ensure!(
-            known == 0.0 && possible == 0.0,
+            known == 0.0 && (possible == 0.0 || is_doubtful),
             "everything came; losses and bytes declared: {known}, possible losses: {possible}; the log ends with\n{}",
             self.log_end()
         );
