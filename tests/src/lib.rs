@@ -11,6 +11,7 @@
 //! - [`wait`] the one place where a test waits for something, [`lateness`] how late this machine is
 //! - [`skip`] how a test says that it can't run here
 //! - [`rand`] all chance, from one printed seed
+//! - [`walk`] what can happen to log files, an agent and its outputs, in random order, against a model
 //! - [`mod@bench`] the shell alone, real or simulated, with a peer that behaves as told
 //! - [`world`] a simulated host for the agent's core, [`checker`] what must hold in it, [`seeds`] many of them
 //!
@@ -32,4 +33,5 @@ pub mod skip;
 pub mod soak;
 pub mod sweep;
 pub mod wait;
+pub mod walk;
 pub mod world;

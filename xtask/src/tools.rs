@@ -55,6 +55,30 @@ const EMULATOR: [Needed; 1] = [Needed {
     is_here: || on_path("qemu-system-x86_64"),
 }];
 
+/// What only the part `walks` needs.
+const ROTATORS: [Needed; 4] = [
+    Needed {
+        package: "logrotate",
+        what_for: "what rotates log files on most hosts, for tests to rotate with",
+        is_here: || on_path("logrotate"),
+    },
+    Needed {
+        package: "faketime",
+        what_for: "days that pass at once: logrotate's `dateext` rotates once a day",
+        is_here: || on_path("faketime"),
+    },
+    Needed {
+        package: "runit",
+        what_for: "`svlogd`, which writes and rotates logs",
+        is_here: || on_path("svlogd"),
+    },
+    Needed {
+        package: "daemontools",
+        what_for: "`multilog`, which does too",
+        is_here: || on_path("multilog"),
+    },
+];
+
 /// What only `cargo xtask fuzz` needs.
 const CPP: [Needed; 1] =
     [Needed { package: "g++", what_for: "`c++`, which builds libFuzzer", is_here: || on_path("c++") }];
@@ -83,6 +107,11 @@ pub fn install() -> Result<()> {
 /// Installs the emulator, if it is missing.
 pub fn install_emulator() -> Result<()> {
     bring(&EMULATOR)
+}
+
+/// Installs programs that rotate logs, if they are missing.
+pub fn install_rotators() -> Result<()> {
+    bring(&ROTATORS)
 }
 
 /// Installs a C++ compiler, if it is missing.

@@ -1,7 +1,7 @@
 //! The parts of `cargo xtask test --long`: what takes hours, and is run by night or before a release. docs/testing.md has
 //! their figures.
 
-use super::parts::vm_tests;
+use super::parts::{long_tests, vm_tests};
 use super::{Outcome, Part};
 use crate::fuzz::FuzzArgs;
 use crate::{build_ebpf, fuzz, mutants, programs, tools};
@@ -34,6 +34,12 @@ pub const PARTS: &[Part] = &[
         what: "a hundred thousand seeds of the simulation",
         needs: &["build"],
         run: || programs::sim_of_this_tree(100_000).map(|()| Outcome::Passed),
+    },
+    Part {
+        name: "walks",
+        what: "random walks against a model, real logrotate and real writers (tests/walk.rs and its neighbours)",
+        needs: &["build", "agent", "engines"],
+        run: long_tests,
     },
     Part {
         name: "soak",

@@ -87,13 +87,17 @@ pub const PARTS: &[Part] = &[
         name: "engine-tests",
         what: "tests against private Docker Engines, several programs at a time",
         needs: &["build", "agent", "engines"],
-        run: || engine_tests(|target| target != QUICKSTART),
+        run: || {
+            engine_tests(|tests, target| {
+                target != QUICKSTART && !tests.long.iter().any(|long| long == target)
+            })
+        },
     },
     Part {
         name: "quickstart",
         what: "the README's first run, as a user types it (tests/quickstart.rs)",
         needs: &["build", "agent", "engines"],
-        run: || engine_tests(|target| target == QUICKSTART),
+        run: || engine_tests(|_, target| target == QUICKSTART),
     },
     Part {
         name: "vm",
@@ -155,15 +159,21 @@ pub fn vm_tests(kernels: &[&str]) -> Result<Outcome> {
     Ok(Outcome::Tests(Tally { passed, failed: failed.len() as u64, failures: failed, ..Tally::default() }))
 }
 
+/// The programs that tests/Cargo.toml lists as `long`.
+pub fn long_tests() -> Result<Outcome> {
+    tools::install_rotators()?;
+    engine_tests(|tests, target| tests.long.iter().any(|long| long == target))
+}
+
 /// The tests of capturer-tests that need Engines and are `wanted`. What is tested is the release agent, a process of its
 /// own.
-fn engine_tests(wanted: impl Fn(&str) -> bool) -> Result<Outcome> {
+fn engine_tests(wanted: impl Fn(&EngineTests, &str) -> bool) -> Result<Outcome> {
     let targets = EngineTests::read()?;
     if !tools::is_root() {
         return Ok(Outcome::Skipped("only root may start dockerd: run cargo xtask test as root".to_owned()));
     }
     let mut programs = Vec::new();
-    for target in targets.names.iter().filter(|target| wanted(target)) {
+    for target in targets.names.iter().filter(|target| wanted(&targets, target)) {
         programs.push(ci_build::program(PACKAGE, target, "test", true)?);
     }
     programs.sort_by_key(|program| targets.rank(&program.name));
@@ -195,6 +205,8 @@ struct EngineTests {
     alone: Vec<String>,
     /// `apart` there: those of which two at a time are too many.
     apart: Vec<String>,
+    /// `long` there: those that run with `--long`.
+    long: Vec<String>,
     /// `heavy` there: those that take longest, longest first.
     heavy: Vec<String>,
 }
@@ -228,7 +240,13 @@ impl EngineTests {
                 None => Ok(list),
             }
         };
-        Ok(EngineTests { alone: list("exclusive")?, apart: list("apart")?, heavy: list("heavy")?, names })
+        Ok(EngineTests {
+            alone: list("exclusive")?,
+            apart: list("apart")?,
+            long: list("long")?,
+            heavy: list("heavy")?,
+            names,
+        })
     }
 
     fn has(&self, name: &str) -> bool {
