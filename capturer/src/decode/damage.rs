@@ -1,7 +1,7 @@
 //! What files of records (json-file, CRI) have in common: a record fills a line, and damage costs only itself. Holes of
 //! NULs are skipped, and a good record glued behind a torn one is found again.
 //!
-//! The work for a line is a small multiple of its length, whatever is in it: [`next_record`] rejects all of the damage in
+//! The work for a line is a small multiple of its length, whatever is in it: `next_record` rejects all of the damage in
 //! one step, so that no byte is looked at again for each byte that is skipped.
 
 use super::{DecodeError, Piece, Step, work};

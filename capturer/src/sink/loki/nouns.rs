@@ -12,14 +12,14 @@ use crate::sink::spool::Position;
 /// What the shell is to do.
 #[derive(Debug, PartialEq)]
 pub enum Order {
-    /// Read these records and hand them over with [`Delivery::on_loaded`].
+    /// Read these records and hand them over with `Delivery::on_loaded`.
     Load {
         /// Who waits.
         slot: usize,
         /// In order; of one label set.
         places: Vec<Position>,
     },
-    /// Send this and report with [`Delivery::on_outcome`].
+    /// Send this and report with `Delivery::on_outcome`.
     Send {
         /// Who waits for the answer.
         slot: usize,
@@ -30,14 +30,14 @@ pub enum Order {
         /// An encoded request.
         body: Vec<u8>,
     },
-    /// Write these to the dead letters and report with [`Delivery::on_buried`].
+    /// Write these to the dead letters and report with `Delivery::on_buried`.
     Bury {
         /// Who waits.
         slot: usize,
         /// The lines.
         letters: Vec<Refused>,
     },
-    /// Send an empty push and report with [`Delivery::on_probe`].
+    /// Send an empty push and report with `Delivery::on_probe`.
     Probe {
         /// Empty = none.
         tenant: String,
