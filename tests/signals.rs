@@ -83,7 +83,7 @@ fn config(home: &Home, engine: &Engine, loki: &TestLoki) -> String {
          limits: {{line_bytes_max: 64KiB}}\n\
          container_monitor:\n  socket_path: unix://{socket}\n  read_from: api\n  read_timeout: 1s\n  \
          stream_rotation: {{interval: 3s, idle_interval: 3s, pause_between_rotations: 10ms}}\n\
-         file_monitor: {{files: [{{paths: [\"{path}/in/*.log\"]}}]}}\n\
+         file_monitor: {{files: [{{paths: [\"{path}/in/*.log\"]}}, {{paths: [\"{path}/in/*.json\"], format: docker}}]}}\n\
          pipelines:\n  - name: slow\n    match: {{paths: [\"{path}/in/slow.log\"]}}\n    \
          rate_limit: {{lines: 5, burst: 1s}}\n    steps: [{{drop: {{matches: debug}}}}]\n\
          sinks:\n  local_file: {{directory: {path}/out, file: all.ndjson}}\n  \
@@ -117,11 +117,11 @@ fn every_family_of_metrics_moves() -> Result<()> {
     append("a.log", format!("{POISON} of Loki\n").as_bytes())?;
     append("slow.log", "debug this\nkeep this\n".repeat(20).as_bytes())?;
     append(
-        "docker.log",
+        "docker.json",
         b"{\"log\":\"one\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-22T00:52:48.1Z\"}\n{\"log\":\"torn\n",
     )?;
     append(
-        "docker.log",
+        "docker.json",
         b"{\"log\":\"two\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-22T00:52:49.1Z\"}\n",
     )?;
     for family in [
