@@ -161,6 +161,8 @@ metrics! {
         "Bytes of source that were lost, as far as their number can be known; losses_total counts the rest too.";
     losses_total: IntCounterVec ["reason"] Count
         "Losses declared, also those of which the number of bytes can't be known. Anything above zero is worth an alert.";
+    possible_losses_total: IntCounterVec ["reason"] Count
+        "Files that were written anew or removed before anybody could see whether all of them had been read.";
     skipped_records_total: IntCounterVec ["reason"] Count
         "Records of a source that could not be used and were passed over.";
     duplicates_dropped_total: IntCounter [] Count
@@ -454,6 +456,9 @@ impl Metrics {
             self.lost_bytes_total.with_label_values(&[value.as_str()]);
             self.losses_total.with_label_values(&[value.as_str()]);
         }
+        for value in [LossReason::FileGoneUnread, LossReason::FileTruncated] {
+            self.possible_losses_total.with_label_values(&[value.as_str()]);
+        }
         for value in RequestResult::ALL {
             self.docker_requests_total.with_label_values(&[value.as_str()]);
         }
@@ -582,6 +587,11 @@ impl Metrics {
     pub fn lost(&self, reason: LossReason, bytes: u64) {
         self.losses_total.with_label_values(&[reason.as_str()]).inc();
         self.lost_bytes_total.with_label_values(&[reason.as_str()]).inc_by(bytes);
+    }
+
+    /// Something may have been lost; nobody can know.
+    pub fn possibly_lost(&self, reason: LossReason) {
+        self.possible_losses_total.with_label_values(&[reason.as_str()]).inc();
     }
 
     /// A request to the Engine ended.

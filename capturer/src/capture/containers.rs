@@ -59,7 +59,7 @@ impl Capture {
         self.metrics.containers_monitored.set(containers.count() as i64);
     }
 
-    /// Containers removed while the agent did not run: their logs went with them.
+    /// Containers that were not listed: what was read of them is remembered, should they come back.
     fn forget_containers_that_went(&mut self) {
         let Some(discovery) = &self.discovery else { return };
         let gone: Vec<StreamKey> = self
@@ -70,7 +70,7 @@ impl Capture {
             .cloned()
             .collect();
         for key in gone {
-            self.tracker.forget(&key);
+            self.tracker.leave(&key);
         }
     }
 
@@ -135,8 +135,10 @@ impl Capture {
                 None | Some(Cursor::Beginning) => Start::Oldest,
             };
             let (directory, live_name) = split_path(&inspect.log_path);
+            let (places, reader) = self.known_of(key, outlet);
             let file = FileSource::new(id, directory, live_name, FileFormat::Docker, start, line_bytes_max)
-                .with_pipeline(source.pipeline.as_ref());
+                .with_pipeline(source.pipeline.as_ref())
+                .with_memory(places, reader, Vec::new());
             let kind = Kind::File(Box::new(file));
             let stream = self.new_stream(now, source, kind, reason, acked);
             if monitor.read_from == ReadFrom::Auto {
@@ -177,7 +179,7 @@ impl Capture {
             pipeline_labels: facts.pipeline_labels,
         });
         stream.replace_source(Arc::clone(&source));
-        self.attach(source, Cursor::Beginning);
+        self.attach(source, Some(Cursor::Beginning));
     }
 }
 

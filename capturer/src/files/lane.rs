@@ -184,14 +184,16 @@ impl Worker {
     pub(super) fn carry_out(&mut self, request: Request) {
         self.progress.begin(request.describe());
         let answer = match request {
-            Request::Scan { stream, directory, live_name } => {
+            Request::Scan { stream, directory, live_name, wanted, apart } => {
                 // First the watch, then the list: what happens between them is seen twice, not missed.
                 let watch = self.watch(Path::new(&directory));
-                Some(Answer::Scanned { stream, watch, result: look::scan(&directory, &live_name) })
+                let (directory, live_name) = (directory.as_str(), live_name.as_str());
+                let chain = look::Chain { directory, live_name, wanted: &wanted, apart: &apart };
+                Some(Answer::Scanned { stream, watch, result: look::scan(chain) })
             }
-            Request::Open { stream, file, directory, found, owner } => {
+            Request::Open { stream, file, directory, found, expected, owner } => {
                 let beat = || self.progress.beat();
-                let result = look::open(&directory, &found, &self.data_dir, &self.claims, &beat);
+                let result = look::open(&directory, &found, &expected, &self.data_dir, &self.claims, &beat);
                 let result = result.map(|(descriptor, mut opened)| {
                     opened.lane = self.lane;
                     if self.lane.is_none() {
@@ -245,7 +247,7 @@ impl Worker {
             return None;
         }
         let watches = self.watch_all(&found);
-        let paths = found.paths.into_iter().collect();
+        let paths = found.paths();
         Some(Answer::PathsFound { set, lane: self.lane, lanes: Vec::new(), watches, paths })
     }
 
