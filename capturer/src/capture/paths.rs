@@ -18,6 +18,8 @@ use crate::stream::file::{FileSource, Reader};
 
 /// Patterns are looked at again so often, besides when inotify tells of something new in their directories.
 const LOOK_INTERVAL_MS: u64 = 30_000;
+/// Names of which it is remembered that somebody was told of them; then they are told once more.
+const TOLD_MAX: usize = 10_000;
 /// Followed paths that begin alike and are looked at, for one that is found.
 const ALIKE_MAX: usize = 256;
 /// A path that is missing for so long is gone. Shorter gaps are rotations: renamed away, not yet made again.
@@ -237,6 +239,9 @@ impl Capture {
             if readers.is_empty() && of_log.is_empty() {
                 own.insert(path);
                 continue;
+            }
+            if self.paths.told.len() >= TOLD_MAX {
+                self.paths.told.clear();
             }
             // Whoever reads it may not know its new name.
             if self.paths.told.insert((path, *id)) {
