@@ -235,8 +235,11 @@ impl Capture {
                 .filter_map(|outlet| self.owners.owner(self.group(outlet), *id))
                 .collect();
             let log = self.tracker.memory().log_of(*id).filter(|log| **log != key && id.birth_ns != 0);
+            // That log may have been found in this very look.
+            let is_there =
+                log.and_then(|log| log.0.strip_prefix("file:")).is_some_and(|path| ids.contains_key(path));
             let of_log = log.map(|log| self.ids_of(log)).unwrap_or_default();
-            if readers.is_empty() && of_log.is_empty() {
+            if readers.is_empty() && of_log.is_empty() && !is_there {
                 own.insert(path);
                 continue;
             }

@@ -186,6 +186,17 @@ impl Table {
         }
     }
 
+    /// A stream of the last run stood there: the file is known whatever name it is found under.
+    pub fn know(&mut self, log: &StreamKey, sink: &str, cursor: &Cursor) {
+        let Cursor::File(position) = cursor else { return };
+        for place in position.reached.iter().copied().chain([position.place()]) {
+            let sinks = &mut self.logs.entry(log.clone()).or_default().sinks;
+            let files = &mut sinks.entry(sink.to_owned()).or_default().files;
+            self.files += usize::from(files.insert(place.file, (self.now_s, place)).is_none());
+            self.log_of.insert((place.file.device, place.file.inode), log.clone());
+        }
+    }
+
     /// A sink has a file up to there.
     pub fn note(&mut self, log: &StreamKey, sink: &str, place: FilePlace) {
         let at_s = self.now_s;

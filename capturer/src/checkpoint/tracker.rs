@@ -113,6 +113,9 @@ impl Tracker {
                 }
             }
             join_lowest(&mut positions);
+            for (name, position) in &positions {
+                tracker.memory.know(&key, name, &position.cursor);
+            }
             tracker.streams.insert(key, positions);
         }
         tracker
@@ -482,6 +485,20 @@ mod tests {
         tracker.on_ack(&key("a"), "file", 1, &file_cursor(1), Some(mark("new", 10)));
         let outputs = &tracker.to_checkpoint().outputs["file"];
         assert_eq!(outputs.keys().collect::<Vec<_>>(), ["new"]);
+    }
+
+    /// Without this a log that was renamed while the agent was away came again under its new path.
+    #[test]
+    fn the_file_of_a_saved_position_is_known_by_itself() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file"]);
+        tracker.attach(&key("file:/a"), "file", Cursor::Beginning, None);
+        tracker.on_ack(&key("file:/a"), "file", 1, &file_cursor(100), None);
+        let tracker = reload(&mut tracker, &["file"]);
+        let Cursor::File(position) = file_cursor(100) else { panic!("it is a file's") };
+        assert_eq!(tracker.memory().log_of(position.file), Some(&key("file:/a")));
+        let sinks = ["file".to_owned()];
+        let place = tracker.memory().of(&sinks, true).place_of(position.file);
+        assert_eq!(place, Some(position.place()));
     }
 
     #[test]
