@@ -34,9 +34,10 @@ use mounts::{Mount, Mounts};
 use patterns::Start;
 use waiting::Waiting;
 
-use crate::capture::io::{FileError, FileNo, FoundFile, LaneId, OpenedFile};
+use crate::capture::io::{FileError, FileNo, FoundFile, FoundPath, LaneId, OpenedFile};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::saver::Saver;
+use crate::cursor::{FileId, TailPrint};
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
 use crate::limits::LANES_MAX;
@@ -64,6 +65,10 @@ pub enum Request {
         directory: String,
         /// Name of the live file.
         live_name: String,
+        /// Files that count whatever their name is now.
+        wanted: Vec<FileId>,
+        /// Names that are logs of their own.
+        apart: Vec<String>,
     },
     /// Open a file of a chain.
     Open {
@@ -75,6 +80,8 @@ pub enum Request {
         directory: String,
         /// As the scan found it.
         found: FoundFile,
+        /// What should stand before the position.
+        expected: TailPrint,
         /// Who holds it from then on.
         owner: Owner,
     },
@@ -201,7 +208,7 @@ pub enum Answer {
         /// Watches of the directories.
         watches: Vec<i32>,
         /// Matches.
-        paths: Vec<String>,
+        paths: Vec<FoundPath>,
     },
     /// To [`Files::save`].
     Saved {
@@ -419,7 +426,7 @@ impl Router {
         }
         let watches = self.worker.watch_all(&found);
         let elsewhere = std::mem::take(&mut found.elsewhere);
-        let (lanes, paths) = (elsewhere.keys().copied().collect(), found.paths.into_iter().collect());
+        let (lanes, paths) = (elsewhere.keys().copied().collect(), found.paths());
         progress.end();
         (self.worker.answers)(Answer::PathsFound { set, lane: None, lanes, watches, paths });
         for (id, starts) in elsewhere {

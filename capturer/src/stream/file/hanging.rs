@@ -101,7 +101,7 @@ impl FileSource {
                     return;
                 }
                 self.looks += 1;
-                self.on_grew();
+                self.on_grew(cx);
                 if self.looks.is_multiple_of(LOOKS_PER_SCAN) {
                     self.scan(cx);
                 }
@@ -147,6 +147,7 @@ mod tests {
             id: FileId { device: 1, inode: 2, birth_ns: 3 },
             len: 4,
             head: b"one\n".to_vec(),
+            unpacked_len: None,
         }
     }
 
