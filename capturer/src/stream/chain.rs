@@ -62,7 +62,7 @@ pub struct Link {
     /// renamed meanwhile may stand before it. Not read until a later listing has shown them.
     pub doubted: bool,
     /// The last listing lacked it.
-    missing: bool,
+    pub missing: bool,
     /// Its writer had time enough to go over to the next file: what stands at its end is final.
     pub last_look: bool,
     /// It was read to its end before. Written anew, it is older than what was read since.

@@ -327,7 +327,8 @@ impl FileSource {
     fn open_ahead(&mut self, cx: &mut Context<'_>) {
         let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
         for link in self.chain.links.iter_mut().take(OPEN_AHEAD).chain(parked) {
-            if link.handle == Handle::None && !link.deleted {
+            // What the last listing lacked would only fail, and ask for a listing that puts off the one which decides.
+            if link.handle == Handle::None && !link.deleted && !link.missing {
                 let file = cx.new_file();
                 link.handle = Handle::Opening(file);
                 link.doubted = !link.is_proven();
