@@ -92,12 +92,6 @@ impl Capture {
         self.with_discovery(now, |discovery, cx, _| discovery.doubt(unlisted.into_iter(), cx));
     }
 
-    /// Its stream has ended, and its container is still there: left out by the config, or selected again meanwhile.
-    pub(super) fn keeps_position(&self, key: &StreamKey) -> bool {
-        let is_known = |id| self.discovery.as_ref().is_some_and(|discovery| discovery.knows(id));
-        self.deselected.contains(key) || key.0.strip_prefix("container:").is_some_and(is_known)
-    }
-
     /// A stream has ended whose container was selected again meanwhile: that needs another one.
     pub(super) fn take_up_again(&mut self, now: Now, key: &StreamKey) {
         let Some(id) = key.0.strip_prefix("container:").map(str::to_owned) else { return };

@@ -300,8 +300,8 @@ mod tests {
     }
 
     /// As [`super::open`], with nothing expected.
-    fn open(directory: &str, found: &FoundFile, data_dir: &Path) -> Result<(OwnedFd, OpenedFile), FileError> {
-        super::open(directory, found, &TailPrint::default(), data_dir, &Claims::default(), &|| ())
+    fn open(directory: &str, found: &FoundFile) -> Result<(OwnedFd, OpenedFile), FileError> {
+        super::open(directory, found, &TailPrint::default(), &Claims::default(), &|| ())
     }
 
     /// Rotated to a name that nobody knows, a file is still the one it was.
@@ -336,8 +336,7 @@ mod tests {
             [("two", 7, true), ("TWO", 7, false), ("two", 8, false), ("three", 14, false)]
         {
             let tail = TailPrint::of(bytes.as_bytes(), end);
-            let (_, opened) =
-                super::open(directory, &found, &tail, &Claims::default(), &|| ()).unwrap();
+            let (_, opened) = super::open(directory, &found, &tail, &Claims::default(), &|| ()).unwrap();
             assert_eq!(opened.as_expected, expected, "{bytes} before {end}");
         }
     }

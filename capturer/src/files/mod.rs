@@ -132,6 +132,10 @@ impl Request {
         }
     }
 
+    fn is_of_archive(&self) -> bool {
+        matches!(self, Request::Open { found, .. } if found.compressed)
+    }
+
     fn describe(&self) -> String {
         match self {
             Request::Scan { directory, .. } => format!("listing {directory}"),
@@ -376,7 +380,7 @@ struct Router {
     worker: Worker,
     shared: Arc<Shared>,
     /// By entry: what its patterns matched the last time that all could be looked at.
-    last_paths: BTreeMap<usize, BTreeSet<String>>,
+    last_paths: BTreeMap<usize, BTreeMap<String, FileId>>,
 }
 
 impl Router {
@@ -393,8 +397,7 @@ impl Router {
                     Ok(lane) => lane.ask(request),
                     Err(error) => self.refuse(request, &error),
                 },
-                (Request::Open { stream, file, directory, found, owner }, None) if found.compressed => {
-                    let request = Request::Open { stream, file, directory, found, owner };
+                (request @ Request::Open { .. }, None) if request.is_of_archive() => {
                     let place = "archives of a local file system".to_owned();
                     match self.lane_of(ARCHIVES, place, LOCAL_CURE.to_owned(), LOCAL_PATIENCE) {
                         Ok(lane) => lane.ask(request),
@@ -420,7 +423,9 @@ impl Router {
             // What was there before still counts: it was not looked at.
             Some(trouble) => {
                 tracing::warn!("looking for files: {trouble}; those found before are kept");
-                found.paths.extend(self.last_paths.get(&set).into_iter().flatten().cloned());
+                for (path, file) in self.last_paths.get(&set).into_iter().flatten() {
+                    found.paths.entry(path.clone()).or_insert(*file);
+                }
             }
             None => drop(self.last_paths.insert(set, found.paths.clone())),
         }

@@ -19,8 +19,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use self::hanging::SetAside;
-use self::text::Text;
 pub use self::reader::Reader;
+use self::text::Text;
 use super::Told;
 use super::chain::{Chain, Handle, Link, Start, Undelivered};
 use super::delivered::{self, Passing};

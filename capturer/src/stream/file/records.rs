@@ -3,13 +3,13 @@
 use super::FileSource;
 use crate::capture::support::Context;
 use crate::decode::assemble::Lines;
-use crate::decode::{DecodeError, Piece, Step, cri, json_line, line, timestamp};
+use crate::decode::{DecodeError, Piece, timestamp};
 use crate::metrics::{LossReason, SkipReason};
 use crate::settings::FileFormat;
 
 impl FileSource {
     /// As [`Assembler::push`], for a line that may have been delivered over the API.
-    fn pass_over(
+    pub(super) fn pass_over(
         &mut self,
         buffer: &[u8],
         piece: &Piece,
