@@ -186,15 +186,15 @@ impl Table {
         }
     }
 
-    /// A stream of the last run stood there: the file is known whatever name it is found under.
+    /// A stream of the last run stood there: the file is known whatever name it is found under. Those that it had reached
+    /// with a line open are not: their lines begin before, and they are read again from their beginning.
     pub fn know(&mut self, log: &StreamKey, sink: &str, cursor: &Cursor) {
         let Cursor::File(position) = cursor else { return };
-        for place in position.reached.iter().copied().chain([position.place()]) {
-            let sinks = &mut self.logs.entry(log.clone()).or_default().sinks;
-            let files = &mut sinks.entry(sink.to_owned()).or_default().files;
-            self.files += usize::from(files.insert(place.file, (self.now_s, place)).is_none());
-            self.log_of.insert((place.file.device, place.file.inode), log.clone());
-        }
+        let place = position.place();
+        let sinks = &mut self.logs.entry(log.clone()).or_default().sinks;
+        let files = &mut sinks.entry(sink.to_owned()).or_default().files;
+        self.files += usize::from(files.insert(place.file, (self.now_s, place)).is_none());
+        self.log_of.insert((place.file.device, place.file.inode), log.clone());
     }
 
     /// A sink has a file up to there.
@@ -307,6 +307,7 @@ impl View<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cursor::{ApiCursor, FileCursor};
     use std::time::Duration;
 
     fn place(inode: u64, offset: u64) -> FilePlace {
@@ -334,6 +335,28 @@ mod tests {
         assert_eq!(table.of(&both, true).places(&log), [place(1, 70)]);
         assert_eq!(table.of(&both[..1], true).place_of(place(1, 0).file), Some(place(1, 100)));
         assert_eq!(table.of(&both[..1], false).place_of(place(1, 0).file), None);
+    }
+
+    /// A line that goes on in later files is read again in all of them: one that is passed over cuts it.
+    #[test]
+    fn files_reached_with_a_line_open_are_not_known() {
+        let (mut table, log) = (Table::default(), StreamKey::container("c"));
+        let FilePlace { file, head, tail, offset, skip } = place(1, 100);
+        let cursor = FileCursor {
+            file,
+            head,
+            tail,
+            offset,
+            len: offset,
+            skip,
+            reached: vec![place(2, 900)],
+            lines: ApiCursor::default(),
+            passing: Default::default(),
+            done: Vec::new(),
+        };
+        table.know(&log, "file", &Cursor::File(cursor));
+        let sinks = names(&["file"]);
+        assert_eq!(table.of(&sinks, false).places(&log), [place(1, 100)]);
     }
 
     /// An archive of all that was ever read would grow for ever; one that goes too early repeats whole files.
