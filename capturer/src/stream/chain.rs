@@ -145,6 +145,8 @@ pub struct Chain {
     done: Vec<FilePlace>,
     /// What the last listing showed; only as long as a link is doubted or may come to be.
     listed: Vec<(FileId, HeadPrint)>,
+    /// Where an earlier run had gone on to in later files, should the first be gone before it is opened.
+    reached: Vec<FilePlace>,
     /// Per channel: records that begin before this logical position were delivered in an earlier run.
     pub delivered_to: [u64; 2],
 }
@@ -185,6 +187,7 @@ impl Chain {
             given_up: Changes::default(),
             done: Vec::new(),
             listed: Vec::new(),
+            reached: Vec::new(),
             delivered_to: [0; 2],
         }
     }
@@ -215,8 +218,9 @@ impl Chain {
     /// Brings the chain in step with what is in the directory. `latest`: nothing happened there since it was asked.
     pub fn on_listing(&mut self, mut found: Vec<FoundFile>, latest: bool, memory: Memory<'_>) -> Changes {
         // Oldest first. While Docker compresses, `.1` and `.1.gz` both exist for a moment: the whole one counts.
-        let (strangers, mut named): (Vec<_>, Vec<_>) =
+        let (mut strangers, mut named): (Vec<_>, Vec<_>) =
             found.drain(..).partition(|file| file.rank == FoundFile::RANK_UNKNOWN);
+        strangers.retain(|file| self.is_known(file, memory));
         named.sort_by_key(|file| (std::cmp::Reverse(file.rank), file.compressed));
         named.dedup_by_key(|file| file.rank);
         strangers.into_iter().for_each(|file| insert_by_birth(&mut named, file));
@@ -237,6 +241,21 @@ impl Chain {
         let doubtful = self.links.iter().any(|link| link.doubted || !link.is_proven());
         self.listed = if doubtful { listed } else { Vec::new() };
         changes
+    }
+
+    /// A file that is in hand, was read or is waited for. It has to be, if its name does not say that it belongs here: its
+    /// number alone may have come back with another file.
+    fn is_known(&self, file: &FoundFile, memory: Memory<'_>) -> bool {
+        let mut links = self.links.iter().chain(self.parked.iter().map(|parked| &parked.link));
+        if links.any(|link| link.is(file)) || self.known.of(file, memory).is_some() {
+            return true;
+        }
+        let Some(Start::Resume(cursor)) = &self.start else { return false };
+        let mut places = cursor.reached.iter().copied().chain([cursor.place()]);
+        // What was written anew in place is still the file, and says so by its birth time.
+        places.any(|place| {
+            place.file.birth_ns != 0 && file.id == place.file || is_same(file, place.file, &place.head)
+        })
     }
 
     /// The directory was listed after all that is open had been opened.
@@ -293,6 +312,7 @@ impl Chain {
     /// Puts the file to go on in at the chain's front, if it is found. Returns from where on all other files follow.
     fn resume(&mut self, cursor: &FileCursor, found: &[FoundFile], changes: &mut Changes) -> usize {
         let place = cursor.place();
+        self.reached.clone_from(&cursor.reached);
         let mut orphan =
             Orphan { place, name: String::new(), len: cursor.len, in_place: false, tried: Vec::new() };
         if let Some(at) = found.iter().position(|file| is_same(file, place.file, &place.head)) {
@@ -315,14 +335,16 @@ impl Chain {
             return at;
         }
         orphan.in_place = rewritten.is_some();
-        for place in &cursor.reached {
+        for (number, place) in cursor.reached.iter().enumerate() {
             if let Some(at) = found.iter().position(|file| is_same(file, place.file, &place.head)) {
                 self.links.push_back(link_at(found[at].clone(), place));
                 self.delivered_to = place.skip.map(|skip| place.offset + skip);
+                self.reached.drain(..=number);
                 orphan.give_up(changes);
                 return at;
             }
         }
+        self.reached.clear();
         if place.offset > 0 || orphan.len > 0 {
             orphan.give_up(changes);
         }
@@ -336,14 +358,30 @@ impl Chain {
         found.iter().take_while(is_older).count()
     }
 
+    /// The first file is gone unread: goes on where an earlier run had gone on to, in the oldest file that it had reached.
+    fn go_on_where_reached(&mut self) {
+        let is_there = |place: &FilePlace| {
+            self.links.iter().position(|link| is_same(&link.found, place.file, &place.head))
+        };
+        let Some((at, place)) = self.reached.iter().find_map(|place| Some((is_there(place)?, *place))) else {
+            return;
+        };
+        let is_open = self.links.range(..at).any(|link| link.handle != Handle::None);
+        if is_open || self.links[at].offset > place.offset {
+            return;
+        }
+        self.links.drain(..at);
+        (self.links[0].offset, self.links[0].tail) = (place.offset, place.tail);
+        self.delivered_to = place.skip.map(|skip| self.base.wrapping_add(place.offset).wrapping_add(skip));
+    }
+
     fn follow(&mut self, found: &[FoundFile], latest: bool, memory: Memory<'_>) -> Changes {
         let mut changes = Changes::default();
         let mut seen = vec![false; self.links.len()];
         let (mut newest_known, mut place_of_doubted) = (None, None);
         let (mut grown, mut back) = (Vec::new(), None);
         for (at, file) in found.iter().enumerate() {
-            let same =
-                |link: &Link| link.is_in(file) || link.is_known() && is_same(file, link.found.id, &link.head);
+            let same = |link: &Link| link.is(file);
             if let Some(index) = self.links.iter().position(same) {
                 seen[index] = true;
                 self.links[index].meet(file);
@@ -385,7 +423,8 @@ impl Chain {
             }
         }
         let is_lost = |link: &Link| link.deleted && link.handle == Handle::None;
-        if let Some(front) = self.links.front().filter(|front| is_lost(front)) {
+        let front_lost = self.links.front().is_some_and(is_lost);
+        if let Some(front) = self.links.front().filter(|_| front_lost) {
             // What follows begins where it was left.
             self.base = self.base.wrapping_add(front.offset);
             self.delivered_to = [0; 2];
@@ -398,6 +437,9 @@ impl Chain {
         let new = newest_known.map_or_else(|| self.first_new(found), |at| at + 1);
         self.links.extend(found[new..].iter().cloned().map(link));
         self.links.extend(back);
+        if front_lost {
+            self.go_on_where_reached();
+        }
         self.settle();
         if !self.front_marked {
             self.mark_front();
@@ -595,10 +637,20 @@ impl Link {
         same_inode && matches!(self.handle, Handle::Open(_)) && !file.compressed
     }
 
+    /// The file is this one.
+    fn is(&self, file: &FoundFile) -> bool {
+        self.is_in(file) || self.is_known() && is_same(file, self.found.id, &self.head)
+    }
+
     /// The file is this one, and begins otherwise than it did.
     fn is_rewritten_as(&self, file: &FoundFile) -> bool {
         let judged = file.head.len() >= self.head.len_bytes as usize;
         !file.compressed && judged && !file.has_head(&self.head)
+    }
+
+    /// What the last listing lacked would only fail, and ask for a listing that puts off the one which decides.
+    pub fn is_to_be_opened(&self) -> bool {
+        self.handle == Handle::None && !self.deleted && !self.missing
     }
 
     fn open_file(&self) -> Option<FileNo> {

@@ -319,10 +319,39 @@ fn a_line_open_since_a_file_that_went_does_not_send_back_the_other_channel() {
     };
     assert_eq!((cursor.file.inode, cursor.offset, cursor.skip), (1, 90, [0, 50]));
 
-    let mut chain = Chain::new(Start::Resume(cursor));
+    let mut chain = Chain::new(Start::Resume(cursor.clone()));
     let changes = chain.on_scan(vec![file(1, 2, &content('b')), file(0, 3, &content('c'))]);
     assert_eq!(changes.gone.len(), 1);
     assert_eq!((inodes(&chain), chain.position()), (vec![2, 3], 40));
+
+    // The same if the file is still there at the first look and gone before it is opened. Found by seed 791441253.
+    let mut chain = Chain::new(Start::Resume(cursor));
+    chain.on_scan(vec![file(1, 1, &content('a')), file(0, 2, &content('b'))]);
+    let changes = chain.on_scan(vec![file(1, 2, &content('b')), file(0, 3, &content('c'))]);
+    assert_eq!(changes.lost, [("l.1".to_owned(), 10)]);
+    assert_eq!((inodes(&chain), chain.links[0].offset), (vec![2, 3], 40));
+    assert_eq!(chain.delivered_to, [chain.position(); 2]);
+}
+
+/// The same for a file that is there and only looked like it, as its opening shows.
+#[test]
+fn a_file_that_is_not_the_saved_one_does_not_send_back_the_other_channel() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(1, 1, &content('a')), file(0, 2, &content('b'))]);
+    open_all(&mut chain);
+    read_front(&mut chain);
+    chain.links[0].offset = 40;
+    let Cursor::File(cursor) = cursor_at(&mut chain, [Some(90), None]) else {
+        panic!("it has read something")
+    };
+    let mut chain = Chain::new(Start::Resume(cursor));
+    let looks_like_it =
+        FoundFile { id: FileId { birth_ns: 0, ..file(1, 7, "").id }, ..file(1, 7, &content('a')) };
+    chain.on_scan(vec![looks_like_it, file(0, 2, &content('b'))]);
+    chain.links[0].handle = Handle::Opening(FileNo(1));
+    assert!(!chain.on_opened(FileNo(1), false));
+    assert_eq!((inodes(&chain), chain.links[0].offset), (vec![2], 40));
+    assert_eq!(chain.delivered_to, [chain.position(); 2]);
 }
 
 /// Without this the other channel's open line came without its beginning.
@@ -557,6 +586,30 @@ fn a_file_under_a_strange_name_keeps_its_place() {
     let strange = FoundFile { name: "moved".to_owned(), ..file(FoundFile::RANK_UNKNOWN, 2, &content('b')) };
     chain.on_scan(vec![file(1, 1, &content('a')), strange, file(0, 3, &content('c'))]);
     assert_eq!((inodes(&chain), chain.links[0].settled), (vec![2, 3], true));
+}
+
+/// Without birth times a number comes back with another file, maybe one that is followed under its own name.
+#[test]
+fn a_strange_name_with_a_number_that_came_back_is_another_file() {
+    let numbered = |name: &str, rank, content: &str| FoundFile {
+        name: name.to_owned(),
+        id: FileId { device: 1, inode: 5, birth_ns: 0 },
+        ..file(rank, 5, content)
+    };
+    let live = numbered("l", 0, &content('a'));
+    let stranger = numbered("other", FoundFile::RANK_UNKNOWN, &content('b'));
+    // Waited for since the start.
+    let mut chain = Chain::new(saved(live.id, live.print(), [0; 2]));
+    assert!(chain.wanted().contains(&stranger.id));
+    chain.on_scan(vec![stranger.clone()]);
+    assert_eq!(inodes(&chain), [0; 0]);
+    // Read, finished and removed.
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![live]);
+    open_all(&mut chain);
+    read_front(&mut chain);
+    chain.on_scan(vec![stranger, file(0, 6, &content('c'))]);
+    assert_eq!(inodes(&chain), [6]);
 }
 
 /// Made and rotated before anybody saw it.

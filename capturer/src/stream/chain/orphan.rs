@@ -180,6 +180,10 @@ impl Chain {
         }
         self.known.pass_over(&self.links[at].found);
         self.remove(at);
+        if at == 0 {
+            self.delivered_to = [0; 2];
+            self.go_on_where_reached();
+        }
         false
     }
 
