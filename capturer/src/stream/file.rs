@@ -10,6 +10,8 @@
 
 mod hanging;
 mod late;
+#[cfg(test)]
+mod listing_tests;
 mod losses;
 mod reader;
 mod records;
@@ -215,9 +217,8 @@ impl FileSource {
     /// The outputs are ready: what was opened before is now told.
     pub fn begin(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         // An opening that failed meanwhile is tried again, and told.
-        let is_open =
-            self.chain.links.iter().take(OPEN_AHEAD).all(|link| link.deleted || link.handle != Handle::None);
-        match (self.opened && is_open, self.scanning) {
+        let failed = self.chain.links.iter().take(OPEN_AHEAD).any(Link::is_to_be_opened);
+        match (self.opened && !failed, self.scanning) {
             (true, _) => {
                 told.push(Told::Opened);
                 if self.start_is_end {
@@ -228,7 +229,8 @@ impl FileSource {
                     self.tell(Lines::default(), Vec::new(), 0, told);
                 }
             }
-            (false, true) => {}
+            // The listing under way tells.
+            (false, true) => self.opened = false,
             (false, false) => self.open(cx),
         }
     }
@@ -317,7 +319,8 @@ impl FileSource {
         for file in &changes.let_go {
             cx.act(Action::CloseFile { file: *file });
         }
-        if changes.look_again {
+        // One that began behind this listing is the other look. To ask for a third would deny it to be the latest, and so on.
+        if changes.look_again && !self.scanning {
             self.scan(cx);
         }
         self.wait_for_late_writers(cx);
@@ -327,8 +330,7 @@ impl FileSource {
     fn open_ahead(&mut self, cx: &mut Context<'_>) {
         let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
         for link in self.chain.links.iter_mut().take(OPEN_AHEAD).chain(parked) {
-            // What the last listing lacked would only fail, and ask for a listing that puts off the one which decides.
-            if link.handle == Handle::None && !link.deleted && !link.missing {
+            if link.is_to_be_opened() {
                 let file = cx.new_file();
                 link.handle = Handle::Opening(file);
                 link.doubted = !link.is_proven();
