@@ -253,7 +253,7 @@ impl Capture {
                     file.on_read(result, buffer, file_len, data_at, cx, told)
                 });
             }
-            Event::FileGrew { stream } => self.with_file(now, stream, |file, cx, _| file.on_grew(cx)),
+            Event::FileGrew { stream } => self.with_file(now, stream, |file, _, _| file.on_grew()),
             Event::KinGrew { stream } => self.with_file(now, stream, |file, cx, _| file.on_kin_grew(cx)),
             Event::ChainChanged { stream } => {
                 self.with_file(now, stream, |file, cx, _| file.on_chain_changed(cx));
@@ -326,7 +326,7 @@ impl Capture {
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         for id in ids {
             self.with_file(now, id, |file, cx, _| {
-                file.on_grew(cx);
+                file.on_grew();
                 file.on_kin_grew(cx);
                 file.on_chain_changed(cx);
             });
@@ -704,12 +704,6 @@ impl Capture {
             row.cause = format!("its output is blocked: {cause}");
         }
         row
-    }
-
-    /// Streams that have something to read and for long have read nothing, whatever their state says, with the reason as far
-    /// as it is known.
-    pub fn stalled(&self, now: Now) -> Vec<String> {
-        self.streams.values().filter_map(|stream| stream.stalled(now.mono_ms)).collect()
     }
 
     /// Sets the gauges that are sums over all streams; the loop calls it once a second. What several outlets have to

@@ -71,8 +71,6 @@ pub struct FileSource {
     reading_lane: Option<LaneId>,
     /// When anything was last asked for or answered.
     asked_ms: u64,
-    /// When a read last brought something, or there was nothing to read.
-    read_at_ms: u64,
     set_aside: Option<SetAside>,
     /// It waits for its turn to read.
     in_line: bool,
@@ -143,7 +141,6 @@ impl FileSource {
             reading_bytes: 0,
             reading_lane: None,
             asked_ms: 0,
-            read_at_ms: 0,
             set_aside: None,
             in_line: false,
             look_at_ms: None,
@@ -257,10 +254,7 @@ impl FileSource {
     }
 
     /// inotify: the live file was written to.
-    pub fn on_grew(&mut self, cx: &mut Context<'_>) {
-        if self.unread_since_ms().is_none() {
-            self.read_at_ms = cx.now.mono_ms;
-        }
+    pub fn on_grew(&mut self) {
         if let Some(last) = self.chain.links.back_mut() {
             last.unread = true;
         }
@@ -467,10 +461,7 @@ impl FileSource {
                 cx.credit.give_back(buffer, 0);
                 return self.go_on(cx, told);
             }
-            Ok(count) => {
-                self.read_at_ms = cx.now.mono_ms;
-                count
-            }
+            Ok(count) => count,
             Err(error) => {
                 cx.credit.give_back(buffer, 0);
                 if let Some(front) = self.chain.links.front_mut() {
@@ -699,13 +690,6 @@ impl FileSource {
     /// Nothing of it is under way that will end. (A listing or opening under way needs no waiting for.)
     pub fn is_at_rest(&self) -> bool {
         self.reading.is_none() || self.set_aside.is_some()
-    }
-
-    /// There is something to read, and for so long nothing was read, whatever the reason.
-    pub fn unread_since_ms(&self) -> Option<u64> {
-        let is_unread = |link: &&Link| link.unread || !matches!(link.handle, Handle::Open(_));
-        let lag = self.chain.links.front().filter(is_unread).is_some_and(|link| link.len > link.offset);
-        lag.then_some(self.read_at_ms)
     }
 
     /// Files that are open, to be closed when the stream is dropped.

@@ -117,7 +117,6 @@ pub struct Stream {
     lines: u64,
     last_line_at_ms: Option<u64>,
     acked: Cursor,
-    acked_at_ms: u64,
     /// The source is gone and drained; only acknowledgements are missing.
     drained: bool,
     /// Its last batch was sent: see [`Stream::send_last`].
@@ -155,8 +154,6 @@ struct Parked {
 const BACKOFF_FIRST_MS: u64 = 200;
 /// A batch of so many bytes or less is copied out of its read buffer.
 const SMALL_BATCH_BYTES: usize = READ_BYTES / 16;
-/// A stream that has something to read and reads nothing for so long is stalled.
-const STALLED_AFTER_S: u64 = 10;
 /// A stream that delivered for so long is well again.
 const WELL_AFTER_MS: u64 = 10_000;
 
@@ -189,7 +186,6 @@ impl Stream {
             lines: 0,
             last_line_at_ms: None,
             acked,
-            acked_at_ms: cx.now.mono_ms,
             drained: false,
             last_sent: false,
             gone_early: false,
@@ -313,22 +309,6 @@ impl Stream {
         let Kind::File(file) = &self.kind else { return None };
         file.hung_read()
             .map(|place| format!("{} (a read of {} on {place} hangs)", self.source.key.0, file.path()))
-    }
-
-    /// There is something to read and for long nothing was, though its sinks take what they are given.
-    pub fn stalled(&self, now_ms: u64) -> Option<String> {
-        let Kind::File(file) = &self.kind else { return None };
-        let waits = self.batches_out > 0 || self.limited_until_ms.is_some() || self.stopped;
-        let since_ms = file.unread_since_ms().filter(|_| !waits)?.max(self.acked_at_ms);
-        let age_s = now_ms.saturating_sub(since_ms) / 1000;
-        let (state, cause) = (self.state.as_str(), &self.cause);
-        (age_s >= STALLED_AFTER_S).then(|| {
-            format!(
-                "{}: nothing read for {age_s} s of what is unread in {} ({state}: {cause})",
-                self.source.key.0,
-                file.path()
-            )
-        })
     }
 
     /// The connection it waits for.
@@ -490,7 +470,6 @@ impl Stream {
         self.batches_out -= 1;
         self.sent_at_ms.pop_front();
         self.acked.clone_from(acked);
-        self.acked_at_ms = cx.now.mono_ms;
         if let (Kind::File(file), Cursor::File(position)) = (&mut self.kind, &mut self.acked) {
             file.on_acked(std::mem::take(&mut position.done), cx);
         }
