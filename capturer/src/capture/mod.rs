@@ -254,7 +254,9 @@ impl Capture {
                 });
             }
             Event::FileGrew { stream } => self.with_file(now, stream, |file, _, _| file.on_grew()),
-            Event::KinGrew { stream } => self.with_file(now, stream, |file, cx, _| file.on_kin_grew(cx)),
+            Event::KinGrew { stream } => {
+                self.with_file(now, stream, |file, cx, told| file.on_kin_grew(cx, told))
+            }
             Event::ChainChanged { stream } => {
                 self.with_file(now, stream, |file, cx, _| file.on_chain_changed(cx));
             }
@@ -325,9 +327,9 @@ impl Capture {
         tracing::warn!("inotify lost events; looking at every file");
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         for id in ids {
-            self.with_file(now, id, |file, cx, _| {
+            self.with_file(now, id, |file, cx, told| {
                 file.on_grew();
-                file.on_kin_grew(cx);
+                file.on_kin_grew(cx, told);
                 file.on_chain_changed(cx);
             });
         }

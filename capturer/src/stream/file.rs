@@ -309,6 +309,10 @@ impl FileSource {
         let found = cx.owners.without_others(self.stream, self.reader.group, found);
         let memory = cx.memory.of(&self.reader.sinks, self.reader.group.of_paths);
         let changes = self.chain.on_listing(found, latest, &|id| memory.place_of(id));
+        if !changes.gone.is_empty() {
+            // What was open when its file was written anew does not go on.
+            self.assembler.reset();
+        }
         self.declare(&changes, cx);
         for file in &changes.let_go {
             cx.act(Action::CloseFile { file: *file });
@@ -373,9 +377,6 @@ impl FileSource {
                 let is_kept = self.chain.on_opened(file, opened.as_expected);
                 if !is_kept {
                     cx.act(Action::CloseFile { file });
-                }
-                if !opened.as_expected {
-                    self.assembler.reset();
                 }
                 if doubted || self.chain.is_searching() || !is_kept {
                     self.scan(cx);
@@ -476,7 +477,10 @@ impl FileSource {
             if !short {
                 self.chain.begin_anew(file_len.unwrap_or(from));
             }
-            self.assembler.reset();
+            // What is open may go on where the content went.
+            if !self.chain.is_searching() {
+                self.assembler.reset();
+            }
             cx.credit.give_back(buffer, 0);
             self.scan(cx);
             return self.go_on(cx, told);

@@ -2,7 +2,7 @@
 
 use super::{Chain, HEAD_BYTES_PROOF, Handle, Link, Mark, Undelivered};
 use crate::capture::io::FileNo;
-use crate::cursor::{ApiCursor, Cursor, FileCursor, FilePlace, HeadPrint};
+use crate::cursor::{ApiCursor, Cursor, FileCursor, FileId, FilePlace, HeadPrint};
 use crate::limits::{HEAD_BYTES, PLACES_MAX};
 
 impl Chain {
@@ -37,6 +37,13 @@ impl Chain {
     /// Logical position of the next byte to read.
     pub fn position(&self) -> u64 {
         self.base.wrapping_add(self.links.front().map_or(0, |front| front.offset))
+    }
+
+    /// The last byte that was read stood in this file.
+    pub fn was_read_last(&self, file: FileId) -> bool {
+        let position = self.position();
+        let last = self.marks.iter().rev().find(|mark| mark.start != position);
+        last.is_some_and(|mark| mark.file == file)
     }
 
     /// The cursor for a stream with these lines not delivered on its channels.

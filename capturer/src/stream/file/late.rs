@@ -49,7 +49,7 @@ impl FileSource {
     }
 
     /// inotify: a file that is not the live one was written to.
-    pub fn on_kin_grew(&mut self, cx: &mut Context<'_>) {
+    pub fn on_kin_grew(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
         for link in self.chain.links.iter_mut().chain(parked).filter(|link| link.found.rank > 0) {
             link.unread = true;
@@ -57,6 +57,8 @@ impl FileSource {
         let due_ms = (self.kin_looked_ms + KIN_LOOK_MS).max(cx.now.mono_ms);
         self.kin_look_ms = Some(due_ms);
         self.look_at_kin_if_due(cx);
+        // Those still open are read at once, before newer lines of the live file.
+        self.go_on(cx, told);
     }
 
     pub(super) fn look_at_kin_if_due(&mut self, cx: &mut Context<'_>) {
@@ -98,7 +100,7 @@ impl FileSource {
                 self.claim(cx);
                 continue;
             }
-            if !self.may_interrupt(told) {
+            if !self.may_interrupt(at, told) {
                 cx.timers.set_earlier(Timer::Stream(self.stream), cx.now.mono_ms + KIN_LOOK_MS);
                 return;
             }
@@ -110,10 +112,14 @@ impl FileSource {
         }
     }
 
-    /// Lines of another file may come now: no line is left open, and a group of lines ends.
-    fn may_interrupt(&mut self, told: &mut Vec<Told>) -> bool {
+    /// Lines of this parked file may come now: no line is left open, and a group of lines ends. Or it was read last, and
+    /// goes on with what is open.
+    fn may_interrupt(&mut self, at: usize, told: &mut Vec<Told>) -> bool {
         if self.reading.is_some() || self.chain.is_searching() {
             return false;
+        }
+        if self.chain.was_read_last(self.chain.parked[at].link.found.id) {
+            return true;
         }
         let open = StdType::ALL.map(|std_type| self.assembler.undelivered(std_type));
         if open.iter().any(|(_, in_line)| *in_line) {

@@ -4,6 +4,107 @@ use super::*;
 use crate::capture::bench::Bench;
 use crate::record::StreamId;
 
+/// A reader of one file that was read up to within a line, rotated to another name.
+fn within_a_line(bench: &mut Bench) -> FileSource {
+    let found = FoundFile { len: CRI_PART.len() as u64, head: CRI_PART.to_vec(), ..live_file() };
+    let (mut source, file) = listed_with(found, bench);
+    source.renamed_while_written = true;
+    let opened = OpenedFile { len: 4, damaged: false, lane: None, as_expected: true };
+    source.on_file_opened(file, Ok(opened), &mut bench.cx(), &mut Vec::new());
+    source.format = FileFormat::Cri;
+    read(&mut source, CRI_PART, bench);
+    let (_, in_line) = source.assembler.undelivered(StdType::Stdout);
+    assert!(in_line);
+    source
+}
+
+const CRI_PART: &[u8] = b"2026-11-25T10:00:00.000000001Z stdout P one, \n";
+const CRI_REST: &[u8] = b"2026-11-25T10:00:00.000000002Z stdout F two\n";
+
+/// A read of the front brings this, behind what was read before. Returns the lines that came.
+fn read(source: &mut FileSource, bytes: &[u8], bench: &mut Bench) -> Vec<String> {
+    source.chain.links[0].unread = true;
+    source.read_on(&mut bench.cx());
+    let again = source.reading.as_ref().expect("it reads").again;
+    let before = [CRI_PART, CRI_REST].concat();
+    let offset = source.chain.links[0].offset as usize;
+    // A full buffer would mean that there is more.
+    let mut buffer = Vec::with_capacity(READ_BYTES);
+    buffer.extend_from_slice(&before[offset - again..offset]);
+    buffer.extend_from_slice(bytes);
+    let mut told = Vec::new();
+    let len = (offset + bytes.len()) as u64;
+    source.on_read(Ok(buffer.len()), buffer, Some(len), None, &mut bench.cx(), &mut told);
+    let lines = told.iter().filter_map(|told| match told {
+        Told::Lines { lines, .. } => Some(lines.records.len()),
+        _ => None,
+    });
+    lines.map(|count| format!("{count} lines")).filter(|lines| lines != "0 lines").collect()
+}
+
+/// A line that goes on in the copy came without its beginning. Found by the simulation (seed 97).
+#[test]
+fn a_line_that_is_open_when_its_file_is_copied_and_truncated_goes_on_in_the_copy() {
+    let mut bench = Bench::new(1);
+    let mut source = within_a_line(&mut bench);
+    // Truncated: shorter than what was read.
+    source.chain.links[0].unread = true;
+    source.read_on(&mut bench.cx());
+    source.on_read(Ok(0), Vec::new(), Some(0), None, &mut bench.cx(), &mut Vec::new());
+    assert!(source.chain.is_searching());
+    let copy = FoundFile {
+        name: "a.log.1".to_owned(),
+        rank: 1,
+        id: FileId { device: 1, inode: 7, birth_ns: 8 },
+        len: (CRI_PART.len() + CRI_REST.len()) as u64,
+        head: [CRI_PART, CRI_REST].concat(),
+        ..live_file()
+    };
+    let live = FoundFile { len: 0, head: Vec::new(), ..live_file() };
+    list(&mut source, vec![copy, live], &mut bench);
+    let Handle::Opening(file) = source.chain.links[0].handle else { panic!("the copy is not opened") };
+    let opened = OpenedFile { len: 1000, damaged: false, lane: None, as_expected: true };
+    source.on_file_opened(file, Ok(opened), &mut bench.cx(), &mut Vec::new());
+    assert_eq!(read(&mut source, CRI_REST, &mut bench), ["1 lines"]);
+    assert!(!source.assembler.undelivered(StdType::Stdout).1);
+}
+
+/// And if there is no copy, it does not go on in what was written anew.
+#[test]
+fn a_line_that_is_open_when_its_file_is_truncated_is_not_joined_with_new_lines() {
+    let mut bench = Bench::new(1);
+    let mut source = within_a_line(&mut bench);
+    source.chain.links[0].unread = true;
+    source.read_on(&mut bench.cx());
+    source.on_read(Ok(0), Vec::new(), Some(0), None, &mut bench.cx(), &mut Vec::new());
+    let live = FoundFile { len: 0, head: Vec::new(), ..live_file() };
+    (0..2).for_each(|_| {
+        list(&mut source, vec![live.clone()], &mut bench);
+    });
+    assert!(!source.chain.is_searching() && !source.assembler.undelivered(StdType::Stdout).1);
+}
+
+/// The line was joined with the first of the new file instead, and all else of the old one waited for its end. Found by
+/// the simulation (seeds 807 and 828).
+#[test]
+fn a_line_that_is_open_at_the_end_of_a_renamed_file_goes_on_in_that_one() {
+    let mut bench = Bench::new(1);
+    let mut source = within_a_line(&mut bench);
+    let rotated = FoundFile { name: "a.log.1".to_owned(), rank: 1, ..source.chain.links[0].found.clone() };
+    let next = FoundFile {
+        id: FileId { device: 1, inode: 7, birth_ns: 8 },
+        len: 0,
+        head: Vec::new(),
+        ..live_file()
+    };
+    list(&mut source, vec![rotated, next], &mut bench);
+    read(&mut source, b"", &mut bench);
+    assert_eq!((source.chain.parked.len(), source.chain.links[0].found.id.inode), (1, 7));
+    source.on_kin_grew(&mut bench.cx(), &mut Vec::new());
+    assert_eq!(source.chain.links[0].found.id.inode, 2);
+    assert_eq!(read(&mut source, CRI_REST, &mut bench), ["1 lines"]);
+}
+
 fn live_file() -> FoundFile {
     FoundFile {
         name: "a.log".to_owned(),
@@ -18,10 +119,14 @@ fn live_file() -> FoundFile {
 
 /// A source whose directory was listed once, with its live file, and the number under which that is being opened.
 fn listed(bench: &mut Bench) -> (FileSource, FileNo) {
+    listed_with(live_file(), bench)
+}
+
+fn listed_with(found: FoundFile, bench: &mut Bench) -> (FileSource, FileNo) {
     let (directory, name) = ("/d".to_owned(), "a.log".to_owned());
     let mut source = FileSource::new(StreamId(1), directory, name, FileFormat::Raw, Start::Oldest, 64 * 1024);
     source.open(&mut bench.cx());
-    list(&mut source, vec![live_file()], bench);
+    list(&mut source, vec![found], bench);
     let Handle::Opening(file) = source.chain.links[0].handle else { panic!("it is not opened") };
     bench.actions();
     (source, file)
