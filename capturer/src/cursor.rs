@@ -140,6 +140,13 @@ pub struct FileCursor {
 }
 
 impl FileCursor {
+    /// Nothing was read, and the number of the file it began with may have come back with another file since.
+    pub fn says_nothing(&self) -> bool {
+        let is_number_alone = self.file.birth_ns == 0 && self.head.len_bytes == 0;
+        let passes_nothing = self.lines.is_none() && nothing_to_pass(&self.passing);
+        is_number_alone && self.offset == 0 && self.reached.is_empty() && passes_nothing
+    }
+
     /// The place itself.
     pub fn place(&self) -> FilePlace {
         FilePlace { file: self.file, head: self.head, tail: self.tail, offset: self.offset, skip: self.skip }

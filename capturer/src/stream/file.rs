@@ -116,6 +116,11 @@ impl FileSource {
         start: Start,
         line_bytes_max: usize,
     ) -> FileSource {
+        let start = match start {
+            // All of a container's log is asked for.
+            Start::Resume(cursor) if format == FileFormat::Docker && cursor.says_nothing() => Start::Oldest,
+            start => start,
+        };
         let start_is_end = start == Start::End;
         let (lines, passing) = match &start {
             Start::After(cursor) => (*cursor, Passing::up_to(cursor)),
