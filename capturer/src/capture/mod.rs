@@ -391,6 +391,9 @@ impl Capture {
 
     fn on_attached(&mut self, sink: SinkId, stream: StreamId, mark: Option<OutputMark>) {
         let Some(attaching) = self.attaching.get_mut(&stream) else { return };
+        if let Some(mark) = &mark {
+            self.tracker.on_prepared(&self.sinks[usize::from(sink.0)], mark);
+        }
         attaching.marks.push((sink, mark));
         attaching.sinks_missing -= 1;
     }
