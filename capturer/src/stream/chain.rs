@@ -67,6 +67,8 @@ pub struct Link {
     pub last_look: bool,
     /// It was read to its end before. Written anew, it is older than what was read since.
     pub late: bool,
+    /// Where it was read to when it was parked last, and until when.
+    pub parked: Option<(u64, u64)>,
     /// It seems to hold what a file that was written anew held before. Its opening tells.
     pub candidate: bool,
 }
@@ -513,8 +515,9 @@ impl Chain {
 
     /// A parked file is read on, before what is being read.
     pub fn unpark(&mut self, at: usize) {
-        let Parked { mut link, .. } = self.parked.remove(at);
+        let Parked { mut link, due_ms } = self.parked.remove(at);
         (link.settled, link.late) = (true, true);
+        link.parked = due_ms.map(|due_ms| (link.offset, due_ms));
         self.push_front(link);
     }
 
@@ -599,6 +602,7 @@ fn link(found: FoundFile) -> Link {
         missing: false,
         last_look: false,
         late: false,
+        parked: None,
         candidate: false,
         found,
     }

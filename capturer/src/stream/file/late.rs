@@ -31,7 +31,13 @@ impl FileSource {
 
     /// The first file was read to its present end and renamed.
     pub(super) fn park(&mut self, cx: &mut Context<'_>) {
-        let due_ms = cx.now.mono_ms + WRITER_GRACE_MS;
+        // A look that brought nothing does not put off its end.
+        let nothing_came = self
+            .chain
+            .links
+            .front()
+            .and_then(|link| link.parked.filter(|(offset, _)| *offset == link.offset));
+        let due_ms = nothing_came.map_or(cx.now.mono_ms + WRITER_GRACE_MS, |(_, due_ms)| due_ms);
         self.chain.park_front(due_ms);
         if self.chain.parked.len() > PARKED_MAX {
             self.chain.parked[0].due_ms = Some(cx.now.mono_ms);

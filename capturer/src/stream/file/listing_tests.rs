@@ -215,3 +215,24 @@ fn the_listing_under_way_tells_that_it_begins() {
     assert!(!begin(&mut source, &mut bench));
     assert!(list(&mut source, vec![live_file()], &mut bench));
 }
+
+/// Where anything may have been written to, all that is parked is looked at again and again: it was never closed.
+#[test]
+fn looks_that_bring_nothing_do_not_keep_a_renamed_file_open() {
+    let mut bench = Bench::new(1);
+    let mut source = within_a_line(&mut bench);
+    let rotated = FoundFile { name: "a.log.1".to_owned(), rank: 1, ..source.chain.links[0].found.clone() };
+    let next = FoundFile {
+        id: FileId { device: 1, inode: 7, birth_ns: 8 },
+        len: 0,
+        head: Vec::new(),
+        ..live_file()
+    };
+    list(&mut source, vec![rotated, next], &mut bench);
+    read(&mut source, b"", &mut bench);
+    let due_ms = source.chain.parked[0].due_ms;
+    bench.now.mono_ms += 1_000;
+    source.on_kin_grew(&mut bench.cx(), &mut Vec::new());
+    read(&mut source, b"", &mut bench);
+    assert_eq!(source.chain.parked[0].due_ms, due_ms);
+}
