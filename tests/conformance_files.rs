@@ -141,9 +141,9 @@ async fn read_all(bench: &mut impl Bench, mut offset: u64) -> Vec<u8> {
 
 async fn close(bench: &mut impl Bench) {
     bench.order(Action::CloseFile { file: FILE });
-    // inotify may have something left; the close itself is not answered.
+    // inotify may have something left. Only a lane answers a close, and that tells the core nothing.
     while let Some(event) = bench.event().await {
-        assert!(is_of_inotify(&event), "closing brought {event:?}");
+        assert!(is_of_inotify(&event) || matches!(event, Event::Tick), "closing brought {event:?}");
     }
 }
 

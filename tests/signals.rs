@@ -20,10 +20,11 @@ use rustix::process::Signal;
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Families that do not move here, and why.
-const ELSEWHERE: [(&str, &str); 11] = [
+const ELSEWHERE: [(&str, &str); 12] = [
     ("tasks", "the capture loop has none: witness.rs makes one on purpose"),
     ("checkpoint_save_failures_total", "needs a disk that fails: hostile_files.rs"),
     ("sink_errors_total", "needs a disk that fails: hung_sink.rs, hostile_files.rs"),
+    ("outputs_blocked", "needs an output that takes nothing: outputs.rs, a_blocked_output_harms_no_other"),
     ("read_timers_refused_total", "a mistake of the agent; no test can make the kernel refuse a timer"),
     ("streams_stuck", "a mistake of the agent; the watchdog has a test in capture/look.rs"),
     ("leak_detection", "a mistake of the agent: witness.rs makes leaks on purpose"),
