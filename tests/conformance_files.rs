@@ -2,6 +2,7 @@
 //! opening, reading to the end and beyond, rotations between one and the other, and what inotify tells in which order.
 
 use capturer::capture::io::{Action, Event, FileError, FileNo, FoundFile, OpenedFile};
+use capturer::cursor::TailPrint;
 use capturer::limits::HEAD_BYTES;
 use capturer::record::StreamId;
 use capturer::ring;
@@ -75,7 +76,13 @@ async fn answer(bench: &mut impl Bench) -> Event {
 
 fn order_scan(bench: &mut impl Bench) {
     let directory = bench.directory();
-    bench.order(Action::Scan { stream: STREAM, directory, live_name: LIVE_NAME.to_owned() });
+    bench.order(Action::Scan {
+        stream: STREAM,
+        directory,
+        live_name: LIVE_NAME.to_owned(),
+        wanted: Default::default(),
+        apart: Default::default(),
+    });
 }
 
 /// The chain, the live file first.
@@ -97,7 +104,13 @@ async fn scan(bench: &mut impl Bench) -> Vec<FoundFile> {
 
 async fn open(bench: &mut impl Bench, found: &FoundFile) -> Result<OpenedFile, FileError> {
     let directory = bench.directory();
-    bench.order(Action::OpenFile { stream: STREAM, file: FILE, directory, found: found.clone() });
+    bench.order(Action::OpenFile {
+        stream: STREAM,
+        file: FILE,
+        directory,
+        found: found.clone(),
+        expected: TailPrint::default(),
+    });
     match answer(bench).await {
         Event::FileOpened { stream: STREAM, file: FILE, result } => result,
         other => panic!("opening brought {other:?}"),
@@ -185,7 +198,13 @@ async fn a_chain_is_listed_whole(bench: &mut impl Bench) {
 
 async fn a_directory_that_is_not_there_is_told(bench: &mut impl Bench) {
     let directory = bench.directory() + "/nothing";
-    bench.order(Action::Scan { stream: STREAM, directory, live_name: LIVE_NAME.to_owned() });
+    bench.order(Action::Scan {
+        stream: STREAM,
+        directory,
+        live_name: LIVE_NAME.to_owned(),
+        wanted: Default::default(),
+        apart: Default::default(),
+    });
     match answer(bench).await {
         Event::Scanned { stream: STREAM, result: Err(FileError::NoDirectory(_)) } => {}
         other => panic!("a scan of nothing brought {other:?}"),
@@ -199,7 +218,7 @@ async fn a_file_is_read_to_its_end_and_beyond(bench: &mut impl Bench) {
     bench.disk(DiskDeed::Append(0, first.clone()));
     let found = scan(bench).await.remove(0);
     let opened = open(bench, &found).await.expect("the file just listed");
-    assert_eq!(opened, OpenedFile { len: first.len() as u64, damaged: false, lane: None });
+    assert_eq!(opened, OpenedFile { len: first.len() as u64, damaged: false, lane: None, as_expected: true });
     assert!(read_all(bench, 0).await == first, "altered");
     // Behind its end there is nothing, and then what was written since.
     assert_eq!(read(bench, first.len() as u64, 100).await, (Vec::new(), Some(first.len() as u64)));

@@ -8,6 +8,7 @@
 use rustix::fs::{Statx, StatxFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::limits::TAIL_BYTES;
 use crate::record::StdType;
 
 /// Resume position of a stream.
@@ -66,6 +67,41 @@ pub struct HeadPrint {
     pub crc32: u32,
 }
 
+/// CRC-32 of the bytes that end where a file was read to. Together with the head it tells a file that grew from one that
+/// was written anew, and a copy from another file that begins alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TailPrint {
+    /// Byte offset behind the last of them.
+    pub end: u64,
+    /// How many, at most [`crate::limits::TAIL_BYTES`]; 0 = nothing is known.
+    pub len_bytes: u32,
+    /// CRC-32 (IEEE) of them.
+    pub crc32: u32,
+}
+
+impl TailPrint {
+    /// Of the bytes before `end`; `bytes` are the last that were read.
+    pub fn of(bytes: &[u8], end: u64) -> TailPrint {
+        let tail = &bytes[bytes.len().saturating_sub(TAIL_BYTES)..];
+        TailPrint { end, len_bytes: tail.len() as u32, crc32: crc32fast::hash(tail) }
+    }
+
+    /// Where the bytes begin.
+    pub fn begin(&self) -> u64 {
+        self.end.saturating_sub(u64::from(self.len_bytes))
+    }
+
+    /// Nothing is known.
+    pub fn is_none(&self) -> bool {
+        self.len_bytes == 0
+    }
+
+    /// Whether these are the bytes.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        bytes.len() == self.len_bytes as usize && crc32fast::hash(bytes) == self.crc32
+    }
+}
+
 /// Resume position in a chain of files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileCursor {
@@ -73,8 +109,14 @@ pub struct FileCursor {
     pub file: FileId,
     /// What its head looks like.
     pub head: HeadPrint,
+    /// What stands before where it was read to.
+    #[serde(default, skip_serializing_if = "TailPrint::is_none")]
+    pub tail: TailPrint,
     /// Byte offset in it; for a compressed file, in its decompressed content.
     pub offset: u64,
+    /// The longest length of it that was seen; 0 = not known.
+    #[serde(default)]
+    pub len: u64,
     /// Per channel: records starting within so many bytes after `offset` (counted on through newer files) were
     /// delivered already. Zero but while a long line is open on the other channel.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -91,6 +133,24 @@ pub struct FileCursor {
     /// still to be passed over. Time 0 = none.
     #[serde(default, skip_serializing_if = "nothing_to_pass")]
     pub passing: [ChannelMark; 2],
+    /// Files that were read to their present end since the position before, and where that is. Only on the way from a
+    /// stream to the tracker, which keeps them in a table of their own.
+    #[serde(skip)]
+    pub done: Vec<FilePlace>,
+}
+
+impl FileCursor {
+    /// Nothing was read, and the number of the file it began with may have come back with another file since.
+    pub fn says_nothing(&self) -> bool {
+        let is_number_alone = self.file.birth_ns == 0 && self.head.len_bytes == 0;
+        let passes_nothing = self.lines.is_none() && nothing_to_pass(&self.passing);
+        is_number_alone && self.offset == 0 && self.reached.is_empty() && passes_nothing
+    }
+
+    /// The place itself.
+    pub fn place(&self) -> FilePlace {
+        FilePlace { file: self.file, head: self.head, tail: self.tail, offset: self.offset, skip: self.skip }
+    }
 }
 
 /// Checkpoints once had one place or none.
@@ -115,6 +175,9 @@ pub struct FilePlace {
     pub file: FileId,
     /// What its head looks like.
     pub head: HeadPrint,
+    /// What stands before where it was read to.
+    #[serde(default, skip_serializing_if = "TailPrint::is_none")]
+    pub tail: TailPrint,
     /// Byte offset in it.
     pub offset: u64,
     /// As in [`FileCursor`].

@@ -1,10 +1,14 @@
 //! Names of a log file's rotated kin: which of the files in a directory are one log.
 //!
 //! ```text
-//! a.log ◀── a.log.1 ◀── a.log.2.gz          numbered by whoever rotates: dockerd, logrotate
+//! a.log ◀── a.log.1 ◀── a.log.2.gz          numbered by whoever rotates: dockerd, logrotate, Python
 //! a.log ◀── a.log-20261125                  dated: logrotate's dateext
+//! a.log ◀── a.log.2026-11-25                dated: Python, log4j's daily files
+//! a.log ◀── a-2026-11-25T10-00-00.000.log   dated before the ending: lumberjack, log4j2
 //! 0.log ◀── 0.log.20261125-100000.gz        dated: Kubernetes' kubelet
 //! ```
+//! Names only help to find files and to put them in order. Whether one was read before is a matter of its identity.
+//!
 //! Not here: which of them is the older (files/look.rs).
 
 /// What a name in a directory is to a live file's.
@@ -14,49 +18,86 @@ pub enum Kin {
     Live,
     /// `name.N`: it moves on with each rotation, so the lowest number is the newest.
     Number(u32),
-    /// `name.20261125-100000` (kubelet), `name-20261125`, `name-2026112510` (logrotate's dateext): it keeps its name, and
-    /// the latest is the newest.
+    /// `name.20261125-100000` (kubelet), `name-20261125`, `name-2026112510` (logrotate's dateext), `name.2026-11-25`: it
+    /// keeps its name, and the latest is the newest.
     Date(String),
+    /// Another name altogether, of a file that is looked for.
+    Stranger,
 }
 
 impl Kin {
     /// What `name` is to `live_name`, and whether it is compressed; nothing if it has to do with another file or none.
     pub fn of(name: &str, live_name: &str) -> Option<(Kin, bool)> {
-        let rest = name.strip_prefix(live_name)?;
-        if rest.is_empty() {
+        if name == live_name {
             return Some((Kin::Live, false));
         }
-        let (rest, compressed) = rest.strip_suffix(".gz").map_or((rest, false), |rest| (rest, true));
-        let behind = rest.strip_prefix('.').or_else(|| rest.strip_prefix('-')).unwrap_or_default();
-        if is_date(behind) {
-            return Some((Kin::Date(behind.to_owned()), compressed));
-        }
-        let digits = rest.strip_prefix('.')?;
-        let plain =
-            !digits.is_empty() && digits.len() <= 9 && digits.bytes().all(|byte| byte.is_ascii_digit());
-        let number = digits.parse().ok().filter(|number| plain && *number > 0)?;
-        Some((Kin::Number(number), compressed))
+        let (plain, compressed) = name.strip_suffix(".gz").map_or((name, false), |plain| (plain, true));
+        let kin = plain.strip_prefix(live_name).and_then(mark).or_else(|| within(plain, live_name))?;
+        Some((kin, compressed))
+    }
+
+    /// Orders dates, whatever their separators.
+    pub fn date_key(&self) -> Vec<u64> {
+        let Kin::Date(text) = self else { return Vec::new() };
+        let digits = text.split(|char: char| !char.is_ascii_digit()).filter(|group| !group.is_empty());
+        digits.map(|group| group.parse().unwrap_or(u64::MAX)).collect()
     }
 }
 
-/// `20261125`, `2026112510`, `20261125-100000`.
+/// What stands between a live file's name and the end of its kin's.
+fn mark(text: &str) -> Option<Kin> {
+    let behind = text.strip_prefix(['.', '-', '_'])?;
+    if is_date(behind) {
+        return Some(Kin::Date(behind.to_owned()));
+    }
+    let digits = text.strip_prefix('.')?;
+    let plain = !digits.is_empty() && digits.len() <= 9 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|number| plain && *number > 0).map(Kin::Number)
+}
+
+/// `a.1.log`, `a-2026-11-25.log` of `a.log`.
+fn within(name: &str, live_name: &str) -> Option<Kin> {
+    let (stem, ending) = live_name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty())?;
+    let between = name.strip_suffix(ending)?.strip_suffix('.')?.strip_prefix(stem)?;
+    mark(between)
+}
+
+/// `20261125`, `2026112510`, `20261125-100000`, `2026-11-25`, `2026-11-25T10-00-00.000`, `2026-11-25_10`, `1795305168`.
 fn is_date(text: &str) -> bool {
-    let (day, time) = text.split_once('-').map_or((text, None), |(day, time)| (day, Some(time)));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(text.get(..8).unwrap_or("x")) || !digits(day) || !time.is_none_or(digits) {
+    let separator = |byte: u8| matches!(byte, b'-' | b'_' | b'.' | b':' | b'T');
+    let text = text.strip_suffix('Z').unwrap_or(text);
+    let allowed = text.bytes().all(|byte| byte.is_ascii_digit() || separator(byte));
+    let ends = [text.bytes().next(), text.bytes().last()];
+    if !allowed || !ends.into_iter().all(|byte| byte.is_some_and(|byte| byte.is_ascii_digit())) {
         return false;
     }
-    let lengths = matches!((day.len(), time.map(str::len)), (8 | 10, None) | (8, Some(6)));
-    let (month, of_month) = (&text[4..6], &text[6..8]);
-    lengths
-        && matches!(&text[..2], "19" | "20" | "21")
+    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    // Seconds since 1970.
+    if digits.len() == 10 && text.len() == 10 && matches!(&digits[..2], "16" | "17" | "18" | "19") {
+        return true;
+    }
+    if !(8..=20).contains(&digits.len())
+        || (digits.len() == text.len() && !matches!(digits.len(), 8 | 10 | 12 | 14))
+    {
+        return false;
+    }
+    let (month, of_month) = (&digits[4..6], &digits[6..8]);
+    matches!(&digits[..2], "19" | "20" | "21")
         && ("01"..="12").contains(&month)
         && ("01"..="31").contains(&of_month)
 }
 
+/// Names whose kin `name` may be, also by a mark before the ending; more than [`live_names`] gives.
+pub fn stems(name: &str) -> impl Iterator<Item = &str> {
+    let plain = name.strip_suffix(".gz").unwrap_or(name);
+    plain.match_indices(['.', '-', '_']).map(|(at, _)| &plain[..at]).filter(|stem| !stem.is_empty())
+}
+
 /// The names of which `name` may be rotated kin, whether there are such files or not.
 pub fn live_names(name: &str) -> impl Iterator<Item = &str> {
-    let heads = name.match_indices(['.', '-']).map(|(at, _)| &name[..at]).filter(|head| !head.is_empty());
+    let heads =
+        name.match_indices(['.', '-', '_']).map(|(at, _)| &name[..at]).filter(|head| !head.is_empty());
+    // Not `a.1.log` of `a.log`: as often as not both are logs of their own.
     heads.filter(move |head| Kin::of(name, head).is_some())
 }
 
@@ -80,7 +121,12 @@ mod tests {
             ("l-2026112510.gz", date("2026112510", true)),
             ("l.20261125", date("20261125", false)),
             ("l.20261125-100000.tmp", None),
-            ("l.20261125-1000", None),
+            ("l.20261125-1000", date("20261125-1000", false)),
+            ("l.2026-11-25", date("2026-11-25", false)),
+            ("l.2026-11-25_10-00-00.gz", date("2026-11-25_10-00-00", true)),
+            ("l.1795305168", date("1795305168", false)),
+            ("l.2026-11-25-", None),
+            ("l.2026-13-25", None),
             ("l.20261125-", None),
             ("l-20261325", None),
             ("l-20261100", None),
@@ -105,6 +151,26 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_may_stand_before_the_ending() {
+        let kin = |name| Kin::of(name, "app.log");
+        assert_eq!(kin("app.1.log"), Some((Kin::Number(1), false)));
+        assert_eq!(kin("app.12.log.gz"), Some((Kin::Number(12), true)));
+        let date = "2026-11-26T10-00-00.000";
+        assert_eq!(kin("app-2026-11-26T10-00-00.000.log"), Some((Kin::Date(date.to_owned()), false)));
+        assert_eq!(kin("app-2026-11-26-1.log.gz"), Some((Kin::Date("2026-11-26-1".to_owned()), true)));
+        for other in ["app-1.log", "apple.log", "app.log.bak", "app-err.log", "app.log.1.log"] {
+            assert_eq!(kin(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn dates_are_ordered_by_their_numbers() {
+        let key = |text: &str| Kin::Date(text.to_owned()).date_key();
+        assert!(key("2026-11-26-9") < key("2026-11-26-10") && key("2026-11-26") < key("2026-11-26-1"));
+        assert!(key("20251231-235959") < key("20260101-000000"));
+    }
+
+    #[test]
     fn whose_kin_a_name_may_be() {
         let check =
             |name, expected: &[&str]| assert_eq!(live_names(name).collect::<Vec<_>>(), expected, "{name}");
@@ -113,7 +179,8 @@ mod tests {
         check("a.log.1.gz", &["a.log"]);
         check("a.log-20261125", &["a.log"]);
         check("0.log.20261125-100000.gz", &["0.log"]);
-        check("a-20261125.1", &["a-20261125"]);
+        check("a-20261125.1", &["a", "a-20261125"]);
+        check("a.1.log", &[]);
         check(".1", &[]);
         check("größe.log.1", &["größe.log"]);
     }

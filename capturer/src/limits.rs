@@ -17,6 +17,8 @@ pub const LINE_BYTES_CEILING: u64 = 16 * 1024 * 1024;
 pub const LINE_BYTES_DEFAULT: u64 = 1024 * 1024;
 /// Bytes at the head of a file that its fingerprint covers.
 pub const HEAD_BYTES: usize = 1024;
+/// Bytes before a position that its print covers.
+pub const TAIL_BYTES: usize = 1024;
 /// Docker's piece size: a longer line arrives in pieces of exactly so many bytes (moby: daemon/logger/copier.go).
 pub const PIECE_BYTES: usize = 16 * 1024;
 /// Largest stdcopy frame that is believed. Docker promises none; 49,183 bytes were seen.

@@ -167,6 +167,8 @@ metrics! {
         "Bytes of source that were lost, as far as their number can be known; losses_total counts the rest too.";
     losses_total: IntCounterVec ["reason"] Count
         "Losses declared, also those of which the number of bytes can't be known. Anything above zero is worth an alert.";
+    possible_losses_total: IntCounterVec ["reason"] Count
+        "Files that were written anew or removed before anybody could see whether all of them had been read.";
     skipped_records_total: IntCounterVec ["reason"] Count
         "Records of a source that could not be used and were passed over.";
     duplicates_dropped_total: IntCounter [] Count
@@ -507,6 +509,9 @@ impl Metrics {
         for value in UnreadableReason::ALL {
             self.sources_unreadable.with_label_values(&[value.as_str()]);
         }
+        for value in [LossReason::FileGoneUnread, LossReason::FileTruncated] {
+            self.possible_losses_total.with_label_values(&[value.as_str()]);
+        }
         for value in RequestResult::ALL {
             self.docker_requests_total.with_label_values(&[value.as_str()]);
         }
@@ -663,6 +668,11 @@ impl Metrics {
         let mut untold = self.untold.by_reason.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = untold.extract_if(.., |reason, _| reason.is_of_sink() == of_sinks);
         taken.map(|(reason, (losses, bytes))| (reason, losses, bytes)).collect()
+    }
+
+    /// Something may have been lost; nobody can know.
+    pub fn possibly_lost(&self, reason: LossReason) {
+        self.possible_losses_total.with_label_values(&[reason.as_str()]).inc();
     }
 
     /// A request to the Engine ended.

@@ -30,7 +30,7 @@ use crate::limits::{ANSWER_BYTES_MAX, ANSWER_TIMEOUTS_MAX, ANSWERS_LARGE_MAX, AP
 use crate::record::{Outlet, SinkId, Source, StreamId, StreamKey};
 use crate::ring::{self, ReadOutcome};
 use crate::sink::ToSink;
-use crate::watches::Watches;
+use crate::watches::{Concerned, Watches};
 
 /// Bytes of one read of inotify: some 2,000 events.
 const INOTIFY_BYTES: usize = 64 * 1024;
@@ -188,14 +188,14 @@ impl Shell {
             Action::OpenConn { conn, stream, path } => self.open(conn, stream, path),
             Action::ReadConn { conn, buffer } => self.read(conn, buffer),
             Action::CloseConn { conn } => self.close(conn),
-            Action::Scan { stream, directory, live_name } => {
+            Action::Scan { stream, directory, live_name, wanted, apart } => {
                 self.watches.expect(stream, &live_name);
-                self.files.ask(files::Request::Scan { stream, directory, live_name });
+                self.files.ask(files::Request::Scan { stream, directory, live_name, wanted, apart });
             }
             Action::Unwatch { stream } => self.unwatch(stream),
-            Action::OpenFile { stream, file, directory, found } => {
+            Action::OpenFile { stream, file, directory, found, expected } => {
                 let owner = self.owner(Some(stream));
-                self.files.ask(files::Request::Open { stream, file, directory, found, owner });
+                self.files.ask(files::Request::Open { stream, file, directory, found, expected, owner });
             }
             Action::ReadFile { stream, file, offset, buffer } => self.read_file(stream, file, offset, buffer),
             Action::CloseFile { file } => {
@@ -403,6 +403,9 @@ impl Shell {
             files::Answer::Scanned { stream, watch, result } => {
                 if let Some(watch) = watch {
                     self.watches.set(stream, watch);
+                    if let Ok(found) = &result {
+                        self.watches.set_kin(stream, found.iter().map(|file| file.name.as_str()));
+                    }
                 }
                 Event::Scanned { stream, result }
             }
@@ -463,16 +466,18 @@ impl Shell {
                 return vec![Event::WatchOverflow];
             }
         }
-        let (mut grew, mut changed, mut sets) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut told = Concerned::default();
         let mut events = Vec::new();
         for event in inotify::events(buffer) {
             if event.mask & inotify::OVERFLOW != 0 {
                 events.push(Event::WatchOverflow);
             }
-            self.watches.on_event(&event, &mut grew, &mut changed, &mut sets);
+            self.watches.on_event(&event, &mut told);
         }
+        let Concerned { grew, kin_grew, changed, sets } = told;
         events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
         events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));
+        events.extend(kin_grew.into_iter().map(|stream| Event::KinGrew { stream }));
         events.extend(sets.into_iter().map(|set| Event::PathsChanged { set }));
         events
     }

@@ -3,50 +3,116 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::decode::inotify::{CREATE, Event, IGNORED, MODIFY, MOVED_TO};
+use crate::kin::{self, Kin};
 use crate::record::StreamId;
 
 /// The table.
 #[derive(Debug, Default)]
 pub struct Watches {
     directories: BTreeMap<i32, Directory>,
-    /// Live name and, once known, watch of each stream.
-    streams: BTreeMap<StreamId, (String, Option<i32>)>,
+    streams: BTreeMap<StreamId, Watched>,
+}
+
+/// What is known of a stream.
+#[derive(Debug)]
+struct Watched {
+    live_name: String,
+    /// Once known.
+    watch: Option<i32>,
+    /// Names of its other files when they were last listed.
+    kin: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
 struct Directory {
     /// By live name; several where sinks are read for at paces of their own.
     streams: BTreeMap<String, BTreeSet<StreamId>>,
+    /// By the live name without its ending: a rotated file may have its mark before that.
+    stems: BTreeMap<String, BTreeSet<StreamId>>,
+    /// By the name of a rotated file.
+    kin: BTreeMap<String, BTreeSet<StreamId>>,
     /// Indices of file_monitor entries whose patterns lead here.
     sets: BTreeSet<usize>,
 }
 
-impl Directory {
-    fn forget(&mut self, name: &str, stream: StreamId) {
-        if let Some(streams) = self.streams.get_mut(name) {
-            streams.remove(&stream);
-            if streams.is_empty() {
-                self.streams.remove(name);
-            }
+fn forget(table: &mut BTreeMap<String, BTreeSet<StreamId>>, name: &str, stream: StreamId) {
+    if let Some(streams) = table.get_mut(name) {
+        streams.remove(&stream);
+        if streams.is_empty() {
+            table.remove(name);
         }
     }
+}
+
+fn stem(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+}
+
+impl Directory {
+    fn forget(&mut self, stream: StreamId, watched: &Watched) {
+        forget(&mut self.streams, &watched.live_name, stream);
+        forget(&mut self.stems, stem(&watched.live_name), stream);
+        for name in &watched.kin {
+            forget(&mut self.kin, name, stream);
+        }
+    }
+}
+
+/// Whom events concern.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Concerned {
+    /// Their live file was written to.
+    pub grew: BTreeSet<StreamId>,
+    /// Another file of theirs was.
+    pub kin_grew: BTreeSet<StreamId>,
+    /// Files of theirs were made, renamed or removed.
+    pub changed: BTreeSet<StreamId>,
+    /// Their patterns may match something new.
+    pub sets: BTreeSet<usize>,
 }
 
 impl Watches {
     /// A stream's directory is about to be watched.
     pub fn expect(&mut self, stream: StreamId, live_name: &str) {
-        self.streams.entry(stream).or_insert_with(|| (live_name.to_owned(), None));
+        self.streams.entry(stream).or_insert_with(|| Watched {
+            live_name: live_name.to_owned(),
+            watch: None,
+            kin: BTreeSet::new(),
+        });
     }
 
     /// A stream's directory is watched.
     pub fn set(&mut self, stream: StreamId, watch: i32) {
-        let Some((name, known)) = self.streams.get_mut(&stream) else { return };
-        if let Some(old) = known.replace(watch).filter(|old| *old != watch)
+        let Some(watched) = self.streams.get_mut(&stream) else { return };
+        if let Some(old) = watched.watch.replace(watch).filter(|old| *old != watch)
             && let Some(directory) = self.directories.get_mut(&old)
         {
-            directory.forget(name, stream);
+            directory.forget(stream, watched);
+            watched.kin.clear();
         }
-        self.directories.entry(watch).or_default().streams.entry(name.clone()).or_default().insert(stream);
+        let directory = self.directories.entry(watch).or_default();
+        directory.streams.entry(watched.live_name.clone()).or_default().insert(stream);
+        directory.stems.entry(stem(&watched.live_name).to_owned()).or_default().insert(stream);
+    }
+
+    /// A stream's files were listed; these are the names that are not its live one.
+    pub fn set_kin<'a>(&mut self, stream: StreamId, names: impl Iterator<Item = &'a str>) {
+        let Some(watched) = self.streams.get_mut(&stream) else { return };
+        let Some(directory) = watched.watch.and_then(|watch| self.directories.get_mut(&watch)) else {
+            return;
+        };
+        let live_name = watched.live_name.as_str();
+        let kin: BTreeSet<String> = names.filter(|name| *name != live_name).map(str::to_owned).collect();
+        if kin == watched.kin {
+            return;
+        }
+        for name in watched.kin.difference(&kin) {
+            forget(&mut directory.kin, name, stream);
+        }
+        for name in kin.difference(&watched.kin) {
+            directory.kin.entry(name.clone()).or_default().insert(stream);
+        }
+        watched.kin = kin;
     }
 
     /// Directories that patterns lead to are watched.
@@ -58,10 +124,10 @@ impl Watches {
 
     /// Forgets a stream. Returns its watch if nobody else needs it.
     pub fn remove(&mut self, stream: StreamId) -> Option<i32> {
-        let (name, watch) = self.streams.remove(&stream)?;
-        let watch = watch?;
+        let watched = self.streams.remove(&stream)?;
+        let watch = watched.watch?;
         let directory = self.directories.get_mut(&watch)?;
-        directory.forget(&name, stream);
+        directory.forget(stream, &watched);
         if directory.streams.is_empty() && directory.sets.is_empty() {
             self.directories.remove(&watch);
             return Some(watch);
@@ -69,42 +135,41 @@ impl Watches {
         None
     }
 
-    /// Sorts an event: whose live file grew, whose chain changed, which patterns may match something new.
-    pub fn on_event(
-        &mut self,
-        event: &Event<'_>,
-        grew: &mut BTreeSet<StreamId>,
-        changed: &mut BTreeSet<StreamId>,
-        sets: &mut BTreeSet<usize>,
-    ) {
+    /// Sorts an event.
+    pub fn on_event(&mut self, event: &Event<'_>, told: &mut Concerned) {
         if event.mask & IGNORED != 0 {
             // The directory is gone, and the watch with it.
             if let Some(directory) = self.directories.remove(&event.watch) {
-                changed.extend(directory.streams.values().flatten());
-                sets.extend(&directory.sets);
+                told.changed.extend(directory.streams.values().flatten());
+                told.sets.extend(&directory.sets);
             }
             return;
         }
         let Some(directory) = self.directories.get(&event.watch) else { return };
+        let is_write = event.mask & MODIFY != 0;
         if event.mask & (CREATE | MOVED_TO) != 0 {
-            sets.extend(&directory.sets);
+            told.sets.extend(&directory.sets);
         }
         let Ok(name) = std::str::from_utf8(event.name) else { return };
+        let kin = directory.kin.get(name).into_iter().flatten();
         match directory.streams.get(name) {
-            Some(streams) if event.mask & MODIFY != 0 => grew.extend(streams),
-            Some(streams) => changed.extend(streams),
+            Some(streams) if is_write => told.grew.extend(streams),
+            Some(streams) => told.changed.extend(streams),
+            None if is_write => told.kin_grew.extend(kin),
             None => {
-                // A rotated sibling: it came, went or was compressed. Writes to it don't matter, it is final.
-                let base = name.strip_suffix(".gz").unwrap_or(name);
-                // By number or by date: a.log.1, 0.log.20261125-100000, a.log-20261125.
-                let stems = ['.', '-'].map(|before| base.rsplit_once(before).map(|(stem, _)| stem));
-                for streams in stems.into_iter().flatten().filter_map(|stem| directory.streams.get(stem)) {
-                    if event.mask & MODIFY == 0 {
-                        changed.extend(streams);
-                    }
+                told.changed.extend(kin);
+                // One that comes may be a sibling: a.log.1, 0.log.20261125-100000, a.log-20261125.gz, a-2026-11-25.log.
+                for stem in kin::stems(name) {
+                    let by_name = [directory.streams.get(stem), directory.stems.get(stem)];
+                    let streams = by_name.into_iter().flatten().flatten();
+                    told.changed.extend(streams.filter(|stream| self.is_kin(**stream, name)));
                 }
             }
         }
+    }
+
+    fn is_kin(&self, stream: StreamId, name: &str) -> bool {
+        self.streams.get(&stream).is_some_and(|watched| Kin::of(name, &watched.live_name).is_some())
     }
 }
 
@@ -120,13 +185,16 @@ mod tests {
         watches.set(StreamId(1), 7);
         watches.set(StreamId(2), 7);
         watches.set_of_patterns(0, &[7]);
+        watches.set_kin(StreamId(1), ["a.log", "a.log.1", "strange"].into_iter());
+        let mut kin_grew = Vec::new();
         let mut check = |name: &str, mask: u32, expected: (&[u32], &[u32], &[usize])| {
-            let (mut grew, mut changed, mut sets) = Default::default();
+            let mut told = Concerned::default();
             let event = Event { watch: 7, mask, name: name.as_bytes() };
-            watches.on_event(&event, &mut grew, &mut changed, &mut sets);
+            watches.on_event(&event, &mut told);
             let ids = |set: BTreeSet<StreamId>| set.into_iter().map(|id| id.0).collect::<Vec<_>>();
-            let sets: Vec<_> = sets.into_iter().collect();
-            assert_eq!((&ids(grew)[..], &ids(changed)[..], &sets[..]), expected, "{name} {mask:x}");
+            let sets: Vec<_> = told.sets.into_iter().collect();
+            assert_eq!((&ids(told.grew)[..], &ids(told.changed)[..], &sets[..]), expected, "{name} {mask:x}");
+            kin_grew.extend(told.kin_grew.into_iter().map(|id| (name.to_owned(), id.0)));
         };
         check("a.log", MODIFY, (&[1], &[], &[]));
         check("b.log", CREATE, (&[], &[2], &[0]));
@@ -134,11 +202,15 @@ mod tests {
         check("a.log.1.gz", CREATE, (&[], &[1], &[0]));
         check("a.log.20261125-100000", MOVED_TO, (&[], &[1], &[0]));
         check("a.log-20261125.gz", CREATE, (&[], &[1], &[0]));
+        check("a-2026-11-25T10-00-00.000.log", MOVED_TO, (&[], &[1], &[0]));
         check("a.log.1", MODIFY, (&[], &[], &[]));
+        check("strange", MODIFY, (&[], &[], &[]));
         check("a.log-20261125", MODIFY, (&[], &[], &[]));
         check("other", CREATE, (&[], &[], &[0]));
         check("", IGNORED, (&[], &[1, 2], &[0]));
         check("a.log", MODIFY, (&[], &[], &[]));
+        // What no listing showed is nobody's.
+        assert_eq!(kin_grew, [("a.log.1".to_owned(), 1), ("strange".to_owned(), 1)]);
     }
 
     #[test]

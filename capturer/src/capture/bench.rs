@@ -1,7 +1,9 @@
 //! All that a [`Context`] lends, owned: to call one machine of the core in its tests, without the others.
 
 use super::io::Action;
+use super::owners::Owners;
 use super::support::{Context, Credit, Jitter, Lanes, Pool, Timers};
+use crate::checkpoint::memory::Table;
 use crate::clock::Now;
 use crate::limits::FILE_READS_MAX;
 use crate::metrics::Metrics;
@@ -17,6 +19,8 @@ pub(crate) struct Bench {
     timers: Timers,
     lanes: Lanes,
     jitter: Jitter,
+    owners: Owners,
+    memory: Table,
     last_number: u64,
 }
 
@@ -34,6 +38,8 @@ impl Bench {
             timers: Timers::default(),
             lanes: Lanes::default(),
             jitter: Jitter::new(1),
+            owners: Owners::default(),
+            memory: Table::default(),
             last_number: 0,
         }
     }
@@ -49,6 +55,8 @@ impl Bench {
             pool: &mut self.pool,
             lanes: &mut self.lanes,
             jitter: &mut self.jitter,
+            owners: &mut self.owners,
+            memory: &self.memory,
             last_number: &mut self.last_number,
         }
     }

@@ -69,7 +69,7 @@ impl Capture {
         self.deselected.remove(key);
         let streams = self.ids_of(key);
         if streams.is_empty() && self.tracker.streams().any(|known| known == key) {
-            self.tracker.forget(key);
+            self.tracker.leave(key);
             self.plan_save(now);
         }
         for stream in streams {
@@ -90,12 +90,6 @@ impl Capture {
             .map(str::to_owned)
             .collect();
         self.with_discovery(now, |discovery, cx, _| discovery.doubt(unlisted.into_iter(), cx));
-    }
-
-    /// Its stream has ended, and its container is still there: left out by the config, or selected again meanwhile.
-    pub(super) fn keeps_position(&self, key: &StreamKey) -> bool {
-        let is_known = |id| self.discovery.as_ref().is_some_and(|discovery| discovery.knows(id));
-        self.deselected.contains(key) || key.0.strip_prefix("container:").is_some_and(is_known)
     }
 
     /// A stream has ended whose container was selected again meanwhile: that needs another one.
@@ -195,8 +189,10 @@ impl Capture {
                 None | Some(Cursor::Beginning) => Start::Oldest,
             };
             let (directory, live_name) = split_path(&inspect.log_path);
+            let (places, reader) = self.known_of(key, outlet);
             let file = FileSource::new(id, directory, live_name, FileFormat::Docker, start, line_bytes_max)
-                .with_pipeline(source.pipeline.as_ref());
+                .with_pipeline(source.pipeline.as_ref())
+                .with_memory(places, reader, Vec::new());
             let kind = Kind::File(Box::new(file));
             let stream = self.new_stream(now, source, kind, reason, acked);
             if monitor.read_from == ReadFrom::Auto {
@@ -237,7 +233,7 @@ impl Capture {
             pipeline_labels: facts.pipeline_labels,
         });
         stream.replace_source(Arc::clone(&source));
-        self.attach(source, Cursor::Beginning);
+        self.attach(source, Some(Cursor::Beginning));
     }
 }
 

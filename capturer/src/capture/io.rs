@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
-use crate::cursor::{FileId, HeadPrint};
+use crate::cursor::{FileId, HeadPrint, TailPrint};
 use crate::record::{Batch, OutputMarks, Source, StreamId};
 use crate::sink::FromSink;
 
@@ -17,7 +17,7 @@ pub struct RequestId(pub u64);
 pub struct ConnId(pub u64);
 
 /// Number of an open file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileNo(pub u64);
 
 /// A file system that may hang (its device number). Everything done there is done by one thread, one after the other.
@@ -151,6 +151,11 @@ pub enum Event {
         /// Whose.
         stream: StreamId,
     },
+    /// A file of a stream that is no longer its live one was written to.
+    KinGrew {
+        /// Whose.
+        stream: StreamId,
+    },
     /// Files of a stream were made, renamed or removed.
     ChainChanged {
         /// Whose.
@@ -175,8 +180,8 @@ pub enum Event {
         lane: Option<LaneId>,
         /// With the local part: all those that the patterns lead to; each answers for itself.
         lanes: Vec<LaneId>,
-        /// Absolute paths.
-        paths: Vec<String>,
+        /// What was found.
+        paths: Vec<FoundPath>,
     },
     /// Something appeared in a directory that a file_monitor entry's patterns name.
     PathsChanged {
@@ -211,9 +216,23 @@ pub struct FoundFile {
     pub len: u64,
     /// First bytes (decompressed), at most [`crate::limits::HEAD_BYTES`].
     pub head: Vec<u8>,
+    /// Of an archive: the length of its content, as its trailer gives it (modulo 2³²).
+    pub unpacked_len: Option<u32>,
+}
+
+/// A path that a pattern matches.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FoundPath {
+    /// Absolute.
+    pub path: String,
+    /// The file that stands there.
+    pub id: FileId,
 }
 
 impl FoundFile {
+    /// The rank of a file whose name does not tell its place among the others.
+    pub const RANK_UNKNOWN: u32 = u32::MAX;
+
     /// Whether the file begins as the print says.
     pub fn has_head(&self, print: &HeadPrint) -> bool {
         let len = print.len_bytes as usize;
@@ -235,6 +254,8 @@ pub struct OpenedFile {
     pub damaged: bool,
     /// The file system it is on, if that may hang.
     pub lane: Option<LaneId>,
+    /// What was expected before the position stands there.
+    pub as_expected: bool,
 }
 
 /// Why a file operation failed.
@@ -304,6 +325,10 @@ pub enum Action {
         directory: String,
         /// Name of the live file; its kin are `name.N` and `name.N.gz`.
         live_name: String,
+        /// Files to be found under whatever name they have in the directory now.
+        wanted: Vec<FileId>,
+        /// Names that are logs of their own, whatever they look like.
+        apart: Vec<String>,
     },
     /// The directory need not be watched for this stream any more.
     Unwatch {
@@ -320,6 +345,8 @@ pub enum Action {
         directory: String,
         /// As found by the scan.
         found: FoundFile,
+        /// What should stand before the position.
+        expected: TailPrint,
     },
     /// Read and answer [`Event::FileRead`].
     ReadFile {

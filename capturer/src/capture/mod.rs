@@ -19,6 +19,7 @@ mod held;
 pub mod io;
 pub mod look;
 pub mod outlets;
+pub mod owners;
 mod paths;
 mod saving;
 mod stopping;
@@ -35,7 +36,7 @@ use crate::discover::{self, Discovery, OwnContainer};
 use crate::limits::{API_GATHER_BYTES, READ_BYTES};
 use crate::losses::{Loss, Losses};
 use crate::metrics::Metrics;
-use crate::record::{Ack, Amount, SinkId, Source, StreamId, StreamKey};
+use crate::record::{Ack, Amount, OutputMark, SinkId, Source, StreamId, StreamKey};
 use crate::settings::Settings;
 use crate::sink::FromSink;
 use crate::status::{Snapshot, StreamRow};
@@ -46,6 +47,7 @@ use crate::stream::{Kind, State, Stream};
 use io::{Action, ConnId, Event};
 use look::{Progress, Unreadable};
 use outlets::{OutletState, SinkFacts};
+use owners::Owners;
 use paths::Paths;
 use saving::Saving;
 use stopping::Stopping;
@@ -87,6 +89,7 @@ pub struct Capture {
     pool: Pool,
     lanes: Lanes,
     jitter: Jitter,
+    owners: Owners,
     last_number: u64,
     last_stream: u32,
 }
@@ -94,7 +97,11 @@ pub struct Capture {
 /// A stream whose outputs are being prepared.
 #[derive(Debug)]
 struct Attaching {
-    initial: Cursor,
+    /// Where it begins; `None` = its files must be listed first, or a crash would leave lines in an output of files that no
+    /// checkpoint names.
+    initial: Option<Cursor>,
+    /// What the sinks answered.
+    marks: Vec<(SinkId, Option<OutputMark>)>,
     sinks_missing: usize,
     /// The tracker's state that must be saved; set when all sinks have answered.
     saved_at: Option<u64>,
@@ -113,8 +120,10 @@ impl Capture {
     ) -> Capture {
         let outlets = outlets::sort(&sinks, settings.buffer_bytes_max - api_reserve(&settings));
         let tracked = outlets.iter().flat_map(|outlet| &outlet.tracked).map(String::as_str);
+        let mut tracker = Tracker::new(loaded, tracked);
+        tracker.memory_mut().set_bounds(settings.remember);
         Capture {
-            tracker: Tracker::new(loaded, tracked),
+            tracker,
             sinks: sinks.into_iter().map(|sink| sink.name).collect(),
             outlets,
             discovery: settings.container_monitor.enabled.then(Discovery::new),
@@ -138,6 +147,7 @@ impl Capture {
             pool: Pool::new(settings.container_monitor.rotation.max_concurrent_streams),
             lanes: Lanes::default(),
             jitter: Jitter::new(seed),
+            owners: Owners::default(),
             last_number: 0,
             last_stream: 0,
             settings,
@@ -169,8 +179,11 @@ impl Capture {
 
     /// Takes a fact.
     pub fn on_event(&mut self, now: Now, event: Event) {
+        self.tracker.memory_mut().set_now(now.unix_ns);
         self.dispatch(now, event);
+        self.place_attached();
         self.begin_attached(now);
+        self.tell_released(now);
         self.grant_slots(now);
         self.grant_lanes(now);
         self.feed_hungry(now);
@@ -241,6 +254,9 @@ impl Capture {
                 });
             }
             Event::FileGrew { stream } => self.with_file(now, stream, |file, _, _| file.on_grew()),
+            Event::KinGrew { stream } => {
+                self.with_file(now, stream, |file, cx, told| file.on_kin_grew(cx, told))
+            }
             Event::ChainChanged { stream } => {
                 self.with_file(now, stream, |file, cx, _| file.on_chain_changed(cx));
             }
@@ -311,8 +327,9 @@ impl Capture {
         tracing::warn!("inotify lost events; looking at every file");
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         for id in ids {
-            self.with_file(now, id, |file, cx, _| {
+            self.with_file(now, id, |file, cx, told| {
                 file.on_grew();
+                file.on_kin_grew(cx, told);
                 file.on_chain_changed(cx);
             });
         }
@@ -357,32 +374,54 @@ impl Capture {
     fn add_stream(&mut self, stream: Stream) {
         let source = Arc::clone(&stream.source);
         let tracked = &self.outlets[usize::from(source.outlet.index)].tracked;
-        let resume = self.tracker.resume_for(&source.key, tracked);
-        let initial = resume.unwrap_or_else(|| stream.initial_cursor());
+        let resume =
+            self.tracker.resume_for(&source.key, tracked).filter(|cursor| *cursor != Cursor::Beginning);
         self.ids.entry(source.key.clone()).or_default().push(source.id);
         self.streams.insert(source.id, stream);
-        self.attach(source, initial);
+        self.attach(source, resume);
     }
 
-    fn attach(&mut self, source: Arc<Source>, initial: Cursor) {
+    fn attach(&mut self, source: Arc<Source>, initial: Option<Cursor>) {
         let sinks_missing = self.outlets[usize::from(source.outlet.index)].names.len();
-        self.attaching.insert(source.id, Attaching { initial, sinks_missing, saved_at: None, renamed: None });
+        let attaching =
+            Attaching { initial, marks: Vec::new(), sinks_missing, saved_at: None, renamed: None };
+        self.attaching.insert(source.id, attaching);
         self.actions.push(Action::Attach(source));
     }
 
-    fn on_attached(&mut self, sink: SinkId, stream: StreamId, mark: Option<crate::record::OutputMark>) {
-        let (Some(attaching), Some(source)) =
-            (self.attaching.get_mut(&stream), self.streams.get(&stream).map(|stream| &stream.source))
-        else {
-            return;
-        };
-        let name = &self.sinks[usize::from(sink.0)];
-        if self.outlets.iter().any(|outlet| outlet.tracked.contains(name)) {
-            self.tracker.attach(&source.key, name, attaching.initial.clone(), mark);
+    fn on_attached(&mut self, sink: SinkId, stream: StreamId, mark: Option<OutputMark>) {
+        let Some(attaching) = self.attaching.get_mut(&stream) else { return };
+        if let Some(mark) = &mark {
+            self.tracker.on_prepared(&self.sinks[usize::from(sink.0)], mark);
         }
+        attaching.marks.push((sink, mark));
         attaching.sinks_missing -= 1;
-        if attaching.sinks_missing == 0 {
+    }
+
+    /// Streams of which all sinks have prepared the outputs, and which know where they begin, go into the checkpoint.
+    fn place_attached(&mut self) {
+        let waiting = self.attaching.iter_mut();
+        let ready =
+            waiting.filter(|(_, attaching)| attaching.sinks_missing == 0 && attaching.saved_at.is_none());
+        for (id, attaching) in ready {
+            let Some(stream) = self.streams.get_mut(id) else { continue };
+            let Some(initial) = attaching.initial.clone().or_else(|| stream.initial_cursor()) else {
+                continue;
+            };
+            for (sink, mark) in std::mem::take(&mut attaching.marks) {
+                let name = &self.sinks[usize::from(sink.0)];
+                if self.outlets.iter().any(|outlet| outlet.tracked.contains(name)) {
+                    self.tracker.attach(&stream.source.key, name, initial.clone(), mark);
+                }
+            }
             attaching.saved_at = Some(self.tracker.dirty_seq());
+        }
+    }
+
+    /// Files that another stream has let go are free for those who waited.
+    fn tell_released(&mut self, now: Now) {
+        for id in self.owners.take_released() {
+            self.with_file(now, id, |file, cx, _| file.on_chain_changed(cx));
         }
     }
 
@@ -401,20 +440,21 @@ impl Capture {
             let key = key.clone();
             self.note_never_opened(now, &stream);
             let tracked = &self.outlets[usize::from(stream.source.outlet.index)].tracked;
-            if self.keeps_position(&key) {
-                self.tracker.keep(&key, tracked);
-            } else {
-                self.tracker.forget_sinks(&key, tracked);
-            }
+            self.tracker.leave_sinks(&key, tracked);
             self.unreadable.forget(id);
             self.progress.forget(id);
             self.take_up_again(now, &key);
             self.timers.cancel(Timer::Stream(id));
             self.plan_save(now);
             if let Kind::File(file) = &stream.kind {
+                file.let_go(&mut self.owners);
                 for file in file.open_files() {
                     self.actions.push(Action::CloseFile { file });
                 }
+            }
+            if stream.source.path.is_some() {
+                // Its file may go on under another path.
+                (0..self.settings.file_monitor.files.len()).for_each(|set| self.find_paths(set));
             }
             if let Some(container) = &stream.source.container {
                 self.metrics.forget_container(&container.id);
@@ -545,6 +585,8 @@ impl Capture {
             pool: &mut self.pool,
             lanes: &mut self.lanes,
             jitter: &mut self.jitter,
+            owners: &mut self.owners,
+            memory: self.tracker.memory(),
             last_number: &mut self.last_number,
         }
     }
@@ -562,6 +604,8 @@ impl Capture {
             pool: &mut self.pool,
             lanes: &mut self.lanes,
             jitter: &mut self.jitter,
+            owners: &mut self.owners,
+            memory: self.tracker.memory(),
             last_number: &mut self.last_number,
         };
         handler(stream, &mut cx);

@@ -3,20 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::io::{Action, LaneId};
+use super::io::{Action, FoundPath, LaneId};
+use super::owners::Group;
 use super::support::Timer;
 use super::{Capture, split_path};
 use crate::clock::Now;
-use crate::cursor::Cursor;
-use crate::kin;
-use crate::record::{Source, StreamKey};
+use crate::cursor::{Cursor, FileId, FilePlace};
+use crate::kin::{self, Kin};
+use crate::record::{Source, StreamId, StreamKey};
 use crate::settings::{FileSet, StartAt, pipeline};
 use crate::stream::Kind;
 use crate::stream::chain::Start;
-use crate::stream::file::FileSource;
+use crate::stream::file::{FileSource, Reader};
 
 /// Patterns are looked at again so often, besides when inotify tells of something new in their directories.
 const LOOK_INTERVAL_MS: u64 = 30_000;
+/// Names of which it is remembered that somebody was told of them; then they are told once more.
+const TOLD_MAX: usize = 10_000;
+/// Followed paths that begin alike and are looked at, for one that is found.
+const ALIKE_MAX: usize = 256;
 /// A path that is missing for so long is gone. Shorter gaps are rotations: renamed away, not yet made again.
 const GONE_AFTER_MS: u64 = 10_000;
 
@@ -30,6 +35,10 @@ pub(super) struct Paths {
     lanes: Vec<Vec<LaneId>>,
     /// Paths that ceased to match.
     missing: BTreeMap<String, Missing>,
+    /// When each entry was looked at first, nanoseconds since 1970.
+    since_ns: Vec<i64>,
+    /// Paths of files that others read, who were told of the name.
+    told: BTreeSet<(String, FileId)>,
     looking: Vec<bool>,
 }
 
@@ -69,6 +78,8 @@ impl Paths {
             found: vec![BTreeMap::new(); sets],
             lanes: vec![Vec::new(); sets],
             missing: BTreeMap::new(),
+            since_ns: vec![i64::MAX; sets],
+            told: BTreeSet::new(),
             looking: vec![false; sets],
         }
     }
@@ -125,7 +136,7 @@ impl Capture {
         set: usize,
         lane: Option<LaneId>,
         lanes: &[LaneId],
-        paths: Vec<String>,
+        found: Vec<FoundPath>,
     ) {
         if lane.is_none() {
             self.paths.looking[set] = false;
@@ -135,7 +146,13 @@ impl Capture {
         }
         let first_look = !self.paths.found[set].contains_key(&lane);
         let first_of_all = !self.paths.everything_found();
-        let (paths, with_kin) = self.without_kin(paths.into_iter().collect());
+        if first_look && lane.is_none() {
+            self.paths.since_ns[set] = now.unix_ns;
+        }
+        self.tracker.memory_mut().see(found.iter().map(|found| found.id));
+        let ids: BTreeMap<String, FileId> = found.into_iter().map(|found| (found.path, found.id)).collect();
+        let (paths, with_kin) = self.without_kin(ids.keys().cloned().collect());
+        let paths = self.without_others(now, paths, &ids);
         for path in &paths {
             let came_back = self.paths.missing.remove(path).is_some();
             for id in self.ids_of(&StreamKey::file(path)) {
@@ -176,19 +193,112 @@ impl Capture {
     /// Without those that are rotated files of another path that is followed: they are read with it, and read alone each
     /// of their lines would come twice. Also which paths have such files, and so are read from the oldest of them.
     fn without_kin(&self, mut paths: BTreeSet<String>) -> (BTreeSet<String>, BTreeSet<String>) {
-        let is_followed = |path: &str| self.ids.contains_key(&StreamKey::file(path));
+        // Named on its own it is a log of its own, whatever its name looks like.
+        let is_followed = |path: &str| self.ids.contains_key(&StreamKey::file(path)) || self.is_named(path);
         let mut with_kin = BTreeSet::new();
         let all = paths.clone();
         paths.retain(|path| {
             let (directory, name) = split_path(path);
             let live = kin::live_names(&name).map(|live| format!("{directory}/{live}"));
             // One that is followed alone, for the other was not there, goes on so.
-            let of = live.filter(|_| !is_followed(path)).find(|live| all.contains(live) || is_followed(live));
+            let is_log = |path: &str| all.contains(path) || self.ids.contains_key(&StreamKey::file(path));
+            let of = live.filter(|_| !is_followed(path)).find(|live| is_log(live));
             let stays = of.is_none();
             with_kin.extend(of);
             stays
         });
         (paths, with_kin)
+    }
+
+    /// An entry names this very path, not a pattern that it matches.
+    fn is_named(&self, path: &str) -> bool {
+        let patterns = self.settings.file_monitor.files.iter().flat_map(|files| &files.paths);
+        patterns.into_iter().any(|pattern| pattern.as_str() == path)
+    }
+
+    /// Without files that are read as those of another path: a log that was renamed to a name that is followed too, or a
+    /// second name of it.
+    fn without_others(
+        &mut self,
+        now: Now,
+        paths: BTreeSet<String>,
+        ids: &BTreeMap<String, FileId>,
+    ) -> BTreeSet<String> {
+        let mut own = BTreeSet::new();
+        for path in paths {
+            let key = StreamKey::file(&path);
+            let Some(id) = ids.get(&path).filter(|_| !self.ids.contains_key(&key)) else {
+                own.insert(path);
+                continue;
+            };
+            let readers: Vec<StreamId> = (0..self.outlets.len())
+                .filter_map(|outlet| self.owners.owner(self.group(outlet), *id))
+                .collect();
+            let log = self.tracker.memory().log_of(*id).filter(|log| **log != key && id.birth_ns != 0);
+            // That log may have been found in this very look.
+            let is_there =
+                log.and_then(|log| log.0.strip_prefix("file:")).is_some_and(|path| ids.contains_key(path));
+            let of_log = log.map(|log| self.ids_of(log)).unwrap_or_default();
+            if readers.is_empty() && of_log.is_empty() && !is_there {
+                own.insert(path);
+                continue;
+            }
+            if self.paths.told.len() >= TOLD_MAX {
+                self.paths.told.clear();
+            }
+            // Whoever reads it may not know its new name.
+            if self.paths.told.insert((path, *id)) {
+                for reader in readers.into_iter().chain(of_log) {
+                    self.with_file(now, reader, |file, cx, _| file.on_chain_changed(cx));
+                }
+            }
+        }
+        own
+    }
+
+    fn group(&self, outlet: usize) -> Group {
+        Group { outlet: self.outlets[outlet].outlet.index, of_paths: true }
+    }
+
+    /// What is known of a log for an outlet, and who reads it there.
+    pub(super) fn known_of(&self, key: &StreamKey, outlet: usize) -> (Vec<FilePlace>, Reader) {
+        let sinks = self.outlets[outlet].tracked.clone();
+        let group = Group { of_paths: key.0.starts_with("file:"), ..self.group(outlet) };
+        let places = self.tracker.memory().of(&sinks, group.of_paths).places(key);
+        (places, Reader { group, sinks })
+    }
+
+    /// Names beside a path that look like its rotated files and are logs of their own. Those logs learn of this one.
+    fn set_apart(&mut self, now: Now, path: &str) -> Vec<String> {
+        let (directory, name) = split_path(path);
+        let named = self.settings.file_monitor.files.iter().flat_map(|files| &files.paths);
+        let named = named.filter_map(|pattern| pattern.as_str().strip_prefix(&directory)?.strip_prefix('/'));
+        let looks_like_kin = |other: &&str| *other != name && Kin::of(other, &name).is_some();
+        let mut apart: Vec<String> = named.filter(looks_like_kin).map(str::to_owned).collect();
+        // Followed paths whose names begin alike, in either direction.
+        let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
+        let from = StreamKey::file(&format!("{directory}/{stem}"));
+        let alike = self.ids.range(from.clone()..).take_while(|(key, _)| key.0.starts_with(&from.0));
+        let followed = alike.filter_map(|(key, _)| key.0.rsplit_once('/').map(|(_, name)| name));
+        apart.extend(followed.filter(looks_like_kin).map(str::to_owned));
+        let stems: Vec<String> = kin::stems(&name).map(str::to_owned).collect();
+        for stem in stems {
+            let from = StreamKey::file(&format!("{directory}/{stem}"));
+            let alike = self
+                .ids
+                .range(from.clone()..)
+                .take_while(|(key, _)| key.0.starts_with(&from.0))
+                .take(ALIKE_MAX);
+            let is_live = |key: &StreamKey| {
+                key.0.rsplit_once('/').is_some_and(|(_, live)| live != name && Kin::of(&name, live).is_some())
+            };
+            let lives: Vec<StreamId> =
+                alike.filter(|(key, _)| is_live(key)).flat_map(|(_, ids)| ids.clone()).collect();
+            for id in lives {
+                self.with_file(now, id, |file, _, _| file.set_apart(&name));
+            }
+        }
+        apart
     }
 
     /// Paths that vanished while the agent did not run: what is left of them in rotated files is read, then they are
@@ -211,9 +321,9 @@ impl Capture {
             } else {
                 tracing::info!(
                     path,
-                    "no pattern of file_monitor names it any more: its position is forgotten"
+                    "no pattern of file_monitor names it any more; its position is kept for a while"
                 );
-                self.tracker.forget(&StreamKey::file(&path));
+                self.tracker.leave(&StreamKey::file(&path));
             }
         }
     }
@@ -256,8 +366,12 @@ impl Capture {
             Some(Cursor::File(cursor)) => Start::Resume(cursor),
             None if at_end => Start::End,
             _ if look.with_kin => Start::Oldest,
-            _ => Start::Live,
+            _ if look.is_first => Start::Live,
+            // It may have been rotated since it was made and before it was found.
+            _ => Start::Since(self.paths.since_ns[set]),
         };
+        let (places, reader) = self.known_of(&key, outlet);
+        let apart = self.set_apart(now, path);
         let id = self.next_stream_id();
         let outlet = self.outlets[outlet].outlet;
         let source = Arc::new(Source {
@@ -275,6 +389,7 @@ impl Capture {
         let file = FileSource::new(id, directory, live_name, format, start, line_bytes_max);
         let file = file.with_text(encoding, keep_cr);
         let file = file.renamed_while_written().with_pipeline(source.pipeline.as_ref());
+        let file = file.with_memory(places, reader, apart);
         let reason = format!("matches file_monitor.files[{set}]");
         let stream = self.new_stream(now, source, Kind::File(Box::new(file)), reason, acked);
         self.add_stream(stream);

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::io::{Action, ConnId, FileNo, LaneId, RequestId};
+use super::owners::Owners;
+use crate::checkpoint::memory::Table;
 use crate::clock::Now;
 use crate::limits::{FILE_READS_MAX, READ_BYTES, SINK_BATCHES_MAX};
 use crate::metrics::Metrics;
@@ -357,6 +359,10 @@ pub struct Context<'a> {
     pub lanes: &'a mut Lanes,
     /// For back-off.
     pub jitter: &'a mut Jitter,
+    /// Who reads which file.
+    pub owners: &'a mut Owners,
+    /// The table of files read.
+    pub memory: &'a Table,
     /// The last number given to anything.
     pub last_number: &'a mut u64,
 }

@@ -8,8 +8,8 @@
 //! The file is one header line and a JSON body with one stream a line, so that a person can read it and `grep` finds
 //! a container:
 //! ```text
-//! capturer-checkpoint v1 crc32=0f1e2d3c bytes=412
-//! {"streams":{
+//! capturer-checkpoint v2 crc32=0f1e2d3c bytes=412
+//! {"seq":4711,"streams":{
 //! "container:4f5…":{"local_file":{"rank":0,"cursor":{"kind":"file",…},"output":"web-1.ndjson"}}
 //! },"outputs":{
 //! "local_file":{
@@ -23,11 +23,15 @@
 //! the outputs behind their marks, so nothing is repeated. Any older checkpoint is as consistent as the newest, only
 //! longer ago.
 //!
+//! Beside it stands what is remembered of files that nobody reads now (memory.rs, journal.rs).
+//!
 //! Not here: what happens to the file on disk (store.rs, and saver.rs for one after the other), and when it is saved
 //! (capture).
 
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod journal;
+pub mod memory;
 pub mod saver;
 pub mod store;
 pub mod tracker;
@@ -40,20 +44,40 @@ use serde::{Deserialize, Serialize};
 use crate::cursor::Cursor;
 use crate::limits::CHECKPOINT_BYTES_MAX;
 use crate::record::{OutputMark, StreamKey};
+use crate::settings::Remember;
 
 pub use store::{DirLock, LoadReport, StoreError};
 pub use tracker::{Resume, Tracker};
 
 const MAGIC: &str = "capturer-checkpoint";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Before it there was no table of files read, and no print of what stands before a position. What it says is taken over.
+const VERSION_BEFORE: u32 = 1;
 
 /// All that survives a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
+    /// Number of the save.
+    #[serde(default)]
+    pub seq: u64,
     /// Every stream that is not finished for good.
     pub streams: BTreeMap<StreamKey, StreamEntry>,
     /// Sink name → path → state of the output at the time of these cursors.
     pub outputs: BTreeMap<String, BTreeMap<String, OutputMark>>,
+    /// What is remembered of files and of logs that nobody reads: all of it when loaded, what changed when saved.
+    #[serde(skip)]
+    pub memory: memory::Logs,
+    /// How much of it is kept.
+    #[serde(skip)]
+    pub remember: Remember,
+}
+
+impl Checkpoint {
+    /// Takes the place of the one before, whose memory it goes on with.
+    pub fn follow(&mut self, before: memory::Logs) {
+        let changed = std::mem::replace(&mut self.memory, before);
+        memory::absorb(&mut self.memory, changed);
+    }
 }
 
 /// One stream: where each sink is, by the sink's name.
@@ -125,7 +149,9 @@ pub enum CheckpointError {
 /// The bytes to save. Streams and outputs stand a line each.
 pub fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
     let mut body = Vec::with_capacity(256 * (checkpoint.streams.len() + 1));
-    body.extend_from_slice(b"{\"streams\":{");
+    body.extend_from_slice(b"{\"seq\":");
+    json(&mut body, &checkpoint.seq);
+    body.extend_from_slice(b",\"streams\":{");
     entries(&mut body, &checkpoint.streams, json);
     body.extend_from_slice(b"},\"outputs\":{");
     entries(&mut body, &checkpoint.outputs, |body, marks| {
@@ -178,7 +204,7 @@ pub fn decode(bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
     if found_sum != expected_sum {
         return Err(CheckpointError::Checksum { expected: expected_sum, found: found_sum });
     }
-    if version != VERSION {
+    if version != VERSION && version != VERSION_BEFORE {
         return Err(CheckpointError::Version(version));
     }
     serde_json::from_slice(body).map_err(CheckpointError::Json)
@@ -214,17 +240,20 @@ fn checksum(version: u32, body: &[u8]) -> u32 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::cursor::{ApiCursor, ChannelMark, FileCursor, FileId, HeadPrint};
+    use crate::cursor::{ApiCursor, ChannelMark, FileCursor, FileId, HeadPrint, TailPrint};
 
     pub(crate) fn file_cursor(offset: u64) -> Cursor {
         Cursor::File(FileCursor {
             file: FileId { device: 2049, inode: 77, birth_ns: 1_700_000_000_123_456_789 },
             head: HeadPrint { len_bytes: 1024, crc32: 0xdead_beef },
+            tail: TailPrint { end: offset, len_bytes: 100, crc32: 0xcafe },
             offset,
+            len: offset,
             skip: [0, 0],
             reached: Vec::new(),
             lines: ApiCursor { last_ns: offset as i64, ..ApiCursor::default() },
             passing: [ChannelMark { time_ns: 3, count: 1 }, ChannelMark::default()],
+            done: Vec::new(),
         })
     }
 
@@ -273,9 +302,29 @@ pub(crate) mod tests {
         }
         let text = String::from_utf8(encode(&sample())).unwrap();
         // One line for the header, each stream and each output can be found by its line.
-        assert!(text.starts_with("capturer-checkpoint v1 crc32="));
+        assert!(text.starts_with("capturer-checkpoint v2 crc32="));
         assert_eq!(text.lines().filter(|line| line.starts_with("\"container:4f5\":{")).count(), 1);
         assert_eq!(text.lines().count(), 9, "{text}");
+    }
+
+    /// As commit 9935078 wrote it: who upgrades must not get everything again.
+    #[test]
+    fn a_checkpoint_of_the_version_before_is_taken_over() {
+        let body = concat!(
+            r#"{"streams":{"file:/a.log":{"local_file":{"rank":0,"cursor":{"kind":"file","#,
+            r#""file":{"device":2049,"inode":77,"birth_ns":5},"head":{"len_bytes":9,"crc32":1},"offset":42,"#,
+            r#""reached":{"file":{"device":2049,"inode":78},"head":{"len_bytes":9,"crc32":1},"offset":7}},"#,
+            r#""output":"a.ndjson"}}},"outputs":{}}"#
+        );
+        let bytes =
+            [header(1, checksum(1, body.as_bytes()), body.len() as u64), body.as_bytes().to_vec()].concat();
+        let checkpoint = decode(&bytes).unwrap();
+        let Cursor::File(cursor) = &checkpoint.streams[&StreamKey::file("/a.log")].lowest().unwrap().cursor
+        else {
+            panic!("it is a file's")
+        };
+        assert_eq!((cursor.offset, cursor.reached[0].offset, cursor.tail), (42, 7, TailPrint::default()));
+        assert_eq!(checkpoint.seq, 0);
     }
 
     #[test]
@@ -317,7 +366,7 @@ pub(crate) mod tests {
         assert!(matches!(decode(&damaged), Err(CheckpointError::Checksum { .. })));
         let newer = [header(7, checksum(7, b"xyz"), 3), b"xyz".to_vec()].concat();
         assert!(matches!(decode(&newer), Err(CheckpointError::Version(7))));
-        let odd = [header(1, checksum(1, b"[]"), 2), b"[]".to_vec()].concat();
+        let odd = [header(2, checksum(2, b"[]"), 2), b"[]".to_vec()].concat();
         assert!(matches!(decode(&odd), Err(CheckpointError::Json(_))));
         let upper = String::from_utf8(bytes).unwrap().replacen("crc32=", "crc32=0", 1);
         assert!(matches!(decode(upper.as_bytes()), Err(CheckpointError::NotACheckpoint)));

@@ -18,12 +18,19 @@ pub struct Saver {
     dir: PathBuf,
     /// Outputs that both files name, by sink.
     named: BTreeMap<String, BTreeMap<String, OutputMark>>,
+    /// Numbers of the two checkpoints on disk, the newer first.
+    on_disk: [u64; 2],
+    /// What is remembered is rewritten when it is so long.
+    compact_at: Option<u64>,
 }
+
+/// What is remembered is not worth rewriting below that.
+const COMPACT_BYTES_MIN: u64 = 1024 * 1024;
 
 impl Saver {
     /// Of one run: what runs before it saved is not looked at.
     pub fn new(dir: PathBuf) -> Saver {
-        Saver { dir, named: BTreeMap::new() }
+        Saver { dir, named: BTreeMap::new(), on_disk: [0; 2], compact_at: None }
     }
 
     /// Saves it.
@@ -32,11 +39,28 @@ impl Saver {
     /// As of [`store::save`]; the checkpoint counts as not saved then.
     pub fn save(&mut self, checkpoint: Checkpoint) -> Result<(), StoreError> {
         let bytes = encode(&checkpoint);
+        if !checkpoint.memory.is_empty() {
+            self.remember(&checkpoint)?;
+        }
         store::save(&self.dir, &bytes)?;
         if self.names_more(&checkpoint) {
             store::save(&self.dir, &bytes)?;
         }
         self.named = checkpoint.outputs;
+        if checkpoint.seq != self.on_disk[0] {
+            self.on_disk = [checkpoint.seq, self.on_disk[0]];
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        let len = store::remember(&self.dir, checkpoint)?;
+        let at = *self.compact_at.get_or_insert(len + COMPACT_BYTES_MIN);
+        // Whichever of the two checkpoints is found, it finds what was remembered then.
+        if len > at && self.on_disk[1] > 0 {
+            let left = store::compact(&self.dir, self.on_disk[1], &checkpoint.remember)?;
+            self.compact_at = Some(COMPACT_BYTES_MIN.max(2 * left));
+        }
         Ok(())
     }
 

@@ -22,13 +22,18 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Checkpoint, CheckpointError, decode};
+use super::{Checkpoint, CheckpointError, decode, journal, memory};
 use crate::limits::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_DAMAGED_MAX};
+use crate::settings::Remember;
 
 const CURRENT: &str = "checkpoint.json";
 const NEW: &str = "checkpoint.json.new";
 const PREVIOUS: &str = "checkpoint.json.previous";
 const LOCK: &str = "lock";
+const FILES: &str = "files.log";
+const FILES_NEW: &str = "files.log.new";
+/// More of what is remembered is not read. It is rewritten long before.
+const FILES_BYTES_MAX: usize = 1 << 30;
 
 /// What was found at start.
 #[derive(Debug, Default)]
@@ -112,6 +117,55 @@ fn save_on(disk: &mut impl Disk, bytes: &[u8]) -> Result<(), StoreError> {
     disk.sync_dir()
 }
 
+/// Appends what is remembered, so that it is on disk before the checkpoint of the same number. Returns the length then.
+///
+/// # Errors
+/// As of [`save`].
+pub fn remember(dir: &Path, checkpoint: &Checkpoint) -> Result<u64, StoreError> {
+    let line = journal::encode(checkpoint.seq, &checkpoint.memory);
+    Dir::open(dir)?.append(FILES, &line)
+}
+
+/// Drops what is superseded; the checkpoint of that number and later ones find what they found. Returns the length then.
+///
+/// # Errors
+/// As of [`save`].
+pub fn compact(dir: &Path, up_to: u64, remember: &Remember) -> Result<u64, StoreError> {
+    let mut dir = Dir::open(dir)?;
+    let bytes = dir.read_up_to(FILES, FILES_BYTES_MAX)?.unwrap_or_default();
+    let now_s = unix_s();
+    let compacted = journal::compact(&bytes, up_to, |logs| {
+        memory::prune(logs, remember, now_s);
+    });
+    dir.replace(FILES, &compacted)?;
+    Ok(compacted.len() as u64)
+}
+
+fn unix_s() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Reads what is remembered up to a checkpoint into it.
+fn load_memory(dir: &mut Dir, report: &mut LoadReport) -> Result<(), StoreError> {
+    let Some(bytes) = dir.read_up_to(FILES, FILES_BYTES_MAX)? else { return Ok(()) };
+    let decoded = journal::decode(&bytes, report.checkpoint.seq);
+    if decoded.later > 0 || decoded.damaged > 0 {
+        // A later save would give them a number that counts.
+        dir.replace(FILES, &journal::encode(report.checkpoint.seq, &decoded.logs))?;
+    }
+    // A crash tears the last line.
+    if decoded.damaged > 1 {
+        let path = dir.path_of(FILES);
+        report.notes.push(format!(
+            "{}: {} damaged lines; files that they spoke of may be delivered again if they were renamed or copied since",
+            path.display(),
+            decoded.damaged
+        ));
+    }
+    report.checkpoint.memory = decoded.logs;
+    Ok(())
+}
+
 /// The newest intact checkpoint, changing nothing: for looking at it while an agent runs. Empty if there is none.
 pub fn peek(dir: &Path) -> Result<Checkpoint, StoreError> {
     let dir = Dir::open(dir)?;
@@ -123,9 +177,15 @@ pub fn peek(dir: &Path) -> Result<Checkpoint, StoreError> {
     Ok(Checkpoint::default())
 }
 
-/// Finds the newest intact checkpoint.
+/// Finds the newest intact checkpoint, and what is remembered beside it.
 pub fn load(dir: &Path) -> Result<LoadReport, StoreError> {
     let mut dir = Dir::open(dir)?;
+    let mut report = load_checkpoint(&mut dir)?;
+    load_memory(&mut dir, &mut report)?;
+    Ok(report)
+}
+
+fn load_checkpoint(dir: &mut Dir) -> Result<LoadReport, StoreError> {
     let mut notes = Vec::new();
     for name in [CURRENT, NEW, PREVIOUS] {
         let Some(bytes) = dir.read(name)? else { continue };
@@ -184,8 +244,40 @@ impl Dir {
         StoreError::Io { what, path: self.path_of(name), source: source.into() }
     }
 
-    /// The bytes of a file, one more than allowed at most; `None` if it is not there.
+    /// The bytes of a checkpoint, one more than allowed at most; `None` if it is not there.
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read_up_to(name, CHECKPOINT_BYTES_MAX + 1)
+    }
+
+    /// Appends and syncs; returns the length then.
+    fn append(&mut self, name: &'static str, bytes: &[u8]) -> Result<u64, StoreError> {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags | OFlags::NONBLOCK, Mode::RUSR | Mode::WUSR);
+        let fd = fd.map_err(|errno| self.error("opening", name, errno))?;
+        self.expect_regular(&fd, name)?;
+        let mut file = File::from(fd);
+        let before = file.metadata().map_err(|source| self.error("looking at", name, source))?.len();
+        let written = file.write_all(bytes).and_then(|()| file.sync_data());
+        if let Err(source) = written {
+            // Half a line would take the next one with it.
+            let _ = file.set_len(before);
+            return Err(self.error("writing", name, source));
+        }
+        Ok(before + bytes.len() as u64)
+    }
+
+    /// Writes it anew, whole at any moment.
+    fn replace(&mut self, name: &'static str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.remove(FILES_NEW)?;
+        let mut file = self.create(FILES_NEW)?;
+        file.write_all(bytes)
+            .and_then(|()| file.sync_all())
+            .map_err(|source| self.error("writing", FILES_NEW, source))?;
+        self.rename(FILES_NEW, name)?;
+        self.sync_dir()
+    }
+
+    fn read_up_to(&self, name: &str, max: usize) -> Result<Option<Vec<u8>>, StoreError> {
         // O_NONBLOCK: opening a FIFO somebody put there must not wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
@@ -197,7 +289,7 @@ impl Dir {
         self.expect_regular(&file, name)?;
         let mut bytes = Vec::new();
         File::from(file)
-            .take(CHECKPOINT_BYTES_MAX as u64 + 1)
+            .take(max as u64)
             .read_to_end(&mut bytes)
             .map_err(|source| self.error("reading", name, source))?;
         Ok(Some(bytes))
@@ -539,8 +631,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         save_number(dir.path(), 1);
         let body = b"{}";
-        let sum = super::super::checksum(2, body);
-        let newer = [super::super::header(2, sum, 2), body.to_vec()].concat();
+        let sum = super::super::checksum(3, body);
+        let newer = [super::super::header(3, sum, 2), body.to_vec()].concat();
         fs::write(dir.path().join(CURRENT), &newer).unwrap();
         assert!(matches!(load(dir.path()), Err(StoreError::Newer { .. })));
         assert_eq!(fs::read(dir.path().join(CURRENT)).unwrap(), newer);

@@ -243,11 +243,11 @@ impl Worker {
     }
 
     fn open(&mut self, request: Request) -> Option<Answer> {
-        let Request::Open { stream, file, directory, found, owner } = request else { return None };
+        let Request::Open { stream, file, directory, found, expected, owner } = request else { return None };
         let beat = || self.progress.beat();
-        let result = look::open(&directory, &found, &self.claims, &beat);
+        let result = look::open(&directory, &found, &expected, &self.claims, &beat);
         if matches!(&result, Err(FileError::Other { cause, .. }) if cause == NO_ROOM) {
-            self.waiting.push(Request::Open { stream, file, directory, found, owner });
+            self.waiting.push(Request::Open { stream, file, directory, found, expected, owner });
             self.progress.state().without_room = self.waiting.len();
             return None;
         }
@@ -271,10 +271,12 @@ impl Worker {
     pub(super) fn carry_out(&mut self, request: Request) {
         self.progress.begin(request.describe());
         let answer = match request {
-            Request::Scan { stream, directory, live_name } => {
+            Request::Scan { stream, directory, live_name, wanted, apart } => {
                 // First the watch, then the list: what happens between them is seen twice, not missed.
                 let watch = self.watch(Path::new(&directory));
-                Some(Answer::Scanned { stream, watch, result: look::scan(&directory, &live_name) })
+                let (directory, live_name) = (directory.as_str(), live_name.as_str());
+                let chain = look::Chain { directory, live_name, wanted: &wanted, apart: &apart };
+                Some(Answer::Scanned { stream, watch, result: look::scan(chain) })
             }
             Request::Open { .. } => self.open(request),
             Request::Read { stream, file, offset, mut buffer, .. } => {
@@ -330,7 +332,7 @@ impl Worker {
             return None;
         }
         let watches = self.watch_all(&found);
-        let paths = found.paths.into_iter().collect();
+        let paths = found.paths();
         Some(Answer::PathsFound { set, lane: self.lane, lanes: Vec::new(), watches, paths })
     }
 

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::unpack;
 use crate::capture::io::{FileError, FoundFile, NO_ROOM, OpenedFile};
-use crate::cursor::FileId;
+use crate::cursor::{FileId, TailPrint};
 use crate::decode::damage::leading_nuls;
 use crate::descriptors;
 use crate::kin::Kin;
@@ -24,23 +24,39 @@ use crate::limits::HEAD_BYTES;
 /// So much must have been NULs before a file is asked where its data goes on.
 const HOLE_ASKED_BYTES: usize = 64 * 1024;
 
+/// Of a file whose name does not tell.
+const RANK_UNKNOWN: u32 = FoundFile::RANK_UNKNOWN;
 /// Looks at a directory that is rotated meanwhile at most so often.
 const SCANS_MAX: usize = 8;
 
-/// The live file and its rotated kin ([`Kin`]), compressed or not. Files are looked at one after the other, so a
-/// rotation may come between and show one file twice and another not at all. Then it is done again.
-pub fn scan(directory: &str, live_name: &str) -> Result<Vec<FoundFile>, FileError> {
+/// What of a directory is one log.
+#[derive(Clone, Copy)]
+pub struct Chain<'a> {
+    /// The directory.
+    pub directory: &'a str,
+    /// Name of the live file.
+    pub live_name: &'a str,
+    /// Files that count whatever their name is now.
+    pub wanted: &'a [FileId],
+    /// Names that are logs of their own.
+    pub apart: &'a [String],
+}
+
+/// The live file, its rotated kin ([`Kin`]), compressed or not, and what is wanted. Files are looked at one after the
+/// other, so a rotation may come between and show one file twice and another not at all. Then it is done again.
+pub fn scan(chain: Chain<'_>) -> Result<Vec<FoundFile>, FileError> {
+    let Chain { directory, live_name, .. } = chain;
     let dir = open_directory(directory)?;
     for _ in 1..SCANS_MAX {
-        let names = names_of(&dir, directory, live_name)?;
+        let names = names_of(&dir, chain)?;
         let live = live_id(&dir, directory, live_name);
-        let found = scan_once(&dir, directory, &names)?;
+        let found = scan_once(&dir, chain, &names)?;
         let same_live = live == live_id(&dir, directory, live_name);
-        if same_live && found.len() == names.len() && names == names_of(&dir, directory, live_name)? {
+        if same_live && found.len() == names.len() && names == names_of(&dir, chain)? {
             return Ok(found);
         }
     }
-    scan_once(&dir, directory, &names_of(&dir, directory, live_name)?)
+    scan_once(&dir, chain, &names_of(&dir, chain)?)
 }
 
 /// Every rotation gives the live name to another file.
@@ -49,49 +65,56 @@ fn live_id(dir: &OwnedFd, directory: &str, live_name: &str) -> Option<FileId> {
     identify(&file).ok().map(|(id, _)| id)
 }
 
-/// Names, ranks, and whether each is compressed.
-fn names_of(
-    dir: &OwnedFd,
-    directory: &str,
-    live_name: &str,
-) -> Result<BTreeSet<(String, u32, bool)>, FileError> {
+/// Ranks, names, and whether each is compressed. The newest first: while files are renamed to older names, one that is
+/// looked at before its older neighbour is seen twice rather than not at all.
+fn names_of(dir: &OwnedFd, chain: Chain<'_>) -> Result<BTreeSet<(u32, String, bool)>, FileError> {
     let other = |cause: io::Error| FileError::Other {
-        what: format!("listing {directory}"),
+        what: format!("listing {}", chain.directory),
         cause: cause.to_string(),
     };
     let entries = rustix::fs::Dir::read_from(dir).map_err(|errno| other(errno.into()))?;
     let names = entries.filter_map(|entry| {
         let entry = entry.ok()?;
         let name = entry.file_name().to_str().ok()?.to_owned();
-        let (kin, compressed) = Kin::of(&name, live_name)?;
+        let is_apart = chain.apart.contains(&name) && name != chain.live_name;
+        let kin = if is_apart { None } else { Kin::of(&name, chain.live_name) };
+        let is_wanted = || chain.wanted.iter().any(|id| id.inode == entry.ino());
+        let (kin, compressed) = kin.or_else(|| is_wanted().then_some((Kin::Stranger, false)))?;
         Some((name, kin, compressed))
     });
     Ok(ranked(names.collect()))
 }
 
 /// Ranks: 0 is the live file, a higher one is older. Dates come behind numbers, if ever there are both.
-fn ranked(names: Vec<(String, Kin, bool)>) -> BTreeSet<(String, u32, bool)> {
+fn ranked(names: Vec<(String, Kin, bool)>) -> BTreeSet<(u32, String, bool)> {
     let number = |kin: &Kin| if let Kin::Number(number) = kin { *number } else { 0 };
     let highest = names.iter().map(|(_, kin, _)| number(kin)).max().unwrap_or(0);
-    let dates: BTreeSet<&Kin> =
-        names.iter().map(|(_, kin, _)| kin).filter(|kin| matches!(kin, Kin::Date(_))).collect();
+    let is_date = |kin: &&Kin| matches!(kin, Kin::Date(_));
+    let dates: BTreeSet<Vec<u64>> =
+        names.iter().map(|(_, kin, _)| kin).filter(is_date).map(Kin::date_key).collect();
+    let later = |kin: &Kin| dates.range(kin.date_key()..).count();
     let rank = |kin: &Kin| match kin {
         Kin::Live => 0,
         Kin::Number(number) => *number,
-        Kin::Date(_) => highest.saturating_add(dates.iter().filter(|date| **date >= kin).count() as u32),
+        Kin::Date(_) => highest.saturating_add(later(kin) as u32),
+        Kin::Stranger => RANK_UNKNOWN,
     };
-    names.iter().map(|(name, kin, compressed)| (name.clone(), rank(kin), *compressed)).collect()
+    names.iter().map(|(name, kin, compressed)| (rank(kin), name.clone(), *compressed)).collect()
 }
 
 fn scan_once(
     dir: &OwnedFd,
-    directory: &str,
-    names: &BTreeSet<(String, u32, bool)>,
+    chain: Chain<'_>,
+    names: &BTreeSet<(u32, String, bool)>,
 ) -> Result<Vec<FoundFile>, FileError> {
     let mut found = Vec::new();
-    for (name, rank, compressed) in names.iter().cloned() {
-        match look_at(dir, directory, &name) {
-            Ok((id, len, head)) => found.push(FoundFile { name, rank, compressed, id, len, head }),
+    for (rank, name, compressed) in names.iter().cloned() {
+        match look_at(dir, chain.directory, &name) {
+            // The number of another file that was wanted.
+            Ok((id, ..)) if rank == RANK_UNKNOWN && !chain.wanted.iter().any(|wanted| wanted.can_be(id)) => {}
+            Ok((id, len, head, unpacked_len)) => {
+                found.push(FoundFile { name, rank, compressed, id, len, head, unpacked_len });
+            }
             // Renamed or removed since the listing.
             Err(FileError::Changed(_)) => {}
             // A rotated sibling that can't be read must not hide the live file.
@@ -142,9 +165,12 @@ fn open_beneath(dir: &OwnedFd, directory: &str, name: &str) -> Result<OwnedFd, F
     Ok(file)
 }
 
-fn look_at(dir: &OwnedFd, directory: &str, name: &str) -> Result<(FileId, u64, Vec<u8>), FileError> {
+type Looked = (FileId, u64, Vec<u8>, Option<u32>);
+
+fn look_at(dir: &OwnedFd, directory: &str, name: &str) -> Result<Looked, FileError> {
     let file = open_beneath(dir, directory, name)?;
     let (id, len) = identify(&file).map_err(|errno| classify(errno, name, name))?;
+    let unpacked_len = if name.ends_with(".gz") { unpacked_len(&file, len) } else { None };
     let mut head = Vec::with_capacity(HEAD_BYTES);
     let file = std::fs::File::from(file);
     let read = if name.ends_with(".gz") {
@@ -157,8 +183,15 @@ fn look_at(dir: &OwnedFd, directory: &str, name: &str) -> Result<(FileId, u64, V
         Err(error) if !name.ends_with(".gz") => {
             Err(FileError::Other { what: format!("reading {directory}/{name}"), cause: error.to_string() })
         }
-        _ => Ok((id, len, head)),
+        _ => Ok((id, len, head, unpacked_len)),
     }
+}
+
+/// The last four bytes of a gzip file are the length of its content (RFC 1952: ISIZE).
+fn unpacked_len(file: &OwnedFd, len: u64) -> Option<u32> {
+    let mut trailer = [0; 4];
+    let read = rustix::io::pread(file, &mut trailer, len.checked_sub(4)?).ok()?;
+    (read == 4).then(|| u32::from_le_bytes(trailer))
 }
 
 /// Identity and length of an open file.
@@ -167,10 +200,12 @@ fn identify(file: &OwnedFd) -> rustix::io::Result<(FileId, u64)> {
     Ok((FileId::of(&stat), stat.stx_size))
 }
 
-/// Opens a file that a scan found, if it is still that one. `beat` is called while something long goes on.
+/// Opens a file that a scan found, if it is still that one, and looks whether what is expected stands in it. `beat` is
+/// called while something long goes on.
 pub fn open(
     directory: &str,
     found: &FoundFile,
+    expected: &TailPrint,
     claims: &Claims,
     beat: &dyn Fn(),
 ) -> Result<(OwnedFd, OpenedFile), FileError> {
@@ -185,14 +220,19 @@ pub fn open(
     }
     // Measuring may take minutes; the stream claims the file once it has it.
     let file = claims.hold(std::fs::File::from(file), Owner::Discovery);
+    let shown = |errno| classify(errno, &found.name, &found.name);
     let mut head = vec![0; found.head.len()];
     let (opened, read) = if found.compressed {
-        let (len, damaged, read) = unpack::measure(&file, &mut head, beat);
-        (OpenedFile { len, damaged, lane: None }, read)
+        let mut tail = vec![0; expected.len_bytes as usize];
+        let kept = unpack::Kept { at: expected.begin(), bytes: &mut tail };
+        let (len, damaged) =
+            unpack::measure(&file, &mut [unpack::Kept { at: 0, bytes: &mut head }, kept], beat);
+        let as_expected = expected.is_none() || len >= expected.end && expected.is_of(&tail);
+        (OpenedFile { len, damaged, lane: None, as_expected }, head.len().min(len as usize))
     } else {
-        let read = rustix::io::pread(&*file, &mut head, 0)
-            .map_err(|errno| classify(errno, &found.name, &found.name))?;
-        (OpenedFile { len, damaged: false, lane: None }, read)
+        let read = rustix::io::pread(&*file, &mut head, 0).map_err(shown)?;
+        let as_expected = expected.is_none() || stands_in(&*file, expected).map_err(shown)?;
+        (OpenedFile { len, damaged: false, lane: None, as_expected }, read)
     };
     // Without birth times the number alone does not tell it from a file that got the same one since.
     if head[..read] != found.head {
@@ -212,6 +252,18 @@ pub fn data_behind(file: impl AsFd, offset: u64, read: &[u8]) -> Option<u64> {
     (at > behind).then_some(at)
 }
 
+fn stands_in(file: impl AsFd, expected: &TailPrint) -> rustix::io::Result<bool> {
+    let mut bytes = vec![0; expected.len_bytes as usize];
+    let mut read = 0;
+    while read < bytes.len() {
+        match rustix::io::pread(&file, &mut bytes[read..], expected.begin() + read as u64)? {
+            0 => return Ok(false),
+            count => read += count,
+        }
+    }
+    Ok(expected.is_of(&bytes))
+}
+
 /// Length of an open file now.
 pub fn length(file: impl AsFd) -> Option<u64> {
     rustix::fs::fstat(file).ok().map(|stat| stat.st_size as u64)
@@ -226,12 +278,8 @@ mod tests {
     fn the_latest_date_is_the_newest() {
         let ranks = |names: &[&str]| {
             let kin = |name: &&str| Kin::of(name, "0.log").map(|(kin, gz)| ((*name).to_owned(), kin, gz));
-            let mut ranks: Vec<(u32, String)> = ranked(names.iter().filter_map(kin).collect())
-                .into_iter()
-                .map(|(name, rank, _)| (rank, name))
-                .collect();
-            ranks.sort();
-            ranks
+            let ranks = ranked(names.iter().filter_map(kin).collect()).into_iter();
+            ranks.map(|(rank, name, _)| (rank, name)).collect::<Vec<_>>()
         };
         let (older, newer) = ("0.log.20251231-235959", "0.log.20260101-000000");
         let packed = format!("{older}.gz");
@@ -245,6 +293,52 @@ mod tests {
             ranks(&["0.log-20261125", "0.log.3", "0.log.1"]),
             expected.map(|(rank, name)| (rank, name.to_owned()))
         );
+    }
+
+    fn scan(directory: &str, live_name: &str) -> Result<Vec<FoundFile>, FileError> {
+        super::scan(Chain { directory, live_name, wanted: &[], apart: &[] })
+    }
+
+    /// As [`super::open`], with nothing expected.
+    fn open(directory: &str, found: &FoundFile) -> Result<(OwnedFd, OpenedFile), FileError> {
+        super::open(directory, found, &TailPrint::default(), &Claims::default(), &|| ())
+    }
+
+    /// Rotated to a name that nobody knows, a file is still the one it was.
+    #[test]
+    fn what_is_wanted_is_found_under_any_name_and_what_is_apart_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = dir.path().to_str().unwrap();
+        for name in ["l", "l.1", "l.2", "other"] {
+            std::fs::write(dir.path().join(name), name).unwrap();
+        }
+        let first = scan(directory, "l").unwrap().into_iter().find(|file| file.rank == 2).unwrap();
+        std::fs::rename(dir.path().join("l.2"), dir.path().join("moved")).unwrap();
+        let chain = Chain {
+            directory,
+            live_name: "l",
+            wanted: &[first.id],
+            apart: &["l.1".to_owned(), "l".to_owned()],
+        };
+        let found = super::scan(chain).unwrap();
+        let names: Vec<_> = found.iter().map(|file| (file.name.as_str(), file.rank)).collect();
+        assert_eq!(names, [("l", 0), ("moved", RANK_UNKNOWN)]);
+        assert_eq!(found[1].id, first.id);
+    }
+
+    #[test]
+    fn an_opening_tells_whether_what_is_expected_stands_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = dir.path().to_str().unwrap();
+        std::fs::write(dir.path().join("l"), "one two three").unwrap();
+        let found = scan(directory, "l").unwrap().remove(0);
+        for (bytes, end, expected) in
+            [("two", 7, true), ("TWO", 7, false), ("two", 8, false), ("three", 14, false)]
+        {
+            let tail = TailPrint::of(bytes.as_bytes(), end);
+            let (_, opened) = super::open(directory, &found, &tail, &Claims::default(), &|| ()).unwrap();
+            assert_eq!(opened.as_expected, expected, "{bytes} before {end}");
+        }
     }
 
     /// A container's owner who can write beside the log must not make the agent read something else.
@@ -275,16 +369,16 @@ mod tests {
         std::fs::write(dir.path().join("l"), "one").unwrap();
         let found = scan(directory, "l").unwrap().remove(0);
         assert_eq!(
-            open(directory, &found, &Claims::default(), &|| ()).unwrap().1,
-            OpenedFile { len: 3, damaged: false, lane: None }
+            open(directory, &found).unwrap().1,
+            OpenedFile { len: 3, damaged: false, lane: None, as_expected: true }
         );
         std::fs::rename(dir.path().join("l"), dir.path().join("l.1")).unwrap();
         std::fs::write(dir.path().join("l"), "two").unwrap();
-        assert!(matches!(open(directory, &found, &Claims::default(), &|| ()), Err(FileError::Changed(_))));
+        assert!(matches!(open(directory, &found), Err(FileError::Changed(_))));
         // The same inode with another content, as a reused number looks where there are no birth times.
         let found = scan(directory, "l").unwrap().into_iter().find(|file| file.rank == 0).unwrap();
         std::fs::write(dir.path().join("l"), "three").unwrap();
-        assert!(matches!(open(directory, &found, &Claims::default(), &|| ()), Err(FileError::Changed(_))));
+        assert!(matches!(open(directory, &found), Err(FileError::Changed(_))));
     }
 
     #[test]
@@ -300,7 +394,8 @@ mod tests {
             std::fs::write(dir.path().join("l.1.gz"), &packed[..len]).unwrap();
             let found = scan(directory, "l").unwrap().remove(0);
             assert!(found.compressed && found.head == content[..HEAD_BYTES]);
-            let opened = open(directory, &found, &Claims::default(), &|| ()).unwrap().1;
+            assert_eq!(found.unpacked_len == Some(content.len() as u32), !damaged);
+            let (_, opened) = open(directory, &found).unwrap();
             assert_eq!(opened.damaged, damaged);
             assert!(if damaged { opened.len > 100_000 } else { opened.len == content.len() as u64 });
         }

@@ -34,9 +34,10 @@ use mounts::{Mount, Mounts};
 use patterns::Start;
 use waiting::Waiting;
 
-use crate::capture::io::{FileError, FileNo, FoundFile, LaneId, OpenedFile};
+use crate::capture::io::{FileError, FileNo, FoundFile, FoundPath, LaneId, OpenedFile};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::saver::Saver;
+use crate::cursor::{FileId, TailPrint};
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
 use crate::limits::LANES_MAX;
@@ -64,6 +65,10 @@ pub enum Request {
         directory: String,
         /// Name of the live file.
         live_name: String,
+        /// Files that count whatever their name is now.
+        wanted: Vec<FileId>,
+        /// Names that are logs of their own.
+        apart: Vec<String>,
     },
     /// Open a file of a chain.
     Open {
@@ -75,6 +80,8 @@ pub enum Request {
         directory: String,
         /// As the scan found it.
         found: FoundFile,
+        /// What should stand before the position.
+        expected: TailPrint,
         /// Who holds it from then on.
         owner: Owner,
     },
@@ -123,6 +130,10 @@ impl Request {
             Request::Scan { directory, .. } | Request::Open { directory, .. } => Some(Path::new(directory)),
             _ => None,
         }
+    }
+
+    fn is_of_archive(&self) -> bool {
+        matches!(self, Request::Open { found, .. } if found.compressed)
     }
 
     fn describe(&self) -> String {
@@ -201,7 +212,7 @@ pub enum Answer {
         /// Watches of the directories.
         watches: Vec<i32>,
         /// Matches.
-        paths: Vec<String>,
+        paths: Vec<FoundPath>,
     },
     /// To [`Files::save`].
     Saved {
@@ -369,7 +380,7 @@ struct Router {
     worker: Worker,
     shared: Arc<Shared>,
     /// By entry: what its patterns matched the last time that all could be looked at.
-    last_paths: BTreeMap<usize, BTreeSet<String>>,
+    last_paths: BTreeMap<usize, BTreeMap<String, FileId>>,
 }
 
 impl Router {
@@ -386,8 +397,7 @@ impl Router {
                     Ok(lane) => lane.ask(request),
                     Err(error) => self.refuse(request, &error),
                 },
-                (Request::Open { stream, file, directory, found, owner }, None) if found.compressed => {
-                    let request = Request::Open { stream, file, directory, found, owner };
+                (request @ Request::Open { .. }, None) if request.is_of_archive() => {
                     let place = "archives of a local file system".to_owned();
                     match self.lane_of(ARCHIVES, place, LOCAL_CURE.to_owned(), LOCAL_PATIENCE) {
                         Ok(lane) => lane.ask(request),
@@ -413,13 +423,15 @@ impl Router {
             // What was there before still counts: it was not looked at.
             Some(trouble) => {
                 tracing::warn!("looking for files: {trouble}; those found before are kept");
-                found.paths.extend(self.last_paths.get(&set).into_iter().flatten().cloned());
+                for (path, file) in self.last_paths.get(&set).into_iter().flatten() {
+                    found.paths.entry(path.clone()).or_insert(*file);
+                }
             }
             None => drop(self.last_paths.insert(set, found.paths.clone())),
         }
         let watches = self.worker.watch_all(&found);
         let elsewhere = std::mem::take(&mut found.elsewhere);
-        let (lanes, paths) = (elsewhere.keys().copied().collect(), found.paths.into_iter().collect());
+        let (lanes, paths) = (elsewhere.keys().copied().collect(), found.paths());
         progress.end();
         (self.worker.answers)(Answer::PathsFound { set, lane: None, lanes, watches, paths });
         for (id, starts) in elsewhere {

@@ -9,8 +9,10 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use glob::Pattern;
+use rustix::fs::{AtFlags, FileType};
 
-use crate::capture::io::LaneId;
+use crate::capture::io::{FoundPath, LaneId};
+use crate::cursor::FileId;
 use crate::settings::FileSet;
 
 /// A component of a pattern.
@@ -35,13 +37,21 @@ pub struct Found {
     /// Directories in which something may match.
     pub directories: BTreeSet<PathBuf>,
     /// Regular files that match.
-    pub paths: BTreeSet<String>,
+    pub paths: BTreeMap<String, FileId>,
     /// Why a directory or name could not be looked at, where it is not that it is missing or not allowed.
     pub trouble: Option<String>,
     /// Directories that may not be looked at, with the reason: what is in them nobody knows.
     pub unlistable: BTreeSet<String>,
     /// Where the walk did not go on.
     pub elsewhere: BTreeMap<LaneId, Vec<Start>>,
+}
+
+impl Found {
+    /// The files, for who asked.
+    pub fn paths(&self) -> Vec<FoundPath> {
+        let found = |(path, id): (&String, &FileId)| FoundPath { path: path.clone(), id: *id };
+        self.paths.iter().map(found).collect()
+    }
 }
 
 /// Where the patterns of an entry begin.
@@ -158,12 +168,15 @@ impl Walk<'_> {
     }
 
     fn take(&mut self, path: &Path) {
-        let metadata = path.symlink_metadata();
-        let regular = metadata.as_ref().is_ok_and(std::fs::Metadata::is_file);
-        self.note(path, metadata.err());
+        let looked = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW, FileId::ASKED);
+        let stat = match looked {
+            Ok(stat) => stat,
+            Err(errno) => return self.note(path, Some(errno.into())),
+        };
+        let regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
         let Some(text) = path.to_str().filter(|_| regular) else { return };
         if !self.exclude.iter().any(|exclude| exclude.matches(text)) {
-            self.found.paths.insert(text.to_owned());
+            self.found.paths.insert(text.to_owned(), FileId::of(&stat));
         }
     }
 }
@@ -206,7 +219,7 @@ mod tests {
         let check = |pattern: &str, paths: &[&str], directories: &[&str]| {
             let set = set(dir.path(), &[pattern], &["b*"]);
             let found = walk(&set, starts(&set), &|_| None);
-            assert_eq!(relative(dir.path(), &found.paths), paths, "{pattern}");
+            assert_eq!(relative(dir.path(), found.paths.keys()), paths, "{pattern}");
             assert_eq!(relative(dir.path(), &found.directories), directories, "{pattern}");
         };
         check("*.log", &["a.log"], &[""]);
@@ -233,10 +246,10 @@ mod tests {
             if inside("one") { Some(LaneId(1)) } else { inside("a.log").then_some(LaneId(2)) }
         };
         let mut found = walk(&set, starts(&set), &lane_of);
-        assert_eq!(relative(dir.path(), &found.paths), ["to-two/a.log", "two/a.log"]);
+        assert_eq!(relative(dir.path(), found.paths.keys()), ["to-two/a.log", "two/a.log"]);
         assert_eq!(found.elsewhere.keys().copied().collect::<Vec<_>>(), [LaneId(1), LaneId(2)]);
         let mut rest = |lane| walk(&set, found.elsewhere.remove(&lane).unwrap(), &|_| None);
-        assert_eq!(relative(dir.path(), rest(LaneId(1)).paths), ["one/a.log", "one/deep/er/a.log"]);
-        assert_eq!(relative(dir.path(), rest(LaneId(2)).paths), ["a.log"]);
+        assert_eq!(relative(dir.path(), rest(LaneId(1)).paths.keys()), ["one/a.log", "one/deep/er/a.log"]);
+        assert_eq!(relative(dir.path(), rest(LaneId(2)).paths.keys()), ["a.log"]);
     }
 }

@@ -14,18 +14,35 @@ use crate::ledger::claims::Claimed;
 
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// How long an archive's content is, and whether it is damaged behind that; and its first bytes, as many as there are.
-pub(super) fn measure(archive: impl AsFd, head: &mut [u8], beat: &dyn Fn()) -> (u64, bool, usize) {
+/// Bytes of an archive's content to be kept while it is measured: those from `at` on, as many as there is room for.
+pub(super) struct Kept<'a> {
+    /// Offset in the content.
+    pub at: u64,
+    /// Where they go; what the content does not reach stays as it was.
+    pub bytes: &'a mut [u8],
+}
+
+impl Kept<'_> {
+    fn meet(&mut self, chunk_at: u64, chunk: &[u8]) {
+        let from = self.at.max(chunk_at);
+        let to = (self.at + self.bytes.len() as u64).min(chunk_at + chunk.len() as u64);
+        if from < to {
+            let part = &chunk[(from - chunk_at) as usize..(to - chunk_at) as usize];
+            self.bytes[(from - self.at) as usize..][..part.len()].copy_from_slice(part);
+        }
+    }
+}
+
+/// How long an archive's content is, and whether it is damaged behind that.
+pub(super) fn measure(archive: impl AsFd, kept: &mut [Kept<'_>], beat: &dyn Fn()) -> (u64, bool) {
     let mut decoder = MultiGzDecoder::new(Bytes { file: archive, at: 0 });
     let mut chunk = vec![0; CHUNK_BYTES];
-    let (mut len, mut in_head) = (0, 0);
+    let mut len = 0;
     let damaged = loop {
         match decoder.read(&mut chunk) {
             Ok(0) => break false,
             Ok(count) => {
-                let more = (head.len() - in_head).min(count);
-                head[in_head..in_head + more].copy_from_slice(&chunk[..more]);
-                in_head += more;
+                kept.iter_mut().for_each(|kept| kept.meet(len, &chunk[..count]));
                 len += count as u64;
                 beat();
             }
@@ -33,7 +50,7 @@ pub(super) fn measure(archive: impl AsFd, head: &mut [u8], beat: &dyn Fn()) -> (
             Err(_) => break true,
         }
     };
-    (len, damaged, in_head)
+    (len, damaged)
 }
 
 /// An archive that is being read.

@@ -20,7 +20,7 @@ fn file_of(bytes: &[u8]) -> OwnedFd {
 
 fn opened(bytes: &[u8]) -> (Unpacker, bool) {
     let file = Claims::default().hold(file_of(bytes), Owner::Discovery);
-    let (len, damaged, _) = measure(&file, &mut [], &|| ());
+    let (len, damaged) = measure(&file, &mut [], &|| ());
     (Unpacker::new(file, len), damaged)
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Admin, CircuitBreaker, Compress, ContainerMonitor, FileFormat, FileMonitor, FileSet, FileTemplate, Fsync,
-    LocalFile, Log, LogFormat, LogLevel, MetricsSettings, OutputFormat, Privileges, ReadFrom,
+    LocalFile, Log, LogFormat, LogLevel, MetricsSettings, OutputFormat, Privileges, ReadFrom, Remember,
     ResourceMonitoring, Rotation, Select, Settings, Sinks, StartAt,
 };
 use crate::limits;
@@ -24,6 +24,7 @@ impl Default for Settings {
             line_bytes_max: limits::LINE_BYTES_DEFAULT,
             buffer_bytes_max: 32 * 1024 * 1024,
             deleted_open_bytes_max: 1 << 30,
+            remember: Remember::default(),
             admin: Admin::default(),
             log: Log::default(),
             container_monitor: ContainerMonitor::default(),
@@ -33,6 +34,12 @@ impl Default for Settings {
             resource_monitoring: ResourceMonitoring::default(),
             metrics: MetricsSettings::default(),
         }
+    }
+}
+
+impl Default for Remember {
+    fn default() -> Self {
+        Remember { age: seconds(7 * 24 * 60 * 60), files: 100_000 }
     }
 }
 

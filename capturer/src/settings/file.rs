@@ -41,6 +41,8 @@ const DELETED_OPEN_BYTES_CEILING: u64 = 1 << 40;
 /// Largest `buffer_bytes_max`: 64 GiB.
 const BUFFER_BYTES_CEILING: u64 = 64 << 30;
 /// Largest `metrics.max_containers`; each costs a scrape a line.
+/// Files that are remembered.
+const REMEMBERED_CEILING: usize = 10_000_000;
 const SERIES_CEILING: usize = 100_000;
 
 /// A `--set key=value` argument.
@@ -178,6 +180,10 @@ fn read_settings(s: &mut Section, into: &mut Settings) {
         s.size("line_bytes_max", LINE_BYTES_FLOOR..=limits::LINE_BYTES_CEILING, &mut into.line_bytes_max);
         s.size("buffer_bytes_max", 1..=BUFFER_BYTES_CEILING, &mut into.buffer_bytes_max);
         s.size("deleted_open_bytes_max", 0..=DELETED_OPEN_BYTES_CEILING, &mut into.deleted_open_bytes_max);
+    });
+    s.section("remember", |s| {
+        s.duration("for", DURATIONS, &mut into.remember.age);
+        s.count("files", 1_000..=REMEMBERED_CEILING, &mut into.remember.files);
     });
     s.section("container_monitor", |s| read_container_monitor(s, &mut into.container_monitor));
     s.section("file_monitor", |s| read_file_monitor(s, &mut into.file_monitor));

@@ -238,7 +238,7 @@ fn broken_yaml() {
     check(
         "a: 1\na: 2\n",
         "c.yaml:1:1: a: unknown key; known here: data_dir, shutdown_timeout, privileges, admin, log, limits, \
-         container_monitor, file_monitor, pipelines, sinks, resource_monitoring, metrics\n\
+         remember, container_monitor, file_monitor, pipelines, sinks, resource_monitoring, metrics\n\
          c.yaml:2:1: the key \"a\" stands here a second time; the first is in line 1",
     );
     check(

@@ -40,6 +40,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long, and of how many files, it is remembered what was read of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remember {
+    /// Since a file was last read or seen.
+    pub age: Duration,
+    /// Files, once for each sink.
+    pub files: usize,
+}
+
 /// All settings of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -55,6 +64,8 @@ pub struct Settings {
     pub buffer_bytes_max: u64,
     /// Unread bytes of deleted files that may be held open, all files together.
     pub deleted_open_bytes_max: u64,
+    /// How long it is remembered what was read.
+    pub remember: Remember,
     /// The admin server.
     pub admin: Admin,
     /// Own log lines.

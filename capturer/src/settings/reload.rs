@@ -23,6 +23,7 @@ pub(super) fn check(new: &Settings, running: &Settings, reader: &Reader) {
         line_bytes_max: _,
         buffer_bytes_max: _,
         deleted_open_bytes_max: _,
+        remember: _,
         admin,
         log,
         container_monitor,

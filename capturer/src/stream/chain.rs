@@ -2,16 +2,27 @@
 //! chain in step with what scans of the directory show, and turns positions into cursors and back.
 //!
 //! A file is known by device, inode and birth time, not by its name, which rotation changes, nor by its inode alone,
-//! which comes back after two or three rotations. A compressed file has a new inode: it is known by its first bytes.
+//! which comes back after two or three rotations. A compressed or copied file has a new inode: it is known by its first
+//! bytes and by those before the position ([`FilePlace`]).
+//!
+//! A listing is a witness. What it lacks counts as gone only when the next one lacks it too, and what it shows is new only
+//! if it is not known and nothing behind it in the order of rotation is known.
 //!
 //! Positions are counted logically: bytes since the stream's first file in this run, through all files. So "is this
 //! record behind that one" stays a comparison of two numbers when the chain moves on.
 
+mod known;
+mod orphan;
+mod position;
+
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::capture::io::{FileNo, FoundFile, LaneId};
-use crate::cursor::{ApiCursor, Cursor, FileCursor, FileId, FilePlace, HeadPrint};
-use crate::limits::{HEAD_BYTES, PLACES_MAX};
+use crate::cursor::{ApiCursor, FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
+
+use known::Known;
+pub use known::Memory;
+use orphan::Orphan;
 
 /// Whether a link's file is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +48,8 @@ pub struct Link {
     pub lane: Option<LaneId>,
     /// Next byte to read.
     pub offset: u64,
+    /// What stands before it, as it was read.
+    pub tail: TailPrint,
     /// Longest length seen.
     pub len: u64,
     /// No longer the live file: it will not grow.
@@ -48,6 +61,25 @@ pub struct Link {
     /// It was opened by its inode number alone, which may have come back since the listing: files that were made and
     /// renamed meanwhile may stand before it. Not read until a later listing has shown them.
     pub doubted: bool,
+    /// The last listing lacked it.
+    pub missing: bool,
+    /// Its writer had time enough to go over to the next file: what stands at its end is final.
+    pub last_look: bool,
+    /// It was read to its end before. Written anew, it is older than what was read since.
+    pub late: bool,
+    /// Where it was read to when it was parked last, and until when.
+    pub parked: Option<(u64, u64)>,
+    /// It seems to hold what a file that was written anew held before. Its opening tells.
+    pub candidate: bool,
+}
+
+/// A file that was read to its present end and rotated. Its writer may still go on.
+#[derive(Debug)]
+pub struct Parked {
+    /// The file.
+    pub link: Link,
+    /// Until then; `None` = it was just found to have grown.
+    pub due_ms: Option<u64>,
 }
 
 /// What a scan changed.
@@ -55,10 +87,23 @@ pub struct Link {
 pub struct Changes {
     /// Files that vanished before they were opened: (name, bytes unread as far as known).
     pub lost: Vec<(String, u64)>,
-    /// The resume position's file is nowhere: what it still held, and maybe whole files behind it, are gone.
-    pub resume_lost: bool,
-    /// The live file shrank behind the position: (bytes it had beyond what was read, its new length).
-    pub truncated: Option<(u64, u64)>,
+    /// What files held that were written anew or are not found.
+    pub gone: Vec<Gone>,
+    /// Files that are not read any more.
+    pub let_go: Vec<FileNo>,
+    /// This listing alone proves nothing.
+    pub look_again: bool,
+}
+
+/// What a file held is not found again.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Its name, as last seen.
+    pub name: String,
+    /// Known to have been unread; 0 = nobody knows whether anything was.
+    pub bytes: u64,
+    /// It was written anew; else it is gone.
+    pub in_place: bool,
 }
 
 /// Where to begin.
@@ -68,6 +113,8 @@ pub enum Start {
     Oldest,
     /// The live file, from its first byte.
     Live,
+    /// The live file, and what was rotated since this time, nanoseconds since 1970.
+    Since(i64),
     /// The live file, from its end.
     End,
     /// A saved position.
@@ -82,20 +129,40 @@ pub struct Chain {
     start: Option<Start>,
     /// Oldest first.
     pub links: VecDeque<Link>,
-    /// Logical position of `links[0]`'s first byte.
+    /// Read to their present ends; their writers may go on.
+    pub parked: Vec<Parked>,
+    /// Logical position of `links[0]`'s first byte. It wraps: a file that grew late is read behind newer ones.
     base: u64,
-    /// Files that positions may still point into: (logical position of the first byte, identity, head).
-    marks: VecDeque<(u64, FileId, HeadPrint)>,
+    /// Stretches of files that positions may still point into, in the order they were read.
+    marks: VecDeque<Mark>,
     /// The last of them is `links[0]`.
     front_marked: bool,
-    /// The file that was finished last.
-    finished: Option<(FileId, HeadPrint)>,
+    /// Files that were read to their ends, or passed over.
+    known: Known,
+    /// Its content is looked for; what stands there now is not read meanwhile.
+    orphan: Option<Orphan>,
+    /// Losses of orphans that were given up between two scans.
+    given_up: Changes,
+    /// Places where reading was left since the last cursor.
+    done: Vec<FilePlace>,
     /// What the last listing showed; only as long as a link is doubted or may come to be.
     listed: Vec<(FileId, HeadPrint)>,
     /// Where an earlier run had gone on to in later files, should the first be gone before it is opened.
     reached: Vec<FilePlace>,
     /// Per channel: records that begin before this logical position were delivered in an earlier run.
     pub delivered_to: [u64; 2],
+}
+
+/// A stretch of a file.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    /// Logical position of its first byte.
+    start: u64,
+    /// Logical position of the file's first byte.
+    base: u64,
+    file: FileId,
+    head: HeadPrint,
+    tail: TailPrint,
 }
 
 /// Lines of a channel that were read and not delivered, for they may go on.
@@ -113,32 +180,84 @@ impl Chain {
         Chain {
             start: Some(start),
             links: VecDeque::new(),
+            parked: Vec::new(),
             base: 0,
             marks: VecDeque::new(),
             front_marked: false,
-            finished: None,
+            known: Known::default(),
+            orphan: None,
+            given_up: Changes::default(),
+            done: Vec::new(),
             listed: Vec::new(),
             reached: Vec::new(),
             delivered_to: [0; 2],
         }
     }
 
-    /// Brings the chain in step with what is in the directory.
-    pub fn on_scan(&mut self, mut found: Vec<FoundFile>) -> Changes {
+    /// Files that were read in earlier runs.
+    pub fn remember(&mut self, places: impl IntoIterator<Item = FilePlace>) {
+        places.into_iter().for_each(|place| self.known.put(place));
+    }
+
+    /// Files to be found under whatever name they have.
+    pub fn wanted(&self) -> Vec<FileId> {
+        let links = self.links.iter().chain(self.parked.iter().map(|parked| &parked.link));
+        let mut wanted: Vec<FileId> = links.map(|link| link.found.id).collect();
+        if let Some(Start::Resume(cursor)) = &self.start {
+            wanted.push(cursor.file);
+            wanted.extend(cursor.reached.iter().map(|place| place.file));
+        }
+        wanted.extend(self.known.newest());
+        wanted
+    }
+
+    /// Files that it has in hand.
+    pub fn held(&self) -> BTreeSet<FileId> {
+        let links = self.links.iter().chain(self.parked.iter().map(|parked| &parked.link));
+        links.map(|link| link.found.id).collect()
+    }
+
+    /// Brings the chain in step with what is in the directory. `latest`: nothing happened there since it was asked.
+    pub fn on_listing(&mut self, mut found: Vec<FoundFile>, latest: bool, memory: Memory<'_>) -> Changes {
         // Oldest first. While Docker compresses, `.1` and `.1.gz` both exist for a moment: the whole one counts.
-        found.sort_by_key(|file| (std::cmp::Reverse(file.rank), file.compressed));
-        found.dedup_by_key(|file| file.rank);
+        let (mut strangers, mut named): (Vec<_>, Vec<_>) =
+            found.drain(..).partition(|file| file.rank == FoundFile::RANK_UNKNOWN);
+        strangers.retain(|file| self.is_known(file, memory));
+        named.sort_by_key(|file| (std::cmp::Reverse(file.rank), file.compressed));
+        named.dedup_by_key(|file| file.rank);
+        strangers.into_iter().for_each(|file| insert_by_birth(&mut named, file));
+        let mut found = named;
         // One file under two names: a rotation came between the looks at them, and the older name is the newer one.
         let mut seen: BTreeSet<FileId> = BTreeSet::new();
         found.retain(|file| seen.insert(file.id));
         let listed = found.iter().map(|file| (file.id, file.print())).collect();
-        let changes = match self.start.take() {
-            Some(start) => self.begin(start, found),
-            None => self.follow(found),
+        let mut changes = match self.start.take() {
+            Some(start) => self.begin(start, &found, memory),
+            None => self.follow(&found, latest, memory),
         };
+        self.search(&found, latest, &mut changes);
+        self.known.prune(&seen);
+        let given_up = std::mem::take(&mut self.given_up);
+        changes.gone.extend(given_up.gone);
+        changes.let_go.extend(given_up.let_go);
         let doubtful = self.links.iter().any(|link| link.doubted || !link.is_proven());
         self.listed = if doubtful { listed } else { Vec::new() };
         changes
+    }
+
+    /// A file that is in hand, was read or is waited for. It has to be, if its name does not say that it belongs here: its
+    /// number alone may have come back with another file.
+    fn is_known(&self, file: &FoundFile, memory: Memory<'_>) -> bool {
+        let mut links = self.links.iter().chain(self.parked.iter().map(|parked| &parked.link));
+        if links.any(|link| link.is(file)) || self.known.of(file, memory).is_some() {
+            return true;
+        }
+        let Some(Start::Resume(cursor)) = &self.start else { return false };
+        let mut places = cursor.reached.iter().copied().chain([cursor.place()]);
+        // What was written anew in place is still the file, and says so by its birth time.
+        places.any(|place| {
+            place.file.birth_ns != 0 && file.id == place.file || is_same(file, place.file, &place.head)
+        })
     }
 
     /// The directory was listed after all that is open had been opened.
@@ -147,52 +266,101 @@ impl Chain {
         opened.for_each(|link| link.doubted = false);
     }
 
-    fn begin(&mut self, start: Start, mut found: Vec<FoundFile>) -> Changes {
+    fn begin(&mut self, start: Start, found: &[FoundFile], memory: Memory<'_>) -> Changes {
         let mut changes = Changes::default();
         if found.is_empty() {
             // Not made yet. A saved position waits for its file; anything else begins with the first byte to come.
             self.start = Some(if matches!(start, Start::Resume(_)) { start } else { Start::Oldest });
             return changes;
         }
-        let (from, offset) = match &start {
-            Start::Oldest | Start::After(_) => (0, 0),
-            Start::Live => (found.len() - 1, 0),
-            Start::End => (found.len() - 1, found[found.len() - 1].len),
-            Start::Resume(cursor) => self.resume(cursor, &found, &mut changes),
+        let last = found.len() - 1;
+        let from = match &start {
+            Start::Oldest | Start::After(_) => 0,
+            Start::Live | Start::End => last,
+            Start::Since(ns) => {
+                let is_new = |file: &&FoundFile| file.id.birth_ns >= *ns && !file.compressed;
+                last - found[..last].iter().rev().take_while(is_new).count()
+            }
+            Start::Resume(cursor) => self.resume(cursor, found, &mut changes),
         };
-        found.drain(..from);
-        self.links.extend(found.into_iter().map(link));
-        self.links[0].offset = offset;
+        for file in &found[..from] {
+            match self.known.of(file, memory) {
+                // It grew while nobody looked: the next listing shows it again.
+                Some(place) if grew(file, &place) => changes.look_again = true,
+                Some(_) => {}
+                None => self.known.pass_over(file),
+            }
+        }
+        for file in &found[from..] {
+            if self.links.iter().any(|link| link.found.id == file.id) {
+                continue;
+            }
+            match self.known.of(file, memory) {
+                Some(place) if file.rank == 0 || grew(file, &place) => {
+                    self.links.push_back(link_at(file.clone(), &place));
+                }
+                Some(_) => {}
+                None => self.links.push_back(link(file.clone())),
+            }
+        }
+        if let (Start::End, Some(live)) = (&start, self.links.back_mut()) {
+            live.offset = live.len;
+        }
         self.settle();
         self.mark_front();
         changes
     }
 
-    /// Which file to go on in, and where.
-    fn resume(&mut self, cursor: &FileCursor, found: &[FoundFile], changes: &mut Changes) -> (usize, u64) {
-        match find(found, cursor.file, &cursor.head) {
-            Place::Same(at) => {
-                self.delivered_to = cursor.skip.map(|skip| cursor.offset + skip);
-                self.reached.clone_from(&cursor.reached);
-                return (at, cursor.offset);
-            }
-            Place::Truncated(at) => {
-                changes.truncated = Some((0, found[at].len));
-                return (at, 0);
-            }
-            Place::Nowhere => changes.resume_lost = true,
+    /// Puts the file to go on in at the chain's front, if it is found. Returns from where on all other files follow.
+    fn resume(&mut self, cursor: &FileCursor, found: &[FoundFile], changes: &mut Changes) -> usize {
+        let place = cursor.place();
+        self.reached.clone_from(&cursor.reached);
+        let mut orphan =
+            Orphan { place, name: String::new(), len: cursor.len, in_place: false, tried: Vec::new() };
+        if let Some(at) = found.iter().position(|file| is_same(file, place.file, &place.head)) {
+            self.links.push_back(link_at(found[at].clone(), &place));
+            self.delivered_to = place.skip.map(|skip| place.offset + skip);
+            return at;
         }
+        // Without a birth time it may as well be another file with the same number.
+        let rewritten = found
+            .iter()
+            .position(|file| file.id == place.file && place.file.birth_ns != 0 && !file.compressed);
+        if let Some(at) = orphan.candidate(found, &self.links) {
+            let mut link = link_at(found[at].clone(), &place);
+            link.candidate = true;
+            orphan.name.clone_from(&link.found.name);
+            orphan.in_place = rewritten.is_some();
+            self.links.push_back(link);
+            self.orphan = Some(orphan);
+            self.delivered_to = place.skip.map(|skip| place.offset + skip);
+            return at;
+        }
+        orphan.in_place = rewritten.is_some();
         for (number, place) in cursor.reached.iter().enumerate() {
-            if let Place::Same(at) = find(found, place.file, &place.head) {
+            if let Some(at) = found.iter().position(|file| is_same(file, place.file, &place.head)) {
+                self.links.push_back(link_at(found[at].clone(), place));
                 self.delivered_to = place.skip.map(|skip| place.offset + skip);
-                self.reached = cursor.reached[number + 1..].to_vec();
-                return (at, place.offset);
+                self.reached.drain(..=number);
+                orphan.give_up(changes);
+                return at;
             }
         }
-        (0, 0)
+        self.reached.clear();
+        if place.offset > 0 || orphan.len > 0 {
+            orphan.give_up(changes);
+        }
+        if let Some(at) = rewritten {
+            return at;
+        }
+        // What is older than its file was delivered before it, or was never asked for.
+        let is_older = |file: &&FoundFile| {
+            file.rank > 0 && file.id.birth_ns < place.file.birth_ns && file.id.birth_ns != 0
+        };
+        found.iter().take_while(is_older).count()
     }
 
-    /// The first file is gone unopened: goes on where an earlier run had gone on to, in the oldest file that it had reached.
+    /// The first file is gone unread: goes on where an earlier run had gone on to, in the oldest file that it had reached.
     fn go_on_where_reached(&mut self) {
         let is_there = |place: &FilePlace| {
             self.links.iter().position(|link| is_same(&link.found, place.file, &place.head))
@@ -200,34 +368,45 @@ impl Chain {
         let Some((at, place)) = self.reached.iter().find_map(|place| Some((is_there(place)?, *place))) else {
             return;
         };
-        if self.links.range(..=at).any(|link| link.handle != Handle::None) {
+        let is_open = self.links.range(..at).any(|link| link.handle != Handle::None);
+        if is_open || self.links[at].offset > place.offset {
             return;
         }
         self.links.drain(..at);
-        self.links[0].offset = place.offset;
-        self.delivered_to = place.skip.map(|skip| self.base + place.offset + skip);
+        (self.links[0].offset, self.links[0].tail) = (place.offset, place.tail);
+        self.delivered_to = place.skip.map(|skip| self.base.wrapping_add(place.offset).wrapping_add(skip));
     }
 
-    fn follow(&mut self, found: Vec<FoundFile>) -> Changes {
+    fn follow(&mut self, found: &[FoundFile], latest: bool, memory: Memory<'_>) -> Changes {
         let mut changes = Changes::default();
         let mut seen = vec![false; self.links.len()];
-        let mut newest_known = None;
-        let mut place_of_doubted = None;
+        let (mut newest_known, mut place_of_doubted) = (None, None);
+        let (mut grown, mut back) = (Vec::new(), None);
         for (at, file) in found.iter().enumerate() {
-            let same = |id: FileId, head: &HeadPrint| is_same(file, id, head);
-            if let Some(index) = self
-                .links
-                .iter()
-                .position(|link| link.is_in(file) || link.is_known() && same(link.found.id, &link.head))
-            {
+            let same = |link: &Link| link.is(file);
+            if let Some(index) = self.links.iter().position(same) {
                 seen[index] = true;
                 self.links[index].meet(file);
                 if self.links[index].doubted && place_of_doubted.is_none() {
                     place_of_doubted = Some((index, newest_known.map_or(0, |known| known + 1)..at));
                 }
                 newest_known = Some(at);
-            } else if self.finished.is_some_and(|(id, head)| same(id, &head)) {
+            } else if let Some(parked) = self.parked.iter().position(|parked| same(&parked.link)) {
+                if self.parked[parked].link.is_rewritten_as(file) {
+                    let link = self.parked.remove(parked).link;
+                    changes.let_go.extend(link.open_file());
+                    self.known.pass_over(file);
+                } else {
+                    self.parked[parked].link.meet(file);
+                }
                 newest_known = Some(at);
+            } else if let Some(place) = self.known.of(file, memory) {
+                newest_known = Some(at);
+                if file.rank == 0 {
+                    back = Some(link_at(file.clone(), &place));
+                } else if grew(file, &place) {
+                    grown.push(link_at(file.clone(), &place));
+                }
             } else if let Some(index) =
                 self.links.iter().enumerate().position(|(at, link)| !seen[at] && link.was_copied_to(file))
             {
@@ -237,7 +416,10 @@ impl Chain {
             }
         }
         for (link, seen) in self.links.iter_mut().zip(&seen) {
-            link.deleted = !seen;
+            // Two listings must agree.
+            link.deleted = !seen && (link.deleted || link.missing && latest);
+            changes.look_again |= !seen && !link.deleted;
+            link.missing = !seen;
             if link.deleted && link.handle == Handle::None && link.len > link.offset {
                 changes.lost.push((link.found.name.clone(), link.len.saturating_sub(link.offset)));
             }
@@ -246,7 +428,7 @@ impl Chain {
         let front_lost = self.links.front().is_some_and(is_lost);
         if let Some(front) = self.links.front().filter(|_| front_lost) {
             // What follows begins where it was left.
-            self.base += front.offset;
+            self.base = self.base.wrapping_add(front.offset);
             self.delivered_to = [0; 2];
             self.front_marked = false;
         }
@@ -254,8 +436,9 @@ impl Chain {
             self.insert_made_meanwhile(index, &found[between]);
         }
         self.links.retain(|link| !is_lost(link));
-        let new = newest_known.map_or(0, |at| at + 1);
-        self.links.extend(found.into_iter().skip(new).map(link));
+        let new = newest_known.map_or_else(|| self.first_new(found), |at| at + 1);
+        self.links.extend(found[new..].iter().cloned().map(link));
+        self.links.extend(back);
         if front_lost {
             self.go_on_where_reached();
         }
@@ -263,8 +446,20 @@ impl Chain {
         if !self.front_marked {
             self.mark_front();
         }
-        changes.truncated = self.rewritten();
+        if self.is_rewritten() {
+            let len = self.links.front().map_or(0, |front| front.found.len);
+            self.begin_anew(len);
+        }
+        self.parked.extend(grown.into_iter().map(|link| Parked { link, due_ms: None }));
         changes
+    }
+
+    /// Nothing of a listing is known. What was made before the file that was read last is not new.
+    fn first_new(&self, found: &[FoundFile]) -> usize {
+        let newest = self.marks.back().map_or(0, |mark| mark.file.birth_ns);
+        let is_older =
+            |file: &&FoundFile| file.rank > 0 && file.id.birth_ns != 0 && file.id.birth_ns < newest;
+        found.iter().take_while(is_older).count()
     }
 
     /// Before a doubted link: what is older than it and was not there when it was listed.
@@ -287,143 +482,74 @@ impl Chain {
         let last = self.links.len().saturating_sub(1);
         for (at, link) in self.links.iter_mut().enumerate() {
             let settled = at < last || link.deleted || link.found.rank > 0;
-            if settled && !link.settled {
-                link.settled = true;
-                link.unread = true;
-            }
+            link.unread |= settled && !link.settled;
+            link.settled = settled;
         }
-    }
-
-    /// The file being read begins otherwise than it did: truncated in place and written again. Its first bytes never
-    /// change otherwise, so a scan can tell, however old it is. That it is shorter a scan can't tell, for reading went
-    /// on meanwhile: see [`Chain::on_short`].
-    fn rewritten(&mut self) -> Option<(u64, u64)> {
-        let front = self.links.front_mut()?;
-        let judged = front.found.head.len() >= front.head.len_bytes as usize;
-        if front.deleted || !front.is_in(&front.found) || !judged || front.found.has_head(&front.head) {
-            return None;
-        }
-        front.head = front.found.print();
-        let len = front.found.len;
-        Some(self.begin_front_again(len))
-    }
-
-    /// The file being read has this length now, by its descriptor. If that is less than what was read of it, it was
-    /// truncated and is read from its beginning again. As [`Changes::truncated`].
-    pub fn on_short(&mut self, len: u64) -> Option<(u64, u64)> {
-        let front = self.links.front_mut().filter(|front| len < front.offset)?;
-        front.head = HeadPrint::default();
-        Some(self.begin_front_again(len))
-    }
-
-    fn begin_front_again(&mut self, len: u64) -> (u64, u64) {
-        let Some(front) = self.links.front_mut() else { return (0, len) };
-        let unread = front.len.saturating_sub(front.offset);
-        self.base += front.offset;
-        front.offset = 0;
-        front.len = len;
-        front.unread = true;
-        self.delivered_to = [0; 2];
-        self.mark_front();
-        (unread, len)
     }
 
     /// The first file is read to its end: go on with the next. Returns the finished one's file.
     pub fn finish_front(&mut self) -> Option<FileNo> {
-        let front = self.links.pop_front()?;
-        if let Some(mark) = self.marks.back_mut() {
-            mark.2 = front.head;
-        }
-        self.base += front.offset;
-        self.finished = Some((front.found.id, front.head));
-        self.mark_front();
-        match front.handle {
+        match self.take_front()?.handle {
             Handle::Open(file) => Some(file),
             Handle::None | Handle::Opening(_) => None,
         }
     }
 
-    fn mark_front(&mut self) {
-        self.front_marked = !self.links.is_empty();
-        if let Some(front) = self.links.front() {
-            self.marks.push_back((self.base, front.found.id, front.head));
+    fn take_front(&mut self) -> Option<Link> {
+        let position = self.position();
+        let front = self.links.pop_front()?;
+        if let Some(mark) = self.marks.back_mut() {
+            (mark.head, mark.tail) = (front.head, front.tail);
+        }
+        self.known.put(front.place());
+        self.go_on_at(position);
+        Some(front)
+    }
+
+    /// As [`Chain::finish_front`], but its writer may go on until then.
+    pub fn park_front(&mut self, due_ms: u64) {
+        if let Some(link) = self.take_front() {
+            self.parked.push(Parked { link, due_ms: Some(due_ms) });
         }
     }
 
-    /// These bytes stand at `offset` in the front: its print may be known better now. Returns files to close: a file that
-    /// was compressed before anything of it was known may be in the chain twice, as itself and as its archive.
-    pub fn saw(&mut self, offset: u64, bytes: &[u8]) -> Vec<FileNo> {
-        let Some(front) = self.links.front_mut() else { return Vec::new() };
-        let known = front.head.len_bytes as usize;
-        let from =
-            known.checked_sub(offset as usize).filter(|from| known < HEAD_BYTES && *from < bytes.len());
-        let Some(from) = from else { return Vec::new() };
-        let more = &bytes[from..bytes.len().min(from + HEAD_BYTES - known)];
-        let mut hasher = crc32fast::Hasher::new_with_initial_len(front.head.crc32, known as u64);
-        hasher.update(more);
-        front.head = HeadPrint { len_bytes: (known + more.len()) as u32, crc32: hasher.finalize() };
-        let head = front.head;
-        let is_twin = |link: &Link| {
-            link.found.compressed && head.len_bytes >= HEAD_BYTES_PROOF && link.found.has_head(&head)
-        };
-        let (mut twins, mut at) = (Vec::new(), 0);
-        self.links.retain(|link| {
-            at += 1;
-            let twin = at > 1 && is_twin(link);
-            if let (true, Handle::Open(file)) = (twin, link.handle) {
-                twins.push(file);
-            }
-            !twin
-        });
-        twins
+    /// A parked file is read on, before what is being read.
+    pub fn unpark(&mut self, at: usize) {
+        let Parked { mut link, due_ms } = self.parked.remove(at);
+        (link.settled, link.late) = (true, true);
+        link.parked = due_ms.map(|due_ms| (link.offset, due_ms));
+        self.push_front(link);
     }
 
-    /// Logical position of the next byte to read.
-    pub fn position(&self) -> u64 {
-        self.base + self.links.front().map_or(0, |front| front.offset)
-    }
-
-    /// The cursor for a stream with these lines not delivered on its channels.
-    pub fn cursor(&mut self, open: &[Undelivered; 2]) -> Cursor {
+    fn push_front(&mut self, link: Link) {
         let position = self.position();
         if let (Some(front), Some(mark)) = (self.links.front(), self.marks.back_mut())
             && self.front_marked
         {
-            // Known better than when it was begun.
-            mark.2 = front.head;
+            (mark.head, mark.tail) = (front.head, front.tail);
         }
-        let since = |open: &Undelivered| open.starts.first().copied();
-        let from = open.iter().filter_map(since).min().unwrap_or(position);
-        while self.marks.len() > 1 && self.marks[1].0 <= from {
-            self.marks.pop_front();
-        }
-        let Some((base, file, head)) = self.marks.front().copied() else { return Cursor::Beginning };
-        let skip = open.each_ref().map(|open| since(open).unwrap_or(position) - from);
-        let begun = 1.max(self.marks.len().saturating_sub(PLACES_MAX));
-        let reached = (begun..self.marks.len()).map(|at| self.place_in(at, open)).collect();
-        Cursor::File(FileCursor {
-            file,
-            head,
-            offset: from - base,
-            skip,
-            reached,
-            lines: ApiCursor::default(),
-            passing: Default::default(),
-        })
+        self.links.push_front(link);
+        self.go_on_at(position);
     }
 
-    /// Where to go on if that file is there and none before it.
-    fn place_in(&self, at: usize, open: &[Undelivered; 2]) -> FilePlace {
+    /// What was read is behind `position`, whatever stands first now.
+    fn go_on_at(&mut self, position: u64) {
+        self.base = position.wrapping_sub(self.links.front().map_or(0, |front| front.offset));
+        self.mark_front();
+    }
+
+    fn mark_front(&mut self) {
+        self.front_marked = !self.links.is_empty();
         let position = self.position();
-        let (base, file, head) = self.marks[at];
-        let end = self.marks.get(at + 1).map_or(position, |next| next.0);
-        // The first line of a channel that is wholly behind what is gone.
-        let first = open.each_ref().map(|open| open.starts.iter().copied().find(|start| *start >= base));
-        let from = first.iter().map(|first| first.unwrap_or(position)).min().unwrap_or(position).min(end);
-        // Of a line whose beginning is gone the rest is taken, from here on.
-        let done = |channel: usize| if open[channel].in_line { from } else { position };
-        let skip = [0, 1].map(|channel| first[channel].unwrap_or(done(channel)) - from);
-        FilePlace { file, head, offset: from - base, skip }
+        if let Some(front) = self.links.front() {
+            let (file, head, tail) = (front.found.id, front.head, front.tail);
+            if self.marks.len() > 1
+                && self.marks.back().is_some_and(|mark| mark.start == position && mark.file == file)
+            {
+                self.marks.pop_back();
+            }
+            self.marks.push_back(Mark { start: position, base: self.base, file, head, tail });
+        }
     }
 
     /// Takes deleted files out, oldest first but not the first `keep`, until so many unread bytes went with them. Returns
@@ -467,13 +593,45 @@ fn link(found: FoundFile) -> Link {
         handle: Handle::None,
         lane: None,
         offset: 0,
+        tail: TailPrint::default(),
         len: found.len,
         settled: false,
         deleted: false,
         unread: true,
         doubted: false,
+        missing: false,
+        last_look: false,
+        late: false,
+        parked: None,
+        candidate: false,
         found,
     }
+}
+
+/// A file of which something was read.
+fn link_at(found: FoundFile, place: &FilePlace) -> Link {
+    let head = if found.has_head(&place.head) { found.print() } else { place.head };
+    Link { offset: place.offset, tail: place.tail, head, ..link(found) }
+}
+
+/// Where a file goes whose name does not tell: it is older than all that were made after it.
+fn insert_by_birth(found: &mut Vec<FoundFile>, file: FoundFile) {
+    let is_newer = |other: &FoundFile| {
+        other.rank == 0
+            || !other.compressed
+                && other.rank != FoundFile::RANK_UNKNOWN
+                && other.id.birth_ns > file.id.birth_ns
+    };
+    let at = found.iter().position(is_newer).unwrap_or(found.len());
+    found.insert(at, file);
+}
+
+/// There is more in the file than was read of it.
+fn grew(file: &FoundFile, place: &FilePlace) -> bool {
+    // Of one that was passed over nothing is known but that.
+    let was_read = !place.tail.is_none() || place.offset == 0;
+    let len = if file.compressed { file.unpacked_len.map_or(0, u64::from) } else { file.len };
+    was_read && len > place.offset
 }
 
 impl Link {
@@ -481,6 +639,41 @@ impl Link {
     fn is_in(&self, file: &FoundFile) -> bool {
         let same_inode = (self.found.id.device, self.found.id.inode) == (file.id.device, file.id.inode);
         same_inode && matches!(self.handle, Handle::Open(_)) && !file.compressed
+    }
+
+    /// The file is this one.
+    fn is(&self, file: &FoundFile) -> bool {
+        self.is_in(file) || self.is_known() && is_same(file, self.found.id, &self.head)
+    }
+
+    /// The file is this one, and begins otherwise than it did.
+    fn is_rewritten_as(&self, file: &FoundFile) -> bool {
+        let judged = file.head.len() >= self.head.len_bytes as usize;
+        !file.compressed && judged && !file.has_head(&self.head)
+    }
+
+    /// What the last listing lacked would only fail, and ask for a listing that puts off the one which decides.
+    pub fn is_to_be_opened(&self) -> bool {
+        self.handle == Handle::None && !self.deleted && !self.missing
+    }
+
+    fn open_file(&self) -> Option<FileNo> {
+        if let Handle::Open(file) = self.handle { Some(file) } else { None }
+    }
+
+    /// It is this open file, and the next byte to read is that.
+    pub fn is_at(&self, file: FileNo, offset: u64) -> bool {
+        self.handle == Handle::Open(file) && self.offset == offset
+    }
+
+    /// What is known of it.
+    pub fn place(&self) -> FilePlace {
+        FilePlace { file: self.found.id, head: self.head, tail: self.tail, offset: self.offset, skip: [0; 2] }
+    }
+
+    /// What must stand in it, if anything was read of it.
+    pub fn expected(&self) -> TailPrint {
+        if self.offset > 0 { self.tail } else { TailPrint::default() }
     }
 
     /// A number alone says nothing: it may have come back with another file since.
@@ -499,7 +692,8 @@ impl Link {
     }
 
     fn meet(&mut self, file: &FoundFile) {
-        if file.compressed == self.found.compressed {
+        self.missing = false;
+        if file.compressed == self.found.compressed && file.has_head(&self.head) {
             // Its writer went on after a rename that nobody was told of.
             self.unread |= file.len > self.len;
             self.len = self.len.max(file.len);
@@ -533,27 +727,6 @@ fn is_copy(file: &FoundFile, head: &HeadPrint) -> bool {
 /// First bytes enough to know a compressed file by: a json-file record is at least so long and carries its time to
 /// the nanosecond.
 const HEAD_BYTES_PROOF: u32 = 50;
-
-/// Where a saved position is now.
-enum Place {
-    /// In this file.
-    Same(usize),
-    /// This is its file, but it was truncated and written anew; nobody has a copy.
-    Truncated(usize),
-    /// Its file is gone.
-    Nowhere,
-}
-
-fn find(found: &[FoundFile], id: FileId, head: &HeadPrint) -> Place {
-    if let Some(at) = found.iter().position(|file| is_same(file, id, head)) {
-        return Place::Same(at);
-    }
-    // Without a birth time it may as well be another file with the same number.
-    let truncated = found.iter().position(|file| file.rank == 0 && file.id == id && id.birth_ns != 0);
-    let Some(truncated) = truncated else { return Place::Nowhere };
-    // Rotation by copying first left its content in a sibling.
-    found.iter().position(|file| is_copy(file, head)).map_or(Place::Truncated(truncated), Place::Same)
-}
 
 #[cfg(test)]
 #[path = "chain_tests.rs"]

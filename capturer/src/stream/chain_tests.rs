@@ -1,6 +1,8 @@
 //! Rotation as the directory shows it, scan by scan.
 
 use super::*;
+use crate::cursor::Cursor;
+use crate::limits::HEAD_BYTES;
 
 fn file(rank: u32, inode: u64, content: &str) -> FoundFile {
     FoundFile {
@@ -10,11 +12,32 @@ fn file(rank: u32, inode: u64, content: &str) -> FoundFile {
         id: FileId { device: 1, inode, birth_ns: inode as i64 },
         len: content.len() as u64,
         head: content.as_bytes()[..content.len().min(HEAD_BYTES)].to_vec(),
+        unpacked_len: None,
     }
 }
 
+impl Chain {
+    /// A listing with nothing under way, and another if that alone proves nothing.
+    fn on_scan(&mut self, found: Vec<FoundFile>) -> Changes {
+        let changes = self.on_listing(found.clone(), true, &|_| None);
+        if changes.look_again { self.on_listing(found, true, &|_| None) } else { changes }
+    }
+}
+
+/// What a rewritten file held is not found.
+fn gone(name: &str, bytes: u64, in_place: bool) -> Changes {
+    Changes { gone: vec![Gone { name: name.to_owned(), bytes, in_place }], ..Changes::default() }
+}
+
 fn compressed(rank: u32, inode: u64, content: &str) -> FoundFile {
-    FoundFile { compressed: true, len: 7, name: format!("l.{rank}.gz"), ..file(rank, inode, content) }
+    let unpacked_len = Some(content.len() as u32);
+    FoundFile {
+        compressed: true,
+        len: 7,
+        name: format!("l.{rank}.gz"),
+        unpacked_len,
+        ..file(rank, inode, content)
+    }
 }
 
 fn content(name: char) -> String {
@@ -53,11 +76,14 @@ fn saved(file: FileId, head: HeadPrint, skip: [u64; 2]) -> Start {
     Start::Resume(FileCursor {
         file,
         head,
+        tail: TailPrint::default(),
         offset: 30,
+        len: 0,
         skip,
         reached: Vec::new(),
         lines: ApiCursor::default(),
         passing: Default::default(),
+        done: Vec::new(),
     })
 }
 
@@ -133,7 +159,7 @@ fn a_file_that_was_compressed_is_known_by_its_content() {
     let id = FileId { device: 1, inode: 1, birth_ns: 1 };
     let mut chain = Chain::new(saved(id, head, [0, 5]));
     let changes = chain.on_scan(vec![compressed(1, 9, &content('a')), file(0, 2, &content('b'))]);
-    assert!(!changes.resume_lost);
+    assert_eq!(changes, Changes::default());
     assert_eq!((inodes(&chain), chain.position(), chain.delivered_to), (vec![9, 2], 30, [30, 35]));
 }
 
@@ -172,7 +198,7 @@ fn a_saved_position_whose_file_is_gone_is_told() {
     let head = file(0, 77, &content('z')).print();
     let mut chain = Chain::new(saved(id, head, [0; 2]));
     let changes = chain.on_scan(vec![file(1, 1, &content('a')), file(0, 2, &content('b'))]);
-    assert!(changes.resume_lost);
+    assert_eq!(changes, gone("the file of the saved position", 0, false));
     assert_eq!((inodes(&chain), chain.position()), (vec![1, 2], 0));
 }
 
@@ -183,9 +209,12 @@ fn a_truncated_file_is_read_from_its_beginning() {
     open_all(&mut chain);
     chain.links[0].offset = 60;
     let before = chain.position();
-    assert_eq!(chain.on_short(10), Some((40, 10)));
+    assert!(chain.on_short(10));
     assert_eq!((chain.links[0].offset, chain.position()), (0, before));
-    assert_eq!(chain.on_short(10), None);
+    assert!(!chain.on_short(10) && !chain.may_read());
+    // Nobody has a copy.
+    assert_eq!(chain.on_scan(vec![file(0, 1, "")]), gone("l", 40, true));
+    assert!(chain.may_read());
 }
 
 /// Truncated and written again, past the old position, before anybody looked: the length tells nothing, the head does.
@@ -196,7 +225,7 @@ fn a_rewritten_file_is_read_from_its_beginning() {
     open_all(&mut chain);
     chain.links[0].offset = 60;
     let changes = chain.on_scan(vec![file(0, 1, &content('b').repeat(3))]);
-    assert_eq!((changes.truncated, inodes(&chain), chain.links[0].offset), (Some((240, 300)), vec![1], 0));
+    assert_eq!((changes, inodes(&chain), chain.links[0].offset), (gone("l", 40, true), vec![1], 0));
 }
 
 /// The cursor points to the oldest open line, also when that began in a file already finished.
@@ -239,7 +268,7 @@ fn a_file_truncated_while_the_agent_did_not_run_goes_on_in_its_copy() {
 
     let mut chain = Chain::new(Start::Resume(cursor));
     let changes = chain.on_scan(vec![file(0, 1, &content('b')), file(1, 2, &content('0'))]);
-    assert_eq!(changes, Changes { truncated: Some((0, 100)), ..Changes::default() });
+    assert_eq!(changes, gone("the file of the saved position", 40, true));
     assert_eq!((inodes(&chain), chain.position()), (vec![1], 0));
 }
 
@@ -292,7 +321,7 @@ fn a_line_open_since_a_file_that_went_does_not_send_back_the_other_channel() {
 
     let mut chain = Chain::new(Start::Resume(cursor.clone()));
     let changes = chain.on_scan(vec![file(1, 2, &content('b')), file(0, 3, &content('c'))]);
-    assert!(changes.resume_lost);
+    assert_eq!(changes.gone.len(), 1);
     assert_eq!((inodes(&chain), chain.position()), (vec![2, 3], 40));
 
     // The same if the file is still there at the first look and gone before it is opened. Found by seed 791441253.
@@ -301,6 +330,27 @@ fn a_line_open_since_a_file_that_went_does_not_send_back_the_other_channel() {
     let changes = chain.on_scan(vec![file(1, 2, &content('b')), file(0, 3, &content('c'))]);
     assert_eq!(changes.lost, [("l.1".to_owned(), 10)]);
     assert_eq!((inodes(&chain), chain.links[0].offset), (vec![2, 3], 40));
+    assert_eq!(chain.delivered_to, [chain.position(); 2]);
+}
+
+/// The same for a file that is there and only looked like it, as its opening shows.
+#[test]
+fn a_file_that_is_not_the_saved_one_does_not_send_back_the_other_channel() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(1, 1, &content('a')), file(0, 2, &content('b'))]);
+    open_all(&mut chain);
+    read_front(&mut chain);
+    chain.links[0].offset = 40;
+    let Cursor::File(cursor) = cursor_at(&mut chain, [Some(90), None]) else {
+        panic!("it has read something")
+    };
+    let mut chain = Chain::new(Start::Resume(cursor));
+    let looks_like_it =
+        FoundFile { id: FileId { birth_ns: 0, ..file(1, 7, "").id }, ..file(1, 7, &content('a')) };
+    chain.on_scan(vec![looks_like_it, file(0, 2, &content('b'))]);
+    chain.links[0].handle = Handle::Opening(FileNo(1));
+    assert!(!chain.on_opened(FileNo(1), false));
+    assert_eq!((inodes(&chain), chain.links[0].offset), (vec![2], 40));
     assert_eq!(chain.delivered_to, [chain.position(); 2]);
 }
 
@@ -398,4 +448,177 @@ fn an_archive_of_a_file_of_which_nothing_was_known_is_told_when_it_is_read() {
     assert_eq!(chain.saw(0, content('a').as_bytes()), [FileNo(1)]);
     assert_eq!((inodes(&chain), chain.links[0].head.len_bytes), (vec![1, 3], 100));
     assert!(file(0, 1, &content('a')).has_head(&chain.links[0].head));
+}
+
+// ---- what was read, under whatever name and in whatever order listings show it
+
+/// The content, read so far.
+fn read_to(chain: &mut Chain, content: &str, offset: usize) {
+    let front = chain.links.front_mut().unwrap();
+    front.offset = offset as u64;
+    front.tail = TailPrint::of(&content.as_bytes()[..offset], offset as u64);
+}
+
+/// A stream that has read these files, oldest first, and has the last in hand.
+fn reader_of(names: &[char]) -> Chain {
+    let mut chain = Chain::new(Start::Oldest);
+    let last = names.len() - 1;
+    let files = names.iter().enumerate();
+    chain.on_scan(files.map(|(at, name)| file((last - at) as u32, at as u64 + 1, &content(*name))).collect());
+    open_all(&mut chain);
+    for name in &names[..last] {
+        read_to(&mut chain, &content(*name), 100);
+        chain.finish_front();
+    }
+    chain
+}
+
+/// `docker rm` takes away one file after the other. Without this those still listed came again.
+#[test]
+fn files_that_were_read_are_not_new_because_newer_ones_vanished() {
+    let mut chain = reader_of(&['a', 'b', 'c']);
+    chain.on_scan(vec![file(2, 1, &content('a')), file(1, 2, &content('b'))]);
+    assert_eq!((inodes(&chain), chain.links[0].deleted), (vec![3], true));
+    // Nothing known is left, but it was made before what was read.
+    let mut chain = reader_of(&['a', 'b', 'c']);
+    chain.known = Known::default();
+    chain.on_scan(vec![file(2, 1, &content('a'))]);
+    assert_eq!(inodes(&chain), [3]);
+}
+
+/// Without this a listing made while names were changing closed lines that went on.
+#[test]
+fn one_listing_without_a_file_proves_nothing() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    open_all(&mut chain);
+    let changes = chain.on_listing(Vec::new(), true, &|_| None);
+    assert!(changes.look_again && !chain.links[0].deleted && !chain.links[0].settled);
+    // Something happened since: this one is no second witness.
+    assert!(chain.on_listing(Vec::new(), false, &|_| None).look_again);
+    assert!(!chain.links[0].deleted);
+    chain.on_listing(Vec::new(), true, &|_| None);
+    assert!(chain.links[0].deleted);
+    chain.on_listing(vec![file(0, 1, &content('a'))], true, &|_| None);
+    assert!(!chain.links[0].deleted && !chain.links[0].settled);
+}
+
+/// logrotate's copytruncate while the agent is behind: what is unread stands in the copy.
+#[test]
+fn what_a_rewritten_file_held_is_read_on_in_its_copy() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    open_all(&mut chain);
+    read_to(&mut chain, &content('a'), 60);
+    assert!(chain.on_short(0) && !chain.may_read());
+    let found = vec![file(0, 1, ""), file(1, 2, &content('a')), file(2, 3, &content('a'))];
+    assert_eq!(chain.on_scan(found.clone()), Changes::default());
+    // Two begin alike: only the opening tells.
+    assert_eq!((inodes(&chain), chain.links[0].expected().end), (vec![2, 1], 60));
+    chain.links[0].handle = Handle::Opening(FileNo(9));
+    assert!(!chain.on_opened(FileNo(9), false));
+    assert_eq!(chain.on_scan(found.clone()), Changes::default());
+    assert_eq!(inodes(&chain), [3, 1]);
+    chain.links[0].handle = Handle::Opening(FileNo(10));
+    assert!(chain.on_opened(FileNo(10), true) && chain.may_read());
+    assert_eq!((chain.position(), chain.links[0].offset), (60, 60));
+    read_front(&mut chain);
+    assert_eq!((inodes(&chain), chain.position(), chain.links[0].offset), (vec![1], 100, 0));
+    // Neither of them is new later.
+    chain.on_scan(found);
+    assert_eq!(inodes(&chain), [1]);
+}
+
+/// A writer that goes on in the file that was renamed: without this its lines were never read.
+#[test]
+fn a_file_that_grew_after_it_was_finished_is_read_on() {
+    let mut chain = reader_of(&['a', 'b']);
+    read_to(&mut chain, &content('b'), 40);
+    let grown = content('a') + "late\n";
+    chain.on_scan(vec![file(1, 1, &grown), file(0, 2, &content('b'))]);
+    assert_eq!((chain.parked.len(), chain.parked[0].link.offset), (1, 100));
+    chain.unpark(0);
+    assert_eq!((inodes(&chain), chain.position()), (vec![1, 2], 140));
+    read_to(&mut chain, &grown, 105);
+    let Cursor::File(cursor) = cursor_at(&mut chain, [None; 2]) else { panic!("it has read something") };
+    assert_eq!((cursor.file.inode, cursor.offset, cursor.done.len()), (1, 105, 2));
+    assert_eq!((cursor.done[1].file.inode, cursor.done[1].offset), (2, 40));
+    chain.finish_front();
+    assert_eq!((inodes(&chain), chain.position(), chain.links[0].offset), (vec![2], 145, 40));
+
+    // The next run goes on in both.
+    let mut next = Chain::new(Start::Resume(cursor.clone()));
+    next.remember(cursor.done);
+    next.on_scan(vec![file(1, 1, &(grown + "more\n")), file(0, 2, &content('b'))]);
+    assert_eq!(next.links.iter().map(|link| link.offset).collect::<Vec<_>>(), [105, 40]);
+}
+
+/// `cp` onto the copy that was read: it is older than the log, whatever stands in it.
+#[test]
+fn a_rotated_file_that_is_overwritten_is_not_read_again() {
+    let mut chain = reader_of(&['a', 'b']);
+    chain.on_scan(vec![file(1, 1, &(content('a') + "late\n")), file(0, 2, &content('b'))]);
+    chain.parked[0].link.handle = Handle::Open(FileNo(7));
+    let changes = chain.on_scan(vec![file(1, 1, &content('x').repeat(2)), file(0, 2, &content('b'))]);
+    assert_eq!((changes.let_go, chain.parked.len(), inodes(&chain)), (vec![FileNo(7)], 0, vec![2]));
+    chain.on_scan(vec![file(1, 1, &content('x').repeat(3)), file(0, 2, &content('b'))]);
+    assert_eq!((chain.parked.len(), inodes(&chain)), (0, vec![2]));
+}
+
+/// Restored from a backup, or copied to another disk: every inode is another.
+#[test]
+fn a_copied_directory_goes_on_where_it_was() {
+    let mut chain = reader_of(&['a', 'b']);
+    read_to(&mut chain, &content('b'), 40);
+    let Cursor::File(cursor) = cursor_at(&mut chain, [None; 2]) else { panic!("it has read something") };
+    let mut next = Chain::new(Start::Resume(cursor));
+    let changes = next.on_scan(vec![file(1, 11, &content('a')), file(0, 12, &content('b'))]);
+    assert_eq!((changes, inodes(&next), next.position()), (Changes::default(), vec![12], 40));
+    next.links[0].handle = Handle::Opening(FileNo(1));
+    assert!(next.on_opened(FileNo(1), true) && next.may_read());
+}
+
+/// Rotated to a name that nobody knows, it stands in the order of birth.
+#[test]
+fn a_file_under_a_strange_name_keeps_its_place() {
+    let mut chain = reader_of(&['a', 'b']);
+    read_to(&mut chain, &content('b'), 40);
+    let strange = FoundFile { name: "moved".to_owned(), ..file(FoundFile::RANK_UNKNOWN, 2, &content('b')) };
+    chain.on_scan(vec![file(1, 1, &content('a')), strange, file(0, 3, &content('c'))]);
+    assert_eq!((inodes(&chain), chain.links[0].settled), (vec![2, 3], true));
+}
+
+/// Without birth times a number comes back with another file, maybe one that is followed under its own name.
+#[test]
+fn a_strange_name_with_a_number_that_came_back_is_another_file() {
+    let numbered = |name: &str, rank, content: &str| FoundFile {
+        name: name.to_owned(),
+        id: FileId { device: 1, inode: 5, birth_ns: 0 },
+        ..file(rank, 5, content)
+    };
+    let live = numbered("l", 0, &content('a'));
+    let stranger = numbered("other", FoundFile::RANK_UNKNOWN, &content('b'));
+    // Waited for since the start.
+    let mut chain = Chain::new(saved(live.id, live.print(), [0; 2]));
+    assert!(chain.wanted().contains(&stranger.id));
+    chain.on_scan(vec![stranger.clone()]);
+    assert_eq!(inodes(&chain), [0; 0]);
+    // Read, finished and removed.
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![live]);
+    open_all(&mut chain);
+    read_front(&mut chain);
+    chain.on_scan(vec![stranger, file(0, 6, &content('c'))]);
+    assert_eq!(inodes(&chain), [6]);
+}
+
+/// Made and rotated before anybody saw it.
+#[test]
+fn what_was_rotated_since_the_agent_looks_is_new() {
+    let mut chain = Chain::new(Start::Since(2));
+    chain.on_scan(vec![file(2, 1, &content('a')), file(1, 2, &content('b')), file(0, 3, &content('c'))]);
+    assert_eq!(inodes(&chain), [2, 3]);
+    let mut chain = Chain::new(Start::Live);
+    chain.on_scan(vec![file(1, 2, &content('b')), file(0, 3, &content('c'))]);
+    assert_eq!(inodes(&chain), [3]);
 }

@@ -9,23 +9,29 @@
 //! incomplete is read again. A quiet file costs nothing: it is read when inotify says that it grew.
 
 mod hanging;
+mod late;
+#[cfg(test)]
+mod listing_tests;
 mod losses;
+mod reader;
+mod records;
 mod text;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use self::hanging::SetAside;
+pub use self::reader::Reader;
 use self::text::Text;
 use super::Told;
 use super::chain::{Chain, Handle, Link, Start, Undelivered};
 use super::delivered::{self, Passing};
 use super::groups::GroupsDue;
 use crate::capture::io::{Action, FileError, FileNo, FoundFile, LaneId, OpenedFile};
-use crate::capture::support::{Context, Timer};
-use crate::cursor::{ApiCursor, Cursor};
+use crate::capture::support::Context;
+use crate::cursor::{ApiCursor, Cursor, FileId, FilePlace, TailPrint};
 use crate::decode::assemble::{Assembler, Lines};
 use crate::decode::text::Encoding;
-use crate::decode::{DecodeError, Piece, timestamp};
 use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
 use crate::metrics::{LossReason, SkipReason, StreamError};
 use crate::record::{StdType, StreamId};
@@ -33,21 +39,6 @@ use crate::settings::{FileFormat, Pipeline};
 
 /// Files opened ahead of the one being read, so that a rotation can't take them away.
 const OPEN_AHEAD: usize = 8;
-/// A program goes on writing to a log that was renamed until it is told (logrotate's postrotate) and opens its new one.
-/// dockerd closes before it renames.
-const WRITER_GRACE_MS: u64 = 5_000;
-
-/// How far the first file is on its way to being finished.
-#[derive(Debug, PartialEq, Eq)]
-enum Ending {
-    /// It may grow.
-    No,
-    /// It was renamed and read to its end; its writer may still go on until then.
-    Grace(u64),
-    /// The time is over; one more look.
-    LastLook,
-}
-
 /// See the module's head.
 #[derive(Debug)]
 pub struct FileSource {
@@ -70,8 +61,8 @@ pub struct FileSource {
     scan_again: bool,
     /// The files were listed once.
     opened: bool,
-    /// The read in flight, and from where.
-    reading: Option<(FileNo, u64)>,
+    /// The read in flight.
+    reading: Option<Reading>,
     /// Capacity of the next read; larger than usual only for a record that did not fit.
     read_bytes: usize,
     /// Capacity of the buffer that the read under way has.
@@ -88,7 +79,20 @@ pub struct FileSource {
     looks: u32,
     /// Its writer goes on for a while after a rename: a followed path, not a container.
     renamed_while_written: bool,
-    ending: Ending,
+    /// Files that are no longer live are listed again then, because one was written to.
+    kin_look_ms: Option<u64>,
+    /// When that was done last.
+    kin_looked_ms: u64,
+    /// Names in its directory that are logs of their own.
+    apart: Vec<String>,
+    /// Whose deliveries count, and among which streams a file has one reader.
+    reader: Reader,
+    /// Files that are its own to read.
+    claimed: BTreeSet<FileId>,
+    /// Those of them that are finished, and not yet in the table of files read.
+    unacked: BTreeSet<FileId>,
+    /// Something was finished since the position was told.
+    moved_on: bool,
     /// An exit that was told; it counts when the files were listed once more, for a rotation may have come before it.
     exit_told_ns: Option<i64>,
     /// When the container last exited: a line open since before will not be continued.
@@ -112,11 +116,16 @@ impl FileSource {
         start: Start,
         line_bytes_max: usize,
     ) -> FileSource {
+        let start = match start {
+            // All of a container's log is asked for.
+            Start::Resume(cursor) if format == FileFormat::Docker && cursor.says_nothing() => Start::Oldest,
+            start => start,
+        };
         let start_is_end = start == Start::End;
         let (lines, passing) = match &start {
             Start::After(cursor) => (*cursor, Passing::up_to(cursor)),
             Start::Resume(cursor) => (cursor.lines, Passing::resume(cursor.passing)),
-            Start::Oldest | Start::Live | Start::End => Default::default(),
+            Start::Oldest | Start::Live | Start::Since(_) | Start::End => Default::default(),
         };
         FileSource {
             stream,
@@ -142,7 +151,13 @@ impl FileSource {
             look_at_ms: None,
             looks: 0,
             renamed_while_written: false,
-            ending: Ending::No,
+            kin_look_ms: None,
+            kin_looked_ms: 0,
+            apart: Vec::new(),
+            reader: Reader::default(),
+            claimed: BTreeSet::new(),
+            unacked: BTreeSet::new(),
+            moved_on: false,
             exit_told_ns: None,
             exited_at_ns: None,
             groups_due: GroupsDue::default(),
@@ -171,6 +186,25 @@ impl FileSource {
         self
     }
 
+    /// What was read before, by whom, and under which names in its directory others are read.
+    pub fn with_memory(mut self, places: Vec<FilePlace>, reader: Reader, apart: Vec<String>) -> FileSource {
+        self.chain.remember(places);
+        (self.reader, self.apart) = (reader, apart);
+        self
+    }
+
+    /// Another name in its directory is a log of its own.
+    pub fn set_apart(&mut self, name: &str) {
+        if !self.apart.iter().any(|known| known == name) {
+            self.apart.push(name.to_owned());
+        }
+    }
+
+    /// The position it begins with, once its directory was listed.
+    pub fn first_position(&mut self) -> Option<Cursor> {
+        (self.opened || !self.scanning).then(|| self.chain.cursor(&Default::default()))
+    }
+
     /// Begins, or begins again after a failure. Files are opened at once, so that nothing that happens before the first
     /// read can take them away.
     pub fn open(&mut self, cx: &mut Context<'_>) {
@@ -184,7 +218,9 @@ impl FileSource {
 
     /// The outputs are ready: what was opened before is now told.
     pub fn begin(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
-        match (self.opened, self.scanning) {
+        // An opening that failed meanwhile is tried again, and told.
+        let failed = self.chain.links.iter().take(OPEN_AHEAD).any(Link::is_to_be_opened);
+        match (self.opened && !failed, self.scanning) {
             (true, _) => {
                 told.push(Told::Opened);
                 if self.start_is_end {
@@ -195,7 +231,8 @@ impl FileSource {
                     self.tell(Lines::default(), Vec::new(), 0, told);
                 }
             }
-            (false, true) => {}
+            // The listing under way tells.
+            (false, true) => self.opened = false,
             (false, false) => self.open(cx),
         }
     }
@@ -211,6 +248,8 @@ impl FileSource {
             stream: self.stream,
             directory: self.directory.clone(),
             live_name: self.live_name.clone(),
+            wanted: self.chain.wanted(),
+            apart: self.apart.clone(),
         });
     }
 
@@ -241,8 +280,7 @@ impl FileSource {
         }
         match result {
             Ok(found) => {
-                let changes = self.chain.on_scan(found);
-                self.declare(&changes, cx);
+                self.take_listing(found, latest, cx);
                 if !self.opened {
                     self.opened = true;
                     told.push(Told::Opened);
@@ -256,8 +294,7 @@ impl FileSource {
             }
             // With the directory went all that was not opened.
             Err(FileError::NoDirectory(_)) if self.gone || self.opened => {
-                let changes = self.chain.on_scan(Vec::new());
-                self.declare(&changes, cx);
+                self.take_listing(Vec::new(), latest, cx);
                 self.chain.trust_opened();
             }
             Err(error) => told.push(unreadable(&error)),
@@ -273,9 +310,30 @@ impl FileSource {
         self.go_on(cx, told);
     }
 
+    fn take_listing(&mut self, found: Vec<FoundFile>, latest: bool, cx: &mut Context<'_>) {
+        let found = cx.owners.without_others(self.stream, self.reader.group, found);
+        let memory = cx.memory.of(&self.reader.sinks, self.reader.group.of_paths);
+        let changes = self.chain.on_listing(found, latest, &|id| memory.place_of(id));
+        if !changes.gone.is_empty() {
+            // What was open when its file was written anew does not go on.
+            self.assembler.reset();
+        }
+        self.declare(&changes, cx);
+        for file in &changes.let_go {
+            cx.act(Action::CloseFile { file: *file });
+        }
+        // One that began behind this listing is the other look. To ask for a third would deny it to be the latest, and so on.
+        if changes.look_again && !self.scanning {
+            self.scan(cx);
+        }
+        self.wait_for_late_writers(cx);
+        self.claim(cx);
+    }
+
     fn open_ahead(&mut self, cx: &mut Context<'_>) {
-        for link in self.chain.links.iter_mut().take(OPEN_AHEAD) {
-            if link.handle == Handle::None && !link.deleted {
+        let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
+        for link in self.chain.links.iter_mut().take(OPEN_AHEAD).chain(parked) {
+            if link.is_to_be_opened() {
                 let file = cx.new_file();
                 link.handle = Handle::Opening(file);
                 link.doubted = !link.is_proven();
@@ -285,6 +343,7 @@ impl FileSource {
                     file,
                     directory: self.directory.clone(),
                     found: link.found.clone(),
+                    expected: link.expected(),
                 });
             }
         }
@@ -302,7 +361,9 @@ impl FileSource {
         if result.as_ref().is_ok_and(|opened| opened.lane.is_some()) && self.look_at_ms.is_none() {
             self.look_later(cx);
         }
-        let link = self.chain.links.iter_mut().find(|link| link.handle == Handle::Opening(file));
+        let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
+        let mut links = self.chain.links.iter_mut().chain(parked);
+        let link = links.find(|link| link.handle == Handle::Opening(file));
         match (link, result) {
             (Some(link), Ok(opened)) => {
                 link.handle = Handle::Open(file);
@@ -318,7 +379,11 @@ impl FileSource {
                         "lost, an unknown number of bytes: the archive is damaged behind what could be read"
                     );
                 }
-                if doubted {
+                let is_kept = self.chain.on_opened(file, opened.as_expected);
+                if !is_kept {
+                    cx.act(Action::CloseFile { file });
+                }
+                if doubted || self.chain.is_searching() || !is_kept {
                     self.scan(cx);
                 }
             }
@@ -326,6 +391,8 @@ impl FileSource {
             (None, Ok(_)) => cx.act(Action::CloseFile { file }),
             (Some(link), Err(error)) => {
                 link.handle = Handle::None;
+                // One that grew late is found again when it is listed.
+                self.chain.parked.retain(|parked| parked.link.handle != Handle::None);
                 match error {
                     // Renamed between the scan and the opening: look again. Each round makes progress, for the chain
                     // only moves one way.
@@ -340,9 +407,10 @@ impl FileSource {
 
     /// Arms the next read, if there is something to read and room for it.
     pub fn read_on(&mut self, cx: &mut Context<'_>) {
+        let may_read = self.chain.may_read();
         let Some(front) = self.chain.links.front_mut() else { return };
         let Handle::Open(file) = front.handle else { return };
-        if self.reading.is_some() || !front.unread || front.doubted || self.in_line {
+        if self.reading.is_some() || !front.unread || !may_read || self.in_line {
             return;
         }
         if let Some(lane) = front.lane
@@ -361,8 +429,11 @@ impl FileSource {
         self.reading_bytes = buffer.capacity() as u64;
         self.asked_ms = cx.now.mono_ms;
         front.unread = false;
-        self.reading = Some((file, front.offset));
-        cx.act(Action::ReadFile { stream: self.stream, file, offset: front.offset, buffer });
+        // What was read before comes once more: if it is another, the file was written anew.
+        let again = if front.tail.end == front.offset { front.tail.len_bytes } else { 0 };
+        self.reading = Some(Reading { file, offset: front.offset, again: again as usize });
+        let offset = front.offset - u64::from(again);
+        cx.act(Action::ReadFile { stream: self.stream, file, offset, buffer });
     }
 
     /// Whether it would read on if there were room.
@@ -370,8 +441,8 @@ impl FileSource {
         let front = self.chain.links.front();
         self.reading.is_none()
             && !self.in_line
-            && front
-                .is_some_and(|link| link.unread && !link.doubted && matches!(link.handle, Handle::Open(_)))
+            && self.chain.may_read()
+            && front.is_some_and(|link| link.unread && matches!(link.handle, Handle::Open(_)))
     }
 
     /// A read ended.
@@ -385,14 +456,14 @@ impl FileSource {
         told: &mut Vec<Told>,
     ) {
         self.answered(cx);
-        let from = self.reading.take().map_or(0, |(_, offset)| offset);
+        let Reading { file, offset: from, again } = self.reading.take().unwrap_or_default();
         if let Some(lane) = self.reading_lane.take() {
             cx.lanes.release(lane);
         }
         cx.credit.file_read_done();
         let count = match result {
-            Ok(_) if self.chain.links.front().is_none_or(|front| front.offset != from) => {
-                // Truncated meanwhile: what came stands at another place now, if it stands anywhere.
+            Ok(_) if !self.chain.links.front().is_some_and(|front| front.is_at(file, from)) => {
+                // Written anew meanwhile: what came stands at another place now, if it stands anywhere.
                 cx.credit.give_back(buffer, 0);
                 return self.go_on(cx, told);
             }
@@ -406,20 +477,38 @@ impl FileSource {
                 return;
             }
         };
-        if let Some(truncated) = file_len.and_then(|len| self.chain.on_short(len)) {
-            self.assembler.reset();
-            self.declare_truncation(Some(truncated), cx);
+        let short = file_len.is_some_and(|len| self.chain.on_short(len));
+        if short || self.is_another(&buffer, again) {
+            if !short {
+                self.chain.begin_anew(file_len.unwrap_or(from));
+            }
+            // What is open may go on where the content went.
+            if !self.chain.is_searching() {
+                self.assembler.reset();
+            }
             cx.credit.give_back(buffer, 0);
+            self.scan(cx);
             return self.go_on(cx, told);
         }
         let full = count == buffer.capacity();
+        let read_to = from + (count.saturating_sub(again)) as u64;
         // A read may bring less than there is.
-        let short = file_len.is_some_and(|len| len > from + count as u64);
+        let short = file_len.is_some_and(|len| len > read_to);
         if let Some(front) = self.chain.links.front_mut().filter(|_| full || short) {
             front.unread = true;
         }
-        self.decode(buffer, full, data_at, cx, told);
+        if count >= again {
+            self.decode(buffer, again, full, data_at, cx, told);
+        } else {
+            cx.credit.give_back(buffer, 0);
+        }
         self.go_on(cx, told);
+    }
+
+    /// What was read before does not stand there any more.
+    fn is_another(&self, buffer: &[u8], again: usize) -> bool {
+        let front = self.chain.links.front();
+        again > 0 && buffer.len() >= again && front.is_some_and(|front| !front.tail.is_of(&buffer[..again]))
     }
 
     /// Path of its live file.
@@ -427,9 +516,11 @@ impl FileSource {
         format!("{}/{}", self.directory, self.live_name)
     }
 
+    /// `again`: so many bytes were decoded before.
     fn decode(
         &mut self,
         buffer: Vec<u8>,
+        again: usize,
         full: bool,
         data_at: Option<u64>,
         cx: &mut Context<'_>,
@@ -441,33 +532,22 @@ impl FileSource {
         };
         // Whatever happened since the read was armed (growth, rotation, removal) has set `unread` again.
         let at_end = !front.unread;
-        let settled = front.settled
-            && match self.ending {
-                Ending::No => !self.has_grace(front),
-                Ending::Grace(_) => false,
-                Ending::LastLook => true,
-            };
-        let (offset, mut final_end) = (front.offset, at_end && (settled || self.gone));
-        for twin in self.chain.saw(offset, &buffer) {
+        let settled = front.settled && (front.last_look || !self.has_grace(front));
+        let (offset, final_end) = (front.offset, at_end && (settled || self.gone));
+        for twin in self.chain.saw(offset - again as u64, &buffer) {
             cx.act(Action::CloseFile { file: twin });
         }
         let mut lines = Lines::default();
-        let begins = match self.begin_text(offset, &buffer, final_end, told) {
-            Some(begins) => begins,
-            None => {
-                cx.credit.give_back(buffer, 0);
-                return;
-            }
+        let Some(begins) = self.begin_text(offset, &buffer, final_end, told) else {
+            cx.credit.give_back(buffer, 0);
+            return;
         };
-        let mut used = self.decode_lines(&buffer, begins, &mut lines, cx);
-        if used > 0 && self.ending != Ending::No {
-            // Its writer still goes on.
-            self.ending = Ending::No;
-            final_end = self.gone && final_end;
+        self.begin_buffer(again);
+        let mut to = self.decode_lines(&buffer, again + begins, &mut lines, cx);
+        if final_end && to < buffer.len() {
+            to = self.decode_rest(&buffer, to, &mut lines, cx);
         }
-        if final_end && used < buffer.len() {
-            used = self.decode_rest(&buffer, used, &mut lines, cx);
-        }
+        let used = to - again;
         if final_end && !self.holds_records() {
             // A plain line does not go on in the next file.
             self.assembler.close_all(&mut lines);
@@ -476,15 +556,20 @@ impl FileSource {
         let stuck = used == 0 && full;
         // What a hole has beyond this read is not read at all.
         let hole =
-            data_at.filter(|_| used == buffer.len()).map_or(0, |at| at.saturating_sub(offset + used as u64));
+            data_at.filter(|_| to == buffer.len()).map_or(0, |at| at.saturating_sub(offset + used as u64));
         if hole > 0 {
-            cx.metrics.lost(LossReason::RecordDamaged, hole);
+            cx.metrics.skipped(SkipReason::NulHole, 1);
         }
         self.read_bytes =
             if stuck { (self.read_bytes * 2).min(RECORD_BYTES_MAX + READ_BYTES) } else { READ_BYTES };
         let Some(front) = self.chain.links.front_mut() else { return };
         front.offset += used as u64 + hole;
-        front.len = front.len.max(offset + buffer.len() as u64 + hole);
+        front.len = front.len.max(offset + (buffer.len() - again) as u64 + hole);
+        if hole > 0 {
+            front.tail = TailPrint::default();
+        } else if used > 0 {
+            front.tail = TailPrint::of(&buffer[..to], front.offset);
+        }
         if at_end {
             self.close_open_lines(&mut lines);
         }
@@ -543,91 +628,39 @@ impl FileSource {
         told.push(Told::Lines { lines, read, end, source_bytes });
     }
 
-    /// As [`Assembler::push`], for a line that may have been delivered over the API.
-    fn pass_over(
-        &mut self,
-        buffer: &[u8],
-        piece: &Piece,
-        begins_at: u64,
-        mut deliver: bool,
-        lines: &mut Lines,
-        cx: &Context<'_>,
-    ) {
-        if deliver
-            && self.assembler.begins_line(buffer, piece)
-            && let Some(time_ns) = timestamp::parse(&buffer[piece.time.clone()])
-        {
-            if let Some(last_ns) = self.passing.gap_before(time_ns) {
-                self.declare_gap(last_ns, time_ns, cx);
-            }
-            if self.assembler.close(piece.std_type, lines) {
-                // The line before was left open at an exit; it is whole now.
-                self.passing.completed(piece.std_type);
-            }
-            deliver = !self.passing.begins(piece.std_type, time_ns);
-        }
-        if self.assembler.push(buffer, piece, begins_at, deliver, lines).this {
-            self.passing.completed(piece.std_type);
-        }
-    }
-
-    /// It has records with ends of their own; a line may go on in the next of them, and in the next file.
-    fn holds_records(&self) -> bool {
-        matches!(self.format, FileFormat::Docker | FileFormat::Cri)
-    }
-
-    /// Only the newest rotated file may still be written.
-    fn has_grace(&self, link: &Link) -> bool {
-        self.renamed_while_written && link.found.rank == 1 && !link.found.compressed
-    }
-
-    /// The first file was read to its end and renamed. Returns whether its writer may still go on.
-    fn waits_for_writer(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(front) = self.chain.links.front() else { return false };
-        if self.gone {
-            return false;
-        }
-        match self.ending {
-            Ending::No if !self.has_grace(front) => return false,
-            Ending::No => self.ending = Ending::Grace(cx.now.mono_ms + WRITER_GRACE_MS),
-            Ending::Grace(until) if until <= cx.now.mono_ms || front.found.rank > 1 => {
-                self.ending = Ending::LastLook;
-                self.chain.links[0].unread = true;
-            }
-            Ending::Grace(_) => {}
-            Ending::LastLook => return false,
-        }
-        if let Ending::Grace(until) = self.ending {
-            cx.timers.set_earlier(Timer::Stream(self.stream), until);
-        }
-        true
-    }
-
     /// A deadline may have come.
     pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         self.look_if_due(cx);
+        self.look_at_kin_if_due(cx);
         self.end_groups(cx, told);
         self.go_on(cx, told);
     }
 
     /// Finishes files that are read to their end, and the source when none is left.
     fn go_on(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
-        while let Some(front) = self.chain.links.front() {
+        loop {
+            self.read_late_ones(cx, told);
+            let may_read = self.chain.may_read();
+            let Some(front) = self.chain.links.front() else { break };
             let more = self.chain.links.len() > 1;
-            let read_to_end =
-                matches!(front.handle, Handle::Open(_)) && !front.unread && self.reading.is_none();
-            if !read_to_end || !(front.settled && more || self.gone) || self.waits_for_writer(cx) {
+            let read_to_end = matches!(front.handle, Handle::Open(_)) && !front.unread && may_read;
+            if self.reading.is_some() || !read_to_end || !(front.settled && more || self.gone) {
                 break;
             }
-            self.ending = Ending::No;
-            if let Some(file) = self.chain.finish_front() {
+            self.moved_on = true;
+            if self.has_grace(front) && !front.last_look && !self.gone {
+                self.park(cx);
+            } else if let Some(file) = self.chain.finish_front() {
                 cx.act(Action::CloseFile { file });
             }
             self.open_ahead(cx);
+            self.claim(cx);
         }
+        self.tell_moved_on(told);
         if self.gone
             && !self.drained
             && self.chain.links.is_empty()
+            && self.chain.parked.is_empty()
             && !self.scanning
             && self.reading.is_none()
         {
@@ -654,7 +687,8 @@ impl FileSource {
     /// The container or path is gone.
     pub fn gone(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         self.gone = true;
-        for link in &mut self.chain.links {
+        let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
+        for link in self.chain.links.iter_mut().chain(parked) {
             link.unread = true;
         }
         // One more look: a file may have been made and not yet seen.
@@ -669,7 +703,8 @@ impl FileSource {
 
     /// Files that are open, to be closed when the stream is dropped.
     pub fn open_files(&self) -> impl Iterator<Item = FileNo> {
-        self.chain.links.iter().filter_map(|link| match link.handle {
+        let parked = self.chain.parked.iter().map(|parked| &parked.link);
+        self.chain.links.iter().chain(parked).filter_map(|link| match link.handle {
             Handle::Open(file) => Some(file),
             Handle::None | Handle::Opening(_) => None,
         })
@@ -707,6 +742,16 @@ impl FileSource {
     }
 }
 
+/// A read under way.
+#[derive(Debug, Default)]
+struct Reading {
+    file: FileNo,
+    /// What is new begins there.
+    offset: u64,
+    /// So many bytes before that are read again.
+    again: usize,
+}
+
 fn unreadable(error: &FileError) -> Told {
     match error {
         FileError::Denied(_) | FileError::NoDirectory(_) | FileError::NotRegular(_) => {
@@ -716,16 +761,4 @@ fn unreadable(error: &FileError) -> Told {
             Told::Failed(StreamError::OpenFailed, error.to_string())
         }
     }
-}
-
-fn count_reject(error: DecodeError, bytes: usize, cx: &Context<'_>) {
-    let (skip, loss) = match error {
-        DecodeError::NulHole => (SkipReason::NulHole, LossReason::RecordDamaged),
-        DecodeError::RecordTooLong => (SkipReason::RecordTooLong, LossReason::RecordTooLong),
-        DecodeError::TornRecord | DecodeError::FrameInvalid | DecodeError::NoTime => {
-            (SkipReason::TornRecord, LossReason::RecordDamaged)
-        }
-    };
-    cx.metrics.skipped(skip, 1);
-    cx.metrics.lost(loss, bytes as u64);
 }

@@ -153,7 +153,8 @@ impl Hold {
         self.covered = Some(self.held.len());
         self.next_look_ms = cx.now.mono_ms + PAUSE_MS;
         let LogPlace { directory, live_name } = self.place.clone();
-        cx.act(Action::Scan { stream: self.stream, directory, live_name });
+        let (wanted, apart) = (Vec::new(), Vec::new());
+        cx.act(Action::Scan { stream: self.stream, directory, live_name, wanted, apart });
     }
 
     /// The connection brought something.

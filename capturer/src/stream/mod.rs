@@ -283,11 +283,11 @@ impl Stream {
         self.held = held;
     }
 
-    /// The position it begins with, for its first checkpoint.
-    pub fn initial_cursor(&self) -> Cursor {
-        match &self.kind {
-            Kind::File(_) => Cursor::Beginning,
-            Kind::Api(api) => api.cursor(),
+    /// The position it begins with, for its first checkpoint, if it is known.
+    pub fn initial_cursor(&mut self) -> Option<Cursor> {
+        match &mut self.kind {
+            Kind::File(file) => file.first_position(),
+            Kind::Api(api) => Some(api.cursor()),
         }
     }
 
@@ -470,6 +470,9 @@ impl Stream {
         self.batches_out -= 1;
         self.sent_at_ms.pop_front();
         self.acked.clone_from(acked);
+        if let (Kind::File(file), Cursor::File(position)) = (&mut self.kind, &mut self.acked) {
+            file.on_acked(std::mem::take(&mut position.done), cx);
+        }
         self.pump(cx);
         self.close_if_drained(cx);
     }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use capturer::capture::io::FoundFile;
+use capturer::capture::io::{FoundFile, FoundPath};
 use capturer::cursor::FileId;
 use capturer::limits::HEAD_BYTES;
 
@@ -85,6 +85,11 @@ impl Disk {
         self.names.get(path).copied()
     }
 
+    /// Where it is now.
+    pub(super) fn path(&self, node: Node) -> Option<String> {
+        self.files.get(&node).and_then(|file| file.name.clone())
+    }
+
     pub(super) fn file(&self, node: Node) -> &File {
         &self.files[&node]
     }
@@ -146,26 +151,32 @@ impl Disk {
             id: FileId { device: 7, inode: file.inode, birth_ns: file.birth_ns },
             len: if file.compressed { len / 3 + 20 } else { len } as u64,
             head: file.content[..len.min(HEAD_BYTES)].to_vec(),
+            unpacked_len: file.compressed.then_some(len as u32),
         })
     }
 
-    /// The live file and its rotated kin.
-    pub(super) fn scan(&self, directory: &str, live_name: &str) -> Vec<FoundFile> {
-        let live = format!("{directory}/{live_name}");
-        let kin = self.names.range(live.clone()..).take_while(|(path, _)| path.starts_with(&live));
-        kin.filter_map(|(path, _)| {
-            let (rank, compressed) = rank_of(&path[live.len()..])?;
-            self.found(path, rank, compressed)
-        })
-        .collect()
+    /// The live file, its rotated kin, and what is wanted whatever its name.
+    pub(super) fn scan(&self, directory: &str, live_name: &str, wanted: &[FileId]) -> Vec<FoundFile> {
+        let (within, live) = (format!("{directory}/"), format!("{directory}/{live_name}"));
+        let names = self.names.range(within.clone()..).take_while(|(path, _)| path.starts_with(&within));
+        names
+            .filter_map(|(path, _)| match path.strip_prefix(&live).and_then(rank_of) {
+                Some((rank, compressed)) => self.found(path, rank, compressed),
+                None => self
+                    .found(path, FoundFile::RANK_UNKNOWN, false)
+                    .filter(|file| wanted.iter().any(|id| id.can_be(file.id))),
+            })
+            .collect()
     }
 
-    /// Paths of files directly in a directory with this ending.
-    pub(super) fn matching(&self, directory: &str, ending: &str) -> Vec<String> {
+    /// Files directly in a directory with this ending.
+    pub(super) fn matching(&self, directory: &str, ending: &str) -> Vec<FoundPath> {
         let within = |path: &&String| {
             path.rsplit_once('/').is_some_and(|(parent, name)| parent == directory && name.ends_with(ending))
         };
-        self.names.keys().filter(within).cloned().collect()
+        let found =
+            |path: &String| Some(FoundPath { path: path.clone(), id: self.found(path, 0, false)?.id });
+        self.names.keys().filter(within).filter_map(found).collect()
     }
 }
 

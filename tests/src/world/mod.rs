@@ -432,6 +432,7 @@ impl World {
         self.forgive_rotated_paths();
         // Through its file format, as a real start has it.
         let mut loaded = checkpoint::decode(&checkpoint::encode(&self.saved.0)).expect("it was just encoded");
+        loaded.memory = self.saved.0.memory.clone();
         let mut cut: Vec<Vec<LineId>> = Vec::new();
         for sink in &mut self.sinks {
             cut.push(sink.restore(&mut loaded));

@@ -191,8 +191,7 @@ impl World {
         if self.paths[number].forgiven {
             self.checker.lines_gone([line]);
         }
-        let path = self.paths[number].path.clone();
-        if self.disk.node(&path) == Some(node) {
+        if let Some(path) = self.disk.path(node) {
             self.notify(&path, Change::Written);
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use capturer::capture::Capture;
 use capturer::capture::io::{Action, BodyOutcome, Event, FileError, FileNo, FoundFile, LaneId, OpenedFile};
 use capturer::checkpoint::Checkpoint;
+use capturer::cursor::{FileId, TailPrint};
 use capturer::metrics::{LossReason, Metrics};
 use capturer::record::{StreamId, StreamKey};
 use capturer::sink::FromSink;
@@ -60,6 +61,7 @@ struct Pending {
     planned: bool,
     overflow: bool,
     grew: BTreeSet<StreamId>,
+    kin_grew: BTreeSet<StreamId>,
     changed: BTreeSet<StreamId>,
     sets: BTreeSet<usize>,
 }
@@ -71,12 +73,14 @@ pub(super) enum Work {
         stream: StreamId,
         directory: String,
         live_name: String,
+        wanted: Vec<FileId>,
     },
     Open {
         stream: StreamId,
         file: FileNo,
         directory: String,
         found: Box<FoundFile>,
+        expected: TailPrint,
     },
     FindPaths {
         set: usize,
@@ -177,14 +181,14 @@ impl World {
             Action::OpenConn { conn, path, stream: _ } => self.on_open_conn(conn, path),
             Action::ReadConn { conn, buffer } => self.on_read_conn(conn, buffer),
             Action::CloseConn { conn } => self.on_close_conn(conn),
-            Action::Scan { stream, directory, live_name } => {
+            Action::Scan { stream, directory, live_name, wanted, apart: _ } => {
                 let watch = Watch { directory: directory.clone(), live_name: live_name.clone(), set: false };
                 self.run_mut().watches.entry(stream).or_insert(watch);
-                self.ask_files(Work::Scan { stream, directory, live_name });
+                self.ask_files(Work::Scan { stream, directory, live_name, wanted });
             }
             Action::Unwatch { stream } => drop(self.run_mut().watches.remove(&stream)),
-            Action::OpenFile { stream, file, directory, found } => {
-                self.ask_files(Work::Open { stream, file, directory, found: Box::new(found) });
+            Action::OpenFile { stream, file, directory, found, expected } => {
+                self.ask_files(Work::Open { stream, file, directory, found: Box::new(found), expected });
             }
             Action::ReadFile { stream, file, offset, buffer } => {
                 let run = self.run_mut();
@@ -216,10 +220,7 @@ impl World {
                 self.send_to_sinks(|| Message::Batch(Arc::clone(&batch)));
             }
             Action::Detach(stream) => {
-                let run = self.run_mut();
-                if let Some(key) = run.keys.remove(&stream) {
-                    self.checker.on_forgotten(&key);
-                }
+                self.run_mut().keys.remove(&stream);
                 self.send_to_sinks(|| Message::Detach(stream));
             }
             // What a sink does with it is the sink's own test.
@@ -274,9 +275,11 @@ impl World {
         let Some(Happening::Files { work, .. }) = happening else { return };
         let lane = directory.filter(|directory| self.lane_of(directory).is_some());
         let event = match work {
-            Work::Scan { stream, directory, live_name } => self.scan(stream, &directory, &live_name),
-            Work::Open { stream, file, directory, found } => {
-                let result = self.open(file, &directory, &found);
+            Work::Scan { stream, directory, live_name, wanted } => {
+                self.scan(stream, &directory, &live_name, &wanted)
+            }
+            Work::Open { stream, file, directory, found, expected } => {
+                let result = self.open(file, &directory, &found, &expected);
                 self.run_mut().opened_in.insert(file, directory);
                 Event::FileOpened { stream, file, result }
             }
@@ -302,7 +305,9 @@ impl World {
                 let result = if self.strikes(self.faults.save_fails) {
                     Err("the disk is full".to_owned())
                 } else {
-                    self.saved = (*checkpoint, snapshot);
+                    let mut checkpoint = *checkpoint;
+                    checkpoint.follow(std::mem::take(&mut self.saved.0.memory));
+                    self.saved = (checkpoint, snapshot);
                     Ok(())
                 };
                 Event::CheckpointSaved { seq, result }
@@ -320,7 +325,7 @@ impl World {
         self.at(at, Happening::Deliver { run: number, event: Box::new(event) });
     }
 
-    fn scan(&mut self, stream: StreamId, directory: &str, live_name: &str) -> Event {
+    fn scan(&mut self, stream: StreamId, directory: &str, live_name: &str, wanted: &[FileId]) -> Event {
         if self.engine.denied.contains(directory) {
             return Event::Scanned { stream, result: Err(FileError::Denied(directory.to_owned())) };
         }
@@ -330,7 +335,7 @@ impl World {
             watch.set = there && !may_hang;
         }
         let result = if there {
-            let mut found = self.disk.scan(directory, live_name);
+            let mut found = self.disk.scan(directory, live_name, wanted);
             self.rand.shuffle(&mut found);
             Ok(found)
         } else {
@@ -339,7 +344,13 @@ impl World {
         Event::Scanned { stream, result }
     }
 
-    fn open(&mut self, file: FileNo, directory: &str, found: &FoundFile) -> Result<OpenedFile, FileError> {
+    fn open(
+        &mut self,
+        file: FileNo,
+        directory: &str,
+        found: &FoundFile,
+        expected: &TailPrint,
+    ) -> Result<OpenedFile, FileError> {
         let path = format!("{directory}/{}", found.name);
         if !self.disk.has_directory(directory) {
             return Err(FileError::NoDirectory(directory.to_owned()));
@@ -350,9 +361,12 @@ impl World {
             .is_some_and(|now| now.id == found.id && now.head.starts_with(&found.head));
         let Some(node) = self.disk.node(&path).filter(|_| same) else { return Err(FileError::Changed(path)) };
         self.disk.open(node);
-        let len = self.disk.file(node).content.len() as u64;
+        let content = &self.disk.file(node).content;
+        let len = content.len() as u64;
+        let tail = content.get(expected.begin() as usize..expected.end as usize);
+        let as_expected = expected.is_none() || tail.is_some_and(|tail| expected.is_of(tail));
         self.run_mut().open_files.insert(file, node);
-        Ok(OpenedFile { len, damaged: false, lane: self.lane_of(directory) })
+        Ok(OpenedFile { len, damaged: false, lane: self.lane_of(directory), as_expected })
     }
 
     // ---- reads
@@ -418,6 +432,7 @@ impl World {
             let Some(ending) = name.strip_prefix(watch.live_name.as_str()) else { continue };
             match change {
                 Change::Written if ending.is_empty() => drop(run.inotify.grew.insert(*stream)),
+                Change::Written if is_kin(ending) => drop(run.inotify.kin_grew.insert(*stream)),
                 Change::Made | Change::Gone if ending.is_empty() || is_kin(ending) => {
                     run.inotify.changed.insert(*stream);
                 }
@@ -447,7 +462,10 @@ impl World {
     fn plan_inotify(&mut self) {
         let Some(run) = &mut self.run else { return };
         let pending = &mut run.inotify;
-        let empty = pending.grew.is_empty() && pending.changed.is_empty() && pending.sets.is_empty();
+        let empty = pending.grew.is_empty()
+            && pending.kin_grew.is_empty()
+            && pending.changed.is_empty()
+            && pending.sets.is_empty();
         if pending.planned || (empty && !pending.overflow) {
             return;
         }
@@ -461,13 +479,15 @@ impl World {
         if self.strikes(self.faults.inotify_overflow) {
             self.run_mut().inotify = Pending { overflow: true, planned: true, ..Pending::default() };
         }
-        let Pending { overflow, grew, changed, sets, .. } = std::mem::take(&mut self.run_mut().inotify);
+        let Pending { overflow, grew, kin_grew, changed, sets, .. } =
+            std::mem::take(&mut self.run_mut().inotify);
         let mut events: Vec<Event> = Vec::new();
         if overflow {
             events.push(Event::WatchOverflow);
         }
         events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
         events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));
+        events.extend(kin_grew.into_iter().map(|stream| Event::KinGrew { stream }));
         events.extend(sets.into_iter().map(|set| Event::PathsChanged { set }));
         for event in events {
             self.note(brief_event(&event));

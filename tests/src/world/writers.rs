@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use capturer::capture::io::FoundPath;
 use capturer::decode::timestamp;
 use capturer::limits::PIECE_BYTES;
 use capturer::record::StreamKey;
@@ -281,7 +282,7 @@ impl World {
             let directory = chain.directory.clone();
             let files = self.disk.matching(&directory, "");
             self.checker.lines_gone(waiting);
-            for path in files {
+            for FoundPath { path, .. } in files {
                 let gone = self.disk.unlink(&path);
                 self.checker.lines_gone(gone);
                 self.notify(&path, Change::Gone);

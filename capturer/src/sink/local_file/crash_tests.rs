@@ -7,7 +7,7 @@ use std::path::Path;
 use super::super::testing::{Rng, batch, container, followed, messages};
 use super::tests::{lines, restart, restart_with, sink, write};
 use super::*;
-use crate::cursor::{FileCursor, FileId, HeadPrint};
+use crate::cursor::{FileCursor, FileId, HeadPrint, TailPrint};
 use crate::settings::{FileTemplate, OutputFormat};
 
 const NAME: &str = "{container_name}.ndjson";
@@ -23,11 +23,14 @@ fn of_file(source: &Arc<Source>, texts: &[&str], born_ns: i64) -> Batch {
     batch.end = Cursor::File(FileCursor {
         file: FileId { device: 1, inode: 2, birth_ns: born_ns },
         head: HeadPrint::default(),
+        tail: TailPrint::default(),
         offset: 0,
+        len: 0,
         skip: [0, 0],
         reached: Vec::new(),
         lines: Default::default(),
         passing: Default::default(),
+        done: Vec::new(),
     });
     batch
 }

@@ -147,6 +147,7 @@ mod tests {
             id: FileId { device: 1, inode: 2, birth_ns: 3 },
             len: 4,
             head: b"one\n".to_vec(),
+            unpacked_len: None,
         }
     }
 

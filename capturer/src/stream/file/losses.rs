@@ -6,29 +6,38 @@ use crate::capture::support::Context;
 use crate::decode::timestamp;
 use crate::metrics::LossReason;
 use crate::status::StreamRow;
-use crate::stream::chain::Changes;
+use crate::stream::chain::{Changes, Gone};
 
 impl FileSource {
     pub(super) fn declare(&self, changes: &Changes, cx: &Context<'_>) {
-        for (name, bytes) in &changes.lost {
-            cx.metrics.lost(LossReason::FileGoneUnread, *bytes);
-            tracing::debug!(file = %format!("{}/{name}", self.directory), bytes, "lost: deleted before it was read");
-        }
-        if changes.resume_lost {
-            cx.metrics.lost(LossReason::FileGoneUnread, 0);
-            tracing::debug!(
-                file = %format!("{}/{}", self.directory, self.live_name),
-                "lost, an unknown number of bytes: the file of the saved position was rotated away while the agent did not run; going on with the oldest file there is"
-            );
-        }
-        self.declare_truncation(changes.truncated, cx);
-    }
-
-    pub(super) fn declare_truncation(&self, truncated: Option<(u64, u64)>, cx: &Context<'_>) {
-        if let Some((bytes, len)) = truncated {
-            cx.metrics.lost(LossReason::FileTruncated, bytes);
-            let file = format!("{}/{}", self.directory, self.live_name);
-            tracing::debug!(file, bytes, len, "truncated from outside; reading it from its beginning");
+        for Gone { name, bytes, in_place } in &changes.gone {
+            let reason = if *in_place { LossReason::FileTruncated } else { LossReason::FileGoneUnread };
+            let file = format!("{}/{name}", self.directory);
+            match (bytes, in_place) {
+                (0, true) => {
+                    cx.metrics.possibly_lost(reason);
+                    tracing::warn!(
+                        file,
+                        "written anew; what was written just before that may be lost: reading it from its beginning"
+                    );
+                }
+                (0, false) => {
+                    cx.metrics.possibly_lost(reason);
+                    tracing::warn!(file, "gone; what was written to it after it was read may be lost");
+                }
+                (bytes, true) => {
+                    cx.metrics.lost(reason, *bytes);
+                    tracing::debug!(
+                        file,
+                        bytes,
+                        "lost: written anew before that was read; reading it from its beginning"
+                    );
+                }
+                (bytes, false) => {
+                    cx.metrics.lost(reason, *bytes);
+                    tracing::debug!(file, bytes, "lost: gone before that was read");
+                }
+            }
         }
     }
 

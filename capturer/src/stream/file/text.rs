@@ -2,7 +2,8 @@
 //! or the config says otherwise; with `format: auto` each line that does not fit the ones before is decided by itself, and
 //! nothing is thrown away for not being a record.
 
-use super::{FileSource, count_reject};
+use super::FileSource;
+use super::records::count_reject;
 use crate::capture::support::Context;
 use crate::cursor::FileId;
 use crate::decode::assemble::Lines;
@@ -19,6 +20,8 @@ pub(super) struct Text {
     configured: Encoding,
     /// As the file's mark has it, and which file that is.
     of_file: Option<(FileId, Encoding)>,
+    /// Logical position of the first byte of the buffer that is decoded.
+    base: u64,
     /// A line in UTF-8.
     decoded: Vec<u8>,
     /// It was told that lines are of more than one format.
@@ -66,6 +69,12 @@ impl FileSource {
         };
         self.text.of_file = Some((id, encoding));
         Some(if offset == 0 { begins } else { 0 })
+    }
+
+    /// A buffer is decoded whose first bytes, so many, were decoded before.
+    pub(super) fn begin_buffer(&mut self, again: usize) {
+        // A file that is read from its first byte has none before it, but its stream's positions begin at zero.
+        self.text.base = self.chain.position().wrapping_sub(again as u64);
     }
 
     /// Decodes whole records from `begins` on; returns how many bytes of the buffer are done with.
@@ -123,7 +132,7 @@ impl FileSource {
         // Plain lines between those of a runtime have no tag, and no time.
         let by_tag = self.format == FileFormat::Cri && !piece.time.is_empty();
         self.assembler.join_by_tag(by_tag);
-        let begins_at = self.chain.position() + at as u64;
+        let begins_at = self.text.base.wrapping_add(at as u64);
         let deliver = begins_at >= self.chain.delivered_to[piece.std_type.index()];
         if self.passing.is_over() {
             self.assembler.push(buffer, &piece, begins_at, deliver, lines);
@@ -268,7 +277,7 @@ impl FileSource {
             std_type: StdType::Stdout,
             complete: line.complete,
         };
-        let begins_at = self.chain.position() + at as u64;
+        let begins_at = self.text.base.wrapping_add(at as u64);
         let deliver = begins_at >= self.chain.delivered_to[piece.std_type.index()];
         self.assembler.copy(true);
         self.assembler.push(&decoded, &piece, begins_at, deliver, lines);

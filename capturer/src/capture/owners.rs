@@ -1,0 +1,107 @@
+//! Which stream reads a file. Two paths may lead to one (a hard link; a log that was renamed to a name that is followed
+//! too), and its lines are delivered once. Who comes second waits until the first has let it go, and then goes on where
+//! that one left off.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::io::FoundFile;
+use crate::cursor::FileId;
+use crate::record::StreamId;
+
+/// Among whom a file has one reader: those of an outlet, followed paths and containers apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Group {
+    /// Number of the outlet.
+    pub outlet: u8,
+    /// Followed paths.
+    pub of_paths: bool,
+}
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub struct Owners {
+    of: BTreeMap<(Group, FileId), StreamId>,
+    waiting: BTreeMap<(Group, FileId), BTreeSet<StreamId>>,
+    released: BTreeSet<StreamId>,
+}
+
+impl Owners {
+    /// Without what another stream reads; this one is told when that is over. Without a birth time a number is no
+    /// identity.
+    pub fn without_others(
+        &mut self,
+        stream: StreamId,
+        group: Group,
+        mut found: Vec<FoundFile>,
+    ) -> Vec<FoundFile> {
+        found.retain(|file| {
+            let key = (group, file.id);
+            let is_others = file.id.birth_ns != 0 && self.of.get(&key).is_some_and(|owner| *owner != stream);
+            if is_others {
+                self.waiting.entry(key).or_default().insert(stream);
+            }
+            !is_others
+        });
+        found
+    }
+
+    /// A stream has other files in hand now.
+    pub fn change(
+        &mut self,
+        stream: StreamId,
+        group: Group,
+        before: &BTreeSet<FileId>,
+        now: &BTreeSet<FileId>,
+    ) {
+        for id in before.difference(now) {
+            if self.of.get(&(group, *id)) == Some(&stream) {
+                self.of.remove(&(group, *id));
+                self.released.extend(self.waiting.remove(&(group, *id)).unwrap_or_default());
+            }
+        }
+        for id in now.difference(before) {
+            self.of.entry((group, *id)).or_insert(stream);
+        }
+    }
+
+    /// Who reads a file.
+    pub fn owner(&self, group: Group, id: FileId) -> Option<StreamId> {
+        self.of.get(&(group, id)).copied().filter(|_| id.birth_ns != 0)
+    }
+
+    /// Streams that waited for a file which is free now.
+    pub fn take_released(&mut self) -> BTreeSet<StreamId> {
+        std::mem::take(&mut self.released)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_one_reader_and_the_next_is_told() {
+        let (one, two) = (StreamId(1), StreamId(2));
+        let group = Group { outlet: 0, of_paths: true };
+        let id = FileId { device: 1, inode: 2, birth_ns: 3 };
+        let file = || FoundFile {
+            name: "l".to_owned(),
+            rank: 0,
+            compressed: false,
+            id,
+            len: 0,
+            head: Vec::new(),
+            unpacked_len: None,
+        };
+        let (none, it) = (BTreeSet::new(), BTreeSet::from([id]));
+        let mut owners = Owners::default();
+        owners.change(one, group, &none, &it);
+        assert_eq!(owners.without_others(one, group, vec![file()]).len(), 1);
+        assert_eq!(owners.without_others(two, group, vec![file()]).len(), 0);
+        let other = Group { of_paths: false, ..group };
+        assert_eq!(owners.without_others(two, other, vec![file()]).len(), 1);
+        owners.change(one, group, &it, &none);
+        assert_eq!(owners.take_released(), BTreeSet::from([two]));
+        assert_eq!(owners.without_others(two, group, vec![file()]).len(), 1);
+    }
+}

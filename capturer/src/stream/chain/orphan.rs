@@ -1,0 +1,203 @@
+//! Where the content of a file went that was written anew, or is not found: into a copy (logrotate's copytruncate), an
+//! archive, a restored directory. While that is looked for nothing is read; what is not found is told.
+
+use std::collections::VecDeque;
+
+use super::{Chain, Changes, Gone, Handle, Link, link_at};
+use crate::capture::io::{FileNo, FoundFile};
+use crate::cursor::{FileId, FilePlace, HeadPrint, TailPrint};
+
+/// A place whose content is not where it was: the file was written anew, or is not found.
+#[derive(Debug)]
+pub(super) struct Orphan {
+    pub(super) place: FilePlace,
+    pub(super) name: String,
+    /// Longest length seen.
+    pub(super) len: u64,
+    /// Its file is still there, with another content.
+    pub(super) in_place: bool,
+    /// Looked like it, and were not.
+    pub(super) tried: Vec<FileId>,
+}
+
+impl Orphan {
+    /// The file that seems to hold the content now; the newest first.
+    pub(super) fn candidate(&self, found: &[FoundFile], links: &VecDeque<Link>) -> Option<usize> {
+        found.iter().rposition(|file| {
+            let len = if file.compressed { file.unpacked_len.map_or(u64::MAX, u64::from) } else { file.len };
+            let fits = len >= self.place.offset.max(self.place.tail.end) && file.has_head(&self.place.head);
+            let is_other = file.id != self.place.file && !self.tried.contains(&file.id);
+            let is_held = links.iter().any(|link| link.found.id == file.id);
+            // Nothing was read of it, and nothing tells it from others.
+            let is_told = self.place.head.len_bytes > 0;
+            fits && is_other && is_told && !is_held
+        })
+    }
+
+    pub(super) fn give_up(self, changes: &mut Changes) {
+        let name = if self.name.is_empty() { "the file of the saved position".to_owned() } else { self.name };
+        let bytes = self.len.saturating_sub(self.place.offset);
+        changes.gone.push(Gone { name, bytes, in_place: self.in_place });
+    }
+}
+
+impl Chain {
+    /// The file being read begins otherwise than it did: written anew in place. Its first bytes never change otherwise, so
+    /// a scan can tell, however old it is. That it is shorter a scan can't tell, for reading went on meanwhile.
+    pub(super) fn is_rewritten(&self) -> bool {
+        let Some(front) = self.links.front() else { return false };
+        !front.deleted && !front.late && front.is_in(&front.found) && front.is_rewritten_as(&front.found)
+    }
+
+    /// The file being read has this length now, by its descriptor. If that is less than what was read of it, it was
+    /// truncated. Returns whether.
+    pub fn on_short(&mut self, len: u64) -> bool {
+        let short = self.links.front().is_some_and(|front| len < front.offset);
+        if short {
+            self.begin_anew(len);
+        }
+        short
+    }
+
+    /// The file being read was written anew: it is read from its beginning, once it is known where its content went. Or it
+    /// is let go: a rotated one that was read is older than what was read since, and what stands in it now is a copy.
+    pub fn begin_anew(&mut self, len: u64) {
+        if self.links.front().is_some_and(|front| front.late) {
+            let link = &self.links[0];
+            self.given_up.let_go.extend(link.open_file());
+            self.known.pass_over(&link.found);
+            return self.remove(0);
+        }
+        let Some(front) = self.links.front_mut() else { return };
+        let orphan = Orphan {
+            place: front.place(),
+            name: front.found.name.clone(),
+            len: front.len,
+            in_place: true,
+            tried: Vec::new(),
+        };
+        if let Some(mark) = self.marks.back_mut().filter(|_| self.front_marked) {
+            (mark.head, mark.tail) = (front.head, front.tail);
+        }
+        self.base = self.base.wrapping_add(front.offset);
+        let judged = front.found.head.len() >= front.head.len_bytes as usize && len > 0;
+        front.head = if judged && !front.found.has_head(&front.head) {
+            front.found.print()
+        } else {
+            HeadPrint::default()
+        };
+        (front.offset, front.len, front.unread, front.tail) = (0, len, true, TailPrint::default());
+        self.delivered_to = [0; 2];
+        self.mark_front();
+        if orphan.place.offset == 0 && orphan.len == 0 {
+            return;
+        }
+        if let Some(before) = self.orphan.replace(orphan) {
+            before.give_up(&mut self.given_up);
+        }
+    }
+
+    /// The content of a file that was written anew is looked for.
+    pub fn is_searching(&self) -> bool {
+        self.orphan.is_some()
+    }
+
+    /// Whether the first file may be read.
+    pub fn may_read(&self) -> bool {
+        self.links.front().is_some_and(|front| self.orphan.is_none() && !front.candidate && !front.doubted)
+    }
+
+    pub(super) fn search(&mut self, found: &[FoundFile], latest: bool, changes: &mut Changes) {
+        if self.orphan.is_none() {
+            return;
+        }
+        if let Some(at) = self.links.iter().position(|link| link.candidate) {
+            if !self.links[at].deleted {
+                return;
+            }
+            self.remove(at);
+        }
+        let Some(orphan) = &mut self.orphan else { return };
+        if let Some(at) = orphan.candidate(found, &self.links) {
+            let mut link = link_at(found[at].clone(), &orphan.place);
+            (link.candidate, link.settled, link.last_look) = (true, true, true);
+            self.push_front(link);
+        } else if latest {
+            if let Some(orphan) = self.orphan.take() {
+                orphan.give_up(changes);
+            }
+        } else {
+            changes.look_again = true;
+        }
+    }
+
+    /// A file was opened, and what was read of it before stands in it, or not. Returns false if it is let go.
+    pub fn on_opened(&mut self, file: FileNo, as_expected: bool) -> bool {
+        let is_it = |link: &Link| link.handle == Handle::Opening(file) || link.handle == Handle::Open(file);
+        if let Some(at) = self.parked.iter().position(|parked| is_it(&parked.link)) {
+            if !as_expected {
+                // Written anew; it is older than what was read.
+                let parked = self.parked.remove(at);
+                self.known.pass_over(&parked.link.found);
+            }
+            return as_expected;
+        }
+        let Some(at) = self.links.iter().position(is_it) else { return false };
+        match (self.links[at].candidate, as_expected) {
+            (true, true) => {
+                self.links[at].candidate = false;
+                self.orphan = None;
+            }
+            (false, true) => {}
+            (false, false) if at == 0 => {
+                let len = self.links[0].len;
+                self.begin_anew(len);
+            }
+            (false, false) => {
+                let link = &mut self.links[at];
+                (link.offset, link.tail) = (0, TailPrint::default());
+            }
+            (true, false) => return self.not_the_orphan(at),
+        }
+        true
+    }
+
+    /// Whether it is kept all the same, as another file.
+    fn not_the_orphan(&mut self, at: usize) -> bool {
+        let Some(orphan) = &mut self.orphan else { return false };
+        let link = &mut self.links[at];
+        orphan.tried.push(link.found.id);
+        let is_younger = link.found.id.birth_ns >= orphan.place.file.birth_ns && !link.found.compressed;
+        let is_new = link.found.rank == 0 || !orphan.in_place && is_younger;
+        if is_new {
+            let position = self.base.wrapping_add(link.offset);
+            (link.candidate, link.offset, link.tail) = (false, 0, TailPrint::default());
+            link.head = link.found.print();
+            self.delivered_to = [0; 2];
+            if at == 0 {
+                self.base = position;
+                self.marks.pop_back();
+                self.mark_front();
+            }
+            return true;
+        }
+        self.known.pass_over(&self.links[at].found);
+        self.remove(at);
+        if at == 0 {
+            self.delivered_to = [0; 2];
+            self.go_on_where_reached();
+        }
+        false
+    }
+
+    fn remove(&mut self, at: usize) {
+        let position = self.position();
+        self.links.remove(at);
+        if at == 0 {
+            if self.marks.back().is_some_and(|mark| mark.start == position) {
+                self.marks.pop_back();
+            }
+            self.go_on_at(position);
+        }
+    }
+}

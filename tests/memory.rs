@@ -1,0 +1,295 @@
+//! What was read stays read: under another name, in another directory entry, after a while away, in a copy or an archive.
+//! The whole agent on a real file system; each test is a way in which logs are handled on hosts.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use capturer_tests::agent::{Agent, Home};
+use capturer_tests::wait::wait_until;
+
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A directory of logs and an agent that follows `pattern` in it.
+struct Host {
+    home: Home,
+    logs: PathBuf,
+    config: String,
+    expected: Vec<String>,
+}
+
+impl Host {
+    fn new(pattern: &str) -> Result<Host> {
+        let home = Home::new()?;
+        let logs = home.path().join("logs");
+        fs::create_dir(&logs)?;
+        let paths: Vec<String> =
+            pattern.split(' ').map(|name| format!("\"{}\"", logs.join(name).display())).collect();
+        let config = home.config(&format!(
+            "container_monitor: {{enabled: false}}\nfile_monitor: {{files: [{{paths: [{}], format: raw}}]}}\n",
+            paths.join(", ")
+        ));
+        Ok(Host { home, logs, config, expected: Vec::new() })
+    }
+
+    fn start(&self) -> Result<Agent> {
+        self.home.start(&self.config)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.logs.join(name)
+    }
+
+    /// Appends lines that nobody has seen before.
+    fn write(&mut self, name: &str, lines: usize) -> Result<()> {
+        let mut file = OpenOptions::new().append(true).create(true).open(self.path(name))?;
+        self.write_to(&mut file, lines)
+    }
+
+    fn write_to(&mut self, file: &mut File, lines: usize) -> Result<()> {
+        let mut text = String::new();
+        for _ in 0..lines {
+            let line = format!("line {:06} of a program that says something", self.expected.len());
+            text += &(line.clone() + "\n");
+            self.expected.push(line);
+        }
+        file.write_all(text.as_bytes())?;
+        Ok(())
+    }
+
+    fn mv(&self, from: &str, to: &str) -> Result<()> {
+        Ok(fs::rename(self.path(from), self.path(to))?)
+    }
+
+    fn got(&self) -> Result<Vec<String>> {
+        let mut got: Vec<String> =
+            self.home.records()?.into_values().flatten().map(|record| record.message).collect();
+        got.sort();
+        Ok(got)
+    }
+
+    /// Everything that was written, once.
+    fn all_came_once(&self) -> Result<()> {
+        let mut expected = self.expected.clone();
+        expected.sort();
+        // What comes twice comes late: the comparison says so.
+        let _ = wait_until("every line", DEADLINE, || {
+            let got = self.got()?.len();
+            ensure!(got >= expected.len(), "{got} of {} lines", expected.len());
+            anyhow::Ok(())
+        });
+        let got = self.got()?;
+        let missing: Vec<_> = expected.iter().filter(|line| got.binary_search(line).is_err()).collect();
+        let twice: Vec<_> = got.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| &pair[0]).collect();
+        assert!(missing.is_empty() && twice.is_empty(), "missing {missing:?}, twice {twice:?}");
+        Ok(())
+    }
+}
+
+/// Neither a loss nor the possibility of one.
+fn nothing_was_declared(agent: &Agent) -> Result<()> {
+    for name in ["losses_total", "possible_losses_total"] {
+        let text = agent.get("/metrics")?;
+        let counted = text.lines().filter(|line| line.starts_with(&format!("log_capturer_{name}{{")));
+        let above: Vec<&str> = counted.filter(|line| !line.ends_with(" 0")).collect();
+        assert!(above.is_empty(), "{above:?}");
+    }
+    Ok(())
+}
+
+/// The usual names that logs are rotated to, with the agent there and away. Some match the pattern, some do not.
+#[test]
+fn a_log_is_the_same_under_every_name_it_is_rotated_to() -> Result<()> {
+    for (pattern, rotated) in [
+        ("*", "app.log.2026-11-26"),
+        ("app.log", "app.log.2026-11-26"),
+        ("*.log", "app.1.log"),
+        ("*.log", "app-2026-11-26T10-00-00.000.log"),
+        ("app.log", "app.log.old"),
+    ] {
+        for away in [false, true] {
+            let mut host = Host::new(pattern)?;
+            host.write("app.log", 20)?;
+            let mut agent = Some(host.start()?);
+            host.all_came_once()?;
+            if let Some(agent) = agent.take_if(|_| away) {
+                agent.stop()?;
+                host.write("app.log", 20)?;
+            }
+            host.mv("app.log", rotated)?;
+            host.write("app.log", 20)?;
+            let agent = agent.map_or_else(|| host.start(), Ok)?;
+            host.all_came_once()?;
+            agent.stop()?;
+            let again = host.start()?;
+            host.write("app.log", 1)?;
+            host.all_came_once()?;
+            nothing_was_declared(&again)?;
+            again.stop()?;
+        }
+    }
+    Ok(())
+}
+
+/// Its position is not what a listing shows.
+#[test]
+fn logs_that_were_away_go_on_where_they_were() -> Result<()> {
+    let mut host = Host::new("*.log")?;
+    host.write("app.log", 50)?;
+    let agent = host.start()?;
+    host.all_came_once()?;
+    agent.stop()?;
+    // As before its file system is mounted. The agent gives a path up after ten seconds.
+    let away = host.home.path().join("away");
+    fs::rename(&host.logs, &away)?;
+    let agent = host.start()?;
+    wait_until("the path to be given up", DEADLINE, || {
+        ensure!(agent.streams()?.is_empty(), "it is still followed");
+        anyhow::Ok(())
+    })?;
+    agent.stop()?;
+    fs::rename(&away, &host.logs)?;
+    let agent = host.start()?;
+    host.write("app.log", 5)?;
+    host.all_came_once()?;
+    agent.stop()
+}
+
+#[test]
+fn a_second_name_brings_nothing_again() -> Result<()> {
+    let mut host = Host::new("*.log")?;
+    host.write("app.log", 20)?;
+    let agent = host.start()?;
+    host.all_came_once()?;
+    fs::hard_link(host.path("app.log"), host.path("linked.log"))?;
+    host.write("other.log", 1)?;
+    host.write("app.log", 5)?;
+    host.all_came_once()?;
+    agent.stop()
+}
+
+/// logrotate's copytruncate, with everything read and with the agent behind; then with the copy compressed while it is away.
+#[test]
+fn a_copy_is_read_on_where_the_log_was_left() -> Result<()> {
+    let copy_and_truncate = |host: &Host| -> Result<()> {
+        fs::copy(host.path("app.log"), host.path("app.log.1"))?;
+        OpenOptions::new().write(true).open(host.path("app.log"))?.set_len(0)?;
+        Ok(())
+    };
+    let mut host = Host::new("*.log")?;
+    host.write("app.log", 50)?;
+    let agent = host.start()?;
+    host.all_came_once()?;
+    for _ in 0..3 {
+        agent.signal(rustix::process::Signal::STOP);
+        host.write("app.log", 30)?;
+        copy_and_truncate(&host)?;
+        // Past its old length before anybody looks.
+        host.write("app.log", 120)?;
+        agent.signal(rustix::process::Signal::CONT);
+        host.all_came_once()?;
+        copy_and_truncate(&host)?;
+        host.write("app.log", 10)?;
+        host.all_came_once()?;
+    }
+    nothing_was_declared(&agent)?;
+    agent.stop()?;
+    host.write("app.log", 7)?;
+    copy_and_truncate(&host)?;
+    gzip(&host.path("app.log.1"))?;
+    host.write("app.log", 3)?;
+    let agent = host.start()?;
+    host.all_came_once()?;
+    nothing_was_declared(&agent)?;
+    agent.stop()
+}
+
+fn gzip(path: &Path) -> Result<()> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(&fs::read(path)?)?;
+    fs::write(format!("{}.gz", path.display()), encoder.finish()?)?;
+    Ok(fs::remove_file(path)?)
+}
+
+/// `df > disk.log`: shorter, as long and longer than before.
+#[test]
+fn a_file_that_is_written_anew_is_read_from_its_beginning() -> Result<()> {
+    let mut host = Host::new("*.log")?;
+    let agent = host.start()?;
+    for lines in [5, 5, 9, 3, 3] {
+        let mut file = File::create(host.path("disk.log"))?;
+        host.write_to(&mut file, lines)?;
+        host.all_came_once()?;
+    }
+    agent.stop()
+}
+
+/// A program that is never told of the rotation: its lines come late instead of never, and nobody waits for them.
+#[test]
+fn a_late_writer_is_heard_whenever_it_writes() -> Result<()> {
+    let mut host = Host::new("*.log")?;
+    host.write("app.log", 10)?;
+    let agent = host.start()?;
+    host.all_came_once()?;
+    let mut late = OpenOptions::new().append(true).open(host.path("app.log"))?;
+    host.mv("app.log", "app.log.1")?;
+    host.write("app.log", 3)?;
+    host.write_to(&mut late, 1)?;
+    host.all_came_once()?;
+    let parked = |agent: &Agent| -> Result<usize> {
+        let fds = fs::read_dir(format!("/proc/{}/fd", agent.pid()))?;
+        let links = fds.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+        Ok(links.filter(|link| link.ends_with("app.log.1")).count())
+    };
+    wait_until("the renamed file to be closed", DEADLINE, || {
+        ensure!(parked(&agent)? == 0, "it is open");
+        anyhow::Ok(())
+    })?;
+    host.write_to(&mut late, 1)?;
+    host.all_came_once()?;
+    agent.stop()?;
+    host.write_to(&mut late, 1)?;
+    host.write("app.log", 1)?;
+    let agent = host.start()?;
+    host.all_came_once()?;
+    nothing_was_declared(&agent)?;
+    agent.stop()
+}
+
+/// Named one by one they are three logs, whatever their names look like.
+#[test]
+fn a_path_that_is_named_is_no_sibling() -> Result<()> {
+    let mut host = Host::new("w.log w.log.1 w.log.2")?;
+    let names = ["w.log", "w.log.1", "w.log.2"];
+    names.iter().try_for_each(|name| host.write(name, 2))?;
+    let agent = host.start()?;
+    host.all_came_once()?;
+    for _ in 0..3 {
+        names.iter().try_for_each(|name| host.write(name, 1))?;
+        host.all_came_once()?;
+    }
+    agent.stop()
+}
+
+/// The live log deleted while the agent is away: its siblings were read.
+#[test]
+fn siblings_do_not_come_again_when_the_live_file_is_gone() -> Result<()> {
+    let mut host = Host::new("*.log")?;
+    host.write("app.log", 20)?;
+    let agent = host.start()?;
+    host.all_came_once()?;
+    for _ in 0..2 {
+        let _ = host.mv("app.log.1", "app.log.2");
+        host.mv("app.log", "app.log.1")?;
+        host.write("app.log", 20)?;
+        host.all_came_once()?;
+    }
+    agent.stop()?;
+    fs::remove_file(host.path("app.log"))?;
+    host.write("app.log", 1)?;
+    let agent = host.start()?;
+    host.all_came_once()?;
+    agent.stop()
+}
