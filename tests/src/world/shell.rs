@@ -486,8 +486,8 @@ impl World {
             events.push(Event::WatchOverflow);
         }
         events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
-        events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));
         events.extend(kin_grew.into_iter().map(|stream| Event::KinGrew { stream }));
+        events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));
         events.extend(sets.into_iter().map(|set| Event::PathsChanged { set }));
         for event in events {
             self.note(brief_event(&event));
