@@ -5,7 +5,7 @@
 //! The checker knows nothing of the core's inside: it sees what was written where, what was acknowledged, what was
 //! saved, and which lines the host no longer has.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use capturer::checkpoint::Checkpoint;
 use capturer::cursor::Cursor;
@@ -34,6 +34,8 @@ struct Line {
     whole: bool,
     /// The host no longer has it, or never had it whole.
     gone: bool,
+    /// It was written to a file that had been renamed already: it may come behind lines of the next file.
+    late: bool,
 }
 
 /// Who prints.
@@ -43,8 +45,17 @@ struct Origin {
     lines: [Vec<Line>; 2],
 }
 
-/// How far a sink is on the channels of an origin: lines before this number are done.
-type Progress = BTreeMap<u32, [u32; 2]>;
+/// By origin and channel: how far a sink is.
+type Progress = BTreeMap<u32, [Reached; 2]>;
+
+/// How far a sink is on a channel.
+#[derive(Clone, Debug, Default)]
+struct Reached {
+    /// Lines before this number are done.
+    next: usize,
+    /// But for these, which were written late.
+    owed: BTreeSet<usize>,
+}
 
 /// What one sink has.
 #[derive(Debug, Default)]
@@ -56,7 +67,7 @@ struct Delivered {
     /// The same as of the acknowledgements that the core has taken.
     acked: Progress,
     /// Batches written whose acknowledgement is under way: stream, number, state behind it.
-    under_way: VecDeque<(StreamKey, u64, [u32; 2])>,
+    under_way: VecDeque<(StreamKey, u64, [Reached; 2])>,
 }
 
 /// One sink as the checker knows it.
@@ -127,7 +138,7 @@ impl Checker {
     /// A line begins.
     pub fn begin_line(&mut self, origin: u32, channel: usize, time_ns: Option<i64>) -> LineId {
         let lines = &mut self.origins[origin as usize].lines[channel];
-        lines.push(Line { text: Vec::new(), time_ns, whole: false, gone: false });
+        lines.push(Line { text: Vec::new(), time_ns, whole: false, gone: false, late: false });
         LineId { origin, channel: channel as u8, index: lines.len() as u32 - 1 }
     }
 
@@ -143,6 +154,11 @@ impl Checker {
     /// More of a line was printed.
     pub fn extend_line(&mut self, id: LineId, text: &[u8]) {
         self.line_mut(id).text.extend_from_slice(text);
+    }
+
+    /// Some of it was written to a file that had been renamed already.
+    pub fn line_is_late(&mut self, id: LineId) {
+        self.line_mut(id).late = true;
     }
 
     /// It is whole: by its newline, or because nobody will go on with it.
@@ -181,9 +197,13 @@ impl Checker {
                 };
                 let index = self.find(sink, origin, channel, &known, text);
                 let line = LineId { origin, channel: channel as u8, index };
-                self.nothing_is_skipped(sink, line);
+                let owed = self.nothing_is_skipped(sink, line);
                 let delivered = &mut self.sinks[sink].delivered;
-                delivered.next.entry(origin).or_default()[channel] = index + 1;
+                let reached = &mut delivered.next.entry(origin).or_default()[channel];
+                if !reached.owed.remove(&(index as usize)) {
+                    reached.next = index as usize + 1;
+                    reached.owed.extend(owed);
+                }
                 let has = &mut delivered.has.entry(origin).or_default()[channel];
                 has.resize(has.len().max(index as usize + 1), false);
                 has[index as usize] = true;
@@ -192,7 +212,7 @@ impl Checker {
         }
         self.written += batch.records.len() as u64;
         let delivered = &mut self.sinks[sink].delivered;
-        let state = delivered.next.get(&origin).copied().unwrap_or_default();
+        let state = delivered.next.get(&origin).cloned().unwrap_or_default();
         delivered.under_way.push_back((batch.source.key.clone(), batch.seq, state));
         out
     }
@@ -200,7 +220,9 @@ impl Checker {
     /// Which line this is: the next one that looks so. Each line's text holds its number; empty ones have a time of
     /// their own, or are in files of which nothing gets lost.
     fn find(&self, sink: usize, origin: u32, channel: usize, known: &Known, message: &[u8]) -> u32 {
-        let next = self.sinks[sink].delivered.next.get(&origin).map_or(0, |next| next[channel]) as usize;
+        let nothing = Reached::default();
+        let reached = self.sinks[sink].delivered.next.get(&origin).map_or(&nothing, |next| &next[channel]);
+        let next = reached.next;
         let origin = &self.origins[origin as usize];
         let lines = &origin.lines[channel];
         let is_it = |line: &Line| {
@@ -212,6 +234,9 @@ impl Checker {
             let rest = line.gone && line.text.len() >= PIECE_BYTES && is_of_pieces(&line.text, message);
             known.time.is_none_or(|time| line.time_ns == time) && (whole || rest)
         };
+        if let Some(at) = reached.owed.iter().find(|at| is_it(&lines[**at])) {
+            return *at as u32;
+        }
         if let Some(at) = lines[next..].iter().position(is_it) {
             return (next + at) as u32;
         }
@@ -232,14 +257,18 @@ impl Checker {
         }
     }
 
-    /// A line passed over never comes again: it must be one that the host has no more.
-    fn nothing_is_skipped(&self, sink: usize, line: LineId) {
+    /// A line passed over never comes again: it must be one that the host has no more, or one that was written late. Returns
+    /// the latter.
+    fn nothing_is_skipped(&self, sink: usize, line: LineId) -> Vec<usize> {
         let channel = usize::from(line.channel);
-        let next = self.sinks[sink].delivered.next.get(&line.origin).map_or(0, |next| next[channel]);
+        let next = self.sinks[sink].delivered.next.get(&line.origin).map_or(0, |next| next[channel].next);
         let origin = &self.origins[line.origin as usize];
-        for index in next..line.index {
-            let skipped = &origin.lines[channel][index as usize];
-            if !skipped.gone {
+        let mut owed = Vec::new();
+        for index in next..line.index as usize {
+            let skipped = &origin.lines[channel][index];
+            if skipped.late {
+                owed.push(index);
+            } else if !skipped.gone {
                 violated(
                     "no_line_is_lost_that_the_host_still_has",
                     format!(
@@ -250,14 +279,15 @@ impl Checker {
                         line.index,
                         origin.lines[channel]
                             .iter()
-                            .take(index as usize + 2)
-                            .skip((index as usize).saturating_sub(1))
+                            .take(index + 2)
+                            .skip(index.saturating_sub(1))
                             .map(|line| line.time_ns.unwrap_or(0))
                             .collect::<Vec<_>>()
                     ),
                 );
             }
         }
+        owed
     }
 
     // ---- acknowledgements and checkpoints
@@ -326,8 +356,9 @@ impl Checker {
                 // It keeps nothing: what it had not printed is not printed again.
                 for (origin, next) in &saved {
                     for (channel, has) in delivered.has.entry(*origin).or_default().iter_mut().enumerate() {
-                        has.resize(has.len().max(next[channel] as usize), false);
-                        has[..next[channel] as usize].fill(true);
+                        let Reached { next, owed } = &next[channel];
+                        has.resize(has.len().max(*next), false);
+                        (0..*next).filter(|at| !owed.contains(at)).for_each(|at| has[at] = true);
                     }
                 }
             }
@@ -341,18 +372,19 @@ impl Checker {
     pub(crate) fn outputs_agree_with_positions(&self, sink: usize) {
         let sink = &self.sinks[sink];
         for (origin, has) in &sink.delivered.has {
-            let next = sink.delivered.next.get(origin).copied().unwrap_or_default();
+            let reached = sink.delivered.next.get(origin).cloned().unwrap_or_default();
             for (channel, has) in has.iter().enumerate() {
-                let beyond = has.iter().skip(next[channel] as usize).position(|has| *has);
-                if let Some(at) = beyond {
+                let Reached { next, owed } = &reached[channel];
+                let mut beyond = owed.iter().copied().chain(*next..has.len());
+                if let Some(at) = beyond.find(|at| has.get(*at) == Some(&true)) {
                     violated(
                         "outputs_agree_with_positions",
                         format!(
                             "{}: channel {channel} of {:?} resumes at line {}, but the output still holds line {}",
                             sink.name,
                             self.origins[*origin as usize].key,
-                            next[channel],
-                            next[channel] as usize + at
+                            next,
+                            at
                         ),
                     );
                 }

@@ -256,7 +256,9 @@ impl Chain {
         let mut places = cursor.reached.iter().copied().chain([cursor.place()]);
         // What was written anew in place is still the file, and says so by its birth time.
         places.any(|place| {
-            place.file.birth_ns != 0 && file.id == place.file || is_same(file, place.file, &place.head)
+            let is_proven = file.compressed || known::is_it(file, &place.head);
+            place.file.birth_ns != 0 && file.id == place.file
+                || is_proven && is_same(file, place.file, &place.head)
         })
     }
 
@@ -381,11 +383,15 @@ impl Chain {
         let mut changes = Changes::default();
         let mut seen = vec![false; self.links.len()];
         let (mut newest_known, mut place_of_doubted) = (None, None);
-        let (mut grown, mut back) = (Vec::new(), None);
+        let (mut grown, mut back, mut reached) = (Vec::new(), None, 0);
         for (at, file) in found.iter().enumerate() {
             let same = |link: &Link| link.is(file);
-            if let Some(index) = self.links.iter().position(same) {
+            // Nothing was read of one that has but a number, so whatever file has it now is read from its beginning.
+            let by_number = |(index, link): (usize, &Link)| index >= reached && link.has_number_of(file);
+            let index = self.links.iter().position(same);
+            if let Some(index) = index.or_else(|| self.links.iter().enumerate().position(by_number)) {
                 seen[index] = true;
+                reached = reached.max(index);
                 self.links[index].meet(file);
                 if self.links[index].doubted && place_of_doubted.is_none() {
                     place_of_doubted = Some((index, newest_known.map_or(0, |known| known + 1)..at));
@@ -679,6 +685,11 @@ impl Link {
     /// A number alone says nothing: it may have come back with another file since.
     fn is_known(&self) -> bool {
         self.handle != Handle::None || self.head.len_bytes > 0 || self.found.id.birth_ns != 0
+    }
+
+    /// Nothing else is known of it, and the file has that number.
+    fn has_number_of(&self, file: &FoundFile) -> bool {
+        !self.is_known() && self.offset == 0 && !file.compressed && self.found.id == file.id
     }
 
     /// Not known by its number alone.

@@ -647,8 +647,12 @@ impl FileSource {
             if self.reading.is_some() || !read_to_end || !(front.settled && more || self.gone) {
                 break;
             }
+            let has_grace = self.has_grace(front) && !front.last_look && !self.gone;
+            if has_grace && self.waits_for_rest_of_line(cx) {
+                break;
+            }
             self.moved_on = true;
-            if self.has_grace(front) && !front.last_look && !self.gone {
+            if has_grace {
                 self.park(cx);
             } else if let Some(file) = self.chain.finish_front() {
                 cx.act(Action::CloseFile { file });

@@ -191,6 +191,9 @@ impl World {
         if self.paths[number].forgiven {
             self.checker.lines_gone([line]);
         }
+        if self.paths[number].rotating {
+            self.checker.line_is_late(line);
+        }
         if let Some(path) = self.disk.path(node) {
             self.notify(&path, Change::Written);
         }

@@ -45,6 +45,22 @@ impl FileSource {
         cx.timers.set_earlier(Timer::Stream(self.stream), due_ms);
     }
 
+    /// The first file ends within a line. Its writer may still write the rest there, and else it is in the next file. What
+    /// came after a wait that was long enough is read before that.
+    pub(super) fn waits_for_rest_of_line(&mut self, cx: &mut Context<'_>) -> bool {
+        let in_line = StdType::ALL.iter().any(|std_type| self.assembler.undelivered(*std_type).1);
+        let Some(front) = self.chain.links.front_mut().filter(|_| in_line) else { return false };
+        let since = front.parked.filter(|(offset, _)| *offset == front.offset);
+        let due_ms = since.map_or(cx.now.mono_ms + WRITER_GRACE_MS, |(_, due_ms)| due_ms);
+        front.parked = Some((front.offset, due_ms));
+        if due_ms <= cx.now.mono_ms {
+            (front.last_look, front.unread) = (true, true);
+        } else {
+            cx.timers.set_earlier(Timer::Stream(self.stream), due_ms);
+        }
+        true
+    }
+
     /// Some of those listed grew since they were closed.
     pub(super) fn wait_for_late_writers(&mut self, cx: &mut Context<'_>) {
         let due_ms = cx.now.mono_ms + WRITER_GRACE_MS;
