@@ -190,17 +190,19 @@ impl Checker {
             let channel = record.std_type.index();
             // No line has a newline in it: one in a record is between two of them.
             let is_joined = message.contains(&b'\n');
+            let mut was_owed = true;
             for (number, text) in message.split(|byte| *byte == b'\n').enumerate() {
                 let known = Known {
                     time: (number == 0).then_some(time),
                     truncated: (!is_joined).then_some(record.truncated),
                 };
-                let index = self.find(sink, origin, channel, &known, text);
+                let index = self.find(sink, origin, channel, &known, text, was_owed);
                 let line = LineId { origin, channel: channel as u8, index };
                 let owed = self.nothing_is_skipped(sink, line);
                 let delivered = &mut self.sinks[sink].delivered;
                 let reached = &mut delivered.next.entry(origin).or_default()[channel];
-                if !reached.owed.remove(&(index as usize)) {
+                was_owed = reached.owed.remove(&(index as usize));
+                if !was_owed {
                     reached.next = index as usize + 1;
                     reached.owed.extend(owed);
                 }
@@ -218,8 +220,16 @@ impl Checker {
     }
 
     /// Which line this is: the next one that looks so. Each line's text holds its number; empty ones have a time of
-    /// their own, or are in files of which nothing gets lost.
-    fn find(&self, sink: usize, origin: u32, channel: usize, known: &Known, message: &[u8]) -> u32 {
+    /// their own, or are in files of which nothing gets lost. `owed`: it may be one of those.
+    fn find(
+        &self,
+        sink: usize,
+        origin: u32,
+        channel: usize,
+        known: &Known,
+        message: &[u8],
+        owed: bool,
+    ) -> u32 {
         let nothing = Reached::default();
         let reached = self.sinks[sink].delivered.next.get(&origin).map_or(&nothing, |next| &next[channel]);
         let next = reached.next;
@@ -234,7 +244,7 @@ impl Checker {
             let rest = line.gone && line.text.len() >= PIECE_BYTES && is_of_pieces(&line.text, message);
             known.time.is_none_or(|time| line.time_ns == time) && (whole || rest)
         };
-        if let Some(at) = reached.owed.iter().find(|at| is_it(&lines[**at])) {
+        if let Some(at) = reached.owed.iter().filter(|_| owed).find(|at| is_it(&lines[**at])) {
             return *at as u32;
         }
         if let Some(at) = lines[next..].iter().position(is_it) {
@@ -272,17 +282,10 @@ impl Checker {
                 violated(
                     "no_line_is_lost_that_the_host_still_has",
                     format!(
-                        "{}: line {index} of channel {channel} of {:?} was passed over, next came {}; times of it and \
-                         its neighbours: {:?}",
+                        "{}: line {index} of channel {channel} of {:?} was passed over, next came {}: {skipped:?}",
                         self.sinks[sink].name,
                         origin.key,
                         line.index,
-                        origin.lines[channel]
-                            .iter()
-                            .take(index + 2)
-                            .skip(index.saturating_sub(1))
-                            .map(|line| line.time_ns.unwrap_or(0))
-                            .collect::<Vec<_>>()
                     ),
                 );
             }
