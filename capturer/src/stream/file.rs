@@ -651,11 +651,13 @@ impl FileSource {
             if has_grace && self.waits_for_rest_of_line(cx) {
                 break;
             }
-            self.moved_on = true;
             if has_grace {
                 self.park(cx);
-            } else if let Some(file) = self.chain.finish_front() {
-                cx.act(Action::CloseFile { file });
+            } else {
+                self.moved_on = true;
+                if let Some(file) = self.chain.finish_front() {
+                    cx.act(Action::CloseFile { file });
+                }
             }
             self.open_ahead(cx);
             self.claim(cx);

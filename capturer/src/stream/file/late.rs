@@ -38,6 +38,7 @@ impl FileSource {
             .front()
             .and_then(|link| link.parked.filter(|(offset, _)| *offset == link.offset));
         let due_ms = nothing_came.map_or(cx.now.mono_ms + WRITER_GRACE_MS, |(_, due_ms)| due_ms);
+        self.moved_on |= nothing_came.is_none();
         self.chain.park_front(due_ms);
         if self.chain.parked.len() > PARKED_MAX {
             self.chain.parked[0].due_ms = Some(cx.now.mono_ms);
@@ -129,7 +130,6 @@ impl FileSource {
             let link = &mut self.chain.parked[at].link;
             (link.last_look, link.unread) = (is_due, true);
             self.chain.unpark(at);
-            self.moved_on = true;
             return;
         }
     }
