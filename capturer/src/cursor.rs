@@ -117,6 +117,9 @@ pub struct FileCursor {
     /// The longest length of it that was seen; 0 = not known.
     #[serde(default)]
     pub len: u64,
+    /// Its lines were written to another file, of which this is a copy: it may be younger than they are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_copy: bool,
     /// Per channel: records starting within so many bytes after `offset` (counted on through newer files) were
     /// delivered already. Zero but while a long line is open on the other channel.
     #[serde(default, skip_serializing_if = "is_zero")]

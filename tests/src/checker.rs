@@ -283,9 +283,7 @@ impl Checker {
                     "no_line_is_lost_that_the_host_still_has",
                     format!(
                         "{}: line {index} of channel {channel} of {:?} was passed over, next came {}: {skipped:?}",
-                        self.sinks[sink].name,
-                        origin.key,
-                        line.index,
+                        self.sinks[sink].name, origin.key, line.index,
                     ),
                 );
             }
@@ -384,10 +382,7 @@ impl Checker {
                         "outputs_agree_with_positions",
                         format!(
                             "{}: channel {channel} of {:?} resumes at line {}, but the output still holds line {}",
-                            sink.name,
-                            self.origins[*origin as usize].key,
-                            next,
-                            at
+                            sink.name, self.origins[*origin as usize].key, next, at
                         ),
                     );
                 }

@@ -1,10 +1,12 @@
 //! Where things lie: the workspace, its target folder, the Engines in it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// The top of the repository.
+/// The top of the repository that cargo was started in. What was compiled in counts only without cargo: clones that share
+/// a target folder share this program.
 pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_path_buf()
+    let package = set("CARGO_MANIFEST_DIR").unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")));
+    package.parent().expect("xtask lies in the workspace").to_path_buf()
 }
 
 /// Cargo's target folder.

@@ -85,7 +85,8 @@ impl Capture {
             return;
         }
         let seq = self.tracker.dirty_seq();
-        let checkpoint = self.tracker.to_checkpoint();
+        let mut checkpoint = self.tracker.to_checkpoint();
+        checkpoint.clean = self.is_at_rest();
         self.saving.under_way = Some(Arc::new(checkpoint.outputs.clone()));
         self.saving.ordered_ms = Some(now.mono_ms);
         self.saving.repeatable.clear();

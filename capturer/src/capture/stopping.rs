@@ -22,6 +22,8 @@ impl Capture {
         }
         let timeout = self.settings.shutdown_timeout.as_millis() as u64;
         self.timers.set(Timer::StopDeadline, now.mono_ms + timeout);
+        // So that the next run knows that nothing was delivered after the last save.
+        self.tracker.touch();
         self.stopping =
             Some(Stopping { sinks_running: self.sinks.len(), sinks_told: false, finished: false });
         self.with_discovery(now, |discovery, cx, _| discovery.stop(cx));
@@ -62,6 +64,12 @@ impl Capture {
             stopping.finished = true;
             self.actions.push(Action::Finished { left });
         }
+    }
+
+    /// The run is over, and nothing more is delivered.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let left = [Self::what_is_left, Self::what_hangs, Self::what_is_held];
+        self.stopping.is_some() && left.iter().all(|left| left(self).is_empty())
     }
 
     /// What must end before the last checkpoint, by name.

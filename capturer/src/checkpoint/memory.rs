@@ -348,6 +348,7 @@ mod tests {
             tail,
             offset,
             len: offset,
+            is_copy: false,
             skip,
             reached: vec![place(2, 900)],
             lines: ApiCursor::default(),

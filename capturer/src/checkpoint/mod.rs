@@ -60,6 +60,9 @@ pub struct Checkpoint {
     /// Number of the save.
     #[serde(default)]
     pub seq: u64,
+    /// It was saved at the end of a run: nothing was delivered after it.
+    #[serde(default)]
+    pub clean: bool,
     /// Every stream that is not finished for good.
     pub streams: BTreeMap<StreamKey, StreamEntry>,
     /// Sink name → path → state of the output at the time of these cursors.
@@ -73,6 +76,16 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// What stood behind the positions may have been delivered after this was saved: if it is gone, nobody knows whether it
+    /// is lost.
+    fn forget_lengths(&mut self) {
+        for sink in self.streams.values_mut().flat_map(|entry| entry.sinks.values_mut()) {
+            if let Cursor::File(cursor) = &mut sink.cursor {
+                cursor.len = 0;
+            }
+        }
+    }
+
     /// Takes the place of the one before, whose memory it goes on with.
     pub fn follow(&mut self, before: memory::Logs) {
         let changed = std::mem::replace(&mut self.memory, before);
@@ -249,6 +262,7 @@ pub(crate) mod tests {
             tail: TailPrint { end: offset, len_bytes: 100, crc32: 0xcafe },
             offset,
             len: offset,
+            is_copy: false,
             skip: [0, 0],
             reached: Vec::new(),
             lines: ApiCursor { last_ns: offset as i64, ..ApiCursor::default() },

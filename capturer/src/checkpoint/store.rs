@@ -181,6 +181,9 @@ pub fn peek(dir: &Path) -> Result<Checkpoint, StoreError> {
 pub fn load(dir: &Path) -> Result<LoadReport, StoreError> {
     let mut dir = Dir::open(dir)?;
     let mut report = load_checkpoint(&mut dir)?;
+    if !report.checkpoint.clean {
+        report.checkpoint.forget_lengths();
+    }
     load_memory(&mut dir, &mut report)?;
     Ok(report)
 }

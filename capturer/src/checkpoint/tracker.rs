@@ -266,6 +266,11 @@ impl Tracker {
         self.memory.on_saved();
     }
 
+    /// It is to be saved once more.
+    pub fn touch(&mut self) {
+        self.dirty_seq += 1;
+    }
+
     /// Changes up to this one are on disk; equal to [`Tracker::dirty_seq`] = nothing to save.
     pub fn saved_seq(&self) -> u64 {
         self.saved_seq
@@ -282,6 +287,7 @@ impl Tracker {
         });
         Checkpoint {
             seq: self.saves,
+            clean: false,
             streams: streams.collect(),
             outputs: outputs.collect(),
             memory,

@@ -71,6 +71,21 @@ pub struct Link {
     pub parked: Option<(u64, u64)>,
     /// It seems to hold what a file that was written anew held before. Its opening tells.
     pub candidate: bool,
+    /// Whether it holds what another file held.
+    pub copy: Copied,
+}
+
+/// Whether a file is a copy of another that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// Nobody has looked.
+    Unknown,
+    /// It begins as that one; the first read tells the rest.
+    Likely,
+    /// It is.
+    Yes,
+    /// It is not.
+    No,
 }
 
 /// A file that was read to its present end and rotated. Its writer may still go on.
@@ -147,6 +162,8 @@ pub struct Chain {
     done: Vec<FilePlace>,
     /// What the last listing showed; only as long as a link is doubted or may come to be.
     listed: Vec<(FileId, HeadPrint)>,
+    /// Files that the last listing showed by name.
+    present: BTreeSet<FileId>,
     /// Where an earlier run had gone on to in later files, should the first be gone before it is opened.
     reached: Vec<FilePlace>,
     /// Per channel: records that begin before this logical position were delivered in an earlier run.
@@ -163,6 +180,7 @@ struct Mark {
     file: FileId,
     head: HeadPrint,
     tail: TailPrint,
+    is_copy: bool,
 }
 
 /// Lines of a channel that were read and not delivered, for they may go on.
@@ -189,6 +207,7 @@ impl Chain {
             given_up: Changes::default(),
             done: Vec::new(),
             listed: Vec::new(),
+            present: BTreeSet::new(),
             reached: Vec::new(),
             delivered_to: [0; 2],
         }
@@ -227,9 +246,13 @@ impl Chain {
         named.dedup_by_key(|file| file.rank);
         strangers.into_iter().for_each(|file| insert_by_birth(&mut named, file));
         let mut found = named;
-        // One file under two names: a rotation came between the looks at them, and the older name is the newer one.
+        // One file under two names: a rotation came between the looks at them, and the older name is the newer one. Unless it
+        // is a hard link: then only the live name says that the file still grows. The next listing corrects the former.
+        let live = found.iter().find(|file| file.rank == 0).map(|file| file.id);
         let mut seen: BTreeSet<FileId> = BTreeSet::new();
-        found.retain(|file| seen.insert(file.id));
+        found.retain(|file| (file.rank == 0 || Some(file.id) != live) && seen.insert(file.id));
+        let by_name = found.iter().filter(|file| file.rank != FoundFile::RANK_UNKNOWN);
+        self.present = by_name.map(|file| file.id).collect();
         let listed = found.iter().map(|file| (file.id, file.print())).collect();
         let mut changes = match self.start.take() {
             Some(start) => self.begin(start, &found, memory),
@@ -554,7 +577,8 @@ impl Chain {
             {
                 self.marks.pop_back();
             }
-            self.marks.push_back(Mark { start: position, base: self.base, file, head, tail });
+            let is_copy = matches!(front.copy, Copied::Likely | Copied::Yes);
+            self.marks.push_back(Mark { start: position, base: self.base, file, head, tail, is_copy });
         }
     }
 
@@ -610,6 +634,7 @@ fn link(found: FoundFile) -> Link {
         late: false,
         parked: None,
         candidate: false,
+        copy: Copied::Unknown,
         found,
     }
 }

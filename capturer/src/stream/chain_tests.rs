@@ -79,6 +79,7 @@ fn saved(file: FileId, head: HeadPrint, skip: [u64; 2]) -> Start {
         tail: TailPrint::default(),
         offset: 30,
         len: 0,
+        is_copy: false,
         skip,
         reached: Vec::new(),
         lines: ApiCursor::default(),

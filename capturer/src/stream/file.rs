@@ -408,6 +408,9 @@ impl FileSource {
     /// Arms the next read, if there is something to read and room for it.
     pub fn read_on(&mut self, cx: &mut Context<'_>) {
         let may_read = self.chain.may_read();
+        if may_read && self.reading.is_none() {
+            self.chain.assume_copy();
+        }
         let Some(front) = self.chain.links.front_mut() else { return };
         let Handle::Open(file) = front.handle else { return };
         if self.reading.is_some() || !front.unread || !may_read || self.in_line {
@@ -477,6 +480,11 @@ impl FileSource {
                 return;
             }
         };
+        let shrank = file_len.is_some_and(|len| len < from);
+        if (shrank || count >= again) && self.chain.is_no_copy(shrank || self.is_another(&buffer, again)) {
+            cx.credit.give_back(buffer, 0);
+            return self.go_on(cx, told);
+        }
         let short = file_len.is_some_and(|len| self.chain.on_short(len));
         if short || self.is_another(&buffer, again) {
             if !short {

@@ -26,6 +26,7 @@ fn of_file(source: &Arc<Source>, texts: &[&str], born_ns: i64) -> Batch {
         tail: TailPrint::default(),
         offset: 0,
         len: 0,
+        is_copy: false,
         skip: [0, 0],
         reached: Vec::new(),
         lines: Default::default(),

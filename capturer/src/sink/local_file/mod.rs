@@ -166,8 +166,8 @@ impl LocalFileSink {
             return None;
         }
         let born_ns = match &batch.end {
-            Cursor::File(cursor) => cursor.file.birth_ns,
-            Cursor::Api(_) | Cursor::Beginning => 0,
+            Cursor::File(cursor) if !cursor.is_copy => cursor.file.birth_ns,
+            _ => 0,
         };
         let (format, mut text) = (self.settings.format, Vec::new());
         self.overhangs.plan(stream.hash, batch.records.len(), born_ns, |index, keys| {

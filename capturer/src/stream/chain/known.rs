@@ -67,6 +67,25 @@ impl Known {
         Some(FilePlace { file: file.id, ..*best })
     }
 
+    /// The file that is gone and begins as this one does, of this length; nothing but what follows its place is new here.
+    pub(super) fn gone_twin(
+        &self,
+        file: &FoundFile,
+        len: u64,
+        present: &BTreeSet<FileId>,
+    ) -> Option<FilePlace> {
+        let is_twin = |place: &&FilePlace| {
+            place.head.len_bytes >= HEAD_BYTES_PROOF
+                && !place.tail.is_none()
+                && place.tail.end == place.offset
+                && place.offset <= len
+                && place.file != file.id
+                && !present.contains(&place.file)
+                && file.has_head(&place.head)
+        };
+        self.places.values().map(|(_, place)| place).filter(is_twin).max_by_key(|place| place.offset).copied()
+    }
+
     pub(super) fn prune(&mut self, listed: &BTreeSet<FileId>) {
         if self.places.len() > KNOWN_MAX {
             let newest = self.last.saturating_sub(KNOWN_MAX as u64 / 2);

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Chain, Changes, Gone, Handle, Link, link_at};
+use super::{Chain, Changes, Copied, Gone, Handle, Link, link_at};
 use crate::capture::io::{FileNo, FoundFile};
 use crate::cursor::{FileId, FilePlace, HeadPrint, TailPrint};
 
@@ -145,7 +145,11 @@ impl Chain {
         let Some(at) = self.links.iter().position(is_it) else { return false };
         match (self.links[at].candidate, as_expected) {
             (true, true) => {
-                self.links[at].candidate = false;
+                let link = &mut self.links[at];
+                (link.candidate, link.copy) = (false, Copied::Yes);
+                if let Some(mark) = self.marks.back_mut().filter(|_| at == 0 && self.front_marked) {
+                    mark.is_copy = true;
+                }
                 self.orphan = None;
             }
             (false, true) => {}
@@ -160,6 +164,36 @@ impl Chain {
             (true, false) => return self.not_the_orphan(at),
         }
         true
+    }
+
+    /// The first file is about to be read for the first time. If it begins as one did that was read and is gone (a backup was
+    /// restored, an editor saved its own copy), it is read on where that one was left, provided that the same bytes stand
+    /// before that place.
+    pub fn assume_copy(&mut self) {
+        let position = self.position();
+        let Some(front) = self.links.front_mut() else { return };
+        if front.offset > 0 || front.found.compressed || front.copy != Copied::Unknown || front.late {
+            return;
+        }
+        let Some(place) = self.known.gone_twin(&front.found, front.len, &self.present) else { return };
+        (front.offset, front.tail) = (place.offset, place.tail);
+        front.copy = Copied::Likely;
+        self.go_on_at(position);
+    }
+
+    /// What was read of it shows whether it is a copy. Returns whether it turned out not to be one: then it is read from its
+    /// beginning.
+    pub fn is_no_copy(&mut self, is_another: bool) -> bool {
+        let position = self.position();
+        let Some(front) = self.links.front_mut().filter(|front| front.copy == Copied::Likely) else {
+            return false;
+        };
+        front.copy = if is_another { Copied::No } else { Copied::Yes };
+        if is_another {
+            (front.offset, front.tail, front.unread) = (0, TailPrint::default(), true);
+            self.go_on_at(position);
+        }
+        is_another
     }
 
     /// Whether it is kept all the same, as another file.

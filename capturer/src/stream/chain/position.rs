@@ -62,7 +62,7 @@ impl Chain {
             let Some(Mark { base, file, head, tail, .. }) = self.marks.pop_front() else { break };
             self.done.push(FilePlace { file, head, tail, offset: end.wrapping_sub(base), skip: [0; 2] });
         }
-        let Some(Mark { base, file, head, tail, .. }) = self.marks.front().copied() else {
+        let Some(Mark { base, file, head, tail, is_copy, .. }) = self.marks.front().copied() else {
             return Cursor::Beginning;
         };
         let skip = open.each_ref().map(|open| since(open).unwrap_or(position) - from);
@@ -75,6 +75,7 @@ impl Chain {
             tail,
             offset: from.wrapping_sub(base),
             len,
+            is_copy,
             skip,
             reached,
             lines: ApiCursor::default(),
@@ -86,7 +87,7 @@ impl Chain {
     /// Where to go on if that file is there and none before it.
     fn place_in(&self, at: usize, open: &[Undelivered; 2]) -> FilePlace {
         let position = self.position();
-        let Mark { start, base, file, head, tail } = self.marks[at];
+        let Mark { start, base, file, head, tail, .. } = self.marks[at];
         let end = self.marks.get(at + 1).map_or(position, |next| next.start);
         // The first line of a channel that is wholly behind what is gone.
         let first = open.each_ref().map(|open| open.starts.iter().copied().find(|line| *line >= start));
