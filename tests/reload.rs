@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Held, Home};
@@ -408,14 +408,16 @@ fn twenty_reloads_hold_what_one_holds() -> Result<()> {
     let [one, two] = variants.map(|variant| variant.config(&home, &loki));
     let agent = home.start(&one)?;
     let settle = |what: &str, expected: Option<Held>| -> Result<Held> {
-        let (mut last, mut same) = (None, 0);
+        let (mut last, mut since) = (None, Instant::now());
         wait_until(what, PATIENCE, || {
             await_ready(&agent)?;
             let held = agent.held()?;
-            same = if last == Some(held) { same + 1 } else { 0 };
-            last = Some(held);
+            if last != Some(held) {
+                (last, since) = (Some(held), Instant::now());
+            }
+            // A renamed file stays open for five seconds behind its last write.
             ensure!(
-                same >= 20 && expected.is_none_or(|expected| expected == held),
+                since.elapsed() > Duration::from_secs(6) && expected.is_none_or(|expected| expected == held),
                 "{held:?}, {expected:?} before"
             );
             Ok(held)
