@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{
     Admin, CircuitBreaker, Compress, ContainerMonitor, FileFormat, FileMonitor, FileSet, FileTemplate, Fsync,
     LocalFile, Log, LogFormat, LogLevel, MetricsSettings, OutputFormat, Privileges, ReadFrom, Remember,
-    ResourceMonitoring, Rotation, Select, Settings, Sinks, StartAt,
+    ResourceMonitoring, Rotation, Select, Settings, Sinks, StartAt, TextRules,
 };
 use crate::limits;
 
@@ -102,8 +102,7 @@ impl Default for FileSet {
             paths: Vec::new(),
             exclude: Vec::new(),
             format: FileFormat::Auto,
-            encoding: None,
-            keep_cr: false,
+            text: TextRules { unfinished_line_after: seconds(5), ..TextRules::default() },
             start_at: StartAt::Beginning,
             labels: Default::default(),
         }

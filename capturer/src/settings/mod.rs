@@ -243,14 +243,37 @@ pub struct FileSet {
     pub exclude: Vec<glob::Pattern>,
     /// What a line of the file is.
     pub format: FileFormat,
-    /// How its text is encoded where no byte order mark says so; `None` = UTF-8.
-    pub encoding: Option<Encoding>,
-    /// Carriage returns before a line's end stay in the message.
-    pub keep_cr: bool,
+    /// What is made of its bytes.
+    pub text: TextRules,
     /// For a file never seen before.
     pub start_at: StartAt,
     /// Go into each record's `labels`.
     pub labels: BTreeMap<String, String>,
+}
+
+/// What is made of a file's bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TextRules {
+    /// How its text is encoded where no byte order mark says so; `None` = UTF-8.
+    pub encoding: Option<Encoding>,
+    /// Carriage returns before a line's end stay in the message.
+    pub keep_cr: bool,
+    /// A last line without newline is delivered when nothing came for so long; 0 = never.
+    pub unfinished_line_after: Duration,
+    /// What is done about files that are not text.
+    pub binary: Binary,
+}
+
+/// What is done about files that are not text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Binary {
+    /// Those that a pattern finds are left out, those that are named are read.
+    #[default]
+    Auto,
+    /// All are left out.
+    Skip,
+    /// All are read.
+    Read,
 }
 
 /// What a line of a followed file is.
