@@ -141,9 +141,7 @@ impl Assembler {
 
     fn continues(&self, buffer: &[u8], piece: &Piece) -> bool {
         let open = self.open[piece.std_type.index()].as_ref().filter(|open| open.join == self.join);
-        open.is_some_and(|open| {
-            self.join != Join::Docker || open.line.time == buffer[piece.time.clone()]
-        })
+        open.is_some_and(|open| self.join != Join::Docker || open.line.time == buffer[piece.time.clone()])
     }
 
     /// Where the lines of a channel begin that are in no record yet, and whether the last of them is not whole.

@@ -55,7 +55,9 @@ fn strange_bytes(bytes: &[u8]) -> usize {
     const IN_TEXT: [u8; 6] = [b'\t', b'\n', b'\r', 0x08, 0x0c, 0x1b];
     let is_strange = |byte: &&u8| (**byte < 0x20 && !IN_TEXT.contains(byte)) || **byte == 0x7f;
     let chunks = bytes.utf8_chunks();
-    chunks.map(|chunk| chunk.invalid().len() + chunk.valid().as_bytes().iter().filter(is_strange).count()).sum()
+    chunks
+        .map(|chunk| chunk.invalid().len() + chunk.valid().as_bytes().iter().filter(is_strange).count())
+        .sum()
 }
 
 #[cfg(test)]
@@ -93,8 +95,10 @@ mod tests {
     fn files_of_a_log_directory() {
         let russian = "привет из журнала, который пишет программа\n".repeat(5);
         let koi8 = encoding_rs::KOI8_R.encode(&russian).0.into_owned();
-        let latin1 = encoding_rs::WINDOWS_1252.encode(&"Grüße aus München, alles schön\n".repeat(5)).0.into_owned();
-        let utf16: Vec<u8> = [0xfeff].into_iter().chain("hello\n".encode_utf16()).flat_map(u16::to_le_bytes).collect();
+        let latin1 =
+            encoding_rs::WINDOWS_1252.encode(&"Grüße aus München, alles schön\n".repeat(5)).0.into_owned();
+        let utf16: Vec<u8> =
+            [0xfeff].into_iter().chain("hello\n".encode_utf16()).flat_map(u16::to_le_bytes).collect();
         let behind_hole = [vec![0; 5_000], b"first after the hole, and then some\n".to_vec()].concat();
         let with_holes = [b"a line of a log file, rather short\n".to_vec(), vec![0; 300]].concat().repeat(4);
         let coloured = "\u{1b}[1;32m[ok]\u{1b}[0m started, and it goes on\r\n".repeat(3).into_bytes();

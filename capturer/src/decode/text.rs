@@ -135,7 +135,9 @@ impl Encoding {
     /// a hole or of a character stays.
     pub fn unfinished(self, bytes: &[u8], keeps_cr: bool) -> usize {
         let whole = &bytes[..bytes.len() - self.torn_tail(bytes)];
-        let is_open = |unit: &&[u8]| matches!(self.ascii(unit), Some(0)) || !keeps_cr && self.ascii(unit) == Some(b'\r');
+        let is_open = |unit: &&[u8]| {
+            matches!(self.ascii(unit), Some(0)) || !keeps_cr && self.ascii(unit) == Some(b'\r')
+        };
         let open = whole.rchunks_exact(self.unit()).take_while(is_open).count();
         whole.len() - open * self.unit()
     }

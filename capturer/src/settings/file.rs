@@ -16,9 +16,9 @@ pub use super::substitute::Outside;
 use super::units;
 use super::yaml::{self, Node, Value};
 use super::{
-    Admin, Binary, Compress, ContainerMonitor, FileFormat, FileMonitor, FileSet, FileTemplate, Fsync, Log, LogFormat,
-    LogLevel, Objection, OutputFormat, Privileges, ReadFrom, ResourceMonitoring, Rotation, Select, Settings,
-    Sinks, StartAt, check, loki, pipeline, reload,
+    Admin, Binary, Compress, ContainerMonitor, FileFormat, FileMonitor, FileSet, FileTemplate, Fsync, Log,
+    LogFormat, LogLevel, Objection, OutputFormat, Privileges, ReadFrom, ResourceMonitoring, Rotation, Select,
+    Settings, Sinks, StartAt, check, loki, pipeline, reload,
 };
 use crate::limits;
 

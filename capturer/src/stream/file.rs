@@ -17,6 +17,8 @@ mod losses;
 mod reader;
 mod records;
 mod text;
+#[cfg(test)]
+mod text_tests;
 mod unfinished;
 
 use std::collections::BTreeSet;
@@ -25,7 +27,7 @@ use std::sync::Arc;
 use self::hanging::SetAside;
 pub use self::reader::Reader;
 use self::text::Text;
-use self::unfinished::{Due, Unfinished};
+use self::unfinished::Unfinished;
 use super::Told;
 use super::chain::{Chain, Handle, Link, Start, Undelivered};
 use super::delivered::{self, Passing};
@@ -59,7 +61,7 @@ pub struct FileSource {
     seen: binary::Seen,
     /// The last line has no end yet.
     unfinished: Option<Unfinished>,
-    /// An earlier run split a line there, in this file.
+    /// A line is split there, in this file.
     split: Option<(FileId, u64)>,
     chain: Chain,
     assembler: Assembler,
@@ -226,6 +228,7 @@ impl FileSource {
     /// read can take them away.
     pub fn open(&mut self, cx: &mut Context<'_>) {
         self.opened = false;
+        self.set_unfinished_timer(cx);
         if self.look_at_ms.is_some() {
             // Its deadline may have come while the stream waited for another attempt.
             self.look_later(cx);
@@ -424,11 +427,12 @@ impl FileSource {
 
     /// Arms the next read, if there is something to read and room for it.
     pub fn read_on(&mut self, cx: &mut Context<'_>) {
-        let (may_read, left_out) = (self.chain.may_read(), self.is_left_out());
+        let (may_read, waits) = (self.chain.may_read(), self.waits_for_split());
+        let left_out = self.is_left_out();
         let Some(front) = self.chain.links.front_mut() else { return };
         front.unread &= !left_out;
         let Handle::Open(file) = front.handle else { return };
-        if self.reading.is_some() || !front.unread || !may_read || self.in_line {
+        if self.reading.is_some() || !front.unread || !may_read || waits || self.in_line {
             return;
         }
         if let Some(lane) = front.lane
@@ -461,6 +465,7 @@ impl FileSource {
         self.reading.is_none()
             && !self.in_line
             && self.chain.may_read()
+            && !self.waits_for_split()
             && front.is_some_and(|link| link.unread && matches!(link.handle, Handle::Open(_)))
     }
 
@@ -501,7 +506,7 @@ impl FileSource {
             if !short {
                 self.chain.begin_anew(file_len.unwrap_or(from));
             }
-            self.unfinished = None;
+            self.forget_unfinished();
             // What is open may go on where the content went.
             if !self.chain.is_searching() {
                 self.assembler.reset();
@@ -528,7 +533,8 @@ impl FileSource {
     /// What was read before does not stand there any more.
     fn is_another(&self, buffer: &[u8], again: usize) -> bool {
         let front = self.chain.links.front();
-        let tail = front.map(|front| &front.tail).filter(|tail| again > 0 && tail.len_bytes as usize == again);
+        let tail =
+            front.map(|front| &front.tail).filter(|tail| again > 0 && tail.len_bytes as usize == again);
         buffer.len() >= again && tail.is_some_and(|tail| !tail.is_of(&buffer[..again]))
     }
 
@@ -572,12 +578,10 @@ impl FileSource {
         self.begin_buffer(offset, &buffer, again);
         let from = self.decode_split(offset, &buffer, again, again + begins, &mut lines, cx);
         let mut to = self.decode_lines(&buffer, from, &mut lines, cx);
-        let mut due = Due::Nothing;
         if final_end && to < buffer.len() {
             to = self.decode_rest(&buffer, to, &mut lines, cx);
-        } else if at_end {
-            due = self.decode_end(offset, &buffer, again, &mut to, &mut lines, cx);
         }
+        let splits = at_end && !final_end && self.note_end(offset, &buffer, again, to, cx);
         let used = to - again;
         if final_end && !self.holds_records() {
             // A plain line does not go on in the next file.
@@ -607,7 +611,7 @@ impl FileSource {
         if used > 0 {
             self.groups_due.note(&self.assembler, self.stream, cx);
         }
-        if used == 0 && lines.records.is_empty() && due != Due::Tell {
+        if used == 0 && lines.records.is_empty() && !splits {
             cx.credit.give_back(buffer, 0);
             return;
         }

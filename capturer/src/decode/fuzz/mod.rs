@@ -34,8 +34,9 @@ pub fn line(bytes: &[u8]) {
     fast.extend(decode::line::last_line(&bytes[bytes.len() - held..]).map(|_| &bytes[bytes.len() - held..]));
     assert_eq!(fast, lines_slowly(bytes));
     if !bytes.contains(&0) {
-        let (same, _) =
-            decode_in_any_parts(bytes, RECORD_BYTES_MAX - 1, |part, _| decode::line::next_line(part, Known::default()));
+        let (same, _) = decode_in_any_parts(bytes, RECORD_BYTES_MAX - 1, |part, _| {
+            decode::line::next_line(part, Known::default())
+        });
         assert_eq!(same, found);
     }
 }

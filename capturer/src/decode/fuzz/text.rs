@@ -40,7 +40,8 @@ fn marks(bytes: &[u8]) {
 }
 
 fn any_bytes(encoding: Encoding, bytes: &[u8]) {
-    let (found, held) = decode_in_any_parts(bytes, RECORD_BYTES_MAX + 1, |part, _| encoding.next_line(part, false));
+    let (found, held) =
+        decode_in_any_parts(bytes, RECORD_BYTES_MAX + 1, |part, _| encoding.next_line(part, false));
     let mut fast = Vec::new();
     for one in &found {
         match one {

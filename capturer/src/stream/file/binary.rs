@@ -8,6 +8,9 @@ use crate::decode::text::{Mark, mark};
 use crate::metrics::UnreadableReason;
 use crate::settings::{Binary, FileFormat};
 
+/// The longest byte order mark.
+const MARK_BYTES: usize = 4;
+
 /// What was seen of the file that is read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
@@ -44,6 +47,9 @@ impl FileSource {
     }
 
     fn judge(&self, first: &[u8]) -> Option<Verdict> {
+        if first.len() < MARK_BYTES {
+            return None;
+        }
         if mark(first, true) == Mark::Utf32 {
             return Some(Verdict::Utf32);
         }

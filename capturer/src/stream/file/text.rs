@@ -54,12 +54,7 @@ impl Text {
 impl FileSource {
     /// What a buffer that was read at `offset` begins with: so many bytes of a byte order mark. `None` = more must come
     /// before that is known.
-    pub(super) fn begin_text(
-        &mut self,
-        offset: u64,
-        buffer: &[u8],
-        at_end: bool,
-    ) -> Option<usize> {
+    pub(super) fn begin_text(&mut self, offset: u64, buffer: &[u8], at_end: bool) -> Option<usize> {
         let front = self.chain.links.front()?;
         let id = front.found.id;
         let known = self.text.of_file.is_some_and(|of_file| of_file.id == id);
@@ -181,11 +176,18 @@ impl FileSource {
         }
     }
 
-    fn take_encoded(&mut self, buffer: &[u8], piece: Piece, begins_at: u64, deliver: bool, lines: &mut Lines) {
+    fn take_encoded(
+        &mut self,
+        buffer: &[u8],
+        piece: Piece,
+        begins_at: u64,
+        deliver: bool,
+        lines: &mut Lines,
+    ) {
         let mut decoded = std::mem::take(&mut self.text.decoded);
         decoded.clear();
         self.text.encoding().decode(&buffer[piece.text.clone()], &mut decoded);
-        let piece = Piece { text: 0..decoded.len(), decoded_len: decoded.len(), ..piece };
+        let piece = Piece { text: 0..decoded.len(), time: 0..0, decoded_len: decoded.len(), ..piece };
         self.assembler.copy(true);
         self.assembler.push(&decoded, &piece, begins_at, deliver, lines);
         self.assembler.copy(false);
@@ -360,7 +362,9 @@ fn next_line_or_record(bytes: &[u8], nuls: bool) -> Step<Piece> {
 fn may_be_record(bytes: &[u8], format: FileFormat) -> bool {
     match bytes.first() {
         Some(b'{') => json_line::may_begin_record(bytes),
-        Some(b'0'..=b'9') => cri::may_begin_record(bytes) && (format == FileFormat::Cri || cri::looks_like_record(bytes)),
+        Some(b'0'..=b'9') => {
+            cri::may_begin_record(bytes) && (format == FileFormat::Cri || cri::looks_like_record(bytes))
+        }
         _ => false,
     }
 }

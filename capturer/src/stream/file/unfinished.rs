@@ -2,14 +2,16 @@
 //! file for a while, and its rest, when it comes, as a record that says so.
 //!
 //! ```text
-//! read to the end, "abc" is left ─▶ nothing for a while ─▶ the position "is split behind abc" is told
-//!                                                      ─▶ a little later, still nothing: "abc" is delivered, partial
-//!                                                                                  "def\n" comes: "def", continued
+//! read to the end, "abc" is left ─▶ nothing comes ─▶ "a line is split behind abc" is told as a part of the position
+//!                                       ─▶ reading waits until a checkpoint holds that ─▶ "abc" is delivered, partial
+//!                                                               "def\n" comes, sooner or later: "def", continued
 //! ```
 //! That a line goes on is not remembered: it is seen by the byte before the position, which is no newline.
 //!
-//! The split is told first because the checkpoint is written later than an output: an agent that is killed in between
-//! delivers the same part of the line again, whatever the line is by then, and an output that has it already passes it over.
+//! The split is told first because a checkpoint is written later than an output. An agent that is killed in between splits
+//! the line at the same byte again, whatever the line is by then, and an output that has its first part passes it over.
+
+use std::time::Duration;
 
 use super::FileSource;
 use crate::capture::support::{Context, Timer};
@@ -18,31 +20,38 @@ use crate::decode::assemble::Lines;
 use crate::stream::Told;
 
 /// A checkpoint is saved within so long.
-const SPLIT_IS_SAVED_MS: u64 = 2_000;
+const SPLIT_IS_SAVED: Duration = Duration::from_secs(2);
 
 /// A line that waits for its end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unfinished {
     /// The file's end when it was read, an offset in the front file.
     end: u64,
-    /// Nothing was added since.
-    since_ms: u64,
-    /// Where its split was told to be.
-    told: Option<u64>,
-}
-
-/// What is to be done about a line without end at the end of a buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
-    Nothing,
-    /// Its split is told.
-    Tell,
-    /// It is delivered.
-    Deliver,
+    /// When something is to be done about it, unless more comes.
+    due_ms: u64,
+    /// Its split was told: nothing is read until then.
+    is_told: bool,
 }
 
 impl FileSource {
-    /// Delivers what was delivered by an earlier run up to the middle of a line. Returns from where on the buffer is new.
+    /// How long a line waits before its split is told, and from then on.
+    fn waits_ms(&self) -> (u64, u64) {
+        let after = self.text.rules.unfinished_line_after;
+        let told = SPLIT_IS_SAVED.min(after / 2);
+        ((after - told).as_millis() as u64, told.as_millis() as u64)
+    }
+
+    /// Nothing is read, for a checkpoint has to hold first where a line is split.
+    pub(super) fn waits_for_split(&self) -> bool {
+        self.unfinished.is_some_and(|unfinished| unfinished.is_told)
+    }
+
+    /// What was read before is not there any more.
+    pub(super) fn forget_unfinished(&mut self) {
+        (self.unfinished, self.split) = (None, None);
+    }
+
+    /// Delivers the first part of a line whose split was told. Returns from where on the buffer is new.
     pub(super) fn decode_split(
         &mut self,
         offset: u64,
@@ -52,15 +61,14 @@ impl FileSource {
         lines: &mut Lines,
         cx: &Context<'_>,
     ) -> usize {
-        let front = self.chain.links.front();
-        let Some((_, split)) = self.split.filter(|(id, _)| front.is_some_and(|front| front.found.id == *id)) else {
-            return from;
-        };
-        let Some(until) = split.checked_sub(offset).map(|len| again + len as usize) else {
+        let front = self.chain.links.front().map(|front| front.found.id);
+        let Some((_, split)) = self.split.filter(|(file, _)| front == Some(*file)) else { return from };
+        let until = split.checked_sub(offset).map(|len| again + len as usize);
+        let Some(until) = until.filter(|until| *until >= from) else {
             self.split = None;
             return from;
         };
-        if until > buffer.len() || until < from {
+        if until > buffer.len() {
             return from;
         }
         self.split = None;
@@ -73,82 +81,57 @@ impl FileSource {
         to
     }
 
-    /// Decides what becomes of a line without end at the end of the file. `to`: so much of the buffer is done with.
-    pub(super) fn decode_end(
+    /// The file was read to its end, and so much of the buffer is done with. Returns whether a position is to be told.
+    pub(super) fn note_end(
         &mut self,
         offset: u64,
         buffer: &[u8],
         again: usize,
-        to: &mut usize,
-        lines: &mut Lines,
+        to: usize,
         cx: &mut Context<'_>,
-    ) -> Due {
-        let at = |place: usize| offset + (place - again) as u64;
-        let len = self.unfinished(&buffer[*to..]);
-        let split = (len > 0 || self.assembler.is_within_line()).then(|| at(*to + len));
-        let due = self.note_end(at(buffer.len()), split, cx);
-        if due == Due::Deliver {
-            *to = self.decode_unfinished(buffer, *to, lines, cx);
+    ) -> bool {
+        let place = |at: usize| offset + (at - again) as u64;
+        let len = self.unfinished(&buffer[to..]);
+        let waits = len > 0 || self.assembler.is_within_line();
+        if !waits || self.text.rules.unfinished_line_after.is_zero() {
+            self.unfinished = None;
+            return false;
         }
-        due
+        let (end, (wait_ms, told_ms)) = (place(buffer.len()), self.waits_ms());
+        let new = Unfinished { end, due_ms: cx.now.mono_ms + wait_ms, is_told: false };
+        let mut unfinished = self.unfinished.filter(|before| before.end == end).unwrap_or(new);
+        if unfinished.due_ms <= cx.now.mono_ms {
+            unfinished = Unfinished { due_ms: cx.now.mono_ms + told_ms, is_told: true, ..unfinished };
+            self.split = self.chain.links.front().map(|front| (front.found.id, place(to + len)));
+        }
+        self.unfinished = Some(unfinished);
+        self.set_unfinished_timer(cx);
+        unfinished.is_told
     }
 
-    /// A split that is about to be made is a part of the position.
+    /// A split that was told and not yet made is a part of the position.
     pub(super) fn note_split(&self, end: &mut Cursor) {
-        let told = self.unfinished.and_then(|unfinished| unfinished.told);
-        if let (Cursor::File(end), Some(split), Some(front)) = (end, told, self.chain.links.front())
-            && end.file == front.found.id
+        if let (Cursor::File(end), Some((file, split))) = (end, self.split)
+            && end.file == file
+            && end.offset < split
         {
             end.split = split;
         }
     }
 
-    /// When the split is told, and when the line is delivered.
-    fn unfinished_times(&self, unfinished: Unfinished) -> (u64, u64) {
-        let after_ms = self.text.rules.unfinished_line_after.as_millis() as u64;
-        let tell_ms = after_ms.saturating_sub(SPLIT_IS_SAVED_MS);
-        (unfinished.since_ms + tell_ms, unfinished.since_ms + after_ms)
-    }
-
-    /// The file was read to its end, which is there; a line that is not finished would be split there.
-    fn note_end(&mut self, end: u64, split: Option<u64>, cx: &mut Context<'_>) -> Due {
-        if split.is_none() || self.text.rules.unfinished_line_after.is_zero() {
-            self.unfinished = None;
-            return Due::Nothing;
-        }
-        let new = Unfinished { end, since_ms: cx.now.mono_ms, told: None };
-        let unfinished = self.unfinished.filter(|before| before.end == end).unwrap_or(new);
-        let (tell_ms, deliver_ms) = self.unfinished_times(unfinished);
-        let due = match cx.now.mono_ms {
-            now if now >= deliver_ms => Due::Deliver,
-            now if now >= tell_ms && unfinished.told.is_none() => Due::Tell,
-            _ => Due::Nothing,
-        };
-        self.unfinished = match due {
-            Due::Deliver => None,
-            Due::Tell => Some(Unfinished { told: split, ..unfinished }),
-            Due::Nothing => Some(unfinished),
-        };
-        self.set_unfinished_timer(cx);
-        due
-    }
-
-    fn set_unfinished_timer(&self, cx: &mut Context<'_>) {
+    pub(super) fn set_unfinished_timer(&self, cx: &mut Context<'_>) {
         if let Some(unfinished) = self.unfinished {
-            let (tell_ms, deliver_ms) = self.unfinished_times(unfinished);
-            let at = if unfinished.told.is_some() { deliver_ms } else { tell_ms };
-            cx.timers.set_earlier(Timer::Stream(self.stream), at);
+            cx.timers.set_earlier(Timer::Stream(self.stream), unfinished.due_ms);
         }
     }
 
     /// A line that waited long enough is read again, and with it whatever came meanwhile.
     pub(super) fn look_at_unfinished(&mut self, cx: &mut Context<'_>) {
-        let Some(unfinished) = self.unfinished else { return };
-        let (tell_ms, deliver_ms) = self.unfinished_times(unfinished);
-        let at = if unfinished.told.is_some() { deliver_ms } else { tell_ms };
-        if cx.now.mono_ms < at {
+        let Some(unfinished) = &mut self.unfinished else { return };
+        if cx.now.mono_ms < unfinished.due_ms {
             return self.set_unfinished_timer(cx);
         }
+        unfinished.is_told = false;
         if let Some(front) = self.chain.links.front_mut() {
             front.unread = true;
         }
