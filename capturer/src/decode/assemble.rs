@@ -97,6 +97,11 @@ impl Assembler {
         self
     }
 
+    /// See [`Assembler::strip_cr`].
+    pub fn strips_cr(&self) -> bool {
+        self.strips_cr
+    }
+
     /// How the pieces that come now are joined.
     pub fn join(&mut self, join: Join) {
         self.join = join;

@@ -219,6 +219,10 @@ fn read_container_monitor(s: &mut Section, into: &mut ContainerMonitor) {
     read_select(s, &mut into.select);
     s.flag("include_self", &mut into.include_self);
     s.list("record_labels", &mut into.record_labels, units::text);
+    s.section("tty", |s| {
+        s.flag("keep_cr", &mut into.tty.keep_cr);
+        s.flag("strip_ansi", &mut into.tty.strip_ansi);
+    });
     s.duration("list_interval", DURATIONS, &mut into.list_interval);
     s.duration("reconnect_interval", DURATIONS, &mut into.reconnect_interval);
     s.duration("read_timeout", DURATIONS, &mut into.read_timeout);

@@ -150,6 +150,8 @@ pub struct ContainerMonitor {
     pub include_self: bool,
     /// Names of the container labels that go into records.
     pub record_labels: Vec<String>,
+    /// What is made of the lines of containers with a TTY.
+    pub tty: TtyRules,
     /// Pause between container lists; finds what events missed.
     pub list_interval: Duration,
     /// Longest pause between attempts to reach the Engine.
@@ -162,6 +164,15 @@ pub struct ContainerMonitor {
     pub rotation: Rotation,
     /// What a stream costs that fails all the time.
     pub circuit_breaker: CircuitBreaker,
+}
+
+/// What is made of the lines of containers with a TTY. It ends each line with a carriage return and a newline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TtyRules {
+    /// The carriage return stays in the message.
+    pub keep_cr: bool,
+    /// A message is what the terminal would show: no colours, no cursor movements, and of a progress bar its last state.
+    pub strip_ansi: bool,
 }
 
 /// Include and exclude lists. A container is captured if it matches each non-empty include list and no exclude list.

@@ -199,6 +199,12 @@ impl FileSource {
         self
     }
 
+    /// A carriage return before a line's end belongs to the end.
+    pub fn strip_cr(mut self, strips: bool) -> FileSource {
+        self.assembler = self.assembler.strip_cr(strips);
+        self
+    }
+
     /// The file of a program that goes on writing for a while after a rename.
     pub fn renamed_while_written(mut self) -> FileSource {
         self.renamed_while_written = true;
