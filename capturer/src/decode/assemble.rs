@@ -222,9 +222,14 @@ impl Assembler {
             join: self.join,
         });
         line.latest_at = at;
-        line.append(&buffer[piece.text.clone()], piece.decoded_len, self.line_bytes_max);
+        // What belongs to the line's end does not make it too long.
+        let text = &buffer[piece.text.clone()];
+        let strips = self.strips_cr && piece.complete;
+        let returns = if strips { trailing_cr(text, piece.form) } else { 0 };
+        let text = &text[..text.len() - returns * cr_len(piece.form)];
+        line.append(text, piece.decoded_len - returns, self.line_bytes_max);
         if ends {
-            if self.strips_cr && piece.complete {
+            if strips {
                 line.strip_cr();
             }
             self.close(piece.std_type, out);

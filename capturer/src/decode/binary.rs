@@ -7,7 +7,7 @@ use super::text::{Mark, mark};
 /// So much of a file is looked at.
 const LOOK_BYTES: usize = 4096;
 /// Of less nothing can be said.
-const LOOK_BYTES_MIN: usize = 32;
+const LOOK_BYTES_MIN: usize = 8;
 /// One byte in so many may be strange in a text: a program's escape codes, a word in another encoding.
 const STRANGE_ONE_IN: usize = 4;
 
@@ -76,10 +76,10 @@ mod tests {
     }
 
     /// Entries of lastlog: time, line, host of each user id, most of which never logged in.
-    fn lastlog() -> Vec<u8> {
+    fn lastlog(host: &str) -> Vec<u8> {
         let mut file = vec![0; 1000 * 292];
         file.extend([0x9c, 0x11, 0x27, 0x69]);
-        for (text, len) in [("pts/0", 32), ("192.168.0.17", 256)] {
+        for (text, len) in [("tty1", 32), (host, 256)] {
             file.extend(text.bytes().chain(std::iter::repeat(0)).take(len));
         }
         file
@@ -102,10 +102,11 @@ mod tests {
         let behind_hole = [vec![0; 5_000], b"first after the hole, and then some\n".to_vec()].concat();
         let with_holes = [b"a line of a log file, rather short\n".to_vec(), vec![0; 300]].concat().repeat(4);
         let coloured = "\u{1b}[1;32m[ok]\u{1b}[0m started, and it goes on\r\n".repeat(3).into_bytes();
-        let table: [(&str, Vec<u8>, Kind); 13] = [
+        let table: [(&str, Vec<u8>, Kind); 14] = [
             ("wtmp", utmp("pts/0", "root", "192.168.0.17"), Kind::Binary),
             ("btmp", utmp("ssh:notty", "admin", "203.0.113.7"), Kind::Binary),
-            ("lastlog", lastlog(), Kind::Binary),
+            ("lastlog", lastlog("192.168.0.17"), Kind::Binary),
+            ("lastlog of a console", lastlog(""), Kind::Binary),
             ("journal", journal(), Kind::Binary),
             ("KOI8-R without a word of it", koi8, Kind::Binary),
             ("Latin-1", latin1, Kind::Text),

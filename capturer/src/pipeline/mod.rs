@@ -14,6 +14,7 @@
 //!
 //! Not here: multiline and `rate_limit` that waits (stream/), which hold lines before there is a batch.
 
+mod access;
 mod ansi;
 mod dedup;
 #[cfg(feature = "fuzz")]

@@ -233,6 +233,14 @@ pub enum ParseFormat {
     Cri,
     /// RFC 5424 or RFC 3164.
     Syslog,
+    /// An access log in the Common Log Format.
+    Common,
+    /// The same with referer and agent.
+    Combined,
+    /// nginx's access log or error log.
+    Nginx,
+    /// Apache's error log.
+    ApacheError,
     /// Anything: the first word that names a level.
     Level,
 }
