@@ -39,12 +39,10 @@ use crate::decode::assemble::{Assembler, Lines};
 use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
 use crate::metrics::{LossReason, SkipReason, StreamError};
 use crate::record::{StdType, StreamId};
-use crate::settings::{FileFormat, Pipeline, TextRules};
+use crate::settings::{FileFormat, Pipeline};
 
 /// Files opened ahead of the one being read, so that a rotation can't take them away.
 const OPEN_AHEAD: usize = 8;
-/// So much that was decoded before is read again where its print is not known: it says whether a line goes on.
-const LOOK_BACK: u64 = 2;
 /// See the module's head.
 #[derive(Debug)]
 pub struct FileSource {
@@ -189,19 +187,6 @@ impl FileSource {
     /// Its lines are joined if the pipeline says so.
     pub fn with_pipeline(mut self, pipeline: Option<&Arc<Pipeline>>) -> FileSource {
         self.assembler = self.assembler.with_pipeline(pipeline);
-        self
-    }
-
-    /// What its text may be.
-    pub fn with_text(mut self, rules: TextRules) -> FileSource {
-        self.text = Text::new(rules);
-        self.assembler = self.assembler.strip_cr(!rules.keep_cr);
-        self
-    }
-
-    /// A carriage return before a line's end belongs to the end.
-    pub fn strip_cr(mut self, strips: bool) -> FileSource {
-        self.assembler = self.assembler.strip_cr(strips);
         self
     }
 
@@ -459,7 +444,8 @@ impl FileSource {
         front.unread = false;
         // What was read before comes once more: if it is another, the file was written anew.
         let is_known = front.tail.end == front.offset && !front.tail.is_none();
-        let again = if is_known { u64::from(front.tail.len_bytes) } else { front.offset.min(LOOK_BACK) };
+        let again =
+            if is_known { u64::from(front.tail.len_bytes) } else { front.offset.min(unfinished::LOOK_BACK) };
         self.reading = Some(Reading { file, offset: front.offset, again: again as usize });
         let offset = front.offset - again;
         cx.act(Action::ReadFile { stream: self.stream, file, offset, buffer });
@@ -534,14 +520,6 @@ impl FileSource {
             cx.credit.give_back(buffer, 0);
         }
         self.go_on(cx, told);
-    }
-
-    /// What was read before does not stand there any more.
-    fn is_another(&self, buffer: &[u8], again: usize) -> bool {
-        let front = self.chain.links.front();
-        let tail =
-            front.map(|front| &front.tail).filter(|tail| again > 0 && tail.len_bytes as usize == again);
-        buffer.len() >= again && tail.is_some_and(|tail| !tail.is_of(&buffer[..again]))
     }
 
     /// Path of its live file.

@@ -52,6 +52,19 @@ impl Text {
 }
 
 impl FileSource {
+    /// What its text may be.
+    pub fn with_text(mut self, rules: TextRules) -> FileSource {
+        self.text = Text::new(rules);
+        self.assembler = self.assembler.strip_cr(!rules.keep_cr);
+        self
+    }
+
+    /// A carriage return before a line's end belongs to the end.
+    pub fn strip_cr(mut self, strips: bool) -> FileSource {
+        self.assembler = self.assembler.strip_cr(strips);
+        self
+    }
+
     /// What a buffer that was read at `offset` begins with: so many bytes of a byte order mark. `None` = more must come
     /// before that is known.
     pub(super) fn begin_text(&mut self, offset: u64, buffer: &[u8], at_end: bool) -> Option<usize> {

@@ -5,7 +5,7 @@ use super::*;
 use crate::capture::bench::Bench;
 use crate::cursor::FileCursor;
 use crate::limits::{HEAD_BYTES, LINE_PIECE_BYTES};
-use crate::settings::Binary;
+use crate::settings::{Binary, TextRules};
 
 /// SplitMix64.
 struct Rng(u64);

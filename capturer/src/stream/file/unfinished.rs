@@ -22,6 +22,9 @@ use crate::stream::Told;
 /// A checkpoint is saved within so long.
 const SPLIT_IS_SAVED: Duration = Duration::from_secs(2);
 
+/// So much that was decoded before is read again where its print is not known: it says whether a line goes on.
+pub(super) const LOOK_BACK: u64 = 2;
+
 /// A line that waits for its end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unfinished {
@@ -39,6 +42,14 @@ impl FileSource {
         let after = self.text.rules.unfinished_line_after;
         let told = SPLIT_IS_SAVED.min(after / 2);
         ((after - told).as_millis() as u64, told.as_millis() as u64)
+    }
+
+    /// What was read before does not stand there any more.
+    pub(super) fn is_another(&self, buffer: &[u8], again: usize) -> bool {
+        let front = self.chain.links.front();
+        let tail =
+            front.map(|front| &front.tail).filter(|tail| again > 0 && tail.len_bytes as usize == again);
+        buffer.len() >= again && tail.is_some_and(|tail| !tail.is_of(&buffer[..again]))
     }
 
     /// Nothing is read, for a checkpoint has to hold first where a line is split.
