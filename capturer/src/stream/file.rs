@@ -5,8 +5,9 @@
 //!           ▲                                                        │ short read: its end, for now
 //!           └── inotify: files made, renamed, removed                └ settled: finish it, go on with the next
 //! ```
-//! The position is always the end of the last whole record, so nothing is carried from one read to the next: what was
-//! incomplete is read again. A quiet file costs nothing: it is read when inotify says that it grew.
+//! The position is the end of the last whole record, so little is carried from one read to the next: what was incomplete is
+//! read again. Of a plain line that is a piece of [`LINE_PIECE_BYTES`](crate::limits::LINE_PIECE_BYTES) at most. A quiet file
+//! costs nothing: it is read when inotify says that it grew.
 
 mod binary;
 mod hanging;
