@@ -8,7 +8,7 @@ use super::text::{Mark, mark};
 const LOOK_BYTES: usize = 4096;
 /// Of less nothing can be said.
 const LOOK_BYTES_MIN: usize = 8;
-/// One byte in so many may be strange in a text: a program's escape codes, a word in another encoding.
+/// Fewer than one byte in so many are strange in a text: a program's escape codes, a word in another encoding.
 const STRANGE_ONE_IN: usize = 4;
 
 /// What the bytes at a file's beginning, or those that follow a hole, are.
@@ -45,7 +45,7 @@ pub fn kind(bytes: &[u8]) -> Kind {
     }
     match looked_at {
         ..LOOK_BYTES_MIN => Kind::Unknown,
-        _ if strange * STRANGE_ONE_IN > looked_at => Kind::Binary,
+        _ if strange * STRANGE_ONE_IN >= looked_at => Kind::Binary,
         _ => Kind::Text,
     }
 }
