@@ -90,6 +90,8 @@ fn batch(rand: &mut Rand, source: &Arc<Source>) -> (Batch, Vec<(StdType, i64, St
             form,
             place: Place::Read,
             truncated: false,
+            partial: false,
+            continued: false,
         });
         batch.read.extend_from_slice(time.as_bytes());
         batch.read.extend_from_slice(&bytes);

@@ -136,6 +136,10 @@ pub struct FileCursor {
     /// still to be passed over. Time 0 = none.
     #[serde(default, skip_serializing_if = "nothing_to_pass")]
     pub passing: [ChannelMark; 2],
+    /// A line of `file` is, or was, delivered up to here though its end had not come; 0 = none is. Read again, it is split
+    /// at the same byte.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub split: u64,
     /// Files that were read to their present end since the position before, and where that is. Only on the way from a
     /// stream to the tracker, which keeps them in a table of their own.
     #[serde(skip)]
@@ -190,6 +194,10 @@ pub struct FilePlace {
 
 fn nothing_to_pass(passing: &[ChannelMark; 2]) -> bool {
     passing.iter().all(|mark| mark.time_ns == 0)
+}
+
+fn is_nothing(split: &u64) -> bool {
+    *split == 0
 }
 
 fn is_zero(skip: &[u64; 2]) -> bool {

@@ -45,7 +45,7 @@ pub const TARGETS: [Target; 15] = [
 
 /// What reads bytes that others choose, once over all of them, for tests that hold its work against their number: a line as
 /// long as may be, or a file of them. A pipeline's steps are given each line whole.
-pub const WORK: [Target; 14] = [
+pub const WORK: [Target; 17] = [
     ("assemble and json_line", decode::fuzz::work::json_line),
     ("assemble and cri", decode::fuzz::work::cri),
     ("assemble and line", decode::fuzz::work::line),
@@ -55,6 +55,9 @@ pub const WORK: [Target; 14] = [
     ("parse json", |bytes| pipeline::fuzz::parse_as(&ParseFormat::Json, bytes)),
     ("parse logfmt", |bytes| pipeline::fuzz::parse_as(&ParseFormat::Logfmt, bytes)),
     ("parse syslog", |bytes| pipeline::fuzz::parse_as(&ParseFormat::Syslog, bytes)),
+    ("parse combined", |bytes| pipeline::fuzz::parse_as(&ParseFormat::Combined, bytes)),
+    ("parse nginx", |bytes| pipeline::fuzz::parse_as(&ParseFormat::Nginx, bytes)),
+    ("parse apache_error", |bytes| pipeline::fuzz::parse_as(&ParseFormat::ApacheError, bytes)),
     ("parse level", |bytes| pipeline::fuzz::parse_as(&ParseFormat::Level, bytes)),
     ("redact", pipeline::fuzz::redact_all),
     ("stdcopy", decode::fuzz::work::stdcopy),

@@ -8,9 +8,11 @@ pub const PLACES_MAX: usize = 8;
 /// Bytes at the beginning of a line by which it is decided whether it goes on with the lines before it (multiline).
 pub const MULTILINE_LOOK_BYTES: usize = 4 * 1024;
 /// Longest raw record of a source: a json-file line with its escapes (six bytes for one) and its attributes, which
-/// Docker repeats on every record. What is longer is passed over and counted; a plain line is read in pieces of this
-/// size instead, and cut at `line_bytes_max`.
+/// Docker repeats on every record. What is longer is passed over and counted.
 pub const RECORD_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A plain line is read in pieces of this size, however long it is. So a line that grows without end is read once, and not
+/// again at each growth; a line that is shorter is delivered from where it was read to, without a copy.
+pub const LINE_PIECE_BYTES: usize = 64 * 1024;
 /// Ceiling of `line_bytes_max`.
 pub const LINE_BYTES_CEILING: u64 = 16 * 1024 * 1024;
 /// Default of `line_bytes_max`.
@@ -134,6 +136,8 @@ const _: () = assert!(ANSWER_BYTES_USUAL < ANSWER_BYTES_MAX && ANSWERS_LARGE_MAX
 // Record offsets are 32-bit.
 const _: () = assert!(RECORD_BYTES_MAX + READ_BYTES < u32::MAX as usize);
 const _: () = assert!(6 * (PIECE_BYTES * 3) + READ_BYTES < RECORD_BYTES_MAX);
+// Pairs of UTF-16 are cut between units.
+const _: () = assert!(LINE_PIECE_BYTES.is_multiple_of(2) && LINE_PIECE_BYTES < READ_BYTES);
 const _: () = assert!(FRAME_BYTES_MAX <= RECORD_BYTES_MAX);
 const _: () = assert!(STREAM_BATCHES_MAX <= SINK_BATCHES_MAX);
 const _: () = assert!(ENCODED_BYTES_MAX >= 4 * READ_BYTES);

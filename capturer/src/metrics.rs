@@ -408,6 +408,10 @@ label_values! {
         Unlistable = "unlistable",
         /// All file descriptors that sources may have are in use.
         NoDescriptor = "no_descriptor",
+        /// It is not text and is left out.
+        Binary = "binary",
+        /// Its text is of no encoding that is known for it.
+        Undecodable = "undecodable",
         /// Anything else; health has the words.
         Other = "other",
     }

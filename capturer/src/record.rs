@@ -148,6 +148,17 @@ pub struct Record {
     pub place: Place,
     /// The line was longer than `line_bytes_max` and was cut there.
     pub truncated: bool,
+    /// The line had no end yet when it was delivered. Its rest, if any comes, is the next record of its source.
+    pub partial: bool,
+    /// The rest of a line of which a part was delivered before.
+    pub continued: bool,
+}
+
+impl Record {
+    /// It is not a line as it was written.
+    pub fn is_marked(&self) -> bool {
+        self.truncated || self.partial || self.continued
+    }
 }
 
 /// Records of one stream, in order, with what they point into and where to resume after them.

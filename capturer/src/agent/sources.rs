@@ -120,6 +120,8 @@ impl Loop<'_> {
             hung.extend(self.process.left_behind.iter().flat_map(Rest::hung));
         }
         let (unreadable, mut counts) = self.capture.unreadable();
+        let (not_text, more) = self.capture.not_text();
+        counts.extend(more);
         let unlistable = self.shell.unlistable();
         counts.insert(UnreadableReason::Unlistable, unlistable.len());
         for reason in UnreadableReason::ALL {
@@ -130,6 +132,9 @@ impl Loop<'_> {
         if unreadable.count > 0 {
             let Named { count, text } = unreadable;
             parts.push(format!("{count} sources can't be read: {text}; {CURE_UNREADABLE}"));
+        }
+        if not_text.count > 0 {
+            parts.push(format!("{} files are not text: {}", not_text.count, not_text.text));
         }
         if !unlistable.is_empty() {
             let count = unlistable.len();

@@ -32,6 +32,8 @@ impl ContainerFacts {
         let labels = inspect.config.labels.as_ref();
         let label = |key: &str| labels.and_then(|labels| labels.get(key)).map(String::as_str);
         let pipeline = pipeline::for_container(&settings.pipelines, &meta.name, &meta.image, label);
+        let is_shown = inspect.config.tty && settings.container_monitor.tty.strip_ansi;
+        let pipeline = if is_shown { Some(pipeline::as_on_terminal(pipeline)) } else { pipeline };
         let wanted = pipeline.iter().flat_map(|pipeline| pipeline.container_labels());
         let pipeline_labels =
             wanted.filter_map(|key| Some((key.to_owned(), label(key)?.to_owned()))).collect();
@@ -176,7 +178,8 @@ impl Capture {
         };
         let mut api =
             ApiSource::new(id, inspect.id.clone(), inspect.config.tty, running, api_cursor, line_bytes_max);
-        api = api.with_pipeline(source.pipeline.as_ref());
+        let strips_cr = inspect.config.tty && !monitor.tty.keep_cr;
+        api = api.with_pipeline(source.pipeline.as_ref()).strip_cr(strips_cr);
         if let Some(place) = log_place(inspect) {
             api = api.with_files(place);
         }
@@ -192,6 +195,7 @@ impl Capture {
             let (places, reader) = self.known_of(key, outlet);
             let file = FileSource::new(id, directory, live_name, FileFormat::Docker, start, line_bytes_max)
                 .with_pipeline(source.pipeline.as_ref())
+                .strip_cr(strips_cr)
                 .with_memory(places, reader, Vec::new());
             let kind = Kind::File(Box::new(file));
             let stream = self.new_stream(now, source, kind, reason, acked);

@@ -210,6 +210,19 @@ impl Capture {
         (named, counts)
     }
 
+    /// Files that are not text, or not of an encoding that is known for them, with how many there are for each reason.
+    pub fn not_text(&self) -> (Named, BTreeMap<UnreadableReason, usize>) {
+        let (mut named, mut counts) = (Named::default(), BTreeMap::new());
+        for stream in self.streams.values().filter(|stream| stream.source.outlet.index == 0) {
+            let Kind::File(file) = &stream.kind else { continue };
+            if let Some((reason, text)) = file.not_text() {
+                *counts.entry(reason).or_default() += 1;
+                named.add(&text);
+            }
+        }
+        (named, counts)
+    }
+
     /// Streams that have something to read, may read, and read nothing.
     pub fn stuck(&mut self, now: Now) -> Named {
         let mut named = Named::default();

@@ -11,7 +11,7 @@ use crate::clock::Now;
 use crate::cursor::{Cursor, FileId, FilePlace};
 use crate::kin::{self, Kin};
 use crate::record::{Source, StreamId, StreamKey};
-use crate::settings::{FileSet, StartAt, pipeline};
+use crate::settings::{Binary, FileSet, StartAt, pipeline};
 use crate::stream::Kind;
 use crate::stream::chain::Start;
 use crate::stream::file::{FileSource, Reader};
@@ -357,7 +357,10 @@ impl Capture {
     fn follow_path_for(&mut self, now: Now, set: usize, path: &str, look: Look, outlet: usize) {
         let entry = &self.settings.file_monitor.files[set];
         let (format, labels) = (entry.format, entry.labels.clone());
-        let (encoding, keep_cr) = (entry.encoding, entry.keep_cr);
+        let mut rules = entry.text;
+        if rules.binary == Binary::Auto && !self.is_named(path) {
+            rules.binary = Binary::Skip;
+        }
         let at_end = entry.start_at == StartAt::End && look.is_first;
         let key = StreamKey::file(path);
         let resume = self.tracker.resume_for(&key, &self.outlets[outlet].tracked);
@@ -387,7 +390,7 @@ impl Capture {
         let (directory, live_name) = split_path(path);
         let line_bytes_max = self.settings.line_bytes_max as usize;
         let file = FileSource::new(id, directory, live_name, format, start, line_bytes_max);
-        let file = file.with_text(encoding, keep_cr);
+        let file = file.with_text(rules);
         let file = file.renamed_while_written().with_pipeline(source.pipeline.as_ref());
         let file = file.with_memory(places, reader, apart);
         let reason = format!("matches file_monitor.files[{set}]");

@@ -353,6 +353,7 @@ mod tests {
             reached: vec![place(2, 900)],
             lines: ApiCursor::default(),
             passing: Default::default(),
+            split: 0,
             done: Vec::new(),
         };
         table.know(&log, "file", &Cursor::File(cursor));

@@ -9,8 +9,10 @@
 //!   not be glued to the next run's first line,
 //! - the container has exited since and all was read ([`Assembler::close_begun_by`]).
 //!
-//! Where each piece says by a tag whether more follows ([`Assembler::join_by_tag`]), that alone counts: such pieces have any
-//! length, and a time each.
+//! Other sources mark their pieces otherwise ([`Join`]).
+//!
+//! A line of a plain file may be delivered before its end is there ([`Assembler::cut_open`]). Its record is marked, and so is
+//! that of its rest ([`Assembler::continue_line`]).
 //!
 //! A line past `line_bytes_max` is cut there, marked and counted; the rest of it is passed over, never the file
 //! stopped. Where the config asks for it, whole lines are joined further ([`super::multiline`]); a group of them is then
@@ -18,51 +20,13 @@
 
 use std::sync::Arc;
 
-use crate::decode::multiline::{Groups, Whole};
+pub use crate::decode::lines::Lines;
+use crate::decode::lines::{Kept, Marks, Whole};
+use crate::decode::multiline::Groups;
 use crate::decode::{Piece, json_line, timestamp, utf8};
 use crate::limits::PIECE_BYTES;
 use crate::record::{MessageForm, Place, Record, StdType};
 use crate::settings::Pipeline;
-
-/// What a batch is made from: the records, and the bytes that had to be made for them.
-#[derive(Debug, Default)]
-pub struct Lines {
-    /// In order.
-    pub records: Vec<Record>,
-    /// Joined lines with their times.
-    pub made: Vec<u8>,
-    /// Lines cut at `line_bytes_max`.
-    pub truncated: u64,
-    /// Where lines are joined: channel and time (nanoseconds since 1970, 0 = none) of each line that the records hold.
-    pub joined: Vec<(StdType, i64)>,
-}
-
-impl Lines {
-    /// Adds a record whose bytes were put together.
-    pub(super) fn push_made(&mut self, std_type: StdType, line: &Whole<'_>) {
-        let time_start = self.made.len() as u32;
-        self.made.extend_from_slice(line.time);
-        let message_start = self.made.len() as u32;
-        self.made.extend_from_slice(line.text);
-        self.truncated += u64::from(line.truncated);
-        self.records.push(Record {
-            message_start,
-            message_len: line.text.len() as u32,
-            time_start,
-            time_len: line.time.len() as u8,
-            std_type,
-            form: line.form,
-            place: Place::Made,
-            truncated: line.truncated,
-        });
-    }
-
-    /// The time of a record, as Docker wrote it; `read` is the buffer that records point into.
-    pub fn time<'a>(&'a self, record: &Record, read: &'a [u8]) -> &'a [u8] {
-        let from = if record.place == Place::Read { read } else { &self.made };
-        &from[record.time_start as usize..][..usize::from(record.time_len)]
-    }
-}
 
 /// Which lines a push completed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,32 +37,38 @@ pub struct Completed {
     pub this: bool,
 }
 
+/// What says which pieces make a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Join {
+    /// Docker's pieces: their times and lengths.
+    #[default]
+    Docker,
+    /// A tag on each piece ([`super::cri`]). Such pieces have any length, and a time each.
+    Tag,
+    /// Nothing but the newline that ends a line.
+    Newline,
+}
+
 /// Joins pieces, per channel. Holds at most two open lines of `line_bytes_max` each.
 #[derive(Debug)]
 pub struct Assembler {
     line_bytes_max: usize,
     open: [Option<OpenLine>; 2],
     groups: Option<Groups>,
-    by_tag: bool,
+    join: Join,
     strips_cr: bool,
     copies: bool,
+    continued: bool,
 }
 
 #[derive(Debug)]
 struct OpenLine {
-    /// Where its first piece began, in the caller's own count.
-    began_at: u64,
-    time: Vec<u8>,
-    text: Vec<u8>,
-    form: MessageForm,
-    decoded_len: usize,
-    truncated: bool,
+    line: Kept,
     /// False: it was delivered in an earlier life; its pieces are passed over.
     deliver: bool,
     /// Where its last piece began.
     latest_at: u64,
-    /// Its pieces say whether more follows.
-    by_tag: bool,
+    join: Join,
 }
 
 impl Assembler {
@@ -108,9 +78,10 @@ impl Assembler {
             line_bytes_max,
             open: [None, None],
             groups: None,
-            by_tag: false,
+            join: Join::default(),
             strips_cr: false,
             copies: false,
+            continued: false,
         }
     }
 
@@ -126,9 +97,19 @@ impl Assembler {
         self
     }
 
-    /// Whether the pieces that come now say themselves that more of their line follows ([`super::cri`]).
-    pub fn join_by_tag(&mut self, by_tag: bool) {
-        self.by_tag = by_tag;
+    /// See [`Assembler::strip_cr`].
+    pub fn strips_cr(&self) -> bool {
+        self.strips_cr
+    }
+
+    /// How the pieces that come now are joined.
+    pub fn join(&mut self, join: Join) {
+        self.join = join;
+    }
+
+    /// Whether the next piece, if it begins a line here, is the rest of one that was delivered before.
+    pub fn continue_line(&mut self, continued: bool) {
+        self.continued = continued;
     }
 
     /// Whether the pieces that come now lie in a buffer that does not last: they were decoded from another encoding.
@@ -164,11 +145,8 @@ impl Assembler {
     }
 
     fn continues(&self, buffer: &[u8], piece: &Piece) -> bool {
-        let open = &self.open[piece.std_type.index()];
-        open.as_ref().is_some_and(|open| {
-            (self.by_tag && open.by_tag)
-                || (self.by_tag == open.by_tag && open.time == buffer[piece.time.clone()])
-        })
+        let open = self.open[piece.std_type.index()].as_ref().filter(|open| open.join == self.join);
+        open.is_some_and(|open| self.join != Join::Docker || open.line.time == buffer[piece.time.clone()])
     }
 
     /// Where the lines of a channel begin that are in no record yet, and whether the last of them is not whole.
@@ -176,27 +154,32 @@ impl Assembler {
         let line = self.open[std_type.index()].as_ref();
         let grouped = self.groups.as_ref().and_then(|groups| groups.on(std_type));
         let grouped = grouped.into_iter().flat_map(|group| group.starts());
-        (grouped.chain(line.map(|line| line.began_at)).collect(), line.is_some())
+        (grouped.chain(line.map(|open| open.line.began_at)).collect(), line.is_some())
     }
 
-    /// Where pieces say whether more follows: where the last piece of a channel's open line began.
+    /// Where the last piece of a channel's open line began, if a tag says that more follows.
     pub fn open_part(&self, std_type: StdType) -> Option<u64> {
-        let line = self.open[std_type.index()].as_ref().filter(|line| line.by_tag);
-        line.map(|line| line.latest_at)
+        let open = self.open[std_type.index()].as_ref().filter(|open| open.join == Join::Tag);
+        open.map(|open| open.latest_at)
+    }
+
+    /// A line of a plain file is open.
+    pub fn is_within_line(&self) -> bool {
+        self.open.iter().flatten().any(|open| open.join == Join::Newline)
     }
 
     /// Where the open line or group of a channel began.
     pub fn open_on(&self, std_type: StdType) -> Option<u64> {
         let group = self.groups.as_ref().and_then(|groups| groups.on(std_type));
         let line = self.open[std_type.index()].as_ref();
-        group.and_then(|group| group.starts().next()).or(line.map(|line| line.began_at))
+        group.and_then(|group| group.starts().next()).or(line.map(|open| open.line.began_at))
     }
 
     /// The time of the open line or group of a channel, nanoseconds since 1970.
     pub fn open_time(&self, std_type: StdType) -> Option<i64> {
         let group = self.groups.as_ref().and_then(|groups| groups.on(std_type));
         let line = self.open[std_type.index()].as_ref();
-        timestamp::parse(group.map(|group| &group.time).or(line.map(|line| &line.time))?)
+        timestamp::parse(group.map(|group| group.time()).or(line.map(|open| &open.line.time[..]))?)
     }
 
     /// Takes the next piece. `at` is where it begins, in the caller's own count. `deliver` counts for a piece that
@@ -216,7 +199,7 @@ impl Assembler {
             self.close(piece.std_type, out);
             completed.previous = true;
         }
-        let ends = piece.complete || !self.by_tag && piece.decoded_len < PIECE_BYTES;
+        let ends = piece.complete || self.join == Join::Docker && piece.decoded_len < PIECE_BYTES;
         if !continues && ends {
             // The ordinary line. An empty piece without newline is no line: nothing was printed.
             completed.this = piece.complete || piece.decoded_len > 0;
@@ -226,20 +209,27 @@ impl Assembler {
             return completed;
         }
         let line = self.open[channel].get_or_insert_with(|| OpenLine {
-            began_at: at,
-            time: buffer[piece.time.clone()].to_vec(),
-            text: Vec::new(),
-            form: piece.form,
-            decoded_len: 0,
-            truncated: false,
+            line: Kept {
+                began_at: at,
+                time: buffer[piece.time.clone()].to_vec(),
+                text: Vec::new(),
+                form: piece.form,
+                decoded_len: 0,
+                marks: Marks { continued: self.continued, ..Marks::default() },
+            },
             deliver,
             latest_at: at,
-            by_tag: self.by_tag,
+            join: self.join,
         });
         line.latest_at = at;
-        line.append(&buffer[piece.text.clone()], piece.decoded_len, self.line_bytes_max);
+        // What belongs to the line's end does not make it too long.
+        let text = &buffer[piece.text.clone()];
+        let strips = self.strips_cr && piece.complete;
+        let returns = if strips { trailing_cr(text, piece.form) } else { 0 };
+        let text = &text[..text.len() - returns * cr_len(piece.form)];
+        line.append(text, piece.decoded_len - returns, self.line_bytes_max);
         if ends {
-            if self.strips_cr && piece.complete {
+            if strips {
                 line.strip_cr();
             }
             self.close(piece.std_type, out);
@@ -250,16 +240,29 @@ impl Assembler {
 
     /// Ends the open line of a channel, if there is one.
     pub fn close(&mut self, std_type: StdType, out: &mut Lines) -> bool {
-        let Some(line) = self.open[std_type.index()].take() else { return false };
-        if !line.deliver {
-            return true;
+        let Some(open) = self.open[std_type.index()].take() else { return false };
+        if open.deliver && !is_empty_rest(&open.line.whole()) {
+            self.put(std_type, &open.line.whole(), out);
         }
-        if let Some(groups) = &mut self.groups {
-            groups.take(std_type, &line.whole(), out);
-            return true;
-        }
-        out.push_made(std_type, &line.whole());
         true
+    }
+
+    /// Delivers what is there of the open line of a plain file, marked. Its rest is a line to come.
+    pub fn cut_open(&mut self, out: &mut Lines) {
+        for std_type in StdType::ALL {
+            let open = self.open[std_type.index()].take_if(|open| open.join == Join::Newline);
+            let Some(mut open) = open.filter(|open| open.deliver) else { continue };
+            open.line.marks.partial = true;
+            self.put(std_type, &open.line.whole(), out);
+            self.end_group(std_type, out);
+        }
+    }
+
+    fn put(&mut self, std_type: StdType, line: &Whole<'_>, out: &mut Lines) {
+        match &mut self.groups {
+            Some(groups) => groups.take(std_type, line, out),
+            None => out.push_made(std_type, line),
+        }
     }
 
     /// Ends open lines and groups that began no later than this: the container exited then, and they will not be
@@ -268,7 +271,7 @@ impl Assembler {
         StdType::ALL.map(|std_type| {
             let open = self.open[std_type.index()].as_ref();
             let begun =
-                open.is_some_and(|line| timestamp::parse(&line.time).is_none_or(|time| time <= unix_ns));
+                open.is_some_and(|open| timestamp::parse(&open.line.time).is_none_or(|time| time <= unix_ns));
             let closed = begun && self.close(std_type, out);
             let latest = self.groups.as_ref().and_then(|groups| groups.latest_ns(std_type));
             if latest.is_some_and(|latest| latest <= unix_ns) {
@@ -302,19 +305,19 @@ impl Assembler {
         let decoded_len = piece.decoded_len - returns;
         let truncated = decoded_len > self.line_bytes_max;
         let len = if truncated { cut(text, piece.form, self.line_bytes_max) } else { text.len() };
+        let whole = Whole {
+            began_at: at,
+            time: &buffer[piece.time.clone()],
+            text: &text[..len],
+            form: piece.form,
+            decoded_len: decoded_len.min(self.line_bytes_max),
+            marks: Marks { truncated, partial: false, continued: self.continued },
+        };
+        if is_empty_rest(&whole) {
+            return;
+        }
         if self.groups.is_some() || self.copies {
-            let whole = Whole {
-                began_at: at,
-                time: &buffer[piece.time.clone()],
-                text: &text[..len],
-                form: piece.form,
-                decoded_len: decoded_len.min(self.line_bytes_max),
-                truncated,
-            };
-            return match &mut self.groups {
-                Some(groups) => groups.take(piece.std_type, &whole, out),
-                None => out.push_made(piece.std_type, &whole),
-            };
+            return self.put(piece.std_type, &whole, out);
         }
         out.truncated += u64::from(truncated);
         out.records.push(Record {
@@ -326,45 +329,43 @@ impl Assembler {
             form: piece.form,
             place: Place::Read,
             truncated,
+            partial: false,
+            continued: self.continued,
         });
     }
 }
 
 impl OpenLine {
-    fn whole(&self) -> Whole<'_> {
-        Whole {
-            began_at: self.began_at,
-            time: &self.time,
-            text: &self.text,
-            form: self.form,
-            decoded_len: self.decoded_len,
-            truncated: self.truncated,
-        }
-    }
-
     fn strip_cr(&mut self) {
-        if self.truncated || !self.deliver {
+        if self.line.marks.truncated || !self.deliver {
             return;
         }
-        let returns = trailing_cr(&self.text, self.form);
-        self.text.truncate(self.text.len() - returns * cr_len(self.form));
-        self.decoded_len -= returns;
+        let line = &mut self.line;
+        let returns = trailing_cr(&line.text, line.form);
+        line.text.truncate(line.text.len() - returns * cr_len(line.form));
+        line.decoded_len -= returns;
     }
 
     fn append(&mut self, text: &[u8], decoded_len: usize, line_bytes_max: usize) {
-        if self.truncated || !self.deliver {
+        if self.line.marks.truncated || !self.deliver {
             return;
         }
-        let room = line_bytes_max - self.decoded_len;
+        let line = &mut self.line;
+        let room = line_bytes_max - line.decoded_len;
         if decoded_len <= room {
-            self.text.extend_from_slice(text);
-            self.decoded_len += decoded_len;
+            line.text.extend_from_slice(text);
+            line.decoded_len += decoded_len;
         } else {
-            self.text.extend_from_slice(&text[..cut(text, self.form, room)]);
-            self.decoded_len = line_bytes_max;
-            self.truncated = true;
+            line.text.extend_from_slice(&text[..cut(text, line.form, room)]);
+            line.decoded_len = line_bytes_max;
+            line.marks.truncated = true;
         }
     }
+}
+
+/// Of a line that was delivered before nothing but its end came.
+fn is_empty_rest(line: &Whole<'_>) -> bool {
+    line.marks.continued && line.decoded_len == 0
 }
 
 /// Bytes of a carriage return.
@@ -463,7 +464,7 @@ mod tests {
         use StdType::{Stderr, Stdout};
         let lines = |pieces: &[(StdType, &str, &str, bool)], line_bytes_max| {
             let mut assembler = Assembler::new(line_bytes_max);
-            assembler.join_by_tag(true);
+            assembler.join(Join::Tag);
             joined(assembler, pieces)
         };
         let max = 1 << 20;

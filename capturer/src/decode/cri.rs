@@ -6,7 +6,7 @@
 //! ```
 //! Source of the format: kubernetes, design-proposals-archive, kubelet-cri-logging.md. The tag may have more behind a
 //! colon (`F:…`), of which nothing is defined. Each part has a time of its own, so that only the tag says what belongs
-//! together: the assembler has to be told ([`super::assemble::Assembler::join_by_tag`]).
+//! together: the assembler has to be told ([`super::assemble::Join`]).
 //!
 //! Damage costs only itself: NUL holes are skipped, and of a torn head with a good record glued behind it the good one is
 //! found again. Glued behind a torn message it can't be told from the message, unless a hole stands between them.
@@ -29,6 +29,16 @@ pub fn next_record(bytes: &[u8], nuls: bool) -> Step<Piece> {
 /// A quick look whether a first line is such a record (`format: auto`).
 pub fn looks_like_record(line: &[u8]) -> bool {
     parse(line.strip_suffix(b"\n").unwrap_or(line)).is_some()
+}
+
+/// Whether bytes that begin like this, of a line whose end is not there, may be such a record's.
+pub fn may_begin_record(bytes: &[u8]) -> bool {
+    let Some(time_len) = blank(bytes, timestamp::TIME_BYTES_MAX) else {
+        return bytes.len() <= timestamp::TIME_BYTES_MAX;
+    };
+    let behind = &bytes[time_len + 1..];
+    let is_channel = |name: &[u8]| behind.starts_with(name) || name.starts_with(behind);
+    timestamp::parse(&bytes[..time_len]).is_some() && (is_channel(b"stdout ") || is_channel(b"stderr "))
 }
 
 /// The record that a line is, without its newline.

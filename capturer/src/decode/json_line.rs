@@ -37,6 +37,11 @@ pub fn looks_like_record(line: &[u8]) -> bool {
     is_clean(line) && parse(line.strip_suffix(b"\n").unwrap_or(line)).is_some()
 }
 
+/// Whether bytes that begin like this, of a line whose end is not there, are such a record's as Docker writes it.
+pub fn may_begin_record(bytes: &[u8]) -> bool {
+    bytes.starts_with(OPENING) || OPENING.starts_with(bytes)
+}
+
 /// The record that a line is, without its newline.
 pub fn whole_record(line: &[u8]) -> Option<Piece> {
     parse(line).filter(|_| is_clean(line))

@@ -12,6 +12,7 @@
 //! with the caller, who reads on (from a socket) or reads again (from a file). So no decoder holds bytes.
 
 pub mod assemble;
+pub mod binary;
 pub mod cri;
 pub mod damage;
 #[cfg(feature = "fuzz")]
@@ -20,6 +21,7 @@ pub mod inotify;
 pub mod json_line;
 pub mod level;
 pub mod line;
+mod lines;
 pub mod multiline;
 pub mod stdcopy;
 pub mod text;

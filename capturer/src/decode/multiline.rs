@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::assemble::Lines;
+use super::lines::{Kept, Lines, Whole};
 use super::{json_line, timestamp, utf8};
 use crate::limits::MULTILINE_LOOK_BYTES;
 use crate::record::{MessageForm, StdType};
@@ -22,29 +22,13 @@ use crate::settings::pipeline::{self, Multiline, Next};
 /// So many lines wait for the one that says whose they are: messages of exceptions have that many at most.
 const WAITING_LINES_MAX: usize = 64;
 
-/// A line that is whole.
-#[derive(Debug)]
-pub(super) struct Whole<'a> {
-    /// Where it began, in the caller's own count.
-    pub(super) began_at: u64,
-    pub(super) time: &'a [u8],
-    pub(super) text: &'a [u8],
-    pub(super) form: MessageForm,
-    pub(super) decoded_len: usize,
-    pub(super) truncated: bool,
-}
-
 /// The lines of a group so far.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// Of its first line.
-    pub(super) time: Vec<u8>,
+    /// Its lines in one; the time is that of the first.
+    joined: Kept,
     /// Of every line: where it began, and its time in nanoseconds since 1970; 0 = it has none.
     lines: Vec<(u64, i64)>,
-    text: Vec<u8>,
-    form: MessageForm,
-    decoded_len: usize,
-    truncated: bool,
     /// What its lines were.
     state: pipeline::Group,
     /// Lines behind it that may belong to it.
@@ -54,81 +38,55 @@ pub(super) struct Group {
 /// A line that may belong to the group before it.
 #[derive(Debug)]
 struct Waiting {
-    began_at: u64,
-    time: Vec<u8>,
-    text: Vec<u8>,
-    form: MessageForm,
-    decoded_len: usize,
-    truncated: bool,
+    line: Kept,
     /// An empty line: if it ends the group, it belongs to it all the same, unseen.
     blank: bool,
 }
 
 impl Waiting {
-    fn new(line: &Whole<'_>, blank: bool) -> Waiting {
-        Waiting {
-            began_at: line.began_at,
-            time: line.time.to_vec(),
-            text: line.text.to_vec(),
-            form: line.form,
-            decoded_len: line.decoded_len,
-            truncated: line.truncated,
-            blank,
-        }
-    }
-
-    fn whole(&self) -> Whole<'_> {
-        Whole {
-            began_at: self.began_at,
-            time: &self.time,
-            text: &self.text,
-            form: self.form,
-            decoded_len: self.decoded_len,
-            truncated: self.truncated,
-        }
-    }
-
     fn time_ns(&self) -> i64 {
-        timestamp::parse(&self.time).unwrap_or(0)
+        timestamp::parse(&self.line.time).unwrap_or(0)
     }
 }
 
 impl Group {
     fn new(line: &Whole<'_>, state: pipeline::Group) -> Group {
         Group {
-            time: line.time.to_vec(),
+            joined: Kept::of(line),
             lines: vec![(line.began_at, timestamp::parse(line.time).unwrap_or(0))],
-            text: line.text.to_vec(),
-            form: line.form,
-            decoded_len: line.decoded_len,
-            truncated: line.truncated,
             state,
             waiting: Vec::new(),
         }
     }
 
+    /// Of its first line.
+    pub(super) fn time(&self) -> &[u8] {
+        &self.joined.time
+    }
+
     /// Where its lines began, in order, and those that may be its own.
     pub(super) fn starts(&self) -> impl Iterator<Item = u64> {
-        let waiting = self.waiting.iter().map(|line| line.began_at);
+        let waiting = self.waiting.iter().map(|waiting| waiting.line.began_at);
         self.lines.iter().map(|(began_at, _)| *began_at).chain(waiting)
     }
 
     fn has_room(&self, line: &Whole<'_>, multiline: &Multiline) -> bool {
-        let waiting: usize = self.waiting.iter().map(|line| line.decoded_len + 1).sum();
+        let waiting: usize = self.waiting.iter().map(|waiting| waiting.line.decoded_len + 1).sum();
         self.lines.len() + self.waiting.len() < multiline.lines_max
-            && (self.decoded_len + waiting + 1 + line.decoded_len) as u64 <= multiline.bytes_max
-            && self.form == line.form
+            && (self.joined.decoded_len + waiting + 1 + line.decoded_len) as u64 <= multiline.bytes_max
+            && self.joined.form == line.form
     }
 
     /// Whether the line is its own, or may be.
     fn takes(&mut self, line: &Whole<'_>, look: &[u8], multiline: &Multiline) -> bool {
-        if !self.has_room(line, multiline) {
+        // The rest of a line that was delivered begins with whatever its writer had left to say.
+        if line.marks.continued || !self.has_room(line, multiline) {
             return false;
         }
         let (state, blank) = match multiline.next(self.state, look) {
             Next::Goes(state) => {
                 let waiting = std::mem::take(&mut self.waiting);
-                waiting.iter().for_each(|line| self.append(&line.whole()));
+                waiting.iter().for_each(|waiting| self.append(&waiting.line.whole()));
                 self.append(line);
                 self.state = state;
                 return true;
@@ -139,36 +97,30 @@ impl Group {
         };
         let waits = self.waiting.len() < WAITING_LINES_MAX;
         if waits {
-            self.waiting.push(Waiting::new(line, blank));
+            self.waiting.push(Waiting { line: Kept::of(line), blank });
             self.state = state;
         }
         waits
     }
 
     fn append(&mut self, line: &Whole<'_>) {
-        let newline: &[u8] = if self.form == MessageForm::JsonEscaped { b"\\n" } else { b"\n" };
-        self.text.extend_from_slice(newline);
-        self.text.extend_from_slice(line.text);
-        self.decoded_len += 1 + line.decoded_len;
-        self.truncated |= line.truncated;
+        let joined = &mut self.joined;
+        let newline: &[u8] = if joined.form == MessageForm::JsonEscaped { b"\\n" } else { b"\n" };
+        joined.text.extend_from_slice(newline);
+        joined.text.extend_from_slice(line.text);
+        joined.decoded_len += 1 + line.decoded_len;
+        joined.marks.add(line.marks);
         self.lines.push((line.began_at, timestamp::parse(line.time).unwrap_or(0)));
     }
 
     /// Returns the lines that were not its own.
     fn emit(mut self, std_type: StdType, out: &mut Lines) -> Vec<Waiting> {
-        let blanks = self.waiting.iter().take_while(|line| line.blank).count();
+        let blanks = self.waiting.iter().take_while(|waiting| waiting.blank).count();
         let others = self.waiting.split_off(blanks);
-        self.lines.extend(self.waiting.iter().map(|line| (line.began_at, line.time_ns())));
+        let blanks = self.waiting.iter().map(|waiting| (waiting.line.began_at, waiting.time_ns()));
+        self.lines.extend(blanks);
         out.joined.extend(self.lines.iter().map(|(_, time_ns)| (std_type, *time_ns)));
-        let whole = Whole {
-            began_at: self.lines.first().map_or(0, |(began_at, _)| *began_at),
-            time: &self.time,
-            text: &self.text,
-            form: self.form,
-            decoded_len: self.decoded_len,
-            truncated: self.truncated,
-        };
-        out.push_made(std_type, &whole);
+        out.push_made(std_type, &self.joined.whole());
         others
     }
 }
@@ -228,7 +180,7 @@ impl Groups {
             return;
         }
         // They begin a group of their own, to which the line may belong.
-        waiting.iter().for_each(|line| self.take(std_type, &line.whole(), out));
+        waiting.iter().for_each(|waiting| self.take(std_type, &waiting.line.whole(), out));
         self.take(std_type, line, out);
     }
 
@@ -236,8 +188,8 @@ impl Groups {
     pub(super) fn end(&mut self, std_type: StdType, out: &mut Lines) {
         // Each time at least one line goes.
         while let Some(group) = self.open[std_type.index()].take() {
-            for line in group.emit(std_type, out) {
-                self.take(std_type, &line.whole(), out);
+            for waiting in group.emit(std_type, out) {
+                self.take(std_type, &waiting.line.whole(), out);
             }
         }
     }

@@ -4,12 +4,10 @@
 //! Which encoding a file has is said by its byte order mark, else by the config. Not here: the state of a file, which is
 //! that of its first bytes (stream/).
 
-use std::ops::Range;
+use encoding_rs::{DecoderResult, UTF_8, UTF_16BE, UTF_16LE};
 
-use encoding_rs::{UTF_8, UTF_16BE, UTF_16LE};
-
-use super::{DecodeError, Step, damage, work};
-use crate::limits::RECORD_BYTES_MAX;
+use super::{DecodeError, Piece, Step, damage, line, utf8, work};
+use crate::limits::LINE_PIECE_BYTES;
 
 /// How a file's text is encoded.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,15 +24,6 @@ impl std::fmt::Debug for Encoding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Encoding({})", self.name())
     }
-}
-
-/// A line as it stands in the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EncodedLine {
-    /// Its text, without its newline.
-    pub text: Range<usize>,
-    /// A newline ended it.
-    pub complete: bool,
 }
 
 /// What the first bytes of a file say.
@@ -94,26 +83,24 @@ impl Encoding {
         if self.0 == UTF_16LE || self.0 == UTF_16BE { 2 } else { 1 }
     }
 
-    /// The first line of `bytes`, newline included in what it takes.
-    pub fn next_line(self, bytes: &[u8]) -> Step<EncodedLine> {
+    /// The first line of `bytes` as it stands there, newline included in what it takes. `within`: they go on within a line.
+    pub fn next_line(self, bytes: &[u8], within: bool) -> Step<Piece> {
         let unit = self.unit();
         let nuls = damage::leading_nuls(bytes) / unit * unit;
-        if nuls > 0 {
+        if nuls > 0 && (!within || nuls >= damage::HOLE_BYTES_MIN) {
             return Step::Reject(DecodeError::NulHole, nuls);
         }
-        if let Some(end) = self.newline(bytes) {
-            return Step::Item(EncodedLine { text: 0..end, complete: true }, end + unit);
+        // A piece is as long whatever stands behind it.
+        let line = self.newline(&bytes[..bytes.len().min(LINE_PIECE_BYTES + unit)]);
+        if let Some(end) = line.filter(|end| *end <= LINE_PIECE_BYTES) {
+            return Step::Item(line::piece(end, true), end + unit);
         }
-        if bytes.len() < RECORD_BYTES_MAX + unit {
+        if line.is_none() && bytes.len() < LINE_PIECE_BYTES + unit {
             return Step::NeedMore;
         }
-        let end = self.cut(bytes);
-        Step::Item(EncodedLine { text: 0..end, complete: false }, end)
-    }
-
-    /// What is left at the end of a file that will not grow.
-    pub fn last_line(self, bytes: &[u8]) -> Option<EncodedLine> {
-        (!bytes.is_empty()).then_some(EncodedLine { text: 0..bytes.len(), complete: true })
+        let piece = &bytes[..LINE_PIECE_BYTES];
+        let end = piece.len() - self.torn_tail(piece);
+        Step::Item(line::piece(end, false), end)
     }
 
     /// Appends the text as UTF-8. True: something in it was not of this encoding, and became U+FFFD.
@@ -144,14 +131,63 @@ impl Encoding {
         None
     }
 
-    /// Where a line is cut that is too long: not within a pair of UTF-16.
-    fn cut(self, bytes: &[u8]) -> usize {
-        if self.unit() == 1 {
-            return RECORD_BYTES_MAX;
+    /// Text that can be delivered though its line has no end yet, in bytes; what may be half of a line's end, of
+    /// a hole or of a character stays.
+    pub fn unfinished(self, bytes: &[u8], keeps_cr: bool) -> usize {
+        let whole = &bytes[..bytes.len() - self.torn_tail(bytes)];
+        let is_open = |unit: &&[u8]| {
+            matches!(self.ascii(unit), Some(0)) || !keeps_cr && self.ascii(unit) == Some(b'\r')
+        };
+        let open = whole.rchunks_exact(self.unit()).take_while(is_open).count();
+        whole.len() - open * self.unit()
+    }
+
+    /// Whether a line ends with these bytes, or a hole does. Of too few bytes nothing is known: then one does.
+    pub fn ends_line(self, bytes: &[u8]) -> bool {
+        let last = bytes.rchunks_exact(self.unit()).next();
+        last.is_none_or(|unit| matches!(self.ascii(unit), Some(0 | b'\n')))
+    }
+
+    /// The ASCII character that a unit is.
+    fn ascii(self, unit: &[u8]) -> Option<u8> {
+        match *unit {
+            [byte] => Some(byte),
+            [byte, 0] if self.0 == UTF_16LE => Some(byte),
+            [0, byte] if self.0 == UTF_16BE => Some(byte),
+            _ => None,
         }
-        let last = &bytes[RECORD_BYTES_MAX - 2..RECORD_BYTES_MAX];
-        let high = if self.0 == UTF_16BE { last[0] } else { last[1] };
-        if (0xD8..0xDC).contains(&high) { RECORD_BYTES_MAX - 2 } else { RECORD_BYTES_MAX }
+        .filter(u8::is_ascii)
+    }
+
+    /// How many bytes at the end are the beginning of a character whose rest is missing. The first byte begins one.
+    fn torn_tail(self, bytes: &[u8]) -> usize {
+        if self.is_utf8() {
+            return utf8::torn_tail(bytes);
+        }
+        if self.0.is_single_byte() {
+            return 0;
+        }
+        if self.unit() == 2 {
+            let odd = bytes.len() % 2;
+            let last = bytes[..bytes.len() - odd].last_chunk::<2>();
+            let high = last.map_or(0, |last| if self.0 == UTF_16BE { last[0] } else { last[1] });
+            return odd + if (0xD8..0xDC).contains(&high) { 2 } else { 0 };
+        }
+        work::add(bytes.len());
+        let mut decoder = self.0.new_decoder_without_bom_handling();
+        let (mut out, mut at) = ([0; 1024], 0);
+        loop {
+            let (result, read, _) = decoder.decode_to_utf8_without_replacement(&bytes[at..], &mut out, false);
+            at += read;
+            if result == DecoderResult::InputEmpty {
+                break;
+            }
+        }
+        // What the decoder holds is torn.
+        match decoder.decode_to_utf8_without_replacement(&[], &mut out, true).0 {
+            DecoderResult::Malformed(held, behind) => usize::from(held + behind).min(bytes.len()),
+            DecoderResult::InputEmpty | DecoderResult::OutputFull => 0,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ fn lines(name: &str, bytes: &[u8]) -> Vec<String> {
         format!("{}{}", String::from_utf8(out).unwrap(), if invalid { "!" } else { "" })
     };
     while at < bytes.len() {
-        match encoding.next_line(&bytes[at..]) {
+        match encoding.next_line(&bytes[at..], false) {
             Step::Item(line, took) => {
                 found.push(shown(&bytes[at..][line.text]));
                 at += took;
@@ -74,10 +74,10 @@ fn marks() {
 #[test]
 fn long_lines_are_cut_between_pairs() {
     let encoding = Encoding::named("utf-16le").expect("known");
-    let text = "x".to_owned() + &"𝄞".repeat(RECORD_BYTES_MAX / 4 + 10);
+    let text = "x".to_owned() + &"𝄞".repeat(LINE_PIECE_BYTES / 4 + 10);
     let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let Step::Item(line, took) = encoding.next_line(&bytes) else { panic!("a piece") };
-    assert_eq!((line.complete, took, line.text.len()), (false, RECORD_BYTES_MAX - 2, RECORD_BYTES_MAX - 2));
+    let Step::Item(line, took) = encoding.next_line(&bytes, false) else { panic!("a piece") };
+    assert_eq!((line.complete, took, line.text.len()), (false, LINE_PIECE_BYTES - 2, LINE_PIECE_BYTES - 2));
     let mut out = Vec::new();
     assert!(!encoding.decode(&bytes[line.text], &mut out));
 }

@@ -27,6 +27,15 @@ pub fn cut(bytes: &[u8], max: usize) -> usize {
     if (bytes[at] & 0xC0) == 0x80 { max } else { at }
 }
 
+/// How many bytes at the end are the beginning of a character whose rest is missing.
+pub fn torn_tail(bytes: &[u8]) -> usize {
+    let is_torn = |len: &usize| {
+        let tail = &bytes[bytes.len() - len..];
+        std::str::from_utf8(tail).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+    };
+    (1..=bytes.len().min(3)).find(is_torn).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,6 +49,23 @@ mod tests {
             assert_eq!(cut(text, max), expected, "max {max}");
         }
         assert_eq!(cut(&[0x80; 10], 5), 5);
+    }
+
+    #[test]
+    fn torn_characters_at_the_end() {
+        let table: [(&[u8], usize); 8] = [
+            (b"", 0),
+            (b"a", 0),
+            ("é".as_bytes(), 0),
+            (b"a\xc3", 1),
+            (b"\xe2\x82", 2),
+            (b"x\xf0\x9d\x84", 3),
+            (b"\x82\x82", 0),
+            (b"\xff", 0),
+        ];
+        for (bytes, expected) in table {
+            assert_eq!(torn_tail(bytes), expected, "{bytes:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ use crate::decode::work;
 
 const ESCAPE: u8 = 0x1b;
 const BELL: u8 = 0x07;
+const BACKSPACE: u8 = 0x08;
+const RETURN: u8 = b'\r';
 
 /// The text without them; `None` = there is none.
 pub(super) fn stripped(text: &[u8]) -> Option<Vec<u8>> {
@@ -19,6 +21,60 @@ pub(super) fn stripped(text: &[u8]) -> Option<Vec<u8>> {
     }
     out.extend_from_slice(&text[at..]);
     Some(out)
+}
+
+/// What a terminal shows of the text: carriage returns and backspaces go back over what stands there, and what comes behind
+/// them is written over it. `None` = the text as it is.
+pub(super) fn shown(text: &[u8]) -> Option<Vec<u8>> {
+    memchr::memchr3(ESCAPE, RETURN, BACKSPACE, text)?;
+    let (mut cells, mut column, mut at): (Vec<&[u8]>, usize, usize) = (Vec::new(), 0, 0);
+    work::add(text.len());
+    while let Some(byte) = text.get(at) {
+        let rest = &text[at..];
+        let len = match *byte {
+            ESCAPE => {
+                let len = command_len(rest);
+                match &rest[..len] {
+                    b"\x1b[K" | b"\x1b[0K" => cells.truncate(column),
+                    b"\x1b[2K" => cells.iter_mut().for_each(|cell| *cell = b" "),
+                    _ => {}
+                }
+                len
+            }
+            RETURN => {
+                column = 0;
+                1
+            }
+            BACKSPACE => {
+                column = column.saturating_sub(1);
+                1
+            }
+            _ => {
+                let len = char_len(rest);
+                let cell = &rest[..len];
+                match cells.get_mut(column) {
+                    Some(before) => *before = cell,
+                    None => cells.push(cell),
+                }
+                column += 1;
+                len
+            }
+        };
+        at += len;
+    }
+    Some(cells.concat())
+}
+
+/// Bytes of the first character; 1 if it is none.
+fn char_len(text: &[u8]) -> usize {
+    let continues =
+        |len: usize| text.get(1..len).is_some_and(|rest| rest.iter().all(|byte| byte & 0xC0 == 0x80));
+    match text[0] {
+        0xC2..0xE0 if continues(2) => 2,
+        0xE0..0xF0 if continues(3) => 3,
+        0xF0..0xF5 if continues(4) => 4,
+        _ => 1,
+    }
 }
 
 /// Length of the command that begins with an escape.
@@ -65,5 +121,26 @@ mod tests {
             assert_eq!(stripped(text).expect("changed"), expected, "{}", text.escape_ascii());
         }
         assert_eq!(stripped(b"plain [1m"), None);
+    }
+
+    #[test]
+    fn what_a_terminal_shows() {
+        let table: [(&str, &str); 9] = [
+            (" 10%\r 20%\r100%", "100%"),
+            ("fetching\rdone", "donehing"),
+            ("fetching\r\u{1b}[Kdone", "done"),
+            ("\u{1b}[32mok\u{1b}[0m", "ok"),
+            ("pasX\u{8}sword", "password"),
+            ("äöü\rx", "xöü"),
+            ("abc\r", "abc"),
+            ("abc\u{1b}[2Kd", "   d"),
+            ("\u{8}\u{8}a", "a"),
+        ];
+        for (text, expected) in table {
+            let shown = shown(text.as_bytes()).expect("changed");
+            assert_eq!(String::from_utf8_lossy(&shown), expected, "{text:?}");
+        }
+        assert_eq!(shown(b"plain"), None);
+        assert_eq!(shown(b"\xff\rb\xc3").expect("changed"), b"b\xc3");
     }
 }

@@ -14,9 +14,17 @@ use crate::settings::pipeline::{
 
 /// One line, through every format and through redaction.
 pub fn check(line: &[u8]) {
-    for format in
-        [ParseFormat::Json, ParseFormat::Logfmt, ParseFormat::Cri, ParseFormat::Syslog, ParseFormat::Level]
-    {
+    for format in [
+        ParseFormat::Json,
+        ParseFormat::Logfmt,
+        ParseFormat::Cri,
+        ParseFormat::Syslog,
+        ParseFormat::Common,
+        ParseFormat::Combined,
+        ParseFormat::Nginx,
+        ParseFormat::ApacheError,
+        ParseFormat::Level,
+    ] {
         for wanted in [None, Some("message"), Some("a")] {
             let mut found = Found::new(wanted);
             if parse(&format, line, &mut found).is_ok() {

@@ -14,6 +14,7 @@
 //!
 //! Not here: multiline and `rate_limit` that waits (stream/), which hold lines before there is a batch.
 
+mod access;
 mod ansi;
 mod dedup;
 #[cfg(feature = "fuzz")]
@@ -193,7 +194,7 @@ impl StreamState {
         let reads = |step: &Step| match step.inner() {
             Step::Parse(parse) => parse.from.is_none(),
             Step::Keep(condition) | Step::Drop(condition) => condition.field.is_none(),
-            Step::Redact(_) | Step::Dedup { .. } | Step::StripAnsi => true,
+            Step::Redact(_) | Step::Dedup { .. } | Step::StripAnsi | Step::Terminal => true,
             Step::Timestamp(_) | Step::Sample { .. } | Step::Labels(_) => false,
             Step::Rename(_) | Step::Remove(_) | Step::When(..) => false,
         };
@@ -254,7 +255,8 @@ impl StreamState {
                     if first { Verdict::GoesOn } else { Verdict::Dropped }
                 }
                 (Step::Redact(rules), _) => redact_step(rules, line, around),
-                (Step::StripAnsi, _) => strip_ansi_step(line, around),
+                (Step::StripAnsi, _) => set_if_changed(ansi::stripped(line.text()), line, around),
+                (Step::Terminal, _) => set_if_changed(ansi::shown(line.text()), line, around),
                 (Step::Rename(names), _) => rename_step(names, line, around),
                 (Step::Remove(names), _) => remove_step(names, line, around),
                 (Step::Labels(settings), StepState::Labels(values)) => {
@@ -360,8 +362,8 @@ fn parse_step(settings: &Parse, line: &mut Line, around: &mut Around) -> Verdict
     Verdict::GoesOn
 }
 
-fn strip_ansi_step(line: &mut Line, around: &mut Around) -> Verdict {
-    if let Some(text) = ansi::stripped(line.text()) {
+fn set_if_changed(text: Option<Vec<u8>>, line: &mut Line, around: &mut Around) -> Verdict {
+    if let Some(text) = text {
         line.set_text(text);
         around.count("strip_ansi", Outcome::Changed);
     }

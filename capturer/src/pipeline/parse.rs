@@ -10,6 +10,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::access::{self, Behind};
 use super::lines;
 use crate::decode::{level, utf8};
 use crate::fields::{Fields, Value};
@@ -63,6 +64,10 @@ pub(super) fn parse(format: &ParseFormat, text: &[u8], into: &mut Found) -> Resu
         ParseFormat::Regex(pattern) => by_pattern(pattern, text, into),
         ParseFormat::Cri => lines::cri(text, into),
         ParseFormat::Syslog => lines::syslog(text, into),
+        ParseFormat::Common => access::access(text, Behind::Nothing, into),
+        ParseFormat::Combined => access::access(text, Behind::Agent, into),
+        ParseFormat::Nginx => access::nginx(text, into),
+        ParseFormat::ApacheError => access::apache_error(text, into),
         ParseFormat::Level => {
             if let Some(level) = level::detect(text) {
                 into.set("level", Value::Text(level));

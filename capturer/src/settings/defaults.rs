@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{
     Admin, CircuitBreaker, Compress, ContainerMonitor, FileFormat, FileMonitor, FileSet, FileTemplate, Fsync,
     LocalFile, Log, LogFormat, LogLevel, MetricsSettings, OutputFormat, Privileges, ReadFrom, Remember,
-    ResourceMonitoring, Rotation, Select, Settings, Sinks, StartAt,
+    ResourceMonitoring, Rotation, Select, Settings, Sinks, StartAt, TextRules, TtyRules,
 };
 use crate::limits;
 
@@ -68,6 +68,7 @@ impl Default for ContainerMonitor {
             record_labels: ["com.docker.compose.project", "com.docker.compose.service"]
                 .map(String::from)
                 .to_vec(),
+            tty: TtyRules::default(),
             list_interval: seconds(30),
             reconnect_interval: seconds(30),
             read_timeout: seconds(30),
@@ -102,8 +103,7 @@ impl Default for FileSet {
             paths: Vec::new(),
             exclude: Vec::new(),
             format: FileFormat::Auto,
-            encoding: None,
-            keep_cr: false,
+            text: TextRules { unfinished_line_after: seconds(5), ..TextRules::default() },
             start_at: StartAt::Beginning,
             labels: Default::default(),
         }

@@ -16,9 +16,9 @@ pub use super::substitute::Outside;
 use super::units;
 use super::yaml::{self, Node, Value};
 use super::{
-    Admin, Compress, ContainerMonitor, FileFormat, FileMonitor, FileSet, FileTemplate, Fsync, Log, LogFormat,
-    LogLevel, Objection, OutputFormat, Privileges, ReadFrom, ResourceMonitoring, Rotation, Select, Settings,
-    Sinks, StartAt, check, loki, pipeline, reload,
+    Admin, Binary, Compress, ContainerMonitor, FileFormat, FileMonitor, FileSet, FileTemplate, Fsync, Log,
+    LogFormat, LogLevel, Objection, OutputFormat, Privileges, ReadFrom, ResourceMonitoring, Rotation, Select,
+    Settings, Sinks, StartAt, check, loki, pipeline, reload,
 };
 use crate::limits;
 
@@ -219,6 +219,10 @@ fn read_container_monitor(s: &mut Section, into: &mut ContainerMonitor) {
     read_select(s, &mut into.select);
     s.flag("include_self", &mut into.include_self);
     s.list("record_labels", &mut into.record_labels, units::text);
+    s.section("tty", |s| {
+        s.flag("keep_cr", &mut into.tty.keep_cr);
+        s.flag("strip_ansi", &mut into.tty.strip_ansi);
+    });
     s.duration("list_interval", DURATIONS, &mut into.list_interval);
     s.duration("reconnect_interval", DURATIONS, &mut into.reconnect_interval);
     s.duration("read_timeout", DURATIONS, &mut into.read_timeout);
@@ -261,14 +265,17 @@ fn read_file_monitor(s: &mut Section, into: &mut FileMonitor) {
             ("cri", FileFormat::Cri),
         ];
         s.choice("format", &formats, &mut set.format);
-        s.read("encoding", &mut set.encoding, units::encoding);
-        s.flag("keep_cr", &mut set.keep_cr);
+        s.read("encoding", &mut set.text.encoding, units::encoding);
+        s.flag("keep_cr", &mut set.text.keep_cr);
+        s.duration("unfinished_line_after", PAUSES, &mut set.text.unfinished_line_after);
+        let ways = [("auto", Binary::Auto), ("skip", Binary::Skip), ("read", Binary::Read)];
+        s.choice("binary", &ways, &mut set.text.binary);
         s.choice("start_at", &START_AT, &mut set.start_at);
         s.map("labels", &mut set.labels, units::text);
         if set.paths.is_empty() && !s.has_problem("paths") {
             s.problem("paths", "names no file to follow");
         }
-        if set.encoding.is_some() && matches!(set.format, FileFormat::Docker | FileFormat::Cri) {
+        if set.text.encoding.is_some() && matches!(set.format, FileFormat::Docker | FileFormat::Cri) {
             s.problem("encoding", "is for files of plain lines: records are UTF-8");
         }
         into.files.push(set);

@@ -150,6 +150,8 @@ pub struct ContainerMonitor {
     pub include_self: bool,
     /// Names of the container labels that go into records.
     pub record_labels: Vec<String>,
+    /// What is made of the lines of containers with a TTY.
+    pub tty: TtyRules,
     /// Pause between container lists; finds what events missed.
     pub list_interval: Duration,
     /// Longest pause between attempts to reach the Engine.
@@ -162,6 +164,15 @@ pub struct ContainerMonitor {
     pub rotation: Rotation,
     /// What a stream costs that fails all the time.
     pub circuit_breaker: CircuitBreaker,
+}
+
+/// What is made of the lines of containers with a TTY. It ends each line with a carriage return and a newline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TtyRules {
+    /// The carriage return stays in the message.
+    pub keep_cr: bool,
+    /// A message is what the terminal would show: no colours, no cursor movements, and of a progress bar its last state.
+    pub strip_ansi: bool,
 }
 
 /// Include and exclude lists. A container is captured if it matches each non-empty include list and no exclude list.
@@ -243,14 +254,37 @@ pub struct FileSet {
     pub exclude: Vec<glob::Pattern>,
     /// What a line of the file is.
     pub format: FileFormat,
-    /// How its text is encoded where no byte order mark says so; `None` = UTF-8.
-    pub encoding: Option<Encoding>,
-    /// Carriage returns before a line's end stay in the message.
-    pub keep_cr: bool,
+    /// What is made of its bytes.
+    pub text: TextRules,
     /// For a file never seen before.
     pub start_at: StartAt,
     /// Go into each record's `labels`.
     pub labels: BTreeMap<String, String>,
+}
+
+/// What is made of a file's bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TextRules {
+    /// How its text is encoded where no byte order mark says so; `None` = UTF-8.
+    pub encoding: Option<Encoding>,
+    /// Carriage returns before a line's end stay in the message.
+    pub keep_cr: bool,
+    /// A last line without newline is delivered when nothing came for so long; 0 = never.
+    pub unfinished_line_after: Duration,
+    /// What is done about files that are not text.
+    pub binary: Binary,
+}
+
+/// What is done about files that are not text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Binary {
+    /// Those that a pattern finds are left out, those that are named are read.
+    #[default]
+    Auto,
+    /// All are left out.
+    Skip,
+    /// All are read.
+    Read,
 }
 
 /// What a line of a followed file is.

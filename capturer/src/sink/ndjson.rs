@@ -25,6 +25,8 @@ use crate::record::{Batch, MessageForm, Record, Source, StdType};
 const HEAD: &[u8] = b"{\"time\":\"";
 const MESSAGE: &[u8] = b",\"message\":\"";
 const TRUNCATED: &[u8] = b",\"truncated\":true";
+const PARTIAL: &[u8] = b",\"partial\":true";
+const CONTINUED: &[u8] = b",\"continued\":true";
 const END: &[u8] = b"\"}\n";
 
 /// What stands between time and message, the same for all records of a source and channel.
@@ -204,17 +206,15 @@ pub(super) fn encode_one(
     counts.truncated += u64::from(record.truncated);
     let shared = prefix.for_std_type(record.std_type);
     match batch.extra(index) {
-        None if !record.truncated => out.extend_from_slice(shared),
+        None if !record.is_marked() => out.extend_from_slice(shared),
         None => {
             out.extend_from_slice(&shared[..shared.len() - MESSAGE.len()]);
-            out.extend_from_slice(TRUNCATED);
+            marks(record, out);
             out.extend_from_slice(MESSAGE);
         }
         Some(extra) => {
             prefix.with_extra(record.std_type, extra, out);
-            if record.truncated {
-                out.extend_from_slice(TRUNCATED);
-            }
+            marks(record, out);
             out.extend_from_slice(MESSAGE);
         }
     }
@@ -224,6 +224,11 @@ pub(super) fn encode_one(
         MessageForm::Raw => counts.invalid_utf8 += escape_raw(message, out),
     }
     out.extend_from_slice(END);
+}
+
+fn marks(record: &Record, out: &mut Vec<u8>) {
+    let marks = [(record.truncated, TRUNCATED), (record.partial, PARTIAL), (record.continued, CONTINUED)];
+    marks.iter().filter(|(is_set, _)| *is_set).for_each(|(_, mark)| out.extend_from_slice(mark));
 }
 
 /// Appends any bytes as the inside of a JSON string; gives how often U+FFFD took the place of bytes that are not
@@ -394,6 +399,12 @@ mod tests {
             if !container.labels.is_empty() {
                 map.insert("labels".to_owned(), serde_json::to_value(&container.labels).unwrap());
             }
+            if record.partial {
+                map.insert("partial".to_owned(), true.into());
+            }
+            if record.continued {
+                map.insert("continued".to_owned(), true.into());
+            }
             if record.truncated {
                 map.insert("truncated".to_owned(), true.into());
             }
@@ -441,6 +452,8 @@ mod tests {
                 }
                 let record = batch.records.last_mut().unwrap();
                 record.truncated = rng.below(5) == 0;
+                record.partial = rng.below(5) == 0;
+                record.continued = rng.below(5) == 0;
                 record.std_type = StdType::ALL[rng.below(2)];
             }
             if rng.below(2) == 0 {

@@ -122,7 +122,10 @@ fn docker(batch: &Batch, record: &Record, out: &mut Vec<u8>) -> u64 {
         MessageForm::JsonEscaped => out.extend_from_slice(message),
         MessageForm::Raw => replaced += escape_raw(message, out),
     }
-    out.extend_from_slice(b"\\n\",\"stream\":\"");
+    // As Docker itself marks a line that goes on.
+    let line_end: &[u8] = if record.partial { b"" } else { b"\\n" };
+    out.extend_from_slice(line_end);
+    out.extend_from_slice(b"\",\"stream\":\"");
     out.extend_from_slice(record.std_type.as_str().as_bytes());
     out.extend_from_slice(b"\",\"time\":\"");
     replaced += escape_raw(batch.time(record), out);

@@ -125,6 +125,8 @@ pub(crate) fn push(batch: &mut Batch, message: &[u8], form: MessageForm) {
         form,
         place: Place::Read,
         truncated: false,
+        partial: false,
+        continued: false,
     });
     batch.read.extend_from_slice(message);
 }

@@ -193,6 +193,17 @@ impl ApiSource {
         self
     }
 
+    /// A carriage return before a line's end belongs to the end.
+    pub fn strip_cr(mut self, strips: bool) -> ApiSource {
+        self.assembler = self.assembler.strip_cr(strips);
+        self
+    }
+
+    /// See [`ApiSource::strip_cr`].
+    pub fn strips_cr(&self) -> bool {
+        self.assembler.strips_cr()
+    }
+
     /// Its log is a json-file there. If that can be read, gaps are mended from it.
     pub fn with_files(mut self, place: LogPlace) -> ApiSource {
         self.files = Some(place);
@@ -481,7 +492,7 @@ impl ApiSource {
     ) -> ApiSource {
         let (id, tty, running) = (self.container_id.clone(), self.tty, self.running);
         let source = ApiSource::new(self.stream, id, tty, running, Some(cursor), line_bytes_max);
-        let mut source = source.with_pipeline(pipeline);
+        let mut source = source.with_pipeline(pipeline).strip_cr(self.strips_cr());
         source.exited_at_ns = self.exited_at_ns;
         source.rotations = self.rotations;
         source

@@ -84,6 +84,7 @@ fn saved(file: FileId, head: HeadPrint, skip: [u64; 2]) -> Start {
         reached: Vec::new(),
         lines: ApiCursor::default(),
         passing: Default::default(),
+        split: 0,
         done: Vec::new(),
     })
 }

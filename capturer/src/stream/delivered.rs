@@ -140,6 +140,8 @@ mod tests {
                     form: MessageForm::Raw,
                     place: Place::Read,
                     truncated: false,
+                    partial: false,
+                    continued: false,
                 });
                 read.extend_from_slice(time.as_bytes());
             }

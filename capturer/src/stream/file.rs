@@ -5,9 +5,11 @@
 //!           ▲                                                        │ short read: its end, for now
 //!           └── inotify: files made, renamed, removed                └ settled: finish it, go on with the next
 //! ```
-//! The position is always the end of the last whole record, so nothing is carried from one read to the next: what was
-//! incomplete is read again. A quiet file costs nothing: it is read when inotify says that it grew.
+//! The position is the end of the last whole record, so little is carried from one read to the next: what was incomplete is
+//! read again. Of a plain line that is a piece of [`LINE_PIECE_BYTES`](crate::limits::LINE_PIECE_BYTES) at most. A quiet file
+//! costs nothing: it is read when inotify says that it grew.
 
+mod binary;
 mod hanging;
 mod late;
 #[cfg(test)]
@@ -16,6 +18,9 @@ mod losses;
 mod reader;
 mod records;
 mod text;
+#[cfg(test)]
+mod text_tests;
+mod unfinished;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,6 +28,7 @@ use std::sync::Arc;
 use self::hanging::SetAside;
 pub use self::reader::Reader;
 use self::text::Text;
+use self::unfinished::Unfinished;
 use super::Told;
 use super::chain::{Chain, Handle, Link, Start, Undelivered};
 use super::delivered::{self, Passing};
@@ -31,7 +37,6 @@ use crate::capture::io::{Action, FileError, FileNo, FoundFile, LaneId, OpenedFil
 use crate::capture::support::Context;
 use crate::cursor::{ApiCursor, Cursor, FileId, FilePlace, TailPrint};
 use crate::decode::assemble::{Assembler, Lines};
-use crate::decode::text::Encoding;
 use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
 use crate::metrics::{LossReason, SkipReason, StreamError};
 use crate::record::{StdType, StreamId};
@@ -51,6 +56,12 @@ pub struct FileSource {
     decides: bool,
     /// How the text of the file that is read is encoded.
     text: Text,
+    /// Whether it is text at all.
+    seen: binary::Seen,
+    /// The last line has no end yet.
+    unfinished: Option<Unfinished>,
+    /// A line is split there, in this file.
+    split: Option<(FileId, u64)>,
     chain: Chain,
     assembler: Assembler,
     /// Of Docker's logs: the same position by times.
@@ -122,6 +133,10 @@ impl FileSource {
             start => start,
         };
         let start_is_end = start == Start::End;
+        let split = match &start {
+            Start::Resume(cursor) if cursor.split > 0 => Some((cursor.file, cursor.split)),
+            _ => None,
+        };
         let (lines, passing) = match &start {
             Start::After(cursor) => (*cursor, Passing::up_to(cursor)),
             Start::Resume(cursor) => (cursor.lines, Passing::resume(cursor.passing)),
@@ -134,6 +149,9 @@ impl FileSource {
             decides: format == FileFormat::Auto,
             format,
             text: Text::default(),
+            seen: binary::Seen::default(),
+            unfinished: None,
+            split,
             chain: Chain::new(start),
             assembler: Assembler::new(line_bytes_max),
             lines,
@@ -173,13 +191,6 @@ impl FileSource {
         self
     }
 
-    /// What its text may be.
-    pub fn with_text(mut self, encoding: Option<Encoding>, keep_cr: bool) -> FileSource {
-        self.text = Text::new(encoding);
-        self.assembler = self.assembler.strip_cr(!keep_cr);
-        self
-    }
-
     /// The file of a program that goes on writing for a while after a rename.
     pub fn renamed_while_written(mut self) -> FileSource {
         self.renamed_while_written = true;
@@ -209,6 +220,7 @@ impl FileSource {
     /// read can take them away.
     pub fn open(&mut self, cx: &mut Context<'_>) {
         self.opened = false;
+        self.set_unfinished_timer(cx);
         if self.look_at_ms.is_some() {
             // Its deadline may have come while the stream waited for another attempt.
             self.look_later(cx);
@@ -407,13 +419,15 @@ impl FileSource {
 
     /// Arms the next read, if there is something to read and room for it.
     pub fn read_on(&mut self, cx: &mut Context<'_>) {
-        let may_read = self.chain.may_read();
+        let (may_read, waits) = (self.chain.may_read(), self.waits_for_split());
         if may_read && self.reading.is_none() {
             self.chain.assume_copy();
         }
+        let left_out = self.is_left_out();
         let Some(front) = self.chain.links.front_mut() else { return };
+        front.unread &= !left_out;
         let Handle::Open(file) = front.handle else { return };
-        if self.reading.is_some() || !front.unread || !may_read || self.in_line {
+        if self.reading.is_some() || !front.unread || !may_read || waits || self.in_line {
             return;
         }
         if let Some(lane) = front.lane
@@ -433,9 +447,11 @@ impl FileSource {
         self.asked_ms = cx.now.mono_ms;
         front.unread = false;
         // What was read before comes once more: if it is another, the file was written anew.
-        let again = if front.tail.end == front.offset { front.tail.len_bytes } else { 0 };
+        let is_known = front.tail.end == front.offset && !front.tail.is_none();
+        let again =
+            if is_known { u64::from(front.tail.len_bytes) } else { front.offset.min(unfinished::LOOK_BACK) };
         self.reading = Some(Reading { file, offset: front.offset, again: again as usize });
-        let offset = front.offset - u64::from(again);
+        let offset = front.offset - again;
         cx.act(Action::ReadFile { stream: self.stream, file, offset, buffer });
     }
 
@@ -445,6 +461,7 @@ impl FileSource {
         self.reading.is_none()
             && !self.in_line
             && self.chain.may_read()
+            && !self.waits_for_split()
             && front.is_some_and(|link| link.unread && matches!(link.handle, Handle::Open(_)))
     }
 
@@ -490,6 +507,7 @@ impl FileSource {
             if !short {
                 self.chain.begin_anew(file_len.unwrap_or(from));
             }
+            self.forget_unfinished();
             // What is open may go on where the content went.
             if !self.chain.is_searching() {
                 self.assembler.reset();
@@ -511,12 +529,6 @@ impl FileSource {
             cx.credit.give_back(buffer, 0);
         }
         self.go_on(cx, told);
-    }
-
-    /// What was read before does not stand there any more.
-    fn is_another(&self, buffer: &[u8], again: usize) -> bool {
-        let front = self.chain.links.front();
-        again > 0 && buffer.len() >= again && front.is_some_and(|front| !front.tail.is_of(&buffer[..again]))
     }
 
     /// Path of its live file.
@@ -545,16 +557,24 @@ impl FileSource {
         for twin in self.chain.saw(offset - again as u64, &buffer) {
             cx.act(Action::CloseFile { file: twin });
         }
+        if self.leaves_out(&buffer[again..]) {
+            let end = offset + (buffer.len() - again) as u64;
+            self.pass_over_front(end);
+            cx.credit.give_back(buffer, 0);
+            return self.tell(Lines::default(), Vec::new(), 0, told);
+        }
         let mut lines = Lines::default();
-        let Some(begins) = self.begin_text(offset, &buffer, final_end, told) else {
+        let Some(begins) = self.begin_text(offset, &buffer, final_end) else {
             cx.credit.give_back(buffer, 0);
             return;
         };
-        self.begin_buffer(again);
-        let mut to = self.decode_lines(&buffer, again + begins, &mut lines, cx);
+        self.begin_buffer(offset, &buffer, again);
+        let from = self.decode_split(offset, &buffer, again, again + begins, &mut lines, cx);
+        let mut to = self.decode_lines(&buffer, from, &mut lines, cx);
         if final_end && to < buffer.len() {
             to = self.decode_rest(&buffer, to, &mut lines, cx);
         }
+        let splits = at_end && !final_end && self.note_end(offset, &buffer, again, to, cx);
         let used = to - again;
         if final_end && !self.holds_records() {
             // A plain line does not go on in the next file.
@@ -584,7 +604,7 @@ impl FileSource {
         if used > 0 {
             self.groups_due.note(&self.assembler, self.stream, cx);
         }
-        if used == 0 && lines.records.is_empty() {
+        if used == 0 && lines.records.is_empty() && !splits {
             cx.credit.give_back(buffer, 0);
             return;
         }
@@ -633,6 +653,7 @@ impl FileSource {
             self.lines.open_ns = StdType::ALL.map(|std_type| self.assembler.open_time(std_type).unwrap_or(0));
             (end.lines, end.passing) = (self.lines, self.passing.marks);
         }
+        self.note_split(&mut end);
         told.push(Told::Lines { lines, read, end, source_bytes });
     }
 
@@ -640,6 +661,7 @@ impl FileSource {
     pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
         self.look_if_due(cx);
         self.look_at_kin_if_due(cx);
+        self.look_at_unfinished(cx);
         self.end_groups(cx, told);
         self.go_on(cx, told);
     }
@@ -656,10 +678,14 @@ impl FileSource {
                 break;
             }
             let has_grace = self.has_grace(front) && !front.last_look && !self.gone;
-            if has_grace && self.waits_for_rest_of_line(cx) {
+            if has_grace && self.holds_records() && self.waits_for_rest_of_line(cx) {
                 break;
             }
+            if self.is_left_out() {
+                self.pass_over_front(0);
+            }
             if has_grace {
+                self.leave_open_line(told);
                 self.park(cx);
             } else {
                 self.moved_on = true;
@@ -752,7 +778,8 @@ impl FileSource {
 
     /// Bytes known to be unread, and those of them in deleted files.
     pub fn unread_bytes(&self) -> (u64, u64) {
-        (self.chain.unread_bytes(), self.chain.deleted_open_bytes())
+        let unread = if self.is_left_out() { 0 } else { self.chain.unread_bytes() };
+        (unread, self.chain.deleted_open_bytes())
     }
 }
 

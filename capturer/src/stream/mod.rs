@@ -616,6 +616,7 @@ impl Stream {
         let Kind::Api(api) = &self.kind else { return };
         let line_bytes_max = cx.settings.line_bytes_max as usize;
         let pipeline = self.source.pipeline.clone();
+        let strips_cr = api.strips_cr();
         let fallback = api.anew(from, line_bytes_max, pipeline.as_ref());
         let (id, exited_at_ns) = (self.source.id, self.exited_at_ns);
         let hold::LogPlace { directory, live_name } = place;
@@ -624,7 +625,8 @@ impl Stream {
         tracing::info!(stream = %self.source.key.0, "its log was rotated; going on from the files");
         let start = if from.is_none() { Start::Oldest } else { Start::After(from) };
         let file = FileSource::new(id, directory, live_name, FileFormat::Docker, start, line_bytes_max)
-            .with_pipeline(pipeline.as_ref());
+            .with_pipeline(pipeline.as_ref())
+            .strip_cr(strips_cr);
         self.kind = Kind::File(Box::new(file));
         self.fallback = Some(Box::new(fallback));
         let cause = "going over to the files";

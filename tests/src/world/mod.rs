@@ -571,6 +571,8 @@ fn draw_settings(rand: &mut Rand) -> Settings {
     monitor.reconnect_interval = Duration::from_secs(rand.within(1..10));
     monitor.read_timeout = Duration::from_secs(rand.within(1..20));
     monitor.max_concurrent = rand.index(1..25);
+    // Half of the worlds, without a draw that would change all of them.
+    monitor.tty.keep_cr = monitor.max_concurrent.is_multiple_of(2);
     monitor.rotation.enabled = rand.chance(3, 4);
     monitor.rotation.interval = Duration::from_secs(rand.within(1..20));
     monitor.rotation.idle_interval = monitor.rotation.interval * 3;

@@ -383,12 +383,30 @@ impl World {
         if len == 20 && self.settings.line_bytes_max > 1_000 {
             text.extend_from_slice("\"<é\\\t>&".as_bytes());
         }
-        if self.containers[number].tty && newline {
+        self.print_text(number, channel, (line, time_ns), text, newline);
+        self.checker.end_line(line);
+    }
+
+    /// The end of a line, or all of it. A TTY's has a carriage return, which is a part of the line where the config says so.
+    fn print_text(
+        &mut self,
+        number: usize,
+        channel: usize,
+        (line, time_ns): (LineId, i64),
+        mut text: Vec<u8>,
+        newline: bool,
+    ) {
+        let returns = self.containers[number].tty && newline;
+        if !returns || !self.settings.container_monitor.tty.keep_cr {
+            self.checker.extend_line(line, &text);
+        }
+        if returns {
             text.push(b'\r');
         }
-        self.checker.extend_line(line, &text);
+        if returns && self.settings.container_monitor.tty.keep_cr {
+            self.checker.extend_line(line, &text);
+        }
         self.write_piece(number, channel, line, time_ns, text, newline);
-        self.checker.end_line(line);
     }
 
     /// The first piece of a long line, whose rest comes later.
@@ -407,12 +425,8 @@ impl World {
     fn finish_line(&mut self, number: usize, channel: usize) {
         let Some((line, time_ns)) = self.containers[number].channels[channel].open.take() else { return };
         let len = *self.rand.pick(&[0, 5, 300]);
-        let mut rest = self.filler(len);
-        if self.containers[number].tty {
-            rest.push(b'\r');
-        }
-        self.checker.extend_line(line, &rest);
-        self.write_piece(number, channel, line, time_ns, rest, true);
+        let rest = self.filler(len);
+        self.print_text(number, channel, (line, time_ns), rest, true);
         self.checker.end_line(line);
     }
 

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::decode::assemble::{Assembler, Lines};
+use crate::decode::assemble::{Assembler, Join, Lines};
 use crate::decode::{Piece, json_line, timestamp};
 use crate::limits::PIECE_BYTES;
 use crate::record::{MessageForm, Place, StdType};
@@ -148,7 +148,7 @@ pub fn check(bytes: &[u8]) {
     let mut assembler = Assembler::new(line_bytes_max).with_pipeline(joining.as_ref());
     let by_tag = first & 32 != 0;
     if by_tag {
-        assembler.join_by_tag(true);
+        assembler.join(Join::Tag);
     }
     let mut model = Model { joins, by_tag, line_bytes_max, ..Model::default() };
     for (at, op) in ops.chunks_exact(2).take(OPS_MAX).enumerate() {

@@ -7,16 +7,20 @@ pub mod text;
 pub mod work;
 
 use crate::decode::damage::HOLE_BYTES_MIN;
+use crate::decode::line::Known;
 use crate::decode::stdcopy::{FrameKind, HEADER_BYTES};
 use crate::decode::{self, DecodeError, Piece, Step};
 use crate::fuzz::{Found, decode_in_any_parts};
 use crate::limits::{FRAME_BYTES_MAX, PIECE_BYTES, RECORD_BYTES_MAX};
 use crate::record::StdType;
 
+/// A buffer with NULs.
+const KNOWN: Known = Known { nuls: true, within: false };
+
 /// Raw lines.
 pub fn line(bytes: &[u8]) {
     let (found, held) =
-        decode_in_any_parts(bytes, RECORD_BYTES_MAX - 1, |part, _| decode::line::next_line(part, true));
+        decode_in_any_parts(bytes, RECORD_BYTES_MAX - 1, |part, _| decode::line::next_line(part, KNOWN));
     let mut fast = Vec::new();
     for one in &found {
         match one {
@@ -30,8 +34,9 @@ pub fn line(bytes: &[u8]) {
     fast.extend(decode::line::last_line(&bytes[bytes.len() - held..]).map(|_| &bytes[bytes.len() - held..]));
     assert_eq!(fast, lines_slowly(bytes));
     if !bytes.contains(&0) {
-        let (same, _) =
-            decode_in_any_parts(bytes, RECORD_BYTES_MAX - 1, |part, _| decode::line::next_line(part, false));
+        let (same, _) = decode_in_any_parts(bytes, RECORD_BYTES_MAX - 1, |part, _| {
+            decode::line::next_line(part, Known::default())
+        });
         assert_eq!(same, found);
     }
 }

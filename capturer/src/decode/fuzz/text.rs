@@ -3,7 +3,7 @@
 
 use crate::decode::assemble::{Assembler, Lines};
 use crate::decode::text::{Encoding, Mark, mark};
-use crate::decode::{DecodeError, Piece, Step};
+use crate::decode::{DecodeError, Piece, Step, line};
 use crate::fuzz::{Found, decode_in_any_parts};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::record::{MessageForm, StdType};
@@ -40,7 +40,8 @@ fn marks(bytes: &[u8]) {
 }
 
 fn any_bytes(encoding: Encoding, bytes: &[u8]) {
-    let (found, held) = decode_in_any_parts(bytes, RECORD_BYTES_MAX + 1, |part, _| encoding.next_line(part));
+    let (found, held) =
+        decode_in_any_parts(bytes, RECORD_BYTES_MAX + 1, |part, _| encoding.next_line(part, false));
     let mut fast = Vec::new();
     for one in &found {
         match one {
@@ -49,7 +50,7 @@ fn any_bytes(encoding: Encoding, bytes: &[u8]) {
         }
     }
     let rest = &bytes[bytes.len() - held..];
-    fast.extend(encoding.last_line(rest).map(|line| decoded(encoding, &rest[line.text])));
+    fast.extend(line::last_line(rest).map(|line| decoded(encoding, &rest[line.text])));
     assert_eq!(fast, lines_slowly(encoding, bytes), "{encoding:?}");
 }
 
@@ -92,11 +93,11 @@ fn round_trip(written: &str, text: &str, big: bool) {
     assembler.copy(true);
     let mut at = begins;
     while at < bytes.len() {
-        let (line, took) = match encoding.next_line(&bytes[at..]) {
+        let (line, took) = match encoding.next_line(&bytes[at..], false) {
             Step::Item(line, took) => (line, took),
             // There is none in the text.
             Step::Reject(error, _) => panic!("{error}"),
-            Step::NeedMore => (encoding.last_line(&bytes[at..]).expect("a rest"), bytes.len() - at),
+            Step::NeedMore => (line::last_line(&bytes[at..]).expect("a rest"), bytes.len() - at),
         };
         let mut message = Vec::new();
         assert!(!encoding.decode(&bytes[at..][line.text], &mut message));

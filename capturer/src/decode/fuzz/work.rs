@@ -1,6 +1,7 @@
 //! What each decoder does for a whole file of bytes at once, to be held against the file's length ([`crate::fuzz::WORK`]).
 
 use crate::decode::assemble::{Assembler, Lines};
+use crate::decode::line::Known;
 use crate::decode::text::Encoding;
 use crate::decode::{self, Piece, Step};
 use crate::limits::LINE_BYTES_CEILING;
@@ -55,7 +56,7 @@ pub fn cri(bytes: &[u8]) {
 
 /// Plain lines.
 pub fn line(bytes: &[u8]) {
-    assembled(bytes, |rest| decode::line::next_line(rest, true));
+    assembled(bytes, |rest| decode::line::next_line(rest, Known { nuls: true, within: false }));
 }
 
 /// Lines in two bytes a character.
@@ -64,7 +65,7 @@ pub fn text(bytes: &[u8]) {
     let mut out = Vec::new();
     all(
         bytes,
-        |rest| encoding.next_line(rest),
+        |rest| encoding.next_line(rest, false),
         |at, line| {
             out.clear();
             encoding.decode(&bytes[at..][line.text], &mut out);

@@ -100,6 +100,16 @@ impl Pipeline {
     }
 }
 
+/// A pipeline that first makes of each message what a terminal would show of it.
+pub fn as_on_terminal(pipeline: Option<Arc<Pipeline>>) -> Arc<Pipeline> {
+    let mut pipeline = pipeline.map_or_else(
+        || Pipeline { name: "tty".to_owned(), ..Pipeline::default() },
+        |pipeline| Pipeline::clone(&pipeline),
+    );
+    pipeline.steps.insert(0, Step::Terminal);
+    Arc::new(pipeline)
+}
+
 /// The first pipeline that takes a container's lines.
 pub fn for_container<'a>(
     pipelines: &[Arc<Pipeline>],
@@ -159,6 +169,8 @@ pub enum Step {
     Labels(Labels),
     /// Colours and other commands to a terminal are taken out of the message.
     StripAnsi,
+    /// The message becomes what a terminal would show of it.
+    Terminal,
     /// Field → the name that it gets.
     Rename(BTreeMap<String, String>),
     /// Fields that go.
@@ -188,7 +200,7 @@ impl Step {
             Step::Sample { .. } => "sample",
             Step::Redact(_) => "redact",
             Step::Labels(_) => "labels",
-            Step::StripAnsi => "strip_ansi",
+            Step::StripAnsi | Step::Terminal => "strip_ansi",
             Step::Rename(_) => "rename",
             Step::Remove(_) => "remove",
             Step::When(_, step) => step.kind(),
@@ -221,6 +233,14 @@ pub enum ParseFormat {
     Cri,
     /// RFC 5424 or RFC 3164.
     Syslog,
+    /// An access log in the Common Log Format.
+    Common,
+    /// The same with referer and agent.
+    Combined,
+    /// nginx's access log or error log.
+    Nginx,
+    /// Apache's error log.
+    ApacheError,
     /// Anything: the first word that names a level.
     Level,
 }

@@ -198,6 +198,10 @@ fn read_parse(s: &mut Section) -> Option<Step> {
         Regex,
         Cri,
         Syslog,
+        Common,
+        Combined,
+        Nginx,
+        ApacheError,
         Level,
     }
     let formats = [
@@ -206,6 +210,10 @@ fn read_parse(s: &mut Section) -> Option<Step> {
         ("regex", Format::Regex),
         ("cri", Format::Cri),
         ("syslog", Format::Syslog),
+        ("common", Format::Common),
+        ("combined", Format::Combined),
+        ("nginx", Format::Nginx),
+        ("apache_error", Format::ApacheError),
         ("level", Format::Level),
     ];
     let (mut format, mut pattern, mut from, mut message) = (Format::None, None, None, None);
@@ -237,9 +245,17 @@ fn read_parse(s: &mut Section) -> Option<Step> {
         (Format::Logfmt, None) => ParseFormat::Logfmt,
         (Format::Cri, None) => ParseFormat::Cri,
         (Format::Syslog, None) => ParseFormat::Syslog,
+        (Format::Common, None) => ParseFormat::Common,
+        (Format::Combined, None) => ParseFormat::Combined,
+        (Format::Nginx, None) => ParseFormat::Nginx,
+        (Format::ApacheError, None) => ParseFormat::ApacheError,
         (Format::Level, None) => ParseFormat::Level,
         (Format::None, None) => {
-            required(s, "format", "one of json, logfmt, regex, cri, syslog and level");
+            required(
+                s,
+                "format",
+                "one of json, logfmt, regex, cri, syslog, common, combined, nginx, apache_error and level",
+            );
             return None;
         }
     };

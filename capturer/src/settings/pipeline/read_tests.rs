@@ -94,12 +94,12 @@ fn what_is_wrong_is_said() {
     check("steps: [{dedup: {}, sample: {keep_one_in: 2}}]", &format!("11: pipelines[0].steps[0]: {one}"));
     check(
         "steps: [{parse: {format: jsno}}]",
-        "28: pipelines[0].steps[0].parse.format: expected one of json, logfmt, regex, cri, syslog, level, \
+        "28: pipelines[0].steps[0].parse.format: expected one of json, logfmt, regex, cri, syslog, common, combined, nginx, apache_error, level, \
          found \"jsno\"; did you mean json?",
     );
     check(
         "steps: [{parse: {}}]",
-        "19: pipelines[0].steps[0].parse.format: is missing: one of json, logfmt, regex, cri, syslog and level",
+        "19: pipelines[0].steps[0].parse.format: is missing: one of json, logfmt, regex, cri, syslog, common, combined, nginx, apache_error and level",
     );
     check(
         "steps: [{parse: {format: regex}}]",

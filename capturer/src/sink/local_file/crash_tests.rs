@@ -31,6 +31,7 @@ fn of_file(source: &Arc<Source>, texts: &[&str], born_ns: i64) -> Batch {
         reached: Vec::new(),
         lines: Default::default(),
         passing: Default::default(),
+        split: 0,
         done: Vec::new(),
     });
     batch

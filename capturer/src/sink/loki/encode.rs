@@ -24,6 +24,8 @@ use crate::sink::Counts;
 
 /// Name of the metadata that marks a line that was cut.
 const TRUNCATED: &str = "truncated";
+const PARTIAL: &str = "partial";
+const CONTINUED: &str = "continued";
 
 /// Lines of one label set, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -257,9 +259,12 @@ fn entry(
     if let Some(extra) = batch.extra(index).filter(|_| !config.structured_metadata.is_empty()) {
         metadata_of(extra, &mut structured_metadata);
     }
-    if too_long || record.truncated {
-        counts.truncated += 1;
-        structured_metadata.push(LabelPairAdapter { name: TRUNCATED.to_owned(), value: "true".to_owned() });
+    let truncated = too_long || record.truncated;
+    counts.truncated += u64::from(truncated);
+    for (is_set, mark) in [(truncated, TRUNCATED), (record.partial, PARTIAL), (record.continued, CONTINUED)] {
+        if is_set {
+            structured_metadata.push(LabelPairAdapter { name: mark.to_owned(), value: "true".to_owned() });
+        }
     }
     let own = timestamp::parse(batch.time(record));
     let time = own.or_else(|| timestamp::parse(batch.read_time.as_bytes())).unwrap_or_default();

@@ -80,6 +80,7 @@ impl Chain {
             reached,
             lines: ApiCursor::default(),
             passing: Default::default(),
+            split: 0,
             done: std::mem::take(&mut self.done),
         })
     }

@@ -143,6 +143,7 @@ impl FileSource {
         if self.chain.was_read_last(self.chain.parked[at].link.found.id) {
             return true;
         }
+        self.leave_open_line(told);
         let open = StdType::ALL.map(|std_type| self.assembler.undelivered(std_type));
         if open.iter().any(|(_, in_line)| *in_line) {
             return false;

@@ -1,0 +1,125 @@
+//! Whether a file holds text. A database in a log directory (lastlog, wtmp, a journal) makes lines that nobody can read, and
+//! many of them.
+
+use super::damage::{self, HOLE_BYTES_MIN};
+use super::text::{Mark, mark};
+
+/// So much of a file is looked at.
+const LOOK_BYTES: usize = 4096;
+/// Of less nothing can be said.
+const LOOK_BYTES_MIN: usize = 8;
+/// Fewer than one byte in so many are strange in a text: a program's escape codes, a word in another encoding.
+const STRANGE_ONE_IN: usize = 4;
+
+/// What the bytes at a file's beginning, or those that follow a hole, are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Text, as far as can be seen.
+    Text,
+    /// Anything but text.
+    Binary,
+    /// Too few bytes to say.
+    Unknown,
+}
+
+/// Looks at the first bytes of a file. Text in UTF-16 has a mark or is named in the config; holes of NULs are passed over,
+/// for text may follow.
+pub fn kind(bytes: &[u8]) -> Kind {
+    if !matches!(mark(bytes, true), Mark::None) {
+        return Kind::Text;
+    }
+    let (mut looked_at, mut strange, mut at) = (0, 0, 0);
+    while at < bytes.len() && looked_at < LOOK_BYTES {
+        let nuls = damage::leading_nuls(&bytes[at..]);
+        if nuls >= HOLE_BYTES_MIN {
+            at += nuls;
+            continue;
+        }
+        let rest = &bytes[at..bytes.len().min(at + LOOK_BYTES)];
+        let hole = (nuls..rest.len())
+            .find(|from| rest[*from] == 0 && damage::leading_nuls(&rest[*from..]) >= HOLE_BYTES_MIN);
+        let part = &rest[..hole.unwrap_or(rest.len())];
+        strange += strange_bytes(part);
+        looked_at += part.len();
+        at += part.len();
+    }
+    match looked_at {
+        ..LOOK_BYTES_MIN => Kind::Unknown,
+        _ if strange * STRANGE_ONE_IN >= looked_at => Kind::Binary,
+        _ => Kind::Text,
+    }
+}
+
+/// Bytes that are not UTF-8, and control characters that no text has.
+fn strange_bytes(bytes: &[u8]) -> usize {
+    const IN_TEXT: [u8; 6] = [b'\t', b'\n', b'\r', 0x08, 0x0c, 0x1b];
+    let is_strange = |byte: &&u8| (**byte < 0x20 && !IN_TEXT.contains(byte)) || **byte == 0x7f;
+    let chunks = bytes.utf8_chunks();
+    chunks
+        .map(|chunk| chunk.invalid().len() + chunk.valid().as_bytes().iter().filter(is_strange).count())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record of wtmp or btmp, as glibc writes it.
+    fn utmp(line: &str, user: &str, host: &str) -> Vec<u8> {
+        let mut record = vec![7, 0, 0, 0, 0x4a, 0x0e, 0, 0];
+        for (text, len) in [(line, 32), ("ts/0", 4), (user, 32), (host, 256)] {
+            record.extend(text.bytes().chain(std::iter::repeat(0)).take(len));
+        }
+        record.extend([0, 0, 0, 0, 0, 0, 0, 0, 0x9c, 0x11, 0x27, 0x69, 0x31, 0x80, 0x0a, 0]);
+        record.resize(384, 0);
+        record
+    }
+
+    /// Entries of lastlog: time, line, host of each user id, most of which never logged in.
+    fn lastlog(host: &str) -> Vec<u8> {
+        let mut file = vec![0; 1000 * 292];
+        file.extend([0x9c, 0x11, 0x27, 0x69]);
+        for (text, len) in [("tty1", 32), (host, 256)] {
+            file.extend(text.bytes().chain(std::iter::repeat(0)).take(len));
+        }
+        file
+    }
+
+    fn journal() -> Vec<u8> {
+        let mut file = b"LPKSHHRH".to_vec();
+        file.extend((0..248_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8));
+        file
+    }
+
+    #[test]
+    fn files_of_a_log_directory() {
+        let russian = "привет из журнала, который пишет программа\n".repeat(5);
+        let koi8 = encoding_rs::KOI8_R.encode(&russian).0.into_owned();
+        let latin1 =
+            encoding_rs::WINDOWS_1252.encode(&"Grüße aus München, alles schön\n".repeat(5)).0.into_owned();
+        let utf16: Vec<u8> =
+            [0xfeff].into_iter().chain("hello\n".encode_utf16()).flat_map(u16::to_le_bytes).collect();
+        let behind_hole = [vec![0; 5_000], b"first after the hole, and then some\n".to_vec()].concat();
+        let with_holes = [b"a line of a log file, rather short\n".to_vec(), vec![0; 300]].concat().repeat(4);
+        let coloured = "\u{1b}[1;32m[ok]\u{1b}[0m started, and it goes on\r\n".repeat(3).into_bytes();
+        let table: [(&str, Vec<u8>, Kind); 14] = [
+            ("wtmp", utmp("pts/0", "root", "192.168.0.17"), Kind::Binary),
+            ("btmp", utmp("ssh:notty", "admin", "203.0.113.7"), Kind::Binary),
+            ("lastlog", lastlog("192.168.0.17"), Kind::Binary),
+            ("lastlog of a console", lastlog(""), Kind::Binary),
+            ("journal", journal(), Kind::Binary),
+            ("KOI8-R without a word of it", koi8, Kind::Binary),
+            ("Latin-1", latin1, Kind::Text),
+            ("UTF-8", russian.into_bytes(), Kind::Text),
+            ("UTF-16 with a mark", utf16, Kind::Text),
+            ("text behind a hole", behind_hole, Kind::Text),
+            ("text between holes", with_holes, Kind::Text),
+            ("colours", coloured, Kind::Text),
+            ("nothing but a hole", vec![0; 10_000], Kind::Unknown),
+            ("a few bytes", vec![1, 2, 3], Kind::Unknown),
+        ];
+        for (name, bytes, expected) in table {
+            assert_eq!(kind(&bytes), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Lines of web servers: access logs as Apache and nginx write them, and their error logs.
+//!
+//! ```text
+//! common       10.0.0.7 - ann [22/Nov/2026:01:52:48 +0100] "GET /a HTTP/1.1" 200 512
+//! combined     … "https://from.example/" "Mozilla/5.0"           a name and port before the client are taken too
+//! nginx        … "203.0.113.7"                                   what it was forwarded for, if there
+//!              2026/11/22 01:52:48 [error] 7#8: *9 open() failed, client: 10.0.0.7, server: a.example, request: "GET / …"
+//! apache_error [Sun Nov 22 01:52:48.5 2026] [core:error] [pid 7:tid 8] [client 10.0.0.7:5] AH00126: Invalid URI
+//! ```
+//! Times become ISO 8601, which the timestamp step reads without a format. Error logs have no zone.
+
+use super::parse::{Found, NotThis};
+use crate::decode::work;
+use crate::fields::Value;
+
+/// What stands behind the bytes of an access log's line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// Nothing.
+    Nothing,
+    /// Referer and agent, and whatever the server's own format adds.
+    Agent,
+}
+
+const MONTHS: [&[u8]; 12] =
+    [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
+/// Names and addresses before the time.
+const HEAD_BYTES_MAX: usize = 1024;
+
+/// A line of an access log.
+pub(super) fn access(line: &[u8], behind: Behind, into: &mut Found) -> Result<(), NotThis> {
+    let head_len = memchr::memmem::find(&line[..line.len().min(HEAD_BYTES_MAX)], b" [").ok_or(NotThis)?;
+    work::add(line.len());
+    let head = Head::of(&line[..head_len])?;
+    let (time, rest) = bracketed(&line[head_len + 1..]).ok_or(NotThis)?;
+    let time = access_time(time).ok_or(NotThis)?;
+    let (request, rest) = quoted(after_blank(rest)?)?;
+    let (status, rest) = word(after_blank(rest)?);
+    let (bytes, mut rest) = word(after_blank(rest)?);
+    let status_number = number(status).filter(|status| (100..=999).contains(status)).ok_or(NotThis)?;
+    if bytes != b"-" && number(bytes).is_none() {
+        return Err(NotThis);
+    }
+    let mut texts = Vec::new();
+    if behind == Behind::Agent {
+        for _ in 0..2 {
+            let (text, behind) = quoted(after_blank(rest)?)?;
+            texts.push(text);
+            rest = behind;
+        }
+        // What nginx's own config adds; other additions are of any kind.
+        if let Ok((text, _)) = after_blank(rest).and_then(quoted) {
+            texts.push(text);
+        }
+    } else if !rest.is_empty() {
+        return Err(NotThis);
+    }
+    head.set(into);
+    into.set("time", Value::Text(&time));
+    set_request(&request, into);
+    into.set("status", Value::Number(&status_number.to_string()));
+    if bytes != b"-" {
+        set_number("bytes", bytes, into);
+    }
+    for (name, text) in ["referer", "agent", "forwarded_for"].into_iter().zip(&texts) {
+        set_text(name, text, into);
+    }
+    let level = match status_number {
+        500.. => "error",
+        400..500 => "warn",
+        _ => "info",
+    };
+    into.set("level", Value::Text(level));
+    Ok(())
+}
+
+/// Who asked.
+struct Head<'l> {
+    vhost: Option<&'l [u8]>,
+    client: &'l [u8],
+    user: &'l [u8],
+}
+
+impl Head<'_> {
+    fn of(head: &[u8]) -> Result<Head<'_>, NotThis> {
+        let (first, rest) = word(head);
+        let (second, behind) = word(after_blank(rest)?);
+        let port = first.iter().position(|byte| *byte == b':').map(|at| &first[at + 1..]);
+        let is_vhost = port.is_some_and(|port| number(port).is_some())
+            && behind.iter().filter(|b| **b == b' ').count() > 1;
+        let (vhost, client, rest) = if is_vhost {
+            (Some(first), second, word(after_blank(behind)?).1)
+        } else {
+            (None, first, behind)
+        };
+        let user = after_blank(rest)?;
+        if client.is_empty() || user.is_empty() { Err(NotThis) } else { Ok(Head { vhost, client, user }) }
+    }
+
+    fn set(&self, into: &mut Found) {
+        self.vhost.iter().for_each(|vhost| set_text("vhost", vhost, into));
+        set_text("client", self.client, into);
+        set_text("user", self.user, into);
+    }
+}
+
+fn set_request(request: &[u8], into: &mut Found) {
+    let end = memchr::memchr(b' ', request).unwrap_or(0);
+    let protocol = memchr::memrchr(b' ', request).unwrap_or(0);
+    if end > 0 && protocol > end && request[protocol + 1..].starts_with(b"HTTP/") {
+        into.set_bytes("method", &request[..end]);
+        into.set_bytes("path", &request[end + 1..protocol]);
+        into.set_bytes("protocol", &request[protocol + 1..]);
+    } else {
+        set_text("request", request, into);
+    }
+}
+
+/// nginx's access log, or its error log, which a container prints beside it.
+pub(super) fn nginx(line: &[u8], into: &mut Found) -> Result<(), NotThis> {
+    nginx_error(line, into).or_else(|NotThis| access(line, Behind::Agent, into))
+}
+
+fn nginx_error(line: &[u8], into: &mut Found) -> Result<(), NotThis> {
+    work::add(line.len());
+    let (time, rest) = line.split_at_checked(b"2026/11/22 01:52:48".len()).ok_or(NotThis)?;
+    let is_time = time.iter().zip(b"0000/00/00 00:00:00").all(|(byte, shape)| match shape {
+        b'0' => byte.is_ascii_digit(),
+        sign => byte == sign,
+    });
+    let (level, rest) = bracketed(after_blank(rest)?).filter(|_| is_time).ok_or(NotThis)?;
+    let level = level_of(level).ok_or(NotThis)?;
+    let (ids, rest) = word(after_blank(rest)?);
+    let ids = ids.strip_suffix(b":").ok_or(NotThis)?;
+    let sharp = memchr::memchr(b'#', ids).ok_or(NotThis)?;
+    let (pid, tid) = (&ids[..sharp], &ids[sharp + 1..]);
+    let mut message = after_blank(rest)?;
+    let connection = message.strip_prefix(b"*").map(word).filter(|(id, _)| number(id).is_some());
+    if let Some((_, behind)) = connection {
+        message = after_blank(behind)?;
+    }
+    number(pid).and(number(tid)).ok_or(NotThis)?;
+    let time: Vec<u8> = time.iter().map(|byte| if *byte == b'/' { b'-' } else { *byte }).collect();
+    into.set_bytes("time", &time);
+    into.set("level", Value::Text(level));
+    set_number("pid", pid, into);
+    set_number("tid", tid, into);
+    if let Some((id, _)) = connection {
+        set_number("connection", id, into);
+    }
+    let end = memchr::memmem::find(message, b", client: ").unwrap_or(message.len());
+    set_pairs(&message[end..], into);
+    into.set_bytes("message", &message[..end]);
+    Ok(())
+}
+
+/// `, client: 10.0.0.7, request: "GET / HTTP/1.1"`, as far as it is that.
+fn set_pairs(mut rest: &[u8], into: &mut Found) {
+    const NAMES: [&str; 8] =
+        ["client", "server", "request", "subrequest", "upstream", "host", "referrer", "login"];
+    while let Some(pair) = rest.strip_prefix(b", ") {
+        let Some((name, value)) = NAMES.iter().find_map(|name| {
+            let behind = pair.strip_prefix(name.as_bytes())?;
+            Some((*name, behind.strip_prefix(b": ")?))
+        }) else {
+            return;
+        };
+        let (value, behind) = match quoted(value) {
+            Ok(quoted) => quoted,
+            Err(NotThis) => {
+                let end = memchr::memmem::find(value, b", ").unwrap_or(value.len());
+                (value[..end].to_vec(), &value[end..])
+            }
+        };
+        if name == "request" {
+            set_request(&value, into)
+        } else {
+            set_text(name, &value, into)
+        }
+        rest = behind;
+    }
+}
+
+/// Apache's error log, of 2.2 and of 2.4.
+pub(super) fn apache_error(line: &[u8], into: &mut Found) -> Result<(), NotThis> {
+    work::add(line.len());
+    let (time, rest) = bracketed(line).ok_or(NotThis)?;
+    let time = error_time(time).ok_or(NotThis)?;
+    let (level, mut rest) = bracketed(after_blank(rest)?).ok_or(NotThis)?;
+    let colon = memchr::memchr(b':', level);
+    let (module, level) = colon.map_or((None, level), |at| (Some(&level[..at]), &level[at + 1..]));
+    let level = level_of(level).ok_or(NotThis)?;
+    into.set("time", Value::Text(&time));
+    into.set("level", Value::Text(level));
+    module.iter().for_each(|module| set_text("module", module, into));
+    while let Some((inside, behind)) = after_blank(rest).ok().and_then(bracketed) {
+        let (name, value) = word(inside);
+        let Ok(value) = after_blank(value) else { break };
+        match name {
+            b"pid" => {
+                let colon = memchr::memmem::find(value, b":tid ");
+                set_number("pid", &value[..colon.unwrap_or(value.len())], into);
+                colon.iter().for_each(|at| set_number("tid", &value[at + b":tid ".len()..], into));
+            }
+            b"client" => set_text("client", value, into),
+            b"remote" => set_text("remote", value, into),
+            _ => break,
+        }
+        rest = behind;
+    }
+    let message = after_blank(rest).unwrap_or_default();
+    let (code, _) = word(message);
+    if let Some(code) = code.strip_suffix(b":").filter(|code| is_code(code)) {
+        into.set_bytes("code", code);
+    }
+    into.set_bytes("message", message);
+    Ok(())
+}
+
+/// AH00126
+fn is_code(code: &[u8]) -> bool {
+    code.len() == 7 && code.starts_with(b"AH") && code[2..].iter().all(u8::is_ascii_digit)
+}
+
+/// By the names that both servers have.
+fn level_of(name: &[u8]) -> Option<&'static str> {
+    Some(match name {
+        b"emerg" | b"alert" | b"crit" => "fatal",
+        b"error" => "error",
+        b"warn" => "warn",
+        b"notice" | b"info" => "info",
+        b"debug" => "debug",
+        _ if name.len() == 6 && name.starts_with(b"trace") => "trace",
+        _ => return None,
+    })
+}
+
+/// `22/Nov/2026:01:52:48 +0100` → `2026-11-22T01:52:48+0100`
+fn access_time(time: &[u8]) -> Option<String> {
+    let time = std::str::from_utf8(time).ok()?;
+    let (date, zone) = time.split_once(' ')?;
+    let (date, clock) = date.split_once(':')?;
+    let mut parts = date.split('/');
+    let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
+    let month = month_of(month.as_bytes())?;
+    (day.len() == 2 && year.len() == 4 && clock.len() >= 8)
+        .then(|| format!("{year}-{month:02}-{day}T{clock}{zone}"))
+}
+
+/// `Sun Nov 22 01:52:48.5 2026` → `2026-11-22T01:52:48.5`
+fn error_time(time: &[u8]) -> Option<String> {
+    let time = std::str::from_utf8(time).ok()?;
+    let mut parts = time.split_ascii_whitespace();
+    let (_, month, day) = (parts.next()?, parts.next()?, parts.next()?.parse::<u8>().ok()?);
+    let (clock, year) = (parts.next()?, parts.next()?);
+    let month = month_of(month.as_bytes())?;
+    (year.len() == 4 && clock.len() >= 8).then(|| format!("{year}-{month:02}-{day:02}T{clock}"))
+}
+
+fn month_of(name: &[u8]) -> Option<usize> {
+    MONTHS.iter().position(|month| *month == name).map(|at| at + 1)
+}
+
+/// What stands in brackets at the beginning, and what follows.
+fn bracketed(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let inside = text.strip_prefix(b"[")?;
+    let end = memchr::memchr(b']', &inside[..inside.len().min(HEAD_BYTES_MAX)])?;
+    Some((&inside[..end], &inside[end + 1..]))
+}
+
+/// What stands in quotes at the beginning, without its escapes, and what follows. Apache escapes a quote as `\"`, nginx as
+/// `\x22`.
+fn quoted(text: &[u8]) -> Result<(Vec<u8>, &[u8]), NotThis> {
+    let mut rest = text.strip_prefix(b"\"").ok_or(NotThis)?;
+    let mut out = Vec::new();
+    loop {
+        let at = memchr::memchr2(b'"', b'\\', rest).ok_or(NotThis)?;
+        out.extend_from_slice(&rest[..at]);
+        if rest[at] == b'"' {
+            return Ok((out, &rest[at + 1..]));
+        }
+        let hex = rest.get(at + 2..at + 4).and_then(|hex| std::str::from_utf8(hex).ok());
+        let byte = hex.filter(|_| rest[at + 1] == b'x').and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let (byte, took) = match (byte, rest.get(at + 1)) {
+            (Some(byte), _) => (byte, 4),
+            (None, Some(escaped @ (b'"' | b'\\'))) => (*escaped, 2),
+            (None, _) => (b'\\', 1),
+        };
+        out.push(byte);
+        rest = &rest[at + took..];
+    }
+}
+
+/// Up to the next blank, and what follows from there.
+fn word(text: &[u8]) -> (&[u8], &[u8]) {
+    text.split_at(memchr::memchr(b' ', text).unwrap_or(text.len()))
+}
+
+fn after_blank(text: &[u8]) -> Result<&[u8], NotThis> {
+    text.strip_prefix(b" ").ok_or(NotThis)
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+fn set_number(name: &str, text: &[u8], into: &mut Found) {
+    if let Some(number) = number(text) {
+        into.set(name, Value::Number(&number.to_string()));
+    }
+}
+
+/// A dash stands for nothing.
+fn set_text(name: &str, text: &[u8], into: &mut Found) {
+    if !text.is_empty() && text != b"-" {
+        into.set_bytes(name, text);
+    }
+}
+
+#[cfg(test)]
+#[path = "access_tests.rs"]
+mod tests;

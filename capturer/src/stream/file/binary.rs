@@ -1,0 +1,113 @@
+//! Files that are not text, or not text that can be decoded. They are left out where the config says so. Either way health
+//! names them.
+
+use super::FileSource;
+use crate::cursor::{FileId, TailPrint};
+use crate::decode::binary::{Kind, kind};
+use crate::decode::text::{Mark, mark};
+use crate::metrics::UnreadableReason;
+use crate::settings::{Binary, FileFormat};
+
+/// The longest byte order mark.
+const MARK_BYTES: usize = 4;
+
+/// What was seen of the file that is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    /// Which file that is.
+    file: Option<FileId>,
+    verdict: Option<Verdict>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Text,
+    Binary,
+    Utf32,
+}
+
+impl FileSource {
+    /// Whether the file that is read is left out; `buffer` was read in it now.
+    pub(super) fn leaves_out(&mut self, buffer: &[u8]) -> bool {
+        let holds_text = matches!(self.format, FileFormat::Auto | FileFormat::Raw);
+        let Some(front) = self.chain.links.front().filter(|_| holds_text) else { return false };
+        if self.seen.file != Some(front.found.id) {
+            self.seen = Seen { file: Some(front.found.id), verdict: None };
+        }
+        if self.seen.verdict.is_none() {
+            // Of a file that is gone on with, what it begins with says what it is.
+            let head = &front.found.head;
+            let first = if front.offset > 0 && kind(head) != Kind::Unknown { head } else { buffer };
+            self.seen.verdict = self.judge(first);
+            if let Some((_, text)) = self.not_text() {
+                tracing::warn!("{text}");
+            }
+        }
+        self.is_left_out()
+    }
+
+    fn judge(&self, first: &[u8]) -> Option<Verdict> {
+        if first.len() < MARK_BYTES {
+            return None;
+        }
+        if mark(first, true) == Mark::Utf32 {
+            return Some(Verdict::Utf32);
+        }
+        if self.text.rules.encoding.is_some() || self.text.rules.binary == Binary::Read {
+            return Some(Verdict::Text);
+        }
+        match kind(first) {
+            Kind::Unknown => None,
+            Kind::Text => Some(Verdict::Text),
+            Kind::Binary => Some(Verdict::Binary),
+        }
+    }
+
+    /// The verdict on the file that would be read now.
+    fn verdict(&self) -> Option<Verdict> {
+        let front = self.chain.links.front()?;
+        self.seen.verdict.filter(|_| self.seen.file == Some(front.found.id))
+    }
+
+    /// The file that would be read is left out.
+    pub(super) fn is_left_out(&self) -> bool {
+        match self.verdict() {
+            Some(Verdict::Binary) => self.text.rules.binary == Binary::Skip,
+            Some(Verdict::Utf32) => true,
+            Some(Verdict::Text) | None => false,
+        }
+    }
+
+    /// What is to be said of a file that is not text.
+    pub fn not_text(&self) -> Option<(UnreadableReason, String)> {
+        let path = format!("{}/{}", self.directory, self.chain.links.front()?.found.name);
+        match self.verdict()? {
+            Verdict::Text => None,
+            Verdict::Utf32 => Some((
+                UnreadableReason::Undecodable,
+                format!("{path} is UTF-32, which is not decoded, and is left out: write it as UTF-8"),
+            )),
+            Verdict::Binary if self.is_left_out() => Some((
+                UnreadableReason::Binary,
+                format!(
+                    "{path} is not text and is left out: name it in `exclude`, or set `encoding` or `binary: read` to have it"
+                ),
+            )),
+            Verdict::Binary => Some((
+                UnreadableReason::Undecodable,
+                format!(
+                    "{path} is read because it is named, but most of it is not UTF-8: set its `encoding`, or `binary: skip` or \
+                     `binary: read` if it has none"
+                ),
+            )),
+        }
+    }
+
+    /// Passes over all that is in the file, at least up to `end`.
+    pub(super) fn pass_over_front(&mut self, end: u64) {
+        if let Some(front) = self.chain.links.front_mut() {
+            front.len = front.len.max(end);
+            (front.offset, front.tail) = (front.len, TailPrint::default());
+        }
+    }
+}
