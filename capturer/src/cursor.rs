@@ -133,6 +133,9 @@ pub struct FileCursor {
     /// still to be passed over. Time 0 = none.
     #[serde(default, skip_serializing_if = "nothing_to_pass")]
     pub passing: [ChannelMark; 2],
+    /// Path of the file, where the stream is named by a link: that may lead elsewhere at the next start.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub at: String,
     /// Files that were read to their present end since the position before, and where that is. Only on the way from a
     /// stream to the tracker, which keeps them in a table of their own.
     #[serde(skip)]

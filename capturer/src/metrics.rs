@@ -155,6 +155,12 @@ metrics! {
     files_monitored: IntGauge [] Count "Files followed for file_monitor.";
     sources_unreadable: IntGaugeVec ["reason"] Count
         "Files, containers' logs and directories that should be read and can't be. The health of `files` names them.";
+    patterns_unmatched: IntGauge [] Count
+        "Patterns of file_monitor that have matched no file for a minute. The health of `files` names them.";
+    paths_passed_over: IntGaugeVec ["reason"] Count
+        "What patterns of file_monitor come to and do not follow. `capturer check` names them.";
+    directories_unwatched: IntGauge [] Count
+        "Directories that inotify can't watch, for it is not there or at its limit; they are looked at from time to time.";
     streams_stuck: IntGauge [] Count
         "Streams with something to read that read nothing for 10 s, although nothing behind them holds them up.";
     logs_processed_total: IntCounter [] Count "Log records read from all sources.";
@@ -414,6 +420,38 @@ label_values! {
 }
 
 label_values! {
+    /// `reason` of `paths_passed_over`.
+    PassedOver {
+        /// A directory where a file was expected.
+        Directory = "directory",
+        /// A symbolic link that a pattern found.
+        Link = "link",
+        /// A link whose target is not there.
+        Dangling = "dangling_link",
+        /// A link that leads in a circle.
+        LinkLoop = "link_loop",
+        /// A link that leads out of `roots`.
+        OutOfRoots = "out_of_roots",
+        /// A socket, pipe or device.
+        Special = "special",
+        /// A file of the agent.
+        Own = "own",
+        /// Left out by `exclude`.
+        Excluded = "excluded",
+        /// Its name begins with a dot.
+        Hidden = "hidden",
+        /// Compressed, and its log is not there.
+        Archive = "archive",
+        /// A rotated file of a log that is followed.
+        Rotated = "rotated",
+        /// No right to read it.
+        Denied = "denied",
+        /// No text.
+        Binary = "binary",
+    }
+}
+
+label_values! {
     /// `result` of `docker_requests_total`.
     RequestResult {
         /// 2xx.
@@ -505,6 +543,9 @@ impl Metrics {
         for value in LossReason::ALL {
             self.lost_bytes_total.with_label_values(&[value.as_str()]);
             self.losses_total.with_label_values(&[value.as_str()]);
+        }
+        for value in PassedOver::ALL {
+            self.paths_passed_over.with_label_values(&[value.as_str()]);
         }
         for value in UnreadableReason::ALL {
             self.sources_unreadable.with_label_values(&[value.as_str()]);

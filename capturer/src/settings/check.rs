@@ -1,11 +1,10 @@
 //! What must hold between settings. What concerns one key alone is checked where that key is read ([`super::file`]).
 
-use std::path::Path;
-
 use super::reader::Reader;
 use super::units::{show_duration, show_size};
 use super::{LocalFile, NamePart, Settings, loki};
 use crate::limits::READ_BYTES;
+use crate::path_text::text_of_path;
 
 /// Streams that must be able to hold a read and a longest line at once, so that one stuck stream holds up no other.
 const STREAMS_UNDER_WAY: u64 = 4;
@@ -94,16 +93,12 @@ fn own_output(settings: &Settings, sink: &LocalFile, reader: &Reader) {
         parts.iter().map(value).collect::<String>()
     }));
     for (index, set) in settings.file_monitor.files.iter().enumerate() {
-        let matches = |patterns: &[glob::Pattern]| patterns.iter().any(|pattern| hits(pattern, &output));
-        if matches(&set.paths) && !matches(&set.exclude) {
+        let text = text_of_path(&output);
+        let matches = set.paths.iter().any(|pattern| pattern.matches(&text));
+        if matches && !set.exclude.iter().any(|pattern| pattern.covers(&text)) {
             let message = "matches what sinks.local_file writes, which would be captured again without end; \
                            exclude it or write elsewhere";
             reader.problem(&format!("file_monitor.files[{index}].paths"), message);
         }
     }
-}
-
-fn hits(pattern: &glob::Pattern, path: &Path) -> bool {
-    let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
-    pattern.matches_path_with(path, options)
 }

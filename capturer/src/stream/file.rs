@@ -8,6 +8,7 @@
 //! The position is always the end of the last whole record, so nothing is carried from one read to the next: what was
 //! incomplete is read again. A quiet file costs nothing: it is read when inotify says that it grew.
 
+mod elsewhere;
 mod hanging;
 mod late;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod text;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use self::elsewhere::Elsewhere;
 use self::hanging::SetAside;
 pub use self::reader::Reader;
 use self::text::Text;
@@ -85,6 +87,8 @@ pub struct FileSource {
     kin_looked_ms: u64,
     /// Names in its directory that are logs of their own.
     apart: Vec<String>,
+    /// Where links lead.
+    elsewhere: Elsewhere,
     /// Whose deliveries count, and among which streams a file has one reader.
     reader: Reader,
     /// Files that are its own to read.
@@ -154,6 +158,7 @@ impl FileSource {
             kin_look_ms: None,
             kin_looked_ms: 0,
             apart: Vec::new(),
+            elsewhere: Elsewhere::default(),
             reader: Reader::default(),
             claimed: BTreeSet::new(),
             unacked: BTreeSet::new(),
@@ -202,7 +207,11 @@ impl FileSource {
 
     /// The position it begins with, once its directory was listed.
     pub fn first_position(&mut self) -> Option<Cursor> {
-        (self.opened || !self.scanning).then(|| self.chain.cursor(&Default::default()))
+        (self.opened || !self.scanning).then(|| {
+            let mut cursor = self.chain.cursor(&Default::default());
+            self.note_path(&mut cursor);
+            cursor
+        })
     }
 
     /// Begins, or begins again after a failure. Files are opened at once, so that nothing that happens before the first
@@ -297,6 +306,8 @@ impl FileSource {
                 self.take_listing(Vec::new(), latest, cx);
                 self.chain.trust_opened();
             }
+            // The link that led there leads elsewhere by now.
+            Err(_) if self.elsewhere.is_waiting() => {}
             Err(error) => told.push(unreadable(&error)),
         }
         if latest && self.exit_told_ns != self.exited_at_ns {
@@ -620,6 +631,7 @@ impl FileSource {
             Undelivered { starts, in_line }
         });
         let mut end = self.chain.cursor(&open);
+        self.note_path(&mut end);
         if let (Cursor::File(end), FileFormat::Docker) = (&mut end, self.format) {
             delivered::note(&mut self.lines, &lines, &read);
             self.lines.open_ns = StdType::ALL.map(|std_type| self.assembler.open_time(std_type).unwrap_or(0));
@@ -638,6 +650,7 @@ impl FileSource {
 
     /// Finishes files that are read to their end, and the source when none is left.
     fn go_on(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.go_over(cx);
         loop {
             self.read_late_ones(cx, told);
             let may_read = self.chain.may_read();

@@ -79,6 +79,7 @@ impl Chain {
             reached,
             lines: ApiCursor::default(),
             passing: Default::default(),
+            at: String::new(),
             done: std::mem::take(&mut self.done),
         })
     }
