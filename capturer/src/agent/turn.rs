@@ -141,8 +141,7 @@ impl Loop<'_> {
             if now.mono_ms >= look_at && !self.shell.has_inotify() {
                 look_at = now.mono_ms + LOOK_MS;
                 self.take(vec![Event::WatchOverflow]);
-            }
-            if now.mono_ms >= look_at && !self.shell.unwatched().is_empty() {
+            } else if now.mono_ms >= look_at && !self.shell.unwatched().is_empty() {
                 look_at = now.mono_ms + LOOK_MS;
                 let listed = now.mono_ms >= list_at;
                 if listed {

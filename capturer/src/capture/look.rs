@@ -106,6 +106,12 @@ impl Capture {
     /// Notes what an event says of a stream's reading.
     pub(super) fn look_at(&mut self, now: Now, event: &Event) {
         match event {
+            // A followed path whose directory is gone is gone with it.
+            Event::Scanned { stream, result: Err(FileError::NoDirectory(_)) }
+                if self.streams.get(stream).is_some_and(|stream| stream.source.path.is_some()) =>
+            {
+                self.unreadable.forget(*stream);
+            }
             Event::Scanned { stream, result: Err(error) } => self.unreadable.set(*stream, error),
             Event::Scanned { stream, result: Ok(found) } if found.is_empty() => {
                 self.unreadable.forget(*stream)

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use super::look;
 use super::own::Own;
-use super::patterns::{self, Start, Watch};
+use super::patterns::{self, Start};
 use super::report::PatternReport;
 use super::unpack::Unpacker;
 use super::waiting::Waiting;
@@ -368,7 +368,8 @@ impl Worker {
         lane_of: &dyn Fn(&Path) -> Option<LaneId>,
     ) -> (patterns::Found, Vec<(i32, Interest)>) {
         let mut watching = Watching::default();
-        let mut watch = |directory: &Path, watch: Watch| self.watch_for(directory, watch, &mut watching);
+        let mut watch =
+            |directory: &Path, interest: Interest| self.watch_for(directory, interest, &mut watching);
         let with = patterns::With { set: &self.sets[set], own: &self.own, lane_of, watch: &mut watch };
         let found = patterns::walk(with, starts);
         let walked = Walked {
@@ -380,12 +381,8 @@ impl Worker {
         (found, watching.watches)
     }
 
-    fn watch_for(&self, directory: &Path, watch: Watch, watching: &mut Watching) {
-        let (flags, interest) = match watch {
-            Watch::Itself => (ITSELF, Interest::default()),
-            Watch::Names(interest) => (NAMES, interest),
-        };
-        match self.add_watch(directory, flags) {
+    fn watch_for(&self, directory: &Path, interest: Interest, watching: &mut Watching) {
+        match self.add_watch(directory, NAMES) {
             Ok(watch) => watching.watches.push((watch, interest)),
             // Gone meanwhile, which its own directory tells; or it may not be read, which its listing tells.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
@@ -404,10 +401,8 @@ impl Worker {
     }
 }
 
-/// The directory is removed or renamed.
-const ITSELF: WatchFlags = WatchFlags::DELETE_SELF.union(WatchFlags::MOVE_SELF);
-/// The same, and what happens to names in it.
-const NAMES: WatchFlags = ITSELF
+/// What happens to names in a directory, and that it is renamed itself.
+const NAMES: WatchFlags = WatchFlags::MOVE_SELF
     .union(WatchFlags::CREATE)
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MOVED_FROM)

@@ -78,15 +78,6 @@ pub struct Start {
     rest: Vec<Step>,
 }
 
-/// How a directory is to be watched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Watch {
-    /// Whether it is removed or renamed.
-    Itself,
-    /// The same, and what is made in it.
-    Names(Interest),
-}
-
 /// What a walk came to.
 #[derive(Debug, Default)]
 pub struct Found {
@@ -144,8 +135,8 @@ pub struct With<'a> {
     pub own: &'a Own,
     /// Says of a path without links that another thread goes there.
     pub lane_of: &'a dyn Fn(&Path) -> Option<LaneId>,
-    /// Watches a directory.
-    pub watch: &'a mut dyn FnMut(&Path, Watch),
+    /// Watches a directory for names that are made there.
+    pub watch: &'a mut dyn FnMut(&Path, Interest),
 }
 
 /// Walks from the given places.
@@ -208,7 +199,7 @@ impl Walk<'_> {
             return;
         }
         self.been.insert((place.at.clone(), rest.len(), by_link));
-        self.watch(&place.at, Watch::Names(Interest::directories(self.with.set.follow_links)));
+        self.watch(&place.at, Interest::directories(self.with.set.follow_links));
         for (name, kind) in self.entries(&place.at).iter() {
             let may_be_one = matches!(*kind, FileType::Directory | FileType::Symlink);
             if may_be_one && !name.as_bytes().starts_with(b".") {
@@ -219,7 +210,7 @@ impl Walk<'_> {
     }
 
     fn wild(&mut self, place: &Place, wild: &Wild, tail: &[Step]) {
-        self.watch(&place.at, Watch::Names(Interest::wild(wild.clone())));
+        self.watch(&place.at, Interest::wild(wild.clone()));
         for (name, kind) in self.entries(&place.at).iter() {
             let text = name.to_string_lossy();
             if wild.matches(&text) {
@@ -266,21 +257,11 @@ impl Walk<'_> {
         if self.is_excluded(&shown) {
             return self.pass(PassedOver::Excluded, &shown, "");
         }
-        let mut looked = look(&at);
-        let is_directory = |stat: &Statx| is(stat, FileType::Directory);
-        if !looked.as_ref().is_ok_and(|stat| is_directory(stat) && !tail.is_empty()) {
-            // It may be made, replaced or, if it is a link, changed. Looked at once more behind the watch.
-            self.watch(&place.at, Watch::Names(Interest::name(text_of(name))));
-            looked = look(&at);
-        }
-        match looked {
+        // It may be made, replaced or, if it is a link, changed.
+        self.watch(&place.at, Interest::name(text_of(name)));
+        match look(&at) {
             Ok(stat) if is(&stat, FileType::Symlink) => self.enter_link(place, shown, name, is_shown, tail),
-            Ok(stat) => {
-                if is_directory(&stat) {
-                    self.watch(&at, Watch::Itself);
-                }
-                self.come_to(Place { at, shown, ..place }, &stat, tail);
-            }
+            Ok(stat) => self.come_to(Place { at, shown, ..place }, &stat, tail),
             Err(error) => {
                 if error.kind() == io::ErrorKind::NotFound && !is_shown {
                     self.pass(PassedOver::Dangling, &shown, &format!(" -> {}", text_of_path(&at)));
@@ -402,8 +383,8 @@ impl Walk<'_> {
         }
     }
 
-    fn watch(&mut self, at: &Path, watch: Watch) {
-        (self.with.watch)(at, watch);
+    fn watch(&mut self, at: &Path, interest: Interest) {
+        (self.with.watch)(at, interest);
     }
 
     fn entries(&mut self, directory: &Path) -> Rc<Vec<Entry>> {

@@ -25,12 +25,12 @@ fn set(dir: &Path, paths: &[&str]) -> FileSet {
 #[derive(Default)]
 struct Walked {
     found: Found,
-    watches: BTreeMap<PathBuf, Vec<Watch>>,
+    watches: BTreeMap<PathBuf, Vec<Interest>>,
 }
 
 fn walk_from(set: &FileSet, starts: Vec<Start>, lane_of: &dyn Fn(&Path) -> Option<LaneId>) -> Walked {
-    let mut watches: BTreeMap<PathBuf, Vec<Watch>> = BTreeMap::new();
-    let mut watch = |at: &Path, watch: Watch| watches.entry(at.to_owned()).or_default().push(watch);
+    let mut watches: BTreeMap<PathBuf, Vec<Interest>> = BTreeMap::new();
+    let mut watch = |at: &Path, interest| watches.entry(at.to_owned()).or_default().push(interest);
     let found = walk(With { set, own: &Own::default(), lane_of, watch: &mut watch }, starts);
     Walked { found, watches }
 }
@@ -62,11 +62,8 @@ impl Walked {
     }
 
     fn watched(&self, dir: &Path, at: &str, name: &[u8], mask: u32) -> bool {
-        let watches = self.watches.get(&dir.join(at)).into_iter().flatten();
-        watches.into_iter().any(|watch| match watch {
-            Watch::Itself => name.is_empty(),
-            Watch::Names(interest) => name.is_empty() || interest.has(name, mask),
-        })
+        let mut interests = self.watches.get(&dir.join(at)).into_iter().flatten();
+        interests.any(|interest| interest.has(name, mask))
     }
 }
 
@@ -235,8 +232,8 @@ fn each_level_is_watched_for_what_may_come() {
     check("deep/a", "x.txt", CREATE, true);
     check("deep/a", "x", DIRECTORY, true);
     check("deep/a", "x.log", CREATE, false);
-    check("r1", "", 0, true);
-    check("deep", "", 0, true);
+    check("", "deep", DIRECTORY, true);
+    check("", "r1", DIRECTORY, true);
 }
 
 /// One hung file system must not hide what a pattern matches beside it.

@@ -58,6 +58,8 @@ pub struct Link {
     pub deleted: bool,
     /// The stream went over to another directory: that this one is not listed there says nothing.
     pub elsewhere: bool,
+    /// Looks at it since it was left that brought nothing.
+    pub quiet_looks: u8,
     /// There may be bytes behind `offset`.
     pub unread: bool,
     /// It was opened by its inode number alone, which may have come back since the listing: files that were made and
@@ -600,6 +602,7 @@ fn link(found: FoundFile) -> Link {
         settled: false,
         deleted: false,
         elsewhere: false,
+        quiet_looks: 0,
         unread: true,
         doubted: false,
         missing: false,
