@@ -16,6 +16,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::files::report::PassedOver;
 use crate::ledger::Owner;
 use crate::pipeline::{self, Outcome};
 use crate::settings::Pipeline;
@@ -256,6 +257,7 @@ macro_rules! label_values {
         }
     };
 }
+pub(crate) use label_values;
 
 label_values! {
     /// `error_type` of `container_stream_errors_total`.
@@ -416,38 +418,6 @@ label_values! {
         NoDescriptor = "no_descriptor",
         /// Anything else; health has the words.
         Other = "other",
-    }
-}
-
-label_values! {
-    /// `reason` of `paths_passed_over`.
-    PassedOver {
-        /// A directory where a file was expected.
-        Directory = "directory",
-        /// A symbolic link that a pattern found.
-        Link = "link",
-        /// A link whose target is not there.
-        Dangling = "dangling_link",
-        /// A link that leads in a circle.
-        LinkLoop = "link_loop",
-        /// A link that leads out of `roots`.
-        OutOfRoots = "out_of_roots",
-        /// A socket, pipe or device.
-        Special = "special",
-        /// A file of the agent.
-        Own = "own",
-        /// Left out by `exclude`.
-        Excluded = "excluded",
-        /// Its name begins with a dot.
-        Hidden = "hidden",
-        /// Compressed, and its log is not there.
-        Archive = "archive",
-        /// A rotated file of a log that is followed.
-        Rotated = "rotated",
-        /// No right to read it.
-        Denied = "denied",
-        /// No text.
-        Binary = "binary",
     }
 }
 

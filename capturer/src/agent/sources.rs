@@ -11,7 +11,8 @@ use crate::clock::Now;
 use crate::descriptors;
 use crate::discover::Unmatched;
 use crate::files::Hung;
-use crate::metrics::{PassedOver, UnreadableReason};
+use crate::files::report::PassedOver;
+use crate::metrics::UnreadableReason;
 use crate::shell::Rest;
 
 /// What health says of files as a rule.
@@ -73,7 +74,9 @@ impl Loop<'_> {
         if !self.settings.container_monitor.enabled {
             return self.process.board.forget_health("containers");
         }
-        let (ok, message) = match self.capture.unmatched_names(now) {
+        let unmatched = self.capture.unmatched_names(now);
+        let some = matches!(unmatched, Some(Unmatched::Some(_)));
+        let (ok, message) = match unmatched {
             None => (true, "containers are selected as configured".to_owned()),
             Some(Unmatched::All(names)) => (
                 false,
@@ -86,7 +89,8 @@ impl Loop<'_> {
                 (true, format!("no container matches {names}{}", regex_hint(&names)))
             }
         };
-        if ok && message.starts_with("no container") && self.said.is_news("include lists", false) {
+        // Others are captured, so the component is well; the log has it all the same.
+        if self.said.is_news("include lists", !some) && some {
             tracing::warn!(component = "containers", "{message}");
         }
         self.tell("containers", ok, message);

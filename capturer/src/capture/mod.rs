@@ -253,7 +253,16 @@ impl Capture {
                     file.on_read(result, buffer, file_len, data_at, cx, told)
                 });
             }
-            Event::FileGrew { stream } => self.with_file(now, stream, |file, _, _| file.on_grew()),
+            Event::FileGrew { stream } => {
+                self.with_file(now, stream, |file, _, _| file.on_grew());
+                // It may have been written to by another of its names.
+                for reader in self.owners.readers_for(stream) {
+                    self.with_file(now, reader, |file, cx, told| {
+                        file.on_grew();
+                        file.on_kin_grew(cx, told);
+                    });
+                }
+            }
             Event::KinGrew { stream } => {
                 self.with_file(now, stream, |file, cx, told| file.on_kin_grew(cx, told))
             }

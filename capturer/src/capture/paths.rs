@@ -220,7 +220,7 @@ impl Capture {
             let target = targets.get(path).map(String::as_str);
             for id in self.ids_of(&StreamKey::file(path)) {
                 self.with_file(now, id, |file, cx, told| {
-                    file.on_path_found(came_back, cx);
+                    file.on_path_found(came_back || ids.get(path).is_some_and(|id| !file.reads(*id)), cx);
                     file.lead_to(target.unwrap_or(path), cx, told);
                 });
             }

@@ -153,6 +153,11 @@ pub fn walk(with: With<'_>, starts: Vec<Start>) -> Found {
         found,
     };
     for Start { pattern, place, rest } in starts {
+        // The root itself may be on a network.
+        if let Some(lane) = (walk.with.lane_of)(&place.at) {
+            walk.found.elsewhere.entry(lane).or_default().push(Start { pattern, place, rest });
+            continue;
+        }
         walk.pattern = pattern;
         walk.been.clear();
         walk.step(place, &rest);

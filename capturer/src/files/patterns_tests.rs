@@ -1,3 +1,5 @@
+//! Trees and patterns as tables: what is found, what is passed over, what is watched.
+
 use super::*;
 use crate::settings::{PathPattern, Settings};
 

@@ -2,9 +2,8 @@
 
 use super::reader::Reader;
 use super::units::{show_duration, show_size};
-use super::{LocalFile, NamePart, Settings, loki};
+use super::{Settings, loki};
 use crate::limits::READ_BYTES;
-use crate::path_text::text_of_path;
 
 /// Streams that must be able to hold a read and a longest line at once, so that one stuck stream holds up no other.
 const STREAMS_UNDER_WAY: u64 = 4;
@@ -16,9 +15,6 @@ pub(super) fn check(settings: &Settings, reader: &Reader) {
     rotation(settings, reader);
     something_to_do(settings, reader);
     own_container(settings, reader);
-    if let Some(sink) = &settings.sinks.local_file {
-        own_output(settings, sink, reader);
-    }
     if let Some(sink) = &settings.sinks.loki {
         loki::check(settings, sink, reader);
     }
@@ -80,25 +76,5 @@ fn something_to_do(settings: &Settings, reader: &Reader) {
             "sinks",
             "none is enabled: set enabled of sinks.local_file, sinks.loki or sinks.stdout to true",
         );
-    }
-}
-
-/// Following our own output would write each line again, for ever.
-fn own_output(settings: &Settings, sink: &LocalFile, reader: &Reader) {
-    let Ok(mut output) = std::path::absolute(&sink.directory) else { return };
-    output.extend(sink.file.components().map(|parts| {
-        let value = |part: &NamePart| {
-            if let NamePart::Literal(literal) = part { literal.clone() } else { "x".to_owned() }
-        };
-        parts.iter().map(value).collect::<String>()
-    }));
-    for (index, set) in settings.file_monitor.files.iter().enumerate() {
-        let text = text_of_path(&output);
-        let matches = set.paths.iter().any(|pattern| pattern.matches(&text));
-        if matches && !set.exclude.iter().any(|pattern| pattern.covers(&text)) {
-            let message = "matches what sinks.local_file writes, which would be captured again without end; \
-                           exclude it or write elsewhere";
-            reader.problem(&format!("file_monitor.files[{index}].paths"), message);
-        }
     }
 }

@@ -36,6 +36,11 @@ impl Elsewhere {
 }
 
 impl FileSource {
+    /// Whether it has this file in hand.
+    pub fn reads(&self, id: FileId) -> bool {
+        self.chain.links.iter().any(|link| link.found.id.can_be(id))
+    }
+
     /// What the followed path is called, and where it leads now.
     pub fn named(mut self, name: &str, target: &str) -> FileSource {
         self.elsewhere.name = name.to_owned();
