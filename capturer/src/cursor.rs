@@ -134,8 +134,8 @@ pub struct FileCursor {
     #[serde(default, skip_serializing_if = "nothing_to_pass")]
     pub passing: [ChannelMark; 2],
     /// Path of the file, where the stream is named by a link: that may lead elsewhere at the next start.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub at: String,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub at: Box<str>,
     /// Files that were read to their present end since the position before, and where that is. Only on the way from a
     /// stream to the tracker, which keeps them in a table of their own.
     #[serde(skip)]
@@ -190,6 +190,10 @@ pub struct FilePlace {
 
 fn nothing_to_pass(passing: &[ChannelMark; 2]) -> bool {
     passing.iter().all(|mark| mark.time_ns == 0)
+}
+
+fn is_empty(text: &str) -> bool {
+    text.is_empty()
 }
 
 fn is_zero(skip: &[u64; 2]) -> bool {

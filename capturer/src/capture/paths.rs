@@ -436,7 +436,7 @@ impl Capture {
         // Links may have been changed since: then the file that they led to is read to its end first.
         let target = look.target.unwrap_or(path);
         let read_at = match &start {
-            Start::Resume(cursor) if !cursor.at.is_empty() => cursor.at.clone(),
+            Start::Resume(cursor) if !cursor.at.is_empty() => cursor.at.to_string(),
             _ => target.to_owned(),
         };
         let apart = self.set_apart(now, &read_at);
@@ -463,3 +463,7 @@ impl Capture {
         self.add_stream(stream);
     }
 }
+
+#[cfg(test)]
+#[path = "paths_tests.rs"]
+mod tests;

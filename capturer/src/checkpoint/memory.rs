@@ -352,7 +352,7 @@ mod tests {
             reached: vec![place(2, 900)],
             lines: ApiCursor::default(),
             passing: Default::default(),
-            at: String::new(),
+            at: Box::default(),
             done: Vec::new(),
         };
         table.know(&log, "file", &Cursor::File(cursor));

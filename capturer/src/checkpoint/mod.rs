@@ -253,7 +253,7 @@ pub(crate) mod tests {
             reached: Vec::new(),
             lines: ApiCursor { last_ns: offset as i64, ..ApiCursor::default() },
             passing: [ChannelMark { time_ns: 3, count: 1 }, ChannelMark::default()],
-            at: String::new(),
+            at: Box::default(),
             done: Vec::new(),
         })
     }

@@ -83,7 +83,7 @@ fn saved(file: FileId, head: HeadPrint, skip: [u64; 2]) -> Start {
         reached: Vec::new(),
         lines: ApiCursor::default(),
         passing: Default::default(),
-        at: String::new(),
+        at: Box::default(),
         done: Vec::new(),
     })
 }

@@ -44,6 +44,8 @@ pub enum Kind {
 
 /// What a source tells its stream.
 #[derive(Debug)]
+// Nearly all that is told are lines, a value for each batch.
+#[allow(clippy::large_enum_variant)]
 pub enum Told {
     /// It is open and delivers.
     Opened,

@@ -30,7 +30,7 @@ fn of_file(source: &Arc<Source>, texts: &[&str], born_ns: i64) -> Batch {
         reached: Vec::new(),
         lines: Default::default(),
         passing: Default::default(),
-        at: String::new(),
+        at: Box::default(),
         done: Vec::new(),
     });
     batch

@@ -79,7 +79,7 @@ impl Chain {
             reached,
             lines: ApiCursor::default(),
             passing: Default::default(),
-            at: String::new(),
+            at: Box::default(),
             done: std::mem::take(&mut self.done),
         })
     }
