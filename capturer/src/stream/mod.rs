@@ -529,6 +529,9 @@ impl Stream {
                     }
                 }
                 Told::Polled { again_at_ms } => self.polled(again_at_ms, cx),
+                // Sinks that were told to stop answer nothing more, and a position without lines can wait.
+                Told::Lines { lines, read, .. }
+                    if self.stopped && lines.records.is_empty() && read.is_empty() => {}
                 Told::Lines { lines, read, end, source_bytes } => {
                     self.send(lines, read, end, source_bytes, cx)
                 }
