@@ -140,6 +140,9 @@ pub struct FileCursor {
     /// at the same byte.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub split: u64,
+    /// Path of the file, where the stream is named by a link: that may lead elsewhere at the next start.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub at: Box<str>,
     /// Files that were read to their present end since the position before, and where that is. Only on the way from a
     /// stream to the tracker, which keeps them in a table of their own.
     #[serde(skip)]
@@ -198,6 +201,10 @@ fn nothing_to_pass(passing: &[ChannelMark; 2]) -> bool {
 
 fn is_nothing(split: &u64) -> bool {
     *split == 0
+}
+
+fn is_empty(text: &str) -> bool {
+    text.is_empty()
 }
 
 fn is_zero(skip: &[u64; 2]) -> bool {

@@ -32,6 +32,7 @@ pub mod losses;
 pub mod metrics;
 pub mod online;
 pub mod own_log;
+pub mod path_text;
 pub mod pipeline;
 pub mod positions;
 pub mod privilege;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capturer::agent::{Agent, Reloading};
+use capturer::files::listing;
 use capturer::settings::cli::{self, Command, ConfigArgs, Exit};
 use capturer::table::Printable;
 use capturer::{dead_letters, doctor, online, own_log, positions, quickstart, tap, top};
@@ -20,7 +21,7 @@ pub fn main() -> ExitCode {
     let (mut out, mut err) = (Printable(stdout()), Printable(stderr()));
     match cli.command {
         Command::Run(arguments) => run(&arguments),
-        Command::Check(arguments) => cli::check(&arguments, online::check, &mut out, &mut err),
+        Command::Check(arguments) => cli::check(&arguments, listing::show, online::check, &mut out, &mut err),
         Command::Doctor(arguments) => doctor::run(&arguments, &mut out),
         Command::Quickstart(arguments) => quickstart::run(&arguments),
         Command::Tap(arguments) => tap::run(&arguments, &mut err),

@@ -16,6 +16,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::files::report::PassedOver;
 use crate::ledger::Owner;
 use crate::pipeline::{self, Outcome};
 use crate::settings::Pipeline;
@@ -155,6 +156,12 @@ metrics! {
     files_monitored: IntGauge [] Count "Files followed for file_monitor.";
     sources_unreadable: IntGaugeVec ["reason"] Count
         "Files, containers' logs and directories that should be read and can't be. The health of `files` names them.";
+    patterns_unmatched: IntGauge [] Count
+        "Patterns of file_monitor that have matched no file for a minute. The health of `files` names them.";
+    paths_passed_over: IntGaugeVec ["reason"] Count
+        "What patterns of file_monitor come to and do not follow. `capturer check` names them.";
+    directories_unwatched: IntGauge [] Count
+        "Directories that inotify can't watch, for it is not there or at its limit; they are looked at from time to time.";
     streams_stuck: IntGauge [] Count
         "Streams with something to read that read nothing for 10 s, although nothing behind them holds them up.";
     logs_processed_total: IntCounter [] Count "Log records read from all sources.";
@@ -250,6 +257,7 @@ macro_rules! label_values {
         }
     };
 }
+pub(crate) use label_values;
 
 label_values! {
     /// `error_type` of `container_stream_errors_total`.
@@ -509,6 +517,9 @@ impl Metrics {
         for value in LossReason::ALL {
             self.lost_bytes_total.with_label_values(&[value.as_str()]);
             self.losses_total.with_label_values(&[value.as_str()]);
+        }
+        for value in PassedOver::ALL {
+            self.paths_passed_over.with_label_values(&[value.as_str()]);
         }
         for value in UnreadableReason::ALL {
             self.sources_unreadable.with_label_values(&[value.as_str()]);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::agent::{Agent, Stopper};
 use crate::settings::cli::{self, Exit, QuickstartArgs};
-use crate::settings::{FileFormat, FileSet, LogLevel, Settings};
+use crate::settings::{FileFormat, FileSet, LogLevel, PathPattern, Settings};
 use crate::status::{Board, Snapshot};
 use crate::{ask, docker, own_log, table};
 use anyhow::Context as _;
@@ -91,8 +91,7 @@ fn choose_source(settings: &mut Settings) -> anyhow::Result<Option<Demo>> {
             settings.container_monitor.enabled = false;
             let demo = Demo::start()?;
             let pattern = demo.directory.join("*/*-json.log");
-            let pattern =
-                glob::Pattern::new(&pattern.to_string_lossy()).context("the pattern of the demonstration")?;
+            let pattern = PathPattern::new(&pattern.to_string_lossy()).map_err(anyhow::Error::msg)?;
             settings.file_monitor.files =
                 vec![FileSet { paths: vec![pattern], format: FileFormat::Docker, ..FileSet::default() }];
             say!("  logs: {}", demo.directory.display());

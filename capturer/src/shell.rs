@@ -19,10 +19,10 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 use crate::capture::io::{
-    Action, Answer, BodyOutcome, ConnId, Event, FileError, FileNo, RequestError, RequestId,
+    Action, Answer, BodyOutcome, ConnId, Event, FileError, FileNo, FoundFile, RequestError, RequestId,
 };
 use crate::decode::inotify;
-use crate::files::{self, Files, Hung, Lane, OpenFile};
+use crate::files::{self, Files, Hung, Lane, OpenFile, Walked};
 use crate::http::{Cancel, Connection};
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
@@ -57,6 +57,8 @@ pub struct Shell {
     large_answers: Rc<Semaphore>,
     open_files: BTreeMap<FileNo, Opened>,
     watches: Watches,
+    /// Streams whose directory inotify does not watch.
+    unwatched: BTreeSet<StreamId>,
     in_flight: FuturesUnordered<LocalBoxFuture<'static, Done>>,
     /// No read is armed any more.
     stopped: bool,
@@ -150,6 +152,7 @@ impl Shell {
             large_answers: Rc::new(Semaphore::new(ANSWERS_LARGE_MAX)),
             open_files: BTreeMap::new(),
             watches: Watches::default(),
+            unwatched: BTreeSet::new(),
             in_flight: FuturesUnordered::new(),
             stopped: false,
             on_lanes: BTreeSet::new(),
@@ -190,6 +193,7 @@ impl Shell {
             Action::CloseConn { conn } => self.close(conn),
             Action::Scan { stream, directory, live_name, wanted, apart } => {
                 self.watches.expect(stream, &live_name);
+                self.watches.begin_listing();
                 self.files.ask(files::Request::Scan { stream, directory, live_name, wanted, apart });
             }
             Action::Unwatch { stream } => self.unwatch(stream),
@@ -206,7 +210,10 @@ impl Shell {
                     self.open_files.remove(&file);
                 }
             }
-            Action::FindPaths { set } => self.files.ask(files::Request::FindPaths { set }),
+            Action::FindPaths { set } => {
+                self.watches.begin_listing();
+                self.files.ask(files::Request::FindPaths { set });
+            }
             Action::Attach(source) => {
                 self.keys.insert(source.id, ledger_key(&source));
                 self.to_outlet(source.outlet, || ToSink::Attach(Arc::clone(&source)));
@@ -381,9 +388,26 @@ impl Shell {
         self.files.hung()
     }
 
-    /// Directories that patterns lead to and that can't be listed, with the reason.
-    pub fn unlistable(&self) -> BTreeSet<String> {
-        self.files.unlistable()
+    /// What the last walks of the patterns had to say, by entry of file_monitor.
+    pub fn walks(&self) -> BTreeMap<usize, Vec<Arc<Walked>>> {
+        self.files.walks()
+    }
+
+    /// What may have come to streams whose directory inotify does not watch; with `listed` also other files of theirs.
+    pub fn look_at_unwatched(&self, listed: bool) -> Vec<Event> {
+        let mut events = Vec::new();
+        for stream in self.unwatched.iter().copied() {
+            if listed {
+                events.push(Event::ChainChanged { stream });
+            }
+            events.extend([Event::FileGrew { stream }, Event::KinGrew { stream }]);
+        }
+        events
+    }
+
+    /// Streams whose directory inotify does not watch.
+    pub fn unwatched(&self) -> &BTreeSet<StreamId> {
+        &self.unwatched
     }
 
     /// Files that wait to be opened until there is a descriptor for them.
@@ -392,22 +416,71 @@ impl Shell {
     }
 
     fn unwatch(&mut self, stream: StreamId) {
-        if let (Some(watch), Some(inotify)) = (self.watches.remove(stream), &self.inotify) {
-            let _ = rustix::fs::inotify::remove_watch(inotify, watch);
+        self.unwatched.remove(&stream);
+        self.watches.remove(stream);
+        self.drop_unused_watches();
+    }
+
+    fn drop_unused_watches(&mut self) {
+        let unused = self.watches.take_unused();
+        if let Some(inotify) = &self.inotify {
+            for watch in unused {
+                let _ = rustix::fs::inotify::remove_watch(inotify, watch);
+            }
         }
     }
 
     /// An answer of the files threads.
-    pub fn on_files(&mut self, answer: files::Answer) -> Event {
+    pub fn on_files(&mut self, answer: files::Answer) -> Vec<Event> {
         match answer {
-            files::Answer::Scanned { stream, watch, result } => {
-                if let Some(watch) = watch {
-                    self.watches.set(stream, watch);
-                    if let Ok(found) = &result {
-                        self.watches.set_kin(stream, found.iter().map(|file| file.name.as_str()));
-                    }
+            files::Answer::Scanned { stream, watch, result } => self.on_scanned(stream, watch, result),
+            files::Answer::PathsFound { set, lane, lanes, watches, paths } => {
+                let is_news = self.watches.set_of_patterns(set, lane, watches);
+                if lane.is_none() {
+                    self.watches.end_listing();
                 }
-                Event::Scanned { stream, result }
+                self.drop_unused_watches();
+                let again = is_news.then_some(Event::PathsChanged { set });
+                let found = Event::PathsFound { set, lane, lanes, paths };
+                std::iter::once(found).chain(again).collect()
+            }
+            answer => vec![self.on_answer(answer)],
+        }
+    }
+
+    fn on_scanned(
+        &mut self,
+        stream: StreamId,
+        watch: Option<i32>,
+        result: Result<Vec<FoundFile>, FileError>,
+    ) -> Vec<Event> {
+        let mut is_news = false;
+        match watch {
+            Some(watch) => {
+                self.unwatched.remove(&stream);
+                is_news = self.watches.set(stream, watch);
+                if let Ok(found) = &result {
+                    self.watches.set_kin(stream, found.iter().map(|file| file.name.as_str()));
+                }
+            }
+            // Where the directory is gone there is nothing to watch.
+            None if result.is_ok() => drop(self.unwatched.insert(stream)),
+            None => {}
+        }
+        self.watches.end_listing();
+        self.drop_unused_watches();
+        let mut events = vec![Event::Scanned { stream, result }];
+        if is_news {
+            events.extend([Event::ChainChanged { stream }, Event::FileGrew { stream }]);
+        }
+        events
+    }
+
+    fn on_answer(&mut self, answer: files::Answer) -> Event {
+        match answer {
+            files::Answer::Scanned { stream, result, .. } => Event::Scanned { stream, result },
+            files::Answer::PathsFound { set, lane, lanes, paths, .. } => {
+                Event::PathsFound { set, lane, lanes, paths }
             }
             files::Answer::Opened { stream, file, lane, result } => {
                 let result = result.map(|(open, opened)| {
@@ -431,10 +504,6 @@ impl Shell {
             }
             files::Answer::Read { stream, file, result, buffer, file_len, data_at } => {
                 Event::FileRead { stream, file, result, buffer, file_len, data_at }
-            }
-            files::Answer::PathsFound { set, lane, lanes, watches, paths } => {
-                self.watches.set_of_patterns(set, &watches);
-                Event::PathsFound { set, lane, lanes, paths }
             }
             files::Answer::Saved { seq, result } => Event::CheckpointSaved { seq, result },
         }

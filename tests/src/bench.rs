@@ -18,6 +18,7 @@ use capturer::capture::io::{Action, Event};
 use capturer::files::{Answer, Files};
 use capturer::ledger::Owner;
 use capturer::ledger::claims::{Claimed, Claims};
+use capturer::settings::Settings;
 use capturer::shell::Shell;
 use rustix::fs::inotify::CreateFlags;
 use rustix::io::Errno;
@@ -133,7 +134,8 @@ impl RealBench {
         std::fs::create_dir(&data)?;
         std::fs::create_dir(log_directory_in(&dir))?;
         let (answer, answers) = unbounded_channel();
-        let files = Files::start(inotify.clone(), Vec::new(), data, claims.clone(), move |answered| {
+        let settings = Settings { data_dir: data, ..Settings::default() };
+        let files = Files::start(inotify.clone(), &settings, claims.clone(), move |answered| {
             // Nobody waits for one that comes when the bench is over.
             let _ = answer.send(answered);
         })?;
@@ -173,7 +175,7 @@ impl RealBench {
                     // What is asked of a lane about an open file was not counted: most of it goes to the ring.
                     let counted = matches!(answer, Answer::Scanned { .. } | Answer::Opened { .. });
                     self.asked -= usize::from(counted);
-                    self.events.push_back(self.shell.on_files(answer));
+                    self.events.extend(self.shell.on_files(answer));
                 }
                 Err(_) => return None,
             }

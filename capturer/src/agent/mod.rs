@@ -10,6 +10,7 @@
 //! A reload is a stop and a start without the process ending, because what a stop and a start lose and repeat is known
 //! and proven: nothing.
 
+mod faults;
 mod reload;
 mod run;
 mod sources;

@@ -61,13 +61,9 @@ impl Run {
         let (sender, inbox) = unbounded_channel();
         let inotify = open_inotify().map(|fd| Arc::new(claims.hold(fd, Owner::Discovery)));
         let answer = sender.clone();
-        let files = Files::start(
-            inotify.clone(),
-            settings.file_monitor.files.clone(),
-            settings.data_dir.clone(),
-            claims.clone(),
-            move |from| drop(answer.send(FromThread::Files(from))),
-        )
+        let files = Files::start(inotify.clone(), &settings, claims.clone(), move |from| {
+            drop(answer.send(FromThread::Files(from)))
+        })
         .context("starting the files threads")?;
         let (sinks, facts) = open_sinks(&settings, &mut loaded.checkpoint, board, metrics, claims, &sender)?;
         let seed = u64::from(std::process::id()) ^ unix_ns() as u64;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::faults::{Faults, Kind};
 use super::turn::Loop;
 use crate::capture::io::Event;
 use crate::capture::look::Named;
@@ -10,18 +11,12 @@ use crate::clock::Now;
 use crate::descriptors;
 use crate::discover::Unmatched;
 use crate::files::Hung;
+use crate::files::report::PassedOver;
 use crate::metrics::UnreadableReason;
 use crate::shell::Rest;
 
 /// What health says of files as a rule.
 const FILES_WELL: &str = "all that is to be read can be read";
-/// What to do about a file that can't be read.
-const CURE_UNREADABLE: &str =
-    "give the agent the right to read them (CAP_DAC_READ_SEARCH, a group), or leave them out (exclude)";
-
-/// Directories that a sentence names.
-const NAMED_MAX: usize = 5;
-
 /// What was said last of each component, so that the log has it once.
 #[derive(Default)]
 pub(super) struct Said(BTreeMap<&'static str, bool>);
@@ -40,7 +35,7 @@ impl Loop<'_> {
         self.tell_streams(now);
         self.tell_names(now);
         self.tell_descriptors();
-        self.tell_files()
+        self.tell_files(now)
     }
 
     fn tell(&mut self, component: &'static str, ok: bool, message: String) {
@@ -79,18 +74,25 @@ impl Loop<'_> {
         if !self.settings.container_monitor.enabled {
             return self.process.board.forget_health("containers");
         }
-        let (ok, message) = match self.capture.unmatched_names(now) {
+        let unmatched = self.capture.unmatched_names(now);
+        let some = matches!(unmatched, Some(Unmatched::Some(_)));
+        let (ok, message) = match unmatched {
             None => (true, "containers are selected as configured".to_owned()),
             Some(Unmatched::All(names)) => (
                 false,
                 format!(
-                    "no container matches container_monitor.include_names ({names}), so none is captured; compare with docker ps"
+                    "no container matches {names}, so none is captured; compare with docker ps{}",
+                    regex_hint(&names)
                 ),
             ),
             Some(Unmatched::Some(names)) => {
-                (true, format!("no container matches {names} of container_monitor.include_names"))
+                (true, format!("no container matches {names}{}", regex_hint(&names)))
             }
         };
+        // Others are captured, so the component is well; the log has it all the same.
+        if self.said.is_news("include lists", !some) && some {
+            tracing::warn!(component = "containers", "{message}");
+        }
         self.tell("containers", ok, message);
     }
 
@@ -112,42 +114,54 @@ impl Loop<'_> {
         self.tell("descriptors", !is_full, message);
     }
 
-    /// Names file systems that do not answer and sources that can't be read, and tells the core whom the former keep
-    /// waiting.
-    fn tell_files(&mut self) -> Vec<Event> {
+    /// Says what is wrong with files, and tells the core whom file systems that do not answer keep waiting.
+    fn tell_files(&mut self, now: Now) -> Vec<Event> {
         let mut hung = self.shell.hung();
         if self.process.something_hangs() {
             hung.extend(self.process.left_behind.iter().flat_map(Rest::hung));
         }
         let (unreadable, mut counts) = self.capture.unreadable();
+        let count = counts.values().sum();
         let (not_text, more) = self.capture.not_text();
         counts.extend(more);
-        let unlistable = self.shell.unlistable();
-        counts.insert(UnreadableReason::Unlistable, unlistable.len());
+        let walks = self.shell.walks();
+        let sets = &self.settings.file_monitor.files;
+        let patterns = self.patterns.look(now.mono_ms, sets, &walks);
+        counts.insert(UnreadableReason::Unlistable, patterns.unlistable.len());
         for reason in UnreadableReason::ALL {
             let count = counts.get(reason).copied().unwrap_or(0);
             self.process.metrics.sources_unreadable.with_label_values(&[reason.as_str()]).set(count as i64);
         }
-        let mut parts: Vec<String> = hung.iter().map(describe).collect();
-        if unreadable.count > 0 {
-            let Named { count, text } = unreadable;
-            parts.push(format!("{count} sources can't be read: {text}; {CURE_UNREADABLE}"));
+        for reason in PassedOver::ALL {
+            let count = patterns.passed.get(reason).copied().unwrap_or(0);
+            self.process.metrics.paths_passed_over.with_label_values(&[reason.as_str()]).set(count as i64);
         }
-        if not_text.count > 0 {
-            parts.push(format!("{} files are not text: {}", not_text.count, not_text.text));
+        self.process.metrics.patterns_unmatched.set(patterns.unmatched.len() as i64);
+        let unwatched = patterns.unwatched + self.shell.unwatched().len();
+        self.process.metrics.directories_unwatched.set(unwatched as i64);
+        let mut faults = Faults::default();
+        for hung in &hung {
+            faults.add(Kind::Hung, hung.place.clone(), describe(hung));
         }
-        if !unlistable.is_empty() {
-            let count = unlistable.len();
-            let names = unlistable.into_iter().take(NAMED_MAX).collect::<Vec<_>>().join("; ");
-            parts.push(format!(
-                "{count} directories can't be listed, and what is in them is not read: {names}; {CURE_UNREADABLE}"
-            ));
+        unreadable.into_iter().for_each(|text| faults.add(Kind::Unreadable, text.clone(), text));
+        faults.count(Kind::Unreadable, count);
+        not_text.into_iter().for_each(|text| faults.add(Kind::NotText, text.clone(), text));
+        patterns.unlistable.into_iter().for_each(|text| faults.add(Kind::Unlistable, text.clone(), text));
+        for (pattern, text) in patterns.unmatched {
+            faults.add(Kind::Unmatched, pattern, text);
         }
-        if parts.is_empty() {
-            self.tell("files", true, FILES_WELL.to_owned());
-        } else {
-            self.tell("files", false, format!("{}; all other files go on", parts.join("; ")));
+        if unwatched > 0 {
+            let what = if self.shell.has_inotify() { "watches" } else { "instances" };
+            let sweep = humantime::format_duration(self.settings.file_monitor.sweep_interval);
+            let text = format!(
+                "{unwatched} directories are not watched, for inotify's limit is reached: what is new there is seen within \
+                 {sweep}. Raise it: sysctl -w fs.inotify.max_user_{what}=1048576"
+            );
+            faults.add(Kind::Unwatched, String::new(), text);
         }
+        self.files_said.tell(&faults);
+        let message = faults.health().unwrap_or_else(|| FILES_WELL.to_owned());
+        self.process.board.set_health("files", faults.is_empty(), message);
         let told = hung.into_iter().flat_map(|Hung { place, operation, streams, .. }| {
             streams.into_iter().map(move |stream| Event::FileHung {
                 stream,
@@ -156,6 +170,15 @@ impl Loop<'_> {
             })
         });
         told.collect()
+    }
+}
+
+/// For who wrote a regular expression where a pattern is meant.
+fn regex_hint(patterns: &str) -> &'static str {
+    if patterns.contains(['^', '$', '\\', '|', '+']) || patterns.contains(".*") {
+        "; these are patterns in which * stands for any text, no regular expressions: write web-*, not ^web-.*$"
+    } else {
+        ""
     }
 }
 

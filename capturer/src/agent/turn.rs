@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::faults::{FilesSaid, Patterns};
 use super::reload::Verdict;
 use super::run::FromThread;
 use super::sources::Said;
@@ -64,6 +65,8 @@ pub(super) struct Loop<'a> {
     inbox: UnboundedReceiver<FromThread>,
     /// What is wrong with sources, as it was said last.
     pub said: Said,
+    pub files_said: FilesSaid,
+    pub patterns: Patterns,
     /// The sources of this run were listed once.
     is_ready: bool,
     next: Next,
@@ -96,7 +99,19 @@ impl Process {
     pub(super) async fn turn(&mut self, turning: Turning) -> Ended {
         let Turning { settings, capture, shell, inbox, threads } = turning;
         let (said, is_ready, next) = (Said::default(), false, Next::default());
-        let mut looping = Loop { process: self, settings, capture, shell, inbox, said, is_ready, next };
+        let (files_said, patterns) = (FilesSaid::default(), Patterns::default());
+        let mut looping = Loop {
+            process: self,
+            settings,
+            capture,
+            shell,
+            inbox,
+            said,
+            files_said,
+            patterns,
+            is_ready,
+            next,
+        };
         std::mem::swap(looping.capture.losses(), &mut looping.process.losses);
         let left = looping.run().await;
         std::mem::swap(looping.capture.losses(), &mut looping.process.losses);
@@ -108,7 +123,7 @@ impl Process {
 impl Loop<'_> {
     async fn run(&mut self) -> Vec<String> {
         self.take(vec![Event::Started]);
-        let (mut turn_at, mut look_at, mut check_at) = (0, LOOK_MS, 0);
+        let (mut turn_at, mut look_at, mut list_at, mut check_at) = (0, LOOK_MS, 0, 0);
         // One may have been asked for while the last was under way.
         self.begin_reload();
         while self.shell.finished.is_none() {
@@ -126,6 +141,14 @@ impl Loop<'_> {
             if now.mono_ms >= look_at && !self.shell.has_inotify() {
                 look_at = now.mono_ms + LOOK_MS;
                 self.take(vec![Event::WatchOverflow]);
+            } else if now.mono_ms >= look_at && !self.shell.unwatched().is_empty() {
+                look_at = now.mono_ms + LOOK_MS;
+                let listed = now.mono_ms >= list_at;
+                if listed {
+                    list_at = now.mono_ms + self.settings.file_monitor.sweep_interval.as_millis() as u64;
+                }
+                let events = self.shell.look_at_unwatched(listed);
+                self.take(events);
             }
             let deadline = self.capture.next_deadline_ms().map_or(turn_at, |due| due.min(turn_at));
             let pause = Duration::from_millis(deadline.saturating_sub(self.process.board.elapsed_ms()));
@@ -133,7 +156,7 @@ impl Loop<'_> {
             let mut events = tokio::select! {
                 biased;
                 Some(message) = self.process.inbox.recv() => self.on_message(message),
-                Some(message) = self.inbox.recv() => vec![self.on_thread(message)],
+                Some(message) = self.inbox.recv() => self.on_thread(message),
                 events = self.shell.next() => events,
                 () = tokio::time::sleep(pause) => vec![Event::Tick],
             };
@@ -172,10 +195,10 @@ impl Loop<'_> {
         }
     }
 
-    fn on_thread(&mut self, message: FromThread) -> Event {
+    fn on_thread(&mut self, message: FromThread) -> Vec<Event> {
         match message {
             FromThread::Files(answer) => self.shell.on_files(answer),
-            FromThread::Sink(from) => Event::Sink(from),
+            FromThread::Sink(from) => vec![Event::Sink(from)],
         }
     }
 

@@ -227,6 +227,8 @@ pub struct FoundPath {
     pub path: String,
     /// The file that stands there.
     pub id: FileId,
+    /// The file's path without links, if it is another.
+    pub target: Option<String>,
 }
 
 impl FoundFile {

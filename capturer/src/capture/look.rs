@@ -15,6 +15,8 @@ use crate::record::StreamId;
 const STUCK_AFTER_MS: u64 = 10_000;
 /// A sink that held a batch for so long takes nothing.
 const SINK_WAITS_MS: u64 = 5_000;
+/// Sources that can't be read and are named in the log.
+const UNREADABLE_NAMED_MAX: usize = 50;
 /// Sources that a sentence names.
 const NAMED_MAX: usize = 5;
 
@@ -104,6 +106,12 @@ impl Capture {
     /// Notes what an event says of a stream's reading.
     pub(super) fn look_at(&mut self, now: Now, event: &Event) {
         match event {
+            // A followed path whose directory is gone is gone with it.
+            Event::Scanned { stream, result: Err(FileError::NoDirectory(_)) }
+                if self.streams.get(stream).is_some_and(|stream| stream.source.path.is_some()) =>
+            {
+                self.unreadable.forget(*stream);
+            }
             Event::Scanned { stream, result: Err(error) } => self.unreadable.set(*stream, error),
             Event::Scanned { stream, result: Ok(found) } if found.is_empty() => {
                 self.unreadable.forget(*stream)
@@ -195,32 +203,36 @@ impl Capture {
         &mut self.losses
     }
 
-    /// Sources that can't be read, how many for each reason, and which.
-    pub fn unreadable(&self) -> (Named, BTreeMap<UnreadableReason, usize>) {
-        let (mut named, mut counts) = (Named::default(), BTreeMap::new());
+    /// Sources that can't be read: what to say of the first of them, and how many for each reason.
+    pub fn unreadable(&self) -> (Vec<String>, BTreeMap<UnreadableReason, usize>) {
+        let (mut first, mut counts) = (Vec::new(), BTreeMap::new());
         for (id, (reason, text)) in &self.unreadable.by_stream {
             let Some(stream) = self.streams.get(id) else { continue };
             let reads = matches!(stream.kind, Kind::File(_)) && stream.state() != State::Draining;
             // Once, however many outlets read it.
             if reads && stream.source.outlet.index == 0 {
                 *counts.entry(*reason).or_default() += 1;
-                named.add(&format!("{}: {text}", name_of(&stream.source)));
+                if first.len() < UNREADABLE_NAMED_MAX {
+                    first.push(format!("{}: {text}", name_of(&stream.source)));
+                }
             }
         }
-        (named, counts)
+        (first, counts)
     }
 
     /// Files that are not text, or not of an encoding that is known for them, with how many there are for each reason.
-    pub fn not_text(&self) -> (Named, BTreeMap<UnreadableReason, usize>) {
-        let (mut named, mut counts) = (Named::default(), BTreeMap::new());
+    pub fn not_text(&self) -> (Vec<String>, BTreeMap<UnreadableReason, usize>) {
+        let (mut first, mut counts) = (Vec::new(), BTreeMap::new());
         for stream in self.streams.values().filter(|stream| stream.source.outlet.index == 0) {
             let Kind::File(file) = &stream.kind else { continue };
             if let Some((reason, text)) = file.not_text() {
                 *counts.entry(reason).or_default() += 1;
-                named.add(&text);
+                if first.len() < UNREADABLE_NAMED_MAX {
+                    first.push(text);
+                }
             }
         }
-        (named, counts)
+        (first, counts)
     }
 
     /// Streams that have something to read, may read, and read nothing.
@@ -246,7 +258,7 @@ impl Capture {
         named
     }
 
-    /// Patterns of `include_names` that match no container.
+    /// Patterns of the include lists that match no container.
     pub fn unmatched_names(&self, now: Now) -> Option<Unmatched> {
         self.discovery.as_ref()?.unmatched(&self.settings.container_monitor.select, now.mono_ms)
     }

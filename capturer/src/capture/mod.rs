@@ -253,7 +253,16 @@ impl Capture {
                     file.on_read(result, buffer, file_len, data_at, cx, told)
                 });
             }
-            Event::FileGrew { stream } => self.with_file(now, stream, |file, _, _| file.on_grew()),
+            Event::FileGrew { stream } => {
+                self.with_file(now, stream, |file, _, _| file.on_grew());
+                // It may have been written to by another of its names.
+                for reader in self.owners.readers_for(stream) {
+                    self.with_file(now, reader, |file, cx, told| {
+                        file.on_grew();
+                        file.on_kin_grew(cx, told);
+                    });
+                }
+            }
             Event::KinGrew { stream } => {
                 self.with_file(now, stream, |file, cx, told| file.on_kin_grew(cx, told))
             }
@@ -267,7 +276,7 @@ impl Capture {
             Event::PathsFound { set, lane, lanes, paths } => {
                 self.on_paths_found(now, set, lane, &lanes, paths)
             }
-            Event::PathsChanged { set } => self.find_paths(set),
+            Event::PathsChanged { set } => self.find_paths(now, set),
             Event::Sink(FromSink::Attached { sink, stream, mark }) => self.on_attached(sink, stream, mark),
             Event::Sink(FromSink::Ack(ack)) => self.on_ack(now, ack),
             Event::Sink(FromSink::Held { stream, bytes, cause, .. }) => {
@@ -303,9 +312,7 @@ impl Capture {
 
     fn on_started(&mut self, now: Now) {
         self.with_discovery(now, |discovery, cx, _| discovery.start(cx));
-        for set in 0..self.settings.file_monitor.files.len() {
-            self.find_paths(set);
-        }
+        self.find_all_paths(now);
         self.plan_paths_look(now);
     }
 
@@ -333,9 +340,7 @@ impl Capture {
                 file.on_chain_changed(cx);
             });
         }
-        for set in 0..self.settings.file_monitor.files.len() {
-            self.find_paths(set);
-        }
+        self.find_all_paths(now);
     }
 
     // ---- streams
@@ -454,7 +459,7 @@ impl Capture {
             }
             if stream.source.path.is_some() {
                 // Its file may go on under another path.
-                (0..self.settings.file_monitor.files.len()).for_each(|set| self.find_paths(set));
+                self.find_all_paths(now);
             }
             if let Some(container) = &stream.source.container {
                 self.metrics.forget_container(&container.id);

@@ -69,6 +69,12 @@ impl Owners {
         self.of.get(&(group, id)).copied().filter(|_| id.birth_ns != 0)
     }
 
+    /// Who reads files that this stream waits for.
+    pub fn readers_for(&self, stream: StreamId) -> BTreeSet<StreamId> {
+        let waited_for = self.waiting.iter().filter(|(_, streams)| streams.contains(&stream));
+        waited_for.filter_map(|(key, _)| self.of.get(key)).copied().collect()
+    }
+
     /// Streams that waited for a file which is free now.
     pub fn take_released(&mut self) -> BTreeSet<StreamId> {
         std::mem::take(&mut self.released)

@@ -16,8 +16,10 @@ use crate::stream::Kind;
 use crate::stream::chain::Start;
 use crate::stream::file::{FileSource, Reader};
 
-/// Patterns are looked at again so often, besides when inotify tells of something new in their directories.
-const LOOK_INTERVAL_MS: u64 = 30_000;
+/// After a look that took long there is none for so many times as long, however much is made meanwhile.
+const LOOK_REST: u64 = 4;
+/// At most so long.
+const LOOK_REST_MS_MAX: u64 = 10_000;
 /// Names of which it is remembered that somebody was told of them; then they are told once more.
 const TOLD_MAX: usize = 10_000;
 /// Followed paths that begin alike and are looked at, for one that is found.
@@ -39,7 +41,20 @@ pub(super) struct Paths {
     since_ns: Vec<i64>,
     /// Paths of files that others read, who were told of the name.
     told: BTreeSet<(String, FileId)>,
-    looking: Vec<bool>,
+    looking: Vec<Looking>,
+    /// When all patterns are looked at, though nothing was told of them.
+    sweep_ms: u64,
+}
+
+/// Looks at the patterns of an entry.
+#[derive(Clone, Debug, Default)]
+struct Looking {
+    /// Since when one is under way.
+    since_ms: Option<u64>,
+    /// Something came since: this one may have been past it.
+    again: bool,
+    /// None before then.
+    rest_until_ms: u64,
 }
 
 /// The last answer of a part.
@@ -51,11 +66,13 @@ struct Answer {
 
 /// How a path was found.
 #[derive(Clone, Copy, Debug, Default)]
-struct Look {
+struct Look<'a> {
     /// When its patterns were looked at for the first time.
     is_first: bool,
     /// They match rotated files of it too.
     with_kin: bool,
+    /// Where links on its way lead.
+    target: Option<&'a str>,
 }
 
 /// A path that no part of any entry names.
@@ -80,7 +97,8 @@ impl Paths {
             missing: BTreeMap::new(),
             since_ns: vec![i64::MAX; sets],
             told: BTreeSet::new(),
-            looking: vec![false; sets],
+            looking: vec![Looking::default(); sets],
+            sweep_ms: 0,
         }
     }
 
@@ -107,27 +125,66 @@ impl Paths {
 }
 
 impl Capture {
-    pub(super) fn find_paths(&mut self, set: usize) {
-        if !std::mem::replace(&mut self.paths.looking[set], true) {
+    /// Looks at the patterns of an entry, as soon as that may be.
+    pub(super) fn find_paths(&mut self, now: Now, set: usize) {
+        let looking = &mut self.paths.looking[set];
+        if looking.since_ms.is_some() {
+            looking.again = true;
+        } else if now.mono_ms < looking.rest_until_ms {
+            looking.again = true;
+            self.timers.set_earlier(Timer::Paths, looking.rest_until_ms);
+        } else {
+            looking.since_ms = Some(now.mono_ms);
+            looking.again = false;
             self.actions.push(Action::FindPaths { set });
         }
     }
 
-    pub(super) fn plan_paths_look(&mut self, now: Now) {
-        if !self.settings.file_monitor.files.is_empty() {
-            // What is past waits for its part's answer, which may hang: to look at once again would be to spin.
-            let due = self.paths.missing.values().map(Missing::due_ms).filter(|due_ms| *due_ms > now.mono_ms);
-            let soonest = due.min().unwrap_or(u64::MAX);
-            self.timers.set(Timer::Paths, soonest.min(now.mono_ms + LOOK_INTERVAL_MS));
+    /// Looks at all patterns.
+    pub(super) fn find_all_paths(&mut self, now: Now) {
+        (0..self.settings.file_monitor.files.len()).for_each(|set| self.find_paths(now, set));
+    }
+
+    fn end_look(&mut self, now: Now, set: usize) {
+        let looking = &mut self.paths.looking[set];
+        let took_ms = looking.since_ms.take().map_or(0, |since_ms| now.mono_ms - since_ms);
+        looking.rest_until_ms = now.mono_ms + (took_ms * LOOK_REST).min(LOOK_REST_MS_MAX);
+        if looking.again && self.stopping.is_none() {
+            self.find_paths(now, set);
         }
     }
 
-    pub(super) fn on_paths_timer(&mut self, now: Now) {
-        for set in 0..self.settings.file_monitor.files.len() {
-            self.find_paths(set);
+    pub(super) fn plan_paths_look(&mut self, now: Now) {
+        if self.settings.file_monitor.files.is_empty() {
+            return;
         }
-        // Not plan_paths_look: a path missing for long is dropped by the answer, and until then its time is past.
-        self.timers.set(Timer::Paths, now.mono_ms + LOOK_INTERVAL_MS);
+        // What is past waits for its part's answer, which may hang: to look at once again would be to spin.
+        let due = self.paths.missing.values().map(Missing::due_ms).filter(|due_ms| *due_ms > now.mono_ms);
+        self.paths.sweep_ms = due.min().unwrap_or(u64::MAX).min(now.mono_ms + self.sweep_interval_ms());
+        self.set_paths_timer();
+    }
+
+    fn sweep_interval_ms(&self) -> u64 {
+        self.settings.file_monitor.sweep_interval.as_millis() as u64
+    }
+
+    fn set_paths_timer(&mut self) {
+        let waiting = self.paths.looking.iter().filter(|looking| looking.again && looking.since_ms.is_none());
+        let soonest = waiting.map(|looking| looking.rest_until_ms).min().unwrap_or(u64::MAX);
+        self.timers.set(Timer::Paths, self.paths.sweep_ms.min(soonest));
+    }
+
+    pub(super) fn on_paths_timer(&mut self, now: Now) {
+        if now.mono_ms >= self.paths.sweep_ms {
+            // Not plan_paths_look: a path missing for long is dropped by the answer, and until then its time is past.
+            self.paths.sweep_ms = now.mono_ms + self.sweep_interval_ms();
+            self.find_all_paths(now);
+        } else {
+            let again = |set: &usize| self.paths.looking[*set].again;
+            let waiting: Vec<usize> = (0..self.paths.looking.len()).filter(again).collect();
+            waiting.into_iter().for_each(|set| self.find_paths(now, set));
+        }
+        self.set_paths_timer();
     }
 
     pub(super) fn on_paths_found(
@@ -139,7 +196,7 @@ impl Capture {
         found: Vec<FoundPath>,
     ) {
         if lane.is_none() {
-            self.paths.looking[set] = false;
+            self.end_look(now, set);
         }
         if self.stopping.is_some() {
             return;
@@ -150,20 +207,25 @@ impl Capture {
             self.paths.since_ns[set] = now.unix_ns;
         }
         self.tracker.memory_mut().see(found.iter().map(|found| found.id));
-        let ids: BTreeMap<String, FileId> = found.into_iter().map(|found| (found.path, found.id)).collect();
+        let mut ids = BTreeMap::new();
+        let mut targets = BTreeMap::new();
+        for FoundPath { path, id, target } in found {
+            targets.extend(target.map(|target| (path.clone(), target)));
+            ids.insert(path, id);
+        }
         let (paths, with_kin) = self.without_kin(ids.keys().cloned().collect());
         let paths = self.without_others(now, paths, &ids);
         for path in &paths {
             let came_back = self.paths.missing.remove(path).is_some();
+            let target = targets.get(path).map(String::as_str);
             for id in self.ids_of(&StreamKey::file(path)) {
-                self.with_file(now, id, |file, cx, _| file.on_path_found(came_back, cx));
+                self.with_file(now, id, |file, cx, told| {
+                    file.on_path_found(came_back || ids.get(path).is_some_and(|id| !file.reads(*id)), cx);
+                    file.lead_to(target.unwrap_or(path), cx, told);
+                });
             }
-            self.follow_path(
-                now,
-                set,
-                path,
-                Look { is_first: first_look, with_kin: with_kin.contains(path) },
-            );
+            let look = Look { is_first: first_look, with_kin: with_kin.contains(path), target };
+            self.follow_path(now, set, path, look);
         }
         let parts = &mut self.paths.found[set];
         let answer = Answer { at_ms: now.mono_ms, paths };
@@ -213,7 +275,7 @@ impl Capture {
     /// An entry names this very path, not a pattern that it matches.
     fn is_named(&self, path: &str) -> bool {
         let patterns = self.settings.file_monitor.files.iter().flat_map(|files| &files.paths);
-        patterns.into_iter().any(|pattern| pattern.as_str() == path)
+        patterns.into_iter().any(|pattern| pattern.names(path))
     }
 
     /// Without files that are read as those of another path: a log that was renamed to a name that is followed too, or a
@@ -312,8 +374,8 @@ impl Capture {
             .collect();
         for path in went {
             let matches = |files: &FileSet| {
-                let any = |patterns: &[glob::Pattern]| patterns.iter().any(|pattern| pattern.matches(&path));
-                any(&files.paths) && !any(&files.exclude)
+                files.paths.iter().any(|pattern| pattern.matches(&path))
+                    && !files.exclude.iter().any(|pattern| pattern.covers(&path))
             };
             if let Some(set) = self.settings.file_monitor.files.iter().position(matches) {
                 self.follow_path(now, set, &path, Look::default());
@@ -348,13 +410,13 @@ impl Capture {
         }
     }
 
-    fn follow_path(&mut self, now: Now, set: usize, path: &str, look: Look) {
+    fn follow_path(&mut self, now: Now, set: usize, path: &str, look: Look<'_>) {
         for outlet in self.outlets_without(&StreamKey::file(path)) {
             self.follow_path_for(now, set, path, look, outlet);
         }
     }
 
-    fn follow_path_for(&mut self, now: Now, set: usize, path: &str, look: Look, outlet: usize) {
+    fn follow_path_for(&mut self, now: Now, set: usize, path: &str, look: Look<'_>, outlet: usize) {
         let entry = &self.settings.file_monitor.files[set];
         let (format, labels) = (entry.format, entry.labels.clone());
         let mut rules = entry.text;
@@ -374,7 +436,13 @@ impl Capture {
             _ => Start::Since(self.paths.since_ns[set]),
         };
         let (places, reader) = self.known_of(&key, outlet);
-        let apart = self.set_apart(now, path);
+        // Links may have been changed since: then the file that they led to is read to its end first.
+        let target = look.target.unwrap_or(path);
+        let read_at = match &start {
+            Start::Resume(cursor) if !cursor.at.is_empty() => cursor.at.to_string(),
+            _ => target.to_owned(),
+        };
+        let apart = self.set_apart(now, &read_at);
         let id = self.next_stream_id();
         let outlet = self.outlets[outlet].outlet;
         let source = Arc::new(Source {
@@ -387,14 +455,18 @@ impl Capture {
             pipeline: pipeline::for_path(&self.settings.pipelines, path),
             pipeline_labels: BTreeMap::new(),
         });
-        let (directory, live_name) = split_path(path);
+        let (directory, live_name) = split_path(&read_at);
         let line_bytes_max = self.settings.line_bytes_max as usize;
         let file = FileSource::new(id, directory, live_name, format, start, line_bytes_max);
         let file = file.with_text(rules);
         let file = file.renamed_while_written().with_pipeline(source.pipeline.as_ref());
-        let file = file.with_memory(places, reader, apart);
+        let file = file.with_memory(places, reader, apart).named(path, target);
         let reason = format!("matches file_monitor.files[{set}]");
         let stream = self.new_stream(now, source, Kind::File(Box::new(file)), reason, acked);
         self.add_stream(stream);
     }
 }
+
+#[cfg(test)]
+#[path = "paths_tests.rs"]
+mod tests;

@@ -354,6 +354,7 @@ mod tests {
             lines: ApiCursor::default(),
             passing: Default::default(),
             split: 0,
+            at: Box::default(),
             done: Vec::new(),
         };
         table.know(&log, "file", &Cursor::File(cursor));

@@ -268,6 +268,7 @@ pub(crate) mod tests {
             lines: ApiCursor { last_ns: offset as i64, ..ApiCursor::default() },
             passing: [ChannelMark { time_ns: 3, count: 1 }, ChannelMark::default()],
             split: 0,
+            at: Box::default(),
             done: Vec::new(),
         })
     }

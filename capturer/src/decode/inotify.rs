@@ -22,6 +22,10 @@ pub const IGNORED: u32 = 0x8000;
 pub const CREATE: u32 = 0x100;
 /// `IN_MOVED_TO`.
 pub const MOVED_TO: u32 = 0x80;
+/// `IN_MOVE_SELF`: the directory itself was renamed.
+pub const MOVE_SELF: u32 = 0x800;
+/// `IN_ISDIR`: the name is a directory's.
+pub const IS_DIRECTORY: u32 = 0x4000_0000;
 
 const HEADER_BYTES: usize = 16;
 

@@ -113,7 +113,7 @@ pub struct Discovery {
     absence: Absence,
     /// Containers of which only events were seen.
     glimpses: Glimpses,
-    /// Which patterns of `include_names` match something.
+    /// Which patterns of the include lists match something.
     names: Names,
     own: OwnContainer,
     /// That the agent leaves out its own container was said.
@@ -568,7 +568,8 @@ impl Discovery {
             self.listed.insert(inspect.id.clone(), String::new());
         }
         let monitor = &cx.settings.container_monitor;
-        self.names.see(&monitor.select.include_names, plain_name(&inspect.name));
+        let labels = inspect.config.labels.as_ref();
+        self.names.see(&monitor.select, plain_name(&inspect.name), &inspect.config.image, labels);
         let id = inspect.id.clone();
         if is_selected(&monitor.select, &inspect) && !self.is_left_out(&inspect, monitor.include_self) {
             if self.known.insert(id.clone()) {
@@ -657,9 +658,9 @@ impl Discovery {
         self.running.len()
     }
 
-    /// Patterns of `include_names` that match no container.
+    /// Patterns of the include lists that match no container.
     pub fn unmatched(&self, select: &Select, now_ms: u64) -> Option<Unmatched> {
-        self.names.unmatched(&select.include_names, now_ms)
+        self.names.unmatched(select, now_ms)
     }
 
     /// Why Docker is believed not to answer, if it is.

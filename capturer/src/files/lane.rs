@@ -8,21 +8,28 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::fs::inotify::{WatchFlags, add_watch};
+use rustix::io::Errno;
+
 use super::look;
+use super::own::Own;
 use super::patterns::{self, Start};
+use super::report::PatternReport;
 use super::unpack::Unpacker;
 use super::waiting::Waiting;
 use super::{Alive, Answer, Answers, OpenFile, Request};
 use crate::capture::io::{FileError, FileNo, LaneId, NO_ROOM};
 use crate::descriptors;
 use crate::ledger::claims::{Claimed, Claims};
+use crate::path_text::name_of;
 use crate::record::StreamId;
 use crate::settings::FileSet;
+use crate::watches::Interest;
 
 /// What a thread is at, for those who watch it.
 #[derive(Debug)]
@@ -43,10 +50,28 @@ struct State {
     waiting: BTreeMap<StreamId, u32>,
     /// Entries whose patterns are being walked.
     finding: BTreeSet<usize>,
-    /// By entry: directories that its patterns lead to and that can't be listed.
-    unlistable: BTreeMap<usize, BTreeSet<String>>,
+    /// By entry: what the last walk of its patterns had to say.
+    walks: BTreeMap<usize, Arc<Walked>>,
     /// Openings that wait for a descriptor.
     without_room: usize,
+}
+
+/// What a walk of an entry's patterns had to say.
+#[derive(Clone, Debug, Default)]
+pub struct Walked {
+    /// Of each pattern.
+    pub reports: Vec<PatternReport>,
+    /// Directories that can't be listed, with the reason.
+    pub unlistable: BTreeSet<String>,
+    /// Directories that inotify does not watch.
+    pub unwatched: usize,
+}
+
+/// Watches that a walk asked for.
+#[derive(Default)]
+pub(super) struct Watching {
+    pub(super) watches: Vec<(i32, Interest)>,
+    pub(super) unwatched: BTreeSet<PathBuf>,
 }
 
 /// A thread whose step takes longer than it may.
@@ -91,14 +116,14 @@ impl Progress {
         self.state().doing = None;
     }
 
-    /// Directories of an entry that can't be listed.
-    pub fn set_unlistable(&self, set: usize, unlistable: BTreeSet<String>) {
-        self.state().unlistable.insert(set, unlistable);
+    /// The patterns of an entry were walked.
+    pub fn set_walked(&self, set: usize, walked: Walked) {
+        self.state().walks.insert(set, Arc::new(walked));
     }
 
-    /// Directories that can't be listed.
-    pub fn unlistable(&self) -> BTreeSet<String> {
-        self.state().unlistable.values().flatten().cloned().collect()
+    /// What the last walks had to say, by entry.
+    pub fn walks(&self) -> BTreeMap<usize, Arc<Walked>> {
+        self.state().walks.clone()
     }
 
     /// Openings that wait for a descriptor.
@@ -184,6 +209,7 @@ impl Lane {
 pub struct Worker {
     pub(super) inotify: Option<Arc<Claimed<OwnedFd>>>,
     pub(super) sets: Arc<Vec<FileSet>>,
+    pub(super) own: Arc<Own>,
     pub(super) claims: Claims,
     pub(super) answers: Answers,
     pub(super) progress: Arc<Progress>,
@@ -273,7 +299,7 @@ impl Worker {
         let answer = match request {
             Request::Scan { stream, directory, live_name, wanted, apart } => {
                 // First the watch, then the list: what happens between them is seen twice, not missed.
-                let watch = self.watch(Path::new(&directory));
+                let watch = self.watch(Path::new(&name_of(&directory)));
                 let (directory, live_name) = (directory.as_str(), live_name.as_str());
                 let chain = look::Chain { directory, live_name, wanted: &wanted, apart: &apart };
                 Some(Answer::Scanned { stream, watch, result: look::scan(chain) })
@@ -324,30 +350,60 @@ impl Worker {
 
     /// No answer where the file system does not let itself be looked at: what was found there before still counts.
     fn find_rest(&self, set: usize, starts: Vec<Start>) -> Option<Answer> {
-        let found = patterns::walk(&self.sets[set], starts, &|_| None);
+        let (found, watches) = self.walk(set, starts, &|_| None);
         self.progress.state().finding.remove(&set);
-        self.progress.set_unlistable(set, found.unlistable.clone());
         if let Some(trouble) = &found.trouble {
             tracing::warn!("looking for files: {trouble}");
             return None;
         }
-        let watches = self.watch_all(&found);
         let paths = found.paths();
         Some(Answer::PathsFound { set, lane: self.lane, lanes: Vec::new(), watches, paths })
     }
 
-    pub(super) fn watch_all(&self, found: &patterns::Found) -> Vec<i32> {
-        found.directories.iter().filter_map(|directory| self.watch(directory)).collect()
+    /// Walks the patterns of an entry. Watches what may come, and notes what is to be said.
+    pub(super) fn walk(
+        &self,
+        set: usize,
+        starts: Vec<Start>,
+        lane_of: &dyn Fn(&Path) -> Option<LaneId>,
+    ) -> (patterns::Found, Vec<(i32, Interest)>) {
+        let mut watching = Watching::default();
+        let mut watch =
+            |directory: &Path, interest: Interest| self.watch_for(directory, interest, &mut watching);
+        let with = patterns::With { set: &self.sets[set], own: &self.own, lane_of, watch: &mut watch };
+        let found = patterns::walk(with, starts);
+        let walked = Walked {
+            reports: found.reports.clone(),
+            unlistable: found.unlistable.clone(),
+            unwatched: watching.unwatched.len(),
+        };
+        self.progress.set_walked(set, walked);
+        (found, watching.watches)
+    }
+
+    fn watch_for(&self, directory: &Path, interest: Interest, watching: &mut Watching) {
+        match self.add_watch(directory, NAMES) {
+            Ok(watch) => watching.watches.push((watch, interest)),
+            // Gone meanwhile, which its own directory tells; or it may not be read, which its listing tells.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
+            Err(_) => drop(watching.unwatched.insert(directory.to_owned())),
+        }
     }
 
     fn watch(&self, directory: &Path) -> Option<i32> {
-        use rustix::fs::inotify::{WatchFlags, add_watch};
-        let flags = WatchFlags::MODIFY
-            | WatchFlags::CREATE
-            | WatchFlags::DELETE
-            | WatchFlags::MOVED_FROM
-            | WatchFlags::MOVED_TO
-            | WatchFlags::ONLYDIR;
-        add_watch(self.inotify.as_ref()?, directory, flags).ok()
+        self.add_watch(directory, NAMES | WatchFlags::MODIFY).ok()
+    }
+
+    /// What is watched for somebody else stays watched.
+    fn add_watch(&self, directory: &Path, flags: WatchFlags) -> rustix::io::Result<i32> {
+        let inotify = self.inotify.as_ref().ok_or(Errno::NOSPC)?;
+        add_watch(inotify, directory, flags | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD)
     }
 }
+
+/// What happens to names in a directory, and that it is renamed itself.
+const NAMES: WatchFlags = WatchFlags::MOVE_SELF
+    .union(WatchFlags::CREATE)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::MOVED_TO);

@@ -20,6 +20,7 @@ use crate::kin::Kin;
 use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
 use crate::limits::HEAD_BYTES;
+use crate::path_text::{name_of, text_of_bytes};
 
 /// So much must have been NULs before a file is asked where its data goes on.
 const HOLE_ASKED_BYTES: usize = 64 * 1024;
@@ -75,7 +76,7 @@ fn names_of(dir: &OwnedFd, chain: Chain<'_>) -> Result<BTreeSet<(u32, String, bo
     let entries = rustix::fs::Dir::read_from(dir).map_err(|errno| other(errno.into()))?;
     let names = entries.filter_map(|entry| {
         let entry = entry.ok()?;
-        let name = entry.file_name().to_str().ok()?.to_owned();
+        let name = text_of_bytes(entry.file_name().to_bytes()).into_owned();
         let is_apart = chain.apart.contains(&name) && name != chain.live_name;
         let kin = if is_apart { None } else { Kin::of(&name, chain.live_name) };
         let is_wanted = || chain.wanted.iter().any(|id| id.inode == entry.ino());
@@ -127,7 +128,7 @@ fn scan_once(
 
 fn open_directory(directory: &str) -> Result<OwnedFd, FileError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    rustix::fs::open(directory, flags, Mode::empty()).map_err(|errno| match errno {
+    rustix::fs::open(&*name_of(directory), flags, Mode::empty()).map_err(|errno| match errno {
         Errno::NOENT | Errno::NOTDIR => FileError::NoDirectory(directory.to_owned()),
         errno => classify(errno, directory, directory),
     })
@@ -152,9 +153,10 @@ fn open_beneath(dir: &OwnedFd, directory: &str, name: &str) -> Result<OwnedFd, F
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let shown = format!("{directory}/{name}");
-    let file = match rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve) {
+    let name = name_of(name);
+    let file = match rustix::fs::openat2(dir, &*name, flags, Mode::empty(), resolve) {
         // A seccomp profile may not know openat2; a plain name can't lead out of the directory either.
-        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(dir, name, flags, Mode::empty()),
+        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(dir, &*name, flags, Mode::empty()),
         result => result,
     };
     let file = file.map_err(|errno| classify(errno, &shown, &shown))?;

@@ -14,13 +14,18 @@
 //! Not here: reads of local files (ring/), and what a listing means (stream/chain.rs).
 
 mod lane;
+pub mod listing;
 mod look;
 mod mounts;
-mod patterns;
+mod own;
+pub mod patterns;
+pub mod report;
 mod unpack;
 mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -29,8 +34,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lane::Worker;
-pub use lane::{Hung, Lane, Progress};
+pub use lane::{Hung, Lane, Progress, Walked};
 use mounts::{Mount, Mounts};
+use own::Own;
 use patterns::Start;
 use waiting::Waiting;
 
@@ -41,8 +47,10 @@ use crate::cursor::{FileId, TailPrint};
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
 use crate::limits::LANES_MAX;
+use crate::path_text::name_of;
 use crate::record::StreamId;
-use crate::settings::FileSet;
+use crate::settings::Settings;
+use crate::watches::Interest;
 
 /// A step on a file system that may hang is believed to hang after so long. Reported within 5 s: the loop looks once a
 /// second.
@@ -125,9 +133,9 @@ impl Request {
         }
     }
 
-    fn directory(&self) -> Option<&Path> {
+    fn directory(&self) -> Option<Cow<'_, OsStr>> {
         match self {
-            Request::Scan { directory, .. } | Request::Open { directory, .. } => Some(Path::new(directory)),
+            Request::Scan { directory, .. } | Request::Open { directory, .. } => Some(name_of(directory)),
             _ => None,
         }
     }
@@ -209,8 +217,8 @@ pub enum Answer {
         lane: Option<LaneId>,
         /// With the local part: all the lanes that the patterns lead to.
         lanes: Vec<LaneId>,
-        /// Watches of the directories.
-        watches: Vec<i32>,
+        /// Watches of directories, and what is looked for there.
+        watches: Vec<(i32, Interest)>,
         /// Matches.
         paths: Vec<FoundPath>,
     },
@@ -258,12 +266,12 @@ impl Files {
     /// When no thread can be made.
     pub fn start(
         inotify: Option<Arc<Claimed<OwnedFd>>>,
-        sets: Vec<FileSet>,
-        data_dir: PathBuf,
+        settings: &Settings,
         claims: Claims,
         answer: impl Fn(Answer) + Send + Sync + 'static,
     ) -> io::Result<Files> {
         let answers: Answers = Arc::new(answer);
+        let data_dir = settings.data_dir.clone();
         let shared = Arc::<Shared>::default();
         let local = Progress::new("a local file system".to_owned(), LOCAL_CURE.to_owned(), LOCAL_PATIENCE);
         let place = format!("the data directory {}", data_dir.display());
@@ -280,7 +288,8 @@ impl Files {
         let (of_threads, alive) = tokio::sync::mpsc::channel(1);
         let worker = Worker {
             inotify,
-            sets: Arc::new(sets),
+            sets: Arc::new(settings.file_monitor.files.clone()),
+            own: Arc::new(Own::of(settings)),
             claims,
             answers,
             progress: Arc::clone(&local),
@@ -321,9 +330,13 @@ impl Files {
         lock(&self.shared.watched).iter().filter_map(|progress| progress.hung()).collect()
     }
 
-    /// Directories that patterns lead to and that can't be listed, with the reason.
-    pub fn unlistable(&self) -> BTreeSet<String> {
-        lock(&self.shared.watched).iter().flat_map(|progress| progress.unlistable()).collect()
+    /// What the last walks of the patterns had to say, by entry: file systems that may hang say their part.
+    pub fn walks(&self) -> BTreeMap<usize, Vec<Arc<Walked>>> {
+        let mut all: BTreeMap<usize, Vec<Arc<Walked>>> = BTreeMap::new();
+        for progress in lock(&self.shared.watched).iter() {
+            progress.walks().into_iter().for_each(|(set, walked)| all.entry(set).or_default().push(walked));
+        }
+        all
     }
 
     /// Openings that wait for a descriptor.
@@ -380,7 +393,7 @@ struct Router {
     worker: Worker,
     shared: Arc<Shared>,
     /// By entry: what its patterns matched the last time that all could be looked at.
-    last_paths: BTreeMap<usize, BTreeMap<String, FileId>>,
+    last_paths: BTreeMap<usize, BTreeMap<String, FoundPath>>,
 }
 
 impl Router {
@@ -390,7 +403,9 @@ impl Router {
             crate::faults::here();
             let stream = request.stream();
             self.mounts.refresh();
-            let mount = request.directory().and_then(|directory| self.mounts.on_the_way(directory)).cloned();
+            let mount = request
+                .directory()
+                .and_then(|directory| self.mounts.on_the_way(Path::new(&directory)).cloned());
             match (request, mount) {
                 (Request::FindPaths { set }, _) => self.find_paths(set),
                 (request, Some(mount)) => match self.lane(&mount) {
@@ -415,21 +430,19 @@ impl Router {
     fn find_paths(&mut self, set: usize) {
         let progress = Arc::clone(&self.worker.progress);
         progress.begin(Request::FindPaths { set }.describe());
-        let entry = &self.worker.sets[set];
-        let lane_of = |path: &Path| self.mounts.on_the_way(path).map(|mount| mount.lane);
-        let mut found = patterns::walk(entry, patterns::starts(entry), &lane_of);
-        progress.set_unlistable(set, found.unlistable.clone());
+        let lane_of = |path: &Path| self.mounts.at(path).map(|mount| mount.lane);
+        let starts = patterns::starts(&self.worker.sets[set]);
+        let (mut found, watches) = self.worker.walk(set, starts, &lane_of);
         match &found.trouble {
             // What was there before still counts: it was not looked at.
             Some(trouble) => {
                 tracing::warn!("looking for files: {trouble}; those found before are kept");
                 for (path, file) in self.last_paths.get(&set).into_iter().flatten() {
-                    found.paths.entry(path.clone()).or_insert(*file);
+                    found.paths.entry(path.clone()).or_insert_with(|| file.clone());
                 }
             }
             None => drop(self.last_paths.insert(set, found.paths.clone())),
         }
-        let watches = self.worker.watch_all(&found);
         let elsewhere = std::mem::take(&mut found.elsewhere);
         let (lanes, paths) = (elsewhere.keys().copied().collect(), found.paths());
         progress.end();
@@ -466,6 +479,7 @@ impl Router {
         let worker = Worker {
             inotify: self.worker.inotify.clone(),
             sets: Arc::clone(&self.worker.sets),
+            own: Arc::clone(&self.worker.own),
             claims: self.worker.claims.clone(),
             answers: Arc::clone(&self.worker.answers),
             progress: Arc::clone(&progress),

@@ -119,6 +119,11 @@ impl Mounts {
         }
     }
 
+    /// The file system that is mounted at a path, if it may hang. The path has no links in it.
+    pub fn at(&self, path: &Path) -> Option<&Mount> {
+        self.may_hang.get(path)
+    }
+
     /// The file system that a path leads into or through, if it may hang; else nothing on the path's way does.
     pub fn on_the_way(&self, path: &Path) -> Option<&Mount> {
         if self.may_hang.is_empty() {

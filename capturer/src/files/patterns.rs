@@ -1,43 +1,90 @@
-//! Path patterns, walked a directory at a time, because a pattern may lead into several file systems of which one
-//! hangs: the walk stops where such a one begins, and its own thread goes on from there (lane.rs).
+//! Path patterns, walked name by name from the root.
 //!
-//! A wildcard matches within one component; `**` stands for any number of directories and follows no links.
+//! ```text
+//! /srv/current/log/*.log        at:    /srv/releases/7/log     without links: what is listed, watched and opened
+//!      └ releases/7             shown: /srv/current/log        as the pattern has it: what the file is called
+//! ```
+//! Each link is read here and gone along here, never by the kernel, for three reasons: whether one is followed depends on
+//! who put it there ([`Walk::enter_link`]); it is watched, so that one that is changed is seen; and the walk stops
+//! where a file system begins that may hang, and that one's own thread goes on from there (lane.rs).
+//!
+//! A directory is watched before it is listed, so that what is made meanwhile is seen twice rather than not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
-use glob::Pattern;
-use rustix::fs::{AtFlags, FileType};
+use rustix::fs::{AtFlags, FileType, Statx};
 
+use super::own::Own;
+use super::report::{PassedOver, PatternReport};
 use crate::capture::io::{FoundPath, LaneId};
 use crate::cursor::FileId;
+use crate::kin;
+use crate::path_text::{name_of, text_of, text_of_path};
 use crate::settings::FileSet;
+use crate::settings::path_pattern::{Part, Wild};
+use crate::watches::Interest;
 
-/// A component of a pattern.
+/// As many links as the kernel follows in one path.
+const LINKS_MAX: usize = 40;
+/// Directories within directories that are gone into.
+const DEPTH_MAX: usize = 128;
+/// Where the kubelet puts a link for each container's log.
+const KUBELET_LINKS: &str = "/var/log/containers";
+/// Where those may lead.
+const KUBELET_LOGS: [&str; 3] = ["/var/log/pods", "/var/log/containers", "/var/lib/docker/containers"];
+/// Endings of compressed files.
+const ARCHIVES: [&str; 6] = [".gz", ".xz", ".zst", ".bz2", ".lz4", ".Z"];
+
+/// What of a path is still to be gone.
 #[derive(Clone, Debug)]
-enum Part {
+enum Step {
+    /// A name that the pattern has.
     Name(OsString),
-    Wild(Pattern),
-    /// `**`
+    /// A name that a link leads through; the file is not called by it.
+    Hop(OsString),
+    /// See [`Part::Wild`].
+    Wild(Wild),
+    /// See [`Part::Directories`].
     Directories,
 }
 
-/// Where a walk goes on: a directory, and what of the pattern is left.
+/// Where the walk is.
+#[derive(Clone, Debug)]
+struct Place {
+    /// Without links.
+    at: PathBuf,
+    /// As the pattern has it.
+    shown: PathBuf,
+    /// A wildcard is behind it: what comes was chosen by whoever made the files.
+    found: bool,
+    /// It is where `**` has led.
+    deep: bool,
+    /// A link of the kubelet is behind it.
+    by_kubelet: bool,
+    /// Links behind it.
+    links: usize,
+}
+
+/// Where a walk goes on.
 #[derive(Clone, Debug)]
 pub struct Start {
-    directory: PathBuf,
-    rest: Vec<Part>,
+    pattern: usize,
+    place: Place,
+    rest: Vec<Step>,
 }
 
 /// What a walk came to.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Directories in which something may match.
-    pub directories: BTreeSet<PathBuf>,
-    /// Regular files that match.
-    pub paths: BTreeMap<String, FileId>,
+    /// Regular files that match, by name.
+    pub paths: BTreeMap<String, FoundPath>,
+    /// What is to be said, by pattern.
+    pub reports: Vec<PatternReport>,
     /// Why a directory or name could not be looked at, where it is not that it is missing or not allowed.
     pub trouble: Option<String>,
     /// Directories that may not be looked at, with the reason: what is in them nobody knows.
@@ -49,207 +96,370 @@ pub struct Found {
 impl Found {
     /// The files, for who asked.
     pub fn paths(&self) -> Vec<FoundPath> {
-        let found = |(path, id): (&String, &FileId)| FoundPath { path: path.clone(), id: *id };
-        self.paths.iter().map(found).collect()
+        self.paths.values().cloned().collect()
     }
 }
 
 /// Where the patterns of an entry begin.
 pub fn starts(set: &FileSet) -> Vec<Start> {
-    set.paths.iter().map(start).collect()
-}
-
-fn start(pattern: &Pattern) -> Start {
-    let path = Path::new(pattern.as_str());
-    let directory = if path.has_root() { "/" } else { "." };
-    let rest = path.components().filter_map(|component| match component {
-        Component::Normal(name) => {
-            let text = name.to_str().unwrap_or_default();
-            let wild = Pattern::new(text).ok().filter(|_| text.contains(['*', '?', '[']));
-            Some(match wild {
-                _ if text == "**" => Part::Directories,
-                Some(pattern) => Part::Wild(pattern),
-                None => Part::Name(name.to_owned()),
-            })
-        }
-        Component::ParentDir => Some(Part::Name(OsString::from(".."))),
-        Component::Prefix(_) | Component::RootDir | Component::CurDir => None,
+    let starts = set.paths.iter().enumerate().flat_map(|(pattern, path)| {
+        path.alternatives().iter().map(move |parts| Start {
+            pattern,
+            place: Place {
+                at: "/".into(),
+                shown: "/".into(),
+                found: false,
+                deep: false,
+                by_kubelet: false,
+                links: 0,
+            },
+            rest: parts.iter().map(step).collect(),
+        })
     });
-    Start { directory: directory.into(), rest: rest.collect() }
+    starts.collect()
 }
 
-/// Walks from the given places. `lane_of` says of a path that another thread goes there.
-pub fn walk(set: &FileSet, starts: Vec<Start>, lane_of: &dyn Fn(&Path) -> Option<LaneId>) -> Found {
-    let mut walk = Walk { exclude: &set.exclude, lane_of, found: Found::default() };
-    for Start { directory, rest } in starts {
-        walk.step(directory, &rest);
+fn step(part: &Part) -> Step {
+    match part {
+        Part::Name(name) => Step::Name(name_of(name).into_owned()),
+        Part::Wild(wild) => Step::Wild(wild.clone()),
+        Part::Directories => Step::Directories,
     }
+}
+
+/// What a walk works with.
+pub struct With<'a> {
+    /// The entry.
+    pub set: &'a FileSet,
+    /// Files of the agent.
+    pub own: &'a Own,
+    /// Says of a path without links that another thread goes there.
+    pub lane_of: &'a dyn Fn(&Path) -> Option<LaneId>,
+    /// Watches a directory for names that are made there.
+    pub watch: &'a mut dyn FnMut(&Path, Interest),
+}
+
+/// Walks from the given places.
+pub fn walk(with: With<'_>, starts: Vec<Start>) -> Found {
+    let report = |pattern: &str| PatternReport { pattern: pattern.to_owned(), ..PatternReport::default() };
+    let reports = with.set.paths.iter().map(|pattern| report(pattern.as_str())).collect();
+    let found = Found { reports, ..Found::default() };
+    let mut walk = Walk {
+        with,
+        pattern: 0,
+        listings: BTreeMap::new(),
+        been: BTreeSet::new(),
+        seen: BTreeSet::new(),
+        found,
+    };
+    for Start { pattern, place, rest } in starts {
+        // The root itself may be on a network.
+        if let Some(lane) = (walk.with.lane_of)(&place.at) {
+            walk.found.elsewhere.entry(lane).or_default().push(Start { pattern, place, rest });
+            continue;
+        }
+        walk.pattern = pattern;
+        walk.been.clear();
+        walk.step(place, &rest);
+    }
+    walk.found.without_second_names();
     walk.found
 }
 
+/// A name in a directory, and its kind where the listing tells.
+type Entry = (OsString, FileType);
+
 struct Walk<'a> {
-    exclude: &'a [Pattern],
-    lane_of: &'a dyn Fn(&Path) -> Option<LaneId>,
+    with: With<'a>,
+    /// The one that is walked.
+    pattern: usize,
+    /// Directories that were listed, for several patterns lead to the same.
+    listings: BTreeMap<PathBuf, Rc<Vec<Entry>>>,
+    /// Directories that `**` of this pattern has been in, by a link or not, and how much was left to go: cuts circles of
+    /// links.
+    been: BTreeSet<(PathBuf, usize, bool)>,
+    /// Names that were matched or passed over by a pattern: braces may lead to one twice.
+    seen: BTreeSet<(usize, PathBuf)>,
     found: Found,
 }
 
 impl Walk<'_> {
-    fn step(&mut self, directory: PathBuf, rest: &[Part]) {
-        if self.leave(&directory, &directory, rest) {
+    fn step(&mut self, place: Place, rest: &[Step]) {
+        let Some((first, tail)) = rest.split_first() else { return };
+        match first {
+            Step::Name(name) | Step::Hop(name) => {
+                self.enter(place, name, matches!(first, Step::Name(_)), tail);
+            }
+            Step::Wild(wild) => self.wild(&place, wild, tail),
+            Step::Directories => self.directories(place, rest, tail),
+        }
+    }
+
+    /// `**`: what is left of the pattern is looked for here and in each directory.
+    fn directories(&mut self, place: Place, rest: &[Step], tail: &[Step]) {
+        let depth = place.at.components().count();
+        let by_link = place.links > 0;
+        let been = |walk: &Walk<'_>, by_link| walk.been.contains(&(place.at.clone(), rest.len(), by_link));
+        if depth > DEPTH_MAX || been(self, by_link) || by_link && been(self, false) {
             return;
         }
-        match rest {
-            [] => {}
-            [Part::Directories, tail @ ..] => {
-                for entry in self.entries(&directory) {
-                    if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                        self.step(entry.path(), rest);
-                    }
-                }
-                self.step(directory, tail);
+        self.been.insert((place.at.clone(), rest.len(), by_link));
+        self.watch(&place.at, Interest::directories(self.with.set.follow_links));
+        for (name, kind) in self.entries(&place.at).iter() {
+            let may_be_one = matches!(*kind, FileType::Directory | FileType::Symlink);
+            if may_be_one && !name.as_bytes().starts_with(b".") {
+                self.enter_listed(&place, name, *kind, rest);
             }
-            [part, tail @ ..] => {
-                if tail.is_empty() && directory.is_dir() {
-                    self.found.directories.insert(directory.clone());
-                }
-                for name in self.names(&directory, part) {
-                    let path = directory.join(&name);
-                    if !tail.is_empty() {
-                        self.step(path, tail);
-                    } else if !self.leave(&path, &directory, &[Part::Name(name)]) {
-                        self.take(&path);
-                    }
-                }
+        }
+        self.step(Place { found: true, deep: true, ..place }, tail);
+    }
+
+    fn wild(&mut self, place: &Place, wild: &Wild, tail: &[Step]) {
+        self.watch(&place.at, Interest::wild(wild.clone()));
+        for (name, kind) in self.entries(&place.at).iter() {
+            let text = name.to_string_lossy();
+            if wild.matches(&text) {
+                self.enter_listed(place, name, *kind, tail);
+            } else if tail.is_empty() && wild.matches_hidden(&text) {
+                self.pass(PassedOver::Hidden, &place.shown.join(name), "");
             }
         }
     }
 
-    /// Whether another thread goes to this path; then from `directory` by `rest`.
-    fn leave(&mut self, path: &Path, directory: &Path, rest: &[Part]) -> bool {
-        let Some(lane) = (self.lane_of)(path) else { return false };
-        let start = Start { directory: directory.to_owned(), rest: rest.to_vec() };
+    /// Goes on to a name that a listing has. The directory is watched already.
+    fn enter_listed(&mut self, place: &Place, name: &OsStr, kind: FileType, tail: &[Step]) {
+        let place = Place { found: true, ..place.clone() };
+        let (at, shown) = (place.at.join(name), place.shown.join(name));
+        if self.leave(&at, &place, Step::Name(name.to_owned()), tail) {
+            return;
+        }
+        if self.is_excluded(&shown) {
+            return self.pass(PassedOver::Excluded, &shown, "");
+        }
+        // The listing tells directories from the rest: no look at each is needed.
+        if kind == FileType::Directory && !tail.is_empty() {
+            return self.enter_directory(Place { at, shown, ..place }, tail);
+        }
+        match look(&at) {
+            Ok(stat) if is(&stat, FileType::Symlink) => self.enter_link(place, shown, name, true, tail),
+            Ok(stat) => self.come_to(Place { at, shown, ..place }, &stat, tail),
+            Err(error) => self.note(&shown, Some(error)),
+        }
+    }
+
+    /// Goes on to a name that the pattern or a link has. `is_shown`: the pattern.
+    fn enter(&mut self, place: Place, name: &OsStr, is_shown: bool, tail: &[Step]) {
+        let shown = if is_shown { place.shown.join(name) } else { place.shown.clone() };
+        if name == ".." {
+            let at = place.at.parent().unwrap_or(Path::new("/")).to_owned();
+            return self.step(Place { at, shown, ..place }, tail);
+        }
+        let at = place.at.join(name);
+        let first = if is_shown { Step::Name(name.to_owned()) } else { Step::Hop(name.to_owned()) };
+        if self.leave(&at, &place, first, tail) {
+            return;
+        }
+        if self.is_excluded(&shown) {
+            return self.pass(PassedOver::Excluded, &shown, "");
+        }
+        // It may be made, replaced or, if it is a link, changed.
+        self.watch(&place.at, Interest::name(text_of(name)));
+        match look(&at) {
+            Ok(stat) if is(&stat, FileType::Symlink) => self.enter_link(place, shown, name, is_shown, tail),
+            Ok(stat) => self.come_to(Place { at, shown, ..place }, &stat, tail),
+            Err(error) => {
+                if error.kind() == io::ErrorKind::NotFound && !is_shown {
+                    self.pass(PassedOver::Dangling, &shown, &format!(" -> {}", text_of_path(&at)));
+                }
+                self.note(&shown, Some(error));
+            }
+        }
+    }
+
+    /// Whether another thread goes on from here.
+    fn leave(&mut self, at: &Path, place: &Place, first: Step, tail: &[Step]) -> bool {
+        let Some(lane) = (self.with.lane_of)(at) else { return false };
+        let rest = [&[first], tail].concat();
+        let start = Start { pattern: self.pattern, place: place.clone(), rest };
         self.found.elsewhere.entry(lane).or_default().push(start);
         true
     }
 
-    fn names(&mut self, directory: &Path, part: &Part) -> Vec<OsString> {
-        match part {
-            Part::Name(name) => vec![name.clone()],
-            Part::Wild(pattern) => {
-                let names = self.entries(directory).into_iter().map(|entry| entry.file_name());
-                names.filter(|name| name.to_str().is_some_and(|name| pattern.matches(name))).collect()
-            }
-            Part::Directories => Vec::new(),
+    /// Something that is no link.
+    fn come_to(&mut self, place: Place, stat: &Statx, tail: &[Step]) {
+        match FileType::from_raw_mode(stat.stx_mode.into()) {
+            // `**` goes into each of them.
+            FileType::Directory if tail.is_empty() && place.deep => {}
+            FileType::Directory if tail.is_empty() => self.pass(PassedOver::Directory, &place.shown, ""),
+            FileType::Directory => self.enter_directory(place, tail),
+            FileType::RegularFile if tail.is_empty() => self.take(&place, stat),
+            _ if tail.is_empty() => self.pass(PassedOver::Special, &place.shown, ""),
+            // A file where the pattern has a directory.
+            _ => {}
         }
     }
 
-    fn entries(&mut self, directory: &Path) -> Vec<std::fs::DirEntry> {
+    fn enter_directory(&mut self, place: Place, tail: &[Step]) {
+        if self.with.own.has_directory(&place.at) {
+            return self.pass(PassedOver::Own, &place.shown, "");
+        }
+        self.step(place, tail);
+    }
+
+    fn enter_link(&mut self, place: Place, shown: PathBuf, name: &OsStr, is_shown: bool, tail: &[Step]) {
+        let is_kubelets = tail.is_empty() && place.at == Path::new(KUBELET_LINKS);
+        if is_shown && place.found && !place.by_kubelet && !self.with.set.follow_links && !is_kubelets {
+            return self.pass(PassedOver::Link, &shown, "");
+        }
+        if place.links >= LINKS_MAX {
+            return self.pass(PassedOver::LinkLoop, &shown, "");
+        }
+        let target = match std::fs::read_link(place.at.join(name)) {
+            Ok(target) => target,
+            Err(error) => return self.note(&shown, Some(error)),
+        };
+        let hops = target.components().filter_map(|component| match component {
+            Component::Normal(name) => Some(Step::Hop(name.to_owned())),
+            Component::ParentDir => Some(Step::Hop(OsString::from(".."))),
+            Component::Prefix(_) | Component::RootDir | Component::CurDir => None,
+        });
+        let rest: Vec<Step> = hops.chain(tail.iter().cloned()).collect();
+        let at = if target.has_root() { PathBuf::from("/") } else { place.at };
+        let by_kubelet = place.by_kubelet || is_kubelets && !self.with.set.follow_links && place.found;
+        let place = Place { at, shown, by_kubelet, links: place.links + 1, ..place };
+        if rest.is_empty() {
+            // It leads to where it is itself.
+            return self.pass(PassedOver::Directory, &place.shown, "");
+        }
+        self.step(place, &rest);
+    }
+
+    fn take(&mut self, place: &Place, stat: &Statx) {
+        let Place { at, shown, by_kubelet, links, .. } = place;
+        let id = FileId::of(stat);
+        let via_link = *links > 0;
+        let beneath = |roots: &[PathBuf]| roots.iter().any(|root| at.starts_with(root));
+        let kubelet_roots = KUBELET_LOGS.map(PathBuf::from);
+        let strays = *by_kubelet && !beneath(&kubelet_roots)
+            || via_link && !self.with.set.roots.is_empty() && !beneath(&self.with.set.roots);
+        let leads = || format!(" -> {}", text_of_path(at));
+        if strays {
+            return self.pass(PassedOver::OutOfRoots, shown, &leads());
+        }
+        if self.with.own.has_file(at, id) {
+            return self.pass(PassedOver::Own, shown, "");
+        }
+        if via_link && self.is_excluded(at) {
+            return self.pass(PassedOver::Excluded, shown, &leads());
+        }
+        if self.is_lone_archive(at) {
+            return self.pass(PassedOver::Archive, shown, "");
+        }
+        if !self.seen.insert((self.pattern, shown.clone())) {
+            return;
+        }
+        self.found.reports[self.pattern].matched += 1;
+        let path = text_of_path(shown).into_owned();
+        let target = (at != shown).then(|| text_of_path(at).into_owned());
+        self.found.paths.insert(path.clone(), FoundPath { path, id, target });
+    }
+
+    /// A compressed file that is no rotated file of a log beside it.
+    fn is_lone_archive(&self, at: &Path) -> bool {
+        let Some(name) = at.file_name().map(text_of) else { return false };
+        if !ARCHIVES.iter().any(|ending| name.ends_with(ending)) {
+            return false;
+        }
+        let is_there = |log: &str| std::fs::symlink_metadata(at.with_file_name(name_of(log))).is_ok();
+        !kin::live_names(&name).any(is_there)
+    }
+
+    fn is_excluded(&self, shown: &Path) -> bool {
+        let exclude = &self.with.set.exclude;
+        !exclude.is_empty() && {
+            let text = text_of_path(shown);
+            exclude.iter().any(|pattern| pattern.covers(&text))
+        }
+    }
+
+    fn pass(&mut self, why: PassedOver, shown: &Path, more: &str) {
+        if self.seen.insert((self.pattern, shown.to_owned())) {
+            self.found.reports[self.pattern].pass(why, format!("{}{more}", text_of_path(shown)));
+        }
+    }
+
+    fn watch(&mut self, at: &Path, interest: Interest) {
+        (self.with.watch)(at, interest);
+    }
+
+    fn entries(&mut self, directory: &Path) -> Rc<Vec<Entry>> {
+        if let Some(entries) = self.listings.get(directory) {
+            return Rc::clone(entries);
+        }
         let (mut entries, mut error) = (Vec::new(), None);
         match std::fs::read_dir(directory) {
             Ok(all) => all.for_each(|entry| match entry {
-                Ok(entry) => entries.push(entry),
+                Ok(entry) => entries.push((entry.file_name(), kind_of(&entry))),
                 Err(cause) => error = Some(cause),
             }),
             Err(cause) => error = Some(cause),
         }
         self.note(directory, error);
+        entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let entries = Rc::new(entries);
+        self.listings.insert(directory.to_owned(), Rc::clone(&entries));
         entries
     }
 
     fn note(&mut self, path: &Path, error: Option<io::Error>) {
-        use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
-        if let Some(error) = error.as_ref().filter(|error| error.kind() == PermissionDenied) {
-            self.found.unlistable.insert(format!("{}: {error}", path.display()));
-        }
-        let told = error.filter(|error| !matches!(error.kind(), NotADirectory | NotFound | PermissionDenied));
-        if let Some(error) = told {
-            self.found.trouble = Some(format!("{}: {error}", path.display()));
+        use io::ErrorKind::{InvalidInput, NotADirectory, NotFound, PermissionDenied};
+        let Some(error) = error else { return };
+        match error.kind() {
+            // The last is a link that became a file meanwhile; its watch tells.
+            NotADirectory | NotFound | InvalidInput => {}
+            PermissionDenied => {
+                self.found.unlistable.insert(format!("{}: {error}", path.display()));
+            }
+            _ => self.found.trouble = Some(format!("{}: {error}", path.display())),
         }
     }
+}
 
-    fn take(&mut self, path: &Path) {
-        let looked = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW, FileId::ASKED);
-        let stat = match looked {
-            Ok(stat) => stat,
-            Err(errno) => return self.note(path, Some(errno.into())),
-        };
-        let regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
-        let Some(text) = path.to_str().filter(|_| regular) else { return };
-        if !self.exclude.iter().any(|exclude| exclude.matches(text)) {
-            self.found.paths.insert(text.to_owned(), FileId::of(&stat));
+/// What the directory says of it, without a look at the file where the file system tells.
+fn kind_of(entry: &std::fs::DirEntry) -> FileType {
+    match entry.file_type() {
+        Ok(kind) if kind.is_dir() => FileType::Directory,
+        Ok(kind) if kind.is_symlink() => FileType::Symlink,
+        Ok(_) | Err(_) => FileType::Unknown,
+    }
+}
+
+fn look(at: &Path) -> io::Result<Statx> {
+    let looked = rustix::fs::statx(rustix::fs::CWD, at, AtFlags::SYMLINK_NOFOLLOW, FileId::ASKED);
+    looked.map_err(io::Error::from)
+}
+
+fn is(stat: &Statx, kind: FileType) -> bool {
+    FileType::from_raw_mode(stat.stx_mode.into()) == kind
+}
+
+impl Found {
+    /// A file that is reached by several links, or by its own name and by links, counts once, by its own name if that
+    /// matches too.
+    fn without_second_names(&mut self) {
+        let mut kept: BTreeMap<&str, &str> = BTreeMap::new();
+        for found in self.paths.values() {
+            let target = found.target.as_deref().unwrap_or(&found.path);
+            let name = kept.entry(target).or_insert(&found.path);
+            if found.target.is_none() {
+                *name = &found.path;
+            }
         }
+        let kept: BTreeSet<String> = kept.into_values().map(str::to_owned).collect();
+        self.paths.retain(|path, _| kept.contains(path));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn set(dir: &Path, paths: &[&str], exclude: &[&str]) -> FileSet {
-        let patterns = |names: &[&str]| {
-            let pattern = |name: &&str| Pattern::new(dir.join(name).to_str().unwrap()).unwrap();
-            names.iter().map(pattern).collect()
-        };
-        FileSet { paths: patterns(paths), exclude: patterns(exclude), ..FileSet::default() }
-    }
-
-    fn tree() -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["one/deep/er", "two", "three"] {
-            std::fs::create_dir_all(dir.path().join(name)).unwrap();
-        }
-        for name in
-            ["a.log", "b.log", "c.txt", "one/a.log", "two/a.log", "one/deep/a.log", "one/deep/er/a.log"]
-        {
-            std::fs::write(dir.path().join(name), "x").unwrap();
-        }
-        std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link.log")).unwrap();
-        std::os::unix::fs::symlink("two", dir.path().join("to-two")).unwrap();
-        dir
-    }
-
-    fn relative(dir: &Path, paths: impl IntoIterator<Item = impl AsRef<Path>>) -> Vec<String> {
-        let shorten = |path: &Path| path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
-        paths.into_iter().map(|path| shorten(path.as_ref())).collect()
-    }
-
-    #[test]
-    fn patterns_match_regular_files_and_name_their_directories() {
-        let dir = tree();
-        let check = |pattern: &str, paths: &[&str], directories: &[&str]| {
-            let set = set(dir.path(), &[pattern], &["b*"]);
-            let found = walk(&set, starts(&set), &|_| None);
-            assert_eq!(relative(dir.path(), found.paths.keys()), paths, "{pattern}");
-            assert_eq!(relative(dir.path(), &found.directories), directories, "{pattern}");
-        };
-        check("*.log", &["a.log"], &[""]);
-        check("a.log", &["a.log"], &[""]);
-        check("missing.log", &[], &[""]);
-        check("missing/*.log", &[], &[]);
-        check("*/a.log", &["one/a.log", "to-two/a.log", "two/a.log"], &["one", "three", "to-two", "two"]);
-        check("[ot]*/a.???", &["one/a.log", "to-two/a.log", "two/a.log"], &["one", "three", "to-two", "two"]);
-        check("one/../two/*.log", &["one/../two/a.log"], &["one/../two"]);
-        check(
-            "one/**/a.log",
-            &["one/a.log", "one/deep/a.log", "one/deep/er/a.log"],
-            &["one", "one/deep", "one/deep/er"],
-        );
-    }
-
-    /// One hung file system must not hide what a pattern matches beside it.
-    #[test]
-    fn a_walk_stops_where_another_file_system_begins_and_goes_on_from_there() {
-        let dir = tree();
-        let set = set(dir.path(), &["*/*.log", "**/er/*.log", "a.log"], &[]);
-        let lane_of = |path: &Path| {
-            let inside = |name: &str| path.starts_with(dir.path().join(name));
-            if inside("one") { Some(LaneId(1)) } else { inside("a.log").then_some(LaneId(2)) }
-        };
-        let mut found = walk(&set, starts(&set), &lane_of);
-        assert_eq!(relative(dir.path(), found.paths.keys()), ["to-two/a.log", "two/a.log"]);
-        assert_eq!(found.elsewhere.keys().copied().collect::<Vec<_>>(), [LaneId(1), LaneId(2)]);
-        let mut rest = |lane| walk(&set, found.elsewhere.remove(&lane).unwrap(), &|_| None);
-        assert_eq!(relative(dir.path(), rest(LaneId(1)).paths.keys()), ["one/a.log", "one/deep/er/a.log"]);
-        assert_eq!(relative(dir.path(), rest(LaneId(2)).paths.keys()), ["a.log"]);
-    }
-}
+#[path = "patterns_tests.rs"]
+mod tests;

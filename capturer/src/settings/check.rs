@@ -1,10 +1,8 @@
 //! What must hold between settings. What concerns one key alone is checked where that key is read ([`super::file`]).
 
-use std::path::Path;
-
 use super::reader::Reader;
 use super::units::{show_duration, show_size};
-use super::{LocalFile, NamePart, Settings, loki};
+use super::{Settings, loki};
 use crate::limits::READ_BYTES;
 
 /// Streams that must be able to hold a read and a longest line at once, so that one stuck stream holds up no other.
@@ -17,9 +15,6 @@ pub(super) fn check(settings: &Settings, reader: &Reader) {
     rotation(settings, reader);
     something_to_do(settings, reader);
     own_container(settings, reader);
-    if let Some(sink) = &settings.sinks.local_file {
-        own_output(settings, sink, reader);
-    }
     if let Some(sink) = &settings.sinks.loki {
         loki::check(settings, sink, reader);
     }
@@ -82,28 +77,4 @@ fn something_to_do(settings: &Settings, reader: &Reader) {
             "none is enabled: set enabled of sinks.local_file, sinks.loki or sinks.stdout to true",
         );
     }
-}
-
-/// Following our own output would write each line again, for ever.
-fn own_output(settings: &Settings, sink: &LocalFile, reader: &Reader) {
-    let Ok(mut output) = std::path::absolute(&sink.directory) else { return };
-    output.extend(sink.file.components().map(|parts| {
-        let value = |part: &NamePart| {
-            if let NamePart::Literal(literal) = part { literal.clone() } else { "x".to_owned() }
-        };
-        parts.iter().map(value).collect::<String>()
-    }));
-    for (index, set) in settings.file_monitor.files.iter().enumerate() {
-        let matches = |patterns: &[glob::Pattern]| patterns.iter().any(|pattern| hits(pattern, &output));
-        if matches(&set.paths) && !matches(&set.exclude) {
-            let message = "matches what sinks.local_file writes, which would be captured again without end; \
-                           exclude it or write elsewhere";
-            reader.problem(&format!("file_monitor.files[{index}].paths"), message);
-        }
-    }
-}
-
-fn hits(pattern: &glob::Pattern, path: &Path) -> bool {
-    let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
-    pattern.matches_path_with(path, options)
 }

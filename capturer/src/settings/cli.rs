@@ -280,9 +280,10 @@ fn load_from(
 }
 
 /// `capturer check`: what would run, or everything that is wrong.
-/// With `--online`, `try_out` tells whether what it names is there.
+/// `list_files` tells what the patterns match; with `--online`, `try_out` whether what the config names is there.
 pub fn check(
     arguments: &CheckArgs,
+    list_files: impl FnOnce(&Settings, &mut dyn Write) -> std::io::Result<()>,
     try_out: impl FnOnce(&Settings, &mut dyn Write) -> Exit,
     out: &mut dyn Write,
     err: &mut dyn Write,
@@ -290,6 +291,8 @@ pub fn check(
     match load(&arguments.config) {
         Ok((settings, origin)) => {
             say(out, format_args!("{}", summary::summary(&settings, &origin)));
+            // As in say: whoever closed the pipe has seen enough.
+            let _ = list_files(&settings, out);
             if !arguments.online {
                 return Exit::Ok;
             }
@@ -486,11 +489,12 @@ mod tests {
         let never = |_: &Settings, _: &mut dyn Write| -> Exit { panic!("not asked for") };
         let (mut out, mut err) = (Vec::new(), Vec::new());
         std::fs::write(&path, "admin: {listen: 1}\n").expect("write");
-        assert_eq!(check(&arguments, never, &mut out, &mut err), Exit::Config);
+        let none = |_: &Settings, _: &mut dyn Write| Ok(());
+        assert_eq!(check(&arguments, none, never, &mut out, &mut err), Exit::Config);
         assert!(out.is_empty());
         assert!(String::from_utf8(err).expect("UTF-8").contains("c.yaml:1:17: admin.listen: expected"));
         std::fs::write(&path, "admin: {listen: \"\"}\n").expect("write");
-        assert_eq!(check(&arguments, never, &mut out, &mut Vec::new()), Exit::Ok);
+        assert_eq!(check(&arguments, none, never, &mut out, &mut Vec::new()), Exit::Ok);
         assert!(String::from_utf8(out).expect("UTF-8").contains("c.yaml. It would run:\n  containers"));
     }
 

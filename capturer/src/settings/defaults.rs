@@ -97,11 +97,20 @@ impl Default for Rotation {
     }
 }
 
+impl Default for FileMonitor {
+    fn default() -> Self {
+        FileMonitor { sweep_interval: seconds(30), files: Vec::new() }
+    }
+}
+
 impl Default for FileSet {
     fn default() -> Self {
         FileSet {
             paths: Vec::new(),
             exclude: Vec::new(),
+            follow_links: false,
+            roots: Vec::new(),
+            may_be_empty: false,
             format: FileFormat::Auto,
             text: TextRules { unfinished_line_after: seconds(5), ..TextRules::default() },
             start_at: StartAt::Beginning,

@@ -254,10 +254,14 @@ fn read_rotation(s: &mut Section, into: &mut Rotation) {
 }
 
 fn read_file_monitor(s: &mut Section, into: &mut FileMonitor) {
+    s.duration("sweep_interval", DURATIONS, &mut into.sweep_interval);
     s.sections("files", |s| {
         let mut set = FileSet::default();
         s.list("paths", &mut set.paths, units::path_pattern);
-        s.list("exclude", &mut set.exclude, units::path_pattern);
+        s.list("exclude", &mut set.exclude, units::exclude_pattern);
+        s.flag("follow_links", &mut set.follow_links);
+        s.list("roots", &mut set.roots, units::root);
+        s.flag("may_be_empty", &mut set.may_be_empty);
         let formats = [
             ("auto", FileFormat::Auto),
             ("raw", FileFormat::Raw),

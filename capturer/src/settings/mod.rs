@@ -13,6 +13,7 @@ mod file_template;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod loki;
+pub mod path_pattern;
 pub mod pipeline;
 mod problem;
 mod reader;
@@ -29,6 +30,7 @@ pub use loki::{
     Loki, LokiAuth, LokiFormat, LokiTls, MaxLineAge, Secret, Spool, TENANT_BYTES_MAX, WhenFull,
     is_tenant_char, shown_url,
 };
+pub use path_pattern::PathPattern;
 pub use pipeline::Pipeline;
 pub use problem::{ConfigError, Place, Problem};
 pub use reload::Objection;
@@ -239,8 +241,10 @@ pub enum StartAt {
 }
 
 /// Files that no container writes.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FileMonitor {
+    /// Patterns are matched again so often, for what inotify did not tell.
+    pub sweep_interval: Duration,
     /// Each with its patterns.
     pub files: Vec<FileSet>,
 }
@@ -248,10 +252,16 @@ pub struct FileMonitor {
 /// One entry of `file_monitor.files`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileSet {
-    /// Absolute glob patterns.
-    pub paths: Vec<glob::Pattern>,
-    /// Paths to leave out.
-    pub exclude: Vec<glob::Pattern>,
+    /// Which files.
+    pub paths: Vec<PathPattern>,
+    /// Files and directories to leave out.
+    pub exclude: Vec<PathPattern>,
+    /// Links that a pattern finds are followed.
+    pub follow_links: bool,
+    /// Links lead to files beneath these only; empty = anywhere.
+    pub roots: Vec<PathBuf>,
+    /// Nobody is alarmed when a pattern matches nothing.
+    pub may_be_empty: bool,
     /// What a line of the file is.
     pub format: FileFormat,
     /// What is made of its bytes.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::units::{show_duration, show_size};
-use super::{ContainerMonitor, FileFormat, ReadFrom, Select, Settings, StartAt, pipeline};
+use super::{ContainerMonitor, FileFormat, PathPattern, ReadFrom, Select, Settings, StartAt, pipeline};
 
 /// One line a part; `origin` is where the settings come from.
 pub(super) fn summary(settings: &Settings, origin: &str) -> String {
@@ -22,7 +22,7 @@ pub(super) fn summary(settings: &Settings, origin: &str) -> String {
         line("rotation", &rotation(&settings.container_monitor));
     }
     for set in &settings.file_monitor.files {
-        let patterns: Vec<&str> = set.paths.iter().map(glob::Pattern::as_str).collect();
+        let patterns: Vec<&str> = set.paths.iter().map(PathPattern::as_str).collect();
         let format = match set.format {
             FileFormat::Auto => "format by the first line",
             FileFormat::Raw => "each line a message",

@@ -2,12 +2,13 @@
 //! message can be made in one place ([`super::reader`]).
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use super::path_pattern::PathPattern;
 use crate::decode::text::Encoding;
 
 /// A value that is not what it should be.
@@ -156,12 +157,29 @@ pub(super) fn pattern(text: &str) -> Result<glob::Pattern, Mismatch> {
     })
 }
 
-/// A glob pattern over paths.
-pub(super) fn path_pattern(text: &str) -> Result<glob::Pattern, Mismatch> {
-    if !text.starts_with('/') {
-        return Err(Mismatch::new("an absolute path or pattern, such as /var/log/*.log"));
+/// A pattern over paths.
+pub(super) fn path_pattern(text: &str) -> Result<PathPattern, Mismatch> {
+    let expected = || Mismatch::new("an absolute path or pattern, such as /var/log/*.log");
+    if !text.starts_with(['/', '^']) {
+        return Err(expected());
     }
-    pattern(text)
+    PathPattern::new(text).map_err(|why| expected().hint(why))
+}
+
+/// A pattern over paths that are left out.
+pub(super) fn exclude_pattern(text: &str) -> Result<PathPattern, Mismatch> {
+    let expected = || Mismatch::new("an absolute path or pattern, such as /var/log/debug*");
+    PathPattern::exclude(text).map_err(|why| expected().hint(why))
+}
+
+/// An absolute directory, as the kernel names it.
+pub(super) fn root(text: &str) -> Result<PathBuf, Mismatch> {
+    let path = PathBuf::from(text);
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if path.is_absolute() && plain {
+        return Ok(path.components().collect());
+    }
+    Err(Mismatch::new("an absolute directory without . or .., such as /var/log"))
 }
 
 /// An encoding of text; nothing = what the file says.

@@ -56,6 +56,10 @@ pub struct Link {
     pub settled: bool,
     /// No longer in the directory: only its open file can still be read.
     pub deleted: bool,
+    /// The stream went over to another directory: that this one is not listed there says nothing.
+    pub elsewhere: bool,
+    /// Looks at it since it was left that brought nothing.
+    pub quiet_looks: u8,
     /// There may be bytes behind `offset`.
     pub unread: bool,
     /// It was opened by its inode number alone, which may have come back since the listing: files that were made and
@@ -446,8 +450,8 @@ impl Chain {
         }
         for (link, seen) in self.links.iter_mut().zip(&seen) {
             // Two listings must agree.
-            link.deleted = !seen && (link.deleted || link.missing && latest);
-            changes.look_again |= !seen && !link.deleted;
+            link.deleted = !seen && (link.deleted || link.missing && latest) && !link.elsewhere;
+            changes.look_again |= !seen && !link.deleted && !link.elsewhere;
             link.missing = !seen;
             if link.deleted && link.handle == Handle::None && link.len > link.offset {
                 changes.lost.push((link.found.name.clone(), link.len.saturating_sub(link.offset)));
@@ -627,6 +631,8 @@ fn link(found: FoundFile) -> Link {
         len: found.len,
         settled: false,
         deleted: false,
+        elsewhere: false,
+        quiet_looks: 0,
         unread: true,
         doubted: false,
         missing: false,

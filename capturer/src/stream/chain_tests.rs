@@ -85,6 +85,7 @@ fn saved(file: FileId, head: HeadPrint, skip: [u64; 2]) -> Start {
         lines: ApiCursor::default(),
         passing: Default::default(),
         split: 0,
+        at: Box::default(),
         done: Vec::new(),
     })
 }

@@ -10,6 +10,7 @@
 //! costs nothing: it is read when inotify says that it grew.
 
 mod binary;
+mod elsewhere;
 mod hanging;
 mod late;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod unfinished;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use self::elsewhere::Elsewhere;
 use self::hanging::SetAside;
 pub use self::reader::Reader;
 use self::text::Text;
@@ -96,6 +98,8 @@ pub struct FileSource {
     kin_looked_ms: u64,
     /// Names in its directory that are logs of their own.
     apart: Vec<String>,
+    /// Where links lead.
+    elsewhere: Elsewhere,
     /// Whose deliveries count, and among which streams a file has one reader.
     reader: Reader,
     /// Files that are its own to read.
@@ -172,6 +176,7 @@ impl FileSource {
             kin_look_ms: None,
             kin_looked_ms: 0,
             apart: Vec::new(),
+            elsewhere: Elsewhere::default(),
             reader: Reader::default(),
             claimed: BTreeSet::new(),
             unacked: BTreeSet::new(),
@@ -213,7 +218,11 @@ impl FileSource {
 
     /// The position it begins with, once its directory was listed.
     pub fn first_position(&mut self) -> Option<Cursor> {
-        (self.opened || !self.scanning).then(|| self.chain.cursor(&Default::default()))
+        (self.opened || !self.scanning).then(|| {
+            let mut cursor = self.chain.cursor(&Default::default());
+            self.note_path(&mut cursor);
+            cursor
+        })
     }
 
     /// Begins, or begins again after a failure. Files are opened at once, so that nothing that happens before the first
@@ -309,6 +318,8 @@ impl FileSource {
                 self.take_listing(Vec::new(), latest, cx);
                 self.chain.trust_opened();
             }
+            // The link that led there leads elsewhere by now.
+            Err(_) if self.elsewhere.is_waiting() => {}
             Err(error) => told.push(unreadable(&error)),
         }
         if latest && self.exit_told_ns != self.exited_at_ns {
@@ -648,6 +659,7 @@ impl FileSource {
             Undelivered { starts, in_line }
         });
         let mut end = self.chain.cursor(&open);
+        self.note_path(&mut end);
         if let (Cursor::File(end), FileFormat::Docker) = (&mut end, self.format) {
             delivered::note(&mut self.lines, &lines, &read);
             self.lines.open_ns = StdType::ALL.map(|std_type| self.assembler.open_time(std_type).unwrap_or(0));
@@ -668,6 +680,7 @@ impl FileSource {
 
     /// Finishes files that are read to their end, and the source when none is left.
     fn go_on(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.go_over(cx);
         loop {
             self.read_late_ones(cx, told);
             let may_read = self.chain.may_read();

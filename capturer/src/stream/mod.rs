@@ -44,6 +44,8 @@ pub enum Kind {
 
 /// What a source tells its stream.
 #[derive(Debug)]
+// Nearly all that is told are lines, a value for each batch.
+#[allow(clippy::large_enum_variant)]
 pub enum Told {
     /// It is open and delivers.
     Opened,
@@ -527,6 +529,9 @@ impl Stream {
                     }
                 }
                 Told::Polled { again_at_ms } => self.polled(again_at_ms, cx),
+                // Sinks that were told to stop answer nothing more, and a position without lines can wait.
+                Told::Lines { lines, read, .. }
+                    if self.stopped && lines.records.is_empty() && read.is_empty() => {}
                 Told::Lines { lines, read, end, source_bytes } => {
                     self.send(lines, read, end, source_bytes, cx)
                 }

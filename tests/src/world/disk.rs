@@ -174,8 +174,9 @@ impl Disk {
         let within = |path: &&String| {
             path.rsplit_once('/').is_some_and(|(parent, name)| parent == directory && name.ends_with(ending))
         };
-        let found =
-            |path: &String| Some(FoundPath { path: path.clone(), id: self.found(path, 0, false)?.id });
+        let found = |path: &String| {
+            Some(FoundPath { path: path.clone(), id: self.found(path, 0, false)?.id, target: None })
+        };
         self.names.keys().filter(within).filter_map(found).collect()
     }
 }

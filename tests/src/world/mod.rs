@@ -35,7 +35,7 @@ use capturer::clock::Now;
 use capturer::metrics::Metrics;
 use capturer::record::StreamId;
 use capturer::settings::pipeline::{Multiline, MultilineRule, Over, Pattern, RateLimit, Step};
-use capturer::settings::{FileFormat, FileSet, Pipeline, ReadFrom, Settings};
+use capturer::settings::{FileFormat, FileSet, PathPattern, Pipeline, ReadFrom, Settings};
 
 use crate::checker::{Checker, Flow, LineId, Snapshot};
 use crate::rand::Rand;
@@ -580,7 +580,7 @@ fn draw_settings(rand: &mut Rand) -> Settings {
     monitor.circuit_breaker.failures = rand.index(1..12);
     monitor.circuit_breaker.pause = Duration::from_secs(rand.within(1..10));
     for set in 0..rand.within(0..3) {
-        let pattern = glob::Pattern::new(&format!("/logs/{set}/*.log")).expect("a fixed pattern");
+        let pattern = PathPattern::new(&format!("/logs/{set}/*.log")).expect("a fixed pattern");
         let format = *rand.pick(&[FileFormat::Auto, FileFormat::Raw, FileFormat::Docker, FileFormat::Cri]);
         settings.file_monitor.files.push(FileSet { paths: vec![pattern], format, ..FileSet::default() });
     }

@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::path_pattern::PathPattern;
+
 /// What is done to the lines of some sources, in this order: multiline, rate limit, steps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pipeline {
@@ -41,8 +43,8 @@ pub struct Match {
     pub images: Vec<glob::Pattern>,
     /// Label key → glob over its value, of all labels that a container has.
     pub labels: BTreeMap<String, glob::Pattern>,
-    /// Globs over a followed file's path.
-    pub paths: Vec<glob::Pattern>,
+    /// Patterns over a followed file's path.
+    pub paths: Vec<PathPattern>,
 }
 
 impl Match {
@@ -65,8 +67,7 @@ impl Match {
         if self.paths.is_empty() {
             return self.asks_no_container();
         }
-        let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
-        self.paths.iter().any(|glob| glob.matches_with(path, options))
+        self.paths.iter().any(|pattern| pattern.matches_hidden(path))
     }
 
     fn asks_no_container(&self) -> bool {

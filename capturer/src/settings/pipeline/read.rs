@@ -14,6 +14,7 @@ use crate::limits::{
     LINE_BYTES_CEILING, PIPELINE_NAME_BYTES_MAX, PIPELINE_STEPS_MAX, PIPELINES_MAX, REPLACEMENT_BYTES_MAX,
 };
 use crate::settings::loki::is_label_name;
+use crate::settings::path_pattern::PathPattern;
 use crate::settings::reader::Section;
 use crate::settings::units::{self, Mismatch};
 
@@ -435,15 +436,14 @@ fn preset(text: &str) -> Result<RedactPreset, Mismatch> {
 
 /// `java: of names shop-*; multiline, rate limit (wait), parse json, drop, redact`. Shows no pattern and no value.
 pub(in crate::settings) fn show(pipeline: &Pipeline) -> String {
-    let globs = |what: &str, globs: &[glob::Pattern]| {
-        let globs: Vec<&str> = globs.iter().map(glob::Pattern::as_str).collect();
-        (!globs.is_empty()).then(|| format!("{what} {}", globs.join(" or ")))
-    };
+    let any = |what: &str, any: Vec<&str>| (!any.is_empty()).then(|| format!("{what} {}", any.join(" or ")));
+    let globs =
+        |what: &str, globs: &[glob::Pattern]| any(what, globs.iter().map(glob::Pattern::as_str).collect());
     let matches = &pipeline.matches;
     let mut whose: Vec<String> = globs("name", &matches.names).into_iter().collect();
     whose.extend(globs("image", &matches.images));
     whose.extend(matches.labels.iter().map(|(key, glob)| format!("label {key}={glob}")));
-    whose.extend(globs("path", &matches.paths));
+    whose.extend(any("path", matches.paths.iter().map(PathPattern::as_str).collect()));
     let mut steps = Vec::new();
     steps.extend(pipeline.multiline.as_ref().map(|_| "multiline".to_owned()));
     steps.extend(pipeline.rate_limit.map(|limit| {

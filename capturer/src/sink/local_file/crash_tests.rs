@@ -32,6 +32,7 @@ fn of_file(source: &Arc<Source>, texts: &[&str], born_ns: i64) -> Batch {
         lines: Default::default(),
         passing: Default::default(),
         split: 0,
+        at: Box::default(),
         done: Vec::new(),
     });
     batch

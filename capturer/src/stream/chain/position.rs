@@ -81,6 +81,7 @@ impl Chain {
             lines: ApiCursor::default(),
             passing: Default::default(),
             split: 0,
+            at: Box::default(),
             done: std::mem::take(&mut self.done),
         })
     }

@@ -77,8 +77,8 @@ impl FileSource {
     }
 
     /// Its path is there. Where inotify does not tell of what another host does, nobody else says so.
-    pub fn on_path_found(&mut self, came_back: bool, cx: &mut Context<'_>) {
-        if came_back || self.chain.links.is_empty() {
+    pub fn on_path_found(&mut self, is_news: bool, cx: &mut Context<'_>) {
+        if is_news || self.chain.links.is_empty() {
             self.scan(cx);
         }
     }

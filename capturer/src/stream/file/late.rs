@@ -18,6 +18,10 @@ use crate::stream::chain::{Handle, Link};
 
 /// A file that was renamed stays open for so long behind what was written to it last.
 const WRITER_GRACE_MS: u64 = 5_000;
+/// One in a directory that a link no longer leads to is looked at so often, for nothing is told of it.
+const ELSEWHERE_LOOK_MS: u64 = 1_000;
+/// It is closed when so many looks brought nothing.
+const ELSEWHERE_LOOKS: u8 = 30;
 /// So many at once; then the oldest is closed.
 const PARKED_MAX: usize = 8;
 /// Files that are not live are listed so often at most because they are written to.
@@ -37,8 +41,12 @@ impl FileSource {
             .links
             .front()
             .and_then(|link| link.parked.filter(|(offset, _)| *offset == link.offset));
-        let due_ms = nothing_came.map_or(cx.now.mono_ms + WRITER_GRACE_MS, |(_, due_ms)| due_ms);
         self.moved_on |= nothing_came.is_none();
+        let mut due_ms = nothing_came.map_or(cx.now.mono_ms + WRITER_GRACE_MS, |(_, due_ms)| due_ms);
+        if let Some(link) = self.chain.links.front_mut().filter(|link| link.elsewhere) {
+            link.quiet_looks = nothing_came.map_or(0, |_| link.quiet_looks + 1);
+            due_ms = cx.now.mono_ms + ELSEWHERE_LOOK_MS;
+        }
         self.chain.park_front(due_ms);
         if self.chain.parked.len() > PARKED_MAX {
             self.chain.parked[0].due_ms = Some(cx.now.mono_ms);
@@ -117,7 +125,8 @@ impl FileSource {
                 at += 1;
                 continue;
             }
-            if is_due && !self.gone && !link.unread && link.offset >= link.len && !link.deleted {
+            let is_read = !link.unread && link.offset >= link.len && !link.deleted && !link.elsewhere;
+            if is_due && !self.gone && is_read {
                 self.chain.parked.remove(at);
                 cx.act(Action::CloseFile { file });
                 self.claim(cx);
@@ -128,7 +137,8 @@ impl FileSource {
                 return;
             }
             let link = &mut self.chain.parked[at].link;
-            (link.last_look, link.unread) = (is_due, true);
+            let is_over = !link.elsewhere || link.quiet_looks >= ELSEWHERE_LOOKS || self.gone;
+            (link.last_look, link.unread) = (is_due && is_over, true);
             self.chain.unpark(at);
             return;
         }

@@ -1,0 +1,285 @@
+//! What is wrong with files, a sentence each: health has all of them, the log one line when each begins and one when it
+//! ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::files::Walked;
+use crate::files::report::{PassedOver, PatternReport, cure};
+use crate::settings::FileSet;
+
+/// A pattern that matches nothing for so long is told: files are made one after the other.
+const PATIENCE_MS: u64 = 60_000;
+/// Faults of one kind that a sentence names.
+const NAMED_MAX: usize = 5;
+/// Faults of which the log tells when they begin and end.
+const TOLD_MAX: usize = 1_000;
+/// Lines of the log in one second.
+const LINES_MAX: usize = 20;
+const CURE_UNREADABLE: &str =
+    "give the agent the right to read them (CAP_DAC_READ_SEARCH, a group), or leave them out (exclude)";
+
+/// What may be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// A file system does not answer.
+    Hung,
+    /// A source can't be read.
+    Unreadable,
+    /// A directory can't be listed.
+    Unlistable,
+    /// A file is not text, or of an encoding that is not known.
+    NotText,
+    /// A pattern matches nothing.
+    Unmatched,
+    /// inotify is at its limit.
+    Unwatched,
+}
+
+impl Kind {
+    fn sentence(self, count: usize, texts: &str) -> String {
+        match self {
+            Kind::Hung | Kind::Unwatched => texts.to_owned(),
+            Kind::Unreadable => format!("{count} sources can't be read: {texts}; {CURE_UNREADABLE}"),
+            Kind::Unlistable => format!(
+                "{count} directories can't be listed, and what is in them is not read: {texts}; {CURE_UNREADABLE}"
+            ),
+            Kind::NotText => format!("{count} files are not text: {texts}"),
+            Kind::Unmatched => format!(
+                "{count} patterns of file_monitor match no file: {texts}; correct them, or set may_be_empty: true \
+                 where that may be so (capturer check lists what each matches)"
+            ),
+        }
+    }
+
+    fn begins(self, text: &str) -> String {
+        match self {
+            Kind::Hung | Kind::Unwatched | Kind::NotText => text.to_owned(),
+            Kind::Unreadable => format!("can't be read: {text}; {CURE_UNREADABLE}"),
+            Kind::Unlistable => {
+                format!("can't be listed, and what is in it is not read: {text}; {CURE_UNREADABLE}")
+            }
+            Kind::Unmatched => format!("a pattern of file_monitor matches no file: {text}"),
+        }
+    }
+
+    fn ends(self, name: &str) -> String {
+        match self {
+            Kind::Hung => format!("{name} answers again"),
+            Kind::Unreadable | Kind::NotText => format!("no longer so: {name}"),
+            Kind::Unlistable => format!("can be listed again: {name}"),
+            Kind::Unmatched => format!("a pattern of file_monitor matches a file now: {name}"),
+            Kind::Unwatched => "every directory is watched by inotify".to_owned(),
+        }
+    }
+}
+
+/// What is wrong now.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    by_kind: BTreeMap<Kind, BTreeMap<String, String>>,
+    counts: BTreeMap<Kind, usize>,
+}
+
+impl Faults {
+    /// `name` tells it from others of its kind.
+    pub(super) fn add(&mut self, kind: Kind, name: String, text: String) {
+        self.by_kind.entry(kind).or_default().insert(name, text);
+    }
+
+    /// So many there are, though not all are named.
+    pub(super) fn count(&mut self, kind: Kind, count: usize) {
+        self.counts.insert(kind, count);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_kind.is_empty()
+    }
+
+    /// All of it in a sentence; `None` = nothing is wrong.
+    pub(super) fn health(&self) -> Option<String> {
+        let parts = self.by_kind.iter().map(|(kind, texts)| {
+            let count = self.counts.get(kind).copied().unwrap_or_default().max(texts.len());
+            let first: Vec<&str> = texts.values().take(NAMED_MAX).map(String::as_str).collect();
+            let more = if count > NAMED_MAX { "; and others" } else { "" };
+            kind.sentence(count, &format!("{}{more}", first.join("; ")))
+        });
+        let parts: Vec<String> = parts.collect();
+        (!parts.is_empty()).then(|| format!("{}; all other files go on", parts.join("; ")))
+    }
+}
+
+/// What the log was told.
+#[derive(Debug, Default)]
+pub(super) struct FilesSaid {
+    told: BTreeSet<(Kind, String)>,
+}
+
+/// A line of the log.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Begins(String),
+    Ends(String),
+}
+
+impl FilesSaid {
+    /// Tells the log what begins and what ends.
+    pub(super) fn tell(&mut self, faults: &Faults) {
+        for line in self.lines(faults) {
+            match line {
+                Line::Begins(text) => tracing::error!(component = "files", "{text}"),
+                Line::Ends(text) => tracing::info!(component = "files", "{text}"),
+            }
+        }
+    }
+
+    fn lines(&mut self, faults: &Faults) -> Vec<Line> {
+        let is_there = |kind: &Kind, name: &String| {
+            faults.by_kind.get(kind).is_some_and(|texts| texts.contains_key(name))
+        };
+        let mut lines = Vec::new();
+        let ended = self.told.extract_if(.., |(kind, name)| !is_there(kind, name));
+        lines.extend(ended.map(|(kind, name)| Line::Ends(kind.ends(&name))));
+        for (kind, texts) in &faults.by_kind {
+            for (name, text) in texts {
+                if self.told.len() < TOLD_MAX && self.told.insert((*kind, name.clone())) {
+                    lines.push(Line::Begins(kind.begins(text)));
+                }
+            }
+        }
+        let excess = lines.len().saturating_sub(LINES_MAX);
+        if excess > 0 {
+            lines.truncate(LINES_MAX);
+            lines.push(Line::Begins(format!("and {excess} more; /health and capturer check name them")));
+        }
+        lines
+    }
+}
+
+/// Since when patterns match nothing.
+#[derive(Debug, Default)]
+pub(super) struct Patterns {
+    empty_since_ms: BTreeMap<(usize, usize), u64>,
+}
+
+/// What is to be said of all patterns.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    /// Patterns that have matched nothing for a minute, each with a sentence.
+    pub unmatched: BTreeMap<String, String>,
+    /// Directories that can't be listed, with the reason.
+    pub unlistable: BTreeSet<String>,
+    /// Directories that inotify does not watch.
+    pub unwatched: usize,
+    /// What was passed over.
+    pub passed: BTreeMap<PassedOver, usize>,
+}
+
+impl Patterns {
+    pub(super) fn look(
+        &mut self,
+        now_ms: u64,
+        sets: &[FileSet],
+        walks: &BTreeMap<usize, Vec<Arc<Walked>>>,
+    ) -> Look {
+        let mut look = Look::default();
+        for (set, walks) in walks {
+            let Some(entry) = sets.get(*set) else { continue };
+            for walked in walks {
+                look.unlistable.extend(walked.unlistable.iter().cloned());
+                look.unwatched += walked.unwatched;
+                for (why, named) in walked.reports.iter().flat_map(|report| &report.passed) {
+                    *look.passed.entry(*why).or_default() += named.count;
+                }
+            }
+            for index in 0..entry.paths.len() {
+                let of_pattern = walks.iter().filter_map(|walked| walked.reports.get(index));
+                if of_pattern.clone().any(|report| report.matched > 0) {
+                    self.empty_since_ms.remove(&(*set, index));
+                    continue;
+                }
+                let since_ms = *self.empty_since_ms.entry((*set, index)).or_insert(now_ms);
+                if now_ms >= since_ms + PATIENCE_MS && !entry.may_be_empty {
+                    let mut all = PatternReport::default();
+                    of_pattern.for_each(|report| all.extend(report));
+                    let pattern = entry.paths[index].as_str();
+                    look.unmatched.insert(pattern.to_owned(), explain(pattern, &all));
+                }
+            }
+        }
+        look
+    }
+}
+
+/// A pattern that matches nothing, and what it comes to instead.
+fn explain(pattern: &str, report: &PatternReport) -> String {
+    let passed = report.passed.iter().map(|(why, named)| {
+        let names = named.first.iter().take(2).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = if named.count > 2 { ", …" } else { "" };
+        format!("{} ({names}{more}: {})", named.count, cure(*why))
+    });
+    let passed: Vec<String> = passed.collect();
+    if passed.is_empty() {
+        pattern.to_owned()
+    } else {
+        format!("{pattern}, which passes over {}", passed.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::PathPattern;
+
+    fn walks(matched: usize, links: &[&str]) -> BTreeMap<usize, Vec<Arc<Walked>>> {
+        let mut report = PatternReport { pattern: "/a/*".to_owned(), matched, ..PatternReport::default() };
+        links.iter().for_each(|link| report.pass(PassedOver::Link, (*link).to_owned()));
+        [(0, vec![Arc::new(Walked { reports: vec![report], ..Walked::default() })])].into()
+    }
+
+    #[test]
+    fn a_pattern_without_a_file_is_told_after_a_minute_and_with_what_it_passes_over() {
+        let mut patterns = Patterns::default();
+        let mut sets = [FileSet { paths: vec![PathPattern::new("/a/*").unwrap()], ..FileSet::default() }];
+        let mut unmatched = |now_ms, sets: &[FileSet], walks| patterns.look(now_ms, sets, &walks).unmatched;
+        assert!(unmatched(1_000, &sets, walks(0, &[])).is_empty());
+        assert!(unmatched(60_999, &sets, walks(0, &[])).is_empty());
+        let told = unmatched(61_000, &sets, walks(0, &["/a/x"]));
+        let text = &told["/a/*"];
+        assert!(text.contains("1 (/a/x: a symbolic link") && text.contains("follow_links"), "{text}");
+        assert!(unmatched(62_000, &sets, walks(1, &[])).is_empty());
+        assert!(unmatched(63_000, &sets, walks(0, &[])).is_empty(), "it has a minute again");
+        sets[0].may_be_empty = true;
+        assert!(unmatched(999_000, &sets, walks(0, &[])).is_empty());
+    }
+
+    #[test]
+    fn the_log_has_one_line_when_a_fault_begins_and_one_when_it_ends() {
+        let mut said = FilesSaid::default();
+        let mut lines = |names: &[&str]| {
+            let mut faults = Faults::default();
+            names.iter().for_each(|name| faults.add(Kind::Unmatched, (*name).to_owned(), (*name).to_owned()));
+            let lines = said.lines(&faults);
+            let ends = lines.iter().filter(|line| matches!(line, Line::Ends(_))).count();
+            (lines.len() - ends, ends)
+        };
+        let counts = [&["a"][..], &["a"], &["a", "b"], &["b"], &[], &["b"]].map(&mut lines);
+        assert_eq!(counts, [(1, 0), (0, 0), (1, 0), (0, 1), (0, 1), (1, 0)]);
+        let many: Vec<String> = (0..500).map(|number| format!("n{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(lines(&many), (LINES_MAX, 1), "one of them ends, the last says how many more");
+    }
+
+    #[test]
+    fn health_names_the_first_and_counts_all() {
+        let mut faults = Faults::default();
+        assert_eq!(faults.health(), None);
+        (0..7).for_each(|number| faults.add(Kind::Unreadable, number.to_string(), format!("f{number}")));
+        faults.count(Kind::Unreadable, 100);
+        let text = faults.health().unwrap();
+        assert!(
+            text.starts_with("100 sources can't be read: f0; f1; f2; f3; f4; and others; give"),
+            "{text}"
+        );
+    }
+}

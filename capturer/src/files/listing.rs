@@ -1,0 +1,219 @@
+//! `capturer check`: which files the patterns of file_monitor match now, and what they pass over and why.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use super::own::Own;
+use super::patterns::{self, With};
+use super::report::{PassedOver, PatternReport, cure};
+use crate::capture::io::FoundPath;
+use crate::kin;
+use crate::path_text::name_of;
+use crate::settings::{FileSet, PathPattern, Settings};
+
+/// A file system that does not answer for so long is told.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Files of one pattern that are listed, and files of one entry that are looked into.
+const LISTED_MAX: usize = 20;
+const LOOKED_INTO_MAX: usize = 1_000;
+/// First bytes by which text is told from what is none.
+const SNIFFED_BYTES: usize = 512;
+
+/// Lists them, a few lines for each pattern.
+pub fn show(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
+    if settings.file_monitor.files.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "What the patterns match now:")?;
+    for (index, set) in settings.file_monitor.files.iter().enumerate() {
+        let (own, entry) = (Own::of(settings), set.clone());
+        let (sender, answer) = channel();
+        // Nothing ends a look at a file system that hangs; this thread is left behind then.
+        std::thread::spawn(move || drop(sender.send(look(&entry, &own))));
+        match answer.recv_timeout(PATIENCE) {
+            Ok(looks) => looks.iter().try_for_each(|look| look.show(index, out))?,
+            Err(_) => writeln!(
+                out,
+                "  files[{index}] no answer within {} s: a file system hangs; capturer doctor and /health name it",
+                PATIENCE.as_secs()
+            )?,
+        }
+    }
+    Ok(())
+}
+
+/// Of one pattern.
+struct Look {
+    report: PatternReport,
+    /// What it matches and is followed, and where links lead.
+    files: Vec<String>,
+    /// Directories that can't be listed.
+    unlistable: BTreeSet<String>,
+}
+
+impl Look {
+    fn show(&self, index: usize, out: &mut dyn Write) -> io::Result<()> {
+        let PatternReport { pattern, passed, .. } = &self.report;
+        let count = match self.files.len() {
+            0 => "no file".to_owned(),
+            1 => "1 file".to_owned(),
+            count => format!("{count} files"),
+        };
+        writeln!(out, "  files[{index}] {}: {count}", pattern.escape_debug())?;
+        for file in self.files.iter().take(LISTED_MAX) {
+            writeln!(out, "      {file}")?;
+        }
+        if self.files.len() > LISTED_MAX {
+            writeln!(out, "      and {} more", self.files.len() - LISTED_MAX)?;
+        }
+        for (why, named) in passed {
+            let more = if named.count > named.first.len() { ", …" } else { "" };
+            writeln!(
+                out,
+                "    passes over {} ({}): {}{more}",
+                named.count,
+                cure(*why),
+                named.first.join(", ")
+            )?;
+        }
+        for text in self.unlistable.iter().take(LISTED_MAX) {
+            writeln!(out, "    can't look at {text}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Walks the patterns one by one, so that each has its own files.
+fn look(set: &FileSet, own: &Own) -> Vec<Look> {
+    let walk = |paths: Vec<PathPattern>| {
+        let set = FileSet { paths, ..set.clone() };
+        let with = With { set: &set, own, lane_of: &|_| None, watch: &mut |_, _| () };
+        patterns::walk(with, patterns::starts(&set))
+    };
+    let all: BTreeSet<String> = walk(set.paths.clone()).paths.into_keys().collect();
+    let mut room = LOOKED_INTO_MAX;
+    let looks = set.paths.iter().map(|pattern| {
+        let mut found = walk(vec![pattern.clone()]);
+        let mut report = std::mem::take(&mut found.reports[0]);
+        let mut files = Vec::new();
+        for FoundPath { path, target, .. } in found.paths() {
+            let why = if is_rotated(set, &path, &all) {
+                Some(PassedOver::Rotated)
+            } else if room > 0 {
+                room -= 1;
+                unfit(Path::new(&name_of(target.as_deref().unwrap_or(&path))))
+            } else {
+                None
+            };
+            match why {
+                Some(why) => report.pass(why, path),
+                None => files.push(target.map_or(path.clone(), |target| format!("{path} -> {target}"))),
+            }
+        }
+        Look { report, files, unlistable: found.unlistable }
+    });
+    looks.collect()
+}
+
+/// A rotated file of another that is followed (capture/paths.rs leaves it to that one).
+fn is_rotated(set: &FileSet, path: &str, all: &BTreeSet<String>) -> bool {
+    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let is_named = set.paths.iter().any(|pattern| pattern.names(path));
+    !is_named && kin::live_names(name).any(|live| all.contains(&format!("{directory}/{live}")))
+}
+
+/// Why a file would not be read, or not as text.
+fn unfit(path: &Path) -> Option<PassedOver> {
+    // Non-blocking: it may be a pipe by now.
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
+    let file = match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) => return (error.kind() == io::ErrorKind::PermissionDenied).then_some(PassedOver::Denied),
+    };
+    let mut head = Vec::with_capacity(SNIFFED_BYTES);
+    let _ = file.take(SNIFFED_BYTES as u64).read_to_end(&mut head);
+    is_binary(&head).then_some(PassedOver::Binary)
+}
+
+/// NULs are in no text but UTF-16, which has a mark or every second byte one. A hole that a truncation left begins with
+/// nothing else.
+fn is_binary(head: &[u8]) -> bool {
+    let nuls = head.iter().filter(|byte| **byte == 0).count();
+    let has_mark = head.starts_with(b"\xFF\xFE") || head.starts_with(b"\xFE\xFF");
+    let is_utf16 = has_mark
+        || [0, 1]
+            .iter()
+            .any(|from| head.len() > 8 && head.iter().skip(*from).step_by(2).all(|byte| *byte == 0));
+    nuls > 0 && nuls < head.len() && !is_utf16 && head[0] != 0 || head.starts_with(b"\x7FELF")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing(dir: &Path, patterns: &[&str]) -> String {
+        let pattern = |name: &&str| PathPattern::new(dir.join(name).to_str().unwrap()).unwrap();
+        let paths = patterns.iter().map(pattern).collect();
+        let mut settings = Settings { data_dir: dir.join("data"), ..Settings::default() };
+        settings.file_monitor.files = vec![FileSet { paths, ..FileSet::default() }];
+        let mut out = Vec::new();
+        show(&settings, &mut out).unwrap();
+        String::from_utf8(out).unwrap().replace(&format!("{}/", dir.display()), "")
+    }
+
+    #[test]
+    fn each_pattern_has_its_files_and_what_it_passes_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).unwrap();
+        for name in ["a.log", "a.log.1", ".hidden", "z.gz"] {
+            write(name, b"text\n");
+        }
+        write("wtmp", b"\x08\x00\x00\x00tty1\x00\x00");
+        write("utf16", b"\xFF\xFEa\x00\n\x00");
+        std::os::unix::fs::symlink("a.log", dir.path().join("link")).unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        let text = listing(dir.path(), &["*", "none*", "link"]);
+        let expected = [
+            "What the patterns match now:",
+            "  files[0] *: 2 files",
+            "      a.log",
+            "      utf16",
+            "passes over 1 (a directory:",
+            "d\n",
+            "passes over 1 (a symbolic link",
+            "link\n",
+            "passes over 1 (hidden",
+            ".hidden\n",
+            "passes over 1 (an archive",
+            "z.gz\n",
+            "passes over 1 (a rotated file",
+            "a.log.1\n",
+            "passes over 1 (begins with bytes",
+            "wtmp\n",
+            "  files[0] none*: no file\n",
+            "  files[0] link: 1 file\n",
+            "      link -> a.log\n",
+        ];
+        let mut rest = text.as_str();
+        for part in expected {
+            let at = rest
+                .find(part)
+                .unwrap_or_else(|| panic!("{part:?} is missing or not in its place in\n{text}"));
+            rest = &rest[at + part.len()..];
+        }
+    }
+
+    #[test]
+    fn the_list_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        (0..500).for_each(|number| std::fs::write(dir.path().join(format!("{number}.log")), "x").unwrap());
+        let text = listing(dir.path(), &["*.log"]);
+        assert!(text.contains("*.log: 500 files") && text.contains("and 480 more"), "{text}");
+        assert!(text.lines().count() < 30, "{text}");
+    }
+}

@@ -1,0 +1,415 @@
+//! Patterns over absolute paths, as `file_monitor` and its excludes have them.
+//!
+//! ```text
+//! /srv/{shop,blog}/**/[!x]*.log
+//!      └ either   │  └ one character that is not x, then anything within the name
+//!                 └ any number of directories, also none
+//! ```
+//! Braces are written out when the config is read; what is left is matched name by name, so `*` never crosses a `/`.
+//! What other tools know and this one does not is refused with what to write instead: a pattern that silently matches
+//! nothing is the commonest reason for a file that is not collected.
+
+use std::sync::Arc;
+
+use glob::Pattern;
+
+/// Patterns that one with braces may stand for.
+const ALTERNATIVES_MAX: usize = 256;
+
+/// See the module's head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPattern {
+    text: String,
+    alternatives: Vec<Vec<Part>>,
+}
+
+/// A component of a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// This very name.
+    Name(String),
+    /// Any name that matches.
+    Wild(Wild),
+    /// `**`
+    Directories,
+}
+
+/// A pattern over one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wild(Arc<Pattern>);
+
+impl Wild {
+    /// Whether it names this, hidden names only where it begins with a dot itself.
+    pub fn matches(&self, name: &str) -> bool {
+        (!name.starts_with('.') || self.0.as_str().starts_with('.')) && self.0.matches(name)
+    }
+
+    /// Whether it would name this if the leading dot were like any other character.
+    pub fn matches_hidden(&self, name: &str) -> bool {
+        self.0.matches(name)
+    }
+}
+
+impl PathPattern {
+    /// Reads a pattern; the error says what is wrong with it and what to write instead.
+    pub fn new(text: &str) -> Result<PathPattern, String> {
+        PathPattern::read(text, false)
+    }
+
+    /// As [`PathPattern::new`], for a list of what is left out: a directory there stands for all that is in it.
+    pub fn exclude(text: &str) -> Result<PathPattern, String> {
+        PathPattern::read(text, true)
+    }
+
+    fn read(text: &str, is_exclude: bool) -> Result<PathPattern, String> {
+        foreign(text)?;
+        let path = if is_exclude { text.trim_end_matches('/') } else { text };
+        if path.ends_with('/') {
+            return Err(format!(
+                "{text} is a directory: write {text}* for its files, or {text}** for all beneath it"
+            ));
+        }
+        let mut alternatives = Vec::new();
+        for path in expand(path)? {
+            alternatives.push(parts(&path)?);
+        }
+        Ok(PathPattern { text: text.to_owned(), alternatives })
+    }
+
+    /// As the config has it.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// What it stands for, braces written out.
+    pub fn alternatives(&self) -> &[Vec<Part>] {
+        &self.alternatives
+    }
+
+    /// Whether it names this very path and no other that would have to be looked for.
+    pub fn names(&self, path: &str) -> bool {
+        self.alternatives.iter().any(|parts| {
+            let mut names = path.split('/').filter(|name| !name.is_empty());
+            let same = parts
+                .iter()
+                .all(|part| matches!(part, Part::Name(name) if names.next() == Some(name.as_str())));
+            same && names.next().is_none()
+        })
+    }
+
+    /// Whether it names this path.
+    pub fn matches(&self, path: &str) -> bool {
+        let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+        self.alternatives.iter().any(|parts| reached(parts, &names, false)[names.len()])
+    }
+
+    /// As [`PathPattern::matches`], hidden names like any other.
+    pub fn matches_hidden(&self, path: &str) -> bool {
+        let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+        self.alternatives.iter().any(|parts| reached(parts, &names, true)[names.len()])
+    }
+
+    /// Whether it names this path or a directory above it, hidden ones too: as an exclude it leaves all of that out.
+    pub fn covers(&self, path: &str) -> bool {
+        let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+        self.alternatives.iter().any(|parts| reached(parts, &names, true)[1..].iter().any(|reached| *reached))
+    }
+}
+
+/// By how many of the names the parts may have been used up. A table instead of backtracking: whoever makes directories
+/// must not choose how long this takes.
+fn reached(parts: &[Part], names: &[&str], hidden: bool) -> Vec<bool> {
+    let mut at = vec![false; names.len() + 1];
+    at[0] = true;
+    for part in parts {
+        let mut next = vec![false; names.len() + 1];
+        for from in (0..=names.len()).filter(|from| at[*from]) {
+            match part {
+                Part::Directories => {
+                    next[from] = true;
+                    for (index, name) in names.iter().enumerate().skip(from) {
+                        if next[index + 1] || !hidden && name.starts_with('.') {
+                            break;
+                        }
+                        next[index + 1] = true;
+                    }
+                }
+                Part::Name(name) => {
+                    let fits = names.get(from) == Some(&name.as_str());
+                    next[(from + 1).min(names.len())] |= fits;
+                }
+                Part::Wild(wild) => {
+                    let fits =
+                        |name: &&str| if hidden { wild.matches_hidden(name) } else { wild.matches(name) };
+                    let fits = names.get(from).is_some_and(fits);
+                    next[(from + 1).min(names.len())] |= fits;
+                }
+            }
+        }
+        at = next;
+    }
+    at
+}
+
+/// Refuses what belongs to other languages of patterns.
+fn foreign(text: &str) -> Result<(), String> {
+    if !text.starts_with('/') {
+        let regex = text.starts_with('^') || text.contains(".*");
+        let hint = if regex { "; this is no regular expression: * stands for any text" } else { "" };
+        return Err(format!("the path must be absolute, such as /var/log/*.log{hint}"));
+    }
+    let bytes = text.as_bytes();
+    let is_hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
+    let mut class = None;
+    for (at, byte) in bytes.iter().enumerate() {
+        let next = bytes.get(at + 1).copied();
+        match (byte, class) {
+            // The first character of a class may be a ].
+            (b']', Some(from)) if at > from => class = None,
+            (b'[', Some(_)) if next == Some(b':') => {
+                return Err("classes such as [[:digit:]] are not known: write [0-9] or [a-zA-Z]".to_owned());
+            }
+            (_, Some(_)) => {}
+            (b'[', None) => class = Some(at + 1 + usize::from(matches!(next, Some(b'!' | b'^')))),
+            (b'\\', None) if next == Some(b'x') && is_hex(at + 2) && is_hex(at + 3) => {}
+            (b'\\', None) => {
+                return Err("\\ does not quote here: write [*] for a * and [\\] for a \\".to_owned());
+            }
+            (b'+' | b'@' | b'!' | b'?', None) if next == Some(b'(') => {
+                let sign = char::from(*byte);
+                return Err(format!(
+                    "{sign}(…) is not known: write {{a,b}} for either, or [(] for the character"
+                ));
+            }
+            (b'|', None) => return Err("a|b is not known: write {a,b}, or [|] for the character".to_owned()),
+            _ => {}
+        }
+    }
+    if class.is_some() {
+        return Err("a [ has no ]: write [[] for the character itself".to_owned());
+    }
+    Ok(())
+}
+
+/// Writes braces out.
+fn expand(text: &str) -> Result<Vec<String>, String> {
+    let mut done = Vec::new();
+    let mut todo = vec![text.to_owned()];
+    while let Some(text) = todo.pop() {
+        let Some((from, to, commas)) = first_braces(&text)? else {
+            done.push(text);
+            continue;
+        };
+        if commas.is_empty() && text[from..to].contains("..") {
+            let range = &text[from..=to];
+            return Err(format!("{range} is not known as a range: write the values out, as in {{1,2,3}}"));
+        }
+        let mut starts = vec![from + 1];
+        starts.extend(commas.iter().map(|comma| comma + 1));
+        let ends = commas.iter().copied().chain([to]);
+        let choices: Vec<&str> = starts.iter().zip(ends).map(|(start, end)| &text[*start..end]).collect();
+        // Last first, for they are taken from the end.
+        todo.extend(
+            choices.iter().rev().map(|choice| format!("{}{choice}{}", &text[..from], &text[to + 1..])),
+        );
+        if todo.len() + done.len() > ALTERNATIVES_MAX {
+            return Err(format!(
+                "its braces stand for more than {ALTERNATIVES_MAX} patterns: write several patterns"
+            ));
+        }
+    }
+    Ok(done)
+}
+
+/// The first pair of braces outside of a class, and the commas right within it.
+fn first_braces(text: &str) -> Result<Option<(usize, usize, Vec<usize>)>, String> {
+    let (mut depth, mut from, mut commas) = (0, 0, Vec::new());
+    let mut class = None;
+    for (at, char) in text.char_indices() {
+        match (char, class) {
+            (']', Some(from)) if at > from => class = None,
+            (_, Some(_)) => {}
+            ('[', None) => {
+                let negated = text[at + 1..].starts_with(['!', '^']);
+                class = Some(at + 1 + usize::from(negated));
+            }
+            ('{', None) => {
+                if depth == 0 {
+                    from = at;
+                }
+                depth += 1;
+            }
+            ('}', None) if depth == 0 => {
+                return Err("a } has no {: write [}] for the character itself".to_owned());
+            }
+            ('}', None) => {
+                depth -= 1;
+                if depth == 0 {
+                    return Ok(Some((from, at, commas)));
+                }
+            }
+            (',', None) if depth == 1 => commas.push(at),
+            _ => {}
+        }
+    }
+    if depth > 0 {
+        return Err("a { has no }: write [{] for the character itself".to_owned());
+    }
+    Ok(None)
+}
+
+fn parts(path: &str) -> Result<Vec<Part>, String> {
+    let mut parts = Vec::new();
+    for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
+        if name == "**" {
+            if parts.last() != Some(&Part::Directories) {
+                parts.push(Part::Directories);
+            }
+        } else if name.contains("**") {
+            let why =
+                "** stands alone between slashes, for any number of directories: write /var/log/**/*.log";
+            return Err(format!("{why}, or a single * within {name}"));
+        } else if name.contains(['*', '?', '[']) {
+            parts.push(Part::Wild(wild(name)?));
+        } else {
+            parts.push(Part::Name(name.to_owned()));
+        }
+    }
+    match parts.last() {
+        None => {
+            Err("it names the root directory: write a file, or a pattern such as /var/log/*.log".to_owned())
+        }
+        Some(Part::Directories) => {
+            parts.push(Part::Wild(wild("*")?));
+            Ok(parts)
+        }
+        Some(_) => Ok(parts),
+    }
+}
+
+fn wild(name: &str) -> Result<Wild, String> {
+    // The two spellings of "none of these".
+    let pattern = Pattern::new(&name.replace("[^", "[!"));
+    pattern
+        .map(|pattern| Wild(Arc::new(pattern)))
+        .map_err(|error| format!("{name}: {} at character {}", error.msg, error.pos + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pattern, what it matches, what it does not.
+    #[test]
+    fn what_patterns_match() {
+        let table: &[(&str, &[&str], &[&str])] = &[
+            ("/a/b.log", &["/a/b.log"], &["/a/b.log1", "/b.log", "/a/b.log/c"]),
+            ("/a/*.log", &["/a/b.log", "/a/ä.log"], &["/a/.b.log", "/a/x/b.log", "/a/.log", "/a/b.txt"]),
+            ("/a/.*.log", &["/a/.b.log"], &["/a/b.log"]),
+            ("/a/?.log", &["/a/b.log", "/a/ö.log"], &["/a/bb.log", "/a/.log"]),
+            ("/a/[ab].log", &["/a/a.log"], &["/a/c.log"]),
+            ("/a/[!ab].log", &["/a/c.log"], &["/a/a.log", "/a/..log"]),
+            ("/a/[^ab].log", &["/a/c.log"], &["/a/a.log"]),
+            ("/a/[0-9]*", &["/a/1", "/a/9x"], &["/a/x"]),
+            ("/a/[]].log", &["/a/].log"], &["/a/[.log"]),
+            ("/a/[*]", &["/a/*"], &["/a/b"]),
+            ("/a/[{]b[}]", &["/a/{b}"], &["/a/b"]),
+            ("/a/{b,c}.log", &["/a/b.log", "/a/c.log"], &["/a/d.log", "/a/{b,c}.log"]),
+            ("/a/{b,c/d}/*", &["/a/b/x", "/a/c/d/x"], &["/a/c/x"]),
+            ("/a/x{,.1}", &["/a/x", "/a/x.1"], &["/a/x."]),
+            ("/a/{b,{c,d}e}", &["/a/b", "/a/ce", "/a/de"], &["/a/c", "/a/be"]),
+            ("/a/{*.log,**/x}", &["/a/b.log", "/a/x", "/a/b/c/x"], &["/a/b/c.log"]),
+            (
+                "/a/**/b.log",
+                &["/a/b.log", "/a/x/b.log", "/a/x/y/b.log"],
+                &["/a/.x/b.log", "/b.log", "/a/xb.log"],
+            ),
+            ("/a/**", &["/a/b", "/a/x/b"], &["/a", "/a/.b", "/a/x/.b", "/a/.x/b"]),
+            ("/a/**/**/b", &["/a/b", "/a/x/b"], &["/a/x"]),
+            ("/a/**/.b", &["/a/.b", "/a/x/.b"], &["/a/b"]),
+            ("/**/b", &["/b", "/x/y/b"], &["/x/c"]),
+            ("/a//b/./c", &["/a/b/c"], &["/a/c"]),
+            ("/a/caf\\xE9*", &["/a/caf\\xE9*"], &[]),
+        ];
+        for (pattern, matching, others) in table {
+            let read = PathPattern::new(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}"));
+            for path in *matching {
+                assert!(read.matches(path), "{pattern} should match {path}");
+                assert!(read.covers(path), "{pattern} should cover {path}");
+            }
+            for path in *others {
+                assert!(!read.matches(path), "{pattern} should not match {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_exclude_covers_what_is_beneath_it_and_hidden_files() {
+        let check = |pattern: &str, path: &str, expected: bool| {
+            assert_eq!(PathPattern::exclude(pattern).unwrap().covers(path), expected, "{pattern} {path}");
+        };
+        check("/var/log/journal", "/var/log/journal/1/a.log", true);
+        check("/var/log/journal/", "/var/log/journal/1/a.log", true);
+        check("/var/log/*", "/var/log/.hidden", true);
+        check("/var/log/**/*.gz", "/var/log/.x/a.gz", true);
+        check("/var/log/*.gz", "/var/log/a/b.gz", false);
+        check("/var/log/a", "/var/log/ab", false);
+        check("/var/log/a/b", "/var/log/a", false);
+    }
+
+    /// What users of shells, of other agents and of regular expressions write.
+    #[test]
+    fn what_is_not_known_is_refused_with_what_to_write() {
+        let table = [
+            ("var/log/*.log", "must be absolute"),
+            ("^/var/log/.*$", "no regular expression"),
+            ("~/a.log", "must be absolute"),
+            ("/a/", "write /a/* for its files"),
+            ("/", "is a directory"),
+            ("/a/x**", "/var/log/**/*.log"),
+            ("/a/***", "/var/log/**/*.log"),
+            ("/a/[b", "[[]"),
+            ("/a/[", "[[]"),
+            ("/a/[]", "[[]"),
+            ("/a/[b/c]d[", "[[]"),
+            ("/a/{b", "[{]"),
+            ("/a/b}", "[}]"),
+            ("/a/{1..3}", "{1,2,3}"),
+            ("/a/[[:digit:]]", "[0-9]"),
+            ("/a/\\*", "[*]"),
+            ("/a/\\d+", "[*]"),
+            ("/a/+(b)", "{a,b}"),
+            ("/a/@(b|c)", "{a,b}"),
+            ("/a/(b|c)", "{a,b}"),
+            ("/{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}", "several patterns"),
+        ];
+        for (pattern, hint) in table {
+            let error = PathPattern::new(pattern).expect_err(pattern);
+            assert!(error.contains(hint), "{pattern}: {error}");
+        }
+    }
+
+    /// Whoever makes directories must not decide how long a match takes.
+    #[test]
+    fn many_wildcards_are_no_trap() {
+        let pattern = PathPattern::new(&format!("/{}", "**/a*a*a/".repeat(50) + "b")).unwrap();
+        let path = "/aaaaaaaaaa".repeat(400);
+        let start = std::time::Instant::now();
+        assert!(!pattern.matches(&path));
+        let name = PathPattern::new(&format!("/{}b", "*a".repeat(60))).unwrap();
+        assert!(!name.matches(&format!("/{}", "a".repeat(255))));
+        assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn a_name_is_told_from_a_pattern() {
+        let check = |pattern: &str, path: &str, expected: bool| {
+            assert_eq!(PathPattern::new(pattern).unwrap().names(path), expected, "{pattern} {path}");
+        };
+        check("/a/b.log", "/a/b.log", true);
+        check("/a/{b,c}.log", "/a/c.log", true);
+        check("/a/*.log", "/a/b.log", false);
+        check("/a", "/a/b.log", false);
+        check("/a/b.log/c", "/a/b.log", false);
+    }
+}

@@ -1,0 +1,406 @@
+//! Which files are found: links that are changed, directories that come later, names that are no text, and what is said of
+//! that which is not found. The whole agent on a real file system.
+
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use capturer_tests::agent::{Agent, Home, program};
+use capturer_tests::skipped;
+use capturer_tests::wait::wait_until;
+
+const DEADLINE: Duration = Duration::from_secs(120);
+/// The sweep of these agents: what is seen sooner, inotify told of.
+const SWEEP: Duration = Duration::from_secs(600);
+
+struct Host {
+    home: Home,
+    config: String,
+    expected: Vec<String>,
+}
+
+impl Host {
+    /// `more` are further keys of the entry.
+    fn new(patterns: &[&str], more: &str) -> Result<Host> {
+        let home = Home::new()?;
+        fs::create_dir(home.path().join("logs"))?;
+        let config = config(&home, patterns, more, SWEEP);
+        Ok(Host { home, config, expected: Vec::new() })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join("logs").join(name)
+    }
+
+    /// Appends a line that nobody has seen before; makes directories as needed.
+    fn write(&mut self, name: &str) -> Result<()> {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().context("a file in a directory")?)?;
+        self.write_at(&path)
+    }
+
+    fn write_at(&mut self, path: &Path) -> Result<()> {
+        let line = format!("line {} of {}", self.expected.len(), path.display());
+        writeln!(OpenOptions::new().append(true).create(true).open(path)?, "{line}")?;
+        self.expected.push(line);
+        Ok(())
+    }
+
+    fn link(&self, target: &str, name: &str) -> Result<()> {
+        let (new, name) = (self.path(".new-link"), self.path(name));
+        symlink(target, &new)?;
+        Ok(fs::rename(new, name)?)
+    }
+
+    fn got(&self) -> Result<Vec<String>> {
+        Ok(self.home.records()?.into_values().flatten().map(|record| record.message).collect())
+    }
+
+    /// Everything that was written came, each line once.
+    fn all_came(&self) -> Result<()> {
+        let mut expected = self.expected.clone();
+        expected.sort();
+        let _ = wait_until("every line", DEADLINE, || {
+            let got = self.got()?.len();
+            ensure!(got >= expected.len(), "{got} of {} lines", expected.len());
+            anyhow::Ok(())
+        });
+        let mut got = self.got()?;
+        got.sort();
+        assert_eq!(got, expected);
+        Ok(())
+    }
+}
+
+fn config(home: &Home, patterns: &[&str], more: &str, sweep: Duration) -> String {
+    let logs = home.path().join("logs");
+    let paths: Vec<String> = patterns.iter().map(|name| format!("'{}'", logs.join(name).display())).collect();
+    home.config(&format!(
+        "container_monitor: {{enabled: false}}\nfile_monitor: {{sweep_interval: {}s, files: [{{paths: [{}], format: \
+         raw{more}}}]}}\n",
+        sweep.as_secs(),
+        paths.join(", ")
+    ))
+}
+
+fn health(agent: &Agent) -> Result<(bool, String)> {
+    let (_, body) = agent.ask("/health")?;
+    let health: serde_json::Value = serde_json::from_str(&body)?;
+    let files = &health["components"]["files"];
+    Ok((files["ok"] == true, files["message"].as_str().unwrap_or_default().to_owned()))
+}
+
+fn await_health(agent: &Agent, ok: bool, words: &[&str]) -> Result<()> {
+    wait_until("the health of files", DEADLINE, || {
+        let (is, message) = health(agent)?;
+        ensure!(is == ok && words.iter().all(|word| message.contains(word)), "{is}: {message}");
+        anyhow::Ok(())
+    })
+}
+
+/// As capistrano and many others deploy: a link to a directory is changed to the next release.
+#[test]
+fn a_link_that_is_changed_is_followed_and_the_file_before_is_read_to_its_end() -> Result<()> {
+    for (pattern, name) in [("current/app.log", "app.log"), ("current/*.log", "app.log"), ("current", "")] {
+        let mut host = Host::new(&[pattern], "")?;
+        let file =
+            |release: &str| if name.is_empty() { release.to_owned() } else { format!("{release}/{name}") };
+        host.write(&file("r1"))?;
+        host.link("r1", "current")?;
+        let agent = host.home.start(&host.config)?;
+        host.all_came()?;
+        for (old, new) in [("r1", "r2"), ("r2", "r3")] {
+            host.write(&file(new))?;
+            host.write(&file(old))?;
+            host.link(new, "current")?;
+            host.all_came()?;
+            // Who had it open goes on for a while.
+            host.write(&file(old))?;
+            host.write(&file(new))?;
+            host.all_came()?;
+        }
+        // The name is the one that the config has.
+        let paths: Vec<String> = agent.streams()?.iter().map(|row| row["name"].to_string()).collect();
+        assert!(paths.len() == 1 && paths[0].contains("current"), "{paths:?}");
+        agent.stop()?;
+        // Changed and changed back while nobody looks: what was read stays read, and nothing is passed over.
+        host.write(&file("r3"))?;
+        host.write(&file("r4"))?;
+        host.link("r4", "current")?;
+        let agent = host.home.start(&host.config)?;
+        host.all_came()?;
+        host.write(&file("r4"))?;
+        host.all_came()?;
+        host.link("r1", "current")?;
+        host.write(&file("r1"))?;
+        host.all_came()?;
+        let lost = agent.get("/metrics")?;
+        let lost: Vec<&str> = lost
+            .lines()
+            .filter(|line| line.starts_with("log_capturer_losses_total{") && !line.ends_with(" 0"))
+            .collect();
+        assert!(lost.is_empty(), "{lost:?}");
+        agent.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_link_may_dangle_become_a_file_and_a_link_again() -> Result<()> {
+    let mut host = Host::new(&["a.log"], "")?;
+    host.link("d/target", "a.log")?;
+    let agent = host.home.start(&host.config)?;
+    host.write("d/target")?;
+    host.all_came()?;
+    fs::remove_file(host.path("a.log"))?;
+    host.write("a.log")?;
+    host.all_came()?;
+    host.link("d/other", "a.log")?;
+    host.write("d/other")?;
+    host.all_came()?;
+    agent.stop()
+}
+
+/// A directory for each pod, job or release; all ways in which one comes.
+#[test]
+fn directories_that_come_later_are_seen_at_once() -> Result<()> {
+    let mut host = Host::new(&["*/app.log", "deep/**/x.log", "later/on/*.log"], "")?;
+    host.write("old/app.log")?;
+    let agent = host.home.start(&host.config)?;
+    host.write("new/app.log")?;
+    host.all_came()?;
+    host.write("deep/a/b/c/d/x.log")?;
+    host.all_came()?;
+    host.write("deep/a/b2/x.log")?;
+    host.write("later/on/1.log")?;
+    host.all_came()?;
+    // Renamed into place, with a file in it.
+    host.write(".t/sub/app.log")?;
+    fs::rename(host.path(".t/sub"), host.path("renamed"))?;
+    host.all_came()?;
+    // Removed and made again, also within a moment.
+    for _ in 0..3 {
+        fs::remove_dir_all(host.path("later"))?;
+        host.write("later/on/1.log")?;
+        host.all_came()?;
+    }
+    // Renamed away, and another made in its place.
+    fs::rename(host.path("later"), host.path("later.old"))?;
+    host.write("later/on/1.log")?;
+    host.all_came()?;
+    agent.stop()
+}
+
+#[test]
+fn files_that_live_for_a_second_are_read() -> Result<()> {
+    let mut host = Host::new(&["jobs/*/*.log"], "")?;
+    fs::create_dir(host.path("jobs"))?;
+    let agent = host.home.start(&host.config)?;
+    for number in 0..20 {
+        let directory = format!("jobs/{number}");
+        host.write(&format!("{directory}/out.log"))?;
+        let born = Instant::now();
+        wait_until("its second to pass", DEADLINE, || {
+            ensure!(born.elapsed() >= Duration::from_secs(1), "not yet");
+            Ok(())
+        })?;
+        fs::remove_dir_all(host.path(&directory))?;
+    }
+    host.all_came()?;
+    agent.stop()
+}
+
+/// A hard link, links to one file, and the file itself: each line once.
+#[test]
+fn several_ways_to_a_file_bring_its_lines_once() -> Result<()> {
+    let mut host = Host::new(&["**/*.log", "named"], ", follow_links: true")?;
+    host.write("real/a.log")?;
+    host.link("real/a.log", "one.log")?;
+    host.link("one.log", "named")?;
+    host.link("..", "real/up")?;
+    fs::hard_link(host.path("real/a.log"), host.path("real/b.log"))?;
+    let agent = host.home.start(&host.config)?;
+    host.all_came()?;
+    host.link("real", "way")?;
+    host.link("real/a.log", "another.log")?;
+    host.write("real/a.log")?;
+    host.write("elsewhere.txt")?;
+    host.link("elsewhere.txt", "third.log")?;
+    host.all_came()?;
+    host.write("real/b.log")?;
+    host.write("elsewhere.txt")?;
+    host.all_came()?;
+    agent.stop()
+}
+
+#[test]
+fn names_that_are_no_text_are_followed() -> Result<()> {
+    let mut host = Host::new(&["*"], "")?;
+    let name = |bytes: &[u8]| host.path("").join(OsStr::from_bytes(bytes));
+    let (file, rotated) = (name(b"caf\xE9.log"), name(b"caf\xE9.log.1"));
+    host.write_at(&file)?;
+    let agent = host.home.start(&host.config)?;
+    host.all_came()?;
+    host.write_at(&file)?;
+    fs::rename(&file, rotated)?;
+    host.write_at(&file)?;
+    host.all_came()?;
+    let names: Vec<String> = agent.streams()?.iter().map(|row| row["name"].to_string()).collect();
+    assert!(names.iter().any(|name| name.contains("caf\\\\xE9.log")), "{names:?}");
+    agent.stop()?;
+    let agent = host.home.start(&host.config)?;
+    host.write_at(&file)?;
+    host.all_came()?;
+    agent.stop()
+}
+
+/// What is passed over is in the metrics at once, and a pattern that matches nothing in health and log after a minute.
+#[test]
+fn what_is_not_found_is_said() -> Result<()> {
+    let mut host = Host::new(&["*.log", "mistyped/*.log"], "")?;
+    host.write("a.txt")?;
+    host.expected.clear();
+    host.link("a.txt", "link.log")?;
+    host.write("gone.log.1.gz")?;
+    host.expected.clear();
+    let agent = host.home.start(&host.config)?;
+    assert_eq!(agent.metric("paths_passed_over{reason=\"link\"}")?, 1.0);
+    await_health(
+        &agent,
+        false,
+        &["2 patterns", "mistyped/*.log", "link.log", "follow_links", "may_be_empty"],
+    )?;
+    assert_eq!(agent.metric("patterns_unmatched")?, 2.0);
+    host.write("mistyped/b.log")?;
+    host.write("b.log")?;
+    host.all_came()?;
+    await_health(&agent, true, &[])?;
+    assert_eq!(agent.metric("patterns_unmatched")?, 0.0);
+    let log = agent.log_text()?;
+    let count = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    assert_eq!((count("matches no file"), count("matches a file now")), (2, 2), "{log}");
+    agent.stop()?;
+    // Where that may be so, nobody is told.
+    let home = Home::new()?;
+    let config = config(&home, &["*.log"], ", may_be_empty: true", SWEEP);
+    let agent = home.start(&config)?;
+    let since = Instant::now();
+    wait_until("more than a minute", DEADLINE, || {
+        let (ok, message) = health(&agent)?;
+        assert!(ok, "{message}");
+        ensure!(since.elapsed() > Duration::from_secs(63), "not yet");
+        anyhow::Ok(())
+    })?;
+    agent.stop()
+}
+
+/// Each line of them would make another.
+#[test]
+fn what_the_agent_writes_is_never_followed() -> Result<()> {
+    let mut host =
+        Host::new(&["*.txt", "../out/*", "../data/**", "../agent.log", "own"], ", follow_links: true")?;
+    host.link("../data/checkpoint.json", "own")?;
+    host.write("a.txt")?;
+    let agent = host.home.start(&host.config)?;
+    for _ in 0..5 {
+        host.write("a.txt")?;
+        host.all_came()?;
+    }
+    // The output may come after the first look.
+    wait_until("all of them to be passed over", DEADLINE, || {
+        let own = agent.metric("paths_passed_over{reason=\"own\"}")?;
+        ensure!(own >= 4.0, "{own}");
+        anyhow::Ok(())
+    })?;
+    agent.stop()
+}
+
+/// Starts the agent in namespaces of its own, after some lines of shell.
+fn start_within(home: &Home, config: &str, options: &str, before: &str) -> Result<Option<Agent>> {
+    let possible = Command::new("unshare").args(options.split(' ')).arg("true").output();
+    if !possible.is_ok_and(|output| output.status.success()) {
+        return Ok(None);
+    }
+    let wrapper = home.path().join("within");
+    let agent = program();
+    fs::write(
+        &wrapper,
+        format!(
+            "#!/bin/sh\nexec unshare {options} sh -c '{before}\nexec \"$0\" \"$@\"' {} \"$@\"\n",
+            agent.display()
+        ),
+    )?;
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
+    let agent = home.launch_program(config, &wrapper, &[])?;
+    wait_until("the agent to be ready", DEADLINE, || agent.get("/readyz"))?;
+    Ok(Some(agent))
+}
+
+/// inotify has a limit for each user: what it does not tell is looked at, and that is said.
+#[test]
+fn without_watches_the_sweep_takes_over() -> Result<()> {
+    for (limit, words) in
+        [("max_inotify_watches", "max_user_watches"), ("max_inotify_instances", "max_user_instances")]
+    {
+        let mut host = Host::new(&["*/a.log"], "")?;
+        host.config = config(&host.home, &["*/a.log"], "", Duration::from_secs(1));
+        for number in 0..10 {
+            host.write(&format!("{number}/a.log"))?;
+        }
+        let low = if limit == "max_inotify_watches" { 3 } else { 0 };
+        let before = format!("echo {low} > /proc/sys/user/{limit}");
+        let Some(agent) = start_within(&host.home, &host.config, "-Ur", &before)? else {
+            skipped!("user namespaces can't be made");
+            return Ok(());
+        };
+        await_health(&agent, false, &["not watched", words])?;
+        assert!(agent.metric("directories_unwatched")? > 0.0);
+        host.all_came()?;
+        for number in 0..15 {
+            host.write(&format!("{number}/a.log"))?;
+        }
+        host.all_came()?;
+        fs::rename(host.path("3/a.log"), host.path("3/a.log.1"))?;
+        host.write("3/a.log")?;
+        host.all_came()?;
+        agent.stop()?;
+    }
+    Ok(())
+}
+
+/// The kubelet's links lead over two hops to logs of pods; a link there to anything else is not followed.
+#[test]
+fn links_of_the_kubelet_are_followed_to_logs_of_pods() -> Result<()> {
+    let home = Home::new()?;
+    let config = home.config(
+        "container_monitor: {enabled: false}\nfile_monitor: {files: [{paths: [/var/log/containers/*.log], format: raw}]}\n",
+    );
+    let before = "mount -t tmpfs none /var/log; mount -t tmpfs none /var/lib/docker 2>/dev/null \
+                  || { mkdir -p /var/lib/docker; mount -t tmpfs none /var/lib/docker; }\n\
+                  mkdir -p /var/log/containers /var/log/pods/p_1/web /var/log/pods/p_2/db /var/lib/docker/containers/c1\n\
+                  echo of docker > /var/lib/docker/containers/c1/c1-json.log\n\
+                  ln -s /var/lib/docker/containers/c1/c1-json.log /var/log/pods/p_1/web/0.log\n\
+                  echo of containerd > /var/log/pods/p_2/db/0.log\n\
+                  ln -s /var/log/pods/p_1/web/0.log /var/log/containers/web.log\n\
+                  ln -s /var/log/pods/p_2/db/0.log /var/log/containers/db.log\n\
+                  ln -s /etc/passwd /var/log/containers/evil.log";
+    let Some(agent) = start_within(&home, &config, "-m", before)? else {
+        skipped!("mount namespaces can't be made");
+        return Ok(());
+    };
+    wait_until("both lines", DEADLINE, || {
+        let mut got: Vec<String> =
+            home.records()?.into_values().flatten().map(|record| record.message).collect();
+        got.sort();
+        ensure!(got == ["of containerd", "of docker"], "{got:?}");
+        anyhow::Ok(())
+    })?;
+    assert_eq!(agent.metric("paths_passed_over{reason=\"out_of_roots\"}")?, 1.0);
+    agent.stop()
+}
