@@ -3,7 +3,7 @@
 //! ```text
 //! a position moved ─▶ the last save was ordered over a second ago, or a crash would repeat 1 MiB of a stream: now
 //!                  └▶ else: a second after the last one
-//! a stream waits for its first batch ─▶ now
+//! a stream waits for its first batch ─▶ now; while others are being prepared too: with them, after 50 ms at most
 //! ```
 //! The first of a run is thus saved at once: an agent that dies again and again gets on all the same. One save is under
 //! way at a time; what moves meanwhile is planned when it ends. How it is written is checkpoint/store.rs.
@@ -19,6 +19,9 @@ use crate::record::{OutputMarks, StreamId};
 
 /// A checkpoint is saved at most so long after a position moved, and no more often, unless a crash would repeat much.
 const CHECKPOINT_INTERVAL_MS: u64 = 1_000;
+/// A stream that could begin waits so long for others that are being prepared, so that ten thousand files need few
+/// checkpoints.
+const GATHER_MS: u64 = 50;
 /// Bytes of messages of one stream, delivered to what can't be cut back, that a crash may repeat.
 const REPEATABLE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -33,6 +36,8 @@ pub(super) struct Saving {
     repeatable: BTreeMap<StreamId, u64>,
     /// The largest of them.
     repeatable_most: u64,
+    /// Since when a stream has waited for its first batch.
+    urgent_since_ms: Option<u64>,
     /// Why the last save failed.
     error: Option<String>,
 }
@@ -74,9 +79,16 @@ impl Capture {
     }
 
     pub(super) fn save_if_urgent(&mut self, now: Now) {
-        let saved = self.tracker.saved_seq();
-        if self.attaching.values().any(|attaching| attaching.saved_at.is_some_and(|seq| seq > saved)) {
+        if self.to_begin.is_empty() || self.saving.is_under_way() {
+            return;
+        }
+        let since_ms = *self.saving.urgent_since_ms.get_or_insert(now.mono_ms);
+        let placed: usize = self.to_begin.values().map(Vec::len).sum();
+        let due_ms = since_ms + GATHER_MS;
+        if placed >= self.attaching.len() || due_ms <= now.mono_ms {
             self.save(now);
+        } else {
+            self.timers.set_earlier(Timer::Checkpoint, due_ms);
         }
     }
 
@@ -88,6 +100,7 @@ impl Capture {
         let checkpoint = self.tracker.to_checkpoint();
         self.saving.under_way = Some(Arc::new(checkpoint.outputs.clone()));
         self.saving.ordered_ms = Some(now.mono_ms);
+        self.saving.urgent_since_ms = None;
         self.saving.repeatable.clear();
         self.saving.repeatable_most = 0;
         self.actions.push(Action::SaveCheckpoint { seq, checkpoint });

@@ -94,12 +94,17 @@ impl Credit {
 
     /// A buffer for a file read, if there is room.
     pub fn file_read(&mut self, capacity: usize) -> Option<Vec<u8>> {
-        if self.file_reads >= self.file_reads_max {
+        if !self.has_file_read() {
             return None;
         }
         let buffer = self.buffer(capacity)?;
         self.file_reads += 1;
         Some(buffer)
+    }
+
+    /// One of the reads of files is free.
+    pub fn has_file_read(&self) -> bool {
+        self.file_reads < self.file_reads_max
     }
 
     /// A file read ended; its buffer is still out.

@@ -254,6 +254,11 @@ impl Tracker {
         self.streams.keys()
     }
 
+    /// Whether it knows a stream, from this run or before.
+    pub fn knows(&self, stream: &StreamKey) -> bool {
+        self.streams.contains_key(stream)
+    }
+
     /// Grows with every change. Remember it with the checkpoint that is being saved.
     pub fn dirty_seq(&self) -> u64 {
         self.dirty_seq

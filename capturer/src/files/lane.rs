@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::listing::Listings;
 use super::look;
 use super::patterns::{self, Start};
 use super::unpack::Unpacker;
@@ -23,6 +24,9 @@ use crate::descriptors;
 use crate::ledger::claims::{Claimed, Claims};
 use crate::record::StreamId;
 use crate::settings::FileSet;
+
+/// Listings are kept for so long after the last request.
+const LISTINGS_KEPT: Duration = Duration::from_secs(2);
 
 /// What a thread is at, for those who watch it.
 #[derive(Debug)]
@@ -191,6 +195,8 @@ pub struct Worker {
     pub(super) open: BTreeMap<FileNo, OpenHere>,
     /// Openings for which there is no descriptor yet.
     pub(super) waiting: Waiting,
+    /// Not on a lane: another host's changes need not show in a directory's times.
+    pub(super) listings: Listings,
     // Behind the files: fields are dropped in this order.
     pub(super) alive: Alive,
 }
@@ -218,9 +224,15 @@ impl Worker {
     pub(super) fn next(&mut self, inbox: &Receiver<Request>) -> Option<Request> {
         loop {
             self.try_waiting();
-            let Some(at) = self.waiting.next_try() else { return inbox.recv().ok() };
+            let forget_at = (!self.listings.is_empty()).then(|| Instant::now() + LISTINGS_KEPT);
+            let Some(at) = self.waiting.next_try().into_iter().chain(forget_at).min() else {
+                return inbox.recv().ok();
+            };
             match inbox.recv_timeout(at.saturating_duration_since(Instant::now())) {
                 Ok(request) => return Some(request),
+                Err(RecvTimeoutError::Timeout) if forget_at.is_some_and(|at| at <= Instant::now()) => {
+                    self.listings.forget();
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
@@ -276,7 +288,11 @@ impl Worker {
                 let watch = self.watch(Path::new(&directory));
                 let (directory, live_name) = (directory.as_str(), live_name.as_str());
                 let chain = look::Chain { directory, live_name, wanted: &wanted, apart: &apart };
-                Some(Answer::Scanned { stream, watch, result: look::scan(chain) })
+                let result = match self.lane {
+                    None => look::scan(chain, &mut self.listings),
+                    Some(_) => look::scan(chain, &mut Listings::default()),
+                };
+                Some(Answer::Scanned { stream, watch, result })
             }
             Request::Open { .. } => self.open(request),
             Request::Read { stream, file, offset, mut buffer, .. } => {

@@ -14,6 +14,7 @@
 //! Not here: reads of local files (ring/), and what a listing means (stream/chain.rs).
 
 mod lane;
+mod listing;
 mod look;
 mod mounts;
 mod patterns;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use lane::Worker;
 pub use lane::{Hung, Lane, Progress};
+use listing::Listings;
 use mounts::{Mount, Mounts};
 use patterns::Start;
 use waiting::Waiting;
@@ -287,6 +289,7 @@ impl Files {
             lane: None,
             open: BTreeMap::new(),
             waiting: Waiting::default(),
+            listings: Listings::default(),
             alive: of_threads,
         };
         let mut router = Router {
@@ -472,6 +475,7 @@ impl Router {
             lane: None,
             open: BTreeMap::new(),
             waiting: Waiting::default(),
+            listings: Listings::default(),
             alive: self.worker.alive.clone(),
         };
         let lane = Lane::start(id, worker, Arc::clone(&progress))?;

@@ -463,6 +463,7 @@ impl World {
         self.before_event(&event);
         let Some(run) = &mut self.run else { return };
         run.capture.on_event(now, event);
+        run.capture.check_sums();
         let actions: Vec<_> = run.capture.drain_actions().collect();
         for action in actions {
             if let Some(left) = &mut self.crash_in {

@@ -73,6 +73,8 @@ pub struct LocalFileSink {
     archive: Option<Archive>,
     /// Older files that a checkpoint may still name, by path, oldest first.
     pending: BTreeMap<Arc<str>, Vec<Pending>>,
+    /// What stood in the directories when each was listed.
+    left: generations::Left,
     streams: BTreeMap<StreamId, Stream>,
     /// By path relative to the directory.
     outputs: BTreeMap<Arc<str>, Output>,
@@ -138,6 +140,7 @@ impl LocalFileSink {
             claims,
             archive: Some(archive),
             pending: BTreeMap::new(),
+            left: generations::Left::default(),
             streams: BTreeMap::new(),
             outputs: BTreeMap::new(),
             open: BTreeMap::new(),

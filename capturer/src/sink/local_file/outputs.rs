@@ -178,6 +178,7 @@ impl LocalFileSink {
             let open: Vec<Arc<str>> = self.open.values().cloned().collect();
             open.iter().for_each(|path| self.close(path));
             self.pending.clear();
+            self.left.forget();
         }
         self.root_checked_at = Some(now);
         Ok(())
@@ -307,8 +308,13 @@ impl LocalFileSink {
     pub(super) fn take_over_generations(&mut self, path: &Arc<str>) -> io::Result<()> {
         let (dir, live) = open_parent(&self.root.fd(), path, false)?;
         let mut pending = Vec::new();
-        for older in generations::list(&dir, live)?.into_iter().filter(|older| !older.packed) {
-            let (id, _) = identify(&open_file(&dir, &older.name, OFlags::empty(), 0)?)?;
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        for older in self.left.of(&dir, parent, live)?.into_iter().filter(|older| !older.packed) {
+            let file = match open_file(&dir, &older.name, OFlags::empty(), 0) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                file => file?,
+            };
+            let (id, _) = identify(&file)?;
             pending.push(Pending { id, stamp: older.stamp, saves: 0 });
         }
         if !pending.is_empty() {
