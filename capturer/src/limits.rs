@@ -36,6 +36,8 @@ pub const FILE_READS_MAX: usize = 32;
 /// File systems that may hang and are read at once; each has a thread, and of its files one is read at a time. Fewer than
 /// [`FILE_READS_MAX`], so that all of them hanging leave room for the others.
 pub const LANES_MAX: usize = 16;
+/// Ceiling of `file_monitor.max_open`.
+pub const FILES_OPEN_CEILING: usize = 1_000_000;
 /// Ceiling of `stream_rotation.max_concurrent_streams`.
 pub const API_STREAMS_CEILING: usize = 384;
 /// Ceiling of `max_concurrent`: openings and requests under way at once.

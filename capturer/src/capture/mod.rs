@@ -19,6 +19,7 @@ mod gauges;
 mod held;
 pub mod io;
 pub mod look;
+pub mod open_files;
 pub mod outlets;
 pub mod owners;
 mod paths;
@@ -47,6 +48,7 @@ use crate::stream::{Kind, State, Stream};
 
 use io::{Action, ConnId, Event};
 use look::{Progress, Unreadable};
+use open_files::OpenFiles;
 use outlets::{OutletState, SinkFacts};
 use owners::Owners;
 use paths::Paths;
@@ -95,6 +97,7 @@ pub struct Capture {
     lanes: Lanes,
     jitter: Jitter,
     owners: Owners,
+    open_files: OpenFiles,
     sums: gauges::Sums,
     last_number: u64,
     last_stream: u32,
@@ -163,6 +166,10 @@ impl Capture {
             lanes: Lanes::default(),
             jitter: Jitter::new(seed),
             owners: Owners::default(),
+            open_files: OpenFiles::new(
+                settings.file_monitor.max_open,
+                settings.file_monitor.close_idle_after.as_millis() as u64,
+            ),
             sums: gauges::Sums::default(),
             last_number: 0,
             last_stream: 0,
@@ -181,6 +188,11 @@ impl Capture {
     /// Numbers streams on from an earlier run of this process, whose last was this one.
     pub fn number_streams_after(&mut self, last: u32) {
         self.last_stream = last;
+    }
+
+    /// With fewer streams than that every checkpoint is saved whole; for the simulation.
+    pub fn save_changes_from(&mut self, streams: usize) {
+        self.tracker.save_changes_from(streams);
     }
 
     /// Number of the newest stream.
@@ -204,6 +216,7 @@ impl Capture {
         self.grant_lanes(now);
         self.feed_hungry(now);
         self.drop_closed(now);
+        self.share_open_files(now);
         self.save_if_urgent(now);
         self.go_on_stopping(now);
     }
@@ -269,7 +282,7 @@ impl Capture {
                     file.on_read(result, buffer, file_len, data_at, cx, told)
                 });
             }
-            Event::FileGrew { stream } => self.with_file(now, stream, |file, _, _| file.on_grew()),
+            Event::FileGrew { stream } => self.with_file(now, stream, |file, cx, _| file.on_grew(cx)),
             Event::KinGrew { stream } => {
                 self.with_file(now, stream, |file, cx, told| file.on_kin_grew(cx, told))
             }
@@ -332,6 +345,8 @@ impl Capture {
                 Timer::Pool => self.share_slots(now),
                 Timer::Discovery => self.with_discovery(now, |discovery, cx, _| discovery.on_timer(cx)),
                 Timer::Paths => self.on_paths_timer(now),
+                // Each event looks.
+                Timer::OpenFiles => {}
                 Timer::Checkpoint => self.save(now),
                 Timer::StopDeadline => self.on_stop_deadline(),
             }
@@ -344,7 +359,7 @@ impl Capture {
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         for id in ids {
             self.with_file(now, id, |file, cx, told| {
-                file.on_grew();
+                file.on_grew(cx);
                 file.on_kin_grew(cx, told);
                 file.on_chain_changed(cx);
             });
@@ -450,6 +465,7 @@ impl Capture {
         for id in std::mem::take(&mut self.closed) {
             let Some(stream) = self.streams.remove(&id) else { continue };
             self.sums.removed(&stream);
+            self.open_files.forget(id);
             let key = &stream.source.key;
             if let Some(ids) = self.ids.get_mut(key) {
                 ids.retain(|other| *other != id);
@@ -607,6 +623,7 @@ impl Capture {
             lanes: &mut self.lanes,
             jitter: &mut self.jitter,
             owners: &mut self.owners,
+            open_files: &mut self.open_files,
             memory: self.tracker.memory(),
             last_number: &mut self.last_number,
         }
@@ -627,6 +644,7 @@ impl Capture {
             lanes: &mut self.lanes,
             jitter: &mut self.jitter,
             owners: &mut self.owners,
+            open_files: &mut self.open_files,
             memory: self.tracker.memory(),
             last_number: &mut self.last_number,
         };
@@ -641,6 +659,8 @@ impl Capture {
             self.outlets[outlet].hungry.push(id, matches!(stream.kind, Kind::File(_)));
         }
         self.sums.changed(stream, before);
+        let (open, quiet, wants) = open_files::standing(stream);
+        self.open_files.note(id, open, quiet, wants, now.mono_ms);
         if self.attaching.get(&id).is_some_and(Attaching::is_prepared) {
             self.to_place.insert(id);
         }

@@ -15,7 +15,7 @@ use super::Capture;
 use super::io::Action;
 use super::support::Timer;
 use crate::clock::Now;
-use crate::record::{OutputMarks, StreamId};
+use crate::record::{SavedMarks, StreamId};
 
 /// A checkpoint is saved at most so long after a position moved, and no more often, unless a crash would repeat much.
 const CHECKPOINT_INTERVAL_MS: u64 = 1_000;
@@ -29,7 +29,7 @@ const REPEATABLE_BYTES_MAX: u64 = 1024 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Saving {
     /// Of the save under way: what it says of outputs.
-    under_way: Option<Arc<OutputMarks>>,
+    under_way: Option<Arc<SavedMarks>>,
     /// When the last one was ordered.
     ordered_ms: Option<u64>,
     /// Bytes of messages acknowledged since then, by stream, by sinks whose output a restart can't cut back.
@@ -98,7 +98,8 @@ impl Capture {
         }
         let seq = self.tracker.dirty_seq();
         let checkpoint = self.tracker.to_checkpoint();
-        self.saving.under_way = Some(Arc::new(checkpoint.outputs.clone()));
+        let gone = checkpoint.changes.as_ref().map(|gone| gone.outputs.clone());
+        self.saving.under_way = Some(Arc::new(SavedMarks { outputs: checkpoint.outputs.clone(), gone }));
         self.saving.ordered_ms = Some(now.mono_ms);
         self.saving.urgent_since_ms = None;
         self.saving.repeatable.clear();
@@ -122,6 +123,7 @@ impl Capture {
             }
             Err(error) => {
                 self.metrics.checkpoint_save_failures_total.inc();
+                self.tracker.on_save_failed();
                 // Said once, and by /health for as long as it lasts.
                 if self.saving.error.as_ref() != Some(&error) {
                     tracing::error!(

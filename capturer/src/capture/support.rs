@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::io::{Action, ConnId, FileNo, LaneId, RequestId};
+use super::open_files::OpenFiles;
 use super::owners::Owners;
 use crate::checkpoint::memory::Table;
 use crate::clock::Now;
@@ -22,6 +23,8 @@ pub enum Timer {
     Pool,
     /// File patterns are looked at again.
     Paths,
+    /// Quiet files are closed, and others opened.
+    OpenFiles,
     /// A checkpoint is due.
     Checkpoint,
     /// The time for stopping is over.
@@ -366,6 +369,8 @@ pub struct Context<'a> {
     pub jitter: &'a mut Jitter,
     /// Who reads which file.
     pub owners: &'a mut Owners,
+    /// How many files are open.
+    pub open_files: &'a mut OpenFiles,
     /// The table of files read.
     pub memory: &'a Table,
     /// The last number given to anything.

@@ -354,7 +354,7 @@ mod tests {
             passing: Default::default(),
             done: Vec::new(),
         };
-        table.know(&log, "file", &Cursor::File(cursor));
+        table.know(&log, "file", &Cursor::File(Box::new(cursor)));
         let sinks = names(&["file"]);
         assert_eq!(table.of(&sinks, false).places(&log), [place(1, 100)]);
     }

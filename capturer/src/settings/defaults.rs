@@ -96,6 +96,12 @@ impl Default for Rotation {
     }
 }
 
+impl Default for FileMonitor {
+    fn default() -> Self {
+        FileMonitor { max_open: 200, close_idle_after: seconds(5 * 60), files: Vec::new() }
+    }
+}
+
 impl Default for FileSet {
     fn default() -> Self {
         FileSet {

@@ -228,8 +228,12 @@ pub enum StartAt {
 }
 
 /// Files that no container writes.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FileMonitor {
+    /// So many quiet files stay open; containers' logs count too.
+    pub max_open: usize,
+    /// A file that was quiet for so long is closed; zero = never for that alone.
+    pub close_idle_after: Duration,
     /// Each with its patterns.
     pub files: Vec<FileSet>,
 }

@@ -71,6 +71,8 @@ pub struct Link {
     pub parked: Option<(u64, u64)>,
     /// It seems to hold what a file that was written anew held before. Its opening tells.
     pub candidate: bool,
+    /// It was closed because it is quiet. It is opened again when there is more to read.
+    pub idle: bool,
 }
 
 /// A file that was read to its present end and rotated. Its writer may still go on.
@@ -118,7 +120,7 @@ pub enum Start {
     /// The live file, from its end.
     End,
     /// A saved position.
-    Resume(FileCursor),
+    Resume(Box<FileCursor>),
     /// Behind the lines that were delivered over the API.
     After(ApiCursor),
 }
@@ -291,6 +293,8 @@ impl Chain {
                 None => self.known.pass_over(file),
             }
         }
+        // Nearly always it is one: a queue would begin with room for four.
+        self.links.reserve_exact(found.len() - from);
         for file in &found[from..] {
             if self.links.iter().any(|link| link.found.id == file.id) {
                 continue;
@@ -604,6 +608,7 @@ fn link(found: FoundFile) -> Link {
         late: false,
         parked: None,
         candidate: false,
+        idle: false,
         found,
     }
 }
@@ -654,7 +659,7 @@ impl Link {
 
     /// What the last listing lacked would only fail, and ask for a listing that puts off the one which decides.
     pub fn is_to_be_opened(&self) -> bool {
-        self.handle == Handle::None && !self.deleted && !self.missing
+        self.handle == Handle::None && !self.deleted && !self.missing && (!self.idle || self.unread)
     }
 
     fn open_file(&self) -> Option<FileNo> {
@@ -688,7 +693,7 @@ impl Link {
 
     /// Rotated by copying before it could be opened: it goes on in the copy, and its own inode begins anew.
     fn was_copied_to(&self, file: &FoundFile) -> bool {
-        self.handle == Handle::None && self.found.rank == 0 && is_copy(file, &self.head)
+        self.handle == Handle::None && !self.idle && self.found.rank == 0 && is_copy(file, &self.head)
     }
 
     fn meet(&mut self, file: &FoundFile) {

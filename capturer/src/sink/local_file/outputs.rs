@@ -44,6 +44,14 @@ pub(super) struct Output {
     rotate_at: Option<Instant>,
 }
 
+/// Older files of an output that a checkpoint may still name, oldest first.
+#[derive(Default)]
+pub(super) struct OlderFiles {
+    pub(super) files: Vec<Pending>,
+    /// So many of the first the last saved checkpoint does not name.
+    pub(super) unnamed: usize,
+}
+
 /// An older file that must stay as it is.
 pub(super) struct Pending {
     pub(super) id: FileId,
@@ -274,7 +282,7 @@ impl LocalFileSink {
         match self.rename_to_generation(path) {
             Ok((id, stamp)) => {
                 self.close(path);
-                self.pending.entry(path.clone()).or_default().push(Pending { id, stamp, saves: 0 });
+                self.pending.entry(path.clone()).or_default().files.push(Pending { id, stamp, saves: 0 });
                 if let Some(output) = self.outputs.get_mut(path) {
                     output.rotate_at = None;
                 }
@@ -318,7 +326,7 @@ impl LocalFileSink {
             pending.push(Pending { id, stamp: older.stamp, saves: 0 });
         }
         if !pending.is_empty() {
-            self.pending.insert(path.clone(), pending);
+            self.pending.insert(path.clone(), OlderFiles { files: pending, unnamed: 0 });
         }
         Ok(())
     }
