@@ -59,7 +59,7 @@ pub const CHECKPOINT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Damaged checkpoints kept for a look.
 pub const CHECKPOINTS_DAMAGED_MAX: u32 = 8;
 /// Output files a local_file sink holds open; past it the one unused longest is closed until it is needed again.
-pub const OUTPUT_FILES_OPEN_MAX: usize = 256;
+pub const OUTPUT_FILES_OPEN_MAX: usize = 72;
 /// Bytes at either end of an output by which it is known again.
 pub const OUTPUT_PRINT_BYTES: usize = 256;
 /// Bytes behind the marks of all outputs that a start looks through for records that need not be written again. Usually

@@ -200,6 +200,11 @@ impl Capture {
         self.last_stream
     }
 
+    /// How many streams there are.
+    pub fn stream_count(&self) -> usize {
+        self.streams.len()
+    }
+
     /// Whether there is a stream of this container.
     pub fn knows_container(&self, id: &str) -> bool {
         self.ids.contains_key(&StreamKey::container(id))
@@ -491,6 +496,7 @@ impl Capture {
                 }
             }
             if stream.source.path.is_some() {
+                self.paths.unsettle();
                 // Its file may go on under another path.
                 (0..self.settings.file_monitor.files.len()).for_each(|set| self.find_paths(set));
             }

@@ -38,6 +38,8 @@ pub struct OpenFiles {
     open: usize,
     /// Openings ordered while an event is handled.
     ordered: usize,
+    /// Who asks next was promised a place.
+    granted: bool,
     /// Streams whose file could be closed, by since when.
     quiet: BTreeSet<(u64, StreamId)>,
     quiet_since: BTreeMap<StreamId, u64>,
@@ -56,6 +58,7 @@ impl OpenFiles {
             of: BTreeMap::new(),
             open: 0,
             ordered: 0,
+            granted: false,
             quiet: BTreeSet::new(),
             quiet_since: BTreeMap::new(),
             line: VecDeque::new(),
@@ -67,14 +70,14 @@ impl OpenFiles {
     /// A place for a file that is to be opened. If there is none the stream joins the line when it says that it wants one
     /// ([`OpenFiles::note`]).
     pub fn take(&mut self) -> bool {
-        let is_room = self.open + self.ordered < OVER * self.max;
+        let is_room = std::mem::take(&mut self.granted) || self.open + self.ordered < OVER * self.max;
         self.ordered += usize::from(is_room);
         is_room
     }
 
     /// How a stream stands after an event.
     pub(super) fn note(&mut self, stream: StreamId, open: usize, quiet: bool, wants: bool, now_ms: u64) {
-        self.ordered = 0;
+        (self.ordered, self.granted) = (0, false);
         let before = if open > 0 { self.of.insert(stream, open) } else { self.of.remove(&stream) };
         self.open = self.open + open - before.unwrap_or(0);
         match (quiet, self.quiet_since.get(&stream).copied()) {
@@ -107,6 +110,7 @@ impl OpenFiles {
             }
             self.beyond_at_ms = now_ms + BEYOND_EVERY_MS;
         }
+        self.granted = true;
         self.line.pop_front();
         self.waiting.remove(&stream);
         Some(stream)
@@ -238,6 +242,8 @@ mod tests {
         }
         assert_eq!((files.next_in_line(1_004), files.due_ms()), (None, Some(1_005)));
         assert_eq!(files.next_in_line(1_005), Some(IDS[2]));
+        assert!(files.take() && !files.take());
+        files.note(IDS[2], 1, false, false, 1_005);
         assert_eq!((files.next_in_line(1_005), files.due_ms()), (None, Some(1_015)));
         assert_eq!(files.next_in_line(1_015), Some(IDS[3]));
     }

@@ -337,13 +337,16 @@ impl FileSource {
     }
 
     fn open_ahead(&mut self, cx: &mut Context<'_>) {
+        // One place is enough for all its files: an older one that waited would be read behind a newer one.
+        let mut has_place = self.files_open() > 0;
         let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
         for link in self.chain.links.iter_mut().take(OPEN_AHEAD).chain(parked) {
             if link.is_to_be_opened() {
-                if !cx.open_files.take() {
+                if !has_place && !cx.open_files.take() {
                     self.waits_to_open = true;
                     break;
                 }
+                has_place = true;
                 let file = cx.new_file();
                 (link.handle, link.idle) = (Handle::Opening(file), false);
                 link.doubted = !link.is_proven();
