@@ -76,6 +76,9 @@ pub struct Checkpoint {
     /// It holds only what changed since the save before, but for these, which went; `None` = it is whole.
     #[serde(skip)]
     pub changes: Option<Gone>,
+    /// It is whole, and the saves after it may be of what changed.
+    #[serde(skip)]
+    pub changes_follow: bool,
 }
 
 /// One stream: where each sink is, by the sink's name.

@@ -63,7 +63,8 @@ impl Saver {
         }
         let bytes = encode(&checkpoint);
         store::save(&self.dir, &bytes)?;
-        if names_more || self.has_changes {
+        // Changes count behind the checkpoint of the number before alone: whichever file is found, it must be that.
+        if names_more || self.has_changes || checkpoint.changes_follow {
             store::save(&self.dir, &bytes)?;
         }
         if std::mem::take(&mut self.has_changes) {
@@ -149,7 +150,8 @@ mod tests {
             ..naming(outputs)
         };
         let whole = |seq, outputs: &[(&str, u64)]| Checkpoint { seq, ..naming(outputs) };
-        saver.save(whole(1, &[("a", 0)])).unwrap();
+        saver.save(naming(&[("a", 0)])).unwrap();
+        saver.save(Checkpoint { changes_follow: true, ..whole(1, &[("a", 0)]) }).unwrap();
         saver.save(changed(2, &[("a", 7)])).unwrap();
         saver.save(changed(3, &[("b", 0)])).unwrap();
         let expected = whole(3, &[("a", 7), ("b", 0)]);

@@ -389,7 +389,7 @@ impl Tracker {
         let mut checkpoint = if self.whole_due || is_small || is_long {
             (self.changed, self.saving, self.since_whole) = Default::default();
             self.whole_due = is_small;
-            self.whole()
+            Checkpoint { changes_follow: !is_small, ..self.whole() }
         } else {
             let changed = std::mem::take(&mut self.changed);
             self.since_whole += changed.len();
