@@ -98,7 +98,7 @@ impl Default for Rotation {
 
 impl Default for FileMonitor {
     fn default() -> Self {
-        FileMonitor { max_open: 200, close_idle_after: seconds(5 * 60), files: Vec::new() }
+        FileMonitor { max_open: 200, close_idle_after: Duration::ZERO, files: Vec::new() }
     }
 }
 
