@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::Capture;
 use crate::clock::Now;
 use crate::record::StreamId;
-use crate::stream::{State, Stream};
+use crate::stream::{Kind, State, Stream};
 
 /// What is kept.
 #[derive(Debug, Default)]
@@ -98,6 +98,23 @@ impl Capture {
                 self.metrics.sink_batches_waiting.with_label_values(&[sink]).set(waiting);
             }
         }
+    }
+
+    /// How many streams there are.
+    pub fn stream_count(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Streams, those of them that follow the Engine's API, and containers.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let count = |wanted: fn(&Stream) -> bool| {
+            self.streams.values().filter(|stream| wanted(stream)).count() as u64
+        };
+        (
+            self.streams.len() as u64,
+            count(|stream| matches!(stream.kind, Kind::Api(_))),
+            self.ids.keys().filter(|key| key.0.starts_with("container:")).count() as u64,
+        )
     }
 
     /// The sums are what counting all streams would give. The simulation calls this after each event.

@@ -200,11 +200,6 @@ impl Capture {
         self.last_stream
     }
 
-    /// How many streams there are.
-    pub fn stream_count(&self) -> usize {
-        self.streams.len()
-    }
-
     /// Whether there is a stream of this container.
     pub fn knows_container(&self, id: &str) -> bool {
         self.ids.contains_key(&StreamKey::container(id))
@@ -761,18 +756,6 @@ impl Capture {
             row.cause = format!("its output is blocked: {cause}");
         }
         row
-    }
-
-    /// Streams, those of them that follow the Engine's API, and containers.
-    pub fn counts(&self) -> (u64, u64, u64) {
-        let count = |wanted: fn(&Stream) -> bool| {
-            self.streams.values().filter(|stream| wanted(stream)).count() as u64
-        };
-        (
-            self.streams.len() as u64,
-            count(|stream| matches!(stream.kind, Kind::Api(_))),
-            self.ids.keys().filter(|key| key.0.starts_with("container:")).count() as u64,
-        )
     }
 
     /// Why the last checkpoint could not be saved, if it could not.
