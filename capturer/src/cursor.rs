@@ -18,7 +18,7 @@ pub enum Cursor {
     /// Nothing was read yet: begin at the oldest record.
     Beginning,
     /// A position in a file.
-    File(FileCursor),
+    File(Box<FileCursor>),
     /// A position in what the Engine's API returns.
     Api(ApiCursor),
 }

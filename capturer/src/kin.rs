@@ -87,6 +87,11 @@ fn is_date(text: &str) -> bool {
         && ("01"..="31").contains(&of_month)
 }
 
+/// With what the names of a live file and of all its kin begin.
+pub fn common_start(live_name: &str) -> &str {
+    live_name.rsplit_once('.').map_or(live_name, |(stem, _)| stem)
+}
+
 /// Names whose kin `name` may be, also by a mark before the ending; more than [`live_names`] gives.
 pub fn stems(name: &str) -> impl Iterator<Item = &str> {
     let plain = name.strip_suffix(".gz").unwrap_or(name);

@@ -38,6 +38,8 @@ pub const FILE_READS_MAX: usize = 32;
 /// File systems that may hang and are read at once; each has a thread, and of its files one is read at a time. Fewer than
 /// [`FILE_READS_MAX`], so that all of them hanging leave room for the others.
 pub const LANES_MAX: usize = 16;
+/// Ceiling of `file_monitor.max_open`.
+pub const FILES_OPEN_CEILING: usize = 1_000_000;
 /// Ceiling of `stream_rotation.max_concurrent_streams`.
 pub const API_STREAMS_CEILING: usize = 384;
 /// Ceiling of `max_concurrent`: openings and requests under way at once.
@@ -59,7 +61,7 @@ pub const CHECKPOINT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Damaged checkpoints kept for a look.
 pub const CHECKPOINTS_DAMAGED_MAX: u32 = 8;
 /// Output files a local_file sink holds open; past it the one unused longest is closed until it is needed again.
-pub const OUTPUT_FILES_OPEN_MAX: usize = 256;
+pub const OUTPUT_FILES_OPEN_MAX: usize = 72;
 /// Bytes at either end of an output by which it is known again.
 pub const OUTPUT_PRINT_BYTES: usize = 256;
 /// Bytes behind the marks of all outputs that a start looks through for records that need not be written again. Usually

@@ -7,7 +7,7 @@
 //!
 //! Deliberately not here: where a record goes (sink/), how it was found (stream/, decode/).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -342,3 +342,24 @@ pub struct Uncovered {
 
 /// What a saved checkpoint holds of all outputs: per sink, per path.
 pub type OutputMarks = BTreeMap<String, BTreeMap<String, OutputMark>>;
+
+/// What a saved checkpoint says of outputs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SavedMarks {
+    /// All of them, or those that changed since the save before.
+    pub outputs: OutputMarks,
+    /// Those that it does not name any more; `None` = it is whole, and names no others than those.
+    pub gone: Option<BTreeMap<String, BTreeSet<String>>>,
+}
+
+impl SavedMarks {
+    /// What it says of a sink's output: nothing if that is what the save before said, else its mark, if it has one.
+    pub fn of(&self, sink: &str, path: &str) -> Option<Option<&OutputMark>> {
+        let mark = self.outputs.get(sink).and_then(|outputs| outputs.get(path));
+        let is_told = match &self.gone {
+            None => true,
+            Some(gone) => mark.is_some() || gone.get(sink).is_some_and(|paths| paths.contains(path)),
+        };
+        is_told.then_some(mark)
+    }
+}

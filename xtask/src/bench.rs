@@ -38,9 +38,10 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// What to measure.
 #[derive(clap::Args)]
 pub struct BenchArgs {
-    /// What is measured: `file`, a json-file log read from disk; `probe`, what the witness of descriptors costs
-    #[arg(value_parser = ["file", "probe"], default_value = "file")]
-    what: String,
+    /// What is measured: `file`, a json-file log read from disk; `many`, thousands of small files; `idle`, a thousand files of
+    /// which none grows; `start`, the first line after a start; `probe`, what the witness of descriptors costs
+    #[arg(value_parser = ["file", "many", "idle", "start", "probe"], default_value = "file")]
+    pub(crate) what: String,
     /// Size of the log
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) mib: u64,
@@ -50,6 +51,12 @@ pub struct BenchArgs {
     /// What the log's lines are drawn from
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Files of `many`
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    pub(crate) files: usize,
+    /// Seconds for which the agent is watched while nothing happens
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) idle_s: u64,
     /// Where the temporary folder is made: three times the log must fit
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
@@ -66,8 +73,10 @@ struct Measured {
 
 /// Measures and prints.
 pub fn bench(arguments: &BenchArgs) -> Result<()> {
-    if arguments.what == "probe" {
-        return crate::bench_probe::bench(arguments);
+    match arguments.what.as_str() {
+        "probe" => return crate::bench_probe::bench(arguments),
+        "many" | "idle" | "start" => return crate::bench_many::bench(arguments),
+        _ => {}
     }
     let mut build = Command::new(tools::cargo());
     build.args(["build", "--release", "--package", "capturer", "--package", "xtask"]);

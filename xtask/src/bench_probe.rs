@@ -80,7 +80,7 @@ fn capture(home: &Path, log: &Path, more: &str, all: Option<u64>) -> Result<(f64
 }
 
 /// CPU time of all threads of a process.
-fn cpu_ns(pid: u32) -> Result<u64> {
+pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
     let mut sum = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let text =

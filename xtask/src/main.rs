@@ -4,6 +4,7 @@
 //! containers, root.
 
 mod bench;
+mod bench_many;
 mod bench_probe;
 mod build_ebpf;
 mod ci_build;

@@ -152,7 +152,8 @@ impl Loop<'_> {
         }
         if unwatched > 0 {
             let what = if self.shell.has_inotify() { "watches" } else { "instances" };
-            let sweep = humantime::format_duration(self.settings.file_monitor.sweep_interval);
+            let sweep = std::time::Duration::from_millis(self.capture.sweep_interval_ms());
+            let sweep = humantime::format_duration(sweep);
             let text = format!(
                 "{unwatched} directories are not watched, for inotify's limit is reached: what is new there is seen within \
                  {sweep}. Raise it: sysctl -w fs.inotify.max_user_{what}=1048576"

@@ -22,6 +22,7 @@ use crate::capture::Capture;
 use crate::capture::io::Event;
 use crate::clock::Now;
 use crate::desk::Ticket;
+use crate::probe::heap;
 use crate::ring;
 use crate::settings::Settings;
 use crate::shell::{Rest, Shell};
@@ -69,7 +70,33 @@ pub(super) struct Loop<'a> {
     pub patterns: Patterns,
     /// The sources of this run were listed once.
     is_ready: bool,
+    heap: Heap,
     next: Next,
+}
+
+/// When free memory goes back to the kernel: taking up thousands of sources needs much for a moment, which the allocator
+/// would keep.
+#[derive(Default)]
+struct Heap {
+    /// Streams when that was done last.
+    streams_then: usize,
+    /// Streams a second ago.
+    streams_before: usize,
+}
+
+/// So many new streams are worth it.
+const STREAMS_TAKEN_UP: usize = 1_000;
+
+impl Heap {
+    /// So many streams there are now. True = they were taken up, and it is time.
+    fn is_due(&mut self, streams: usize) -> bool {
+        let is_steady = std::mem::replace(&mut self.streams_before, streams) == streams;
+        let is_due = is_steady && streams >= self.streams_then + STREAMS_TAKEN_UP;
+        if is_due || streams < self.streams_then {
+            self.streams_then = streams;
+        }
+        is_due
+    }
 }
 
 /// What comes after this run. Once the agent was told to stop, nothing does: a config that was being read then is known to
@@ -100,6 +127,7 @@ impl Process {
         let Turning { settings, capture, shell, inbox, threads } = turning;
         let (said, is_ready, next) = (Said::default(), false, Next::default());
         let (files_said, patterns) = (FilesSaid::default(), Patterns::default());
+        let heap = Heap::default();
         let mut looping = Loop {
             process: self,
             settings,
@@ -110,6 +138,7 @@ impl Process {
             files_said,
             patterns,
             is_ready,
+            heap,
             next,
         };
         std::mem::swap(looping.capture.losses(), &mut looping.process.losses);
@@ -245,6 +274,9 @@ impl Loop<'_> {
         #[cfg(feature = "test-faults")]
         crate::faults::turn();
         self.capture.refresh_gauges(now);
+        if self.heap.is_due(self.capture.stream_count()) {
+            heap::give_back();
+        }
         self.process.metrics.heartbeat("capture");
         self.process.metrics.operations_in_flight.set(ring::operations_in_flight() as i64);
         let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
@@ -307,6 +339,20 @@ pub(super) fn unix_s() -> f64 {
 mod tests {
     use super::*;
     use crate::desk::Desk;
+
+    /// Ten thousand files came in two seconds; memory goes back once, when they are there.
+    #[test]
+    fn memory_goes_back_when_many_were_taken_up() {
+        let mut heap = Heap::default();
+        let due: Vec<bool> = [5, 4_000, 10_000, 10_000, 10_000, 10_500, 10_500, 0, 0, 1_000, 1_000]
+            .map(|now| heap.is_due(now))
+            .into();
+        let expected = [3, 10];
+        assert_eq!(
+            due.iter().enumerate().filter(|(_, due)| **due).map(|(at, _)| at).collect::<Vec<_>>(),
+            expected
+        );
+    }
 
     /// SIGHUP, then SIGTERM while the config is still being read: the agent went on running then.
     #[test]

@@ -1,6 +1,7 @@
 //! All that a [`Context`] lends, owned: to call one machine of the core in its tests, without the others.
 
 use super::io::Action;
+use super::open_files::OpenFiles;
 use super::owners::Owners;
 use super::support::{Context, Credit, Jitter, Lanes, Pool, Timers};
 use crate::checkpoint::memory::Table;
@@ -20,6 +21,7 @@ pub(crate) struct Bench {
     lanes: Lanes,
     jitter: Jitter,
     owners: Owners,
+    open_files: OpenFiles,
     memory: Table,
     last_number: u64,
 }
@@ -39,6 +41,7 @@ impl Bench {
             lanes: Lanes::default(),
             jitter: Jitter::new(1),
             owners: Owners::default(),
+            open_files: OpenFiles::new(1_000, 0),
             memory: Table::default(),
             last_number: 0,
         }
@@ -56,6 +59,7 @@ impl Bench {
             lanes: &mut self.lanes,
             jitter: &mut self.jitter,
             owners: &mut self.owners,
+            open_files: &mut self.open_files,
             memory: &self.memory,
             last_number: &mut self.last_number,
         }

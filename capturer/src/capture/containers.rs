@@ -70,7 +70,7 @@ impl Capture {
     fn on_container_gone(&mut self, now: Now, key: &StreamKey) {
         self.deselected.remove(key);
         let streams = self.ids_of(key);
-        if streams.is_empty() && self.tracker.streams().any(|known| known == key) {
+        if streams.is_empty() && self.tracker.knows(key) {
             self.tracker.leave(key);
             self.plan_save(now);
         }

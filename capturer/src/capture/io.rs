@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
 use crate::cursor::{FileId, HeadPrint, TailPrint};
-use crate::record::{Batch, OutputMarks, Source, StreamId};
+use crate::record::{Batch, SavedMarks, Source, StreamId};
 use crate::sink::FromSink;
 
 /// Number of a one-answer request.
@@ -378,7 +378,7 @@ pub enum Action {
     /// To every sink: the stream has ended.
     Detach(StreamId),
     /// To every sink: a checkpoint with these marks is on disk.
-    Saved(Arc<OutputMarks>),
+    Saved(Arc<SavedMarks>),
     /// To every sink: flush and end.
     StopSinks,
     /// Save and answer [`Event::CheckpointSaved`].

@@ -238,7 +238,10 @@ impl Capture {
     /// Streams that have something to read, may read, and read nothing.
     pub fn stuck(&mut self, now: Now) -> Named {
         let mut named = Named::default();
-        for (id, stream) in &self.streams {
+        // Of a quiet stream nothing is left, so it can't be stuck. When it gets busy its time begins anew.
+        self.progress.by_stream.retain(|id, _| self.sums.is_busy(*id));
+        for id in self.sums.busy() {
+            let Some(stream) = self.streams.get(id) else { continue };
             if !matches!(stream.kind, Kind::File(_)) {
                 continue;
             }

@@ -15,9 +15,11 @@
 #[cfg(test)]
 pub(crate) mod bench;
 mod containers;
+mod gauges;
 mod held;
 pub mod io;
 pub mod look;
+pub mod open_files;
 pub mod outlets;
 pub mod owners;
 mod paths;
@@ -46,6 +48,7 @@ use crate::stream::{Kind, State, Stream};
 
 use io::{Action, ConnId, Event};
 use look::{Progress, Unreadable};
+use open_files::OpenFiles;
 use outlets::{OutletState, SinkFacts};
 use owners::Owners;
 use paths::Paths;
@@ -67,6 +70,10 @@ pub struct Capture {
     ids: BTreeMap<StreamKey, Vec<StreamId>>,
     conns: BTreeMap<ConnId, StreamId>,
     attaching: BTreeMap<StreamId, Attaching>,
+    /// Those of them that may be ready for the checkpoint.
+    to_place: BTreeSet<StreamId>,
+    /// Those that begin when the tracker's state of this number is saved.
+    to_begin: BTreeMap<u64, Vec<StreamId>>,
     /// Streams that closed during the event being handled.
     closed: Vec<StreamId>,
     saving: Saving,
@@ -90,6 +97,8 @@ pub struct Capture {
     lanes: Lanes,
     jitter: Jitter,
     owners: Owners,
+    open_files: OpenFiles,
+    sums: gauges::Sums,
     last_number: u64,
     last_stream: u32,
 }
@@ -107,6 +116,13 @@ struct Attaching {
     saved_at: Option<u64>,
     /// It was renamed meanwhile.
     renamed: Option<containers::ContainerFacts>,
+}
+
+impl Attaching {
+    /// All sinks have answered, and no checkpoint has it yet.
+    fn is_prepared(&self) -> bool {
+        self.sinks_missing == 0 && self.saved_at.is_none()
+    }
 }
 
 impl Capture {
@@ -132,6 +148,8 @@ impl Capture {
             ids: BTreeMap::new(),
             conns: BTreeMap::new(),
             attaching: BTreeMap::new(),
+            to_place: BTreeSet::new(),
+            to_begin: BTreeMap::new(),
             closed: Vec::new(),
             saving: Saving::default(),
             held: held::HeldStreams::default(),
@@ -148,6 +166,11 @@ impl Capture {
             lanes: Lanes::default(),
             jitter: Jitter::new(seed),
             owners: Owners::default(),
+            open_files: OpenFiles::new(
+                settings.file_monitor.max_open,
+                settings.file_monitor.close_idle_after.as_millis() as u64,
+            ),
+            sums: gauges::Sums::default(),
             last_number: 0,
             last_stream: 0,
             settings,
@@ -165,6 +188,11 @@ impl Capture {
     /// Numbers streams on from an earlier run of this process, whose last was this one.
     pub fn number_streams_after(&mut self, last: u32) {
         self.last_stream = last;
+    }
+
+    /// With fewer streams than that every checkpoint is saved whole; for the simulation.
+    pub fn save_changes_from(&mut self, streams: usize) {
+        self.tracker.save_changes_from(streams);
     }
 
     /// Number of the newest stream.
@@ -188,6 +216,7 @@ impl Capture {
         self.grant_lanes(now);
         self.feed_hungry(now);
         self.drop_closed(now);
+        self.share_open_files(now);
         self.save_if_urgent(now);
         self.go_on_stopping(now);
     }
@@ -254,11 +283,11 @@ impl Capture {
                 });
             }
             Event::FileGrew { stream } => {
-                self.with_file(now, stream, |file, _, _| file.on_grew());
+                self.with_file(now, stream, |file, cx, _| file.on_grew(cx));
                 // It may have been written to by another of its names.
                 for reader in self.owners.readers_for(stream) {
                     self.with_file(now, reader, |file, cx, told| {
-                        file.on_grew();
+                        file.on_grew(cx);
                         file.on_kin_grew(cx, told);
                     });
                 }
@@ -323,6 +352,8 @@ impl Capture {
                 Timer::Pool => self.share_slots(now),
                 Timer::Discovery => self.with_discovery(now, |discovery, cx, _| discovery.on_timer(cx)),
                 Timer::Paths => self.on_paths_timer(now),
+                // Each event looks.
+                Timer::OpenFiles => {}
                 Timer::Checkpoint => self.save(now),
                 Timer::StopDeadline => self.on_stop_deadline(),
             }
@@ -335,7 +366,7 @@ impl Capture {
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         for id in ids {
             self.with_file(now, id, |file, cx, told| {
-                file.on_grew();
+                file.on_grew(cx);
                 file.on_kin_grew(cx, told);
                 file.on_chain_changed(cx);
             });
@@ -382,6 +413,7 @@ impl Capture {
         let resume =
             self.tracker.resume_for(&source.key, tracked).filter(|cursor| *cursor != Cursor::Beginning);
         self.ids.entry(source.key.clone()).or_default().push(source.id);
+        self.sums.added(&stream);
         self.streams.insert(source.id, stream);
         self.attach(source, resume);
     }
@@ -401,15 +433,17 @@ impl Capture {
         }
         attaching.marks.push((sink, mark));
         attaching.sinks_missing -= 1;
+        if attaching.is_prepared() {
+            self.to_place.insert(stream);
+        }
     }
 
     /// Streams of which all sinks have prepared the outputs, and which know where they begin, go into the checkpoint.
     fn place_attached(&mut self) {
-        let waiting = self.attaching.iter_mut();
-        let ready =
-            waiting.filter(|(_, attaching)| attaching.sinks_missing == 0 && attaching.saved_at.is_none());
-        for (id, attaching) in ready {
-            let Some(stream) = self.streams.get_mut(id) else { continue };
+        for id in std::mem::take(&mut self.to_place) {
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            let attaching = self.attaching.get_mut(&id).filter(|attaching| attaching.is_prepared());
+            let Some(attaching) = attaching else { continue };
             let Some(initial) = attaching.initial.clone().or_else(|| stream.initial_cursor()) else {
                 continue;
             };
@@ -419,7 +453,9 @@ impl Capture {
                     self.tracker.attach(&stream.source.key, name, initial.clone(), mark);
                 }
             }
-            attaching.saved_at = Some(self.tracker.dirty_seq());
+            let seq = self.tracker.dirty_seq();
+            attaching.saved_at = Some(seq);
+            self.to_begin.entry(seq).or_default().push(id);
         }
     }
 
@@ -433,6 +469,8 @@ impl Capture {
     fn drop_closed(&mut self, now: Now) {
         for id in std::mem::take(&mut self.closed) {
             let Some(stream) = self.streams.remove(&id) else { continue };
+            self.sums.removed(&stream);
+            self.open_files.forget(id);
             let key = &stream.source.key;
             if let Some(ids) = self.ids.get_mut(key) {
                 ids.retain(|other| *other != id);
@@ -458,6 +496,7 @@ impl Capture {
                 }
             }
             if stream.source.path.is_some() {
+                self.paths.unsettle();
                 // Its file may go on under another path.
                 self.find_all_paths(now);
             }
@@ -517,10 +556,7 @@ impl Capture {
     fn feed_hungry(&mut self, now: Now) {
         for outlet in 0..self.outlets.len() {
             for _ in 0..self.outlets[outlet].hungry.len() {
-                if !self.outlets[outlet].credit.has_room(READ_BYTES) {
-                    break;
-                }
-                let Some(id) = self.outlets[outlet].hungry.pop_front() else { break };
+                let Some(id) = self.outlets[outlet].next_fed() else { break };
                 self.with_stream(now, id, Stream::pump);
             }
         }
@@ -555,16 +591,18 @@ impl Capture {
     /// answered: one whose position is not kept changes nothing that would have to be saved.
     fn begin_attached(&mut self, now: Now) {
         let saved = self.tracker.saved_seq();
-        let ready: Vec<StreamId> = self
-            .attaching
-            .iter()
-            .filter(|(_, attaching)| attaching.saved_at.is_some_and(|at| at <= saved))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ready {
+        while let Some(entry) = self.to_begin.first_entry().filter(|entry| *entry.key() <= saved) {
+            let (seq, ids) = entry.remove_entry();
+            ids.into_iter().for_each(|id| self.begin(now, id, seq));
+        }
+    }
+
+    fn begin(&mut self, now: Now, id: StreamId, seq: u64) {
+        // If it was renamed since, another output is being prepared for it.
+        if self.attaching.get(&id).is_some_and(|attaching| attaching.saved_at == Some(seq)) {
             let renamed = self.attaching.remove(&id).and_then(|attaching| attaching.renamed);
             if self.stopping.is_some() {
-                continue;
+                return;
             }
             self.with_stream(now, id, |stream, cx| {
                 stream.begin(cx);
@@ -591,6 +629,7 @@ impl Capture {
             lanes: &mut self.lanes,
             jitter: &mut self.jitter,
             owners: &mut self.owners,
+            open_files: &mut self.open_files,
             memory: self.tracker.memory(),
             last_number: &mut self.last_number,
         }
@@ -598,6 +637,7 @@ impl Capture {
 
     fn with_stream(&mut self, now: Now, id: StreamId, handler: impl FnOnce(&mut Stream, &mut Context<'_>)) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
+        let before = gauges::Counted::of(stream);
         let outlet = usize::from(stream.source.outlet.index);
         let mut cx = Context {
             now,
@@ -610,6 +650,7 @@ impl Capture {
             lanes: &mut self.lanes,
             jitter: &mut self.jitter,
             owners: &mut self.owners,
+            open_files: &mut self.open_files,
             memory: self.tracker.memory(),
             last_number: &mut self.last_number,
         };
@@ -620,8 +661,14 @@ impl Capture {
         }
         if stream.state() == State::Closed {
             self.closed.push(id);
-        } else if stream.is_hungry() && !self.outlets[outlet].hungry.contains(&id) {
-            self.outlets[outlet].hungry.push_back(id);
+        } else if stream.is_hungry() {
+            self.outlets[outlet].hungry.push(id, matches!(stream.kind, Kind::File(_)));
+        }
+        self.sums.changed(stream, before);
+        let (open, quiet, wants) = open_files::standing(stream);
+        self.open_files.note(id, open, quiet, wants, now.mono_ms);
+        if self.attaching.get(&id).is_some_and(Attaching::is_prepared) {
+            self.to_place.insert(id);
         }
         if !lost.is_empty() {
             self.note_losses_of(now, id, lost);
@@ -714,50 +761,6 @@ impl Capture {
             row.cause = format!("its output is blocked: {cause}");
         }
         row
-    }
-
-    /// Sets the gauges that are sums over all streams; the loop calls it once a second. What several outlets have to
-    /// read is counted once, for the one that is furthest behind.
-    pub fn refresh_gauges(&self, now: Now) {
-        let mut behind = vec![(0, 0); self.outlets.len()];
-        let (mut active, mut files, mut oldest) = (0, 0, now.mono_ms);
-        for stream in self.streams.values() {
-            let outlet = stream.source.outlet.index;
-            let (unread, held) = stream.unread_bytes();
-            behind[usize::from(outlet)].0 += unread;
-            behind[usize::from(outlet)].1 += held;
-            let first = outlet == 0;
-            let follows = stream.source.container.is_some() && stream.state() == State::Following;
-            active += i64::from(first && follows);
-            files += i64::from(first && stream.source.path.is_some());
-            oldest = oldest.min(stream.oldest_sent_ms().unwrap_or(oldest));
-        }
-        let lag = behind.iter().map(|(unread, _)| *unread).max().unwrap_or(0);
-        let deleted = behind.iter().map(|(_, held)| *held).max().unwrap_or(0);
-        self.metrics.capture_lag_bytes.set(lag as i64);
-        self.metrics.deleted_open_bytes.set(deleted as i64);
-        self.metrics.container_streams_active.set(active);
-        self.metrics.files_monitored.set(files);
-        self.metrics.capture_lag_seconds.set((now.mono_ms - oldest) as f64 / 1000.0);
-        self.metrics.container_stream_pool_utilization.set(self.pool.utilization());
-        for outlet in &self.outlets {
-            let waiting = outlet.credit.batches_out() as i64;
-            for sink in &outlet.names {
-                self.metrics.sink_batches_waiting.with_label_values(&[sink]).set(waiting);
-            }
-        }
-    }
-
-    /// Streams, those of them that follow the Engine's API, and containers.
-    pub fn counts(&self) -> (u64, u64, u64) {
-        let count = |wanted: fn(&Stream) -> bool| {
-            self.streams.values().filter(|stream| wanted(stream)).count() as u64
-        };
-        (
-            self.streams.len() as u64,
-            count(|stream| matches!(stream.kind, Kind::Api(_))),
-            self.ids.keys().filter(|key| key.0.starts_with("container:")).count() as u64,
-        )
     }
 
     /// Why the last checkpoint could not be saved, if it could not.

@@ -1,6 +1,7 @@
 //! Followed paths: what the patterns of `file_monitor` match becomes streams, and what no longer matches drains.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use super::io::{Action, FoundPath, LaneId};
@@ -20,6 +21,13 @@ use crate::stream::file::{FileSource, Reader};
 const LOOK_REST: u64 = 4;
 /// At most so long.
 const LOOK_REST_MS_MAX: u64 = 10_000;
+/// A look takes some microseconds for each file, and more for a directory: so much time is between two looks for each that
+/// was found. Above a thousand files looks get rarer, and cost no more.
+const LOOK_INTERVAL_MS_PER_PATH: u64 = 30;
+/// But no rarer than that.
+const LOOK_INTERVAL_MS_MAX: u64 = 600_000;
+/// An answer like the last one is looked at so often all the same: the table of files read keeps what it sees.
+const SETTLED_MS: u64 = 12 * 60 * 60 * 1000;
 /// Names of which it is remembered that somebody was told of them; then they are told once more.
 const TOLD_MAX: usize = 10_000;
 /// Followed paths that begin alike and are looked at, for one that is found.
@@ -42,6 +50,8 @@ pub(super) struct Paths {
     /// Paths of files that others read, who were told of the name.
     told: BTreeSet<(String, FileId)>,
     looking: Vec<Looking>,
+    /// By entry: hash of its last local answer, if all that it named is followed.
+    settled: Vec<Option<Settled>>,
     /// When all patterns are looked at, though nothing was told of them.
     sweep_ms: u64,
 }
@@ -62,6 +72,13 @@ struct Looking {
 struct Answer {
     at_ms: u64,
     paths: BTreeSet<String>,
+}
+
+/// A local answer, all of which is followed.
+#[derive(Clone, Copy, Debug)]
+struct Settled {
+    hash: u64,
+    at_ms: u64,
 }
 
 /// How a path was found.
@@ -89,6 +106,15 @@ impl Missing {
     }
 }
 
+/// Of the answer of a look.
+fn hash_of(found: &[FoundPath]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for FoundPath { path, id, target } in found {
+        (path, target, id.device, id.inode, id.birth_ns).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
 impl Paths {
     pub(super) fn new(sets: usize) -> Paths {
         Paths {
@@ -99,11 +125,22 @@ impl Paths {
             told: BTreeSet::new(),
             looking: vec![Looking::default(); sets],
             sweep_ms: 0,
+            settled: vec![None; sets],
         }
     }
 
     pub(super) fn all_found(&self) -> bool {
         self.found.iter().all(|parts| parts.contains_key(&None))
+    }
+
+    /// An answer says what the last one said, all of which is followed.
+    fn is_settled(&self, set: usize, hash: u64, now_ms: u64) -> bool {
+        self.settled[set].is_some_and(|last| last.hash == hash && now_ms < last.at_ms + SETTLED_MS)
+    }
+
+    /// A path's stream has ended: what its entry finds is to be followed again, also if it is the same as before.
+    pub(super) fn unsettle(&mut self) {
+        self.settled.fill(None);
     }
 
     /// Missing for long, and still so by the word of the part it belongs to. Parts answer one by one: another's answer,
@@ -164,8 +201,15 @@ impl Capture {
         self.set_paths_timer();
     }
 
-    fn sweep_interval_ms(&self) -> u64 {
-        self.settings.file_monitor.sweep_interval.as_millis() as u64
+    /// Patterns are looked at again so often, besides when inotify tells of something new in their directories.
+    pub fn sweep_interval_ms(&self) -> u64 {
+        let set_ms = self.settings.file_monitor.sweep_interval.as_millis() as u64;
+        // Where another host may write, nothing tells of new files but a look.
+        if self.paths.lanes.iter().any(|lanes| !lanes.is_empty()) {
+            return set_ms;
+        }
+        let paths: usize = self.paths.found.iter().flatten().map(|(_, answer)| answer.paths.len()).sum();
+        set_ms.max((paths as u64 * LOOK_INTERVAL_MS_PER_PATH).min(LOOK_INTERVAL_MS_MAX))
     }
 
     fn set_paths_timer(&mut self) {
@@ -201,6 +245,15 @@ impl Capture {
         if self.stopping.is_some() {
             return;
         }
+        let hash = hash_of(&found);
+        if lane.is_none() && self.paths.is_settled(set, hash, now.mono_ms) && self.paths.lanes[set] == lanes {
+            if let Some(answer) = self.paths.found[set].get_mut(&lane) {
+                answer.at_ms = now.mono_ms;
+            }
+            self.drop_missing(now);
+            return self.plan_paths_look(now);
+        }
+        let named = found.len();
         let first_look = !self.paths.found[set].contains_key(&lane);
         let first_of_all = !self.paths.everything_found();
         if first_look && lane.is_none() {
@@ -226,6 +279,11 @@ impl Capture {
             }
             let look = Look { is_first: first_look, with_kin: with_kin.contains(path), target };
             self.follow_path(now, set, path, look);
+        }
+        if lane.is_none() {
+            // What others read, or is kin of another, may be free later.
+            let settled = Settled { hash, at_ms: now.mono_ms };
+            self.paths.settled[set] = (paths.len() == named).then_some(settled);
         }
         let parts = &mut self.paths.found[set];
         let answer = Answer { at_ms: now.mono_ms, paths };

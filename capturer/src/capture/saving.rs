@@ -3,7 +3,7 @@
 //! ```text
 //! a position moved ─▶ the last save was ordered over a second ago, or a crash would repeat 1 MiB of a stream: now
 //!                  └▶ else: a second after the last one
-//! a stream waits for its first batch ─▶ now
+//! a stream waits for its first batch ─▶ now; while others are being prepared too: with them, after 50 ms at most
 //! ```
 //! The first of a run is thus saved at once: an agent that dies again and again gets on all the same. One save is under
 //! way at a time; what moves meanwhile is planned when it ends. How it is written is checkpoint/store.rs.
@@ -15,10 +15,13 @@ use super::Capture;
 use super::io::Action;
 use super::support::Timer;
 use crate::clock::Now;
-use crate::record::{OutputMarks, StreamId};
+use crate::record::{SavedMarks, StreamId};
 
 /// A checkpoint is saved at most so long after a position moved, and no more often, unless a crash would repeat much.
 const CHECKPOINT_INTERVAL_MS: u64 = 1_000;
+/// A stream that could begin waits so long for others that are being prepared, so that ten thousand files need few
+/// checkpoints.
+const GATHER_MS: u64 = 50;
 /// Bytes of messages of one stream, delivered to what can't be cut back, that a crash may repeat.
 const REPEATABLE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -26,13 +29,15 @@ const REPEATABLE_BYTES_MAX: u64 = 1024 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Saving {
     /// Of the save under way: what it says of outputs.
-    under_way: Option<Arc<OutputMarks>>,
+    under_way: Option<Arc<SavedMarks>>,
     /// When the last one was ordered.
     ordered_ms: Option<u64>,
     /// Bytes of messages acknowledged since then, by stream, by sinks whose output a restart can't cut back.
     repeatable: BTreeMap<StreamId, u64>,
     /// The largest of them.
     repeatable_most: u64,
+    /// Since when a stream has waited for its first batch.
+    urgent_since_ms: Option<u64>,
     /// Why the last save failed.
     error: Option<String>,
 }
@@ -74,9 +79,16 @@ impl Capture {
     }
 
     pub(super) fn save_if_urgent(&mut self, now: Now) {
-        let saved = self.tracker.saved_seq();
-        if self.attaching.values().any(|attaching| attaching.saved_at.is_some_and(|seq| seq > saved)) {
+        if self.to_begin.is_empty() || self.saving.is_under_way() {
+            return;
+        }
+        let since_ms = *self.saving.urgent_since_ms.get_or_insert(now.mono_ms);
+        let placed: usize = self.to_begin.values().map(Vec::len).sum();
+        let due_ms = since_ms + GATHER_MS;
+        if placed >= self.attaching.len() || due_ms <= now.mono_ms {
             self.save(now);
+        } else {
+            self.timers.set_earlier(Timer::Checkpoint, due_ms);
         }
     }
 
@@ -85,10 +97,17 @@ impl Capture {
             return;
         }
         let seq = self.tracker.dirty_seq();
+        let is_last = self.is_at_rest();
+        if is_last {
+            // Saved whole, for a checkpoint says of itself that its run ended well.
+            self.tracker.save_whole();
+        }
         let mut checkpoint = self.tracker.to_checkpoint();
-        checkpoint.clean = self.is_at_rest();
-        self.saving.under_way = Some(Arc::new(checkpoint.outputs.clone()));
+        checkpoint.clean = is_last;
+        let gone = checkpoint.changes.as_ref().map(|gone| gone.outputs.clone());
+        self.saving.under_way = Some(Arc::new(SavedMarks { outputs: checkpoint.outputs.clone(), gone }));
         self.saving.ordered_ms = Some(now.mono_ms);
+        self.saving.urgent_since_ms = None;
         self.saving.repeatable.clear();
         self.saving.repeatable_most = 0;
         self.actions.push(Action::SaveCheckpoint { seq, checkpoint });
@@ -110,6 +129,7 @@ impl Capture {
             }
             Err(error) => {
                 self.metrics.checkpoint_save_failures_total.inc();
+                self.tracker.on_save_failed();
                 // Said once, and by /health for as long as it lasts.
                 if self.saving.error.as_ref() != Some(&error) {
                     tracing::error!(

@@ -5,7 +5,8 @@ use super::Capture;
 use super::io::Action;
 use super::support::Timer;
 use crate::clock::Now;
-use crate::record::SinkId;
+use crate::record::{SinkId, StreamId};
+use crate::stream::Stream;
 
 /// How far stopping has come.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub(super) struct Stopping {
     sinks_running: usize,
     sinks_told: bool,
     finished: bool,
+    /// A stream that was not at rest when it was looked at last: all are looked at again when it is.
+    waits_for: Option<StreamId>,
 }
 
 impl Capture {
@@ -23,9 +26,13 @@ impl Capture {
         let timeout = self.settings.shutdown_timeout.as_millis() as u64;
         self.timers.set(Timer::StopDeadline, now.mono_ms + timeout);
         // So that the next run knows that nothing was delivered after the last save.
-        self.tracker.touch();
-        self.stopping =
-            Some(Stopping { sinks_running: self.sinks.len(), sinks_told: false, finished: false });
+        self.tracker.save_again();
+        self.stopping = Some(Stopping {
+            sinks_running: self.sinks.len(),
+            sinks_told: false,
+            finished: false,
+            waits_for: None,
+        });
         self.with_discovery(now, |discovery, cx, _| discovery.stop(cx));
         let ids: Vec<_> = self.streams.keys().copied().collect();
         for id in ids {
@@ -45,13 +52,9 @@ impl Capture {
     }
 
     pub(super) fn go_on_stopping(&mut self, now: Now) {
-        let Some(stopping) = &self.stopping else { return };
-        if stopping.finished || !self.what_is_left().is_empty() {
+        if self.stopping.as_ref().is_none_or(|stopping| stopping.finished) || self.is_anything_left() {
             return;
         }
-        let all_ended = stopping.sinks_running == 0;
-        let mut left = self.what_hangs();
-        left.extend(self.what_is_held());
         if self.tracker.dirty_seq() > self.tracker.saved_seq() {
             self.save(now);
             return;
@@ -60,8 +63,10 @@ impl Capture {
         if !stopping.sinks_told {
             stopping.sinks_told = true;
             self.actions.push(Action::StopSinks);
-        } else if all_ended {
+        } else if stopping.sinks_running == 0 {
             stopping.finished = true;
+            let mut left = self.what_hangs();
+            left.extend(self.what_is_held());
             self.actions.push(Action::Finished { left });
         }
     }
@@ -70,6 +75,22 @@ impl Capture {
     pub(super) fn is_at_rest(&self) -> bool {
         let left = [Self::what_is_left, Self::what_hangs, Self::what_is_held];
         self.stopping.is_some() && left.iter().all(|left| left(self).is_empty())
+    }
+
+    /// Whether [`Capture::what_is_left`] names anything, without a look at all streams for each event.
+    fn is_anything_left(&mut self) -> bool {
+        let Some(stopping) = &mut self.stopping else { return false };
+        let last = stopping.waits_for.take();
+        let is_left = |stream: &Stream| !stream.is_at_rest() && !self.is_held(stream);
+        let last = last.filter(|id| self.streams.get(id).is_some_and(is_left));
+        let waits_for = last
+            .or_else(|| self.streams.values().find(|stream| is_left(stream)).map(|stream| stream.source.id));
+        if let Some(stopping) = &mut self.stopping {
+            stopping.waits_for = waits_for;
+        }
+        waits_for.is_some()
+            || self.saving.is_under_way()
+            || self.discovery.as_ref().is_some_and(|discovery| !discovery.is_at_rest())
     }
 
     /// What must end before the last checkpoint, by name.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::io::{Action, ConnId, FileNo, LaneId, RequestId};
+use super::open_files::OpenFiles;
 use super::owners::Owners;
 use crate::checkpoint::memory::Table;
 use crate::clock::Now;
@@ -22,6 +23,8 @@ pub enum Timer {
     Pool,
     /// File patterns are looked at again.
     Paths,
+    /// Quiet files are closed, and others opened.
+    OpenFiles,
     /// A checkpoint is due.
     Checkpoint,
     /// The time for stopping is over.
@@ -94,12 +97,17 @@ impl Credit {
 
     /// A buffer for a file read, if there is room.
     pub fn file_read(&mut self, capacity: usize) -> Option<Vec<u8>> {
-        if self.file_reads >= self.file_reads_max {
+        if !self.has_file_read() {
             return None;
         }
         let buffer = self.buffer(capacity)?;
         self.file_reads += 1;
         Some(buffer)
+    }
+
+    /// One of the reads of files is free.
+    pub fn has_file_read(&self) -> bool {
+        self.file_reads < self.file_reads_max
     }
 
     /// A file read ended; its buffer is still out.
@@ -361,6 +369,8 @@ pub struct Context<'a> {
     pub jitter: &'a mut Jitter,
     /// Who reads which file.
     pub owners: &'a mut Owners,
+    /// How many files are open.
+    pub open_files: &'a mut OpenFiles,
     /// The table of files read.
     pub memory: &'a Table,
     /// The last number given to anything.

@@ -357,7 +357,7 @@ mod tests {
             at: Box::default(),
             done: Vec::new(),
         };
-        table.know(&log, "file", &Cursor::File(cursor));
+        table.know(&log, "file", &Cursor::File(Box::new(cursor)));
         let sinks = names(&["file"]);
         assert_eq!(table.of(&sinks, false).places(&log), [place(1, 100)]);
     }

@@ -23,11 +23,13 @@
 //! the outputs behind their marks, so nothing is repeated. Any older checkpoint is as consistent as the newest, only
 //! longer ago.
 //!
-//! Beside it stands what is remembered of files that nobody reads now (memory.rs, journal.rs).
+//! Beside it stands what changed since it was saved, if there are many streams (changes.rs), and what is remembered of files
+//! that nobody reads now (memory.rs, journal.rs).
 //!
 //! Not here: what happens to the file on disk (store.rs, and saver.rs for one after the other), and when it is saved
 //! (capture).
 
+mod changes;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod journal;
@@ -46,6 +48,7 @@ use crate::limits::CHECKPOINT_BYTES_MAX;
 use crate::record::{OutputMark, StreamKey};
 use crate::settings::Remember;
 
+pub use changes::Gone;
 pub use store::{DirLock, LoadReport, StoreError};
 pub use tracker::{Resume, Tracker};
 
@@ -73,6 +76,12 @@ pub struct Checkpoint {
     /// How much of it is kept.
     #[serde(skip)]
     pub remember: Remember,
+    /// It holds only what changed since the save before, but for these, which went; `None` = it is whole.
+    #[serde(skip)]
+    pub changes: Option<Gone>,
+    /// It is whole, and the saves after it may be of what changed.
+    #[serde(skip)]
+    pub changes_follow: bool,
 }
 
 impl Checkpoint {
@@ -84,12 +93,6 @@ impl Checkpoint {
                 cursor.len = 0;
             }
         }
-    }
-
-    /// Takes the place of the one before, whose memory it goes on with.
-    pub fn follow(&mut self, before: memory::Logs) {
-        let changed = std::mem::replace(&mut self.memory, before);
-        memory::absorb(&mut self.memory, changed);
     }
 }
 
@@ -256,7 +259,7 @@ pub(crate) mod tests {
     use crate::cursor::{ApiCursor, ChannelMark, FileCursor, FileId, HeadPrint, TailPrint};
 
     pub(crate) fn file_cursor(offset: u64) -> Cursor {
-        Cursor::File(FileCursor {
+        Cursor::File(Box::new(FileCursor {
             file: FileId { device: 2049, inode: 77, birth_ns: 1_700_000_000_123_456_789 },
             head: HeadPrint { len_bytes: 1024, crc32: 0xdead_beef },
             tail: TailPrint { end: offset, len_bytes: 100, crc32: 0xcafe },
@@ -270,7 +273,7 @@ pub(crate) mod tests {
             split: 0,
             at: Box::default(),
             done: Vec::new(),
-        })
+        }))
     }
 
     pub(crate) fn mark(path: &str, len_bytes: u64) -> OutputMark {

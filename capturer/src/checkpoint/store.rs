@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Checkpoint, CheckpointError, decode, journal, memory};
+use super::{Checkpoint, CheckpointError, changes, decode, journal, memory};
 use crate::limits::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_DAMAGED_MAX};
 use crate::settings::Remember;
 
@@ -30,6 +30,8 @@ const CURRENT: &str = "checkpoint.json";
 const NEW: &str = "checkpoint.json.new";
 const PREVIOUS: &str = "checkpoint.json.previous";
 const LOCK: &str = "lock";
+const CHANGES: &str = "checkpoint.changes";
+const CHANGES_NEW: &str = "checkpoint.changes.new";
 const FILES: &str = "files.log";
 const FILES_NEW: &str = "files.log.new";
 /// More of what is remembered is not read. It is rewritten long before.
@@ -126,6 +128,50 @@ pub fn remember(dir: &Path, checkpoint: &Checkpoint) -> Result<u64, StoreError> 
     Dir::open(dir)?.append(FILES, &line)
 }
 
+/// Appends a save's changes, `twice` if they must not be lost to one damaged sector.
+///
+/// # Errors
+/// As of [`save`].
+pub fn append_changes(dir: &Path, checkpoint: &Checkpoint, twice: bool) -> Result<(), StoreError> {
+    let mut lines = changes::encode(checkpoint);
+    if twice {
+        lines.extend_from_within(..);
+    }
+    Dir::open(dir)?.append(CHANGES, &lines).map(drop)
+}
+
+/// Whether changes of earlier saves are there.
+pub fn has_changes(dir: &Path) -> bool {
+    dir.join(CHANGES).exists()
+}
+
+/// Removes the changes of earlier saves: the checkpoints on disk hold them.
+///
+/// # Errors
+/// As of [`save`].
+pub fn drop_changes(dir: &Path) -> Result<(), StoreError> {
+    Dir::open(dir)?.remove(CHANGES)
+}
+
+/// Brings a checkpoint up to what changed since it was saved. With `mend` lines that could not be used go: the next saves
+/// will have their numbers.
+fn apply_changes(dir: &mut Dir, report: &mut LoadReport, mend: bool) -> Result<(), StoreError> {
+    let Some(bytes) = dir.read_up_to(CHANGES, FILES_BYTES_MAX)? else { return Ok(()) };
+    let applied = changes::apply(&bytes, &mut report.checkpoint);
+    if mend && applied.damaged + applied.unused > 0 {
+        dir.replace(CHANGES_NEW, CHANGES, &bytes[..applied.good_bytes])?;
+    }
+    // A crash tears the last line.
+    if applied.unused > 0 || applied.damaged > 1 {
+        report.notes.push(format!(
+            "{}: {} damaged lines; what was delivered after the save before them may be delivered again",
+            dir.path_of(CHANGES).display(),
+            applied.damaged
+        ));
+    }
+    Ok(())
+}
+
 /// Drops what is superseded; the checkpoint of that number and later ones find what they found. Returns the length then.
 ///
 /// # Errors
@@ -137,7 +183,7 @@ pub fn compact(dir: &Path, up_to: u64, remember: &Remember) -> Result<u64, Store
     let compacted = journal::compact(&bytes, up_to, |logs| {
         memory::prune(logs, remember, now_s);
     });
-    dir.replace(FILES, &compacted)?;
+    dir.replace(FILES_NEW, FILES, &compacted)?;
     Ok(compacted.len() as u64)
 }
 
@@ -151,7 +197,7 @@ fn load_memory(dir: &mut Dir, report: &mut LoadReport) -> Result<(), StoreError>
     let decoded = journal::decode(&bytes, report.checkpoint.seq);
     if decoded.later > 0 || decoded.damaged > 0 {
         // A later save would give them a number that counts.
-        dir.replace(FILES, &journal::encode(report.checkpoint.seq, &decoded.logs))?;
+        dir.replace(FILES_NEW, FILES, &journal::encode(report.checkpoint.seq, &decoded.logs))?;
     }
     // A crash tears the last line.
     if decoded.damaged > 1 {
@@ -168,10 +214,12 @@ fn load_memory(dir: &mut Dir, report: &mut LoadReport) -> Result<(), StoreError>
 
 /// The newest intact checkpoint, changing nothing: for looking at it while an agent runs. Empty if there is none.
 pub fn peek(dir: &Path) -> Result<Checkpoint, StoreError> {
-    let dir = Dir::open(dir)?;
+    let mut dir = Dir::open(dir)?;
     for name in [CURRENT, NEW, PREVIOUS] {
         if let Some(checkpoint) = dir.read(name)?.and_then(|bytes| decode(&bytes).ok()) {
-            return Ok(checkpoint);
+            let mut report = LoadReport { checkpoint, notes: Vec::new() };
+            apply_changes(&mut dir, &mut report, false)?;
+            return Ok(report.checkpoint);
         }
     }
     Ok(Checkpoint::default())
@@ -181,6 +229,8 @@ pub fn peek(dir: &Path) -> Result<Checkpoint, StoreError> {
 pub fn load(dir: &Path) -> Result<LoadReport, StoreError> {
     let mut dir = Dir::open(dir)?;
     let mut report = load_checkpoint(&mut dir)?;
+    apply_changes(&mut dir, &mut report, true)?;
+    // Nothing is saved behind the last save of a run that ended well.
     if !report.checkpoint.clean {
         report.checkpoint.forget_lengths();
     }
@@ -270,13 +320,13 @@ impl Dir {
     }
 
     /// Writes it anew, whole at any moment.
-    fn replace(&mut self, name: &'static str, bytes: &[u8]) -> Result<(), StoreError> {
-        self.remove(FILES_NEW)?;
-        let mut file = self.create(FILES_NEW)?;
+    fn replace(&mut self, new: &'static str, name: &'static str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.remove(new)?;
+        let mut file = self.create(new)?;
         file.write_all(bytes)
             .and_then(|()| file.sync_all())
-            .map_err(|source| self.error("writing", FILES_NEW, source))?;
-        self.rename(FILES_NEW, name)?;
+            .map_err(|source| self.error("writing", new, source))?;
+        self.rename(new, name)?;
         self.sync_dir()
     }
 

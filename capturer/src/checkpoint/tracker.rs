@@ -25,9 +25,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::memory::Table;
-use super::{Checkpoint, SinkCursor, StreamEntry};
+use super::{Checkpoint, Gone, SinkCursor, StreamEntry};
 use crate::cursor::Cursor;
 use crate::record::{OutputMark, StreamKey};
+
+/// With fewer streams it costs little to save all of them, and one file is simpler than two.
+const CHANGES_FROM: usize = 500;
+/// A whole checkpoint takes the place of changes when there are so many of them, and twice as many as there are streams.
+const CHANGES_KEPT_MIN: usize = 4_000;
 
 /// Where a stream goes on after a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,24 +58,92 @@ struct Position {
     output: Option<String>,
 }
 
+/// By the sink's name. There are one to three sinks, and a node of a map would have room for eleven, in each stream.
+#[derive(Debug, Default)]
+struct Positions(Vec<(Box<str>, Position)>);
+
+impl Positions {
+    fn iter(&self) -> impl Iterator<Item = (&str, &Position)> {
+        self.0.iter().map(|(name, position)| (&**name, position))
+    }
+
+    fn get_mut(&mut self, sink: &str) -> Option<&mut Position> {
+        self.0.iter_mut().find(|(name, _)| **name == *sink).map(|(_, position)| position)
+    }
+
+    fn or_insert(&mut self, sink: &str, position: impl FnOnce() -> Position) {
+        if self.get_mut(sink).is_none() {
+            self.0.reserve_exact(1);
+            self.0.push((sink.into(), position()));
+        }
+    }
+
+    fn remove(&mut self, sink: &str) -> Option<Position> {
+        let at = self.0.iter().position(|(name, _)| **name == *sink)?;
+        Some(self.0.remove(at).1)
+    }
+}
+
 /// See the module's head.
 #[derive(Debug)]
 pub struct Tracker {
     sinks: BTreeSet<String>,
-    streams: BTreeMap<StreamKey, BTreeMap<String, Position>>,
+    streams: BTreeMap<StreamKey, Positions>,
     outputs: BTreeMap<String, BTreeMap<String, Output>>,
     memory: Table,
     /// Number of the last save that was ordered, of this run and those before.
     saves: u64,
+    /// What changed since the last save was ordered, and what that one saves; nothing if the next one is whole anyway.
+    changed: Changed,
+    saving: Changed,
+    /// The next save is of everything.
+    whole_due: bool,
+    /// Streams and outputs in the saves of changes since the last that was whole.
+    since_whole: usize,
+    /// With fewer streams every save is of everything.
+    changes_from: usize,
     dirty_seq: u64,
     saved_seq: u64,
+}
+
+/// What is not on disk.
+#[derive(Debug, Default)]
+struct Changed {
+    streams: BTreeSet<StreamKey>,
+    /// By sink.
+    outputs: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Changed {
+    fn stream(&mut self, stream: &StreamKey) {
+        if !self.streams.contains(stream) {
+            self.streams.insert(stream.clone());
+        }
+    }
+
+    fn output(&mut self, sink: &str, path: &str) {
+        if self.outputs.get(sink).is_none_or(|paths| !paths.contains(path)) {
+            self.outputs.entry(sink.to_owned()).or_default().insert(path.to_owned());
+        }
+    }
+
+    fn absorb(&mut self, newer: Changed) {
+        self.streams.extend(newer.streams);
+        for (sink, paths) in newer.outputs {
+            self.outputs.entry(sink).or_default().extend(paths);
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.streams.len() + self.outputs.values().map(BTreeSet::len).sum::<usize>()
+    }
 }
 
 #[derive(Debug)]
 struct Output {
     mark: OutputMark,
-    /// Streams whose records go there. The mark goes when the last of them is forgotten.
-    users: BTreeSet<StreamKey>,
+    /// Streams whose records go there, in order. The mark goes when the last of them is forgotten.
+    users: Vec<StreamKey>,
 }
 
 impl Tracker {
@@ -82,6 +155,11 @@ impl Tracker {
             outputs: BTreeMap::new(),
             memory: Table::new(loaded.memory),
             saves: loaded.seq,
+            changed: Changed::default(),
+            saving: Changed::default(),
+            whole_due: true,
+            since_whole: 0,
+            changes_from: CHANGES_FROM,
             dirty_seq: 0,
             saved_seq: 0,
         };
@@ -94,7 +172,7 @@ impl Tracker {
             // A stream known only to removed sinks is still known: without its cursor it would begin anew.
             let known = entry.sinks.keys().any(|name| tracker.sinks.contains(name));
             let fallback = entry.lowest().map(|sink| (sink.rank, sink.cursor.clone()));
-            let mut positions = BTreeMap::new();
+            let mut positions = Positions::default();
             let kept = entry.sinks.into_iter().filter(|(name, _)| tracker.sinks.contains(name));
             for (name, sink) in kept {
                 if let Some(path) = &sink.output
@@ -103,17 +181,16 @@ impl Tracker {
                     use_output(&mut tracker.outputs, &name, mark.clone(), &key);
                 }
                 let order = Order::Ahead(sink.rank);
-                positions.insert(name, Position { order, cursor: sink.cursor, output: sink.output });
+                positions.or_insert(&name, || Position { order, cursor: sink.cursor, output: sink.output });
             }
             if let Some((rank, cursor)) = fallback {
                 let order = if known { Order::Ahead(rank) } else { Order::Joined(0) };
                 for name in &tracker.sinks {
-                    let cursor = cursor.clone();
-                    positions.entry(name.clone()).or_insert(Position { order, cursor, output: None });
+                    positions.or_insert(name, || Position { order, cursor: cursor.clone(), output: None });
                 }
             }
             join_lowest(&mut positions);
-            for (name, position) in &positions {
+            for (name, position) in positions.iter() {
                 tracker.memory.know(&key, name, &position.cursor);
             }
             tracker.streams.insert(key, positions);
@@ -124,7 +201,7 @@ impl Tracker {
     /// Where a stream known from before goes on; `None` = never seen.
     pub fn resume(&self, stream: &StreamKey) -> Option<Resume> {
         let positions = self.streams.get(stream)?;
-        let lowest = positions.values().min_by_key(|position| position.order)?;
+        let lowest = positions.iter().map(|(_, position)| position).min_by_key(|position| position.order)?;
         let mut ahead: Vec<_> =
             positions.iter().filter(|(_, position)| position.order > lowest.order).collect();
         ahead.sort_by_key(|(_, position)| position.order);
@@ -132,15 +209,16 @@ impl Tracker {
             cursor: lowest.cursor.clone(),
             ahead: ahead
                 .into_iter()
-                .map(|(name, position)| (name.clone(), position.cursor.clone()))
+                .map(|(name, position)| (name.to_owned(), position.cursor.clone()))
                 .collect(),
         })
     }
 
     /// Where these sinks go on with a stream, whether it runs or was left long ago.
     pub fn resume_for(&self, stream: &StreamKey, sinks: &[String]) -> Option<Cursor> {
-        let positions = self.streams.get(stream).into_iter().flatten();
-        let own = positions.filter(|(name, _)| sinks.contains(name)).map(|(_, position)| position);
+        let positions = self.streams.get(stream).into_iter().flat_map(Positions::iter);
+        let is_asked = |name: &str| sinks.iter().any(|sink| sink == name);
+        let own = positions.filter(|(name, _)| is_asked(name)).map(|(_, position)| position);
         let lowest = own.min_by_key(|position| position.order).map(|position| &position.cursor);
         lowest.or_else(|| self.memory.left(stream, sinks)).cloned()
     }
@@ -158,7 +236,7 @@ impl Tracker {
     /// A sink is ready for a stream. `initial` is where reading begins ([`Tracker::resume`], or the stream's own
     /// choice if it was never seen); a sink that has a position from before keeps it.
     pub fn attach(&mut self, stream: &StreamKey, sink: &str, initial: Cursor, mark: Option<OutputMark>) {
-        self.streams.entry(stream.clone()).or_default().entry(sink.to_owned()).or_insert(Position {
+        self.streams.entry(stream.clone()).or_default().or_insert(sink, || Position {
             order: Order::Joined(0),
             cursor: initial,
             output: None,
@@ -167,7 +245,7 @@ impl Tracker {
         let known = mark.as_ref().and_then(|mark| self.outputs.get(sink)?.get(&mark.path));
         let mark = known.map(|output| output.mark.clone()).or(mark);
         self.set_output(stream, sink, mark);
-        self.dirty_seq += 1;
+        self.touch(stream);
     }
 
     /// A sink has prepared an output, and this is its mark now. It counts at once if a stream is known to use it, however
@@ -176,7 +254,7 @@ impl Tracker {
         let output = self.outputs.get_mut(sink).and_then(|outputs| outputs.get_mut(&mark.path));
         if let Some(output) = output.filter(|output| output.mark != *mark) {
             output.mark.clone_from(mark);
-            self.dirty_seq += 1;
+            self.touch_output(sink, &mark.path);
         }
     }
 
@@ -186,7 +264,7 @@ impl Tracker {
             && matches!(position.order, Order::Ahead(_))
         {
             position.order = Order::Joined(next_seq.saturating_sub(1));
-            self.dirty_seq += 1;
+            self.touch(stream);
         }
     }
 
@@ -213,7 +291,7 @@ impl Tracker {
             }
         }
         self.set_output(stream, sink, mark);
-        self.dirty_seq += 1;
+        self.touch(stream);
     }
 
     /// The stream is not read any more. Where it was left is remembered, should it come back; outputs that no other
@@ -221,12 +299,12 @@ impl Tracker {
     pub fn leave(&mut self, stream: &StreamKey) {
         let Some(positions) = self.streams.remove(stream) else { return };
         let ranks = entry_of(&positions).sinks;
-        for (sink, position) in positions {
+        for (sink, position) in positions.0 {
             self.leave_output(stream, &sink, position.output.as_deref());
-            let rank = ranks.get(&sink).map_or(0, |sink| sink.rank);
+            let rank = ranks.get(&*sink).map_or(0, |sink| sink.rank);
             self.memory.leave(stream, &sink, rank, position.cursor);
         }
-        self.dirty_seq += 1;
+        self.touch(stream);
     }
 
     /// As [`Tracker::leave`], for some sinks: the others have not come to the end of it.
@@ -240,18 +318,44 @@ impl Tracker {
             self.memory.leave(stream, sink, rank, position.cursor);
             gone.push((sink, position.output));
         }
-        if positions.is_empty() {
+        if positions.0.is_empty() {
             self.streams.remove(stream);
         }
         for (sink, output) in gone {
             self.leave_output(stream, sink, output.as_deref());
         }
+        self.touch(stream);
+    }
+
+    /// A stream's positions changed, or went.
+    fn touch(&mut self, stream: &StreamKey) {
         self.dirty_seq += 1;
+        if !self.whole_due {
+            self.changed.stream(stream);
+        }
+    }
+
+    /// An output's mark changed, or went.
+    fn touch_output(&mut self, sink: &str, path: &str) {
+        self.dirty_seq += 1;
+        if !self.whole_due {
+            self.changed.output(sink, path);
+        }
+    }
+
+    /// With fewer streams than that every save is of everything.
+    pub fn save_changes_from(&mut self, streams: usize) {
+        self.changes_from = streams;
     }
 
     /// Streams known, from this run or before.
     pub fn streams(&self) -> impl Iterator<Item = &StreamKey> {
         self.streams.keys()
+    }
+
+    /// Whether it knows a stream, from this run or before.
+    pub fn knows(&self, stream: &StreamKey) -> bool {
+        self.streams.contains_key(stream)
     }
 
     /// Grows with every change. Remember it with the checkpoint that is being saved.
@@ -263,12 +367,23 @@ impl Tracker {
     pub fn on_saved(&mut self, seq: u64) {
         assert!(seq <= self.dirty_seq, "saved {seq}, but only {} changes were made", self.dirty_seq);
         self.saved_seq = self.saved_seq.max(seq);
+        self.saving = Changed::default();
         self.memory.on_saved();
     }
 
     /// It is to be saved once more.
-    pub fn touch(&mut self) {
+    pub fn save_again(&mut self) {
         self.dirty_seq += 1;
+    }
+
+    /// The next save is of everything.
+    pub fn save_whole(&mut self) {
+        self.whole_due = true;
+    }
+
+    /// The last save that was ordered failed. What of it is on disk nobody knows.
+    pub fn on_save_failed(&mut self) {
+        self.whole_due = true;
     }
 
     /// Changes up to this one are on disk; equal to [`Tracker::dirty_seq`] = nothing to save.
@@ -276,23 +391,57 @@ impl Tracker {
         self.saved_seq
     }
 
-    /// What to save now.
+    /// What to save now: everything, or what changed.
     pub fn to_checkpoint(&mut self) -> Checkpoint {
         self.saves += 1;
-        let memory = self.memory.to_save();
+        let is_small = self.streams.len() < self.changes_from;
+        let is_long = self.since_whole > CHANGES_KEPT_MIN.max(2 * self.streams.len());
+        let mut checkpoint = if self.whole_due || is_small || is_long {
+            (self.changed, self.saving, self.since_whole) = Default::default();
+            self.whole_due = is_small;
+            Checkpoint { changes_follow: !is_small, ..self.whole() }
+        } else {
+            let changed = std::mem::take(&mut self.changed);
+            self.since_whole += changed.len();
+            self.saving.absorb(changed);
+            self.changes()
+        };
+        (checkpoint.seq, checkpoint.remember) = (self.saves, self.memory.bounds());
+        checkpoint.memory = self.memory.to_save();
+        checkpoint
+    }
+
+    fn whole(&self) -> Checkpoint {
         let streams = self.streams.iter().map(|(key, positions)| (key.clone(), entry_of(positions)));
         let outputs = self.outputs.iter().map(|(sink, outputs)| {
             let marks = outputs.iter().map(|(path, output)| (path.clone(), output.mark.clone()));
             (sink.clone(), marks.collect())
         });
-        Checkpoint {
-            seq: self.saves,
-            clean: false,
-            streams: streams.collect(),
-            outputs: outputs.collect(),
-            memory,
-            remember: self.memory.bounds(),
+        Checkpoint { streams: streams.collect(), outputs: outputs.collect(), ..Checkpoint::default() }
+    }
+
+    fn changes(&self) -> Checkpoint {
+        let (mut checkpoint, mut gone) = (Checkpoint::default(), Gone::default());
+        for key in &self.saving.streams {
+            match self.streams.get(key) {
+                Some(positions) => drop(checkpoint.streams.insert(key.clone(), entry_of(positions))),
+                None => drop(gone.streams.insert(key.clone())),
+            }
         }
+        for (sink, paths) in &self.saving.outputs {
+            let outputs = self.outputs.get(sink);
+            for path in paths {
+                match outputs.and_then(|outputs| outputs.get(path)) {
+                    Some(output) => {
+                        let marks = checkpoint.outputs.entry(sink.clone()).or_default();
+                        marks.insert(path.clone(), output.mark.clone());
+                    }
+                    None => drop(gone.outputs.entry(sink.clone()).or_default().insert(path.clone())),
+                }
+            }
+        }
+        checkpoint.changes = Some(gone);
+        checkpoint
     }
 
     fn position(&mut self, stream: &StreamKey, sink: &str) -> Option<&mut Position> {
@@ -305,6 +454,9 @@ impl Tracker {
         if position.output.as_deref() == Some(mark.path.as_str()) {
             // The usual case, once per batch: no search for users, no copy of the path.
             if let Some(output) = self.outputs.get_mut(sink).and_then(|outputs| outputs.get_mut(&mark.path)) {
+                if !self.whole_due {
+                    self.changed.output(sink, &mark.path);
+                }
                 output.mark = mark;
                 return;
             }
@@ -314,15 +466,21 @@ impl Tracker {
         if before.as_deref() != Some(mark.path.as_str()) {
             self.leave_output(stream, sink, before.as_deref());
         }
+        self.touch_output(sink, &mark.path);
         use_output(&mut self.outputs, sink, mark, stream);
     }
 
     fn leave_output(&mut self, stream: &StreamKey, sink: &str, path: Option<&str>) {
         let (Some(path), Some(outputs)) = (path, self.outputs.get_mut(sink)) else { return };
         if let Some(output) = outputs.get_mut(path) {
-            output.users.remove(stream);
+            if let Ok(at) = output.users.binary_search(stream) {
+                output.users.remove(at);
+            }
             if output.users.is_empty() {
                 outputs.remove(path);
+                if !self.whole_due {
+                    self.changed.output(sink, path);
+                }
             }
         }
         if outputs.is_empty() {
@@ -338,27 +496,31 @@ fn use_output(
     stream: &StreamKey,
 ) {
     let outputs = outputs.entry(sink.to_owned()).or_default();
-    let output = outputs
-        .entry(mark.path.clone())
-        .or_insert_with(|| Output { mark: mark.clone(), users: BTreeSet::new() });
+    let output =
+        outputs.entry(mark.path.clone()).or_insert_with(|| Output { mark: mark.clone(), users: Vec::new() });
     output.mark = mark;
-    output.users.insert(stream.clone());
+    if let Err(at) = output.users.binary_search(stream) {
+        if output.users.is_empty() {
+            output.users.reserve_exact(1);
+        }
+        output.users.insert(at, stream.clone());
+    }
 }
 
 /// The sinks at the lowest loaded rank are where reading begins: they are not ahead.
-fn join_lowest(positions: &mut BTreeMap<String, Position>) {
-    let Some(lowest) = positions.values().map(|position| position.order).min() else { return };
-    for position in positions.values_mut().filter(|position| position.order == lowest) {
+fn join_lowest(positions: &mut Positions) {
+    let Some(lowest) = positions.iter().map(|(_, position)| position.order).min() else { return };
+    for (_, position) in positions.0.iter_mut().filter(|(_, position)| position.order == lowest) {
         position.order = Order::Joined(0);
     }
 }
 
-fn entry_of(positions: &BTreeMap<String, Position>) -> StreamEntry {
-    let orders: BTreeSet<Order> = positions.values().map(|position| position.order).collect();
+fn entry_of(positions: &Positions) -> StreamEntry {
+    let orders: BTreeSet<Order> = positions.iter().map(|(_, position)| position.order).collect();
     let rank = |order| orders.iter().position(|other| *other == order).unwrap_or(0) as u32;
     let sinks = positions.iter().map(|(name, position)| {
         let cursor = position.cursor.clone();
-        (name.clone(), SinkCursor { rank: rank(position.order), cursor, output: position.output.clone() })
+        (name.to_owned(), SinkCursor { rank: rank(position.order), cursor, output: position.output.clone() })
     });
     StreamEntry { sinks: sinks.collect() }
 }
@@ -539,6 +701,50 @@ mod tests {
         let sinks = ["file".to_owned()];
         let place = tracker.memory().of(&sinks, true).place_of(position.file);
         assert_eq!(place, Some(position.place()));
+    }
+
+    /// What changed, save by save, leads to what a whole checkpoint would hold at that time.
+    #[test]
+    fn changes_add_up_to_the_whole() {
+        for seed in 0..200_u64 {
+            let mut state = seed * 2 + 1;
+            let mut random = |below: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) % below
+            };
+            let mut tracker = Tracker::new(Checkpoint::default(), ["file", "loki"]);
+            tracker.save_changes_from(random(3) as usize);
+            let mut on_disk = Checkpoint::default();
+            for step in 1..400 {
+                let key = key(&format!("s{}", random(5)));
+                let sink = ["file", "loki"][random(2) as usize];
+                let path = format!("o{}", random(4));
+                match random(8) {
+                    0 => tracker.attach(&key, sink, Cursor::Beginning, Some(mark(&path, step))),
+                    1 => tracker.leave(&key),
+                    2 => tracker.leave_sinks(&key, &[sink.to_owned()]),
+                    3 => tracker.on_prepared(sink, &mark(&path, step)),
+                    4 | 5 => tracker.on_ack(&key, sink, step, &file_cursor(step), Some(mark(&path, step))),
+                    _ => {
+                        let seq = tracker.dirty_seq();
+                        let mut saved = tracker.to_checkpoint();
+                        let whole = tracker.whole();
+                        if random(4) == 0 {
+                            tracker.on_save_failed();
+                        } else {
+                            tracker.on_saved(seq);
+                            saved.follow(on_disk);
+                            assert_eq!(
+                                (&saved.streams, &saved.outputs),
+                                (&whole.streams, &whole.outputs),
+                                "seed {seed}"
+                            );
+                            on_disk = saved;
+                        }
+                    }
+                }
+            }
+        }
     }
 
     #[test]

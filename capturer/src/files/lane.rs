@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::inotify::{WatchFlags, add_watch};
 use rustix::io::Errno;
 
+use super::listings::Listings;
 use super::look;
 use super::own::Own;
 use super::patterns::{self, Start};
@@ -30,6 +31,9 @@ use crate::path_text::name_of;
 use crate::record::StreamId;
 use crate::settings::FileSet;
 use crate::watches::Interest;
+
+/// Listings are kept for so long after the last request.
+const LISTINGS_KEPT: Duration = Duration::from_secs(2);
 
 /// What a thread is at, for those who watch it.
 #[derive(Debug)]
@@ -217,6 +221,8 @@ pub struct Worker {
     pub(super) open: BTreeMap<FileNo, OpenHere>,
     /// Openings for which there is no descriptor yet.
     pub(super) waiting: Waiting,
+    /// Not on a lane: another host's changes need not show in a directory's times.
+    pub(super) listings: Listings,
     // Behind the files: fields are dropped in this order.
     pub(super) alive: Alive,
 }
@@ -244,9 +250,15 @@ impl Worker {
     pub(super) fn next(&mut self, inbox: &Receiver<Request>) -> Option<Request> {
         loop {
             self.try_waiting();
-            let Some(at) = self.waiting.next_try() else { return inbox.recv().ok() };
+            let forget_at = (!self.listings.is_empty()).then(|| Instant::now() + LISTINGS_KEPT);
+            let Some(at) = self.waiting.next_try().into_iter().chain(forget_at).min() else {
+                return inbox.recv().ok();
+            };
             match inbox.recv_timeout(at.saturating_duration_since(Instant::now())) {
                 Ok(request) => return Some(request),
+                Err(RecvTimeoutError::Timeout) if forget_at.is_some_and(|at| at <= Instant::now()) => {
+                    self.listings.forget();
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
@@ -302,7 +314,11 @@ impl Worker {
                 let watch = self.watch(Path::new(&name_of(&directory)));
                 let (directory, live_name) = (directory.as_str(), live_name.as_str());
                 let chain = look::Chain { directory, live_name, wanted: &wanted, apart: &apart };
-                Some(Answer::Scanned { stream, watch, result: look::scan(chain) })
+                let result = match self.lane {
+                    None => look::scan(chain, &mut self.listings),
+                    Some(_) => look::scan(chain, &mut Listings::default()),
+                };
+                Some(Answer::Scanned { stream, watch, result })
             }
             Request::Open { .. } => self.open(request),
             Request::Read { stream, file, offset, mut buffer, .. } => {

@@ -3,7 +3,7 @@
 //! Files are opened beneath their directory without following links, and only regular ones: a container's owner who
 //! can write there must not make a privileged agent read something else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -11,16 +11,17 @@ use flate2::read::MultiGzDecoder as GzDecoder;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::listings::Listings;
 use super::unpack;
 use crate::capture::io::{FileError, FoundFile, NO_ROOM, OpenedFile};
 use crate::cursor::{FileId, TailPrint};
 use crate::decode::damage::leading_nuls;
 use crate::descriptors;
-use crate::kin::Kin;
+use crate::kin::{self, Kin};
 use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
 use crate::limits::HEAD_BYTES;
-use crate::path_text::{name_of, text_of_bytes};
+use crate::path_text::name_of;
 
 /// So much must have been NULs before a file is asked where its data goes on.
 const HOLE_ASKED_BYTES: usize = 64 * 1024;
@@ -45,45 +46,53 @@ pub struct Chain<'a> {
 
 /// The live file, its rotated kin ([`Kin`]), compressed or not, and what is wanted. Files are looked at one after the
 /// other, so a rotation may come between and show one file twice and another not at all. Then it is done again.
-pub fn scan(chain: Chain<'_>) -> Result<Vec<FoundFile>, FileError> {
-    let Chain { directory, live_name, .. } = chain;
-    let dir = open_directory(directory)?;
+pub(super) fn scan(chain: Chain<'_>, listings: &mut Listings) -> Result<Vec<FoundFile>, FileError> {
+    let live_name = chain.live_name;
+    let dir = open_directory(chain.directory)?;
     for _ in 1..SCANS_MAX {
-        let names = names_of(&dir, chain)?;
-        let live = live_id(&dir, directory, live_name);
+        let names = names_of(&dir, chain, listings)?;
+        let live = live_id(&dir, live_name);
         let found = scan_once(&dir, chain, &names)?;
-        let same_live = live == live_id(&dir, directory, live_name);
-        if same_live && found.len() == names.len() && names == names_of(&dir, chain)? {
+        let same_live = live == live_id(&dir, live_name);
+        if same_live && found.len() == names.len() && names == names_of(&dir, chain, listings)? {
             return Ok(found);
         }
     }
-    scan_once(&dir, chain, &names_of(&dir, chain)?)
+    scan_once(&dir, chain, &names_of(&dir, chain, listings)?)
 }
 
 /// Every rotation gives the live name to another file.
-fn live_id(dir: &OwnedFd, directory: &str, live_name: &str) -> Option<FileId> {
-    let file = open_beneath(dir, directory, live_name).ok()?;
-    identify(&file).ok().map(|(id, _)| id)
+fn live_id(dir: &OwnedFd, live_name: &str) -> Option<FileId> {
+    let stat = rustix::fs::statx(dir, live_name, AtFlags::SYMLINK_NOFOLLOW, FileId::ASKED).ok()?;
+    Some(FileId::of(&stat))
 }
 
 /// Ranks, names, and whether each is compressed. The newest first: while files are renamed to older names, one that is
 /// looked at before its older neighbour is seen twice rather than not at all.
-fn names_of(dir: &OwnedFd, chain: Chain<'_>) -> Result<BTreeSet<(u32, String, bool)>, FileError> {
+fn names_of(
+    dir: &OwnedFd,
+    chain: Chain<'_>,
+    listings: &mut Listings,
+) -> Result<BTreeSet<(u32, String, bool)>, FileError> {
     let other = |cause: io::Error| FileError::Other {
         what: format!("listing {}", chain.directory),
         cause: cause.to_string(),
     };
-    let entries = rustix::fs::Dir::read_from(dir).map_err(|errno| other(errno.into()))?;
-    let names = entries.filter_map(|entry| {
-        let entry = entry.ok()?;
-        let name = text_of_bytes(entry.file_name().to_bytes()).into_owned();
-        let is_apart = chain.apart.contains(&name) && name != chain.live_name;
-        let kin = if is_apart { None } else { Kin::of(&name, chain.live_name) };
-        let is_wanted = || chain.wanted.iter().any(|id| id.inode == entry.ino());
-        let (kin, compressed) = kin.or_else(|| is_wanted().then_some((Kin::Stranger, false)))?;
-        Some((name, kin, compressed))
-    });
-    Ok(ranked(names.collect()))
+    let listing = listings.list(dir, chain.directory).map_err(other)?;
+    let mut names = BTreeMap::new();
+    let is_apart = |name: &str| name != chain.live_name && chain.apart.iter().any(|apart| apart == name);
+    for name in listing.beginning_with(kin::common_start(chain.live_name)).filter(|name| !is_apart(name)) {
+        if let Some(kin) = Kin::of(name, chain.live_name) {
+            names.insert(name, kin);
+        }
+    }
+    for id in chain.wanted {
+        for name in listing.of_inode(id.inode) {
+            names.entry(name).or_insert((Kin::Stranger, false));
+        }
+    }
+    let named = |(name, (kin, compressed)): (&str, (Kin, bool))| (name.to_owned(), kin, compressed);
+    Ok(ranked(names.into_iter().map(named).collect()))
 }
 
 /// Ranks: 0 is the live file, a higher one is older. Dates come behind numbers, if ever there are both.
@@ -298,7 +307,8 @@ mod tests {
     }
 
     fn scan(directory: &str, live_name: &str) -> Result<Vec<FoundFile>, FileError> {
-        super::scan(Chain { directory, live_name, wanted: &[], apart: &[] })
+        let chain = Chain { directory, live_name, wanted: &[], apart: &[] };
+        super::scan(chain, &mut Listings::default())
     }
 
     /// As [`super::open`], with nothing expected.
@@ -322,7 +332,7 @@ mod tests {
             wanted: &[first.id],
             apart: &["l.1".to_owned(), "l".to_owned()],
         };
-        let found = super::scan(chain).unwrap();
+        let found = super::scan(chain, &mut Listings::default()).unwrap();
         let names: Vec<_> = found.iter().map(|file| (file.name.as_str(), file.rank)).collect();
         assert_eq!(names, [("l", 0), ("moved", RANK_UNKNOWN)]);
         assert_eq!(found[1].id, first.id);

@@ -15,6 +15,7 @@
 
 mod lane;
 pub mod listing;
+mod listings;
 mod look;
 mod mounts;
 mod own;
@@ -35,6 +36,7 @@ use std::time::Duration;
 
 use lane::Worker;
 pub use lane::{Hung, Lane, Progress, Walked};
+use listings::Listings;
 use mounts::{Mount, Mounts};
 use own::Own;
 use patterns::Start;
@@ -296,6 +298,7 @@ impl Files {
             lane: None,
             open: BTreeMap::new(),
             waiting: Waiting::default(),
+            listings: Listings::default(),
             alive: of_threads,
         };
         let mut router = Router {
@@ -486,6 +489,7 @@ impl Router {
             lane: None,
             open: BTreeMap::new(),
             waiting: Waiting::default(),
+            listings: Listings::default(),
             alive: self.worker.alive.clone(),
         };
         let lane = Lane::start(id, worker, Arc::clone(&progress))?;

@@ -14,7 +14,7 @@
 //! Not here: when to look (witness.rs), who holds what and what is a leak (ledger/).
 
 mod btf;
-mod heap;
+pub mod heap;
 mod load;
 pub mod procfs_tier;
 pub mod self_test;

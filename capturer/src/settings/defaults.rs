@@ -99,7 +99,12 @@ impl Default for Rotation {
 
 impl Default for FileMonitor {
     fn default() -> Self {
-        FileMonitor { sweep_interval: seconds(30), files: Vec::new() }
+        FileMonitor {
+            sweep_interval: seconds(30),
+            max_open: 200,
+            close_idle_after: Duration::ZERO,
+            files: Vec::new(),
+        }
     }
 }
 

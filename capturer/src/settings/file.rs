@@ -255,6 +255,8 @@ fn read_rotation(s: &mut Section, into: &mut Rotation) {
 
 fn read_file_monitor(s: &mut Section, into: &mut FileMonitor) {
     s.duration("sweep_interval", DURATIONS, &mut into.sweep_interval);
+    s.count("max_open", 1..=limits::FILES_OPEN_CEILING, &mut into.max_open);
+    s.duration("close_idle_after", PAUSES, &mut into.close_idle_after);
     s.sections("files", |s| {
         let mut set = FileSet::default();
         s.list("paths", &mut set.paths, units::path_pattern);

@@ -245,6 +245,10 @@ pub enum StartAt {
 pub struct FileMonitor {
     /// Patterns are matched again so often, for what inotify did not tell.
     pub sweep_interval: Duration,
+    /// So many quiet files stay open; containers' logs count too.
+    pub max_open: usize,
+    /// A file that was quiet for so long is closed; zero = never for that alone.
+    pub close_idle_after: Duration,
     /// Each with its patterns.
     pub files: Vec<FileSet>,
 }

@@ -34,7 +34,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::record::{Ack, Batch, OutputMark, OutputMarks, SinkId, Source, StreamId};
+use crate::record::{Ack, Batch, OutputMark, SavedMarks, SinkId, Source, StreamId};
 
 pub use plain::show_line;
 pub use runtime::{SinkHandle, spawn};
@@ -49,7 +49,7 @@ pub enum ToSink {
     /// The stream has ended and all its batches were acknowledged; its output may be closed.
     Detach(StreamId),
     /// A checkpoint with these marks is on disk.
-    Saved(Arc<OutputMarks>),
+    Saved(Arc<SavedMarks>),
     /// Deliver what is queued, flush, answer [`FromSink::Stopped`], end.
     Stop {
         /// What can't be delivered by then stays unacknowledged; the next run reads it again.
@@ -132,7 +132,7 @@ pub trait Sink: Send {
     fn detach(&mut self, stream: StreamId);
 
     /// A checkpoint with these marks is on disk, and the one before it: what neither names is not needed as it is.
-    fn saved(&mut self, _marks: &OutputMarks) {}
+    fn saved(&mut self, _marks: &SavedMarks) {}
 
     /// Makes what was delivered safe against a power cut, and takes back a batch of which only a part was written.
     /// The last call.

@@ -75,6 +75,8 @@ pub struct Link {
     pub parked: Option<(u64, u64)>,
     /// It seems to hold what a file that was written anew held before. Its opening tells.
     pub candidate: bool,
+    /// It was closed because it is quiet. It is opened again when there is more to read.
+    pub idle: bool,
     /// Whether it holds what another file held.
     pub copy: Copied,
 }
@@ -137,7 +139,7 @@ pub enum Start {
     /// The live file, from its end.
     End,
     /// A saved position.
-    Resume(FileCursor),
+    Resume(Box<FileCursor>),
     /// Behind the lines that were delivered over the API.
     After(ApiCursor),
 }
@@ -320,6 +322,8 @@ impl Chain {
                 None => self.known.pass_over(file),
             }
         }
+        // Nearly always it is one: a queue would begin with room for four.
+        self.links.reserve_exact(found.len() - from);
         for file in &found[from..] {
             if self.links.iter().any(|link| link.found.id == file.id) {
                 continue;
@@ -641,6 +645,7 @@ fn link(found: FoundFile) -> Link {
         parked: None,
         candidate: false,
         copy: Copied::Unknown,
+        idle: false,
         found,
     }
 }
@@ -691,7 +696,7 @@ impl Link {
 
     /// What the last listing lacked would only fail, and ask for a listing that puts off the one which decides.
     pub fn is_to_be_opened(&self) -> bool {
-        self.handle == Handle::None && !self.deleted && !self.missing
+        self.handle == Handle::None && !self.deleted && !self.missing && (!self.idle || self.unread)
     }
 
     fn open_file(&self) -> Option<FileNo> {
@@ -730,7 +735,7 @@ impl Link {
 
     /// Rotated by copying before it could be opened: it goes on in the copy, and its own inode begins anew.
     fn was_copied_to(&self, file: &FoundFile) -> bool {
-        self.handle == Handle::None && self.found.rank == 0 && is_copy(file, &self.head)
+        self.handle == Handle::None && !self.idle && self.found.rank == 0 && is_copy(file, &self.head)
     }
 
     fn meet(&mut self, file: &FoundFile) {

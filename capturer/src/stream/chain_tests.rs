@@ -73,7 +73,7 @@ fn reached_of(cursor: &FileCursor) -> Vec<(u64, u64, [u64; 2])> {
 
 /// A position 30 bytes into a file.
 fn saved(file: FileId, head: HeadPrint, skip: [u64; 2]) -> Start {
-    Start::Resume(FileCursor {
+    Start::Resume(Box::new(FileCursor {
         file,
         head,
         tail: TailPrint::default(),
@@ -87,7 +87,7 @@ fn saved(file: FileId, head: HeadPrint, skip: [u64; 2]) -> Start {
         split: 0,
         at: Box::default(),
         done: Vec::new(),
-    })
+    }))
 }
 
 #[test]

@@ -12,6 +12,7 @@
 mod binary;
 mod elsewhere;
 mod hanging;
+mod idle;
 mod late;
 #[cfg(test)]
 mod listing_tests;
@@ -87,6 +88,8 @@ pub struct FileSource {
     set_aside: Option<SetAside>,
     /// It waits for its turn to read.
     in_line: bool,
+    /// It waits until fewer files are open.
+    waits_to_open: bool,
     /// When to look whether it grew, where inotify does not tell.
     look_at_ms: Option<u64>,
     looks: u32,
@@ -170,6 +173,7 @@ impl FileSource {
             asked_ms: 0,
             set_aside: None,
             in_line: false,
+            waits_to_open: false,
             look_at_ms: None,
             looks: 0,
             renamed_while_written: false,
@@ -280,9 +284,11 @@ impl FileSource {
     }
 
     /// inotify: the live file was written to.
-    pub fn on_grew(&mut self) {
-        if let Some(last) = self.chain.links.back_mut() {
-            last.unread = true;
+    pub fn on_grew(&mut self, cx: &mut Context<'_>) {
+        let Some(last) = self.chain.links.back_mut() else { return };
+        last.unread = true;
+        if last.idle {
+            self.open_ahead(cx);
         }
     }
 
@@ -354,11 +360,18 @@ impl FileSource {
     }
 
     fn open_ahead(&mut self, cx: &mut Context<'_>) {
+        // One place is enough for all its files: an older one that waited would be read behind a newer one.
+        let mut has_place = self.files_open() > 0;
         let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
         for link in self.chain.links.iter_mut().take(OPEN_AHEAD).chain(parked) {
             if link.is_to_be_opened() {
+                if !has_place && !cx.open_files.take() {
+                    self.waits_to_open = true;
+                    break;
+                }
+                has_place = true;
                 let file = cx.new_file();
-                link.handle = Handle::Opening(file);
+                (link.handle, link.idle) = (Handle::Opening(file), false);
                 link.doubted = !link.is_proven();
                 self.asked_ms = cx.now.mono_ms;
                 cx.act(Action::OpenFile {

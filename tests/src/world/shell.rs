@@ -306,7 +306,7 @@ impl World {
                     Err("the disk is full".to_owned())
                 } else {
                     let mut checkpoint = *checkpoint;
-                    checkpoint.follow(std::mem::take(&mut self.saved.0.memory));
+                    checkpoint.follow(std::mem::take(&mut self.saved.0));
                     self.saved = (checkpoint, snapshot);
                     Ok(())
                 };

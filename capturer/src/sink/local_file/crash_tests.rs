@@ -20,7 +20,7 @@ fn of_file(source: &Arc<Source>, texts: &[&str], born_ns: i64) -> Batch {
     let mut batch = batch(source, &slices);
     batch.records.iter_mut().for_each(|record| record.time_len = 0);
     batch.read_time = "1970-01-01T00:00:01Z".to_owned();
-    batch.end = Cursor::File(FileCursor {
+    batch.end = Cursor::File(Box::new(FileCursor {
         file: FileId { device: 1, inode: 2, birth_ns: born_ns },
         head: HeadPrint::default(),
         tail: TailPrint::default(),
@@ -34,7 +34,7 @@ fn of_file(source: &Arc<Source>, texts: &[&str], born_ns: i64) -> Batch {
         split: 0,
         at: Box::default(),
         done: Vec::new(),
-    });
+    }));
     batch
 }
 

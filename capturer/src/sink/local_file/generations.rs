@@ -9,6 +9,7 @@
 //! alphabet of container names (file_name.rs), and the hash behind a changed name has neither `T` nor `Z`: no
 //! container can choose a name that another's older file has.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, UNIX_EPOCH};
@@ -102,6 +103,53 @@ pub(super) fn list(dir: &OwnedFd, live: &str) -> io::Result<Vec<Generation>> {
     Ok(found)
 }
 
+/// Directories with fewer names are listed again as fast as they are looked up.
+const NAMES_KEPT_MIN: usize = 32;
+
+/// Older files that earlier runs left, from one listing of each directory: to list it again for each of ten thousand
+/// outputs would take time with the square of their number. Older files of this run are known to those who made them.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// Directory, beginning of the output's name, names of older files.
+    directories: BTreeMap<String, BTreeMap<String, Vec<String>>>,
+}
+
+impl Left {
+    /// The older files of an output in `dir`, which is called `path`, oldest first. Some may be gone since.
+    pub(super) fn of(&mut self, dir: &OwnedFd, path: &str, live: &str) -> io::Result<Vec<Generation>> {
+        let (stem, _) = split(live);
+        let listed;
+        let by_stem = match self.directories.get(path) {
+            Some(by_stem) => by_stem,
+            None => {
+                let names = names(dir)?;
+                let keep = names.len() >= NAMES_KEPT_MIN;
+                let mut by_stem = BTreeMap::<String, Vec<String>>::new();
+                for name in names {
+                    if let Some((stem, _)) = name.rsplit_once('~') {
+                        by_stem.entry(stem.to_owned()).or_default().push(name);
+                    }
+                }
+                if keep {
+                    self.directories.entry(path.to_owned()).or_insert(by_stem)
+                } else {
+                    listed = by_stem;
+                    &listed
+                }
+            }
+        };
+        let names = by_stem.get(stem).into_iter().flatten();
+        let mut found: Vec<Generation> = names.filter_map(|name| parse(live, name)).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    /// The directories are others now.
+    pub(super) fn forget(&mut self) {
+        self.directories.clear();
+    }
+}
+
 /// All names of a directory that are UTF-8; ours are.
 pub(super) fn names(dir: &OwnedFd) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
@@ -145,6 +193,27 @@ mod tests {
         assert!(
             name("web.ndjson", &stamp(MS)).len() + 4 + UNFINISHED.len() <= "web.ndjson".len() + ADDED_BYTES
         );
+    }
+
+    #[test]
+    fn what_earlier_runs_left_is_found_by_one_listing() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd: OwnedFd = std::fs::File::open(dir.path()).unwrap().into();
+        let write = |name: &str| std::fs::write(dir.path().join(name), "").unwrap();
+        (0..NAMES_KEPT_MIN).for_each(|number| write(&format!("o{number}.ndjson")));
+        for name in ["a~b.ndjson", "a.ndjson", "b"] {
+            write(&self::name(name, &stamp(MS + 5)));
+            write(&format!("{}.zst", self::name(name, &stamp(MS))));
+        }
+        let mut left = Left::default();
+        for name in ["a~b.ndjson", "a.ndjson", "b", "o1.ndjson", "c"] {
+            let found = left.of(&fd, "", name).unwrap();
+            assert_eq!(found, list(&fd, name).unwrap(), "{name}");
+        }
+        write(&self::name("c", &stamp(MS)));
+        assert_eq!(left.of(&fd, "", "c").unwrap(), [], "it was not there when the directory was listed");
+        left.forget();
+        assert_eq!(left.of(&fd, "", "c").unwrap().len(), 1);
     }
 
     /// Generations are ordered by name alone: a clock that stands still or goes back must not confuse them.

@@ -41,11 +41,11 @@ use super::{Counts, Delivered, Sink, SinkError};
 use crate::cursor::Cursor;
 use crate::ledger::claims::Claims;
 use crate::limits::OUTPUT_FILES_OPEN_MAX;
-use crate::record::{Batch, OutputMark, OutputMarks, Source, StreamId};
+use crate::record::{Batch, OutputMark, SavedMarks, Source, StreamId};
 use crate::settings::{Fsync, LocalFile};
 
 use archive::{Archive, Keep};
-use outputs::{Output, Pending};
+use outputs::{OlderFiles, Output, Pending};
 use overhang::{Overhangs, Plan};
 use root::Root;
 
@@ -72,7 +72,9 @@ pub struct LocalFileSink {
     /// `None` once the sink was flushed: its last call.
     archive: Option<Archive>,
     /// Older files that a checkpoint may still name, by path, oldest first.
-    pending: BTreeMap<Arc<str>, Vec<Pending>>,
+    pending: BTreeMap<Arc<str>, OlderFiles>,
+    /// What stood in the directories when each was listed.
+    left: generations::Left,
     streams: BTreeMap<StreamId, Stream>,
     /// By path relative to the directory.
     outputs: BTreeMap<Arc<str>, Output>,
@@ -138,6 +140,7 @@ impl LocalFileSink {
             claims,
             archive: Some(archive),
             pending: BTreeMap::new(),
+            left: generations::Left::default(),
             streams: BTreeMap::new(),
             outputs: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -276,23 +279,24 @@ impl Sink for LocalFileSink {
         }
     }
 
-    fn saved(&mut self, marks: &OutputMarks) {
-        let marks = marks.get(self.name());
+    fn saved(&mut self, marks: &SavedMarks) {
         if self.began_at.elapsed() >= UNCOVERED_TOLD {
             self.overhangs.tell_no_more();
         }
         let mut visits = Vec::new();
         self.pending.retain(|path, pending| {
-            let mark = marks.and_then(|marks| marks.get(&**path));
-            // Files before the first that the checkpoint names; all, if it names a later one or none.
-            let named = |older: &Pending| mark.is_some_and(|mark| mark.names(older.id));
-            let at = pending.iter().position(named).unwrap_or(pending.len());
-            pending[..at].iter_mut().for_each(|older| older.saves += 1);
-            let kept = pending.partition_point(|older| older.saves >= CHECKPOINTS_KEPT);
-            if let Some(newest) = pending.drain(..kept).next_back() {
+            if let Some(mark) = marks.of(NAME, path) {
+                // Files before the first that the checkpoint names; all, if it names a later one or none.
+                let named = |older: &Pending| mark.is_some_and(|mark| mark.names(older.id));
+                pending.unnamed = pending.files.iter().position(named).unwrap_or(pending.files.len());
+            }
+            pending.files[..pending.unnamed].iter_mut().for_each(|older| older.saves += 1);
+            let kept = pending.files.partition_point(|older| older.saves >= CHECKPOINTS_KEPT);
+            if let Some(newest) = pending.files.drain(..kept).next_back() {
                 visits.push((path.clone(), newest.stamp));
             }
-            !pending.is_empty()
+            pending.unnamed = pending.unnamed.saturating_sub(kept);
+            !pending.files.is_empty()
         });
         if let Some(archive) = &self.archive {
             visits.into_iter().for_each(|(path, through)| archive.visit(&path, through));

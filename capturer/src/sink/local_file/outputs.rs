@@ -44,6 +44,14 @@ pub(super) struct Output {
     rotate_at: Option<Instant>,
 }
 
+/// Older files of an output that a checkpoint may still name, oldest first.
+#[derive(Default)]
+pub(super) struct OlderFiles {
+    pub(super) files: Vec<Pending>,
+    /// So many of the first the last saved checkpoint does not name.
+    pub(super) unnamed: usize,
+}
+
 /// An older file that must stay as it is.
 pub(super) struct Pending {
     pub(super) id: FileId,
@@ -178,6 +186,7 @@ impl LocalFileSink {
             let open: Vec<Arc<str>> = self.open.values().cloned().collect();
             open.iter().for_each(|path| self.close(path));
             self.pending.clear();
+            self.left.forget();
         }
         self.root_checked_at = Some(now);
         Ok(())
@@ -273,7 +282,7 @@ impl LocalFileSink {
         match self.rename_to_generation(path) {
             Ok((id, stamp)) => {
                 self.close(path);
-                self.pending.entry(path.clone()).or_default().push(Pending { id, stamp, saves: 0 });
+                self.pending.entry(path.clone()).or_default().files.push(Pending { id, stamp, saves: 0 });
                 if let Some(output) = self.outputs.get_mut(path) {
                     output.rotate_at = None;
                 }
@@ -307,12 +316,17 @@ impl LocalFileSink {
     pub(super) fn take_over_generations(&mut self, path: &Arc<str>) -> io::Result<()> {
         let (dir, live) = open_parent(&self.root.fd(), path, false)?;
         let mut pending = Vec::new();
-        for older in generations::list(&dir, live)?.into_iter().filter(|older| !older.packed) {
-            let (id, _) = identify(&open_file(&dir, &older.name, OFlags::empty(), 0)?)?;
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        for older in self.left.of(&dir, parent, live)?.into_iter().filter(|older| !older.packed) {
+            let file = match open_file(&dir, &older.name, OFlags::empty(), 0) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                file => file?,
+            };
+            let (id, _) = identify(&file)?;
             pending.push(Pending { id, stamp: older.stamp, saves: 0 });
         }
         if !pending.is_empty() {
-            self.pending.insert(path.clone(), pending);
+            self.pending.insert(path.clone(), OlderFiles { files: pending, unnamed: 0 });
         }
         Ok(())
     }

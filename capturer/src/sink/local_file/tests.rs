@@ -370,7 +370,8 @@ fn rotating(directory: &Path) -> LocalFile {
 
 fn saved(sink: &mut LocalFileSink, mark: &OutputMark) {
     let marks = BTreeMap::from([(mark.path.clone(), mark.clone())]);
-    sink.saved(&BTreeMap::from([("local_file".to_owned(), marks)]));
+    let outputs = BTreeMap::from([("local_file".to_owned(), marks)]);
+    sink.saved(&SavedMarks { outputs, gone: None });
 }
 
 /// All that was ever written and not deleted, compressed or not, oldest first.
@@ -410,6 +411,26 @@ fn a_full_file_is_rotated_and_compressed_once_two_checkpoints_name_the_next() {
     sink.archive.take().unwrap().finish();
     assert_eq!((names("Z.ndjson"), names(".zst")), (0, rotated));
     assert_eq!(everything(dir.path()), texts);
+}
+
+/// With many streams a checkpoint tells only what changed: an output that it does not mention is as the one before said.
+#[test]
+fn older_files_wait_while_nothing_is_said_of_their_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut sink, _) = restart_with(rotating(dir.path()), &[]);
+    let web = container(1, "web");
+    sink.attach(&web).unwrap();
+    let mut mark = None;
+    (0..40)
+        .for_each(|number| mark = Some(write(&mut sink, &web, &[&format!("{number} {}", "x".repeat(90))])));
+    let mark = mark.unwrap();
+    let waiting = |sink: &LocalFileSink| sink.pending.values().map(|older| older.files.len()).sum::<usize>();
+    let rotated = waiting(&sink);
+    let unchanged = SavedMarks { gone: Some(BTreeMap::new()), ..SavedMarks::default() };
+    (0..5).for_each(|_| sink.saved(&unchanged));
+    assert_eq!(waiting(&sink), rotated, "the checkpoint may still name the oldest");
+    (0..2).for_each(|_| saved(&mut sink, &mark));
+    assert_eq!(waiting(&sink), 0);
 }
 
 #[test]

@@ -69,7 +69,7 @@ impl Chain {
         let begun = 1.max(self.marks.len().saturating_sub(PLACES_MAX));
         let reached = (begun..self.marks.len()).map(|at| self.place_in(at, open)).collect();
         let len = self.links.iter().find(|link| link.found.id == file).map_or(0, |link| link.len);
-        Cursor::File(FileCursor {
+        Cursor::File(Box::new(FileCursor {
             file,
             head,
             tail,
@@ -83,7 +83,7 @@ impl Chain {
             split: 0,
             at: Box::default(),
             done: std::mem::take(&mut self.done),
-        })
+        }))
     }
 
     /// Where to go on if that file is there and none before it.

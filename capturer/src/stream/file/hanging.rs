@@ -101,7 +101,7 @@ impl FileSource {
                     return;
                 }
                 self.looks += 1;
-                self.on_grew();
+                self.on_grew(cx);
                 if self.looks.is_multiple_of(LOOKS_PER_SCAN) {
                     self.scan(cx);
                 }

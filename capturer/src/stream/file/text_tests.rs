@@ -38,7 +38,7 @@ struct Host {
     format: FileFormat,
     got: Vec<Got>,
     /// Positions that were told: when, and how many records came before.
-    told: Vec<(u64, usize, FileCursor)>,
+    told: Vec<(u64, usize, Box<FileCursor>)>,
     /// What was delivered behind the position that an agent began with, and must come again just so.
     again: Vec<Got>,
     /// Bytes that were read from the file.
@@ -84,7 +84,7 @@ impl Host {
 
     fn append(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
-        self.source.on_grew();
+        self.source.on_grew(&mut self.bench.cx());
         self.settle();
     }
 

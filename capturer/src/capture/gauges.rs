@@ -1,0 +1,130 @@
+//! Gauges that are sums over all streams. A quiet stream adds nothing to any of them, so they are kept as streams change
+//! and cost what happened, however many files are followed.
+
+use std::collections::BTreeSet;
+
+use super::Capture;
+use crate::clock::Now;
+use crate::record::StreamId;
+use crate::stream::{Kind, State, Stream};
+
+/// What is kept.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    /// Streams with unread bytes, or with batches that no sink has acknowledged.
+    busy: BTreeSet<StreamId>,
+    /// Streams of containers that follow; once, however many outlets read them.
+    following: i64,
+    /// Followed paths; the same.
+    files: i64,
+}
+
+/// What of one stream is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counted {
+    follows: bool,
+}
+
+impl Counted {
+    pub(super) fn of(stream: &Stream) -> Counted {
+        let first = stream.source.outlet.index == 0;
+        let follows = first && stream.source.container.is_some() && stream.state() == State::Following;
+        Counted { follows }
+    }
+}
+
+impl Sums {
+    /// Streams that have something to read or to be acknowledged.
+    pub(super) fn busy(&self) -> impl Iterator<Item = &StreamId> {
+        self.busy.iter()
+    }
+
+    pub(super) fn is_busy(&self, stream: StreamId) -> bool {
+        self.busy.contains(&stream)
+    }
+
+    pub(super) fn added(&mut self, stream: &Stream) {
+        self.files += i64::from(stream.source.outlet.index == 0 && stream.source.path.is_some());
+        self.following += i64::from(Counted::of(stream).follows);
+        self.note_busy(stream);
+    }
+
+    /// Something was done to a stream.
+    pub(super) fn changed(&mut self, stream: &Stream, before: Counted) {
+        self.following += i64::from(Counted::of(stream).follows) - i64::from(before.follows);
+        self.note_busy(stream);
+    }
+
+    pub(super) fn removed(&mut self, stream: &Stream) {
+        self.files -= i64::from(stream.source.outlet.index == 0 && stream.source.path.is_some());
+        self.following -= i64::from(Counted::of(stream).follows);
+        self.busy.remove(&stream.source.id);
+    }
+
+    fn note_busy(&mut self, stream: &Stream) {
+        if stream.unread_bytes() != (0, 0) || stream.oldest_sent_ms().is_some() {
+            self.busy.insert(stream.source.id);
+        } else {
+            self.busy.remove(&stream.source.id);
+        }
+    }
+}
+
+impl Capture {
+    /// Sets the gauges; the loop calls it once a second. What several outlets have to read is counted once, for the one
+    /// that is furthest behind.
+    pub fn refresh_gauges(&self, now: Now) {
+        self.check_sums();
+        let mut behind = vec![(0, 0); self.outlets.len()];
+        let mut oldest = now.mono_ms;
+        for stream in self.sums.busy().filter_map(|id| self.streams.get(id)) {
+            let outlet = usize::from(stream.source.outlet.index);
+            let (unread, held) = stream.unread_bytes();
+            behind[outlet].0 += unread;
+            behind[outlet].1 += held;
+            oldest = oldest.min(stream.oldest_sent_ms().unwrap_or(oldest));
+        }
+        let lag = behind.iter().map(|(unread, _)| *unread).max().unwrap_or(0);
+        let deleted = behind.iter().map(|(_, held)| *held).max().unwrap_or(0);
+        self.metrics.capture_lag_bytes.set(lag as i64);
+        self.metrics.deleted_open_bytes.set(deleted as i64);
+        self.metrics.container_streams_active.set(self.sums.following);
+        self.metrics.files_monitored.set(self.sums.files);
+        self.metrics.capture_lag_seconds.set((now.mono_ms - oldest) as f64 / 1000.0);
+        self.metrics.container_stream_pool_utilization.set(self.pool.utilization());
+        for outlet in &self.outlets {
+            let waiting = outlet.credit.batches_out() as i64;
+            for sink in &outlet.names {
+                self.metrics.sink_batches_waiting.with_label_values(&[sink]).set(waiting);
+            }
+        }
+    }
+
+    /// How many streams there are.
+    pub fn stream_count(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Streams, those of them that follow the Engine's API, and containers.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let count = |wanted: fn(&Stream) -> bool| {
+            self.streams.values().filter(|stream| wanted(stream)).count() as u64
+        };
+        (
+            self.streams.len() as u64,
+            count(|stream| matches!(stream.kind, Kind::Api(_))),
+            self.ids.keys().filter(|key| key.0.starts_with("container:")).count() as u64,
+        )
+    }
+
+    /// The sums are what counting all streams would give. The simulation calls this after each event.
+    pub fn check_sums(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let mut sums = Sums::default();
+        self.streams.values().for_each(|stream| sums.added(stream));
+        let kept = (&self.sums.busy, self.sums.following, self.sums.files);
+        assert_eq!(kept, (&sums.busy, sums.following, sums.files), "a stream changed behind the core's back");
+    }
+}

@@ -1,0 +1,250 @@
+//! How many followed files are open at once. A file is open to be read, and so that a rotation can't take away what was not
+//! read yet; a quiet one need not be. With tens of thousands of logs most are quiet: those that have been so the longest
+//! are closed, and opened again when they grow.
+//!
+//! ```text
+//! opening wanted ─▶ room? ─ yes ─▶ open ─▶ read to its end ─▶ quiet ─┬─ grows ───────────────▶ read
+//!                     └─ no ─▶ in line ◀─ a quiet one is closed      └─ closed ─▶ grows ─▶ opening wanted
+//! ```
+//! A file that can't become quiet (a backlog, an output that takes nothing) keeps its place. So that such files can't keep
+//! others out for ever, one that has waited long gets a place beyond the bound, some a second.
+//!
+//! Not here: whether a file may be closed at all (stream/file/idle.rs).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::Capture;
+use super::support::Timer;
+use crate::clock::Now;
+use crate::record::StreamId;
+use crate::stream::{Kind, Stream};
+
+/// A file is not closed for others before it was quiet for so long: one that is written to every second stays open.
+const QUIET_MS: u64 = 2_000;
+/// Files that wait to be opened count for so many times the bound before they wait for others to be quiet that long.
+const OVER: usize = 2;
+/// Who waited so long for a place gets one beyond the bound,
+const PATIENCE_MS: u64 = 1_000;
+/// but one at a time, so far apart.
+const BEYOND_EVERY_MS: u64 = 10;
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct OpenFiles {
+    max: usize,
+    close_idle_after_ms: u64,
+    /// Of each stream that has any.
+    of: BTreeMap<StreamId, usize>,
+    open: usize,
+    /// Openings ordered while an event is handled.
+    ordered: usize,
+    /// Who asks next was promised a place.
+    granted: bool,
+    /// Streams whose file could be closed, by since when.
+    quiet: BTreeSet<(u64, StreamId)>,
+    quiet_since: BTreeMap<StreamId, u64>,
+    /// Streams that wait for a place, and since when.
+    line: VecDeque<(StreamId, u64)>,
+    waiting: BTreeSet<StreamId>,
+    beyond_at_ms: u64,
+}
+
+impl OpenFiles {
+    /// At most `max` quiet files stay open; 0 milliseconds = they are never closed for being quiet alone.
+    pub fn new(max: usize, close_idle_after_ms: u64) -> OpenFiles {
+        OpenFiles {
+            max: max.max(1),
+            close_idle_after_ms,
+            of: BTreeMap::new(),
+            open: 0,
+            ordered: 0,
+            granted: false,
+            quiet: BTreeSet::new(),
+            quiet_since: BTreeMap::new(),
+            line: VecDeque::new(),
+            waiting: BTreeSet::new(),
+            beyond_at_ms: 0,
+        }
+    }
+
+    /// A place for a file that is to be opened. If there is none the stream joins the line when it says that it wants one
+    /// ([`OpenFiles::note`]).
+    pub fn take(&mut self) -> bool {
+        let is_room = std::mem::take(&mut self.granted) || self.open + self.ordered < OVER * self.max;
+        self.ordered += usize::from(is_room);
+        is_room
+    }
+
+    /// How a stream stands after an event.
+    pub(super) fn note(&mut self, stream: StreamId, open: usize, quiet: bool, wants: bool, now_ms: u64) {
+        (self.ordered, self.granted) = (0, false);
+        let before = if open > 0 { self.of.insert(stream, open) } else { self.of.remove(&stream) };
+        self.open = self.open + open - before.unwrap_or(0);
+        match (quiet, self.quiet_since.get(&stream).copied()) {
+            (true, None) => {
+                self.quiet.insert((now_ms, stream));
+                self.quiet_since.insert(stream, now_ms);
+            }
+            (false, Some(since)) => {
+                self.quiet.remove(&(since, stream));
+                self.quiet_since.remove(&stream);
+            }
+            _ => {}
+        }
+        if wants && self.waiting.insert(stream) {
+            self.line.push_back((stream, now_ms));
+        }
+    }
+
+    pub(super) fn forget(&mut self, stream: StreamId) {
+        self.note(stream, 0, false, false, 0);
+    }
+
+    /// The next stream that gets a place.
+    fn next_in_line(&mut self, now_ms: u64) -> Option<StreamId> {
+        let (stream, since) = *self.line.front()?;
+        if self.open >= OVER * self.max {
+            let is_due = since + PATIENCE_MS <= now_ms && self.beyond_at_ms <= now_ms;
+            if !is_due {
+                return None;
+            }
+            self.beyond_at_ms = now_ms + BEYOND_EVERY_MS;
+        }
+        self.granted = true;
+        self.line.pop_front();
+        self.waiting.remove(&stream);
+        Some(stream)
+    }
+
+    /// When the one that is quiet longest is to be closed.
+    fn close_due_ms(&self) -> Option<u64> {
+        let (since, _) = self.quiet.first()?;
+        if !self.line.is_empty() && self.open >= OVER * self.max {
+            return Some(*since);
+        }
+        let for_others = (self.open > self.max).then_some(QUIET_MS);
+        let idle = (self.close_idle_after_ms > 0).then_some(self.close_idle_after_ms);
+        Some(since + for_others.into_iter().chain(idle).min()?)
+    }
+
+    fn next_quiet(&mut self, now_ms: u64) -> Option<StreamId> {
+        if self.close_due_ms()? > now_ms {
+            return None;
+        }
+        let (_, stream) = self.quiet.pop_first()?;
+        self.quiet_since.remove(&stream);
+        Some(stream)
+    }
+
+    /// When something is to be done that no event brings.
+    fn due_ms(&self) -> Option<u64> {
+        let patience = self.line.front().map(|(_, since)| (since + PATIENCE_MS).max(self.beyond_at_ms));
+        self.close_due_ms().into_iter().chain(patience).min()
+    }
+
+    /// Files that are open or being opened.
+    pub fn open(&self) -> usize {
+        self.open
+    }
+}
+
+impl Capture {
+    /// Closes quiet files and gives their places to those that wait.
+    pub(super) fn share_open_files(&mut self, now: Now) {
+        loop {
+            if let Some(id) = self.open_files.next_in_line(now.mono_ms) {
+                self.with_file(now, id, |file, cx, _| file.open_at_last(cx));
+            } else if let Some(id) = self.open_files.next_quiet(now.mono_ms) {
+                self.with_file(now, id, |file, cx, _| file.close_quiet(cx));
+            } else {
+                break;
+            }
+        }
+        if let Some(due_ms) = self.open_files.due_ms() {
+            self.timers.set_earlier(Timer::OpenFiles, due_ms);
+        }
+    }
+}
+
+/// How a stream's files stand.
+pub(super) fn standing(stream: &Stream) -> (usize, bool, bool) {
+    match &stream.kind {
+        Kind::File(file) => (file.files_open(), file.is_quiet(), file.wants_to_open()),
+        Kind::Api(_) => (0, false, false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDS: [StreamId; 5] = [StreamId(1), StreamId(2), StreamId(3), StreamId(4), StreamId(5)];
+
+    /// Opens files of these streams and lets them be quiet since the millisecond of their number.
+    fn with_quiet(max: usize, idle_ms: u64, count: usize) -> OpenFiles {
+        let mut files = OpenFiles::new(max, idle_ms);
+        for id in &IDS[..count] {
+            assert!(files.take());
+            files.note(*id, 1, false, false, 0);
+            files.note(*id, 1, true, false, u64::from(id.0));
+        }
+        files
+    }
+
+    #[test]
+    fn those_quiet_longest_are_closed_down_to_the_bound() {
+        let mut files = with_quiet(2, 0, 4);
+        assert_eq!((files.open(), files.due_ms()), (4, Some(1 + QUIET_MS)));
+        assert_eq!(files.next_quiet(QUIET_MS), None, "it may be written to every second");
+        let mut closed = Vec::new();
+        while let Some(id) = files.next_quiet(60_000) {
+            files.note(id, 0, false, false, 60_000);
+            closed.push(id);
+        }
+        assert_eq!((closed, files.open(), files.due_ms()), (IDS[..2].to_vec(), 2, None));
+    }
+
+    #[test]
+    fn one_that_grows_is_not_quiet_any_more() {
+        let mut files = with_quiet(1, 0, 2);
+        files.note(IDS[0], 1, false, false, 50);
+        assert_eq!(files.next_quiet(60_000), Some(IDS[1]));
+    }
+
+    #[test]
+    fn the_idle_are_closed_whatever_the_bound() {
+        let mut files = with_quiet(100, 10_000, 2);
+        assert_eq!((files.next_quiet(10_000), files.due_ms()), (None, Some(10_001)));
+        assert_eq!(files.next_quiet(10_001), Some(IDS[0]));
+    }
+
+    #[test]
+    fn who_waits_gets_the_place_of_a_quiet_one_at_once() {
+        let mut files = with_quiet(2, 0, 4);
+        assert!(!files.take());
+        files.note(IDS[4], 0, false, true, 10);
+        assert_eq!((files.next_in_line(10), files.due_ms()), (None, Some(1)));
+        let closed = files.next_quiet(10).unwrap();
+        files.note(closed, 0, false, false, 10);
+        assert_eq!(files.next_in_line(10), Some(IDS[4]));
+        assert!(files.take());
+    }
+
+    /// Files whose output takes nothing never become quiet; the others must get on all the same.
+    #[test]
+    fn who_waited_long_gets_a_place_beyond_the_bound() {
+        let mut files = OpenFiles::new(1, 0);
+        for id in &IDS[..2] {
+            files.note(*id, 1, false, false, 0);
+        }
+        for id in &IDS[2..4] {
+            files.note(*id, 0, false, true, 5);
+        }
+        assert_eq!((files.next_in_line(1_004), files.due_ms()), (None, Some(1_005)));
+        assert_eq!(files.next_in_line(1_005), Some(IDS[2]));
+        assert!(files.take() && !files.take());
+        files.note(IDS[2], 1, false, false, 1_005);
+        assert_eq!((files.next_in_line(1_005), files.due_ms()), (None, Some(1_015)));
+        assert_eq!(files.next_in_line(1_015), Some(IDS[3]));
+    }
+}
