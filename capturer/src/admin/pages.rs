@@ -94,7 +94,7 @@ impl Pages {
             }
             RELOAD => self.reload().await,
             "/healthz" => text(StatusCode::OK, "alive\n"),
-            "/metrics" => self.metrics(),
+            "/metrics" => self.metrics().await,
             "/readyz" => self.ready(),
             "/health" => self.health(),
             "/api/v1/streams" => self.streams().await,
@@ -105,7 +105,10 @@ impl Pages {
         }
     }
 
-    fn metrics(&self) -> Answer {
+    async fn metrics(&self) -> Answer {
+        let (snapshot, _) = self.snapshot().await;
+        self.metrics.show_sources(&snapshot.streams, self.age_ms(&snapshot));
+        self.metrics.show_process();
         let taps = &self.board.taps;
         self.metrics.tap_watchers.set(taps.count() as i64);
         self.metrics.tap_skipped_lines_total.inc_by(taps.take_skipped());

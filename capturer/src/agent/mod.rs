@@ -112,7 +112,7 @@ impl Agent {
         }
         let settings = Arc::new(settings);
         let metrics = Arc::new(Metrics::new(settings.metrics.max_containers).context("making the metrics")?);
-        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        metrics.process_start_time_seconds.set(turn::unix_s());
         metrics.config_last_reload_successful.set(1);
         metrics.config_last_reload_success_timestamp_seconds.set(turn::unix_s());
         let board = Arc::<Board>::default();
