@@ -33,7 +33,7 @@ use crate::losses::Losses;
 use crate::metrics::{Metrics, ReloadResult};
 use crate::probe;
 use crate::ring;
-use crate::settings::Settings;
+use crate::settings::{Settings, advice};
 use crate::shell::Rest;
 use crate::status::Board;
 use crate::witness::Witness;
@@ -140,6 +140,9 @@ impl Agent {
         let admin = admin::server::start(settings, board.clone(), metrics.clone(), claims.clone())?;
         if let Some(admin) = &admin {
             tracing::info!(address = %admin.addr, "admin server listens");
+        }
+        for warning in advice::warnings(&run.settings) {
+            tracing::warn!("{warning}");
         }
         let reloads = Reloads::new(reloading, &board, &metrics, &claims, &sender);
         let process = Process {

@@ -173,6 +173,13 @@ impl Metrics {
         let _ = self.source_last_line_timestamp_seconds.remove_label_values(labels);
     }
 
+    /// Lines that a sink acknowledged, and for a network sink those that its other side took.
+    pub fn lines_of(&self, sink: &str) -> (u64, Option<u64>) {
+        let network = self.network_sinks.lock().unwrap_or_else(PoisonError::into_inner).contains(sink);
+        let pushed = network.then(|| self.pushed_lines_total.with_label_values(&[sink]).get());
+        (self.logs_sent_total.with_label_values(&[sink]).get(), pushed)
+    }
+
     /// What is known of the process, and what sinks brought where it belongs.
     pub fn show_process(&self) {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
