@@ -146,6 +146,23 @@ fn every_family_of_metrics_moves() -> Result<()> {
         seen.await_moved(&agent, family)?;
     }
 
+    // A file that is written anew in place: nobody can see whether a line stood there in between.
+    let mut rounds = 0;
+    wait_until("possible_losses_total to move", DEADLINE, || {
+        rounds += 1;
+        append("anew.log", b"a line that is read\n")?;
+        wait_until("it to be read", DEADLINE, || {
+            seen.look(&agent)?;
+            let lag = agent.metric("capture_lag_bytes")?;
+            ensure!(lag == 0.0, "{lag} bytes behind");
+            Ok(())
+        })?;
+        fs::write(input.join("anew.log"), format!("{rounds}\n"))?;
+        seen.look(&agent)?;
+        ensure!(seen.moved.contains("possible_losses_total"), "it stands");
+        Ok(())
+    })?;
+
     engine.restart_daemon()?;
     seen.await_moved(&agent, "container_stream_errors_total")?;
 
