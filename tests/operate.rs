@@ -292,3 +292,49 @@ fn all_names_are_scraped(prometheus: &Prometheus) -> Result<()> {
         Ok(())
     })
 }
+
+/// Over the network only who has the token, and only over TLS; on the host by the socket, as `capturer top` does.
+#[test]
+fn a_server_that_is_open_to_others_is_locked() -> Result<()> {
+    let home = Home::new()?;
+    let path = home.path().display().to_string();
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+    fs::write(home.path().join("cert.pem"), certified.cert.pem())?;
+    fs::write(home.path().join("key.pem"), certified.signing_key.serialize_pem())?;
+    fs::create_dir(home.path().join("in"))?;
+    fs::write(home.path().join("in/a.log"), "one\n")?;
+    let token = "0123456789abcdef";
+    let admin = format!(
+        "admin: {{listen: \"127.0.0.1:0\", token: {token}, tls_cert: {path}/cert.pem, tls_key: {path}/key.pem, \
+         socket: {path}/admin.sock, tap: false}}"
+    );
+    let config = home.config(&format!(
+        "container_monitor: {{enabled: false}}\nfile_monitor: {{files: [{{paths: [\"{path}/in/*.log\"]}}]}}\n"
+    ));
+    let config = config.replacen("admin: {listen: \"127.0.0.1:0\"}", &admin, 1);
+    let agent = home.launch(&config)?;
+    let curl = |scheme: &str, more: &[&str], path: &str| -> Result<String> {
+        let url = format!("{scheme}://{}{path}", agent.address());
+        let common = ["-s", "--cacert", "cert.pem", "-w", "\n%{http_code}"];
+        let output =
+            Command::new("curl").args(common).args(more).arg(&url).current_dir(home.path()).output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let https = |more: &[&str], path: &str| curl("https", more, path);
+    let bearer = format!("Authorization: Bearer {token}");
+    wait_until("the agent to be ready", DEADLINE, || {
+        let answer = https(&["-H", &bearer], "/readyz")?;
+        ensure!(answer.ends_with("200"), "{answer}");
+        Ok(())
+    })?;
+    ensure!(https(&[], "/metrics")?.ends_with("401"));
+    ensure!(https(&["-u", &format!("me:{token}")], "/metrics")?.contains("log_capturer_build_info"));
+    ensure!(https(&["-H", &bearer], "/api/v1/tap")?.ends_with("403"), "tap is switched off");
+    let plain = curl("http", &["-H", &bearer], "/metrics")?;
+    ensure!(!plain.contains("log_capturer_"), "told without TLS: {plain}");
+    let words = ["top", "--once", "-c", "config.yaml"];
+    let output = Command::new(program()).args(words).current_dir(home.path()).output()?;
+    let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    ensure!(shown.contains("lines/s captured") && shown.contains("a.log"), "by the socket: {shown}");
+    agent.stop()
+}
