@@ -14,6 +14,7 @@ pub mod hold;
 mod seen;
 pub mod state;
 mod tally;
+mod words;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -556,7 +557,7 @@ impl Stream {
             return self.pause(text, cx);
         }
         self.change(Change::Failed, text, cx);
-        tracing::warn!(stream = %self.source.key.0, failures = self.failures, "{text}; trying again");
+        words::warn(&self.source, error, &format!("{text}; trying again"));
     }
 
     /// It failed too often: left alone for a while, then tried once. The first line that comes ends it.
@@ -570,7 +571,7 @@ impl Stream {
         let cause =
             format!("paused for {} s after {} failures in a row: {text}", pause_ms / 1000, self.own_failures);
         self.change(Change::Failed, &cause, cx);
-        tracing::warn!(stream = %self.source.key.0, "{cause}");
+        words::warn(&self.source, StreamError::CircuitOpen, &cause);
     }
 
     fn polled(&mut self, again_at_ms: u64, cx: &mut Context<'_>) {
