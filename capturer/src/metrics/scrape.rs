@@ -63,22 +63,36 @@ impl Counts {
     }
 }
 
-impl Figures {
-    fn add(&mut self, row: &StreamRow, added: Counts, shared: bool) {
-        self.added.lines += added.lines;
-        self.added.bytes += added.bytes;
-        self.added.losses += added.losses;
-        self.added.lost_bytes += added.lost_bytes;
-        // One source is as far behind as its slowest group of sinks; different sources are behind together.
-        let both = |a: Option<u64>, b: Option<u64>| match (a, b) {
-            (Some(a), Some(b)) if shared => Some(a + b),
-            (a, b) => a.max(b),
-        };
-        self.lag_bytes = both(self.lag_bytes, row.lag_bytes);
-        self.lag_ms = self.lag_ms.max(row.oldest_unacked_ms.unwrap_or(0));
-        let ages = self.last_line_age_ms.into_iter().chain(row.last_line_age_ms);
-        self.last_line_age_ms = ages.min();
+impl Counts {
+    fn add(&mut self, added: Counts) {
+        self.lines += added.lines;
+        self.bytes += added.bytes;
+        self.losses += added.losses;
+        self.lost_bytes += added.lost_bytes;
     }
+}
+
+impl Figures {
+    /// Another stream of the same source, which is as far behind as its slowest group of sinks.
+    fn add(&mut self, row: &StreamRow, added: Counts) {
+        self.added.add(added);
+        self.lag_bytes = self.lag_bytes.max(row.lag_bytes);
+        self.lag_ms = self.lag_ms.max(row.oldest_unacked_ms.unwrap_or(0));
+        self.last_line_age_ms = youngest(self.last_line_age_ms, row.last_line_age_ms);
+    }
+
+    /// Another source that shares the series: they are behind together.
+    fn share(&mut self, other: &Figures) {
+        self.added.add(other.added);
+        let lags = self.lag_bytes.into_iter().chain(other.lag_bytes);
+        self.lag_bytes = lags.reduce(|a, b| a + b);
+        self.lag_ms = self.lag_ms.max(other.lag_ms);
+        self.last_line_age_ms = youngest(self.last_line_age_ms, other.last_line_age_ms);
+    }
+}
+
+fn youngest(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    a.into_iter().chain(b).min()
 }
 
 impl Sources {
@@ -93,15 +107,17 @@ impl Sources {
             self.own.insert(labels.clone());
         }
         let counted = std::mem::take(&mut self.counted);
-        let mut series: BTreeMap<Labels, Figures> = BTreeMap::new();
+        let mut by_source: BTreeMap<Labels, Figures> = BTreeMap::new();
         for row in rows {
             let now = Counts::of(row);
             let added = now.since(counted.get(&row.id).copied().unwrap_or_default());
             self.counted.insert(row.id, now);
-            let labels = labels(row);
-            let shared = !self.own.contains(&labels);
-            let labels = if shared { other() } else { labels };
-            series.entry(labels).or_default().add(row, added, shared);
+            by_source.entry(labels(row)).or_default().add(row, added);
+        }
+        let mut series: BTreeMap<Labels, Figures> = BTreeMap::new();
+        for (labels, figures) in by_source {
+            let labels = if self.own.contains(&labels) { labels } else { other() };
+            series.entry(labels).or_default().share(&figures);
         }
         (series, all.len() - self.own.len())
     }
@@ -298,6 +314,16 @@ mod tests {
         assert_eq!(samples(&metrics, "source_bytes_total")["web"], 1000.0);
         assert_eq!(samples(&metrics, "source_lag_bytes")["web"], 700.0);
         assert_eq!(samples(&metrics, "source_lag_seconds")["web"], 2.5);
+    }
+
+    /// Also where it has no series of its own.
+    #[test]
+    fn a_source_that_two_groups_read_is_behind_once_in_other() {
+        let metrics = Metrics::new(0).unwrap();
+        let slow = StreamRow { outlet: 1, lag_bytes: Some(700), ..row(2, "web", 40) };
+        metrics.show_sources(&[row(1, "web", 100), slow, row(3, "db", 5)], 0);
+        assert_eq!(samples(&metrics, "source_lag_bytes")["other"], 705.0);
+        assert_eq!(samples(&metrics, "source_lines_total")["other"], 105.0);
     }
 
     #[test]
