@@ -395,10 +395,10 @@ fn a_checkpoint_of_a_newer_version_is_refused_and_kept() -> Result<()> {
     let path = home.path().join("data/checkpoint.json");
     fs::create_dir(home.path().join("data"))?;
     let body = "{\"of\": \"the future\"}\n";
-    let sum = crc32(format!("v2 bytes={}\n{body}", body.len()).as_bytes());
-    let newer = format!("capturer-checkpoint v2 crc32={sum:08x} bytes={}\n{body}", body.len());
+    let sum = crc32(format!("v3 bytes={}\n{body}", body.len()).as_bytes());
+    let newer = format!("capturer-checkpoint v3 crc32={sum:08x} bytes={}\n{body}", body.len());
     fs::write(&path, &newer)?;
-    run(&home, &follows_files(&home))?.assert(69, &["checkpoint.json", "v2", "newer", "move it away"]);
+    run(&home, &follows_files(&home))?.assert(69, &["checkpoint.json", "v3", "newer", "move it away"]);
     assert_eq!(fs::read_to_string(&path)?, newer);
     Ok(())
 }

@@ -3,8 +3,11 @@
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::settings::Secret;
 use crate::settings::cli::{self, AgentArgs, Exit};
 
 /// To connect, and for each part of an answer that should be there at once.
@@ -12,15 +15,74 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A whole answer is believed up to this size.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// Names the token for an agent that is named by `--admin`.
+pub const TOKEN_VARIABLE: &str = "CAPTURER_ADMIN_TOKEN";
+
 /// Where an agent is asked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AgentClient {
     /// Address of its admin server.
     pub address: SocketAddr,
+    /// Its Unix socket, which is asked first: no token is wanted there.
+    pub socket: Option<PathBuf>,
+    /// Its token.
+    pub token: Option<Secret>,
+    /// It speaks TLS, which is not spoken here.
+    pub tls: bool,
 }
 
 /// An answer whose body is still to be read.
-pub type Answer = BufReader<TcpStream>;
+pub type Answer = BufReader<Wire>;
+
+/// A connection to the agent.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum Wire {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Wire {
+    /// How long a read may take; `None` = for ever.
+    ///
+    /// # Errors
+    /// As the socket's own.
+    pub fn set_read_timeout(&self, patience: Option<Duration>) -> io::Result<()> {
+        match self {
+            Wire::Tcp(stream) => stream.set_read_timeout(patience),
+            Wire::Unix(stream) => stream.set_read_timeout(patience),
+        }
+    }
+
+    fn set_write_timeout(&self, patience: Option<Duration>) -> io::Result<()> {
+        match self {
+            Wire::Tcp(stream) => stream.set_write_timeout(patience),
+            Wire::Unix(stream) => stream.set_write_timeout(patience),
+        }
+    }
+}
+
+impl io::Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Wire::Tcp(stream) => stream.read(buffer),
+            Wire::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl io::Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Wire::Tcp(stream) => stream.write(bytes),
+            Wire::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 impl AgentClient {
     /// By `--admin`, else by the config.
@@ -28,11 +90,11 @@ impl AgentClient {
     /// # Errors
     /// What is wrong was printed; the code to exit with.
     pub fn find(arguments: &AgentArgs, err: &mut dyn io::Write) -> Result<AgentClient, Exit> {
-        let listen = match &arguments.admin {
-            Some(admin) => admin.listen,
-            None => cli::load(&arguments.config).map_err(|error| cli::refuse(&error, err))?.0.admin.listen,
+        let admin = match &arguments.admin {
+            Some(admin) => admin.clone(),
+            None => cli::load(&arguments.config).map_err(|error| cli::refuse(&error, err))?.0.admin,
         };
-        let Some(mut address) = listen else {
+        let Some(mut address) = admin.listen else {
             let error = anyhow::anyhow!(
                 "the agent of this config has no admin server to ask (admin.listen is empty); name another with --admin"
             );
@@ -44,7 +106,9 @@ impl AgentClient {
             IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
             _ => {}
         }
-        Ok(AgentClient { address })
+        let given = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
+        let token = given.map(Secret::new).or(admin.token);
+        Ok(AgentClient { address, socket: admin.socket, token, tls: admin.tls.is_some() })
     }
 
     /// Status and whole body.
@@ -64,10 +128,13 @@ impl AgentClient {
     /// As [`AgentClient::get`].
     pub fn open(&self, path: &str) -> anyhow::Result<(u16, Answer)> {
         let ask = || -> io::Result<(u16, Answer)> {
-            let mut stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
+            let mut stream = self.connect()?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
-            stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address).as_bytes())?;
+            let token =
+                self.token.as_ref().map(|token| format!("Authorization: Bearer {}\r\n", token.reveal()));
+            let (host, token) = (self.address, token.unwrap_or_default());
+            stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n{token}\r\n").as_bytes())?;
             let mut answer = BufReader::new(stream);
             let strange = || io::Error::other("what answers there is no capturer");
             let mut line = String::new();
@@ -80,9 +147,25 @@ impl AgentClient {
                     return Err(strange());
                 }
             }
+            if status == 401 {
+                return Err(io::Error::other(format!(
+                    "it wants its token (admin.token); give it in {TOKEN_VARIABLE}, or name the config with -c"
+                )));
+            }
             Ok((status, answer))
         };
         ask().map_err(|error| self.explain(&error))
+    }
+
+    fn connect(&self) -> io::Result<Wire> {
+        if let Some(Ok(stream)) = self.socket.as_ref().map(UnixStream::connect) {
+            return Ok(Wire::Unix(stream));
+        }
+        if self.tls {
+            let what = "it speaks TLS, which this command does not: set admin.socket, and run it as a user who may use that";
+            return Err(io::Error::other(what));
+        }
+        Ok(Wire::Tcp(TcpStream::connect_timeout(&self.address, PATIENCE)?))
     }
 
     fn explain(&self, error: &io::Error) -> anyhow::Error {
@@ -136,7 +219,10 @@ mod tests {
     #[test]
     fn nobody_there_is_said_with_the_address() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error = AgentClient { address: free }.get("/healthz").unwrap_err().to_string();
+        let error = AgentClient { address: free, socket: None, token: None, tls: false }
+            .get("/healthz")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(&free.to_string()) && error.contains("--admin"), "{error}");
     }
 }

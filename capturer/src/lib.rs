@@ -50,5 +50,6 @@ pub mod table;
 pub mod tap;
 pub mod taps;
 pub mod top;
+pub mod try_out;
 pub mod watches;
 pub mod witness;

@@ -170,7 +170,7 @@ fn cure(reason: LossReason) -> &'static str {
             "it was removed before it could be read: let it live a second longer, or remove it later than by --rm"
         }
         LossReason::SpoolDamaged => "look for trouble of the disk that data_dir is on",
-        LossReason::SpoolFull => "raise sinks.loki.spool.max_bytes, or let spool.when_full be wait",
+        LossReason::SpoolFull => "raise sinks.loki.spool.max_size, or let spool.when_full be wait",
         LossReason::SpoolTooOld => "raise sinks.loki.spool.max_age",
         LossReason::DeadLettersFull => {
             "deliver or remove dead letters (capturer dead-letters), or keep more of them"
@@ -200,6 +200,21 @@ mod tests {
              limits.deleted_open_bytes_max, or mend the sink that reading waits for"
         );
         assert!(losses.health(1_000 + SHOWN_MS).0);
+    }
+
+    /// A cure that names a key which is not there helps nobody.
+    #[test]
+    fn cures_name_keys_of_the_config() {
+        let config = include_str!("../../configs/config.yaml");
+        for reason in LossReason::ALL {
+            let words = cure(*reason).split(|c: char| !(c.is_ascii_alphanumeric() || "._".contains(c)));
+            for key in words.filter(|word| word.contains('.') || word.contains('_')) {
+                let last = key.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+                let known =
+                    ["data_dir", "dead_letters"].contains(&last) || config.contains(&format!("{last}:"));
+                assert!(known, "{reason:?}: no key {key}");
+            }
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use capturer::agent::{Agent, Reloading};
 use capturer::files::listing;
 use capturer::settings::cli::{self, Command, ConfigArgs, Exit};
 use capturer::table::Printable;
-use capturer::{dead_letters, doctor, online, own_log, positions, quickstart, tap, top};
+use capturer::{dead_letters, doctor, online, own_log, positions, quickstart, tap, top, try_out};
 
 /// Public for `capturer-with-faults`, which is the same program.
 pub fn main() -> ExitCode {
@@ -28,6 +28,7 @@ pub fn main() -> ExitCode {
         Command::Top(arguments) => top::run(&arguments, &mut err),
         Command::Positions(arguments) => positions::show(&arguments, &mut out, &mut err),
         Command::DeadLetters(command) => dead_letters::run(&command, &mut out, &mut err),
+        Command::Try(arguments) => try_out::run(&arguments, &mut out, &mut err),
         Command::Completion { shell } => cli::completion(shell, &mut stdout()),
     }
     .into()

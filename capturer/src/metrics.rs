@@ -6,21 +6,25 @@
 //!
 //! Not here: deciding when something counts. Each part counts at the place where the thing happens.
 
-use std::collections::BTreeMap;
+mod containers;
+mod pipelines;
+mod scrape;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+use containers::ContainerSeries;
+pub use scrape::closed_sets;
 
 use crate::files::report::PassedOver;
 use crate::ledger::Owner;
-use crate::pipeline::{self, Outcome};
-use crate::settings::Pipeline;
-use crate::settings::pipeline::{Over, Step};
 
 /// What every name begins with.
 pub const PREFIX: &str = "log_capturer_";
@@ -79,8 +83,24 @@ pub enum Unit {
     Flag,
 }
 
+impl Unit {
+    /// For the reference page.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Unit::Count => "count",
+            Unit::Bytes => "bytes",
+            Unit::Seconds => "seconds",
+            Unit::Ratio => "0 to 1",
+            Unit::Flag => "0 or 1",
+        }
+    }
+}
+
 /// Upper bounds of the age histogram: the Go agent's 60 to 360, and finer ones below.
 const AGE_BUCKETS: [f64; 10] = [1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0];
+
+/// Upper bounds of the histogram of pushes: a Loki nearby answers in milliseconds, one that is overloaded in many seconds.
+const PUSH_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0];
 
 /// Makes a metric of one type from its entry.
 trait Make: Collector + Clone + Sized + 'static {
@@ -103,9 +123,15 @@ make!(IntCounter, Counter, entry => IntCounter::new(entry.name, entry.help));
 make!(IntCounterVec, Counter, entry => IntCounterVec::new(Opts::new(entry.name, entry.help), entry.labels));
 make!(IntGauge, Gauge, entry => IntGauge::new(entry.name, entry.help));
 make!(IntGaugeVec, Gauge, entry => IntGaugeVec::new(Opts::new(entry.name, entry.help), entry.labels));
+make!(Counter, Counter, entry => Counter::new(entry.name, entry.help));
+make!(GaugeVec, Gauge, entry => GaugeVec::new(Opts::new(entry.name, entry.help), entry.labels));
 make!(Gauge, Gauge, entry => Gauge::new(entry.name, entry.help));
 make!(Histogram, Histogram, entry => {
     Histogram::with_opts(HistogramOpts::new(entry.name, entry.help).buckets(AGE_BUCKETS.to_vec()))
+});
+make!(HistogramVec, Histogram, entry => {
+    let options = HistogramOpts::new(entry.name, entry.help).buckets(PUSH_BUCKETS.to_vec());
+    HistogramVec::new(options, entry.labels)
 });
 
 /// Makes [`Metrics`], its constructor and [`CATALOG`] from one list: `name: type [labels] unit "help";`.
@@ -125,6 +151,8 @@ macro_rules! metrics {
             /// What [`Metrics::encode`] gathers from.
             pub registry: Registry,
             containers: Mutex<ContainerSeries>,
+            sources: Mutex<scrape::Sources>,
+            network_sinks: Mutex<BTreeSet<String>>,
             untold: Untold,
             $(#[doc = $help] pub $name: $type,)*
         }
@@ -137,14 +165,18 @@ macro_rules! metrics {
                     let $name = <$type as Make>::make(entry)?;
                     registry.register(Box::new($name.clone()))?;
                 )*
-                Ok(Metrics { registry, containers, untold: Untold::default(), $($name,)* })
+                let (sources, network_sinks) = (Mutex::default(), Mutex::default());
+                Ok(Metrics { registry, containers, sources, network_sinks, untold: Untold::default(), $($name,)* })
             }
         }
     };
 }
 
 metrics! {
-    build_info: IntGaugeVec ["version"] Flag "Always 1; the label names the version that runs.";
+    build_info: IntGaugeVec ["version", "commit"] Flag
+        "Always 1; the labels name the version that runs and the commit it was built from.";
+    process_start_time_seconds: Gauge [] Seconds "When this process began, seconds since 1970.";
+    process_cpu_seconds_total: Counter [] Seconds "Processor time used by all threads of this process.";
     config_last_reload_successful: IntGauge [] Flag
         "1 = the agent runs with the config as it was read last, 0 = that was refused or could not be started.";
     config_last_reload_success_timestamp_seconds: Gauge [] Seconds
@@ -164,16 +196,40 @@ metrics! {
         "Directories that inotify can't watch, for it is not there or at its limit; they are looked at from time to time.";
     streams_stuck: IntGauge [] Count
         "Streams with something to read that read nothing for 10 s, although nothing behind them holds them up.";
+    streams: IntGaugeVec ["state"] Count
+        "Sources by the state of their stream. One that is read for several groups of sinks counts once.";
+    source_lines_total: IntCounterVec ["container_id", "container_name", "path"] Count
+        "Log records read, by source: a container, or a file of file_monitor. Sources beyond metrics.max_containers share one series, `other`.";
+    source_bytes_total: IntCounterVec ["container_id", "container_name", "path"] Bytes
+        "Bytes of log messages read, by source.";
+    source_lag_bytes: IntGaugeVec ["container_id", "container_name", "path"] Bytes
+        "Bytes on disk that a sink has not acknowledged yet, by source; absent where they can't be known (over the API).";
+    source_lag_seconds: GaugeVec ["container_id", "container_name", "path"] Seconds
+        "Age of the oldest record that was read and is not acknowledged yet, by source.";
+    source_last_line_timestamp_seconds: GaugeVec ["container_id", "container_name", "path"] Seconds
+        "When a source's last line was read, seconds since 1970. Absent before the first line of this run.";
+    source_losses_total: IntCounterVec ["container_id", "container_name", "path"] Count
+        "Losses declared, by source, while the source is there; losses_total keeps them for good.";
+    source_lost_bytes_total: IntCounterVec ["container_id", "container_name", "path"] Bytes
+        "Bytes lost, by source, as far as their number can be known.";
+    sources_in_other: IntGauge [] Count
+        "Sources that share the series `other`, because metrics.max_containers others have series of their own.";
     logs_processed_total: IntCounter [] Count "Log records read from all sources.";
     log_bytes_processed_total: IntCounter [] Bytes "Bytes of log messages read from all sources.";
     logs_sent_total: IntCounterVec ["sink"] Count "Log records that a sink acknowledged; a network sink does so when they are safe in its spool (see pushed_lines_total).";
     log_bytes_sent_total: IntCounterVec ["sink"] Bytes "Bytes of log messages that a sink acknowledged.";
+    delivered_lines_total: IntCounterVec ["sink"] Count
+        "Log records that are where the sink brings them: written to a file or to standard output, or accepted by the other side of a network sink. What only went into a spool is not among them.";
     pipeline_lines_total: IntCounterVec ["sink", "pipeline", "step", "outcome"] Count
         "Lines by what a step of a pipeline did to them on their way to a sink. Those dropped are part of logs_processed_total and not of logs_sent_total.";
     lost_bytes_total: IntCounterVec ["reason"] Bytes
         "Bytes of source that were lost, as far as their number can be known; losses_total counts the rest too.";
     losses_total: IntCounterVec ["reason"] Count
         "Losses declared, also those of which the number of bytes can't be known. Anything above zero is worth an alert.";
+    sink_losses_total: IntCounterVec ["sink"] Count
+        "Losses declared, by the sink that did not get the lines. A loss that hit two sinks counts for both.";
+    sink_lost_bytes_total: IntCounterVec ["sink"] Bytes
+        "Bytes lost, by the sink that did not get them, as far as their number can be known.";
     possible_losses_total: IntCounterVec ["reason"] Count
         "Files that were written anew or removed before anybody could see whether all of them had been read.";
     skipped_records_total: IntCounterVec ["reason"] Count
@@ -187,6 +243,8 @@ metrics! {
     capture_lag_seconds: Gauge [] Seconds "Age of the oldest record that was read and is not acknowledged yet.";
     deleted_open_bytes: IntGauge [] Bytes
         "Bytes of deleted log files that are held open until they are read to their end.";
+    buffer_bytes: IntGauge [] Bytes "Buffers in use for what was read and is not acknowledged yet.";
+    buffer_limit_bytes: IntGauge [] Bytes "How much of them there may be (limits.buffer_bytes_max).";
     container_streams_active: IntGauge [] Count "Container streams that are open.";
     container_stream_pool_utilization: Gauge [] Ratio
         "Used share of container_monitor.stream_rotation.max_concurrent_streams.";
@@ -204,11 +262,16 @@ metrics! {
     outputs_blocked: IntGaugeVec ["sink"] Count
         "Outputs of a sink that take nothing, as `/health` says with cause and cure. Their sources wait, others go on.";
     push_requests_total: IntCounterVec ["sink"] Count "Requests that a network sink sent, answered or not.";
+    push_request_bytes_total: IntCounterVec ["sink"] Bytes "Bytes of those requests' bodies, before compression.";
+    push_duration_seconds: HistogramVec ["sink"] Seconds "How long a request took until it was answered or given up.";
     push_failures_total: IntCounterVec ["sink", "reason"] Count
         "Requests of a network sink that failed and are sent again until they are taken.";
     pushed_lines_total: IntCounterVec ["sink"] Count "Lines that the other side of a network sink accepted.";
     dead_letters_total: IntCounterVec ["sink", "reason"] Count
         "Lines that the other side will never take; they are in the dead letters with its own words.";
+    dead_letters_bytes: IntGaugeVec ["sink"] Bytes "Size of the dead letters on disk (capturer dead-letters).";
+    dead_letters_limit_bytes: IntGaugeVec ["sink"] Bytes "How large they may be; past it the oldest go, and that is a loss.";
+    spool_limit_bytes: IntGaugeVec ["sink"] Bytes "How large a sink's spool may be.";
     spool_bytes: IntGaugeVec ["sink"] Bytes "Size of a sink's spool on disk.";
     spool_lag_seconds: IntGaugeVec ["sink"] Seconds
         "Age of the oldest line in a sink's spool that was not delivered yet; 0 = there is none.";
@@ -490,19 +553,13 @@ struct Untold {
     by_reason: Mutex<BTreeMap<LossReason, (u64, u64)>>,
 }
 
-/// Which containers have series of their own: id → the name its series carries.
-struct ContainerSeries {
-    containers_max: usize,
-    names: BTreeMap<String, String>,
-}
-
 impl Metrics {
     /// Registers all metrics. At most `containers_max` containers get series of their own.
     pub fn new(containers_max: usize) -> prometheus::Result<Metrics> {
         let containers = ContainerSeries { containers_max, names: BTreeMap::new() };
         let metrics = Metrics::register(Registry::new(), Mutex::new(containers))?;
         metrics.create_closed_sets();
-        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("CAPTURER_COMMIT")]).set(1);
         Ok(metrics)
     }
 
@@ -547,42 +604,12 @@ impl Metrics {
     pub fn expect_sink(&self, sink: &str) {
         self.logs_sent_total.with_label_values(&[sink]);
         self.log_bytes_sent_total.with_label_values(&[sink]);
+        self.delivered_lines_total.with_label_values(&[sink]);
+        self.sink_losses_total.with_label_values(&[sink]);
+        self.sink_lost_bytes_total.with_label_values(&[sink]);
         self.sink_errors_total.with_label_values(&[sink]);
         self.outputs_blocked.with_label_values(&[sink]);
         self.sink_batches_waiting.with_label_values(&[sink]);
-    }
-
-    /// Creates the series of the pipelines of a sink at zero.
-    pub fn expect_pipelines(&self, sink: &str, pipelines: &[Arc<Pipeline>]) {
-        for pipeline in pipelines {
-            let rate = pipeline.rate_limit.is_some_and(|limit| limit.over == Over::Drop);
-            let steps = pipeline.steps.iter().map(Step::kind).chain(rate.then_some(pipeline::RATE_LIMIT));
-            for step in steps {
-                for outcome in Outcome::possible(step) {
-                    let labels = [sink, pipeline.name.as_str(), step, outcome.as_str()];
-                    self.pipeline_lines_total.with_label_values(&labels);
-                }
-            }
-        }
-    }
-
-    /// Drops the series of sinks and pipelines that are no more.
-    pub fn keep_pipelines(&self, sinks: &[&str], pipelines: &[Arc<Pipeline>]) {
-        let series = self.pipeline_lines_total.collect();
-        for metric in series.iter().flat_map(|family| family.get_metric()) {
-            let label = |name| {
-                metric.get_label().iter().find(|label| label.name() == name).map_or("", |label| label.value())
-            };
-            let [sink, pipeline, step, outcome] = ["sink", "pipeline", "step", "outcome"].map(label);
-            let there = pipelines.iter().find(|there| there.name == pipeline);
-            let has_step = there.is_some_and(|there| {
-                let steps = there.steps.iter().map(Step::kind);
-                steps.chain(there.rate_limit.map(|_| pipeline::RATE_LIMIT)).any(|kind| kind == step)
-            });
-            if !sinks.contains(&sink) || !has_step {
-                let _ = self.pipeline_lines_total.remove_label_values(&[sink, pipeline, step, outcome]);
-            }
-        }
     }
 
     /// Creates the series of a network sink at zero.
@@ -593,12 +620,25 @@ impl Metrics {
         for reason in DeadLetterReason::ALL {
             self.dead_letters_total.with_label_values(&[sink, reason.as_str()]);
         }
-        for counter in [&self.push_requests_total, &self.pushed_lines_total] {
+        for counter in [&self.push_requests_total, &self.push_request_bytes_total, &self.pushed_lines_total] {
             counter.with_label_values(&[sink]);
         }
-        for gauge in [&self.spool_bytes, &self.spool_lag_seconds] {
+        for gauge in self.spool_gauges() {
             gauge.with_label_values(&[sink]);
         }
+        self.push_duration_seconds.with_label_values(&[sink]);
+        self.network_sinks.lock().unwrap_or_else(PoisonError::into_inner).insert(sink.to_owned());
+    }
+
+    /// Those that only a network sink has.
+    fn spool_gauges(&self) -> [&IntGaugeVec; 5] {
+        [
+            &self.spool_bytes,
+            &self.spool_limit_bytes,
+            &self.spool_lag_seconds,
+            &self.dead_letters_bytes,
+            &self.dead_letters_limit_bytes,
+        ]
     }
 
     /// A sink is gone: so are its series.
@@ -606,14 +646,20 @@ impl Metrics {
         let counters = [
             &self.logs_sent_total,
             &self.log_bytes_sent_total,
+            &self.delivered_lines_total,
+            &self.sink_losses_total,
+            &self.sink_lost_bytes_total,
             &self.sink_errors_total,
             &self.push_requests_total,
+            &self.push_request_bytes_total,
             &self.pushed_lines_total,
         ];
         counters.into_iter().for_each(|counter| drop(counter.remove_label_values(&[sink])));
-        let gauges =
-            [&self.sink_batches_waiting, &self.outputs_blocked, &self.spool_bytes, &self.spool_lag_seconds];
-        gauges.into_iter().for_each(|gauge| drop(gauge.remove_label_values(&[sink])));
+        let gauges = [&self.sink_batches_waiting, &self.outputs_blocked];
+        let gauges = gauges.into_iter().chain(self.spool_gauges());
+        gauges.for_each(|gauge| drop(gauge.remove_label_values(&[sink])));
+        let _ = self.push_duration_seconds.remove_label_values(&[sink]);
+        self.network_sinks.lock().unwrap_or_else(PoisonError::into_inner).remove(sink);
         for reason in PushFailure::ALL {
             let _ = self.push_failures_total.remove_label_values(&[sink, reason.as_str()]);
         }
@@ -665,6 +711,14 @@ impl Metrics {
         }
     }
 
+    /// Which sinks did not get what was lost.
+    pub fn lost_for(&self, sinks: &str, losses: u64, bytes: u64) {
+        for sink in sinks.split(", ").filter(|sink| !sink.is_empty()) {
+            self.sink_losses_total.with_label_values(&[sink]).inc_by(losses);
+            self.sink_lost_bytes_total.with_label_values(&[sink]).inc_by(bytes);
+        }
+    }
+
     /// Losses of sources counted since the last call, with how many and their bytes: the caller knows whose they are. Costs
     /// a load while there is none.
     pub fn take_source_losses(&self) -> Vec<(LossReason, u64, u64)> {
@@ -710,32 +764,6 @@ impl Metrics {
         self.task_heartbeats_total.with_label_values(&[task]).inc_by(turns);
     }
 
-    /// A container's stream was rotated.
-    pub fn rotation(&self, container_id: &str, container_name: &str) {
-        let mut containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = cap(container_id);
-        let name = cap(container_name);
-        match containers.names.get(id) {
-            Some(known) if known == name => {}
-            Some(old) => {
-                // Renamed: the count goes on under the new name, and the old series must not stay behind.
-                let count =
-                    self.container_stream_rotations_total.with_label_values(&[id, old.as_str()]).get();
-                let _ = self.container_stream_rotations_total.remove_label_values(&[id, old.as_str()]);
-                self.container_stream_rotations_total.with_label_values(&[id, name]).inc_by(count);
-                containers.names.insert(id.to_owned(), name.to_owned());
-            }
-            None if containers.names.len() < containers.containers_max => {
-                containers.names.insert(id.to_owned(), name.to_owned());
-            }
-            None => {
-                self.container_stream_rotations_total.with_label_values(&[OTHER, OTHER]).inc();
-                return;
-            }
-        }
-        self.container_stream_rotations_total.with_label_values(&[id, name]).inc();
-    }
-
     /// What became of a reload. The time of a config that is used from now on, in seconds since 1970.
     pub fn reload(&self, result: ReloadResult, now_s: f64) {
         self.config_reloads_total.with_label_values(&[result.as_str()]).inc();
@@ -743,24 +771,6 @@ impl Metrics {
         self.config_last_reload_successful.set(i64::from(in_use));
         if in_use {
             self.config_last_reload_success_timestamp_seconds.set(now_s);
-        }
-    }
-
-    /// Only these containers are still there.
-    pub fn retain_containers(&self, is_there: impl Fn(&str) -> bool) {
-        let known: Vec<String> = {
-            let containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
-            containers.names.keys().cloned().collect()
-        };
-        known.iter().filter(|id| !is_there(id)).for_each(|id| self.forget_container(id));
-    }
-
-    /// A container is gone: so are its series.
-    pub fn forget_container(&self, container_id: &str) {
-        let mut containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = cap(container_id);
-        if let Some(name) = containers.names.remove(id) {
-            let _ = self.container_stream_rotations_total.remove_label_values(&[id, name.as_str()]);
         }
     }
 }

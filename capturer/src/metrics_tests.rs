@@ -1,6 +1,10 @@
 //! The catalog, and that series come and go as they should.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::settings::Pipeline;
+use crate::settings::pipeline::Step;
 
 fn metrics() -> Metrics {
     Metrics::new(2).expect("the catalog is valid")
@@ -46,6 +50,12 @@ fn registered_metrics_and_catalog_are_the_same() {
     let steps = vec![Step::Sample { keep_one_in: 2 }];
     metrics.expect_pipelines("loki", &[Arc::new(Pipeline { steps, ..Pipeline::default() })]);
     metrics.rotation("0123", "web");
+    let row = crate::status::StreamRow {
+        lag_bytes: Some(1),
+        last_line_age_ms: Some(1),
+        ..crate::status::StreamRow::default()
+    };
+    metrics.show_sources(&[row], 0);
     metrics.heartbeat("capture");
     metrics.component_health.with_label_values(&["docker"]).set(1);
     metrics.probe_tier.with_label_values(&["none"]).set(1);

@@ -72,6 +72,18 @@ pub struct StreamRow {
     pub read_timeouts: u64,
     /// Records handed on.
     pub lines: u64,
+    /// Bytes of their messages.
+    pub bytes: u64,
+    /// Losses declared.
+    pub losses: u64,
+    /// Bytes of them, as far as known.
+    pub lost_bytes: u64,
+    /// Which group of sinks it reads for; 0 is there for every source.
+    #[serde(skip)]
+    pub outlet: u8,
+    /// Milliseconds since the oldest record was read that is not acknowledged yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_unacked_ms: Option<u64>,
     /// Milliseconds since the last of them; absent before the first in this run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_line_age_ms: Option<u64>,

@@ -53,6 +53,22 @@ pub fn short(name: &str) -> String {
     }
 }
 
+/// A text with nothing in it that steers the terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if steers(c) { '?' } else { c }).collect()
+}
+
+/// A name in so many columns, printable: what differs stands at its ends.
+pub fn shorten(name: &str, columns: usize) -> String {
+    let name: Vec<char> = printable(name).chars().collect();
+    if name.len() <= columns {
+        return name.into_iter().collect();
+    }
+    let begin = columns.saturating_sub(1).div_ceil(2);
+    let end = columns.saturating_sub(1) - begin;
+    format!("{}…{}", String::from_iter(&name[..begin]), String::from_iter(&name[name.len() - end..]))
+}
+
 /// A line cut to so many columns, printable.
 pub fn fit(line: &str, columns: usize) -> String {
     line.chars().map(|c| if steers(c) { '?' } else { c }).take(columns).collect()
@@ -92,6 +108,8 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text, "file:a\\u001b[2J\\u009b31m\\u202egpj.exe\\u000d\tbyte 7\n");
         assert_eq!(short(name), "a?[2J?31m?gpj.exe?");
+        assert_eq!(shorten("0123456789", 5), "01…89");
+        assert_eq!(shorten("01234", 5), "01234");
     }
 
     /// The escapes are those of JSON, so that what is read back is the name.

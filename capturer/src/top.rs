@@ -1,8 +1,12 @@
-//! `capturer top`: the streams of an agent that runs, what each is at, and how fast lines come. Two looks a second apart
-//! make the rates; it asks what everybody may ask (`/api/v1/streams`, `/health`, `/metrics`) and costs the agent as much.
+//! `capturer top`: what is wrong, and a row for each source of an agent that runs: what it is at, and how fast lines come. Two
+//! looks a second apart make the rates; it asks what everybody may ask (`/api/v1/streams`, `/health`, `/metrics`) and costs
+//! the agent as much. On a terminal `screen` draws it and takes keys; `--once` prints a table, `--json` everything.
 //!
-//! A source that is read for a network sink as well has a row for each reading, so the head's numbers are no sums of rows:
-//! a line is captured once, and how far behind the agent is, is how far the sinks are that wait most.
+//! A line is captured once however many groups of sinks read it, and how far behind the agent is, is how far the group is
+//! that waits most: so the head's numbers are no sums of streams.
+
+mod fold;
+mod screen;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,12 +14,15 @@ use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use fold::{Order, sources};
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use screen::{Chosen, Key};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::agent_client::AgentClient;
 use crate::settings::cli::{self, Exit, TopArgs};
-use crate::table::{Screen, fit, short};
+use crate::table::{Screen, fit, printable, shorten};
 
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -37,25 +44,71 @@ pub fn run(arguments: &TopArgs, err: &mut dyn io::Write) -> Exit {
 }
 
 fn show(client: AgentClient, arguments: &TopArgs) -> anyhow::Result<()> {
-    let mut before = Look::take(&client)?;
-    let terminal = io::stdout().is_terminal();
-    let mut screen = Screen::default();
-    loop {
-        std::thread::sleep(LOOK_EVERY);
-        let now = Look::take(&client)?;
-        let view = View::new(client.address.to_string(), &before, &now);
-        // A reader that went away (`| head`) is no error of ours.
-        if arguments.json {
-            let _ = screen.draw(&(serde_json::to_string_pretty(&view)? + "\n"), false);
-            return Ok(());
-        }
-        let (columns, lines) = if terminal { size() } else { USUAL_SIZE };
-        let drawn = screen.draw(&view.table(columns, lines), terminal);
-        if arguments.once || drawn.is_err() {
-            return Ok(());
-        }
-        before = now;
+    let before = Look::take(&client)?;
+    if io::stdout().is_terminal() && io::stdin().is_terminal() && !arguments.once && !arguments.json {
+        return interact(&client, before);
     }
+    std::thread::sleep(LOOK_EVERY);
+    let view = View::new(client.address.to_string(), &before, &Look::take(&client)?);
+    let terminal = io::stdout().is_terminal();
+    let (columns, lines) = if terminal { size() } else { USUAL_SIZE };
+    let text =
+        if arguments.json { serde_json::to_string_pretty(&view)? + "\n" } else { view.table(columns, lines) };
+    // A reader that went away (`| head`) is no error of ours.
+    let _ = Screen::default().draw(&text, terminal);
+    Ok(())
+}
+
+/// Until the person leaves. An agent that is away for a moment, as in a restart, is waited for.
+fn interact(client: &AgentClient, mut before: Look) -> anyhow::Result<()> {
+    let mut terminal = ratatui::try_init().context("the terminal can't be drawn on; try --once")?;
+    let mut view = View::new(client.address.to_string(), &before, &before);
+    let (mut chosen, mut looked_at) = (Chosen::default(), Instant::now());
+    let outcome = loop {
+        if let Err(error) = terminal.draw(|frame| screen::draw(frame, &view, &mut chosen)) {
+            break Err(error.into());
+        }
+        match next_key(LOOK_EVERY.saturating_sub(looked_at.elapsed())) {
+            Ok(Some(key)) if !chosen.press(key) => break Ok(()),
+            Ok(_) => {}
+            Err(error) => break Err(error.into()),
+        }
+        if looked_at.elapsed() >= LOOK_EVERY {
+            looked_at = Instant::now();
+            match Look::take(client) {
+                Ok(now) => {
+                    view = View::new(client.address.to_string(), &before, &now);
+                    before = now;
+                }
+                Err(error) => drop(view.problems.insert("agent".to_owned(), format!("{error:#}"))),
+            }
+        }
+    };
+    ratatui::restore();
+    outcome
+}
+
+/// The next key that means something, if one comes in time. Ctrl-C leaves, as everywhere.
+fn next_key(patience: Duration) -> io::Result<Option<Key>> {
+    if !event::poll(patience)? {
+        return Ok(None);
+    }
+    let Event::Key(pressed) = event::read()? else { return Ok(None) };
+    if pressed.kind == KeyEventKind::Release {
+        return Ok(None);
+    }
+    Ok(match pressed.code {
+        KeyCode::Char('c') if pressed.modifiers.contains(KeyModifiers::CONTROL) => Some(Key::Leave),
+        KeyCode::Char(c) => Some(Key::Char(c)),
+        KeyCode::Up => Some(Key::Up),
+        KeyCode::Down => Some(Key::Down),
+        KeyCode::PageUp => Some(Key::PageUp),
+        KeyCode::PageDown => Some(Key::PageDown),
+        KeyCode::Enter => Some(Key::Enter),
+        KeyCode::Esc => Some(Key::Escape),
+        KeyCode::Backspace => Some(Key::Back),
+        _ => None,
+    })
 }
 
 fn size() -> (usize, usize) {
@@ -175,42 +228,73 @@ impl View {
     }
 
     fn table(&self, columns: usize, lines: usize) -> String {
+        let mut head = Vec::new();
+        if !self.fresh {
+            let age = duration(self.age_ms);
+            head.push(format!("! the capture loop does not answer: this is what it said {age} ago"));
+        }
+        let losses = self.problems.iter().filter(|(component, _)| *component == "losses");
+        let others = self.problems.iter().filter(|(component, _)| *component != "losses");
+        for (component, message) in losses.chain(others) {
+            head.extend(wrap(&format!("! {component}: {message}"), columns));
+        }
+        if head.is_empty() {
+            head.push("all components are well".to_owned());
+        }
+        let sources = sources(&self.streams, "", Order::Trouble);
         let sent: Vec<String> = self.sent.iter().map(|(sink, count)| format!("{sink} {count}")).collect();
-        let mut head = vec![format!(
-            "capturer at {}: {} streams, {:.1} lines/s captured, lag {}; delivered: {}",
+        let counts = format!(
+            "capturer at {}: {} sources ({} streams), {:.1} lines/s captured, behind {}; delivered: {}",
             self.address,
+            sources.len(),
             self.streams.len(),
             self.lines_per_second,
             bytes(Some(self.lag_bytes)),
             sent.join(", ")
-        )];
-        if !self.fresh {
-            let age = duration(self.age_ms);
-            head.push(format!("its loop does not answer: this is what it said {age} ago"));
-        }
-        head.extend(self.problems.iter().map(|(component, message)| format!("! {component}: {message}")));
-        if self.healthy {
-            head.push("all components are well".to_owned());
-        }
+        );
+        head.extend(wrap(&counts, columns));
         head.push(String::new());
+        let name_columns = (columns * 2 / 5).clamp(12, 48);
         head.push(format!(
-            "{:<32} {:<4} {:<10} {:>7} {:>10} {:>9} {:>7} {:>4} {:>4}  WAITS FOR",
-            "NAME", "MODE", "STATE", "SINCE", "LINES/S", "LAG", "AGE", "ROT", "FAIL"
+            "{:<name_columns$} {:>8} {:>8} {:>6}  WHAT IT IS AT, AND WHY",
+            "SOURCE", "LINES/S", "BEHIND", "LAST"
         ));
         let room = lines.saturating_sub(head.len() + LINES_KEPT).max(1);
         let mut table = String::new();
-        let rows = self.streams.iter().take(room).map(row);
+        let rows = sources.iter().take(room).map(|source| {
+            let name = shorten(&source.name, name_columns);
+            let last = source.last_ms.map_or("-".to_owned(), duration);
+            let (lag, what) = (bytes(source.lag), &source.what);
+            format!("{name:<name_columns$} {:>8.1} {lag:>8} {last:>6}  {what}", source.rate)
+        });
         for line in head.into_iter().chain(rows) {
             let _ = writeln!(table, "{}", fit(&line, columns).trim_end());
         }
-        if self.streams.len() > room {
-            let _ = writeln!(table, "… and {} more", self.streams.len() - room);
+        if sources.len() > room {
+            let _ = writeln!(table, "… and {} more", sources.len() - room);
         }
-        if self.streams.is_empty() {
-            table += "(no stream yet)\n";
+        if sources.is_empty() {
+            table += "(no source yet)\n";
         }
         table
     }
+}
+
+/// A sentence over several lines: its end is where the cure stands.
+fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let text = printable(text);
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().expect("there is one");
+        let width = line.chars().count();
+        if width > 0 && width + 1 + word.chars().count() > columns {
+            lines.push(word.to_owned());
+        } else {
+            *line += if width > 0 { " " } else { "" };
+            *line += word;
+        }
+    }
+    lines
 }
 
 /// Each group of sinks reads all sources for itself.
@@ -221,32 +305,6 @@ fn furthest_behind(rows: &[Map<String, Value>]) -> u64 {
         *by_sinks.entry(sinks).or_default() += number(row, "lag_bytes");
     }
     by_sinks.into_values().max().unwrap_or(0)
-}
-
-fn row(row: &Map<String, Value>) -> String {
-    let of = |key: &str| row.get(key).and_then(Value::as_u64);
-    let mut waits_for = text(row, "operation").to_owned();
-    if let Some(left) = of("operation_deadline_ms") {
-        let _ = write!(waits_for, " ({} left)", duration(left));
-    } else if let Some(age) = of("operation_age_ms") {
-        let _ = write!(waits_for, " (for {})", duration(age));
-    }
-    let why = [text(row, "set_aside"), text(row, "last_error")].into_iter().find(|why| !why.is_empty());
-    if let Some(why) = why {
-        let _ = write!(waits_for, " ! {why}");
-    }
-    format!(
-        "{:<32} {:<4} {:<10} {:>7} {:>10.1} {:>9} {:>7} {:>4} {:>4}  {waits_for}",
-        short(text(row, "name")),
-        text(row, "mode"),
-        text(row, "state"),
-        duration(number(row, "state_age_ms")),
-        rate(row),
-        bytes(of("lag_bytes")),
-        duration(number(row, "age_ms")),
-        number(row, "rotations"),
-        number(row, "failures"),
-    )
 }
 
 fn tenths(rate: f64) -> f64 {
@@ -352,21 +410,28 @@ mod tests {
         assert_eq!(view.streams.iter().map(rate).collect::<Vec<_>>(), [20.0, 20.0, 0.0, 0.0]);
     }
 
+    #[test]
+    fn sentences_are_wrapped_and_not_cut() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("a-long-word b", 4), ["a-long-word", "b"]);
+    }
+
     /// Golden: a name must not steer the terminal, and nothing is wider or longer than it.
     #[test]
     fn the_table_fits_the_terminal() {
         let lines: Vec<String> = view().table(200, 100).lines().map(str::to_owned).collect();
+        assert_eq!(lines[0], "all components are well");
         assert_eq!(
-            lines[0],
-            "capturer at 127.0.0.1:8001: 3 streams, 34.5 lines/s captured, lag 60KiB; delivered: local_file 12"
+            lines[1],
+            "capturer at 127.0.0.1:8001: 3 sources (3 streams), 34.5 lines/s captured, behind 60KiB; delivered: local_file 12"
         );
         assert_eq!(
             lines[4],
-            "db?[2J                           api  following      65s       25.0     20KiB    0.5s    3    0  read (12s left)"
+            "db?[2J                                               25.0    20KiB      -  follows: read (12s left)"
         );
         let small = view().table(40, 9);
         assert!(small.lines().all(|line| line.chars().count() <= 40), "{small}");
-        assert!(small.lines().count() < 9 && small.ends_with("… and 1 more\n"), "{small}");
+        assert!(small.ends_with("… and 2 more\n"), "{small}");
     }
 
     /// What waits in the spool was not delivered.

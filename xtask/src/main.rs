@@ -67,6 +67,13 @@ enum Chore {
     },
     /// Looks for bytes that break a decoder, one fuzz target after the other.
     Fuzz(fuzz::FuzzArgs),
+    /// Writes the files that are made from the catalog of metrics: docs/metrics.md and dashboards/capturer.json.
+    #[command(visible_alias = "dashboards")]
+    Docs {
+        /// Only compare them with what is there.
+        #[arg(long)]
+        check: bool,
+    },
     /// Runs the agent's core on simulated hosts: one seed again, or ten thousand.
     #[command(disable_help_flag = true)]
     Sim {
@@ -106,6 +113,7 @@ fn main() -> ExitCode {
         Chore::BuildEbpf { check } => build_ebpf::build(check).map(|()| true),
         Chore::Vm { kernels } => vm::run_in(&kernels).map(|outcome| outcome.failed.is_empty()),
         Chore::Fuzz(arguments) => fuzz::fuzz(&arguments).map(|()| true),
+        Chore::Docs { check } => programs::reference(check),
         Chore::Sim { arguments } => programs::sim(&arguments),
         Chore::Soak { arguments } => programs::soak(&arguments),
         Chore::Mutants { names } => mutants::run(&names),

@@ -1,4 +1,4 @@
-//! `cargo xtask sim` and `cargo xtask soak`: programs of package capturer-tests, taken from the one build of the tests and
+//! `cargo xtask sim`, `soak` and `docs`: programs of package capturer-tests, taken from the one build of the tests and
 //! run with the chore's own arguments, which they explain themselves (`--help`).
 //!
 //! They are programs of that package, not chores, because they are made of the agent's parts: an xtask that depended on
@@ -49,6 +49,11 @@ pub fn soak(arguments: &[OsString]) -> Result<bool> {
 pub fn soak_for(minutes: u32) -> Result<()> {
     let reports = paths::target().join("soak");
     check(soak_program()?.arg("--reports").arg(reports).args(["--minutes", &minutes.to_string()]))
+}
+
+/// Writes what is made from the catalog of metrics, or only compares; whether it is as it should be.
+pub fn reference(check: bool) -> Result<bool> {
+    run(program("reference")?.args(check.then_some("--check")))
 }
 
 fn sim_program() -> Result<Command> {

@@ -19,7 +19,7 @@ struct Needed {
     is_here: fn() -> bool,
 }
 
-const NEEDED: [Needed; 5] = [
+const NEEDED: [Needed; 7] = [
     Needed { package: "gcc", what_for: "`cc`, by which rustc links", is_here: || on_path("cc") },
     Needed {
         package: "libc6-dev",
@@ -36,6 +36,12 @@ const NEEDED: [Needed; 5] = [
         what_for: "`mkfs.ext4`, for a disk that tests freeze",
         is_here: || on_path("mkfs.ext4"),
     },
+    Needed {
+        package: "prometheus",
+        what_for: "`promtool` and a real Prometheus, which judge alert rules, dashboard and scrapes",
+        is_here: || on_path("promtool") && on_path("prometheus"),
+    },
+    Needed { package: "curl", what_for: "the commands of the runbooks", is_here: || on_path("curl") },
     Needed {
         package: "python3-venv",
         what_for: "a Python that decodes what is sent to Loki, without any code of ours",

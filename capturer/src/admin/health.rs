@@ -31,6 +31,8 @@ pub struct Facts {
     pub sources_ready: bool,
     /// Per sink: whether it accepted once.
     pub sinks: BTreeMap<String, bool>,
+    /// Per sink: lines that it acknowledged, and for a network sink those that its other side took.
+    pub lines: BTreeMap<String, (u64, Option<u64>)>,
     /// Per sink whose other side takes nothing until somebody mends something: what.
     pub held: BTreeMap<String, String>,
 }
@@ -44,6 +46,7 @@ impl Facts {
             steps_ms: board.beats().into_iter().map(|(component, (age, _))| (component, age)).collect(),
             sources_ready: board.sources_ready.load(std::sync::atomic::Ordering::Relaxed),
             sinks: board.sinks(),
+            lines: BTreeMap::new(),
             held: board.held_sinks(),
         }
     }
@@ -62,6 +65,16 @@ pub struct Report {
 pub fn report(facts: &Facts) -> Report {
     let mut components = facts.components.clone();
     components.insert(CAPTURE_LOOP.to_owned(), capture_loop(facts));
+    for (sink, (acknowledged, taken)) in &facts.lines {
+        let mut say = |component: String, lines: u64, what: &str| {
+            if let Some(health) = components.get_mut(&component).filter(|health| health.ok && lines > 0) {
+                health.message = format!("{lines} lines {what} in this run");
+            }
+        };
+        let what = if taken.is_some() { "put into the spool" } else { "delivered" };
+        say(format!("sink_{sink}"), *acknowledged, what);
+        say(format!("sink_{sink}_delivery"), taken.unwrap_or(0), "taken by the other side");
+    }
     for (component, age_ms) in facts.steps_ms.iter().filter(|(_, age_ms)| **age_ms > STEP_AGE_MAX_MS) {
         components.insert(component.clone(), stuck_step(*age_ms));
     }
@@ -71,7 +84,7 @@ pub fn report(facts: &Facts) -> Report {
 fn stuck_step(age_ms: u64) -> Health {
     let message = format!(
         "{STUCK}one write has been under way for {:.1} s; the disk or file system that it goes to does not answer: look for \
-         its trouble with dmesg and iostat -x; reading waits, nothing is dropped",
+         its trouble with dmesg and iostat -x; reading waits, and lines stay in the log files as long as those are kept",
         age_ms as f64 / 1000.0
     );
     Health { ok: false, message }
@@ -142,8 +155,26 @@ mod tests {
             steps_ms: BTreeMap::new(),
             sources_ready: true,
             sinks: [("stdout".to_owned(), true)].into(),
+            lines: BTreeMap::new(),
             held: BTreeMap::new(),
         }
+    }
+
+    /// A sentence that never changes is not true for long.
+    #[test]
+    fn a_sink_that_is_well_says_what_it_has_done() {
+        let mut facts = facts();
+        let well = || Health { ok: true, message: "no record has come yet".to_owned() };
+        for component in ["sink_stdout", "sink_loki", "sink_loki_delivery"] {
+            facts.components.insert(component.to_owned(), well());
+        }
+        facts.lines = [("stdout".to_owned(), (5_000_000, None)), ("loki".to_owned(), (70, Some(30)))].into();
+        let said = |facts: &Facts, component: &str| report(facts).components[component].message.clone();
+        assert_eq!(said(&facts, "sink_stdout"), "5000000 lines delivered in this run");
+        assert_eq!(said(&facts, "sink_loki"), "70 lines put into the spool in this run");
+        assert_eq!(said(&facts, "sink_loki_delivery"), "30 lines taken by the other side in this run");
+        facts.lines.insert("loki".to_owned(), (0, Some(0)));
+        assert_eq!(said(&facts, "sink_loki_delivery"), "no record has come yet");
     }
 
     #[test]

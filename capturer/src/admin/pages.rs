@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, ORIGIN};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, ORIGIN, WWW_AUTHENTICATE,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
+use super::access::Access;
 use super::body::Body;
 use super::health::{self, Facts};
-use super::hosts::Hosts;
 use crate::agent_client;
 use crate::desk::Outcome;
 use crate::limits::TAPS_MAX;
@@ -27,6 +29,7 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(8);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 const HTML: &str = "text/html; charset=utf-8";
+const SVG: &str = "image/svg+xml";
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
@@ -34,7 +37,7 @@ const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Only the page's own script and style, and only our own JSON: a hostile container name that slipped into the page
 /// could still run nothing and send nothing anywhere.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const PATHS: &str = "/, /metrics, /healthz, /readyz, /health, /api/v1/streams, /api/v1/fds, /api/v1/positions, /api/v1/tap, POST /-/reload";
@@ -45,7 +48,9 @@ const TAP: &str = "/api/v1/tap";
 pub(super) struct Pages {
     pub board: Arc<Board>,
     pub metrics: Arc<Metrics>,
-    pub hosts: Hosts,
+    pub access: Access,
+    /// Lines may be watched.
+    pub tap: bool,
 }
 
 pub(super) type Answer = Response<Body>;
@@ -57,12 +62,21 @@ impl Pages {
         request: &Request<B>,
         local: Option<SocketAddr>,
     ) -> Answer {
-        if let Err(host) = self.hosts.check(request.headers(), local) {
+        if let Err(host) = self.access.hosts.check(request.headers(), local) {
             let host = host.escape_debug();
             let message = format!(
                 "This server is not called {host}. Ask it by its address, or add the name to admin.hosts.\n"
             );
             return text(StatusCode::MISDIRECTED_REQUEST, message);
+        }
+        // Only that the process lives is told to everybody: supervisors ask for it, and it says nothing.
+        if local.is_some() && request.uri().path() != "/healthz" && !self.access.knows(request.headers()) {
+            let message =
+                "This server wants its token (admin.token): Authorization: Bearer TOKEN, or as a password.\n";
+            let mut answer = text(StatusCode::UNAUTHORIZED, message);
+            let scheme = HeaderValue::from_static("Basic realm=\"capturer: the token is the password\"");
+            answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+            return answer;
         }
         let reload = request.uri().path() == RELOAD;
         let is_right = match *request.method() {
@@ -85,7 +99,10 @@ impl Pages {
             return text(StatusCode::BAD_REQUEST, "A request here has no body.\n");
         }
         match request.uri().path() {
-            "/" => with_type(StatusCode::OK, HTML, include_str!("page/index.html")),
+            "/" => with_type(StatusCode::OK, HTML, page()),
+            "/icon-ok.svg" => with_type(StatusCode::OK, SVG, include_str!("page/icon-ok.svg")),
+            "/icon-bad.svg" => with_type(StatusCode::OK, SVG, include_str!("page/icon-bad.svg")),
+            "/icon-unknown.svg" => with_type(StatusCode::OK, SVG, include_str!("page/icon-unknown.svg")),
             "/page.js" => {
                 with_type(StatusCode::OK, "text/javascript; charset=utf-8", include_str!("page/page.js"))
             }
@@ -94,7 +111,7 @@ impl Pages {
             }
             RELOAD => self.reload().await,
             "/healthz" => text(StatusCode::OK, "alive\n"),
-            "/metrics" => self.metrics(),
+            "/metrics" => self.metrics().await,
             "/readyz" => self.ready(),
             "/health" => self.health(),
             "/api/v1/streams" => self.streams().await,
@@ -105,11 +122,14 @@ impl Pages {
         }
     }
 
-    fn metrics(&self) -> Answer {
+    async fn metrics(&self) -> Answer {
+        let (snapshot, _) = self.snapshot().await;
+        self.metrics.show_sources(&snapshot.streams, self.age_ms(&snapshot));
+        self.metrics.show_process();
         let taps = &self.board.taps;
         self.metrics.tap_watchers.set(taps.count() as i64);
         self.metrics.tap_skipped_lines_total.inc_by(taps.take_skipped());
-        let report = health::report(&Facts::of(&self.board));
+        let report = health::report(&self.facts());
         // A component that is gone must not be shown as it was last.
         self.metrics.component_health.reset();
         for (component, health) in &report.components {
@@ -118,13 +138,20 @@ impl Pages {
         with_type(StatusCode::OK, EXPOSITION, self.metrics.encode())
     }
 
+    /// What sinks have done so far is known by the counters.
+    fn facts(&self) -> Facts {
+        let mut facts = Facts::of(&self.board);
+        facts.lines = facts.sinks.keys().map(|sink| (sink.clone(), self.metrics.lines_of(sink))).collect();
+        facts
+    }
+
     fn ready(&self) -> Answer {
         let reasons = health::not_ready(&Facts::of(&self.board));
         text(status(reasons.is_empty()), health::ready_text(&reasons))
     }
 
     fn health(&self) -> Answer {
-        let report = health::report(&Facts::of(&self.board));
+        let report = health::report(&self.facts());
         json(status(report.ok), &report)
     }
 
@@ -158,6 +185,9 @@ impl Pages {
 
     /// Records as they are delivered, until the reader leaves. `container` and `grep` filter them.
     fn tap(&self, query: &str, head: bool) -> Answer {
+        if !self.tap {
+            return text(StatusCode::FORBIDDEN, "Watching lines is switched off (admin.tap).\n");
+        }
         let mut filter = Filter::default();
         for (key, value) in query.split('&').filter_map(|part| part.split_once('=')) {
             let Some(value) = agent_client::unquote(value) else {
@@ -250,6 +280,19 @@ struct Position {
     key: String,
     name: String,
     position: serde_json::Value,
+}
+
+/// The status page, with what is known before its script asks.
+fn page() -> String {
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_string_lossy();
+    // A host's name has no other characters; one that has is not to be believed.
+    let plain = |c: &char| c.is_ascii_alphanumeric() || ".-_".contains(*c);
+    let host: String = host.chars().filter(plain).collect();
+    include_str!("page/index.html")
+        .replace("{host}", &host)
+        .replace("{version}", env!("CARGO_PKG_VERSION"))
+        .replace("{commit}", env!("CAPTURER_COMMIT"))
 }
 
 fn status(ok: bool) -> StatusCode {

@@ -6,7 +6,7 @@
 //! goes first, and last who waits for an answer: while the capture loop is stuck that takes longer than the patience.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -15,11 +15,14 @@ use anyhow::Context;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
+use super::access::Access;
 use super::hosts::Hosts;
+use super::listeners::{Bound, Incoming};
 use super::pages::Pages;
 use super::watchdog::{self, Watchdog};
 use crate::ledger::Owner;
@@ -88,17 +91,8 @@ pub fn start(
     claims: Claims,
 ) -> anyhow::Result<Option<AdminHandle>> {
     let Some(listen) = settings.listen else { return Ok(None) };
-    let listener = TcpListener::bind(listen).map_err(|error| {
-        let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => "another process listens there",
-            io::ErrorKind::AddrNotAvailable => "this host has no such address",
-            io::ErrorKind::PermissionDenied => "ports below 1024 need the right CAP_NET_BIND_SERVICE",
-            _ => "it can't be listened on",
-        };
-        anyhow::Error::new(error).context(format!("admin server on {listen}: {hint}; change admin.listen"))
-    })?;
-    listener.set_nonblocking(true).context("admin server: making its socket non-blocking")?;
-    let addr = listener.local_addr().context("admin server: asking for its address")?;
+    let bound = Bound::new(listen, settings)?;
+    let addr = bound.addr;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -106,11 +100,12 @@ pub fn start(
         .context("admin server: making its runtime")?;
     let (stop, stopped) = oneshot::channel();
     let hosts = Hosts { listen: Some(listen.ip()), names: settings.hosts.clone() };
-    let pages = Arc::new(Pages { board, metrics, hosts });
+    let access = Access { hosts, token: settings.token.clone() };
+    let pages = Arc::new(Pages { board, metrics, access, tap: settings.tap });
     let thread = std::thread::Builder::new()
         .name("admin".to_owned())
         .spawn(move || {
-            if let Err(error) = runtime.block_on(serve(listener, pages, claims, stopped)) {
+            if let Err(error) = runtime.block_on(serve(bound, pages, claims, stopped)) {
                 tracing::error!(%error, "the admin server has ended");
             }
         })
@@ -119,20 +114,20 @@ pub fn start(
 }
 
 async fn serve(
-    listener: TcpListener,
+    bound: Bound,
     pages: Arc<Pages>,
     claims: Claims,
     mut stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let listening = claims.claim(listener.as_fd(), Owner::Admin);
+    let tls = bound.tls.clone();
+    let listeners = bound.listen(&claims)?;
     let mut connections = Connections::default();
     let mut watchdog = Watchdog::new(Arc::clone(&pages.board), Arc::clone(&pages.metrics));
     let mut look = tokio::time::interval(watchdog::LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listeners.accept() => accepted,
             _ = look.tick() => {
                 watchdog.look();
                 continue;
@@ -140,9 +135,9 @@ async fn serve(
             _ = &mut stopped => break,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok(stream) => {
                 connections.make_room().await;
-                connections.open(stream, Arc::clone(&pages), claims.clone());
+                connections.open(stream, tls.clone(), Arc::clone(&pages), claims.clone());
             }
             Err(error) => {
                 tracing::warn!(%error, "the admin server could not take a connection");
@@ -150,8 +145,7 @@ async fn serve(
             }
         }
     }
-    drop(listening);
-    drop(listener);
+    drop(listeners);
     // Nobody waits for those who watch.
     pages.board.taps.close();
     connections.close().await;
@@ -203,13 +197,13 @@ impl Connections {
         }
     }
 
-    fn open(&mut self, stream: TcpStream, pages: Arc<Pages>, claims: Claims) {
+    fn open(&mut self, stream: Incoming, tls: Option<TlsAcceptor>, pages: Arc<Pages>, claims: Claims) {
         let phase = Arc::new(Mutex::new(Phase::Silent));
         let told = Arc::clone(&phase);
         let task = self.tasks.spawn(async move {
             // A peer that is slow or speaks no HTTP is its own problem; there is nothing to log or count.
             let watcher = OnceLock::new();
-            let conversation = converse(stream, pages, &claims, &told, &watcher);
+            let conversation = converse(stream, tls, pages, &claims, &told, &watcher);
             let mut conversation = std::pin::pin!(conversation);
             let mut before = None;
             while tokio::time::timeout(CONNECTION_TIME_MAX, &mut conversation).await.is_err() {
@@ -233,16 +227,40 @@ impl Connections {
     }
 }
 
-/// One request, one answer.
+/// One request, one answer. A handshake that fails is the peer's own problem.
 async fn converse(
-    stream: TcpStream,
+    stream: Incoming,
+    tls: Option<TlsAcceptor>,
     pages: Arc<Pages>,
     claims: &Claims,
     phase: &Mutex<Phase>,
     watcher: &OnceLock<Arc<Watcher>>,
 ) -> hyper::Result<()> {
     let claim = claims.claim(stream.as_fd(), Owner::Admin);
-    let local = stream.local_addr().ok();
+    let outcome = match stream {
+        Incoming::Unix(stream) => answer(stream, None, pages, phase, watcher).await,
+        Incoming::Tcp(stream) => {
+            let local = stream.local_addr().ok();
+            match tls {
+                None => answer(stream, local, pages, phase, watcher).await,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => answer(stream, local, pages, phase, watcher).await,
+                    Err(_) => Ok(()),
+                },
+            }
+        }
+    };
+    drop(claim);
+    outcome
+}
+
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    local: Option<SocketAddr>,
+    pages: Arc<Pages>,
+    phase: &Mutex<Phase>,
+    watcher: &OnceLock<Arc<Watcher>>,
+) -> hyper::Result<()> {
     let reach = |reached| *phase.lock().unwrap_or_else(PoisonError::into_inner) = reached;
     let service = service_fn(|request| {
         let pages = Arc::clone(&pages);
@@ -263,10 +281,7 @@ async fn converse(
         .max_buf_size(HEADER_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .keep_alive(false);
-    let mut connection = builder.serve_connection(TokioIo::new(stream), service);
-    // Named after the connection, so that it goes before it, also when the time is over.
-    let _claim = claim;
-    (&mut connection).await
+    builder.serve_connection(TokioIo::new(stream), service).await
 }
 
 #[cfg(test)]

@@ -15,10 +15,14 @@ struct Server {
 }
 
 fn server() -> Server {
+    server_with(Admin::default())
+}
+
+fn server_with(admin: Admin) -> Server {
     let board = Arc::new(Board::default());
     board.beat_capture();
     let metrics = Arc::new(Metrics::new(10).expect("metrics"));
-    let any = Admin { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))), ..Admin::default() };
+    let any = Admin { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))), ..admin };
     let handle = start(&any, Arc::clone(&board), metrics, Claims::default()).expect("a free port");
     let handle = handle.expect("there is an address");
     Server { handle, board }
@@ -344,4 +348,47 @@ fn a_stranger_is_not_answered() {
     let answer = server.send(format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes());
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(server.send(b"GET /healthz HTTP/1.0\r\n\r\n").starts_with("HTTP/1.0 200"));
+}
+
+/// Whoever reaches the address sees names and lines, so where a token is wanted nothing but life is told without it.
+#[test]
+fn without_the_token_nothing_is_told() {
+    let token = "0123456789abcdef";
+    let server = server_with(Admin { token: Some(crate::settings::Secret::new(token)), ..Admin::default() });
+    for path in ["/", "/metrics", "/health", "/readyz", "/api/v1/streams", "/api/v1/tap", "/nothing"] {
+        let (status, body) = server.get(path);
+        assert!(status == 401 && body.contains("admin.token"), "{path}: {status} {body}");
+    }
+    assert_eq!(server.get("/healthz").0, 200);
+    assert!(reload(&server, "").starts_with("HTTP/1.1 401"));
+    let with = |header: &str| {
+        server.send(format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n").as_bytes())
+    };
+    assert!(with(&format!("Authorization: Bearer {token}")).starts_with("HTTP/1.1 200"));
+    assert!(with("Authorization: Bearer 0123456789abcdeF").starts_with("HTTP/1.1 401"));
+}
+
+#[test]
+fn watching_lines_can_be_switched_off() {
+    let server = server_with(Admin { tap: false, ..Admin::default() });
+    assert_eq!(server.get("/api/v1/tap").0, 403);
+    assert_eq!(server.get("/healthz").0, 200);
+}
+
+/// Who may use it is up to its permissions, so no token is asked for; and nothing of it is left behind.
+#[test]
+fn a_unix_socket_answers_without_a_token_and_goes_with_the_server() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("admin.sock");
+    // What a killed agent left is in nobody's way.
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
+    let token = Some(crate::settings::Secret::new("0123456789abcdef"));
+    let server = server_with(Admin { socket: Some(path.clone()), token, ..Admin::default() });
+    let mut stream = std::os::unix::net::UnixStream::connect(&path).expect("connect");
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("send");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    server.handle.stop();
+    assert!(!path.exists());
 }

@@ -34,7 +34,7 @@ use crate::losses::Losses;
 use crate::metrics::{Metrics, ReloadResult};
 use crate::probe;
 use crate::ring;
-use crate::settings::Settings;
+use crate::settings::{Settings, advice};
 use crate::shell::Rest;
 use crate::status::Board;
 use crate::witness::Witness;
@@ -113,7 +113,7 @@ impl Agent {
         }
         let settings = Arc::new(settings);
         let metrics = Arc::new(Metrics::new(settings.metrics.max_containers).context("making the metrics")?);
-        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        metrics.process_start_time_seconds.set(turn::unix_s());
         metrics.config_last_reload_successful.set(1);
         metrics.config_last_reload_success_timestamp_seconds.set(turn::unix_s());
         let board = Arc::<Board>::default();
@@ -141,6 +141,9 @@ impl Agent {
         let admin = admin::server::start(settings, board.clone(), metrics.clone(), claims.clone())?;
         if let Some(admin) = &admin {
             tracing::info!(address = %admin.addr, "admin server listens");
+        }
+        for warning in advice::warnings(&run.settings) {
+            tracing::warn!("{warning}");
         }
         let reloads = Reloads::new(reloading, &board, &metrics, &claims, &sender);
         let process = Process {

@@ -13,6 +13,7 @@ use crate::discover::Unmatched;
 use crate::files::Hung;
 use crate::files::report::PassedOver;
 use crate::metrics::UnreadableReason;
+use crate::settings::shown_url;
 use crate::shell::Rest;
 
 /// What health says of files as a rule.
@@ -38,6 +39,28 @@ impl Loop<'_> {
         self.tell_files(now)
     }
 
+    /// For who looks at the log for the first time: what is captured, where it goes, and where to look.
+    pub(super) fn tell_what_is_captured(&self) {
+        let metrics = &self.process.metrics;
+        let mut what = Vec::new();
+        if self.settings.container_monitor.enabled {
+            what.push(format!("{} running containers", metrics.containers_monitored.get()));
+        }
+        if !self.settings.file_monitor.files.is_empty() {
+            what.push(format!("{} files", metrics.files_monitored.get()));
+        }
+        let sinks = &self.settings.sinks;
+        let file = sinks.local_file.as_ref().map(|sink| sink.directory.display().to_string());
+        let loki = sinks.loki.as_ref().map(|sink| format!("Loki at {}", shown_url(&sink.url)));
+        let stdout = sinks.stdout.then(|| "standard output".to_owned());
+        let whereto: Vec<String> = file.into_iter().chain(loki).chain(stdout).collect();
+        tracing::info!(
+            "captures {} into {}; what it is at: capturer top, what is wrong: capturer doctor",
+            what.join(" and "),
+            whereto.join(" and ")
+        );
+    }
+
     fn tell(&mut self, component: &'static str, ok: bool, message: String) {
         if self.said.is_news(component, ok) {
             if ok {
@@ -61,7 +84,10 @@ impl Loop<'_> {
         let Named { count, text } = self.capture.stuck(now);
         self.process.metrics.streams_stuck.set(count as i64);
         let message = match count {
-            0 => "every stream reads what there is".to_owned(),
+            0 => {
+                let (streams, _, _) = self.capture.counts();
+                format!("{streams} streams, none stuck")
+            }
             _ => format!(
                 "{count} streams read nothing although there is something to read: {text}. Nothing behind them holds them up, so \
                  this may be a mistake of the agent: please report it; a restart goes on from the saved positions"
@@ -77,7 +103,10 @@ impl Loop<'_> {
         let unmatched = self.capture.unmatched_names(now);
         let some = matches!(unmatched, Some(Unmatched::Some(_)));
         let (ok, message) = match unmatched {
-            None => (true, "containers are selected as configured".to_owned()),
+            None => {
+                let running = self.process.metrics.containers_monitored.get();
+                (true, format!("{running} running containers are captured, as configured"))
+            }
             Some(Unmatched::All(names)) => (
                 false,
                 format!(
@@ -109,7 +138,8 @@ impl Loop<'_> {
                 descriptors::CURE
             )
         } else {
-            format!("of at most {limit} file descriptors enough are free")
+            let open = self.process.metrics.file_descriptors_open.get();
+            format!("{open} of at most {limit} file descriptors were open at the last look; enough are free")
         };
         self.tell("descriptors", !is_full, message);
     }

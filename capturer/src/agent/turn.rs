@@ -286,11 +286,15 @@ impl Loop<'_> {
         if !self.is_ready && self.next.run.is_none() && self.capture.is_ready() {
             self.is_ready = true;
             self.process.board.sources_ready.store(true, Ordering::Relaxed);
+            self.tell_what_is_captured();
             // Some may have gone between two runs.
             self.process.metrics.retain_containers(|id| self.capture.knows_container(id));
         }
         let saving = match self.capture.checkpoint_trouble() {
-            None => (true, "saved whenever a position moved".to_owned()),
+            None => {
+                let saves = self.process.metrics.checkpoint_saves_total.get();
+                (true, format!("{saves} saved in this run, none failed since the last"))
+            }
             Some(error) => {
                 (false, format!("{error}; new containers wait, and a crash now would repeat records"))
             }
@@ -299,7 +303,10 @@ impl Loop<'_> {
         if let Some(trouble) = self.capture.docker_trouble() {
             let socket = self.settings.container_monitor.socket_path.display();
             let message = match &trouble {
-                None => format!("{socket} answers"),
+                None => {
+                    let running = self.process.metrics.containers_monitored.get();
+                    format!("{socket} answers; {running} running containers are captured")
+                }
                 Some(trouble) => {
                     format!("{trouble}; check that dockerd is well and that this user may use {socket}")
                 }

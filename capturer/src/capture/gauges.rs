@@ -92,6 +92,10 @@ impl Capture {
         self.metrics.files_monitored.set(self.sums.files);
         self.metrics.capture_lag_seconds.set((now.mono_ms - oldest) as f64 / 1000.0);
         self.metrics.container_stream_pool_utilization.set(self.pool.utilization());
+        let buffers = self.outlets.iter().map(|outlet| outlet.credit.bytes());
+        let (used, limit) = buffers.fold((0, 0), |(used, limit), (out, max)| (used + out, limit + max));
+        self.metrics.buffer_bytes.set(used as i64);
+        self.metrics.buffer_limit_bytes.set(limit as i64);
         for outlet in &self.outlets {
             let waiting = outlet.credit.batches_out() as i64;
             for sink in &outlet.names {

@@ -160,6 +160,8 @@ impl Capture {
 
     /// Losses that were counted while this stream was at work.
     pub(super) fn note_losses_of(&mut self, now: Now, id: StreamId, lost: Vec<(LossReason, u64, u64)>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        lost.iter().for_each(|(_, losses, bytes)| stream.note_lost(*losses, *bytes));
         let Some(stream) = self.streams.get(&id) else { return };
         let (source, sinks) = (name_of(&stream.source), self.sinks_of(&stream.source));
         let waits = stream.oldest_sent_ms().is_some_and(|sent| now.mono_ms >= sent + SINK_WAITS_MS);
@@ -194,6 +196,7 @@ impl Capture {
         lost: Vec<(LossReason, u64, u64)>,
     ) {
         for (reason, losses, bytes) in lost {
+            self.metrics.lost_for(sinks, losses, bytes);
             self.losses.note(now.mono_ms, Loss { source, sinks, reason, losses, bytes, sink_waited });
         }
     }

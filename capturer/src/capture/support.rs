@@ -95,6 +95,11 @@ impl Credit {
         Credit { bytes_max, bytes_out: 0, batches_out: 0, file_reads: 0, file_reads_max, spare: Vec::new() }
     }
 
+    /// Bytes of buffers that are out, and how many may be.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.bytes_out, self.bytes_max)
+    }
+
     /// A buffer for a file read, if there is room.
     pub fn file_read(&mut self, capacity: usize) -> Option<Vec<u8>> {
         if !self.has_file_read() {

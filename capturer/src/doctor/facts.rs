@@ -81,6 +81,8 @@ pub struct Wanted {
     pub directories: Vec<DirectoryFact>,
     /// The admin server's address, and why it can't be had.
     pub admin: Option<(SocketAddr, Result<(), Refusal>)>,
+    /// What of it is open to others, and what to do.
+    pub exposure: Option<String>,
     /// Docker, unless it is not to be asked.
     pub docker: Option<DockerFact>,
 }

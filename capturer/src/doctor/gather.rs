@@ -135,6 +135,7 @@ fn wanted(settings: &Settings) -> Wanted {
             let listened = TcpListener::bind(address).map(drop).map_err(|error| refusal(&error));
             (address, listened)
         }),
+        exposure: settings.admin.exposure(),
         docker: container.enabled.then(|| docker(container)),
     }
 }

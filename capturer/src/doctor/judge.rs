@@ -197,6 +197,10 @@ fn directory(fact: &DirectoryFact) -> Line {
 
 fn admin(wanted: &Wanted) -> Option<Line> {
     let (address, free) = wanted.admin.as_ref()?;
+    if let (Some(exposure), true) = (&wanted.exposure, wanted.running.is_some() || free.is_ok()) {
+        let (said, cure) = exposure.split_once(": set ").unwrap_or((exposure, ""));
+        return Some(warn("admin", said.to_owned(), format!("Set {cure}.")));
+    }
     Some(match (wanted.running, free) {
         (Some(process), _) => ok("admin", format!("capturer runs with this data_dir, as process {process}")),
         (None, Ok(())) => ok("admin", format!("{address} is free")),

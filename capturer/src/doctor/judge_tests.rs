@@ -36,6 +36,7 @@ fn well() -> Facts {
                 directory("sinks.local_file.directory", "/out"),
             ],
             admin: Some(("127.0.0.1:8001".parse().unwrap(), Ok(()))),
+            exposure: None,
             docker: Some(DockerFact {
                 socket: "/docker.sock".into(),
                 read_from: ReadFrom::Auto,

@@ -12,7 +12,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::file::{self, ConfigError, Outside, Override};
-use super::{Admin, LocalFile, Objection, Settings, summary, units};
+use super::{Admin, LocalFile, Objection, Settings, advice, summary, units};
 use crate::sink::SinkError;
 use crate::table::Printable;
 
@@ -75,6 +75,8 @@ pub enum Command {
     /// Look at lines that Loki refused, send them again, or throw them away
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Show what the steps of a pipeline make of lines from standard input or a file
+    Try(TryArgs),
     /// Print a completion script for a shell
     Completion {
         /// bash, zsh, fish, elvish or powershell
@@ -91,6 +93,26 @@ pub struct ConfigArgs {
     /// Change one setting; may be given more than once
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_override)]
     pub set: Vec<Override>,
+}
+
+/// `capturer try`.
+#[derive(Args, Clone, Debug)]
+pub struct TryArgs {
+    /// Which config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Lines to try [default: standard input]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Which pipeline [default: the one that --container or --path gets, or the only one]
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// As lines of a container of this name
+    #[arg(long, value_name = "NAME", conflicts_with = "path")]
+    pub container: Option<String>,
+    /// As lines of the file of this path
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
 }
 
 /// `capturer check`.
@@ -291,6 +313,9 @@ pub fn check(
     match load(&arguments.config) {
         Ok((settings, origin)) => {
             say(out, format_args!("{}", summary::summary(&settings, &origin)));
+            for warning in advice::warnings(&settings) {
+                say(out, format_args!("warning: {warning}\n"));
+            }
             // As in say: whoever closed the pipe has seen enough.
             let _ = list_files(&settings, out);
             if !arguments.online {
@@ -358,7 +383,7 @@ fn parse_override(argument: &str) -> Result<Override, String> {
 
 fn parse_admin(argument: &str) -> Result<Admin, String> {
     let listen = units::listen(argument).map_err(|mismatch| format!("expected {}", mismatch.expected))?;
-    Ok(Admin { listen, hosts: Vec::new() })
+    Ok(Admin { listen, ..Admin::default() })
 }
 
 fn parse_socket(argument: &str) -> Result<PathBuf, String> {

@@ -46,7 +46,14 @@ impl Default for Remember {
 impl Default for Admin {
     fn default() -> Self {
         // Loopback only: what it shows names every container of the host.
-        Admin { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8001))), hosts: Vec::new() }
+        Admin {
+            listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8001))),
+            hosts: Vec::new(),
+            token: None,
+            tls: None,
+            socket: None,
+            tap: true,
+        }
     }
 }
 

@@ -16,9 +16,9 @@ pub use super::substitute::Outside;
 use super::units;
 use super::yaml::{self, Node, Value};
 use super::{
-    Admin, Binary, Compress, ContainerMonitor, FileFormat, FileMonitor, FileSet, FileTemplate, Fsync, Log,
-    LogFormat, LogLevel, Objection, OutputFormat, Privileges, ReadFrom, ResourceMonitoring, Rotation, Select,
-    Settings, Sinks, StartAt, check, loki, pipeline, reload,
+    Admin, AdminTls, Binary, Compress, ContainerMonitor, FileFormat, FileMonitor, FileSet, FileTemplate,
+    Fsync, Log, LogFormat, LogLevel, Objection, OutputFormat, Privileges, ReadFrom, ResourceMonitoring,
+    Rotation, Secret, Select, Settings, Sinks, StartAt, check, loki, pipeline, reload,
 };
 use crate::limits;
 
@@ -40,6 +40,8 @@ const LINE_BYTES_FLOOR: u64 = 64;
 const DELETED_OPEN_BYTES_CEILING: u64 = 1 << 40;
 /// Largest `buffer_bytes_max`: 64 GiB.
 const BUFFER_BYTES_CEILING: u64 = 64 << 30;
+/// Shortest `admin.token`.
+const TOKEN_BYTES_MIN: usize = 16;
 /// Largest `metrics.max_containers`; each costs a scrape a line.
 /// Files that are remembered.
 const REMEMBERED_CEILING: usize = 10_000_000;
@@ -196,6 +198,30 @@ fn read_settings(s: &mut Section, into: &mut Settings) {
 fn read_admin(s: &mut Section, into: &mut Admin) {
     s.read("listen", &mut into.listen, units::listen);
     s.list("hosts", &mut into.hosts, units::text);
+    let (mut token, mut cert_file, mut key_file) = (String::new(), String::new(), String::new());
+    s.read("token", &mut token, admin_token);
+    s.read("tls_cert", &mut cert_file, units::text);
+    s.read("tls_key", &mut key_file, units::text);
+    let mut socket = String::new();
+    s.read("socket", &mut socket, units::text);
+    s.flag("tap", &mut into.tap);
+    if cert_file.is_empty() != key_file.is_empty() {
+        s.problem("tls_cert", "tls_cert and tls_key belong together: give both or none");
+    }
+    into.token = (!token.is_empty()).then(|| Secret::new(token));
+    into.tls =
+        (!cert_file.is_empty()).then(|| AdminTls { cert_file: cert_file.into(), key_file: key_file.into() });
+    into.socket = (!socket.is_empty()).then(|| socket.into());
+}
+
+/// One that can be guessed protects nothing, and a header takes only some characters.
+fn admin_token(text: &str) -> Result<String, units::Mismatch> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if text.is_empty() || (plain && text.len() >= TOKEN_BYTES_MIN) {
+        return Ok(text.to_owned());
+    }
+    let hint = "openssl rand -hex 16 makes one; keep it in a file: \"${file:/etc/capturer/admin-token}\"";
+    Err(units::Mismatch::new("at least 16 visible ASCII characters").hint(hint))
 }
 
 fn read_log(s: &mut Section, into: &mut Log) {

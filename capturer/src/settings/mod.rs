@@ -5,6 +5,7 @@
 //! text ─yaml─▶ tree with places ─+ --set─▶ reader (substitute, units) ─▶ Settings ─check─▶ Settings or all problems
 //! ```
 
+pub mod advice;
 mod check;
 pub mod cli;
 mod defaults;
@@ -103,6 +104,42 @@ pub struct Admin {
     pub listen: Option<SocketAddr>,
     /// Names by which it may be asked, beside loopback and its address.
     pub hosts: Vec<String>,
+    /// What a request over the network must bring; `None` = everybody who reaches the address is answered.
+    pub token: Option<Secret>,
+    /// Certificate chain and key in PEM; `None` = plain HTTP.
+    pub tls: Option<AdminTls>,
+    /// A Unix socket that is listened on as well. Who may use it is up to its permissions.
+    pub socket: Option<PathBuf>,
+    /// Whether lines are shown live.
+    pub tap: bool,
+}
+
+/// Files of the admin server's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminTls {
+    /// The chain, the server's own certificate first.
+    pub cert_file: PathBuf,
+    /// Its key.
+    pub key_file: PathBuf,
+}
+
+impl Admin {
+    /// What is open to whoever reaches its address, and what to do about it; `None` = all is well.
+    pub fn exposure(&self) -> Option<String> {
+        let address = self.listen.filter(|address| !address.ip().is_loopback())?;
+        let what =
+            if self.tap { "names of containers, and log lines (/api/v1/tap)" } else { "names of containers" };
+        let said = match (&self.token, &self.tls) {
+            (Some(_), Some(_)) => return None,
+            (None, _) => format!(
+                "everybody who reaches it sees {what} and may reload the config: set admin.token and admin.tls_cert"
+            ),
+            (Some(_), None) => {
+                "token and log lines go over the network as they are: set admin.tls_cert".to_owned()
+            }
+        };
+        Some(format!("admin.listen is {address}: {said}, or listen on 127.0.0.1"))
+    }
 }
 
 /// Own log lines, always on standard error.

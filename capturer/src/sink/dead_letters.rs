@@ -116,6 +116,18 @@ impl DeadLetters {
         Ok(())
     }
 
+    /// How much of them there is, those included that a replay has taken.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    pub fn bytes(&self) -> io::Result<u64> {
+        if !self.dir.exists() {
+            return Ok(0);
+        }
+        let (kept, taken) = (self.files("ndjson")?, self.files("taken")?);
+        Ok(kept.iter().chain(&taken).map(|(_, len)| len).sum())
+    }
+
     /// All letters, oldest first, and how many lines could not be read.
     pub fn read(&self) -> io::Result<(Vec<Letter>, usize)> {
         if !self.dir.exists() {

@@ -60,7 +60,7 @@ pub fn spawn(
     let (sender, inbox) = channel();
     let component = format!("sink_{}", sink.name());
     board.expect_sink(sink.name());
-    board.set_health(&component, true, "waiting for records");
+    board.set_health(&component, true, "no record has come yet");
     let beat = board.beat(&component);
     let mut worker = Worker {
         id,
@@ -403,7 +403,9 @@ impl Worker {
     fn on_failure(&mut self, error: &SinkError) {
         self.count_failure();
         let consequence = match error.kind {
-            SinkErrorKind::Retry => "reading waits, nothing is dropped",
+            SinkErrorKind::Retry => {
+                "reading waits, and lines stay in the log files as long as those are kept"
+            }
             SinkErrorKind::Closed => "this sink has ended",
         };
         let message = format!("{error}; {consequence}");
@@ -422,7 +424,7 @@ impl Worker {
         if !self.accepted && self.held.is_empty() {
             self.accepted = true;
             if self.sink.is_network() {
-                let message = "takes records into its spool; its delivery has a word of its own";
+                let message = "takes records into its spool";
                 self.board.set_health(&self.component, true, message);
             } else {
                 self.board.set_health(&self.component, true, "accepts records");

@@ -136,7 +136,10 @@ fn keeps_trying_says_why_and_recovers_in_order() {
     }
     let health = board.health()["sink_fake"].clone();
     assert!(!health.ok);
-    assert_eq!(health.message, "no storage space writing 1: free space; reading waits, nothing is dropped");
+    assert_eq!(
+        health.message,
+        "no storage space writing 1: free space; reading waits, and lines stay in the log files as long as those are kept"
+    );
     assert!(told.try_recv().is_err());
     fake.broken.store(false, Ordering::SeqCst);
     for n in 1..=5 {
@@ -234,7 +237,7 @@ fn a_blocked_output_holds_its_own_streams_and_no_others() {
     let blocked = metrics.outputs_blocked.with_label_values(&["fake"]);
     assert_eq!(blocked.get(), 1);
     let health = board.health()["sink_fake"].clone();
-    let expected = "outputs blocked: 1, sources that wait for them: 2; their reading waits, nothing is dropped, all others go on";
+    let expected = "outputs blocked: 1, sources that wait for them: 2; their reading waits, and lines stay in the log files as long as those are kept; all others go on";
     assert!(!health.ok && health.message.ends_with(expected), "{}", health.message);
 
     fake.blocked.lock().unwrap().clear();

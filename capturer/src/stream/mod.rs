@@ -13,6 +13,8 @@ mod groups;
 pub mod hold;
 mod seen;
 pub mod state;
+mod tally;
+mod words;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use allowance::Allowance;
 use chain::Start;
 use file::FileSource;
 pub use state::{Change, State};
+use tally::Tally;
 
 /// Where a stream's lines come from.
 #[derive(Debug)]
@@ -116,8 +119,7 @@ pub struct Stream {
     seq: u64,
     /// Batches not yet acknowledged by all sinks.
     batches_out: usize,
-    lines: u64,
-    last_line_at_ms: Option<u64>,
+    tally: Tally,
     acked: Cursor,
     /// The source is gone and drained; only acknowledgements are missing.
     drained: bool,
@@ -185,8 +187,7 @@ impl Stream {
             last_error: String::new(),
             seq: 0,
             batches_out: 0,
-            lines: 0,
-            last_line_at_ms: None,
+            tally: Tally::default(),
             acked,
             drained: false,
             last_sent: false,
@@ -341,7 +342,7 @@ impl Stream {
 
     /// Lines came of it in this run.
     pub fn has_lines(&self) -> bool {
-        self.lines > 0
+        self.tally.has_lines()
     }
 
     /// It reads nothing more because of those behind it: sinks that have not taken what was read, a rate limit, outputs
@@ -561,7 +562,7 @@ impl Stream {
             return self.pause(text, cx);
         }
         self.change(Change::Failed, text, cx);
-        tracing::warn!(stream = %self.source.key.0, failures = self.failures, "{text}; trying again");
+        words::warn(&self.source, error, &format!("{text}; trying again"));
     }
 
     /// It failed too often: left alone for a while, then tried once. The first line that comes ends it.
@@ -575,7 +576,7 @@ impl Stream {
         let cause =
             format!("paused for {} s after {} failures in a row: {text}", pause_ms / 1000, self.own_failures);
         self.change(Change::Failed, &cause, cx);
-        tracing::warn!(stream = %self.source.key.0, "{cause}");
+        words::warn(&self.source, StreamError::CircuitOpen, &cause);
     }
 
     fn polled(&mut self, again_at_ms: u64, cx: &mut Context<'_>) {
@@ -684,15 +685,14 @@ impl Stream {
         self.seq += 1;
         self.batches_out += 1;
         self.sent_at_ms.push_back(cx.now.mono_ms);
-        self.lines += lines.records.len() as u64;
         if !lines.records.is_empty() {
             self.own_failures = 0;
-            self.last_line_at_ms = Some(cx.now.mono_ms);
         }
         if self.state == State::Following && cx.now.mono_ms - self.state_since_ms >= WELL_AFTER_MS {
             self.failures = 0;
         }
         let message_bytes: u64 = lines.records.iter().map(|record| u64::from(record.message_len)).sum();
+        self.tally.read(lines.records.len() as u64, message_bytes, cx.now.mono_ms);
         if let Some(allowance) = &mut self.allowance
             && let Some(until) = allowance.take(lines.records.len() as u64, message_bytes, cx.now.mono_ms)
         {
@@ -757,6 +757,11 @@ impl Stream {
         }
     }
 
+    /// Something of it was lost.
+    pub fn note_lost(&mut self, losses: u64, bytes: u64) {
+        self.tally.lost(losses, bytes);
+    }
+
     /// For `/api/v1/streams`.
     pub fn row(&self, now_ms: u64) -> StreamRow {
         let container = self.source.container.as_ref();
@@ -769,13 +774,14 @@ impl Stream {
             cause: self.cause.clone(),
             mode_reason: self.kind_reason.clone(),
             state_age_ms: now_ms.saturating_sub(self.state_since_ms),
-            lines: self.lines,
-            last_line_age_ms: self.last_line_at_ms.map(|at| now_ms.saturating_sub(at)),
+            outlet: self.source.outlet.index,
+            oldest_unacked_ms: self.oldest_sent_ms().map(|sent| now_ms.saturating_sub(sent)),
             failures: self.failures,
             last_error: self.last_error.clone(),
             position: serde_json::to_value(&self.acked).unwrap_or_default(),
             ..StreamRow::default()
         };
+        self.tally.describe(&mut row, now_ms);
         match &self.kind {
             Kind::File(file) => file.describe(&mut row, now_ms),
             Kind::Api(api) => api.describe(&mut row, now_ms),

@@ -97,7 +97,8 @@ impl Witness {
         }
         let reasons: Vec<String> =
             probe.refused().iter().map(|(tier, why)| format!("{tier} is not used: {why}")).collect();
-        tracing::info!(tier = %probe.tier(), programs = probe.programs(), refused = ?reasons, "the witness of open descriptors is at work");
+        tracing::info!(tier = %probe.tier(), programs = probe.programs(), "open descriptors are watched");
+        reasons.iter().for_each(|reason| tracing::debug!("{reason}"));
         metrics.probe_tier.with_label_values(&[&probe.tier().to_string()]).set(1);
         let monitoring = &settings.resource_monitoring;
         let docker = &settings.container_monitor;
@@ -304,7 +305,9 @@ impl Witness {
         let probe = lock(&self.shared.probe);
         let mut parts = vec![format!("tier {}", probe.tier())];
         parts.extend(problem.clone());
-        parts.extend(probe.refused().iter().map(|(tier, why)| format!("{tier} is not used: {why}")));
+        if !probe.refused().is_empty() {
+            parts.push("capturer doctor says what a better one needs".to_owned());
+        }
         self.board.set_health(PROBE, problem.is_none(), parts.join("; "));
     }
 }

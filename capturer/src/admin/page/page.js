@@ -1,98 +1,314 @@
-// The status page. Reads the same JSON that anybody can read and shows it.
-// Names come from whoever runs containers: they are only ever set as textContent, never as HTML.
+// The status page. Reads the same JSON and metrics that anybody can read and shows them: what is wrong first, then figures, then a
+// row for each source. Names come from whoever runs containers: they are only ever set as text, never as HTML.
 "use strict";
 
 const REFRESH_MS = 2000;
-const ROWS_MAX = 500;
-const NAME_CHARS_MAX = 120;
-let previous = { at: 0, lines: new Map() };
+const HISTORY = 150;
+const ROWS_FEW = 50;
+const NAME_CHARS_MAX = 46;
+const $ = (id) => document.getElementById(id);
 
-function cell(text, kind) {
-  const td = document.createElement("td");
-  td.textContent = String(text ?? "");
-  if (kind) td.className = kind;
-  return td;
+const trails = new Map();
+let previous = null;
+let all = false;
+let sort = { key: "attention", down: true };
+const opened = new Set();
+
+function element(name, text, kind) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = String(text);
+  if (kind) made.className = kind;
+  return made;
 }
 
-function row(cells) {
-  const tr = document.createElement("tr");
-  tr.append(...cells);
-  return tr;
-}
-
-function short(text) {
-  return text.length > NAME_CHARS_MAX ? text.slice(0, NAME_CHARS_MAX) + "…" : text;
+function middle(text) {
+  if (text.length <= NAME_CHARS_MAX) return text;
+  const half = (NAME_CHARS_MAX - 1) / 2;
+  return text.slice(0, Math.ceil(half)) + "…" + text.slice(text.length - Math.floor(half));
 }
 
 function bytes(count) {
-  if (count === undefined) return "";
+  if (count === undefined) return "–";
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let unit = 0;
   while (count >= 1024 && unit < units.length - 1) { count /= 1024; unit += 1; }
-  return (unit ? count.toFixed(1) : count) + " " + units[unit];
+  return (unit ? count.toFixed(1) : Math.round(count)) + " " + units[unit];
 }
 
-function showHealth(health) {
-  const rows = Object.entries(health.components).map(([name, told]) =>
-    row([cell(name), cell(told.ok ? "well" : "not well", told.ok ? "good" : "bad"), cell(told.message)]));
-  document.getElementById("components").replaceChildren(...rows);
+function number(value) {
+  if (value === undefined) return "–";
+  return value >= 100 ? Math.round(value).toLocaleString("en") : String(Math.round(value * 10) / 10);
 }
 
-function rate(stream, now) {
-  const before = previous.lines.get(stream.id);
-  if (before === undefined || now <= previous.at) return "";
-  return ((stream.lines - before) * 1000 / (now - previous.at)).toFixed(0);
+function duration(ms) {
+  if (ms === undefined) return "–";
+  const s = ms / 1000;
+  if (s < 10) return s.toFixed(1) + " s";
+  if (s < 120) return Math.round(s) + " s";
+  if (s < 7200) return Math.round(s / 60) + " min";
+  return s < 172800 ? Math.round(s / 3600) + " h" : Math.round(s / 86400) + " days";
 }
 
-function waits(stream) {
-  if (!stream.operation) return "";
-  const left = stream.operation_deadline_ms;
-  return left === undefined ? stream.operation : `${stream.operation}, ends in ${(left / 1000).toFixed(0)} s`;
+// Families without their prefix: name → [{labels, value}].
+function parse(text) {
+  const families = new Map();
+  for (const line of text.split("\n")) {
+    const found = /^log_capturer_(\w+?)(?:\{(.*)\})? (\S+)$/.exec(line);
+    if (!found) continue;
+    const labels = {};
+    for (const [, name, value] of (found[2] ?? "").matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)) labels[name] = value;
+    if (!families.has(found[1])) families.set(found[1], []);
+    families.get(found[1]).push({ labels, value: Number(found[3]) });
+  }
+  return families;
 }
 
-function showStreams(answer) {
-  const now = performance.now();
-  const rows = answer.streams.slice(0, ROWS_MAX).map((stream) => row([
-    cell(short(stream.name)),
-    cell(stream.state, stream.failures > 0 ? "bad" : ""),
-    cell(`${stream.mode} (${stream.mode_reason})`),
-    cell(stream.lines, "number"),
-    cell(rate(stream, now), "number"),
-    cell(bytes(stream.lag_bytes), "number"),
-    cell(waits(stream)),
-    cell(short(stream.last_error || stream.cause)),
-  ]));
-  document.getElementById("streams").replaceChildren(...rows);
-  const hidden = answer.streams.length - rows.length;
-  document.getElementById("count").textContent =
-    `(${answer.streams.length}${hidden > 0 ? `, the first ${rows.length} shown` : ""})`;
-  previous = { at: now, lines: new Map(answer.streams.map((stream) => [stream.id, stream.lines])) };
+function value(families, name, sink) {
+  const samples = (families.get(name) ?? []).filter((sample) => sink === undefined || sample.labels.sink === sink);
+  return samples.length ? samples.reduce((sum, sample) => sum + sample.value, 0) : undefined;
 }
 
-function showState(health, answer) {
-  const state = document.getElementById("state");
-  state.className = health.ok && answer.fresh ? "good" : "bad";
-  const stale = answer.fresh ? "" : ` — the capture loop does not answer; shown is what it said ` +
-    `${(answer.age_ms / 1000).toFixed(0)} s ago`;
-  const docker = answer.docker;
-  const engine = !docker.enabled ? "" : docker.reachable ? `, ${docker.containers} containers` :
-    `, the Engine is out of reach: ${docker.error ?? ""}`;
-  state.textContent = (health.ok ? "well" : "needs attention") + engine + stale;
+function rate(now, before, seconds) {
+  return now === undefined || before === undefined || seconds <= 0 ? undefined : Math.max(0, now - before) / seconds;
+}
+
+function spark(name, point) {
+  const points = trails.get(name) ?? [];
+  if (point !== undefined) points.push(point);
+  if (points.length > HISTORY) points.shift();
+  trails.set(name, points);
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", `0 0 ${HISTORY - 1} 20`);
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("aria-hidden", "true");
+  const top = Math.max(...points, 1e-9);
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
+  line.setAttribute("points", points.map((y, i) => `${HISTORY - points.length + i},${19 - 18 * y / top}`).join(" "));
+  svg.append(line);
+  return svg;
+}
+
+function card(title, shown, point, note, bad) {
+  const made = element("div", undefined, "card");
+  made.append(element("p", title), element("strong", shown, bad ? "bad" : ""), spark(title, point));
+  if (note) made.append(element("p", note));
+  return made;
+}
+
+function showCards(now) {
+  const seconds = previous ? (now.at - previous.at) / 1000 : 0;
+  const of = (name, sink) => value(now.families, name, sink);
+  const per = (name, sink) => rate(of(name, sink), previous && value(previous.families, name, sink), seconds);
+  const read = per("logs_processed_total");
+  const cards = [card("lines read a second", number(read), read, `${number(of("logs_processed_total"))} in this run`)];
+  for (const { labels } of now.families.get("delivered_lines_total") ?? []) {
+    const delivered = per("delivered_lines_total", labels.sink);
+    cards.push(card(`delivered a second: ${labels.sink}`, number(delivered), delivered,
+      `${number(of("delivered_lines_total", labels.sink))} in this run`));
+  }
+  const lag = of("capture_lag_bytes"), late = of("capture_lag_seconds");
+  cards.push(card("behind", bytes(lag), lag, `oldest line on its way: ${duration((late ?? 0) * 1000)}`, late > 60));
+  for (const { labels, value: size } of now.families.get("spool_bytes") ?? []) {
+    const limit = of("spool_limit_bytes", labels.sink), age = of("spool_lag_seconds", labels.sink);
+    const share = limit ? 100 * size / limit : 0;
+    cards.push(card(`spool: ${labels.sink}`, `${share.toFixed(share < 10 ? 1 : 0)} %`, share,
+      `${bytes(size)} of ${bytes(limit)}, oldest ${duration((age ?? 0) * 1000)}`, share > 80));
+  }
+  const fds = of("file_descriptors_open"), limit = of("file_descriptors_limit");
+  cards.push(card("descriptors", number(fds), fds, `of at most ${number(limit)}`, fds > 0.9 * limit));
+  const memory = of("resident_memory_bytes");
+  cards.push(card("memory", bytes(memory), memory));
+  $("cards").replaceChildren(...cards);
+}
+
+// One for each source, however many groups of sinks it is read for.
+function sourcesOf(now) {
+  const sources = new Map();
+  for (const row of now.streams.streams) {
+    const known = sources.get(row.key);
+    if (known) known.rows.push(row); else sources.set(row.key, { key: row.key, name: row.name, rows: [row] });
+  }
+  const seconds = previous ? (now.at - previous.at) / 1000 : 0;
+  for (const source of sources.values()) {
+    const worst = source.rows.find(troubled) ?? source.rows.find((row) => row.state !== "following") ?? source.rows[0];
+    const last = source.rows.map((row) => row.last_line_age_ms).filter((age) => age !== undefined);
+    const lags = source.rows.map((row) => row.lag_bytes).filter((lag) => lag !== undefined);
+    source.attention = source.rows.some(troubled) ? 1 : 0;
+    source.lines = Math.max(...source.rows.map((row) => row.lines));
+    source.rate = rate(source.lines, previous?.lines.get(source.key), seconds);
+    source.lag = lags.length ? Math.max(...lags) : undefined;
+    source.last = last.length ? Math.min(...last) : undefined;
+    source.losses = source.rows.reduce((sum, row) => sum + row.losses, 0);
+    source.what = what(worst);
+  }
+  return [...sources.values()];
+}
+
+function troubled(row) {
+  return row.failures > 0 || row.losses > 0 || Boolean(row.set_aside) || /blocked|does not answer/.test(row.cause);
+}
+
+// What a stream is at, in words: what it waits for and why.
+function what(row) {
+  const why = row.set_aside || (row.failures > 0 && row.last_error) || "";
+  if (why) return `${row.state}: ${why}`;
+  if (row.state === "following" && !/blocked|does not answer/.test(row.cause)) {
+    return row.mode === "file" ? "following its file" : "following over the API";
+  }
+  return `${row.state}: ${row.cause}`;
+}
+
+const COLUMNS = [
+  { key: "name", title: "source", of: (source) => source.name, kind: "" },
+  { key: "attention", title: "what it is at", of: (source) => source.attention, kind: "" },
+  { key: "rate", title: "lines/s", of: (source) => source.rate ?? 0, kind: "number" },
+  { key: "lag", title: "behind", of: (source) => source.lag ?? -1, kind: "number" },
+  { key: "last", title: "last line", of: (source) => source.last ?? Infinity, kind: "number small" },
+  { key: "losses", title: "losses", of: (source) => source.losses, kind: "number small" },
+];
+
+function heads() {
+  $("heads").replaceChildren(...COLUMNS.map((column) => {
+    const th = element("th", undefined, column.kind);
+    const chosen = sort.key === column.key;
+    if (chosen) th.setAttribute("aria-sort", sort.down ? "descending" : "ascending");
+    const button = element("button", column.title + (chosen ? (sort.down ? " ▾" : " ▴") : ""));
+    button.type = "button";
+    button.addEventListener("click", () => {
+      sort = { key: column.key, down: chosen ? !sort.down : column.key !== "name" };
+      heads();
+      if (previous) showSources(previous.sources);
+    });
+    th.append(button);
+    return th;
+  }));
+}
+
+function detail(source) {
+  const tr = element("tr");
+  const td = element("td");
+  td.colSpan = COLUMNS.length;
+  for (const row of source.rows) {
+    const list = element("dl");
+    const tell = (name, text) => { if (text !== undefined && text !== "") list.append(element("dt", name), element("dd", text)); };
+    tell("sinks", row.sinks.join(", "));
+    tell("name", row.name);
+    tell("container", row.container_id);
+    tell("state", `${row.state} for ${duration(row.state_age_ms)}: ${row.cause}`);
+    tell("read from", `${row.mode}: ${row.mode_reason}`);
+    tell("waits for", row.operation && row.operation + (row.operation_deadline_ms === undefined ? "" :
+      `, ends in ${duration(row.operation_deadline_ms)}`));
+    tell("set aside", row.set_aside);
+    tell("last error", row.last_error);
+    tell("failures in a row", row.failures || undefined);
+    tell("lines", `${row.lines.toLocaleString("en")}, the last ${duration(row.last_line_age_ms)} ago`);
+    tell("lost", row.losses ? `${row.losses} losses, ${bytes(row.lost_bytes)} known` : undefined);
+    tell("rotations", row.mode === "api" ? `${row.rotations}, connection is ${duration(row.age_ms)} old` : undefined);
+    tell("position", JSON.stringify(row.position));
+    td.append(list);
+  }
+  tr.append(td);
+  return tr;
+}
+
+function showSources(sources) {
+  const words = $("filter").value.toLowerCase();
+  const wanted = sources.filter((source) => `${source.name} ${source.what}`.toLowerCase().includes(words));
+  const column = COLUMNS.find((column) => column.key === sort.key);
+  const order = (a, b) => {
+    const [x, y] = [column.of(a), column.of(b)];
+    const by = typeof x === "string" ? x.localeCompare(y) : x < y ? -1 : x > y ? 1 : 0;
+    return (sort.down ? -by : by) || (b.rate ?? 0) - (a.rate ?? 0) || a.name.localeCompare(b.name);
+  };
+  wanted.sort(order);
+  const shown = all ? wanted : wanted.slice(0, ROWS_FEW);
+  const rows = [];
+  for (const source of shown) {
+    const tr = element("tr", undefined, "source");
+    tr.tabIndex = 0;
+    const name = element("td", middle(source.name));
+    name.title = source.name;
+    tr.append(name, element("td", source.what, source.attention ? "bad" : ""),
+      element("td", number(source.rate), "number"), element("td", bytes(source.lag), "number"),
+      element("td", duration(source.last), "number small"),
+      element("td", source.losses, source.losses ? "number small bad" : "number small"));
+    const turn = () => {
+      if (!opened.delete(source.key)) opened.add(source.key);
+      showSources(sources);
+    };
+    tr.addEventListener("click", turn);
+    tr.addEventListener("keydown", (event) => { if (event.key === "Enter") turn(); });
+    rows.push(tr);
+    if (opened.has(source.key)) rows.push(detail(source));
+  }
+  $("sources").replaceChildren(...rows);
+  const hidden = wanted.length - shown.length;
+  $("count").textContent = words ? `${wanted.length} of ${sources.length}` : String(sources.length);
+  $("more").hidden = hidden <= 0;
+  $("more").textContent = `Show ${hidden} more`;
+}
+
+function trouble(title, text) {
+  const made = element("div", undefined, "trouble");
+  made.append(element("h2", title), element("p", text));
+  return made;
+}
+
+function showState(words, good, troubles) {
+  $("state").textContent = words;
+  $("state").className = good ? "good" : "bad";
+  $("attention").replaceChildren(...troubles);
+  $("icon").href = good ? "icon-ok.svg" : "icon-bad.svg";
+  const host = $("about").querySelector("b").textContent;
+  document.title = `${good ? "✓" : "✗ " + words + ":"} ${host}`;
+}
+
+const NAMES = {
+  losses: "Lines were lost", leak_detector: "The agent leaks", docker: "Docker does not answer", capture_loop: "The capture loop is stuck",
+  sink_loki_delivery: "Loki does not take lines", sink_loki: "The spool takes nothing", sink_local_file: "The output cannot be written",
+  checkpoint: "Positions cannot be saved", files: "Files cannot be read", streams: "Streams are stuck", descriptors: "Descriptors run out",
+};
+
+function show(now) {
+  const components = Object.entries(now.health.components);
+  const bad = components.filter(([, told]) => !told.ok);
+  bad.sort(([a], [b]) => (b === "losses") - (a === "losses"));
+  const troubles = bad.map(([name, told]) => trouble(NAMES[name] ?? name, told.message));
+  if (!now.streams.fresh) {
+    troubles.unshift(trouble("The capture loop does not answer", `What is below is what it said ${duration(now.streams.age_ms)} ago.`));
+  }
+  const words = troubles.length === 0 ? "All is well" : troubles.length === 1 ? troubles[0].firstChild.textContent :
+    `${troubles.length} things need attention`;
+  showState(words, troubles.length === 0, troubles);
+  const started = value(now.families, "process_start_time_seconds");
+  $("uptime").textContent = started ? `, runs for ${duration(Date.now() - started * 1000)}` : "";
+  showCards(now);
+  now.sources = sourcesOf(now);
+  now.lines = new Map(now.sources.map((source) => [source.key, source.lines]));
+  showSources(now.sources);
+  $("components").replaceChildren(...components.flatMap(([name, told]) =>
+    [element("dt", name), element("dd", told.message, told.ok ? "" : "bad")]));
 }
 
 async function refresh() {
-  try {
-    const [health, answer] = await Promise.all(["health", "api/v1/streams"].map(async (path) =>
-      (await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(5000) })).json()));
-    showHealth(health);
-    showStreams(answer);
-    showState(health, answer);
-  } catch (error) {
-    const state = document.getElementById("state");
-    state.className = "bad";
-    state.textContent = `the agent does not answer (${error.message})`;
+  if (!document.hidden) {
+    try {
+      const [health, streams, metrics] = await Promise.all(["health", "api/v1/streams", "metrics"].map(async (path) => {
+        const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(5000) });
+        return path === "metrics" ? answer.text() : answer.json();
+      }));
+      const now = { at: performance.now(), health, streams, families: parse(metrics) };
+      show(now);
+      previous = now;
+    } catch (error) {
+      const text = "The figures below are old. Look at systemctl status capturer on the host.";
+      showState("The agent does not answer", false, [trouble("The agent does not answer", `${error.message}. ${text}`)]);
+    }
   }
   setTimeout(refresh, REFRESH_MS);
 }
 
+$("filter").addEventListener("input", () => { if (previous) showSources(previous.sources); });
+$("more").addEventListener("click", () => { all = true; if (previous) showSources(previous.sources); });
+heads();
 refresh();

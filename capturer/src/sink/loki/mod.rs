@@ -98,6 +98,11 @@ impl LokiSink {
             tracing::warn!("spool {}: {note}", spool_dir.display());
         }
         metrics.expect_network_sink(NAME);
+        let limits = [
+            (&metrics.spool_limit_bytes, config.spool.bytes_max),
+            (&metrics.dead_letters_limit_bytes, config.dead_letter_bytes_max),
+        ];
+        limits.into_iter().for_each(|(gauge, max)| gauge.with_label_values(&[NAME]).set(max as i64));
         let letters = DeadLetters::new(data_dir, config.dead_letter_bytes_max);
         let push = pusher::start(config, client, reader, letters, Arc::clone(metrics), Arc::clone(board))?;
         Ok(LokiSink {

@@ -39,6 +39,8 @@ const WIND_UP_SILENCE: Duration = Duration::from_millis(1_500);
 const FILL_RECORDS: usize = 512;
 /// See [`FILL_RECORDS`].
 const FILL_BYTES: usize = 8 * 1024 * 1024;
+/// The size of the dead letters is looked at so often.
+const LETTERS_LOOK: Duration = Duration::from_secs(10);
 /// Health is told at once when something goes wrong, but not more often than this.
 const TOLD_AGAIN: Duration = Duration::from_millis(100);
 
@@ -100,6 +102,7 @@ pub(super) fn start(
         counted_lines: 0,
         summary: Summary::default(),
         failing_read: false,
+        letters_looked_at: None,
     };
     // Names of hosts are looked up by a thread of the runtime; one is enough.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -116,7 +119,7 @@ pub(super) fn start(
 }
 
 /// A request that ended, and whose connection that was. One slot more than requests: an empty push.
-type Ended = (usize, Outcome, Option<Connection>);
+type Ended = (usize, Outcome, Option<Connection>, Duration);
 
 struct Pusher {
     client: Arc<Client>,
@@ -135,6 +138,7 @@ struct Pusher {
     counted_lines: u64,
     summary: Summary,
     failing_read: bool,
+    letters_looked_at: Option<Instant>,
 }
 
 /// What was last said.
@@ -311,13 +315,16 @@ impl Pusher {
         let client = Arc::clone(&self.client);
         let mut connection = self.connections[slot].take();
         self.metrics.push_requests_total.with_label_values(&[NAME]).inc();
+        self.metrics.push_request_bytes_total.with_label_values(&[NAME]).inc_by(body.len() as u64);
+        let began = Instant::now();
         self.under_way.push(Box::pin(async move {
             let outcome = client.push(&mut connection, &tenant, &body).await;
-            (slot, outcome, connection)
+            (slot, outcome, connection, began.elapsed())
         }));
     }
 
-    fn on_ended(&mut self, (slot, outcome, connection): Ended) {
+    fn on_ended(&mut self, (slot, outcome, connection, took): Ended) {
+        self.metrics.push_duration_seconds.with_label_values(&[NAME]).observe(took.as_secs_f64());
         self.connections[slot] = connection;
         let now = self.now();
         if slot + 1 == self.connections.len() {
@@ -382,6 +389,11 @@ impl Pusher {
             );
         }
         self.metrics.spool_bytes.with_label_values(&[NAME]).set(self.reader.bytes() as i64);
+        if self.letters_looked_at.is_none_or(|at| at.elapsed() >= LETTERS_LOOK) {
+            self.letters_looked_at = Some(Instant::now());
+            let bytes = self.letters.bytes().unwrap_or(0);
+            self.metrics.dead_letters_bytes.with_label_values(&[NAME]).set(bytes as i64);
+        }
         let oldest = self.reader.oldest_ms().map_or(0, |time_ms| unix_ms().saturating_sub(time_ms) / 1000);
         self.metrics.spool_lag_seconds.with_label_values(&[NAME]).set(oldest as i64);
         let now = self.now();

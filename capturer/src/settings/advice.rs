@@ -1,0 +1,82 @@
+//! What is allowed and yet rarely meant: `capturer check` and the start say so. Errors are in [`super::check`].
+
+use super::pipeline::{Parse, Pipeline, Step};
+use super::{ContainerMonitor, Loki, Settings};
+
+/// A sentence for each.
+pub fn warnings(settings: &Settings) -> Vec<String> {
+    let mut warnings: Vec<String> = settings.admin.exposure().into_iter().collect();
+    warnings.extend(settings.pipelines.iter().filter_map(|pipeline| parse_behind_redact(pipeline)));
+    warnings.extend(labels_that_went(settings));
+    warnings
+}
+
+/// A redaction changes the text that is parsed behind it: a replaced quote or brace, and nothing is parsed any more.
+fn parse_behind_redact(pipeline: &Pipeline) -> Option<String> {
+    let redact = pipeline.steps.iter().position(|step| matches!(step.inner(), Step::Redact(_)))?;
+    let of_message = |step: &Step| matches!(step.inner(), Step::Parse(Parse { from: None, .. }));
+    let parse = pipeline.steps.iter().skip(redact).position(of_message)? + redact;
+    let (name, redact, parse) = (&pipeline.name, redact + 1, parse + 1);
+    Some(format!(
+        "pipeline {name}: step {parse} (parse) sees the message as step {redact} (redact) left it, and may fail on what was \
+         replaced: put parse first; capturer try shows it"
+    ))
+}
+
+/// A list or map in the config replaces the defaults, it does not add to them.
+fn labels_that_went(settings: &Settings) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut tell = |key: &str, gone: Vec<String>| {
+        if !gone.is_empty() {
+            let gone = gone.join(", ");
+            warnings.push(format!(
+                "{key} replaces the defaults: {gone} will be missing; name them too if you want them"
+            ));
+        }
+    };
+    let labels = &settings.container_monitor.record_labels;
+    let default = ContainerMonitor::default().record_labels;
+    if !labels.is_empty() {
+        let gone = default.into_iter().filter(|label| !labels.contains(label)).collect();
+        tell("container_monitor.record_labels", gone);
+    }
+    if let Some(loki) = &settings.sinks.loki {
+        let default = Loki::default().labels;
+        let gone = default.keys().filter(|label| !loki.labels.contains_key(*label)).cloned();
+        tell("sinks.loki.labels", gone.collect());
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::{Outside, parse};
+    use super::*;
+
+    fn check(text: &str, expected: &[&str]) {
+        let outside = Outside { variable: &|_| None, file: &|_| Err("none".to_owned()) };
+        let settings = parse("c.yaml", text, &[], &outside).unwrap_or_else(|error| panic!("{error}"));
+        let warnings = warnings(&settings);
+        assert_eq!(warnings.len(), expected.len(), "{text}: {warnings:?}");
+        for (warning, part) in warnings.iter().zip(expected) {
+            assert!(warning.contains(part), "{warning}");
+        }
+    }
+
+    #[test]
+    fn what_is_rarely_meant_is_said() {
+        check("", &[]);
+        check("admin: {listen: \"127.0.0.1:1\"}", &[]);
+        check("admin: {listen: \"0.0.0.0:8001\"}", &["log lines (/api/v1/tap)"]);
+        check("admin: {listen: \"0.0.0.0:8001\", tap: false}", &["sees names of containers and may"]);
+        let token = "token: 0123456789abcdef";
+        check(&format!("admin: {{listen: \"0.0.0.0:8001\", {token}}}"), &["as they are: set admin.tls_cert"]);
+        check(&format!("admin: {{listen: \"0.0.0.0:8001\", {token}, tls_cert: /c, tls_key: /k}}"), &[]);
+        let pipeline = |steps: &str| format!("pipelines: [{{name: p, steps: [{steps}]}}]");
+        let (redact, parse) = ("{redact: {presets: [email]}}", "{parse: {format: json}}");
+        check(&pipeline(&format!("{parse}, {redact}")), &[]);
+        check(&pipeline(&format!("{redact}, {parse}")), &["step 2 (parse) sees the message as step 1"]);
+        check("container_monitor: {record_labels: [team]}", &["com.docker.compose.project, "]);
+        check("container_monitor: {record_labels: []}", &[]);
+    }
+}

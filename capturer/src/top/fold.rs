@@ -1,0 +1,210 @@
+//! One row for each source, however many groups of sinks it is read for. Pure.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::{bytes, duration, number, rate, text};
+
+/// A source: a container or a file.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub name: String,
+    /// As `/api/v1/streams` has them, with `lines_per_second`.
+    pub rows: Vec<Map<String, Value>>,
+    pub rate: f64,
+    /// Of the group that is furthest behind.
+    pub lag: Option<u64>,
+    pub last_ms: Option<u64>,
+    /// Something of it needs attention.
+    pub troubled: bool,
+    /// What it is at, and why.
+    pub what: String,
+}
+
+/// By what rows are sorted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Order {
+    /// What needs attention, then the busiest.
+    #[default]
+    Trouble,
+    Rate,
+    Lag,
+    Name,
+    /// Longest without a line first.
+    Quiet,
+}
+
+impl Order {
+    pub fn next(self) -> Order {
+        match self {
+            Order::Trouble => Order::Rate,
+            Order::Rate => Order::Lag,
+            Order::Lag => Order::Quiet,
+            Order::Quiet => Order::Name,
+            Order::Name => Order::Trouble,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Order::Trouble => "trouble first",
+            Order::Rate => "busiest first",
+            Order::Lag => "furthest behind first",
+            Order::Name => "by name",
+            Order::Quiet => "quietest first",
+        }
+    }
+
+    fn compare(self, a: &Source, b: &Source) -> Ordering {
+        let by = match self {
+            Order::Trouble => b.troubled.cmp(&a.troubled),
+            Order::Rate => Ordering::Equal,
+            Order::Lag => b.lag.cmp(&a.lag),
+            Order::Name => a.name.cmp(&b.name),
+            Order::Quiet => b.last_ms.unwrap_or(u64::MAX).cmp(&a.last_ms.unwrap_or(u64::MAX)),
+        };
+        by.then(b.rate.total_cmp(&a.rate)).then_with(|| a.name.cmp(&b.name))
+    }
+}
+
+/// Folds streams into sources; those that match `filter`, sorted.
+pub(super) fn sources(streams: &[Map<String, Value>], filter: &str, order: Order) -> Vec<Source> {
+    let mut by_key: BTreeMap<String, Vec<&Map<String, Value>>> = BTreeMap::new();
+    for row in streams {
+        // An older agent tells no key.
+        let key = if text(row, "key").is_empty() {
+            number(row, "id").to_string()
+        } else {
+            text(row, "key").to_owned()
+        };
+        by_key.entry(key).or_default().push(row);
+    }
+    let mut sources: Vec<Source> = by_key.values().map(|rows| source(rows)).collect();
+    let filter = filter.to_lowercase();
+    sources.retain(|source| format!("{} {}", source.name, source.what).to_lowercase().contains(&filter));
+    sources.sort_by(|a, b| order.compare(a, b));
+    sources
+}
+
+fn source(rows: &[&Map<String, Value>]) -> Source {
+    let of =
+        |key: &str| rows.iter().filter_map(|row| row.get(key).and_then(Value::as_u64)).collect::<Vec<_>>();
+    let shown = rows.iter().find(|row| is_troubled(row));
+    let shown =
+        shown.or_else(|| rows.iter().find(|row| text(row, "state") != "following")).unwrap_or(&rows[0]);
+    let losses: u64 = of("losses").into_iter().sum();
+    Source {
+        name: text(rows[0], "name").to_owned(),
+        rate: rows.iter().map(|row| rate(row)).fold(0.0, f64::max),
+        lag: of("lag_bytes").into_iter().max(),
+        last_ms: of("last_line_age_ms").into_iter().min(),
+        troubled: rows.iter().any(|row| is_troubled(row)),
+        what: if losses > 0 { format!("{losses} losses; {}", what(shown)) } else { what(shown) },
+        rows: rows.iter().map(|row| (*row).clone()).collect(),
+    }
+}
+
+fn is_troubled(row: &Map<String, Value>) -> bool {
+    let held = ["blocked", "does not answer"].iter().any(|words| text(row, "cause").contains(words));
+    number(row, "failures") > 0 || number(row, "losses") > 0 || !text(row, "set_aside").is_empty() || held
+}
+
+/// What a stream is at, what it waits for and why.
+fn what(row: &Map<String, Value>) -> String {
+    let state = text(row, "state");
+    let error = if number(row, "failures") > 0 { text(row, "last_error") } else { "" };
+    if let Some(why) = [text(row, "set_aside"), error].into_iter().find(|why| !why.is_empty()) {
+        return format!("{state}: {why}");
+    }
+    if state != "following" || is_troubled(row) {
+        return format!("{state}: {}", text(row, "cause"));
+    }
+    let of = |key: &str| row.get(key).and_then(Value::as_u64);
+    let operation = text(row, "operation");
+    match (operation, of("operation_deadline_ms"), of("operation_age_ms")) {
+        ("", _, _) => "follows, waits for new lines".to_owned(),
+        (operation, Some(left), _) => format!("follows: {operation} ({} left)", duration(left)),
+        (operation, None, Some(age)) => format!("follows: {operation} (for {})", duration(age)),
+        (operation, None, None) => format!("follows: {operation}"),
+    }
+}
+
+/// Everything that is known of a source, a name and a text each.
+pub(super) fn details(source: &Source) -> Vec<(String, String)> {
+    let mut lines = vec![("source".to_owned(), source.name.clone()), ("at".to_owned(), source.what.clone())];
+    for row in &source.rows {
+        let of = |key: &str| row.get(key).and_then(Value::as_u64);
+        let sinks = row.get("sinks").and_then(Value::as_array).into_iter().flatten();
+        let sinks: Vec<&str> = sinks.filter_map(Value::as_str).collect();
+        let mut add = |name: &str, value: String| {
+            if !value.is_empty() {
+                lines.push((name.to_owned(), value));
+            }
+        };
+        add("for sinks", sinks.join(", "));
+        add("container", text(row, "container_id").to_owned());
+        let since = duration(number(row, "state_age_ms"));
+        add("state", format!("{} for {since}: {}", text(row, "state"), text(row, "cause")));
+        add("read from", format!("{}: {}", text(row, "mode"), text(row, "mode_reason")));
+        add("waits for", text(row, "operation").to_owned());
+        add("set aside", text(row, "set_aside").to_owned());
+        add("last error", text(row, "last_error").to_owned());
+        let last = of("last_line_age_ms")
+            .map_or("none yet".to_owned(), |age| format!("the last {} ago", duration(age)));
+        add("lines", format!("{}, {last}", number(row, "lines")));
+        add("behind", bytes(of("lag_bytes")));
+        if number(row, "losses") > 0 {
+            add("lost", format!("{} losses, {} known", number(row, "losses"), bytes(of("lost_bytes"))));
+        }
+        add("rotations", number(row, "rotations").to_string());
+        add("position", row.get("position").map(Value::to_string).unwrap_or_default());
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(value: &Value) -> Map<String, Value> {
+        value.as_object().cloned().unwrap_or_default()
+    }
+
+    #[test]
+    fn two_groups_of_sinks_are_one_source_and_the_worse_is_shown() {
+        let rows = [
+            row(
+                &serde_json::json!({"key": "c:1", "name": "web", "state": "following", "lines_per_second": 9.0, "lag_bytes": 5}),
+            ),
+            row(
+                &serde_json::json!({"key": "c:1", "name": "web", "state": "waiting", "cause": "the spool is full", "lag_bytes": 900}),
+            ),
+            row(
+                &serde_json::json!({"key": "c:2", "name": "db", "state": "following", "failures": 2, "last_error": "EIO"}),
+            ),
+        ];
+        let sources = sources(&rows, "", Order::Trouble);
+        let shown: Vec<_> =
+            sources.iter().map(|one| (one.name.as_str(), one.what.as_str(), one.lag)).collect();
+        assert_eq!(shown, [("db", "following: EIO", None), ("web", "waiting: the spool is full", Some(900))]);
+    }
+
+    #[test]
+    fn rows_are_sorted_and_filtered() {
+        let rows: Vec<_> = [("a", 1.0, 700), ("b", 5.0, 20), ("c", 3.0, 0)]
+            .iter()
+            .map(|(name, rate, lag)| {
+                row(&serde_json::json!({"key": name, "name": name, "state": "following", "lines_per_second": rate, "lag_bytes": lag}))
+            })
+            .collect();
+        let names = |filter: &str, order| -> String {
+            sources(&rows, filter, order).iter().map(|source| source.name.as_str()).collect()
+        };
+        assert_eq!(names("", Order::Trouble), "bca");
+        assert_eq!(names("", Order::Lag), "abc");
+        assert_eq!(names("", Order::Name), "abc");
+        assert_eq!(names("B", Order::Name), "b");
+    }
+}

@@ -1,0 +1,340 @@
+//! What operators use, tried on an agent that runs: a real Prometheus scrapes it and judges the alert rules, the commands of
+//! the runbooks are typed, and faults made on purpose raise their alert and are shown by the first command of its runbook.
+//!
+//! The rules are those of alerts/, with minutes turned into seconds; that they fire after the right time is tested with
+//! promtool (catalog.rs).
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use capturer_tests::agent::{Home, program};
+use capturer_tests::fake_docker::FakeDocker;
+use capturer_tests::loki::{Mood, POISON, TestLoki};
+use capturer_tests::reference::{names, top};
+use capturer_tests::skipped;
+use capturer_tests::wait::wait_until;
+use rustix::process::Signal;
+use serde_json::Value;
+
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A Prometheus of this test's own; ends with it.
+struct Prometheus {
+    child: Child,
+    address: String,
+}
+
+impl Prometheus {
+    fn start(folder: &Path, agent: &str) -> Result<Prometheus> {
+        let rules = fs::read_to_string(top().join("alerts/capturer.rules.yml"))?;
+        fs::write(folder.join("rules.yml"), in_seconds(&rules))?;
+        let config = format!(
+            "global: {{scrape_interval: 250ms, evaluation_interval: 250ms}}\nrule_files: [rules.yml]\n\
+             scrape_configs: [{{job_name: capturer, static_configs: [{{targets: [\"{agent}\"]}}]}}]\n"
+        );
+        fs::write(folder.join("prometheus.yml"), config)?;
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+        let log = File::create(folder.join("prometheus.log"))?;
+        let child = Command::new("prometheus")
+            .arg(format!("--web.listen-address={address}"))
+            .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
+            .arg(format!("--storage.tsdb.path={}", folder.join("tsdb").display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .context("starting prometheus")?;
+        Ok(Prometheus { child, address })
+    }
+
+    fn ask(&self, path: &str) -> Result<Value> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("no end of the head")?;
+        Ok(serde_json::from_str::<Value>(body)?["data"].clone())
+    }
+
+    fn scraped(&self) -> Result<BTreeSet<String>> {
+        let names = self.ask("/api/v1/label/__name__/values")?;
+        let names = names.as_array().context("no names")?.iter().filter_map(Value::as_str);
+        Ok(names.filter(|name| name.starts_with("log_capturer_")).map(str::to_owned).collect())
+    }
+
+    fn await_alert(&self, name: &str) -> Result<Value> {
+        wait_until(&format!("alert {name}"), DEADLINE, || {
+            let alerts = self.ask("/api/v1/alerts")?;
+            let all = alerts["alerts"].as_array().context("no alerts")?;
+            let fires = |alert: &&Value| alert["labels"]["alertname"] == name && alert["state"] == "firing";
+            all.iter().find(fires).cloned().with_context(|| format!("{all:?}"))
+        })
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `[10m]` → `[10s]`, `for: 1h` → `for: 10s`.
+fn in_seconds(rules: &str) -> String {
+    let mut text = rules.to_owned();
+    for (from, to) in [("[1h]", "[60s]"), ("[2h]", "[120s]"), ("for: 1h", "for: 10s"), ("2m", "3s")] {
+        text = text.replace(from, to);
+    }
+    for minutes in [5, 10, 15, 40] {
+        text = text.replace(&format!("{minutes}m"), &format!("{minutes}s"));
+    }
+    text
+}
+
+/// A folder with a `capturer` that knows where this agent and its config are.
+fn shims(home: &Home, agent: &str) -> Result<PathBuf> {
+    let folder = home.path().join("bin");
+    fs::create_dir(&folder)?;
+    let (program, config) = (program(), home.path().join("config.yaml"));
+    let (program, config) = (program.display(), config.display());
+    let script = format!(
+        "#!/bin/sh\nname=$1; shift 2>/dev/null\ncase $name in\n\
+         top|tap) exec {program} $name --admin {agent} \"$@\" ;;\n\
+         dead-letters) sub=$1; shift; exec {program} $name $sub -c {config} \"$@\" ;;\n\
+         check|positions|try) exec {program} $name -c {config} \"$@\" ;;\n\
+         *) exec {program} $name \"$@\" ;;\nesac\n"
+    );
+    let shim = folder.join("capturer");
+    fs::write(&shim, script)?;
+    fs::set_permissions(&shim, fs::Permissions::from_mode(0o755))?;
+    Ok(folder)
+}
+
+/// Commands of a runbook with what they should print.
+fn commands(page: &str) -> Vec<(String, String)> {
+    let mut commands: Vec<(String, String)> = Vec::new();
+    let mut inside = false;
+    for line in page.lines() {
+        if line.starts_with("```") {
+            inside = line == "```console";
+        } else if let (true, Some(command)) = (inside, line.strip_prefix("$ ")) {
+            commands.push((command.to_owned(), String::new()));
+        } else if let (true, Some((_, output))) = (inside, commands.last_mut()) {
+            *output += &format!("{line}\n");
+        }
+    }
+    commands
+}
+
+struct Desk {
+    home: Home,
+    bin: PathBuf,
+    address: String,
+}
+
+impl Desk {
+    /// Status and what it printed.
+    fn type_in(&self, command: &str) -> Result<(Option<i32>, String)> {
+        let command = command.replace("127.0.0.1:8001", &self.address);
+        let path = format!("{}:{}", self.bin.display(), std::env::var("PATH").unwrap_or_default());
+        let output = Command::new("sh")
+            .args(["-c", &command])
+            .env("PATH", path)
+            .current_dir(self.home.path())
+            .stdin(Stdio::null())
+            .output()?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// The first command of a runbook shows the cause.
+    fn first_command_shows(&self, runbook: &str, cause: &str) -> Result<()> {
+        let page = fs::read_to_string(top().join(format!("docs/runbooks/{runbook}.md")))?;
+        let (command, _) = commands(&page).into_iter().next().context("no command")?;
+        wait_until(&format!("{command} to show {cause}"), DEADLINE, || {
+            let (_, output) = self.type_in(&command)?;
+            ensure!(output.contains(cause), "{output}");
+            Ok(())
+        })
+    }
+}
+
+fn config(home: &Home, docker: &FakeDocker, loki: &TestLoki) -> String {
+    let (path, socket, url) = (home.path().display(), docker.socket(), loki.url());
+    let socket = socket.display();
+    format!(
+        "data_dir: {path}/data\nadmin: {{listen: \"127.0.0.1:0\"}}\nlog: {{level: debug}}\n\
+         container_monitor:\n  socket_path: unix://{socket}\n  read_from: api\n  read_timeout: 2s\n  \
+         stream_rotation: {{interval: 2s, idle_interval: 2s, pause_between_rotations: 10ms}}\n\
+         file_monitor: {{files: [{{paths: [\"{path}/in/*.log\"]}}, {{paths: [\"{path}/in/*.json\"], format: docker}}]}}\n\
+         pipelines:\n  - name: quiet\n    match: {{paths: [\"{path}/in/quiet.log\"]}}\n    \
+         steps: [{{drop: {{matches: debug}}}}]\n\
+         sinks:\n  local_file: {{directory: {path}/out, file: all.ndjson}}\n  \
+         loki: {{enabled: true, url: \"{url}\", batch_timeout: 100ms}}\n\
+         resource_monitoring: {{check_interval: 1s}}\n"
+    )
+}
+
+fn commands_of_all_runbooks_work(desk: &Desk) -> Result<()> {
+    let mut bad = Vec::new();
+    for entry in fs::read_dir(top().join("docs/runbooks"))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let commands = commands(&fs::read_to_string(&path)?);
+        if name != "README.md" && commands.len() != 3 {
+            bad.push(format!("{name}: {} commands, there should be three", commands.len()));
+        }
+        for (command, expected) in commands {
+            let (status, output) = desk.type_in(&command)?;
+            // One that finds something unwell may say so by its status.
+            let is_diagnosis = command.starts_with("capturer doctor") || command.contains("--online");
+            if status != Some(0) && !is_diagnosis || output.trim().is_empty() {
+                bad.push(format!("{name}: {command}: status {status:?}: {output}"));
+            }
+            let families = capturer_tests::reference::mentioned(&expected);
+            let missing = families.iter().filter(|family| !output.contains(*family));
+            bad.extend(missing.map(|family| format!("{name}: {command} does not print {family}")));
+        }
+    }
+    ensure!(bad.is_empty(), "{}", bad.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn prometheus_alerts_and_runbooks_see_what_happens() -> Result<()> {
+    if Command::new("prometheus").arg("--version").output().is_err() {
+        skipped!("no prometheus: apt-get install prometheus brings it");
+        return Ok(());
+    }
+    let (home, loki, docker) = (Home::new()?, TestLoki::start()?, FakeDocker::start()?);
+    let id = docker.add("web");
+    let input = home.path().join("in");
+    fs::create_dir(&input)?;
+    let append = |name: &str, bytes: &[u8]| -> Result<()> {
+        let mut file = File::options().create(true).append(true).open(input.join(name))?;
+        Ok(file.write_all(bytes)?)
+    };
+    append("quiet.log", b"debug this\nkeep this\n")?;
+    append("a.log", b"one\ntwo\n")?;
+    docker.print(&id, b"hello\n");
+    let config = config(&home, &docker, &loki);
+    let agent = home.start(&config)?;
+    let address = agent.address().to_owned();
+    let prometheus = Prometheus::start(home.path(), &address)?;
+    let bin = shims(&home, &address)?;
+    let desk = Desk { home, bin, address };
+
+    wait_until("a rotation", DEADLINE, || {
+        ensure!(agent.get("/metrics")?.contains("container_stream_rotations_total{"));
+        Ok(())
+    })?;
+    all_names_are_scraped(&prometheus)?;
+    commands_of_all_runbooks_work(&desk)?;
+
+    loki.set(Mood::Unavailable);
+    append("a.log", b"while Loki is away\n")?;
+    prometheus.await_alert("CapturerPushesRefused")?;
+    desk.first_command_shows("pushes-refused", "503")?;
+    let alert = prometheus.await_alert("CapturerComponentUnhealthy")?;
+    ensure!(alert["labels"]["component"] == "sink_loki_delivery", "{alert}");
+    loki.set(Mood::Well);
+
+    append("a.log", format!("{POISON} of Loki\n").as_bytes())?;
+    prometheus.await_alert("CapturerDeadLetters")?;
+    desk.first_command_shows("dead-letters", POISON)?;
+
+    append("d.json", b"{\"log\":\"torn\n")?;
+    append("d.json", b"{\"log\":\"two\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-22T00:52:49.1Z\"}\n")?;
+    prometheus.await_alert("CapturerLosses")?;
+    desk.first_command_shows("losses", "d.json")?;
+
+    docker.set_silent(true);
+    docker.break_connections();
+    wait_until("the alert on Docker", DEADLINE, || {
+        let alerts = prometheus.ask("/api/v1/alerts")?.to_string();
+        ensure!(alerts.contains("\"component\":\"docker\""), "{alerts}");
+        Ok(())
+    })?;
+    desk.first_command_shows("component-unhealthy", "docker")?;
+    docker.set_silent(false);
+
+    desk.home.write_config(&config.replace("read_timeout: 2s", "read_timeout: soon"))?;
+    agent.signal(Signal::HUP);
+    prometheus.await_alert("CapturerConfigRefused")?;
+    desk.first_command_shows("config-refused", "read_timeout")?;
+    desk.home.write_config(&config)?;
+
+    agent.kill()?;
+    prometheus.await_alert("CapturerAbsent")?;
+    Ok(())
+}
+
+/// Whatever the catalog has is there for a real Prometheus.
+fn all_names_are_scraped(prometheus: &Prometheus) -> Result<()> {
+    wait_until("every name of the catalog to be scraped", DEADLINE, || {
+        let scraped = prometheus.scraped()?;
+        let is_there = |name: &String| {
+            // A histogram has no sample of its own name.
+            scraped.contains(name) || scraped.contains(&format!("{name}_bucket"))
+        };
+        let missing: Vec<String> = names().into_iter().filter(|name| !is_there(name)).collect();
+        ensure!(missing.is_empty(), "never scraped: {missing:?}");
+        let unknown: Vec<&String> = scraped.iter().filter(|name| !names().contains(*name)).collect();
+        ensure!(unknown.is_empty(), "in no catalog: {unknown:?}");
+        Ok(())
+    })
+}
+
+/// Over the network only who has the token, and only over TLS; on the host by the socket, as `capturer top` does.
+#[test]
+fn a_server_that_is_open_to_others_is_locked() -> Result<()> {
+    let home = Home::new()?;
+    let path = home.path().display().to_string();
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+    fs::write(home.path().join("cert.pem"), certified.cert.pem())?;
+    fs::write(home.path().join("key.pem"), certified.signing_key.serialize_pem())?;
+    fs::create_dir(home.path().join("in"))?;
+    fs::write(home.path().join("in/a.log"), "one\n")?;
+    let token = "0123456789abcdef";
+    let admin = format!(
+        "admin: {{listen: \"127.0.0.1:0\", token: {token}, tls_cert: {path}/cert.pem, tls_key: {path}/key.pem, \
+         socket: {path}/admin.sock, tap: false}}"
+    );
+    let config = home.config(&format!(
+        "container_monitor: {{enabled: false}}\nfile_monitor: {{files: [{{paths: [\"{path}/in/*.log\"]}}]}}\n"
+    ));
+    let config = config.replacen("admin: {listen: \"127.0.0.1:0\"}", &admin, 1);
+    let agent = home.launch(&config)?;
+    let curl = |scheme: &str, more: &[&str], path: &str| -> Result<String> {
+        let url = format!("{scheme}://{}{path}", agent.address());
+        let common = ["-s", "--cacert", "cert.pem", "-w", "\n%{http_code}"];
+        let output =
+            Command::new("curl").args(common).args(more).arg(&url).current_dir(home.path()).output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let https = |more: &[&str], path: &str| curl("https", more, path);
+    let bearer = format!("Authorization: Bearer {token}");
+    wait_until("the agent to be ready", DEADLINE, || {
+        let answer = https(&["-H", &bearer], "/readyz")?;
+        ensure!(answer.ends_with("200"), "{answer}");
+        Ok(())
+    })?;
+    ensure!(https(&[], "/metrics")?.ends_with("401"));
+    ensure!(https(&["-u", &format!("me:{token}")], "/metrics")?.contains("log_capturer_build_info"));
+    ensure!(https(&["-H", &bearer], "/api/v1/tap")?.ends_with("403"), "tap is switched off");
+    let plain = curl("http", &["-H", &bearer], "/metrics")?;
+    ensure!(!plain.contains("log_capturer_"), "told without TLS: {plain}");
+    let words = ["top", "--once", "-c", "config.yaml"];
+    let output = Command::new(program()).args(words).current_dir(home.path()).output()?;
+    let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    ensure!(shown.contains("lines/s captured") && shown.contains("a.log"), "by the socket: {shown}");
+    agent.stop()
+}
