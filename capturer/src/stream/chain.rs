@@ -677,10 +677,12 @@ fn grew(file: &FoundFile, place: &FilePlace) -> bool {
 }
 
 impl Link {
-    /// An inode that is held open can't become another file: whatever its content is now, it is this link's.
+    /// An inode that is held open can't become another file: whatever its content is now, it is this link's. So is that of one
+    /// that was closed because it is quiet, for only those with a birth time are.
     fn is_in(&self, file: &FoundFile) -> bool {
         let same_inode = (self.found.id.device, self.found.id.inode) == (file.id.device, file.id.inode);
-        same_inode && matches!(self.handle, Handle::Open(_)) && !file.compressed
+        let is_held = matches!(self.handle, Handle::Open(_)) || self.idle && self.found.id == file.id;
+        same_inode && is_held && !file.compressed
     }
 
     /// The file is this one.
@@ -740,6 +742,8 @@ impl Link {
 
     fn meet(&mut self, file: &FoundFile) {
         self.missing = false;
+        // It was written to after it was closed. What, its opening tells.
+        self.unread |= self.idle && !file.compressed && file.len != self.len;
         if file.compressed == self.found.compressed && file.has_head(&self.head) {
             // Its writer went on after a rename that nobody was told of.
             self.unread |= file.len > self.len;

@@ -371,7 +371,7 @@ impl FileSource {
                 }
                 has_place = true;
                 let file = cx.new_file();
-                (link.handle, link.idle) = (Handle::Opening(file), false);
+                link.handle = Handle::Opening(file);
                 link.doubted = !link.is_proven();
                 self.asked_ms = cx.now.mono_ms;
                 cx.act(Action::OpenFile {
@@ -402,7 +402,7 @@ impl FileSource {
         let link = links.find(|link| link.handle == Handle::Opening(file));
         match (link, result) {
             (Some(link), Ok(opened)) => {
-                link.handle = Handle::Open(file);
+                (link.handle, link.idle) = (Handle::Open(file), false);
                 link.lane = opened.lane;
                 link.len = if link.found.compressed { opened.len } else { link.len.max(opened.len) };
                 link.unread = true;
