@@ -780,33 +780,6 @@ impl FileSource {
     pub fn lines(&self) -> Option<ApiCursor> {
         Some(self.lines).filter(|lines| !lines.is_none())
     }
-
-    /// Gives up deleted files that are held open, oldest first, until this many of their unread bytes are gone. Returns
-    /// how many are. The one being read stays until its read has ended.
-    pub fn give_up_deleted(&mut self, bytes: u64, cx: &mut Context<'_>, told: &mut Vec<Told>) -> u64 {
-        let busy = usize::from(self.reading.is_some());
-        let mut given_up = 0;
-        for (name, unread, handle) in self.chain.give_up_deleted(busy, bytes) {
-            if let Handle::Open(file) = handle {
-                cx.act(Action::CloseFile { file });
-            }
-            given_up += unread;
-            cx.metrics.lost(LossReason::DeletedOpenLimit, unread);
-            tracing::debug!(
-                file = %format!("{}/{name}", self.directory),
-                bytes = unread,
-                "lost: deleted, and limits.deleted_open_bytes_max does not allow to hold it open any longer"
-            );
-        }
-        self.go_on(cx, told);
-        given_up
-    }
-
-    /// Bytes known to be unread, and those of them in deleted files.
-    pub fn unread_bytes(&self) -> (u64, u64) {
-        let unread = if self.is_left_out() { 0 } else { self.chain.unread_bytes() };
-        (unread, self.chain.deleted_open_bytes())
-    }
 }
 
 /// A read under way.

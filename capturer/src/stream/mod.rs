@@ -28,7 +28,6 @@ use crate::limits::{READ_BYTES, STREAM_BATCHES_MAX};
 use crate::metrics::StreamError;
 use crate::record::{Batch, Source};
 use crate::settings::FileFormat;
-use crate::status::StreamRow;
 
 use allowance::Allowance;
 use chain::Start;
@@ -755,42 +754,6 @@ impl Stream {
             }
             Err(error) => panic!("{}: {error} ({cause})", self.source.key.0),
         }
-    }
-
-    /// Something of it was lost.
-    pub fn note_lost(&mut self, losses: u64, bytes: u64) {
-        self.tally.lost(losses, bytes);
-    }
-
-    /// For `/api/v1/streams`.
-    pub fn row(&self, now_ms: u64) -> StreamRow {
-        let container = self.source.container.as_ref();
-        let mut row = StreamRow {
-            id: self.source.id.0,
-            key: self.source.key.0.clone(),
-            name: container.map_or_else(|| self.source.path.clone().unwrap_or_default(), |c| c.name.clone()),
-            container_id: container.map(|container| container.id.clone()).unwrap_or_default(),
-            state: self.state.as_str().to_owned(),
-            cause: self.cause.clone(),
-            mode_reason: self.kind_reason.clone(),
-            state_age_ms: now_ms.saturating_sub(self.state_since_ms),
-            outlet: self.source.outlet.index,
-            oldest_unacked_ms: self.oldest_sent_ms().map(|sent| now_ms.saturating_sub(sent)),
-            failures: self.failures,
-            last_error: self.last_error.clone(),
-            position: serde_json::to_value(&self.acked).unwrap_or_default(),
-            ..StreamRow::default()
-        };
-        self.tally.describe(&mut row, now_ms);
-        match &self.kind {
-            Kind::File(file) => file.describe(&mut row, now_ms),
-            Kind::Api(api) => api.describe(&mut row, now_ms),
-        }
-        if let Some(until) = self.limited_until_ms {
-            "waiting (rate_limit)".clone_into(&mut row.operation);
-            row.operation_deadline_ms = Some(until.saturating_sub(now_ms));
-        }
-        row
     }
 }
 

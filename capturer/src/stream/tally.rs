@@ -1,5 +1,6 @@
 //! What a stream has read and lost so far, for `/api/v1/streams` and the figures by source.
 
+use super::{Kind, Stream};
 use crate::status::StreamRow;
 
 /// Sums over a stream's life.
@@ -38,5 +39,43 @@ impl Tally {
         (row.lines, row.bytes) = (self.lines, self.bytes);
         (row.losses, row.lost_bytes) = (self.losses, self.lost_bytes);
         row.last_line_age_ms = self.last_line_at_ms.map(|at| now_ms.saturating_sub(at));
+    }
+}
+
+impl Stream {
+    /// Something of it was lost.
+    pub fn note_lost(&mut self, losses: u64, bytes: u64) {
+        self.tally.lost(losses, bytes);
+    }
+
+    /// For `/api/v1/streams`.
+    pub fn row(&self, now_ms: u64) -> StreamRow {
+        let container = self.source.container.as_ref();
+        let mut row = StreamRow {
+            id: self.source.id.0,
+            key: self.source.key.0.clone(),
+            name: container.map_or_else(|| self.source.path.clone().unwrap_or_default(), |c| c.name.clone()),
+            container_id: container.map(|container| container.id.clone()).unwrap_or_default(),
+            state: self.state.as_str().to_owned(),
+            cause: self.cause.clone(),
+            mode_reason: self.kind_reason.clone(),
+            state_age_ms: now_ms.saturating_sub(self.state_since_ms),
+            outlet: self.source.outlet.index,
+            oldest_unacked_ms: self.oldest_sent_ms().map(|sent| now_ms.saturating_sub(sent)),
+            failures: self.failures,
+            last_error: self.last_error.clone(),
+            position: serde_json::to_value(&self.acked).unwrap_or_default(),
+            ..StreamRow::default()
+        };
+        self.tally.describe(&mut row, now_ms);
+        match &self.kind {
+            Kind::File(file) => file.describe(&mut row, now_ms),
+            Kind::Api(api) => api.describe(&mut row, now_ms),
+        }
+        if let Some(until) = self.limited_until_ms {
+            "waiting (rate_limit)".clone_into(&mut row.operation);
+            row.operation_deadline_ms = Some(until.saturating_sub(now_ms));
+        }
+        row
     }
 }

@@ -286,7 +286,8 @@ mod tests {
         chosen.press(Key::Char('s'));
         assert_eq!((chosen.order, chosen.row), (Order::Rate, 0));
         chosen.press(Key::Enter);
-        assert!(chosen.detail && chosen.press(Key::Escape) && !chosen.detail);
+        assert!(chosen.detail && chosen.press(Key::Escape));
+        assert!(!chosen.detail);
         assert!(!chosen.press(Key::Char('q')));
     }
 }

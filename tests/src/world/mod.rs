@@ -449,7 +449,7 @@ impl World {
         let seed = self.rand.number();
         let mut capture = Capture::new(Arc::clone(&self.settings), Arc::clone(&metrics), names, loaded, seed);
         // Of half the hosts only what changed is saved, as of one with thousands of streams.
-        capture.save_changes_from(if self.seed % 2 == 0 { 0 } else { usize::MAX });
+        capture.save_changes_from(if self.seed.is_multiple_of(2) { 0 } else { usize::MAX });
         let flow = Flow::new(self.settings.buffer_bytes_max, self.sinks.len());
         self.run = Some(Run::new(self.runs, capture, metrics, flow));
         self.deliver(Event::Started);
