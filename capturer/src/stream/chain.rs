@@ -75,6 +75,8 @@ pub struct Link {
     pub parked: Option<(u64, u64)>,
     /// It seems to hold what a file that was written anew held before. Its opening tells.
     pub candidate: bool,
+    /// It was written anew, and a listing from before that may still come.
+    pub anew: bool,
     /// It was closed because it is quiet. It is opened again when there is more to read.
     pub idle: bool,
     /// Whether it holds what another file held.
@@ -260,6 +262,9 @@ impl Chain {
         let by_name = found.iter().filter(|file| file.rank != FoundFile::RANK_UNKNOWN);
         self.present = by_name.map(|file| file.id).collect();
         let listed = found.iter().map(|file| (file.id, file.print())).collect();
+        if latest {
+            self.links.iter_mut().for_each(|link| link.anew = false);
+        }
         let mut changes = match self.start.take() {
             Some(start) => self.begin(start, &found, memory),
             None => self.follow(&found, latest, memory),
@@ -645,6 +650,7 @@ fn link(found: FoundFile) -> Link {
         parked: None,
         candidate: false,
         copy: Copied::Unknown,
+        anew: false,
         idle: false,
         found,
     }
@@ -742,6 +748,12 @@ impl Link {
 
     fn meet(&mut self, file: &FoundFile) {
         self.missing = false;
+        if self.anew {
+            if self.found.rank == 0 && file.rank > 0 {
+                self.found.rank = file.rank;
+            }
+            return;
+        }
         // It was written to after it was closed. What, its opening tells.
         self.unread |= self.idle && !file.compressed && file.len != self.len;
         if file.compressed == self.found.compressed && file.has_head(&self.head) {

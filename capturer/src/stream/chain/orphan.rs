@@ -68,9 +68,11 @@ impl Chain {
             self.known.pass_over(&link.found);
             return self.remove(0);
         }
+        let position = self.position();
         let Some(front) = self.links.front_mut() else { return };
+        let ahead = |to: u64| if to > position { to - position } else { 0 };
         let orphan = Orphan {
-            place: front.place(),
+            place: FilePlace { skip: self.delivered_to.map(ahead), ..front.place() },
             name: front.found.name.clone(),
             len: front.len,
             in_place: true,
@@ -87,6 +89,7 @@ impl Chain {
             HeadPrint::default()
         };
         (front.offset, front.len, front.unread, front.tail) = (0, len, true, TailPrint::default());
+        front.anew = true;
         self.delivered_to = [0; 2];
         self.mark_front();
         if orphan.place.offset == 0 && orphan.len == 0 {
@@ -121,7 +124,10 @@ impl Chain {
         if let Some(at) = orphan.candidate(found, &self.links) {
             let mut link = link_at(found[at].clone(), &orphan.place);
             (link.candidate, link.settled, link.last_look) = (true, true, true);
+            let skip = orphan.place.skip;
             self.push_front(link);
+            let position = self.position();
+            self.delivered_to = skip.map(|skip| position.wrapping_add(skip));
         } else if latest {
             if let Some(orphan) = self.orphan.take() {
                 orphan.give_up(changes);
