@@ -129,7 +129,8 @@ fn a_line_without_its_end_waits_for_it_where_the_config_says_so() -> Result<()> 
 #[test]
 fn a_hole_of_3_gib_is_passed_over_at_once() -> Result<()> {
     const HOLE: u64 = 3 << 30;
-    let lines: [(&str, fn(&str) -> String); 3] = [
+    type Line = fn(&str) -> String;
+    let lines: [(&str, Line); 3] = [
         ("raw", |text| format!("{text}\n")),
         ("docker", |text| {
             format!("{{\"log\":\"{text}\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-22T00:52:48.1Z\"}}\n")

@@ -284,7 +284,10 @@ impl View<'_> {
 
     fn lowest(&self, memory: &LogMemory, file: FileId) -> Option<FilePlace> {
         let mut lowest: Option<FilePlace> = None;
-        for name in self.sinks {
+        // Standard output keeps no position, and begins where the others are.
+        let all: Vec<String> =
+            if self.sinks.is_empty() { memory.sinks.keys().cloned().collect() } else { Vec::new() };
+        for name in self.sinks.iter().chain(&all) {
             let (_, place) = memory.sinks.get(name)?.files.get(&file)?;
             if lowest.is_none_or(|lowest| place.offset < lowest.offset) {
                 lowest = Some(*place);

@@ -767,15 +767,6 @@ impl FileSource {
         self.reading.is_none() || self.set_aside.is_some()
     }
 
-    /// Files that are open, to be closed when the stream is dropped.
-    pub fn open_files(&self) -> impl Iterator<Item = FileNo> {
-        let parked = self.chain.parked.iter().map(|parked| &parked.link);
-        self.chain.links.iter().chain(parked).filter_map(|link| match link.handle {
-            Handle::Open(file) => Some(file),
-            Handle::None | Handle::Opening(_) => None,
-        })
-    }
-
     /// Its position by times, if lines were read.
     pub fn lines(&self) -> Option<ApiCursor> {
         Some(self.lines).filter(|lines| !lines.is_none())

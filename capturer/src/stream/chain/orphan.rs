@@ -70,9 +70,11 @@ impl Chain {
         }
         let position = self.position();
         let Some(front) = self.links.front_mut() else { return };
-        let ahead = |to: u64| if to > position { to - position } else { 0 };
         let orphan = Orphan {
-            place: FilePlace { skip: self.delivered_to.map(ahead), ..front.place() },
+            place: FilePlace {
+                skip: self.delivered_to.map(|to| to.saturating_sub(position)),
+                ..front.place()
+            },
             name: front.found.name.clone(),
             len: front.len,
             in_place: true,

@@ -65,7 +65,13 @@ impl Chain {
         let Some(Mark { base, file, head, tail, is_copy, .. }) = self.marks.front().copied() else {
             return Cursor::Beginning;
         };
-        let skip = open.each_ref().map(|open| since(open).unwrap_or(position) - from);
+        // What an earlier run delivered stays delivered, also while it is not read again yet.
+        let done = |channel: usize| {
+            let done = since(&open[channel]).unwrap_or(position);
+            let before = self.delivered_to[channel];
+            if before.wrapping_sub(done) as i64 > 0 && before > 0 { before } else { done }
+        };
+        let skip = [0, 1].map(|channel| done(channel).wrapping_sub(from));
         let begun = 1.max(self.marks.len().saturating_sub(PLACES_MAX));
         let reached = (begun..self.marks.len()).map(|at| self.place_in(at, open)).collect();
         let len = self.links.iter().find(|link| link.found.id == file).map_or(0, |link| link.len);

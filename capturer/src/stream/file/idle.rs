@@ -5,7 +5,7 @@
 //! opening is not seen; a file that was written to within the last seconds is not closed.
 
 use super::FileSource;
-use crate::capture::io::Action;
+use crate::capture::io::{Action, FileNo};
 use crate::capture::support::Context;
 use crate::stream::chain::{Handle, Link};
 
@@ -14,6 +14,15 @@ impl FileSource {
     pub fn files_open(&self) -> usize {
         let parked = self.chain.parked.iter().map(|parked| &parked.link);
         self.chain.links.iter().chain(parked).filter(|link| link.handle != Handle::None).count()
+    }
+
+    /// Files that are open, to be closed when the stream is dropped.
+    pub fn open_files(&self) -> impl Iterator<Item = FileNo> {
+        let parked = self.chain.parked.iter().map(|parked| &parked.link);
+        self.chain.links.iter().chain(parked).filter_map(|link| match link.handle {
+            Handle::Open(file) => Some(file),
+            Handle::None | Handle::Opening(_) => None,
+        })
     }
 
     /// Nothing is to be read of it, and nothing says that this will change: it may be closed.
