@@ -96,7 +96,8 @@ impl Known {
 
 /// A number alone is no proof, where there are no birth times.
 pub(super) fn is_it(file: &FoundFile, head: &HeadPrint) -> bool {
-    let whole = head.len_bytes as usize == file.head.len();
+    // An empty file looks like any other.
+    let whole = head.len_bytes > 0 && head.len_bytes as usize == file.head.len();
     let proven = file.id.birth_ns != 0 || whole || head.len_bytes >= HEAD_BYTES_PROOF;
     proven && file.has_head(head)
 }
