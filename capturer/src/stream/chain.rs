@@ -684,10 +684,15 @@ fn grew(file: &FoundFile, place: &FilePlace) -> bool {
 
 impl Link {
     /// An inode that is held open can't become another file: whatever its content is now, it is this link's. So is that of one
-    /// that was closed because it is quiet, for only those with a birth time are.
+    /// that is being opened, or was closed because it is quiet, if its birth time says so.
     fn is_in(&self, file: &FoundFile) -> bool {
         let same_inode = (self.found.id.device, self.found.id.inode) == (file.id.device, file.id.inode);
-        let is_held = matches!(self.handle, Handle::Open(_)) || self.idle && self.found.id == file.id;
+        let is_born = self.found.id == file.id && file.id.birth_ns != 0;
+        let is_held = match self.handle {
+            Handle::Open(_) => true,
+            Handle::Opening(_) => is_born,
+            Handle::None => self.idle && is_born,
+        };
         same_inode && is_held && !file.compressed
     }
 
