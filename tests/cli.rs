@@ -429,6 +429,27 @@ fn a_second_signal_ends_it_at_once() -> Result<()> {
     Ok(())
 }
 
+/// Whoever sees in the log that it listens may stop it at once: it ended by the signal then, not by itself.
+#[test]
+fn a_signal_behind_its_first_lines_ends_it_well() -> Result<()> {
+    let home = Home::new()?;
+    fs::create_dir(home.path().join("in"))?;
+    let config = follows_files(&home);
+    for round in 0..20 {
+        let log = home.path().join(format!("agent-{round}.log"));
+        let mut command = run_command(&home, &config)?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+        let mut child = Killed(command.spawn()?);
+        let text = || fs::read_to_string(&log);
+        while !text()?.contains("admin server listens") {
+            assert!(child.0.try_wait()?.is_none(), "{}", text()?);
+        }
+        child.signal(Signal::TERM)?;
+        assert_eq!(child.ended()?.code(), Some(0), "round {round}: {}", text()?);
+    }
+    Ok(())
+}
+
 /// Runs a program with io_uring_setup refused, as container runtimes do it. perl, because it is on every Debian and
 /// can make a system call by number.
 fn without_io_uring(errno: u32) -> Option<Command> {

@@ -137,6 +137,12 @@ impl Agent {
             let reload = sender.clone();
             board.desk.open(Box::new(move || drop(reload.send(Message::Reload))));
         }
+        // Before anybody can see that it is there, and tell it to stop.
+        let (stopper, desk) = (Stopper(sender.clone()), Arc::clone(&board));
+        let reload = reloading.is_some().then_some(move || {
+            let _ticket = desk.desk.ask();
+        });
+        signals::start(move || stopper.stop(), reload)?;
         let settings = &run.settings.admin;
         let admin = admin::server::start(settings, board.clone(), metrics.clone(), claims.clone())?;
         if let Some(admin) = &admin {
@@ -192,12 +198,6 @@ impl Agent {
     /// # Errors
     /// Without io_uring, or when a part can't be started.
     pub fn run(self) -> anyhow::Result<Vec<String>> {
-        let (stopper, board) = (self.stopper(), self.board());
-        let reload = move || {
-            let _ticket = board.desk.ask();
-        };
-        let reload = self.process.reloads.are_possible().then_some(reload);
-        signals::start(move || stopper.stop(), reload)?;
         let Agent { process, run, admin, _lock } = self;
         let left = ring::start(process.live(run))??;
         if let Some(admin) = admin {

@@ -77,11 +77,6 @@ impl Reloads {
         }
     }
 
-    /// Whether this process has a config to read.
-    pub fn are_possible(&self) -> bool {
-        self.reloading.is_some()
-    }
-
     pub fn set_level(&self, level: LogLevel) {
         if let Some(reloading) = &self.reloading {
             (reloading.set_level)(level);
