@@ -45,7 +45,11 @@ fn losses(agent: &Agent) -> Result<String> {
     let text = agent.get("/metrics")?;
     Ok(text
         .lines()
-        .filter(|line| line.starts_with("log_capturer_los") && !line.ends_with(" 0"))
+        // What came and went while nobody looked may be lost: nobody knows how much there was.
+        .filter(|line| {
+            ["los", "possible_losses"].iter().any(|name| line.starts_with(&format!("log_capturer_{name}")))
+        })
+        .filter(|line| !line.ends_with(" 0"))
         .collect::<Vec<_>>()
         .join("\n"))
 }
