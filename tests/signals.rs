@@ -20,7 +20,7 @@ use rustix::process::Signal;
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Families that do not move here, and why.
-const ELSEWHERE: [(&str, &str); 14] = [
+const ELSEWHERE: [(&str, &str); 16] = [
     ("tasks", "the capture loop has none: witness.rs makes one on purpose"),
     ("checkpoint_save_failures_total", "needs a disk that fails: hostile_files.rs"),
     ("sink_errors_total", "needs a disk that fails: hung_sink.rs, hostile_files.rs"),
@@ -30,6 +30,8 @@ const ELSEWHERE: [(&str, &str); 14] = [
     ("leak_detection", "a mistake of the agent: witness.rs makes leaks on purpose"),
     ("kernel_fd_drift", "a mistake of the agent, or a moment"),
     ("files_waiting_for_descriptors", "needs a lower limit: limits.rs"),
+    ("patterns_unmatched", "takes a minute: followed.rs"),
+    ("directories_unwatched", "needs a lower limit of inotify: followed.rs"),
     ("sources_unreadable", "needs an agent without rights: limits.rs"),
     ("deleted_open_bytes", "a moment: capture_gaps.rs holds it"),
     ("sources_in_other", "needs more sources than metrics.max_containers: capture_many.rs"),
