@@ -221,6 +221,10 @@ impl Table {
         if cursor == Cursor::Beginning {
             return;
         }
+        // Its file may be found under another name, by another stream.
+        if let Cursor::File(position) = &cursor {
+            self.note(log, sink, FilePlace { skip: [0; 2], ..position.place() });
+        }
         for logs in [&mut self.logs, &mut self.changed] {
             let sinks = &mut logs.entry(log.clone()).or_default().sinks;
             sinks.entry(sink.to_owned()).or_default().left = Some((self.now_s, rank, cursor.clone()));
@@ -386,6 +390,25 @@ mod tests {
             table.note(&log, "file", place(inode, 1));
         }
         assert!(left(&table).len() <= 11 && left(&table).ends_with(&[15, 16, 17]), "{:?}", left(&table));
+    }
+
+    /// A log that was renamed to another followed name came again as a whole, once its old name was gone for long.
+    #[test]
+    fn a_file_that_was_left_is_known_under_any_name() {
+        let (mut table, log) = (Table::default(), StreamKey::file("/a.log"));
+        table.set_bounds(Remember::default());
+        let Cursor::File(mut cursor) = crate::checkpoint::tests::file_cursor(100) else {
+            panic!("of a file")
+        };
+        cursor.skip = [7, 0];
+        let id = cursor.file;
+        table.leave(&log, "file", 0, Cursor::File(cursor));
+        let sinks = names(&["file"]);
+        assert_eq!(
+            table.of(&sinks, true).place_of(id).map(|place| (place.offset, place.skip)),
+            Some((100, [0; 2]))
+        );
+        assert_eq!(table.to_save()[&log].sinks["file"].files.len(), 1);
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Default for FileMonitor {
     fn default() -> Self {
         FileMonitor {
             sweep_interval: seconds(30),
-            max_open: 200,
+            max_open: limits::FILES_OPEN_CEILING,
             close_idle_after: Duration::ZERO,
             files: Vec::new(),
         }

@@ -221,7 +221,7 @@ fn admin_token(text: &str) -> Result<String, units::Mismatch> {
         return Ok(text.to_owned());
     }
     let hint = "openssl rand -hex 16 makes one; keep it in a file: \"${file:/etc/capturer/admin-token}\"";
-    Err(units::Mismatch::new("at least 16 visible ASCII characters").hint(hint))
+    Err(units::Mismatch::new("at least 16 visible ASCII characters").hint(hint).secret())
 }
 
 fn read_log(s: &mut Section, into: &mut Log) {

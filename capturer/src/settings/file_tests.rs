@@ -112,6 +112,12 @@ fn wrong_values() {
         "shutdown_timeout: [30s]",
         &format!("c.yaml:1:19: shutdown_timeout: expected {duration}, found a list"),
     );
+    // A secret that is refused is not shown: it would stand in the log and in /health.
+    check(
+        "admin: {token: MySecret1}",
+        "c.yaml:1:16: admin.token: expected at least 16 visible ASCII characters, found 9 characters, which are not shown; \
+         openssl rand -hex 16 makes one; keep it in a file: \"${file:/etc/capturer/admin-token}\"",
+    );
     check("shutdown_timeout: 1ms", "c.yaml:1:19: shutdown_timeout: expected 100ms to 30days, found \"1ms\"");
     check(
         "limits:\n  line_bytes_max: 1000\n",

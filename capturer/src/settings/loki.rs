@@ -421,7 +421,7 @@ pub fn shown_url(url: &Uri) -> String {
 /// A value that goes into a header.
 fn secret(text: &str) -> Result<String, Mismatch> {
     if text.chars().any(char::is_control) {
-        return Err(Mismatch::new("a text without control characters"));
+        return Err(Mismatch::new("a text without control characters").secret());
     }
     Ok(text.to_owned())
 }

@@ -140,7 +140,10 @@ impl<'a> Reader<'a> {
         };
         let text = substitute(written, self.outside)?;
         parse(&text.value).map_err(|mismatch| {
-            let found = quoted(written);
+            let found = match mismatch.is_secret && !text.substituted {
+                true => format!("{} characters, which are not shown", written.chars().count()),
+                false => quoted(written),
+            };
             match (text.substituted, mismatch.hint.as_str()) {
                 // The hint may quote what a secret holds.
                 (true, _) => format!("expected {}, but {found} stands for something else", mismatch.expected),
@@ -224,7 +227,7 @@ impl<'a> Section<'a> {
                 let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
                 let hint = did_you_mean(text, all.iter().copied());
                 let hint = hint.trim_start_matches("; ").to_owned();
-                Mismatch { expected: format!("one of {}", all.join(", ")), hint }
+                Mismatch { expected: format!("one of {}", all.join(", ")), hint, is_secret: false }
             })
         });
     }

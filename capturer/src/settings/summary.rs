@@ -24,7 +24,7 @@ pub(super) fn summary(settings: &Settings, origin: &str) -> String {
     for set in &settings.file_monitor.files {
         let patterns: Vec<&str> = set.paths.iter().map(PathPattern::as_str).collect();
         let format = match set.format {
-            FileFormat::Auto => "format by the first line",
+            FileFormat::Auto => "the format of each line",
             FileFormat::Raw => "each line a message",
             FileFormat::Docker => "json-file records",
             FileFormat::Cri => "container runtimes' records",

@@ -18,11 +18,18 @@ pub(crate) struct Mismatch {
     pub expected: String,
     /// How to mend it. May show parts of the value: it is left out where the value may be secret.
     pub hint: String,
+    /// The value is a secret, and is not shown.
+    pub is_secret: bool,
 }
 
 impl Mismatch {
     pub(super) fn new(expected: impl Into<String>) -> Mismatch {
-        Mismatch { expected: expected.into(), hint: String::new() }
+        Mismatch { expected: expected.into(), hint: String::new(), is_secret: false }
+    }
+
+    pub(super) fn secret(mut self) -> Mismatch {
+        self.is_secret = true;
+        self
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Mismatch {

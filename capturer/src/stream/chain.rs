@@ -356,7 +356,12 @@ impl Chain {
         let mut orphan =
             Orphan { place, name: String::new(), len: cursor.len, in_place: false, tried: Vec::new() };
         if let Some(at) = found.iter().position(|file| is_same(file, place.file, &place.head)) {
-            self.links.push_back(link_at(found[at].clone(), &place));
+            let mut link = link_at(found[at].clone(), &place);
+            if found[at].id != place.file {
+                // Its archive, which may be younger than the lines in it.
+                link.copy = Copied::Yes;
+            }
+            self.links.push_back(link);
             self.delivered_to = place.skip.map(|skip| place.offset + skip);
             return at;
         }
@@ -462,7 +467,10 @@ impl Chain {
             link.deleted = !seen && (link.deleted || link.missing && latest) && !link.elsewhere;
             changes.look_again |= !seen && !link.deleted && !link.elsewhere;
             link.missing = !seen;
-            if link.deleted && link.handle == Handle::None && link.len > link.offset {
+            if link.deleted && link.handle == Handle::None && link.idle && link.unread {
+                // It was written to after it was closed, and is gone.
+                changes.gone.push(Gone { name: link.found.name.clone(), bytes: 0, in_place: false });
+            } else if link.deleted && link.handle == Handle::None && link.len > link.offset {
                 changes.lost.push((link.found.name.clone(), link.len.saturating_sub(link.offset)));
             }
         }

@@ -1,8 +1,8 @@
 //! Files that are closed while they are quiet (capture/open_files.rs), and opened again when they grow.
 //!
 //! Only the live file is closed, read to its end, where inotify tells of each write and its birth time tells it from a file
-//! that gets its inode number later. What is deleted in the few milliseconds between a write to a closed file and its
-//! opening is not seen; a file that was written to within the last seconds is not closed.
+//! that gets its inode number later. What is deleted between a write to a closed file and its opening is declared
+//! as possibly lost; a file that was written to within the last seconds is not closed.
 
 use super::FileSource;
 use crate::capture::io::{Action, FileNo};
