@@ -39,6 +39,12 @@ impl Chain {
         self.base.wrapping_add(self.links.front().map_or(0, |front| front.offset))
     }
 
+    /// What is read next was delivered in an earlier run, at least on one channel.
+    pub fn is_within_delivered(&self) -> bool {
+        let position = self.position();
+        self.delivered_to.iter().any(|to| *to > 0 && to.wrapping_sub(position) as i64 > 0)
+    }
+
     /// The last byte that was read stood in this file.
     pub fn was_read_last(&self, file: FileId) -> bool {
         let position = self.position();

@@ -147,7 +147,8 @@ impl FileSource {
     /// Lines of this parked file may come now: no line is left open, and a group of lines ends. Or it was read last, and
     /// goes on with what is open.
     fn may_interrupt(&mut self, at: usize, told: &mut Vec<Told>) -> bool {
-        if self.reading.is_some() || self.chain.is_searching() {
+        // What comes next was delivered in an earlier run: that must be said of the file it stands in.
+        if self.reading.is_some() || self.chain.is_searching() || self.chain.is_within_delivered() {
             return false;
         }
         if self.chain.was_read_last(self.chain.parked[at].link.found.id) {
