@@ -103,6 +103,8 @@ fn every_family_of_metrics_moves() -> Result<()> {
     let (home, loki) = (Home::new()?, TestLoki::start()?);
     let input = home.path().join("in");
     fs::create_dir(&input)?;
+    // What a pattern comes to and does not follow.
+    fs::create_dir(input.join("directory.log"))?;
     for number in 0..3 {
         let name = format!("ticks-{number}");
         engine.run(&RunSpec::sh("while :; do echo tick; sleep 0.05; done").name(&name))?;
