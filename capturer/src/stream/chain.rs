@@ -625,17 +625,6 @@ impl Chain {
         }
         out
     }
-
-    /// Bytes known to be unread.
-    pub fn unread_bytes(&self) -> u64 {
-        self.links.iter().map(|link| link.len.saturating_sub(link.offset)).sum()
-    }
-
-    /// Bytes of deleted files that are held open to be read.
-    pub fn deleted_open_bytes(&self) -> u64 {
-        let held = self.links.iter().filter(|link| link.deleted);
-        held.map(|link| link.len.saturating_sub(link.offset)).sum()
-    }
 }
 
 fn link(found: FoundFile) -> Link {

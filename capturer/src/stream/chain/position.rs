@@ -34,6 +34,17 @@ impl Chain {
         twins
     }
 
+    /// Bytes known to be unread.
+    pub fn unread_bytes(&self) -> u64 {
+        self.links.iter().map(|link| link.len.saturating_sub(link.offset)).sum()
+    }
+
+    /// Bytes of deleted files that are held open to be read.
+    pub fn deleted_open_bytes(&self) -> u64 {
+        let held = self.links.iter().filter(|link| link.deleted);
+        held.map(|link| link.len.saturating_sub(link.offset)).sum()
+    }
+
     /// Logical position of the next byte to read.
     pub fn position(&self) -> u64 {
         self.base.wrapping_add(self.links.front().map_or(0, |front| front.offset))
