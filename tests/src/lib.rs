@@ -8,7 +8,7 @@
 //! - [`sweep`] what such an Engine leaves on a machine and how to take it away (shared with `xtask`)
 //! - [`fuse`] a file system that hangs when told to
 //! - [`loki`] a test Loki with a knob for each fault, and [`loki_limits`] what it takes and in which words it refuses
-//! - [`reference`] and [`dashboard`]: files of the tree that are made from the catalog of metrics
+//! - [`mod@reference`] and [`mod@dashboard`]: files of the tree that are made from the catalog of metrics
 //! - [`wait`] the one place where a test waits for something, [`lateness`] how late this machine is
 //! - [`skip`] how a test says that it can't run here
 //! - [`rand`] all chance, from one printed seed

@@ -68,7 +68,7 @@ impl OpenFiles {
     }
 
     /// A place for a file that is to be opened. If there is none the stream joins the line when it says that it wants one
-    /// ([`OpenFiles::note`]).
+    /// (`OpenFiles::note`).
     pub fn take(&mut self) -> bool {
         let is_room = std::mem::take(&mut self.granted) || self.open + self.ordered < OVER * self.max;
         self.ordered += usize::from(is_room);

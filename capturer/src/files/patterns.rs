@@ -5,7 +5,7 @@
 //!      └ releases/7             shown: /srv/current/log        as the pattern has it: what the file is called
 //! ```
 //! Each link is read here and gone along here, never by the kernel, for three reasons: whether one is followed depends on
-//! who put it there ([`Walk::enter_link`]); it is watched, so that one that is changed is seen; and the walk stops
+//! who put it there (`Walk::enter_link`); it is watched, so that one that is changed is seen; and the walk stops
 //! where a file system begins that may hang, and that one's own thread goes on from there (lane.rs).
 //!
 //! A directory is watched before it is listed, so that what is made meanwhile is seen twice rather than not at all.

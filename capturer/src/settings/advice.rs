@@ -1,4 +1,4 @@
-//! What is allowed and yet rarely meant: `capturer check` and the start say so. Errors are in [`super::check`].
+//! What is allowed and yet rarely meant: `capturer check` and the start say so. Errors are in `check.rs`.
 
 use super::pipeline::{Parse, Pipeline, Step};
 use super::{ContainerMonitor, Loki, Settings};
