@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Checkpoint, StreamEntry};
+use super::{Checkpoint, StreamEntry, lines};
 use crate::record::{OutputMarks, StreamKey};
 
 /// What a save takes away.
@@ -38,7 +38,7 @@ struct Line {
 }
 
 impl Checkpoint {
-    /// Takes the place of the one before, whose memory it goes on with, and of which it may hold the changes alone.
+    /// Replaces `before` and keeps what it remembers. A checkpoint that holds only changes is applied to `before`.
     pub fn follow(&mut self, mut before: Checkpoint) {
         super::memory::absorb(&mut before.memory, std::mem::take(&mut self.memory));
         if self.changes.is_some() {
@@ -73,10 +73,7 @@ pub fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
     let Some(gone) = &checkpoint.changes else { return Vec::new() };
     let line =
         Line { streams: checkpoint.streams.clone(), outputs: checkpoint.outputs.clone(), gone: gone.clone() };
-    // Plain structs of strings and integers into memory: there is nothing that could fail.
-    let body = serde_json::to_string(&line).expect("a checkpoint is plain data");
-    let line = format!("{} {body}", checkpoint.seq);
-    format!("{:08x} {line}\n", crc32fast::hash(line.as_bytes())).into_bytes()
+    lines::encode(checkpoint.seq, &line)
 }
 
 /// How far the lines of a file led.
@@ -96,7 +93,7 @@ pub fn apply(bytes: &[u8], checkpoint: &mut Checkpoint) -> Applied {
     let mut at = 0;
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         at += line.len();
-        match decode_line(line) {
+        match lines::decode::<Line>(line) {
             None => applied.damaged += 1,
             Some((seq, _)) if seq > checkpoint.seq + 1 => applied.unused += 1,
             Some((seq, line)) => {
@@ -120,16 +117,6 @@ pub fn apply(bytes: &[u8], checkpoint: &mut Checkpoint) -> Applied {
         }
     }
     applied
-}
-
-fn decode_line(line: &[u8]) -> Option<(u64, Line)> {
-    let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
-    let (sum, line) = line.split_once(' ')?;
-    if u32::from_str_radix(sum, 16).ok()? != crc32fast::hash(line.as_bytes()) {
-        return None;
-    }
-    let (seq, body) = line.split_once(' ')?;
-    Some((seq.parse().ok()?, serde_json::from_str(body).ok()?))
 }
 
 #[cfg(test)]

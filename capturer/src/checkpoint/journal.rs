@@ -9,14 +9,12 @@
 //! checkpoint, and not believed: what they say was delivered may have been cut off the outputs. A line that is damaged
 //! costs itself. What is superseded is dropped when it is most of the file.
 
+use super::lines;
 use super::memory::{Logs, absorb};
 
 /// A save's line.
 pub fn encode(seq: u64, changed: &Logs) -> Vec<u8> {
-    // Plain structs of strings and integers into memory: there is nothing that could fail.
-    let body = serde_json::to_string(changed).expect("what is remembered is plain data");
-    let line = format!("{seq} {body}");
-    format!("{:08x} {line}\n", crc32fast::hash(line.as_bytes())).into_bytes()
+    lines::encode(seq, changed)
 }
 
 /// What a file says.
@@ -34,7 +32,7 @@ pub struct Decoded {
 pub fn decode(bytes: &[u8], up_to: u64) -> Decoded {
     let mut decoded = Decoded::default();
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-        match decode_line(line) {
+        match lines::decode::<Logs>(line) {
             Some((seq, logs)) if seq <= up_to => absorb(&mut decoded.logs, logs),
             Some(_) => decoded.later += 1,
             None => decoded.damaged += 1,
@@ -43,23 +41,13 @@ pub fn decode(bytes: &[u8], up_to: u64) -> Decoded {
     decoded
 }
 
-fn decode_line(line: &[u8]) -> Option<(u64, Logs)> {
-    let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
-    let (sum, line) = line.split_once(' ')?;
-    if u32::from_str_radix(sum, 16).ok()? != crc32fast::hash(line.as_bytes()) {
-        return None;
-    }
-    let (seq, body) = line.split_once(' ')?;
-    Some((seq.parse().ok()?, serde_json::from_str(body).ok()?))
-}
-
 /// The file without what is superseded: all up to a number in one line, and later lines as they are, since that number's
 /// checkpoint must not believe them.
 pub fn compact(bytes: &[u8], up_to: u64, keep: impl FnOnce(&mut Logs)) -> Vec<u8> {
     let mut all = decode(bytes, up_to).logs;
     keep(&mut all);
     let mut compacted = encode(up_to, &all);
-    let is_later = |line: &&[u8]| decode_line(line).is_some_and(|(seq, _)| seq > up_to);
+    let is_later = |line: &&[u8]| lines::decode::<Logs>(line).is_some_and(|(seq, _)| seq > up_to);
     bytes.split_inclusive(|byte| *byte == b'\n').filter(is_later).for_each(|line| compacted.extend(line));
     compacted
 }

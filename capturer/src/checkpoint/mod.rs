@@ -33,6 +33,7 @@ mod changes;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod journal;
+mod lines;
 pub mod memory;
 pub mod saver;
 pub mod store;
