@@ -189,8 +189,12 @@ impl Table {
     /// A stream of the last run stood there: the file is known whatever name it is found under. Those that it had reached
     /// with a line open are not: their lines begin before, and they are read again from their beginning.
     pub fn know(&mut self, log: &StreamKey, sink: &str, cursor: &Cursor) {
-        let Cursor::File(position) = cursor else { return };
-        let place = position.place();
+        if let Cursor::File(position) = cursor {
+            self.put(log, sink, position.place());
+        }
+    }
+
+    fn put(&mut self, log: &StreamKey, sink: &str, place: FilePlace) {
         let sinks = &mut self.logs.entry(log.clone()).or_default().sinks;
         let files = &mut sinks.entry(sink.to_owned()).or_default().files;
         self.files += usize::from(files.insert(place.file, (self.now_s, place)).is_none());
@@ -199,13 +203,9 @@ impl Table {
 
     /// A sink has a file up to there.
     pub fn note(&mut self, log: &StreamKey, sink: &str, place: FilePlace) {
-        let at_s = self.now_s;
-        for logs in [&mut self.logs, &mut self.changed] {
-            let sinks = &mut logs.entry(log.clone()).or_default().sinks;
-            sinks.entry(sink.to_owned()).or_default().files.insert(place.file, (at_s, place));
-        }
-        self.log_of.insert((place.file.device, place.file.inode), log.clone());
-        self.files += 1;
+        self.put(log, sink, place);
+        let sinks = &mut self.changed.entry(log.clone()).or_default().sinks;
+        sinks.entry(sink.to_owned()).or_default().files.insert(place.file, (self.now_s, place));
         if self.files > self.remember.files + self.remember.files / 10 {
             self.prune();
         }
@@ -286,18 +286,16 @@ impl View<'_> {
         ids.into_iter().filter_map(|id| self.lowest(memory, *id)).collect()
     }
 
+    /// Where the sink that is furthest behind has a file; `None` if one of them does not have it at all.
     fn lowest(&self, memory: &LogMemory, file: FileId) -> Option<FilePlace> {
-        let mut lowest: Option<FilePlace> = None;
+        let place_in = |sink: &SinkMemory| sink.files.get(&file).map(|(_, place)| *place);
         // Standard output keeps no position, and begins where the others are.
-        let all: Vec<String> =
-            if self.sinks.is_empty() { memory.sinks.keys().cloned().collect() } else { Vec::new() };
-        for name in self.sinks.iter().chain(&all) {
-            let (_, place) = memory.sinks.get(name)?.files.get(&file)?;
-            if lowest.is_none_or(|lowest| place.offset < lowest.offset) {
-                lowest = Some(*place);
-            }
-        }
-        lowest
+        let places: Option<Vec<FilePlace>> = if self.sinks.is_empty() {
+            memory.sinks.values().map(place_in).collect()
+        } else {
+            self.sinks.iter().map(|name| place_in(memory.sinks.get(name)?)).collect()
+        };
+        places?.into_iter().min_by_key(|place| place.offset)
     }
 
     /// Where a file was left, whatever log it belonged to.
@@ -344,7 +342,7 @@ mod tests {
         assert_eq!(table.of(&both[..1], false).place_of(place(1, 0).file), None);
     }
 
-    /// A line that goes on in later files is read again in all of them: one that is passed over cuts it.
+    /// The line goes on in them. To take them for read would cut it.
     #[test]
     fn files_reached_with_a_line_open_are_not_known() {
         let (mut table, log) = (Table::default(), StreamKey::container("c"));
