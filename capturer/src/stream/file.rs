@@ -522,12 +522,13 @@ impl FileSource {
             }
         };
         let shrank = file_len.is_some_and(|len| len < from);
-        if (shrank || count >= again) && self.chain.is_no_copy(shrank || self.is_another(&buffer, again)) {
+        let is_another = self.is_another(&buffer, again);
+        if (shrank || count >= again) && self.chain.is_no_copy(shrank || is_another) {
             cx.credit.give_back(buffer, 0);
             return self.go_on(cx, told);
         }
         let short = file_len.is_some_and(|len| self.chain.on_short(len));
-        if short || self.is_another(&buffer, again) {
+        if short || is_another {
             if !short {
                 self.chain.begin_anew(file_len.unwrap_or(from));
             }

@@ -74,6 +74,9 @@ impl Known {
         len: u64,
         present: &BTreeSet<FileId>,
     ) -> Option<FilePlace> {
+        if file.head.len() < HEAD_BYTES_PROOF as usize {
+            return None;
+        }
         let is_twin = |place: &&FilePlace| {
             place.head.len_bytes >= HEAD_BYTES_PROOF
                 && !place.tail.is_none()

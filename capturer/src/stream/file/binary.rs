@@ -80,24 +80,28 @@ impl FileSource {
 
     /// What is to be said of a file that is not text.
     pub fn not_text(&self) -> Option<(UnreadableReason, String)> {
-        let path = format!("{}/{}", self.directory, self.chain.links.front()?.found.name);
+        // Every stream is asked once a second, and nearly all are text: only the others need their path.
+        let name = &self.chain.links.front()?.found.name;
+        let path = || format!("{}/{name}", self.directory);
         match self.verdict()? {
             Verdict::Text => None,
             Verdict::Utf32 => Some((
                 UnreadableReason::Undecodable,
-                format!("{path} is UTF-32, which is not decoded, and is left out: write it as UTF-8"),
+                format!("{} is UTF-32, which is not decoded, and is left out: write it as UTF-8", path()),
             )),
             Verdict::Binary if self.is_left_out() => Some((
                 UnreadableReason::Binary,
                 format!(
-                    "{path} is not text and is left out: name it in `exclude`, or set `encoding` or `binary: read` to have it"
+                    "{} is not text and is left out: name it in `exclude`, or set `encoding` or `binary: read` to have it",
+                    path()
                 ),
             )),
             Verdict::Binary => Some((
                 UnreadableReason::Undecodable,
                 format!(
-                    "{path} is read because it is named, but most of it is not UTF-8: set its `encoding`, or `binary: skip` or \
-                     `binary: read` if it has none"
+                    "{} is read because it is named, but most of it is not UTF-8: set its `encoding`, or `binary: skip` or \
+                     `binary: read` if it has none",
+                    path()
                 ),
             )),
         }
