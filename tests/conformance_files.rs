@@ -76,13 +76,13 @@ async fn answer(bench: &mut impl Bench) -> Event {
 
 fn order_scan(bench: &mut impl Bench) {
     let directory = bench.directory();
-    bench.order(Action::Scan {
-        stream: STREAM,
-        directory,
-        live_name: LIVE_NAME.to_owned(),
-        wanted: Default::default(),
-        apart: Default::default(),
-    });
+    order_scan_of(bench, directory);
+}
+
+fn order_scan_of(bench: &mut impl Bench, directory: String) {
+    let (stream, live_name) = (STREAM, LIVE_NAME.to_owned());
+    let (wanted, apart) = Default::default();
+    bench.order(Action::Scan { stream, directory, live_name, wanted, apart });
 }
 
 /// The chain, the live file first.
@@ -198,13 +198,7 @@ async fn a_chain_is_listed_whole(bench: &mut impl Bench) {
 
 async fn a_directory_that_is_not_there_is_told(bench: &mut impl Bench) {
     let directory = bench.directory() + "/nothing";
-    bench.order(Action::Scan {
-        stream: STREAM,
-        directory,
-        live_name: LIVE_NAME.to_owned(),
-        wanted: Default::default(),
-        apart: Default::default(),
-    });
+    order_scan_of(bench, directory);
     match answer(bench).await {
         Event::Scanned { stream: STREAM, result: Err(FileError::NoDirectory(_)) } => {}
         other => panic!("a scan of nothing brought {other:?}"),

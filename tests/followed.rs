@@ -58,23 +58,9 @@ impl Host {
         Ok(fs::rename(new, name)?)
     }
 
-    fn got(&self) -> Result<Vec<String>> {
-        Ok(self.home.records()?.into_values().flatten().map(|record| record.message).collect())
-    }
-
     /// Everything that was written came, each line once.
     fn all_came(&self) -> Result<()> {
-        let mut expected = self.expected.clone();
-        expected.sort();
-        let _ = wait_until("every line", DEADLINE, || {
-            let got = self.got()?.len();
-            ensure!(got >= expected.len(), "{got} of {} lines", expected.len());
-            anyhow::Ok(())
-        });
-        let mut got = self.got()?;
-        got.sort();
-        assert_eq!(got, expected);
-        Ok(())
+        self.home.assert_all_came_once(&self.expected)
     }
 }
 

@@ -63,40 +63,10 @@ impl Host {
         Ok(fs::rename(self.path(from), self.path(to))?)
     }
 
-    fn got(&self) -> Result<Vec<String>> {
-        let mut got: Vec<String> =
-            self.home.records()?.into_values().flatten().map(|record| record.message).collect();
-        got.sort();
-        Ok(got)
-    }
-
     /// Everything that was written, once.
     fn all_came_once(&self) -> Result<()> {
-        let mut expected = self.expected.clone();
-        expected.sort();
-        // What comes twice comes late: the comparison says so.
-        let _ = wait_until("every line", DEADLINE, || {
-            let got = self.got()?.len();
-            ensure!(got >= expected.len(), "{got} of {} lines", expected.len());
-            anyhow::Ok(())
-        });
-        let got = self.got()?;
-        let missing: Vec<_> = expected.iter().filter(|line| got.binary_search(line).is_err()).collect();
-        let twice: Vec<_> = got.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| &pair[0]).collect();
-        assert!(missing.is_empty() && twice.is_empty(), "missing {missing:?}, twice {twice:?}");
-        Ok(())
+        self.home.assert_all_came_once(&self.expected)
     }
-}
-
-/// Neither a loss nor the possibility of one.
-fn nothing_was_declared(agent: &Agent) -> Result<()> {
-    for name in ["losses_total", "possible_losses_total"] {
-        let text = agent.get("/metrics")?;
-        let counted = text.lines().filter(|line| line.starts_with(&format!("log_capturer_{name}{{")));
-        let above: Vec<&str> = counted.filter(|line| !line.ends_with(" 0")).collect();
-        assert!(above.is_empty(), "{above:?}");
-    }
-    Ok(())
 }
 
 /// The usual names that logs are rotated to, with the agent there and away. Some match the pattern, some do not.
@@ -126,7 +96,7 @@ fn a_log_is_the_same_under_every_name_it_is_rotated_to() -> Result<()> {
             let again = host.start()?;
             host.write("app.log", 1)?;
             host.all_came_once()?;
-            nothing_was_declared(&again)?;
+            again.assert_nothing_lost()?;
             again.stop()?;
         }
     }
@@ -194,7 +164,7 @@ fn a_copy_is_read_on_where_the_log_was_left() -> Result<()> {
         host.write("app.log", 10)?;
         host.all_came_once()?;
     }
-    nothing_was_declared(&agent)?;
+    agent.assert_nothing_lost()?;
     agent.stop()?;
     host.write("app.log", 7)?;
     copy_and_truncate(&host)?;
@@ -202,7 +172,7 @@ fn a_copy_is_read_on_where_the_log_was_left() -> Result<()> {
     host.write("app.log", 3)?;
     let agent = host.start()?;
     host.all_came_once()?;
-    nothing_was_declared(&agent)?;
+    agent.assert_nothing_lost()?;
     agent.stop()
 }
 
@@ -254,7 +224,7 @@ fn a_late_writer_is_heard_whenever_it_writes() -> Result<()> {
     host.write("app.log", 1)?;
     let agent = host.start()?;
     host.all_came_once()?;
-    nothing_was_declared(&agent)?;
+    agent.assert_nothing_lost()?;
     agent.stop()
 }
 

@@ -76,17 +76,6 @@ impl Host {
     }
 }
 
-/// No loss was declared, nor the possibility of one.
-fn nothing_was_lost(agent: &Agent) -> Result<()> {
-    for name in ["losses_total", "possible_losses_total", "lost_bytes_total"] {
-        let text = agent.get("/metrics")?;
-        let counted = text.lines().filter(|line| line.starts_with(&format!("log_capturer_{name}{{")));
-        let above: Vec<&str> = counted.filter(|line| !line.ends_with(" 0")).collect();
-        assert!(above.is_empty(), "{above:?}");
-    }
-    Ok(())
-}
-
 /// Delivered once, whatever happens between: a stop, a kill just behind the delivery, a rotation.
 #[test]
 fn a_line_without_its_end_comes_in_marked_parts_once() -> Result<()> {
@@ -107,7 +96,7 @@ fn a_line_without_its_end_comes_in_marked_parts_once() -> Result<()> {
     fs::rename(host.logs.join("app.log"), host.logs.join("app.log.1"))?;
     host.append("app.log", b"five\n")?;
     host.comes(&["one", "Password: …", "…secret", "two…", "three", "four…", "five"])?;
-    nothing_was_lost(&agent)?;
+    agent.assert_nothing_lost()?;
     agent.stop()
 }
 
@@ -147,7 +136,7 @@ fn a_hole_of_3_gib_is_passed_over_at_once() -> Result<()> {
         writer.write_all(line("behind it").as_bytes())?;
         let agent = host.start()?;
         host.comes(&["before the hole, long enough to be known by", "behind it"])?;
-        nothing_was_lost(&agent)?;
+        agent.assert_nothing_lost()?;
         assert!(agent.cpu_seconds()? < 3.0, "{format}: {} CPU seconds", agent.cpu_seconds()?);
         // An operator's `truncate -s 0` makes another.
         File::options().write(true).open(&path)?.set_len(0)?;
@@ -200,7 +189,7 @@ fn files_that_are_no_text_are_left_out_and_named() -> Result<()> {
         ensure!(got.iter().any(|line| line == "another") && got.len() == 3, "{got:?}");
         anyhow::Ok(())
     })?;
-    nothing_was_lost(&agent)?;
+    agent.assert_nothing_lost()?;
     agent.stop()?;
     // Also after a restart.
     let agent = host.start()?;
@@ -280,7 +269,7 @@ fn texts_of_all_kinds() -> Result<()> {
             anyhow::Ok(got)
         })?;
         assert!(got == expected, "{what}: {:.300?}", got);
-        nothing_was_lost(&agent)?;
+        agent.assert_nothing_lost()?;
         agent.stop()?;
     }
     Ok(())

@@ -206,6 +206,28 @@ impl Home {
         self.output_dir().join(format!("{container}.ndjson"))
     }
 
+    /// These lines came, each once and nothing else, in whatever order and outputs.
+    pub fn assert_all_came_once(&self, lines: &[String]) -> Result<()> {
+        let mut expected = lines.to_vec();
+        expected.sort();
+        let got = || -> Result<Vec<String>> {
+            Ok(self.records()?.into_values().flatten().map(|record| record.message).collect())
+        };
+        // Not a failure yet if they never come: the comparison says which are missing. What comes twice comes late.
+        let _ = wait_until("every line", PATIENCE, || {
+            let got = got()?.len();
+            ensure!(got >= expected.len(), "{got} of {} lines", expected.len());
+            Ok(())
+        });
+        let mut got = got()?;
+        got.sort();
+        let missing: Vec<_> = expected.iter().filter(|line| got.binary_search(line).is_err()).collect();
+        let twice: Vec<_> = got.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| &pair[0]).collect();
+        assert!(missing.is_empty() && twice.is_empty(), "missing {missing:?}, twice {twice:?}");
+        assert_eq!(got, expected);
+        Ok(())
+    }
+
     /// How many records one container has; cheap, for waiting.
     pub fn count_of(&self, container: &str) -> usize {
         let text = fs::read(self.output_of(container)).unwrap_or_default();
@@ -363,6 +385,17 @@ impl Agent {
             Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{}/{what}", self.pid()))?.count())
         };
         Ok(Held { fds: count("fd")?, threads: count("task")?, tasks: self.metric("tasks")? as u64 })
+    }
+
+    /// No loss was declared, nor the possibility of one.
+    pub fn assert_nothing_lost(&self) -> Result<()> {
+        let text = self.get("/metrics")?;
+        for name in ["losses_total", "possible_losses_total", "lost_bytes_total"] {
+            let counted = text.lines().filter(|line| line.starts_with(&format!("log_capturer_{name}{{")));
+            let above: Vec<&str> = counted.filter(|line| !line.ends_with(" 0")).collect();
+            assert!(above.is_empty(), "{above:?}");
+        }
+        Ok(())
     }
 
     /// Nothing seems to leak, and nothing ever seemed to: by the metrics, by the ledger, by health, and by the log, in words

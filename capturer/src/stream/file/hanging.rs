@@ -115,10 +115,10 @@ impl FileSource {
 
 #[cfg(test)]
 mod tests {
+    use super::super::listing_tests::live_file;
     use super::*;
     use crate::capture::bench::Bench;
     use crate::capture::io::{Action, FoundFile};
-    use crate::cursor::FileId;
     use crate::record::StreamId;
     use crate::settings::FileFormat;
     use crate::stream::chain::Start;
@@ -137,18 +137,6 @@ mod tests {
         source.on_scanned(Ok(found), &mut bench.cx(), &mut Vec::new());
         assert_eq!(listings(bench), 1);
         source
-    }
-
-    fn live_file() -> FoundFile {
-        FoundFile {
-            name: "a.log".to_owned(),
-            rank: 0,
-            compressed: false,
-            id: FileId { device: 1, inode: 2, birth_ns: 3 },
-            len: 4,
-            head: b"one\n".to_vec(),
-            unpacked_len: None,
-        }
     }
 
     /// Patterns are walked all the time: a path that is still there must cost no listing each time.

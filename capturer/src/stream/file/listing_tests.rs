@@ -150,7 +150,7 @@ fn rotate(source: &mut FileSource, bench: &mut Bench) {
     list(source, vec![rotated, next], bench);
 }
 
-fn live_file() -> FoundFile {
+pub(super) fn live_file() -> FoundFile {
     FoundFile {
         name: "a.log".to_owned(),
         rank: 0,
