@@ -12,7 +12,7 @@ fn main() {
     // A packager who builds without git says it by this variable.
     println!("cargo::rerun-if-env-changed=CAPTURER_COMMIT");
     let named = std::env::var("CAPTURER_COMMIT").ok().filter(|commit| !commit.is_empty());
-    // Others are built again and again between two commits: they would all be compiled anew after each.
+    // Only a release names its commit. A development build would be compiled again after each commit.
     if std::env::var("PROFILE").is_ok_and(|profile| profile != "release") {
         println!("cargo::rustc-env=CAPTURER_COMMIT={}", named.as_deref().unwrap_or("unknown"));
         return;

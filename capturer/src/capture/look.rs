@@ -241,7 +241,7 @@ impl Capture {
     /// Streams that have something to read, may read, and read nothing.
     pub fn stuck(&mut self, now: Now) -> Named {
         let mut named = Named::default();
-        // Of a quiet stream nothing is left, so it can't be stuck. When it gets busy its time begins anew.
+        // A quiet stream has nothing to read, so it can't be stuck. Its time starts when it gets something.
         self.progress.by_stream.retain(|id, _| self.sums.is_busy(*id));
         for id in self.sums.busy() {
             let Some(stream) = self.streams.get(id) else { continue };

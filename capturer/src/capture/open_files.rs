@@ -67,8 +67,8 @@ impl OpenFiles {
         }
     }
 
-    /// A place for a file that is to be opened. If there is none the stream joins the line when it says that it wants one
-    /// (`OpenFiles::note`).
+    /// Takes a place for a file that is about to be opened. Returns false if there is none: the stream then queues by
+    /// telling `OpenFiles::note` that it wants one.
     pub fn take(&mut self) -> bool {
         let is_room = std::mem::take(&mut self.granted) || self.open + self.ordered < OVER * self.max;
         self.ordered += usize::from(is_room);

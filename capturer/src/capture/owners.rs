@@ -1,5 +1,5 @@
 //! Which stream reads a file. Two paths may lead to one (a hard link; a log that was renamed to a name that is followed
-//! too), and its lines are delivered once. Who comes second waits until the first has let it go, and then goes on where
+//! too), and its lines are delivered once. The second stream waits until the first lets the file go, and then goes on where
 //! that one left off.
 
 use std::collections::{BTreeMap, BTreeSet};

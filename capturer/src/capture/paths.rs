@@ -17,7 +17,7 @@ use crate::stream::Kind;
 use crate::stream::chain::Start;
 use crate::stream::file::{FileSource, Reader};
 
-/// After a look that took long there is none for so many times as long, however much is made meanwhile.
+/// The rest after a look at the patterns, in multiples of the time that the look took: new files never keep a thread busy.
 const LOOK_REST: u64 = 4;
 /// At most so long.
 const LOOK_REST_MS_MAX: u64 = 10_000;
@@ -59,7 +59,7 @@ pub(super) struct Paths {
 /// Looks at the patterns of an entry.
 #[derive(Clone, Debug, Default)]
 struct Looking {
-    /// Since when one is under way.
+    /// When the look under way began.
     since_ms: Option<u64>,
     /// Something came since: this one may have been past it.
     again: bool,

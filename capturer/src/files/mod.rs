@@ -69,7 +69,7 @@ const LOCAL_CURE: &str = "look for a failing disk: dmesg, iostat -x";
 pub enum Request {
     /// Watch the directory and list a chain.
     Scan {
-        /// Whose.
+        /// The stream that asks.
         stream: StreamId,
         /// Absolute path.
         directory: String,
@@ -82,7 +82,7 @@ pub enum Request {
     },
     /// Open a file of a chain.
     Open {
-        /// Whose.
+        /// The stream that asks.
         stream: StreamId,
         /// Its number.
         file: FileNo,
@@ -97,7 +97,7 @@ pub enum Request {
     },
     /// Read a file that a lane opened.
     Read {
-        /// Whose.
+        /// The stream that asks.
         stream: StreamId,
         /// Its number.
         file: FileNo,
@@ -173,7 +173,7 @@ pub enum OpenFile {
 pub enum Answer {
     /// To [`Request::Scan`].
     Scanned {
-        /// Whose.
+        /// The stream that asks.
         stream: StreamId,
         /// The directory and its watch; `None` where inotify has none left.
         watch: Option<i32>,
@@ -182,7 +182,7 @@ pub enum Answer {
     },
     /// To [`Request::Open`].
     Opened {
-        /// Whose.
+        /// The stream that asks.
         stream: StreamId,
         /// Its number.
         file: FileNo,
@@ -193,7 +193,7 @@ pub enum Answer {
     },
     /// To [`Request::Read`].
     Read {
-        /// Whose.
+        /// The stream that asks.
         stream: StreamId,
         /// Its number.
         file: FileNo,
