@@ -35,6 +35,8 @@ struct Line {
     outputs: OutputMarks,
     #[serde(default)]
     gone: Gone,
+    #[serde(default)]
+    saved_s: u64,
 }
 
 impl Checkpoint {
@@ -65,14 +67,19 @@ impl Checkpoint {
             self.outputs.entry(sink).or_default().extend(outputs);
         }
         (self.seq, self.clean, self.remember) = (newer.seq, newer.clean, newer.remember);
+        self.saved_s = newer.saved_s;
     }
 }
 
 /// A save's line; empty for a whole checkpoint.
 pub fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
     let Some(gone) = &checkpoint.changes else { return Vec::new() };
-    let line =
-        Line { streams: checkpoint.streams.clone(), outputs: checkpoint.outputs.clone(), gone: gone.clone() };
+    let line = Line {
+        streams: checkpoint.streams.clone(),
+        outputs: checkpoint.outputs.clone(),
+        gone: gone.clone(),
+        saved_s: checkpoint.saved_s,
+    };
     lines::encode(checkpoint.seq, &line)
 }
 
@@ -98,7 +105,7 @@ pub fn apply(bytes: &[u8], checkpoint: &mut Checkpoint) -> Applied {
             Some((seq, _)) if seq > checkpoint.seq + 1 => applied.unused += 1,
             Some((seq, line)) => {
                 if seq == checkpoint.seq + 1 {
-                    let Line { streams, outputs, gone } = line;
+                    let Line { streams, outputs, gone, saved_s } = line;
                     let changes = Some(gone);
                     let remember = checkpoint.remember;
                     checkpoint.apply(Checkpoint {
@@ -107,6 +114,7 @@ pub fn apply(bytes: &[u8], checkpoint: &mut Checkpoint) -> Applied {
                         outputs,
                         changes,
                         remember,
+                        saved_s,
                         ..Checkpoint::default()
                     });
                 }
@@ -131,6 +139,11 @@ mod tests {
     }
 
     /// Save `seq` of a stream that is at `offset`, and before which another went.
+    /// The whole checkpoint before all changes.
+    fn first() -> Checkpoint {
+        Checkpoint { seq: 0, clean: false, ..sample() }
+    }
+
     fn save(seq: u64, stream: &str, offset: u64, gone: &[&str]) -> Checkpoint {
         let path = format!("{stream}.ndjson");
         let gone = Gone {
@@ -152,7 +165,7 @@ mod tests {
     }
 
     fn after(saves: &[Checkpoint]) -> Checkpoint {
-        let mut checkpoint = sample();
+        let mut checkpoint = first();
         saves.iter().for_each(|save| checkpoint.apply(save.clone()));
         checkpoint
     }
@@ -160,7 +173,7 @@ mod tests {
     #[test]
     fn changes_lead_to_what_a_whole_checkpoint_would_hold() {
         let bytes: Vec<u8> = saves().iter().flat_map(encode).collect();
-        let mut checkpoint = sample();
+        let mut checkpoint = first();
         let applied = apply(&bytes, &mut checkpoint);
         assert_eq!(applied, Applied { good_bytes: bytes.len(), ..Applied::default() });
         assert_eq!(checkpoint, after(&saves()));
@@ -178,7 +191,7 @@ mod tests {
         let mut ends = vec![0];
         lines.iter().for_each(|line| ends.push(ends.last().unwrap() + line.len()));
         for len in 0..bytes.len() {
-            let mut checkpoint = sample();
+            let mut checkpoint = first();
             let applied = apply(&bytes[..len], &mut checkpoint);
             let whole = ends.iter().filter(|end| **end <= len).count() - 1;
             assert_eq!(
@@ -190,7 +203,7 @@ mod tests {
         for at in 0..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1;
-            let mut checkpoint = sample();
+            let mut checkpoint = first();
             apply(&flipped, &mut checkpoint);
             let whole = ends.iter().filter(|end| **end <= at).count() - 1;
             // A line end that is lost takes two lines with it.
@@ -205,7 +218,7 @@ mod tests {
         damaged[3] ^= 1;
         for twice in [[&damaged, &lines[1]], [&lines[1], &damaged]] {
             let bytes = [&lines[0], twice[0], twice[1], &lines[2]].map(Vec::as_slice).concat();
-            let mut checkpoint = sample();
+            let mut checkpoint = first();
             let applied = apply(&bytes, &mut checkpoint);
             assert_eq!((checkpoint, applied.damaged, applied.unused), (after(&saves()), 1, 0));
         }

@@ -6,7 +6,7 @@
 //!
 //! Not here: how it is saved (journal.rs).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -162,6 +162,17 @@ impl Table {
         self.now_s = u64::try_from(unix_ns / 1_000_000_000).unwrap_or(0);
     }
 
+    /// The time it was told last, seconds since 1970.
+    pub fn now_s(&self) -> u64 {
+        self.now_s
+    }
+
+    /// When a log was left last, seconds since 1970.
+    pub fn left_at_s(&self, log: &StreamKey) -> Option<u64> {
+        let sinks = self.logs.get(log)?.sinks.values();
+        sinks.filter_map(|sink| sink.left.as_ref()).map(|(at_s, ..)| *at_s).max()
+    }
+
     fn index(&mut self) {
         self.log_of.clear();
         self.files = 0;
@@ -279,11 +290,16 @@ impl Table {
 }
 
 impl View<'_> {
-    /// Files of a log that all the sinks have, up to where the one furthest behind is.
+    /// Files of a log that all the sinks have, up to where the one furthest behind is; those that were read last come last.
     pub fn places(&self, log: &StreamKey) -> Vec<FilePlace> {
         let Some(memory) = self.table.logs.get(log) else { return Vec::new() };
-        let ids: BTreeSet<&FileId> = memory.sinks.values().flat_map(|sink| sink.files.keys()).collect();
-        ids.into_iter().filter_map(|id| self.lowest(memory, *id)).collect()
+        let mut times: BTreeMap<FileId, u64> = BTreeMap::new();
+        for (id, (at_s, _)) in memory.sinks.values().flat_map(|sink| &sink.files) {
+            times.entry(*id).and_modify(|time| *time = (*time).max(*at_s)).or_insert(*at_s);
+        }
+        let mut ids: Vec<(u64, FileId)> = times.into_iter().map(|(id, at_s)| (at_s, id)).collect();
+        ids.sort_unstable();
+        ids.into_iter().filter_map(|(_, id)| self.lowest(memory, id)).collect()
     }
 
     /// Where the sink that is furthest behind has a file; `None` if one of them does not have it at all.
@@ -383,7 +399,8 @@ mod tests {
             let sinks = names(&["file"]);
             table.of(&sinks, true).places(&log).iter().map(|place| place.file.inode).collect::<Vec<_>>()
         };
-        assert_eq!(left(&table), [0, 2, 3, 4, 5]);
+        // What was seen last comes last.
+        assert_eq!(left(&table), [2, 3, 4, 5, 0]);
         for inode in 10..18 {
             table.note(&log, "file", place(inode, 1));
         }

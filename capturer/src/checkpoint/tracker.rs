@@ -93,6 +93,8 @@ pub struct Tracker {
     memory: Table,
     /// Number of the last save that was ordered, of this run and those before.
     saves: u64,
+    /// When the run before this one saved last, seconds since 1970; 0 = nobody knows.
+    loaded_s: u64,
     /// What changed since the last save was ordered, and what that one saves; nothing if the next one is whole anyway.
     changed: Changed,
     saving: Changed,
@@ -139,6 +141,10 @@ impl Changed {
     }
 }
 
+fn ns(seconds: u64) -> i64 {
+    i64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000_000)
+}
+
 #[derive(Debug)]
 struct Output {
     mark: OutputMark,
@@ -155,6 +161,7 @@ impl Tracker {
             outputs: BTreeMap::new(),
             memory: Table::new(loaded.memory),
             saves: loaded.seq,
+            loaded_s: loaded.saved_s,
             changed: Changed::default(),
             saving: Changed::default(),
             whole_due: true,
@@ -221,6 +228,17 @@ impl Tracker {
         let own = positions.filter(|(name, _)| is_asked(name)).map(|(_, position)| position);
         let lowest = own.min_by_key(|position| position.order).map(|position| &position.cursor);
         lowest.or_else(|| self.memory.left(stream, sinks)).cloned()
+    }
+
+    /// When the run before this one was alive last, nanoseconds since 1970; `None` = there was none, or nobody knows.
+    pub fn ran_until_ns(&self) -> Option<i64> {
+        (self.loaded_s > 0).then_some(ns(self.loaded_s))
+    }
+
+    /// When a log was looked at last, by this run or an earlier one, nanoseconds since 1970; `None` = nobody knows.
+    pub fn looked_ns(&self, stream: &StreamKey) -> Option<i64> {
+        let left_ns = self.memory.left_at_s(stream).map(ns);
+        left_ns.max(self.ran_until_ns())
     }
 
     /// The table of files read.
@@ -407,6 +425,7 @@ impl Tracker {
             self.changes()
         };
         (checkpoint.seq, checkpoint.remember) = (self.saves, self.memory.bounds());
+        checkpoint.saved_s = self.memory.now_s();
         checkpoint.memory = self.memory.to_save();
         checkpoint
     }
