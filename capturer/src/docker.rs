@@ -47,6 +47,9 @@ pub struct Inspect {
     /// The json-file log; empty before the first start and for other drivers.
     #[serde(default)]
     pub log_path: String,
+    /// RFC 3339; empty if the Engine does not say.
+    #[serde(default)]
+    pub created: String,
     /// State.
     #[serde(default)]
     pub state: InspectState,

@@ -459,13 +459,6 @@ impl Capture {
         }
     }
 
-    /// Files that another stream has let go are free for those who waited.
-    fn tell_released(&mut self, now: Now) {
-        for id in self.owners.take_released() {
-            self.with_file(now, id, |file, cx, _| file.on_chain_changed(cx));
-        }
-    }
-
     fn drop_closed(&mut self, now: Now) {
         for id in std::mem::take(&mut self.closed) {
             let Some(stream) = self.streams.remove(&id) else { continue };

@@ -23,6 +23,9 @@ pub struct Owners {
     of: BTreeMap<(Group, FileId), StreamId>,
     waiting: BTreeMap<(Group, FileId), BTreeSet<StreamId>>,
     released: BTreeSet<StreamId>,
+    /// Files that paths lead to which nobody follows, for another stream reads them.
+    paths: BTreeSet<(Group, FileId)>,
+    paths_released: bool,
 }
 
 impl Owners {
@@ -56,6 +59,7 @@ impl Owners {
         for id in before.difference(now) {
             if self.of.get(&(group, *id)) == Some(&stream) {
                 self.of.remove(&(group, *id));
+                self.paths_released |= self.paths.remove(&(group, *id));
                 self.released.extend(self.waiting.remove(&(group, *id)).unwrap_or_default());
             }
         }
@@ -73,6 +77,18 @@ impl Owners {
     pub fn readers_for(&self, stream: StreamId) -> BTreeSet<StreamId> {
         let waited_for = self.waiting.iter().filter(|(_, streams)| streams.contains(&stream));
         waited_for.filter_map(|(key, _)| self.of.get(key)).copied().collect()
+    }
+
+    /// Who reads a file that a path leads to which nobody follows. Whoever asks is told when it is free.
+    pub fn reader_of_path(&mut self, group: Group, id: FileId) -> Option<StreamId> {
+        let owner = self.owner(group, id)?;
+        self.paths.insert((group, id));
+        Some(owner)
+    }
+
+    /// A file that such a path leads to is free now.
+    pub fn take_paths_released(&mut self) -> bool {
+        std::mem::take(&mut self.paths_released)
     }
 
     /// Streams that waited for a file which is free now.

@@ -86,6 +86,8 @@ struct Settled {
 struct Look<'a> {
     /// When its patterns were looked at for the first time.
     is_first: bool,
+    /// Which file it is; `None` = nobody looked.
+    id: Option<FileId>,
     /// They match rotated files of it too.
     with_kin: bool,
     /// Where links on its way lead.
@@ -267,7 +269,7 @@ impl Capture {
             ids.insert(path, id);
         }
         let (paths, with_kin) = self.without_kin(ids.keys().cloned().collect());
-        let paths = self.without_others(now, paths, &ids);
+        let paths = self.without_others(now, paths, &ids, &targets);
         for path in &paths {
             let came_back = self.paths.missing.remove(path).is_some();
             let target = targets.get(path).map(String::as_str);
@@ -277,7 +279,8 @@ impl Capture {
                     file.lead_to(target.unwrap_or(path), cx, told);
                 });
             }
-            let look = Look { is_first: first_look, with_kin: with_kin.contains(path), target };
+            let id = ids.get(path).copied();
+            let look = Look { is_first: first_look, id, with_kin: with_kin.contains(path), target };
             self.follow_path(now, set, path, look);
         }
         if lane.is_none() {
@@ -343,6 +346,7 @@ impl Capture {
         now: Now,
         paths: BTreeSet<String>,
         ids: &BTreeMap<String, FileId>,
+        targets: &BTreeMap<String, String>,
     ) -> BTreeSet<String> {
         let mut own = BTreeSet::new();
         for path in paths {
@@ -352,13 +356,22 @@ impl Capture {
                 continue;
             };
             let readers: Vec<StreamId> = (0..self.outlets.len())
-                .filter_map(|outlet| self.owners.owner(self.group(outlet), *id))
+                .filter_map(|outlet| self.owners.reader_of_path(self.group(outlet), *id))
                 .collect();
+            let (directory, _) = split_path(targets.get(&path).unwrap_or(&path));
             let log = self.tracker.memory().log_of(*id).filter(|log| **log != key && id.birth_ns != 0);
-            // That log may have been found in this very look.
-            let is_there =
-                log.and_then(|log| log.0.strip_prefix("file:")).is_some_and(|path| ids.contains_key(path));
+            // Its log finds it as long as it is in the same directory and was not left long ago. That log may have been found
+            // in this very look.
+            let is_there = log.and_then(|log| log.0.strip_prefix("file:")).is_some_and(|of| {
+                let of_target = targets.get(of).map_or(of, String::as_str);
+                ids.contains_key(of)
+                    && !self.ids.contains_key(&StreamKey::file(of))
+                    && split_path(of_target).0 == directory
+            });
             let of_log = log.map(|log| self.ids_of(log)).unwrap_or_default();
+            let finds =
+                |reader: &StreamId| self.file(*reader).is_some_and(|file| file.finds(&directory, *id));
+            let of_log: Vec<StreamId> = of_log.into_iter().filter(finds).collect();
             if readers.is_empty() && of_log.is_empty() && !is_there {
                 own.insert(path);
                 continue;
@@ -374,6 +387,23 @@ impl Capture {
             }
         }
         own
+    }
+
+    /// Files that another stream has let go are free for those who waited.
+    pub(super) fn tell_released(&mut self, now: Now) {
+        for id in self.owners.take_released() {
+            self.with_file(now, id, |file, cx, _| file.on_chain_changed(cx));
+        }
+        if self.owners.take_paths_released() {
+            self.find_all_paths(now);
+        }
+    }
+
+    fn file(&self, id: StreamId) -> Option<&FileSource> {
+        match &self.streams.get(&id)?.kind {
+            Kind::File(file) => Some(file),
+            Kind::Api(_) => None,
+        }
     }
 
     fn group(&self, outlet: usize) -> Group {
@@ -481,7 +511,10 @@ impl Capture {
         if rules.binary == Binary::Auto && !self.is_named(path) {
             rules.binary = Binary::Skip;
         }
-        let at_end = entry.start_at == StartAt::End && look.is_first;
+        // What was made after an earlier run ended is new, whether somebody looked or not.
+        let born_ns = look.id.map(|id| id.birth_ns);
+        let is_new = born_ns.zip(self.tracker.ran_until_ns()).is_some_and(|(born, until)| born > until);
+        let at_end = entry.start_at == StartAt::End && look.is_first && !is_new;
         let key = StreamKey::file(path);
         let resume = self.tracker.resume_for(&key, &self.outlets[outlet].tracked);
         let acked = resume.clone().unwrap_or(Cursor::Beginning);
@@ -494,6 +527,7 @@ impl Capture {
             _ => Start::Since(self.paths.since_ns[set]),
         };
         let (places, reader) = self.known_of(&key, outlet);
+        let looked_ns = self.tracker.looked_ns(&key).unwrap_or(i64::MAX);
         // Links may have been changed since: then the file that they led to is read to its end first.
         let target = look.target.unwrap_or(path);
         let read_at = match &start {
@@ -517,7 +551,7 @@ impl Capture {
         let line_bytes_max = self.settings.line_bytes_max as usize;
         let file = FileSource::new(id, directory, live_name, format, start, line_bytes_max);
         let file = file.with_text(rules);
-        let file = file.renamed_while_written().with_pipeline(source.pipeline.as_ref());
+        let file = file.rotated_while_written(looked_ns).with_pipeline(source.pipeline.as_ref());
         let file = file.with_memory(places, reader, apart).named(path, target);
         let reason = format!("matches file_monitor.files[{set}]");
         let stream = self.new_stream(now, source, Kind::File(Box::new(file)), reason, acked);

@@ -11,90 +11,22 @@
 //! Positions are counted logically: bytes since the stream's first file in this run, through all files. So "is this
 //! record behind that one" stays a comparison of two numbers when the chain moves on.
 
+mod copies;
 mod known;
+mod link;
 mod orphan;
 mod position;
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::capture::io::{FileNo, FoundFile, LaneId};
+use crate::capture::io::{FileNo, FoundFile};
 use crate::cursor::{ApiCursor, FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
 
 use known::Known;
 pub use known::Memory;
+pub use link::{Copied, Handle, Link};
+use link::{HEAD_BYTES_PROOF, is_same, link, link_at};
 use orphan::Orphan;
-
-/// Whether a link's file is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Handle {
-    /// Not opened yet.
-    None,
-    /// The opening is under way.
-    Opening(FileNo),
-    /// Open.
-    Open(FileNo),
-}
-
-/// One file of the chain.
-#[derive(Debug)]
-pub struct Link {
-    /// As last found; the name is only good until the next rotation.
-    pub found: FoundFile,
-    /// Print of its head, as long as was seen.
-    pub head: HeadPrint,
-    /// Its file.
-    pub handle: Handle,
-    /// The file system it was opened on, if that may hang.
-    pub lane: Option<LaneId>,
-    /// Next byte to read.
-    pub offset: u64,
-    /// What stands before it, as it was read.
-    pub tail: TailPrint,
-    /// Longest length seen.
-    pub len: u64,
-    /// No longer the live file: it will not grow.
-    pub settled: bool,
-    /// No longer in the directory: only its open file can still be read.
-    pub deleted: bool,
-    /// The stream went over to another directory: that this one is not listed there says nothing.
-    pub elsewhere: bool,
-    /// Looks at it since it was left that brought nothing.
-    pub quiet_looks: u8,
-    /// There may be bytes behind `offset`.
-    pub unread: bool,
-    /// It was opened by its inode number alone, which may have come back since the listing: files that were made and
-    /// renamed meanwhile may stand before it. Not read until a later listing has shown them.
-    pub doubted: bool,
-    /// The last listing lacked it.
-    pub missing: bool,
-    /// Its writer had time enough to go over to the next file: what stands at its end is final.
-    pub last_look: bool,
-    /// It was read to its end before. Written anew, it is older than what was read since.
-    pub late: bool,
-    /// Where it was read to when it was parked last, and until when.
-    pub parked: Option<(u64, u64)>,
-    /// It seems to hold what a file that was written anew held before. Its opening tells.
-    pub candidate: bool,
-    /// It was written anew, and a listing from before that may still come.
-    pub anew: bool,
-    /// It was closed because it is quiet. It is opened again when there is more to read.
-    pub idle: bool,
-    /// Whether it holds what another file held.
-    pub copy: Copied,
-}
-
-/// Whether a file is a copy of another that was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Copied {
-    /// Nobody has looked.
-    Unknown,
-    /// It begins as that one; the first read tells the rest.
-    Likely,
-    /// It is.
-    Yes,
-    /// It is not.
-    No,
-}
 
 /// A file that was read to its present end and rotated. Its writer may still go on.
 #[derive(Debug)]
@@ -127,6 +59,8 @@ pub struct Gone {
     pub bytes: u64,
     /// It was written anew; else it is gone.
     pub in_place: bool,
+    /// Which file that was.
+    pub file: FileId,
 }
 
 /// Where to begin.
@@ -164,6 +98,9 @@ pub struct Chain {
     known: Known,
     /// Its content is looked for; what stands there now is not read meanwhile.
     orphan: Option<Orphan>,
+    /// Its writer may copy it and empty it (logrotate's copytruncate). Copies made since then, nanoseconds since 1970, are
+    /// new; `None` = it is never copied.
+    copied_since_ns: Option<i64>,
     /// Losses of orphans that were given up between two scans.
     given_up: Changes,
     /// Places where reading was left since the last cursor.
@@ -212,6 +149,7 @@ impl Chain {
             front_marked: false,
             known: Known::default(),
             orphan: None,
+            copied_since_ns: None,
             given_up: Changes::default(),
             done: Vec::new(),
             listed: Vec::new(),
@@ -224,6 +162,11 @@ impl Chain {
     /// Files that were read in earlier runs.
     pub fn remember(&mut self, places: impl IntoIterator<Item = FilePlace>) {
         places.into_iter().for_each(|place| self.known.put(place));
+    }
+
+    /// Copies of it may be made, and those from before `since_ns`, nanoseconds since 1970, were seen by an earlier run.
+    pub fn copied_since(&mut self, since_ns: i64) {
+        self.copied_since_ns = Some(since_ns);
     }
 
     /// Files to be found under whatever name they have.
@@ -270,6 +213,11 @@ impl Chain {
             None => self.follow(&found, latest, memory),
         };
         self.search(&found, latest, &mut changes);
+        self.take_copies(&found, memory);
+        if self.start.is_none() {
+            // From now on what was there before is known.
+            self.copied_since_ns = self.copied_since_ns.map(|_| i64::MIN);
+        }
         self.known.prune(&seen);
         let given_up = std::mem::take(&mut self.given_up);
         changes.gone.extend(given_up.gone);
@@ -319,8 +267,10 @@ impl Chain {
             }
             Start::Resume(cursor) => self.resume(cursor, found, &mut changes),
         };
+        let is_resumed = matches!(start, Start::Resume(_));
         for file in &found[..from] {
             match self.known.of(file, memory) {
+                None if is_resumed && self.may_be_new_copy(file) => {}
                 // It grew while nobody looked: the next listing shows it again.
                 Some(place) if grew(file, &place) => changes.look_again = true,
                 Some(_) => {}
@@ -443,6 +393,11 @@ impl Chain {
                     let link = self.parked.remove(parked).link;
                     changes.let_go.extend(link.open_file());
                     self.known.pass_over(file);
+                } else if file.rank == 0 {
+                    let mut link = self.parked.remove(parked).link;
+                    link.meet(file);
+                    link.is_live_again();
+                    back = Some(link);
                 } else {
                     self.parked[parked].link.meet(file);
                 }
@@ -450,6 +405,7 @@ impl Chain {
             } else if let Some(place) = self.known.of(file, memory) {
                 newest_known = Some(at);
                 if file.rank == 0 {
+                    // It has the live name again.
                     back = Some(link_at(file.clone(), &place));
                 } else if grew(file, &place) {
                     grown.push(link_at(file.clone(), &place));
@@ -469,7 +425,8 @@ impl Chain {
             link.missing = !seen;
             if link.deleted && link.handle == Handle::None && link.idle && link.unread {
                 // It was written to after it was closed, and is gone.
-                changes.gone.push(Gone { name: link.found.name.clone(), bytes: 0, in_place: false });
+                let (name, file) = (link.found.name.clone(), link.found.id);
+                changes.gone.push(Gone { name, bytes: 0, in_place: false, file });
             } else if link.deleted && link.handle == Handle::None && link.len > link.offset {
                 changes.lost.push((link.found.name.clone(), link.len.saturating_sub(link.offset)));
             }
@@ -489,6 +446,7 @@ impl Chain {
         let new = newest_known.map_or_else(|| self.first_new(found), |at| at + 1);
         self.links.extend(found[new..].iter().cloned().map(link));
         self.links.extend(back);
+        self.put_live_last(found);
         if front_lost {
             self.go_on_where_reached();
         }
@@ -502,6 +460,20 @@ impl Chain {
         }
         self.parked.extend(grown.into_iter().map(|link| Parked { link, due_ms: None }));
         changes
+    }
+
+    /// A file that has the live name again grows from now on.
+    fn put_live_last(&mut self, found: &[FoundFile]) {
+        let Some(live) = found.last().filter(|file| file.rank == 0) else { return };
+        let before = 0..self.links.len().saturating_sub(1);
+        let Some(at) = self.links.range(before).position(|link| link.found.id == live.id) else { return };
+        let position = self.position();
+        let Some(mut link) = self.links.remove(at) else { return };
+        link.is_live_again();
+        self.links.push_back(link);
+        if at == 0 {
+            self.go_on_at(position);
+        }
     }
 
     /// Nothing of a listing is known. What was made before the file that was read last is not new.
@@ -627,38 +599,6 @@ impl Chain {
     }
 }
 
-fn link(found: FoundFile) -> Link {
-    Link {
-        head: found.print(),
-        handle: Handle::None,
-        lane: None,
-        offset: 0,
-        tail: TailPrint::default(),
-        len: found.len,
-        settled: false,
-        deleted: false,
-        elsewhere: false,
-        quiet_looks: 0,
-        unread: true,
-        doubted: false,
-        missing: false,
-        last_look: false,
-        late: false,
-        parked: None,
-        candidate: false,
-        copy: Copied::Unknown,
-        anew: false,
-        idle: false,
-        found,
-    }
-}
-
-/// A file of which something was read.
-fn link_at(found: FoundFile, place: &FilePlace) -> Link {
-    let head = if found.has_head(&place.head) { found.print() } else { place.head };
-    Link { offset: place.offset, tail: place.tail, head, ..link(found) }
-}
-
 /// Where a file goes whose name does not tell: it is older than all that were made after it.
 fn insert_by_birth(found: &mut Vec<FoundFile>, file: FoundFile) {
     let is_newer = |other: &FoundFile| {
@@ -678,120 +618,6 @@ fn grew(file: &FoundFile, place: &FilePlace) -> bool {
     let len = if file.compressed { file.unpacked_len.map_or(0, u64::from) } else { file.len };
     was_read && len > place.offset
 }
-
-impl Link {
-    /// An inode that is held open can't become another file: whatever its content is now, it is this link's. So is that of one
-    /// that is being opened, or was closed because it is quiet, if its birth time says so.
-    fn is_in(&self, file: &FoundFile) -> bool {
-        let same_inode = (self.found.id.device, self.found.id.inode) == (file.id.device, file.id.inode);
-        let is_born = self.found.id == file.id && file.id.birth_ns != 0;
-        let is_held = match self.handle {
-            Handle::Open(_) => true,
-            Handle::Opening(_) => is_born,
-            Handle::None => self.idle && is_born,
-        };
-        same_inode && is_held && !file.compressed
-    }
-
-    /// The file is this one.
-    fn is(&self, file: &FoundFile) -> bool {
-        self.is_in(file) || self.is_known() && is_same(file, self.found.id, &self.head)
-    }
-
-    /// The file is this one, and begins otherwise than it did.
-    fn is_rewritten_as(&self, file: &FoundFile) -> bool {
-        let judged = file.head.len() >= self.head.len_bytes as usize;
-        !file.compressed && judged && !file.has_head(&self.head)
-    }
-
-    /// What the last listing lacked would only fail, and ask for a listing that puts off the one which decides.
-    pub fn is_to_be_opened(&self) -> bool {
-        self.handle == Handle::None && !self.deleted && !self.missing && (!self.idle || self.unread)
-    }
-
-    fn open_file(&self) -> Option<FileNo> {
-        if let Handle::Open(file) = self.handle { Some(file) } else { None }
-    }
-
-    /// It is this open file, and the next byte to read is that.
-    pub fn is_at(&self, file: FileNo, offset: u64) -> bool {
-        self.handle == Handle::Open(file) && self.offset == offset
-    }
-
-    /// What is known of it.
-    pub fn place(&self) -> FilePlace {
-        FilePlace { file: self.found.id, head: self.head, tail: self.tail, offset: self.offset, skip: [0; 2] }
-    }
-
-    /// What must stand in it, if anything was read of it.
-    pub fn expected(&self) -> TailPrint {
-        if self.offset > 0 { self.tail } else { TailPrint::default() }
-    }
-
-    /// A number alone says nothing: it may have come back with another file since.
-    fn is_known(&self) -> bool {
-        self.handle != Handle::None || self.head.len_bytes > 0 || self.found.id.birth_ns != 0
-    }
-
-    /// Nothing else is known of it, and the file has that number.
-    fn has_number_of(&self, file: &FoundFile) -> bool {
-        !self.is_known() && self.offset == 0 && !file.compressed && self.found.id == file.id
-    }
-
-    /// Not known by its number alone.
-    pub fn is_proven(&self) -> bool {
-        self.found.id.birth_ns != 0 || self.found.head.len() >= HEAD_BYTES_PROOF as usize
-    }
-
-    /// Rotated by copying before it could be opened: it goes on in the copy, and its own inode begins anew.
-    fn was_copied_to(&self, file: &FoundFile) -> bool {
-        self.handle == Handle::None && !self.idle && self.found.rank == 0 && is_copy(file, &self.head)
-    }
-
-    fn meet(&mut self, file: &FoundFile) {
-        self.missing = false;
-        if self.anew {
-            if self.found.rank == 0 && file.rank > 0 {
-                self.found.rank = file.rank;
-            }
-            return;
-        }
-        // It was written to after it was closed. What, its opening tells.
-        self.unread |= self.idle && !file.compressed && file.len != self.len;
-        if file.compressed == self.found.compressed && file.has_head(&self.head) {
-            // Its writer went on after a rename that nobody was told of.
-            self.unread |= file.len > self.len;
-            self.len = self.len.max(file.len);
-        }
-        if file.head.len() > self.head.len_bytes as usize && file.has_head(&self.head) {
-            self.head = file.print();
-        }
-        // Once open, the file itself counts; its compressed twin is only a new name for it.
-        if self.handle == Handle::None || !file.compressed {
-            self.found = file.clone();
-        }
-        if self.found.rank == 0 && file.rank > 0 {
-            self.found.rank = file.rank;
-        }
-    }
-}
-
-/// The same file: by identity, or by its first bytes if it was compressed meanwhile. A short print proves nothing.
-fn is_same(file: &FoundFile, id: FileId, head: &HeadPrint) -> bool {
-    if file.compressed && file.id != id {
-        return head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(head);
-    }
-    file.id == id && file.has_head(head)
-}
-
-/// A rotated file that begins as the live one did. A short print proves nothing.
-fn is_copy(file: &FoundFile, head: &HeadPrint) -> bool {
-    file.rank > 0 && head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(head)
-}
-
-/// First bytes enough to know a compressed file by: a json-file record is at least so long and carries its time to
-/// the nanosecond.
-const HEAD_BYTES_PROOF: u32 = 50;
 
 #[cfg(test)]
 #[path = "chain_tests.rs"]

@@ -25,8 +25,9 @@ impl Chain {
 }
 
 /// What a rewritten file held is not found.
-fn gone(name: &str, bytes: u64, in_place: bool) -> Changes {
-    Changes { gone: vec![Gone { name: name.to_owned(), bytes, in_place }], ..Changes::default() }
+fn gone(name: &str, inode: u64, bytes: u64, in_place: bool) -> Changes {
+    let file = file(0, inode, "").id;
+    Changes { gone: vec![Gone { name: name.to_owned(), bytes, in_place, file }], ..Changes::default() }
 }
 
 fn compressed(rank: u32, inode: u64, content: &str) -> FoundFile {
@@ -201,7 +202,10 @@ fn a_saved_position_whose_file_is_gone_is_told() {
     let head = file(0, 77, &content('z')).print();
     let mut chain = Chain::new(saved(id, head, [0; 2]));
     let changes = chain.on_scan(vec![file(1, 1, &content('a')), file(0, 2, &content('b'))]);
-    assert_eq!(changes, gone("the file of the saved position", 0, false));
+    assert_eq!(
+        changes.gone,
+        [Gone { name: "the file of the saved position".to_owned(), bytes: 0, in_place: false, file: id }]
+    );
     assert_eq!((inodes(&chain), chain.position()), (vec![1, 2], 0));
 }
 
@@ -216,7 +220,7 @@ fn a_truncated_file_is_read_from_its_beginning() {
     assert_eq!((chain.links[0].offset, chain.position()), (0, before));
     assert!(!chain.on_short(10) && !chain.may_read());
     // Nobody has a copy.
-    assert_eq!(chain.on_scan(vec![file(0, 1, "")]), gone("l", 40, true));
+    assert_eq!(chain.on_scan(vec![file(0, 1, "")]), gone("l", 1, 40, true));
     assert!(chain.may_read());
 }
 
@@ -228,7 +232,7 @@ fn a_rewritten_file_is_read_from_its_beginning() {
     open_all(&mut chain);
     chain.links[0].offset = 60;
     let changes = chain.on_scan(vec![file(0, 1, &content('b').repeat(3))]);
-    assert_eq!((changes, inodes(&chain), chain.links[0].offset), (gone("l", 40, true), vec![1], 0));
+    assert_eq!((changes, inodes(&chain), chain.links[0].offset), (gone("l", 1, 40, true), vec![1], 0));
 }
 
 /// The cursor points to the oldest open line, also when that began in a file already finished.
@@ -271,7 +275,7 @@ fn a_file_truncated_while_the_agent_did_not_run_goes_on_in_its_copy() {
 
     let mut chain = Chain::new(Start::Resume(cursor));
     let changes = chain.on_scan(vec![file(0, 1, &content('b')), file(1, 2, &content('0'))]);
-    assert_eq!(changes, gone("the file of the saved position", 40, true));
+    assert_eq!(changes, gone("the file of the saved position", 1, 40, true));
     assert_eq!((inodes(&chain), chain.position()), (vec![1], 0));
 }
 
@@ -624,4 +628,106 @@ fn what_was_rotated_since_the_agent_looks_is_new() {
     let mut chain = Chain::new(Start::Live);
     chain.on_scan(vec![file(1, 2, &content('b')), file(0, 3, &content('c'))]);
     assert_eq!(inodes(&chain), [3]);
+}
+
+/// What stood in a log that was empty for us went into copies that nobody saw being made.
+#[test]
+fn copies_made_meanwhile_are_read_before_what_came_after_them() {
+    let born = |file: FoundFile, birth_ns| FoundFile { id: FileId { birth_ns, ..file.id }, ..file };
+    let old = || born(file(3, 3, &content('o')), 3);
+    let empty = || born(file(0, 1, ""), 1);
+    let copies = || [born(file(2, 12, &content('a')), 12), born(file(1, 11, &content('b')), 11)];
+    let live = || born(file(0, 1, &content('c')), 1);
+    let found = || [vec![old()], copies().to_vec(), vec![live()]].concat();
+    // While it ran.
+    let mut chain = Chain::new(Start::Live);
+    chain.copied_since(0);
+    chain.on_scan(vec![old(), empty()]);
+    open_all(&mut chain);
+    chain.on_scan(found());
+    assert_eq!(inodes(&chain), [12, 11, 1]);
+    assert_eq!(chain.position(), 0);
+    // While it did not: only what was made since then is new.
+    let mut chain = Chain::new(Start::Live);
+    chain.on_scan(vec![empty()]);
+    let Cursor::File(cursor) = cursor_at(&mut chain, [None; 2]) else { panic!("it names its file") };
+    for (looked_ns, expected) in
+        [(10, vec![12, 11, 1]), (11, vec![12, 1]), (20, vec![1]), (i64::MAX, vec![1])]
+    {
+        let mut chain = Chain::new(Start::Resume(cursor.clone()));
+        chain.copied_since(looked_ns);
+        chain.on_scan(found());
+        assert_eq!(inodes(&chain), expected, "looked at {looked_ns}");
+        chain.on_scan(found());
+        assert_eq!(inodes(&chain), expected, "looked at {looked_ns}, listed again");
+    }
+}
+
+/// logrotate's `copy` leaves the log as it is; a copy of Docker's log is no file of Docker's.
+#[test]
+fn a_copy_of_what_is_read_here_is_not_read_again() {
+    for (copied, begun) in [(true, 60), (true, 0), (false, 60)] {
+        let mut chain = Chain::new(Start::Oldest);
+        if copied {
+            chain.copied_since(0);
+        }
+        chain.on_scan(vec![file(0, 1, &content('a'))]);
+        open_all(&mut chain);
+        chain.links[0].offset = begun;
+        let grown = content('a') + &content('b');
+        chain.on_scan(vec![file(1, 2, &content('a')), file(0, 1, &grown)]);
+        assert_eq!((inodes(&chain), chain.parked.len()), (vec![1], 0), "{copied} {begun}");
+    }
+}
+
+/// Several copytruncates while the agent was late: only the oldest copy begins as what was read.
+#[test]
+fn all_copies_behind_the_one_that_goes_on_are_read() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.copied_since(0);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    open_all(&mut chain);
+    chain.links[0].offset = 60;
+    assert!(chain.on_short(10));
+    let copies = vec![file(3, 2, &content('a')), file(2, 3, &content('b')), file(1, 4, &content('c'))];
+    let changes = chain.on_scan([copies, vec![file(0, 1, &content('d'))]].concat());
+    assert_eq!((changes, inodes(&chain)), (Changes::default(), vec![2, 3, 4, 1]));
+}
+
+/// Emptied and written again before anything of it was read.
+#[test]
+fn a_file_that_was_never_read_and_is_shorter_now_was_emptied() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.copied_since(0);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    open_all(&mut chain);
+    assert!(chain.on_short(10));
+    let found = vec![file(1, 2, &content('a')), file(0, 1, &content('b')[..10])];
+    assert_eq!((chain.on_scan(found), inodes(&chain)), (Changes::default(), vec![2, 1]));
+}
+
+/// A link was changed and changed back: what it leads to was taken for a rotated file for ever.
+#[test]
+fn a_file_that_is_live_again_grows_again() {
+    for parked in [true, false] {
+        let mut chain = Chain::new(Start::Oldest);
+        chain.on_scan(vec![file(0, 1, &content('a'))]);
+        open_all(&mut chain);
+        chain.links[0].offset = 60;
+        chain.links[0].elsewhere = true;
+        chain.links[0].found.rank = 1;
+        chain.on_scan(vec![file(0, 2, &content('b'))]);
+        open_all(&mut chain);
+        assert_eq!(inodes(&chain), [1, 2]);
+        if parked {
+            chain.park_front(1_000);
+        }
+        chain.links[0].elsewhere |= parked;
+        let position = chain.position();
+        chain.on_scan(vec![file(0, 1, &content('a'))]);
+        let live = chain.links.back().expect("it is there");
+        assert_eq!((live.found.id.inode, live.offset, live.elsewhere, live.settled), (1, 60, false, false));
+        assert!(live.unread && matches!(live.handle, Handle::Open(_)));
+        assert_eq!(chain.position(), position, "parked {parked}");
+    }
 }

@@ -17,6 +17,7 @@ mod late;
 #[cfg(test)]
 mod listing_tests;
 mod losses;
+mod opening;
 mod reader;
 mod records;
 mod text;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use self::elsewhere::Elsewhere;
 use self::hanging::SetAside;
+use self::opening::OPEN_AHEAD;
 pub use self::reader::Reader;
 use self::text::Text;
 use self::unfinished::Unfinished;
@@ -36,17 +38,15 @@ use super::Told;
 use super::chain::{Chain, Handle, Link, Start, Undelivered};
 use super::delivered::{self, Passing};
 use super::groups::GroupsDue;
-use crate::capture::io::{Action, FileError, FileNo, FoundFile, LaneId, OpenedFile};
+use crate::capture::io::{Action, FileError, FileNo, FoundFile, LaneId};
 use crate::capture::support::Context;
 use crate::cursor::{ApiCursor, Cursor, FileId, FilePlace, TailPrint};
 use crate::decode::assemble::{Assembler, Lines};
 use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
-use crate::metrics::{LossReason, SkipReason, StreamError};
+use crate::metrics::{SkipReason, StreamError};
 use crate::record::{StdType, StreamId};
 use crate::settings::{FileFormat, Pipeline};
 
-/// Files opened ahead of the one being read, so that a rotation can't take them away.
-const OPEN_AHEAD: usize = 8;
 /// See the module's head.
 #[derive(Debug)]
 pub struct FileSource {
@@ -200,9 +200,11 @@ impl FileSource {
         self
     }
 
-    /// The file of a program that goes on writing for a while after a rename.
-    pub fn renamed_while_written(mut self) -> FileSource {
+    /// The file of a program that goes on writing for a while after a rename, or that is copied and emptied. Copies from
+    /// before `looked_ns`, nanoseconds since 1970, were seen in an earlier run.
+    pub fn rotated_while_written(mut self, looked_ns: i64) -> FileSource {
         self.renamed_while_written = true;
+        self.chain.copied_since(looked_ns);
         self
     }
 
@@ -285,6 +287,9 @@ impl FileSource {
 
     /// inotify: the live file was written to.
     pub fn on_grew(&mut self, cx: &mut Context<'_>) {
+        if self.is_left_out() {
+            return self.look_later_at_left_out(cx);
+        }
         let Some(last) = self.chain.links.back_mut() else { return };
         last.unread = true;
         if last.idle {
@@ -342,7 +347,9 @@ impl FileSource {
     fn take_listing(&mut self, found: Vec<FoundFile>, latest: bool, cx: &mut Context<'_>) {
         let found = cx.owners.without_others(self.stream, self.reader.group, found);
         let memory = cx.memory.of(&self.reader.sinks, self.reader.group.of_paths);
-        let changes = self.chain.on_listing(found, latest, &|id| memory.place_of(id));
+        let mut changes = self.chain.on_listing(found, latest, &|id| memory.place_of(id));
+        self.judge_left_out_anew();
+        changes.gone.retain(|gone| !self.is_read_elsewhere(gone.file, cx));
         if !changes.gone.is_empty() {
             // What was open when its file was written anew does not go on.
             self.assembler.reset();
@@ -357,88 +364,6 @@ impl FileSource {
         }
         self.wait_for_late_writers(cx);
         self.claim(cx);
-    }
-
-    fn open_ahead(&mut self, cx: &mut Context<'_>) {
-        // One place is enough for all its files: an older one that waited would be read behind a newer one.
-        let mut has_place = self.files_open() > 0;
-        let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
-        for link in self.chain.links.iter_mut().take(OPEN_AHEAD).chain(parked) {
-            if link.is_to_be_opened() {
-                if !has_place && !cx.open_files.take() {
-                    self.waits_to_open = true;
-                    break;
-                }
-                has_place = true;
-                let file = cx.new_file();
-                link.handle = Handle::Opening(file);
-                link.doubted = !link.is_proven();
-                self.asked_ms = cx.now.mono_ms;
-                cx.act(Action::OpenFile {
-                    stream: self.stream,
-                    file,
-                    directory: self.directory.clone(),
-                    found: link.found.clone(),
-                    expected: link.expected(),
-                });
-            }
-        }
-    }
-
-    /// A file was opened, or not.
-    pub fn on_file_opened(
-        &mut self,
-        file: FileNo,
-        result: Result<OpenedFile, FileError>,
-        cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
-    ) {
-        self.answered(cx);
-        if result.as_ref().is_ok_and(|opened| opened.lane.is_some()) && self.look_at_ms.is_none() {
-            self.look_later(cx);
-        }
-        let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
-        let mut links = self.chain.links.iter_mut().chain(parked);
-        let link = links.find(|link| link.handle == Handle::Opening(file));
-        match (link, result) {
-            (Some(link), Ok(opened)) => {
-                (link.handle, link.idle) = (Handle::Open(file), false);
-                link.lane = opened.lane;
-                link.len = if link.found.compressed { opened.len } else { link.len.max(opened.len) };
-                link.unread = true;
-                let doubted = link.doubted;
-                if opened.damaged {
-                    cx.metrics.lost(LossReason::ArchiveDamaged, 0);
-                    let file = format!("{}/{}", self.directory, link.found.name);
-                    tracing::debug!(
-                        file,
-                        "lost, an unknown number of bytes: the archive is damaged behind what could be read"
-                    );
-                }
-                let is_kept = self.chain.on_opened(file, opened.as_expected);
-                if !is_kept {
-                    cx.act(Action::CloseFile { file });
-                }
-                if doubted || self.chain.is_searching() || !is_kept {
-                    self.scan(cx);
-                }
-            }
-            // Truncated away meanwhile: nobody reads it.
-            (None, Ok(_)) => cx.act(Action::CloseFile { file }),
-            (Some(link), Err(error)) => {
-                link.handle = Handle::None;
-                // One that grew late is found again when it is listed.
-                self.chain.parked.retain(|parked| parked.link.handle != Handle::None);
-                match error {
-                    // Renamed between the scan and the opening: look again. Each round makes progress, for the chain
-                    // only moves one way.
-                    FileError::Changed(_) | FileError::NoDirectory(_) => self.scan(cx),
-                    error => told.push(unreadable(&error)),
-                }
-            }
-            (None, Err(_)) => {}
-        }
-        self.go_on(cx, told);
     }
 
     /// Arms the next read, if there is something to read and room for it.
@@ -522,7 +447,7 @@ impl FileSource {
             }
         };
         let shrank = file_len.is_some_and(|len| len < from);
-        let is_another = self.is_another(&buffer, again);
+        let is_another = self.is_another(from, &buffer, again);
         if (shrank || count >= again) && self.chain.is_no_copy(shrank || is_another) {
             cx.credit.give_back(buffer, 0);
             return self.go_on(cx, told);

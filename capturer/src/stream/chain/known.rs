@@ -51,6 +51,12 @@ impl Known {
         place.or_else(|| self.archived(file))
     }
 
+    /// A file that is known begins as this one does.
+    pub(super) fn begins_as(&self, file: &FoundFile) -> bool {
+        let mut heads = self.places.values().map(|(_, place)| place.head);
+        heads.any(|head| head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(&head))
+    }
+
     /// The file whose archive this is.
     fn archived(&self, file: &FoundFile) -> Option<FilePlace> {
         if !file.compressed {

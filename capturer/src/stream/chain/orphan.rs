@@ -37,7 +37,8 @@ impl Orphan {
     pub(super) fn give_up(self, changes: &mut Changes) {
         let name = if self.name.is_empty() { "the file of the saved position".to_owned() } else { self.name };
         let bytes = self.len.saturating_sub(self.place.offset);
-        changes.gone.push(Gone { name, bytes, in_place: self.in_place });
+        let file = self.place.file;
+        changes.gone.push(Gone { name, bytes, in_place: self.in_place, file });
     }
 }
 
@@ -49,10 +50,11 @@ impl Chain {
         !front.deleted && !front.late && front.is_in(&front.found) && front.is_rewritten_as(&front.found)
     }
 
-    /// The file being read has this length now, by its descriptor. If that is less than what was read of it, it was
-    /// truncated. Returns whether.
+    /// The file being read has this length now, by its descriptor. If that is less than what was read of it, or than it was
+    /// before anything was read, it was truncated. Returns whether.
     pub fn on_short(&mut self, len: u64) -> bool {
-        let short = self.links.front().is_some_and(|front| len < front.offset);
+        let was_longer = |front: &Link| front.offset == 0 && !front.found.compressed && len < front.len;
+        let short = self.links.front().is_some_and(|front| len < front.offset || was_longer(front));
         if short {
             self.begin_anew(len);
         }
@@ -110,6 +112,24 @@ impl Chain {
     /// Whether the first file may be read.
     pub fn may_read(&self) -> bool {
         self.links.front().is_some_and(|front| self.orphan.is_none() && !front.candidate && !front.doubted)
+    }
+
+    /// What was left out of the first file is another by now, as the last listing shows: it is judged and read from its
+    /// beginning. Nothing is lost with it.
+    pub fn begin_left_out_anew(&mut self) -> bool {
+        let position = self.position();
+        let is_shorter = |front: &Link| front.found.len < front.offset;
+        let Some(front) = self.links.front_mut() else { return false };
+        if front.offset == 0
+            || !front.is_in(&front.found)
+            || !is_shorter(front) && !front.is_rewritten_as(&front.found)
+        {
+            return false;
+        }
+        (front.head, front.tail) = (front.found.print(), TailPrint::default());
+        (front.offset, front.len, front.unread) = (0, front.found.len, true);
+        self.go_on_at(position);
+        true
     }
 
     pub(super) fn search(&mut self, found: &[FoundFile], latest: bool, changes: &mut Changes) {

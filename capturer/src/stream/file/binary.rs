@@ -2,12 +2,15 @@
 //! names them.
 
 use super::FileSource;
+use crate::capture::support::Context;
 use crate::cursor::{FileId, TailPrint};
 use crate::decode::binary::{Kind, kind};
 use crate::decode::text::{Mark, mark};
 use crate::metrics::UnreadableReason;
 use crate::settings::{Binary, FileFormat};
 
+/// A file that is left out and written to is looked at so often.
+const LEFT_OUT_LOOK_MS: u64 = 10_000;
 /// The longest byte order mark.
 const MARK_BYTES: usize = 4;
 
@@ -75,6 +78,20 @@ impl FileSource {
             Some(Verdict::Binary) => self.text.rules.binary == Binary::Skip,
             Some(Verdict::Utf32) => true,
             Some(Verdict::Text) | None => false,
+        }
+    }
+
+    /// Something was written to a file that is left out. It may have been emptied, and hold text now: a listing tells.
+    pub(super) fn look_later_at_left_out(&mut self, cx: &mut Context<'_>) {
+        let due_ms = (self.kin_looked_ms + LEFT_OUT_LOOK_MS).max(cx.now.mono_ms);
+        self.kin_look_ms = Some(self.kin_look_ms.map_or(due_ms, |at| at.min(due_ms)));
+        self.look_at_kin_if_due(cx);
+    }
+
+    /// What is left out is judged again if it is another by now.
+    pub(super) fn judge_left_out_anew(&mut self) {
+        if self.is_left_out() && self.chain.begin_left_out_anew() {
+            self.seen = Seen::default();
         }
     }
 

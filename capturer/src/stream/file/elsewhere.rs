@@ -144,7 +144,7 @@ mod tests {
         let start = Start::Oldest;
         let (directory, name) = ("/r1".to_owned(), "app.log".to_owned());
         let mut source = FileSource::new(StreamId(1), directory, name, FileFormat::Raw, start, 64 * 1024)
-            .renamed_while_written()
+            .rotated_while_written(0)
             .named("/current/app.log", "/r1/app.log");
         source.open(&mut bench.cx());
         let told = &mut Vec::new();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::capture::bench::Bench;
+use crate::capture::io::OpenedFile;
 use crate::record::StreamId;
 
 /// What was rotated before the first line was acknowledged was passed over. Found by the simulation (seed 450).

@@ -12,7 +12,7 @@ use crate::stream::chain::{Changes, Gone, Handle};
 
 impl FileSource {
     pub(super) fn declare(&self, changes: &Changes, cx: &Context<'_>) {
-        for Gone { name, bytes, in_place } in &changes.gone {
+        for Gone { name, bytes, in_place, .. } in &changes.gone {
             let reason = if *in_place { LossReason::FileTruncated } else { LossReason::FileGoneUnread };
             let file = format!("{}/{name}", self.directory);
             match (bytes, in_place) {

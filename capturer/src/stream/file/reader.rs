@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::FileSource;
 use crate::capture::owners::{Group, Owners};
 use crate::capture::support::Context;
-use crate::cursor::FilePlace;
+use crate::cursor::{FileId, FilePlace};
 
 /// For whom a source reads.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,17 @@ impl FileSource {
             cx.owners.change(self.stream, self.reader.group, &self.claimed, &held);
             self.claimed = held;
         }
+    }
+
+    /// Whether it finds a file of its own by itself, as one that was rotated in its directory.
+    pub fn finds(&self, directory: &str, file: FileId) -> bool {
+        self.directory == directory && self.chain.wanted().contains(&file)
+    }
+
+    /// It is not gone: it has another name now, under which another stream reads it, or read it last.
+    pub(super) fn is_read_elsewhere(&self, file: FileId, cx: &Context<'_>) -> bool {
+        let owner = cx.owners.owner(self.reader.group, file);
+        owner.is_some_and(|owner| owner != self.stream)
     }
 
     /// All sinks have these files up to where they were left.

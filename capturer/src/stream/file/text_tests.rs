@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::capture::bench::Bench;
+use crate::capture::io::OpenedFile;
 use crate::cursor::FileCursor;
 use crate::limits::{HEAD_BYTES, LINE_PIECE_BYTES};
 use crate::settings::{Binary, TextRules};

@@ -44,9 +44,13 @@ impl FileSource {
         ((after - told).as_millis() as u64, told.as_millis() as u64)
     }
 
-    /// What was read before does not stand there any more.
-    pub(super) fn is_another(&self, buffer: &[u8], again: usize) -> bool {
+    /// What was read before does not stand there any more, or what was listed before anything was read.
+    pub(super) fn is_another(&self, offset: u64, buffer: &[u8], again: usize) -> bool {
         let front = self.chain.links.front();
+        if let Some(front) = front.filter(|front| offset == 0 && !front.found.compressed) {
+            let listed = &front.found.head[..front.found.head.len().min(buffer.len())];
+            return !buffer.starts_with(listed);
+        }
         let tail =
             front.map(|front| &front.tail).filter(|tail| again > 0 && tail.len_bytes as usize == again);
         buffer.len() >= again && tail.is_some_and(|tail| !tail.is_of(&buffer[..again]))
