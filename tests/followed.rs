@@ -137,6 +137,28 @@ fn a_link_that_is_changed_is_followed_and_the_file_before_is_read_to_its_end() -
     Ok(())
 }
 
+/// What a link leads to again is followed again, also while the agent still has it in hand as a file that was left.
+#[test]
+fn a_link_that_is_changed_back_is_followed_back() -> Result<()> {
+    for (pattern, name) in [("current/app.log", "/app.log"), ("current/*.log", "/app.log"), ("current", "")] {
+        let mut host = Host::new(&[pattern], "")?;
+        host.write(&format!("r1{name}"))?;
+        host.link("r1", "current")?;
+        let agent = host.home.start(&host.config)?;
+        host.all_came()?;
+        for release in ["r2", "r1", "r2", "r1"] {
+            host.write(&format!("{release}{name}"))?;
+            host.link(release, "current")?;
+            host.all_came()?;
+            host.write(&format!("{release}{name}"))?;
+            host.all_came()?;
+        }
+        agent.assert_nothing_lost()?;
+        agent.stop()?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_link_may_dangle_become_a_file_and_a_link_again() -> Result<()> {
     let mut host = Host::new(&["a.log"], "")?;
@@ -268,9 +290,13 @@ fn what_is_not_found_is_said() -> Result<()> {
     host.all_came()?;
     await_health(&agent, true, &[])?;
     assert_eq!(agent.metric("patterns_unmatched")?, 0.0);
-    let log = agent.log_text()?;
-    let count = |text: &str| log.lines().filter(|line| line.contains(text)).count();
-    assert_eq!((count("matches no file"), count("matches a file now")), (2, 2), "{log}");
+    // Health tells it at once, the log within a second.
+    wait_until("both to be said in the log", DEADLINE, || {
+        let log = agent.log_text()?;
+        let count = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+        ensure!((count("matches no file"), count("matches a file now")) == (2, 2), "{log}");
+        anyhow::Ok(())
+    })?;
     agent.stop()?;
     // Where that may be so, nobody is told.
     let home = Home::new()?;

@@ -4,11 +4,12 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
 use capturer_tests::agent::{Agent, Home};
 use capturer_tests::wait::wait_until;
+use rustix::process::Signal;
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -259,6 +260,122 @@ fn siblings_do_not_come_again_when_the_live_file_is_gone() -> Result<()> {
     agent.stop()?;
     fs::remove_file(host.path("app.log"))?;
     host.write("app.log", 1)?;
+    let agent = host.start()?;
+    host.all_came_once()?;
+    agent.stop()
+}
+
+/// Its old name is made again, and its new one is followed too.
+#[test]
+fn a_log_that_moves_to_another_followed_directory_is_read_on_there() -> Result<()> {
+    for is_made_again in [true, false] {
+        let mut host = Host::new("*/app.log")?;
+        fs::create_dir(host.path("x"))?;
+        fs::create_dir(host.path("y"))?;
+        host.write("x/app.log", 20)?;
+        let agent = host.start()?;
+        host.all_came_once()?;
+        host.mv("x/app.log", "y/app.log")?;
+        if is_made_again {
+            host.write("x/app.log", 5)?;
+        }
+        host.write("y/app.log", 5)?;
+        host.all_came_once()?;
+        // Whoever had it open let it go.
+        wait_until("the new name to be followed", DEADLINE, || {
+            let names: Vec<String> = agent.streams()?.iter().map(|row| row["name"].to_string()).collect();
+            ensure!(names.iter().any(|name| name.contains("/y/app.log")), "{names:?}");
+            anyhow::Ok(())
+        })?;
+        host.write("y/app.log", 5)?;
+        host.all_came_once()?;
+        agent.assert_nothing_lost()?;
+        agent.stop()?;
+        let agent = host.start()?;
+        host.write("y/app.log", 5)?;
+        host.all_came_once()?;
+        agent.assert_nothing_lost()?;
+        agent.stop()?;
+    }
+    Ok(())
+}
+
+/// As logrotate's copytruncate does.
+fn copytruncate(host: &Host) -> Result<()> {
+    for number in (1..5).rev() {
+        let older = host.path(&format!("app.log.{number}"));
+        if older.exists() {
+            fs::rename(older, host.path(&format!("app.log.{}", number + 1)))?;
+        }
+    }
+    fs::copy(host.path("app.log"), host.path("app.log.1"))?;
+    Ok(OpenOptions::new().write(true).open(host.path("app.log"))?.set_len(0)?)
+}
+
+/// Nothing that was read leads to copies of a log that was empty then, nor to the later ones of several.
+#[test]
+fn copies_that_nobody_saw_being_made_are_read() -> Result<()> {
+    for (before, is_emptied, times) in [(0, false, 1), (30, true, 1), (30, true, 3), (30, false, 3)] {
+        for is_stopped in [true, false] {
+            let mut host = Host::new("app.log")?;
+            File::create(host.path("app.log"))?;
+            host.write("app.log", before)?;
+            let agent = host.start()?;
+            wait_until("the log to be followed", DEADLINE, || {
+                ensure!(!agent.streams()?.is_empty(), "it is not yet");
+                anyhow::Ok(())
+            })?;
+            host.all_came_once()?;
+            if is_emptied {
+                copytruncate(&host)?;
+                agent.assert_nothing_lost()?;
+            }
+            let agent = if is_stopped {
+                agent.stop()?;
+                None
+            } else {
+                agent.signal(Signal::STOP);
+                Some(agent)
+            };
+            for _ in 0..times {
+                host.write("app.log", 40)?;
+                copytruncate(&host)?;
+            }
+            host.write("app.log", 3)?;
+            let agent = agent.map_or_else(|| host.start(), Ok)?;
+            agent.signal(Signal::CONT);
+            host.all_came_once()?;
+            host.write("app.log", 3)?;
+            host.all_came_once()?;
+            agent.assert_nothing_lost()?;
+            agent.stop()?;
+        }
+    }
+    Ok(())
+}
+
+/// `start_at: end` is for what was there before the agent came.
+#[test]
+fn what_is_made_while_the_agent_is_down_is_read_from_its_beginning() -> Result<()> {
+    let mut host = Host::new("*.log")?;
+    host.config = host.config.replace("format: raw", "format: raw, start_at: end");
+    fs::write(host.path("old.log"), "from before\n")?;
+    let agent = host.start()?;
+    wait_until("the log to be followed", DEADLINE, || {
+        ensure!(!agent.streams()?.is_empty(), "it is not yet");
+        anyhow::Ok(())
+    })?;
+    host.write("old.log", 5)?;
+    host.all_came_once()?;
+    agent.stop()?;
+    // Times of checkpoints are told in seconds.
+    let ended = SystemTime::now();
+    wait_until("the next second", DEADLINE, || {
+        ensure!(ended.elapsed()? > Duration::from_secs(1), "not yet");
+        anyhow::Ok(())
+    })?;
+    host.write("new.log", 5)?;
+    host.write("old.log", 5)?;
     let agent = host.start()?;
     host.all_came_once()?;
     agent.stop()

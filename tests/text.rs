@@ -294,3 +294,43 @@ fn a_file_that_is_truncated_may_begin_with_a_mark() -> Result<()> {
     host.comes(&["one, written long before the others came here", "two", "3"])?;
     agent.stop()
 }
+
+/// A file that was left out because it was no text is judged again when it is written anew, and so is health.
+#[test]
+fn what_was_no_text_is_read_when_it_becomes_text() -> Result<()> {
+    let host = Host::new("*.log", "")?;
+    let binary: Vec<u8> = (0..4096u32).map(|at| (at % 32) as u8).collect();
+    host.append("a.log", &binary)?;
+    let agent = host.start()?;
+    let files = || -> Result<(bool, String)> {
+        let health: Value = serde_json::from_str(&agent.ask("/health")?.1)?;
+        let files = &health["components"]["files"];
+        Ok((files["ok"] == true, files["message"].as_str().unwrap_or_default().to_owned()))
+    };
+    wait_until("the file to be left out", DEADLINE, || {
+        let (ok, message) = files()?;
+        ensure!(!ok && message.contains("a.log is not text"), "{message}");
+        anyhow::Ok(())
+    })?;
+    for round in ["shorter", "than it was, and much longer than it was by now\n"] {
+        let text: String = (0..200).map(|line| format!("{round} {line}\n")).collect();
+        fs::write(host.logs.join("a.log"), &text)?;
+        wait_until("its lines", DEADLINE, || {
+            let got = host.got()?;
+            let missing = text.lines().find(|line| !got.iter().any(|one| one == line));
+            ensure!(missing.is_none(), "{missing:?} of {}", got.len());
+            let (ok, message) = files()?;
+            ensure!(ok, "{message}");
+            anyhow::Ok(())
+        })?;
+        if round == "shorter" {
+            fs::write(host.logs.join("a.log"), &binary[..100])?;
+            wait_until("the file to be left out again", DEADLINE, || {
+                let (ok, message) = files()?;
+                ensure!(!ok, "{message}");
+                anyhow::Ok(())
+            })?;
+        }
+    }
+    agent.stop()
+}

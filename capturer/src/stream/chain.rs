@@ -454,7 +454,7 @@ impl Chain {
         if !self.front_marked {
             self.mark_front();
         }
-        if self.is_rewritten() {
+        if !self.begin_left_out_anew() && self.is_rewritten() {
             let len = self.links.front().map_or(0, |front| front.found.len);
             self.begin_anew(len);
         }

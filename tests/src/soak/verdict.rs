@@ -100,10 +100,10 @@ pub(super) fn complaints(soak: &Soak) -> Vec<String> {
     complaints
 }
 
-/// How old a stream may be. What is late on this machine makes the agent late as well: its loop by as much as a look, and
-/// an opening by as much as one that the soak made itself.
+/// How old a stream may be. What is late on this machine makes the agent late as well: its loop and its kernel operations,
+/// one after the other, by as much as a look, and an opening by as much as one that the soak made itself.
 fn age_max(plan: &Plan, sample: &Sample) -> Duration {
-    plan.rotation + plan.rotation / 10 + AGE_SLACK + sample.late_max + sample.opening_max
+    plan.rotation + plan.rotation / 10 + AGE_SLACK + sample.late_max * 2 + sample.opening_max
 }
 
 /// How often each stream must have been rotated: once in the time that it may be old, and the time that an opening takes.

@@ -58,6 +58,8 @@ pub struct Link {
     pub anew: bool,
     /// It was closed because it is quiet. It is opened again when there is more to read.
     pub idle: bool,
+    /// It is no text, and passed over.
+    pub left_out: bool,
     /// Whether it holds what another file held.
     pub copy: Copied,
 }
@@ -96,6 +98,7 @@ pub(super) fn link(found: FoundFile) -> Link {
         candidate: false,
         copy: Copied::Unknown,
         anew: false,
+        left_out: false,
         idle: false,
         found,
     }

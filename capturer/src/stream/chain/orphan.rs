@@ -114,19 +114,16 @@ impl Chain {
         self.links.front().is_some_and(|front| self.orphan.is_none() && !front.candidate && !front.doubted)
     }
 
-    /// What was left out of the first file is another by now, as the last listing shows: it is judged and read from its
-    /// beginning. Nothing is lost with it.
-    pub fn begin_left_out_anew(&mut self) -> bool {
+    /// A first file that was left out is another by now, as the last listing shows: it is judged and read from its
+    /// beginning. Nothing is lost with what it held.
+    pub(super) fn begin_left_out_anew(&mut self) -> bool {
         let position = self.position();
-        let is_shorter = |front: &Link| front.found.len < front.offset;
-        let Some(front) = self.links.front_mut() else { return false };
-        if front.offset == 0
-            || !front.is_in(&front.found)
-            || !is_shorter(front) && !front.is_rewritten_as(&front.found)
-        {
+        let Some(front) = self.links.front_mut().filter(|front| front.left_out) else { return false };
+        let is_shorter = front.found.len < front.offset;
+        if !front.is_in(&front.found) || !is_shorter && !front.is_rewritten_as(&front.found) {
             return false;
         }
-        (front.head, front.tail) = (front.found.print(), TailPrint::default());
+        (front.head, front.tail, front.left_out) = (front.found.print(), TailPrint::default(), false);
         (front.offset, front.len, front.unread) = (0, front.found.len, true);
         self.go_on_at(position);
         true

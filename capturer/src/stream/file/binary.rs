@@ -34,7 +34,8 @@ impl FileSource {
     pub(super) fn leaves_out(&mut self, buffer: &[u8]) -> bool {
         let holds_text = matches!(self.format, FileFormat::Auto | FileFormat::Raw);
         let Some(front) = self.chain.links.front().filter(|_| holds_text) else { return false };
-        if self.seen.file != Some(front.found.id) {
+        // What is read from its beginning may be another, written anew in the same file.
+        if self.seen.file != Some(front.found.id) || front.offset == 0 {
             self.seen = Seen { file: Some(front.found.id), verdict: None };
         }
         if self.seen.verdict.is_none() {
@@ -88,9 +89,9 @@ impl FileSource {
         self.look_at_kin_if_due(cx);
     }
 
-    /// What is left out is judged again if it is another by now.
+    /// What was left out is judged again if it is another by now.
     pub(super) fn judge_left_out_anew(&mut self) {
-        if self.is_left_out() && self.chain.begin_left_out_anew() {
+        if self.is_left_out() && self.chain.links.front().is_some_and(|front| !front.left_out) {
             self.seen = Seen::default();
         }
     }
@@ -128,7 +129,7 @@ impl FileSource {
     pub(super) fn pass_over_front(&mut self, end: u64) {
         if let Some(front) = self.chain.links.front_mut() {
             front.len = front.len.max(end);
-            (front.offset, front.tail) = (front.len, TailPrint::default());
+            (front.offset, front.tail, front.left_out) = (front.len, TailPrint::default(), true);
         }
     }
 }
