@@ -29,23 +29,22 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// Without what another stream reads; this one is told when that is over. Without a birth time a number is no
-    /// identity.
+    /// What it may read, and what another stream reads; this one is told when that is over. Without a birth time a number
+    /// is no identity.
     pub fn without_others(
         &mut self,
         stream: StreamId,
         group: Group,
-        mut found: Vec<FoundFile>,
-    ) -> Vec<FoundFile> {
-        found.retain(|file| {
-            let key = (group, file.id);
-            let is_others = file.id.birth_ns != 0 && self.of.get(&key).is_some_and(|owner| *owner != stream);
-            if is_others {
-                self.waiting.entry(key).or_default().insert(stream);
-            }
-            !is_others
-        });
-        found
+        found: Vec<FoundFile>,
+    ) -> (Vec<FoundFile>, Vec<FoundFile>) {
+        let is_own = |file: &FoundFile| {
+            file.id.birth_ns == 0 || self.of.get(&(group, file.id)).is_none_or(|owner| *owner == stream)
+        };
+        let (own, others): (Vec<_>, Vec<_>) = found.into_iter().partition(is_own);
+        for file in &others {
+            self.waiting.entry((group, file.id)).or_default().insert(stream);
+        }
+        (own, others)
     }
 
     /// A stream has other files in hand now.
@@ -118,12 +117,12 @@ mod tests {
         let (none, it) = (BTreeSet::new(), BTreeSet::from([id]));
         let mut owners = Owners::default();
         owners.change(one, group, &none, &it);
-        assert_eq!(owners.without_others(one, group, vec![file()]).len(), 1);
-        assert_eq!(owners.without_others(two, group, vec![file()]).len(), 0);
+        assert_eq!(owners.without_others(one, group, vec![file()]).0.len(), 1);
+        assert_eq!(owners.without_others(two, group, vec![file()]).0.len(), 0);
         let other = Group { of_paths: false, ..group };
-        assert_eq!(owners.without_others(two, other, vec![file()]).len(), 1);
+        assert_eq!(owners.without_others(two, other, vec![file()]).0.len(), 1);
         owners.change(one, group, &it, &none);
         assert_eq!(owners.take_released(), BTreeSet::from([two]));
-        assert_eq!(owners.without_others(two, group, vec![file()]).len(), 1);
+        assert_eq!(owners.without_others(two, group, vec![file()]).0.len(), 1);
     }
 }

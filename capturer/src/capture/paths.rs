@@ -8,13 +8,14 @@ use super::io::{Action, FoundPath, LaneId};
 use super::owners::Group;
 use super::support::Timer;
 use super::{Capture, split_path};
+use crate::checkpoint::memory::View;
 use crate::clock::Now;
-use crate::cursor::{Cursor, FileId, FilePlace};
+use crate::cursor::{Cursor, FileId, FilePlace, HeadPrint};
 use crate::kin::{self, Kin};
 use crate::record::{Source, StreamId, StreamKey};
 use crate::settings::{Binary, FileSet, StartAt, pipeline};
 use crate::stream::Kind;
-use crate::stream::chain::Start;
+use crate::stream::chain::{Remembers, Start};
 use crate::stream::file::{FileSource, Reader};
 
 /// The rest after a look at the patterns, in multiples of the time that the look took: new files never keep a thread busy.
@@ -160,6 +161,16 @@ impl Paths {
             lanes.iter().all(|lane| parts.contains_key(&Some(*lane)))
         };
         self.all_found() && self.found.iter().zip(&self.lanes).all(answered)
+    }
+}
+
+impl Remembers for View<'_> {
+    fn place_of(&self, file: FileId) -> Option<FilePlace> {
+        View::place_of(self, file)
+    }
+
+    fn any_head(&self, is_it: &dyn Fn(&HeadPrint) -> bool) -> bool {
+        View::any_head(self, is_it)
     }
 }
 
@@ -414,7 +425,15 @@ impl Capture {
     pub(super) fn known_of(&self, key: &StreamKey, outlet: usize) -> (Vec<FilePlace>, Reader) {
         let sinks = self.outlets[outlet].tracked.clone();
         let group = Group { of_paths: key.0.starts_with("file:"), ..self.group(outlet) };
-        let places = self.tracker.memory().of(&sinks, group.of_paths).places(key);
+        let memory = self.tracker.memory().of(&sinks, group.of_paths);
+        let mut places = Vec::new();
+        if let Some(path) = key.0.strip_prefix("file:") {
+            // It may be a copy of a log that is gone, by its name: then what was read of that is known here.
+            let (directory, name) = split_path(path);
+            let logs = kin::live_names(&name).map(|live| StreamKey::file(&format!("{directory}/{live}")));
+            places.extend(logs.flat_map(|log| memory.places(&log)));
+        }
+        places.extend(memory.places(key));
         (places, Reader { group, sinks })
     }
 
@@ -552,7 +571,7 @@ impl Capture {
         let file = FileSource::new(id, directory, live_name, format, start, line_bytes_max);
         let file = file.with_text(rules);
         let file = file.rotated_while_written(looked_ns).with_pipeline(source.pipeline.as_ref());
-        let file = file.with_memory(places, reader, apart).named(path, target);
+        let file = file.with_memory(places, reader, apart).named(path, target).found_as(look.id);
         let reason = format!("matches file_monitor.files[{set}]");
         let stream = self.new_stream(now, source, Kind::File(Box::new(file)), reason, acked);
         self.add_stream(stream);

@@ -323,6 +323,12 @@ impl View<'_> {
         }
         self.lowest(self.table.logs.get(key)?, file)
     }
+
+    /// Whether a file of any log begins so. Looks at all that is remembered.
+    pub fn any_head(&self, is_it: impl Fn(&HeadPrint) -> bool) -> bool {
+        let sinks = self.table.logs.values().flat_map(|log| log.sinks.values());
+        sinks.flat_map(|sink| sink.files.values()).any(|(_, place)| is_it(&place.head))
+    }
 }
 
 #[cfg(test)]

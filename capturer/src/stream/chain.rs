@@ -23,7 +23,7 @@ use crate::capture::io::{FileNo, FoundFile};
 use crate::cursor::{ApiCursor, FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
 
 use known::Known;
-pub use known::Memory;
+pub use known::{Memory, Remembers};
 pub use link::{Copied, Handle, Link};
 use link::{HEAD_BYTES_PROOF, is_same, link, link_at};
 use orphan::Orphan;
@@ -98,9 +98,15 @@ pub struct Chain {
     known: Known,
     /// Its content is looked for; what stands there now is not read meanwhile.
     orphan: Option<Orphan>,
+    /// The live file as it was found, which may have been renamed before it was listed.
+    first: Option<FileId>,
     /// Its writer may copy it and empty it (logrotate's copytruncate). Copies made since then, nanoseconds since 1970, are
     /// new; `None` = it is never copied.
     copied_since_ns: Option<i64>,
+    /// Where content was left that was looked for in vain. It may come to light all the same.
+    given_up_at: VecDeque<FilePlace>,
+    /// How files begin that lie in its directory and that others read.
+    heads_of_others: VecDeque<HeadPrint>,
     /// Losses of orphans that were given up between two scans.
     given_up: Changes,
     /// Places where reading was left since the last cursor.
@@ -149,7 +155,10 @@ impl Chain {
             front_marked: false,
             known: Known::default(),
             orphan: None,
+            first: None,
             copied_since_ns: None,
+            given_up_at: VecDeque::new(),
+            heads_of_others: VecDeque::new(),
             given_up: Changes::default(),
             done: Vec::new(),
             listed: Vec::new(),
@@ -162,6 +171,11 @@ impl Chain {
     /// Files that were read in earlier runs.
     pub fn remember(&mut self, places: impl IntoIterator<Item = FilePlace>) {
         places.into_iter().for_each(|place| self.known.put(place));
+    }
+
+    /// The live file was this one when it was found.
+    pub fn begin_with(&mut self, file: FileId) {
+        self.first = Some(file).filter(|file| file.birth_ns != 0);
     }
 
     /// Copies of it may be made, and those from before `since_ns`, nanoseconds since 1970, were seen by an earlier run.
@@ -177,6 +191,7 @@ impl Chain {
             wanted.push(cursor.file);
             wanted.extend(cursor.reached.iter().map(|place| place.file));
         }
+        wanted.extend(self.first.filter(|_| self.start.is_some()));
         wanted.extend(self.known.newest());
         wanted
     }
@@ -260,7 +275,10 @@ impl Chain {
         let last = found.len() - 1;
         let from = match &start {
             Start::Oldest | Start::After(_) => 0,
-            Start::Live | Start::End => last,
+            Start::Live | Start::End => {
+                let is_first = |file: &FoundFile| self.first.is_some_and(|first| file.id == first);
+                found.iter().position(is_first).unwrap_or(last)
+            }
             Start::Since(ns) => {
                 let is_new = |file: &&FoundFile| file.id.birth_ns >= *ns && !file.compressed;
                 last - found[..last].iter().rev().take_while(is_new).count()
@@ -291,8 +309,8 @@ impl Chain {
                 None => self.links.push_back(link(file.clone())),
             }
         }
-        if let (Start::End, Some(live)) = (&start, self.links.back_mut()) {
-            live.offset = live.len;
+        if let (Start::End, Some(first)) = (&start, self.links.front_mut()) {
+            first.offset = first.len;
         }
         self.settle();
         self.mark_front();

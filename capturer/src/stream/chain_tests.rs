@@ -731,3 +731,14 @@ fn a_file_that_is_live_again_grows_again() {
         assert_eq!(chain.position(), position, "parked {parked}");
     }
 }
+
+/// Renamed between the look that found it and the listing: it was passed over as an older file.
+#[test]
+fn a_file_that_was_rotated_before_it_was_listed_is_the_first() {
+    for (start, expected) in [(Start::Live, 0), (Start::End, 100)] {
+        let mut chain = Chain::new(start);
+        chain.begin_with(file(0, 2, "").id);
+        chain.on_scan(vec![file(2, 1, &content('a')), file(1, 2, &content('b')), file(0, 3, &content('c'))]);
+        assert_eq!((inodes(&chain), chain.links[0].offset, chain.links[1].offset), (vec![2, 3], expected, 0));
+    }
+}

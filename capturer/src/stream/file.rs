@@ -208,6 +208,12 @@ impl FileSource {
         self
     }
 
+    /// The live file was this one when its path was found. What was renamed since, and before it is listed, is read too.
+    pub fn found_as(mut self, file: Option<FileId>) -> FileSource {
+        file.into_iter().for_each(|file| self.chain.begin_with(file));
+        self
+    }
+
     /// What was read before, by whom, and under which names in its directory others are read.
     pub fn with_memory(mut self, places: Vec<FilePlace>, reader: Reader, apart: Vec<String>) -> FileSource {
         self.chain.remember(places);
@@ -345,9 +351,16 @@ impl FileSource {
     }
 
     fn take_listing(&mut self, found: Vec<FoundFile>, latest: bool, cx: &mut Context<'_>) {
-        let found = cx.owners.without_others(self.stream, self.reader.group, found);
+        // An archive of a log of its own belongs to that.
+        let is_apart = |file: &FoundFile| {
+            let plain = file.name.rsplit_once('.').filter(|_| file.compressed);
+            plain.is_some_and(|(plain, _)| self.apart.iter().any(|name| name == plain))
+        };
+        let found = found.into_iter().filter(|file| !is_apart(file)).collect();
+        let (found, others) = cx.owners.without_others(self.stream, self.reader.group, found);
+        others.iter().for_each(|file| self.chain.is_read_by_another(file));
         let memory = cx.memory.of(&self.reader.sinks, self.reader.group.of_paths);
-        let mut changes = self.chain.on_listing(found, latest, &|id| memory.place_of(id));
+        let mut changes = self.chain.on_listing(found, latest, &memory);
         self.judge_left_out_anew();
         changes.gone.retain(|gone| !self.is_read_elsewhere(gone.file, cx));
         if !changes.gone.is_empty() {

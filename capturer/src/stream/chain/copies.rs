@@ -2,10 +2,28 @@
 //! several times, while it was empty for us or we were late. Then nothing that was read says where its content went, and
 //! no position leads there: a copy is told by its name, by its birth and by its first bytes, which nothing else has.
 
-use super::{Chain, HEAD_BYTES_PROOF, Memory, Parked, link};
+use super::{Chain, HEAD_BYTES_PROOF, Memory, Parked, link, link_at};
 use crate::capture::io::FoundFile;
+use crate::cursor::{FileId, FilePlace};
+
+/// So many places are remembered whose content was not found.
+const GIVEN_UP_MAX: usize = 8;
+/// So many files of others are remembered.
+const OTHERS_MAX: usize = 64;
 
 impl Chain {
+    /// A file in its directory is read by another. Its archive will hold nothing new.
+    pub fn is_read_by_another(&mut self, file: &FoundFile) {
+        let head = file.print();
+        if head.len_bytes < HEAD_BYTES_PROOF || self.heads_of_others.contains(&head) {
+            return;
+        }
+        if self.heads_of_others.len() == OTHERS_MAX {
+            self.heads_of_others.pop_front();
+        }
+        self.heads_of_others.push_back(head);
+    }
+
     /// Whether a file that nobody knows may have been made by copying since the log was looked at last.
     pub(super) fn may_be_new_copy(&self, file: &FoundFile) -> bool {
         let is_named = file.rank > 0 && file.rank < FoundFile::RANK_UNKNOWN;
@@ -30,12 +48,19 @@ impl Chain {
         let from =
             candidate.and_then(|id| found.iter().position(|file| file.id == id)).map_or(0, |at| at + 1);
         let is_begun = self.links.back().is_some_and(|live| live.offset > 0) || self.is_within_delivered();
+        // One that was made, written and renamed between two listings may be older than the live file.
+        let since_ns =
+            self.newest_birth_but(live.id).map_or(live.id.birth_ns, |ns| live.id.birth_ns.min(ns + 1));
         for file in &found[from..found.len() - 1] {
-            let is_new = file.id.birth_ns >= live.id.birth_ns && self.may_be_new_copy(file);
+            let is_new = file.id.birth_ns >= since_ns && self.may_be_new_copy(file);
             if !is_new || self.has_in_hand(file) || self.known.of(file, memory).is_some() {
                 continue;
             }
-            if self.holds_the_same(file, live) {
+            if let Some(place) = self.given_up_in(file) {
+                self.parked.push(Parked { link: link_at(file.clone(), &place), due_ms: None });
+                continue;
+            }
+            if self.holds_the_same(file, live, memory) {
                 if is_begun {
                     // It was copied and goes on (logrotate's `copy`).
                     self.known.pass_over(file);
@@ -50,19 +75,50 @@ impl Chain {
         }
     }
 
+    /// When the newest file was made that is read or was read, but for one.
+    fn newest_birth_but(&self, live: FileId) -> Option<i64> {
+        let links = self.links.iter().chain(self.parked.iter().map(|parked| &parked.link));
+        let ids = links.map(|link| link.found.id).chain(self.known.ids());
+        ids.filter(|id| *id != live).map(|id| id.birth_ns).max()
+    }
+
+    pub(super) fn note_given_up(&mut self, place: FilePlace) {
+        if self.given_up_at.len() == GIVEN_UP_MAX {
+            self.given_up_at.pop_front();
+        }
+        self.given_up_at.push_back(place);
+    }
+
+    /// Where a file is to be read on that seems to hold what was looked for in vain.
+    fn given_up_in(&mut self, file: &FoundFile) -> Option<FilePlace> {
+        let holds = |place: &FilePlace| {
+            place.head.len_bytes > 0
+                && file.has_head(&place.head)
+                && !file.compressed
+                && file.len >= place.offset
+        };
+        let at = self.given_up_at.iter().position(holds)?;
+        self.given_up_at.remove(at)
+    }
+
     fn has_in_hand(&self, file: &FoundFile) -> bool {
         let mut links = self.links.iter().chain(self.parked.iter().map(|parked| &parked.link));
         links.any(|link| link.found.id == file.id || link.is(file))
     }
 
     /// It begins as a file does that is read or was read.
-    fn holds_the_same(&self, file: &FoundFile, live: &FoundFile) -> bool {
+    fn holds_the_same(&self, file: &FoundFile, live: &FoundFile, memory: Memory<'_>) -> bool {
         let common = file.head.len().min(live.head.len());
         let is_live = common > 0 && file.head[..common] == live.head[..common];
         let mut links = self.links.iter().chain(self.parked.iter().map(|parked| &parked.link));
         let is_link =
             |link: &super::Link| link.head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(&link.head);
-        is_live || links.any(is_link) || self.known.begins_as(file)
+        let mut others = self.heads_of_others.iter();
+        is_live
+            || links.any(is_link)
+            || others.any(|head| file.has_head(head))
+            || self.known.begins_as(file)
+            || memory.any_head(&|head| head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(head))
     }
 
     fn insert_before_live(&mut self, file: &FoundFile) {

@@ -11,8 +11,28 @@ const WANTED_MAX: usize = 32;
 /// Beyond so many, those that no listing shows are forgotten here; the table of files read still has them.
 const KNOWN_MAX: usize = 2048;
 
-/// Where a file was left that was read under whatever name, in this run or before.
-pub type Memory<'a> = &'a dyn Fn(FileId) -> Option<FilePlace>;
+/// What is remembered of files that were read under whatever name, in this run or before.
+pub trait Remembers {
+    /// Where a file was left.
+    fn place_of(&self, file: FileId) -> Option<FilePlace>;
+
+    /// Whether a file of any log begins so. It takes a look at all that is remembered, and is asked only of archives and
+    /// copies that nothing else explains.
+    fn any_head(&self, is_it: &dyn Fn(&HeadPrint) -> bool) -> bool;
+}
+
+impl<F: Fn(FileId) -> Option<FilePlace>> Remembers for F {
+    fn place_of(&self, file: FileId) -> Option<FilePlace> {
+        self(file)
+    }
+
+    fn any_head(&self, _: &dyn Fn(&HeadPrint) -> bool) -> bool {
+        false
+    }
+}
+
+/// See [`Remembers`].
+pub type Memory<'a> = &'a dyn Remembers;
 
 /// See the module's head.
 #[derive(Debug, Default)]
@@ -44,10 +64,15 @@ impl Known {
         all.into_iter().take(WANTED_MAX).map(|(_, id)| id).collect()
     }
 
+    /// All of them.
+    pub(super) fn ids(&self) -> impl Iterator<Item = FileId> {
+        self.places.keys().copied()
+    }
+
     /// Where a file was left that was found.
     pub(super) fn of(&self, file: &FoundFile, memory: Memory<'_>) -> Option<FilePlace> {
         let own = self.places.get(&file.id).map(|(_, place)| *place);
-        let place = own.or_else(|| memory(file.id)).filter(|place| is_it(file, &place.head));
+        let place = own.or_else(|| memory.place_of(file.id)).filter(|place| is_it(file, &place.head));
         place.or_else(|| self.archived(file))
     }
 

@@ -90,6 +90,8 @@ impl Chain {
         front.head = if judged && !front.found.has_head(&front.head) {
             front.found.print()
         } else {
+            // It was listed before that.
+            front.found.head.clear();
             HeadPrint::default()
         };
         (front.offset, front.len, front.unread, front.tail) = (0, len, true, TailPrint::default());
@@ -100,6 +102,7 @@ impl Chain {
             return;
         }
         if let Some(before) = self.orphan.replace(orphan) {
+            self.note_given_up(before.place);
             before.give_up(&mut self.given_up);
         }
     }
@@ -149,6 +152,7 @@ impl Chain {
             self.delivered_to = skip.map(|skip| position.wrapping_add(skip));
         } else if latest {
             if let Some(orphan) = self.orphan.take() {
+                self.note_given_up(orphan.place);
                 orphan.give_up(changes);
             }
         } else {
