@@ -1,5 +1,6 @@
 //! Reading a rotated log that was compressed. It is unpacked as it is read: nothing of it goes to the disk, and in memory
-//! there is no more than what the last read brought, so what an archive unpacks to costs time and no room.
+//! there is no more than what the last read brought, so what an archive unpacks to costs time and no room. One that nobody
+//! has read from yet takes no memory at all: a start with thousands of containers opens several archives of each.
 //!
 //! Reads come in order, or go back to within the last one (an incomplete record is read again). One that goes further back
 //! begins at the archive's beginning.
@@ -58,7 +59,8 @@ pub(super) struct Unpacker {
     archive: Arc<Claimed<OwnedFd>>,
     /// What [`measure`] found.
     len: u64,
-    decoder: MultiGzDecoder<Bytes<Arc<Claimed<OwnedFd>>>>,
+    /// Some 75 KiB, so only from the first read on.
+    decoder: Option<Decoder>,
     /// How much was unpacked.
     at: u64,
     /// The last of it.
@@ -67,9 +69,7 @@ pub(super) struct Unpacker {
 
 impl Unpacker {
     pub(super) fn new(archive: Claimed<OwnedFd>, len: u64) -> Unpacker {
-        let archive = Arc::new(archive);
-        let decoder = decoder(&archive);
-        Unpacker { archive, len, decoder, at: 0, latest: Vec::new() }
+        Unpacker { archive: Arc::new(archive), len, decoder: None, at: 0, latest: Vec::new() }
     }
 
     /// Length of the content.
@@ -80,7 +80,7 @@ impl Unpacker {
     /// Fills the spare room of `buffer` with what stands at `offset`.
     pub(super) fn read(&mut self, offset: u64, buffer: &mut Vec<u8>, beat: &dyn Fn()) -> io::Result<usize> {
         if offset + (self.latest.len() as u64) < self.at {
-            (self.decoder, self.at) = (decoder(&self.archive), 0);
+            (self.decoder, self.at) = (None, 0);
             self.latest.clear();
         }
         let room = buffer.capacity() - buffer.len();
@@ -94,7 +94,7 @@ impl Unpacker {
         let wanted = room.saturating_sub(self.latest.len()).min((self.len - self.at) as usize);
         let had = self.latest.len();
         self.latest.resize(had + wanted, 0);
-        self.decoder.read_exact(&mut self.latest[had..])?;
+        decoder(&mut self.decoder, &self.archive).read_exact(&mut self.latest[had..])?;
         self.at += wanted as u64;
         let count = room.min(self.latest.len());
         buffer.extend_from_slice(&self.latest[..count]);
@@ -106,7 +106,7 @@ impl Unpacker {
         let mut left = bytes;
         while left > 0 {
             let part = left.min(CHUNK_BYTES as u64) as usize;
-            self.decoder.read_exact(&mut chunk[..part])?;
+            decoder(&mut self.decoder, &self.archive).read_exact(&mut chunk[..part])?;
             left -= part as u64;
             beat();
         }
@@ -115,9 +115,11 @@ impl Unpacker {
     }
 }
 
-/// From the beginning.
-fn decoder(archive: &Arc<Claimed<OwnedFd>>) -> MultiGzDecoder<Bytes<Arc<Claimed<OwnedFd>>>> {
-    MultiGzDecoder::new(Bytes { file: Arc::clone(archive), at: 0 })
+type Decoder = MultiGzDecoder<Bytes<Arc<Claimed<OwnedFd>>>>;
+
+/// The one at work, or a new one at the archive's beginning.
+fn decoder<'a>(decoder: &'a mut Option<Decoder>, archive: &Arc<Claimed<OwnedFd>>) -> &'a mut Decoder {
+    decoder.get_or_insert_with(|| MultiGzDecoder::new(Bytes { file: Arc::clone(archive), at: 0 }))
 }
 
 /// Reads a file from a place of its own, so that several readers need one descriptor.

@@ -69,6 +69,17 @@ fn what_unpacks_to_much_takes_no_room() {
     assert_eq!(read(&mut unpacker, at, 100), b"");
 }
 
+/// Archives are opened ahead, before their stream may read: 2,000 containers with four each held 600 MiB.
+#[test]
+fn one_that_is_only_open_takes_no_room() {
+    let content = b"a line\n".repeat(1_000);
+    let (mut unpacker, _) = opened(&packed(&content));
+    assert!(unpacker.decoder.is_none() && unpacker.latest.capacity() == 0);
+    assert_eq!(read(&mut unpacker, 7, 6), b"a line");
+    assert!(unpacker.decoder.is_some());
+    assert_eq!(read(&mut unpacker, 0, 7_000), content, "from the beginning once more");
+}
+
 #[test]
 fn a_damaged_one_is_read_as_far_as_it_goes() {
     let content: Vec<u8> =
