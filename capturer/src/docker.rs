@@ -36,6 +36,36 @@ pub struct ListRow {
     pub state: String,
 }
 
+/// A row of [`LIST`] with all that it says of a container, of which [`ListRow`] leaves the most out.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ListRowWithFacts {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Its own with a leading slash, and those of links to it.
+    #[serde(default)]
+    names: Option<Vec<String>>,
+    #[serde(default)]
+    image: String,
+    #[serde(default)]
+    labels: Option<BTreeMap<String, String>>,
+}
+
+impl From<ListRowWithFacts> for EventFacts {
+    fn from(row: ListRowWithFacts) -> EventFacts {
+        // A link's name is `/other/alias`.
+        let name =
+            row.names.into_iter().flatten().find_map(|name| {
+                name.strip_prefix('/').filter(|name| !name.contains('/')).map(str::to_owned)
+            });
+        EventFacts {
+            name: name.unwrap_or_default(),
+            image: row.image,
+            labels: row.labels.unwrap_or_default(),
+        }
+    }
+}
+
 /// What inspect says.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -139,7 +169,7 @@ struct ActorWithFacts {
     attributes: BTreeMap<String, String>,
 }
 
-/// What an event says of a container.
+/// What an event or a list says of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventFacts {
     /// Without a slash.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::outlets::OutletState;
 use super::{Capture, split_path};
 use crate::clock::Now;
 use crate::cursor::{ApiCursor, Cursor};
@@ -69,8 +70,12 @@ impl Capture {
 
     fn on_container_gone(&mut self, now: Now, key: &StreamKey) {
         self.deselected.remove(key);
+        let was_unlisted = self.unlisted.remove(key);
         let streams = self.ids_of(key);
         if streams.is_empty() && self.tracker.knows(key) {
+            if was_unlisted {
+                self.note_removed_unseen(now, key);
+            }
             self.tracker.leave(key);
             self.plan_save(now);
         }
@@ -91,7 +96,32 @@ impl Capture {
             .filter(|id| !discovery.is_listed(id))
             .map(str::to_owned)
             .collect();
+        self.unlisted.extend(unlisted.iter().map(|id| StreamKey::container(id)));
         self.with_discovery(now, |discovery, cx, _| discovery.doubt(unlisted.into_iter(), cx));
+    }
+
+    /// It was followed when the last run ended, and removed before this one saw it, with all that it printed meanwhile.
+    fn note_removed_unseen(&mut self, now: Now, key: &StreamKey) {
+        let source =
+            format!("container {}", key.0.trim_start_matches("container:").get(..12).unwrap_or_default());
+        let mut is_known = false;
+        for outlet in 0..self.outlets.len() {
+            let OutletState { tracked, names, .. } = &self.outlets[outlet];
+            let Some(Cursor::File(cursor)) = self.tracker.resume_for(key, tracked) else { continue };
+            let bytes = cursor.len.saturating_sub(cursor.offset);
+            if bytes > 0 {
+                is_known = true;
+                let sinks = names.join(", ");
+                self.metrics.lost(LossReason::ContainerGoneUnread, bytes);
+                self.note_losses(now, &source, &sinks, false);
+            }
+        }
+        if !is_known {
+            self.metrics.possibly_lost(LossReason::ContainerGoneUnread);
+            tracing::warn!(
+                "{source} was removed while the agent did not run; what it printed since may be lost"
+            );
+        }
     }
 
     /// A stream has ended whose container was selected again meanwhile: that needs another one.
@@ -107,6 +137,19 @@ impl Capture {
             return;
         }
         let (id, name) = (&missed.id[..12], &missed.facts.name);
+        let key = StreamKey::container(&missed.id);
+        if missed.ran_before {
+            let monitor = &self.settings.container_monitor;
+            if monitor.start_at == StartAt::Beginning || self.tracker.knows(&key) {
+                self.metrics.possibly_lost(LossReason::ContainerGoneUnread);
+                tracing::warn!(
+                    container = id,
+                    name,
+                    "removed before it could be looked at; what it printed may be lost"
+                );
+            }
+            return;
+        }
         tracing::debug!(container = id, name, "removed before it could be looked at");
         let sinks = self.sinks.join(", ");
         self.metrics.lost(LossReason::ContainerGoneUnread, 0);
@@ -117,6 +160,7 @@ impl Capture {
     fn on_container(&mut self, now: Now, inspect: Inspect, was_there: bool) {
         let key = StreamKey::container(&inspect.id);
         self.deselected.remove(&key);
+        self.unlisted.remove(&key);
         let running = inspect.state.running;
         let exited_at = timestamp::parse(inspect.state.finished_at.as_bytes());
         let known = self.ids_of(&key);

@@ -86,6 +86,8 @@ pub struct Capture {
     progress: Progress,
     /// Containers that the config leaves out by now: their streams end, their positions stay.
     deselected: BTreeSet<StreamKey>,
+    /// Containers that were followed when the last run ended, and that no list has named since.
+    unlisted: BTreeSet<StreamKey>,
     /// Streams whose log could be opened when that was tried last.
     opened: BTreeSet<StreamId>,
     /// The first list came: what is found from now on is new.
@@ -157,6 +159,7 @@ impl Capture {
             unreadable: Unreadable::default(),
             progress: Progress::default(),
             deselected: BTreeSet::new(),
+            unlisted: BTreeSet::new(),
             opened: BTreeSet::new(),
             listed_once: false,
             stopping: None,

@@ -109,7 +109,7 @@ fn list(bytes: &[u8]) {
         let mut discovery = Discovery::new();
         let mut told = Vec::new();
         let ids: BTreeSet<String> = rows.iter().map(|row| row.id.clone()).collect();
-        discovery.on_list(rows, 0, &mut told);
+        discovery.on_list(rows, Vec::new, 0, &mut told);
         assert!(matches!(told[..], [Told::Listed]));
         assert!(ids.iter().all(|id| discovery.is_listed(id) == docker::is_id(id)));
     }

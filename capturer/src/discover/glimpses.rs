@@ -1,5 +1,6 @@
-//! Containers of which only events were seen so far. One that lives for milliseconds may be removed before the Engine
-//! says anything else of it; then all that can be done is to say by name that it was missed.
+//! Containers of which only events were seen so far, or a row of a list. One that lives for milliseconds may be removed
+//! before the Engine says anything else of it, and so may one that waits among thousands for its inspection; then all
+//! that can be done is to say by name that it was missed.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +14,10 @@ const GLIMPSES_MAX: usize = 10_000;
 pub struct Missed {
     /// 64 hexadecimal digits.
     pub id: String,
-    /// Name, image and labels, as its events had them.
+    /// Name, image and labels, as its events or the list had them.
     pub facts: EventFacts,
+    /// It ran before anybody saw it: whether it printed anything since it was read last, if ever, nobody knows.
+    pub ran_before: bool,
 }
 
 /// What its events said.
@@ -23,6 +26,7 @@ struct Glimpse {
     facts: EventFacts,
     /// It ran: it may have printed something.
     started: bool,
+    ran_before: bool,
     destroyed: bool,
 }
 
@@ -44,6 +48,13 @@ impl Glimpses {
         glimpse.destroyed |= action == "destroy";
     }
 
+    /// A list names one that was not looked at yet and runs, or ran.
+    pub fn list(&mut self, id: &str, facts: EventFacts) {
+        if self.by_id.len() < GLIMPSES_MAX && !self.by_id.contains_key(id) {
+            self.by_id.insert(id.to_owned(), Glimpse { facts, ran_before: true, ..Glimpse::default() });
+        }
+    }
+
     /// An event named it.
     pub fn is_seen(&self, id: &str) -> bool {
         self.by_id.contains_key(id)
@@ -61,8 +72,8 @@ impl Glimpses {
 
     /// It is gone. The answer is what was missed by that.
     pub fn gone(&mut self, id: &str) -> Option<Missed> {
-        let glimpse = self.by_id.remove(id).filter(|glimpse| glimpse.started)?;
-        Some(Missed { id: id.to_owned(), facts: glimpse.facts })
+        let glimpse = self.by_id.remove(id).filter(|glimpse| glimpse.started || glimpse.ran_before)?;
+        Some(Missed { id: id.to_owned(), facts: glimpse.facts, ran_before: glimpse.ran_before })
     }
 }
 
@@ -94,5 +105,16 @@ mod tests {
         glimpses.see("b", "start", facts);
         glimpses.looked_at("b");
         assert!(glimpses.gone("b").is_none());
+    }
+
+    #[test]
+    fn one_that_ran_before_may_have_been_missed() {
+        let mut glimpses = Glimpses::default();
+        glimpses.list("a", facts());
+        glimpses.see("a", "destroy", || panic!("known"));
+        assert!(glimpses.gone("a").expect("missed").ran_before);
+        glimpses.see("b", "start", facts);
+        glimpses.list("b", facts());
+        assert!(!glimpses.gone("b").expect("missed").ran_before, "its start was seen");
     }
 }

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::capture::io::{Action, Answer, BodyOutcome, ConnId, RequestError, RequestId};
 use crate::capture::support::{Context, Timer};
-use crate::docker::{self, ContainerEvent, Inspect, ListRow};
+use crate::docker::{self, ContainerEvent, Inspect, ListRow, ListRowWithFacts};
 use crate::metrics::{Metrics, RequestResult};
 use crate::settings::Select;
 use crate::status::DockerRow;
@@ -111,7 +111,7 @@ pub struct Discovery {
     at_first: Option<BTreeSet<String>>,
     /// Containers that may be gone.
     absence: Absence,
-    /// Containers of which only events were seen.
+    /// Containers of which only events were seen, or a row of a list.
     glimpses: Glimpses,
     /// Which patterns of the include lists match something.
     names: Names,
@@ -475,14 +475,18 @@ impl Discovery {
                 self.on_ping(result, cx)
             }
             (Question::Ping | Question::Outdated, _) => {}
-            (Question::List, result) => match body_of::<Vec<ListRow>>(result) {
-                Ok(rows) => self.on_list(rows, cx.now.mono_ms, told),
+            (Question::List, result) => match body_of::<Vec<ListRow>>(&result) {
+                Ok(rows) => {
+                    // Read once more only where the list names what nobody knows.
+                    let facts = || body_of(&result).unwrap_or_default();
+                    self.on_list(rows, facts, cx.now.mono_ms, told);
+                }
                 Err(error) => self.on_odd_list(error, cx),
             },
             (Question::Inspect(id), Ok((404, body))) if docker::is_no_such_container(&body) => {
                 self.on_not_found(&id, cx, told);
             }
-            (Question::Inspect(id), result) => match body_of::<Inspect>(result) {
+            (Question::Inspect(id), result) => match body_of::<Inspect>(&result) {
                 Ok(inspect) if inspect.id == id => self.on_inspect(inspect, cx, told),
                 Ok(_) => self.on_odd_inspect(id, Odd::Invalid("it is of another container".to_owned()), cx),
                 Err(error) => self.on_odd_inspect(id, error, cx),
@@ -526,16 +530,25 @@ impl Discovery {
         cx.timers.set_earlier(Timer::Discovery, self.list_at_ms);
     }
 
-    fn on_list(&mut self, rows: Vec<ListRow>, now_ms: u64, told: &mut Vec<Told>) {
+    fn on_list(
+        &mut self,
+        rows: Vec<ListRow>,
+        facts: impl FnOnce() -> Vec<ListRowWithFacts>,
+        now_ms: u64,
+        told: &mut Vec<Told>,
+    ) {
         self.list_error.clear();
         self.names.on_list(now_ms);
         if !std::mem::take(&mut self.odd_since_list) {
             self.odd_rounds = 0;
         }
-        let mut listed = BTreeMap::new();
+        let (mut listed, mut unseen) = (BTreeMap::new(), BTreeSet::new());
         for row in rows.into_iter().filter(|row| docker::is_id(&row.id)) {
             if self.listed.get(&row.id) != Some(&row.state) {
                 self.changed.insert(row.id.clone());
+                if !self.known.contains(&row.id) && row.state != "created" {
+                    unseen.insert(row.id.clone());
+                }
             }
             self.absence.listed(&row.id);
             listed.insert(row.id, row.state);
@@ -554,6 +567,10 @@ impl Discovery {
         self.at_first
             .get_or_insert_with(|| listed.keys().filter(|id| !self.glimpses.is_seen(id)).cloned().collect());
         self.listed = listed;
+        if !unseen.is_empty() {
+            let rows = facts().into_iter().filter(|row| unseen.contains(&row.id));
+            rows.for_each(|row| self.glimpses.list(&row.id.clone(), row.into()));
+        }
         told.push(Told::Listed);
     }
 
@@ -745,10 +762,10 @@ impl Odd {
     }
 }
 
-fn body_of<T: serde::de::DeserializeOwned>(result: Answer) -> Result<T, Odd> {
+fn body_of<T: serde::de::DeserializeOwned>(result: &Answer) -> Result<T, Odd> {
     match result {
-        Ok((200, body)) => serde_json::from_slice(&body).map_err(|error| Odd::Invalid(error.to_string())),
-        Ok((status, body)) => Err(Odd::Failed(docker::refusal(status, &body))),
+        Ok((200, body)) => serde_json::from_slice(body).map_err(|error| Odd::Invalid(error.to_string())),
+        Ok((status, body)) => Err(Odd::Failed(docker::refusal(*status, body))),
         Err(error) => Err(Odd::Failed(error.to_string())),
     }
 }

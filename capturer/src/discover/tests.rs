@@ -32,7 +32,11 @@ impl Scene {
             });
             let questions: Vec<_> = questions.collect();
             for (request, path) in questions {
-                let rows = || list.iter().map(|id| serde_json::json!({"Id": id, "State": "running"}));
+                let rows = || {
+                    list.iter().map(
+                        |id| serde_json::json!({"Id": id, "State": "running", "Names": ["/x/alias", "/old"]}),
+                    )
+                };
                 let result = match path.strip_prefix("/containers/").and_then(|rest| rest.split_once('/')) {
                     Some((id, _)) => inspect(id),
                     None => Ok((200, serde_json::Value::Array(rows().collect()).to_string().into_bytes())),
@@ -64,7 +68,10 @@ impl Scene {
             }
             Told::Gone(id) => format!("gone {}", &id[..1]),
             Told::Deselected(id) => format!("deselected {}", &id[..1]),
-            Told::Missed(missed) => format!("missed {}", missed.facts.name),
+            Told::Missed(missed) => {
+                let may = if missed.ran_before { "may have " } else { "" };
+                format!("{may}missed {}", missed.facts.name)
+            }
             Told::Listed => "listed".to_owned(),
         });
         words.collect()
@@ -186,6 +193,26 @@ fn one_that_lived_too_briefly_is_named() {
     scene.hear("destroy", B);
     scene.answer(&[A], no_such);
     assert_eq!(scene.told(), ["gone b"]);
+}
+
+/// Thousands wait for their inspections after a start; one that is removed meanwhile must not go unsaid.
+#[test]
+fn one_that_was_listed_and_removed_before_it_could_be_inspected_is_named() {
+    let mut scene = Scene::new();
+    scene.bench.settings_mut().container_monitor.max_concurrent = 1;
+    let asked = scene.bench.actions().into_iter().find_map(|action| match action {
+        Action::Get { request, path } if path == docker::LIST => Some(request),
+        _ => None,
+    });
+    let asked = asked.expect("the list is asked for");
+    let rows = [A, B].map(|id| serde_json::json!({"Id": id, "State": "exited", "Names": ["/old"]}));
+    let body = serde_json::Value::from(rows.to_vec()).to_string().into_bytes();
+    scene.discovery.on_answer(asked, Ok((200, body)), &mut scene.bench.cx(), &mut scene.told);
+    scene.hear("destroy", B);
+    scene.answer(&[A], found);
+    assert_eq!(scene.told(), ["listed", "may have missed old", "gone b", "container a was there"]);
+    scene.hear("destroy", A);
+    assert_eq!(scene.told(), ["gone a"], "it was looked at");
 }
 
 /// A container that started before the first list came is new all the same.
