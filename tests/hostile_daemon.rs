@@ -266,6 +266,50 @@ fn events_behind_garbage_are_understood() -> Result<()> {
     })
 }
 
+/// Its log is made a moment before it runs; inspected then, it looks as if it never had. Nobody could open the log.
+#[test]
+fn one_that_was_seen_only_before_it_ran_is_declared() -> Result<()> {
+    for read_from in ["file", "api"] {
+        beside_a_neighbour("list_interval: 1h", |scene| {
+            let log = scene.home.path().join("gone/x-json.log");
+            let id = scene.fake.add_hidden("victim", false);
+            let mut facts = inspection(&id, "victim", false);
+            facts["State"] = json!({"Running": false, "FinishedAt": "0001-01-01T00:00:00Z"});
+            if read_from == "file" {
+                facts["LogPath"] = json!(log);
+                facts["HostConfig"]["LogConfig"]["Type"] = json!("json-file");
+            }
+            scene.fake.script(&inspect_path(&id), Reply::json(&facts));
+            let tell = |actions: &[&str]| {
+                let actor = json!({"ID": id, "Attributes": {"name": "victim", "image": "i"}});
+                let mut answer = HEAD_CHUNKED.to_vec();
+                for action in actions {
+                    let event = format!("{}\n", json!({"Action": action, "Actor": actor}));
+                    push_chunk(&mut answer, event.as_bytes());
+                }
+                scene.fake.script_each("/events", [Reply::raw(answer).then(Part::Hold)]);
+                scene.fake.break_connections();
+            };
+            tell(&["create"]);
+            wait_until("its stream", PATIENCE, || {
+                let rows = scene.agent.streams()?;
+                ensure!(rows.iter().any(|row| row["container_id"] == id.as_str()), "{rows:?}");
+                Ok(())
+            })?;
+            let gone = Reply::status(404, format!("{{\"message\":\"No such container: {id}\"}}"));
+            scene.fake.script(&inspect_path(&id), gone.clone());
+            scene.fake.script(&logs_path(&id), gone);
+            tell(&["start", "die", "destroy"]);
+            wait_until("the loss to be declared", PATIENCE, || {
+                let declared = scene.agent.metric("losses_total{reason=\"container_gone_unread\"}")?;
+                ensure!(declared == 1.0, "{read_from}: {declared}");
+                Ok(())
+            })
+        })?;
+    }
+    Ok(())
+}
+
 /// An event stream that ends at once each time must not become a storm of connections.
 #[test]
 fn an_event_stream_that_always_ends_is_no_storm() -> Result<()> {

@@ -91,6 +91,14 @@ pub struct Inspect {
     pub host_config: HostConfig,
 }
 
+impl Inspect {
+    /// It runs, or ran.
+    pub fn has_run(&self) -> bool {
+        let ended = &self.state.finished_at;
+        self.state.running || !ended.is_empty() && !ended.starts_with("0001-")
+    }
+}
+
 /// `State`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -186,6 +194,15 @@ impl From<EventWithFacts> for EventFacts {
         let mut take = |key: &str| labels.remove(key).unwrap_or_default();
         let (name, image) = (take("name"), take("image"));
         EventFacts { name, image, labels }
+    }
+}
+
+/// The same of an inspection.
+pub fn facts_of(inspect: &Inspect) -> EventFacts {
+    EventFacts {
+        name: inspect.name.trim_start_matches('/').to_owned(),
+        image: inspect.config.image.clone(),
+        labels: inspect.config.labels.clone().unwrap_or_default(),
     }
 }
 

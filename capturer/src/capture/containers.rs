@@ -138,6 +138,12 @@ impl Capture {
         }
         let (id, name) = (&missed.id[..12], &missed.facts.name);
         let key = StreamKey::container(&missed.id);
+        let known = self.ids_of(&key);
+        if !known.is_empty() {
+            // It was looked at before it ran. Whether its log was opened since shows when its stream ends.
+            known.into_iter().for_each(|id| self.note_ran(now, id, false, Some(now.unix_ns), None));
+            return;
+        }
         if missed.ran_before {
             let monitor = &self.settings.container_monitor;
             if monitor.start_at == StartAt::Beginning || self.tracker.knows(&key) {
@@ -168,21 +174,32 @@ impl Capture {
             self.rename_if_needed(*id, &inspect);
             // Before its first start it had no log.
             let place = log_place(&inspect);
-            let mut ran_unread = false;
-            self.with_stream(now, *id, |stream, cx| {
-                let had_run = stream.has_run();
-                stream.set_files(place, cx);
-                stream.set_running(running, exited_at, cx);
-                let is_api = matches!(stream.kind, Kind::Api(_));
-                ran_unread = is_api && !had_run && stream.has_run() && stream.state() != State::Following;
-            });
-            if ran_unread {
-                // What was opened was the empty log of before.
-                self.opened.remove(id);
-            }
+            self.note_ran(now, *id, running, exited_at, place);
         }
         for outlet in self.outlets_without(&key) {
             self.follow_container(now, &inspect, &key, was_there, outlet);
+        }
+    }
+
+    fn note_ran(
+        &mut self,
+        now: Now,
+        id: StreamId,
+        running: bool,
+        exited_at: Option<i64>,
+        place: Option<LogPlace>,
+    ) {
+        let mut ran_unread = false;
+        self.with_stream(now, id, |stream, cx| {
+            let had_run = stream.has_run();
+            stream.set_files(place, cx);
+            stream.set_running(running, exited_at, cx);
+            let is_api = matches!(stream.kind, Kind::Api(_));
+            ran_unread = is_api && !had_run && stream.has_run() && stream.state() != State::Following;
+        });
+        if ran_unread {
+            // What was opened was the empty log of before.
+            self.opened.remove(&id);
         }
     }
 

@@ -65,9 +65,14 @@ impl Glimpses {
         self.by_id.get(id).is_some_and(|glimpse| glimpse.destroyed)
     }
 
-    /// It was looked at.
+    /// It was looked at, and runs or ran: its stream tells the rest.
     pub fn looked_at(&mut self, id: &str) {
         self.by_id.remove(id);
+    }
+
+    /// It was looked at and had not run yet. Its start is still waited for: it may be the last that is seen of it.
+    pub fn has_not_run(&mut self, id: &str, facts: impl FnOnce() -> EventFacts) {
+        self.see(id, "", facts);
     }
 
     /// It is gone. The answer is what was missed by that.
@@ -105,6 +110,16 @@ mod tests {
         glimpses.see("b", "start", facts);
         glimpses.looked_at("b");
         assert!(glimpses.gone("b").is_none());
+    }
+
+    #[test]
+    fn one_that_had_not_run_when_it_was_looked_at_can_still_be_missed() {
+        let mut glimpses = Glimpses::default();
+        glimpses.has_not_run("a", facts);
+        glimpses.has_not_run("b", facts);
+        glimpses.see("a", "start", || panic!("known"));
+        assert!(glimpses.gone("a").is_some_and(|missed| !missed.ran_before));
+        assert!(glimpses.gone("b").is_none(), "it never ran");
     }
 
     #[test]

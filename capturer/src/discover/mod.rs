@@ -60,7 +60,7 @@ pub enum Told {
     Gone(String),
     /// It is there, and is not to be captured any more.
     Deselected(String),
-    /// It ran and was removed before it could be looked at.
+    /// It ran and was removed before it could be looked at, or was only looked at before it ran.
     Missed(Box<Missed>),
     /// The Engine was listed; nothing is missing that it named then.
     Listed,
@@ -400,7 +400,7 @@ impl Discovery {
                 continue;
             };
             let id = event.actor.id;
-            if !self.known.contains(&id) {
+            if !self.known.contains(&id) || self.glimpses.is_seen(&id) {
                 let facts =
                     || serde_json::from_slice::<docker::EventWithFacts>(line).unwrap_or_default().into();
                 self.glimpses.see(&id, &event.action, facts);
@@ -576,7 +576,11 @@ impl Discovery {
 
     fn on_inspect(&mut self, inspect: Inspect, cx: &Context<'_>, told: &mut Vec<Told>) {
         let was_destroyed = self.glimpses.is_destroyed(&inspect.id);
-        self.glimpses.looked_at(&inspect.id);
+        if inspect.has_run() {
+            self.glimpses.looked_at(&inspect.id);
+        } else {
+            self.glimpses.has_not_run(&inspect.id, || docker::facts_of(&inspect));
+        }
         self.uninspected.remove(&inspect.id);
         self.absence.found(&inspect.id);
         // It changed since the list: the next one must not find it unchanged, for events get lost.

@@ -87,6 +87,12 @@ fn named(id: &str, name: &str) -> Answer {
     Ok((200, body.to_string().into_bytes()))
 }
 
+fn not_started(id: &str) -> Answer {
+    let state = serde_json::json!({"Running": false, "FinishedAt": "0001-01-01T00:00:00Z"});
+    let body = serde_json::json!({"Id": id, "Name": "/early", "State": state});
+    Ok((200, body.to_string().into_bytes()))
+}
+
 fn no_such(_: &str) -> Answer {
     Ok((404, NO_SUCH.to_vec()))
 }
@@ -193,6 +199,28 @@ fn one_that_lived_too_briefly_is_named() {
     scene.hear("destroy", B);
     scene.answer(&[A], no_such);
     assert_eq!(scene.told(), ["gone b"]);
+}
+
+/// The last that was seen of it is of the time before it ran.
+#[test]
+fn one_that_was_only_looked_at_before_it_ran_was_missed() {
+    let mut scene = with_one();
+    scene.hear("create", B);
+    scene.answer(&[A], not_started);
+    assert_eq!(scene.told(), ["container b"]);
+    ["start", "die"].into_iter().for_each(|action| scene.hear(action, B));
+    scene.hear("destroy", B);
+    scene.answer(&[A], no_such);
+    assert_eq!(scene.told(), ["missed short", "gone b"]);
+    // The answer comes late.
+    ["create", "start", "die", "destroy"].into_iter().for_each(|action| scene.hear(action, B));
+    scene.answer(&[A], not_started);
+    assert_eq!(scene.told(), ["container b", "missed short", "gone b"]);
+    // It never runs.
+    scene.hear("create", B);
+    scene.answer(&[A], not_started);
+    scene.hear("destroy", B);
+    assert_eq!(scene.told(), ["container b", "gone b"]);
 }
 
 /// Thousands wait for their inspections after a start; one that is removed meanwhile must not go unsaid.
