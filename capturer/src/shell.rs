@@ -383,6 +383,14 @@ impl Shell {
         });
     }
 
+    /// How long an open local file is now.
+    pub fn length(&self, file: FileNo) -> Option<u64> {
+        match self.open_files.get(&file)? {
+            Opened::Here(descriptor) => files::length(descriptor.as_fd()),
+            Opened::OnLane(..) => None,
+        }
+    }
+
     /// File operations that take longer than they may.
     pub fn hung(&self) -> Vec<Hung> {
         self.files.hung()

@@ -273,6 +273,11 @@ impl Loop<'_> {
     fn turn(&mut self, now: Now) {
         #[cfg(feature = "test-faults")]
         crate::faults::turn();
+        for (stream, file) in self.capture.unmeasured() {
+            if let Some(len) = self.shell.length(file) {
+                self.capture.measured(stream, file, len);
+            }
+        }
         self.capture.refresh_gauges(now);
         if self.heap.is_due(self.capture.stream_count()) {
             heap::give_back();

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::Capture;
+use super::io::FileNo;
 use crate::clock::Now;
 use crate::record::StreamId;
 use crate::stream::{Kind, State, Stream};
@@ -11,7 +12,7 @@ use crate::stream::{Kind, State, Stream};
 /// What is kept.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
-    /// Streams with unread bytes, or with batches that no sink has acknowledged.
+    /// Streams with unread bytes, as far as known, or with batches that no sink has acknowledged.
     busy: BTreeSet<StreamId>,
     /// Streams of containers that follow; once, however many outlets read them.
     following: i64,
@@ -62,7 +63,8 @@ impl Sums {
     }
 
     fn note_busy(&mut self, stream: &Stream) {
-        if stream.unread_bytes() != (0, 0) || stream.oldest_sent_ms().is_some() {
+        let waits = stream.oldest_sent_ms().is_some() || stream.unmeasured().is_some();
+        if waits || stream.unread_bytes() != (0, 0) {
             self.busy.insert(stream.source.id);
         } else {
             self.busy.remove(&stream.source.id);
@@ -79,12 +81,11 @@ impl Capture {
         let mut oldest = now.mono_ms;
         for stream in self.sums.busy().filter_map(|id| self.streams.get(id)) {
             let outlet = usize::from(stream.source.outlet.index);
-            let (unread, held) = stream.unread_bytes();
-            behind[outlet].0 += unread;
-            behind[outlet].1 += held;
+            behind[outlet].0 += stream.lag_bytes().unwrap_or(0);
+            behind[outlet].1 += stream.unread_bytes().1;
             oldest = oldest.min(stream.oldest_sent_ms().unwrap_or(oldest));
         }
-        let lag = behind.iter().map(|(unread, _)| *unread).max().unwrap_or(0);
+        let lag = behind.iter().map(|(lag, _)| *lag).max().unwrap_or(0);
         let deleted = behind.iter().map(|(_, held)| *held).max().unwrap_or(0);
         self.metrics.capture_lag_bytes.set(lag as i64);
         self.metrics.deleted_open_bytes.set(deleted as i64);
@@ -101,6 +102,20 @@ impl Capture {
             for sink in &outlet.names {
                 self.metrics.sink_batches_waiting.with_label_values(&[sink]).set(waiting);
             }
+        }
+    }
+
+    /// Open files that may have grown while their streams don't read. Their lengths are wanted, now and then, for
+    /// [`Capture::measured`]: without a look the agent would say that it is not behind just when it is.
+    pub fn unmeasured(&self) -> Vec<(StreamId, FileNo)> {
+        let streams = self.sums.busy().filter_map(|id| self.streams.get(id));
+        streams.filter_map(|stream| Some((stream.source.id, stream.unmeasured()?))).collect()
+    }
+
+    /// A file is so long. This changes what is said of the stream, not what it does.
+    pub fn measured(&mut self, stream: StreamId, file: FileNo, len: u64) {
+        if let Some(Kind::File(source)) = self.streams.get_mut(&stream).map(|stream| &mut stream.kind) {
+            source.measured(file, len);
         }
     }
 

@@ -14,6 +14,7 @@ mod elsewhere;
 mod hanging;
 mod idle;
 mod late;
+mod length;
 #[cfg(test)]
 mod listing_tests;
 mod losses;
@@ -61,6 +62,8 @@ pub struct FileSource {
     text: Text,
     /// Whether it is text at all.
     seen: binary::Seen,
+    /// What grew while reads waited.
+    length: length::Seen,
     /// The last line has no end yet.
     unfinished: Option<Unfinished>,
     /// A line is split there, in this file.
@@ -157,6 +160,7 @@ impl FileSource {
             format,
             text: Text::default(),
             seen: binary::Seen::default(),
+            length: length::Seen::default(),
             unfinished: None,
             split,
             chain: Chain::new(start),

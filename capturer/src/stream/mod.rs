@@ -19,7 +19,7 @@ mod words;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::capture::io::{Action, ConnId};
+use crate::capture::io::{Action, ConnId, FileNo};
 use crate::capture::support::{Context, Timer};
 use crate::cursor::{ApiCursor, Cursor};
 use crate::decode::assemble::Lines;
@@ -134,14 +134,21 @@ pub struct Stream {
     held: bool,
     /// What a read under way brought meanwhile.
     parked: Vec<Parked>,
-    /// When each batch out was sent, oldest first.
-    sent_at_ms: VecDeque<u64>,
+    /// What is out, oldest first.
+    sent: VecDeque<Sent>,
     /// What to read from if the files can't be read (`read_from: auto`).
     fallback: Option<Box<api::ApiSource>>,
     /// Its pipeline bounds what is read.
     allowance: Option<Allowance>,
     /// More than that was read: nothing more is until then.
     limited_until_ms: Option<u64>,
+}
+
+/// A batch that is not acknowledged yet.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    at_ms: u64,
+    source_bytes: u64,
 }
 
 /// A batch that waits for its output.
@@ -195,7 +202,7 @@ impl Stream {
             preparing: false,
             held: false,
             parked: Vec::new(),
-            sent_at_ms: VecDeque::new(),
+            sent: VecDeque::new(),
             fallback: None,
             allowance,
             limited_until_ms: None,
@@ -329,6 +336,23 @@ impl Stream {
         }
     }
 
+    /// Bytes on disk that no sink has acknowledged yet: read and on their way, or not read. `None` = nobody knows how many
+    /// the Engine has.
+    pub fn lag_bytes(&self) -> Option<u64> {
+        let Kind::File(file) = &self.kind else { return None };
+        let sent = self.sent.iter().map(|sent| sent.source_bytes);
+        let parked = self.parked.iter().map(|parked| parked.source_bytes);
+        Some(file.lag_bytes() + sent.chain(parked).sum::<u64>())
+    }
+
+    /// Its open file that may have grown and is not read: only a look at it tells how far the stream is behind.
+    pub fn unmeasured(&self) -> Option<FileNo> {
+        match &self.kind {
+            Kind::File(file) => file.unmeasured(),
+            Kind::Api(_) => None,
+        }
+    }
+
     /// The acknowledged position.
     pub fn acked(&self) -> &Cursor {
         &self.acked
@@ -344,16 +368,16 @@ impl Stream {
         self.tally.has_lines()
     }
 
-    /// It reads nothing more because of those behind it: sinks that have not taken what was read, a rate limit, outputs
-    /// that are being prepared, or a stop.
+    /// It reads nothing more because of those behind it: sinks that have not taken what was read, an output that takes
+    /// nothing, a rate limit, outputs that are being prepared, or a stop.
     pub fn waits_for_sinks(&self) -> bool {
-        let paused = self.stopped || self.preparing || self.limited_until_ms.is_some();
+        let paused = self.stopped || self.preparing || self.held || self.limited_until_ms.is_some();
         paused || self.state == State::Found || self.batches_out >= STREAM_BATCHES_MAX
     }
 
     /// When the oldest batch that is not acknowledged was sent.
     pub fn oldest_sent_ms(&self) -> Option<u64> {
-        self.sent_at_ms.front().copied()
+        self.sent.front().map(|sent| sent.at_ms)
     }
 
     /// Every sink prepared the output and a checkpoint knows it.
@@ -470,7 +494,7 @@ impl Stream {
     /// All sinks acknowledged the oldest batch; `acked` is the position now safe.
     pub fn on_acked(&mut self, acked: &Cursor, cx: &mut Context<'_>) {
         self.batches_out -= 1;
-        self.sent_at_ms.pop_front();
+        self.sent.pop_front();
         self.acked.clone_from(acked);
         if let (Kind::File(file), Cursor::File(position)) = (&mut self.kind, &mut self.acked) {
             file.on_acked(std::mem::take(&mut position.done), cx);
@@ -683,7 +707,7 @@ impl Stream {
         let read = in_its_own_size(read, cx);
         self.seq += 1;
         self.batches_out += 1;
-        self.sent_at_ms.push_back(cx.now.mono_ms);
+        self.sent.push_back(Sent { at_ms: cx.now.mono_ms, source_bytes });
         if !lines.records.is_empty() {
             self.own_failures = 0;
         }

@@ -61,6 +61,7 @@ impl Stream {
             mode_reason: self.kind_reason.clone(),
             state_age_ms: now_ms.saturating_sub(self.state_since_ms),
             outlet: self.source.outlet.index,
+            lag_bytes: self.lag_bytes(),
             oldest_unacked_ms: self.oldest_sent_ms().map(|sent| now_ms.saturating_sub(sent)),
             failures: self.failures,
             last_error: self.last_error.clone(),

@@ -73,7 +73,6 @@ impl FileSource {
     /// Fills its part of a row of `/api/v1/streams`.
     pub fn describe(&self, row: &mut StreamRow, now_ms: u64) {
         row.mode = "file".to_owned();
-        row.lag_bytes = Some(self.chain.unread_bytes());
         row.operation = self.operation().to_owned();
         if !row.operation.is_empty() {
             row.operation_age_ms = Some(now_ms.saturating_sub(self.asked_ms));
