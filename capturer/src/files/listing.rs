@@ -15,6 +15,7 @@ use crate::capture::io::FoundPath;
 use crate::kin;
 use crate::path_text::name_of;
 use crate::settings::{FileSet, PathPattern, Settings};
+use crate::table::shown;
 
 /// A file system that does not answer for so long is told.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -64,7 +65,7 @@ impl Look {
             1 => "1 file".to_owned(),
             count => format!("{count} files"),
         };
-        writeln!(out, "  files[{index}] {}: {count}", pattern.escape_debug())?;
+        writeln!(out, "  files[{index}] {}: {count}", shown(pattern))?;
         for file in self.files.iter().take(LISTED_MAX) {
             writeln!(out, "      {file}")?;
         }
