@@ -21,6 +21,7 @@ use prometheus::{
 };
 
 use containers::ContainerSeries;
+pub use pipelines::Drops;
 pub use scrape::closed_sets;
 
 use crate::files::report::PassedOver;
@@ -220,6 +221,8 @@ metrics! {
     log_bytes_sent_total: IntCounterVec ["sink"] Bytes "Bytes of log messages that a sink acknowledged.";
     delivered_lines_total: IntCounterVec ["sink"] Count
         "Log records that are where the sink brings them: written to a file or to standard output, or accepted by the other side of a network sink. What only went into a spool is not among them.";
+    pipeline_lines_in_total: IntCounterVec ["sink", "pipeline"] Count
+        "Lines that came to a pipeline on their way to a sink; pipeline_lines_total says what its steps did to them.";
     pipeline_lines_total: IntCounterVec ["sink", "pipeline", "step", "outcome"] Count
         "Lines by what a step of a pipeline did to them on their way to a sink. Those dropped are part of logs_processed_total and not of logs_sent_total.";
     lost_bytes_total: IntCounterVec ["reason"] Bytes

@@ -122,6 +122,9 @@ pub struct Health {
     pub ok: bool,
     /// One sentence: what is wrong and how to mend it, or what is well.
     pub message: String,
+    /// It is well, and yet somebody should read this.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub note: bool,
 }
 
 /// What a thread is at that nothing can end: while it works on a step, since when. A step under way for long is said by
@@ -289,7 +292,14 @@ impl Board {
 
     /// A component tells how it is.
     pub fn set_health(&self, component: &str, ok: bool, message: impl Into<String>) {
-        lock(&self.health).insert(component.to_owned(), Health { ok, message: message.into() });
+        let health = Health { ok, message: message.into(), note: false };
+        lock(&self.health).insert(component.to_owned(), health);
+    }
+
+    /// A component is well, and has something to say that should be read all the same.
+    pub fn set_note(&self, component: &str, message: impl Into<String>) {
+        let health = Health { ok: true, message: message.into(), note: true };
+        lock(&self.health).insert(component.to_owned(), health);
     }
 
     /// A component is no more.

@@ -241,11 +241,17 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "cps",
                 "pipelines",
-                "Lines a second by what a step of a pipeline did to them.",
-                &[(
-                    "sum by (pipeline, step, outcome) (rate(log_capturer_pipeline_lines_total{$host, $sink}[$__rate_interval])) > 0",
-                    "{{pipeline}} {{step}} {{outcome}}",
-                )],
+                "Lines a second that came to a pipeline, and what its steps did to them. As many dropped as came: nothing goes through.",
+                &[
+                    (
+                        "sum by (pipeline) (rate(log_capturer_pipeline_lines_in_total{$host, $sink}[$__rate_interval]))",
+                        "{{pipeline}} came",
+                    ),
+                    (
+                        "sum by (pipeline, step, outcome) (rate(log_capturer_pipeline_lines_total{$host, $sink}[$__rate_interval])) > 0",
+                        "{{pipeline}} {{step}} {{outcome}}",
+                    ),
+                ],
             ),
         ],
     ),

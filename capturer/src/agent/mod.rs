@@ -11,6 +11,7 @@
 //! and proven: nothing.
 
 mod faults;
+mod pipelines;
 mod reload;
 mod run;
 mod sources;

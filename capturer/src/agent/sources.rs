@@ -20,12 +20,20 @@ use crate::shell::Rest;
 const FILES_WELL: &str = "all that is to be read can be read";
 /// What was said last of each component, so that the log has it once.
 #[derive(Default)]
-pub(super) struct Said(BTreeMap<&'static str, bool>);
+pub(super) struct Said(BTreeMap<(&'static str, About), bool>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    /// Whether the component is well.
+    Health,
+    /// Something that should be read although it is.
+    Note,
+}
 
 impl Said {
     /// Whether this is news: the first time that it is not well, or that it is well again.
-    fn is_news(&mut self, component: &'static str, ok: bool) -> bool {
-        self.0.insert(component, ok).unwrap_or(true) != ok
+    fn is_news(&mut self, component: &'static str, about: About, ok: bool) -> bool {
+        self.0.insert((component, about), ok).unwrap_or(true) != ok
     }
 }
 
@@ -35,6 +43,7 @@ impl Loop<'_> {
         self.tell_losses(now);
         self.tell_streams(now);
         self.tell_names(now);
+        self.tell_pipelines(now);
         self.tell_descriptors();
         self.tell_files(now)
     }
@@ -62,7 +71,7 @@ impl Loop<'_> {
     }
 
     fn tell(&mut self, component: &'static str, ok: bool, message: String) {
-        if self.said.is_news(component, ok) {
+        if self.said.is_news(component, About::Health, ok) {
             if ok {
                 tracing::info!(component, "{message}");
             } else {
@@ -118,11 +127,31 @@ impl Loop<'_> {
                 (true, format!("no container matches {names}{}", regex_hint(&names)))
             }
         };
-        // Others are captured, so the component is well; the log has it all the same.
-        if self.said.is_news("include lists", !some) && some {
-            tracing::warn!(component = "containers", "{message}");
+        if some {
+            return self.tell_note("containers", message);
         }
+        self.said.is_news("containers", About::Note, true);
         self.tell("containers", ok, message);
+    }
+
+    fn tell_pipelines(&mut self, now: Now) {
+        if self.settings.pipelines.is_empty() {
+            return self.process.board.forget_health("pipelines");
+        }
+        let said = self.pipelines.look(now.mono_ms, &self.process.metrics.pipeline_drops());
+        if said.note {
+            return self.tell_note("pipelines", said.text);
+        }
+        self.said.is_news("pipelines", About::Note, true);
+        self.process.board.set_health("pipelines", true, said.text);
+    }
+
+    /// The component is well; who reads health, and the log, is told all the same.
+    fn tell_note(&mut self, component: &'static str, message: String) {
+        if self.said.is_news(component, About::Note, false) {
+            tracing::warn!(component, "{message}");
+        }
+        self.process.board.set_note(component, message);
     }
 
     fn tell_descriptors(&mut self) {

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::faults::{FilesSaid, Patterns};
+use super::pipelines::Pipelines;
 use super::reload::Verdict;
 use super::run::FromThread;
 use super::sources::Said;
@@ -68,6 +69,7 @@ pub(super) struct Loop<'a> {
     pub said: Said,
     pub files_said: FilesSaid,
     pub patterns: Patterns,
+    pub pipelines: Pipelines,
     /// The sources of this run were listed once.
     is_ready: bool,
     heap: Heap,
@@ -137,6 +139,7 @@ impl Process {
             said,
             files_said,
             patterns,
+            pipelines: Pipelines::default(),
             is_ready,
             heap,
             next,

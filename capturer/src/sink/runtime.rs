@@ -293,7 +293,7 @@ impl Worker {
                 // As it was delivered: redacted where that is configured.
                 self.show(out);
                 // Before the acknowledgement: that must bring back the only reference to the batch.
-                let amount = made.and_then(|made| self.steps.count(&batch.source, made));
+                let amount = made.and_then(|made| self.steps.count(&batch, made));
                 // What could not be committed stays unacknowledged, as at a Stop; commit() has said so.
                 let _ =
                     self.acknowledge(Ack { sink: self.id, batch, mark: delivered.mark, delivered: amount });

@@ -134,6 +134,15 @@ fn trouble(view: &View, columns: usize) -> Vec<Line<'static>> {
     if lines.is_empty() {
         lines.push(Line::styled("✓ all is well", Style::new().fg(Color::Green).add_modifier(Modifier::BOLD)));
     }
+    let note = Style::new().fg(Color::Yellow);
+    for (component, message) in &view.notes {
+        let wrapped = wrap(&format!("note on {component}: {message}"), columns);
+        lines.extend(wrapped.into_iter().map(|line| Line::styled(line, note)));
+    }
+    if !view.pipelines.is_empty() && !view.notes.contains_key("pipelines") {
+        let wrapped = wrap(&format!("pipelines: {}", view.pipelines), columns);
+        lines.extend(wrapped.into_iter().map(Line::raw));
+    }
     lines
 }
 
@@ -217,6 +226,8 @@ mod tests {
                 ("docker".to_owned(), "no answer".to_owned()),
                 ("losses".to_owned(), format!("lost for local_file: 7 bytes of container web; {long}")),
             ]),
+            notes: BTreeMap::new(),
+            pipelines: String::new(),
             sent: BTreeMap::from([("local_file".to_owned(), 12)]),
             lines_per_second: 34.5,
             lag_bytes: 60_000,
