@@ -1,12 +1,14 @@
 //! What is allowed and yet rarely meant: `capturer check` and the start say so. Errors are in `check.rs`.
 
-use super::pipeline::{Parse, Pipeline, Step};
-use super::{ContainerMonitor, Loki, Settings};
+use super::pipeline::{self, Parse, Pipeline, Step};
+use super::{ContainerMonitor, Loki, LokiAuth, LokiTls, Settings};
 
 /// A sentence for each.
 pub fn warnings(settings: &Settings) -> Vec<String> {
     let mut warnings: Vec<String> = settings.admin.exposure().into_iter().collect();
     warnings.extend(settings.pipelines.iter().filter_map(|pipeline| parse_behind_redact(pipeline)));
+    warnings.extend(settings.pipelines.iter().flat_map(|pipeline| pipeline::never_made(pipeline)));
+    warnings.extend(tls_without_tls(settings));
     warnings.extend(labels_that_went(settings));
     warnings
 }
@@ -21,6 +23,19 @@ fn parse_behind_redact(pipeline: &Pipeline) -> Option<String> {
         "pipeline {name}: step {parse} (parse) sees the message as step {redact} (redact) left it, and may fail on what was \
          replaced: put parse first; capturer try shows it"
     ))
+}
+
+/// Certificates for an address that is not asked for any.
+fn tls_without_tls(settings: &Settings) -> Option<String> {
+    let loki = settings.sinks.loki.as_ref()?;
+    let is_plain = loki.url.scheme_str() == Some("http");
+    let secret = match &loki.auth {
+        LokiAuth::None => "",
+        _ => " The token or password of sinks.loki.auth goes over the network as it is.",
+    };
+    (is_plain && loki.tls != LokiTls::default()).then(|| {
+        format!("sinks.loki.tls is set and not used, for sinks.loki.url begins with http://: write https://.{secret}")
+    })
 }
 
 /// A list or map in the config replaces the defaults, it does not add to them.
@@ -76,6 +91,32 @@ mod tests {
         let (redact, parse) = ("{redact: {presets: [email]}}", "{parse: {format: json}}");
         check(&pipeline(&format!("{parse}, {redact}")), &[]);
         check(&pipeline(&format!("{redact}, {parse}")), &["step 2 (parse) sees the message as step 1"]);
+        for (steps, expected) in [
+            ("{keep: {field: level, matches: error}}", "step 1 (keep) asks for the field \"level\""),
+            ("{parse: {format: level}}, {keep: {field: lvl}}", "so it drops every line"),
+            ("{drop: {field: status, matches: '^2'}}", "so it drops no line"),
+            ("{drop: {matches: x}, when: {field: a}}", "step 1 (drop) asks for the field \"a\""),
+            ("{timestamp: {field: ts}}", "each line keeps the time"),
+            ("{labels: {from_fields: {level: level}}}", "no line gets its label"),
+            ("{rename: {fields: {a: b}}}, {keep: {field: b}}", "nothing is renamed"),
+            ("{remove: {fields: [a]}}", "nothing is removed"),
+            ("{parse: {format: json, from: log}}", "it parses nothing"),
+            ("{parse: {format: cri, message: msg}}", "no message is replaced"),
+            ("{parse: {format: regex, pattern: '(?P<a>x)'}}, {keep: {field: b}}", "the field \"b\""),
+        ] {
+            check(&pipeline(steps), &[expected]);
+        }
+        for steps in [
+            "{parse: {format: json}}, {keep: {field: anything}}",
+            "{parse: {format: logfmt}}, {drop: {field: anything}}",
+            "{parse: {format: syslog, message: message}}, {keep: {field: origin.ip}}",
+            "{parse: {format: regex, pattern: '(?P<a>x)'}}, {rename: {fields: {a: b}}}, {keep: {field: b}}",
+            "{parse: {format: cri}}, {parse: {format: json, from: message}}",
+            "{parse: {format: nginx, message: message}}, {keep: {field: upstream}}",
+            "{keep: {matches: error}}",
+        ] {
+            check(&pipeline(steps), &[]);
+        }
         check("container_monitor: {record_labels: [team]}", &["com.docker.compose.project, "]);
         check("container_monitor: {record_labels: []}", &[]);
     }
