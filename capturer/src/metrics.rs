@@ -215,8 +215,9 @@ metrics! {
         "Bytes lost, by source, as far as their number can be known.";
     sources_in_other: IntGauge [] Count
         "Sources that share the series `other`, because metrics.max_containers others have series of their own.";
-    logs_processed_total: IntCounter [] Count "Log records read from all sources.";
-    log_bytes_processed_total: IntCounter [] Bytes "Bytes of log messages read from all sources.";
+    logs_processed_total: IntCounter [] Count
+        "Log records read from all sources. What several groups of sinks read counts once, when the first of them reads it.";
+    log_bytes_processed_total: IntCounter [] Bytes "Bytes of the messages of those records.";
     logs_sent_total: IntCounterVec ["sink"] Count "Log records that a sink acknowledged; a network sink does so when they are safe in its spool (see pushed_lines_total).";
     log_bytes_sent_total: IntCounterVec ["sink"] Bytes "Bytes of log messages that a sink acknowledged.";
     delivered_lines_total: IntCounterVec ["sink"] Count
