@@ -45,7 +45,12 @@ pub fn show_line(time: &str, name: &str, message: &str, coloured: bool) -> Vec<u
 }
 
 fn shown_name(name: &str, coloured: bool) -> String {
-    let shown = shown(&name.chars().take(NAME_CHARS_MAX).collect::<String>());
+    // The end of a path, or of a long name, is what distinguishes it.
+    let excess = name.chars().count().saturating_sub(NAME_CHARS_MAX);
+    let mut shown = shown(&name.chars().skip(excess + usize::from(excess > 0)).collect::<String>());
+    if excess > 0 {
+        shown.insert(0, '…');
+    }
     if !coloured {
         return format!("{shown:<12} |");
     }
