@@ -13,7 +13,7 @@ use crate::discover::Unmatched;
 use crate::files::Hung;
 use crate::files::report::PassedOver;
 use crate::metrics::UnreadableReason;
-use crate::settings::shown_url;
+use crate::settings::{advice, shown_url};
 use crate::shell::Rest;
 
 /// What health says of files as a rule.
@@ -53,18 +53,32 @@ impl Loop<'_> {
         let metrics = &self.process.metrics;
         let mut what = Vec::new();
         if self.settings.container_monitor.enabled {
-            what.push(format!("{} running containers", metrics.containers_monitored.get()));
+            let trouble = self.capture.docker_trouble().flatten();
+            what.push(match trouble {
+                None => format!("{} running containers", metrics.containers_monitored.get()),
+                Some(_) => "no container yet, for Docker does not answer, and all that it names once it does"
+                    .to_owned(),
+            });
         }
-        if !self.settings.file_monitor.files.is_empty() {
-            what.push(format!("{} files", metrics.files_monitored.get()));
+        let sets = &self.settings.file_monitor.files;
+        if !sets.is_empty() {
+            let patterns: usize = sets.iter().map(|set| set.paths.len()).sum();
+            what.push(format!("{} files of {patterns} path patterns", metrics.files_monitored.get()));
         }
         let sinks = &self.settings.sinks;
-        let file = sinks.local_file.as_ref().map(|sink| sink.directory.display().to_string());
+        let file = sinks.local_file.as_ref().map(|sink| format!("files in {}", sink.directory.display()));
         let loki = sinks.loki.as_ref().map(|sink| format!("Loki at {}", shown_url(&sink.url)));
         let stdout = sinks.stdout.then(|| "standard output".to_owned());
         let whereto: Vec<String> = file.into_iter().chain(loki).chain(stdout).collect();
+        let look = match self.process.admin {
+            Some(address) => {
+                let scheme = if self.settings.admin.tls.is_some() { "https" } else { "http" };
+                format!("watch it at {scheme}://{address}/ or with capturer top --admin {address}")
+            }
+            None => "admin.listen is empty, so there is nothing to watch it by".to_owned(),
+        };
         tracing::info!(
-            "captures {} into {}; what it is at: capturer top, what is wrong: capturer doctor",
+            "captures {} into {}; {look}; capturer doctor says what is wrong with this machine",
             what.join(" and "),
             whereto.join(" and ")
         );
@@ -181,7 +195,9 @@ impl Loop<'_> {
         }
         let (unreadable, mut counts) = self.capture.unreadable();
         let count = counts.values().sum();
-        let (not_text, more) = self.capture.not_text();
+        let (not_text, more, left_out) = self.capture.not_text();
+        let mut passed = self.capture.passed_over();
+        passed.insert(PassedOver::Binary, left_out);
         counts.extend(more);
         let walks = self.shell.walks();
         let sets = &self.settings.file_monitor.files;
@@ -192,7 +208,8 @@ impl Loop<'_> {
             self.process.metrics.sources_unreadable.with_label_values(&[reason.as_str()]).set(count as i64);
         }
         for reason in PassedOver::ALL {
-            let count = patterns.passed.get(reason).copied().unwrap_or(0);
+            let of_walks = patterns.passed.get(reason).copied().unwrap_or(0);
+            let count = of_walks + passed.get(reason).copied().unwrap_or(0);
             self.process.metrics.paths_passed_over.with_label_values(&[reason.as_str()]).set(count as i64);
         }
         self.process.metrics.patterns_unmatched.set(patterns.unmatched.len() as i64);
@@ -234,12 +251,8 @@ impl Loop<'_> {
 }
 
 /// For who wrote a regular expression where a pattern is meant.
-fn regex_hint(patterns: &str) -> &'static str {
-    if patterns.contains(['^', '$', '\\', '|', '+']) || patterns.contains(".*") {
-        "; these are patterns in which * stands for any text, no regular expressions: write web-*, not ^web-.*$"
-    } else {
-        ""
-    }
+fn regex_hint(patterns: &str) -> String {
+    if advice::looks_like_regex(patterns) { format!("; {}", advice::NO_REGEX) } else { String::new() }
 }
 
 fn describe(hung: &Hung) -> String {

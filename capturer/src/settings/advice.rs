@@ -8,6 +8,7 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
     let mut warnings: Vec<String> = settings.admin.exposure().into_iter().collect();
     warnings.extend(settings.pipelines.iter().filter_map(|pipeline| parse_behind_redact(pipeline)));
     warnings.extend(settings.pipelines.iter().flat_map(|pipeline| pipeline::never_made(pipeline)));
+    warnings.extend(regexes(settings));
     warnings.extend(tls_without_tls(settings));
     warnings.extend(labels_that_went(settings));
     warnings
@@ -23,6 +24,40 @@ fn parse_behind_redact(pipeline: &Pipeline) -> Option<String> {
         "pipeline {name}: step {parse} (parse) sees the message as step {redact} (redact) left it, and may fail on what was \
          replaced: put parse first; capturer try shows it"
     ))
+}
+
+/// A pattern with signs that no name has, or that only a regular expression would use.
+pub fn looks_like_regex(pattern: &str) -> bool {
+    pattern.contains(['^', '$', '\\', '|', '+', '(']) || pattern.contains(".*")
+}
+
+/// What to write instead.
+pub const NO_REGEX: &str =
+    "these are patterns in which * stands for any text, no regular expressions: write web-*, not ^web-.*$";
+
+/// Patterns that match no name, for a regular expression was meant.
+fn regexes(settings: &Settings) -> Vec<String> {
+    let select = &settings.container_monitor.select;
+    let monitor = [
+        ("include_names", &select.include_names),
+        ("exclude_names", &select.exclude_names),
+        ("include_images", &select.include_images),
+        ("exclude_images", &select.exclude_images),
+    ];
+    let monitor = monitor.into_iter().map(|(key, globs)| (format!("container_monitor.{key}"), globs));
+    let pipelines = settings.pipelines.iter().flat_map(|pipeline| {
+        let of = |key: &str| format!("pipeline {}: match.{key}", pipeline.name);
+        [(of("names"), &pipeline.matches.names), (of("images"), &pipeline.matches.images)]
+    });
+    let mut warnings = Vec::new();
+    for (key, globs) in monitor.chain(pipelines) {
+        let odd = globs.iter().map(glob::Pattern::as_str).filter(|glob| looks_like_regex(glob));
+        let odd: Vec<String> = odd.map(|glob| format!("\"{glob}\"")).collect();
+        if !odd.is_empty() {
+            warnings.push(format!("{key}: {} looks like a regular expression; {NO_REGEX}", odd.join(", ")));
+        }
+    }
+    warnings
 }
 
 /// Certificates for an address that is not asked for any.
@@ -117,6 +152,16 @@ mod tests {
         ] {
             check(&pipeline(steps), &[]);
         }
+        check(
+            "container_monitor: {include_names: ['^web-.*$']}",
+            &["include_names: \"^web-.*$\" looks like"],
+        );
+        check("container_monitor: {exclude_images: ['a|b']}", &["exclude_images: \"a|b\" looks like"]);
+        check("container_monitor: {include_names: ['web-*', 'a.b', 'db[0-9]']}", &[]);
+        check(
+            "pipelines: [{name: p, match: {names: ['web.*']}, steps: [{strip_ansi: {}}]}]",
+            &["pipeline p: match.names"],
+        );
         check("container_monitor: {record_labels: [team]}", &["com.docker.compose.project, "]);
         check("container_monitor: {record_labels: []}", &[]);
     }
