@@ -227,6 +227,7 @@ impl Shell {
                 }
                 self.to_sinks(|| ToSink::Detach(stream));
             }
+            Action::Withdraw(stream) => self.to_sinks(|| ToSink::Withdraw(stream)),
             Action::Saved(marks) => self.to_sinks(|| ToSink::Saved(Arc::clone(&marks))),
             Action::StopSinks => {
                 let give_up_at = Instant::now() + self.give_up_sinks_after;

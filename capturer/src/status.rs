@@ -64,6 +64,9 @@ pub struct StreamRow {
     /// Why it is set aside: which file system does not answer, and in what. Empty while it is not.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub set_aside: String,
+    /// Why nothing of it is delivered: it is not text, or can't be read. Empty while it is.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub left_out: String,
     /// Age of the current connection or file in milliseconds.
     pub age_ms: u64,
     /// Planned rotations so far.

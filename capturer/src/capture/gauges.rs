@@ -16,7 +16,7 @@ pub(super) struct Sums {
     busy: BTreeSet<StreamId>,
     /// Streams of containers that follow; once, however many outlets read them.
     following: i64,
-    /// Followed paths; the same.
+    /// Followed paths; the same. Files that are left out, for they are not text, are not among them.
     files: i64,
 }
 
@@ -24,13 +24,15 @@ pub(super) struct Sums {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Counted {
     follows: bool,
+    file: bool,
 }
 
 impl Counted {
     pub(super) fn of(stream: &Stream) -> Counted {
         let first = stream.source.outlet.index == 0;
         let follows = first && stream.source.container.is_some() && stream.state() == State::Following;
-        Counted { follows }
+        let file = first && stream.source.path.is_some() && !stream.is_left_out();
+        Counted { follows, file }
     }
 }
 
@@ -45,19 +47,21 @@ impl Sums {
     }
 
     pub(super) fn added(&mut self, stream: &Stream) {
-        self.files += i64::from(stream.source.outlet.index == 0 && stream.source.path.is_some());
+        self.files += i64::from(Counted::of(stream).file);
         self.following += i64::from(Counted::of(stream).follows);
         self.note_busy(stream);
     }
 
     /// Something was done to a stream.
     pub(super) fn changed(&mut self, stream: &Stream, before: Counted) {
-        self.following += i64::from(Counted::of(stream).follows) - i64::from(before.follows);
+        let now = Counted::of(stream);
+        self.following += i64::from(now.follows) - i64::from(before.follows);
+        self.files += i64::from(now.file) - i64::from(before.file);
         self.note_busy(stream);
     }
 
     pub(super) fn removed(&mut self, stream: &Stream) {
-        self.files -= i64::from(stream.source.outlet.index == 0 && stream.source.path.is_some());
+        self.files -= i64::from(Counted::of(stream).file);
         self.following -= i64::from(Counted::of(stream).follows);
         self.busy.remove(&stream.source.id);
     }
@@ -90,7 +94,7 @@ impl Capture {
         self.metrics.capture_lag_bytes.set(lag as i64);
         self.metrics.deleted_open_bytes.set(deleted as i64);
         self.metrics.container_streams_active.set(self.sums.following);
-        self.metrics.files_monitored.set(self.sums.files);
+        self.metrics.files_monitored.set(self.sums.files - self.unreadable_files() as i64);
         self.metrics.capture_lag_seconds.set((now.mono_ms - oldest) as f64 / 1000.0);
         self.metrics.container_stream_pool_utilization.set(self.pool.utilization());
         let buffers = self.outlets.iter().map(|outlet| outlet.credit.bytes());

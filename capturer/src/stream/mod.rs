@@ -19,7 +19,8 @@ mod words;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::capture::io::{Action, ConnId, FileNo};
+use crate::capture::counted::Read;
+use crate::capture::io::{Action, ConnId};
 use crate::capture::support::{Context, Timer};
 use crate::cursor::{ApiCursor, Cursor};
 use crate::decode::assemble::Lines;
@@ -336,23 +337,6 @@ impl Stream {
         }
     }
 
-    /// Bytes on disk that no sink has acknowledged yet: read and on their way, or not read. `None` = nobody knows how many
-    /// the Engine has.
-    pub fn lag_bytes(&self) -> Option<u64> {
-        let Kind::File(file) = &self.kind else { return None };
-        let sent = self.sent.iter().map(|sent| sent.source_bytes);
-        let parked = self.parked.iter().map(|parked| parked.source_bytes);
-        Some(file.lag_bytes() + sent.chain(parked).sum::<u64>())
-    }
-
-    /// Its open file that may have grown and is not read: only a look at it tells how far the stream is behind.
-    pub fn unmeasured(&self) -> Option<FileNo> {
-        match &self.kind {
-            Kind::File(file) => file.unmeasured(),
-            Kind::Api(_) => None,
-        }
-    }
-
     /// The acknowledged position.
     pub fn acked(&self) -> &Cursor {
         &self.acked
@@ -576,6 +560,7 @@ impl Stream {
         if !matches!(self.state, State::Opening | State::Following) {
             return;
         }
+        let is_news = self.failures == 0 || self.last_error != text;
         text.clone_into(&mut self.last_error);
         self.back_off(cx);
         // A daemon that is away fails all of them, and they come back with it.
@@ -585,7 +570,9 @@ impl Stream {
             return self.pause(text, cx);
         }
         self.change(Change::Failed, text, cx);
-        words::warn(&self.source, error, &format!("{text}; trying again"));
+        // The health of `files` tells of a file that can't be opened, by its name and once.
+        let is_told = matches!(self.kind, Kind::File(_)) && error == StreamError::OpenFailed;
+        words::tell(&self.source, error, is_news && !is_told, &format!("{text}; trying again"));
     }
 
     /// It failed too often: left alone for a while, then tried once. The first line that comes ends it.
@@ -599,7 +586,7 @@ impl Stream {
         let cause =
             format!("paused for {} s after {} failures in a row: {text}", pause_ms / 1000, self.own_failures);
         self.change(Change::Failed, &cause, cx);
-        words::warn(&self.source, StreamError::CircuitOpen, &cause);
+        words::tell(&self.source, StreamError::CircuitOpen, true, &cause);
     }
 
     fn polled(&mut self, again_at_ms: u64, cx: &mut Context<'_>) {
@@ -723,12 +710,12 @@ impl Stream {
             self.limited_until_ms = Some(until);
             cx.timers.set_earlier(Timer::Stream(self.source.id), until);
         }
-        // Once, however many outlets read them.
-        if self.source.outlet.index == 0 {
-            cx.metrics.logs_processed_total.inc_by(lines.records.len() as u64);
-            cx.metrics.log_bytes_processed_total.inc_by(message_bytes);
-            cx.metrics.lines_truncated_total.inc_by(lines.truncated);
-        }
+        let (records, truncated) = (lines.records.len() as u64, lines.truncated);
+        let more = Read { lines: records, bytes: message_bytes, truncated };
+        let news = cx.counted.read(&self.source.key, self.source.outlet.index, more);
+        cx.metrics.logs_processed_total.inc_by(news.lines);
+        cx.metrics.log_bytes_processed_total.inc_by(news.bytes);
+        cx.metrics.lines_truncated_total.inc_by(news.truncated);
         cx.credit.grow(lines.made.capacity() as u64);
         cx.credit.batch_out();
         cx.act(Action::Send(Arc::new(Batch {

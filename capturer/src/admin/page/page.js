@@ -161,6 +161,7 @@ function troubled(row) {
 function what(row) {
   const why = row.set_aside || (row.failures > 0 && row.last_error) || "";
   if (why) return `${row.state}: ${why}`;
+  if (row.left_out) return `left out: ${row.left_out}`;
   if (row.state === "following" && !/blocked|does not answer/.test(row.cause)) {
     return row.mode === "file" ? "following its file" : "following over the API";
   }
