@@ -518,8 +518,7 @@ fn of(panel: &Panel, id: u64, place: Value) -> Value {
     };
     json!({
         "id": id, "type": kind, "title": title, "gridPos": place,
-        "description": format!("{description}\n\n[Runbook]({RUNBOOKS}{runbook}.md)"),
-        "links": [{"title": "Runbook", "url": format!("{RUNBOOKS}{runbook}.md"), "targetBlank": true}],
+        "description": format!("{description}\n\nRunbook: `{RUNBOOKS}{runbook}.md`"),
         "datasource": {"type": "prometheus", "uid": "${datasource}"},
         "fieldConfig": {"defaults": {"unit": unit, "color": colour, "noValue": if shape == Trouble { "none" } else { "" }}, "overrides": []},
         "options": options,
