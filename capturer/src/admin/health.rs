@@ -122,7 +122,9 @@ fn capture_loop(facts: &Facts) -> Health {
 pub fn not_ready(facts: &Facts) -> Vec<String> {
     let mut reasons = Vec::new();
     if !facts.sources_ready {
-        reasons.push("sources: not listed yet".to_owned());
+        let docker = facts.components.get("docker").filter(|docker| !docker.ok);
+        let why = docker.map(|docker| format!(": {}", docker.message)).unwrap_or_default();
+        reasons.push(format!("sources: not listed yet{why}"));
     }
     reasons.extend(facts.held.iter().map(|(sink, why)| format!("sink {sink}: {why}")));
     let waiting =
@@ -247,6 +249,16 @@ mod tests {
         let held = [("stdout".to_owned(), "status 401; check the token".to_owned())].into();
         let facts = Facts { held, ..facts() };
         assert_eq!(ready_text(&not_ready(&facts)), "not ready\nsink stdout: status 401; check the token\n");
+    }
+
+    #[test]
+    fn sources_wait_for_docker_and_it_is_named() {
+        let mut facts = Facts { sources_ready: false, ..facts() };
+        let away =
+            Health { ok: false, message: "no answer; check that dockerd is well".to_owned(), note: false };
+        facts.components.insert("docker".to_owned(), away);
+        let expected = "not ready\nsources: not listed yet: no answer; check that dockerd is well\n";
+        assert_eq!(ready_text(&not_ready(&facts)), expected);
     }
 
     #[test]

@@ -56,14 +56,11 @@ impl Loop<'_> {
             let trouble = self.capture.docker_trouble().flatten();
             what.push(match trouble {
                 None => format!("{} running containers", metrics.containers_monitored.get()),
-                Some(_) => "no container yet, for Docker does not answer, and all that it names once it does"
-                    .to_owned(),
+                Some(_) => "containers, once Docker answers (it does not yet)".to_owned(),
             });
         }
-        let sets = &self.settings.file_monitor.files;
-        if !sets.is_empty() {
-            let patterns: usize = sets.iter().map(|set| set.paths.len()).sum();
-            what.push(format!("{} files of {patterns} path patterns", metrics.files_monitored.get()));
+        if !self.settings.file_monitor.files.is_empty() {
+            what.push(format!("{} files of file_monitor", metrics.files_monitored.get()));
         }
         let sinks = &self.settings.sinks;
         let file = sinks.local_file.as_ref().map(|sink| format!("files in {}", sink.directory.display()));
