@@ -57,7 +57,8 @@ fn runbooks_know_every_reason() {
     let mut missing = Vec::new();
     for (metric, page) in pages {
         let text = read(&format!("docs/runbooks/{page}.md"));
-        let (.., values) = sets.iter().find(|(name, ..)| *name == metric).expect("a metric with a closed set");
+        let (.., values) =
+            sets.iter().find(|(name, ..)| *name == metric).expect("a metric with a closed set");
         let unknown = values.iter().filter(|value| !text.contains(&format!("`{value}`")));
         missing.extend(unknown.map(|value| format!("{page}: {value}")));
     }

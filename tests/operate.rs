@@ -206,7 +206,9 @@ fn commands_of_all_runbooks_work(desk: &Desk) -> Result<()> {
             if command.starts_with("capturer check") && name != "config-refused.md" {
                 let words = expected.split(['…', '\n']).map(str::trim).filter(|words| !words.is_empty());
                 let missing = words.filter(|words| !output.contains(*words));
-                bad.extend(missing.map(|words| format!("{name}: {command} does not print {words:?}: {output}")));
+                bad.extend(
+                    missing.map(|words| format!("{name}: {command} does not print {words:?}: {output}")),
+                );
             }
         }
     }

@@ -268,7 +268,7 @@ fn a_blocked_output_harms_no_other() -> Result<()> {
             let row = streams.iter().find(|row| row["name"] == blocked.path.display().to_string());
             let lag = row.and_then(|row| row["lag_bytes"].as_u64());
             ensure!(lag == Some(behind), "{lag:?} of {behind}");
-            let lag = agent.metric("log_capturer_capture_lag_bytes")?;
+            let lag = agent.metric("capture_lag_bytes")?;
             ensure!(lag == behind as f64, "{lag} of {behind} in all");
             Ok(())
         })?;

@@ -344,7 +344,7 @@ fn one_that_drops_everything_is_told() -> Result<()> {
     );
     let agent = home.start(&config)?;
     wait_until("health to count them", PATIENCE, || {
-        let health: Value = serde_json::from_str(&agent.ask("/health")?.1)?;
+        let health: serde_json::Value = serde_json::from_str(&agent.ask("/health")?.1)?;
         let said = &health["components"]["pipelines"];
         let message = said["message"].as_str().unwrap_or_default();
         ensure!(said["ok"] == true && message.contains("tested dropped 3 of 3 lines"), "{said}");

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read as _, Write};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::mpsc::channel;
@@ -178,7 +179,14 @@ fn look_into(path: &Path, set: &FileSet, is_named: bool) -> Inside {
     let mut first = Vec::new();
     let _ = (&file).take(SNIFFED_BYTES).read_to_end(&mut first);
     if binary::judge(&first, is_known).is_none() && first.len() as u64 == SNIFFED_BYTES {
-        let _ = file.take(READ_BYTES as u64 - SNIFFED_BYTES).read_to_end(&mut first);
+        let _ = (&file).take(READ_BYTES as u64 - SNIFFED_BYTES).read_to_end(&mut first);
+    }
+    // What a hole has beyond a read is passed over, as the agent does: the file's data say what it is.
+    if let Some(at) = super::data_behind(file.as_fd(), 0, &first)
+        && (&file).seek(SeekFrom::Start(at)).is_ok()
+    {
+        first.clear();
+        let _ = (&file).take(READ_BYTES as u64).read_to_end(&mut first);
     }
     let left_out = binary == Binary::Skip || binary == Binary::Auto && !is_named;
     match binary::judge(&first, is_known) {
@@ -220,6 +228,9 @@ mod tests {
         write("utf16", b"\xFF\xFEa\x00\n\x00");
         write("no-mark", b"a\x00 \x00l\x00i\x00n\x00e\x00\n\x00");
         write("latin1", b"caf\xE9 au lait\n");
+        // As lastlog is: a hole, and behind it what is no text.
+        let holes = File::create(dir.path().join("holes")).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&holes, b"\x08\x00\x00\x00tty1\x00\x00", 1 << 20).unwrap();
         std::os::unix::fs::symlink("a.log", dir.path().join("link")).unwrap();
         std::fs::create_dir(dir.path().join("d")).unwrap();
         let text = listing(dir.path(), &["*", "none*", "link"]);
@@ -239,8 +250,8 @@ mod tests {
             "z.gz\n",
             "passes over 1 (a rotated file",
             "a.log.1\n",
-            "passes over 2 (not text in UTF-8",
-            "no-mark, wtmp\n",
+            "passes over 3 (not text in UTF-8",
+            "holes, no-mark, wtmp\n",
             "not UTF-8 in 1 (latin1)",
             "  files[0] none*: no file\n",
             "  files[0] link: 1 file\n",
