@@ -85,7 +85,8 @@ pub fn kind(bytes: &[u8]) -> Kind {
     let (mut looked_at, mut strange, mut at) = (0, 0, 0);
     while at < bytes.len() && looked_at < LOOK_BYTES {
         let nuls = damage::leading_nuls(&bytes[at..]);
-        if nuls >= HOLE_BYTES_MIN {
+        // What comes first may be what is left of a hole in the page where data begin.
+        if nuls >= HOLE_BYTES_MIN || (at == 0 && nuls > 0) {
             at += nuls;
             continue;
         }
@@ -131,6 +132,17 @@ mod tests {
         assert_eq!(judge(&encoded(u16::to_le_bytes), false), Some(Verdict::Binary));
         assert_eq!(judge(&encoded(u16::to_le_bytes), true), Some(Verdict::Text));
         assert_eq!(judge(b"abc", false), None);
+    }
+
+    /// A writer that keeps its place after a truncation: its page begins with the end of the hole.
+    #[test]
+    fn the_end_of_a_hole_says_nothing() {
+        let text = [&[0; 10][..], b"written on\n"].concat();
+        assert_eq!(judge(&text, false), Some(Verdict::Text));
+        assert_eq!(
+            judge(&[&[0; 10][..], &[8, 0, 0, 0, 1, 2, 3, 4, 0, 0]].concat(), false),
+            Some(Verdict::Binary)
+        );
     }
 
     #[test]
