@@ -227,7 +227,7 @@ impl<'t> Numbers<'t> {
         let first = parts.next().unwrap_or_default();
         // The message may have been cut, or lack a carriage return.
         let begins = |line: &&[u8]| line.starts_with(first) && (first.is_empty() == line.is_empty());
-        let ahead = self.lines.iter().skip(self.passed).position(|line| begins(&line)).unwrap_or(0);
+        let ahead = self.lines.iter().skip(self.passed).position(begins).unwrap_or(0);
         let number = self.passed + ahead + 1;
         self.passed = number + parts.count();
         number
