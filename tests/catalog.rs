@@ -43,6 +43,28 @@ fn every_name_in_documents_exists() {
     assert_eq!(unknown, Vec::<String>::new());
 }
 
+/// Who is led to a page by an alert with a reason finds that reason there.
+#[test]
+fn runbooks_know_every_reason() {
+    let pages = [
+        ("losses_total", "losses"),
+        ("sources_unreadable", "sources-unreadable"),
+        ("push_failures_total", "pushes-refused"),
+        ("dead_letters_total", "dead-letters"),
+        ("container_stream_errors_total", "stream-errors"),
+    ];
+    let sets = capturer::metrics::closed_sets();
+    let mut missing = Vec::new();
+    for (metric, page) in pages {
+        let text = read(&format!("docs/runbooks/{page}.md"));
+        let (.., values) =
+            sets.iter().find(|(name, ..)| *name == metric).expect("a metric with a closed set");
+        let unknown = values.iter().filter(|value| !text.contains(&format!("`{value}`")));
+        missing.extend(unknown.map(|value| format!("{page}: {value}")));
+    }
+    assert_eq!(missing, Vec::<String>::new());
+}
+
 #[test]
 fn every_alert_and_panel_leads_to_a_runbook() {
     let rules = read("alerts/capturer.rules.yml");

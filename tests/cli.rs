@@ -196,9 +196,36 @@ fn commands_that_look_change_nothing() -> Result<()> {
     finish(Command::new(program()).args(["check", "-c"]).arg(&config))?.assert(0, &["is good"]);
     let positions = finish(Command::new(program()).args(["positions", "-c"]).arg(&config))?;
     positions.assert(0, &["no positions in"]);
+    let online = finish(Command::new(program()).args(["check", "--online", "-c"]).arg(&config))?;
+    online.assert(0, &["is not there yet; it can be made"]);
     let left: Vec<_> =
         fs::read_dir(home.path())?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
     assert_eq!(left, ["c.yaml"]);
+    Ok(())
+}
+
+/// What only a start would stumble over, `check` says too; and none of it opens what a secret protects.
+#[test]
+fn keys_and_tokens_are_read_by_check() -> Result<()> {
+    let home = Home::new()?;
+    let config = write_config(&home, &follows_files(&home))?;
+    let empty = home.path().join("empty");
+    fs::write(&empty, "\n")?;
+    let check = |more: &[String]| {
+        let set = more.iter().flat_map(|set| ["--set".to_owned(), set.clone()]);
+        finish(Command::new(program()).args(["check", "-c"]).arg(&config).args(set))
+    };
+    let empty = empty.display();
+    let files = [format!("admin.tls_cert={empty}"), "admin.tls_key=/none".to_owned()];
+    check(&files)?.assert(69, &["FAILED: admin.tls_cert", "the agent would not start so"]);
+    let loki = ["sinks.loki.enabled=true".to_owned(), "sinks.loki.url=http://127.0.0.1:9".to_owned()];
+    let with_loki = |more: &str| [&loki[..], &[more.to_owned()]].concat();
+    check(&with_loki(&format!("sinks.loki.auth.bearer_token_file={empty}")))?
+        .assert(69, &["FAILED: sinks.loki", "the file is empty"]);
+    check(&with_loki("sinks.loki.auth.username=me"))?.assert(78, &["sinks.loki.auth.password", "is missing"]);
+    check(&[format!("admin.token=${{file:{empty}}}")])?
+        .assert(78, &["admin.token", "stands for 0 characters"]);
+    check(&["container_monitor.include_names=[\"^web-.*$\"]".to_owned()])?.assert(0, &["regular expression"]);
     Ok(())
 }
 

@@ -127,6 +127,12 @@ fn what_may_not_be_read_is_named() -> Result<()> {
     )?;
     assert_eq!(agent.metric("sources_unreadable{reason=\"permission\"}")?, 1.0);
     assert_eq!(agent.metric("sources_unreadable{reason=\"unlistable\"}")?, 1.0);
+    assert_eq!(agent.metric("paths_passed_over{reason=\"denied\"}")?, 1.0);
+    assert_eq!(agent.metric("files_monitored")?, 1.0);
+    // Tried again and again, told once.
+    let log = agent.log_text()?;
+    let loud = log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
+    assert_eq!(loud.filter(|line| line.contains("no permission to read")).count(), 1, "{log}");
     rights(&shut, 0o644)?;
     rights(&closed, 0o755)?;
     wait_until("all lines", DEADLINE, || delivered(&home) == 3)?;

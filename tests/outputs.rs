@@ -260,6 +260,18 @@ fn a_blocked_output_harms_no_other() -> Result<()> {
         let metric = "log_capturer_outputs_blocked{sink=\"local_file\"}";
         ensure!(agent.get("/metrics")?.contains(&format!("{metric} 1\n")), "the metric does not say so");
         ensure!(agent.log_text()?.contains("outputs blocked: 1"), "the log does not say so");
+        // What is on its way and what nobody reads: all but the first line is behind.
+        let first = blocked.lines.first().map_or(0, |line| line.len() as u64 + 1);
+        let behind = fs::metadata(&blocked.path)?.len() - first;
+        wait_until("how far behind it is", DEADLINE, || -> Result<()> {
+            let streams = agent.streams()?;
+            let row = streams.iter().find(|row| row["name"] == blocked.path.display().to_string());
+            let lag = row.and_then(|row| row["lag_bytes"].as_u64());
+            ensure!(lag == Some(behind), "{lag:?} of {behind}");
+            let lag = agent.metric("capture_lag_bytes")?;
+            ensure!(lag == behind as f64, "{lag} of {behind} in all");
+            Ok(())
+        })?;
 
         // It stops, and says what it left.
         let mut agent = agent;

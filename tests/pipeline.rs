@@ -330,6 +330,31 @@ fn a_killed_agent_repeats_nothing() -> Result<()> {
     Ok(())
 }
 
+/// A pipeline that lets nothing through is told of by whoever looks: check names the field that nobody makes, health counts.
+#[test]
+fn one_that_drops_everything_is_told() -> Result<()> {
+    let home = Home::new()?;
+    fs::create_dir_all(home.path().join("in"))?;
+    fs::write(home.path().join("in/a.log"), "one\ntwo\nthree\n")?;
+    let config = config(&home, &["a.log"], "steps:\n  - keep: {field: level, matches: error}\n");
+    let text = checked(&home, &config)?;
+    ensure!(
+        text.contains("asks for the field \"level\"") && text.contains("so it drops every line"),
+        "{text}"
+    );
+    let agent = home.start(&config)?;
+    wait_until("health to count them", PATIENCE, || {
+        let health: serde_json::Value = serde_json::from_str(&agent.ask("/health")?.1)?;
+        let said = &health["components"]["pipelines"];
+        let message = said["message"].as_str().unwrap_or_default();
+        ensure!(said["ok"] == true && message.contains("tested dropped 3 of 3 lines"), "{said}");
+        anyhow::Ok(())
+    })?;
+    let came = agent.metric("pipeline_lines_in_total{pipeline=\"tested\",sink=\"local_file\"}")?;
+    ensure!(came == 3.0, "{came}");
+    agent.stop()
+}
+
 /// `capturer check` shows what would be done, and no pattern.
 #[test]
 fn check_shows_pipelines() -> Result<()> {

@@ -137,6 +137,7 @@ fn every_family_of_metrics_moves() -> Result<()> {
         "dead_letters_total",
         "rate_limit_waits_total",
         "pipeline_lines_total",
+        "pipeline_lines_in_total",
         "skipped_records_total",
         "losses_total",
         "lost_bytes_total",

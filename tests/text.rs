@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use capturer_tests::agent::{Agent, Home};
+use capturer_tests::agent::{Agent, Home, program};
 use capturer_tests::wait::wait_until;
 use serde_json::Value;
 
@@ -180,7 +180,25 @@ fn files_that_are_no_text_are_left_out_and_named() -> Result<()> {
     })?;
     assert!(health.contains("binary: read") && !health.contains("syslog"), "{health}");
     assert_eq!(agent.metric("sources_unreadable{reason=\"binary\"}")?, 2.0);
-    assert!(agent.log_text()?.contains("wtmp is not text and is left out"));
+    assert_eq!(agent.log_text()?.matches("wtmp is not text and is left out").count(), 1);
+    // Whoever looks is told the same: here, in the figures, by check. And no empty output stands for them.
+    assert_eq!(agent.metric("files_monitored")?, 2.0);
+    assert_eq!(agent.metric("paths_passed_over{reason=\"binary\"}")?, 2.0);
+    for row in agent.streams()? {
+        let name = row["name"].as_str().unwrap_or_default();
+        let is_left_out = name.ends_with("wtmp") || name.ends_with("lastlog");
+        assert_eq!(row["left_out"].as_str(), is_left_out.then_some("binary, not text"), "{row}");
+    }
+    wait_until("empty outputs to go", DEADLINE, || {
+        let outputs = fs::read_dir(host.home.output_dir())?.map(|entry| Ok(entry?.file_name()));
+        let outputs = outputs.collect::<Result<Vec<_>>>()?;
+        ensure!(outputs.len() == 2, "{outputs:?}");
+        anyhow::Ok(())
+    })?;
+    let config = host.home.path().join("config.yaml");
+    let checked = std::process::Command::new(program()).args(["check", "-c"]).arg(config).output()?;
+    let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(checked.contains("*: 2 files") && checked.contains("passes over 2 (not text"), "{checked}");
     // Records come all the time there; a text beside goes on.
     host.append("wtmp", &record)?;
     host.append("syslog", b"another\n")?;

@@ -18,6 +18,11 @@ const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Names the token for an agent that is named by `--admin`.
 pub const TOKEN_VARIABLE: &str = "CAPTURER_ADMIN_TOKEN";
 
+/// What a server that speaks TLS answers to who does not.
+pub const SPEAKS_TLS: &str = "This server speaks TLS: ask it by https://.\n";
+const TLS: &str = "speaks TLS (admin.tls_cert), which this command does not: set admin.socket in its config, name that config with \
+                   -c, and run this as a user who may use the socket";
+
 /// Where an agent is asked.
 #[derive(Clone, Debug)]
 pub struct AgentClient {
@@ -27,6 +32,8 @@ pub struct AgentClient {
     pub socket: Option<PathBuf>,
     /// Its token.
     pub token: Option<Secret>,
+    /// That comes from [`TOKEN_VARIABLE`], not from the config.
+    pub is_from_variable: bool,
     /// It speaks TLS, which is not spoken here.
     pub tls: bool,
 }
@@ -107,8 +114,15 @@ impl AgentClient {
             _ => {}
         }
         let given = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
+        if given.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            let error = anyhow::anyhow!(
+                "{TOKEN_VARIABLE} is no token: it holds a space, a line's end or another sign that none has"
+            );
+            return Err(cli::fail(&error));
+        }
+        let is_from_variable = given.is_some();
         let token = given.map(Secret::new).or(admin.token);
-        Ok(AgentClient { address, socket: admin.socket, token, tls: admin.tls.is_some() })
+        Ok(AgentClient { address, socket: admin.socket, token, is_from_variable, tls: admin.tls.is_some() })
     }
 
     /// Status and whole body.
@@ -137,6 +151,11 @@ impl AgentClient {
             stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n{token}\r\n").as_bytes())?;
             let mut answer = BufReader::new(stream);
             let strange = || io::Error::other("what answers there is no capturer");
+            let begins = answer.fill_buf()?;
+            // An alert, or a handshake.
+            if begins.len() > 1 && matches!(begins[0], 0x15 | 0x16) && begins[1] == 3 {
+                return Err(io::Error::other(TLS));
+            }
             let mut line = String::new();
             (&mut answer).take(4096).read_line(&mut line)?;
             let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
@@ -147,14 +166,34 @@ impl AgentClient {
                     return Err(strange());
                 }
             }
-            if status == 401 {
-                return Err(io::Error::other(format!(
-                    "it wants its token (admin.token); give it in {TOKEN_VARIABLE}, or name the config with -c"
-                )));
+            if status == 400 && answer.fill_buf()?.starts_with(SPEAKS_TLS.as_bytes()) {
+                return Err(io::Error::other(TLS));
             }
             Ok((status, answer))
         };
-        ask().map_err(|error| self.explain(&error))
+        let (status, answer) = ask().map_err(|error| self.explain(&error))?;
+        if status == 401 {
+            anyhow::bail!("{}", self.unknown_here());
+        }
+        Ok((status, answer))
+    }
+
+    /// It answers, and not us.
+    fn unknown_here(&self) -> String {
+        let address = self.address;
+        match (&self.token, self.is_from_variable) {
+            (None, _) => format!(
+                "the agent at {address} wants its token (admin.token): name its config with -c, or give the token in \
+                 {TOKEN_VARIABLE}"
+            ),
+            (Some(_), true) => {
+                format!("the agent at {address} has another token than {TOKEN_VARIABLE} holds")
+            }
+            (Some(_), false) => format!(
+                "the agent at {address} has another token than admin.token of this config: it was started with another config, \
+                 or before the token was changed (a reload does not change it)"
+            ),
+        }
     }
 
     fn connect(&self) -> io::Result<Wire> {
@@ -162,13 +201,15 @@ impl AgentClient {
             return Ok(Wire::Unix(stream));
         }
         if self.tls {
-            let what = "it speaks TLS, which this command does not: set admin.socket, and run it as a user who may use that";
-            return Err(io::Error::other(what));
+            return Err(io::Error::other(TLS));
         }
         Ok(Wire::Tcp(TcpStream::connect_timeout(&self.address, PATIENCE)?))
     }
 
     fn explain(&self, error: &io::Error) -> anyhow::Error {
+        if error.get_ref().is_some_and(|inner| inner.to_string() == TLS) {
+            return anyhow::anyhow!("the agent at {} {TLS}", self.address);
+        }
         anyhow::anyhow!(
             "no agent can be asked at {}: {error}; check that it runs, and name its admin.listen with --admin or its config with -c",
             self.address
@@ -219,10 +260,11 @@ mod tests {
     #[test]
     fn nobody_there_is_said_with_the_address() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error = AgentClient { address: free, socket: None, token: None, tls: false }
-            .get("/healthz")
-            .unwrap_err()
-            .to_string();
+        let error =
+            AgentClient { address: free, socket: None, token: None, is_from_variable: false, tls: false }
+                .get("/healthz")
+                .unwrap_err()
+                .to_string();
         assert!(error.contains(&free.to_string()) && error.contains("--admin"), "{error}");
     }
 }

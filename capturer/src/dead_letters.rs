@@ -12,6 +12,7 @@ use crate::settings::{Settings, shown_url};
 use crate::sink::dead_letters::{DeadLetters, Letter};
 use crate::sink::loki::answer::Verdict;
 use crate::sink::loki::by_hand::ByHand;
+use crate::table::shown;
 
 /// Lines shown of each text.
 const SHOWN_CHARS: usize = 100;
@@ -121,7 +122,7 @@ fn tell_unreadable(count: usize, out: &mut dyn Write) {
 fn short(text: &str) -> String {
     let short: String = text.chars().take(SHOWN_CHARS).collect();
     let more = if short.len() < text.len() { "…" } else { "" };
-    format!("{}{more}", short.escape_debug().to_string().replace("\\\"", "\""))
+    format!("{}{more}", shown(&short))
 }
 
 /// A reader that went away (`| head`) is no error of ours.

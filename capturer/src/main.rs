@@ -21,7 +21,9 @@ pub fn main() -> ExitCode {
     let (mut out, mut err) = (Printable(stdout()), Printable(stderr()));
     match cli.command {
         Command::Run(arguments) => run(&arguments),
-        Command::Check(arguments) => cli::check(&arguments, listing::show, online::check, &mut out, &mut err),
+        Command::Check(arguments) => {
+            cli::check(&arguments, online::unusable_files, listing::show, online::check, &mut out, &mut err)
+        }
         Command::Doctor(arguments) => doctor::run(&arguments, &mut out),
         Command::Quickstart(arguments) => quickstart::run(&arguments),
         Command::Tap(arguments) => tap::run(&arguments, &mut err),

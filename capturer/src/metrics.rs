@@ -21,6 +21,7 @@ use prometheus::{
 };
 
 use containers::ContainerSeries;
+pub use pipelines::Drops;
 pub use scrape::closed_sets;
 
 use crate::files::report::PassedOver;
@@ -214,12 +215,15 @@ metrics! {
         "Bytes lost, by source, as far as their number can be known.";
     sources_in_other: IntGauge [] Count
         "Sources that share the series `other`, because metrics.max_containers others have series of their own.";
-    logs_processed_total: IntCounter [] Count "Log records read from all sources.";
-    log_bytes_processed_total: IntCounter [] Bytes "Bytes of log messages read from all sources.";
+    logs_processed_total: IntCounter [] Count
+        "Log records read from all sources. What several groups of sinks read counts once, when the first of them reads it.";
+    log_bytes_processed_total: IntCounter [] Bytes "Bytes of the messages of those records.";
     logs_sent_total: IntCounterVec ["sink"] Count "Log records that a sink acknowledged; a network sink does so when they are safe in its spool (see pushed_lines_total).";
     log_bytes_sent_total: IntCounterVec ["sink"] Bytes "Bytes of log messages that a sink acknowledged.";
     delivered_lines_total: IntCounterVec ["sink"] Count
         "Log records that are where the sink brings them: written to a file or to standard output, or accepted by the other side of a network sink. What only went into a spool is not among them.";
+    pipeline_lines_in_total: IntCounterVec ["sink", "pipeline"] Count
+        "Lines that came to a pipeline on their way to a sink; pipeline_lines_total says what its steps did to them.";
     pipeline_lines_total: IntCounterVec ["sink", "pipeline", "step", "outcome"] Count
         "Lines by what a step of a pipeline did to them on their way to a sink. Those dropped are part of logs_processed_total and not of logs_sent_total.";
     lost_bytes_total: IntCounterVec ["reason"] Bytes

@@ -1,16 +1,19 @@
-//! `capturer check --online`: whether what the config names is there and lets us in. It writes and removes a file in
-//! each directory, asks the Engine for a ping, and pushes nothing but an empty request.
+//! `capturer check`: whether the files of keys and certificates that the config names can be read; with `--online` also whether
+//! its directories, Engine and Loki let us in. Nothing is changed: the kernel is asked whether a directory could be written
+//! to, the Engine for a ping, and Loki gets an empty request.
 
-use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read as _, Write};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::ledger::claims::Claims;
+use crate::privilege;
 use crate::settings::Settings;
 use crate::settings::cli::Exit;
 use crate::sink::loki::by_hand::ByHand;
+use crate::sink::loki::client::Client;
+use crate::table::shown;
 
 /// How long the Engine may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,7 +30,7 @@ pub fn check(settings: &Settings, out: &mut dyn Write) -> Exit {
             }
         };
         // Texts of others come along: no control character reaches the terminal.
-        let _: io::Result<()> = writeln!(out, "  {word:<6} {what:<10} {}", text.escape_debug());
+        let _: io::Result<()> = writeln!(out, "  {word:<6} {what:<10} {}", shown(&text));
     };
     tell("positions", directory(&settings.data_dir));
     if settings.container_monitor.enabled {
@@ -45,24 +48,33 @@ pub fn check(settings: &Settings, out: &mut dyn Write) -> Exit {
     if all_well { Exit::Ok } else { Exit::Unavailable }
 }
 
-/// Makes it if need be, as `run` does, and writes to it.
+/// What the config names and only this machine can tell: certificates, keys and tokens. A sentence for each that can't be
+/// used. (`${file:…}` was read with the config.)
+pub fn unusable_files(settings: &Settings) -> Vec<String> {
+    let admin = settings.admin.tls.as_ref().map(crate::admin::server::check_tls);
+    let loki = settings.sinks.loki.as_ref().map(|sink| {
+        let client = Client::new(sink, Claims::default()).map(drop);
+        client.map_err(|error| anyhow::Error::new(error).context("sinks.loki"))
+    });
+    let errors = admin.into_iter().chain(loki).filter_map(Result::err);
+    errors.map(|error| format!("{error:#}")).collect()
+}
+
+/// Whether it can be written to, or made. With the rights of this user, who need not be the one that runs the agent.
 fn directory(dir: &Path) -> Result<String, String> {
-    let probe = dir.join(format!(".capturer-check-{}", std::process::id()));
-    let write = || -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&probe)?.write_all(b"check\n")?;
-        fs::remove_file(&probe)
-    };
-    match write() {
-        Ok(()) => Ok(format!("{} can be written to", dir.display())),
-        Err(error) => {
-            let _ = fs::remove_file(&probe);
-            Err(format!(
-                "{error} writing to {}; make it writable for this user or name another",
-                dir.display()
-            ))
-        }
+    let shown = dir.display();
+    if dir.exists() && !dir.is_dir() {
+        return Err(format!("{shown} is no directory; name another"));
     }
+    if !privilege::is_writable(dir) {
+        let what = if dir.exists() { "be written to" } else { "be made" };
+        return Err(format!("{shown} can't {what} by this user; make it writable, or name another"));
+    }
+    Ok(if dir.exists() {
+        format!("{shown} can be written to")
+    } else {
+        format!("{shown} is not there yet; it can be made, and the start makes it")
+    })
 }
 
 fn engine(socket: &Path) -> Result<String, String> {
@@ -88,7 +100,7 @@ fn engine(socket: &Path) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::LocalFile;
+    use crate::settings::{AdminTls, LocalFile, Loki, LokiAuth};
 
     #[test]
     fn each_part_is_told() {
@@ -96,7 +108,7 @@ mod tests {
         let mut settings = Settings { data_dir: dir.path().join("data"), ..Settings::default() };
         settings.container_monitor.socket_path = dir.path().join("none.sock");
         let occupied = dir.path().join("file");
-        fs::write(&occupied, "").unwrap();
+        std::fs::write(&occupied, "").unwrap();
         settings.sinks.local_file = Some(LocalFile { directory: occupied, ..LocalFile::default() });
         let mut out = Vec::new();
         assert_eq!(check(&settings, &mut out), Exit::Unavailable);
@@ -108,6 +120,24 @@ mod tests {
             [["ok", "positions"], ["FAILED", "containers"], ["FAILED", "local_file"]],
             "{text}"
         );
-        assert!(fs::read_dir(&settings.data_dir).unwrap().next().is_none(), "nothing is left behind");
+        let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["file"], "nothing is made");
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("cert"), "no PEM").unwrap();
+        let mut settings = Settings::default();
+        assert_eq!(unusable_files(&settings), Vec::<String>::new());
+        settings.admin.tls = Some(AdminTls { cert_file: path("cert"), key_file: path("none") });
+        let auth = LokiAuth::BearerFile(path("token"));
+        settings.sinks.loki = Some(Loki { auth, ..Loki::default() });
+        let told = unusable_files(&settings);
+        assert!(told[0].contains("admin.tls_cert") && told[0].contains("/cert"), "{told:?}");
+        assert!(told[1].contains("sinks.loki") && told[1].contains("/token"), "{told:?}");
+        std::fs::write(path("token"), "secret").unwrap();
+        assert_eq!(unusable_files(&settings).len(), 1);
     }
 }

@@ -8,6 +8,7 @@ use crate::checkpoint::{Checkpoint, StoreError, store};
 use crate::cursor::Cursor;
 use crate::decode::timestamp;
 use crate::settings::cli::{self, Exit, PositionsArgs};
+use crate::table;
 
 /// Shows them, as a table or as JSON.
 pub fn show(arguments: &PositionsArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
@@ -41,25 +42,22 @@ fn table(checkpoint: &Checkpoint, data_dir: &str) -> String {
     if checkpoint.streams.is_empty() {
         return format!("no positions in {data_dir}: nothing was delivered from there yet\n");
     }
-    let mut text = format!("{:<30} {:<12} POSITION\n", "STREAM", "SINK");
+    // No key is cut: what distinguishes two paths may stand anywhere in them.
+    let width = checkpoint.streams.keys().map(|key| shown(&key.0).chars().count()).max().unwrap_or(0).max(6);
+    let mut text = format!("{:<width$} {:<12} POSITION\n", "STREAM", "SINK");
     for (key, entry) in &checkpoint.streams {
         for (sink, at) in &entry.sinks {
-            text += &format!("{:<30} {:<12} {}\n", shorten(&key.0), sink, describe(&at.cursor));
+            text += &format!("{:<width$} {:<12} {}\n", shown(&key.0), sink, describe(&at.cursor));
         }
     }
     text
 }
 
-/// Container IDs as docker shows them; a long path by its end.
-fn shorten(key: &str) -> String {
-    if let Some(id) = key.strip_prefix("container:") {
-        return format!("container:{}", id.get(..12).unwrap_or(id));
-    }
-    let chars: Vec<char> = key.chars().collect();
-    if chars.len() <= 30 {
-        key.to_owned()
-    } else {
-        format!("…{}", chars[chars.len() - 29..].iter().collect::<String>())
+/// Container IDs as docker shows them; a path as it is.
+fn shown(key: &str) -> String {
+    match key.strip_prefix("container:") {
+        Some(id) => format!("container:{}", id.get(..12).unwrap_or(id)),
+        None => table::printable(key),
     }
 }
 

@@ -227,6 +227,7 @@ impl Shell {
                 }
                 self.to_sinks(|| ToSink::Detach(stream));
             }
+            Action::Withdraw(stream) => self.to_sinks(|| ToSink::Withdraw(stream)),
             Action::Saved(marks) => self.to_sinks(|| ToSink::Saved(Arc::clone(&marks))),
             Action::StopSinks => {
                 let give_up_at = Instant::now() + self.give_up_sinks_after;
@@ -381,6 +382,14 @@ impl Shell {
             });
             Done::Event(Event::FileRead { stream, file, result, buffer, file_len, data_at })
         });
+    }
+
+    /// How long an open local file is now.
+    pub fn length(&self, file: FileNo) -> Option<u64> {
+        match self.open_files.get(&file)? {
+            Opened::Here(descriptor) => files::length(descriptor.as_fd()),
+            Opened::OnLane(..) => None,
+        }
     }
 
     /// File operations that take longer than they may.

@@ -64,6 +64,9 @@ pub struct StreamRow {
     /// Why it is set aside: which file system does not answer, and in what. Empty while it is not.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub set_aside: String,
+    /// Why nothing of it is delivered: it is not text, or can't be read. Empty while it is.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub left_out: String,
     /// Age of the current connection or file in milliseconds.
     pub age_ms: u64,
     /// Planned rotations so far.
@@ -122,6 +125,9 @@ pub struct Health {
     pub ok: bool,
     /// One sentence: what is wrong and how to mend it, or what is well.
     pub message: String,
+    /// It is well, and yet somebody should read this.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub note: bool,
 }
 
 /// What a thread is at that nothing can end: while it works on a step, since when. A step under way for long is said by
@@ -289,7 +295,14 @@ impl Board {
 
     /// A component tells how it is.
     pub fn set_health(&self, component: &str, ok: bool, message: impl Into<String>) {
-        lock(&self.health).insert(component.to_owned(), Health { ok, message: message.into() });
+        let health = Health { ok, message: message.into(), note: false };
+        lock(&self.health).insert(component.to_owned(), health);
+    }
+
+    /// A component is well, and has something to say that should be read all the same.
+    pub fn set_note(&self, component: &str, message: impl Into<String>) {
+        let health = Health { ok: true, message: message.into(), note: true };
+        lock(&self.health).insert(component.to_owned(), health);
     }
 
     /// A component is no more.

@@ -53,6 +53,20 @@ pub fn short(name: &str) -> String {
     }
 }
 
+/// A text for people: what steers a terminal is written out (`\n`, `\u{1b}`), and nothing else is. (`str::escape_debug`
+/// puts backslashes before quotes too, which is for source code.)
+pub fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if steers(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
 /// A text with nothing in it that steers the terminal.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if steers(c) { '?' } else { c }).collect()

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::agent_client::{AgentClient, quote};
 use crate::settings::cli::{self, Exit, TapArgs};
-use crate::{sink, taps};
+use crate::{sink, table, taps};
 
 /// Shows records until it is interrupted or the agent ends.
 pub fn run(arguments: &TapArgs, err: &mut dyn Write) -> Exit {
@@ -38,7 +38,7 @@ fn watch(client: &AgentClient, arguments: &TapArgs) -> anyhow::Result<Exit> {
     if status != 200 {
         let mut said = String::new();
         io::Read::read_to_string(&mut answer, &mut said).context("reading the agent's answer")?;
-        anyhow::bail!("the agent at {} refused: {}", client.address, said.trim_end().escape_debug());
+        anyhow::bail!("the agent at {} refused: {}", client.address, table::shown(said.trim_end()));
     }
     // A quiet container may be quiet for days.
     answer.get_ref().set_read_timeout(None).context("waiting for records")?;
@@ -68,7 +68,7 @@ fn watch(client: &AgentClient, arguments: &TapArgs) -> anyhow::Result<Exit> {
 /// A line of NDJSON as `pretty` shows it.
 fn shown(line: &str, coloured: bool) -> Vec<u8> {
     let Ok(record) = serde_json::from_str::<Value>(line) else {
-        return format!("{}\n", line.trim_end().escape_debug()).into_bytes();
+        return format!("{}\n", table::shown(line.trim_end())).into_bytes();
     };
     if let Some(skipped) = record["skipped"].as_u64() {
         return format!("… {skipped} lines were not shown: they came faster than they were read\n")

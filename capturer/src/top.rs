@@ -127,6 +127,10 @@ struct Look {
     age_ms: u64,
     /// Sentences of what is not well, by component.
     problems: BTreeMap<String, String>,
+    /// The same of what is well and should be read all the same.
+    notes: BTreeMap<String, String>,
+    /// What pipelines dropped, in a sentence.
+    pipelines: String,
     /// Records read from all sources, each once.
     captured: u64,
     /// Records delivered, by sink.
@@ -144,15 +148,20 @@ impl Look {
         let metrics = String::from_utf8_lossy(&client.get("/metrics")?.1).into_owned();
         let rows = streams["streams"].as_array().cloned().unwrap_or_default();
         let components = health["components"].as_object().cloned().unwrap_or_default();
-        let problems = components.into_iter().filter(|(_, health)| health["ok"] == false);
+        let said = |health: &Value| health["message"].as_str().unwrap_or_default().to_owned();
+        let pipelines = components.get("pipelines").map(said).unwrap_or_default();
+        let of = |wanted: fn(&Value) -> bool| {
+            let some = components.iter().filter(|(_, health)| wanted(health));
+            some.map(|(name, health)| (name.clone(), said(health))).collect()
+        };
         Ok(Look {
             at: Instant::now(),
             rows: rows.into_iter().filter_map(|row| row.as_object().cloned()).collect(),
             fresh: streams["fresh"] == true,
             age_ms: streams["age_ms"].as_u64().unwrap_or(0),
-            problems: problems
-                .map(|(name, health)| (name, health["message"].as_str().unwrap_or_default().to_owned()))
-                .collect(),
+            problems: of(|health| health["ok"] == false),
+            notes: of(|health| health["note"] == true),
+            pipelines,
             captured: captured(&metrics),
             sent: by_sink(&metrics),
         })
@@ -181,6 +190,10 @@ struct View {
     address: String,
     healthy: bool,
     problems: BTreeMap<String, String>,
+    /// What is well and should be read all the same, by component.
+    notes: BTreeMap<String, String>,
+    /// What pipelines dropped; empty = there are none.
+    pipelines: String,
     /// Records delivered, by sink.
     sent: BTreeMap<String, u64>,
     /// Lines captured, each once, however many sinks take it.
@@ -218,6 +231,8 @@ impl View {
             address,
             healthy: now.problems.is_empty(),
             problems: now.problems.clone(),
+            notes: now.notes.clone(),
+            pipelines: now.pipelines.clone(),
             sent: now.sent.clone(),
             lines_per_second: tenths(captured),
             lag_bytes: furthest_behind(&now.rows),
@@ -241,6 +256,9 @@ impl View {
         if head.is_empty() {
             head.push("all components are well".to_owned());
         }
+        for (component, message) in &self.notes {
+            head.extend(wrap(&format!("note on {component}: {message}"), columns));
+        }
         let sources = sources(&self.streams, "", Order::Trouble);
         let sent: Vec<String> = self.sent.iter().map(|(sink, count)| format!("{sink} {count}")).collect();
         let counts = format!(
@@ -253,6 +271,9 @@ impl View {
             sent.join(", ")
         );
         head.extend(wrap(&counts, columns));
+        if !self.pipelines.is_empty() && !self.notes.contains_key("pipelines") {
+            head.extend(wrap(&format!("pipelines: {}", self.pipelines), columns));
+        }
         head.push(String::new());
         let name_columns = (columns * 2 / 5).clamp(12, 48);
         head.push(format!(
@@ -355,6 +376,8 @@ mod tests {
             fresh: true,
             age_ms: 0,
             problems: BTreeMap::new(),
+            notes: BTreeMap::new(),
+            pipelines: String::new(),
             captured: captured(&format!("log_capturer_logs_processed_total {captured_so_far}\nother 1\n")),
             sent: by_sink("log_capturer_logs_sent_total{sink=\"local_file\"} 12\nother 1\n"),
         }

@@ -140,9 +140,14 @@ impl Trial {
     fn show(&mut self, text: &[u8], out: &mut dyn Write) {
         let (mut failed, mut kept) = (0, 0);
         let messages = self.messages(text);
+        let mut numbers = Numbers::new(text);
         for (index, (message, lines)) in messages.iter().enumerate() {
-            let joined = if *lines > 1 { format!(" ({lines} lines joined)") } else { String::new() };
-            let _ = writeln!(out, "line {}{joined}: {}", index + 1, String::from_utf8_lossy(message));
+            let first = numbers.of(message);
+            let which = match lines {
+                1 => format!("line {first}"),
+                _ => format!("lines {first} to {} ({lines} lines joined)", first + lines - 1),
+            };
+            let _ = writeln!(out, "{which}: {}", String::from_utf8_lossy(message));
             let untouched = Arc::new(batch(&self.plain, message, false, self.now_ns));
             let mut before = shown(&untouched, &self.prefix);
             let mut goes_on = true;
@@ -200,6 +205,32 @@ impl Trial {
         assembler.close_all(&mut lines);
         take(&mut lines);
         messages
+    }
+}
+
+/// Which line of the input a message begins with. Joined lines are one message, and empty lines behind a trace none at all, so
+/// messages can't be counted.
+struct Numbers<'t> {
+    lines: Vec<&'t [u8]>,
+    /// Lines that messages were found in.
+    passed: usize,
+}
+
+impl<'t> Numbers<'t> {
+    fn new(text: &'t [u8]) -> Numbers<'t> {
+        Numbers { lines: text.split(|byte| *byte == b'\n').collect(), passed: 0 }
+    }
+
+    /// Counted from 1. To be asked in order.
+    fn of(&mut self, message: &[u8]) -> usize {
+        let mut parts = message.split(|byte| *byte == b'\n');
+        let first = parts.next().unwrap_or_default();
+        // The message may have been cut, or lack a carriage return.
+        let begins = |line: &&[u8]| line.starts_with(first) && (first.is_empty() == line.is_empty());
+        let ahead = self.lines.iter().skip(self.passed).position(begins).unwrap_or(0);
+        let number = self.passed + ahead + 1;
+        self.passed = number + parts.count();
+        number
     }
 }
 
@@ -290,6 +321,15 @@ fn batch(source: &Arc<Source>, message: &[u8], last: bool, now_ns: i64) -> Batch
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_numbered_as_they_stand_in_the_input() {
+        let mut numbers = Numbers::new(b"a\n\nb\n\tat x\n\n\nc\nc\n");
+        let of = ["a", "", "b\n\tat x", "c", "c"].map(|message| numbers.of(message.as_bytes()));
+        assert_eq!(of, [1, 2, 3, 7, 8]);
+        let mut numbers = Numbers::new(b"long line\r\nnext");
+        assert_eq!([numbers.of(b"long"), numbers.of(b"next")], [1, 2]);
+    }
     use crate::settings::file::{Outside, parse};
 
     fn check(pipeline: &str, input: &str, expected: &[&str]) {
@@ -339,7 +379,7 @@ mod tests {
         check(
             "multiline: {preset: java}, steps: [{keep: {matches: Exception}}]",
             "java.lang.Exception: x\n\tat a.B.c(B.java:1)\nafter\n",
-            &["line 1 (2 lines joined): java.lang.Exception", "line 2: after", "1. keep       dropped"],
+            &["lines 1 to 2 (2 lines joined): java.lang.Exception", "line 3: after", "1. keep       dropped"],
         );
     }
 

@@ -241,11 +241,17 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "cps",
                 "pipelines",
-                "Lines a second by what a step of a pipeline did to them.",
-                &[(
-                    "sum by (pipeline, step, outcome) (rate(log_capturer_pipeline_lines_total{$host, $sink}[$__rate_interval])) > 0",
-                    "{{pipeline}} {{step}} {{outcome}}",
-                )],
+                "Lines a second that came to a pipeline, and what its steps did to them. As many dropped as came: nothing goes through.",
+                &[
+                    (
+                        "sum by (pipeline) (rate(log_capturer_pipeline_lines_in_total{$host, $sink}[$__rate_interval]))",
+                        "{{pipeline}} came",
+                    ),
+                    (
+                        "sum by (pipeline, step, outcome) (rate(log_capturer_pipeline_lines_total{$host, $sink}[$__rate_interval])) > 0",
+                        "{{pipeline}} {{step}} {{outcome}}",
+                    ),
+                ],
             ),
         ],
     ),
@@ -512,8 +518,7 @@ fn of(panel: &Panel, id: u64, place: Value) -> Value {
     };
     json!({
         "id": id, "type": kind, "title": title, "gridPos": place,
-        "description": format!("{description}\n\n[Runbook]({RUNBOOKS}{runbook}.md)"),
-        "links": [{"title": "Runbook", "url": format!("{RUNBOOKS}{runbook}.md"), "targetBlank": true}],
+        "description": format!("{description}\n\nRunbook: `{RUNBOOKS}{runbook}.md`"),
         "datasource": {"type": "prometheus", "uid": "${datasource}"},
         "fieldConfig": {"defaults": {"unit": unit, "color": colour, "noValue": if shape == Trouble { "none" } else { "" }}, "overrides": []},
         "options": options,

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use capturer::metrics::{CATALOG, Entry, Kind, PREFIX, closed_sets};
 
-/// Where runbooks are read, by their file's name.
-pub const RUNBOOKS: &str = "https://example.invalid/capturer/blob/main/docs/runbooks/";
+/// Where runbooks are, by their file's name. A place in the tree: where it is read differs from team to team, and
+/// docs/operate.md says how to make addresses of it.
+pub const RUNBOOKS: &str = "docs/runbooks/";
 
 /// The top of the tree.
 pub fn top() -> PathBuf {

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::status::{Board, Health};
+use crate::table::shown;
 
 /// The capture loop turns at least once a second; after so long without a turn it is stuck.
 pub const CAPTURE_BEAT_AGE_MAX_MS: u64 = 3_000;
@@ -87,7 +88,7 @@ fn stuck_step(age_ms: u64) -> Health {
          its trouble with dmesg and iostat -x; reading waits, and lines stay in the log files as long as those are kept",
         age_ms as f64 / 1000.0
     );
-    Health { ok: false, message }
+    Health { ok: false, message, note: false }
 }
 
 fn capture_loop(facts: &Facts) -> Health {
@@ -99,16 +100,20 @@ fn capture_loop(facts: &Facts) -> Health {
         (START_BEAT_AGE_MAX_MS, " while sources are listed for the first time")
     };
     if age_ms <= CAPTURE_BEAT_AGE_MAX_MS {
-        return Health { ok: true, message: format!("last turn {seconds:.1} s ago") };
+        return Health { ok: true, message: format!("last turn {seconds:.1} s ago"), note: false };
     }
     if age_ms <= max {
-        return Health { ok: true, message: format!("takes up its sources, last turn {seconds:.1} s ago") };
+        return Health {
+            ok: true,
+            message: format!("takes up its sources, last turn {seconds:.1} s ago"),
+            note: false,
+        };
     }
     let message = format!(
         "{STUCK}last turn {seconds:.1} s ago, at most {} s are usual{usual}; /api/v1/streams shows what it waited for last",
         max / 1000
     );
-    Health { ok: false, message }
+    Health { ok: false, message, note: false }
 }
 
 /// What still lacks for `/readyz`, one reason a line; empty = ready. Readiness is about having begun: a sink that
@@ -117,7 +122,9 @@ fn capture_loop(facts: &Facts) -> Health {
 pub fn not_ready(facts: &Facts) -> Vec<String> {
     let mut reasons = Vec::new();
     if !facts.sources_ready {
-        reasons.push("sources: not listed yet".to_owned());
+        let docker = facts.components.get("docker").filter(|docker| !docker.ok);
+        let why = docker.map(|docker| format!(": {}", docker.message)).unwrap_or_default();
+        reasons.push(format!("sources: not listed yet{why}"));
     }
     reasons.extend(facts.held.iter().map(|(sink, why)| format!("sink {sink}: {why}")));
     let waiting =
@@ -137,7 +144,7 @@ pub fn ready_text(reasons: &[String]) -> String {
     }
     let mut text = "not ready\n".to_owned();
     for reason in reasons {
-        let _ = writeln!(text, "{}", reason.escape_debug());
+        let _ = writeln!(text, "{}", shown(reason));
     }
     text
 }
@@ -148,7 +155,8 @@ mod tests {
 
     fn facts() -> Facts {
         let components =
-            [("docker".to_owned(), Health { ok: true, message: "3 containers".to_owned() })].into();
+            [("docker".to_owned(), Health { ok: true, message: "3 containers".to_owned(), note: false })]
+                .into();
         Facts {
             components,
             capture_beat_age_ms: 900,
@@ -164,7 +172,7 @@ mod tests {
     #[test]
     fn a_sink_that_is_well_says_what_it_has_done() {
         let mut facts = facts();
-        let well = || Health { ok: true, message: "no record has come yet".to_owned() };
+        let well = || Health { ok: true, message: "no record has come yet".to_owned(), note: false };
         for component in ["sink_stdout", "sink_loki", "sink_loki_delivery"] {
             facts.components.insert(component.to_owned(), well());
         }
@@ -188,9 +196,10 @@ mod tests {
     #[test]
     fn one_bad_component_is_enough() {
         let mut facts = facts();
-        facts
-            .components
-            .insert("checkpoint".to_owned(), Health { ok: false, message: "disk full".to_owned() });
+        facts.components.insert(
+            "checkpoint".to_owned(),
+            Health { ok: false, message: "disk full".to_owned(), note: false },
+        );
         let report = report(&facts);
         assert!(!report.ok);
         assert!(report.components["docker"].ok);
@@ -223,7 +232,9 @@ mod tests {
     #[test]
     fn a_hung_write_is_named_and_leaves_the_agent_ready() {
         let mut facts = facts();
-        facts.components.insert("sink_stdout".to_owned(), Health { ok: true, message: "works".to_owned() });
+        facts
+            .components
+            .insert("sink_stdout".to_owned(), Health { ok: true, message: "works".to_owned(), note: false });
         facts.steps_ms.insert("sink_stdout".to_owned(), 10_000);
         assert!(report(&facts).ok);
         facts.steps_ms.insert("sink_stdout".to_owned(), 10_001);
@@ -238,6 +249,16 @@ mod tests {
         let held = [("stdout".to_owned(), "status 401; check the token".to_owned())].into();
         let facts = Facts { held, ..facts() };
         assert_eq!(ready_text(&not_ready(&facts)), "not ready\nsink stdout: status 401; check the token\n");
+    }
+
+    #[test]
+    fn sources_wait_for_docker_and_it_is_named() {
+        let mut facts = Facts { sources_ready: false, ..facts() };
+        let away =
+            Health { ok: false, message: "no answer; check that dockerd is well".to_owned(), note: false };
+        facts.components.insert("docker".to_owned(), away);
+        let expected = "not ready\nsources: not listed yet: no answer; check that dockerd is well\n";
+        assert_eq!(ready_text(&not_ready(&facts)), expected);
     }
 
     #[test]

@@ -129,6 +129,14 @@ fn unix(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Whether certificate and key can be used.
+///
+/// # Errors
+/// Names the file.
+pub fn check_tls(tls: &AdminTls) -> anyhow::Result<()> {
+    acceptor(tls).map(drop)
+}
+
 fn acceptor(tls: &AdminTls) -> anyhow::Result<TlsAcceptor> {
     let (cert_file, key_file) = (&tls.cert_file, &tls.key_file);
     let in_cert =

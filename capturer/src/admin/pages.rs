@@ -19,6 +19,7 @@ use crate::desk::Outcome;
 use crate::limits::TAPS_MAX;
 use crate::metrics::Metrics;
 use crate::status::{Board, Snapshot, StreamRow};
+use crate::table;
 use crate::taps::{self, Filter, Taps};
 
 /// How long a request waits for the capture loop before it shows what is known.
@@ -63,7 +64,7 @@ impl Pages {
         local: Option<SocketAddr>,
     ) -> Answer {
         if let Err(host) = self.access.hosts.check(request.headers(), local) {
-            let host = host.escape_debug();
+            let host = table::shown(&host);
             let message = format!(
                 "This server is not called {host}. Ask it by its address, or add the name to admin.hosts.\n"
             );

@@ -16,15 +16,18 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::access::Access;
 use super::hosts::Hosts;
+pub use super::listeners::check_tls;
 use super::listeners::{Bound, Incoming};
 use super::pages::Pages;
 use super::watchdog::{self, Watchdog};
+use crate::agent_client;
 use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
 use crate::metrics::Metrics;
@@ -241,8 +244,20 @@ async fn converse(
         Incoming::Unix(stream) => answer(stream, None, pages, phase, watcher).await,
         Incoming::Tcp(stream) => {
             let local = stream.local_addr().ok();
+            let Some(begins_tls) = begins_tls(&stream).await else { return Ok(()) };
             match tls {
+                None if begins_tls => {
+                    tracing::warn!(
+                        "somebody speaks TLS to the admin server, which has none here: ask it by http://, or set admin.tls_cert \
+                         and admin.tls_key"
+                    );
+                    Ok(())
+                }
                 None => answer(stream, local, pages, phase, watcher).await,
+                Some(_) if !begins_tls => {
+                    refuse_plain(stream).await;
+                    Ok(())
+                }
                 Some(tls) => match tls.accept(stream).await {
                     Ok(stream) => answer(stream, local, pages, phase, watcher).await,
                     Err(_) => Ok(()),
@@ -252,6 +267,29 @@ async fn converse(
     };
     drop(claim);
     outcome
+}
+
+/// Whether a connection begins with TLS's handshake; nothing of it is taken. `None` = nothing came for
+/// as long as a request's head may take.
+async fn begins_tls(stream: &TcpStream) -> Option<bool> {
+    let mut first = [0];
+    match tokio::time::timeout(HEADER_TIME_MAX, stream.peek(&mut first)).await {
+        Ok(Ok(1)) => Some(first[0] == 0x16),
+        _ => None,
+    }
+}
+
+/// For who asks a server that speaks TLS without it: a closed connection would say nothing.
+async fn refuse_plain(stream: TcpStream) {
+    // What is not read would turn the close into a reset, which takes the answer away.
+    let _ = stream.try_read(&mut [0; HEADER_BYTES_MAX]);
+    let body = agent_client::SPEAKS_TLS;
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    // A new connection has room for it.
+    let _ = stream.try_write(answer.as_bytes());
 }
 
 async fn answer<S: AsyncRead + AsyncWrite + Unpin>(

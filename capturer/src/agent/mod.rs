@@ -11,11 +11,13 @@
 //! and proven: nothing.
 
 mod faults;
+mod pipelines;
 mod reload;
 mod run;
 mod sources;
 mod turn;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -89,6 +91,8 @@ struct Process {
     inbox: UnboundedReceiver<Message>,
     sender: UnboundedSender<Message>,
     reloads: Reloads,
+    /// Where the admin server listens.
+    admin: Option<SocketAddr>,
     /// Threads of an earlier run that hang in a file system.
     left_behind: Option<Rest>,
     /// What the rows of streams begin to count with.
@@ -160,6 +164,7 @@ impl Agent {
             inbox,
             sender,
             reloads,
+            admin: admin.as_ref().map(|admin| admin.addr),
             left_behind: None,
             carried: Carried::default(),
             last_stream: 0,
@@ -169,7 +174,7 @@ impl Agent {
     }
 
     /// Where the admin server listens.
-    pub fn admin_address(&self) -> Option<std::net::SocketAddr> {
+    pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(|admin| admin.addr)
     }
 

@@ -13,19 +13,27 @@ use crate::discover::Unmatched;
 use crate::files::Hung;
 use crate::files::report::PassedOver;
 use crate::metrics::UnreadableReason;
-use crate::settings::shown_url;
+use crate::settings::{advice, shown_url};
 use crate::shell::Rest;
 
 /// What health says of files as a rule.
 const FILES_WELL: &str = "all that is to be read can be read";
 /// What was said last of each component, so that the log has it once.
 #[derive(Default)]
-pub(super) struct Said(BTreeMap<&'static str, bool>);
+pub(super) struct Said(BTreeMap<(&'static str, About), bool>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    /// Whether the component is well.
+    Health,
+    /// Something that should be read although it is.
+    Note,
+}
 
 impl Said {
     /// Whether this is news: the first time that it is not well, or that it is well again.
-    fn is_news(&mut self, component: &'static str, ok: bool) -> bool {
-        self.0.insert(component, ok).unwrap_or(true) != ok
+    fn is_news(&mut self, component: &'static str, about: About, ok: bool) -> bool {
+        self.0.insert((component, about), ok).unwrap_or(true) != ok
     }
 }
 
@@ -35,6 +43,7 @@ impl Loop<'_> {
         self.tell_losses(now);
         self.tell_streams(now);
         self.tell_names(now);
+        self.tell_pipelines(now);
         self.tell_descriptors();
         self.tell_files(now)
     }
@@ -44,25 +53,36 @@ impl Loop<'_> {
         let metrics = &self.process.metrics;
         let mut what = Vec::new();
         if self.settings.container_monitor.enabled {
-            what.push(format!("{} running containers", metrics.containers_monitored.get()));
+            let trouble = self.capture.docker_trouble().flatten();
+            what.push(match trouble {
+                None => format!("{} running containers", metrics.containers_monitored.get()),
+                Some(_) => "containers, once Docker answers (it does not yet)".to_owned(),
+            });
         }
         if !self.settings.file_monitor.files.is_empty() {
-            what.push(format!("{} files", metrics.files_monitored.get()));
+            what.push(format!("{} files of file_monitor", metrics.files_monitored.get()));
         }
         let sinks = &self.settings.sinks;
-        let file = sinks.local_file.as_ref().map(|sink| sink.directory.display().to_string());
+        let file = sinks.local_file.as_ref().map(|sink| format!("files in {}", sink.directory.display()));
         let loki = sinks.loki.as_ref().map(|sink| format!("Loki at {}", shown_url(&sink.url)));
         let stdout = sinks.stdout.then(|| "standard output".to_owned());
         let whereto: Vec<String> = file.into_iter().chain(loki).chain(stdout).collect();
+        let look = match self.process.admin {
+            Some(address) => {
+                let scheme = if self.settings.admin.tls.is_some() { "https" } else { "http" };
+                format!("watch it at {scheme}://{address}/ or with capturer top --admin {address}")
+            }
+            None => "admin.listen is empty, so there is nothing to watch it by".to_owned(),
+        };
         tracing::info!(
-            "captures {} into {}; what it is at: capturer top, what is wrong: capturer doctor",
+            "captures {} into {}; {look}; capturer doctor says what is wrong with this machine",
             what.join(" and "),
             whereto.join(" and ")
         );
     }
 
     fn tell(&mut self, component: &'static str, ok: bool, message: String) {
-        if self.said.is_news(component, ok) {
+        if self.said.is_news(component, About::Health, ok) {
             if ok {
                 tracing::info!(component, "{message}");
             } else {
@@ -118,11 +138,31 @@ impl Loop<'_> {
                 (true, format!("no container matches {names}{}", regex_hint(&names)))
             }
         };
-        // Others are captured, so the component is well; the log has it all the same.
-        if self.said.is_news("include lists", !some) && some {
-            tracing::warn!(component = "containers", "{message}");
+        if some {
+            return self.tell_note("containers", message);
         }
+        self.said.is_news("containers", About::Note, true);
         self.tell("containers", ok, message);
+    }
+
+    fn tell_pipelines(&mut self, now: Now) {
+        if self.settings.pipelines.is_empty() {
+            return self.process.board.forget_health("pipelines");
+        }
+        let said = self.pipelines.look(now.mono_ms, &self.process.metrics.pipeline_drops());
+        if said.note {
+            return self.tell_note("pipelines", said.text);
+        }
+        self.said.is_news("pipelines", About::Note, true);
+        self.process.board.set_health("pipelines", true, said.text);
+    }
+
+    /// The component is well; who reads health, and the log, is told all the same.
+    fn tell_note(&mut self, component: &'static str, message: String) {
+        if self.said.is_news(component, About::Note, false) {
+            tracing::warn!(component, "{message}");
+        }
+        self.process.board.set_note(component, message);
     }
 
     fn tell_descriptors(&mut self) {
@@ -152,7 +192,9 @@ impl Loop<'_> {
         }
         let (unreadable, mut counts) = self.capture.unreadable();
         let count = counts.values().sum();
-        let (not_text, more) = self.capture.not_text();
+        let (not_text, more, left_out) = self.capture.not_text();
+        let mut passed = self.capture.passed_over();
+        passed.insert(PassedOver::Binary, left_out);
         counts.extend(more);
         let walks = self.shell.walks();
         let sets = &self.settings.file_monitor.files;
@@ -163,7 +205,8 @@ impl Loop<'_> {
             self.process.metrics.sources_unreadable.with_label_values(&[reason.as_str()]).set(count as i64);
         }
         for reason in PassedOver::ALL {
-            let count = patterns.passed.get(reason).copied().unwrap_or(0);
+            let of_walks = patterns.passed.get(reason).copied().unwrap_or(0);
+            let count = of_walks + passed.get(reason).copied().unwrap_or(0);
             self.process.metrics.paths_passed_over.with_label_values(&[reason.as_str()]).set(count as i64);
         }
         self.process.metrics.patterns_unmatched.set(patterns.unmatched.len() as i64);
@@ -205,12 +248,8 @@ impl Loop<'_> {
 }
 
 /// For who wrote a regular expression where a pattern is meant.
-fn regex_hint(patterns: &str) -> &'static str {
-    if patterns.contains(['^', '$', '\\', '|', '+']) || patterns.contains(".*") {
-        "; these are patterns in which * stands for any text, no regular expressions: write web-*, not ^web-.*$"
-    } else {
-        ""
-    }
+fn regex_hint(patterns: &str) -> String {
+    if advice::looks_like_regex(patterns) { format!("; {}", advice::NO_REGEX) } else { String::new() }
 }
 
 fn describe(hung: &Hung) -> String {

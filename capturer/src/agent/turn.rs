@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::faults::{FilesSaid, Patterns};
+use super::pipelines::Pipelines;
 use super::reload::Verdict;
 use super::run::FromThread;
 use super::sources::Said;
@@ -32,6 +33,8 @@ use crate::witness::Doing;
 const TURN_MS: u64 = 1_000;
 /// Without inotify every file is looked at so often.
 pub(super) const LOOK_MS: u64 = 2_000;
+/// Sources that are not all listed by then, as while Docker is away, do not keep the log from being told what is captured.
+const TELL_AFTER_MS: u64 = 3_000;
 /// What is still under way when all else is done may take so long.
 const WIND_UP: Duration = Duration::from_secs(2);
 
@@ -68,8 +71,11 @@ pub(super) struct Loop<'a> {
     pub said: Said,
     pub files_said: FilesSaid,
     pub patterns: Patterns,
+    pub pipelines: Pipelines,
     /// The sources of this run were listed once.
     is_ready: bool,
+    /// Until then that is waited for before the log is told what is captured; `None` = it was told.
+    tell_at_ms: Option<u64>,
     heap: Heap,
     next: Next,
 }
@@ -128,6 +134,7 @@ impl Process {
         let (said, is_ready, next) = (Said::default(), false, Next::default());
         let (files_said, patterns) = (FilesSaid::default(), Patterns::default());
         let heap = Heap::default();
+        let tell_at_ms = self.board.elapsed_ms() + TELL_AFTER_MS;
         let mut looping = Loop {
             process: self,
             settings,
@@ -137,7 +144,9 @@ impl Process {
             said,
             files_said,
             patterns,
+            pipelines: Pipelines::default(),
             is_ready,
+            tell_at_ms: Some(tell_at_ms),
             heap,
             next,
         };
@@ -273,6 +282,11 @@ impl Loop<'_> {
     fn turn(&mut self, now: Now) {
         #[cfg(feature = "test-faults")]
         crate::faults::turn();
+        for (stream, file) in self.capture.unmeasured() {
+            if let Some(len) = self.shell.length(file) {
+                self.capture.measured(stream, file, len);
+            }
+        }
         self.capture.refresh_gauges(now);
         if self.heap.is_due(self.capture.stream_count()) {
             heap::give_back();
@@ -286,9 +300,13 @@ impl Loop<'_> {
         if !self.is_ready && self.next.run.is_none() && self.capture.is_ready() {
             self.is_ready = true;
             self.process.board.sources_ready.store(true, Ordering::Relaxed);
+            self.tell_at_ms = None;
             self.tell_what_is_captured();
             // Some may have gone between two runs.
             self.process.metrics.retain_containers(|id| self.capture.knows_container(id));
+        }
+        if self.next.run.is_none() && self.tell_at_ms.take_if(|at| now.mono_ms >= *at).is_some() {
+            self.tell_what_is_captured();
         }
         let saving = match self.capture.checkpoint_trouble() {
             None => {

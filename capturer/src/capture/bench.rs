@@ -1,5 +1,6 @@
 //! All that a [`Context`] lends, owned: to call one machine of the core in its tests, without the others.
 
+use super::counted::Counted;
 use super::io::Action;
 use super::open_files::OpenFiles;
 use super::owners::Owners;
@@ -22,6 +23,7 @@ pub(crate) struct Bench {
     jitter: Jitter,
     owners: Owners,
     open_files: OpenFiles,
+    counted: Counted,
     memory: Table,
     last_number: u64,
 }
@@ -42,6 +44,7 @@ impl Bench {
             jitter: Jitter::new(1),
             owners: Owners::default(),
             open_files: OpenFiles::new(1_000, 0),
+            counted: Counted::new(1),
             memory: Table::default(),
             last_number: 0,
         }
@@ -60,6 +63,7 @@ impl Bench {
             jitter: &mut self.jitter,
             owners: &mut self.owners,
             open_files: &mut self.open_files,
+            counted: &mut self.counted,
             memory: &self.memory,
             last_number: &mut self.last_number,
         }

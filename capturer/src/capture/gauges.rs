@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::Capture;
+use super::io::FileNo;
 use crate::clock::Now;
 use crate::record::StreamId;
 use crate::stream::{Kind, State, Stream};
@@ -11,11 +12,11 @@ use crate::stream::{Kind, State, Stream};
 /// What is kept.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
-    /// Streams with unread bytes, or with batches that no sink has acknowledged.
+    /// Streams with unread bytes, as far as known, or with batches that no sink has acknowledged.
     busy: BTreeSet<StreamId>,
     /// Streams of containers that follow; once, however many outlets read them.
     following: i64,
-    /// Followed paths; the same.
+    /// Followed paths; the same. Files that are left out, for they are not text, are not among them.
     files: i64,
 }
 
@@ -23,13 +24,15 @@ pub(super) struct Sums {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Counted {
     follows: bool,
+    file: bool,
 }
 
 impl Counted {
     pub(super) fn of(stream: &Stream) -> Counted {
         let first = stream.source.outlet.index == 0;
         let follows = first && stream.source.container.is_some() && stream.state() == State::Following;
-        Counted { follows }
+        let file = first && stream.source.path.is_some() && !stream.is_left_out();
+        Counted { follows, file }
     }
 }
 
@@ -44,25 +47,28 @@ impl Sums {
     }
 
     pub(super) fn added(&mut self, stream: &Stream) {
-        self.files += i64::from(stream.source.outlet.index == 0 && stream.source.path.is_some());
+        self.files += i64::from(Counted::of(stream).file);
         self.following += i64::from(Counted::of(stream).follows);
         self.note_busy(stream);
     }
 
     /// Something was done to a stream.
     pub(super) fn changed(&mut self, stream: &Stream, before: Counted) {
-        self.following += i64::from(Counted::of(stream).follows) - i64::from(before.follows);
+        let now = Counted::of(stream);
+        self.following += i64::from(now.follows) - i64::from(before.follows);
+        self.files += i64::from(now.file) - i64::from(before.file);
         self.note_busy(stream);
     }
 
     pub(super) fn removed(&mut self, stream: &Stream) {
-        self.files -= i64::from(stream.source.outlet.index == 0 && stream.source.path.is_some());
+        self.files -= i64::from(Counted::of(stream).file);
         self.following -= i64::from(Counted::of(stream).follows);
         self.busy.remove(&stream.source.id);
     }
 
     fn note_busy(&mut self, stream: &Stream) {
-        if stream.unread_bytes() != (0, 0) || stream.oldest_sent_ms().is_some() {
+        let waits = stream.oldest_sent_ms().is_some() || stream.unmeasured().is_some();
+        if waits || stream.unread_bytes() != (0, 0) {
             self.busy.insert(stream.source.id);
         } else {
             self.busy.remove(&stream.source.id);
@@ -79,17 +85,16 @@ impl Capture {
         let mut oldest = now.mono_ms;
         for stream in self.sums.busy().filter_map(|id| self.streams.get(id)) {
             let outlet = usize::from(stream.source.outlet.index);
-            let (unread, held) = stream.unread_bytes();
-            behind[outlet].0 += unread;
-            behind[outlet].1 += held;
+            behind[outlet].0 += stream.lag_bytes().unwrap_or(0);
+            behind[outlet].1 += stream.unread_bytes().1;
             oldest = oldest.min(stream.oldest_sent_ms().unwrap_or(oldest));
         }
-        let lag = behind.iter().map(|(unread, _)| *unread).max().unwrap_or(0);
+        let lag = behind.iter().map(|(lag, _)| *lag).max().unwrap_or(0);
         let deleted = behind.iter().map(|(_, held)| *held).max().unwrap_or(0);
         self.metrics.capture_lag_bytes.set(lag as i64);
         self.metrics.deleted_open_bytes.set(deleted as i64);
         self.metrics.container_streams_active.set(self.sums.following);
-        self.metrics.files_monitored.set(self.sums.files);
+        self.metrics.files_monitored.set(self.sums.files - self.unreadable_files() as i64);
         self.metrics.capture_lag_seconds.set((now.mono_ms - oldest) as f64 / 1000.0);
         self.metrics.container_stream_pool_utilization.set(self.pool.utilization());
         let buffers = self.outlets.iter().map(|outlet| outlet.credit.bytes());
@@ -101,6 +106,20 @@ impl Capture {
             for sink in &outlet.names {
                 self.metrics.sink_batches_waiting.with_label_values(&[sink]).set(waiting);
             }
+        }
+    }
+
+    /// Open files that may have grown while their streams don't read. Their lengths are wanted, now and then, for
+    /// [`Capture::measured`]: without a look the agent would say that it is not behind just when it is.
+    pub fn unmeasured(&self) -> Vec<(StreamId, FileNo)> {
+        let streams = self.sums.busy().filter_map(|id| self.streams.get(id));
+        streams.filter_map(|stream| Some((stream.source.id, stream.unmeasured()?))).collect()
+    }
+
+    /// A file is so long. This changes what is said of the stream, not what it does.
+    pub fn measured(&mut self, stream: StreamId, file: FileNo, len: u64) {
+        if let Some(Kind::File(source)) = self.streams.get_mut(&stream).map(|stream| &mut stream.kind) {
+            source.measured(file, len);
         }
     }
 

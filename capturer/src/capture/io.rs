@@ -377,6 +377,9 @@ pub enum Action {
     Send(Arc<Batch>),
     /// To every sink: the stream has ended.
     Detach(StreamId),
+    /// To every sink: nothing of the stream is delivered for now, as of a file that is no text. An output that was made for it
+    /// and is empty need not be there.
+    Withdraw(StreamId),
     /// To every sink: a checkpoint with these marks is on disk.
     Saved(Arc<SavedMarks>),
     /// To every sink: flush and end.

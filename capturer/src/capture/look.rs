@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use super::io::{Event, FileError, NO_ROOM};
+use super::io::{Action, Event, FileError, NO_ROOM};
 use super::{Capture, Kind, Loss, Losses, Source, State, Stream};
 use crate::clock::Now;
 use crate::cursor::Cursor;
 use crate::discover::Unmatched;
+use crate::files::report::PassedOver;
 use crate::metrics::{LossReason, UnreadableReason};
 use crate::record::StreamId;
 
@@ -38,6 +39,11 @@ impl Unreadable {
             FileError::Other { .. } => UnreadableReason::Other,
         };
         self.by_stream.insert(stream, (reason, error.to_string()));
+    }
+
+    /// What is said of a stream.
+    pub(super) fn text(&self, stream: StreamId) -> Option<&str> {
+        self.by_stream.get(&stream).map(|(_, text)| text.as_str())
     }
 
     pub(super) fn forget(&mut self, stream: StreamId) {
@@ -112,7 +118,7 @@ impl Capture {
             {
                 self.unreadable.forget(*stream);
             }
-            Event::Scanned { stream, result: Err(error) } => self.unreadable.set(*stream, error),
+            Event::Scanned { stream, result: Err(error) } => self.set_unreadable(*stream, error),
             Event::Scanned { stream, result: Ok(found) } if found.is_empty() => {
                 self.unreadable.forget(*stream)
             }
@@ -120,13 +126,13 @@ impl Capture {
                 self.unreadable.forget(*stream);
                 self.opened.insert(*stream);
             }
-            Event::FileOpened { stream, result: Err(error), .. } => self.unreadable.set(*stream, error),
+            Event::FileOpened { stream, result: Err(error), .. } => self.set_unreadable(*stream, error),
             Event::FileRead { stream, result: Ok(_), .. } => {
                 if let Some(source) = self.streams.get(stream) {
                     self.progress.read(*stream, source.unread_bytes().0, now.mono_ms);
                 }
             }
-            Event::FileRead { stream, result: Err(error), .. } => self.unreadable.set(*stream, error),
+            Event::FileRead { stream, result: Err(error), .. } => self.set_unreadable(*stream, error),
             Event::ConnOpened { conn, result } => {
                 let Some(stream) = self.conns.get(conn) else { return };
                 if matches!(result, Ok((200, _))) {
@@ -136,6 +142,16 @@ impl Capture {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn set_unreadable(&mut self, id: StreamId, error: &FileError) {
+        let known = self.unreadable.text(id).is_some();
+        self.unreadable.set(id, error);
+        let is_new = !known && self.unreadable.text(id).is_some();
+        let followed = self.streams.get(&id).filter(|stream| stream.source.path.is_some());
+        if followed.is_some_and(|stream| is_new && !stream.has_lines()) {
+            self.actions.push(Action::Withdraw(id));
         }
     }
 
@@ -223,19 +239,41 @@ impl Capture {
         (first, counts)
     }
 
-    /// Files that are not text, or not of an encoding that is known for them, with how many there are for each reason.
-    pub fn not_text(&self) -> (Vec<String>, BTreeMap<UnreadableReason, usize>) {
-        let (mut first, mut counts) = (Vec::new(), BTreeMap::new());
+    /// Paths of file_monitor that are found and give nothing, by what `capturer check` says of them too.
+    pub fn passed_over(&self) -> BTreeMap<PassedOver, usize> {
+        let mut passed = BTreeMap::from([(PassedOver::Rotated, self.paths.rotated())]);
+        for (id, (reason, _)) in &self.unreadable.by_stream {
+            let stream = self.streams.get(id).filter(|stream| stream.source.path.is_some());
+            let is_first = stream.is_some_and(|stream| stream.source.outlet.index == 0);
+            if is_first && *reason == UnreadableReason::Permission {
+                *passed.entry(PassedOver::Denied).or_default() += 1;
+            }
+        }
+        passed
+    }
+
+    /// How many files of file_monitor can't be read.
+    pub(super) fn unreadable_files(&self) -> usize {
+        let streams = self.unreadable.by_stream.keys().filter_map(|id| self.streams.get(id));
+        let files = streams.filter(|stream| stream.source.path.is_some() && stream.source.outlet.index == 0);
+        files.filter(|stream| !stream.is_left_out()).count()
+    }
+
+    /// Files that are not text, or not of an encoding that is known for them, with how many there are for each reason, and how
+    /// many of them are left out.
+    pub fn not_text(&self) -> (Vec<String>, BTreeMap<UnreadableReason, usize>, usize) {
+        let (mut first, mut counts, mut left_out) = (Vec::new(), BTreeMap::new(), 0);
         for stream in self.streams.values().filter(|stream| stream.source.outlet.index == 0) {
             let Kind::File(file) = &stream.kind else { continue };
             if let Some((reason, text)) = file.not_text() {
                 *counts.entry(reason).or_default() += 1;
+                left_out += usize::from(file.is_left_out());
                 if first.len() < UNREADABLE_NAMED_MAX {
                     first.push(text);
                 }
             }
         }
-        (first, counts)
+        (first, counts, left_out)
     }
 
     /// Streams that have something to read, may read, and read nothing.

@@ -15,6 +15,7 @@
 #[cfg(test)]
 pub(crate) mod bench;
 mod containers;
+pub mod counted;
 mod gauges;
 mod held;
 pub mod io;
@@ -24,6 +25,7 @@ pub mod outlets;
 pub mod owners;
 mod paths;
 mod saving;
+mod shown;
 mod stopping;
 pub mod support;
 
@@ -41,11 +43,11 @@ use crate::metrics::Metrics;
 use crate::record::{Ack, Amount, OutputMark, SinkId, Source, StreamId, StreamKey};
 use crate::settings::Settings;
 use crate::sink::FromSink;
-use crate::status::{Snapshot, StreamRow};
 use crate::stream::api::{ApiSource, pace};
 use crate::stream::file::FileSource;
 use crate::stream::{Kind, State, Stream};
 
+use counted::Counted;
 use io::{Action, ConnId, Event};
 use look::{Progress, Unreadable};
 use open_files::OpenFiles;
@@ -101,6 +103,7 @@ pub struct Capture {
     owners: Owners,
     open_files: OpenFiles,
     sums: gauges::Sums,
+    counted: Counted,
     last_number: u64,
     last_stream: u32,
 }
@@ -142,6 +145,7 @@ impl Capture {
         tracker.memory_mut().set_bounds(settings.remember);
         Capture {
             tracker,
+            counted: Counted::new(outlets.len()),
             sinks: sinks.into_iter().map(|sink| sink.name).collect(),
             outlets,
             discovery: settings.container_monitor.enabled.then(Discovery::new),
@@ -473,6 +477,7 @@ impl Capture {
             }
             if self.ids_of(key).is_empty() {
                 self.ids.remove(key);
+                self.counted.forget(key);
             }
             self.attaching.remove(&id);
             self.held.forget(id);
@@ -626,6 +631,7 @@ impl Capture {
             jitter: &mut self.jitter,
             owners: &mut self.owners,
             open_files: &mut self.open_files,
+            counted: &mut self.counted,
             memory: self.tracker.memory(),
             last_number: &mut self.last_number,
         }
@@ -647,6 +653,7 @@ impl Capture {
             jitter: &mut self.jitter,
             owners: &mut self.owners,
             open_files: &mut self.open_files,
+            counted: &mut self.counted,
             memory: self.tracker.memory(),
             last_number: &mut self.last_number,
         };
@@ -727,37 +734,6 @@ impl Capture {
     }
 
     // ---- for people
-
-    /// Everything the admin server shows.
-    pub fn snapshot(&self, now: Now) -> Snapshot {
-        Snapshot {
-            taken_at_ms: now.mono_ms,
-            streams: self.streams.values().map(|stream| self.row(stream, now)).collect(),
-            docker: self
-                .discovery
-                .as_ref()
-                .map(|d| d.row(self.settings.container_monitor.socket_path.display().to_string()))
-                .unwrap_or_default(),
-            operations: 0,
-        }
-    }
-
-    fn row(&self, stream: &Stream, now: Now) -> StreamRow {
-        let sinks = self.outlets[usize::from(stream.source.outlet.index)].names.clone();
-        let mut row = StreamRow { sinks, ..stream.row(now.mono_ms) };
-        // Its connection stands and goes on when the daemon does; meanwhile it only waits.
-        let silent = self.discovery.as_ref().and_then(Discovery::silence);
-        let silent =
-            silent.filter(|_| matches!(stream.kind, Kind::Api(_)) && stream.state() == State::Following);
-        if let Some(error) = silent {
-            State::Waiting.as_str().clone_into(&mut row.state);
-            row.cause = format!("Docker does not answer: {error}");
-        }
-        if let Some(cause) = self.held.cause(stream.source.id) {
-            row.cause = format!("its output is blocked: {cause}");
-        }
-        row
-    }
 
     /// Why the last checkpoint could not be saved, if it could not.
     pub fn checkpoint_trouble(&self) -> Option<&str> {

@@ -73,6 +73,8 @@ struct Looking {
 struct Answer {
     at_ms: u64,
     paths: BTreeSet<String>,
+    /// Rotated files of others: read with those.
+    rotated: usize,
 }
 
 /// A local answer, all of which is followed.
@@ -130,6 +132,11 @@ impl Paths {
             sweep_ms: 0,
             settled: vec![None; sets],
         }
+    }
+
+    /// Paths that patterns match and that are read as rotated files of others.
+    pub(super) fn rotated(&self) -> usize {
+        self.found.iter().flatten().map(|(_, answer)| answer.rotated).sum()
     }
 
     pub(super) fn all_found(&self) -> bool {
@@ -280,6 +287,7 @@ impl Capture {
             ids.insert(path, id);
         }
         let (paths, with_kin) = self.without_kin(ids.keys().cloned().collect());
+        let rotated = ids.len() - paths.len();
         let paths = self.without_others(now, paths, &ids, &targets);
         for path in &paths {
             let came_back = self.paths.missing.remove(path).is_some();
@@ -300,7 +308,7 @@ impl Capture {
             self.paths.settled[set] = (paths.len() == named).then_some(settled);
         }
         let parts = &mut self.paths.found[set];
-        let answer = Answer { at_ms: now.mono_ms, paths };
+        let answer = Answer { at_ms: now.mono_ms, paths, rotated };
         let mut before: Vec<(Option<LaneId>, Answer)> =
             parts.insert(lane, answer).map(|answer| (lane, answer)).into_iter().collect();
         if lane.is_none() {

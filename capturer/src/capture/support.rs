@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::counted::Counted;
 use super::io::{Action, ConnId, FileNo, LaneId, RequestId};
 use super::open_files::OpenFiles;
 use super::owners::Owners;
@@ -376,6 +377,8 @@ pub struct Context<'a> {
     pub owners: &'a mut Owners,
     /// How many files are open.
     pub open_files: &'a mut OpenFiles,
+    /// What was read of each source.
+    pub counted: &'a mut Counted,
     /// The table of files read.
     pub memory: &'a Table,
     /// The last number given to anything.

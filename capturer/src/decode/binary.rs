@@ -22,6 +22,60 @@ pub enum Kind {
     Unknown,
 }
 
+/// What is to be done with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is text.
+    Text,
+    /// It is none.
+    Binary,
+    /// It is text that is not decoded.
+    Utf32,
+}
+
+/// The longest byte order mark.
+const MARK_BYTES: usize = 4;
+
+/// Judges a file by its first bytes; `None` = by so few nothing can be said. `is_known`: the config says that it is text. The
+/// agent and `capturer check` both ask here.
+pub fn judge(first: &[u8], is_known: bool) -> Option<Verdict> {
+    if first.len() < MARK_BYTES {
+        return None;
+    }
+    if mark(first, true) == Mark::Utf32 {
+        return Some(Verdict::Utf32);
+    }
+    if is_known {
+        return Some(Verdict::Text);
+    }
+    match kind(first) {
+        Kind::Unknown => None,
+        Kind::Text => Some(Verdict::Text),
+        Kind::Binary => Some(Verdict::Binary),
+    }
+}
+
+/// The encoding that text without a mark seems to have, if every other byte is NUL: letters of the Latin alphabet in UTF-16.
+pub fn seems_utf16(first: &[u8]) -> Option<&'static str> {
+    let first = &first[..first.len().min(LOOK_BYTES) & !1];
+    let nuls = |from: usize| first.iter().skip(from).step_by(2).filter(|byte| **byte == 0).count();
+    let half = first.len() / 2;
+    let most = |nuls: usize| half >= LOOK_BYTES_MIN / 2 && nuls * 10 >= half * 9;
+    match (most(nuls(0)), most(nuls(1))) {
+        (false, true) => Some("utf-16le"),
+        (true, false) => Some("utf-16be"),
+        _ => None,
+    }
+}
+
+/// Whether text has bytes that are not UTF-8. A character that the end cuts is no such thing.
+pub fn has_invalid_utf8(first: &[u8]) -> bool {
+    match std::str::from_utf8(first) {
+        Ok(_) => false,
+        Err(error) => error.error_len().is_some(),
+    }
+}
+
 /// Looks at the first bytes of a file. Text in UTF-16 has a mark or is named in the config; holes of NULs are passed over,
 /// for text may follow.
 pub fn kind(bytes: &[u8]) -> Kind {
@@ -31,7 +85,8 @@ pub fn kind(bytes: &[u8]) -> Kind {
     let (mut looked_at, mut strange, mut at) = (0, 0, 0);
     while at < bytes.len() && looked_at < LOOK_BYTES {
         let nuls = damage::leading_nuls(&bytes[at..]);
-        if nuls >= HOLE_BYTES_MIN {
+        // What comes first may be what is left of a hole in the page where data begin.
+        if nuls >= HOLE_BYTES_MIN || (at == 0 && nuls > 0) {
             at += nuls;
             continue;
         }
@@ -63,6 +118,38 @@ fn strange_bytes(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_in_utf_16_without_a_mark_is_known_for_what_it_is() {
+        let encoded = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            "a line of a log, é\n".encode_utf16().flat_map(bytes).collect()
+        };
+        assert_eq!(seems_utf16(&encoded(u16::to_le_bytes)), Some("utf-16le"));
+        assert_eq!(seems_utf16(&encoded(u16::to_be_bytes)), Some("utf-16be"));
+        for other in [&b"plain text"[..], &[0; 64], b"", b"a\0"] {
+            assert_eq!(seems_utf16(other), None, "{other:?}");
+        }
+        assert_eq!(judge(&encoded(u16::to_le_bytes), false), Some(Verdict::Binary));
+        assert_eq!(judge(&encoded(u16::to_le_bytes), true), Some(Verdict::Text));
+        assert_eq!(judge(b"abc", false), None);
+    }
+
+    /// A writer that keeps its place after a truncation: its page begins with the end of the hole.
+    #[test]
+    fn the_end_of_a_hole_says_nothing() {
+        let text = [&[0; 10][..], b"written on\n"].concat();
+        assert_eq!(judge(&text, false), Some(Verdict::Text));
+        assert_eq!(
+            judge(&[&[0; 10][..], &[8, 0, 0, 0, 1, 2, 3, 4, 0, 0]].concat(), false),
+            Some(Verdict::Binary)
+        );
+    }
+
+    #[test]
+    fn a_character_that_is_cut_is_valid() {
+        assert!(!has_invalid_utf8("caf\u{e9}".as_bytes()) && !has_invalid_utf8(b"caf\xc3"));
+        assert!(has_invalid_utf8(b"caf\xe9 au lait"));
+    }
 
     /// A record of wtmp or btmp, as glibc writes it.
     fn utmp(line: &str, user: &str, host: &str) -> Vec<u8> {

@@ -5,7 +5,7 @@
 //! ticks every 1 to 10 ms, some file systems keep whole seconds, and so two changes may leave the same time. A listing is
 //! kept only if it began well after the last change; then whatever comes later leaves another time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Bound;
 use std::os::fd::OwnedFd;
@@ -24,6 +24,9 @@ const ENTRIES_MIN: usize = 32;
 const KEPT_MAX: usize = 4;
 /// Entries that are kept of all together: some 10 MiB.
 const ENTRIES_KEPT_MAX: usize = 200_000;
+
+/// Files that can't be looked at and of which the log is told.
+const TOLD_MAX: usize = 1_000;
 
 /// The names of a directory, as they are written (path_text.rs).
 #[derive(Debug, Default)]
@@ -75,6 +78,8 @@ struct Kept {
 pub(super) struct Listings {
     /// Used last at the end.
     kept: Vec<Kept>,
+    /// What the log was told of files that can't be looked at: directories are listed again and again.
+    told: BTreeSet<String>,
 }
 
 impl Listings {
@@ -102,6 +107,11 @@ impl Listings {
             self.keep(Kept { directory: directory.to_owned(), state, listing: Arc::clone(&listing) });
         }
         Ok(listing)
+    }
+
+    /// Whether the log was not told of this yet.
+    pub(super) fn is_news(&mut self, text: &str) -> bool {
+        self.told.len() < TOLD_MAX && self.told.insert(text.to_owned())
     }
 
     fn keep(&mut self, kept: Kept) {

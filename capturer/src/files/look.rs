@@ -52,13 +52,14 @@ pub(super) fn scan(chain: Chain<'_>, listings: &mut Listings) -> Result<Vec<Foun
     for _ in 1..SCANS_MAX {
         let names = names_of(&dir, chain, listings)?;
         let live = live_id(&dir, live_name);
-        let found = scan_once(&dir, chain, &names)?;
+        let found = scan_once(&dir, chain, &names, listings)?;
         let same_live = live == live_id(&dir, live_name);
         if same_live && found.len() == names.len() && names == names_of(&dir, chain, listings)? {
             return Ok(found);
         }
     }
-    scan_once(&dir, chain, &names_of(&dir, chain, listings)?)
+    let names = names_of(&dir, chain, listings)?;
+    scan_once(&dir, chain, &names, listings)
 }
 
 /// Every rotation gives the live name to another file.
@@ -116,6 +117,7 @@ fn scan_once(
     dir: &OwnedFd,
     chain: Chain<'_>,
     names: &BTreeSet<(u32, String, bool)>,
+    listings: &mut Listings,
 ) -> Result<Vec<FoundFile>, FileError> {
     let mut found = Vec::new();
     for (rank, name, compressed) in names.iter().cloned() {
@@ -128,7 +130,11 @@ fn scan_once(
             // Renamed or removed since the listing.
             Err(FileError::Changed(_)) => {}
             // A rotated sibling that can't be read must not hide the live file.
-            Err(error) if rank > 0 => tracing::warn!("{error}; passed over"),
+            Err(error) if rank > 0 => {
+                if listings.is_news(&error.to_string()) {
+                    tracing::warn!("{error}; passed over, the files beside it are read");
+                }
+            }
             Err(error) => return Err(error),
         }
     }

@@ -243,7 +243,7 @@ impl Walk<'_> {
         match look(&at) {
             Ok(stat) if is(&stat, FileType::Symlink) => self.enter_link(place, shown, name, true, tail),
             Ok(stat) => self.come_to(Place { at, shown, ..place }, &stat, tail),
-            Err(error) => self.note(&shown, Some(error)),
+            Err(error) => self.note_name(&at, error),
         }
     }
 
@@ -271,7 +271,7 @@ impl Walk<'_> {
                 if error.kind() == io::ErrorKind::NotFound && !is_shown {
                     self.pass(PassedOver::Dangling, &shown, &format!(" -> {}", text_of_path(&at)));
                 }
-                self.note(&shown, Some(error));
+                self.note_name(&at, error);
             }
         }
     }
@@ -316,7 +316,7 @@ impl Walk<'_> {
         }
         let target = match std::fs::read_link(place.at.join(name)) {
             Ok(target) => target,
-            Err(error) => return self.note(&shown, Some(error)),
+            Err(error) => return self.note_name(&place.at.join(name), error),
         };
         let hops = target.components().filter_map(|component| match component {
             Component::Normal(name) => Some(Step::Hop(name.to_owned())),
@@ -409,6 +409,14 @@ impl Walk<'_> {
         let entries = Rc::new(entries);
         self.listings.insert(directory.to_owned(), Rc::clone(&entries));
         entries
+    }
+
+    /// A name that can't be looked at. Where that is not allowed it is its directory that does not allow it, and that one is
+    /// told, once for all patterns that lead into it.
+    fn note_name(&mut self, at: &Path, error: io::Error) {
+        let denied = error.kind() == io::ErrorKind::PermissionDenied;
+        let directory = at.parent().filter(|_| denied);
+        self.note(directory.unwrap_or(at), Some(error));
     }
 
     fn note(&mut self, path: &Path, error: Option<io::Error>) {

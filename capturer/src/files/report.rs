@@ -106,6 +106,8 @@ pub fn cure(why: PassedOver) -> &'static str {
         PassedOver::Archive => "an archive whose log is not there: unpack it to have it read",
         PassedOver::Rotated => "a rotated file of a log that is followed: read with that",
         PassedOver::Denied => "may not be read by this user",
-        PassedOver::Binary => "begins with bytes that are no text",
+        PassedOver::Binary => {
+            "not text in UTF-8: set encoding (latin1, utf-16le, …) if it is text in another"
+        }
     }
 }

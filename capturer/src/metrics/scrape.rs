@@ -26,6 +26,25 @@ pub(super) struct Sources {
     own: BTreeSet<Labels>,
     other: bool,
     counted: BTreeMap<u32, Counts>,
+    read: BTreeMap<Labels, Read>,
+}
+
+/// Lines and bytes of one source. Each group of sinks reads it for itself; what counts is what the furthest has read.
+#[derive(Default)]
+struct Read {
+    by_outlet: BTreeMap<u8, (u64, u64)>,
+    counted: (u64, u64),
+}
+
+impl Read {
+    /// What nobody had read before.
+    fn take_news(&mut self) -> (u64, u64) {
+        let most = |of: fn(&(u64, u64)) -> u64| self.by_outlet.values().map(of).max().unwrap_or(0);
+        let (lines, bytes) = (most(|read| read.0), most(|read| read.1));
+        let news = (lines.saturating_sub(self.counted.0), bytes.saturating_sub(self.counted.1));
+        self.counted = (self.counted.0 + news.0, self.counted.1 + news.1);
+        news
+    }
 }
 
 /// Counters of one stream.
@@ -47,10 +66,8 @@ struct Figures {
 }
 
 impl Counts {
-    /// Lines are read once for each group of sinks; those of the first count.
     fn of(row: &StreamRow) -> Counts {
-        let (lines, bytes) = if row.outlet == 0 { (row.lines, row.bytes) } else { (0, 0) };
-        Counts { lines, bytes, losses: row.losses, lost_bytes: row.lost_bytes }
+        Counts { lines: row.lines, bytes: row.bytes, losses: row.losses, lost_bytes: row.lost_bytes }
     }
 
     fn since(self, before: Counts) -> Counts {
@@ -112,7 +129,18 @@ impl Sources {
             let now = Counts::of(row);
             let added = now.since(counted.get(&row.id).copied().unwrap_or_default());
             self.counted.insert(row.id, now);
-            by_source.entry(labels(row)).or_default().add(row, added);
+            let read = self.read.entry(labels(row)).or_default().by_outlet.entry(row.outlet).or_default();
+            *read = (read.0 + added.lines, read.1 + added.bytes);
+            by_source.entry(labels(row)).or_default().add(row, Counts { lines: 0, bytes: 0, ..added });
+        }
+        self.read.retain(|labels, _| all.contains(labels));
+        for (labels, read) in &mut self.read {
+            let (lines, bytes) = read.take_news();
+            by_source.entry(labels.clone()).or_default().added.add(Counts {
+                lines,
+                bytes,
+                ..Counts::default()
+            });
         }
         let mut series: BTreeMap<Labels, Figures> = BTreeMap::new();
         for (labels, figures) in by_source {
@@ -314,6 +342,13 @@ mod tests {
         assert_eq!(samples(&metrics, "source_bytes_total")["web"], 1000.0);
         assert_eq!(samples(&metrics, "source_lag_bytes")["web"], 700.0);
         assert_eq!(samples(&metrics, "source_lag_seconds")["web"], 2.5);
+        // The first group waits for its sink: what the other one reads counts.
+        let ahead = StreamRow { outlet: 1, ..row(2, "web", 300) };
+        metrics.show_sources(&[row(1, "web", 100), ahead], 0);
+        assert_eq!(samples(&metrics, "source_lines_total")["web"], 300.0);
+        let ahead = StreamRow { outlet: 1, ..row(2, "web", 300) };
+        metrics.show_sources(&[row(1, "web", 310), ahead], 0);
+        assert_eq!(samples(&metrics, "source_lines_total")["web"], 310.0);
     }
 
     /// Also where it has no series of its own.

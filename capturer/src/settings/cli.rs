@@ -168,7 +168,7 @@ pub struct AgentArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
     /// Address of the agent's admin server [default: admin.listen of the config]
-    #[arg(long, value_name = "ADDR", value_parser = parse_admin)]
+    #[arg(long, value_name = "ADDR", value_parser = parse_agent)]
     pub admin: Option<Admin>,
 }
 
@@ -302,9 +302,11 @@ fn load_from(
 }
 
 /// `capturer check`: what would run, or everything that is wrong.
-/// `list_files` tells what the patterns match; with `--online`, `try_out` whether what the config names is there.
+/// `unusable_files` tells of keys and certificates, `list_files` what the patterns match; with `--online`, `try_out` whether
+/// what the config names is there.
 pub fn check(
     arguments: &CheckArgs,
+    unusable_files: impl FnOnce(&Settings) -> Vec<String>,
     list_files: impl FnOnce(&Settings, &mut dyn Write) -> std::io::Result<()>,
     try_out: impl FnOnce(&Settings, &mut dyn Write) -> Exit,
     out: &mut dyn Write,
@@ -316,13 +318,19 @@ pub fn check(
             for warning in advice::warnings(&settings) {
                 say(out, format_args!("warning: {warning}\n"));
             }
+            let unusable = unusable_files(&settings);
+            for error in &unusable {
+                say(out, format_args!("FAILED: {error}; the agent would not start so\n"));
+            }
             // As in say: whoever closed the pipe has seen enough.
             let _ = list_files(&settings, out);
-            if !arguments.online {
-                return Exit::Ok;
+            let mut exit = if unusable.is_empty() { Exit::Ok } else { Exit::Unavailable };
+            if arguments.online {
+                say(out, format_args!("Tried out:\n"));
+                let tried = try_out(&settings, out);
+                exit = if exit == Exit::Ok { tried } else { exit };
             }
-            say(out, format_args!("Tried out:\n"));
-            try_out(&settings, out)
+            exit
         }
         Err(error) => refuse(&error, err),
     }
@@ -386,6 +394,20 @@ fn parse_admin(argument: &str) -> Result<Admin, String> {
     Ok(Admin { listen, ..Admin::default() })
 }
 
+/// Where a running agent listens, however people write it.
+fn parse_agent(argument: &str) -> Result<Admin, String> {
+    if argument.starts_with("https://") {
+        return Err("TLS is not spoken here: set admin.socket in the agent's config, and name that with -c"
+            .to_owned());
+    }
+    let plain = argument.strip_prefix("http://").unwrap_or(argument).trim_end_matches('/');
+    let plain = plain.strip_prefix("localhost:").map_or(plain.to_owned(), |port| format!("127.0.0.1:{port}"));
+    match units::listen(&plain) {
+        Ok(Some(address)) => Ok(Admin { listen: Some(address), ..Admin::default() }),
+        _ => Err("expected the IP address and port that the agent listens on (admin.listen), such as 127.0.0.1:8001".to_owned()),
+    }
+}
+
 fn parse_socket(argument: &str) -> Result<PathBuf, String> {
     units::socket_path(argument)
         .map_err(|mismatch| format!("expected {}; {}", mismatch.expected, mismatch.hint))
@@ -441,6 +463,11 @@ mod tests {
             assert!(out.is_empty() && !err.is_empty(), "{arguments}");
         }
         assert!(run("chekc").2.contains("'check'"), "a suggestion");
+        assert!(run("top --admin x").2.contains("the IP address and port that the agent listens on"));
+        assert!(run("top --admin https://127.0.0.1:1").2.contains("TLS is not spoken here"));
+        for good in ["127.0.0.1:8001", "localhost:8001", "http://127.0.0.1:8001/", "[::1]:8001"] {
+            assert!(matches!(command(&format!("tap --admin {good}")), Command::Tap(_)), "{good}");
+        }
         assert!(run("quickstart --admin x").2.contains("an IP address with a port"));
         assert!(run("quickstart --socket tcp://x").2.contains("tcp:// is not supported"));
     }
@@ -515,11 +542,12 @@ mod tests {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         std::fs::write(&path, "admin: {listen: 1}\n").expect("write");
         let none = |_: &Settings, _: &mut dyn Write| Ok(());
-        assert_eq!(check(&arguments, none, never, &mut out, &mut err), Exit::Config);
+        let good = |_: &Settings| Vec::new();
+        assert_eq!(check(&arguments, good, none, never, &mut out, &mut err), Exit::Config);
         assert!(out.is_empty());
         assert!(String::from_utf8(err).expect("UTF-8").contains("c.yaml:1:17: admin.listen: expected"));
         std::fs::write(&path, "admin: {listen: \"\"}\n").expect("write");
-        assert_eq!(check(&arguments, none, never, &mut out, &mut Vec::new()), Exit::Ok);
+        assert_eq!(check(&arguments, good, none, never, &mut out, &mut Vec::new()), Exit::Ok);
         assert!(String::from_utf8(out).expect("UTF-8").contains("c.yaml. It would run:\n  containers"));
     }
 

@@ -199,7 +199,7 @@ fn read_admin(s: &mut Section, into: &mut Admin) {
     s.read("listen", &mut into.listen, units::listen);
     s.list("hosts", &mut into.hosts, units::text);
     let (mut token, mut cert_file, mut key_file) = (String::new(), String::new(), String::new());
-    s.read("token", &mut token, admin_token);
+    s.secret("token", &mut token, admin_token);
     s.read("tls_cert", &mut cert_file, units::text);
     s.read("tls_key", &mut key_file, units::text);
     let mut socket = String::new();

@@ -10,6 +10,7 @@
 
 use super::units::Mismatch;
 use crate::limits::FILE_NAME_BYTES_MAX;
+use crate::table::shown;
 
 /// A checked template.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +125,7 @@ fn unknown(name: &str) -> String {
         );
     }
     let known = PLACEHOLDERS.map(|(name, _)| format!("{{{name}}}")).join(", ");
-    format!("{{{}}} is unknown; there are {known} and {{label:KEY}}", name.escape_debug())
+    format!("{{{}}} is unknown; there are {known} and {{label:KEY}}", shown(name))
 }
 
 #[cfg(test)]

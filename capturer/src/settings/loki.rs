@@ -13,6 +13,7 @@ use super::template::LabelTemplate;
 use super::units::{self, Mismatch};
 use super::{Settings, file};
 use crate::limits;
+use crate::table::shown;
 
 /// A path is added to a `url` that has none.
 const PUSH_PATH: &str = "/loki/api/v1/push";
@@ -258,7 +259,7 @@ pub(super) fn read(s: &mut Section, into: &mut Option<Loki>) {
     for (key, map) in names {
         for name in map.keys().filter(|name| !is_label_name(name)) {
             let why = "is no label name: letters, digits and _, not beginning with a digit";
-            s.problem(key, format!("\"{}\" {why}", name.escape_debug()));
+            s.problem(key, format!("\"{}\" {why}", shown(name)));
         }
     }
     *into = enabled.then_some(sink);
@@ -268,12 +269,21 @@ fn read_auth(s: &mut Section, into: &mut LokiAuth) {
     let (mut username, mut password, mut token) = (String::new(), String::new(), String::new());
     let mut token_file = None;
     s.read("username", &mut username, units::text);
-    s.read("password", &mut password, secret);
-    s.read("bearer_token", &mut token, secret);
+    s.secret("password", &mut password, secret);
+    s.secret("bearer_token", &mut token, secret);
     s.read("bearer_token_file", &mut token_file, optional_path);
     let given = [!username.is_empty(), !token.is_empty(), token_file.is_some()];
     if given.into_iter().filter(|given| *given).count() > 1 {
         s.problem("username", "bearer_token and bearer_token_file exclude each other: give one of them");
+    }
+    if !password.is_empty() && username.is_empty() && !s.has_problem("username") {
+        s.problem("username", "is missing: a password belongs to one");
+    }
+    if !username.is_empty() && password.is_empty() && !s.has_problem("password") {
+        s.problem(
+            "password",
+            "is missing: username needs one, best from a file: \"${file:/etc/capturer/loki-password}\"",
+        );
     }
     *into = match token_file {
         Some(path) => LokiAuth::BearerFile(path),
@@ -318,7 +328,7 @@ pub(super) fn check(settings: &Settings, sink: &Loki, reader: &Reader) {
     for (key, map) in maps {
         let wanted = map.values().flat_map(LabelTemplate::source_labels);
         for label in wanted.filter(|label| !knows_label(settings, label)) {
-            let label = label.escape_debug();
+            let label = shown(label);
             let message = format!(
                 "uses {{label:{label}}}, which no record has; add \"{label}\" to container_monitor.record_labels"
             );

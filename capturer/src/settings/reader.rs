@@ -145,6 +145,11 @@ impl<'a> Reader<'a> {
                 false => quoted(written),
             };
             match (text.substituted, mismatch.hint.as_str()) {
+                (true, hint) if mismatch.is_secret => {
+                    let count = text.value.chars().count();
+                    let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
+                    format!("expected {}, but {found} stands for {count} characters{hint}", mismatch.expected)
+                }
                 // The hint may quote what a secret holds.
                 (true, _) => format!("expected {}, but {found} stands for something else", mismatch.expected),
                 (false, "") => format!("expected {}, found {found}", mismatch.expected),
@@ -190,6 +195,27 @@ impl<'a> Section<'a> {
         parse: impl Fn(&str) -> Result<T, Mismatch>,
     ) {
         let Some(node) = self.take(name) else { return };
+        if let Some(value) = self.reader.parse(node, &join(&self.path, name), parse) {
+            *into = value;
+        }
+    }
+
+    /// A password or token. Written as "" there is none; one that `${…}` made empty is missing, and to go on without it would
+    /// open what it protects.
+    pub(super) fn secret(
+        &mut self,
+        name: &'static str,
+        into: &mut String,
+        parse: impl Fn(&str) -> Result<String, Mismatch>,
+    ) {
+        let Some(node) = self.take(name) else { return };
+        let is_written = !matches!(&node.value, Value::Scalar(written) if written.is_empty());
+        let parse = |text: &str| {
+            if is_written && text.is_empty() {
+                return Err(Mismatch::new("a secret, or \"\" where none is meant").secret());
+            }
+            parse(text)
+        };
         if let Some(value) = self.reader.parse(node, &join(&self.path, name), parse) {
             *into = value;
         }

@@ -48,6 +48,8 @@ pub enum ToSink {
     Batch(Arc<Batch>),
     /// The stream has ended and all its batches were acknowledged; its output may be closed.
     Detach(StreamId),
+    /// Nothing of the stream comes for now: an empty output of it need not be there.
+    Withdraw(StreamId),
     /// A checkpoint with these marks is on disk.
     Saved(Arc<SavedMarks>),
     /// Deliver what is queued, flush, answer [`FromSink::Stopped`], end.
@@ -130,6 +132,9 @@ pub trait Sink: Send {
 
     /// The stream sends no more.
     fn detach(&mut self, stream: StreamId);
+
+    /// Nothing of the stream comes for now. If its output was made and is empty, it goes until a record comes.
+    fn withdraw(&mut self, _stream: StreamId) {}
 
     /// A checkpoint with these marks is on disk, and the one before it: what neither names is not needed as it is.
     fn saved(&mut self, _marks: &SavedMarks) {}

@@ -12,6 +12,7 @@ use super::Counts;
 use super::ndjson::escape_raw;
 use crate::decode::json_line::unescape;
 use crate::record::{Batch, MessageForm, Record, Source};
+use crate::table::shown;
 
 /// A format of this file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,12 @@ pub fn show_line(time: &str, name: &str, message: &str, coloured: bool) -> Vec<u
 }
 
 fn shown_name(name: &str, coloured: bool) -> String {
-    let shown: String = name.chars().take(NAME_CHARS_MAX).flat_map(char::escape_debug).collect();
+    // The end of a path, or of a long name, is what distinguishes it.
+    let excess = name.chars().count().saturating_sub(NAME_CHARS_MAX);
+    let mut shown = shown(&name.chars().skip(excess + usize::from(excess > 0)).collect::<String>());
+    if excess > 0 {
+        shown.insert(0, '…');
+    }
     if !coloured {
         return format!("{shown:<12} |");
     }

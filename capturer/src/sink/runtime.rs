@@ -18,7 +18,7 @@
 //! wait for a blocked output count apart), Attach by one per stream until it is answered, Detach by one per attached stream,
 //! Saved by one a second, Stop by one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -30,7 +30,7 @@ use super::steps::Steps;
 use super::{FromSink, Sink, SinkError, SinkErrorKind, ToSink, tap};
 use crate::limits::SINK_RETRY_MS_MAX;
 use crate::metrics::Metrics;
-use crate::record::{Ack, Batch, SinkId};
+use crate::record::{Ack, Batch, SinkId, Source, StreamId};
 use crate::status::{Beat, Board};
 
 /// First pause after a failure; doubled until [`SINK_RETRY_MS_MAX`].
@@ -79,6 +79,7 @@ pub fn spawn(
         held: Held::default(),
         trouble: None,
         accepted: false,
+        not_utf8: BTreeSet::new(),
     };
     let thread = std::thread::Builder::new()
         // The kernel shows 15 characters of it.
@@ -114,6 +115,8 @@ struct Worker {
     trouble: Option<String>,
     /// Told the board that it accepted something.
     accepted: bool,
+    /// Streams of which the log was told that they are not UTF-8.
+    not_utf8: BTreeSet<StreamId>,
 }
 
 impl Worker {
@@ -194,6 +197,10 @@ impl Worker {
             ToSink::Attach(source) => Job::Attach(source),
             ToSink::Batch(batch) => Job::Batch { batch, made: None },
             ToSink::Detach(stream) => Job::Detach(stream),
+            ToSink::Withdraw(stream) => {
+                self.sink.withdraw(stream);
+                return Some(());
+            }
             ToSink::Saved(marks) => {
                 self.sink.saved(&marks);
                 return Some(());
@@ -290,16 +297,20 @@ impl Worker {
                 };
                 self.on_success();
                 self.metrics.invalid_utf8_replaced_total.inc_by(delivered.counts.invalid_utf8);
+                if delivered.counts.invalid_utf8 > 0 {
+                    self.tell_not_utf8(&batch.source);
+                }
                 // As it was delivered: redacted where that is configured.
                 self.show(out);
                 // Before the acknowledgement: that must bring back the only reference to the batch.
-                let amount = made.and_then(|made| self.steps.count(&batch.source, made));
+                let amount = made.and_then(|made| self.steps.count(&batch, made));
                 // What could not be committed stays unacknowledged, as at a Stop; commit() has said so.
                 let _ =
                     self.acknowledge(Ack { sink: self.id, batch, mark: delivered.mark, delivered: amount });
             }
             Job::Detach(stream) => {
                 self.steps.detach(stream);
+                self.not_utf8.remove(&stream);
                 self.sink.detach(stream);
             }
         }
@@ -319,6 +330,25 @@ impl Worker {
                 Ok(()) => return Some(()),
                 Err(again) => *again,
             };
+        }
+    }
+
+    /// Once for each source, by one of its sinks: a count of replaced bytes does not tell whose they are.
+    fn tell_not_utf8(&mut self, source: &Source) {
+        let speaks = source.outlet.index == 0 && source.outlet.first() == self.id;
+        if !speaks || !self.not_utf8.insert(source.id) {
+            return;
+        }
+        match (&source.container, &source.path) {
+            (Some(container), _) => tracing::warn!(
+                "container {} prints bytes that are not UTF-8: each becomes U+FFFD (invalid_utf8_replaced_total)",
+                container.name
+            ),
+            (None, path) => tracing::warn!(
+                "{} has bytes that are not UTF-8: each becomes U+FFFD (invalid_utf8_replaced_total); set its `encoding` in \
+                 file_monitor, such as latin1",
+                path.as_deref().unwrap_or_default()
+            ),
         }
     }
 

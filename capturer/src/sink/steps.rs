@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::metrics::Metrics;
 use crate::pipeline::{Pipelines, Processed, Tally};
-use crate::record::{Amount, Batch, Source, StreamId};
+use crate::record::{Amount, Batch, StreamId};
 
 /// The pipelines of one sink.
 pub(super) struct Steps {
@@ -27,8 +27,10 @@ impl Steps {
     }
 
     /// Counts what became of a batch that was delivered; how much of it was, unless that is all.
-    pub(super) fn count(&self, source: &Source, processed: Processed) -> Option<Amount> {
-        if let Some(pipeline) = &source.pipeline {
+    pub(super) fn count(&self, batch: &Batch, processed: Processed) -> Option<Amount> {
+        if let Some(pipeline) = &batch.source.pipeline {
+            let came = self.metrics.pipeline_lines_in_total.with_label_values(&[&self.sink, &pipeline.name]);
+            came.inc_by(batch.records.len() as u64);
             self.add(&pipeline.name, &processed.tally);
         }
         processed.batch.as_ref().map(Amount::of)

@@ -14,6 +14,7 @@ mod elsewhere;
 mod hanging;
 mod idle;
 mod late;
+mod length;
 #[cfg(test)]
 mod listing_tests;
 mod losses;
@@ -61,6 +62,8 @@ pub struct FileSource {
     text: Text,
     /// Whether it is text at all.
     seen: binary::Seen,
+    /// What grew while reads waited.
+    length: length::Seen,
     /// The last line has no end yet.
     unfinished: Option<Unfinished>,
     /// A line is split there, in this file.
@@ -157,6 +160,7 @@ impl FileSource {
             format,
             text: Text::default(),
             seen: binary::Seen::default(),
+            length: length::Seen::default(),
             unfinished: None,
             split,
             chain: Chain::new(start),
@@ -523,6 +527,7 @@ impl FileSource {
         if self.leaves_out(&buffer[again..]) {
             let end = offset + (buffer.len() - again) as u64;
             self.pass_over_front(end);
+            cx.act(Action::Withdraw(self.stream));
             cx.credit.give_back(buffer, 0);
             return self.tell(Lines::default(), Vec::new(), 0, told);
         }
@@ -704,11 +709,6 @@ impl FileSource {
     /// Nothing of it is under way that will end. (A listing or opening under way needs no waiting for.)
     pub fn is_at_rest(&self) -> bool {
         self.reading.is_none() || self.set_aside.is_some()
-    }
-
-    /// Its position by times, if lines were read.
-    pub fn lines(&self) -> Option<ApiCursor> {
-        Some(self.lines).filter(|lines| !lines.is_none())
     }
 }
 

@@ -19,6 +19,7 @@ mod words;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::capture::counted::Read;
 use crate::capture::io::{Action, ConnId};
 use crate::capture::support::{Context, Timer};
 use crate::cursor::{ApiCursor, Cursor};
@@ -134,14 +135,21 @@ pub struct Stream {
     held: bool,
     /// What a read under way brought meanwhile.
     parked: Vec<Parked>,
-    /// When each batch out was sent, oldest first.
-    sent_at_ms: VecDeque<u64>,
+    /// What is out, oldest first.
+    sent: VecDeque<Sent>,
     /// What to read from if the files can't be read (`read_from: auto`).
     fallback: Option<Box<api::ApiSource>>,
     /// Its pipeline bounds what is read.
     allowance: Option<Allowance>,
     /// More than that was read: nothing more is until then.
     limited_until_ms: Option<u64>,
+}
+
+/// A batch that is not acknowledged yet.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    at_ms: u64,
+    source_bytes: u64,
 }
 
 /// A batch that waits for its output.
@@ -195,7 +203,7 @@ impl Stream {
             preparing: false,
             held: false,
             parked: Vec::new(),
-            sent_at_ms: VecDeque::new(),
+            sent: VecDeque::new(),
             fallback: None,
             allowance,
             limited_until_ms: None,
@@ -344,16 +352,16 @@ impl Stream {
         self.tally.has_lines()
     }
 
-    /// It reads nothing more because of those behind it: sinks that have not taken what was read, a rate limit, outputs
-    /// that are being prepared, or a stop.
+    /// It reads nothing more because of those behind it: sinks that have not taken what was read, an output that takes
+    /// nothing, a rate limit, outputs that are being prepared, or a stop.
     pub fn waits_for_sinks(&self) -> bool {
-        let paused = self.stopped || self.preparing || self.limited_until_ms.is_some();
+        let paused = self.stopped || self.preparing || self.held || self.limited_until_ms.is_some();
         paused || self.state == State::Found || self.batches_out >= STREAM_BATCHES_MAX
     }
 
     /// When the oldest batch that is not acknowledged was sent.
     pub fn oldest_sent_ms(&self) -> Option<u64> {
-        self.sent_at_ms.front().copied()
+        self.sent.front().map(|sent| sent.at_ms)
     }
 
     /// Every sink prepared the output and a checkpoint knows it.
@@ -470,7 +478,7 @@ impl Stream {
     /// All sinks acknowledged the oldest batch; `acked` is the position now safe.
     pub fn on_acked(&mut self, acked: &Cursor, cx: &mut Context<'_>) {
         self.batches_out -= 1;
-        self.sent_at_ms.pop_front();
+        self.sent.pop_front();
         self.acked.clone_from(acked);
         if let (Kind::File(file), Cursor::File(position)) = (&mut self.kind, &mut self.acked) {
             file.on_acked(std::mem::take(&mut position.done), cx);
@@ -552,6 +560,7 @@ impl Stream {
         if !matches!(self.state, State::Opening | State::Following) {
             return;
         }
+        let is_news = self.failures == 0 || self.last_error != text;
         text.clone_into(&mut self.last_error);
         self.back_off(cx);
         // A daemon that is away fails all of them, and they come back with it.
@@ -561,7 +570,9 @@ impl Stream {
             return self.pause(text, cx);
         }
         self.change(Change::Failed, text, cx);
-        words::warn(&self.source, error, &format!("{text}; trying again"));
+        // The health of `files` tells of a file that can't be opened, by its name and once.
+        let is_told = matches!(self.kind, Kind::File(_)) && error == StreamError::OpenFailed;
+        words::tell(&self.source, error, is_news && !is_told, &format!("{text}; trying again"));
     }
 
     /// It failed too often: left alone for a while, then tried once. The first line that comes ends it.
@@ -575,7 +586,7 @@ impl Stream {
         let cause =
             format!("paused for {} s after {} failures in a row: {text}", pause_ms / 1000, self.own_failures);
         self.change(Change::Failed, &cause, cx);
-        words::warn(&self.source, StreamError::CircuitOpen, &cause);
+        words::tell(&self.source, StreamError::CircuitOpen, true, &cause);
     }
 
     fn polled(&mut self, again_at_ms: u64, cx: &mut Context<'_>) {
@@ -683,7 +694,7 @@ impl Stream {
         let read = in_its_own_size(read, cx);
         self.seq += 1;
         self.batches_out += 1;
-        self.sent_at_ms.push_back(cx.now.mono_ms);
+        self.sent.push_back(Sent { at_ms: cx.now.mono_ms, source_bytes });
         if !lines.records.is_empty() {
             self.own_failures = 0;
         }
@@ -699,12 +710,12 @@ impl Stream {
             self.limited_until_ms = Some(until);
             cx.timers.set_earlier(Timer::Stream(self.source.id), until);
         }
-        // Once, however many outlets read them.
-        if self.source.outlet.index == 0 {
-            cx.metrics.logs_processed_total.inc_by(lines.records.len() as u64);
-            cx.metrics.log_bytes_processed_total.inc_by(message_bytes);
-            cx.metrics.lines_truncated_total.inc_by(lines.truncated);
-        }
+        let (records, truncated) = (lines.records.len() as u64, lines.truncated);
+        let more = Read { lines: records, bytes: message_bytes, truncated };
+        let news = cx.counted.read(&self.source.key, self.source.outlet.index, more);
+        cx.metrics.logs_processed_total.inc_by(news.lines);
+        cx.metrics.log_bytes_processed_total.inc_by(news.bytes);
+        cx.metrics.lines_truncated_total.inc_by(news.truncated);
         cx.credit.grow(lines.made.capacity() as u64);
         cx.credit.batch_out();
         cx.act(Action::Send(Arc::new(Batch {

@@ -1,6 +1,7 @@
 //! What a stream has read and lost so far, for `/api/v1/streams` and the figures by source.
 
 use super::{Kind, Stream};
+use crate::capture::io::FileNo;
 use crate::status::StreamRow;
 
 /// Sums over a stream's life.
@@ -48,6 +49,28 @@ impl Stream {
         self.tally.lost(losses, bytes);
     }
 
+    /// Bytes on disk that no sink has acknowledged yet: read and on their way, or not read. `None` = nobody knows how many
+    /// the Engine has.
+    pub fn lag_bytes(&self) -> Option<u64> {
+        let Kind::File(file) = &self.kind else { return None };
+        let sent = self.sent.iter().map(|sent| sent.source_bytes);
+        let parked = self.parked.iter().map(|parked| parked.source_bytes);
+        Some(file.lag_bytes() + sent.chain(parked).sum::<u64>())
+    }
+
+    /// It is a file that is left out, for it is not text.
+    pub fn is_left_out(&self) -> bool {
+        matches!(&self.kind, Kind::File(file) if file.is_left_out())
+    }
+
+    /// Its open file that may have grown and is not read: only a look at it tells how far the stream is behind.
+    pub fn unmeasured(&self) -> Option<FileNo> {
+        match &self.kind {
+            Kind::File(file) => file.unmeasured(),
+            Kind::Api(_) => None,
+        }
+    }
+
     /// For `/api/v1/streams`.
     pub fn row(&self, now_ms: u64) -> StreamRow {
         let container = self.source.container.as_ref();
@@ -61,6 +84,7 @@ impl Stream {
             mode_reason: self.kind_reason.clone(),
             state_age_ms: now_ms.saturating_sub(self.state_since_ms),
             outlet: self.source.outlet.index,
+            lag_bytes: self.lag_bytes(),
             oldest_unacked_ms: self.oldest_sent_ms().map(|sent| now_ms.saturating_sub(sent)),
             failures: self.failures,
             last_error: self.last_error.clone(),

@@ -3,12 +3,17 @@
 use crate::metrics::StreamError;
 use crate::record::Source;
 
-/// It failed and is tried again, or left alone for a while.
-pub(super) fn warn(source: &Source, error: StreamError, text: &str) {
+/// It failed and is tried again, or left alone for a while. A warning if that is news, and once, however many groups of sinks
+/// read the source: each meets the same fault.
+pub(super) fn tell(source: &Source, error: StreamError, is_news: bool, text: &str) {
     let container = source.container.as_ref().map_or("", |container| container.name.as_str());
     let path = source.path.as_deref().unwrap_or_default();
     let (cure, error) = (cure(error), error.as_str());
-    tracing::warn!(container, path, error, "{text}; {cure}");
+    if is_news && source.outlet.index == 0 {
+        tracing::warn!(container, path, error, "{text}; {cure}");
+    } else {
+        tracing::debug!(container, path, error, "{text}; {cure}");
+    }
 }
 
 /// Nothing is lost by a failure itself: the stream goes on from its position.

@@ -10,6 +10,7 @@ use super::{bytes, duration, number, rate, text};
 /// A source: a container or a file.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
+    pub key: String,
     pub name: String,
     /// As `/api/v1/streams` has them, with `lines_per_second`.
     pub rows: Vec<Map<String, Value>>,
@@ -81,14 +82,14 @@ pub(super) fn sources(streams: &[Map<String, Value>], filter: &str, order: Order
         };
         by_key.entry(key).or_default().push(row);
     }
-    let mut sources: Vec<Source> = by_key.values().map(|rows| source(rows)).collect();
+    let mut sources: Vec<Source> = by_key.iter().map(|(key, rows)| source(key, rows)).collect();
     let filter = filter.to_lowercase();
     sources.retain(|source| format!("{} {}", source.name, source.what).to_lowercase().contains(&filter));
     sources.sort_by(|a, b| order.compare(a, b));
     sources
 }
 
-fn source(rows: &[&Map<String, Value>]) -> Source {
+fn source(key: &str, rows: &[&Map<String, Value>]) -> Source {
     let of =
         |key: &str| rows.iter().filter_map(|row| row.get(key).and_then(Value::as_u64)).collect::<Vec<_>>();
     let shown = rows.iter().find(|row| is_troubled(row));
@@ -96,6 +97,7 @@ fn source(rows: &[&Map<String, Value>]) -> Source {
         shown.or_else(|| rows.iter().find(|row| text(row, "state") != "following")).unwrap_or(&rows[0]);
     let losses: u64 = of("losses").into_iter().sum();
     Source {
+        key: key.to_owned(),
         name: text(rows[0], "name").to_owned(),
         rate: rows.iter().map(|row| rate(row)).fold(0.0, f64::max),
         lag: of("lag_bytes").into_iter().max(),
@@ -117,6 +119,9 @@ fn what(row: &Map<String, Value>) -> String {
     let error = if number(row, "failures") > 0 { text(row, "last_error") } else { "" };
     if let Some(why) = [text(row, "set_aside"), error].into_iter().find(|why| !why.is_empty()) {
         return format!("{state}: {why}");
+    }
+    if !text(row, "left_out").is_empty() {
+        return format!("left out: {}", text(row, "left_out"));
     }
     if state != "following" || is_troubled(row) {
         return format!("{state}: {}", text(row, "cause"));

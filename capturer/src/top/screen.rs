@@ -19,6 +19,8 @@ pub(super) struct Chosen {
     /// The filter is being typed.
     pub typing: bool,
     pub row: usize,
+    /// The source in that row: rows move as their rates change, and the choice goes with its source.
+    pub key: Option<String>,
     /// The chosen source fills the screen.
     pub detail: bool,
     /// Lines that its details are scrolled by.
@@ -54,7 +56,7 @@ impl Chosen {
                 Key::Char(c) => self.filter.push(c),
                 _ => {}
             }
-            self.row = 0;
+            (self.row, self.key) = (0, None);
             return true;
         }
         match key {
@@ -62,7 +64,9 @@ impl Chosen {
             Key::Escape if self.detail => self.detail = false,
             Key::Escape => self.filter.clear(),
             Key::Enter => (self.detail, self.scroll) = (!self.detail, 0),
-            Key::Char('s') if !self.detail => (self.order, self.row) = (self.order.next(), 0),
+            Key::Char('s') if !self.detail => {
+                (self.order, self.row, self.key) = (self.order.next(), 0, None);
+            }
             Key::Char('/') if !self.detail => self.typing = true,
             Key::Up | Key::Char('k') => self.step(-1),
             Key::Down | Key::Char('j') => self.step(1),
@@ -77,15 +81,18 @@ impl Chosen {
         if self.detail {
             self.scroll = self.scroll.saturating_add_signed(by as i16);
         } else {
-            self.row = self.row.saturating_add_signed(by);
+            (self.row, self.key) = (self.row.saturating_add_signed(by), None);
         }
     }
 }
 
 /// Draws all of it.
 pub(super) fn draw(frame: &mut Frame, view: &View, chosen: &mut Chosen) {
+    let all = sources(&view.streams, "", chosen.order).len();
     let sources = sources(&view.streams, &chosen.filter, chosen.order);
-    chosen.row = chosen.row.min(sources.len().saturating_sub(1));
+    let of_key = sources.iter().position(|source| chosen.key.as_ref() == Some(&source.key));
+    chosen.row = of_key.unwrap_or(chosen.row).min(sources.len().saturating_sub(1));
+    chosen.key = sources.get(chosen.row).map(|source| source.key.clone());
     let area = frame.area();
     // What is wrong may take half of the screen, and no more.
     let mut trouble = trouble(view, usize::from(area.width));
@@ -103,7 +110,7 @@ pub(super) fn draw(frame: &mut Frame, view: &View, chosen: &mut Chosen) {
     ])
     .areas(area);
     frame.render_widget(Paragraph::new(trouble), top);
-    frame.render_widget(Paragraph::new(figures(view, sources.len())), figures_at);
+    frame.render_widget(Paragraph::new(figures(view, sources.len(), all)), figures_at);
     match sources.get(chosen.row).filter(|_| chosen.detail) {
         Some(source) => draw_details(frame, middle, source, chosen.scroll),
         None => draw_table(frame, middle, &sources, chosen.row),
@@ -134,13 +141,23 @@ fn trouble(view: &View, columns: usize) -> Vec<Line<'static>> {
     if lines.is_empty() {
         lines.push(Line::styled("✓ all is well", Style::new().fg(Color::Green).add_modifier(Modifier::BOLD)));
     }
+    let note = Style::new().fg(Color::Yellow);
+    for (component, message) in &view.notes {
+        let wrapped = wrap(&format!("note on {component}: {message}"), columns);
+        lines.extend(wrapped.into_iter().map(|line| Line::styled(line, note)));
+    }
+    if !view.pipelines.is_empty() && !view.notes.contains_key("pipelines") {
+        let wrapped = wrap(&format!("pipelines: {}", view.pipelines), columns);
+        lines.extend(wrapped.into_iter().map(Line::raw));
+    }
     lines
 }
 
-fn figures(view: &View, shown: usize) -> String {
+fn figures(view: &View, shown: usize, all: usize) -> String {
     let sent: Vec<String> = view.sent.iter().map(|(sink, count)| format!("{sink} {count}")).collect();
     let (rate, lag, sent) = (view.lines_per_second, bytes(Some(view.lag_bytes)), sent.join(", "));
-    format!("{shown} sources, {rate:.1} lines/s, behind {lag}; delivered: {sent}")
+    let count = if shown == all { format!("{all} sources") } else { format!("{shown} of {all} sources") };
+    format!("{count}, {rate:.1} lines/s, behind {lag}; delivered: {sent}")
 }
 
 /// Columns that are as wide as their numbers; the rest is shared by the name and what it is at.
@@ -217,6 +234,8 @@ mod tests {
                 ("docker".to_owned(), "no answer".to_owned()),
                 ("losses".to_owned(), format!("lost for local_file: 7 bytes of container web; {long}")),
             ]),
+            notes: BTreeMap::new(),
+            pipelines: String::new(),
             sent: BTreeMap::from([("local_file".to_owned(), 12)]),
             lines_per_second: 34.5,
             lag_bytes: 60_000,
@@ -277,12 +296,20 @@ mod tests {
             assert!(chosen.press(key), "{key:?} does not leave while a filter is typed");
         }
         assert_eq!((chosen.filter.as_str(), chosen.typing), ("db", false));
-        assert!(screen(80, 24, &mut chosen).iter().any(|line| line.contains("1 sources")));
+        assert!(screen(80, 24, &mut chosen).iter().any(|line| line.contains("1 of 2 sources")));
         chosen.press(Key::Escape);
         chosen.press(Key::Down);
         chosen.press(Key::PageDown);
         screen(80, 24, &mut chosen);
         assert_eq!(chosen.row, 1, "no further than the last");
+        assert_eq!(chosen.key.as_deref(), Some("c:1"));
+        // Its row changes with what is sorted by; the choice does not.
+        chosen.order = Order::Rate;
+        screen(80, 24, &mut chosen);
+        assert_eq!((chosen.row, chosen.key.as_deref()), (0, Some("c:1")));
+        chosen.order = Order::Trouble;
+        screen(80, 24, &mut chosen);
+        assert_eq!(chosen.row, 1);
         chosen.press(Key::Char('s'));
         assert_eq!((chosen.order, chosen.row), (Order::Rate, 0));
         chosen.press(Key::Enter);

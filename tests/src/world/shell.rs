@@ -219,6 +219,8 @@ impl World {
                 self.run_mut().flow.on_send(&batch);
                 self.send_to_sinks(|| Message::Batch(Arc::clone(&batch)));
             }
+            // Outputs of the simulation are no files.
+            Action::Withdraw(_) => {}
             Action::Detach(stream) => {
                 self.run_mut().keys.remove(&stream);
                 self.send_to_sinks(|| Message::Detach(stream));

@@ -114,6 +114,15 @@ function showCards(now) {
     cards.push(card(`spool: ${labels.sink}`, `${share.toFixed(share < 10 ? 1 : 0)} %`, share,
       `${bytes(size)} of ${bytes(limit)}, oldest ${duration((age ?? 0) * 1000)}`, share > 80));
   }
+  const came = now.families.get("pipeline_lines_in_total") ?? [];
+  if (came.length > 0) {
+    const dropped = (now.families.get("pipeline_lines_total") ?? []).filter((one) => one.labels.outcome === "dropped");
+    const sum = (samples, sink) => samples.filter((one) => one.labels.sink === sink).reduce((all, one) => all + one.value, 0);
+    const sinks = [...new Set(came.map((one) => one.labels.sink))];
+    const most = sinks.sort((a, b) => sum(dropped, b) - sum(dropped, a))[0];
+    cards.push(card("dropped by pipelines", number(sum(dropped, most)), sum(dropped, most),
+      `of ${number(sum(came, most))} lines that came to them in this run`));
+  }
   const fds = of("file_descriptors_open"), limit = of("file_descriptors_limit");
   cards.push(card("descriptors", number(fds), fds, `of at most ${number(limit)}`, fds > 0.9 * limit));
   const memory = of("resident_memory_bytes");
@@ -152,6 +161,7 @@ function troubled(row) {
 function what(row) {
   const why = row.set_aside || (row.failures > 0 && row.last_error) || "";
   if (why) return `${row.state}: ${why}`;
+  if (row.left_out) return `left out: ${row.left_out}`;
   if (row.state === "following" && !/blocked|does not answer/.test(row.cause)) {
     return row.mode === "file" ? "following its file" : "following over the API";
   }
@@ -254,6 +264,13 @@ function trouble(title, text) {
   return made;
 }
 
+// Nothing is wrong, and yet it should be read.
+function note(title, text) {
+  const made = element("div", undefined, "note");
+  made.append(element("h2", `note on ${title}`), element("p", text));
+  return made;
+}
+
 function showState(words, good, troubles) {
   $("state").textContent = words;
   $("state").className = good ? "good" : "bad";
@@ -274,12 +291,13 @@ function show(now) {
   const bad = components.filter(([, told]) => !told.ok);
   bad.sort(([a], [b]) => (b === "losses") - (a === "losses"));
   const troubles = bad.map(([name, told]) => trouble(NAMES[name] ?? name, told.message));
+  const notes = components.filter(([, told]) => told.ok && told.note).map(([name, told]) => note(name, told.message));
   if (!now.streams.fresh) {
     troubles.unshift(trouble("The capture loop does not answer", `What is below is what it said ${duration(now.streams.age_ms)} ago.`));
   }
   const words = troubles.length === 0 ? "All is well" : troubles.length === 1 ? troubles[0].firstChild.textContent :
     `${troubles.length} things need attention`;
-  showState(words, troubles.length === 0, troubles);
+  showState(words, troubles.length === 0, [...troubles, ...notes]);
   const started = value(now.families, "process_start_time_seconds");
   $("uptime").textContent = started ? `, runs for ${duration(Date.now() - started * 1000)}` : "";
   showCards(now);

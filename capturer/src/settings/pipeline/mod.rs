@@ -1,6 +1,7 @@
 //! Settings of the pipelines: what happens to a source's lines between capture and sinks, typed and checked. Not here:
 //! anything that is done to a line (pipeline/), but for the rules by which lines belong together ([`MultilineRule`]).
 
+mod fields;
 mod multiline;
 mod pattern;
 mod read;
@@ -11,6 +12,7 @@ pub use multiline::{Group, Multiline, MultilinePreset, MultilineRule, Next};
 pub use pattern::Pattern;
 pub use time_format::{TimeFormat, TimePart};
 
+pub(super) use fields::never_made;
 pub(super) use read::{read, show};
 
 use std::collections::BTreeMap;

@@ -17,6 +17,7 @@ use crate::settings::loki::is_label_name;
 use crate::settings::path_pattern::PathPattern;
 use crate::settings::reader::Section;
 use crate::settings::units::{self, Mismatch};
+use crate::table::shown;
 
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 const BURSTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
@@ -354,7 +355,7 @@ fn read_labels(s: &mut Section) -> Option<Step> {
     let mut all: Vec<&String> = Vec::new();
     for (key, names) in keys {
         for name in names {
-            let shown = name.escape_debug();
+            let shown = shown(name);
             if !is_label_name(name) {
                 let why = "is no label name: letters, digits and _, not beginning with a digit";
                 s.problem(key, format!("\"{shown}\" {why}"));

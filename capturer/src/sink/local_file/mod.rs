@@ -258,6 +258,9 @@ impl Sink for LocalFileSink {
             stream.facts = self.outbox.facts(&batch.source);
         }
         let path = stream.path.clone();
+        if batch.records.is_empty() && self.outputs.get(&path).is_some_and(|output| output.withdrawn) {
+            return Ok(Delivered { mark: self.mark(&path), counts: Counts::default() });
+        }
         self.ready(&path)?;
         self.rotate_if_due(&path)?;
         let plan = self.streams.get(&id).and_then(|stream| self.plan(stream, batch));
@@ -276,6 +279,12 @@ impl Sink for LocalFileSink {
         if output.users == 0 {
             self.close(&path);
             self.outputs.remove(&path);
+        }
+    }
+
+    fn withdraw(&mut self, stream: StreamId) {
+        if let Some(path) = self.streams.get(&stream).map(|stream| Arc::clone(&stream.path)) {
+            self.remove_empty(&path);
         }
     }
 

@@ -42,6 +42,8 @@ pub(super) struct Output {
     torn_at: Option<u64>,
     /// It can't be rotated; not tried again before.
     rotate_at: Option<Instant>,
+    /// Its file was empty and not needed, and is gone until a record comes.
+    pub(super) withdrawn: bool,
 }
 
 /// Older files of an output that a checkpoint may still name, oldest first.
@@ -163,6 +165,7 @@ impl LocalFileSink {
             tail: Vec::new(),
             torn_at: None,
             rotate_at,
+            withdrawn: false,
         };
         let looked = output.look_at_ends(len);
         self.outputs.insert(path.clone(), output);
@@ -241,6 +244,20 @@ impl LocalFileSink {
             && output.file.take().is_some()
         {
             self.open.remove(&output.used_at);
+        }
+    }
+
+    /// Removes an output's file if it is empty, is still the one that was made, and nobody else writes there.
+    pub(super) fn remove_empty(&mut self, path: &Arc<str>) {
+        let is_unused = self.outputs.get(path).is_some_and(|output| output.len == 0 && output.users <= 1);
+        if !is_unused || self.pending.contains_key(path) || !self.is_unchanged(path) {
+            return;
+        }
+        let removed = open_parent(&self.root.fd(), path, false)
+            .and_then(|(dir, name)| Ok(rustix::fs::unlinkat(&dir, name, AtFlags::empty())?));
+        self.close(path);
+        if let (Ok(()), Some(output)) = (removed, self.outputs.get_mut(path)) {
+            output.withdrawn = true;
         }
     }
 

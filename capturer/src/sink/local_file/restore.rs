@@ -58,6 +58,8 @@ pub(super) fn restore(
         match work.restore(mark) {
             Ok(Some(restored)) => drop(work.restored.marks.insert(mark.path.clone(), restored)),
             Ok(None) => {}
+            // As of a file that is no text: nothing was in its output, which then went.
+            Err(error) if mark.len_bytes == 0 && error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => work.note(
                 &mark.path,
                 &format!("can't be gone on with ({error}); {} bytes were in it", mark.len_bytes),

@@ -556,3 +556,47 @@ fn other_formats_come_out_and_are_not_repeated_either() {
         assert_eq!(fs::read_to_string(dir.path().join(file)).unwrap(), expected);
     }
 }
+
+/// An output of a file that turned out to be no text: nothing stands for it, until there is something.
+#[test]
+fn an_empty_output_goes_and_comes_with_the_first_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = || fs::read_dir(dir.path()).unwrap().count();
+    let mut first = sink(dir.path(), NAME);
+    let web = container(1, "web");
+    let saved = first.attach(&web).unwrap().unwrap();
+    first.withdraw(web.id);
+    assert_eq!(names(), 0);
+    // A position alone needs no file.
+    write(&mut first, &web, &[]);
+    assert_eq!(names(), 0);
+    write(&mut first, &web, &["one", "two"]);
+    assert_eq!(lines(dir.path().join("web.ndjson")), ["one", "two"]);
+    first.withdraw(web.id);
+    assert_eq!(lines(dir.path().join("web.ndjson")), ["one", "two"], "what has lines stays");
+    drop(first);
+    // After a crash the checkpoint knows the file that went. What is in the new one does not come twice.
+    let (mut second, _) = restart(dir.path(), NAME, &[&saved]);
+    second.attach(&web).unwrap();
+    write(&mut second, &web, &["one", "two", "three"]);
+    assert_eq!(lines(dir.path().join("web.ndjson")), ["one", "two", "three"]);
+}
+
+/// One that two sources share is in use; and of one that went a restart has nothing to say.
+#[test]
+fn an_output_that_others_use_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = sink(dir.path(), "all.ndjson");
+    let (web, db) = (container(1, "web"), container(2, "db"));
+    sink.attach(&web).unwrap();
+    sink.attach(&db).unwrap();
+    sink.withdraw(web.id);
+    assert!(dir.path().join("all.ndjson").exists());
+    let (mut sink, restored) = restart(dir.path(), NAME, &[]);
+    let mark = sink.attach(&web).unwrap().unwrap();
+    sink.withdraw(web.id);
+    drop(sink);
+    assert!(restored.notes.is_empty());
+    let (_, restored) = restart(dir.path(), NAME, &[&mark]);
+    assert_eq!(restored.notes, Vec::<String>::new(), "nothing was in it: nobody has to be told");
+}

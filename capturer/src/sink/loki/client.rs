@@ -150,7 +150,11 @@ impl Client {
             LokiAuth::Bearer(token) => format!("Bearer {}", token.reveal()),
             LokiAuth::BearerFile(path) => {
                 let named = |error: io::Error| in_file("the token", path, error);
-                format!("Bearer {}", std::fs::read_to_string(path).map_err(named)?.trim())
+                let token = std::fs::read_to_string(path).map_err(named)?;
+                if token.trim().is_empty() {
+                    return Err(named(io::Error::other("the file is empty")));
+                }
+                format!("Bearer {}", token.trim())
             }
         };
         // Its own error would show the value.

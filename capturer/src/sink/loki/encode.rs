@@ -21,6 +21,7 @@ use crate::limits::LOKI_LABEL_VALUE_BYTES;
 use crate::record::{Batch, MessageForm, Record, Source, StdType};
 use crate::settings::{Loki, TENANT_BYTES_MAX, is_tenant_char};
 use crate::sink::Counts;
+use crate::table::shown;
 
 /// Name of the metadata that marks a line that was cut.
 const TRUNCATED: &str = "truncated";
@@ -76,7 +77,7 @@ impl SourceHead {
             ));
         }
         (asked != *tenant).then(|| {
-            let asked = shortened(asked, TENANT_BYTES_MAX).escape_debug().to_string();
+            let asked = shown(&shortened(asked, TENANT_BYTES_MAX));
             format!("Loki takes no tenant \"{asked}\"; its lines go to the tenant {tenant}")
         })
     }

@@ -4,15 +4,12 @@
 use super::FileSource;
 use crate::capture::support::Context;
 use crate::cursor::{FileId, TailPrint};
-use crate::decode::binary::{Kind, kind};
-use crate::decode::text::{Mark, mark};
+use crate::decode::binary::{self, Kind, Verdict, kind};
 use crate::metrics::UnreadableReason;
 use crate::settings::{Binary, FileFormat};
 
 /// A file that is left out and written to is looked at so often.
 const LEFT_OUT_LOOK_MS: u64 = 10_000;
-/// The longest byte order mark.
-const MARK_BYTES: usize = 4;
 
 /// What was seen of the file that is read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,13 +17,8 @@ pub(super) struct Seen {
     /// Which file that is.
     file: Option<FileId>,
     verdict: Option<Verdict>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Text,
-    Binary,
-    Utf32,
+    /// It seems to have this encoding.
+    encoding: Option<&'static str>,
 }
 
 impl FileSource {
@@ -36,35 +28,17 @@ impl FileSource {
         let Some(front) = self.chain.links.front().filter(|_| holds_text) else { return false };
         // What is read from its beginning may be another, written anew in the same file.
         if self.seen.file != Some(front.found.id) || front.offset == 0 {
-            self.seen = Seen { file: Some(front.found.id), verdict: None };
+            self.seen = Seen { file: Some(front.found.id), ..Seen::default() };
         }
         if self.seen.verdict.is_none() {
             // Of a file that is gone on with, what it begins with says what it is.
             let head = &front.found.head;
             let first = if front.offset > 0 && kind(head) != Kind::Unknown { head } else { buffer };
-            self.seen.verdict = self.judge(first);
-            if let Some((_, text)) = self.not_text() {
-                tracing::warn!("{text}");
-            }
+            let is_known = self.text.rules.encoding.is_some() || self.text.rules.binary == Binary::Read;
+            (self.seen.verdict, self.seen.encoding) =
+                (binary::judge(first, is_known), binary::seems_utf16(first));
         }
         self.is_left_out()
-    }
-
-    fn judge(&self, first: &[u8]) -> Option<Verdict> {
-        if first.len() < MARK_BYTES {
-            return None;
-        }
-        if mark(first, true) == Mark::Utf32 {
-            return Some(Verdict::Utf32);
-        }
-        if self.text.rules.encoding.is_some() || self.text.rules.binary == Binary::Read {
-            return Some(Verdict::Text);
-        }
-        match kind(first) {
-            Kind::Unknown => None,
-            Kind::Text => Some(Verdict::Text),
-            Kind::Binary => Some(Verdict::Binary),
-        }
     }
 
     /// The verdict on the file that would be read now.
@@ -74,7 +48,7 @@ impl FileSource {
     }
 
     /// The file that would be read is left out.
-    pub(super) fn is_left_out(&self) -> bool {
+    pub fn is_left_out(&self) -> bool {
         match self.verdict() {
             Some(Verdict::Binary) => self.text.rules.binary == Binary::Skip,
             Some(Verdict::Utf32) => true,
@@ -96,6 +70,15 @@ impl FileSource {
         }
     }
 
+    /// Why the file is left out, if it is, in a few words.
+    pub(super) fn left_out(&self) -> Option<&'static str> {
+        match self.verdict()? {
+            Verdict::Binary if self.is_left_out() => Some("binary, not text"),
+            Verdict::Utf32 => Some("UTF-32, which is not decoded"),
+            Verdict::Binary | Verdict::Text => None,
+        }
+    }
+
     /// What is to be said of a file that is not text.
     pub fn not_text(&self) -> Option<(UnreadableReason, String)> {
         // Every stream is asked once a second, and nearly all are text: only the others need their path.
@@ -106,6 +89,15 @@ impl FileSource {
             Verdict::Utf32 => Some((
                 UnreadableReason::Undecodable,
                 format!("{} is UTF-32, which is not decoded, and is left out: write it as UTF-8", path()),
+            )),
+            Verdict::Binary if self.is_left_out() && self.seen.encoding.is_some() => Some((
+                UnreadableReason::Binary,
+                format!(
+                    "{} is not text in UTF-8 and is left out: it looks like {}, so set `encoding: {1}` for it, or name it in \
+                     `exclude`",
+                    path(),
+                    self.seen.encoding.unwrap_or_default()
+                ),
             )),
             Verdict::Binary if self.is_left_out() => Some((
                 UnreadableReason::Binary,

@@ -15,17 +15,20 @@ impl FileSource {
         for Gone { name, bytes, in_place, .. } in &changes.gone {
             let reason = if *in_place { LossReason::FileTruncated } else { LossReason::FileGoneUnread };
             let file = format!("{}/{name}", self.directory);
+            // Each group of sinks reads it for itself, and is told of for itself.
+            let sinks = self.reader.sinks.join(", ");
             match (bytes, in_place) {
                 (0, true) => {
                     cx.metrics.possibly_lost(reason);
                     tracing::warn!(
                         file,
+                        sinks,
                         "written anew; what was written just before that may be lost: reading it from its beginning"
                     );
                 }
                 (0, false) => {
                     cx.metrics.possibly_lost(reason);
-                    tracing::warn!(file, "gone; what was written to it after it was read may be lost");
+                    tracing::warn!(file, sinks, "gone; what was written to it after it was read may be lost");
                 }
                 (bytes, true) => {
                     cx.metrics.lost(reason, *bytes);
@@ -73,7 +76,7 @@ impl FileSource {
     /// Fills its part of a row of `/api/v1/streams`.
     pub fn describe(&self, row: &mut StreamRow, now_ms: u64) {
         row.mode = "file".to_owned();
-        row.lag_bytes = Some(self.chain.unread_bytes());
+        self.left_out().unwrap_or_default().clone_into(&mut row.left_out);
         row.operation = self.operation().to_owned();
         if !row.operation.is_empty() {
             row.operation_age_ms = Some(now_ms.saturating_sub(self.asked_ms));

@@ -2,12 +2,18 @@
 
 use super::FileSource;
 use crate::capture::support::Context;
+use crate::cursor::ApiCursor;
 use crate::decode::assemble::Lines;
 use crate::decode::{DecodeError, Piece, timestamp};
 use crate::metrics::{LossReason, SkipReason};
 use crate::settings::FileFormat;
 
 impl FileSource {
+    /// Its position by times, if lines were read.
+    pub fn lines(&self) -> Option<ApiCursor> {
+        Some(self.lines).filter(|lines| !lines.is_none())
+    }
+
     /// As [`Assembler::push`], for a line that may have been delivered over the API.
     pub(super) fn pass_over(
         &mut self,

@@ -1,0 +1,132 @@
+//! What is to be said of pipelines that drop lines. To drop is what they are for, so it is no fault; but one that has let
+//! nothing through for minutes is more often a mistake in its config, and it is silent.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::metrics::Drops;
+
+/// So long nothing came through.
+const WINDOW_MS: u64 = 5 * 60_000;
+/// The first minutes of a run need not be waited for.
+const LEAST_MS: u64 = 60_000;
+/// A mark in the window is set so often.
+const MARK_EVERY_MS: u64 = 10_000;
+
+/// What pipelines had dropped at earlier moments.
+#[derive(Debug, Default)]
+pub(super) struct Pipelines {
+    marks: BTreeMap<String, VecDeque<Mark>>,
+}
+
+/// Counts at a moment.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at_ms: u64,
+    came: u64,
+    dropped: u64,
+}
+
+/// What is to be said.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Said {
+    /// Some let nothing through.
+    pub note: bool,
+    /// A sentence on all of them.
+    pub text: String,
+}
+
+impl Pipelines {
+    /// `drops` are counts of this process, which only grow.
+    pub(super) fn look(&mut self, now_ms: u64, drops: &BTreeMap<String, Drops>) -> Said {
+        self.marks.retain(|name, _| drops.contains_key(name));
+        let (mut silent, mut others) = (Vec::new(), Vec::new());
+        for (name, now) in drops {
+            let mark = Mark { at_ms: now_ms, came: now.came, dropped: now.dropped };
+            match self.nothing_since(name, mark) {
+                Some(before) => {
+                    let lines = now.came - before.came;
+                    let seconds = (now_ms - before.at_ms) / 1000;
+                    silent.push(format!(
+                        "{name} dropped all {lines} lines of the last {seconds} s ({})",
+                        by_step(now)
+                    ));
+                }
+                None => {
+                    others.push(format!("{name} dropped {} of {} lines in this run", now.dropped, now.came))
+                }
+            }
+        }
+        let note = !silent.is_empty();
+        let mut text = silent.join("; ");
+        if note {
+            text += "; if that is not meant, capturer try shows which step drops a line, and capturer check warns of fields that no \
+                     step makes";
+        }
+        for other in others {
+            text += if text.is_empty() { "" } else { "; " };
+            text += &other;
+        }
+        Said { note, text }
+    }
+
+    /// The mark since which lines came and none went through, if there is one long enough ago.
+    fn nothing_since(&mut self, name: &str, now: Mark) -> Option<Mark> {
+        let marks = self.marks.entry(name.to_owned()).or_default();
+        if marks.back().is_none_or(|last| now.at_ms >= last.at_ms + MARK_EVERY_MS) {
+            marks.push_back(now);
+        }
+        while marks.len() > 1 && marks[1].at_ms + WINDOW_MS <= now.at_ms {
+            marks.pop_front();
+        }
+        // Lines that wait in a step, as in dedup, came and are not dropped: they go through later.
+        let passed = |mark: &Mark| mark.came.saturating_sub(mark.dropped);
+        let first = marks.iter().find(|mark| passed(mark) == passed(&now))?;
+        (now.at_ms >= first.at_ms + LEAST_MS && now.dropped > first.dropped).then_some(*first)
+    }
+}
+
+fn by_step(drops: &Drops) -> String {
+    let steps = drops.by_step.iter().map(|(step, lines)| format!("{step}: {lines} in this run"));
+    steps.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drops(came: u64, dropped: u64) -> BTreeMap<String, Drops> {
+        let by_step = BTreeMap::from([("keep".to_owned(), dropped)]);
+        BTreeMap::from([("web".to_owned(), Drops { came, dropped, by_step })])
+    }
+
+    #[test]
+    fn one_that_lets_nothing_through_is_told() {
+        let mut pipelines = Pipelines::default();
+        assert!(!pipelines.look(0, &drops(0, 0)).note);
+        assert!(!pipelines.look(30_000, &drops(10, 10)).note, "not for long yet");
+        let said = pipelines.look(61_000, &drops(20, 20));
+        assert!(said.note && said.text.contains("web dropped all 20 lines of the last 61 s"), "{said:?}");
+        assert!(said.text.contains("keep: 20 in this run"), "{said:?}");
+        let said = pipelines.look(62_000, &drops(21, 20));
+        assert_eq!(said, Said { note: false, text: "web dropped 20 of 21 lines in this run".to_owned() });
+        // From the next mark on it has a minute again.
+        assert!(!pipelines.look(100_000, &drops(30, 29)).note);
+        assert!(pipelines.look(170_000, &drops(40, 39)).note);
+    }
+
+    #[test]
+    fn one_that_is_given_nothing_is_not() {
+        let mut pipelines = Pipelines::default();
+        for second in 0..1_000 {
+            assert!(!pipelines.look(second * 1_000, &drops(0, 0)).note);
+        }
+        // What it dropped long ago says nothing of now.
+        pipelines.look(1_000_000, &drops(5, 5));
+        assert!(pipelines.look(1_070_000, &drops(5, 5)).note);
+        for second in 1_070..1_400 {
+            pipelines.look(second * 1_000, &drops(5, 5));
+        }
+        assert!(!pipelines.look(1_400_000, &drops(5, 5)).note);
+        assert!(pipelines.marks["web"].len() < 40, "bounded");
+    }
+}
