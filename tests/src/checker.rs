@@ -544,8 +544,9 @@ impl Flow {
 
     fn batches_are_bounded(&self, key: &StreamKey) {
         let of_stream = self.batches.keys().filter(|(of, _)| of == key).count();
-        // A read or two may be under way when the last batch goes; what they bring is sent as well.
-        if self.batches.len() > limits::SINK_BATCHES_MAX || of_stream > limits::STREAM_BATCHES_MAX + 2 {
+        // A read or two may be under way when the last batch goes; what they bring is sent as well, and so is what their end
+        // and a deadline close: a line that was open, groups of lines.
+        if self.batches.len() > limits::SINK_BATCHES_MAX || of_stream > limits::STREAM_BATCHES_MAX + 4 {
             violated(
                 "batches_are_bounded",
                 format!("{} batches out, {of_stream} of {key:?}", self.batches.len()),

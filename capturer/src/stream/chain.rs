@@ -337,7 +337,7 @@ impl Chain {
         let rewritten = found
             .iter()
             .position(|file| file.id == place.file && place.file.birth_ns != 0 && !file.compressed);
-        if let Some(at) = orphan.candidate(found, &self.links) {
+        if let Some(at) = orphan.candidate(found, &self.links, |id| self.known.was_read(id)) {
             let mut link = link_at(found[at].clone(), &place);
             link.candidate = true;
             orphan.name.clone_from(&link.found.name);
@@ -480,11 +480,15 @@ impl Chain {
         changes
     }
 
-    /// A file that has the live name again grows from now on.
+    /// A file that a link leads to again grows from now on. Others are where they are in the order of rotation, for a
+    /// listing into which a rotation fell may show an older file under the live name.
     fn put_live_last(&mut self, found: &[FoundFile]) {
         let Some(live) = found.last().filter(|file| file.rank == 0) else { return };
         let before = 0..self.links.len().saturating_sub(1);
-        let Some(at) = self.links.range(before).position(|link| link.found.id == live.id) else { return };
+        let Some(at) = self.links.range(before).position(|link| link.elsewhere && link.found.id == live.id)
+        else {
+            return;
+        };
         let position = self.position();
         let Some(mut link) = self.links.remove(at) else { return };
         link.is_live_again();

@@ -40,6 +40,10 @@ impl Chain {
         if self.copied_since_ns.is_none() || !self.links.back().is_some_and(is_live) {
             return;
         }
+        // It was emptied: the next read tells, and what was read of it is looked for first.
+        if self.links.back().is_some_and(|link| live.len < link.offset) {
+            return;
+        }
         // What was read of the log goes on in a copy that is older than those.
         let candidate = self.links.iter().find(|link| link.candidate).map(|link| link.found.id);
         if self.orphan.is_some() && candidate.is_none() {

@@ -64,6 +64,11 @@ impl Known {
         all.into_iter().take(WANTED_MAX).map(|(_, id)| id).collect()
     }
 
+    /// It was read, not passed over.
+    pub(super) fn was_read(&self, file: FileId) -> bool {
+        self.places.get(&file).is_some_and(|(_, place)| !place.tail.is_none())
+    }
+
     /// All of them.
     pub(super) fn ids(&self) -> impl Iterator<Item = FileId> {
         self.places.keys().copied()

@@ -144,6 +144,11 @@ impl Link {
         if let Handle::Open(file) = self.handle { Some(file) } else { None }
     }
 
+    /// What was listed of it was seen in this very file. A number alone may have come back with another.
+    pub fn is_as_listed(&self) -> bool {
+        self.found.id.birth_ns != 0 && !self.found.compressed
+    }
+
     /// It is this open file, and the next byte to read is that.
     pub fn is_at(&self, file: FileNo, offset: u64) -> bool {
         self.handle == Handle::Open(file) && self.offset == offset

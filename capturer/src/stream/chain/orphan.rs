@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Chain, Changes, Copied, Gone, Handle, Link, link_at};
+use super::{Chain, Changes, Copied, Gone, Handle, Link, Parked, link_at};
 use crate::capture::io::{FileNo, FoundFile};
 use crate::cursor::{FileId, FilePlace, HeadPrint, TailPrint};
 
@@ -21,8 +21,13 @@ pub(super) struct Orphan {
 }
 
 impl Orphan {
-    /// The file that seems to hold the content now; the newest first.
-    pub(super) fn candidate(&self, found: &[FoundFile], links: &VecDeque<Link>) -> Option<usize> {
+    /// The file that seems to hold the content now; the newest first. None of those that were read by themselves.
+    pub(super) fn candidate(
+        &self,
+        found: &[FoundFile],
+        links: &VecDeque<Link>,
+        was_read: impl Fn(FileId) -> bool,
+    ) -> Option<usize> {
         found.iter().rposition(|file| {
             let len = if file.compressed { file.unpacked_len.map_or(u64::MAX, u64::from) } else { file.len };
             let fits = len >= self.place.offset.max(self.place.tail.end) && file.has_head(&self.place.head);
@@ -30,7 +35,7 @@ impl Orphan {
             let is_held = links.iter().any(|link| link.found.id == file.id);
             // Nothing was read of it, and nothing tells it from others.
             let is_told = self.place.head.len_bytes > 0;
-            fits && is_other && is_told && !is_held
+            fits && is_other && is_told && !is_held && !was_read(file.id)
         })
     }
 
@@ -53,7 +58,7 @@ impl Chain {
     /// The file being read has this length now, by its descriptor. If that is less than what was read of it, or than it was
     /// before anything was read, it was truncated. Returns whether.
     pub fn on_short(&mut self, len: u64) -> bool {
-        let was_longer = |front: &Link| front.offset == 0 && !front.found.compressed && len < front.len;
+        let was_longer = |front: &Link| front.offset == 0 && front.is_as_listed() && len < front.len;
         let short = self.links.front().is_some_and(|front| len < front.offset || was_longer(front));
         if short {
             self.begin_anew(len);
@@ -142,8 +147,17 @@ impl Chain {
             }
             self.remove(at);
         }
-        let Some(orphan) = &mut self.orphan else { return };
-        if let Some(at) = orphan.candidate(found, &self.links) {
+        let Some(orphan) = &self.orphan else { return };
+        let was_read = |id: FileId| {
+            let parked =
+                self.parked.iter().any(|parked| parked.link.found.id == id && parked.link.offset > 0);
+            parked || self.known.was_read(id)
+        };
+        if let Some(at) = orphan.candidate(found, &self.links, was_read) {
+            // It may have been taken for another copy.
+            let is_it = |parked: &mut Parked| parked.link.found.id == found[at].id && parked.link.offset == 0;
+            let before = self.parked.extract_if(.., is_it);
+            changes.let_go.extend(before.filter_map(|parked| parked.link.open_file()));
             let mut link = link_at(found[at].clone(), &orphan.place);
             (link.candidate, link.settled, link.last_look) = (true, true, true);
             let skip = orphan.place.skip;

@@ -47,7 +47,7 @@ impl FileSource {
     /// What was read before does not stand there any more, or what was listed before anything was read.
     pub(super) fn is_another(&self, offset: u64, buffer: &[u8], again: usize) -> bool {
         let front = self.chain.links.front();
-        if let Some(front) = front.filter(|front| offset == 0 && !front.found.compressed) {
+        if let Some(front) = front.filter(|front| offset == 0 && front.is_as_listed()) {
             let listed = &front.found.head[..front.found.head.len().min(buffer.len())];
             return !buffer.starts_with(listed);
         }
