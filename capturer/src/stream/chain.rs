@@ -337,7 +337,7 @@ impl Chain {
         let rewritten = found
             .iter()
             .position(|file| file.id == place.file && place.file.birth_ns != 0 && !file.compressed);
-        if let Some(at) = orphan.candidate(found, &self.links, |id| self.known.was_read(id)) {
+        if let Some(at) = orphan.candidate(found, &self.links, |file| self.known.was_read(file)) {
             let mut link = link_at(found[at].clone(), &place);
             link.candidate = true;
             orphan.name.clone_from(&link.found.name);

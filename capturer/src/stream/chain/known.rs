@@ -64,9 +64,10 @@ impl Known {
         all.into_iter().take(WANTED_MAX).map(|(_, id)| id).collect()
     }
 
-    /// It was read, not passed over.
-    pub(super) fn was_read(&self, file: FileId) -> bool {
-        self.places.get(&file).is_some_and(|(_, place)| !place.tail.is_none())
+    /// What it holds was read, not passed over.
+    pub(super) fn was_read(&self, file: &FoundFile) -> bool {
+        let place = self.places.get(&file.id).map(|(_, place)| place);
+        place.is_some_and(|place| !place.tail.is_none() && file.has_head(&place.head))
     }
 
     /// All of them.

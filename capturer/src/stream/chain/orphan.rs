@@ -26,7 +26,7 @@ impl Orphan {
         &self,
         found: &[FoundFile],
         links: &VecDeque<Link>,
-        was_read: impl Fn(FileId) -> bool,
+        was_read: impl Fn(&FoundFile) -> bool,
     ) -> Option<usize> {
         found.iter().rposition(|file| {
             let len = if file.compressed { file.unpacked_len.map_or(u64::MAX, u64::from) } else { file.len };
@@ -35,7 +35,7 @@ impl Orphan {
             let is_held = links.iter().any(|link| link.found.id == file.id);
             // Nothing was read of it, and nothing tells it from others.
             let is_told = self.place.head.len_bytes > 0;
-            fits && is_other && is_told && !is_held && !was_read(file.id)
+            fits && is_other && is_told && !is_held && !was_read(file)
         })
     }
 
@@ -148,10 +148,11 @@ impl Chain {
             self.remove(at);
         }
         let Some(orphan) = &self.orphan else { return };
-        let was_read = |id: FileId| {
-            let parked =
-                self.parked.iter().any(|parked| parked.link.found.id == id && parked.link.offset > 0);
-            parked || self.known.was_read(id)
+        let is_read = |link: &Link, file: &FoundFile| {
+            link.found.id == file.id && link.offset > 0 && !link.is_rewritten_as(file)
+        };
+        let was_read = |file: &FoundFile| {
+            self.parked.iter().any(|parked| is_read(&parked.link, file)) || self.known.was_read(file)
         };
         if let Some(at) = orphan.candidate(found, &self.links, was_read) {
             // It may have been taken for another copy.
