@@ -75,16 +75,9 @@ fn config(home: &Home, patterns: &[&str], more: &str, sweep: Duration) -> String
     ))
 }
 
-fn health(agent: &Agent) -> Result<(bool, String)> {
-    let (_, body) = agent.ask("/health")?;
-    let health: serde_json::Value = serde_json::from_str(&body)?;
-    let files = &health["components"]["files"];
-    Ok((files["ok"] == true, files["message"].as_str().unwrap_or_default().to_owned()))
-}
-
 fn await_health(agent: &Agent, ok: bool, words: &[&str]) -> Result<()> {
     wait_until("the health of files", DEADLINE, || {
-        let (is, message) = health(agent)?;
+        let (is, message) = agent.health_of("files")?;
         ensure!(is == ok && words.iter().all(|word| message.contains(word)), "{is}: {message}");
         anyhow::Ok(())
     })
@@ -304,7 +297,7 @@ fn what_is_not_found_is_said() -> Result<()> {
     let agent = home.start(&config)?;
     let since = Instant::now();
     wait_until("more than a minute", DEADLINE, || {
-        let (ok, message) = health(&agent)?;
+        let (ok, message) = agent.health_of("files")?;
         assert!(ok, "{message}");
         ensure!(since.elapsed() > Duration::from_secs(63), "not yet");
         anyhow::Ok(())

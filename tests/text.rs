@@ -320,13 +320,8 @@ fn what_was_no_text_is_read_when_it_becomes_text() -> Result<()> {
     let binary: Vec<u8> = (0..4096u32).map(|at| (at % 32) as u8).collect();
     host.append("a.log", &binary)?;
     let agent = host.start()?;
-    let files = || -> Result<(bool, String)> {
-        let health: Value = serde_json::from_str(&agent.ask("/health")?.1)?;
-        let files = &health["components"]["files"];
-        Ok((files["ok"] == true, files["message"].as_str().unwrap_or_default().to_owned()))
-    };
     wait_until("the file to be left out", DEADLINE, || {
-        let (ok, message) = files()?;
+        let (ok, message) = agent.health_of("files")?;
         ensure!(!ok && message.contains("a.log is not text"), "{message}");
         anyhow::Ok(())
     })?;
@@ -337,14 +332,14 @@ fn what_was_no_text_is_read_when_it_becomes_text() -> Result<()> {
             let got = host.got()?;
             let missing = text.lines().find(|line| !got.iter().any(|one| one == line));
             ensure!(missing.is_none(), "{missing:?} of {}", got.len());
-            let (ok, message) = files()?;
+            let (ok, message) = agent.health_of("files")?;
             ensure!(ok, "{message}");
             anyhow::Ok(())
         })?;
         if round == "shorter" {
             fs::write(host.logs.join("a.log"), &binary[..100])?;
             wait_until("the file to be left out again", DEADLINE, || {
-                let (ok, message) = files()?;
+                let (ok, message) = agent.health_of("files")?;
                 ensure!(!ok, "{message}");
                 anyhow::Ok(())
             })?;

@@ -197,15 +197,6 @@ impl From<EventWithFacts> for EventFacts {
     }
 }
 
-/// The same of an inspection.
-pub fn facts_of(inspect: &Inspect) -> EventFacts {
-    EventFacts {
-        name: inspect.name.trim_start_matches('/').to_owned(),
-        image: inspect.config.image.clone(),
-        labels: inspect.config.labels.clone().unwrap_or_default(),
-    }
-}
-
 /// Whether a 404 says that there is no such container, rather than that there is no such page: something else may stand
 /// before the Engine.
 pub fn is_no_such_container(body: &[u8]) -> bool {

@@ -7,6 +7,7 @@
 //! Not here: deciding when something counts. Each part counts at the place where the thing happens.
 
 mod containers;
+pub mod furthest;
 mod pipelines;
 mod scrape;
 

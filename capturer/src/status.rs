@@ -130,6 +130,13 @@ pub struct Health {
     pub note: bool,
 }
 
+impl Health {
+    /// Without a note.
+    pub fn new(ok: bool, message: impl Into<String>) -> Health {
+        Health { ok, message: message.into(), note: false }
+    }
+}
+
 /// What a thread is at that nothing can end: while it works on a step, since when. A step under way for long is said by
 /// `/health`, for the thread itself can't.
 #[derive(Debug)]
@@ -295,13 +302,12 @@ impl Board {
 
     /// A component tells how it is.
     pub fn set_health(&self, component: &str, ok: bool, message: impl Into<String>) {
-        let health = Health { ok, message: message.into(), note: false };
-        lock(&self.health).insert(component.to_owned(), health);
+        lock(&self.health).insert(component.to_owned(), Health::new(ok, message));
     }
 
     /// A component is well, and has something to say that should be read all the same.
     pub fn set_note(&self, component: &str, message: impl Into<String>) {
-        let health = Health { ok: true, message: message.into(), note: true };
+        let health = Health { note: true, ..Health::new(true, message) };
         lock(&self.health).insert(component.to_owned(), health);
     }
 

@@ -387,6 +387,13 @@ impl Agent {
         Ok(Held { fds: count("fd")?, threads: count("task")?, tasks: self.metric("tasks")? as u64 })
     }
 
+    /// Whether a component of `/health` is well, and what it says.
+    pub fn health_of(&self, component: &str) -> Result<(bool, String)> {
+        let health: Value = serde_json::from_str(&self.ask("/health")?.1)?;
+        let told = &health["components"][component];
+        Ok((told["ok"] == true, told["message"].as_str().unwrap_or_default().to_owned()))
+    }
+
     /// No loss was declared, nor the possibility of one.
     pub fn assert_nothing_lost(&self) -> Result<()> {
         let text = self.get("/metrics")?;

@@ -88,7 +88,7 @@ fn stuck_step(age_ms: u64) -> Health {
          its trouble with dmesg and iostat -x; reading waits, and lines stay in the log files as long as those are kept",
         age_ms as f64 / 1000.0
     );
-    Health { ok: false, message, note: false }
+    Health::new(false, message)
 }
 
 fn capture_loop(facts: &Facts) -> Health {
@@ -100,20 +100,16 @@ fn capture_loop(facts: &Facts) -> Health {
         (START_BEAT_AGE_MAX_MS, " while sources are listed for the first time")
     };
     if age_ms <= CAPTURE_BEAT_AGE_MAX_MS {
-        return Health { ok: true, message: format!("last turn {seconds:.1} s ago"), note: false };
+        return Health::new(true, format!("last turn {seconds:.1} s ago"));
     }
     if age_ms <= max {
-        return Health {
-            ok: true,
-            message: format!("takes up its sources, last turn {seconds:.1} s ago"),
-            note: false,
-        };
+        return Health::new(true, format!("takes up its sources, last turn {seconds:.1} s ago"));
     }
     let message = format!(
         "{STUCK}last turn {seconds:.1} s ago, at most {} s are usual{usual}; /api/v1/streams shows what it waited for last",
         max / 1000
     );
-    Health { ok: false, message, note: false }
+    Health::new(false, message)
 }
 
 /// What still lacks for `/readyz`, one reason a line; empty = ready. Readiness is about having begun: a sink that
@@ -154,9 +150,7 @@ mod tests {
     use super::*;
 
     fn facts() -> Facts {
-        let components =
-            [("docker".to_owned(), Health { ok: true, message: "3 containers".to_owned(), note: false })]
-                .into();
+        let components = [("docker".to_owned(), Health::new(true, "3 containers"))].into();
         Facts {
             components,
             capture_beat_age_ms: 900,
@@ -172,7 +166,7 @@ mod tests {
     #[test]
     fn a_sink_that_is_well_says_what_it_has_done() {
         let mut facts = facts();
-        let well = || Health { ok: true, message: "no record has come yet".to_owned(), note: false };
+        let well = || Health::new(true, "no record has come yet");
         for component in ["sink_stdout", "sink_loki", "sink_loki_delivery"] {
             facts.components.insert(component.to_owned(), well());
         }
@@ -196,10 +190,7 @@ mod tests {
     #[test]
     fn one_bad_component_is_enough() {
         let mut facts = facts();
-        facts.components.insert(
-            "checkpoint".to_owned(),
-            Health { ok: false, message: "disk full".to_owned(), note: false },
-        );
+        facts.components.insert("checkpoint".to_owned(), Health::new(false, "disk full"));
         let report = report(&facts);
         assert!(!report.ok);
         assert!(report.components["docker"].ok);
@@ -232,9 +223,7 @@ mod tests {
     #[test]
     fn a_hung_write_is_named_and_leaves_the_agent_ready() {
         let mut facts = facts();
-        facts
-            .components
-            .insert("sink_stdout".to_owned(), Health { ok: true, message: "works".to_owned(), note: false });
+        facts.components.insert("sink_stdout".to_owned(), Health::new(true, "works"));
         facts.steps_ms.insert("sink_stdout".to_owned(), 10_000);
         assert!(report(&facts).ok);
         facts.steps_ms.insert("sink_stdout".to_owned(), 10_001);
@@ -254,8 +243,7 @@ mod tests {
     #[test]
     fn sources_wait_for_docker_and_it_is_named() {
         let mut facts = Facts { sources_ready: false, ..facts() };
-        let away =
-            Health { ok: false, message: "no answer; check that dockerd is well".to_owned(), note: false };
+        let away = Health::new(false, "no answer; check that dockerd is well");
         facts.components.insert("docker".to_owned(), away);
         let expected = "not ready\nsources: not listed yet: no answer; check that dockerd is well\n";
         assert_eq!(ready_text(&not_ready(&facts)), expected);

@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn what_hangs_is_said_once_and_so_is_its_end() {
         let mut facts = Facts { sources_ready: true, ..Facts::default() };
-        let well = Health { ok: true, message: "accepts records".to_owned(), note: false };
+        let well = Health::new(true, "accepts records");
         facts.components.insert("sink_stdout".to_owned(), well);
         let mut stuck = BTreeSet::new();
         assert_eq!(judge(&facts, &mut stuck), []);

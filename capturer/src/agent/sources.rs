@@ -69,8 +69,8 @@ impl Loop<'_> {
         let whereto: Vec<String> = file.into_iter().chain(loki).chain(stdout).collect();
         let look = match self.process.admin {
             Some(address) => {
-                let scheme = if self.settings.admin.tls.is_some() { "https" } else { "http" };
-                format!("watch it at {scheme}://{address}/ or with capturer top --admin {address}")
+                let url = self.settings.admin.url(address);
+                format!("watch it at {url} or with capturer top --admin {address}")
             }
             None => "admin.listen is empty, so there is nothing to watch it by".to_owned(),
         };

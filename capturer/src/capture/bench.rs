@@ -1,6 +1,6 @@
 //! All that a [`Context`] lends, owned: to call one machine of the core in its tests, without the others.
 
-use super::counted::Counted;
+use super::counted::ReadCounts;
 use super::io::Action;
 use super::open_files::OpenFiles;
 use super::owners::Owners;
@@ -23,7 +23,7 @@ pub(crate) struct Bench {
     jitter: Jitter,
     owners: Owners,
     open_files: OpenFiles,
-    counted: Counted,
+    counted: ReadCounts,
     memory: Table,
     last_number: u64,
 }
@@ -44,7 +44,7 @@ impl Bench {
             jitter: Jitter::new(1),
             owners: Owners::default(),
             open_files: OpenFiles::new(1_000, 0),
-            counted: Counted::new(1),
+            counted: ReadCounts::new(1),
             memory: Table::default(),
             last_number: 0,
         }

@@ -229,9 +229,7 @@ impl Capture {
             pipeline_labels: facts.pipeline_labels,
         });
         let resume = self.tracker.resume_for(key, &self.outlets[outlet].tracked);
-        // What was made after an earlier run ended is new, whether somebody looked or not.
-        let created_ns = timestamp::parse(inspect.created.as_bytes());
-        let is_new = created_ns.zip(self.tracker.ran_until_ns()).is_some_and(|(made, until)| made > until);
+        let is_new = self.tracker.is_made_since(timestamp::parse(inspect.created.as_bytes()));
         let at_end = monitor.start_at == StartAt::End && was_there && !is_new;
         let line_bytes_max = settings.line_bytes_max as usize;
         let api_cursor = match &resume {

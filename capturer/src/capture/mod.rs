@@ -47,7 +47,7 @@ use crate::stream::api::{ApiSource, pace};
 use crate::stream::file::FileSource;
 use crate::stream::{Kind, State, Stream};
 
-use counted::Counted;
+use counted::ReadCounts;
 use io::{Action, ConnId, Event};
 use look::{Progress, Unreadable};
 use open_files::OpenFiles;
@@ -103,7 +103,7 @@ pub struct Capture {
     owners: Owners,
     open_files: OpenFiles,
     sums: gauges::Sums,
-    counted: Counted,
+    counted: ReadCounts,
     last_number: u64,
     last_stream: u32,
 }
@@ -145,7 +145,7 @@ impl Capture {
         tracker.memory_mut().set_bounds(settings.remember);
         Capture {
             tracker,
-            counted: Counted::new(outlets.len()),
+            counted: ReadCounts::new(outlets.len()),
             sinks: sinks.into_iter().map(|sink| sink.name).collect(),
             outlets,
             discovery: settings.container_monitor.enabled.then(Discovery::new),

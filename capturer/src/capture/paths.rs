@@ -13,7 +13,7 @@ use crate::clock::Now;
 use crate::cursor::{Cursor, FileId, FilePlace, HeadPrint};
 use crate::kin::{self, Kin};
 use crate::record::{Source, StreamId, StreamKey};
-use crate::settings::{Binary, FileSet, StartAt, pipeline};
+use crate::settings::{FileSet, StartAt, pipeline};
 use crate::stream::Kind;
 use crate::stream::chain::{Remembers, Start};
 use crate::stream::file::{FileSource, Reader};
@@ -377,7 +377,7 @@ impl Capture {
             let readers: Vec<StreamId> = (0..self.outlets.len())
                 .filter_map(|outlet| self.owners.reader_of_path(self.group(outlet), *id))
                 .collect();
-            let (directory, _) = split_path(targets.get(&path).unwrap_or(&path));
+            let directory = || split_path(targets.get(&path).unwrap_or(&path)).0;
             let log = self.tracker.memory().log_of(*id).filter(|log| **log != key && id.birth_ns != 0);
             // Its log finds it as long as it is in the same directory and was not left long ago. That log may have been found
             // in this very look.
@@ -385,11 +385,11 @@ impl Capture {
                 let of_target = targets.get(of).map_or(of, String::as_str);
                 ids.contains_key(of)
                     && !self.ids.contains_key(&StreamKey::file(of))
-                    && split_path(of_target).0 == directory
+                    && split_path(of_target).0 == directory()
             });
             let of_log = log.map(|log| self.ids_of(log)).unwrap_or_default();
             let finds =
-                |reader: &StreamId| self.file(*reader).is_some_and(|file| file.finds(&directory, *id));
+                |reader: &StreamId| self.file(*reader).is_some_and(|file| file.finds(&directory(), *id));
             let of_log: Vec<StreamId> = of_log.into_iter().filter(finds).collect();
             if readers.is_empty() && of_log.is_empty() && !is_there {
                 own.insert(path);
@@ -535,12 +535,8 @@ impl Capture {
         let entry = &self.settings.file_monitor.files[set];
         let (format, labels) = (entry.format, entry.labels.clone());
         let mut rules = entry.text;
-        if rules.binary == Binary::Auto && !self.is_named(path) {
-            rules.binary = Binary::Skip;
-        }
-        // What was made after an earlier run ended is new, whether somebody looked or not.
-        let born_ns = look.id.map(|id| id.birth_ns);
-        let is_new = born_ns.zip(self.tracker.ran_until_ns()).is_some_and(|(born, until)| born > until);
+        rules.binary = rules.binary.of_path(|| self.is_named(path));
+        let is_new = self.tracker.is_made_since(look.id.map(|id| id.birth_ns));
         let at_end = entry.start_at == StartAt::End && look.is_first && !is_new;
         let key = StreamKey::file(path);
         let resume = self.tracker.resume_for(&key, &self.outlets[outlet].tracked);

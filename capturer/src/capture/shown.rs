@@ -24,7 +24,7 @@ impl Capture {
     fn row(&self, stream: &Stream, now: Now) -> StreamRow {
         let sinks = self.outlets[usize::from(stream.source.outlet.index)].names.clone();
         let mut row = StreamRow { sinks, ..stream.row(now.mono_ms) };
-        // Its connection stands and goes on when the daemon does; meanwhile it only waits.
+        // The connection is still open, and delivers again when the daemon answers. Until then the stream waits.
         let silent = self.discovery.as_ref().and_then(Discovery::silence);
         let silent =
             silent.filter(|_| matches!(stream.kind, Kind::Api(_)) && stream.state() == State::Following);

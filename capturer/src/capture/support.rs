@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::counted::Counted;
+use super::counted::ReadCounts;
 use super::io::{Action, ConnId, FileNo, LaneId, RequestId};
 use super::open_files::OpenFiles;
 use super::owners::Owners;
@@ -378,7 +378,7 @@ pub struct Context<'a> {
     /// How many files are open.
     pub open_files: &'a mut OpenFiles,
     /// What was read of each source.
-    pub counted: &'a mut Counted,
+    pub counted: &'a mut ReadCounts,
     /// The table of files read.
     pub memory: &'a Table,
     /// The last number given to anything.

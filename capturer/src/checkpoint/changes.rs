@@ -138,12 +138,12 @@ mod tests {
         StreamEntry { sinks: BTreeMap::from([("local_file".to_owned(), cursor)]) }
     }
 
-    /// Save `seq` of a stream that is at `offset`, and before which another went.
     /// The whole checkpoint before all changes.
     fn first() -> Checkpoint {
         Checkpoint { seq: 0, clean: false, ..sample() }
     }
 
+    /// Save `seq` of a stream that is at `offset`, and before which another went.
     fn save(seq: u64, stream: &str, offset: u64, gone: &[&str]) -> Checkpoint {
         let path = format!("{stream}.ndjson");
         let gone = Gone {

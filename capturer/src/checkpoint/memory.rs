@@ -364,7 +364,7 @@ mod tests {
         assert_eq!(table.of(&both[..1], false).place_of(place(1, 0).file), None);
     }
 
-    /// The line goes on in them. To take them for read would cut it.
+    /// The line goes on in them. If they counted as read, it would be cut.
     #[test]
     fn files_reached_with_a_line_open_are_not_known() {
         let (mut table, log) = (Table::default(), StreamKey::container("c"));

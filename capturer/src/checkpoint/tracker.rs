@@ -231,8 +231,13 @@ impl Tracker {
     }
 
     /// When the run before this one was alive last, nanoseconds since 1970; `None` = there was none, or nobody knows.
-    pub fn ran_until_ns(&self) -> Option<i64> {
+    fn ran_until_ns(&self) -> Option<i64> {
         (self.loaded_s > 0).then_some(ns(self.loaded_s))
+    }
+
+    /// What was made then, nanoseconds since 1970, was made after an earlier run ended, so nobody has seen it.
+    pub fn is_made_since(&self, made_ns: Option<i64>) -> bool {
+        made_ns.zip(self.ran_until_ns()).is_some_and(|(made, until)| made > until)
     }
 
     /// When a log was looked at last, by this run or an earlier one, nanoseconds since 1970; `None` = nobody knows.

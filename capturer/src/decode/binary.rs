@@ -25,18 +25,18 @@ pub enum Kind {
 /// What is to be done with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is text.
+    /// Text.
     Text,
-    /// It is none.
+    /// Not text.
     Binary,
-    /// It is text that is not decoded.
+    /// Text in an encoding that the agent does not decode.
     Utf32,
 }
 
 /// The longest byte order mark.
 const MARK_BYTES: usize = 4;
 
-/// Judges a file by its first bytes; `None` = by so few nothing can be said. `is_known`: the config says that it is text. The
+/// Judges a file by its first bytes; `None` = too few to tell. `is_known`: the config says that it is text. The
 /// agent and `capturer check` both ask here.
 pub fn judge(first: &[u8], is_known: bool) -> Option<Verdict> {
     if first.len() < MARK_BYTES {
@@ -68,7 +68,7 @@ pub fn seems_utf16(first: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Whether text has bytes that are not UTF-8. A character that the end cuts is no such thing.
+/// Whether text has bytes that are not UTF-8. A character that the end of `first` cuts is valid.
 pub fn has_invalid_utf8(first: &[u8]) -> bool {
     match std::str::from_utf8(first) {
         Ok(_) => false,
@@ -85,7 +85,7 @@ pub fn kind(bytes: &[u8]) -> Kind {
     let (mut looked_at, mut strange, mut at) = (0, 0, 0);
     while at < bytes.len() && looked_at < LOOK_BYTES {
         let nuls = damage::leading_nuls(&bytes[at..]);
-        // What comes first may be what is left of a hole in the page where data begin.
+        // The page in which data begin may start with the end of a hole.
         if nuls >= HOLE_BYTES_MIN || (at == 0 && nuls > 0) {
             at += nuls;
             continue;

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::capture::io::{Action, Answer, BodyOutcome, ConnId, RequestError, RequestId};
 use crate::capture::support::{Context, Timer};
-use crate::docker::{self, ContainerEvent, Inspect, ListRow, ListRowWithFacts};
+use crate::docker::{self, ContainerEvent, EventFacts, Inspect, ListRow, ListRowWithFacts};
 use crate::metrics::{Metrics, RequestResult};
 use crate::settings::Select;
 use crate::status::DockerRow;
@@ -579,7 +579,7 @@ impl Discovery {
         if inspect.has_run() {
             self.glimpses.looked_at(&inspect.id);
         } else {
-            self.glimpses.has_not_run(&inspect.id, || docker::facts_of(&inspect));
+            self.glimpses.has_not_run(&inspect.id, || facts_of(&inspect));
         }
         self.uninspected.remove(&inspect.id);
         self.absence.found(&inspect.id);
@@ -715,6 +715,14 @@ fn runs(state: &str) -> bool {
 /// Docker's name without its slash.
 pub fn plain_name(name: &str) -> &str {
     name.strip_prefix('/').unwrap_or(name)
+}
+
+fn facts_of(inspect: &Inspect) -> EventFacts {
+    EventFacts {
+        name: plain_name(&inspect.name).to_owned(),
+        image: inspect.config.image.clone(),
+        labels: inspect.config.labels.clone().unwrap_or_default(),
+    }
 }
 
 fn is_selected(select: &Select, inspect: &Inspect) -> bool {

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Files of one pattern that are listed, and files of one entry that are looked into.
 const LISTED_MAX: usize = 20;
 const LOOKED_INTO_MAX: usize = 1_000;
-/// First bytes by which text is told from what is none. More are read where these say nothing, as holes do.
+/// How many first bytes are read to tell text from binary. More are read where these say nothing, as in a hole.
 const SNIFFED_BYTES: u64 = 8 * 1024;
 
 /// Lists them, a few lines for each pattern.
@@ -188,7 +188,7 @@ fn look_into(path: &Path, set: &FileSet, is_named: bool) -> Inside {
         first.clear();
         let _ = (&file).take(READ_BYTES as u64).read_to_end(&mut first);
     }
-    let left_out = binary == Binary::Skip || binary == Binary::Auto && !is_named;
+    let left_out = binary.of_path(|| is_named) == Binary::Skip;
     match binary::judge(&first, is_known) {
         Some(Verdict::Utf32) => Inside::Unfit(PassedOver::Binary),
         Some(Verdict::Binary) if left_out => Inside::Unfit(PassedOver::Binary),

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector as _;
 
+use super::furthest::{Furthest, Read};
 use super::{Metrics, OTHER, cap};
 use crate::status::StreamRow;
 
@@ -26,25 +27,7 @@ pub(super) struct Sources {
     own: BTreeSet<Labels>,
     other: bool,
     counted: BTreeMap<u32, Counts>,
-    read: BTreeMap<Labels, Read>,
-}
-
-/// Lines and bytes of one source. Each group of sinks reads it for itself; what counts is what the furthest has read.
-#[derive(Default)]
-struct Read {
-    by_outlet: BTreeMap<u8, (u64, u64)>,
-    counted: (u64, u64),
-}
-
-impl Read {
-    /// What nobody had read before.
-    fn take_news(&mut self) -> (u64, u64) {
-        let most = |of: fn(&(u64, u64)) -> u64| self.by_outlet.values().map(of).max().unwrap_or(0);
-        let (lines, bytes) = (most(|read| read.0), most(|read| read.1));
-        let news = (lines.saturating_sub(self.counted.0), bytes.saturating_sub(self.counted.1));
-        self.counted = (self.counted.0 + news.0, self.counted.1 + news.1);
-        news
-    }
+    read: BTreeMap<Labels, Furthest>,
 }
 
 /// Counters of one stream.
@@ -129,19 +112,12 @@ impl Sources {
             let now = Counts::of(row);
             let added = now.since(counted.get(&row.id).copied().unwrap_or_default());
             self.counted.insert(row.id, now);
-            let read = self.read.entry(labels(row)).or_default().by_outlet.entry(row.outlet).or_default();
-            *read = (read.0 + added.lines, read.1 + added.bytes);
-            by_source.entry(labels(row)).or_default().add(row, Counts { lines: 0, bytes: 0, ..added });
+            let read = Read { lines: added.lines, bytes: added.bytes, truncated: 0 };
+            let news = self.read.entry(labels(row)).or_default().read(row.outlet, read);
+            let added = Counts { lines: news.lines, bytes: news.bytes, ..added };
+            by_source.entry(labels(row)).or_default().add(row, added);
         }
         self.read.retain(|labels, _| all.contains(labels));
-        for (labels, read) in &mut self.read {
-            let (lines, bytes) = read.take_news();
-            by_source.entry(labels.clone()).or_default().added.add(Counts {
-                lines,
-                bytes,
-                ..Counts::default()
-            });
-        }
         let mut series: BTreeMap<Labels, Figures> = BTreeMap::new();
         for (labels, figures) in by_source {
             let labels = if self.own.contains(&labels) { labels } else { other() };

@@ -124,6 +124,12 @@ pub struct AdminTls {
 }
 
 impl Admin {
+    /// What a browser is given to see the status page.
+    pub fn url(&self, address: SocketAddr) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{address}/")
+    }
+
     /// What is open to whoever reaches its address, and what to do about it; `None` = all is well.
     pub fn exposure(&self) -> Option<String> {
         let address = self.listen.filter(|address| !address.ip().is_loopback())?;
@@ -336,6 +342,13 @@ pub enum Binary {
     Skip,
     /// All are read.
     Read,
+}
+
+impl Binary {
+    /// What `Auto` means for a path.
+    pub fn of_path(self, is_named: impl FnOnce() -> bool) -> Binary {
+        if self == Binary::Auto && !is_named() { Binary::Skip } else { self }
+    }
 }
 
 /// What a line of a followed file is.

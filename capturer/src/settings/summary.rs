@@ -47,10 +47,7 @@ pub(super) fn summary(settings: &Settings, origin: &str) -> String {
     line("positions", &settings.data_dir.display().to_string());
     line("memory", &memory(settings));
     match settings.admin.listen {
-        Some(address) => {
-            let scheme = if settings.admin.tls.is_some() { "https" } else { "http" };
-            line("admin", &format!("{scheme}://{address}/"));
-        }
+        Some(address) => line("admin", &settings.admin.url(address)),
         None => line("admin", "none: no metrics, no health, no status page"),
     }
     text

@@ -25,7 +25,7 @@ use crate::cursor::{ApiCursor, FileCursor, FileId, FilePlace, HeadPrint, TailPri
 use known::Known;
 pub use known::{Memory, Remembers};
 pub use link::{Copied, Handle, Link};
-use link::{HEAD_BYTES_PROOF, is_same, link, link_at};
+use link::{HEAD_BYTES_PROOF, begins_as, is_same, link, link_at};
 use orphan::Orphan;
 
 /// A file that was read to its present end and rotated. Its writer may still go on.
@@ -185,8 +185,7 @@ impl Chain {
 
     /// Files to be found under whatever name they have.
     pub fn wanted(&self) -> Vec<FileId> {
-        let links = self.links.iter().chain(self.parked.iter().map(|parked| &parked.link));
-        let mut wanted: Vec<FileId> = links.map(|link| link.found.id).collect();
+        let mut wanted: Vec<FileId> = self.in_hand().map(|link| link.found.id).collect();
         if let Some(Start::Resume(cursor)) = &self.start {
             wanted.push(cursor.file);
             wanted.extend(cursor.reached.iter().map(|place| place.file));
@@ -196,10 +195,14 @@ impl Chain {
         wanted
     }
 
+    /// Files that are read or waited for, and those that were read whose writers may go on.
+    pub fn in_hand(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().chain(self.parked.iter().map(|parked| &parked.link))
+    }
+
     /// Files that it has in hand.
     pub fn held(&self) -> BTreeSet<FileId> {
-        let links = self.links.iter().chain(self.parked.iter().map(|parked| &parked.link));
-        links.map(|link| link.found.id).collect()
+        self.in_hand().map(|link| link.found.id).collect()
     }
 
     /// Brings the chain in step with what is in the directory. `latest`: nothing happened there since it was asked.
@@ -245,8 +248,7 @@ impl Chain {
     /// A file that is in hand, was read or is waited for. It has to be, if its name does not say that it belongs here: its
     /// number alone may have come back with another file.
     fn is_known(&self, file: &FoundFile, memory: Memory<'_>) -> bool {
-        let mut links = self.links.iter().chain(self.parked.iter().map(|parked| &parked.link));
-        if links.any(|link| link.is(file)) || self.known.of(file, memory).is_some() {
+        if self.in_hand().any(|link| link.is(file)) || self.known.of(file, memory).is_some() {
             return true;
         }
         let Some(Start::Resume(cursor)) = &self.start else { return false };

@@ -354,15 +354,15 @@ impl FileSource {
         self.go_on(cx, told);
     }
 
-    fn take_listing(&mut self, found: Vec<FoundFile>, latest: bool, cx: &mut Context<'_>) {
+    fn take_listing(&mut self, mut found: Vec<FoundFile>, latest: bool, cx: &mut Context<'_>) {
         // An archive of a log of its own belongs to that.
         let is_apart = |file: &FoundFile| {
             let plain = file.name.rsplit_once('.').filter(|_| file.compressed);
             plain.is_some_and(|(plain, _)| self.apart.iter().any(|name| name == plain))
         };
-        let found = found.into_iter().filter(|file| !is_apart(file)).collect();
+        found.retain(|file| !is_apart(file));
         let (found, others) = cx.owners.without_others(self.stream, self.reader.group, found);
-        others.iter().for_each(|file| self.chain.is_read_by_another(file));
+        others.iter().for_each(|file| self.chain.note_read_by_another(file));
         let memory = cx.memory.of(&self.reader.sinks, self.reader.group.of_paths);
         let mut changes = self.chain.on_listing(found, latest, &memory);
         self.judge_left_out_anew();

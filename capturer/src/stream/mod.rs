@@ -19,7 +19,6 @@ mod words;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::capture::counted::Read;
 use crate::capture::io::{Action, ConnId};
 use crate::capture::support::{Context, Timer};
 use crate::cursor::{ApiCursor, Cursor};
@@ -27,6 +26,7 @@ use crate::decode::assemble::Lines;
 use crate::decode::timestamp;
 use crate::limits::{READ_BYTES, STREAM_BATCHES_MAX};
 use crate::metrics::StreamError;
+use crate::metrics::furthest::Read;
 use crate::record::{Batch, Source};
 use crate::settings::FileFormat;
 

@@ -2,7 +2,7 @@
 //! several times, while it was empty for us or we were late. Then nothing that was read says where its content went, and
 //! no position leads there: a copy is told by its name, by its birth and by its first bytes, which nothing else has.
 
-use super::{Chain, HEAD_BYTES_PROOF, Memory, Parked, link, link_at};
+use super::{Chain, HEAD_BYTES_PROOF, Link, Memory, Parked, begins_as, link, link_at};
 use crate::capture::io::FoundFile;
 use crate::cursor::{FileId, FilePlace};
 
@@ -12,8 +12,8 @@ const GIVEN_UP_MAX: usize = 8;
 const OTHERS_MAX: usize = 64;
 
 impl Chain {
-    /// A file in its directory is read by another. Its archive will hold nothing new.
-    pub fn is_read_by_another(&mut self, file: &FoundFile) {
+    /// Another stream reads this file of its directory. Its archive will hold nothing new.
+    pub fn note_read_by_another(&mut self, file: &FoundFile) {
         let head = file.print();
         if head.len_bytes < HEAD_BYTES_PROOF || self.heads_of_others.contains(&head) {
             return;
@@ -36,7 +36,7 @@ impl Chain {
     /// Reads what new copies hold, before what came after them if that was not begun.
     pub(super) fn take_copies(&mut self, found: &[FoundFile], memory: Memory<'_>) {
         let Some(live) = found.last().filter(|file| file.rank == 0 && file.id.birth_ns != 0) else { return };
-        let is_live = |link: &super::Link| link.found.id == live.id && !link.elsewhere;
+        let is_live = |link: &Link| link.found.id == live.id && !link.elsewhere;
         if self.copied_since_ns.is_none() || !self.links.back().is_some_and(is_live) {
             return;
         }
@@ -81,8 +81,7 @@ impl Chain {
 
     /// When the newest file was made that is read or was read, but for one.
     fn newest_birth_but(&self, live: FileId) -> Option<i64> {
-        let links = self.links.iter().chain(self.parked.iter().map(|parked| &parked.link));
-        let ids = links.map(|link| link.found.id).chain(self.known.ids());
+        let ids = self.in_hand().map(|link| link.found.id).chain(self.known.ids());
         ids.filter(|id| *id != live).map(|id| id.birth_ns).max()
     }
 
@@ -106,23 +105,18 @@ impl Chain {
     }
 
     fn has_in_hand(&self, file: &FoundFile) -> bool {
-        let mut links = self.links.iter().chain(self.parked.iter().map(|parked| &parked.link));
-        links.any(|link| link.found.id == file.id || link.is(file))
+        self.in_hand().any(|link| link.found.id == file.id || link.is(file))
     }
 
     /// It begins as a file does that is read or was read.
     fn holds_the_same(&self, file: &FoundFile, live: &FoundFile, memory: Memory<'_>) -> bool {
         let common = file.head.len().min(live.head.len());
         let is_live = common > 0 && file.head[..common] == live.head[..common];
-        let mut links = self.links.iter().chain(self.parked.iter().map(|parked| &parked.link));
-        let is_link =
-            |link: &super::Link| link.head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(&link.head);
-        let mut others = self.heads_of_others.iter();
         is_live
-            || links.any(is_link)
-            || others.any(|head| file.has_head(head))
+            || self.in_hand().any(|link| begins_as(file, &link.head))
+            || self.heads_of_others.iter().any(|head| begins_as(file, head))
             || self.known.begins_as(file)
-            || memory.any_head(&|head| head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(head))
+            || memory.any_head(&|head| begins_as(file, head))
     }
 
     fn insert_before_live(&mut self, file: &FoundFile) {

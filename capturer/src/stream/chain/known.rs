@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::HEAD_BYTES_PROOF;
+use super::{HEAD_BYTES_PROOF, begins_as};
 use crate::capture::io::FoundFile;
 use crate::cursor::{FileId, FilePlace, HeadPrint, TailPrint};
 
@@ -85,7 +85,7 @@ impl Known {
     /// A file that is known begins as this one does.
     pub(super) fn begins_as(&self, file: &FoundFile) -> bool {
         let mut heads = self.places.values().map(|(_, place)| place.head);
-        heads.any(|head| head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(&head))
+        heads.any(|head| begins_as(file, &head))
     }
 
     /// The file whose archive this is.
@@ -93,11 +93,8 @@ impl Known {
         if !file.compressed {
             return None;
         }
-        let proven = self
-            .places
-            .values()
-            .map(|(_, place)| place)
-            .filter(|place| place.head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(&place.head));
+        let proven =
+            self.places.values().map(|(_, place)| place).filter(|place| begins_as(file, &place.head));
         // The length tells it from others that begin alike.
         let fits = |place: &&FilePlace| file.unpacked_len.is_none_or(|len| len >= place.offset as u32);
         let best = proven.filter(fits).max_by_key(|place| place.offset)?;
@@ -115,13 +112,12 @@ impl Known {
             return None;
         }
         let is_twin = |place: &&FilePlace| {
-            place.head.len_bytes >= HEAD_BYTES_PROOF
-                && !place.tail.is_none()
+            !place.tail.is_none()
                 && place.tail.end == place.offset
                 && place.offset <= len
                 && place.file != file.id
                 && !present.contains(&place.file)
-                && file.has_head(&place.head)
+                && begins_as(file, &place.head)
         };
         self.places.values().map(|(_, place)| place).filter(is_twin).max_by_key(|place| place.offset).copied()
     }

@@ -221,14 +221,19 @@ impl Link {
 /// The same file: by identity, or by its first bytes if it was compressed meanwhile. A short print proves nothing.
 pub(super) fn is_same(file: &FoundFile, id: FileId, head: &HeadPrint) -> bool {
     if file.compressed && file.id != id {
-        return head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(head);
+        return begins_as(file, head);
     }
     file.id == id && file.has_head(head)
 }
 
 /// A rotated file that begins as the live one did. A short print proves nothing.
 fn is_copy(file: &FoundFile, head: &HeadPrint) -> bool {
-    file.rank > 0 && head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(head)
+    file.rank > 0 && begins_as(file, head)
+}
+
+/// It begins as a file did of which enough was seen to tell it from others.
+pub(super) fn begins_as(file: &FoundFile, head: &HeadPrint) -> bool {
+    head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(head)
 }
 
 /// First bytes enough to know a compressed file by: a json-file record is at least so long and carries its time to

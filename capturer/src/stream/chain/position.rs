@@ -1,6 +1,6 @@
 //! Positions of a chain, as cursors: where every file that lines are still open in is to be read on.
 
-use super::{Chain, HEAD_BYTES_PROOF, Handle, Link, Mark, Undelivered};
+use super::{Chain, Handle, Link, Mark, Undelivered, begins_as};
 use crate::capture::io::FileNo;
 use crate::cursor::{ApiCursor, Cursor, FileCursor, FileId, FilePlace, HeadPrint};
 use crate::limits::{HEAD_BYTES, PLACES_MAX};
@@ -19,9 +19,7 @@ impl Chain {
         hasher.update(more);
         front.head = HeadPrint { len_bytes: (known + more.len()) as u32, crc32: hasher.finalize() };
         let head = front.head;
-        let is_twin = |link: &Link| {
-            link.found.compressed && head.len_bytes >= HEAD_BYTES_PROOF && link.found.has_head(&head)
-        };
+        let is_twin = |link: &Link| link.found.compressed && begins_as(&link.found, &head);
         let (mut twins, mut at) = (Vec::new(), 0);
         self.links.retain(|link| {
             at += 1;

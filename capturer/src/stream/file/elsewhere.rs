@@ -59,8 +59,7 @@ impl FileSource {
     /// Goes over to where the path leads, once all that is there so far is open.
     pub(super) fn go_over(&mut self, cx: &mut Context<'_>) {
         let is_safe = |handle: Handle, deleted: bool| deleted || matches!(handle, Handle::Open(_));
-        let parked = self.chain.parked.iter().map(|parked| &parked.link);
-        let all_open = self.chain.links.iter().chain(parked).all(|link| is_safe(link.handle, link.deleted));
+        let all_open = self.chain.in_hand().all(|link| is_safe(link.handle, link.deleted));
         if self.scanning || !all_open {
             return;
         }

@@ -12,14 +12,12 @@ use crate::stream::chain::{Handle, Link};
 impl FileSource {
     /// Files that are open or being opened.
     pub fn files_open(&self) -> usize {
-        let parked = self.chain.parked.iter().map(|parked| &parked.link);
-        self.chain.links.iter().chain(parked).filter(|link| link.handle != Handle::None).count()
+        self.chain.in_hand().filter(|link| link.handle != Handle::None).count()
     }
 
     /// Files that are open, to be closed when the stream is dropped.
     pub fn open_files(&self) -> impl Iterator<Item = FileNo> {
-        let parked = self.chain.parked.iter().map(|parked| &parked.link);
-        self.chain.links.iter().chain(parked).filter_map(|link| match link.handle {
+        self.chain.in_hand().filter_map(|link| match link.handle {
             Handle::Open(file) => Some(file),
             Handle::None | Handle::Opening(_) => None,
         })

@@ -34,7 +34,7 @@ impl FileSource {
         self.directory == directory && self.chain.wanted().contains(&file)
     }
 
-    /// It is not gone: it has another name now, under which another stream reads it, or read it last.
+    /// It is not gone: it has another name now, under which another stream reads it.
     pub(super) fn is_read_elsewhere(&self, file: FileId, cx: &Context<'_>) -> bool {
         let owner = cx.owners.owner(self.reader.group, file);
         owner.is_some_and(|owner| owner != self.stream)
