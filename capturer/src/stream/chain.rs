@@ -399,12 +399,14 @@ impl Chain {
             let same = |link: &Link| link.is(file);
             // Nothing was read of one that has but a number, so whatever file has it now is read from its beginning.
             let by_number = |(index, link): (usize, &Link)| index >= reached && link.has_number_of(file);
-            let index = self.links.iter().position(same);
-            if let Some(index) = index.or_else(|| self.links.iter().enumerate().position(by_number)) {
+            let proven = self.links.iter().position(same);
+            if let Some(index) = proven.or_else(|| self.links.iter().enumerate().position(by_number)) {
                 seen[index] = true;
                 reached = reached.max(index);
                 self.links[index].meet(file);
-                if self.links[index].doubted && place_of_doubted.is_none() {
+                // The file that had the number may have been rotated, compressed and removed since.
+                let is_doubted = self.links[index].doubted || proven.is_none();
+                if is_doubted && place_of_doubted.is_none() {
                     place_of_doubted = Some((index, newest_known.map_or(0, |known| known + 1)..at));
                 }
                 newest_known = Some(at);

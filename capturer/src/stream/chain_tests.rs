@@ -41,6 +41,12 @@ fn compressed(rank: u32, inode: u64, content: &str) -> FoundFile {
     }
 }
 
+/// On a file system without birth times.
+fn unborn(rank: u32, inode: u64, content: &str) -> FoundFile {
+    let file = file(rank, inode, content);
+    FoundFile { id: FileId { birth_ns: 0, ..file.id }, ..file }
+}
+
 fn content(name: char) -> String {
     name.to_string().repeat(100)
 }
@@ -418,11 +424,6 @@ fn lines_that_wait_in_a_group_are_found_in_later_files() {
 /// and renamed between the listing and the opening comes first.
 #[test]
 fn a_number_that_came_back_before_the_opening_hides_nothing() {
-    let unborn = |rank, inode, content: &str| {
-        let mut file = file(rank, inode, content);
-        file.id.birth_ns = 0;
-        file
-    };
     let mut chain = Chain::new(Start::Oldest);
     chain.on_scan(vec![unborn(1, 1, &content('a')), unborn(0, 2, "")]);
     for (at, link) in chain.links.iter_mut().enumerate() {
@@ -439,6 +440,20 @@ fn a_number_that_came_back_before_the_opening_hides_nothing() {
     assert_eq!((cursor.file.inode, cursor.offset), (3, 0));
     chain.trust_opened();
     assert!(chain.links.iter().all(|link| !link.doubted));
+}
+
+/// The same before the opening was even tried: the empty file was rotated, compressed and removed, and the number came
+/// back with the live file. Its archives are new.
+#[test]
+fn archives_made_before_a_number_came_back_are_new() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![unborn(0, 2, "")]);
+    let archive = |rank, inode, name| {
+        let file = compressed(rank, inode, &content(name));
+        FoundFile { id: FileId { birth_ns: 0, ..file.id }, ..file }
+    };
+    chain.on_scan(vec![archive(2, 3, 'a'), archive(1, 4, 'b'), unborn(0, 2, &content('c'))]);
+    assert_eq!(inodes(&chain), [3, 4, 2]);
 }
 
 /// Without this a file that was compressed before a byte of it was read came twice.
