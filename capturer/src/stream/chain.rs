@@ -16,6 +16,8 @@ mod known;
 mod link;
 mod orphan;
 mod position;
+#[cfg(test)]
+mod random_tests;
 
 use std::collections::{BTreeSet, VecDeque};
 

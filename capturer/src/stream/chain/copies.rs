@@ -55,7 +55,7 @@ impl Chain {
         // One that was made, written and renamed between two listings may be older than the live file.
         let since_ns =
             self.newest_birth_but(live.id).map_or(live.id.birth_ns, |ns| live.id.birth_ns.min(ns + 1));
-        for file in &found[from..found.len() - 1] {
+        for file in found[..found.len() - 1].iter().skip(from) {
             let is_new = file.id.birth_ns >= since_ns && self.may_be_new_copy(file);
             if !is_new || self.has_in_hand(file) || self.known.of(file, memory).is_some() {
                 continue;

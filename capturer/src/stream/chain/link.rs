@@ -171,7 +171,8 @@ impl Link {
 
     /// Nothing else is known of it, and the file has that number.
     pub(super) fn has_number_of(&self, file: &FoundFile) -> bool {
-        !self.is_known() && self.offset == 0 && !file.compressed && self.found.id == file.id
+        let is_alike = file.compressed == self.found.compressed && file.id == self.found.id;
+        !self.is_known() && self.offset == 0 && is_alike
     }
 
     /// Not known by its number alone.

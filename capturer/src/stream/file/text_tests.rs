@@ -7,19 +7,7 @@ use crate::capture::io::OpenedFile;
 use crate::cursor::FileCursor;
 use crate::limits::{HEAD_BYTES, LINE_PIECE_BYTES};
 use crate::settings::{Binary, TextRules};
-
-/// SplitMix64.
-struct Rng(u64);
-
-impl Rng {
-    /// 0 … `end` − 1.
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % end as u64) as usize
-    }
-}
+use crate::sink::testing::Rng;
 
 /// What an output has of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -296,7 +284,7 @@ fn any_text_in_any_encoding_comes_as_it_was_written() {
 }
 
 fn one_text(name: &str, words: &[&str], line_end: &str, seed: u64) {
-    let mut rng = Rng(seed);
+    let mut rng = Rng::seeded(seed);
     let text = random_text(words, line_end, &mut rng);
     let marked = rng.below(2) == 0 && name.starts_with("utf");
     let bytes = encoded(name, &if marked { format!("\u{feff}{text}") } else { text.clone() });
