@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::admin::server::SPEAKS_TLS;
 use crate::settings::Secret;
 use crate::settings::cli::{self, AgentArgs, Exit};
 
@@ -18,8 +19,6 @@ const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Names the token for an agent that is named by `--admin`.
 pub const TOKEN_VARIABLE: &str = "CAPTURER_ADMIN_TOKEN";
 
-/// What a server that speaks TLS answers to who does not.
-pub const SPEAKS_TLS: &str = "This server speaks TLS: ask it by https://.\n";
 const TLS: &str = "speaks TLS (admin.tls_cert), which this command does not: set admin.socket in its config, name that config with \
                    -c, and run this as a user who may use the socket";
 
@@ -217,45 +216,9 @@ impl AgentClient {
     }
 }
 
-/// Percent-encoding of whatever is not plain.
-pub fn quote(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    text.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
-}
-
-/// Takes it back; `None` = it is not that.
-pub fn unquote(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        match first {
-            b'+' => bytes.push(b' '),
-            b'%' => {
-                let (digits, tail) = rest.split_at_checked(2)?;
-                bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-                rest = tail;
-            }
-            byte => bytes.push(*byte),
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quoting_can_be_taken_back() {
-        for text in ["", "web-1", "a b&c=d%+é\n", "^(GET|POST) \"x\""] {
-            assert_eq!(unquote(&quote(text)).as_deref(), Some(text));
-        }
-        assert_eq!(unquote("a+b").as_deref(), Some("a b"));
-        assert!(unquote("%").is_none() && unquote("%zz").is_none() && unquote("%ff").is_none());
-    }
 
     #[test]
     fn nobody_there_is_said_with_the_address() {

@@ -13,11 +13,13 @@ pub mod clock;
 pub mod cursor;
 pub mod dead_letters;
 pub mod decode;
+pub mod delivery;
 pub mod descriptors;
 pub mod desk;
 pub mod discover;
 pub mod docker;
 pub mod doctor;
+pub mod encoding;
 #[cfg(feature = "test-faults")]
 pub mod faults;
 pub mod fields;
@@ -53,3 +55,8 @@ pub mod top;
 pub mod try_out;
 pub mod watches;
 pub mod witness;
+
+pub mod label_values;
+pub mod level;
+pub mod outcome;
+pub mod percent;

@@ -25,8 +25,8 @@ use containers::ContainerSeries;
 pub use pipelines::Drops;
 pub use scrape::closed_sets;
 
-use crate::files::report::PassedOver;
-use crate::ledger::Owner;
+use crate::label_values::label_values;
+use crate::ledger::{Owner, Resource};
 
 /// What every name begins with.
 pub const PREFIX: &str = "log_capturer_";
@@ -307,26 +307,6 @@ metrics! {
     kernel_fd_drift: IntGauge [] Count "Descriptors by the kernel's account minus those in /proc/self/fd; 0 is right.";
 }
 
-/// An enum whose values are the closed set of one label.
-macro_rules! label_values {
-    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name { $($(#[$value_doc])* $value,)* }
-
-        impl $name {
-            /// All values.
-            pub const ALL: &[$name] = &[$($name::$value),*];
-
-            /// As it stands in the label.
-            pub fn as_str(self) -> &'static str {
-                match self { $($name::$value => $text,)* }
-            }
-        }
-    };
-}
-pub(crate) use label_values;
-
 label_values! {
     /// `error_type` of `container_stream_errors_total`.
     StreamError {
@@ -526,20 +506,34 @@ label_values! {
 }
 
 label_values! {
-    /// `resource` of `leak_detection`.
-    Resource {
-        /// Open descriptors.
-        FileDescriptors = "file_descriptors",
-        /// Threads.
-        Threads = "threads",
-        /// Resident memory.
-        Memory = "memory",
-        /// Tasks of the capture loop.
-        Tasks = "tasks",
-        /// Operations in flight.
-        Operations = "operations",
-        /// dockerd's descriptors, where it is watched.
-        DockerdDescriptors = "dockerd_descriptors",
+    /// `reason` of `paths_passed_over`.
+    PassedOver {
+        /// A directory where a file was expected.
+        Directory = "directory",
+        /// A symbolic link that a pattern found.
+        Link = "link",
+        /// A link whose target is not there.
+        Dangling = "dangling_link",
+        /// A link that leads in a circle.
+        LinkLoop = "link_loop",
+        /// A link that leads out of `roots`.
+        OutOfRoots = "out_of_roots",
+        /// A socket, pipe or device.
+        Special = "special",
+        /// A file of the agent.
+        Own = "own",
+        /// Left out by `exclude`.
+        Excluded = "excluded",
+        /// Its name begins with a dot.
+        Hidden = "hidden",
+        /// Compressed, and its log is not there.
+        Archive = "archive",
+        /// A rotated file of a log that is followed.
+        Rotated = "rotated",
+        /// No right to read it.
+        Denied = "denied",
+        /// No text.
+        Binary = "binary",
     }
 }
 

@@ -17,7 +17,7 @@ use crate::agent::{Agent, Stopper};
 use crate::settings::cli::{self, Exit, QuickstartArgs};
 use crate::settings::{FileFormat, FileSet, LogLevel, PathPattern, Settings};
 use crate::status::{Board, Snapshot};
-use crate::{ask, docker, own_log, table};
+use crate::{ask, docker, own_log, privilege, table};
 use anyhow::Context as _;
 
 /// The table is drawn anew so often.
@@ -44,7 +44,7 @@ pub fn run(arguments: &QuickstartArgs) -> Exit {
 fn quickstart(arguments: &QuickstartArgs) -> anyhow::Result<()> {
     let mut settings = cli::quickstart_settings(arguments);
     settings.log.level = LogLevel::Warn;
-    let (log, _) = own_log::init(&settings.log)?;
+    let (log, _) = own_log::init(&settings.log, privilege::renounce_in_log)?;
     log.end_process_on_panic();
     say!("capturer {} quickstart", env!("CARGO_PKG_VERSION"));
     let demo = choose_source(&mut settings)?;

@@ -22,6 +22,7 @@ use crate::capture::io::{
     Action, Answer, BodyOutcome, ConnId, Event, FileError, FileNo, FoundFile, RequestError, RequestId,
 };
 use crate::decode::inotify;
+use crate::delivery::ToSink;
 use crate::files::{self, Files, Hung, Lane, OpenFile, Walked};
 use crate::http::{Cancel, Connection};
 use crate::ledger::Owner;
@@ -29,7 +30,6 @@ use crate::ledger::claims::{Claimed, Claims};
 use crate::limits::{ANSWER_BYTES_MAX, ANSWER_TIMEOUTS_MAX, ANSWERS_LARGE_MAX, API_GATHER_BYTES};
 use crate::record::{Outlet, SinkId, Source, StreamId, StreamKey};
 use crate::ring::{self, ReadOutcome};
-use crate::sink::ToSink;
 use crate::watches::{Concerned, Watches};
 
 /// Bytes of one read of inotify: some 2,000 events.
@@ -341,12 +341,12 @@ impl Shell {
         match self.connections.remove(&conn) {
             Some(Slot::Resting(connection, _cancel)) => {
                 #[cfg(feature = "test-faults")]
-                crate::faults::on_close(&_cancel);
+                crate::faults::on_close(_cancel);
                 self.run(close(conn, connection));
             }
             Some(Slot::Busy { cancel, .. }) => {
                 #[cfg(feature = "test-faults")]
-                crate::faults::on_close(&cancel);
+                crate::faults::on_close(cancel.clone());
                 cancel.cancel();
                 self.connections.insert(conn, Slot::Busy { cancel, closing: true });
             }

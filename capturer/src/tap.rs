@@ -6,7 +6,8 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write};
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::agent_client::{AgentClient, quote};
+use crate::agent_client::AgentClient;
+use crate::percent::quote;
 use crate::settings::cli::{self, Exit, TapArgs};
 use crate::{sink, table, taps};
 

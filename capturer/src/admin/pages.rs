@@ -14,10 +14,10 @@ use serde::Serialize;
 use super::access::Access;
 use super::body::Body;
 use super::health::{self, Facts};
-use crate::agent_client;
 use crate::desk::Outcome;
 use crate::limits::TAPS_MAX;
 use crate::metrics::Metrics;
+use crate::percent;
 use crate::status::{Board, Snapshot, StreamRow};
 use crate::table;
 use crate::taps::{self, Filter, Taps};
@@ -191,7 +191,7 @@ impl Pages {
         }
         let mut filter = Filter::default();
         for (key, value) in query.split('&').filter_map(|part| part.split_once('=')) {
-            let Some(value) = agent_client::unquote(value) else {
+            let Some(value) = percent::unquote(value) else {
                 return text(StatusCode::BAD_REQUEST, format!("{key}: not percent-encoded UTF-8\n"));
             };
             match key {

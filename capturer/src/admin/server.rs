@@ -27,7 +27,6 @@ pub use super::listeners::check_tls;
 use super::listeners::{Bound, Incoming};
 use super::pages::Pages;
 use super::watchdog::{self, Watchdog};
-use crate::agent_client;
 use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
 use crate::metrics::Metrics;
@@ -35,6 +34,8 @@ use crate::settings::Admin;
 use crate::status::Board;
 use crate::taps::Watcher;
 
+/// What a server that speaks TLS answers to who does not.
+pub const SPEAKS_TLS: &str = "This server speaks TLS: ask it by https://.\n";
 /// Connections open at once.
 const CONNECTIONS_MAX: usize = 32;
 /// How long a new connection waits for one of them to end. An honest request is answered within a millisecond or two.
@@ -283,7 +284,7 @@ async fn begins_tls(stream: &TcpStream) -> Option<bool> {
 async fn refuse_plain(stream: TcpStream) {
     // What is not read would turn the close into a reset, which takes the answer away.
     let _ = stream.try_read(&mut [0; HEADER_BYTES_MAX]);
-    let body = agent_client::SPEAKS_TLS;
+    let body = SPEAKS_TLS;
     let answer = format!(
         "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::files::Walked;
-use crate::files::report::{PassedOver, PatternReport, cure};
+use crate::files::report::{PatternReport, cure};
+use crate::metrics::PassedOver;
 use crate::settings::FileSet;
 
 /// A pattern that matches nothing for so long is told: files are made one after the other.

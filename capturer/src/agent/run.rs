@@ -13,6 +13,7 @@ use crate::capture::Capture;
 use crate::capture::outlets::SinkFacts;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::store;
+use crate::delivery::FromSink;
 use crate::discover::OwnContainer;
 use crate::files::{self, Files};
 use crate::ledger::Owner;
@@ -24,7 +25,7 @@ use crate::shell::Shell;
 use crate::sink::local_file::LocalFileSink;
 use crate::sink::loki::LokiSink;
 use crate::sink::stdout::StdoutSink;
-use crate::sink::{self, FromSink, Sink, SinkHandle};
+use crate::sink::{self, Sink, SinkHandle};
 use crate::status::Board;
 
 /// Something from another thread of the run.

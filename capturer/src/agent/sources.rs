@@ -11,7 +11,7 @@ use crate::clock::Now;
 use crate::descriptors;
 use crate::discover::Unmatched;
 use crate::files::Hung;
-use crate::files::report::PassedOver;
+use crate::metrics::PassedOver;
 use crate::metrics::UnreadableReason;
 use crate::settings::{advice, shown_url};
 use crate::shell::Rest;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
 use crate::cursor::{FileId, HeadPrint, TailPrint};
+use crate::delivery::FromSink;
 use crate::record::{Batch, SavedMarks, Source, StreamId};
-use crate::sink::FromSink;
 
 /// Number of a one-answer request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

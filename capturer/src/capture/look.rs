@@ -8,7 +8,7 @@ use super::{Capture, Kind, Loss, Losses, Source, State, Stream};
 use crate::clock::Now;
 use crate::cursor::Cursor;
 use crate::discover::Unmatched;
-use crate::files::report::PassedOver;
+use crate::metrics::PassedOver;
 use crate::metrics::{LossReason, UnreadableReason};
 use crate::record::StreamId;
 

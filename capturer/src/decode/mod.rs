@@ -19,7 +19,6 @@ pub mod damage;
 pub mod fuzz;
 pub mod inotify;
 pub mod json_line;
-pub mod level;
 pub mod line;
 mod lines;
 pub mod multiline;

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use super::own::Own;
 use super::patterns::{self, With};
-use super::report::{PassedOver, PatternReport, cure};
+use super::report::{PatternReport, cure};
 use crate::capture::io::FoundPath;
 use crate::decode::binary::{self, Verdict};
 use crate::decode::text::{Mark, mark};
 use crate::kin;
 use crate::limits::READ_BYTES;
+use crate::metrics::PassedOver;
 use crate::path_text::name_of;
 use crate::settings::{Binary, FileFormat, FileSet, PathPattern, Settings, TextRules};
 use crate::table::shown;

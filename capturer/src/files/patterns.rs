@@ -20,10 +20,11 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Statx};
 
 use super::own::Own;
-use super::report::{PassedOver, PatternReport};
+use super::report::PatternReport;
 use crate::capture::io::{FoundPath, LaneId};
 use crate::cursor::FileId;
 use crate::kin;
+use crate::metrics::PassedOver;
 use crate::path_text::{name_of, text_of, text_of_path};
 use crate::settings::FileSet;
 use crate::settings::path_pattern::{Part, Wild};

@@ -2,39 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::metrics::label_values;
-
-label_values! {
-    /// `reason` of `paths_passed_over`.
-    PassedOver {
-        /// A directory where a file was expected.
-        Directory = "directory",
-        /// A symbolic link that a pattern found.
-        Link = "link",
-        /// A link whose target is not there.
-        Dangling = "dangling_link",
-        /// A link that leads in a circle.
-        LinkLoop = "link_loop",
-        /// A link that leads out of `roots`.
-        OutOfRoots = "out_of_roots",
-        /// A socket, pipe or device.
-        Special = "special",
-        /// A file of the agent.
-        Own = "own",
-        /// Left out by `exclude`.
-        Excluded = "excluded",
-        /// Its name begins with a dot.
-        Hidden = "hidden",
-        /// Compressed, and its log is not there.
-        Archive = "archive",
-        /// A rotated file of a log that is followed.
-        Rotated = "rotated",
-        /// No right to read it.
-        Denied = "denied",
-        /// No text.
-        Binary = "binary",
-    }
-}
+use crate::metrics::PassedOver;
 
 /// Names that are kept of those passed over for one reason.
 const NAMED_MAX: usize = 5;

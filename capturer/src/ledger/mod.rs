@@ -31,6 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Now;
 use crate::record::StreamKey;
+pub use leaks::Resource;
 pub use owner::Owner;
 
 /// Totals of streams that ended are kept for so many of them, the latest ended.

@@ -7,7 +7,7 @@ use prometheus::core::Collector as _;
 use prometheus::proto::Metric;
 
 use super::Metrics;
-use crate::pipeline::{self, Outcome};
+use crate::outcome::{self, Outcome};
 use crate::settings::Pipeline;
 use crate::settings::pipeline::{Over, Step};
 
@@ -17,7 +17,7 @@ impl Metrics {
         for pipeline in pipelines {
             self.pipeline_lines_in_total.with_label_values(&[sink, pipeline.name.as_str()]);
             let rate = pipeline.rate_limit.is_some_and(|limit| limit.over == Over::Drop);
-            let steps = pipeline.steps.iter().map(Step::kind).chain(rate.then_some(pipeline::RATE_LIMIT));
+            let steps = pipeline.steps.iter().map(Step::kind).chain(rate.then_some(outcome::RATE_LIMIT));
             for step in steps {
                 for outcome in Outcome::possible(step) {
                     let labels = [sink, pipeline.name.as_str(), step, outcome.as_str()];
@@ -42,7 +42,7 @@ impl Metrics {
             let there = pipelines.iter().find(|there| there.name == pipeline);
             let has_step = there.is_some_and(|there| {
                 let steps = there.steps.iter().map(Step::kind);
-                steps.chain(there.rate_limit.map(|_| pipeline::RATE_LIMIT)).any(|kind| kind == step)
+                steps.chain(there.rate_limit.map(|_| outcome::RATE_LIMIT)).any(|kind| kind == step)
             });
             if !sinks.contains(&sink) || !has_step {
                 let _ = self.pipeline_lines_total.remove_label_values(&[sink, pipeline, step, outcome]);

@@ -33,8 +33,8 @@ const LOG_THREAD: &str = "log";
 const QUEUE_LINES_MAX: usize = 1024;
 
 /// Sets up logging for the whole process. Once.
-pub fn init(settings: &Log) -> anyhow::Result<(OwnLog, Levels)> {
-    let log = OwnLog::new(settings.format, std::io::stderr())?;
+pub fn init(settings: &Log, on_start: fn()) -> anyhow::Result<(OwnLog, Levels)> {
+    let log = OwnLog::new(settings.format, std::io::stderr(), on_start)?;
     let (filter, handle) = reload::Layer::new(filter(settings.level));
     let layer = EventLayer { shared: Arc::clone(&log.shared) }.with_filter(filter);
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
@@ -90,12 +90,15 @@ enum Message {
 }
 
 impl OwnLog {
-    fn new(format: LogFormat, writer: impl Write + Send + 'static) -> std::io::Result<OwnLog> {
+    fn new(
+        format: LogFormat,
+        writer: impl Write + Send + 'static,
+        on_start: fn(),
+    ) -> std::io::Result<OwnLog> {
         let (queue, messages) = sync_channel(QUEUE_LINES_MAX);
         // Ends with the process: the subscriber lives for ever and with it the queue.
         std::thread::Builder::new().name(LOG_THREAD.to_owned()).spawn(move || {
-            // It only writes to what is open. If that is refused it writes all the same.
-            let _ = crate::privilege::renounce();
+            on_start();
             write_all(messages, writer);
         })?;
         let started = Instant::now();
@@ -224,7 +227,7 @@ mod tests {
     /// What a run of `events` writes, without the times.
     fn written(format: LogFormat, events: impl FnOnce()) -> String {
         let output = Output::default();
-        let log = OwnLog::new(format, output.clone()).expect("thread");
+        let log = OwnLog::new(format, output.clone(), || ()).expect("thread");
         let layer = EventLayer { shared: Arc::clone(&log.shared) };
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), events);
         log.flush(Duration::from_secs(5));
@@ -275,7 +278,7 @@ mod tests {
             }
         }
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
-        let log = OwnLog::new(LogFormat::Text, Stuck(Arc::clone(&gate))).expect("thread");
+        let log = OwnLog::new(LogFormat::Text, Stuck(Arc::clone(&gate)), || ()).expect("thread");
         for _ in 0..QUEUE_LINES_MAX + 50 {
             log.shared.send(Line::note("x".to_owned()));
         }

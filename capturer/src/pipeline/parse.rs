@@ -2,7 +2,7 @@
 //! that nothing half understood is taken for the whole.
 //!
 //! ```text
-//! message or field ─▶ json, logfmt, regex: here    cri, syslog: lines.rs    level: decode/level.rs
+//! message or field ─▶ json, logfmt, regex: here    cri, syslog: lines.rs    level: level.rs
 //!                      └─▶ Found: fields, and the text that becomes the message
 //! ```
 
@@ -12,8 +12,9 @@ use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAc
 
 use super::access::{self, Behind};
 use super::lines;
-use crate::decode::{level, utf8};
+use crate::decode::utf8;
 use crate::fields::{Fields, Value};
+use crate::level;
 use crate::limits::{FIELD_NAME_BYTES_MAX, FIELDS_DEPTH_MAX};
 use crate::settings::pipeline::{ParseFormat, Pattern};
 

@@ -21,11 +21,11 @@ mod reader;
 mod reload;
 mod substitute;
 mod summary;
-mod template;
+pub(crate) mod template;
 mod units;
 mod yaml;
 
-pub use crate::decode::text::Encoding;
+pub use crate::encoding::Encoding;
 pub use file_template::{FileTemplate, NamePart};
 pub use loki::{
     Loki, LokiAuth, LokiFormat, LokiTls, MaxLineAge, Secret, Spool, TENANT_BYTES_MAX, WhenFull,

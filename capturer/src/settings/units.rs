@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::path_pattern::PathPattern;
-use crate::decode::text::Encoding;
+use crate::encoding::Encoding;
 
 /// A value that is not what it should be.
 #[derive(Debug, PartialEq, Eq)]

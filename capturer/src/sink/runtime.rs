@@ -27,7 +27,8 @@ use std::time::{Duration, Instant};
 
 use super::held::{Held, Job};
 use super::steps::Steps;
-use super::{FromSink, Sink, SinkError, SinkErrorKind, ToSink, tap};
+use super::{Sink, SinkError, SinkErrorKind, tap};
+use crate::delivery::{FromSink, ToSink};
 use crate::limits::SINK_RETRY_MS_MAX;
 use crate::metrics::Metrics;
 use crate::record::{Ack, Batch, SinkId, Source, StreamId};

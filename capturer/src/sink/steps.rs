@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::metrics::Metrics;
-use crate::pipeline::{Pipelines, Processed, Tally};
+use crate::outcome::Tally;
+use crate::pipeline::{Pipelines, Processed};
 use crate::record::{Amount, Batch, StreamId};
 
 /// The pipelines of one sink.

@@ -13,9 +13,9 @@ use procfs::process::Process;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::Doing;
+use crate::ledger::Resource;
 use crate::ledger::leaks::Amount;
 use crate::ledger::table::{DockerdRow, kind};
-use crate::metrics::Resource;
 use crate::probe::procfs_tier;
 use crate::probe::{Probe, Watch};
 

@@ -18,11 +18,12 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::Now;
+use crate::ledger::Resource;
 use crate::ledger::claims::{Claims, NoteOwner};
 use crate::ledger::leaks::{Detector, Fault, Suspect, Verdict};
 use crate::ledger::table::{DockerdRow, FdRow, FdTable, OwnerRow, kind};
 use crate::ledger::{KernelFd, OpenFd, Owner, Totals, View};
-use crate::metrics::{Metrics, Resource};
+use crate::metrics::Metrics;
 use crate::probe::{Options, Owners, Probe, Reading, Tier};
 use crate::settings::Settings;
 use crate::status::Board;

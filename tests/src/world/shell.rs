@@ -9,9 +9,9 @@ use capturer::capture::Capture;
 use capturer::capture::io::{Action, BodyOutcome, Event, FileError, FileNo, FoundFile, LaneId, OpenedFile};
 use capturer::checkpoint::Checkpoint;
 use capturer::cursor::{FileId, TailPrint};
+use capturer::delivery::FromSink;
 use capturer::metrics::{LossReason, Metrics};
 use capturer::record::{StreamId, StreamKey};
-use capturer::sink::FromSink;
 
 use super::disk::Node;
 use super::engine::Conn;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use capturer::capture::io::Event;
 use capturer::checkpoint::Checkpoint;
 use capturer::cursor::FileId;
+use capturer::delivery::FromSink;
 use capturer::record::{Ack, Batch, OutputMark, SinkId, Source, StreamId};
-use capturer::sink::FromSink;
 
 use super::{Happening, World};
 use crate::checker::LineId;

@@ -2,8 +2,9 @@
 //! obvious decoder that has the whole text at once.
 
 use crate::decode::assemble::{Assembler, Lines};
-use crate::decode::text::{Encoding, Mark, mark};
+use crate::decode::text::{Mark, mark};
 use crate::decode::{DecodeError, Piece, Step, line};
+use crate::encoding::Encoding;
 use crate::fuzz::{Found, decode_in_any_parts};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::record::{MessageForm, StdType};

@@ -2,8 +2,8 @@
 
 use crate::decode::assemble::{Assembler, Lines};
 use crate::decode::line::Known;
-use crate::decode::text::Encoding;
 use crate::decode::{self, Piece, Step};
+use crate::encoding::Encoding;
 use crate::limits::LINE_BYTES_CEILING;
 
 /// Takes everything that `next` finds, as a source does. What it gives up at is skipped by one byte, so that it does not

@@ -60,8 +60,6 @@ const IDLE_AFTER: Duration = Duration::from_secs(300);
 const UNCOVERED_TOLD: Duration = Duration::from_secs(600);
 /// The checkpoint and the one before it: either may be loaded by the next start.
 const CHECKPOINTS_KEPT: u32 = 2;
-/// Bytes by which an older file's name may be longer than that of the output.
-pub const ADDED_NAME_BYTES: usize = generations::ADDED_BYTES;
 
 /// See the module's head.
 pub struct LocalFileSink {

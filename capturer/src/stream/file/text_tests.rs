@@ -207,7 +207,7 @@ fn source(start: Start, rules: TextRules, format: FileFormat) -> FileSource {
 
 fn rules(encoding: Option<&str>) -> TextRules {
     TextRules {
-        encoding: encoding.map(|name| crate::decode::text::Encoding::named(name).expect("known")),
+        encoding: encoding.map(|name| crate::encoding::Encoding::named(name).expect("known")),
         keep_cr: false,
         unfinished_line_after: std::time::Duration::from_secs(5),
         binary: Binary::Read,
