@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capturer::agent::{Agent, Reloading};
-use capturer::files::listing;
-use capturer::settings::cli::{self, Command, ConfigArgs, Exit};
-use capturer::table::Printable;
-use capturer::{dead_letters, doctor, online, own_log, positions, privilege, quickstart, tap, top, try_out};
+use capturer::commands::cli;
+use capturer::commands::cli::{Command, ConfigArgs, Exit};
+use capturer::commands::{dead_letters, doctor, online, positions, quickstart, tap, top, try_out};
+use capturer::shell::files::listing;
+use capturer::shell::privilege;
+use capturer::telemetry::own_log;
+use capturer::text::terminal::Printable;
 
 /// Public for `capturer-with-faults`, which is the same program.
 pub fn main() -> ExitCode {

@@ -31,7 +31,7 @@ pub mod work;
 
 use std::ops::Range;
 
-use crate::record::{MessageForm, StdType};
+use crate::model::record::{MessageForm, StdType};
 
 /// What a decoder found at the start of the bytes it was given.
 #[derive(Debug, PartialEq, Eq)]

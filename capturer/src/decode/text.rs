@@ -7,8 +7,8 @@
 use encoding_rs::{DecoderResult, UTF_8, UTF_16BE, UTF_16LE};
 
 use super::{DecodeError, Piece, Step, damage, line, utf8, work};
-use crate::encoding::Encoding;
 use crate::limits::LINE_PIECE_BYTES;
+use crate::text::encoding::Encoding;
 
 /// What the first bytes of a file say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

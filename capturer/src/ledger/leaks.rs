@@ -19,7 +19,7 @@
 use std::collections::BTreeMap;
 
 use super::Owner;
-use crate::label_values::label_values;
+use crate::text::label_values::label_values;
 
 label_values! {
     /// `resource` of `leak_detection`.
@@ -195,7 +195,7 @@ impl Detector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::StreamKey;
+    use crate::model::record::StreamKey;
     use crate::sink::testing::Rng;
 
     const INTERVAL_MS: u64 = 1_000;

@@ -38,10 +38,10 @@ use parse::{Found, NotThis, parse};
 use rate::Bucket;
 
 use crate::decode::timestamp;
-use crate::fields::{Failed, Value};
 use crate::limits::MATCHED_BYTES_MAX;
-use crate::outcome::{Outcome, RATE_LIMIT, Tally};
-use crate::record::{Batch, Record, Source, StreamId};
+use crate::model::fields::{Failed, Value};
+use crate::model::outcome::{Outcome, RATE_LIMIT, Tally};
+use crate::model::record::{Batch, Record, Source, StreamId};
 use crate::settings::Pipeline;
 use crate::settings::pipeline::{
     Condition, Otherwise, Over, Parse, ParseFormat, RateLimit, Redact, Step, Timestamp,
@@ -449,7 +449,7 @@ fn written(time_ns: i64) -> String {
 
 /// Where a record's message stands when a pipeline made it.
 fn changed_record(record: &Record) -> Record {
-    Record { place: crate::record::Place::Changed, ..*record }
+    Record { place: crate::model::record::Place::Changed, ..*record }
 }
 
 #[cfg(test)]

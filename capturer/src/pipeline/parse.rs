@@ -13,10 +13,10 @@ use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAc
 use super::access::{self, Behind};
 use super::lines;
 use crate::decode::utf8;
-use crate::fields::{Fields, Value};
-use crate::level;
 use crate::limits::{FIELD_NAME_BYTES_MAX, FIELDS_DEPTH_MAX};
+use crate::model::fields::{Fields, Value};
 use crate::settings::pipeline::{ParseFormat, Pattern};
+use crate::text::level;
 
 /// What a text was found to hold.
 #[derive(Debug, Default)]

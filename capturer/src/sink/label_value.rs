@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::record::{Source, StdType};
+use crate::model::record::{Source, StdType};
 use crate::settings::LabelTemplate;
 use crate::settings::template::{Fact, Part};
 
@@ -45,7 +45,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::record::{ContainerMeta, StreamId, StreamKey};
+    use crate::model::record::{ContainerMeta, StreamId, StreamKey};
 
     fn source() -> Source {
         Source {
@@ -59,7 +59,7 @@ mod tests {
             }),
             path: None,
             labels: BTreeMap::new(),
-            outlet: crate::record::Outlet::default(),
+            outlet: crate::model::record::Outlet::default(),
             pipeline: None,
             pipeline_labels: BTreeMap::new(),
         }

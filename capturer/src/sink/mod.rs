@@ -35,7 +35,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::record::{Batch, OutputMark, SavedMarks, Source, StreamId};
+use crate::model::record::{Batch, OutputMark, SavedMarks, Source, StreamId};
 
 pub use plain::show_line;
 pub use runtime::{SinkHandle, spawn};

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::metrics::Metrics;
-use crate::outcome::Tally;
+use crate::model::outcome::Tally;
+use crate::model::record::{Amount, Batch, StreamId};
 use crate::pipeline::{Pipelines, Processed};
-use crate::record::{Amount, Batch, StreamId};
+use crate::telemetry::metrics::Metrics;
 
 /// The pipelines of one sink.
 pub(super) struct Steps {

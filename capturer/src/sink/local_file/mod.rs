@@ -38,10 +38,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::file_name;
 use super::outbox::{Outbox, SourceFacts};
 use super::{Counts, Delivered, Sink, SinkError};
-use crate::cursor::Cursor;
 use crate::ledger::claims::Claims;
 use crate::limits::OUTPUT_FILES_OPEN_MAX;
-use crate::record::{Batch, OutputMark, SavedMarks, Source, StreamId};
+use crate::model::cursor::Cursor;
+use crate::model::record::{Batch, OutputMark, SavedMarks, Source, StreamId};
 use crate::settings::{Fsync, LocalFile};
 
 use archive::{Archive, Keep};
