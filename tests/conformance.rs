@@ -6,7 +6,7 @@ mod conformance_files;
 use std::time::Duration;
 
 use capturer::capture::io::{Action, Answer, BodyOutcome, ConnId, Event, RequestError, RequestId};
-use capturer::ring;
+use capturer::shell::ring;
 use capturer_tests::bench::{Bench, Deed, REFUSAL, RealBench, STREAM_PATH, UNKNOWN_PATH};
 use capturer_tests::rand::Rand;
 use capturer_tests::wait::PATIENCE;

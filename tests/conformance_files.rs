@@ -2,10 +2,10 @@
 //! opening, reading to the end and beyond, rotations between one and the other, and what inotify tells in which order.
 
 use capturer::capture::io::{Action, Event, FileError, FileNo, FoundFile, OpenedFile};
-use capturer::cursor::TailPrint;
 use capturer::limits::HEAD_BYTES;
-use capturer::record::StreamId;
-use capturer::ring;
+use capturer::model::cursor::TailPrint;
+use capturer::model::record::StreamId;
+use capturer::shell::ring;
 use capturer_tests::bench::{Bench, DiskDeed, LIVE_NAME, RealBench};
 use capturer_tests::rand::Rand;
 use capturer_tests::world::bench::SimBench;

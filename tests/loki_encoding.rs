@@ -8,10 +8,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use capturer::cursor::Cursor;
 use capturer::decode::timestamp;
-use capturer::fields::{Changes, Extra, Failed, Labels, Value as Field};
-use capturer::record::{
+use capturer::model::cursor::Cursor;
+use capturer::model::fields::{Changes, Extra, Failed, Labels, Value as Field};
+use capturer::model::record::{
     Batch, ContainerMeta, MessageForm, Outlet, Place, Record, Source, StdType, StreamId, StreamKey,
 };
 use capturer::settings::{Loki, LokiFormat};

@@ -16,9 +16,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use capturer::probe::self_test::Verdict;
-use capturer::probe::ways::Workbench;
-use capturer::probe::{Object, Options, Probe, Tier};
+use capturer::witness::probe::self_test::Verdict;
+use capturer::witness::probe::ways::Workbench;
+use capturer::witness::probe::{Object, Options, Probe, Tier};
 use capturer_tests::skip;
 use capturer_tests::wait::{PATIENCE, wait_until};
 use rustix::thread::CapabilitySet;

@@ -26,7 +26,7 @@ const ELSEWHERE: [(&str, &str); 16] = [
     ("sink_errors_total", "needs a disk that fails: hung_sink.rs, hostile_files.rs"),
     ("outputs_blocked", "needs an output that takes nothing: outputs.rs, a_blocked_output_harms_no_other"),
     ("read_timers_refused_total", "a mistake of the agent; no test can make the kernel refuse a timer"),
-    ("streams_stuck", "a mistake of the agent; the watchdog has a test in capture/look.rs"),
+    ("streams_stuck", "a mistake of the agent; the watchdog has a test in capture/core/look.rs"),
     ("leak_detection", "a mistake of the agent: witness.rs makes leaks on purpose"),
     ("kernel_fd_drift", "a mistake of the agent, or a moment"),
     ("files_waiting_for_descriptors", "needs a lower limit: limits.rs"),

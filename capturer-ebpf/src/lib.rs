@@ -18,7 +18,7 @@
 //! COUNTS    watch, what       → number       by CPU, never reset
 //! SYSCALLS  number            → kind         tier `tracepoint` only; 0 = of no interest
 //! ```
-//! Not here: how the maps are read (capturer/src/probe/load.rs) and filled (main.rs).
+//! Not here: how the maps are read (capturer/src/witness/probe/load.rs) and filled (main.rs).
 
 #![no_std]
 

@@ -4,10 +4,9 @@
 //! The file named by `CAPTURER_FAULTS` says in words which faults are on; it is read once a second. A fault that is
 //! no longer on lets go of what it holds.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::rc::Rc;
-
-use crate::http::Cancel;
 
 thread_local! {
     static FAULTS: RefCell<Faults> = RefCell::default();
@@ -16,7 +15,7 @@ thread_local! {
 #[derive(Default)]
 struct Faults {
     words: String,
-    forgotten: Vec<Rc<Cancel>>,
+    forgotten: Vec<Rc<dyn Any>>,
     task: Option<tokio::task::JoinHandle<()>>,
 }
 
@@ -56,10 +55,10 @@ fn words() -> String {
 }
 
 /// A connection is about to be closed: `forget-descriptor` keeps the first one's descriptor.
-pub fn on_close(connection: &Rc<Cancel>) {
+pub fn on_close(connection: Rc<dyn Any>) {
     FAULTS.with_borrow_mut(|faults| {
         if faults.words.contains("forget-descriptor") && faults.forgotten.is_empty() {
-            faults.forgotten.push(Rc::clone(connection));
+            faults.forgotten.push(connection);
         }
     });
 }

@@ -17,9 +17,10 @@
 
 use std::fmt::Debug;
 
+use crate::capture::{checkpoint, discover};
 use crate::decode::{DecodeError, Step};
 use crate::settings::pipeline::ParseFormat;
-use crate::{checkpoint, decode, discover, pipeline, settings, sink};
+use crate::{decode, pipeline, settings, sink};
 
 /// A decoder's name, and the entry that checks it under any bytes.
 pub type Target = (&'static str, fn(&[u8]));

@@ -144,7 +144,6 @@ const _: () = assert!(FRAME_BYTES_MAX <= RECORD_BYTES_MAX);
 const _: () = assert!(STREAM_BATCHES_MAX <= SINK_BATCHES_MAX);
 const _: () = assert!(ENCODED_BYTES_MAX >= 4 * READ_BYTES);
 const _: () = assert!(FILE_NAME_VALUE_BYTES_MAX < FILE_NAME_BYTES_MAX);
-const _: () = assert!(FILE_NAME_BYTES_MAX + crate::sink::local_file::ADDED_NAME_BYTES <= 255);
 const _: () =
     assert!(FIELD_NAME_BYTES_MAX + FIELD_VALUE_BYTES_MAX <= FIELDS_BYTES_MAX && FIELDS_BYTES_MAX < 65_536);
 const _: () = assert!(FIELD_LABEL_BYTES_MAX <= LOKI_LABEL_VALUE_BYTES);

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capturer::agent::{Agent, Reloading};
-use capturer::files::listing;
-use capturer::settings::cli::{self, Command, ConfigArgs, Exit};
-use capturer::table::Printable;
-use capturer::{dead_letters, doctor, online, own_log, positions, quickstart, tap, top, try_out};
+use capturer::commands::cli;
+use capturer::commands::cli::{Command, ConfigArgs, Exit};
+use capturer::commands::{dead_letters, doctor, online, positions, quickstart, tap, top, try_out};
+use capturer::shell::files::listing;
+use capturer::shell::privilege;
+use capturer::telemetry::own_log;
+use capturer::text::terminal::Printable;
 
 /// Public for `capturer-with-faults`, which is the same program.
 pub fn main() -> ExitCode {
@@ -41,7 +44,7 @@ fn run(arguments: &ConfigArgs) -> Exit {
         Ok(loaded) => loaded,
         Err(error) => return cli::refuse(&error, &mut Printable(stderr())),
     };
-    let (log, levels) = match own_log::init(&settings.log) {
+    let (log, levels) = match own_log::init(&settings.log, privilege::renounce_in_log) {
         Ok(log) => log,
         Err(error) => return cli::fail(&error),
     };

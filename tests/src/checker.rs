@@ -7,11 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use capturer::checkpoint::Checkpoint;
-use capturer::cursor::Cursor;
+use capturer::capture::checkpoint::Checkpoint;
 use capturer::decode::timestamp;
 use capturer::limits::{self, PIECE_BYTES};
-use capturer::record::{Batch, MessageForm, Record, StreamKey};
+use capturer::model::cursor::Cursor;
+use capturer::model::record::{Batch, MessageForm, Record, StreamKey};
 
 /// One line: whose, on which channel, the how-manieth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

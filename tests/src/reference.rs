@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use capturer::metrics::{CATALOG, Entry, Kind, PREFIX, closed_sets};
+use capturer::telemetry::metrics::{CATALOG, Entry, Kind, PREFIX, closed_sets};
 
 /// Where runbooks are, by their file's name. A place in the tree: where it is read differs from team to team, and
 /// docs/operate.md says how to make addresses of it.
@@ -47,7 +47,7 @@ pub fn write() -> Result<()> {
 
 fn metrics_page() -> String {
     let mut page = "# Metrics\n\n\
-        Every family that `/metrics` shows. This page is made from the list in `capturer/src/metrics.rs` by `cargo xtask docs`; \
+        Every family that `/metrics` shows. This page is made from the list in `capturer/src/telemetry/metrics.rs` by `cargo xtask docs`; \
         don't edit it.\n\n\
         - A source is a container, or a file of `file_monitor`. At most `metrics.max_containers` of them have series of their own; \
         the others share one whose labels say `other`. Series of a source go when it goes.\n\

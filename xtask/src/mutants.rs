@@ -105,7 +105,8 @@ pub fn run(named: &[String]) -> Result<bool> {
 }
 
 /// Where cargo-mutants changes the code: what decides what is delivered.
-const SAMPLED: [&str; 3] = ["capturer/src/decode/**", "capturer/src/checkpoint/**", "capturer/src/stream/**"];
+const SAMPLED: [&str; 3] =
+    ["capturer/src/decode/**", "capturer/src/capture/checkpoint/**", "capturer/src/capture/stream/**"];
 /// cargo-mutants, which is built where it is not on the path.
 const TOOL: &str = "cargo-mutants";
 

@@ -10,7 +10,7 @@
 //!
 //! Machines run side by side, one for each processor here. Everything downloaded or built stays in target/vm.
 //!
-//! Not here: what is tested (tests/probe.rs, tests/capture_files.rs, capturer/src/ring), and how its output is read
+//! Not here: what is tested (tests/probe.rs, tests/capture_files.rs, capturer/src/shell/ring), and how its output is read
 //! (vm/transcript.rs).
 
 mod transcript;
@@ -47,7 +47,7 @@ const USUAL: [&str; 2] = ["5.10", "6.12"];
 
 /// The tests that run inside: folder of the package, target and its kind, name in the machine, arguments.
 const TESTS: [(&str, &str, &str, &str, &str); 3] = [
-    ("capturer", "capturer", "lib", "ring", "--test-threads=1 ring::"),
+    ("capturer", "capturer", "lib", "ring", "--test-threads=1 shell::ring::"),
     ("tests", "capture_files", "test", "capture_files", "--test-threads=1"),
     ("tests", "probe", "test", "probe", "--test-threads=1 --nocapture"),
 ];

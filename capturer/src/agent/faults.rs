@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::files::Walked;
-use crate::files::report::{PassedOver, PatternReport, cure};
 use crate::settings::FileSet;
+use crate::shell::files::Walked;
+use crate::shell::files::report::{PatternReport, cure};
+use crate::telemetry::metrics::PassedOver;
 
 /// A pattern that matches nothing for so long is told: files are made one after the other.
 const PATIENCE_MS: u64 = 60_000;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::metrics::Drops;
+use crate::telemetry::metrics::Drops;
 
 /// So long nothing came through.
 const WINDOW_MS: u64 = 5 * 60_000;

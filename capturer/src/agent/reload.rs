@@ -14,13 +14,13 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{CONFIG, Message, turn};
-use crate::desk::{Outcome, Ticket};
 use crate::ledger::claims::Claims;
-use crate::metrics::{Metrics, ReloadResult};
-use crate::privilege;
 use crate::settings::{ConfigError, LogLevel, Objection, Settings};
+use crate::shell::privilege;
 use crate::sink::loki::client::Client;
-use crate::status::{Board, Snapshot, StreamRow};
+use crate::telemetry::desk::{Outcome, Ticket};
+use crate::telemetry::metrics::{Metrics, ReloadResult};
+use crate::telemetry::status::{Board, Snapshot, StreamRow};
 
 /// Every sink there can be.
 const SINKS: [&str; 3] = ["local_file", "loki", "stdout"];

@@ -9,23 +9,25 @@ use anyhow::Context as _;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::turn::{LOOK_MS, Turning, unix_ns};
-use crate::capture::Capture;
-use crate::capture::outlets::SinkFacts;
-use crate::checkpoint::Checkpoint;
-use crate::checkpoint::store;
-use crate::discover::OwnContainer;
-use crate::files::{self, Files};
+use crate::capture::checkpoint::Checkpoint;
+use crate::capture::core::Capture;
+use crate::capture::core::outlets::SinkFacts;
+use crate::capture::discover::OwnContainer;
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
-use crate::metrics::Metrics;
-use crate::record::SinkId;
+use crate::model::delivery::FromSink;
+use crate::model::record::SinkId;
 use crate::settings::Settings;
 use crate::shell::Shell;
+use crate::shell::checkpoint::store;
+use crate::shell::files;
+use crate::shell::files::Files;
 use crate::sink::local_file::LocalFileSink;
 use crate::sink::loki::LokiSink;
 use crate::sink::stdout::StdoutSink;
-use crate::sink::{self, FromSink, Sink, SinkHandle};
-use crate::status::Board;
+use crate::sink::{self, Sink, SinkHandle};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::status::Board;
 
 /// Something from another thread of the run.
 pub(super) enum FromThread {

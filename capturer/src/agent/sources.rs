@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 
 use super::faults::{Faults, Kind};
 use super::turn::Loop;
+use crate::capture::core::look::Named;
+use crate::capture::discover::Unmatched;
 use crate::capture::io::Event;
-use crate::capture::look::Named;
-use crate::clock::Now;
-use crate::descriptors;
-use crate::discover::Unmatched;
-use crate::files::Hung;
-use crate::files::report::PassedOver;
-use crate::metrics::UnreadableReason;
+use crate::model::clock::Now;
 use crate::settings::{advice, shown_url};
 use crate::shell::Rest;
+use crate::shell::descriptors;
+use crate::shell::files::Hung;
+use crate::telemetry::metrics::PassedOver;
+use crate::telemetry::metrics::UnreadableReason;
 
 /// What health says of files as a rule.
 const FILES_WELL: &str = "all that is to be read can be read";

@@ -19,15 +19,15 @@ use super::reload::Verdict;
 use super::run::FromThread;
 use super::sources::Said;
 use super::{Message, Process};
-use crate::capture::Capture;
+use crate::capture::core::Capture;
 use crate::capture::io::Event;
-use crate::clock::Now;
-use crate::desk::Ticket;
-use crate::probe::heap;
-use crate::ring;
+use crate::model::clock::Now;
 use crate::settings::Settings;
+use crate::shell::ring;
 use crate::shell::{Rest, Shell};
+use crate::telemetry::desk::Ticket;
 use crate::witness::Doing;
+use crate::witness::probe::heap;
 
 /// The loop turns at least so often: its beat, and the gauges that are sums.
 const TURN_MS: u64 = 1_000;
@@ -363,7 +363,7 @@ pub(super) fn unix_s() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desk::Desk;
+    use crate::telemetry::desk::Desk;
 
     /// Ten thousand files came in two seconds; memory goes back once, when they are there.
     #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::metrics::furthest::{Furthest, Read};
-use crate::record::StreamKey;
+use crate::model::record::StreamKey;
+use crate::telemetry::metrics::furthest::{Furthest, Read};
 
 /// See the module's head.
 #[derive(Debug)]

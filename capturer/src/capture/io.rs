@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::checkpoint::Checkpoint;
-use crate::cursor::{FileId, HeadPrint, TailPrint};
-use crate::record::{Batch, SavedMarks, Source, StreamId};
-use crate::sink::FromSink;
+use crate::capture::checkpoint::Checkpoint;
+use crate::model::cursor::{FileId, HeadPrint, TailPrint};
+use crate::model::delivery::FromSink;
+use crate::model::record::{Batch, SavedMarks, Source, StreamId};
 
 /// Number of a one-answer request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,7 +84,7 @@ pub type Answer = Result<(u16, Vec<u8>), RequestError>;
 pub enum Event {
     /// The loop begins.
     Started,
-    /// A deadline came ([`super::Capture::next_deadline_ms`]), or nothing: harmless at any time.
+    /// A deadline came ([`crate::capture::core::Capture::next_deadline_ms`]), or nothing: harmless at any time.
     Tick,
     /// A request ended.
     Answered {

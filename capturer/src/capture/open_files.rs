@@ -13,11 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::Capture;
-use super::support::Timer;
-use crate::clock::Now;
-use crate::record::StreamId;
-use crate::stream::{Kind, Stream};
+use crate::model::record::StreamId;
 
 /// A file is not closed for others before it was quiet for so long: one that is written to every second stays open.
 const QUIET_MS: u64 = 2_000;
@@ -101,7 +97,7 @@ impl OpenFiles {
     }
 
     /// The next stream that gets a place.
-    fn next_in_line(&mut self, now_ms: u64) -> Option<StreamId> {
+    pub(super) fn next_in_line(&mut self, now_ms: u64) -> Option<StreamId> {
         let (stream, since) = *self.line.front()?;
         if self.open >= OVER * self.max {
             let is_due = since + PATIENCE_MS <= now_ms && self.beyond_at_ms <= now_ms;
@@ -127,7 +123,7 @@ impl OpenFiles {
         Some(since + for_others.into_iter().chain(idle).min()?)
     }
 
-    fn next_quiet(&mut self, now_ms: u64) -> Option<StreamId> {
+    pub(super) fn next_quiet(&mut self, now_ms: u64) -> Option<StreamId> {
         if self.close_due_ms()? > now_ms {
             return None;
         }
@@ -137,7 +133,7 @@ impl OpenFiles {
     }
 
     /// When something is to be done that no event brings.
-    fn due_ms(&self) -> Option<u64> {
+    pub(super) fn due_ms(&self) -> Option<u64> {
         let patience = self.line.front().map(|(_, since)| (since + PATIENCE_MS).max(self.beyond_at_ms));
         self.close_due_ms().into_iter().chain(patience).min()
     }
@@ -145,32 +141,6 @@ impl OpenFiles {
     /// Files that are open or being opened.
     pub fn open(&self) -> usize {
         self.open
-    }
-}
-
-impl Capture {
-    /// Closes quiet files and gives their places to those that wait.
-    pub(super) fn share_open_files(&mut self, now: Now) {
-        loop {
-            if let Some(id) = self.open_files.next_in_line(now.mono_ms) {
-                self.with_file(now, id, |file, cx, _| file.open_at_last(cx));
-            } else if let Some(id) = self.open_files.next_quiet(now.mono_ms) {
-                self.with_file(now, id, |file, cx, _| file.close_quiet(cx));
-            } else {
-                break;
-            }
-        }
-        if let Some(due_ms) = self.open_files.due_ms() {
-            self.timers.set_earlier(Timer::OpenFiles, due_ms);
-        }
-    }
-}
-
-/// How a stream's files stand.
-pub(super) fn standing(stream: &Stream) -> (usize, bool, bool) {
-    match &stream.kind {
-        Kind::File(file) => (file.files_open(), file.is_quiet(), file.wants_to_open()),
-        Kind::Api(_) => (0, false, false),
     }
 }
 

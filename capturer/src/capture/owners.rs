@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::io::FoundFile;
-use crate::cursor::FileId;
-use crate::record::StreamId;
+use crate::model::cursor::FileId;
+use crate::model::record::StreamId;
 
 /// Among whom a file has one reader: those of an outlet, followed paths and containers apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -25,7 +25,7 @@ use crate::decode::lines::{Kept, Marks, Whole};
 use crate::decode::multiline::Groups;
 use crate::decode::{Piece, json_line, timestamp, utf8};
 use crate::limits::PIECE_BYTES;
-use crate::record::{MessageForm, Place, Record, StdType};
+use crate::model::record::{MessageForm, Place, Record, StdType};
 use crate::settings::Pipeline;
 
 /// Which lines a push completed.

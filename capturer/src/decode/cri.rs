@@ -12,7 +12,7 @@
 //! found again. Glued behind a torn message it can't be told from the message, unless a hole stands between them.
 
 use super::{Piece, Step, damage, timestamp, work};
-use crate::record::{MessageForm, StdType};
+use crate::model::record::{MessageForm, StdType};
 
 /// Longest tag that is believed.
 const TAG_BYTES_MAX: usize = 63;

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Piece, Step, damage, timestamp, work};
-use crate::record::{MessageForm, StdType};
+use crate::model::record::{MessageForm, StdType};
 
 /// Whether every line of `bytes` is valid UTF-8 without control characters, as JSON demands. Asked once per buffer,
 /// at the speed of memory, so that nothing has to be asked per line.

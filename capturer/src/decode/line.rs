@@ -7,7 +7,7 @@
 use super::damage::{self, HOLE_BYTES_MIN};
 use super::{DecodeError, Piece, Step, work};
 use crate::limits::LINE_PIECE_BYTES;
-use crate::record::{MessageForm, StdType};
+use crate::model::record::{MessageForm, StdType};
 
 /// What is known of the bytes that a line is looked for in.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,6 +1,6 @@
 //! What becomes of pieces: lines that are whole, and the bytes that had to be made for them.
 
-use crate::record::{MessageForm, Place, Record, StdType};
+use crate::model::record::{MessageForm, Place, Record, StdType};
 
 /// What a batch is made from: the records, and the bytes that had to be made for them.
 #[derive(Debug, Default)]

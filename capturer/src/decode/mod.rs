@@ -19,7 +19,6 @@ pub mod damage;
 pub mod fuzz;
 pub mod inotify;
 pub mod json_line;
-pub mod level;
 pub mod line;
 mod lines;
 pub mod multiline;
@@ -32,7 +31,7 @@ pub mod work;
 
 use std::ops::Range;
 
-use crate::record::{MessageForm, StdType};
+use crate::model::record::{MessageForm, StdType};
 
 /// What a decoder found at the start of the bytes it was given.
 #[derive(Debug, PartialEq, Eq)]

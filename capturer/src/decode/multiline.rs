@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::lines::{Kept, Lines, Whole};
 use super::{json_line, timestamp, utf8};
 use crate::limits::MULTILINE_LOOK_BYTES;
-use crate::record::{MessageForm, StdType};
+use crate::model::record::{MessageForm, StdType};
 use crate::settings::Pipeline;
 use crate::settings::pipeline::{self, Multiline, Next};
 

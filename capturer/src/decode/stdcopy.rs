@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::{DecodeError, Step};
 use crate::limits::FRAME_BYTES_MAX;
-use crate::record::StdType;
+use crate::model::record::StdType;
 
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 8;

@@ -8,23 +8,7 @@ use encoding_rs::{DecoderResult, UTF_8, UTF_16BE, UTF_16LE};
 
 use super::{DecodeError, Piece, Step, damage, line, utf8, work};
 use crate::limits::LINE_PIECE_BYTES;
-
-/// How a file's text is encoded.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Encoding(&'static encoding_rs::Encoding);
-
-/// UTF-8, which needs no decoding.
-impl Default for Encoding {
-    fn default() -> Encoding {
-        Encoding(UTF_8)
-    }
-}
-
-impl std::fmt::Debug for Encoding {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Encoding({})", self.name())
-    }
-}
+use crate::text::encoding::Encoding;
 
 /// What the first bytes of a file say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,23 +45,6 @@ pub fn mark(head: &[u8], at_end: bool) -> Mark {
 }
 
 impl Encoding {
-    /// By one of its names in the WHATWG standard: `utf-16le`, `windows-1252`, `latin1`, `shift_jis`, `gbk`.
-    pub fn named(name: &str) -> Option<Encoding> {
-        let found = encoding_rs::Encoding::for_label_no_replacement(name.as_bytes())?;
-        // Its shifts may span lines, and nothing says where.
-        (found != encoding_rs::ISO_2022_JP).then_some(Encoding(found))
-    }
-
-    /// Its name in the standard.
-    pub fn name(self) -> &'static str {
-        self.0.name()
-    }
-
-    /// Nothing has to be decoded.
-    pub fn is_utf8(self) -> bool {
-        self.0 == UTF_8
-    }
-
     /// Bytes of its shortest character.
     fn unit(self) -> usize {
         if self.0 == UTF_16LE || self.0 == UTF_16BE { 2 } else { 1 }

@@ -3,7 +3,7 @@
 
 use super::{DecodeError, Piece, Step, stdcopy, work};
 use crate::limits::PIECE_BYTES;
-use crate::record::{MessageForm, StdType};
+use crate::model::record::{MessageForm, StdType};
 
 /// So much without a time in front is skipped without its newline being waited for.
 pub const WITHOUT_TIME_BYTES_MAX: usize = 2 * PIECE_BYTES;

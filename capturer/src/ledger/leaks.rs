@@ -19,7 +19,25 @@
 use std::collections::BTreeMap;
 
 use super::Owner;
-use crate::metrics::Resource;
+use crate::text::label_values::label_values;
+
+label_values! {
+    /// `resource` of `leak_detection`.
+    Resource {
+        /// Open descriptors.
+        FileDescriptors = "file_descriptors",
+        /// Threads.
+        Threads = "threads",
+        /// Resident memory.
+        Memory = "memory",
+        /// Tasks of the capture loop.
+        Tasks = "tasks",
+        /// Operations in flight.
+        Operations = "operations",
+        /// dockerd's descriptors, where it is watched.
+        DockerdDescriptors = "dockerd_descriptors",
+    }
+}
 
 /// A descriptor that should not be there, as one look sees it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -177,7 +195,7 @@ impl Detector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::StreamKey;
+    use crate::model::record::StreamKey;
     use crate::sink::testing::Rng;
 
     const INTERVAL_MS: u64 = 1_000;

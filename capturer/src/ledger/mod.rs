@@ -29,8 +29,9 @@ pub mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::clock::Now;
-use crate::record::StreamKey;
+use crate::model::clock::Now;
+use crate::model::record::StreamKey;
+pub use leaks::Resource;
 pub use owner::Owner;
 
 /// Totals of streams that ended are kept for so many of them, the latest ended.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::record::StreamKey;
+use crate::model::record::StreamKey;
 
 /// Which part of the program holds a descriptor. Its class is the label `owner` of the metrics.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,7 +11,7 @@
 
 use super::parse::{Found, NotThis};
 use crate::decode::work;
-use crate::fields::Value;
+use crate::model::fields::Value;
 
 /// What stands behind the bytes of an access log's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

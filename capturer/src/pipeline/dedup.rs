@@ -9,8 +9,8 @@
 use std::time::Duration;
 
 use super::line::Line;
-use crate::fields::Extra;
-use crate::record::Record;
+use crate::model::fields::Extra;
+use crate::model::record::Record;
 
 /// A line by itself.
 #[derive(Debug)]

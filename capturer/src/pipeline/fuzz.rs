@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::parse::{Found, parse};
 use super::{redact, secrets};
-use crate::fields::Value;
 use crate::limits::{FIELD_NAME_BYTES_MAX, FIELD_VALUE_BYTES_MAX, FIELDS_BYTES_MAX, FIELDS_MAX};
+use crate::model::fields::Value;
 use crate::settings::pipeline::{
     Multiline, MultilinePreset, MultilineRule, Next, ParseFormat, Pattern, Redact, RedactPattern,
     RedactPreset,

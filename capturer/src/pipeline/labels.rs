@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::label_of;
 use super::line::Line;
-use crate::fields::Labels as Set;
 use crate::limits::FIELD_LABEL_BYTES_MAX;
-use crate::record::Source;
+use crate::model::fields::Labels as Set;
+use crate::model::record::Source;
 use crate::settings::pipeline::Labels;
 
 /// Values that were seen, of one stream.

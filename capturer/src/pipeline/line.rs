@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::dedup::Kept;
 use super::{changed_record, written};
 use crate::decode::{json_line, timestamp};
-use crate::fields::{Changes, Extra};
-use crate::record::{Batch, MessageForm, Record};
+use crate::model::fields::{Changes, Extra};
+use crate::model::record::{Batch, MessageForm, Record};
 
 /// A record's time, else that of its batch.
 pub(super) fn time_ns(batch: &Batch, record: &Record) -> i64 {

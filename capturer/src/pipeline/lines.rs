@@ -2,7 +2,7 @@
 //! the head is taken whole, however long it is.
 
 use super::parse::{Found, NotThis};
-use crate::fields::Value;
+use crate::model::fields::Value;
 
 /// `2026-11-22T00:52:48.1Z stderr F message`: fields time, stream, tag, message.
 pub(super) fn cri(line: &[u8], into: &mut Found) -> Result<(), NotThis> {

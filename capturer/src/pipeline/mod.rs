@@ -38,58 +38,14 @@ use parse::{Found, NotThis, parse};
 use rate::Bucket;
 
 use crate::decode::timestamp;
-use crate::fields::{Failed, Value};
 use crate::limits::MATCHED_BYTES_MAX;
-use crate::record::{Batch, Record, Source, StreamId};
+use crate::model::fields::{Failed, Value};
+use crate::model::outcome::{Outcome, RATE_LIMIT, Tally};
+use crate::model::record::{Batch, Record, Source, StreamId};
 use crate::settings::Pipeline;
 use crate::settings::pipeline::{
     Condition, Otherwise, Over, Parse, ParseFormat, RateLimit, Redact, Step, Timestamp,
 };
-
-/// What happened to a line in a step, as metrics count it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Outcome {
-    /// It goes no further.
-    Dropped,
-    /// The step could not do its work; the line goes on, marked.
-    Failed,
-    /// It is another than before.
-    Changed,
-    /// A bound bit: fields or labels that were too many, a time out of bounds, a line that cost too much.
-    Limited,
-}
-
-impl Outcome {
-    /// All of them.
-    pub const ALL: [Outcome; 4] = [Outcome::Dropped, Outcome::Failed, Outcome::Changed, Outcome::Limited];
-
-    /// As it stands in a label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Outcome::Dropped => "dropped",
-            Outcome::Failed => "failed",
-            Outcome::Changed => "changed",
-            Outcome::Limited => "limited",
-        }
-    }
-
-    /// What can happen in a step of this kind.
-    pub fn possible(step: &str) -> &'static [Outcome] {
-        match step {
-            "parse" => &[Outcome::Failed, Outcome::Changed, Outcome::Limited],
-            "timestamp" => &Outcome::ALL,
-            "strip_ansi" | "remove" => &[Outcome::Changed],
-            "redact" | "labels" | "rename" => &[Outcome::Changed, Outcome::Limited],
-            _ => &[Outcome::Dropped],
-        }
-    }
-}
-
-/// Name of the step that comes before all others.
-pub const RATE_LIMIT: &str = "rate_limit";
-
-/// Lines by step and outcome.
-pub type Tally = BTreeMap<(&'static str, Outcome), u64>;
 
 /// What became of a batch.
 #[derive(Debug)]
@@ -493,7 +449,7 @@ fn written(time_ns: i64) -> String {
 
 /// Where a record's message stands when a pipeline made it.
 fn changed_record(record: &Record) -> Record {
-    Record { place: crate::record::Place::Changed, ..*record }
+    Record { place: crate::model::record::Place::Changed, ..*record }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! that nothing half understood is taken for the whole.
 //!
 //! ```text
-//! message or field ─▶ json, logfmt, regex: here    cri, syslog: lines.rs    level: decode/level.rs
+//! message or field ─▶ json, logfmt, regex: here    cri, syslog: lines.rs    level: level.rs
 //!                      └─▶ Found: fields, and the text that becomes the message
 //! ```
 
@@ -12,10 +12,11 @@ use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAc
 
 use super::access::{self, Behind};
 use super::lines;
-use crate::decode::{level, utf8};
-use crate::fields::{Fields, Value};
+use crate::decode::utf8;
 use crate::limits::{FIELD_NAME_BYTES_MAX, FIELDS_DEPTH_MAX};
+use crate::model::fields::{Fields, Value};
 use crate::settings::pipeline::{ParseFormat, Pattern};
+use crate::text::level;
 
 /// What a text was found to hold.
 #[derive(Debug, Default)]

@@ -1,8 +1,8 @@
 //! Each step as a table, and properties of any pipeline over any batch.
 
 use super::*;
-use crate::fields::Extra;
-use crate::record::{MessageForm, StdType};
+use crate::model::fields::Extra;
+use crate::model::record::{MessageForm, StdType};
 use crate::settings::file::{Outside, parse as parse_config};
 use crate::sink::ndjson::{SourcePrefix, encode};
 use crate::sink::testing::{Rng, batch, container, push};

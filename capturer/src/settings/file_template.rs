@@ -10,7 +10,7 @@
 
 use super::units::Mismatch;
 use crate::limits::FILE_NAME_BYTES_MAX;
-use crate::table::shown;
+use crate::text::terminal::shown;
 
 /// A checked template.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use super::template::LabelTemplate;
 use super::units::{self, Mismatch};
 use super::{Settings, file};
 use crate::limits;
-use crate::table::shown;
+use crate::text::terminal::shown;
 
 /// A path is added to a `url` that has none.
 const PUSH_PATH: &str = "/loki/api/v1/push";

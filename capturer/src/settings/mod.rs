@@ -7,7 +7,6 @@
 
 pub mod advice;
 mod check;
-pub mod cli;
 mod defaults;
 pub mod file;
 mod file_template;
@@ -20,12 +19,12 @@ mod problem;
 mod reader;
 mod reload;
 mod substitute;
-mod summary;
-mod template;
-mod units;
+pub(crate) mod summary;
+pub(crate) mod template;
+pub(crate) mod units;
 mod yaml;
 
-pub use crate::decode::text::Encoding;
+pub use crate::text::encoding::Encoding;
 pub use file_template::{FileTemplate, NamePart};
 pub use loki::{
     Loki, LokiAuth, LokiFormat, LokiTls, MaxLineAge, Secret, Spool, TENANT_BYTES_MAX, WhenFull,
@@ -91,7 +90,7 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Privileges {
-    /// They are given up ([`crate::privilege`]).
+    /// They are given up ([`crate::shell::privilege`]).
     Drop,
     /// They stay.
     Keep,

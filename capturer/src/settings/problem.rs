@@ -87,7 +87,7 @@ pub(super) fn quoted(text: &str) -> String {
     let text = &without_password(text);
     let short: String = text.chars().take(CHARS_MAX).collect();
     let more = if short.len() < text.len() { "…" } else { "" };
-    format!("\"{}{more}\"", crate::table::shown(&short))
+    format!("\"{}{more}\"", crate::text::terminal::shown(&short))
 }
 
 /// An address without the user and password that somebody wrote into it, however it is broken otherwise.

@@ -60,7 +60,7 @@ pub(super) fn substitute(written: &str, outside: &Outside) -> Result<Text, Strin
 fn resolve(name: &str, outside: &Outside) -> Result<String, String> {
     if let Some(path) = name.strip_prefix("file:") {
         let path = Path::new(path);
-        let failed = |why: &str| format!("${{{}}}: {why}", crate::table::shown(name));
+        let failed = |why: &str| format!("${{{}}}: {why}", crate::text::terminal::shown(name));
         if !path.is_absolute() {
             return Err(failed("the path must be absolute"));
         }
@@ -70,7 +70,7 @@ fn resolve(name: &str, outside: &Outside) -> Result<String, String> {
     let first_ok = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if !first_ok || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         let form = "write ${NAME} or ${file:/path}, and $$ for a dollar sign";
-        return Err(format!("\"${{{}}}\" is no variable; {form}", crate::table::shown(name)));
+        return Err(format!("\"${{{}}}\" is no variable; {form}", crate::text::terminal::shown(name)));
     }
     (outside.variable)(name)
         .ok_or_else(|| format!("the environment variable {name} is not set (or not UTF-8)"))

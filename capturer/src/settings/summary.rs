@@ -6,7 +6,7 @@ use super::units::{show_duration, show_size};
 use super::{ContainerMonitor, FileFormat, PathPattern, ReadFrom, Select, Settings, StartAt, pipeline};
 
 /// One line a part; `origin` is where the settings come from.
-pub(super) fn summary(settings: &Settings, origin: &str) -> String {
+pub(crate) fn summary(settings: &Settings, origin: &str) -> String {
     let mut text = format!("The config is good: {origin}. It would run:\n");
     let mut line = |part: &str, what: &str| {
         // Paths and patterns are the user's own text: no control character reaches the terminal.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::path_pattern::PathPattern;
-use crate::decode::text::Encoding;
+use crate::text::encoding::Encoding;
 
 /// A value that is not what it should be.
 #[derive(Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ pub(super) fn file_mode(text: &str) -> Result<u32, Mismatch> {
 }
 
 /// `127.0.0.1:8001`, or empty for no server.
-pub(super) fn listen(text: &str) -> Result<Option<SocketAddr>, Mismatch> {
+pub(crate) fn listen(text: &str) -> Result<Option<SocketAddr>, Mismatch> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -133,7 +133,7 @@ pub(super) fn listen(text: &str) -> Result<Option<SocketAddr>, Mismatch> {
 }
 
 /// `unix:///var/run/docker.sock` or the path alone.
-pub(super) fn socket_path(text: &str) -> Result<PathBuf, Mismatch> {
+pub(crate) fn socket_path(text: &str) -> Result<PathBuf, Mismatch> {
     let expected =
         || Mismatch::new("the path of the Engine's Unix socket, such as unix:///var/run/docker.sock");
     let network = ["tcp://", "http://", "https://", "ssh://", "npipe://", "fd://"];

@@ -11,7 +11,7 @@
 //! There is no `{stream}` placeholder: one file for both channels keeps their order, and each record says its channel.
 
 use crate::limits::{FILE_NAME_BYTES_MAX, FILE_NAME_VALUE_BYTES_MAX};
-use crate::record::Source;
+use crate::model::record::Source;
 use crate::settings::{FileTemplate, NamePart};
 
 /// The path of a source's output, relative to the directory.
@@ -127,7 +127,7 @@ mod tests {
 
     use super::super::testing::{Rng, container, followed};
     use super::*;
-    use crate::record::{ContainerMeta, StreamId, StreamKey};
+    use crate::model::record::{ContainerMeta, StreamId, StreamKey};
 
     fn check(template: &str, source: &Arc<Source>, expected: &str) {
         assert_eq!(render(&FileTemplate::parse(template).unwrap(), source), expected);
@@ -187,7 +187,7 @@ mod tests {
                 }),
                 path: Some(value.clone()),
                 labels: BTreeMap::new(),
-                outlet: crate::record::Outlet::default(),
+                outlet: crate::model::record::Outlet::default(),
                 pipeline: None,
                 pipeline_labels: BTreeMap::new(),
             };

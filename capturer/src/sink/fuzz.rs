@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 
 use super::file_name;
 use crate::limits::{FILE_NAME_BYTES_MAX, FILE_NAME_VALUE_BYTES_MAX};
-use crate::record::{ContainerMeta, Outlet, Source, StreamId, StreamKey};
+use crate::model::record::{ContainerMeta, Outlet, Source, StreamId, StreamKey};
 use crate::settings::FileTemplate;
 
 /// The config's template in the first line, and behind it what a container calls itself.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::SinkError;
+use crate::model::record::{Batch, Source, StreamId};
 use crate::pipeline::Processed;
-use crate::record::{Batch, Source, StreamId};
 
 /// So many blocked outputs are named one by one.
 const NAMED_MAX: usize = 3;

@@ -16,6 +16,7 @@ pub mod file_name;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod held;
+mod label_value;
 pub mod local_file;
 pub mod loki;
 pub mod ndjson;
@@ -32,70 +33,12 @@ pub(crate) mod testing;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::record::{Ack, Batch, OutputMark, SavedMarks, SinkId, Source, StreamId};
+use crate::model::record::{Batch, OutputMark, SavedMarks, Source, StreamId};
 
 pub use plain::show_line;
 pub use runtime::{SinkHandle, spawn};
-
-/// From capture to a sink.
-#[derive(Debug)]
-pub enum ToSink {
-    /// A stream will send batches: prepare its output and answer [`FromSink::Attached`].
-    Attach(Arc<Source>),
-    /// Deliver and answer [`FromSink::Ack`].
-    Batch(Arc<Batch>),
-    /// The stream has ended and all its batches were acknowledged; its output may be closed.
-    Detach(StreamId),
-    /// Nothing of the stream comes for now: an empty output of it need not be there.
-    Withdraw(StreamId),
-    /// A checkpoint with these marks is on disk.
-    Saved(Arc<SavedMarks>),
-    /// Deliver what is queued, flush, answer [`FromSink::Stopped`], end.
-    Stop {
-        /// What can't be delivered by then stays unacknowledged; the next run reads it again.
-        give_up_at: Instant,
-    },
-}
-
-/// From a sink to capture.
-#[derive(Debug)]
-pub enum FromSink {
-    /// The output is there. The mark must be in a saved checkpoint before the first batch is sent: otherwise a crash
-    /// before the first checkpoint would leave lines that a restart could not know to cut off.
-    Attached {
-        /// Which sink.
-        sink: SinkId,
-        /// Whose output.
-        stream: StreamId,
-        /// State of the output before the stream's first record; `None` for sinks without one.
-        mark: Option<OutputMark>,
-    },
-    /// A batch is safe.
-    Ack(Ack),
-    /// Something of a stream waits for its output, which takes nothing. It is tried again; others go on.
-    Held {
-        /// Which sink.
-        sink: SinkId,
-        /// Whose output.
-        stream: StreamId,
-        /// Size of the batch that waits; 0 = it is not a batch.
-        bytes: u64,
-        /// Why, and how to mend it.
-        cause: Arc<str>,
-    },
-    /// Nothing of a stream waits for its output any more.
-    Freed {
-        /// Which sink.
-        sink: SinkId,
-        /// Whose output.
-        stream: StreamId,
-    },
-    /// The thread has ended: it was told to, or nobody takes its output any more ([`SinkErrorKind::Closed`]; its
-    /// health says so). Nothing sent after that is answered.
-    Stopped(SinkId),
-}
 
 /// A place where records go. Called by one thread; may block, but each call ends within seconds.
 pub trait Sink: Send {

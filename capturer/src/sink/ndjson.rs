@@ -18,9 +18,9 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use super::Counts;
-use crate::fields::{Extra, Labels, Value};
 use crate::limits::META_STRING_BYTES_MAX;
-use crate::record::{Batch, MessageForm, Record, Source, StdType};
+use crate::model::fields::{Extra, Labels, Value};
+use crate::model::record::{Batch, MessageForm, Record, Source, StdType};
 
 const HEAD: &[u8] = b"{\"time\":\"";
 const MESSAGE: &[u8] = b",\"message\":\"";
@@ -304,7 +304,7 @@ mod tests {
 
     use super::super::testing::{Rng, TIME, batch, container, followed, push};
     use super::*;
-    use crate::record::{ContainerMeta, Place, StreamId, StreamKey};
+    use crate::model::record::{ContainerMeta, Place, StreamId, StreamKey};
 
     fn encode_all(batch: &Batch) -> (Vec<u8>, Counts) {
         let mut out = Vec::new();
@@ -347,7 +347,7 @@ mod tests {
     /// What a pipeline added stands in its place, and only with the record it belongs to.
     #[test]
     fn what_a_pipeline_added() {
-        use crate::fields::{Changes, Failed, Fields};
+        use crate::model::fields::{Changes, Failed, Fields};
         let mut source = Arc::into_inner(followed(2, "/x")).unwrap();
         source.labels.insert("env".to_owned(), "dev".to_owned());
         let source = Arc::new(source);
@@ -382,7 +382,7 @@ mod tests {
     /// The slow, obvious encoder.
     fn reference(batch: &Batch) -> Vec<serde_json::Map<String, serde_json::Value>> {
         let source = &batch.source;
-        let record = |record: &crate::record::Record| {
+        let record = |record: &crate::model::record::Record| {
             let mut map = serde_json::Map::new();
             let mut add = |key: &str, value: &str| {
                 if !value.is_empty() {
@@ -438,7 +438,7 @@ mod tests {
                 }),
                 path: (rng.below(2) == 0).then(|| rng.text(80)),
                 labels: BTreeMap::new(),
-                outlet: crate::record::Outlet::default(),
+                outlet: crate::model::record::Outlet::default(),
                 pipeline: None,
                 pipeline_labels: BTreeMap::new(),
             };

@@ -14,7 +14,7 @@ use super::Counts;
 use super::ndjson::{self, SourcePrefix};
 use super::plain::{self, PlainFormat};
 use crate::limits::ENCODED_BYTES_MAX;
-use crate::record::{Batch, Source};
+use crate::model::record::{Batch, Source};
 use crate::settings::OutputFormat;
 
 /// What is the same for all records of a source.

@@ -11,8 +11,8 @@
 use super::Counts;
 use super::ndjson::escape_raw;
 use crate::decode::json_line::unescape;
-use crate::record::{Batch, MessageForm, Record, Source};
-use crate::table::shown;
+use crate::model::record::{Batch, MessageForm, Record, Source};
+use crate::text::terminal::shown;
 
 /// A format of this file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

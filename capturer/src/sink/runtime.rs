@@ -27,11 +27,12 @@ use std::time::{Duration, Instant};
 
 use super::held::{Held, Job};
 use super::steps::Steps;
-use super::{FromSink, Sink, SinkError, SinkErrorKind, ToSink, tap};
+use super::{Sink, SinkError, SinkErrorKind, tap};
 use crate::limits::SINK_RETRY_MS_MAX;
-use crate::metrics::Metrics;
-use crate::record::{Ack, Batch, SinkId, Source, StreamId};
-use crate::status::{Beat, Board};
+use crate::model::delivery::{FromSink, ToSink};
+use crate::model::record::{Ack, Batch, SinkId, Source, StreamId};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::status::{Beat, Board};
 
 /// First pause after a failure; doubled until [`SINK_RETRY_MS_MAX`].
 const RETRY_MS_MIN: u64 = 100;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::super::testing::{batch, container};
 use super::super::{Counts, Delivered};
 use super::*;
-use crate::record::{OutputMark, Source, StreamId};
+use crate::model::record::{OutputMark, Source, StreamId};
 
 /// Fails while told to; remembers what it took.
 #[derive(Clone, Default)]

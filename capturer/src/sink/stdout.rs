@@ -24,7 +24,7 @@ use super::outbox::{Outbox, SourceFacts};
 use super::{Delivered, Sink, SinkError, SinkErrorKind};
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
-use crate::record::{Batch, OutputMark, Source, StreamId};
+use crate::model::record::{Batch, OutputMark, Source, StreamId};
 use crate::settings::OutputFormat;
 
 const NAME: &str = "stdout";

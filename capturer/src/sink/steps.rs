@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::metrics::Metrics;
-use crate::pipeline::{Pipelines, Processed, Tally};
-use crate::record::{Amount, Batch, StreamId};
+use crate::model::outcome::Tally;
+use crate::model::record::{Amount, Batch, StreamId};
+use crate::pipeline::{Pipelines, Processed};
+use crate::telemetry::metrics::Metrics;
 
 /// The pipelines of one sink.
 pub(super) struct Steps {

@@ -3,8 +3,8 @@
 
 use crate::decode::json_line::unescape;
 use crate::limits::TAP_PIECE_BYTES_MAX;
-use crate::record::{Batch, MessageForm, Record, Source};
-use crate::taps::{Filter, Taps, Watcher};
+use crate::model::record::{Batch, MessageForm, Record, Source};
+use crate::telemetry::taps::{Filter, Taps, Watcher};
 
 use super::Counts;
 use super::ndjson::{self, SourcePrefix};
@@ -85,8 +85,8 @@ mod tests {
 
     use super::super::testing::{batch, container, push};
     use super::*;
-    use crate::status::Board;
-    use crate::taps::pattern;
+    use crate::telemetry::status::Board;
+    use crate::telemetry::taps::pattern;
 
     fn shown(source: Option<&str>, grep: Option<&str>, batch: &Batch) -> Vec<String> {
         let board = Arc::new(Board::default());

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::cursor::Cursor;
-use crate::record::{Batch, ContainerMeta, MessageForm, Place, Record, Source, StdType, StreamId, StreamKey};
+use crate::model::cursor::Cursor;
+use crate::model::record::{
+    Batch, ContainerMeta, MessageForm, Place, Record, Source, StdType, StreamId, StreamKey,
+};
 
 /// SplitMix64. All chance of a test comes from one seed, printed first; `CAPTURER_SEED` replays it.
 pub(crate) struct Rng(u64);
@@ -77,7 +79,7 @@ pub(crate) fn container(id: u32, name: &str) -> Arc<Source> {
         }),
         path: None,
         labels: BTreeMap::new(),
-        outlet: crate::record::Outlet::default(),
+        outlet: crate::model::record::Outlet::default(),
         pipeline: None,
         pipeline_labels: BTreeMap::new(),
     })
@@ -90,7 +92,7 @@ pub(crate) fn followed(id: u32, path: &str) -> Arc<Source> {
         container: None,
         path: Some(path.to_owned()),
         labels: BTreeMap::new(),
-        outlet: crate::record::Outlet::default(),
+        outlet: crate::model::record::Outlet::default(),
         pipeline: None,
         pipeline_labels: BTreeMap::new(),
     })

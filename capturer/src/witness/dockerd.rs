@@ -13,11 +13,11 @@ use procfs::process::Process;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::Doing;
+use crate::ledger::Resource;
 use crate::ledger::leaks::Amount;
 use crate::ledger::table::{DockerdRow, kind};
-use crate::metrics::Resource;
-use crate::probe::procfs_tier;
-use crate::probe::{Probe, Watch};
+use crate::witness::probe::procfs_tier;
+use crate::witness::probe::{Probe, Watch};
 
 /// Where a dockerd that systemd starts notes its process id.
 const PID_FILE: &str = "/var/run/docker.pid";
@@ -153,7 +153,7 @@ fn by_kind(process: i32) -> Result<BTreeMap<String, u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::{Options, Tier};
+    use crate::witness::probe::{Options, Tier};
 
     /// A daemon that is not there is a sentence, not a failure; one that comes later is found.
     #[test]

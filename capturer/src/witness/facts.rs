@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::RawFd;
 
+use crate::ledger::Resource;
 use crate::ledger::leaks::Amount;
 use crate::ledger::{LedgerReport, Owner};
-use crate::metrics::Resource;
-use crate::probe::Reading;
+use crate::witness::probe::Reading;
 
 /// Operations of one connection or future: a receive and a send, each with its timer.
 const OPERATIONS_EACH: u64 = 4;

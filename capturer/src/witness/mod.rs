@@ -12,20 +12,22 @@
 
 mod dockerd;
 mod facts;
+pub mod probe;
 
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::clock::Now;
+use crate::ledger::Resource;
 use crate::ledger::claims::{Claims, NoteOwner};
 use crate::ledger::leaks::{Detector, Fault, Suspect, Verdict};
 use crate::ledger::table::{DockerdRow, FdRow, FdTable, OwnerRow, kind};
 use crate::ledger::{KernelFd, OpenFd, Owner, Totals, View};
-use crate::metrics::{Metrics, Resource};
-use crate::probe::{Options, Owners, Probe, Reading, Tier};
+use crate::model::clock::Now;
 use crate::settings::Settings;
-use crate::status::Board;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::status::Board;
+use crate::witness::probe::{Options, Owners, Probe, Reading, Tier};
 use dockerd::Dockerd;
 use facts::Start;
 
@@ -399,6 +401,6 @@ fn open_fds(reading: &Reading) -> Vec<OpenFd> {
 }
 
 fn age_ms(kernel: Option<KernelFd>) -> Option<u64> {
-    let now_ns = crate::probe::self_test::now_ns();
+    let now_ns = crate::witness::probe::self_test::now_ns();
     kernel.map(|kernel| now_ns.saturating_sub(kernel.opened_ns) / 1_000_000)
 }

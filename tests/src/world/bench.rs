@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use capturer::capture::Capture;
+use capturer::capture::core::Capture;
 use capturer::capture::io::{Action, BodyOutcome, Event};
-use capturer::metrics::Metrics;
+use capturer::telemetry::metrics::Metrics;
 
 use super::engine::Health;
 use super::faults::Faults;

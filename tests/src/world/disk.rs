@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use capturer::capture::io::{FoundFile, FoundPath};
-use capturer::cursor::FileId;
 use capturer::limits::HEAD_BYTES;
+use capturer::model::cursor::FileId;
 
 use crate::checker::LineId;
 

@@ -10,8 +10,8 @@ use std::collections::{BTreeSet, VecDeque};
 
 use capturer::capture::io::{Answer, BodyOutcome, ConnId, Event, RequestError, RequestId};
 use capturer::decode::{stdcopy, timestamp};
-use capturer::docker;
 use capturer::limits::{API_GATHER_BYTES, PIECE_BYTES};
+use capturer::model::docker;
 use serde_json::json;
 
 use super::{Happening, World};

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use capturer::capture::io::{Event, LaneId};
-use capturer::record::StreamId;
+use capturer::model::record::StreamId;
 
 use super::{Happening, World};
 

@@ -27,15 +27,16 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use capturer::capture::Capture;
+use capturer::capture::checkpoint;
+use capturer::capture::checkpoint::Checkpoint;
+use capturer::capture::core::Capture;
+use capturer::capture::core::outlets::SinkFacts;
 use capturer::capture::io::Event;
-use capturer::capture::outlets::SinkFacts;
-use capturer::checkpoint::{self, Checkpoint};
-use capturer::clock::Now;
-use capturer::metrics::Metrics;
-use capturer::record::StreamId;
+use capturer::model::clock::Now;
+use capturer::model::record::StreamId;
 use capturer::settings::pipeline::{Multiline, MultilineRule, Over, Pattern, RateLimit, Step};
 use capturer::settings::{FileFormat, FileSet, PathPattern, Pipeline, ReadFrom, Settings};
+use capturer::telemetry::metrics::Metrics;
 
 use crate::checker::{Checker, Flow, LineId, Snapshot};
 use crate::rand::Rand;

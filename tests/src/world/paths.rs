@@ -4,8 +4,8 @@
 //! Not simulated: a file that is truncated and has grown past its old length before anybody looked. No reader can tell
 //! that from growth, so after a truncation the writer pauses.
 
-use capturer::cursor::Cursor;
-use capturer::record::StreamKey;
+use capturer::model::cursor::Cursor;
+use capturer::model::record::StreamKey;
 use capturer::settings::FileFormat;
 
 use super::disk::Node;

@@ -5,13 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use capturer::capture::Capture;
+use capturer::capture::checkpoint::Checkpoint;
+use capturer::capture::core::Capture;
 use capturer::capture::io::{Action, BodyOutcome, Event, FileError, FileNo, FoundFile, LaneId, OpenedFile};
-use capturer::checkpoint::Checkpoint;
-use capturer::cursor::{FileId, TailPrint};
-use capturer::metrics::{LossReason, Metrics};
-use capturer::record::{StreamId, StreamKey};
-use capturer::sink::FromSink;
+use capturer::model::cursor::{FileId, TailPrint};
+use capturer::model::delivery::FromSink;
+use capturer::model::record::{StreamId, StreamKey};
+use capturer::telemetry::metrics::{LossReason, Metrics};
 
 use super::disk::Node;
 use super::engine::Conn;

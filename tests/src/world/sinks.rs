@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use capturer::capture::checkpoint::Checkpoint;
 use capturer::capture::io::Event;
-use capturer::checkpoint::Checkpoint;
-use capturer::cursor::FileId;
-use capturer::record::{Ack, Batch, OutputMark, SinkId, Source, StreamId};
-use capturer::sink::FromSink;
+use capturer::model::cursor::FileId;
+use capturer::model::delivery::FromSink;
+use capturer::model::record::{Ack, Batch, OutputMark, SinkId, Source, StreamId};
 
 use super::{Happening, World};
 use crate::checker::LineId;

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use capturer::capture::io::FoundPath;
 use capturer::decode::timestamp;
 use capturer::limits::PIECE_BYTES;
-use capturer::record::StreamKey;
+use capturer::model::record::StreamKey;
 
 use super::disk::{Disk, Node};
 use super::engine::Printed;

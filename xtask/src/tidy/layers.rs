@@ -1,30 +1,15 @@
-//! Who may know whom in the agent: the module map's promise, as two tables.
+//! Who may know whom in the agent: the module map's promise, as tables of its folders.
 //!
-//! The part that decides is pure, so that the same code runs on the real ring and in a simulation; and the steps of the
-//! flow do not know each other, so that each can be read alone. Both are lost one harmless import at a time.
+//! What decides is pure, so that the same code runs on the real ring and in a simulation; and imports lead one way, so that
+//! each folder can be read with those below it alone. Both are lost one harmless import at a time.
 
 use super::code::{has_word, used_paths};
 use super::{Finding, Source};
 
 const AGENT: &str = "capturer/src/";
 
-/// What decides: files and folders of the agent that take events and the time, and return actions.
-const PURE: [&str; 12] = [
-    "decode/",
-    "record.rs",
-    "fields.rs",
-    "cursor.rs",
-    "kin.rs",
-    "stream/",
-    "discover/",
-    "pipeline/",
-    "checkpoint/",
-    "ledger/",
-    "capture.rs",
-    "capture/",
-];
-/// The one file of them that does something: it writes the checkpoint.
-const NOT_PURE: [&str; 1] = ["checkpoint/store.rs"];
+/// What decides: folders of the agent that take events and the time, and return actions.
+const PURE: [&str; 6] = ["text/", "model/", "decode/", "pipeline/", "ledger/", "capture/"];
 
 /// What pure code may not mention, with what it does instead.
 const IMPURE: [(&str, &str); 9] = [
@@ -39,36 +24,115 @@ const IMPURE: [(&str, &str); 9] = [
     ("HashSet", "use BTreeSet: its order is the same in every run of a seed"),
 ];
 
-/// The steps of the flow, each with the steps it may know. What steps share is a noun of record.rs, cursor.rs or settings.
-const STEPS: [(&str, &[&str]); 6] = [
-    ("discover", &[]),
+/// The rooms of the agent from the bottom up, each with the rooms below that it may import. The longest path counts, so
+/// `capture/io` is a room and the rest of `capture` another. Since each names only rooms above it in this list, there is no
+/// circle.
+const ROOMS: [(&str, &[&str]); 23] = [
+    ("limits", &[]),
+    // Faults that tests turn on: called from everywhere, in a test's build only.
+    ("faults", &[]),
+    ("text", &[]),
+    ("settings", &["text"]),
+    ("model", &["settings", "text"]),
+    ("ledger", &["model", "text"]),
+    // Everybody may tell it something; it knows nobody who captures or delivers.
+    ("telemetry", &["ledger", "model", "settings", "text"]),
+    ("decode", &["model", "settings", "text"]),
+    // A line is looked at as it was before the decoder kept Docker's escapes; times are decoded there too.
+    ("pipeline", &["decode", "model", "settings", "text"]),
+    ("capture/checkpoint", &["model", "settings", "text"]),
+    ("capture/io", &["capture/checkpoint", "model"]),
+    ("capture/owners", &["capture/io", "model"]),
+    ("capture/open_files", &["model"]),
+    ("capture/counted", &["model", "telemetry"]),
+    (
+        "capture/context",
+        &[
+            "capture/counted",
+            "capture/open_files",
+            "capture/owners",
+            "capture/io",
+            "capture/checkpoint",
+            "telemetry",
+            "model",
+            "settings",
+        ],
+    ),
+    ("capture/discover", &["capture/context", "capture/io", "telemetry", "model", "settings", "text"]),
     // A source drives its decoders and hands on lines; decoders know nothing of sources.
-    ("stream", &["decode"]),
-    ("decode", &[]),
-    // A line is looked at as it was before the decoder kept Docker's escapes; levels and times are decoded there too.
-    ("pipeline", &["decode"]),
-    // A sink's thread runs the steps of a pipeline over what it delivers. Some formats need a message as it was before the decoder kept Docker's escapes, and Loki wants times as numbers.
-    ("sink", &["decode", "pipeline"]),
-    ("checkpoint", &[]),
+    (
+        "capture/stream",
+        &[
+            "capture/context",
+            "capture/owners",
+            "capture/io",
+            "capture/checkpoint",
+            "decode",
+            "telemetry",
+            "model",
+            "settings",
+            "text",
+        ],
+    ),
+    ("capture", &["capture/*", "decode", "telemetry", "model", "settings", "text"]),
+    // A sink's thread runs the steps of a pipeline over what it delivers, and some formats need a message as it was before
+    // the decoder kept Docker's escapes.
+    ("sink", &["pipeline", "decode", "telemetry", "ledger", "model", "settings", "text"]),
+    (
+        "shell",
+        &["capture/io", "capture/checkpoint", "decode", "telemetry", "ledger", "model", "settings", "text"],
+    ),
+    ("witness", &["telemetry", "ledger", "model", "settings", "text"]),
+    (
+        "agent",
+        &[
+            "witness",
+            "shell",
+            "sink",
+            "capture",
+            "capture/*",
+            "pipeline",
+            "decode",
+            "telemetry",
+            "ledger",
+            "model",
+            "settings",
+            "text",
+        ],
+    ),
+    (
+        "commands",
+        &[
+            "agent",
+            "witness",
+            "shell",
+            "sink",
+            "capture/checkpoint",
+            "pipeline",
+            "decode",
+            "telemetry",
+            "ledger",
+            "model",
+            "settings",
+            "text",
+        ],
+    ),
 ];
 
-/// Modules that touch the outside, each with those that may know it; the module itself always may.
+/// Modules that touch the outside, each with the folders that may know it.
 const OUTSIDE: [(&str, &[&str]); 5] = [
-    ("ring", &["agent", "shell", "http", "docker", "doctor"]),
-    // `faults` exists in a test's build only: it forgets connections on purpose.
-    ("http", &["agent", "shell", "docker", "admin", "doctor", "faults"]),
-    ("probe", &["agent", "witness", "doctor"]),
-    ("witness", &["agent"]),
-    // `check` reads the certificate that the server would.
-    ("admin", &["agent", "shell", "online"]),
+    ("shell/ring", &["agent/", "shell/", "commands/doctor/"]),
+    ("shell/http", &["agent/", "shell/"]),
+    ("witness/probe", &["agent/", "witness/", "commands/doctor/"]),
+    ("witness", &["agent/", "witness/", "commands/doctor/"]),
+    // `check` reads the certificate that the server would; clients know what it answers to who does not speak TLS.
+    ("telemetry/admin", &["agent/", "telemetry/admin/", "commands/online.rs", "commands/agent_client.rs"]),
 ];
 
 /// Pure code mentions nothing that waits, does or is different in each run.
 pub fn pure_code_stays_pure(source: &Source) -> Vec<Finding> {
     let Some(path) = source.path.strip_prefix(AGENT) else { return Vec::new() };
-    let pure =
-        PURE.iter().any(|start| path.starts_with(start)) && !NOT_PURE.contains(&path) && !is_test_file(path);
-    if !pure {
+    if is_test_file(path) || !PURE.iter().any(|start| path.starts_with(start)) {
         return Vec::new();
     }
     let code = without_tests(&source.code);
@@ -85,37 +149,76 @@ pub fn pure_code_stays_pure(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// Steps know nouns, not steps; only the modules of [`OUTSIDE`]'s lists know the outside.
-pub fn steps_do_not_know_each_other(source: &Source) -> Vec<Finding> {
+/// Each room imports rooms below it only, and the doors to the outside are known to few.
+pub fn imports_lead_down(source: &Source) -> Vec<Finding> {
     let Some(path) = source.path.strip_prefix(AGENT) else { return Vec::new() };
-    let own = path.split(['/', '.']).next().unwrap_or_default();
-    if ["main", "lib"].contains(&own) || is_test_file(path) {
+    if is_test_file(path) || ["main.rs", "lib.rs", "fuzz.rs"].contains(&path) || path.starts_with("bin/") {
         return Vec::new();
     }
-    let code = without_tests(&source.code);
-    let mut findings = Vec::new();
-    let mut check = |other: &str, allowed: bool, how: &str| {
-        if own == other || allowed {
-            return;
-        }
-        let lines = mentions(code, &format!("crate::{other}"));
-        findings.extend(
-            lines.into_iter().map(|line| Finding::error(line, format!("{own} knows {other}: {how}"))),
-        );
+    let own = path.trim_end_matches(".rs").trim_end_matches("/mod");
+    let Some((room, below)) = room_of(own) else {
+        let message = format!("{own} is no room: put it into one, or name it in xtask/src/tidy/layers.rs");
+        return vec![Finding::error(1, message)];
     };
-    if let Some((_, known)) = STEPS.iter().find(|(step, _)| *step == own) {
-        let how = "capture hands one step's output to the next, as a noun of record.rs or cursor.rs; \
-                   or let it, and say why, in xtask/src/tidy/layers.rs";
-        STEPS.iter().for_each(|(step, _)| check(step, known.contains(step), how));
-    }
-    for (outside, known_by) in OUTSIDE {
-        let how = format!(
-            "only {} may; return an action, or name the module and its reason in xtask/src/tidy/layers.rs",
-            known_by.join(", ")
-        );
-        check(outside, known_by.contains(&own), &how);
+    let mut findings = Vec::new();
+    for (line, target) in imports(source) {
+        let Some((other, _)) = room_of(&target) else { continue };
+        let allowed = room == other
+            || other == "limits"
+            || other == "faults"
+            || below.iter().any(|name| match name.strip_suffix("/*") {
+                Some(folder) => other.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')),
+                None => *name == other,
+            });
+        if !allowed {
+            findings.push(Finding::error(
+                line,
+                format!(
+                    "{room} knows {other}: imports lead down. Move what both need into a room below both, or let it, \
+                     and say why, in xtask/src/tidy/layers.rs"
+                ),
+            ));
+        }
+        for (door, known_by) in OUTSIDE {
+            let through =
+                target.strip_prefix(door).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            if through && !known_by.iter().any(|folder| path.starts_with(folder)) {
+                findings.push(Finding::error(
+                    line,
+                    format!("only {} may know {door}: return an action instead", known_by.join(", ")),
+                ));
+            }
+        }
     }
     findings
+}
+
+/// The room of a module, written as a path, and what it may import.
+fn room_of(module: &str) -> Option<(&'static str, &'static [&'static str])> {
+    let inside =
+        |room: &str| module.strip_prefix(room).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    ROOMS.into_iter().filter(|(room, _)| inside(room)).max_by_key(|(room, _)| room.len())
+}
+
+/// The modules of the agent that a file mentions, as paths (`capture/io/Event`), each with its line. Tests are left out.
+pub fn imports(source: &Source) -> Vec<(usize, String)> {
+    let code = without_tests(&source.code);
+    let mut found: Vec<(usize, String)> = used_paths(code)
+        .into_iter()
+        .filter_map(|(line, path)| Some((line, path.strip_prefix("crate::")?.replace("::", "/"))))
+        .collect();
+    for (index, line) in code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("use ")) {
+        found.extend(line.match_indices("crate::").filter_map(|(at, begin)| {
+            let rest = &line[at + begin.len()..];
+            let end =
+                rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(rest.len());
+            let path = rest[..end].trim_end_matches(':');
+            (!path.is_empty()).then(|| (index + 1, path.replace("::", "/")))
+        }));
+    }
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// The lines that mention a path: spelled in a `use`, in a group of one, or in the code.
@@ -131,11 +234,17 @@ fn mentions(code: &str, path: &str) -> Vec<usize> {
 
 /// Tests stand at a file's end, and may read files and count with what they like.
 fn without_tests(code: &str) -> &str {
-    code.split("#[cfg(test)]\nmod tests {").next().unwrap_or(code)
+    let begins = ["#[cfg(test)]\nmod tests {", "#[cfg(test)]\npub(crate) mod tests {"];
+    begins.iter().filter_map(|begin| code.find(begin)).min().map_or(code, |at| &code[..at])
 }
 
-fn is_test_file(path: &str) -> bool {
-    path.ends_with("tests.rs") || path.contains("/tests/")
+/// Tests, benches and fuzz entries may know whom they like.
+pub fn is_test_file(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.ends_with("tests.rs")
+        || ["fuzz.rs", "bench.rs", "testing.rs"].contains(&name)
+        || path.contains("/tests/")
+        || path.contains("/fuzz/")
 }
 
 #[cfg(test)]
@@ -155,31 +264,56 @@ mod tests {
         ];
         for text in bad {
             assert!(count(pure_code_stays_pure, "capturer/src/decode/line.rs", text) > 0, "{text}");
-            assert_eq!(count(pure_code_stays_pure, "capturer/src/shell.rs", text), 0, "{text}");
-            assert_eq!(count(pure_code_stays_pure, "capturer/src/checkpoint/store.rs", text), 0, "{text}");
+            assert!(count(pure_code_stays_pure, "capturer/src/capture/stream/mod.rs", text) > 0, "{text}");
+            assert_eq!(count(pure_code_stays_pure, "capturer/src/shell/mod.rs", text), 0, "{text}");
             assert_eq!(count(pure_code_stays_pure, "capturer/src/decode/line_tests.rs", text), 0, "{text}");
         }
         let good = "use std::collections::BTreeMap;\n// like std::fs\nlet x = \"tokio\";\n#[cfg(test)]\nmod tests {\n  use std::fs;\n}\n";
         assert_eq!(count(pure_code_stays_pure, "capturer/src/decode/line.rs", good), 0);
     }
 
+    /// A room may only name rooms that stand before it, so the table itself has no circle.
     #[test]
-    fn a_step_that_knows_a_step_is_found() {
-        let text = "use crate::stream::State;\n";
-        assert_eq!(count(steps_do_not_know_each_other, "capturer/src/decode/line.rs", text), 1);
-        assert_eq!(count(steps_do_not_know_each_other, "capturer/src/stream/machine.rs", text), 0);
-        assert_eq!(count(steps_do_not_know_each_other, "capturer/src/capture.rs", text), 0);
-        let grouped = "use crate::{record::Record, sink::loki};\n";
-        assert_eq!(count(steps_do_not_know_each_other, "capturer/src/pipeline/batch.rs", grouped), 1);
-        assert_eq!(count(steps_do_not_know_each_other, "xtask/src/main.rs", grouped), 0);
+    fn the_rooms_are_in_order() {
+        for (index, (room, below)) in ROOMS.iter().enumerate() {
+            for name in below.iter().filter(|name| !name.ends_with("/*")) {
+                assert!(ROOMS[..index].iter().any(|(lower, _)| lower == name), "{room} names {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_import_that_leads_up_is_found() {
+        let check = |path: &str, text: &str, expected: usize| {
+            assert_eq!(
+                count(imports_lead_down, &format!("capturer/src/{path}"), text),
+                expected,
+                "{path}: {text}"
+            );
+        };
+        let stream = "use crate::capture::stream::State;\n";
+        check("decode/line.rs", stream, 1);
+        check("capture/discover/mod.rs", stream, 1);
+        check("capture/stream/api.rs", stream, 0);
+        check("capture/core/mod.rs", stream, 0);
+        check("agent/run.rs", stream, 0);
+        check("capture/io.rs", "use crate::capture::{checkpoint::Checkpoint, core::Capture};\n", 1);
+        check("pipeline/batch.rs", "use crate::{model::record::Record, sink::loki};\n", 1);
+        check(
+            "sink/mod.rs",
+            "fn f() { crate::agent::run() }\n#[cfg(test)]\nmod tests {\n  use crate::agent;\n}\n",
+            1,
+        );
+        check("sink/mod.rs", "use crate::limits::READ_BYTES;\n", 0);
+        check("other/mod.rs", "", 1);
     }
 
     #[test]
     fn only_the_shell_knows_the_ring() {
-        let text = "fn f() { crate::ring::start() }\n";
-        assert_eq!(count(steps_do_not_know_each_other, "capturer/src/metrics.rs", text), 1);
-        assert_eq!(count(steps_do_not_know_each_other, "capturer/src/shell.rs", text), 0);
-        assert_eq!(count(steps_do_not_know_each_other, "capturer/src/ring/mod.rs", text), 0);
-        assert_eq!(count(steps_do_not_know_each_other, "capturer/src/lib.rs", text), 0);
+        let text = "fn f() { crate::shell::ring::start() }\n";
+        assert_eq!(count(imports_lead_down, "capturer/src/shell/http.rs", text), 0);
+        assert_eq!(count(imports_lead_down, "capturer/src/agent/mod.rs", text), 0);
+        assert_eq!(count(imports_lead_down, "capturer/src/commands/doctor/gather.rs", text), 0);
+        assert_eq!(count(imports_lead_down, "capturer/src/commands/tap.rs", text), 1);
     }
 }

@@ -7,6 +7,7 @@
 //! what exists: a folder that is not there yet breaks none.
 
 mod code;
+mod figures;
 mod layers;
 mod rules;
 
@@ -63,7 +64,7 @@ type Rule = fn(&Source) -> Vec<Finding>;
 /// Every rule.
 const RULES: [Rule; 9] = [
     layers::pure_code_stays_pure,
-    layers::steps_do_not_know_each_other,
+    layers::imports_lead_down,
     rules::rust_files_say_what_they_are,
     rules::files_are_not_too_long,
     rules::lines_are_clean,
@@ -84,6 +85,7 @@ pub fn check_tree() -> Result<()> {
             errors += usize::from(!finding.warning);
         }
     }
+    print!("{}", figures::figures(&sources));
     println!("{} files looked at", sources.len());
     if errors > 0 {
         bail!("{errors} lines break a rule of the repository; each is named above");

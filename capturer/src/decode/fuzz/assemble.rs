@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::decode::assemble::{Assembler, Join, Lines};
 use crate::decode::{Piece, json_line, timestamp};
 use crate::limits::PIECE_BYTES;
-use crate::record::{MessageForm, Place, StdType};
+use crate::model::record::{MessageForm, Place, StdType};
 use crate::settings::Pipeline;
 use crate::settings::pipeline::{Multiline, MultilineRule, Pattern};
 

@@ -5,7 +5,7 @@ use crate::decode::damage::HOLE_BYTES_MIN;
 use crate::decode::{Piece, Step, timestamp};
 use crate::fuzz::{Found, decode_in_any_parts};
 use crate::limits::RECORD_BYTES_MAX;
-use crate::record::StdType;
+use crate::model::record::StdType;
 
 /// A runtime's log, whole or hurt.
 pub fn check(bytes: &[u8]) {

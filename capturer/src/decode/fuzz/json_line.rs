@@ -7,7 +7,7 @@ use crate::decode::timestamp::TIME_BYTES_MAX;
 use crate::decode::{Piece, Step};
 use crate::fuzz::{Found, decode_in_any_parts, decode_in_parts};
 use crate::limits::RECORD_BYTES_MAX;
-use crate::record::StdType;
+use crate::model::record::StdType;
 
 const TIME: &str = "2026-11-22T00:52:48.162820305Z";
 

@@ -12,7 +12,7 @@ use crate::decode::stdcopy::{FrameKind, HEADER_BYTES};
 use crate::decode::{self, DecodeError, Piece, Step};
 use crate::fuzz::{Found, decode_in_any_parts};
 use crate::limits::{FRAME_BYTES_MAX, PIECE_BYTES, RECORD_BYTES_MAX};
-use crate::record::StdType;
+use crate::model::record::StdType;
 
 /// A buffer with NULs.
 const KNOWN: Known = Known { nuls: true, within: false };
@@ -186,7 +186,7 @@ fn tty_slowly(bytes: &[u8]) -> Vec<Found<Piece>> {
                 let piece = Piece {
                     text: blank + 1..end,
                     time: 0..blank,
-                    form: crate::record::MessageForm::Raw,
+                    form: crate::model::record::MessageForm::Raw,
                     decoded_len: end - blank - 1,
                     std_type: StdType::Stdout,
                     complete: took > end,

@@ -2,11 +2,12 @@
 //! obvious decoder that has the whole text at once.
 
 use crate::decode::assemble::{Assembler, Lines};
-use crate::decode::text::{Encoding, Mark, mark};
+use crate::decode::text::{Mark, mark};
 use crate::decode::{DecodeError, Piece, Step, line};
 use crate::fuzz::{Found, decode_in_any_parts};
 use crate::limits::RECORD_BYTES_MAX;
-use crate::record::{MessageForm, StdType};
+use crate::model::record::{MessageForm, StdType};
+use crate::text::encoding::Encoding;
 
 const ENCODINGS: [&str; 6] = ["utf-16le", "utf-16be", "windows-1252", "shift_jis", "gbk", "koi8-r"];
 const LINE_ENDS: [&str; 3] = ["\n", "\r\n", "\r\r\n"];
@@ -112,7 +113,7 @@ fn round_trip(written: &str, text: &str, big: bool) {
         assembler.push(&message, &piece, at as u64, true, &mut out);
         at += took;
     }
-    let message = |record: &crate::record::Record| {
+    let message = |record: &crate::model::record::Record| {
         let message = &out.made[record.message_start as usize..][..record.message_len as usize];
         String::from_utf8(message.to_vec()).expect("UTF-8")
     };

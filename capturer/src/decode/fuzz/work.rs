@@ -2,9 +2,9 @@
 
 use crate::decode::assemble::{Assembler, Lines};
 use crate::decode::line::Known;
-use crate::decode::text::Encoding;
 use crate::decode::{self, Piece, Step};
 use crate::limits::LINE_BYTES_CEILING;
+use crate::text::encoding::Encoding;
 
 /// Takes everything that `next` finds, as a source does. What it gives up at is skipped by one byte, so that it does not
 /// end with the first thing that is none.
@@ -35,9 +35,9 @@ fn assembled(bytes: &[u8], next: impl Fn(&[u8]) -> Step<Piece>) {
     assembler.close_all(&mut lines);
     let mut text = Vec::new();
     for record in &lines.records {
-        let from = if record.place == crate::record::Place::Read { bytes } else { &lines.made };
+        let from = if record.place == crate::model::record::Place::Read { bytes } else { &lines.made };
         let message = &from[record.message_start as usize..][..record.message_len as usize];
-        if record.form == crate::record::MessageForm::JsonEscaped {
+        if record.form == crate::model::record::MessageForm::JsonEscaped {
             decode::json_line::unescape(message, &mut text);
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{Condition, Parse, ParseFormat, Pipeline, Step};
-use crate::table::shown;
+use crate::text::terminal::shown;
 
 /// What an access log has.
 const ACCESS: &[&str] = &[

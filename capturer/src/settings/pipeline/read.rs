@@ -17,7 +17,7 @@ use crate::settings::loki::is_label_name;
 use crate::settings::path_pattern::PathPattern;
 use crate::settings::reader::Section;
 use crate::settings::units::{self, Mismatch};
-use crate::table::shown;
+use crate::text::terminal::shown;
 
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 const BURSTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);

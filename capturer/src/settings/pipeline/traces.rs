@@ -4,7 +4,7 @@
 //! line, until a frame follows it.
 
 use super::multiline::{Group, MultilinePreset, Next};
-use crate::decode::level;
+use crate::text::level;
 
 /// What the lines of an open group were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::cursor::FileId;
+use crate::model::cursor::FileId;
 
 /// Identity and length in bytes.
 pub(super) fn identify(file: &OwnedFd) -> io::Result<(FileId, u64)> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::super::testing::{Rng, batch, container, followed, messages};
 use super::tests::{lines, restart, restart_with, sink, write};
 use super::*;
-use crate::cursor::{FileCursor, FileId, HeadPrint, TailPrint};
+use crate::model::cursor::{FileCursor, FileId, HeadPrint, TailPrint};
 use crate::settings::{FileTemplate, OutputFormat};
 
 const NAME: &str = "{container_name}.ndjson";

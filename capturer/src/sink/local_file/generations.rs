@@ -14,11 +14,15 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, UNIX_EPOCH};
 
+use crate::limits::FILE_NAME_BYTES_MAX;
 use crate::settings::Compress;
 
 /// Bytes of the longest addition to an output's name: `~`, the time, `.zst`, and `.tmp` while that is made.
-pub(super) const ADDED_BYTES: usize = 1 + STAMP_BYTES + 4 + 4;
+const ADDED_BYTES: usize = 1 + STAMP_BYTES + 4 + 4;
 const STAMP_BYTES: usize = "20261125T034118.123Z".len();
+// An output's name leaves room for it: Linux has names of at most 255 bytes.
+const _: () = assert!(FILE_NAME_BYTES_MAX + ADDED_BYTES <= 255);
+
 /// What a compressed file's name ends in.
 pub(super) fn packed_ending(compress: Compress) -> &'static str {
     match compress {

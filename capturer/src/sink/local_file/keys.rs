@@ -12,7 +12,7 @@ use super::super::ndjson::escape_raw;
 use super::super::outbox::SourceFacts;
 use super::super::plain::{self, PlainFormat};
 use crate::decode::timestamp;
-use crate::record::{Batch, MessageForm, Record, StdType};
+use crate::model::record::{Batch, MessageForm, Record, StdType};
 use crate::settings::OutputFormat;
 
 /// One line of an output.

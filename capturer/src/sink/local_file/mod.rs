@@ -38,10 +38,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::file_name;
 use super::outbox::{Outbox, SourceFacts};
 use super::{Counts, Delivered, Sink, SinkError};
-use crate::cursor::Cursor;
 use crate::ledger::claims::Claims;
 use crate::limits::OUTPUT_FILES_OPEN_MAX;
-use crate::record::{Batch, OutputMark, SavedMarks, Source, StreamId};
+use crate::model::cursor::Cursor;
+use crate::model::record::{Batch, OutputMark, SavedMarks, Source, StreamId};
 use crate::settings::{Fsync, LocalFile};
 
 use archive::{Archive, Keep};
@@ -60,8 +60,6 @@ const IDLE_AFTER: Duration = Duration::from_secs(300);
 const UNCOVERED_TOLD: Duration = Duration::from_secs(600);
 /// The checkpoint and the one before it: either may be loaded by the next start.
 const CHECKPOINTS_KEPT: u32 = 2;
-/// Bytes by which an older file's name may be longer than that of the output.
-pub const ADDED_NAME_BYTES: usize = generations::ADDED_BYTES;
 
 /// See the module's head.
 pub struct LocalFileSink {

@@ -11,11 +11,11 @@ use rustix::io::Errno;
 use super::beneath::{identify, open_file, open_parent};
 use super::restore::print_of;
 use super::{IDLE_AFTER, LocalFileSink, NAME, generations};
-use crate::cursor::{FileId, HeadPrint};
 use crate::ledger::Owner;
 use crate::ledger::claims::Claimed;
 use crate::limits::OUTPUT_PRINT_BYTES;
-use crate::record::OutputPrint;
+use crate::model::cursor::{FileId, HeadPrint};
+use crate::model::record::OutputPrint;
 use crate::settings::LocalFile;
 use crate::sink::SinkError;
 

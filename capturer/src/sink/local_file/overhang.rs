@@ -13,15 +13,15 @@
 //!
 //! What no source came back for stays in [`OutputMark::uncovered`], so that a second crash is no worse than the first.
 //!
-//! [`OutputMark::uncovered`]: crate::record::OutputMark::uncovered
+//! [`OutputMark::uncovered`]: crate::model::record::OutputMark::uncovered
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::keys::Key;
-use crate::cursor::FileId;
-use crate::record::Uncovered;
+use crate::model::cursor::FileId;
+use crate::model::record::Uncovered;
 
 /// So far behind the expected record one without a time of its own is looked for.
 const WINDOW: usize = 64;

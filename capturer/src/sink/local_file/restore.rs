@@ -20,9 +20,9 @@ use super::beneath::{identify, open_file, open_parent};
 use super::keys::{of_line, source_hash};
 use super::overhang::{Overhangs, Segment};
 use super::{Restored, generations};
-use crate::cursor::{FileId, HeadPrint};
 use crate::limits::{OUTPUT_OVERHANG_BYTES_MAX, OUTPUT_PRINT_BYTES};
-use crate::record::{OutputMark, OutputPrint, Uncovered};
+use crate::model::cursor::{FileId, HeadPrint};
+use crate::model::record::{OutputMark, OutputPrint, Uncovered};
 use crate::settings::OutputFormat;
 
 const CHUNK_BYTES: usize = 1024 * 1024;

@@ -10,9 +10,9 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::NAME;
 use super::beneath::identify;
-use crate::cursor::FileId;
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
+use crate::model::cursor::FileId;
 
 /// Shared by the sink and its archive thread.
 #[derive(Debug)]

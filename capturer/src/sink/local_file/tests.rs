@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::super::testing::{Rng, batch, container, followed, messages};
 use super::*;
-use crate::cursor::FileId;
+use crate::model::cursor::FileId;
 use crate::settings::FileTemplate;
 
 const NAME: &str = "{container_name}.ndjson";

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::limits::LOKI_RETRY_AFTER_SECS_MAX;
-use crate::metrics::{DeadLetterReason, PushFailure};
+use crate::telemetry::metrics::{DeadLetterReason, PushFailure};
 
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

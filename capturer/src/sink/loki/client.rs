@@ -34,8 +34,8 @@ use super::body;
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claim, Claims};
 use crate::limits::LOKI_ANSWER_BYTES_MAX;
-use crate::metrics::PushFailure;
 use crate::settings::{Loki, LokiAuth, LokiFormat, LokiTls};
+use crate::telemetry::metrics::PushFailure;
 
 /// A connection that may be used again.
 pub type Connection = SendRequest<Full<Bytes>>;

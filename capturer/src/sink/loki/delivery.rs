@@ -24,9 +24,9 @@ use super::lane::{Entry, Job, Lane, LaneState, Part, pause_ms};
 use super::nouns::{Limits, Server, Slot, Tenant, Told, letters};
 use super::push::EntryAdapter;
 use super::{refusals, wire};
-use crate::metrics::{DeadLetterReason, PushFailure};
 use crate::settings::{Loki, MaxLineAge};
 use crate::sink::spool::Position;
+use crate::telemetry::metrics::{DeadLetterReason, PushFailure};
 
 pub use super::nouns::{LoadedRecord, Now, Order, Refused, Trouble};
 

@@ -16,12 +16,12 @@ use prost::Message as _;
 use super::push::{EntryAdapter, LabelPairAdapter, PushRequest, StreamAdapter, Timestamp, label_text};
 use super::unescape::unescape;
 use crate::decode::timestamp;
-use crate::fields::{Extra, Labels};
 use crate::limits::LOKI_LABEL_VALUE_BYTES;
-use crate::record::{Batch, MessageForm, Record, Source, StdType};
+use crate::model::fields::{Extra, Labels};
+use crate::model::record::{Batch, MessageForm, Record, Source, StdType};
 use crate::settings::{Loki, TENANT_BYTES_MAX, is_tenant_char};
 use crate::sink::Counts;
-use crate::table::shown;
+use crate::text::terminal::shown;
 
 /// Name of the metadata that marks a line that was cut.
 const TRUNCATED: &str = "truncated";

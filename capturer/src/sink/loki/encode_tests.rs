@@ -153,7 +153,7 @@ fn lanes_are_equal_for_equal_label_sets_only() {
 /// the line has anyway. Fields become metadata under names that Loki takes.
 #[test]
 fn labels_and_fields_of_a_pipeline() {
-    use crate::fields::{Changes, Failed, Fields, Value};
+    use crate::model::fields::{Changes, Failed, Fields, Value};
     let source = container(1, "web");
     let original = Arc::new(batch(&source, &[b"0", b"1", b"2", b"3", b"4"]));
     let labels = |level: &str| Some(Arc::new(Labels::from([("job".to_owned(), level.to_owned())])));

@@ -36,10 +36,10 @@ use super::spool::{self, AppendError, format};
 use super::{Counts, Delivered, Sink, SinkError};
 use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
-use crate::metrics::{LossReason, Metrics};
-use crate::record::{Batch, OutputMark, Source, StreamId};
+use crate::model::record::{Batch, OutputMark, Source, StreamId};
 use crate::settings::Loki;
-use crate::status::Board;
+use crate::telemetry::metrics::{LossReason, Metrics};
+use crate::telemetry::status::Board;
 
 use client::Client;
 use encode::SourceHead;

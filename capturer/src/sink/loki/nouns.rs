@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::lane::Job;
 use super::push::{EntryAdapter, PushRequest};
-use crate::metrics::{DeadLetterReason, PushFailure};
 use crate::settings::MaxLineAge;
 use crate::sink::spool::Position;
+use crate::telemetry::metrics::{DeadLetterReason, PushFailure};
 
 /// What the shell is to do.
 #[derive(Debug, PartialEq)]

@@ -21,11 +21,11 @@ use super::report::Report;
 use super::summary::{self, Summary};
 use super::wire;
 use crate::decode::timestamp;
-use crate::metrics::{LossReason, Metrics, PushFailure};
 use crate::settings::Loki;
 use crate::sink::dead_letters::{DeadLetters, Letter};
 use crate::sink::spool::{Loaded, Position, Read, Reader, format, unix_ms};
-use crate::status::Board;
+use crate::telemetry::metrics::{LossReason, Metrics, PushFailure};
+use crate::telemetry::status::Board;
 
 /// Name of its health; the sink's own tells of the spool.
 const COMPONENT: &str = "sink_loki_delivery";

@@ -13,7 +13,7 @@ use prost::Message as _;
 use super::answer::refusal;
 use super::push::{EntryAdapter, PushRequest};
 use crate::decode::timestamp;
-use crate::metrics::DeadLetterReason;
+use crate::telemetry::metrics::DeadLetterReason;
 
 const SECOND_NS: i64 = 1_000_000_000;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::delivery::{Delivery, Now};
 use super::lane::LaneState;
 use super::nouns::Tenant;
-use crate::metrics::PushFailure;
+use crate::telemetry::metrics::PushFailure;
 
 /// Lines wait and nothing was accepted for so long: something is wrong, whatever the answers were.
 const STALLED_MS: u64 = 60_000;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::report::short;
-use crate::metrics::DeadLetterReason;
+use crate::telemetry::metrics::DeadLetterReason;
 
 /// A sum is told, and begun anew, after so long.
 const MINUTE_MS: u64 = 60_000;

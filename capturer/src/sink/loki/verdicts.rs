@@ -10,7 +10,7 @@ use super::lane::{Job, LaneState, Part, Told, pause_ms};
 use super::nouns::{Slot, letters};
 use super::push::PushRequest;
 use super::{refusals, wire};
-use crate::metrics::{DeadLetterReason, PushFailure};
+use crate::telemetry::metrics::{DeadLetterReason, PushFailure};
 
 /// Refusals in a row for no known reason, and nothing accepted between: then it is the address that is wrong, not the
 /// lines. More than it takes to find one line among a thousand.

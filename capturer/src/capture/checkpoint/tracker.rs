@@ -1,0 +1,787 @@
+//! What the sinks acknowledged, and from it the next checkpoint. Pure: no file, no clock.
+//!
+//! ```text
+//! stream, sink ──▶ Joined { seq }      has everything up to its cursor; seq orders it among the stream's sinks
+//!            └───▶ Ahead  { rank }     loaded from a checkpoint in which this sink had more than the slowest one
+//! ```
+//! With one sink the stream resumes at that sink's cursor. With several each keeps its own. Two cursors can't be
+//! compared by themselves (they may lie in two files of a rotation chain), but within a run the batches of a stream
+//! are numbered, and the number that comes back with an acknowledgement says which sink is behind. Only the order is
+//! saved, as a small rank, because numbers of two runs do not compare: after a restart the same bytes are cut into
+//! other batches.
+//!
+//! After a restart reading begins at the lowest rank. A sink of a higher rank is *ahead*: it has the records up to
+//! its own cursor already. [`Resume::ahead`] names those sinks and cursors, lowest first. The reader may hold their
+//! batches back until it stands exactly there and then say [`Tracker::join`]; if instead it sends them everything,
+//! their first acknowledgement joins them, and what lay between is delivered to them twice. Either way nothing is
+//! lost: a sink ahead never counts as behind one that is not.
+//!
+//! Sinks that are read for at paces of their own ([`crate::model::record::Outlet`]) do not share batches; each goes on at its
+//! own cursor ([`Tracker::resume_for`]), and their order among each other means nothing.
+//!
+//! A sink added to the config joins at the resume cursor of known streams (their past is not fetched again); one
+//! removed from it is forgotten with its outputs, so that it can't hold a stream back for ever.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::memory::Table;
+use super::{Checkpoint, Gone, SinkCursor, StreamEntry};
+use crate::model::cursor::Cursor;
+use crate::model::record::{OutputMark, StreamKey};
+
+/// With fewer streams it costs little to save all of them, and one file is simpler than two.
+const CHANGES_FROM: usize = 500;
+/// A whole checkpoint takes the place of changes when there are so many of them, and twice as many as there are streams.
+const CHANGES_KEPT_MIN: usize = 4_000;
+
+/// Where a stream goes on after a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// Read from here.
+    pub cursor: Cursor,
+    /// Sinks that already have more, and up to where; the nearest first.
+    pub ahead: Vec<(String, Cursor)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Order {
+    /// Number of the last batch acknowledged in this run; 0 = none yet.
+    Joined(u64),
+    /// Rank in the loaded checkpoint. Later than every `Joined`.
+    Ahead(u32),
+}
+
+#[derive(Debug)]
+struct Position {
+    order: Order,
+    cursor: Cursor,
+    output: Option<String>,
+}
+
+/// By the sink's name. There are one to three sinks, and a node of a map would have room for eleven, in each stream.
+#[derive(Debug, Default)]
+struct Positions(Vec<(Box<str>, Position)>);
+
+impl Positions {
+    fn iter(&self) -> impl Iterator<Item = (&str, &Position)> {
+        self.0.iter().map(|(name, position)| (&**name, position))
+    }
+
+    fn get_mut(&mut self, sink: &str) -> Option<&mut Position> {
+        self.0.iter_mut().find(|(name, _)| **name == *sink).map(|(_, position)| position)
+    }
+
+    fn or_insert(&mut self, sink: &str, position: impl FnOnce() -> Position) {
+        if self.get_mut(sink).is_none() {
+            self.0.reserve_exact(1);
+            self.0.push((sink.into(), position()));
+        }
+    }
+
+    fn remove(&mut self, sink: &str) -> Option<Position> {
+        let at = self.0.iter().position(|(name, _)| **name == *sink)?;
+        Some(self.0.remove(at).1)
+    }
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Tracker {
+    sinks: BTreeSet<String>,
+    streams: BTreeMap<StreamKey, Positions>,
+    outputs: BTreeMap<String, BTreeMap<String, Output>>,
+    memory: Table,
+    /// Number of the last save that was ordered, of this run and those before.
+    saves: u64,
+    /// When the run before this one saved last, seconds since 1970; 0 = nobody knows.
+    loaded_s: u64,
+    /// What changed since the last save was ordered, and what that one saves; nothing if the next one is whole anyway.
+    changed: Changed,
+    saving: Changed,
+    /// The next save is of everything.
+    whole_due: bool,
+    /// Streams and outputs in the saves of changes since the last that was whole.
+    since_whole: usize,
+    /// With fewer streams every save is of everything.
+    changes_from: usize,
+    dirty_seq: u64,
+    saved_seq: u64,
+}
+
+/// What is not on disk.
+#[derive(Debug, Default)]
+struct Changed {
+    streams: BTreeSet<StreamKey>,
+    /// By sink.
+    outputs: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Changed {
+    fn stream(&mut self, stream: &StreamKey) {
+        if !self.streams.contains(stream) {
+            self.streams.insert(stream.clone());
+        }
+    }
+
+    fn output(&mut self, sink: &str, path: &str) {
+        if self.outputs.get(sink).is_none_or(|paths| !paths.contains(path)) {
+            self.outputs.entry(sink.to_owned()).or_default().insert(path.to_owned());
+        }
+    }
+
+    fn absorb(&mut self, newer: Changed) {
+        self.streams.extend(newer.streams);
+        for (sink, paths) in newer.outputs {
+            self.outputs.entry(sink).or_default().extend(paths);
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.streams.len() + self.outputs.values().map(BTreeSet::len).sum::<usize>()
+    }
+}
+
+fn ns(seconds: u64) -> i64 {
+    i64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000_000)
+}
+
+#[derive(Debug)]
+struct Output {
+    mark: OutputMark,
+    /// Streams whose records go there, in order. The mark goes when the last of them is forgotten.
+    users: Vec<StreamKey>,
+}
+
+impl Tracker {
+    /// Begins with what was loaded; `sink_names` are the sinks of this run.
+    pub fn new<'a>(loaded: Checkpoint, sink_names: impl IntoIterator<Item = &'a str>) -> Tracker {
+        let mut tracker = Tracker {
+            sinks: sink_names.into_iter().map(str::to_owned).collect(),
+            streams: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            memory: Table::new(loaded.memory),
+            saves: loaded.seq,
+            loaded_s: loaded.saved_s,
+            changed: Changed::default(),
+            saving: Changed::default(),
+            whole_due: true,
+            since_whole: 0,
+            changes_from: CHANGES_FROM,
+            dirty_seq: 0,
+            saved_seq: 0,
+        };
+        for name in &tracker.sinks {
+            let has =
+                |key: &StreamKey| loaded.streams.get(key).is_some_and(|entry| entry.sinks.contains_key(name));
+            tracker.memory.add_sink(name, has);
+        }
+        for (key, entry) in loaded.streams {
+            // A stream known only to removed sinks is still known: without its cursor it would begin anew.
+            let known = entry.sinks.keys().any(|name| tracker.sinks.contains(name));
+            let fallback = entry.lowest().map(|sink| (sink.rank, sink.cursor.clone()));
+            let mut positions = Positions::default();
+            let kept = entry.sinks.into_iter().filter(|(name, _)| tracker.sinks.contains(name));
+            for (name, sink) in kept {
+                if let Some(path) = &sink.output
+                    && let Some(mark) = loaded.outputs.get(&name).and_then(|marks| marks.get(path))
+                {
+                    use_output(&mut tracker.outputs, &name, mark.clone(), &key);
+                }
+                let order = Order::Ahead(sink.rank);
+                positions.or_insert(&name, || Position { order, cursor: sink.cursor, output: sink.output });
+            }
+            if let Some((rank, cursor)) = fallback {
+                let order = if known { Order::Ahead(rank) } else { Order::Joined(0) };
+                for name in &tracker.sinks {
+                    positions.or_insert(name, || Position { order, cursor: cursor.clone(), output: None });
+                }
+            }
+            join_lowest(&mut positions);
+            for (name, position) in positions.iter() {
+                tracker.memory.know(&key, name, &position.cursor);
+            }
+            tracker.streams.insert(key, positions);
+        }
+        tracker
+    }
+
+    /// Where a stream known from before goes on; `None` = never seen.
+    pub fn resume(&self, stream: &StreamKey) -> Option<Resume> {
+        let positions = self.streams.get(stream)?;
+        let lowest = positions.iter().map(|(_, position)| position).min_by_key(|position| position.order)?;
+        let mut ahead: Vec<_> =
+            positions.iter().filter(|(_, position)| position.order > lowest.order).collect();
+        ahead.sort_by_key(|(_, position)| position.order);
+        Some(Resume {
+            cursor: lowest.cursor.clone(),
+            ahead: ahead
+                .into_iter()
+                .map(|(name, position)| (name.to_owned(), position.cursor.clone()))
+                .collect(),
+        })
+    }
+
+    /// Where these sinks go on with a stream, whether it runs or was left long ago.
+    pub fn resume_for(&self, stream: &StreamKey, sinks: &[String]) -> Option<Cursor> {
+        let positions = self.streams.get(stream).into_iter().flat_map(Positions::iter);
+        let is_asked = |name: &str| sinks.iter().any(|sink| sink == name);
+        let own = positions.filter(|(name, _)| is_asked(name)).map(|(_, position)| position);
+        let lowest = own.min_by_key(|position| position.order).map(|position| &position.cursor);
+        lowest.or_else(|| self.memory.left(stream, sinks)).cloned()
+    }
+
+    /// When the run before this one was alive last, nanoseconds since 1970; `None` = there was none, or nobody knows.
+    fn ran_until_ns(&self) -> Option<i64> {
+        (self.loaded_s > 0).then_some(ns(self.loaded_s))
+    }
+
+    /// What was made then, nanoseconds since 1970, was made after an earlier run ended, so nobody has seen it.
+    pub fn is_made_since(&self, made_ns: Option<i64>) -> bool {
+        made_ns.zip(self.ran_until_ns()).is_some_and(|(made, until)| made > until)
+    }
+
+    /// When a log was looked at last, by this run or an earlier one, nanoseconds since 1970; `None` = nobody knows.
+    pub fn looked_ns(&self, stream: &StreamKey) -> Option<i64> {
+        let left_ns = self.memory.left_at_s(stream).map(ns);
+        left_ns.max(self.ran_until_ns())
+    }
+
+    /// The table of files read.
+    pub fn memory(&self) -> &Table {
+        &self.memory
+    }
+
+    /// The table of files read, to be told of time and bounds.
+    pub fn memory_mut(&mut self) -> &mut Table {
+        &mut self.memory
+    }
+
+    /// A sink is ready for a stream. `initial` is where reading begins ([`Tracker::resume`], or the stream's own
+    /// choice if it was never seen); a sink that has a position from before keeps it.
+    pub fn attach(&mut self, stream: &StreamKey, sink: &str, initial: Cursor, mark: Option<OutputMark>) {
+        self.streams.entry(stream.clone()).or_default().or_insert(sink, || Position {
+            order: Order::Joined(0),
+            cursor: initial,
+            output: None,
+        });
+        // Others wrote to that output since this mark was taken, maybe.
+        let known = mark.as_ref().and_then(|mark| self.outputs.get(sink)?.get(&mark.path));
+        let mark = known.map(|output| output.mark.clone()).or(mark);
+        self.set_output(stream, sink, mark);
+        self.touch(stream);
+    }
+
+    /// A sink has prepared an output, and this is its mark now. It counts at once if a stream is known to use it, however
+    /// long [`Tracker::attach`] has to wait for other sinks.
+    pub fn on_prepared(&mut self, sink: &str, mark: &OutputMark) {
+        let output = self.outputs.get_mut(sink).and_then(|outputs| outputs.get_mut(&mark.path));
+        if let Some(output) = output.filter(|output| output.mark != *mark) {
+            output.mark.clone_from(mark);
+            self.touch_output(sink, &mark.path);
+        }
+    }
+
+    /// The reader stands exactly at the cursor of a sink that was ahead; from batch `next_seq` on it gets everything.
+    pub fn join(&mut self, stream: &StreamKey, sink: &str, next_seq: u64) {
+        if let Some(position) = self.position(stream, sink)
+            && matches!(position.order, Order::Ahead(_))
+        {
+            position.order = Order::Joined(next_seq.saturating_sub(1));
+            self.touch(stream);
+        }
+    }
+
+    /// A sink has everything up to and including batch `seq` of the stream. Batches of a stream are numbered from 1
+    /// in each run, in the order they are sent; each sink acknowledges in that order. An acknowledgement for a
+    /// stream already forgotten is ignored.
+    pub fn on_ack(
+        &mut self,
+        stream: &StreamKey,
+        sink: &str,
+        seq: u64,
+        cursor: &Cursor,
+        mark: Option<OutputMark>,
+    ) {
+        let Some(position) = self.position(stream, sink) else { return };
+        if let Order::Joined(before) = position.order {
+            assert!(seq > before, "{sink} acknowledged batch {seq} of {stream:?} after batch {before}");
+        }
+        position.order = Order::Joined(seq);
+        position.cursor.clone_from(cursor);
+        if let Cursor::File(position) = &mut position.cursor {
+            for place in std::mem::take(&mut position.done) {
+                self.memory.note(stream, sink, place);
+            }
+        }
+        self.set_output(stream, sink, mark);
+        self.touch(stream);
+    }
+
+    /// The stream is not read any more. Where it was left is remembered, should it come back; outputs that no other
+    /// stream uses are let go.
+    pub fn leave(&mut self, stream: &StreamKey) {
+        let Some(positions) = self.streams.remove(stream) else { return };
+        let ranks = entry_of(&positions).sinks;
+        for (sink, position) in positions.0 {
+            self.leave_output(stream, &sink, position.output.as_deref());
+            let rank = ranks.get(&*sink).map_or(0, |sink| sink.rank);
+            self.memory.leave(stream, &sink, rank, position.cursor);
+        }
+        self.touch(stream);
+    }
+
+    /// As [`Tracker::leave`], for some sinks: the others have not come to the end of it.
+    pub fn leave_sinks(&mut self, stream: &StreamKey, sinks: &[String]) {
+        let Some(positions) = self.streams.get_mut(stream) else { return };
+        let ranks = entry_of(positions).sinks;
+        let mut gone = Vec::new();
+        for sink in sinks {
+            let Some(position) = positions.remove(sink) else { continue };
+            let rank = ranks.get(sink).map_or(0, |sink| sink.rank);
+            self.memory.leave(stream, sink, rank, position.cursor);
+            gone.push((sink, position.output));
+        }
+        if positions.0.is_empty() {
+            self.streams.remove(stream);
+        }
+        for (sink, output) in gone {
+            self.leave_output(stream, sink, output.as_deref());
+        }
+        self.touch(stream);
+    }
+
+    /// A stream's positions changed, or went.
+    fn touch(&mut self, stream: &StreamKey) {
+        self.dirty_seq += 1;
+        if !self.whole_due {
+            self.changed.stream(stream);
+        }
+    }
+
+    /// An output's mark changed, or went.
+    fn touch_output(&mut self, sink: &str, path: &str) {
+        self.dirty_seq += 1;
+        if !self.whole_due {
+            self.changed.output(sink, path);
+        }
+    }
+
+    /// With fewer streams than that every save is of everything.
+    pub fn save_changes_from(&mut self, streams: usize) {
+        self.changes_from = streams;
+    }
+
+    /// Streams known, from this run or before.
+    pub fn streams(&self) -> impl Iterator<Item = &StreamKey> {
+        self.streams.keys()
+    }
+
+    /// Whether it knows a stream, from this run or before.
+    pub fn knows(&self, stream: &StreamKey) -> bool {
+        self.streams.contains_key(stream)
+    }
+
+    /// Grows with every change. Remember it with the checkpoint that is being saved.
+    pub fn dirty_seq(&self) -> u64 {
+        self.dirty_seq
+    }
+
+    /// A checkpoint taken at `seq` is safe on disk.
+    pub fn on_saved(&mut self, seq: u64) {
+        assert!(seq <= self.dirty_seq, "saved {seq}, but only {} changes were made", self.dirty_seq);
+        self.saved_seq = self.saved_seq.max(seq);
+        self.saving = Changed::default();
+        self.memory.on_saved();
+    }
+
+    /// It is to be saved once more.
+    pub fn save_again(&mut self) {
+        self.dirty_seq += 1;
+    }
+
+    /// The next save is of everything.
+    pub fn save_whole(&mut self) {
+        self.whole_due = true;
+    }
+
+    /// The last save that was ordered failed. What of it is on disk nobody knows.
+    pub fn on_save_failed(&mut self) {
+        self.whole_due = true;
+    }
+
+    /// Changes up to this one are on disk; equal to [`Tracker::dirty_seq`] = nothing to save.
+    pub fn saved_seq(&self) -> u64 {
+        self.saved_seq
+    }
+
+    /// What to save now: everything, or what changed.
+    pub fn to_checkpoint(&mut self) -> Checkpoint {
+        self.saves += 1;
+        let is_small = self.streams.len() < self.changes_from;
+        let is_long = self.since_whole > CHANGES_KEPT_MIN.max(2 * self.streams.len());
+        let mut checkpoint = if self.whole_due || is_small || is_long {
+            (self.changed, self.saving, self.since_whole) = Default::default();
+            self.whole_due = is_small;
+            Checkpoint { changes_follow: !is_small, ..self.whole() }
+        } else {
+            let changed = std::mem::take(&mut self.changed);
+            self.since_whole += changed.len();
+            self.saving.absorb(changed);
+            self.changes()
+        };
+        (checkpoint.seq, checkpoint.remember) = (self.saves, self.memory.bounds());
+        checkpoint.saved_s = self.memory.now_s();
+        checkpoint.memory = self.memory.to_save();
+        checkpoint
+    }
+
+    fn whole(&self) -> Checkpoint {
+        let streams = self.streams.iter().map(|(key, positions)| (key.clone(), entry_of(positions)));
+        let outputs = self.outputs.iter().map(|(sink, outputs)| {
+            let marks = outputs.iter().map(|(path, output)| (path.clone(), output.mark.clone()));
+            (sink.clone(), marks.collect())
+        });
+        Checkpoint { streams: streams.collect(), outputs: outputs.collect(), ..Checkpoint::default() }
+    }
+
+    fn changes(&self) -> Checkpoint {
+        let (mut checkpoint, mut gone) = (Checkpoint::default(), Gone::default());
+        for key in &self.saving.streams {
+            match self.streams.get(key) {
+                Some(positions) => drop(checkpoint.streams.insert(key.clone(), entry_of(positions))),
+                None => drop(gone.streams.insert(key.clone())),
+            }
+        }
+        for (sink, paths) in &self.saving.outputs {
+            let outputs = self.outputs.get(sink);
+            for path in paths {
+                match outputs.and_then(|outputs| outputs.get(path)) {
+                    Some(output) => {
+                        let marks = checkpoint.outputs.entry(sink.clone()).or_default();
+                        marks.insert(path.clone(), output.mark.clone());
+                    }
+                    None => drop(gone.outputs.entry(sink.clone()).or_default().insert(path.clone())),
+                }
+            }
+        }
+        checkpoint.changes = Some(gone);
+        checkpoint
+    }
+
+    fn position(&mut self, stream: &StreamKey, sink: &str) -> Option<&mut Position> {
+        self.streams.get_mut(stream)?.get_mut(sink)
+    }
+
+    fn set_output(&mut self, stream: &StreamKey, sink: &str, mark: Option<OutputMark>) {
+        let Some(mark) = mark else { return };
+        let position = self.position(stream, sink).expect("the caller looked it up");
+        if position.output.as_deref() == Some(mark.path.as_str()) {
+            // The usual case, once per batch: no search for users, no copy of the path.
+            if let Some(output) = self.outputs.get_mut(sink).and_then(|outputs| outputs.get_mut(&mark.path)) {
+                if !self.whole_due {
+                    self.changed.output(sink, &mark.path);
+                }
+                output.mark = mark;
+                return;
+            }
+        }
+        let position = self.position(stream, sink).expect("the caller looked it up");
+        let before = position.output.replace(mark.path.clone());
+        if before.as_deref() != Some(mark.path.as_str()) {
+            self.leave_output(stream, sink, before.as_deref());
+        }
+        self.touch_output(sink, &mark.path);
+        use_output(&mut self.outputs, sink, mark, stream);
+    }
+
+    fn leave_output(&mut self, stream: &StreamKey, sink: &str, path: Option<&str>) {
+        let (Some(path), Some(outputs)) = (path, self.outputs.get_mut(sink)) else { return };
+        if let Some(output) = outputs.get_mut(path) {
+            if let Ok(at) = output.users.binary_search(stream) {
+                output.users.remove(at);
+            }
+            if output.users.is_empty() {
+                outputs.remove(path);
+                if !self.whole_due {
+                    self.changed.output(sink, path);
+                }
+            }
+        }
+        if outputs.is_empty() {
+            self.outputs.remove(sink);
+        }
+    }
+}
+
+fn use_output(
+    outputs: &mut BTreeMap<String, BTreeMap<String, Output>>,
+    sink: &str,
+    mark: OutputMark,
+    stream: &StreamKey,
+) {
+    let outputs = outputs.entry(sink.to_owned()).or_default();
+    let output =
+        outputs.entry(mark.path.clone()).or_insert_with(|| Output { mark: mark.clone(), users: Vec::new() });
+    output.mark = mark;
+    if let Err(at) = output.users.binary_search(stream) {
+        if output.users.is_empty() {
+            output.users.reserve_exact(1);
+        }
+        output.users.insert(at, stream.clone());
+    }
+}
+
+/// The sinks at the lowest loaded rank are where reading begins: they are not ahead.
+fn join_lowest(positions: &mut Positions) {
+    let Some(lowest) = positions.iter().map(|(_, position)| position.order).min() else { return };
+    for (_, position) in positions.0.iter_mut().filter(|(_, position)| position.order == lowest) {
+        position.order = Order::Joined(0);
+    }
+}
+
+fn entry_of(positions: &Positions) -> StreamEntry {
+    let orders: BTreeSet<Order> = positions.iter().map(|(_, position)| position.order).collect();
+    let rank = |order| orders.iter().position(|other| *other == order).unwrap_or(0) as u32;
+    let sinks = positions.iter().map(|(name, position)| {
+        let cursor = position.cursor.clone();
+        (name.to_owned(), SinkCursor { rank: rank(position.order), cursor, output: position.output.clone() })
+    });
+    StreamEntry { sinks: sinks.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{file_cursor, mark};
+    use super::*;
+
+    fn key(name: &str) -> StreamKey {
+        StreamKey(name.to_owned())
+    }
+
+    fn reload(tracker: &mut Tracker, sinks: &[&str]) -> Tracker {
+        Tracker::new(tracker.to_checkpoint(), sinks.iter().copied())
+    }
+
+    #[test]
+    fn one_sink_resumes_at_its_last_ack_with_its_mark() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file"]);
+        assert_eq!(tracker.resume(&key("a")), None);
+        tracker.attach(&key("a"), "file", Cursor::Beginning, Some(mark("a.ndjson", 0)));
+        tracker.on_ack(&key("a"), "file", 1, &file_cursor(10), Some(mark("a.ndjson", 100)));
+        tracker.on_ack(&key("a"), "file", 2, &file_cursor(20), Some(mark("a.ndjson", 200)));
+        let mut again = reload(&mut tracker, &["file"]);
+        let resume = again.resume(&key("a")).unwrap();
+        assert_eq!(resume, Resume { cursor: file_cursor(20), ahead: vec![] });
+        assert_eq!(again.to_checkpoint().streams, tracker.to_checkpoint().streams);
+        assert_eq!(again.to_checkpoint().outputs["file"]["a.ndjson"].len_bytes, 200);
+    }
+
+    /// Two streams of one name share an output. The second waits for another sink while the first writes: a mark from before
+    /// that would cut the lines of the first at the next start. Found by the simulation (seed 96).
+    #[test]
+    fn a_mark_that_waited_does_not_take_back_what_another_stream_wrote() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file", "loki"]);
+        tracker.attach(&key("a"), "file", Cursor::Beginning, Some(mark("web", 0)));
+        let waits = mark("web", 0);
+        tracker.on_prepared("file", &waits);
+        tracker.on_ack(&key("a"), "file", 1, &file_cursor(10), Some(mark("web", 100)));
+        tracker.attach(&key("b"), "file", Cursor::Beginning, Some(waits));
+        assert_eq!(tracker.to_checkpoint().outputs["file"]["web"].len_bytes, 100);
+
+        // A start may leave the output otherwise than it was saved; what is prepared then counts.
+        let mut again = reload(&mut tracker, &["file", "loki"]);
+        again.on_prepared("file", &mark("web", 140));
+        again.attach(&key("a"), "file", Cursor::Beginning, Some(mark("web", 140)));
+        assert_eq!(again.to_checkpoint().outputs["file"]["web"].len_bytes, 140);
+        again.on_prepared("file", &mark("other", 1));
+        assert!(!again.to_checkpoint().outputs["file"].contains_key("other"));
+    }
+
+    /// Without this a sink that was down would lose what the other one had already taken.
+    #[test]
+    fn the_slowest_sink_decides_through_any_number_of_restarts() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file", "loki"]);
+        for sink in ["file", "loki"] {
+            tracker.attach(&key("a"), sink, Cursor::Beginning, None);
+        }
+        for seq in 1..=8 {
+            tracker.on_ack(&key("a"), "file", seq, &file_cursor(seq * 10), None);
+        }
+        tracker.on_ack(&key("a"), "loki", 1, &file_cursor(10), None);
+
+        let mut tracker = reload(&mut tracker, &["file", "loki"]);
+        let resume = tracker.resume(&key("a")).unwrap();
+        assert_eq!(resume.cursor, file_cursor(10));
+        assert_eq!(resume.ahead, vec![("file".to_owned(), file_cursor(80))]);
+
+        // Loki gets many batches, more than `file` ever had; `file` is held back and stays ahead.
+        for sink in ["file", "loki"] {
+            tracker.attach(&key("a"), sink, resume.cursor.clone(), None);
+        }
+        for seq in 1..=50 {
+            tracker.on_ack(&key("a"), "loki", seq, &file_cursor(10 + seq), None);
+        }
+        let tracker2 = reload(&mut tracker, &["file", "loki"]);
+        assert_eq!(tracker2.resume(&key("a")).unwrap().cursor, file_cursor(60));
+
+        // The reader reaches the cursor of `file`: from now on both get everything.
+        tracker.on_ack(&key("a"), "loki", 51, &file_cursor(80), None);
+        tracker.join(&key("a"), "file", 52);
+        assert_eq!(tracker.resume(&key("a")).unwrap().ahead, vec![]);
+        tracker.on_ack(&key("a"), "file", 52, &file_cursor(90), None);
+        let resume = reload(&mut tracker, &["file", "loki"]).resume(&key("a")).unwrap();
+        assert_eq!(resume.cursor, file_cursor(80));
+        assert_eq!(resume.ahead, vec![("file".to_owned(), file_cursor(90))]);
+    }
+
+    #[test]
+    fn a_sink_sent_everything_again_joins_with_its_first_ack() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file", "loki"]);
+        for sink in ["file", "loki"] {
+            tracker.attach(&key("a"), sink, Cursor::Beginning, None);
+        }
+        tracker.on_ack(&key("a"), "file", 1, &file_cursor(100), None);
+        let mut tracker = reload(&mut tracker, &["file", "loki"]);
+        tracker.on_ack(&key("a"), "file", 1, &file_cursor(50), None);
+        assert_eq!(tracker.resume(&key("a")).unwrap().cursor, Cursor::Beginning);
+        tracker.on_ack(&key("a"), "loki", 2, &file_cursor(70), None);
+        // Repeated for `file`, but not lost: it goes on from what it was last sent.
+        assert_eq!(tracker.resume(&key("a")).unwrap().cursor, file_cursor(50));
+    }
+
+    #[test]
+    fn sinks_may_be_added_and_removed_between_runs() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file", "loki"]);
+        tracker.attach(&key("a"), "loki", file_cursor(5), None);
+        tracker.attach(&key("a"), "file", file_cursor(5), Some(mark("a", 0)));
+        tracker.on_ack(&key("a"), "file", 1, &file_cursor(100), Some(mark("a", 9)));
+
+        let mut without_loki = reload(&mut tracker, &["file"]);
+        assert_eq!(without_loki.resume(&key("a")).unwrap().cursor, file_cursor(100));
+        let mut only_new = reload(&mut tracker, &["stdout"]);
+        assert_eq!(only_new.resume(&key("a")).unwrap().cursor, file_cursor(5));
+        assert!(only_new.to_checkpoint().outputs.is_empty());
+        let mut with_new = reload(&mut without_loki, &["file", "stdout"]);
+        let start = with_new.resume(&key("a")).unwrap().cursor;
+        with_new.attach(&key("a"), "stdout", start, None);
+        assert_eq!(with_new.resume(&key("a")).unwrap(), Resume { cursor: file_cursor(100), ahead: vec![] });
+    }
+
+    /// Without this marks of outputs nobody writes would pile up in the checkpoint for ever.
+    #[test]
+    fn an_output_goes_with_its_last_stream() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file"]);
+        for name in ["a", "b"] {
+            tracker.attach(&key(name), "file", Cursor::Beginning, Some(mark("shared", 0)));
+        }
+        tracker.on_ack(&key("a"), "file", 1, &file_cursor(1), Some(mark("shared", 10)));
+        tracker.leave(&key("a"));
+        assert_eq!(tracker.to_checkpoint().outputs["file"]["shared"].len_bytes, 10);
+        // Also after a restart in which the streams never came back.
+        let mut tracker = reload(&mut tracker, &["file"]);
+        tracker.leave(&key("b"));
+        let is_empty = |found: Checkpoint| found.streams.is_empty() && found.outputs.is_empty();
+        assert!(is_empty(tracker.to_checkpoint()));
+        // A late acknowledgement does not bring it back.
+        tracker.on_ack(&key("b"), "file", 1, &file_cursor(1), Some(mark("shared", 11)));
+        assert!(is_empty(tracker.to_checkpoint()));
+    }
+
+    /// A container renamed out of what is captured and in again, a path on a file system that is mounted late: without
+    /// this all of it came again.
+    #[test]
+    fn who_comes_back_goes_on_where_it_was_left() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file"]);
+        tracker.memory_mut().set_bounds(crate::settings::Remember::default());
+        tracker.attach(&key("a"), "file", Cursor::Beginning, Some(mark("a", 0)));
+        tracker.on_ack(&key("a"), "file", 1, &file_cursor(100), Some(mark("a", 9)));
+        tracker.leave(&key("a"));
+        let mut tracker = reload(&mut tracker, &["file"]);
+        assert_eq!(tracker.streams().count(), 0);
+        let resume = tracker.resume_for(&key("a"), &["file".to_owned()]);
+        assert_eq!(resume, Some(file_cursor(100)));
+        tracker.attach(&key("a"), "file", file_cursor(100), Some(mark("a", 9)));
+        assert_eq!(tracker.to_checkpoint().streams.len(), 1);
+    }
+
+    #[test]
+    fn a_renamed_output_replaces_the_old_one() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file"]);
+        tracker.attach(&key("a"), "file", Cursor::Beginning, Some(mark("old", 0)));
+        tracker.on_ack(&key("a"), "file", 1, &file_cursor(1), Some(mark("new", 10)));
+        let outputs = &tracker.to_checkpoint().outputs["file"];
+        assert_eq!(outputs.keys().collect::<Vec<_>>(), ["new"]);
+    }
+
+    /// Without this a log that was renamed while the agent was away came again under its new path.
+    #[test]
+    fn the_file_of_a_saved_position_is_known_by_itself() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file"]);
+        tracker.attach(&key("file:/a"), "file", Cursor::Beginning, None);
+        tracker.on_ack(&key("file:/a"), "file", 1, &file_cursor(100), None);
+        let tracker = reload(&mut tracker, &["file"]);
+        let Cursor::File(position) = file_cursor(100) else { panic!("it is a file's") };
+        assert_eq!(tracker.memory().log_of(position.file), Some(&key("file:/a")));
+        let sinks = ["file".to_owned()];
+        let place = tracker.memory().of(&sinks, true).place_of(position.file);
+        assert_eq!(place, Some(position.place()));
+    }
+
+    /// What changed, save by save, leads to what a whole checkpoint would hold at that time.
+    #[test]
+    fn changes_add_up_to_the_whole() {
+        for seed in 0..200_u64 {
+            let mut state = seed * 2 + 1;
+            let mut random = |below: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) % below
+            };
+            let mut tracker = Tracker::new(Checkpoint::default(), ["file", "loki"]);
+            tracker.save_changes_from(random(3) as usize);
+            let mut on_disk = Checkpoint::default();
+            for step in 1..400 {
+                let key = key(&format!("s{}", random(5)));
+                let sink = ["file", "loki"][random(2) as usize];
+                let path = format!("o{}", random(4));
+                match random(8) {
+                    0 => tracker.attach(&key, sink, Cursor::Beginning, Some(mark(&path, step))),
+                    1 => tracker.leave(&key),
+                    2 => tracker.leave_sinks(&key, &[sink.to_owned()]),
+                    3 => tracker.on_prepared(sink, &mark(&path, step)),
+                    4 | 5 => tracker.on_ack(&key, sink, step, &file_cursor(step), Some(mark(&path, step))),
+                    _ => {
+                        let seq = tracker.dirty_seq();
+                        let mut saved = tracker.to_checkpoint();
+                        let whole = tracker.whole();
+                        if random(4) == 0 {
+                            tracker.on_save_failed();
+                        } else {
+                            tracker.on_saved(seq);
+                            saved.follow(on_disk);
+                            assert_eq!(
+                                (&saved.streams, &saved.outputs),
+                                (&whole.streams, &whole.outputs),
+                                "seed {seed}"
+                            );
+                            on_disk = saved;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn dirty_until_saved() {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file"]);
+        assert_eq!(tracker.dirty_seq(), tracker.saved_seq());
+        tracker.attach(&key("a"), "file", Cursor::Beginning, None);
+        let taken = tracker.dirty_seq();
+        tracker.on_ack(&key("a"), "file", 1, &file_cursor(1), None);
+        tracker.on_saved(taken);
+        assert!(tracker.saved_seq() < tracker.dirty_seq());
+        tracker.on_saved(tracker.dirty_seq());
+        tracker.on_saved(taken);
+        assert_eq!(tracker.saved_seq(), tracker.dirty_seq());
+    }
+}

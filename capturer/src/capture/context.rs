@@ -1,0 +1,490 @@
+//! What the machines of the core share: timers, the credit for buffers, and the context they are called with.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::counted::ReadCounts;
+use super::io::{Action, ConnId, FileNo, LaneId, RequestId};
+use super::open_files::OpenFiles;
+use super::owners::Owners;
+use crate::capture::checkpoint::memory::Table;
+use crate::limits::{FILE_READS_MAX, READ_BYTES, SINK_BATCHES_MAX};
+use crate::model::clock::Now;
+use crate::model::record::StreamId;
+use crate::settings::Settings;
+use crate::telemetry::metrics::Metrics;
+
+/// Whom a deadline concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// A stream looks at its own deadlines.
+    Stream(StreamId),
+    /// Discovery: list, reconnect.
+    Discovery,
+    /// More containers than slots: who shares with whom.
+    Pool,
+    /// File patterns are looked at again.
+    Paths,
+    /// Quiet files are closed, and others opened.
+    OpenFiles,
+    /// A checkpoint is due.
+    Checkpoint,
+    /// The time for stopping is over.
+    StopDeadline,
+}
+
+/// Deadlines. Each [`Timer`] has at most one; setting it again moves it.
+#[derive(Debug, Default)]
+pub struct Timers {
+    by_due: BTreeSet<(u64, Timer)>,
+    due_of: BTreeMap<Timer, u64>,
+}
+
+impl Timers {
+    /// Sets or moves a deadline.
+    pub fn set(&mut self, timer: Timer, due_ms: u64) {
+        self.cancel(timer);
+        self.by_due.insert((due_ms, timer));
+        self.due_of.insert(timer, due_ms);
+    }
+
+    /// Sets a deadline unless an earlier one stands.
+    pub fn set_earlier(&mut self, timer: Timer, due_ms: u64) {
+        if self.due_of.get(&timer).is_none_or(|due| due_ms < *due) {
+            self.set(timer, due_ms);
+        }
+    }
+
+    /// Removes a deadline.
+    pub fn cancel(&mut self, timer: Timer) {
+        if let Some(due) = self.due_of.remove(&timer) {
+            self.by_due.remove(&(due, timer));
+        }
+    }
+
+    /// The next deadline.
+    pub fn next_ms(&self) -> Option<u64> {
+        self.by_due.first().map(|(due, _)| *due)
+    }
+
+    /// Takes a timer that is due.
+    pub fn pop_due(&mut self, now_ms: u64) -> Option<Timer> {
+        let (due, timer) = *self.by_due.first()?;
+        if due > now_ms {
+            return None;
+        }
+        self.cancel(timer);
+        Some(timer)
+    }
+}
+
+/// Buffers and batches under way, bounded. When it is used up, reading waits: the log file is the queue.
+#[derive(Debug)]
+pub struct Credit {
+    bytes_max: u64,
+    bytes_out: u64,
+    batches_out: usize,
+    file_reads: usize,
+    file_reads_max: usize,
+    /// Buffers of [`READ_BYTES`] kept for the next read.
+    spare: Vec<Vec<u8>>,
+}
+
+impl Credit {
+    /// At most `bytes_max` of buffers are out, and `file_reads_max` reads; one read is always possible.
+    pub fn new(bytes_max: u64, file_reads_max: usize) -> Credit {
+        let file_reads_max = file_reads_max.clamp(1, FILE_READS_MAX);
+        Credit { bytes_max, bytes_out: 0, batches_out: 0, file_reads: 0, file_reads_max, spare: Vec::new() }
+    }
+
+    /// Bytes of buffers that are out, and how many may be.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.bytes_out, self.bytes_max)
+    }
+
+    /// A buffer for a file read, if there is room.
+    pub fn file_read(&mut self, capacity: usize) -> Option<Vec<u8>> {
+        if !self.has_file_read() {
+            return None;
+        }
+        let buffer = self.buffer(capacity)?;
+        self.file_reads += 1;
+        Some(buffer)
+    }
+
+    /// One of the reads of files is free.
+    pub fn has_file_read(&self) -> bool {
+        self.file_reads < self.file_reads_max
+    }
+
+    /// A file read ended; its buffer is still out.
+    pub fn file_read_done(&mut self) {
+        self.file_reads -= 1;
+    }
+
+    /// A file read hangs: what it holds must not keep others from reading.
+    pub fn set_aside(&mut self, bytes: u64) {
+        self.file_reads -= 1;
+        self.bytes_out = self.bytes_out.saturating_sub(bytes);
+    }
+
+    /// A file read that was set aside has ended: its buffer counts again.
+    pub fn take_back(&mut self, bytes: u64) {
+        self.file_reads += 1;
+        self.bytes_out += bytes;
+    }
+
+    /// A batch waits for an output that takes nothing: it must not keep other streams from reading.
+    pub fn set_batch_aside(&mut self, bytes: u64) {
+        self.batches_out = self.batches_out.saturating_sub(1);
+        self.bytes_out = self.bytes_out.saturating_sub(bytes);
+    }
+
+    /// A batch that was set aside counts again.
+    pub fn take_batch_back(&mut self, bytes: u64) {
+        self.batches_out += 1;
+        self.bytes_out += bytes;
+    }
+
+    /// A buffer, if there is room for it and for the batch it will become.
+    pub fn buffer(&mut self, capacity: usize) -> Option<Vec<u8>> {
+        if !self.has_room(capacity) {
+            return None;
+        }
+        let buffer = match self.spare.pop() {
+            Some(buffer) if capacity == READ_BYTES => buffer,
+            Some(other) => {
+                self.spare.push(other);
+                Vec::with_capacity(capacity)
+            }
+            None => Vec::with_capacity(capacity),
+        };
+        self.bytes_out += buffer.capacity() as u64;
+        Some(buffer)
+    }
+
+    /// There is room for a buffer of this size.
+    pub fn has_room(&self, capacity: usize) -> bool {
+        let fits = self.bytes_out == 0 || self.bytes_out + capacity as u64 <= self.bytes_max;
+        fits && self.batches_out < SINK_BATCHES_MAX - FILE_READS_MAX
+    }
+
+    /// Bytes were added to those out (a batch's made text, a buffer that grew).
+    pub fn grow(&mut self, bytes: u64) {
+        self.bytes_out += bytes;
+    }
+
+    /// Buffers come back.
+    pub fn give_back(&mut self, mut buffer: Vec<u8>, other_bytes: u64) {
+        self.bytes_out = self.bytes_out.saturating_sub(buffer.capacity() as u64 + other_bytes);
+        // A few are enough: an idle agent should not hold what a busy one needed.
+        if buffer.capacity() == READ_BYTES && self.spare.len() < 4 {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+
+    /// A batch goes to the sinks.
+    pub fn batch_out(&mut self) {
+        self.batches_out += 1;
+    }
+
+    /// All sinks acknowledged a batch.
+    pub fn batch_back(&mut self) {
+        self.batches_out -= 1;
+    }
+
+    /// Batches at the sinks.
+    pub fn batches_out(&self) -> usize {
+        self.batches_out
+    }
+}
+
+/// The slots of api streams. Whoever finds none waits in line; a slot given back goes to the first in line.
+#[derive(Debug)]
+pub struct Pool {
+    slots_max: usize,
+    used: usize,
+    line: VecDeque<StreamId>,
+    granted: Vec<StreamId>,
+    next_rotation_ms: u64,
+    contended: bool,
+}
+
+impl Pool {
+    /// At most so many connections follow at once.
+    pub fn new(slots_max: usize) -> Pool {
+        Pool {
+            slots_max,
+            used: 0,
+            line: VecDeque::new(),
+            granted: Vec::new(),
+            next_rotation_ms: 0,
+            contended: false,
+        }
+    }
+
+    /// A slot for this stream; if there is none, it waits in line until [`Pool::take_granted`] names it.
+    pub fn take(&mut self, stream: StreamId) -> bool {
+        if self.used < self.slots_max && self.line.is_empty() {
+            self.used += 1;
+            return true;
+        }
+        self.contended = true;
+        if !self.line.contains(&stream) {
+            self.line.push_back(stream);
+        }
+        false
+    }
+
+    /// A slot is given back.
+    pub fn release(&mut self) {
+        match self.line.pop_front() {
+            Some(next) => self.granted.push(next),
+            None => self.used -= 1,
+        }
+    }
+
+    /// A stream no longer wants one.
+    pub fn forget(&mut self, stream: StreamId) {
+        self.line.retain(|waiting| *waiting != stream);
+    }
+
+    /// Somebody waits in line.
+    pub fn anyone_waits(&self) -> bool {
+        !self.line.is_empty()
+    }
+
+    /// How many wait in line.
+    pub fn waiting(&self) -> usize {
+        self.line.len()
+    }
+
+    /// There are more streams than slots, as far as known: quiet ones are to leave theirs to others.
+    pub fn is_contended(&self) -> bool {
+        self.contended
+    }
+
+    /// So many streams want a slot. Returns whether that is more than there are.
+    pub fn set_wanted(&mut self, streams: usize) -> bool {
+        self.contended = streams > self.slots_max;
+        self.contended
+    }
+
+    /// Streams that got a slot since the last call.
+    pub fn take_granted(&mut self) -> Vec<StreamId> {
+        std::mem::take(&mut self.granted)
+    }
+
+    /// Used share of the slots, 0 to 1.
+    pub fn utilization(&self) -> f64 {
+        self.used as f64 / self.slots_max.max(1) as f64
+    }
+
+    /// The earliest time for the next rotation, so that streams don't reopen together.
+    pub fn next_rotation_ms(&self, now_ms: u64) -> u64 {
+        self.next_rotation_ms.max(now_ms)
+    }
+
+    /// A rotation began; the next may begin then.
+    pub fn rotated(&mut self, next_ms: u64) {
+        self.next_rotation_ms = next_ms;
+    }
+}
+
+/// Whose turn it is to read on file systems that may hang: of each, one file is read at a time, so that a hung one holds
+/// one buffer and not all.
+#[derive(Debug, Default)]
+pub struct Lanes {
+    reading: BTreeSet<LaneId>,
+    lines: BTreeMap<LaneId, VecDeque<StreamId>>,
+    freed: BTreeSet<LaneId>,
+}
+
+impl Lanes {
+    /// The turn, if it is free; else the stream waits in line until [`Lanes::next_in_line`] names it. Asked once until
+    /// then.
+    pub fn take(&mut self, lane: LaneId, stream: StreamId) -> bool {
+        let free = self.reading.insert(lane);
+        if !free {
+            self.lines.entry(lane).or_default().push_back(stream);
+        }
+        free
+    }
+
+    /// A read has ended, or was not begun.
+    pub fn release(&mut self, lane: LaneId) {
+        self.reading.remove(&lane);
+        if self.lines.contains_key(&lane) {
+            self.freed.insert(lane);
+        }
+    }
+
+    /// A stream that may try again. If it does not take the turn, the next one is named.
+    pub fn next_in_line(&mut self) -> Option<StreamId> {
+        while let Some(lane) = self.freed.first().copied() {
+            let free = !self.reading.contains(&lane);
+            if let Some(stream) = self.lines.get_mut(&lane).filter(|_| free).and_then(VecDeque::pop_front) {
+                return Some(stream);
+            }
+            self.freed.remove(&lane);
+            self.lines.retain(|_, line| !line.is_empty());
+        }
+        None
+    }
+}
+
+/// A small deterministic generator for jitter: same seed, same run.
+#[derive(Debug)]
+pub struct Jitter(u64);
+
+impl Jitter {
+    /// Seeds it.
+    pub fn new(seed: u64) -> Jitter {
+        Jitter(seed | 1)
+    }
+
+    /// A value between `ms` × 3/4 and `ms` × 5/4.
+    pub fn around(&mut self, ms: u64) -> u64 {
+        // xorshift64; quality does not matter here.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ms - ms / 4 + self.0 % (ms / 2 + 1)
+    }
+}
+
+/// What a machine is called with.
+pub struct Context<'a> {
+    /// Now.
+    pub now: Now,
+    /// Settings.
+    pub settings: &'a Settings,
+    /// Counters.
+    pub metrics: &'a Metrics,
+    /// Orders given.
+    pub actions: &'a mut Vec<Action>,
+    /// Room for buffers.
+    pub credit: &'a mut Credit,
+    /// Deadlines.
+    pub timers: &'a mut Timers,
+    /// Slots of api streams.
+    pub pool: &'a mut Pool,
+    /// Turns on file systems that may hang.
+    pub lanes: &'a mut Lanes,
+    /// For back-off.
+    pub jitter: &'a mut Jitter,
+    /// Who reads which file.
+    pub owners: &'a mut Owners,
+    /// How many files are open.
+    pub open_files: &'a mut OpenFiles,
+    /// What was read of each source.
+    pub counted: &'a mut ReadCounts,
+    /// The table of files read.
+    pub memory: &'a Table,
+    /// The last number given to anything.
+    pub last_number: &'a mut u64,
+}
+
+impl Context<'_> {
+    /// Gives an order.
+    pub fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    fn number(&mut self) -> u64 {
+        *self.last_number += 1;
+        *self.last_number
+    }
+
+    /// A new connection's number.
+    pub fn new_conn(&mut self) -> ConnId {
+        ConnId(self.number())
+    }
+
+    /// A new request's number.
+    pub fn new_request(&mut self) -> RequestId {
+        RequestId(self.number())
+    }
+
+    /// A new file's number.
+    pub fn new_file(&mut self) -> FileNo {
+        FileNo(self.number())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_has_one_deadline() {
+        let mut timers = Timers::default();
+        timers.set(Timer::Paths, 10);
+        timers.set(Timer::Paths, 20);
+        timers.set(Timer::Checkpoint, 15);
+        timers.set_earlier(Timer::Checkpoint, 18);
+        assert_eq!((timers.next_ms(), timers.pop_due(14)), (Some(15), None));
+        assert_eq!(timers.pop_due(15), Some(Timer::Checkpoint));
+        assert_eq!(
+            (timers.pop_due(19), timers.pop_due(20), timers.pop_due(99)),
+            (None, Some(Timer::Paths), None)
+        );
+    }
+
+    #[test]
+    fn credit_bounds_bytes_and_reads_but_never_stops_the_only_one() {
+        let mut credit = Credit::new(2 * READ_BYTES as u64, FILE_READS_MAX);
+        let first = credit.file_read(READ_BYTES).unwrap();
+        let _second = credit.file_read(READ_BYTES).unwrap();
+        assert!(credit.file_read(READ_BYTES).is_none());
+        credit.file_read_done();
+        credit.give_back(first, 0);
+        assert!(credit.file_read(READ_BYTES).is_some());
+        let mut tiny = Credit::new(1, FILE_READS_MAX);
+        assert!(tiny.buffer(READ_BYTES).is_some());
+    }
+
+    /// A hung file system must not use up the room of the others.
+    #[test]
+    fn a_hung_read_is_set_aside_and_comes_back() {
+        let mut credit = Credit::new(1, FILE_READS_MAX);
+        let hung = credit.file_read(READ_BYTES).unwrap();
+        let bytes = hung.capacity() as u64;
+        assert!(credit.file_read(READ_BYTES).is_none());
+        credit.set_aside(bytes);
+        let other = credit.file_read(READ_BYTES).unwrap();
+        credit.file_read_done();
+        credit.give_back(other, 0);
+        credit.take_back(bytes);
+        assert!(credit.file_read(READ_BYTES).is_none());
+        credit.file_read_done();
+        credit.give_back(hung, 0);
+        assert!(credit.file_read(READ_BYTES).is_some());
+    }
+
+    #[test]
+    fn a_lane_has_one_reader_and_a_line() {
+        let (mut lanes, [one, two, three]) = (Lanes::default(), [1, 2, 3].map(StreamId));
+        assert!(lanes.take(LaneId(1), one) && lanes.take(LaneId(2), one));
+        assert!(!lanes.take(LaneId(1), two) && !lanes.take(LaneId(1), three));
+        assert_eq!(lanes.next_in_line(), None);
+        lanes.release(LaneId(1));
+        // The first does not want it any more, the second does.
+        assert_eq!(lanes.next_in_line(), Some(two));
+        assert_eq!(lanes.next_in_line(), Some(three));
+        assert!(lanes.take(LaneId(1), three));
+        assert_eq!(lanes.next_in_line(), None);
+        lanes.release(LaneId(1));
+        assert_eq!(lanes.next_in_line(), None);
+        assert!(lanes.take(LaneId(1), two));
+    }
+
+    #[test]
+    fn jitter_stays_around() {
+        let mut jitter = Jitter::new(7);
+        for _ in 0..1000 {
+            assert!((75..=125).contains(&jitter.around(100)));
+        }
+        assert_eq!(jitter.around(0), 0);
+    }
+}

@@ -1,0 +1,153 @@
+//! Gauges that are sums over all streams. A quiet stream adds nothing to any of them, so they are kept as streams change
+//! and cost what happened, however many files are followed.
+
+use std::collections::BTreeSet;
+
+use super::Capture;
+use crate::capture::io::FileNo;
+use crate::capture::stream::{Kind, State, Stream};
+use crate::model::clock::Now;
+use crate::model::record::StreamId;
+
+/// What is kept.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    /// Streams with unread bytes, as far as known, or with batches that no sink has acknowledged.
+    busy: BTreeSet<StreamId>,
+    /// Streams of containers that follow; once, however many outlets read them.
+    following: i64,
+    /// Followed paths; the same. Files that are left out, for they are not text, are not among them.
+    files: i64,
+}
+
+/// What of one stream is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counted {
+    follows: bool,
+    file: bool,
+}
+
+impl Counted {
+    pub(super) fn of(stream: &Stream) -> Counted {
+        let first = stream.source.outlet.index == 0;
+        let follows = first && stream.source.container.is_some() && stream.state() == State::Following;
+        let file = first && stream.source.path.is_some() && !stream.is_left_out();
+        Counted { follows, file }
+    }
+}
+
+impl Sums {
+    /// Streams that have something to read or to be acknowledged.
+    pub(super) fn busy(&self) -> impl Iterator<Item = &StreamId> {
+        self.busy.iter()
+    }
+
+    pub(super) fn is_busy(&self, stream: StreamId) -> bool {
+        self.busy.contains(&stream)
+    }
+
+    pub(super) fn added(&mut self, stream: &Stream) {
+        self.files += i64::from(Counted::of(stream).file);
+        self.following += i64::from(Counted::of(stream).follows);
+        self.note_busy(stream);
+    }
+
+    /// Something was done to a stream.
+    pub(super) fn changed(&mut self, stream: &Stream, before: Counted) {
+        let now = Counted::of(stream);
+        self.following += i64::from(now.follows) - i64::from(before.follows);
+        self.files += i64::from(now.file) - i64::from(before.file);
+        self.note_busy(stream);
+    }
+
+    pub(super) fn removed(&mut self, stream: &Stream) {
+        self.files -= i64::from(Counted::of(stream).file);
+        self.following -= i64::from(Counted::of(stream).follows);
+        self.busy.remove(&stream.source.id);
+    }
+
+    fn note_busy(&mut self, stream: &Stream) {
+        let waits = stream.oldest_sent_ms().is_some() || stream.unmeasured().is_some();
+        if waits || stream.unread_bytes() != (0, 0) {
+            self.busy.insert(stream.source.id);
+        } else {
+            self.busy.remove(&stream.source.id);
+        }
+    }
+}
+
+impl Capture {
+    /// Sets the gauges; the loop calls it once a second. What several outlets have to read is counted once, for the one
+    /// that is furthest behind.
+    pub fn refresh_gauges(&self, now: Now) {
+        self.check_sums();
+        let mut behind = vec![(0, 0); self.outlets.len()];
+        let mut oldest = now.mono_ms;
+        for stream in self.sums.busy().filter_map(|id| self.streams.get(id)) {
+            let outlet = usize::from(stream.source.outlet.index);
+            behind[outlet].0 += stream.lag_bytes().unwrap_or(0);
+            behind[outlet].1 += stream.unread_bytes().1;
+            oldest = oldest.min(stream.oldest_sent_ms().unwrap_or(oldest));
+        }
+        let lag = behind.iter().map(|(lag, _)| *lag).max().unwrap_or(0);
+        let deleted = behind.iter().map(|(_, held)| *held).max().unwrap_or(0);
+        self.metrics.capture_lag_bytes.set(lag as i64);
+        self.metrics.deleted_open_bytes.set(deleted as i64);
+        self.metrics.container_streams_active.set(self.sums.following);
+        self.metrics.files_monitored.set(self.sums.files - self.unreadable_files() as i64);
+        self.metrics.capture_lag_seconds.set((now.mono_ms - oldest) as f64 / 1000.0);
+        self.metrics.container_stream_pool_utilization.set(self.pool.utilization());
+        let buffers = self.outlets.iter().map(|outlet| outlet.credit.bytes());
+        let (used, limit) = buffers.fold((0, 0), |(used, limit), (out, max)| (used + out, limit + max));
+        self.metrics.buffer_bytes.set(used as i64);
+        self.metrics.buffer_limit_bytes.set(limit as i64);
+        for outlet in &self.outlets {
+            let waiting = outlet.credit.batches_out() as i64;
+            for sink in &outlet.names {
+                self.metrics.sink_batches_waiting.with_label_values(&[sink]).set(waiting);
+            }
+        }
+    }
+
+    /// Open files that may have grown while their streams don't read. Their lengths are wanted, now and then, for
+    /// [`Capture::measured`]: without a look the agent would say that it is not behind just when it is.
+    pub fn unmeasured(&self) -> Vec<(StreamId, FileNo)> {
+        let streams = self.sums.busy().filter_map(|id| self.streams.get(id));
+        streams.filter_map(|stream| Some((stream.source.id, stream.unmeasured()?))).collect()
+    }
+
+    /// A file is so long. This changes what is said of the stream, not what it does.
+    pub fn measured(&mut self, stream: StreamId, file: FileNo, len: u64) {
+        if let Some(Kind::File(source)) = self.streams.get_mut(&stream).map(|stream| &mut stream.kind) {
+            source.measured(file, len);
+        }
+    }
+
+    /// How many streams there are.
+    pub fn stream_count(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Streams, those of them that follow the Engine's API, and containers.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let count = |wanted: fn(&Stream) -> bool| {
+            self.streams.values().filter(|stream| wanted(stream)).count() as u64
+        };
+        (
+            self.streams.len() as u64,
+            count(|stream| matches!(stream.kind, Kind::Api(_))),
+            self.ids.keys().filter(|key| key.0.starts_with("container:")).count() as u64,
+        )
+    }
+
+    /// The sums are what counting all streams would give. The simulation calls this after each event.
+    pub fn check_sums(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let mut sums = Sums::default();
+        self.streams.values().for_each(|stream| sums.added(stream));
+        let kept = (&self.sums.busy, self.sums.following, self.sums.files);
+        assert_eq!(kept, (&sums.busy, sums.following, sums.files), "a stream changed behind the core's back");
+    }
+}

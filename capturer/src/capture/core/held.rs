@@ -1,0 +1,95 @@
+//! Streams whose output takes nothing. They read no further until it does, and what they have out is set aside, so that it
+//! does not take the room of others; up to a bound, beyond which it does.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::Capture;
+use crate::capture::stream::Stream;
+use crate::model::clock::Now;
+use crate::model::record::StreamId;
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct HeldStreams {
+    streams: BTreeMap<StreamId, HeldStream>,
+    /// Set aside by all.
+    bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct HeldStream {
+    /// Why it waits; `None` = it does no longer.
+    cause: Option<Arc<str>>,
+    /// Batches that were out when it was told, oldest first: bytes set aside for each, `None` = it counts as usual.
+    batches: VecDeque<Option<u64>>,
+}
+
+impl HeldStreams {
+    /// Why a stream waits for its output, if it does.
+    pub(super) fn cause(&self, stream: StreamId) -> Option<&str> {
+        self.streams.get(&stream)?.cause.as_deref()
+    }
+
+    pub(super) fn forget(&mut self, stream: StreamId) {
+        if self.streams.get(&stream).is_some_and(|held| held.batches.is_empty()) {
+            self.streams.remove(&stream);
+        }
+    }
+}
+
+impl Capture {
+    pub(super) fn on_held(&mut self, now: Now, id: StreamId, bytes: u64, cause: Arc<str>) {
+        let Some(stream) = self.streams.get(&id) else { return };
+        let outlet = usize::from(stream.source.outlet.index);
+        let held = self.held.streams.entry(id).or_default();
+        held.cause = Some(cause);
+        if bytes > 0 {
+            let fits = self.held.bytes + bytes <= self.settings.buffer_bytes_max;
+            held.batches.push_back(fits.then_some(bytes));
+            if fits {
+                self.held.bytes += bytes;
+                self.outlets[outlet].credit.set_batch_aside(bytes);
+            }
+        }
+        self.with_stream(now, id, |stream, _| stream.hold(true));
+    }
+
+    pub(super) fn on_freed(&mut self, now: Now, id: StreamId) {
+        if let Some(held) = self.held.streams.get_mut(&id) {
+            held.cause = None;
+        }
+        self.held.forget(id);
+        self.with_stream(now, id, |stream, cx| {
+            stream.hold(false);
+            stream.pump(cx);
+        });
+    }
+
+    /// A batch comes back: if it was set aside it counts again, to be given back like any other.
+    pub(super) fn count_again(&mut self, id: StreamId, outlet: usize) {
+        let Some(held) = self.held.streams.get_mut(&id) else { return };
+        if let Some(Some(bytes)) = held.batches.pop_front() {
+            self.held.bytes -= bytes;
+            self.outlets[outlet].credit.take_batch_back(bytes);
+        }
+        if held.cause.is_none() {
+            self.held.forget(id);
+        }
+    }
+
+    /// It does nothing but wait for a blocked output.
+    pub(super) fn is_held(&self, stream: &Stream) -> bool {
+        self.held.cause(stream.source.id).is_some() && stream.reads_nothing()
+    }
+
+    /// Sources that a stop does not wait for, with the reason.
+    pub(super) fn what_is_held(&self) -> Vec<String> {
+        let held = self.streams.values().filter(|stream| self.is_held(stream) && !stream.is_at_rest());
+        let named = |stream: &Stream| {
+            let cause = self.held.cause(stream.source.id).unwrap_or_default();
+            format!("{} (its output is blocked: {cause})", stream.source.key.0)
+        };
+        held.map(named).collect()
+    }
+}

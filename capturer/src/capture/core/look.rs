@@ -1,0 +1,352 @@
+//! What is to be said of sources that do not go well: those that can't be read, those that read nothing although there is
+//! something, and what was lost of them. Others ask once a second; nothing here changes what streams do.
+
+use std::collections::BTreeMap;
+
+use super::{Capture, Kind, Loss, Losses, Source, State, Stream};
+use crate::capture::discover::Unmatched;
+use crate::capture::io::{Action, Event, FileError, NO_ROOM};
+use crate::model::clock::Now;
+use crate::model::cursor::Cursor;
+use crate::model::record::StreamId;
+use crate::telemetry::metrics::PassedOver;
+use crate::telemetry::metrics::{LossReason, UnreadableReason};
+
+/// A stream that has something to read and read nothing for so long is stuck.
+const STUCK_AFTER_MS: u64 = 10_000;
+/// A sink that held a batch for so long takes nothing.
+const SINK_WAITS_MS: u64 = 5_000;
+/// Sources that can't be read and are named in the log.
+const UNREADABLE_NAMED_MAX: usize = 50;
+/// Sources that a sentence names.
+const NAMED_MAX: usize = 5;
+
+/// Sources that can't be read, and why.
+#[derive(Debug, Default)]
+pub(super) struct Unreadable {
+    by_stream: BTreeMap<StreamId, (UnreadableReason, String)>,
+}
+
+impl Unreadable {
+    fn set(&mut self, stream: StreamId, error: &FileError) {
+        let reason = match error {
+            // Looked for again: it was renamed, or is not there yet.
+            FileError::Changed(_) => return,
+            FileError::Denied(_) => UnreadableReason::Permission,
+            FileError::NotRegular(_) => UnreadableReason::NotRegular,
+            FileError::NoDirectory(_) => UnreadableReason::NoDirectory,
+            FileError::Other { cause, .. } if cause == NO_ROOM => UnreadableReason::NoDescriptor,
+            FileError::Other { .. } => UnreadableReason::Other,
+        };
+        self.by_stream.insert(stream, (reason, error.to_string()));
+    }
+
+    /// What is said of a stream.
+    pub(super) fn text(&self, stream: StreamId) -> Option<&str> {
+        self.by_stream.get(&stream).map(|(_, text)| text.as_str())
+    }
+
+    pub(super) fn forget(&mut self, stream: StreamId) {
+        self.by_stream.remove(&stream);
+    }
+}
+
+/// When each file stream last read, and how far it was behind then.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    by_stream: BTreeMap<StreamId, Reading>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    /// Behind by so much when it was looked at last and nothing was wrong. What is left of a line without its end is not
+    /// read again and again.
+    behind: u64,
+    /// Since then it may read and does not.
+    since_ms: u64,
+}
+
+impl Progress {
+    /// It read, and is behind by so much now.
+    fn read(&mut self, stream: StreamId, behind: u64, now_ms: u64) {
+        self.by_stream.insert(stream, Reading { behind, since_ms: now_ms });
+    }
+
+    /// How long it has read nothing although more is there than when it read last; 0 = it is well.
+    fn stuck_ms(&mut self, stream: StreamId, behind: u64, may_read: bool, now_ms: u64) -> u64 {
+        let new = Reading { behind: 0, since_ms: now_ms };
+        let reading = self.by_stream.entry(stream).or_insert(new);
+        if !may_read || behind <= reading.behind {
+            reading.since_ms = now_ms;
+        }
+        now_ms - reading.since_ms
+    }
+
+    pub(super) fn forget(&mut self, stream: StreamId) {
+        self.by_stream.remove(&stream);
+    }
+}
+
+/// Of how many sources something is to be said, and a sentence on the first of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// How many.
+    pub count: usize,
+    /// `name: what`, joined.
+    pub text: String,
+}
+
+impl Named {
+    fn add(&mut self, text: &str) {
+        self.count += 1;
+        if self.count <= NAMED_MAX {
+            let separator = if self.text.is_empty() { "" } else { "; " };
+            self.text += &format!("{separator}{text}");
+        } else if self.count == NAMED_MAX + 1 {
+            self.text += "; and others";
+        }
+    }
+}
+
+impl Capture {
+    /// Notes what an event says of a stream's reading.
+    pub(super) fn look_at(&mut self, now: Now, event: &Event) {
+        match event {
+            // A followed path whose directory is gone is gone with it.
+            Event::Scanned { stream, result: Err(FileError::NoDirectory(_)) }
+                if self.streams.get(stream).is_some_and(|stream| stream.source.path.is_some()) =>
+            {
+                self.unreadable.forget(*stream);
+            }
+            Event::Scanned { stream, result: Err(error) } => self.set_unreadable(*stream, error),
+            Event::Scanned { stream, result: Ok(found) } if found.is_empty() => {
+                self.unreadable.forget(*stream)
+            }
+            Event::FileOpened { stream, result: Ok(_), .. } => {
+                self.unreadable.forget(*stream);
+                self.opened.insert(*stream);
+            }
+            Event::FileOpened { stream, result: Err(error), .. } => self.set_unreadable(*stream, error),
+            Event::FileRead { stream, result: Ok(_), .. } => {
+                if let Some(source) = self.streams.get(stream) {
+                    self.progress.read(*stream, source.unread_bytes().0, now.mono_ms);
+                }
+            }
+            Event::FileRead { stream, result: Err(error), .. } => self.set_unreadable(*stream, error),
+            Event::ConnOpened { conn, result } => {
+                let Some(stream) = self.conns.get(conn) else { return };
+                if matches!(result, Ok((200, _))) {
+                    self.opened.insert(*stream);
+                } else {
+                    self.opened.remove(stream);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn set_unreadable(&mut self, id: StreamId, error: &FileError) {
+        let known = self.unreadable.text(id).is_some();
+        self.unreadable.set(id, error);
+        let is_new = !known && self.unreadable.text(id).is_some();
+        let followed = self.streams.get(&id).filter(|stream| stream.source.path.is_some());
+        if followed.is_some_and(|stream| is_new && !stream.has_lines()) {
+            self.actions.push(Action::Withdraw(id));
+        }
+    }
+
+    /// A container's stream that has ended. If nothing came and its log could not be opened, or not since the container
+    /// ran, what it printed is lost.
+    pub(super) fn note_never_opened(&mut self, now: Now, stream: &Stream) {
+        let was_opened = self.opened.remove(&stream.source.id);
+        let deselected = self.deselected.contains(&stream.source.key);
+        let is_new = *stream.acked() == Cursor::Beginning;
+        let is_container = stream.source.container.is_some() && stream.has_run();
+        if was_opened || deselected || !is_container || !is_new || stream.has_lines() {
+            return;
+        }
+        self.metrics.lost(LossReason::ContainerGoneUnread, 0);
+        let (source, sinks) = (name_of(&stream.source), self.sinks_of(&stream.source));
+        self.note_losses(now, &source, &sinks, false);
+    }
+
+    fn sinks_of(&self, source: &Source) -> String {
+        self.outlets[usize::from(source.outlet.index)].names.join(", ")
+    }
+
+    /// Losses that were counted while this stream was at work.
+    pub(super) fn note_losses_of(&mut self, now: Now, id: StreamId, lost: Vec<(LossReason, u64, u64)>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        lost.iter().for_each(|(_, losses, bytes)| stream.note_lost(*losses, *bytes));
+        let Some(stream) = self.streams.get(&id) else { return };
+        let (source, sinks) = (name_of(&stream.source), self.sinks_of(&stream.source));
+        let waits = stream.oldest_sent_ms().is_some_and(|sent| now.mono_ms >= sent + SINK_WAITS_MS);
+        self.note_all(now, &source, &sinks, waits, lost);
+    }
+
+    /// The same for losses of a source that has no stream.
+    pub(super) fn note_losses(&mut self, now: Now, source: &str, sinks: &str, sink_waited: bool) {
+        let lost = self.metrics.take_source_losses();
+        self.note_all(now, source, sinks, sink_waited, lost);
+    }
+
+    /// Losses that happened within a sink. The core does not know whose lines they were.
+    pub fn note_sink_losses(&mut self, now: Now) {
+        let lost = self.metrics.take_sink_losses();
+        if lost.is_empty() {
+            return;
+        }
+        let network =
+            self.outlets.iter().filter(|outlet| outlet.outlet.index > 0).flat_map(|outlet| &outlet.names);
+        let sinks = network.map(String::as_str).collect::<Vec<_>>().join(", ");
+        let sinks = if sinks.is_empty() { self.sinks.join(", ") } else { sinks };
+        self.note_all(now, "", &sinks, false, lost);
+    }
+
+    fn note_all(
+        &mut self,
+        now: Now,
+        source: &str,
+        sinks: &str,
+        sink_waited: bool,
+        lost: Vec<(LossReason, u64, u64)>,
+    ) {
+        for (reason, losses, bytes) in lost {
+            self.metrics.lost_for(sinks, losses, bytes);
+            self.losses.note(now.mono_ms, Loss { source, sinks, reason, losses, bytes, sink_waited });
+        }
+    }
+
+    /// What was lost lately; another run goes on with it.
+    pub fn losses(&mut self) -> &mut Losses {
+        &mut self.losses
+    }
+
+    /// Sources that can't be read: what to say of the first of them, and how many for each reason.
+    pub fn unreadable(&self) -> (Vec<String>, BTreeMap<UnreadableReason, usize>) {
+        let (mut first, mut counts) = (Vec::new(), BTreeMap::new());
+        for (id, (reason, text)) in &self.unreadable.by_stream {
+            let Some(stream) = self.streams.get(id) else { continue };
+            let reads = matches!(stream.kind, Kind::File(_)) && stream.state() != State::Draining;
+            // Once, however many outlets read it.
+            if reads && stream.source.outlet.index == 0 {
+                *counts.entry(*reason).or_default() += 1;
+                if first.len() < UNREADABLE_NAMED_MAX {
+                    first.push(format!("{}: {text}", name_of(&stream.source)));
+                }
+            }
+        }
+        (first, counts)
+    }
+
+    /// Paths of file_monitor that are found and give nothing, by what `capturer check` says of them too.
+    pub fn passed_over(&self) -> BTreeMap<PassedOver, usize> {
+        let mut passed = BTreeMap::from([(PassedOver::Rotated, self.paths.rotated())]);
+        for (id, (reason, _)) in &self.unreadable.by_stream {
+            let stream = self.streams.get(id).filter(|stream| stream.source.path.is_some());
+            let is_first = stream.is_some_and(|stream| stream.source.outlet.index == 0);
+            if is_first && *reason == UnreadableReason::Permission {
+                *passed.entry(PassedOver::Denied).or_default() += 1;
+            }
+        }
+        passed
+    }
+
+    /// How many files of file_monitor can't be read.
+    pub(super) fn unreadable_files(&self) -> usize {
+        let streams = self.unreadable.by_stream.keys().filter_map(|id| self.streams.get(id));
+        let files = streams.filter(|stream| stream.source.path.is_some() && stream.source.outlet.index == 0);
+        files.filter(|stream| !stream.is_left_out()).count()
+    }
+
+    /// Files that are not text, or not of an encoding that is known for them, with how many there are for each reason, and how
+    /// many of them are left out.
+    pub fn not_text(&self) -> (Vec<String>, BTreeMap<UnreadableReason, usize>, usize) {
+        let (mut first, mut counts, mut left_out) = (Vec::new(), BTreeMap::new(), 0);
+        for stream in self.streams.values().filter(|stream| stream.source.outlet.index == 0) {
+            let Kind::File(file) = &stream.kind else { continue };
+            if let Some((reason, text)) = file.not_text() {
+                *counts.entry(reason).or_default() += 1;
+                left_out += usize::from(file.is_left_out());
+                if first.len() < UNREADABLE_NAMED_MAX {
+                    first.push(text);
+                }
+            }
+        }
+        (first, counts, left_out)
+    }
+
+    /// Streams that have something to read, may read, and read nothing.
+    pub fn stuck(&mut self, now: Now) -> Named {
+        let mut named = Named::default();
+        // A quiet stream has nothing to read, so it can't be stuck. Its time starts when it gets something.
+        self.progress.by_stream.retain(|id, _| self.sums.is_busy(*id));
+        for id in self.sums.busy() {
+            let Some(stream) = self.streams.get(id) else { continue };
+            if !matches!(stream.kind, Kind::File(_)) {
+                continue;
+            }
+            let outlet = &self.outlets[usize::from(stream.source.outlet.index)];
+            let waits_for_sinks = stream.waits_for_sinks() || !outlet.credit.has_room(super::READ_BYTES);
+            let may_read = !waits_for_sinks && !self.unreadable.by_stream.contains_key(id);
+            let behind = stream.unread_bytes().0;
+            let stuck_ms = self.progress.stuck_ms(*id, behind, may_read, now.mono_ms);
+            if stuck_ms >= STUCK_AFTER_MS {
+                let (name, state) = (name_of(&stream.source), stream.state().as_str());
+                let seconds = stuck_ms / 1000;
+                named.add(&format!(
+                    "{name} is {behind} bytes behind and read nothing for {seconds} s ({state})"
+                ));
+            }
+        }
+        named
+    }
+
+    /// Patterns of the include lists that match no container.
+    pub fn unmatched_names(&self, now: Now) -> Option<Unmatched> {
+        self.discovery.as_ref()?.unmatched(&self.settings.container_monitor.select, now.mono_ms)
+    }
+}
+
+/// For people.
+fn name_of(source: &Source) -> String {
+    match (&source.container, &source.path) {
+        (Some(container), _) => format!("container {}", container.name),
+        (None, Some(path)) => format!("file {path}"),
+        (None, None) => source.key.0.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: StreamId = StreamId(1);
+
+    #[test]
+    fn a_stream_that_falls_behind_and_reads_nothing_is_stuck() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.stuck_ms(ONE, 0, true, 1_000), 0);
+        assert_eq!(progress.stuck_ms(ONE, 500, true, 2_000), 1_000);
+        assert_eq!(progress.stuck_ms(ONE, 700, true, 12_000), 11_000);
+        progress.read(ONE, 200, 12_500);
+        assert_eq!(progress.stuck_ms(ONE, 200, true, 60_000), 0, "a line without its end");
+        assert_eq!(progress.stuck_ms(ONE, 201, true, 61_000), 1_000);
+    }
+
+    /// A sink that is away is told of by the sink.
+    #[test]
+    fn one_that_may_not_read_is_not() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.stuck_ms(ONE, 500, false, 1_000), 0);
+        assert_eq!(progress.stuck_ms(ONE, 900, false, 60_000), 0);
+        assert_eq!(progress.stuck_ms(ONE, 900, true, 65_000), 5_000);
+    }
+
+    #[test]
+    fn the_first_are_named_and_all_are_counted() {
+        let mut named = Named::default();
+        (0..9).for_each(|number| named.add(&number.to_string()));
+        assert_eq!(named, Named { count: 9, text: "0; 1; 2; 3; 4; and others".to_owned() });
+    }
+}

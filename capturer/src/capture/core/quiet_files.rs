@@ -1,0 +1,32 @@
+//! Closes quiet files and gives their places to those that wait. Which one is next is known by `capture/open_files.rs`.
+
+use super::Capture;
+use crate::capture::context::Timer;
+use crate::capture::stream::{Kind, Stream};
+use crate::model::clock::Now;
+
+impl Capture {
+    /// Closes quiet files and gives their places to those that wait.
+    pub(super) fn share_open_files(&mut self, now: Now) {
+        loop {
+            if let Some(id) = self.open_files.next_in_line(now.mono_ms) {
+                self.with_file(now, id, |file, cx, _| file.open_at_last(cx));
+            } else if let Some(id) = self.open_files.next_quiet(now.mono_ms) {
+                self.with_file(now, id, |file, cx, _| file.close_quiet(cx));
+            } else {
+                break;
+            }
+        }
+        if let Some(due_ms) = self.open_files.due_ms() {
+            self.timers.set_earlier(Timer::OpenFiles, due_ms);
+        }
+    }
+}
+
+/// How a stream's files stand.
+pub(super) fn standing(stream: &Stream) -> (usize, bool, bool) {
+    match &stream.kind {
+        Kind::File(file) => (file.files_open(), file.is_quiet(), file.wants_to_open()),
+        Kind::Api(_) => (0, false, false),
+    }
+}

@@ -1,0 +1,168 @@
+//! When a checkpoint is saved: that decides how much a crash repeats where an output can't be cut back.
+//!
+//! ```text
+//! a position moved ─▶ the last save was ordered over a second ago, or a crash would repeat 1 MiB of a stream: now
+//!                  └▶ else: a second after the last one
+//! a stream waits for its first batch ─▶ now; while others are being prepared too: with them, after 50 ms at most
+//! ```
+//! The first of a run is thus saved at once: an agent that dies again and again gets on all the same. One save is under
+//! way at a time; what moves meanwhile is planned when it ends. How it is written is checkpoint/store.rs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Capture;
+use crate::capture::context::Timer;
+use crate::capture::io::Action;
+use crate::model::clock::Now;
+use crate::model::record::{SavedMarks, StreamId};
+
+/// A checkpoint is saved at most so long after a position moved, and no more often, unless a crash would repeat much.
+const CHECKPOINT_INTERVAL_MS: u64 = 1_000;
+/// A stream that could begin waits so long for others that are being prepared, so that ten thousand files need few
+/// checkpoints.
+const GATHER_MS: u64 = 50;
+/// Bytes of messages of one stream, delivered to what can't be cut back, that a crash may repeat.
+const REPEATABLE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What is known of saves.
+#[derive(Debug, Default)]
+pub(super) struct Saving {
+    /// Of the save under way: what it says of outputs.
+    under_way: Option<Arc<SavedMarks>>,
+    /// When the last one was ordered.
+    ordered_ms: Option<u64>,
+    /// Bytes of messages acknowledged since then, by stream, by sinks whose output a restart can't cut back.
+    repeatable: BTreeMap<StreamId, u64>,
+    /// The largest of them.
+    repeatable_most: u64,
+    /// Since when a stream has waited for its first batch.
+    urgent_since_ms: Option<u64>,
+    /// Why the last save failed.
+    error: Option<String>,
+}
+
+impl Saving {
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    pub(super) fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// A sink has acknowledged this much of a stream, without a mark to cut its output back to.
+    pub(super) fn count_repeatable(&mut self, stream: StreamId, bytes: u64) {
+        let repeatable = self.repeatable.entry(stream).or_default();
+        *repeatable += bytes;
+        self.repeatable_most = self.repeatable_most.max(*repeatable);
+    }
+
+    /// When what has moved is to be saved.
+    fn due_ms(&self, now: Now) -> u64 {
+        match self.ordered_ms {
+            Some(ordered_ms) if self.repeatable_most < REPEATABLE_BYTES_MAX => {
+                now.mono_ms.max(ordered_ms + CHECKPOINT_INTERVAL_MS)
+            }
+            _ => now.mono_ms,
+        }
+    }
+}
+
+impl Capture {
+    /// A position moved, or one went.
+    pub(super) fn plan_save(&mut self, now: Now) {
+        // While one is under way it could not be ordered; its end plans the next.
+        if !self.saving.is_under_way() {
+            self.timers.set_earlier(Timer::Checkpoint, self.saving.due_ms(now));
+        }
+    }
+
+    pub(super) fn save_if_urgent(&mut self, now: Now) {
+        if self.to_begin.is_empty() || self.saving.is_under_way() {
+            return;
+        }
+        let since_ms = *self.saving.urgent_since_ms.get_or_insert(now.mono_ms);
+        let placed: usize = self.to_begin.values().map(Vec::len).sum();
+        let due_ms = since_ms + GATHER_MS;
+        if placed >= self.attaching.len() || due_ms <= now.mono_ms {
+            self.save(now);
+        } else {
+            self.timers.set_earlier(Timer::Checkpoint, due_ms);
+        }
+    }
+
+    pub(super) fn save(&mut self, now: Now) {
+        if self.saving.is_under_way() || self.tracker.dirty_seq() <= self.tracker.saved_seq() {
+            return;
+        }
+        let seq = self.tracker.dirty_seq();
+        let is_last = self.is_at_rest();
+        if is_last {
+            // Saved whole, for a checkpoint says of itself that its run ended well.
+            self.tracker.save_whole();
+        }
+        let mut checkpoint = self.tracker.to_checkpoint();
+        checkpoint.clean = is_last;
+        let gone = checkpoint.changes.as_ref().map(|gone| gone.outputs.clone());
+        self.saving.under_way = Some(Arc::new(SavedMarks { outputs: checkpoint.outputs.clone(), gone }));
+        self.saving.ordered_ms = Some(now.mono_ms);
+        self.saving.urgent_since_ms = None;
+        self.saving.repeatable.clear();
+        self.saving.repeatable_most = 0;
+        self.actions.push(Action::SaveCheckpoint { seq, checkpoint });
+    }
+
+    pub(super) fn on_saved(&mut self, now: Now, seq: u64, result: Result<(), String>) {
+        let marks = self.saving.under_way.take();
+        match result {
+            Ok(()) => {
+                self.actions.extend(marks.map(Action::Saved));
+                self.metrics.checkpoint_saves_total.inc();
+                if self.saving.error.take().is_some() {
+                    tracing::info!("the checkpoint is saved again");
+                }
+                self.tracker.on_saved(seq);
+                if self.tracker.dirty_seq() > seq {
+                    self.plan_save(now);
+                }
+            }
+            Err(error) => {
+                self.metrics.checkpoint_save_failures_total.inc();
+                self.tracker.on_save_failed();
+                // Said once, and by /health for as long as it lasts.
+                if self.saving.error.as_ref() != Some(&error) {
+                    tracing::error!(
+                        "the checkpoint can't be saved, a crash now would repeat records: {error}"
+                    );
+                }
+                self.saving.error = Some(error);
+                self.timers.set_earlier(Timer::Checkpoint, now.mono_ms + CHECKPOINT_INTERVAL_MS);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due_ms(ordered_ms: Option<u64>, repeatable: &[(u32, u64)], now_ms: u64) -> u64 {
+        let mut saving = Saving { ordered_ms, ..Saving::default() };
+        for (stream, bytes) in repeatable {
+            saving.count_repeatable(StreamId(*stream), *bytes);
+        }
+        saving.due_ms(Now { mono_ms: now_ms, ..Now::default() })
+    }
+
+    #[test]
+    fn a_save_is_due_at_once_or_a_second_after_the_last() {
+        const MIB: u64 = REPEATABLE_BYTES_MAX;
+        assert_eq!(due_ms(None, &[(1, 10)], 5), 5, "the first of a run");
+        assert_eq!(due_ms(Some(5_000), &[(1, 10)], 5_300), 6_000, "shortly after another");
+        assert_eq!(due_ms(Some(5_000), &[(1, 10)], 9_000), 9_000, "after a pause");
+        assert_eq!(due_ms(Some(5_000), &[(1, MIB)], 5_300), 5_300, "much of one stream");
+        assert_eq!(due_ms(Some(5_000), &[(1, MIB - 1), (1, 1)], 5_300), 5_300, "in two batches");
+        assert_eq!(due_ms(Some(5_000), &[(1, MIB - 1), (2, MIB - 1)], 5_300), 6_000, "of two streams");
+    }
+}

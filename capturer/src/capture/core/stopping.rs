@@ -1,0 +1,126 @@
+//! The end of a run, in order: nothing new is read ▸ connections close, batches are acknowledged ▸ a last checkpoint ▸
+//! sinks flush and end ▸ finished. Each step waits for the one before; the whole is bounded by `shutdown_timeout`.
+
+use super::Capture;
+use crate::capture::context::Timer;
+use crate::capture::io::Action;
+use crate::capture::stream::Stream;
+use crate::model::clock::Now;
+use crate::model::record::{SinkId, StreamId};
+
+/// How far stopping has come.
+#[derive(Debug)]
+pub(super) struct Stopping {
+    sinks_running: usize,
+    sinks_told: bool,
+    finished: bool,
+    /// A stream that was not at rest when it was looked at last: all are looked at again when it is.
+    waits_for: Option<StreamId>,
+}
+
+impl Capture {
+    pub(super) fn on_stop(&mut self, now: Now) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let timeout = self.settings.shutdown_timeout.as_millis() as u64;
+        self.timers.set(Timer::StopDeadline, now.mono_ms + timeout);
+        // So that the next run knows that nothing was delivered after the last save.
+        self.tracker.save_again();
+        self.stopping = Some(Stopping {
+            sinks_running: self.sinks.len(),
+            sinks_told: false,
+            finished: false,
+            waits_for: None,
+        });
+        self.with_discovery(now, |discovery, cx, _| discovery.stop(cx));
+        let ids: Vec<_> = self.streams.keys().copied().collect();
+        for id in ids {
+            self.with_stream(now, id, |stream, cx| stream.stop(cx));
+        }
+    }
+
+    pub(super) fn on_sink_stopped(&mut self, now: Now, _sink: SinkId) {
+        if self.stopping.is_none() {
+            // Standard output was closed by its reader: there is nobody left to write for.
+            tracing::info!("a sink has ended; stopping");
+            self.on_stop(now);
+        }
+        if let Some(stopping) = &mut self.stopping {
+            stopping.sinks_running = stopping.sinks_running.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn go_on_stopping(&mut self, now: Now) {
+        if self.stopping.as_ref().is_none_or(|stopping| stopping.finished) || self.is_anything_left() {
+            return;
+        }
+        if self.tracker.dirty_seq() > self.tracker.saved_seq() {
+            self.save(now);
+            return;
+        }
+        let Some(stopping) = &mut self.stopping else { return };
+        if !stopping.sinks_told {
+            stopping.sinks_told = true;
+            self.actions.push(Action::StopSinks);
+        } else if stopping.sinks_running == 0 {
+            stopping.finished = true;
+            let mut left = self.what_hangs();
+            left.extend(self.what_is_held());
+            self.actions.push(Action::Finished { left });
+        }
+    }
+
+    /// The run is over, and nothing more is delivered.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let left = [Self::what_is_left, Self::what_hangs, Self::what_is_held];
+        self.stopping.is_some() && left.iter().all(|left| left(self).is_empty())
+    }
+
+    /// Whether [`Capture::what_is_left`] names anything, without a look at all streams for each event.
+    fn is_anything_left(&mut self) -> bool {
+        let Some(stopping) = &mut self.stopping else { return false };
+        let last = stopping.waits_for.take();
+        let is_left = |stream: &Stream| !stream.is_at_rest() && !self.is_held(stream);
+        let last = last.filter(|id| self.streams.get(id).is_some_and(is_left));
+        let waits_for = last
+            .or_else(|| self.streams.values().find(|stream| is_left(stream)).map(|stream| stream.source.id));
+        if let Some(stopping) = &mut self.stopping {
+            stopping.waits_for = waits_for;
+        }
+        waits_for.is_some()
+            || self.saving.is_under_way()
+            || self.discovery.as_ref().is_some_and(|discovery| !discovery.is_at_rest())
+    }
+
+    /// What must end before the last checkpoint, by name.
+    fn what_is_left(&self) -> Vec<String> {
+        let streams = self.streams.values().filter(|stream| !stream.is_at_rest() && !self.is_held(stream));
+        let mut left: Vec<String> = streams.map(|stream| stream.source.key.0.clone()).collect();
+        if self.discovery.as_ref().is_some_and(|discovery| !discovery.is_at_rest()) {
+            left.push("discovery".to_owned());
+        }
+        if self.saving.is_under_way() {
+            left.push("checkpoint".to_owned());
+        }
+        left
+    }
+
+    /// Reads of files that nobody can end. They are not waited for: what they would have brought is still there, and the
+    /// position is before it.
+    fn what_hangs(&self) -> Vec<String> {
+        self.streams.values().filter_map(|stream| stream.hung_read()).collect()
+    }
+
+    pub(super) fn on_stop_deadline(&mut self) {
+        let mut left = self.what_is_left();
+        left.extend(self.what_hangs());
+        left.extend(self.what_is_held());
+        let Some(stopping) = &mut self.stopping else { return };
+        if stopping.sinks_running > 0 {
+            left.push("sinks".to_owned());
+        }
+        stopping.finished = true;
+        self.actions.push(Action::Finished { left });
+    }
+}

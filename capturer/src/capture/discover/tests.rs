@@ -1,0 +1,283 @@
+//! What one answer of the Engine may do, and what it may not.
+
+use super::*;
+use crate::capture::core::bench::Bench;
+
+const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+const NO_SUCH: &[u8] = br#"{"message":"No such container: aaaa"}"#;
+
+struct Scene {
+    bench: Bench,
+    discovery: Discovery,
+    told: Vec<Told>,
+}
+
+impl Scene {
+    /// The event stream stands; nothing was listed yet.
+    fn new() -> Scene {
+        let mut bench = Bench::new(1);
+        let mut discovery = Discovery::new();
+        discovery.start(&mut bench.cx());
+        discovery.on_opened(Ok((200, Vec::new())), &mut bench.cx());
+        Scene { bench, discovery, told: Vec::new() }
+    }
+
+    /// Answers every question under way; of a container nobody names, with a 404.
+    fn answer(&mut self, list: &[&str], inspect: impl Fn(&str) -> Answer) {
+        for _ in 0..10 {
+            let questions = self.bench.actions().into_iter().filter_map(|action| match action {
+                Action::Get { request, path } => Some((request, path)),
+                _ => None,
+            });
+            let questions: Vec<_> = questions.collect();
+            for (request, path) in questions {
+                let rows = || {
+                    list.iter().map(
+                        |id| serde_json::json!({"Id": id, "State": "running", "Names": ["/x/alias", "/old"]}),
+                    )
+                };
+                let result = match path.strip_prefix("/containers/").and_then(|rest| rest.split_once('/')) {
+                    Some((id, _)) => inspect(id),
+                    None => Ok((200, serde_json::Value::Array(rows().collect()).to_string().into_bytes())),
+                };
+                self.discovery.on_answer(request, result, &mut self.bench.cx(), &mut self.told);
+            }
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.bench.now.mono_ms += ms;
+        self.discovery.on_timer(&mut self.bench.cx());
+    }
+
+    fn hear(&mut self, action: &str, id: &str) {
+        let event = serde_json::json!({
+            "Action": action, "Actor": {"ID": id, "Attributes": {"name": "short", "image": "i", "team": "a"}}
+        });
+        let line = format!("{event}\n").into_bytes();
+        self.discovery.on_read(BodyOutcome::Bytes, line, &mut self.bench.cx(), &mut self.told);
+    }
+
+    /// What was told since the last call, as words.
+    fn told(&mut self) -> Vec<String> {
+        let told = std::mem::take(&mut self.told);
+        let words = told.into_iter().map(|told| match told {
+            Told::Container { inspect, was_there } => {
+                format!("container {}{}", &inspect.id[..1], if was_there { " was there" } else { "" })
+            }
+            Told::Gone(id) => format!("gone {}", &id[..1]),
+            Told::Deselected(id) => format!("deselected {}", &id[..1]),
+            Told::Missed(missed) => {
+                let may = if missed.ran_before { "may have " } else { "" };
+                format!("{may}missed {}", missed.facts.name)
+            }
+            Told::Listed => "listed".to_owned(),
+        });
+        words.collect()
+    }
+}
+
+fn found(id: &str) -> Answer {
+    named(id, "web")
+}
+
+fn named(id: &str, name: &str) -> Answer {
+    let body = serde_json::json!({"Id": id, "Name": format!("/{name}"), "State": {"Running": true}});
+    Ok((200, body.to_string().into_bytes()))
+}
+
+fn not_started(id: &str) -> Answer {
+    let state = serde_json::json!({"Running": false, "FinishedAt": "0001-01-01T00:00:00Z"});
+    let body = serde_json::json!({"Id": id, "Name": "/early", "State": state});
+    Ok((200, body.to_string().into_bytes()))
+}
+
+fn no_such(_: &str) -> Answer {
+    Ok((404, NO_SUCH.to_vec()))
+}
+
+/// A scene with one container that is captured.
+fn with_one() -> Scene {
+    let mut scene = Scene::new();
+    scene.answer(&[A], found);
+    assert_eq!(scene.told(), ["listed", "container a was there"]);
+    scene
+}
+
+#[test]
+fn an_empty_list_removes_nothing() {
+    let mut scene = with_one();
+    for _ in 0..10 {
+        scene.pass(30_000);
+        scene.answer(&[], found);
+        assert_eq!(scene.told(), ["listed", "container a was there"], "it is asked after, and is there");
+    }
+    assert_eq!(scene.discovery.running(), 1);
+}
+
+#[test]
+fn a_container_is_gone_when_two_inspections_do_not_find_it() {
+    let mut scene = with_one();
+    scene.pass(30_000);
+    scene.answer(&[], no_such);
+    assert_eq!(scene.told(), ["listed"], "one is not enough");
+    scene.pass(500);
+    scene.answer(&[], no_such);
+    assert_eq!(scene.told(), [""; 0]);
+    scene.pass(500);
+    scene.answer(&[], no_such);
+    assert_eq!((scene.told(), scene.discovery.running()), (vec!["gone a".to_owned()], 0));
+}
+
+/// A page that is not found is not a container that is gone: something else stands before the Engine.
+#[test]
+fn another_404_is_no_removal() {
+    let mut scene = with_one();
+    for _ in 0..5 {
+        scene.pass(30_000);
+        scene.answer(&[A], |_| Ok((404, b"<html>not found</html>".to_vec())));
+        scene.hear("rename", A);
+        scene.answer(&[A], |_| Ok((404, br#"{"message":"page not found"}"#.to_vec())));
+        assert!(scene.told().iter().all(|told| told == "listed"));
+    }
+    assert!(scene.discovery.trouble().is_some());
+    scene.pass(30_000);
+    scene.answer(&[A], found);
+    assert_eq!(scene.told(), ["listed", "container a was there"]);
+}
+
+#[test]
+fn one_that_no_list_names_and_nobody_can_inspect_is_gone_after_two_lists() {
+    let mut scene = with_one();
+    let refused = |_: &str| Ok((500, Vec::new()));
+    scene.pass(30_000);
+    scene.answer(&[], refused);
+    assert_eq!(scene.told(), ["listed"]);
+    for _ in 0..40 {
+        scene.pass(1_000);
+        scene.answer(&[], refused);
+    }
+    assert!(scene.told().contains(&"gone a".to_owned()));
+}
+
+#[test]
+fn a_removal_is_an_event() {
+    let mut scene = with_one();
+    // An inspection is under way, and answers of the time before.
+    scene.hear("die", A);
+    scene.hear("destroy", A);
+    scene.answer(&[], found);
+    assert_eq!((scene.told(), scene.discovery.running()), (vec!["gone a".to_owned()], 0));
+}
+
+/// A position that is kept from an earlier run goes only with its container.
+#[test]
+fn a_kept_position_is_asked_after() {
+    let mut scene = with_one();
+    scene.discovery.doubt([B.to_owned()].into_iter(), &mut scene.bench.cx());
+    scene.answer(&[], no_such);
+    scene.pass(1_000);
+    scene.answer(&[], no_such);
+    assert_eq!(scene.told(), ["gone b"]);
+}
+
+#[test]
+fn one_that_lived_too_briefly_is_named() {
+    let mut scene = with_one();
+    ["create", "start", "die"].into_iter().for_each(|action| scene.hear(action, B));
+    scene.hear("destroy", B);
+    assert_eq!(scene.told(), [""; 0], "its inspection is under way");
+    scene.answer(&[A], no_such);
+    assert_eq!(scene.told(), ["missed short", "gone b"]);
+    // Its inspection came in time: its stream reads what there is.
+    ["create", "start", "destroy"].into_iter().for_each(|action| scene.hear(action, B));
+    scene.answer(&[A], found);
+    assert_eq!(scene.told(), ["container b", "gone b"]);
+    // It was made and never ran.
+    scene.hear("create", B);
+    scene.hear("destroy", B);
+    scene.answer(&[A], no_such);
+    assert_eq!(scene.told(), ["gone b"]);
+}
+
+/// The last that was seen of it is of the time before it ran.
+#[test]
+fn one_that_was_only_looked_at_before_it_ran_was_missed() {
+    let mut scene = with_one();
+    scene.hear("create", B);
+    scene.answer(&[A], not_started);
+    assert_eq!(scene.told(), ["container b"]);
+    ["start", "die"].into_iter().for_each(|action| scene.hear(action, B));
+    scene.hear("destroy", B);
+    scene.answer(&[A], no_such);
+    assert_eq!(scene.told(), ["missed short", "gone b"]);
+    // The answer comes late.
+    ["create", "start", "die", "destroy"].into_iter().for_each(|action| scene.hear(action, B));
+    scene.answer(&[A], not_started);
+    assert_eq!(scene.told(), ["container b", "missed short", "gone b"]);
+    // It never runs.
+    scene.hear("create", B);
+    scene.answer(&[A], not_started);
+    scene.hear("destroy", B);
+    assert_eq!(scene.told(), ["container b", "gone b"]);
+}
+
+/// Thousands wait for their inspections after a start; one that is removed meanwhile must not go unsaid.
+#[test]
+fn one_that_was_listed_and_removed_before_it_could_be_inspected_is_named() {
+    let mut scene = Scene::new();
+    scene.bench.settings_mut().container_monitor.max_concurrent = 1;
+    let asked = scene.bench.actions().into_iter().find_map(|action| match action {
+        Action::Get { request, path } if path == docker::LIST => Some(request),
+        _ => None,
+    });
+    let asked = asked.expect("the list is asked for");
+    let rows = [A, B].map(|id| serde_json::json!({"Id": id, "State": "exited", "Names": ["/old"]}));
+    let body = serde_json::Value::from(rows.to_vec()).to_string().into_bytes();
+    scene.discovery.on_answer(asked, Ok((200, body)), &mut scene.bench.cx(), &mut scene.told);
+    scene.hear("destroy", B);
+    scene.answer(&[A], found);
+    assert_eq!(scene.told(), ["listed", "may have missed old", "gone b", "container a was there"]);
+    scene.hear("destroy", A);
+    assert_eq!(scene.told(), ["gone a"], "it was looked at");
+}
+
+/// A container that started before the first list came is new all the same.
+#[test]
+fn what_events_named_before_the_first_list_is_new() {
+    let mut scene = Scene::new();
+    scene.hear("start", B);
+    scene.answer(&[A, B], found);
+    let mut told = scene.told();
+    told.sort();
+    told.dedup();
+    assert_eq!(told, ["container a was there", "container b", "listed"]);
+}
+
+#[test]
+fn renamed_out_of_the_list_it_is_left_and_not_gone() {
+    let mut scene = with_one();
+    scene.bench.settings_mut().container_monitor.select.include_names =
+        vec![glob::Pattern::new("web*").expect("a pattern")];
+    scene.hear("rename", A);
+    scene.answer(&[A], |id| named(id, "other"));
+    assert_eq!((scene.told(), scene.discovery.running()), (vec!["deselected a".to_owned()], 0));
+    scene.hear("rename", A);
+    scene.answer(&[A], found);
+    assert_eq!(scene.told(), ["container a was there"]);
+}
+
+#[test]
+fn the_agents_own_container_is_left_out() {
+    let mounts =
+        format!("620 600 8:1 /var/lib/docker/containers/{A}/hostname /etc/hostname rw - ext4 /dev/sda1 rw\n");
+    let mut scene = Scene::new();
+    scene.discovery.leave_out(OwnContainer::new(&mounts, "x"));
+    scene.answer(&[A, B], found);
+    assert_eq!(scene.told(), ["listed", "container b was there"]);
+    scene.bench.settings_mut().container_monitor.include_self = true;
+    scene.hear("restart", A);
+    scene.answer(&[A, B], found);
+    assert_eq!(scene.told(), ["container a was there"]);
+}

@@ -1,0 +1,713 @@
+//! A stream read over the Engine's API: `GET /containers/{id}/logs`.
+//!
+//! ```text
+//! slot ─▶ open (follow if it runs) ─▶ read ─▶ frames ─▶ pieces ─▶ seen before? ─▶ lines
+//!              ▲        │ rotation due: close, open again from the position
+//!              └────────┤ end: every end is suspect: read once more without follow until nothing new comes
+//!                       └ error: back-off
+//! ```
+//! The Engine can't be asked for "what comes after this line". It is asked from two seconds before the newest line
+//! delivered, and what was delivered is dropped by channel, time and occurrence: within a channel the Engine's times
+//! never go back, and lines of equal time keep their order. Two seconds, because the two channels are not ordered
+//! against each other (11 ms were seen, and on a busy machine enough to skip the rest of a burst).
+//!
+//! A bare `since` makes dockerd scan the whole log (3.3 s of CPU for 143 MB), so the answer is cut to the newest
+//! lines (`tail`), and it must begin with a line that was delivered, by what is known of its channel; if not, the tail is
+//! widened.
+
+mod lines;
+pub mod pace;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Told;
+use super::groups::GroupsDue;
+use super::hold::{self, Hold, LogPlace};
+use super::seen::{Key, Seen};
+use crate::capture::context::Context;
+use crate::capture::io::{
+    Action, Answer as HttpAnswer, BodyOutcome, ConnId, FileError, FoundFile, RequestError,
+};
+use crate::decode::assemble::Assembler;
+use crate::decode::{stdcopy, timestamp};
+use crate::limits::API_GATHER_BYTES;
+use crate::model::cursor::{ApiCursor, ChannelMark, Cursor};
+use crate::model::docker;
+use crate::model::record::StreamId;
+use crate::settings::Pipeline;
+use crate::telemetry::metrics::StreamError;
+use crate::telemetry::status::StreamRow;
+
+/// How far before the newest line to ask: the channels are not ordered against each other.
+const OVERLAP_NS: i64 = 2_000_000_000;
+/// A line is believed to be in the log so long after the time it bears, however busy the machine.
+const LATE_NS: i64 = OVERLAP_NS / 2;
+/// First try of a resume, in lines.
+const TAIL_FIRST: u32 = 1_000;
+/// Each further try asks for so many times more.
+const TAIL_FACTOR: u32 = 16;
+/// Beyond this the whole log is asked for.
+const TAIL_MAX: u32 = 1_000_000;
+/// Catch-up reads in a row that still bring something new, before the rest is left to the next opening.
+const CATCH_UPS_MAX: u32 = 5;
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    /// Waiting for a slot of the pool.
+    Queued,
+    Opening(ConnId),
+    Reading {
+        conn: ConnId,
+        in_flight: bool,
+    },
+    Closing(ConnId, Then),
+}
+
+/// What follows when a connection is closed.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Then {
+    /// Nothing: whoever closed it has told why.
+    Rest,
+    /// Open again.
+    Open,
+    Rotate,
+    /// Read once more without follow.
+    CatchUp,
+    /// Ask again with a larger tail.
+    Widen,
+    /// Go over to the files.
+    Files,
+    /// Give the slot to others and ask again later.
+    Yield,
+    Stop,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct ApiSource {
+    stream: StreamId,
+    container_id: String,
+    tty: bool,
+    running: bool,
+    /// When the container last exited.
+    exited_at_ns: Option<i64>,
+    gone: bool,
+    stopping: bool,
+    phase: Phase,
+    has_slot: bool,
+    /// What was delivered.
+    cursor: ApiCursor,
+    seen: [Seen; 2],
+    assembler: Assembler,
+    /// By channel: when the open group of lines has waited long enough.
+    groups_due: GroupsDue,
+    /// By channel: new lines that are whole and wait in an open group.
+    grouped: [VecDeque<Key>; 2],
+    /// What is whole: as in `cursor`, which is behind while lines wait in a group.
+    whole: [ChannelMark; 2],
+    rotations: u64,
+    read_timeouts: u64,
+    answer: Answer,
+    /// What is held back until the files show that nothing lies between.
+    hold: Option<Hold>,
+    /// Where its files are, if nothing is held back yet.
+    files: Option<LogPlace>,
+    /// The files are read as soon as they can be.
+    prefers_files: bool,
+    /// Lines to ask for; `None` = all.
+    tail: Option<u32>,
+    catch_ups: u32,
+    /// Since when lines were counted that say whether the container is quiet, and how many came; `None` = never.
+    activity: Option<(u64, u64)>,
+    /// When a close under way has taken too long.
+    close_by_ms: Option<u64>,
+}
+
+/// What is known of the answer being read.
+#[derive(Debug, Default)]
+struct Answer {
+    follow: bool,
+    /// The exit that was known when it was asked for.
+    exited_at_ns: Option<i64>,
+    opened_at_ms: u64,
+    rotate_at_ms: Option<u64>,
+    /// The container was quiet when that came, so it was put off.
+    put_off: bool,
+    /// It is asked for all there is and no more, for others wait for the slot.
+    polled: bool,
+    /// Received and not yet a whole frame.
+    held: Vec<u8>,
+    /// Per channel: the line begun last, and whether it is new.
+    begun: [Option<(Key, bool)>; 2],
+    /// The first line was looked at: the answer reaches back far enough.
+    overlaps: bool,
+    /// Lines that were new.
+    new_lines: u64,
+    read_deadline_ms: u64,
+}
+
+impl ApiSource {
+    /// A source that does nothing until [`ApiSource::open`].
+    pub fn new(
+        stream: StreamId,
+        container_id: String,
+        tty: bool,
+        running: bool,
+        cursor: Option<ApiCursor>,
+        line_bytes_max: usize,
+    ) -> ApiSource {
+        ApiSource {
+            stream,
+            container_id,
+            tty,
+            running,
+            exited_at_ns: None,
+            gone: false,
+            stopping: false,
+            phase: Phase::Idle,
+            has_slot: false,
+            cursor: cursor.unwrap_or_default(),
+            seen: Default::default(),
+            assembler: Assembler::new(line_bytes_max),
+            groups_due: GroupsDue::default(),
+            grouped: Default::default(),
+            whole: cursor.unwrap_or_default().channels,
+            rotations: 0,
+            read_timeouts: 0,
+            answer: Answer::default(),
+            hold: None,
+            files: None,
+            prefers_files: false,
+            tail: Some(TAIL_FIRST),
+            catch_ups: 0,
+            activity: None,
+            close_by_ms: None,
+        }
+    }
+
+    /// Its lines are joined if the pipeline says so.
+    pub fn with_pipeline(mut self, pipeline: Option<&Arc<Pipeline>>) -> ApiSource {
+        self.assembler = self.assembler.with_pipeline(pipeline);
+        self
+    }
+
+    /// A carriage return before a line's end belongs to the end.
+    pub fn strip_cr(mut self, strips: bool) -> ApiSource {
+        self.assembler = self.assembler.strip_cr(strips);
+        self
+    }
+
+    /// See [`ApiSource::strip_cr`].
+    pub fn strips_cr(&self) -> bool {
+        self.assembler.strips_cr()
+    }
+
+    /// Its log is a json-file there. If that can be read, gaps are mended from it.
+    pub fn with_files(mut self, place: LogPlace) -> ApiSource {
+        self.files = Some(place);
+        self
+    }
+
+    /// As [`ApiSource::with_files`], if that was not known before. A connection that follows already is opened again.
+    pub fn set_files(&mut self, place: LogPlace, cx: &mut Context<'_>) {
+        if self.hold.is_some() || self.gone {
+            return;
+        }
+        self.files = Some(place);
+        if self.answer.follow && matches!(self.phase, Phase::Opening(_) | Phase::Reading { .. }) {
+            self.close(Then::Open, cx);
+        }
+    }
+
+    /// It is read over the API only because the files could not be read.
+    pub fn prefers_files(mut self) -> ApiSource {
+        self.prefers_files = true;
+        self
+    }
+
+    /// Begins, or begins again.
+    pub fn open(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.catch_ups = 0;
+        if let Phase::Closing(conn, Then::Rest) = self.phase {
+            // Told to go on while the last connection still closes: as soon as it has.
+            self.phase = Phase::Closing(conn, Then::Open);
+        }
+        if self.stopping || self.phase != Phase::Idle {
+            return;
+        }
+        if !self.has_slot && !cx.pool.take(self.stream) {
+            self.phase = Phase::Queued;
+            cx.metrics.stream_error(StreamError::PoolFull);
+            pace::look_for_slots(cx);
+            return;
+        }
+        self.has_slot = true;
+        self.request_anew(cx, told);
+    }
+
+    /// The pool gave this stream a slot.
+    pub fn on_slot(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        if self.phase != Phase::Queued || self.stopping {
+            cx.pool.release();
+            return;
+        }
+        self.phase = Phase::Idle;
+        self.has_slot = true;
+        self.request_anew(cx, told);
+    }
+
+    fn request(&mut self, follow: bool, cx: &mut Context<'_>, _told: &mut Vec<Told>) {
+        if let Some(place) = self.files.take() {
+            // All that was told so far is behind the cursor.
+            self.hold = Some(Hold::new(self.stream, place, self.cursor));
+        }
+        if let Some(hold) = self.hold.as_mut().filter(|hold| hold.must_look_first()) {
+            // The listing opens it.
+            return hold.look(cx);
+        }
+        let conn = cx.new_conn();
+        self.phase = Phase::Opening(conn);
+        self.note_open_lines();
+        self.assembler.reset();
+        for (seen, grouped) in self.seen.iter_mut().zip(&mut self.grouped) {
+            seen.take_back(grouped.len());
+            grouped.clear();
+        }
+        self.whole = self.cursor.channels;
+        self.seen.iter_mut().for_each(Seen::begin_answer);
+        let polled = self.answer.polled && !follow;
+        self.answer = Answer { follow, polled, exited_at_ns: self.exited_at_ns, ..Answer::default() };
+        cx.act(Action::OpenConn { conn, stream: Some(self.stream), path: self.path(follow) });
+    }
+
+    fn path(&self, follow: bool) -> String {
+        let id = &self.container_id;
+        let follow = u8::from(follow);
+        let mut path = format!("/containers/{id}/logs?stdout=1&stderr=1&timestamps=1&follow={follow}");
+        if let Some(since) = self.since() {
+            path += &format!("&since={}", timestamp::to_since(since));
+            if let Some(tail) = self.tail {
+                path += &format!("&tail={tail}");
+            }
+        }
+        path
+    }
+
+    /// From when to ask; `None` = from the beginning.
+    fn since(&self) -> Option<i64> {
+        if self.cursor.is_beginning() {
+            // No delivered line could show that the answer reaches back to one that is open.
+            return None;
+        }
+        let mut since = self.cursor.last_ns - OVERLAP_NS;
+        if self.cursor.older_ns > 0 {
+            since = since.min(self.cursor.older_ns);
+        }
+        // A line before the open one shows that its beginning is in the answer.
+        Some(since.min(self.cursor.open_since_ns().map_or(i64::MAX, |open| open - OVERLAP_NS)))
+    }
+
+    fn owns(&self, conn: ConnId) -> bool {
+        match self.phase {
+            Phase::Opening(own) | Phase::Reading { conn: own, .. } | Phase::Closing(own, _) => own == conn,
+            Phase::Idle | Phase::Queued => false,
+        }
+    }
+
+    /// Where it begins.
+    pub fn cursor(&self) -> Cursor {
+        if self.cursor == ApiCursor::default() { Cursor::Beginning } else { Cursor::Api(self.cursor) }
+    }
+
+    /// The connection this source waits for, if any.
+    pub fn conn(&self) -> Option<ConnId> {
+        match self.phase {
+            Phase::Opening(conn) | Phase::Reading { conn, .. } | Phase::Closing(conn, _) => Some(conn),
+            Phase::Idle | Phase::Queued => None,
+        }
+    }
+
+    /// The answer's head came, or not.
+    pub fn on_opened(
+        &mut self,
+        conn: ConnId,
+        result: HttpAnswer,
+        cx: &mut Context<'_>,
+        told: &mut Vec<Told>,
+    ) {
+        if !self.owns(conn) {
+            return;
+        }
+        match result {
+            Ok((200, _)) => {
+                self.phase = Phase::Reading { conn, in_flight: false };
+                self.answer.opened_at_ms = cx.now.mono_ms;
+                self.plan_rotation(cx);
+                told.push(Told::Opened);
+            }
+            Ok((status, body)) => {
+                self.phase = Phase::Idle;
+                self.leave_slot(cx);
+                let text = docker::refusal(status, &body);
+                match status {
+                    404 | 409 if self.gone => self.drain(cx, told),
+                    404 | 409 => told.push(Told::Ended { cause: text, again: self.running }),
+                    501 => told.push(Told::Failed(StreamError::DriverUnreadable, text)),
+                    _ => told.push(Told::Failed(StreamError::ApiError, text)),
+                }
+            }
+            Err(error) => {
+                self.phase = Phase::Idle;
+                self.leave_slot(cx);
+                if self.gone {
+                    self.drain(cx, told);
+                }
+                told.push(Told::Failed(error_type(&error), error.to_string()));
+            }
+        }
+    }
+
+    fn close(&mut self, then: Then, cx: &mut Context<'_>) {
+        let conn = match self.phase {
+            Phase::Opening(conn) => conn,
+            Phase::Reading { conn, .. } => {
+                let age_ms = cx.now.mono_ms - self.answer.opened_at_ms;
+                cx.metrics.container_stream_age_seconds.observe(age_ms as f64 / 1000.0);
+                conn
+            }
+            Phase::Idle | Phase::Queued | Phase::Closing(..) => return,
+        };
+        self.phase = Phase::Closing(conn, then);
+        self.note_closing(cx);
+        cx.act(Action::CloseConn { conn });
+    }
+
+    /// A connection is closed.
+    pub fn on_closed(&mut self, conn: ConnId, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        let Phase::Closing(own, then) = self.phase else { return };
+        if own != conn {
+            return;
+        }
+        self.phase = Phase::Idle;
+        self.close_by_ms = None;
+        self.answer.held = Vec::new();
+        if self.stopping {
+            self.leave_slot(cx);
+            return;
+        }
+        match then {
+            Then::Stop | Then::Rest => {
+                self.leave_slot(cx);
+                if self.gone {
+                    self.drain(cx, told);
+                }
+            }
+            Then::Files => self.tell_files(cx, told),
+            Then::Yield => {
+                self.leave_slot(cx);
+                if self.gone { self.drain(cx, told) } else { self.tell_polled(cx, told) }
+            }
+            Then::Rotate => {
+                if let Some(hold) = self.hold.as_mut().filter(|hold| !hold.is_readable()) {
+                    // Rights may have changed.
+                    hold.look(cx);
+                }
+                // Whoever waits for a slot gets this one; then it is our turn to wait.
+                if cx.pool.anyone_waits() {
+                    self.leave_slot(cx);
+                }
+                self.tail = Some(TAIL_FIRST);
+                self.open(cx, told);
+            }
+            Then::Open => self.open(cx, told),
+            Then::CatchUp => self.request(false, cx, told),
+            Then::Widen => {
+                self.tail = self.tail.map(|tail| tail * TAIL_FACTOR).filter(|tail| *tail <= TAIL_MAX);
+                let follow = self.answer.follow;
+                self.request(follow, cx, told);
+            }
+        }
+    }
+
+    /// The files were listed.
+    pub fn on_scanned(
+        &mut self,
+        result: &Result<Vec<FoundFile>, FileError>,
+        cx: &mut Context<'_>,
+        told: &mut Vec<Told>,
+    ) {
+        let Some(hold) = &mut self.hold else { return };
+        let (first, was_readable) = (hold.must_look_first(), hold.is_readable());
+        let verdict = hold.on_scanned(result, cx, told);
+        if self.stopping || matches!(self.phase, Phase::Closing(_, Then::Files)) {
+            return;
+        }
+        let can_now = self.prefers_files && !was_readable && !first && hold.is_readable();
+        if verdict == hold::Verdict::Rotated || can_now {
+            self.go_to_files(cx, told);
+        } else if first && !hold.must_look_first() {
+            self.open(cx, told);
+        }
+    }
+
+    /// Leaves the API for the files.
+    fn go_to_files(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        if self.gone {
+            return; // they go as well: what came is all there is
+        }
+        if self.phase == Phase::Queued {
+            cx.pool.forget(self.stream);
+            self.phase = Phase::Idle;
+        }
+        match self.phase {
+            Phase::Closing(conn, _) => self.phase = Phase::Closing(conn, Then::Files),
+            Phase::Idle | Phase::Queued => self.tell_files(cx, told),
+            Phase::Opening(_) | Phase::Reading { .. } => self.close(Then::Files, cx),
+        }
+    }
+
+    fn tell_files(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.leave_slot(cx);
+        let Some(hold) = self.hold.as_mut().filter(|_| !self.gone) else { return self.drain(cx, told) };
+        hold.drop_held(cx);
+        told.push(Told::ToFiles { place: hold.place.clone(), from: hold.released() });
+    }
+
+    /// It goes on from this position.
+    pub fn go_on_from(&mut self, cursor: ApiCursor) {
+        self.cursor = cursor;
+        if let Some(hold) = &mut self.hold {
+            *hold = Hold::new(self.stream, hold.place.clone(), cursor);
+        }
+    }
+
+    /// The same source from a position, to come back to should the files be unreadable after all.
+    pub fn anew(
+        &self,
+        cursor: ApiCursor,
+        line_bytes_max: usize,
+        pipeline: Option<&Arc<Pipeline>>,
+    ) -> ApiSource {
+        let (id, tty, running) = (self.container_id.clone(), self.tty, self.running);
+        let source = ApiSource::new(self.stream, id, tty, running, Some(cursor), line_bytes_max);
+        let mut source = source.with_pipeline(pipeline).strip_cr(self.strips_cr());
+        source.exited_at_ns = self.exited_at_ns;
+        source.rotations = self.rotations;
+        source
+    }
+
+    fn leave_slot(&mut self, cx: &mut Context<'_>) {
+        if std::mem::take(&mut self.has_slot) {
+            cx.pool.release();
+        }
+    }
+
+    /// Arms the next read, if one is due and there is room.
+    pub fn read_on(&mut self, cx: &mut Context<'_>, _told: &mut Vec<Told>) {
+        let Phase::Reading { conn, in_flight: false } = self.phase else { return };
+        if self.hold.as_ref().is_some_and(|hold| !hold.has_room()) || !cx.credit.has_room(API_GATHER_BYTES) {
+            return;
+        }
+        self.phase = Phase::Reading { conn, in_flight: true };
+        self.answer.read_deadline_ms =
+            cx.now.mono_ms + cx.settings.container_monitor.read_timeout.as_millis() as u64;
+        cx.act(Action::ReadConn { conn, buffer: std::mem::take(&mut self.answer.held) });
+    }
+
+    /// Batches that are held back.
+    pub fn batches_held(&self) -> usize {
+        self.hold.as_ref().map_or(0, Hold::held)
+    }
+
+    /// Whether it would read on if there were room.
+    pub fn is_hungry(&self) -> bool {
+        matches!(self.phase, Phase::Reading { in_flight: false, .. })
+            && self.hold.as_ref().is_none_or(Hold::has_room)
+    }
+
+    /// A read ended.
+    pub fn on_read(
+        &mut self,
+        conn: ConnId,
+        outcome: BodyOutcome,
+        buffer: Vec<u8>,
+        cx: &mut Context<'_>,
+        told: &mut Vec<Told>,
+    ) {
+        if self.phase != (Phase::Reading { conn, in_flight: true }) {
+            return;
+        }
+        self.phase = Phase::Reading { conn, in_flight: false };
+        match outcome {
+            BodyOutcome::Bytes => {
+                if let Some(hold) = &mut self.hold {
+                    hold.on_bytes();
+                }
+                self.decode(buffer, false, cx, told);
+                self.rotate_if_busy_again(cx);
+            }
+            BodyOutcome::TimedOut => {
+                self.read_timeouts += 1;
+                cx.metrics.stream_read_timeouts_total.inc();
+                self.answer.held = buffer;
+                if self.gone {
+                    self.close(Then::Stop, cx);
+                } else if self.answer.follow && self.hold.as_mut().is_some_and(|hold| hold.on_silence(cx)) {
+                    self.stalled(cx, told);
+                } else if self.answer.follow && self.waits_in_vain() {
+                    // Only an answer that ends shows that the line has no rest: a frozen daemon is as silent.
+                    self.catch_up(cx);
+                }
+            }
+            BodyOutcome::End => {
+                self.decode(buffer, true, cx, told);
+                self.on_end(cx, told);
+            }
+            BodyOutcome::Broken(cause) => {
+                self.close(Then::Rest, cx);
+                told.push(Told::Failed(StreamError::DaemonGone, format!("the stream broke: {cause}")));
+            }
+        }
+    }
+
+    /// A new line is open since before the container's last exit; the next run has printed nothing that would end it.
+    fn waits_in_vain(&self) -> bool {
+        let Some(exited_at) = self.exited_at_ns else { return false };
+        let open =
+            self.answer.begun.iter().flatten().filter(|(_, is_new)| *is_new).map(|(key, _)| key.time_ns);
+        open.chain(self.held_since()).any(|time_ns| time_ns <= exited_at)
+    }
+
+    /// Of a terminal: the time of what is held back until its newline comes, if that is new.
+    fn held_since(&self) -> Option<i64> {
+        let held = &self.answer.held;
+        let (time, ..) = stdcopy::split_time(held).filter(|_| self.tty)?;
+        timestamp::parse(&held[time]).filter(|time_ns| *time_ns > self.whole[0].time_ns)
+    }
+
+    /// A clean end of the answer. Never believed: dockerd ends streams cleanly with their last lines missing.
+    fn on_end(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        if !matches!(self.phase, Phase::Reading { .. }) {
+            return; // decoding gave it up already
+        }
+        // An exit that came to be known meanwhile may have left lines behind what was answered.
+        let known = self.answer.exited_at_ns == self.exited_at_ns;
+        let caught_up = !self.answer.follow && self.answer.new_lines == 0 && known;
+        if caught_up || self.catch_ups >= CATCH_UPS_MAX {
+            if self.answer.polled && self.running && !self.gone {
+                return self.close(Then::Yield, cx);
+            }
+            self.close(Then::Rest, cx);
+            let cause =
+                if self.running { "the Engine ended the stream" } else { "the container does not run" };
+            // What it printed last may be missing still, and of a container that does not run nothing else would tell.
+            let again = self.running || !caught_up;
+            told.push(Told::Ended { cause: cause.to_owned(), again });
+        } else {
+            self.catch_ups += 1;
+            self.catch_up(cx);
+        }
+    }
+
+    fn catch_up(&mut self, cx: &mut Context<'_>) {
+        self.tail = Some(TAIL_FIRST);
+        self.close(Then::CatchUp, cx);
+    }
+
+    /// The container began or ceased to run.
+    pub fn set_running(&mut self, running: bool, exited_at_ns: Option<i64>) {
+        self.running = running;
+        self.exited_at_ns = exited_at_ns.or(self.exited_at_ns);
+    }
+
+    /// The container was removed: what the connection still brings is taken, then it is over.
+    pub fn gone(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.gone = true;
+        self.running = false;
+        self.files = None;
+        if let Some(mut hold) = self.hold.take() {
+            // Its files go as well: there is nothing to compare with.
+            hold.release(usize::MAX, told);
+            if hold.must_look_first() && hold.is_looking() {
+                self.open(cx, told);
+            }
+        }
+        if self.phase == Phase::Queued {
+            cx.pool.forget(self.stream);
+            self.phase = Phase::Idle;
+        }
+        if self.phase == Phase::Idle {
+            self.leave_slot(cx);
+            self.drain(cx, told);
+        }
+    }
+
+    /// The config leaves its container out by now. That goes on printing, so nothing waits for an end.
+    pub fn leave(&mut self, cx: &mut Context<'_>) {
+        if matches!(self.phase, Phase::Opening(_) | Phase::Reading { .. }) {
+            self.close(Then::Rest, cx);
+        }
+    }
+
+    fn drain(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        // Nobody can read them again.
+        self.end_all_groups(cx, told);
+        told.push(Told::Drained);
+    }
+
+    /// The agent stops: close what is open.
+    pub fn stop(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.stopping = true;
+        self.end_all_groups(cx, told);
+        if let Some(hold) = &mut self.hold {
+            hold.drop_held(cx);
+        }
+        if self.phase == Phase::Queued {
+            cx.pool.forget(self.stream);
+            self.phase = Phase::Idle;
+        }
+        self.close(Then::Stop, cx);
+    }
+
+    /// Nothing of it is in flight.
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.phase, Phase::Idle | Phase::Queued)
+    }
+
+    /// Fills its part of a row of `/api/v1/streams`.
+    pub fn describe(&self, row: &mut StreamRow, now_ms: u64) {
+        row.mode = "api".to_owned();
+        row.rotations = self.rotations;
+        row.read_timeouts = self.read_timeouts;
+        let operation = match self.phase {
+            Phase::Idle => "",
+            Phase::Queued => {
+                "waiting for a slot (pool_full)".clone_into(&mut row.cause);
+                ""
+            }
+            Phase::Opening(_) => "opening a connection",
+            Phase::Reading { .. } => "read of a connection",
+            Phase::Closing(..) => "closing a connection",
+        };
+        operation.clone_into(&mut row.operation);
+        if matches!(self.phase, Phase::Reading { .. } | Phase::Closing(..)) {
+            row.age_ms = now_ms.saturating_sub(self.answer.opened_at_ms);
+        }
+        if matches!(self.phase, Phase::Reading { in_flight: true, .. }) {
+            row.operation_deadline_ms = Some(self.answer.read_deadline_ms.saturating_sub(now_ms));
+        }
+    }
+}
+
+fn error_type(error: &RequestError) -> StreamError {
+    match error {
+        RequestError::Connect { .. } | RequestError::Broken { .. } => StreamError::DaemonGone,
+        RequestError::NoAnswer { .. } => StreamError::ReadTimeout,
+        RequestError::TooLarge { .. } => StreamError::ApiError,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! The pace of a stream over the API: when its connection is opened anew, and whether it has one at all.
+//!
+//! ```text
+//! follow ─┬ interval over ─▶ close, open again                 a busy container
+//!         ├ interval over, few lines ─▶ put off                a quiet one; not any more once it prints again
+//!         └ few lines, and others wait for slots ─▶ close      a quiet one gives its slot away
+//! ask for all there is, without follow ◀── every so often ─┘   and is asked now and then, for a moment each time
+//! ```
+//! So the slots are for those that print. A container whose habits are not known yet is asked first, if others wait.
+//!
+//! Not here: the line for slots ([`crate::capture::context::Pool`]), and what an answer brings (`lines.rs`).
+
+use super::{ApiSource, Phase, Then, Told};
+use crate::capture::context::{Context, Timer};
+use crate::settings::Settings;
+use crate::telemetry::metrics::StreamError;
+
+/// Lines a minute below which a container counts as quiet.
+const QUIET_LINES_PER_MINUTE: u64 = 10;
+/// A connection that takes longer to close is said to be stuck. Closing shuts the socket down, which ends its read.
+const CLOSE_PATIENCE_MS: u64 = 10_000;
+/// Bounds of the pause between two looks at a container that is asked now and then.
+const POLL_MS: std::ops::RangeInclusive<u64> = 1_000..=30_000;
+
+/// Between two looks at a quiet container while there are more containers than slots.
+pub fn poll_ms(settings: &Settings) -> u64 {
+    let interval = settings.container_monitor.rotation.interval.as_millis() as u64;
+    (interval / 10).clamp(*POLL_MS.start(), *POLL_MS.end())
+}
+
+/// Somebody waits for a slot: quiet ones will be asked for theirs.
+pub(super) fn look_for_slots(cx: &mut Context<'_>) {
+    let at = cx.now.mono_ms + poll_ms(cx.settings);
+    cx.timers.set_earlier(Timer::Pool, at);
+}
+
+fn is_few(lines: u64, since_ms: u64, now_ms: u64) -> bool {
+    lines * 60_000 < QUIET_LINES_PER_MINUTE * now_ms.saturating_sub(since_ms).max(1)
+}
+
+impl ApiSource {
+    /// With a slot: follows, or asks for what there is.
+    pub(super) fn request_anew(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        let now = cx.now.mono_ms;
+        let quiet = self.activity.is_none_or(|(since, lines)| is_few(lines, since, now));
+        self.answer.polled = self.running && quiet && cx.pool.is_contended();
+        let interval = cx.settings.container_monitor.rotation.interval.as_millis() as u64;
+        if self.answer.polled || self.activity.is_none_or(|(since, _)| since + interval <= now) {
+            self.activity = Some((now, 0));
+        }
+        self.request(self.running && !self.answer.polled, cx, told);
+    }
+
+    /// Others wait: gives its slot to them, if its container is quiet. Returns whether it does.
+    pub fn yield_slot(&mut self, cx: &mut Context<'_>) -> bool {
+        let follows = matches!(self.phase, Phase::Reading { .. }) && self.answer.follow;
+        let now = cx.now.mono_ms;
+        let long_enough = |since: u64| since + poll_ms(cx.settings) <= now;
+        let quiet =
+            self.activity.is_some_and(|(since, lines)| long_enough(since) && is_few(lines, since, now));
+        let held = self.hold.as_ref().is_some_and(|hold| hold.held() > 0);
+        if !follows || !quiet || held || self.gone || self.stopping {
+            return false;
+        }
+        self.activity = Some((now, 0));
+        self.close(Then::Yield, cx);
+        true
+    }
+
+    pub(super) fn tell_polled(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        let pause = cx.jitter.around(poll_ms(cx.settings));
+        told.push(Told::Polled { again_at_ms: cx.now.mono_ms + pause });
+    }
+
+    pub(super) fn plan_rotation(&mut self, cx: &mut Context<'_>) {
+        let rotation = &cx.settings.container_monitor.rotation;
+        if !self.answer.follow {
+            return;
+        }
+        // Jitter only to the early side: fifty streams must not reopen together, and none may be late.
+        let interval = rotation.interval.as_millis() as u64;
+        let at = cx.now.mono_ms + cx.jitter.around(interval).min(interval);
+        self.answer.rotate_at_ms = Some(at);
+        cx.timers.set_earlier(Timer::Stream(self.stream), at);
+    }
+
+    /// A deadline may have come, also while nothing is open.
+    pub fn on_timer_at_rest(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.end_groups(cx, told);
+        if let Some(hold) = &mut self.hold {
+            hold.on_timer(cx);
+        }
+        let Some(at) = self.close_by_ms.filter(|_| matches!(self.phase, Phase::Closing(..))) else { return };
+        if at > cx.now.mono_ms {
+            return cx.timers.set_earlier(Timer::Stream(self.stream), at);
+        }
+        self.close_by_ms = None;
+        cx.metrics.stream_error(StreamError::RotationStuck);
+        tracing::warn!(
+            container = %self.container_id,
+            "its connection has not closed for {} s; no other is opened meanwhile",
+            CLOSE_PATIENCE_MS / 1000
+        );
+    }
+
+    pub(super) fn note_closing(&mut self, cx: &mut Context<'_>) {
+        let at = cx.now.mono_ms + CLOSE_PATIENCE_MS;
+        self.close_by_ms = Some(at);
+        cx.timers.set_earlier(Timer::Stream(self.stream), at);
+    }
+
+    /// A deadline may have come.
+    pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.on_timer_at_rest(cx, told);
+        let Some(at) = self.answer.rotate_at_ms else { return };
+        if !matches!(self.phase, Phase::Reading { .. }) {
+            return;
+        }
+        let idle_until = self.idle_until(cx);
+        self.answer.put_off = at <= cx.now.mono_ms && idle_until > cx.now.mono_ms;
+        let at = at.max(idle_until).max(cx.pool.next_rotation_ms(cx.now.mono_ms));
+        if at > cx.now.mono_ms {
+            cx.timers.set_earlier(Timer::Stream(self.stream), at);
+            return;
+        }
+        let rotation = &cx.settings.container_monitor.rotation;
+        if !rotation.enabled && !cx.pool.anyone_waits() {
+            // Without rotation a connection lives on, but not while others wait for its slot.
+            return self.plan_rotation(cx);
+        }
+        cx.pool.rotated(cx.now.mono_ms + rotation.pause_between_rotations.as_millis() as u64);
+        self.answer.rotate_at_ms = None;
+        self.rotations += 1;
+        told.push(Told::Rotating);
+        if self.waits_in_vain() {
+            // A rotation comes before a read can time out.
+            self.catch_up(cx);
+        } else {
+            self.close(Then::Rotate, cx);
+        }
+    }
+
+    /// A quiet container's connection may live longer.
+    fn idle_until(&self, cx: &Context<'_>) -> u64 {
+        let (lines, since) = (self.answer.new_lines, self.answer.opened_at_ms);
+        let rotation = &cx.settings.container_monitor.rotation;
+        let idle = is_few(lines, since, cx.now.mono_ms);
+        if idle { since + rotation.idle_interval.as_millis() as u64 } else { 0 }
+    }
+
+    /// Its rotation was put off because it was quiet; it is not any more.
+    pub(super) fn rotate_if_busy_again(&mut self, cx: &mut Context<'_>) {
+        if self.answer.put_off && self.idle_until(cx) == 0 {
+            self.answer.put_off = false;
+            cx.timers.set_earlier(Timer::Stream(self.stream), cx.now.mono_ms);
+        }
+    }
+
+    /// The connection brings nothing while the log grows. The files have what it did not bring.
+    pub(super) fn stalled(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        cx.metrics.stream_error(StreamError::Stalled);
+        tracing::warn!(
+            container = %self.container_id,
+            "its connection brings nothing while its log grows; reading the files instead"
+        );
+        self.go_to_files(cx, told);
+    }
+}

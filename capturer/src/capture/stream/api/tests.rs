@@ -1,0 +1,347 @@
+//! One stream over the API and the slots, without Engine and loop: what must not be forgotten on any way out.
+
+use super::*;
+use crate::capture::core::bench::Bench;
+use crate::limits::PIECE_BYTES;
+use crate::model::cursor::ChannelMark;
+
+const LINE_BYTES_MAX: usize = 64 * 1024;
+/// When the container exited, in the tests that know of an exit.
+const EXIT_NS: i64 = 900_000_000_000;
+
+fn source(number: u32) -> ApiSource {
+    ApiSource::new(StreamId(number), format!("{number:064}"), false, true, None, LINE_BYTES_MAX)
+}
+
+/// The connection that the source has just asked for, and its path.
+fn asked(bench: &mut Bench) -> (ConnId, String) {
+    let opened = bench.actions().into_iter().find_map(|action| match action {
+        Action::OpenConn { conn, path, .. } => Some((conn, path)),
+        _ => None,
+    });
+    opened.expect("a connection is asked for")
+}
+
+/// Opened, answered with 200, and reading.
+fn follow(source: &mut ApiSource, bench: &mut Bench) -> ConnId {
+    source.open(&mut bench.cx(), &mut Vec::new());
+    let (conn, path) = asked(bench);
+    assert!(path.contains("follow=1"), "{path}");
+    source.on_opened(conn, Ok((200, Vec::new())), &mut bench.cx(), &mut Vec::new());
+    source.read_on(&mut bench.cx(), &mut Vec::new());
+    conn
+}
+
+fn close(source: &mut ApiSource, conn: ConnId, bench: &mut Bench) {
+    source.on_closed(conn, &mut bench.cx(), &mut Vec::new());
+}
+
+fn failed() -> HttpAnswer {
+    Err(RequestError::Broken { path: "/x".to_owned(), cause: "reset".to_owned() })
+}
+
+/// A slot that does not come back is missing for ever: with all of them gone, no container is read any more.
+#[test]
+fn a_slot_comes_back_on_every_way_out() {
+    type Way = (&'static str, fn(&mut ApiSource, &mut Bench));
+    let ways: [Way; 8] = [
+        ("refused", |source, bench| {
+            source.open(&mut bench.cx(), &mut Vec::new());
+            let (conn, _) = asked(bench);
+            source.on_opened(conn, Ok((404, b"{}".to_vec())), &mut bench.cx(), &mut Vec::new());
+        }),
+        ("no answer", |source, bench| {
+            source.open(&mut bench.cx(), &mut Vec::new());
+            let (conn, _) = asked(bench);
+            source.on_opened(conn, failed(), &mut bench.cx(), &mut Vec::new());
+        }),
+        ("stopped before the answer", |source, bench| {
+            source.open(&mut bench.cx(), &mut Vec::new());
+            let (conn, _) = asked(bench);
+            source.stop(&mut bench.cx(), &mut Vec::new());
+            close(source, conn, bench);
+        }),
+        ("stopped while it reads", |source, bench| {
+            let conn = follow(source, bench);
+            source.stop(&mut bench.cx(), &mut Vec::new());
+            close(source, conn, bench);
+        }),
+        ("broken off", |source, bench| {
+            let conn = follow(source, bench);
+            let broken = BodyOutcome::Broken("reset".to_owned());
+            source.on_read(conn, broken, Vec::new(), &mut bench.cx(), &mut Vec::new());
+            close(source, conn, bench);
+        }),
+        ("garbage", |source, bench| {
+            let conn = follow(source, bench);
+            source.on_read(conn, BodyOutcome::Bytes, vec![0xff; 64], &mut bench.cx(), &mut Vec::new());
+            close(source, conn, bench);
+        }),
+        ("removed while it reads", |source, bench| {
+            let conn = follow(source, bench);
+            source.gone(&mut bench.cx(), &mut Vec::new());
+            source.on_read(conn, BodyOutcome::TimedOut, Vec::new(), &mut bench.cx(), &mut Vec::new());
+            close(source, conn, bench);
+        }),
+        ("ended, and nothing new in what is asked for then", |source, bench| {
+            let conn = follow(source, bench);
+            source.on_read(conn, BodyOutcome::End, Vec::new(), &mut bench.cx(), &mut Vec::new());
+            close(source, conn, bench);
+            let (conn, path) = asked(bench);
+            assert!(path.contains("follow=0"), "{path}");
+            source.on_opened(conn, Ok((200, Vec::new())), &mut bench.cx(), &mut Vec::new());
+            source.read_on(&mut bench.cx(), &mut Vec::new());
+            source.on_read(conn, BodyOutcome::End, Vec::new(), &mut bench.cx(), &mut Vec::new());
+            close(source, conn, bench);
+        }),
+    ];
+    for (what, go) in ways {
+        let mut bench = Bench::new(1);
+        let mut source = source(1);
+        go(&mut source, &mut bench);
+        assert!(source.is_at_rest() && !source.has_slot, "{what}");
+        assert_eq!(bench.pool.utilization(), 0.0, "{what}");
+    }
+}
+
+#[test]
+fn a_slot_goes_to_the_next_in_line() {
+    let mut bench = Bench::new(1);
+    let [mut first, mut second, mut third] = [1, 2, 3].map(source);
+    let conn = follow(&mut first, &mut bench);
+    bench.actions();
+    for waiting in [&mut second, &mut third] {
+        waiting.open(&mut bench.cx(), &mut Vec::new());
+        assert_eq!(waiting.phase, Phase::Queued);
+    }
+    assert!(bench.actions().is_empty(), "no connection without a slot");
+    first.stop(&mut bench.cx(), &mut Vec::new());
+    close(&mut first, conn, &mut bench);
+    assert_eq!(bench.pool.take_granted(), [StreamId(2)]);
+    // Stopped in the very moment: what it was granted it passes on.
+    second.stopping = true;
+    second.on_slot(&mut bench.cx(), &mut Vec::new());
+    assert_eq!(bench.pool.take_granted(), [StreamId(3)]);
+    bench.actions();
+    third.on_slot(&mut bench.cx(), &mut Vec::new());
+    let (conn, _) = asked(&mut bench);
+    assert_eq!((third.conn(), bench.pool.utilization()), (Some(conn), 1.0));
+}
+
+/// A removed or stopped container that stood in line would be given a slot that nobody takes.
+#[test]
+fn who_leaves_the_line_is_granted_nothing() {
+    type Leave = fn(&mut ApiSource, &mut Context<'_>);
+    let ways: [Leave; 2] =
+        [|source, cx| source.stop(cx, &mut Vec::new()), |source, cx| source.gone(cx, &mut Vec::new())];
+    for leave in ways {
+        let mut bench = Bench::new(1);
+        let (mut first, mut second) = (source(1), source(2));
+        let conn = follow(&mut first, &mut bench);
+        second.open(&mut bench.cx(), &mut Vec::new());
+        leave(&mut second, &mut bench.cx());
+        assert!(!bench.pool.anyone_waits() && second.is_at_rest());
+        first.stop(&mut bench.cx(), &mut Vec::new());
+        close(&mut first, conn, &mut bench);
+        assert!(bench.pool.take_granted().is_empty());
+        assert_eq!(bench.pool.utilization(), 0.0);
+    }
+}
+
+/// What a silent connection leads to when these bytes came before, and the container exited at [`EXIT_NS`] or not.
+fn after_silence(bytes: Vec<u8>, tty: bool, exited: bool) -> Phase {
+    let mut bench = Bench::new(1);
+    let mut source = source(1);
+    source.tty = tty;
+    let conn = follow(&mut source, &mut bench);
+    source.on_read(conn, BodyOutcome::Bytes, bytes, &mut bench.cx(), &mut Vec::new());
+    source.set_running(true, exited.then_some(EXIT_NS));
+    bench.actions();
+    source.read_on(&mut bench.cx(), &mut Vec::new());
+    let [Action::ReadConn { buffer, .. }] = &mut bench.actions()[..] else { panic!("a read is armed") };
+    let kept = std::mem::take(buffer);
+    source.on_read(conn, BodyOutcome::TimedOut, kept, &mut bench.cx(), &mut Vec::new());
+    source.phase
+}
+
+/// A line without its end before an exit: only an answer that ends shows that there is no more of it. Nothing else is a
+/// reason to open another connection because a container is silent.
+#[test]
+fn only_a_line_from_before_an_exit_is_waited_for_in_vain() {
+    let timed = |time_ns: i64, text: &str| format!("{} {text}", timestamp::format(time_ns)).into_bytes();
+    let frame = |time_ns: i64, text: &str| stdcopy::encode(1, &timed(time_ns, text));
+    // Docker cuts lines into pieces of this length; a shorter one is a line's end, newline or not.
+    let long = "x".repeat(PIECE_BYTES);
+    let (before, after) = (EXIT_NS, EXIT_NS + 1);
+    let ended_by_next_run = [frame(before, &long), frame(after, "hello\n")].concat();
+    for (what, bytes, tty, exited, again) in [
+        ("open before an exit", frame(before, &long), false, true, true),
+        ("open, no exit", frame(before, &long), false, false, false),
+        ("open since the exit", frame(after, &long), false, true, false),
+        ("ended by the next run's line", ended_by_next_run, false, true, false),
+        ("short, so whole", frame(before, "last words"), false, true, false),
+        ("whole", frame(before, "last words\n"), false, true, false),
+        ("nothing", Vec::new(), false, true, false),
+        ("a terminal's last words", timed(before, "last words"), true, true, true),
+        ("a terminal's prompt", timed(after, "> "), true, true, false),
+        ("a terminal's line", timed(before, "last words\r\n"), true, true, false),
+    ] {
+        let phase = after_silence(bytes, tty, exited);
+        match phase {
+            Phase::Closing(_, Then::CatchUp) => assert!(again, "{what}"),
+            Phase::Reading { in_flight: false, .. } => assert!(!again, "{what}"),
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
+/// On a busy machine a line gets into the log long after the time it bears. Without this the rest of a burst was taken
+/// for delivered: the answer, cut to its newest lines, began with a line older than the newest delivered, but of the
+/// other channel, and behind it.
+#[test]
+fn an_answer_reaches_back_only_by_its_own_channels_mark() {
+    let second = 1_000_000_000;
+    let frame = |kind: u8, time_ns: i64, text: &str| {
+        stdcopy::encode(kind, format!("{} {text}\n", timestamp::format(time_ns)).as_bytes())
+    };
+    let mark = |time_ns| ChannelMark { time_ns, count: 1 };
+    let cursor = ApiCursor {
+        channels: [mark(100 * second), mark(200 * second)],
+        last_ns: 200 * second,
+        older_ns: 199 * second,
+        open_ns: [0, 0],
+    };
+    for (what, kind, time_ns, widened) in [
+        ("delivered, by its channel", 1, 100 * second - 1, false),
+        ("older than the last, and behind its own channel's mark", 1, 101 * second, true),
+        ("it may be another line of that very time", 1, 100 * second, true),
+        ("delivered, by the other channel", 2, 150 * second, false),
+        ("new", 2, 201 * second, true),
+    ] {
+        let mut bench = Bench::new(1);
+        let mut source =
+            ApiSource::new(StreamId(1), "0".repeat(64), false, true, Some(cursor), LINE_BYTES_MAX);
+        let conn = follow(&mut source, &mut bench);
+        let bytes = frame(kind, time_ns, "x");
+        source.on_read(conn, BodyOutcome::Bytes, bytes, &mut bench.cx(), &mut Vec::new());
+        assert_eq!(matches!(source.phase, Phase::Closing(_, Then::Widen)), widened, "{what}");
+    }
+}
+
+/// What came back when a source was told to share: milliseconds until it asks again.
+fn polled_in(told: &[Told], bench: &Bench) -> Option<u64> {
+    told.iter().find_map(|told| match told {
+        Told::Polled { again_at_ms } => Some(again_at_ms - bench.now.mono_ms),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_quiet_stream_gives_its_slot_away_and_is_asked_now_and_then() {
+    let mut bench = Bench::new(1);
+    let [mut first, mut second] = [1, 2].map(source);
+    let conn = follow(&mut first, &mut bench);
+    second.open(&mut bench.cx(), &mut Vec::new());
+    assert_eq!(second.phase, Phase::Queued);
+    assert!(!first.yield_slot(&mut bench.cx()), "nothing is known of it yet");
+    bench.now.mono_ms += 30_000;
+    assert!(first.yield_slot(&mut bench.cx()));
+    let mut told = Vec::new();
+    first.on_closed(conn, &mut bench.cx(), &mut told);
+    let pause = polled_in(&told, &bench).expect("it is asked again");
+    assert!((22_500..=37_500).contains(&pause), "{pause}");
+    assert!(first.is_at_rest() && !first.has_slot);
+
+    // Whose habits are not known is asked first, and gives the slot back at once.
+    assert_eq!(bench.pool.take_granted(), [StreamId(2)]);
+    bench.actions();
+    second.on_slot(&mut bench.cx(), &mut Vec::new());
+    let (conn, path) = asked(&mut bench);
+    assert!(path.contains("follow=0"), "{path}");
+    second.on_opened(conn, Ok((200, Vec::new())), &mut bench.cx(), &mut Vec::new());
+    second.read_on(&mut bench.cx(), &mut Vec::new());
+    second.on_read(conn, BodyOutcome::End, Vec::new(), &mut bench.cx(), &mut Vec::new());
+    let mut told = Vec::new();
+    second.on_closed(conn, &mut bench.cx(), &mut told);
+    assert!(polled_in(&told, &bench).is_some() && !second.has_slot);
+    assert_eq!(bench.pool.utilization(), 0.0);
+
+    // Once there are slots for all it follows again.
+    assert!(!bench.pool.set_wanted(1));
+    bench.actions();
+    follow(&mut second, &mut bench);
+}
+
+/// So many lines, a nanosecond apart.
+fn printed(lines: i64) -> Vec<u8> {
+    let frame = |line| stdcopy::encode(1, format!("{} x\n", timestamp::format(EXIT_NS + line)).as_bytes());
+    (0..lines).flat_map(frame).collect()
+}
+
+/// One that brought something new each time it was asked, and exited behind the last answer: what it printed last was
+/// given up with the series of catch-up reads (seed 1833 of the simulation once).
+#[test]
+fn an_exit_within_many_catch_ups_is_looked_behind() {
+    let mut bench = Bench::new(1);
+    let mut source = source(1);
+    let mut conn = follow(&mut source, &mut bench);
+    let mut ends = Vec::new();
+    for lines in 1.. {
+        source.on_read(conn, BodyOutcome::Bytes, printed(lines), &mut bench.cx(), &mut Vec::new());
+        source.read_on(&mut bench.cx(), &mut Vec::new());
+        source.set_running(lines <= i64::from(CATCH_UPS_MAX), None);
+        let mut told = Vec::new();
+        source.on_read(conn, BodyOutcome::End, Vec::new(), &mut bench.cx(), &mut told);
+        ends.extend(told.iter().filter_map(|told| match told {
+            Told::Ended { again, .. } => Some(*again),
+            _ => None,
+        }));
+        bench.actions();
+        close(&mut source, conn, &mut bench);
+        if !ends.is_empty() {
+            break;
+        }
+        let path;
+        (conn, path) = asked(&mut bench);
+        assert!(path.contains("follow=0"), "{path}");
+        source.on_opened(conn, Ok((200, Vec::new())), &mut bench.cx(), &mut Vec::new());
+        source.read_on(&mut bench.cx(), &mut Vec::new());
+    }
+    assert_eq!(ends, [true], "it is to be asked once more");
+}
+
+/// A container that prints keeps its connection until its rotation, whoever waits.
+#[test]
+fn a_stream_that_prints_keeps_its_slot() {
+    let mut bench = Bench::new(1);
+    let [mut first, mut second] = [1, 2].map(source);
+    let conn = follow(&mut first, &mut bench);
+    second.open(&mut bench.cx(), &mut Vec::new());
+    first.on_read(conn, BodyOutcome::Bytes, printed(6), &mut bench.cx(), &mut Vec::new());
+    bench.now.mono_ms += 30_000;
+    // Twelve a minute.
+    assert!(!first.yield_slot(&mut bench.cx()));
+    bench.now.mono_ms += 30_000;
+    // Six.
+    assert!(first.yield_slot(&mut bench.cx()));
+}
+
+/// A container that was quiet keeps its connection for `idle_interval`, but not once it prints again.
+#[test]
+fn a_rotation_that_was_put_off_comes_with_the_lines() {
+    let mut bench = Bench::new(1);
+    let mut source = source(1);
+    let conn = follow(&mut source, &mut bench);
+    // rotation.interval is five minutes, idle_interval fifteen.
+    bench.now.mono_ms += 6 * 60_000;
+    let now = bench.now.mono_ms;
+    while bench.cx().timers.pop_due(now).is_some() {}
+    source.on_timer(&mut bench.cx(), &mut Vec::new());
+    assert!(matches!(source.phase, Phase::Reading { .. }), "it was quiet");
+    source.on_read(conn, BodyOutcome::Bytes, printed(61), &mut bench.cx(), &mut Vec::new());
+    assert_eq!(bench.cx().timers.next_ms(), Some(now));
+    let mut told = Vec::new();
+    source.on_timer(&mut bench.cx(), &mut told);
+    assert!(matches!(source.phase, Phase::Closing(_, Then::Rotate)), "{:?}", source.phase);
+    assert!(told.iter().any(|told| matches!(told, Told::Rotating)));
+}

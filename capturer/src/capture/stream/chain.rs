@@ -1,0 +1,652 @@
+//! A followed path is a chain of files: the live one and its rotated kin, read oldest first. This module keeps the
+//! chain in step with what scans of the directory show, and turns positions into cursors and back.
+//!
+//! A file is known by device, inode and birth time, not by its name, which rotation changes, nor by its inode alone,
+//! which comes back after two or three rotations. A compressed or copied file has a new inode: it is known by its first
+//! bytes and by those before the position ([`FilePlace`]).
+//!
+//! A listing is a witness. What it lacks counts as gone only when the next one lacks it too, and what it shows is new only
+//! if it is not known and nothing behind it in the order of rotation is known.
+//!
+//! Positions are counted logically: bytes since the stream's first file in this run, through all files. So "is this
+//! record behind that one" stays a comparison of two numbers when the chain moves on.
+
+mod copies;
+mod known;
+mod link;
+mod orphan;
+mod position;
+#[cfg(test)]
+mod random_tests;
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::capture::io::{FileNo, FoundFile};
+use crate::model::cursor::{ApiCursor, FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
+
+use known::Known;
+pub use known::{Memory, Remembers};
+pub use link::{Copied, Handle, Link};
+use link::{HEAD_BYTES_PROOF, begins_as, is_same, link, link_at};
+use orphan::Orphan;
+
+/// A file that was read to its present end and rotated. Its writer may still go on.
+#[derive(Debug)]
+pub struct Parked {
+    /// The file.
+    pub link: Link,
+    /// Until then; `None` = it was just found to have grown.
+    pub due_ms: Option<u64>,
+}
+
+/// What a scan changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Files that vanished before they were opened: (name, bytes unread as far as known).
+    pub lost: Vec<(String, u64)>,
+    /// What files held that were written anew or are not found.
+    pub gone: Vec<Gone>,
+    /// Files that are not read any more.
+    pub let_go: Vec<FileNo>,
+    /// This listing alone proves nothing.
+    pub look_again: bool,
+}
+
+/// What a file held is not found again.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Its name, as last seen.
+    pub name: String,
+    /// Known to have been unread; 0 = nobody knows whether anything was.
+    pub bytes: u64,
+    /// It was written anew; else it is gone.
+    pub in_place: bool,
+    /// Which file that was.
+    pub file: FileId,
+}
+
+/// Where to begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Oldest file first.
+    Oldest,
+    /// The live file, from its first byte.
+    Live,
+    /// The live file, and what was rotated since this time, nanoseconds since 1970.
+    Since(i64),
+    /// The live file, from its end.
+    End,
+    /// A saved position.
+    Resume(Box<FileCursor>),
+    /// Behind the lines that were delivered over the API.
+    After(ApiCursor),
+}
+
+/// The chain. `links[0]` is being read.
+#[derive(Debug)]
+pub struct Chain {
+    start: Option<Start>,
+    /// Oldest first.
+    pub links: VecDeque<Link>,
+    /// Read to their present ends; their writers may go on.
+    pub parked: Vec<Parked>,
+    /// Logical position of `links[0]`'s first byte. It wraps: a file that grew late is read behind newer ones.
+    base: u64,
+    /// Stretches of files that positions may still point into, in the order they were read.
+    marks: VecDeque<Mark>,
+    /// The last of them is `links[0]`.
+    front_marked: bool,
+    /// Files that were read to their ends, or passed over.
+    known: Known,
+    /// Its content is looked for; what stands there now is not read meanwhile.
+    orphan: Option<Orphan>,
+    /// The live file as it was found, which may have been renamed before it was listed.
+    first: Option<FileId>,
+    /// Its writer may copy it and empty it (logrotate's copytruncate). Copies made since then, nanoseconds since 1970, are
+    /// new; `None` = it is never copied.
+    copied_since_ns: Option<i64>,
+    /// Where content was left that was looked for in vain. It may come to light all the same.
+    given_up_at: VecDeque<FilePlace>,
+    /// How files begin that lie in its directory and that others read.
+    heads_of_others: VecDeque<HeadPrint>,
+    /// Losses of orphans that were given up between two scans.
+    given_up: Changes,
+    /// Places where reading was left since the last cursor.
+    done: Vec<FilePlace>,
+    /// What the last listing showed; only as long as a link is doubted or may come to be.
+    listed: Vec<(FileId, HeadPrint)>,
+    /// Files that the last listing showed by name.
+    present: BTreeSet<FileId>,
+    /// Where an earlier run had gone on to in later files, should the first be gone before it is opened.
+    reached: Vec<FilePlace>,
+    /// Per channel: records that begin before this logical position were delivered in an earlier run.
+    pub delivered_to: [u64; 2],
+}
+
+/// A stretch of a file.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    /// Logical position of its first byte.
+    start: u64,
+    /// Logical position of the file's first byte.
+    base: u64,
+    file: FileId,
+    head: HeadPrint,
+    tail: TailPrint,
+    is_copy: bool,
+}
+
+/// Lines of a channel that were read and not delivered, for they may go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Undelivered {
+    /// Where they begin, logical positions in order.
+    pub starts: Vec<u64>,
+    /// The last of them is not whole.
+    pub in_line: bool,
+}
+
+impl Chain {
+    /// An empty chain.
+    pub fn new(start: Start) -> Chain {
+        Chain {
+            start: Some(start),
+            links: VecDeque::new(),
+            parked: Vec::new(),
+            base: 0,
+            marks: VecDeque::new(),
+            front_marked: false,
+            known: Known::default(),
+            orphan: None,
+            first: None,
+            copied_since_ns: None,
+            given_up_at: VecDeque::new(),
+            heads_of_others: VecDeque::new(),
+            given_up: Changes::default(),
+            done: Vec::new(),
+            listed: Vec::new(),
+            present: BTreeSet::new(),
+            reached: Vec::new(),
+            delivered_to: [0; 2],
+        }
+    }
+
+    /// Files that were read in earlier runs.
+    pub fn remember(&mut self, places: impl IntoIterator<Item = FilePlace>) {
+        places.into_iter().for_each(|place| self.known.put(place));
+    }
+
+    /// The live file was this one when it was found.
+    pub fn begin_with(&mut self, file: FileId) {
+        self.first = Some(file).filter(|file| file.birth_ns != 0);
+    }
+
+    /// Copies of it may be made, and those from before `since_ns`, nanoseconds since 1970, were seen by an earlier run.
+    pub fn copied_since(&mut self, since_ns: i64) {
+        self.copied_since_ns = Some(since_ns);
+    }
+
+    /// Files to be found under whatever name they have.
+    pub fn wanted(&self) -> Vec<FileId> {
+        let mut wanted: Vec<FileId> = self.in_hand().map(|link| link.found.id).collect();
+        if let Some(Start::Resume(cursor)) = &self.start {
+            wanted.push(cursor.file);
+            wanted.extend(cursor.reached.iter().map(|place| place.file));
+        }
+        wanted.extend(self.first.filter(|_| self.start.is_some()));
+        wanted.extend(self.known.newest());
+        wanted
+    }
+
+    /// Files that are read or waited for, and those that were read whose writers may go on.
+    pub fn in_hand(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().chain(self.parked.iter().map(|parked| &parked.link))
+    }
+
+    /// Files that it has in hand.
+    pub fn held(&self) -> BTreeSet<FileId> {
+        self.in_hand().map(|link| link.found.id).collect()
+    }
+
+    /// Brings the chain in step with what is in the directory. `latest`: nothing happened there since it was asked.
+    pub fn on_listing(&mut self, mut found: Vec<FoundFile>, latest: bool, memory: Memory<'_>) -> Changes {
+        // Oldest first. While Docker compresses, `.1` and `.1.gz` both exist for a moment: the whole one counts.
+        let (mut strangers, mut named): (Vec<_>, Vec<_>) =
+            found.drain(..).partition(|file| file.rank == FoundFile::RANK_UNKNOWN);
+        strangers.retain(|file| self.is_known(file, memory));
+        named.sort_by_key(|file| (std::cmp::Reverse(file.rank), file.compressed));
+        named.dedup_by_key(|file| file.rank);
+        strangers.into_iter().for_each(|file| insert_by_birth(&mut named, file));
+        let mut found = named;
+        // One file under two names: a rotation came between the looks at them, and the older name is the newer one. Unless it
+        // is a hard link: then only the live name says that the file still grows. The next listing corrects the former.
+        let live = found.iter().find(|file| file.rank == 0).map(|file| file.id);
+        let mut seen: BTreeSet<FileId> = BTreeSet::new();
+        found.retain(|file| (file.rank == 0 || Some(file.id) != live) && seen.insert(file.id));
+        let by_name = found.iter().filter(|file| file.rank != FoundFile::RANK_UNKNOWN);
+        self.present = by_name.map(|file| file.id).collect();
+        let listed = found.iter().map(|file| (file.id, file.print())).collect();
+        if latest {
+            self.links.iter_mut().for_each(|link| link.anew = false);
+        }
+        let mut changes = match self.start.take() {
+            Some(start) => self.begin(start, &found, memory),
+            None => self.follow(&found, latest, memory),
+        };
+        self.search(&found, latest, &mut changes);
+        self.take_copies(&found, memory);
+        if self.start.is_none() {
+            // From now on what was there before is known.
+            self.copied_since_ns = self.copied_since_ns.map(|_| i64::MIN);
+        }
+        self.known.prune(&seen);
+        let given_up = std::mem::take(&mut self.given_up);
+        changes.gone.extend(given_up.gone);
+        changes.let_go.extend(given_up.let_go);
+        let doubtful = self.links.iter().any(|link| link.doubted || !link.is_proven());
+        self.listed = if doubtful { listed } else { Vec::new() };
+        changes
+    }
+
+    /// A file that is in hand, was read or is waited for. It has to be, if its name does not say that it belongs here: its
+    /// number alone may have come back with another file.
+    fn is_known(&self, file: &FoundFile, memory: Memory<'_>) -> bool {
+        if self.in_hand().any(|link| link.is(file)) || self.known.of(file, memory).is_some() {
+            return true;
+        }
+        let Some(Start::Resume(cursor)) = &self.start else { return false };
+        let mut places = cursor.reached.iter().copied().chain([cursor.place()]);
+        // What was written anew in place is still the file, and says so by its birth time.
+        places.any(|place| {
+            let is_proven = file.compressed || known::is_it(file, &place.head);
+            place.file.birth_ns != 0 && file.id == place.file
+                || is_proven && is_same(file, place.file, &place.head)
+        })
+    }
+
+    /// The directory was listed after all that is open had been opened.
+    pub fn trust_opened(&mut self) {
+        let opened = self.links.iter_mut().filter(|link| matches!(link.handle, Handle::Open(_)));
+        opened.for_each(|link| link.doubted = false);
+    }
+
+    fn begin(&mut self, start: Start, found: &[FoundFile], memory: Memory<'_>) -> Changes {
+        let mut changes = Changes::default();
+        if found.is_empty() {
+            // Not made yet. A saved position waits for its file; anything else begins with the first byte to come.
+            self.start = Some(if matches!(start, Start::Resume(_)) { start } else { Start::Oldest });
+            return changes;
+        }
+        let last = found.len() - 1;
+        let from = match &start {
+            Start::Oldest | Start::After(_) => 0,
+            Start::Live | Start::End => {
+                let is_first = |file: &FoundFile| self.first.is_some_and(|first| file.id == first);
+                found.iter().position(is_first).unwrap_or(last)
+            }
+            Start::Since(ns) => {
+                let is_new = |file: &&FoundFile| file.id.birth_ns >= *ns && !file.compressed;
+                last - found[..last].iter().rev().take_while(is_new).count()
+            }
+            Start::Resume(cursor) => self.resume(cursor, found, &mut changes),
+        };
+        let is_resumed = matches!(start, Start::Resume(_));
+        for file in &found[..from] {
+            match self.known.of(file, memory) {
+                None if is_resumed && self.may_be_new_copy(file) => {}
+                // It grew while nobody looked: the next listing shows it again.
+                Some(place) if grew(file, &place) => changes.look_again = true,
+                Some(_) => {}
+                None => self.known.pass_over(file),
+            }
+        }
+        // Nearly always it is one: a queue would begin with room for four.
+        self.links.reserve_exact(found.len() - from);
+        for file in &found[from..] {
+            if self.links.iter().any(|link| link.found.id == file.id) {
+                continue;
+            }
+            match self.known.of(file, memory) {
+                Some(place) if file.rank == 0 || grew(file, &place) => {
+                    self.links.push_back(link_at(file.clone(), &place));
+                }
+                Some(_) => {}
+                None => self.links.push_back(link(file.clone())),
+            }
+        }
+        if let (Start::End, Some(first)) = (&start, self.links.front_mut()) {
+            first.offset = first.len;
+        }
+        self.settle();
+        self.mark_front();
+        changes
+    }
+
+    /// Puts the file to go on in at the chain's front, if it is found. Returns from where on all other files follow.
+    fn resume(&mut self, cursor: &FileCursor, found: &[FoundFile], changes: &mut Changes) -> usize {
+        let place = cursor.place();
+        self.reached.clone_from(&cursor.reached);
+        let mut orphan =
+            Orphan { place, name: String::new(), len: cursor.len, in_place: false, tried: Vec::new() };
+        if let Some(at) = found.iter().position(|file| is_same(file, place.file, &place.head)) {
+            let mut link = link_at(found[at].clone(), &place);
+            if found[at].id != place.file {
+                // Its archive, which may be younger than the lines in it.
+                link.copy = Copied::Yes;
+            }
+            self.links.push_back(link);
+            self.delivered_to = place.skip.map(|skip| place.offset + skip);
+            return at;
+        }
+        // Without a birth time it may as well be another file with the same number.
+        let rewritten = found
+            .iter()
+            .position(|file| file.id == place.file && place.file.birth_ns != 0 && !file.compressed);
+        if let Some(at) = orphan.candidate(found, &self.links, |file| self.known.was_read(file)) {
+            let mut link = link_at(found[at].clone(), &place);
+            link.candidate = true;
+            orphan.name.clone_from(&link.found.name);
+            orphan.in_place = rewritten.is_some();
+            self.links.push_back(link);
+            self.orphan = Some(orphan);
+            self.delivered_to = place.skip.map(|skip| place.offset + skip);
+            return at;
+        }
+        orphan.in_place = rewritten.is_some();
+        for (number, place) in cursor.reached.iter().enumerate() {
+            if let Some(at) = found.iter().position(|file| is_same(file, place.file, &place.head)) {
+                self.links.push_back(link_at(found[at].clone(), place));
+                self.delivered_to = place.skip.map(|skip| place.offset + skip);
+                self.reached.drain(..=number);
+                orphan.give_up(changes);
+                return at;
+            }
+        }
+        self.reached.clear();
+        if place.offset > 0 || orphan.len > 0 {
+            orphan.give_up(changes);
+        }
+        if let Some(at) = rewritten {
+            return at;
+        }
+        // What is older than its file was delivered before it, or was never asked for.
+        let is_older = |file: &&FoundFile| {
+            file.rank > 0 && file.id.birth_ns < place.file.birth_ns && file.id.birth_ns != 0
+        };
+        found.iter().take_while(is_older).count()
+    }
+
+    /// The first file is gone unread: goes on where an earlier run had gone on to, in the oldest file that it had reached.
+    fn go_on_where_reached(&mut self) {
+        let is_there = |place: &FilePlace| {
+            self.links.iter().position(|link| is_same(&link.found, place.file, &place.head))
+        };
+        let Some((at, place)) = self.reached.iter().find_map(|place| Some((is_there(place)?, *place))) else {
+            return;
+        };
+        let is_open = self.links.range(..at).any(|link| link.handle != Handle::None);
+        if is_open || self.links[at].offset > place.offset {
+            return;
+        }
+        self.links.drain(..at);
+        (self.links[0].offset, self.links[0].tail) = (place.offset, place.tail);
+        self.delivered_to = place.skip.map(|skip| self.base.wrapping_add(place.offset).wrapping_add(skip));
+    }
+
+    fn follow(&mut self, found: &[FoundFile], latest: bool, memory: Memory<'_>) -> Changes {
+        let mut changes = Changes::default();
+        let mut seen = vec![false; self.links.len()];
+        let (mut newest_known, mut place_of_doubted) = (None, None);
+        let (mut grown, mut back, mut reached) = (Vec::new(), None, 0);
+        for (at, file) in found.iter().enumerate() {
+            let same = |link: &Link| link.is(file);
+            // Nothing was read of one that has but a number, so whatever file has it now is read from its beginning.
+            let by_number = |(index, link): (usize, &Link)| index >= reached && link.has_number_of(file);
+            let proven = self.links.iter().position(same);
+            if let Some(index) = proven.or_else(|| self.links.iter().enumerate().position(by_number)) {
+                seen[index] = true;
+                reached = reached.max(index);
+                self.links[index].meet(file);
+                // The file that had the number may have been rotated, compressed and removed since.
+                let is_doubted = self.links[index].doubted || proven.is_none();
+                if is_doubted && place_of_doubted.is_none() {
+                    place_of_doubted = Some((index, newest_known.map_or(0, |known| known + 1)..at));
+                }
+                newest_known = Some(at);
+            } else if let Some(parked) = self.parked.iter().position(|parked| same(&parked.link)) {
+                if self.parked[parked].link.is_rewritten_as(file) {
+                    let link = self.parked.remove(parked).link;
+                    changes.let_go.extend(link.open_file());
+                    self.known.pass_over(file);
+                } else if file.rank == 0 {
+                    let mut link = self.parked.remove(parked).link;
+                    link.meet(file);
+                    link.is_live_again();
+                    back = Some(link);
+                } else {
+                    self.parked[parked].link.meet(file);
+                }
+                newest_known = Some(at);
+            } else if let Some(place) = self.known.of(file, memory) {
+                newest_known = Some(at);
+                if file.rank == 0 {
+                    // It has the live name again.
+                    back = Some(link_at(file.clone(), &place));
+                } else if grew(file, &place) {
+                    grown.push(link_at(file.clone(), &place));
+                }
+            } else if let Some(index) =
+                self.links.iter().enumerate().position(|(at, link)| !seen[at] && link.was_copied_to(file))
+            {
+                seen[index] = true;
+                self.links[index].meet(file);
+                newest_known = Some(at);
+            }
+        }
+        for (link, seen) in self.links.iter_mut().zip(&seen) {
+            // Two listings must agree.
+            link.deleted = !seen && (link.deleted || link.missing && latest) && !link.elsewhere;
+            changes.look_again |= !seen && !link.deleted && !link.elsewhere;
+            link.missing = !seen;
+            if link.deleted && link.handle == Handle::None && link.idle && link.unread {
+                // It was written to after it was closed, and is gone.
+                let (name, file) = (link.found.name.clone(), link.found.id);
+                changes.gone.push(Gone { name, bytes: 0, in_place: false, file });
+            } else if link.deleted && link.handle == Handle::None && link.len > link.offset {
+                changes.lost.push((link.found.name.clone(), link.len.saturating_sub(link.offset)));
+            }
+        }
+        let is_lost = |link: &Link| link.deleted && link.handle == Handle::None;
+        let front_lost = self.links.front().is_some_and(is_lost);
+        if let Some(front) = self.links.front().filter(|_| front_lost) {
+            // What follows begins where it was left.
+            self.base = self.base.wrapping_add(front.offset);
+            self.delivered_to = [0; 2];
+            self.front_marked = false;
+        }
+        if let Some((index, between)) = place_of_doubted {
+            self.insert_made_meanwhile(index, &found[between]);
+        }
+        self.links.retain(|link| !is_lost(link));
+        let new = newest_known.map_or_else(|| self.first_new(found), |at| at + 1);
+        self.links.extend(found[new..].iter().cloned().map(link));
+        self.links.extend(back);
+        self.put_live_last(found);
+        if front_lost {
+            self.go_on_where_reached();
+        }
+        self.settle();
+        if !self.front_marked {
+            self.mark_front();
+        }
+        if !self.begin_left_out_anew() && self.is_rewritten() {
+            let len = self.links.front().map_or(0, |front| front.found.len);
+            self.begin_anew(len);
+        }
+        self.parked.extend(grown.into_iter().map(|link| Parked { link, due_ms: None }));
+        changes
+    }
+
+    /// A file that a link leads to again grows from now on. Others are where they are in the order of rotation, for a
+    /// listing into which a rotation fell may show an older file under the live name.
+    fn put_live_last(&mut self, found: &[FoundFile]) {
+        let Some(live) = found.last().filter(|file| file.rank == 0) else { return };
+        let before = 0..self.links.len().saturating_sub(1);
+        let Some(at) = self.links.range(before).position(|link| link.elsewhere && link.found.id == live.id)
+        else {
+            return;
+        };
+        let position = self.position();
+        let Some(mut link) = self.links.remove(at) else { return };
+        link.is_live_again();
+        self.links.push_back(link);
+        if at == 0 {
+            self.go_on_at(position);
+        }
+    }
+
+    /// Nothing of a listing is known. What was made before the file that was read last is not new.
+    fn first_new(&self, found: &[FoundFile]) -> usize {
+        let newest = self.marks.back().map_or(0, |mark| mark.file.birth_ns);
+        let is_older =
+            |file: &&FoundFile| file.rank > 0 && file.id.birth_ns != 0 && file.id.birth_ns < newest;
+        found.iter().take_while(is_older).count()
+    }
+
+    /// Before a doubted link: what is older than it and was not there when it was listed.
+    fn insert_made_meanwhile(&mut self, index: usize, older: &[FoundFile]) {
+        let was_there = |file: &&FoundFile| self.listed.iter().any(|(id, head)| is_same(file, *id, head));
+        let new = older.iter().rev().take_while(|file| !was_there(file));
+        let new: Vec<Link> = new.cloned().map(link).collect();
+        if index == 0 && !new.is_empty() && self.front_marked {
+            // Nothing of it was read: the mark is the new front's.
+            self.marks.pop_back();
+            self.front_marked = false;
+        }
+        for link in new {
+            self.links.insert(index, link);
+        }
+    }
+
+    /// All but the newest file are done growing; so is the newest if it is not the live one.
+    fn settle(&mut self) {
+        let last = self.links.len().saturating_sub(1);
+        for (at, link) in self.links.iter_mut().enumerate() {
+            let settled = at < last || link.deleted || link.found.rank > 0;
+            link.unread |= settled && !link.settled;
+            link.settled = settled;
+        }
+    }
+
+    /// The first file is read to its end: go on with the next. Returns the finished one's file.
+    pub fn finish_front(&mut self) -> Option<FileNo> {
+        match self.take_front()?.handle {
+            Handle::Open(file) => Some(file),
+            Handle::None | Handle::Opening(_) => None,
+        }
+    }
+
+    fn take_front(&mut self) -> Option<Link> {
+        let position = self.position();
+        let front = self.links.pop_front()?;
+        if let Some(mark) = self.marks.back_mut() {
+            (mark.head, mark.tail) = (front.head, front.tail);
+        }
+        self.known.put(front.place());
+        self.go_on_at(position);
+        Some(front)
+    }
+
+    /// As [`Chain::finish_front`], but its writer may go on until then.
+    pub fn park_front(&mut self, due_ms: u64) {
+        if let Some(link) = self.take_front() {
+            self.parked.push(Parked { link, due_ms: Some(due_ms) });
+        }
+    }
+
+    /// A parked file is read on, before what is being read.
+    pub fn unpark(&mut self, at: usize) {
+        let Parked { mut link, due_ms } = self.parked.remove(at);
+        (link.settled, link.late) = (true, true);
+        link.parked = due_ms.map(|due_ms| (link.offset, due_ms));
+        self.push_front(link);
+    }
+
+    fn push_front(&mut self, link: Link) {
+        let position = self.position();
+        if let (Some(front), Some(mark)) = (self.links.front(), self.marks.back_mut())
+            && self.front_marked
+        {
+            (mark.head, mark.tail) = (front.head, front.tail);
+        }
+        self.links.push_front(link);
+        self.go_on_at(position);
+    }
+
+    /// What was read is behind `position`, whatever stands first now.
+    fn go_on_at(&mut self, position: u64) {
+        self.base = position.wrapping_sub(self.links.front().map_or(0, |front| front.offset));
+        self.mark_front();
+    }
+
+    fn mark_front(&mut self) {
+        self.front_marked = !self.links.is_empty();
+        let position = self.position();
+        if let Some(front) = self.links.front() {
+            let (file, head, tail) = (front.found.id, front.head, front.tail);
+            if self.marks.len() > 1
+                && self.marks.back().is_some_and(|mark| mark.start == position && mark.file == file)
+            {
+                self.marks.pop_back();
+            }
+            let is_copy = matches!(front.copy, Copied::Likely | Copied::Yes);
+            self.marks.push_back(Mark { start: position, base: self.base, file, head, tail, is_copy });
+        }
+    }
+
+    /// Takes deleted files out, oldest first but not the first `keep`, until so many unread bytes went with them. Returns
+    /// name, unread bytes and handle of each.
+    pub fn give_up_deleted(&mut self, keep: usize, bytes: u64) -> Vec<(String, u64, Handle)> {
+        let mut out = Vec::new();
+        let (mut at, mut given_up) = (keep, 0);
+        while given_up < bytes && at < self.links.len() {
+            let link = &self.links[at];
+            let unread = link.len.saturating_sub(link.offset);
+            if !link.deleted || unread == 0 || matches!(link.handle, Handle::Opening(_)) {
+                at += 1;
+                continue;
+            }
+            out.push((link.found.name.clone(), unread, link.handle));
+            given_up += unread;
+            if at == 0 {
+                self.finish_front();
+            } else {
+                self.links.remove(at);
+            }
+        }
+        out
+    }
+}
+
+/// Where a file goes whose name does not tell: it is older than all that were made after it.
+fn insert_by_birth(found: &mut Vec<FoundFile>, file: FoundFile) {
+    let is_newer = |other: &FoundFile| {
+        other.rank == 0
+            || !other.compressed
+                && other.rank != FoundFile::RANK_UNKNOWN
+                && other.id.birth_ns > file.id.birth_ns
+    };
+    let at = found.iter().position(is_newer).unwrap_or(found.len());
+    found.insert(at, file);
+}
+
+/// There is more in the file than was read of it.
+fn grew(file: &FoundFile, place: &FilePlace) -> bool {
+    // Of one that was passed over nothing is known but that.
+    let was_read = !place.tail.is_none() || place.offset == 0;
+    let len = if file.compressed { file.unpacked_len.map_or(0, u64::from) } else { file.len };
+    was_read && len > place.offset
+}
+
+#[cfg(test)]
+#[path = "chain_tests.rs"]
+mod tests;

@@ -1,0 +1,242 @@
+//! One file of a chain: what is known of it, and whether a file that was found is this one.
+
+use crate::capture::io::{FileNo, FoundFile, LaneId};
+use crate::model::cursor::{FileId, FilePlace, HeadPrint, TailPrint};
+
+/// Whether a link's file is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handle {
+    /// Not opened yet.
+    None,
+    /// The opening is under way.
+    Opening(FileNo),
+    /// Open.
+    Open(FileNo),
+}
+
+/// One file of the chain.
+#[derive(Debug)]
+pub struct Link {
+    /// As last found; the name is only good until the next rotation.
+    pub found: FoundFile,
+    /// Print of its head, as long as was seen.
+    pub head: HeadPrint,
+    /// Its file.
+    pub handle: Handle,
+    /// The file system it was opened on, if that may hang.
+    pub lane: Option<LaneId>,
+    /// Next byte to read.
+    pub offset: u64,
+    /// What stands before it, as it was read.
+    pub tail: TailPrint,
+    /// Longest length seen.
+    pub len: u64,
+    /// No longer the live file: it will not grow.
+    pub settled: bool,
+    /// No longer in the directory: only its open file can still be read.
+    pub deleted: bool,
+    /// The stream went over to another directory: that this one is not listed there says nothing.
+    pub elsewhere: bool,
+    /// Looks at it since it was left that brought nothing.
+    pub quiet_looks: u8,
+    /// There may be bytes behind `offset`.
+    pub unread: bool,
+    /// It was opened by its inode number alone, which may have come back since the listing: files that were made and
+    /// renamed meanwhile may stand before it. Not read until a later listing has shown them.
+    pub doubted: bool,
+    /// The last listing lacked it.
+    pub missing: bool,
+    /// Its writer had time enough to go over to the next file: what stands at its end is final.
+    pub last_look: bool,
+    /// It was read to its end before. Written anew, it is older than what was read since.
+    pub late: bool,
+    /// Where it was read to when it was parked last, and until when.
+    pub parked: Option<(u64, u64)>,
+    /// It seems to hold what a file that was written anew held before. Its opening tells.
+    pub candidate: bool,
+    /// It was written anew, and a listing from before that may still come.
+    pub anew: bool,
+    /// It was closed because it is quiet. It is opened again when there is more to read.
+    pub idle: bool,
+    /// It is no text, and passed over.
+    pub left_out: bool,
+    /// Whether it holds what another file held.
+    pub copy: Copied,
+}
+
+/// Whether a file is a copy of another that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// Nobody has looked.
+    Unknown,
+    /// It begins as that one; the first read tells the rest.
+    Likely,
+    /// It is.
+    Yes,
+    /// It is not.
+    No,
+}
+
+pub(super) fn link(found: FoundFile) -> Link {
+    Link {
+        head: found.print(),
+        handle: Handle::None,
+        lane: None,
+        offset: 0,
+        tail: TailPrint::default(),
+        len: found.len,
+        settled: false,
+        deleted: false,
+        elsewhere: false,
+        quiet_looks: 0,
+        unread: true,
+        doubted: false,
+        missing: false,
+        last_look: false,
+        late: false,
+        parked: None,
+        candidate: false,
+        copy: Copied::Unknown,
+        anew: false,
+        left_out: false,
+        idle: false,
+        found,
+    }
+}
+
+/// A file of which something was read.
+pub(super) fn link_at(found: FoundFile, place: &FilePlace) -> Link {
+    let head = if found.has_head(&place.head) { found.print() } else { place.head };
+    Link { offset: place.offset, tail: place.tail, head, ..link(found) }
+}
+
+impl Link {
+    /// An inode that is held open can't become another file: whatever its content is now, it is this link's. So is that of one
+    /// that is being opened, or was closed because it is quiet, if its birth time says so.
+    pub(super) fn is_in(&self, file: &FoundFile) -> bool {
+        let same_inode = (self.found.id.device, self.found.id.inode) == (file.id.device, file.id.inode);
+        let is_born = self.found.id == file.id && file.id.birth_ns != 0;
+        let is_held = match self.handle {
+            Handle::Open(_) => true,
+            Handle::Opening(_) => is_born,
+            Handle::None => self.idle && is_born,
+        };
+        same_inode && is_held && !file.compressed
+    }
+
+    /// The file is this one.
+    pub(super) fn is(&self, file: &FoundFile) -> bool {
+        self.is_in(file) || self.is_known() && is_same(file, self.found.id, &self.head)
+    }
+
+    /// The file is this one, and begins otherwise than it did.
+    pub(super) fn is_rewritten_as(&self, file: &FoundFile) -> bool {
+        let judged = file.head.len() >= self.head.len_bytes as usize;
+        !file.compressed && judged && !file.has_head(&self.head)
+    }
+
+    /// What the last listing lacked would only fail, and ask for a listing that puts off the one which decides.
+    pub fn is_to_be_opened(&self) -> bool {
+        self.handle == Handle::None && !self.deleted && !self.missing && (!self.idle || self.unread)
+    }
+
+    pub(super) fn open_file(&self) -> Option<FileNo> {
+        if let Handle::Open(file) = self.handle { Some(file) } else { None }
+    }
+
+    /// What was listed of it was seen in this very file. A number alone may have come back with another.
+    pub fn is_as_listed(&self) -> bool {
+        self.found.id.birth_ns != 0 && !self.found.compressed
+    }
+
+    /// It is this open file, and the next byte to read is that.
+    pub fn is_at(&self, file: FileNo, offset: u64) -> bool {
+        self.handle == Handle::Open(file) && self.offset == offset
+    }
+
+    /// What is known of it.
+    pub fn place(&self) -> FilePlace {
+        FilePlace { file: self.found.id, head: self.head, tail: self.tail, offset: self.offset, skip: [0; 2] }
+    }
+
+    /// What must stand in it, if anything was read of it.
+    pub fn expected(&self) -> TailPrint {
+        if self.offset > 0 { self.tail } else { TailPrint::default() }
+    }
+
+    /// A number alone says nothing: it may have come back with another file since.
+    fn is_known(&self) -> bool {
+        self.handle != Handle::None || self.head.len_bytes > 0 || self.found.id.birth_ns != 0
+    }
+
+    /// Nothing else is known of it, and the file has that number.
+    pub(super) fn has_number_of(&self, file: &FoundFile) -> bool {
+        let is_alike = file.compressed == self.found.compressed && file.id == self.found.id;
+        !self.is_known() && self.offset == 0 && is_alike
+    }
+
+    /// Not known by its number alone.
+    pub fn is_proven(&self) -> bool {
+        self.found.id.birth_ns != 0 || self.found.head.len() >= HEAD_BYTES_PROOF as usize
+    }
+
+    /// Rotated by copying before it could be opened: it goes on in the copy, and its own inode begins anew.
+    pub(super) fn was_copied_to(&self, file: &FoundFile) -> bool {
+        self.handle == Handle::None && !self.idle && self.found.rank == 0 && is_copy(file, &self.head)
+    }
+
+    /// It has the live name again: a link was changed back, a rename was undone.
+    pub(super) fn is_live_again(&mut self) {
+        (self.elsewhere, self.late, self.last_look, self.settled) = (false, false, false, false);
+        (self.quiet_looks, self.parked, self.unread) = (0, None, true);
+    }
+
+    pub(super) fn meet(&mut self, file: &FoundFile) {
+        self.missing = false;
+        if self.anew {
+            if self.found.rank == 0 && file.rank > 0 {
+                self.found.rank = file.rank;
+            }
+            return;
+        }
+        // It was written to after it was closed. What, its opening tells.
+        self.unread |= self.idle && !file.compressed && file.len != self.len;
+        if file.compressed == self.found.compressed && file.has_head(&self.head) {
+            // Its writer went on after a rename that nobody was told of.
+            self.unread |= file.len > self.len;
+            self.len = self.len.max(file.len);
+        }
+        if file.head.len() > self.head.len_bytes as usize && file.has_head(&self.head) {
+            self.head = file.print();
+        }
+        // Once open, the file itself counts; its compressed twin is only a new name for it.
+        if self.handle == Handle::None || !file.compressed {
+            self.found = file.clone();
+        }
+        if self.found.rank == 0 && file.rank > 0 {
+            self.found.rank = file.rank;
+        }
+    }
+}
+
+/// The same file: by identity, or by its first bytes if it was compressed meanwhile. A short print proves nothing.
+pub(super) fn is_same(file: &FoundFile, id: FileId, head: &HeadPrint) -> bool {
+    if file.compressed && file.id != id {
+        return begins_as(file, head);
+    }
+    file.id == id && file.has_head(head)
+}
+
+/// A rotated file that begins as the live one did. A short print proves nothing.
+fn is_copy(file: &FoundFile, head: &HeadPrint) -> bool {
+    file.rank > 0 && begins_as(file, head)
+}
+
+/// It begins as a file did of which enough was seen to tell it from others.
+pub(super) fn begins_as(file: &FoundFile, head: &HeadPrint) -> bool {
+    head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(head)
+}
+
+/// First bytes enough to know a compressed file by: a json-file record is at least so long and carries its time to
+/// the nanosecond.
+pub(super) const HEAD_BYTES_PROOF: u32 = 50;

@@ -1,0 +1,281 @@
+//! Where the content of a file went that was written anew, or is not found: into a copy (logrotate's copytruncate), an
+//! archive, a restored directory. While that is looked for nothing is read; what is not found is told.
+
+use std::collections::VecDeque;
+
+use super::{Chain, Changes, Copied, Gone, Handle, Link, Parked, link_at};
+use crate::capture::io::{FileNo, FoundFile};
+use crate::model::cursor::{FileId, FilePlace, HeadPrint, TailPrint};
+
+/// A place whose content is not where it was: the file was written anew, or is not found.
+#[derive(Debug)]
+pub(super) struct Orphan {
+    pub(super) place: FilePlace,
+    pub(super) name: String,
+    /// Longest length seen.
+    pub(super) len: u64,
+    /// Its file is still there, with another content.
+    pub(super) in_place: bool,
+    /// Looked like it, and were not.
+    pub(super) tried: Vec<FileId>,
+}
+
+impl Orphan {
+    /// The file that seems to hold the content now; the newest first. None of those that were read by themselves.
+    pub(super) fn candidate(
+        &self,
+        found: &[FoundFile],
+        links: &VecDeque<Link>,
+        was_read: impl Fn(&FoundFile) -> bool,
+    ) -> Option<usize> {
+        found.iter().rposition(|file| {
+            let len = if file.compressed { file.unpacked_len.map_or(u64::MAX, u64::from) } else { file.len };
+            let fits = len >= self.place.offset.max(self.place.tail.end) && file.has_head(&self.place.head);
+            let is_other = file.id != self.place.file && !self.tried.contains(&file.id);
+            let is_held = links.iter().any(|link| link.found.id == file.id);
+            // Nothing was read of it, and nothing tells it from others.
+            let is_told = self.place.head.len_bytes > 0;
+            fits && is_other && is_told && !is_held && !was_read(file)
+        })
+    }
+
+    pub(super) fn give_up(self, changes: &mut Changes) {
+        let name = if self.name.is_empty() { "the file of the saved position".to_owned() } else { self.name };
+        let bytes = self.len.saturating_sub(self.place.offset);
+        let file = self.place.file;
+        changes.gone.push(Gone { name, bytes, in_place: self.in_place, file });
+    }
+}
+
+impl Chain {
+    /// The file being read begins otherwise than it did: written anew in place. Its first bytes never change otherwise, so
+    /// a scan can tell, however old it is. That it is shorter a scan can't tell, for reading went on meanwhile.
+    pub(super) fn is_rewritten(&self) -> bool {
+        let Some(front) = self.links.front() else { return false };
+        !front.deleted && !front.late && front.is_in(&front.found) && front.is_rewritten_as(&front.found)
+    }
+
+    /// The file being read has this length now, by its descriptor. If that is less than what was read of it, or than it was
+    /// before anything was read, it was truncated. Returns whether.
+    pub fn on_short(&mut self, len: u64) -> bool {
+        let was_longer = |front: &Link| front.offset == 0 && front.is_as_listed() && len < front.len;
+        let short = self.links.front().is_some_and(|front| len < front.offset || was_longer(front));
+        if short {
+            self.begin_anew(len);
+        }
+        short
+    }
+
+    /// The file being read was written anew: it is read from its beginning, once it is known where its content went. Or it
+    /// is let go: a rotated one that was read is older than what was read since, and what stands in it now is a copy.
+    pub fn begin_anew(&mut self, len: u64) {
+        if self.links.front().is_some_and(|front| front.late) {
+            let link = &self.links[0];
+            self.given_up.let_go.extend(link.open_file());
+            self.known.pass_over(&link.found);
+            return self.remove(0);
+        }
+        let position = self.position();
+        let Some(front) = self.links.front_mut() else { return };
+        let orphan = Orphan {
+            place: FilePlace {
+                skip: self.delivered_to.map(|to| to.saturating_sub(position)),
+                ..front.place()
+            },
+            name: front.found.name.clone(),
+            len: front.len,
+            in_place: true,
+            tried: Vec::new(),
+        };
+        if let Some(mark) = self.marks.back_mut().filter(|_| self.front_marked) {
+            (mark.head, mark.tail) = (front.head, front.tail);
+        }
+        self.base = self.base.wrapping_add(front.offset);
+        let judged = front.found.head.len() >= front.head.len_bytes as usize && len > 0;
+        front.head = if judged && !front.found.has_head(&front.head) {
+            front.found.print()
+        } else {
+            // It was listed before that.
+            front.found.head.clear();
+            HeadPrint::default()
+        };
+        (front.offset, front.len, front.unread, front.tail) = (0, len, true, TailPrint::default());
+        front.anew = true;
+        self.delivered_to = [0; 2];
+        self.mark_front();
+        if orphan.place.offset == 0 && orphan.len == 0 {
+            return;
+        }
+        if let Some(before) = self.orphan.replace(orphan) {
+            self.note_given_up(before.place);
+            before.give_up(&mut self.given_up);
+        }
+    }
+
+    /// The content of a file that was written anew is looked for.
+    pub fn is_searching(&self) -> bool {
+        self.orphan.is_some()
+    }
+
+    /// Whether the first file may be read.
+    pub fn may_read(&self) -> bool {
+        self.links.front().is_some_and(|front| self.orphan.is_none() && !front.candidate && !front.doubted)
+    }
+
+    /// A first file that was left out is another by now, as the last listing shows: it is judged and read from its
+    /// beginning. Nothing is lost with what it held.
+    pub(super) fn begin_left_out_anew(&mut self) -> bool {
+        let position = self.position();
+        let Some(front) = self.links.front_mut().filter(|front| front.left_out) else { return false };
+        let is_shorter = front.found.len < front.offset;
+        if !front.is_in(&front.found) || !is_shorter && !front.is_rewritten_as(&front.found) {
+            return false;
+        }
+        (front.head, front.tail, front.left_out) = (front.found.print(), TailPrint::default(), false);
+        (front.offset, front.len, front.unread) = (0, front.found.len, true);
+        self.go_on_at(position);
+        true
+    }
+
+    pub(super) fn search(&mut self, found: &[FoundFile], latest: bool, changes: &mut Changes) {
+        if self.orphan.is_none() {
+            return;
+        }
+        if let Some(at) = self.links.iter().position(|link| link.candidate) {
+            if !self.links[at].deleted {
+                return;
+            }
+            self.remove(at);
+        }
+        let Some(orphan) = &self.orphan else { return };
+        let is_read = |link: &Link, file: &FoundFile| {
+            link.found.id == file.id && link.offset > 0 && !link.is_rewritten_as(file)
+        };
+        let was_read = |file: &FoundFile| {
+            self.parked.iter().any(|parked| is_read(&parked.link, file)) || self.known.was_read(file)
+        };
+        if let Some(at) = orphan.candidate(found, &self.links, was_read) {
+            // It may have been taken for another copy.
+            let is_it = |parked: &mut Parked| parked.link.found.id == found[at].id && parked.link.offset == 0;
+            let before = self.parked.extract_if(.., is_it);
+            changes.let_go.extend(before.filter_map(|parked| parked.link.open_file()));
+            let mut link = link_at(found[at].clone(), &orphan.place);
+            (link.candidate, link.settled, link.last_look) = (true, true, true);
+            let skip = orphan.place.skip;
+            self.push_front(link);
+            let position = self.position();
+            self.delivered_to = skip.map(|skip| position.wrapping_add(skip));
+        } else if latest {
+            if let Some(orphan) = self.orphan.take() {
+                self.note_given_up(orphan.place);
+                orphan.give_up(changes);
+            }
+        } else {
+            changes.look_again = true;
+        }
+    }
+
+    /// A file was opened, and what was read of it before stands in it, or not. Returns false if it is let go.
+    pub fn on_opened(&mut self, file: FileNo, as_expected: bool) -> bool {
+        let is_it = |link: &Link| link.handle == Handle::Opening(file) || link.handle == Handle::Open(file);
+        if let Some(at) = self.parked.iter().position(|parked| is_it(&parked.link)) {
+            if !as_expected {
+                // Written anew; it is older than what was read.
+                let parked = self.parked.remove(at);
+                self.known.pass_over(&parked.link.found);
+            }
+            return as_expected;
+        }
+        let Some(at) = self.links.iter().position(is_it) else { return false };
+        match (self.links[at].candidate, as_expected) {
+            (true, true) => {
+                let link = &mut self.links[at];
+                (link.candidate, link.copy) = (false, Copied::Yes);
+                if let Some(mark) = self.marks.back_mut().filter(|_| at == 0 && self.front_marked) {
+                    mark.is_copy = true;
+                }
+                self.orphan = None;
+            }
+            (false, true) => {}
+            (false, false) if at == 0 => {
+                let len = self.links[0].len;
+                self.begin_anew(len);
+            }
+            (false, false) => {
+                let link = &mut self.links[at];
+                (link.offset, link.tail) = (0, TailPrint::default());
+            }
+            (true, false) => return self.not_the_orphan(at),
+        }
+        true
+    }
+
+    /// The first file is about to be read for the first time. If it begins as one did that was read and is gone (a backup was
+    /// restored, an editor saved its own copy), it is read on where that one was left, provided that the same bytes stand
+    /// before that place.
+    pub fn assume_copy(&mut self) {
+        let position = self.position();
+        let Some(front) = self.links.front_mut() else { return };
+        if front.offset > 0 || front.found.compressed || front.copy != Copied::Unknown || front.late {
+            return;
+        }
+        let Some(place) = self.known.gone_twin(&front.found, front.len, &self.present) else { return };
+        (front.offset, front.tail) = (place.offset, place.tail);
+        front.copy = Copied::Likely;
+        self.go_on_at(position);
+    }
+
+    /// What was read of it shows whether it is a copy. Returns whether it turned out not to be one: then it is read from its
+    /// beginning.
+    pub fn is_no_copy(&mut self, is_another: bool) -> bool {
+        let position = self.position();
+        let Some(front) = self.links.front_mut().filter(|front| front.copy == Copied::Likely) else {
+            return false;
+        };
+        front.copy = if is_another { Copied::No } else { Copied::Yes };
+        if is_another {
+            (front.offset, front.tail, front.unread) = (0, TailPrint::default(), true);
+            self.go_on_at(position);
+        }
+        is_another
+    }
+
+    /// Whether it is kept all the same, as another file.
+    fn not_the_orphan(&mut self, at: usize) -> bool {
+        let Some(orphan) = &mut self.orphan else { return false };
+        let link = &mut self.links[at];
+        orphan.tried.push(link.found.id);
+        let is_younger = link.found.id.birth_ns >= orphan.place.file.birth_ns && !link.found.compressed;
+        let is_new = link.found.rank == 0 || !orphan.in_place && is_younger;
+        if is_new {
+            let position = self.base.wrapping_add(link.offset);
+            (link.candidate, link.offset, link.tail) = (false, 0, TailPrint::default());
+            link.head = link.found.print();
+            self.delivered_to = [0; 2];
+            if at == 0 {
+                self.base = position;
+                self.marks.pop_back();
+                self.mark_front();
+            }
+            return true;
+        }
+        self.known.pass_over(&self.links[at].found);
+        self.remove(at);
+        if at == 0 {
+            self.delivered_to = [0; 2];
+            self.go_on_where_reached();
+        }
+        false
+    }
+
+    fn remove(&mut self, at: usize) {
+        let position = self.position();
+        self.links.remove(at);
+        if at == 0 {
+            if self.marks.back().is_some_and(|mark| mark.start == position) {
+                self.marks.pop_back();
+            }
+            self.go_on_at(position);
+        }
+    }
+}

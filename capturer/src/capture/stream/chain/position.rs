@@ -1,0 +1,123 @@
+//! Positions of a chain, as cursors: where every file that lines are still open in is to be read on.
+
+use super::{Chain, Handle, Link, Mark, Undelivered, begins_as};
+use crate::capture::io::FileNo;
+use crate::limits::{HEAD_BYTES, PLACES_MAX};
+use crate::model::cursor::{ApiCursor, Cursor, FileCursor, FileId, FilePlace, HeadPrint};
+
+impl Chain {
+    /// These bytes stand at `offset` in the front: its print may be known better now. Returns files to close: a file that
+    /// was compressed before anything of it was known may be in the chain twice, as itself and as its archive.
+    pub fn saw(&mut self, offset: u64, bytes: &[u8]) -> Vec<FileNo> {
+        let Some(front) = self.links.front_mut() else { return Vec::new() };
+        let known = front.head.len_bytes as usize;
+        let from =
+            known.checked_sub(offset as usize).filter(|from| known < HEAD_BYTES && *from < bytes.len());
+        let Some(from) = from else { return Vec::new() };
+        let more = &bytes[from..bytes.len().min(from + HEAD_BYTES - known)];
+        let mut hasher = crc32fast::Hasher::new_with_initial_len(front.head.crc32, known as u64);
+        hasher.update(more);
+        front.head = HeadPrint { len_bytes: (known + more.len()) as u32, crc32: hasher.finalize() };
+        let head = front.head;
+        let is_twin = |link: &Link| link.found.compressed && begins_as(&link.found, &head);
+        let (mut twins, mut at) = (Vec::new(), 0);
+        self.links.retain(|link| {
+            at += 1;
+            let twin = at > 1 && is_twin(link);
+            if let (true, Handle::Open(file)) = (twin, link.handle) {
+                twins.push(file);
+            }
+            !twin
+        });
+        twins
+    }
+
+    /// Bytes known to be unread.
+    pub fn unread_bytes(&self) -> u64 {
+        self.links.iter().map(|link| link.len.saturating_sub(link.offset)).sum()
+    }
+
+    /// Bytes of deleted files that are held open to be read.
+    pub fn deleted_open_bytes(&self) -> u64 {
+        let held = self.links.iter().filter(|link| link.deleted);
+        held.map(|link| link.len.saturating_sub(link.offset)).sum()
+    }
+
+    /// Logical position of the next byte to read.
+    pub fn position(&self) -> u64 {
+        self.base.wrapping_add(self.links.front().map_or(0, |front| front.offset))
+    }
+
+    /// What is read next was delivered in an earlier run, at least on one channel.
+    pub fn is_within_delivered(&self) -> bool {
+        let position = self.position();
+        self.delivered_to.iter().any(|to| *to > 0 && to.wrapping_sub(position) as i64 > 0)
+    }
+
+    /// The last byte that was read stood in this file.
+    pub fn was_read_last(&self, file: FileId) -> bool {
+        let position = self.position();
+        let last = self.marks.iter().rev().find(|mark| mark.start != position);
+        last.is_some_and(|mark| mark.file == file)
+    }
+
+    /// The cursor for a stream with these lines not delivered on its channels.
+    pub fn cursor(&mut self, open: &[Undelivered; 2]) -> Cursor {
+        let position = self.position();
+        if let (Some(front), Some(mark)) = (self.links.front(), self.marks.back_mut())
+            && self.front_marked
+        {
+            // Known better than when it was begun.
+            (mark.head, mark.tail) = (front.head, front.tail);
+        }
+        let since = |open: &Undelivered| open.starts.first().copied();
+        let from = open.iter().filter_map(since).min().unwrap_or(position);
+        while self.marks.len() > 1 && self.marks[1].start <= from {
+            let end = self.marks[1].start;
+            let Some(Mark { base, file, head, tail, .. }) = self.marks.pop_front() else { break };
+            self.done.push(FilePlace { file, head, tail, offset: end.wrapping_sub(base), skip: [0; 2] });
+        }
+        let Some(Mark { base, file, head, tail, is_copy, .. }) = self.marks.front().copied() else {
+            return Cursor::Beginning;
+        };
+        // What an earlier run delivered stays delivered, also while it is not read again yet.
+        let done = |channel: usize| {
+            let done = since(&open[channel]).unwrap_or(position);
+            let before = self.delivered_to[channel];
+            if before.wrapping_sub(done) as i64 > 0 && before > 0 { before } else { done }
+        };
+        let skip = [0, 1].map(|channel| done(channel).wrapping_sub(from));
+        let begun = 1.max(self.marks.len().saturating_sub(PLACES_MAX));
+        let reached = (begun..self.marks.len()).map(|at| self.place_in(at, open)).collect();
+        let len = self.links.iter().find(|link| link.found.id == file).map_or(0, |link| link.len);
+        Cursor::File(Box::new(FileCursor {
+            file,
+            head,
+            tail,
+            offset: from.wrapping_sub(base),
+            len,
+            is_copy,
+            skip,
+            reached,
+            lines: ApiCursor::default(),
+            passing: Default::default(),
+            split: 0,
+            at: Box::default(),
+            done: std::mem::take(&mut self.done),
+        }))
+    }
+
+    /// Where to go on if that file is there and none before it.
+    fn place_in(&self, at: usize, open: &[Undelivered; 2]) -> FilePlace {
+        let position = self.position();
+        let Mark { start, base, file, head, tail, .. } = self.marks[at];
+        let end = self.marks.get(at + 1).map_or(position, |next| next.start);
+        // The first line of a channel that is wholly behind what is gone.
+        let first = open.each_ref().map(|open| open.starts.iter().copied().find(|line| *line >= start));
+        let from = first.iter().map(|first| first.unwrap_or(position)).min().unwrap_or(position).min(end);
+        // Of a line whose beginning is gone the rest is taken, from here on.
+        let done = |channel: usize| if open[channel].in_line { from } else { position };
+        let skip = [0, 1].map(|channel| first[channel].unwrap_or(done(channel)) - from);
+        FilePlace { file, head, tail, offset: from.wrapping_sub(base), skip }
+    }
+}

@@ -1,0 +1,209 @@
+//! What was delivered of a json-file log, by times, and which of its lines were delivered over the API before. With it a
+//! stream changes from the API to the files and back, between runs and within one, without losing its place.
+//!
+//! [`Delivered`] follows what is read from files: the cursor over the API that stands at the same line. [`Passing`] is
+//! the way back: lines of the files are passed over up to the one that was delivered last over the API.
+//!
+//! What may repeat: where the clock was set back within the log that is kept, a line newer by its time than the mark
+//! stands before it, and reading begins there. Else nothing does: lines of equal time are counted.
+
+use crate::decode::assemble::Lines;
+use crate::decode::timestamp;
+use crate::model::cursor::{ApiCursor, ChannelMark};
+use crate::model::record::StdType;
+
+/// Takes the records of a batch into the cursor. Only the last of each channel are looked at, so that this costs nothing
+/// per line.
+pub fn note(cursor: &mut ApiCursor, lines: &Lines, read: &[u8]) {
+    if !lines.joined.is_empty() {
+        return note_joined(cursor, &lines.joined);
+    }
+    let Some(last) = lines.records.last() else { return };
+    let last_time = lines.time(last, read);
+    let Some(last_ns) = timestamp::parse(last_time) else { return };
+    for std_type in StdType::ALL {
+        let mut of_channel = lines.records.iter().rev().filter(|record| record.std_type == std_type);
+        let Some(newest) = of_channel.next() else { continue };
+        let time = lines.time(newest, read);
+        let Some(time_ns) = timestamp::parse(time) else { continue };
+        let mut count = 1;
+        let mut begins_here = false;
+        for record in of_channel {
+            if lines.time(record, read) != time {
+                begins_here = true;
+                break;
+            }
+            count += 1;
+        }
+        let mark = &mut cursor.channels[std_type.index()];
+        if !begins_here && mark.time_ns == time_ns {
+            count += mark.count;
+        }
+        *mark = ChannelMark { time_ns, count };
+    }
+    let before = lines.records.iter().rev().find(|record| lines.time(record, read) != last_time);
+    let before = before.and_then(|record| timestamp::parse(lines.time(record, read)));
+    let older = [before, Some(cursor.last_ns), Some(cursor.older_ns)];
+    cursor.older_ns = older.into_iter().flatten().find(|time| *time > 0 && *time < last_ns).unwrap_or(0);
+    cursor.last_ns = last_ns;
+}
+
+/// The same where a record holds several lines: one by one.
+fn note_joined(cursor: &mut ApiCursor, joined: &[(StdType, i64)]) {
+    for (std_type, time_ns) in joined.iter().copied().filter(|(_, time_ns)| *time_ns > 0) {
+        cursor.channels[std_type.index()].count_in(time_ns);
+        let older = [cursor.last_ns, cursor.older_ns];
+        cursor.older_ns = older.into_iter().find(|time| *time > 0 && *time < time_ns).unwrap_or(0);
+        cursor.last_ns = time_ns;
+    }
+}
+
+/// Lines that are still to be passed over: see the module's head.
+#[derive(Debug, Default)]
+pub struct Passing {
+    /// As in the cursor.
+    pub marks: [ChannelMark; 2],
+    /// Per channel: the line begun last is one of those that `count` counts.
+    counted: [bool; 2],
+    /// What was delivered last, until the first line shows whether it is still there.
+    gap_after_ns: Option<i64>,
+}
+
+impl Passing {
+    /// Passes over what this cursor delivered.
+    pub fn up_to(cursor: &ApiCursor) -> Passing {
+        Passing {
+            marks: cursor.channels,
+            counted: [false; 2],
+            gap_after_ns: cursor.has_lines().then_some(cursor.last_ns),
+        }
+    }
+
+    /// Goes on passing over, after a restart.
+    pub fn resume(marks: [ChannelMark; 2]) -> Passing {
+        Passing { marks, ..Passing::default() }
+    }
+
+    /// Nothing is passed over any more: lines need no looking at.
+    pub fn is_over(&self) -> bool {
+        self.marks.iter().all(|mark| mark.time_ns == 0) && self.gap_after_ns.is_none()
+    }
+
+    /// A line begins with this time; whether it was delivered.
+    pub fn begins(&mut self, std_type: StdType, time_ns: i64) -> bool {
+        let channel = std_type.index();
+        let mark = &mut self.marks[channel];
+        self.counted[channel] = mark.time_ns == time_ns && mark.count > 0;
+        if time_ns > mark.time_ns || (time_ns == mark.time_ns && mark.count == 0) {
+            *mark = ChannelMark::default();
+        }
+        mark.time_ns > 0
+    }
+
+    /// The line begun last is complete.
+    pub fn completed(&mut self, std_type: StdType) {
+        let channel = std_type.index();
+        if std::mem::take(&mut self.counted[channel]) {
+            let mark = &mut self.marks[channel];
+            mark.count -= 1;
+            if mark.count == 0 {
+                *mark = ChannelMark::default();
+            }
+        }
+    }
+
+    /// The first line of all has this time. Returns what was delivered last, if neither it nor anything older is there:
+    /// what lay between is lost.
+    pub fn gap_before(&mut self, first_ns: i64) -> Option<i64> {
+        self.gap_after_ns.take().filter(|last| first_ns > *last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::record::{MessageForm, Place, Record};
+
+    /// Batches of (channel, nanoseconds) lines; the cursor behind each.
+    fn after(batches: &[&[(StdType, i64)]]) -> Vec<ApiCursor> {
+        let mut cursor = ApiCursor::default();
+        let note_batch = |batch: &&[(StdType, i64)]| {
+            let (mut read, mut lines) = (Vec::new(), Lines::default());
+            for (std_type, time_ns) in *batch {
+                let time = timestamp::format(*time_ns);
+                lines.records.push(Record {
+                    message_start: 0,
+                    message_len: 0,
+                    time_start: read.len() as u32,
+                    time_len: time.len() as u8,
+                    std_type: *std_type,
+                    form: MessageForm::Raw,
+                    place: Place::Read,
+                    truncated: false,
+                    partial: false,
+                    continued: false,
+                });
+                read.extend_from_slice(time.as_bytes());
+            }
+            note(&mut cursor, &lines, &read);
+            cursor
+        };
+        batches.iter().map(note_batch).collect()
+    }
+
+    #[test]
+    fn the_cursor_says_what_was_read() {
+        use StdType::{Stderr, Stdout};
+        let cursors =
+            after(&[&[(Stdout, 10), (Stdout, 20), (Stderr, 15)], &[(Stdout, 20)], &[], &[(Stderr, 30)]]);
+        let mark = |time_ns, count| ChannelMark { time_ns, count };
+        assert_eq!(cursors[0].channels, [mark(20, 1), mark(15, 1)]);
+        assert_eq!((cursors[0].last_ns, cursors[0].older_ns), (15, 0));
+        assert_eq!(cursors[1].channels, [mark(20, 2), mark(15, 1)]);
+        assert_eq!((cursors[1].last_ns, cursors[1].older_ns), (20, 15));
+        assert_eq!(cursors[2], cursors[1]);
+        assert_eq!(cursors[3].channels, [mark(20, 2), mark(30, 1)]);
+        assert_eq!((cursors[3].last_ns, cursors[3].older_ns), (30, 20));
+    }
+
+    fn delivered(passing: &mut Passing, times: &[i64]) -> Vec<bool> {
+        let line = |time: &i64| {
+            let delivered = passing.begins(StdType::Stdout, *time);
+            passing.completed(StdType::Stdout);
+            delivered
+        };
+        times.iter().map(line).collect()
+    }
+
+    #[test]
+    fn lines_are_passed_over_up_to_the_mark() {
+        let mark = ChannelMark { time_ns: 20, count: 2 };
+        let cursor =
+            ApiCursor { channels: [mark, ChannelMark::default()], last_ns: 20, ..Default::default() };
+        let mut passing = Passing::up_to(&cursor);
+        assert_eq!(passing.gap_before(10), None);
+        assert_eq!(
+            delivered(&mut passing, &[10, 20, 20, 20, 15, 30]),
+            [true, true, true, false, false, false]
+        );
+        assert!(passing.is_over());
+        // Nothing of what was delivered is there any more.
+        let mut passing = Passing::up_to(&cursor);
+        assert_eq!(passing.gap_before(21), Some(20));
+        assert_eq!(delivered(&mut passing, &[21]), [false]);
+        // Begun at the end: what is older is not wanted, and nothing is missed.
+        let mut passing = Passing::up_to(&ApiCursor::after(20));
+        assert_eq!(passing.gap_before(30), None);
+        assert_eq!(delivered(&mut passing, &[19, 20, 21]), [true, false, false]);
+    }
+
+    /// Without this a crash while a long line is being passed over would deliver it twice.
+    #[test]
+    fn a_line_counts_when_it_is_complete() {
+        let mut passing = Passing::resume([ChannelMark { time_ns: 20, count: 1 }, ChannelMark::default()]);
+        assert!(passing.begins(StdType::Stdout, 20));
+        assert_eq!(passing.marks[0].count, 1);
+        passing.completed(StdType::Stdout);
+        assert!(passing.is_over());
+    }
+}

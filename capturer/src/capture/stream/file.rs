@@ -1,0 +1,734 @@
+//! A stream read from files: Docker's json-file of a container, or a path of `file_monitor`.
+//!
+//! ```text
+//! open ─▶ scan ─▶ chain of files, oldest first ─▶ open ahead ─▶ read the first ─▶ decode ─▶ lines
+//!           ▲                                                        │ short read: its end, for now
+//!           └── inotify: files made, renamed, removed                └ settled: finish it, go on with the next
+//! ```
+//! The position is the end of the last whole record, so little is carried from one read to the next: what was incomplete is
+//! read again. Of a plain line that is a piece of [`LINE_PIECE_BYTES`](crate::limits::LINE_PIECE_BYTES) at most. A quiet file
+//! costs nothing: it is read when inotify says that it grew.
+
+mod binary;
+mod elsewhere;
+mod hanging;
+mod idle;
+mod late;
+mod length;
+#[cfg(test)]
+mod listing_tests;
+mod losses;
+mod opening;
+mod reader;
+mod records;
+mod text;
+#[cfg(test)]
+mod text_tests;
+mod unfinished;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use self::elsewhere::Elsewhere;
+use self::hanging::SetAside;
+use self::opening::OPEN_AHEAD;
+pub use self::reader::Reader;
+use self::text::Text;
+use self::unfinished::Unfinished;
+use super::Told;
+use super::chain::{Chain, Handle, Link, Start, Undelivered};
+use super::delivered::{self, Passing};
+use super::groups::GroupsDue;
+use crate::capture::context::Context;
+use crate::capture::io::{Action, FileError, FileNo, FoundFile, LaneId};
+use crate::decode::assemble::{Assembler, Lines};
+use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
+use crate::model::cursor::{ApiCursor, Cursor, FileId, FilePlace, TailPrint};
+use crate::model::record::{StdType, StreamId};
+use crate::settings::{FileFormat, Pipeline};
+use crate::telemetry::metrics::{SkipReason, StreamError};
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct FileSource {
+    stream: StreamId,
+    directory: String,
+    live_name: String,
+    /// `Auto` until the first line was seen; if `decides`, that of the latest record.
+    format: FileFormat,
+    /// What a line is, is decided line by line.
+    decides: bool,
+    /// How the text of the file that is read is encoded.
+    text: Text,
+    /// Whether it is text at all.
+    seen: binary::Seen,
+    /// What grew while reads waited.
+    length: length::Seen,
+    /// The last line has no end yet.
+    unfinished: Option<Unfinished>,
+    /// A line is split there, in this file.
+    split: Option<(FileId, u64)>,
+    chain: Chain,
+    assembler: Assembler,
+    /// Of Docker's logs: the same position by times.
+    lines: ApiCursor,
+    /// What was delivered over the API before.
+    passing: Passing,
+    scanning: bool,
+    scan_again: bool,
+    /// The files were listed once.
+    opened: bool,
+    /// The read in flight.
+    reading: Option<Reading>,
+    /// Capacity of the next read; larger than usual only for a record that did not fit.
+    read_bytes: usize,
+    /// Capacity of the buffer that the read under way has.
+    reading_bytes: u64,
+    /// Whose turn it took.
+    reading_lane: Option<LaneId>,
+    /// When anything was last asked for or answered.
+    asked_ms: u64,
+    set_aside: Option<SetAside>,
+    /// It waits for its turn to read.
+    in_line: bool,
+    /// It waits until fewer files are open.
+    waits_to_open: bool,
+    /// When to look whether it grew, where inotify does not tell.
+    look_at_ms: Option<u64>,
+    looks: u32,
+    /// Its writer goes on for a while after a rename: a followed path, not a container.
+    renamed_while_written: bool,
+    /// Files that are no longer live are listed again then, because one was written to.
+    kin_look_ms: Option<u64>,
+    /// When that was done last.
+    kin_looked_ms: u64,
+    /// Names in its directory that are logs of their own.
+    apart: Vec<String>,
+    /// Where links lead.
+    elsewhere: Elsewhere,
+    /// Whose deliveries count, and among which streams a file has one reader.
+    reader: Reader,
+    /// Files that are its own to read.
+    claimed: BTreeSet<FileId>,
+    /// Those of them that are finished, and not yet in the table of files read.
+    unacked: BTreeSet<FileId>,
+    /// Something was finished since the position was told.
+    moved_on: bool,
+    /// An exit that was told; it counts when the files were listed once more, for a rotation may have come before it.
+    exit_told_ns: Option<i64>,
+    /// When the container last exited: a line open since before will not be continued.
+    exited_at_ns: Option<i64>,
+    /// By channel: when the open group of lines has waited long enough.
+    groups_due: GroupsDue,
+    /// It begins at the end of what is there.
+    start_is_end: bool,
+    /// The container or path is gone: the live file will not grow.
+    gone: bool,
+    drained: bool,
+}
+
+impl FileSource {
+    /// A source that does nothing until [`FileSource::open`].
+    pub fn new(
+        stream: StreamId,
+        directory: String,
+        live_name: String,
+        format: FileFormat,
+        start: Start,
+        line_bytes_max: usize,
+    ) -> FileSource {
+        let start = match start {
+            // All of a container's log is asked for.
+            Start::Resume(cursor) if format == FileFormat::Docker && cursor.says_nothing() => Start::Oldest,
+            start => start,
+        };
+        let start_is_end = start == Start::End;
+        let split = match &start {
+            Start::Resume(cursor) if cursor.split > 0 => Some((cursor.file, cursor.split)),
+            _ => None,
+        };
+        let (lines, passing) = match &start {
+            Start::After(cursor) => (*cursor, Passing::up_to(cursor)),
+            Start::Resume(cursor) => (cursor.lines, Passing::resume(cursor.passing)),
+            Start::Oldest | Start::Live | Start::Since(_) | Start::End => Default::default(),
+        };
+        FileSource {
+            stream,
+            directory,
+            live_name,
+            decides: format == FileFormat::Auto,
+            format,
+            text: Text::default(),
+            seen: binary::Seen::default(),
+            length: length::Seen::default(),
+            unfinished: None,
+            split,
+            chain: Chain::new(start),
+            assembler: Assembler::new(line_bytes_max),
+            lines,
+            passing,
+            scanning: false,
+            scan_again: false,
+            opened: false,
+            reading: None,
+            read_bytes: READ_BYTES,
+            reading_bytes: 0,
+            reading_lane: None,
+            asked_ms: 0,
+            set_aside: None,
+            in_line: false,
+            waits_to_open: false,
+            look_at_ms: None,
+            looks: 0,
+            renamed_while_written: false,
+            kin_look_ms: None,
+            kin_looked_ms: 0,
+            apart: Vec::new(),
+            elsewhere: Elsewhere::default(),
+            reader: Reader::default(),
+            claimed: BTreeSet::new(),
+            unacked: BTreeSet::new(),
+            moved_on: false,
+            exit_told_ns: None,
+            exited_at_ns: None,
+            groups_due: GroupsDue::default(),
+            start_is_end,
+            gone: false,
+            drained: false,
+        }
+    }
+
+    /// Its lines are joined if the pipeline says so.
+    pub fn with_pipeline(mut self, pipeline: Option<&Arc<Pipeline>>) -> FileSource {
+        self.assembler = self.assembler.with_pipeline(pipeline);
+        self
+    }
+
+    /// The file of a program that goes on writing for a while after a rename, or that is copied and emptied. Copies from
+    /// before `looked_ns`, nanoseconds since 1970, were seen in an earlier run.
+    pub fn rotated_while_written(mut self, looked_ns: i64) -> FileSource {
+        self.renamed_while_written = true;
+        self.chain.copied_since(looked_ns);
+        self
+    }
+
+    /// The live file was this one when its path was found. What was renamed since, and before it is listed, is read too.
+    pub fn found_as(mut self, file: Option<FileId>) -> FileSource {
+        file.into_iter().for_each(|file| self.chain.begin_with(file));
+        self
+    }
+
+    /// What was read before, by whom, and under which names in its directory others are read.
+    pub fn with_memory(mut self, places: Vec<FilePlace>, reader: Reader, apart: Vec<String>) -> FileSource {
+        self.chain.remember(places);
+        (self.reader, self.apart) = (reader, apart);
+        self
+    }
+
+    /// Another name in its directory is a log of its own.
+    pub fn set_apart(&mut self, name: &str) {
+        if !self.apart.iter().any(|known| known == name) {
+            self.apart.push(name.to_owned());
+        }
+    }
+
+    /// The position it begins with, once its directory was listed.
+    pub fn first_position(&mut self) -> Option<Cursor> {
+        (self.opened || !self.scanning).then(|| {
+            let mut cursor = self.chain.cursor(&Default::default());
+            self.note_path(&mut cursor);
+            cursor
+        })
+    }
+
+    /// Begins, or begins again after a failure. Files are opened at once, so that nothing that happens before the first
+    /// read can take them away.
+    pub fn open(&mut self, cx: &mut Context<'_>) {
+        self.opened = false;
+        self.set_unfinished_timer(cx);
+        if self.look_at_ms.is_some() {
+            // Its deadline may have come while the stream waited for another attempt.
+            self.look_later(cx);
+        }
+        self.scan(cx);
+    }
+
+    /// The outputs are ready: what was opened before is now told.
+    pub fn begin(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        // An opening that failed meanwhile is tried again, and told.
+        let failed = self.chain.links.iter().take(OPEN_AHEAD).any(Link::is_to_be_opened);
+        match (self.opened && !failed, self.scanning) {
+            (true, _) => {
+                told.push(Told::Opened);
+                if self.start_is_end {
+                    if self.format == FileFormat::Docker {
+                        self.lines = ApiCursor::after(cx.now.unix_ns);
+                    }
+                    // So that the position is in the checkpoint before the first line comes.
+                    self.tell(Lines::default(), Vec::new(), 0, told);
+                }
+            }
+            // The listing under way tells.
+            (false, true) => self.opened = false,
+            (false, false) => self.open(cx),
+        }
+    }
+
+    fn scan(&mut self, cx: &mut Context<'_>) {
+        if self.scanning {
+            self.scan_again = true;
+            return;
+        }
+        self.scanning = true;
+        self.asked_ms = cx.now.mono_ms;
+        cx.act(Action::Scan {
+            stream: self.stream,
+            directory: self.directory.clone(),
+            live_name: self.live_name.clone(),
+            wanted: self.chain.wanted(),
+            apart: self.apart.clone(),
+        });
+    }
+
+    /// inotify: files were made, renamed or removed.
+    pub fn on_chain_changed(&mut self, cx: &mut Context<'_>) {
+        self.scan(cx);
+    }
+
+    /// inotify: the live file was written to.
+    pub fn on_grew(&mut self, cx: &mut Context<'_>) {
+        if self.is_left_out() {
+            return self.look_later_at_left_out(cx);
+        }
+        let Some(last) = self.chain.links.back_mut() else { return };
+        last.unread = true;
+        if last.idle {
+            self.open_ahead(cx);
+        }
+    }
+
+    /// The directory was listed.
+    pub fn on_scanned(
+        &mut self,
+        result: Result<Vec<FoundFile>, FileError>,
+        cx: &mut Context<'_>,
+        told: &mut Vec<Told>,
+    ) {
+        self.answered(cx);
+        self.scanning = false;
+        let latest = !std::mem::take(&mut self.scan_again);
+        if !latest {
+            self.scan(cx);
+        }
+        match result {
+            Ok(found) => {
+                self.take_listing(found, latest, cx);
+                if !self.opened {
+                    self.opened = true;
+                    told.push(Told::Opened);
+                }
+                if latest {
+                    self.chain.trust_opened();
+                }
+                if self.chain.links.is_empty() && !self.gone {
+                    self.look_later(cx);
+                }
+            }
+            // With the directory went all that was not opened.
+            Err(FileError::NoDirectory(_)) if self.gone || self.opened => {
+                self.take_listing(Vec::new(), latest, cx);
+                self.chain.trust_opened();
+            }
+            // The link that led there leads elsewhere by now.
+            Err(_) if self.elsewhere.is_waiting() => {}
+            Err(error) => told.push(unreadable(&error)),
+        }
+        if latest && self.exit_told_ns != self.exited_at_ns {
+            self.exited_at_ns = self.exit_told_ns;
+            // The last bytes may have come without a wake-up of their own, and open lines can be closed.
+            if let Some(last) = self.chain.links.back_mut() {
+                last.unread = true;
+            }
+        }
+        self.open_ahead(cx);
+        self.go_on(cx, told);
+    }
+
+    fn take_listing(&mut self, mut found: Vec<FoundFile>, latest: bool, cx: &mut Context<'_>) {
+        // An archive of a log of its own belongs to that.
+        let is_apart = |file: &FoundFile| {
+            let plain = file.name.rsplit_once('.').filter(|_| file.compressed);
+            plain.is_some_and(|(plain, _)| self.apart.iter().any(|name| name == plain))
+        };
+        found.retain(|file| !is_apart(file));
+        let (found, others) = cx.owners.without_others(self.stream, self.reader.group, found);
+        others.iter().for_each(|file| self.chain.note_read_by_another(file));
+        let memory = cx.memory.of(&self.reader.sinks, self.reader.group.of_paths);
+        let mut changes = self.chain.on_listing(found, latest, &memory);
+        self.judge_left_out_anew();
+        changes.gone.retain(|gone| !self.is_read_elsewhere(gone.file, cx));
+        if !changes.gone.is_empty() {
+            // What was open when its file was written anew does not go on.
+            self.assembler.reset();
+        }
+        self.declare(&changes, cx);
+        for file in &changes.let_go {
+            cx.act(Action::CloseFile { file: *file });
+        }
+        // One that began behind this listing is the other look. To ask for a third would deny it to be the latest, and so on.
+        if changes.look_again && !self.scanning {
+            self.scan(cx);
+        }
+        self.wait_for_late_writers(cx);
+        self.claim(cx);
+    }
+
+    /// Arms the next read, if there is something to read and room for it.
+    pub fn read_on(&mut self, cx: &mut Context<'_>) {
+        let (may_read, waits) = (self.chain.may_read(), self.waits_for_split());
+        if may_read && self.reading.is_none() {
+            self.chain.assume_copy();
+        }
+        let left_out = self.is_left_out();
+        let Some(front) = self.chain.links.front_mut() else { return };
+        front.unread &= !left_out;
+        let Handle::Open(file) = front.handle else { return };
+        if self.reading.is_some() || !front.unread || !may_read || waits || self.in_line {
+            return;
+        }
+        if let Some(lane) = front.lane
+            && !cx.lanes.take(lane, self.stream)
+        {
+            self.in_line = true;
+            return;
+        }
+        let Some(buffer) = cx.credit.file_read(self.read_bytes) else {
+            if let Some(lane) = front.lane {
+                cx.lanes.release(lane);
+            }
+            return;
+        };
+        self.reading_lane = front.lane;
+        self.reading_bytes = buffer.capacity() as u64;
+        self.asked_ms = cx.now.mono_ms;
+        front.unread = false;
+        // What was read before comes once more: if it is another, the file was written anew.
+        let is_known = front.tail.end == front.offset && !front.tail.is_none();
+        let again =
+            if is_known { u64::from(front.tail.len_bytes) } else { front.offset.min(unfinished::LOOK_BACK) };
+        self.reading = Some(Reading { file, offset: front.offset, again: again as usize });
+        let offset = front.offset - again;
+        cx.act(Action::ReadFile { stream: self.stream, file, offset, buffer });
+    }
+
+    /// Whether it would read on if there were room.
+    pub fn is_hungry(&self) -> bool {
+        let front = self.chain.links.front();
+        self.reading.is_none()
+            && !self.in_line
+            && self.chain.may_read()
+            && !self.waits_for_split()
+            && front.is_some_and(|link| link.unread && matches!(link.handle, Handle::Open(_)))
+    }
+
+    /// A read ended.
+    pub fn on_read(
+        &mut self,
+        result: Result<usize, FileError>,
+        buffer: Vec<u8>,
+        file_len: Option<u64>,
+        data_at: Option<u64>,
+        cx: &mut Context<'_>,
+        told: &mut Vec<Told>,
+    ) {
+        self.answered(cx);
+        let Reading { file, offset: from, again } = self.reading.take().unwrap_or_default();
+        if let Some(lane) = self.reading_lane.take() {
+            cx.lanes.release(lane);
+        }
+        cx.credit.file_read_done();
+        let count = match result {
+            Ok(_) if !self.chain.links.front().is_some_and(|front| front.is_at(file, from)) => {
+                // Written anew meanwhile: what came stands at another place now, if it stands anywhere.
+                cx.credit.give_back(buffer, 0);
+                return self.go_on(cx, told);
+            }
+            Ok(count) => count,
+            Err(error) => {
+                cx.credit.give_back(buffer, 0);
+                if let Some(front) = self.chain.links.front_mut() {
+                    front.unread = true;
+                }
+                told.push(Told::Failed(StreamError::ReadFailed, error.to_string()));
+                return;
+            }
+        };
+        let shrank = file_len.is_some_and(|len| len < from);
+        let is_another = self.is_another(from, &buffer, again);
+        if (shrank || count >= again) && self.chain.is_no_copy(shrank || is_another) {
+            cx.credit.give_back(buffer, 0);
+            return self.go_on(cx, told);
+        }
+        let short = file_len.is_some_and(|len| self.chain.on_short(len));
+        if short || is_another {
+            if !short {
+                self.chain.begin_anew(file_len.unwrap_or(from));
+            }
+            self.forget_unfinished();
+            // What is open may go on where the content went.
+            if !self.chain.is_searching() {
+                self.assembler.reset();
+            }
+            cx.credit.give_back(buffer, 0);
+            self.scan(cx);
+            return self.go_on(cx, told);
+        }
+        let full = count == buffer.capacity();
+        let read_to = from + (count.saturating_sub(again)) as u64;
+        // A read may bring less than there is.
+        let short = file_len.is_some_and(|len| len > read_to);
+        if let Some(front) = self.chain.links.front_mut().filter(|_| full || short) {
+            front.unread = true;
+        }
+        if count >= again {
+            self.decode(buffer, again, full, data_at, cx, told);
+        } else {
+            cx.credit.give_back(buffer, 0);
+        }
+        self.go_on(cx, told);
+    }
+
+    /// Path of its live file.
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.directory, self.live_name)
+    }
+
+    /// `again`: so many bytes were decoded before.
+    fn decode(
+        &mut self,
+        buffer: Vec<u8>,
+        again: usize,
+        full: bool,
+        data_at: Option<u64>,
+        cx: &mut Context<'_>,
+        told: &mut Vec<Told>,
+    ) {
+        let Some(front) = self.chain.links.front() else {
+            cx.credit.give_back(buffer, 0);
+            return;
+        };
+        // Whatever happened since the read was armed (growth, rotation, removal) has set `unread` again.
+        let at_end = !front.unread;
+        let settled = front.settled && (front.last_look || !self.has_grace(front));
+        let (offset, final_end) = (front.offset, at_end && (settled || self.gone));
+        for twin in self.chain.saw(offset - again as u64, &buffer) {
+            cx.act(Action::CloseFile { file: twin });
+        }
+        if self.leaves_out(&buffer[again..]) {
+            let end = offset + (buffer.len() - again) as u64;
+            self.pass_over_front(end);
+            cx.act(Action::Withdraw(self.stream));
+            cx.credit.give_back(buffer, 0);
+            return self.tell(Lines::default(), Vec::new(), 0, told);
+        }
+        let mut lines = Lines::default();
+        let Some(begins) = self.begin_text(offset, &buffer, final_end) else {
+            cx.credit.give_back(buffer, 0);
+            return;
+        };
+        self.begin_buffer(offset, &buffer, again);
+        let from = self.decode_split(offset, &buffer, again, again + begins, &mut lines, cx);
+        let mut to = self.decode_lines(&buffer, from, &mut lines, cx);
+        if final_end && to < buffer.len() {
+            to = self.decode_rest(&buffer, to, &mut lines, cx);
+        }
+        let splits = at_end && !final_end && self.note_end(offset, &buffer, again, to, cx);
+        let used = to - again;
+        if final_end && !self.holds_records() {
+            // A plain line does not go on in the next file.
+            self.assembler.close_all(&mut lines);
+        }
+        // A record that does not fit: give the next read room for it. Past the limit the decoder rejects it.
+        let stuck = used == 0 && full;
+        // What a hole has beyond this read is not read at all.
+        let hole =
+            data_at.filter(|_| to == buffer.len()).map_or(0, |at| at.saturating_sub(offset + used as u64));
+        if hole > 0 {
+            cx.metrics.skipped(SkipReason::NulHole, 1);
+        }
+        self.read_bytes =
+            if stuck { (self.read_bytes * 2).min(RECORD_BYTES_MAX + READ_BYTES) } else { READ_BYTES };
+        let Some(front) = self.chain.links.front_mut() else { return };
+        front.offset += used as u64 + hole;
+        front.len = front.len.max(offset + (buffer.len() - again) as u64 + hole);
+        if hole > 0 {
+            front.tail = TailPrint::default();
+        } else if used > 0 {
+            front.tail = TailPrint::of(&buffer[..to], front.offset);
+        }
+        if at_end {
+            self.close_open_lines(&mut lines);
+        }
+        if used > 0 {
+            self.groups_due.note(&self.assembler, self.stream, cx);
+        }
+        if used == 0 && lines.records.is_empty() && !splits {
+            cx.credit.give_back(buffer, 0);
+            return;
+        }
+        self.tell(lines, buffer, used as u64 + hole, told);
+    }
+
+    /// Ends the open groups of lines: nothing more is read.
+    pub fn end_all_groups(&mut self, told: &mut Vec<Told>) {
+        let mut lines = Lines::default();
+        StdType::ALL.into_iter().for_each(|std_type| self.assembler.end_group(std_type, &mut lines));
+        if !lines.records.is_empty() {
+            self.tell(lines, Vec::new(), 0, told);
+        }
+    }
+
+    /// Ends groups of lines that nothing came for, if all there is was read.
+    pub fn end_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        let read_to_end = self.reading.is_none() && self.chain.links.iter().all(|link| !link.unread);
+        let mut lines = Lines::default();
+        self.groups_due.end_due(&mut self.assembler, read_to_end, self.stream, &mut lines, cx);
+        if !lines.records.is_empty() {
+            self.tell(lines, Vec::new(), 0, told);
+        }
+    }
+
+    /// A line left open is whole when nothing can follow it: not when a rotation fell into its middle.
+    fn close_open_lines(&mut self, lines: &mut Lines) {
+        if self.chain.links.len() > 1 {
+            return;
+        }
+        if self.gone {
+            self.assembler.close_all(lines);
+        } else if let Some(exited_at) = self.exited_at_ns {
+            self.assembler.close_begun_by(exited_at, lines);
+        }
+    }
+
+    fn tell(&mut self, lines: Lines, read: Vec<u8>, source_bytes: u64, told: &mut Vec<Told>) {
+        let open = StdType::ALL.map(|std_type| {
+            let (starts, in_line) = self.assembler.undelivered(std_type);
+            Undelivered { starts, in_line }
+        });
+        let mut end = self.chain.cursor(&open);
+        self.note_path(&mut end);
+        if let (Cursor::File(end), FileFormat::Docker) = (&mut end, self.format) {
+            delivered::note(&mut self.lines, &lines, &read);
+            self.lines.open_ns = StdType::ALL.map(|std_type| self.assembler.open_time(std_type).unwrap_or(0));
+            (end.lines, end.passing) = (self.lines, self.passing.marks);
+        }
+        self.note_split(&mut end);
+        told.push(Told::Lines { lines, read, end, source_bytes });
+    }
+
+    /// A deadline may have come.
+    pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.look_if_due(cx);
+        self.look_at_kin_if_due(cx);
+        self.look_at_unfinished(cx);
+        self.end_groups(cx, told);
+        self.go_on(cx, told);
+    }
+
+    /// Finishes files that are read to their end, and the source when none is left.
+    fn go_on(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.go_over(cx);
+        loop {
+            self.read_late_ones(cx, told);
+            let may_read = self.chain.may_read();
+            let Some(front) = self.chain.links.front() else { break };
+            let more = self.chain.links.len() > 1;
+            let read_to_end = matches!(front.handle, Handle::Open(_)) && !front.unread && may_read;
+            if self.reading.is_some() || !read_to_end || !(front.settled && more || self.gone) {
+                break;
+            }
+            let has_grace = self.has_grace(front) && !front.last_look && !self.gone;
+            if has_grace && self.holds_records() && self.waits_for_rest_of_line(cx) {
+                break;
+            }
+            if self.is_left_out() {
+                self.pass_over_front(0);
+            }
+            if has_grace {
+                self.leave_open_line(told);
+                self.park(cx);
+            } else {
+                self.moved_on = true;
+                if let Some(file) = self.chain.finish_front() {
+                    cx.act(Action::CloseFile { file });
+                }
+            }
+            self.open_ahead(cx);
+            self.claim(cx);
+        }
+        self.tell_moved_on(told);
+        if self.gone
+            && !self.drained
+            && self.chain.links.is_empty()
+            && self.chain.parked.is_empty()
+            && !self.scanning
+            && self.reading.is_none()
+        {
+            self.drained = true;
+            let mut lines = Lines::default();
+            self.assembler.close_all(&mut lines);
+            if !lines.records.is_empty() {
+                self.tell(lines, Vec::new(), 0, told);
+            }
+            cx.act(Action::Unwatch { stream: self.stream });
+            told.push(Told::Drained);
+        }
+    }
+
+    /// When the container last exited.
+    pub fn set_exited(&mut self, at_ns: Option<i64>, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        if at_ns.is_some() && at_ns != self.exit_told_ns {
+            self.exit_told_ns = at_ns;
+            self.scan(cx);
+        }
+        self.go_on(cx, told);
+    }
+
+    /// The container or path is gone.
+    pub fn gone(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.gone = true;
+        let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
+        for link in self.chain.links.iter_mut().chain(parked) {
+            link.unread = true;
+        }
+        // One more look: a file may have been made and not yet seen.
+        self.scan(cx);
+        self.go_on(cx, told);
+    }
+
+    /// Nothing of it is under way that will end. (A listing or opening under way needs no waiting for.)
+    pub fn is_at_rest(&self) -> bool {
+        self.reading.is_none() || self.set_aside.is_some()
+    }
+}
+
+/// A read under way.
+#[derive(Debug, Default)]
+struct Reading {
+    file: FileNo,
+    /// What is new begins there.
+    offset: u64,
+    /// So many bytes before that are read again.
+    again: usize,
+}
+
+fn unreadable(error: &FileError) -> Told {
+    match error {
+        FileError::Denied(_) | FileError::NoDirectory(_) | FileError::NotRegular(_) => {
+            Told::Unreadable(error.to_string())
+        }
+        FileError::Changed(_) | FileError::Other { .. } => {
+            Told::Failed(StreamError::OpenFailed, error.to_string())
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Files that are not text, or not text that can be decoded. They are left out where the config says so. Either way health
+//! names them.
+
+use super::FileSource;
+use crate::capture::context::Context;
+use crate::decode::binary::{self, Kind, Verdict, kind};
+use crate::model::cursor::{FileId, TailPrint};
+use crate::settings::{Binary, FileFormat};
+use crate::telemetry::metrics::UnreadableReason;
+
+/// A file that is left out and written to is looked at so often.
+const LEFT_OUT_LOOK_MS: u64 = 10_000;
+
+/// What was seen of the file that is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    /// Which file that is.
+    file: Option<FileId>,
+    verdict: Option<Verdict>,
+    /// It seems to have this encoding.
+    encoding: Option<&'static str>,
+}
+
+impl FileSource {
+    /// Whether the file that is read is left out; `buffer` was read in it now.
+    pub(super) fn leaves_out(&mut self, buffer: &[u8]) -> bool {
+        let holds_text = matches!(self.format, FileFormat::Auto | FileFormat::Raw);
+        let Some(front) = self.chain.links.front().filter(|_| holds_text) else { return false };
+        // What is read from its beginning may be another, written anew in the same file.
+        if self.seen.file != Some(front.found.id) || front.offset == 0 {
+            self.seen = Seen { file: Some(front.found.id), ..Seen::default() };
+        }
+        if self.seen.verdict.is_none() {
+            // Of a file that is gone on with, what it begins with says what it is.
+            let head = &front.found.head;
+            let first = if front.offset > 0 && kind(head) != Kind::Unknown { head } else { buffer };
+            let is_known = self.text.rules.encoding.is_some() || self.text.rules.binary == Binary::Read;
+            (self.seen.verdict, self.seen.encoding) =
+                (binary::judge(first, is_known), binary::seems_utf16(first));
+        }
+        self.is_left_out()
+    }
+
+    /// The verdict on the file that would be read now.
+    fn verdict(&self) -> Option<Verdict> {
+        let front = self.chain.links.front()?;
+        self.seen.verdict.filter(|_| self.seen.file == Some(front.found.id))
+    }
+
+    /// The file that would be read is left out.
+    pub fn is_left_out(&self) -> bool {
+        match self.verdict() {
+            Some(Verdict::Binary) => self.text.rules.binary == Binary::Skip,
+            Some(Verdict::Utf32) => true,
+            Some(Verdict::Text) | None => false,
+        }
+    }
+
+    /// Something was written to a file that is left out. It may have been emptied, and hold text now: a listing tells.
+    pub(super) fn look_later_at_left_out(&mut self, cx: &mut Context<'_>) {
+        let due_ms = (self.kin_looked_ms + LEFT_OUT_LOOK_MS).max(cx.now.mono_ms);
+        self.kin_look_ms = Some(self.kin_look_ms.map_or(due_ms, |at| at.min(due_ms)));
+        self.look_at_kin_if_due(cx);
+    }
+
+    /// What was left out is judged again if it is another by now.
+    pub(super) fn judge_left_out_anew(&mut self) {
+        if self.is_left_out() && self.chain.links.front().is_some_and(|front| !front.left_out) {
+            self.seen = Seen::default();
+        }
+    }
+
+    /// Why the file is left out, if it is, in a few words.
+    pub(super) fn left_out(&self) -> Option<&'static str> {
+        match self.verdict()? {
+            Verdict::Binary if self.is_left_out() => Some("binary, not text"),
+            Verdict::Utf32 => Some("UTF-32, which is not decoded"),
+            Verdict::Binary | Verdict::Text => None,
+        }
+    }
+
+    /// What is to be said of a file that is not text.
+    pub fn not_text(&self) -> Option<(UnreadableReason, String)> {
+        // Every stream is asked once a second, and nearly all are text: only the others need their path.
+        let name = &self.chain.links.front()?.found.name;
+        let path = || format!("{}/{name}", self.directory);
+        match self.verdict()? {
+            Verdict::Text => None,
+            Verdict::Utf32 => Some((
+                UnreadableReason::Undecodable,
+                format!("{} is UTF-32, which is not decoded, and is left out: write it as UTF-8", path()),
+            )),
+            Verdict::Binary if self.is_left_out() && self.seen.encoding.is_some() => Some((
+                UnreadableReason::Binary,
+                format!(
+                    "{} is not text in UTF-8 and is left out: it looks like {}, so set `encoding: {1}` for it, or name it in \
+                     `exclude`",
+                    path(),
+                    self.seen.encoding.unwrap_or_default()
+                ),
+            )),
+            Verdict::Binary if self.is_left_out() => Some((
+                UnreadableReason::Binary,
+                format!(
+                    "{} is not text and is left out: name it in `exclude`, or set `encoding` or `binary: read` to have it",
+                    path()
+                ),
+            )),
+            Verdict::Binary => Some((
+                UnreadableReason::Undecodable,
+                format!(
+                    "{} is read because it is named, but most of it is not UTF-8: set its `encoding`, or `binary: skip` or \
+                     `binary: read` if it has none",
+                    path()
+                ),
+            )),
+        }
+    }
+
+    /// Passes over all that is in the file, at least up to `end`.
+    pub(super) fn pass_over_front(&mut self, end: u64) {
+        if let Some(front) = self.chain.links.front_mut() {
+            front.len = front.len.max(end);
+            (front.offset, front.tail, front.left_out) = (front.len, TailPrint::default(), true);
+        }
+    }
+}

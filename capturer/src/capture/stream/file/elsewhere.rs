@@ -1,0 +1,194 @@
+//! Followed paths with links on their way. What is read is where the links lead; when one is changed, the file that was
+//! read so far is read to its end and for as long as its writer goes on, as one that was rotated, and the new one behind it.
+//!
+//! ```text
+//! current.log ─▶ 7/app.log            current.log ─▶ 8/app.log
+//! ─────────────────────────────┬──────────────────────────────▶
+//!   read 7/app.log             └ it is open ─▶ list 8/ ─▶ 7/app.log to its end ─▶ 8/app.log
+//! ```
+//! A position says in which file it is, so that a link that is changed while the agent does not run skips nothing.
+
+use super::FileSource;
+use crate::capture::context::Context;
+use crate::capture::stream::Told;
+use crate::capture::stream::chain::Handle;
+use crate::model::cursor::{Cursor, FileId};
+
+/// Files that were left and may still be read.
+const LEFT_MAX: usize = 16;
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub(super) struct Elsewhere {
+    /// What the path is called; empty = there are no links on its way.
+    name: String,
+    /// Directory and name of the file that it leads to now, if another is still read.
+    next: Option<(String, String)>,
+    /// Where files are that are not where the path leads now.
+    left: Vec<(FileId, String)>,
+}
+
+impl Elsewhere {
+    /// The path leads elsewhere by now.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.next.is_some()
+    }
+}
+
+impl FileSource {
+    /// Whether it has this file in hand.
+    pub fn reads(&self, id: FileId) -> bool {
+        self.chain.links.iter().any(|link| link.found.id.can_be(id))
+    }
+
+    /// What the followed path is called, and where it leads now.
+    pub fn named(mut self, name: &str, target: &str) -> FileSource {
+        self.elsewhere.name = name.to_owned();
+        self.elsewhere.next = (self.path() != target).then(|| split(target));
+        self
+    }
+
+    /// The path leads to this file.
+    pub fn lead_to(&mut self, target: &str, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        self.elsewhere.next = (self.path() != target).then(|| split(target));
+        if self.elsewhere.is_waiting() {
+            self.go_on(cx, told);
+        }
+    }
+
+    /// Goes over to where the path leads, once all that is there so far is open.
+    pub(super) fn go_over(&mut self, cx: &mut Context<'_>) {
+        let is_safe = |handle: Handle, deleted: bool| deleted || matches!(handle, Handle::Open(_));
+        let all_open = self.chain.in_hand().all(|link| is_safe(link.handle, link.deleted));
+        if self.scanning || !all_open {
+            return;
+        }
+        let Some((directory, live_name)) = self.elsewhere.next.take() else { return };
+        let path = self.path();
+        let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
+        for link in self.chain.links.iter_mut().chain(parked) {
+            link.elsewhere = true;
+            // As one that was rotated: it is no longer the live file.
+            link.found.rank = link.found.rank.max(1);
+            self.elsewhere.left.push((link.found.id, path.clone()));
+        }
+        let excess = self.elsewhere.left.len().saturating_sub(LEFT_MAX);
+        self.elsewhere.left.drain(..excess);
+        (self.directory, self.live_name) = (directory, live_name);
+        self.scan(cx);
+    }
+
+    /// Adds to a position in which file it is.
+    pub(super) fn note_path(&self, cursor: &mut Cursor) {
+        let Cursor::File(cursor) = cursor else { return };
+        if let Some((_, path)) = self.elsewhere.left.iter().rev().find(|(id, _)| *id == cursor.file) {
+            cursor.at = path.as_str().into();
+        } else if !self.elsewhere.name.is_empty() && self.path() != self.elsewhere.name {
+            cursor.at = self.path().into();
+        }
+    }
+}
+
+fn split(path: &str) -> (String, String) {
+    let (directory, name) = path.rsplit_once('/').unwrap_or((".", path));
+    (directory.to_owned(), name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::core::bench::Bench;
+    use crate::capture::io::{Action, FileNo, FoundFile, OpenedFile};
+    use crate::capture::stream::chain::Start;
+    use crate::limits::READ_BYTES;
+    use crate::model::record::StreamId;
+    use crate::settings::FileFormat;
+
+    fn found(inode: u64, text: &[u8]) -> FoundFile {
+        FoundFile {
+            name: "app.log".to_owned(),
+            rank: 0,
+            compressed: false,
+            id: FileId { device: 1, inode, birth_ns: inode as i64 },
+            len: text.len() as u64,
+            head: text.to_vec(),
+            unpacked_len: None,
+        }
+    }
+
+    fn scanned(bench: &mut Bench) -> Vec<String> {
+        let directory = |action| match action {
+            Action::Scan { directory, .. } => Some(directory),
+            _ => None,
+        };
+        bench.actions().into_iter().filter_map(directory).collect()
+    }
+
+    fn opening(source: &FileSource) -> FileNo {
+        let opening = |handle| if let Handle::Opening(file) = handle { Some(file) } else { None };
+        source.chain.links.iter().find_map(|link| opening(link.handle)).expect("a file is opened")
+    }
+
+    fn position(source: &mut FileSource) -> String {
+        match source.first_position() {
+            Some(Cursor::File(cursor)) => cursor.at.into_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What a link led to is left when it is open, and read to its end; its position says where it is.
+    #[test]
+    fn the_file_before_is_not_lost_when_a_link_is_changed() {
+        let mut bench = Bench::new(1);
+        let start = Start::Oldest;
+        let (directory, name) = ("/r1".to_owned(), "app.log".to_owned());
+        let mut source = FileSource::new(StreamId(1), directory, name, FileFormat::Raw, start, 64 * 1024)
+            .rotated_while_written(0)
+            .named("/current/app.log", "/r1/app.log");
+        source.open(&mut bench.cx());
+        let told = &mut Vec::new();
+        source.on_scanned(Ok(vec![found(1, b"one\n")]), &mut bench.cx(), told);
+        assert_eq!(scanned(&mut bench), ["/r1"]);
+        source.lead_to("/r2/app.log", &mut bench.cx(), told);
+        assert_eq!(scanned(&mut bench), Vec::<String>::new(), "it would be lost if it were removed now");
+        let opened = OpenedFile { len: 4, damaged: false, lane: None, as_expected: true };
+        let file = opening(&source);
+        source.on_file_opened(file, Ok(opened.clone()), &mut bench.cx(), told);
+        assert_eq!(scanned(&mut bench), ["/r2"]);
+        for _ in 0..3 {
+            source.on_scanned(Ok(vec![found(2, b"two\n")]), &mut bench.cx(), told);
+            source.on_chain_changed(&mut bench.cx());
+        }
+        source.on_scanned(Ok(vec![found(2, b"two\n")]), &mut bench.cx(), told);
+        let links: Vec<_> =
+            source.chain.links.iter().map(|link| (link.found.id.inode, link.settled, link.deleted)).collect();
+        assert_eq!(links, [(1, true, false), (2, false, false)]);
+        assert_eq!(position(&mut source), "/r1/app.log");
+        let file = opening(&source);
+        source.on_file_opened(file, Ok(opened), &mut bench.cx(), told);
+        source.read_on(&mut bench.cx());
+        let mut buffer = Vec::with_capacity(READ_BYTES);
+        buffer.extend_from_slice(b"one\n");
+        source.on_read(Ok(4), buffer, Some(4), None, &mut bench.cx(), told);
+        assert_eq!(source.chain.links[0].found.id.inode, 2, "the first is read to its end");
+        assert_eq!(source.chain.parked.len(), 1, "its writer may go on");
+        assert_eq!(position(&mut source), "/r2/app.log");
+    }
+
+    /// A link that was changed while nobody looked: first what it led to then.
+    #[test]
+    fn a_saved_position_is_gone_to_before_the_link_is_followed() {
+        let mut bench = Bench::new(1);
+        let (directory, name) = ("/r1".to_owned(), "app.log".to_owned());
+        let mut source =
+            FileSource::new(StreamId(1), directory, name, FileFormat::Raw, Start::Oldest, 64 * 1024)
+                .named("/current/app.log", "/r2/app.log");
+        source.open(&mut bench.cx());
+        assert_eq!(scanned(&mut bench), ["/r1"]);
+        let gone = crate::capture::io::FileError::NoDirectory("/r1".to_owned());
+        let told = &mut Vec::new();
+        source.on_scanned(Err(gone), &mut bench.cx(), told);
+        assert_eq!(scanned(&mut bench), ["/r2"]);
+        assert!(told.is_empty(), "{told:?}");
+    }
+}

@@ -1,0 +1,174 @@
+//! Files that were rotated while their writers go on: a program writes to a log that was renamed until it is told
+//! (logrotate's postrotate) and opens its new one, and some never are. Nobody waits for that: the next file is read at
+//! once, and what comes late to the older one comes late.
+//!
+//! ```text
+//! read to its present end, renamed ─▶ parked, still open ─┬─ written to ─▶ read on ─▶ parked
+//!                                                         └─ quiet for a while ─▶ its last line is whole ─▶ closed
+//! closed ─▶ written to, whenever that is ─▶ listed, and it grew ─▶ opened, parked
+//! ```
+
+use super::FileSource;
+use crate::capture::context::{Context, Timer};
+use crate::capture::io::Action;
+use crate::capture::stream::Told;
+use crate::capture::stream::chain::{Handle, Link};
+use crate::decode::assemble::Lines;
+use crate::model::record::StdType;
+
+/// A file that was renamed stays open for so long behind what was written to it last.
+const WRITER_GRACE_MS: u64 = 5_000;
+/// One in a directory that a link no longer leads to is looked at so often, for nothing is told of it.
+const ELSEWHERE_LOOK_MS: u64 = 1_000;
+/// It is closed when so many looks brought nothing.
+const ELSEWHERE_LOOKS: u8 = 30;
+/// So many at once; then the oldest is closed.
+const PARKED_MAX: usize = 8;
+/// Files that are not live are listed so often at most because they are written to.
+const KIN_LOOK_MS: u64 = 1_000;
+
+impl FileSource {
+    /// Its writer may not know yet that it was renamed. dockerd closes before it renames.
+    pub(super) fn has_grace(&self, link: &Link) -> bool {
+        self.renamed_while_written && link.found.rank > 0 && !link.found.compressed
+    }
+
+    /// The first file was read to its present end and renamed.
+    pub(super) fn park(&mut self, cx: &mut Context<'_>) {
+        // A look that brought nothing does not put off its end.
+        let nothing_came = self
+            .chain
+            .links
+            .front()
+            .and_then(|link| link.parked.filter(|(offset, _)| *offset == link.offset));
+        self.moved_on |= nothing_came.is_none();
+        let mut due_ms = nothing_came.map_or(cx.now.mono_ms + WRITER_GRACE_MS, |(_, due_ms)| due_ms);
+        if let Some(link) = self.chain.links.front_mut().filter(|link| link.elsewhere) {
+            link.quiet_looks = nothing_came.map_or(0, |_| link.quiet_looks + 1);
+            due_ms = cx.now.mono_ms + ELSEWHERE_LOOK_MS;
+        }
+        self.chain.park_front(due_ms);
+        if self.chain.parked.len() > PARKED_MAX {
+            self.chain.parked[0].due_ms = Some(cx.now.mono_ms);
+        }
+        cx.timers.set_earlier(Timer::Stream(self.stream), due_ms);
+    }
+
+    /// The first file ends within a line. Its writer may still write the rest there, and else it is in the next file. What
+    /// came after a wait that was long enough is read before that.
+    pub(super) fn waits_for_rest_of_line(&mut self, cx: &mut Context<'_>) -> bool {
+        let in_line = StdType::ALL.iter().any(|std_type| self.assembler.undelivered(*std_type).1);
+        let Some(front) = self.chain.links.front_mut().filter(|_| in_line) else { return false };
+        let since = front.parked.filter(|(offset, _)| *offset == front.offset);
+        let due_ms = since.map_or(cx.now.mono_ms + WRITER_GRACE_MS, |(_, due_ms)| due_ms);
+        front.parked = Some((front.offset, due_ms));
+        if due_ms <= cx.now.mono_ms {
+            (front.last_look, front.unread) = (true, true);
+        } else {
+            cx.timers.set_earlier(Timer::Stream(self.stream), due_ms);
+        }
+        true
+    }
+
+    /// Some of those listed grew since they were closed.
+    pub(super) fn wait_for_late_writers(&mut self, cx: &mut Context<'_>) {
+        let due_ms = cx.now.mono_ms + WRITER_GRACE_MS;
+        for parked in self.chain.parked.iter_mut().filter(|parked| parked.due_ms.is_none()) {
+            parked.due_ms = Some(due_ms);
+            cx.timers.set_earlier(Timer::Stream(self.stream), due_ms);
+        }
+    }
+
+    /// inotify: a file that is not the live one was written to.
+    pub fn on_kin_grew(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
+        for link in self.chain.links.iter_mut().chain(parked).filter(|link| link.found.rank > 0) {
+            link.unread = true;
+        }
+        let due_ms = (self.kin_looked_ms + KIN_LOOK_MS).max(cx.now.mono_ms);
+        self.kin_look_ms = Some(due_ms);
+        self.look_at_kin_if_due(cx);
+        // Those still open are read at once, before newer lines of the live file.
+        self.go_on(cx, told);
+    }
+
+    pub(super) fn look_at_kin_if_due(&mut self, cx: &mut Context<'_>) {
+        match self.kin_look_ms {
+            Some(at) if at <= cx.now.mono_ms => {
+                (self.kin_look_ms, self.kin_looked_ms) = (None, cx.now.mono_ms);
+                self.scan(cx);
+            }
+            Some(at) => cx.timers.set_earlier(Timer::Stream(self.stream), at),
+            None => {}
+        }
+    }
+
+    /// Goes on with a parked file that was written to, or whose time is over.
+    pub(super) fn read_late_ones(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+        let mut at = 0;
+        while at < self.chain.parked.len() {
+            let parked = &mut self.chain.parked[at];
+            let due_ms = parked.due_ms.unwrap_or_default();
+            let is_due = self.gone || due_ms <= cx.now.mono_ms;
+            let link = &mut parked.link;
+            let Handle::Open(file) = link.handle else {
+                // Nothing is to be had of one that is gone before it was opened.
+                if link.handle == Handle::None && (link.deleted || self.gone && !self.scanning) {
+                    self.chain.parked.remove(at);
+                } else {
+                    at += 1;
+                }
+                continue;
+            };
+            if !is_due && !link.unread {
+                cx.timers.set_earlier(Timer::Stream(self.stream), due_ms);
+                at += 1;
+                continue;
+            }
+            let is_read = !link.unread && link.offset >= link.len && !link.deleted && !link.elsewhere;
+            if is_due && !self.gone && is_read {
+                self.chain.parked.remove(at);
+                cx.act(Action::CloseFile { file });
+                self.claim(cx);
+                continue;
+            }
+            if !self.may_interrupt(at, told) {
+                cx.timers.set_earlier(Timer::Stream(self.stream), cx.now.mono_ms + KIN_LOOK_MS);
+                return;
+            }
+            let link = &mut self.chain.parked[at].link;
+            let is_over = !link.elsewhere || link.quiet_looks >= ELSEWHERE_LOOKS || self.gone;
+            (link.last_look, link.unread) = (is_due && is_over, true);
+            self.chain.unpark(at);
+            return;
+        }
+    }
+
+    /// Lines of this parked file may come now: no line is left open, and a group of lines ends. Or it was read last, and
+    /// goes on with what is open.
+    fn may_interrupt(&mut self, at: usize, told: &mut Vec<Told>) -> bool {
+        // What comes next was delivered in an earlier run: that must be said of the file it stands in.
+        if self.reading.is_some() || self.chain.is_searching() || self.chain.is_within_delivered() {
+            return false;
+        }
+        if self.chain.was_read_last(self.chain.parked[at].link.found.id) {
+            return true;
+        }
+        self.leave_open_line(told);
+        let open = StdType::ALL.map(|std_type| self.assembler.undelivered(std_type));
+        if open.iter().any(|(_, in_line)| *in_line) {
+            return false;
+        }
+        if open.iter().any(|(starts, _)| !starts.is_empty()) {
+            self.end_all_groups(told);
+        }
+        true
+    }
+
+    /// A file was finished and brought no lines: the position is behind it all the same.
+    pub(super) fn tell_moved_on(&mut self, told: &mut Vec<Told>) {
+        if std::mem::take(&mut self.moved_on) {
+            self.tell(Lines::default(), Vec::new(), 0, told);
+        }
+    }
+}

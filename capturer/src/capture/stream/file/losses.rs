@@ -1,0 +1,98 @@
+//! What people are told of a chain of files: what it lost, by name and bytes, and its row of `/api/v1/streams`.
+
+use super::FileSource;
+use super::hanging::SetAside;
+use crate::capture::context::Context;
+use crate::capture::io::Action;
+use crate::capture::stream::Told;
+use crate::capture::stream::chain::{Changes, Gone, Handle};
+use crate::decode::timestamp;
+use crate::telemetry::metrics::LossReason;
+use crate::telemetry::status::StreamRow;
+
+impl FileSource {
+    pub(super) fn declare(&self, changes: &Changes, cx: &Context<'_>) {
+        for Gone { name, bytes, in_place, .. } in &changes.gone {
+            let reason = if *in_place { LossReason::FileTruncated } else { LossReason::FileGoneUnread };
+            let file = format!("{}/{name}", self.directory);
+            // Each group of sinks reads it for itself, and is told of for itself.
+            let sinks = self.reader.sinks.join(", ");
+            match (bytes, in_place) {
+                (0, true) => {
+                    cx.metrics.possibly_lost(reason);
+                    tracing::warn!(
+                        file,
+                        sinks,
+                        "written anew; what was written just before that may be lost: reading it from its beginning"
+                    );
+                }
+                (0, false) => {
+                    cx.metrics.possibly_lost(reason);
+                    tracing::warn!(file, sinks, "gone; what was written to it after it was read may be lost");
+                }
+                (bytes, true) => {
+                    cx.metrics.lost(reason, *bytes);
+                    tracing::debug!(
+                        file,
+                        bytes,
+                        "lost: written anew before that was read; reading it from its beginning"
+                    );
+                }
+                (bytes, false) => {
+                    cx.metrics.lost(reason, *bytes);
+                    tracing::debug!(file, bytes, "lost: gone before that was read");
+                }
+            }
+        }
+    }
+
+    /// Gives up deleted files that are held open, oldest first, until this many of their unread bytes are gone. Returns
+    /// how many are. The one being read stays until its read has ended.
+    pub fn give_up_deleted(&mut self, bytes: u64, cx: &mut Context<'_>, told: &mut Vec<Told>) -> u64 {
+        let busy = usize::from(self.reading.is_some());
+        let mut given_up = 0;
+        for (name, unread, handle) in self.chain.give_up_deleted(busy, bytes) {
+            if let Handle::Open(file) = handle {
+                cx.act(Action::CloseFile { file });
+            }
+            given_up += unread;
+            cx.metrics.lost(LossReason::DeletedOpenLimit, unread);
+            tracing::debug!(
+                file = %format!("{}/{name}", self.directory),
+                bytes = unread,
+                "lost: deleted, and limits.deleted_open_bytes_max does not allow to hold it open any longer"
+            );
+        }
+        self.go_on(cx, told);
+        given_up
+    }
+
+    /// Bytes known to be unread, and those of them in deleted files.
+    pub fn unread_bytes(&self) -> (u64, u64) {
+        let unread = if self.is_left_out() { 0 } else { self.chain.unread_bytes() };
+        (unread, self.chain.deleted_open_bytes())
+    }
+
+    /// Fills its part of a row of `/api/v1/streams`.
+    pub fn describe(&self, row: &mut StreamRow, now_ms: u64) {
+        row.mode = "file".to_owned();
+        self.left_out().unwrap_or_default().clone_into(&mut row.left_out);
+        row.operation = self.operation().to_owned();
+        if !row.operation.is_empty() {
+            row.operation_age_ms = Some(now_ms.saturating_sub(self.asked_ms));
+        }
+        if let Some(SetAside { place, operation, .. }) = &self.set_aside {
+            row.set_aside = format!("{place} does not answer ({operation})");
+        }
+    }
+
+    pub(super) fn declare_gap(&self, last_ns: i64, first_ns: i64, cx: &Context<'_>) {
+        cx.metrics.lost(LossReason::EngineSkippedRotation, 0);
+        tracing::debug!(
+            file = %format!("{}/{}", self.directory, self.live_name),
+            after = %timestamp::format(last_ns),
+            before = %timestamp::format(first_ns),
+            "lost, an unknown number of bytes: what was printed between these times was rotated away before it was read"
+        );
+    }
+}

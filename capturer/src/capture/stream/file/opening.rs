@@ -1,0 +1,95 @@
+//! Files of the chain are opened before it is their turn, so that a rotation can't take them away.
+
+use super::{FileSource, unreadable};
+use crate::capture::context::Context;
+use crate::capture::io::{Action, FileError, FileNo, OpenedFile};
+use crate::capture::stream::Told;
+use crate::capture::stream::chain::Handle;
+use crate::telemetry::metrics::LossReason;
+
+/// Files opened ahead of the one being read.
+pub(super) const OPEN_AHEAD: usize = 8;
+
+impl FileSource {
+    pub(super) fn open_ahead(&mut self, cx: &mut Context<'_>) {
+        // One place is enough for all its files: an older one that waited would be read behind a newer one.
+        let mut has_place = self.files_open() > 0;
+        let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
+        for link in self.chain.links.iter_mut().take(OPEN_AHEAD).chain(parked) {
+            if link.is_to_be_opened() {
+                if !has_place && !cx.open_files.take() {
+                    self.waits_to_open = true;
+                    break;
+                }
+                has_place = true;
+                let file = cx.new_file();
+                link.handle = Handle::Opening(file);
+                link.doubted = !link.is_proven();
+                self.asked_ms = cx.now.mono_ms;
+                cx.act(Action::OpenFile {
+                    stream: self.stream,
+                    file,
+                    directory: self.directory.clone(),
+                    found: link.found.clone(),
+                    expected: link.expected(),
+                });
+            }
+        }
+    }
+
+    /// A file was opened, or not.
+    pub fn on_file_opened(
+        &mut self,
+        file: FileNo,
+        result: Result<OpenedFile, FileError>,
+        cx: &mut Context<'_>,
+        told: &mut Vec<Told>,
+    ) {
+        self.answered(cx);
+        if result.as_ref().is_ok_and(|opened| opened.lane.is_some()) && self.look_at_ms.is_none() {
+            self.look_later(cx);
+        }
+        let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
+        let mut links = self.chain.links.iter_mut().chain(parked);
+        let link = links.find(|link| link.handle == Handle::Opening(file));
+        match (link, result) {
+            (Some(link), Ok(opened)) => {
+                (link.handle, link.idle) = (Handle::Open(file), false);
+                link.lane = opened.lane;
+                link.len = if link.found.compressed { opened.len } else { link.len.max(opened.len) };
+                link.unread = true;
+                let doubted = link.doubted;
+                if opened.damaged {
+                    cx.metrics.lost(LossReason::ArchiveDamaged, 0);
+                    let file = format!("{}/{}", self.directory, link.found.name);
+                    tracing::debug!(
+                        file,
+                        "lost, an unknown number of bytes: the archive is damaged behind what could be read"
+                    );
+                }
+                let is_kept = self.chain.on_opened(file, opened.as_expected);
+                if !is_kept {
+                    cx.act(Action::CloseFile { file });
+                }
+                if doubted || self.chain.is_searching() || !is_kept {
+                    self.scan(cx);
+                }
+            }
+            // Truncated away meanwhile: nobody reads it.
+            (None, Ok(_)) => cx.act(Action::CloseFile { file }),
+            (Some(link), Err(error)) => {
+                link.handle = Handle::None;
+                // One that grew late is found again when it is listed.
+                self.chain.parked.retain(|parked| parked.link.handle != Handle::None);
+                match error {
+                    // Renamed between the scan and the opening: look again. Each round makes progress, for the chain
+                    // only moves one way.
+                    FileError::Changed(_) | FileError::NoDirectory(_) => self.scan(cx),
+                    error => told.push(unreadable(&error)),
+                }
+            }
+            (None, Err(_)) => {}
+        }
+        self.go_on(cx, told);
+    }
+}

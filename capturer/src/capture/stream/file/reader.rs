@@ -1,0 +1,62 @@
+//! Which files are this stream's to read, and for whom it reads.
+
+use std::collections::BTreeSet;
+
+use super::FileSource;
+use crate::capture::context::Context;
+use crate::capture::owners::{Group, Owners};
+use crate::model::cursor::{FileId, FilePlace};
+
+/// For whom a source reads.
+#[derive(Clone, Debug, Default)]
+pub struct Reader {
+    /// Among whom it is the only reader of its files.
+    pub group: Group,
+    /// Names of its sinks whose positions are kept.
+    pub sinks: Vec<String>,
+}
+
+impl FileSource {
+    /// What is in the chain has one reader, also until the table knows how far it was read.
+    pub(super) fn claim(&mut self, cx: &mut Context<'_>) {
+        let mut held = self.chain.held();
+        let finished = self.claimed.difference(&held).copied();
+        self.unacked.extend(finished);
+        held.extend(&self.unacked);
+        if held != self.claimed {
+            cx.owners.change(self.stream, self.reader.group, &self.claimed, &held);
+            self.claimed = held;
+        }
+    }
+
+    /// Whether it finds a file of its own by itself, as one that was rotated in its directory.
+    pub fn finds(&self, directory: &str, file: FileId) -> bool {
+        self.directory == directory && self.chain.wanted().contains(&file)
+    }
+
+    /// It is not gone: it has another name now, under which another stream reads it.
+    pub(super) fn is_read_elsewhere(&self, file: FileId, cx: &Context<'_>) -> bool {
+        let owner = cx.owners.owner(self.reader.group, file);
+        owner.is_some_and(|owner| owner != self.stream)
+    }
+
+    /// All sinks have these files up to where they were left.
+    pub fn on_acked(&mut self, done: Vec<FilePlace>, cx: &mut Context<'_>) {
+        if !done.is_empty() {
+            let before = self.unacked.len();
+            for place in &done {
+                self.unacked.remove(&place.file);
+            }
+            if self.unacked.len() != before {
+                let held = self.chain.held().union(&self.unacked).copied().collect();
+                cx.owners.change(self.stream, self.reader.group, &self.claimed, &held);
+                self.claimed = held;
+            }
+        }
+    }
+
+    /// It is over: others may read what it had.
+    pub fn let_go(&self, owners: &mut Owners) {
+        owners.change(self.stream, self.reader.group, &self.claimed, &BTreeSet::new());
+    }
+}

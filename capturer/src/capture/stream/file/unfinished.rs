@@ -1,0 +1,164 @@
+//! Lines whose end is not there yet. A plain file's last line without newline is delivered when nothing was added to the
+//! file for a while, and its rest, when it comes, as a record that says so.
+//!
+//! ```text
+//! read to the end, "abc" is left ─▶ nothing comes ─▶ "a line is split behind abc" is told as a part of the position
+//!                                       ─▶ reading waits until a checkpoint holds that ─▶ "abc" is delivered, partial
+//!                                                               "def\n" comes, sooner or later: "def", continued
+//! ```
+//! That a line goes on is not remembered: it is seen by the byte before the position, which is no newline.
+//!
+//! The split is told first because a checkpoint is written later than an output. An agent that is killed in between splits
+//! the line at the same byte again, whatever the line is by then, and an output that has its first part passes it over.
+
+use std::time::Duration;
+
+use super::FileSource;
+use crate::capture::context::{Context, Timer};
+use crate::capture::stream::Told;
+use crate::decode::assemble::Lines;
+use crate::model::cursor::Cursor;
+
+/// A checkpoint is saved within so long.
+const SPLIT_IS_SAVED: Duration = Duration::from_secs(2);
+
+/// So much that was decoded before is read again where its print is not known: it says whether a line goes on.
+pub(super) const LOOK_BACK: u64 = 2;
+
+/// A line that waits for its end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unfinished {
+    /// The file's end when it was read, an offset in the front file.
+    end: u64,
+    /// When something is to be done about it, unless more comes.
+    due_ms: u64,
+    /// Its split was told: nothing is read until then.
+    is_told: bool,
+}
+
+impl FileSource {
+    /// How long a line waits before its split is told, and from then on.
+    fn waits_ms(&self) -> (u64, u64) {
+        let after = self.text.rules.unfinished_line_after;
+        let told = SPLIT_IS_SAVED.min(after / 2);
+        ((after - told).as_millis() as u64, told.as_millis() as u64)
+    }
+
+    /// What was read before does not stand there any more, or what was listed before anything was read.
+    pub(super) fn is_another(&self, offset: u64, buffer: &[u8], again: usize) -> bool {
+        let front = self.chain.links.front();
+        if let Some(front) = front.filter(|front| offset == 0 && front.is_as_listed()) {
+            let listed = &front.found.head[..front.found.head.len().min(buffer.len())];
+            return !buffer.starts_with(listed);
+        }
+        let tail =
+            front.map(|front| &front.tail).filter(|tail| again > 0 && tail.len_bytes as usize == again);
+        buffer.len() >= again && tail.is_some_and(|tail| !tail.is_of(&buffer[..again]))
+    }
+
+    /// Nothing is read, for a checkpoint has to hold first where a line is split.
+    pub(super) fn waits_for_split(&self) -> bool {
+        self.unfinished.is_some_and(|unfinished| unfinished.is_told)
+    }
+
+    /// What was read before is not there any more.
+    pub(super) fn forget_unfinished(&mut self) {
+        (self.unfinished, self.split) = (None, None);
+    }
+
+    /// Delivers the first part of a line whose split was told. Returns from where on the buffer is new.
+    pub(super) fn decode_split(
+        &mut self,
+        offset: u64,
+        buffer: &[u8],
+        again: usize,
+        from: usize,
+        lines: &mut Lines,
+        cx: &Context<'_>,
+    ) -> usize {
+        let front = self.chain.links.front().map(|front| front.found.id);
+        let Some((_, split)) = self.split.filter(|(file, _)| front == Some(*file)) else { return from };
+        let until = split.checked_sub(offset).map(|len| again + len as usize);
+        let Some(until) = until.filter(|until| *until >= from) else {
+            self.split = None;
+            return from;
+        };
+        if until > buffer.len() {
+            return from;
+        }
+        self.split = None;
+        let part = &buffer[..until];
+        let to = self.decode_lines(part, from, lines, cx);
+        let to = self.decode_unfinished(part, to, lines, cx);
+        if to > from {
+            self.text.continues = !self.text.encoding().ends_line(&part[..to]);
+        }
+        to
+    }
+
+    /// The file was read to its end, and so much of the buffer is done with. Returns whether a position is to be told.
+    pub(super) fn note_end(
+        &mut self,
+        offset: u64,
+        buffer: &[u8],
+        again: usize,
+        to: usize,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let place = |at: usize| offset + (at - again) as u64;
+        let len = self.unfinished(&buffer[to..]);
+        let waits = len > 0 || self.assembler.is_within_line();
+        if !waits || self.text.rules.unfinished_line_after.is_zero() {
+            self.unfinished = None;
+            return false;
+        }
+        let (end, (wait_ms, told_ms)) = (place(buffer.len()), self.waits_ms());
+        let new = Unfinished { end, due_ms: cx.now.mono_ms + wait_ms, is_told: false };
+        let mut unfinished = self.unfinished.filter(|before| before.end == end).unwrap_or(new);
+        if unfinished.due_ms <= cx.now.mono_ms {
+            unfinished = Unfinished { due_ms: cx.now.mono_ms + told_ms, is_told: true, ..unfinished };
+            self.split = self.chain.links.front().map(|front| (front.found.id, place(to + len)));
+        }
+        self.unfinished = Some(unfinished);
+        self.set_unfinished_timer(cx);
+        unfinished.is_told
+    }
+
+    /// A split that was told and not yet made is a part of the position.
+    pub(super) fn note_split(&self, end: &mut Cursor) {
+        if let (Cursor::File(end), Some((file, split))) = (end, self.split)
+            && end.file == file
+            && end.offset < split
+        {
+            end.split = split;
+        }
+    }
+
+    pub(super) fn set_unfinished_timer(&self, cx: &mut Context<'_>) {
+        if let Some(unfinished) = self.unfinished {
+            cx.timers.set_earlier(Timer::Stream(self.stream), unfinished.due_ms);
+        }
+    }
+
+    /// A line that waited long enough is read again, and with it whatever came meanwhile.
+    pub(super) fn look_at_unfinished(&mut self, cx: &mut Context<'_>) {
+        let Some(unfinished) = &mut self.unfinished else { return };
+        if cx.now.mono_ms < unfinished.due_ms {
+            return self.set_unfinished_timer(cx);
+        }
+        unfinished.is_told = false;
+        if let Some(front) = self.chain.links.front_mut() {
+            front.unread = true;
+        }
+    }
+
+    /// Another file is read next. A plain line does not go on there.
+    pub(super) fn leave_open_line(&mut self, told: &mut Vec<Told>) {
+        self.unfinished = None;
+        let mut lines = Lines::default();
+        self.assembler.cut_open(&mut lines);
+        if !lines.records.is_empty() {
+            self.tell(lines, Vec::new(), 0, told);
+        }
+    }
+}

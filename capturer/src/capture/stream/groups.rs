@@ -1,0 +1,85 @@
+//! When an open group of lines (multiline) has waited long enough for another one, and a tagged part of a line for its
+//! rest: a container that exits within a line leaves its beginning as a part, and no exit is told of a followed file.
+//!
+//! A line's age goes by the time it bears, so that a group that is read again, after a reconnect, need not wait anew; but
+//! a little it waits in any case, for what was read just now may go on in the next read.
+
+use crate::capture::context::{Context, Timer};
+use crate::decode::assemble::{Assembler, Lines};
+use crate::model::record::{StdType, StreamId};
+
+/// A group waits at least so long behind a read.
+const GRACE_MS: u64 = 250;
+/// So long a part of a line waits for its rest, whatever the other channel does. A runtime writes a part when it has 16 KiB
+/// of a line, and the rest with the line's end.
+const PART_WAITS_MS: u64 = 10_000;
+
+/// By channel, milliseconds on the monotonic clock.
+#[derive(Debug, Default)]
+pub(super) struct GroupsDue {
+    groups: [Option<u64>; 2],
+    parts: [Option<u64>; 2],
+    /// Where the parts begin that these wait for the rest of.
+    parts_at: [Option<u64>; 2],
+}
+
+impl GroupsDue {
+    /// Something new was read.
+    pub(super) fn note(&mut self, assembler: &Assembler, stream: StreamId, cx: &mut Context<'_>) {
+        for std_type in StdType::ALL {
+            self.note_group(assembler, std_type, cx);
+            let (channel, part_at) = (std_type.index(), assembler.open_part(std_type));
+            if part_at != self.parts_at[channel] {
+                self.parts_at[channel] = part_at;
+                self.parts[channel] = part_at.map(|_| cx.now.mono_ms + PART_WAITS_MS);
+            }
+        }
+        self.set_timer(stream, cx);
+    }
+
+    fn note_group(&mut self, assembler: &Assembler, std_type: StdType, cx: &Context<'_>) {
+        let waits_ms = assembler.group_waits_ms(std_type, cx.now.unix_ns);
+        self.groups[std_type.index()] = waits_ms.map(|waits_ms| cx.now.mono_ms + waits_ms.max(GRACE_MS));
+    }
+
+    /// Ends the parts and groups that are due, unless there is more to read first.
+    pub(super) fn end_due(
+        &mut self,
+        assembler: &mut Assembler,
+        all_is_read: bool,
+        stream: StreamId,
+        lines: &mut Lines,
+        cx: &mut Context<'_>,
+    ) {
+        for std_type in StdType::ALL {
+            if is_due(&mut self.groups[std_type.index()], all_is_read, cx.now.mono_ms) {
+                assembler.end_group(std_type, lines);
+            }
+            if is_due(&mut self.parts[std_type.index()], all_is_read, cx.now.mono_ms) {
+                assembler.close(std_type, lines);
+                self.parts_at[std_type.index()] = None;
+                self.note_group(assembler, std_type, cx);
+            }
+        }
+        self.set_timer(stream, cx);
+    }
+
+    fn set_timer(&self, stream: StreamId, cx: &mut Context<'_>) {
+        if let Some(due) = self.groups.iter().chain(&self.parts).flatten().min() {
+            cx.timers.set_earlier(Timer::Stream(stream), *due);
+        }
+    }
+}
+
+/// Whether it is, and then is over.
+fn is_due(due: &mut Option<u64>, all_is_read: bool, now_ms: u64) -> bool {
+    match due {
+        Some(at) if *at <= now_ms && !all_is_read => *at = now_ms + GRACE_MS,
+        Some(at) if *at <= now_ms => {
+            *due = None;
+            return true;
+        }
+        _ => {}
+    }
+    false
+}

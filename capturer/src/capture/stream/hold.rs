@@ -1,0 +1,285 @@
+//! Lines of a follow are held back until it is known that the log was not rotated before they came.
+//!
+//! dockerd's follow skips what it had not read of a file that is rotated, and nothing in its answer shows it (27 to 67 %
+//! of a burst were lost so). Only a look at the files tells. So where they can be read, their directory is listed before
+//! a connection is opened, and again behind what it brought:
+//!
+//! ```text
+//! listing ─▶ open ─▶ lines ─▶ held ─▶ listing ─┬ the same live file ─▶ delivered: nothing lies between them
+//!                                              └ another one ─▶ dropped; the files are read from the last line delivered
+//! ```
+//! One listing covers all that came before it was asked for, and is asked for at most every `PAUSE_MS`; a silent
+//! container costs none. Held lines keep their order, and none is delivered that a skipped one should have preceded.
+//!
+//! Not here: opening files and finding the place in them (`file.rs`, `delivered.rs`).
+
+use std::collections::VecDeque;
+
+use crate::capture::context::{Context, Timer};
+use crate::capture::io::{Action, FileError, FoundFile};
+use crate::decode::assemble::Lines;
+use crate::model::cursor::{ApiCursor, Cursor, FileId, HeadPrint};
+use crate::model::record::StreamId;
+
+use super::Told;
+
+/// At least so long between two listings.
+const PAUSE_MS: u64 = 100;
+/// Between two looks at a directory without a live file: dockerd is in the middle of a rotation.
+const ROTATING_MS: u64 = 20;
+/// After so many of them it is no rotation.
+const ROTATING_LOOKS_MAX: u32 = 50;
+/// Reading waits when so many batches are held.
+const BATCHES_MAX: usize = 4;
+
+/// Where a container's json-file log is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPlace {
+    /// Absolute path.
+    pub directory: String,
+    /// Name of the live file.
+    pub live_name: String,
+}
+
+/// A batch that waits.
+#[derive(Debug)]
+struct Held {
+    lines: Lines,
+    read: Vec<u8>,
+    end: ApiCursor,
+    source_bytes: u64,
+}
+
+/// What a listing says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was the first, and connections may be opened; or nothing happened.
+    GoOn,
+    /// The log was rotated: what is held must not be delivered.
+    Rotated,
+}
+
+/// What is known of the files.
+#[derive(Debug, PartialEq, Eq)]
+enum Files {
+    /// Not listed yet.
+    Unknown,
+    /// The live file then; `None` = it was not there.
+    Live(Option<(FileId, HeadPrint)>),
+    /// They can't be read: nothing is held back.
+    Unreadable,
+}
+
+/// Whether the live file grows while the connection brings nothing.
+#[derive(Debug, Default)]
+struct Silence {
+    /// The next listing is to show its length.
+    asked: bool,
+    /// Its length when a read before had brought nothing.
+    len: Option<u64>,
+    /// It was longer when the next one had.
+    grew: bool,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Hold {
+    stream: StreamId,
+    /// Where to look.
+    pub place: LogPlace,
+    files: Files,
+    held: VecDeque<Held>,
+    /// Batches at the front that came before the listing under way was asked for.
+    covered: Option<usize>,
+    /// Looks in a row that found no live file.
+    rotating: u32,
+    next_look_ms: u64,
+    silence: Silence,
+    /// End of what was delivered.
+    released: ApiCursor,
+}
+
+impl Hold {
+    /// Holds back what comes behind `released`.
+    pub fn new(stream: StreamId, place: LogPlace, released: ApiCursor) -> Hold {
+        Hold {
+            stream,
+            place,
+            files: Files::Unknown,
+            held: VecDeque::new(),
+            covered: None,
+            rotating: 0,
+            next_look_ms: 0,
+            silence: Silence::default(),
+            released,
+        }
+    }
+
+    /// The files were not listed yet: no connection may be opened.
+    pub fn must_look_first(&self) -> bool {
+        self.files == Files::Unknown
+    }
+
+    /// The files can be read.
+    pub fn is_readable(&self) -> bool {
+        matches!(self.files, Files::Live(_))
+    }
+
+    /// A listing is under way.
+    pub fn is_looking(&self) -> bool {
+        self.covered.is_some()
+    }
+
+    /// Batches that are held back.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// There is room for more.
+    pub fn has_room(&self) -> bool {
+        self.held.len() < BATCHES_MAX
+    }
+
+    /// End of what was delivered.
+    pub fn released(&self) -> ApiCursor {
+        self.released
+    }
+
+    /// Lists the files, unless that is under way.
+    pub fn look(&mut self, cx: &mut Context<'_>) {
+        if self.covered.is_some() {
+            return;
+        }
+        self.covered = Some(self.held.len());
+        self.next_look_ms = cx.now.mono_ms + PAUSE_MS;
+        let LogPlace { directory, live_name } = self.place.clone();
+        let (wanted, apart) = (Vec::new(), Vec::new());
+        cx.act(Action::Scan { stream: self.stream, directory, live_name, wanted, apart });
+    }
+
+    /// The connection brought something.
+    pub fn on_bytes(&mut self) {
+        self.silence = Silence::default();
+    }
+
+    /// A whole read brought nothing. Returns whether the log had grown before it began, so that this one had to bring it.
+    pub fn on_silence(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.is_readable() || self.silence.grew {
+            return self.is_readable();
+        }
+        self.silence.asked = true;
+        self.look(cx);
+        false
+    }
+
+    /// Takes a batch; it is told now or later, or never if the log was rotated.
+    pub fn take(
+        &mut self,
+        lines: Lines,
+        read: Vec<u8>,
+        end: ApiCursor,
+        source_bytes: u64,
+        cx: &mut Context<'_>,
+        told: &mut Vec<Told>,
+    ) {
+        self.held.push_back(Held { lines, read, end, source_bytes });
+        if self.files == Files::Unreadable {
+            return self.release(usize::MAX, told);
+        }
+        self.look_if_due(cx);
+    }
+
+    fn look_if_due(&mut self, cx: &mut Context<'_>) {
+        if self.held.is_empty() || self.covered.is_some() {
+            return;
+        }
+        if self.next_look_ms <= cx.now.mono_ms || (self.rotating == 0 && !self.has_room()) {
+            self.look(cx);
+        } else {
+            cx.timers.set_earlier(Timer::Stream(self.stream), self.next_look_ms);
+        }
+    }
+
+    /// A deadline may have come.
+    pub fn on_timer(&mut self, cx: &mut Context<'_>) {
+        if self.rotating > 0 && self.next_look_ms <= cx.now.mono_ms {
+            self.look(cx);
+        }
+        self.look_if_due(cx);
+    }
+
+    /// The files were listed.
+    pub fn on_scanned(
+        &mut self,
+        result: &Result<Vec<FoundFile>, FileError>,
+        cx: &mut Context<'_>,
+        told: &mut Vec<Told>,
+    ) -> Verdict {
+        let covered = self.covered.take().unwrap_or(0);
+        let found = match result {
+            Ok(found) => found,
+            Err(error) => {
+                if self.files == Files::Unknown {
+                    tracing::debug!(stream = self.stream.0, %error, "gaps can't be mended from the files");
+                }
+                self.files = Files::Unreadable;
+                self.rotating = 0;
+                self.release(usize::MAX, told);
+                return Verdict::GoOn;
+            }
+        };
+        let live = found.iter().find(|file| file.rank == 0);
+        if live.is_none() && !found.is_empty() && self.rotating < ROTATING_LOOKS_MAX {
+            self.rotating += 1;
+            self.next_look_ms = cx.now.mono_ms + ROTATING_MS;
+            cx.timers.set_earlier(Timer::Stream(self.stream), self.next_look_ms);
+            return Verdict::GoOn;
+        }
+        self.rotating = 0;
+        if let Some(live) = live.filter(|_| self.silence.asked) {
+            let grew = self.silence.len.is_some_and(|len| live.len > len);
+            self.silence = Silence { asked: false, len: Some(live.len), grew };
+        }
+        match (&self.files, live) {
+            (Files::Live(base), live) if !is_same(base.as_ref(), live) => {
+                // With nothing there the container is being removed: what it said is all there is.
+                if found.is_empty() {
+                    self.release(covered, told);
+                    return Verdict::GoOn;
+                }
+                return Verdict::Rotated;
+            }
+            _ => {}
+        }
+        self.files = Files::Live(live.map(|file| (file.id, file.print())));
+        self.release(covered, told);
+        self.look_if_due(cx);
+        Verdict::GoOn
+    }
+
+    /// Tells the batches at the front.
+    pub fn release(&mut self, count: usize, told: &mut Vec<Told>) {
+        for Held { lines, read, end, source_bytes } in self.held.drain(..count.min(self.held.len())) {
+            self.released = end;
+            told.push(Told::Lines { lines, read, end: Cursor::Api(end), source_bytes });
+        }
+    }
+
+    /// Forgets what is held: it will be read again.
+    pub fn drop_held(&mut self, cx: &mut Context<'_>) {
+        for held in self.held.drain(..) {
+            cx.credit.give_back(held.read, 0);
+        }
+        if let Some(covered) = &mut self.covered {
+            *covered = 0;
+        }
+    }
+}
+
+fn is_same(base: Option<&(FileId, HeadPrint)>, live: Option<&FoundFile>) -> bool {
+    match (base, live) {
+        (Some((id, head)), Some(live)) => live.id == *id && live.has_head(head),
+        (None, None) => true,
+        _ => false,
+    }
+}

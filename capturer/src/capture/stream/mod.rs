@@ -1,0 +1,780 @@
+//! Streams: one for each captured container and followed path.
+//!
+//! [`state`] is the life of a stream as a table; [`Stream`] here keeps one and turns what its source tells into
+//! changes of state and batches; the two kinds of source are [`file::FileSource`] (a chain of files, [`chain`]) and
+//! [`api::ApiSource`] (the Engine's log endpoint). Nothing here waits, reads a clock or touches the kernel.
+
+mod allowance;
+pub mod api;
+pub mod chain;
+mod delivered;
+pub mod file;
+mod groups;
+pub mod hold;
+mod seen;
+pub mod state;
+mod tally;
+mod words;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::capture::context::{Context, Timer};
+use crate::capture::io::{Action, ConnId};
+use crate::decode::assemble::Lines;
+use crate::decode::timestamp;
+use crate::limits::{READ_BYTES, STREAM_BATCHES_MAX};
+use crate::model::cursor::{ApiCursor, Cursor};
+use crate::model::record::{Batch, Source};
+use crate::settings::FileFormat;
+use crate::telemetry::metrics::StreamError;
+use crate::telemetry::metrics::furthest::Read;
+
+use allowance::Allowance;
+use chain::Start;
+use file::FileSource;
+pub use state::{Change, State};
+use tally::Tally;
+
+/// Where a stream's lines come from.
+#[derive(Debug)]
+pub enum Kind {
+    /// Files on disk.
+    File(Box<file::FileSource>),
+    /// The Engine's API.
+    Api(Box<api::ApiSource>),
+}
+
+/// What a source tells its stream.
+#[derive(Debug)]
+// Nearly all that is told are lines, a value for each batch.
+#[allow(clippy::large_enum_variant)]
+pub enum Told {
+    /// It is open and delivers.
+    Opened,
+    /// It failed; try again after a back-off.
+    Failed(StreamError, String),
+    /// Its files can't be read at all: not here, or no right.
+    Unreadable(String),
+    /// It has no more for now.
+    Ended {
+        /// Why.
+        cause: String,
+        /// The container is believed to run: look again after a pause. If not, wait until it runs.
+        again: bool,
+    },
+    /// A planned reconnect begins.
+    Rotating,
+    /// All there was is read. Its container is quiet and others wait for slots: it is asked again then.
+    Polled {
+        /// Milliseconds on the monotonic clock.
+        again_at_ms: u64,
+    },
+    /// Lines.
+    Lines {
+        /// The records.
+        lines: Lines,
+        /// The buffer they point into.
+        read: Vec<u8>,
+        /// Where to resume behind them.
+        end: Cursor,
+        /// Bytes of the source they account for.
+        source_bytes: u64,
+    },
+    /// The API can't be trusted with what comes next: read on from the files.
+    ToFiles {
+        /// Where they are.
+        place: hold::LogPlace,
+        /// What was delivered.
+        from: ApiCursor,
+    },
+    /// It is gone and nothing is left in it.
+    Drained,
+}
+
+/// One stream.
+#[derive(Debug)]
+pub struct Stream {
+    /// Who it is.
+    pub source: Arc<Source>,
+    /// Where its lines come from.
+    pub kind: Kind,
+    /// Why from there.
+    pub kind_reason: String,
+    state: State,
+    state_since_ms: u64,
+    cause: String,
+    /// When the container last exited, as far as was told.
+    exited_at_ns: Option<i64>,
+    running: bool,
+    /// When to open again, in [`State::Waiting`].
+    retry_at_ms: Option<u64>,
+    failures: u32,
+    /// Failures in a row that are its own and not the daemon's, with no line between them.
+    own_failures: usize,
+    /// It waits because it is quiet and others want slots.
+    polled: bool,
+    last_error: String,
+    /// Number of the last batch sent.
+    seq: u64,
+    /// Batches not yet acknowledged by all sinks.
+    batches_out: usize,
+    tally: Tally,
+    acked: Cursor,
+    /// The source is gone and drained; only acknowledgements are missing.
+    drained: bool,
+    /// Its last batch was sent: see [`Stream::send_last`].
+    last_sent: bool,
+    /// It went before its outputs were ready: it drains once they are.
+    gone_early: bool,
+    /// The agent stops: nothing new is read.
+    stopped: bool,
+    /// Its new output is being prepared: batches wait.
+    preparing: bool,
+    /// Its output takes nothing: it reads no further meanwhile.
+    held: bool,
+    /// What a read under way brought meanwhile.
+    parked: Vec<Parked>,
+    /// What is out, oldest first.
+    sent: VecDeque<Sent>,
+    /// What to read from if the files can't be read (`read_from: auto`).
+    fallback: Option<Box<api::ApiSource>>,
+    /// Its pipeline bounds what is read.
+    allowance: Option<Allowance>,
+    /// More than that was read: nothing more is until then.
+    limited_until_ms: Option<u64>,
+}
+
+/// A batch that is not acknowledged yet.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    at_ms: u64,
+    source_bytes: u64,
+}
+
+/// A batch that waits for its output.
+#[derive(Debug)]
+struct Parked {
+    lines: Lines,
+    read: Vec<u8>,
+    end: Cursor,
+    source_bytes: u64,
+}
+
+/// First back-off after a failure; doubles up to the config's `reconnect_interval`.
+const BACKOFF_FIRST_MS: u64 = 200;
+/// A batch of so many bytes or less is copied out of its read buffer.
+const SMALL_BATCH_BYTES: usize = READ_BYTES / 16;
+/// A stream that delivered for so long is well again.
+const WELL_AFTER_MS: u64 = 10_000;
+
+impl Stream {
+    /// A new stream in [`State::Found`], which begins when [`Stream::begin`] says so.
+    pub fn new(
+        source: Arc<Source>,
+        kind: Kind,
+        kind_reason: String,
+        acked: Cursor,
+        cx: &mut Context<'_>,
+    ) -> Stream {
+        let allowance = source.pipeline.as_ref().and_then(|pipeline| Allowance::of(pipeline, cx.now.mono_ms));
+        let mut stream = Stream {
+            source,
+            kind,
+            kind_reason,
+            state: State::Found,
+            state_since_ms: cx.now.mono_ms,
+            cause: "its outputs are being prepared".to_owned(),
+            exited_at_ns: None,
+            running: false,
+            retry_at_ms: None,
+            failures: 0,
+            own_failures: 0,
+            polled: false,
+            last_error: String::new(),
+            seq: 0,
+            batches_out: 0,
+            tally: Tally::default(),
+            acked,
+            drained: false,
+            last_sent: false,
+            gone_early: false,
+            stopped: false,
+            preparing: false,
+            held: false,
+            parked: Vec::new(),
+            sent: VecDeque::new(),
+            fallback: None,
+            allowance,
+            limited_until_ms: None,
+        };
+        if let Kind::File(file) = &mut stream.kind {
+            file.open(cx);
+        }
+        stream
+    }
+
+    /// Reads over the API if the files turn out to be unreadable.
+    pub fn with_fallback(mut self, api: api::ApiSource) -> Stream {
+        self.fallback = Some(Box::new(api));
+        self
+    }
+
+    /// The state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    fn may_read(&self) -> bool {
+        let reads = match self.state {
+            State::Following => true,
+            State::Draining => self.retry_at_ms.is_none(),
+            State::Found | State::Opening | State::Waiting | State::Closed => false,
+        };
+        let held = match &self.kind {
+            Kind::File(_) => 0,
+            Kind::Api(api) => api.batches_held(),
+        };
+        let ready = !self.stopped && !self.preparing && !self.held && self.limited_until_ms.is_none();
+        reads && ready && self.batches_out + held < STREAM_BATCHES_MAX
+    }
+
+    /// Whether it would read on at once if there were room for buffers.
+    pub fn is_hungry(&self) -> bool {
+        self.may_read()
+            && match &self.kind {
+                Kind::File(file) => file.is_hungry(),
+                Kind::Api(api) => api.is_hungry(),
+            }
+    }
+
+    /// A new name or other facts: `source` counts for batches from now on, which are held back until
+    /// [`Stream::release`] because its output must be prepared and known to a checkpoint first.
+    pub fn replace_source(&mut self, source: Arc<Source>) {
+        self.source = source;
+        self.preparing = true;
+    }
+
+    /// Batches may be made again.
+    pub fn release(&mut self, cx: &mut Context<'_>) {
+        self.preparing = false;
+        for Parked { lines, read, end, source_bytes } in std::mem::take(&mut self.parked) {
+            self.send(lines, read, end, source_bytes, cx);
+        }
+        self.pump(cx);
+        self.close_if_drained(cx);
+    }
+
+    /// The agent stops: nothing new is read; what is open is closed.
+    pub fn stop(&mut self, cx: &mut Context<'_>) {
+        self.stopped = true;
+        self.retry_at_ms = None;
+        self.with_source(cx, |kind, cx, told| match kind {
+            Kind::File(file) => file.end_all_groups(told),
+            Kind::Api(api) => api.stop(cx, told),
+        });
+    }
+
+    /// Nothing of it is under way: no operation, no batch.
+    pub fn is_at_rest(&self) -> bool {
+        self.batches_out == 0 && self.reads_nothing()
+    }
+
+    /// No operation of it is under way.
+    pub fn reads_nothing(&self) -> bool {
+        match &self.kind {
+            Kind::File(file) => file.is_at_rest(),
+            Kind::Api(api) => api.is_at_rest(),
+        }
+    }
+
+    /// Its output takes nothing, or does again.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// The position it begins with, for its first checkpoint, if it is known.
+    pub fn initial_cursor(&mut self) -> Option<Cursor> {
+        match &mut self.kind {
+            Kind::File(file) => file.first_position(),
+            Kind::Api(api) => Some(api.cursor()),
+        }
+    }
+
+    /// A file operation has had no answer for longer than it may take.
+    pub fn on_hung(&mut self, place: &str, operation: &str, cx: &mut Context<'_>) {
+        let Kind::File(file) = &mut self.kind else { return };
+        if file.on_hung(place, operation, cx) {
+            let container = self.source.container.as_ref().map_or("", |container| container.name.as_str());
+            let path = file.path();
+            tracing::warn!(
+                stream = %self.source.key.0, container, path,
+                "set aside: {place} does not answer ({operation}); it goes on from its position when that does"
+            );
+        }
+    }
+
+    /// Its read that hangs, for people.
+    pub fn hung_read(&self) -> Option<String> {
+        let Kind::File(file) = &self.kind else { return None };
+        file.hung_read()
+            .map(|place| format!("{} (a read of {} on {place} hangs)", self.source.key.0, file.path()))
+    }
+
+    /// The connection it waits for.
+    pub fn conn(&self) -> Option<ConnId> {
+        match &self.kind {
+            Kind::File(_) => None,
+            Kind::Api(api) => api.conn(),
+        }
+    }
+
+    /// Unread bytes known, and those of them in deleted files that are held open.
+    pub fn unread_bytes(&self) -> (u64, u64) {
+        match &self.kind {
+            Kind::File(file) => file.unread_bytes(),
+            Kind::Api(_) => (0, 0),
+        }
+    }
+
+    /// The acknowledged position.
+    pub fn acked(&self) -> &Cursor {
+        &self.acked
+    }
+
+    /// Its container runs, or ran.
+    pub fn has_run(&self) -> bool {
+        self.running || self.exited_at_ns.is_some()
+    }
+
+    /// Lines came of it in this run.
+    pub fn has_lines(&self) -> bool {
+        self.tally.has_lines()
+    }
+
+    /// It reads nothing more because of those behind it: sinks that have not taken what was read, an output that takes
+    /// nothing, a rate limit, outputs that are being prepared, or a stop.
+    pub fn waits_for_sinks(&self) -> bool {
+        let paused = self.stopped || self.preparing || self.held || self.limited_until_ms.is_some();
+        paused || self.state == State::Found || self.batches_out >= STREAM_BATCHES_MAX
+    }
+
+    /// When the oldest batch that is not acknowledged was sent.
+    pub fn oldest_sent_ms(&self) -> Option<u64> {
+        self.sent.front().map(|sent| sent.at_ms)
+    }
+
+    /// Every sink prepared the output and a checkpoint knows it.
+    pub fn begin(&mut self, cx: &mut Context<'_>) {
+        if self.state != State::Found {
+            return;
+        }
+        self.change(Change::Begin, "outputs are ready", cx);
+        self.with_source(cx, |kind, cx, told| match kind {
+            Kind::File(file) => file.begin(cx, told),
+            Kind::Api(api) => api.open(cx, told),
+        });
+        if std::mem::take(&mut self.gone_early) {
+            self.gone("it was removed", cx);
+        }
+    }
+
+    fn open(&mut self, cx: &mut Context<'_>) {
+        self.with_source(cx, |kind, cx, told| match kind {
+            Kind::File(file) => file.open(cx),
+            Kind::Api(api) => api.open(cx, told),
+        });
+    }
+
+    /// The source is gone (container removed, path vanished): what is left is read, then the stream closes.
+    pub fn gone(&mut self, cause: &str, cx: &mut Context<'_>) {
+        if self.state == State::Found {
+            self.gone_early = true;
+        }
+        if matches!(self.state, State::Found | State::Draining | State::Closed) {
+            return;
+        }
+        self.change(Change::Gone, cause, cx);
+        self.with_source(cx, |kind, cx, told| match kind {
+            Kind::File(file) => file.gone(cx, told),
+            Kind::Api(api) => api.gone(cx, told),
+        });
+        self.close_if_drained(cx);
+    }
+
+    /// The config leaves it out by now: as [`Stream::gone`], but its container may go on printing.
+    pub fn leave(&mut self, cause: &str, cx: &mut Context<'_>) {
+        self.gone(cause, cx);
+        self.with_source(cx, |kind, cx, _| {
+            if let Kind::Api(api) = kind {
+                api.leave(cx);
+            }
+        });
+    }
+
+    /// The container began or ceased to run; when it last ended, if it ever did.
+    pub fn set_running(&mut self, running: bool, exited_at_ns: Option<i64>, cx: &mut Context<'_>) {
+        // It may have run and ended between two looks: then nothing runs, but there is something new to read.
+        self.running = running;
+        let ran = std::mem::replace(&mut self.exited_at_ns, exited_at_ns) != exited_at_ns;
+        let may_restart = self.retry_at_ms.is_none() || (self.polled && ran);
+        let restart = (running || ran) && self.state == State::Waiting && may_restart;
+        self.with_source(cx, |kind, cx, told| match kind {
+            Kind::File(file) => file.set_exited(exited_at_ns, cx, told),
+            Kind::Api(api) => api.set_running(running, exited_at_ns),
+        });
+        if restart {
+            self.retry(if running { "the container runs" } else { "the container ran" }, cx);
+        }
+    }
+
+    /// Where its json-file log is, as far as it has one.
+    pub fn set_files(&mut self, place: Option<hold::LogPlace>, cx: &mut Context<'_>) {
+        if let (Kind::Api(api), Some(place), None) = (&mut self.kind, place, &self.fallback) {
+            api.set_files(place, cx);
+        }
+    }
+
+    /// A deadline of this stream may have come.
+    pub fn on_timer(&mut self, cx: &mut Context<'_>) {
+        self.limited_until_ms = self.limited_until_ms.filter(|until| *until > cx.now.mono_ms);
+        if let Some(until) = self.limited_until_ms {
+            cx.timers.set_earlier(Timer::Stream(self.source.id), until);
+        }
+        if let Some(at) = self.retry_at_ms {
+            let is_due = at <= cx.now.mono_ms;
+            if is_due {
+                self.retry("the wait is over", cx);
+            } else {
+                cx.timers.set_earlier(Timer::Stream(self.source.id), at);
+            }
+            // The deadline that came was the soonest of several: the others are set anew by whoever has them.
+            self.with_source(cx, |kind, cx, told| match kind {
+                Kind::File(file) if is_due => file.on_timer(cx, told),
+                Kind::File(file) => file.end_groups(cx, told),
+                Kind::Api(api) => api.on_timer_at_rest(cx, told),
+            });
+            return;
+        }
+        self.with_source(cx, |kind, cx, told| match kind {
+            Kind::File(file) => file.on_timer(cx, told),
+            Kind::Api(api) => api.on_timer(cx, told),
+        });
+    }
+
+    fn retry(&mut self, cause: &str, cx: &mut Context<'_>) {
+        self.retry_at_ms = None;
+        self.polled = false;
+        match self.state {
+            State::Waiting => {
+                self.change(Change::Retry, cause, cx);
+                self.open(cx);
+            }
+            State::Draining => self.pump(cx),
+            State::Found | State::Opening | State::Following | State::Closed => {}
+        }
+    }
+
+    /// All sinks acknowledged the oldest batch; `acked` is the position now safe.
+    pub fn on_acked(&mut self, acked: &Cursor, cx: &mut Context<'_>) {
+        self.batches_out -= 1;
+        self.sent.pop_front();
+        self.acked.clone_from(acked);
+        if let (Kind::File(file), Cursor::File(position)) = (&mut self.kind, &mut self.acked) {
+            file.on_acked(std::mem::take(&mut position.done), cx);
+        }
+        self.pump(cx);
+        self.close_if_drained(cx);
+    }
+
+    /// Tries to read on, if it wants to and there is room.
+    pub fn pump(&mut self, cx: &mut Context<'_>) {
+        self.with_source(cx, |_, _, _| {});
+    }
+
+    /// Runs `handler` on the source, then lets the source read on if there is room, then acts on what it told.
+    pub fn with_source(
+        &mut self,
+        cx: &mut Context<'_>,
+        handler: impl FnOnce(&mut Kind, &mut Context<'_>, &mut Vec<Told>),
+    ) {
+        let mut told = Vec::new();
+        handler(&mut self.kind, cx, &mut told);
+        self.act_on(told, cx);
+        let mut told = Vec::new();
+        let may_read = self.may_read();
+        match &mut self.kind {
+            Kind::File(file) if may_read => file.read_on(cx),
+            Kind::Api(api) if may_read => api.read_on(cx, &mut told),
+            _ => {}
+        }
+        self.act_on(told, cx);
+        if self.stopped && self.is_at_rest() {
+            self.send_last(cx);
+        }
+    }
+
+    fn act_on(&mut self, told: Vec<Told>, cx: &mut Context<'_>) {
+        for told in told {
+            match told {
+                Told::Opened => {
+                    if self.state == State::Opening {
+                        self.change(Change::Opened, "delivering", cx);
+                    }
+                }
+                Told::Failed(error, text) => self.failed(error, &text, cx),
+                Told::Unreadable(text) => self.unreadable(text, cx),
+                Told::Ended { cause, again } => self.ended(&cause, again, cx),
+                Told::Rotating => {
+                    // Once, however many outlets read it.
+                    if let Some(container) = &self.source.container
+                        && self.source.outlet.index == 0
+                    {
+                        cx.metrics.rotation(&container.id, &container.name);
+                    }
+                    if self.state == State::Following {
+                        self.change(Change::Rotate, "planned rotation", cx);
+                    }
+                }
+                Told::Polled { again_at_ms } => self.polled(again_at_ms, cx),
+                // Sinks that were told to stop answer nothing more, and a position without lines can wait.
+                Told::Lines { lines, read, .. }
+                    if self.stopped && lines.records.is_empty() && read.is_empty() => {}
+                Told::Lines { lines, read, end, source_bytes } => {
+                    self.send(lines, read, end, source_bytes, cx)
+                }
+                Told::ToFiles { place, from } => self.go_to_files(place, from, cx),
+                Told::Drained => self.drained = true,
+            }
+        }
+        self.close_if_drained(cx);
+    }
+
+    fn failed(&mut self, error: StreamError, text: &str, cx: &mut Context<'_>) {
+        cx.metrics.stream_error(error);
+        if self.state == State::Draining {
+            // What is left is still tried, but not at once.
+            text.clone_into(&mut self.last_error);
+            return self.back_off(cx);
+        }
+        if !matches!(self.state, State::Opening | State::Following) {
+            return;
+        }
+        let is_news = self.failures == 0 || self.last_error != text;
+        text.clone_into(&mut self.last_error);
+        self.back_off(cx);
+        // A daemon that is away fails all of them, and they come back with it.
+        self.own_failures +=
+            usize::from(!matches!(error, StreamError::DaemonGone | StreamError::ReadTimeout));
+        if self.own_failures >= cx.settings.container_monitor.circuit_breaker.failures {
+            return self.pause(text, cx);
+        }
+        self.change(Change::Failed, text, cx);
+        // The health of `files` tells of a file that can't be opened, by its name and once.
+        let is_told = matches!(self.kind, Kind::File(_)) && error == StreamError::OpenFailed;
+        words::tell(&self.source, error, is_news && !is_told, &format!("{text}; trying again"));
+    }
+
+    /// It failed too often: left alone for a while, then tried once. The first line that comes ends it.
+    fn pause(&mut self, text: &str, cx: &mut Context<'_>) {
+        let pause = cx.settings.container_monitor.circuit_breaker.pause.as_millis() as u64;
+        let pause_ms = cx.jitter.around(pause);
+        let at = cx.now.mono_ms + pause_ms;
+        self.retry_at_ms = Some(at);
+        cx.timers.set_earlier(Timer::Stream(self.source.id), at);
+        cx.metrics.stream_error(StreamError::CircuitOpen);
+        let cause =
+            format!("paused for {} s after {} failures in a row: {text}", pause_ms / 1000, self.own_failures);
+        self.change(Change::Failed, &cause, cx);
+        words::tell(&self.source, StreamError::CircuitOpen, true, &cause);
+    }
+
+    fn polled(&mut self, again_at_ms: u64, cx: &mut Context<'_>) {
+        if !matches!(self.state, State::Opening | State::Following) {
+            return;
+        }
+        self.polled = true;
+        self.retry_at_ms = Some(again_at_ms);
+        cx.timers.set_earlier(Timer::Stream(self.source.id), again_at_ms);
+        self.change(Change::Ended, "quiet, and more containers than slots: asked now and then", cx);
+    }
+
+    /// It competes for a slot of the pool.
+    pub fn wants_slot(&self) -> bool {
+        let alive = matches!(self.state, State::Opening | State::Following | State::Waiting);
+        alive && self.running && matches!(self.kind, Kind::Api(_))
+    }
+
+    fn unreadable(&mut self, text: String, cx: &mut Context<'_>) {
+        let Some(mut api) = self.fallback.take() else {
+            return self.failed(StreamError::OpenFailed, &text, cx);
+        };
+        tracing::info!(stream = %self.source.key.0, "{text}; reading over the API instead");
+        if let Kind::File(file) = &self.kind {
+            for file in file.open_files() {
+                cx.act(Action::CloseFile { file });
+            }
+            if let Some(lines) = file.lines() {
+                api.go_on_from(lines);
+            }
+        }
+        cx.act(Action::Unwatch { stream: self.source.id });
+        api.set_running(self.running, self.exited_at_ns);
+        self.kind = Kind::Api(api);
+        self.kind_reason = text;
+        if self.state == State::Opening {
+            self.open(cx);
+        }
+    }
+
+    /// From the API to the files, at the same line.
+    fn go_to_files(&mut self, place: hold::LogPlace, from: ApiCursor, cx: &mut Context<'_>) {
+        let Kind::Api(api) = &self.kind else { return };
+        let line_bytes_max = cx.settings.line_bytes_max as usize;
+        let pipeline = self.source.pipeline.clone();
+        let strips_cr = api.strips_cr();
+        let fallback = api.anew(from, line_bytes_max, pipeline.as_ref());
+        let (id, exited_at_ns) = (self.source.id, self.exited_at_ns);
+        let hold::LogPlace { directory, live_name } = place;
+        self.kind_reason =
+            format!("read from {directory}/{live_name}: a follow of a rotated log may skip lines");
+        tracing::info!(stream = %self.source.key.0, "its log was rotated; going on from the files");
+        let start = if from.is_none() { Start::Oldest } else { Start::After(from) };
+        let file = FileSource::new(id, directory, live_name, FileFormat::Docker, start, line_bytes_max)
+            .with_pipeline(pipeline.as_ref())
+            .strip_cr(strips_cr);
+        self.kind = Kind::File(Box::new(file));
+        self.fallback = Some(Box::new(fallback));
+        let cause = "going over to the files";
+        match self.state {
+            State::Following => self.change(Change::Rotate, cause, cx),
+            State::Waiting => {
+                self.retry_at_ms = None;
+                self.change(Change::Retry, cause, cx);
+            }
+            State::Found | State::Opening | State::Draining | State::Closed => {}
+        }
+        self.with_source(cx, |kind, cx, told| {
+            if let Kind::File(file) = kind {
+                file.set_exited(exited_at_ns, cx, told);
+                file.open(cx);
+            }
+        });
+    }
+
+    /// A clean end. It comes at every stop, restart and removal of a container, and also when dockerd lost its place;
+    /// a container that restarts all the time ends at once each time, hence the pause.
+    fn ended(&mut self, cause: &str, again: bool, cx: &mut Context<'_>) {
+        if !matches!(self.state, State::Opening | State::Following) {
+            return;
+        }
+        if again {
+            self.back_off(cx);
+        }
+        self.change(Change::Ended, cause, cx);
+    }
+
+    fn back_off(&mut self, cx: &mut Context<'_>) {
+        if self.state == State::Following && cx.now.mono_ms - self.state_since_ms >= WELL_AFTER_MS {
+            self.failures = 0;
+        }
+        self.failures += 1;
+        let max = cx.settings.container_monitor.reconnect_interval.as_millis() as u64;
+        let pause = (BACKOFF_FIRST_MS << (self.failures - 1).min(16)).min(max);
+        let at = cx.now.mono_ms + cx.jitter.around(pause);
+        self.retry_at_ms = Some(at);
+        cx.timers.set_earlier(Timer::Stream(self.source.id), at);
+    }
+
+    fn send(&mut self, lines: Lines, read: Vec<u8>, end: Cursor, source_bytes: u64, cx: &mut Context<'_>) {
+        if self.preparing {
+            self.parked.push(Parked { lines, read, end, source_bytes });
+            return;
+        }
+        let read = in_its_own_size(read, cx);
+        self.seq += 1;
+        self.batches_out += 1;
+        self.sent.push_back(Sent { at_ms: cx.now.mono_ms, source_bytes });
+        if !lines.records.is_empty() {
+            self.own_failures = 0;
+        }
+        if self.state == State::Following && cx.now.mono_ms - self.state_since_ms >= WELL_AFTER_MS {
+            self.failures = 0;
+        }
+        let message_bytes: u64 = lines.records.iter().map(|record| u64::from(record.message_len)).sum();
+        self.tally.read(lines.records.len() as u64, message_bytes, cx.now.mono_ms);
+        if let Some(allowance) = &mut self.allowance
+            && let Some(until) = allowance.take(lines.records.len() as u64, message_bytes, cx.now.mono_ms)
+        {
+            cx.metrics.rate_limit_waits_total.inc_by(u64::from(self.limited_until_ms.is_none()));
+            self.limited_until_ms = Some(until);
+            cx.timers.set_earlier(Timer::Stream(self.source.id), until);
+        }
+        let (records, truncated) = (lines.records.len() as u64, lines.truncated);
+        let more = Read { lines: records, bytes: message_bytes, truncated };
+        let news = cx.counted.read(&self.source.key, self.source.outlet.index, more);
+        cx.metrics.logs_processed_total.inc_by(news.lines);
+        cx.metrics.log_bytes_processed_total.inc_by(news.bytes);
+        cx.metrics.lines_truncated_total.inc_by(news.truncated);
+        cx.credit.grow(lines.made.capacity() as u64);
+        cx.credit.batch_out();
+        cx.act(Action::Send(Arc::new(Batch {
+            source: Arc::clone(&self.source),
+            seq: self.seq,
+            read,
+            made: lines.made,
+            records: lines.records,
+            read_time: timestamp::format(cx.now.unix_ns),
+            end,
+            source_bytes,
+            last: self.last_sent,
+            changes: None,
+        })));
+    }
+
+    /// An empty batch behind all others, where a pipeline may hold lines back: only the sinks know whether it does. Their
+    /// acknowledgements bring the outputs' marks into the last checkpoint, without which a restart would cut those lines
+    /// off. False = it was sent before, or there is no need.
+    fn send_last(&mut self, cx: &mut Context<'_>) -> bool {
+        let may_hold =
+            self.seq > 0 && self.source.pipeline.as_ref().is_some_and(|pipeline| pipeline.holds_back());
+        if !may_hold || self.last_sent || self.preparing || !self.parked.is_empty() {
+            return false;
+        }
+        self.last_sent = true;
+        let end = self.acked.clone();
+        self.send(Lines::default(), Vec::new(), end, 0, cx);
+        true
+    }
+
+    fn close_if_drained(&mut self, cx: &mut Context<'_>) {
+        let at_end =
+            self.state == State::Draining && self.drained && self.batches_out == 0 && self.parked.is_empty();
+        if at_end && !self.send_last(cx) {
+            self.change(Change::Drained, "all of it is acknowledged", cx);
+        }
+    }
+
+    fn change(&mut self, change: Change, cause: &str, cx: &mut Context<'_>) {
+        match state::next(self.state, change) {
+            Ok(state) => {
+                tracing::debug!(stream = %self.source.key.0, from = self.state.as_str(), to = state.as_str(), cause);
+                self.state = state;
+                self.state_since_ms = cx.now.mono_ms;
+                cause.clone_into(&mut self.cause);
+            }
+            Err(error) => panic!("{}: {error} ({cause})", self.source.key.0),
+        }
+    }
+}
+
+/// A few lines do not need the room of a whole read for as long as they are on their way, which may be long.
+fn in_its_own_size(read: Vec<u8>, cx: &mut Context<'_>) -> Vec<u8> {
+    if read.len() > SMALL_BATCH_BYTES || read.capacity() < READ_BYTES {
+        return read;
+    }
+    let small = read.as_slice().to_vec();
+    cx.credit.grow(small.capacity() as u64);
+    cx.credit.give_back(read, 0);
+    small
+}

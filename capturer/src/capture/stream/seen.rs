@@ -1,0 +1,211 @@
+//! Which lines of an answer were delivered before. The Engine can't be asked for "what comes after this line", so each
+//! answer begins with lines that are known, and Docker 20.10 even sends up to 1,284 of them again around a rotation.
+//!
+//! Per channel times do not go back, so the newest line delivered (its time, and how many lines had that very time)
+//! says almost everything, and survives a restart in the cursor. Almost: a clock that is set back makes new lines
+//! with old times. So the last lines delivered are also kept by what they were, and a line from the past that is not
+//! among them is new.
+//!
+//! ```text
+//!            older than the newest, and among the last ─▶ again
+//! replaying ─┤ of the newest's time: by count
+//!            └ newer, and not among the last ─▶ new; from here on live
+//! live ─ older than the newest ─┬ among the last ─▶ again, replaying
+//!                               └ not ─▶ new: the clock was set back
+//! ```
+
+use std::collections::VecDeque;
+
+use crate::model::cursor::ChannelMark;
+
+/// Lines remembered per channel. Docker 20.10 was seen to send 1,284 again.
+const REMEMBERED_MAX: usize = 2048;
+
+/// What tells a line from others: its time, and length and CRC-32 of its first piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Nanoseconds since 1970.
+    pub time_ns: i64,
+    /// Bytes.
+    pub len: u32,
+    /// CRC-32.
+    pub crc32: u32,
+}
+
+impl Key {
+    /// The key of a line that begins with this piece.
+    pub fn new(time_ns: i64, piece: &[u8]) -> Key {
+        Key { time_ns, len: piece.len() as u32, crc32: crc32fast::hash(piece) }
+    }
+}
+
+/// One channel.
+#[derive(Debug, Default)]
+pub struct Seen {
+    last: VecDeque<Key>,
+    /// In the current answer: what came is known until a new line came.
+    live: bool,
+    /// A new line came in this run. What comes before that is known by the mark and remembered, for it may be sent again.
+    filled: bool,
+    /// In the current answer: a line came.
+    began: bool,
+    /// In the current answer: the time of the line begun last, and how many lines in a row had it.
+    begun: (i64, u32),
+}
+
+impl Seen {
+    /// An answer begins.
+    pub fn begin_answer(&mut self) {
+        self.live = false;
+        self.began = false;
+        self.begun = (0, 0);
+    }
+
+    /// A line begins; whether it is new. `mark` is the newest line delivered.
+    pub fn is_new(&mut self, key: Key, mark: &ChannelMark) -> bool {
+        let first = !std::mem::replace(&mut self.began, true);
+        let count = if self.begun.0 == key.time_ns { self.begun.1 + 1 } else { 1 };
+        self.begun = (key.time_ns, count);
+        let new = if key.time_ns > mark.time_ns {
+            self.live || !self.last.contains(&key)
+        } else if key.time_ns == mark.time_ns {
+            self.live || count > mark.count
+        } else {
+            // The first line of an answer may be the middle of a long one: it can't be known by what it was.
+            !(first || self.last.contains(&key) || (!self.live && (!self.filled || self.is_before_all(key))))
+        };
+        self.filled |= new;
+        if !self.filled && !self.last.contains(&key) {
+            self.remember(key);
+        }
+        self.live = new;
+        new
+    }
+
+    /// Older than all that is remembered; one of the same time as the oldest was forgotten just before it.
+    fn is_before_all(&self, key: Key) -> bool {
+        self.last.front().is_none_or(|oldest| key.time_ns <= oldest.time_ns)
+    }
+
+    /// Whether this line is among the last.
+    pub fn remembers(&self, key: Key) -> bool {
+        self.last.contains(&key)
+    }
+
+    /// So many lines delivered last were not after all: they will come again.
+    pub fn take_back(&mut self, lines: usize) {
+        self.last.truncate(self.last.len().saturating_sub(lines));
+    }
+
+    fn remember(&mut self, key: Key) {
+        if self.last.len() >= REMEMBERED_MAX {
+            self.last.pop_front();
+        }
+        self.last.push_back(key);
+    }
+
+    /// A new line is complete: it is delivered, and the newest from now on.
+    pub fn delivered(&mut self, key: Key, mark: &mut ChannelMark) {
+        self.remember(key);
+        mark.count_in(key.time_ns);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers as times, one after the other; what of each is new. A letter makes lines of equal time different.
+    fn new_lines(answers: &[&[(i64, &str)]]) -> Vec<Vec<(i64, String)>> {
+        let (mut seen, mut mark) = (Seen::default(), ChannelMark::default());
+        let mut out = Vec::new();
+        for answer in answers {
+            seen.begin_answer();
+            let mut new = Vec::new();
+            for (time, text) in *answer {
+                let key = Key::new(*time, text.as_bytes());
+                if seen.is_new(key, &mark) {
+                    seen.delivered(key, &mut mark);
+                    new.push((*time, (*text).to_owned()));
+                }
+            }
+            out.push(new);
+        }
+        out
+    }
+
+    fn check(answers: &[&[(i64, &str)]], expected: &[&[(i64, &str)]]) {
+        let expected: Vec<Vec<_>> = expected
+            .iter()
+            .map(|new| new.iter().map(|(time, text)| (*time, (*text).to_owned())).collect())
+            .collect();
+        assert_eq!(new_lines(answers), expected);
+    }
+
+    #[test]
+    fn overlaps_are_dropped() {
+        check(
+            &[&[(1, "a"), (2, "b")], &[(1, "a"), (2, "b"), (3, "c")]],
+            &[&[(1, "a"), (2, "b")], &[(3, "c")]],
+        );
+        check(&[&[(1, "a"), (2, "b")], &[(2, "b")], &[(9, "z")]], &[&[(1, "a"), (2, "b")], &[], &[(9, "z")]]);
+    }
+
+    /// Lines of equal time, even of equal text, are told apart by their number.
+    #[test]
+    fn equal_times_are_counted() {
+        let (one, two, three) = ((5, "x"), (5, "x"), (5, "x"));
+        check(&[&[one, two], &[one, two, three]], &[&[one, two], &[three]]);
+        check(
+            &[&[(4, "a"), one], &[(4, "a"), one, two], &[one, two, three]],
+            &[&[(4, "a"), one], &[two], &[three]],
+        );
+    }
+
+    /// Docker 20.10 goes back within an answer and sends lines again.
+    #[test]
+    fn lines_sent_again_within_an_answer_are_dropped() {
+        let answer = [(1, "a"), (2, "b"), (3, "c"), (2, "b"), (3, "c"), (4, "d")];
+        check(&[&answer], &[&[(1, "a"), (2, "b"), (3, "c"), (4, "d")]]);
+    }
+
+    /// The clock is set back: lines with old times are new, and after a reconnect they are known.
+    #[test]
+    fn a_clock_set_back_loses_nothing() {
+        check(
+            &[
+                &[(100, "a"), (101, "b"), (50, "c"), (51, "d")],
+                &[(101, "b"), (50, "c"), (51, "d"), (52, "e")],
+            ],
+            &[&[(100, "a"), (101, "b"), (50, "c"), (51, "d")], &[(52, "e")]],
+        );
+    }
+
+    /// More lines of a time than are remembered: the first of them is known all the same.
+    #[test]
+    fn a_line_forgotten_in_the_middle_of_a_time_is_known() {
+        let texts: Vec<String> = (0..REMEMBERED_MAX + 2).map(|number| number.to_string()).collect();
+        let mut answer: Vec<(i64, &str)> = texts.iter().map(|text| (5, text.as_str())).collect();
+        let last = answer.last_mut().expect("there are lines");
+        last.0 = 6;
+        assert_eq!(new_lines(&[&answer, &answer])[1], []);
+    }
+
+    /// After a restart only the mark is known.
+    #[test]
+    fn a_mark_alone_is_enough_after_a_restart() {
+        let (mut seen, mark) = (Seen::default(), ChannelMark { time_ns: 10, count: 2 });
+        seen.begin_answer();
+        let mut new = |time| seen.is_new(Key::new(time, b"x"), &mark);
+        assert_eq!([8, 9, 10, 10, 10, 11].map(&mut new), [false, false, false, false, true, true]);
+        // Docker 20.10 sends what is known from before the restart again, also behind an answer that ended too early.
+        assert_eq!([8, 9, 10, 12].map(&mut new), [false, false, false, true]);
+
+        let mut seen = Seen::default();
+        seen.begin_answer();
+        assert!(!seen.is_new(Key::new(8, b"x"), &mark));
+        seen.begin_answer();
+        let mut new = |time| seen.is_new(Key::new(time, b"x"), &mark);
+        assert_eq!([8, 9, 10, 10, 11, 9].map(&mut new), [false, false, false, false, true, false]);
+    }
+}

@@ -1,0 +1,105 @@
+//! What a stream has read and lost so far, for `/api/v1/streams` and the figures by source.
+
+use super::{Kind, Stream};
+use crate::capture::io::FileNo;
+use crate::telemetry::status::StreamRow;
+
+/// Sums over a stream's life.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    lines: u64,
+    bytes: u64,
+    losses: u64,
+    lost_bytes: u64,
+    last_line_at_ms: Option<u64>,
+}
+
+impl Tally {
+    /// A batch of so many lines was handed on.
+    pub(super) fn read(&mut self, lines: u64, bytes: u64, now_ms: u64) {
+        self.lines += lines;
+        self.bytes += bytes;
+        if lines > 0 {
+            self.last_line_at_ms = Some(now_ms);
+        }
+    }
+
+    /// Some of the source is lost.
+    pub(super) fn lost(&mut self, losses: u64, bytes: u64) {
+        self.losses += losses;
+        self.lost_bytes += bytes;
+    }
+
+    /// At least one line was handed on.
+    pub(super) fn has_lines(&self) -> bool {
+        self.lines > 0
+    }
+
+    /// Fills in its part of a row.
+    pub(super) fn describe(&self, row: &mut StreamRow, now_ms: u64) {
+        (row.lines, row.bytes) = (self.lines, self.bytes);
+        (row.losses, row.lost_bytes) = (self.losses, self.lost_bytes);
+        row.last_line_age_ms = self.last_line_at_ms.map(|at| now_ms.saturating_sub(at));
+    }
+}
+
+impl Stream {
+    /// Something of it was lost.
+    pub fn note_lost(&mut self, losses: u64, bytes: u64) {
+        self.tally.lost(losses, bytes);
+    }
+
+    /// Bytes on disk that no sink has acknowledged yet: read and on their way, or not read. `None` = nobody knows how many
+    /// the Engine has.
+    pub fn lag_bytes(&self) -> Option<u64> {
+        let Kind::File(file) = &self.kind else { return None };
+        let sent = self.sent.iter().map(|sent| sent.source_bytes);
+        let parked = self.parked.iter().map(|parked| parked.source_bytes);
+        Some(file.lag_bytes() + sent.chain(parked).sum::<u64>())
+    }
+
+    /// It is a file that is left out, for it is not text.
+    pub fn is_left_out(&self) -> bool {
+        matches!(&self.kind, Kind::File(file) if file.is_left_out())
+    }
+
+    /// Its open file that may have grown and is not read: only a look at it tells how far the stream is behind.
+    pub fn unmeasured(&self) -> Option<FileNo> {
+        match &self.kind {
+            Kind::File(file) => file.unmeasured(),
+            Kind::Api(_) => None,
+        }
+    }
+
+    /// For `/api/v1/streams`.
+    pub fn row(&self, now_ms: u64) -> StreamRow {
+        let container = self.source.container.as_ref();
+        let mut row = StreamRow {
+            id: self.source.id.0,
+            key: self.source.key.0.clone(),
+            name: container.map_or_else(|| self.source.path.clone().unwrap_or_default(), |c| c.name.clone()),
+            container_id: container.map(|container| container.id.clone()).unwrap_or_default(),
+            state: self.state.as_str().to_owned(),
+            cause: self.cause.clone(),
+            mode_reason: self.kind_reason.clone(),
+            state_age_ms: now_ms.saturating_sub(self.state_since_ms),
+            outlet: self.source.outlet.index,
+            lag_bytes: self.lag_bytes(),
+            oldest_unacked_ms: self.oldest_sent_ms().map(|sent| now_ms.saturating_sub(sent)),
+            failures: self.failures,
+            last_error: self.last_error.clone(),
+            position: serde_json::to_value(&self.acked).unwrap_or_default(),
+            ..StreamRow::default()
+        };
+        self.tally.describe(&mut row, now_ms);
+        match &self.kind {
+            Kind::File(file) => file.describe(&mut row, now_ms),
+            Kind::Api(api) => api.describe(&mut row, now_ms),
+        }
+        if let Some(until) = self.limited_until_ms {
+            "waiting (rate_limit)".clone_into(&mut row.operation);
+            row.operation_deadline_ms = Some(until.saturating_sub(now_ms));
+        }
+        row
+    }
+}

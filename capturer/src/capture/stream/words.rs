@@ -1,0 +1,35 @@
+//! What the log says of a stream that fails: whose it is, what happened, and what to do.
+
+use crate::model::record::Source;
+use crate::telemetry::metrics::StreamError;
+
+/// It failed and is tried again, or left alone for a while. A warning if that is news, and once, however many groups of sinks
+/// read the source: each meets the same fault.
+pub(super) fn tell(source: &Source, error: StreamError, is_news: bool, text: &str) {
+    let container = source.container.as_ref().map_or("", |container| container.name.as_str());
+    let path = source.path.as_deref().unwrap_or_default();
+    let (cure, error) = (cure(error), error.as_str());
+    if is_news && source.outlet.index == 0 {
+        tracing::warn!(container, path, error, "{text}; {cure}");
+    } else {
+        tracing::debug!(container, path, error, "{text}; {cure}");
+    }
+}
+
+/// Nothing is lost by a failure itself: the stream goes on from its position.
+fn cure(error: StreamError) -> &'static str {
+    match error {
+        StreamError::OpenFailed => "see that the agent may read it, or leave it out",
+        StreamError::ReadFailed => "look for trouble of the disk with dmesg",
+        StreamError::PoolFull => {
+            "raise container_monitor.stream_rotation.max_concurrent_streams if that is too late"
+        }
+        StreamError::ReadTimeout | StreamError::Stalled | StreamError::RotationStuck => {
+            "see that dockerd is well: docker info must answer at once"
+        }
+        StreamError::ApiError | StreamError::DaemonGone => "see what dockerd says: journalctl -u docker",
+        StreamError::DriverUnreadable => "let the container log with json-file, local or journald",
+        StreamError::CircuitOpen => "other sources go on",
+        StreamError::FileHung => "see that the file system that it is on answers",
+    }
+}

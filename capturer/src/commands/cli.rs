@@ -1,0 +1,565 @@
+//! The command line: what may be asked for, and those commands that only look at the config. Commands that run
+//! something are carried out by main.rs.
+//!
+//! Exit codes are those of sysexits(3), so that a service manager can tell a bad config from a missing Engine.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::settings::file;
+use crate::settings::file::{ConfigError, Outside, Override};
+use crate::settings::{Admin, LocalFile, Objection, Settings, advice, summary, units};
+use crate::sink::SinkError;
+use crate::text::terminal::Printable;
+
+/// Read if no `-c` is given and it is there.
+pub const DEFAULT_CONFIG: &str = "/etc/capturer/config.yaml";
+
+const ABOUT: &str = "Captures what containers print and what log files receive, and delivers it.";
+
+const EXAMPLES: &str = "\
+Examples:
+  capturer quickstart                      capture every container into ./captured and show a live table
+  capturer check -c config.yaml            is the config good, and what would it do?
+  capturer doctor                          what of this machine is well, and how to mend what is not
+  capturer run -c config.yaml              run until SIGTERM
+  capturer run --set log.level=debug       one setting changed, the others from /etc/capturer/config.yaml
+  capturer completion bash > /etc/bash_completion.d/capturer
+
+Exit codes:
+  0   all went well
+  64  the command line is wrong
+  69  something needed is unavailable: a port, a directory, a kernel feature
+  70  a mistake of the agent itself: please report the line that it leaves
+  77  a permission is missing
+  78  the config is wrong";
+
+const SET_EXAMPLES: &str = "\
+Examples of --set (values are YAML; a list or section is replaced as a whole):
+  --set log.level=debug
+  --set container_monitor.include_names='[web-*, api]'
+  --set sinks.local_file='{directory: /srv/logs, file: \"{container_id}.ndjson\"}'";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "capturer", version, about = ABOUT, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent until SIGTERM or SIGINT
+    #[command(after_help = SET_EXAMPLES)]
+    Run(ConfigArgs),
+    /// Check the config and say what would run; changes nothing
+    #[command(after_help = SET_EXAMPLES)]
+    Check(CheckArgs),
+    /// Can it run here, how well, and what to mend; changes nothing
+    Doctor(DoctorArgs),
+    /// Capture into a directory here and now, with a live table
+    Quickstart(QuickstartArgs),
+    /// Show what a running agent delivers, as it does
+    Tap(TapArgs),
+    /// Show the streams of a running agent, what each is at, and how fast lines come
+    Top(TopArgs),
+    /// Show how far each container and file was delivered
+    Positions(PositionsArgs),
+    /// Look at lines that Loki refused, send them again, or throw them away
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+    /// Show what the steps of a pipeline make of lines from standard input or a file
+    Try(TryArgs),
+    /// Print a completion script for a shell
+    Completion {
+        /// bash, zsh, fish, elvish or powershell
+        shell: Shell,
+    },
+}
+
+/// Which config.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ConfigArgs {
+    /// Config file [default: /etc/capturer/config.yaml if it exists, else built-in defaults]
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Change one setting; may be given more than once
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_override)]
+    pub set: Vec<Override>,
+}
+
+/// `capturer try`.
+#[derive(Args, Clone, Debug)]
+pub struct TryArgs {
+    /// Which config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Lines to try [default: standard input]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Which pipeline [default: the one that --container or --path gets, or the only one]
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// As lines of a container of this name
+    #[arg(long, value_name = "NAME", conflicts_with = "path")]
+    pub container: Option<String>,
+    /// As lines of the file of this path
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
+}
+
+/// `capturer check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// Which config.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Also try what it names: directories, the Engine's socket, Loki
+    #[arg(long)]
+    pub online: bool,
+}
+
+/// `capturer dead-letters`; which config, for its data_dir and Loki.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DeadLetters {
+    /// Show each with its reason, the server's own words and the line
+    List {
+        /// Which config.
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// As they are kept, a JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send each once more to sinks.loki; what is refused again stays
+    Replay(ConfigArgs),
+    /// Throw all of them away
+    Purge(ConfigArgs),
+}
+
+/// `capturer quickstart`.
+#[derive(Args, Clone, Debug)]
+pub struct QuickstartArgs {
+    /// Where the output goes
+    #[arg(long, value_name = "DIR", default_value = "./captured")]
+    pub directory: PathBuf,
+    /// The Engine's Unix socket
+    #[arg(long, value_name = "PATH", default_value = "/var/run/docker.sock", value_parser = parse_socket)]
+    pub socket: PathBuf,
+    /// Stop by itself after so many seconds
+    #[arg(long, value_name = "N")]
+    pub seconds: Option<u64>,
+    /// Address of the metrics and the status page; "" for none
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8001", value_parser = parse_admin)]
+    pub admin: Admin,
+}
+
+/// Which running agent.
+#[derive(Args, Clone, Debug)]
+pub struct AgentArgs {
+    /// Which config, for its admin.listen.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Address of the agent's admin server [default: admin.listen of the config]
+    #[arg(long, value_name = "ADDR", value_parser = parse_agent)]
+    pub admin: Option<Admin>,
+}
+
+/// `capturer tap`.
+#[derive(Args, Clone, Debug)]
+pub struct TapArgs {
+    /// Which agent.
+    #[command(flatten)]
+    pub agent: AgentArgs,
+    /// Only of this container (name, or the beginning of its ID) or file (path, or its last part)
+    #[arg(long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// Only lines that match this regular expression
+    #[arg(long, value_name = "REGEX")]
+    pub grep: Option<String>,
+    /// As NDJSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `capturer top`.
+#[derive(Args, Clone, Debug)]
+pub struct TopArgs {
+    /// Which agent.
+    #[command(flatten)]
+    pub agent: AgentArgs,
+    /// Print one table and end
+    #[arg(long)]
+    pub once: bool,
+    /// Print one JSON document and end
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `capturer positions`.
+#[derive(Args, Clone, Debug)]
+pub struct PositionsArgs {
+    /// Which config, for its data_dir.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `capturer doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// Which config, for its directories, sockets and limits.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Ok = 0,
+    /// The command line makes no sense (EX_USAGE).
+    Usage = 64,
+    /// Something needed is not there: a port, a directory, a kernel feature (EX_UNAVAILABLE).
+    Unavailable = 69,
+    /// A right is missing (EX_NOPERM).
+    NoPermission = 77,
+    /// The config is wrong (EX_CONFIG).
+    Config = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+impl From<&ConfigError> for Exit {
+    fn from(error: &ConfigError) -> Exit {
+        if error.permission_denied { Exit::NoPermission } else { Exit::Config }
+    }
+}
+
+/// Takes the command line apart. Help, version and usage errors are printed; the answer is how to exit.
+pub fn parse<I, T>(arguments: I, out: &mut dyn Write, err: &mut dyn Write) -> Result<Cli, Exit>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    Cli::try_parse_from(arguments).map_err(|error| {
+        let text = error.render();
+        if error.use_stderr() {
+            say(err, format_args!("{text}"));
+            Exit::Usage
+        } else {
+            say(out, format_args!("{text}"));
+            Exit::Ok
+        }
+    })
+}
+
+/// The settings and where they come from.
+pub fn load(arguments: &ConfigArgs) -> Result<(Settings, String), ConfigError> {
+    load_from(arguments, Path::new(DEFAULT_CONFIG), &Outside::real())
+}
+
+/// The settings once more, for an agent that runs; see [`file::load_against`].
+pub fn load_again(
+    arguments: &ConfigArgs,
+    running: &Settings,
+    object: &dyn Fn(&Settings) -> Vec<Objection>,
+) -> Result<Settings, ConfigError> {
+    let path = config_path(arguments, Path::new(DEFAULT_CONFIG));
+    file::load_against(path, &arguments.set, &Outside::real(), running, object)
+}
+
+/// A default file that is there and can't be read is an error: to run without it would surprise.
+fn config_path<'a>(arguments: &'a ConfigArgs, default: &'a Path) -> Option<&'a Path> {
+    let is_there = || std::fs::symlink_metadata(default).is_ok();
+    arguments.config.as_deref().or_else(|| is_there().then_some(default))
+}
+
+fn load_from(
+    arguments: &ConfigArgs,
+    default: &Path,
+    outside: &Outside,
+) -> Result<(Settings, String), ConfigError> {
+    let path = config_path(arguments, default);
+    let origin = path.map_or("built-in defaults".to_owned(), |path| path.display().to_string());
+    file::load(path, &arguments.set, outside).map(|settings| (settings, origin))
+}
+
+/// `capturer check`: what would run, or everything that is wrong.
+/// `unusable_files` tells of keys and certificates, `list_files` what the patterns match; with `--online`, `try_out` whether
+/// what the config names is there.
+pub fn check(
+    arguments: &CheckArgs,
+    unusable_files: impl FnOnce(&Settings) -> Vec<String>,
+    list_files: impl FnOnce(&Settings, &mut dyn Write) -> std::io::Result<()>,
+    try_out: impl FnOnce(&Settings, &mut dyn Write) -> Exit,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Exit {
+    match load(&arguments.config) {
+        Ok((settings, origin)) => {
+            say(out, format_args!("{}", summary::summary(&settings, &origin)));
+            for warning in advice::warnings(&settings) {
+                say(out, format_args!("warning: {warning}\n"));
+            }
+            let unusable = unusable_files(&settings);
+            for error in &unusable {
+                say(out, format_args!("FAILED: {error}; the agent would not start so\n"));
+            }
+            // As in say: whoever closed the pipe has seen enough.
+            let _ = list_files(&settings, out);
+            let mut exit = if unusable.is_empty() { Exit::Ok } else { Exit::Unavailable };
+            if arguments.online {
+                say(out, format_args!("Tried out:\n"));
+                let tried = try_out(&settings, out);
+                exit = if exit == Exit::Ok { tried } else { exit };
+            }
+            exit
+        }
+        Err(error) => refuse(&error, err),
+    }
+}
+
+/// Prints why a config can't be used.
+pub fn refuse(error: &ConfigError, err: &mut dyn Write) -> Exit {
+    say(err, format_args!("{error}\n"));
+    error.into()
+}
+
+/// Prints why the agent can't run: what was tried, and every cause. A missing right is told apart by its exit code.
+pub fn fail(error: &anyhow::Error) -> Exit {
+    say(&mut Printable(std::io::stderr()), format_args!("capturer: {error:#}\n"));
+    let denied = error.chain().any(|cause| {
+        // A sink's error says its cause itself, so it is no link of the chain.
+        let sink = cause.downcast_ref::<SinkError>().map(|error| &error.source);
+        let cause = sink.or_else(|| cause.downcast_ref::<std::io::Error>());
+        cause.is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    });
+    if denied { Exit::NoPermission } else { Exit::Unavailable }
+}
+
+/// `capturer completion`.
+pub fn completion(shell: Shell, out: &mut dyn Write) -> Exit {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "capturer", &mut script);
+    say(out, format_args!("{}", String::from_utf8_lossy(&script)));
+    Exit::Ok
+}
+
+/// What `capturer quickstart` runs with: nothing outside its directory is written.
+pub fn quickstart_settings(arguments: &QuickstartArgs) -> Settings {
+    let mut settings = Settings {
+        data_dir: arguments.directory.join(".capturer"),
+        admin: arguments.admin.clone(),
+        ..Settings::default()
+    };
+    settings.container_monitor.socket_path.clone_from(&arguments.socket);
+    settings.sinks.local_file =
+        Some(LocalFile { directory: arguments.directory.clone(), ..LocalFile::default() });
+    settings
+}
+
+/// A reader that went away (`| head`) is no error of ours.
+fn say(writer: &mut dyn Write, text: std::fmt::Arguments) {
+    let _ = writer.write_fmt(text).and_then(|()| writer.flush());
+}
+
+fn parse_override(argument: &str) -> Result<Override, String> {
+    match argument.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok(Override { key: key.trim().into(), value: value.to_owned() })
+        }
+        _ => Err("write it as key=value, such as log.level=debug".to_owned()),
+    }
+}
+
+fn parse_admin(argument: &str) -> Result<Admin, String> {
+    let listen = units::listen(argument).map_err(|mismatch| format!("expected {}", mismatch.expected))?;
+    Ok(Admin { listen, ..Admin::default() })
+}
+
+/// Where a running agent listens, however people write it.
+fn parse_agent(argument: &str) -> Result<Admin, String> {
+    if argument.starts_with("https://") {
+        return Err("TLS is not spoken here: set admin.socket in the agent's config, and name that with -c"
+            .to_owned());
+    }
+    let plain = argument.strip_prefix("http://").unwrap_or(argument).trim_end_matches('/');
+    let plain = plain.strip_prefix("localhost:").map_or(plain.to_owned(), |port| format!("127.0.0.1:{port}"));
+    match units::listen(&plain) {
+        Ok(Some(address)) => Ok(Admin { listen: Some(address), ..Admin::default() }),
+        _ => Err("expected the IP address and port that the agent listens on (admin.listen), such as 127.0.0.1:8001".to_owned()),
+    }
+}
+
+fn parse_socket(argument: &str) -> Result<PathBuf, String> {
+    units::socket_path(argument)
+        .map_err(|mismatch| format!("expected {}; {}", mismatch.expected, mismatch.hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the parser as main does: the result, standard output, standard error.
+    fn run(arguments: &str) -> (Result<Cli, Exit>, String, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let words = std::iter::once("capturer").chain(arguments.split_whitespace());
+        let result = parse(words, &mut out, &mut err);
+        (result, String::from_utf8(out).expect("UTF-8"), String::from_utf8(err).expect("UTF-8"))
+    }
+
+    fn command(arguments: &str) -> Command {
+        run(arguments).0.unwrap_or_else(|exit| panic!("{arguments}: {exit:?}")).command
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands() {
+        let Command::Run(args) = command("run -c /a.yaml --set log.level=debug --set a.b=c=d") else {
+            panic!()
+        };
+        assert_eq!(args.config.as_deref(), Some(Path::new("/a.yaml")));
+        let sets: Vec<(&str, &str)> = args.set.iter().map(|set| (&*set.key, set.value.as_str())).collect();
+        assert_eq!(sets, [("log.level", "debug"), ("a.b", "c=d")]);
+        let Command::Quickstart(args) = command("quickstart --seconds 3 --admin [::1]:0") else { panic!() };
+        assert_eq!((args.seconds, args.directory.as_path()), (Some(3), Path::new("./captured")));
+        assert!(args.admin.listen.is_some());
+        let Command::Positions(args) = command("positions --json") else { panic!() };
+        assert!(args.json && args.config.config.is_none());
+        let Command::Doctor(args) = command("doctor -c x.yaml --json") else { panic!() };
+        assert!(args.json && args.config.config.is_some());
+        assert!(matches!(command("check --config=x.yaml"), Command::Check(_)));
+        assert!(matches!(command("completion zsh"), Command::Completion { shell: Shell::Zsh }));
+    }
+
+    #[test]
+    fn wrong_usage_is_64_and_says_why() {
+        for arguments in
+            ["", "fly", "run --set log.level", "run --set =x", "run -x", "completion tcsh", "run a b"]
+        {
+            let (result, out, err) = run(arguments);
+            assert_eq!(result.err(), Some(Exit::Usage), "{arguments}");
+            assert!(out.is_empty() && !err.is_empty(), "{arguments}");
+        }
+        assert!(run("chekc").2.contains("'check'"), "a suggestion");
+        assert!(run("top --admin x").2.contains("the IP address and port that the agent listens on"));
+        assert!(run("top --admin https://127.0.0.1:1").2.contains("TLS is not spoken here"));
+        for good in ["127.0.0.1:8001", "localhost:8001", "http://127.0.0.1:8001/", "[::1]:8001"] {
+            assert!(matches!(command(&format!("tap --admin {good}")), Command::Tap(_)), "{good}");
+        }
+        assert!(run("quickstart --admin x").2.contains("an IP address with a port"));
+        assert!(run("quickstart --socket tcp://x").2.contains("tcp:// is not supported"));
+    }
+
+    /// Help is the first thing a stranger reads.
+    #[test]
+    fn every_help_works() {
+        let (result, out, err) = run("--help");
+        assert_eq!((result.err(), err.as_str()), (Some(Exit::Ok), ""));
+        assert!(out.starts_with(ABOUT), "{out}");
+        for line in [
+            "  run           Run the agent until SIGTERM or SIGINT",
+            "  check         Check the config and say what would run; changes nothing",
+            "  doctor        Can it run here, how well, and what to mend; changes nothing",
+            "  quickstart    Capture into a directory here and now, with a live table",
+            "  tap           Show what a running agent delivers, as it does",
+            "  top           Show the streams of a running agent, what each is at, and how fast lines come",
+            "  positions     Show how far each container and file was delivered",
+            "  dead-letters  Look at lines that Loki refused, send them again, or throw them away",
+            "  completion    Print a completion script for a shell",
+            "  capturer run -c config.yaml              run until SIGTERM",
+            "  78  the config is wrong",
+        ] {
+            assert!(out.lines().any(|found| found == line), "{line}\n{out}");
+        }
+        for subcommand in Cli::command().get_subcommands() {
+            let (result, out, _) = run(&format!("{} --help", subcommand.get_name()));
+            assert_eq!(result.err(), Some(Exit::Ok));
+            assert!(out.contains("Usage: capturer"), "{out}");
+        }
+        let run_help = run("run --help").1;
+        assert!(
+            run_help.contains("-c, --config <FILE>") && run_help.contains("--set <KEY=VALUE>"),
+            "{run_help}"
+        );
+        assert!(run("--version").1.starts_with("capturer "));
+    }
+
+    #[test]
+    fn completions_name_every_command() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let mut script = Vec::new();
+            assert_eq!(completion(shell, &mut script), Exit::Ok);
+            assert!(String::from_utf8(script).expect("UTF-8").contains("quickstart"), "{shell}");
+        }
+    }
+
+    #[test]
+    fn where_the_config_comes_from() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let default = directory.path().join("config.yaml");
+        let load = |arguments: &ConfigArgs| load_from(arguments, &default, &Outside::real());
+        let (settings, origin) = load(&ConfigArgs::default()).expect("defaults");
+        assert_eq!((settings, origin.as_str()), (Settings::default(), "built-in defaults"));
+        std::fs::write(&default, "data_dir: /default\n").expect("write");
+        assert_eq!(load(&ConfigArgs::default()).expect("default file").0.data_dir, Path::new("/default"));
+        let other = directory.path().join("other.yaml");
+        let named = ConfigArgs { config: Some(other.clone()), set: Vec::new() };
+        assert_eq!(Exit::from(&load(&named).expect_err("missing")), Exit::Config);
+        std::fs::write(&other, "data_dir: /other\n").expect("write");
+        let (settings, origin) = load(&named).expect("named file");
+        assert_eq!((settings.data_dir.as_path(), origin), (Path::new("/other"), other.display().to_string()));
+    }
+
+    #[test]
+    fn check_answers_with_a_summary_or_the_problems() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("c.yaml");
+        let config = ConfigArgs { config: Some(path.clone()), set: Vec::new() };
+        let arguments = CheckArgs { config, online: false };
+        let never = |_: &Settings, _: &mut dyn Write| -> Exit { panic!("not asked for") };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        std::fs::write(&path, "admin: {listen: 1}\n").expect("write");
+        let none = |_: &Settings, _: &mut dyn Write| Ok(());
+        let good = |_: &Settings| Vec::new();
+        assert_eq!(check(&arguments, good, none, never, &mut out, &mut err), Exit::Config);
+        assert!(out.is_empty());
+        assert!(String::from_utf8(err).expect("UTF-8").contains("c.yaml:1:17: admin.listen: expected"));
+        std::fs::write(&path, "admin: {listen: \"\"}\n").expect("write");
+        assert_eq!(check(&arguments, good, none, never, &mut out, &mut Vec::new()), Exit::Ok);
+        assert!(String::from_utf8(out).expect("UTF-8").contains("c.yaml. It would run:\n  containers"));
+    }
+
+    /// The quickstart is for a first look: it must leave no trace elsewhere.
+    #[test]
+    fn quickstart_writes_beneath_its_directory() {
+        let words = "quickstart --directory /tmp/x --socket unix:///tmp/docker.sock";
+        let Command::Quickstart(args) = command(words) else { panic!() };
+        let settings = quickstart_settings(&args);
+        assert_eq!(settings.container_monitor.socket_path, Path::new("/tmp/docker.sock"));
+        assert!(settings.data_dir.starts_with("/tmp/x"));
+        assert!(settings.sinks.local_file.is_some_and(|sink| sink.directory.starts_with("/tmp/x")));
+    }
+}

@@ -1,0 +1,159 @@
+//! What is known of the machine, as plain values: what gather.rs finds and judge.rs judges. No judgement here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use rustix::thread::CapabilitySet;
+
+use crate::settings::ReadFrom;
+use crate::witness::probe::Tier;
+
+/// Everything that is looked at. A part is absent if the config forbids looking or could not be read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// The config.
+    pub config: ConfigFact,
+    /// `6.1.0-50-cloud-amd64`, as uname says it.
+    pub release: String,
+    /// Why there is no ring: cause and cure; `None` = one was made and used.
+    pub ring: Option<(String, String)>,
+    /// The kernel describes its types.
+    pub has_btf: bool,
+    /// `none`, `integrity`, `confidentiality`; `None` = the kernel does not say.
+    pub lockdown: Option<String>,
+    /// Effective capabilities.
+    pub capabilities: CapabilitySet,
+    /// The witness.
+    pub witness: WitnessFact,
+    /// Limits.
+    pub limits: LimitsFact,
+    /// What needs a good config.
+    pub wanted: Option<Wanted>,
+}
+
+/// The config.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ConfigFact {
+    /// Where it comes from.
+    Good(String),
+    /// It, or a file it names, may not be read.
+    Denied(String),
+    /// Every problem.
+    Bad(String),
+}
+
+/// The witness as it started here and now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WitnessFact {
+    /// Which tier is at work.
+    pub tier: Tier,
+    /// Which kernels the programs at work are for, in words; none on tier `procfs`.
+    pub programs: Option<&'static str>,
+    /// Better ones, each with why not.
+    pub refused: Vec<(Tier, String)>,
+    /// Ways by which descriptors come and go that the self-test saw, and those the kernel does not offer.
+    pub seen: usize,
+    /// See above.
+    pub not_here: usize,
+}
+
+/// Limits of the process, and of its user.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LimitsFact {
+    /// Soft RLIMIT_NOFILE; `None` = unlimited, here and below.
+    pub files: Option<u64>,
+    /// Soft RLIMIT_MEMLOCK in bytes.
+    pub locked_bytes: Option<u64>,
+    /// fs.inotify.max_user_instances, and how many this user's processes hold.
+    pub inotify_instances: Option<(u64, u64)>,
+    /// fs.inotify.max_user_watches, and how many this user's processes hold.
+    pub inotify_watches: Option<(u64, u64)>,
+}
+
+/// What the config asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// Descriptors it may need besides two for each container.
+    pub files: u64,
+    /// A capturer that runs with this data_dir.
+    pub running: Option<u32>,
+    /// data_dir first, then the sinks' directories, each with the key that names it.
+    pub directories: Vec<DirectoryFact>,
+    /// The admin server's address, and why it can't be had.
+    pub admin: Option<(SocketAddr, Result<(), Refusal>)>,
+    /// What of it is open to others, and what to do.
+    pub exposure: Option<String>,
+    /// Docker, unless it is not to be asked.
+    pub docker: Option<DockerFact>,
+}
+
+/// Why something can't be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// In words.
+    pub why: String,
+    /// A right is missing.
+    pub denied: bool,
+}
+
+/// A directory the agent writes in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DirectoryFact {
+    /// The key of the config.
+    pub key: &'static str,
+    /// Its path.
+    pub path: PathBuf,
+    /// What is there.
+    pub state: DirectoryState,
+}
+
+/// What is where a directory should be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DirectoryState {
+    /// No answer in time: a network file system that hangs.
+    Silent,
+    /// Something else than a directory.
+    Other,
+    /// Nothing; `place` is the directory that it will be made in.
+    Missing {
+        /// The nearest directory that exists.
+        place: PathBuf,
+        /// Whether something can be made there.
+        writable: bool,
+    },
+    /// It.
+    There {
+        /// Whether it can be written in.
+        writable: bool,
+        /// Free for us.
+        free_bytes: u64,
+        /// Name of a file system kind that may hang.
+        may_hang: Option<&'static str>,
+    },
+}
+
+/// Docker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DockerFact {
+    /// Its socket.
+    pub socket: PathBuf,
+    /// How containers are to be read.
+    pub read_from: ReadFrom,
+    /// What came of asking.
+    pub answer: Result<EngineFact, Refusal>,
+}
+
+/// What the Engine says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineFact {
+    /// Its version.
+    pub version: String,
+    /// The logging driver of containers that name none.
+    pub driver: String,
+    /// How many containers there are.
+    pub containers: u64,
+    /// Where their logs lie.
+    pub logs: PathBuf,
+    /// Whether they can be read there.
+    pub logs_readable: Result<(), Refusal>,
+}

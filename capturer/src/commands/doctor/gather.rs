@@ -1,0 +1,311 @@
+//! Looks at the machine and changes nothing on it: no directory is made, no lock taken, no limit raised.
+//!
+//! What may hang (paths, which may lie on a network file system that is gone) is looked at on a thread that is left
+//! behind if it does not answer. Not here: what any of it means (judge.rs).
+
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind};
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::CapabilitySet;
+use serde::Deserialize;
+
+use super::facts::{
+    ConfigFact, DirectoryFact, DirectoryState, DockerFact, EngineFact, Facts, LimitsFact, Refusal, Wanted,
+    WitnessFact,
+};
+use crate::commands::ask;
+use crate::commands::cli;
+use crate::commands::cli::ConfigArgs;
+use crate::limits;
+use crate::settings::{ContainerMonitor, Settings};
+use crate::shell::{privilege, ring};
+use crate::witness::probe::self_test::Verdict;
+use crate::witness::probe::{Options, Probe};
+
+/// For anything that may hang.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Descriptors beside those that are counted: ring, witness, sockets of the admin server, logs of files.
+const FILES_RESERVE: u64 = 128;
+
+/// Looks.
+pub fn gather(arguments: &ConfigArgs) -> Facts {
+    // First: its self-test counts every descriptor of the process.
+    let witness = witness();
+    let (config, settings) = match cli::load(arguments) {
+        Ok((settings, origin)) => (ConfigFact::Good(origin), Some(settings)),
+        Err(error) if error.permission_denied => (ConfigFact::Denied(error.to_string()), None),
+        Err(error) => (ConfigFact::Bad(error.to_string()), None),
+    };
+    let ring = ring::check().err().map(|refused| (refused.cause().to_owned(), refused.cure().to_owned()));
+    let sets = rustix::thread::capabilities(None);
+    Facts {
+        config,
+        release: rustix::system::uname().release().to_string_lossy().into_owned(),
+        ring,
+        has_btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
+        lockdown: read("/sys/kernel/security/lockdown").and_then(|text| lockdown(&text)),
+        capabilities: sets.map_or(CapabilitySet::empty(), |sets| sets.effective),
+        witness,
+        limits: limits(),
+        wanted: settings.map(|settings| wanted(&settings)),
+    }
+}
+
+fn read(path: &str) -> Option<String> {
+    std::fs::read_to_string(path).ok()
+}
+
+fn number(path: &str) -> Option<u64> {
+    read(path)?.trim().parse().ok()
+}
+
+/// `none [integrity] confidentiality`: the one in brackets holds.
+fn lockdown(text: &str) -> Option<String> {
+    Some(text.split_once('[')?.1.split_once(']')?.0.to_owned())
+}
+
+fn witness() -> WitnessFact {
+    let probe = Probe::start(&Options::default());
+    let count = |wanted: fn(&Verdict) -> bool| {
+        probe.self_test().iter().filter(|result| wanted(&result.verdict)).count()
+    };
+    WitnessFact {
+        tier: probe.tier(),
+        programs: probe.programs(),
+        refused: probe.refused().to_vec(),
+        seen: count(|verdict| matches!(verdict, Verdict::Seen)),
+        not_here: count(|verdict| matches!(verdict, Verdict::NotHere(_))),
+    }
+}
+
+fn limits() -> LimitsFact {
+    let (instances, watches) = inotify_in_use(rustix::process::geteuid().as_raw());
+    LimitsFact {
+        files: getrlimit(Resource::Nofile).current,
+        locked_bytes: getrlimit(Resource::Memlock).current,
+        inotify_instances: number("/proc/sys/fs/inotify/max_user_instances").map(|max| (max, instances)),
+        inotify_watches: number("/proc/sys/fs/inotify/max_user_watches").map(|max| (max, watches)),
+    }
+}
+
+/// Instances and watches of a user's processes, as far as we may look into them.
+fn inotify_in_use(user: u32) -> (u64, u64) {
+    let (mut instances, mut watches) = (0, 0);
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    for process in processes.filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit()) {
+        if process.metadata().map(|metadata| metadata.uid()).ok() != Some(user) {
+            continue;
+        }
+        let fds = std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+        for fd in fds {
+            if std::fs::read_link(fd.path()).is_ok_and(|target| target == Path::new("anon_inode:inotify")) {
+                instances += 1;
+                let info = std::fs::read_to_string(process.path().join("fdinfo").join(fd.file_name()));
+                let lines = info.unwrap_or_default();
+                watches += lines.lines().filter(|line| line.starts_with("inotify wd:")).count() as u64;
+            }
+        }
+    }
+    (instances, watches)
+}
+
+fn wanted(settings: &Settings) -> Wanted {
+    let container = &settings.container_monitor;
+    let mut directories = vec![("data_dir", settings.data_dir.clone())];
+    directories.extend(
+        settings.sinks.local_file.iter().map(|sink| ("sinks.local_file.directory", sink.directory.clone())),
+    );
+    let streams = container.rotation.max_concurrent_streams + container.max_concurrent;
+    let directories = directories.into_iter().map(|(key, path)| {
+        let looked_at = path.clone();
+        let state = within(PATIENCE, move || directory(&looked_at)).unwrap_or(DirectoryState::Silent);
+        DirectoryFact { key, path, state }
+    });
+    let directories: Vec<DirectoryFact> = directories.collect();
+    // Where the directory hangs, so does the lock in it.
+    let silent = directories[0].state == DirectoryState::Silent;
+    Wanted {
+        files: (streams + limits::OUTPUT_FILES_OPEN_MAX) as u64 + FILES_RESERVE,
+        running: if silent { None } else { running(&settings.data_dir) },
+        directories,
+        admin: settings.admin.listen.map(|address| {
+            let listened = TcpListener::bind(address).map(drop).map_err(|error| refusal(&error));
+            (address, listened)
+        }),
+        exposure: settings.admin.exposure(),
+        docker: container.enabled.then(|| docker(container)),
+    }
+}
+
+/// The answer, if it comes in time; if not, the thread ends with the process.
+fn within<T: Send + 'static>(patience: Duration, look: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, answer) = mpsc::channel();
+    std::thread::spawn(move || drop(sender.send(look())));
+    answer.recv_timeout(patience).ok()
+}
+
+fn refusal(error: &io::Error) -> Refusal {
+    Refusal { why: error.to_string(), denied: error.kind() == ErrorKind::PermissionDenied }
+}
+
+fn directory(path: &Path) -> DirectoryState {
+    let mut place = path;
+    loop {
+        match std::fs::metadata(place) {
+            Ok(metadata) if !metadata.is_dir() => return DirectoryState::Other,
+            Ok(_) if place == path => return there(path),
+            Ok(_) => {
+                let writable = privilege::is_writable(path);
+                return DirectoryState::Missing { place: place.to_owned(), writable };
+            }
+            Err(error) if error.kind() == ErrorKind::NotADirectory => return DirectoryState::Other,
+            // What can't be looked into can't be written in either.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return DirectoryState::Missing { place: place.to_owned(), writable: false };
+            }
+            Err(_) => {}
+        }
+        // The last ancestor of a relative path is empty: it is where we are.
+        place = match place.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+    }
+}
+
+fn there(path: &Path) -> DirectoryState {
+    let free_bytes = rustix::fs::statvfs(path).map_or(u64::MAX, |stat| stat.f_bavail * stat.f_frsize);
+    let kind = rustix::fs::statfs(path).map_or(0, |stat| stat.f_type as u64 & 0xffff_ffff);
+    DirectoryState::There { writable: privilege::is_writable(path), free_bytes, may_hang: may_hang(kind) }
+}
+
+/// File systems whose answers come from elsewhere, by the magic numbers of include/uapi/linux/magic.h.
+fn may_hang(magic: u64) -> Option<&'static str> {
+    let kinds = [
+        (0x6969, "NFS"),
+        (0x517b, "SMB"),
+        (0xfe53_4d42, "SMB"),
+        (0xff53_4d42, "CIFS"),
+        (0x6573_5546, "FUSE"),
+        (0x0102_1997, "9P"),
+        (0x00c3_6400, "Ceph"),
+        (0x5346_414f, "AFS"),
+        (0x7375_7245, "Coda"),
+    ];
+    kinds.iter().find(|(number, _)| *number == magic).map(|(_, name)| *name)
+}
+
+/// Who holds the lock of a data_dir, as the kernel lists locks: to try it would make a start beside us fail.
+fn running(data_dir: &Path) -> Option<u32> {
+    let lock = std::fs::metadata(data_dir.join("lock")).ok()?;
+    holder(&read("/proc/locks")?, lock.ino())
+}
+
+/// `1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF`. The device is written differently by some file systems, and the
+/// inode with the kind of lock is enough to tell ours.
+fn holder(locks: &str, inode: u64) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ours = *words.get(1)? == "FLOCK" && words.get(5)?.rsplit(':').next()?.parse() == Ok(inode);
+        ours.then(|| words[4].parse().ok()).flatten()
+    })
+}
+
+/// `GET /info`, as far as it is read.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Info {
+    server_version: String,
+    logging_driver: String,
+    containers: u64,
+    docker_root_dir: PathBuf,
+}
+
+fn docker(settings: &ContainerMonitor) -> DockerFact {
+    let info = ask::get(&settings.socket_path, "/info").map_err(|error| refusal(&error));
+    let answer = info.and_then(|body| {
+        let info: Info = serde_json::from_slice(&body)
+            .map_err(|error| Refusal { why: format!("an answer of no Engine: {error}"), denied: false })?;
+        let logs = info.docker_root_dir.join("containers");
+        let looked_in = logs.clone();
+        let listed = within(PATIENCE, move || readable(&looked_in));
+        let silent = || Err(Refusal { why: "no answer; a file system that hangs".to_owned(), denied: false });
+        Ok(EngineFact {
+            version: info.server_version,
+            driver: info.logging_driver,
+            containers: info.containers,
+            logs_readable: listed.unwrap_or_else(silent),
+            logs,
+        })
+    });
+    DockerFact { socket: settings.socket_path.clone(), read_from: settings.read_from, answer }
+}
+
+/// Whether it can be listed, and a log in it be opened, if there is one.
+fn readable(logs: &Path) -> Result<(), Refusal> {
+    let entries = std::fs::read_dir(logs).map_err(|error| refusal(&error))?;
+    let names: BTreeSet<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+    for name in names {
+        let log = logs.join(&name).join(format!("{}-json.log", name.to_string_lossy()));
+        match std::fs::File::open(&log) {
+            // Of another driver, or never started: the next may have one.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            result => return result.map(drop).map_err(|error| refusal(&error)),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_kernel_are_read() {
+        assert_eq!(lockdown("none [integrity] confidentiality\n").as_deref(), Some("integrity"));
+        assert_eq!(lockdown(""), None);
+        let locks =
+            "1: POSIX  ADVISORY  WRITE 7 fe:01:1234 0 EOF\n2: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF\n";
+        assert_eq!((holder(locks, 1234), holder(locks, 99)), (Some(4711), None));
+        assert_eq!((may_hang(0x6969), may_hang(0xef53)), (Some("NFS"), None));
+    }
+
+    #[test]
+    fn what_hangs_is_left_behind() {
+        let (_sender, never) = mpsc::channel::<()>();
+        assert_eq!(within(Duration::from_millis(10), move || never.recv()), None);
+        assert_eq!(within(PATIENCE, || 7), Some(7));
+    }
+
+    #[test]
+    fn directories_are_told_apart() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path();
+        assert!(matches!(directory(home), DirectoryState::There { writable: true, .. }));
+        let missing = DirectoryState::Missing { place: home.to_owned(), writable: true };
+        assert_eq!(directory(&home.join("a/b")), missing);
+        std::fs::write(home.join("file"), "").unwrap();
+        assert_eq!(directory(&home.join("file")), DirectoryState::Other);
+        assert_eq!(directory(&home.join("file/a")), DirectoryState::Other);
+        let here = DirectoryState::Missing {
+            place: PathBuf::from("."),
+            writable: privilege::is_writable(Path::new(".")),
+        };
+        assert_eq!(directory(Path::new("not-there-yet/a")), here);
+    }
+
+    #[test]
+    fn our_own_inotify_is_counted() {
+        let user = rustix::process::geteuid().as_raw();
+        let inotify = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC).unwrap();
+        rustix::fs::inotify::add_watch(&inotify, "/", rustix::fs::inotify::WatchFlags::CREATE).unwrap();
+        let (instances, watches) = inotify_in_use(user);
+        assert!(instances >= 1 && watches >= 1, "{instances} {watches}");
+    }
+}

@@ -1,0 +1,435 @@
+//! Facts in, lines out: what is well, what is not, and how to mend it. Pure; every cure is tested by the facts that
+//! call for it.
+//!
+//! Lines stand in the order in which `run` would meet what they speak of; so the first that fails says how `run` would
+//! end.
+
+use rustix::thread::CapabilitySet;
+
+use super::facts::{
+    ConfigFact, DirectoryFact, DirectoryState, DockerFact, EngineFact, Facts, LimitsFact, Refusal, Wanted,
+    WitnessFact,
+};
+use crate::commands::cli::Exit;
+use crate::settings::ReadFrom;
+use crate::shell::privilege;
+use crate::witness::probe::Tier;
+
+/// Every check, in the order of the lines: names that scripts may build on.
+pub const CHECKS: [&str; 15] = [
+    "config",
+    "kernel",
+    "io_uring",
+    "data_dir",
+    "local_file",
+    "admin",
+    "docker",
+    "logs",
+    "capabilities",
+    "btf",
+    "lockdown",
+    "witness",
+    "files",
+    "locked_memory",
+    "inotify",
+];
+/// Less than this for positions and output is soon nothing.
+const FREE_BYTES_MIN: u64 = 100 << 20;
+/// The ring with its queues, and the witness's maps on the oldest kernels.
+const LOCKED_BYTES_MIN: u64 = 64 << 20;
+/// Descriptors for each container that is read from files: its live log and one rotated.
+const FILES_PER_CONTAINER: u64 = 2;
+
+/// How it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Well.
+    Ok,
+    /// It runs, with less than it could.
+    Warn,
+    /// It does not run; how `run` would end.
+    Fail(Exit),
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// One of [`CHECKS`].
+    pub check: &'static str,
+    /// How it stands.
+    pub status: Status,
+    /// What it is.
+    pub message: String,
+    /// How to mend it; there unless all is well.
+    pub cure: Option<String>,
+}
+
+/// Every line.
+pub fn judge(facts: &Facts) -> Vec<Line> {
+    let mut lines = vec![config(&facts.config), kernel(&facts.release), ring(facts.ring.as_ref())];
+    if let Some(wanted) = &facts.wanted {
+        lines.extend(wanted.directories.iter().map(directory));
+        lines.extend(admin(wanted));
+        if let Some(found) = &wanted.docker {
+            lines.push(docker(found));
+            lines.extend(found.answer.as_ref().ok().map(|engine| logs(found.read_from, engine)));
+        }
+    }
+    lines.push(capabilities(facts.capabilities));
+    lines.push(btf(facts.has_btf));
+    lines.push(lockdown(facts.lockdown.as_deref()));
+    lines.push(witness(&facts.witness, facts));
+    lines.push(files(&facts.limits, facts.wanted.as_ref()));
+    lines.push(locked_memory(facts));
+    lines.push(inotify(&facts.limits));
+    lines
+}
+
+/// How `run` would end: well, or by the first that fails.
+pub fn exit(lines: &[Line]) -> Exit {
+    let failed = lines.iter().find_map(|line| match line.status {
+        Status::Fail(exit) => Some(exit),
+        _ => None,
+    });
+    failed.unwrap_or(Exit::Ok)
+}
+
+fn ok(check: &'static str, message: impl Into<String>) -> Line {
+    Line { check, status: Status::Ok, message: message.into(), cure: None }
+}
+
+fn warn(check: &'static str, message: impl Into<String>, cure: impl Into<String>) -> Line {
+    Line { check, status: Status::Warn, message: message.into(), cure: Some(cure.into()) }
+}
+
+fn fail(check: &'static str, exit: Exit, message: impl Into<String>, cure: impl Into<String>) -> Line {
+    Line { check, status: Status::Fail(exit), message: message.into(), cure: Some(cure.into()) }
+}
+
+fn config(fact: &ConfigFact) -> Line {
+    let see = "Mend what it names; configs/config.yaml shows every key with its meaning.";
+    match fact {
+        ConfigFact::Good(origin) => ok("config", format!("good: {origin}")),
+        ConfigFact::Bad(problems) => fail("config", Exit::Config, problems.trim_end(), see),
+        ConfigFact::Denied(problems) => fail(
+            "config",
+            Exit::NoPermission,
+            problems.trim_end(),
+            "Give the agent's user the right to read it: chgrp and chmod 640, or run as its owner.",
+        ),
+    }
+}
+
+fn kernel(release: &str) -> Line {
+    let what = format!("Linux {release}");
+    if older_than(release, [5, 10]) {
+        return warn("kernel", what, "5.10 is the oldest kernel it is tested on: install a newer one.");
+    }
+    ok("kernel", what)
+}
+
+fn older_than(release: &str, series: [u32; 2]) -> bool {
+    let numbers: Vec<u32> = release.split(['.', '-']).map_while(|word| word.parse().ok()).take(2).collect();
+    numbers.as_slice() < &series[..]
+}
+
+fn ring(refusal: Option<&(String, String)>) -> Line {
+    match refusal {
+        None => ok("io_uring", "a ring was made and used, with every operation that is needed"),
+        Some((cause, cure)) => fail("io_uring", Exit::Unavailable, cause, cure),
+    }
+}
+
+fn directory(fact: &DirectoryFact) -> Line {
+    let check = if fact.key == "data_dir" { "data_dir" } else { "local_file" };
+    let (key, path) = (fact.key, fact.path.display());
+    let denied = |place: String, first: String| {
+        fail(
+            check,
+            Exit::NoPermission,
+            format!("{path}: no right to write in {place}"),
+            format!(
+                "{first} to the agent's user (chown; in a unit: StateDirectory, ReadWritePaths), or name another \
+                 directory with {key}."
+            ),
+        )
+    };
+    match &fact.state {
+        DirectoryState::Silent => fail(
+            check,
+            Exit::Unavailable,
+            format!("{path}: no answer; a network file system that hangs"),
+            format!("Bring the file server back, or name a local directory with {key}."),
+        ),
+        DirectoryState::Other => fail(
+            check,
+            Exit::Unavailable,
+            format!("{path} is no directory, or lies beneath something that is none"),
+            format!("Move it away, or name another directory with {key}."),
+        ),
+        DirectoryState::Missing { place, writable: false } => {
+            denied(place.display().to_string(), format!("Make {path} and give it"))
+        }
+        DirectoryState::There { writable: false, .. } => denied("it".to_owned(), format!("Give {path}")),
+        DirectoryState::Missing { place, .. } => {
+            ok(check, format!("{path} will be made, in {}", place.display()))
+        }
+        DirectoryState::There { may_hang: Some(kind), .. } => warn(
+            check,
+            format!("{path} is on {kind}, which may hang and with it what is written there"),
+            format!("Name a directory on a local file system with {key}."),
+        ),
+        DirectoryState::There { free_bytes, .. } => {
+            let free = size(*free_bytes);
+            if *free_bytes < FREE_BYTES_MIN {
+                return warn(
+                    check,
+                    format!("{path}: {free} free"),
+                    format!(
+                        "Make room, or name another directory with {key}; when it is full, reading waits."
+                    ),
+                );
+            }
+            ok(check, format!("{path}: writable, {free} free"))
+        }
+    }
+}
+
+fn admin(wanted: &Wanted) -> Option<Line> {
+    let (address, free) = wanted.admin.as_ref()?;
+    if let (Some(exposure), true) = (&wanted.exposure, wanted.running.is_some() || free.is_ok()) {
+        let (said, cure) = exposure.split_once(": set ").unwrap_or((exposure, ""));
+        return Some(warn("admin", said.to_owned(), format!("Set {cure}.")));
+    }
+    Some(match (wanted.running, free) {
+        (Some(process), _) => ok("admin", format!("capturer runs with this data_dir, as process {process}")),
+        (None, Ok(())) => ok("admin", format!("{address} is free")),
+        (None, Err(Refusal { why, denied: true })) => fail(
+            "admin",
+            Exit::NoPermission,
+            format!("listening on {address}: {why}"),
+            "Choose a port over 1023 with admin.listen, or give it CAP_NET_BIND_SERVICE.",
+        ),
+        (None, Err(Refusal { why, .. })) => fail(
+            "admin",
+            Exit::Unavailable,
+            format!("listening on {address}: {why}"),
+            "End what listens there, or choose another address with admin.listen (\"\" = none).",
+        ),
+    })
+}
+
+fn docker(fact: &DockerFact) -> Line {
+    let socket = fact.socket.display();
+    match &fact.answer {
+        Ok(engine) => ok(
+            "docker",
+            format!("Engine {} answers on {socket}: {} containers", engine.version, engine.containers),
+        ),
+        Err(Refusal { why, denied: true }) => warn(
+            "docker",
+            format!("{socket}: {why}"),
+            "Add the agent's user to the socket's group (usermod -aG docker USER; in a unit: \
+             SupplementaryGroups=docker), or run as root.",
+        ),
+        Err(Refusal { why, .. }) => warn(
+            "docker",
+            format!("{socket}: {why}"),
+            "Start dockerd, or name its socket with container_monitor.socket_path; without Docker on this host set \
+             container_monitor.enabled: false.",
+        ),
+    }
+}
+
+fn logs(read_from: ReadFrom, engine: &EngineFact) -> Line {
+    let (driver, logs) = (&engine.driver, engine.logs.display());
+    if read_from == ReadFrom::Api {
+        return ok(
+            "logs",
+            format!("driver {driver}; read over the API, as container_monitor.read_from says"),
+        );
+    }
+    if driver == "none" {
+        return warn(
+            "logs",
+            "the Engine's driver is none: containers that name no other keep no log",
+            "Set \"log-driver\": \"json-file\" in /etc/docker/daemon.json and make the containers anew.",
+        );
+    }
+    match &engine.logs_readable {
+        Ok(()) => ok("logs", format!("driver {driver}; json-file logs are readable in {logs}")),
+        Err(Refusal { why, denied: true }) => warn(
+            "logs",
+            format!("driver {driver}; {logs}: {why}; {}", instead(read_from)),
+            "Give the agent CAP_DAC_READ_SEARCH (in a unit: AmbientCapabilities), or run as root.",
+        ),
+        Err(Refusal { why, .. }) => warn(
+            "logs",
+            format!("driver {driver}; {logs}: {why}; {}", instead(read_from)),
+            "Run the agent where the Engine keeps its files (in a container: mount that directory read-only at the same \
+             path), or set container_monitor.read_from: api.",
+        ),
+    }
+}
+
+fn instead(read_from: ReadFrom) -> &'static str {
+    if read_from == ReadFrom::File { "nothing is captured from it" } else { "read over the API instead" }
+}
+
+fn capabilities(set: CapabilitySet) -> Line {
+    let has = |one| set.contains(one);
+    let reads = has(CapabilitySet::DAC_READ_SEARCH) || has(CapabilitySet::DAC_OVERRIDE);
+    let witness = has(CapabilitySet::SYS_ADMIN) || has(CapabilitySet::BPF | CapabilitySet::PERFMON);
+    let shown = privilege::shown(set);
+    let mut lacking = Vec::new();
+    if !reads {
+        lacking.push(("CAP_DAC_READ_SEARCH", "to read logs of others"));
+    }
+    if !witness {
+        for (one, name) in [(CapabilitySet::BPF, "CAP_BPF"), (CapabilitySet::PERFMON, "CAP_PERFMON")] {
+            if !has(one) {
+                lacking.push((name, "for the witness in the kernel"));
+            }
+        }
+    }
+    if lacking.is_empty() {
+        return ok("capabilities", shown);
+    }
+    let words: Vec<String> = lacking.iter().map(|(name, why)| format!("{name} {why}")).collect();
+    let names: Vec<&str> = lacking.iter().map(|(name, _)| *name).collect();
+    warn(
+        "capabilities",
+        format!("{shown}; lacking {}", words.join(", ")),
+        format!(
+            "In a unit: AmbientCapabilities={0}; by hand: setpriv --ambient-caps with --inh-caps, or run as root.",
+            names.join(" ")
+        ),
+    )
+}
+
+fn btf(has_btf: bool) -> Line {
+    if has_btf {
+        return ok("btf", "the kernel describes its types");
+    }
+    warn(
+        "btf",
+        "no /sys/kernel/btf/vmlinux: the witness can't find its way in this kernel",
+        "Use a kernel built with CONFIG_DEBUG_INFO_BTF=y, as those of Debian, Ubuntu and Fedora are; in a container, \
+         mount /sys.",
+    )
+}
+
+fn lockdown(mode: Option<&str>) -> Line {
+    match mode {
+        None => ok("lockdown", "the kernel does not say (securityfs is not mounted)"),
+        Some("confidentiality") => warn(
+            "lockdown",
+            "confidentiality: programs in the kernel may not read it",
+            "Boot with lockdown=integrity, if your rules allow it; without, the witness looks at /proc.",
+        ),
+        Some(mode) => ok("lockdown", mode),
+    }
+}
+
+fn witness(fact: &WitnessFact, facts: &Facts) -> Line {
+    let mut message = if fact.tier == Tier::Procfs {
+        "procfs: a look at /proc/self now and then".to_owned()
+    } else {
+        format!("{}: it saw {} ways to open and close", fact.tier, fact.seen)
+    };
+    if let Some(programs) = fact.programs {
+        message += &format!(", by the programs {programs}");
+    }
+    if fact.not_here > 0 {
+        message += &format!(", {} are not offered here", fact.not_here);
+    }
+    for (tier, why) in &fact.refused {
+        message += &format!(". Not {tier}: {why}");
+    }
+    if fact.tier.sees_releases() {
+        return ok("witness", message);
+    }
+    let rights = CapabilitySet::BPF | CapabilitySet::PERFMON;
+    let cure =
+        if !facts.capabilities.contains(rights) && !facts.capabilities.contains(CapabilitySet::SYS_ADMIN) {
+            "Give it the capabilities named above."
+        } else if !facts.has_btf {
+            "Use a kernel with BTF, as said above."
+        } else {
+            "Only another kernel helps (CONFIG_KPROBES, no lockdown); docs/probe.md says what each tier sees."
+        };
+    warn("witness", message, cure)
+}
+
+fn files(limits: &LimitsFact, wanted: Option<&Wanted>) -> Line {
+    let Some(soft) = limits.files else { return ok("files", "no limit on open files") };
+    let engine = wanted.and_then(|wanted| wanted.docker.as_ref()?.answer.as_ref().ok());
+    let containers = engine.map_or(0, |engine| engine.containers);
+    let needed = wanted.map_or(0, |wanted| wanted.files) + FILES_PER_CONTAINER * containers;
+    let message = format!("{soft} open files allowed, {needed} may be needed");
+    if needed > soft {
+        return warn(
+            "files",
+            message,
+            "Raise it: LimitNOFILE=65536 in the unit, or ulimit -n; or lower \
+             container_monitor.stream_rotation.max_concurrent_streams.",
+        );
+    }
+    ok("files", message)
+}
+
+/// Later kernels count neither the ring nor the maps.
+fn locked_memory(facts: &Facts) -> Line {
+    let free = CapabilitySet::IPC_LOCK | CapabilitySet::SYS_RESOURCE;
+    let shown = facts.limits.locked_bytes.map_or_else(|| "no limit".to_owned(), size);
+    let enough = facts.limits.locked_bytes.is_none_or(|bytes| bytes >= LOCKED_BYTES_MIN);
+    if enough || facts.capabilities.contains(free) || !older_than(&facts.release, [5, 12]) {
+        return ok("locked_memory", format!("{shown} of locked memory is enough"));
+    }
+    warn(
+        "locked_memory",
+        format!("{shown} of locked memory, which this kernel counts the ring and the witness's maps in"),
+        "Raise it: LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited.",
+    )
+}
+
+fn inotify(limits: &LimitsFact) -> Line {
+    let (Some((instances_max, instances)), Some((watches_max, watches))) =
+        (limits.inotify_instances, limits.inotify_watches)
+    else {
+        return warn(
+            "inotify",
+            "the kernel does not say how much of it there is",
+            "Use a kernel with CONFIG_INOTIFY_USER, and mount /proc; without, files are looked at every 2 s.",
+        );
+    };
+    let message = format!(
+        "{instances} of {instances_max} instances and {watches} of {watches_max} watches in use by this user"
+    );
+    let scarce = |used: u64, max: u64| used >= max - max / 10;
+    if instances >= instances_max || scarce(watches, watches_max) {
+        return warn(
+            "inotify",
+            message,
+            "Raise it: sysctl -w fs.inotify.max_user_instances=1024 fs.inotify.max_user_watches=1048576; without, files \
+             are looked at every 2 s.",
+        );
+    }
+    ok("inotify", message)
+}
+
+/// In the largest unit that leaves a digit before the point.
+fn size(bytes: u64) -> String {
+    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} bytes") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

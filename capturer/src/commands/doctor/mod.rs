@@ -1,0 +1,35 @@
+//! `capturer doctor`: can it run here, how well, and what would make it run better.
+//!
+//! ```text
+//! machine ─gather─▶ Facts ─judge (pure)─▶ Lines ─show (pure)─▶ a table for people, or JSON for scripts
+//! ```
+//! It changes nothing. Not here: whether the config is good (settings) and whether a sink's peer is reachable.
+
+mod facts;
+mod gather;
+mod judge;
+mod show;
+
+use std::io::{IsTerminal as _, Write};
+
+pub use judge::CHECKS;
+
+use crate::commands::cli::{DoctorArgs, Exit};
+
+/// Looks, prints a line for each check, and answers how `run` would end.
+pub fn run(arguments: &DoctorArgs, out: &mut dyn Write) -> Exit {
+    let lines = judge::judge(&gather::gather(&arguments.config));
+    let exit = judge::exit(&lines);
+    let text = if arguments.json {
+        show::json(&lines, exit)
+    } else {
+        let terminal = std::io::stdout();
+        let is_terminal = terminal.is_terminal();
+        let columns = rustix::termios::tcgetwinsize(&terminal).map_or(0, |size| size.ws_col.into());
+        let colours = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        show::table(&lines, exit, if is_terminal { columns } else { 0 }, colours)
+    };
+    // A reader that went away (`| head`) is no error of ours.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    exit
+}

@@ -1,0 +1,14 @@
+//! The commands beside `run`, one file each, and what they share: arguments (`cli.rs`) and the client that asks a running
+//! agent (`agent_client.rs`).
+
+pub mod agent_client;
+pub mod ask;
+pub mod cli;
+pub mod dead_letters;
+pub mod doctor;
+pub mod online;
+pub mod positions;
+pub mod quickstart;
+pub mod tap;
+pub mod top;
+pub mod try_out;

@@ -1,0 +1,143 @@
+//! `capturer check`: whether the files of keys and certificates that the config names can be read; with `--online` also whether
+//! its directories, Engine and Loki let us in. Nothing is changed: the kernel is asked whether a directory could be written
+//! to, the Engine for a ping, and Loki gets an empty request.
+
+use std::io::{self, Read as _, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::commands::cli::Exit;
+use crate::ledger::claims::Claims;
+use crate::settings::Settings;
+use crate::shell::privilege;
+use crate::sink::loki::by_hand::ByHand;
+use crate::sink::loki::client::Client;
+use crate::text::terminal::shown;
+
+/// How long the Engine may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Tries everything, a line each. The answer is how to exit.
+pub fn check(settings: &Settings, out: &mut dyn Write) -> Exit {
+    let mut all_well = true;
+    let mut tell = |what: &str, result: Result<String, String>| {
+        let (word, text) = match result {
+            Ok(text) => ("ok", text),
+            Err(text) => {
+                all_well = false;
+                ("FAILED", text)
+            }
+        };
+        // Texts of others come along: no control character reaches the terminal.
+        let _: io::Result<()> = writeln!(out, "  {word:<6} {what:<10} {}", shown(&text));
+    };
+    tell("positions", directory(&settings.data_dir));
+    if settings.container_monitor.enabled {
+        tell("containers", engine(&settings.container_monitor.socket_path));
+    }
+    if let Some(sink) = &settings.sinks.local_file {
+        tell("local_file", directory(&sink.directory));
+    }
+    if let Some(sink) = &settings.sinks.loki {
+        tell(
+            "loki",
+            ByHand::new(sink).map_err(|error| error.to_string()).and_then(|mut by_hand| by_hand.probe()),
+        );
+    }
+    if all_well { Exit::Ok } else { Exit::Unavailable }
+}
+
+/// What the config names and only this machine can tell: certificates, keys and tokens. A sentence for each that can't be
+/// used. (`${file:…}` was read with the config.)
+pub fn unusable_files(settings: &Settings) -> Vec<String> {
+    let admin = settings.admin.tls.as_ref().map(crate::telemetry::admin::server::check_tls);
+    let loki = settings.sinks.loki.as_ref().map(|sink| {
+        let client = Client::new(sink, Claims::default()).map(drop);
+        client.map_err(|error| anyhow::Error::new(error).context("sinks.loki"))
+    });
+    let errors = admin.into_iter().chain(loki).filter_map(Result::err);
+    errors.map(|error| format!("{error:#}")).collect()
+}
+
+/// Whether it can be written to, or made. With the rights of this user, who need not be the one that runs the agent.
+fn directory(dir: &Path) -> Result<String, String> {
+    let shown = dir.display();
+    if dir.exists() && !dir.is_dir() {
+        return Err(format!("{shown} is no directory; name another"));
+    }
+    if !privilege::is_writable(dir) {
+        let what = if dir.exists() { "be written to" } else { "be made" };
+        return Err(format!("{shown} can't {what} by this user; make it writable, or name another"));
+    }
+    Ok(if dir.exists() {
+        format!("{shown} can be written to")
+    } else {
+        format!("{shown} is not there yet; it can be made, and the start makes it")
+    })
+}
+
+fn engine(socket: &Path) -> Result<String, String> {
+    let ping = || -> io::Result<String> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")?;
+        let mut head = [0; 12];
+        stream.read_exact(&mut head)?;
+        Ok(String::from_utf8_lossy(&head).into_owned())
+    };
+    match ping() {
+        Ok(answer) if answer.ends_with(" 200") => Ok(format!("{} answers", socket.display())),
+        Ok(answer) => Err(format!("{} answers {answer}, which is no Docker Engine", socket.display())),
+        Err(error) => Err(format!(
+            "{error} at {}; check that dockerd runs and that this user may use it",
+            socket.display()
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{AdminTls, LocalFile, Loki, LokiAuth};
+
+    #[test]
+    fn each_part_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = Settings { data_dir: dir.path().join("data"), ..Settings::default() };
+        settings.container_monitor.socket_path = dir.path().join("none.sock");
+        let occupied = dir.path().join("file");
+        std::fs::write(&occupied, "").unwrap();
+        settings.sinks.local_file = Some(LocalFile { directory: occupied, ..LocalFile::default() });
+        let mut out = Vec::new();
+        assert_eq!(check(&settings, &mut out), Exit::Unavailable);
+        let text = String::from_utf8(out).unwrap();
+        let words: Vec<Vec<&str>> =
+            text.lines().map(|line| line.split_whitespace().take(2).collect()).collect();
+        assert_eq!(
+            words,
+            [["ok", "positions"], ["FAILED", "containers"], ["FAILED", "local_file"]],
+            "{text}"
+        );
+        let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["file"], "nothing is made");
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("cert"), "no PEM").unwrap();
+        let mut settings = Settings::default();
+        assert_eq!(unusable_files(&settings), Vec::<String>::new());
+        settings.admin.tls = Some(AdminTls { cert_file: path("cert"), key_file: path("none") });
+        let auth = LokiAuth::BearerFile(path("token"));
+        settings.sinks.loki = Some(Loki { auth, ..Loki::default() });
+        let told = unusable_files(&settings);
+        assert!(told[0].contains("admin.tls_cert") && told[0].contains("/cert"), "{told:?}");
+        assert!(told[1].contains("sinks.loki") && told[1].contains("/token"), "{told:?}");
+        std::fs::write(path("token"), "secret").unwrap();
+        assert_eq!(unusable_files(&settings).len(), 1);
+    }
+}

@@ -1,0 +1,130 @@
+//! `capturer tap`: what an agent that runs delivers, as it does, on this terminal. It holds the agent up in nothing: what
+//! is not read fast enough is skipped, and said.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write};
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use crate::commands::agent_client::AgentClient;
+use crate::commands::cli;
+use crate::commands::cli::{Exit, TapArgs};
+use crate::sink;
+use crate::telemetry::taps;
+use crate::text::percent::quote;
+use crate::text::terminal;
+
+/// Shows records until it is interrupted or the agent ends.
+pub fn run(arguments: &TapArgs, err: &mut dyn Write) -> Exit {
+    let client = match AgentClient::find(&arguments.agent, err) {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
+    if let Some(Err(error)) = arguments.grep.as_deref().map(taps::pattern) {
+        let _ = writeln!(err, "capturer: --grep: {error}");
+        return Exit::Usage;
+    }
+    if let Err(error) = end_on_interrupt() {
+        return cli::fail(&error);
+    }
+    match watch(&client, arguments) {
+        Ok(exit) => exit,
+        Err(error) => cli::fail(&error),
+    }
+}
+
+fn watch(client: &AgentClient, arguments: &TapArgs) -> anyhow::Result<Exit> {
+    let filters = [("container", &arguments.container), ("grep", &arguments.grep)];
+    let query =
+        filters.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", quote(value.as_ref()?))));
+    let query: Vec<String> = query.collect();
+    let (status, mut answer) = client.open(&format!("/api/v1/tap?{}", query.join("&")))?;
+    if status != 200 {
+        let mut said = String::new();
+        io::Read::read_to_string(&mut answer, &mut said).context("reading the agent's answer")?;
+        anyhow::bail!("the agent at {} refused: {}", client.address, terminal::shown(said.trim_end()));
+    }
+    // A quiet container may be quiet for days.
+    answer.get_ref().set_read_timeout(None).context("waiting for records")?;
+    let mut out = io::stdout().lock();
+    let coloured = io::stdout().is_terminal();
+    let mut line = String::new();
+    loop {
+        line.clear();
+        match answer.read_line(&mut line) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) => return Err(error).context("reading records"),
+        }
+        let written = if arguments.json {
+            out.write_all(line.as_bytes())
+        } else {
+            out.write_all(&shown(&line, coloured))
+        };
+        // A reader that went away (`| head`) is no error of ours.
+        if written.and_then(|()| out.flush()).is_err() {
+            return Ok(Exit::Ok);
+        }
+    }
+    anyhow::bail!("the agent at {} has ended the view: it stopped, or was not read for 10 s", client.address)
+}
+
+/// A line of NDJSON as `pretty` shows it.
+fn shown(line: &str, coloured: bool) -> Vec<u8> {
+    let Ok(record) = serde_json::from_str::<Value>(line) else {
+        return format!("{}\n", terminal::shown(line.trim_end())).into_bytes();
+    };
+    if let Some(skipped) = record["skipped"].as_u64() {
+        return format!("… {skipped} lines were not shown: they came faster than they were read\n")
+            .into_bytes();
+    }
+    let text = |key: &str| record[key].as_str();
+    let name = text("container_name").or(text("path")).or(text("container_id")).unwrap_or("?");
+    sink::show_line(text("time").unwrap_or_default(), name, text("message").unwrap_or_default(), coloured)
+}
+
+/// Ctrl-C is how this ends when all is well.
+fn end_on_interrupt() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .context("making a runtime for signals")?;
+    let interrupt = || -> io::Result<_> {
+        let _guard = runtime.enter();
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
+    };
+    let mut interrupt = interrupt().context("listening for Ctrl-C")?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            runtime.block_on(interrupt.recv());
+            std::process::exit(Exit::Ok as i32);
+        })
+        .context("starting the thread for signals")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_shown_as_the_pretty_format_does() {
+        let check = |line: &str, expected: &str| {
+            assert_eq!(String::from_utf8_lossy(&shown(line, false)), expected);
+        };
+        let time = "2026-11-22T00:52:48.162820305Z";
+        check(
+            &format!(
+                "{{\"time\":\"{time}\",\"container_name\":\"web-1\",\"message\":\"GET / \\u001b[2J\"}}\n"
+            ),
+            "00:52:48.162 web-1        | GET / \\u{1b}[2J\n",
+        );
+        check(
+            &format!("{{\"time\":\"{time}\",\"path\":\"/a.log\",\"message\":\"x\"}}\n"),
+            "00:52:48.162 /a.log       | x\n",
+        );
+        check("{\"skipped\":5}\n", "… 5 lines were not shown: they came faster than they were read\n");
+        check("no \u{1b} JSON\n", "no \\u{1b} JSON\n");
+    }
+}

@@ -1,0 +1,480 @@
+//! `capturer top`: what is wrong, and a row for each source of an agent that runs: what it is at, and how fast lines come. Two
+//! looks a second apart make the rates; it asks what everybody may ask (`/api/v1/streams`, `/health`, `/metrics`) and costs
+//! the agent as much. On a terminal `screen` draws it and takes keys; `--once` prints a table, `--json` everything.
+//!
+//! A line is captured once however many groups of sinks read it, and how far behind the agent is, is how far the group is
+//! that waits most: so the head's numbers are no sums of streams.
+
+mod fold;
+mod screen;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use fold::{Order, sources};
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use screen::{Chosen, Key};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::commands::agent_client::AgentClient;
+use crate::commands::cli;
+use crate::commands::cli::{Exit, TopArgs};
+use crate::text::terminal::{Screen, fit, printable, shorten};
+
+/// Pause between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Where the terminal does not say its size, and in a pipe.
+const USUAL_SIZE: (usize, usize) = (200, usize::MAX);
+/// Lines of the screen that are not rows: the shell's prompt, the table's own head, how many more there are.
+const LINES_KEPT: usize = 3;
+
+/// Shows it until it is interrupted, or once.
+pub fn run(arguments: &TopArgs, err: &mut dyn io::Write) -> Exit {
+    let client = match AgentClient::find(&arguments.agent, err) {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
+    match show(client, arguments) {
+        Ok(()) => Exit::Ok,
+        Err(error) => cli::fail(&error),
+    }
+}
+
+fn show(client: AgentClient, arguments: &TopArgs) -> anyhow::Result<()> {
+    let before = Look::take(&client)?;
+    if io::stdout().is_terminal() && io::stdin().is_terminal() && !arguments.once && !arguments.json {
+        return interact(&client, before);
+    }
+    std::thread::sleep(LOOK_EVERY);
+    let view = View::new(client.address.to_string(), &before, &Look::take(&client)?);
+    let terminal = io::stdout().is_terminal();
+    let (columns, lines) = if terminal { size() } else { USUAL_SIZE };
+    let text =
+        if arguments.json { serde_json::to_string_pretty(&view)? + "\n" } else { view.table(columns, lines) };
+    // A reader that went away (`| head`) is no error of ours.
+    let _ = Screen::default().draw(&text, terminal);
+    Ok(())
+}
+
+/// Until the person leaves. An agent that is away for a moment, as in a restart, is waited for.
+fn interact(client: &AgentClient, mut before: Look) -> anyhow::Result<()> {
+    let mut terminal = ratatui::try_init().context("the terminal can't be drawn on; try --once")?;
+    let mut view = View::new(client.address.to_string(), &before, &before);
+    let (mut chosen, mut looked_at) = (Chosen::default(), Instant::now());
+    let outcome = loop {
+        if let Err(error) = terminal.draw(|frame| screen::draw(frame, &view, &mut chosen)) {
+            break Err(error.into());
+        }
+        match next_key(LOOK_EVERY.saturating_sub(looked_at.elapsed())) {
+            Ok(Some(key)) if !chosen.press(key) => break Ok(()),
+            Ok(_) => {}
+            Err(error) => break Err(error.into()),
+        }
+        if looked_at.elapsed() >= LOOK_EVERY {
+            looked_at = Instant::now();
+            match Look::take(client) {
+                Ok(now) => {
+                    view = View::new(client.address.to_string(), &before, &now);
+                    before = now;
+                }
+                Err(error) => drop(view.problems.insert("agent".to_owned(), format!("{error:#}"))),
+            }
+        }
+    };
+    ratatui::restore();
+    outcome
+}
+
+/// The next key that means something, if one comes in time. Ctrl-C leaves, as everywhere.
+fn next_key(patience: Duration) -> io::Result<Option<Key>> {
+    if !event::poll(patience)? {
+        return Ok(None);
+    }
+    let Event::Key(pressed) = event::read()? else { return Ok(None) };
+    if pressed.kind == KeyEventKind::Release {
+        return Ok(None);
+    }
+    Ok(match pressed.code {
+        KeyCode::Char('c') if pressed.modifiers.contains(KeyModifiers::CONTROL) => Some(Key::Leave),
+        KeyCode::Char(c) => Some(Key::Char(c)),
+        KeyCode::Up => Some(Key::Up),
+        KeyCode::Down => Some(Key::Down),
+        KeyCode::PageUp => Some(Key::PageUp),
+        KeyCode::PageDown => Some(Key::PageDown),
+        KeyCode::Enter => Some(Key::Enter),
+        KeyCode::Esc => Some(Key::Escape),
+        KeyCode::Backspace => Some(Key::Back),
+        _ => None,
+    })
+}
+
+fn size() -> (usize, usize) {
+    match rustix::termios::tcgetwinsize(rustix::stdio::stdout()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
+        _ => USUAL_SIZE,
+    }
+}
+
+/// What the agent answered at one moment.
+struct Look {
+    at: Instant,
+    rows: Vec<Map<String, Value>>,
+    /// False = its loop did not answer in time.
+    fresh: bool,
+    age_ms: u64,
+    /// Sentences of what is not well, by component.
+    problems: BTreeMap<String, String>,
+    /// The same of what is well and should be read all the same.
+    notes: BTreeMap<String, String>,
+    /// What pipelines dropped, in a sentence.
+    pipelines: String,
+    /// Records read from all sources, each once.
+    captured: u64,
+    /// Records delivered, by sink.
+    sent: BTreeMap<String, u64>,
+}
+
+impl Look {
+    fn take(client: &AgentClient) -> anyhow::Result<Look> {
+        let json = |path: &str| -> anyhow::Result<Value> {
+            let (_, body) = client.get(path)?;
+            serde_json::from_slice(&body)
+                .with_context(|| format!("the agent at {} answered {path} with no JSON", client.address))
+        };
+        let (streams, health) = (json("/api/v1/streams")?, json("/health")?);
+        let metrics = String::from_utf8_lossy(&client.get("/metrics")?.1).into_owned();
+        let rows = streams["streams"].as_array().cloned().unwrap_or_default();
+        let components = health["components"].as_object().cloned().unwrap_or_default();
+        let said = |health: &Value| health["message"].as_str().unwrap_or_default().to_owned();
+        let pipelines = components.get("pipelines").map(said).unwrap_or_default();
+        let of = |wanted: fn(&Value) -> bool| {
+            let some = components.iter().filter(|(_, health)| wanted(health));
+            some.map(|(name, health)| (name.clone(), said(health))).collect()
+        };
+        Ok(Look {
+            at: Instant::now(),
+            rows: rows.into_iter().filter_map(|row| row.as_object().cloned()).collect(),
+            fresh: streams["fresh"] == true,
+            age_ms: streams["age_ms"].as_u64().unwrap_or(0),
+            problems: of(|health| health["ok"] == false),
+            notes: of(|health| health["note"] == true),
+            pipelines,
+            captured: captured(&metrics),
+            sent: by_sink(&metrics),
+        })
+    }
+}
+
+fn captured(metrics: &str) -> u64 {
+    let count = |line: &str| line.strip_prefix("log_capturer_logs_processed_total ")?.parse().ok();
+    metrics.lines().find_map(count).unwrap_or(0)
+}
+
+/// What each sink delivered: of a network sink what its other side accepted, not what is in its spool.
+fn by_sink(metrics: &str) -> BTreeMap<String, u64> {
+    let samples = |name: &'static str| {
+        metrics.lines().filter_map(move |line| {
+            let (sink, count) = line.strip_prefix(name)?.strip_prefix("{sink=\"")?.split_once("\"} ")?;
+            Some((sink.to_owned(), count.parse().ok()?))
+        })
+    };
+    samples("log_capturer_logs_sent_total").chain(samples("log_capturer_pushed_lines_total")).collect()
+}
+
+/// What is shown: the later of two looks, with the rates between them.
+#[derive(Serialize)]
+struct View {
+    address: String,
+    healthy: bool,
+    problems: BTreeMap<String, String>,
+    /// What is well and should be read all the same, by component.
+    notes: BTreeMap<String, String>,
+    /// What pipelines dropped; empty = there are none.
+    pipelines: String,
+    /// Records delivered, by sink.
+    sent: BTreeMap<String, u64>,
+    /// Lines captured, each once, however many sinks take it.
+    lines_per_second: f64,
+    /// Of the sinks read for together that are furthest behind.
+    lag_bytes: u64,
+    /// False = the agent's loop did not answer, and this is what it said last.
+    fresh: bool,
+    age_ms: u64,
+    /// The busiest first. As in `/api/v1/streams`, with `lines_per_second`.
+    streams: Vec<Map<String, Value>>,
+}
+
+impl View {
+    fn new(address: String, before: &Look, now: &Look) -> View {
+        let seconds = now.at.duration_since(before.at).as_secs_f64().max(0.001);
+        let lines = |row: &Map<String, Value>| number(row, "lines");
+        let lines_before: BTreeMap<u64, u64> =
+            before.rows.iter().map(|row| (number(row, "id"), lines(row))).collect();
+        let with_rate = |row: &Map<String, Value>| {
+            // One that is new has no rate yet.
+            let base = lines_before.get(&number(row, "id")).copied().unwrap_or(lines(row));
+            let rate = lines(row).saturating_sub(base) as f64 / seconds;
+            let mut row = row.clone();
+            row.insert("lines_per_second".to_owned(), tenths(rate).into());
+            row
+        };
+        let mut streams: Vec<Map<String, Value>> = now.rows.iter().map(with_rate).collect();
+        streams.sort_by(|a, b| {
+            let order = rate(b).total_cmp(&rate(a)).then(lines(b).cmp(&lines(a)));
+            order.then_with(|| text(a, "name").cmp(text(b, "name")))
+        });
+        let captured = now.captured.saturating_sub(before.captured) as f64 / seconds;
+        View {
+            address,
+            healthy: now.problems.is_empty(),
+            problems: now.problems.clone(),
+            notes: now.notes.clone(),
+            pipelines: now.pipelines.clone(),
+            sent: now.sent.clone(),
+            lines_per_second: tenths(captured),
+            lag_bytes: furthest_behind(&now.rows),
+            fresh: now.fresh,
+            age_ms: now.age_ms,
+            streams,
+        }
+    }
+
+    fn table(&self, columns: usize, lines: usize) -> String {
+        let mut head = Vec::new();
+        if !self.fresh {
+            let age = duration(self.age_ms);
+            head.push(format!("! the capture loop does not answer: this is what it said {age} ago"));
+        }
+        let losses = self.problems.iter().filter(|(component, _)| *component == "losses");
+        let others = self.problems.iter().filter(|(component, _)| *component != "losses");
+        for (component, message) in losses.chain(others) {
+            head.extend(wrap(&format!("! {component}: {message}"), columns));
+        }
+        if head.is_empty() {
+            head.push("all components are well".to_owned());
+        }
+        for (component, message) in &self.notes {
+            head.extend(wrap(&format!("note on {component}: {message}"), columns));
+        }
+        let sources = sources(&self.streams, "", Order::Trouble);
+        let sent: Vec<String> = self.sent.iter().map(|(sink, count)| format!("{sink} {count}")).collect();
+        let counts = format!(
+            "capturer at {}: {} sources ({} streams), {:.1} lines/s captured, behind {}; delivered: {}",
+            self.address,
+            sources.len(),
+            self.streams.len(),
+            self.lines_per_second,
+            bytes(Some(self.lag_bytes)),
+            sent.join(", ")
+        );
+        head.extend(wrap(&counts, columns));
+        if !self.pipelines.is_empty() && !self.notes.contains_key("pipelines") {
+            head.extend(wrap(&format!("pipelines: {}", self.pipelines), columns));
+        }
+        head.push(String::new());
+        let name_columns = (columns * 2 / 5).clamp(12, 48);
+        head.push(format!(
+            "{:<name_columns$} {:>8} {:>8} {:>6}  WHAT IT IS AT, AND WHY",
+            "SOURCE", "LINES/S", "BEHIND", "LAST"
+        ));
+        let room = lines.saturating_sub(head.len() + LINES_KEPT).max(1);
+        let mut table = String::new();
+        let rows = sources.iter().take(room).map(|source| {
+            let name = shorten(&source.name, name_columns);
+            let last = source.last_ms.map_or("-".to_owned(), duration);
+            let (lag, what) = (bytes(source.lag), &source.what);
+            format!("{name:<name_columns$} {:>8.1} {lag:>8} {last:>6}  {what}", source.rate)
+        });
+        for line in head.into_iter().chain(rows) {
+            let _ = writeln!(table, "{}", fit(&line, columns).trim_end());
+        }
+        if sources.len() > room {
+            let _ = writeln!(table, "… and {} more", sources.len() - room);
+        }
+        if sources.is_empty() {
+            table += "(no source yet)\n";
+        }
+        table
+    }
+}
+
+/// A sentence over several lines: its end is where the cure stands.
+fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let text = printable(text);
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().expect("there is one");
+        let width = line.chars().count();
+        if width > 0 && width + 1 + word.chars().count() > columns {
+            lines.push(word.to_owned());
+        } else {
+            *line += if width > 0 { " " } else { "" };
+            *line += word;
+        }
+    }
+    lines
+}
+
+/// Each group of sinks reads all sources for itself.
+fn furthest_behind(rows: &[Map<String, Value>]) -> u64 {
+    let mut by_sinks: BTreeMap<String, u64> = BTreeMap::new();
+    for row in rows {
+        let sinks = row.get("sinks").map(Value::to_string).unwrap_or_default();
+        *by_sinks.entry(sinks).or_default() += number(row, "lag_bytes");
+    }
+    by_sinks.into_values().max().unwrap_or(0)
+}
+
+fn tenths(rate: f64) -> f64 {
+    (rate * 10.0).round() / 10.0
+}
+
+fn number(row: &Map<String, Value>, key: &str) -> u64 {
+    row.get(key).and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn text<'a>(row: &'a Map<String, Value>, key: &str) -> &'a str {
+    row.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn rate(row: &Map<String, Value>) -> f64 {
+    row.get("lines_per_second").and_then(Value::as_f64).unwrap_or(0.0)
+}
+
+/// In at most six columns.
+fn duration(ms: u64) -> String {
+    match ms {
+        0..10_000 => format!("{:.1}s", ms as f64 / 1000.0),
+        10_000..600_000 => format!("{}s", ms / 1000),
+        600_000..36_000_000 => format!("{}m", ms / 60_000),
+        36_000_000..864_000_000 => format!("{}h", ms / 3_600_000),
+        _ => format!("{}d", ms / 86_400_000),
+    }
+}
+
+fn bytes(count: Option<u64>) -> String {
+    match count {
+        None => "-".to_owned(),
+        Some(count @ 0..10_240) => format!("{count}B"),
+        Some(count @ 10_240..10_485_760) => format!("{}KiB", count >> 10),
+        Some(count @ 10_485_760..10_737_418_240) => format!("{}MiB", count >> 20),
+        Some(count) => format!("{}GiB", count >> 30),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(at: Instant, captured_so_far: u64, rows: &[Value]) -> Look {
+        Look {
+            at,
+            rows: rows.iter().filter_map(|row| row.as_object().cloned()).collect(),
+            fresh: true,
+            age_ms: 0,
+            problems: BTreeMap::new(),
+            notes: BTreeMap::new(),
+            pipelines: String::new(),
+            captured: captured(&format!("log_capturer_logs_processed_total {captured_so_far}\nother 1\n")),
+            sent: by_sink("log_capturer_logs_sent_total{sink=\"local_file\"} 12\nother 1\n"),
+        }
+    }
+
+    /// What is in a spool is not delivered.
+    #[test]
+    fn delivered_is_what_the_other_side_accepted() {
+        let text = "log_capturer_logs_sent_total{sink=\"loki\"} 900\nlog_capturer_logs_sent_total{sink=\"stdout\"} 7\n\
+                    log_capturer_pushed_lines_total{sink=\"loki\"} 3\n";
+        assert_eq!(by_sink(text), BTreeMap::from([("loki".to_owned(), 3), ("stdout".to_owned(), 7)]));
+    }
+
+    fn view() -> View {
+        let stream = |id: u64, name: &str, lines: u64| {
+            serde_json::json!({
+                "id": id, "name": name, "lines": lines, "mode": "api", "state": "following", "state_age_ms": 65_000,
+                "operation": "read", "operation_deadline_ms": 12_000, "lag_bytes": 20_480, "age_ms": 500, "rotations": 3,
+                "failures": 0
+            })
+        };
+        let start = Instant::now();
+        let before = look(start, 110, &[stream(1, "web", 100), stream(2, "db", 10)]);
+        let rows = [stream(1, "web", 110), stream(2, "db\u{1b}[2J", 60), stream(3, "new", 9)];
+        View::new("127.0.0.1:8001".to_owned(), &before, &look(start + Duration::from_secs(2), 179, &rows))
+    }
+
+    #[test]
+    fn rates_are_between_two_looks_and_the_busiest_comes_first() {
+        let view = view();
+        let rows: Vec<(&str, f64)> = view.streams.iter().map(|row| (text(row, "name"), rate(row))).collect();
+        assert_eq!(rows, [("db\u{1b}[2J", 25.0), ("web", 5.0), ("new", 0.0)]);
+        assert_eq!((view.lines_per_second, view.lag_bytes, view.sent["local_file"]), (34.5, 61_440, 12));
+    }
+
+    /// Loki is read for apart from the others: each line stands in two rows then.
+    #[test]
+    fn a_line_that_two_sinks_take_is_captured_once() {
+        let stream = |id: u64, sink: &str, lines: u64, lag: u64| {
+            let sinks = [sink];
+            serde_json::json!({"id": id, "name": "web", "sinks": sinks, "lines": lines, "lag_bytes": lag})
+        };
+        let start = Instant::now();
+        let before = look(start, 100, &[stream(1, "local_file", 100, 0), stream(2, "loki", 90, 0)]);
+        let rows = [
+            stream(1, "local_file", 120, 7),
+            stream(2, "loki", 110, 30),
+            stream(3, "local_file", 0, 1),
+            stream(4, "loki", 0, 2),
+        ];
+        let view = View::new(String::new(), &before, &look(start + Duration::from_secs(1), 120, &rows));
+        assert_eq!((view.lines_per_second, view.lag_bytes), (20.0, 32));
+        assert_eq!(view.streams.iter().map(rate).collect::<Vec<_>>(), [20.0, 20.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn sentences_are_wrapped_and_not_cut() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("a-long-word b", 4), ["a-long-word", "b"]);
+    }
+
+    /// Golden: a name must not steer the terminal, and nothing is wider or longer than it.
+    #[test]
+    fn the_table_fits_the_terminal() {
+        let lines: Vec<String> = view().table(200, 100).lines().map(str::to_owned).collect();
+        assert_eq!(lines[0], "all components are well");
+        assert_eq!(
+            lines[1],
+            "capturer at 127.0.0.1:8001: 3 sources (3 streams), 34.5 lines/s captured, behind 60KiB; delivered: local_file 12"
+        );
+        assert_eq!(
+            lines[4],
+            "db?[2J                                               25.0    20KiB      -  follows: read (12s left)"
+        );
+        let small = view().table(40, 9);
+        assert!(small.lines().all(|line| line.chars().count() <= 40), "{small}");
+        assert!(small.ends_with("… and 2 more\n"), "{small}");
+    }
+
+    /// What waits in the spool was not delivered.
+    #[test]
+    fn a_network_sink_has_delivered_what_was_taken() {
+        let metrics = "log_capturer_logs_sent_total{sink=\"loki\"} 90\nlog_capturer_logs_sent_total{sink=\"stdout\"} 80\n\
+                       log_capturer_pushed_lines_total{sink=\"loki\"} 5\n";
+        assert_eq!(by_sink(metrics), [("loki".to_owned(), 5), ("stdout".to_owned(), 80)].into());
+    }
+
+    #[test]
+    fn amounts_are_short() {
+        assert_eq!(
+            [0, 9_999, 59_000, 3_600_000, 90_000_000, 9_000_000_000].map(duration),
+            ["0.0s", "10.0s", "59s", "60m", "25h", "104d"]
+        );
+        assert_eq!(
+            [None, Some(10_239), Some(10_240), Some(u64::MAX)].map(bytes),
+            ["-", "10239B", "10KiB", "17179869183GiB"]
+        );
+    }
+}

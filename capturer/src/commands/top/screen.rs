@@ -1,0 +1,320 @@
+//! What `capturer top` draws on a terminal: what is wrong, the figures, a row for each source, and all of one on Enter. Pure: a
+//! view and what the person has chosen, to a frame.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Row, Table, TableState, Wrap};
+
+use super::fold::{Order, Source, details, sources};
+use super::{View, bytes, duration, wrap};
+use crate::text::terminal::{printable, shorten};
+
+/// What the person has chosen.
+#[derive(Debug, Default)]
+pub(super) struct Chosen {
+    pub order: Order,
+    pub filter: String,
+    /// The filter is being typed.
+    pub typing: bool,
+    pub row: usize,
+    /// The source in that row: rows move as their rates change, and the choice goes with its source.
+    pub key: Option<String>,
+    /// The chosen source fills the screen.
+    pub detail: bool,
+    /// Lines that its details are scrolled by.
+    pub scroll: u16,
+}
+
+/// A key, as far as it means something here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Up,
+    Down,
+    PageUp,
+    PageDown,
+    Enter,
+    Escape,
+    Back,
+    /// Whatever is open.
+    Leave,
+    Char(char),
+}
+
+impl Chosen {
+    /// Takes a key; false = the person wants to leave.
+    pub fn press(&mut self, key: Key) -> bool {
+        if key == Key::Leave {
+            return false;
+        }
+        if self.typing {
+            match key {
+                Key::Enter => self.typing = false,
+                Key::Escape => (self.typing, self.filter) = (false, String::new()),
+                Key::Back => drop(self.filter.pop()),
+                Key::Char(c) => self.filter.push(c),
+                _ => {}
+            }
+            (self.row, self.key) = (0, None);
+            return true;
+        }
+        match key {
+            Key::Char('q') => return false,
+            Key::Escape if self.detail => self.detail = false,
+            Key::Escape => self.filter.clear(),
+            Key::Enter => (self.detail, self.scroll) = (!self.detail, 0),
+            Key::Char('s') if !self.detail => {
+                (self.order, self.row, self.key) = (self.order.next(), 0, None);
+            }
+            Key::Char('/') if !self.detail => self.typing = true,
+            Key::Up | Key::Char('k') => self.step(-1),
+            Key::Down | Key::Char('j') => self.step(1),
+            Key::PageUp => self.step(-10),
+            Key::PageDown => self.step(10),
+            _ => {}
+        }
+        true
+    }
+
+    fn step(&mut self, by: isize) {
+        if self.detail {
+            self.scroll = self.scroll.saturating_add_signed(by as i16);
+        } else {
+            (self.row, self.key) = (self.row.saturating_add_signed(by), None);
+        }
+    }
+}
+
+/// Draws all of it.
+pub(super) fn draw(frame: &mut Frame, view: &View, chosen: &mut Chosen) {
+    let all = sources(&view.streams, "", chosen.order).len();
+    let sources = sources(&view.streams, &chosen.filter, chosen.order);
+    let of_key = sources.iter().position(|source| chosen.key.as_ref() == Some(&source.key));
+    chosen.row = of_key.unwrap_or(chosen.row).min(sources.len().saturating_sub(1));
+    chosen.key = sources.get(chosen.row).map(|source| source.key.clone());
+    let area = frame.area();
+    // What is wrong may take half of the screen, and no more.
+    let mut trouble = trouble(view, usize::from(area.width));
+    let room = usize::from(area.height / 2).max(1);
+    if trouble.len() > room {
+        let more = trouble.len() - room + 1;
+        trouble.truncate(room - 1);
+        trouble.push(Line::raw(format!("… {more} lines more: capturer top --once")));
+    }
+    let [top, figures_at, middle, bottom] = Layout::vertical([
+        Constraint::Length(trouble.len() as u16),
+        Constraint::Length(1),
+        Constraint::Min(1),
+        Constraint::Length(1),
+    ])
+    .areas(area);
+    frame.render_widget(Paragraph::new(trouble), top);
+    frame.render_widget(Paragraph::new(figures(view, sources.len(), all)), figures_at);
+    match sources.get(chosen.row).filter(|_| chosen.detail) {
+        Some(source) => draw_details(frame, middle, source, chosen.scroll),
+        None => draw_table(frame, middle, &sources, chosen.row),
+    }
+    frame.render_widget(
+        Paragraph::new(foot(chosen)).style(Style::new().add_modifier(Modifier::REVERSED)),
+        bottom,
+    );
+}
+
+/// What is wrong, losses first; whole sentences, for the cure stands at their end.
+fn trouble(view: &View, columns: usize) -> Vec<Line<'static>> {
+    let bad = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
+    let mut lines = Vec::new();
+    if !view.fresh {
+        let text =
+            format!("✗ the capture loop does not answer: this is what it said {} ago", duration(view.age_ms));
+        lines.extend(wrap(&text, columns).into_iter().map(|line| Line::styled(line, bad)));
+    }
+    let losses = view.problems.iter().filter(|(name, _)| *name == "losses");
+    let others = view.problems.iter().filter(|(name, _)| *name != "losses");
+    for (component, message) in losses.chain(others) {
+        let wrapped = wrap(&format!("✗ {component}: {message}"), columns).into_iter().enumerate();
+        lines.extend(
+            wrapped.map(|(index, line)| Line::styled(line, if index == 0 { bad } else { Style::new() })),
+        );
+    }
+    if lines.is_empty() {
+        lines.push(Line::styled("✓ all is well", Style::new().fg(Color::Green).add_modifier(Modifier::BOLD)));
+    }
+    let note = Style::new().fg(Color::Yellow);
+    for (component, message) in &view.notes {
+        let wrapped = wrap(&format!("note on {component}: {message}"), columns);
+        lines.extend(wrapped.into_iter().map(|line| Line::styled(line, note)));
+    }
+    if !view.pipelines.is_empty() && !view.notes.contains_key("pipelines") {
+        let wrapped = wrap(&format!("pipelines: {}", view.pipelines), columns);
+        lines.extend(wrapped.into_iter().map(Line::raw));
+    }
+    lines
+}
+
+fn figures(view: &View, shown: usize, all: usize) -> String {
+    let sent: Vec<String> = view.sent.iter().map(|(sink, count)| format!("{sink} {count}")).collect();
+    let (rate, lag, sent) = (view.lines_per_second, bytes(Some(view.lag_bytes)), sent.join(", "));
+    let count = if shown == all { format!("{all} sources") } else { format!("{shown} of {all} sources") };
+    format!("{count}, {rate:.1} lines/s, behind {lag}; delivered: {sent}")
+}
+
+/// Columns that are as wide as their numbers; the rest is shared by the name and what it is at.
+fn draw_table(frame: &mut Frame, area: Rect, sources: &[Source], row: usize) {
+    let numbers = 9 + 9 + 7 + 4;
+    let rest = usize::from(area.width).saturating_sub(numbers);
+    let name_width = (rest * 2 / 5).clamp(10, 60);
+    let rows = sources.iter().map(|source| {
+        let style = if source.troubled { Style::new().fg(Color::Red) } else { Style::new() };
+        let last = source.last_ms.map_or("-".to_owned(), duration);
+        let cells = [
+            shorten(&source.name, name_width),
+            format!("{:>8.1}", source.rate),
+            format!("{:>8}", bytes(source.lag)),
+            format!("{last:>6}"),
+            printable(&source.what),
+        ];
+        Row::new(cells).style(style)
+    });
+    let widths = [
+        Constraint::Length(name_width as u16),
+        Constraint::Length(8),
+        Constraint::Length(8),
+        Constraint::Length(6),
+        Constraint::Min(10),
+    ];
+    let head = ["SOURCE", " LINES/S", "  BEHIND", "  LAST", "WHAT IT IS AT, AND WHY"];
+    let table = Table::new(rows, widths)
+        .header(Row::new(head).style(Style::new().add_modifier(Modifier::BOLD)))
+        .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
+    let mut state = TableState::new().with_selected(Some(row));
+    frame.render_stateful_widget(table, area, &mut state);
+}
+
+fn draw_details(frame: &mut Frame, area: Rect, source: &Source, scroll: u16) {
+    let name = Style::new().add_modifier(Modifier::BOLD);
+    let lines: Vec<Line> = details(source)
+        .into_iter()
+        .map(|(key, value)| {
+            Line::from(vec![Span::styled(format!("{key}: "), name), Span::raw(printable(&value))])
+        })
+        .collect();
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((scroll, 0)), area);
+}
+
+fn foot(chosen: &Chosen) -> String {
+    if chosen.typing {
+        return format!(" filter: {}_   Enter: keep, Esc: none", chosen.filter);
+    }
+    if chosen.detail {
+        return " Enter, Esc: back   ↑ ↓: scroll   q: leave".to_owned();
+    }
+    let filter = if chosen.filter.is_empty() { String::new() } else { format!("   only: {}", chosen.filter) };
+    format!(" Enter: all of it   s: sort ({})   /: filter   q: leave{filter}", chosen.order.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    use super::*;
+
+    fn view() -> View {
+        let long =
+            "/var/lib/docker/containers/0123456789abcdef/0123456789abcdef-json.log: No space left on device";
+        let stream = |value: serde_json::Value| value.as_object().cloned().unwrap_or_default();
+        View {
+            address: "127.0.0.1:8001".to_owned(),
+            healthy: false,
+            problems: BTreeMap::from([
+                ("docker".to_owned(), "no answer".to_owned()),
+                ("losses".to_owned(), format!("lost for local_file: 7 bytes of container web; {long}")),
+            ]),
+            notes: BTreeMap::new(),
+            pipelines: String::new(),
+            sent: BTreeMap::from([("local_file".to_owned(), 12)]),
+            lines_per_second: 34.5,
+            lag_bytes: 60_000,
+            fresh: true,
+            age_ms: 0,
+            streams: vec![
+                stream(serde_json::json!({
+                    "key": "c:1", "name": "web-with-a-name-that-is-longer-than-its-column-allows\u{1b}[2J", "state": "following",
+                    "lines_per_second": 25.0, "lag_bytes": 20_480, "last_line_age_ms": 900, "operation": "read",
+                    "operation_deadline_ms": 12_000
+                })),
+                stream(serde_json::json!({
+                    "key": "c:2", "name": "db", "state": "waiting", "failures": 3, "last_error": long, "cause": "backs off"
+                })),
+            ],
+        }
+    }
+
+    fn screen(width: u16, height: u16, chosen: &mut Chosen) -> Vec<String> {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, &view(), chosen)).unwrap();
+        let buffer = terminal.backend().buffer().clone();
+        let line = |y: u16| (0..width).map(|x| buffer[(x, y)].symbol().to_owned()).collect::<String>();
+        (0..height).map(|y| line(y).trim_end().to_owned()).collect()
+    }
+
+    /// Golden: losses come first and whole, then what is wrong, and each source says what it is at.
+    #[test]
+    fn eighty_columns_show_what_waits_and_why() {
+        let lines = screen(80, 24, &mut Chosen::default());
+        let expected = [
+            "✗ losses: lost for local_file: 7 bytes of container web;",
+            "/var/lib/docker/containers/0123456789abcdef/0123456789abcdef-json.log: No space",
+            "left on device",
+            "✗ docker: no answer",
+            "2 sources, 34.5 lines/s, behind 58KiB; delivered: local_file 12",
+            "SOURCE                LINES/S   BEHIND   LAST WHAT IT IS AT, AND WHY",
+            "db                        0.0        -      - waiting: /var/lib/docker/container",
+            "web-with-a…llows?[2J     25.0    20KiB   0.9s follows: read (12s left)",
+        ];
+        assert_eq!(lines[..8], expected, "{lines:#?}");
+        assert!(lines[23].starts_with(" Enter: all of it   s: sort (trouble first)"), "{lines:#?}");
+    }
+
+    #[test]
+    fn wide_screens_show_whole_names_and_long_texts_wrap_in_the_detail() {
+        let lines = screen(200, 50, &mut Chosen::default());
+        assert!(lines.iter().any(|line| line.contains("than-its-column-allows?[2J")), "{lines:#?}");
+        let mut chosen = Chosen { detail: true, ..Chosen::default() };
+        let text = screen(40, 30, &mut chosen).concat();
+        assert!(text.contains("last error:") && text.contains("left on device"), "{text}");
+    }
+
+    #[test]
+    fn keys_do_what_the_foot_says() {
+        let mut chosen = Chosen::default();
+        for key in [Key::Char('/'), Key::Char('d'), Key::Char('q'), Key::Back, Key::Char('b'), Key::Enter] {
+            assert!(chosen.press(key), "{key:?} does not leave while a filter is typed");
+        }
+        assert_eq!((chosen.filter.as_str(), chosen.typing), ("db", false));
+        assert!(screen(80, 24, &mut chosen).iter().any(|line| line.contains("1 of 2 sources")));
+        chosen.press(Key::Escape);
+        chosen.press(Key::Down);
+        chosen.press(Key::PageDown);
+        screen(80, 24, &mut chosen);
+        assert_eq!(chosen.row, 1, "no further than the last");
+        assert_eq!(chosen.key.as_deref(), Some("c:1"));
+        // Its row changes with what is sorted by; the choice does not.
+        chosen.order = Order::Rate;
+        screen(80, 24, &mut chosen);
+        assert_eq!((chosen.row, chosen.key.as_deref()), (0, Some("c:1")));
+        chosen.order = Order::Trouble;
+        screen(80, 24, &mut chosen);
+        assert_eq!(chosen.row, 1);
+        chosen.press(Key::Char('s'));
+        assert_eq!((chosen.order, chosen.row), (Order::Rate, 0));
+        chosen.press(Key::Enter);
+        assert!(chosen.detail && chosen.press(Key::Escape));
+        assert!(!chosen.detail);
+        assert!(!chosen.press(Key::Char('q')));
+    }
+}

@@ -1,0 +1,703 @@
+//! The checkpoint on disk: saved so that a crash at any moment leaves a whole one, loaded with suspicion. Blocking;
+//! called from a worker thread, never from the capture loop.
+//!
+//! ```text
+//! save:  1 checkpoint.json.new written    2 fsync of it     3 checkpoint.json → .previous
+//!        4 .new → checkpoint.json         5 fsync of the directory
+//! load:  checkpoint.json, else .new (a crash between 3 and 4), else .previous, else empty
+//! ```
+//! The fsync before the renames is the point: without it the name may reach the disk before the bytes do, and a
+//! power cut leaves an empty checkpoint under the right name. A damaged file is set aside as
+//! `checkpoint.json.damaged-<n>`, never deleted and never a reason not to start. What can't be *read* (no right, an
+//! I/O error, a newer version, a symbolic link) is an error instead: beginning empty would deliver everything again.
+//!
+//! Not here: what the bytes mean (checkpoint/mod.rs).
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::capture::checkpoint::{Checkpoint, CheckpointError, changes, decode, journal, memory};
+use crate::limits::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_DAMAGED_MAX};
+use crate::settings::Remember;
+
+const CURRENT: &str = "checkpoint.json";
+const NEW: &str = "checkpoint.json.new";
+const PREVIOUS: &str = "checkpoint.json.previous";
+const LOCK: &str = "lock";
+const CHANGES: &str = "checkpoint.changes";
+const CHANGES_NEW: &str = "checkpoint.changes.new";
+const FILES: &str = "files.log";
+const FILES_NEW: &str = "files.log.new";
+/// More of what is remembered is not read. It is rewritten long before.
+const FILES_BYTES_MAX: usize = 1 << 30;
+
+/// What was found at start.
+#[derive(Debug, Default)]
+pub struct LoadReport {
+    /// Empty if there was none.
+    pub checkpoint: Checkpoint,
+    /// What the operator should know: one sentence each, empty if all was well.
+    pub notes: Vec<String>,
+}
+
+/// Why the checkpoint can't be saved or loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The system refused.
+    #[error("{what} {}", path.display())]
+    Io {
+        /// What was tried: "opening", "renaming".
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The answer.
+        source: io::Error,
+    },
+    /// Something else stands under the name.
+    #[error("{} is not a regular file; it is not followed: move it away", path.display())]
+    NotAFile {
+        /// The name.
+        path: PathBuf,
+    },
+    /// Too many streams.
+    #[error("the checkpoint would be {len} bytes, the limit is {CHECKPOINT_BYTES_MAX}")]
+    TooLarge {
+        /// Bytes it would have.
+        len: usize,
+    },
+    /// Made by a newer program; to go on without it would repeat everything.
+    #[error("{}: move it away to begin without it", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        source: CheckpointError,
+    },
+    /// Another agent uses the directory.
+    #[error("{} is in use by {holder}: one agent, one data_dir", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// "process 4711", or "another process".
+        holder: String,
+    },
+}
+
+/// The file operations of a save, so that a test can record their order and stop at each.
+trait Disk {
+    fn remove(&mut self, name: &'static str) -> Result<(), StoreError>;
+    fn create(&mut self, name: &'static str) -> Result<File, StoreError>;
+    fn write(&mut self, file: &mut File, bytes: &[u8]) -> Result<(), StoreError>;
+    fn sync_file(&mut self, file: &File) -> Result<(), StoreError>;
+    fn rename(&mut self, from: &'static str, to: &'static str) -> Result<(), StoreError>;
+    fn sync_dir(&mut self) -> Result<(), StoreError>;
+}
+
+/// Saves what [`crate::capture::checkpoint::encode`] made. On an error the checkpoint before it is still what [`load`] finds.
+pub fn save(dir: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    if bytes.len() > CHECKPOINT_BYTES_MAX {
+        return Err(StoreError::TooLarge { len: bytes.len() });
+    }
+    save_on(&mut Dir::open(dir)?, bytes)
+}
+
+fn save_on(disk: &mut impl Disk, bytes: &[u8]) -> Result<(), StoreError> {
+    // Left by a crash; `create` insists on making the file itself.
+    disk.remove(NEW)?;
+    let mut file = disk.create(NEW)?;
+    disk.write(&mut file, bytes)?;
+    disk.sync_file(&file)?;
+    drop(file);
+    disk.rename(CURRENT, PREVIOUS)?;
+    disk.rename(NEW, CURRENT)?;
+    disk.sync_dir()
+}
+
+/// Appends what is remembered, so that it is on disk before the checkpoint of the same number. Returns the length then.
+///
+/// # Errors
+/// As of [`save`].
+pub fn remember(dir: &Path, checkpoint: &Checkpoint) -> Result<u64, StoreError> {
+    let line = journal::encode(checkpoint.seq, &checkpoint.memory);
+    Dir::open(dir)?.append(FILES, &line)
+}
+
+/// Appends a save's changes, `twice` if they must not be lost to one damaged sector.
+///
+/// # Errors
+/// As of [`save`].
+pub fn append_changes(dir: &Path, checkpoint: &Checkpoint, twice: bool) -> Result<(), StoreError> {
+    let mut lines = changes::encode(checkpoint);
+    if twice {
+        lines.extend_from_within(..);
+    }
+    Dir::open(dir)?.append(CHANGES, &lines).map(drop)
+}
+
+/// Whether changes of earlier saves are there.
+pub fn has_changes(dir: &Path) -> bool {
+    dir.join(CHANGES).exists()
+}
+
+/// Removes the changes of earlier saves: the checkpoints on disk hold them.
+///
+/// # Errors
+/// As of [`save`].
+pub fn drop_changes(dir: &Path) -> Result<(), StoreError> {
+    Dir::open(dir)?.remove(CHANGES)
+}
+
+/// Brings a checkpoint up to what changed since it was saved. With `mend` lines that could not be used go: the next saves
+/// will have their numbers.
+fn apply_changes(dir: &mut Dir, report: &mut LoadReport, mend: bool) -> Result<(), StoreError> {
+    let Some(bytes) = dir.read_up_to(CHANGES, FILES_BYTES_MAX)? else { return Ok(()) };
+    let applied = changes::apply(&bytes, &mut report.checkpoint);
+    if mend && applied.damaged + applied.unused > 0 {
+        dir.replace(CHANGES_NEW, CHANGES, &bytes[..applied.good_bytes])?;
+    }
+    // A crash tears the last line.
+    if applied.unused > 0 || applied.damaged > 1 {
+        report.notes.push(format!(
+            "{}: {} damaged lines; what was delivered after the save before them may be delivered again",
+            dir.path_of(CHANGES).display(),
+            applied.damaged
+        ));
+    }
+    Ok(())
+}
+
+/// Drops what is superseded; the checkpoint of that number and later ones find what they found. Returns the length then.
+///
+/// # Errors
+/// As of [`save`].
+pub fn compact(dir: &Path, up_to: u64, remember: &Remember) -> Result<u64, StoreError> {
+    let mut dir = Dir::open(dir)?;
+    let bytes = dir.read_up_to(FILES, FILES_BYTES_MAX)?.unwrap_or_default();
+    let now_s = unix_s();
+    let compacted = journal::compact(&bytes, up_to, |logs| {
+        memory::prune(logs, remember, now_s);
+    });
+    dir.replace(FILES_NEW, FILES, &compacted)?;
+    Ok(compacted.len() as u64)
+}
+
+fn unix_s() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Reads what is remembered up to a checkpoint into it.
+fn load_memory(dir: &mut Dir, report: &mut LoadReport) -> Result<(), StoreError> {
+    let Some(bytes) = dir.read_up_to(FILES, FILES_BYTES_MAX)? else { return Ok(()) };
+    let decoded = journal::decode(&bytes, report.checkpoint.seq);
+    if decoded.later > 0 || decoded.damaged > 0 {
+        // A later save would give them a number that counts.
+        dir.replace(FILES_NEW, FILES, &journal::encode(report.checkpoint.seq, &decoded.logs))?;
+    }
+    // A crash tears the last line.
+    if decoded.damaged > 1 {
+        let path = dir.path_of(FILES);
+        report.notes.push(format!(
+            "{}: {} damaged lines; files that they spoke of may be delivered again if they were renamed or copied since",
+            path.display(),
+            decoded.damaged
+        ));
+    }
+    report.checkpoint.memory = decoded.logs;
+    Ok(())
+}
+
+/// The newest intact checkpoint, changing nothing: for looking at it while an agent runs. Empty if there is none.
+pub fn peek(dir: &Path) -> Result<Checkpoint, StoreError> {
+    let mut dir = Dir::open(dir)?;
+    for name in [CURRENT, NEW, PREVIOUS] {
+        if let Some(checkpoint) = dir.read(name)?.and_then(|bytes| decode(&bytes).ok()) {
+            let mut report = LoadReport { checkpoint, notes: Vec::new() };
+            apply_changes(&mut dir, &mut report, false)?;
+            return Ok(report.checkpoint);
+        }
+    }
+    Ok(Checkpoint::default())
+}
+
+/// Finds the newest intact checkpoint, and what is remembered beside it.
+pub fn load(dir: &Path) -> Result<LoadReport, StoreError> {
+    let mut dir = Dir::open(dir)?;
+    let mut report = load_checkpoint(&mut dir)?;
+    apply_changes(&mut dir, &mut report, true)?;
+    // Nothing is saved behind the last save of a run that ended well.
+    if !report.checkpoint.clean {
+        report.checkpoint.forget_lengths();
+    }
+    load_memory(&mut dir, &mut report)?;
+    Ok(report)
+}
+
+fn load_checkpoint(dir: &mut Dir) -> Result<LoadReport, StoreError> {
+    let mut notes = Vec::new();
+    for name in [CURRENT, NEW, PREVIOUS] {
+        let Some(bytes) = dir.read(name)? else { continue };
+        match decode(&bytes) {
+            Ok(checkpoint) => {
+                if name == NEW {
+                    // Finishes the save that was cut off; the next one begins by removing this name.
+                    dir.rename(NEW, CURRENT)?;
+                }
+                if name != CURRENT && !notes.is_empty() {
+                    notes.push(format!(
+                        "{} is used instead; what was delivered after it was saved may be delivered again",
+                        dir.path_of(name).display()
+                    ));
+                }
+                return Ok(LoadReport { checkpoint, notes });
+            }
+            Err(source @ CheckpointError::Version(_)) => {
+                return Err(StoreError::Newer { path: dir.path_of(name), source });
+            }
+            // A save that never finished; the one it was to replace is still there.
+            Err(_) if name == NEW => {}
+            Err(error) => {
+                let aside = dir.set_aside(name)?;
+                notes.push(format!("{}: {error}; set aside as {aside}", dir.path_of(name).display()));
+            }
+        }
+    }
+    if !notes.is_empty() {
+        notes.push("no intact checkpoint is left: every source begins as if never seen".to_owned());
+    }
+    Ok(LoadReport { checkpoint: Checkpoint::default(), notes })
+}
+
+/// A directory held open, so that all steps happen in the same one.
+struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Dir {
+    fn open(path: &Path) -> Result<Dir, StoreError> {
+        let io = |what| move |source| StoreError::Io { what, path: path.to_owned(), source };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("making"))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd =
+            rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from).map_err(io("opening"))?;
+        Ok(Dir { fd, path: path.to_owned() })
+    }
+
+    fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn error(&self, what: &'static str, name: &str, source: impl Into<io::Error>) -> StoreError {
+        StoreError::Io { what, path: self.path_of(name), source: source.into() }
+    }
+
+    /// The bytes of a checkpoint, one more than allowed at most; `None` if it is not there.
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read_up_to(name, CHECKPOINT_BYTES_MAX + 1)
+    }
+
+    /// Appends and syncs; returns the length then.
+    fn append(&mut self, name: &'static str, bytes: &[u8]) -> Result<u64, StoreError> {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags | OFlags::NONBLOCK, Mode::RUSR | Mode::WUSR);
+        let fd = fd.map_err(|errno| self.error("opening", name, errno))?;
+        self.expect_regular(&fd, name)?;
+        let mut file = File::from(fd);
+        let before = file.metadata().map_err(|source| self.error("looking at", name, source))?.len();
+        let written = file.write_all(bytes).and_then(|()| file.sync_data());
+        if let Err(source) = written {
+            // Half a line would take the next one with it.
+            let _ = file.set_len(before);
+            return Err(self.error("writing", name, source));
+        }
+        Ok(before + bytes.len() as u64)
+    }
+
+    /// Writes it anew, whole at any moment.
+    fn replace(&mut self, new: &'static str, name: &'static str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.remove(new)?;
+        let mut file = self.create(new)?;
+        file.write_all(bytes)
+            .and_then(|()| file.sync_all())
+            .map_err(|source| self.error("writing", new, source))?;
+        self.rename(new, name)?;
+        self.sync_dir()
+    }
+
+    fn read_up_to(&self, name: &str, max: usize) -> Result<Option<Vec<u8>>, StoreError> {
+        // O_NONBLOCK: opening a FIFO somebody put there must not wait for a writer.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP | Errno::NXIO) => return Err(StoreError::NotAFile { path: self.path_of(name) }),
+            Err(errno) => return Err(self.error("opening", name, errno)),
+        };
+        self.expect_regular(&file, name)?;
+        let mut bytes = Vec::new();
+        File::from(file)
+            .take(max as u64)
+            .read_to_end(&mut bytes)
+            .map_err(|source| self.error("reading", name, source))?;
+        Ok(Some(bytes))
+    }
+
+    fn expect_regular(&self, file: &OwnedFd, name: &str) -> Result<(), StoreError> {
+        let stat = rustix::fs::fstat(file).map_err(|errno| self.error("looking at", name, errno))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(StoreError::NotAFile { path: self.path_of(name) });
+        }
+        Ok(())
+    }
+
+    /// Renames to the first free `checkpoint.json.damaged-<n>`; the last one is given up when all are taken.
+    fn set_aside(&mut self, name: &str) -> Result<String, StoreError> {
+        let taken =
+            |aside: &String| rustix::fs::statat(&self.fd, aside.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        let names: Vec<String> =
+            (1..=CHECKPOINTS_DAMAGED_MAX).map(|n| format!("{CURRENT}.damaged-{n}")).collect();
+        let aside = names.iter().find(|aside| !taken(aside)).or(names.last()).cloned().unwrap_or_default();
+        rustix::fs::renameat(&self.fd, name, &self.fd, aside.as_str())
+            .map_err(|errno| self.error("setting aside", name, errno))?;
+        Ok(aside)
+    }
+}
+
+impl Disk for Dir {
+    fn remove(&mut self, name: &'static str) -> Result<(), StoreError> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self.error("removing", name, errno)),
+        }
+    }
+
+    fn create(&mut self, name: &'static str) -> Result<File, StoreError> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
+            .map(File::from)
+            .map_err(|errno| self.error("making", name, errno))
+    }
+
+    fn write(&mut self, file: &mut File, bytes: &[u8]) -> Result<(), StoreError> {
+        file.write_all(bytes).map_err(|source| self.error("writing", NEW, source))
+    }
+
+    fn sync_file(&mut self, file: &File) -> Result<(), StoreError> {
+        file.sync_all().map_err(|source| self.error("syncing", NEW, source))
+    }
+
+    fn rename(&mut self, from: &'static str, to: &'static str) -> Result<(), StoreError> {
+        match rustix::fs::renameat(&self.fd, from, &self.fd, to) {
+            // The first save has nothing to keep.
+            Err(Errno::NOENT) if from == CURRENT => Ok(()),
+            result => result.map_err(|errno| self.error("renaming", from, errno)),
+        }
+    }
+
+    fn sync_dir(&mut self) -> Result<(), StoreError> {
+        rustix::fs::fsync(&self.fd).map_err(|errno| self.error("syncing", "", errno))
+    }
+}
+
+/// Held while an agent uses a data_dir. The kernel drops it with the process, however that ends.
+#[derive(Debug)]
+pub struct DirLock {
+    file: File,
+}
+
+impl AsFd for DirLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl DirLock {
+    /// Makes the directory if need be and locks it, or says who has it.
+    pub fn acquire(path: &Path) -> Result<DirLock, StoreError> {
+        let dir = Dir::open(path)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = match rustix::fs::openat(&dir.fd, LOCK, flags, Mode::RUSR | Mode::WUSR) {
+            Err(Errno::LOOP) => return Err(StoreError::NotAFile { path: dir.path_of(LOCK) }),
+            result => result.map_err(|errno| dir.error("opening", LOCK, errno))?,
+        };
+        dir.expect_regular(&fd, LOCK)?;
+        let file = File::from(fd);
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(StoreError::Locked { path: path.to_owned(), holder: holder(&file) });
+            }
+            Err(errno) => return Err(dir.error("locking", LOCK, errno)),
+        }
+        let pid = format!("{}\n", std::process::id());
+        file.set_len(0)
+            .and_then(|()| file.write_all_at(pid.as_bytes(), 0))
+            .map_err(|source| dir.error("writing", LOCK, source))?;
+        Ok(DirLock { file })
+    }
+}
+
+/// Who wrote its number into the lock file. It may be gone by now; the lock itself never lies.
+fn holder(file: &File) -> String {
+    let mut text = [0; 16];
+    let len = file.read_at(&mut text, 0).unwrap_or(0);
+    let pid: Option<u32> = std::str::from_utf8(&text[..len]).ok().and_then(|text| text.trim().parse().ok());
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::capture::checkpoint::encode;
+    use crate::capture::checkpoint::tests::sample;
+
+    /// Records the steps, and stops before one of them as a crash would.
+    struct Recorder {
+        dir: Dir,
+        steps: Vec<String>,
+        crash_at: usize,
+    }
+
+    impl Recorder {
+        fn new(path: &Path, crash_at: usize) -> Recorder {
+            Recorder { dir: Dir::open(path).unwrap(), steps: Vec::new(), crash_at }
+        }
+
+        fn step(&mut self, name: String) -> Result<(), StoreError> {
+            if self.steps.len() == self.crash_at {
+                return Err(self.dir.error("crashing before", &name, io::Error::other("crash")));
+            }
+            self.steps.push(name);
+            Ok(())
+        }
+    }
+
+    impl Disk for Recorder {
+        fn remove(&mut self, name: &'static str) -> Result<(), StoreError> {
+            self.step(format!("remove {name}"))?;
+            self.dir.remove(name)
+        }
+        fn create(&mut self, name: &'static str) -> Result<File, StoreError> {
+            self.step(format!("create {name}"))?;
+            self.dir.create(name)
+        }
+        fn write(&mut self, file: &mut File, bytes: &[u8]) -> Result<(), StoreError> {
+            // A crash within the write leaves a part of it.
+            if self.steps.len() == self.crash_at {
+                self.dir.write(file, &bytes[..bytes.len() / 2])?;
+            }
+            self.step("write".to_owned())?;
+            self.dir.write(file, bytes)
+        }
+        fn sync_file(&mut self, file: &File) -> Result<(), StoreError> {
+            self.step("fsync file".to_owned())?;
+            self.dir.sync_file(file)
+        }
+        fn rename(&mut self, from: &'static str, to: &'static str) -> Result<(), StoreError> {
+            self.step(format!("rename {from} {to}"))?;
+            self.dir.rename(from, to)
+        }
+        fn sync_dir(&mut self) -> Result<(), StoreError> {
+            self.step("fsync dir".to_owned())?;
+            self.dir.sync_dir()
+        }
+    }
+
+    const STEPS: [&str; 7] = [
+        "remove checkpoint.json.new",
+        "create checkpoint.json.new",
+        "write",
+        "fsync file",
+        "rename checkpoint.json checkpoint.json.previous",
+        "rename checkpoint.json.new checkpoint.json",
+        "fsync dir",
+    ];
+
+    /// A checkpoint that differs from every other number's.
+    fn numbered(n: u64) -> Checkpoint {
+        let mut checkpoint = sample();
+        let marks = checkpoint.outputs.get_mut("local_file").unwrap();
+        marks.get_mut("web.ndjson").unwrap().len_bytes = n;
+        checkpoint
+    }
+
+    fn number_of(checkpoint: &Checkpoint) -> u64 {
+        checkpoint.outputs.get("local_file").map_or(0, |marks| marks["web.ndjson"].len_bytes)
+    }
+
+    fn save_number(dir: &Path, n: u64) {
+        save(dir, &encode(&numbered(n))).unwrap();
+    }
+
+    #[test]
+    fn bytes_reach_the_disk_before_the_name_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut disk = Recorder::new(dir.path(), usize::MAX);
+        save_on(&mut disk, &encode(&sample())).unwrap();
+        assert_eq!(disk.steps, STEPS);
+    }
+
+    #[test]
+    fn nothing_there_is_empty_and_no_note() {
+        let dir = tempfile::tempdir().unwrap();
+        let report = load(&dir.path().join("made/anew")).unwrap();
+        assert_eq!(report.checkpoint, Checkpoint::default());
+        assert!(report.notes.is_empty());
+    }
+
+    #[test]
+    fn saved_is_loaded_and_private() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        for n in 1..=3 {
+            save_number(dir.path(), n);
+            let report = load(dir.path()).unwrap();
+            assert_eq!(number_of(&report.checkpoint), n);
+            assert!(report.notes.is_empty());
+        }
+        let mode = fs::metadata(dir.path().join(CURRENT)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!dir.path().join(NEW).exists());
+    }
+
+    /// Crash before each step of the first, second and third save: the checkpoint found is the one before or the new
+    /// one, never another and never none, and the next save works.
+    #[test]
+    fn a_crash_at_any_step_leaves_a_whole_checkpoint() {
+        for saves_before in 0..3 {
+            for (crash_at, step) in STEPS.iter().enumerate() {
+                let dir = tempfile::tempdir().unwrap();
+                for n in 1..=saves_before {
+                    save_number(dir.path(), n);
+                }
+                let mut disk = Recorder::new(dir.path(), crash_at);
+                save_on(&mut disk, &encode(&numbered(saves_before + 1))).unwrap_err();
+
+                let report = load(dir.path()).unwrap();
+                let found = number_of(&report.checkpoint);
+                let what = format!("{saves_before} saves, crash before {step}");
+                assert!(report.notes.is_empty(), "{what}: {:?}", report.notes);
+                // From the moment the current one is moved away only the new one is right.
+                let renamed = if saves_before == 0 { crash_at >= 4 } else { crash_at >= 5 };
+                // With no current one, a complete `.new` not yet synced is a bonus, not a promise.
+                let complete = saves_before == 0 && crash_at >= 3;
+                if renamed || complete {
+                    assert_eq!(found, saves_before + 1, "{what}");
+                } else {
+                    assert_eq!(found, saves_before, "{what}");
+                }
+                save_number(dir.path(), 99);
+                assert_eq!(number_of(&load(dir.path()).unwrap().checkpoint), 99, "{what}");
+            }
+        }
+    }
+
+    fn damaged_loads_previous(damaged: &[u8]) {
+        let dir = tempfile::tempdir().unwrap();
+        save_number(dir.path(), 1);
+        save_number(dir.path(), 2);
+        fs::write(dir.path().join(CURRENT), damaged).unwrap();
+        let report = load(dir.path()).unwrap();
+        assert_eq!(number_of(&report.checkpoint), 1);
+        assert_eq!(report.notes.len(), 2, "{:?}", report.notes);
+        assert!(report.notes[0].contains("checkpoint.json.damaged-1"), "{}", report.notes[0]);
+        assert_eq!(fs::read(dir.path().join("checkpoint.json.damaged-1")).unwrap(), damaged);
+        // The next load finds the same, and says nothing new.
+        let again = load(dir.path()).unwrap();
+        assert_eq!(number_of(&again.checkpoint), 1);
+        assert!(again.notes.is_empty());
+    }
+
+    #[test]
+    fn damage_falls_back_to_the_previous_one() {
+        let good = encode(&numbered(2));
+        let header = good.iter().position(|byte| *byte == b'\n').unwrap();
+        for len in [0, 1, header, header + 1, good.len() / 2, good.len() - 1] {
+            damaged_loads_previous(&good[..len]);
+        }
+        damaged_loads_previous(&vec![0; good.len()]);
+        for (index, bit) in [(0, 0), (header, 3), (header + 5, 7), (good.len() - 1, 0)] {
+            let mut flipped = good.clone();
+            flipped[index] ^= 1 << bit;
+            damaged_loads_previous(&flipped);
+        }
+    }
+
+    #[test]
+    fn all_damaged_is_empty_and_said_and_the_damaged_ones_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..CHECKPOINTS_DAMAGED_MAX + 3 {
+            fs::write(dir.path().join(CURRENT), b"garbage").unwrap();
+            fs::write(dir.path().join(PREVIOUS), b"").unwrap();
+            let report = load(dir.path()).unwrap();
+            assert_eq!(report.checkpoint, Checkpoint::default());
+            assert_eq!(report.notes.len(), 3, "{:?}", report.notes);
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count() as u32, CHECKPOINTS_DAMAGED_MAX);
+    }
+
+    #[test]
+    fn what_is_not_a_plain_file_is_refused() {
+        for name in [CURRENT, PREVIOUS] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("target"), encode(&sample())).unwrap();
+            std::os::unix::fs::symlink("target", dir.path().join(name)).unwrap();
+            assert!(matches!(load(dir.path()), Err(StoreError::NotAFile { .. })), "{name}");
+
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join(name)).unwrap();
+            assert!(matches!(load(dir.path()), Err(StoreError::NotAFile { .. })), "{name}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            dir.path().join(CURRENT),
+            FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        assert!(matches!(load(dir.path()), Err(StoreError::NotAFile { .. })));
+    }
+
+    /// A link planted under the name of the temporary file must not lead the write elsewhere.
+    #[test]
+    fn save_does_not_write_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("victim"), b"precious").unwrap();
+        std::os::unix::fs::symlink("victim", dir.path().join(NEW)).unwrap();
+        save_number(dir.path(), 1);
+        assert_eq!(fs::read(dir.path().join("victim")).unwrap(), b"precious");
+        assert_eq!(number_of(&load(dir.path()).unwrap().checkpoint), 1);
+    }
+
+    #[test]
+    fn a_newer_version_stops_the_start_and_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        save_number(dir.path(), 1);
+        let body = b"{}";
+        let sum = crate::capture::checkpoint::checksum(3, body);
+        let newer = [crate::capture::checkpoint::header(3, sum, 2), body.to_vec()].concat();
+        fs::write(dir.path().join(CURRENT), &newer).unwrap();
+        assert!(matches!(load(dir.path()), Err(StoreError::Newer { .. })));
+        assert_eq!(fs::read(dir.path().join(CURRENT)).unwrap(), newer);
+    }
+
+    #[test]
+    fn two_agents_never_share_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = DirLock::acquire(dir.path()).unwrap();
+        let error = DirLock::acquire(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        drop(lock);
+        DirLock::acquire(dir.path()).unwrap();
+    }
+}

@@ -1,0 +1,425 @@
+//! A lane: one thread that does things to files one after the other, and tells what it is at. Nothing in the kernel can
+//! end a call on a hung file system; so what may hang has a thread of its own per file system, and what hangs there
+//! makes wait only what is there.
+//!
+//! A lane keeps the files it opened: reading and closing them may hang as well. Its number of threads is one, whatever
+//! hangs, and no request is lost: when the file system comes back, all are answered in their order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::inotify::{WatchFlags, add_watch};
+use rustix::io::Errno;
+
+use super::listings::Listings;
+use super::look;
+use super::own::Own;
+use super::patterns::{self, Start};
+use super::report::PatternReport;
+use super::unpack::Unpacker;
+use super::waiting::Waiting;
+use super::{Alive, Answer, Answers, OpenFile, Request};
+use crate::capture::io::{FileError, FileNo, LaneId, NO_ROOM};
+use crate::ledger::claims::{Claimed, Claims};
+use crate::model::record::StreamId;
+use crate::settings::FileSet;
+use crate::shell::descriptors;
+use crate::shell::watches::Interest;
+use crate::text::path_text::name_of;
+
+/// Listings are kept for so long after the last request.
+const LISTINGS_KEPT: Duration = Duration::from_secs(2);
+
+/// What a thread is at, for those who watch it.
+#[derive(Debug)]
+pub struct Progress {
+    /// What it works on, for people.
+    place: String,
+    /// What to do if it hangs.
+    cure: String,
+    /// One step may take so long.
+    patience: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    doing: Option<(String, Instant)>,
+    /// Requests not answered yet, by stream.
+    waiting: BTreeMap<StreamId, u32>,
+    /// Entries whose patterns are being walked.
+    finding: BTreeSet<usize>,
+    /// By entry: what the last walk of its patterns had to say.
+    walks: BTreeMap<usize, Arc<Walked>>,
+    /// Openings that wait for a descriptor.
+    without_room: usize,
+}
+
+/// What a walk of an entry's patterns had to say.
+#[derive(Clone, Debug, Default)]
+pub struct Walked {
+    /// Of each pattern.
+    pub reports: Vec<PatternReport>,
+    /// Directories that can't be listed, with the reason.
+    pub unlistable: BTreeSet<String>,
+    /// Directories that inotify does not watch.
+    pub unwatched: usize,
+}
+
+/// Watches that a walk asked for.
+#[derive(Default)]
+pub(super) struct Watching {
+    pub(super) watches: Vec<(i32, Interest)>,
+    pub(super) unwatched: BTreeSet<PathBuf>,
+}
+
+/// A thread whose step takes longer than it may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hung {
+    /// What it works on.
+    pub place: String,
+    /// The step.
+    pub operation: String,
+    /// For how long.
+    pub age: Duration,
+    /// What to do about it.
+    pub cure: String,
+    /// Who waits for an answer.
+    pub streams: Vec<StreamId>,
+}
+
+impl Progress {
+    /// Of a thread that is at nothing yet.
+    pub fn new(place: String, cure: String, patience: Duration) -> Arc<Progress> {
+        Arc::new(Progress { place, cure, patience, state: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A step begins.
+    pub fn begin(&self, what: String) {
+        self.state().doing = Some((what, Instant::now()));
+    }
+
+    /// The step goes on: it is long, and does not hang.
+    pub fn beat(&self) {
+        if let Some((_, since)) = &mut self.state().doing {
+            *since = Instant::now();
+        }
+    }
+
+    /// The step has ended.
+    pub fn end(&self) {
+        self.state().doing = None;
+    }
+
+    /// The patterns of an entry were walked.
+    pub fn set_walked(&self, set: usize, walked: Walked) {
+        self.state().walks.insert(set, Arc::new(walked));
+    }
+
+    /// What the last walks had to say, by entry.
+    pub fn walks(&self) -> BTreeMap<usize, Arc<Walked>> {
+        self.state().walks.clone()
+    }
+
+    /// Openings that wait for a descriptor.
+    pub fn without_room(&self) -> usize {
+        self.state().without_room
+    }
+
+    /// Whether it hangs.
+    pub fn hung(&self) -> Option<Hung> {
+        let state = self.state();
+        let (operation, since) = state.doing.as_ref()?;
+        let age = since.elapsed();
+        (age >= self.patience).then(|| Hung {
+            place: self.place.clone(),
+            operation: operation.clone(),
+            age,
+            cure: self.cure.clone(),
+            streams: state.waiting.keys().copied().collect(),
+        })
+    }
+
+    /// A request of a stream has come.
+    pub fn waits(&self, stream: Option<StreamId>) {
+        if let Some(stream) = stream {
+            *self.state().waiting.entry(stream).or_default() += 1;
+        }
+    }
+
+    /// A request of a stream was answered, or handed on.
+    pub fn waits_no_more(&self, stream: Option<StreamId>) {
+        let Some(stream) = stream else { return };
+        let mut state = self.state();
+        if let Some(count) = state.waiting.get_mut(&stream) {
+            *count -= 1;
+            if *count == 0 {
+                state.waiting.remove(&stream);
+            }
+        }
+    }
+
+    /// An entry's patterns are to be walked here. False: they are already.
+    pub fn begin_finding(&self, set: usize) -> bool {
+        self.state().finding.insert(set)
+    }
+}
+
+/// A lane's door. The thread ends when the last door is dropped.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    /// Whose.
+    pub id: LaneId,
+    requests: Sender<Request>,
+    progress: Arc<Progress>,
+}
+
+impl Lane {
+    /// Starts its thread.
+    ///
+    /// # Errors
+    /// When no thread can be made.
+    pub fn start(id: LaneId, worker: Worker, progress: Arc<Progress>) -> io::Result<Lane> {
+        let (requests, inbox) = channel();
+        let minor = rustix::fs::minor(id.0);
+        let mut worker = Worker { lane: Some(id), progress: Arc::clone(&progress), ..worker };
+        std::thread::Builder::new().name(format!("files-{minor}")).spawn(move || worker.run(&inbox))?;
+        Ok(Lane { id, requests, progress })
+    }
+
+    /// Sends a request. Each is answered once.
+    pub fn ask(&self, request: Request) {
+        if let Request::FindRest { set, .. } = &request
+            && !self.progress.begin_finding(*set)
+        {
+            return;
+        }
+        self.progress.waits(request.stream());
+        // The thread ends only with its last sender.
+        let _ = self.requests.send(request);
+    }
+}
+
+/// Does what is asked, on whatever thread it lives.
+pub struct Worker {
+    pub(super) inotify: Option<Arc<Claimed<OwnedFd>>>,
+    pub(super) sets: Arc<Vec<FileSet>>,
+    pub(super) own: Arc<Own>,
+    pub(super) claims: Claims,
+    pub(super) answers: Answers,
+    pub(super) progress: Arc<Progress>,
+    pub(super) lane: Option<LaneId>,
+    pub(super) open: BTreeMap<FileNo, OpenHere>,
+    /// Openings for which there is no descriptor yet.
+    pub(super) waiting: Waiting,
+    /// Not on a lane: another host's changes need not show in a directory's times.
+    pub(super) listings: Listings,
+    // Behind the files: fields are dropped in this order.
+    pub(super) alive: Alive,
+}
+
+/// A file that a lane has open.
+pub(super) enum OpenHere {
+    /// As it is on disk.
+    File(Claimed<OwnedFd>),
+    /// What an archive holds.
+    Archive(Box<Unpacker>),
+}
+
+impl Worker {
+    fn run(&mut self, inbox: &Receiver<Request>) {
+        while let Some(request) = self.next(inbox) {
+            #[cfg(feature = "test-faults")]
+            crate::faults::here();
+            let stream = request.stream();
+            self.carry_out(request);
+            self.progress.waits_no_more(stream);
+        }
+    }
+
+    /// The next request; openings that wait for a descriptor are tried again meanwhile. `None` = the end.
+    pub(super) fn next(&mut self, inbox: &Receiver<Request>) -> Option<Request> {
+        loop {
+            self.try_waiting();
+            let forget_at = (!self.listings.is_empty()).then(|| Instant::now() + LISTINGS_KEPT);
+            let Some(at) = self.waiting.next_try().into_iter().chain(forget_at).min() else {
+                return inbox.recv().ok();
+            };
+            match inbox.recv_timeout(at.saturating_duration_since(Instant::now())) {
+                Ok(request) => return Some(request),
+                Err(RecvTimeoutError::Timeout) if forget_at.is_some_and(|at| at <= Instant::now()) => {
+                    self.listings.forget();
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
+    fn try_waiting(&mut self) {
+        let is_room = self.waiting.next_try().is_some() && descriptors::is_room();
+        let mut due = self.waiting.take_due(is_room).into_iter();
+        while let Some(request) = due.next() {
+            let before = self.waiting.len();
+            self.carry_out(request);
+            if is_room && self.waiting.len() > before {
+                // The room is used up: the rest stays in line, in its order.
+                self.waiting.put_back(due.collect());
+                break;
+            }
+        }
+        self.progress.state().without_room = self.waiting.len();
+    }
+
+    fn open(&mut self, request: Request) -> Option<Answer> {
+        let Request::Open { stream, file, directory, found, expected, owner } = request else { return None };
+        let beat = || self.progress.beat();
+        let result = look::open(&directory, &found, &expected, &self.claims, &beat);
+        if matches!(&result, Err(FileError::Other { cause, .. }) if cause == NO_ROOM) {
+            self.waiting.push(Request::Open { stream, file, directory, found, expected, owner });
+            self.progress.state().without_room = self.waiting.len();
+            return None;
+        }
+        let result = result.map(|(descriptor, mut opened)| {
+            opened.lane = self.lane;
+            if self.lane.is_none() {
+                return (OpenFile::Here(descriptor), opened);
+            }
+            let descriptor = self.claims.hold(descriptor, owner);
+            let number = descriptor.as_fd().as_raw_fd();
+            let open = match found.compressed {
+                true => OpenHere::Archive(Box::new(Unpacker::new(descriptor, opened.len))),
+                false => OpenHere::File(descriptor),
+            };
+            self.open.insert(file, open);
+            (OpenFile::OnLane(number), opened)
+        });
+        Some(Answer::Opened { stream, file, lane: self.lane, result })
+    }
+
+    pub(super) fn carry_out(&mut self, request: Request) {
+        self.progress.begin(request.describe());
+        let answer = match request {
+            Request::Scan { stream, directory, live_name, wanted, apart } => {
+                // First the watch, then the list: what happens between them is seen twice, not missed.
+                let watch = self.watch(Path::new(&name_of(&directory)));
+                let (directory, live_name) = (directory.as_str(), live_name.as_str());
+                let chain = look::Chain { directory, live_name, wanted: &wanted, apart: &apart };
+                let result = match self.lane {
+                    None => look::scan(chain, &mut self.listings),
+                    Some(_) => look::scan(chain, &mut Listings::default()),
+                };
+                Some(Answer::Scanned { stream, watch, result })
+            }
+            Request::Open { .. } => self.open(request),
+            Request::Read { stream, file, offset, mut buffer, .. } => {
+                let result = self.read(file, offset, &mut buffer);
+                let (mut file_len, mut data_at) = (None, None);
+                match (&result, self.open.get(&file)) {
+                    (Ok(count), Some(OpenHere::File(file))) => {
+                        file_len = (*count < buffer.capacity()).then(|| look::length(file)).flatten();
+                        data_at = look::data_behind(file, offset, &buffer);
+                    }
+                    (Ok(count), Some(OpenHere::Archive(archive))) if *count < buffer.capacity() => {
+                        file_len = Some(archive.len());
+                    }
+                    _ => {}
+                }
+                Some(Answer::Read { stream, file, result, buffer, file_len, data_at })
+            }
+            Request::Close { file } => {
+                drop(self.open.remove(&file));
+                Some(Answer::Closed { file })
+            }
+            Request::FindRest { set, starts } => self.find_rest(set, starts),
+            Request::FindPaths { .. } => None,
+        };
+        self.progress.end();
+        if let Some(answer) = answer {
+            (self.answers)(answer);
+        }
+    }
+
+    fn read(&mut self, file: FileNo, offset: u64, buffer: &mut Vec<u8>) -> Result<usize, FileError> {
+        let read = match self.open.get_mut(&file) {
+            None => return Err(FileError::Changed(format!("file {}", file.0))),
+            Some(OpenHere::File(descriptor)) => {
+                let room = rustix::buffer::spare_capacity(buffer);
+                rustix::io::pread(descriptor, room, offset).map_err(io::Error::from)
+            }
+            Some(OpenHere::Archive(archive)) => archive.read(offset, buffer, &|| self.progress.beat()),
+        };
+        read.map_err(|cause| FileError::Other {
+            what: "reading a log file".to_owned(),
+            cause: cause.to_string(),
+        })
+    }
+
+    /// No answer where the file system does not let itself be looked at: what was found there before still counts.
+    fn find_rest(&self, set: usize, starts: Vec<Start>) -> Option<Answer> {
+        let (found, watches) = self.walk(set, starts, &|_| None);
+        self.progress.state().finding.remove(&set);
+        if let Some(trouble) = &found.trouble {
+            tracing::warn!("looking for files: {trouble}");
+            return None;
+        }
+        let paths = found.paths();
+        Some(Answer::PathsFound { set, lane: self.lane, lanes: Vec::new(), watches, paths })
+    }
+
+    /// Walks the patterns of an entry. Watches what may come, and notes what is to be said.
+    pub(super) fn walk(
+        &self,
+        set: usize,
+        starts: Vec<Start>,
+        lane_of: &dyn Fn(&Path) -> Option<LaneId>,
+    ) -> (patterns::Found, Vec<(i32, Interest)>) {
+        let mut watching = Watching::default();
+        let mut watch =
+            |directory: &Path, interest: Interest| self.watch_for(directory, interest, &mut watching);
+        let with = patterns::With { set: &self.sets[set], own: &self.own, lane_of, watch: &mut watch };
+        let found = patterns::walk(with, starts);
+        let walked = Walked {
+            reports: found.reports.clone(),
+            unlistable: found.unlistable.clone(),
+            unwatched: watching.unwatched.len(),
+        };
+        self.progress.set_walked(set, walked);
+        (found, watching.watches)
+    }
+
+    fn watch_for(&self, directory: &Path, interest: Interest, watching: &mut Watching) {
+        match self.add_watch(directory, NAMES) {
+            Ok(watch) => watching.watches.push((watch, interest)),
+            // Gone meanwhile, which its own directory tells; or it may not be read, which its listing tells.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
+            Err(_) => drop(watching.unwatched.insert(directory.to_owned())),
+        }
+    }
+
+    fn watch(&self, directory: &Path) -> Option<i32> {
+        self.add_watch(directory, NAMES | WatchFlags::MODIFY).ok()
+    }
+
+    /// What is watched for somebody else stays watched.
+    fn add_watch(&self, directory: &Path, flags: WatchFlags) -> rustix::io::Result<i32> {
+        let inotify = self.inotify.as_ref().ok_or(Errno::NOSPC)?;
+        add_watch(inotify, directory, flags | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD)
+    }
+}
+
+/// What happens to names in a directory, and that it is renamed itself.
+const NAMES: WatchFlags = WatchFlags::MOVE_SELF
+    .union(WatchFlags::CREATE)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::MOVED_TO);

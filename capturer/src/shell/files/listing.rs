@@ -1,0 +1,278 @@
+//! `capturer check`: which files the patterns of file_monitor match now, and what they pass over and why.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use super::own::Own;
+use super::patterns::{self, With};
+use super::report::{PatternReport, cure};
+use crate::capture::io::FoundPath;
+use crate::decode::binary::{self, Verdict};
+use crate::decode::text::{Mark, mark};
+use crate::limits::READ_BYTES;
+use crate::model::kin;
+use crate::settings::{Binary, FileFormat, FileSet, PathPattern, Settings, TextRules};
+use crate::telemetry::metrics::PassedOver;
+use crate::text::path_text::name_of;
+use crate::text::terminal::shown;
+
+/// A file system that does not answer for so long is told.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Files of one pattern that are listed, and files of one entry that are looked into.
+const LISTED_MAX: usize = 20;
+const LOOKED_INTO_MAX: usize = 1_000;
+/// How many first bytes are read to tell text from binary. More are read where these say nothing, as in a hole.
+const SNIFFED_BYTES: u64 = 8 * 1024;
+
+/// Lists them, a few lines for each pattern.
+pub fn show(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
+    if settings.file_monitor.files.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "What the patterns match now:")?;
+    for (index, set) in settings.file_monitor.files.iter().enumerate() {
+        let (own, entry) = (Own::of(settings), set.clone());
+        let (sender, answer) = channel();
+        // Nothing ends a look at a file system that hangs; this thread is left behind then.
+        let named: Vec<PathPattern> =
+            settings.file_monitor.files.iter().flat_map(|set| set.paths.iter().cloned()).collect();
+        std::thread::spawn(move || drop(sender.send(look(&entry, &own, &named))));
+        match answer.recv_timeout(PATIENCE) {
+            Ok(looks) => looks.iter().try_for_each(|look| look.show(index, out))?,
+            Err(_) => writeln!(
+                out,
+                "  files[{index}] no answer within {} s: a file system hangs; capturer doctor and /health name it",
+                PATIENCE.as_secs()
+            )?,
+        }
+    }
+    Ok(())
+}
+
+/// Of one pattern.
+struct Look {
+    report: PatternReport,
+    /// What it matches and is followed, and where links lead.
+    files: Vec<String>,
+    /// Those of them that have bytes which are not UTF-8.
+    not_utf8: Vec<String>,
+    /// Directories that can't be listed.
+    unlistable: BTreeSet<String>,
+}
+
+impl Look {
+    fn show(&self, index: usize, out: &mut dyn Write) -> io::Result<()> {
+        let PatternReport { pattern, passed, .. } = &self.report;
+        let count = match self.files.len() {
+            0 => "no file".to_owned(),
+            1 => "1 file".to_owned(),
+            count => format!("{count} files"),
+        };
+        writeln!(out, "  files[{index}] {}: {count}", shown(pattern))?;
+        for file in self.files.iter().take(LISTED_MAX) {
+            writeln!(out, "      {file}")?;
+        }
+        if self.files.len() > LISTED_MAX {
+            writeln!(out, "      and {} more", self.files.len() - LISTED_MAX)?;
+        }
+        for (why, named) in passed {
+            let more = if named.count > named.first.len() { ", …" } else { "" };
+            writeln!(
+                out,
+                "    passes over {} ({}): {}{more}",
+                named.count,
+                cure(*why),
+                named.first.join(", ")
+            )?;
+        }
+        if let Some(first) = self.not_utf8.first() {
+            let more = if self.not_utf8.len() > 1 { ", …" } else { "" };
+            writeln!(
+                out,
+                "    not UTF-8 in {} ({first}{more}): each wrong byte would become U+FFFD; set `encoding`, such as latin1 or utf-16le",
+                self.not_utf8.len()
+            )?;
+        }
+        for text in self.unlistable.iter().take(LISTED_MAX) {
+            writeln!(out, "    can't look at {text}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Walks the patterns one by one, so that each has its own files.
+fn look(set: &FileSet, own: &Own, named: &[PathPattern]) -> Vec<Look> {
+    let walk = |paths: Vec<PathPattern>| {
+        let set = FileSet { paths, ..set.clone() };
+        let with = With { set: &set, own, lane_of: &|_| None, watch: &mut |_, _| () };
+        patterns::walk(with, patterns::starts(&set))
+    };
+    let all: BTreeSet<String> = walk(set.paths.clone()).paths.into_keys().collect();
+    let mut room = LOOKED_INTO_MAX;
+    let looks = set.paths.iter().map(|pattern| {
+        let mut found = walk(vec![pattern.clone()]);
+        let mut report = std::mem::take(&mut found.reports[0]);
+        let (mut files, mut not_utf8) = (Vec::new(), Vec::new());
+        for FoundPath { path, target, .. } in found.paths() {
+            let inside = if is_rotated(set, &path, &all) {
+                Inside::Unfit(PassedOver::Rotated)
+            } else if room > 0 {
+                room -= 1;
+                let is_named = named.iter().any(|pattern| pattern.names(&path));
+                look_into(Path::new(&name_of(target.as_deref().unwrap_or(&path))), set, is_named)
+            } else {
+                Inside::Fit
+            };
+            if let Inside::NotUtf8 = inside {
+                not_utf8.push(path.clone());
+            }
+            match inside {
+                Inside::Unfit(why) => report.pass(why, path),
+                Inside::Fit | Inside::NotUtf8 => {
+                    files.push(target.map_or(path.clone(), |target| format!("{path} -> {target}")));
+                }
+            }
+        }
+        Look { report, files, not_utf8, unlistable: found.unlistable }
+    });
+    looks.collect()
+}
+
+/// A rotated file of another that is followed (capture/core/paths.rs leaves it to that one).
+fn is_rotated(set: &FileSet, path: &str, all: &BTreeSet<String>) -> bool {
+    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let is_named = set.paths.iter().any(|pattern| pattern.names(path));
+    !is_named && kin::live_names(name).any(|live| all.contains(&format!("{directory}/{live}")))
+}
+
+/// What a look into a file tells.
+enum Inside {
+    /// It would be read.
+    Fit,
+    /// It would be read, and not all of it is UTF-8.
+    NotUtf8,
+    /// It would not, or not as text.
+    Unfit(PassedOver),
+}
+
+/// Looks into a file as the agent does before it reads it (stream/file/binary.rs).
+fn look_into(path: &Path, set: &FileSet, is_named: bool) -> Inside {
+    // Non-blocking: it may be a pipe by now.
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
+    let file = match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Inside::Unfit(PassedOver::Denied);
+        }
+        Err(_) => return Inside::Fit,
+    };
+    if !matches!(set.format, FileFormat::Auto | FileFormat::Raw) {
+        return Inside::Fit;
+    }
+    let TextRules { encoding, binary, .. } = set.text;
+    let is_known = encoding.is_some() || binary == Binary::Read;
+    let mut first = Vec::new();
+    let _ = (&file).take(SNIFFED_BYTES).read_to_end(&mut first);
+    if binary::judge(&first, is_known).is_none() && first.len() as u64 == SNIFFED_BYTES {
+        let _ = (&file).take(READ_BYTES as u64 - SNIFFED_BYTES).read_to_end(&mut first);
+    }
+    // What a hole has beyond a read is passed over, as the agent does: the file's data say what it is.
+    if let Some(at) = super::data_behind(file.as_fd(), 0, &first)
+        && (&file).seek(SeekFrom::Start(at)).is_ok()
+    {
+        first.clear();
+        let _ = (&file).take(READ_BYTES as u64).read_to_end(&mut first);
+    }
+    let left_out = binary.of_path(|| is_named) == Binary::Skip;
+    match binary::judge(&first, is_known) {
+        Some(Verdict::Utf32) => Inside::Unfit(PassedOver::Binary),
+        Some(Verdict::Binary) if left_out => Inside::Unfit(PassedOver::Binary),
+        Some(Verdict::Binary) => Inside::NotUtf8,
+        Some(Verdict::Text) | None if is_known || has_mark(&first) => Inside::Fit,
+        Some(Verdict::Text) | None if binary::has_invalid_utf8(&first) => Inside::NotUtf8,
+        Some(Verdict::Text) | None => Inside::Fit,
+    }
+}
+
+fn has_mark(first: &[u8]) -> bool {
+    !matches!(mark(first, true), Mark::None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing(dir: &Path, patterns: &[&str]) -> String {
+        let pattern = |name: &&str| PathPattern::new(dir.join(name).to_str().unwrap()).unwrap();
+        let paths = patterns.iter().map(pattern).collect();
+        let mut settings = Settings { data_dir: dir.join("data"), ..Settings::default() };
+        settings.file_monitor.files = vec![FileSet { paths, ..FileSet::default() }];
+        let mut out = Vec::new();
+        show(&settings, &mut out).unwrap();
+        String::from_utf8(out).unwrap().replace(&format!("{}/", dir.display()), "")
+    }
+
+    #[test]
+    fn each_pattern_has_its_files_and_what_it_passes_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).unwrap();
+        for name in ["a.log", "a.log.1", ".hidden", "z.gz"] {
+            write(name, b"text\n");
+        }
+        write("wtmp", b"\x08\x00\x00\x00tty1\x00\x00");
+        write("utf16", b"\xFF\xFEa\x00\n\x00");
+        write("no-mark", b"a\x00 \x00l\x00i\x00n\x00e\x00\n\x00");
+        write("latin1", b"caf\xE9 au lait\n");
+        // As lastlog is: a hole, and behind it what is no text.
+        let holes = File::create(dir.path().join("holes")).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&holes, b"\x08\x00\x00\x00tty1\x00\x00", 1 << 20).unwrap();
+        std::os::unix::fs::symlink("a.log", dir.path().join("link")).unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        let text = listing(dir.path(), &["*", "none*", "link"]);
+        let expected = [
+            "What the patterns match now:",
+            "  files[0] *: 3 files",
+            "      a.log",
+            "      latin1",
+            "      utf16",
+            "passes over 1 (a directory:",
+            "d\n",
+            "passes over 1 (a symbolic link",
+            "link\n",
+            "passes over 1 (hidden",
+            ".hidden\n",
+            "passes over 1 (an archive",
+            "z.gz\n",
+            "passes over 1 (a rotated file",
+            "a.log.1\n",
+            "passes over 3 (not text in UTF-8",
+            "holes, no-mark, wtmp\n",
+            "not UTF-8 in 1 (latin1)",
+            "  files[0] none*: no file\n",
+            "  files[0] link: 1 file\n",
+            "      link -> a.log\n",
+        ];
+        let mut rest = text.as_str();
+        for part in expected {
+            let at = rest
+                .find(part)
+                .unwrap_or_else(|| panic!("{part:?} is missing or not in its place in\n{text}"));
+            rest = &rest[at + part.len()..];
+        }
+    }
+
+    #[test]
+    fn the_list_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        (0..500).for_each(|number| std::fs::write(dir.path().join(format!("{number}.log")), "x").unwrap());
+        let text = listing(dir.path(), &["*.log"]);
+        assert!(text.contains("*.log: 500 files") && text.contains("and 480 more"), "{text}");
+        assert!(text.lines().count() < 30, "{text}");
+    }
+}

@@ -1,0 +1,422 @@
+//! The steps themselves: listing a chain of files, opening one of it. Whatever thread calls it may hang in it.
+//!
+//! Files are opened beneath their directory without following links, and only regular ones: a container's owner who
+//! can write there must not make a privileged agent read something else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+
+use flate2::read::MultiGzDecoder as GzDecoder;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::listings::Listings;
+use super::unpack;
+use crate::capture::io::{FileError, FoundFile, NO_ROOM, OpenedFile};
+use crate::decode::damage::leading_nuls;
+use crate::ledger::Owner;
+use crate::ledger::claims::Claims;
+use crate::limits::HEAD_BYTES;
+use crate::model::cursor::{FileId, TailPrint};
+use crate::model::kin;
+use crate::model::kin::Kin;
+use crate::shell::descriptors;
+use crate::text::path_text::name_of;
+
+/// So much must have been NULs before a file is asked where its data goes on.
+const HOLE_ASKED_BYTES: usize = 64 * 1024;
+
+/// Of a file whose name does not tell.
+const RANK_UNKNOWN: u32 = FoundFile::RANK_UNKNOWN;
+/// Looks at a directory that is rotated meanwhile at most so often.
+const SCANS_MAX: usize = 8;
+
+/// What of a directory is one log.
+#[derive(Clone, Copy)]
+pub struct Chain<'a> {
+    /// The directory.
+    pub directory: &'a str,
+    /// Name of the live file.
+    pub live_name: &'a str,
+    /// Files that count whatever their name is now.
+    pub wanted: &'a [FileId],
+    /// Names that are logs of their own.
+    pub apart: &'a [String],
+}
+
+/// The live file, its rotated kin ([`Kin`]), compressed or not, and what is wanted. Files are looked at one after the
+/// other, so a rotation may come between and show one file twice and another not at all. Then it is done again.
+pub(super) fn scan(chain: Chain<'_>, listings: &mut Listings) -> Result<Vec<FoundFile>, FileError> {
+    let live_name = chain.live_name;
+    let dir = open_directory(chain.directory)?;
+    for _ in 1..SCANS_MAX {
+        let names = names_of(&dir, chain, listings)?;
+        let live = live_id(&dir, live_name);
+        let found = scan_once(&dir, chain, &names, listings)?;
+        let same_live = live == live_id(&dir, live_name);
+        if same_live && found.len() == names.len() && names == names_of(&dir, chain, listings)? {
+            return Ok(found);
+        }
+    }
+    let names = names_of(&dir, chain, listings)?;
+    scan_once(&dir, chain, &names, listings)
+}
+
+/// Every rotation gives the live name to another file.
+fn live_id(dir: &OwnedFd, live_name: &str) -> Option<FileId> {
+    let stat = rustix::fs::statx(dir, live_name, AtFlags::SYMLINK_NOFOLLOW, FileId::ASKED).ok()?;
+    Some(FileId::of(&stat))
+}
+
+/// Ranks, names, and whether each is compressed. The newest first: while files are renamed to older names, one that is
+/// looked at before its older neighbour is seen twice rather than not at all.
+fn names_of(
+    dir: &OwnedFd,
+    chain: Chain<'_>,
+    listings: &mut Listings,
+) -> Result<BTreeSet<(u32, String, bool)>, FileError> {
+    let other = |cause: io::Error| FileError::Other {
+        what: format!("listing {}", chain.directory),
+        cause: cause.to_string(),
+    };
+    let listing = listings.list(dir, chain.directory).map_err(other)?;
+    let mut names = BTreeMap::new();
+    let is_apart = |name: &str| name != chain.live_name && chain.apart.iter().any(|apart| apart == name);
+    for name in listing.beginning_with(kin::common_start(chain.live_name)).filter(|name| !is_apart(name)) {
+        if let Some(kin) = Kin::of(name, chain.live_name) {
+            names.insert(name, kin);
+        }
+    }
+    for id in chain.wanted {
+        for name in listing.of_inode(id.inode) {
+            names.entry(name).or_insert((Kin::Stranger, false));
+        }
+    }
+    let named = |(name, (kin, compressed)): (&str, (Kin, bool))| (name.to_owned(), kin, compressed);
+    Ok(ranked(names.into_iter().map(named).collect()))
+}
+
+/// Ranks: 0 is the live file, a higher one is older. Dates come behind numbers, if ever there are both.
+fn ranked(names: Vec<(String, Kin, bool)>) -> BTreeSet<(u32, String, bool)> {
+    let number = |kin: &Kin| if let Kin::Number(number) = kin { *number } else { 0 };
+    let highest = names.iter().map(|(_, kin, _)| number(kin)).max().unwrap_or(0);
+    let is_date = |kin: &&Kin| matches!(kin, Kin::Date(_));
+    let dates: BTreeSet<Vec<u64>> =
+        names.iter().map(|(_, kin, _)| kin).filter(is_date).map(Kin::date_key).collect();
+    let later = |kin: &Kin| dates.range(kin.date_key()..).count();
+    let rank = |kin: &Kin| match kin {
+        Kin::Live => 0,
+        Kin::Number(number) => *number,
+        Kin::Date(_) => highest.saturating_add(later(kin) as u32),
+        Kin::Stranger => RANK_UNKNOWN,
+    };
+    names.iter().map(|(name, kin, compressed)| (rank(kin), name.clone(), *compressed)).collect()
+}
+
+fn scan_once(
+    dir: &OwnedFd,
+    chain: Chain<'_>,
+    names: &BTreeSet<(u32, String, bool)>,
+    listings: &mut Listings,
+) -> Result<Vec<FoundFile>, FileError> {
+    let mut found = Vec::new();
+    for (rank, name, compressed) in names.iter().cloned() {
+        match look_at(dir, chain.directory, &name) {
+            // The number of another file that was wanted.
+            Ok((id, ..)) if rank == RANK_UNKNOWN && !chain.wanted.iter().any(|wanted| wanted.can_be(id)) => {}
+            Ok((id, len, head, unpacked_len)) => {
+                found.push(FoundFile { name, rank, compressed, id, len, head, unpacked_len });
+            }
+            // Renamed or removed since the listing.
+            Err(FileError::Changed(_)) => {}
+            // A rotated sibling that can't be read must not hide the live file.
+            Err(error) if rank > 0 => {
+                if listings.is_news(&error.to_string()) {
+                    tracing::warn!("{error}; passed over, the files beside it are read");
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+fn open_directory(directory: &str) -> Result<OwnedFd, FileError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    rustix::fs::open(&*name_of(directory), flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::NOENT | Errno::NOTDIR => FileError::NoDirectory(directory.to_owned()),
+        errno => classify(errno, directory, directory),
+    })
+}
+
+fn classify(errno: Errno, shown: &str, what: &str) -> FileError {
+    match errno {
+        Errno::NOENT => FileError::Changed(shown.to_owned()),
+        Errno::LOOP | Errno::XDEV | Errno::NXIO | Errno::ISDIR => FileError::NotRegular(shown.to_owned()),
+        Errno::ACCESS | Errno::PERM => FileError::Denied(shown.to_owned()),
+        Errno::MFILE | Errno::NFILE => {
+            FileError::Other { what: format!("opening {what}"), cause: NO_ROOM.to_owned() }
+        }
+        errno => {
+            FileError::Other { what: format!("opening {what}"), cause: io::Error::from(errno).to_string() }
+        }
+    }
+}
+
+fn open_beneath(dir: &OwnedFd, directory: &str, name: &str) -> Result<OwnedFd, FileError> {
+    // Non-blocking, so that a named pipe put there can't hang the opening; it means nothing for regular files.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let shown = format!("{directory}/{name}");
+    let name = name_of(name);
+    let file = match rustix::fs::openat2(dir, &*name, flags, Mode::empty(), resolve) {
+        // A seccomp profile may not know openat2; a plain name can't lead out of the directory either.
+        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(dir, &*name, flags, Mode::empty()),
+        result => result,
+    };
+    let file = file.map_err(|errno| classify(errno, &shown, &shown))?;
+    let stat = rustix::fs::fstat(&file).map_err(|errno| classify(errno, &shown, &shown))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(FileError::NotRegular(shown));
+    }
+    Ok(file)
+}
+
+type Looked = (FileId, u64, Vec<u8>, Option<u32>);
+
+fn look_at(dir: &OwnedFd, directory: &str, name: &str) -> Result<Looked, FileError> {
+    let file = open_beneath(dir, directory, name)?;
+    let (id, len) = identify(&file).map_err(|errno| classify(errno, name, name))?;
+    let unpacked_len = if name.ends_with(".gz") { unpacked_len(&file, len) } else { None };
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    let file = std::fs::File::from(file);
+    let read = if name.ends_with(".gz") {
+        GzDecoder::new(file).take(HEAD_BYTES as u64).read_to_end(&mut head)
+    } else {
+        file.take(HEAD_BYTES as u64).read_to_end(&mut head)
+    };
+    // A damaged archive is known by what of its head can be read; its opening says what is wrong with it.
+    match read {
+        Err(error) if !name.ends_with(".gz") => {
+            Err(FileError::Other { what: format!("reading {directory}/{name}"), cause: error.to_string() })
+        }
+        _ => Ok((id, len, head, unpacked_len)),
+    }
+}
+
+/// The last four bytes of a gzip file are the length of its content (RFC 1952: ISIZE).
+fn unpacked_len(file: &OwnedFd, len: u64) -> Option<u32> {
+    let mut trailer = [0; 4];
+    let read = rustix::io::pread(file, &mut trailer, len.checked_sub(4)?).ok()?;
+    (read == 4).then(|| u32::from_le_bytes(trailer))
+}
+
+/// Identity and length of an open file.
+fn identify(file: &OwnedFd) -> rustix::io::Result<(FileId, u64)> {
+    let stat = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, FileId::ASKED)?;
+    Ok((FileId::of(&stat), stat.stx_size))
+}
+
+/// Opens a file that a scan found, if it is still that one, and looks whether what is expected stands in it. `beat` is
+/// called while something long goes on.
+pub fn open(
+    directory: &str,
+    found: &FoundFile,
+    expected: &TailPrint,
+    claims: &Claims,
+    beat: &dyn Fn(),
+) -> Result<(OwnedFd, OpenedFile), FileError> {
+    let dir = open_directory(directory)?;
+    let file = open_beneath(&dir, directory, &found.name)?;
+    if !descriptors::may_keep(file.as_fd()) {
+        return Err(classify(Errno::MFILE, directory, &found.name));
+    }
+    let (id, len) = identify(&file).map_err(|errno| classify(errno, &found.name, &found.name))?;
+    if id != found.id {
+        return Err(FileError::Changed(format!("{directory}/{}", found.name)));
+    }
+    // Measuring may take minutes; the stream claims the file once it has it.
+    let file = claims.hold(std::fs::File::from(file), Owner::Discovery);
+    let shown = |errno| classify(errno, &found.name, &found.name);
+    let mut head = vec![0; found.head.len()];
+    let (opened, read) = if found.compressed {
+        let mut tail = vec![0; expected.len_bytes as usize];
+        let kept = unpack::Kept { at: expected.begin(), bytes: &mut tail };
+        let (len, damaged) =
+            unpack::measure(&file, &mut [unpack::Kept { at: 0, bytes: &mut head }, kept], beat);
+        let as_expected = expected.is_none() || len >= expected.end && expected.is_of(&tail);
+        (OpenedFile { len, damaged, lane: None, as_expected }, head.len().min(len as usize))
+    } else {
+        let read = rustix::io::pread(&*file, &mut head, 0).map_err(shown)?;
+        let as_expected = expected.is_none() || stands_in(&*file, expected).map_err(shown)?;
+        (OpenedFile { len, damaged: false, lane: None, as_expected }, read)
+    };
+    // Without birth times the number alone does not tell it from a file that got the same one since.
+    if head[..read] != found.head {
+        return Err(FileError::Changed(format!("{directory}/{}", found.name)));
+    }
+    Ok((file.unclaimed().into(), opened))
+}
+
+/// Where a file goes on with data, if what was read of it at `offset` is nothing but NULs and a hole follows.
+pub fn data_behind(file: impl AsFd, offset: u64, read: &[u8]) -> Option<u64> {
+    // A few NULs are cheaper read than asked about.
+    if read.len() < HOLE_ASKED_BYTES || leading_nuls(read) < read.len() {
+        return None;
+    }
+    let behind = offset + read.len() as u64;
+    let at = rustix::fs::seek(file, rustix::fs::SeekFrom::Data(behind)).ok()?;
+    (at > behind).then_some(at)
+}
+
+fn stands_in(file: impl AsFd, expected: &TailPrint) -> rustix::io::Result<bool> {
+    let mut bytes = vec![0; expected.len_bytes as usize];
+    let mut read = 0;
+    while read < bytes.len() {
+        match rustix::io::pread(&file, &mut bytes[read..], expected.begin() + read as u64)? {
+            0 => return Ok(false),
+            count => read += count,
+        }
+    }
+    Ok(expected.is_of(&bytes))
+}
+
+/// Length of an open file now.
+pub fn length(file: impl AsFd) -> Option<u64> {
+    rustix::fs::fstat(file).ok().map(|stat| stat.st_size as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The position goes from the oldest to the live file, so an order that is wrong repeats or passes over whole files.
+    #[test]
+    fn the_latest_date_is_the_newest() {
+        let ranks = |names: &[&str]| {
+            let kin = |name: &&str| Kin::of(name, "0.log").map(|(kin, gz)| ((*name).to_owned(), kin, gz));
+            let ranks = ranked(names.iter().filter_map(kin).collect()).into_iter();
+            ranks.map(|(rank, name, _)| (rank, name)).collect::<Vec<_>>()
+        };
+        let (older, newer) = ("0.log.20251231-235959", "0.log.20260101-000000");
+        let packed = format!("{older}.gz");
+        let expected = [(0, "0.log"), (1, newer), (2, older), (2, &packed)];
+        assert_eq!(
+            ranks(&[older, &packed, "0.log", newer]),
+            expected.map(|(rank, name)| (rank, name.to_owned()))
+        );
+        let expected = [(1, "0.log.1"), (3, "0.log.3"), (4, "0.log-20261125")];
+        assert_eq!(
+            ranks(&["0.log-20261125", "0.log.3", "0.log.1"]),
+            expected.map(|(rank, name)| (rank, name.to_owned()))
+        );
+    }
+
+    fn scan(directory: &str, live_name: &str) -> Result<Vec<FoundFile>, FileError> {
+        let chain = Chain { directory, live_name, wanted: &[], apart: &[] };
+        super::scan(chain, &mut Listings::default())
+    }
+
+    /// As [`super::open`], with nothing expected.
+    fn open(directory: &str, found: &FoundFile) -> Result<(OwnedFd, OpenedFile), FileError> {
+        super::open(directory, found, &TailPrint::default(), &Claims::default(), &|| ())
+    }
+
+    /// Rotated to a name that nobody knows, a file is still the one it was.
+    #[test]
+    fn what_is_wanted_is_found_under_any_name_and_what_is_apart_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = dir.path().to_str().unwrap();
+        for name in ["l", "l.1", "l.2", "other"] {
+            std::fs::write(dir.path().join(name), name).unwrap();
+        }
+        let first = scan(directory, "l").unwrap().into_iter().find(|file| file.rank == 2).unwrap();
+        std::fs::rename(dir.path().join("l.2"), dir.path().join("moved")).unwrap();
+        let chain = Chain {
+            directory,
+            live_name: "l",
+            wanted: &[first.id],
+            apart: &["l.1".to_owned(), "l".to_owned()],
+        };
+        let found = super::scan(chain, &mut Listings::default()).unwrap();
+        let names: Vec<_> = found.iter().map(|file| (file.name.as_str(), file.rank)).collect();
+        assert_eq!(names, [("l", 0), ("moved", RANK_UNKNOWN)]);
+        assert_eq!(found[1].id, first.id);
+    }
+
+    #[test]
+    fn an_opening_tells_whether_what_is_expected_stands_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = dir.path().to_str().unwrap();
+        std::fs::write(dir.path().join("l"), "one two three").unwrap();
+        let found = scan(directory, "l").unwrap().remove(0);
+        for (bytes, end, expected) in
+            [("two", 7, true), ("TWO", 7, false), ("two", 8, false), ("three", 14, false)]
+        {
+            let tail = TailPrint::of(bytes.as_bytes(), end);
+            let (_, opened) = super::open(directory, &found, &tail, &Claims::default(), &|| ()).unwrap();
+            assert_eq!(opened.as_expected, expected, "{bytes} before {end}");
+        }
+    }
+
+    /// A container's owner who can write beside the log must not make the agent read something else.
+    #[test]
+    fn only_regular_files_and_no_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("l.1"), "x").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", path("l")).unwrap();
+        std::fs::create_dir(path("l.2")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, path("l.3"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let directory = dir.path().to_str().unwrap();
+        assert!(matches!(scan(directory, "l"), Err(FileError::NotRegular(_))));
+        std::fs::remove_file(path("l")).unwrap();
+        std::fs::write(path("l"), "live").unwrap();
+        let mut found: Vec<_> = scan(directory, "l").unwrap();
+        found.sort_by_key(|file| file.rank);
+        let names: Vec<_> =
+            found.iter().map(|file| (file.name.as_str(), file.len, file.head.len())).collect();
+        assert_eq!(names, [("l", 4, 4), ("l.1", 1, 1)]);
+        assert!(matches!(scan("/nonexistent", "l"), Err(FileError::NoDirectory(_))));
+    }
+
+    #[test]
+    fn a_file_replaced_since_the_scan_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = dir.path().to_str().unwrap();
+        std::fs::write(dir.path().join("l"), "one").unwrap();
+        let found = scan(directory, "l").unwrap().remove(0);
+        assert_eq!(
+            open(directory, &found).unwrap().1,
+            OpenedFile { len: 3, damaged: false, lane: None, as_expected: true }
+        );
+        std::fs::rename(dir.path().join("l"), dir.path().join("l.1")).unwrap();
+        std::fs::write(dir.path().join("l"), "two").unwrap();
+        assert!(matches!(open(directory, &found), Err(FileError::Changed(_))));
+        // The same inode with another content, as a reused number looks where there are no birth times.
+        let found = scan(directory, "l").unwrap().into_iter().find(|file| file.rank == 0).unwrap();
+        std::fs::write(dir.path().join("l"), "three").unwrap();
+        assert!(matches!(open(directory, &found), Err(FileError::Changed(_))));
+    }
+
+    #[test]
+    fn an_archive_is_known_by_its_content_and_measured() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = dir.path().to_str().unwrap();
+        let content: Vec<u8> =
+            (0..200_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, &content).unwrap();
+        let packed = encoder.finish().unwrap();
+        for (len, damaged) in [(packed.len(), false), (packed.len() / 2, true)] {
+            std::fs::write(dir.path().join("l.1.gz"), &packed[..len]).unwrap();
+            let found = scan(directory, "l").unwrap().remove(0);
+            assert!(found.compressed && found.head == content[..HEAD_BYTES]);
+            assert_eq!(found.unpacked_len == Some(content.len() as u32), !damaged);
+            let (_, opened) = open(directory, &found).unwrap();
+            assert_eq!(opened.damaged, damaged);
+            assert!(if damaged { opened.len > 100_000 } else { opened.len == content.len() as u64 });
+        }
+    }
+}

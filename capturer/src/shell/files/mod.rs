@@ -1,0 +1,526 @@
+//! What is done to files by name: listing a chain, opening, watching, matching patterns; and everything that is done to
+//! files of file systems that may hang. Threads of their own do it, because every step may hang there and nothing in
+//! the kernel can end it; the loop only sends a request and takes the answer when it comes.
+//!
+//! ```text
+//! request ─▶ "files": where does it lead? (mounts.rs) ─┬─ local: done here (look.rs, patterns.rs); the ring reads
+//!                                                      └─ may hang: the thread of that file system (lane.rs),
+//!                                                         which also reads and closes what it opened
+//! checkpoint ─▶ "checkpoints"
+//! ```
+//! There is a thread per file system that may hang, made when it is first needed, at most [`LANES_MAX`]. Each tells
+//! what it is at ([`Progress`]), so that one that hangs is named.
+//!
+//! Not here: reads of local files (ring/), and what a listing means (stream/chain.rs).
+
+mod lane;
+pub mod listing;
+mod listings;
+mod look;
+mod mounts;
+mod own;
+pub mod patterns;
+pub mod report;
+mod unpack;
+mod waiting;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lane::Worker;
+pub use lane::{Hung, Lane, Progress, Walked};
+use listings::Listings;
+use mounts::{Mount, Mounts};
+use own::Own;
+use patterns::Start;
+use waiting::Waiting;
+
+use crate::capture::checkpoint::Checkpoint;
+use crate::capture::io::{FileError, FileNo, FoundFile, FoundPath, LaneId, OpenedFile};
+use crate::ledger::Owner;
+use crate::ledger::claims::{Claimed, Claims};
+use crate::limits::LANES_MAX;
+use crate::model::cursor::{FileId, TailPrint};
+use crate::model::record::StreamId;
+use crate::settings::Settings;
+use crate::shell::checkpoint::saver::Saver;
+use crate::shell::watches::Interest;
+use crate::text::path_text::name_of;
+
+/// A step on a file system that may hang is believed to hang after so long. Reported within 5 s: the loop looks once a
+/// second.
+const LANE_PATIENCE: Duration = Duration::from_secs(3);
+/// A local disk that is busy may take longer over one step.
+const LOCAL_PATIENCE: Duration = Duration::from_secs(10);
+/// The lane of archives on local disks: unpacking is work that the ring can't do, and must not hold up other files.
+const ARCHIVES: LaneId = LaneId(u64::MAX);
+/// What to do where a local disk does not answer.
+const LOCAL_CURE: &str = "look for a failing disk: dmesg, iostat -x";
+
+/// What is asked.
+#[derive(Debug)]
+pub enum Request {
+    /// Watch the directory and list a chain.
+    Scan {
+        /// The stream that asks.
+        stream: StreamId,
+        /// Absolute path.
+        directory: String,
+        /// Name of the live file.
+        live_name: String,
+        /// Files that count whatever their name is now.
+        wanted: Vec<FileId>,
+        /// Names that are logs of their own.
+        apart: Vec<String>,
+    },
+    /// Open a file of a chain.
+    Open {
+        /// The stream that asks.
+        stream: StreamId,
+        /// Its number.
+        file: FileNo,
+        /// Absolute path of its directory.
+        directory: String,
+        /// As the scan found it.
+        found: FoundFile,
+        /// What should stand before the position.
+        expected: TailPrint,
+        /// Who holds it from then on.
+        owner: Owner,
+    },
+    /// Read a file that a lane opened.
+    Read {
+        /// The stream that asks.
+        stream: StreamId,
+        /// Its number.
+        file: FileNo,
+        /// Where from.
+        offset: u64,
+        /// Where to: its spare capacity is asked for.
+        buffer: Vec<u8>,
+    },
+    /// Close a file that a lane opened.
+    Close {
+        /// Its number.
+        file: FileNo,
+    },
+    /// Match the patterns of an entry and watch the directories they name.
+    FindPaths {
+        /// Index of the entry.
+        set: usize,
+    },
+    /// Go on matching where a lane's file system begins.
+    FindRest {
+        /// Index of the entry.
+        set: usize,
+        /// Where.
+        starts: Vec<Start>,
+    },
+}
+
+impl Request {
+    fn stream(&self) -> Option<StreamId> {
+        match self {
+            Request::Scan { stream, .. } | Request::Open { stream, .. } | Request::Read { stream, .. } => {
+                Some(*stream)
+            }
+            Request::Close { .. } | Request::FindPaths { .. } | Request::FindRest { .. } => None,
+        }
+    }
+
+    fn directory(&self) -> Option<Cow<'_, OsStr>> {
+        match self {
+            Request::Scan { directory, .. } | Request::Open { directory, .. } => Some(name_of(directory)),
+            _ => None,
+        }
+    }
+
+    fn is_of_archive(&self) -> bool {
+        matches!(self, Request::Open { found, .. } if found.compressed)
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Request::Scan { directory, .. } => format!("listing {directory}"),
+            Request::Open { directory, found, .. } => format!("opening {directory}/{}", found.name),
+            Request::Read { .. } => "reading a file".to_owned(),
+            Request::Close { .. } => "closing a file".to_owned(),
+            Request::FindPaths { set } | Request::FindRest { set, .. } => {
+                format!("matching the patterns of file_monitor.files[{set}]")
+            }
+        }
+    }
+}
+
+/// An opened file.
+#[derive(Debug)]
+pub enum OpenFile {
+    /// Local: the ring reads it.
+    Here(OwnedFd),
+    /// Its lane keeps, reads and closes it; this is its number.
+    OnLane(RawFd),
+}
+
+/// What is answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// To [`Request::Scan`].
+    Scanned {
+        /// The stream that asks.
+        stream: StreamId,
+        /// The directory and its watch; `None` where inotify has none left.
+        watch: Option<i32>,
+        /// The files.
+        result: Result<Vec<FoundFile>, FileError>,
+    },
+    /// To [`Request::Open`].
+    Opened {
+        /// The stream that asks.
+        stream: StreamId,
+        /// Its number.
+        file: FileNo,
+        /// Who has it, if it may hang.
+        lane: Option<LaneId>,
+        /// The file.
+        result: Result<(OpenFile, OpenedFile), FileError>,
+    },
+    /// To [`Request::Read`].
+    Read {
+        /// The stream that asks.
+        stream: StreamId,
+        /// Its number.
+        file: FileNo,
+        /// Bytes that came.
+        result: Result<usize, FileError>,
+        /// What came, appended to what was given.
+        buffer: Vec<u8>,
+        /// The file's length, if fewer came than there was room for.
+        file_len: Option<u64>,
+        /// Where the file goes on with data, if nothing came but NULs and a hole follows.
+        data_at: Option<u64>,
+    },
+    /// To [`Request::Close`].
+    Closed {
+        /// Its number.
+        file: FileNo,
+    },
+    /// To [`Request::FindPaths`] by what is local, and from each lane by what is there.
+    PathsFound {
+        /// Index of the entry.
+        set: usize,
+        /// Whose part this is; `None` = what is local.
+        lane: Option<LaneId>,
+        /// With the local part: all the lanes that the patterns lead to.
+        lanes: Vec<LaneId>,
+        /// Watches of directories, and what is looked for there.
+        watches: Vec<(i32, Interest)>,
+        /// Matches.
+        paths: Vec<FoundPath>,
+    },
+    /// To [`Files::save`].
+    Saved {
+        /// Its number.
+        seq: u64,
+        /// Why not.
+        result: Result<(), String>,
+    },
+}
+
+type Answers = Arc<dyn Fn(Answer) + Send + Sync>;
+
+/// What the threads share with those who watch them.
+#[derive(Debug, Default)]
+struct Shared {
+    watched: Mutex<Vec<Arc<Progress>>>,
+    lanes: Mutex<BTreeMap<LaneId, Lane>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing is left half done in either.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Held by every thread that has files open; never used to send anything. Its channel closes when the last has ended.
+type Alive = tokio::sync::mpsc::Sender<()>;
+
+/// Sends requests to the threads; they end when this is dropped, but for one that hangs.
+#[derive(Debug)]
+pub struct Files {
+    requests: Sender<Request>,
+    local: Arc<Progress>,
+    saves: Sender<(u64, Checkpoint)>,
+    shared: Arc<Shared>,
+    alive: tokio::sync::mpsc::Receiver<()>,
+    saver: std::thread::JoinHandle<()>,
+}
+
+impl Files {
+    /// Starts the threads. `inotify` is the loop's one instance; `None` = there is none, nothing is watched.
+    ///
+    /// # Errors
+    /// When no thread can be made.
+    pub fn start(
+        inotify: Option<Arc<Claimed<OwnedFd>>>,
+        settings: &Settings,
+        claims: Claims,
+        answer: impl Fn(Answer) + Send + Sync + 'static,
+    ) -> io::Result<Files> {
+        let answers: Answers = Arc::new(answer);
+        let data_dir = settings.data_dir.clone();
+        let shared = Arc::<Shared>::default();
+        let local = Progress::new("a local file system".to_owned(), LOCAL_CURE.to_owned(), LOCAL_PATIENCE);
+        let place = format!("the data directory {}", data_dir.display());
+        let saving = Progress::new(place, LOCAL_CURE.to_owned(), LOCAL_PATIENCE);
+        lock(&shared.watched).extend([Arc::clone(&local), Arc::clone(&saving)]);
+
+        let (saves, to_save) = channel();
+        let (directory, saved) = (data_dir.clone(), Arc::clone(&answers));
+        let saver = std::thread::Builder::new()
+            .name("checkpoints".to_owned())
+            .spawn(move || save_all(&to_save, directory, &saving, &saved))?;
+
+        let (requests, inbox) = channel();
+        let (of_threads, alive) = tokio::sync::mpsc::channel(1);
+        let worker = Worker {
+            inotify,
+            sets: Arc::new(settings.file_monitor.files.clone()),
+            own: Arc::new(Own::of(settings)),
+            claims,
+            answers,
+            progress: Arc::clone(&local),
+            lane: None,
+            open: BTreeMap::new(),
+            waiting: Waiting::default(),
+            listings: Listings::default(),
+            alive: of_threads,
+        };
+        let mut router = Router {
+            mounts: Mounts::new(),
+            worker,
+            shared: Arc::clone(&shared),
+            last_paths: BTreeMap::new(),
+        };
+        std::thread::Builder::new().name("files".to_owned()).spawn(move || router.run(&inbox))?;
+        Ok(Files { requests, local, saves, shared, alive, saver })
+    }
+
+    /// Sends a request by name. Each is answered once.
+    pub fn ask(&self, request: Request) {
+        self.local.waits(request.stream());
+        // The thread ends only with this sender.
+        let _ = self.requests.send(request);
+    }
+
+    /// Saves a checkpoint; answered by [`Answer::Saved`].
+    pub fn save(&self, seq: u64, checkpoint: Checkpoint) {
+        let _ = self.saves.send((seq, checkpoint));
+    }
+
+    /// The lane that opened a file.
+    pub fn lane(&self, id: LaneId) -> Option<Lane> {
+        lock(&self.shared.lanes).get(&id).cloned()
+    }
+
+    /// Threads whose step takes longer than it may.
+    pub fn hung(&self) -> Vec<Hung> {
+        lock(&self.shared.watched).iter().filter_map(|progress| progress.hung()).collect()
+    }
+
+    /// What the last walks of the patterns had to say, by entry: file systems that may hang say their part.
+    pub fn walks(&self) -> BTreeMap<usize, Vec<Arc<Walked>>> {
+        let mut all: BTreeMap<usize, Vec<Arc<Walked>>> = BTreeMap::new();
+        for progress in lock(&self.shared.watched).iter() {
+            progress.walks().into_iter().for_each(|(set, walked)| all.entry(set).or_default().push(walked));
+        }
+        all
+    }
+
+    /// Openings that wait for a descriptor.
+    pub fn without_room(&self) -> usize {
+        lock(&self.shared.watched).iter().map(|progress| progress.without_room()).sum()
+    }
+
+    /// Ends the threads and waits until what they had open is closed. Whoever still has a [`Lane`] holds this up, and a
+    /// thread that hangs does for ever. What is asked from now on is lost.
+    pub async fn end(&mut self) {
+        self.close();
+        // Nothing is ever sent: this is the end of the last sender.
+        let _ = self.alive.recv().await;
+    }
+
+    /// Tells the threads to end. What is asked from now on is lost.
+    pub fn close(&mut self) {
+        self.requests = channel().0;
+        self.saves = channel().0;
+    }
+
+    /// After [`Files::close`]: every thread that had files open has closed them.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.alive.try_recv(), Err(tokio::sync::mpsc::error::TryRecvError::Disconnected))
+    }
+
+    /// After [`Files::close`]: no checkpoint is being saved, and none will be.
+    pub fn saver_has_ended(&self) -> bool {
+        self.saver.is_finished()
+    }
+}
+
+fn save_all(
+    to_save: &Receiver<(u64, Checkpoint)>,
+    data_dir: PathBuf,
+    progress: &Progress,
+    answers: &Answers,
+) {
+    let mut saver = Saver::new(data_dir);
+    while let Ok((seq, checkpoint)) = to_save.recv() {
+        #[cfg(feature = "test-faults")]
+        crate::faults::here();
+        progress.begin("saving the checkpoint".to_owned());
+        let result = saver.save(checkpoint);
+        progress.end();
+        let result = result.map_err(|error| format!("{:#}", anyhow::Error::from(error)));
+        answers(Answer::Saved { seq, result });
+    }
+}
+
+/// The thread "files": knows where a request leads, and does what is local itself.
+struct Router {
+    mounts: Mounts,
+    worker: Worker,
+    shared: Arc<Shared>,
+    /// By entry: what its patterns matched the last time that all could be looked at.
+    last_paths: BTreeMap<usize, BTreeMap<String, FoundPath>>,
+}
+
+impl Router {
+    fn run(&mut self, inbox: &Receiver<Request>) {
+        while let Some(request) = self.worker.next(inbox) {
+            #[cfg(feature = "test-faults")]
+            crate::faults::here();
+            let stream = request.stream();
+            self.mounts.refresh();
+            let mount = request
+                .directory()
+                .and_then(|directory| self.mounts.on_the_way(Path::new(&directory)).cloned());
+            match (request, mount) {
+                (Request::FindPaths { set }, _) => self.find_paths(set),
+                (request, Some(mount)) => match self.lane(&mount) {
+                    Ok(lane) => lane.ask(request),
+                    Err(error) => self.refuse(request, &error),
+                },
+                (request @ Request::Open { .. }, None) if request.is_of_archive() => {
+                    let place = "archives of a local file system".to_owned();
+                    match self.lane_of(ARCHIVES, place, LOCAL_CURE.to_owned(), LOCAL_PATIENCE) {
+                        Ok(lane) => lane.ask(request),
+                        Err(error) => self.refuse(request, &error),
+                    }
+                }
+                (request, None) => self.worker.carry_out(request),
+            }
+            self.worker.progress.waits_no_more(stream);
+        }
+        // Lanes end with their last door; those in here would keep each other.
+        lock(&self.shared.lanes).clear();
+    }
+
+    fn find_paths(&mut self, set: usize) {
+        let progress = Arc::clone(&self.worker.progress);
+        progress.begin(Request::FindPaths { set }.describe());
+        let lane_of = |path: &Path| self.mounts.at(path).map(|mount| mount.lane);
+        let starts = patterns::starts(&self.worker.sets[set]);
+        let (mut found, watches) = self.worker.walk(set, starts, &lane_of);
+        match &found.trouble {
+            // What was there before still counts: it was not looked at.
+            Some(trouble) => {
+                tracing::warn!("looking for files: {trouble}; those found before are kept");
+                for (path, file) in self.last_paths.get(&set).into_iter().flatten() {
+                    found.paths.entry(path.clone()).or_insert_with(|| file.clone());
+                }
+            }
+            None => drop(self.last_paths.insert(set, found.paths.clone())),
+        }
+        let elsewhere = std::mem::take(&mut found.elsewhere);
+        let (lanes, paths) = (elsewhere.keys().copied().collect(), found.paths());
+        progress.end();
+        (self.worker.answers)(Answer::PathsFound { set, lane: None, lanes, watches, paths });
+        for (id, starts) in elsewhere {
+            let Some(mount) = self.mounts.by_lane(id).cloned() else { continue };
+            match self.lane(&mount) {
+                Ok(lane) => lane.ask(Request::FindRest { set, starts }),
+                Err(error) => tracing::warn!("looking for files on {}: {error}", mount.describe()),
+            }
+        }
+    }
+
+    /// The lane of a file system, started if there is none. Lanes of file systems that are no longer mounted make room.
+    fn lane(&self, mount: &Mount) -> io::Result<Lane> {
+        self.lane_of(mount.lane, mount.describe(), mount.cure(), LANE_PATIENCE)
+    }
+
+    fn lane_of(&self, id: LaneId, place: String, cure: String, patience: Duration) -> io::Result<Lane> {
+        let mut lanes = lock(&self.shared.lanes);
+        if let Some(lane) = lanes.get(&id) {
+            return Ok(lane.clone());
+        }
+        lanes.retain(|id, _| *id == ARCHIVES || self.mounts.by_lane(*id).is_some());
+        let mut watched = lock(&self.shared.watched);
+        // Those nobody has a door to are gone; a hung one is kept by its own thread.
+        watched.retain(|progress| Arc::strong_count(progress) > 1);
+        if id != ARCHIVES && lanes.keys().filter(|id| **id != ARCHIVES).count() >= LANES_MAX {
+            return Err(io::Error::other(format!(
+                "{LANES_MAX} file systems that may hang are read already; {place} is left alone"
+            )));
+        }
+        let progress = Progress::new(place.clone(), cure, patience);
+        let worker = Worker {
+            inotify: self.worker.inotify.clone(),
+            sets: Arc::clone(&self.worker.sets),
+            own: Arc::clone(&self.worker.own),
+            claims: self.worker.claims.clone(),
+            answers: Arc::clone(&self.worker.answers),
+            progress: Arc::clone(&progress),
+            lane: None,
+            open: BTreeMap::new(),
+            waiting: Waiting::default(),
+            listings: Listings::default(),
+            alive: self.worker.alive.clone(),
+        };
+        let lane = Lane::start(id, worker, Arc::clone(&progress))?;
+        if id != ARCHIVES {
+            tracing::info!("{place} may hang: a thread of its own does what is done there");
+        }
+        watched.push(progress);
+        lanes.insert(id, lane.clone());
+        Ok(lane)
+    }
+
+    fn refuse(&self, request: Request, error: &io::Error) {
+        let error = FileError::Other { what: "reading logs there".to_owned(), cause: error.to_string() };
+        let answer = match request {
+            Request::Scan { stream, .. } => Answer::Scanned { stream, watch: None, result: Err(error) },
+            Request::Open { stream, file, .. } => {
+                Answer::Opened { stream, file, lane: None, result: Err(error) }
+            }
+            _ => return,
+        };
+        (self.worker.answers)(answer);
+    }
+}
+
+/// Where an open local file goes on with data, if what was read of it at `offset` is nothing but NULs and a hole follows.
+/// Does not hang.
+pub fn data_behind(file: BorrowedFd<'_>, offset: u64, read: &[u8]) -> Option<u64> {
+    look::data_behind(file, offset, read)
+}
+
+/// Length of an open local file now; asked when a read brought nothing, to see a truncation. Does not hang.
+pub fn length(file: BorrowedFd<'_>) -> Option<u64> {
+    look::length(file)
+}

@@ -1,0 +1,474 @@
+//! Path patterns, walked name by name from the root.
+//!
+//! ```text
+//! /srv/current/log/*.log        at:    /srv/releases/7/log     without links: what is listed, watched and opened
+//!      └ releases/7             shown: /srv/current/log        as the pattern has it: what the file is called
+//! ```
+//! Each link is read here and gone along here, never by the kernel, for three reasons: whether one is followed depends on
+//! who put it there (`Walk::enter_link`); it is watched, so that one that is changed is seen; and the walk stops
+//! where a file system begins that may hang, and that one's own thread goes on from there (lane.rs).
+//!
+//! A directory is watched before it is listed, so that what is made meanwhile is seen twice rather than not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, FileType, Statx};
+
+use super::own::Own;
+use super::report::PatternReport;
+use crate::capture::io::{FoundPath, LaneId};
+use crate::model::cursor::FileId;
+use crate::model::kin;
+use crate::settings::FileSet;
+use crate::settings::path_pattern::{Part, Wild};
+use crate::shell::watches::Interest;
+use crate::telemetry::metrics::PassedOver;
+use crate::text::path_text::{name_of, text_of, text_of_path};
+
+/// As many links as the kernel follows in one path.
+const LINKS_MAX: usize = 40;
+/// Directories within directories that are gone into.
+const DEPTH_MAX: usize = 128;
+/// Where the kubelet puts a link for each container's log.
+const KUBELET_LINKS: &str = "/var/log/containers";
+/// Where those may lead.
+const KUBELET_LOGS: [&str; 3] = ["/var/log/pods", "/var/log/containers", "/var/lib/docker/containers"];
+/// Endings of compressed files.
+const ARCHIVES: [&str; 6] = [".gz", ".xz", ".zst", ".bz2", ".lz4", ".Z"];
+
+/// What of a path is still to be gone.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A name that the pattern has.
+    Name(OsString),
+    /// A name that a link leads through; the file is not called by it.
+    Hop(OsString),
+    /// See [`Part::Wild`].
+    Wild(Wild),
+    /// See [`Part::Directories`].
+    Directories,
+}
+
+/// Where the walk is.
+#[derive(Clone, Debug)]
+struct Place {
+    /// Without links.
+    at: PathBuf,
+    /// As the pattern has it.
+    shown: PathBuf,
+    /// A wildcard is behind it: what comes was chosen by whoever made the files.
+    found: bool,
+    /// It is where `**` has led.
+    deep: bool,
+    /// A link of the kubelet is behind it.
+    by_kubelet: bool,
+    /// Links behind it.
+    links: usize,
+}
+
+/// Where a walk goes on.
+#[derive(Clone, Debug)]
+pub struct Start {
+    pattern: usize,
+    place: Place,
+    rest: Vec<Step>,
+}
+
+/// What a walk came to.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Regular files that match, by name.
+    pub paths: BTreeMap<String, FoundPath>,
+    /// What is to be said, by pattern.
+    pub reports: Vec<PatternReport>,
+    /// Why a directory or name could not be looked at, where it is not that it is missing or not allowed.
+    pub trouble: Option<String>,
+    /// Directories that may not be looked at, with the reason: what is in them nobody knows.
+    pub unlistable: BTreeSet<String>,
+    /// Where the walk did not go on.
+    pub elsewhere: BTreeMap<LaneId, Vec<Start>>,
+}
+
+impl Found {
+    /// The files, for who asked.
+    pub fn paths(&self) -> Vec<FoundPath> {
+        self.paths.values().cloned().collect()
+    }
+}
+
+/// Where the patterns of an entry begin.
+pub fn starts(set: &FileSet) -> Vec<Start> {
+    let starts = set.paths.iter().enumerate().flat_map(|(pattern, path)| {
+        path.alternatives().iter().map(move |parts| Start {
+            pattern,
+            place: Place {
+                at: "/".into(),
+                shown: "/".into(),
+                found: false,
+                deep: false,
+                by_kubelet: false,
+                links: 0,
+            },
+            rest: parts.iter().map(step).collect(),
+        })
+    });
+    starts.collect()
+}
+
+fn step(part: &Part) -> Step {
+    match part {
+        Part::Name(name) => Step::Name(name_of(name).into_owned()),
+        Part::Wild(wild) => Step::Wild(wild.clone()),
+        Part::Directories => Step::Directories,
+    }
+}
+
+/// What a walk works with.
+pub struct With<'a> {
+    /// The entry.
+    pub set: &'a FileSet,
+    /// Files of the agent.
+    pub own: &'a Own,
+    /// Says of a path without links that another thread goes there.
+    pub lane_of: &'a dyn Fn(&Path) -> Option<LaneId>,
+    /// Watches a directory for names that are made there.
+    pub watch: &'a mut dyn FnMut(&Path, Interest),
+}
+
+/// Walks from the given places.
+pub fn walk(with: With<'_>, starts: Vec<Start>) -> Found {
+    let report = |pattern: &str| PatternReport { pattern: pattern.to_owned(), ..PatternReport::default() };
+    let reports = with.set.paths.iter().map(|pattern| report(pattern.as_str())).collect();
+    let found = Found { reports, ..Found::default() };
+    let mut walk = Walk {
+        with,
+        pattern: 0,
+        listings: BTreeMap::new(),
+        been: BTreeSet::new(),
+        seen: BTreeSet::new(),
+        found,
+    };
+    for Start { pattern, place, rest } in starts {
+        // The root itself may be on a network.
+        if let Some(lane) = (walk.with.lane_of)(&place.at) {
+            walk.found.elsewhere.entry(lane).or_default().push(Start { pattern, place, rest });
+            continue;
+        }
+        walk.pattern = pattern;
+        walk.been.clear();
+        walk.step(place, &rest);
+    }
+    walk.found.without_second_names();
+    walk.found
+}
+
+/// A name in a directory, and its kind where the listing tells.
+type Entry = (OsString, FileType);
+
+struct Walk<'a> {
+    with: With<'a>,
+    /// The one that is walked.
+    pattern: usize,
+    /// Directories that were listed, for several patterns lead to the same.
+    listings: BTreeMap<PathBuf, Rc<Vec<Entry>>>,
+    /// Directories that `**` of this pattern has been in, by a link or not, and how much was left to go: cuts circles of
+    /// links.
+    been: BTreeSet<(PathBuf, usize, bool)>,
+    /// Names that were matched or passed over by a pattern: braces may lead to one twice.
+    seen: BTreeSet<(usize, PathBuf)>,
+    found: Found,
+}
+
+impl Walk<'_> {
+    fn step(&mut self, place: Place, rest: &[Step]) {
+        let Some((first, tail)) = rest.split_first() else { return };
+        match first {
+            Step::Name(name) | Step::Hop(name) => {
+                self.enter(place, name, matches!(first, Step::Name(_)), tail);
+            }
+            Step::Wild(wild) => self.wild(&place, wild, tail),
+            Step::Directories => self.directories(place, rest, tail),
+        }
+    }
+
+    /// `**`: what is left of the pattern is looked for here and in each directory.
+    fn directories(&mut self, place: Place, rest: &[Step], tail: &[Step]) {
+        let depth = place.at.components().count();
+        let by_link = place.links > 0;
+        let been = |walk: &Walk<'_>, by_link| walk.been.contains(&(place.at.clone(), rest.len(), by_link));
+        if depth > DEPTH_MAX || been(self, by_link) || by_link && been(self, false) {
+            return;
+        }
+        self.been.insert((place.at.clone(), rest.len(), by_link));
+        self.watch(&place.at, Interest::directories(self.with.set.follow_links));
+        for (name, kind) in self.entries(&place.at).iter() {
+            let may_be_one = matches!(*kind, FileType::Directory | FileType::Symlink);
+            if may_be_one && !name.as_bytes().starts_with(b".") {
+                self.enter_listed(&place, name, *kind, rest);
+            }
+        }
+        self.step(Place { found: true, deep: true, ..place }, tail);
+    }
+
+    fn wild(&mut self, place: &Place, wild: &Wild, tail: &[Step]) {
+        self.watch(&place.at, Interest::wild(wild.clone()));
+        for (name, kind) in self.entries(&place.at).iter() {
+            let text = name.to_string_lossy();
+            if wild.matches(&text) {
+                self.enter_listed(place, name, *kind, tail);
+            } else if tail.is_empty() && wild.matches_hidden(&text) {
+                self.pass(PassedOver::Hidden, &place.shown.join(name), "");
+            }
+        }
+    }
+
+    /// Goes on to a name that a listing has. The directory is watched already.
+    fn enter_listed(&mut self, place: &Place, name: &OsStr, kind: FileType, tail: &[Step]) {
+        let place = Place { found: true, ..place.clone() };
+        let (at, shown) = (place.at.join(name), place.shown.join(name));
+        if self.leave(&at, &place, Step::Name(name.to_owned()), tail) {
+            return;
+        }
+        if self.is_excluded(&shown) {
+            return self.pass(PassedOver::Excluded, &shown, "");
+        }
+        // The listing tells directories from the rest: no look at each is needed.
+        if kind == FileType::Directory && !tail.is_empty() {
+            return self.enter_directory(Place { at, shown, ..place }, tail);
+        }
+        match look(&at) {
+            Ok(stat) if is(&stat, FileType::Symlink) => self.enter_link(place, shown, name, true, tail),
+            Ok(stat) => self.come_to(Place { at, shown, ..place }, &stat, tail),
+            Err(error) => self.note_name(&at, error),
+        }
+    }
+
+    /// Goes on to a name that the pattern or a link has. `is_shown`: the pattern.
+    fn enter(&mut self, place: Place, name: &OsStr, is_shown: bool, tail: &[Step]) {
+        let shown = if is_shown { place.shown.join(name) } else { place.shown.clone() };
+        if name == ".." {
+            let at = place.at.parent().unwrap_or(Path::new("/")).to_owned();
+            return self.step(Place { at, shown, ..place }, tail);
+        }
+        let at = place.at.join(name);
+        let first = if is_shown { Step::Name(name.to_owned()) } else { Step::Hop(name.to_owned()) };
+        if self.leave(&at, &place, first, tail) {
+            return;
+        }
+        if self.is_excluded(&shown) {
+            return self.pass(PassedOver::Excluded, &shown, "");
+        }
+        // It may be made, replaced or, if it is a link, changed.
+        self.watch(&place.at, Interest::name(text_of(name)));
+        match look(&at) {
+            Ok(stat) if is(&stat, FileType::Symlink) => self.enter_link(place, shown, name, is_shown, tail),
+            Ok(stat) => self.come_to(Place { at, shown, ..place }, &stat, tail),
+            Err(error) => {
+                if error.kind() == io::ErrorKind::NotFound && !is_shown {
+                    self.pass(PassedOver::Dangling, &shown, &format!(" -> {}", text_of_path(&at)));
+                }
+                self.note_name(&at, error);
+            }
+        }
+    }
+
+    /// Whether another thread goes on from here.
+    fn leave(&mut self, at: &Path, place: &Place, first: Step, tail: &[Step]) -> bool {
+        let Some(lane) = (self.with.lane_of)(at) else { return false };
+        let rest = [&[first], tail].concat();
+        let start = Start { pattern: self.pattern, place: place.clone(), rest };
+        self.found.elsewhere.entry(lane).or_default().push(start);
+        true
+    }
+
+    /// Something that is no link.
+    fn come_to(&mut self, place: Place, stat: &Statx, tail: &[Step]) {
+        match FileType::from_raw_mode(stat.stx_mode.into()) {
+            // `**` goes into each of them.
+            FileType::Directory if tail.is_empty() && place.deep => {}
+            FileType::Directory if tail.is_empty() => self.pass(PassedOver::Directory, &place.shown, ""),
+            FileType::Directory => self.enter_directory(place, tail),
+            FileType::RegularFile if tail.is_empty() => self.take(&place, stat),
+            _ if tail.is_empty() => self.pass(PassedOver::Special, &place.shown, ""),
+            // A file where the pattern has a directory.
+            _ => {}
+        }
+    }
+
+    fn enter_directory(&mut self, place: Place, tail: &[Step]) {
+        if self.with.own.has_directory(&place.at) {
+            return self.pass(PassedOver::Own, &place.shown, "");
+        }
+        self.step(place, tail);
+    }
+
+    fn enter_link(&mut self, place: Place, shown: PathBuf, name: &OsStr, is_shown: bool, tail: &[Step]) {
+        let is_kubelets = tail.is_empty() && place.at == Path::new(KUBELET_LINKS);
+        if is_shown && place.found && !place.by_kubelet && !self.with.set.follow_links && !is_kubelets {
+            return self.pass(PassedOver::Link, &shown, "");
+        }
+        if place.links >= LINKS_MAX {
+            return self.pass(PassedOver::LinkLoop, &shown, "");
+        }
+        let target = match std::fs::read_link(place.at.join(name)) {
+            Ok(target) => target,
+            Err(error) => return self.note_name(&place.at.join(name), error),
+        };
+        let hops = target.components().filter_map(|component| match component {
+            Component::Normal(name) => Some(Step::Hop(name.to_owned())),
+            Component::ParentDir => Some(Step::Hop(OsString::from(".."))),
+            Component::Prefix(_) | Component::RootDir | Component::CurDir => None,
+        });
+        let rest: Vec<Step> = hops.chain(tail.iter().cloned()).collect();
+        let at = if target.has_root() { PathBuf::from("/") } else { place.at };
+        let by_kubelet = place.by_kubelet || is_kubelets && !self.with.set.follow_links && place.found;
+        let place = Place { at, shown, by_kubelet, links: place.links + 1, ..place };
+        if rest.is_empty() {
+            // It leads to where it is itself.
+            return self.pass(PassedOver::Directory, &place.shown, "");
+        }
+        self.step(place, &rest);
+    }
+
+    fn take(&mut self, place: &Place, stat: &Statx) {
+        let Place { at, shown, by_kubelet, links, .. } = place;
+        let id = FileId::of(stat);
+        let via_link = *links > 0;
+        let beneath = |roots: &[PathBuf]| roots.iter().any(|root| at.starts_with(root));
+        let kubelet_roots = KUBELET_LOGS.map(PathBuf::from);
+        let strays = *by_kubelet && !beneath(&kubelet_roots)
+            || via_link && !self.with.set.roots.is_empty() && !beneath(&self.with.set.roots);
+        let leads = || format!(" -> {}", text_of_path(at));
+        if strays {
+            return self.pass(PassedOver::OutOfRoots, shown, &leads());
+        }
+        if self.with.own.has_file(at, id) {
+            return self.pass(PassedOver::Own, shown, "");
+        }
+        if via_link && self.is_excluded(at) {
+            return self.pass(PassedOver::Excluded, shown, &leads());
+        }
+        if self.is_lone_archive(at) {
+            return self.pass(PassedOver::Archive, shown, "");
+        }
+        if !self.seen.insert((self.pattern, shown.clone())) {
+            return;
+        }
+        self.found.reports[self.pattern].matched += 1;
+        let path = text_of_path(shown).into_owned();
+        let target = (at != shown).then(|| text_of_path(at).into_owned());
+        self.found.paths.insert(path.clone(), FoundPath { path, id, target });
+    }
+
+    /// A compressed file that is no rotated file of a log beside it.
+    fn is_lone_archive(&self, at: &Path) -> bool {
+        let Some(name) = at.file_name().map(text_of) else { return false };
+        if !ARCHIVES.iter().any(|ending| name.ends_with(ending)) {
+            return false;
+        }
+        let is_there = |log: &str| std::fs::symlink_metadata(at.with_file_name(name_of(log))).is_ok();
+        !kin::live_names(&name).any(is_there)
+    }
+
+    fn is_excluded(&self, shown: &Path) -> bool {
+        let exclude = &self.with.set.exclude;
+        !exclude.is_empty() && {
+            let text = text_of_path(shown);
+            exclude.iter().any(|pattern| pattern.covers(&text))
+        }
+    }
+
+    fn pass(&mut self, why: PassedOver, shown: &Path, more: &str) {
+        if self.seen.insert((self.pattern, shown.to_owned())) {
+            self.found.reports[self.pattern].pass(why, format!("{}{more}", text_of_path(shown)));
+        }
+    }
+
+    fn watch(&mut self, at: &Path, interest: Interest) {
+        (self.with.watch)(at, interest);
+    }
+
+    fn entries(&mut self, directory: &Path) -> Rc<Vec<Entry>> {
+        if let Some(entries) = self.listings.get(directory) {
+            return Rc::clone(entries);
+        }
+        let (mut entries, mut error) = (Vec::new(), None);
+        match std::fs::read_dir(directory) {
+            Ok(all) => all.for_each(|entry| match entry {
+                Ok(entry) => entries.push((entry.file_name(), kind_of(&entry))),
+                Err(cause) => error = Some(cause),
+            }),
+            Err(cause) => error = Some(cause),
+        }
+        self.note(directory, error);
+        entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let entries = Rc::new(entries);
+        self.listings.insert(directory.to_owned(), Rc::clone(&entries));
+        entries
+    }
+
+    /// A name that can't be looked at. Where that is not allowed it is its directory that does not allow it, and that one is
+    /// told, once for all patterns that lead into it.
+    fn note_name(&mut self, at: &Path, error: io::Error) {
+        let denied = error.kind() == io::ErrorKind::PermissionDenied;
+        let directory = at.parent().filter(|_| denied);
+        self.note(directory.unwrap_or(at), Some(error));
+    }
+
+    fn note(&mut self, path: &Path, error: Option<io::Error>) {
+        use io::ErrorKind::{InvalidInput, NotADirectory, NotFound, PermissionDenied};
+        let Some(error) = error else { return };
+        match error.kind() {
+            // The last is a link that became a file meanwhile; its watch tells.
+            NotADirectory | NotFound | InvalidInput => {}
+            PermissionDenied => {
+                self.found.unlistable.insert(format!("{}: {error}", path.display()));
+            }
+            _ => self.found.trouble = Some(format!("{}: {error}", path.display())),
+        }
+    }
+}
+
+/// What the directory says of it, without a look at the file where the file system tells.
+fn kind_of(entry: &std::fs::DirEntry) -> FileType {
+    match entry.file_type() {
+        Ok(kind) if kind.is_dir() => FileType::Directory,
+        Ok(kind) if kind.is_symlink() => FileType::Symlink,
+        Ok(_) | Err(_) => FileType::Unknown,
+    }
+}
+
+fn look(at: &Path) -> io::Result<Statx> {
+    let looked = rustix::fs::statx(rustix::fs::CWD, at, AtFlags::SYMLINK_NOFOLLOW, FileId::ASKED);
+    looked.map_err(io::Error::from)
+}
+
+fn is(stat: &Statx, kind: FileType) -> bool {
+    FileType::from_raw_mode(stat.stx_mode.into()) == kind
+}
+
+impl Found {
+    /// A file that is reached by several links, or by its own name and by links, counts once, by its own name if that
+    /// matches too.
+    fn without_second_names(&mut self) {
+        let mut kept: BTreeMap<&str, &str> = BTreeMap::new();
+        for found in self.paths.values() {
+            let target = found.target.as_deref().unwrap_or(&found.path);
+            let name = kept.entry(target).or_insert(&found.path);
+            if found.target.is_none() {
+                *name = &found.path;
+            }
+        }
+        let kept: BTreeSet<String> = kept.into_values().map(str::to_owned).collect();
+        self.paths.retain(|path, _| kept.contains(path));
+    }
+}
+
+#[cfg(test)]
+#[path = "patterns_tests.rs"]
+mod tests;

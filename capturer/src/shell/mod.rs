@@ -1,0 +1,695 @@
+//! The shell: carries the core's actions out and turns what comes of them back into events. It decides nothing.
+//!
+//! Every operation is one future in one set ([`Shell::next`] waits for the first that ends); there is no task per
+//! stream and none per read. A connection is in the set while it is opened, read or closed, and rests in a table
+//! between.
+
+pub mod checkpoint;
+pub mod descriptors;
+pub mod files;
+pub mod http;
+pub mod privilege;
+pub mod ring;
+pub mod watches;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Semaphore;
+
+use crate::capture::io::{
+    Action, Answer, BodyOutcome, ConnId, Event, FileError, FileNo, FoundFile, RequestError, RequestId,
+};
+use crate::decode::inotify;
+use crate::ledger::Owner;
+use crate::ledger::claims::{Claimed, Claims};
+use crate::limits::{ANSWER_BYTES_MAX, ANSWER_TIMEOUTS_MAX, ANSWERS_LARGE_MAX, API_GATHER_BYTES};
+use crate::model::delivery::ToSink;
+use crate::model::record::{Outlet, SinkId, Source, StreamId, StreamKey};
+use crate::shell::files::{Files, Hung, Lane, OpenFile, Walked};
+use crate::shell::http::{Cancel, Connection};
+use crate::shell::ring::ReadOutcome;
+use crate::shell::watches::{Concerned, Watches};
+
+/// Bytes of one read of inotify: some 2,000 events.
+const INOTIFY_BYTES: usize = 64 * 1024;
+/// After inotify told something, its next read waits so long. A container that prints a line at a time then costs one
+/// look per pause, not one per line.
+const INOTIFY_PAUSE: Duration = Duration::from_millis(10);
+/// Bytes of an error answer that are kept.
+const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+
+/// What the shell acts on.
+pub struct Shell {
+    socket_path: PathBuf,
+    read_timeout: Duration,
+    files: Files,
+    inotify: Option<Arc<Claimed<OwnedFd>>>,
+    inotify_ring: Option<Rc<Claimed<OwnedFd>>>,
+    claims: Claims,
+    /// Of every stream that was attached and not detached: what its descriptors are claimed for.
+    keys: BTreeMap<StreamId, StreamKey>,
+    sinks: Vec<Sender<ToSink>>,
+    give_up_sinks_after: Duration,
+    connections: BTreeMap<ConnId, Slot>,
+    requests: BTreeMap<RequestId, Rc<Cancel>>,
+    large_answers: Rc<Semaphore>,
+    open_files: BTreeMap<FileNo, Opened>,
+    watches: Watches,
+    /// Streams whose directory inotify does not watch.
+    unwatched: BTreeSet<StreamId>,
+    in_flight: FuturesUnordered<LocalBoxFuture<'static, Done>>,
+    /// No read is armed any more.
+    stopped: bool,
+    /// Descriptors that lanes had open when the winding up began.
+    on_lanes: BTreeSet<RawFd>,
+    /// Set by [`Action::Finished`].
+    pub finished: Option<Vec<String>>,
+}
+
+enum Slot {
+    /// Nothing of it is under way.
+    Resting(Box<Connection>, Rc<Cancel>),
+    /// A future has it.
+    Busy { cancel: Rc<Cancel>, closing: bool },
+}
+
+/// An open file.
+enum Opened {
+    /// Local: read through the ring.
+    Here(Rc<Claimed<OwnedFd>>),
+    /// On a file system that may hang: its thread has it under this number, reads and closes it.
+    OnLane(Lane, RawFd),
+}
+
+/// Threads of a run that has ended, which may hang for as long as a file system does.
+pub struct Rest {
+    files: Files,
+    descriptors: BTreeSet<RawFd>,
+}
+
+impl Rest {
+    /// Every thread that had files open has closed them.
+    pub fn has_ended(&mut self) -> bool {
+        self.files.has_ended()
+    }
+
+    /// No checkpoint is being saved.
+    pub fn saver_has_ended(&self) -> bool {
+        self.files.saver_has_ended()
+    }
+
+    /// Threads whose step takes longer than it may.
+    pub fn hung(&self) -> Vec<Hung> {
+        self.files.hung()
+    }
+
+    /// What they have open.
+    pub fn descriptors(&self) -> &BTreeSet<RawFd> {
+        &self.descriptors
+    }
+}
+
+/// An operation that ended.
+enum Done {
+    Event(Event),
+    Answered(RequestId, Answer),
+    Opened(ConnId, Opening),
+    Read(ConnId, Box<Connection>, BodyOutcome, Vec<u8>),
+    Closed(ConnId),
+    Inotify(ReadOutcome, Vec<u8>),
+}
+
+/// A connection with 200, another status with the beginning of its body, or an error.
+type Opening = Result<Result<Box<Connection>, (u16, Vec<u8>)>, RequestError>;
+
+impl Shell {
+    /// `inotify` twice: the ring reads it, the files threads add watches.
+    pub fn new(
+        socket_path: &Path,
+        read_timeout: Duration,
+        files: Files,
+        inotify: Option<Arc<Claimed<OwnedFd>>>,
+        sinks: Vec<Sender<ToSink>>,
+        give_up_sinks_after: Duration,
+        claims: Claims,
+    ) -> std::io::Result<Shell> {
+        let hold = |fd| Rc::new(claims.hold(fd, Owner::Discovery));
+        let inotify_ring = inotify.as_ref().map(|fd| fd.try_clone().map(hold)).transpose()?;
+        let mut shell = Shell {
+            socket_path: socket_path.to_owned(),
+            read_timeout,
+            files,
+            inotify,
+            inotify_ring,
+            claims,
+            keys: BTreeMap::new(),
+            sinks,
+            give_up_sinks_after,
+            connections: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            large_answers: Rc::new(Semaphore::new(ANSWERS_LARGE_MAX)),
+            open_files: BTreeMap::new(),
+            watches: Watches::default(),
+            unwatched: BTreeSet::new(),
+            in_flight: FuturesUnordered::new(),
+            stopped: false,
+            on_lanes: BTreeSet::new(),
+            finished: None,
+        };
+        shell.read_inotify(Duration::ZERO);
+        Ok(shell)
+    }
+
+    /// Operations under way.
+    pub fn operations(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Without inotify files have to be looked at from time to time.
+    pub fn has_inotify(&self) -> bool {
+        self.inotify.is_some()
+    }
+
+    /// Waits for the next operation to end. Never ends while nothing is under way.
+    pub async fn next(&mut self) -> Vec<Event> {
+        match self.in_flight.next().await {
+            Some(done) => self.on_done(done),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn run(&mut self, operation: impl Future<Output = Done> + 'static) {
+        self.in_flight.push(Box::pin(operation));
+    }
+
+    /// Carries out one action.
+    pub fn start(&mut self, action: Action) {
+        match action {
+            Action::Get { request, path } => self.get(request, path),
+            Action::OpenConn { conn, stream, path } => self.open(conn, stream, path),
+            Action::ReadConn { conn, buffer } => self.read(conn, buffer),
+            Action::CloseConn { conn } => self.close(conn),
+            Action::Scan { stream, directory, live_name, wanted, apart } => {
+                self.watches.expect(stream, &live_name);
+                self.watches.begin_listing();
+                self.files.ask(files::Request::Scan { stream, directory, live_name, wanted, apart });
+            }
+            Action::Unwatch { stream } => self.unwatch(stream),
+            Action::OpenFile { stream, file, directory, found, expected } => {
+                let owner = self.owner(Some(stream));
+                self.files.ask(files::Request::Open { stream, file, directory, found, expected, owner });
+            }
+            Action::ReadFile { stream, file, offset, buffer } => self.read_file(stream, file, offset, buffer),
+            Action::CloseFile { file } => {
+                if let Some(Opened::OnLane(lane, _)) = self.open_files.get(&file) {
+                    // It leaves the table when it is closed, which may take as long as the file system hangs.
+                    lane.ask(files::Request::Close { file });
+                } else {
+                    self.open_files.remove(&file);
+                }
+            }
+            Action::FindPaths { set } => {
+                self.watches.begin_listing();
+                self.files.ask(files::Request::FindPaths { set });
+            }
+            Action::Attach(source) => {
+                self.keys.insert(source.id, ledger_key(&source));
+                self.to_outlet(source.outlet, || ToSink::Attach(Arc::clone(&source)));
+            }
+            Action::Send(batch) => {
+                self.to_outlet(batch.source.outlet, || ToSink::Batch(Arc::clone(&batch)));
+            }
+            Action::Detach(stream) => {
+                if let Some(key) = self.keys.remove(&stream) {
+                    self.claims.with(|ledger| ledger.stream_ended(&key));
+                }
+                self.to_sinks(|| ToSink::Detach(stream));
+            }
+            Action::Withdraw(stream) => self.to_sinks(|| ToSink::Withdraw(stream)),
+            Action::Saved(marks) => self.to_sinks(|| ToSink::Saved(Arc::clone(&marks))),
+            Action::StopSinks => {
+                let give_up_at = Instant::now() + self.give_up_sinks_after;
+                self.to_sinks(|| ToSink::Stop { give_up_at });
+            }
+            Action::SaveCheckpoint { seq, checkpoint } => self.files.save(seq, checkpoint),
+            Action::Finished { left } => self.finished = Some(left),
+        }
+    }
+
+    fn to_sinks(&self, message: impl Fn() -> ToSink) {
+        self.to_outlet(Outlet::default(), message);
+    }
+
+    fn to_outlet(&self, outlet: Outlet, message: impl Fn() -> ToSink) {
+        let sinks = self.sinks.iter().enumerate().filter(|(index, _)| outlet.contains(SinkId(*index as u8)));
+        for (_, sink) in sinks {
+            // A sink that has ended has told so; what it is sent is lost to it alone.
+            let _ = sink.send(message());
+        }
+    }
+
+    fn owner(&self, stream: Option<StreamId>) -> Owner {
+        let key = stream.and_then(|stream| self.keys.get(&stream));
+        key.map_or(Owner::Discovery, |key| Owner::Stream(key.clone()))
+    }
+
+    /// Descriptors of streams that the tables here lead to: a stream's other ones are forgotten.
+    pub fn reachable(&self) -> BTreeSet<RawFd> {
+        let of_slot = |slot: &Slot| match slot {
+            Slot::Resting(_, cancel) | Slot::Busy { cancel, .. } => cancel.descriptor(),
+        };
+        let connections = self.connections.values().filter_map(of_slot);
+        let of_file = |file: &Opened| match file {
+            Opened::Here(descriptor) => descriptor.as_fd().as_raw_fd(),
+            Opened::OnLane(_, number) => *number,
+        };
+        connections.chain(self.open_files.values().map(of_file)).collect()
+    }
+
+    /// How many sinks there are.
+    pub fn sink_count(&self) -> usize {
+        self.sinks.len()
+    }
+
+    /// Whatever may have operations in the kernel: futures under way and connections at rest.
+    pub fn operations_base(&self) -> usize {
+        self.in_flight.len() + self.connections.len()
+    }
+
+    // ---- connections
+
+    fn get(&mut self, request: RequestId, path: String) {
+        let (socket_path, timeout) = (self.socket_path.clone(), self.read_timeout);
+        let cancel = Rc::<Cancel>::default();
+        let claims = self.claims.clone();
+        self.requests.insert(request, Rc::clone(&cancel));
+        let large = Rc::clone(&self.large_answers);
+        self.run(async move {
+            let answer = async {
+                let (status, mut connection) =
+                    Connection::get(&socket_path, &path, timeout, &cancel, (&claims, Owner::Discovery))
+                        .await?;
+                let body = connection.whole_body(ANSWER_BYTES_MAX, &large).await;
+                connection.close().await;
+                Ok((status, body?))
+            };
+            Done::Answered(request, in_time(answer, &path, timeout, &cancel).await)
+        });
+    }
+
+    fn open(&mut self, conn: ConnId, stream: Option<StreamId>, path: String) {
+        let (claims, owner) = (self.claims.clone(), self.owner(stream));
+        let (socket_path, timeout) = (self.socket_path.clone(), self.read_timeout);
+        let cancel = Rc::<Cancel>::default();
+        self.connections.insert(conn, Slot::Busy { cancel: Rc::clone(&cancel), closing: false });
+        let large = Rc::clone(&self.large_answers);
+        self.run(async move {
+            let opening = async {
+                let (status, mut connection) =
+                    Connection::get(&socket_path, &path, timeout, &cancel, (&claims, owner)).await?;
+                if status == 200 {
+                    return Ok(Ok(Box::new(connection)));
+                }
+                let body = connection.whole_body(REFUSAL_BYTES_MAX, &large).await;
+                connection.close().await;
+                Ok(Err((status, body?)))
+            };
+            Done::Opened(conn, in_time(opening, &path, timeout, &cancel).await)
+        });
+    }
+
+    fn read(&mut self, conn: ConnId, mut buffer: Vec<u8>) {
+        match self.connections.remove(&conn) {
+            Some(Slot::Resting(mut connection, cancel)) => {
+                self.connections.insert(conn, Slot::Busy { cancel, closing: false });
+                self.run(async move {
+                    let outcome = connection.read(&mut buffer, API_GATHER_BYTES).await;
+                    Done::Read(conn, connection, outcome, buffer)
+                });
+            }
+            Some(busy) => {
+                debug_assert!(false, "a read of a busy connection");
+                self.connections.insert(conn, busy);
+            }
+            None => {}
+        }
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        match self.connections.remove(&conn) {
+            Some(Slot::Resting(connection, _cancel)) => {
+                #[cfg(feature = "test-faults")]
+                crate::faults::on_close(_cancel);
+                self.run(close(conn, connection));
+            }
+            Some(Slot::Busy { cancel, .. }) => {
+                #[cfg(feature = "test-faults")]
+                crate::faults::on_close(cancel.clone());
+                cancel.cancel();
+                self.connections.insert(conn, Slot::Busy { cancel, closing: true });
+            }
+            None => self.run(async move { Done::Closed(conn) }),
+        }
+    }
+
+    // ---- files
+
+    fn read_file(&mut self, stream: StreamId, file: FileNo, offset: u64, buffer: Vec<u8>) {
+        let descriptor = match self.open_files.get(&file) {
+            Some(Opened::Here(descriptor)) => Some(Rc::clone(descriptor)),
+            Some(Opened::OnLane(lane, _)) => {
+                return lane.ask(files::Request::Read { stream, file, offset, buffer });
+            }
+            None => None,
+        };
+        let Some(descriptor) = descriptor else {
+            let error = FileError::Changed(format!("file {}", file.0));
+            let event =
+                Event::FileRead { stream, file, result: Err(error), buffer, file_len: None, data_at: None };
+            return self.run(async move { Done::Event(event) });
+        };
+        self.run(async move {
+            let room = buffer.capacity() - buffer.len();
+            let (result, buffer) = ring::file_read(&descriptor, buffer, offset).await;
+            let file_len =
+                if result.is_ok_and(|count| count < room) { files::length(descriptor.as_fd()) } else { None };
+            let data_at = files::data_behind(descriptor.as_fd(), offset, &buffer);
+            let result = result.map_err(|error| FileError::Other {
+                what: "reading a log file".to_owned(),
+                cause: error.to_string(),
+            });
+            Done::Event(Event::FileRead { stream, file, result, buffer, file_len, data_at })
+        });
+    }
+
+    /// How long an open local file is now.
+    pub fn length(&self, file: FileNo) -> Option<u64> {
+        match self.open_files.get(&file)? {
+            Opened::Here(descriptor) => files::length(descriptor.as_fd()),
+            Opened::OnLane(..) => None,
+        }
+    }
+
+    /// File operations that take longer than they may.
+    pub fn hung(&self) -> Vec<Hung> {
+        self.files.hung()
+    }
+
+    /// What the last walks of the patterns had to say, by entry of file_monitor.
+    pub fn walks(&self) -> BTreeMap<usize, Vec<Arc<Walked>>> {
+        self.files.walks()
+    }
+
+    /// What may have come to streams whose directory inotify does not watch; with `listed` also other files of theirs.
+    pub fn look_at_unwatched(&self, listed: bool) -> Vec<Event> {
+        let mut events = Vec::new();
+        for stream in self.unwatched.iter().copied() {
+            if listed {
+                events.push(Event::ChainChanged { stream });
+            }
+            events.extend([Event::FileGrew { stream }, Event::KinGrew { stream }]);
+        }
+        events
+    }
+
+    /// Streams whose directory inotify does not watch.
+    pub fn unwatched(&self) -> &BTreeSet<StreamId> {
+        &self.unwatched
+    }
+
+    /// Files that wait to be opened until there is a descriptor for them.
+    pub fn files_waiting(&self) -> usize {
+        self.files.without_room()
+    }
+
+    fn unwatch(&mut self, stream: StreamId) {
+        self.unwatched.remove(&stream);
+        self.watches.remove(stream);
+        self.drop_unused_watches();
+    }
+
+    fn drop_unused_watches(&mut self) {
+        let unused = self.watches.take_unused();
+        if let Some(inotify) = &self.inotify {
+            for watch in unused {
+                let _ = rustix::fs::inotify::remove_watch(inotify, watch);
+            }
+        }
+    }
+
+    /// An answer of the files threads.
+    pub fn on_files(&mut self, answer: files::Answer) -> Vec<Event> {
+        match answer {
+            files::Answer::Scanned { stream, watch, result } => self.on_scanned(stream, watch, result),
+            files::Answer::PathsFound { set, lane, lanes, watches, paths } => {
+                let is_news = self.watches.set_of_patterns(set, lane, watches);
+                if lane.is_none() {
+                    self.watches.end_listing();
+                }
+                self.drop_unused_watches();
+                let again = is_news.then_some(Event::PathsChanged { set });
+                let found = Event::PathsFound { set, lane, lanes, paths };
+                std::iter::once(found).chain(again).collect()
+            }
+            answer => vec![self.on_answer(answer)],
+        }
+    }
+
+    fn on_scanned(
+        &mut self,
+        stream: StreamId,
+        watch: Option<i32>,
+        result: Result<Vec<FoundFile>, FileError>,
+    ) -> Vec<Event> {
+        let mut is_news = false;
+        match watch {
+            Some(watch) => {
+                self.unwatched.remove(&stream);
+                is_news = self.watches.set(stream, watch);
+                if let Ok(found) = &result {
+                    self.watches.set_kin(stream, found.iter().map(|file| file.name.as_str()));
+                }
+            }
+            // Where the directory is gone there is nothing to watch.
+            None if result.is_ok() => drop(self.unwatched.insert(stream)),
+            None => {}
+        }
+        self.watches.end_listing();
+        self.drop_unused_watches();
+        let mut events = vec![Event::Scanned { stream, result }];
+        if is_news {
+            events.extend([Event::ChainChanged { stream }, Event::FileGrew { stream }]);
+        }
+        events
+    }
+
+    fn on_answer(&mut self, answer: files::Answer) -> Event {
+        match answer {
+            files::Answer::Scanned { stream, result, .. } => Event::Scanned { stream, result },
+            files::Answer::PathsFound { set, lane, lanes, paths, .. } => {
+                Event::PathsFound { set, lane, lanes, paths }
+            }
+            files::Answer::Opened { stream, file, lane, result } => {
+                let result = result.map(|(open, opened)| {
+                    let open = match open {
+                        OpenFile::Here(descriptor) => {
+                            let owner = self.owner(Some(stream));
+                            Some(Opened::Here(Rc::new(self.claims.hold(descriptor, owner))))
+                        }
+                        OpenFile::OnLane(number) => lane
+                            .and_then(|lane| self.files.lane(lane))
+                            .map(|lane| Opened::OnLane(lane, number)),
+                    };
+                    self.open_files.extend(open.map(|open| (file, open)));
+                    opened
+                });
+                Event::FileOpened { stream, file, result }
+            }
+            files::Answer::Closed { file } => {
+                self.open_files.remove(&file);
+                Event::Tick
+            }
+            files::Answer::Read { stream, file, result, buffer, file_len, data_at } => {
+                Event::FileRead { stream, file, result, buffer, file_len, data_at }
+            }
+            files::Answer::Saved { seq, result } => Event::CheckpointSaved { seq, result },
+        }
+    }
+
+    fn read_inotify(&mut self, pause: Duration) {
+        let Some(inotify) = self.inotify_ring.as_ref().map(Rc::clone).filter(|_| !self.stopped) else {
+            return;
+        };
+        let timeout = self.read_timeout;
+        self.run(async move {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            let (outcome, buffer) =
+                ring::timed_read(&inotify, Vec::with_capacity(INOTIFY_BYTES), timeout).await;
+            Done::Inotify(outcome, buffer)
+        });
+    }
+
+    fn on_inotify(&mut self, outcome: ReadOutcome, buffer: &[u8]) -> Vec<Event> {
+        match outcome {
+            ReadOutcome::Bytes(_) => self.read_inotify(INOTIFY_PAUSE),
+            ReadOutcome::TimedOut => self.read_inotify(Duration::ZERO),
+            ReadOutcome::End | ReadOutcome::Failed(_) => {
+                tracing::error!("inotify failed; files are looked at from time to time instead");
+                self.inotify = None;
+                self.inotify_ring = None;
+                return vec![Event::WatchOverflow];
+            }
+        }
+        let mut told = Concerned::default();
+        let mut events = Vec::new();
+        for event in inotify::events(buffer) {
+            if event.mask & inotify::OVERFLOW != 0 {
+                events.push(Event::WatchOverflow);
+            }
+            self.watches.on_event(&event, &mut told);
+        }
+        let Concerned { grew, kin_grew, changed, sets } = told;
+        events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
+        // What was written to an older file comes first.
+        events.extend(kin_grew.into_iter().map(|stream| Event::KinGrew { stream }));
+        events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));
+        events.extend(sets.into_iter().map(|set| Event::PathsChanged { set }));
+        events
+    }
+
+    // ---- what ended
+
+    fn on_done(&mut self, done: Done) -> Vec<Event> {
+        match done {
+            Done::Event(event) => vec![event],
+            Done::Answered(request, result) => {
+                self.requests.remove(&request);
+                vec![Event::Answered { request, result }]
+            }
+            Done::Opened(conn, result) => self.on_opened(conn, result),
+            Done::Read(conn, connection, outcome, buffer) => match self.connections.remove(&conn) {
+                Some(Slot::Busy { cancel, closing: false }) => {
+                    self.connections.insert(conn, Slot::Resting(connection, cancel));
+                    vec![Event::ConnRead { conn, outcome, buffer }]
+                }
+                _ => {
+                    self.run(close(conn, connection));
+                    Vec::new()
+                }
+            },
+            Done::Closed(conn) => vec![Event::ConnClosed { conn }],
+            Done::Inotify(outcome, buffer) => self.on_inotify(outcome, &buffer),
+        }
+    }
+
+    fn on_opened(&mut self, conn: ConnId, opening: Opening) -> Vec<Event> {
+        let slot = self.connections.remove(&conn);
+        match (slot, opening) {
+            (Some(Slot::Busy { cancel, closing: false }), Ok(Ok(connection))) => {
+                self.connections.insert(conn, Slot::Resting(connection, cancel));
+                vec![Event::ConnOpened { conn, result: Ok((200, Vec::new())) }]
+            }
+            (Some(Slot::Busy { closing: false, .. }), Ok(Err(refusal))) => {
+                vec![Event::ConnOpened { conn, result: Ok(refusal) }]
+            }
+            (Some(Slot::Busy { closing: false, .. }), Err(error)) => {
+                vec![Event::ConnOpened { conn, result: Err(error) }]
+            }
+            (_, Ok(Ok(connection))) => {
+                self.run(close(conn, connection));
+                Vec::new()
+            }
+            (_, Ok(Err(_)) | Err(_)) => vec![Event::ConnClosed { conn }],
+        }
+    }
+
+    /// Ends all that is under way and waits for it, at most `patience`; not for the threads of files if one of them is
+    /// known to hang. Returns the operations left.
+    pub async fn wind_up(&mut self, patience: Duration) -> u64 {
+        self.stopped = true;
+        for cancel in self.requests.values() {
+            cancel.cancel();
+        }
+        let connections: Vec<ConnId> = self.connections.keys().copied().collect();
+        for conn in connections {
+            self.close(conn);
+        }
+        if let Some(inotify) = &self.inotify {
+            // A watch that goes is an event, which ends the read of inotify at once. The root directory never hangs.
+            let watch =
+                rustix::fs::inotify::add_watch(inotify, "/", rustix::fs::inotify::WatchFlags::DELETE_SELF);
+            let _ = watch.and_then(|watch| rustix::fs::inotify::remove_watch(inotify, watch));
+        }
+        self.on_lanes = self
+            .open_files
+            .values()
+            .filter_map(|file| match file {
+                Opened::OnLane(_, number) => Some(*number),
+                Opened::Here(_) => None,
+            })
+            .collect();
+        self.open_files.clear();
+        let deadline = tokio::time::Instant::now() + patience;
+        while !self.in_flight.is_empty() {
+            if tokio::time::timeout_at(deadline, self.next()).await.is_err() {
+                break;
+            }
+        }
+        if self.files.hung().is_empty() {
+            // Files on lanes are closed by their threads alone.
+            let _ = tokio::time::timeout_at(deadline, self.files.end()).await;
+        }
+        self.files.close();
+        ring::operations_in_flight()
+    }
+
+    /// After [`Shell::wind_up`]: what it did not wait for. The streams have ended, as far as the ledger is concerned.
+    pub fn into_rest(self) -> Rest {
+        self.claims.with(|ledger| self.keys.values().for_each(|key| ledger.stream_ended(key)));
+        Rest { files: self.files, descriptors: self.on_lanes }
+    }
+}
+
+async fn close(conn: ConnId, connection: Box<Connection>) -> Done {
+    connection.close().await;
+    Done::Closed(conn)
+}
+
+/// What the ledger calls a stream: each outlet's has descriptors of its own.
+fn ledger_key(source: &Source) -> StreamKey {
+    match source.outlet.index {
+        0 => source.key.clone(),
+        outlet => StreamKey(format!("{}#{outlet}", source.key.0)),
+    }
+}
+
+/// Bounds what `timeout` bounds only from byte to byte. The socket is shut down then, which ends whatever waits on it;
+/// to drop the future would leave an operation behind.
+async fn in_time<T>(
+    asking: impl Future<Output = Result<T, RequestError>>,
+    path: &str,
+    timeout: Duration,
+    cancel: &Cancel,
+) -> Result<T, RequestError> {
+    let patience = timeout * ANSWER_TIMEOUTS_MAX;
+    let mut asking = pin!(asking);
+    tokio::select! {
+        result = &mut asking => return result,
+        () = tokio::time::sleep(patience) => cancel.cancel(),
+    }
+    // It may have come to its end just then.
+    let late = RequestError::NoAnswer { path: path.to_owned(), timeout_s: patience.as_secs() };
+    asking.await.map_err(|_| late)
+}

@@ -1,0 +1,457 @@
+//! Which stream an inotify event concerns: by directory, then by name. Pure.
+//!
+//! A directory is watched by the thread that lists it, and is known here only when that thread has answered. What comes
+//! between is kept, and looked at again then.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::capture::io::LaneId;
+use crate::decode::inotify::{CREATE, Event, IGNORED, IS_DIRECTORY, MODIFY, MOVE_SELF, MOVED_TO};
+use crate::model::kin;
+use crate::model::kin::Kin;
+use crate::model::record::StreamId;
+use crate::settings::path_pattern::Wild;
+use crate::text::path_text::text_of_bytes;
+
+/// Events that are kept while somebody lists directories.
+const KEPT_MAX: usize = 4096;
+
+/// Which new names in a directory concern an entry of file_monitor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    names: BTreeSet<String>,
+    wild: Vec<Wild>,
+    directories: bool,
+    all: bool,
+}
+
+impl Interest {
+    /// This name.
+    pub fn name(name: impl Into<String>) -> Interest {
+        Interest { names: BTreeSet::from([name.into()]), ..Interest::default() }
+    }
+
+    /// Names that match.
+    pub fn wild(wild: Wild) -> Interest {
+        Interest { wild: vec![wild], ..Interest::default() }
+    }
+
+    /// Directories, and links to some if `links`.
+    pub fn directories(links: bool) -> Interest {
+        Interest { directories: true, all: links, ..Interest::default() }
+    }
+
+    /// Whether a name that was made there concerns it.
+    pub fn has(&self, name: &[u8], mask: u32) -> bool {
+        let is_hidden = name.first() == Some(&b'.');
+        let wild = || {
+            let name = String::from_utf8_lossy(name);
+            self.wild.iter().any(|wild| wild.matches(&name))
+        };
+        self.all && !is_hidden
+            || self.directories && !is_hidden && mask & IS_DIRECTORY != 0
+            || self.names.contains(&*text_of_bytes(name))
+            || wild()
+    }
+
+    fn add(&mut self, other: Interest) {
+        self.names.extend(other.names);
+        for wild in other.wild {
+            if !self.wild.contains(&wild) {
+                self.wild.push(wild);
+            }
+        }
+        self.directories |= other.directories;
+        self.all |= other.all;
+    }
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub struct Watches {
+    directories: BTreeMap<i32, Directory>,
+    streams: BTreeMap<StreamId, Watched>,
+    of_sets: BTreeMap<Part, BTreeSet<i32>>,
+    /// Watches that nobody needs any more.
+    unused: Vec<i32>,
+    /// Listings under way.
+    listing: usize,
+    /// What came since the first of them began: watch, mask, name.
+    kept: BTreeSet<(i32, u32, Vec<u8>)>,
+}
+
+/// What is known of a stream.
+#[derive(Debug)]
+struct Watched {
+    live_name: String,
+    /// Once known.
+    watch: Option<i32>,
+    /// Names of its other files when they were last listed.
+    kin: BTreeSet<String>,
+}
+
+/// An entry of file_monitor, and the file system that may hang; `None` = all that may not.
+type Part = (usize, Option<LaneId>);
+
+#[derive(Debug, Default)]
+struct Directory {
+    /// By live name; several where sinks are read for at paces of their own.
+    streams: BTreeMap<String, BTreeSet<StreamId>>,
+    /// By the live name without its ending: a rotated file may have its mark before that.
+    stems: BTreeMap<String, BTreeSet<StreamId>>,
+    /// By the name of a rotated file.
+    kin: BTreeMap<String, BTreeSet<StreamId>>,
+    /// By index of a file_monitor entry whose patterns lead here, and the part of it that does: what concerns it.
+    sets: BTreeMap<Part, Interest>,
+}
+
+fn forget(table: &mut BTreeMap<String, BTreeSet<StreamId>>, name: &str, stream: StreamId) {
+    if let Some(streams) = table.get_mut(name) {
+        streams.remove(&stream);
+        if streams.is_empty() {
+            table.remove(name);
+        }
+    }
+}
+
+fn stem(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+}
+
+impl Directory {
+    fn forget(&mut self, stream: StreamId, watched: &Watched) {
+        forget(&mut self.streams, &watched.live_name, stream);
+        forget(&mut self.stems, stem(&watched.live_name), stream);
+        for name in &watched.kin {
+            forget(&mut self.kin, name, stream);
+        }
+    }
+}
+
+/// Whom events concern.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Concerned {
+    /// Their live file was written to.
+    pub grew: BTreeSet<StreamId>,
+    /// Another file of theirs was.
+    pub kin_grew: BTreeSet<StreamId>,
+    /// Files of theirs were made, renamed or removed.
+    pub changed: BTreeSet<StreamId>,
+    /// Their patterns may match something new.
+    pub sets: BTreeSet<usize>,
+}
+
+impl Watches {
+    /// Directories are about to be watched and listed.
+    pub fn begin_listing(&mut self) {
+        self.listing += 1;
+    }
+
+    /// They were, and what came of it is known here.
+    pub fn end_listing(&mut self) {
+        self.listing = self.listing.saturating_sub(1);
+        if self.listing == 0 {
+            self.kept.clear();
+        }
+    }
+
+    /// A stream's directory is about to be watched. Its live file may be another than before.
+    pub fn expect(&mut self, stream: StreamId, live_name: &str) {
+        let watched = self.streams.entry(stream).or_insert_with(|| Watched {
+            live_name: live_name.to_owned(),
+            watch: None,
+            kin: BTreeSet::new(),
+        });
+        if watched.live_name != live_name {
+            let left = watched.watch.take();
+            if let Some(directory) = left.and_then(|watch| self.directories.get_mut(&watch)) {
+                directory.forget(stream, watched);
+            }
+            (watched.live_name, watched.kin) = (live_name.to_owned(), BTreeSet::new());
+            left.into_iter().for_each(|watch| self.drop_unused(watch));
+        }
+    }
+
+    /// A stream's directory is watched. True = something came there while that was not known here.
+    pub fn set(&mut self, stream: StreamId, watch: i32) -> bool {
+        let Some(watched) = self.streams.get_mut(&stream) else { return false };
+        let old = watched.watch.replace(watch);
+        if let Some(left) = old.filter(|old| *old != watch) {
+            if let Some(directory) = self.directories.get_mut(&left) {
+                directory.forget(stream, watched);
+            }
+            watched.kin.clear();
+        }
+        let directory = self.directories.entry(watch).or_default();
+        directory.streams.entry(watched.live_name.clone()).or_default().insert(stream);
+        directory.stems.entry(stem(&watched.live_name).to_owned()).or_default().insert(stream);
+        old.filter(|old| *old != watch).into_iter().for_each(|left| self.drop_unused(left));
+        old != Some(watch) && (self.is_full() || self.kept_of(watch).next().is_some())
+    }
+
+    fn kept_of(&self, watch: i32) -> impl Iterator<Item = &(i32, u32, Vec<u8>)> {
+        self.kept.range((watch, 0, Vec::new())..).take_while(move |(of, ..)| *of == watch)
+    }
+
+    /// More came than is kept.
+    fn is_full(&self) -> bool {
+        self.kept.len() >= KEPT_MAX
+    }
+
+    /// A stream's files were listed; these are the names that are not its live one.
+    pub fn set_kin<'a>(&mut self, stream: StreamId, names: impl Iterator<Item = &'a str>) {
+        let Some(watched) = self.streams.get_mut(&stream) else { return };
+        let Some(directory) = watched.watch.and_then(|watch| self.directories.get_mut(&watch)) else {
+            return;
+        };
+        let live_name = watched.live_name.as_str();
+        let kin: BTreeSet<String> = names.filter(|name| *name != live_name).map(str::to_owned).collect();
+        if kin == watched.kin {
+            return;
+        }
+        for name in watched.kin.difference(&kin) {
+            forget(&mut directory.kin, name, stream);
+        }
+        for name in kin.difference(&watched.kin) {
+            directory.kin.entry(name.clone()).or_default().insert(stream);
+        }
+        watched.kin = kin;
+    }
+
+    /// Directories that patterns lead to are watched, and no others. True = something that concerns the entry came there
+    /// while that was not known here.
+    pub fn set_of_patterns(
+        &mut self,
+        set: usize,
+        lane: Option<LaneId>,
+        watches: Vec<(i32, Interest)>,
+    ) -> bool {
+        let mut of_set: BTreeMap<i32, Interest> = BTreeMap::new();
+        for (watch, interest) in watches {
+            of_set.entry(watch).or_default().add(interest);
+        }
+        let before = self.of_sets.insert((set, lane), of_set.keys().copied().collect()).unwrap_or_default();
+        for watch in before.into_iter().filter(|watch| !of_set.contains_key(watch)) {
+            if let Some(directory) = self.directories.get_mut(&watch) {
+                directory.sets.remove(&(set, lane));
+            }
+            self.drop_unused(watch);
+        }
+        let mut concerned = false;
+        for (watch, interest) in of_set {
+            let sets = &mut self.directories.entry(watch).or_default().sets;
+            let is_new = sets.get(&(set, lane)) != Some(&interest);
+            sets.insert((set, lane), interest.clone());
+            concerned |= is_new && self.has_kept(watch, &interest);
+        }
+        concerned
+    }
+
+    fn has_kept(&self, watch: i32, interest: &Interest) -> bool {
+        let is_news = |(_, mask, name): &(i32, u32, Vec<u8>)| {
+            let made = mask & (CREATE | MOVED_TO) != 0 && interest.has(name, *mask);
+            made || mask & (IGNORED | MOVE_SELF) != 0
+        };
+        self.is_full() || self.kept_of(watch).any(is_news)
+    }
+
+    fn drop_unused(&mut self, watch: i32) {
+        let is_unused = |directory: &Directory| directory.streams.is_empty() && directory.sets.is_empty();
+        if self.directories.get(&watch).is_some_and(is_unused) {
+            self.directories.remove(&watch);
+            self.unused.push(watch);
+        }
+    }
+
+    /// Watches that nobody needs any more.
+    pub fn take_unused(&mut self) -> Vec<i32> {
+        std::mem::take(&mut self.unused)
+    }
+
+    /// Forgets a stream.
+    pub fn remove(&mut self, stream: StreamId) {
+        let Some(watched) = self.streams.remove(&stream) else { return };
+        let Some(watch) = watched.watch else { return };
+        if let Some(directory) = self.directories.get_mut(&watch) {
+            directory.forget(stream, &watched);
+        }
+        self.drop_unused(watch);
+    }
+
+    /// Sorts an event.
+    pub fn on_event(&mut self, event: &Event<'_>, told: &mut Concerned) {
+        if self.listing > 0 && !self.is_full() {
+            self.kept.insert((event.watch, event.mask, event.name.to_vec()));
+        }
+        if event.mask & IGNORED != 0 {
+            // The directory is gone, and the watch with it.
+            if let Some(directory) = self.directories.remove(&event.watch) {
+                told.changed.extend(directory.streams.values().flatten());
+                told.sets.extend(directory.sets.keys().map(|(set, _)| set));
+            }
+            return;
+        }
+        let Some(directory) = self.directories.get_mut(&event.watch) else { return };
+        if event.mask & MOVE_SELF != 0 {
+            // Whatever stands at its old path is another directory.
+            told.changed.extend(directory.streams.values().flatten());
+            told.sets.extend(std::mem::take(&mut directory.sets).into_keys().map(|(set, _)| set));
+            return;
+        }
+        let directory = &self.directories[&event.watch];
+        let is_write = event.mask & MODIFY != 0;
+        if event.mask & (CREATE | MOVED_TO) != 0 {
+            let concerned =
+                directory.sets.iter().filter(|(_, interest)| interest.has(event.name, event.mask));
+            told.sets.extend(concerned.map(|((set, _), _)| set));
+        }
+        let name = text_of_bytes(event.name);
+        let name = &*name;
+        let kin = directory.kin.get(name).into_iter().flatten();
+        match directory.streams.get(name) {
+            Some(streams) if is_write => told.grew.extend(streams),
+            Some(streams) => told.changed.extend(streams),
+            None if is_write => told.kin_grew.extend(kin),
+            None => {
+                told.changed.extend(kin);
+                // One that comes may be a sibling: a.log.1, 0.log.20261125-100000, a.log-20261125.gz, a-2026-11-25.log.
+                for stem in kin::stems(name) {
+                    let by_name = [directory.streams.get(stem), directory.stems.get(stem)];
+                    let streams = by_name.into_iter().flatten().flatten();
+                    told.changed.extend(streams.filter(|stream| self.is_kin(**stream, name)));
+                }
+            }
+        }
+    }
+
+    fn is_kin(&self, stream: StreamId, name: &str) -> bool {
+        self.streams.get(&stream).is_some_and(|watched| Kin::of(name, &watched.live_name).is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::PathPattern;
+    use crate::settings::path_pattern::Part;
+
+    /// A directory is watched before its listing is known here: what comes between must not be lost.
+    #[test]
+    fn what_comes_while_a_directory_is_listed_is_looked_at_then() {
+        let event = |mask, name: &'static str| Event { watch: 7, mask, name: name.as_bytes() };
+        let check = |mask, name, expected| {
+            let mut watches = Watches::default();
+            watches.begin_listing();
+            watches.on_event(&event(mask, name), &mut Concerned::default());
+            let found = watches.set_of_patterns(0, None, vec![(7, Interest::name("a"))]);
+            assert_eq!(found, expected, "{name} {mask:x}");
+            assert!(!watches.set_of_patterns(0, None, vec![(7, Interest::name("a"))]), "that is known");
+            watches.expect(StreamId(1), "a");
+            assert!(watches.set(StreamId(1), 7));
+            assert!(!watches.set(StreamId(1), 7));
+            watches.end_listing();
+            watches.expect(StreamId(2), "a");
+            assert!(!watches.set(StreamId(2), 7));
+        };
+        check(CREATE, "a", true);
+        check(CREATE, "b", false);
+        check(MODIFY, "a", false);
+        check(MOVE_SELF, "", true);
+    }
+
+    #[test]
+    fn a_renamed_directory_is_looked_for_again() {
+        let mut watches = Watches::default();
+        watches.set_of_patterns(3, None, vec![(7, Interest::default())]);
+        let mut told = Concerned::default();
+        watches.on_event(&Event { watch: 7, mask: MOVE_SELF, name: b"" }, &mut told);
+        assert_eq!(told.sets, BTreeSet::from([3]));
+    }
+
+    #[test]
+    fn a_stream_may_go_over_to_another_file() {
+        let mut watches = Watches::default();
+        let grew = |watches: &mut Watches, watch, name: &str| {
+            let mut told = Concerned::default();
+            watches.on_event(&Event { watch, mask: MODIFY, name: name.as_bytes() }, &mut told);
+            !told.grew.is_empty()
+        };
+        watches.expect(StreamId(1), "a");
+        watches.set(StreamId(1), 7);
+        watches.expect(StreamId(1), "b");
+        watches.set(StreamId(1), 8);
+        assert!(!grew(&mut watches, 7, "a") && grew(&mut watches, 8, "b"));
+        watches.expect(StreamId(1), "c");
+        watches.set(StreamId(1), 8);
+        assert!(!grew(&mut watches, 8, "b") && grew(&mut watches, 8, "c"));
+    }
+
+    #[test]
+    fn events_reach_their_streams() {
+        let mut watches = Watches::default();
+        watches.expect(StreamId(1), "a.log");
+        watches.expect(StreamId(2), "b.log");
+        watches.set(StreamId(1), 7);
+        watches.set(StreamId(2), 7);
+        let wild = |text: &str| {
+            let pattern = PathPattern::new(&format!("/{text}")).unwrap();
+            let Part::Wild(wild) = pattern.alternatives()[0][0].clone() else { panic!("{text}") };
+            Interest::wild(wild)
+        };
+        watches.set_of_patterns(0, None, vec![(7, wild("*"))]);
+        watches.set_of_patterns(1, None, vec![(7, wild("*.txt")), (7, Interest::name("named"))]);
+        watches.set_of_patterns(2, None, vec![(7, Interest::directories(false))]);
+        watches.set_kin(StreamId(1), ["a.log", "a.log.1", "strange"].into_iter());
+        let mut kin_grew = Vec::new();
+        let mut check = |name: &str, mask: u32, expected: (&[u32], &[u32], &[usize])| {
+            let mut told = Concerned::default();
+            let event = Event { watch: 7, mask, name: name.as_bytes() };
+            watches.on_event(&event, &mut told);
+            let ids = |set: BTreeSet<StreamId>| set.into_iter().map(|id| id.0).collect::<Vec<_>>();
+            let sets: Vec<_> = told.sets.into_iter().collect();
+            assert_eq!((&ids(told.grew)[..], &ids(told.changed)[..], &sets[..]), expected, "{name} {mask:x}");
+            kin_grew.extend(told.kin_grew.into_iter().map(|id| (name.to_owned(), id.0)));
+        };
+        check("a.log", MODIFY, (&[1], &[], &[]));
+        check("b.log", CREATE, (&[], &[2], &[0]));
+        check("a.log.1", MOVED_TO, (&[], &[1], &[0]));
+        check("a.log.1.gz", CREATE, (&[], &[1], &[0]));
+        check("a.log.20261125-100000", MOVED_TO, (&[], &[1], &[0]));
+        check("a.log-20261125.gz", CREATE, (&[], &[1], &[0]));
+        check("a-2026-11-25T10-00-00.000.log", MOVED_TO, (&[], &[1], &[0]));
+        check("a.log.1", MODIFY, (&[], &[], &[]));
+        check("strange", MODIFY, (&[], &[], &[]));
+        check("a.log-20261125", MODIFY, (&[], &[], &[]));
+        check("other", CREATE, (&[], &[], &[0]));
+        check("other.txt", CREATE, (&[], &[], &[0, 1]));
+        check("named", MOVED_TO, (&[], &[], &[0, 1]));
+        check("directory", CREATE | IS_DIRECTORY, (&[], &[], &[0, 2]));
+        check(".directory", CREATE | IS_DIRECTORY, (&[], &[], &[]));
+        check("named", MODIFY, (&[], &[], &[]));
+        check("", IGNORED, (&[], &[1, 2], &[0, 1, 2]));
+        check("a.log", MODIFY, (&[], &[], &[]));
+        // What no listing showed is nobody's.
+        assert_eq!(kin_grew, [("a.log.1".to_owned(), 1), ("strange".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn a_watch_lives_as_long_as_somebody_needs_it() {
+        let mut watches = Watches::default();
+        for stream in [1, 2] {
+            watches.expect(StreamId(stream), &format!("{stream}"));
+            watches.set(StreamId(stream), 3);
+        }
+        let mut unused_without = |stream| {
+            watches.remove(StreamId(stream));
+            watches.take_unused()
+        };
+        assert_eq!([unused_without(1), unused_without(2), unused_without(2)], [vec![], vec![3], vec![]]);
+        let at = |watch| vec![(watch, Interest::default())];
+        watches.set_of_patterns(0, None, at(4));
+        watches.set_of_patterns(1, None, at(4));
+        watches.set_of_patterns(0, None, at(5));
+        assert_eq!(watches.take_unused(), Vec::<i32>::new());
+        watches.set_of_patterns(1, None, at(5));
+        assert_eq!(watches.take_unused(), [4]);
+    }
+}

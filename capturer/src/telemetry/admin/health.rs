@@ -1,0 +1,262 @@
+//! What the parts of the agent told, put together: is it well, is it ready, and if not, why. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::telemetry::status::{Board, Health};
+use crate::text::terminal::shown;
+
+/// The capture loop turns at least once a second; after so long without a turn it is stuck.
+pub const CAPTURE_BEAT_AGE_MAX_MS: u64 = 3_000;
+/// While sources are listed for the first time one turn may take as long: ten thousand files are taken up in it.
+pub const START_BEAT_AGE_MAX_MS: u64 = 60_000;
+/// A step of a thread that takes longer hangs, as a write to a disk or a file system that does not answer.
+pub const STEP_AGE_MAX_MS: u64 = 10_000;
+/// How the sentence on what hangs begins.
+pub const STUCK: &str = "stuck: ";
+/// Name of the component that the beat speaks for.
+pub const CAPTURE_LOOP: &str = "capture_loop";
+
+/// Everything health is made from, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// What each component told.
+    pub components: BTreeMap<String, Health>,
+    /// Milliseconds since the capture loop's last turn.
+    pub capture_beat_age_ms: u64,
+    /// Per component with a beat: milliseconds that its step has been under way.
+    pub steps_ms: BTreeMap<String, u64>,
+    /// The config is loaded and the sources were listed once.
+    pub sources_ready: bool,
+    /// Per sink: whether it accepted once.
+    pub sinks: BTreeMap<String, bool>,
+    /// Per sink: lines that it acknowledged, and for a network sink those that its other side took.
+    pub lines: BTreeMap<String, (u64, Option<u64>)>,
+    /// Per sink whose other side takes nothing until somebody mends something: what.
+    pub held: BTreeMap<String, String>,
+}
+
+impl Facts {
+    /// As they are now.
+    pub fn of(board: &Board) -> Facts {
+        Facts {
+            components: board.health(),
+            capture_beat_age_ms: board.capture_beat_age_ms(),
+            steps_ms: board.beats().into_iter().map(|(component, (age, _))| (component, age)).collect(),
+            sources_ready: board.sources_ready.load(std::sync::atomic::Ordering::Relaxed),
+            sinks: board.sinks(),
+            lines: BTreeMap::new(),
+            held: board.held_sinks(),
+        }
+    }
+}
+
+/// The answer of `/health`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// All components are well.
+    pub ok: bool,
+    /// Each with its sentence.
+    pub components: BTreeMap<String, Health>,
+}
+
+/// Health by component, with the capture loop's own.
+pub fn report(facts: &Facts) -> Report {
+    let mut components = facts.components.clone();
+    components.insert(CAPTURE_LOOP.to_owned(), capture_loop(facts));
+    for (sink, (acknowledged, taken)) in &facts.lines {
+        let mut say = |component: String, lines: u64, what: &str| {
+            if let Some(health) = components.get_mut(&component).filter(|health| health.ok && lines > 0) {
+                health.message = format!("{lines} lines {what} in this run");
+            }
+        };
+        let what = if taken.is_some() { "put into the spool" } else { "delivered" };
+        say(format!("sink_{sink}"), *acknowledged, what);
+        say(format!("sink_{sink}_delivery"), taken.unwrap_or(0), "taken by the other side");
+    }
+    for (component, age_ms) in facts.steps_ms.iter().filter(|(_, age_ms)| **age_ms > STEP_AGE_MAX_MS) {
+        components.insert(component.clone(), stuck_step(*age_ms));
+    }
+    Report { ok: components.values().all(|health| health.ok), components }
+}
+
+fn stuck_step(age_ms: u64) -> Health {
+    let message = format!(
+        "{STUCK}one write has been under way for {:.1} s; the disk or file system that it goes to does not answer: look for \
+         its trouble with dmesg and iostat -x; reading waits, and lines stay in the log files as long as those are kept",
+        age_ms as f64 / 1000.0
+    );
+    Health::new(false, message)
+}
+
+fn capture_loop(facts: &Facts) -> Health {
+    let age_ms = facts.capture_beat_age_ms;
+    let seconds = age_ms as f64 / 1000.0;
+    let (max, usual) = if facts.sources_ready {
+        (CAPTURE_BEAT_AGE_MAX_MS, "")
+    } else {
+        (START_BEAT_AGE_MAX_MS, " while sources are listed for the first time")
+    };
+    if age_ms <= CAPTURE_BEAT_AGE_MAX_MS {
+        return Health::new(true, format!("last turn {seconds:.1} s ago"));
+    }
+    if age_ms <= max {
+        return Health::new(true, format!("takes up its sources, last turn {seconds:.1} s ago"));
+    }
+    let message = format!(
+        "{STUCK}last turn {seconds:.1} s ago, at most {} s are usual{usual}; /api/v1/streams shows what it waited for last",
+        max / 1000
+    );
+    Health::new(false, message)
+}
+
+/// What still lacks for `/readyz`, one reason a line; empty = ready. Readiness is about having begun: a sink that
+/// accepted once and is slow now makes nobody unready, for then an outage of Loki would restart every agent. One that is
+/// held (a wrong token, a wrong address) does: it does not pass by itself, and who rolls out a config looks here.
+pub fn not_ready(facts: &Facts) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if !facts.sources_ready {
+        let docker = facts.components.get("docker").filter(|docker| !docker.ok);
+        let why = docker.map(|docker| format!(": {}", docker.message)).unwrap_or_default();
+        reasons.push(format!("sources: not listed yet{why}"));
+    }
+    reasons.extend(facts.held.iter().map(|(sink, why)| format!("sink {sink}: {why}")));
+    let waiting =
+        facts.sinks.iter().filter(|(sink, accepted)| !**accepted && !facts.held.contains_key(*sink));
+    reasons.extend(waiting.map(|(sink, _)| format!("sink {sink}: has not accepted anything yet")));
+    let capture_loop = capture_loop(facts);
+    if !capture_loop.ok {
+        reasons.push(format!("{CAPTURE_LOOP}: {}", capture_loop.message));
+    }
+    reasons
+}
+
+/// The body of `/readyz`.
+pub fn ready_text(reasons: &[String]) -> String {
+    if reasons.is_empty() {
+        return "ready\n".to_owned();
+    }
+    let mut text = "not ready\n".to_owned();
+    for reason in reasons {
+        let _ = writeln!(text, "{}", shown(reason));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts {
+        let components = [("docker".to_owned(), Health::new(true, "3 containers"))].into();
+        Facts {
+            components,
+            capture_beat_age_ms: 900,
+            steps_ms: BTreeMap::new(),
+            sources_ready: true,
+            sinks: [("stdout".to_owned(), true)].into(),
+            lines: BTreeMap::new(),
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// A sentence that never changes is not true for long.
+    #[test]
+    fn a_sink_that_is_well_says_what_it_has_done() {
+        let mut facts = facts();
+        let well = || Health::new(true, "no record has come yet");
+        for component in ["sink_stdout", "sink_loki", "sink_loki_delivery"] {
+            facts.components.insert(component.to_owned(), well());
+        }
+        facts.lines = [("stdout".to_owned(), (5_000_000, None)), ("loki".to_owned(), (70, Some(30)))].into();
+        let said = |facts: &Facts, component: &str| report(facts).components[component].message.clone();
+        assert_eq!(said(&facts, "sink_stdout"), "5000000 lines delivered in this run");
+        assert_eq!(said(&facts, "sink_loki"), "70 lines put into the spool in this run");
+        assert_eq!(said(&facts, "sink_loki_delivery"), "30 lines taken by the other side in this run");
+        facts.lines.insert("loki".to_owned(), (0, Some(0)));
+        assert_eq!(said(&facts, "sink_loki_delivery"), "no record has come yet");
+    }
+
+    #[test]
+    fn all_is_well() {
+        let report = report(&facts());
+        assert!(report.ok);
+        assert_eq!(report.components[CAPTURE_LOOP].message, "last turn 0.9 s ago");
+        assert_eq!(ready_text(&not_ready(&facts())), "ready\n");
+    }
+
+    #[test]
+    fn one_bad_component_is_enough() {
+        let mut facts = facts();
+        facts.components.insert("checkpoint".to_owned(), Health::new(false, "disk full"));
+        let report = report(&facts);
+        assert!(!report.ok);
+        assert!(report.components["docker"].ok);
+    }
+
+    /// The Go agent was dead-locked and healthy.
+    #[test]
+    fn a_stuck_loop_is_neither_well_nor_ready() {
+        let mut facts = facts();
+        facts.capture_beat_age_ms = 3_000;
+        assert!(report(&facts).ok);
+        facts.capture_beat_age_ms = 12_345;
+        let report = report(&facts);
+        assert!(!report.ok);
+        assert!(report.components[CAPTURE_LOOP].message.starts_with("stuck: last turn 12.3 s ago"));
+        assert_eq!(not_ready(&facts).len(), 1);
+    }
+
+    /// Ten thousand files are taken up in one turn; that is no reason for an alarm, and a minute is.
+    #[test]
+    fn a_slow_start_is_not_stuck() {
+        let mut facts = Facts { sources_ready: false, capture_beat_age_ms: 30_000, ..facts() };
+        let well = report(&facts);
+        assert!(well.ok && well.components[CAPTURE_LOOP].message.contains("takes up its sources"));
+        facts.capture_beat_age_ms = START_BEAT_AGE_MAX_MS + 1;
+        assert!(!report(&facts).ok);
+    }
+
+    /// Its thread can't say so itself.
+    #[test]
+    fn a_hung_write_is_named_and_leaves_the_agent_ready() {
+        let mut facts = facts();
+        facts.components.insert("sink_stdout".to_owned(), Health::new(true, "works"));
+        facts.steps_ms.insert("sink_stdout".to_owned(), 10_000);
+        assert!(report(&facts).ok);
+        facts.steps_ms.insert("sink_stdout".to_owned(), 10_001);
+        let report = report(&facts);
+        assert!(!report.ok && report.components["sink_stdout"].message.starts_with("stuck: one write"));
+        assert_eq!(not_ready(&facts), Vec::<String>::new());
+    }
+
+    /// An outage passes and restarts nobody; a token that expired has to be seen.
+    #[test]
+    fn a_held_sink_is_not_ready_and_says_why() {
+        let held = [("stdout".to_owned(), "status 401; check the token".to_owned())].into();
+        let facts = Facts { held, ..facts() };
+        assert_eq!(ready_text(&not_ready(&facts)), "not ready\nsink stdout: status 401; check the token\n");
+    }
+
+    #[test]
+    fn sources_wait_for_docker_and_it_is_named() {
+        let mut facts = Facts { sources_ready: false, ..facts() };
+        let away = Health::new(false, "no answer; check that dockerd is well");
+        facts.components.insert("docker".to_owned(), away);
+        let expected = "not ready\nsources: not listed yet: no answer; check that dockerd is well\n";
+        assert_eq!(ready_text(&not_ready(&facts)), expected);
+    }
+
+    #[test]
+    fn reasons_stand_one_a_line() {
+        let sinks = [("local_file".to_owned(), false), ("a\nb".to_owned(), false)].into();
+        let facts = Facts { sources_ready: false, sinks, ..facts() };
+        assert_eq!(
+            ready_text(&not_ready(&facts)),
+            "not ready\nsources: not listed yet\nsink a\\nb: has not accepted anything yet\n\
+             sink local_file: has not accepted anything yet\n"
+        );
+    }
+}

@@ -1,0 +1,331 @@
+//! Path → answer. Knows nothing of connections.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, ORIGIN, WWW_AUTHENTICATE,
+};
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
+
+use super::access::Access;
+use super::body::Body;
+use super::health::{self, Facts};
+use crate::limits::TAPS_MAX;
+use crate::telemetry::desk::Outcome;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::status::{Board, Snapshot, StreamRow};
+use crate::telemetry::taps;
+use crate::telemetry::taps::{Filter, Taps};
+use crate::text::percent;
+use crate::text::terminal;
+
+/// How long a request waits for the capture loop before it shows what is known.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// How long `/-/reload` waits: a drain takes as long as the sinks need.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(8);
+/// How often it looks; a healthy loop answers within a millisecond or two.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+const HTML: &str = "text/html; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const NDJSON: &str = "application/x-ndjson";
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Only the page's own script and style, and only our own JSON: a hostile container name that slipped into the page
+/// could still run nothing and send nothing anywhere.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const PATHS: &str = "/, /metrics, /healthz, /readyz, /health, /api/v1/streams, /api/v1/fds, /api/v1/positions, /api/v1/tap, POST /-/reload";
+const RELOAD: &str = "/-/reload";
+const TAP: &str = "/api/v1/tap";
+
+/// What answers are made from.
+pub(super) struct Pages {
+    pub board: Arc<Board>,
+    pub metrics: Arc<Metrics>,
+    pub access: Access,
+    /// Lines may be watched.
+    pub tap: bool,
+}
+
+pub(super) type Answer = Response<Body>;
+
+impl Pages {
+    /// Answers one request. Never waits for another part of the agent longer than [`PATIENCE`], or [`RELOAD_PATIENCE`].
+    pub(super) async fn answer<B: hyper::body::Body>(
+        &self,
+        request: &Request<B>,
+        local: Option<SocketAddr>,
+    ) -> Answer {
+        if let Err(host) = self.access.hosts.check(request.headers(), local) {
+            let host = terminal::shown(&host);
+            let message = format!(
+                "This server is not called {host}. Ask it by its address, or add the name to admin.hosts.\n"
+            );
+            return text(StatusCode::MISDIRECTED_REQUEST, message);
+        }
+        // Only that the process lives is told to everybody: supervisors ask for it, and it says nothing.
+        if local.is_some() && request.uri().path() != "/healthz" && !self.access.knows(request.headers()) {
+            let message =
+                "This server wants its token (admin.token): Authorization: Bearer TOKEN, or as a password.\n";
+            let mut answer = text(StatusCode::UNAUTHORIZED, message);
+            let scheme = HeaderValue::from_static("Basic realm=\"capturer: the token is the password\"");
+            answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+            return answer;
+        }
+        let reload = request.uri().path() == RELOAD;
+        let is_right = match *request.method() {
+            Method::GET | Method::HEAD => !reload,
+            Method::POST => reload,
+            _ => false,
+        };
+        if !is_right {
+            let allowed = if reload { "POST" } else { "GET, HEAD" };
+            let message = format!("Only {} is answered here.\n", allowed.replace(", ", " or "));
+            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, message);
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+            return answer;
+        }
+        if reload && request.headers().contains_key(ORIGIN) {
+            // A browser sends it with every POST: a page from elsewhere must not steer the agent.
+            return text(StatusCode::FORBIDDEN, "Not for web pages.\n");
+        }
+        if !request.body().is_end_stream() {
+            return text(StatusCode::BAD_REQUEST, "A request here has no body.\n");
+        }
+        match request.uri().path() {
+            "/" => with_type(StatusCode::OK, HTML, page()),
+            "/icon-ok.svg" => with_type(StatusCode::OK, SVG, include_str!("page/icon-ok.svg")),
+            "/icon-bad.svg" => with_type(StatusCode::OK, SVG, include_str!("page/icon-bad.svg")),
+            "/icon-unknown.svg" => with_type(StatusCode::OK, SVG, include_str!("page/icon-unknown.svg")),
+            "/page.js" => {
+                with_type(StatusCode::OK, "text/javascript; charset=utf-8", include_str!("page/page.js"))
+            }
+            "/page.css" => {
+                with_type(StatusCode::OK, "text/css; charset=utf-8", include_str!("page/page.css"))
+            }
+            RELOAD => self.reload().await,
+            "/healthz" => text(StatusCode::OK, "alive\n"),
+            "/metrics" => self.metrics().await,
+            "/readyz" => self.ready(),
+            "/health" => self.health(),
+            "/api/v1/streams" => self.streams().await,
+            "/api/v1/fds" => json(StatusCode::OK, &self.board.fds()),
+            "/api/v1/positions" => self.positions().await,
+            TAP => self.tap(request.uri().query().unwrap_or_default(), request.method() == Method::HEAD),
+            _ => text(StatusCode::NOT_FOUND, format!("There is nothing here. What there is: {PATHS}\n")),
+        }
+    }
+
+    async fn metrics(&self) -> Answer {
+        let (snapshot, _) = self.snapshot().await;
+        self.metrics.show_sources(&snapshot.streams, self.age_ms(&snapshot));
+        self.metrics.show_process();
+        let taps = &self.board.taps;
+        self.metrics.tap_watchers.set(taps.count() as i64);
+        self.metrics.tap_skipped_lines_total.inc_by(taps.take_skipped());
+        let report = health::report(&self.facts());
+        // A component that is gone must not be shown as it was last.
+        self.metrics.component_health.reset();
+        for (component, health) in &report.components {
+            self.metrics.component_health.with_label_values(&[component]).set(i64::from(health.ok));
+        }
+        with_type(StatusCode::OK, EXPOSITION, self.metrics.encode())
+    }
+
+    /// What sinks have done so far is known by the counters.
+    fn facts(&self) -> Facts {
+        let mut facts = Facts::of(&self.board);
+        facts.lines = facts.sinks.keys().map(|sink| (sink.clone(), self.metrics.lines_of(sink))).collect();
+        facts
+    }
+
+    fn ready(&self) -> Answer {
+        let reasons = health::not_ready(&Facts::of(&self.board));
+        text(status(reasons.is_empty()), health::ready_text(&reasons))
+    }
+
+    fn health(&self) -> Answer {
+        let report = health::report(&self.facts());
+        json(status(report.ok), &report)
+    }
+
+    /// Waits without blocking the thread: others are answered meanwhile.
+    async fn reload(&self) -> Answer {
+        let desk = &self.board.desk;
+        let ticket = desk.ask();
+        let looking = async {
+            loop {
+                if let Some(outcome) = desk.outcome(ticket) {
+                    return outcome;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let (status, said) = match tokio::time::timeout(RELOAD_PATIENCE, looking).await {
+            Ok(Outcome::Applied(said)) => (StatusCode::OK, said),
+            Ok(Outcome::Refused(said)) => (StatusCode::BAD_REQUEST, said),
+            Ok(Outcome::Failed(said)) => (StatusCode::INTERNAL_SERVER_ERROR, said),
+            Ok(Outcome::Stopping) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the agent stops, or was started without a config".to_owned(),
+            ),
+            Err(_) => {
+                let said = "the reload is under way and takes long; /health and config_last_reload_successful tell its end";
+                (StatusCode::ACCEPTED, said.to_owned())
+            }
+        };
+        text(status, said + "\n")
+    }
+
+    /// Records as they are delivered, until the reader leaves. `container` and `grep` filter them.
+    fn tap(&self, query: &str, head: bool) -> Answer {
+        if !self.tap {
+            return text(StatusCode::FORBIDDEN, "Watching lines is switched off (admin.tap).\n");
+        }
+        let mut filter = Filter::default();
+        for (key, value) in query.split('&').filter_map(|part| part.split_once('=')) {
+            let Some(value) = percent::unquote(value) else {
+                return text(StatusCode::BAD_REQUEST, format!("{key}: not percent-encoded UTF-8\n"));
+            };
+            match key {
+                "container" => filter.source = Some(value),
+                "grep" => match taps::pattern(&value) {
+                    Ok(pattern) => filter.pattern = Some(pattern),
+                    Err(error) => return text(StatusCode::BAD_REQUEST, format!("grep: {error}\n")),
+                },
+                _ => return text(StatusCode::BAD_REQUEST, "known here: container, grep\n"),
+            }
+        }
+        if head {
+            return with_type(StatusCode::OK, NDJSON, "");
+        }
+        let Some(watch) = Taps::watch(self.board.clone(), filter) else {
+            let message = format!("At most {TAPS_MAX} watch at once; end another one first.\n");
+            return text(StatusCode::SERVICE_UNAVAILABLE, message);
+        };
+        let mut answer = with_type(StatusCode::OK, NDJSON, "");
+        answer.extensions_mut().insert(watch.watcher());
+        *answer.body_mut() = Body::live(watch);
+        answer
+    }
+
+    async fn streams(&self) -> Answer {
+        let (snapshot, fresh) = self.snapshot().await;
+        json(StatusCode::OK, &Streams { fresh, age_ms: self.age_ms(&snapshot), snapshot: &snapshot })
+    }
+
+    async fn positions(&self) -> Answer {
+        let (snapshot, fresh) = self.snapshot().await;
+        let position = |row: &StreamRow| Position {
+            key: row.key.clone(),
+            name: row.name.clone(),
+            position: row.position.clone(),
+        };
+        let positions = snapshot.streams.iter().map(position).collect();
+        json(StatusCode::OK, &Positions { fresh, age_ms: self.age_ms(&snapshot), positions })
+    }
+
+    /// A snapshot and whether it was made for this request. Waits without blocking the thread: others are answered
+    /// meanwhile.
+    async fn snapshot(&self) -> (Arc<Snapshot>, bool) {
+        let ticket = self.board.ask();
+        let looking = async {
+            loop {
+                if let Some(snapshot) = self.board.answer(&ticket) {
+                    return snapshot;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, looking).await {
+            Ok(snapshot) => (snapshot, true),
+            Err(_) => (self.board.last_snapshot(), false),
+        }
+    }
+
+    fn age_ms(&self, snapshot: &Snapshot) -> u64 {
+        self.board.elapsed_ms().saturating_sub(snapshot.taken_at_ms)
+    }
+}
+
+/// `/api/v1/streams`.
+#[derive(Serialize)]
+struct Streams<'a> {
+    /// False = the capture loop did not answer in time and this is its last word.
+    fresh: bool,
+    /// Age of what follows.
+    age_ms: u64,
+    #[serde(flatten)]
+    snapshot: &'a Snapshot,
+}
+
+/// `/api/v1/positions`.
+#[derive(Serialize)]
+struct Positions {
+    /// See [`Streams::fresh`].
+    fresh: bool,
+    /// See [`Streams::age_ms`].
+    age_ms: u64,
+    positions: Vec<Position>,
+}
+
+#[derive(Serialize)]
+struct Position {
+    key: String,
+    name: String,
+    position: serde_json::Value,
+}
+
+/// The status page, with what is known before its script asks.
+fn page() -> String {
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_string_lossy();
+    // A host's name has no other characters; one that has is not to be believed.
+    let plain = |c: &char| c.is_ascii_alphanumeric() || ".-_".contains(*c);
+    let host: String = host.chars().filter(plain).collect();
+    include_str!("page/index.html")
+        .replace("{host}", &host)
+        .replace("{version}", env!("CARGO_PKG_VERSION"))
+        .replace("{commit}", env!("CAPTURER_COMMIT"))
+}
+
+fn status(ok: bool) -> StatusCode {
+    if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    with_type(status, TEXT, body)
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+    match serde_json::to_string(value) {
+        Ok(mut body) => {
+            body.push('\n');
+            with_type(status, JSON, body)
+        }
+        Err(error) => {
+            tracing::error!(%error, "an answer of the admin server could not be written as JSON");
+            text(StatusCode::INTERNAL_SERVER_ERROR, "The answer could not be written as JSON.\n")
+        }
+    }
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Body::whole(body.into()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
+    answer
+}

@@ -1,0 +1,328 @@
+//! The admin server's thread: takes connections, gives each a deadline, lets `pages` answer.
+//!
+//! Every wait ends: a connection has `CONNECTION_TIME_MAX` in all, its headers `HEADER_TIME_MAX`, and carries one
+//! request. At most `CONNECTIONS_MAX` are open; when all are taken for longer than `SLOT_PATIENCE`, one is closed for the
+//! newest, so that nobody who opens connections and says nothing keeps a health check out. Whoever asked nothing yet
+//! goes first, and last who waits for an answer: while the capture loop is stuck that takes longer than the patience.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use super::access::Access;
+use super::hosts::Hosts;
+pub use super::listeners::check_tls;
+use super::listeners::{Bound, Incoming};
+use super::pages::Pages;
+use super::watchdog::{self, Watchdog};
+use crate::ledger::Owner;
+use crate::ledger::claims::Claims;
+use crate::settings::Admin;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::status::Board;
+use crate::telemetry::taps::Watcher;
+
+/// What a server that speaks TLS answers to who does not.
+pub const SPEAKS_TLS: &str = "This server speaks TLS: ask it by https://.\n";
+/// Connections open at once.
+const CONNECTIONS_MAX: usize = 32;
+/// How long a new connection waits for one of them to end. An honest request is answered within a millisecond or two.
+const SLOT_PATIENCE: Duration = Duration::from_millis(10);
+/// For the request's head to arrive.
+const HEADER_TIME_MAX: Duration = Duration::from_secs(3);
+/// For everything, so that an answer that nobody reads ends too. A live view lasts as long as it is read: one that took
+/// nothing for so long although something waited is ended.
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
+/// Size of a request's head.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// Number of its headers.
+const HEADERS_MAX: usize = 64;
+/// After an accept failed (usually for want of descriptors), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// For answers under way when the server is stopped.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A running admin server. Dropping it stops it.
+pub struct AdminHandle {
+    /// Where it listens; with port 0 in the config, the port it got.
+    pub addr: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl AdminHandle {
+    /// Takes no more requests, ends those under way, waits for the thread: half a second at most.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the admin server's thread had panicked");
+        }
+    }
+}
+
+impl Drop for AdminHandle {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Listens and answers until the handle is stopped; `None` = the config wants no server. Fails at once if the address
+/// can't be had.
+pub fn start(
+    settings: &Admin,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    claims: Claims,
+) -> anyhow::Result<Option<AdminHandle>> {
+    let Some(listen) = settings.listen else { return Ok(None) };
+    let bound = Bound::new(listen, settings)?;
+    let addr = bound.addr;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .context("admin server: making its runtime")?;
+    let (stop, stopped) = oneshot::channel();
+    let hosts = Hosts { listen: Some(listen.ip()), names: settings.hosts.clone() };
+    let access = Access { hosts, token: settings.token.clone() };
+    let pages = Arc::new(Pages { board, metrics, access, tap: settings.tap });
+    let thread = std::thread::Builder::new()
+        .name("admin".to_owned())
+        .spawn(move || {
+            if let Err(error) = runtime.block_on(serve(bound, pages, claims, stopped)) {
+                tracing::error!(%error, "the admin server has ended");
+            }
+        })
+        .context("admin server: starting its thread")?;
+    Ok(Some(AdminHandle { addr, stop: Some(stop), thread: Some(thread) }))
+}
+
+async fn serve(
+    bound: Bound,
+    pages: Arc<Pages>,
+    claims: Claims,
+    mut stopped: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    let tls = bound.tls.clone();
+    let listeners = bound.listen(&claims)?;
+    let mut connections = Connections::default();
+    let mut watchdog = Watchdog::new(Arc::clone(&pages.board), Arc::clone(&pages.metrics));
+    let mut look = tokio::time::interval(watchdog::LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listeners.accept() => accepted,
+            _ = look.tick() => {
+                watchdog.look();
+                continue;
+            }
+            _ = &mut stopped => break,
+        };
+        match accepted {
+            Ok(stream) => {
+                connections.make_room().await;
+                connections.open(stream, tls.clone(), Arc::clone(&pages), claims.clone());
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the admin server could not take a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listeners);
+    // Nobody waits for those who watch.
+    pages.board.taps.close();
+    connections.close().await;
+    Ok(())
+}
+
+/// How far a connection is; who is least goes first if one must.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// No whole request came.
+    Silent,
+    /// The answer is on its way to somebody who does not take it.
+    Answered,
+    /// The answer is being made.
+    Asked,
+}
+
+struct Connection {
+    task: AbortHandle,
+    phase: Arc<Mutex<Phase>>,
+}
+
+/// The open connections, oldest first.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    by_age: Vec<Connection>,
+}
+
+impl Connections {
+    /// Returns when there is room for one more.
+    async fn make_room(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+        if self.tasks.len() >= CONNECTIONS_MAX {
+            let _ = tokio::time::timeout(SLOT_PATIENCE, self.tasks.join_next()).await;
+            // On a busy machine the time may be over before a request that has arrived was read.
+            tokio::task::yield_now().await;
+        }
+        self.by_age.retain(|connection| !connection.task.is_finished());
+        let phase =
+            |connection: &Connection| *connection.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        // The oldest of those that are equal.
+        let first = self.by_age.iter().enumerate().min_by_key(|(_, connection)| phase(connection));
+        if self.tasks.len() >= CONNECTIONS_MAX
+            && let Some((at, _)) = first
+        {
+            self.by_age.remove(at).task.abort();
+            let _ = self.tasks.join_next().await;
+        }
+    }
+
+    fn open(&mut self, stream: Incoming, tls: Option<TlsAcceptor>, pages: Arc<Pages>, claims: Claims) {
+        let phase = Arc::new(Mutex::new(Phase::Silent));
+        let told = Arc::clone(&phase);
+        let task = self.tasks.spawn(async move {
+            // A peer that is slow or speaks no HTTP is its own problem; there is nothing to log or count.
+            let watcher = OnceLock::new();
+            let conversation = converse(stream, tls, pages, &claims, &told, &watcher);
+            let mut conversation = std::pin::pin!(conversation);
+            let mut before = None;
+            while tokio::time::timeout(CONNECTION_TIME_MAX, &mut conversation).await.is_err() {
+                let Some((taken, waits)) = watcher.get().map(|watcher: &Arc<Watcher>| watcher.progress())
+                else {
+                    break;
+                };
+                if waits && before == Some(taken) {
+                    break;
+                }
+                before = Some(taken);
+            }
+        });
+        self.by_age.push(Connection { task, phase });
+    }
+
+    async fn close(mut self) {
+        let rest = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(STOP_PATIENCE, rest).await;
+        self.tasks.abort_all();
+    }
+}
+
+/// One request, one answer. A handshake that fails is the peer's own problem.
+async fn converse(
+    stream: Incoming,
+    tls: Option<TlsAcceptor>,
+    pages: Arc<Pages>,
+    claims: &Claims,
+    phase: &Mutex<Phase>,
+    watcher: &OnceLock<Arc<Watcher>>,
+) -> hyper::Result<()> {
+    let claim = claims.claim(stream.as_fd(), Owner::Admin);
+    let outcome = match stream {
+        Incoming::Unix(stream) => answer(stream, None, pages, phase, watcher).await,
+        Incoming::Tcp(stream) => {
+            let local = stream.local_addr().ok();
+            let Some(begins_tls) = begins_tls(&stream).await else { return Ok(()) };
+            match tls {
+                None if begins_tls => {
+                    tracing::warn!(
+                        "somebody speaks TLS to the admin server, which has none here: ask it by http://, or set admin.tls_cert \
+                         and admin.tls_key"
+                    );
+                    Ok(())
+                }
+                None => answer(stream, local, pages, phase, watcher).await,
+                Some(_) if !begins_tls => {
+                    refuse_plain(stream).await;
+                    Ok(())
+                }
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => answer(stream, local, pages, phase, watcher).await,
+                    Err(_) => Ok(()),
+                },
+            }
+        }
+    };
+    drop(claim);
+    outcome
+}
+
+/// Whether a connection begins with TLS's handshake; nothing of it is taken. `None` = nothing came for
+/// as long as a request's head may take.
+async fn begins_tls(stream: &TcpStream) -> Option<bool> {
+    let mut first = [0];
+    match tokio::time::timeout(HEADER_TIME_MAX, stream.peek(&mut first)).await {
+        Ok(Ok(1)) => Some(first[0] == 0x16),
+        _ => None,
+    }
+}
+
+/// For who asks a server that speaks TLS without it: a closed connection would say nothing.
+async fn refuse_plain(stream: TcpStream) {
+    // What is not read would turn the close into a reset, which takes the answer away.
+    let _ = stream.try_read(&mut [0; HEADER_BYTES_MAX]);
+    let body = SPEAKS_TLS;
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    // A new connection has room for it.
+    let _ = stream.try_write(answer.as_bytes());
+}
+
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    local: Option<SocketAddr>,
+    pages: Arc<Pages>,
+    phase: &Mutex<Phase>,
+    watcher: &OnceLock<Arc<Watcher>>,
+) -> hyper::Result<()> {
+    let reach = |reached| *phase.lock().unwrap_or_else(PoisonError::into_inner) = reached;
+    let service = service_fn(|request| {
+        let pages = Arc::clone(&pages);
+        async move {
+            reach(Phase::Asked);
+            let mut answer = pages.answer(&request, local).await;
+            if let Some(watching) = answer.extensions_mut().remove::<Arc<Watcher>>() {
+                let _ = watcher.set(watching);
+            }
+            reach(Phase::Answered);
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME_MAX)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .keep_alive(false);
+    builder.serve_connection(TokioIo::new(stream), service).await
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

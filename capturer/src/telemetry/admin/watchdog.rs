@@ -1,0 +1,118 @@
+//! Once a second: what hangs is said in the log as well, by the thread that does not hang with it, and so is that it goes
+//! on. The words are those of `/health`. Not here: what a component says of itself; it logs that on its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::health::{self, CAPTURE_LOOP, Facts};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::status::Board;
+
+/// Pause between two looks.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// See the module's head.
+pub struct Watchdog {
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    stuck: BTreeSet<String>,
+    steps: BTreeMap<String, u64>,
+}
+
+/// What is to be said of a component.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    /// It hangs: the words of `/health`.
+    Stuck(String, String),
+    /// It does not any more.
+    GoesOn(String),
+}
+
+impl Watchdog {
+    /// Nothing hangs yet.
+    pub fn new(board: Arc<Board>, metrics: Arc<Metrics>) -> Watchdog {
+        Watchdog { board, metrics, stuck: BTreeSet::new(), steps: BTreeMap::new() }
+    }
+
+    /// Looks, and says what is new.
+    pub fn look(&mut self) {
+        #[cfg(feature = "test-faults")]
+        crate::faults::here();
+        self.metrics.heartbeat("admin");
+        for (component, (_, steps)) in self.board.beats() {
+            let before = self.steps.insert(component.clone(), steps).unwrap_or(0);
+            // A reload may have taken the component away and given it back, with a new count.
+            self.metrics.heartbeats(&component, steps.checked_sub(before).unwrap_or(steps));
+        }
+        for news in judge(&Facts::of(&self.board), &mut self.stuck) {
+            match news {
+                News::Stuck(component, message) => tracing::error!(component, "{message}"),
+                News::GoesOn(component) => tracing::info!(component, "goes on"),
+            }
+        }
+    }
+}
+
+/// Components that are watched from outside, and how they are now against what was `stuck` before.
+fn judge(facts: &Facts, stuck: &mut BTreeSet<String>) -> Vec<News> {
+    let watched = |component: &str| component == CAPTURE_LOOP || facts.steps_ms.contains_key(component);
+    let mut news = Vec::new();
+    for (component, health) in health::report(facts).components {
+        if !watched(&component) {
+            continue;
+        }
+        let is_stuck = health.message.starts_with(health::STUCK);
+        if is_stuck && stuck.insert(component.clone()) {
+            news.push(News::Stuck(component, health.message));
+        } else if !is_stuck && stuck.remove(&component) {
+            news.push(News::GoesOn(component));
+        }
+    }
+    news
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::status::Health;
+
+    #[test]
+    fn what_hangs_is_said_once_and_so_is_its_end() {
+        let mut facts = Facts { sources_ready: true, ..Facts::default() };
+        let well = Health::new(true, "accepts records");
+        facts.components.insert("sink_stdout".to_owned(), well);
+        let mut stuck = BTreeSet::new();
+        assert_eq!(judge(&facts, &mut stuck), []);
+        facts.steps_ms.insert("sink_stdout".to_owned(), health::STEP_AGE_MAX_MS + 1);
+        facts.capture_beat_age_ms = health::CAPTURE_BEAT_AGE_MAX_MS + 1;
+        let said: Vec<String> = judge(&facts, &mut stuck)
+            .into_iter()
+            .map(|news| match news {
+                News::Stuck(component, message) if message.starts_with("stuck: ") => component,
+                news => panic!("{news:?}"),
+            })
+            .collect();
+        assert_eq!(said, [CAPTURE_LOOP, "sink_stdout"]);
+        facts.steps_ms.insert("sink_stdout".to_owned(), health::STEP_AGE_MAX_MS + 5_000);
+        assert_eq!(judge(&facts, &mut stuck), []);
+        facts.steps_ms.insert("sink_stdout".to_owned(), 0);
+        assert_eq!(judge(&facts, &mut stuck), [News::GoesOn("sink_stdout".to_owned())]);
+    }
+
+    #[test]
+    fn steps_are_counted_where_they_end() {
+        let board = Arc::new(Board::default());
+        let metrics = Arc::new(Metrics::new(1).expect("the metrics are fixed"));
+        let mut watchdog = Watchdog::new(Arc::clone(&board), Arc::clone(&metrics));
+        let beat = board.beat("sink_stdout");
+        drop(beat.step());
+        let under_way = beat.step();
+        watchdog.look();
+        watchdog.look();
+        drop(under_way);
+        let text = metrics.encode();
+        assert!(text.contains("task_heartbeats_total{task=\"sink_stdout\"} 1\n"), "{text}");
+        assert!(text.contains("task_heartbeats_total{task=\"admin\"} 2\n"), "{text}");
+    }
+}

@@ -1,0 +1,247 @@
+//! Losses as a state: what was lost in the last ten minutes, of which source, for which sinks, why, and what to do so
+//! that it does not happen again. A counter that rose is seen by whoever looks at the right moment; this stands in
+//! `/health` and `top` long enough to be seen.
+//!
+//! The log has a line for the first loss of a source and reason, then one a minute with their sum. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::telemetry::metrics::LossReason;
+
+/// How long a loss keeps health from being well.
+pub const SHOWN_MS: u64 = 10 * 60_000;
+/// Between two lines in the log about the same.
+const LINE_EVERY_MS: u64 = 60_000;
+/// Sources that are known by name; those past it share one entry.
+const ENTRIES_MAX: usize = 1_000;
+/// Entries that health names.
+const NAMED_MAX: usize = 5;
+/// Stands for sources past [`ENTRIES_MAX`].
+const OTHERS: &str = "other sources";
+
+/// Of what something was lost, and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    source: String,
+    sinks: String,
+    reason: LossReason,
+}
+
+/// Losses of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sum {
+    losses: u64,
+    bytes: u64,
+    /// Of some of them nobody knows the bytes.
+    unknown: bool,
+    /// A sink took nothing when it happened.
+    sink_waited: bool,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    shown: Sum,
+    last_ms: u64,
+    /// Not in the log yet.
+    unsaid: Sum,
+    said_ms: Option<u64>,
+}
+
+/// One or several losses of the same source and reason.
+#[derive(Clone, Copy, Debug)]
+pub struct Loss<'a> {
+    /// For people: `container web-1`, `file /var/log/a.log`, or empty where only the sink is known.
+    pub source: &'a str,
+    /// Sinks that did not get it.
+    pub sinks: &'a str,
+    /// Why.
+    pub reason: LossReason,
+    /// How many.
+    pub losses: u64,
+    /// Bytes of all of them; 0 = unknown.
+    pub bytes: u64,
+    /// A sink took nothing when it happened, so reading waited.
+    pub sink_waited: bool,
+}
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub struct Losses {
+    entries: BTreeMap<Key, Entry>,
+}
+
+impl Sum {
+    fn add(&mut self, loss: &Loss<'_>) {
+        self.losses += loss.losses;
+        self.bytes += loss.bytes;
+        self.unknown |= loss.bytes == 0;
+        self.sink_waited |= loss.sink_waited;
+    }
+
+    fn amount(&self) -> String {
+        let bytes = match (self.bytes, self.unknown) {
+            (0, _) => "an unknown number of bytes".to_owned(),
+            (bytes, true) => format!("{bytes} bytes and an unknown number of others"),
+            (bytes, false) => format!("{bytes} bytes"),
+        };
+        if self.losses == 1 { bytes } else { format!("{bytes} in {} losses", self.losses) }
+    }
+}
+
+impl Key {
+    fn sentence(&self, sum: &Sum) -> String {
+        let amount = sum.amount();
+        let of = if self.source.is_empty() { String::new() } else { format!(" of {}", self.source) };
+        let waited = if sum.sink_waited {
+            " while a sink took nothing: its outage outlasted what the log is kept for"
+        } else {
+            ""
+        };
+        let (reason, cure) = (self.reason.as_str(), cure(self.reason));
+        format!("lost for {}: {amount}{of} ({reason}){waited}; {cure}", self.sinks)
+    }
+}
+
+impl Losses {
+    /// Something was lost.
+    pub fn note(&mut self, now_ms: u64, loss: Loss<'_>) {
+        let mut key =
+            Key { source: loss.source.to_owned(), sinks: loss.sinks.to_owned(), reason: loss.reason };
+        if self.entries.len() >= ENTRIES_MAX && !self.entries.contains_key(&key) {
+            OTHERS.clone_into(&mut key.source);
+        }
+        let entry = self.entries.entry(key).or_default();
+        entry.shown.add(&loss);
+        entry.unsaid.add(&loss);
+        entry.last_ms = now_ms;
+    }
+
+    /// Lines for the log that are due. Forgets what was long ago.
+    pub fn lines(&mut self, now_ms: u64) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (key, entry) in &mut self.entries {
+            let is_due = entry.said_ms.is_none_or(|said| now_ms >= said + LINE_EVERY_MS);
+            if entry.unsaid.losses > 0 && is_due {
+                lines.push(key.sentence(&std::mem::take(&mut entry.unsaid)));
+                entry.said_ms = Some(now_ms);
+            }
+        }
+        self.entries.retain(|_, entry| entry.unsaid.losses > 0 || now_ms < entry.last_ms + SHOWN_MS);
+        lines
+    }
+
+    /// Whether all is well, and what was lost.
+    pub fn health(&self, now_ms: u64) -> (bool, String) {
+        let mut shown: Vec<_> =
+            self.entries.iter().filter(|(_, entry)| now_ms < entry.last_ms + SHOWN_MS).collect();
+        if shown.is_empty() {
+            return (true, format!("nothing was lost in the last {} minutes", SHOWN_MS / 60_000));
+        }
+        // The latest first.
+        shown.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.last_ms));
+        let more = shown.len().saturating_sub(NAMED_MAX);
+        let named = shown.into_iter().take(NAMED_MAX).map(|(key, entry)| key.sentence(&entry.shown));
+        let mut text = named.collect::<Vec<_>>().join(". ");
+        if more > 0 {
+            text += &format!(". And {more} more, see the log");
+        }
+        (false, text)
+    }
+}
+
+/// What to do so that it does not happen again.
+fn cure(reason: LossReason) -> &'static str {
+    match reason {
+        LossReason::FileGoneUnread => {
+            "keep more of the log (Docker: max-size times max-file), or mend the sink that reading waits for"
+        }
+        LossReason::FileTruncated => "rotate by renaming (logrotate: create) instead of copytruncate",
+        LossReason::EngineSkippedRotation => {
+            "read from the files (container_monitor.read_from: file, with the right to read them), or keep more of the log \
+             (max-size)"
+        }
+        LossReason::RecordDamaged => "look for a disk that was full or a host that crashed",
+        LossReason::RecordTooLong => "let the program write shorter lines",
+        LossReason::ArchiveDamaged => "look for a disk that was full or a host that crashed",
+        LossReason::DeletedOpenLimit => {
+            "raise limits.deleted_open_bytes_max, or mend the sink that reading waits for"
+        }
+        LossReason::ContainerGoneUnread => {
+            "it was removed before it could be read: let it live a second longer, or remove it later than by --rm"
+        }
+        LossReason::SpoolDamaged => "look for trouble of the disk that data_dir is on",
+        LossReason::SpoolFull => "raise sinks.loki.spool.max_size, or let spool.when_full be wait",
+        LossReason::SpoolTooOld => "raise sinks.loki.spool.max_age",
+        LossReason::DeadLettersFull => {
+            "deliver or remove dead letters (capturer dead-letters), or keep more of them"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loss(source: &str, bytes: u64) -> Loss<'_> {
+        let reason = LossReason::DeletedOpenLimit;
+        Loss { source, sinks: "local_file", reason, losses: 1, bytes, sink_waited: false }
+    }
+
+    #[test]
+    fn health_is_unwell_for_ten_minutes_and_says_what_to_raise() {
+        let mut losses = Losses::default();
+        assert!(losses.health(0).0);
+        losses.note(1_000, loss("container web", 7));
+        let (ok, text) = losses.health(1_000 + SHOWN_MS - 1);
+        assert!(!ok);
+        assert_eq!(
+            text,
+            "lost for local_file: 7 bytes of container web (deleted_open_limit); raise \
+             limits.deleted_open_bytes_max, or mend the sink that reading waits for"
+        );
+        assert!(losses.health(1_000 + SHOWN_MS).0);
+    }
+
+    /// A cure that names a key which is not there helps nobody.
+    #[test]
+    fn cures_name_keys_of_the_config() {
+        let config = include_str!("../../../configs/config.yaml");
+        for reason in LossReason::ALL {
+            let words = cure(*reason).split(|c: char| !(c.is_ascii_alphanumeric() || "._".contains(c)));
+            for key in words.filter(|word| word.contains('.') || word.contains('_')) {
+                let last = key.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+                let known =
+                    ["data_dir", "dead_letters"].contains(&last) || config.contains(&format!("{last}:"));
+                assert!(known, "{reason:?}: no key {key}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_log_has_the_first_at_once_and_then_sums() {
+        let mut losses = Losses::default();
+        losses.note(0, loss("container web", 7));
+        assert_eq!(losses.lines(0).len(), 1);
+        for ms in 1..1_000 {
+            losses.note(ms, loss("container web", u64::from(ms % 2 == 0)));
+        }
+        losses.note(500, loss("file /a.log", 1));
+        let lines = losses.lines(1_000);
+        assert!(lines.len() == 1 && lines[0].contains("file /a.log"), "{lines:?}");
+        let lines = losses.lines(LINE_EVERY_MS);
+        assert!(lines.len() == 1, "{lines:?}");
+        assert!(lines[0].contains("499 bytes and an unknown number of others in 999 losses"), "{lines:?}");
+        assert!(losses.lines(SHOWN_MS + 1_000).is_empty() && losses.entries.is_empty());
+    }
+
+    #[test]
+    fn many_sources_are_bounded_and_counted() {
+        let mut losses = Losses::default();
+        for number in 0..3 * ENTRIES_MAX {
+            losses.note(5, loss(&format!("container {number}"), 1));
+        }
+        assert_eq!(losses.entries.len(), ENTRIES_MAX + 1);
+        let (_, text) = losses.health(6);
+        assert!(text.contains("And 996 more"), "{text}");
+    }
+}

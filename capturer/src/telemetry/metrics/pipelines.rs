@@ -1,0 +1,95 @@
+//! Series of pipelines: by sink, pipeline and step, as the config has them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prometheus::core::Collector as _;
+use prometheus::proto::Metric;
+
+use super::Metrics;
+use crate::model::outcome;
+use crate::model::outcome::Outcome;
+use crate::settings::Pipeline;
+use crate::settings::pipeline::{Over, Step};
+
+impl Metrics {
+    /// Creates the series of the pipelines of a sink at zero.
+    pub fn expect_pipelines(&self, sink: &str, pipelines: &[Arc<Pipeline>]) {
+        for pipeline in pipelines {
+            self.pipeline_lines_in_total.with_label_values(&[sink, pipeline.name.as_str()]);
+            let rate = pipeline.rate_limit.is_some_and(|limit| limit.over == Over::Drop);
+            let steps = pipeline.steps.iter().map(Step::kind).chain(rate.then_some(outcome::RATE_LIMIT));
+            for step in steps {
+                for outcome in Outcome::possible(step) {
+                    let labels = [sink, pipeline.name.as_str(), step, outcome.as_str()];
+                    self.pipeline_lines_total.with_label_values(&labels);
+                }
+            }
+        }
+    }
+
+    /// Drops the series of sinks and pipelines that are no more.
+    pub fn keep_pipelines(&self, sinks: &[&str], pipelines: &[Arc<Pipeline>]) {
+        for metric in self.pipeline_lines_in_total.collect().iter().flat_map(|family| family.get_metric()) {
+            let [pipeline, sink] = ["pipeline", "sink"].map(|name| label_of(metric, name));
+            if !sinks.contains(&sink) || pipelines.iter().all(|there| there.name != pipeline) {
+                let _ = self.pipeline_lines_in_total.remove_label_values(&[sink, pipeline]);
+            }
+        }
+        let series = self.pipeline_lines_total.collect();
+        for metric in series.iter().flat_map(|family| family.get_metric()) {
+            let label = |name| label_of(metric, name);
+            let [sink, pipeline, step, outcome] = ["sink", "pipeline", "step", "outcome"].map(label);
+            let there = pipelines.iter().find(|there| there.name == pipeline);
+            let has_step = there.is_some_and(|there| {
+                let steps = there.steps.iter().map(Step::kind);
+                steps.chain(there.rate_limit.map(|_| outcome::RATE_LIMIT)).any(|kind| kind == step)
+            });
+            if !sinks.contains(&sink) || !has_step {
+                let _ = self.pipeline_lines_total.remove_label_values(&[sink, pipeline, step, outcome]);
+            }
+        }
+    }
+
+    /// What each pipeline was given so far and what its steps dropped of it, of the sink that it dropped most for.
+    pub fn pipeline_drops(&self) -> BTreeMap<String, Drops> {
+        let mut by_sink: BTreeMap<(String, String), Drops> = BTreeMap::new();
+        let key =
+            |metric: &Metric| (label_of(metric, "pipeline").to_owned(), label_of(metric, "sink").to_owned());
+        for metric in self.pipeline_lines_in_total.collect().iter().flat_map(|family| family.get_metric()) {
+            by_sink.entry(key(metric)).or_default().came += metric.get_counter().get_value() as u64;
+        }
+        for metric in self.pipeline_lines_total.collect().iter().flat_map(|family| family.get_metric()) {
+            let lines = metric.get_counter().get_value() as u64;
+            if label_of(metric, "outcome") != Outcome::Dropped.as_str() || lines == 0 {
+                continue;
+            }
+            let drops = by_sink.entry(key(metric)).or_default();
+            drops.dropped += lines;
+            *drops.by_step.entry(label_of(metric, "step").to_owned()).or_default() += lines;
+        }
+        let mut drops: BTreeMap<String, Drops> = BTreeMap::new();
+        for ((pipeline, _), of_sink) in by_sink {
+            let most = drops.entry(pipeline).or_default();
+            if (of_sink.dropped, of_sink.came) > (most.dropped, most.came) {
+                *most = of_sink;
+            }
+        }
+        drops
+    }
+}
+
+/// What a pipeline was given and what became of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// Lines that came to it.
+    pub came: u64,
+    /// Those of them that a step dropped.
+    pub dropped: u64,
+    /// The same by the step's kind.
+    pub by_step: BTreeMap<String, u64>,
+}
+
+fn label_of<'m>(metric: &'m Metric, name: &str) -> &'m str {
+    metric.get_label().iter().find(|label| label.name() == name).map_or("", |label| label.value())
+}

@@ -1,0 +1,354 @@
+//! Figures that are made when somebody asks for `/metrics`: those of single sources, and of the process. They come from the
+//! snapshot that the capture loop makes for the asker, so they cost nothing per line, and nothing at all while nobody asks.
+//!
+//! Sources are an open set. At most `metrics.max_containers` have series of their own, first come, first served; the rest
+//! share one. A counter adds what its source read since the scrape before, so the shared one never falls when a source
+//! leaves it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus::core::Collector as _;
+
+use super::furthest::{Furthest, Read};
+use super::{Metrics, OTHER, cap};
+use crate::telemetry::status::StreamRow;
+
+/// Values of `container_id`, `container_name` and `path`.
+type Labels = [String; 3];
+
+/// States of a stream, as rows name them.
+const STATES: [&str; 6] = ["found", "opening", "following", "waiting", "draining", "closed"];
+
+/// What was shown last.
+#[derive(Default)]
+pub(super) struct Sources {
+    own: BTreeSet<Labels>,
+    other: bool,
+    counted: BTreeMap<u32, Counts>,
+    read: BTreeMap<Labels, Furthest>,
+}
+
+/// Counters of one stream.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    lines: u64,
+    bytes: u64,
+    losses: u64,
+    lost_bytes: u64,
+}
+
+/// What all streams of one series show together.
+#[derive(Default)]
+struct Figures {
+    added: Counts,
+    lag_bytes: Option<u64>,
+    lag_ms: u64,
+    last_line_age_ms: Option<u64>,
+}
+
+impl Counts {
+    fn of(row: &StreamRow) -> Counts {
+        Counts { lines: row.lines, bytes: row.bytes, losses: row.losses, lost_bytes: row.lost_bytes }
+    }
+
+    fn since(self, before: Counts) -> Counts {
+        Counts {
+            lines: self.lines.saturating_sub(before.lines),
+            bytes: self.bytes.saturating_sub(before.bytes),
+            losses: self.losses.saturating_sub(before.losses),
+            lost_bytes: self.lost_bytes.saturating_sub(before.lost_bytes),
+        }
+    }
+}
+
+impl Counts {
+    fn add(&mut self, added: Counts) {
+        self.lines += added.lines;
+        self.bytes += added.bytes;
+        self.losses += added.losses;
+        self.lost_bytes += added.lost_bytes;
+    }
+}
+
+impl Figures {
+    /// Another stream of the same source, which is as far behind as its slowest group of sinks.
+    fn add(&mut self, row: &StreamRow, added: Counts) {
+        self.added.add(added);
+        self.lag_bytes = self.lag_bytes.max(row.lag_bytes);
+        self.lag_ms = self.lag_ms.max(row.oldest_unacked_ms.unwrap_or(0));
+        self.last_line_age_ms = youngest(self.last_line_age_ms, row.last_line_age_ms);
+    }
+
+    /// Another source that shares the series: they are behind together.
+    fn share(&mut self, other: &Figures) {
+        self.added.add(other.added);
+        let lags = self.lag_bytes.into_iter().chain(other.lag_bytes);
+        self.lag_bytes = lags.reduce(|a, b| a + b);
+        self.lag_ms = self.lag_ms.max(other.lag_ms);
+        self.last_line_age_ms = youngest(self.last_line_age_ms, other.last_line_age_ms);
+    }
+}
+
+fn youngest(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    a.into_iter().chain(b).min()
+}
+
+impl Sources {
+    /// Sorts the rows into series; also how many sources share one.
+    fn sort(&mut self, rows: &[StreamRow], sources_max: usize) -> (BTreeMap<Labels, Figures>, usize) {
+        let all: BTreeSet<Labels> = rows.iter().map(labels).collect();
+        self.own.retain(|labels| all.contains(labels));
+        for labels in &all {
+            if self.own.len() >= sources_max {
+                break;
+            }
+            self.own.insert(labels.clone());
+        }
+        let counted = std::mem::take(&mut self.counted);
+        let mut by_source: BTreeMap<Labels, Figures> = BTreeMap::new();
+        for row in rows {
+            let now = Counts::of(row);
+            let added = now.since(counted.get(&row.id).copied().unwrap_or_default());
+            self.counted.insert(row.id, now);
+            let read = Read { lines: added.lines, bytes: added.bytes, truncated: 0 };
+            let news = self.read.entry(labels(row)).or_default().read(row.outlet, read);
+            let added = Counts { lines: news.lines, bytes: news.bytes, ..added };
+            by_source.entry(labels(row)).or_default().add(row, added);
+        }
+        self.read.retain(|labels, _| all.contains(labels));
+        let mut series: BTreeMap<Labels, Figures> = BTreeMap::new();
+        for (labels, figures) in by_source {
+            let labels = if self.own.contains(&labels) { labels } else { other() };
+            series.entry(labels).or_default().share(&figures);
+        }
+        (series, all.len() - self.own.len())
+    }
+}
+
+fn labels(row: &StreamRow) -> Labels {
+    if row.container_id.is_empty() {
+        [String::new(), String::new(), cap(&row.name).to_owned()]
+    } else {
+        [cap(&row.container_id).to_owned(), cap(&row.name).to_owned(), String::new()]
+    }
+}
+
+fn other() -> Labels {
+    [OTHER.to_owned(), OTHER.to_owned(), String::new()]
+}
+
+impl Metrics {
+    /// Brings the series of single sources to what these rows say, which are so old.
+    pub fn show_sources(&self, rows: &[StreamRow], age_ms: u64) {
+        let sources_max = self.containers.lock().unwrap_or_else(PoisonError::into_inner).containers_max;
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = sources.own.clone();
+        let (series, in_other) = sources.sort(rows, sources_max);
+        before.difference(&sources.own).for_each(|gone| self.forget_source(gone));
+        if in_other == 0 && std::mem::take(&mut sources.other) {
+            self.forget_source(&other());
+        }
+        sources.other |= in_other > 0;
+        self.sources_in_other.set(in_other as i64);
+        let taken_ms = unix_ms().saturating_sub(u128::from(age_ms));
+        series.iter().for_each(|(labels, figures)| self.show_source(labels, figures, taken_ms));
+        for state in STATES {
+            let there = rows.iter().filter(|row| row.outlet == 0 && row.state == state).count();
+            self.streams.with_label_values(&[state]).set(there as i64);
+        }
+    }
+
+    fn show_source(&self, labels: &Labels, figures: &Figures, taken_ms: u128) {
+        let Counts { lines, bytes, losses, lost_bytes } = figures.added;
+        self.source_lines_total.with_label_values(labels).inc_by(lines);
+        self.source_bytes_total.with_label_values(labels).inc_by(bytes);
+        self.source_losses_total.with_label_values(labels).inc_by(losses);
+        self.source_lost_bytes_total.with_label_values(labels).inc_by(lost_bytes);
+        self.source_lag_seconds.with_label_values(labels).set(figures.lag_ms as f64 / 1000.0);
+        match figures.lag_bytes {
+            Some(lag) => self.source_lag_bytes.with_label_values(labels).set(lag as i64),
+            None => drop(self.source_lag_bytes.remove_label_values(labels)),
+        }
+        match figures.last_line_age_ms {
+            Some(age_ms) => {
+                let at = taken_ms.saturating_sub(u128::from(age_ms)) as f64 / 1000.0;
+                self.source_last_line_timestamp_seconds.with_label_values(labels).set(at);
+            }
+            None => drop(self.source_last_line_timestamp_seconds.remove_label_values(labels)),
+        }
+    }
+
+    fn forget_source(&self, labels: &Labels) {
+        let counters = [
+            &self.source_lines_total,
+            &self.source_bytes_total,
+            &self.source_losses_total,
+            &self.source_lost_bytes_total,
+        ];
+        counters.into_iter().for_each(|counter| drop(counter.remove_label_values(labels)));
+        let _ = self.source_lag_bytes.remove_label_values(labels);
+        let _ = self.source_lag_seconds.remove_label_values(labels);
+        let _ = self.source_last_line_timestamp_seconds.remove_label_values(labels);
+    }
+
+    /// Lines that a sink acknowledged, and for a network sink those that its other side took.
+    pub fn lines_of(&self, sink: &str) -> (u64, Option<u64>) {
+        let network = self.network_sinks.lock().unwrap_or_else(PoisonError::into_inner).contains(sink);
+        let pushed = network.then(|| self.pushed_lines_total.with_label_values(&[sink]).get());
+        (self.logs_sent_total.with_label_values(&[sink]).get(), pushed)
+    }
+
+    /// What is known of the process, and what sinks brought where it belongs.
+    pub fn show_process(&self) {
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let used = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
+        self.process_cpu_seconds_total.inc_by((used - self.process_cpu_seconds_total.get()).max(0.0));
+        let network = self.network_sinks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for metric in self.logs_sent_total.collect().iter().flat_map(|family| family.get_metric()) {
+            let Some(sink) = metric.get_label().first().map(|label| label.value().to_owned()) else {
+                continue;
+            };
+            let brought = if network.contains(&sink) {
+                self.pushed_lines_total.with_label_values(&[&sink]).get()
+            } else {
+                metric.get_counter().get_value() as u64
+            };
+            let delivered = self.delivered_lines_total.with_label_values(&[&sink]);
+            delivered.inc_by(brought.saturating_sub(delivered.get()));
+        }
+    }
+}
+
+/// Labels whose values are fixed, by metric, for the reference page.
+pub fn closed_sets() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
+    use super::{
+        DeadLetterReason, LossReason, PushFailure, ReloadResult, RequestResult, Resource, SkipReason,
+        StreamError, UnreadableReason,
+    };
+    vec![
+        ("streams", "state", STATES.to_vec()),
+        (
+            "container_stream_errors_total",
+            "error_type",
+            StreamError::ALL.iter().map(|v| v.as_str()).collect(),
+        ),
+        ("losses_total", "reason", LossReason::ALL.iter().map(|v| v.as_str()).collect()),
+        ("skipped_records_total", "reason", SkipReason::ALL.iter().map(|v| v.as_str()).collect()),
+        ("sources_unreadable", "reason", UnreadableReason::ALL.iter().map(|v| v.as_str()).collect()),
+        ("push_failures_total", "reason", PushFailure::ALL.iter().map(|v| v.as_str()).collect()),
+        ("dead_letters_total", "reason", DeadLetterReason::ALL.iter().map(|v| v.as_str()).collect()),
+        ("docker_requests_total", "result", RequestResult::ALL.iter().map(|v| v.as_str()).collect()),
+        ("config_reloads_total", "result", ReloadResult::ALL.iter().map(|v| v.as_str()).collect()),
+        ("leak_detection", "resource", Resource::ALL.iter().map(|v| v.as_str()).collect()),
+        ("kernel_fds_open", "owner", crate::ledger::Owner::CLASSES.to_vec()),
+    ]
+}
+
+fn unix_ms() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: u32, name: &str, lines: u64) -> StreamRow {
+        StreamRow {
+            id,
+            container_id: format!("id-{name}"),
+            name: name.to_owned(),
+            state: "following".to_owned(),
+            lines,
+            bytes: 10 * lines,
+            lag_bytes: Some(lines),
+            ..StreamRow::default()
+        }
+    }
+
+    fn samples(metrics: &Metrics, name: &str) -> BTreeMap<String, f64> {
+        let start = format!("log_capturer_{name}{{");
+        let text = metrics.encode();
+        let lines = text.lines().filter_map(|line| line.strip_prefix(&start)?.split_once("} "));
+        let name = |labels: &str| labels.split('"').nth(3).unwrap_or_default().to_owned();
+        lines.map(|(labels, value)| (name(labels), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn sources_past_the_limit_share_a_series_that_never_falls() {
+        let metrics = Metrics::new(2).unwrap();
+        let rows: Vec<StreamRow> = (0..5).map(|id| row(id, &format!("c{id}"), 100)).collect();
+        metrics.show_sources(&rows, 0);
+        let expected = [("c0", 100.0), ("c1", 100.0), ("other", 300.0)];
+        let expected: BTreeMap<String, f64> =
+            expected.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        assert_eq!(samples(&metrics, "source_lines_total"), expected);
+        assert_eq!(samples(&metrics, "source_lag_bytes"), expected);
+        assert_eq!(metrics.sources_in_other.get(), 3);
+        // One of the others goes, one goes on.
+        metrics.show_sources(&[row(0, "c0", 100), row(1, "c1", 100), row(4, "c4", 130)], 0);
+        assert_eq!(samples(&metrics, "source_lines_total")["other"], 330.0);
+        assert_eq!(samples(&metrics, "source_lag_bytes")["other"], 130.0);
+    }
+
+    #[test]
+    fn sources_that_went_leave_nothing() {
+        let metrics = Metrics::new(1).unwrap();
+        for round in 0..300 {
+            let rows = [row(2 * round, &format!("a{round}"), 5), row(2 * round + 1, &format!("b{round}"), 5)];
+            metrics.show_sources(&rows, 0);
+        }
+        metrics.show_sources(&[], 0);
+        assert!(!metrics.encode().contains("log_capturer_source_"), "{}", metrics.encode());
+    }
+
+    /// Each group of sinks reads it for itself.
+    #[test]
+    fn a_source_that_two_groups_read_counts_once_and_is_as_late_as_the_slower() {
+        let metrics = Metrics::new(9).unwrap();
+        let slow = StreamRow {
+            outlet: 1,
+            lag_bytes: Some(700),
+            oldest_unacked_ms: Some(2_500),
+            ..row(2, "web", 40)
+        };
+        metrics.show_sources(&[row(1, "web", 100), slow], 0);
+        assert_eq!(samples(&metrics, "source_lines_total")["web"], 100.0);
+        assert_eq!(samples(&metrics, "source_bytes_total")["web"], 1000.0);
+        assert_eq!(samples(&metrics, "source_lag_bytes")["web"], 700.0);
+        assert_eq!(samples(&metrics, "source_lag_seconds")["web"], 2.5);
+        // The first group waits for its sink: what the other one reads counts.
+        let ahead = StreamRow { outlet: 1, ..row(2, "web", 300) };
+        metrics.show_sources(&[row(1, "web", 100), ahead], 0);
+        assert_eq!(samples(&metrics, "source_lines_total")["web"], 300.0);
+        let ahead = StreamRow { outlet: 1, ..row(2, "web", 300) };
+        metrics.show_sources(&[row(1, "web", 310), ahead], 0);
+        assert_eq!(samples(&metrics, "source_lines_total")["web"], 310.0);
+    }
+
+    /// Also where it has no series of its own.
+    #[test]
+    fn a_source_that_two_groups_read_is_behind_once_in_other() {
+        let metrics = Metrics::new(0).unwrap();
+        let slow = StreamRow { outlet: 1, lag_bytes: Some(700), ..row(2, "web", 40) };
+        metrics.show_sources(&[row(1, "web", 100), slow, row(3, "db", 5)], 0);
+        assert_eq!(samples(&metrics, "source_lag_bytes")["other"], 705.0);
+        assert_eq!(samples(&metrics, "source_lines_total")["other"], 105.0);
+    }
+
+    #[test]
+    fn a_spool_is_no_delivery() {
+        let metrics = Metrics::new(9).unwrap();
+        ["local_file", "loki"].into_iter().for_each(|sink| metrics.expect_sink(sink));
+        metrics.expect_network_sink("loki");
+        for sink in ["local_file", "loki"] {
+            metrics.logs_sent_total.with_label_values(&[sink]).inc_by(50);
+        }
+        metrics.pushed_lines_total.with_label_values(&["loki"]).inc_by(3);
+        metrics.show_process();
+        let delivered = |sink| metrics.delivered_lines_total.with_label_values(&[sink]).get();
+        assert_eq!((delivered("local_file"), delivered("loki")), (50, 3));
+        assert!(metrics.process_cpu_seconds_total.get() > 0.0);
+    }
+}

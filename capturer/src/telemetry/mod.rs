@@ -1,0 +1,10 @@
+//! What the agent says of itself: metrics, status, losses, its own log, and the server that is asked for them. Everybody
+//! may tell it something; it knows nobody who captures or delivers.
+
+pub mod admin;
+pub mod desk;
+pub mod losses;
+pub mod metrics;
+pub mod own_log;
+pub mod status;
+pub mod taps;

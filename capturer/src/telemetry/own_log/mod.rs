@@ -1,0 +1,291 @@
+//! The agent's own log lines, on standard error. Not the logs it captures.
+//!
+//! Three dangers are met here once, so that no caller has to think of them:
+//! - a fault that repeats a thousand times a second: each place in the code has a budget (`limit`);
+//! - text that others control (container names, the Engine's errors): control characters are escaped and long values
+//!   cut (`line`);
+//! - a standard error that nobody reads: a thread of its own writes, so a full pipe stops this thread and not the
+//!   capture loop. What its queue can't take is dropped and counted.
+
+mod limit;
+mod line;
+mod panic;
+
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context as _;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::{Registry, reload};
+
+use crate::settings::{Log, LogFormat, LogLevel};
+use limit::{Limiter, Verdict};
+use line::Line;
+
+/// Name of the thread that writes.
+const LOG_THREAD: &str = "log";
+/// Lines that wait for a slow standard error. A full queue drops.
+const QUEUE_LINES_MAX: usize = 1024;
+
+/// Sets up logging for the whole process. Once.
+pub fn init(settings: &Log, on_start: fn()) -> anyhow::Result<(OwnLog, Levels)> {
+    let log = OwnLog::new(settings.format, std::io::stderr(), on_start)?;
+    let (filter, handle) = reload::Layer::new(filter(settings.level));
+    let layer = EventLayer { shared: Arc::clone(&log.shared) }.with_filter(filter);
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
+        .context("setting up the agent's own log")?;
+    Ok((log, Levels(handle)))
+}
+
+/// Sets the level of the log while it is used.
+#[derive(Clone)]
+pub struct Levels(reload::Handle<Targets, Registry>);
+
+impl Levels {
+    /// From now on this level holds.
+    pub fn set(&self, level: LogLevel) {
+        // The subscriber lives as long as the process.
+        let _ = self.0.reload(filter(level));
+    }
+}
+
+/// Libraries speak only when something is wrong: their debug lines are not about captured logs.
+fn filter(of: LogLevel) -> Targets {
+    let level = level(of);
+    Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("capturer", level)
+}
+
+fn level(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+/// The log of this process.
+pub struct OwnLog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    format: LogFormat,
+    started: Instant,
+    limiter: Mutex<Limiter>,
+    queue: SyncSender<Message>,
+    dropped: AtomicU64,
+}
+
+enum Message {
+    Line(String),
+    /// Answered once everything before it is written.
+    Flush(SyncSender<()>),
+}
+
+impl OwnLog {
+    fn new(
+        format: LogFormat,
+        writer: impl Write + Send + 'static,
+        on_start: fn(),
+    ) -> std::io::Result<OwnLog> {
+        let (queue, messages) = sync_channel(QUEUE_LINES_MAX);
+        // Ends with the process: the subscriber lives for ever and with it the queue.
+        std::thread::Builder::new().name(LOG_THREAD.to_owned()).spawn(move || {
+            on_start();
+            write_all(messages, writer);
+        })?;
+        let started = Instant::now();
+        let limiter = Mutex::default();
+        Ok(OwnLog {
+            shared: Arc::new(Shared { format, started, limiter, queue, dropped: AtomicU64::new(0) }),
+        })
+    }
+
+    /// Says what is still held back and waits until all lines are written, or `patience` is over. Call it last.
+    pub fn flush(&self, patience: Duration) {
+        self.shared.report_suppressed(u64::MAX);
+        self.shared.flush(patience);
+    }
+}
+
+fn write_all(messages: Receiver<Message>, mut writer: impl Write) {
+    for message in messages {
+        #[cfg(feature = "test-faults")]
+        crate::faults::here();
+        match message {
+            // Standard error is where failures are told; its own has nowhere to go.
+            Message::Line(line) => drop(writer.write_all(line.as_bytes())),
+            Message::Flush(answer) => {
+                let _ = writer.flush();
+                let _ = answer.try_send(());
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Waits until all lines are written, or `patience` is over.
+    fn flush(&self, patience: Duration) {
+        let (answer, answered) = sync_channel(1);
+        let deadline = Instant::now() + patience;
+        let mut message = Message::Flush(answer);
+        while let Err(TrySendError::Full(unsent)) = self.queue.try_send(message) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            message = unsent;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = answered.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+
+    fn send(&self, line: Line) {
+        let text = line.render(self.format, SystemTime::now());
+        if self.queue.try_send(Message::Line(text)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            self.send(Line::note(format!("{dropped} log lines were dropped: standard error was not read")));
+        }
+    }
+
+    fn report_suppressed(&self, now_ms: u64) {
+        let due = self.limiter.lock().unwrap_or_else(PoisonError::into_inner).due(now_ms);
+        for (message, count) in due {
+            self.send(Line::note(format!("… {count} more suppressed: {message}")));
+        }
+    }
+
+    fn log(&self, event: &Event) {
+        let now_ms = self.started.elapsed().as_millis() as u64;
+        self.report_suppressed(now_ms);
+        let verdict = {
+            let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+            limiter.admit(event.metadata().callsite(), now_ms)
+        };
+        match verdict {
+            Verdict::Admit => self.send(Line::of(event)),
+            Verdict::Remember => {
+                let line = Line::of(event);
+                let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+                limiter.remember(event.metadata().callsite(), line.message);
+            }
+            Verdict::Suppress => {}
+        }
+    }
+}
+
+struct EventLayer {
+    shared: Arc<Shared>,
+}
+
+impl<S: Subscriber> Layer<S> for EventLayer {
+    fn on_event(&self, event: &Event, _: Context<S>) {
+        self.shared.log(event);
+    }
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        Level::DEBUG => "debug",
+        Level::TRACE => "trace",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Condvar;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Output(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("output").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What a run of `events` writes, without the times.
+    fn written(format: LogFormat, events: impl FnOnce()) -> String {
+        let output = Output::default();
+        let log = OwnLog::new(format, output.clone(), || ()).expect("thread");
+        let layer = EventLayer { shared: Arc::clone(&log.shared) };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), events);
+        log.flush(Duration::from_secs(5));
+        let bytes = output.0.lock().expect("output").clone();
+        String::from_utf8(bytes).expect("UTF-8")
+    }
+
+    #[test]
+    fn a_repeated_message_is_limited_and_the_rest_counted() {
+        let text = written(LogFormat::Text, || {
+            for index in 0..1000 {
+                tracing::warn!(index, "the same trouble");
+            }
+            tracing::info!("another place has its own budget");
+        });
+        assert_eq!(text.lines().count() as u64, limit::BUDGET + 2, "{text}");
+        assert!(text.contains("another place"), "{text}");
+        let last = text.lines().last().expect("lines");
+        assert!(
+            last.ends_with(&format!("… {} more suppressed: the same trouble", 1000 - limit::BUDGET)),
+            "{last}"
+        );
+    }
+
+    /// A container may be named so as to write a line of its own into our log or to steer the terminal.
+    #[test]
+    fn hostile_text_stays_within_its_line() {
+        let name = "web\nERROR forged\x1b[2J\u{9b}31m";
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let text = written(format, || tracing::info!(container = %name, "found {name}"));
+            assert_eq!(text.lines().count(), 1, "{text}");
+            assert!(!text.trim_end().contains(char::is_control), "{text:?}");
+        }
+    }
+
+    /// Without the queue a log pipe that nobody reads would stop the capture loop.
+    #[test]
+    fn a_stuck_standard_error_stops_nobody() {
+        struct Stuck(Arc<(Mutex<bool>, Condvar)>);
+        impl Write for Stuck {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                let open = self.0.0.lock().expect("gate");
+                drop(self.0.1.wait_while(open, |open| !*open).expect("gate"));
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        let log = OwnLog::new(LogFormat::Text, Stuck(Arc::clone(&gate)), || ()).expect("thread");
+        for _ in 0..QUEUE_LINES_MAX + 50 {
+            log.shared.send(Line::note("x".to_owned()));
+        }
+        assert!(log.shared.dropped.load(Ordering::Relaxed) >= 49);
+        log.flush(Duration::from_millis(20));
+        *gate.0.lock().expect("gate") = true;
+        gate.1.notify_all();
+        log.flush(Duration::from_secs(5));
+    }
+}

@@ -1,0 +1,448 @@
+//! The notice board between threads: what `capture` and the sinks tell, and what `admin` shows.
+//!
+//! `admin` must answer while `capture` is stuck, so it never waits for it without a limit: it asks for a fresh
+//! [`Snapshot`], waits briefly, and else shows the last one with its age. Idle costs nothing: a snapshot is made
+//! only when asked for.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::ledger::table::FdTable;
+use crate::telemetry::desk::Desk;
+use crate::telemetry::taps::Taps;
+
+/// What the capture loop knows at one moment. Plain data, made by the pure core.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Snapshot {
+    /// Milliseconds since the agent began.
+    pub taken_at_ms: u64,
+    /// Every stream.
+    pub streams: Vec<StreamRow>,
+    /// The Engine, as far as the loop knows.
+    pub docker: DockerRow,
+    /// Operations the core waits for (reads, requests, openings).
+    pub operations: u64,
+}
+
+/// One line of `/api/v1/streams`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct StreamRow {
+    /// Number in this process.
+    pub id: u32,
+    /// Key in the checkpoint.
+    pub key: String,
+    /// Container name or path.
+    pub name: String,
+    /// Sinks that it reads for. A network sink has streams of its own.
+    pub sinks: Vec<String>,
+    /// Container ID, empty for files.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub container_id: String,
+    /// State of the stream's life (stream/state.rs).
+    pub state: String,
+    /// Why it is in this state.
+    pub cause: String,
+    /// `file` or `api`.
+    pub mode: String,
+    /// Why that mode.
+    pub mode_reason: String,
+    /// Milliseconds in this state.
+    pub state_age_ms: u64,
+    /// The operation it waits for, if any.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub operation: String,
+    /// Milliseconds until that operation's timer ends it; absent where the kernel has none (file reads).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation_deadline_ms: Option<u64>,
+    /// Milliseconds for which that operation has been under way, where it has no timer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation_age_ms: Option<u64>,
+    /// Why it is set aside: which file system does not answer, and in what. Empty while it is not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub set_aside: String,
+    /// Why nothing of it is delivered: it is not text, or can't be read. Empty while it is.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub left_out: String,
+    /// Age of the current connection or file in milliseconds.
+    pub age_ms: u64,
+    /// Planned rotations so far.
+    pub rotations: u64,
+    /// Reads that ended by their timer.
+    pub read_timeouts: u64,
+    /// Records handed on.
+    pub lines: u64,
+    /// Bytes of their messages.
+    pub bytes: u64,
+    /// Losses declared.
+    pub losses: u64,
+    /// Bytes of them, as far as known.
+    pub lost_bytes: u64,
+    /// Which group of sinks it reads for; 0 is there for every source.
+    #[serde(skip)]
+    pub outlet: u8,
+    /// Milliseconds since the oldest record was read that is not acknowledged yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_unacked_ms: Option<u64>,
+    /// Milliseconds since the last of them; absent before the first in this run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_line_age_ms: Option<u64>,
+    /// Source bytes behind: what is on disk and not yet acknowledged, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_bytes: Option<u64>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Last error, empty if none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub last_error: String,
+    /// Acknowledged position, as in the checkpoint.
+    pub position: serde_json::Value,
+}
+
+/// What is known of the Engine.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DockerRow {
+    /// Whether containers are monitored at all.
+    pub enabled: bool,
+    /// The last request was answered.
+    pub reachable: bool,
+    /// Socket path.
+    pub socket: String,
+    /// Why not reachable; empty if it is.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error: String,
+    /// Running containers seen.
+    pub containers: u64,
+}
+
+/// Health of one component, as it told itself.
+#[derive(Clone, Debug, Serialize, PartialEq)]
+pub struct Health {
+    /// False = needs somebody's attention.
+    pub ok: bool,
+    /// One sentence: what is wrong and how to mend it, or what is well.
+    pub message: String,
+    /// It is well, and yet somebody should read this.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub note: bool,
+}
+
+impl Health {
+    /// Without a note.
+    pub fn new(ok: bool, message: impl Into<String>) -> Health {
+        Health { ok, message: message.into(), note: false }
+    }
+}
+
+/// What a thread is at that nothing can end: while it works on a step, since when. A step under way for long is said by
+/// `/health`, for the thread itself can't.
+#[derive(Debug)]
+pub struct Beat {
+    started: Instant,
+    /// Milliseconds since `started`; 0 = it waits for work.
+    busy_since_ms: AtomicU64,
+    steps: AtomicU64,
+}
+
+/// A step under way; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Step<'a>(&'a Beat);
+
+impl Beat {
+    /// A step begins.
+    pub fn step(&self) -> Step<'_> {
+        let now = self.started.elapsed().as_millis() as u64;
+        self.busy_since_ms.store(now.max(1), Ordering::Relaxed);
+        Step(self)
+    }
+}
+
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        self.0.busy_since_ms.store(0, Ordering::Relaxed);
+        self.0.steps.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Receipt for an [`Board::ask`]; empty if there is nobody to ask.
+#[derive(Debug)]
+pub struct Ticket(Option<u64>);
+
+/// Shared by all threads, behind an [`Arc`].
+pub struct Board {
+    started: Instant,
+    /// Milliseconds (since start) of the capture loop's last turn.
+    capture_beat_ms: AtomicU64,
+    snapshot: Mutex<Arc<Snapshot>>,
+    snapshot_count: Mutex<u64>,
+    snapshot_made: Condvar,
+    ask: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    fds: OnceLock<Box<dyn Fn() -> FdTable + Send + Sync>>,
+    /// Reloads.
+    pub desk: Desk,
+    /// Live views of records.
+    pub taps: Taps,
+    health: Mutex<BTreeMap<String, Health>>,
+    beats: Mutex<BTreeMap<String, Arc<Beat>>>,
+    /// The config is loaded and the sources were listed once.
+    pub sources_ready: AtomicBool,
+    sinks_waiting: Mutex<BTreeMap<String, bool>>,
+    sinks_held: Mutex<BTreeMap<String, String>>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Board {
+            started: Instant::now(),
+            capture_beat_ms: AtomicU64::new(0),
+            snapshot: Mutex::default(),
+            snapshot_count: Mutex::new(0),
+            snapshot_made: Condvar::new(),
+            ask: OnceLock::new(),
+            fds: OnceLock::new(),
+            desk: Desk::default(),
+            taps: Taps::default(),
+            health: Mutex::default(),
+            beats: Mutex::default(),
+            sources_ready: AtomicBool::new(false),
+            sinks_waiting: Mutex::default(),
+            sinks_held: Mutex::default(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // A thread that panicked while it held the board wrote whole values only; what it left can be read.
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl AsRef<Taps> for Board {
+    fn as_ref(&self) -> &Taps {
+        &self.taps
+    }
+}
+
+impl Board {
+    /// Milliseconds since the agent began.
+    pub fn elapsed_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// The capture loop made a turn.
+    pub fn beat_capture(&self) {
+        self.capture_beat_ms.store(self.elapsed_ms(), Ordering::Relaxed);
+    }
+
+    /// Milliseconds since the capture loop's last turn. It turns at least once a second.
+    pub fn capture_beat_age_ms(&self) -> u64 {
+        self.elapsed_ms().saturating_sub(self.capture_beat_ms.load(Ordering::Relaxed))
+    }
+
+    /// Sets how `admin` wakes the capture loop for a snapshot. Once, at start.
+    pub fn on_ask(&self, ask: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.ask.set(ask);
+    }
+
+    /// Sets how `admin` looks at the descriptors, which needs no loop. Once, at start.
+    pub fn on_fds(&self, fds: Box<dyn Fn() -> FdTable + Send + Sync>) {
+        let _ = self.fds.set(fds);
+    }
+
+    /// The descriptors as they are now.
+    pub fn fds(&self) -> FdTable {
+        self.fds.get().map_or_else(FdTable::default, |fds| fds())
+    }
+
+    /// The capture loop's answer to an ask.
+    pub fn publish(&self, snapshot: Snapshot) {
+        *lock(&self.snapshot) = Arc::new(snapshot);
+        *lock(&self.snapshot_count) += 1;
+        self.snapshot_made.notify_all();
+    }
+
+    /// Asks the capture loop for a snapshot without waiting; [`Board::answer`] with this ticket tells when it came.
+    pub fn ask(&self) -> Ticket {
+        let before = *lock(&self.snapshot_count);
+        match self.ask.get() {
+            Some(ask) => {
+                // Not under the lock: the asked one may publish at once.
+                ask();
+                Ticket(Some(before))
+            }
+            None => Ticket(None),
+        }
+    }
+
+    /// The snapshot that was asked for, once it is there.
+    pub fn answer(&self, ticket: &Ticket) -> Option<Arc<Snapshot>> {
+        match ticket.0 {
+            Some(before) if *lock(&self.snapshot_count) == before => None,
+            _ => Some(self.last_snapshot()),
+        }
+    }
+
+    /// The last snapshot there is, however old.
+    pub fn last_snapshot(&self) -> Arc<Snapshot> {
+        lock(&self.snapshot).clone()
+    }
+
+    /// A snapshot made after this call if one comes within `patience`, else the last there is. Blocks this thread.
+    pub fn fresh_snapshot(&self, patience: Duration) -> Arc<Snapshot> {
+        if let Ticket(Some(before)) = self.ask() {
+            let _unused = self
+                .snapshot_made
+                .wait_timeout_while(lock(&self.snapshot_count), patience, |count| *count == before)
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        self.last_snapshot()
+    }
+
+    /// A component tells how it is.
+    pub fn set_health(&self, component: &str, ok: bool, message: impl Into<String>) {
+        lock(&self.health).insert(component.to_owned(), Health::new(ok, message));
+    }
+
+    /// A component is well, and has something to say that should be read all the same.
+    pub fn set_note(&self, component: &str, message: impl Into<String>) {
+        let health = Health { note: true, ..Health::new(true, message) };
+        lock(&self.health).insert(component.to_owned(), health);
+    }
+
+    /// A component is no more.
+    pub fn forget_health(&self, component: &str) {
+        lock(&self.health).remove(component);
+    }
+
+    /// What all components told.
+    pub fn health(&self) -> BTreeMap<String, Health> {
+        lock(&self.health).clone()
+    }
+
+    /// The beat of a component, made by the first who asks.
+    pub fn beat(&self, component: &str) -> Arc<Beat> {
+        let new = || {
+            let (busy_since_ms, steps) = (AtomicU64::new(0), AtomicU64::new(0));
+            Arc::new(Beat { started: self.started, busy_since_ms, steps })
+        };
+        Arc::clone(lock(&self.beats).entry(component.to_owned()).or_insert_with(new))
+    }
+
+    /// Per component that has a beat: milliseconds that its step has been under way, 0 if there is none; and how many
+    /// have ended.
+    pub fn beats(&self) -> BTreeMap<String, (u64, u64)> {
+        let now = self.elapsed_ms();
+        let read = |beat: &Beat| {
+            let since = beat.busy_since_ms.load(Ordering::Relaxed);
+            let age = if since == 0 { 0 } else { now.saturating_sub(since) };
+            (age, beat.steps.load(Ordering::Relaxed))
+        };
+        lock(&self.beats).iter().map(|(component, beat)| (component.clone(), read(beat))).collect()
+    }
+
+    /// A sink exists; ready once it accepted something.
+    pub fn expect_sink(&self, name: &str) {
+        lock(&self.sinks_waiting).entry(name.to_owned()).or_insert(false);
+    }
+
+    /// A sink is no more: what was told of it goes, its delivery's words included.
+    pub fn forget_sink(&self, name: &str) {
+        let component = format!("sink_{name}");
+        let part = format!("{component}_");
+        lock(&self.health).retain(|known, _| *known != component && !known.starts_with(&part));
+        lock(&self.beats).remove(&component);
+        self.doubt_sink(name);
+        lock(&self.sinks_waiting).remove(name);
+    }
+
+    /// A sink has other settings: it has to show anew that it accepts.
+    pub fn doubt_sink(&self, name: &str) {
+        lock(&self.sinks_held).remove(name);
+        if let Some(accepted) = lock(&self.sinks_waiting).get_mut(name) {
+            *accepted = false;
+        }
+    }
+
+    /// A sink accepted (a batch, or its first attachment).
+    pub fn sink_accepted(&self, name: &str) {
+        lock(&self.sinks_waiting).insert(name.to_owned(), true);
+    }
+
+    /// The other side of a sink takes nothing until somebody mends what the reason says; `None` = it is mended.
+    pub fn hold_sink(&self, name: &str, reason: Option<String>) {
+        let mut held = lock(&self.sinks_held);
+        match reason {
+            Some(reason) => drop(held.insert(name.to_owned(), reason)),
+            None => drop(held.remove(name)),
+        }
+    }
+
+    /// Per sink that is held: why.
+    pub fn held_sinks(&self) -> BTreeMap<String, String> {
+        lock(&self.sinks_held).clone()
+    }
+
+    /// Per sink: whether it accepted once.
+    pub fn sinks(&self) -> BTreeMap<String, bool> {
+        lock(&self.sinks_waiting).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn streams(count: usize) -> Snapshot {
+        Snapshot { streams: vec![StreamRow::default(); count], ..Snapshot::default() }
+    }
+
+    #[test]
+    fn an_ask_is_answered_by_the_next_snapshot_only() {
+        let board = Board::default();
+        assert!(board.answer(&board.ask()).is_some(), "nobody to ask: what there is");
+        board.on_ask(Box::new(|| {}));
+        board.publish(streams(1));
+        let ticket = board.ask();
+        assert!(board.answer(&ticket).is_none());
+        board.publish(streams(2));
+        assert_eq!(board.answer(&ticket).expect("answered").streams.len(), 2);
+    }
+
+    /// `admin` must not hang on a capture loop that does.
+    #[test]
+    fn patience_ends() {
+        let board = Board::default();
+        board.publish(streams(1));
+        board.on_ask(Box::new(|| {}));
+        assert_eq!(board.fresh_snapshot(Duration::from_millis(10)).streams.len(), 1);
+    }
+
+    /// What a reload took away must not be waited for, nor alarm.
+    #[test]
+    fn a_sink_that_is_gone_is_not_waited_for() {
+        let board = Board::default();
+        board.expect_sink("loki");
+        board.hold_sink("loki", Some("status 401".to_owned()));
+        let _ = board.beat("sink_loki");
+        for component in ["sink_loki", "sink_loki_delivery", "sink_local_file"] {
+            board.set_health(component, false, "no");
+        }
+        board.forget_sink("loki");
+        assert_eq!(board.health().keys().collect::<Vec<_>>(), ["sink_local_file"]);
+        assert!(board.sinks().is_empty() && board.held_sinks().is_empty() && board.beats().is_empty());
+        board.sink_accepted("loki");
+        board.doubt_sink("loki");
+        assert!(!board.sinks()["loki"]);
+    }
+
+    /// In a simulation the asked one answers within the ask.
+    #[test]
+    fn the_asked_one_may_answer_at_once() {
+        let board = Arc::new(Board::default());
+        let asked = Arc::downgrade(&board);
+        board.on_ask(Box::new(move || asked.upgrade().expect("alive").publish(streams(3))));
+        assert_eq!(board.fresh_snapshot(Duration::from_secs(60)).streams.len(), 3);
+    }
+}
