@@ -695,6 +695,26 @@ fn a_copy_of_what_is_read_here_is_not_read_again() {
     }
 }
 
+/// Copied, and then renamed to a name that tells nothing: the listing shows both, and a new live file.
+#[test]
+fn a_copy_of_a_log_that_was_renamed_then_is_told_by_what_stands_before_its_end() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.copied_since(0);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    open_all(&mut chain);
+    chain.links[0].tail = TailPrint::of(content('a').as_bytes(), 100);
+    chain.links[0].offset = 100;
+    let renamed = FoundFile { name: "l.bak".to_owned(), ..file(FoundFile::RANK_UNKNOWN, 1, &content('a')) };
+    chain.on_scan(vec![renamed, file(1, 2, &content('a')), file(0, 3, &content('c'))]);
+    chain.finish_front();
+    assert_eq!(inodes(&chain), [2, 3]);
+    chain.assume_copy();
+    assert_eq!((chain.links[0].offset, chain.links[0].copy), (100, Copied::Likely));
+    // What is read shows whether it is.
+    assert!(chain.is_no_copy(true));
+    assert_eq!(chain.links[0].offset, 0);
+}
+
 /// Several copytruncates while the agent was late: only the oldest copy begins as what was read.
 #[test]
 fn all_copies_behind_the_one_that_goes_on_are_read() {

@@ -101,13 +101,9 @@ impl Known {
         Some(FilePlace { file: file.id, ..*best })
     }
 
-    /// The file that is gone and begins as this one does, of this length; nothing but what follows its place is new here.
-    pub(super) fn gone_twin(
-        &self,
-        file: &FoundFile,
-        len: u64,
-        present: &BTreeSet<FileId>,
-    ) -> Option<FilePlace> {
+    /// A file that begins as this one does, of this length; nothing but what follows its place is new here. It is gone, or
+    /// this is a rotated one: a live log may begin as the one before it did.
+    pub(super) fn twin(&self, file: &FoundFile, len: u64, present: &BTreeSet<FileId>) -> Option<FilePlace> {
         if file.head.len() < HEAD_BYTES_PROOF as usize {
             return None;
         }
@@ -116,7 +112,7 @@ impl Known {
                 && place.tail.end == place.offset
                 && place.offset <= len
                 && place.file != file.id
-                && !present.contains(&place.file)
+                && (file.rank > 0 || !present.contains(&place.file))
                 && begins_as(file, &place.head)
         };
         self.places.values().map(|(_, place)| place).filter(is_twin).max_by_key(|place| place.offset).copied()

@@ -210,16 +210,16 @@ impl Chain {
         true
     }
 
-    /// The first file is about to be read for the first time. If it begins as one did that was read and is gone (a backup was
-    /// restored, an editor saved its own copy), it is read on where that one was left, provided that the same bytes stand
-    /// before that place.
+    /// The first file is about to be read for the first time. If it begins as one did that was read (a backup was restored,
+    /// an editor saved its own copy, the log was copied before it was renamed), it is read on where that one was left,
+    /// provided that the same bytes stand before that place.
     pub fn assume_copy(&mut self) {
         let position = self.position();
         let Some(front) = self.links.front_mut() else { return };
         if front.offset > 0 || front.found.compressed || front.copy != Copied::Unknown || front.late {
             return;
         }
-        let Some(place) = self.known.gone_twin(&front.found, front.len, &self.present) else { return };
+        let Some(place) = self.known.twin(&front.found, front.len, &self.present) else { return };
         (front.offset, front.tail) = (place.offset, place.tail);
         front.copy = Copied::Likely;
         self.go_on_at(position);
