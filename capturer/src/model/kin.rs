@@ -99,11 +99,20 @@ pub fn stems(name: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The names of which `name` may be rotated kin, whether there are such files or not.
-pub fn live_names(name: &str) -> impl Iterator<Item = &str> {
+pub fn live_names(name: &str) -> impl Iterator<Item = String> {
+    let plain = name.strip_suffix(".gz").unwrap_or(name);
+    let ending = plain.rsplit_once('.').map_or("", |(_, ending)| ending);
+    let has_ending = ending.bytes().any(|byte| !byte.is_ascii_digit());
     let heads =
-        name.match_indices(['.', '-', '_']).map(|(at, _)| &name[..at]).filter(|head| !head.is_empty());
-    // Not `a.1.log` of `a.log`: as often as not both are logs of their own.
-    heads.filter(move |head| Kin::of(name, head).is_some())
+        plain.match_indices(['.', '-', '_']).map(|(at, _)| &plain[..at]).filter(|head| !head.is_empty());
+    heads.flat_map(move |head| {
+        let rotated = Some(head.to_owned()).filter(|live| Kin::of(name, live).is_some());
+        // Not `a.1.log` of `a.log`: as often as not both are logs of their own. One with a date is what lumberjack, log4j2
+        // and logback make of it.
+        let dated = Some(format!("{head}.{ending}"))
+            .filter(|live| matches!(Kin::of(name, live), Some((Kin::Date(_), _))) && has_ending);
+        rotated.into_iter().chain(dated)
+    })
 }
 
 #[cfg(test)]
@@ -186,6 +195,10 @@ mod tests {
         check("0.log.20261125-100000.gz", &["0.log"]);
         check("a-20261125.1", &["a", "a-20261125"]);
         check("a.1.log", &[]);
+        check("a-2026-11-26T10-00-00.000.log", &["a.log"]);
+        check("a-2026-11-26-1.log.gz", &["a.log"]);
+        check("a.b.20261126.log", &["a.b.log"]);
+        check("a-1.log", &[]);
         check(".1", &[]);
         check("größe.log.1", &["größe.log"]);
     }

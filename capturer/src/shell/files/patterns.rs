@@ -371,7 +371,7 @@ impl Walk<'_> {
         if !ARCHIVES.iter().any(|ending| name.ends_with(ending)) {
             return false;
         }
-        let is_there = |log: &str| std::fs::symlink_metadata(at.with_file_name(name_of(log))).is_ok();
+        let is_there = |log: String| std::fs::symlink_metadata(at.with_file_name(name_of(&log))).is_ok();
         !kin::live_names(&name).any(is_there)
     }
 
