@@ -88,6 +88,32 @@ fn lines_without_a_time_are_passed_over_in_their_order_only() {
     }
 }
 
+/// The file that held the first of them was rotated away and removed while the agent was dead. Several lines in a row say
+/// where the source goes on; of several such places the last counts.
+#[test]
+fn lines_without_a_time_are_found_behind_those_that_are_gone() {
+    for (delivered, again, expected) in [
+        ("gone gone a b c d e", "a b c d e f", "gone gone a b c d e f"),
+        // The output ends within them.
+        ("gone a b c d", "a b c d e f", "gone a b c d e f"),
+        // So few say nothing.
+        ("gone a b c", "a b c d", "gone a b c a b c d"),
+        ("gone a b c d e", "a b c x e f", "gone a b c d e a b c x e f"),
+        ("x a a a a a a", "a a a a a b", "x a a a a a a a b"),
+    ] {
+        let words = |text: &'static str| text.split(' ').collect::<Vec<_>>();
+        let dir = tempfile::tempdir().unwrap();
+        let log = followed(1, "/var/log/app.log");
+        let mut first = sink(dir.path(), NAME);
+        let mark = deliver(&mut first, &log, &["0"], 5);
+        deliver(&mut first, &log, &words(delivered), 5);
+        drop(first);
+        let (mut second, _) = restart(dir.path(), NAME, &[&mark]);
+        deliver(&mut second, &log, &words(again), 5);
+        assert_eq!(only_file(dir.path())[1..], words(expected), "{delivered}, then {again}");
+    }
+}
+
 /// Streams share an output; one source is gone, and the agent crashes again and again.
 #[test]
 fn many_crashes_with_shared_outputs_and_vanishing_sources_lose_and_repeat_nothing() {

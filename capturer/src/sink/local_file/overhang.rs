@@ -9,7 +9,8 @@
 //! ```
 //! Each source has an overhang of its own, whatever outputs it is in. Within it records are expected in their order, by
 //! channel. A record with a time of its own may also be found further on: what stood before it is no longer in the
-//! source. One without is only believed where it is expected, or shortly behind, since many lines look alike.
+//! source. One without is only believed where it is expected, or shortly behind, since many lines look alike. Several in a
+//! row are believed further on: the file that held what comes before them is gone.
 //!
 //! What no source came back for stays in [`OutputMark::uncovered`], so that a second crash is no worse than the first.
 //!
@@ -27,6 +28,10 @@ use crate::model::record::Uncovered;
 const WINDOW: usize = 64;
 /// So many records in a row that are not in the overhang say that its source goes on somewhere else.
 const MISSES_MAX: usize = 10_000;
+/// At least so many lines in a row, without a time of their own, say where in the overhang their source goes on.
+const RUN_MIN: usize = 4;
+/// So many of them are compared.
+const RUN_MAX: usize = 64;
 
 /// Equal lines of a mixed overhang that are looked at for one record.
 const CANDIDATES_MAX: usize = 4_096;
@@ -141,6 +146,20 @@ impl Overhangs {
         let overhang = self.by_source.get(&source)?;
         let mut plan = Plan { kept: Vec::new(), steps: overhang.channels.each_ref().map(Expected::step) };
         let mut keys = Vec::new();
+        for (channel, expected) in overhang.channels.iter().enumerate() {
+            if overhang.mixed || expected.begun || expected.is_over() {
+                continue;
+            }
+            let mut run: Vec<Key> = Vec::new();
+            for record in 0..records {
+                key_of(record, &mut keys);
+                run.extend(keys.iter().filter(|key| key.channel == channel));
+                if run.len() >= RUN_MAX {
+                    break;
+                }
+            }
+            plan.steps[channel].front = expected.where_it_goes_on(&run, born_ns);
+        }
         for record in 0..records {
             key_of(record, &mut keys);
             let channel = keys.first()?.channel;
@@ -226,6 +245,21 @@ impl Expected {
             self.entries = Vec::new();
             (self.front, self.index) = (0, OnceCell::new());
         }
+    }
+
+    /// Where these lines stand, the first of their source since it began again. Of several places the last: rather a line
+    /// too many than one too few.
+    fn where_it_goes_on(&self, run: &[Key], born_ns: i64) -> usize {
+        let is_told_by_order = run.len() >= RUN_MIN && run.iter().all(|key| key.strong == 0);
+        if !is_told_by_order || self.is_at(self.front, &run[..1], born_ns) {
+            return self.front;
+        }
+        let last = self.entries.len().saturating_sub(RUN_MIN);
+        let stands_at = |at: &usize| {
+            let len = run.len().min(self.entries.len() - at);
+            self.is_at(*at, &run[..len], born_ns)
+        };
+        (self.front + 1..=last).rev().find(stands_at).unwrap_or(self.front)
     }
 
     /// Whether a record stands in the output already.
