@@ -37,9 +37,9 @@ use crate::shell::privilege;
 use crate::shell::ring;
 use crate::telemetry::admin;
 use crate::telemetry::admin::server::AdminHandle;
-use crate::telemetry::desk::{Outcome, Ticket};
 use crate::telemetry::losses::Losses;
 use crate::telemetry::metrics::{Metrics, ReloadResult};
+use crate::telemetry::reload_requests::{ReloadOutcome, Ticket};
 use crate::telemetry::status::Board;
 use crate::witness::Witness;
 use crate::witness::probe;
@@ -141,12 +141,12 @@ impl Agent {
         board.on_ask(Box::new(move || drop(ask.send(Message::Ask))));
         if reloading.is_some() {
             let reload = sender.clone();
-            board.desk.open(Box::new(move || drop(reload.send(Message::Reload))));
+            board.reload_requests.open(Box::new(move || drop(reload.send(Message::Reload))));
         }
         // Before anybody can see that it is there, and tell it to stop.
-        let (stopper, desk) = (Stopper(sender.clone()), Arc::clone(&board));
+        let (stopper, asked) = (Stopper(sender.clone()), Arc::clone(&board));
         let reload = reloading.is_some().then_some(move || {
-            let _ticket = desk.desk.ask();
+            let _ticket = asked.reload_requests.ask();
         });
         signals::start(move || stopper.stop(), reload)?;
         let settings = &run.settings.admin;
@@ -265,11 +265,11 @@ impl Process {
             let message = tokio::time::timeout(LOOK_EVERY, self.inbox.recv()).await;
             match message {
                 Ok(Some(Message::Stop)) => {
-                    self.board.desk.close();
+                    self.board.reload_requests.close();
                     return false;
                 }
                 Ok(Some(Message::Ask)) => self.board.publish((*self.board.last_snapshot()).clone()),
-                // Asked on the desk; looked for when the next run begins.
+                // Asked for; looked for when the next run begins.
                 Ok(Some(Message::Reload | Message::Checked(_)) | None) | Err(_) => {}
             }
         }
@@ -284,7 +284,7 @@ impl Process {
                 let text = "reloaded: a new run has begun".to_owned();
                 tracing::info!("{text}");
                 self.board.set_health(CONFIG, true, "the last reload is in use");
-                (turning, new, ReloadResult::Applied, Outcome::Applied(text))
+                (turning, new, ReloadResult::Applied, ReloadOutcome::Applied(text))
             }
             Err(error) => {
                 let text =
@@ -294,14 +294,14 @@ impl Process {
                     .open(Arc::clone(&old))
                     .with_context(|| format!("{text}; and that could not be started again either"))?;
                 self.board.set_health(CONFIG, false, text.clone());
-                (turning, old, ReloadResult::Failed, Outcome::Failed(text))
+                (turning, old, ReloadResult::Failed, ReloadOutcome::Failed(text))
             }
         };
         reload::forget_gone(&self.board, &self.metrics, &settings);
         self.reloads.set_level(settings.log.level);
         self.witness.renew(&settings);
         self.metrics.reload(result, turn::unix_s());
-        self.board.desk.answer(ticket, outcome);
+        self.board.reload_requests.answer(ticket, outcome);
         Ok(turning)
     }
 

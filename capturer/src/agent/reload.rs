@@ -18,8 +18,8 @@ use crate::ledger::claims::Claims;
 use crate::settings::{ConfigError, LogLevel, Objection, Settings};
 use crate::shell::privilege;
 use crate::sink::loki::client::Client;
-use crate::telemetry::desk::{Outcome, Ticket};
 use crate::telemetry::metrics::{Metrics, ReloadResult};
+use crate::telemetry::reload_requests::{ReloadOutcome, Ticket};
 use crate::telemetry::status::{Board, Snapshot, StreamRow};
 
 /// Every sink there can be.
@@ -87,7 +87,7 @@ impl Reloads {
     /// another run would leave more of them behind.
     pub fn begin(&mut self, running: &Arc<Settings>, something_hangs: bool) {
         let (None, Some(ticket), Some(reloading)) =
-            (self.under_way, self.board.desk.unanswered(), &self.reloading)
+            (self.under_way, self.board.reload_requests.unanswered(), &self.reloading)
         else {
             return;
         };
@@ -144,7 +144,7 @@ impl Reloads {
         tracing::info!("{text}");
         self.metrics.reload(result, turn::unix_s());
         self.board.set_health(CONFIG, true, "the last reload is in use");
-        self.board.desk.answer(ticket, Outcome::Applied(text.to_owned()));
+        self.board.reload_requests.answer(ticket, ReloadOutcome::Applied(text.to_owned()));
     }
 
     fn refuse(&self, ticket: Ticket, text: &str) {
@@ -153,7 +153,7 @@ impl Reloads {
         tracing::error!("{message}");
         self.metrics.reload(ReloadResult::Refused, turn::unix_s());
         self.board.set_health(CONFIG, false, message);
-        self.board.desk.answer(ticket, Outcome::Refused(text.to_owned()));
+        self.board.reload_requests.answer(ticket, ReloadOutcome::Refused(text.to_owned()));
     }
 }
 

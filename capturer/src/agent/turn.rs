@@ -25,7 +25,7 @@ use crate::model::clock::Now;
 use crate::settings::Settings;
 use crate::shell::ring;
 use crate::shell::{Rest, Shell};
-use crate::telemetry::desk::Ticket;
+use crate::telemetry::reload_requests::Ticket;
 use crate::witness::Doing;
 use crate::witness::probe::heap;
 
@@ -244,7 +244,7 @@ impl Loop<'_> {
         match message {
             Message::Stop => {
                 self.next.stop();
-                self.process.board.desk.close();
+                self.process.board.reload_requests.close();
                 return vec![Event::Stop];
             }
             Message::Ask => {
@@ -363,7 +363,7 @@ pub(super) fn unix_s() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::desk::Desk;
+    use crate::telemetry::reload_requests::ReloadRequests;
 
     /// Ten thousand files came in two seconds; memory goes back once, when they are there.
     #[test]
@@ -382,7 +382,7 @@ mod tests {
     /// SIGHUP, then SIGTERM while the config is still being read: the agent went on running then.
     #[test]
     fn nothing_follows_a_stop() {
-        let ticket = Desk::default().ask();
+        let ticket = ReloadRequests::default().ask();
         let mut next = Next::default();
         assert!(next.swap(ticket, Settings::default()) && next.run.is_some());
         next.stop();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::ledger::table::FdTable;
-use crate::telemetry::desk::Desk;
+use crate::telemetry::reload_requests::ReloadRequests;
 use crate::telemetry::taps::Taps;
 
 /// What the capture loop knows at one moment. Plain data, made by the pure core.
@@ -182,7 +182,7 @@ pub struct Board {
     ask: OnceLock<Box<dyn Fn() + Send + Sync>>,
     fds: OnceLock<Box<dyn Fn() -> FdTable + Send + Sync>>,
     /// Reloads.
-    pub desk: Desk,
+    pub reload_requests: ReloadRequests,
     /// Live views of records.
     pub taps: Taps,
     health: Mutex<BTreeMap<String, Health>>,
@@ -203,7 +203,7 @@ impl Default for Board {
             snapshot_made: Condvar::new(),
             ask: OnceLock::new(),
             fds: OnceLock::new(),
-            desk: Desk::default(),
+            reload_requests: ReloadRequests::default(),
             taps: Taps::default(),
             health: Mutex::default(),
             beats: Mutex::default(),

@@ -15,8 +15,8 @@ use super::access::Access;
 use super::body::Body;
 use super::health::{self, Facts};
 use crate::limits::TAPS_MAX;
-use crate::telemetry::desk::Outcome;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::reload_requests::ReloadOutcome;
 use crate::telemetry::status::{Board, Snapshot, StreamRow};
 use crate::telemetry::taps;
 use crate::telemetry::taps::{Filter, Taps};
@@ -159,21 +159,21 @@ impl Pages {
 
     /// Waits without blocking the thread: others are answered meanwhile.
     async fn reload(&self) -> Answer {
-        let desk = &self.board.desk;
-        let ticket = desk.ask();
+        let requests = &self.board.reload_requests;
+        let ticket = requests.ask();
         let looking = async {
             loop {
-                if let Some(outcome) = desk.outcome(ticket) {
+                if let Some(outcome) = requests.outcome(ticket) {
                     return outcome;
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
         let (status, said) = match tokio::time::timeout(RELOAD_PATIENCE, looking).await {
-            Ok(Outcome::Applied(said)) => (StatusCode::OK, said),
-            Ok(Outcome::Refused(said)) => (StatusCode::BAD_REQUEST, said),
-            Ok(Outcome::Failed(said)) => (StatusCode::INTERNAL_SERVER_ERROR, said),
-            Ok(Outcome::Stopping) => (
+            Ok(ReloadOutcome::Applied(said)) => (StatusCode::OK, said),
+            Ok(ReloadOutcome::Refused(said)) => (StatusCode::BAD_REQUEST, said),
+            Ok(ReloadOutcome::Failed(said)) => (StatusCode::INTERNAL_SERVER_ERROR, said),
+            Ok(ReloadOutcome::Stopping) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the agent stops, or was started without a config".to_owned(),
             ),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::*;
-use crate::telemetry::desk::Outcome;
+use crate::telemetry::reload_requests::ReloadOutcome;
 use crate::telemetry::status::{DockerRow, Snapshot, StreamRow};
 
 struct Server {
@@ -90,15 +90,15 @@ fn a_reload_is_asked_for_by_post_and_answered_by_the_loop() {
     assert!(reload(&server, "").starts_with("HTTP/1.1 503"), "nobody reloads here");
     let board = Arc::downgrade(&server.board);
     let answers = std::sync::Mutex::new(vec![
-        Outcome::Failed("could not".to_owned()),
-        Outcome::Refused("c.yaml:1:2: no".to_owned()),
-        Outcome::Applied("done".to_owned()),
+        ReloadOutcome::Failed("could not".to_owned()),
+        ReloadOutcome::Refused("c.yaml:1:2: no".to_owned()),
+        ReloadOutcome::Applied("done".to_owned()),
     ]);
     // A loop that answers at once.
-    server.board.desk.open(Box::new(move || {
+    server.board.reload_requests.open(Box::new(move || {
         let board = board.upgrade().expect("alive");
         let outcome = answers.lock().expect("answers").pop().expect("asked three times");
-        board.desk.answer(board.desk.unanswered().expect("asked"), outcome);
+        board.reload_requests.answer(board.reload_requests.unanswered().expect("asked"), outcome);
     }));
     assert!(reload(&server, "Origin: http://elsewhere\r\n").starts_with("HTTP/1.1 403"));
     for (status, body) in [("200", "done"), ("400", "c.yaml:1:2: no"), ("500", "could not")] {
@@ -112,17 +112,17 @@ fn a_reload_is_asked_for_by_post_and_answered_by_the_loop() {
 #[test]
 fn others_are_answered_while_a_reload_is_under_way() {
     let server = server();
-    server.board.desk.open(Box::new(|| {}));
+    server.board.reload_requests.open(Box::new(|| {}));
     let mut waiting = server.connect();
     waiting
         .write_all(b"POST /-/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
         .expect("write");
-    while server.board.desk.unanswered().is_none() {
+    while server.board.reload_requests.unanswered().is_none() {
         std::thread::yield_now();
     }
     assert_eq!(server.get("/healthz").0, 200);
-    assert!(server.board.desk.unanswered().is_some(), "it still waits");
-    server.board.desk.close();
+    assert!(server.board.reload_requests.unanswered().is_some(), "it still waits");
+    server.board.reload_requests.close();
     assert!(read_all(&mut waiting).starts_with("HTTP/1.1 503"));
 }
 
