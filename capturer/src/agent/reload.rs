@@ -20,7 +20,7 @@ use crate::shell::privilege;
 use crate::sink::loki::client::Client;
 use crate::telemetry::metrics::{Metrics, ReloadResult};
 use crate::telemetry::reload_requests::{ReloadOutcome, Ticket};
-use crate::telemetry::status::{Board, Snapshot, StreamRow};
+use crate::telemetry::status::{Snapshot, Status, StreamRow};
 
 /// Every sink there can be.
 const SINKS: [&str; 3] = ["local_file", "loki", "stdout"];
@@ -43,7 +43,7 @@ pub struct Reloading {
 /// See the module's head.
 pub(super) struct Reloads {
     reloading: Option<Reloading>,
-    board: Arc<Board>,
+    status: Arc<Status>,
     metrics: Arc<Metrics>,
     claims: Claims,
     sender: UnboundedSender<Message>,
@@ -62,14 +62,14 @@ pub(super) enum Verdict {
 impl Reloads {
     pub fn new(
         reloading: Option<Reloading>,
-        board: &Arc<Board>,
+        status: &Arc<Status>,
         metrics: &Arc<Metrics>,
         claims: &Claims,
         sender: &UnboundedSender<Message>,
     ) -> Reloads {
         Reloads {
             reloading,
-            board: Arc::clone(board),
+            status: Arc::clone(status),
             metrics: Arc::clone(metrics),
             claims: claims.clone(),
             sender: sender.clone(),
@@ -87,7 +87,7 @@ impl Reloads {
     /// another run would leave more of them behind.
     pub fn begin(&mut self, running: &Arc<Settings>, something_hangs: bool) {
         let (None, Some(ticket), Some(reloading)) =
-            (self.under_way, self.board.reload_requests.unanswered(), &self.reloading)
+            (self.under_way, self.status.reload_requests.unanswered(), &self.reloading)
         else {
             return;
         };
@@ -143,8 +143,8 @@ impl Reloads {
     fn accept(&self, ticket: Ticket, result: ReloadResult, text: &str) {
         tracing::info!("{text}");
         self.metrics.reload(result, turn::unix_s());
-        self.board.set_health(CONFIG, true, "the last reload is in use");
-        self.board.reload_requests.answer(ticket, ReloadOutcome::Applied(text.to_owned()));
+        self.status.set_health(CONFIG, true, "the last reload is in use");
+        self.status.reload_requests.answer(ticket, ReloadOutcome::Applied(text.to_owned()));
     }
 
     fn refuse(&self, ticket: Ticket, text: &str) {
@@ -152,8 +152,8 @@ impl Reloads {
         let message = format!("the config was refused, the one before runs on: {line}");
         tracing::error!("{message}");
         self.metrics.reload(ReloadResult::Refused, turn::unix_s());
-        self.board.set_health(CONFIG, false, message);
-        self.board.reload_requests.answer(ticket, ReloadOutcome::Refused(text.to_owned()));
+        self.status.set_health(CONFIG, false, message);
+        self.status.reload_requests.answer(ticket, ReloadOutcome::Refused(text.to_owned()));
     }
 }
 
@@ -189,22 +189,22 @@ fn names(settings: &Settings) -> Vec<&'static str> {
 }
 
 /// Whoever rolls out another Loki wants to see whether it accepts; the one that goes on as it was had its turn.
-pub(super) fn doubt_changed(board: &Board, old: &Settings, new: &Settings) {
+pub(super) fn doubt_changed(status: &Status, old: &Settings, new: &Settings) {
     if old.sinks.loki != new.sinks.loki {
-        board.doubt_sink("loki");
+        status.doubt_sink("loki");
     }
 }
 
 /// What was told of sinks and sources that this run does not have.
-pub(super) fn forget_gone(board: &Board, metrics: &Metrics, settings: &Settings) {
+pub(super) fn forget_gone(status: &Status, metrics: &Metrics, settings: &Settings) {
     let names = names(settings);
     for gone in SINKS.into_iter().filter(|name| !names.contains(name)) {
-        board.forget_sink(gone);
+        status.forget_sink(gone);
         metrics.forget_sink(gone);
     }
     metrics.keep_pipelines(&names, &settings.pipelines);
     if !settings.container_monitor.enabled {
-        board.forget_health("docker");
+        status.forget_health("docker");
         metrics.containers_monitored.set(0);
     }
 }

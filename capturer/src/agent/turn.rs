@@ -134,7 +134,7 @@ impl Process {
         let (said, is_ready, next) = (Said::default(), false, Next::default());
         let (files_said, patterns) = (FilesSaid::default(), Patterns::default());
         let heap = Heap::default();
-        let tell_at_ms = self.board.elapsed_ms() + TELL_AFTER_MS;
+        let tell_at_ms = self.status.elapsed_ms() + TELL_AFTER_MS;
         let mut looping = Loop {
             process: self,
             settings,
@@ -189,7 +189,7 @@ impl Loop<'_> {
                 self.take(events);
             }
             let deadline = self.capture.next_deadline_ms().map_or(turn_at, |due| due.min(turn_at));
-            let pause = Duration::from_millis(deadline.saturating_sub(self.process.board.elapsed_ms()));
+            let pause = Duration::from_millis(deadline.saturating_sub(self.process.status.elapsed_ms()));
             // The one place that waits.
             let mut events = tokio::select! {
                 biased;
@@ -199,7 +199,7 @@ impl Loop<'_> {
                 () = tokio::time::sleep(pause) => vec![Event::Tick],
             };
             // The branches are biased: while an earlier one is always ready, the last is never reached.
-            if self.process.board.elapsed_ms() >= deadline {
+            if self.process.status.elapsed_ms() >= deadline {
                 events.push(Event::Tick);
             }
             self.take(events);
@@ -218,7 +218,7 @@ impl Loop<'_> {
     }
 
     fn now(&self) -> Now {
-        Now { mono_ms: self.process.board.elapsed_ms(), unix_ns: unix_ns() }
+        Now { mono_ms: self.process.status.elapsed_ms(), unix_ns: unix_ns() }
     }
 
     fn take(&mut self, events: Vec<Event>) {
@@ -229,7 +229,7 @@ impl Loop<'_> {
                 self.shell.start(action);
             }
             // Each of many may take its time, as at the start beside ten thousand files.
-            self.process.board.beat_capture();
+            self.process.status.beat_capture();
         }
     }
 
@@ -244,14 +244,14 @@ impl Loop<'_> {
         match message {
             Message::Stop => {
                 self.next.stop();
-                self.process.board.reload_requests.close();
+                self.process.status.reload_requests.close();
                 return vec![Event::Stop];
             }
             Message::Ask => {
                 let mut snapshot = self.capture.snapshot(self.now());
                 snapshot.operations = ring::operations_in_flight();
                 self.process.carried.add_to(&mut snapshot);
-                self.process.board.publish(snapshot);
+                self.process.status.publish(snapshot);
             }
             Message::Reload => self.begin_reload(),
             Message::Checked(result) => match self.process.reloads.judge(*result, &self.settings) {
@@ -299,7 +299,7 @@ impl Loop<'_> {
         refused.inc_by(ring::timers_refused().saturating_sub(refused.get()));
         if !self.is_ready && self.next.run.is_none() && self.capture.is_ready() {
             self.is_ready = true;
-            self.process.board.sources_ready.store(true, Ordering::Relaxed);
+            self.process.status.sources_ready.store(true, Ordering::Relaxed);
             self.tell_at_ms = None;
             self.tell_what_is_captured();
             // Some may have gone between two runs.
@@ -317,7 +317,7 @@ impl Loop<'_> {
                 (false, format!("{error}; new containers wait, and a crash now would repeat records"))
             }
         };
-        self.process.board.set_health("checkpoint", saving.0, saving.1);
+        self.process.status.set_health("checkpoint", saving.0, saving.1);
         if let Some(trouble) = self.capture.docker_trouble() {
             let socket = self.settings.container_monitor.socket_path.display();
             let message = match &trouble {
@@ -329,7 +329,7 @@ impl Loop<'_> {
                     format!("{trouble}; check that dockerd is well and that this user may use {socket}")
                 }
             };
-            self.process.board.set_health("docker", trouble.is_none(), message);
+            self.process.status.set_health("docker", trouble.is_none(), message);
         }
     }
 

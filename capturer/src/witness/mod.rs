@@ -26,7 +26,7 @@ use crate::ledger::{KernelFd, OpenFd, Owner, Totals, View};
 use crate::model::clock::Now;
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::Board;
+use crate::telemetry::status::Status;
 use crate::witness::probe::{Options, Owners, Probe, Reading, Tier};
 use dockerd::Dockerd;
 use facts::Start;
@@ -46,7 +46,7 @@ pub struct Witness {
     detector: Detector,
     dockerd: Option<Dockerd>,
     metrics: Arc<Metrics>,
-    board: Arc<Board>,
+    status: Arc<Status>,
     /// A mismatch that stands so long is no accident of one look.
     settle_ms: u64,
     start: Option<Start>,
@@ -87,7 +87,7 @@ impl Witness {
         options: &Options,
         settings: &Settings,
         metrics: Arc<Metrics>,
-        board: Arc<Board>,
+        status: Arc<Status>,
     ) -> Witness {
         let probe = Probe::start(options);
         let claims = Claims::default();
@@ -111,7 +111,7 @@ impl Witness {
             detector: Detector::default(),
             dockerd,
             metrics,
-            board,
+            status,
             settle_ms: settle_ms(settings),
             start: None,
             buffer_bytes_max: settings.buffer_bytes_max,
@@ -120,7 +120,7 @@ impl Witness {
         };
         witness.tell_tier(None);
         let table = Arc::clone(&witness.shared);
-        witness.board.on_fds(Box::new(move || table.fd_table()));
+        witness.status.on_fds(Box::new(move || table.fd_table()));
         witness
     }
 
@@ -299,7 +299,7 @@ impl Witness {
             [] => "nothing leaks".to_owned(),
             leaks => format!("{}; please report it with what /api/v1/fds shows", leaks.join("; ")),
         };
-        self.board.set_health(LEAK_DETECTOR, leaks.is_empty(), message);
+        self.status.set_health(LEAK_DETECTOR, leaks.is_empty(), message);
         *lock(&self.shared.last) = Last { leaks, dockerd };
     }
 
@@ -310,7 +310,7 @@ impl Witness {
         if !probe.refused().is_empty() {
             parts.push("capturer doctor says what a better one needs".to_owned());
         }
-        self.board.set_health(PROBE, problem.is_none(), parts.join("; "));
+        self.status.set_health(PROBE, problem.is_none(), parts.join("; "));
     }
 }
 

@@ -42,7 +42,7 @@ const FILES_PER_CONTAINER: u64 = 2;
 
 /// How it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum CheckStatus {
     /// Well.
     Ok,
     /// It runs, with less than it could.
@@ -57,7 +57,7 @@ pub struct Line {
     /// One of [`CHECKS`].
     pub check: &'static str,
     /// How it stands.
-    pub status: Status,
+    pub status: CheckStatus,
     /// What it is.
     pub message: String,
     /// How to mend it; there unless all is well.
@@ -88,22 +88,22 @@ pub fn judge(facts: &Facts) -> Vec<Line> {
 /// How `run` would end: well, or by the first that fails.
 pub fn exit(lines: &[Line]) -> Exit {
     let failed = lines.iter().find_map(|line| match line.status {
-        Status::Fail(exit) => Some(exit),
+        CheckStatus::Fail(exit) => Some(exit),
         _ => None,
     });
     failed.unwrap_or(Exit::Ok)
 }
 
 fn ok(check: &'static str, message: impl Into<String>) -> Line {
-    Line { check, status: Status::Ok, message: message.into(), cure: None }
+    Line { check, status: CheckStatus::Ok, message: message.into(), cure: None }
 }
 
 fn warn(check: &'static str, message: impl Into<String>, cure: impl Into<String>) -> Line {
-    Line { check, status: Status::Warn, message: message.into(), cure: Some(cure.into()) }
+    Line { check, status: CheckStatus::Warn, message: message.into(), cure: Some(cure.into()) }
 }
 
 fn fail(check: &'static str, exit: Exit, message: impl Into<String>, cure: impl Into<String>) -> Line {
-    Line { check, status: Status::Fail(exit), message: message.into(), cure: Some(cure.into()) }
+    Line { check, status: CheckStatus::Fail(exit), message: message.into(), cure: Some(cure.into()) }
 }
 
 fn config(fact: &ConfigFact) -> Line {

@@ -17,7 +17,7 @@ use super::health::{self, Facts};
 use crate::limits::TAPS_MAX;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::reload_requests::ReloadOutcome;
-use crate::telemetry::status::{Board, Snapshot, StreamRow};
+use crate::telemetry::status::{Snapshot, Status, StreamRow};
 use crate::telemetry::taps;
 use crate::telemetry::taps::{Filter, Taps};
 use crate::text::percent;
@@ -48,7 +48,7 @@ const TAP: &str = "/api/v1/tap";
 
 /// What answers are made from.
 pub(super) struct Pages {
-    pub board: Arc<Board>,
+    pub status: Arc<Status>,
     pub metrics: Arc<Metrics>,
     pub access: Access,
     /// Lines may be watched.
@@ -117,7 +117,7 @@ impl Pages {
             "/readyz" => self.ready(),
             "/health" => self.health(),
             "/api/v1/streams" => self.streams().await,
-            "/api/v1/fds" => json(StatusCode::OK, &self.board.fds()),
+            "/api/v1/fds" => json(StatusCode::OK, &self.status.fds()),
             "/api/v1/positions" => self.positions().await,
             TAP => self.tap(request.uri().query().unwrap_or_default(), request.method() == Method::HEAD),
             _ => text(StatusCode::NOT_FOUND, format!("There is nothing here. What there is: {PATHS}\n")),
@@ -128,7 +128,7 @@ impl Pages {
         let (snapshot, _) = self.snapshot().await;
         self.metrics.show_sources(&snapshot.streams, self.age_ms(&snapshot));
         self.metrics.show_process();
-        let taps = &self.board.taps;
+        let taps = &self.status.taps;
         self.metrics.tap_watchers.set(taps.count() as i64);
         self.metrics.tap_skipped_lines_total.inc_by(taps.take_skipped());
         let report = health::report(&self.facts());
@@ -142,13 +142,13 @@ impl Pages {
 
     /// What sinks have done so far is known by the counters.
     fn facts(&self) -> Facts {
-        let mut facts = Facts::of(&self.board);
+        let mut facts = Facts::of(&self.status);
         facts.lines = facts.sinks.keys().map(|sink| (sink.clone(), self.metrics.lines_of(sink))).collect();
         facts
     }
 
     fn ready(&self) -> Answer {
-        let reasons = health::not_ready(&Facts::of(&self.board));
+        let reasons = health::not_ready(&Facts::of(&self.status));
         text(status(reasons.is_empty()), health::ready_text(&reasons))
     }
 
@@ -159,7 +159,7 @@ impl Pages {
 
     /// Waits without blocking the thread: others are answered meanwhile.
     async fn reload(&self) -> Answer {
-        let requests = &self.board.reload_requests;
+        let requests = &self.status.reload_requests;
         let ticket = requests.ask();
         let looking = async {
             loop {
@@ -207,7 +207,7 @@ impl Pages {
         if head {
             return with_type(StatusCode::OK, NDJSON, "");
         }
-        let Some(watch) = Taps::watch(self.board.clone(), filter) else {
+        let Some(watch) = Taps::watch(self.status.clone(), filter) else {
             let message = format!("At most {TAPS_MAX} watch at once; end another one first.\n");
             return text(StatusCode::SERVICE_UNAVAILABLE, message);
         };
@@ -236,10 +236,10 @@ impl Pages {
     /// A snapshot and whether it was made for this request. Waits without blocking the thread: others are answered
     /// meanwhile.
     async fn snapshot(&self) -> (Arc<Snapshot>, bool) {
-        let ticket = self.board.ask();
+        let ticket = self.status.ask();
         let looking = async {
             loop {
-                if let Some(snapshot) = self.board.answer(&ticket) {
+                if let Some(snapshot) = self.status.answer(&ticket) {
                     return snapshot;
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -247,12 +247,12 @@ impl Pages {
         };
         match tokio::time::timeout(PATIENCE, looking).await {
             Ok(snapshot) => (snapshot, true),
-            Err(_) => (self.board.last_snapshot(), false),
+            Err(_) => (self.status.last_snapshot(), false),
         }
     }
 
     fn age_ms(&self, snapshot: &Snapshot) -> u64 {
-        self.board.elapsed_ms().saturating_sub(snapshot.taken_at_ms)
+        self.status.elapsed_ms().saturating_sub(snapshot.taken_at_ms)
     }
 }
 
