@@ -325,7 +325,7 @@ pub enum Action {
         stream: StreamId,
         /// Absolute path.
         directory: String,
-        /// Name of the live file; its kin are `name.N` and `name.N.gz`.
+        /// Name of the live file; its rotated files are `name.N` and `name.N.gz`.
         live_name: String,
         /// Files to be found under whatever name they have in the directory now.
         wanted: Vec<FileId>,

@@ -560,10 +560,10 @@ impl Shell {
             }
             self.watches.on_event(&event, &mut told);
         }
-        let Concerned { grew, kin_grew, changed, sets } = told;
+        let Concerned { grew, rotated_grew, changed, sets } = told;
         events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
         // What was written to an older file comes first.
-        events.extend(kin_grew.into_iter().map(|stream| Event::KinGrew { stream }));
+        events.extend(rotated_grew.into_iter().map(|stream| Event::KinGrew { stream }));
         events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));
         events.extend(sets.into_iter().map(|set| Event::PathsChanged { set }));
         events

@@ -14,9 +14,9 @@ use crate::capture::stream::chain::{Remembers, Start};
 use crate::capture::stream::file::{FileSource, Reader};
 use crate::model::clock::Now;
 use crate::model::cursor::{Cursor, FileId, FilePlace, HeadPrint};
-use crate::model::kin;
-use crate::model::kin::Kin;
 use crate::model::record::{Source, StreamId, StreamKey};
+use crate::model::rotated_name;
+use crate::model::rotated_name::RotatedName;
 use crate::settings::{FileSet, StartAt, pipeline};
 
 /// The rest after a look at the patterns, in multiples of the time that the look took: new files never keep a thread busy.
@@ -304,7 +304,7 @@ impl Capture {
             self.follow_path(now, set, path, look);
         }
         if lane.is_none() {
-            // What others read, or is kin of another, may be free later.
+            // What others read, or belongs to another, may be free later.
             let settled = Settled { hash, at_ms: now.mono_ms };
             self.paths.settled[set] = (paths.len() == named).then_some(settled);
         }
@@ -342,7 +342,7 @@ impl Capture {
         let all = paths.clone();
         paths.retain(|path| {
             let (directory, name) = split_path(path);
-            let live = kin::live_names(&name).map(|live| format!("{directory}/{live}"));
+            let live = rotated_name::live_names(&name).map(|live| format!("{directory}/{live}"));
             // One that is followed alone, for the other was not there, goes on so.
             let is_log = |path: &str| all.contains(path) || self.ids.contains_key(&StreamKey::file(path));
             let of = live.filter(|_| !is_followed(path)).find(|live| is_log(live));
@@ -439,7 +439,8 @@ impl Capture {
         if let Some(path) = key.0.strip_prefix("file:") {
             // It may be a copy of a log that is gone, by its name: then what was read of that is known here.
             let (directory, name) = split_path(path);
-            let logs = kin::live_names(&name).map(|live| StreamKey::file(&format!("{directory}/{live}")));
+            let logs =
+                rotated_name::live_names(&name).map(|live| StreamKey::file(&format!("{directory}/{live}")));
             places.extend(logs.flat_map(|log| memory.places(&log)));
         }
         places.extend(memory.places(key));
@@ -451,7 +452,7 @@ impl Capture {
         let (directory, name) = split_path(path);
         let named = self.settings.file_monitor.files.iter().flat_map(|files| &files.paths);
         let named = named.filter_map(|pattern| pattern.as_str().strip_prefix(&directory)?.strip_prefix('/'));
-        let looks_like_kin = |other: &&str| *other != name && Kin::of(other, &name).is_some();
+        let looks_like_kin = |other: &&str| *other != name && RotatedName::of(other, &name).is_some();
         let mut apart: Vec<String> = named.filter(looks_like_kin).map(str::to_owned).collect();
         // Followed paths whose names begin alike, in either direction.
         let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
@@ -459,7 +460,7 @@ impl Capture {
         let alike = self.ids.range(from.clone()..).take_while(|(key, _)| key.0.starts_with(&from.0));
         let followed = alike.filter_map(|(key, _)| key.0.rsplit_once('/').map(|(_, name)| name));
         apart.extend(followed.filter(looks_like_kin).map(str::to_owned));
-        let stems: Vec<String> = kin::stems(&name).map(str::to_owned).collect();
+        let stems: Vec<String> = rotated_name::stems(&name).map(str::to_owned).collect();
         for stem in stems {
             let from = StreamKey::file(&format!("{directory}/{stem}"));
             let alike = self
@@ -468,7 +469,9 @@ impl Capture {
                 .take_while(|(key, _)| key.0.starts_with(&from.0))
                 .take(ALIKE_MAX);
             let is_live = |key: &StreamKey| {
-                key.0.rsplit_once('/').is_some_and(|(_, live)| live != name && Kin::of(&name, live).is_some())
+                key.0
+                    .rsplit_once('/')
+                    .is_some_and(|(_, live)| live != name && RotatedName::of(&name, live).is_some())
             };
             let lives: Vec<StreamId> =
                 alike.filter(|(key, _)| is_live(key)).flat_map(|(_, ids)| ids.clone()).collect();

@@ -16,7 +16,7 @@ use crate::capture::io::FoundPath;
 use crate::decode::binary::{self, Verdict};
 use crate::decode::text::{Mark, mark};
 use crate::limits::READ_BYTES;
-use crate::model::kin;
+use crate::model::rotated_name;
 use crate::settings::{Binary, FileFormat, FileSet, PathPattern, Settings, TextRules};
 use crate::telemetry::metrics::PassedOver;
 use crate::text::path_text::name_of;
@@ -148,7 +148,7 @@ fn look(set: &FileSet, own: &Own, named: &[PathPattern]) -> Vec<Look> {
 fn is_rotated(set: &FileSet, path: &str, all: &BTreeSet<String>) -> bool {
     let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
     let is_named = set.paths.iter().any(|pattern| pattern.names(path));
-    !is_named && kin::live_names(name).any(|live| all.contains(&format!("{directory}/{live}")))
+    !is_named && rotated_name::live_names(name).any(|live| all.contains(&format!("{directory}/{live}")))
 }
 
 /// What a look into a file tells.

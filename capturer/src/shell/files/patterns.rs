@@ -23,7 +23,7 @@ use super::own::Own;
 use super::report::PatternReport;
 use crate::capture::io::{FoundPath, LaneId};
 use crate::model::cursor::FileId;
-use crate::model::kin;
+use crate::model::rotated_name;
 use crate::settings::FileSet;
 use crate::settings::path_pattern::{Part, Wild};
 use crate::shell::watches::Interest;
@@ -372,7 +372,7 @@ impl Walk<'_> {
             return false;
         }
         let is_there = |log: &str| std::fs::symlink_metadata(at.with_file_name(name_of(log))).is_ok();
-        !kin::live_names(&name).any(is_there)
+        !rotated_name::live_names(&name).any(is_there)
     }
 
     fn is_excluded(&self, shown: &Path) -> bool {

@@ -97,7 +97,7 @@ fn plain(value: &str) -> bool {
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        // Direction overrides (U+202E and kin) make a line show what it does not say.
+        // Direction overrides (U+202E and the like) make a line show what it does not say.
         if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
             safe.extend(c.escape_default());
         } else {
