@@ -4,13 +4,13 @@
 //! changes of state and batches; the two kinds of source are [`file::FileSource`] (a chain of files, [`chain`]) and
 //! [`api::ApiSource`] (the Engine's log endpoint). Nothing here waits, reads a clock or touches the kernel.
 
-mod allowance;
 pub mod api;
 pub mod chain;
 mod delivered;
 pub mod file;
 mod groups;
 pub mod hold;
+mod rate_limiter;
 mod seen;
 pub mod state;
 mod tally;
@@ -30,9 +30,9 @@ use crate::settings::FileFormat;
 use crate::telemetry::metrics::StreamError;
 use crate::telemetry::metrics::furthest::Read;
 
-use allowance::Allowance;
 use chain::Start;
 use file::FileSource;
+use rate_limiter::RateLimiter;
 pub use state::{Change, State};
 use tally::Tally;
 
@@ -140,7 +140,7 @@ pub struct Stream {
     /// What to read from if the files can't be read (`read_from: auto`).
     fallback: Option<Box<api::ApiSource>>,
     /// Its pipeline bounds what is read.
-    allowance: Option<Allowance>,
+    rate_limiter: Option<RateLimiter>,
     /// More than that was read: nothing more is until then.
     limited_until_ms: Option<u64>,
 }
@@ -177,7 +177,8 @@ impl Stream {
         acked: Cursor,
         cx: &mut Context<'_>,
     ) -> Stream {
-        let allowance = source.pipeline.as_ref().and_then(|pipeline| Allowance::of(pipeline, cx.now.mono_ms));
+        let rate_limiter =
+            source.pipeline.as_ref().and_then(|pipeline| RateLimiter::of(pipeline, cx.now.mono_ms));
         let mut stream = Stream {
             source,
             kind,
@@ -205,7 +206,7 @@ impl Stream {
             parked: Vec::new(),
             sent: VecDeque::new(),
             fallback: None,
-            allowance,
+            rate_limiter,
             limited_until_ms: None,
         };
         if let Kind::File(file) = &mut stream.kind {
@@ -703,8 +704,8 @@ impl Stream {
         }
         let message_bytes: u64 = lines.records.iter().map(|record| u64::from(record.message_len)).sum();
         self.tally.read(lines.records.len() as u64, message_bytes, cx.now.mono_ms);
-        if let Some(allowance) = &mut self.allowance
-            && let Some(until) = allowance.take(lines.records.len() as u64, message_bytes, cx.now.mono_ms)
+        if let Some(rate_limiter) = &mut self.rate_limiter
+            && let Some(until) = rate_limiter.take(lines.records.len() as u64, message_bytes, cx.now.mono_ms)
         {
             cx.metrics.rate_limit_waits_total.inc_by(u64::from(self.limited_until_ms.is_none()));
             self.limited_until_ms = Some(until);
