@@ -679,7 +679,7 @@ impl Capture {
         &mut self,
         now: Now,
         id: StreamId,
-        handler: impl FnOnce(&mut FileSource, &mut Context<'_>, &mut Vec<crate::capture::stream::Told>),
+        handler: impl FnOnce(&mut FileSource, &mut Context<'_>, &mut Vec<crate::capture::stream::SourceEvent>),
     ) {
         self.with_stream(now, id, |stream, cx| {
             stream.with_source(cx, |kind, cx, told| {
@@ -694,7 +694,7 @@ impl Capture {
         &mut self,
         now: Now,
         id: StreamId,
-        handler: impl FnOnce(&mut ApiSource, &mut Context<'_>, &mut Vec<crate::capture::stream::Told>),
+        handler: impl FnOnce(&mut ApiSource, &mut Context<'_>, &mut Vec<crate::capture::stream::SourceEvent>),
     ) {
         self.with_stream(now, id, |stream, cx| {
             stream.with_source(cx, |kind, cx, told| {
@@ -708,7 +708,7 @@ impl Capture {
     fn with_discovery(
         &mut self,
         now: Now,
-        handler: impl FnOnce(&mut Discovery, &mut Context<'_>, &mut Vec<discover::Told>),
+        handler: impl FnOnce(&mut Discovery, &mut Context<'_>, &mut Vec<discover::DiscoveryEvent>),
     ) {
         let Some(mut discovery) = self.discovery.take() else { return };
         let mut told = Vec::new();
@@ -723,7 +723,7 @@ impl Capture {
         &mut self,
         now: Now,
         conn: ConnId,
-        handler: impl FnOnce(&mut Discovery, &mut Context<'_>, &mut Vec<discover::Told>),
+        handler: impl FnOnce(&mut Discovery, &mut Context<'_>, &mut Vec<discover::DiscoveryEvent>),
     ) {
         if self.discovery.as_ref().and_then(Discovery::conn) == Some(conn) {
             self.with_discovery(now, handler);

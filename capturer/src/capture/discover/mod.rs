@@ -49,7 +49,7 @@ const PING_PAUSE_MS: u64 = 1_000;
 
 /// What discovery tells the core.
 #[derive(Debug)]
-pub enum Told {
+pub enum DiscoveryEvent {
     /// A container that is to be captured is there, or its facts changed.
     Container {
         /// What the Engine says of it.
@@ -359,7 +359,7 @@ impl Discovery {
         outcome: BodyOutcome,
         buffer: Vec<u8>,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<DiscoveryEvent>,
     ) {
         let EventsPhase::Open { conn, in_flight: true } = self.events else { return };
         self.events = EventsPhase::Open { conn, in_flight: false };
@@ -384,7 +384,7 @@ impl Discovery {
         self.ask_inspects(cx);
     }
 
-    fn take_events(&mut self, mut buffer: Vec<u8>, metrics: &Metrics, told: &mut Vec<Told>) {
+    fn take_events(&mut self, mut buffer: Vec<u8>, metrics: &Metrics, told: &mut Vec<DiscoveryEvent>) {
         let (mut begin, mut search_from) = (0, std::mem::take(&mut self.searched));
         while let Some(len) = memchr::memchr(b'\n', &buffer[search_from..]) {
             let line = &buffer[begin..search_from + len];
@@ -435,7 +435,7 @@ impl Discovery {
     }
 
     /// It was removed.
-    fn forget(&mut self, id: &str, told: &mut Vec<Told>) {
+    fn forget(&mut self, id: &str, told: &mut Vec<DiscoveryEvent>) {
         self.changed.remove(id);
         self.listed.remove(id);
         self.found_since.remove(id);
@@ -447,8 +447,8 @@ impl Discovery {
         inspections
             .filter(|question| matches!(question, Question::Inspect(asked) if asked == id))
             .for_each(|question| *question = Question::Outdated);
-        told.extend(self.glimpses.gone(id).map(|missed| Told::Missed(Box::new(missed))));
-        told.push(Told::Gone(id.to_owned()));
+        told.extend(self.glimpses.gone(id).map(|missed| DiscoveryEvent::Missed(Box::new(missed))));
+        told.push(DiscoveryEvent::Gone(id.to_owned()));
     }
 
     /// The events connection is closed.
@@ -467,7 +467,7 @@ impl Discovery {
         request: RequestId,
         result: Answer,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<DiscoveryEvent>,
     ) {
         let Some(question) = self.questions.remove(&request) else { return };
         cx.metrics.docker_request(request_result(&result));
@@ -496,7 +496,7 @@ impl Discovery {
         self.ask_inspects(cx);
     }
 
-    fn on_not_found(&mut self, id: &str, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    fn on_not_found(&mut self, id: &str, cx: &mut Context<'_>, told: &mut Vec<DiscoveryEvent>) {
         if self.glimpses.is_destroyed(id) || self.absence.not_found(id, cx.now.mono_ms) {
             self.forget(id, told);
         } else {
@@ -536,7 +536,7 @@ impl Discovery {
         rows: Vec<ListRow>,
         facts: impl FnOnce() -> Vec<ListRowWithFacts>,
         now_ms: u64,
-        told: &mut Vec<Told>,
+        told: &mut Vec<DiscoveryEvent>,
     ) {
         self.list_error.clear();
         self.names.on_list(now_ms);
@@ -572,10 +572,10 @@ impl Discovery {
             let rows = facts().into_iter().filter(|row| unseen.contains(&row.id));
             rows.for_each(|row| self.glimpses.list(&row.id.clone(), row.into()));
         }
-        told.push(Told::Listed);
+        told.push(DiscoveryEvent::Listed);
     }
 
-    fn on_inspect(&mut self, inspect: Inspect, cx: &Context<'_>, told: &mut Vec<Told>) {
+    fn on_inspect(&mut self, inspect: Inspect, cx: &Context<'_>, told: &mut Vec<DiscoveryEvent>) {
         let was_destroyed = self.glimpses.is_destroyed(&inspect.id);
         if inspect.has_run() {
             self.glimpses.looked_at(&inspect.id);
@@ -603,10 +603,10 @@ impl Discovery {
                 self.running.remove(&id);
             }
             let was_there = self.at_first.as_ref().is_some_and(|first| first.contains(&id));
-            told.push(Told::Container { inspect: Box::new(inspect), was_there });
+            told.push(DiscoveryEvent::Container { inspect: Box::new(inspect), was_there });
         } else if self.known.remove(&id) {
             self.running.remove(&id);
-            told.push(Told::Deselected(id.clone()));
+            told.push(DiscoveryEvent::Deselected(id.clone()));
         }
         if was_destroyed {
             self.forget(&id, told);

@@ -10,7 +10,7 @@ const NO_SUCH: &[u8] = br#"{"message":"No such container: aaaa"}"#;
 struct Scene {
     bench: Bench,
     discovery: Discovery,
-    told: Vec<Told>,
+    told: Vec<DiscoveryEvent>,
 }
 
 impl Scene {
@@ -63,16 +63,16 @@ impl Scene {
     fn told(&mut self) -> Vec<String> {
         let told = std::mem::take(&mut self.told);
         let words = told.into_iter().map(|told| match told {
-            Told::Container { inspect, was_there } => {
+            DiscoveryEvent::Container { inspect, was_there } => {
                 format!("container {}{}", &inspect.id[..1], if was_there { " was there" } else { "" })
             }
-            Told::Gone(id) => format!("gone {}", &id[..1]),
-            Told::Deselected(id) => format!("deselected {}", &id[..1]),
-            Told::Missed(missed) => {
+            DiscoveryEvent::Gone(id) => format!("gone {}", &id[..1]),
+            DiscoveryEvent::Deselected(id) => format!("deselected {}", &id[..1]),
+            DiscoveryEvent::Missed(missed) => {
                 let may = if missed.ran_before { "may have " } else { "" };
                 format!("{may}missed {}", missed.facts.name)
             }
-            Told::Listed => "listed".to_owned(),
+            DiscoveryEvent::Listed => "listed".to_owned(),
         });
         words.collect()
     }

@@ -21,7 +21,7 @@ pub mod pace;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::Told;
+use super::SourceEvent;
 use super::groups::GroupsDue;
 use super::hold::{self, Hold, LogPlace};
 use super::seen::{Key, Seen};
@@ -228,10 +228,10 @@ impl ApiSource {
     }
 
     /// Begins, or begins again.
-    pub fn open(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn open(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.catch_ups = 0;
         if let Phase::Closing(conn, Then::Rest) = self.phase {
-            // Told to go on while the last connection still closes: as soon as it has.
+            // SourceEvent to go on while the last connection still closes: as soon as it has.
             self.phase = Phase::Closing(conn, Then::Open);
         }
         if self.stopping || self.phase != Phase::Idle {
@@ -248,7 +248,7 @@ impl ApiSource {
     }
 
     /// The pool gave this stream a slot.
-    pub fn on_slot(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn on_slot(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         if self.phase != Phase::Queued || self.stopping {
             cx.pool.release();
             return;
@@ -258,7 +258,7 @@ impl ApiSource {
         self.request_anew(cx, told);
     }
 
-    fn request(&mut self, follow: bool, cx: &mut Context<'_>, _told: &mut Vec<Told>) {
+    fn request(&mut self, follow: bool, cx: &mut Context<'_>, _told: &mut Vec<SourceEvent>) {
         if let Some(place) = self.files.take() {
             // All that was told so far is behind the cursor.
             self.hold = Some(Hold::new(self.stream, place, self.cursor));
@@ -335,7 +335,7 @@ impl ApiSource {
         conn: ConnId,
         result: HttpAnswer,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         if !self.owns(conn) {
             return;
@@ -345,7 +345,7 @@ impl ApiSource {
                 self.phase = Phase::Reading { conn, in_flight: false };
                 self.answer.opened_at_ms = cx.now.mono_ms;
                 self.plan_rotation(cx);
-                told.push(Told::Opened);
+                told.push(SourceEvent::Opened);
             }
             Ok((status, body)) => {
                 self.phase = Phase::Idle;
@@ -353,9 +353,9 @@ impl ApiSource {
                 let text = docker::refusal(status, &body);
                 match status {
                     404 | 409 if self.gone => self.drain(cx, told),
-                    404 | 409 => told.push(Told::Ended { cause: text, again: self.running }),
-                    501 => told.push(Told::Failed(StreamError::DriverUnreadable, text)),
-                    _ => told.push(Told::Failed(StreamError::ApiError, text)),
+                    404 | 409 => told.push(SourceEvent::Ended { cause: text, again: self.running }),
+                    501 => told.push(SourceEvent::Failed(StreamError::DriverUnreadable, text)),
+                    _ => told.push(SourceEvent::Failed(StreamError::ApiError, text)),
                 }
             }
             Err(error) => {
@@ -364,7 +364,7 @@ impl ApiSource {
                 if self.gone {
                     self.drain(cx, told);
                 }
-                told.push(Told::Failed(error_type(&error), error.to_string()));
+                told.push(SourceEvent::Failed(error_type(&error), error.to_string()));
             }
         }
     }
@@ -385,7 +385,7 @@ impl ApiSource {
     }
 
     /// A connection is closed.
-    pub fn on_closed(&mut self, conn: ConnId, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn on_closed(&mut self, conn: ConnId, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         let Phase::Closing(own, then) = self.phase else { return };
         if own != conn {
             return;
@@ -436,7 +436,7 @@ impl ApiSource {
         &mut self,
         result: &Result<Vec<FoundFile>, FileError>,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         let Some(hold) = &mut self.hold else { return };
         let (first, was_readable) = (hold.must_look_first(), hold.is_readable());
@@ -453,7 +453,7 @@ impl ApiSource {
     }
 
     /// Leaves the API for the files.
-    fn go_to_files(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    fn go_to_files(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         if self.gone {
             return; // they go as well: what came is all there is
         }
@@ -468,11 +468,11 @@ impl ApiSource {
         }
     }
 
-    fn tell_files(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    fn tell_files(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.leave_slot(cx);
         let Some(hold) = self.hold.as_mut().filter(|_| !self.gone) else { return self.drain(cx, told) };
         hold.drop_held(cx);
-        told.push(Told::ToFiles { place: hold.place.clone(), from: hold.released() });
+        told.push(SourceEvent::ToFiles { place: hold.place.clone(), from: hold.released() });
     }
 
     /// It goes on from this position.
@@ -505,7 +505,7 @@ impl ApiSource {
     }
 
     /// Arms the next read, if one is due and there is room.
-    pub fn read_on(&mut self, cx: &mut Context<'_>, _told: &mut Vec<Told>) {
+    pub fn read_on(&mut self, cx: &mut Context<'_>, _told: &mut Vec<SourceEvent>) {
         let Phase::Reading { conn, in_flight: false } = self.phase else { return };
         if self.hold.as_ref().is_some_and(|hold| !hold.has_room()) || !cx.credit.has_room(API_GATHER_BYTES) {
             return;
@@ -534,7 +534,7 @@ impl ApiSource {
         outcome: BodyOutcome,
         buffer: Vec<u8>,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         if self.phase != (Phase::Reading { conn, in_flight: true }) {
             return;
@@ -567,7 +567,7 @@ impl ApiSource {
             }
             BodyOutcome::Broken(cause) => {
                 self.close(Then::Rest, cx);
-                told.push(Told::Failed(StreamError::DaemonGone, format!("the stream broke: {cause}")));
+                told.push(SourceEvent::Failed(StreamError::DaemonGone, format!("the stream broke: {cause}")));
             }
         }
     }
@@ -588,7 +588,7 @@ impl ApiSource {
     }
 
     /// A clean end of the answer. Never believed: dockerd ends streams cleanly with their last lines missing.
-    fn on_end(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    fn on_end(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         if !matches!(self.phase, Phase::Reading { .. }) {
             return; // decoding gave it up already
         }
@@ -604,7 +604,7 @@ impl ApiSource {
                 if self.running { "the Engine ended the stream" } else { "the container does not run" };
             // What it printed last may be missing still, and of a container that does not run nothing else would tell.
             let again = self.running || !caught_up;
-            told.push(Told::Ended { cause: cause.to_owned(), again });
+            told.push(SourceEvent::Ended { cause: cause.to_owned(), again });
         } else {
             self.catch_ups += 1;
             self.catch_up(cx);
@@ -623,7 +623,7 @@ impl ApiSource {
     }
 
     /// The container was removed: what the connection still brings is taken, then it is over.
-    pub fn gone(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn gone(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.gone = true;
         self.running = false;
         self.files = None;
@@ -651,14 +651,14 @@ impl ApiSource {
         }
     }
 
-    fn drain(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    fn drain(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         // Nobody can read them again.
         self.end_all_groups(cx, told);
-        told.push(Told::Drained);
+        told.push(SourceEvent::Drained);
     }
 
     /// The agent stops: close what is open.
-    pub fn stop(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn stop(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.stopping = true;
         self.end_all_groups(cx, told);
         if let Some(hold) = &mut self.hold {

@@ -35,7 +35,7 @@ use self::opening::OPEN_AHEAD;
 pub use self::reader::Reader;
 use self::text::Text;
 use self::unfinished::Unfinished;
-use super::Told;
+use super::SourceEvent;
 use super::chain::{Chain, Handle, Link, Start, Undelivered};
 use super::delivered::{self, Passing};
 use super::groups::GroupsDue;
@@ -254,12 +254,12 @@ impl FileSource {
     }
 
     /// The outputs are ready: what was opened before is now told.
-    pub fn begin(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn begin(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         // An opening that failed meanwhile is tried again, and told.
         let failed = self.chain.links.iter().take(OPEN_AHEAD).any(Link::is_to_be_opened);
         match (self.opened && !failed, self.scanning) {
             (true, _) => {
-                told.push(Told::Opened);
+                told.push(SourceEvent::Opened);
                 if self.start_is_end {
                     if self.format == FileFormat::Docker {
                         self.lines = ApiCursor::after(cx.now.unix_ns);
@@ -312,7 +312,7 @@ impl FileSource {
         &mut self,
         result: Result<Vec<FoundFile>, FileError>,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         self.answered(cx);
         self.scanning = false;
@@ -325,7 +325,7 @@ impl FileSource {
                 self.take_listing(found, latest, cx);
                 if !self.opened {
                     self.opened = true;
-                    told.push(Told::Opened);
+                    told.push(SourceEvent::Opened);
                 }
                 if latest {
                     self.chain.trust_opened();
@@ -439,7 +439,7 @@ impl FileSource {
         file_len: Option<u64>,
         data_at: Option<u64>,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         self.answered(cx);
         let Reading { file, offset: from, again } = self.reading.take().unwrap_or_default();
@@ -459,7 +459,7 @@ impl FileSource {
                 if let Some(front) = self.chain.links.front_mut() {
                     front.unread = true;
                 }
-                told.push(Told::Failed(StreamError::ReadFailed, error.to_string()));
+                told.push(SourceEvent::Failed(StreamError::ReadFailed, error.to_string()));
                 return;
             }
         };
@@ -511,7 +511,7 @@ impl FileSource {
         full: bool,
         data_at: Option<u64>,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         let Some(front) = self.chain.links.front() else {
             cx.credit.give_back(buffer, 0);
@@ -580,7 +580,7 @@ impl FileSource {
     }
 
     /// Ends the open groups of lines: nothing more is read.
-    pub fn end_all_groups(&mut self, told: &mut Vec<Told>) {
+    pub fn end_all_groups(&mut self, told: &mut Vec<SourceEvent>) {
         let mut lines = Lines::default();
         StdType::ALL.into_iter().for_each(|std_type| self.assembler.end_group(std_type, &mut lines));
         if !lines.records.is_empty() {
@@ -589,7 +589,7 @@ impl FileSource {
     }
 
     /// Ends groups of lines that nothing came for, if all there is was read.
-    pub fn end_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn end_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         let read_to_end = self.reading.is_none() && self.chain.links.iter().all(|link| !link.unread);
         let mut lines = Lines::default();
         self.groups_due.end_due(&mut self.assembler, read_to_end, self.stream, &mut lines, cx);
@@ -610,7 +610,7 @@ impl FileSource {
         }
     }
 
-    fn tell(&mut self, lines: Lines, read: Vec<u8>, source_bytes: u64, told: &mut Vec<Told>) {
+    fn tell(&mut self, lines: Lines, read: Vec<u8>, source_bytes: u64, told: &mut Vec<SourceEvent>) {
         let open = StdType::ALL.map(|std_type| {
             let (starts, in_line) = self.assembler.undelivered(std_type);
             Undelivered { starts, in_line }
@@ -623,11 +623,11 @@ impl FileSource {
             (end.lines, end.passing) = (self.lines, self.passing.marks);
         }
         self.note_split(&mut end);
-        told.push(Told::Lines { lines, read, end, source_bytes });
+        told.push(SourceEvent::Lines { lines, read, end, source_bytes });
     }
 
     /// A deadline may have come.
-    pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.look_if_due(cx);
         self.look_at_kin_if_due(cx);
         self.look_at_unfinished(cx);
@@ -636,7 +636,7 @@ impl FileSource {
     }
 
     /// Finishes files that are read to their end, and the source when none is left.
-    fn go_on(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    fn go_on(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.go_over(cx);
         loop {
             self.read_late_ones(cx, told);
@@ -681,12 +681,12 @@ impl FileSource {
                 self.tell(lines, Vec::new(), 0, told);
             }
             cx.act(Action::Unwatch { stream: self.stream });
-            told.push(Told::Drained);
+            told.push(SourceEvent::Drained);
         }
     }
 
     /// When the container last exited.
-    pub fn set_exited(&mut self, at_ns: Option<i64>, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn set_exited(&mut self, at_ns: Option<i64>, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         if at_ns.is_some() && at_ns != self.exit_told_ns {
             self.exit_told_ns = at_ns;
             self.scan(cx);
@@ -695,7 +695,7 @@ impl FileSource {
     }
 
     /// The container or path is gone.
-    pub fn gone(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn gone(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.gone = true;
         let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
         for link in self.chain.links.iter_mut().chain(parked) {
@@ -722,13 +722,13 @@ struct Reading {
     again: usize,
 }
 
-fn unreadable(error: &FileError) -> Told {
+fn unreadable(error: &FileError) -> SourceEvent {
     match error {
         FileError::Denied(_) | FileError::NoDirectory(_) | FileError::NotRegular(_) => {
-            Told::Unreadable(error.to_string())
+            SourceEvent::Unreadable(error.to_string())
         }
         FileError::Changed(_) | FileError::Other { .. } => {
-            Told::Failed(StreamError::OpenFailed, error.to_string())
+            SourceEvent::Failed(StreamError::OpenFailed, error.to_string())
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::decode::assemble::Lines;
 use crate::model::cursor::{ApiCursor, Cursor, FileId, HeadPrint};
 use crate::model::record::StreamId;
 
-use super::Told;
+use super::SourceEvent;
 
 /// At least so long between two listings.
 const PAUSE_MS: u64 = 100;
@@ -180,7 +180,7 @@ impl Hold {
         end: ApiCursor,
         source_bytes: u64,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         self.held.push_back(Held { lines, read, end, source_bytes });
         if self.files == Files::Unreadable {
@@ -213,7 +213,7 @@ impl Hold {
         &mut self,
         result: &Result<Vec<FoundFile>, FileError>,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) -> Verdict {
         let covered = self.covered.take().unwrap_or(0);
         let found = match result {
@@ -258,10 +258,10 @@ impl Hold {
     }
 
     /// Tells the batches at the front.
-    pub fn release(&mut self, count: usize, told: &mut Vec<Told>) {
+    pub fn release(&mut self, count: usize, told: &mut Vec<SourceEvent>) {
         for Held { lines, read, end, source_bytes } in self.held.drain(..count.min(self.held.len())) {
             self.released = end;
-            told.push(Told::Lines { lines, read, end: Cursor::Api(end), source_bytes });
+            told.push(SourceEvent::Lines { lines, read, end: Cursor::Api(end), source_bytes });
         }
     }
 

@@ -49,7 +49,7 @@ pub enum Kind {
 #[derive(Debug)]
 // Nearly all that is told are lines, a value for each batch.
 #[allow(clippy::large_enum_variant)]
-pub enum Told {
+pub enum SourceEvent {
     /// It is open and delivers.
     Opened,
     /// It failed; try again after a back-off.
@@ -497,7 +497,7 @@ impl Stream {
     pub fn with_source(
         &mut self,
         cx: &mut Context<'_>,
-        handler: impl FnOnce(&mut Kind, &mut Context<'_>, &mut Vec<Told>),
+        handler: impl FnOnce(&mut Kind, &mut Context<'_>, &mut Vec<SourceEvent>),
     ) {
         let mut told = Vec::new();
         handler(&mut self.kind, cx, &mut told);
@@ -515,18 +515,18 @@ impl Stream {
         }
     }
 
-    fn act_on(&mut self, told: Vec<Told>, cx: &mut Context<'_>) {
+    fn act_on(&mut self, told: Vec<SourceEvent>, cx: &mut Context<'_>) {
         for told in told {
             match told {
-                Told::Opened => {
+                SourceEvent::Opened => {
                     if self.state == State::Opening {
                         self.change(Change::Opened, "delivering", cx);
                     }
                 }
-                Told::Failed(error, text) => self.failed(error, &text, cx),
-                Told::Unreadable(text) => self.unreadable(text, cx),
-                Told::Ended { cause, again } => self.ended(&cause, again, cx),
-                Told::Rotating => {
+                SourceEvent::Failed(error, text) => self.failed(error, &text, cx),
+                SourceEvent::Unreadable(text) => self.unreadable(text, cx),
+                SourceEvent::Ended { cause, again } => self.ended(&cause, again, cx),
+                SourceEvent::Rotating => {
                     // Once, however many outlets read it.
                     if let Some(container) = &self.source.container
                         && self.source.outlet.index == 0
@@ -537,15 +537,15 @@ impl Stream {
                         self.change(Change::Rotate, "planned rotation", cx);
                     }
                 }
-                Told::Polled { again_at_ms } => self.polled(again_at_ms, cx),
+                SourceEvent::Polled { again_at_ms } => self.polled(again_at_ms, cx),
                 // Sinks that were told to stop answer nothing more, and a position without lines can wait.
-                Told::Lines { lines, read, .. }
+                SourceEvent::Lines { lines, read, .. }
                     if self.stopped && lines.records.is_empty() && read.is_empty() => {}
-                Told::Lines { lines, read, end, source_bytes } => {
+                SourceEvent::Lines { lines, read, end, source_bytes } => {
                     self.send(lines, read, end, source_bytes, cx)
                 }
-                Told::ToFiles { place, from } => self.go_to_files(place, from, cx),
-                Told::Drained => self.drained = true,
+                SourceEvent::ToFiles { place, from } => self.go_to_files(place, from, cx),
+                SourceEvent::Drained => self.drained = true,
             }
         }
         self.close_if_drained(cx);

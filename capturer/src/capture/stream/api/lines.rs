@@ -5,7 +5,7 @@
 //! ```
 //! Not here: when to read and what to do at an answer's end ([`super`]).
 
-use super::{ApiSource, LATE_NS, Phase, Then, Told};
+use super::{ApiSource, LATE_NS, Phase, SourceEvent, Then};
 use crate::capture::context::Context;
 use crate::capture::stream::hold::Hold;
 use crate::capture::stream::seen::Key;
@@ -22,7 +22,7 @@ impl ApiSource {
         buffer: Vec<u8>,
         at_end: bool,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         let mut lines = Lines::default();
         let mut at = 0;
@@ -70,7 +70,7 @@ impl ApiSource {
             Some(Verdict::Gap) => self.go_to_files(cx, told),
             Some(Verdict::GiveUp(text)) => {
                 self.close(Then::Rest, cx);
-                told.push(Told::Failed(StreamError::ApiError, text));
+                told.push(SourceEvent::Failed(StreamError::ApiError, text));
             }
             None => {}
         }
@@ -82,19 +82,19 @@ impl ApiSource {
         read: Vec<u8>,
         source_bytes: u64,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         self.note_open_lines();
         let end = self.cursor;
         cx.credit.grow(read.capacity() as u64);
         match &mut self.hold {
             Some(hold) => hold.take(lines, read, end, source_bytes, cx, told),
-            None => told.push(Told::Lines { lines, read, end: Cursor::Api(end), source_bytes }),
+            None => told.push(SourceEvent::Lines { lines, read, end: Cursor::Api(end), source_bytes }),
         }
     }
 
     /// Ends groups of lines that nothing came for.
-    pub(super) fn end_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub(super) fn end_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         // While a connection is opened or closed they are about to be read again.
         let all_is_read = matches!(self.phase, Phase::Reading { in_flight: true, .. } | Phase::Idle);
         let mut lines = Lines::default();
@@ -103,13 +103,13 @@ impl ApiSource {
     }
 
     /// Ends the open groups of lines: nothing more is read.
-    pub(super) fn end_all_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub(super) fn end_all_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         let mut lines = Lines::default();
         StdType::ALL.into_iter().for_each(|std_type| self.assembler.end_group(std_type, &mut lines));
         self.tell_groups(lines, cx, told);
     }
 
-    fn tell_groups(&mut self, lines: Lines, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    fn tell_groups(&mut self, lines: Lines, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         StdType::ALL.into_iter().for_each(|std_type| self.release_grouped(std_type.index()));
         if !lines.records.is_empty() {
             self.tell(lines, Vec::new(), 0, cx, told);

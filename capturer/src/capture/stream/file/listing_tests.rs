@@ -62,7 +62,7 @@ fn read(source: &mut FileSource, bytes: &[u8], bench: &mut Bench) -> Vec<String>
     let len = (offset + bytes.len()) as u64;
     source.on_read(Ok(buffer.len()), buffer, Some(len), None, &mut bench.cx(), &mut told);
     let lines = told.iter().filter_map(|told| match told {
-        Told::Lines { lines, .. } => Some(lines.records.len()),
+        SourceEvent::Lines { lines, .. } => Some(lines.records.len()),
         _ => None,
     });
     lines.map(|count| format!("{count} lines")).filter(|lines| lines != "0 lines").collect()
@@ -182,13 +182,13 @@ fn listed_with(found: FoundFile, bench: &mut Bench) -> (FileSource, FileNo) {
 fn list(source: &mut FileSource, found: Vec<FoundFile>, bench: &mut Bench) -> bool {
     let mut told = Vec::new();
     source.on_scanned(Ok(found), &mut bench.cx(), &mut told);
-    told.iter().any(|told| matches!(told, Told::Opened))
+    told.iter().any(|told| matches!(told, SourceEvent::Opened))
 }
 
 fn begin(source: &mut FileSource, bench: &mut Bench) -> bool {
     let mut told = Vec::new();
     source.begin(&mut bench.cx(), &mut told);
-    told.iter().any(|told| matches!(told, Told::Opened))
+    told.iter().any(|told| matches!(told, SourceEvent::Opened))
 }
 
 fn listings(bench: &mut Bench) -> usize {
