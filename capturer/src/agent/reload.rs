@@ -52,7 +52,7 @@ pub(super) struct Reloads {
 }
 
 /// What becomes of a config.
-pub(super) enum Verdict {
+pub(super) enum ReloadDecision {
     /// The run goes on, with these settings.
     Stay(Arc<Settings>),
     /// A new run.
@@ -110,8 +110,8 @@ impl Reloads {
     }
 
     /// Decides on what was read.
-    pub fn judge(&mut self, read: Result<Settings, String>, running: &Arc<Settings>) -> Verdict {
-        let stay = || Verdict::Stay(Arc::clone(running));
+    pub fn judge(&mut self, read: Result<Settings, String>, running: &Arc<Settings>) -> ReloadDecision {
+        let stay = || ReloadDecision::Stay(Arc::clone(running));
         let Some(ticket) = self.under_way.take() else { return stay() };
         let new = match read {
             Ok(new) => new,
@@ -135,9 +135,9 @@ impl Reloads {
                 ReloadResult::Applied,
                 "log.level is set, nothing else has changed: the run goes on",
             );
-            return Verdict::Stay(Arc::new(new));
+            return ReloadDecision::Stay(Arc::new(new));
         }
-        Verdict::Swap(ticket, Box::new(new))
+        ReloadDecision::Swap(ticket, Box::new(new))
     }
 
     fn accept(&self, ticket: Ticket, result: ReloadResult, text: &str) {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::faults::{FilesSaid, Patterns};
 use super::pipelines::Pipelines;
-use super::reload::Verdict;
+use super::reload::ReloadDecision;
 use super::run::FromThread;
 use super::sources::Said;
 use super::{Message, Process};
@@ -255,14 +255,14 @@ impl Loop<'_> {
             }
             Message::Reload => self.begin_reload(),
             Message::Checked(result) => match self.process.reloads.judge(*result, &self.settings) {
-                Verdict::Swap(ticket, new) => {
+                ReloadDecision::Swap(ticket, new) => {
                     if self.next.swap(ticket, *new) {
                         tracing::info!("the config has changed: draining, then a new run begins");
                         self.process.give_up_readiness();
                         return vec![Event::Stop];
                     }
                 }
-                Verdict::Stay(settings) => {
+                ReloadDecision::Stay(settings) => {
                     self.settings = settings;
                     self.begin_reload();
                 }

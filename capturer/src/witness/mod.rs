@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::ledger::Resource;
 use crate::ledger::claims::{Claims, NoteOwner};
-use crate::ledger::leaks::{Detector, Fault, Suspect, Verdict};
+use crate::ledger::leaks::{Detector, Fault, LeakReport, Suspect};
 use crate::ledger::table::{DockerdRow, FdRow, FdTable, OwnerRow, kind};
 use crate::ledger::{KernelFd, OpenFd, Owner, Totals, View};
 use crate::model::clock::Now;
@@ -156,14 +156,14 @@ impl Witness {
     }
 
     /// One look; what is wrong is said. Answers what was found.
-    pub fn check(&mut self, now: Now, doing: &Doing) -> Verdict {
+    pub fn check(&mut self, now: Now, doing: &Doing) -> LeakReport {
         let reading = lock(&self.shared.probe).read();
         let reading = match reading {
             Ok(reading) => reading,
             Err(error) => {
                 tracing::warn!("looking at our own resources: {error:#}");
                 self.tell_tier(Some(format!("the last look failed: {error:#}")));
-                return Verdict::default();
+                return LeakReport::default();
             }
         };
         self.tell_tier(None);
@@ -284,7 +284,7 @@ impl Witness {
         }
     }
 
-    fn tell(&self, verdict: &Verdict, dockerd: Option<DockerdRow>) {
+    fn tell(&self, verdict: &LeakReport, dockerd: Option<DockerdRow>) {
         for text in &verdict.new {
             tracing::error!("a leak: {text}");
         }

@@ -445,7 +445,7 @@ impl ApiSource {
             return;
         }
         let can_now = self.prefers_files && !was_readable && !first && hold.is_readable();
-        if verdict == hold::Verdict::Rotated || can_now {
+        if verdict == hold::ListingResult::Rotated || can_now {
             self.go_to_files(cx, told);
         } else if first && !hold.must_look_first() {
             self.open(cx, told);

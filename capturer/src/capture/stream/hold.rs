@@ -52,7 +52,7 @@ struct Held {
 
 /// What a listing says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ListingResult {
     /// It was the first, and connections may be opened; or nothing happened.
     GoOn,
     /// The log was rotated: what is held must not be delivered.
@@ -214,7 +214,7 @@ impl Hold {
         result: &Result<Vec<FoundFile>, FileError>,
         cx: &mut Context<'_>,
         told: &mut Vec<SourceEvent>,
-    ) -> Verdict {
+    ) -> ListingResult {
         let covered = self.covered.take().unwrap_or(0);
         let found = match result {
             Ok(found) => found,
@@ -225,7 +225,7 @@ impl Hold {
                 self.files = Files::Unreadable;
                 self.rotating = 0;
                 self.release(usize::MAX, told);
-                return Verdict::GoOn;
+                return ListingResult::GoOn;
             }
         };
         let live = found.iter().find(|file| file.rank == 0);
@@ -233,7 +233,7 @@ impl Hold {
             self.rotating += 1;
             self.next_look_ms = cx.now.mono_ms + ROTATING_MS;
             cx.timers.set_earlier(Timer::Stream(self.stream), self.next_look_ms);
-            return Verdict::GoOn;
+            return ListingResult::GoOn;
         }
         self.rotating = 0;
         if let Some(live) = live.filter(|_| self.silence.asked) {
@@ -245,16 +245,16 @@ impl Hold {
                 // With nothing there the container is being removed: what it said is all there is.
                 if found.is_empty() {
                     self.release(covered, told);
-                    return Verdict::GoOn;
+                    return ListingResult::GoOn;
                 }
-                return Verdict::Rotated;
+                return ListingResult::Rotated;
             }
             _ => {}
         }
         self.files = Files::Live(live.map(|file| (file.id, file.print())));
         self.release(covered, told);
         self.look_if_due(cx);
-        Verdict::GoOn
+        ListingResult::GoOn
     }
 
     /// Tells the batches at the front.

@@ -25,7 +25,7 @@ use crate::commands::cli::ConfigArgs;
 use crate::limits;
 use crate::settings::{ContainerMonitor, Settings};
 use crate::shell::{privilege, ring};
-use crate::witness::probe::self_test::Verdict;
+use crate::witness::probe::self_test::WayOutcome;
 use crate::witness::probe::{Options, Probe};
 
 /// For anything that may hang.
@@ -72,15 +72,15 @@ fn lockdown(text: &str) -> Option<String> {
 
 fn witness() -> WitnessFact {
     let probe = Probe::start(&Options::default());
-    let count = |wanted: fn(&Verdict) -> bool| {
+    let count = |wanted: fn(&WayOutcome) -> bool| {
         probe.self_test().iter().filter(|result| wanted(&result.verdict)).count()
     };
     WitnessFact {
         tier: probe.tier(),
         programs: probe.programs(),
         refused: probe.refused().to_vec(),
-        seen: count(|verdict| matches!(verdict, Verdict::Seen)),
-        not_here: count(|verdict| matches!(verdict, Verdict::NotHere(_))),
+        seen: count(|verdict| matches!(verdict, WayOutcome::Seen)),
+        not_here: count(|verdict| matches!(verdict, WayOutcome::NotHere(_))),
     }
 }
 

@@ -13,7 +13,7 @@ use super::own::Own;
 use super::patterns::{self, With};
 use super::report::{PatternReport, cure};
 use crate::capture::io::FoundPath;
-use crate::decode::binary::{self, Verdict};
+use crate::decode::binary::{self, Content};
 use crate::decode::text::{Mark, mark};
 use crate::limits::READ_BYTES;
 use crate::model::rotated_name;
@@ -191,12 +191,12 @@ fn look_into(path: &Path, set: &FileSet, is_named: bool) -> Inside {
     }
     let left_out = binary.of_path(|| is_named) == Binary::Skip;
     match binary::judge(&first, is_known) {
-        Some(Verdict::Utf32) => Inside::Unfit(PassedOver::Binary),
-        Some(Verdict::Binary) if left_out => Inside::Unfit(PassedOver::Binary),
-        Some(Verdict::Binary) => Inside::NotUtf8,
-        Some(Verdict::Text) | None if is_known || has_mark(&first) => Inside::Fit,
-        Some(Verdict::Text) | None if binary::has_invalid_utf8(&first) => Inside::NotUtf8,
-        Some(Verdict::Text) | None => Inside::Fit,
+        Some(Content::Utf32) => Inside::Unfit(PassedOver::Binary),
+        Some(Content::Binary) if left_out => Inside::Unfit(PassedOver::Binary),
+        Some(Content::Binary) => Inside::NotUtf8,
+        Some(Content::Text) | None if is_known || has_mark(&first) => Inside::Fit,
+        Some(Content::Text) | None if binary::has_invalid_utf8(&first) => Inside::NotUtf8,
+        Some(Content::Text) | None => Inside::Fit,
     }
 }
 

@@ -24,7 +24,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::{Registry, reload};
 
 use crate::settings::{Log, LogFormat, LogLevel};
-use limit::{Limiter, Verdict};
+use limit::{Admission, Limiter};
 use line::Line;
 
 /// Name of the thread that writes.
@@ -173,13 +173,13 @@ impl Shared {
             limiter.admit(event.metadata().callsite(), now_ms)
         };
         match verdict {
-            Verdict::Admit => self.send(Line::of(event)),
-            Verdict::Remember => {
+            Admission::Admit => self.send(Line::of(event)),
+            Admission::Remember => {
                 let line = Line::of(event);
                 let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
                 limiter.remember(event.metadata().callsite(), line.message);
             }
-            Verdict::Suppress => {}
+            Admission::Suppress => {}
         }
     }
 }

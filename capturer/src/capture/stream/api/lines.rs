@@ -40,7 +40,7 @@ impl ApiSource {
                 Found::Skip(reason) => cx.metrics.skipped(reason, 1),
                 Found::GiveUp(reason, text) => {
                     cx.metrics.skipped(reason, 1);
-                    verdict = Some(Verdict::GiveUp(text));
+                    verdict = Some(Shortfall::GiveUp(text));
                 }
             }
             at += took;
@@ -66,9 +66,9 @@ impl ApiSource {
             self.tell(lines, buffer, at as u64, cx, told);
         }
         match verdict {
-            Some(Verdict::Widen) => self.close(Then::Widen, cx),
-            Some(Verdict::Gap) => self.go_to_files(cx, told),
-            Some(Verdict::GiveUp(text)) => {
+            Some(Shortfall::Widen) => self.close(Then::Widen, cx),
+            Some(Shortfall::Gap) => self.go_to_files(cx, told),
+            Some(Shortfall::GiveUp(text)) => {
                 self.close(Then::Rest, cx);
                 told.push(SourceEvent::Failed(StreamError::ApiError, text));
             }
@@ -164,7 +164,7 @@ impl ApiSource {
         piece: &Piece,
         lines: &mut Lines,
         cx: &Context<'_>,
-    ) -> Option<Verdict> {
+    ) -> Option<Shortfall> {
         let Some(time_ns) = timestamp::parse(&buffer[piece.time.clone()]) else {
             cx.metrics.skipped(SkipReason::RecordInvalid, 1);
             return None;
@@ -175,14 +175,14 @@ impl ApiSource {
             let key = Key::new(time_ns, &buffer[piece.text.clone()]);
             if !self.answer.overlaps {
                 if !self.reaches_back(channel, key) {
-                    return Some(Verdict::Widen);
+                    return Some(Shortfall::Widen);
                 }
                 self.answer.overlaps = true;
                 let behind = time_ns > self.cursor.channels[channel].time_ns;
                 if self.cursor.has_lines() && behind && !self.seen[channel].remembers(key) {
                     // The whole log was asked for, and what was delivered last is not in it.
                     if self.hold.as_ref().is_some_and(Hold::is_readable) {
-                        return Some(Verdict::Gap);
+                        return Some(Shortfall::Gap);
                     }
                     self.declare_gap(time_ns, cx);
                 }
@@ -302,7 +302,7 @@ enum Found {
     GiveUp(SkipReason, String),
 }
 
-enum Verdict {
+enum Shortfall {
     Widen,
     /// It does not reach back; the files may.
     Gap,
