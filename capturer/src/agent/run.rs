@@ -31,7 +31,7 @@ use crate::telemetry::status::Status;
 
 /// Something from another thread of the run.
 pub(super) enum FromThread {
-    Files(files::Answer),
+    Files(files::FilesAnswer),
     Sink(FromSink),
 }
 

@@ -77,7 +77,7 @@ pub enum BodyOutcome {
 }
 
 /// Status and body of an answer, or why there is none.
-pub type Answer = Result<(u16, Vec<u8>), RequestError>;
+pub type HttpAnswer = Result<(u16, Vec<u8>), RequestError>;
 
 /// A fact.
 #[derive(Debug)]
@@ -91,14 +91,14 @@ pub enum Event {
         /// Which.
         request: RequestId,
         /// Status and body.
-        result: Answer,
+        result: HttpAnswer,
     },
     /// A connection's head came, or it failed; a failed one is closed.
     ConnOpened {
         /// Which.
         conn: ConnId,
         /// Status; any but 200 comes with the body's beginning, and the connection is closed.
-        result: Answer,
+        result: HttpAnswer,
     },
     /// A read of a connection ended.
     ConnRead {

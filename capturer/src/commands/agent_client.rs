@@ -39,7 +39,7 @@ pub struct AgentClient {
 }
 
 /// An answer whose body is still to be read.
-pub type Answer = BufReader<Wire>;
+pub type AnswerReader = BufReader<Wire>;
 
 /// A connection to the agent.
 #[derive(Debug)]
@@ -140,8 +140,8 @@ impl AgentClient {
     ///
     /// # Errors
     /// As [`AgentClient::get`].
-    pub fn open(&self, path: &str) -> anyhow::Result<(u16, Answer)> {
-        let ask = || -> io::Result<(u16, Answer)> {
+    pub fn open(&self, path: &str) -> anyhow::Result<(u16, AnswerReader)> {
+        let ask = || -> io::Result<(u16, AnswerReader)> {
             let mut stream = self.connect()?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;

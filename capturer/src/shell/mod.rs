@@ -27,7 +27,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 use crate::capture::io::{
-    Action, Answer, BodyOutcome, ConnId, Event, FileError, FileNo, FoundFile, RequestError, RequestId,
+    Action, BodyOutcome, ConnId, Event, FileError, FileNo, FoundFile, HttpAnswer, RequestError, RequestId,
 };
 use crate::decode::inotify;
 use crate::ledger::Owner;
@@ -122,7 +122,7 @@ impl Rest {
 /// An operation that ended.
 enum Done {
     Event(Event),
-    Answered(RequestId, Answer),
+    Answered(RequestId, HttpAnswer),
     Opened(ConnId, Opening),
     Read(ConnId, Box<Connection>, BodyOutcome, Vec<u8>),
     Closed(ConnId),
@@ -448,10 +448,10 @@ impl Shell {
     }
 
     /// An answer of the files threads.
-    pub fn on_files(&mut self, answer: files::Answer) -> Vec<Event> {
+    pub fn on_files(&mut self, answer: files::FilesAnswer) -> Vec<Event> {
         match answer {
-            files::Answer::Scanned { stream, watch, result } => self.on_scanned(stream, watch, result),
-            files::Answer::PathsFound { set, lane, lanes, watches, paths } => {
+            files::FilesAnswer::Scanned { stream, watch, result } => self.on_scanned(stream, watch, result),
+            files::FilesAnswer::PathsFound { set, lane, lanes, watches, paths } => {
                 let is_news = self.watches.set_of_patterns(set, lane, watches);
                 if lane.is_none() {
                     self.watches.end_listing();
@@ -493,13 +493,13 @@ impl Shell {
         events
     }
 
-    fn on_answer(&mut self, answer: files::Answer) -> Event {
+    fn on_answer(&mut self, answer: files::FilesAnswer) -> Event {
         match answer {
-            files::Answer::Scanned { stream, result, .. } => Event::Scanned { stream, result },
-            files::Answer::PathsFound { set, lane, lanes, paths, .. } => {
+            files::FilesAnswer::Scanned { stream, result, .. } => Event::Scanned { stream, result },
+            files::FilesAnswer::PathsFound { set, lane, lanes, paths, .. } => {
                 Event::PathsFound { set, lane, lanes, paths }
             }
-            files::Answer::Opened { stream, file, lane, result } => {
+            files::FilesAnswer::Opened { stream, file, lane, result } => {
                 let result = result.map(|(open, opened)| {
                     let open = match open {
                         OpenFile::Here(descriptor) => {
@@ -515,14 +515,14 @@ impl Shell {
                 });
                 Event::FileOpened { stream, file, result }
             }
-            files::Answer::Closed { file } => {
+            files::FilesAnswer::Closed { file } => {
                 self.open_files.remove(&file);
                 Event::Tick
             }
-            files::Answer::Read { stream, file, result, buffer, file_len, data_at } => {
+            files::FilesAnswer::Read { stream, file, result, buffer, file_len, data_at } => {
                 Event::FileRead { stream, file, result, buffer, file_len, data_at }
             }
-            files::Answer::Saved { seq, result } => Event::CheckpointSaved { seq, result },
+            files::FilesAnswer::Saved { seq, result } => Event::CheckpointSaved { seq, result },
         }
     }
 

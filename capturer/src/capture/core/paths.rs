@@ -42,7 +42,7 @@ const GONE_AFTER_MS: u64 = 10_000;
 pub(super) struct Paths {
     /// By index in `file_monitor.files`: what each part of an entry answered last. A part is a file system that may hang,
     /// or `None` for all that may not. One that hangs keeps what it had.
-    found: Vec<BTreeMap<Option<LaneId>, Answer>>,
+    found: Vec<BTreeMap<Option<LaneId>, PartFiles>>,
     /// File systems that may hang, to which each entry leads.
     lanes: Vec<Vec<LaneId>>,
     /// Paths that ceased to match.
@@ -71,7 +71,7 @@ struct Looking {
 
 /// The last answer of a part.
 #[derive(Clone, Debug)]
-struct Answer {
+struct PartFiles {
     at_ms: u64,
     paths: BTreeSet<String>,
     /// Rotated files of others: read with those.
@@ -309,8 +309,8 @@ impl Capture {
             self.paths.settled[set] = (paths.len() == named).then_some(settled);
         }
         let parts = &mut self.paths.found[set];
-        let answer = Answer { at_ms: now.mono_ms, paths, rotated };
-        let mut before: Vec<(Option<LaneId>, Answer)> =
+        let answer = PartFiles { at_ms: now.mono_ms, paths, rotated };
+        let mut before: Vec<(Option<LaneId>, PartFiles)> =
             parts.insert(lane, answer).map(|answer| (lane, answer)).into_iter().collect();
         if lane.is_none() {
             self.paths.lanes[set] = lanes.to_vec();

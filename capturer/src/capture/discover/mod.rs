@@ -20,7 +20,7 @@ mod own;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::capture::context::{Context, Timer};
-use crate::capture::io::{Action, Answer, BodyOutcome, ConnId, RequestError, RequestId};
+use crate::capture::io::{Action, BodyOutcome, ConnId, HttpAnswer, RequestError, RequestId};
 use crate::model::docker;
 use crate::model::docker::{ContainerEvent, EventFacts, Inspect, ListRow, ListRowWithFacts};
 use crate::settings::Select;
@@ -253,7 +253,7 @@ impl Discovery {
         }
     }
 
-    fn on_ping(&mut self, result: Answer, cx: &mut Context<'_>) {
+    fn on_ping(&mut self, result: HttpAnswer, cx: &mut Context<'_>) {
         // Whatever the status: somebody answers.
         let error = match result {
             Ok(_) if self.reachable => return,
@@ -318,7 +318,7 @@ impl Discovery {
     }
 
     /// The events connection was opened, or not.
-    pub fn on_opened(&mut self, result: Answer, cx: &mut Context<'_>) {
+    pub fn on_opened(&mut self, result: HttpAnswer, cx: &mut Context<'_>) {
         let EventsPhase::Opening(conn) = self.events else { return };
         match result {
             Ok((200, _)) => {
@@ -465,7 +465,7 @@ impl Discovery {
     pub fn on_answer(
         &mut self,
         request: RequestId,
-        result: Answer,
+        result: HttpAnswer,
         cx: &mut Context<'_>,
         told: &mut Vec<DiscoveryEvent>,
     ) {
@@ -775,7 +775,7 @@ impl Odd {
     }
 }
 
-fn body_of<T: serde::de::DeserializeOwned>(result: &Answer) -> Result<T, Odd> {
+fn body_of<T: serde::de::DeserializeOwned>(result: &HttpAnswer) -> Result<T, Odd> {
     match result {
         Ok((200, body)) => serde_json::from_slice(body).map_err(|error| Odd::Invalid(error.to_string())),
         Ok((status, body)) => Err(Odd::Failed(docker::refusal(*status, body))),
@@ -783,7 +783,7 @@ fn body_of<T: serde::de::DeserializeOwned>(result: &Answer) -> Result<T, Odd> {
     }
 }
 
-fn request_result(result: &Answer) -> RequestResult {
+fn request_result(result: &HttpAnswer) -> RequestResult {
     match result {
         Ok((200..=299, _)) => RequestResult::Ok,
         Ok((404, _)) => RequestResult::NotFound,

@@ -24,7 +24,7 @@ impl Scene {
     }
 
     /// Answers every question under way; of a container nobody names, with a 404.
-    fn answer(&mut self, list: &[&str], inspect: impl Fn(&str) -> Answer) {
+    fn answer(&mut self, list: &[&str], inspect: impl Fn(&str) -> HttpAnswer) {
         for _ in 0..10 {
             let questions = self.bench.actions().into_iter().filter_map(|action| match action {
                 Action::Get { request, path } => Some((request, path)),
@@ -78,22 +78,22 @@ impl Scene {
     }
 }
 
-fn found(id: &str) -> Answer {
+fn found(id: &str) -> HttpAnswer {
     named(id, "web")
 }
 
-fn named(id: &str, name: &str) -> Answer {
+fn named(id: &str, name: &str) -> HttpAnswer {
     let body = serde_json::json!({"Id": id, "Name": format!("/{name}"), "State": {"Running": true}});
     Ok((200, body.to_string().into_bytes()))
 }
 
-fn not_started(id: &str) -> Answer {
+fn not_started(id: &str) -> HttpAnswer {
     let state = serde_json::json!({"Running": false, "FinishedAt": "0001-01-01T00:00:00Z"});
     let body = serde_json::json!({"Id": id, "Name": "/early", "State": state});
     Ok((200, body.to_string().into_bytes()))
 }
 
-fn no_such(_: &str) -> Answer {
+fn no_such(_: &str) -> HttpAnswer {
     Ok((404, NO_SUCH.to_vec()))
 }
 

@@ -26,9 +26,7 @@ use super::groups::GroupsDue;
 use super::hold::{self, Hold, LogPlace};
 use super::seen::{Key, Seen};
 use crate::capture::context::Context;
-use crate::capture::io::{
-    Action, Answer as HttpAnswer, BodyOutcome, ConnId, FileError, FoundFile, RequestError,
-};
+use crate::capture::io::{Action, BodyOutcome, ConnId, FileError, FoundFile, HttpAnswer, RequestError};
 use crate::decode::assemble::Assembler;
 use crate::decode::{stdcopy, timestamp};
 use crate::limits::API_GATHER_BYTES;
@@ -109,7 +107,7 @@ pub struct ApiSource {
     whole: [ChannelMark; 2],
     rotations: u64,
     read_timeouts: u64,
-    answer: Answer,
+    answer: FollowAnswer,
     /// What is held back until the files show that nothing lies between.
     hold: Option<Hold>,
     /// Where its files are, if nothing is held back yet.
@@ -127,7 +125,7 @@ pub struct ApiSource {
 
 /// What is known of the answer being read.
 #[derive(Debug, Default)]
-struct Answer {
+struct FollowAnswer {
     follow: bool,
     /// The exit that was known when it was asked for.
     exited_at_ns: Option<i64>,
@@ -176,7 +174,7 @@ impl ApiSource {
             whole: cursor.unwrap_or_default().channels,
             rotations: 0,
             read_timeouts: 0,
-            answer: Answer::default(),
+            answer: FollowAnswer::default(),
             hold: None,
             files: None,
             prefers_files: false,
@@ -278,7 +276,8 @@ impl ApiSource {
         self.whole = self.cursor.channels;
         self.seen.iter_mut().for_each(Seen::begin_answer);
         let polled = self.answer.polled && !follow;
-        self.answer = Answer { follow, polled, exited_at_ns: self.exited_at_ns, ..Answer::default() };
+        self.answer =
+            FollowAnswer { follow, polled, exited_at_ns: self.exited_at_ns, ..FollowAnswer::default() };
         cx.act(Action::OpenConn { conn, stream: Some(self.stream), path: self.path(follow) });
     }
 

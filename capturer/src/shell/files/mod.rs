@@ -170,7 +170,7 @@ pub enum OpenFile {
 
 /// What is answered.
 #[derive(Debug)]
-pub enum Answer {
+pub enum FilesAnswer {
     /// To [`Request::Scan`].
     Scanned {
         /// The stream that asks.
@@ -233,7 +233,7 @@ pub enum Answer {
     },
 }
 
-type Answers = Arc<dyn Fn(Answer) + Send + Sync>;
+type Answers = Arc<dyn Fn(FilesAnswer) + Send + Sync>;
 
 /// What the threads share with those who watch them.
 #[derive(Debug, Default)]
@@ -270,7 +270,7 @@ impl Files {
         inotify: Option<Arc<Claimed<OwnedFd>>>,
         settings: &Settings,
         claims: Claims,
-        answer: impl Fn(Answer) + Send + Sync + 'static,
+        answer: impl Fn(FilesAnswer) + Send + Sync + 'static,
     ) -> io::Result<Files> {
         let answers: Answers = Arc::new(answer);
         let data_dir = settings.data_dir.clone();
@@ -318,7 +318,7 @@ impl Files {
         let _ = self.requests.send(request);
     }
 
-    /// Saves a checkpoint; answered by [`Answer::Saved`].
+    /// Saves a checkpoint; answered by [`FilesAnswer::Saved`].
     pub fn save(&self, seq: u64, checkpoint: Checkpoint) {
         let _ = self.saves.send((seq, checkpoint));
     }
@@ -386,7 +386,7 @@ fn save_all(
         let result = saver.save(checkpoint);
         progress.end();
         let result = result.map_err(|error| format!("{:#}", anyhow::Error::from(error)));
-        answers(Answer::Saved { seq, result });
+        answers(FilesAnswer::Saved { seq, result });
     }
 }
 
@@ -449,7 +449,7 @@ impl Router {
         let elsewhere = std::mem::take(&mut found.elsewhere);
         let (lanes, paths) = (elsewhere.keys().copied().collect(), found.paths());
         progress.end();
-        (self.worker.answers)(Answer::PathsFound { set, lane: None, lanes, watches, paths });
+        (self.worker.answers)(FilesAnswer::PathsFound { set, lane: None, lanes, watches, paths });
         for (id, starts) in elsewhere {
             let Some(mount) = self.mounts.by_lane(id).cloned() else { continue };
             match self.lane(&mount) {
@@ -504,9 +504,9 @@ impl Router {
     fn refuse(&self, request: Request, error: &io::Error) {
         let error = FileError::Other { what: "reading logs there".to_owned(), cause: error.to_string() };
         let answer = match request {
-            Request::Scan { stream, .. } => Answer::Scanned { stream, watch: None, result: Err(error) },
+            Request::Scan { stream, .. } => FilesAnswer::Scanned { stream, watch: None, result: Err(error) },
             Request::Open { stream, file, .. } => {
-                Answer::Opened { stream, file, lane: None, result: Err(error) }
+                FilesAnswer::Opened { stream, file, lane: None, result: Err(error) }
             }
             _ => return,
         };

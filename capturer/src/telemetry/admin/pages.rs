@@ -55,7 +55,7 @@ pub(super) struct Pages {
     pub tap: bool,
 }
 
-pub(super) type Answer = Response<Body>;
+pub(super) type PageResponse = Response<Body>;
 
 impl Pages {
     /// Answers one request. Never waits for another part of the agent longer than [`PATIENCE`], or [`RELOAD_PATIENCE`].
@@ -63,7 +63,7 @@ impl Pages {
         &self,
         request: &Request<B>,
         local: Option<SocketAddr>,
-    ) -> Answer {
+    ) -> PageResponse {
         if let Err(host) = self.access.hosts.check(request.headers(), local) {
             let host = terminal::shown(&host);
             let message = format!(
@@ -124,7 +124,7 @@ impl Pages {
         }
     }
 
-    async fn metrics(&self) -> Answer {
+    async fn metrics(&self) -> PageResponse {
         let (snapshot, _) = self.snapshot().await;
         self.metrics.show_sources(&snapshot.streams, self.age_ms(&snapshot));
         self.metrics.show_process();
@@ -147,18 +147,18 @@ impl Pages {
         facts
     }
 
-    fn ready(&self) -> Answer {
+    fn ready(&self) -> PageResponse {
         let reasons = health::not_ready(&Facts::of(&self.status));
         text(status(reasons.is_empty()), health::ready_text(&reasons))
     }
 
-    fn health(&self) -> Answer {
+    fn health(&self) -> PageResponse {
         let report = health::report(&self.facts());
         json(status(report.ok), &report)
     }
 
     /// Waits without blocking the thread: others are answered meanwhile.
-    async fn reload(&self) -> Answer {
+    async fn reload(&self) -> PageResponse {
         let requests = &self.status.reload_requests;
         let ticket = requests.ask();
         let looking = async {
@@ -186,7 +186,7 @@ impl Pages {
     }
 
     /// Records as they are delivered, until the reader leaves. `container` and `grep` filter them.
-    fn tap(&self, query: &str, head: bool) -> Answer {
+    fn tap(&self, query: &str, head: bool) -> PageResponse {
         if !self.tap {
             return text(StatusCode::FORBIDDEN, "Watching lines is switched off (admin.tap).\n");
         }
@@ -217,12 +217,12 @@ impl Pages {
         answer
     }
 
-    async fn streams(&self) -> Answer {
+    async fn streams(&self) -> PageResponse {
         let (snapshot, fresh) = self.snapshot().await;
         json(StatusCode::OK, &Streams { fresh, age_ms: self.age_ms(&snapshot), snapshot: &snapshot })
     }
 
-    async fn positions(&self) -> Answer {
+    async fn positions(&self) -> PageResponse {
         let (snapshot, fresh) = self.snapshot().await;
         let position = |row: &StreamRow| Position {
             key: row.key.clone(),
@@ -301,11 +301,11 @@ fn status(ok: bool) -> StatusCode {
     if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+fn text(status: StatusCode, body: impl Into<Bytes>) -> PageResponse {
     with_type(status, TEXT, body)
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+fn json(status: StatusCode, value: &impl Serialize) -> PageResponse {
     match serde_json::to_string(value) {
         Ok(mut body) => {
             body.push('\n');
@@ -318,7 +318,7 @@ fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     }
 }
 
-fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> PageResponse {
     let mut answer = Response::new(Body::whole(body.into()));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
