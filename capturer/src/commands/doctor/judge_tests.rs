@@ -53,7 +53,7 @@ fn well() -> Facts {
 }
 
 /// With one thing changed, the lines that are not well.
-fn amiss(change: impl FnOnce(&mut Facts)) -> Vec<Line> {
+fn amiss(change: impl FnOnce(&mut Facts)) -> Vec<CheckLine> {
     let mut facts = well();
     change(&mut facts);
     judge(&facts).into_iter().filter(|line| line.status != CheckStatus::Ok).collect()

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::judge::{CheckStatus, Line};
+use super::judge::{CheckLine, CheckStatus};
 use crate::commands::cli::Exit;
 
 /// What is shown where nothing is known of the terminal, and the least.
@@ -13,7 +13,7 @@ const COLUMNS_MAX: usize = 120;
 const INDENT: usize = 21;
 
 /// A line each, broken where the terminal ends; beneath one that is not well, how to mend it.
-pub fn table(lines: &[Line], exit: Exit, columns: usize, colours: bool) -> String {
+pub fn table(lines: &[CheckLine], exit: Exit, columns: usize, colours: bool) -> String {
     let columns = if columns == 0 { COLUMNS } else { columns.clamp(COLUMNS, COLUMNS_MAX) };
     let mut text = String::new();
     for line in lines {
@@ -44,7 +44,7 @@ pub fn table(lines: &[Line], exit: Exit, columns: usize, colours: bool) -> Strin
 }
 
 /// One object; see docs/doctor.md.
-pub fn json(lines: &[Line], exit: Exit) -> String {
+pub fn json(lines: &[CheckLine], exit: Exit) -> String {
     #[derive(Serialize)]
     struct Report<'a> {
         capturer: &'static str,
@@ -120,8 +120,8 @@ fn shown(c: char) -> Vec<char> {
 mod tests {
     use super::*;
 
-    fn lines() -> Vec<Line> {
-        let line = |check, status, message: &str, cure: Option<&str>| Line {
+    fn lines() -> Vec<CheckLine> {
+        let line = |check, status, message: &str, cure: Option<&str>| CheckLine {
             check,
             status,
             message: message.to_owned(),
