@@ -88,53 +88,53 @@ pub enum Event {
     Tick,
     /// A request ended.
     Answered {
-        /// Which.
+        /// Number of the request.
         request: RequestId,
         /// Status and body.
         result: HttpAnswer,
     },
     /// A connection's head came, or it failed; a failed one is closed.
     ConnOpened {
-        /// Which.
+        /// Number of the connection.
         conn: ConnId,
         /// Status; any but 200 comes with the body's beginning, and the connection is closed.
         result: HttpAnswer,
     },
     /// A read of a connection ended.
     ConnRead {
-        /// Which.
+        /// Number of the connection.
         conn: ConnId,
-        /// How.
+        /// How the read of the body ended.
         outcome: BodyOutcome,
         /// What came, appended to what was given.
         buffer: Vec<u8>,
     },
     /// A connection is closed: nothing of it is in flight.
     ConnClosed {
-        /// Which.
+        /// Number of the connection.
         conn: ConnId,
     },
     /// The files of a stream were listed and their directory is watched.
     Scanned {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
         /// In no particular order.
         result: Result<Vec<FoundFile>, FileError>,
     },
     /// A file was opened, or not.
     FileOpened {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
-        /// Which.
+        /// Number of the file.
         file: FileNo,
         /// Its length and head now.
         result: Result<OpenedFile, FileError>,
     },
     /// A read of a file ended.
     FileRead {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
-        /// Which.
+        /// Number of the file.
         file: FileNo,
         /// Bytes that came.
         result: Result<usize, FileError>,
@@ -148,24 +148,24 @@ pub enum Event {
     },
     /// The live file of a stream was written to.
     FileGrew {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
     },
     /// A file of a stream that is no longer its live one was written to.
-    KinGrew {
-        /// Whose.
+    RotatedGrew {
+        /// The stream that this concerns.
         stream: StreamId,
     },
     /// Files of a stream were made, renamed or removed.
     ChainChanged {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
     },
     /// inotify lost events: look at everything.
     WatchOverflow,
     /// A file operation of a stream has had no answer for longer than it may take; told again while that is so.
     FileHung {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
         /// The file system, for people.
         place: String,
@@ -194,7 +194,7 @@ pub enum Event {
     CheckpointSaved {
         /// The tracker's state it held.
         seq: u64,
-        /// Why not.
+        /// Why it failed, if it did.
         result: Result<(), String>,
     },
     /// Drain, flush, checkpoint, end.
@@ -293,14 +293,14 @@ pub const NO_ROOM: &str = "too few file descriptors";
 pub enum Action {
     /// GET and answer with [`Event::Answered`].
     Get {
-        /// Its number.
+        /// Number of the request.
         request: RequestId,
         /// Path and query.
         path: String,
     },
     /// GET and answer with [`Event::ConnOpened`]; the body is read piece by piece.
     OpenConn {
-        /// Its number.
+        /// Number of the connection.
         conn: ConnId,
         /// The stream it belongs to; none = finding containers.
         stream: Option<StreamId>,
@@ -309,19 +309,19 @@ pub enum Action {
     },
     /// Read on, appending to the buffer.
     ReadConn {
-        /// Which.
+        /// Number of the connection.
         conn: ConnId,
-        /// Where to.
+        /// The buffer to append to.
         buffer: Vec<u8>,
     },
     /// Close, also in the middle of a read (whose event then does not come), and answer [`Event::ConnClosed`].
     CloseConn {
-        /// Which.
+        /// Number of the connection.
         conn: ConnId,
     },
     /// Watch the directory, list the stream's files, answer [`Event::Scanned`].
     Scan {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
         /// Absolute path.
         directory: String,
@@ -334,12 +334,12 @@ pub enum Action {
     },
     /// The directory need not be watched for this stream any more.
     Unwatch {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
     },
     /// Open and answer [`Event::FileOpened`].
     OpenFile {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
         /// Its number from now on.
         file: FileNo,
@@ -352,18 +352,18 @@ pub enum Action {
     },
     /// Read and answer [`Event::FileRead`].
     ReadFile {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
-        /// Which.
+        /// Number of the file.
         file: FileNo,
-        /// Where from.
+        /// Offset in the file to read from.
         offset: u64,
         /// Where to: its spare capacity is asked for.
         buffer: Vec<u8>,
     },
     /// Close; nothing of it is in flight.
     CloseFile {
-        /// Which.
+        /// Number of the file.
         file: FileNo,
     },
     /// List what matches a file_monitor entry and watch its directories; answer [`Event::PathsFound`].

@@ -75,7 +75,7 @@ pub struct Piece {
     pub form: MessageForm,
     /// Message bytes after unescaping.
     pub decoded_len: usize,
-    /// Which output.
+    /// Whether it was written to stdout or stderr.
     pub std_type: StdType,
     /// A newline, or its tag, ended it. If not, more of the line may follow.
     pub complete: bool,

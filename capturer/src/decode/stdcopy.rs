@@ -25,7 +25,7 @@ pub enum FrameKind {
 /// One frame; the payload as offsets into the caller's buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Whose bytes.
+    /// Where the bytes come from: stdout, stderr, or the Engine itself.
     pub kind: FrameKind,
     /// The payload.
     pub payload: Range<usize>,

@@ -84,7 +84,7 @@ impl Fault {
 /// A resource counted by its number, and how much of it what there is to do explains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Amount {
-    /// Which.
+    /// The resource that this is about.
     pub resource: Resource,
     /// Of whom, for the message: `capture loop`, `sink`.
     pub of: String,
@@ -97,7 +97,7 @@ pub struct Amount {
 /// A leak.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leak {
-    /// Of what.
+    /// The resource that this is about.
     pub resource: Resource,
     /// The descriptor, if it is one.
     pub suspect: Option<Suspect>,

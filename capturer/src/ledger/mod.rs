@@ -95,7 +95,7 @@ pub struct Totals {
 /// An open descriptor, as a look finds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenFd {
-    /// Its number.
+    /// Number of the descriptor.
     pub fd: i32,
     /// What /proc says it is.
     pub target: String,
@@ -142,7 +142,7 @@ pub struct LedgerReport {
 /// A descriptor nobody claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stray {
-    /// Its number.
+    /// Number of the descriptor.
     pub fd: i32,
     /// What /proc says it is.
     pub target: String,

@@ -143,14 +143,14 @@ pub struct LogConfig {
     pub driver: String,
 }
 
-/// One event.
+/// One event of the Engine's stream of events.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ContainerEvent {
     /// `start`, `die`, …
     #[serde(default)]
     pub action: String,
-    /// Who.
+    /// The container that the event is about.
     pub actor: Actor,
 }
 

@@ -92,7 +92,7 @@ pub struct Settings {
 pub enum Privileges {
     /// They are given up ([`crate::shell::privilege`]).
     Drop,
-    /// They stay.
+    /// They are kept.
     Keep,
 }
 
@@ -298,7 +298,7 @@ pub struct FileMonitor {
 /// One entry of `file_monitor.files`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileSet {
-    /// Which files.
+    /// Patterns of the files to follow.
     pub paths: Vec<PathPattern>,
     /// Files and directories to leave out.
     pub exclude: Vec<PathPattern>,

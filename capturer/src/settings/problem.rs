@@ -24,7 +24,7 @@ pub enum Place {
 /// One thing wrong.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Where.
+    /// The place in the config.
     pub place: Place,
     /// Dotted path of the key, empty if it concerns no key.
     pub key: String,

@@ -417,7 +417,7 @@ impl Shell {
             if listed {
                 events.push(Event::ChainChanged { stream });
             }
-            events.extend([Event::FileGrew { stream }, Event::KinGrew { stream }]);
+            events.extend([Event::FileGrew { stream }, Event::RotatedGrew { stream }]);
         }
         events
     }
@@ -563,7 +563,7 @@ impl Shell {
         let Concerned { grew, rotated_grew, changed, sets } = told;
         events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
         // What was written to an older file comes first.
-        events.extend(rotated_grew.into_iter().map(|stream| Event::KinGrew { stream }));
+        events.extend(rotated_grew.into_iter().map(|stream| Event::RotatedGrew { stream }));
         events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));
         events.extend(sets.into_iter().map(|set| Event::PathsChanged { set }));
         events

@@ -26,7 +26,7 @@ pub struct Interest {
 }
 
 impl Interest {
-    /// This name.
+    /// Interest in this name alone.
     pub fn name(name: impl Into<String>) -> Interest {
         Interest { names: BTreeSet::from([name.into()]), ..Interest::default() }
     }
@@ -66,7 +66,7 @@ impl Interest {
     }
 }
 
-/// The table.
+/// Which streams each watch concerns.
 #[derive(Debug, Default)]
 pub struct Watches {
     directories: BTreeMap<i32, Directory>,

@@ -203,7 +203,7 @@ impl Drop for Lock {
 /// Letters that the agent adds nothing to any more.
 #[derive(Debug, Default)]
 pub struct Taken {
-    /// Oldest first.
+    /// The letters, oldest first.
     pub letters: Vec<Letter>,
     /// Lines that are no letter: torn by a crash, or edited.
     pub unreadable: usize,

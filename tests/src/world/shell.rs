@@ -488,7 +488,7 @@ impl World {
             events.push(Event::WatchOverflow);
         }
         events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
-        events.extend(rotated_grew.into_iter().map(|stream| Event::KinGrew { stream }));
+        events.extend(rotated_grew.into_iter().map(|stream| Event::RotatedGrew { stream }));
         events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));
         events.extend(sets.into_iter().map(|set| Event::PathsChanged { set }));
         for event in events {

@@ -90,7 +90,7 @@ impl Progress {
 /// Of how many sources something is to be said, and a sentence on the first of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Named {
-    /// How many.
+    /// How many there are.
     pub count: usize,
     /// `name: what`, joined.
     pub text: String,
@@ -308,7 +308,7 @@ impl Capture {
     }
 }
 
-/// For people.
+/// The name of a source as people see it.
 fn name_of(source: &Source) -> String {
     match (&source.container, &source.path) {
         (Some(container), _) => format!("container {}", container.name),

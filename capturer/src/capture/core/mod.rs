@@ -55,7 +55,7 @@ use paths::Paths;
 use saving::Saving;
 use stopping::Stopping;
 
-/// The whole.
+/// The core: all parts that decide, and what they share.
 pub struct Capture {
     settings: Arc<Settings>,
     metrics: Arc<Metrics>,
@@ -296,7 +296,7 @@ impl Capture {
                     });
                 }
             }
-            Event::KinGrew { stream } => {
+            Event::RotatedGrew { stream } => {
                 self.with_file(now, stream, |file, cx, told| file.on_kin_grew(cx, told))
             }
             Event::ChainChanged { stream } => {

@@ -229,7 +229,7 @@ impl ApiSource {
     pub fn open(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.catch_ups = 0;
         if let Phase::Closing(conn, Then::Rest) = self.phase {
-            // SourceEvent to go on while the last connection still closes: as soon as it has.
+            // Told to go on while the last connection still closes: as soon as it has.
             self.phase = Phase::Closing(conn, Then::Open);
         }
         if self.stopping || self.phase != Phase::Idle {

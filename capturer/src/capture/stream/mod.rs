@@ -58,7 +58,7 @@ pub enum SourceEvent {
     Unreadable(String),
     /// It has no more for now.
     Ended {
-        /// Why.
+        /// Why it ended.
         cause: String,
         /// The container is believed to run: look again after a pause. If not, wait until it runs.
         again: bool,

@@ -43,7 +43,7 @@ const FILES_PER_CONTAINER: u64 = 2;
 /// How it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckStatus {
-    /// Well.
+    /// All is well.
     Ok,
     /// It runs, with less than it could.
     Warn,
@@ -51,7 +51,7 @@ pub enum CheckStatus {
     Fail(Exit),
 }
 
-/// One line.
+/// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckLine {
     /// One of [`CHECKS`].

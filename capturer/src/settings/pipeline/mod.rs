@@ -26,7 +26,7 @@ use super::path_pattern::PathPattern;
 pub struct Pipeline {
     /// For metrics and messages: at most [`crate::limits::PIPELINE_NAME_BYTES_MAX`] bytes, unique.
     pub name: String,
-    /// Whose lines.
+    /// The sources that it applies to.
     pub matches: Match,
     /// Which lines are one record.
     pub multiline: Option<Multiline>,
@@ -251,7 +251,7 @@ pub enum ParseFormat {
 /// A record's time out of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timestamp {
-    /// Which field.
+    /// Name of the field.
     pub field: String,
     /// How the time is written there.
     pub format: TimeFormat,

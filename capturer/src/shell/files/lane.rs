@@ -177,7 +177,7 @@ impl Progress {
 /// A lane's door. The thread ends when the last door is dropped.
 #[derive(Clone, Debug)]
 pub struct Lane {
-    /// Whose.
+    /// The lane that it leads to.
     pub id: LaneId,
     requests: Sender<Request>,
     progress: Arc<Progress>,

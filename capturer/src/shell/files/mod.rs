@@ -84,7 +84,7 @@ pub enum Request {
     Open {
         /// The stream that asks.
         stream: StreamId,
-        /// Its number.
+        /// Number of the file.
         file: FileNo,
         /// Absolute path of its directory.
         directory: String,
@@ -99,16 +99,16 @@ pub enum Request {
     Read {
         /// The stream that asks.
         stream: StreamId,
-        /// Its number.
+        /// Number of the file.
         file: FileNo,
-        /// Where from.
+        /// Offset in the file to read from.
         offset: u64,
         /// Where to: its spare capacity is asked for.
         buffer: Vec<u8>,
     },
     /// Close a file that a lane opened.
     Close {
-        /// Its number.
+        /// Number of the file.
         file: FileNo,
     },
     /// Match the patterns of an entry and watch the directories they name.
@@ -120,7 +120,7 @@ pub enum Request {
     FindRest {
         /// Index of the entry.
         set: usize,
-        /// Where.
+        /// Where the walk begins.
         starts: Vec<Start>,
     },
 }
@@ -184,7 +184,7 @@ pub enum FilesAnswer {
     Opened {
         /// The stream that asks.
         stream: StreamId,
-        /// Its number.
+        /// Number of the file.
         file: FileNo,
         /// Who has it, if it may hang.
         lane: Option<LaneId>,
@@ -195,7 +195,7 @@ pub enum FilesAnswer {
     Read {
         /// The stream that asks.
         stream: StreamId,
-        /// Its number.
+        /// Number of the file.
         file: FileNo,
         /// Bytes that came.
         result: Result<usize, FileError>,
@@ -208,7 +208,7 @@ pub enum FilesAnswer {
     },
     /// To [`Request::Close`].
     Closed {
-        /// Its number.
+        /// Number of the file.
         file: FileNo,
     },
     /// To [`Request::FindPaths`] by what is local, and from each lane by what is there.
@@ -226,9 +226,9 @@ pub enum FilesAnswer {
     },
     /// To [`Files::save`].
     Saved {
-        /// Its number.
+        /// Number of the save.
         seq: u64,
-        /// Why not.
+        /// Why it failed, if it did.
         result: Result<(), String>,
     },
 }

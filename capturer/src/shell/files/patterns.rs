@@ -57,7 +57,7 @@ enum Step {
 /// Where the walk is.
 #[derive(Clone, Debug)]
 struct Place {
-    /// Without links.
+    /// The path with all links followed.
     at: PathBuf,
     /// As the pattern has it.
     shown: PathBuf,

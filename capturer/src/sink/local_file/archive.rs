@@ -71,7 +71,7 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Starts it.
+    /// Starts the thread.
     pub(super) fn start(root: Arc<Root>, packing: Compress, keep: Keep) -> io::Result<Archive> {
         let (sender, visits) = channel();
         let stopping = Arc::new(AtomicBool::new(false));
