@@ -92,7 +92,7 @@ impl Reloads {
             return;
         };
         if something_hangs {
-            let text = "a file system that hung at the last reload still does, see /health: mend that first, or restart";
+            let text = "a file system that hung at the last reload still does, see /health: fix that first, or restart";
             return self.refuse(ticket, text);
         }
         let (load, running) = (Arc::clone(&reloading.load), Arc::clone(running));
@@ -164,7 +164,7 @@ fn object(settings: &Settings, claims: &Claims) -> Vec<Objection> {
     if let Some(local) = &settings.sinks.local_file {
         let directory = &local.directory;
         if directory.exists() && !directory.is_dir() {
-            object("sinks.local_file.directory", format!("{} is no directory", directory.display()));
+            object("sinks.local_file.directory", format!("{} is not a directory", directory.display()));
         } else if !privilege::is_writable(directory) {
             object("sinks.local_file.directory", format!("{} {RIGHTS}", directory.display()));
         }

@@ -110,7 +110,7 @@ pub(super) fn make_data_dir(settings: &Settings) -> anyhow::Result<()> {
     let dir = &settings.data_dir;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| {
         format!(
-            "making the data directory {}; choose another with data_dir, or run with the right to make it",
+            "creating the data directory {}; choose another with data_dir, or run as a user who may create it",
             dir.display()
         )
     })
@@ -129,7 +129,7 @@ fn open_inotify() -> Option<OwnedFd> {
         Ok(inotify) => Some(inotify),
         Err(errno) => {
             tracing::warn!(
-                "inotify is not to be had ({errno}): files are looked at every {} s instead; raise fs.inotify.max_user_instances",
+                "inotify is not available ({errno}): files are looked at every {} s instead; raise fs.inotify.max_user_instances",
                 LOOK_MS / 1000
             );
             None

@@ -17,7 +17,7 @@ use crate::telemetry::metrics::PassedOver;
 use crate::telemetry::metrics::UnreadableReason;
 
 /// What health says of files as a rule.
-const FILES_WELL: &str = "all that is to be read can be read";
+const FILES_WELL: &str = "everything to be read can be read";
 /// What was said last of each component, so that the log has it once.
 #[derive(Default)]
 pub(super) struct Said(BTreeMap<(&'static str, About), bool>);
@@ -72,7 +72,7 @@ impl Loop<'_> {
                 let url = self.settings.admin.url(address);
                 format!("watch it at {url} or with capturer top --admin {address}")
             }
-            None => "admin.listen is empty, so there is nothing to watch it by".to_owned(),
+            None => "admin.listen is empty, so there is no way to watch it".to_owned(),
         };
         tracing::info!(
             "captures {} into {}; {look}; capturer doctor says what is wrong with this machine",

@@ -1,4 +1,4 @@
-//! The shell: carries the core's actions out and turns what comes of them back into events. It decides nothing.
+//! The shell: carries out the core's actions and turns their results into events. It decides nothing.
 //!
 //! Every operation is one future in one set ([`Shell::next`] waits for the first that ends); there is no task per
 //! stream and none per read. A connection is in the set while it is opened, read or closed, and rests in a table
@@ -42,7 +42,7 @@ use crate::shell::watches::{Concerned, Watches};
 
 /// Bytes of one read of inotify: some 2,000 events.
 const INOTIFY_BYTES: usize = 64 * 1024;
-/// After inotify told something, its next read waits so long. A container that prints a line at a time then costs one
+/// Pause after each read of inotify. A container that prints a line at a time then costs one
 /// look per pause, not one per line.
 const INOTIFY_PAUSE: Duration = Duration::from_millis(10);
 /// Bytes of an error answer that are kept.
@@ -77,7 +77,7 @@ pub struct Shell {
 }
 
 enum Slot {
-    /// Nothing of it is under way.
+    /// No operation of it is under way.
     Resting(Box<Connection>, Rc<Cancel>),
     /// A future has it.
     Busy { cancel: Rc<Cancel>, closing: bool },
@@ -85,7 +85,7 @@ enum Slot {
 
 /// An open file.
 enum Opened {
-    /// Local: read through the ring.
+    /// A local file, read through the ring.
     Here(Rc<Claimed<OwnedFd>>),
     /// On a file system that may hang: its thread has it under this number, reads and closes it.
     OnLane(Lane, RawFd),
@@ -253,7 +253,7 @@ impl Shell {
     fn to_outlet(&self, outlet: Outlet, message: impl Fn() -> ToSink) {
         let sinks = self.sinks.iter().enumerate().filter(|(index, _)| outlet.contains(SinkId(*index as u8)));
         for (_, sink) in sinks {
-            // A sink that has ended has told so; what it is sent is lost to it alone.
+            // A sink that has ended has reported it; what it is sent is lost to it alone.
             let _ = sink.send(message());
         }
     }
@@ -447,7 +447,7 @@ impl Shell {
         }
     }
 
-    /// An answer of the files threads.
+    /// Handles an answer of the threads for files.
     pub fn on_files(&mut self, answer: files::FilesAnswer) -> Vec<Event> {
         match answer {
             files::FilesAnswer::Scanned { stream, watch, result } => self.on_scanned(stream, watch, result),
@@ -689,7 +689,7 @@ async fn in_time<T>(
         result = &mut asking => return result,
         () = tokio::time::sleep(patience) => cancel.cancel(),
     }
-    // It may have come to its end just then.
+    // It may have ended just then.
     let late = RequestError::NoAnswer { path: path.to_owned(), timeout_s: patience.as_secs() };
     asking.await.map_err(|_| late)
 }

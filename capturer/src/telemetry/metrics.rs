@@ -236,7 +236,7 @@ metrics! {
     sink_lost_bytes_total: IntCounterVec ["sink"] Bytes
         "Bytes lost, by the sink that did not get them, as far as their number can be known.";
     possible_losses_total: IntCounterVec ["reason"] Count
-        "Files that were written anew or removed, and containers removed, before anybody could see whether all of them had been read.";
+        "Files that were rewritten or removed, and containers removed, before the agent could see whether all of them had been read.";
     skipped_records_total: IntCounterVec ["reason"] Count
         "Records of a source that could not be used and were passed over.";
     duplicates_dropped_total: IntCounter [] Count

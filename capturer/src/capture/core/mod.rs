@@ -116,7 +116,7 @@ struct Attaching {
     sinks_missing: usize,
     /// The tracker's state that must be saved; set when all sinks have answered.
     saved_at: Option<u64>,
-    /// It was renamed meanwhile.
+    /// The container was renamed meanwhile.
     renamed: Option<containers::ContainerFacts>,
 }
 
@@ -209,7 +209,7 @@ impl Capture {
         self.ids.contains_key(&StreamKey::container(id))
     }
 
-    /// Takes a fact.
+    /// Takes one event.
     pub fn on_event(&mut self, now: Now, event: Event) {
         self.tracker.memory_mut().set_now(now.unix_ns);
         self.dispatch(now, event);
@@ -225,7 +225,7 @@ impl Capture {
         self.go_on_stopping(now);
     }
 
-    /// Orders given since the last call, in order.
+    /// The actions ordered since the last call, in order.
     pub fn drain_actions(&mut self) -> std::vec::Drain<'_, Action> {
         self.actions.drain(..)
     }
@@ -322,7 +322,7 @@ impl Capture {
         }
     }
 
-    /// Deleted files are held open only so far, by each outlet.
+    /// Bounds how many bytes of deleted files each outlet holds open.
     fn bound_deleted(&mut self, now: Now, changed: StreamId) {
         let held = |stream: &Stream| stream.unread_bytes().1;
         let Some(outlet) = self.streams.get(&changed).filter(|stream| held(stream) > 0) else { return };
@@ -356,7 +356,7 @@ impl Capture {
                 Timer::Pool => self.share_slots(now),
                 Timer::Discovery => self.with_discovery(now, |discovery, cx, _| discovery.on_timer(cx)),
                 Timer::Paths => self.on_paths_timer(now),
-                // Each event looks.
+                // Each event checks this.
                 Timer::OpenFiles => {}
                 Timer::Checkpoint => self.save(now),
                 Timer::StopDeadline => self.on_stop_deadline(),
@@ -613,7 +613,7 @@ impl Capture {
         }
     }
 
-    // ---- plumbing: each runs a part with a context and hands on what it told
+    // ---- plumbing: each runs a part with a context and handles the events it returned
 
     fn context(&mut self, now: Now, outlet: usize) -> Context<'_> {
         Context {
@@ -732,7 +732,7 @@ impl Capture {
 
     // ---- for people
 
-    /// Why the last checkpoint could not be saved, if it could not.
+    /// Why the last checkpoint could not be saved, if saving it failed.
     pub fn checkpoint_trouble(&self) -> Option<&str> {
         self.saving.error()
     }
@@ -742,7 +742,7 @@ impl Capture {
         Some(self.discovery.as_ref()?.trouble())
     }
 
-    /// All sources were listed once: containers, and file patterns.
+    /// Whether all sources were listed once: containers and file patterns.
     pub fn is_ready(&self) -> bool {
         (self.discovery.is_none() || self.listed_once) && self.paths.all_found()
     }

@@ -21,12 +21,12 @@ use crate::settings::{FileSet, StartAt, pipeline};
 
 /// The rest after a look at the patterns, in multiples of the time that the look took: new files never keep a thread busy.
 const LOOK_REST: u64 = 4;
-/// At most so long.
+/// The longest rest.
 const LOOK_REST_MS_MAX: u64 = 10_000;
 /// A look takes some microseconds for each file, and more for a directory: so much time is between two looks for each that
 /// was found. Above a thousand files looks get rarer, and cost no more.
 const LOOK_INTERVAL_MS_PER_PATH: u64 = 30;
-/// But no rarer than that.
+/// Looks are never rarer than this.
 const LOOK_INTERVAL_MS_MAX: u64 = 600_000;
 /// An answer like the last one is looked at so often all the same: the table of files read keeps what it sees.
 const SETTLED_MS: u64 = 12 * 60 * 60 * 1000;
@@ -63,9 +63,9 @@ pub(super) struct Paths {
 struct Looking {
     /// When the look under way began.
     since_ms: Option<u64>,
-    /// Something came since: this one may have been past it.
+    /// Something changed since; this look may have missed it.
     again: bool,
-    /// None before then.
+    /// No look begins before this time.
     rest_until_ms: u64,
 }
 
@@ -85,7 +85,7 @@ struct Settled {
     at_ms: u64,
 }
 
-/// How a path was found.
+/// What is known of how a path was found.
 #[derive(Clone, Copy, Debug, Default)]
 struct Look<'a> {
     /// When its patterns were looked at for the first time.
@@ -112,7 +112,7 @@ impl Missing {
     }
 }
 
-/// Of the answer of a look.
+/// A hash of a look's answer.
 fn hash_of(found: &[FoundPath]) -> u64 {
     let mut hasher = DefaultHasher::new();
     for FoundPath { path, id, target } in found {
@@ -183,7 +183,7 @@ impl Remembers for View<'_> {
 }
 
 impl Capture {
-    /// Looks at the patterns of an entry, as soon as that may be.
+    /// Looks at the patterns of an entry as soon as that is allowed.
     pub(super) fn find_paths(&mut self, now: Now, set: usize) {
         let looking = &mut self.paths.looking[set];
         if looking.since_ms.is_some() {

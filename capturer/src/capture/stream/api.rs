@@ -39,11 +39,11 @@ use crate::telemetry::status::StreamRow;
 
 /// How far before the newest line to ask: the channels are not ordered against each other.
 const OVERLAP_NS: i64 = 2_000_000_000;
-/// A line is believed to be in the log so long after the time it bears, however busy the machine.
+/// This long after its time a line is in the log, however busy the machine.
 const LATE_NS: i64 = OVERLAP_NS / 2;
 /// First try of a resume, in lines.
 const TAIL_FIRST: u32 = 1_000;
-/// Each further try asks for so many times more.
+/// Each further try asks for this many times more.
 const TAIL_FACTOR: u32 = 16;
 /// Beyond this the whole log is asked for.
 const TAIL_MAX: u32 = 1_000_000;
@@ -66,7 +66,7 @@ enum Phase {
 /// What follows when a connection is closed.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum Then {
-    /// Nothing: whoever closed it has told why.
+    /// Nothing: whoever closed it has reported why.
     Rest,
     /// Open again.
     Open,
@@ -119,7 +119,7 @@ pub struct ApiSource {
     catch_ups: u32,
     /// Since when lines were counted that say whether the container is quiet, and how many came; `None` = never.
     activity: Option<(u64, u64)>,
-    /// When a close under way has taken too long.
+    /// When a close that is under way has taken too long.
     close_by_ms: Option<u64>,
 }
 
@@ -131,9 +131,9 @@ struct FollowAnswer {
     exited_at_ns: Option<i64>,
     opened_at_ms: u64,
     rotate_at_ms: Option<u64>,
-    /// The container was quiet when that came, so it was put off.
+    /// The rotation was due while the container was quiet, so it was put off.
     put_off: bool,
-    /// It is asked for all there is and no more, for others wait for the slot.
+    /// All there is was asked for and no more, since others wait for the slot.
     polled: bool,
     /// Received and not yet a whole frame.
     held: Vec<u8>,
@@ -225,7 +225,7 @@ impl ApiSource {
         self
     }
 
-    /// Begins, or begins again.
+    /// Starts, or starts again.
     pub fn open(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.catch_ups = 0;
         if let Phase::Closing(conn, Then::Rest) = self.phase {
@@ -258,7 +258,7 @@ impl ApiSource {
 
     fn request(&mut self, follow: bool, cx: &mut Context<'_>, _told: &mut Vec<SourceEvent>) {
         if let Some(place) = self.files.take() {
-            // All that was told so far is behind the cursor.
+            // Everything reported so far is behind the cursor.
             self.hold = Some(Hold::new(self.stream, place, self.cursor));
         }
         if let Some(hold) = self.hold.as_mut().filter(|hold| hold.must_look_first()) {
@@ -482,7 +482,7 @@ impl ApiSource {
         }
     }
 
-    /// The same source from a position, to come back to should the files be unreadable after all.
+    /// The same source from a position, to come back to if the files turn out to be unreadable.
     pub fn anew(
         &self,
         cursor: ApiCursor,
@@ -591,7 +591,7 @@ impl ApiSource {
         if !matches!(self.phase, Phase::Reading { .. }) {
             return; // decoding gave it up already
         }
-        // An exit that came to be known meanwhile may have left lines behind what was answered.
+        // An exit that became known meanwhile may have left lines that the answer did not have.
         let known = self.answer.exited_at_ns == self.exited_at_ns;
         let caught_up = !self.answer.follow && self.answer.new_lines == 0 && known;
         if caught_up || self.catch_ups >= CATCH_UPS_MAX {
@@ -601,7 +601,7 @@ impl ApiSource {
             self.close(Then::Rest, cx);
             let cause =
                 if self.running { "the Engine ended the stream" } else { "the container does not run" };
-            // What it printed last may be missing still, and of a container that does not run nothing else would tell.
+            // What it printed last may still be missing, and nothing else would show it for a stopped container.
             let again = self.running || !caught_up;
             told.push(SourceEvent::Ended { cause: cause.to_owned(), again });
         } else {
@@ -615,7 +615,7 @@ impl ApiSource {
         self.close(Then::CatchUp, cx);
     }
 
-    /// The container began or ceased to run.
+    /// The container started or stopped.
     pub fn set_running(&mut self, running: bool, exited_at_ns: Option<i64>) {
         self.running = running;
         self.exited_at_ns = exited_at_ns.or(self.exited_at_ns);
@@ -643,7 +643,7 @@ impl ApiSource {
         }
     }
 
-    /// The config leaves its container out by now. That goes on printing, so nothing waits for an end.
+    /// The config now leaves its container out. The container goes on printing, so nothing waits for an end.
     pub fn leave(&mut self, cx: &mut Context<'_>) {
         if matches!(self.phase, Phase::Opening(_) | Phase::Reading { .. }) {
             self.close(Then::Rest, cx);
@@ -670,7 +670,7 @@ impl ApiSource {
         self.close(Then::Stop, cx);
     }
 
-    /// Nothing of it is in flight.
+    /// Whether no operation of it is in flight.
     pub fn is_at_rest(&self) -> bool {
         matches!(self.phase, Phase::Idle | Phase::Queued)
     }

@@ -100,7 +100,7 @@ pub struct FileSource {
     renamed_while_written: bool,
     /// Files that are no longer live are listed again then, because one was written to.
     kin_look_ms: Option<u64>,
-    /// When that was done last.
+    /// When they were listed last for this reason.
     kin_looked_ms: u64,
     /// Names in its directory that are logs of their own.
     apart: Vec<String>,
@@ -112,15 +112,15 @@ pub struct FileSource {
     claimed: BTreeSet<FileId>,
     /// Those of them that are finished, and not yet in the table of files read.
     unacked: BTreeSet<FileId>,
-    /// Something was finished since the position was told.
+    /// A file was finished since the position was last reported.
     moved_on: bool,
-    /// An exit that was told; it counts when the files were listed once more, for a rotation may have come before it.
+    /// An exit that was reported. It counts once the files were listed again, since a rotation may have come before it.
     exit_told_ns: Option<i64>,
     /// When the container last exited: a line open since before will not be continued.
     exited_at_ns: Option<i64>,
     /// By channel: when the open group of lines has waited long enough.
     groups_due: GroupsDue,
-    /// It begins at the end of what is there.
+    /// Reading begins at the end of what is there.
     start_is_end: bool,
     /// The container or path is gone: the live file will not grow.
     gone: bool,
@@ -241,7 +241,7 @@ impl FileSource {
         })
     }
 
-    /// Begins, or begins again after a failure. Files are opened at once, so that nothing that happens before the first
+    /// Starts, or starts again after a failure. Files are opened at once, so that nothing that happens before the first
     /// read can take them away.
     pub fn open(&mut self, cx: &mut Context<'_>) {
         self.opened = false;
@@ -253,9 +253,9 @@ impl FileSource {
         self.scan(cx);
     }
 
-    /// The outputs are ready: what was opened before is now told.
+    /// The outputs are ready: what was opened before is now reported.
     pub fn begin(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
-        // An opening that failed meanwhile is tried again, and told.
+        // An opening that failed meanwhile is tried again and reported.
         let failed = self.chain.links.iter().take(OPEN_AHEAD).any(Link::is_to_be_opened);
         match (self.opened && !failed, self.scanning) {
             (true, _) => {
@@ -268,7 +268,7 @@ impl FileSource {
                     self.tell(Lines::default(), Vec::new(), 0, told);
                 }
             }
-            // The listing under way tells.
+            // The listing under way will show it.
             (false, true) => self.opened = false,
             (false, false) => self.open(cx),
         }
@@ -339,7 +339,7 @@ impl FileSource {
                 self.take_listing(Vec::new(), latest, cx);
                 self.chain.trust_opened();
             }
-            // The link that led there leads elsewhere by now.
+            // The link that led there now leads elsewhere.
             Err(_) if self.elsewhere.is_waiting() => {}
             Err(error) => told.push(unreadable(&error)),
         }
@@ -368,7 +368,7 @@ impl FileSource {
         self.judge_left_out_anew();
         changes.gone.retain(|gone| !self.is_read_elsewhere(gone.file, cx));
         if !changes.gone.is_empty() {
-            // What was open when its file was written anew does not go on.
+            // A line that was open when its file was rewritten does not go on.
             self.assembler.reset();
         }
         self.declare(&changes, cx);
@@ -412,7 +412,7 @@ impl FileSource {
         self.reading_bytes = buffer.capacity() as u64;
         self.asked_ms = cx.now.mono_ms;
         front.unread = false;
-        // What was read before comes once more: if it is another, the file was written anew.
+        // What was read before is read again: if it differs, the file was rewritten.
         let is_known = front.tail.end == front.offset && !front.tail.is_none();
         let again =
             if is_known { u64::from(front.tail.len_bytes) } else { front.offset.min(unfinished::LOOK_BACK) };
@@ -449,7 +449,7 @@ impl FileSource {
         cx.credit.file_read_done();
         let count = match result {
             Ok(_) if !self.chain.links.front().is_some_and(|front| front.is_at(file, from)) => {
-                // Written anew meanwhile: what came stands at another place now, if it stands anywhere.
+                // Rewritten meanwhile: what came is at another place now, if anywhere.
                 cx.credit.give_back(buffer, 0);
                 return self.go_on(cx, told);
             }
@@ -626,7 +626,7 @@ impl FileSource {
         told.push(SourceEvent::Lines { lines, read, end, source_bytes });
     }
 
-    /// A deadline may have come.
+    /// A deadline may have passed.
     pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.look_if_due(cx);
         self.look_at_kin_if_due(cx);
@@ -716,9 +716,9 @@ impl FileSource {
 #[derive(Debug, Default)]
 struct Reading {
     file: FileNo,
-    /// What is new begins there.
+    /// Where new bytes begin.
     offset: u64,
-    /// So many bytes before that are read again.
+    /// How many bytes before that are read again.
     again: usize,
 }
 

@@ -47,7 +47,7 @@ pub enum Kind {
 
 /// What a source tells its stream.
 #[derive(Debug)]
-// Nearly all that is told are lines, a value for each batch.
+// Nearly all events are lines, one event per batch.
 #[allow(clippy::large_enum_variant)]
 pub enum SourceEvent {
     /// It is open and delivers.
@@ -56,7 +56,7 @@ pub enum SourceEvent {
     Failed(StreamError, String),
     /// Its files can't be read at all: not here, or no right.
     Unreadable(String),
-    /// It has no more for now.
+    /// There is nothing more for now.
     Ended {
         /// Why it ended.
         cause: String,
@@ -88,7 +88,7 @@ pub enum SourceEvent {
         /// What was delivered.
         from: ApiCursor,
     },
-    /// It is gone and nothing is left in it.
+    /// The source is gone, and nothing is left to read.
     Drained,
 }
 
@@ -99,12 +99,12 @@ pub struct Stream {
     pub source: Arc<Source>,
     /// Where its lines come from.
     pub kind: Kind,
-    /// Why from there.
+    /// Why they come from there.
     pub kind_reason: String,
     state: State,
     state_since_ms: u64,
     cause: String,
-    /// When the container last exited, as far as was told.
+    /// When the container last exited, as far as is known.
     exited_at_ns: Option<i64>,
     running: bool,
     /// When to open again, in [`State::Waiting`].
@@ -125,7 +125,7 @@ pub struct Stream {
     drained: bool,
     /// Its last batch was sent: see [`Stream::send_last`].
     last_sent: bool,
-    /// It went before its outputs were ready: it drains once they are.
+    /// The source went away before its outputs were ready: it drains once they are.
     gone_early: bool,
     /// The agent stops: nothing new is read.
     stopped: bool,
@@ -133,15 +133,15 @@ pub struct Stream {
     preparing: bool,
     /// Its output takes nothing: it reads no further meanwhile.
     held: bool,
-    /// What a read under way brought meanwhile.
+    /// What a read that was under way brought meanwhile.
     parked: Vec<Parked>,
-    /// What is out, oldest first.
+    /// Batches that are not acknowledged, oldest first.
     sent: VecDeque<Sent>,
     /// What to read from if the files can't be read (`read_from: auto`).
     fallback: Option<Box<api::ApiSource>>,
-    /// Its pipeline bounds what is read.
+    /// Applies the pipeline's rate limit to reading.
     rate_limiter: Option<RateLimiter>,
-    /// More than that was read: nothing more is until then.
+    /// More than the rate limit was read: nothing more is read until then.
     limited_until_ms: Option<u64>,
 }
 
@@ -165,7 +165,7 @@ struct Parked {
 const BACKOFF_FIRST_MS: u64 = 200;
 /// A batch of so many bytes or less is copied out of its read buffer.
 const SMALL_BATCH_BYTES: usize = READ_BYTES / 16;
-/// A stream that delivered for so long is well again.
+/// A stream that delivered for this long is healthy again.
 const WELL_AFTER_MS: u64 = 10_000;
 
 impl Stream {
@@ -221,7 +221,7 @@ impl Stream {
         self
     }
 
-    /// The state.
+    /// The state of the stream's life.
     pub fn state(&self) -> State {
         self.state
     }
@@ -276,12 +276,12 @@ impl Stream {
         });
     }
 
-    /// Nothing of it is under way: no operation, no batch.
+    /// Whether neither an operation nor a batch of it is under way.
     pub fn is_at_rest(&self) -> bool {
         self.batches_out == 0 && self.reads_nothing()
     }
 
-    /// No operation of it is under way.
+    /// Whether no operation of it is under way.
     pub fn reads_nothing(&self) -> bool {
         match &self.kind {
             Kind::File(file) => file.is_at_rest(),
@@ -289,7 +289,7 @@ impl Stream {
         }
     }
 
-    /// Its output takes nothing, or does again.
+    /// Its output takes nothing, or takes records again.
     pub fn hold(&mut self, held: bool) {
         self.held = held;
     }
@@ -315,7 +315,7 @@ impl Stream {
         }
     }
 
-    /// Its read that hangs, for people.
+    /// The read that hangs, as people see it.
     pub fn hung_read(&self) -> Option<String> {
         let Kind::File(file) = &self.kind else { return None };
         file.hung_read()
@@ -343,12 +343,12 @@ impl Stream {
         &self.acked
     }
 
-    /// Its container runs, or ran.
+    /// Whether its container runs or ran.
     pub fn has_run(&self) -> bool {
         self.running || self.exited_at_ns.is_some()
     }
 
-    /// Lines came of it in this run.
+    /// Whether it delivered lines in this run.
     pub fn has_lines(&self) -> bool {
         self.tally.has_lines()
     }
@@ -403,7 +403,7 @@ impl Stream {
         self.close_if_drained(cx);
     }
 
-    /// The config leaves it out by now: as [`Stream::gone`], but its container may go on printing.
+    /// The config now leaves it out: as [`Stream::gone`], but its container may go on printing.
     pub fn leave(&mut self, cause: &str, cx: &mut Context<'_>) {
         self.gone(cause, cx);
         self.with_source(cx, |kind, cx, _| {
@@ -449,7 +449,7 @@ impl Stream {
             } else {
                 cx.timers.set_earlier(Timer::Stream(self.source.id), at);
             }
-            // The deadline that came was the soonest of several: the others are set anew by whoever has them.
+            // The deadline that passed was the soonest of several: each part sets its own again.
             self.with_source(cx, |kind, cx, told| match kind {
                 Kind::File(file) if is_due => file.on_timer(cx, told),
                 Kind::File(file) => file.end_groups(cx, told),
@@ -564,7 +564,7 @@ impl Stream {
         let is_news = self.failures == 0 || self.last_error != text;
         text.clone_into(&mut self.last_error);
         self.back_off(cx);
-        // A daemon that is away fails all of them, and they come back with it.
+        // When the daemon is away all of them fail, and they come back with it.
         self.own_failures +=
             usize::from(!matches!(error, StreamError::DaemonGone | StreamError::ReadTimeout));
         if self.own_failures >= cx.settings.container_monitor.circuit_breaker.failures {
@@ -576,7 +576,7 @@ impl Stream {
         words::tell(&self.source, error, is_news && !is_told, &format!("{text}; trying again"));
     }
 
-    /// It failed too often: left alone for a while, then tried once. The first line that comes ends it.
+    /// The stream failed too often: it is left alone for a while, then tried once. Its first line ends this.
     fn pause(&mut self, text: &str, cx: &mut Context<'_>) {
         let pause = cx.settings.container_monitor.circuit_breaker.pause.as_millis() as u64;
         let pause_ms = cx.jitter.around(pause);
@@ -600,7 +600,7 @@ impl Stream {
         self.change(Change::Ended, "quiet, and more containers than slots: asked now and then", cx);
     }
 
-    /// It competes for a slot of the pool.
+    /// Whether it competes for a slot of the pool.
     pub fn wants_slot(&self) -> bool {
         let alive = matches!(self.state, State::Opening | State::Following | State::Waiting);
         alive && self.running && matches!(self.kind, Kind::Api(_))
@@ -628,7 +628,7 @@ impl Stream {
         }
     }
 
-    /// From the API to the files, at the same line.
+    /// Goes over from the API to the files, at the same line.
     fn go_to_files(&mut self, place: hold::LogPlace, from: ApiCursor, cx: &mut Context<'_>) {
         let Kind::Api(api) = &self.kind else { return };
         let line_bytes_max = cx.settings.line_bytes_max as usize;

@@ -107,7 +107,7 @@ fn fail(check: &'static str, exit: Exit, message: impl Into<String>, cure: impl 
 }
 
 fn config(fact: &ConfigFact) -> CheckLine {
-    let see = "Mend what it names; configs/config.yaml shows every key with its meaning.";
+    let see = "Fix what it names; configs/config.yaml shows every key with its meaning.";
     match fact {
         ConfigFact::Good(origin) => ok("config", format!("good: {origin}")),
         ConfigFact::Bad(problems) => fail("config", Exit::Config, problems.trim_end(), see),
@@ -135,7 +135,7 @@ fn older_than(release: &str, series: [u32; 2]) -> bool {
 
 fn ring(refusal: Option<&(String, String)>) -> CheckLine {
     match refusal {
-        None => ok("io_uring", "a ring was made and used, with every operation that is needed"),
+        None => ok("io_uring", "a ring was created and used, with every operation that is needed"),
         Some((cause, cure)) => fail("io_uring", Exit::Unavailable, cause, cure),
     }
 }
@@ -147,7 +147,7 @@ fn directory(fact: &DirectoryFact) -> CheckLine {
         fail(
             check,
             Exit::NoPermission,
-            format!("{path}: no right to write in {place}"),
+            format!("{path}: no permission to write in {place}"),
             format!(
                 "{first} to the agent's user (chown; in a unit: StateDirectory, ReadWritePaths), or name another \
                  directory with {key}."
@@ -158,13 +158,13 @@ fn directory(fact: &DirectoryFact) -> CheckLine {
         DirectoryState::Silent => fail(
             check,
             Exit::Unavailable,
-            format!("{path}: no answer; a network file system that hangs"),
-            format!("Bring the file server back, or name a local directory with {key}."),
+            format!("{path} does not answer: a network file system that hangs"),
+            format!("Bring the file server back, or choose a local directory with {key}."),
         ),
         DirectoryState::Other => fail(
             check,
             Exit::Unavailable,
-            format!("{path} is no directory, or lies beneath something that is none"),
+            format!("{path} is not a directory, or is below something that is not"),
             format!("Move it away, or name another directory with {key}."),
         ),
         DirectoryState::Missing { place, writable: false } => {
@@ -172,11 +172,11 @@ fn directory(fact: &DirectoryFact) -> CheckLine {
         }
         DirectoryState::There { writable: false, .. } => denied("it".to_owned(), format!("Give {path}")),
         DirectoryState::Missing { place, .. } => {
-            ok(check, format!("{path} will be made, in {}", place.display()))
+            ok(check, format!("{path} will be created in {}", place.display()))
         }
         DirectoryState::There { may_hang: Some(kind), .. } => warn(
             check,
-            format!("{path} is on {kind}, which may hang and with it what is written there"),
+            format!("{path} is on {kind}, which may hang, and writes with it"),
             format!("Name a directory on a local file system with {key}."),
         ),
         DirectoryState::There { free_bytes, .. } => {
@@ -253,7 +253,7 @@ fn logs(read_from: ReadFrom, engine: &EngineFact) -> CheckLine {
         return warn(
             "logs",
             "the Engine's driver is none: containers that name no other keep no log",
-            "Set \"log-driver\": \"json-file\" in /etc/docker/daemon.json and make the containers anew.",
+            "Set \"log-driver\": \"json-file\" in /etc/docker/daemon.json and recreate the containers.",
         );
     }
     match &engine.logs_readable {

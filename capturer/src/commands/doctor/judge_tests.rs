@@ -133,7 +133,7 @@ fn directories_that_can_not_be_written_in() {
     check(at(0, DirectoryState::Silent), &[("data_dir", UNAVAILABLE, "hangs", "with data_dir")]);
     check(
         at(1, DirectoryState::Other),
-        &[("local_file", UNAVAILABLE, "no directory", "local_file.directory")],
+        &[("local_file", UNAVAILABLE, "not a directory", "local_file.directory")],
     );
     check(at(0, there(false, 1 << 40, None)), &[("data_dir", NO_PERMISSION, "/data", "chown")]);
     let missing = |writable| DirectoryState::Missing { place: "/up".into(), writable };

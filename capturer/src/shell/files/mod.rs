@@ -64,7 +64,7 @@ const ARCHIVES: LaneId = LaneId(u64::MAX);
 /// What to do where a local disk does not answer.
 const LOCAL_CURE: &str = "look for a failing disk: dmesg, iostat -x";
 
-/// What is asked.
+/// A request to the threads.
 #[derive(Debug)]
 pub enum Request {
     /// Watch the directory and list a chain.
@@ -92,7 +92,7 @@ pub enum Request {
         found: FoundFile,
         /// What should stand before the position.
         expected: TailPrint,
-        /// Who holds it from then on.
+        /// The owner of the descriptor from then on.
         owner: Owner,
     },
     /// Read a file that a lane opened.
@@ -168,7 +168,7 @@ pub enum OpenFile {
     OnLane(RawFd),
 }
 
-/// What is answered.
+/// An answer of the threads.
 #[derive(Debug)]
 pub enum FilesAnswer {
     /// To [`Request::Scan`].
@@ -215,7 +215,7 @@ pub enum FilesAnswer {
     PathsFound {
         /// Index of the entry.
         set: usize,
-        /// Whose part this is; `None` = what is local.
+        /// The lane whose part this is; `None` = the local part.
         lane: Option<LaneId>,
         /// With the local part: all the lanes that the patterns lead to.
         lanes: Vec<LaneId>,
@@ -243,7 +243,7 @@ struct Shared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Nothing is left half done in either.
+    // Neither is ever left half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -23,7 +23,7 @@ impl FileSource {
                     tracing::warn!(
                         file,
                         sinks,
-                        "written anew; what was written just before that may be lost: reading it from its beginning"
+                        "rewritten; what was written just before that may be lost: reading it from the beginning"
                     );
                 }
                 (0, false) => {
@@ -35,7 +35,7 @@ impl FileSource {
                     tracing::debug!(
                         file,
                         bytes,
-                        "lost: written anew before that was read; reading it from its beginning"
+                        "lost: rewritten before that was read; reading it from the beginning"
                     );
                 }
                 (bytes, false) => {
