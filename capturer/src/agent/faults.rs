@@ -9,7 +9,7 @@ use crate::shell::files::Walked;
 use crate::shell::files::report::{PatternReport, cure};
 use crate::telemetry::metrics::PassedOver;
 
-/// A pattern that matches nothing for so long is told: files are made one after the other.
+/// A pattern that matches nothing for this long is told: files are made one after the other.
 const PATIENCE_MS: u64 = 60_000;
 /// Faults of one kind that a sentence names.
 const NAMED_MAX: usize = 5;
@@ -88,7 +88,7 @@ impl Faults {
         self.by_kind.entry(kind).or_default().insert(name, text);
     }
 
-    /// So many there are, though not all are named.
+    /// This many there are, though not all are named.
     pub(super) fn count(&mut self, kind: Kind, count: usize) {
         self.counts.insert(kind, count);
     }

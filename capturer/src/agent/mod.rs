@@ -61,7 +61,7 @@ enum Message {
     Ask,
     Stop,
     Reload,
-    /// The config was read anew and tried; an error is what is wrong with it, a problem a line.
+    /// The config was read again and tried; an error is what is wrong with it, a problem a line.
     Checked(Box<Result<Settings, String>>),
 }
 
@@ -107,7 +107,7 @@ struct Process {
 
 impl Agent {
     /// Opens everything that can be opened before the first event: so that what is wrong is said at start. With
-    /// `reloading` it reads its config anew on SIGHUP and `/-/reload`.
+    /// `reloading` it reads its config again on SIGHUP and `/-/reload`.
     ///
     /// # Errors
     /// What was tried, why it failed, what to do.

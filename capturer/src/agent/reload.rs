@@ -1,4 +1,4 @@
-//! Reloads as the loop sees them: when the config is read anew, what is made of it, and what a new run must not find of
+//! Reloads as the loop sees them: when the config is read again, what is made of it, and what a new run must not find of
 //! the old one.
 //!
 //! ```text

@@ -78,7 +78,7 @@ impl Run {
     /// Gives it a loop.
     ///
     /// # Errors
-    /// When a descriptor can't be had.
+    /// When a descriptor is not available.
     pub fn begin(self, claims: &Claims) -> std::io::Result<Turning> {
         let Run { settings, capture, sinks, files, inotify, inbox } = self;
         let container = &settings.container_monitor;

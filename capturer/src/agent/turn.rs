@@ -31,11 +31,11 @@ use crate::witness::probe::heap;
 
 /// The loop turns at least so often: its beat, and the gauges that are sums.
 const TURN_MS: u64 = 1_000;
-/// Without inotify every file is looked at so often.
+/// Without inotify every file is looked at this often.
 pub(super) const LOOK_MS: u64 = 2_000;
 /// Sources that are not all listed by then, as while Docker is away, do not keep the log from being told what is captured.
 const TELL_AFTER_MS: u64 = 3_000;
-/// What is still under way when all else is done may take so long.
+/// What is still under way when all else is done may take this long.
 const WIND_UP: Duration = Duration::from_secs(2);
 
 /// A run at work.
@@ -90,11 +90,11 @@ struct Heap {
     streams_before: usize,
 }
 
-/// So many new streams are worth it.
+/// This many new streams are worth it.
 const STREAMS_TAKEN_UP: usize = 1_000;
 
 impl Heap {
-    /// So many streams there are now. True = they were taken up, and it is time.
+    /// There are this many streams now. True = the new ones were taken up, and it is time.
     fn is_due(&mut self, streams: usize) -> bool {
         let is_steady = std::mem::replace(&mut self.streams_before, streams) == streams;
         let is_due = is_steady && streams >= self.streams_then + STREAMS_TAKEN_UP;

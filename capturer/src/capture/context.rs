@@ -211,7 +211,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// At most so many connections follow at once.
+    /// At most this many connections follow at once.
     pub fn new(slots_max: usize) -> Pool {
         Pool {
             slots_max,
@@ -264,7 +264,7 @@ impl Pool {
         self.contended
     }
 
-    /// So many streams want a slot. Returns whether that is more than there are.
+    /// This many streams want a slot. Returns whether that is more than there are.
     pub fn set_wanted(&mut self, streams: usize) -> bool {
         self.contended = streams > self.slots_max;
         self.contended

@@ -25,7 +25,7 @@ use crate::telemetry::status::{Snapshot, Status};
 use crate::text::terminal;
 use anyhow::Context as _;
 
-/// The table is drawn anew so often.
+/// The table is redrawn this often.
 const DRAW_EVERY: Duration = Duration::from_secs(1);
 /// Rows that fit a small terminal.
 const ROWS_MAX: usize = 15;

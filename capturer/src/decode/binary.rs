@@ -8,7 +8,7 @@ use super::text::{Mark, mark};
 const LOOK_BYTES: usize = 4096;
 /// Of less nothing can be said.
 const LOOK_BYTES_MIN: usize = 8;
-/// Fewer than one byte in so many are strange in a text: a program's escape codes, a word in another encoding.
+/// Fewer than one byte in this many are strange in a text: a program's escape codes, a word in another encoding.
 const STRANGE_ONE_IN: usize = 4;
 
 /// What the bytes at a file's beginning, or those that follow a hole, are.

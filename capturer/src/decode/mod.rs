@@ -36,11 +36,11 @@ use crate::model::record::{MessageForm, StdType};
 /// What a decoder found at the start of the bytes it was given.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<T> {
-    /// An item; it took so many bytes.
+    /// An item; it took this many bytes.
     Item(T, usize),
     /// Not yet whole. Not an error.
     NeedMore,
-    /// Not what it should be: skip so many bytes (at least one) and go on.
+    /// Not what it should be: skip this many bytes (at least one) and go on.
     Reject(DecodeError, usize),
 }
 

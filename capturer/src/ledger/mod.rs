@@ -34,7 +34,7 @@ use crate::model::record::StreamKey;
 pub use leaks::Resource;
 pub use owner::Owner;
 
-/// Totals of streams that ended are kept for so many of them, the latest ended.
+/// Totals of streams that ended are kept for this many of them, the latest ended.
 const ENDED_KEPT: usize = 256;
 
 /// See the module's head.

@@ -442,7 +442,7 @@ fn label_of(line: &Line, field: &str) -> Option<String> {
     line.extra.fields.get(field).map(|value: Value| value.as_str().to_owned())
 }
 
-/// A record's time, written anew.
+/// A record's time, rewritten.
 fn written(time_ns: i64) -> String {
     timestamp::format(time_ns)
 }

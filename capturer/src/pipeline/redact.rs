@@ -23,7 +23,7 @@ const TOO_MUCH: &[u8] = b"[redacted: the rest of the line, which costs too much 
 /// more.
 const WORK_BYTES_MAX: usize = 4 * 1024 * 1024;
 const WORK_FACTOR: usize = 16;
-/// So many times its length, and so many bytes more, a line may grow.
+/// This many times its length, and this many bytes more, a line may grow.
 const GROWTH_FACTOR: usize = 4;
 const GROWTH_BYTES: usize = 4 * 1024;
 

@@ -200,7 +200,7 @@ pub struct ContainerMonitor {
     pub list_interval: Duration,
     /// Longest pause between attempts to reach the Engine.
     pub reconnect_interval: Duration,
-    /// After so long without a byte a read ends by its timer.
+    /// After this long without a byte a read ends by its timer.
     pub read_timeout: Duration,
     /// Stream openings and requests under way at once, at most [`crate::limits::OPENINGS_CEILING`].
     pub max_concurrent: usize,
@@ -287,7 +287,7 @@ pub enum StartAt {
 pub struct FileMonitor {
     /// Patterns are matched again so often, for what inotify did not tell.
     pub sweep_interval: Duration,
-    /// So many quiet files stay open; containers' logs count too.
+    /// This many quiet files stay open; containers' logs count too.
     pub max_open: usize,
     /// A file that was quiet for so long is closed; zero = never for that alone.
     pub close_idle_after: Duration,
@@ -325,7 +325,7 @@ pub struct TextRules {
     pub encoding: Option<Encoding>,
     /// Carriage returns before a line's end stay in the message.
     pub keep_cr: bool,
-    /// A last line without newline is delivered when nothing came for so long; 0 = never.
+    /// A last line without newline is delivered when nothing came for this long; 0 = never.
     pub unfinished_line_after: Duration,
     /// What is done about files that are not text.
     pub binary: Binary,

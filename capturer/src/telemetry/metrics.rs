@@ -693,12 +693,12 @@ impl Metrics {
         self.container_stream_errors_total.with_label_values(&[error.as_str()]).inc();
     }
 
-    /// So many records were passed over.
+    /// This many records were passed over.
     pub fn skipped(&self, reason: SkipReason, records: u64) {
         self.skipped_records_total.with_label_values(&[reason.as_str()]).inc_by(records);
     }
 
-    /// So many bytes of source were lost; 0 = an unknown number.
+    /// This many bytes of source were lost; 0 = an unknown number.
     pub fn lost(&self, reason: LossReason, bytes: u64) {
         self.losses_total.with_label_values(&[reason.as_str()]).inc();
         self.lost_bytes_total.with_label_values(&[reason.as_str()]).inc_by(bytes);
@@ -758,7 +758,7 @@ impl Metrics {
         self.task_heartbeats_total.with_label_values(&[task]).inc();
     }
 
-    /// It made so many turns since.
+    /// It made this many turns since.
     pub fn heartbeats(&self, task: &str, turns: u64) {
         self.task_heartbeats_total.with_label_values(&[task]).inc_by(turns);
     }

@@ -106,7 +106,7 @@ impl Taps {
         lock(&self.watchers).iter().for_each(|watcher| *lock(&watcher.pieces) = None);
     }
 
-    /// So many records were not shown to one.
+    /// This many records were not shown to one.
     pub fn skip(&self, watcher: &Watcher, records: u64) {
         watcher.skipped.fetch_add(records, Ordering::Relaxed);
         self.skipped.fetch_add(records, Ordering::Relaxed);

@@ -12,9 +12,9 @@ use crate::model::record::StreamId;
 use crate::telemetry::metrics::PassedOver;
 use crate::telemetry::metrics::{LossReason, UnreadableReason};
 
-/// A stream that has something to read and read nothing for so long is stuck.
+/// A stream that has something to read and read nothing for this long is stuck.
 const STUCK_AFTER_MS: u64 = 10_000;
-/// A sink that held a batch for so long takes nothing.
+/// A sink that held a batch for this long takes nothing.
 const SINK_WAITS_MS: u64 = 5_000;
 /// Sources that can't be read and are named in the log.
 const UNREADABLE_NAMED_MAX: usize = 50;

@@ -28,13 +28,13 @@ const LOOK_REST_MS_MAX: u64 = 10_000;
 const LOOK_INTERVAL_MS_PER_PATH: u64 = 30;
 /// Looks are never rarer than this.
 const LOOK_INTERVAL_MS_MAX: u64 = 600_000;
-/// An answer like the last one is looked at so often all the same: the table of files read keeps what it sees.
+/// An answer like the last one is looked at this often all the same: the table of files read keeps what it sees.
 const SETTLED_MS: u64 = 12 * 60 * 60 * 1000;
 /// Names of which it is remembered that somebody was told of them; then they are told once more.
 const TOLD_MAX: usize = 10_000;
 /// Followed paths that begin alike and are looked at, for one that is found.
 const ALIKE_MAX: usize = 256;
-/// A path that is missing for so long is gone. Shorter gaps are rotations: renamed away, not yet made again.
+/// A path that is missing for this long is gone. Shorter gaps are rotations: renamed away, not yet made again.
 const GONE_AFTER_MS: u64 = 10_000;
 
 /// What is known of the patterns.

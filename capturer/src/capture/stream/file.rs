@@ -503,7 +503,7 @@ impl FileSource {
         format!("{}/{}", self.directory, self.live_name)
     }
 
-    /// `again`: so many bytes were decoded before.
+    /// `again`: this many bytes were decoded before.
     fn decode(
         &mut self,
         buffer: Vec<u8>,

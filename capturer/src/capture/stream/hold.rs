@@ -27,9 +27,9 @@ use super::SourceEvent;
 const PAUSE_MS: u64 = 100;
 /// Between two looks at a directory without a live file: dockerd is in the middle of a rotation.
 const ROTATING_MS: u64 = 20;
-/// After so many of them it is no rotation.
+/// After this many of them it is no rotation.
 const ROTATING_LOOKS_MAX: u32 = 50;
-/// Reading waits when so many batches are held.
+/// Reading waits when this many batches are held.
 const BATCHES_MAX: usize = 4;
 
 /// Where a container's json-file log is.

@@ -163,7 +163,7 @@ struct Parked {
 
 /// First back-off after a failure; doubles up to the config's `reconnect_interval`.
 const BACKOFF_FIRST_MS: u64 = 200;
-/// A batch of so many bytes or less is copied out of its read buffer.
+/// A batch of this many bytes or less is copied out of its read buffer.
 const SMALL_BATCH_BYTES: usize = READ_BYTES / 16;
 /// A stream that delivered for this long is healthy again.
 const WELL_AFTER_MS: u64 = 10_000;

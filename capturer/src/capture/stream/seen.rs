@@ -92,7 +92,7 @@ impl Seen {
         self.last.contains(&key)
     }
 
-    /// So many lines delivered last were not after all: they will come again.
+    /// This many lines delivered last were not after all: they will come again.
     pub fn take_back(&mut self, lines: usize) {
         self.last.truncate(self.last.len().saturating_sub(lines));
     }

@@ -15,7 +15,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// A batch of so many lines was handed on.
+    /// A batch of this many lines was handed on.
     pub(super) fn read(&mut self, lines: u64, bytes: u64, now_ms: u64) {
         self.lines += lines;
         self.bytes += bytes;

@@ -79,7 +79,7 @@ pub struct Wanted {
     pub running: Option<u32>,
     /// data_dir first, then the sinks' directories, each with the key that names it.
     pub directories: Vec<DirectoryFact>,
-    /// The admin server's address, and why it can't be had.
+    /// The admin server's address, and why it is not available.
     pub admin: Option<(SocketAddr, Result<(), Refusal>)>,
     /// What of it is open to others, and what to do.
     pub exposure: Option<String>,
@@ -87,7 +87,7 @@ pub struct Wanted {
     pub docker: Option<DockerFact>,
 }
 
-/// Why something can't be had.
+/// Why something is not available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// In words.

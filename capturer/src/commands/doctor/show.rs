@@ -85,7 +85,7 @@ fn colour(status: CheckStatus) -> &'static str {
     }
 }
 
-/// Rows of at most so many characters, broken at blanks where there are any. Paths and words of the Engine are not ours:
+/// Rows of at most this many characters, broken at blanks where there are any. Paths and words of the Engine are not ours:
 /// no control character of theirs reaches the terminal.
 fn wrap(text: &str, columns: usize) -> Vec<String> {
     let mut rows = Vec::new();

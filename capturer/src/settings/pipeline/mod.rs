@@ -161,7 +161,7 @@ pub enum Step {
     Keep(Condition),
     /// Lines that meet the condition do not.
     Drop(Condition),
-    /// Only one of so many goes on.
+    /// Only one of this many goes on.
     Sample {
         /// At least 2.
         keep_one_in: u64,

@@ -32,7 +32,7 @@ use crate::shell::descriptors;
 use crate::shell::watches::Interest;
 use crate::text::path_text::name_of;
 
-/// Listings are kept for so long after the last request.
+/// Listings are kept for this long after the last request.
 const LISTINGS_KEPT: Duration = Duration::from_secs(2);
 
 /// What a thread is at, for those who watch it.
@@ -42,7 +42,7 @@ pub struct Progress {
     place: String,
     /// What to do if it hangs.
     cure: String,
-    /// One step may take so long.
+    /// One step may take this long.
     patience: Duration,
     state: Mutex<State>,
 }

@@ -22,7 +22,7 @@ use crate::telemetry::metrics::PassedOver;
 use crate::text::path_text::name_of;
 use crate::text::terminal::shown;
 
-/// A file system that does not answer for so long is told.
+/// A file system that does not answer for this long is told.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Files of one pattern that are listed, and files of one entry that are looked into.
 const LISTED_MAX: usize = 20;

@@ -29,7 +29,7 @@ const HOLE_ASKED_BYTES: usize = 64 * 1024;
 
 /// Of a file whose name does not tell.
 const RANK_UNKNOWN: u32 = FoundFile::RANK_UNKNOWN;
-/// Looks at a directory that is rotated meanwhile at most so often.
+/// Looks at a directory that is rotated meanwhile at most this often.
 const SCANS_MAX: usize = 8;
 
 /// What of a directory is one log.

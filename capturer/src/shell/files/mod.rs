@@ -54,7 +54,7 @@ use crate::shell::checkpoint::saver::Saver;
 use crate::shell::watches::Interest;
 use crate::text::path_text::name_of;
 
-/// A step on a file system that may hang is believed to hang after so long. Reported within 5 s: the loop looks once a
+/// A step on a file system that may hang is believed to hang after this long. Reported within 5 s: the loop looks once a
 /// second.
 const LANE_PATIENCE: Duration = Duration::from_secs(3);
 /// A local disk that is busy may take longer over one step.

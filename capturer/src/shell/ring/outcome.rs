@@ -8,7 +8,7 @@ use std::io;
 /// How a timed operation ended. It always ends.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReadOutcome {
-    /// So many bytes were transferred; at least one.
+    /// This many bytes were transferred; at least one.
     Bytes(usize),
     /// The other side will send no more.
     End,

@@ -25,7 +25,7 @@ use crate::model::record::Uncovered;
 
 /// So far behind the expected record one without a time of its own is looked for.
 const WINDOW: usize = 64;
-/// So many records in a row that are not in the overhang say that its source goes on somewhere else.
+/// This many records in a row that are not in the overhang say that its source goes on somewhere else.
 const MISSES_MAX: usize = 10_000;
 
 /// Equal lines of a mixed overhang that are looked at for one record.

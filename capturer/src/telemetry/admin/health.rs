@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::telemetry::status::{Health, Status};
 use crate::text::terminal::shown;
 
-/// The capture loop turns at least once a second; after so long without a turn it is stuck.
+/// The capture loop turns at least once a second; after this long without a turn it is stuck.
 pub const CAPTURE_BEAT_AGE_MAX_MS: u64 = 3_000;
 /// While sources are listed for the first time one turn may take as long: ten thousand files are taken up in it.
 pub const START_BEAT_AGE_MAX_MS: u64 = 60_000;

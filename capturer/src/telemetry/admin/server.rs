@@ -43,7 +43,7 @@ const SLOT_PATIENCE: Duration = Duration::from_millis(10);
 /// For the request's head to arrive.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(3);
 /// For everything, so that an answer that nobody reads ends too. A live view lasts as long as it is read: one that took
-/// nothing for so long although something waited is ended.
+/// nothing for this long although something waited is ended.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
 /// Size of a request's head.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
@@ -87,7 +87,7 @@ impl Drop for AdminHandle {
 }
 
 /// Listens and answers until the handle is stopped; `None` = the config wants no server. Fails at once if the address
-/// can't be had.
+/// is not available.
 pub fn start(
     settings: &Admin,
     status: Arc<Status>,

@@ -1,4 +1,4 @@
-//! The pace of a stream over the API: when its connection is opened anew, and whether it has one at all.
+//! The pace of a stream over the API: when its connection is opened again, and whether it has one at all.
 //!
 //! ```text
 //! follow ─┬ interval over ─▶ close, open again                 a busy container

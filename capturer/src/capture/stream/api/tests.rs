@@ -272,7 +272,7 @@ fn a_quiet_stream_gives_its_slot_away_and_is_asked_now_and_then() {
     follow(&mut second, &mut bench);
 }
 
-/// So many lines, a nanosecond apart.
+/// This many lines, a nanosecond apart.
 fn printed(lines: i64) -> Vec<u8> {
     let frame = |line| stdcopy::encode(1, format!("{} x\n", timestamp::format(EXIT_NS + line)).as_bytes());
     (0..lines).flat_map(frame).collect()

@@ -8,7 +8,7 @@ use crate::model::cursor::{FileId, TailPrint};
 use crate::settings::{Binary, FileFormat};
 use crate::telemetry::metrics::UnreadableReason;
 
-/// A file that is left out and written to is looked at so often.
+/// A file that is left out and written to is looked at this often.
 const LEFT_OUT_LOOK_MS: u64 = 10_000;
 
 /// What was seen of the file that is read.
@@ -26,7 +26,7 @@ impl FileSource {
     pub(super) fn leaves_out(&mut self, buffer: &[u8]) -> bool {
         let holds_text = matches!(self.format, FileFormat::Auto | FileFormat::Raw);
         let Some(front) = self.chain.links.front().filter(|_| holds_text) else { return false };
-        // What is read from its beginning may be another, written anew in the same file.
+        // What is read from its beginning may be another, rewritten in the same file.
         if self.seen.file != Some(front.found.id) || front.offset == 0 {
             self.seen = Seen { file: Some(front.found.id), ..Seen::default() };
         }

@@ -16,15 +16,15 @@ use crate::capture::stream::chain::{Handle, Link};
 use crate::decode::assemble::Lines;
 use crate::model::record::StdType;
 
-/// A file that was renamed stays open for so long behind what was written to it last.
+/// A file that was renamed stays open for this long behind what was written to it last.
 const WRITER_GRACE_MS: u64 = 5_000;
 /// One in a directory that a link no longer leads to is looked at so often, for nothing is told of it.
 const ELSEWHERE_LOOK_MS: u64 = 1_000;
-/// It is closed when so many looks brought nothing.
+/// It is closed when this many looks brought nothing.
 const ELSEWHERE_LOOKS: u8 = 30;
-/// So many at once; then the oldest is closed.
+/// This many at once; then the oldest is closed.
 const PARKED_MAX: usize = 8;
-/// Files that are not live are listed so often at most because they are written to.
+/// Files that are not live are listed this often at most because they are written to.
 const KIN_LOOK_MS: u64 = 1_000;
 
 impl FileSource {

@@ -95,7 +95,7 @@ fn a_line_that_is_open_when_its_file_is_copied_and_truncated_goes_on_in_the_copy
     assert!(!source.assembler.undelivered(StdType::Stdout).1);
 }
 
-/// And if there is no copy, it does not go on in what was written anew.
+/// And if there is no copy, it does not go on in what was rewritten.
 #[test]
 fn a_line_that_is_open_when_its_file_is_truncated_is_not_joined_with_new_lines() {
     let mut bench = Bench::new(1);
