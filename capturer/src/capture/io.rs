@@ -34,7 +34,7 @@ pub enum RequestError {
         socket: String,
         /// The operating system's reason.
         cause: String,
-        /// errno.
+        /// The error number of the system.
         errno: i32,
     },
     /// Connected, but no answer came within the time-out.
@@ -50,7 +50,7 @@ pub enum RequestError {
     Broken {
         /// What was asked.
         path: String,
-        /// hyper's reason.
+        /// The reason that hyper gives.
         cause: String,
     },
     /// The body is larger than the limit.
@@ -58,7 +58,7 @@ pub enum RequestError {
     TooLarge {
         /// What was asked.
         path: String,
-        /// The limit.
+        /// The most that is accepted.
         max: usize,
     },
 }
@@ -79,7 +79,7 @@ pub enum BodyOutcome {
 /// Status and body of an answer, or why there is none.
 pub type HttpAnswer = Result<(u16, Vec<u8>), RequestError>;
 
-/// A fact.
+/// A fact that the core is told.
 #[derive(Debug)]
 pub enum Event {
     /// The loop begins.
@@ -208,9 +208,9 @@ pub struct FoundFile {
     pub name: String,
     /// 0 = the live file, n = `.n`.
     pub rank: u32,
-    /// Compressed (`.gz`).
+    /// Whether it is compressed (`.gz`).
     pub compressed: bool,
-    /// Identity.
+    /// What identifies the file.
     pub id: FileId,
     /// Length in bytes on disk.
     pub len: u64,
@@ -223,7 +223,7 @@ pub struct FoundFile {
 /// A path that a pattern matches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FoundPath {
-    /// Absolute.
+    /// The absolute path.
     pub path: String,
     /// The file that stands there.
     pub id: FileId,
@@ -269,7 +269,7 @@ pub enum FileError {
     /// Not a regular file, or reached through a link.
     #[error("{0} is not a regular file")]
     NotRegular(String),
-    /// No right.
+    /// The agent has no permission.
     #[error("no permission to read {0}")]
     Denied(String),
     /// The directory is not there.
@@ -280,7 +280,7 @@ pub enum FileError {
     Other {
         /// What was tried.
         what: String,
-        /// The reason.
+        /// Why it failed.
         cause: String,
     },
 }
@@ -288,7 +288,7 @@ pub enum FileError {
 /// The cause of a [`FileError::Other`] where a file could be opened but would take a descriptor of the reserve.
 pub const NO_ROOM: &str = "too few file descriptors";
 
-/// An order.
+/// An order that the core gives to the shell.
 #[derive(Debug)]
 pub enum Action {
     /// GET and answer with [`Event::Answered`].

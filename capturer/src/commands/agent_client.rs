@@ -30,7 +30,7 @@ pub struct AgentClient {
     pub address: SocketAddr,
     /// Its Unix socket, which is asked first: no token is wanted there.
     pub socket: Option<PathBuf>,
-    /// Its token.
+    /// The token that it asks for.
     pub token: Option<Secret>,
     /// That comes from [`TOKEN_VARIABLE`], not from the config.
     pub is_from_variable: bool,

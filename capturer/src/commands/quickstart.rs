@@ -38,7 +38,7 @@ macro_rules! say {
     ($($text:tt)*) => {{ let _ = writeln!(io::stdout(), $($text)*); }};
 }
 
-/// Runs it.
+/// Runs the command.
 pub fn run(arguments: &QuickstartArgs) -> Exit {
     match quickstart(arguments) {
         Ok(()) => Exit::Ok,

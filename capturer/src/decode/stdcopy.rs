@@ -27,7 +27,7 @@ pub enum FrameKind {
 pub struct Frame {
     /// Where the bytes come from: stdout, stderr, or the Engine itself.
     pub kind: FrameKind,
-    /// The payload.
+    /// Where the payload is in the buffer.
     pub payload: Range<usize>,
 }
 

@@ -94,7 +94,7 @@ pub struct Amount {
     pub explained: u64,
 }
 
-/// A leak.
+/// A leak, to be reported once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leak {
     /// The resource that this is about.

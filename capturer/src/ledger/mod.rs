@@ -57,7 +57,7 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Row {
     owner: Owner,
-    /// By claims.
+    /// Totals as the claims count them.
     claimed: Totals,
     /// As the last look showed it: the kernel's numbers where it counts, else the claims'.
     seen: Totals,

@@ -181,7 +181,7 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<
 /// A place in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilePlace {
-    /// The file.
+    /// The file that is read.
     pub file: FileId,
     /// What its head looks like.
     pub head: HeadPrint,

@@ -86,12 +86,12 @@ pub enum Value<'a> {
     Text(&'a str),
     /// A number as JSON writes it.
     Number(&'a str),
-    /// A truth.
+    /// A boolean: true or false.
     Bool(bool),
 }
 
 impl<'a> Value<'a> {
-    /// As text.
+    /// The value as text.
     pub fn as_str(&self) -> &'a str {
         match self {
             Value::Text(text) | Value::Number(text) => text,

@@ -121,11 +121,11 @@ pub enum MessageForm {
 /// Which of a batch's buffers holds a record's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// [`Batch::read`].
+    /// The message is in [`Batch::read`].
     Read,
-    /// [`Batch::made`].
+    /// The message is in [`Batch::made`].
     Made,
-    /// [`Changes::bytes`].
+    /// The message is in [`Changes::bytes`].
     Changed,
 }
 

@@ -72,7 +72,7 @@ pub struct Settings {
     pub admin: Admin,
     /// Own log lines.
     pub log: Log,
-    /// Containers.
+    /// How containers are found and read.
     pub container_monitor: ContainerMonitor,
     /// Files that no container writes.
     pub file_monitor: FileMonitor,
@@ -82,7 +82,7 @@ pub struct Settings {
     pub sinks: Sinks,
     /// The look at our own descriptors, threads and memory.
     pub resource_monitoring: ResourceMonitoring,
-    /// Metrics.
+    /// Settings of the metrics.
     pub metrics: MetricsSettings,
 }
 
@@ -118,7 +118,7 @@ pub struct Admin {
 pub struct AdminTls {
     /// The chain, the server's own certificate first.
     pub cert_file: PathBuf,
-    /// Its key.
+    /// The key of the certificate.
     pub key_file: PathBuf,
 }
 
@@ -446,13 +446,13 @@ pub enum Fsync {
 pub struct ResourceMonitoring {
     /// Off = descriptors, threads and memory are not counted.
     pub enabled: bool,
-    /// How often.
+    /// How often the witness looks.
     pub check_interval: Duration,
     /// dockerd's descriptors are looked at too.
     pub watch_dockerd: bool,
 }
 
-/// Metrics.
+/// Settings of the metrics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MetricsSettings {
     /// Containers with series of their own; the rest share one named `other`.

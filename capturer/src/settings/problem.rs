@@ -12,7 +12,7 @@ pub enum Place {
     Nowhere,
     /// In the config file, both counted from 1.
     File {
-        /// Line.
+        /// Line in the file, from 1.
         line: usize,
         /// Column in characters.
         column: usize,

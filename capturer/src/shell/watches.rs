@@ -84,7 +84,7 @@ pub struct Watches {
 #[derive(Debug)]
 struct Watched {
     live_name: String,
-    /// Once known.
+    /// The watch, once it is known.
     watch: Option<i32>,
     /// Names of its other files when they were last listed.
     rotated: BTreeSet<String>,

@@ -43,11 +43,11 @@ pub struct Letter {
     /// What else was sent with it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
-    /// The line.
+    /// The line that was refused.
     pub line: String,
 }
 
-/// The directory.
+/// The directory of dead letters.
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     dir: PathBuf,

@@ -480,7 +480,7 @@ label_values! {
         Ok = "ok",
         /// 404: the container is gone.
         NotFound = "not_found",
-        /// Another status.
+        /// Any other status.
         Refused = "refused",
         /// No answer in time.
         TimedOut = "timed_out",
@@ -532,7 +532,7 @@ label_values! {
         Rotated = "rotated",
         /// No right to read it.
         Denied = "denied",
-        /// No text.
+        /// A file that is not text.
         Binary = "binary",
     }
 }

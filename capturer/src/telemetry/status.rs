@@ -20,7 +20,7 @@ use crate::telemetry::taps::Taps;
 pub struct Snapshot {
     /// Milliseconds since the agent began.
     pub taken_at_ms: u64,
-    /// Every stream.
+    /// A row for each stream.
     pub streams: Vec<StreamRow>,
     /// The Engine, as far as the loop knows.
     pub docker: DockerRow,
@@ -77,7 +77,7 @@ pub struct StreamRow {
     pub lines: u64,
     /// Bytes of their messages.
     pub bytes: u64,
-    /// Losses declared.
+    /// Losses that were declared.
     pub losses: u64,
     /// Bytes of them, as far as known.
     pub lost_bytes: u64,
@@ -109,7 +109,7 @@ pub struct DockerRow {
     pub enabled: bool,
     /// The last request was answered.
     pub reachable: bool,
-    /// Socket path.
+    /// Path of the socket.
     pub socket: String,
     /// Why not reachable; empty if it is.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -181,7 +181,7 @@ pub struct Status {
     snapshot_made: Condvar,
     ask: OnceLock<Box<dyn Fn() + Send + Sync>>,
     fds: OnceLock<Box<dyn Fn() -> FdTable + Send + Sync>>,
-    /// Reloads.
+    /// Reloads that are asked for.
     pub reload_requests: ReloadRequests,
     /// Live views of records.
     pub taps: Taps,

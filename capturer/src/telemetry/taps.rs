@@ -69,7 +69,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Taps {
-    /// Somebody watches.
+    /// Whether somebody watches.
     pub fn are_watched(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }

@@ -112,7 +112,7 @@ pub struct Tracker {
 #[derive(Debug, Default)]
 struct Changed {
     streams: BTreeSet<StreamKey>,
-    /// By sink.
+    /// Outputs that changed, by sink.
     outputs: BTreeMap<String, BTreeSet<String>>,
 }
 

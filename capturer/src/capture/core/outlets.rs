@@ -19,7 +19,7 @@ pub struct SinkFacts {
     pub own_pace: bool,
 }
 
-/// One outlet.
+/// What the core knows of one outlet.
 #[derive(Debug)]
 pub(super) struct OutletState {
     pub(super) outlet: Outlet,

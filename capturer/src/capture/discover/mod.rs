@@ -690,7 +690,7 @@ impl Discovery {
         (!self.reachable && !self.last_error.is_empty()).then_some(self.last_error.as_str())
     }
 
-    /// For `/api/v1/streams`.
+    /// The row that `/api/v1/streams` shows.
     pub fn row(&self, socket: String) -> DockerRow {
         DockerRow {
             enabled: true,

@@ -70,7 +70,7 @@ pub enum SourceEvent {
         /// Milliseconds on the monotonic clock.
         again_at_ms: u64,
     },
-    /// Lines.
+    /// Lines to deliver.
     Lines {
         /// The records.
         lines: Lines,
@@ -92,7 +92,7 @@ pub enum SourceEvent {
     Drained,
 }
 
-/// One stream.
+/// A captured source and the state of its life.
 #[derive(Debug)]
 pub struct Stream {
     /// Who it is.

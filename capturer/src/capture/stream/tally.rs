@@ -71,7 +71,7 @@ impl Stream {
         }
     }
 
-    /// For `/api/v1/streams`.
+    /// The row that `/api/v1/streams` shows.
     pub fn row(&self, now_ms: u64) -> StreamRow {
         let container = self.source.container.as_ref();
         let mut row = StreamRow {

@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Descriptors beside those that are counted: ring, witness, sockets of the admin server, logs of files.
 const FILES_RESERVE: u64 = 128;
 
-/// Looks.
+/// Gathers all facts.
 pub fn gather(arguments: &ConfigArgs) -> Facts {
     // First: its self-test counts every descriptor of the process.
     let witness = witness();

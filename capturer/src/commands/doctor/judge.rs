@@ -64,7 +64,7 @@ pub struct CheckLine {
     pub cure: Option<String>,
 }
 
-/// Every line.
+/// Judges the facts, a line for each check.
 pub fn judge(facts: &Facts) -> Vec<CheckLine> {
     let mut lines = vec![config(&facts.config), kernel(&facts.release), ring(facts.ring.as_ref())];
     if let Some(wanted) = &facts.wanted {

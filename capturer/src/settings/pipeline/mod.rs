@@ -150,7 +150,7 @@ pub enum Over {
     Drop,
 }
 
-/// One step.
+/// One step of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Text to fields.
@@ -308,7 +308,7 @@ pub struct RedactPattern {
 pub enum RedactPreset {
     /// 13 to 19 digits with a right check digit.
     CreditCard,
-    /// An address.
+    /// An e-mail address.
     Email,
     /// What follows `Bearer`, and JSON web tokens anywhere.
     BearerToken,

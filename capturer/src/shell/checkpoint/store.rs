@@ -62,7 +62,7 @@ pub enum StoreError {
     /// Something else stands under the name.
     #[error("{} is not a regular file; it is not followed: move it away", path.display())]
     NotAFile {
-        /// The name.
+        /// The path of that name.
         path: PathBuf,
     },
     /// Too many streams.
@@ -74,7 +74,7 @@ pub enum StoreError {
     /// Made by a newer program; to go on without it would repeat everything.
     #[error("{}: move it away to begin without it", path.display())]
     Newer {
-        /// The file.
+        /// The path of the checkpoint.
         path: PathBuf,
         /// Its version.
         source: CheckpointError,
@@ -82,7 +82,7 @@ pub enum StoreError {
     /// Another agent uses the directory.
     #[error("{} is in use by {holder}: one agent, one data_dir", path.display())]
     Locked {
-        /// The directory.
+        /// The path of the directory.
         path: PathBuf,
         /// "process 4711", or "another process".
         holder: String,

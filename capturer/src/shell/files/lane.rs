@@ -83,7 +83,7 @@ pub(super) struct Watching {
 pub struct Hung {
     /// What it works on.
     pub place: String,
-    /// The step.
+    /// The step that takes long.
     pub operation: String,
     /// For how long.
     pub age: Duration,

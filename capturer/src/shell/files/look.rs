@@ -35,7 +35,7 @@ const SCANS_MAX: usize = 8;
 /// What of a directory is one log.
 #[derive(Clone, Copy)]
 pub struct Chain<'a> {
-    /// The directory.
+    /// The directory of the log.
     pub directory: &'a str,
     /// Name of the live file.
     pub live_name: &'a str,

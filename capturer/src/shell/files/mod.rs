@@ -171,16 +171,16 @@ pub enum OpenFile {
 /// An answer of the threads.
 #[derive(Debug)]
 pub enum FilesAnswer {
-    /// To [`Request::Scan`].
+    /// The answer to [`Request::Scan`].
     Scanned {
         /// The stream that asks.
         stream: StreamId,
         /// The directory and its watch; `None` where inotify has none left.
         watch: Option<i32>,
-        /// The files.
+        /// The files of the chain.
         result: Result<Vec<FoundFile>, FileError>,
     },
-    /// To [`Request::Open`].
+    /// The answer to [`Request::Open`].
     Opened {
         /// The stream that asks.
         stream: StreamId,
@@ -188,10 +188,10 @@ pub enum FilesAnswer {
         file: FileNo,
         /// Who has it, if it may hang.
         lane: Option<LaneId>,
-        /// The file.
+        /// The file that was opened.
         result: Result<(OpenFile, OpenedFile), FileError>,
     },
-    /// To [`Request::Read`].
+    /// The answer to [`Request::Read`].
     Read {
         /// The stream that asks.
         stream: StreamId,
@@ -206,7 +206,7 @@ pub enum FilesAnswer {
         /// Where the file goes on with data, if nothing came but NULs and a hole follows.
         data_at: Option<u64>,
     },
-    /// To [`Request::Close`].
+    /// The answer to [`Request::Close`].
     Closed {
         /// Number of the file.
         file: FileNo,
@@ -221,10 +221,10 @@ pub enum FilesAnswer {
         lanes: Vec<LaneId>,
         /// Watches of directories, and what is looked for there.
         watches: Vec<(i32, Interest)>,
-        /// Matches.
+        /// The paths that match.
         paths: Vec<FoundPath>,
     },
-    /// To [`Files::save`].
+    /// The answer to [`Files::save`].
     Saved {
         /// Number of the save.
         seq: u64,

@@ -130,7 +130,7 @@ fn step(part: &Part) -> Step {
 
 /// What a walk works with.
 pub struct With<'a> {
-    /// The entry.
+    /// The entry of file_monitor.
     pub set: &'a FileSet,
     /// Files of the agent.
     pub own: &'a Own,

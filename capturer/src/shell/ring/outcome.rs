@@ -14,7 +14,7 @@ pub enum ReadOutcome {
     End,
     /// The timer ended it; nothing was transferred.
     TimedOut,
-    /// It failed.
+    /// The read failed.
     Failed(ReadError),
 }
 

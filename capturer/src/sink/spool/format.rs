@@ -38,7 +38,7 @@ pub enum Step {
     Record(Record, usize),
     /// Not all of it is here, if it is one: this many bytes are needed.
     NeedMore(usize),
-    /// No record.
+    /// What is there is not a record.
     Damaged,
 }
 

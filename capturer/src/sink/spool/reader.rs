@@ -31,7 +31,7 @@ pub enum Read {
     Damaged {
         /// Name of the file.
         file: String,
-        /// From there.
+        /// Offset where it begins.
         offset: u64,
         /// Number of bytes.
         bytes: u64,
