@@ -197,7 +197,7 @@ fn commands_that_look_change_nothing() -> Result<()> {
     let positions = finish(Command::new(program()).args(["positions", "-c"]).arg(&config))?;
     positions.assert(0, &["no positions in"]);
     let online = finish(Command::new(program()).args(["check", "--online", "-c"]).arg(&config))?;
-    online.assert(0, &["is not there yet; it can be made"]);
+    online.assert(0, &["is not there yet; it can be created"]);
     let left: Vec<_> =
         fs::read_dir(home.path())?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
     assert_eq!(left, ["c.yaml"]);

@@ -5,7 +5,7 @@ mod conformance_files;
 
 use std::time::Duration;
 
-use capturer::capture::io::{Action, Answer, BodyOutcome, ConnId, Event, RequestError, RequestId};
+use capturer::capture::io::{Action, BodyOutcome, ConnId, Event, HttpAnswer, RequestError, RequestId};
 use capturer::shell::ring;
 use capturer_tests::bench::{Bench, Deed, REFUSAL, RealBench, STREAM_PATH, UNKNOWN_PATH};
 use capturer_tests::rand::Rand;
@@ -60,7 +60,7 @@ on_both! {
 
 const CONN: ConnId = ConnId(1);
 
-async fn opened(bench: &mut impl Bench, path: &str) -> Answer {
+async fn opened(bench: &mut impl Bench, path: &str) -> HttpAnswer {
     bench.order(Action::OpenConn { conn: CONN, stream: None, path: path.to_owned() });
     match bench.event().await {
         Some(Event::ConnOpened { conn: CONN, result }) => result,

@@ -61,7 +61,7 @@ const STREAM: StreamId = StreamId(1);
 const FILE: FileNo = FileNo(1);
 
 fn is_of_inotify(event: &Event) -> bool {
-    matches!(event, Event::FileGrew { .. } | Event::KinGrew { .. } | Event::ChainChanged { .. })
+    matches!(event, Event::FileGrew { .. } | Event::RotatedGrew { .. } | Event::ChainChanged { .. })
 }
 
 /// The next event that answers an order; what inotify tells meanwhile has its own cases.
@@ -304,8 +304,10 @@ async fn growth_is_told_of_the_older_file_first(bench: &mut impl Bench) {
     bench.disk(DiskDeed::Append(1, text(0..1)));
     bench.disk(DiskDeed::Append(0, text(1..2)));
     let told = [bench.told().await, bench.told().await];
-    let is_right =
-        matches!(told, [Some(Event::KinGrew { stream: STREAM }), Some(Event::FileGrew { stream: STREAM })]);
+    let is_right = matches!(
+        told,
+        [Some(Event::RotatedGrew { stream: STREAM }), Some(Event::FileGrew { stream: STREAM })]
+    );
     assert!(is_right, "inotify told {told:?}");
     let more = bench.event().await;
     assert!(more.is_none(), "growth was told twice: {more:?}");

@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use capturer::witness::probe::self_test::Verdict;
+use capturer::witness::probe::self_test::WayOutcome;
 use capturer::witness::probe::ways::Workbench;
 use capturer::witness::probe::{Object, Options, Probe, Tier};
 use capturer_tests::skip;
@@ -140,10 +140,10 @@ fn check_ways(tier: Tier, probe: &Probe) {
             result.verdict
         );
         match &result.verdict {
-            Verdict::Seen => {}
+            WayOutcome::Seen => {}
             // A kernel may forbid io_uring as a whole; nothing else here is newer than Linux 5.10.
-            Verdict::NotHere(why) => assert!(result.way.contains("io_uring"), "{}: {why}", result.way),
-            Verdict::Blind(why) => panic!("{tier} is blind to {}: {why}", result.way),
+            WayOutcome::NotHere(why) => assert!(result.way.contains("io_uring"), "{}: {why}", result.way),
+            WayOutcome::Blind(why) => panic!("{tier} is blind to {}: {why}", result.way),
         }
     }
 }

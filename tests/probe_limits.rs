@@ -13,7 +13,7 @@ use capturer::model::clock::Now;
 use capturer::model::record::StreamKey;
 use capturer::settings::Settings;
 use capturer::telemetry::metrics::Metrics;
-use capturer::telemetry::status::Board;
+use capturer::telemetry::status::Status;
 use capturer::witness::probe::ways::{RELEASING, Workbench};
 use capturer::witness::probe::{FOLLOWED_MAX, Object, Options, Probe, Tier};
 use capturer::witness::{Doing, Witness};
@@ -31,13 +31,13 @@ fn a_kept_file_is_a_leak_with_the_name_of_its_stream() {
     let owner = Owner::Stream(StreamKey::container("0123"));
     let mut tiers = TiersUsed::default();
     for tier in KERNEL_TIERS {
-        let board = Arc::new(Board::default());
+        let status = Arc::new(Status::default());
         let metrics = Arc::new(Metrics::new(10).unwrap());
         let options = Options { tiers: vec![tier], ..Options::default() };
-        let mut witness = Witness::start(&options, &Settings::default(), metrics, Arc::clone(&board));
+        let mut witness = Witness::start(&options, &Settings::default(), metrics, Arc::clone(&status));
         let mut bench = Workbench::new().unwrap();
         let attached = witness.tier() == tier && bench.has_ring();
-        let tried = attached.then_some(()).ok_or_else(|| board.health()["probe"].message.clone());
+        let tried = attached.then_some(()).ok_or_else(|| status.health()["probe"].message.clone());
         if tiers.try_use(tier, tried).is_none() {
             continue;
         }
@@ -68,15 +68,15 @@ fn a_kept_file_is_a_leak_with_the_name_of_its_stream() {
                 look(&mut shared.borrow_mut(), &[]).leaks.into_iter().find_map(|leak| leak.suspect)
             });
             let leak = leak.unwrap();
-            println!("{tier}: {}", board.health()["leak_detector"].message);
+            println!("{tier}: {}", status.health()["leak_detector"].message);
             assert_eq!((leak.fault, leak.fd, &leak.owner), (Fault::Unreleased, fd, &owner), "{tier}");
             assert!(leak.target.starts_with("socket:["), "{tier}: {}", leak.target);
-            assert!(!board.health()["leak_detector"].ok);
+            assert!(!status.health()["leak_detector"].ok);
         };
         bench.close_while_in_use(claim, named).unwrap();
         claims.with(|ledger| ledger.release(-1, serial));
         wait_until("the leak to go", PATIENCE, || look(&mut witness, &[]).leaks.is_empty()).unwrap();
-        assert!(board.health()["leak_detector"].ok);
+        assert!(status.health()["leak_detector"].ok);
     }
     tiers.judge();
 }

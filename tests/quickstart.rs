@@ -369,7 +369,7 @@ fn the_systemd_unit_is_good() -> Result<()> {
 #[test]
 fn links_lead_somewhere() -> Result<()> {
     let clone = FreshClone::take()?;
-    for page in ["README.md", "capturer/ARCHITECTURE.md"] {
+    for page in ["README.md", "CONTRIBUTING.md", "capturer/ARCHITECTURE.md", "docs/decisions.md"] {
         let page = clone.dir.join(page);
         let text = fs::read_to_string(&page)?;
         let beside = page.parent().context("no folder")?;

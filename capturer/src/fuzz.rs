@@ -71,7 +71,7 @@ pub const WORK: [Target; 17] = [
 pub(crate) enum Found<T> {
     /// An item that takes `took` bytes from `at` on.
     Item { at: usize, took: usize, item: T },
-    /// So many bytes from `at` on that were skipped.
+    /// This many bytes from `at` on that were skipped.
     Rejected { at: usize, took: usize, error: DecodeError },
 }
 

@@ -3,7 +3,7 @@
 
 /// Bytes one read asks for. Large enough that the cost per read vanishes in the cost per line.
 pub const READ_BYTES: usize = 256 * 1024;
-/// Places that a position names beside its own, for a line that goes through so many files.
+/// Places that a position names beside its own, for a line that goes through that many files.
 pub const PLACES_MAX: usize = 8;
 /// Bytes at the beginning of a line by which it is decided whether it goes on with the lines before it (multiline).
 pub const MULTILINE_LOOK_BYTES: usize = 4 * 1024;
@@ -21,7 +21,7 @@ pub const LINE_BYTES_DEFAULT: u64 = 1024 * 1024;
 pub const HEAD_BYTES: usize = 1024;
 /// Bytes before a position that its print covers.
 pub const TAIL_BYTES: usize = 1024;
-/// Docker's piece size: a longer line arrives in pieces of exactly so many bytes (moby: daemon/logger/copier.go).
+/// Docker's piece size: a longer line arrives in pieces of exactly this many bytes (moby: daemon/logger/copier.go).
 pub const PIECE_BYTES: usize = 16 * 1024;
 /// Largest stdcopy frame that is believed. Docker promises none; 49,183 bytes were seen.
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;

@@ -19,7 +19,7 @@ use capturer::ledger::Owner;
 use capturer::ledger::claims::{Claimed, Claims};
 use capturer::settings::Settings;
 use capturer::shell::Shell;
-use capturer::shell::files::{Answer, Files};
+use capturer::shell::files::{Files, FilesAnswer};
 use rustix::fs::inotify::CreateFlags;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -92,7 +92,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 pub struct RealBench {
     shell: Shell,
     events: VecDeque<Event>,
-    answers: UnboundedReceiver<Answer>,
+    answers: UnboundedReceiver<FilesAnswer>,
     /// Orders to the files threads that have no answer yet.
     asked: usize,
     /// Operations that are always under way: the read of inotify, if there is one.
@@ -173,7 +173,7 @@ impl RealBench {
                 Ok(Next::Events(events)) => self.events.extend(events),
                 Ok(Next::Answer(answer)) => {
                     // What is asked of a lane about an open file was not counted: most of it goes to the ring.
-                    let counted = matches!(answer, Answer::Scanned { .. } | Answer::Opened { .. });
+                    let counted = matches!(answer, FilesAnswer::Scanned { .. } | FilesAnswer::Opened { .. });
                     self.asked -= usize::from(counted);
                     self.events.extend(self.shell.on_files(answer));
                 }
@@ -217,7 +217,7 @@ impl RealBench {
 /// What the shell or a files thread had to tell.
 enum Next {
     Events(Vec<Event>),
-    Answer(Answer),
+    Answer(FilesAnswer),
 }
 
 fn log_directory_in(dir: &tempfile::TempDir) -> PathBuf {

@@ -9,7 +9,7 @@ use crate::shell::files::Walked;
 use crate::shell::files::report::{PatternReport, cure};
 use crate::telemetry::metrics::PassedOver;
 
-/// A pattern that matches nothing for so long is told: files are made one after the other.
+/// A pattern that matches nothing for this long is told: files are made one after the other.
 const PATIENCE_MS: u64 = 60_000;
 /// Faults of one kind that a sentence names.
 const NAMED_MAX: usize = 5;
@@ -88,7 +88,7 @@ impl Faults {
         self.by_kind.entry(kind).or_default().insert(name, text);
     }
 
-    /// So many there are, though not all are named.
+    /// This many there are, though not all are named.
     pub(super) fn count(&mut self, kind: Kind, count: usize) {
         self.counts.insert(kind, count);
     }
@@ -118,7 +118,7 @@ pub(super) struct FilesSaid {
 
 /// A line of the log.
 #[derive(Debug, PartialEq, Eq)]
-enum Line {
+enum FaultLine {
     Begins(String),
     Ends(String),
 }
@@ -128,30 +128,30 @@ impl FilesSaid {
     pub(super) fn tell(&mut self, faults: &Faults) {
         for line in self.lines(faults) {
             match line {
-                Line::Begins(text) => tracing::error!(component = "files", "{text}"),
-                Line::Ends(text) => tracing::info!(component = "files", "{text}"),
+                FaultLine::Begins(text) => tracing::error!(component = "files", "{text}"),
+                FaultLine::Ends(text) => tracing::info!(component = "files", "{text}"),
             }
         }
     }
 
-    fn lines(&mut self, faults: &Faults) -> Vec<Line> {
+    fn lines(&mut self, faults: &Faults) -> Vec<FaultLine> {
         let is_there = |kind: &Kind, name: &String| {
             faults.by_kind.get(kind).is_some_and(|texts| texts.contains_key(name))
         };
         let mut lines = Vec::new();
         let ended = self.told.extract_if(.., |(kind, name)| !is_there(kind, name));
-        lines.extend(ended.map(|(kind, name)| Line::Ends(kind.ends(&name))));
+        lines.extend(ended.map(|(kind, name)| FaultLine::Ends(kind.ends(&name))));
         for (kind, texts) in &faults.by_kind {
             for (name, text) in texts {
                 if self.told.len() < TOLD_MAX && self.told.insert((*kind, name.clone())) {
-                    lines.push(Line::Begins(kind.begins(text)));
+                    lines.push(FaultLine::Begins(kind.begins(text)));
                 }
             }
         }
         let excess = lines.len().saturating_sub(LINES_MAX);
         if excess > 0 {
             lines.truncate(LINES_MAX);
-            lines.push(Line::Begins(format!("and {excess} more; /health and capturer check name them")));
+            lines.push(FaultLine::Begins(format!("and {excess} more; /health and capturer check name them")));
         }
         lines
     }
@@ -261,7 +261,7 @@ mod tests {
             let mut faults = Faults::default();
             names.iter().for_each(|name| faults.add(Kind::Unmatched, (*name).to_owned(), (*name).to_owned()));
             let lines = said.lines(&faults);
-            let ends = lines.iter().filter(|line| matches!(line, Line::Ends(_))).count();
+            let ends = lines.iter().filter(|line| matches!(line, FaultLine::Ends(_))).count();
             (lines.len() - ends, ends)
         };
         let counts = [&["a"][..], &["a"], &["a", "b"], &["b"], &[], &["b"]].map(&mut lines);

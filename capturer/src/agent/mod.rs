@@ -1,7 +1,7 @@
 //! The agent: what lives as long as the process, and the runs that it has one after the other.
 //!
 //! ```text
-//! process   own log, signals, admin server with its board and metrics, witness and claims, rights, lock, ring
+//! process   own log, signals, admin server with its status and metrics, witness and claims, rights, lock, ring
 //! run       checkpoint, sinks, files threads, inotify (run.rs) ▸ core and shell in the loop (turn.rs)
 //!
 //! reload    config read and tried (reload.rs) ▸ drained as by SIGTERM ▸ threads of the old run have ended ▸ new run
@@ -37,10 +37,10 @@ use crate::shell::privilege;
 use crate::shell::ring;
 use crate::telemetry::admin;
 use crate::telemetry::admin::server::AdminHandle;
-use crate::telemetry::desk::{Outcome, Ticket};
 use crate::telemetry::losses::Losses;
 use crate::telemetry::metrics::{Metrics, ReloadResult};
-use crate::telemetry::status::Board;
+use crate::telemetry::reload_requests::{ReloadOutcome, Ticket};
+use crate::telemetry::status::Status;
 use crate::witness::Witness;
 use crate::witness::probe;
 
@@ -61,7 +61,7 @@ enum Message {
     Ask,
     Stop,
     Reload,
-    /// The config was read anew and tried; an error is what is wrong with it, a problem a line.
+    /// The config was read again and tried; an error is what is wrong with it, a problem a line.
     Checked(Box<Result<Settings, String>>),
 }
 
@@ -86,7 +86,7 @@ pub struct Agent {
 
 /// What all runs have in common.
 struct Process {
-    board: Arc<Board>,
+    status: Arc<Status>,
     metrics: Arc<Metrics>,
     claims: Claims,
     witness: Witness,
@@ -107,7 +107,7 @@ struct Process {
 
 impl Agent {
     /// Opens everything that can be opened before the first event: so that what is wrong is said at start. With
-    /// `reloading` it reads its config anew on SIGHUP and `/-/reload`.
+    /// `reloading` it reads its config again on SIGHUP and `/-/reload`.
     ///
     /// # Errors
     /// What was tried, why it failed, what to do.
@@ -122,44 +122,44 @@ impl Agent {
         metrics.process_start_time_seconds.set(turn::unix_s());
         metrics.config_last_reload_successful.set(1);
         metrics.config_last_reload_success_timestamp_seconds.set(turn::unix_s());
-        let board = Arc::<Board>::default();
+        let status = Arc::<Status>::default();
         // First of all: its self-test counts every descriptor of the process.
         let mut options = probe::Options::default();
         if !settings.resource_monitoring.enabled {
             options.tiers.clear();
         }
-        let witness = Witness::start(&options, &settings, Arc::clone(&metrics), Arc::clone(&board));
+        let witness = Witness::start(&options, &settings, Arc::clone(&metrics), Arc::clone(&status));
         let claims = witness.claims();
         let (sender, inbox) = unbounded_channel();
         privilege::drop_unneeded(&settings, || witness.can_be_read())?;
 
         run::make_data_dir(&settings)?;
         let lock = claims.hold(DirLock::acquire(&settings.data_dir)?, Owner::Checkpoint);
-        let run = Run::open(settings, &board, &metrics, &claims)?;
+        let run = Run::open(settings, &status, &metrics, &claims)?;
 
         let ask = sender.clone();
-        board.on_ask(Box::new(move || drop(ask.send(Message::Ask))));
+        status.on_ask(Box::new(move || drop(ask.send(Message::Ask))));
         if reloading.is_some() {
             let reload = sender.clone();
-            board.desk.open(Box::new(move || drop(reload.send(Message::Reload))));
+            status.reload_requests.open(Box::new(move || drop(reload.send(Message::Reload))));
         }
         // Before anybody can see that it is there, and tell it to stop.
-        let (stopper, desk) = (Stopper(sender.clone()), Arc::clone(&board));
+        let (stopper, asked) = (Stopper(sender.clone()), Arc::clone(&status));
         let reload = reloading.is_some().then_some(move || {
-            let _ticket = desk.desk.ask();
+            let _ticket = asked.reload_requests.ask();
         });
         signals::start(move || stopper.stop(), reload)?;
         let settings = &run.settings.admin;
-        let admin = admin::server::start(settings, board.clone(), metrics.clone(), claims.clone())?;
+        let admin = admin::server::start(settings, status.clone(), metrics.clone(), claims.clone())?;
         if let Some(admin) = &admin {
             tracing::info!(address = %admin.addr, "admin server listens");
         }
         for warning in advice::warnings(&run.settings) {
             tracing::warn!("{warning}");
         }
-        let reloads = Reloads::new(reloading, &board, &metrics, &claims, &sender);
+        let reloads = Reloads::new(reloading, &status, &metrics, &claims, &sender);
         let process = Process {
-            board,
+            status,
             metrics,
             claims,
             witness,
@@ -180,9 +180,9 @@ impl Agent {
         self.admin.as_ref().map(|admin| admin.addr)
     }
 
-    /// The notice board.
-    pub fn board(&self) -> Arc<Board> {
-        Arc::clone(&self.process.board)
+    /// What `/health`, `/readyz` and the status page show.
+    pub fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.process.status)
     }
 
     /// The metrics.
@@ -259,17 +259,17 @@ impl Process {
                     names.join(", ")
                 );
                 tracing::error!("{message}");
-                self.board.set_health(CONFIG, false, message);
+                self.status.set_health(CONFIG, false, message);
             }
-            self.board.beat_capture();
+            self.status.beat_capture();
             let message = tokio::time::timeout(LOOK_EVERY, self.inbox.recv()).await;
             match message {
                 Ok(Some(Message::Stop)) => {
-                    self.board.desk.close();
+                    self.status.reload_requests.close();
                     return false;
                 }
-                Ok(Some(Message::Ask)) => self.board.publish((*self.board.last_snapshot()).clone()),
-                // Asked on the desk; looked for when the next run begins.
+                Ok(Some(Message::Ask)) => self.status.publish((*self.status.last_snapshot()).clone()),
+                // Asked for; looked for when the next run begins.
                 Ok(Some(Message::Reload | Message::Checked(_)) | None) | Err(_) => {}
             }
         }
@@ -278,13 +278,13 @@ impl Process {
     /// The next run, or the one before once more, and says which.
     fn begin(&mut self, ticket: Ticket, new: Settings, old: Arc<Settings>) -> anyhow::Result<Turning> {
         let new = Arc::new(new);
-        reload::doubt_changed(&self.board, &old, &new);
+        reload::doubt_changed(&self.status, &old, &new);
         let (turning, settings, result, outcome) = match self.open(Arc::clone(&new)) {
             Ok(turning) => {
                 let text = "reloaded: a new run has begun".to_owned();
                 tracing::info!("{text}");
-                self.board.set_health(CONFIG, true, "the last reload is in use");
-                (turning, new, ReloadResult::Applied, Outcome::Applied(text))
+                self.status.set_health(CONFIG, true, "the last reload is in use");
+                (turning, new, ReloadResult::Applied, ReloadOutcome::Applied(text))
             }
             Err(error) => {
                 let text =
@@ -293,21 +293,21 @@ impl Process {
                 let turning = self
                     .open(Arc::clone(&old))
                     .with_context(|| format!("{text}; and that could not be started again either"))?;
-                self.board.set_health(CONFIG, false, text.clone());
-                (turning, old, ReloadResult::Failed, Outcome::Failed(text))
+                self.status.set_health(CONFIG, false, text.clone());
+                (turning, old, ReloadResult::Failed, ReloadOutcome::Failed(text))
             }
         };
-        reload::forget_gone(&self.board, &self.metrics, &settings);
+        reload::forget_gone(&self.status, &self.metrics, &settings);
         self.reloads.set_level(settings.log.level);
         self.witness.renew(&settings);
         self.metrics.reload(result, turn::unix_s());
-        self.board.desk.answer(ticket, outcome);
+        self.status.reload_requests.answer(ticket, outcome);
         Ok(turning)
     }
 
     fn open(&mut self, settings: Arc<Settings>) -> anyhow::Result<Turning> {
-        self.board.beat_capture();
-        let mut run = Run::open(settings, &self.board, &self.metrics, &self.claims)?;
+        self.status.beat_capture();
+        let mut run = Run::open(settings, &self.status, &self.metrics, &self.claims)?;
         run.capture.number_streams_after(self.last_stream);
         run.begin(&self.claims).context("preparing the loop")
     }
@@ -320,6 +320,6 @@ impl Process {
 
     /// A reload is about to change the run: until the next one has listed its sources, the agent is not ready.
     fn give_up_readiness(&self) {
-        self.board.sources_ready.store(false, Ordering::Relaxed);
+        self.status.sources_ready.store(false, Ordering::Relaxed);
     }
 }

@@ -9,7 +9,7 @@ use crate::telemetry::metrics::Drops;
 const WINDOW_MS: u64 = 5 * 60_000;
 /// The first minutes of a run need not be waited for.
 const LEAST_MS: u64 = 60_000;
-/// A mark in the window is set so often.
+/// A mark in the window is set this often.
 const MARK_EVERY_MS: u64 = 10_000;
 
 /// What pipelines had dropped at earlier moments.

@@ -1,4 +1,4 @@
-//! Reloads as the loop sees them: when the config is read anew, what is made of it, and what a new run must not find of
+//! Reloads as the loop sees them: when the config is read again, what is made of it, and what a new run must not find of
 //! the old one.
 //!
 //! ```text
@@ -18,9 +18,9 @@ use crate::ledger::claims::Claims;
 use crate::settings::{ConfigError, LogLevel, Objection, Settings};
 use crate::shell::privilege;
 use crate::sink::loki::client::Client;
-use crate::telemetry::desk::{Outcome, Ticket};
 use crate::telemetry::metrics::{Metrics, ReloadResult};
-use crate::telemetry::status::{Board, Snapshot, StreamRow};
+use crate::telemetry::reload_requests::{ReloadOutcome, Ticket};
+use crate::telemetry::status::{Snapshot, Status, StreamRow};
 
 /// Every sink there can be.
 const SINKS: [&str; 3] = ["local_file", "loki", "stdout"];
@@ -43,7 +43,7 @@ pub struct Reloading {
 /// See the module's head.
 pub(super) struct Reloads {
     reloading: Option<Reloading>,
-    board: Arc<Board>,
+    status: Arc<Status>,
     metrics: Arc<Metrics>,
     claims: Claims,
     sender: UnboundedSender<Message>,
@@ -52,7 +52,7 @@ pub(super) struct Reloads {
 }
 
 /// What becomes of a config.
-pub(super) enum Verdict {
+pub(super) enum ReloadDecision {
     /// The run goes on, with these settings.
     Stay(Arc<Settings>),
     /// A new run.
@@ -62,14 +62,14 @@ pub(super) enum Verdict {
 impl Reloads {
     pub fn new(
         reloading: Option<Reloading>,
-        board: &Arc<Board>,
+        status: &Arc<Status>,
         metrics: &Arc<Metrics>,
         claims: &Claims,
         sender: &UnboundedSender<Message>,
     ) -> Reloads {
         Reloads {
             reloading,
-            board: Arc::clone(board),
+            status: Arc::clone(status),
             metrics: Arc::clone(metrics),
             claims: claims.clone(),
             sender: sender.clone(),
@@ -87,12 +87,12 @@ impl Reloads {
     /// another run would leave more of them behind.
     pub fn begin(&mut self, running: &Arc<Settings>, something_hangs: bool) {
         let (None, Some(ticket), Some(reloading)) =
-            (self.under_way, self.board.desk.unanswered(), &self.reloading)
+            (self.under_way, self.status.reload_requests.unanswered(), &self.reloading)
         else {
             return;
         };
         if something_hangs {
-            let text = "a file system that hung at the last reload still does, see /health: mend that first, or restart";
+            let text = "a file system that hung at the last reload still does, see /health: fix that first, or restart";
             return self.refuse(ticket, text);
         }
         let (load, running) = (Arc::clone(&reloading.load), Arc::clone(running));
@@ -110,8 +110,8 @@ impl Reloads {
     }
 
     /// Decides on what was read.
-    pub fn judge(&mut self, read: Result<Settings, String>, running: &Arc<Settings>) -> Verdict {
-        let stay = || Verdict::Stay(Arc::clone(running));
+    pub fn judge(&mut self, read: Result<Settings, String>, running: &Arc<Settings>) -> ReloadDecision {
+        let stay = || ReloadDecision::Stay(Arc::clone(running));
         let Some(ticket) = self.under_way.take() else { return stay() };
         let new = match read {
             Ok(new) => new,
@@ -135,16 +135,16 @@ impl Reloads {
                 ReloadResult::Applied,
                 "log.level is set, nothing else has changed: the run goes on",
             );
-            return Verdict::Stay(Arc::new(new));
+            return ReloadDecision::Stay(Arc::new(new));
         }
-        Verdict::Swap(ticket, Box::new(new))
+        ReloadDecision::Swap(ticket, Box::new(new))
     }
 
     fn accept(&self, ticket: Ticket, result: ReloadResult, text: &str) {
         tracing::info!("{text}");
         self.metrics.reload(result, turn::unix_s());
-        self.board.set_health(CONFIG, true, "the last reload is in use");
-        self.board.desk.answer(ticket, Outcome::Applied(text.to_owned()));
+        self.status.set_health(CONFIG, true, "the last reload is in use");
+        self.status.reload_requests.answer(ticket, ReloadOutcome::Applied(text.to_owned()));
     }
 
     fn refuse(&self, ticket: Ticket, text: &str) {
@@ -152,8 +152,8 @@ impl Reloads {
         let message = format!("the config was refused, the one before runs on: {line}");
         tracing::error!("{message}");
         self.metrics.reload(ReloadResult::Refused, turn::unix_s());
-        self.board.set_health(CONFIG, false, message);
-        self.board.desk.answer(ticket, Outcome::Refused(text.to_owned()));
+        self.status.set_health(CONFIG, false, message);
+        self.status.reload_requests.answer(ticket, ReloadOutcome::Refused(text.to_owned()));
     }
 }
 
@@ -164,7 +164,7 @@ fn object(settings: &Settings, claims: &Claims) -> Vec<Objection> {
     if let Some(local) = &settings.sinks.local_file {
         let directory = &local.directory;
         if directory.exists() && !directory.is_dir() {
-            object("sinks.local_file.directory", format!("{} is no directory", directory.display()));
+            object("sinks.local_file.directory", format!("{} is not a directory", directory.display()));
         } else if !privilege::is_writable(directory) {
             object("sinks.local_file.directory", format!("{} {RIGHTS}", directory.display()));
         }
@@ -189,22 +189,22 @@ fn names(settings: &Settings) -> Vec<&'static str> {
 }
 
 /// Whoever rolls out another Loki wants to see whether it accepts; the one that goes on as it was had its turn.
-pub(super) fn doubt_changed(board: &Board, old: &Settings, new: &Settings) {
+pub(super) fn doubt_changed(status: &Status, old: &Settings, new: &Settings) {
     if old.sinks.loki != new.sinks.loki {
-        board.doubt_sink("loki");
+        status.doubt_sink("loki");
     }
 }
 
 /// What was told of sinks and sources that this run does not have.
-pub(super) fn forget_gone(board: &Board, metrics: &Metrics, settings: &Settings) {
+pub(super) fn forget_gone(status: &Status, metrics: &Metrics, settings: &Settings) {
     let names = names(settings);
     for gone in SINKS.into_iter().filter(|name| !names.contains(name)) {
-        board.forget_sink(gone);
+        status.forget_sink(gone);
         metrics.forget_sink(gone);
     }
     metrics.keep_pipelines(&names, &settings.pipelines);
     if !settings.container_monitor.enabled {
-        board.forget_health("docker");
+        status.forget_health("docker");
         metrics.containers_monitored.set(0);
     }
 }

@@ -27,11 +27,11 @@ use crate::sink::loki::LokiSink;
 use crate::sink::stdout::StdoutSink;
 use crate::sink::{self, Sink, SinkHandle};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::Board;
+use crate::telemetry::status::Status;
 
 /// Something from another thread of the run.
 pub(super) enum FromThread {
-    Files(files::Answer),
+    Files(files::FilesAnswer),
     Sink(FromSink),
 }
 
@@ -52,7 +52,7 @@ impl Run {
     /// What was tried, why it failed, what to do. Nothing of it is left open then.
     pub fn open(
         settings: Arc<Settings>,
-        board: &Arc<Board>,
+        status: &Arc<Status>,
         metrics: &Arc<Metrics>,
         claims: &Claims,
     ) -> anyhow::Result<Run> {
@@ -67,7 +67,7 @@ impl Run {
             drop(answer.send(FromThread::Files(from)))
         })
         .context("starting the files threads")?;
-        let (sinks, facts) = open_sinks(&settings, &mut loaded.checkpoint, board, metrics, claims, &sender)?;
+        let (sinks, facts) = open_sinks(&settings, &mut loaded.checkpoint, status, metrics, claims, &sender)?;
         let seed = u64::from(std::process::id()) ^ unix_ns() as u64;
         let mut capture =
             Capture::new(Arc::clone(&settings), Arc::clone(metrics), facts, loaded.checkpoint, seed);
@@ -78,7 +78,7 @@ impl Run {
     /// Gives it a loop.
     ///
     /// # Errors
-    /// When a descriptor can't be had.
+    /// When a descriptor is not available.
     pub fn begin(self, claims: &Claims) -> std::io::Result<Turning> {
         let Run { settings, capture, sinks, files, inotify, inbox } = self;
         let container = &settings.container_monitor;
@@ -110,7 +110,7 @@ pub(super) fn make_data_dir(settings: &Settings) -> anyhow::Result<()> {
     let dir = &settings.data_dir;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| {
         format!(
-            "making the data directory {}; choose another with data_dir, or run with the right to make it",
+            "creating the data directory {}; choose another with data_dir, or run as a user who may create it",
             dir.display()
         )
     })
@@ -129,7 +129,7 @@ fn open_inotify() -> Option<OwnedFd> {
         Ok(inotify) => Some(inotify),
         Err(errno) => {
             tracing::warn!(
-                "inotify is not to be had ({errno}): files are looked at every {} s instead; raise fs.inotify.max_user_instances",
+                "inotify is not available ({errno}): files are looked at every {} s instead; raise fs.inotify.max_user_instances",
                 LOOK_MS / 1000
             );
             None
@@ -142,13 +142,13 @@ type Opened = (Vec<(String, SinkHandle)>, Vec<SinkFacts>);
 fn open_sinks(
     settings: &Settings,
     loaded: &mut Checkpoint,
-    board: &Arc<Board>,
+    status: &Arc<Status>,
     metrics: &Arc<Metrics>,
     claims: &Claims,
     sender: &UnboundedSender<FromThread>,
 ) -> anyhow::Result<Opened> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-    let made = make_sinks(settings, loaded, board, metrics, claims, &mut sinks);
+    let made = make_sinks(settings, loaded, status, metrics, claims, &mut sinks);
     if let Err(error) = made {
         // Some have threads, which end by this.
         sinks.iter_mut().for_each(|sink| drop(sink.flush()));
@@ -164,7 +164,7 @@ fn open_sinks(
         let report = sender.clone();
         let report = Box::new(move |from| drop(report.send(FromThread::Sink(from))));
         let handle =
-            match sink::spawn(SinkId(index as u8), made, report, Arc::clone(board), Arc::clone(metrics)) {
+            match sink::spawn(SinkId(index as u8), made, report, Arc::clone(status), Arc::clone(metrics)) {
                 Ok(handle) => handle,
                 Err(error) => {
                     for (_, SinkHandle { sender, thread, .. }) in handles {
@@ -177,7 +177,7 @@ fn open_sinks(
         // A file or standard output that could be opened accepts; with no container yet there is nothing else to show it.
         // Of a network sink its own delivery says so.
         if !is_network {
-            board.sink_accepted(&name);
+            status.sink_accepted(&name);
         }
         handles.push((name.clone(), handle));
         facts.push(SinkFacts { name, own_pace: is_network });
@@ -188,7 +188,7 @@ fn open_sinks(
 fn make_sinks(
     settings: &Settings,
     loaded: &mut Checkpoint,
-    board: &Arc<Board>,
+    status: &Arc<Status>,
     metrics: &Arc<Metrics>,
     claims: &Claims,
     sinks: &mut Vec<Box<dyn Sink>>,
@@ -205,7 +205,7 @@ fn make_sinks(
         sinks.push(Box::new(sink));
     }
     if let Some(loki) = &settings.sinks.loki {
-        let sink = LokiSink::open(loki, &settings.data_dir, metrics, board, claims).context("sinks.loki")?;
+        let sink = LokiSink::open(loki, &settings.data_dir, metrics, status, claims).context("sinks.loki")?;
         sinks.push(Box::new(sink));
     }
     if settings.sinks.stdout {

@@ -17,7 +17,7 @@ use crate::telemetry::metrics::PassedOver;
 use crate::telemetry::metrics::UnreadableReason;
 
 /// What health says of files as a rule.
-const FILES_WELL: &str = "all that is to be read can be read";
+const FILES_WELL: &str = "everything to be read can be read";
 /// What was said last of each component, so that the log has it once.
 #[derive(Default)]
 pub(super) struct Said(BTreeMap<(&'static str, About), bool>);
@@ -72,7 +72,7 @@ impl Loop<'_> {
                 let url = self.settings.admin.url(address);
                 format!("watch it at {url} or with capturer top --admin {address}")
             }
-            None => "admin.listen is empty, so there is nothing to watch it by".to_owned(),
+            None => "admin.listen is empty, so there is no way to watch it".to_owned(),
         };
         tracing::info!(
             "captures {} into {}; {look}; capturer doctor says what is wrong with this machine",
@@ -89,7 +89,7 @@ impl Loop<'_> {
                 tracing::error!(component, "{message}");
             }
         }
-        self.process.board.set_health(component, ok, message);
+        self.process.status.set_health(component, ok, message);
     }
 
     fn tell_losses(&mut self, now: Now) {
@@ -97,7 +97,7 @@ impl Loop<'_> {
         let losses = self.capture.losses();
         losses.lines(now.mono_ms).iter().for_each(|line| tracing::error!("{line}"));
         let (ok, message) = losses.health(now.mono_ms);
-        self.process.board.set_health("losses", ok, message);
+        self.process.status.set_health("losses", ok, message);
     }
 
     fn tell_streams(&mut self, now: Now) {
@@ -118,7 +118,7 @@ impl Loop<'_> {
 
     fn tell_names(&mut self, now: Now) {
         if !self.settings.container_monitor.enabled {
-            return self.process.board.forget_health("containers");
+            return self.process.status.forget_health("containers");
         }
         let unmatched = self.capture.unmatched_names(now);
         let some = matches!(unmatched, Some(Unmatched::Some(_)));
@@ -147,14 +147,14 @@ impl Loop<'_> {
 
     fn tell_pipelines(&mut self, now: Now) {
         if self.settings.pipelines.is_empty() {
-            return self.process.board.forget_health("pipelines");
+            return self.process.status.forget_health("pipelines");
         }
         let said = self.pipelines.look(now.mono_ms, &self.process.metrics.pipeline_drops());
         if said.note {
             return self.tell_note("pipelines", said.text);
         }
         self.said.is_news("pipelines", About::Note, true);
-        self.process.board.set_health("pipelines", true, said.text);
+        self.process.status.set_health("pipelines", true, said.text);
     }
 
     /// The component is well; who reads health, and the log, is told all the same.
@@ -162,7 +162,7 @@ impl Loop<'_> {
         if self.said.is_news(component, About::Note, false) {
             tracing::warn!(component, "{message}");
         }
-        self.process.board.set_note(component, message);
+        self.process.status.set_note(component, message);
     }
 
     fn tell_descriptors(&mut self) {
@@ -235,7 +235,7 @@ impl Loop<'_> {
         }
         self.files_said.tell(&faults);
         let message = faults.health().unwrap_or_else(|| FILES_WELL.to_owned());
-        self.process.board.set_health("files", faults.is_empty(), message);
+        self.process.status.set_health("files", faults.is_empty(), message);
         let told = hung.into_iter().flat_map(|Hung { place, operation, streams, .. }| {
             streams.into_iter().map(move |stream| Event::FileHung {
                 stream,

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::faults::{FilesSaid, Patterns};
 use super::pipelines::Pipelines;
-use super::reload::Verdict;
+use super::reload::ReloadDecision;
 use super::run::FromThread;
 use super::sources::Said;
 use super::{Message, Process};
@@ -25,17 +25,17 @@ use crate::model::clock::Now;
 use crate::settings::Settings;
 use crate::shell::ring;
 use crate::shell::{Rest, Shell};
-use crate::telemetry::desk::Ticket;
+use crate::telemetry::reload_requests::Ticket;
 use crate::witness::Doing;
 use crate::witness::probe::heap;
 
 /// The loop turns at least so often: its beat, and the gauges that are sums.
 const TURN_MS: u64 = 1_000;
-/// Without inotify every file is looked at so often.
+/// Without inotify every file is looked at this often.
 pub(super) const LOOK_MS: u64 = 2_000;
 /// Sources that are not all listed by then, as while Docker is away, do not keep the log from being told what is captured.
 const TELL_AFTER_MS: u64 = 3_000;
-/// What is still under way when all else is done may take so long.
+/// What is still under way when all else is done may take this long.
 const WIND_UP: Duration = Duration::from_secs(2);
 
 /// A run at work.
@@ -90,11 +90,11 @@ struct Heap {
     streams_before: usize,
 }
 
-/// So many new streams are worth it.
+/// This many new streams are worth it.
 const STREAMS_TAKEN_UP: usize = 1_000;
 
 impl Heap {
-    /// So many streams there are now. True = they were taken up, and it is time.
+    /// There are this many streams now. True = the new ones were taken up, and it is time.
     fn is_due(&mut self, streams: usize) -> bool {
         let is_steady = std::mem::replace(&mut self.streams_before, streams) == streams;
         let is_due = is_steady && streams >= self.streams_then + STREAMS_TAKEN_UP;
@@ -134,7 +134,7 @@ impl Process {
         let (said, is_ready, next) = (Said::default(), false, Next::default());
         let (files_said, patterns) = (FilesSaid::default(), Patterns::default());
         let heap = Heap::default();
-        let tell_at_ms = self.board.elapsed_ms() + TELL_AFTER_MS;
+        let tell_at_ms = self.status.elapsed_ms() + TELL_AFTER_MS;
         let mut looping = Loop {
             process: self,
             settings,
@@ -189,7 +189,7 @@ impl Loop<'_> {
                 self.take(events);
             }
             let deadline = self.capture.next_deadline_ms().map_or(turn_at, |due| due.min(turn_at));
-            let pause = Duration::from_millis(deadline.saturating_sub(self.process.board.elapsed_ms()));
+            let pause = Duration::from_millis(deadline.saturating_sub(self.process.status.elapsed_ms()));
             // The one place that waits.
             let mut events = tokio::select! {
                 biased;
@@ -199,7 +199,7 @@ impl Loop<'_> {
                 () = tokio::time::sleep(pause) => vec![Event::Tick],
             };
             // The branches are biased: while an earlier one is always ready, the last is never reached.
-            if self.process.board.elapsed_ms() >= deadline {
+            if self.process.status.elapsed_ms() >= deadline {
                 events.push(Event::Tick);
             }
             self.take(events);
@@ -218,7 +218,7 @@ impl Loop<'_> {
     }
 
     fn now(&self) -> Now {
-        Now { mono_ms: self.process.board.elapsed_ms(), unix_ns: unix_ns() }
+        Now { mono_ms: self.process.status.elapsed_ms(), unix_ns: unix_ns() }
     }
 
     fn take(&mut self, events: Vec<Event>) {
@@ -229,7 +229,7 @@ impl Loop<'_> {
                 self.shell.start(action);
             }
             // Each of many may take its time, as at the start beside ten thousand files.
-            self.process.board.beat_capture();
+            self.process.status.beat_capture();
         }
     }
 
@@ -244,25 +244,25 @@ impl Loop<'_> {
         match message {
             Message::Stop => {
                 self.next.stop();
-                self.process.board.desk.close();
+                self.process.status.reload_requests.close();
                 return vec![Event::Stop];
             }
             Message::Ask => {
                 let mut snapshot = self.capture.snapshot(self.now());
                 snapshot.operations = ring::operations_in_flight();
                 self.process.carried.add_to(&mut snapshot);
-                self.process.board.publish(snapshot);
+                self.process.status.publish(snapshot);
             }
             Message::Reload => self.begin_reload(),
             Message::Checked(result) => match self.process.reloads.judge(*result, &self.settings) {
-                Verdict::Swap(ticket, new) => {
+                ReloadDecision::Swap(ticket, new) => {
                     if self.next.swap(ticket, *new) {
                         tracing::info!("the config has changed: draining, then a new run begins");
                         self.process.give_up_readiness();
                         return vec![Event::Stop];
                     }
                 }
-                Verdict::Stay(settings) => {
+                ReloadDecision::Stay(settings) => {
                     self.settings = settings;
                     self.begin_reload();
                 }
@@ -299,7 +299,7 @@ impl Loop<'_> {
         refused.inc_by(ring::timers_refused().saturating_sub(refused.get()));
         if !self.is_ready && self.next.run.is_none() && self.capture.is_ready() {
             self.is_ready = true;
-            self.process.board.sources_ready.store(true, Ordering::Relaxed);
+            self.process.status.sources_ready.store(true, Ordering::Relaxed);
             self.tell_at_ms = None;
             self.tell_what_is_captured();
             // Some may have gone between two runs.
@@ -317,7 +317,7 @@ impl Loop<'_> {
                 (false, format!("{error}; new containers wait, and a crash now would repeat records"))
             }
         };
-        self.process.board.set_health("checkpoint", saving.0, saving.1);
+        self.process.status.set_health("checkpoint", saving.0, saving.1);
         if let Some(trouble) = self.capture.docker_trouble() {
             let socket = self.settings.container_monitor.socket_path.display();
             let message = match &trouble {
@@ -329,7 +329,7 @@ impl Loop<'_> {
                     format!("{trouble}; check that dockerd is well and that this user may use {socket}")
                 }
             };
-            self.process.board.set_health("docker", trouble.is_none(), message);
+            self.process.status.set_health("docker", trouble.is_none(), message);
         }
     }
 
@@ -363,7 +363,7 @@ pub(super) fn unix_s() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::desk::Desk;
+    use crate::telemetry::reload_requests::ReloadRequests;
 
     /// Ten thousand files came in two seconds; memory goes back once, when they are there.
     #[test]
@@ -382,7 +382,7 @@ mod tests {
     /// SIGHUP, then SIGTERM while the config is still being read: the agent went on running then.
     #[test]
     fn nothing_follows_a_stop() {
-        let ticket = Desk::default().ask();
+        let ticket = ReloadRequests::default().ask();
         let mut next = Next::default();
         assert!(next.swap(ticket, Settings::default()) && next.run.is_some());
         next.stop();

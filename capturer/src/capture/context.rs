@@ -211,7 +211,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// At most so many connections follow at once.
+    /// At most this many connections follow at once.
     pub fn new(slots_max: usize) -> Pool {
         Pool {
             slots_max,
@@ -264,7 +264,7 @@ impl Pool {
         self.contended
     }
 
-    /// So many streams want a slot. Returns whether that is more than there are.
+    /// This many streams want a slot. Returns whether that is more than there are.
     pub fn set_wanted(&mut self, streams: usize) -> bool {
         self.contended = streams > self.slots_max;
         self.contended
@@ -338,7 +338,7 @@ impl Lanes {
 pub struct Jitter(u64);
 
 impl Jitter {
-    /// Seeds it.
+    /// A generator with this seed.
     pub fn new(seed: u64) -> Jitter {
         Jitter(seed | 1)
     }
@@ -355,23 +355,23 @@ impl Jitter {
 
 /// What a machine is called with.
 pub struct Context<'a> {
-    /// Now.
+    /// The time of the event.
     pub now: Now,
-    /// Settings.
+    /// The settings of this run.
     pub settings: &'a Settings,
-    /// Counters.
+    /// The counters to add to.
     pub metrics: &'a Metrics,
-    /// Orders given.
+    /// Where actions are added.
     pub actions: &'a mut Vec<Action>,
     /// Room for buffers.
     pub credit: &'a mut Credit,
-    /// Deadlines.
+    /// Deadlines of all parts.
     pub timers: &'a mut Timers,
     /// Slots of api streams.
     pub pool: &'a mut Pool,
     /// Turns on file systems that may hang.
     pub lanes: &'a mut Lanes,
-    /// For back-off.
+    /// Jitter for back-offs.
     pub jitter: &'a mut Jitter,
     /// Who reads which file.
     pub owners: &'a mut Owners,

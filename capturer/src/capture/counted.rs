@@ -13,7 +13,7 @@ pub struct ReadCounts {
 }
 
 impl ReadCounts {
-    /// For so many groups of sinks.
+    /// For this many groups of sinks.
     pub fn new(outlets: usize) -> ReadCounts {
         ReadCounts { outlets, by_source: BTreeMap::new() }
     }

@@ -34,7 +34,7 @@ pub enum RequestError {
         socket: String,
         /// The operating system's reason.
         cause: String,
-        /// errno.
+        /// The error number of the system.
         errno: i32,
     },
     /// Connected, but no answer came within the time-out.
@@ -50,7 +50,7 @@ pub enum RequestError {
     Broken {
         /// What was asked.
         path: String,
-        /// hyper's reason.
+        /// The reason that hyper gives.
         cause: String,
     },
     /// The body is larger than the limit.
@@ -58,7 +58,7 @@ pub enum RequestError {
     TooLarge {
         /// What was asked.
         path: String,
-        /// The limit.
+        /// The most that is accepted.
         max: usize,
     },
 }
@@ -77,9 +77,9 @@ pub enum BodyOutcome {
 }
 
 /// Status and body of an answer, or why there is none.
-pub type Answer = Result<(u16, Vec<u8>), RequestError>;
+pub type HttpAnswer = Result<(u16, Vec<u8>), RequestError>;
 
-/// A fact.
+/// A fact that the core is told.
 #[derive(Debug)]
 pub enum Event {
     /// The loop begins.
@@ -88,53 +88,53 @@ pub enum Event {
     Tick,
     /// A request ended.
     Answered {
-        /// Which.
+        /// Number of the request.
         request: RequestId,
         /// Status and body.
-        result: Answer,
+        result: HttpAnswer,
     },
     /// A connection's head came, or it failed; a failed one is closed.
     ConnOpened {
-        /// Which.
+        /// Number of the connection.
         conn: ConnId,
         /// Status; any but 200 comes with the body's beginning, and the connection is closed.
-        result: Answer,
+        result: HttpAnswer,
     },
     /// A read of a connection ended.
     ConnRead {
-        /// Which.
+        /// Number of the connection.
         conn: ConnId,
-        /// How.
+        /// How the read of the body ended.
         outcome: BodyOutcome,
         /// What came, appended to what was given.
         buffer: Vec<u8>,
     },
     /// A connection is closed: nothing of it is in flight.
     ConnClosed {
-        /// Which.
+        /// Number of the connection.
         conn: ConnId,
     },
     /// The files of a stream were listed and their directory is watched.
     Scanned {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
         /// In no particular order.
         result: Result<Vec<FoundFile>, FileError>,
     },
     /// A file was opened, or not.
     FileOpened {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
-        /// Which.
+        /// Number of the file.
         file: FileNo,
         /// Its length and head now.
         result: Result<OpenedFile, FileError>,
     },
     /// A read of a file ended.
     FileRead {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
-        /// Which.
+        /// Number of the file.
         file: FileNo,
         /// Bytes that came.
         result: Result<usize, FileError>,
@@ -148,24 +148,24 @@ pub enum Event {
     },
     /// The live file of a stream was written to.
     FileGrew {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
     },
     /// A file of a stream that is no longer its live one was written to.
-    KinGrew {
-        /// Whose.
+    RotatedGrew {
+        /// The stream that this concerns.
         stream: StreamId,
     },
     /// Files of a stream were made, renamed or removed.
     ChainChanged {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
     },
     /// inotify lost events: look at everything.
     WatchOverflow,
     /// A file operation of a stream has had no answer for longer than it may take; told again while that is so.
     FileHung {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
         /// The file system, for people.
         place: String,
@@ -194,7 +194,7 @@ pub enum Event {
     CheckpointSaved {
         /// The tracker's state it held.
         seq: u64,
-        /// Why not.
+        /// Why it failed, if it did.
         result: Result<(), String>,
     },
     /// Drain, flush, checkpoint, end.
@@ -208,9 +208,9 @@ pub struct FoundFile {
     pub name: String,
     /// 0 = the live file, n = `.n`.
     pub rank: u32,
-    /// Compressed (`.gz`).
+    /// Whether it is compressed (`.gz`).
     pub compressed: bool,
-    /// Identity.
+    /// What identifies the file.
     pub id: FileId,
     /// Length in bytes on disk.
     pub len: u64,
@@ -223,7 +223,7 @@ pub struct FoundFile {
 /// A path that a pattern matches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FoundPath {
-    /// Absolute.
+    /// The absolute path.
     pub path: String,
     /// The file that stands there.
     pub id: FileId,
@@ -269,7 +269,7 @@ pub enum FileError {
     /// Not a regular file, or reached through a link.
     #[error("{0} is not a regular file")]
     NotRegular(String),
-    /// No right.
+    /// The agent has no permission.
     #[error("no permission to read {0}")]
     Denied(String),
     /// The directory is not there.
@@ -280,7 +280,7 @@ pub enum FileError {
     Other {
         /// What was tried.
         what: String,
-        /// The reason.
+        /// Why it failed.
         cause: String,
     },
 }
@@ -288,19 +288,19 @@ pub enum FileError {
 /// The cause of a [`FileError::Other`] where a file could be opened but would take a descriptor of the reserve.
 pub const NO_ROOM: &str = "too few file descriptors";
 
-/// An order.
+/// An order that the core gives to the shell.
 #[derive(Debug)]
 pub enum Action {
     /// GET and answer with [`Event::Answered`].
     Get {
-        /// Its number.
+        /// Number of the request.
         request: RequestId,
         /// Path and query.
         path: String,
     },
     /// GET and answer with [`Event::ConnOpened`]; the body is read piece by piece.
     OpenConn {
-        /// Its number.
+        /// Number of the connection.
         conn: ConnId,
         /// The stream it belongs to; none = finding containers.
         stream: Option<StreamId>,
@@ -309,23 +309,23 @@ pub enum Action {
     },
     /// Read on, appending to the buffer.
     ReadConn {
-        /// Which.
+        /// Number of the connection.
         conn: ConnId,
-        /// Where to.
+        /// The buffer to append to.
         buffer: Vec<u8>,
     },
     /// Close, also in the middle of a read (whose event then does not come), and answer [`Event::ConnClosed`].
     CloseConn {
-        /// Which.
+        /// Number of the connection.
         conn: ConnId,
     },
     /// Watch the directory, list the stream's files, answer [`Event::Scanned`].
     Scan {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
         /// Absolute path.
         directory: String,
-        /// Name of the live file; its kin are `name.N` and `name.N.gz`.
+        /// Name of the live file; its rotated files are `name.N` and `name.N.gz`.
         live_name: String,
         /// Files to be found under whatever name they have in the directory now.
         wanted: Vec<FileId>,
@@ -334,12 +334,12 @@ pub enum Action {
     },
     /// The directory need not be watched for this stream any more.
     Unwatch {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
     },
     /// Open and answer [`Event::FileOpened`].
     OpenFile {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
         /// Its number from now on.
         file: FileNo,
@@ -352,18 +352,18 @@ pub enum Action {
     },
     /// Read and answer [`Event::FileRead`].
     ReadFile {
-        /// Whose.
+        /// The stream that this concerns.
         stream: StreamId,
-        /// Which.
+        /// Number of the file.
         file: FileNo,
-        /// Where from.
+        /// Offset in the file to read from.
         offset: u64,
         /// Where to: its spare capacity is asked for.
         buffer: Vec<u8>,
     },
     /// Close; nothing of it is in flight.
     CloseFile {
-        /// Which.
+        /// Number of the file.
         file: FileNo,
     },
     /// List what matches a file_monitor entry and watch its directories; answer [`Event::PathsFound`].

@@ -19,7 +19,7 @@ use crate::model::record::StreamId;
 const QUIET_MS: u64 = 2_000;
 /// Files that wait to be opened count for so many times the bound before they wait for others to be quiet that long.
 const OVER: usize = 2;
-/// Who waited so long for a place gets one beyond the bound,
+/// Who waited this long for a place gets one beyond the bound,
 const PATIENCE_MS: u64 = 1_000;
 /// but one at a time, so far apart.
 const BEYOND_EVERY_MS: u64 = 10;

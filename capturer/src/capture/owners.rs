@@ -13,7 +13,7 @@ use crate::model::record::StreamId;
 pub struct Group {
     /// Number of the outlet.
     pub outlet: u8,
-    /// Followed paths.
+    /// Whether it is a group of followed paths.
     pub of_paths: bool,
 }
 

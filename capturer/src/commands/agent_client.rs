@@ -30,7 +30,7 @@ pub struct AgentClient {
     pub address: SocketAddr,
     /// Its Unix socket, which is asked first: no token is wanted there.
     pub socket: Option<PathBuf>,
-    /// Its token.
+    /// The token that it asks for.
     pub token: Option<Secret>,
     /// That comes from [`TOKEN_VARIABLE`], not from the config.
     pub is_from_variable: bool,
@@ -39,7 +39,7 @@ pub struct AgentClient {
 }
 
 /// An answer whose body is still to be read.
-pub type Answer = BufReader<Wire>;
+pub type AnswerReader = BufReader<Wire>;
 
 /// A connection to the agent.
 #[derive(Debug)]
@@ -140,8 +140,8 @@ impl AgentClient {
     ///
     /// # Errors
     /// As [`AgentClient::get`].
-    pub fn open(&self, path: &str) -> anyhow::Result<(u16, Answer)> {
-        let ask = || -> io::Result<(u16, Answer)> {
+    pub fn open(&self, path: &str) -> anyhow::Result<(u16, AnswerReader)> {
+        let ask = || -> io::Result<(u16, AnswerReader)> {
             let mut stream = self.connect()?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;

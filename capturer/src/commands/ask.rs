@@ -36,7 +36,7 @@ pub fn get(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
         (true, status) => {
             Err(io::Error::other(format!("{path} was answered {}", String::from_utf8_lossy(status))))
         }
-        _ => Err(io::Error::other("what answers is no Docker Engine")),
+        _ => Err(io::Error::other("what answers is not a Docker Engine")),
     }
 }
 
@@ -98,8 +98,8 @@ mod tests {
     fn answers_are_taken_apart() {
         assert_eq!(asked(b"HTTP/1.0 200 OK\r\nA: b\r\n\r\nOK", false), Ok(b"OK".to_vec()));
         assert!(asked(b"HTTP/1.0 503 X\r\n\r\n", false).unwrap_err().contains("answered 503"));
-        assert!(asked(b"SSH-2.0\r\n", false).unwrap_err().contains("no Docker Engine"));
-        assert!(asked(b"", false).unwrap_err().contains("no Docker Engine"));
+        assert!(asked(b"SSH-2.0\r\n", false).unwrap_err().contains("not a Docker Engine"));
+        assert!(asked(b"", false).unwrap_err().contains("not a Docker Engine"));
         assert!(asked(b"HTTP/1.0 200 OK\r\n\r\nO", true).unwrap_err().contains("within 2 s"));
     }
 

@@ -64,7 +64,7 @@ pub fn unusable_files(settings: &Settings) -> Vec<String> {
 fn directory(dir: &Path) -> Result<String, String> {
     let shown = dir.display();
     if dir.exists() && !dir.is_dir() {
-        return Err(format!("{shown} is no directory; name another"));
+        return Err(format!("{shown} is not a directory; name another"));
     }
     if !privilege::is_writable(dir) {
         let what = if dir.exists() { "be written to" } else { "be made" };
@@ -73,7 +73,7 @@ fn directory(dir: &Path) -> Result<String, String> {
     Ok(if dir.exists() {
         format!("{shown} can be written to")
     } else {
-        format!("{shown} is not there yet; it can be made, and the start makes it")
+        format!("{shown} is not there yet; it can be created, and the start creates it")
     })
 }
 
@@ -89,7 +89,7 @@ fn engine(socket: &Path) -> Result<String, String> {
     };
     match ping() {
         Ok(answer) if answer.ends_with(" 200") => Ok(format!("{} answers", socket.display())),
-        Ok(answer) => Err(format!("{} answers {answer}, which is no Docker Engine", socket.display())),
+        Ok(answer) => Err(format!("{} answers {answer}, which is not a Docker Engine", socket.display())),
         Err(error) => Err(format!(
             "{error} at {}; check that dockerd runs and that this user may use it",
             socket.display()

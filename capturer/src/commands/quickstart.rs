@@ -21,11 +21,11 @@ use crate::model::docker;
 use crate::settings::{FileFormat, FileSet, LogLevel, PathPattern, Settings};
 use crate::shell::privilege;
 use crate::telemetry::own_log;
-use crate::telemetry::status::{Board, Snapshot};
+use crate::telemetry::status::{Snapshot, Status};
 use crate::text::terminal;
 use anyhow::Context as _;
 
-/// The table is drawn anew so often.
+/// The table is redrawn this often.
 const DRAW_EVERY: Duration = Duration::from_secs(1);
 /// Rows that fit a small terminal.
 const ROWS_MAX: usize = 15;
@@ -38,7 +38,7 @@ macro_rules! say {
     ($($text:tt)*) => {{ let _ = writeln!(io::stdout(), $($text)*); }};
 }
 
-/// Runs it.
+/// Runs the command.
 pub fn run(arguments: &QuickstartArgs) -> Exit {
     match quickstart(arguments) {
         Ok(()) => Exit::Ok,
@@ -63,7 +63,7 @@ fn quickstart(arguments: &QuickstartArgs) -> anyhow::Result<()> {
         say!("  status page: http://{addr}/   metrics: http://{addr}/metrics");
     }
     say!("  Ctrl-C ends it.\n");
-    let screen = Screen::start(agent.board(), agent.stopper(), arguments.seconds)?;
+    let screen = Screen::start(agent.status(), agent.stopper(), arguments.seconds)?;
     let metrics = agent.metrics();
     let left = agent.run();
     screen.end();
@@ -181,19 +181,19 @@ fn write_lines(files: &mut [File], stop: &AtomicBool) {
     }
 }
 
-/// The live table, drawn by a thread of its own from what the board says.
+/// The live table, drawn by a thread of its own from what the status says.
 struct Screen {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
 impl Screen {
-    fn start(board: Arc<Board>, stopper: Stopper, seconds: Option<u64>) -> anyhow::Result<Screen> {
+    fn start(status: Arc<Status>, stopper: Stopper, seconds: Option<u64>) -> anyhow::Result<Screen> {
         let stop = Arc::<AtomicBool>::default();
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("screen".to_owned())
-            .spawn(move || draw(&board, &stopper, seconds, &stopped))
+            .spawn(move || draw(&status, &stopper, seconds, &stopped))
             .context("starting the live table")?;
         Ok(Screen { stop, thread })
     }
@@ -205,7 +205,7 @@ impl Screen {
     }
 }
 
-fn draw(board: &Board, stopper: &Stopper, seconds: Option<u64>, stop: &AtomicBool) {
+fn draw(status: &Status, stopper: &Stopper, seconds: Option<u64>, stop: &AtomicBool) {
     let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let terminal = io::stdout().is_terminal();
     let mut before: BTreeMap<u32, u64> = BTreeMap::new();
@@ -216,7 +216,7 @@ fn draw(board: &Board, stopper: &Stopper, seconds: Option<u64>, stop: &AtomicBoo
         if !stopping && until.is_some_and(|until| Instant::now() >= until) {
             stopper.stop();
         }
-        let snapshot = board.fresh_snapshot(Duration::from_millis(200));
+        let snapshot = status.fresh_snapshot(Duration::from_millis(200));
         if terminal || stopping {
             let _ = screen.draw(&table(&snapshot, &before), terminal);
         }

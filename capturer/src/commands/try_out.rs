@@ -30,7 +30,7 @@ const INPUT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Stands for an ID that nobody knows.
 const NO_ID: &str = "?";
 
-/// Shows it.
+/// Runs the command.
 pub fn run(arguments: &TryArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
     let settings = match cli::load(&arguments.config) {
         Ok((settings, _)) => settings,

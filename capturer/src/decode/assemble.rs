@@ -72,7 +72,7 @@ struct OpenLine {
 }
 
 impl Assembler {
-    /// Lines are cut at so many bytes.
+    /// Lines are cut at this many bytes.
     pub fn new(line_bytes_max: usize) -> Assembler {
         Assembler {
             line_bytes_max,
@@ -122,7 +122,7 @@ impl Assembler {
         self.groups.as_ref().map_or(0, |groups| groups.lines(std_type))
     }
 
-    /// So many milliseconds from now the open group of a channel has waited long enough, by its latest line's time (of
+    /// This many milliseconds from now the open group of a channel has waited long enough, by its latest line's time (of
     /// lines without one, by now); `None` = none is open.
     pub fn group_waits_ms(&self, std_type: StdType, unix_ns: i64) -> Option<u64> {
         let groups = self.groups.as_ref()?;

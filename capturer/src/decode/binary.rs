@@ -8,7 +8,7 @@ use super::text::{Mark, mark};
 const LOOK_BYTES: usize = 4096;
 /// Of less nothing can be said.
 const LOOK_BYTES_MIN: usize = 8;
-/// Fewer than one byte in so many are strange in a text: a program's escape codes, a word in another encoding.
+/// Fewer than one byte in this many are strange in a text: a program's escape codes, a word in another encoding.
 const STRANGE_ONE_IN: usize = 4;
 
 /// What the bytes at a file's beginning, or those that follow a hole, are.
@@ -24,7 +24,7 @@ pub enum Kind {
 
 /// What is to be done with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Content {
     /// Text.
     Text,
     /// Not text.
@@ -38,20 +38,20 @@ const MARK_BYTES: usize = 4;
 
 /// Judges a file by its first bytes; `None` = too few to tell. `is_known`: the config says that it is text. The
 /// agent and `capturer check` both ask here.
-pub fn judge(first: &[u8], is_known: bool) -> Option<Verdict> {
+pub fn judge(first: &[u8], is_known: bool) -> Option<Content> {
     if first.len() < MARK_BYTES {
         return None;
     }
     if mark(first, true) == Mark::Utf32 {
-        return Some(Verdict::Utf32);
+        return Some(Content::Utf32);
     }
     if is_known {
-        return Some(Verdict::Text);
+        return Some(Content::Text);
     }
     match kind(first) {
         Kind::Unknown => None,
-        Kind::Text => Some(Verdict::Text),
-        Kind::Binary => Some(Verdict::Binary),
+        Kind::Text => Some(Content::Text),
+        Kind::Binary => Some(Content::Binary),
     }
 }
 
@@ -129,8 +129,8 @@ mod tests {
         for other in [&b"plain text"[..], &[0; 64], b"", b"a\0"] {
             assert_eq!(seems_utf16(other), None, "{other:?}");
         }
-        assert_eq!(judge(&encoded(u16::to_le_bytes), false), Some(Verdict::Binary));
-        assert_eq!(judge(&encoded(u16::to_le_bytes), true), Some(Verdict::Text));
+        assert_eq!(judge(&encoded(u16::to_le_bytes), false), Some(Content::Binary));
+        assert_eq!(judge(&encoded(u16::to_le_bytes), true), Some(Content::Text));
         assert_eq!(judge(b"abc", false), None);
     }
 
@@ -138,10 +138,10 @@ mod tests {
     #[test]
     fn the_end_of_a_hole_says_nothing() {
         let text = [&[0; 10][..], b"written on\n"].concat();
-        assert_eq!(judge(&text, false), Some(Verdict::Text));
+        assert_eq!(judge(&text, false), Some(Content::Text));
         assert_eq!(
             judge(&[&[0; 10][..], &[8, 0, 0, 0, 1, 2, 3, 4, 0, 0]].concat(), false),
-            Some(Verdict::Binary)
+            Some(Content::Binary)
         );
     }
 

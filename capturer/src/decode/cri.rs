@@ -74,7 +74,7 @@ fn parse(line: &[u8]) -> Option<Piece> {
     })
 }
 
-/// Where the first blank is, within so many bytes and the one behind them.
+/// Where the first blank is, within this many bytes and the one behind them.
 fn blank(text: &[u8], max: usize) -> Option<usize> {
     let head = &text[..text.len().min(max + 1)];
     let at = memchr::memchr(b' ', head);

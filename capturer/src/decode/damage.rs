@@ -7,7 +7,7 @@
 use super::{DecodeError, Piece, Step, work};
 use crate::limits::RECORD_BYTES_MAX;
 
-/// So many NULs in a row within a line are a hole and end the line. Fewer may be what a program printed.
+/// This many NULs in a row within a line are a hole and end the line. Fewer may be what a program printed.
 pub const HOLE_BYTES_MIN: usize = 64;
 
 /// The first record of `bytes`, newline included in what it takes. `parse` reads a whole line. `behind` says where in a

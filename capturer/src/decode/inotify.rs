@@ -1,7 +1,7 @@
 //! The events of an inotify descriptor: `struct inotify_event { int wd; u32 mask, cookie, len; char name[len] }`, see
 //! inotify(7). The kernel never returns a part of one.
 
-/// One event.
+/// One event as inotify writes it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event<'a> {
     /// Watch descriptor; −1 for an overflow.

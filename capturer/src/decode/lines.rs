@@ -5,7 +5,7 @@ use crate::model::record::{MessageForm, Place, Record, StdType};
 /// What a batch is made from: the records, and the bytes that had to be made for them.
 #[derive(Debug, Default)]
 pub struct Lines {
-    /// In order.
+    /// The records, in the order of their lines.
     pub records: Vec<Record>,
     /// Joined lines with their times.
     pub made: Vec<u8>,

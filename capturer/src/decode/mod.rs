@@ -36,11 +36,11 @@ use crate::model::record::{MessageForm, StdType};
 /// What a decoder found at the start of the bytes it was given.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<T> {
-    /// An item; it took so many bytes.
+    /// An item; it took this many bytes.
     Item(T, usize),
     /// Not yet whole. Not an error.
     NeedMore,
-    /// Not what it should be: skip so many bytes (at least one) and go on.
+    /// Not what it should be: skip this many bytes (at least one) and go on.
     Reject(DecodeError, usize),
 }
 
@@ -75,7 +75,7 @@ pub struct Piece {
     pub form: MessageForm,
     /// Message bytes after unescaping.
     pub decoded_len: usize,
-    /// Which output.
+    /// Whether it was written to stdout or stderr.
     pub std_type: StdType,
     /// A newline, or its tag, ended it. If not, more of the line may follow.
     pub complete: bool,

@@ -19,7 +19,7 @@ use crate::model::record::{MessageForm, StdType};
 use crate::settings::Pipeline;
 use crate::settings::pipeline::{self, Multiline, Next};
 
-/// So many lines wait for the one that says whose they are: messages of exceptions have that many at most.
+/// This many lines wait for the one that says whose they are: messages of exceptions have that many at most.
 const WAITING_LINES_MAX: usize = 64;
 
 /// The lines of a group so far.

@@ -25,9 +25,9 @@ pub enum FrameKind {
 /// One frame; the payload as offsets into the caller's buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Whose bytes.
+    /// Where the bytes come from: stdout, stderr, or the Engine itself.
     pub kind: FrameKind,
-    /// The payload.
+    /// Where the payload is in the buffer.
     pub payload: Range<usize>,
 }
 

@@ -15,7 +15,7 @@ use crate::text::encoding::Encoding;
 pub enum Mark {
     /// No byte order mark.
     None,
-    /// One of so many bytes.
+    /// One of this many bytes.
     Of(Encoding, usize),
     /// It is too early to say.
     NeedMore,

@@ -6,7 +6,7 @@ thread_local! {
     static BYTES: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
-/// So many bytes are looked at.
+/// This many bytes are looked at.
 #[inline(always)]
 pub fn add(bytes: usize) {
     #[cfg(any(test, feature = "fuzz"))]

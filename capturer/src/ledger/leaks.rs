@@ -84,7 +84,7 @@ impl Fault {
 /// A resource counted by its number, and how much of it what there is to do explains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Amount {
-    /// Which.
+    /// The resource that this is about.
     pub resource: Resource,
     /// Of whom, for the message: `capture loop`, `sink`.
     pub of: String,
@@ -94,10 +94,10 @@ pub struct Amount {
     pub explained: u64,
 }
 
-/// A leak.
+/// A leak, to be reported once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leak {
-    /// Of what.
+    /// The resource that this is about.
     pub resource: Resource,
     /// The descriptor, if it is one.
     pub suspect: Option<Suspect>,
@@ -116,7 +116,7 @@ pub struct Detector {
 
 /// What a look changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct LeakReport {
     /// Every leak there is.
     pub leaks: Vec<Leak>,
     /// Those that are new, each to be said once.
@@ -135,8 +135,8 @@ impl Detector {
         amounts: Vec<Amount>,
         settle_ms: u64,
         grace_ms: u64,
-    ) -> Verdict {
-        let mut verdict = Verdict::default();
+    ) -> LeakReport {
+        let mut verdict = LeakReport::default();
         let mut standing = BTreeMap::new();
 
         let key = |suspect: &Suspect| (suspect.fault, suspect.fd, suspect.identity);
@@ -207,7 +207,7 @@ mod tests {
         Suspect { fd, identity, fault, owner, target: "socket:[1]".to_owned(), age_ms: 1_500 }
     }
 
-    fn look(detector: &mut Detector, look: u64, suspects: &[Suspect], amounts: &[Amount]) -> Verdict {
+    fn look(detector: &mut Detector, look: u64, suspects: &[Suspect], amounts: &[Amount]) -> LeakReport {
         detector.look(look * INTERVAL_MS, suspects.to_vec(), amounts.to_vec(), SETTLE_MS, GRACE_MS)
     }
 
@@ -215,7 +215,7 @@ mod tests {
     fn a_descriptor_is_named_at_the_second_look_once_and_until_it_goes() {
         let mut detector = Detector::default();
         let forgotten = [suspect(7, 1, Fault::Forgotten)];
-        assert_eq!(look(&mut detector, 0, &forgotten, &[]), Verdict::default());
+        assert_eq!(look(&mut detector, 0, &forgotten, &[]), LeakReport::default());
         let verdict = look(&mut detector, 1, &forgotten, &[]);
         let text = "descriptor 7 of stream:container:a, socket:[1], 1.5 s old: its stream goes on without it";
         assert_eq!((verdict.leaks.len(), verdict.new.as_slice()), (1, &[text.to_owned()][..]));

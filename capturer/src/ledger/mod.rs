@@ -34,7 +34,7 @@ use crate::model::record::StreamKey;
 pub use leaks::Resource;
 pub use owner::Owner;
 
-/// Totals of streams that ended are kept for so many of them, the latest ended.
+/// Totals of streams that ended are kept for this many of them, the latest ended.
 const ENDED_KEPT: usize = 256;
 
 /// See the module's head.
@@ -57,7 +57,7 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Row {
     owner: Owner,
-    /// By claims.
+    /// Totals as the claims count them.
     claimed: Totals,
     /// As the last look showed it: the kernel's numbers where it counts, else the claims'.
     seen: Totals,
@@ -95,7 +95,7 @@ pub struct Totals {
 /// An open descriptor, as a look finds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenFd {
-    /// Its number.
+    /// Number of the descriptor.
     pub fd: i32,
     /// What /proc says it is.
     pub target: String,
@@ -142,7 +142,7 @@ pub struct LedgerReport {
 /// A descriptor nobody claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stray {
-    /// Its number.
+    /// Number of the descriptor.
     pub fd: i32,
     /// What /proc says it is.
     pub target: String,

@@ -29,7 +29,7 @@ pub struct FdTable {
 pub struct OwnerRow {
     /// `stream:container:<id>`, `sink:<name>`, or a part.
     pub owner: String,
-    /// Open now.
+    /// How many are open now.
     pub open: u64,
     /// Opened, by the kernel's count where programs of ours count there (any tier but procfs).
     pub opened: u64,
@@ -39,7 +39,7 @@ pub struct OwnerRow {
     pub ended: bool,
 }
 
-/// A descriptor.
+/// A row for one descriptor.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct FdRow {
     /// Who holds it.

@@ -68,7 +68,7 @@ pub struct HeadPrint {
 }
 
 /// CRC-32 of the bytes that end where a file was read to. Together with the head it tells a file that grew from one that
-/// was written anew, and a copy from another file that begins alike.
+/// was rewritten, and a copy from another file that begins alike.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TailPrint {
     /// Byte offset behind the last of them.
@@ -120,7 +120,7 @@ pub struct FileCursor {
     /// Its lines were written to another file, of which this is a copy: it may be younger than they are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_copy: bool,
-    /// Per channel: records starting within so many bytes after `offset` (counted on through newer files) were
+    /// Per channel: records starting within this many bytes after `offset` (counted on through newer files) were
     /// delivered already. Zero but while a long line is open on the other channel.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skip: [u64; 2],
@@ -181,7 +181,7 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<
 /// A place in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilePlace {
-    /// The file.
+    /// The file that is read.
     pub file: FileId,
     /// What its head looks like.
     pub head: HeadPrint,

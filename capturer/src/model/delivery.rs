@@ -31,9 +31,9 @@ pub enum FromSink {
     /// The output is there. The mark must be in a saved checkpoint before the first batch is sent: otherwise a crash
     /// before the first checkpoint would leave lines that a restart could not know to cut off.
     Attached {
-        /// Which sink.
+        /// Number of the sink.
         sink: SinkId,
-        /// Whose output.
+        /// The stream that the output belongs to.
         stream: StreamId,
         /// State of the output before the stream's first record; `None` for sinks without one.
         mark: Option<OutputMark>,
@@ -42,9 +42,9 @@ pub enum FromSink {
     Ack(Ack),
     /// Something of a stream waits for its output, which takes nothing. It is tried again; others go on.
     Held {
-        /// Which sink.
+        /// Number of the sink.
         sink: SinkId,
-        /// Whose output.
+        /// The stream that the output belongs to.
         stream: StreamId,
         /// Size of the batch that waits; 0 = it is not a batch.
         bytes: u64,
@@ -53,9 +53,9 @@ pub enum FromSink {
     },
     /// Nothing of a stream waits for its output any more.
     Freed {
-        /// Which sink.
+        /// Number of the sink.
         sink: SinkId,
-        /// Whose output.
+        /// The stream that the output belongs to.
         stream: StreamId,
     },
     /// The thread has ended: it was told to, or nobody takes its output any more (`SinkErrorKind::Closed`; its

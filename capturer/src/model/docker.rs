@@ -20,7 +20,7 @@ pub const EVENTS: &str = concat!(
     "%22destroy%22%2C%22rename%22%2C%22restart%22%2C%22pause%22%2C%22unpause%22%5D%7D"
 );
 
-/// One container.
+/// The path that inspects one container.
 pub fn inspect(id: &str) -> String {
     format!("/containers/{id}/json")
 }
@@ -80,13 +80,13 @@ pub struct Inspect {
     /// RFC 3339; empty if the Engine does not say.
     #[serde(default)]
     pub created: String,
-    /// State.
+    /// The state of the container.
     #[serde(default)]
     pub state: InspectState,
-    /// Config.
+    /// Its part `Config`.
     #[serde(default)]
     pub config: InspectConfig,
-    /// Host config.
+    /// Its part `HostConfig`.
     #[serde(default)]
     pub host_config: HostConfig,
 }
@@ -99,7 +99,7 @@ impl Inspect {
     }
 }
 
-/// `State`.
+/// The part `State` of an inspection.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct InspectState {
@@ -111,7 +111,7 @@ pub struct InspectState {
     pub finished_at: String,
 }
 
-/// `Config`.
+/// The part `Config` of an inspection.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct InspectConfig {
@@ -126,16 +126,16 @@ pub struct InspectConfig {
     pub labels: Option<BTreeMap<String, String>>,
 }
 
-/// `HostConfig`.
+/// The part `HostConfig` of an inspection.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct HostConfig {
-    /// Logging.
+    /// How its log is kept.
     #[serde(default)]
     pub log_config: LogConfig,
 }
 
-/// `HostConfig.LogConfig`.
+/// The part `HostConfig.LogConfig` of an inspection.
 #[derive(Debug, Default, Deserialize)]
 pub struct LogConfig {
     /// The driver: `json-file`, `local`, `journald`, `none`, …
@@ -143,18 +143,18 @@ pub struct LogConfig {
     pub driver: String,
 }
 
-/// One event.
+/// One event of the Engine's stream of events.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ContainerEvent {
     /// `start`, `die`, …
     #[serde(default)]
     pub action: String,
-    /// Who.
+    /// The container that the event is about.
     pub actor: Actor,
 }
 
-/// `Actor`.
+/// The part `Actor` of an event.
 #[derive(Debug, Deserialize)]
 pub struct Actor {
     /// 64 hexadecimal digits.

@@ -28,7 +28,7 @@ pub struct Extra {
     pub fields: Fields,
     /// Labels set or changed; they come before the source's own.
     pub labels: Option<Arc<Labels>>,
-    /// It stands for so many identical lines; 0 = for itself.
+    /// It stands for this many identical lines; 0 = for itself.
     pub repeated: u64,
     /// Steps that could not do their work on it.
     pub failed: Failed,
@@ -86,12 +86,12 @@ pub enum Value<'a> {
     Text(&'a str),
     /// A number as JSON writes it.
     Number(&'a str),
-    /// A truth.
+    /// A boolean: true or false.
     Bool(bool),
 }
 
 impl<'a> Value<'a> {
-    /// As text.
+    /// The value as text.
     pub fn as_str(&self) -> &'a str {
         match self {
             Value::Text(text) | Value::Number(text) => text,

@@ -121,11 +121,11 @@ pub enum MessageForm {
 /// Which of a batch's buffers holds a record's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// [`Batch::read`].
+    /// The message is in [`Batch::read`].
     Read,
-    /// [`Batch::made`].
+    /// The message is in [`Batch::made`].
     Made,
-    /// [`Changes::bytes`].
+    /// The message is in [`Changes::bytes`].
     Changed,
 }
 
@@ -222,7 +222,7 @@ impl Batch {
 /// A sink's receipt: everything up to and including this batch is safe with it.
 #[derive(Debug)]
 pub struct Ack {
-    /// Which sink.
+    /// Number of the sink.
     pub sink: SinkId,
     /// The batch, returned so that its buffers can be used again.
     pub batch: Arc<Batch>,
@@ -235,9 +235,9 @@ pub struct Ack {
 /// Lines, and the bytes of their messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amount {
-    /// Lines.
+    /// Number of lines.
     pub lines: u64,
-    /// Bytes.
+    /// Number of bytes.
     pub bytes: u64,
 }
 
@@ -257,7 +257,7 @@ pub struct SinkId(pub u8);
 /// for no other sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outlet {
-    /// Its number.
+    /// Number of the outlet.
     pub index: u8,
     /// A bit for each sink.
     sinks: u64,

@@ -74,7 +74,7 @@ pub(super) fn access(line: &[u8], behind: Behind, into: &mut Found) -> Result<()
     Ok(())
 }
 
-/// Who asked.
+/// The fields of an access log line that say who asked.
 struct Head<'l> {
     vhost: Option<&'l [u8]>,
     client: &'l [u8],

@@ -21,7 +21,7 @@ pub(super) struct Kept {
     pub(super) extra: Extra,
 }
 
-/// By channel.
+/// The last line of each channel.
 #[derive(Debug, Default)]
 pub(super) struct Dedup {
     runs: [Run; 2],

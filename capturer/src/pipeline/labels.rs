@@ -22,15 +22,15 @@ pub(super) struct LabelValues {
 
 /// What became of a line.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct LabelsOutcome {
     pub(super) changed: bool,
     /// A value was replaced by the one that stands for too many.
     pub(super) limited: bool,
 }
 
 impl LabelValues {
-    pub(super) fn apply(&mut self, settings: &Labels, source: &Source, line: &mut Line) -> Told {
-        let mut told = Told::default();
+    pub(super) fn apply(&mut self, settings: &Labels, source: &Source, line: &mut Line) -> LabelsOutcome {
+        let mut told = LabelsOutcome::default();
         let mut labels = line.extra.labels.as_deref().cloned().unwrap_or_default();
         for (label, value) in &settings.set {
             labels.insert(label.clone(), value.clone());

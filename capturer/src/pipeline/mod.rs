@@ -137,7 +137,7 @@ impl Around<'_> {
 
 /// Whether a line goes on to the next step.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum StepFlow {
     GoesOn,
     Dropped,
     /// A step keeps it, and counts it itself.
@@ -177,8 +177,8 @@ impl StreamState {
             }
             let mut line = Line::new(batch, record, self.reads_text, &mut scratch);
             match self.run(&mut line, &mut made, &mut around) {
-                Verdict::GoesOn => made.push(record, line),
-                Verdict::Dropped | Verdict::Held => made.leave_out(),
+                StepFlow::GoesOn => made.push(record, line),
+                StepFlow::Dropped | StepFlow::Held => made.leave_out(),
             }
         }
         if batch.last {
@@ -191,7 +191,7 @@ impl StreamState {
         Processed { batch: made.into_batch(batch), tally: around.tally }
     }
 
-    fn run(&mut self, line: &mut Line, made: &mut Made, around: &mut Around) -> Verdict {
+    fn run(&mut self, line: &mut Line, made: &mut Made, around: &mut Around) -> StepFlow {
         let pipeline = Arc::clone(&self.pipeline);
         for (step, state) in pipeline.steps.iter().zip(&mut self.steps) {
             if let Step::When(condition, _) = step
@@ -204,11 +204,11 @@ impl StreamState {
                 (Step::Parse(settings), _) => parse_step(settings, line, around),
                 (Step::Timestamp(settings), _) => timestamp_step(settings, line, around),
                 (Step::Keep(condition), _) => keep_step(condition, line),
-                (Step::Drop(condition), _) if meets(condition, line) => Verdict::Dropped,
+                (Step::Drop(condition), _) if meets(condition, line) => StepFlow::Dropped,
                 (Step::Sample { keep_one_in }, StepState::Sample(count)) => {
                     let first = *count % keep_one_in == 0;
                     *count += 1;
-                    if first { Verdict::GoesOn } else { Verdict::Dropped }
+                    if first { StepFlow::GoesOn } else { StepFlow::Dropped }
                 }
                 (Step::Redact(rules), _) => redact_step(rules, line, around),
                 (Step::StripAnsi, _) => set_if_changed(ansi::stripped(line.text()), line, around),
@@ -223,34 +223,34 @@ impl StreamState {
                     if told.changed {
                         around.count("labels", Outcome::Changed);
                     }
-                    Verdict::GoesOn
+                    StepFlow::GoesOn
                 }
                 (Step::Dedup { window }, StepState::Dedup(dedup)) => match dedup.next(*window, line) {
                     Repeat::Held { and_dropped } => {
                         if and_dropped {
                             around.count("dedup", Outcome::Dropped);
                         }
-                        Verdict::Held
+                        StepFlow::Held
                     }
                     Repeat::First { before } => {
                         if let Some(before) = before {
                             made.push_held(before);
                         }
-                        Verdict::GoesOn
+                        StepFlow::GoesOn
                     }
                 },
-                _ => Verdict::GoesOn,
+                _ => StepFlow::GoesOn,
             };
             match verdict {
-                Verdict::GoesOn => {}
-                Verdict::Dropped => {
+                StepFlow::GoesOn => {}
+                StepFlow::Dropped => {
                     around.count(step.kind(), Outcome::Dropped);
                     return verdict;
                 }
-                Verdict::Held => return verdict,
+                StepFlow::Held => return verdict,
             }
         }
-        Verdict::GoesOn
+        StepFlow::GoesOn
     }
 }
 
@@ -269,16 +269,16 @@ fn meets(condition: &Condition, line: &Line) -> bool {
 }
 
 /// A line of which a field is asked, and that could not be parsed, is kept: what is not understood is not lost.
-fn keep_step(condition: &Condition, line: &Line) -> Verdict {
+fn keep_step(condition: &Condition, line: &Line) -> StepFlow {
     let unknown = condition.field.as_ref().is_some_and(|name| line.extra.fields.get(name).is_none());
     if meets(condition, line) || (unknown && line.extra.failed.has(Failed::PARSE)) {
-        Verdict::GoesOn
+        StepFlow::GoesOn
     } else {
-        Verdict::Dropped
+        StepFlow::Dropped
     }
 }
 
-fn parse_step(settings: &Parse, line: &mut Line, around: &mut Around) -> Verdict {
+fn parse_step(settings: &Parse, line: &mut Line, around: &mut Around) -> StepFlow {
     let mut found = Found::new(settings.message.as_deref());
     let result = match &settings.from {
         None => parse_text(&settings.format, line.text(), &mut found),
@@ -289,13 +289,13 @@ fn parse_step(settings: &Parse, line: &mut Line, around: &mut Around) -> Verdict
             }
             Some(value) => parse_text(&settings.format, value.as_str().as_bytes(), &mut found),
             // Not every line has it.
-            None => return Verdict::GoesOn,
+            None => return StepFlow::GoesOn,
         },
     };
     if result.is_err() {
         line.extra.failed.add(Failed::PARSE);
         around.count("parse", Outcome::Failed);
-        return Verdict::GoesOn;
+        return StepFlow::GoesOn;
     }
     let mut limited = found.limited;
     let changed = !found.fields.is_empty() || found.message.is_some();
@@ -315,19 +315,19 @@ fn parse_step(settings: &Parse, line: &mut Line, around: &mut Around) -> Verdict
     if limited {
         around.count("parse", Outcome::Limited);
     }
-    Verdict::GoesOn
+    StepFlow::GoesOn
 }
 
-fn set_if_changed(text: Option<Vec<u8>>, line: &mut Line, around: &mut Around) -> Verdict {
+fn set_if_changed(text: Option<Vec<u8>>, line: &mut Line, around: &mut Around) -> StepFlow {
     if let Some(text) = text {
         line.set_text(text);
         around.count("strip_ansi", Outcome::Changed);
     }
-    Verdict::GoesOn
+    StepFlow::GoesOn
 }
 
 /// A field whose name is taken by another one replaces it.
-fn rename_step(names: &BTreeMap<String, String>, line: &mut Line, around: &mut Around) -> Verdict {
+fn rename_step(names: &BTreeMap<String, String>, line: &mut Line, around: &mut Around) -> StepFlow {
     let (mut changed, mut limited) = (false, false);
     for (from, to) in names.iter().filter(|(from, to)| from != to) {
         let fields = &mut line.extra.fields;
@@ -344,10 +344,10 @@ fn rename_step(names: &BTreeMap<String, String>, line: &mut Line, around: &mut A
     if limited {
         around.count("rename", Outcome::Limited);
     }
-    Verdict::GoesOn
+    StepFlow::GoesOn
 }
 
-fn remove_step(names: &[String], line: &mut Line, around: &mut Around) -> Verdict {
+fn remove_step(names: &[String], line: &mut Line, around: &mut Around) -> StepFlow {
     let mut changed = false;
     for name in names {
         changed |= line.extra.fields.get(name).is_some();
@@ -356,7 +356,7 @@ fn remove_step(names: &[String], line: &mut Line, around: &mut Around) -> Verdic
     if changed {
         around.count("remove", Outcome::Changed);
     }
-    Verdict::GoesOn
+    StepFlow::GoesOn
 }
 
 /// What has only a head to be read is read however long it is, the rest up to a bound.
@@ -368,7 +368,7 @@ fn parse_text(format: &ParseFormat, text: &[u8], found: &mut Found) -> Result<()
     parse(format, text, found)
 }
 
-fn timestamp_step(settings: &Timestamp, line: &mut Line, around: &mut Around) -> Verdict {
+fn timestamp_step(settings: &Timestamp, line: &mut Line, around: &mut Around) -> StepFlow {
     let value = line.extra.fields.get(&settings.field);
     let Some(time) = value.and_then(|value| time::parse(settings, value.as_str(), around.now_ns)) else {
         // A line that could not be parsed has no fields: that was counted.
@@ -376,7 +376,7 @@ fn timestamp_step(settings: &Timestamp, line: &mut Line, around: &mut Around) ->
             line.extra.failed.add(Failed::TIMESTAMP);
             around.count("timestamp", Outcome::Failed);
         }
-        return Verdict::GoesOn;
+        return StepFlow::GoesOn;
     };
     let bound = |length: std::time::Duration| i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
     let (too_old, future) = (bound(settings.too_old), bound(settings.future));
@@ -386,19 +386,19 @@ fn timestamp_step(settings: &Timestamp, line: &mut Line, around: &mut Around) ->
     if within == time {
         line.set_time(time);
         around.count("timestamp", Outcome::Changed);
-        return Verdict::GoesOn;
+        return StepFlow::GoesOn;
     }
     if settings.otherwise == Otherwise::Reject {
-        return Verdict::Dropped;
+        return StepFlow::Dropped;
     }
     around.count("timestamp", Outcome::Limited);
     if settings.otherwise == Otherwise::Clamp {
         line.set_time(within);
     }
-    Verdict::GoesOn
+    StepFlow::GoesOn
 }
 
-fn redact_step(rules: &Redact, line: &mut Line, around: &mut Around) -> Verdict {
+fn redact_step(rules: &Redact, line: &mut Line, around: &mut Around) -> StepFlow {
     let (mut changed, mut limited) = (false, false);
     let mut clean = |name: &str, text: &str| {
         if redact::is_secret_field(rules, name) {
@@ -434,7 +434,7 @@ fn redact_step(rules: &Redact, line: &mut Line, around: &mut Around) -> Verdict 
     if limited {
         around.count("redact", Outcome::Limited);
     }
-    Verdict::GoesOn
+    StepFlow::GoesOn
 }
 
 /// Whether a value is there, for labels.
@@ -442,7 +442,7 @@ fn label_of(line: &Line, field: &str) -> Option<String> {
     line.extra.fields.get(field).map(|value: Value| value.as_str().to_owned())
 }
 
-/// A record's time, written anew.
+/// A record's time, rewritten.
 fn written(time_ns: i64) -> String {
     timestamp::format(time_ns)
 }

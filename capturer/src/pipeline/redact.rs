@@ -23,7 +23,7 @@ const TOO_MUCH: &[u8] = b"[redacted: the rest of the line, which costs too much 
 /// more.
 const WORK_BYTES_MAX: usize = 4 * 1024 * 1024;
 const WORK_FACTOR: usize = 16;
-/// So many times its length, and so many bytes more, a line may grow.
+/// This many times its length, and this many bytes more, a line may grow.
 const GROWTH_FACTOR: usize = 4;
 const GROWTH_BYTES: usize = 4 * 1024;
 
@@ -65,7 +65,7 @@ pub(super) struct Done {
 
 /// Redacts a text; `text` stays borrowed where there is nothing to hide.
 pub(super) fn redact<'t>(rules: &Redact, text: &'t [u8]) -> (Cow<'t, [u8]>, Done) {
-    let mut line = Line { text: Cow::Borrowed(text), done: Done::default(), work: 0 };
+    let mut line = RedactedLine { text: Cow::Borrowed(text), done: Done::default(), work: 0 };
     let has = |preset| rules.presets.contains(&preset);
     if has(RedactPreset::KeySecret) {
         line.replace(secrets::values, REDACTED);
@@ -105,7 +105,7 @@ pub(super) fn redacted() -> String {
     REDACTED.to_owned()
 }
 
-struct Line<'t> {
+struct RedactedLine<'t> {
     text: Cow<'t, [u8]>,
     done: Done,
     /// Bytes that own patterns have looked at, as far as can be known from outside: from where a search began to the
@@ -113,7 +113,7 @@ struct Line<'t> {
     work: usize,
 }
 
-impl Line<'_> {
+impl RedactedLine<'_> {
     fn replace(&mut self, find: impl Fn(&[u8]) -> Vec<Range<usize>>, with: &str) {
         let found = find(&self.text);
         if found.is_empty() {

@@ -81,7 +81,7 @@ fn rest_is_none(rest: &[u8]) -> Option<()> {
     rest.is_empty().then_some(())
 }
 
-/// A number with or without a fraction, in units of so many nanoseconds.
+/// A number with or without a fraction, in units of this many nanoseconds.
 fn number(text: &str, unit_ns: i128) -> Option<i64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -240,7 +240,7 @@ impl Civil {
     }
 }
 
-/// A number of so many digits, and what is behind it.
+/// A number of this many digits, and what is behind it.
 fn number_of(text: &[u8], least: usize, most: usize) -> Option<(i64, &[u8])> {
     let len = text.iter().take(most).take_while(|byte| byte.is_ascii_digit()).count();
     (len >= least).then(|| {

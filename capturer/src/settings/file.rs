@@ -50,9 +50,9 @@ const SERIES_CEILING: usize = 100_000;
 /// A `--set key=value` argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Override {
-    /// Dotted path.
+    /// The dotted path of the key.
     pub key: Arc<str>,
-    /// YAML.
+    /// The value, as YAML.
     pub value: String,
 }
 

@@ -57,7 +57,7 @@ pub struct Loki {
     pub max_line_age: MaxLineAge,
     /// Who we are.
     pub auth: LokiAuth,
-    /// For https.
+    /// Settings for https.
     pub tls: LokiTls,
     /// The queue on disk.
     pub spool: Spool,
@@ -72,7 +72,7 @@ pub enum MaxLineAge {
     AsServerSays,
     /// From this age.
     Fixed(Duration),
-    /// None is.
+    /// Lines of any age are sent.
     Off,
 }
 
@@ -115,13 +115,13 @@ pub enum LokiAuth {
     None,
     /// User and password.
     Basic(String, Secret),
-    /// A token.
+    /// A bearer token.
     Bearer(Secret),
     /// A token in a file that others renew; read again for each request.
     BearerFile(PathBuf),
 }
 
-/// For https.
+/// Settings for https.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LokiTls {
     /// Authorities to trust instead of the host's own; PEM.

@@ -72,7 +72,7 @@ pub struct Settings {
     pub admin: Admin,
     /// Own log lines.
     pub log: Log,
-    /// Containers.
+    /// How containers are found and read.
     pub container_monitor: ContainerMonitor,
     /// Files that no container writes.
     pub file_monitor: FileMonitor,
@@ -82,7 +82,7 @@ pub struct Settings {
     pub sinks: Sinks,
     /// The look at our own descriptors, threads and memory.
     pub resource_monitoring: ResourceMonitoring,
-    /// Metrics.
+    /// Settings of the metrics.
     pub metrics: MetricsSettings,
 }
 
@@ -92,7 +92,7 @@ pub struct Settings {
 pub enum Privileges {
     /// They are given up ([`crate::shell::privilege`]).
     Drop,
-    /// They stay.
+    /// They are kept.
     Keep,
 }
 
@@ -118,7 +118,7 @@ pub struct Admin {
 pub struct AdminTls {
     /// The chain, the server's own certificate first.
     pub cert_file: PathBuf,
-    /// Its key.
+    /// The key of the certificate.
     pub key_file: PathBuf,
 }
 
@@ -200,7 +200,7 @@ pub struct ContainerMonitor {
     pub list_interval: Duration,
     /// Longest pause between attempts to reach the Engine.
     pub reconnect_interval: Duration,
-    /// After so long without a byte a read ends by its timer.
+    /// After this long without a byte a read ends by its timer.
     pub read_timeout: Duration,
     /// Stream openings and requests under way at once, at most [`crate::limits::OPENINGS_CEILING`].
     pub max_concurrent: usize,
@@ -287,7 +287,7 @@ pub enum StartAt {
 pub struct FileMonitor {
     /// Patterns are matched again so often, for what inotify did not tell.
     pub sweep_interval: Duration,
-    /// So many quiet files stay open; containers' logs count too.
+    /// This many quiet files stay open; containers' logs count too.
     pub max_open: usize,
     /// A file that was quiet for so long is closed; zero = never for that alone.
     pub close_idle_after: Duration,
@@ -298,7 +298,7 @@ pub struct FileMonitor {
 /// One entry of `file_monitor.files`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileSet {
-    /// Which files.
+    /// Patterns of the files to follow.
     pub paths: Vec<PathPattern>,
     /// Files and directories to leave out.
     pub exclude: Vec<PathPattern>,
@@ -325,7 +325,7 @@ pub struct TextRules {
     pub encoding: Option<Encoding>,
     /// Carriage returns before a line's end stay in the message.
     pub keep_cr: bool,
-    /// A last line without newline is delivered when nothing came for so long; 0 = never.
+    /// A last line without newline is delivered when nothing came for this long; 0 = never.
     pub unfinished_line_after: Duration,
     /// What is done about files that are not text.
     pub binary: Binary,
@@ -446,13 +446,13 @@ pub enum Fsync {
 pub struct ResourceMonitoring {
     /// Off = descriptors, threads and memory are not counted.
     pub enabled: bool,
-    /// How often.
+    /// How often the witness looks.
     pub check_interval: Duration,
     /// dockerd's descriptors are looked at too.
     pub watch_dockerd: bool,
 }
 
-/// Metrics.
+/// Settings of the metrics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MetricsSettings {
     /// Containers with series of their own; the rest share one named `other`.

@@ -155,7 +155,7 @@ fn reached(parts: &[Part], names: &[&str], hidden: bool) -> Vec<bool> {
 fn foreign(text: &str) -> Result<(), String> {
     if !text.starts_with('/') {
         let regex = text.starts_with('^') || text.contains(".*");
-        let hint = if regex { "; this is no regular expression: * stands for any text" } else { "" };
+        let hint = if regex { "; this is not a regular expression: * stands for any text" } else { "" };
         return Err(format!("the path must be absolute, such as /var/log/*.log{hint}"));
     }
     let bytes = text.as_bytes();
@@ -362,7 +362,7 @@ mod tests {
     fn what_is_not_known_is_refused_with_what_to_write() {
         let table = [
             ("var/log/*.log", "must be absolute"),
-            ("^/var/log/.*$", "no regular expression"),
+            ("^/var/log/.*$", "not a regular expression"),
             ("~/a.log", "must be absolute"),
             ("/a/", "write /a/* for its files"),
             ("/", "is a directory"),

@@ -12,7 +12,7 @@ pub enum Place {
     Nowhere,
     /// In the config file, both counted from 1.
     File {
-        /// Line.
+        /// Line in the file, from 1.
         line: usize,
         /// Column in characters.
         column: usize,
@@ -24,7 +24,7 @@ pub enum Place {
 /// One thing wrong.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Where.
+    /// The place in the config.
     pub place: Place,
     /// Dotted path of the key, empty if it concerns no key.
     pub key: String,

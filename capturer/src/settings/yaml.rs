@@ -60,13 +60,13 @@ struct Builder<'t> {
     /// Everything is placed here if the text is no file.
     set: Option<&'t Arc<str>>,
     /// By the parser's own number of a line, less one.
-    lines: Vec<Line>,
+    lines: Vec<YamlLine>,
     problems: Vec<Problem>,
 }
 
 /// A line as the parser counts them: to YAML a carriage return alone begins one too.
 #[derive(Clone, Copy)]
-struct Line {
+struct YamlLine {
     /// As editors, `grep -n` and compilers count them: one more behind each line feed.
     number: usize,
     /// Characters of that one before the parser's begins.
@@ -76,14 +76,14 @@ struct Line {
 }
 
 /// Never empty. The last one is the end of the text: the parser names a line behind it.
-fn lines(text: &str) -> Vec<Line> {
-    let (mut lines, mut line) = (Vec::new(), Line { number: 1, before: 0, chars: 0 });
+fn lines(text: &str) -> Vec<YamlLine> {
+    let (mut lines, mut line) = (Vec::new(), YamlLine { number: 1, before: 0, chars: 0 });
     let mut chars = text.chars().peekable();
     while let Some(char) = chars.next() {
         let next = match char {
-            '\n' => Line { number: line.number + 1, before: 0, chars: 0 },
+            '\n' => YamlLine { number: line.number + 1, before: 0, chars: 0 },
             '\r' if chars.peek() != Some(&'\n') => {
-                Line { before: line.before + line.chars + 1, chars: 0, ..line }
+                YamlLine { before: line.before + line.chars + 1, chars: 0, ..line }
             }
             _ => {
                 line.chars += 1;
@@ -93,7 +93,7 @@ fn lines(text: &str) -> Vec<Line> {
         lines.push(line);
         line = next;
     }
-    lines.extend([line, Line { before: line.before + line.chars, chars: 0, ..line }]);
+    lines.extend([line, YamlLine { before: line.before + line.chars, chars: 0, ..line }]);
     lines
 }
 
@@ -103,7 +103,7 @@ impl<'t> Builder<'t> {
             Some(key) => Place::Set(Arc::clone(key)),
             None => {
                 let at = (marker.line().max(1) - 1).min(self.lines.len() - 1);
-                let Line { number, before, chars } = self.lines[at];
+                let YamlLine { number, before, chars } = self.lines[at];
                 // The parser counts columns from 0, and bytes in directives (%…) that are not ASCII.
                 Place::File { line: number, column: before + marker.col().min(chars) + 1 }
             }

@@ -30,7 +30,7 @@ pub fn raise() -> (u64, u64) {
     (before, now)
 }
 
-/// The limit.
+/// The soft limit of this process.
 pub fn limit() -> u64 {
     LIMIT.load(Ordering::Relaxed)
 }

@@ -50,7 +50,7 @@ pub struct Cancel {
 }
 
 impl Cancel {
-    /// Ends it.
+    /// Ends the connection.
     pub fn cancel(&self) {
         self.cancelled.set(true);
         if let Some(socket) = &*self.socket.borrow() {

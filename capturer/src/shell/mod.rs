@@ -1,4 +1,4 @@
-//! The shell: carries the core's actions out and turns what comes of them back into events. It decides nothing.
+//! The shell: carries out the core's actions and turns their results into events. It decides nothing.
 //!
 //! Every operation is one future in one set ([`Shell::next`] waits for the first that ends); there is no task per
 //! stream and none per read. A connection is in the set while it is opened, read or closed, and rests in a table
@@ -27,7 +27,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 use crate::capture::io::{
-    Action, Answer, BodyOutcome, ConnId, Event, FileError, FileNo, FoundFile, RequestError, RequestId,
+    Action, BodyOutcome, ConnId, Event, FileError, FileNo, FoundFile, HttpAnswer, RequestError, RequestId,
 };
 use crate::decode::inotify;
 use crate::ledger::Owner;
@@ -42,7 +42,7 @@ use crate::shell::watches::{Concerned, Watches};
 
 /// Bytes of one read of inotify: some 2,000 events.
 const INOTIFY_BYTES: usize = 64 * 1024;
-/// After inotify told something, its next read waits so long. A container that prints a line at a time then costs one
+/// Pause after each read of inotify. A container that prints a line at a time then costs one
 /// look per pause, not one per line.
 const INOTIFY_PAUSE: Duration = Duration::from_millis(10);
 /// Bytes of an error answer that are kept.
@@ -77,7 +77,7 @@ pub struct Shell {
 }
 
 enum Slot {
-    /// Nothing of it is under way.
+    /// No operation of it is under way.
     Resting(Box<Connection>, Rc<Cancel>),
     /// A future has it.
     Busy { cancel: Rc<Cancel>, closing: bool },
@@ -85,7 +85,7 @@ enum Slot {
 
 /// An open file.
 enum Opened {
-    /// Local: read through the ring.
+    /// A local file, read through the ring.
     Here(Rc<Claimed<OwnedFd>>),
     /// On a file system that may hang: its thread has it under this number, reads and closes it.
     OnLane(Lane, RawFd),
@@ -122,7 +122,7 @@ impl Rest {
 /// An operation that ended.
 enum Done {
     Event(Event),
-    Answered(RequestId, Answer),
+    Answered(RequestId, HttpAnswer),
     Opened(ConnId, Opening),
     Read(ConnId, Box<Connection>, BodyOutcome, Vec<u8>),
     Closed(ConnId),
@@ -253,7 +253,7 @@ impl Shell {
     fn to_outlet(&self, outlet: Outlet, message: impl Fn() -> ToSink) {
         let sinks = self.sinks.iter().enumerate().filter(|(index, _)| outlet.contains(SinkId(*index as u8)));
         for (_, sink) in sinks {
-            // A sink that has ended has told so; what it is sent is lost to it alone.
+            // A sink that has ended has reported it; what it is sent is lost to it alone.
             let _ = sink.send(message());
         }
     }
@@ -417,7 +417,7 @@ impl Shell {
             if listed {
                 events.push(Event::ChainChanged { stream });
             }
-            events.extend([Event::FileGrew { stream }, Event::KinGrew { stream }]);
+            events.extend([Event::FileGrew { stream }, Event::RotatedGrew { stream }]);
         }
         events
     }
@@ -447,11 +447,11 @@ impl Shell {
         }
     }
 
-    /// An answer of the files threads.
-    pub fn on_files(&mut self, answer: files::Answer) -> Vec<Event> {
+    /// Handles an answer of the threads for files.
+    pub fn on_files(&mut self, answer: files::FilesAnswer) -> Vec<Event> {
         match answer {
-            files::Answer::Scanned { stream, watch, result } => self.on_scanned(stream, watch, result),
-            files::Answer::PathsFound { set, lane, lanes, watches, paths } => {
+            files::FilesAnswer::Scanned { stream, watch, result } => self.on_scanned(stream, watch, result),
+            files::FilesAnswer::PathsFound { set, lane, lanes, watches, paths } => {
                 let is_news = self.watches.set_of_patterns(set, lane, watches);
                 if lane.is_none() {
                     self.watches.end_listing();
@@ -493,13 +493,13 @@ impl Shell {
         events
     }
 
-    fn on_answer(&mut self, answer: files::Answer) -> Event {
+    fn on_answer(&mut self, answer: files::FilesAnswer) -> Event {
         match answer {
-            files::Answer::Scanned { stream, result, .. } => Event::Scanned { stream, result },
-            files::Answer::PathsFound { set, lane, lanes, paths, .. } => {
+            files::FilesAnswer::Scanned { stream, result, .. } => Event::Scanned { stream, result },
+            files::FilesAnswer::PathsFound { set, lane, lanes, paths, .. } => {
                 Event::PathsFound { set, lane, lanes, paths }
             }
-            files::Answer::Opened { stream, file, lane, result } => {
+            files::FilesAnswer::Opened { stream, file, lane, result } => {
                 let result = result.map(|(open, opened)| {
                     let open = match open {
                         OpenFile::Here(descriptor) => {
@@ -515,14 +515,14 @@ impl Shell {
                 });
                 Event::FileOpened { stream, file, result }
             }
-            files::Answer::Closed { file } => {
+            files::FilesAnswer::Closed { file } => {
                 self.open_files.remove(&file);
                 Event::Tick
             }
-            files::Answer::Read { stream, file, result, buffer, file_len, data_at } => {
+            files::FilesAnswer::Read { stream, file, result, buffer, file_len, data_at } => {
                 Event::FileRead { stream, file, result, buffer, file_len, data_at }
             }
-            files::Answer::Saved { seq, result } => Event::CheckpointSaved { seq, result },
+            files::FilesAnswer::Saved { seq, result } => Event::CheckpointSaved { seq, result },
         }
     }
 
@@ -560,10 +560,10 @@ impl Shell {
             }
             self.watches.on_event(&event, &mut told);
         }
-        let Concerned { grew, kin_grew, changed, sets } = told;
+        let Concerned { grew, rotated_grew, changed, sets } = told;
         events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
         // What was written to an older file comes first.
-        events.extend(kin_grew.into_iter().map(|stream| Event::KinGrew { stream }));
+        events.extend(rotated_grew.into_iter().map(|stream| Event::RotatedGrew { stream }));
         events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));
         events.extend(sets.into_iter().map(|set| Event::PathsChanged { set }));
         events
@@ -689,7 +689,7 @@ async fn in_time<T>(
         result = &mut asking => return result,
         () = tokio::time::sleep(patience) => cancel.cancel(),
     }
-    // It may have come to its end just then.
+    // It may have ended just then.
     let late = RequestError::NoAnswer { path: path.to_owned(), timeout_s: patience.as_secs() };
     asking.await.map_err(|_| late)
 }

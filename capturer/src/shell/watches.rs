@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::capture::io::LaneId;
 use crate::decode::inotify::{CREATE, Event, IGNORED, IS_DIRECTORY, MODIFY, MOVE_SELF, MOVED_TO};
-use crate::model::kin;
-use crate::model::kin::Kin;
 use crate::model::record::StreamId;
+use crate::model::rotated_name;
+use crate::model::rotated_name::RotatedName;
 use crate::settings::path_pattern::Wild;
 use crate::text::path_text::text_of_bytes;
 
@@ -26,7 +26,7 @@ pub struct Interest {
 }
 
 impl Interest {
-    /// This name.
+    /// Interest in this name alone.
     pub fn name(name: impl Into<String>) -> Interest {
         Interest { names: BTreeSet::from([name.into()]), ..Interest::default() }
     }
@@ -66,7 +66,7 @@ impl Interest {
     }
 }
 
-/// The table.
+/// Which streams each watch concerns.
 #[derive(Debug, Default)]
 pub struct Watches {
     directories: BTreeMap<i32, Directory>,
@@ -84,10 +84,10 @@ pub struct Watches {
 #[derive(Debug)]
 struct Watched {
     live_name: String,
-    /// Once known.
+    /// The watch, once it is known.
     watch: Option<i32>,
     /// Names of its other files when they were last listed.
-    kin: BTreeSet<String>,
+    rotated: BTreeSet<String>,
 }
 
 /// An entry of file_monitor, and the file system that may hang; `None` = all that may not.
@@ -100,7 +100,7 @@ struct Directory {
     /// By the live name without its ending: a rotated file may have its mark before that.
     stems: BTreeMap<String, BTreeSet<StreamId>>,
     /// By the name of a rotated file.
-    kin: BTreeMap<String, BTreeSet<StreamId>>,
+    rotated: BTreeMap<String, BTreeSet<StreamId>>,
     /// By index of a file_monitor entry whose patterns lead here, and the part of it that does: what concerns it.
     sets: BTreeMap<Part, Interest>,
 }
@@ -122,8 +122,8 @@ impl Directory {
     fn forget(&mut self, stream: StreamId, watched: &Watched) {
         forget(&mut self.streams, &watched.live_name, stream);
         forget(&mut self.stems, stem(&watched.live_name), stream);
-        for name in &watched.kin {
-            forget(&mut self.kin, name, stream);
+        for name in &watched.rotated {
+            forget(&mut self.rotated, name, stream);
         }
     }
 }
@@ -134,7 +134,7 @@ pub struct Concerned {
     /// Their live file was written to.
     pub grew: BTreeSet<StreamId>,
     /// Another file of theirs was.
-    pub kin_grew: BTreeSet<StreamId>,
+    pub rotated_grew: BTreeSet<StreamId>,
     /// Files of theirs were made, renamed or removed.
     pub changed: BTreeSet<StreamId>,
     /// Their patterns may match something new.
@@ -160,14 +160,14 @@ impl Watches {
         let watched = self.streams.entry(stream).or_insert_with(|| Watched {
             live_name: live_name.to_owned(),
             watch: None,
-            kin: BTreeSet::new(),
+            rotated: BTreeSet::new(),
         });
         if watched.live_name != live_name {
             let left = watched.watch.take();
             if let Some(directory) = left.and_then(|watch| self.directories.get_mut(&watch)) {
                 directory.forget(stream, watched);
             }
-            (watched.live_name, watched.kin) = (live_name.to_owned(), BTreeSet::new());
+            (watched.live_name, watched.rotated) = (live_name.to_owned(), BTreeSet::new());
             left.into_iter().for_each(|watch| self.drop_unused(watch));
         }
     }
@@ -180,7 +180,7 @@ impl Watches {
             if let Some(directory) = self.directories.get_mut(&left) {
                 directory.forget(stream, watched);
             }
-            watched.kin.clear();
+            watched.rotated.clear();
         }
         let directory = self.directories.entry(watch).or_default();
         directory.streams.entry(watched.live_name.clone()).or_default().insert(stream);
@@ -205,17 +205,17 @@ impl Watches {
             return;
         };
         let live_name = watched.live_name.as_str();
-        let kin: BTreeSet<String> = names.filter(|name| *name != live_name).map(str::to_owned).collect();
-        if kin == watched.kin {
+        let rotated: BTreeSet<String> = names.filter(|name| *name != live_name).map(str::to_owned).collect();
+        if rotated == watched.rotated {
             return;
         }
-        for name in watched.kin.difference(&kin) {
-            forget(&mut directory.kin, name, stream);
+        for name in watched.rotated.difference(&rotated) {
+            forget(&mut directory.rotated, name, stream);
         }
-        for name in kin.difference(&watched.kin) {
-            directory.kin.entry(name.clone()).or_default().insert(stream);
+        for name in rotated.difference(&watched.rotated) {
+            directory.rotated.entry(name.clone()).or_default().insert(stream);
         }
-        watched.kin = kin;
+        watched.rotated = rotated;
     }
 
     /// Directories that patterns lead to are watched, and no others. True = something that concerns the entry came there
@@ -307,15 +307,15 @@ impl Watches {
         }
         let name = text_of_bytes(event.name);
         let name = &*name;
-        let kin = directory.kin.get(name).into_iter().flatten();
+        let rotated = directory.rotated.get(name).into_iter().flatten();
         match directory.streams.get(name) {
             Some(streams) if is_write => told.grew.extend(streams),
             Some(streams) => told.changed.extend(streams),
-            None if is_write => told.kin_grew.extend(kin),
+            None if is_write => told.rotated_grew.extend(rotated),
             None => {
-                told.changed.extend(kin);
+                told.changed.extend(rotated);
                 // One that comes may be a sibling: a.log.1, 0.log.20261125-100000, a.log-20261125.gz, a-2026-11-25.log.
-                for stem in kin::stems(name) {
+                for stem in rotated_name::stems(name) {
                     let by_name = [directory.streams.get(stem), directory.stems.get(stem)];
                     let streams = by_name.into_iter().flatten().flatten();
                     told.changed.extend(streams.filter(|stream| self.is_kin(**stream, name)));
@@ -325,7 +325,7 @@ impl Watches {
     }
 
     fn is_kin(&self, stream: StreamId, name: &str) -> bool {
-        self.streams.get(&stream).is_some_and(|watched| Kin::of(name, &watched.live_name).is_some())
+        self.streams.get(&stream).is_some_and(|watched| RotatedName::of(name, &watched.live_name).is_some())
     }
 }
 
@@ -402,7 +402,7 @@ mod tests {
         watches.set_of_patterns(1, None, vec![(7, wild("*.txt")), (7, Interest::name("named"))]);
         watches.set_of_patterns(2, None, vec![(7, Interest::directories(false))]);
         watches.set_kin(StreamId(1), ["a.log", "a.log.1", "strange"].into_iter());
-        let mut kin_grew = Vec::new();
+        let mut rotated_grew = Vec::new();
         let mut check = |name: &str, mask: u32, expected: (&[u32], &[u32], &[usize])| {
             let mut told = Concerned::default();
             let event = Event { watch: 7, mask, name: name.as_bytes() };
@@ -410,7 +410,7 @@ mod tests {
             let ids = |set: BTreeSet<StreamId>| set.into_iter().map(|id| id.0).collect::<Vec<_>>();
             let sets: Vec<_> = told.sets.into_iter().collect();
             assert_eq!((&ids(told.grew)[..], &ids(told.changed)[..], &sets[..]), expected, "{name} {mask:x}");
-            kin_grew.extend(told.kin_grew.into_iter().map(|id| (name.to_owned(), id.0)));
+            rotated_grew.extend(told.rotated_grew.into_iter().map(|id| (name.to_owned(), id.0)));
         };
         check("a.log", MODIFY, (&[1], &[], &[]));
         check("b.log", CREATE, (&[], &[2], &[0]));
@@ -431,7 +431,7 @@ mod tests {
         check("", IGNORED, (&[], &[1, 2], &[0, 1, 2]));
         check("a.log", MODIFY, (&[], &[], &[]));
         // What no listing showed is nobody's.
-        assert_eq!(kin_grew, [("a.log.1".to_owned(), 1), ("strange".to_owned(), 1)]);
+        assert_eq!(rotated_grew, [("a.log.1".to_owned(), 1), ("strange".to_owned(), 1)]);
     }
 
     #[test]

@@ -43,11 +43,11 @@ pub struct Letter {
     /// What else was sent with it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
-    /// The line.
+    /// The line that was refused.
     pub line: String,
 }
 
-/// The directory.
+/// The directory of dead letters.
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     dir: PathBuf,
@@ -203,7 +203,7 @@ impl Drop for Lock {
 /// Letters that the agent adds nothing to any more.
 #[derive(Debug, Default)]
 pub struct Taken {
-    /// Oldest first.
+    /// The letters, oldest first.
     pub letters: Vec<Letter>,
     /// Lines that are no letter: torn by a crash, or edited.
     pub unreadable: usize,

@@ -9,7 +9,7 @@ use super::SinkError;
 use crate::model::record::{Batch, Source, StreamId};
 use crate::pipeline::Processed;
 
-/// So many blocked outputs are named one by one.
+/// This many blocked outputs are named one by one.
 const NAMED_MAX: usize = 3;
 
 /// Something a sink is to do for one stream.

@@ -99,7 +99,7 @@ pub struct Delivered {
 /// What was written for some records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Records.
+    /// Number of records.
     pub records: u64,
     /// Bytes of output.
     pub bytes: u64,

@@ -21,7 +21,7 @@ use crate::settings::OutputFormat;
 #[derive(Clone, Debug)]
 pub(super) struct SourceFacts {
     pub(super) prefix: SourcePrefix,
-    /// For `pretty`.
+    /// The name that `pretty` shows.
     pub(super) name: String,
 }
 

@@ -21,7 +21,7 @@ pub(super) enum PlainFormat {
     Raw,
     /// As Docker's own files have it.
     Docker,
-    /// For eyes.
+    /// For people to read.
     Pretty,
 }
 

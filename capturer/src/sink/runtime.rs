@@ -1,4 +1,4 @@
-//! The thread around a sink: takes messages in order, tries again what failed, tells the board how it is.
+//! The thread around a sink: takes messages in order, tries again what failed, tells the status how it is.
 //!
 //! ```text
 //! inbox ─▶ attach / deliver ── ok ──▶ report Attached / Ack, count
@@ -32,7 +32,7 @@ use crate::limits::SINK_RETRY_MS_MAX;
 use crate::model::delivery::{FromSink, ToSink};
 use crate::model::record::{Ack, Batch, SinkId, Source, StreamId};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::{Beat, Board};
+use crate::telemetry::status::{Beat, Status};
 
 /// First pause after a failure; doubled until [`SINK_RETRY_MS_MAX`].
 const RETRY_MS_MIN: u64 = 100;
@@ -55,14 +55,14 @@ pub fn spawn(
     id: SinkId,
     sink: Box<dyn Sink>,
     report: Box<dyn Fn(FromSink) + Send>,
-    board: Arc<Board>,
+    status: Arc<Status>,
     metrics: Arc<Metrics>,
 ) -> io::Result<SinkHandle> {
     let (sender, inbox) = channel();
     let component = format!("sink_{}", sink.name());
-    board.expect_sink(sink.name());
-    board.set_health(&component, true, "no record has come yet");
-    let beat = board.beat(&component);
+    status.expect_sink(sink.name());
+    status.set_health(&component, true, "no record has come yet");
+    let beat = status.beat(&component);
     let mut worker = Worker {
         id,
         component,
@@ -71,7 +71,7 @@ pub fn spawn(
         metrics,
         sink,
         report,
-        board,
+        status,
         inbox,
         set_aside: VecDeque::new(),
         gathered: Vec::new(),
@@ -91,7 +91,7 @@ pub fn spawn(
 
 struct Worker {
     id: SinkId,
-    /// Name of its health on the board.
+    /// Name of its health on the status.
     component: String,
     /// What it writes to may hang, and nothing ends that.
     beat: Arc<Beat>,
@@ -100,7 +100,7 @@ struct Worker {
     metrics: Arc<Metrics>,
     sink: Box<dyn Sink>,
     report: Box<dyn Fn(FromSink) + Send>,
-    board: Arc<Board>,
+    status: Arc<Status>,
     inbox: Receiver<ToSink>,
     /// Taken off the inbox during a pause; comes before what is still in it.
     set_aside: VecDeque<ToSink>,
@@ -114,7 +114,7 @@ struct Worker {
     held: Held,
     /// What was last said to be wrong; `None` = all is well.
     trouble: Option<String>,
-    /// Told the board that it accepted something.
+    /// Told the status that it accepted something.
     accepted: bool,
     /// Streams of which the log was told that they are not UTF-8.
     not_utf8: BTreeSet<StreamId>,
@@ -357,8 +357,8 @@ impl Worker {
     /// it costs a load.
     fn show(&self, batch: &Batch) {
         let outlet = batch.source.outlet;
-        if self.board.taps.are_watched() && outlet.index == 0 && outlet.first() == self.id {
-            tap::show(&self.board.taps, batch);
+        if self.status.taps.are_watched() && outlet.index == 0 && outlet.first() == self.id {
+            tap::show(&self.status.taps, batch);
         }
     }
 
@@ -428,7 +428,7 @@ impl Worker {
             tracing::warn!(component = %self.component, "{message}");
             self.trouble = Some(outputs);
         }
-        self.board.set_health(&self.component, false, message);
+        self.status.set_health(&self.component, false, message);
     }
 
     fn on_failure(&mut self, error: &SinkError) {
@@ -442,7 +442,7 @@ impl Worker {
         let message = format!("{error}; {consequence}");
         if self.trouble.as_ref() != Some(&message) {
             tracing::warn!(component = %self.component, "{message}");
-            self.board.set_health(&self.component, false, message.clone());
+            self.status.set_health(&self.component, false, message.clone());
             self.trouble = Some(message);
         }
     }
@@ -450,16 +450,16 @@ impl Worker {
     fn on_success(&mut self) {
         if self.held.is_empty() && self.trouble.take().is_some() {
             tracing::info!(component = %self.component, "works again");
-            self.board.set_health(&self.component, true, "works again");
+            self.status.set_health(&self.component, true, "works again");
         }
         if !self.accepted && self.held.is_empty() {
             self.accepted = true;
             if self.sink.is_network() {
                 let message = "takes records into its spool";
-                self.board.set_health(&self.component, true, message);
+                self.status.set_health(&self.component, true, message);
             } else {
-                self.board.set_health(&self.component, true, "accepts records");
-                self.board.sink_accepted(self.sink.name());
+                self.status.set_health(&self.component, true, "accepts records");
+                self.status.sink_accepted(self.sink.name());
             }
         }
     }

@@ -75,17 +75,17 @@ fn numbered(n: u64) -> Arc<Batch> {
     Arc::new(batch)
 }
 
-fn start(fake: &Fake) -> (SinkHandle, Receiver<FromSink>, Arc<Board>) {
+fn start(fake: &Fake) -> (SinkHandle, Receiver<FromSink>, Arc<Status>) {
     start_with(fake, &Arc::new(Metrics::new(1).unwrap()))
 }
 
-fn start_with(fake: &Fake, metrics: &Arc<Metrics>) -> (SinkHandle, Receiver<FromSink>, Arc<Board>) {
+fn start_with(fake: &Fake, metrics: &Arc<Metrics>) -> (SinkHandle, Receiver<FromSink>, Arc<Status>) {
     let (tell, told) = channel();
-    let board = Arc::new(Board::default());
+    let status = Arc::new(Status::default());
     let report = Box::new(move |message| tell.send(message).unwrap());
     let handle =
-        spawn(SinkId(3), Box::new(fake.clone()), report, board.clone(), Arc::clone(metrics)).unwrap();
-    (handle, told, board)
+        spawn(SinkId(3), Box::new(fake.clone()), report, status.clone(), Arc::clone(metrics)).unwrap();
+    (handle, told, status)
 }
 
 fn stop_in(limit: Duration) -> ToSink {
@@ -98,8 +98,8 @@ const LONG: Duration = Duration::from_secs(60);
 fn answers_in_order_and_ends_on_stop() {
     let fake = Fake::default();
     let metrics = Arc::new(Metrics::new(1).unwrap());
-    let (handle, told, board) = start_with(&fake, &metrics);
-    assert!(!board.sinks()["fake"]);
+    let (handle, told, status) = start_with(&fake, &metrics);
+    assert!(!status.sinks()["fake"]);
     handle.sender.send(ToSink::Attach(container(1, "web"))).unwrap();
     for n in 1..=3 {
         handle.sender.send(ToSink::Batch(numbered(n))).unwrap();
@@ -115,7 +115,7 @@ fn answers_in_order_and_ends_on_stop() {
     handle.thread.join().unwrap();
     let expected = ["attaching #1", "writing 1", "writing 2", "writing 3", "detach #1", "flush"];
     assert_eq!(*fake.taken.lock().unwrap(), expected);
-    assert!(board.sinks()["fake"]);
+    assert!(status.sinks()["fake"]);
     assert_eq!(metrics.invalid_utf8_replaced_total.get(), 6);
     assert_eq!(metrics.sink_errors_total.with_label_values(&["fake"]).get(), 0);
 }
@@ -126,7 +126,7 @@ fn keeps_trying_says_why_and_recovers_in_order() {
     let fake = Fake::default();
     fake.broken.store(true, Ordering::SeqCst);
     let metrics = Arc::new(Metrics::new(1).unwrap());
-    let (handle, told, board) = start_with(&fake, &metrics);
+    let (handle, told, status) = start_with(&fake, &metrics);
     for n in 1..=5 {
         handle.sender.send(ToSink::Batch(numbered(n))).unwrap();
     }
@@ -134,7 +134,7 @@ fn keeps_trying_says_why_and_recovers_in_order() {
     while errors.get() < 2 {
         std::thread::yield_now();
     }
-    let health = board.health()["sink_fake"].clone();
+    let health = status.health()["sink_fake"].clone();
     assert!(!health.ok);
     assert_eq!(
         health.message,
@@ -146,7 +146,7 @@ fn keeps_trying_says_why_and_recovers_in_order() {
         let FromSink::Ack(ack) = told.recv().unwrap() else { panic!("an ack comes") };
         assert_eq!(ack.batch.source_bytes, n);
     }
-    assert!(board.health()["sink_fake"].ok);
+    assert!(status.health()["sink_fake"].ok);
     handle.sender.send(stop_in(LONG)).unwrap();
     handle.thread.join().unwrap();
 }
@@ -155,25 +155,25 @@ fn keeps_trying_says_why_and_recovers_in_order() {
 fn stop_behind_a_batch_that_can_not_be_delivered_gives_up_in_time() {
     let fake = Fake::default();
     fake.broken.store(true, Ordering::SeqCst);
-    let (handle, told, board) = start(&fake);
+    let (handle, told, status) = start(&fake);
     handle.sender.send(ToSink::Batch(numbered(1))).unwrap();
     handle.sender.send(ToSink::Batch(numbered(2))).unwrap();
     handle.sender.send(stop_in(Duration::from_millis(300))).unwrap();
     assert!(matches!(told.recv_timeout(LONG).unwrap(), FromSink::Stopped(_)));
     handle.thread.join().unwrap();
     assert_eq!(*fake.taken.lock().unwrap(), ["flush"]);
-    assert!(!board.health()["sink_fake"].ok);
+    assert!(!status.health()["sink_fake"].ok);
 }
 
 #[test]
 fn a_closed_output_ends_the_sink() {
     let fake = Fake::default();
     fake.closed.store(true, Ordering::SeqCst);
-    let (handle, told, board) = start(&fake);
+    let (handle, told, status) = start(&fake);
     handle.sender.send(ToSink::Batch(numbered(1))).unwrap();
     assert!(matches!(told.recv_timeout(LONG).unwrap(), FromSink::Stopped(_)));
     handle.thread.join().unwrap();
-    assert!(board.health()["sink_fake"].message.contains("this sink has ended"));
+    assert!(status.health()["sink_fake"].message.contains("this sink has ended"));
     assert!(handle.sender.send(ToSink::Detach(StreamId(1))).is_err());
 }
 
@@ -212,7 +212,7 @@ fn a_blocked_output_holds_its_own_streams_and_no_others() {
     let fake = Fake { apart: true, ..Fake::default() };
     fake.blocked.lock().unwrap().push("bad".to_owned());
     let metrics = Arc::new(Metrics::new(1).unwrap());
-    let (handle, told, board) = start_with(&fake, &metrics);
+    let (handle, told, status) = start_with(&fake, &metrics);
     handle.sender.send(ToSink::Attach(container(1, "bad"))).unwrap();
     for n in 1..=3 {
         handle.sender.send(of(1, "bad", n)).unwrap();
@@ -236,7 +236,7 @@ fn a_blocked_output_holds_its_own_streams_and_no_others() {
     assert_eq!(acked, [11, 12, 13]);
     let blocked = metrics.outputs_blocked.with_label_values(&["fake"]);
     assert_eq!(blocked.get(), 1);
-    let health = board.health()["sink_fake"].clone();
+    let health = status.health()["sink_fake"].clone();
     let expected = "outputs blocked: 1, sources that wait for them: 2; their reading waits, and lines stay in the log files as long as those are kept; all others go on";
     assert!(!health.ok && health.message.ends_with(expected), "{}", health.message);
 
@@ -253,7 +253,7 @@ fn a_blocked_output_holds_its_own_streams_and_no_others() {
     }
     assert_eq!(answers, [(1, 0), (1, 1), (3, 21), (1, 2), (3, 22), (1, 3), (3, 23)]);
     assert_eq!(fake.taken.lock().unwrap().last().unwrap(), "detach #3");
-    crate::sink::testing::until(|| board.health()["sink_fake"].ok && blocked.get() == 0);
+    crate::sink::testing::until(|| status.health()["sink_fake"].ok && blocked.get() == 0);
     handle.sender.send(stop_in(LONG)).unwrap();
     handle.thread.join().unwrap();
 }

@@ -85,18 +85,18 @@ mod tests {
 
     use super::super::testing::{batch, container, push};
     use super::*;
-    use crate::telemetry::status::Board;
+    use crate::telemetry::status::Status;
     use crate::telemetry::taps::pattern;
 
     fn shown(source: Option<&str>, grep: Option<&str>, batch: &Batch) -> Vec<String> {
-        let board = Arc::new(Board::default());
+        let status = Arc::new(Status::default());
         let filter = Filter {
             source: source.map(str::to_owned),
             pattern: grep.map(|text| pattern(text).expect("a pattern")),
         };
-        let mut watch = Taps::watch(board.clone(), filter).expect("room");
-        show(&board.taps, batch);
-        board.taps.close();
+        let mut watch = Taps::watch(status.clone(), filter).expect("room");
+        show(&status.taps, batch);
+        status.taps.close();
         let mut lines = Vec::new();
         while let Poll::Ready(Some(piece)) = watch.poll_piece(&mut Context::from_waker(Waker::noop())) {
             lines.extend(String::from_utf8(piece.to_vec()).expect("UTF-8").lines().map(str::to_owned));

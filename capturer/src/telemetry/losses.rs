@@ -54,9 +54,9 @@ pub struct Loss<'a> {
     pub source: &'a str,
     /// Sinks that did not get it.
     pub sinks: &'a str,
-    /// Why.
+    /// Why it was lost.
     pub reason: LossReason,
-    /// How many.
+    /// How many losses there were.
     pub losses: u64,
     /// Bytes of all of them; 0 = unknown.
     pub bytes: u64,

@@ -236,7 +236,7 @@ metrics! {
     sink_lost_bytes_total: IntCounterVec ["sink"] Bytes
         "Bytes lost, by the sink that did not get them, as far as their number can be known.";
     possible_losses_total: IntCounterVec ["reason"] Count
-        "Files that were written anew or removed, and containers removed, before anybody could see whether all of them had been read.";
+        "Files that were rewritten or removed, and containers removed, before the agent could see whether all of them had been read.";
     skipped_records_total: IntCounterVec ["reason"] Count
         "Records of a source that could not be used and were passed over.";
     duplicates_dropped_total: IntCounter [] Count
@@ -480,7 +480,7 @@ label_values! {
         Ok = "ok",
         /// 404: the container is gone.
         NotFound = "not_found",
-        /// Another status.
+        /// Any other status.
         Refused = "refused",
         /// No answer in time.
         TimedOut = "timed_out",
@@ -532,7 +532,7 @@ label_values! {
         Rotated = "rotated",
         /// No right to read it.
         Denied = "denied",
-        /// No text.
+        /// A file that is not text.
         Binary = "binary",
     }
 }
@@ -693,12 +693,12 @@ impl Metrics {
         self.container_stream_errors_total.with_label_values(&[error.as_str()]).inc();
     }
 
-    /// So many records were passed over.
+    /// This many records were passed over.
     pub fn skipped(&self, reason: SkipReason, records: u64) {
         self.skipped_records_total.with_label_values(&[reason.as_str()]).inc_by(records);
     }
 
-    /// So many bytes of source were lost; 0 = an unknown number.
+    /// This many bytes of source were lost; 0 = an unknown number.
     pub fn lost(&self, reason: LossReason, bytes: u64) {
         self.losses_total.with_label_values(&[reason.as_str()]).inc();
         self.lost_bytes_total.with_label_values(&[reason.as_str()]).inc_by(bytes);
@@ -758,7 +758,7 @@ impl Metrics {
         self.task_heartbeats_total.with_label_values(&[task]).inc();
     }
 
-    /// It made so many turns since.
+    /// It made this many turns since.
     pub fn heartbeats(&self, task: &str, turns: u64) {
         self.task_heartbeats_total.with_label_values(&[task]).inc_by(turns);
     }

@@ -2,9 +2,9 @@
 //! may tell it something; it knows nobody who captures or delivers.
 
 pub mod admin;
-pub mod desk;
 pub mod losses;
 pub mod metrics;
 pub mod own_log;
+pub mod reload_requests;
 pub mod status;
 pub mod taps;

@@ -1,4 +1,4 @@
-//! The notice board between threads: what `capture` and the sinks tell, and what `admin` shows.
+//! What the threads tell each other about themselves: what `capture` and the sinks tell, and what `admin` shows.
 //!
 //! `admin` must answer while `capture` is stuck, so it never waits for it without a limit: it asks for a fresh
 //! [`Snapshot`], waits briefly, and else shows the last one with its age. Idle costs nothing: a snapshot is made
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::ledger::table::FdTable;
-use crate::telemetry::desk::Desk;
+use crate::telemetry::reload_requests::ReloadRequests;
 use crate::telemetry::taps::Taps;
 
 /// What the capture loop knows at one moment. Plain data, made by the pure core.
@@ -20,7 +20,7 @@ use crate::telemetry::taps::Taps;
 pub struct Snapshot {
     /// Milliseconds since the agent began.
     pub taken_at_ms: u64,
-    /// Every stream.
+    /// A row for each stream.
     pub streams: Vec<StreamRow>,
     /// The Engine, as far as the loop knows.
     pub docker: DockerRow,
@@ -77,7 +77,7 @@ pub struct StreamRow {
     pub lines: u64,
     /// Bytes of their messages.
     pub bytes: u64,
-    /// Losses declared.
+    /// Losses that were declared.
     pub losses: u64,
     /// Bytes of them, as far as known.
     pub lost_bytes: u64,
@@ -109,7 +109,7 @@ pub struct DockerRow {
     pub enabled: bool,
     /// The last request was answered.
     pub reachable: bool,
-    /// Socket path.
+    /// Path of the socket.
     pub socket: String,
     /// Why not reachable; empty if it is.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -167,12 +167,12 @@ impl Drop for Step<'_> {
     }
 }
 
-/// Receipt for an [`Board::ask`]; empty if there is nobody to ask.
+/// Receipt for an [`Status::ask`]; empty if there is nobody to ask.
 #[derive(Debug)]
 pub struct Ticket(Option<u64>);
 
 /// Shared by all threads, behind an [`Arc`].
-pub struct Board {
+pub struct Status {
     started: Instant,
     /// Milliseconds (since start) of the capture loop's last turn.
     capture_beat_ms: AtomicU64,
@@ -181,8 +181,8 @@ pub struct Board {
     snapshot_made: Condvar,
     ask: OnceLock<Box<dyn Fn() + Send + Sync>>,
     fds: OnceLock<Box<dyn Fn() -> FdTable + Send + Sync>>,
-    /// Reloads.
-    pub desk: Desk,
+    /// Reloads that are asked for.
+    pub reload_requests: ReloadRequests,
     /// Live views of records.
     pub taps: Taps,
     health: Mutex<BTreeMap<String, Health>>,
@@ -193,9 +193,9 @@ pub struct Board {
     sinks_held: Mutex<BTreeMap<String, String>>,
 }
 
-impl Default for Board {
+impl Default for Status {
     fn default() -> Self {
-        Board {
+        Status {
             started: Instant::now(),
             capture_beat_ms: AtomicU64::new(0),
             snapshot: Mutex::default(),
@@ -203,7 +203,7 @@ impl Default for Board {
             snapshot_made: Condvar::new(),
             ask: OnceLock::new(),
             fds: OnceLock::new(),
-            desk: Desk::default(),
+            reload_requests: ReloadRequests::default(),
             taps: Taps::default(),
             health: Mutex::default(),
             beats: Mutex::default(),
@@ -215,17 +215,17 @@ impl Default for Board {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // A thread that panicked while it held the board wrote whole values only; what it left can be read.
+    // A thread that panicked while it held the lock wrote whole values only; what it left can be read.
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-impl AsRef<Taps> for Board {
+impl AsRef<Taps> for Status {
     fn as_ref(&self) -> &Taps {
         &self.taps
     }
 }
 
-impl Board {
+impl Status {
     /// Milliseconds since the agent began.
     pub fn elapsed_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
@@ -263,7 +263,7 @@ impl Board {
         self.snapshot_made.notify_all();
     }
 
-    /// Asks the capture loop for a snapshot without waiting; [`Board::answer`] with this ticket tells when it came.
+    /// Asks the capture loop for a snapshot without waiting; [`Status::answer`] with this ticket tells when it came.
     pub fn ask(&self) -> Ticket {
         let before = *lock(&self.snapshot_count);
         match self.ask.get() {
@@ -400,49 +400,49 @@ mod tests {
 
     #[test]
     fn an_ask_is_answered_by_the_next_snapshot_only() {
-        let board = Board::default();
-        assert!(board.answer(&board.ask()).is_some(), "nobody to ask: what there is");
-        board.on_ask(Box::new(|| {}));
-        board.publish(streams(1));
-        let ticket = board.ask();
-        assert!(board.answer(&ticket).is_none());
-        board.publish(streams(2));
-        assert_eq!(board.answer(&ticket).expect("answered").streams.len(), 2);
+        let status = Status::default();
+        assert!(status.answer(&status.ask()).is_some(), "nobody to ask: what there is");
+        status.on_ask(Box::new(|| {}));
+        status.publish(streams(1));
+        let ticket = status.ask();
+        assert!(status.answer(&ticket).is_none());
+        status.publish(streams(2));
+        assert_eq!(status.answer(&ticket).expect("answered").streams.len(), 2);
     }
 
     /// `admin` must not hang on a capture loop that does.
     #[test]
     fn patience_ends() {
-        let board = Board::default();
-        board.publish(streams(1));
-        board.on_ask(Box::new(|| {}));
-        assert_eq!(board.fresh_snapshot(Duration::from_millis(10)).streams.len(), 1);
+        let status = Status::default();
+        status.publish(streams(1));
+        status.on_ask(Box::new(|| {}));
+        assert_eq!(status.fresh_snapshot(Duration::from_millis(10)).streams.len(), 1);
     }
 
     /// What a reload took away must not be waited for, nor alarm.
     #[test]
     fn a_sink_that_is_gone_is_not_waited_for() {
-        let board = Board::default();
-        board.expect_sink("loki");
-        board.hold_sink("loki", Some("status 401".to_owned()));
-        let _ = board.beat("sink_loki");
+        let status = Status::default();
+        status.expect_sink("loki");
+        status.hold_sink("loki", Some("status 401".to_owned()));
+        let _ = status.beat("sink_loki");
         for component in ["sink_loki", "sink_loki_delivery", "sink_local_file"] {
-            board.set_health(component, false, "no");
+            status.set_health(component, false, "no");
         }
-        board.forget_sink("loki");
-        assert_eq!(board.health().keys().collect::<Vec<_>>(), ["sink_local_file"]);
-        assert!(board.sinks().is_empty() && board.held_sinks().is_empty() && board.beats().is_empty());
-        board.sink_accepted("loki");
-        board.doubt_sink("loki");
-        assert!(!board.sinks()["loki"]);
+        status.forget_sink("loki");
+        assert_eq!(status.health().keys().collect::<Vec<_>>(), ["sink_local_file"]);
+        assert!(status.sinks().is_empty() && status.held_sinks().is_empty() && status.beats().is_empty());
+        status.sink_accepted("loki");
+        status.doubt_sink("loki");
+        assert!(!status.sinks()["loki"]);
     }
 
     /// In a simulation the asked one answers within the ask.
     #[test]
     fn the_asked_one_may_answer_at_once() {
-        let board = Arc::new(Board::default());
-        let asked = Arc::downgrade(&board);
-        board.on_ask(Box::new(move || asked.upgrade().expect("alive").publish(streams(3))));
-        assert_eq!(board.fresh_snapshot(Duration::from_secs(60)).streams.len(), 3);
+        let status = Arc::new(Status::default());
+        let asked = Arc::downgrade(&status);
+        status.on_ask(Box::new(move || asked.upgrade().expect("alive").publish(streams(3))));
+        assert_eq!(status.fresh_snapshot(Duration::from_secs(60)).streams.len(), 3);
     }
 }

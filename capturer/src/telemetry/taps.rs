@@ -69,7 +69,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Taps {
-    /// Somebody watches.
+    /// Whether somebody watches.
     pub fn are_watched(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }
@@ -106,7 +106,7 @@ impl Taps {
         lock(&self.watchers).iter().for_each(|watcher| *lock(&watcher.pieces) = None);
     }
 
-    /// So many records were not shown to one.
+    /// This many records were not shown to one.
     pub fn skip(&self, watcher: &Watcher, records: u64) {
         watcher.skipped.fetch_add(records, Ordering::Relaxed);
         self.skipped.fetch_add(records, Ordering::Relaxed);

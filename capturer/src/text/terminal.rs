@@ -72,7 +72,7 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if steers(c) { '?' } else { c }).collect()
 }
 
-/// A name in so many columns, printable: what differs stands at its ends.
+/// A name in this many columns, printable: what differs stands at its ends.
 pub fn shorten(name: &str, columns: usize) -> String {
     let name: Vec<char> = printable(name).chars().collect();
     if name.len() <= columns {
@@ -83,7 +83,7 @@ pub fn shorten(name: &str, columns: usize) -> String {
     format!("{}…{}", String::from_iter(&name[..begin]), String::from_iter(&name[name.len() - end..]))
 }
 
-/// A line cut to so many columns, printable.
+/// A line cut to this many columns, printable.
 pub fn fit(line: &str, columns: usize) -> String {
     line.chars().map(|c| if steers(c) { '?' } else { c }).take(columns).collect()
 }

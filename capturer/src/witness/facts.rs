@@ -41,7 +41,7 @@ pub struct Doing {
     pub operations: u64,
     /// Tasks of the loop's runtime.
     pub tasks: u64,
-    /// Sinks.
+    /// Number of sinks.
     pub sinks: u64,
 }
 

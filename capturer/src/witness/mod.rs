@@ -20,13 +20,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::ledger::Resource;
 use crate::ledger::claims::{Claims, NoteOwner};
-use crate::ledger::leaks::{Detector, Fault, Suspect, Verdict};
+use crate::ledger::leaks::{Detector, Fault, LeakReport, Suspect};
 use crate::ledger::table::{DockerdRow, FdRow, FdTable, OwnerRow, kind};
 use crate::ledger::{KernelFd, OpenFd, Owner, Totals, View};
 use crate::model::clock::Now;
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::Board;
+use crate::telemetry::status::Status;
 use crate::witness::probe::{Options, Owners, Probe, Reading, Tier};
 use dockerd::Dockerd;
 use facts::Start;
@@ -46,7 +46,7 @@ pub struct Witness {
     detector: Detector,
     dockerd: Option<Dockerd>,
     metrics: Arc<Metrics>,
-    board: Arc<Board>,
+    status: Arc<Status>,
     /// A mismatch that stands so long is no accident of one look.
     settle_ms: u64,
     start: Option<Start>,
@@ -87,7 +87,7 @@ impl Witness {
         options: &Options,
         settings: &Settings,
         metrics: Arc<Metrics>,
-        board: Arc<Board>,
+        status: Arc<Status>,
     ) -> Witness {
         let probe = Probe::start(options);
         let claims = Claims::default();
@@ -111,7 +111,7 @@ impl Witness {
             detector: Detector::default(),
             dockerd,
             metrics,
-            board,
+            status,
             settle_ms: settle_ms(settings),
             start: None,
             buffer_bytes_max: settings.buffer_bytes_max,
@@ -120,7 +120,7 @@ impl Witness {
         };
         witness.tell_tier(None);
         let table = Arc::clone(&witness.shared);
-        witness.board.on_fds(Box::new(move || table.fd_table()));
+        witness.status.on_fds(Box::new(move || table.fd_table()));
         witness
     }
 
@@ -156,14 +156,14 @@ impl Witness {
     }
 
     /// One look; what is wrong is said. Answers what was found.
-    pub fn check(&mut self, now: Now, doing: &Doing) -> Verdict {
+    pub fn check(&mut self, now: Now, doing: &Doing) -> LeakReport {
         let reading = lock(&self.shared.probe).read();
         let reading = match reading {
             Ok(reading) => reading,
             Err(error) => {
                 tracing::warn!("looking at our own resources: {error:#}");
                 self.tell_tier(Some(format!("the last look failed: {error:#}")));
-                return Verdict::default();
+                return LeakReport::default();
             }
         };
         self.tell_tier(None);
@@ -284,7 +284,7 @@ impl Witness {
         }
     }
 
-    fn tell(&self, verdict: &Verdict, dockerd: Option<DockerdRow>) {
+    fn tell(&self, verdict: &LeakReport, dockerd: Option<DockerdRow>) {
         for text in &verdict.new {
             tracing::error!("a leak: {text}");
         }
@@ -299,7 +299,7 @@ impl Witness {
             [] => "nothing leaks".to_owned(),
             leaks => format!("{}; please report it with what /api/v1/fds shows", leaks.join("; ")),
         };
-        self.board.set_health(LEAK_DETECTOR, leaks.is_empty(), message);
+        self.status.set_health(LEAK_DETECTOR, leaks.is_empty(), message);
         *lock(&self.shared.last) = Last { leaks, dockerd };
     }
 
@@ -310,7 +310,7 @@ impl Witness {
         if !probe.refused().is_empty() {
             parts.push("capturer doctor says what a better one needs".to_owned());
         }
-        self.board.set_health(PROBE, problem.is_none(), parts.join("; "));
+        self.status.set_health(PROBE, problem.is_none(), parts.join("; "));
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use capturer::capture::io::{Answer, BodyOutcome, ConnId, Event, RequestError, RequestId};
+use capturer::capture::io::{BodyOutcome, ConnId, Event, HttpAnswer, RequestError, RequestId};
 use capturer::decode::{stdcopy, timestamp};
 use capturer::limits::{API_GATHER_BYTES, PIECE_BYTES};
 use capturer::model::docker;
@@ -267,7 +267,7 @@ impl World {
         }
     }
 
-    fn look_up(&mut self, asked: &Asked) -> Answer {
+    fn look_up(&mut self, asked: &Asked) -> HttpAnswer {
         let path = asked.path.as_str();
         if path == docker::LIST {
             let listed = self.containers.iter().filter(|container| !container.removed);

@@ -61,7 +61,7 @@ struct Pending {
     planned: bool,
     overflow: bool,
     grew: BTreeSet<StreamId>,
-    kin_grew: BTreeSet<StreamId>,
+    rotated_grew: BTreeSet<StreamId>,
     changed: BTreeSet<StreamId>,
     sets: BTreeSet<usize>,
 }
@@ -434,7 +434,7 @@ impl World {
             let Some(ending) = name.strip_prefix(watch.live_name.as_str()) else { continue };
             match change {
                 Change::Written if ending.is_empty() => drop(run.inotify.grew.insert(*stream)),
-                Change::Written if is_kin(ending) => drop(run.inotify.kin_grew.insert(*stream)),
+                Change::Written if is_kin(ending) => drop(run.inotify.rotated_grew.insert(*stream)),
                 Change::Made | Change::Gone if ending.is_empty() || is_kin(ending) => {
                     run.inotify.changed.insert(*stream);
                 }
@@ -465,7 +465,7 @@ impl World {
         let Some(run) = &mut self.run else { return };
         let pending = &mut run.inotify;
         let empty = pending.grew.is_empty()
-            && pending.kin_grew.is_empty()
+            && pending.rotated_grew.is_empty()
             && pending.changed.is_empty()
             && pending.sets.is_empty();
         if pending.planned || (empty && !pending.overflow) {
@@ -481,14 +481,14 @@ impl World {
         if self.strikes(self.faults.inotify_overflow) {
             self.run_mut().inotify = Pending { overflow: true, planned: true, ..Pending::default() };
         }
-        let Pending { overflow, grew, kin_grew, changed, sets, .. } =
+        let Pending { overflow, grew, rotated_grew, changed, sets, .. } =
             std::mem::take(&mut self.run_mut().inotify);
         let mut events: Vec<Event> = Vec::new();
         if overflow {
             events.push(Event::WatchOverflow);
         }
         events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
-        events.extend(kin_grew.into_iter().map(|stream| Event::KinGrew { stream }));
+        events.extend(rotated_grew.into_iter().map(|stream| Event::RotatedGrew { stream }));
         events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));
         events.extend(sets.into_iter().map(|set| Event::PathsChanged { set }));
         for event in events {

@@ -28,7 +28,7 @@ pub struct Gone {
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Line {
+struct ChangeLine {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     streams: BTreeMap<StreamKey, StreamEntry>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -74,7 +74,7 @@ impl Checkpoint {
 /// A save's line; empty for a whole checkpoint.
 pub fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
     let Some(gone) = &checkpoint.changes else { return Vec::new() };
-    let line = Line {
+    let line = ChangeLine {
         streams: checkpoint.streams.clone(),
         outputs: checkpoint.outputs.clone(),
         gone: gone.clone(),
@@ -100,12 +100,12 @@ pub fn apply(bytes: &[u8], checkpoint: &mut Checkpoint) -> Applied {
     let mut at = 0;
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         at += line.len();
-        match lines::decode::<Line>(line) {
+        match lines::decode::<ChangeLine>(line) {
             None => applied.damaged += 1,
             Some((seq, _)) if seq > checkpoint.seq + 1 => applied.unused += 1,
             Some((seq, line)) => {
                 if seq == checkpoint.seq + 1 {
-                    let Line { streams, outputs, gone, saved_s } = line;
+                    let ChangeLine { streams, outputs, gone, saved_s } = line;
                     let changes = Some(gone);
                     let remember = checkpoint.remember;
                     checkpoint.apply(Checkpoint {

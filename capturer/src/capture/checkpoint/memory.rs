@@ -80,7 +80,7 @@ impl LogMemory {
     }
 }
 
-/// By log.
+/// Everything remembered, by log.
 pub type Logs = BTreeMap<StreamKey, LogMemory>;
 
 /// Takes what came later.
@@ -152,12 +152,12 @@ impl Table {
         self.remember = remember;
     }
 
-    /// The bounds.
+    /// How much is remembered, and for how long.
     pub fn bounds(&self) -> Remember {
         self.remember
     }
 
-    /// The time.
+    /// Sets the time that ages are counted from.
     pub fn set_now(&mut self, unix_ns: i64) {
         self.now_s = u64::try_from(unix_ns / 1_000_000_000).unwrap_or(0);
     }

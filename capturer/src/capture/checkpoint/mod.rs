@@ -155,7 +155,7 @@ pub enum CheckpointError {
     Checksum {
         /// As in the header.
         expected: u32,
-        /// As computed.
+        /// The sum computed from what is in the file.
         found: u32,
     },
     /// The sum matches but the content does not make sense.

@@ -39,7 +39,7 @@ const CHANGES_KEPT_MIN: usize = 4_000;
 pub struct Resume {
     /// Read from here.
     pub cursor: Cursor,
-    /// Sinks that already have more, and up to where; the nearest first.
+    /// Sinks that already have more, with the cursor up to which they have it; the lowest first.
     pub ahead: Vec<(String, Cursor)>,
 }
 
@@ -58,7 +58,7 @@ struct Position {
     output: Option<String>,
 }
 
-/// By the sink's name. There are one to three sinks, and a node of a map would have room for eleven, in each stream.
+/// By sink name. There are one to three sinks; a map's node would have room for eleven, in each stream.
 #[derive(Debug, Default)]
 struct Positions(Vec<(Box<str>, Position)>);
 
@@ -108,11 +108,11 @@ pub struct Tracker {
     saved_seq: u64,
 }
 
-/// What is not on disk.
+/// What is not on disk yet.
 #[derive(Debug, Default)]
 struct Changed {
     streams: BTreeSet<StreamKey>,
-    /// By sink.
+    /// Outputs that changed, by sink.
     outputs: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -176,7 +176,7 @@ impl Tracker {
             tracker.memory.add_sink(name, has);
         }
         for (key, entry) in loaded.streams {
-            // A stream known only to removed sinks is still known: without its cursor it would begin anew.
+            // A stream that only removed sinks know is still known: without its cursor it would start from the beginning.
             let known = entry.sinks.keys().any(|name| tracker.sinks.contains(name));
             let fallback = entry.lowest().map(|sink| (sink.rank, sink.cursor.clone()));
             let mut positions = Positions::default();
@@ -264,7 +264,7 @@ impl Tracker {
             cursor: initial,
             output: None,
         });
-        // Others wrote to that output since this mark was taken, maybe.
+        // Others may have written to that output since this mark was taken.
         let known = mark.as_ref().and_then(|mark| self.outputs.get(sink)?.get(&mark.path));
         let mark = known.map(|output| output.mark.clone()).or(mark);
         self.set_output(stream, sink, mark);
@@ -281,7 +281,7 @@ impl Tracker {
         }
     }
 
-    /// The reader stands exactly at the cursor of a sink that was ahead; from batch `next_seq` on it gets everything.
+    /// The reader is exactly at the cursor of a sink that was ahead; from batch `next_seq` on that sink gets everything.
     pub fn join(&mut self, stream: &StreamKey, sink: &str, next_seq: u64) {
         if let Some(position) = self.position(stream, sink)
             && matches!(position.order, Order::Ahead(_))
@@ -330,7 +330,7 @@ impl Tracker {
         self.touch(stream);
     }
 
-    /// As [`Tracker::leave`], for some sinks: the others have not come to the end of it.
+    /// As [`Tracker::leave`], for some sinks: the others have not reached the end of the stream.
     pub fn leave_sinks(&mut self, stream: &StreamKey, sinks: &[String]) {
         let Some(positions) = self.streams.get_mut(stream) else { return };
         let ranks = entry_of(positions).sinks;
@@ -376,7 +376,7 @@ impl Tracker {
         self.streams.keys()
     }
 
-    /// Whether it knows a stream, from this run or before.
+    /// Whether a stream is known, from this run or an earlier one.
     pub fn knows(&self, stream: &StreamKey) -> bool {
         self.streams.contains_key(stream)
     }
@@ -394,7 +394,7 @@ impl Tracker {
         self.memory.on_saved();
     }
 
-    /// It is to be saved once more.
+    /// Asks for one more save.
     pub fn save_again(&mut self) {
         self.dirty_seq += 1;
     }
@@ -404,7 +404,7 @@ impl Tracker {
         self.whole_due = true;
     }
 
-    /// The last save that was ordered failed. What of it is on disk nobody knows.
+    /// The last save that was ordered failed. Nobody knows how much of it is on disk.
     pub fn on_save_failed(&mut self) {
         self.whole_due = true;
     }

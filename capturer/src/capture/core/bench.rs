@@ -29,7 +29,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// With so many slots for api streams, at second 1,000 of both clocks.
+    /// With this many slots for api streams, at second 1,000 of both clocks.
     pub(crate) fn new(slots: usize) -> Bench {
         let settings = Settings::default();
         Bench {

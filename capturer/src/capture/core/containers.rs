@@ -43,14 +43,16 @@ impl ContainerFacts {
 }
 
 impl Capture {
-    pub(super) fn on_discovered(&mut self, now: Now, told: discover::Told) {
+    pub(super) fn on_discovered(&mut self, now: Now, told: discover::DiscoveryEvent) {
         if self.stopping.is_some() {
             return;
         }
         match told {
-            discover::Told::Container { inspect, was_there } => self.on_container(now, *inspect, was_there),
-            discover::Told::Gone(id) => self.on_container_gone(now, &StreamKey::container(&id)),
-            discover::Told::Deselected(id) => {
+            discover::DiscoveryEvent::Container { inspect, was_there } => {
+                self.on_container(now, *inspect, was_there)
+            }
+            discover::DiscoveryEvent::Gone(id) => self.on_container_gone(now, &StreamKey::container(&id)),
+            discover::DiscoveryEvent::Deselected(id) => {
                 let key = StreamKey::container(&id);
                 for stream in self.ids_of(&key) {
                     self.with_stream(now, stream, |stream, cx| stream.leave("the config leaves it out", cx));
@@ -58,8 +60,8 @@ impl Capture {
                 // It may be captured again, under another name: it goes on then.
                 self.deselected.insert(key);
             }
-            discover::Told::Missed(missed) => self.on_missed(now, &missed),
-            discover::Told::Listed => {
+            discover::DiscoveryEvent::Missed(missed) => self.on_missed(now, &missed),
+            discover::DiscoveryEvent::Listed => {
                 self.listed_once = true;
                 self.doubt_unlisted(now);
             }

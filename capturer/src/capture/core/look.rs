@@ -12,9 +12,9 @@ use crate::model::record::StreamId;
 use crate::telemetry::metrics::PassedOver;
 use crate::telemetry::metrics::{LossReason, UnreadableReason};
 
-/// A stream that has something to read and read nothing for so long is stuck.
+/// A stream that has something to read and read nothing for this long is stuck.
 const STUCK_AFTER_MS: u64 = 10_000;
-/// A sink that held a batch for so long takes nothing.
+/// A sink that held a batch for this long takes nothing.
 const SINK_WAITS_MS: u64 = 5_000;
 /// Sources that can't be read and are named in the log.
 const UNREADABLE_NAMED_MAX: usize = 50;
@@ -90,7 +90,7 @@ impl Progress {
 /// Of how many sources something is to be said, and a sentence on the first of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Named {
-    /// How many.
+    /// How many there are.
     pub count: usize,
     /// `name: what`, joined.
     pub text: String,
@@ -308,7 +308,7 @@ impl Capture {
     }
 }
 
-/// For people.
+/// The name of a source as people see it.
 fn name_of(source: &Source) -> String {
     match (&source.container, &source.path) {
         (Some(container), _) => format!("container {}", container.name),

@@ -55,7 +55,7 @@ use paths::Paths;
 use saving::Saving;
 use stopping::Stopping;
 
-/// The whole.
+/// The core: all parts that decide, and what they share.
 pub struct Capture {
     settings: Arc<Settings>,
     metrics: Arc<Metrics>,
@@ -116,7 +116,7 @@ struct Attaching {
     sinks_missing: usize,
     /// The tracker's state that must be saved; set when all sinks have answered.
     saved_at: Option<u64>,
-    /// It was renamed meanwhile.
+    /// The container was renamed meanwhile.
     renamed: Option<containers::ContainerFacts>,
 }
 
@@ -209,7 +209,7 @@ impl Capture {
         self.ids.contains_key(&StreamKey::container(id))
     }
 
-    /// Takes a fact.
+    /// Takes one event.
     pub fn on_event(&mut self, now: Now, event: Event) {
         self.tracker.memory_mut().set_now(now.unix_ns);
         self.dispatch(now, event);
@@ -225,7 +225,7 @@ impl Capture {
         self.go_on_stopping(now);
     }
 
-    /// Orders given since the last call, in order.
+    /// The actions ordered since the last call, in order.
     pub fn drain_actions(&mut self) -> std::vec::Drain<'_, Action> {
         self.actions.drain(..)
     }
@@ -296,7 +296,7 @@ impl Capture {
                     });
                 }
             }
-            Event::KinGrew { stream } => {
+            Event::RotatedGrew { stream } => {
                 self.with_file(now, stream, |file, cx, told| file.on_kin_grew(cx, told))
             }
             Event::ChainChanged { stream } => {
@@ -322,7 +322,7 @@ impl Capture {
         }
     }
 
-    /// Deleted files are held open only so far, by each outlet.
+    /// Bounds how many bytes of deleted files each outlet holds open.
     fn bound_deleted(&mut self, now: Now, changed: StreamId) {
         let held = |stream: &Stream| stream.unread_bytes().1;
         let Some(outlet) = self.streams.get(&changed).filter(|stream| held(stream) > 0) else { return };
@@ -356,7 +356,7 @@ impl Capture {
                 Timer::Pool => self.share_slots(now),
                 Timer::Discovery => self.with_discovery(now, |discovery, cx, _| discovery.on_timer(cx)),
                 Timer::Paths => self.on_paths_timer(now),
-                // Each event looks.
+                // Each event checks this.
                 Timer::OpenFiles => {}
                 Timer::Checkpoint => self.save(now),
                 Timer::StopDeadline => self.on_stop_deadline(),
@@ -614,7 +614,7 @@ impl Capture {
         }
     }
 
-    // ---- plumbing: each runs a part with a context and hands on what it told
+    // ---- plumbing: each runs a part with a context and handles the events it returned
 
     fn context(&mut self, now: Now, outlet: usize) -> Context<'_> {
         Context {
@@ -680,7 +680,7 @@ impl Capture {
         &mut self,
         now: Now,
         id: StreamId,
-        handler: impl FnOnce(&mut FileSource, &mut Context<'_>, &mut Vec<crate::capture::stream::Told>),
+        handler: impl FnOnce(&mut FileSource, &mut Context<'_>, &mut Vec<crate::capture::stream::SourceEvent>),
     ) {
         self.with_stream(now, id, |stream, cx| {
             stream.with_source(cx, |kind, cx, told| {
@@ -695,7 +695,7 @@ impl Capture {
         &mut self,
         now: Now,
         id: StreamId,
-        handler: impl FnOnce(&mut ApiSource, &mut Context<'_>, &mut Vec<crate::capture::stream::Told>),
+        handler: impl FnOnce(&mut ApiSource, &mut Context<'_>, &mut Vec<crate::capture::stream::SourceEvent>),
     ) {
         self.with_stream(now, id, |stream, cx| {
             stream.with_source(cx, |kind, cx, told| {
@@ -709,7 +709,7 @@ impl Capture {
     fn with_discovery(
         &mut self,
         now: Now,
-        handler: impl FnOnce(&mut Discovery, &mut Context<'_>, &mut Vec<discover::Told>),
+        handler: impl FnOnce(&mut Discovery, &mut Context<'_>, &mut Vec<discover::DiscoveryEvent>),
     ) {
         let Some(mut discovery) = self.discovery.take() else { return };
         let mut told = Vec::new();
@@ -724,7 +724,7 @@ impl Capture {
         &mut self,
         now: Now,
         conn: ConnId,
-        handler: impl FnOnce(&mut Discovery, &mut Context<'_>, &mut Vec<discover::Told>),
+        handler: impl FnOnce(&mut Discovery, &mut Context<'_>, &mut Vec<discover::DiscoveryEvent>),
     ) {
         if self.discovery.as_ref().and_then(Discovery::conn) == Some(conn) {
             self.with_discovery(now, handler);
@@ -733,7 +733,7 @@ impl Capture {
 
     // ---- for people
 
-    /// Why the last checkpoint could not be saved, if it could not.
+    /// Why the last checkpoint could not be saved, if saving it failed.
     pub fn checkpoint_trouble(&self) -> Option<&str> {
         self.saving.error()
     }
@@ -743,7 +743,7 @@ impl Capture {
         Some(self.discovery.as_ref()?.trouble())
     }
 
-    /// All sources were listed once: containers, and file patterns.
+    /// Whether all sources were listed once: containers and file patterns.
     pub fn is_ready(&self) -> bool {
         (self.discovery.is_none() || self.listed_once) && self.paths.all_found()
     }

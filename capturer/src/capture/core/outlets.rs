@@ -19,7 +19,7 @@ pub struct SinkFacts {
     pub own_pace: bool,
 }
 
-/// One outlet.
+/// What the core knows of one outlet.
 #[derive(Debug)]
 pub(super) struct OutletState {
     pub(super) outlet: Outlet,
@@ -56,8 +56,8 @@ impl OutletState {
 /// Streams that wait for room, each once.
 #[derive(Debug, Default)]
 pub(super) struct Hungry {
-    files: Line,
-    conns: Line,
+    files: WaitingLine,
+    conns: WaitingLine,
     /// A file was named last: a connection comes first now.
     files_last: bool,
 }
@@ -75,12 +75,12 @@ impl Hungry {
 }
 
 #[derive(Debug, Default)]
-struct Line {
+struct WaitingLine {
     order: VecDeque<StreamId>,
     waiting: BTreeSet<StreamId>,
 }
 
-impl Line {
+impl WaitingLine {
     fn push(&mut self, stream: StreamId) {
         if self.waiting.insert(stream) {
             self.order.push_back(stream);

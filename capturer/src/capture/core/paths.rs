@@ -14,27 +14,27 @@ use crate::capture::stream::chain::{Remembers, Start};
 use crate::capture::stream::file::{FileSource, Reader};
 use crate::model::clock::Now;
 use crate::model::cursor::{Cursor, FileId, FilePlace, HeadPrint};
-use crate::model::kin;
-use crate::model::kin::Kin;
 use crate::model::record::{Source, StreamId, StreamKey};
+use crate::model::rotated_name;
+use crate::model::rotated_name::RotatedName;
 use crate::settings::{FileSet, StartAt, pipeline};
 
 /// The rest after a look at the patterns, in multiples of the time that the look took: new files never keep a thread busy.
 const LOOK_REST: u64 = 4;
-/// At most so long.
+/// The longest rest.
 const LOOK_REST_MS_MAX: u64 = 10_000;
 /// A look takes some microseconds for each file, and more for a directory: so much time is between two looks for each that
 /// was found. Above a thousand files looks get rarer, and cost no more.
 const LOOK_INTERVAL_MS_PER_PATH: u64 = 30;
-/// But no rarer than that.
+/// Looks are never rarer than this.
 const LOOK_INTERVAL_MS_MAX: u64 = 600_000;
-/// An answer like the last one is looked at so often all the same: the table of files read keeps what it sees.
+/// An answer like the last one is looked at this often all the same: the table of files read keeps what it sees.
 const SETTLED_MS: u64 = 12 * 60 * 60 * 1000;
 /// Names of which it is remembered that somebody was told of them; then they are told once more.
 const TOLD_MAX: usize = 10_000;
 /// Followed paths that begin alike and are looked at, for one that is found.
 const ALIKE_MAX: usize = 256;
-/// A path that is missing for so long is gone. Shorter gaps are rotations: renamed away, not yet made again.
+/// A path that is missing for this long is gone. Shorter gaps are rotations: renamed away, not yet made again.
 const GONE_AFTER_MS: u64 = 10_000;
 
 /// What is known of the patterns.
@@ -42,7 +42,7 @@ const GONE_AFTER_MS: u64 = 10_000;
 pub(super) struct Paths {
     /// By index in `file_monitor.files`: what each part of an entry answered last. A part is a file system that may hang,
     /// or `None` for all that may not. One that hangs keeps what it had.
-    found: Vec<BTreeMap<Option<LaneId>, Answer>>,
+    found: Vec<BTreeMap<Option<LaneId>, PartFiles>>,
     /// File systems that may hang, to which each entry leads.
     lanes: Vec<Vec<LaneId>>,
     /// Paths that ceased to match.
@@ -63,15 +63,15 @@ pub(super) struct Paths {
 struct Looking {
     /// When the look under way began.
     since_ms: Option<u64>,
-    /// Something came since: this one may have been past it.
+    /// Something changed since; this look may have missed it.
     again: bool,
-    /// None before then.
+    /// No look begins before this time.
     rest_until_ms: u64,
 }
 
 /// The last answer of a part.
 #[derive(Clone, Debug)]
-struct Answer {
+struct PartFiles {
     at_ms: u64,
     paths: BTreeSet<String>,
     /// Rotated files of others: read with those.
@@ -85,7 +85,7 @@ struct Settled {
     at_ms: u64,
 }
 
-/// How a path was found.
+/// What is known of how a path was found.
 #[derive(Clone, Copy, Debug, Default)]
 struct Look<'a> {
     /// When its patterns were looked at for the first time.
@@ -112,7 +112,7 @@ impl Missing {
     }
 }
 
-/// Of the answer of a look.
+/// A hash of a look's answer.
 fn hash_of(found: &[FoundPath]) -> u64 {
     let mut hasher = DefaultHasher::new();
     for FoundPath { path, id, target } in found {
@@ -183,7 +183,7 @@ impl Remembers for View<'_> {
 }
 
 impl Capture {
-    /// Looks at the patterns of an entry, as soon as that may be.
+    /// Looks at the patterns of an entry as soon as that is allowed.
     pub(super) fn find_paths(&mut self, now: Now, set: usize) {
         let looking = &mut self.paths.looking[set];
         if looking.since_ms.is_some() {
@@ -304,13 +304,13 @@ impl Capture {
             self.follow_path(now, set, path, look);
         }
         if lane.is_none() {
-            // What others read, or is kin of another, may be free later.
+            // What others read, or belongs to another, may be free later.
             let settled = Settled { hash, at_ms: now.mono_ms };
             self.paths.settled[set] = (paths.len() == named).then_some(settled);
         }
         let parts = &mut self.paths.found[set];
-        let answer = Answer { at_ms: now.mono_ms, paths, rotated };
-        let mut before: Vec<(Option<LaneId>, Answer)> =
+        let answer = PartFiles { at_ms: now.mono_ms, paths, rotated };
+        let mut before: Vec<(Option<LaneId>, PartFiles)> =
             parts.insert(lane, answer).map(|answer| (lane, answer)).into_iter().collect();
         if lane.is_none() {
             self.paths.lanes[set] = lanes.to_vec();
@@ -342,7 +342,7 @@ impl Capture {
         let all = paths.clone();
         paths.retain(|path| {
             let (directory, name) = split_path(path);
-            let live = kin::live_names(&name).map(|live| format!("{directory}/{live}"));
+            let live = rotated_name::live_names(&name).map(|live| format!("{directory}/{live}"));
             // One that is followed alone, for the other was not there, goes on so.
             let is_log = |path: &str| all.contains(path) || self.ids.contains_key(&StreamKey::file(path));
             let of = live.filter(|_| !is_followed(path)).find(|live| is_log(live));
@@ -439,7 +439,8 @@ impl Capture {
         if let Some(path) = key.0.strip_prefix("file:") {
             // It may be a copy of a log that is gone, by its name: then what was read of that is known here.
             let (directory, name) = split_path(path);
-            let logs = kin::live_names(&name).map(|live| StreamKey::file(&format!("{directory}/{live}")));
+            let logs =
+                rotated_name::live_names(&name).map(|live| StreamKey::file(&format!("{directory}/{live}")));
             places.extend(logs.flat_map(|log| memory.places(&log)));
         }
         places.extend(memory.places(key));
@@ -451,7 +452,7 @@ impl Capture {
         let (directory, name) = split_path(path);
         let named = self.settings.file_monitor.files.iter().flat_map(|files| &files.paths);
         let named = named.filter_map(|pattern| pattern.as_str().strip_prefix(&directory)?.strip_prefix('/'));
-        let looks_like_kin = |other: &&str| *other != name && Kin::of(other, &name).is_some();
+        let looks_like_kin = |other: &&str| *other != name && RotatedName::of(other, &name).is_some();
         let mut apart: Vec<String> = named.filter(looks_like_kin).map(str::to_owned).collect();
         // Followed paths whose names begin alike, in either direction.
         let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
@@ -459,7 +460,7 @@ impl Capture {
         let alike = self.ids.range(from.clone()..).take_while(|(key, _)| key.0.starts_with(&from.0));
         let followed = alike.filter_map(|(key, _)| key.0.rsplit_once('/').map(|(_, name)| name));
         apart.extend(followed.filter(looks_like_kin).map(str::to_owned));
-        let stems: Vec<String> = kin::stems(&name).map(str::to_owned).collect();
+        let stems: Vec<String> = rotated_name::stems(&name).map(str::to_owned).collect();
         for stem in stems {
             let from = StreamKey::file(&format!("{directory}/{stem}"));
             let alike = self
@@ -468,7 +469,9 @@ impl Capture {
                 .take_while(|(key, _)| key.0.starts_with(&from.0))
                 .take(ALIKE_MAX);
             let is_live = |key: &StreamKey| {
-                key.0.rsplit_once('/').is_some_and(|(_, live)| live != name && Kin::of(&name, live).is_some())
+                key.0
+                    .rsplit_once('/')
+                    .is_some_and(|(_, live)| live != name && RotatedName::of(&name, live).is_some())
             };
             let lives: Vec<StreamId> =
                 alike.filter(|(key, _)| is_live(key)).flat_map(|(_, ids)| ids.clone()).collect();

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use super::{Discovery, EVENT_BYTES_MAX, Told, is_selected, plain_name};
+use super::{Discovery, DiscoveryEvent, EVENT_BYTES_MAX, is_selected, plain_name};
 use crate::fuzz::splits;
 use crate::model::docker;
 use crate::model::docker::{Inspect, ListRow};
@@ -63,8 +63,8 @@ fn hear(bytes: &[u8], ends: &[usize]) -> Heard {
         at = end;
     }
     let gone = told.into_iter().filter_map(|told| match told {
-        Told::Gone(id) => Some(id),
-        Told::Missed(missed) => {
+        DiscoveryEvent::Gone(id) => Some(id),
+        DiscoveryEvent::Missed(missed) => {
             assert!(docker::is_id(&missed.id));
             None
         }
@@ -111,7 +111,7 @@ fn list(bytes: &[u8]) {
         let mut told = Vec::new();
         let ids: BTreeSet<String> = rows.iter().map(|row| row.id.clone()).collect();
         discovery.on_list(rows, Vec::new, 0, &mut told);
-        assert!(matches!(told[..], [Told::Listed]));
+        assert!(matches!(told[..], [DiscoveryEvent::Listed]));
         assert!(ids.iter().all(|id| discovery.is_listed(id) == docker::is_id(id)));
     }
     let rows = json!([{"Id": IDS[0], "State": String::from_utf8_lossy(bytes)}]);

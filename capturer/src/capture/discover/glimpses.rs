@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::model::docker::EventFacts;
 
-/// Of more than so many at once the others are not named.
+/// Of more than this many at once the others are not named.
 const GLIMPSES_MAX: usize = 10_000;
 
 /// A container that ran and was removed before it could be looked at.

@@ -8,7 +8,7 @@
 //! Events are opened before the list is taken, so that nothing falls between; they are drained at once and coalesced:
 //! an unread event stream slows the whole daemon, and past 914 unread ones events are lost.
 //!
-//! Maps here hold what the last list and later events named, nothing that ever was.
+//! Maps here hold what the last list and later events named, not everything there ever was.
 
 mod absence;
 #[cfg(feature = "fuzz")]
@@ -20,7 +20,7 @@ mod own;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::capture::context::{Context, Timer};
-use crate::capture::io::{Action, Answer, BodyOutcome, ConnId, RequestError, RequestId};
+use crate::capture::io::{Action, BodyOutcome, ConnId, HttpAnswer, RequestError, RequestId};
 use crate::model::docker;
 use crate::model::docker::{ContainerEvent, EventFacts, Inspect, ListRow, ListRowWithFacts};
 use crate::settings::Select;
@@ -34,14 +34,14 @@ use names::Names;
 pub use names::Unmatched;
 pub use own::OwnContainer;
 
-/// Longest event line that is believed. Labels are in it: 200,000 of them in 3 MB were made.
+/// Longest event line that is accepted. It contains the labels: 200,000 of them, 3 MB, could be made.
 const EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// First pause before the Engine is asked again.
 const BACKOFF_FIRST_MS: u64 = 200;
 /// First pause before the list is taken again after an answer that could not be used; doubles up to the interval of
 /// the list.
 const LIST_AGAIN_FIRST_MS: u64 = 1_000;
-/// An event stream that stood for so long is well again: when it ends, the pauses begin anew.
+/// An event stream that held for this long is healthy again: when it ends, the pauses start over.
 const WELL_AFTER_MS: u64 = 10_000;
 
 /// Pause between questions whether a silent Engine answers again.
@@ -49,7 +49,7 @@ const PING_PAUSE_MS: u64 = 1_000;
 
 /// What discovery tells the core.
 #[derive(Debug)]
-pub enum Told {
+pub enum DiscoveryEvent {
     /// A container that is to be captured is there, or its facts changed.
     Container {
         /// What the Engine says of it.
@@ -59,9 +59,9 @@ pub enum Told {
     },
     /// A container was removed, its logs with it.
     Gone(String),
-    /// It is there, and is not to be captured any more.
+    /// It exists, but is not to be captured any more.
     Deselected(String),
-    /// It ran and was removed before it could be looked at, or was only looked at before it ran.
+    /// It ran and was removed before it could be inspected, or was only inspected before it ran.
     Missed(Box<Missed>),
     /// The Engine was listed; nothing is missing that it named then.
     Listed,
@@ -87,7 +87,7 @@ enum Question {
     Ping,
     List,
     Inspect(String),
-    /// An inspection of a container whose removal was told meanwhile: its answer is of the time before.
+    /// An inspection of a container that was removed meanwhile: its answer is out of date.
     Outdated,
 }
 
@@ -104,7 +104,7 @@ pub struct Discovery {
     questions: BTreeMap<RequestId, Question>,
     /// To be inspected; a set, so that ten events of a container make one inspect.
     changed: BTreeSet<String>,
-    /// Containers told as found.
+    /// Containers that the core was told of.
     known: BTreeSet<String>,
     /// Of those, the ones that run.
     running: BTreeSet<String>,
@@ -117,7 +117,7 @@ pub struct Discovery {
     /// Which patterns of the include lists match something.
     names: Names,
     own: OwnContainer,
-    /// That the agent leaves out its own container was said.
+    /// The log has said that the agent leaves out its own container.
     own_told: bool,
     /// Of those, found since the list under way was asked for: it may be too old to name them.
     found_since: BTreeSet<String>,
@@ -126,7 +126,7 @@ pub struct Discovery {
     list_at_ms: u64,
     /// Times in a row that an answer made the list be taken again.
     odd_rounds: u32,
-    /// One did since the last list.
+    /// An answer did so since the last list.
     odd_since_list: bool,
     /// Why the last list could not be used; empty if it could.
     list_error: String,
@@ -181,7 +181,7 @@ impl Discovery {
         self.own = own;
     }
 
-    /// Begins, or tries again.
+    /// Starts, or tries again.
     pub fn start(&mut self, cx: &mut Context<'_>) {
         if !matches!(self.events, EventsPhase::Waiting(_)) {
             return;
@@ -191,7 +191,7 @@ impl Discovery {
         cx.act(Action::OpenConn { conn, stream: None, path: docker::EVENTS.to_owned() });
     }
 
-    /// A deadline may have come.
+    /// A deadline may have passed.
     pub fn on_timer(&mut self, cx: &mut Context<'_>) {
         let now = cx.now.mono_ms;
         self.look_twice(cx);
@@ -205,7 +205,7 @@ impl Discovery {
         }
     }
 
-    /// What one inspection did not find is inspected once more.
+    /// Inspects again what one inspection did not find.
     fn look_twice(&mut self, cx: &mut Context<'_>) {
         let now = cx.now.mono_ms;
         let waiting = self.absence.second_looks().filter(|(id, _)| !self.is_inspected(id));
@@ -225,12 +225,12 @@ impl Discovery {
         self.ask_inspects(cx);
     }
 
-    /// It is there and captured.
+    /// Whether the container exists and is captured.
     pub fn knows(&self, id: &str) -> bool {
         self.known.contains(id)
     }
 
-    /// If it is captured, it is inspected once more.
+    /// Inspects a container again if it is captured.
     pub fn inspect_if_known(&mut self, id: String, cx: &mut Context<'_>) {
         if self.known.contains(&id) {
             self.changed.insert(id);
@@ -253,8 +253,8 @@ impl Discovery {
         }
     }
 
-    fn on_ping(&mut self, result: Answer, cx: &mut Context<'_>) {
-        // Whatever the status: somebody answers.
+    fn on_ping(&mut self, result: HttpAnswer, cx: &mut Context<'_>) {
+        // Whatever the status, somebody answers.
         let error = match result {
             Ok(_) if self.reachable => return,
             Ok(_) => {
@@ -318,7 +318,7 @@ impl Discovery {
     }
 
     /// The events connection was opened, or not.
-    pub fn on_opened(&mut self, result: Answer, cx: &mut Context<'_>) {
+    pub fn on_opened(&mut self, result: HttpAnswer, cx: &mut Context<'_>) {
         let EventsPhase::Opening(conn) = self.events else { return };
         match result {
             Ok((200, _)) => {
@@ -332,7 +332,7 @@ impl Discovery {
                 self.searched = 0;
                 self.skipping = false;
                 self.events = EventsPhase::Open { conn, in_flight: false };
-                // Nobody told what happened meanwhile, and a list shows neither a new name nor that a container ended
+                // Nobody reported what happened meanwhile, and a list shows neither a new name nor that a container ended
                 // and runs again: all are inspected once more.
                 self.listed.values_mut().for_each(String::clear);
                 self.read_on(cx);
@@ -359,7 +359,7 @@ impl Discovery {
         outcome: BodyOutcome,
         buffer: Vec<u8>,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<DiscoveryEvent>,
     ) {
         let EventsPhase::Open { conn, in_flight: true } = self.events else { return };
         self.events = EventsPhase::Open { conn, in_flight: false };
@@ -384,7 +384,7 @@ impl Discovery {
         self.ask_inspects(cx);
     }
 
-    fn take_events(&mut self, mut buffer: Vec<u8>, metrics: &Metrics, told: &mut Vec<Told>) {
+    fn take_events(&mut self, mut buffer: Vec<u8>, metrics: &Metrics, told: &mut Vec<DiscoveryEvent>) {
         let (mut begin, mut search_from) = (0, std::mem::take(&mut self.searched));
         while let Some(len) = memchr::memchr(b'\n', &buffer[search_from..]) {
             let line = &buffer[begin..search_from + len];
@@ -434,8 +434,8 @@ impl Discovery {
         self.questions.values().any(asked)
     }
 
-    /// It was removed.
-    fn forget(&mut self, id: &str, told: &mut Vec<Told>) {
+    /// A container was removed.
+    fn forget(&mut self, id: &str, told: &mut Vec<DiscoveryEvent>) {
         self.changed.remove(id);
         self.listed.remove(id);
         self.found_since.remove(id);
@@ -447,8 +447,8 @@ impl Discovery {
         inspections
             .filter(|question| matches!(question, Question::Inspect(asked) if asked == id))
             .for_each(|question| *question = Question::Outdated);
-        told.extend(self.glimpses.gone(id).map(|missed| Told::Missed(Box::new(missed))));
-        told.push(Told::Gone(id.to_owned()));
+        told.extend(self.glimpses.gone(id).map(|missed| DiscoveryEvent::Missed(Box::new(missed))));
+        told.push(DiscoveryEvent::Gone(id.to_owned()));
     }
 
     /// The events connection is closed.
@@ -465,9 +465,9 @@ impl Discovery {
     pub fn on_answer(
         &mut self,
         request: RequestId,
-        result: Answer,
+        result: HttpAnswer,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<DiscoveryEvent>,
     ) {
         let Some(question) = self.questions.remove(&request) else { return };
         cx.metrics.docker_request(request_result(&result));
@@ -496,7 +496,7 @@ impl Discovery {
         self.ask_inspects(cx);
     }
 
-    fn on_not_found(&mut self, id: &str, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    fn on_not_found(&mut self, id: &str, cx: &mut Context<'_>, told: &mut Vec<DiscoveryEvent>) {
         if self.glimpses.is_destroyed(id) || self.absence.not_found(id, cx.now.mono_ms) {
             self.forget(id, told);
         } else {
@@ -519,7 +519,7 @@ impl Discovery {
         self.list_again(cx);
     }
 
-    /// Soon at first, then less and less often: an answer that is wrong today is mostly wrong tomorrow.
+    /// Soon at first, then less and less often: an answer that is wrong now is usually wrong later.
     fn list_again(&mut self, cx: &mut Context<'_>) {
         if !std::mem::replace(&mut self.odd_since_list, true) {
             self.odd_rounds += 1;
@@ -536,7 +536,7 @@ impl Discovery {
         rows: Vec<ListRow>,
         facts: impl FnOnce() -> Vec<ListRowWithFacts>,
         now_ms: u64,
-        told: &mut Vec<Told>,
+        told: &mut Vec<DiscoveryEvent>,
     ) {
         self.list_error.clear();
         self.names.on_list(now_ms);
@@ -572,10 +572,10 @@ impl Discovery {
             let rows = facts().into_iter().filter(|row| unseen.contains(&row.id));
             rows.for_each(|row| self.glimpses.list(&row.id.clone(), row.into()));
         }
-        told.push(Told::Listed);
+        told.push(DiscoveryEvent::Listed);
     }
 
-    fn on_inspect(&mut self, inspect: Inspect, cx: &Context<'_>, told: &mut Vec<Told>) {
+    fn on_inspect(&mut self, inspect: Inspect, cx: &Context<'_>, told: &mut Vec<DiscoveryEvent>) {
         let was_destroyed = self.glimpses.is_destroyed(&inspect.id);
         if inspect.has_run() {
             self.glimpses.looked_at(&inspect.id);
@@ -603,10 +603,10 @@ impl Discovery {
                 self.running.remove(&id);
             }
             let was_there = self.at_first.as_ref().is_some_and(|first| first.contains(&id));
-            told.push(Told::Container { inspect: Box::new(inspect), was_there });
+            told.push(DiscoveryEvent::Container { inspect: Box::new(inspect), was_there });
         } else if self.known.remove(&id) {
             self.running.remove(&id);
-            told.push(Told::Deselected(id.clone()));
+            told.push(DiscoveryEvent::Deselected(id.clone()));
         }
         if was_destroyed {
             self.forget(&id, told);
@@ -638,12 +638,12 @@ impl Discovery {
         self.stopping = true;
     }
 
-    /// The Engine named it in its last list, or in an event since.
+    /// Whether the Engine named it in its last list, or in an event since.
     pub fn is_listed(&self, id: &str) -> bool {
         self.listed.contains_key(id) || self.known.contains(id) || self.changed.contains(id)
     }
 
-    /// Nothing of it is under way.
+    /// Whether no request and no connection of discovery is under way.
     pub fn is_at_rest(&self) -> bool {
         matches!(self.events, EventsPhase::Stopped | EventsPhase::Waiting(_))
     }
@@ -653,7 +653,7 @@ impl Discovery {
         self.questions.len()
     }
 
-    /// What keeps containers from being found, in a sentence; `None` = all is well.
+    /// Why containers can't be found, in a sentence; `None` if they can.
     pub fn trouble(&self) -> Option<String> {
         if !self.reachable {
             let asked = !self.last_error.is_empty();
@@ -675,7 +675,7 @@ impl Discovery {
         })
     }
 
-    /// Containers captured that run.
+    /// Number of captured containers that are running.
     pub fn running(&self) -> usize {
         self.running.len()
     }
@@ -690,7 +690,7 @@ impl Discovery {
         (!self.reachable && !self.last_error.is_empty()).then_some(self.last_error.as_str())
     }
 
-    /// For `/api/v1/streams`.
+    /// The row that `/api/v1/streams` shows.
     pub fn row(&self, socket: String) -> DockerRow {
         DockerRow {
             enabled: true,
@@ -757,9 +757,9 @@ fn selects(select: &Select, name: &str, image: &str, labels: Option<&BTreeMap<St
 
 /// An answer that could not be used.
 enum Odd {
-    /// None came, or a refusal: counted as such already.
+    /// There was none, or it was a refusal: counted already.
     Failed(String),
-    /// Not what the API promises.
+    /// It is not what the API promises.
     Invalid(String),
 }
 
@@ -775,7 +775,7 @@ impl Odd {
     }
 }
 
-fn body_of<T: serde::de::DeserializeOwned>(result: &Answer) -> Result<T, Odd> {
+fn body_of<T: serde::de::DeserializeOwned>(result: &HttpAnswer) -> Result<T, Odd> {
     match result {
         Ok((200, body)) => serde_json::from_slice(body).map_err(|error| Odd::Invalid(error.to_string())),
         Ok((status, body)) => Err(Odd::Failed(docker::refusal(*status, body))),
@@ -783,7 +783,7 @@ fn body_of<T: serde::de::DeserializeOwned>(result: &Answer) -> Result<T, Odd> {
     }
 }
 
-fn request_result(result: &Answer) -> RequestResult {
+fn request_result(result: &HttpAnswer) -> RequestResult {
     match result {
         Ok((200..=299, _)) => RequestResult::Ok,
         Ok((404, _)) => RequestResult::NotFound,

@@ -10,7 +10,7 @@ const NO_SUCH: &[u8] = br#"{"message":"No such container: aaaa"}"#;
 struct Scene {
     bench: Bench,
     discovery: Discovery,
-    told: Vec<Told>,
+    told: Vec<DiscoveryEvent>,
 }
 
 impl Scene {
@@ -24,7 +24,7 @@ impl Scene {
     }
 
     /// Answers every question under way; of a container nobody names, with a 404.
-    fn answer(&mut self, list: &[&str], inspect: impl Fn(&str) -> Answer) {
+    fn answer(&mut self, list: &[&str], inspect: impl Fn(&str) -> HttpAnswer) {
         for _ in 0..10 {
             let questions = self.bench.actions().into_iter().filter_map(|action| match action {
                 Action::Get { request, path } => Some((request, path)),
@@ -63,37 +63,37 @@ impl Scene {
     fn told(&mut self) -> Vec<String> {
         let told = std::mem::take(&mut self.told);
         let words = told.into_iter().map(|told| match told {
-            Told::Container { inspect, was_there } => {
+            DiscoveryEvent::Container { inspect, was_there } => {
                 format!("container {}{}", &inspect.id[..1], if was_there { " was there" } else { "" })
             }
-            Told::Gone(id) => format!("gone {}", &id[..1]),
-            Told::Deselected(id) => format!("deselected {}", &id[..1]),
-            Told::Missed(missed) => {
+            DiscoveryEvent::Gone(id) => format!("gone {}", &id[..1]),
+            DiscoveryEvent::Deselected(id) => format!("deselected {}", &id[..1]),
+            DiscoveryEvent::Missed(missed) => {
                 let may = if missed.ran_before { "may have " } else { "" };
                 format!("{may}missed {}", missed.facts.name)
             }
-            Told::Listed => "listed".to_owned(),
+            DiscoveryEvent::Listed => "listed".to_owned(),
         });
         words.collect()
     }
 }
 
-fn found(id: &str) -> Answer {
+fn found(id: &str) -> HttpAnswer {
     named(id, "web")
 }
 
-fn named(id: &str, name: &str) -> Answer {
+fn named(id: &str, name: &str) -> HttpAnswer {
     let body = serde_json::json!({"Id": id, "Name": format!("/{name}"), "State": {"Running": true}});
     Ok((200, body.to_string().into_bytes()))
 }
 
-fn not_started(id: &str) -> Answer {
+fn not_started(id: &str) -> HttpAnswer {
     let state = serde_json::json!({"Running": false, "FinishedAt": "0001-01-01T00:00:00Z"});
     let body = serde_json::json!({"Id": id, "Name": "/early", "State": state});
     Ok((200, body.to_string().into_bytes()))
 }
 
-fn no_such(_: &str) -> Answer {
+fn no_such(_: &str) -> HttpAnswer {
     Ok((404, NO_SUCH.to_vec()))
 }
 

@@ -21,14 +21,12 @@ pub mod pace;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::Told;
+use super::SourceEvent;
 use super::groups::GroupsDue;
 use super::hold::{self, Hold, LogPlace};
 use super::seen::{Key, Seen};
 use crate::capture::context::Context;
-use crate::capture::io::{
-    Action, Answer as HttpAnswer, BodyOutcome, ConnId, FileError, FoundFile, RequestError,
-};
+use crate::capture::io::{Action, BodyOutcome, ConnId, FileError, FoundFile, HttpAnswer, RequestError};
 use crate::decode::assemble::Assembler;
 use crate::decode::{stdcopy, timestamp};
 use crate::limits::API_GATHER_BYTES;
@@ -41,11 +39,11 @@ use crate::telemetry::status::StreamRow;
 
 /// How far before the newest line to ask: the channels are not ordered against each other.
 const OVERLAP_NS: i64 = 2_000_000_000;
-/// A line is believed to be in the log so long after the time it bears, however busy the machine.
+/// This long after its time a line is in the log, however busy the machine.
 const LATE_NS: i64 = OVERLAP_NS / 2;
 /// First try of a resume, in lines.
 const TAIL_FIRST: u32 = 1_000;
-/// Each further try asks for so many times more.
+/// Each further try asks for this many times more.
 const TAIL_FACTOR: u32 = 16;
 /// Beyond this the whole log is asked for.
 const TAIL_MAX: u32 = 1_000_000;
@@ -68,7 +66,7 @@ enum Phase {
 /// What follows when a connection is closed.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum Then {
-    /// Nothing: whoever closed it has told why.
+    /// Nothing: whoever closed it has reported why.
     Rest,
     /// Open again.
     Open,
@@ -109,7 +107,7 @@ pub struct ApiSource {
     whole: [ChannelMark; 2],
     rotations: u64,
     read_timeouts: u64,
-    answer: Answer,
+    answer: FollowAnswer,
     /// What is held back until the files show that nothing lies between.
     hold: Option<Hold>,
     /// Where its files are, if nothing is held back yet.
@@ -121,21 +119,21 @@ pub struct ApiSource {
     catch_ups: u32,
     /// Since when lines were counted that say whether the container is quiet, and how many came; `None` = never.
     activity: Option<(u64, u64)>,
-    /// When a close under way has taken too long.
+    /// When a close that is under way has taken too long.
     close_by_ms: Option<u64>,
 }
 
 /// What is known of the answer being read.
 #[derive(Debug, Default)]
-struct Answer {
+struct FollowAnswer {
     follow: bool,
     /// The exit that was known when it was asked for.
     exited_at_ns: Option<i64>,
     opened_at_ms: u64,
     rotate_at_ms: Option<u64>,
-    /// The container was quiet when that came, so it was put off.
+    /// The rotation was due while the container was quiet, so it was put off.
     put_off: bool,
-    /// It is asked for all there is and no more, for others wait for the slot.
+    /// All there is was asked for and no more, since others wait for the slot.
     polled: bool,
     /// Received and not yet a whole frame.
     held: Vec<u8>,
@@ -176,7 +174,7 @@ impl ApiSource {
             whole: cursor.unwrap_or_default().channels,
             rotations: 0,
             read_timeouts: 0,
-            answer: Answer::default(),
+            answer: FollowAnswer::default(),
             hold: None,
             files: None,
             prefers_files: false,
@@ -227,8 +225,8 @@ impl ApiSource {
         self
     }
 
-    /// Begins, or begins again.
-    pub fn open(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    /// Starts, or starts again.
+    pub fn open(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.catch_ups = 0;
         if let Phase::Closing(conn, Then::Rest) = self.phase {
             // Told to go on while the last connection still closes: as soon as it has.
@@ -248,7 +246,7 @@ impl ApiSource {
     }
 
     /// The pool gave this stream a slot.
-    pub fn on_slot(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn on_slot(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         if self.phase != Phase::Queued || self.stopping {
             cx.pool.release();
             return;
@@ -258,9 +256,9 @@ impl ApiSource {
         self.request_anew(cx, told);
     }
 
-    fn request(&mut self, follow: bool, cx: &mut Context<'_>, _told: &mut Vec<Told>) {
+    fn request(&mut self, follow: bool, cx: &mut Context<'_>, _told: &mut Vec<SourceEvent>) {
         if let Some(place) = self.files.take() {
-            // All that was told so far is behind the cursor.
+            // Everything reported so far is behind the cursor.
             self.hold = Some(Hold::new(self.stream, place, self.cursor));
         }
         if let Some(hold) = self.hold.as_mut().filter(|hold| hold.must_look_first()) {
@@ -278,7 +276,8 @@ impl ApiSource {
         self.whole = self.cursor.channels;
         self.seen.iter_mut().for_each(Seen::begin_answer);
         let polled = self.answer.polled && !follow;
-        self.answer = Answer { follow, polled, exited_at_ns: self.exited_at_ns, ..Answer::default() };
+        self.answer =
+            FollowAnswer { follow, polled, exited_at_ns: self.exited_at_ns, ..FollowAnswer::default() };
         cx.act(Action::OpenConn { conn, stream: Some(self.stream), path: self.path(follow) });
     }
 
@@ -335,7 +334,7 @@ impl ApiSource {
         conn: ConnId,
         result: HttpAnswer,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         if !self.owns(conn) {
             return;
@@ -345,7 +344,7 @@ impl ApiSource {
                 self.phase = Phase::Reading { conn, in_flight: false };
                 self.answer.opened_at_ms = cx.now.mono_ms;
                 self.plan_rotation(cx);
-                told.push(Told::Opened);
+                told.push(SourceEvent::Opened);
             }
             Ok((status, body)) => {
                 self.phase = Phase::Idle;
@@ -353,9 +352,9 @@ impl ApiSource {
                 let text = docker::refusal(status, &body);
                 match status {
                     404 | 409 if self.gone => self.drain(cx, told),
-                    404 | 409 => told.push(Told::Ended { cause: text, again: self.running }),
-                    501 => told.push(Told::Failed(StreamError::DriverUnreadable, text)),
-                    _ => told.push(Told::Failed(StreamError::ApiError, text)),
+                    404 | 409 => told.push(SourceEvent::Ended { cause: text, again: self.running }),
+                    501 => told.push(SourceEvent::Failed(StreamError::DriverUnreadable, text)),
+                    _ => told.push(SourceEvent::Failed(StreamError::ApiError, text)),
                 }
             }
             Err(error) => {
@@ -364,7 +363,7 @@ impl ApiSource {
                 if self.gone {
                     self.drain(cx, told);
                 }
-                told.push(Told::Failed(error_type(&error), error.to_string()));
+                told.push(SourceEvent::Failed(error_type(&error), error.to_string()));
             }
         }
     }
@@ -385,7 +384,7 @@ impl ApiSource {
     }
 
     /// A connection is closed.
-    pub fn on_closed(&mut self, conn: ConnId, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn on_closed(&mut self, conn: ConnId, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         let Phase::Closing(own, then) = self.phase else { return };
         if own != conn {
             return;
@@ -436,7 +435,7 @@ impl ApiSource {
         &mut self,
         result: &Result<Vec<FoundFile>, FileError>,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         let Some(hold) = &mut self.hold else { return };
         let (first, was_readable) = (hold.must_look_first(), hold.is_readable());
@@ -445,7 +444,7 @@ impl ApiSource {
             return;
         }
         let can_now = self.prefers_files && !was_readable && !first && hold.is_readable();
-        if verdict == hold::Verdict::Rotated || can_now {
+        if verdict == hold::ListingResult::Rotated || can_now {
             self.go_to_files(cx, told);
         } else if first && !hold.must_look_first() {
             self.open(cx, told);
@@ -453,7 +452,7 @@ impl ApiSource {
     }
 
     /// Leaves the API for the files.
-    fn go_to_files(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    fn go_to_files(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         if self.gone {
             return; // they go as well: what came is all there is
         }
@@ -468,11 +467,11 @@ impl ApiSource {
         }
     }
 
-    fn tell_files(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    fn tell_files(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.leave_slot(cx);
         let Some(hold) = self.hold.as_mut().filter(|_| !self.gone) else { return self.drain(cx, told) };
         hold.drop_held(cx);
-        told.push(Told::ToFiles { place: hold.place.clone(), from: hold.released() });
+        told.push(SourceEvent::ToFiles { place: hold.place.clone(), from: hold.released() });
     }
 
     /// It goes on from this position.
@@ -483,7 +482,7 @@ impl ApiSource {
         }
     }
 
-    /// The same source from a position, to come back to should the files be unreadable after all.
+    /// The same source from a position, to come back to if the files turn out to be unreadable.
     pub fn anew(
         &self,
         cursor: ApiCursor,
@@ -505,7 +504,7 @@ impl ApiSource {
     }
 
     /// Arms the next read, if one is due and there is room.
-    pub fn read_on(&mut self, cx: &mut Context<'_>, _told: &mut Vec<Told>) {
+    pub fn read_on(&mut self, cx: &mut Context<'_>, _told: &mut Vec<SourceEvent>) {
         let Phase::Reading { conn, in_flight: false } = self.phase else { return };
         if self.hold.as_ref().is_some_and(|hold| !hold.has_room()) || !cx.credit.has_room(API_GATHER_BYTES) {
             return;
@@ -534,7 +533,7 @@ impl ApiSource {
         outcome: BodyOutcome,
         buffer: Vec<u8>,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         if self.phase != (Phase::Reading { conn, in_flight: true }) {
             return;
@@ -567,7 +566,7 @@ impl ApiSource {
             }
             BodyOutcome::Broken(cause) => {
                 self.close(Then::Rest, cx);
-                told.push(Told::Failed(StreamError::DaemonGone, format!("the stream broke: {cause}")));
+                told.push(SourceEvent::Failed(StreamError::DaemonGone, format!("the stream broke: {cause}")));
             }
         }
     }
@@ -588,11 +587,11 @@ impl ApiSource {
     }
 
     /// A clean end of the answer. Never believed: dockerd ends streams cleanly with their last lines missing.
-    fn on_end(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    fn on_end(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         if !matches!(self.phase, Phase::Reading { .. }) {
             return; // decoding gave it up already
         }
-        // An exit that came to be known meanwhile may have left lines behind what was answered.
+        // An exit that became known meanwhile may have left lines that the answer did not have.
         let known = self.answer.exited_at_ns == self.exited_at_ns;
         let caught_up = !self.answer.follow && self.answer.new_lines == 0 && known;
         if caught_up || self.catch_ups >= CATCH_UPS_MAX {
@@ -602,9 +601,9 @@ impl ApiSource {
             self.close(Then::Rest, cx);
             let cause =
                 if self.running { "the Engine ended the stream" } else { "the container does not run" };
-            // What it printed last may be missing still, and of a container that does not run nothing else would tell.
+            // What it printed last may still be missing, and nothing else would show it for a stopped container.
             let again = self.running || !caught_up;
-            told.push(Told::Ended { cause: cause.to_owned(), again });
+            told.push(SourceEvent::Ended { cause: cause.to_owned(), again });
         } else {
             self.catch_ups += 1;
             self.catch_up(cx);
@@ -616,14 +615,14 @@ impl ApiSource {
         self.close(Then::CatchUp, cx);
     }
 
-    /// The container began or ceased to run.
+    /// The container started or stopped.
     pub fn set_running(&mut self, running: bool, exited_at_ns: Option<i64>) {
         self.running = running;
         self.exited_at_ns = exited_at_ns.or(self.exited_at_ns);
     }
 
     /// The container was removed: what the connection still brings is taken, then it is over.
-    pub fn gone(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn gone(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.gone = true;
         self.running = false;
         self.files = None;
@@ -644,21 +643,21 @@ impl ApiSource {
         }
     }
 
-    /// The config leaves its container out by now. That goes on printing, so nothing waits for an end.
+    /// The config now leaves its container out. The container goes on printing, so nothing waits for an end.
     pub fn leave(&mut self, cx: &mut Context<'_>) {
         if matches!(self.phase, Phase::Opening(_) | Phase::Reading { .. }) {
             self.close(Then::Rest, cx);
         }
     }
 
-    fn drain(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    fn drain(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         // Nobody can read them again.
         self.end_all_groups(cx, told);
-        told.push(Told::Drained);
+        told.push(SourceEvent::Drained);
     }
 
     /// The agent stops: close what is open.
-    pub fn stop(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn stop(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.stopping = true;
         self.end_all_groups(cx, told);
         if let Some(hold) = &mut self.hold {
@@ -671,7 +670,7 @@ impl ApiSource {
         self.close(Then::Stop, cx);
     }
 
-    /// Nothing of it is in flight.
+    /// Whether no operation of it is in flight.
     pub fn is_at_rest(&self) -> bool {
         matches!(self.phase, Phase::Idle | Phase::Queued)
     }

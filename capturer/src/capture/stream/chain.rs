@@ -1,4 +1,4 @@
-//! A followed path is a chain of files: the live one and its rotated kin, read oldest first. This module keeps the
+//! A followed path is a chain of files: the live one and its rotated files, read oldest first. This module keeps the
 //! chain in step with what scans of the directory show, and turns positions into cursors and back.
 //!
 //! A file is known by device, inode and birth time, not by its name, which rotation changes, nor by its inode alone,

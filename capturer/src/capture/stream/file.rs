@@ -35,7 +35,7 @@ use self::opening::OPEN_AHEAD;
 pub use self::reader::Reader;
 use self::text::Text;
 use self::unfinished::Unfinished;
-use super::Told;
+use super::SourceEvent;
 use super::chain::{Chain, Handle, Link, Start, Undelivered};
 use super::delivered::{self, Passing};
 use super::groups::GroupsDue;
@@ -100,7 +100,7 @@ pub struct FileSource {
     renamed_while_written: bool,
     /// Files that are no longer live are listed again then, because one was written to.
     kin_look_ms: Option<u64>,
-    /// When that was done last.
+    /// When they were listed last for this reason.
     kin_looked_ms: u64,
     /// Names in its directory that are logs of their own.
     apart: Vec<String>,
@@ -112,15 +112,15 @@ pub struct FileSource {
     claimed: BTreeSet<FileId>,
     /// Those of them that are finished, and not yet in the table of files read.
     unacked: BTreeSet<FileId>,
-    /// Something was finished since the position was told.
+    /// A file was finished since the position was last reported.
     moved_on: bool,
-    /// An exit that was told; it counts when the files were listed once more, for a rotation may have come before it.
+    /// An exit that was reported. It counts once the files were listed again, since a rotation may have come before it.
     exit_told_ns: Option<i64>,
     /// When the container last exited: a line open since before will not be continued.
     exited_at_ns: Option<i64>,
     /// By channel: when the open group of lines has waited long enough.
     groups_due: GroupsDue,
-    /// It begins at the end of what is there.
+    /// Reading begins at the end of what is there.
     start_is_end: bool,
     /// The container or path is gone: the live file will not grow.
     gone: bool,
@@ -241,7 +241,7 @@ impl FileSource {
         })
     }
 
-    /// Begins, or begins again after a failure. Files are opened at once, so that nothing that happens before the first
+    /// Starts, or starts again after a failure. Files are opened at once, so that nothing that happens before the first
     /// read can take them away.
     pub fn open(&mut self, cx: &mut Context<'_>) {
         self.opened = false;
@@ -253,13 +253,13 @@ impl FileSource {
         self.scan(cx);
     }
 
-    /// The outputs are ready: what was opened before is now told.
-    pub fn begin(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
-        // An opening that failed meanwhile is tried again, and told.
+    /// The outputs are ready: what was opened before is now reported.
+    pub fn begin(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
+        // An opening that failed meanwhile is tried again and reported.
         let failed = self.chain.links.iter().take(OPEN_AHEAD).any(Link::is_to_be_opened);
         match (self.opened && !failed, self.scanning) {
             (true, _) => {
-                told.push(Told::Opened);
+                told.push(SourceEvent::Opened);
                 if self.start_is_end {
                     if self.format == FileFormat::Docker {
                         self.lines = ApiCursor::after(cx.now.unix_ns);
@@ -268,7 +268,7 @@ impl FileSource {
                     self.tell(Lines::default(), Vec::new(), 0, told);
                 }
             }
-            // The listing under way tells.
+            // The listing under way will show it.
             (false, true) => self.opened = false,
             (false, false) => self.open(cx),
         }
@@ -312,7 +312,7 @@ impl FileSource {
         &mut self,
         result: Result<Vec<FoundFile>, FileError>,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         self.answered(cx);
         self.scanning = false;
@@ -325,7 +325,7 @@ impl FileSource {
                 self.take_listing(found, latest, cx);
                 if !self.opened {
                     self.opened = true;
-                    told.push(Told::Opened);
+                    told.push(SourceEvent::Opened);
                 }
                 if latest {
                     self.chain.trust_opened();
@@ -339,7 +339,7 @@ impl FileSource {
                 self.take_listing(Vec::new(), latest, cx);
                 self.chain.trust_opened();
             }
-            // The link that led there leads elsewhere by now.
+            // The link that led there now leads elsewhere.
             Err(_) if self.elsewhere.is_waiting() => {}
             Err(error) => told.push(unreadable(&error)),
         }
@@ -368,7 +368,7 @@ impl FileSource {
         self.judge_left_out_anew();
         changes.gone.retain(|gone| !self.is_read_elsewhere(gone.file, cx));
         if !changes.gone.is_empty() {
-            // What was open when its file was written anew does not go on.
+            // A line that was open when its file was rewritten does not go on.
             self.assembler.reset();
         }
         self.declare(&changes, cx);
@@ -412,7 +412,7 @@ impl FileSource {
         self.reading_bytes = buffer.capacity() as u64;
         self.asked_ms = cx.now.mono_ms;
         front.unread = false;
-        // What was read before comes once more: if it is another, the file was written anew.
+        // What was read before is read again: if it differs, the file was rewritten.
         let is_known = front.tail.end == front.offset && !front.tail.is_none();
         let again =
             if is_known { u64::from(front.tail.len_bytes) } else { front.offset.min(unfinished::LOOK_BACK) };
@@ -439,7 +439,7 @@ impl FileSource {
         file_len: Option<u64>,
         data_at: Option<u64>,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         self.answered(cx);
         let Reading { file, offset: from, again } = self.reading.take().unwrap_or_default();
@@ -449,7 +449,7 @@ impl FileSource {
         cx.credit.file_read_done();
         let count = match result {
             Ok(_) if !self.chain.links.front().is_some_and(|front| front.is_at(file, from)) => {
-                // Written anew meanwhile: what came stands at another place now, if it stands anywhere.
+                // Rewritten meanwhile: what came is at another place now, if anywhere.
                 cx.credit.give_back(buffer, 0);
                 return self.go_on(cx, told);
             }
@@ -459,7 +459,7 @@ impl FileSource {
                 if let Some(front) = self.chain.links.front_mut() {
                     front.unread = true;
                 }
-                told.push(Told::Failed(StreamError::ReadFailed, error.to_string()));
+                told.push(SourceEvent::Failed(StreamError::ReadFailed, error.to_string()));
                 return;
             }
         };
@@ -503,7 +503,7 @@ impl FileSource {
         format!("{}/{}", self.directory, self.live_name)
     }
 
-    /// `again`: so many bytes were decoded before.
+    /// `again`: this many bytes were decoded before.
     fn decode(
         &mut self,
         buffer: Vec<u8>,
@@ -511,7 +511,7 @@ impl FileSource {
         full: bool,
         data_at: Option<u64>,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         let Some(front) = self.chain.links.front() else {
             cx.credit.give_back(buffer, 0);
@@ -580,7 +580,7 @@ impl FileSource {
     }
 
     /// Ends the open groups of lines: nothing more is read.
-    pub fn end_all_groups(&mut self, told: &mut Vec<Told>) {
+    pub fn end_all_groups(&mut self, told: &mut Vec<SourceEvent>) {
         let mut lines = Lines::default();
         StdType::ALL.into_iter().for_each(|std_type| self.assembler.end_group(std_type, &mut lines));
         if !lines.records.is_empty() {
@@ -589,7 +589,7 @@ impl FileSource {
     }
 
     /// Ends groups of lines that nothing came for, if all there is was read.
-    pub fn end_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn end_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         let read_to_end = self.reading.is_none() && self.chain.links.iter().all(|link| !link.unread);
         let mut lines = Lines::default();
         self.groups_due.end_due(&mut self.assembler, read_to_end, self.stream, &mut lines, cx);
@@ -610,7 +610,7 @@ impl FileSource {
         }
     }
 
-    fn tell(&mut self, lines: Lines, read: Vec<u8>, source_bytes: u64, told: &mut Vec<Told>) {
+    fn tell(&mut self, lines: Lines, read: Vec<u8>, source_bytes: u64, told: &mut Vec<SourceEvent>) {
         let open = StdType::ALL.map(|std_type| {
             let (starts, in_line) = self.assembler.undelivered(std_type);
             Undelivered { starts, in_line }
@@ -623,11 +623,11 @@ impl FileSource {
             (end.lines, end.passing) = (self.lines, self.passing.marks);
         }
         self.note_split(&mut end);
-        told.push(Told::Lines { lines, read, end, source_bytes });
+        told.push(SourceEvent::Lines { lines, read, end, source_bytes });
     }
 
-    /// A deadline may have come.
-    pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    /// A deadline may have passed.
+    pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.look_if_due(cx);
         self.look_at_kin_if_due(cx);
         self.look_at_unfinished(cx);
@@ -636,7 +636,7 @@ impl FileSource {
     }
 
     /// Finishes files that are read to their end, and the source when none is left.
-    fn go_on(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    fn go_on(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.go_over(cx);
         loop {
             self.read_late_ones(cx, told);
@@ -681,12 +681,12 @@ impl FileSource {
                 self.tell(lines, Vec::new(), 0, told);
             }
             cx.act(Action::Unwatch { stream: self.stream });
-            told.push(Told::Drained);
+            told.push(SourceEvent::Drained);
         }
     }
 
     /// When the container last exited.
-    pub fn set_exited(&mut self, at_ns: Option<i64>, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn set_exited(&mut self, at_ns: Option<i64>, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         if at_ns.is_some() && at_ns != self.exit_told_ns {
             self.exit_told_ns = at_ns;
             self.scan(cx);
@@ -695,7 +695,7 @@ impl FileSource {
     }
 
     /// The container or path is gone.
-    pub fn gone(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn gone(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.gone = true;
         let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
         for link in self.chain.links.iter_mut().chain(parked) {
@@ -716,19 +716,19 @@ impl FileSource {
 #[derive(Debug, Default)]
 struct Reading {
     file: FileNo,
-    /// What is new begins there.
+    /// Where new bytes begin.
     offset: u64,
-    /// So many bytes before that are read again.
+    /// How many bytes before that are read again.
     again: usize,
 }
 
-fn unreadable(error: &FileError) -> Told {
+fn unreadable(error: &FileError) -> SourceEvent {
     match error {
         FileError::Denied(_) | FileError::NoDirectory(_) | FileError::NotRegular(_) => {
-            Told::Unreadable(error.to_string())
+            SourceEvent::Unreadable(error.to_string())
         }
         FileError::Changed(_) | FileError::Other { .. } => {
-            Told::Failed(StreamError::OpenFailed, error.to_string())
+            SourceEvent::Failed(StreamError::OpenFailed, error.to_string())
         }
     }
 }

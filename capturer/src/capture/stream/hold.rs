@@ -21,15 +21,15 @@ use crate::decode::assemble::Lines;
 use crate::model::cursor::{ApiCursor, Cursor, FileId, HeadPrint};
 use crate::model::record::StreamId;
 
-use super::Told;
+use super::SourceEvent;
 
 /// At least so long between two listings.
 const PAUSE_MS: u64 = 100;
 /// Between two looks at a directory without a live file: dockerd is in the middle of a rotation.
 const ROTATING_MS: u64 = 20;
-/// After so many of them it is no rotation.
+/// After this many of them it is no rotation.
 const ROTATING_LOOKS_MAX: u32 = 50;
-/// Reading waits when so many batches are held.
+/// Reading waits when this many batches are held.
 const BATCHES_MAX: usize = 4;
 
 /// Where a container's json-file log is.
@@ -52,7 +52,7 @@ struct Held {
 
 /// What a listing says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ListingResult {
     /// It was the first, and connections may be opened; or nothing happened.
     GoOn,
     /// The log was rotated: what is held must not be delivered.
@@ -180,7 +180,7 @@ impl Hold {
         end: ApiCursor,
         source_bytes: u64,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         self.held.push_back(Held { lines, read, end, source_bytes });
         if self.files == Files::Unreadable {
@@ -213,8 +213,8 @@ impl Hold {
         &mut self,
         result: &Result<Vec<FoundFile>, FileError>,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
-    ) -> Verdict {
+        told: &mut Vec<SourceEvent>,
+    ) -> ListingResult {
         let covered = self.covered.take().unwrap_or(0);
         let found = match result {
             Ok(found) => found,
@@ -225,7 +225,7 @@ impl Hold {
                 self.files = Files::Unreadable;
                 self.rotating = 0;
                 self.release(usize::MAX, told);
-                return Verdict::GoOn;
+                return ListingResult::GoOn;
             }
         };
         let live = found.iter().find(|file| file.rank == 0);
@@ -233,7 +233,7 @@ impl Hold {
             self.rotating += 1;
             self.next_look_ms = cx.now.mono_ms + ROTATING_MS;
             cx.timers.set_earlier(Timer::Stream(self.stream), self.next_look_ms);
-            return Verdict::GoOn;
+            return ListingResult::GoOn;
         }
         self.rotating = 0;
         if let Some(live) = live.filter(|_| self.silence.asked) {
@@ -245,23 +245,23 @@ impl Hold {
                 // With nothing there the container is being removed: what it said is all there is.
                 if found.is_empty() {
                     self.release(covered, told);
-                    return Verdict::GoOn;
+                    return ListingResult::GoOn;
                 }
-                return Verdict::Rotated;
+                return ListingResult::Rotated;
             }
             _ => {}
         }
         self.files = Files::Live(live.map(|file| (file.id, file.print())));
         self.release(covered, told);
         self.look_if_due(cx);
-        Verdict::GoOn
+        ListingResult::GoOn
     }
 
     /// Tells the batches at the front.
-    pub fn release(&mut self, count: usize, told: &mut Vec<Told>) {
+    pub fn release(&mut self, count: usize, told: &mut Vec<SourceEvent>) {
         for Held { lines, read, end, source_bytes } in self.held.drain(..count.min(self.held.len())) {
             self.released = end;
-            told.push(Told::Lines { lines, read, end: Cursor::Api(end), source_bytes });
+            told.push(SourceEvent::Lines { lines, read, end: Cursor::Api(end), source_bytes });
         }
     }
 

@@ -4,13 +4,13 @@
 //! changes of state and batches; the two kinds of source are [`file::FileSource`] (a chain of files, [`chain`]) and
 //! [`api::ApiSource`] (the Engine's log endpoint). Nothing here waits, reads a clock or touches the kernel.
 
-mod allowance;
 pub mod api;
 pub mod chain;
 mod delivered;
 pub mod file;
 mod groups;
 pub mod hold;
+mod rate_limiter;
 mod seen;
 pub mod state;
 mod tally;
@@ -30,9 +30,9 @@ use crate::settings::FileFormat;
 use crate::telemetry::metrics::StreamError;
 use crate::telemetry::metrics::furthest::Read;
 
-use allowance::Allowance;
 use chain::Start;
 use file::FileSource;
+use rate_limiter::RateLimiter;
 pub use state::{Change, State};
 use tally::Tally;
 
@@ -47,18 +47,18 @@ pub enum Kind {
 
 /// What a source tells its stream.
 #[derive(Debug)]
-// Nearly all that is told are lines, a value for each batch.
+// Nearly all events are lines, one event per batch.
 #[allow(clippy::large_enum_variant)]
-pub enum Told {
+pub enum SourceEvent {
     /// It is open and delivers.
     Opened,
     /// It failed; try again after a back-off.
     Failed(StreamError, String),
     /// Its files can't be read at all: not here, or no right.
     Unreadable(String),
-    /// It has no more for now.
+    /// There is nothing more for now.
     Ended {
-        /// Why.
+        /// Why it ended.
         cause: String,
         /// The container is believed to run: look again after a pause. If not, wait until it runs.
         again: bool,
@@ -70,7 +70,7 @@ pub enum Told {
         /// Milliseconds on the monotonic clock.
         again_at_ms: u64,
     },
-    /// Lines.
+    /// Lines to deliver.
     Lines {
         /// The records.
         lines: Lines,
@@ -88,23 +88,23 @@ pub enum Told {
         /// What was delivered.
         from: ApiCursor,
     },
-    /// It is gone and nothing is left in it.
+    /// The source is gone, and nothing is left to read.
     Drained,
 }
 
-/// One stream.
+/// A captured source and the state of its life.
 #[derive(Debug)]
 pub struct Stream {
     /// Who it is.
     pub source: Arc<Source>,
     /// Where its lines come from.
     pub kind: Kind,
-    /// Why from there.
+    /// Why they come from there.
     pub kind_reason: String,
     state: State,
     state_since_ms: u64,
     cause: String,
-    /// When the container last exited, as far as was told.
+    /// When the container last exited, as far as is known.
     exited_at_ns: Option<i64>,
     running: bool,
     /// When to open again, in [`State::Waiting`].
@@ -125,7 +125,7 @@ pub struct Stream {
     drained: bool,
     /// Its last batch was sent: see [`Stream::send_last`].
     last_sent: bool,
-    /// It went before its outputs were ready: it drains once they are.
+    /// The source went away before its outputs were ready: it drains once they are.
     gone_early: bool,
     /// The agent stops: nothing new is read.
     stopped: bool,
@@ -133,15 +133,15 @@ pub struct Stream {
     preparing: bool,
     /// Its output takes nothing: it reads no further meanwhile.
     held: bool,
-    /// What a read under way brought meanwhile.
+    /// What a read that was under way brought meanwhile.
     parked: Vec<Parked>,
-    /// What is out, oldest first.
+    /// Batches that are not acknowledged, oldest first.
     sent: VecDeque<Sent>,
     /// What to read from if the files can't be read (`read_from: auto`).
     fallback: Option<Box<api::ApiSource>>,
-    /// Its pipeline bounds what is read.
-    allowance: Option<Allowance>,
-    /// More than that was read: nothing more is until then.
+    /// Applies the pipeline's rate limit to reading.
+    rate_limiter: Option<RateLimiter>,
+    /// More than the rate limit was read: nothing more is read until then.
     limited_until_ms: Option<u64>,
 }
 
@@ -163,9 +163,9 @@ struct Parked {
 
 /// First back-off after a failure; doubles up to the config's `reconnect_interval`.
 const BACKOFF_FIRST_MS: u64 = 200;
-/// A batch of so many bytes or less is copied out of its read buffer.
+/// A batch of this many bytes or less is copied out of its read buffer.
 const SMALL_BATCH_BYTES: usize = READ_BYTES / 16;
-/// A stream that delivered for so long is well again.
+/// A stream that delivered for this long is healthy again.
 const WELL_AFTER_MS: u64 = 10_000;
 
 impl Stream {
@@ -177,7 +177,8 @@ impl Stream {
         acked: Cursor,
         cx: &mut Context<'_>,
     ) -> Stream {
-        let allowance = source.pipeline.as_ref().and_then(|pipeline| Allowance::of(pipeline, cx.now.mono_ms));
+        let rate_limiter =
+            source.pipeline.as_ref().and_then(|pipeline| RateLimiter::of(pipeline, cx.now.mono_ms));
         let mut stream = Stream {
             source,
             kind,
@@ -205,7 +206,7 @@ impl Stream {
             parked: Vec::new(),
             sent: VecDeque::new(),
             fallback: None,
-            allowance,
+            rate_limiter,
             limited_until_ms: None,
         };
         if let Kind::File(file) = &mut stream.kind {
@@ -220,7 +221,7 @@ impl Stream {
         self
     }
 
-    /// The state.
+    /// The state of the stream's life.
     pub fn state(&self) -> State {
         self.state
     }
@@ -275,12 +276,12 @@ impl Stream {
         });
     }
 
-    /// Nothing of it is under way: no operation, no batch.
+    /// Whether neither an operation nor a batch of it is under way.
     pub fn is_at_rest(&self) -> bool {
         self.batches_out == 0 && self.reads_nothing()
     }
 
-    /// No operation of it is under way.
+    /// Whether no operation of it is under way.
     pub fn reads_nothing(&self) -> bool {
         match &self.kind {
             Kind::File(file) => file.is_at_rest(),
@@ -288,7 +289,7 @@ impl Stream {
         }
     }
 
-    /// Its output takes nothing, or does again.
+    /// Its output takes nothing, or takes records again.
     pub fn hold(&mut self, held: bool) {
         self.held = held;
     }
@@ -314,7 +315,7 @@ impl Stream {
         }
     }
 
-    /// Its read that hangs, for people.
+    /// The read that hangs, as people see it.
     pub fn hung_read(&self) -> Option<String> {
         let Kind::File(file) = &self.kind else { return None };
         file.hung_read()
@@ -342,12 +343,12 @@ impl Stream {
         &self.acked
     }
 
-    /// Its container runs, or ran.
+    /// Whether its container runs or ran.
     pub fn has_run(&self) -> bool {
         self.running || self.exited_at_ns.is_some()
     }
 
-    /// Lines came of it in this run.
+    /// Whether it delivered lines in this run.
     pub fn has_lines(&self) -> bool {
         self.tally.has_lines()
     }
@@ -402,7 +403,7 @@ impl Stream {
         self.close_if_drained(cx);
     }
 
-    /// The config leaves it out by now: as [`Stream::gone`], but its container may go on printing.
+    /// The config now leaves it out: as [`Stream::gone`], but its container may go on printing.
     pub fn leave(&mut self, cause: &str, cx: &mut Context<'_>) {
         self.gone(cause, cx);
         self.with_source(cx, |kind, cx, _| {
@@ -448,7 +449,7 @@ impl Stream {
             } else {
                 cx.timers.set_earlier(Timer::Stream(self.source.id), at);
             }
-            // The deadline that came was the soonest of several: the others are set anew by whoever has them.
+            // The deadline that passed was the soonest of several: each part sets its own again.
             self.with_source(cx, |kind, cx, told| match kind {
                 Kind::File(file) if is_due => file.on_timer(cx, told),
                 Kind::File(file) => file.end_groups(cx, told),
@@ -496,7 +497,7 @@ impl Stream {
     pub fn with_source(
         &mut self,
         cx: &mut Context<'_>,
-        handler: impl FnOnce(&mut Kind, &mut Context<'_>, &mut Vec<Told>),
+        handler: impl FnOnce(&mut Kind, &mut Context<'_>, &mut Vec<SourceEvent>),
     ) {
         let mut told = Vec::new();
         handler(&mut self.kind, cx, &mut told);
@@ -514,18 +515,18 @@ impl Stream {
         }
     }
 
-    fn act_on(&mut self, told: Vec<Told>, cx: &mut Context<'_>) {
+    fn act_on(&mut self, told: Vec<SourceEvent>, cx: &mut Context<'_>) {
         for told in told {
             match told {
-                Told::Opened => {
+                SourceEvent::Opened => {
                     if self.state == State::Opening {
                         self.change(Change::Opened, "delivering", cx);
                     }
                 }
-                Told::Failed(error, text) => self.failed(error, &text, cx),
-                Told::Unreadable(text) => self.unreadable(text, cx),
-                Told::Ended { cause, again } => self.ended(&cause, again, cx),
-                Told::Rotating => {
+                SourceEvent::Failed(error, text) => self.failed(error, &text, cx),
+                SourceEvent::Unreadable(text) => self.unreadable(text, cx),
+                SourceEvent::Ended { cause, again } => self.ended(&cause, again, cx),
+                SourceEvent::Rotating => {
                     // Once, however many outlets read it.
                     if let Some(container) = &self.source.container
                         && self.source.outlet.index == 0
@@ -536,15 +537,15 @@ impl Stream {
                         self.change(Change::Rotate, "planned rotation", cx);
                     }
                 }
-                Told::Polled { again_at_ms } => self.polled(again_at_ms, cx),
+                SourceEvent::Polled { again_at_ms } => self.polled(again_at_ms, cx),
                 // Sinks that were told to stop answer nothing more, and a position without lines can wait.
-                Told::Lines { lines, read, .. }
+                SourceEvent::Lines { lines, read, .. }
                     if self.stopped && lines.records.is_empty() && read.is_empty() => {}
-                Told::Lines { lines, read, end, source_bytes } => {
+                SourceEvent::Lines { lines, read, end, source_bytes } => {
                     self.send(lines, read, end, source_bytes, cx)
                 }
-                Told::ToFiles { place, from } => self.go_to_files(place, from, cx),
-                Told::Drained => self.drained = true,
+                SourceEvent::ToFiles { place, from } => self.go_to_files(place, from, cx),
+                SourceEvent::Drained => self.drained = true,
             }
         }
         self.close_if_drained(cx);
@@ -563,7 +564,7 @@ impl Stream {
         let is_news = self.failures == 0 || self.last_error != text;
         text.clone_into(&mut self.last_error);
         self.back_off(cx);
-        // A daemon that is away fails all of them, and they come back with it.
+        // When the daemon is away all of them fail, and they come back with it.
         self.own_failures +=
             usize::from(!matches!(error, StreamError::DaemonGone | StreamError::ReadTimeout));
         if self.own_failures >= cx.settings.container_monitor.circuit_breaker.failures {
@@ -575,7 +576,7 @@ impl Stream {
         words::tell(&self.source, error, is_news && !is_told, &format!("{text}; trying again"));
     }
 
-    /// It failed too often: left alone for a while, then tried once. The first line that comes ends it.
+    /// The stream failed too often: it is left alone for a while, then tried once. Its first line ends this.
     fn pause(&mut self, text: &str, cx: &mut Context<'_>) {
         let pause = cx.settings.container_monitor.circuit_breaker.pause.as_millis() as u64;
         let pause_ms = cx.jitter.around(pause);
@@ -599,7 +600,7 @@ impl Stream {
         self.change(Change::Ended, "quiet, and more containers than slots: asked now and then", cx);
     }
 
-    /// It competes for a slot of the pool.
+    /// Whether it competes for a slot of the pool.
     pub fn wants_slot(&self) -> bool {
         let alive = matches!(self.state, State::Opening | State::Following | State::Waiting);
         alive && self.running && matches!(self.kind, Kind::Api(_))
@@ -627,7 +628,7 @@ impl Stream {
         }
     }
 
-    /// From the API to the files, at the same line.
+    /// Goes over from the API to the files, at the same line.
     fn go_to_files(&mut self, place: hold::LogPlace, from: ApiCursor, cx: &mut Context<'_>) {
         let Kind::Api(api) = &self.kind else { return };
         let line_bytes_max = cx.settings.line_bytes_max as usize;
@@ -703,8 +704,8 @@ impl Stream {
         }
         let message_bytes: u64 = lines.records.iter().map(|record| u64::from(record.message_len)).sum();
         self.tally.read(lines.records.len() as u64, message_bytes, cx.now.mono_ms);
-        if let Some(allowance) = &mut self.allowance
-            && let Some(until) = allowance.take(lines.records.len() as u64, message_bytes, cx.now.mono_ms)
+        if let Some(rate_limiter) = &mut self.rate_limiter
+            && let Some(until) = rate_limiter.take(lines.records.len() as u64, message_bytes, cx.now.mono_ms)
         {
             cx.metrics.rate_limit_waits_total.inc_by(u64::from(self.limited_until_ms.is_none()));
             self.limited_until_ms = Some(until);

@@ -26,9 +26,9 @@ const REMEMBERED_MAX: usize = 2048;
 pub struct Key {
     /// Nanoseconds since 1970.
     pub time_ns: i64,
-    /// Bytes.
+    /// Length in bytes.
     pub len: u32,
-    /// CRC-32.
+    /// CRC-32 of the line.
     pub crc32: u32,
 }
 
@@ -39,7 +39,7 @@ impl Key {
     }
 }
 
-/// One channel.
+/// What was seen on one channel.
 #[derive(Debug, Default)]
 pub struct Seen {
     last: VecDeque<Key>,
@@ -92,7 +92,7 @@ impl Seen {
         self.last.contains(&key)
     }
 
-    /// So many lines delivered last were not after all: they will come again.
+    /// This many lines delivered last were not after all: they will come again.
     pub fn take_back(&mut self, lines: usize) {
         self.last.truncate(self.last.len().saturating_sub(lines));
     }

@@ -32,7 +32,7 @@ pub enum State {
 }
 
 impl State {
-    /// For people.
+    /// The name that people see.
     pub fn as_str(self) -> &'static str {
         match self {
             State::Found => "found",

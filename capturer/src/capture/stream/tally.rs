@@ -15,7 +15,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// A batch of so many lines was handed on.
+    /// A batch of this many lines was handed on.
     pub(super) fn read(&mut self, lines: u64, bytes: u64, now_ms: u64) {
         self.lines += lines;
         self.bytes += bytes;
@@ -71,7 +71,7 @@ impl Stream {
         }
     }
 
-    /// For `/api/v1/streams`.
+    /// The row that `/api/v1/streams` shows.
     pub fn row(&self, now_ms: u64) -> StreamRow {
         let container = self.source.container.as_ref();
         let mut row = StreamRow {

@@ -53,7 +53,7 @@ pub struct WitnessFact {
     pub refused: Vec<(Tier, String)>,
     /// Ways by which descriptors come and go that the self-test saw, and those the kernel does not offer.
     pub seen: usize,
-    /// See above.
+    /// Ways that this kernel does not offer.
     pub not_here: usize,
 }
 
@@ -79,7 +79,7 @@ pub struct Wanted {
     pub running: Option<u32>,
     /// data_dir first, then the sinks' directories, each with the key that names it.
     pub directories: Vec<DirectoryFact>,
-    /// The admin server's address, and why it can't be had.
+    /// The admin server's address, and why it is not available.
     pub admin: Option<(SocketAddr, Result<(), Refusal>)>,
     /// What of it is open to others, and what to do.
     pub exposure: Option<String>,
@@ -87,10 +87,10 @@ pub struct Wanted {
     pub docker: Option<DockerFact>,
 }
 
-/// Why something can't be had.
+/// Why something is not available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// In words.
+    /// The reason in words.
     pub why: String,
     /// A right is missing.
     pub denied: bool,
@@ -101,7 +101,7 @@ pub struct Refusal {
 pub struct DirectoryFact {
     /// The key of the config.
     pub key: &'static str,
-    /// Its path.
+    /// Path of the directory.
     pub path: PathBuf,
     /// What is there.
     pub state: DirectoryState,
@@ -121,7 +121,7 @@ pub enum DirectoryState {
         /// Whether something can be made there.
         writable: bool,
     },
-    /// It.
+    /// The directory exists.
     There {
         /// Whether it can be written in.
         writable: bool,
@@ -132,10 +132,10 @@ pub enum DirectoryState {
     },
 }
 
-/// Docker.
+/// What is known of Docker.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DockerFact {
-    /// Its socket.
+    /// Path of its socket.
     pub socket: PathBuf,
     /// How containers are to be read.
     pub read_from: ReadFrom,
@@ -146,7 +146,7 @@ pub struct DockerFact {
 /// What the Engine says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineFact {
-    /// Its version.
+    /// Version of the Engine.
     pub version: String,
     /// The logging driver of containers that name none.
     pub driver: String,

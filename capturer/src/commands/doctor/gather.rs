@@ -25,7 +25,7 @@ use crate::commands::cli::ConfigArgs;
 use crate::limits;
 use crate::settings::{ContainerMonitor, Settings};
 use crate::shell::{privilege, ring};
-use crate::witness::probe::self_test::Verdict;
+use crate::witness::probe::self_test::WayOutcome;
 use crate::witness::probe::{Options, Probe};
 
 /// For anything that may hang.
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Descriptors beside those that are counted: ring, witness, sockets of the admin server, logs of files.
 const FILES_RESERVE: u64 = 128;
 
-/// Looks.
+/// Gathers all facts.
 pub fn gather(arguments: &ConfigArgs) -> Facts {
     // First: its self-test counts every descriptor of the process.
     let witness = witness();
@@ -72,15 +72,15 @@ fn lockdown(text: &str) -> Option<String> {
 
 fn witness() -> WitnessFact {
     let probe = Probe::start(&Options::default());
-    let count = |wanted: fn(&Verdict) -> bool| {
+    let count = |wanted: fn(&WayOutcome) -> bool| {
         probe.self_test().iter().filter(|result| wanted(&result.verdict)).count()
     };
     WitnessFact {
         tier: probe.tier(),
         programs: probe.programs(),
         refused: probe.refused().to_vec(),
-        seen: count(|verdict| matches!(verdict, Verdict::Seen)),
-        not_here: count(|verdict| matches!(verdict, Verdict::NotHere(_))),
+        seen: count(|verdict| matches!(verdict, WayOutcome::Seen)),
+        not_here: count(|verdict| matches!(verdict, WayOutcome::NotHere(_))),
     }
 }
 

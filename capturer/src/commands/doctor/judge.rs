@@ -42,8 +42,8 @@ const FILES_PER_CONTAINER: u64 = 2;
 
 /// How it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// Well.
+pub enum CheckStatus {
+    /// All is well.
     Ok,
     /// It runs, with less than it could.
     Warn,
@@ -51,21 +51,21 @@ pub enum Status {
     Fail(Exit),
 }
 
-/// One line.
+/// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct CheckLine {
     /// One of [`CHECKS`].
     pub check: &'static str,
     /// How it stands.
-    pub status: Status,
+    pub status: CheckStatus,
     /// What it is.
     pub message: String,
     /// How to mend it; there unless all is well.
     pub cure: Option<String>,
 }
 
-/// Every line.
-pub fn judge(facts: &Facts) -> Vec<Line> {
+/// Judges the facts, a line for each check.
+pub fn judge(facts: &Facts) -> Vec<CheckLine> {
     let mut lines = vec![config(&facts.config), kernel(&facts.release), ring(facts.ring.as_ref())];
     if let Some(wanted) = &facts.wanted {
         lines.extend(wanted.directories.iter().map(directory));
@@ -86,28 +86,28 @@ pub fn judge(facts: &Facts) -> Vec<Line> {
 }
 
 /// How `run` would end: well, or by the first that fails.
-pub fn exit(lines: &[Line]) -> Exit {
+pub fn exit(lines: &[CheckLine]) -> Exit {
     let failed = lines.iter().find_map(|line| match line.status {
-        Status::Fail(exit) => Some(exit),
+        CheckStatus::Fail(exit) => Some(exit),
         _ => None,
     });
     failed.unwrap_or(Exit::Ok)
 }
 
-fn ok(check: &'static str, message: impl Into<String>) -> Line {
-    Line { check, status: Status::Ok, message: message.into(), cure: None }
+fn ok(check: &'static str, message: impl Into<String>) -> CheckLine {
+    CheckLine { check, status: CheckStatus::Ok, message: message.into(), cure: None }
 }
 
-fn warn(check: &'static str, message: impl Into<String>, cure: impl Into<String>) -> Line {
-    Line { check, status: Status::Warn, message: message.into(), cure: Some(cure.into()) }
+fn warn(check: &'static str, message: impl Into<String>, cure: impl Into<String>) -> CheckLine {
+    CheckLine { check, status: CheckStatus::Warn, message: message.into(), cure: Some(cure.into()) }
 }
 
-fn fail(check: &'static str, exit: Exit, message: impl Into<String>, cure: impl Into<String>) -> Line {
-    Line { check, status: Status::Fail(exit), message: message.into(), cure: Some(cure.into()) }
+fn fail(check: &'static str, exit: Exit, message: impl Into<String>, cure: impl Into<String>) -> CheckLine {
+    CheckLine { check, status: CheckStatus::Fail(exit), message: message.into(), cure: Some(cure.into()) }
 }
 
-fn config(fact: &ConfigFact) -> Line {
-    let see = "Mend what it names; configs/config.yaml shows every key with its meaning.";
+fn config(fact: &ConfigFact) -> CheckLine {
+    let see = "Fix what it names; configs/config.yaml shows every key with its meaning.";
     match fact {
         ConfigFact::Good(origin) => ok("config", format!("good: {origin}")),
         ConfigFact::Bad(problems) => fail("config", Exit::Config, problems.trim_end(), see),
@@ -120,7 +120,7 @@ fn config(fact: &ConfigFact) -> Line {
     }
 }
 
-fn kernel(release: &str) -> Line {
+fn kernel(release: &str) -> CheckLine {
     let what = format!("Linux {release}");
     if older_than(release, [5, 10]) {
         return warn("kernel", what, "5.10 is the oldest kernel it is tested on: install a newer one.");
@@ -133,21 +133,21 @@ fn older_than(release: &str, series: [u32; 2]) -> bool {
     numbers.as_slice() < &series[..]
 }
 
-fn ring(refusal: Option<&(String, String)>) -> Line {
+fn ring(refusal: Option<&(String, String)>) -> CheckLine {
     match refusal {
-        None => ok("io_uring", "a ring was made and used, with every operation that is needed"),
+        None => ok("io_uring", "a ring was created and used, with every operation that is needed"),
         Some((cause, cure)) => fail("io_uring", Exit::Unavailable, cause, cure),
     }
 }
 
-fn directory(fact: &DirectoryFact) -> Line {
+fn directory(fact: &DirectoryFact) -> CheckLine {
     let check = if fact.key == "data_dir" { "data_dir" } else { "local_file" };
     let (key, path) = (fact.key, fact.path.display());
     let denied = |place: String, first: String| {
         fail(
             check,
             Exit::NoPermission,
-            format!("{path}: no right to write in {place}"),
+            format!("{path}: no permission to write in {place}"),
             format!(
                 "{first} to the agent's user (chown; in a unit: StateDirectory, ReadWritePaths), or name another \
                  directory with {key}."
@@ -158,13 +158,13 @@ fn directory(fact: &DirectoryFact) -> Line {
         DirectoryState::Silent => fail(
             check,
             Exit::Unavailable,
-            format!("{path}: no answer; a network file system that hangs"),
-            format!("Bring the file server back, or name a local directory with {key}."),
+            format!("{path} does not answer: a network file system that hangs"),
+            format!("Bring the file server back, or choose a local directory with {key}."),
         ),
         DirectoryState::Other => fail(
             check,
             Exit::Unavailable,
-            format!("{path} is no directory, or lies beneath something that is none"),
+            format!("{path} is not a directory, or is below something that is not"),
             format!("Move it away, or name another directory with {key}."),
         ),
         DirectoryState::Missing { place, writable: false } => {
@@ -172,11 +172,11 @@ fn directory(fact: &DirectoryFact) -> Line {
         }
         DirectoryState::There { writable: false, .. } => denied("it".to_owned(), format!("Give {path}")),
         DirectoryState::Missing { place, .. } => {
-            ok(check, format!("{path} will be made, in {}", place.display()))
+            ok(check, format!("{path} will be created in {}", place.display()))
         }
         DirectoryState::There { may_hang: Some(kind), .. } => warn(
             check,
-            format!("{path} is on {kind}, which may hang and with it what is written there"),
+            format!("{path} is on {kind}, which may hang, and writes with it"),
             format!("Name a directory on a local file system with {key}."),
         ),
         DirectoryState::There { free_bytes, .. } => {
@@ -195,7 +195,7 @@ fn directory(fact: &DirectoryFact) -> Line {
     }
 }
 
-fn admin(wanted: &Wanted) -> Option<Line> {
+fn admin(wanted: &Wanted) -> Option<CheckLine> {
     let (address, free) = wanted.admin.as_ref()?;
     if let (Some(exposure), true) = (&wanted.exposure, wanted.running.is_some() || free.is_ok()) {
         let (said, cure) = exposure.split_once(": set ").unwrap_or((exposure, ""));
@@ -219,7 +219,7 @@ fn admin(wanted: &Wanted) -> Option<Line> {
     })
 }
 
-fn docker(fact: &DockerFact) -> Line {
+fn docker(fact: &DockerFact) -> CheckLine {
     let socket = fact.socket.display();
     match &fact.answer {
         Ok(engine) => ok(
@@ -241,7 +241,7 @@ fn docker(fact: &DockerFact) -> Line {
     }
 }
 
-fn logs(read_from: ReadFrom, engine: &EngineFact) -> Line {
+fn logs(read_from: ReadFrom, engine: &EngineFact) -> CheckLine {
     let (driver, logs) = (&engine.driver, engine.logs.display());
     if read_from == ReadFrom::Api {
         return ok(
@@ -253,7 +253,7 @@ fn logs(read_from: ReadFrom, engine: &EngineFact) -> Line {
         return warn(
             "logs",
             "the Engine's driver is none: containers that name no other keep no log",
-            "Set \"log-driver\": \"json-file\" in /etc/docker/daemon.json and make the containers anew.",
+            "Set \"log-driver\": \"json-file\" in /etc/docker/daemon.json and recreate the containers.",
         );
     }
     match &engine.logs_readable {
@@ -276,7 +276,7 @@ fn instead(read_from: ReadFrom) -> &'static str {
     if read_from == ReadFrom::File { "nothing is captured from it" } else { "read over the API instead" }
 }
 
-fn capabilities(set: CapabilitySet) -> Line {
+fn capabilities(set: CapabilitySet) -> CheckLine {
     let has = |one| set.contains(one);
     let reads = has(CapabilitySet::DAC_READ_SEARCH) || has(CapabilitySet::DAC_OVERRIDE);
     let witness = has(CapabilitySet::SYS_ADMIN) || has(CapabilitySet::BPF | CapabilitySet::PERFMON);
@@ -307,7 +307,7 @@ fn capabilities(set: CapabilitySet) -> Line {
     )
 }
 
-fn btf(has_btf: bool) -> Line {
+fn btf(has_btf: bool) -> CheckLine {
     if has_btf {
         return ok("btf", "the kernel describes its types");
     }
@@ -319,7 +319,7 @@ fn btf(has_btf: bool) -> Line {
     )
 }
 
-fn lockdown(mode: Option<&str>) -> Line {
+fn lockdown(mode: Option<&str>) -> CheckLine {
     match mode {
         None => ok("lockdown", "the kernel does not say (securityfs is not mounted)"),
         Some("confidentiality") => warn(
@@ -331,7 +331,7 @@ fn lockdown(mode: Option<&str>) -> Line {
     }
 }
 
-fn witness(fact: &WitnessFact, facts: &Facts) -> Line {
+fn witness(fact: &WitnessFact, facts: &Facts) -> CheckLine {
     let mut message = if fact.tier == Tier::Procfs {
         "procfs: a look at /proc/self now and then".to_owned()
     } else {
@@ -361,7 +361,7 @@ fn witness(fact: &WitnessFact, facts: &Facts) -> Line {
     warn("witness", message, cure)
 }
 
-fn files(limits: &LimitsFact, wanted: Option<&Wanted>) -> Line {
+fn files(limits: &LimitsFact, wanted: Option<&Wanted>) -> CheckLine {
     let Some(soft) = limits.files else { return ok("files", "no limit on open files") };
     let engine = wanted.and_then(|wanted| wanted.docker.as_ref()?.answer.as_ref().ok());
     let containers = engine.map_or(0, |engine| engine.containers);
@@ -379,7 +379,7 @@ fn files(limits: &LimitsFact, wanted: Option<&Wanted>) -> Line {
 }
 
 /// Later kernels count neither the ring nor the maps.
-fn locked_memory(facts: &Facts) -> Line {
+fn locked_memory(facts: &Facts) -> CheckLine {
     let free = CapabilitySet::IPC_LOCK | CapabilitySet::SYS_RESOURCE;
     let shown = facts.limits.locked_bytes.map_or_else(|| "no limit".to_owned(), size);
     let enough = facts.limits.locked_bytes.is_none_or(|bytes| bytes >= LOCKED_BYTES_MIN);
@@ -393,7 +393,7 @@ fn locked_memory(facts: &Facts) -> Line {
     )
 }
 
-fn inotify(limits: &LimitsFact) -> Line {
+fn inotify(limits: &LimitsFact) -> CheckLine {
     let (Some((instances_max, instances)), Some((watches_max, watches))) =
         (limits.inotify_instances, limits.inotify_watches)
     else {

@@ -53,18 +53,19 @@ fn well() -> Facts {
 }
 
 /// With one thing changed, the lines that are not well.
-fn amiss(change: impl FnOnce(&mut Facts)) -> Vec<Line> {
+fn amiss(change: impl FnOnce(&mut Facts)) -> Vec<CheckLine> {
     let mut facts = well();
     change(&mut facts);
-    judge(&facts).into_iter().filter(|line| line.status != Status::Ok).collect()
+    judge(&facts).into_iter().filter(|line| line.status != CheckStatus::Ok).collect()
 }
 
 /// Exactly these lines are amiss, and each message and cure has its words.
 #[track_caller]
-fn check(change: impl FnOnce(&mut Facts), expected: &[(&str, Status, &str, &str)]) {
+fn check(change: impl FnOnce(&mut Facts), expected: &[(&str, CheckStatus, &str, &str)]) {
     let lines = amiss(change);
-    let found: Vec<(&str, Status)> = lines.iter().map(|line| (line.check, line.status)).collect();
-    let wanted: Vec<(&str, Status)> = expected.iter().map(|(check, status, ..)| (*check, *status)).collect();
+    let found: Vec<(&str, CheckStatus)> = lines.iter().map(|line| (line.check, line.status)).collect();
+    let wanted: Vec<(&str, CheckStatus)> =
+        expected.iter().map(|(check, status, ..)| (*check, *status)).collect();
     assert_eq!(found, wanted, "{lines:#?}");
     for (line, (.., message, cure)) in lines.iter().zip(expected) {
         assert!(line.message.contains(message), "{message:?} is not in {line:#?}");
@@ -80,14 +81,14 @@ fn refused(why: &str, denied: bool) -> Refusal {
     Refusal { why: why.to_owned(), denied }
 }
 
-const UNAVAILABLE: Status = Status::Fail(Exit::Unavailable);
-const NO_PERMISSION: Status = Status::Fail(Exit::NoPermission);
+const UNAVAILABLE: CheckStatus = CheckStatus::Fail(Exit::Unavailable);
+const NO_PERMISSION: CheckStatus = CheckStatus::Fail(Exit::NoPermission);
 
 #[test]
 fn all_is_well_in_the_order_of_the_checks() {
     let lines = judge(&well());
     assert_eq!(lines.iter().map(|line| line.check).collect::<Vec<_>>(), CHECKS);
-    assert!(lines.iter().all(|line| line.status == Status::Ok && line.cure.is_none()), "{lines:#?}");
+    assert!(lines.iter().all(|line| line.status == CheckStatus::Ok && line.cure.is_none()), "{lines:#?}");
     assert_eq!(exit(&lines), Exit::Ok);
 }
 
@@ -95,7 +96,7 @@ fn all_is_well_in_the_order_of_the_checks() {
 fn a_config_that_is_no_good() {
     check(
         |facts| facts.config = ConfigFact::Bad("c.yaml:1:1: x".to_owned()),
-        &[("config", Status::Fail(Exit::Config), "c.yaml:1:1", "configs/config.yaml")],
+        &[("config", CheckStatus::Fail(Exit::Config), "c.yaml:1:1", "configs/config.yaml")],
     );
     check(
         |facts| facts.config = ConfigFact::Denied("c.yaml: Permission denied".to_owned()),
@@ -105,18 +106,18 @@ fn a_config_that_is_no_good() {
 
 #[test]
 fn a_kernel_that_lacks_something() {
-    let old = ("kernel", Status::Warn, "Linux 5.4", "newer");
+    let old = ("kernel", CheckStatus::Warn, "Linux 5.4", "newer");
     check(|facts| facts.release = "5.4.0-1".to_owned(), &[old]);
     check(|facts| facts.release = "5.10.0-30".to_owned(), &[]);
     let no_ring = Some(("io_uring_setup failed".to_owned(), "Set it to 0".to_owned()));
     check(|facts| facts.ring = no_ring, &[("io_uring", UNAVAILABLE, "setup failed", "Set it to 0")]);
     check(
         |facts| facts.has_btf = false,
-        &[("btf", Status::Warn, "/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF")],
+        &[("btf", CheckStatus::Warn, "/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF")],
     );
     check(
         |facts| facts.lockdown = Some("confidentiality".to_owned()),
-        &[("lockdown", Status::Warn, "confidentiality", "lockdown=integrity")],
+        &[("lockdown", CheckStatus::Warn, "confidentiality", "lockdown=integrity")],
     );
     for lockdown in [None, Some("integrity".to_owned())] {
         check(|facts| facts.lockdown = lockdown, &[]);
@@ -132,14 +133,20 @@ fn directories_that_can_not_be_written_in() {
     check(at(0, DirectoryState::Silent), &[("data_dir", UNAVAILABLE, "hangs", "with data_dir")]);
     check(
         at(1, DirectoryState::Other),
-        &[("local_file", UNAVAILABLE, "no directory", "local_file.directory")],
+        &[("local_file", UNAVAILABLE, "not a directory", "local_file.directory")],
     );
     check(at(0, there(false, 1 << 40, None)), &[("data_dir", NO_PERMISSION, "/data", "chown")]);
     let missing = |writable| DirectoryState::Missing { place: "/up".into(), writable };
     check(at(0, missing(false)), &[("data_dir", NO_PERMISSION, "in /up", "Make /data")]);
     check(at(0, missing(true)), &[]);
-    check(at(1, there(true, 7 << 20, None)), &[("local_file", Status::Warn, "7.0 MiB free", "Make room")]);
-    check(at(1, there(true, 1 << 40, Some("NFS"))), &[("local_file", Status::Warn, "on NFS", "local file")]);
+    check(
+        at(1, there(true, 7 << 20, None)),
+        &[("local_file", CheckStatus::Warn, "7.0 MiB free", "Make room")],
+    );
+    check(
+        at(1, there(true, 1 << 40, Some("NFS"))),
+        &[("local_file", CheckStatus::Warn, "on NFS", "local file")],
+    );
 }
 
 #[test]
@@ -167,17 +174,23 @@ fn docker_that_does_not_answer_or_shows_no_logs() {
     let docker = |why: Refusal| {
         move |facts: &mut Facts| facts.wanted.as_mut().unwrap().docker.as_mut().unwrap().answer = Err(why)
     };
-    check(docker(refused("denied", true)), &[("docker", Status::Warn, "denied", "usermod -aG docker")]);
-    check(docker(refused("no such file", false)), &[("docker", Status::Warn, "no such", "Start dockerd")]);
+    check(docker(refused("denied", true)), &[("docker", CheckStatus::Warn, "denied", "usermod -aG docker")]);
+    check(
+        docker(refused("no such file", false)),
+        &[("docker", CheckStatus::Warn, "no such", "Start dockerd")],
+    );
     let logs = |why: Refusal| move |facts: &mut Facts| engine(facts).logs_readable = Err(why);
-    check(logs(refused("denied", true)), &[("logs", Status::Warn, "over the API", "CAP_DAC_READ_SEARCH")]);
-    check(logs(refused("no such file", false)), &[("logs", Status::Warn, "no such", "read_from: api")]);
+    check(
+        logs(refused("denied", true)),
+        &[("logs", CheckStatus::Warn, "over the API", "CAP_DAC_READ_SEARCH")],
+    );
+    check(logs(refused("no such file", false)), &[("logs", CheckStatus::Warn, "no such", "read_from: api")]);
     check(
         |facts| {
             logs(refused("denied", true))(facts);
             facts.wanted.as_mut().unwrap().docker.as_mut().unwrap().read_from = ReadFrom::File;
         },
-        &[("logs", Status::Warn, "nothing is captured", "CAP_DAC_READ_SEARCH")],
+        &[("logs", CheckStatus::Warn, "nothing is captured", "CAP_DAC_READ_SEARCH")],
     );
     check(
         |facts| {
@@ -188,7 +201,7 @@ fn docker_that_does_not_answer_or_shows_no_logs() {
     );
     check(
         |facts| engine(facts).driver = "none".to_owned(),
-        &[("logs", Status::Warn, "keep no log", "json-file")],
+        &[("logs", CheckStatus::Warn, "keep no log", "json-file")],
     );
 }
 
@@ -198,14 +211,14 @@ fn rights_that_are_missing() {
         |facts| facts.capabilities = CapabilitySet::BPF | CapabilitySet::PERFMON,
         &[(
             "capabilities",
-            Status::Warn,
+            CheckStatus::Warn,
             "CAP_DAC_READ_SEARCH to read",
             "AmbientCapabilities=CAP_DAC_READ_SEARCH",
         )],
     );
     check(
         |facts| facts.capabilities = CapabilitySet::DAC_READ_SEARCH | CapabilitySet::BPF,
-        &[("capabilities", Status::Warn, "CAP_PERFMON for", "AmbientCapabilities=CAP_PERFMON;")],
+        &[("capabilities", CheckStatus::Warn, "CAP_PERFMON for", "AmbientCapabilities=CAP_PERFMON;")],
     );
     // What root has by other names.
     check(|facts| facts.capabilities = CapabilitySet::DAC_OVERRIDE | CapabilitySet::SYS_ADMIN, &[]);
@@ -218,13 +231,16 @@ fn a_witness_that_sees_less() {
         facts.witness.refused =
             vec![(Tier::Tracing, "EPERM".to_owned()), (Tier::Kprobe, "no such function".to_owned())];
     };
-    check(lower, &[("witness", Status::Warn, "Not tracing: EPERM. Not kprobe: no such", "another kernel")]);
+    check(
+        lower,
+        &[("witness", CheckStatus::Warn, "Not tracing: EPERM. Not kprobe: no such", "another kernel")],
+    );
     check(
         |facts| {
             lower(facts);
             facts.has_btf = false;
         },
-        &[("btf", Status::Warn, "", ""), ("witness", Status::Warn, "", "with BTF")],
+        &[("btf", CheckStatus::Warn, "", ""), ("witness", CheckStatus::Warn, "", "with BTF")],
     );
     check(
         |facts| {
@@ -232,8 +248,8 @@ fn a_witness_that_sees_less() {
             facts.capabilities = CapabilitySet::DAC_READ_SEARCH;
         },
         &[
-            ("capabilities", Status::Warn, "CAP_BPF", ""),
-            ("witness", Status::Warn, "procfs", "capabilities named above"),
+            ("capabilities", CheckStatus::Warn, "CAP_BPF", ""),
+            ("witness", CheckStatus::Warn, "procfs", "capabilities named above"),
         ],
     );
     check(|facts| facts.witness.tier = Tier::Kprobe, &[]);
@@ -245,19 +261,19 @@ fn limits_that_are_too_low() {
     check(|facts| facts.limits.files = Some(473), &[]);
     check(
         |facts| facts.limits.files = Some(472),
-        &[("files", Status::Warn, "473 may be needed", "LimitNOFILE")],
+        &[("files", CheckStatus::Warn, "473 may be needed", "LimitNOFILE")],
     );
     let old = |facts: &mut Facts| {
         facts.release = "5.10.0-30".to_owned();
         facts.limits.locked_bytes = Some(64 << 10);
     };
-    check(old, &[("locked_memory", Status::Warn, "64.0 KiB", "LimitMEMLOCK")]);
+    check(old, &[("locked_memory", CheckStatus::Warn, "64.0 KiB", "LimitMEMLOCK")]);
     check(|facts| facts.limits.locked_bytes = Some(64 << 10), &[]);
-    let full = ("inotify", Status::Warn, "128 of 128", "max_user_instances");
+    let full = ("inotify", CheckStatus::Warn, "128 of 128", "max_user_instances");
     check(|facts| facts.limits.inotify_instances = Some((128, 128)), &[full]);
-    let full = ("inotify", Status::Warn, "of 1000 watches", "max_user_watches");
+    let full = ("inotify", CheckStatus::Warn, "of 1000 watches", "max_user_watches");
     check(|facts| facts.limits.inotify_watches = Some((1000, 950)), &[full]);
-    check(|facts| facts.limits.inotify_watches = None, &[("inotify", Status::Warn, "", "/proc")]);
+    check(|facts| facts.limits.inotify_watches = None, &[("inotify", CheckStatus::Warn, "", "/proc")]);
 }
 
 /// A service manager must be told the same as by `run`, which meets the config first.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::judge::{Line, Status};
+use super::judge::{CheckLine, CheckStatus};
 use crate::commands::cli::Exit;
 
 /// What is shown where nothing is known of the terminal, and the least.
@@ -13,7 +13,7 @@ const COLUMNS_MAX: usize = 120;
 const INDENT: usize = 21;
 
 /// A line each, broken where the terminal ends; beneath one that is not well, how to mend it.
-pub fn table(lines: &[Line], exit: Exit, columns: usize, colours: bool) -> String {
+pub fn table(lines: &[CheckLine], exit: Exit, columns: usize, colours: bool) -> String {
     let columns = if columns == 0 { COLUMNS } else { columns.clamp(COLUMNS, COLUMNS_MAX) };
     let mut text = String::new();
     for line in lines {
@@ -30,9 +30,9 @@ pub fn table(lines: &[Line], exit: Exit, columns: usize, colours: bool) -> Strin
             text += &format!("{:INDENT$}{row}\n", "");
         }
     }
-    let count = |wanted: fn(Status) -> bool| lines.iter().filter(|line| wanted(line.status)).count();
-    let warnings = count(|status| status == Status::Warn);
-    let failed = count(|status| matches!(status, Status::Fail(_)));
+    let count = |wanted: fn(CheckStatus) -> bool| lines.iter().filter(|line| wanted(line.status)).count();
+    let warnings = count(|status| status == CheckStatus::Warn);
+    let failed = count(|status| matches!(status, CheckStatus::Fail(_)));
     text += &match exit {
         Exit::Ok => format!("\ncapturer can run here; {warnings} to improve.\n"),
         exit => format!(
@@ -44,7 +44,7 @@ pub fn table(lines: &[Line], exit: Exit, columns: usize, colours: bool) -> Strin
 }
 
 /// One object; see docs/doctor.md.
-pub fn json(lines: &[Line], exit: Exit) -> String {
+pub fn json(lines: &[CheckLine], exit: Exit) -> String {
     #[derive(Serialize)]
     struct Report<'a> {
         capturer: &'static str,
@@ -69,23 +69,23 @@ pub fn json(lines: &[Line], exit: Exit) -> String {
     serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
 }
 
-fn word(status: Status) -> &'static str {
+fn word(status: CheckStatus) -> &'static str {
     match status {
-        Status::Ok => "ok",
-        Status::Warn => "warn",
-        Status::Fail(_) => "fail",
+        CheckStatus::Ok => "ok",
+        CheckStatus::Warn => "warn",
+        CheckStatus::Fail(_) => "fail",
     }
 }
 
-fn colour(status: Status) -> &'static str {
+fn colour(status: CheckStatus) -> &'static str {
     match status {
-        Status::Ok => "\x1b[32m",
-        Status::Warn => "\x1b[33m",
-        Status::Fail(_) => "\x1b[31m",
+        CheckStatus::Ok => "\x1b[32m",
+        CheckStatus::Warn => "\x1b[33m",
+        CheckStatus::Fail(_) => "\x1b[31m",
     }
 }
 
-/// Rows of at most so many characters, broken at blanks where there are any. Paths and words of the Engine are not ours:
+/// Rows of at most this many characters, broken at blanks where there are any. Paths and words of the Engine are not ours:
 /// no control character of theirs reaches the terminal.
 fn wrap(text: &str, columns: usize) -> Vec<String> {
     let mut rows = Vec::new();
@@ -120,22 +120,22 @@ fn shown(c: char) -> Vec<char> {
 mod tests {
     use super::*;
 
-    fn lines() -> Vec<Line> {
-        let line = |check, status, message: &str, cure: Option<&str>| Line {
+    fn lines() -> Vec<CheckLine> {
+        let line = |check, status, message: &str, cure: Option<&str>| CheckLine {
             check,
             status,
             message: message.to_owned(),
             cure: cure.map(str::to_owned),
         };
         vec![
-            line("kernel", Status::Ok, "Linux 6.1", None),
+            line("kernel", CheckStatus::Ok, "Linux 6.1", None),
             line(
                 "docker",
-                Status::Warn,
+                CheckStatus::Warn,
                 &format!("{}\x1b[31m{}", "a word ".repeat(20), "y".repeat(200)),
                 Some(&"do this ".repeat(12)),
             ),
-            line("locked_memory", Status::Fail(Exit::Unavailable), "no\nneither", Some("mend it")),
+            line("locked_memory", CheckStatus::Fail(Exit::Unavailable), "no\nneither", Some("mend it")),
         ]
     }
 

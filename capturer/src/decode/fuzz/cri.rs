@@ -52,7 +52,7 @@ fn record_slowly(line: &[u8]) -> Option<Shown<'_>> {
     (tag.len() < 64).then(|| (std_type, complete, parts.next().unwrap_or_default(), time))
 }
 
-/// 2: what a runtime that cuts at so many bytes would write for these lines.
+/// 2: what a runtime that cuts at this many bytes would write for these lines.
 fn round_trip(bytes: &[u8]) {
     let part_max = 1 + bytes.len() % 50;
     let std_type = StdType::ALL[bytes.len() % 2];

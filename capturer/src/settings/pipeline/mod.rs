@@ -26,7 +26,7 @@ use super::path_pattern::PathPattern;
 pub struct Pipeline {
     /// For metrics and messages: at most [`crate::limits::PIPELINE_NAME_BYTES_MAX`] bytes, unique.
     pub name: String,
-    /// Whose lines.
+    /// The sources that it applies to.
     pub matches: Match,
     /// Which lines are one record.
     pub multiline: Option<Multiline>,
@@ -150,7 +150,7 @@ pub enum Over {
     Drop,
 }
 
-/// One step.
+/// One step of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Text to fields.
@@ -161,7 +161,7 @@ pub enum Step {
     Keep(Condition),
     /// Lines that meet the condition do not.
     Drop(Condition),
-    /// Only one of so many goes on.
+    /// Only one of this many goes on.
     Sample {
         /// At least 2.
         keep_one_in: u64,
@@ -251,7 +251,7 @@ pub enum ParseFormat {
 /// A record's time out of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timestamp {
-    /// Which field.
+    /// Name of the field.
     pub field: String,
     /// How the time is written there.
     pub format: TimeFormat,
@@ -308,7 +308,7 @@ pub struct RedactPattern {
 pub enum RedactPreset {
     /// 13 to 19 digits with a right check digit.
     CreditCard,
-    /// An address.
+    /// An e-mail address.
     Email,
     /// What follows `Bearer`, and JSON web tokens anywhere.
     BearerToken,

@@ -22,7 +22,7 @@ use crate::limits::MULTILINE_LOOK_BYTES;
 pub struct Multiline {
     /// What belongs together.
     pub rule: MultilineRule,
-    /// A group ends when nothing was added to it for so long.
+    /// A group ends when nothing was added to it for this long.
     pub timeout: Duration,
     /// Most lines of a group.
     pub lines_max: usize,

@@ -33,7 +33,7 @@ const REDACT_PATTERNS_MAX: usize = 32;
 /// Different values of a label: Loki keeps a stream for each.
 const VALUES: RangeInclusive<usize> = 1..=10_000;
 
-/// Reads the list, for lines of at most so many bytes.
+/// Reads the list, for lines of at most this many bytes.
 pub(in crate::settings) fn read(s: &mut Section, line_bytes_max: u64, into: &mut Vec<Arc<Pipeline>>) {
     let mut names = Vec::new();
     s.sections("pipelines", |s| {

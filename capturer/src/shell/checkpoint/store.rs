@@ -1,4 +1,4 @@
-//! The checkpoint on disk: saved so that a crash at any moment leaves a whole one, loaded with suspicion. Blocking;
+//! The checkpoint on disk: saved so that a crash at any moment leaves a whole one, and checked when it is loaded. Blocking;
 //! called from a worker thread, never from the capture loop.
 //!
 //! ```text
@@ -34,7 +34,7 @@ const CHANGES: &str = "checkpoint.changes";
 const CHANGES_NEW: &str = "checkpoint.changes.new";
 const FILES: &str = "files.log";
 const FILES_NEW: &str = "files.log.new";
-/// More of what is remembered is not read. It is rewritten long before.
+/// Most bytes of what is remembered that are read. It is rewritten long before it is that long.
 const FILES_BYTES_MAX: usize = 1 << 30;
 
 /// What was found at start.
@@ -54,15 +54,15 @@ pub enum StoreError {
     Io {
         /// What was tried: "opening", "renaming".
         what: &'static str,
-        /// On what.
+        /// The path it was tried on.
         path: PathBuf,
-        /// The answer.
+        /// The system's error.
         source: io::Error,
     },
     /// Something else stands under the name.
     #[error("{} is not a regular file; it is not followed: move it away", path.display())]
     NotAFile {
-        /// The name.
+        /// The path of that name.
         path: PathBuf,
     },
     /// Too many streams.
@@ -74,7 +74,7 @@ pub enum StoreError {
     /// Made by a newer program; to go on without it would repeat everything.
     #[error("{}: move it away to begin without it", path.display())]
     Newer {
-        /// The file.
+        /// The path of the checkpoint.
         path: PathBuf,
         /// Its version.
         source: CheckpointError,
@@ -82,7 +82,7 @@ pub enum StoreError {
     /// Another agent uses the directory.
     #[error("{} is in use by {holder}: one agent, one data_dir", path.display())]
     Locked {
-        /// The directory.
+        /// The path of the directory.
         path: PathBuf,
         /// "process 4711", or "another process".
         holder: String,
@@ -140,7 +140,7 @@ pub fn append_changes(dir: &Path, checkpoint: &Checkpoint, twice: bool) -> Resul
     Dir::open(dir)?.append(CHANGES, &lines).map(drop)
 }
 
-/// Whether changes of earlier saves are there.
+/// Whether there are changes of earlier saves.
 pub fn has_changes(dir: &Path) -> bool {
     dir.join(CHANGES).exists()
 }
@@ -312,7 +312,7 @@ impl Dir {
         let before = file.metadata().map_err(|source| self.error("looking at", name, source))?.len();
         let written = file.write_all(bytes).and_then(|()| file.sync_data());
         if let Err(source) = written {
-            // Half a line would take the next one with it.
+            // Half a line would spoil the next one.
             let _ = file.set_len(before);
             return Err(self.error("writing", name, source));
         }
@@ -418,7 +418,7 @@ impl AsFd for DirLock {
 }
 
 impl DirLock {
-    /// Makes the directory if need be and locks it, or says who has it.
+    /// Creates the directory if need be and locks it, or says who has it.
     pub fn acquire(path: &Path) -> Result<DirLock, StoreError> {
         let dir = Dir::open(path)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -443,7 +443,7 @@ impl DirLock {
     }
 }
 
-/// Who wrote its number into the lock file. It may be gone by now; the lock itself never lies.
+/// The process whose number is in the lock file. It may be gone by now; only the lock itself is reliable.
 fn holder(file: &File) -> String {
     let mut text = [0; 16];
     let len = file.read_at(&mut text, 0).unwrap_or(0);

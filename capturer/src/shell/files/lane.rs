@@ -23,7 +23,7 @@ use super::patterns::{self, Start};
 use super::report::PatternReport;
 use super::unpack::Unpacker;
 use super::waiting::Waiting;
-use super::{Alive, Answer, Answers, OpenFile, Request};
+use super::{Alive, Answers, FilesAnswer, OpenFile, Request};
 use crate::capture::io::{FileError, FileNo, LaneId, NO_ROOM};
 use crate::ledger::claims::{Claimed, Claims};
 use crate::model::record::StreamId;
@@ -32,7 +32,7 @@ use crate::shell::descriptors;
 use crate::shell::watches::Interest;
 use crate::text::path_text::name_of;
 
-/// Listings are kept for so long after the last request.
+/// Listings are kept for this long after the last request.
 const LISTINGS_KEPT: Duration = Duration::from_secs(2);
 
 /// What a thread is at, for those who watch it.
@@ -42,7 +42,7 @@ pub struct Progress {
     place: String,
     /// What to do if it hangs.
     cure: String,
-    /// One step may take so long.
+    /// One step may take this long.
     patience: Duration,
     state: Mutex<State>,
 }
@@ -83,7 +83,7 @@ pub(super) struct Watching {
 pub struct Hung {
     /// What it works on.
     pub place: String,
-    /// The step.
+    /// The step that takes long.
     pub operation: String,
     /// For how long.
     pub age: Duration,
@@ -177,7 +177,7 @@ impl Progress {
 /// A lane's door. The thread ends when the last door is dropped.
 #[derive(Clone, Debug)]
 pub struct Lane {
-    /// Whose.
+    /// The lane that it leads to.
     pub id: LaneId,
     requests: Sender<Request>,
     progress: Arc<Progress>,
@@ -280,7 +280,7 @@ impl Worker {
         self.progress.state().without_room = self.waiting.len();
     }
 
-    fn open(&mut self, request: Request) -> Option<Answer> {
+    fn open(&mut self, request: Request) -> Option<FilesAnswer> {
         let Request::Open { stream, file, directory, found, expected, owner } = request else { return None };
         let beat = || self.progress.beat();
         let result = look::open(&directory, &found, &expected, &self.claims, &beat);
@@ -303,7 +303,7 @@ impl Worker {
             self.open.insert(file, open);
             (OpenFile::OnLane(number), opened)
         });
-        Some(Answer::Opened { stream, file, lane: self.lane, result })
+        Some(FilesAnswer::Opened { stream, file, lane: self.lane, result })
     }
 
     pub(super) fn carry_out(&mut self, request: Request) {
@@ -318,7 +318,7 @@ impl Worker {
                     None => look::scan(chain, &mut self.listings),
                     Some(_) => look::scan(chain, &mut Listings::default()),
                 };
-                Some(Answer::Scanned { stream, watch, result })
+                Some(FilesAnswer::Scanned { stream, watch, result })
             }
             Request::Open { .. } => self.open(request),
             Request::Read { stream, file, offset, mut buffer, .. } => {
@@ -334,11 +334,11 @@ impl Worker {
                     }
                     _ => {}
                 }
-                Some(Answer::Read { stream, file, result, buffer, file_len, data_at })
+                Some(FilesAnswer::Read { stream, file, result, buffer, file_len, data_at })
             }
             Request::Close { file } => {
                 drop(self.open.remove(&file));
-                Some(Answer::Closed { file })
+                Some(FilesAnswer::Closed { file })
             }
             Request::FindRest { set, starts } => self.find_rest(set, starts),
             Request::FindPaths { .. } => None,
@@ -365,7 +365,7 @@ impl Worker {
     }
 
     /// No answer where the file system does not let itself be looked at: what was found there before still counts.
-    fn find_rest(&self, set: usize, starts: Vec<Start>) -> Option<Answer> {
+    fn find_rest(&self, set: usize, starts: Vec<Start>) -> Option<FilesAnswer> {
         let (found, watches) = self.walk(set, starts, &|_| None);
         self.progress.state().finding.remove(&set);
         if let Some(trouble) = &found.trouble {
@@ -373,7 +373,7 @@ impl Worker {
             return None;
         }
         let paths = found.paths();
-        Some(Answer::PathsFound { set, lane: self.lane, lanes: Vec::new(), watches, paths })
+        Some(FilesAnswer::PathsFound { set, lane: self.lane, lanes: Vec::new(), watches, paths })
     }
 
     /// Walks the patterns of an entry. Watches what may come, and notes what is to be said.

@@ -13,16 +13,16 @@ use super::own::Own;
 use super::patterns::{self, With};
 use super::report::{PatternReport, cure};
 use crate::capture::io::FoundPath;
-use crate::decode::binary::{self, Verdict};
+use crate::decode::binary::{self, Content};
 use crate::decode::text::{Mark, mark};
 use crate::limits::READ_BYTES;
-use crate::model::kin;
+use crate::model::rotated_name;
 use crate::settings::{Binary, FileFormat, FileSet, PathPattern, Settings, TextRules};
 use crate::telemetry::metrics::PassedOver;
 use crate::text::path_text::name_of;
 use crate::text::terminal::shown;
 
-/// A file system that does not answer for so long is told.
+/// A file system that does not answer for this long is told.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Files of one pattern that are listed, and files of one entry that are looked into.
 const LISTED_MAX: usize = 20;
@@ -148,7 +148,7 @@ fn look(set: &FileSet, own: &Own, named: &[PathPattern]) -> Vec<Look> {
 fn is_rotated(set: &FileSet, path: &str, all: &BTreeSet<String>) -> bool {
     let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
     let is_named = set.paths.iter().any(|pattern| pattern.names(path));
-    !is_named && kin::live_names(name).any(|live| all.contains(&format!("{directory}/{live}")))
+    !is_named && rotated_name::live_names(name).any(|live| all.contains(&format!("{directory}/{live}")))
 }
 
 /// What a look into a file tells.
@@ -191,12 +191,12 @@ fn look_into(path: &Path, set: &FileSet, is_named: bool) -> Inside {
     }
     let left_out = binary.of_path(|| is_named) == Binary::Skip;
     match binary::judge(&first, is_known) {
-        Some(Verdict::Utf32) => Inside::Unfit(PassedOver::Binary),
-        Some(Verdict::Binary) if left_out => Inside::Unfit(PassedOver::Binary),
-        Some(Verdict::Binary) => Inside::NotUtf8,
-        Some(Verdict::Text) | None if is_known || has_mark(&first) => Inside::Fit,
-        Some(Verdict::Text) | None if binary::has_invalid_utf8(&first) => Inside::NotUtf8,
-        Some(Verdict::Text) | None => Inside::Fit,
+        Some(Content::Utf32) => Inside::Unfit(PassedOver::Binary),
+        Some(Content::Binary) if left_out => Inside::Unfit(PassedOver::Binary),
+        Some(Content::Binary) => Inside::NotUtf8,
+        Some(Content::Text) | None if is_known || has_mark(&first) => Inside::Fit,
+        Some(Content::Text) | None if binary::has_invalid_utf8(&first) => Inside::NotUtf8,
+        Some(Content::Text) | None => Inside::Fit,
     }
 }
 

@@ -19,8 +19,8 @@ use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
 use crate::limits::HEAD_BYTES;
 use crate::model::cursor::{FileId, TailPrint};
-use crate::model::kin;
-use crate::model::kin::Kin;
+use crate::model::rotated_name;
+use crate::model::rotated_name::RotatedName;
 use crate::shell::descriptors;
 use crate::text::path_text::name_of;
 
@@ -29,13 +29,13 @@ const HOLE_ASKED_BYTES: usize = 64 * 1024;
 
 /// Of a file whose name does not tell.
 const RANK_UNKNOWN: u32 = FoundFile::RANK_UNKNOWN;
-/// Looks at a directory that is rotated meanwhile at most so often.
+/// Looks at a directory that is rotated meanwhile at most this often.
 const SCANS_MAX: usize = 8;
 
 /// What of a directory is one log.
 #[derive(Clone, Copy)]
 pub struct Chain<'a> {
-    /// The directory.
+    /// The directory of the log.
     pub directory: &'a str,
     /// Name of the live file.
     pub live_name: &'a str,
@@ -45,7 +45,7 @@ pub struct Chain<'a> {
     pub apart: &'a [String],
 }
 
-/// The live file, its rotated kin ([`Kin`]), compressed or not, and what is wanted. Files are looked at one after the
+/// The live file, its rotated files ([`RotatedName`]), compressed or not, and what is wanted. Files are looked at one after the
 /// other, so a rotation may come between and show one file twice and another not at all. Then it is done again.
 pub(super) fn scan(chain: Chain<'_>, listings: &mut Listings) -> Result<Vec<FoundFile>, FileError> {
     let live_name = chain.live_name;
@@ -83,35 +83,38 @@ fn names_of(
     let listing = listings.list(dir, chain.directory).map_err(other)?;
     let mut names = BTreeMap::new();
     let is_apart = |name: &str| name != chain.live_name && chain.apart.iter().any(|apart| apart == name);
-    for name in listing.beginning_with(kin::common_start(chain.live_name)).filter(|name| !is_apart(name)) {
-        if let Some(kin) = Kin::of(name, chain.live_name) {
-            names.insert(name, kin);
+    for name in
+        listing.beginning_with(rotated_name::common_start(chain.live_name)).filter(|name| !is_apart(name))
+    {
+        if let Some(rotated) = RotatedName::of(name, chain.live_name) {
+            names.insert(name, rotated);
         }
     }
     for id in chain.wanted {
         for name in listing.of_inode(id.inode) {
-            names.entry(name).or_insert((Kin::Stranger, false));
+            names.entry(name).or_insert((RotatedName::Stranger, false));
         }
     }
-    let named = |(name, (kin, compressed)): (&str, (Kin, bool))| (name.to_owned(), kin, compressed);
+    let named =
+        |(name, (rotated, compressed)): (&str, (RotatedName, bool))| (name.to_owned(), rotated, compressed);
     Ok(ranked(names.into_iter().map(named).collect()))
 }
 
 /// Ranks: 0 is the live file, a higher one is older. Dates come behind numbers, if ever there are both.
-fn ranked(names: Vec<(String, Kin, bool)>) -> BTreeSet<(u32, String, bool)> {
-    let number = |kin: &Kin| if let Kin::Number(number) = kin { *number } else { 0 };
-    let highest = names.iter().map(|(_, kin, _)| number(kin)).max().unwrap_or(0);
-    let is_date = |kin: &&Kin| matches!(kin, Kin::Date(_));
+fn ranked(names: Vec<(String, RotatedName, bool)>) -> BTreeSet<(u32, String, bool)> {
+    let number = |rotated: &RotatedName| if let RotatedName::Number(number) = rotated { *number } else { 0 };
+    let highest = names.iter().map(|(_, rotated, _)| number(rotated)).max().unwrap_or(0);
+    let is_date = |rotated: &&RotatedName| matches!(rotated, RotatedName::Date(_));
     let dates: BTreeSet<Vec<u64>> =
-        names.iter().map(|(_, kin, _)| kin).filter(is_date).map(Kin::date_key).collect();
-    let later = |kin: &Kin| dates.range(kin.date_key()..).count();
-    let rank = |kin: &Kin| match kin {
-        Kin::Live => 0,
-        Kin::Number(number) => *number,
-        Kin::Date(_) => highest.saturating_add(later(kin) as u32),
-        Kin::Stranger => RANK_UNKNOWN,
+        names.iter().map(|(_, rotated, _)| rotated).filter(is_date).map(RotatedName::date_key).collect();
+    let later = |rotated: &RotatedName| dates.range(rotated.date_key()..).count();
+    let rank = |rotated: &RotatedName| match rotated {
+        RotatedName::Live => 0,
+        RotatedName::Number(number) => *number,
+        RotatedName::Date(_) => highest.saturating_add(later(rotated) as u32),
+        RotatedName::Stranger => RANK_UNKNOWN,
     };
-    names.iter().map(|(name, kin, compressed)| (rank(kin), name.clone(), *compressed)).collect()
+    names.iter().map(|(name, rotated, compressed)| (rank(rotated), name.clone(), *compressed)).collect()
 }
 
 fn scan_once(
@@ -295,8 +298,10 @@ mod tests {
     #[test]
     fn the_latest_date_is_the_newest() {
         let ranks = |names: &[&str]| {
-            let kin = |name: &&str| Kin::of(name, "0.log").map(|(kin, gz)| ((*name).to_owned(), kin, gz));
-            let ranks = ranked(names.iter().filter_map(kin).collect()).into_iter();
+            let rotated = |name: &&str| {
+                RotatedName::of(name, "0.log").map(|(rotated, gz)| ((*name).to_owned(), rotated, gz))
+            };
+            let ranks = ranked(names.iter().filter_map(rotated).collect()).into_iter();
             ranks.map(|(rank, name, _)| (rank, name)).collect::<Vec<_>>()
         };
         let (older, newer) = ("0.log.20251231-235959", "0.log.20260101-000000");

@@ -54,7 +54,7 @@ use crate::shell::checkpoint::saver::Saver;
 use crate::shell::watches::Interest;
 use crate::text::path_text::name_of;
 
-/// A step on a file system that may hang is believed to hang after so long. Reported within 5 s: the loop looks once a
+/// A step on a file system that may hang is believed to hang after this long. Reported within 5 s: the loop looks once a
 /// second.
 const LANE_PATIENCE: Duration = Duration::from_secs(3);
 /// A local disk that is busy may take longer over one step.
@@ -64,7 +64,7 @@ const ARCHIVES: LaneId = LaneId(u64::MAX);
 /// What to do where a local disk does not answer.
 const LOCAL_CURE: &str = "look for a failing disk: dmesg, iostat -x";
 
-/// What is asked.
+/// A request to the threads.
 #[derive(Debug)]
 pub enum Request {
     /// Watch the directory and list a chain.
@@ -84,7 +84,7 @@ pub enum Request {
     Open {
         /// The stream that asks.
         stream: StreamId,
-        /// Its number.
+        /// Number of the file.
         file: FileNo,
         /// Absolute path of its directory.
         directory: String,
@@ -92,23 +92,23 @@ pub enum Request {
         found: FoundFile,
         /// What should stand before the position.
         expected: TailPrint,
-        /// Who holds it from then on.
+        /// The owner of the descriptor from then on.
         owner: Owner,
     },
     /// Read a file that a lane opened.
     Read {
         /// The stream that asks.
         stream: StreamId,
-        /// Its number.
+        /// Number of the file.
         file: FileNo,
-        /// Where from.
+        /// Offset in the file to read from.
         offset: u64,
         /// Where to: its spare capacity is asked for.
         buffer: Vec<u8>,
     },
     /// Close a file that a lane opened.
     Close {
-        /// Its number.
+        /// Number of the file.
         file: FileNo,
     },
     /// Match the patterns of an entry and watch the directories they name.
@@ -120,7 +120,7 @@ pub enum Request {
     FindRest {
         /// Index of the entry.
         set: usize,
-        /// Where.
+        /// Where the walk begins.
         starts: Vec<Start>,
     },
 }
@@ -168,34 +168,34 @@ pub enum OpenFile {
     OnLane(RawFd),
 }
 
-/// What is answered.
+/// An answer of the threads.
 #[derive(Debug)]
-pub enum Answer {
-    /// To [`Request::Scan`].
+pub enum FilesAnswer {
+    /// The answer to [`Request::Scan`].
     Scanned {
         /// The stream that asks.
         stream: StreamId,
         /// The directory and its watch; `None` where inotify has none left.
         watch: Option<i32>,
-        /// The files.
+        /// The files of the chain.
         result: Result<Vec<FoundFile>, FileError>,
     },
-    /// To [`Request::Open`].
+    /// The answer to [`Request::Open`].
     Opened {
         /// The stream that asks.
         stream: StreamId,
-        /// Its number.
+        /// Number of the file.
         file: FileNo,
         /// Who has it, if it may hang.
         lane: Option<LaneId>,
-        /// The file.
+        /// The file that was opened.
         result: Result<(OpenFile, OpenedFile), FileError>,
     },
-    /// To [`Request::Read`].
+    /// The answer to [`Request::Read`].
     Read {
         /// The stream that asks.
         stream: StreamId,
-        /// Its number.
+        /// Number of the file.
         file: FileNo,
         /// Bytes that came.
         result: Result<usize, FileError>,
@@ -206,34 +206,34 @@ pub enum Answer {
         /// Where the file goes on with data, if nothing came but NULs and a hole follows.
         data_at: Option<u64>,
     },
-    /// To [`Request::Close`].
+    /// The answer to [`Request::Close`].
     Closed {
-        /// Its number.
+        /// Number of the file.
         file: FileNo,
     },
     /// To [`Request::FindPaths`] by what is local, and from each lane by what is there.
     PathsFound {
         /// Index of the entry.
         set: usize,
-        /// Whose part this is; `None` = what is local.
+        /// The lane whose part this is; `None` = the local part.
         lane: Option<LaneId>,
         /// With the local part: all the lanes that the patterns lead to.
         lanes: Vec<LaneId>,
         /// Watches of directories, and what is looked for there.
         watches: Vec<(i32, Interest)>,
-        /// Matches.
+        /// The paths that match.
         paths: Vec<FoundPath>,
     },
-    /// To [`Files::save`].
+    /// The answer to [`Files::save`].
     Saved {
-        /// Its number.
+        /// Number of the save.
         seq: u64,
-        /// Why not.
+        /// Why it failed, if it did.
         result: Result<(), String>,
     },
 }
 
-type Answers = Arc<dyn Fn(Answer) + Send + Sync>;
+type Answers = Arc<dyn Fn(FilesAnswer) + Send + Sync>;
 
 /// What the threads share with those who watch them.
 #[derive(Debug, Default)]
@@ -243,7 +243,7 @@ struct Shared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Nothing is left half done in either.
+    // Neither is ever left half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -270,7 +270,7 @@ impl Files {
         inotify: Option<Arc<Claimed<OwnedFd>>>,
         settings: &Settings,
         claims: Claims,
-        answer: impl Fn(Answer) + Send + Sync + 'static,
+        answer: impl Fn(FilesAnswer) + Send + Sync + 'static,
     ) -> io::Result<Files> {
         let answers: Answers = Arc::new(answer);
         let data_dir = settings.data_dir.clone();
@@ -318,7 +318,7 @@ impl Files {
         let _ = self.requests.send(request);
     }
 
-    /// Saves a checkpoint; answered by [`Answer::Saved`].
+    /// Saves a checkpoint; answered by [`FilesAnswer::Saved`].
     pub fn save(&self, seq: u64, checkpoint: Checkpoint) {
         let _ = self.saves.send((seq, checkpoint));
     }
@@ -386,7 +386,7 @@ fn save_all(
         let result = saver.save(checkpoint);
         progress.end();
         let result = result.map_err(|error| format!("{:#}", anyhow::Error::from(error)));
-        answers(Answer::Saved { seq, result });
+        answers(FilesAnswer::Saved { seq, result });
     }
 }
 
@@ -449,7 +449,7 @@ impl Router {
         let elsewhere = std::mem::take(&mut found.elsewhere);
         let (lanes, paths) = (elsewhere.keys().copied().collect(), found.paths());
         progress.end();
-        (self.worker.answers)(Answer::PathsFound { set, lane: None, lanes, watches, paths });
+        (self.worker.answers)(FilesAnswer::PathsFound { set, lane: None, lanes, watches, paths });
         for (id, starts) in elsewhere {
             let Some(mount) = self.mounts.by_lane(id).cloned() else { continue };
             match self.lane(&mount) {
@@ -504,9 +504,9 @@ impl Router {
     fn refuse(&self, request: Request, error: &io::Error) {
         let error = FileError::Other { what: "reading logs there".to_owned(), cause: error.to_string() };
         let answer = match request {
-            Request::Scan { stream, .. } => Answer::Scanned { stream, watch: None, result: Err(error) },
+            Request::Scan { stream, .. } => FilesAnswer::Scanned { stream, watch: None, result: Err(error) },
             Request::Open { stream, file, .. } => {
-                Answer::Opened { stream, file, lane: None, result: Err(error) }
+                FilesAnswer::Opened { stream, file, lane: None, result: Err(error) }
             }
             _ => return,
         };

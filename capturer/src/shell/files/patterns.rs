@@ -23,7 +23,7 @@ use super::own::Own;
 use super::report::PatternReport;
 use crate::capture::io::{FoundPath, LaneId};
 use crate::model::cursor::FileId;
-use crate::model::kin;
+use crate::model::rotated_name;
 use crate::settings::FileSet;
 use crate::settings::path_pattern::{Part, Wild};
 use crate::shell::watches::Interest;
@@ -57,7 +57,7 @@ enum Step {
 /// Where the walk is.
 #[derive(Clone, Debug)]
 struct Place {
-    /// Without links.
+    /// The path with all links followed.
     at: PathBuf,
     /// As the pattern has it.
     shown: PathBuf,
@@ -130,7 +130,7 @@ fn step(part: &Part) -> Step {
 
 /// What a walk works with.
 pub struct With<'a> {
-    /// The entry.
+    /// The entry of file_monitor.
     pub set: &'a FileSet,
     /// Files of the agent.
     pub own: &'a Own,
@@ -372,7 +372,7 @@ impl Walk<'_> {
             return false;
         }
         let is_there = |log: String| std::fs::symlink_metadata(at.with_file_name(name_of(&log))).is_ok();
-        !kin::live_names(&name).any(is_there)
+        !rotated_name::live_names(&name).any(is_there)
     }
 
     fn is_excluded(&self, shown: &Path) -> bool {

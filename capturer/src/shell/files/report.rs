@@ -21,7 +21,7 @@ pub struct PatternReport {
 /// How many, and which are the first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Named {
-    /// How many.
+    /// How many there are.
     pub count: usize,
     /// The first of them, each with what there is to add.
     pub first: Vec<String>,

@@ -8,13 +8,13 @@ use std::io;
 /// How a timed operation ended. It always ends.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReadOutcome {
-    /// So many bytes were transferred; at least one.
+    /// This many bytes were transferred; at least one.
     Bytes(usize),
     /// The other side will send no more.
     End,
     /// The timer ended it; nothing was transferred.
     TimedOut,
-    /// It failed.
+    /// The read failed.
     Failed(ReadError),
 }
 

@@ -33,7 +33,7 @@ const CHUNK_BYTES: usize = 1024 * 1024;
 /// What is kept of an output's older files. Each bound counts for itself; `None` = no bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Keep {
-    /// Older files.
+    /// How many older files are kept.
     files_max: Option<usize>,
     /// Bytes on disk of all older files together.
     bytes_max: Option<u64>,
@@ -53,7 +53,7 @@ impl Keep {
     }
 }
 
-/// One visit.
+/// One visit to an output's older files.
 #[derive(Debug)]
 struct Visit {
     /// The output, relative to the directory.
@@ -71,7 +71,7 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Starts it.
+    /// Starts the thread.
     pub(super) fn start(root: Arc<Root>, packing: Compress, keep: Keep) -> io::Result<Archive> {
         let (sender, visits) = channel();
         let stopping = Arc::new(AtomicBool::new(false));

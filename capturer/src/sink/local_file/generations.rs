@@ -42,7 +42,7 @@ pub(super) struct Generation {
     pub(super) stamp: String,
     /// Its name in the directory.
     pub(super) name: String,
-    /// Compressed already.
+    /// Whether it is compressed already.
     pub(super) packed: bool,
 }
 

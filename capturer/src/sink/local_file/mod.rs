@@ -53,7 +53,7 @@ const NAME: &str = "local_file";
 /// How often, at most, the path of the directory is looked at while outputs are written.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A file nobody wrote to for so long is closed until it is needed again.
+/// A file nobody wrote to for this long is closed until it is needed again.
 const IDLE_AFTER: Duration = Duration::from_secs(300);
 /// So long a checkpoint says which records of the last run no source came back for. Files that hold them stay as they are
 /// meanwhile, so it is not for ever.

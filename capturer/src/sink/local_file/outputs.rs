@@ -19,7 +19,7 @@ use crate::model::record::OutputPrint;
 use crate::settings::LocalFile;
 use crate::sink::SinkError;
 
-/// An output that can't be rotated is written on, and tried again after so long.
+/// An output that can't be rotated is written on, and tried again after this long.
 const ROTATE_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 pub(super) struct Output {
@@ -50,7 +50,7 @@ pub(super) struct Output {
 #[derive(Default)]
 pub(super) struct OlderFiles {
     pub(super) files: Vec<Pending>,
-    /// So many of the first the last saved checkpoint does not name.
+    /// This many of the first the last saved checkpoint does not name.
     pub(super) unnamed: usize,
 }
 

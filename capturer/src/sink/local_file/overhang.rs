@@ -26,7 +26,7 @@ use crate::model::record::Uncovered;
 
 /// So far behind the expected record one without a time of its own is looked for.
 const WINDOW: usize = 64;
-/// So many records in a row that are not in the overhang say that its source goes on somewhere else.
+/// This many records in a row that are not in the overhang say that its source goes on somewhere else.
 const MISSES_MAX: usize = 10_000;
 /// At least so many lines in a row, without a time of their own, say where in the overhang their source goes on.
 const RUN_MIN: usize = 4;

@@ -28,7 +28,7 @@ impl Root {
         Ok(Root { path: path.to_owned(), claims: claims.clone(), open: Mutex::new(make(path, claims)?) })
     }
 
-    /// As configured.
+    /// The path as it is configured.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

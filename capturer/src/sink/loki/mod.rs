@@ -39,7 +39,7 @@ use crate::ledger::claims::Claims;
 use crate::model::record::{Batch, OutputMark, Source, StreamId};
 use crate::settings::Loki;
 use crate::telemetry::metrics::{LossReason, Metrics};
-use crate::telemetry::status::Board;
+use crate::telemetry::status::Status;
 
 use client::Client;
 use encode::SourceHead;
@@ -81,7 +81,7 @@ impl LokiSink {
         config: &Loki,
         data_dir: &Path,
         metrics: &Arc<Metrics>,
-        board: &Arc<Board>,
+        board: &Arc<Status>,
         claims: &Claims,
     ) -> io::Result<LokiSink> {
         let client = Client::new(config, claims.clone())?;

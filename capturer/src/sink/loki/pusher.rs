@@ -25,7 +25,7 @@ use crate::settings::Loki;
 use crate::sink::dead_letters::{DeadLetters, Letter};
 use crate::sink::spool::{Loaded, Position, Read, Reader, format, unix_ms};
 use crate::telemetry::metrics::{LossReason, Metrics, PushFailure};
-use crate::telemetry::status::Board;
+use crate::telemetry::status::Status;
 
 /// Name of its health; the sink's own tells of the spool.
 const COMPONENT: &str = "sink_loki_delivery";
@@ -81,7 +81,7 @@ pub(super) fn start(
     reader: Reader,
     letters: DeadLetters,
     metrics: Arc<Metrics>,
-    board: Arc<Board>,
+    board: Arc<Status>,
 ) -> io::Result<PushThread> {
     let signals = Arc::<Signals>::default();
     board.set_health(COMPONENT, true, "asking Loki whether it takes lines");
@@ -127,7 +127,7 @@ struct Pusher {
     reader: Reader,
     letters: DeadLetters,
     metrics: Arc<Metrics>,
-    board: Arc<Board>,
+    board: Arc<Status>,
     connections: Vec<Option<Connection>>,
     under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
     signals: Arc<Signals>,

@@ -34,11 +34,11 @@ pub struct Record {
 /// What the bytes at a place are.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A record of so many bytes.
+    /// A record of this many bytes.
     Record(Record, usize),
-    /// Not all of it is here, if it is one: so many bytes are needed.
+    /// Not all of it is here, if it is one: this many bytes are needed.
     NeedMore(usize),
-    /// No record.
+    /// What is there is not a record.
     Damaged,
 }
 

@@ -58,7 +58,7 @@ pub struct Position {
 pub struct Held {
     /// Where that is told.
     pub claims: Claims,
-    /// The sink.
+    /// The sink that owns its descriptors.
     pub owner: Owner,
 }
 

@@ -31,16 +31,16 @@ pub enum Read {
     Damaged {
         /// Name of the file.
         file: String,
-        /// From there.
+        /// Offset where it begins.
         offset: u64,
-        /// So many.
+        /// Number of bytes.
         bytes: u64,
     },
     /// A segment, or the end of one, is gone, and it was not the agent that removed it.
     Missing {
         /// Name of the file.
         file: String,
-        /// So many; 0 = nobody knows.
+        /// Number of bytes; 0 = nobody knows.
         bytes: u64,
     },
     /// A record that waited for longer than it may; it is forgotten.
@@ -54,11 +54,11 @@ pub enum Read {
 pub enum Loaded {
     /// It is there.
     Record(Record),
-    /// It waited for longer than it may; so many bytes.
+    /// It waited for longer than it may; the number of its bytes.
     TooOld(Record, u64),
     /// A full spool dropped it, which was counted there.
     Dropped,
-    /// Its segment is gone, or its bytes are no record any more; so many.
+    /// Its segment is gone, or its bytes are no record any more; the number of those bytes.
     Lost(u64),
 }
 
@@ -179,7 +179,7 @@ impl Reader {
         Ok(Some(Read::Record(record, at)))
     }
 
-    /// What stands at a place of which so many bytes may be read, and how many there are. `None` = the file is gone.
+    /// What stands at a place of which this many bytes may be read, and how many there are. `None` = the file is gone.
     fn step(&mut self, at: Position, left: u64) -> io::Result<Option<(Step, u64)>> {
         let Some(file) = self.file(at.segment)? else { return Ok(None) };
         // Somebody may have cut it.
@@ -219,7 +219,7 @@ impl Reader {
         unix_ms().saturating_sub(record.time_ms) > age_max_ms
     }
 
-    /// Reads a record again that is open. What can't be had is forgotten.
+    /// Reads a record again that is open. What is not available is forgotten.
     pub fn load(&mut self, at: Position) -> io::Result<Loaded> {
         let Some(open) = self.open.get(&at).copied() else { return Ok(Loaded::Dropped) };
         let known = self.shared.state().segments.contains_key(&at.segment);

@@ -5,10 +5,10 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::telemetry::status::{Board, Health};
+use crate::telemetry::status::{Health, Status};
 use crate::text::terminal::shown;
 
-/// The capture loop turns at least once a second; after so long without a turn it is stuck.
+/// The capture loop turns at least once a second; after this long without a turn it is stuck.
 pub const CAPTURE_BEAT_AGE_MAX_MS: u64 = 3_000;
 /// While sources are listed for the first time one turn may take as long: ten thousand files are taken up in it.
 pub const START_BEAT_AGE_MAX_MS: u64 = 60_000;
@@ -40,15 +40,15 @@ pub struct Facts {
 
 impl Facts {
     /// As they are now.
-    pub fn of(board: &Board) -> Facts {
+    pub fn of(status: &Status) -> Facts {
         Facts {
-            components: board.health(),
-            capture_beat_age_ms: board.capture_beat_age_ms(),
-            steps_ms: board.beats().into_iter().map(|(component, (age, _))| (component, age)).collect(),
-            sources_ready: board.sources_ready.load(std::sync::atomic::Ordering::Relaxed),
-            sinks: board.sinks(),
+            components: status.health(),
+            capture_beat_age_ms: status.capture_beat_age_ms(),
+            steps_ms: status.beats().into_iter().map(|(component, (age, _))| (component, age)).collect(),
+            sources_ready: status.sources_ready.load(std::sync::atomic::Ordering::Relaxed),
+            sinks: status.sinks(),
             lines: BTreeMap::new(),
-            held: board.held_sinks(),
+            held: status.held_sinks(),
         }
     }
 }

@@ -9,9 +9,9 @@ use hyper::header::{HOST, HeaderMap};
 /// What a request may call this server, beside loopback addresses and `localhost`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Hosts {
-    /// As configured.
+    /// The address of `admin.listen`.
     pub listen: Option<IpAddr>,
-    /// `admin.hosts`.
+    /// The names of `admin.hosts`.
     pub names: Vec<String>,
 }
 

@@ -15,9 +15,9 @@ use super::access::Access;
 use super::body::Body;
 use super::health::{self, Facts};
 use crate::limits::TAPS_MAX;
-use crate::telemetry::desk::Outcome;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::{Board, Snapshot, StreamRow};
+use crate::telemetry::reload_requests::ReloadOutcome;
+use crate::telemetry::status::{Snapshot, Status, StreamRow};
 use crate::telemetry::taps;
 use crate::telemetry::taps::{Filter, Taps};
 use crate::text::percent;
@@ -48,14 +48,14 @@ const TAP: &str = "/api/v1/tap";
 
 /// What answers are made from.
 pub(super) struct Pages {
-    pub board: Arc<Board>,
+    pub status: Arc<Status>,
     pub metrics: Arc<Metrics>,
     pub access: Access,
     /// Lines may be watched.
     pub tap: bool,
 }
 
-pub(super) type Answer = Response<Body>;
+pub(super) type PageResponse = Response<Body>;
 
 impl Pages {
     /// Answers one request. Never waits for another part of the agent longer than [`PATIENCE`], or [`RELOAD_PATIENCE`].
@@ -63,7 +63,7 @@ impl Pages {
         &self,
         request: &Request<B>,
         local: Option<SocketAddr>,
-    ) -> Answer {
+    ) -> PageResponse {
         if let Err(host) = self.access.hosts.check(request.headers(), local) {
             let host = terminal::shown(&host);
             let message = format!(
@@ -117,18 +117,18 @@ impl Pages {
             "/readyz" => self.ready(),
             "/health" => self.health(),
             "/api/v1/streams" => self.streams().await,
-            "/api/v1/fds" => json(StatusCode::OK, &self.board.fds()),
+            "/api/v1/fds" => json(StatusCode::OK, &self.status.fds()),
             "/api/v1/positions" => self.positions().await,
             TAP => self.tap(request.uri().query().unwrap_or_default(), request.method() == Method::HEAD),
             _ => text(StatusCode::NOT_FOUND, format!("There is nothing here. What there is: {PATHS}\n")),
         }
     }
 
-    async fn metrics(&self) -> Answer {
+    async fn metrics(&self) -> PageResponse {
         let (snapshot, _) = self.snapshot().await;
         self.metrics.show_sources(&snapshot.streams, self.age_ms(&snapshot));
         self.metrics.show_process();
-        let taps = &self.board.taps;
+        let taps = &self.status.taps;
         self.metrics.tap_watchers.set(taps.count() as i64);
         self.metrics.tap_skipped_lines_total.inc_by(taps.take_skipped());
         let report = health::report(&self.facts());
@@ -142,38 +142,38 @@ impl Pages {
 
     /// What sinks have done so far is known by the counters.
     fn facts(&self) -> Facts {
-        let mut facts = Facts::of(&self.board);
+        let mut facts = Facts::of(&self.status);
         facts.lines = facts.sinks.keys().map(|sink| (sink.clone(), self.metrics.lines_of(sink))).collect();
         facts
     }
 
-    fn ready(&self) -> Answer {
-        let reasons = health::not_ready(&Facts::of(&self.board));
+    fn ready(&self) -> PageResponse {
+        let reasons = health::not_ready(&Facts::of(&self.status));
         text(status(reasons.is_empty()), health::ready_text(&reasons))
     }
 
-    fn health(&self) -> Answer {
+    fn health(&self) -> PageResponse {
         let report = health::report(&self.facts());
         json(status(report.ok), &report)
     }
 
     /// Waits without blocking the thread: others are answered meanwhile.
-    async fn reload(&self) -> Answer {
-        let desk = &self.board.desk;
-        let ticket = desk.ask();
+    async fn reload(&self) -> PageResponse {
+        let requests = &self.status.reload_requests;
+        let ticket = requests.ask();
         let looking = async {
             loop {
-                if let Some(outcome) = desk.outcome(ticket) {
+                if let Some(outcome) = requests.outcome(ticket) {
                     return outcome;
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
         let (status, said) = match tokio::time::timeout(RELOAD_PATIENCE, looking).await {
-            Ok(Outcome::Applied(said)) => (StatusCode::OK, said),
-            Ok(Outcome::Refused(said)) => (StatusCode::BAD_REQUEST, said),
-            Ok(Outcome::Failed(said)) => (StatusCode::INTERNAL_SERVER_ERROR, said),
-            Ok(Outcome::Stopping) => (
+            Ok(ReloadOutcome::Applied(said)) => (StatusCode::OK, said),
+            Ok(ReloadOutcome::Refused(said)) => (StatusCode::BAD_REQUEST, said),
+            Ok(ReloadOutcome::Failed(said)) => (StatusCode::INTERNAL_SERVER_ERROR, said),
+            Ok(ReloadOutcome::Stopping) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the agent stops, or was started without a config".to_owned(),
             ),
@@ -186,7 +186,7 @@ impl Pages {
     }
 
     /// Records as they are delivered, until the reader leaves. `container` and `grep` filter them.
-    fn tap(&self, query: &str, head: bool) -> Answer {
+    fn tap(&self, query: &str, head: bool) -> PageResponse {
         if !self.tap {
             return text(StatusCode::FORBIDDEN, "Watching lines is switched off (admin.tap).\n");
         }
@@ -207,7 +207,7 @@ impl Pages {
         if head {
             return with_type(StatusCode::OK, NDJSON, "");
         }
-        let Some(watch) = Taps::watch(self.board.clone(), filter) else {
+        let Some(watch) = Taps::watch(self.status.clone(), filter) else {
             let message = format!("At most {TAPS_MAX} watch at once; end another one first.\n");
             return text(StatusCode::SERVICE_UNAVAILABLE, message);
         };
@@ -217,12 +217,12 @@ impl Pages {
         answer
     }
 
-    async fn streams(&self) -> Answer {
+    async fn streams(&self) -> PageResponse {
         let (snapshot, fresh) = self.snapshot().await;
         json(StatusCode::OK, &Streams { fresh, age_ms: self.age_ms(&snapshot), snapshot: &snapshot })
     }
 
-    async fn positions(&self) -> Answer {
+    async fn positions(&self) -> PageResponse {
         let (snapshot, fresh) = self.snapshot().await;
         let position = |row: &StreamRow| Position {
             key: row.key.clone(),
@@ -236,10 +236,10 @@ impl Pages {
     /// A snapshot and whether it was made for this request. Waits without blocking the thread: others are answered
     /// meanwhile.
     async fn snapshot(&self) -> (Arc<Snapshot>, bool) {
-        let ticket = self.board.ask();
+        let ticket = self.status.ask();
         let looking = async {
             loop {
-                if let Some(snapshot) = self.board.answer(&ticket) {
+                if let Some(snapshot) = self.status.answer(&ticket) {
                     return snapshot;
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -247,12 +247,12 @@ impl Pages {
         };
         match tokio::time::timeout(PATIENCE, looking).await {
             Ok(snapshot) => (snapshot, true),
-            Err(_) => (self.board.last_snapshot(), false),
+            Err(_) => (self.status.last_snapshot(), false),
         }
     }
 
     fn age_ms(&self, snapshot: &Snapshot) -> u64 {
-        self.board.elapsed_ms().saturating_sub(snapshot.taken_at_ms)
+        self.status.elapsed_ms().saturating_sub(snapshot.taken_at_ms)
     }
 }
 
@@ -301,11 +301,11 @@ fn status(ok: bool) -> StatusCode {
     if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+fn text(status: StatusCode, body: impl Into<Bytes>) -> PageResponse {
     with_type(status, TEXT, body)
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+fn json(status: StatusCode, value: &impl Serialize) -> PageResponse {
     match serde_json::to_string(value) {
         Ok(mut body) => {
             body.push('\n');
@@ -318,7 +318,7 @@ fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     }
 }
 
-fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> PageResponse {
     let mut answer = Response::new(Body::whole(body.into()));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();

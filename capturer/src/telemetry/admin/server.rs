@@ -31,7 +31,7 @@ use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
 use crate::settings::Admin;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::Board;
+use crate::telemetry::status::Status;
 use crate::telemetry::taps::Watcher;
 
 /// What a server that speaks TLS answers to who does not.
@@ -43,7 +43,7 @@ const SLOT_PATIENCE: Duration = Duration::from_millis(10);
 /// For the request's head to arrive.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(3);
 /// For everything, so that an answer that nobody reads ends too. A live view lasts as long as it is read: one that took
-/// nothing for so long although something waited is ended.
+/// nothing for this long although something waited is ended.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
 /// Size of a request's head.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
@@ -87,10 +87,10 @@ impl Drop for AdminHandle {
 }
 
 /// Listens and answers until the handle is stopped; `None` = the config wants no server. Fails at once if the address
-/// can't be had.
+/// is not available.
 pub fn start(
     settings: &Admin,
-    board: Arc<Board>,
+    status: Arc<Status>,
     metrics: Arc<Metrics>,
     claims: Claims,
 ) -> anyhow::Result<Option<AdminHandle>> {
@@ -105,7 +105,7 @@ pub fn start(
     let (stop, stopped) = oneshot::channel();
     let hosts = Hosts { listen: Some(listen.ip()), names: settings.hosts.clone() };
     let access = Access { hosts, token: settings.token.clone() };
-    let pages = Arc::new(Pages { board, metrics, access, tap: settings.tap });
+    let pages = Arc::new(Pages { status, metrics, access, tap: settings.tap });
     let thread = std::thread::Builder::new()
         .name("admin".to_owned())
         .spawn(move || {
@@ -126,7 +126,7 @@ async fn serve(
     let tls = bound.tls.clone();
     let listeners = bound.listen(&claims)?;
     let mut connections = Connections::default();
-    let mut watchdog = Watchdog::new(Arc::clone(&pages.board), Arc::clone(&pages.metrics));
+    let mut watchdog = Watchdog::new(Arc::clone(&pages.status), Arc::clone(&pages.metrics));
     let mut look = tokio::time::interval(watchdog::LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -151,7 +151,7 @@ async fn serve(
     }
     drop(listeners);
     // Nobody waits for those who watch.
-    pages.board.taps.close();
+    pages.status.taps.close();
     connections.close().await;
     Ok(())
 }

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::*;
-use crate::telemetry::desk::Outcome;
+use crate::telemetry::reload_requests::ReloadOutcome;
 use crate::telemetry::status::{DockerRow, Snapshot, StreamRow};
 
 struct Server {
     handle: AdminHandle,
-    board: Arc<Board>,
+    status: Arc<Status>,
 }
 
 fn server() -> Server {
@@ -19,13 +19,13 @@ fn server() -> Server {
 }
 
 fn server_with(admin: Admin) -> Server {
-    let board = Arc::new(Board::default());
-    board.beat_capture();
+    let status = Arc::new(Status::default());
+    status.beat_capture();
     let metrics = Arc::new(Metrics::new(10).expect("metrics"));
     let any = Admin { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))), ..admin };
-    let handle = start(&any, Arc::clone(&board), metrics, Claims::default()).expect("a free port");
+    let handle = start(&any, Arc::clone(&status), metrics, Claims::default()).expect("a free port");
     let handle = handle.expect("there is an address");
-    Server { handle, board }
+    Server { handle, status }
 }
 
 impl Server {
@@ -88,17 +88,17 @@ fn a_reload_is_asked_for_by_post_and_answered_by_the_loop() {
     let answer = server.send(b"GET /-/reload HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("allow: POST\r\n"), "{answer}");
     assert!(reload(&server, "").starts_with("HTTP/1.1 503"), "nobody reloads here");
-    let board = Arc::downgrade(&server.board);
+    let status = Arc::downgrade(&server.status);
     let answers = std::sync::Mutex::new(vec![
-        Outcome::Failed("could not".to_owned()),
-        Outcome::Refused("c.yaml:1:2: no".to_owned()),
-        Outcome::Applied("done".to_owned()),
+        ReloadOutcome::Failed("could not".to_owned()),
+        ReloadOutcome::Refused("c.yaml:1:2: no".to_owned()),
+        ReloadOutcome::Applied("done".to_owned()),
     ]);
     // A loop that answers at once.
-    server.board.desk.open(Box::new(move || {
-        let board = board.upgrade().expect("alive");
+    server.status.reload_requests.open(Box::new(move || {
+        let status = status.upgrade().expect("alive");
         let outcome = answers.lock().expect("answers").pop().expect("asked three times");
-        board.desk.answer(board.desk.unanswered().expect("asked"), outcome);
+        status.reload_requests.answer(status.reload_requests.unanswered().expect("asked"), outcome);
     }));
     assert!(reload(&server, "Origin: http://elsewhere\r\n").starts_with("HTTP/1.1 403"));
     for (status, body) in [("200", "done"), ("400", "c.yaml:1:2: no"), ("500", "could not")] {
@@ -112,17 +112,17 @@ fn a_reload_is_asked_for_by_post_and_answered_by_the_loop() {
 #[test]
 fn others_are_answered_while_a_reload_is_under_way() {
     let server = server();
-    server.board.desk.open(Box::new(|| {}));
+    server.status.reload_requests.open(Box::new(|| {}));
     let mut waiting = server.connect();
     waiting
         .write_all(b"POST /-/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
         .expect("write");
-    while server.board.desk.unanswered().is_none() {
+    while server.status.reload_requests.unanswered().is_none() {
         std::thread::yield_now();
     }
     assert_eq!(server.get("/healthz").0, 200);
-    assert!(server.board.desk.unanswered().is_some(), "it still waits");
-    server.board.desk.close();
+    assert!(server.status.reload_requests.unanswered().is_some(), "it still waits");
+    server.status.reload_requests.close();
     assert!(read_all(&mut waiting).starts_with("HTTP/1.1 503"));
 }
 
@@ -178,11 +178,11 @@ fn pages_carry_a_strict_policy() {
 #[test]
 fn readiness_comes_with_sources_and_sinks() {
     let server = server();
-    server.board.expect_sink("local_file");
+    server.status.expect_sink("local_file");
     let (status, body) = server.get("/readyz");
     assert_eq!((status, body.lines().count()), (503, 3), "{body}");
-    server.board.sources_ready.store(true, Ordering::Relaxed);
-    server.board.sink_accepted("local_file");
+    server.status.sources_ready.store(true, Ordering::Relaxed);
+    server.status.sink_accepted("local_file");
     assert_eq!(server.get("/readyz"), (200, "ready\n".to_owned()));
 }
 
@@ -190,7 +190,7 @@ fn readiness_comes_with_sources_and_sinks() {
 fn health_names_the_component() {
     let server = server();
     assert_eq!(server.get("/health").0, 200);
-    server.board.set_health("docker", false, "no socket at /x");
+    server.status.set_health("docker", false, "no socket at /x");
     let (status, body) = server.get("/health");
     assert_eq!(status, 503);
     let health: serde_json::Value = serde_json::from_str(&body).expect("JSON");
@@ -202,9 +202,9 @@ fn health_names_the_component() {
 #[test]
 fn streams_and_positions() {
     let server = server();
-    let board = Arc::downgrade(&server.board);
+    let status = Arc::downgrade(&server.status);
     let hostile = "<script>alert(1)</script>\u{1b}\n";
-    server.board.on_ask(Box::new(move || board.upgrade().expect("alive").publish(snapshot(hostile))));
+    server.status.on_ask(Box::new(move || status.upgrade().expect("alive").publish(snapshot(hostile))));
     let streams = server.json("/api/v1/streams");
     assert_eq!(streams["fresh"], true);
     assert_eq!(streams["streams"][0]["name"], hostile);
@@ -218,8 +218,8 @@ fn streams_and_positions() {
 #[test]
 fn it_answers_while_the_capture_loop_is_stuck() {
     let server = server();
-    server.board.publish(snapshot("web"));
-    server.board.on_ask(Box::new(|| {}));
+    server.status.publish(snapshot("web"));
+    server.status.on_ask(Box::new(|| {}));
     let began = Instant::now();
     let mut waiting: Vec<TcpStream> = (0..16).map(|_| server.connect()).collect();
     for stream in &mut waiting {
@@ -278,8 +278,8 @@ fn silent_clients_are_closed_and_keep_nobody_out() {
 #[test]
 fn who_waits_for_an_answer_is_not_closed_for_who_says_nothing() {
     let server = server();
-    server.board.publish(snapshot("web"));
-    server.board.on_ask(Box::new(|| {}));
+    server.status.publish(snapshot("web"));
+    server.status.on_ask(Box::new(|| {}));
     let ask = |_| {
         let mut client = server.connect();
         client.write_all(b"GET /api/v1/streams HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("write");

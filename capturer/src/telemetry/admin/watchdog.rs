@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use super::health::{self, CAPTURE_LOOP, Facts};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::Board;
+use crate::telemetry::status::Status;
 
 /// Pause between two looks.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// See the module's head.
 pub struct Watchdog {
-    board: Arc<Board>,
+    status: Arc<Status>,
     metrics: Arc<Metrics>,
     stuck: BTreeSet<String>,
     steps: BTreeMap<String, u64>,
@@ -31,8 +31,8 @@ enum News {
 
 impl Watchdog {
     /// Nothing hangs yet.
-    pub fn new(board: Arc<Board>, metrics: Arc<Metrics>) -> Watchdog {
-        Watchdog { board, metrics, stuck: BTreeSet::new(), steps: BTreeMap::new() }
+    pub fn new(status: Arc<Status>, metrics: Arc<Metrics>) -> Watchdog {
+        Watchdog { status, metrics, stuck: BTreeSet::new(), steps: BTreeMap::new() }
     }
 
     /// Looks, and says what is new.
@@ -40,12 +40,12 @@ impl Watchdog {
         #[cfg(feature = "test-faults")]
         crate::faults::here();
         self.metrics.heartbeat("admin");
-        for (component, (_, steps)) in self.board.beats() {
+        for (component, (_, steps)) in self.status.beats() {
             let before = self.steps.insert(component.clone(), steps).unwrap_or(0);
             // A reload may have taken the component away and given it back, with a new count.
             self.metrics.heartbeats(&component, steps.checked_sub(before).unwrap_or(steps));
         }
-        for news in judge(&Facts::of(&self.board), &mut self.stuck) {
+        for news in judge(&Facts::of(&self.status), &mut self.stuck) {
             match news {
                 News::Stuck(component, message) => tracing::error!(component, "{message}"),
                 News::GoesOn(component) => tracing::info!(component, "goes on"),
@@ -102,10 +102,10 @@ mod tests {
 
     #[test]
     fn steps_are_counted_where_they_end() {
-        let board = Arc::new(Board::default());
+        let status = Arc::new(Status::default());
         let metrics = Arc::new(Metrics::new(1).expect("the metrics are fixed"));
-        let mut watchdog = Watchdog::new(Arc::clone(&board), Arc::clone(&metrics));
-        let beat = board.beat("sink_stdout");
+        let mut watchdog = Watchdog::new(Arc::clone(&status), Arc::clone(&metrics));
+        let beat = status.beat("sink_stdout");
         drop(beat.step());
         let under_way = beat.step();
         watchdog.look();

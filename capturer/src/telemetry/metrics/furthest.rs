@@ -4,7 +4,7 @@
 /// What was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Read {
-    /// Records.
+    /// Number of records.
     pub lines: u64,
     /// Bytes of their messages.
     pub bytes: u64,

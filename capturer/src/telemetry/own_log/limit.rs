@@ -11,7 +11,7 @@ pub(super) const WINDOW_MS: u64 = 10_000;
 
 /// What is to be done with an event.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Admission {
     /// Write it.
     Admit,
     /// Do not write it, but give its message to [`Limiter::remember`]: it stands for those that follow.
@@ -36,7 +36,7 @@ struct Window {
 }
 
 impl Limiter {
-    pub(super) fn admit(&mut self, place: Identifier, now_ms: u64) -> Verdict {
+    pub(super) fn admit(&mut self, place: Identifier, now_ms: u64) -> Admission {
         let new = || Window { began_ms: now_ms, admitted: 0, suppressed: 0, example: String::new() };
         let window = self.places.entry(place).or_insert_with(new);
         if window.suppressed == 0 && now_ms.saturating_sub(window.began_ms) >= WINDOW_MS {
@@ -44,14 +44,14 @@ impl Limiter {
         }
         if window.admitted < BUDGET {
             window.admitted += 1;
-            return Verdict::Admit;
+            return Admission::Admit;
         }
         window.suppressed += 1;
         if window.suppressed > 1 {
-            return Verdict::Suppress;
+            return Admission::Suppress;
         }
         self.holding += 1;
-        Verdict::Remember
+        Admission::Remember
     }
 
     pub(super) fn remember(&mut self, place: Identifier, message: String) {
@@ -103,16 +103,16 @@ mod tests {
         let [a, b] = places();
         let mut limiter = Limiter::default();
         for _ in 0..BUDGET {
-            assert_eq!(limiter.admit(a.clone(), 5), Verdict::Admit);
+            assert_eq!(limiter.admit(a.clone(), 5), Admission::Admit);
         }
-        assert_eq!(limiter.admit(a.clone(), 6), Verdict::Remember);
+        assert_eq!(limiter.admit(a.clone(), 6), Admission::Remember);
         limiter.remember(a.clone(), "trouble".to_owned());
-        assert_eq!(limiter.admit(a.clone(), 7), Verdict::Suppress);
-        assert_eq!(limiter.admit(b.clone(), 8), Verdict::Admit);
+        assert_eq!(limiter.admit(a.clone(), 7), Admission::Suppress);
+        assert_eq!(limiter.admit(b.clone(), 8), Admission::Admit);
         assert_eq!(limiter.due(WINDOW_MS), []);
         assert_eq!(limiter.due(WINDOW_MS + 5), [("trouble".to_owned(), 2)]);
         assert_eq!(limiter.due(WINDOW_MS + 5), []);
-        assert_eq!(limiter.admit(a, WINDOW_MS + 6), Verdict::Admit);
+        assert_eq!(limiter.admit(a, WINDOW_MS + 6), Admission::Admit);
         assert_eq!(limiter.holding, 0);
     }
 
@@ -122,7 +122,7 @@ mod tests {
         let [a, _] = places();
         let mut limiter = Limiter::default();
         for second in 0..1000 {
-            assert_eq!(limiter.admit(a.clone(), second * 1000), Verdict::Admit);
+            assert_eq!(limiter.admit(a.clone(), second * 1000), Admission::Admit);
         }
     }
 }

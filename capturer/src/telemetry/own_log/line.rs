@@ -13,7 +13,7 @@ use crate::settings::LogFormat;
 const VALUE_BYTES_MAX: usize = 1024;
 
 /// What a line says.
-pub(super) struct Line {
+pub(super) struct LogLine {
     level: Level,
     target: &'static str,
     pub message: String,
@@ -26,22 +26,22 @@ enum Value {
     Bare(String),
 }
 
-impl Line {
-    pub(super) fn of(event: &Event) -> Line {
+impl LogLine {
+    pub(super) fn of(event: &Event) -> LogLine {
         let (level, target) = (*event.metadata().level(), event.metadata().target());
-        let mut line = Line { level, target, message: String::new(), fields: Vec::new() };
+        let mut line = LogLine { level, target, message: String::new(), fields: Vec::new() };
         event.record(&mut line);
         line
     }
 
     /// The last line of a process that ends because of a mistake of its own.
-    pub(super) fn error(message: String) -> Line {
-        Line { level: Level::ERROR, target: "capturer", message, fields: Vec::new() }
+    pub(super) fn error(message: String) -> LogLine {
+        LogLine { level: Level::ERROR, target: "capturer", message, fields: Vec::new() }
     }
 
     /// A line about the log itself.
-    pub(super) fn note(message: String) -> Line {
-        Line { level: Level::WARN, target: "capturer::telemetry::own_log", message, fields: Vec::new() }
+    pub(super) fn note(message: String) -> LogLine {
+        LogLine { level: Level::WARN, target: "capturer::telemetry::own_log", message, fields: Vec::new() }
     }
 
     /// With its newline.
@@ -97,7 +97,7 @@ fn plain(value: &str) -> bool {
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        // Direction overrides (U+202E and kin) make a line show what it does not say.
+        // Direction overrides (U+202E and the like) make a line show what it does not say.
         if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
             safe.extend(c.escape_default());
         } else {
@@ -129,7 +129,7 @@ fn capped(mut text: String) -> String {
     text
 }
 
-impl Visit for Line {
+impl Visit for LogLine {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.push(field, Value::Text(capped(format!("{value:?}"))));
     }
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     fn check(fields: Vec<(&'static str, Value)>, message: &str, text: &str, json: &str) {
-        let line = Line { level: Level::WARN, target: "capturer", message: message.to_owned(), fields };
+        let line = LogLine { level: Level::WARN, target: "capturer", message: message.to_owned(), fields };
         let time = SystemTime::UNIX_EPOCH;
         assert_eq!(line.render(LogFormat::Text, time), format!("1970-01-01T00:00:00.000Z WARN  {text}\n"));
         let head = r#"{"time":"1970-01-01T00:00:00.000Z","level":"warn","target":"capturer","message":"#;

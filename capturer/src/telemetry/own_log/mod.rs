@@ -24,8 +24,8 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::{Registry, reload};
 
 use crate::settings::{Log, LogFormat, LogLevel};
-use limit::{Limiter, Verdict};
-use line::Line;
+use limit::{Admission, Limiter};
+use line::LogLine;
 
 /// Name of the thread that writes.
 const LOG_THREAD: &str = "log";
@@ -146,7 +146,7 @@ impl Shared {
         let _ = answered.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 
-    fn send(&self, line: Line) {
+    fn send(&self, line: LogLine) {
         let text = line.render(self.format, SystemTime::now());
         if self.queue.try_send(Message::Line(text)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -154,14 +154,16 @@ impl Shared {
         }
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            self.send(Line::note(format!("{dropped} log lines were dropped: standard error was not read")));
+            self.send(LogLine::note(format!(
+                "{dropped} log lines were dropped: standard error was not read"
+            )));
         }
     }
 
     fn report_suppressed(&self, now_ms: u64) {
         let due = self.limiter.lock().unwrap_or_else(PoisonError::into_inner).due(now_ms);
         for (message, count) in due {
-            self.send(Line::note(format!("… {count} more suppressed: {message}")));
+            self.send(LogLine::note(format!("… {count} more suppressed: {message}")));
         }
     }
 
@@ -173,13 +175,13 @@ impl Shared {
             limiter.admit(event.metadata().callsite(), now_ms)
         };
         match verdict {
-            Verdict::Admit => self.send(Line::of(event)),
-            Verdict::Remember => {
-                let line = Line::of(event);
+            Admission::Admit => self.send(LogLine::of(event)),
+            Admission::Remember => {
+                let line = LogLine::of(event);
                 let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
                 limiter.remember(event.metadata().callsite(), line.message);
             }
-            Verdict::Suppress => {}
+            Admission::Suppress => {}
         }
     }
 }
@@ -280,7 +282,7 @@ mod tests {
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let log = OwnLog::new(LogFormat::Text, Stuck(Arc::clone(&gate)), || ()).expect("thread");
         for _ in 0..QUEUE_LINES_MAX + 50 {
-            log.shared.send(Line::note("x".to_owned()));
+            log.shared.send(LogLine::note("x".to_owned()));
         }
         assert!(log.shared.dropped.load(Ordering::Relaxed) >= 49);
         log.flush(Duration::from_millis(20));

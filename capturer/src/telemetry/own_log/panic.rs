@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use super::line::Line;
+use super::line::LogLine;
 use super::{LOG_THREAD, OwnLog, Shared};
 
 /// How the process ends (EX_SOFTWARE).
@@ -33,7 +33,7 @@ impl OwnLog {
 
 impl Shared {
     fn write_last(self: &Arc<Self>, words: String) {
-        let line = Line::error(words);
+        let line = LogLine::error(words);
         let on_log_thread = std::thread::current().name() == Some(LOG_THREAD);
         let (done, is_done) = sync_channel(1);
         let shared = Arc::clone(self);

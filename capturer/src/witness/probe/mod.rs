@@ -113,7 +113,7 @@ pub struct Probe {
 /// A descriptor as the kernel's programs know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveFd {
-    /// Its number.
+    /// Number of the descriptor.
     pub fd: i32,
     /// The address of its file in the kernel: equal for duplicates. Only to be compared.
     pub file: u64,

@@ -25,12 +25,12 @@ pub struct WayResult {
     /// Its name in the table.
     pub way: &'static str,
     /// Whether it was seen, or why not, or why it could not be tried.
-    pub verdict: Verdict,
+    pub verdict: WayOutcome,
 }
 
 /// See [`WayResult`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum WayOutcome {
     /// Opened, released and, where the tier can see that, its file let go.
     Seen,
     /// The kernel does not offer it (to us).
@@ -64,47 +64,47 @@ pub(super) fn run(kernel: &mut Kernel) -> Result<Vec<WayResult>> {
 
 /// A few ways are enough to refuse a tier and to say why; each may have waited for its deadline.
 fn is_blind_enough(results: &[WayResult]) -> bool {
-    results.iter().filter(|result| matches!(result.verdict, Verdict::Blind(_))).count() >= 3
+    results.iter().filter(|result| matches!(result.verdict, WayOutcome::Blind(_))).count() >= 3
 }
 
 /// Why the tier can't be trusted, if so.
 pub(super) fn blindness(results: &[WayResult]) -> Option<String> {
     let blind = results.iter().filter_map(|result| match &result.verdict {
-        Verdict::Blind(why) => Some(format!("{}: {why}", result.way)),
+        WayOutcome::Blind(why) => Some(format!("{}: {why}", result.way)),
         _ => None,
     });
     let blind: Vec<String> = blind.collect();
     (!blind.is_empty()).then(|| format!("attached, but blind to {}", blind.join("; ")))
 }
 
-fn made(kernel: &Kernel, bench: &mut Workbench, way: &Way<Make>) -> Verdict {
+fn made(kernel: &Kernel, bench: &mut Workbench, way: &Way<Make>) -> WayOutcome {
     let begun_ns = now_ns();
     let fds = match (way.go)(bench) {
         Ok(fds) => fds,
-        Err(error) => return Verdict::NotHere(format!("{error:#}")),
+        Err(error) => return WayOutcome::NotHere(format!("{error:#}")),
     };
     let mut slots = Vec::new();
     for fd in &fds {
         match new_slot(kernel, fd, begun_ns) {
             Ok(slot) => slots.push(slot),
-            Err(why) => return Verdict::Blind(why),
+            Err(why) => return WayOutcome::Blind(why),
         }
     }
     drop(fds);
-    slots.into_iter().find_map(|slot| gone(kernel, slot).err()).map_or(Verdict::Seen, Verdict::Blind)
+    slots.into_iter().find_map(|slot| gone(kernel, slot).err()).map_or(WayOutcome::Seen, WayOutcome::Blind)
 }
 
-fn released(kernel: &Kernel, bench: &mut Workbench, way: &Way<Release>) -> Result<Verdict> {
+fn released(kernel: &Kernel, bench: &mut Workbench, way: &Way<Release>) -> Result<WayOutcome> {
     let begun_ns = now_ns();
     let file = std::fs::File::open("/dev/null").context("opening /dev/null")?;
     let fd = OwnedFd::from(file);
     let slot = match new_slot(kernel, &fd, begun_ns) {
         Ok(slot) => slot,
-        Err(why) => return Ok(Verdict::Blind(why)),
+        Err(why) => return Ok(WayOutcome::Blind(why)),
     };
     Ok(match (way.go)(bench, fd) {
-        Err(error) => Verdict::NotHere(format!("{error:#}")),
-        Ok(()) => gone(kernel, slot).map_or_else(Verdict::Blind, |()| Verdict::Seen),
+        Err(error) => WayOutcome::NotHere(format!("{error:#}")),
+        Ok(()) => gone(kernel, slot).map_or_else(WayOutcome::Blind, |()| WayOutcome::Seen),
     })
 }
 
@@ -138,7 +138,7 @@ fn gone(kernel: &Kernel, (number, slot): (u32, Slot)) -> std::result::Result<(),
 }
 
 /// Another thread may open or close something while we look: what counts is what stays so.
-fn equal(kernel: &Kernel) -> Result<Verdict> {
+fn equal(kernel: &Kernel) -> Result<WayOutcome> {
     let mut wrong = BTreeSet::new();
     for attempt in 0..3 {
         let known: BTreeSet<i32> = kernel.slots(0).into_iter().map(|(fd, _)| fd as i32).collect();
@@ -151,9 +151,9 @@ fn equal(kernel: &Kernel) -> Result<Verdict> {
         };
     }
     if wrong.is_empty() {
-        return Ok(Verdict::Seen);
+        return Ok(WayOutcome::Seen);
     }
-    Ok(Verdict::Blind(format!("descriptors {wrong:?} are in one and not in the other")))
+    Ok(WayOutcome::Blind(format!("descriptors {wrong:?} are in one and not in the other")))
 }
 
 /// The clock by which the programs note openings.

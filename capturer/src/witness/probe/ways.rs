@@ -38,7 +38,7 @@ pub type Release = fn(&mut Workbench, OwnedFd) -> Result<()>;
 pub struct Way<F> {
     /// As the table of docs/probe.md has it.
     pub name: &'static str,
-    /// Goes it.
+    /// Goes this way once.
     pub go: F,
     /// Whether it goes through io_uring, which a kernel may forbid.
     pub by_ring: bool,

@@ -5,7 +5,7 @@
 //! ```
 //! Not here: when to read and what to do at an answer's end ([`super`]).
 
-use super::{ApiSource, LATE_NS, Phase, Then, Told};
+use super::{ApiSource, LATE_NS, Phase, SourceEvent, Then};
 use crate::capture::context::Context;
 use crate::capture::stream::hold::Hold;
 use crate::capture::stream::seen::Key;
@@ -22,7 +22,7 @@ impl ApiSource {
         buffer: Vec<u8>,
         at_end: bool,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         let mut lines = Lines::default();
         let mut at = 0;
@@ -40,7 +40,7 @@ impl ApiSource {
                 Found::Skip(reason) => cx.metrics.skipped(reason, 1),
                 Found::GiveUp(reason, text) => {
                     cx.metrics.skipped(reason, 1);
-                    verdict = Some(Verdict::GiveUp(text));
+                    verdict = Some(Shortfall::GiveUp(text));
                 }
             }
             at += took;
@@ -66,11 +66,11 @@ impl ApiSource {
             self.tell(lines, buffer, at as u64, cx, told);
         }
         match verdict {
-            Some(Verdict::Widen) => self.close(Then::Widen, cx),
-            Some(Verdict::Gap) => self.go_to_files(cx, told),
-            Some(Verdict::GiveUp(text)) => {
+            Some(Shortfall::Widen) => self.close(Then::Widen, cx),
+            Some(Shortfall::Gap) => self.go_to_files(cx, told),
+            Some(Shortfall::GiveUp(text)) => {
                 self.close(Then::Rest, cx);
-                told.push(Told::Failed(StreamError::ApiError, text));
+                told.push(SourceEvent::Failed(StreamError::ApiError, text));
             }
             None => {}
         }
@@ -82,19 +82,19 @@ impl ApiSource {
         read: Vec<u8>,
         source_bytes: u64,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         self.note_open_lines();
         let end = self.cursor;
         cx.credit.grow(read.capacity() as u64);
         match &mut self.hold {
             Some(hold) => hold.take(lines, read, end, source_bytes, cx, told),
-            None => told.push(Told::Lines { lines, read, end: Cursor::Api(end), source_bytes }),
+            None => told.push(SourceEvent::Lines { lines, read, end: Cursor::Api(end), source_bytes }),
         }
     }
 
     /// Ends groups of lines that nothing came for.
-    pub(super) fn end_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub(super) fn end_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         // While a connection is opened or closed they are about to be read again.
         let all_is_read = matches!(self.phase, Phase::Reading { in_flight: true, .. } | Phase::Idle);
         let mut lines = Lines::default();
@@ -103,13 +103,13 @@ impl ApiSource {
     }
 
     /// Ends the open groups of lines: nothing more is read.
-    pub(super) fn end_all_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub(super) fn end_all_groups(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         let mut lines = Lines::default();
         StdType::ALL.into_iter().for_each(|std_type| self.assembler.end_group(std_type, &mut lines));
         self.tell_groups(lines, cx, told);
     }
 
-    fn tell_groups(&mut self, lines: Lines, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    fn tell_groups(&mut self, lines: Lines, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         StdType::ALL.into_iter().for_each(|std_type| self.release_grouped(std_type.index()));
         if !lines.records.is_empty() {
             self.tell(lines, Vec::new(), 0, cx, told);
@@ -164,7 +164,7 @@ impl ApiSource {
         piece: &Piece,
         lines: &mut Lines,
         cx: &Context<'_>,
-    ) -> Option<Verdict> {
+    ) -> Option<Shortfall> {
         let Some(time_ns) = timestamp::parse(&buffer[piece.time.clone()]) else {
             cx.metrics.skipped(SkipReason::RecordInvalid, 1);
             return None;
@@ -175,14 +175,14 @@ impl ApiSource {
             let key = Key::new(time_ns, &buffer[piece.text.clone()]);
             if !self.answer.overlaps {
                 if !self.reaches_back(channel, key) {
-                    return Some(Verdict::Widen);
+                    return Some(Shortfall::Widen);
                 }
                 self.answer.overlaps = true;
                 let behind = time_ns > self.cursor.channels[channel].time_ns;
                 if self.cursor.has_lines() && behind && !self.seen[channel].remembers(key) {
                     // The whole log was asked for, and what was delivered last is not in it.
                     if self.hold.as_ref().is_some_and(Hold::is_readable) {
-                        return Some(Verdict::Gap);
+                        return Some(Shortfall::Gap);
                     }
                     self.declare_gap(time_ns, cx);
                 }
@@ -302,7 +302,7 @@ enum Found {
     GiveUp(SkipReason, String),
 }
 
-enum Verdict {
+enum Shortfall {
     Widen,
     /// It does not reach back; the files may.
     Gap,

@@ -1,4 +1,4 @@
-//! The pace of a stream over the API: when its connection is opened anew, and whether it has one at all.
+//! The pace of a stream over the API: when its connection is opened again, and whether it has one at all.
 //!
 //! ```text
 //! follow ─┬ interval over ─▶ close, open again                 a busy container
@@ -10,7 +10,7 @@
 //!
 //! Not here: the line for slots ([`crate::capture::context::Pool`]), and what an answer brings (`lines.rs`).
 
-use super::{ApiSource, Phase, Then, Told};
+use super::{ApiSource, Phase, SourceEvent, Then};
 use crate::capture::context::{Context, Timer};
 use crate::settings::Settings;
 use crate::telemetry::metrics::StreamError;
@@ -40,7 +40,7 @@ fn is_few(lines: u64, since_ms: u64, now_ms: u64) -> bool {
 
 impl ApiSource {
     /// With a slot: follows, or asks for what there is.
-    pub(super) fn request_anew(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub(super) fn request_anew(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         let now = cx.now.mono_ms;
         let quiet = self.activity.is_none_or(|(since, lines)| is_few(lines, since, now));
         self.answer.polled = self.running && quiet && cx.pool.is_contended();
@@ -67,9 +67,9 @@ impl ApiSource {
         true
     }
 
-    pub(super) fn tell_polled(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub(super) fn tell_polled(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         let pause = cx.jitter.around(poll_ms(cx.settings));
-        told.push(Told::Polled { again_at_ms: cx.now.mono_ms + pause });
+        told.push(SourceEvent::Polled { again_at_ms: cx.now.mono_ms + pause });
     }
 
     pub(super) fn plan_rotation(&mut self, cx: &mut Context<'_>) {
@@ -85,7 +85,7 @@ impl ApiSource {
     }
 
     /// A deadline may have come, also while nothing is open.
-    pub fn on_timer_at_rest(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn on_timer_at_rest(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.end_groups(cx, told);
         if let Some(hold) = &mut self.hold {
             hold.on_timer(cx);
@@ -110,7 +110,7 @@ impl ApiSource {
     }
 
     /// A deadline may have come.
-    pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.on_timer_at_rest(cx, told);
         let Some(at) = self.answer.rotate_at_ms else { return };
         if !matches!(self.phase, Phase::Reading { .. }) {
@@ -131,7 +131,7 @@ impl ApiSource {
         cx.pool.rotated(cx.now.mono_ms + rotation.pause_between_rotations.as_millis() as u64);
         self.answer.rotate_at_ms = None;
         self.rotations += 1;
-        told.push(Told::Rotating);
+        told.push(SourceEvent::Rotating);
         if self.waits_in_vain() {
             // A rotation comes before a read can time out.
             self.catch_up(cx);
@@ -157,7 +157,7 @@ impl ApiSource {
     }
 
     /// The connection brings nothing while the log grows. The files have what it did not bring.
-    pub(super) fn stalled(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub(super) fn stalled(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         cx.metrics.stream_error(StreamError::Stalled);
         tracing::warn!(
             container = %self.container_id,

@@ -229,9 +229,9 @@ fn an_answer_reaches_back_only_by_its_own_channels_mark() {
 }
 
 /// What came back when a source was told to share: milliseconds until it asks again.
-fn polled_in(told: &[Told], bench: &Bench) -> Option<u64> {
+fn polled_in(told: &[SourceEvent], bench: &Bench) -> Option<u64> {
     told.iter().find_map(|told| match told {
-        Told::Polled { again_at_ms } => Some(again_at_ms - bench.now.mono_ms),
+        SourceEvent::Polled { again_at_ms } => Some(again_at_ms - bench.now.mono_ms),
         _ => None,
     })
 }
@@ -272,7 +272,7 @@ fn a_quiet_stream_gives_its_slot_away_and_is_asked_now_and_then() {
     follow(&mut second, &mut bench);
 }
 
-/// So many lines, a nanosecond apart.
+/// This many lines, a nanosecond apart.
 fn printed(lines: i64) -> Vec<u8> {
     let frame = |line| stdcopy::encode(1, format!("{} x\n", timestamp::format(EXIT_NS + line)).as_bytes());
     (0..lines).flat_map(frame).collect()
@@ -293,7 +293,7 @@ fn an_exit_within_many_catch_ups_is_looked_behind() {
         let mut told = Vec::new();
         source.on_read(conn, BodyOutcome::End, Vec::new(), &mut bench.cx(), &mut told);
         ends.extend(told.iter().filter_map(|told| match told {
-            Told::Ended { again, .. } => Some(*again),
+            SourceEvent::Ended { again, .. } => Some(*again),
             _ => None,
         }));
         bench.actions();
@@ -343,5 +343,5 @@ fn a_rotation_that_was_put_off_comes_with_the_lines() {
     let mut told = Vec::new();
     source.on_timer(&mut bench.cx(), &mut told);
     assert!(matches!(source.phase, Phase::Closing(_, Then::Rotate)), "{:?}", source.phase);
-    assert!(told.iter().any(|told| matches!(told, Told::Rotating)));
+    assert!(told.iter().any(|told| matches!(told, SourceEvent::Rotating)));
 }

@@ -3,12 +3,12 @@
 
 use super::FileSource;
 use crate::capture::context::Context;
-use crate::decode::binary::{self, Kind, Verdict, kind};
+use crate::decode::binary::{self, Content, Kind, kind};
 use crate::model::cursor::{FileId, TailPrint};
 use crate::settings::{Binary, FileFormat};
 use crate::telemetry::metrics::UnreadableReason;
 
-/// A file that is left out and written to is looked at so often.
+/// A file that is left out and written to is looked at this often.
 const LEFT_OUT_LOOK_MS: u64 = 10_000;
 
 /// What was seen of the file that is read.
@@ -16,7 +16,7 @@ const LEFT_OUT_LOOK_MS: u64 = 10_000;
 pub(super) struct Seen {
     /// Which file that is.
     file: Option<FileId>,
-    verdict: Option<Verdict>,
+    verdict: Option<Content>,
     /// It seems to have this encoding.
     encoding: Option<&'static str>,
 }
@@ -26,7 +26,7 @@ impl FileSource {
     pub(super) fn leaves_out(&mut self, buffer: &[u8]) -> bool {
         let holds_text = matches!(self.format, FileFormat::Auto | FileFormat::Raw);
         let Some(front) = self.chain.links.front().filter(|_| holds_text) else { return false };
-        // What is read from its beginning may be another, written anew in the same file.
+        // What is read from its beginning may be another, rewritten in the same file.
         if self.seen.file != Some(front.found.id) || front.offset == 0 {
             self.seen = Seen { file: Some(front.found.id), ..Seen::default() };
         }
@@ -42,7 +42,7 @@ impl FileSource {
     }
 
     /// The verdict on the file that would be read now.
-    fn verdict(&self) -> Option<Verdict> {
+    fn verdict(&self) -> Option<Content> {
         let front = self.chain.links.front()?;
         self.seen.verdict.filter(|_| self.seen.file == Some(front.found.id))
     }
@@ -50,9 +50,9 @@ impl FileSource {
     /// The file that would be read is left out.
     pub fn is_left_out(&self) -> bool {
         match self.verdict() {
-            Some(Verdict::Binary) => self.text.rules.binary == Binary::Skip,
-            Some(Verdict::Utf32) => true,
-            Some(Verdict::Text) | None => false,
+            Some(Content::Binary) => self.text.rules.binary == Binary::Skip,
+            Some(Content::Utf32) => true,
+            Some(Content::Text) | None => false,
         }
     }
 
@@ -73,9 +73,9 @@ impl FileSource {
     /// Why the file is left out, if it is, in a few words.
     pub(super) fn left_out(&self) -> Option<&'static str> {
         match self.verdict()? {
-            Verdict::Binary if self.is_left_out() => Some("binary, not text"),
-            Verdict::Utf32 => Some("UTF-32, which is not decoded"),
-            Verdict::Binary | Verdict::Text => None,
+            Content::Binary if self.is_left_out() => Some("binary, not text"),
+            Content::Utf32 => Some("UTF-32, which is not decoded"),
+            Content::Binary | Content::Text => None,
         }
     }
 
@@ -85,12 +85,12 @@ impl FileSource {
         let name = &self.chain.links.front()?.found.name;
         let path = || format!("{}/{name}", self.directory);
         match self.verdict()? {
-            Verdict::Text => None,
-            Verdict::Utf32 => Some((
+            Content::Text => None,
+            Content::Utf32 => Some((
                 UnreadableReason::Undecodable,
                 format!("{} is UTF-32, which is not decoded, and is left out: write it as UTF-8", path()),
             )),
-            Verdict::Binary if self.is_left_out() && self.seen.encoding.is_some() => Some((
+            Content::Binary if self.is_left_out() && self.seen.encoding.is_some() => Some((
                 UnreadableReason::Binary,
                 format!(
                     "{} is not text in UTF-8 and is left out: it looks like {}, so set `encoding: {1}` for it, or name it in \
@@ -99,14 +99,14 @@ impl FileSource {
                     self.seen.encoding.unwrap_or_default()
                 ),
             )),
-            Verdict::Binary if self.is_left_out() => Some((
+            Content::Binary if self.is_left_out() => Some((
                 UnreadableReason::Binary,
                 format!(
                     "{} is not text and is left out: name it in `exclude`, or set `encoding` or `binary: read` to have it",
                     path()
                 ),
             )),
-            Verdict::Binary => Some((
+            Content::Binary => Some((
                 UnreadableReason::Undecodable,
                 format!(
                     "{} is read because it is named, but most of it is not UTF-8: set its `encoding`, or `binary: skip` or \

@@ -10,7 +10,7 @@
 
 use super::FileSource;
 use crate::capture::context::Context;
-use crate::capture::stream::Told;
+use crate::capture::stream::SourceEvent;
 use crate::capture::stream::chain::Handle;
 use crate::model::cursor::{Cursor, FileId};
 
@@ -49,7 +49,7 @@ impl FileSource {
     }
 
     /// The path leads to this file.
-    pub fn lead_to(&mut self, target: &str, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn lead_to(&mut self, target: &str, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.elsewhere.next = (self.path() != target).then(|| split(target));
         if self.elsewhere.is_waiting() {
             self.go_on(cx, told);

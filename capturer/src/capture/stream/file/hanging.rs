@@ -7,9 +7,9 @@ use crate::capture::stream::chain::{Handle, Link};
 use crate::telemetry::metrics::StreamError;
 
 /// inotify tells of writes by this host alone. What another one writes to a file system that may hang (there is no other
-/// way to tell) is found by looking, so often.
+/// way to tell) is found by looking, this often.
 const LOOK_MS: u64 = 2_000;
-/// Each of so many looks lists the directory too.
+/// Each of this many looks lists the directory too.
 const LOOKS_PER_SCAN: u32 = 5;
 
 /// An operation has no answer, and nobody can end it.
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(listings(&mut bench), 0);
     }
 
-    /// On a file system of another host inotify is silent: without this a file made anew there is never read.
+    /// On a file system of another host inotify is silent: without this a file recreated there is never read.
     #[test]
     fn a_path_that_came_back_or_came_late_is_listed() {
         let mut bench = Bench::new(1);

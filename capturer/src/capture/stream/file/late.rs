@@ -11,20 +11,20 @@
 use super::FileSource;
 use crate::capture::context::{Context, Timer};
 use crate::capture::io::Action;
-use crate::capture::stream::Told;
+use crate::capture::stream::SourceEvent;
 use crate::capture::stream::chain::{Handle, Link};
 use crate::decode::assemble::Lines;
 use crate::model::record::StdType;
 
-/// A file that was renamed stays open for so long behind what was written to it last.
+/// A file that was renamed stays open for this long behind what was written to it last.
 const WRITER_GRACE_MS: u64 = 5_000;
 /// One in a directory that a link no longer leads to is looked at so often, for nothing is told of it.
 const ELSEWHERE_LOOK_MS: u64 = 1_000;
-/// It is closed when so many looks brought nothing.
+/// It is closed when this many looks brought nothing.
 const ELSEWHERE_LOOKS: u8 = 30;
-/// So many at once; then the oldest is closed.
+/// This many at once; then the oldest is closed.
 const PARKED_MAX: usize = 8;
-/// Files that are not live are listed so often at most because they are written to.
+/// Files that are not live are listed this often at most because they are written to.
 const KIN_LOOK_MS: u64 = 1_000;
 
 impl FileSource {
@@ -80,7 +80,7 @@ impl FileSource {
     }
 
     /// inotify: a file that is not the live one was written to.
-    pub fn on_kin_grew(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub fn on_kin_grew(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
         for link in self.chain.links.iter_mut().chain(parked).filter(|link| link.found.rank > 0) {
             link.unread = true;
@@ -104,7 +104,7 @@ impl FileSource {
     }
 
     /// Goes on with a parked file that was written to, or whose time is over.
-    pub(super) fn read_late_ones(&mut self, cx: &mut Context<'_>, told: &mut Vec<Told>) {
+    pub(super) fn read_late_ones(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         let mut at = 0;
         while at < self.chain.parked.len() {
             let parked = &mut self.chain.parked[at];
@@ -146,7 +146,7 @@ impl FileSource {
 
     /// Lines of this parked file may come now: no line is left open, and a group of lines ends. Or it was read last, and
     /// goes on with what is open.
-    fn may_interrupt(&mut self, at: usize, told: &mut Vec<Told>) -> bool {
+    fn may_interrupt(&mut self, at: usize, told: &mut Vec<SourceEvent>) -> bool {
         // What comes next was delivered in an earlier run: that must be said of the file it stands in.
         if self.reading.is_some() || self.chain.is_searching() || self.chain.is_within_delivered() {
             return false;
@@ -166,7 +166,7 @@ impl FileSource {
     }
 
     /// A file was finished and brought no lines: the position is behind it all the same.
-    pub(super) fn tell_moved_on(&mut self, told: &mut Vec<Told>) {
+    pub(super) fn tell_moved_on(&mut self, told: &mut Vec<SourceEvent>) {
         if std::mem::take(&mut self.moved_on) {
             self.tell(Lines::default(), Vec::new(), 0, told);
         }

@@ -62,7 +62,7 @@ fn read(source: &mut FileSource, bytes: &[u8], bench: &mut Bench) -> Vec<String>
     let len = (offset + bytes.len()) as u64;
     source.on_read(Ok(buffer.len()), buffer, Some(len), None, &mut bench.cx(), &mut told);
     let lines = told.iter().filter_map(|told| match told {
-        Told::Lines { lines, .. } => Some(lines.records.len()),
+        SourceEvent::Lines { lines, .. } => Some(lines.records.len()),
         _ => None,
     });
     lines.map(|count| format!("{count} lines")).filter(|lines| lines != "0 lines").collect()
@@ -95,7 +95,7 @@ fn a_line_that_is_open_when_its_file_is_copied_and_truncated_goes_on_in_the_copy
     assert!(!source.assembler.undelivered(StdType::Stdout).1);
 }
 
-/// And if there is no copy, it does not go on in what was written anew.
+/// And if there is no copy, it does not go on in what was rewritten.
 #[test]
 fn a_line_that_is_open_when_its_file_is_truncated_is_not_joined_with_new_lines() {
     let mut bench = Bench::new(1);
@@ -182,13 +182,13 @@ fn listed_with(found: FoundFile, bench: &mut Bench) -> (FileSource, FileNo) {
 fn list(source: &mut FileSource, found: Vec<FoundFile>, bench: &mut Bench) -> bool {
     let mut told = Vec::new();
     source.on_scanned(Ok(found), &mut bench.cx(), &mut told);
-    told.iter().any(|told| matches!(told, Told::Opened))
+    told.iter().any(|told| matches!(told, SourceEvent::Opened))
 }
 
 fn begin(source: &mut FileSource, bench: &mut Bench) -> bool {
     let mut told = Vec::new();
     source.begin(&mut bench.cx(), &mut told);
-    told.iter().any(|told| matches!(told, Told::Opened))
+    told.iter().any(|told| matches!(told, SourceEvent::Opened))
 }
 
 fn listings(bench: &mut Bench) -> usize {

@@ -4,7 +4,7 @@ use super::FileSource;
 use super::hanging::SetAside;
 use crate::capture::context::Context;
 use crate::capture::io::Action;
-use crate::capture::stream::Told;
+use crate::capture::stream::SourceEvent;
 use crate::capture::stream::chain::{Changes, Gone, Handle};
 use crate::decode::timestamp;
 use crate::telemetry::metrics::LossReason;
@@ -23,7 +23,7 @@ impl FileSource {
                     tracing::warn!(
                         file,
                         sinks,
-                        "written anew; what was written just before that may be lost: reading it from its beginning"
+                        "rewritten; what was written just before that may be lost: reading it from the beginning"
                     );
                 }
                 (0, false) => {
@@ -35,7 +35,7 @@ impl FileSource {
                     tracing::debug!(
                         file,
                         bytes,
-                        "lost: written anew before that was read; reading it from its beginning"
+                        "lost: rewritten before that was read; reading it from the beginning"
                     );
                 }
                 (bytes, false) => {
@@ -48,7 +48,7 @@ impl FileSource {
 
     /// Gives up deleted files that are held open, oldest first, until this many of their unread bytes are gone. Returns
     /// how many are. The one being read stays until its read has ended.
-    pub fn give_up_deleted(&mut self, bytes: u64, cx: &mut Context<'_>, told: &mut Vec<Told>) -> u64 {
+    pub fn give_up_deleted(&mut self, bytes: u64, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) -> u64 {
         let busy = usize::from(self.reading.is_some());
         let mut given_up = 0;
         for (name, unread, handle) in self.chain.give_up_deleted(busy, bytes) {

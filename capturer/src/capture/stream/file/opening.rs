@@ -3,7 +3,7 @@
 use super::{FileSource, unreadable};
 use crate::capture::context::Context;
 use crate::capture::io::{Action, FileError, FileNo, OpenedFile};
-use crate::capture::stream::Told;
+use crate::capture::stream::SourceEvent;
 use crate::capture::stream::chain::Handle;
 use crate::telemetry::metrics::LossReason;
 
@@ -43,7 +43,7 @@ impl FileSource {
         file: FileNo,
         result: Result<OpenedFile, FileError>,
         cx: &mut Context<'_>,
-        told: &mut Vec<Told>,
+        told: &mut Vec<SourceEvent>,
     ) {
         self.answered(cx);
         if result.as_ref().is_ok_and(|opened| opened.lane.is_some()) && self.look_at_ms.is_none() {

@@ -66,7 +66,7 @@ impl FileSource {
         self
     }
 
-    /// What a buffer that was read at `offset` begins with: so many bytes of a byte order mark. `None` = more must come
+    /// What a buffer that was read at `offset` begins with: this many bytes of a byte order mark. `None` = more must come
     /// before that is known.
     pub(super) fn begin_text(&mut self, offset: u64, buffer: &[u8], at_end: bool) -> Option<usize> {
         let front = self.chain.links.front()?;
@@ -88,7 +88,7 @@ impl FileSource {
         Some(if offset == 0 { begins } else { 0 })
     }
 
-    /// A buffer that was read at `offset` is decoded. Its first bytes, so many, were decoded before: they say whether a line
+    /// A buffer that was read at `offset` is decoded. Its first bytes, this many, were decoded before: they say whether a line
     /// goes on.
     pub(super) fn begin_buffer(&mut self, offset: u64, buffer: &[u8], again: usize) {
         // A file that is read from its first byte has none before it, but its stream's positions begin at zero.

@@ -144,9 +144,9 @@ impl Host {
         self.take(told);
     }
 
-    fn take(&mut self, told: Vec<Told>) {
+    fn take(&mut self, told: Vec<SourceEvent>) {
         for one in told {
-            let Told::Lines { lines, read, end, .. } = one else { continue };
+            let SourceEvent::Lines { lines, read, end, .. } = one else { continue };
             for record in &lines.records {
                 let from =
                     if record.place == crate::model::record::Place::Read { &read } else { &lines.made };

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::FileSource;
 use crate::capture::context::{Context, Timer};
-use crate::capture::stream::Told;
+use crate::capture::stream::SourceEvent;
 use crate::decode::assemble::Lines;
 use crate::model::cursor::Cursor;
 
@@ -153,7 +153,7 @@ impl FileSource {
     }
 
     /// Another file is read next. A plain line does not go on there.
-    pub(super) fn leave_open_line(&mut self, told: &mut Vec<Told>) {
+    pub(super) fn leave_open_line(&mut self, told: &mut Vec<SourceEvent>) {
         self.unfinished = None;
         let mut lines = Lines::default();
         self.assembler.cut_open(&mut lines);

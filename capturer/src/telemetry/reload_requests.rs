@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What became of a reload. The text is for people, a line for each thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ReloadOutcome {
     /// The config is in use.
     Applied(String),
     /// It can't be used, and why; nothing has changed.
@@ -19,13 +19,13 @@ pub enum Outcome {
     Stopping,
 }
 
-/// Receipt for an [`Desk::ask`].
+/// Receipt for a [`ReloadRequests::ask`].
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket(u64);
 
 /// Shared by those who ask and the one who answers.
 #[derive(Default)]
-pub struct Desk {
+pub struct ReloadRequests {
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
     book: Mutex<Book>,
 }
@@ -36,12 +36,12 @@ struct Book {
     asked: u64,
     /// All up to this one are answered, by `outcome`.
     answered: u64,
-    outcome: Option<Outcome>,
+    outcome: Option<ReloadOutcome>,
     closed: bool,
 }
 
-impl Desk {
-    /// Sets how the one who answers is woken. Once; without it every answer is [`Outcome::Stopping`].
+impl ReloadRequests {
+    /// Sets how the one who answers is woken. Once; without it every answer is [`ReloadOutcome::Stopping`].
     pub fn open(&self, wake: Box<dyn Fn() + Send + Sync>) {
         let _ = self.wake.set(wake);
     }
@@ -59,12 +59,12 @@ impl Desk {
     }
 
     /// What became of it; `None` = not known yet.
-    pub fn outcome(&self, ticket: Ticket) -> Option<Outcome> {
+    pub fn outcome(&self, ticket: Ticket) -> Option<ReloadOutcome> {
         let book = self.book();
         if book.answered >= ticket.0 {
             return book.outcome.clone();
         }
-        (book.closed || self.wake.get().is_none()).then_some(Outcome::Stopping)
+        (book.closed || self.wake.get().is_none()).then_some(ReloadOutcome::Stopping)
     }
 
     /// For the one who answers: the last ask, if it has no answer yet.
@@ -74,7 +74,7 @@ impl Desk {
     }
 
     /// Answers that ask and all before it.
-    pub fn answer(&self, ticket: Ticket, outcome: Outcome) {
+    pub fn answer(&self, ticket: Ticket, outcome: ReloadOutcome) {
         let mut book = self.book();
         book.answered = ticket.0;
         book.outcome = Some(outcome);
@@ -100,35 +100,35 @@ mod tests {
 
     #[test]
     fn those_who_ask_meanwhile_get_one_more_together() {
-        let desk = Desk::default();
+        let requests = ReloadRequests::default();
         let woken = Arc::new(AtomicU32::new(0));
         let count = Arc::clone(&woken);
-        desk.open(Box::new(move || {
+        requests.open(Box::new(move || {
             count.fetch_add(1, Ordering::Relaxed);
         }));
-        assert!(desk.unanswered().is_none());
-        let first = desk.ask();
-        let under_way = desk.unanswered().expect("asked");
-        let (second, third) = (desk.ask(), desk.ask());
-        let bad = Outcome::Refused("c.yaml:1:1: no".to_owned());
-        desk.answer(under_way, bad.clone());
-        assert_eq!([first, second, third].map(|ticket| desk.outcome(ticket)), [Some(bad), None, None]);
-        let both = desk.unanswered().expect("two wait");
-        desk.answer(both, Outcome::Applied("good".to_owned()));
-        assert!(desk.unanswered().is_none());
-        assert_eq!(desk.outcome(second), desk.outcome(third));
+        assert!(requests.unanswered().is_none());
+        let first = requests.ask();
+        let under_way = requests.unanswered().expect("asked");
+        let (second, third) = (requests.ask(), requests.ask());
+        let bad = ReloadOutcome::Refused("c.yaml:1:1: no".to_owned());
+        requests.answer(under_way, bad.clone());
+        assert_eq!([first, second, third].map(|ticket| requests.outcome(ticket)), [Some(bad), None, None]);
+        let both = requests.unanswered().expect("two wait");
+        requests.answer(both, ReloadOutcome::Applied("good".to_owned()));
+        assert!(requests.unanswered().is_none());
+        assert_eq!(requests.outcome(second), requests.outcome(third));
         assert_eq!(woken.load(Ordering::Relaxed), 3);
     }
 
     /// Who asks must not wait for an agent that ends, or that has nothing to reload.
     #[test]
     fn nobody_is_left_waiting() {
-        let desk = Desk::default();
-        let ticket = desk.ask();
-        assert_eq!(desk.outcome(ticket), Some(Outcome::Stopping), "nobody answers here");
-        desk.open(Box::new(|| {}));
-        assert_eq!(desk.outcome(ticket), None);
-        desk.close();
-        assert_eq!(desk.outcome(ticket), Some(Outcome::Stopping));
+        let requests = ReloadRequests::default();
+        let ticket = requests.ask();
+        assert_eq!(requests.outcome(ticket), Some(ReloadOutcome::Stopping), "nobody answers here");
+        requests.open(Box::new(|| {}));
+        assert_eq!(requests.outcome(ticket), None);
+        requests.close();
+        assert_eq!(requests.outcome(ticket), Some(ReloadOutcome::Stopping));
     }
 }

@@ -8,22 +8,22 @@ use crate::settings::pipeline::Over;
 
 /// Lines and bytes a second, with a reserve for bursts.
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(super) struct RateLimiter {
     lines: Bucket,
     bytes: Bucket,
 }
 
-impl Allowance {
+impl RateLimiter {
     /// What a pipeline allows, if what is more is to wait.
-    pub(super) fn of(pipeline: &Pipeline, now_ms: u64) -> Option<Allowance> {
+    pub(super) fn of(pipeline: &Pipeline, now_ms: u64) -> Option<RateLimiter> {
         let limit = pipeline.rate_limit.filter(|limit| limit.over == Over::Wait)?;
-        Some(Allowance::new(limit.lines, limit.bytes, limit.burst.as_millis() as u64, now_ms))
+        Some(RateLimiter::new(limit.lines, limit.bytes, limit.burst.as_millis() as u64, now_ms))
     }
 
     /// 0 = no limit.
-    fn new(lines_per_second: u64, bytes_per_second: u64, burst_ms: u64, now_ms: u64) -> Allowance {
+    fn new(lines_per_second: u64, bytes_per_second: u64, burst_ms: u64, now_ms: u64) -> RateLimiter {
         let bucket = |rate| Bucket::new(rate, burst_ms, now_ms);
-        Allowance { lines: bucket(lines_per_second), bytes: bucket(bytes_per_second) }
+        RateLimiter { lines: bucket(lines_per_second), bytes: bucket(bytes_per_second) }
     }
 
     /// So much was read. Returns until when nothing more may be, if it has to wait.
@@ -68,30 +68,30 @@ mod tests {
 
     #[test]
     fn a_burst_is_let_through_and_then_the_rate_holds() {
-        let mut allowance = Allowance::new(100, 0, 2_000, 0);
-        assert_eq!(allowance.take(200, u64::MAX, 0), None);
+        let mut rate_limiter = RateLimiter::new(100, 0, 2_000, 0);
+        assert_eq!(rate_limiter.take(200, u64::MAX, 0), None);
         // 50 too many are half a second.
-        assert_eq!(allowance.take(50, 0, 0), Some(500));
+        assert_eq!(rate_limiter.take(50, 0, 0), Some(500));
         // Half of them has come back.
-        assert_eq!(allowance.take(0, 0, 250), Some(500));
-        assert_eq!(allowance.take(0, 0, 500), None);
-        assert_eq!(allowance.take(1, 0, 500), Some(510));
+        assert_eq!(rate_limiter.take(0, 0, 250), Some(500));
+        assert_eq!(rate_limiter.take(0, 0, 500), None);
+        assert_eq!(rate_limiter.take(1, 0, 500), Some(510));
         // Never more than the burst is saved up.
-        assert_eq!(allowance.take(200, 0, 1_000_000), None);
-        assert_eq!(allowance.take(1, 0, 1_000_000), Some(1_000_010));
+        assert_eq!(rate_limiter.take(200, 0, 1_000_000), None);
+        assert_eq!(rate_limiter.take(1, 0, 1_000_000), Some(1_000_010));
     }
 
     #[test]
     fn the_tighter_limit_counts() {
-        let mut allowance = Allowance::new(10, 1_000, 0, 0);
-        assert_eq!(allowance.take(1, 1_000, 0), Some(1_000));
-        assert_eq!(allowance.take(20, 0, 1_000), Some(3_000));
+        let mut rate_limiter = RateLimiter::new(10, 1_000, 0, 0);
+        assert_eq!(rate_limiter.take(1, 1_000, 0), Some(1_000));
+        assert_eq!(rate_limiter.take(20, 0, 1_000), Some(3_000));
     }
 
     #[test]
     fn huge_numbers_are_only_long_waits() {
-        let mut allowance = Allowance::new(u64::MAX, 1, u64::MAX, 0);
-        assert_eq!(allowance.take(u64::MAX, u64::MAX, u64::MAX / 2), None);
-        assert!(allowance.take(0, u64::MAX, 5).is_some_and(|until| until > 1 << 50));
+        let mut rate_limiter = RateLimiter::new(u64::MAX, 1, u64::MAX, 0);
+        assert_eq!(rate_limiter.take(u64::MAX, u64::MAX, u64::MAX / 2), None);
+        assert!(rate_limiter.take(0, u64::MAX, 5).is_some_and(|until| until > 1 << 50));
     }
 }

@@ -1,4 +1,4 @@
-//! Names of a log file's rotated kin: which of the files in a directory are one log.
+//! Names of rotated files: which of the files in a directory are one log.
 //!
 //! ```text
 //! a.log ◀── a.log.1 ◀── a.log.2.gz          numbered by whoever rotates: dockerd, logrotate, Python
@@ -13,7 +13,7 @@
 
 /// What a name in a directory is to a live file's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kin {
+pub enum RotatedName {
     /// `name` itself.
     Live,
     /// `name.N`: it moves on with each rotation, so the lowest number is the newest.
@@ -25,38 +25,38 @@ pub enum Kin {
     Stranger,
 }
 
-impl Kin {
+impl RotatedName {
     /// What `name` is to `live_name`, and whether it is compressed; nothing if it has to do with another file or none.
-    pub fn of(name: &str, live_name: &str) -> Option<(Kin, bool)> {
+    pub fn of(name: &str, live_name: &str) -> Option<(RotatedName, bool)> {
         if name == live_name {
-            return Some((Kin::Live, false));
+            return Some((RotatedName::Live, false));
         }
         let (plain, compressed) = name.strip_suffix(".gz").map_or((name, false), |plain| (plain, true));
-        let kin = plain.strip_prefix(live_name).and_then(mark).or_else(|| within(plain, live_name))?;
-        Some((kin, compressed))
+        let rotated = plain.strip_prefix(live_name).and_then(mark).or_else(|| within(plain, live_name))?;
+        Some((rotated, compressed))
     }
 
     /// Orders dates, whatever their separators.
     pub fn date_key(&self) -> Vec<u64> {
-        let Kin::Date(text) = self else { return Vec::new() };
+        let RotatedName::Date(text) = self else { return Vec::new() };
         let digits = text.split(|char: char| !char.is_ascii_digit()).filter(|group| !group.is_empty());
         digits.map(|group| group.parse().unwrap_or(u64::MAX)).collect()
     }
 }
 
-/// What stands between a live file's name and the end of its kin's.
-fn mark(text: &str) -> Option<Kin> {
+/// What stands between a live file's name and the end of its rotated's.
+fn mark(text: &str) -> Option<RotatedName> {
     let behind = text.strip_prefix(['.', '-', '_'])?;
     if is_date(behind) {
-        return Some(Kin::Date(behind.to_owned()));
+        return Some(RotatedName::Date(behind.to_owned()));
     }
     let digits = text.strip_prefix('.')?;
     let plain = !digits.is_empty() && digits.len() <= 9 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|number| plain && *number > 0).map(Kin::Number)
+    digits.parse().ok().filter(|number| plain && *number > 0).map(RotatedName::Number)
 }
 
 /// `a.1.log`, `a-2026-11-25.log` of `a.log`.
-fn within(name: &str, live_name: &str) -> Option<Kin> {
+fn within(name: &str, live_name: &str) -> Option<RotatedName> {
     let (stem, ending) = live_name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty())?;
     let between = name.strip_suffix(ending)?.strip_suffix('.')?.strip_prefix(stem)?;
     mark(between)
@@ -87,18 +87,18 @@ fn is_date(text: &str) -> bool {
         && ("01"..="31").contains(&of_month)
 }
 
-/// With what the names of a live file and of all its kin begin.
+/// With what the names of a live file and of all its rotated begin.
 pub fn common_start(live_name: &str) -> &str {
     live_name.rsplit_once('.').map_or(live_name, |(stem, _)| stem)
 }
 
-/// Names whose kin `name` may be, also by a mark before the ending; more than [`live_names`] gives.
+/// Names whose rotated `name` may be, also by a mark before the ending; more than [`live_names`] gives.
 pub fn stems(name: &str) -> impl Iterator<Item = &str> {
     let plain = name.strip_suffix(".gz").unwrap_or(name);
     plain.match_indices(['.', '-', '_']).map(|(at, _)| &plain[..at]).filter(|stem| !stem.is_empty())
 }
 
-/// The names of which `name` may be rotated kin, whether there are such files or not.
+/// The names of which `name` may be a rotated name, whether there are such files or not.
 pub fn live_names(name: &str) -> impl Iterator<Item = String> {
     let plain = name.strip_suffix(".gz").unwrap_or(name);
     let ending = plain.rsplit_once('.').map_or("", |(_, ending)| ending);
@@ -106,11 +106,11 @@ pub fn live_names(name: &str) -> impl Iterator<Item = String> {
     let heads =
         plain.match_indices(['.', '-', '_']).map(|(at, _)| &plain[..at]).filter(|head| !head.is_empty());
     heads.flat_map(move |head| {
-        let rotated = Some(head.to_owned()).filter(|live| Kin::of(name, live).is_some());
+        let rotated = Some(head.to_owned()).filter(|live| RotatedName::of(name, live).is_some());
         // Not `a.1.log` of `a.log`: as often as not both are logs of their own. One with a date is what lumberjack, log4j2
         // and logback make of it.
         let dated = Some(format!("{head}.{ending}"))
-            .filter(|live| matches!(Kin::of(name, live), Some((Kin::Date(_), _))) && has_ending);
+            .filter(|live| matches!(RotatedName::of(name, live), Some((RotatedName::Date(_), _))) && has_ending);
         rotated.into_iter().chain(dated)
     })
 }
@@ -121,10 +121,10 @@ mod tests {
 
     #[test]
     fn kin_by_name() {
-        let number = |number, compressed| Some((Kin::Number(number), compressed));
-        let date = |date: &str, compressed| Some((Kin::Date(date.to_owned()), compressed));
+        let number = |number, compressed| Some((RotatedName::Number(number), compressed));
+        let date = |date: &str, compressed| Some((RotatedName::Date(date.to_owned()), compressed));
         let table = [
-            ("l", Some((Kin::Live, false))),
+            ("l", Some((RotatedName::Live, false))),
             ("l.1", number(1, false)),
             ("l.12.gz", number(12, true)),
             ("l.12345678", number(12_345_678, false)),
@@ -160,26 +160,32 @@ mod tests {
             ("l.99999999999", None),
         ];
         for (name, expected) in table {
-            assert_eq!(Kin::of(name, "l"), expected, "{name}");
+            assert_eq!(RotatedName::of(name, "l"), expected, "{name}");
         }
     }
 
     #[test]
     fn a_mark_may_stand_before_the_ending() {
-        let kin = |name| Kin::of(name, "app.log");
-        assert_eq!(kin("app.1.log"), Some((Kin::Number(1), false)));
-        assert_eq!(kin("app.12.log.gz"), Some((Kin::Number(12), true)));
+        let rotated = |name| RotatedName::of(name, "app.log");
+        assert_eq!(rotated("app.1.log"), Some((RotatedName::Number(1), false)));
+        assert_eq!(rotated("app.12.log.gz"), Some((RotatedName::Number(12), true)));
         let date = "2026-11-26T10-00-00.000";
-        assert_eq!(kin("app-2026-11-26T10-00-00.000.log"), Some((Kin::Date(date.to_owned()), false)));
-        assert_eq!(kin("app-2026-11-26-1.log.gz"), Some((Kin::Date("2026-11-26-1".to_owned()), true)));
+        assert_eq!(
+            rotated("app-2026-11-26T10-00-00.000.log"),
+            Some((RotatedName::Date(date.to_owned()), false))
+        );
+        assert_eq!(
+            rotated("app-2026-11-26-1.log.gz"),
+            Some((RotatedName::Date("2026-11-26-1".to_owned()), true))
+        );
         for other in ["app-1.log", "apple.log", "app.log.bak", "app-err.log", "app.log.1.log"] {
-            assert_eq!(kin(other), None, "{other}");
+            assert_eq!(rotated(other), None, "{other}");
         }
     }
 
     #[test]
     fn dates_are_ordered_by_their_numbers() {
-        let key = |text: &str| Kin::Date(text.to_owned()).date_key();
+        let key = |text: &str| RotatedName::Date(text.to_owned()).date_key();
         assert!(key("2026-11-26-9") < key("2026-11-26-10") && key("2026-11-26") < key("2026-11-26-1"));
         assert!(key("20251231-235959") < key("20260101-000000"));
     }
