@@ -44,7 +44,7 @@ impl RotatedName {
     }
 }
 
-/// What stands between a live file's name and the end of its rotated's.
+/// What stands between a live file's name and the end of a rotated one's.
 fn mark(text: &str) -> Option<RotatedName> {
     let behind = text.strip_prefix(['.', '-', '_'])?;
     if is_date(behind) {
@@ -87,12 +87,12 @@ fn is_date(text: &str) -> bool {
         && ("01"..="31").contains(&of_month)
 }
 
-/// With what the names of a live file and of all its rotated begin.
+/// What the names of a live file and of all its rotated files begin with.
 pub fn common_start(live_name: &str) -> &str {
     live_name.rsplit_once('.').map_or(live_name, |(stem, _)| stem)
 }
 
-/// Names whose rotated `name` may be, also by a mark before the ending; more than [`live_names`] gives.
+/// Live names that `name` may be a rotated name of, also with the mark before the ending: more than [`live_names`] gives.
 pub fn stems(name: &str) -> impl Iterator<Item = &str> {
     let plain = name.strip_suffix(".gz").unwrap_or(name);
     plain.match_indices(['.', '-', '_']).map(|(at, _)| &plain[..at]).filter(|stem| !stem.is_empty())
@@ -109,8 +109,9 @@ pub fn live_names(name: &str) -> impl Iterator<Item = String> {
         let rotated = Some(head.to_owned()).filter(|live| RotatedName::of(name, live).is_some());
         // Not `a.1.log` of `a.log`: as often as not both are logs of their own. One with a date is what lumberjack, log4j2
         // and logback make of it.
-        let dated = Some(format!("{head}.{ending}"))
-            .filter(|live| matches!(RotatedName::of(name, live), Some((RotatedName::Date(_), _))) && has_ending);
+        let dated = Some(format!("{head}.{ending}")).filter(|live| {
+            matches!(RotatedName::of(name, live), Some((RotatedName::Date(_), _))) && has_ending
+        });
         rotated.into_iter().chain(dated)
     })
 }

@@ -91,7 +91,7 @@ pub fn spawn(
 
 struct Worker {
     id: SinkId,
-    /// Name of its health on the status.
+    /// Name of its component in health.
     component: String,
     /// What it writes to may hang, and nothing ends that.
     beat: Arc<Beat>,
@@ -114,7 +114,7 @@ struct Worker {
     held: Held,
     /// What was last said to be wrong; `None` = all is well.
     trouble: Option<String>,
-    /// Told the status that it accepted something.
+    /// Whether the status was told that it accepted something.
     accepted: bool,
     /// Streams of which the log was told that they are not UTF-8.
     not_utf8: BTreeSet<StreamId>,
