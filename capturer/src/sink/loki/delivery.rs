@@ -338,6 +338,7 @@ impl Delivery {
         }
         let since_ms = tenant.trouble.as_ref().map_or(now.ms, |trouble| trouble.since_ms);
         tenant.trouble = Some(Trouble { since_ms, ..trouble });
+        tenant.refused_ms = now.ms;
     }
 
     /// A lane's job is over for now: it goes on with what is kept of it, or reads the rest again.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::delivery::{Delivery, Now};
-use super::lane::LaneState;
+use super::lane::{Lane, LaneState};
 use super::nouns::Tenant;
 use crate::telemetry::metrics::PushFailure;
 
@@ -39,7 +39,7 @@ impl Delivery {
         }
         self.report_tenants(&mut report);
         self.report_lanes(&mut report);
-        if let Some(since) = self.stalled_for(now) {
+        if let Some(since) = self.stalled_for(now).filter(|_| !self.all_are_held_back()) {
             let answer = if self.told.last_answer.is_empty() { "none" } else { &self.told.last_answer };
             report.wrong.push(format!(
                 "nothing was accepted for {} s while lines wait; the last answer was: {}",
@@ -108,6 +108,16 @@ impl Delivery {
         }
     }
 
+    /// Whatever waits does so for its tenant's or its label set's own sake, which is said: that nothing was accepted is no
+    /// sign of anything else then.
+    fn all_are_held_back(&self) -> bool {
+        let by_tenant = |name: &str| self.tenants.get(name).is_some_and(|tenant| tenant.trouble.is_some());
+        let limits = [PushFailure::StreamRateLimited, PushFailure::StreamLimit];
+        let by_limit =
+            |lane: &Lane| lane.trouble.as_ref().is_some_and(|told| limits.contains(&told.trouble.reason));
+        self.lanes.values().all(|lane| by_tenant(&lane.tenant) || by_limit(lane))
+    }
+
     /// How long nothing was accepted while something waits, if that is too long.
     fn stalled_for(&self, now: Now) -> Option<Duration> {
         let waiting_ms = self.told.waiting_ms?;
@@ -129,7 +139,7 @@ impl Delivery {
     /// Bytes of label sets that wait by themselves or for their tenant, by label set.
     pub fn blocked(&self, now: Now) -> std::collections::BTreeMap<u64, u64> {
         let closed = |name: &str| self.tenants.get(name).is_some_and(|tenant| tenant.is_closed(now));
-        let is_blocked = |lane: &super::lane::Lane| {
+        let is_blocked = |lane: &Lane| {
             lane.state == LaneState::Waiting || lane.failures > 0 || closed(&lane.tenant)
         };
         let blocked = self.lanes.iter().filter(|(_, lane)| is_blocked(lane));
