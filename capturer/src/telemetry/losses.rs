@@ -160,7 +160,9 @@ fn cure(reason: LossReason) -> &'static str {
             "read from the files (container_monitor.read_from: file, with the right to read them), or keep more of the log \
              (max-size)"
         }
-        LossReason::RecordDamaged => "look for a disk that was full or a host that crashed",
+        LossReason::RecordDamaged => {
+            "look for a disk that was full, a host that crashed, or a format in file_monitor that is not this file's"
+        }
         LossReason::RecordTooLong => "let the program write shorter lines",
         LossReason::ArchiveDamaged => "look for a disk that was full or a host that crashed",
         LossReason::DeletedOpenLimit => {
