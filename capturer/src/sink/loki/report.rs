@@ -139,9 +139,8 @@ impl Delivery {
     /// Bytes of label sets that wait by themselves or for their tenant, by label set.
     pub fn blocked(&self, now: Now) -> std::collections::BTreeMap<u64, u64> {
         let closed = |name: &str| self.tenants.get(name).is_some_and(|tenant| tenant.is_closed(now));
-        let is_blocked = |lane: &Lane| {
-            lane.state == LaneState::Waiting || lane.failures > 0 || closed(&lane.tenant)
-        };
+        let is_blocked =
+            |lane: &Lane| lane.state == LaneState::Waiting || lane.failures > 0 || closed(&lane.tenant);
         let blocked = self.lanes.iter().filter(|(_, lane)| is_blocked(lane));
         blocked.map(|(id, lane)| (*id, lane.bytes as u64)).collect()
     }
