@@ -149,13 +149,6 @@ pub(super) struct Tenant {
     pub lanes: usize,
 }
 
-impl Tenant {
-    /// It waits before it is tried again, or is being tried.
-    pub fn is_closed(&self, now: Now) -> bool {
-        self.until_ms > now.ms || self.failures > 0
-    }
-}
-
 /// Whether Loki is there.
 #[derive(Debug, Default)]
 pub(super) struct Server {
