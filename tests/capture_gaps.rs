@@ -309,3 +309,52 @@ fn read_from_changes(version: EngineVersion) -> Result<()> {
 fn go_on(engine: &Engine, name: &str, file: &str) {
     let _ = engine.docker(&["exec", name, "touch", file]);
 }
+
+/// What may be lost is a state too: who looks at health or `top` sees it with source, reason and cure, and nobody is woken.
+#[test]
+fn what_may_be_lost_is_a_note() -> Result<()> {
+    let home = Home::new()?;
+    let input = home.path().join("in");
+    fs::create_dir(&input)?;
+    let agent = home.start(&home.config(&format!(
+        "container_monitor: {{enabled: false}}\nfile_monitor: {{files: [{{paths: [\"{}/*.log\"], format: raw}}]}}\n",
+        input.display()
+    )))?;
+    let path = input.join("anew.log");
+    let mut rounds = 0;
+    wait_until("a possible loss", PATIENCE, || {
+        rounds += 1;
+        fs::write(&path, format!("a line that is read, and read whole, {rounds}\n"))?;
+        wait_until("it to be read", PATIENCE, || {
+            let lines = home.records()?.into_values().flatten().filter(|record| record.message.len() > 10);
+            let (lines, lag) = (lines.count(), agent.metric("capture_lag_bytes")?);
+            ensure!(lines >= rounds && lag == 0.0, "{lines} of {rounds} lines, {lag} bytes behind");
+            Ok(())
+        })?;
+        fs::write(&path, format!("{rounds}\n"))?;
+        wait_until("that to be read", PATIENCE, || {
+            let lines = home.records()?.into_values().flatten().count();
+            ensure!(lines >= 2 * rounds, "{lines}");
+            Ok(())
+        })?;
+        ensure!(agent.metric("possible_losses_total{reason=\"file_truncated\"}")? > 0.0, "none yet");
+        Ok(())
+    })?;
+    let words = ["may be lost for local_file", "anew.log", "file_truncated", "rotate by renaming"];
+    let said = wait_until("health to have a note", PATIENCE, || {
+        let health: serde_json::Value = serde_json::from_str(&agent.ask("/health")?.1)?;
+        let losses = &health["components"]["losses"];
+        ensure!(losses["ok"] == true && losses["note"] == true, "{losses}");
+        let said = losses["message"].as_str().context("no message")?.to_owned();
+        ensure!(words.iter().all(|word| said.contains(word)), "{said}");
+        Ok(said)
+    })?;
+    let top = ["top", "--once", "--admin", agent.address()];
+    let shown = std::process::Command::new(capturer_tests::agent::program()).args(top).output()?;
+    let shown = String::from_utf8(shown.stdout)?;
+    ensure!(words.iter().all(|word| shown.contains(word)), "{said}: {shown}");
+    let log = agent.log_text()?;
+    let told = log.lines().find(|line| line.contains("may be lost for")).context("not in the log")?;
+    ensure!(told.contains(" WARN ") && words.iter().all(|word| told.contains(word)), "{told}");
+    agent.stop()
+}

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use capturer::decode::timestamp;
 use capturer_tests::agent::{Agent, Home, program};
 use capturer_tests::loki::{Limits, Mood, POISON, TestLoki};
+use capturer_tests::rand::Rand;
 use capturer_tests::wait::{pass, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -364,6 +365,82 @@ fn a_password_in_the_address() -> Result<()> {
             Command::new(program()).args(["check", "--set", &format!("sinks.loki.url={url}")]).output()?;
         let text = String::from_utf8([output.stdout, output.stderr].concat())?;
         ensure!(output.status.code() != Some(0) && !text.contains("hunt"), "{text}");
+    }
+    Ok(())
+}
+
+/// Of three label sets Loki never takes one. It fills its share of a spool that is small beside its lines, and the others
+/// go on in the rest. With `wait` nothing is lost of anybody; with `drop_oldest` what is given up is said to be that one's.
+#[test]
+fn a_label_set_that_never_gets_through_leaves_the_spool_to_others() -> Result<()> {
+    const NOISE: usize = 40_000;
+    for when_full in ["wait", "drop_oldest"] {
+        let home = Home::new()?;
+        let loki = TestLoki::start()?;
+        loki.limit(Limits { stream_rate: Some(("noisy.log".to_owned(), 1)), ..Limits::default() });
+        let keys =
+            format!(", batch_size: 64KiB, spool: {{max_size: 4MiB, fsync: never, when_full: {when_full}}}");
+        for name in ["noisy.log", "a.log", "b.log"] {
+            append(&home, name, "")?;
+        }
+        let agent = home.start(&config(&home, &loki, &keys, &sets(&home)))?;
+        // Chance, so that nothing makes them shorter.
+        let mut rand = Rand::from_env_or(7);
+        let mut line = |text: String| (0..8).fold(text, |text, _| format!("{text} {:016x}", rand.number()));
+        let noise: Vec<String> = (0..NOISE).map(|number| line(number.to_string())).collect();
+        append(&home, "noisy.log", &format!("{}\n", noise.join("\n")))?;
+        if when_full == "wait" {
+            wait_until("health to say whose share is full", MINUTE, || {
+                let (ok, said) = agent.health_of("sink_loki")?;
+                let words = ["share of the spool is full", "noisy.log", "sinks.loki.spool.max_size"];
+                ensure!(!ok && words.iter().all(|word| said.contains(word)), "{ok} {said}");
+                Ok(())
+            })?;
+        } else {
+            wait_until("what is given up to be said", MINUTE, || {
+                let lost = agent.metric("lost_bytes_total{reason=\"spool_full\"}")?;
+                let (ok, said) = delivery(&agent)?;
+                let words = ["noisy.log", "were over their share of the spool", "sinks.loki.spool.max_size"];
+                ensure!(lost > 0.0 && !ok && words.iter().all(|word| said.contains(word)), "{lost} {said}");
+                Ok(())
+            })?;
+        }
+        // More than the whole spool of the others' lines.
+        let mut expected = Vec::new();
+        for round in 0..10 {
+            let lines: Vec<String> = (0..1_500).map(|number| line(format!("{round} {number}"))).collect();
+            for name in ["a.log", "b.log"] {
+                append(&home, name, &format!("{}\n", lines.join("\n")))?;
+            }
+            expected.extend(lines);
+            for name in ["a.log", "b.log"] {
+                wait_until("the others' lines", MINUTE, || {
+                    let got: Vec<String> =
+                        loki.ledger().with(name).iter().map(|line| line.text.clone()).collect();
+                    ensure!(got == expected, "{when_full}, {name}: {} of {}", got.len(), expected.len());
+                    Ok(())
+                })?;
+            }
+        }
+        loki.limit(Limits::default());
+        let got = wait_until("the last line of what was held back", 2 * MINUTE, || {
+            let got: Vec<String> =
+                loki.ledger().with("noisy.log").iter().map(|line| line.text.clone()).collect();
+            ensure!(got.last() == noise.last(), "{} of {NOISE}", got.len());
+            Ok(got)
+        })?;
+        if when_full == "wait" {
+            ensure!(got == noise, "{} of {NOISE}", got.len());
+            agent.assert_nothing_lost()?;
+            wait_until("health to be well again", MINUTE, || {
+                let (ok, said) = agent.health_of("sink_loki")?;
+                ensure!(ok, "{said}");
+                Ok(())
+            })?;
+        } else {
+            ensure!(got.len() < NOISE, "something was given up");
+        }
+        agent.stop()?;
     }
     Ok(())
 }

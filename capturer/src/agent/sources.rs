@@ -13,6 +13,7 @@ use crate::settings::{advice, shown_url};
 use crate::shell::Rest;
 use crate::shell::descriptors;
 use crate::shell::files::Hung;
+use crate::telemetry::losses;
 use crate::telemetry::metrics::PassedOver;
 use crate::telemetry::metrics::UnreadableReason;
 
@@ -95,9 +96,18 @@ impl Loop<'_> {
     fn tell_losses(&mut self, now: Now) {
         self.capture.note_sink_losses(now);
         let losses = self.capture.losses();
-        losses.lines(now.mono_ms).iter().for_each(|line| tracing::error!("{line}"));
-        let (ok, message) = losses.health(now.mono_ms);
-        self.process.status.set_health("losses", ok, message);
+        for (state, line) in losses.lines(now.mono_ms) {
+            if state == losses::State::Loss {
+                tracing::error!("{line}");
+            } else {
+                tracing::warn!("{line}");
+            }
+        }
+        let (state, message) = losses.health(now.mono_ms);
+        match state {
+            losses::State::Doubt => self.process.status.set_note("losses", message),
+            state => self.process.status.set_health("losses", state == losses::State::Well, message),
+        }
     }
 
     fn tell_streams(&mut self, now: Now) {

@@ -123,6 +123,8 @@ impl std::ops::AddAssign for Counts {
 pub enum SinkErrorKind {
     /// The world may mend: try again, for ever. Reading waits meanwhile, nothing is dropped.
     Retry,
+    /// The same, whichever output it was for: it keeps all of them waiting.
+    RetryAll,
     /// Whoever took the output is gone and does not come back: the sink ends.
     Closed,
 }
@@ -142,6 +144,11 @@ impl SinkError {
     /// A failure that is tried again.
     pub fn retry(what: impl Into<String>, source: impl Into<io::Error>) -> SinkError {
         SinkError { kind: SinkErrorKind::Retry, what: what.into(), source: source.into() }
+    }
+
+    /// A failure that is tried again, and concerns all outputs.
+    pub fn retry_all(what: impl Into<String>, source: impl Into<io::Error>) -> SinkError {
+        SinkError { kind: SinkErrorKind::RetryAll, ..SinkError::retry(what, source) }
     }
 
     /// How to mend it, where that is known.

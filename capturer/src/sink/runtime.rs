@@ -323,7 +323,7 @@ impl Worker {
         let mut failures = 0;
         loop {
             self.on_failure(&error);
-            if error.kind != SinkErrorKind::Retry || !self.pause(retry_pause(failures, chance())) {
+            if error.kind == SinkErrorKind::Closed || !self.pause(retry_pause(failures, chance())) {
                 return None;
             }
             failures += 1;
@@ -377,7 +377,7 @@ impl Worker {
                 Err(error) => {
                     self.on_failure(&error);
                     let again =
-                        error.kind == SinkErrorKind::Retry && self.pause(retry_pause(failures, chance()));
+                        error.kind != SinkErrorKind::Closed && self.pause(retry_pause(failures, chance()));
                     if !again {
                         return None;
                     }
@@ -434,7 +434,7 @@ impl Worker {
     fn on_failure(&mut self, error: &SinkError) {
         self.count_failure();
         let consequence = match error.kind {
-            SinkErrorKind::Retry => {
+            SinkErrorKind::Retry | SinkErrorKind::RetryAll => {
                 "reading waits, and lines stay in the log files as long as those are kept"
             }
             SinkErrorKind::Closed => "this sink has ended",

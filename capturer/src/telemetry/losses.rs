@@ -2,6 +2,9 @@
 //! that it does not happen again. A counter that rose is seen by whoever looks at the right moment; this stands in
 //! `/health` and `top` long enough to be seen.
 //!
+//! What may be lost stands there as well, and is only a note: nobody knows whether anything is missing, so nobody is woken,
+//! but who looks is told where to look and how to make sure of it the next time.
+//!
 //! The log has a line for the first loss of a source and reason, then one a minute with their sum. Pure.
 
 use std::collections::BTreeMap;
@@ -25,6 +28,7 @@ struct Key {
     source: String,
     sinks: String,
     reason: LossReason,
+    possible: bool,
 }
 
 /// Losses of one kind.
@@ -56,7 +60,9 @@ pub struct Loss<'a> {
     pub sinks: &'a str,
     /// Why it was lost.
     pub reason: LossReason,
-    /// How many losses there were.
+    /// Nobody can know whether anything was lost.
+    pub possible: bool,
+    /// How many.
     pub losses: u64,
     /// Bytes of all of them; 0 = unknown.
     pub bytes: u64,
@@ -88,8 +94,29 @@ impl Sum {
     }
 }
 
+/// What there is to say of losses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// Nothing was lost.
+    Well,
+    /// Something may have been; nobody can know.
+    Doubt,
+    /// Something was.
+    Loss,
+}
+
 impl Key {
+    fn state(&self) -> State {
+        if self.possible { State::Doubt } else { State::Loss }
+    }
+
     fn sentence(&self, sum: &Sum) -> String {
+        if self.possible {
+            let times = if sum.losses == 1 { String::new() } else { format!(", {} times", sum.losses) };
+            let (what, cure) = doubt(self.reason);
+            let (source, sinks, reason) = (&self.source, &self.sinks, self.reason.as_str());
+            return format!("may be lost for {sinks}: {what} of {source} ({reason}{times}); {cure}");
+        }
         let amount = sum.amount();
         let of = if self.source.is_empty() { String::new() } else { format!(" of {}", self.source) };
         let waited = if sum.sink_waited {
@@ -105,8 +132,12 @@ impl Key {
 impl Losses {
     /// Something was lost.
     pub fn note(&mut self, now_ms: u64, loss: Loss<'_>) {
-        let mut key =
-            Key { source: loss.source.to_owned(), sinks: loss.sinks.to_owned(), reason: loss.reason };
+        let mut key = Key {
+            source: loss.source.to_owned(),
+            sinks: loss.sinks.to_owned(),
+            reason: loss.reason,
+            possible: loss.possible,
+        };
         if self.entries.len() >= ENTRIES_MAX && !self.entries.contains_key(&key) {
             OTHERS.clone_into(&mut key.source);
         }
@@ -117,12 +148,12 @@ impl Losses {
     }
 
     /// Lines for the log that are due. Forgets what was long ago.
-    pub fn lines(&mut self, now_ms: u64) -> Vec<String> {
+    pub fn lines(&mut self, now_ms: u64) -> Vec<(State, String)> {
         let mut lines = Vec::new();
         for (key, entry) in &mut self.entries {
             let is_due = entry.said_ms.is_none_or(|said| now_ms >= said + LINE_EVERY_MS);
             if entry.unsaid.losses > 0 && is_due {
-                lines.push(key.sentence(&std::mem::take(&mut entry.unsaid)));
+                lines.push((key.state(), key.sentence(&std::mem::take(&mut entry.unsaid))));
                 entry.said_ms = Some(now_ms);
             }
         }
@@ -130,22 +161,41 @@ impl Losses {
         lines
     }
 
-    /// Whether all is well, and what was lost.
-    pub fn health(&self, now_ms: u64) -> (bool, String) {
+    /// Whether all is well, and what was lost, or may be.
+    pub fn health(&self, now_ms: u64) -> (State, String) {
         let mut shown: Vec<_> =
             self.entries.iter().filter(|(_, entry)| now_ms < entry.last_ms + SHOWN_MS).collect();
         if shown.is_empty() {
-            return (true, format!("nothing was lost in the last {} minutes", SHOWN_MS / 60_000));
+            return (State::Well, format!("nothing was lost in the last {} minutes", SHOWN_MS / 60_000));
         }
-        // The latest first.
-        shown.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.last_ms));
+        // What is known first, then the latest.
+        shown.sort_by_key(|(key, entry)| std::cmp::Reverse((key.state(), entry.last_ms)));
+        let worst = shown.first().map_or(State::Well, |(key, _)| key.state());
         let more = shown.len().saturating_sub(NAMED_MAX);
         let named = shown.into_iter().take(NAMED_MAX).map(|(key, entry)| key.sentence(&entry.shown));
         let mut text = named.collect::<Vec<_>>().join(". ");
         if more > 0 {
             text += &format!(". And {more} more, see the log");
         }
-        (false, text)
+        (worst, text)
+    }
+}
+
+/// What may be lost, and what to do so that it is known the next time.
+fn doubt(reason: LossReason) -> (&'static str, &'static str) {
+    match reason {
+        LossReason::FileTruncated => (
+            "what was written just before it was emptied or written anew,",
+            "rotate by renaming (logrotate: create) instead of copytruncate",
+        ),
+        LossReason::ContainerGoneUnread => (
+            "what it printed after it was looked at last,",
+            "remove containers a second after they ended, and while the agent runs",
+        ),
+        _ => (
+            "what was written after it was read last, before a file went,",
+            "keep more of the log (Docker: max-size times max-file), and remove files while the agent runs",
+        ),
     }
 }
 
@@ -160,7 +210,9 @@ fn cure(reason: LossReason) -> &'static str {
             "read from the files (container_monitor.read_from: file, with the right to read them), or keep more of the log \
              (max-size)"
         }
-        LossReason::RecordDamaged => "look for a disk that was full or a host that crashed",
+        LossReason::RecordDamaged => {
+            "look for a disk that was full, a host that crashed, or a format in file_monitor that is not this file's"
+        }
         LossReason::RecordTooLong => "let the program write shorter lines",
         LossReason::ArchiveDamaged => "look for a disk that was full or a host that crashed",
         LossReason::DeletedOpenLimit => {
@@ -184,22 +236,45 @@ mod tests {
 
     fn loss(source: &str, bytes: u64) -> Loss<'_> {
         let reason = LossReason::DeletedOpenLimit;
-        Loss { source, sinks: "local_file", reason, losses: 1, bytes, sink_waited: false }
+        Loss { source, sinks: "local_file", reason, possible: false, losses: 1, bytes, sink_waited: false }
     }
 
     #[test]
     fn health_is_unwell_for_ten_minutes_and_says_what_to_raise() {
         let mut losses = Losses::default();
-        assert!(losses.health(0).0);
+        assert_eq!(losses.health(0).0, State::Well);
         losses.note(1_000, loss("container web", 7));
-        let (ok, text) = losses.health(1_000 + SHOWN_MS - 1);
-        assert!(!ok);
+        let (state, text) = losses.health(1_000 + SHOWN_MS - 1);
+        assert_eq!(state, State::Loss);
         assert_eq!(
             text,
             "lost for local_file: 7 bytes of container web (deleted_open_limit); raise \
              limits.deleted_open_bytes_max, or mend the sink that reading waits for"
         );
-        assert!(losses.health(1_000 + SHOWN_MS).0);
+        assert_eq!(losses.health(1_000 + SHOWN_MS).0, State::Well);
+    }
+
+    /// It wakes nobody, hides behind no loss that is known, and hides none.
+    #[test]
+    fn what_may_be_lost_is_said_as_long_and_apart() {
+        let doubt = |source, reason| Loss { reason, possible: true, bytes: 0, ..loss(source, 0) };
+        let mut losses = Losses::default();
+        losses.note(1_000, doubt("file /a.log", LossReason::FileTruncated));
+        let (state, text) = losses.health(1_000 + SHOWN_MS - 1);
+        assert_eq!(state, State::Doubt);
+        assert_eq!(
+            text,
+            "may be lost for local_file: what was written just before it was emptied or written anew, of file /a.log \
+             (file_truncated); rotate by renaming (logrotate: create) instead of copytruncate"
+        );
+        assert_eq!(losses.lines(1_000), [(State::Doubt, text)]);
+        losses.note(1_000, loss("container web", 7));
+        losses.note(2_000, doubt("file /a.log", LossReason::FileTruncated));
+        let (state, text) = losses.health(2_000);
+        assert_eq!(state, State::Loss);
+        assert!(text.starts_with("lost for") && text.contains("(file_truncated, 2 times)"), "{text}");
+        assert_eq!(losses.health(1_000 + SHOWN_MS).0, State::Doubt);
+        assert_eq!(losses.health(2_000 + SHOWN_MS).0, State::Well);
     }
 
     /// A cure that names a key which is not there helps nobody.
@@ -207,7 +282,8 @@ mod tests {
     fn cures_name_keys_of_the_config() {
         let config = include_str!("../../../configs/config.yaml");
         for reason in LossReason::ALL {
-            let words = cure(*reason).split(|c: char| !(c.is_ascii_alphanumeric() || "._".contains(c)));
+            let all = format!("{} {}", cure(*reason), doubt(*reason).1);
+            let words = all.split(|c: char| !(c.is_ascii_alphanumeric() || "._".contains(c)));
             for key in words.filter(|word| word.contains('.') || word.contains('_')) {
                 let last = key.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
                 let known =
@@ -227,10 +303,10 @@ mod tests {
         }
         losses.note(500, loss("file /a.log", 1));
         let lines = losses.lines(1_000);
-        assert!(lines.len() == 1 && lines[0].contains("file /a.log"), "{lines:?}");
+        assert!(lines.len() == 1 && lines[0].1.contains("file /a.log"), "{lines:?}");
         let lines = losses.lines(LINE_EVERY_MS);
         assert!(lines.len() == 1, "{lines:?}");
-        assert!(lines[0].contains("499 bytes and an unknown number of others in 999 losses"), "{lines:?}");
+        assert!(lines[0].1.contains("499 bytes and an unknown number of others in 999 losses"), "{lines:?}");
         assert!(losses.lines(SHOWN_MS + 1_000).is_empty() && losses.entries.is_empty());
     }
 

@@ -8,11 +8,11 @@
 
 mod containers;
 pub mod furthest;
+mod losses;
 mod pipelines;
 mod scrape;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use prometheus::core::Collector;
@@ -22,6 +22,8 @@ use prometheus::{
 };
 
 use containers::ContainerSeries;
+pub use losses::Lost;
+use losses::Untold;
 pub use pipelines::Drops;
 pub use scrape::closed_sets;
 
@@ -537,21 +539,6 @@ label_values! {
     }
 }
 
-impl LossReason {
-    /// It happened in a sink, behind the reading of sources.
-    fn is_of_sink(self) -> bool {
-        use LossReason::{DeadLettersFull, SpoolDamaged, SpoolFull, SpoolTooOld};
-        matches!(self, SpoolDamaged | SpoolFull | SpoolTooOld | DeadLettersFull)
-    }
-}
-
-/// Losses that were counted and not yet told to [`crate::telemetry::losses`]: how many of each reason, and their bytes.
-#[derive(Debug, Default)]
-struct Untold {
-    of_sources: AtomicBool,
-    by_reason: Mutex<BTreeMap<LossReason, (u64, u64)>>,
-}
-
 impl Metrics {
     /// Registers all metrics. At most `containers_max` containers get series of their own.
     pub fn new(containers_max: usize) -> prometheus::Result<Metrics> {
@@ -580,7 +567,7 @@ impl Metrics {
         for value in UnreadableReason::ALL {
             self.sources_unreadable.with_label_values(&[value.as_str()]);
         }
-        for value in [LossReason::FileGoneUnread, LossReason::FileTruncated] {
+        for value in LossReason::POSSIBLE {
             self.possible_losses_total.with_label_values(&[value.as_str()]);
         }
         for value in RequestResult::ALL {
@@ -696,51 +683,6 @@ impl Metrics {
     /// This many records were passed over.
     pub fn skipped(&self, reason: SkipReason, records: u64) {
         self.skipped_records_total.with_label_values(&[reason.as_str()]).inc_by(records);
-    }
-
-    /// This many bytes of source were lost; 0 = an unknown number.
-    pub fn lost(&self, reason: LossReason, bytes: u64) {
-        self.losses_total.with_label_values(&[reason.as_str()]).inc();
-        self.lost_bytes_total.with_label_values(&[reason.as_str()]).inc_by(bytes);
-        let mut untold = self.untold.by_reason.lock().unwrap_or_else(PoisonError::into_inner);
-        let (losses, all_bytes) = untold.entry(reason).or_default();
-        (*losses, *all_bytes) = (*losses + 1, *all_bytes + bytes);
-        if !reason.is_of_sink() {
-            self.untold.of_sources.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Which sinks did not get what was lost.
-    pub fn lost_for(&self, sinks: &str, losses: u64, bytes: u64) {
-        for sink in sinks.split(", ").filter(|sink| !sink.is_empty()) {
-            self.sink_losses_total.with_label_values(&[sink]).inc_by(losses);
-            self.sink_lost_bytes_total.with_label_values(&[sink]).inc_by(bytes);
-        }
-    }
-
-    /// Losses of sources counted since the last call, with how many and their bytes: the caller knows whose they are. Costs
-    /// a load while there is none.
-    pub fn take_source_losses(&self) -> Vec<(LossReason, u64, u64)> {
-        if !self.untold.of_sources.swap(false, Ordering::Relaxed) {
-            return Vec::new();
-        }
-        self.take_losses(false)
-    }
-
-    /// The same for losses within sinks.
-    pub fn take_sink_losses(&self) -> Vec<(LossReason, u64, u64)> {
-        self.take_losses(true)
-    }
-
-    fn take_losses(&self, of_sinks: bool) -> Vec<(LossReason, u64, u64)> {
-        let mut untold = self.untold.by_reason.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = untold.extract_if(.., |reason, _| reason.is_of_sink() == of_sinks);
-        taken.map(|(reason, (losses, bytes))| (reason, losses, bytes)).collect()
-    }
-
-    /// Something may have been lost; nobody can know.
-    pub fn possibly_lost(&self, reason: LossReason) {
-        self.possible_losses_total.with_label_values(&[reason.as_str()]).inc();
     }
 
     /// A request to the Engine ended.

@@ -120,7 +120,9 @@ impl Capture {
         }
         if !is_known {
             self.metrics.possibly_lost(LossReason::ContainerGoneUnread);
-            tracing::warn!(
+            let sinks = self.sinks.join(", ");
+            self.note_losses(now, &source, &sinks, false);
+            tracing::debug!(
                 "{source} was removed while the agent did not run; what it printed since may be lost"
             );
         }
@@ -150,7 +152,9 @@ impl Capture {
             let monitor = &self.settings.container_monitor;
             if monitor.start_at == StartAt::Beginning || self.tracker.knows(&key) {
                 self.metrics.possibly_lost(LossReason::ContainerGoneUnread);
-                tracing::warn!(
+                let sinks = self.sinks.join(", ");
+                self.note_losses(now, &format!("container {name}"), &sinks, false);
+                tracing::debug!(
                     container = id,
                     name,
                     "removed before it could be looked at; what it printed may be lost"

@@ -10,7 +10,7 @@ use crate::model::clock::Now;
 use crate::model::cursor::Cursor;
 use crate::model::record::StreamId;
 use crate::telemetry::metrics::PassedOver;
-use crate::telemetry::metrics::{LossReason, UnreadableReason};
+use crate::telemetry::metrics::{LossReason, Lost, UnreadableReason};
 
 /// A stream that has something to read and read nothing for this long is stuck.
 const STUCK_AFTER_MS: u64 = 10_000;
@@ -175,9 +175,10 @@ impl Capture {
     }
 
     /// Losses that were counted while this stream was at work.
-    pub(super) fn note_losses_of(&mut self, now: Now, id: StreamId, lost: Vec<(LossReason, u64, u64)>) {
+    pub(super) fn note_losses_of(&mut self, now: Now, id: StreamId, lost: Vec<Lost>) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        lost.iter().for_each(|(_, losses, bytes)| stream.note_lost(*losses, *bytes));
+        let known = lost.iter().filter(|lost| !lost.possible);
+        known.for_each(|lost| stream.note_lost(lost.losses, lost.bytes));
         let Some(stream) = self.streams.get(&id) else { return };
         let (source, sinks) = (name_of(&stream.source), self.sinks_of(&stream.source));
         let waits = stream.oldest_sent_ms().is_some_and(|sent| now.mono_ms >= sent + SINK_WAITS_MS);
@@ -203,17 +204,13 @@ impl Capture {
         self.note_all(now, "", &sinks, false, lost);
     }
 
-    fn note_all(
-        &mut self,
-        now: Now,
-        source: &str,
-        sinks: &str,
-        sink_waited: bool,
-        lost: Vec<(LossReason, u64, u64)>,
-    ) {
-        for (reason, losses, bytes) in lost {
-            self.metrics.lost_for(sinks, losses, bytes);
-            self.losses.note(now.mono_ms, Loss { source, sinks, reason, losses, bytes, sink_waited });
+    fn note_all(&mut self, now: Now, source: &str, sinks: &str, sink_waited: bool, lost: Vec<Lost>) {
+        for Lost { reason, possible, losses, bytes } in lost {
+            if !possible {
+                self.metrics.lost_for(sinks, losses, bytes);
+            }
+            let loss = Loss { source, sinks, reason, possible, losses, bytes, sink_waited };
+            self.losses.note(now.mono_ms, loss);
         }
     }
 

@@ -31,7 +31,7 @@ use crate::telemetry::metrics::{DeadLetterReason, PushFailure};
 pub use super::nouns::{LoadedRecord, Now, Order, Refused, Trouble};
 
 /// Records whose places are known at once. Past it reading waits: some 10 MiB of memory.
-const ENTRIES_MAX: usize = 131_072;
+pub(super) const ENTRIES_MAX: usize = 131_072;
 /// Tenants without lines of which it is known what they take.
 const TENANTS_REMEMBERED: usize = 1_000;
 /// What the server last called too old counts for so long: its limits may be raised.
@@ -338,6 +338,7 @@ impl Delivery {
         }
         let since_ms = tenant.trouble.as_ref().map_or(now.ms, |trouble| trouble.since_ms);
         tenant.trouble = Some(Trouble { since_ms, ..trouble });
+        tenant.refused_ms = now.ms;
     }
 
     /// A lane's job is over for now: it goes on with what is kept of it, or reads the rest again.
@@ -430,6 +431,25 @@ impl Delivery {
         let before = self.done.len();
         lane.advance(lines, &mut self.done);
         self.entries -= self.done.len() - before;
+    }
+
+    /// Gives up the oldest records of a label set that has nothing under way nor cut up, until this many of their bytes are
+    /// gone: their places, of which the first may have been delivered in part.
+    pub fn give_up(&mut self, id: u64, bytes: u64) -> Vec<Position> {
+        let Some(lane) = self.lanes.get_mut(&id) else { return Vec::new() };
+        let rests = matches!(lane.state, LaneState::Waiting | LaneState::Ready) && lane.kept.is_none();
+        let (mut given_up, mut gone) = (Vec::new(), 0);
+        // The last stays, so that whoever holds the lane finds something in it.
+        while rests && gone < bytes && lane.queue.len() > 1 {
+            let Some(entry) = lane.queue.pop_front() else { break };
+            gone += entry.bytes as u64;
+            lane.bytes -= entry.bytes;
+            lane.lines -= entry.lines;
+            lane.skip = 0;
+            given_up.push(entry.place);
+        }
+        self.entries -= given_up.len();
+        given_up
     }
 
     /// When [`Delivery::poll`] would have something to do again without an answer or a new record.

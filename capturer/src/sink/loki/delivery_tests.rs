@@ -400,6 +400,31 @@ fn a_label_set_over_its_rate_sends_less_at_once() {
     assert_eq!(texts, lines.iter().map(|(_, line)| line.clone()).collect::<Vec<_>>(), "in order, each once");
 }
 
+/// A source over its limit is refused and accepted by turns: what is said of it must not change each time.
+#[test]
+fn whoever_is_over_a_rate_limit_by_turns_waits_all_the_time() {
+    for (tenant, words) in [("", RATE), ("red", "Ingestion rate limit exceeded for user red")] {
+        let mut bench = Bench::up(&Loki { batch_lines: 1, ..config() });
+        (0..200).for_each(|number| bench.take(0, 1, tenant, &[(UNIX_NS + number, number.to_string())]));
+        let (mut refuses, mut refusals, mut said) = (false, 0, vec![Vec::new()]);
+        for ms in (0..100_000).step_by(10) {
+            bench.turn(ms, false);
+            for push in std::mem::take(&mut bench.under_way) {
+                refuses = !refuses;
+                refusals += u32::from(refuses);
+                let outcome = if refuses { status(429, words) } else { status(204, "") };
+                bench.answer(ms, &push, &outcome);
+                said.push(bench.delivery.report(at(ms)).reasons);
+            }
+        }
+        bench.turn(100_000, false);
+        said.push(bench.delivery.report(at(100_000)).reasons);
+        said.dedup();
+        assert!(bench.delivery.is_empty() && refusals == 200, "{refusals}");
+        assert_eq!((said.len(), said[1].len()), (3, 1), "nothing, the limit, nothing: {said:?}");
+    }
+}
+
 /// A proxy or a TLS port answers everything with 400: nothing is a dead letter, whenever that begins.
 #[test]
 fn a_wrong_address_is_no_reason_to_bury() {

@@ -45,6 +45,15 @@ pub(super) struct Lane {
 pub(super) struct Told {
     pub labels: String,
     pub trouble: Trouble,
+    /// When it was refused last.
+    pub last_ms: u64,
+}
+
+impl Told {
+    /// Whether lines that are accepted now show that it is over.
+    pub fn is_over(&self, now_ms: u64) -> bool {
+        self.trouble.is_over(self.last_ms, now_ms)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -54,7 +54,7 @@ const GATHER: Duration = Duration::from_millis(100);
 pub struct LokiSink {
     config: Loki,
     host: String,
-    heads: BTreeMap<StreamId, SourceHead>,
+    heads: BTreeMap<StreamId, (SourceHead, Arc<str>)>,
     writer: spool::Writer,
     spool_dir: PathBuf,
     /// Of batches that come again because the spool was full: what is not in it yet.
@@ -122,7 +122,7 @@ impl LokiSink {
     fn encode(&self, batch: &Batch) -> Left {
         let made;
         let head = match self.heads.get(&batch.source.id) {
-            Some(head) => head,
+            Some((head, _)) => head,
             None => {
                 made = SourceHead::new(&self.config, &batch.source, &self.host);
                 &made
@@ -138,6 +138,11 @@ impl LokiSink {
             payload: chunk.body,
         };
         Left { seq: batch.seq, records: chunks.into_iter().map(record).collect(), counts }
+    }
+
+    /// The spool takes nothing of anybody.
+    fn all_wait(&self, source: io::Error) -> SinkError {
+        SinkError::retry_all(format!("putting lines into {}", self.spool_dir.display()), source)
     }
 
     /// Counted at once, and said once a minute.
@@ -164,6 +169,11 @@ impl Sink for LokiSink {
         NAME
     }
 
+    /// Each source waits for itself when a label set of its lines has filled its share of the spool.
+    fn output_of(&self, source: &Source, _after_attach: bool) -> Option<Arc<str>> {
+        self.heads.get(&source.id).map(|(_, output)| Arc::clone(output))
+    }
+
     fn attach(&mut self, source: &Arc<Source>) -> Result<Option<OutputMark>, SinkError> {
         let head = SourceHead::new(&self.config, source, &self.host);
         if let Some(note) = head.tenant_note(&self.config, source, &self.host) {
@@ -171,7 +181,8 @@ impl Sink for LokiSink {
             let name = container.or(source.path.as_deref()).unwrap_or_default();
             tracing::warn!(name, "loki: {note}");
         }
-        self.heads.insert(source.id, head);
+        let output = Arc::from(format!("loki {}", source.id));
+        self.heads.insert(source.id, (head, output));
         Ok(None)
     }
 
@@ -179,22 +190,31 @@ impl Sink for LokiSink {
         let left = self.left.remove(&batch.source.id).filter(|left| left.seq == batch.seq);
         let mut left = left.unwrap_or_else(|| self.encode(batch));
         while let Some(record) = left.records.front() {
-            let source = match self.writer.append(record) {
+            let error = match self.writer.append(record) {
                 Ok(()) => {
                     left.records.pop_front();
                     continue;
                 }
-                Err(AppendError::Full) => io::Error::other(format!(
+                Err(AppendError::OverShare) => SinkError::retry(
+                    format!(
+                        "of {}: Loki holds it back while it takes others' lines (sink_loki_delivery says why), and half of \
+                         sinks.loki.spool.max_size is for such; its sources wait in their logs, and what rotates away there \
+                         unread is lost",
+                        report::short(&wire::labels(&record.payload))
+                    ),
+                    io::Error::other("the share of the spool is full"),
+                ),
+                Err(AppendError::Full) => self.all_wait(io::Error::other(format!(
                     "the spool is full and waits for Loki ({} MiB; logs rotate on meanwhile, and what rotates away unread is \
                      lost: mend Loki, raise sinks.loki.spool.max_size, or let the logs keep more),",
                     self.config.spool.bytes_max >> 20
-                )),
-                Err(AppendError::Io(error)) => error,
+                ))),
+                Err(AppendError::Io(error)) => self.all_wait(error),
             };
             self.left.insert(batch.source.id, left);
             // What is there already must be delivered, else no room would ever come.
             self.commit()?;
-            return Err(SinkError::retry(format!("putting lines into {}", self.spool_dir.display()), source));
+            return Err(error);
         }
         self.declare_dropped();
         Ok(Delivered { mark: None, counts: left.counts })
@@ -203,7 +223,8 @@ impl Sink for LokiSink {
     fn commit(&mut self) -> Result<(), SinkError> {
         let committed = self.writer.commit();
         self.push.wake();
-        committed.map_err(|source| SinkError::retry(format!("syncing {}", self.spool_dir.display()), source))
+        committed
+            .map_err(|source| SinkError::retry_all(format!("syncing {}", self.spool_dir.display()), source))
     }
 
     fn gathers(&self) -> Option<Duration> {

@@ -90,6 +90,18 @@ pub struct Trouble {
     pub since_ms: u64,
 }
 
+/// Whoever is over a rate limit is refused and accepted by turns. So it counts as waiting until it was not refused for so
+/// long, or has nothing left to send: else health would change with each request, and the log would tell each change.
+const LIMIT_LASTS_MS: u64 = 60_000;
+
+impl Trouble {
+    /// Whether lines that are accepted now show that it is over, if it was refused last at `last_ms`.
+    pub(super) fn is_over(&self, last_ms: u64, now_ms: u64) -> bool {
+        let by_turns = matches!(self.reason, PushFailure::StreamRateLimited | PushFailure::RateLimited);
+        !by_turns || now_ms >= last_ms + LIMIT_LASTS_MS
+    }
+}
+
 /// For those who watch.
 #[derive(Debug, Default)]
 pub(super) struct Told {
@@ -128,18 +140,13 @@ pub(super) struct Tenant {
     pub failures: u32,
     pub under_way: usize,
     pub trouble: Option<Trouble>,
+    /// When it was refused last.
+    pub refused_ms: u64,
     /// One of its label sets that the trouble hit.
     pub example: String,
     /// The oldest time that the server takes, as it said last, and when that was.
     pub oldest: Option<(i64, Now)>,
     pub lanes: usize,
-}
-
-impl Tenant {
-    /// It waits before it is tried again, or is being tried.
-    pub fn is_closed(&self, now: Now) -> bool {
-        self.until_ms > now.ms || self.failures > 0
-    }
 }
 
 /// Whether Loki is there.

@@ -16,14 +16,14 @@ use tokio::sync::Notify;
 use super::NAME;
 use super::answer::{Outcome, Presence, Verdict};
 use super::client::{Client, Connection};
-use super::delivery::{Delivery, LoadedRecord, Now, Order, Refused};
+use super::delivery::{Delivery, ENTRIES_MAX, LoadedRecord, Now, Order, Refused};
 use super::report::Report;
 use super::summary::{self, Summary};
 use super::wire;
 use crate::decode::timestamp;
-use crate::settings::Loki;
+use crate::settings::{Loki, Spool, WhenFull};
 use crate::sink::dead_letters::{DeadLetters, Letter};
-use crate::sink::spool::{Loaded, Position, Read, Reader, format, unix_ms};
+use crate::sink::spool::{Loaded, Position, Read, Reader, Shares, format, unix_ms};
 use crate::telemetry::metrics::{LossReason, Metrics, PushFailure};
 use crate::telemetry::status::Status;
 
@@ -103,6 +103,7 @@ pub(super) fn start(
         summary: Summary::default(),
         failing_read: false,
         letters_looked_at: None,
+        spool: config.spool.clone(),
     };
     // Names of hosts are looked up by a thread of the runtime; one is enough.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -139,6 +140,7 @@ struct Pusher {
     summary: Summary,
     failing_read: bool,
     letters_looked_at: Option<Instant>,
+    spool: Spool,
 }
 
 /// What was last said.
@@ -388,6 +390,7 @@ impl Pusher {
                 "loki: saving how far the spool was delivered: {error}; a crash now would repeat lines"
             );
         }
+        self.share_out();
         self.metrics.spool_bytes.with_label_values(&[NAME]).set(self.reader.bytes() as i64);
         if self.letters_looked_at.is_none_or(|at| at.elapsed() >= LETTERS_LOOK) {
             self.letters_looked_at = Some(Instant::now());
@@ -399,6 +402,38 @@ impl Pusher {
         let now = self.now();
         self.summary.turn(now.ms).into_iter().for_each(|told| tracing::warn!("loki: {told}"));
         self.tell();
+    }
+
+    /// Label sets that Loki holds back while it takes others' lines may fill half of the spool, each its share.
+    fn share_out(&mut self) {
+        let waiting = self.delivery.held_back();
+        let bytes_max = self.spool.bytes_max;
+        if self.spool.when_full == WhenFull::DropOldest {
+            for (lane, bytes) in Shares::excess(&waiting, bytes_max) {
+                let places = self.delivery.give_up(lane, bytes);
+                places.into_iter().for_each(|at| self.over_share(at));
+            }
+        }
+        self.reader.set_shares(Shares::new(&waiting, bytes_max, ENTRIES_MAX as u64));
+    }
+
+    fn over_share(&mut self, at: Position) {
+        let loaded = self.reader.load(at);
+        self.reader.done(at);
+        match loaded {
+            Ok(Loaded::Record(record)) => {
+                let bytes = record.payload.len() as u64;
+                self.metrics.lost(LossReason::SpoolFull, bytes);
+                let cure = "see why Loki holds this label set back, or raise sinks.loki.spool.max_size";
+                let (labels, amount) = (wire::labels(&record.payload), (u64::from(record.lines), bytes));
+                let told = self.summary.add(&labels, (summary::SPOOL_FULL, cure), amount, "");
+                told.into_iter().for_each(|told| tracing::warn!("loki: {told}"));
+            }
+            Ok(Loaded::TooOld(record, bytes)) => self.too_old(&record, bytes),
+            Ok(Loaded::Lost(bytes)) => self.metrics.lost(LossReason::SpoolDamaged, bytes),
+            Ok(Loaded::Dropped) => {}
+            Err(error) => tracing::error!("loki: reading lines of the spool again: {error}; they are lost"),
+        }
     }
 
     /// Says what is wrong when that changes, and that it is over.

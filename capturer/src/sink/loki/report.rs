@@ -1,10 +1,12 @@
 //! What the delivery says of itself: who waits, why, what the last answer was. Part of [`Delivery`]; pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::delivery::{Delivery, Now};
-use super::lane::LaneState;
+use super::lane::Lane;
 use super::nouns::Tenant;
+use crate::sink::spool::Waits;
 use crate::telemetry::metrics::PushFailure;
 
 /// Lines wait and nothing was accepted for so long: something is wrong, whatever the answers were.
@@ -39,7 +41,7 @@ impl Delivery {
         }
         self.report_tenants(&mut report);
         self.report_lanes(&mut report);
-        if let Some(since) = self.stalled_for(now) {
+        if let Some(since) = self.stalled_for(now).filter(|_| !self.all_are_held_back()) {
             let answer = if self.told.last_answer.is_empty() { "none" } else { &self.told.last_answer };
             report.wrong.push(format!(
                 "nothing was accepted for {} s while lines wait; the last answer was: {}",
@@ -108,6 +110,21 @@ impl Delivery {
         }
     }
 
+    /// Whatever waits does so for its tenant's or its label set's own sake, which is said: that nothing was accepted is no
+    /// sign of anything else then.
+    fn all_are_held_back(&self) -> bool {
+        self.lanes.values().all(|lane| self.waits_for_tenant(lane) || self.is_limited(lane))
+    }
+
+    fn waits_for_tenant(&self, lane: &Lane) -> bool {
+        self.tenants.get(&lane.tenant).is_some_and(|tenant| tenant.trouble.is_some())
+    }
+
+    fn is_limited(&self, lane: &Lane) -> bool {
+        let limits = [PushFailure::StreamRateLimited, PushFailure::StreamLimit];
+        lane.trouble.as_ref().is_some_and(|told| limits.contains(&told.trouble.reason))
+    }
+
     /// How long nothing was accepted while something waits, if that is too long.
     fn stalled_for(&self, now: Now) -> Option<Duration> {
         let waiting_ms = self.told.waiting_ms?;
@@ -126,14 +143,14 @@ impl Delivery {
         self.server.was_up
     }
 
-    /// Bytes of label sets that wait by themselves or for their tenant, by label set.
-    pub fn blocked(&self, now: Now) -> std::collections::BTreeMap<u64, u64> {
-        let closed = |name: &str| self.tenants.get(name).is_some_and(|tenant| tenant.is_closed(now));
-        let is_blocked = |lane: &super::lane::Lane| {
-            lane.state == LaneState::Waiting || lane.failures > 0 || closed(&lane.tenant)
-        };
-        let blocked = self.lanes.iter().filter(|(_, lane)| is_blocked(lane));
-        blocked.map(|(id, lane)| (*id, lane.bytes as u64)).collect()
+    /// What label sets have in the spool that wait by themselves or for their tenant, so that others can go on. A tenant that
+    /// is everybody's holds everybody, as an outage does.
+    pub fn held_back(&self) -> BTreeMap<u64, Waits> {
+        let waits = |lane: &Lane| Waits { records: lane.queue.len() as u64, bytes: lane.bytes as u64 };
+        let apart =
+            |lane: &Lane| self.is_limited(lane) || (self.tenant.is_none() && self.waits_for_tenant(lane));
+        let held = self.lanes.iter().filter(|(_, lane)| self.server.is_up && apart(lane));
+        held.map(|(id, lane)| (*id, waits(lane))).collect()
     }
 }
 

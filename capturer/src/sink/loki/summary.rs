@@ -96,6 +96,7 @@ fn tell((labels, reason): &(String, &'static str), sum: &Sum) -> String {
 
 fn what(reason: &str) -> String {
     match reason {
+        SPOOL_FULL => "were over their share of the spool while Loki held them back, and are lost".to_owned(),
         SPOOL_TOO_OLD => "waited in the spool for longer than spool.max_age and are lost".to_owned(),
         LETTERS_FULL => "old dead letters made room for new ones and are lost".to_owned(),
         reason => format!("refused as {reason}, they are in the dead letters"),
@@ -104,6 +105,9 @@ fn what(reason: &str) -> String {
 
 /// Reason of lines that grew too old in the spool.
 pub const SPOOL_TOO_OLD: &str = "spool_too_old";
+
+/// Reason of lines of a label set that filled its share of the spool.
+pub const SPOOL_FULL: &str = "spool_full";
 
 /// Reason of dead letters that were given up.
 pub const LETTERS_FULL: &str = "dead_letters_full";

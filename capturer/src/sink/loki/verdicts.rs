@@ -96,7 +96,7 @@ impl Delivery {
         self.server.failed_in_a_row = 0;
         self.server.doubts_in_a_row = 0;
         self.server.was_up = true;
-        self.open_tenant(tenant);
+        self.open_tenant(now, tenant);
         if let Some(part) = job.parts.front_mut() {
             self.told.accepted_lines += part.lines as u64;
             part.lines = 0;
@@ -105,17 +105,17 @@ impl Delivery {
         let batch_lines = self.limits.batch_lines;
         if let Some(lane) = self.lanes.get_mut(&job.lane) {
             lane.failures = 0;
-            lane.trouble = None;
+            lane.trouble.take_if(|told| told.is_over(now.ms));
             lane.lines_max = lane.lines_max.saturating_mul(2).min(batch_lines);
         }
         // What failed for others' reasons need not wait longer.
         std::mem::take(&mut self.failed).into_iter().for_each(|id| self.make_ready(id));
     }
 
-    fn open_tenant(&mut self, name: &str) {
+    fn open_tenant(&mut self, now: Now, name: &str) {
         if let Some(tenant) = self.tenants.get_mut(name) {
             tenant.failures = 0;
-            tenant.trouble = None;
+            tenant.trouble.take_if(|trouble| trouble.is_over(tenant.refused_ms, now.ms));
         }
     }
 
@@ -129,7 +129,7 @@ impl Delivery {
     ) {
         match scope {
             Scope::LabelSet => {
-                self.open_tenant(tenant);
+                self.open_tenant(now, tenant);
                 self.server.failed_in_a_row = 0;
                 self.server.failures = 0;
                 if trouble.reason == PushFailure::StreamRateLimited {
@@ -201,7 +201,7 @@ impl Delivery {
         lane.failures += 1;
         let since_ms = lane.trouble.as_ref().map_or(now.ms, |told| told.trouble.since_ms);
         let trouble = Trouble { since_ms, ..trouble };
-        lane.trouble = Some(Told { labels: labels.unwrap_or_default(), trouble });
+        lane.trouble = Some(Told { labels: labels.unwrap_or_default(), trouble, last_ms: now.ms });
         self.keep(job, must_keep);
         self.set_timer(id, until_ms);
     }
@@ -224,11 +224,11 @@ impl Delivery {
             self.server.failures = 0;
             self.server.failed_in_a_row = 0;
             self.server.doubts_in_a_row = 0;
-            self.open_tenant(tenant);
+            self.open_tenant(now, tenant);
             self.learn_oldest(now, tenant, words);
             if let Some(lane) = self.lanes.get_mut(&job.lane) {
                 lane.failures = 0;
-                lane.trouble = None;
+                lane.trouble.take_if(|told| told.is_over(now.ms));
             }
         }
         if too_large && request.lines() > 1 {

@@ -13,13 +13,14 @@
 //! place up to which was read and each record before it that is not delivered; it lists the segments with their lengths
 //! too, so that one that is gone or cut is noticed. A segment of which nothing is left is removed. Where little is left
 //! of one, the room of the rest is given back to the file system (a hole), so that one label set that waits does not fill
-//! the disk with what others delivered. Without a cursor file reading begins at the oldest segment and repeats lines.
+//! the disk with what others delivered; `shares.rs` bounds what it takes itself. Without a cursor file reading begins at the oldest segment and repeats lines.
 //!
 //! Not here: what the bytes mean, and who gets them.
 
 mod cursor;
 pub mod format;
 mod reader;
+mod shares;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ use crate::ledger::claims::{Claimed, Claims};
 use crate::settings;
 
 pub use reader::{Loaded, Read, Reader};
+pub use shares::{Shares, Waits};
 pub use writer::{AppendError, Writer};
 
 /// A segment is at least and at most so long; between them a sixteenth of the whole.
@@ -81,6 +83,8 @@ struct State {
     open: BTreeMap<u64, u64>,
     /// Bytes given up because the spool was full, not delivered before.
     dropped_bytes: u64,
+    /// What label sets that are held back may put in.
+    shares: Shares,
 }
 
 #[derive(Clone, Copy, Debug, Default)]

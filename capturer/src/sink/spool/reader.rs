@@ -12,7 +12,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use super::cursor::{self, Cursor, Rest, Start};
 use super::format::{self, HEAD_BYTES, Record, Step};
 use super::writer::gone_is_fine;
-use super::{Position, Segment, Shared, unix_ms};
+use super::{Position, Segment, Shared, Shares, unix_ms};
 use crate::ledger::claims::Claimed;
 
 /// Segments that are held open: the one being read and a few from which records are sent.
@@ -259,6 +259,11 @@ impl Reader {
     /// Everything that was committed was read and delivered.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty() && self.missing.is_empty() && self.at >= self.shared.state().committed
+    }
+
+    /// What label sets that are held back may put in from now on.
+    pub fn set_shares(&self, shares: Shares) {
+        self.shared.state().shares = shares;
     }
 
     /// Bytes on disk.

@@ -61,6 +61,7 @@ fn like_a_queue_across_restarts() {
                 }
                 Err(AppendError::Full) => full += 1,
                 Err(AppendError::Io(error)) => panic!("{error}"),
+                Err(AppendError::OverShare) => panic!("nobody has a share"),
             },
             9..12 => {
                 writer.commit().unwrap();

@@ -15,6 +15,8 @@ use crate::settings::WhenFull;
 pub enum AppendError {
     /// There is no room, and the config says to wait.
     Full,
+    /// Its label set has filled its share of the spool.
+    OverShare,
     /// The file system said no.
     Io(io::Error),
 }
@@ -43,6 +45,11 @@ impl Writer {
         let len = self.buffer.len() as u64;
         if self.file.is_some() && self.offset > 0 && self.offset + len > self.segment_bytes {
             self.close_segment().map_err(AppendError::Io)?;
+        }
+        if self.shared.config.when_full == WhenFull::Wait
+            && !self.shared.state().shares.take(record.lane, len)
+        {
+            return Err(AppendError::OverShare);
         }
         self.make_room(len)?;
         if self.file.is_none() {

@@ -20,7 +20,7 @@ impl FileSource {
             match (bytes, in_place) {
                 (0, true) => {
                     cx.metrics.possibly_lost(reason);
-                    tracing::warn!(
+                    tracing::debug!(
                         file,
                         sinks,
                         "rewritten; what was written just before that may be lost: reading it from the beginning"
@@ -28,7 +28,11 @@ impl FileSource {
                 }
                 (0, false) => {
                     cx.metrics.possibly_lost(reason);
-                    tracing::warn!(file, sinks, "gone; what was written to it after it was read may be lost");
+                    tracing::debug!(
+                        file,
+                        sinks,
+                        "gone; what was written to it after it was read may be lost"
+                    );
                 }
                 (bytes, true) => {
                     cx.metrics.lost(reason, *bytes);

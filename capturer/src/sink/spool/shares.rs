@@ -1,0 +1,102 @@
+//! How much of a spool label sets may take that are held back while others go on. Half of it is theirs, in equal shares;
+//! who has filled his waits, and what is free of the half is for whoever comes first. The other half stays for those that
+//! go on. In an outage nobody is held back more than others, so there are no shares and the whole spool is for everybody. Pure.
+
+use std::collections::BTreeMap;
+
+/// See the module's head. The default bounds nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shares {
+    /// By label set that is held back: bytes that are left of its share.
+    left: BTreeMap<u64, u64>,
+    /// Bytes that are left of the half.
+    free: u64,
+}
+
+/// What a label set that is held back has in the spool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Records.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Shares {
+    /// From what these label sets have in a spool of so many bytes, of which so many records can be known at once.
+    pub fn new(waiting: &BTreeMap<u64, Waits>, bytes_max: u64, records_max: u64) -> Shares {
+        let count = waiting.len().max(1) as u64;
+        let share = bytes_max / 2 / count;
+        let all = waiting.values().fold(Waits::default(), |all, waits| Waits {
+            records: all.records + waits.records,
+            bytes: all.bytes + waits.bytes,
+        });
+        let many = all.records >= records_max / 2;
+        let left = |waits: &Waits| {
+            let too_many = many && waits.records >= records_max / 2 / count;
+            if too_many { 0 } else { share.saturating_sub(waits.bytes) }
+        };
+        Shares {
+            left: waiting.iter().map(|(lane, waits)| (*lane, left(waits))).collect(),
+            free: if many { 0 } else { (bytes_max / 2).saturating_sub(all.bytes) },
+        }
+    }
+
+    /// Whether a record of a label set may be put in; it counts as put in then.
+    pub fn take(&mut self, lane: u64, bytes: u64) -> bool {
+        let Some(left) = self.left.get_mut(&lane) else { return true };
+        let (within, free) = (*left >= bytes, self.free >= bytes);
+        if within {
+            *left -= bytes;
+        }
+        if within || free {
+            self.free = self.free.saturating_sub(bytes);
+        }
+        within || free
+    }
+
+    /// Bytes by which label sets are over their share while nothing is free, by label set.
+    pub fn excess(waiting: &BTreeMap<u64, Waits>, bytes_max: u64) -> BTreeMap<u64, u64> {
+        let share = bytes_max / 2 / waiting.len().max(1) as u64;
+        let all: u64 = waiting.values().map(|waits| waits.bytes).sum();
+        let over = waiting.iter().filter(|(_, waits)| all > bytes_max / 2 && waits.bytes > share);
+        over.map(|(lane, waits)| (*lane, waits.bytes - share)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(bytes: &[u64]) -> BTreeMap<u64, Waits> {
+        let waits = |bytes: &u64| Waits { records: 1, bytes: *bytes };
+        bytes.iter().enumerate().map(|(lane, bytes)| (lane as u64, waits(bytes))).collect()
+    }
+
+    #[test]
+    fn half_is_for_those_that_are_held_back() {
+        let mut shares = Shares::new(&waiting(&[300]), 1_000, 100);
+        assert!(shares.take(7, 5_000), "it is not held back");
+        assert!(shares.take(0, 200) && !shares.take(0, 1), "half of it is full");
+    }
+
+    #[test]
+    fn who_is_over_his_share_leaves_others_theirs() {
+        // 500 of 1,000 for three: 166 each.
+        let mut shares = Shares::new(&waiting(&[450, 0, 10]), 1_000, 100);
+        assert!(shares.take(0, 40) && !shares.take(0, 1), "40 were free");
+        assert!(shares.take(1, 166) && !shares.take(1, 1));
+        assert!(shares.take(2, 156) && !shares.take(2, 1));
+        assert_eq!(Shares::excess(&waiting(&[450, 0, 10]), 1_000), BTreeMap::new());
+        assert_eq!(Shares::excess(&waiting(&[600, 0, 10]), 1_000), BTreeMap::from([(0, 434)]));
+    }
+
+    /// What is known of each record is bounded as well: who trickles for hours must not take the places of others.
+    #[test]
+    fn places_are_shared_as_bytes_are() {
+        let mut all = waiting(&[10, 10]);
+        all.insert(0, Waits { records: 60, bytes: 10 });
+        let mut shares = Shares::new(&all, 1_000_000, 100);
+        assert!(!shares.take(0, 1) && shares.take(1, 1));
+    }
+}
