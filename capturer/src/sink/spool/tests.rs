@@ -19,8 +19,8 @@ fn held() -> Held {
 
 fn record(number: u64, bytes: usize, rng: &mut Rng) -> Record {
     // Random, so that it does not compress.
-    let payload = (0..bytes).map(|_| rng.next() as u8).collect();
-    Record { lane: number, time_ms: unix_ms(), tenant: String::new(), lines: 1, payload }
+    let payload: Vec<u8> = (0..bytes).map(|_| rng.next() as u8).collect();
+    Record::new(number, unix_ms(), String::new(), 1, (&[], &payload))
 }
 
 /// Reads on; gives the numbers of the records, and the bytes that were damaged. All are delivered.
