@@ -551,8 +551,8 @@ impl Shell {
         match outcome {
             ReadOutcome::Bytes(_) => {
                 let only_growth = inotify::events(buffer).all(|event| event.mask == inotify::MODIFY);
-                let room = INOTIFY_BYTES.saturating_sub(buffer.len());
-                let pause = self.inotify_pace.after(at_once, only_growth && room > INOTIFY_BYTES / 4);
+                let with_ease = buffer.len() < INOTIFY_BYTES / 4 * 3;
+                let pause = self.inotify_pace.after(at_once, only_growth, with_ease);
                 self.read_inotify(pause);
             }
             ReadOutcome::TimedOut => self.read_inotify(Duration::ZERO),

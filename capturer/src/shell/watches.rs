@@ -40,12 +40,13 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// The pause after a look for which events were there `at_once`, or not. `only_growth`: files were written to, no more than fits
-    /// into a look with ease, and nothing was made, renamed or removed. Renames are told soon, or a log could be rotated
-    /// away before it is known.
-    pub fn after(&mut self, at_once: bool, only_growth: bool) -> Duration {
+    /// The pause after a look for which events were there `at_once`, or not. `only_growth`: files were written to, and nothing
+    /// was made, renamed or removed. Renames are told soon, or a log could be rotated away before it is known. `with_ease`:
+    /// they were far from filling what a look reads. One that came late is no reason to be careful for long.
+    pub fn after(&mut self, at_once: bool, only_growth: bool, with_ease: bool) -> Duration {
         self.careful = if only_growth { self.careful.saturating_sub(1) } else { CAREFUL_LOOKS };
-        self.pause = if self.careful > 0 || !at_once { PAUSE_MIN } else { (2 * self.pause).min(PAUSE_MAX) };
+        let is_short = self.careful > 0 || !at_once || !with_ease;
+        self.pause = if is_short { PAUSE_MIN } else { (2 * self.pause).min(PAUSE_MAX) };
         self.pause
     }
 }
@@ -373,14 +374,16 @@ mod tests {
     fn looks_are_rare_only_while_files_do_nothing_but_grow() {
         let mut pace = Pace::default();
         let ms = |pause: Duration| pause.as_millis();
-        assert_eq!([0; 4].map(|_| ms(pace.after(true, true))), [20, 40, 40, 40]);
-        assert_eq!(ms(pace.after(false, true)), 10, "it was quiet");
-        assert_eq!(ms(pace.after(true, true)), 20);
-        assert_eq!(ms(pace.after(true, false)), 10, "something was renamed");
+        assert_eq!([0; 4].map(|_| ms(pace.after(true, true, true))), [20, 40, 40, 40]);
+        assert_eq!(ms(pace.after(false, true, true)), 10, "it was quiet");
+        assert_eq!(ms(pace.after(true, true, true)), 20);
+        assert_eq!(ms(pace.after(true, true, false)), 10, "there was much");
+        assert_eq!(ms(pace.after(true, true, true)), 20);
+        assert_eq!(ms(pace.after(true, false, true)), 10, "something was renamed");
         for _ in 1..CAREFUL_LOOKS {
-            assert_eq!(ms(pace.after(true, true)), 10);
+            assert_eq!(ms(pace.after(true, true, true)), 10);
         }
-        assert_eq!(ms(pace.after(true, true)), 20);
+        assert_eq!(ms(pace.after(true, true, true)), 20);
     }
 
     /// A directory is watched before its listing is known here: what comes between must not be lost.
