@@ -16,7 +16,8 @@ use capturer::model::record::{
 };
 use capturer::settings::{Loki, LokiFormat};
 use capturer::sink::loki::body;
-use capturer::sink::loki::encode::{SourceHead, encode};
+use capturer::sink::loki::encode::{Gathered, SourceHead, encode};
+use capturer::sink::loki::parcel::Parcel;
 use capturer::sink::loki::push::label_text;
 use capturer_tests::rand::Rand;
 use serde_json::{Value, json};
@@ -195,9 +196,11 @@ fn bodies_decoded_by_others_equal_the_records() -> Result<()> {
         }
         let head = SourceHead::new(&config, &source, "box");
         // Put together as the delivery does it.
-        let chunks = encode(&config, &head, &batch).0;
-        let bodies: Vec<u8> = chunks.into_iter().flat_map(|chunk| chunk.body).collect();
-        let body = body::pack(LokiFormat::Protobuf, &bodies)?;
+        let mut gathered = Gathered::default();
+        encode(&config, &head, &batch, &mut gathered);
+        let chunks = std::iter::from_fn(|| gathered.pop());
+        let bodies: Vec<u8> = chunks.flat_map(|chunk| [chunk.head(), chunk.entries].concat()).collect();
+        let body = body::pack(LokiFormat::Protobuf, &Parcel::plain(bodies))?;
         fs::write(dir.path().join(format!("{number:04}.body")), &body.bytes)?;
         all_expected.push((body.bytes.len(), expected(&config, &batch, &said)));
     }

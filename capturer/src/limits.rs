@@ -51,7 +51,7 @@ pub const RING_RESERVE: usize = 32;
 /// waits for ever). So there is room for all that one turn of the loop can arm.
 pub const RING_ENTRIES: usize = 2048;
 /// Batches a sink may hold unacknowledged before reading waits.
-pub const SINK_BATCHES_MAX: usize = 64;
+pub const SINK_BATCHES_MAX: usize = 256;
 /// Batches of one stream under way at once, so that one busy stream leaves room for others.
 pub const STREAM_BATCHES_MAX: usize = 8;
 /// Bytes of received data an API read gathers before it is decoded.

@@ -39,8 +39,9 @@ const CHUNK_BYTES: usize = 256 * 1024;
 #[derive(clap::Args)]
 pub struct BenchArgs {
     /// What is measured: `file`, a json-file log read from disk; `many`, thousands of small files; `idle`, a thousand files of
-    /// which none grows; `start`, the first line after a start; `probe`, what the witness of descriptors costs
-    #[arg(value_parser = ["file", "many", "idle", "start", "probe"], default_value = "file")]
+    /// which none grows; `start`, the first line after a start; `probe`, what the witness of descriptors costs; `live`, `live-loki`,
+    /// `loki`, `api`, `api-live`, a load on each way through the agent
+    #[arg(value_parser = ["file", "many", "idle", "start", "probe", "live", "live-loki", "loki", "api", "api-live"], default_value = "file")]
     pub(crate) what: String,
     /// Size of the log
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..))]
@@ -57,6 +58,21 @@ pub struct BenchArgs {
     /// Seconds for which the agent is watched while nothing happens
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) idle_s: u64,
+    /// Seconds for which a load is measured
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) seconds: u64,
+    /// Lines of `api`
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) lines: u64,
+    /// Another agent, that is measured in turn with the first one: A B A B …
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) against: Option<PathBuf>,
+    /// The agent to measure; without it the release build, which is made first
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) program: Option<PathBuf>,
+    /// Prints a JSON object for each agent, of a load
+    #[arg(long)]
+    pub(crate) json: bool,
     /// Where the temporary folder is made: three times the log must fit
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
@@ -76,6 +92,7 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
     match arguments.what.as_str() {
         "probe" => return crate::bench_probe::bench(arguments),
         "many" | "idle" | "start" => return crate::bench_many::bench(arguments),
+        "live" | "live-loki" | "loki" | "api" | "api-live" => return crate::bench_loads::bench(arguments),
         _ => {}
     }
     let mut build = Command::new(tools::cargo());

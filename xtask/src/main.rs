@@ -4,6 +4,8 @@
 //! containers, root.
 
 mod bench;
+mod bench_ends;
+mod bench_loads;
 mod bench_many;
 mod bench_probe;
 mod build_ebpf;

@@ -165,19 +165,35 @@ fn scan_string(text: &[u8]) -> Option<Scanned> {
     let mut decoded_len = 0;
     let mut newline_ended_at = usize::MAX;
     loop {
-        let next = at + memchr::memchr2(b'"', b'\\', &text[at..])?;
+        let next = at + special(&text[at..])?;
         decoded_len += next - at;
         if text[next] == b'"' {
             return Some(Scanned { end: next, decoded_len, complete: newline_ended_at == next });
         }
+        // Nearly all of them, and where one is there are many: JSON within JSON has two escapes a word.
+        if let Some(b'"' | b'n' | b't' | b'\\') = text.get(next + 1) {
+            at = next + 2;
+            decoded_len += 1;
+            if text[next + 1] == b'n' {
+                newline_ended_at = at;
+            }
+            continue;
+        }
         let (bytes, decoded) = escape(&text[next..])?;
         decoded_len += decoded;
         at = next + bytes;
-        if text[next + 1] == b'n' {
-            newline_ended_at = at;
-        }
     }
 }
+
+/// Where the next quote or backslash is. A few bytes are looked at before it is worth it to search in wide steps.
+fn special(text: &[u8]) -> Option<usize> {
+    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\');
+    let near = text.len().min(NEAR_BYTES);
+    let found = text[..near].iter().position(is_special);
+    found.or_else(|| Some(near + memchr::memchr2(b'"', b'\\', &text[near..])?))
+}
+
+const NEAR_BYTES: usize = 8;
 
 /// One escape at the start of `text`: its length there, and the length of the character in UTF-8.
 fn escape(text: &[u8]) -> Option<(usize, usize)> {

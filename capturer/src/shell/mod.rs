@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
+use rustix::buffer::spare_capacity;
 use tokio::sync::Semaphore;
 
 use crate::capture::io::{
@@ -38,13 +39,10 @@ use crate::model::record::{Outlet, SinkId, Source, StreamId, StreamKey};
 use crate::shell::files::{Files, Hung, Lane, OpenFile, Walked};
 use crate::shell::http::{Cancel, Connection};
 use crate::shell::ring::ReadOutcome;
-use crate::shell::watches::{Concerned, Watches};
+use crate::shell::watches::{Concerned, Pace, Watches};
 
 /// Bytes of one read of inotify: some 2,000 events.
 const INOTIFY_BYTES: usize = 64 * 1024;
-/// Pause after each read of inotify. A container that prints a line at a time then costs one
-/// look per pause, not one per line.
-const INOTIFY_PAUSE: Duration = Duration::from_millis(10);
 /// Bytes of an error answer that are kept.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
@@ -55,6 +53,7 @@ pub struct Shell {
     files: Files,
     inotify: Option<Arc<Claimed<OwnedFd>>>,
     inotify_ring: Option<Rc<Claimed<OwnedFd>>>,
+    inotify_pace: Pace,
     claims: Claims,
     /// Of every stream that was attached and not detached: what its descriptors are claimed for.
     keys: BTreeMap<StreamId, StreamKey>,
@@ -126,7 +125,8 @@ enum Done {
     Opened(ConnId, Opening),
     Read(ConnId, Box<Connection>, BodyOutcome, Vec<u8>),
     Closed(ConnId),
-    Inotify(ReadOutcome, Vec<u8>),
+    /// And whether that was there at once.
+    Inotify(ReadOutcome, Vec<u8>, bool),
 }
 
 /// A connection with 200, another status with the beginning of its body, or an error.
@@ -151,6 +151,7 @@ impl Shell {
             files,
             inotify,
             inotify_ring,
+            inotify_pace: Pace::default(),
             claims,
             keys: BTreeMap::new(),
             sinks,
@@ -535,15 +536,25 @@ impl Shell {
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;
             }
-            let (outcome, buffer) =
-                ring::timed_read(&inotify, Vec::with_capacity(INOTIFY_BYTES), timeout).await;
-            Done::Inotify(outcome, buffer)
+            let mut buffer = Vec::with_capacity(INOTIFY_BYTES);
+            // What is there is read at once: the ring would give it to a thread of the kernel's.
+            let at_once = rustix::io::ioctl_fionread(&**inotify).is_ok_and(|bytes| bytes > 0);
+            if at_once && let Ok(count) = rustix::io::read(&**inotify, spare_capacity(&mut buffer)) {
+                return Done::Inotify(ReadOutcome::Bytes(count), buffer, at_once);
+            }
+            let (outcome, buffer) = ring::timed_read(&inotify, buffer, timeout).await;
+            Done::Inotify(outcome, buffer, at_once)
         });
     }
 
-    fn on_inotify(&mut self, outcome: ReadOutcome, buffer: &[u8]) -> Vec<Event> {
+    fn on_inotify(&mut self, outcome: ReadOutcome, buffer: &[u8], at_once: bool) -> Vec<Event> {
         match outcome {
-            ReadOutcome::Bytes(_) => self.read_inotify(INOTIFY_PAUSE),
+            ReadOutcome::Bytes(_) => {
+                let only_growth = inotify::events(buffer).all(|event| event.mask == inotify::MODIFY);
+                let with_ease = buffer.len() < INOTIFY_BYTES / 4 * 3;
+                let pause = self.inotify_pace.after(at_once, only_growth, with_ease);
+                self.read_inotify(pause);
+            }
             ReadOutcome::TimedOut => self.read_inotify(Duration::ZERO),
             ReadOutcome::End | ReadOutcome::Failed(_) => {
                 tracing::error!("inotify failed; files are looked at from time to time instead");
@@ -590,7 +601,7 @@ impl Shell {
                 }
             },
             Done::Closed(conn) => vec![Event::ConnClosed { conn }],
-            Done::Inotify(outcome, buffer) => self.on_inotify(outcome, &buffer),
+            Done::Inotify(outcome, buffer, at_once) => self.on_inotify(outcome, &buffer, at_once),
         }
     }
 

@@ -4,6 +4,7 @@
 //! between is kept, and looked at again then.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::capture::io::LaneId;
 use crate::decode::inotify::{CREATE, Event, IGNORED, IS_DIRECTORY, MODIFY, MOVE_SELF, MOVED_TO};
@@ -15,6 +16,40 @@ use crate::text::path_text::text_of_bytes;
 
 /// Events that are kept while somebody lists directories.
 const KEPT_MAX: usize = 4096;
+
+/// Between two looks at least: a container that prints a line at a time costs one look per pause, not one per line.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// And at most, while somebody prints all the time.
+const PAUSE_MAX: Duration = Duration::from_millis(40);
+/// So many looks after anything but growth are made at the short pause: who rotates a log by its size does it again soon.
+const CAREFUL_LOOKS: u32 = 200;
+
+/// How long events gather between two looks at inotify. Quick where it is quiet: a look that waits for its event ends with
+/// it, and the next one comes after the shortest pause. Where there is something at every look, each costs a read of
+/// every file that grew and a batch to the sinks, so a longer pause brings the same lines in fewer of them.
+#[derive(Debug)]
+pub struct Pace {
+    pause: Duration,
+    careful: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { pause: PAUSE_MIN, careful: 0 }
+    }
+}
+
+impl Pace {
+    /// The pause after a look for which events were there `at_once`, or not. `only_growth`: files were written to, and nothing
+    /// was made, renamed or removed. Renames are told soon, or a log could be rotated away before it is known. `with_ease`:
+    /// they were far from filling what a look reads. One that came late is no reason to be careful for long.
+    pub fn after(&mut self, at_once: bool, only_growth: bool, with_ease: bool) -> Duration {
+        self.careful = if only_growth { self.careful.saturating_sub(1) } else { CAREFUL_LOOKS };
+        let is_short = self.careful > 0 || !at_once || !with_ease;
+        self.pause = if is_short { PAUSE_MIN } else { (2 * self.pause).min(PAUSE_MAX) };
+        self.pause
+    }
+}
 
 /// Which new names in a directory concern an entry of file_monitor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -334,6 +369,22 @@ mod tests {
     use super::*;
     use crate::settings::PathPattern;
     use crate::settings::path_pattern::Part;
+
+    #[test]
+    fn looks_are_rare_only_while_files_do_nothing_but_grow() {
+        let mut pace = Pace::default();
+        let ms = |pause: Duration| pause.as_millis();
+        assert_eq!([0; 4].map(|_| ms(pace.after(true, true, true))), [20, 40, 40, 40]);
+        assert_eq!(ms(pace.after(false, true, true)), 10, "it was quiet");
+        assert_eq!(ms(pace.after(true, true, true)), 20);
+        assert_eq!(ms(pace.after(true, true, false)), 10, "there was much");
+        assert_eq!(ms(pace.after(true, true, true)), 20);
+        assert_eq!(ms(pace.after(true, false, true)), 10, "something was renamed");
+        for _ in 1..CAREFUL_LOOKS {
+            assert_eq!(ms(pace.after(true, true, true)), 10);
+        }
+        assert_eq!(ms(pace.after(true, true, true)), 20);
+    }
 
     /// A directory is watched before its listing is known here: what comes between must not be lost.
     #[test]

@@ -37,9 +37,11 @@ use crate::telemetry::status::{Beat, Status};
 /// First pause after a failure; doubled until [`SINK_RETRY_MS_MAX`].
 const RETRY_MS_MIN: u64 = 100;
 
-/// Batches that a sink gathers before it makes them safe: fewer than one stream may have out, else a busy stream would
-/// wait for the pause each time.
-const GATHERED_MAX: usize = crate::limits::STREAM_BATCHES_MAX / 2;
+/// Batches of one stream that a sink gathers before it makes them safe: fewer than a stream may have out, else a busy one
+/// would wait for the pause each time.
+const GATHERED_OF_STREAM_MAX: usize = crate::limits::STREAM_BATCHES_MAX / 2;
+/// The same for all streams together.
+const GATHERED_MAX: usize = (crate::limits::SINK_BATCHES_MAX - crate::limits::FILE_READS_MAX) / 2;
 
 /// A running sink.
 #[derive(Debug)]
@@ -184,9 +186,12 @@ impl Worker {
             (self.report)(FromSink::Ack(ack));
             return Some(());
         };
+        let stream = ack.batch.source.id;
         self.gathered.push(ack);
         let commit_at = *self.commit_at.get_or_insert_with(|| Instant::now() + pause);
-        if self.gathered.len() >= GATHERED_MAX || Instant::now() >= commit_at {
+        let of_stream = self.gathered.iter().filter(|ack| ack.batch.source.id == stream).count();
+        let enough = of_stream >= GATHERED_OF_STREAM_MAX || self.gathered.len() >= GATHERED_MAX;
+        if enough || Instant::now() >= commit_at {
             return self.commit();
         }
         Some(())

@@ -16,6 +16,8 @@ struct Fake {
     /// Each container has an output of its own, and those with one of these names are blocked.
     blocked: Arc<Mutex<Vec<String>>>,
     apart: bool,
+    /// Gathers batches for so long.
+    gathers: Option<Duration>,
     taken: Arc<Mutex<Vec<String>>>,
 }
 
@@ -59,6 +61,12 @@ impl Sink for Fake {
         self.look(&batch.source)?;
         let counts = Counts { records: 1, invalid_utf8: 2, ..Counts::default() };
         self.answer(&format!("writing {}", batch.source_bytes), Delivered { mark: None, counts })
+    }
+    fn gathers(&self) -> Option<Duration> {
+        self.gathers
+    }
+    fn commit(&mut self) -> Result<(), SinkError> {
+        self.answer("commit", ())
     }
     fn detach(&mut self, stream: StreamId) {
         self.taken.lock().unwrap().push(format!("detach {stream}"));
@@ -272,4 +280,34 @@ fn a_stop_does_not_wait_for_a_blocked_output() {
     let told: Vec<FromSink> = told.try_iter().collect();
     assert!(matches!(&told[0], FromSink::Held { .. }) && matches!(told.last(), Some(FromSink::Stopped(_))));
     assert_eq!(*fake.taken.lock().unwrap(), ["writing 2", "flush"]);
+}
+
+/// Many sources that print a little share a commit; one that prints much does not wait for them.
+#[test]
+fn batches_are_gathered_by_stream_and_all_together() {
+    let of = |stream: usize| Arc::new(batch(&container(stream as u32, "web"), &[b"x"]));
+    let commits =
+        |taken: &Mutex<Vec<String>>| taken.lock().unwrap().iter().filter(|what| *what == "commit").count();
+    // The first is acknowledged when one stream's share is full, the second when all together have theirs.
+    for (streams, batches) in [(1, GATHERED_OF_STREAM_MAX), (GATHERED_MAX, GATHERED_MAX)] {
+        let fake = Fake { gathers: Some(LONG), ..Fake::default() };
+        let (handle, told, _) = start(&fake);
+        for n in 0..batches {
+            handle.sender.send(ToSink::Batch(of(n % streams))).unwrap();
+        }
+        for _ in 0..batches {
+            assert!(matches!(told.recv_timeout(LONG / 2).unwrap(), FromSink::Ack(_)));
+        }
+        assert_eq!(commits(&fake.taken), 1, "{batches} batches of {streams} streams");
+        handle.sender.send(stop_in(LONG)).unwrap();
+        handle.thread.join().unwrap();
+    }
+    // Fewer than that wait for others, and are made safe when their time is over.
+    let fake = Fake { gathers: Some(Duration::from_millis(50)), ..Fake::default() };
+    let (handle, told, _) = start(&fake);
+    handle.sender.send(ToSink::Batch(of(0))).unwrap();
+    assert!(matches!(told.recv_timeout(LONG).unwrap(), FromSink::Ack(_)));
+    assert_eq!(commits(&fake.taken), 1);
+    handle.sender.send(stop_in(LONG)).unwrap();
+    handle.thread.join().unwrap();
 }

@@ -25,7 +25,7 @@ use super::SourceEvent;
 use super::groups::GroupsDue;
 use super::hold::{self, Hold, LogPlace};
 use super::seen::{Key, Seen};
-use crate::capture::context::Context;
+use crate::capture::context::{Context, Timer};
 use crate::capture::io::{Action, BodyOutcome, ConnId, FileError, FoundFile, HttpAnswer, RequestError};
 use crate::decode::assemble::Assembler;
 use crate::decode::{stdcopy, timestamp};
@@ -144,6 +144,7 @@ struct FollowAnswer {
     /// Lines that were new.
     new_lines: u64,
     read_deadline_ms: u64,
+    trickle: pace::Trickle,
 }
 
 impl ApiSource {
@@ -509,6 +510,9 @@ impl ApiSource {
         if self.hold.as_ref().is_some_and(|hold| !hold.has_room()) || !cx.credit.has_room(API_GATHER_BYTES) {
             return;
         }
+        if let Some(until) = self.answer.trickle.until(cx.now.mono_ms) {
+            return cx.timers.set_earlier(Timer::Stream(self.stream), until);
+        }
         self.phase = Phase::Reading { conn, in_flight: true };
         self.answer.read_deadline_ms =
             cx.now.mono_ms + cx.settings.container_monitor.read_timeout.as_millis() as u64;
@@ -524,6 +528,7 @@ impl ApiSource {
     pub fn is_hungry(&self) -> bool {
         matches!(self.phase, Phase::Reading { in_flight: false, .. })
             && self.hold.as_ref().is_none_or(Hold::has_room)
+            && self.answer.trickle.is_over()
     }
 
     /// A read ended.
@@ -544,6 +549,7 @@ impl ApiSource {
                 if let Some(hold) = &mut self.hold {
                     hold.on_bytes();
                 }
+                self.gather(buffer.len(), cx);
                 self.decode(buffer, false, cx, told);
                 self.rotate_if_busy_again(cx);
             }

@@ -23,8 +23,8 @@ use crate::model::record::StreamId;
 
 use super::SourceEvent;
 
-/// At least so long between two listings.
-const PAUSE_MS: u64 = 100;
+/// At most one listing in so long.
+pub(super) const PAUSE_MS: u64 = 100;
 /// Between two looks at a directory without a live file: dockerd is in the middle of a rotation.
 const ROTATING_MS: u64 = 20;
 /// After this many of them it is no rotation.
@@ -151,7 +151,8 @@ impl Hold {
             return;
         }
         self.covered = Some(self.held.len());
-        self.next_look_ms = cx.now.mono_ms + PAUSE_MS;
+        // When a connection that trickles is read again (api/pace.rs).
+        self.next_look_ms = next_tick_ms(cx.now.mono_ms, PAUSE_MS);
         let LogPlace { directory, live_name } = self.place.clone();
         let (wanted, apart) = (Vec::new(), Vec::new());
         cx.act(Action::Scan { stream: self.stream, directory, live_name, wanted, apart });
@@ -274,6 +275,11 @@ impl Hold {
             *covered = 0;
         }
     }
+}
+
+/// Ends of pauses are the same for all streams.
+pub(super) fn next_tick_ms(now_ms: u64, pause_ms: u64) -> u64 {
+    (now_ms / pause_ms + 1) * pause_ms
 }
 
 fn is_same(base: Option<&(FileId, HeadPrint)>, live: Option<&FoundFile>) -> bool {

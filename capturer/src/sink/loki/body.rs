@@ -2,11 +2,13 @@
 
 use std::io::{self, Write as _};
 
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use prost::Message as _;
 use serde_json::{Map, Value, json};
 
+use super::parcel::Parcel;
 use super::push::{PushRequest, read_label_text};
 use crate::settings::LokiFormat;
 
@@ -14,28 +16,29 @@ use crate::settings::LokiFormat;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {
     /// What is sent.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     /// `Content-Type`.
     pub content_type: &'static str,
     /// `Content-Encoding`. snappy has none: it belongs to the type, and Loki knows no such encoding.
     pub content_encoding: Option<&'static str>,
 }
 
-/// Packs an encoded [`PushRequest`].
+/// Packs a request.
 ///
 /// # Errors
-/// It is no such request, or longer than 4 GiB.
-pub fn pack(format: LokiFormat, request: &[u8]) -> io::Result<Body> {
+/// It is none.
+pub fn pack(format: LokiFormat, request: &Parcel) -> io::Result<Body> {
     match format {
-        LokiFormat::Protobuf => {
-            let bytes = snap::raw::Encoder::new().compress_vec(request).map_err(io::Error::other)?;
-            Ok(Body { bytes, content_type: "application/x-protobuf", content_encoding: None })
-        }
+        LokiFormat::Protobuf => Ok(Body {
+            bytes: request.block(),
+            content_type: "application/x-protobuf",
+            content_encoding: None,
+        }),
         LokiFormat::Json => {
-            let request = PushRequest::decode(request).map_err(io::Error::other)?;
+            let request = PushRequest::decode(&*request.request()).map_err(io::Error::other)?;
             let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
             packed.write_all(&encode(&request))?;
-            let bytes = packed.finish()?;
+            let bytes = packed.finish()?.into();
             Ok(Body { bytes, content_type: "application/json", content_encoding: Some("gzip") })
         }
     }

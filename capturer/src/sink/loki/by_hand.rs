@@ -7,6 +7,7 @@ use prost::Message as _;
 
 use super::answer::{Outcome, Presence, Verdict, judge, presence};
 use super::client::{Client, Connection};
+use super::parcel::Parcel;
 use super::push::{EntryAdapter, LabelPairAdapter, PushRequest, StreamAdapter, Timestamp};
 use crate::ledger::claims::Claims;
 use crate::settings::Loki;
@@ -63,6 +64,6 @@ impl ByHand {
     }
 
     fn push(&mut self, tenant: &str, body: &[u8]) -> Outcome {
-        self.runtime.block_on(self.client.push(&mut self.connection, tenant, body))
+        self.runtime.block_on(self.client.push(&mut self.connection, tenant, &Parcel::plain(body.to_vec())))
     }
 }

@@ -31,6 +31,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 use super::NAME;
 use super::answer::Outcome;
 use super::body;
+use super::parcel::Parcel;
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claim, Claims};
 use crate::limits::LOKI_ANSWER_BYTES_MAX;
@@ -79,8 +80,8 @@ impl Client {
         crate::settings::shown_url(&self.url)
     }
 
-    /// Sends an encoded request. The connection is taken from and, if it can be used again, put back into `slot`.
-    pub async fn push(&self, slot: &mut Option<Connection>, tenant: &str, body: &[u8]) -> Outcome {
+    /// Sends a request. The connection is taken from and, if it can be used again, put back into `slot`.
+    pub async fn push(&self, slot: &mut Option<Connection>, tenant: &str, body: &Parcel) -> Outcome {
         match self.try_push(slot, tenant, body).await {
             Ok(outcome) => outcome,
             Err((reason, words)) => {
@@ -94,7 +95,7 @@ impl Client {
         &self,
         slot: &mut Option<Connection>,
         tenant: &str,
-        body: &[u8],
+        body: &Parcel,
     ) -> Result<Outcome, Failure> {
         let request = self.request(tenant, body)?;
         let mut connection = match slot.take().filter(|connection| !connection.is_closed()) {
@@ -118,7 +119,7 @@ impl Client {
         Ok(outcome)
     }
 
-    fn request(&self, tenant: &str, body: &[u8]) -> Result<Request<Full<Bytes>>, Failure> {
+    fn request(&self, tenant: &str, body: &Parcel) -> Result<Request<Full<Bytes>>, Failure> {
         let unusable = |error: &dyn std::fmt::Display| (PushFailure::Unexpected, error.to_string());
         let body = body::pack(self.format, body).map_err(|error| unusable(&error))?;
         let path = self.url.path_and_query().map_or("/", |path| path.as_str());
@@ -137,7 +138,7 @@ impl Client {
         if let Some(value) = authorization {
             request = request.header(AUTHORIZATION, value);
         }
-        request.body(Full::new(Bytes::from(body.bytes))).map_err(|error| unusable(&error))
+        request.body(Full::new(body.bytes)).map_err(|error| unusable(&error))
     }
 
     fn authorization(&self) -> io::Result<Option<HeaderValue>> {

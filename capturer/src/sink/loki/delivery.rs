@@ -22,6 +22,7 @@ use prost::Message as _;
 use super::answer::{Outcome, Presence, presence};
 use super::lane::{Entry, Job, Lane, LaneState, Part, pause_ms};
 use super::nouns::{Limits, Server, Slot, Tenant, Told, letters};
+use super::parcel::Parcel;
 use super::push::EntryAdapter;
 use super::{refusals, wire};
 use crate::settings::{Loki, MaxLineAge};
@@ -202,11 +203,10 @@ impl Delivery {
         let Some(lane) = self.lanes.get(&id) else { return };
         let whole: usize = lane.queue.iter().take(records.len()).map(|entry| entry.lines).sum();
         let lost_first = records.first().is_some_and(|record| record.body.is_empty());
-        let bodies: Vec<Vec<u8>> =
-            records.into_iter().map(|record| record.body).filter(|body| !body.is_empty()).collect();
-        let mut body = wire::join(&bodies);
+        let bodies = records.into_iter().map(|record| record.body).filter(|body| !body.is_empty());
+        let mut body = Parcel::join(bodies.collect());
         if lane.skip > 0 && !lost_first {
-            body = refusals::decode(&body).split_at(lane.skip).1.encode_to_vec();
+            body = Parcel::plain(refusals::decode(&body.request()).split_at(lane.skip).1.encode_to_vec());
         }
         let covers = whole - lane.skip;
         let parts = self.parts(now, &lane.tenant, lane.lines_max, covers, body);
@@ -215,23 +215,16 @@ impl Delivery {
     }
 
     /// A request as parts: lines that are too old to be sent, and what a limited label set may send at once.
-    fn parts(
-        &self,
-        now: Now,
-        tenant: &str,
-        lines_max: usize,
-        covers: usize,
-        body: Vec<u8>,
-    ) -> VecDeque<Part> {
+    fn parts(&self, now: Now, tenant: &str, lines_max: usize, covers: usize, body: Parcel) -> VecDeque<Part> {
         let oldest = self.oldest_to_send(now, tenant);
         let is_older = |ns: i64| oldest.as_ref().is_some_and(|(oldest, _)| ns < *oldest);
-        let has_old = oldest.is_some() && wire::oldest_ns(&body).is_some_and(is_older);
+        let has_old = oldest.is_some() && wire::oldest_ns(&body.request()).is_some_and(is_older);
         let small_enough = covers <= lines_max || lines_max >= self.limits.batch_lines;
         if small_enough && !has_old {
             let lines = if body.is_empty() { 0 } else { covers };
             return [Part { covers, lines, body, ..Part::default() }].into();
         }
-        let mut rest = refusals::decode(&body);
+        let mut rest = refusals::decode(&body.request());
         let (mut parts, mut covered) = (VecDeque::new(), 0);
         while rest.lines() > 0 {
             let (some, others) = rest.split_at(lines_max);
@@ -247,7 +240,8 @@ impl Delivery {
                 part.letters = letters(tenant, &set_aside, reason, 0, words);
             }
             part.lines = fresh.lines();
-            part.body = if part.lines == 0 { Vec::new() } else { fresh.encode_to_vec() };
+            part.body =
+                if part.lines == 0 { Parcel::default() } else { Parcel::plain(fresh.encode_to_vec()) };
             parts.push_back(part);
         }
         // Records that were lost have no lines and are done all the same.

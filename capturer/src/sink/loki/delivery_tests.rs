@@ -40,8 +40,8 @@ struct Push {
 }
 
 impl Push {
-    fn read(slot: usize, body: &[u8]) -> Push {
-        let request = PushRequest::decode(body).unwrap();
+    fn read(slot: usize, body: &Parcel) -> Push {
+        let request = PushRequest::decode(&*body.request()).unwrap();
         let [stream] = &request.streams[..] else { panic!("{} label sets", request.streams.len()) };
         let line = |entry: &EntryAdapter| (entry.timestamp.unwrap().to_ns(), entry.line.clone());
         Push { slot, labels: stream.labels.clone(), lines: stream.entries.iter().map(line).collect() }
@@ -51,7 +51,7 @@ impl Push {
 /// A delivery with its spool, dead letters and requests under way.
 struct Bench {
     delivery: Delivery,
-    records: BTreeMap<Position, Vec<u8>>,
+    records: BTreeMap<Position, Parcel>,
     taken: u64,
     under_way: Vec<Push>,
     probes: usize,
@@ -94,7 +94,7 @@ impl Bench {
             labels: format!("{{lane=\"{lane}\"}}"),
             entries: lines.iter().map(entry).collect(),
         };
-        let body = PushRequest { streams: vec![stream] }.encode_to_vec();
+        let body = Parcel::as_in_spool(&PushRequest { streams: vec![stream] });
         self.delivery.take(at(ms), lane, tenant, (lines.len(), body.len()), place);
         self.records.insert(place, body);
     }

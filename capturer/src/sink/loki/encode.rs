@@ -1,20 +1,25 @@
 //! Batches to push requests. Pure.
 //!
 //! ```text
-//! batch ─▶ per channel: label set (rendered once per source) + lines ─▶ Chunk: an encoded request of one label set
+//! batches ─▶ per channel: label set (rendered once per source) + lines ─▶ Chunk: an encoded request of one label set
 //! ```
-//! Lines whose labels a pipeline set are a label set of their own. A chunk holds no more lines and bytes than one request may, so chunks are only ever put together, never cut.
+//! Lines whose labels a pipeline set are a label set of their own. Lines of several batches gather in a label set's chunk:
+//! many sources that print a little make few chunks. A chunk holds no more lines and bytes than one request may, so chunks
+//! are only ever put together, never cut. Lines are encoded as they come, for a message per line would cost several
+//! allocations each.
 //!
 //! Two lines of a batch with the same time get times a nanosecond apart, in their order: Loki drops a line that equals
 //! another one of its stream in time and text, and a file without times of its own gives all lines of a read the same.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use prost::Message as _;
+use prost::{Message as _, encode_length_delimiter, length_delimiter_len};
 
-use super::push::{EntryAdapter, LabelPairAdapter, PushRequest, StreamAdapter, Timestamp, label_text};
+use super::push::{LabelPairAdapter, Timestamp, label_text};
 use super::unescape::unescape;
+use super::wire;
 use crate::decode::timestamp;
 use crate::limits::LOKI_LABEL_VALUE_BYTES;
 use crate::model::fields::{Extra, Labels};
@@ -28,7 +33,7 @@ const TRUNCATED: &str = "truncated";
 const PARTIAL: &str = "partial";
 const CONTINUED: &str = "continued";
 
-/// Lines of one label set, ready to be sent.
+/// Lines of one label set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
     /// Equal for equal tenants and label sets: what must stay in order.
@@ -37,8 +42,50 @@ pub struct Chunk {
     pub tenant: String,
     /// Lines.
     pub lines: u32,
-    /// An encoded [`PushRequest`].
-    pub body: Vec<u8>,
+    /// As text.
+    labels: String,
+    /// Encoded lines, one behind the other.
+    pub entries: Vec<u8>,
+}
+
+impl Chunk {
+    fn new(channel: &ChannelHead) -> Chunk {
+        Chunk {
+            lane: channel.lane,
+            tenant: channel.tenant.clone(),
+            lines: 0,
+            labels: channel.labels.clone(),
+            entries: Vec::new(),
+        }
+    }
+
+    /// What stands before the entries in the encoded request.
+    pub fn head(&self) -> Vec<u8> {
+        wire::head(&self.labels, self.entries.len())
+    }
+}
+
+/// Lines of several batches by label set.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// Chunks that take no more.
+    full: VecDeque<Chunk>,
+    open: BTreeMap<u64, Chunk>,
+    bytes: usize,
+}
+
+impl Gathered {
+    /// Bytes of encoded lines.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The next chunk; those of one label set in their order.
+    pub fn pop(&mut self) -> Option<Chunk> {
+        let chunk = self.full.pop_front().or_else(|| Some(self.open.pop_first()?.1))?;
+        self.bytes -= chunk.entries.len();
+        Some(chunk)
+    }
 }
 
 /// What a source's lines carry, by channel; rendered once.
@@ -55,6 +102,8 @@ struct ChannelHead {
     labels: String,
     pairs: BTreeMap<String, String>,
     metadata: Vec<LabelPairAdapter>,
+    /// `metadata`, encoded.
+    encoded_metadata: Vec<u8>,
 }
 
 impl SourceHead {
@@ -98,15 +147,24 @@ impl ChannelHead {
         let pairs_of = |(name, value)| (name, shortened(value, LOKI_LABEL_VALUE_BYTES));
         let label_pairs: BTreeMap<String, String> = labels.into_iter().map(pairs_of).collect();
         let metadata = pairs(&config.structured_metadata).into_iter();
-        let metadata = metadata
+        let metadata: Vec<LabelPairAdapter> = metadata
             .map(|(name, value)| LabelPairAdapter { name, value: shortened(value, LOKI_LABEL_VALUE_BYTES) })
             .collect();
+        let mut encoded_metadata = Vec::new();
+        metadata.iter().for_each(|pair| put_pair(&pair.name, &pair.value, &mut encoded_metadata));
         let asked = config.tenant.as_ref().map(|tenant| tenant.render(source, std_type, host));
         let tenant = match asked.unwrap_or_default() {
             none if none.is_empty() => config.tenant_default.clone(),
             asked => tenant_id(&asked),
         };
-        let mut head = ChannelHead { lane: 0, tenant, labels: String::new(), pairs: label_pairs, metadata };
+        let mut head = ChannelHead {
+            lane: 0,
+            tenant,
+            labels: String::new(),
+            pairs: label_pairs,
+            metadata,
+            encoded_metadata,
+        };
         head.name_lane();
         head
     }
@@ -160,25 +218,45 @@ fn shortened(mut text: String, bytes_max: usize) -> String {
     text
 }
 
-/// All lines of a batch, and what was counted on the way (`bytes` are bytes of encoded requests).
-pub fn encode(config: &Loki, head: &SourceHead, batch: &Batch) -> (Vec<Chunk>, Counts) {
-    let (mut chunks, mut counts) = (Vec::new(), Counts::default());
+/// Adds all lines of a batch, and says what was counted on the way (`bytes` are bytes of encoded lines).
+pub fn encode(config: &Loki, head: &SourceHead, batch: &Batch, gathered: &mut Gathered) -> Counts {
+    let (mut counts, before) = (Counts::default(), gathered.bytes);
     for std_type in StdType::ALL {
         let channel = &head.channels[std_type.index()];
         if batch.changes.is_none() {
             let records = batch.records.iter().enumerate();
             let records = records.filter(|(_, record)| record.std_type == std_type);
-            put_chunks(config, channel, batch, records, &mut chunks, &mut counts);
+            put_lines(config, channel, batch, records, gathered, &mut counts);
             continue;
         }
         for (channel, records) in &by_label_set(channel, batch, std_type) {
             let records = records.iter().map(|index| (*index, &batch.records[*index]));
-            put_chunks(config, channel, batch, records, &mut chunks, &mut counts);
+            put_lines(config, channel, batch, records, gathered, &mut counts);
         }
     }
     counts.records = batch.records.len() as u64;
-    counts.bytes = chunks.iter().map(|chunk| chunk.body.len() as u64).sum();
-    (chunks, counts)
+    counts.bytes = (gathered.bytes - before) as u64;
+    counts
+}
+
+/// What a batch has of a label set.
+pub struct Part {
+    /// See [`Chunk::lane`].
+    pub lane: u64,
+    /// As text.
+    pub labels: String,
+    /// Of its messages.
+    pub bytes: u64,
+}
+
+/// The label sets that lines of a batch belong to.
+pub fn label_sets(head: &SourceHead, batch: &Batch) -> Vec<Part> {
+    let sets = StdType::ALL.map(|std_type| by_label_set(&head.channels[std_type.index()], batch, std_type));
+    let part = |(channel, records): (ChannelHead, Vec<usize>)| {
+        let bytes = records.iter().map(|index| u64::from(batch.records[*index].message_len)).sum();
+        Part { lane: channel.lane, labels: channel.labels, bytes }
+    };
+    sets.into_iter().flatten().map(part).collect()
 }
 
 /// Records by what their labels are in the end: lines of one label set must stay in order, however they came by it.
@@ -201,80 +279,163 @@ fn by_label_set(channel: &ChannelHead, batch: &Batch, std_type: StdType) -> Vec<
     sets
 }
 
-fn put_chunks<'b>(
+fn put_lines<'b>(
     config: &Loki,
     channel: &ChannelHead,
     batch: &'b Batch,
     records: impl Iterator<Item = (usize, &'b Record)>,
-    chunks: &mut Vec<Chunk>,
+    gathered: &mut Gathered,
     counts: &mut Counts,
 ) {
-    let (mut entries, mut bytes) = (Vec::new(), 0);
+    let mut records = records.peekable();
+    if records.peek().is_none() {
+        return;
+    }
+    let mut chunk = gathered.open.remove(&channel.lane);
     let mut times = Times::default();
+    let (mut text, mut metadata) = (Vec::new(), Vec::new());
     for (index, record) in records {
-        let entry = entry(config, channel, batch, (index, record), &mut times, counts);
-        let size = entry.encoded_len();
-        let full = bytes + size as u64 > config.batch_bytes || entries.len() >= config.batch_lines;
-        if full && !entries.is_empty() {
-            chunks.push(chunk(channel, std::mem::take(&mut entries)));
-            bytes = 0;
-        }
-        bytes += size as u64;
-        entries.push(entry);
+        let line = line(config, batch, record, &mut text, counts);
+        let metadata = metadata_of(config, channel, batch, (index, record), line.1, &mut metadata);
+        let own = timestamp::parse(batch.time(record));
+        let time = own.or_else(|| timestamp::parse(batch.read_time.as_bytes())).unwrap_or_default();
+        let entry = Entry::new(times.next(time), &line.0, metadata);
+        let is_full = |chunk: &mut Chunk| {
+            let bytes = (chunk.entries.len() + entry.len) as u64;
+            chunk.lines > 0 && (bytes > config.batch_bytes || chunk.lines as usize >= config.batch_lines)
+        };
+        gathered.full.extend(chunk.take_if(is_full));
+        let chunk = chunk.get_or_insert_with(|| Chunk::new(channel));
+        let before = chunk.entries.len();
+        entry.put(&mut chunk.entries);
+        chunk.lines += 1;
+        gathered.bytes += chunk.entries.len() - before;
+        counts.truncated += u64::from(line.1);
     }
-    if !entries.is_empty() {
-        chunks.push(chunk(channel, entries));
-    }
+    gathered.open.extend(chunk.map(|chunk| (channel.lane, chunk)));
 }
 
-fn chunk(channel: &ChannelHead, entries: Vec<EntryAdapter>) -> Chunk {
-    let lines = entries.len() as u32;
-    let request = PushRequest { streams: vec![StreamAdapter { labels: channel.labels.clone(), entries }] };
-    Chunk { lane: channel.lane, tenant: channel.tenant.clone(), lines, body: request.encode_to_vec() }
-}
-
-fn entry(
+/// A record's text as Loki takes it, and whether its end is missing.
+fn line<'t>(
     config: &Loki,
-    channel: &ChannelHead,
+    batch: &'t Batch,
+    record: &Record,
+    text: &'t mut Vec<u8>,
+    counts: &mut Counts,
+) -> (Cow<'t, str>, bool) {
+    let message = batch.message(record);
+    let bytes = match record.form {
+        MessageForm::JsonEscaped if memchr::memchr(b'\\', message).is_some() => {
+            text.clear();
+            unescape(message, text);
+            &*text
+        }
+        MessageForm::JsonEscaped | MessageForm::Raw => message,
+    };
+    let line = std::str::from_utf8(bytes).map_or_else(
+        |_| {
+            let invalid = bytes.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty());
+            counts.invalid_utf8 += invalid.count() as u64;
+            String::from_utf8_lossy(bytes)
+        },
+        Cow::Borrowed,
+    );
+    let line_bytes_max = config.line_bytes_max as usize;
+    if line.len() <= line_bytes_max {
+        return (line, record.truncated);
+    }
+    let end = line.floor_char_boundary(line_bytes_max);
+    match line {
+        Cow::Borrowed(line) => (Cow::Borrowed(&line[..end]), true),
+        Cow::Owned(mut line) => {
+            line.truncate(end);
+            (Cow::Owned(line), true)
+        }
+    }
+}
+
+/// What is kept with a line, encoded: for most the same as for all of the channel.
+fn metadata_of<'m>(
+    config: &Loki,
+    channel: &'m ChannelHead,
     batch: &Batch,
     (index, record): (usize, &Record),
-    times: &mut Times,
-    counts: &mut Counts,
-) -> EntryAdapter {
-    let message = batch.message(record);
-    let mut bytes = Vec::with_capacity(message.len());
-    match record.form {
-        MessageForm::JsonEscaped => unescape(message, &mut bytes),
-        MessageForm::Raw => bytes.extend_from_slice(message),
+    truncated: bool,
+    own: &'m mut Vec<u8>,
+) -> &'m [u8] {
+    let extra = batch.extra(index).filter(|_| !config.structured_metadata.is_empty());
+    let marks = [(truncated, TRUNCATED), (record.partial, PARTIAL), (record.continued, CONTINUED)];
+    if extra.is_none() && marks.iter().all(|(is_set, _)| !is_set) {
+        return &channel.encoded_metadata;
     }
-    let mut line = String::from_utf8(bytes).unwrap_or_else(|error| {
-        counts.invalid_utf8 +=
-            error.as_bytes().utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count() as u64;
-        String::from_utf8_lossy(error.as_bytes()).into_owned()
-    });
-    let too_long = line.len() as u64 > config.line_bytes_max;
-    if too_long {
-        line.truncate(line.floor_char_boundary(config.line_bytes_max as usize));
+    own.clear();
+    own.extend_from_slice(&channel.encoded_metadata);
+    if let Some(extra) = extra {
+        let mut metadata = channel.metadata.clone();
+        add_extra(extra, &mut metadata);
+        let added = &metadata[channel.metadata.len()..];
+        added.iter().for_each(|pair| put_pair(&pair.name, &pair.value, own));
     }
-    let mut structured_metadata = channel.metadata.clone();
-    if let Some(extra) = batch.extra(index).filter(|_| !config.structured_metadata.is_empty()) {
-        metadata_of(extra, &mut structured_metadata);
+    for (_, mark) in marks.iter().filter(|(is_set, _)| *is_set) {
+        put_pair(mark, "true", own);
     }
-    let truncated = too_long || record.truncated;
-    counts.truncated += u64::from(truncated);
-    for (is_set, mark) in [(truncated, TRUNCATED), (record.partial, PARTIAL), (record.continued, CONTINUED)] {
-        if is_set {
-            structured_metadata.push(LabelPairAdapter { name: mark.to_owned(), value: "true".to_owned() });
+    own
+}
+
+/// A line to be encoded as prost encodes an `EntryAdapter`.
+struct Entry<'a> {
+    time: Timestamp,
+    line: &'a str,
+    /// Encoded.
+    metadata: &'a [u8],
+    /// Of the message.
+    len: usize,
+}
+
+impl<'a> Entry<'a> {
+    fn new(time_ns: i64, line: &'a str, metadata: &'a [u8]) -> Entry<'a> {
+        let time = Timestamp::from_ns(time_ns);
+        let line_len = match line.len() {
+            // Like every empty field it is left out.
+            0 => 0,
+            len => 1 + length_delimiter_len(len) + len,
+        };
+        Entry { time, line, metadata, len: 2 + time.encoded_len() + line_len + metadata.len() }
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        put_len(0x12, self.len, out);
+        put_len(0x0a, self.time.encoded_len(), out);
+        // A vector takes whatever comes.
+        let _ = self.time.encode(out);
+        if !self.line.is_empty() {
+            put_len(0x12, self.line.len(), out);
+            out.extend_from_slice(self.line.as_bytes());
         }
+        out.extend_from_slice(self.metadata);
     }
-    let own = timestamp::parse(batch.time(record));
-    let time = own.or_else(|| timestamp::parse(batch.read_time.as_bytes())).unwrap_or_default();
-    EntryAdapter { timestamp: Some(Timestamp::from_ns(times.next(time))), line, structured_metadata }
+}
+
+/// One of an entry's pairs of structured metadata.
+fn put_pair(name: &str, value: &str, out: &mut Vec<u8>) {
+    let pair = [(0x0a, name), (0x12, value)].into_iter().filter(|(_, text)| !text.is_empty());
+    let len = pair.clone().map(|(_, text)| 1 + length_delimiter_len(text.len()) + text.len()).sum();
+    put_len(0x1a, len, out);
+    for (tag, text) in pair {
+        put_len(tag, text.len(), out);
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+fn put_len(tag: u8, len: usize, out: &mut Vec<u8>) {
+    out.push(tag);
+    // A vector takes whatever comes.
+    let _ = encode_length_delimiter(len, out);
 }
 
 /// What a pipeline added to a line, under names that Loki takes. The config's own names come first: a field of the same
 /// name is left out.
-fn metadata_of(extra: &Extra, metadata: &mut Vec<LabelPairAdapter>) {
+fn add_extra(extra: &Extra, metadata: &mut Vec<LabelPairAdapter>) {
     let mut put = |name: &str, value: String| {
         let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
         let mut name: String = name.chars().map(allowed).collect();

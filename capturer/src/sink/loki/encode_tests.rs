@@ -4,15 +4,32 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::super::testing::{Rng, TIME, batch, container, followed, push};
-use super::super::push::read_label_text;
+use super::super::push::{EntryAdapter, PushRequest, read_label_text};
 use super::*;
 
 fn chunks(config: &Loki, batch: &Batch) -> (Vec<Chunk>, Counts) {
-    encode(config, &SourceHead::new(config, &batch.source, "box"), batch)
+    let mut gathered = Gathered::default();
+    let counts = encode(config, &SourceHead::new(config, &batch.source, "box"), batch, &mut gathered);
+    (all(gathered), counts)
+}
+
+fn all(mut gathered: Gathered) -> Vec<Chunk> {
+    let mut chunks: Vec<Chunk> = std::iter::from_fn(|| gathered.pop()).collect();
+    assert_eq!(gathered.bytes(), 0);
+    // Label sets come in any order, the chunks of each in theirs.
+    chunks.sort_by(|one, other| one.labels.cmp(&other.labels));
+    chunks
 }
 
 fn requests(chunks: &[Chunk]) -> Vec<PushRequest> {
-    chunks.iter().map(|chunk| PushRequest::decode(chunk.body.as_slice()).unwrap()).collect()
+    let request = |chunk: &Chunk| {
+        let body = [chunk.head(), chunk.entries.clone()].concat();
+        let request = PushRequest::decode(body.as_slice()).unwrap();
+        // What reads requests without decoding them knows prost's way of writing them only.
+        assert_eq!(request.encode_to_vec(), body);
+        request
+    };
+    chunks.iter().map(request).collect()
 }
 
 /// An independent statement of what a record becomes: label set, time, text.
@@ -196,4 +213,38 @@ fn labels_and_fields_of_a_pipeline() {
     );
     let old = Loki { structured_metadata: BTreeMap::new(), ..Loki::default() };
     assert_eq!(metadata(&old), [] as [&str; 0], "a Loki that takes none gets none");
+}
+
+/// Property: lines of several batches come out under their label sets in the order in which they went in, and in no more
+/// chunks than they need.
+#[test]
+fn batches_gather_by_label_set() {
+    let mut rng = Rng::from_env();
+    for _ in 0..100 {
+        let config = Loki { batch_lines: 1 + rng.below(30), ..Loki::default() };
+        let sources: Vec<Arc<Source>> =
+            (0..1 + rng.below(4)).map(|id| container(id as u32, &format!("c{id}"))).collect();
+        let heads: Vec<SourceHead> =
+            sources.iter().map(|source| SourceHead::new(&config, source, "box")).collect();
+        let (mut gathered, mut expected) = (Gathered::default(), BTreeMap::<u64, Vec<String>>::new());
+        for number in 0..rng.below(60) {
+            let at = rng.below(sources.len());
+            let texts: Vec<String> = (0..rng.below(5)).map(|line| format!("{number} {line}")).collect();
+            let lines: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
+            encode(&config, &heads[at], &batch(&sources[at], &lines), &mut gathered);
+            if !texts.is_empty() {
+                expected.entry(heads[at].channels[0].lane).or_default().extend(texts);
+            }
+        }
+        let chunks = all(gathered);
+        let mut found = BTreeMap::<u64, Vec<String>>::new();
+        for (chunk, request) in chunks.iter().zip(requests(&chunks)) {
+            assert_eq!(chunk.lines as usize, request.lines());
+            let lines = request.streams[0].entries.iter().map(|entry| entry.line.clone());
+            found.entry(chunk.lane).or_default().extend(lines);
+        }
+        assert_eq!(found, expected);
+        let needed = |lines: &Vec<String>| lines.len().div_ceil(config.batch_lines);
+        assert_eq!(chunks.len(), expected.values().map(needed).sum::<usize>());
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::delivery::{Refused, Trouble};
+use super::parcel::Parcel;
 use crate::sink::spool::Position;
 
 /// Requests that may be refused while a line that Loki will not take is looked for in one request.
@@ -144,8 +145,8 @@ pub(super) struct Part {
     pub letters: Vec<Refused>,
     /// Lines in `body`.
     pub lines: usize,
-    /// Encoded; empty = nothing to send.
-    pub body: Vec<u8>,
+    /// Empty = nothing to send.
+    pub body: Parcel,
     /// Lines that Loki stored or refused: if they are refused again, they are refused.
     pub sent_again: bool,
 }

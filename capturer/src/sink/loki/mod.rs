@@ -1,11 +1,12 @@
 //! The Loki sink: lines to Loki's push API, by way of a spool on disk.
 //!
 //! ```text
-//! sink thread:  batch ─ encode.rs ─▶ chunks of one label set ─▶ spool (a batch is acknowledged when it is safe there)
+//! sink thread:  batches ─ encode.rs ─▶ chunks of one label set ─▶ spool (a batch is acknowledged when it is safe there)
 //! push thread:  spool ─▶ delivery.rs (what, when, again) ◀─ verdicts.rs, answer.rs (what an answer means) ◀─ client.rs ◀─▶ Loki
 //!                           └─ refused (refusals.rs: which of them) ─▶ dead letters
 //! ```
-//! `pusher.rs` is the thread, `client.rs` the network, `push.rs` the messages; the rest is pure. Lines arrive at least once, in order per label set: again are sent those whose answer was lost, those of a
+//! `pusher.rs` is the thread, `client.rs` the network, `push.rs` the messages, `parcel.rs` how they are
+//! held and sent; the rest is pure. Lines arrive at least once, in order per label set: again are sent those whose answer was lost, those of a
 //! refused request that were cut apart, and after a crash those since the last saved positions.
 
 pub mod answer;
@@ -16,6 +17,7 @@ pub mod delivery;
 pub mod encode;
 mod lane;
 mod nouns;
+pub mod parcel;
 pub mod push;
 mod pusher;
 mod refusals;
@@ -25,7 +27,7 @@ mod unescape;
 mod verdicts;
 pub mod wire;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use super::dead_letters::DeadLetters;
 use super::spool::{self, AppendError, format};
-use super::{Counts, Delivered, Sink, SinkError};
+use super::{Delivered, Sink, SinkError};
 use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
 use crate::model::record::{Batch, OutputMark, Source, StreamId};
@@ -42,13 +44,16 @@ use crate::telemetry::metrics::{LossReason, Metrics};
 use crate::telemetry::status::Status;
 
 use client::Client;
-use encode::SourceHead;
+use encode::{Chunk, Gathered, SourceHead};
 use pusher::PushThread;
 
 /// Its name in checkpoint, metrics and health.
 pub const NAME: &str = "loki";
-/// Batches wait so long for others before the spool is synced: ten syncs a second at most for a slow trickle.
+/// Batches wait so long for others before they are put into the spool and that is synced: ten syncs a second at most for a
+/// slow trickle, and one record for each label set.
 const GATHER: Duration = Duration::from_millis(100);
+/// Bytes of encoded lines that are put into the spool before that, to be synced with the rest.
+const GATHERED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// See the module's head.
 pub struct LokiSink {
@@ -57,19 +62,15 @@ pub struct LokiSink {
     heads: BTreeMap<StreamId, (SourceHead, Arc<str>)>,
     writer: spool::Writer,
     spool_dir: PathBuf,
-    /// Of batches that come again because the spool was full: what is not in it yet.
-    left: BTreeMap<StreamId, Left>,
+    /// Of batches that were taken: what is not in the spool yet.
+    gathered: Gathered,
+    /// The record that comes next, for which there was no room.
+    waiting: Option<format::Record>,
     /// Given up since that was said last, and when that was.
     dropped_bytes: u64,
     dropped_told: Option<Instant>,
     metrics: Arc<Metrics>,
     push: PushThread,
-}
-
-struct Left {
-    seq: u64,
-    records: VecDeque<format::Record>,
-    counts: Counts,
 }
 
 impl LokiSink {
@@ -111,7 +112,8 @@ impl LokiSink {
             heads: BTreeMap::new(),
             writer,
             spool_dir,
-            left: BTreeMap::new(),
+            gathered: Gathered::default(),
+            waiting: None,
             dropped_bytes: 0,
             dropped_told: None,
             metrics: Arc::clone(metrics),
@@ -119,30 +121,61 @@ impl LokiSink {
         })
     }
 
-    fn encode(&self, batch: &Batch) -> Left {
-        let made;
-        let head = match self.heads.get(&batch.source.id) {
-            Some((head, _)) => head,
-            None => {
-                made = SourceHead::new(&self.config, &batch.source, &self.host);
-                &made
-            }
-        };
-        let (chunks, counts) = encode::encode(&self.config, head, batch);
+    /// Puts what was gathered into the spool. What there is no room for stays gathered.
+    fn put(&mut self) -> Result<(), SinkError> {
         let time_ms = spool::unix_ms();
-        let record = |chunk: encode::Chunk| format::Record {
-            lane: chunk.lane,
-            time_ms,
-            tenant: chunk.tenant,
-            lines: chunk.lines,
-            payload: chunk.body,
+        let packed = |chunk: Chunk| {
+            let payload = (&*chunk.head(), &*chunk.entries);
+            format::Record::new(chunk.lane, time_ms, chunk.tenant, chunk.lines, payload)
         };
-        Left { seq: batch.seq, records: chunks.into_iter().map(record).collect(), counts }
+        while let Some(record) = self.waiting.take().or_else(|| self.gathered.pop().map(packed)) {
+            let source = match self.writer.append(&record) {
+                Ok(()) => continue,
+                Err(AppendError::Full) => io::Error::other(format!(
+                    "the spool is full and waits for Loki ({} MiB; logs rotate on meanwhile, and what rotates away unread is \
+                     lost: mend Loki, raise sinks.loki.spool.max_size, or let the logs keep more),",
+                    self.config.spool.bytes_max >> 20
+                )),
+                Err(AppendError::Io(error)) => error,
+            };
+            self.waiting = Some(record);
+            // What is there already must be delivered, else no room would ever come.
+            self.sync()?;
+            return Err(SinkError::retry_all(
+                format!("putting lines into {}", self.spool_dir.display()),
+                source,
+            ));
+        }
+        self.declare_dropped();
+        Ok(())
     }
 
-    /// The spool takes nothing of anybody.
-    fn all_wait(&self, source: io::Error) -> SinkError {
-        SinkError::retry_all(format!("putting lines into {}", self.spool_dir.display()), source)
+    fn sync(&mut self) -> Result<(), SinkError> {
+        let committed = self.writer.commit();
+        self.push.wake();
+        committed
+            .map_err(|source| SinkError::retry_all(format!("syncing {}", self.spool_dir.display()), source))
+    }
+
+    /// Whether each label set of a batch still has room in its share of the spool. It counts as put in then.
+    fn take_shares(&self, head: &SourceHead, batch: &Batch) -> Result<(), SinkError> {
+        if !self.writer.has_shares() {
+            return Ok(());
+        }
+        for part in encode::label_sets(head, batch) {
+            if !self.writer.take_share(part.lane, part.bytes) {
+                return Err(SinkError::retry(
+                    format!(
+                        "of {}: Loki holds it back while it takes others' lines (sink_loki_delivery says why), and half of \
+                         sinks.loki.spool.max_size is for such; its sources wait in their logs, and what rotates away there \
+                         unread is lost",
+                        report::short(&part.labels)
+                    ),
+                    io::Error::other("the share of the spool is full"),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Counted at once, and said once a minute.
@@ -186,45 +219,28 @@ impl Sink for LokiSink {
         Ok(None)
     }
 
+    /// Takes it into memory; [`Sink::commit`] makes it safe, and only that brings its acknowledgement.
     fn deliver(&mut self, batch: &Batch) -> Result<Delivered, SinkError> {
-        let left = self.left.remove(&batch.source.id).filter(|left| left.seq == batch.seq);
-        let mut left = left.unwrap_or_else(|| self.encode(batch));
-        while let Some(record) = left.records.front() {
-            let error = match self.writer.append(record) {
-                Ok(()) => {
-                    left.records.pop_front();
-                    continue;
-                }
-                Err(AppendError::OverShare) => SinkError::retry(
-                    format!(
-                        "of {}: Loki holds it back while it takes others' lines (sink_loki_delivery says why), and half of \
-                         sinks.loki.spool.max_size is for such; its sources wait in their logs, and what rotates away there \
-                         unread is lost",
-                        report::short(&wire::labels(&record.payload))
-                    ),
-                    io::Error::other("the share of the spool is full"),
-                ),
-                Err(AppendError::Full) => self.all_wait(io::Error::other(format!(
-                    "the spool is full and waits for Loki ({} MiB; logs rotate on meanwhile, and what rotates away unread is \
-                     lost: mend Loki, raise sinks.loki.spool.max_size, or let the logs keep more),",
-                    self.config.spool.bytes_max >> 20
-                ))),
-                Err(AppendError::Io(error)) => self.all_wait(error),
-            };
-            self.left.insert(batch.source.id, left);
-            // What is there already must be delivered, else no room would ever come.
-            self.commit()?;
-            return Err(error);
+        // Before anything of the batch was taken: if that fails, it comes again.
+        if self.gathered.bytes() >= GATHERED_BYTES_MAX {
+            self.put()?;
         }
-        self.declare_dropped();
-        Ok(Delivered { mark: None, counts: left.counts })
+        let made;
+        let head = match self.heads.get(&batch.source.id) {
+            Some((head, _)) => head,
+            None => {
+                made = SourceHead::new(&self.config, &batch.source, &self.host);
+                &made
+            }
+        };
+        self.take_shares(head, batch)?;
+        let counts = encode::encode(&self.config, head, batch, &mut self.gathered);
+        Ok(Delivered { mark: None, counts })
     }
 
     fn commit(&mut self) -> Result<(), SinkError> {
-        let committed = self.writer.commit();
-        self.push.wake();
-        committed
-            .map_err(|source| SinkError::retry_all(format!("syncing {}", self.spool_dir.display()), source))
+        self.put()?;
+        self.sync()
     }
 
     fn gathers(&self) -> Option<Duration> {
@@ -237,7 +253,6 @@ impl Sink for LokiSink {
 
     fn detach(&mut self, stream: StreamId) {
         self.heads.remove(&stream);
-        self.left.remove(&stream);
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::lane::Job;
+use super::parcel::Parcel;
 use super::push::{EntryAdapter, PushRequest};
 use crate::settings::MaxLineAge;
 use crate::sink::spool::Position;
@@ -27,8 +28,8 @@ pub enum Order {
         tenant: String,
         /// Lines in it.
         lines: usize,
-        /// An encoded request.
-        body: Vec<u8>,
+        /// The request.
+        body: Parcel,
     },
     /// Write these to the dead letters and report with `Delivery::on_buried`.
     Bury {
@@ -64,8 +65,8 @@ pub struct Refused {
 /// A record that was read again.
 #[derive(Debug)]
 pub struct LoadedRecord {
-    /// An encoded request; empty = it is lost.
-    pub body: Vec<u8>,
+    /// A request; empty = it is lost.
+    pub body: Parcel,
 }
 
 /// The time, by both clocks.

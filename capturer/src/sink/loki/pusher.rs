@@ -17,9 +17,9 @@ use super::NAME;
 use super::answer::{Outcome, Presence, Verdict};
 use super::client::{Client, Connection};
 use super::delivery::{Delivery, ENTRIES_MAX, LoadedRecord, Now, Order, Refused};
+use super::parcel::Parcel;
 use super::report::Report;
 use super::summary::{self, Summary};
-use super::wire;
 use crate::decode::timestamp;
 use crate::settings::{Loki, Spool, WhenFull};
 use crate::sink::dead_letters::{DeadLetters, Letter};
@@ -212,8 +212,8 @@ impl Pusher {
             }
             match self.reader.read_next() {
                 Ok(Read::Record(record, at)) => {
-                    bytes += record.payload.len();
-                    let amount = (record.lines as usize, record.payload.len());
+                    bytes += record.block.len();
+                    let amount = (record.lines as usize, record.payload_len as usize);
                     self.delivery.take(self.now(), record.lane, &record.tenant, amount, at);
                 }
                 Ok(Read::Damaged { file, offset, bytes }) => {
@@ -252,7 +252,7 @@ impl Pusher {
     fn too_old(&mut self, record: &format::Record, bytes: u64) {
         self.metrics.lost(LossReason::SpoolTooOld, bytes);
         let cure = "raise sinks.loki.spool.max_age, or see why Loki took nothing for so long";
-        let labels = wire::labels(&record.payload);
+        let labels = parcel(record.clone()).labels();
         let amount = (u64::from(record.lines), bytes);
         let told = self.summary.add(&labels, (summary::SPOOL_TOO_OLD, cure), amount, "");
         told.into_iter().for_each(|told| tracing::warn!("loki: {told}"));
@@ -273,7 +273,9 @@ impl Pusher {
                 match order {
                     Order::Load { slot, places } => self.load(slot, &places),
                     Order::Send { slot, tenant, body, .. } => self.send(slot, tenant, body),
-                    Order::Probe { tenant } => self.send(self.connections.len() - 1, tenant, Vec::new()),
+                    Order::Probe { tenant } => {
+                        self.send(self.connections.len() - 1, tenant, Parcel::default())
+                    }
                     Order::Bury { slot, letters } => {
                         let result = self.bury(&letters);
                         self.delivery.on_buried(self.now(), slot, result, chance());
@@ -288,24 +290,24 @@ impl Pusher {
         let mut records = Vec::with_capacity(places.len());
         for at in places {
             let body = match self.reader.load(*at) {
-                Ok(Loaded::Record(record)) => record.payload,
+                Ok(Loaded::Record(record)) => parcel(record),
                 Ok(Loaded::TooOld(record, bytes)) => {
                     self.too_old(&record, bytes);
-                    Vec::new()
+                    Parcel::default()
                 }
-                Ok(Loaded::Dropped) => Vec::new(),
+                Ok(Loaded::Dropped) => Parcel::default(),
                 Ok(Loaded::Lost(bytes)) => {
                     self.metrics.lost(LossReason::SpoolDamaged, bytes);
                     tracing::error!(
                         bytes,
                         "loki: lines of the spool can't be read again and are lost; check the disk"
                     );
-                    Vec::new()
+                    Parcel::default()
                 }
                 Err(error) => {
                     self.reader.done(*at);
                     tracing::error!("loki: reading lines of the spool again: {error}; they are lost");
-                    Vec::new()
+                    Parcel::default()
                 }
             };
             records.push(LoadedRecord { body });
@@ -313,7 +315,7 @@ impl Pusher {
         self.delivery.on_loaded(self.now(), slot, records);
     }
 
-    fn send(&mut self, slot: usize, tenant: String, body: Vec<u8>) {
+    fn send(&mut self, slot: usize, tenant: String, body: Parcel) {
         let client = Arc::clone(&self.client);
         let mut connection = self.connections[slot].take();
         self.metrics.push_requests_total.with_label_values(&[NAME]).inc();
@@ -422,10 +424,10 @@ impl Pusher {
         self.reader.done(at);
         match loaded {
             Ok(Loaded::Record(record)) => {
-                let bytes = record.payload.len() as u64;
+                let bytes = u64::from(record.payload_len);
                 self.metrics.lost(LossReason::SpoolFull, bytes);
                 let cure = "see why Loki holds this label set back, or raise sinks.loki.spool.max_size";
-                let (labels, amount) = (wire::labels(&record.payload), (u64::from(record.lines), bytes));
+                let (labels, amount) = (parcel(record.clone()).labels(), (u64::from(record.lines), bytes));
                 let told = self.summary.add(&labels, (summary::SPOOL_FULL, cure), amount, "");
                 told.into_iter().for_each(|told| tracing::warn!("loki: {told}"));
             }
@@ -468,6 +470,10 @@ impl Pusher {
         }
         self.told = Told { report, message };
     }
+}
+
+fn parcel(record: format::Record) -> Parcel {
+    Parcel::packed(record.block, record.payload_len as usize)
 }
 
 fn letter(refused: &Refused, time: &str) -> Letter {

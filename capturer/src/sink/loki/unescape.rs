@@ -4,7 +4,7 @@ use memchr::memchr;
 
 /// Appends the text. What no JSON string could hold (a lone surrogate, an unknown escape) becomes U+FFFD.
 pub(super) fn unescape(mut escaped: &[u8], out: &mut Vec<u8>) {
-    while let Some(at) = memchr(b'\\', escaped) {
+    while let Some(at) = backslash(escaped) {
         out.extend_from_slice(&escaped[..at]);
         escaped = &escaped[at + 1..];
         let Some((kind, rest)) = escaped.split_first() else {
@@ -24,6 +24,16 @@ pub(super) fn unescape(mut escaped: &[u8], out: &mut Vec<u8>) {
     }
     out.extend_from_slice(escaped);
 }
+
+/// Where the next one is. Escapes stand close together, so a few bytes are looked at before it is worth it to search in wide
+/// steps.
+fn backslash(text: &[u8]) -> Option<usize> {
+    let near = text.len().min(NEAR_BYTES);
+    let found = text[..near].iter().position(|byte| *byte == b'\\');
+    found.or_else(|| Some(near + memchr(b'\\', &text[near..])?))
+}
+
+const NEAR_BYTES: usize = 8;
 
 /// Behind `\u`; returns what follows the digits, and those of a low surrogate.
 fn unicode<'a>(escaped: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {

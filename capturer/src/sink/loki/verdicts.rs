@@ -8,8 +8,9 @@ use super::answer::{Outcome, Scope, Verdict, WRONG_ADDRESS, judge};
 use super::delivery::{Delivery, Now, Trouble};
 use super::lane::{Job, LaneState, Part, Told, pause_ms};
 use super::nouns::{Slot, letters};
+use super::parcel::Parcel;
 use super::push::PushRequest;
-use super::{refusals, wire};
+use super::refusals;
 use crate::telemetry::metrics::{DeadLetterReason, PushFailure};
 
 /// Refusals in a row for no known reason, and nothing accepted between: then it is the address that is wrong, not the
@@ -100,7 +101,7 @@ impl Delivery {
         if let Some(part) = job.parts.front_mut() {
             self.told.accepted_lines += part.lines as u64;
             part.lines = 0;
-            part.body = Vec::new();
+            part.body = Parcel::default();
         }
         let batch_lines = self.limits.batch_lines;
         if let Some(lane) = self.lanes.get_mut(&job.lane) {
@@ -143,7 +144,7 @@ impl Delivery {
                 if trouble.reason == PushFailure::RateLimited && often {
                     self.slow_down(&mut job);
                 }
-                let hit = job.parts.front().map(|part| wire::labels(&part.body));
+                let hit = job.parts.front().map(|part| part.body.labels());
                 if let Some(tenant) = self.tenants.get_mut(tenant) {
                     tenant.example = hit.unwrap_or_default();
                 }
@@ -192,7 +193,7 @@ impl Delivery {
     ) {
         let id = job.lane;
         self.release(id);
-        let labels = job.parts.iter().map(|part| wire::labels(&part.body)).find(|labels| !labels.is_empty());
+        let labels = job.parts.iter().map(|part| part.body.labels()).find(|labels| !labels.is_empty());
         let labels = labels.or_else(|| Some(job.parts.front()?.letters.first()?.labels.clone()));
         let (min, max) = (self.limits.backoff_min, self.limits.backoff_max);
         let Some(lane) = self.lanes.get_mut(&id) else { return };
@@ -214,7 +215,7 @@ impl Delivery {
         (reason, code, words): (DeadLetterReason, u16, &str),
     ) {
         let Some(part) = job.parts.front_mut() else { return };
-        let request = refusals::decode(&part.body);
+        let request = refusals::decode(&part.body.request());
         let too_large = reason == DeadLetterReason::BodyTooLarge;
         if reason == DeadLetterReason::Other {
             self.server.doubts_in_a_row += 1;
@@ -368,13 +369,13 @@ fn undoubt(job: &mut Job) {
 /// What is left to be sent of a part.
 fn put(part: &mut Part, request: &PushRequest) {
     part.lines = request.lines();
-    part.body = if part.lines == 0 { Vec::new() } else { request.encode_to_vec() };
+    part.body = if part.lines == 0 { Parcel::default() } else { Parcel::plain(request.encode_to_vec()) };
 }
 
 /// Cuts the first part in two.
 fn cut(job: &mut Job) {
     let Some(part) = job.parts.pop_front() else { return };
-    let request = refusals::decode(&part.body);
+    let request = refusals::decode(&part.body.request());
     let half = request.lines() / 2;
     let rest = part.covers.saturating_sub(half);
     let (first, second) = request.split_at(half);

@@ -48,37 +48,51 @@ fn one_stream(mut body: &[u8]) -> Option<OneStream<'_>> {
     body.is_empty().then_some(OneStream { labels, entries: stream })
 }
 
+/// What stands before the encoded entries of a request of one label set.
+pub fn head(labels: &str, entries_len: usize) -> Vec<u8> {
+    let labels_len = 1 + prost::length_delimiter_len(labels.len()) + labels.len();
+    let mut head = Vec::with_capacity(labels_len + 12);
+    let mut put = |len: usize| {
+        head.push(0x0a);
+        // A vector takes whatever comes.
+        let _ = prost::encode_length_delimiter(len, &mut head);
+    };
+    put(labels_len + entries_len);
+    put(labels.len());
+    head.extend_from_slice(labels.as_bytes());
+    head
+}
+
+/// The labels in a [`head`] of which the first byte was taken off.
+pub fn read_head(mut bytes: &[u8]) -> Option<&str> {
+    varint(&mut bytes)?;
+    let labels = field(&mut bytes, 0x0a)?;
+    if bytes.is_empty() { std::str::from_utf8(labels).ok() } else { None }
+}
+
 /// One request of several of the same label set. Loki answers for the last stream of a request only, so it must be one
 /// stream, and not several with equal labels.
-pub fn join(bodies: &[Vec<u8>]) -> Vec<u8> {
+pub fn join<B: AsRef<[u8]>>(bodies: &[B]) -> Vec<u8> {
     if let [only] = bodies {
-        return only.clone();
+        return only.as_ref().to_vec();
     }
-    let streams: Option<Vec<OneStream>> = bodies.iter().map(|body| one_stream(body)).collect();
+    let streams: Option<Vec<OneStream>> = bodies.iter().map(|body| one_stream(body.as_ref())).collect();
     let Some(streams) =
         streams.filter(|streams| streams.windows(2).all(|two| two[0].labels == two[1].labels))
     else {
         return join_decoded(bodies);
     };
     let Some(first) = streams.first() else { return Vec::new() };
-    let labels_len = 1 + prost::length_delimiter_len(first.labels.len()) + first.labels.len();
-    let entries_len: usize = streams.iter().map(|stream| stream.entries.len()).sum();
-    let mut joined = Vec::with_capacity(labels_len + entries_len + 12);
-    let mut put = |len: usize| {
-        joined.push(0x0a);
-        // A vector takes whatever comes.
-        let _ = prost::encode_length_delimiter(len, &mut joined);
-    };
-    put(labels_len + entries_len);
-    put(first.labels.len());
-    joined.extend_from_slice(first.labels.as_bytes());
+    let entries_len = streams.iter().map(|stream| stream.entries.len()).sum();
+    let mut joined = head(first.labels, entries_len);
+    joined.reserve_exact(entries_len);
     streams.iter().for_each(|stream| joined.extend_from_slice(stream.entries));
     joined
 }
 
-fn join_decoded(bodies: &[Vec<u8>]) -> Vec<u8> {
+fn join_decoded<B: AsRef<[u8]>>(bodies: &[B]) -> Vec<u8> {
     let mut joined: Vec<StreamAdapter> = Vec::new();
-    let requests = bodies.iter().map(|body| PushRequest::decode(body.as_slice()).unwrap_or_default());
+    let requests = bodies.iter().map(|body| PushRequest::decode(body.as_ref()).unwrap_or_default());
     for stream in requests.flat_map(|request| request.streams) {
         match joined.iter_mut().find(|known| known.labels == stream.labels) {
             Some(known) => known.entries.extend(stream.entries),
@@ -174,7 +188,7 @@ mod tests {
             let oldest = entries.iter().map(|entry| entry.timestamp.unwrap().to_ns()).min();
             assert_eq!(oldest_ns(&whole), oldest);
         }
-        assert_eq!((join(&[]), oldest_ns(&[]), labels(&[])), (Vec::new(), None, String::new()));
+        assert_eq!((join::<Vec<u8>>(&[]), oldest_ns(&[]), labels(&[])), (Vec::new(), None, String::new()));
     }
 
     #[test]

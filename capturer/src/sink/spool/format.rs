@@ -1,13 +1,16 @@
 //! A record of the spool as bytes, and how it is found again in a damaged file. Pure.
 //!
 //! ```text
-//! "CSR1" │ payload │ plain  │ lines │ lane │ time ms │ tenant │ crc32 │ tenant │ payload
-//!   4    │ len 4   │ len 4  │ 4     │ 8    │ 8       │ len 4  │ 4     │        │ (snappy)      little endian
+//! "CSR1" │ block │ payload │ lines │ lane │ time ms │ tenant │ crc32 │ tenant │ block
+//!   4    │ len 4 │ len 4   │ 4     │ 8    │ 8       │ len 4  │ 4     │        │ (snappy)      little endian
 //! ```
 //! The checksum covers all before it and all behind it. A reader that meets anything else looks for the next four
 //! letters that begin a record with a right checksum: damage costs what it hit and nothing more.
 
+use bytes::Bytes;
 use memchr::memmem;
+
+use super::block;
 
 /// Begins each record.
 pub const MAGIC: [u8; 4] = *b"CSR1";
@@ -25,10 +28,20 @@ pub struct Record {
     pub time_ms: u64,
     /// Empty = none.
     pub tenant: String,
-    /// Lines in `payload`.
+    /// Lines in the payload.
     pub lines: u32,
-    /// Any bytes.
-    pub payload: Vec<u8>,
+    /// Length of the payload.
+    pub payload_len: u32,
+    /// The payload as `block.rs` packs it.
+    pub block: Bytes,
+}
+
+impl Record {
+    /// Packs a payload, which is a head and what follows it.
+    pub fn new(lane: u64, time_ms: u64, tenant: String, lines: u32, (head, rest): (&[u8], &[u8])) -> Record {
+        let payload_len = (head.len() + rest.len()) as u32;
+        Record { lane, time_ms, tenant, lines, payload_len, block: block::pack(head, rest).into() }
+    }
 }
 
 /// What the bytes at a place are.
@@ -45,19 +58,18 @@ pub enum Step {
 /// Appends a record.
 pub fn encode(record: &Record, out: &mut Vec<u8>) {
     let start = out.len();
-    let packed = snap::raw::Encoder::new().compress_vec(&record.payload).expect("shorter than 4 GiB");
     let tenant = &record.tenant.as_bytes()[..record.tenant.floor_char_boundary(TENANT_BYTES_MAX)];
     out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&(packed.len() as u32).to_le_bytes());
-    out.extend_from_slice(&(record.payload.len() as u32).to_le_bytes());
+    out.extend_from_slice(&(record.block.len() as u32).to_le_bytes());
+    out.extend_from_slice(&record.payload_len.to_le_bytes());
     out.extend_from_slice(&record.lines.to_le_bytes());
     out.extend_from_slice(&record.lane.to_le_bytes());
     out.extend_from_slice(&record.time_ms.to_le_bytes());
     out.extend_from_slice(&(tenant.len() as u32).to_le_bytes());
-    let crc = checksum(&out[start..], &[tenant, &packed]);
+    let crc = checksum(&out[start..], &[tenant, &record.block]);
     out.extend_from_slice(&crc.to_le_bytes());
     out.extend_from_slice(tenant);
-    out.extend_from_slice(&packed);
+    out.extend_from_slice(&record.block);
 }
 
 fn checksum(head: &[u8], rest: &[&[u8]]) -> u32 {
@@ -85,12 +97,14 @@ pub fn decode(bytes: &[u8]) -> Step {
     if checksum(&head[..36], &[rest]) != u32_at(36) {
         return Step::Damaged;
     }
-    let (tenant, packed) = rest.split_at(tenant_len);
-    let payload = snap::raw::Decoder::new().decompress_vec(packed);
-    match (payload, std::str::from_utf8(tenant)) {
-        (Ok(payload), Ok(tenant)) if payload.len() == u32_at(8) as usize => {
+    let (tenant, block) = rest.split_at(tenant_len);
+    let payload_len = u32_at(8);
+    // Not unpacked here: the checksum says that it is what was packed.
+    match (snap::raw::decompress_len(block), std::str::from_utf8(tenant)) {
+        (Ok(len), Ok(tenant)) if len == payload_len as usize => {
             let (lane, time_ms, lines) = (u64_at(16), u64_at(24), u32_at(12));
-            Step::Record(Record { lane, time_ms, tenant: tenant.to_owned(), lines, payload }, whole)
+            let (tenant, block) = (tenant.to_owned(), Bytes::copy_from_slice(block));
+            Step::Record(Record { lane, time_ms, tenant, lines, payload_len, block }, whole)
         }
         _ => Step::Damaged,
     }
@@ -109,13 +123,8 @@ mod tests {
     use super::*;
 
     fn any(rng: &mut Rng) -> Record {
-        Record {
-            lane: rng.next(),
-            time_ms: rng.next(),
-            tenant: rng.text(20),
-            lines: rng.next() as u32,
-            payload: rng.bytes(400),
-        }
+        let (head, rest) = (rng.bytes(20), rng.bytes(400));
+        Record::new(rng.next(), rng.next(), rng.text(20), rng.next() as u32, (&head, &rest))
     }
 
     /// All records that can be read, and the bytes passed over.

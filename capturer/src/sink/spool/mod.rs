@@ -17,6 +17,7 @@
 //!
 //! Not here: what the bytes mean, and who gets them.
 
+pub mod block;
 mod cursor;
 pub mod format;
 mod reader;

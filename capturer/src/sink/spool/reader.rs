@@ -19,6 +19,8 @@ use crate::ledger::claims::Claimed;
 const FILES_OPEN_MAX: usize = 4;
 /// Holes are whole blocks of the file system.
 const BLOCK_BYTES: u64 = 4096;
+/// Bytes of records that were read and are kept until they are asked for again: most are sent soon.
+const RECENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// With more records open than this the cursor is saved at every fifth call only: it names each of them.
 const OPEN_MANY: usize = 2_000;
 
@@ -79,6 +81,9 @@ pub struct Reader {
     again: VecDeque<Position>,
     missing: VecDeque<Read>,
     open: BTreeMap<Position, Open>,
+    /// Some of them as they were read.
+    recent: BTreeMap<Position, Record>,
+    recent_bytes: usize,
     files: VecDeque<(u64, Claimed<File>)>,
     saved: Cursor,
     saves_left_out: u32,
@@ -94,6 +99,8 @@ impl Reader {
             again: start.open.keys().copied().collect(),
             missing: start.missing.into(),
             open: start.open,
+            recent: BTreeMap::new(),
+            recent_bytes: 0,
             files: VecDeque::new(),
             saved: Cursor::default(),
             saves_left_out: 0,
@@ -176,6 +183,13 @@ impl Reader {
         }
         self.open.insert(at, Open { len: len as u32, time_ms: record.time_ms });
         *self.shared.state().open.entry(at.segment).or_default() += len as u64;
+        self.recent_bytes += record.block.len();
+        self.recent.insert(at, record.clone());
+        while self.recent_bytes > RECENT_BYTES_MAX
+            && let Some((_, oldest)) = self.recent.pop_first()
+        {
+            self.recent_bytes -= oldest.block.len();
+        }
         Ok(Some(Read::Record(record, at)))
     }
 
@@ -223,7 +237,11 @@ impl Reader {
     pub fn load(&mut self, at: Position) -> io::Result<Loaded> {
         let Some(open) = self.open.get(&at).copied() else { return Ok(Loaded::Dropped) };
         let known = self.shared.state().segments.contains_key(&at.segment);
-        let step = if known { self.step(at, u64::from(open.len))? } else { None };
+        let step = match self.take_recent(at).filter(|_| known) {
+            Some(record) => Some((Step::Record(record, open.len as usize), u64::from(open.len))),
+            None if known => self.step(at, u64::from(open.len))?,
+            None => None,
+        };
         let bytes = u64::from(open.len);
         let loaded = match step {
             Some((Step::Record(record, _), _)) if !self.is_too_old(&record) => {
@@ -237,8 +255,15 @@ impl Reader {
         Ok(loaded)
     }
 
+    fn take_recent(&mut self, at: Position) -> Option<Record> {
+        let record = self.recent.remove(&at)?;
+        self.recent_bytes -= record.block.len();
+        Some(record)
+    }
+
     /// A record was delivered.
     pub fn done(&mut self, at: Position) {
+        self.take_recent(at);
         let Some(open) = self.open.remove(&at) else { return };
         let mut state = self.shared.state();
         if let Some(bytes) = state.open.get_mut(&at.segment) {

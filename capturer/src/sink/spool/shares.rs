@@ -42,6 +42,11 @@ impl Shares {
         }
     }
 
+    /// Nobody is held back.
+    pub fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
     /// Whether a record of a label set may be put in; it counts as put in then.
     pub fn take(&mut self, lane: u64, bytes: u64) -> bool {
         let Some(left) = self.left.get_mut(&lane) else { return true };

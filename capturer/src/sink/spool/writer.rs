@@ -15,8 +15,6 @@ use crate::settings::WhenFull;
 pub enum AppendError {
     /// There is no room, and the config says to wait.
     Full,
-    /// Its label set has filled its share of the spool.
-    OverShare,
     /// The file system said no.
     Io(io::Error),
 }
@@ -34,6 +32,16 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// Some label set is held back, and has a share that it must not exceed.
+    pub fn has_shares(&self) -> bool {
+        self.shared.config.when_full == WhenFull::Wait && !self.shared.state().shares.is_empty()
+    }
+
+    /// Whether lines of a label set may be put in; they count as put in then, until the shares are given out anew.
+    pub fn take_share(&self, lane: u64, bytes: u64) -> bool {
+        self.shared.state().shares.take(lane, bytes)
+    }
+
     pub(super) fn new(shared: Arc<Shared>, number: u64, segment_bytes: u64) -> Writer {
         Writer { shared, segment_bytes, number, file: None, offset: 0, buffer: Vec::new() }
     }
@@ -45,11 +53,6 @@ impl Writer {
         let len = self.buffer.len() as u64;
         if self.file.is_some() && self.offset > 0 && self.offset + len > self.segment_bytes {
             self.close_segment().map_err(AppendError::Io)?;
-        }
-        if self.shared.config.when_full == WhenFull::Wait
-            && !self.shared.state().shares.take(record.lane, len)
-        {
-            return Err(AppendError::OverShare);
         }
         self.make_room(len)?;
         if self.file.is_none() {

@@ -1,4 +1,4 @@
-//! The pace of a stream over the API: when its connection is opened again, and whether it has one at all.
+//! The pace of a stream over the API: when its connection is read, when it is opened again, and whether it has one at all.
 //!
 //! ```text
 //! follow ─┬ interval over ─▶ close, open again                 a busy container
@@ -10,7 +10,7 @@
 //!
 //! Not here: the line for slots ([`crate::capture::context::Pool`]), and what an answer brings (`lines.rs`).
 
-use super::{ApiSource, Phase, SourceEvent, Then};
+use super::{ApiSource, Phase, SourceEvent, Then, hold};
 use crate::capture::context::{Context, Timer};
 use crate::settings::Settings;
 use crate::telemetry::metrics::StreamError;
@@ -21,6 +21,46 @@ const QUIET_LINES_PER_MINUTE: u64 = 10;
 const CLOSE_PATIENCE_MS: u64 = 10_000;
 /// Bounds of the pause between two looks at a container that is asked now and then.
 const POLL_MS: std::ops::RangeInclusive<u64> = 1_000..=30_000;
+
+/// Bytes of a follow that may come together between two reads: some sixty lines. The socket takes two hundred small writes
+/// before dockerd waits, and a follow that waits may skip what is rotated away.
+const GATHERED_BYTES_MAX: u64 = 8 * 1024;
+/// Pauses between two reads. All streams that pause go on together, so that one turn of the loop reads many of them.
+const PAUSES_MS: [u64; 4] = [hold::PAUSE_MS, 50, 20, 10];
+
+/// Lets lines that trickle gather in the socket: a read for each line costs a turn of the loop, a batch and an
+/// acknowledgement for each. Their listing would have them wait as long.
+#[derive(Debug, Default)]
+pub(super) struct Trickle {
+    /// When something came last.
+    last_ms: u64,
+    /// Nothing is read until then.
+    until_ms: Option<u64>,
+}
+
+impl Trickle {
+    /// So many bytes came since `since_ms` or the last time. They tell how long the next ones may gather.
+    pub fn came(&mut self, bytes: usize, since_ms: u64, now_ms: u64) {
+        let passed_ms = (now_ms - self.last_ms.max(since_ms)).max(1);
+        self.last_ms = now_ms;
+        // As if the pause would bring what came, and more of it the longer it is.
+        let is_small = |pause: &u64| bytes as u64 * *pause / passed_ms < GATHERED_BYTES_MAX;
+        let pause =
+            if bytes as u64 >= GATHERED_BYTES_MAX { None } else { PAUSES_MS.into_iter().find(is_small) };
+        self.until_ms = pause.map(|pause| hold::next_tick_ms(now_ms, pause));
+    }
+
+    /// Until when nothing is to be read.
+    pub fn until(&mut self, now_ms: u64) -> Option<u64> {
+        self.until_ms = self.until_ms.filter(|until| *until > now_ms);
+        self.until_ms
+    }
+
+    /// It is to be read as soon as there is room.
+    pub fn is_over(&self) -> bool {
+        self.until_ms.is_none()
+    }
+}
 
 /// Between two looks at a quiet container while there are more containers than slots.
 pub fn poll_ms(settings: &Settings) -> u64 {
@@ -65,6 +105,14 @@ impl ApiSource {
         self.activity = Some((now, 0));
         self.close(Then::Yield, cx);
         true
+    }
+
+    /// Something came: the next read may wait for more. Only where the files show whether a follow that waited has skipped
+    /// something.
+    pub(super) fn gather(&mut self, bytes: usize, cx: &mut Context<'_>) {
+        if self.answer.follow && self.hold.as_ref().is_some_and(|hold| hold.is_readable()) {
+            self.answer.trickle.came(bytes, self.answer.opened_at_ms, cx.now.mono_ms);
+        }
     }
 
     pub(super) fn tell_polled(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
@@ -164,5 +212,35 @@ impl ApiSource {
             "its connection brings nothing while its log grows; reading the files instead"
         );
         self.go_to_files(cx, told);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_trickles_gathers_and_what_flows_does_not() {
+        // Bytes, since when something came last, now, and until when it pauses.
+        let table = [
+            (120, 0, 1_005, Some(1_100)), // the first line
+            (240, 1_000, 1_100, Some(1_200)),
+            (7_000, 1_000, 1_100, Some(1_200)),
+            (7_000, 1_050, 1_100, Some(1_150)),
+            (7_000, 1_090, 1_100, Some(1_110)),
+            (7_000, 1_099, 1_100, None), // as fast as dockerd writes
+            (8_192, 0, 1_100, None),     // there may be more behind it
+        ];
+        for (bytes, last_ms, now_ms, expected) in table {
+            let mut trickle = Trickle { last_ms, until_ms: None };
+            trickle.came(bytes, 0, now_ms);
+            assert_eq!(trickle.until(now_ms), expected, "{bytes} bytes after {last_ms}");
+            assert_eq!(trickle.is_over(), expected.is_none());
+            assert_eq!(trickle.until(expected.unwrap_or_default()), None);
+        }
+        // What comes soon after the answer's head says how fast it comes, however long there was nothing before.
+        let mut trickle = Trickle::default();
+        trickle.came(4_000, 1_099, 1_100);
+        assert_eq!(trickle.until(1_100), None);
     }
 }
