@@ -19,7 +19,7 @@ struct Needed {
     is_here: fn() -> bool,
 }
 
-const NEEDED: [Needed; 7] = [
+const NEEDED: [Needed; 8] = [
     Needed { package: "gcc", what_for: "`cc`, by which rustc links", is_here: || on_path("cc") },
     Needed {
         package: "libc6-dev",
@@ -40,6 +40,11 @@ const NEEDED: [Needed; 7] = [
         package: "prometheus",
         what_for: "`promtool` and a real Prometheus, which judge alert rules, dashboard and scrapes",
         is_here: || on_path("promtool") && on_path("prometheus"),
+    },
+    Needed {
+        package: "logrotate",
+        what_for: "what rotates log files on most hosts, for tests to rotate with",
+        is_here: || on_path("logrotate"),
     },
     Needed { package: "curl", what_for: "the commands of the runbooks", is_here: || on_path("curl") },
     Needed {
@@ -62,12 +67,7 @@ const EMULATOR: [Needed; 1] = [Needed {
 }];
 
 /// What only the part `walks` needs.
-const ROTATORS: [Needed; 4] = [
-    Needed {
-        package: "logrotate",
-        what_for: "what rotates log files on most hosts, for tests to rotate with",
-        is_here: || on_path("logrotate"),
-    },
+const ROTATORS: [Needed; 3] = [
     Needed {
         package: "faketime",
         what_for: "days that pass at once: logrotate's `dateext` rotates once a day",

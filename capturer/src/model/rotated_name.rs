@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kin_by_name() {
+    fn by_name() {
         let number = |number, compressed| Some((RotatedName::Number(number), compressed));
         let date = |date: &str, compressed| Some((RotatedName::Date(date.to_owned()), compressed));
         let table = [
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_kin_a_name_may_be() {
+    fn whose_rotated_name_it_may_be() {
         let check =
             |name, expected: &[&str]| assert_eq!(live_names(name).collect::<Vec<_>>(), expected, "{name}");
         check("a.log", &[]);

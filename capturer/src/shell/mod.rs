@@ -478,7 +478,7 @@ impl Shell {
                 self.unwatched.remove(&stream);
                 is_news = self.watches.set(stream, watch);
                 if let Ok(found) = &result {
-                    self.watches.set_kin(stream, found.iter().map(|file| file.name.as_str()));
+                    self.watches.set_rotated(stream, found.iter().map(|file| file.name.as_str()));
                 }
             }
             // Where the directory is gone there is nothing to watch.

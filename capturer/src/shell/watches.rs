@@ -234,7 +234,7 @@ impl Watches {
     }
 
     /// A stream's files were listed; these are the names that are not its live one.
-    pub fn set_kin<'a>(&mut self, stream: StreamId, names: impl Iterator<Item = &'a str>) {
+    pub fn set_rotated<'a>(&mut self, stream: StreamId, names: impl Iterator<Item = &'a str>) {
         let Some(watched) = self.streams.get_mut(&stream) else { return };
         let Some(directory) = watched.watch.and_then(|watch| self.directories.get_mut(&watch)) else {
             return;
@@ -353,13 +353,13 @@ impl Watches {
                 for stem in rotated_name::stems(name) {
                     let by_name = [directory.streams.get(stem), directory.stems.get(stem)];
                     let streams = by_name.into_iter().flatten().flatten();
-                    told.changed.extend(streams.filter(|stream| self.is_kin(**stream, name)));
+                    told.changed.extend(streams.filter(|stream| self.is_rotated(**stream, name)));
                 }
             }
         }
     }
 
-    fn is_kin(&self, stream: StreamId, name: &str) -> bool {
+    fn is_rotated(&self, stream: StreamId, name: &str) -> bool {
         self.streams.get(&stream).is_some_and(|watched| RotatedName::of(name, &watched.live_name).is_some())
     }
 }
@@ -452,7 +452,7 @@ mod tests {
         watches.set_of_patterns(0, None, vec![(7, wild("*"))]);
         watches.set_of_patterns(1, None, vec![(7, wild("*.txt")), (7, Interest::name("named"))]);
         watches.set_of_patterns(2, None, vec![(7, Interest::directories(false))]);
-        watches.set_kin(StreamId(1), ["a.log", "a.log.1", "strange"].into_iter());
+        watches.set_rotated(StreamId(1), ["a.log", "a.log.1", "strange"].into_iter());
         let mut rotated_grew = Vec::new();
         let mut check = |name: &str, mask: u32, expected: (&[u32], &[u32], &[usize])| {
             let mut told = Concerned::default();

@@ -292,12 +292,12 @@ impl Capture {
                 for reader in self.owners.readers_for(stream) {
                     self.with_file(now, reader, |file, cx, told| {
                         file.on_grew(cx);
-                        file.on_kin_grew(cx, told);
+                        file.on_rotated_grew(cx, told);
                     });
                 }
             }
             Event::RotatedGrew { stream } => {
-                self.with_file(now, stream, |file, cx, told| file.on_kin_grew(cx, told))
+                self.with_file(now, stream, |file, cx, told| file.on_rotated_grew(cx, told))
             }
             Event::ChainChanged { stream } => {
                 self.with_file(now, stream, |file, cx, _| file.on_chain_changed(cx));
@@ -371,7 +371,7 @@ impl Capture {
         for id in ids {
             self.with_file(now, id, |file, cx, told| {
                 file.on_grew(cx);
-                file.on_kin_grew(cx, told);
+                file.on_rotated_grew(cx, told);
                 file.on_chain_changed(cx);
             });
         }

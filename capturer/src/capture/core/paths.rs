@@ -93,7 +93,7 @@ struct Look<'a> {
     /// Which file it is; `None` = nobody looked.
     id: Option<FileId>,
     /// They match rotated files of it too.
-    with_kin: bool,
+    with_rotated: bool,
     /// Where links on its way lead.
     target: Option<&'a str>,
 }
@@ -287,7 +287,7 @@ impl Capture {
             targets.extend(target.map(|target| (path.clone(), target)));
             ids.insert(path, id);
         }
-        let (paths, with_kin) = self.without_kin(ids.keys().cloned().collect());
+        let (paths, with_rotated) = self.without_rotated(ids.keys().cloned().collect());
         let rotated = ids.len() - paths.len();
         let paths = self.without_others(now, paths, &ids, &targets);
         for path in &paths {
@@ -300,7 +300,7 @@ impl Capture {
                 });
             }
             let id = ids.get(path).copied();
-            let look = Look { is_first: first_look, id, with_kin: with_kin.contains(path), target };
+            let look = Look { is_first: first_look, id, with_rotated: with_rotated.contains(path), target };
             self.follow_path(now, set, path, look);
         }
         if lane.is_none() {
@@ -335,10 +335,10 @@ impl Capture {
 
     /// Without those that are rotated files of another path that is followed: they are read with it, and read alone each
     /// of their lines would come twice. Also which paths have such files, and so are read from the oldest of them.
-    fn without_kin(&self, mut paths: BTreeSet<String>) -> (BTreeSet<String>, BTreeSet<String>) {
+    fn without_rotated(&self, mut paths: BTreeSet<String>) -> (BTreeSet<String>, BTreeSet<String>) {
         // Named on its own it is a log of its own, whatever its name looks like.
         let is_followed = |path: &str| self.ids.contains_key(&StreamKey::file(path)) || self.is_named(path);
-        let mut with_kin = BTreeSet::new();
+        let mut with_rotated = BTreeSet::new();
         let all = paths.clone();
         paths.retain(|path| {
             let (directory, name) = split_path(path);
@@ -347,10 +347,10 @@ impl Capture {
             let is_log = |path: &str| all.contains(path) || self.ids.contains_key(&StreamKey::file(path));
             let of = live.filter(|_| !is_followed(path)).find(|live| is_log(live));
             let stays = of.is_none();
-            with_kin.extend(of);
+            with_rotated.extend(of);
             stays
         });
-        (paths, with_kin)
+        (paths, with_rotated)
     }
 
     /// An entry names this very path, not a pattern that it matches.
@@ -452,14 +452,14 @@ impl Capture {
         let (directory, name) = split_path(path);
         let named = self.settings.file_monitor.files.iter().flat_map(|files| &files.paths);
         let named = named.filter_map(|pattern| pattern.as_str().strip_prefix(&directory)?.strip_prefix('/'));
-        let looks_like_kin = |other: &&str| *other != name && RotatedName::of(other, &name).is_some();
-        let mut apart: Vec<String> = named.filter(looks_like_kin).map(str::to_owned).collect();
+        let looks_rotated = |other: &&str| *other != name && RotatedName::of(other, &name).is_some();
+        let mut apart: Vec<String> = named.filter(looks_rotated).map(str::to_owned).collect();
         // Followed paths whose names begin alike, in either direction.
         let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
         let from = StreamKey::file(&format!("{directory}/{stem}"));
         let alike = self.ids.range(from.clone()..).take_while(|(key, _)| key.0.starts_with(&from.0));
         let followed = alike.filter_map(|(key, _)| key.0.rsplit_once('/').map(|(_, name)| name));
-        apart.extend(followed.filter(looks_like_kin).map(str::to_owned));
+        apart.extend(followed.filter(looks_rotated).map(str::to_owned));
         let stems: Vec<String> = rotated_name::stems(&name).map(str::to_owned).collect();
         for stem in stems {
             let from = StreamKey::file(&format!("{directory}/{stem}"));
@@ -548,7 +548,7 @@ impl Capture {
         let start = match resume {
             Some(Cursor::File(cursor)) => Start::Resume(cursor),
             None if at_end => Start::End,
-            _ if look.with_kin => Start::Oldest,
+            _ if look.with_rotated => Start::Oldest,
             _ if look.is_first => Start::Live,
             // It may have been rotated since it was made and before it was found.
             _ => Start::Since(self.paths.since_ns[set]),

@@ -99,9 +99,9 @@ pub struct FileSource {
     /// Its writer goes on for a while after a rename: a followed path, not a container.
     renamed_while_written: bool,
     /// Files that are no longer live are listed again then, because one was written to.
-    kin_look_ms: Option<u64>,
+    rotated_look_ms: Option<u64>,
     /// When they were listed last for this reason.
-    kin_looked_ms: u64,
+    rotated_looked_ms: u64,
     /// Names in its directory that are logs of their own.
     apart: Vec<String>,
     /// Where links lead.
@@ -181,8 +181,8 @@ impl FileSource {
             look_at_ms: None,
             looks: 0,
             renamed_while_written: false,
-            kin_look_ms: None,
-            kin_looked_ms: 0,
+            rotated_look_ms: None,
+            rotated_looked_ms: 0,
             apart: Vec::new(),
             elsewhere: Elsewhere::default(),
             reader: Reader::default(),
@@ -629,7 +629,7 @@ impl FileSource {
     /// A deadline may have passed.
     pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.look_if_due(cx);
-        self.look_at_kin_if_due(cx);
+        self.look_at_rotated_if_due(cx);
         self.look_at_unfinished(cx);
         self.end_groups(cx, told);
         self.go_on(cx, told);

@@ -80,22 +80,22 @@ impl FileSource {
     }
 
     /// inotify: a file that is not the live one was written to.
-    pub fn on_kin_grew(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
+    pub fn on_rotated_grew(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
         for link in self.chain.links.iter_mut().chain(parked).filter(|link| link.found.rank > 0) {
             link.unread = true;
         }
-        let due_ms = (self.kin_looked_ms + KIN_LOOK_MS).max(cx.now.mono_ms);
-        self.kin_look_ms = Some(due_ms);
-        self.look_at_kin_if_due(cx);
+        let due_ms = (self.rotated_looked_ms + KIN_LOOK_MS).max(cx.now.mono_ms);
+        self.rotated_look_ms = Some(due_ms);
+        self.look_at_rotated_if_due(cx);
         // Those still open are read at once, before newer lines of the live file.
         self.go_on(cx, told);
     }
 
-    pub(super) fn look_at_kin_if_due(&mut self, cx: &mut Context<'_>) {
-        match self.kin_look_ms {
+    pub(super) fn look_at_rotated_if_due(&mut self, cx: &mut Context<'_>) {
+        match self.rotated_look_ms {
             Some(at) if at <= cx.now.mono_ms => {
-                (self.kin_look_ms, self.kin_looked_ms) = (None, cx.now.mono_ms);
+                (self.rotated_look_ms, self.rotated_looked_ms) = (None, cx.now.mono_ms);
                 self.scan(cx);
             }
             Some(at) => cx.timers.set_earlier(Timer::Stream(self.stream), at),

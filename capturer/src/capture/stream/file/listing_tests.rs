@@ -120,7 +120,7 @@ fn a_line_that_is_open_at_the_end_of_a_renamed_file_goes_on_in_that_one() {
     read(&mut source, b"", &mut bench);
     // The next file waits, for its first record would be taken for the rest.
     assert_eq!((source.chain.parked.len(), source.chain.links[0].found.id.inode), (0, 2));
-    source.on_kin_grew(&mut bench.cx(), &mut Vec::new());
+    source.on_rotated_grew(&mut bench.cx(), &mut Vec::new());
     assert_eq!(read(&mut source, CRI_REST, &mut bench), ["1 lines"]);
     assert_eq!((source.chain.parked.len(), source.chain.links[0].found.id.inode), (1, 7));
 }
@@ -247,7 +247,7 @@ fn looks_that_bring_nothing_do_not_keep_a_renamed_file_open() {
     read(&mut source, b"", &mut bench);
     let due_ms = source.chain.parked[0].due_ms;
     bench.now.mono_ms += 1_000;
-    source.on_kin_grew(&mut bench.cx(), &mut Vec::new());
+    source.on_rotated_grew(&mut bench.cx(), &mut Vec::new());
     read(&mut source, b"", &mut bench);
     assert_eq!(source.chain.parked[0].due_ms, due_ms);
 }
