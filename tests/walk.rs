@@ -7,13 +7,14 @@
 //! CAPTURER_WALK='pattern=… | …'  # this one, as a failure prints it
 //! CAPTURER_WALK_SIDE=4 CAPTURER_WALK_DEADLINE=60 CAPTURER_WALK_SHRINK=90 CAPTURER_WALK_FAILURES=3
 //! ```
-//! `walks.txt` beside this file has the walks that found something, each made small, with what it was. walked.rs runs them.
+//! `walks.txt` beside this file has the walks that found something, each made small, with what it was. walked.rs runs them,
+//! but for those that show it by chance, which are run here.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use capturer_tests::walk::generate::generate;
-use capturer_tests::walk::many::{Case, Options, number, run};
+use capturer_tests::walk::many::{Case, Options, listed, number, run};
 use capturer_tests::walk::{Walk, stage};
 
 /// Walks of a usual run.
@@ -48,5 +49,13 @@ fn tell(walk: &Walk, deadline: Duration) -> Result<()> {
     if let Some(fault) = ended.fault {
         anyhow::bail!("{fault}\n--- the agent's log, last lines\n{}", ended.log);
     }
+    Ok(())
+}
+
+/// What only happens now and then: two of these are still seen to fail, one time in six.
+#[test]
+fn what_happens_by_chance() -> Result<()> {
+    let report = run(&listed(true)?, Options::from_env()?)?;
+    ensure!(report.failures.is_empty(), "{} walks failed; see above", report.failures.len());
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::action::{Action, Walk};
 use super::ledger::Fault;
@@ -53,6 +53,24 @@ pub struct Case {
     pub name: String,
     /// What happens.
     pub walk: Walk,
+}
+
+/// The walks of walks.txt; either those that show what they show each time, or those that do so by chance (`race:`).
+///
+/// # Errors
+/// A line that is no walk.
+pub fn listed(races: bool) -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for (index, line) in include_str!("../../walks.txt").lines().enumerate() {
+        let (walk, found) = line.split_once('#').unwrap_or((line, ""));
+        if walk.trim().is_empty() || found.trim_start().starts_with("race:") != races {
+            continue;
+        }
+        let name = format!("walks.txt, line {}:{found}", index + 1);
+        cases.push(Case { walk: Walk::parse(walk).with_context(|| name.clone())?, name });
+    }
+    ensure!(!cases.is_empty(), "walks.txt has none");
+    Ok(cases)
 }
 
 /// A walk that failed.

@@ -53,7 +53,9 @@ pub const NAME: &str = "loki";
 /// slow trickle, and one record for each label set.
 const GATHER: Duration = Duration::from_millis(100);
 /// Bytes of encoded lines that are put into the spool before that, to be synced with the rest.
-const GATHERED_BYTES_MAX: usize = 4 * 1024 * 1024;
+const GATHERED_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// But no more than such a part of the spool: what was gathered is no more asked for its share.
+const GATHERED_OF_SPOOL: u64 = 16;
 
 /// See the module's head.
 pub struct LokiSink {
@@ -166,9 +168,9 @@ impl LokiSink {
             if !self.writer.take_share(part.lane, part.bytes) {
                 return Err(SinkError::retry(
                     format!(
-                        "of {}: Loki holds it back while it takes others' lines (sink_loki_delivery says why), and half of \
-                         sinks.loki.spool.max_size is for such; its sources wait in their logs, and what rotates away there \
-                         unread is lost",
+                        "of {}: Loki holds it back or is slower than it prints (sink_loki_delivery says which), and one label set \
+                         may fill half of sinks.loki.spool.max_size; its sources wait in their logs, and what rotates away \
+                         there unread is lost",
                         report::short(&part.labels)
                     ),
                     io::Error::other("the share of the spool is full"),
@@ -222,7 +224,8 @@ impl Sink for LokiSink {
     /// Takes it into memory; [`Sink::commit`] makes it safe, and only that brings its acknowledgement.
     fn deliver(&mut self, batch: &Batch) -> Result<Delivered, SinkError> {
         // Before anything of the batch was taken: if that fails, it comes again.
-        if self.gathered.bytes() >= GATHERED_BYTES_MAX {
+        let gathered_max = (self.config.spool.bytes_max / GATHERED_OF_SPOOL).min(GATHERED_BYTES_MAX);
+        if self.gathered.bytes() as u64 >= gathered_max {
             self.put()?;
         }
         let made;

@@ -416,7 +416,11 @@ impl Pusher {
                 places.into_iter().for_each(|at| self.over_share(at));
             }
         }
-        self.reader.set_shares(Shares::new(&waiting, bytes_max, ENTRIES_MAX as u64));
+        let shares = Shares::new(&waiting, bytes_max, ENTRIES_MAX as u64);
+        self.reader.set_shares(match self.delivery.queued_while_answered() {
+            Some(queued) => shares.and_half_for_each(bytes_max, queued),
+            None => shares,
+        });
     }
 
     fn over_share(&mut self, at: Position) {

@@ -143,6 +143,12 @@ impl Delivery {
         self.server.was_up
     }
 
+    /// Bytes of each label set in the spool, as long as Loki answers or was not asked yet.
+    pub fn queued_while_answered(&self) -> Option<BTreeMap<u64, u64>> {
+        let answers = self.server.is_up || self.server.failures == 0;
+        answers.then(|| self.lanes.iter().map(|(id, lane)| (*id, lane.bytes as u64)).collect())
+    }
+
     /// What label sets have in the spool that wait by themselves or for their tenant, so that others can go on. A tenant that
     /// is everybody's holds everybody, as an outage does.
     pub fn held_back(&self) -> BTreeMap<u64, Waits> {

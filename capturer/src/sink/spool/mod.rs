@@ -13,7 +13,8 @@
 //! place up to which was read and each record before it that is not delivered; it lists the segments with their lengths
 //! too, so that one that is gone or cut is noticed. A segment of which nothing is left is removed. Where little is left
 //! of one, the room of the rest is given back to the file system (a hole), so that one label set that waits does not fill
-//! the disk with what others delivered; `shares.rs` bounds what it takes itself. Without a cursor file reading begins at the oldest segment and repeats lines.
+//! the disk with what others delivered; `shares.rs` bounds what it takes itself. Without a cursor file reading begins at the
+//! oldest segment and repeats lines.
 //!
 //! Not here: what the bytes mean, and who gets them.
 

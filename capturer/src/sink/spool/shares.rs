@@ -1,6 +1,7 @@
 //! How much of a spool label sets may take that are held back while others go on. Half of it is theirs, in equal shares;
 //! who has filled his waits, and what is free of the half is for whoever comes first. The other half stays for those that
-//! go on. In an outage nobody is held back more than others, so there are no shares and the whole spool is for everybody. Pure.
+//! go on. A burst is faster than the answer that holds it back, so no label set has more than half as long as Loki answers.
+//! In an outage nobody is held back more than others, so there are no shares and the whole spool is for everybody. Pure.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,10 @@ pub struct Shares {
     left: BTreeMap<u64, u64>,
     /// Bytes that are left of the half.
     free: u64,
+    /// Half of the spool, for each of the others; `None` = they may have all of it.
+    each_max: Option<u64>,
+    /// What those others have in the spool.
+    others: BTreeMap<u64, u64>,
 }
 
 /// What a label set that is held back has in the spool.
@@ -39,17 +44,29 @@ impl Shares {
         Shares {
             left: waiting.iter().map(|(lane, waits)| (*lane, left(waits))).collect(),
             free: if many { 0 } else { (bytes_max / 2).saturating_sub(all.bytes) },
+            ..Shares::default()
         }
     }
 
-    /// Nobody is held back.
+    /// And nobody else has more than half of it; `others` is what they have now.
+    pub fn and_half_for_each(self, bytes_max: u64, others: BTreeMap<u64, u64>) -> Shares {
+        Shares { each_max: Some(bytes_max / 2), others, ..self }
+    }
+
+    /// Everybody may have all of it.
     pub fn is_empty(&self) -> bool {
-        self.left.is_empty()
+        self.left.is_empty() && self.each_max.is_none()
     }
 
     /// Whether a record of a label set may be put in; it counts as put in then.
     pub fn take(&mut self, lane: u64, bytes: u64) -> bool {
-        let Some(left) = self.left.get_mut(&lane) else { return true };
+        let Some(left) = self.left.get_mut(&lane) else {
+            let Some(each_max) = self.each_max else { return true };
+            let has = self.others.entry(lane).or_default();
+            let may = *has == 0 || *has + bytes <= each_max;
+            *has += if may { bytes } else { 0 };
+            return may;
+        };
         let (within, free) = (*left >= bytes, self.free >= bytes);
         if within {
             *left -= bytes;
@@ -94,6 +111,14 @@ mod tests {
         assert!(shares.take(2, 156) && !shares.take(2, 1));
         assert_eq!(Shares::excess(&waiting(&[450, 0, 10]), 1_000), BTreeMap::new());
         assert_eq!(Shares::excess(&waiting(&[600, 0, 10]), 1_000), BTreeMap::from([(0, 434)]));
+    }
+
+    #[test]
+    fn a_burst_leaves_half_to_others_as_long_as_loki_answers() {
+        let mut shares = Shares::default().and_half_for_each(1_000, BTreeMap::from([(1, 400)]));
+        assert!(shares.take(1, 100) && !shares.take(1, 1), "it has half");
+        assert!(shares.take(2, 600) && !shares.take(2, 1), "what comes in one piece is taken");
+        assert!(Shares::default().take(1, 5_000), "in an outage all is for everybody");
     }
 
     /// What is known of each record is bounded as well: who trickles for hours must not take the places of others.

@@ -2,7 +2,7 @@
 //! several times, while it was empty for us or we were late. Then nothing that was read says where its content went, and
 //! no position leads there: a copy is told by its name, by its birth and by its first bytes, which nothing else has.
 
-use super::{Chain, HEAD_BYTES_PROOF, Link, Memory, Parked, begins_as, link, link_at};
+use super::{Chain, Copied, HEAD_BYTES_PROOF, Link, Memory, Parked, begins_as, link, link_at};
 use crate::capture::io::FoundFile;
 use crate::model::cursor::{FileId, FilePlace};
 
@@ -72,7 +72,7 @@ impl Chain {
                 continue;
             }
             if is_begun {
-                self.parked.push(Parked { link: link(file.clone()), due_ms: None });
+                self.parked.push(Parked { link: new_copy(file), due_ms: None });
             } else {
                 self.insert_before_live(file);
             }
@@ -126,8 +126,7 @@ impl Chain {
             self.marks.pop_back();
             self.front_marked = false;
         }
-        let mut copy = link(file.clone());
-        copy.settled = true;
+        let copy = Link { settled: true, ..new_copy(file) };
         self.links.insert(at, copy);
         if let Some(live) = self.links.back_mut() {
             // A read under way does not count.
@@ -137,4 +136,9 @@ impl Chain {
             self.mark_front();
         }
     }
+}
+
+/// Its lines may be older than it: an output may have them already.
+fn new_copy(file: &FoundFile) -> Link {
+    Link { copy: Copied::Yes, ..link(file.clone()) }
 }
