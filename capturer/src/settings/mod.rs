@@ -1,5 +1,5 @@
 //! What the agent is told to do: checked and typed. [`mod@file`] holds the config file as a user writes it and
-//! turns it into [`Settings`]; [`cli`] the command line. Every other part sees only this module's types.
+//! turns it into [`Settings`]. Every other part sees only this module's types.
 //!
 //! ```text
 //! text ─yaml─▶ tree with places ─+ --set─▶ reader (substitute, units) ─▶ Settings ─check─▶ Settings or all problems

@@ -1,5 +1,5 @@
 //! Sinks: where records go. Each sink has a thread and a queue of its own, so that a slow one holds nobody else
-//! back; it answers each batch with an [`Ack`], in order.
+//! back; it answers each batch with an [`Ack`](crate::model::record::Ack), in order.
 //!
 //! ```text
 //! capture ── ToSink ─▶ runtime.rs (thread: retries, health, counts) ── deliver ─▶ local_file.rs, stdout.rs, loki/

@@ -2,7 +2,6 @@
 //!
 //! ```text
 //! PARTS (a table) ──▶ the ones asked for and what they need ──▶ run in order ──▶ summary, last line, exit code
-//!                                          BESIDE: two at once ──┘
 //! ```
 //! A part that fails stops only the parts that need it. The same command is all of CI. `--long` adds what takes hours.
 
@@ -15,15 +14,13 @@ pub mod stream;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use crate::clean;
 use libtest::{End, Ran};
-use parts::{BESIDE, PARTS};
+use parts::PARTS;
 
 /// How many columns a part's line in the summary may have.
 const COLUMNS: usize = 100;
@@ -42,20 +39,12 @@ pub struct TestArgs {
     #[arg(long)]
     long: bool,
     /// How many test programs against Engines run at a time.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
     side_by_side: u8,
 }
 
 /// Set once: parts are functions of a table and take no arguments.
 static SIDE_BY_SIDE: OnceLock<usize> = OnceLock::new();
-
-/// Parts that run beside another now.
-static RUN_BESIDE: AtomicUsize = AtomicUsize::new(0);
-
-/// How many parts run beside another now.
-pub fn runs_beside() -> usize {
-    RUN_BESIDE.load(Ordering::SeqCst)
-}
 
 /// One thing to check.
 pub struct Part {
@@ -159,58 +148,21 @@ pub fn run(arguments: &TestArgs) -> Result<bool> {
     let chosen = choose(&arguments.parts, arguments.long)?;
     SIDE_BY_SIDE.get_or_init(|| usize::from(arguments.side_by_side));
     clean::before();
-    let begun = Instant::now();
     let mut verdicts: Vec<Verdict> = Vec::new();
     for (index, part) in chosen.iter().enumerate() {
-        if verdicts.iter().any(|verdict| verdict.part == part.name) {
-            // It ran beside another.
-            continue;
-        }
         println!("\n== {} ({} of {}): {}", part.name, index + 1, chosen.len(), part.what);
-        let beside = beside(part, &chosen, &verdicts);
         let started = Instant::now();
-        let outcome = match missing_need(part, &verdicts) {
+        let holds = |need: &str| verdicts.iter().any(|verdict| verdict.part == need && verdict.holds);
+        let outcome = match part.needs.iter().find(|need| !holds(need)) {
             Some(need) => Ok(Outcome::Skipped(format!("needs {need}"))),
             None => (part.run)(),
         };
-        let mut ended = vec![judge(part.name, started.elapsed(), outcome)];
-        for thread in beside {
-            ended.push(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        }
-        for verdict in ended {
-            println!("-- {}: {} after {}", verdict.part, verdict.text, seconds(verdict.took));
-            verdicts.push(verdict);
-        }
+        let verdict = judge(part.name, started.elapsed(), outcome);
+        println!("-- {}: {} after {}", verdict.part, verdict.text, seconds(verdict.took));
+        verdicts.push(verdict);
     }
-    print!("{}", summary(&verdicts, begun.elapsed()));
+    print!("{}", summary(&verdicts));
     Ok(verdicts.iter().all(|verdict| verdict.tally.failed == 0))
-}
-
-/// What a part needs and does not have.
-fn missing_need(part: &Part, verdicts: &[Verdict]) -> Option<&'static str> {
-    let holds = |need: &str| verdicts.iter().any(|verdict| verdict.part == need && verdict.holds);
-    part.needs.iter().copied().find(|need| !holds(need))
-}
-
-/// Starts the parts that run while this one does.
-fn beside(part: &Part, chosen: &[&'static Part], verdicts: &[Verdict]) -> Vec<JoinHandle<Verdict>> {
-    let is_beside = |other: &&&'static Part| {
-        BESIDE.contains(&(other.name, part.name)) && missing_need(other, verdicts).is_none()
-    };
-    let start = |other: &&'static Part| {
-        let other = *other;
-        println!("== {}, beside it: {}", other.name, other.what);
-        RUN_BESIDE.fetch_add(1, Ordering::SeqCst);
-        std::thread::spawn(move || {
-            let started = Instant::now();
-            // A part that panics must not leave the others waiting.
-            let run = std::panic::catch_unwind(other.run);
-            RUN_BESIDE.fetch_sub(1, Ordering::SeqCst);
-            let outcome = run.unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked; what it said is above")));
-            judge(other.name, started.elapsed(), outcome)
-        })
-    };
-    chosen.iter().filter(is_beside).map(start).collect()
 }
 
 /// Prints every part.
@@ -288,7 +240,7 @@ fn judge(part: &'static str, took: Duration, outcome: Result<Outcome>) -> Verdic
 }
 
 /// A line for each part; what was slow, skipped, flaky or failed by name; and last, alone, the sum of all tests.
-fn summary(verdicts: &[Verdict], all: Duration) -> String {
+fn summary(verdicts: &[Verdict]) -> String {
     let mut text = String::from("\n== summary\n");
     let mut sum = Tally::default();
     for verdict in verdicts {
@@ -296,6 +248,7 @@ fn summary(verdicts: &[Verdict], all: Duration) -> String {
         let _ = writeln!(text, "{}", cut(&line));
         sum.merge(verdict.tally.clone());
     }
+    let all: Duration = verdicts.iter().map(|verdict| verdict.took).sum();
     let _ = writeln!(text, "{:<13} {:>8}", "all", seconds(all));
     sum.times.sort_by(|one, other| other.cmp(one));
     for (millis, name) in sum.times.iter().take(SLOWEST) {
@@ -351,16 +304,6 @@ mod tests {
         }
     }
 
-    /// One that stood after its neighbour's users would run too late for them, and one that needs its neighbour never.
-    #[test]
-    fn what_runs_beside_another_stands_behind_it_and_does_not_need_it() {
-        let at = |name: &str| PARTS.iter().position(|part| part.name == name).expect("it is a part");
-        for (name, other) in BESIDE {
-            assert!(at(other) < at(name), "{name} before {other}");
-            assert!(!PARTS[at(name)].needs.contains(other), "{name} needs {other}");
-        }
-    }
-
     #[test]
     fn a_named_part_brings_what_it_needs() {
         assert_eq!(chosen(&["tidy"]), ["tidy"]);
@@ -389,7 +332,7 @@ mod tests {
             judge("tidy", Duration::ZERO, Ok(Outcome::Passed)),
             judge("doc", Duration::ZERO, Ok(Outcome::Skipped("needs tools".to_owned()))),
         ];
-        let text = summary(&verdicts, Duration::from_secs(3));
+        let text = summary(&verdicts);
         assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
         assert!(text.ends_with("\n1 flaky\n4 passed, 2 failed, 3 skipped\n"), "{text}");
         for line in [

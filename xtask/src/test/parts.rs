@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::libtest::{self, Ran};
 use super::schedule::{self, Schedule};
 use super::stream::check;
-use super::{Outcome, Part, SIDE_BY_SIDE, Tally, runs_beside};
+use super::{Outcome, Part, SIDE_BY_SIDE, Tally};
 use crate::ci_build::{self, Program};
 use crate::debian::run;
 use crate::{build_ebpf, clean, engines, paths, programs, release, tidy, tools, vm};
@@ -113,10 +113,6 @@ pub const PARTS: &[Part] = &[
     },
 ];
 
-/// The first runs while the second does: the linker of the release agent and the emulated machines use one processor for
-/// long, and the tests against Engines mostly wait.
-pub const BESIDE: &[(&str, &str)] = &[("agent", "simulation"), ("vm", "engine-tests")];
-
 /// The test target of the part with the same name.
 const QUICKSTART: &str = "quickstart";
 /// The feature without which the tests against Engines do not exist, and the folder of their package.
@@ -189,7 +185,6 @@ fn engine_tests(wanted: impl Fn(&EngineTests, &str) -> bool) -> Result<Outcome> 
         alone,
         apart,
         width: SIDE_BY_SIDE.get().copied().unwrap_or(1),
-        is_quiet: || runs_beside() == 0,
         environment: vec![
             ("CAPTURER_BIN", release::program()),
             ("CAPTURER_CLONE", release::clone_dir()),

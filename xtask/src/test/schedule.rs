@@ -1,8 +1,7 @@
 //! Test programs against Engines, several at a time.
 //!
 //! ```text
-//! longest first ─▶ N side by side ─▶ (other parts have ended) ─▶ those that judge times, one alone ─▶ what failed, once
-//!                                                                                       more, alone ─▶ verdicts
+//! longest first ─▶ N side by side ─▶ those that judge times, one alone ─▶ what failed, once more, alone ─▶ verdicts
 //! ```
 //! They mostly wait, each for an Engine, an agent and folders of its own. A test that fails among others and passes alone is
 //! FLAKY: told with both outputs and counted, and no failure of the run.
@@ -19,8 +18,6 @@ use crate::ci_build::Program;
 
 /// How often it is said what runs.
 const PROGRESS: Duration = Duration::from_secs(20);
-/// How often it is looked whether one has ended.
-const POLL: Duration = Duration::from_millis(50);
 
 /// What to run, and how.
 pub struct Schedule<'a> {
@@ -32,8 +29,6 @@ pub struct Schedule<'a> {
     pub apart: Vec<&'a Program>,
     /// How many of the first at a time.
     pub width: usize,
-    /// No other part runs beside.
-    pub is_quiet: fn() -> bool,
     /// What every program finds in its environment.
     pub environment: Vec<(&'static str, PathBuf)>,
     /// Where their outputs go.
@@ -43,12 +38,6 @@ pub struct Schedule<'a> {
 /// Runs all.
 pub fn run(schedule: &Schedule<'_>) -> Result<Tally> {
     let mut ran = side_by_side(schedule, &schedule.together, schedule.width)?;
-    if !(schedule.is_quiet)() {
-        println!("the rest runs alone: waiting for the part beside");
-        while !(schedule.is_quiet)() {
-            std::thread::sleep(POLL);
-        }
-    }
     ran.extend(side_by_side(schedule, &schedule.alone, 1)?);
     let mut tally = Tally::default();
     for ran in ran {
@@ -93,7 +82,7 @@ fn side_by_side(schedule: &Schedule<'_>, programs: &[&Program], width: usize) ->
             let names: Vec<String> = running.iter().map(Running::progress).collect();
             println!("{} of {} ended; running: {}", ended.len(), programs.len(), names.join(", "));
         }
-        std::thread::sleep(POLL);
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -199,7 +188,6 @@ mod tests {
             alone: vec![&bad],
             apart: Vec::new(),
             width: 2,
-            is_quiet: || true,
             environment: Vec::new(),
             logs: dir.path().join("logs"),
         })
@@ -226,7 +214,6 @@ mod tests {
             alone: Vec::new(),
             apart: programs.iter().take(4).collect(),
             width: 2,
-            is_quiet: || true,
             environment: Vec::new(),
             logs: dir.path().join("logs"),
         };
