@@ -420,6 +420,19 @@ fn lines_that_wait_in_a_group_are_found_in_later_files() {
     assert_eq!((inodes(&three), three.position(), three.delivered_to), (vec![3], 40, [40, 40]));
 }
 
+/// A file is begun of which an earlier run delivered a part, and the agent dies before that was read again.
+#[test]
+fn what_was_delivered_of_a_later_file_stays_delivered_if_the_first_is_gone() {
+    let [old, live] = [file(1, 1, &content('a')), file(0, 2, &content('b'))];
+    // One channel was delivered up to 30 bytes into the second file, a line of the other is open since the first.
+    let mut chain = Chain::new(saved(old.id, old.print(), [100, 0]));
+    chain.on_scan(vec![old, live]);
+    open_all(&mut chain);
+    read_front(&mut chain);
+    let Cursor::File(cursor) = cursor_at(&mut chain, [None, Some(30)]) else { panic!("it has a front") };
+    assert_eq!(reached_of(&cursor), [(2, 0, [30, 0])]);
+}
+
 /// Without birth times an empty file is opened by its number alone, and that may have come back meanwhile: what was made
 /// and renamed between the listing and the opening comes first.
 #[test]

@@ -117,7 +117,12 @@ impl Chain {
         let from = first.iter().map(|first| first.unwrap_or(position)).min().unwrap_or(position).min(end);
         // Of a line whose beginning is gone the rest is taken, from here on.
         let done = |channel: usize| if open[channel].in_line { from } else { position };
-        let skip = [0, 1].map(|channel| first[channel].unwrap_or(done(channel)) - from);
+        let skip = [0, 1].map(|channel| {
+            // What an earlier run delivered stays delivered, also while it is not read again yet.
+            let (done, before) = (first[channel].unwrap_or(done(channel)), self.delivered_to[channel]);
+            let is_before = before > 0 && before.wrapping_sub(done) as i64 > 0;
+            if is_before { before.wrapping_sub(from) } else { done - from }
+        });
         FilePlace { file, head, tail, offset: from.wrapping_sub(base), skip }
     }
 }
