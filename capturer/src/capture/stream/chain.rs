@@ -547,10 +547,8 @@ impl Chain {
 
     fn take_front(&mut self) -> Option<Link> {
         let position = self.position();
+        self.renew_mark();
         let front = self.links.pop_front()?;
-        if let Some(mark) = self.marks.back_mut() {
-            (mark.head, mark.tail) = (front.head, front.tail);
-        }
         self.known.put(front.place());
         self.go_on_at(position);
         Some(front)
@@ -573,11 +571,7 @@ impl Chain {
 
     fn push_front(&mut self, link: Link) {
         let position = self.position();
-        if let (Some(front), Some(mark)) = (self.links.front(), self.marks.back_mut())
-            && self.front_marked
-        {
-            (mark.head, mark.tail) = (front.head, front.tail);
-        }
+        self.renew_mark();
         self.links.push_front(link);
         self.go_on_at(position);
     }
@@ -586,6 +580,15 @@ impl Chain {
     fn go_on_at(&mut self, position: u64) {
         self.base = position.wrapping_sub(self.links.front().map_or(0, |front| front.offset));
         self.mark_front();
+    }
+
+    /// The front is known better than when it was begun; it may even have gone on in a copy before it was opened.
+    fn renew_mark(&mut self) {
+        if let (Some(front), Some(mark)) = (self.links.front(), self.marks.back_mut())
+            && self.front_marked
+        {
+            (mark.file, mark.head, mark.tail) = (front.found.id, front.head, front.tail);
+        }
     }
 
     fn mark_front(&mut self) {

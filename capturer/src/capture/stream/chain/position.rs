@@ -64,12 +64,7 @@ impl Chain {
     /// The cursor for a stream with these lines not delivered on its channels.
     pub fn cursor(&mut self, open: &[Undelivered; 2]) -> Cursor {
         let position = self.position();
-        if let (Some(front), Some(mark)) = (self.links.front(), self.marks.back_mut())
-            && self.front_marked
-        {
-            // Known better than when it was begun.
-            (mark.head, mark.tail) = (front.head, front.tail);
-        }
+        self.renew_mark();
         let since = |open: &Undelivered| open.starts.first().copied();
         let from = open.iter().filter_map(since).min().unwrap_or(position);
         while self.marks.len() > 1 && self.marks[1].start <= from {
