@@ -439,6 +439,7 @@ impl Chain {
             {
                 seen[index] = true;
                 self.links[index].meet(file);
+                self.links[index].copy = Copied::Yes;
                 newest_known = Some(at);
             }
         }
@@ -588,6 +589,7 @@ impl Chain {
             && self.front_marked
         {
             (mark.file, mark.head, mark.tail) = (front.found.id, front.head, front.tail);
+            mark.is_copy = front.is_copy();
         }
     }
 
@@ -601,7 +603,7 @@ impl Chain {
             {
                 self.marks.pop_back();
             }
-            let is_copy = matches!(front.copy, Copied::Likely | Copied::Yes);
+            let is_copy = front.is_copy();
             self.marks.push_back(Mark { start: position, base: self.base, file, head, tail, is_copy });
         }
     }

@@ -185,6 +185,11 @@ impl Link {
         self.handle == Handle::None && !self.idle && self.found.rank == 0 && is_copy(file, &self.head)
     }
 
+    /// Its lines may be older than it.
+    pub(super) fn is_copy(&self) -> bool {
+        matches!(self.copy, Copied::Likely | Copied::Yes)
+    }
+
     /// It has the live name again: a link was changed back, a rename was undone.
     pub(super) fn is_live_again(&mut self) {
         (self.elsewhere, self.late, self.last_look, self.settled) = (false, false, false, false);

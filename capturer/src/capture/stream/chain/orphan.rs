@@ -76,6 +76,7 @@ impl Chain {
             return self.remove(0);
         }
         let position = self.position();
+        self.renew_mark();
         let Some(front) = self.links.front_mut() else { return };
         let orphan = Orphan {
             place: FilePlace {
@@ -87,9 +88,6 @@ impl Chain {
             in_place: true,
             tried: Vec::new(),
         };
-        if let Some(mark) = self.marks.back_mut().filter(|_| self.front_marked) {
-            (mark.head, mark.tail) = (front.head, front.tail);
-        }
         self.base = self.base.wrapping_add(front.offset);
         let judged = front.found.head.len() >= front.head.len_bytes as usize && len > 0;
         front.head = if judged && !front.found.has_head(&front.head) {
