@@ -240,23 +240,34 @@ pub fn encode(config: &Loki, head: &SourceHead, batch: &Batch, gathered: &mut Ga
 }
 
 /// What a batch has of a label set.
-pub struct Part {
+pub struct Part<'h> {
     /// See [`Chunk::lane`].
     pub lane: u64,
     /// As text.
-    pub labels: String,
+    pub labels: Cow<'h, str>,
     /// Of its messages.
     pub bytes: u64,
 }
 
 /// The label sets that lines of a batch belong to.
-pub fn label_sets(head: &SourceHead, batch: &Batch) -> Vec<Part> {
-    let sets = StdType::ALL.map(|std_type| by_label_set(&head.channels[std_type.index()], batch, std_type));
-    let part = |(channel, records): (ChannelHead, Vec<usize>)| {
-        let bytes = records.iter().map(|index| u64::from(batch.records[*index].message_len)).sum();
-        Part { lane: channel.lane, labels: channel.labels, bytes }
-    };
-    sets.into_iter().flatten().map(part).collect()
+pub fn label_sets<'h>(head: &'h SourceHead, batch: &Batch) -> Vec<Part<'h>> {
+    let mut parts = Vec::new();
+    for std_type in StdType::ALL {
+        let channel = &head.channels[std_type.index()];
+        if batch.changes.is_none() {
+            let records = batch.records.iter().filter(|record| record.std_type == std_type);
+            let bytes = records.map(|record| u64::from(record.message_len)).sum();
+            if bytes > 0 {
+                parts.push(Part { lane: channel.lane, labels: Cow::Borrowed(&channel.labels), bytes });
+            }
+            continue;
+        }
+        parts.extend(by_label_set(channel, batch, std_type).into_iter().map(|(channel, records)| {
+            let bytes = records.iter().map(|index| u64::from(batch.records[*index].message_len)).sum();
+            Part { lane: channel.lane, labels: Cow::Owned(channel.labels), bytes }
+        }));
+    }
+    parts
 }
 
 /// Records by what their labels are in the end: lines of one label set must stay in order, however they came by it.
