@@ -572,6 +572,7 @@ impl Capture {
             if mark.is_none() {
                 self.saving.count_repeatable(batch.source.id, bytes);
             }
+            self.saving.note_end(&batch.end);
             self.tracker.on_ack(&batch.source.key, name, batch.seq, &batch.end, mark);
             self.plan_save(now);
         }

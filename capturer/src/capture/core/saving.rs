@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! a position moved ─▶ the last save was ordered over a second ago, or a crash would repeat 1 MiB of a stream: now
+//!                  ├▶ a file was read to its end and another begun: a tenth of a second after the last one
 //!                  └▶ else: a second after the last one
 //! a stream waits for its first batch ─▶ now; while others are being prepared too: with them, after 50 ms at most
 //! ```
@@ -15,10 +16,14 @@ use super::Capture;
 use crate::capture::context::Timer;
 use crate::capture::io::Action;
 use crate::model::clock::Now;
+use crate::model::cursor::Cursor;
 use crate::model::record::{SavedMarks, StreamId};
 
 /// A checkpoint is saved at most so long after a position moved, and no more often, unless a crash would repeat much.
 const CHECKPOINT_INTERVAL_MS: u64 = 1_000;
+/// The same when a stream went on to another file. Whose file that is only the table of files read says once it is renamed
+/// again: after a crash a pattern may find it under a name that looks like a log of its own.
+const WENT_ON_INTERVAL_MS: u64 = 100;
 /// A stream that could begin waits so long for others that are being prepared, so that ten thousand files need few
 /// checkpoints.
 const GATHER_MS: u64 = 50;
@@ -36,6 +41,8 @@ pub(super) struct Saving {
     repeatable: BTreeMap<StreamId, u64>,
     /// The largest of them.
     repeatable_most: u64,
+    /// A stream went on to another file since then.
+    went_on: bool,
     /// Since when a stream has waited for its first batch.
     urgent_since_ms: Option<u64>,
     /// Why the last save failed.
@@ -58,11 +65,17 @@ impl Saving {
         self.repeatable_most = self.repeatable_most.max(*repeatable);
     }
 
+    /// A sink has acknowledged lines up to there.
+    pub(super) fn note_end(&mut self, end: &Cursor) {
+        self.went_on |= matches!(end, Cursor::File(end) if !end.done.is_empty());
+    }
+
     /// When what has moved is to be saved.
     fn due_ms(&self, now: Now) -> u64 {
+        let interval_ms = if self.went_on { WENT_ON_INTERVAL_MS } else { CHECKPOINT_INTERVAL_MS };
         match self.ordered_ms {
             Some(ordered_ms) if self.repeatable_most < REPEATABLE_BYTES_MAX => {
-                now.mono_ms.max(ordered_ms + CHECKPOINT_INTERVAL_MS)
+                now.mono_ms.max(ordered_ms + interval_ms)
             }
             _ => now.mono_ms,
         }
@@ -110,6 +123,7 @@ impl Capture {
         self.saving.urgent_since_ms = None;
         self.saving.repeatable.clear();
         self.saving.repeatable_most = 0;
+        self.saving.went_on = false;
         self.actions.push(Action::SaveCheckpoint { seq, checkpoint });
     }
 
