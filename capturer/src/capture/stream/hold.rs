@@ -59,13 +59,22 @@ pub enum ListingResult {
     Rotated,
 }
 
+/// What a listing showed of the live file.
+#[derive(Debug, PartialEq, Eq)]
+struct LiveFile {
+    id: FileId,
+    head: HeadPrint,
+    /// The file that was rotated last.
+    rotated: Option<FileId>,
+}
+
 /// What is known of the files.
 #[derive(Debug, PartialEq, Eq)]
 enum Files {
     /// Not listed yet.
     Unknown,
     /// The live file then; `None` = it was not there.
-    Live(Option<(FileId, HeadPrint)>),
+    Live(Option<LiveFile>),
     /// They can't be read: nothing is held back.
     Unreadable,
 }
@@ -241,8 +250,9 @@ impl Hold {
             let grew = self.silence.len.is_some_and(|len| live.len > len);
             self.silence = Silence { asked: false, len: Some(live.len), grew };
         }
+        let rotated = found.iter().rfind(|file| file.rank == 1).map(|file| file.id);
         match (&self.files, live) {
-            (Files::Live(base), live) if !is_same(base.as_ref(), live) => {
+            (Files::Live(base), live) if !is_same(base.as_ref(), live, rotated) => {
                 // With nothing there the container is being removed: what it said is all there is.
                 if found.is_empty() {
                     self.release(covered, told);
@@ -252,7 +262,7 @@ impl Hold {
             }
             _ => {}
         }
-        self.files = Files::Live(live.map(|file| (file.id, file.print())));
+        self.files = Files::Live(live.map(|file| LiveFile { id: file.id, head: file.print(), rotated }));
         self.release(covered, told);
         self.look_if_due(cx);
         ListingResult::GoOn
@@ -282,9 +292,13 @@ pub(super) fn next_tick_ms(now_ms: u64, pause_ms: u64) -> u64 {
     (now_ms / pause_ms + 1) * pause_ms
 }
 
-fn is_same(base: Option<&(FileId, HeadPrint)>, live: Option<&FoundFile>) -> bool {
+fn is_same(base: Option<&LiveFile>, live: Option<&FoundFile>, rotated: Option<FileId>) -> bool {
     match (base, live) {
-        (Some((id, head)), Some(live)) => live.id == *id && live.has_head(head),
+        (Some(base), Some(live)) => {
+            // Nothing but its number is known of an empty file without birth time, and that may have come back.
+            let is_proven = base.id.birth_ns != 0 || base.head.len_bytes > 0;
+            live.id == base.id && live.has_head(&base.head) && (is_proven || rotated == base.rotated)
+        }
         (None, None) => true,
         _ => false,
     }
