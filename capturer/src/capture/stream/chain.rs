@@ -585,12 +585,24 @@ impl Chain {
 
     /// The front is known better than when it was begun; it may even have gone on in a copy before it was opened.
     fn renew_mark(&mut self) {
+        let is_copy = self.front_is_copy();
         if let (Some(front), Some(mark)) = (self.links.front(), self.marks.back_mut())
             && self.front_marked
         {
             (mark.file, mark.head, mark.tail) = (front.found.id, front.head, front.tail);
-            mark.is_copy = front.is_copy();
+            mark.is_copy = is_copy;
         }
+    }
+
+    /// The lines of the front may be older than its file: it is a copy or an archive, or was made after the file that comes
+    /// after it, as copytruncate's copies are.
+    fn front_is_copy(&self) -> bool {
+        let Some(front) = self.links.front() else { return false };
+        let is_older = |link: &Link| {
+            let born_ns = link.found.id.birth_ns;
+            born_ns != 0 && born_ns < front.found.id.birth_ns
+        };
+        front.is_copy() || front.found.compressed || self.links.iter().skip(1).any(is_older)
     }
 
     fn mark_front(&mut self) {
@@ -603,7 +615,7 @@ impl Chain {
             {
                 self.marks.pop_back();
             }
-            let is_copy = front.is_copy();
+            let is_copy = self.front_is_copy();
             self.marks.push_back(Mark { start: position, base: self.base, file, head, tail, is_copy });
         }
     }

@@ -1,0 +1,131 @@
+//! Copies and archives: which files are, and what their positions say of them.
+
+use super::*;
+
+/// What stood in a log that was empty for us went into copies that nobody saw being made.
+#[test]
+fn copies_made_meanwhile_are_read_before_what_came_after_them() {
+    let born = |file: FoundFile, birth_ns| FoundFile { id: FileId { birth_ns, ..file.id }, ..file };
+    let old = || born(file(3, 3, &content('o')), 3);
+    let empty = || born(file(0, 1, ""), 1);
+    let copies = || [born(file(2, 12, &content('a')), 12), born(file(1, 11, &content('b')), 11)];
+    let live = || born(file(0, 1, &content('c')), 1);
+    let found = || [vec![old()], copies().to_vec(), vec![live()]].concat();
+    // While it ran.
+    let mut chain = Chain::new(Start::Live);
+    chain.copied_since(0);
+    chain.on_scan(vec![old(), empty()]);
+    open_all(&mut chain);
+    chain.on_scan(found());
+    assert_eq!(inodes(&chain), [12, 11, 1]);
+    assert_eq!(chain.position(), 0);
+    // While it did not: only what was made since then is new.
+    let mut chain = Chain::new(Start::Live);
+    chain.on_scan(vec![empty()]);
+    let Cursor::File(cursor) = cursor_at(&mut chain, [None; 2]) else { panic!("it names its file") };
+    for (looked_ns, expected) in
+        [(10, vec![12, 11, 1]), (11, vec![12, 1]), (20, vec![1]), (i64::MAX, vec![1])]
+    {
+        let mut chain = Chain::new(Start::Resume(cursor.clone()));
+        chain.copied_since(looked_ns);
+        chain.on_scan(found());
+        assert_eq!(inodes(&chain), expected, "looked at {looked_ns}");
+        chain.on_scan(found());
+        assert_eq!(inodes(&chain), expected, "looked at {looked_ns}, listed again");
+    }
+}
+
+/// logrotate's `copy` leaves the log as it is; a copy of Docker's log is no file of Docker's.
+#[test]
+fn a_copy_of_what_is_read_here_is_not_read_again() {
+    for (copied, begun) in [(true, 60), (true, 0), (false, 60)] {
+        let mut chain = Chain::new(Start::Oldest);
+        if copied {
+            chain.copied_since(0);
+        }
+        chain.on_scan(vec![file(0, 1, &content('a'))]);
+        open_all(&mut chain);
+        chain.links[0].offset = begun;
+        let grown = content('a') + &content('b');
+        chain.on_scan(vec![file(1, 2, &content('a')), file(0, 1, &grown)]);
+        assert_eq!((inodes(&chain), chain.parked.len()), (vec![1], 0), "{copied} {begun}");
+    }
+}
+
+/// Copied, and then renamed to a name that tells nothing: the listing shows both, and a new live file.
+#[test]
+fn a_copy_of_a_log_that_was_renamed_then_is_told_by_what_stands_before_its_end() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.copied_since(0);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    open_all(&mut chain);
+    chain.links[0].tail = TailPrint::of(content('a').as_bytes(), 100);
+    chain.links[0].offset = 100;
+    let renamed = FoundFile { name: "l.bak".to_owned(), ..file(FoundFile::RANK_UNKNOWN, 1, &content('a')) };
+    chain.on_scan(vec![renamed, file(1, 2, &content('a')), file(0, 3, &content('c'))]);
+    chain.finish_front();
+    assert_eq!(inodes(&chain), [2, 3]);
+    chain.assume_copy();
+    assert_eq!((chain.links[0].offset, chain.links[0].copy), (100, Copied::Likely));
+    // What is read shows whether it is.
+    assert!(chain.is_no_copy(true));
+    assert_eq!(chain.links[0].offset, 0);
+}
+
+/// Several copytruncates while the agent was late: only the oldest copy begins as what was read.
+#[test]
+fn all_copies_behind_the_one_that_goes_on_are_read() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.copied_since(0);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    open_all(&mut chain);
+    chain.links[0].offset = 60;
+    assert!(chain.on_short(10));
+    let copies = vec![file(3, 2, &content('a')), file(2, 3, &content('b')), file(1, 4, &content('c'))];
+    let changes = chain.on_scan([copies, vec![file(0, 1, &content('d'))]].concat());
+    assert_eq!((changes, inodes(&chain)), (Changes::default(), vec![2, 3, 4, 1]));
+}
+
+/// Emptied and written again before anything of it was read.
+#[test]
+fn a_file_that_was_never_read_and_is_shorter_now_was_emptied() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.copied_since(0);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    open_all(&mut chain);
+    assert!(chain.on_short(10));
+    let found = vec![file(1, 2, &content('a')), file(0, 1, &content('b')[..10])];
+    assert_eq!((chain.on_scan(found), inodes(&chain)), (Changes::default(), vec![2, 1]));
+}
+
+/// Outputs compare lines with a file's birth: of a copy and of an archive that says nothing, and their positions say so.
+#[test]
+fn a_position_in_a_file_that_is_younger_than_its_lines_says_so() {
+    let is_copy = |found: Vec<FoundFile>| {
+        let mut chain = Chain::new(Start::Oldest);
+        chain.on_scan(found);
+        let Cursor::File(begun) = cursor_at(&mut chain, [None; 2]) else { panic!("it names its file") };
+        open_all(&mut chain);
+        chain.links[0].offset = 60;
+        let Cursor::File(cursor) = cursor_at(&mut chain, [None; 2]) else { panic!("it names its file") };
+        assert_eq!(begun.is_copy, cursor.is_copy);
+        cursor.is_copy
+    };
+    let (a, b, c) = (&content('a'), &content('b'), &content('c'));
+    // Renamed: each file is older than the next.
+    assert!(!is_copy(vec![file(2, 1, a), file(1, 2, b), file(0, 3, c)]));
+    // Copied and emptied, or renamed, made anew and copied: the live file is older.
+    assert!(is_copy(vec![file(2, 3, a), file(1, 4, b), file(0, 2, c)]));
+    assert!(is_copy(vec![compressed(1, 1, a), file(0, 2, c)]));
+}
+
+/// A log was copied to the name of a rotated one before it could be opened: it goes on in the copy.
+#[test]
+fn a_position_says_that_the_log_goes_on_in_a_copy() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.copied_since(0);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    chain.on_scan(vec![file(1, 2, &content('a')), file(0, 1, "")]);
+    let Cursor::File(cursor) = cursor_at(&mut chain, [None; 2]) else { panic!("it names its file") };
+    assert_eq!((cursor.file.inode, cursor.is_copy), (2, true));
+}
