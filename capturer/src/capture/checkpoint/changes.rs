@@ -134,7 +134,12 @@ mod tests {
     use crate::capture::checkpoint::SinkCursor;
 
     fn entry(offset: u64, output: &str) -> StreamEntry {
-        let cursor = SinkCursor { rank: 0, cursor: file_cursor(offset), output: Some(output.to_owned()) };
+        let cursor = SinkCursor {
+            rank: 0,
+            cursor: file_cursor(offset),
+            output: Some(output.to_owned()),
+            looked_s: None,
+        };
         StreamEntry { sinks: BTreeMap::from([("local_file".to_owned(), cursor)]) }
     }
 

@@ -116,6 +116,10 @@ pub struct SinkCursor {
     /// The output the stream's records go to, if the sink has such.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
+    /// When the log was looked at last, seconds since 1970, if the run that saved this has not come to it yet; `None` = that
+    /// run looked at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looked_s: Option<u64>,
 }
 
 impl StreamEntry {
@@ -291,6 +295,7 @@ pub(crate) mod tests {
             rank,
             cursor,
             output: output.map(str::to_owned),
+            looked_s: (rank == 1).then_some(1_795_300_000),
         };
         let mut checkpoint =
             Checkpoint { seq: 4711, clean: true, saved_s: 1_795_305_168, ..Checkpoint::default() };

@@ -95,6 +95,9 @@ pub struct Tracker {
     saves: u64,
     /// When the run before this one saved last, seconds since 1970; 0 = nobody knows.
     loaded_s: u64,
+    /// Streams from before whose logs this run has not looked at, and when an earlier one did, seconds since 1970. Until it
+    /// comes to them, what happened to them since then is unseen, however often this run has saved.
+    unlooked: BTreeMap<StreamKey, u64>,
     /// What changed since the last save was ordered, and what that one saves; nothing if the next one is whole anyway.
     changed: Changed,
     saving: Changed,
@@ -162,6 +165,7 @@ impl Tracker {
             memory: Table::new(loaded.memory),
             saves: loaded.seq,
             loaded_s: loaded.saved_s,
+            unlooked: BTreeMap::new(),
             changed: Changed::default(),
             saving: Changed::default(),
             whole_due: true,
@@ -176,6 +180,8 @@ impl Tracker {
             tracker.memory.add_sink(name, has);
         }
         for (key, entry) in loaded.streams {
+            let looked_s = entry.sinks.values().filter_map(|sink| sink.looked_s).min();
+            tracker.unlooked.insert(key.clone(), looked_s.unwrap_or(loaded.saved_s));
             // A stream that only removed sinks know is still known: without its cursor it would start from the beginning.
             let known = entry.sinks.keys().any(|name| tracker.sinks.contains(name));
             let fallback = entry.lowest().map(|sink| (sink.rank, sink.cursor.clone()));
@@ -242,8 +248,15 @@ impl Tracker {
 
     /// When a log was looked at last, by this run or an earlier one, nanoseconds since 1970; `None` = nobody knows.
     pub fn looked_ns(&self, stream: &StreamKey) -> Option<i64> {
-        let left_ns = self.memory.left_at_s(stream).map(ns);
-        left_ns.max(self.ran_until_ns())
+        let before_s = self.unlooked.get(stream).copied();
+        let left_s = || self.memory.left_at_s(stream).filter(|_| !self.streams.contains_key(stream));
+        let looked_s = before_s.or_else(left_s).unwrap_or(self.loaded_s);
+        (looked_s > 0).then_some(ns(looked_s))
+    }
+
+    /// A listing shows the log of a stream.
+    pub fn note_looked(&mut self, stream: &StreamKey) {
+        self.unlooked.remove(stream);
     }
 
     /// The table of files read.
@@ -321,7 +334,7 @@ impl Tracker {
     /// stream uses are let go.
     pub fn leave(&mut self, stream: &StreamKey) {
         let Some(positions) = self.streams.remove(stream) else { return };
-        let ranks = entry_of(&positions).sinks;
+        let ranks = sinks_of(&positions);
         for (sink, position) in positions.0 {
             self.leave_output(stream, &sink, position.output.as_deref());
             let rank = ranks.get(&*sink).map_or(0, |sink| sink.rank);
@@ -333,7 +346,7 @@ impl Tracker {
     /// As [`Tracker::leave`], for some sinks: the others have not reached the end of the stream.
     pub fn leave_sinks(&mut self, stream: &StreamKey, sinks: &[String]) {
         let Some(positions) = self.streams.get_mut(stream) else { return };
-        let ranks = entry_of(positions).sinks;
+        let ranks = sinks_of(positions);
         let mut gone = Vec::new();
         for sink in sinks {
             let Some(position) = positions.remove(sink) else { continue };
@@ -436,7 +449,8 @@ impl Tracker {
     }
 
     fn whole(&self) -> Checkpoint {
-        let streams = self.streams.iter().map(|(key, positions)| (key.clone(), entry_of(positions)));
+        let streams =
+            self.streams.iter().map(|(key, positions)| (key.clone(), self.entry_of(key, positions)));
         let outputs = self.outputs.iter().map(|(sink, outputs)| {
             let marks = outputs.iter().map(|(path, output)| (path.clone(), output.mark.clone()));
             (sink.clone(), marks.collect())
@@ -444,11 +458,21 @@ impl Tracker {
         Checkpoint { streams: streams.collect(), outputs: outputs.collect(), ..Checkpoint::default() }
     }
 
+    fn entry_of(&self, key: &StreamKey, positions: &Positions) -> StreamEntry {
+        let mut sinks = sinks_of(positions);
+        if let Some(looked_s) = self.unlooked.get(key) {
+            sinks.values_mut().for_each(|sink| sink.looked_s = Some(*looked_s).filter(|at_s| *at_s > 0));
+        }
+        StreamEntry { sinks }
+    }
+
     fn changes(&self) -> Checkpoint {
         let (mut checkpoint, mut gone) = (Checkpoint::default(), Gone::default());
         for key in &self.saving.streams {
             match self.streams.get(key) {
-                Some(positions) => drop(checkpoint.streams.insert(key.clone(), entry_of(positions))),
+                Some(positions) => {
+                    checkpoint.streams.insert(key.clone(), self.entry_of(key, positions));
+                }
                 None => drop(gone.streams.insert(key.clone())),
             }
         }
@@ -539,14 +563,22 @@ fn join_lowest(positions: &mut Positions) {
     }
 }
 
-fn entry_of(positions: &Positions) -> StreamEntry {
+fn sinks_of(positions: &Positions) -> BTreeMap<String, SinkCursor> {
     let orders: BTreeSet<Order> = positions.iter().map(|(_, position)| position.order).collect();
     let rank = |order| orders.iter().position(|other| *other == order).unwrap_or(0) as u32;
     let sinks = positions.iter().map(|(name, position)| {
         let cursor = position.cursor.clone();
-        (name.to_owned(), SinkCursor { rank: rank(position.order), cursor, output: position.output.clone() })
+        (
+            name.to_owned(),
+            SinkCursor {
+                rank: rank(position.order),
+                cursor,
+                output: position.output.clone(),
+                looked_s: None,
+            },
+        )
     });
-    StreamEntry { sinks: sinks.collect() }
+    sinks.collect()
 }
 
 #[cfg(test)]
@@ -560,6 +592,28 @@ mod tests {
 
     fn reload(tracker: &mut Tracker, sinks: &[&str]) -> Tracker {
         Tracker::new(tracker.to_checkpoint(), sinks.iter().copied())
+    }
+
+    /// A run that ends before it came to a log has seen nothing of what happened to it meanwhile.
+    #[test]
+    fn a_log_that_was_not_looked_at_keeps_the_time_of_the_last_look() {
+        let (seen, unseen) = (key("a"), key("b"));
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file"]);
+        for stream in [&seen, &unseen] {
+            tracker.attach(stream, "file", Cursor::Beginning, None);
+        }
+        tracker.memory_mut().set_now(100_000_000_000);
+        let mut second = reload(&mut tracker, &["file"]);
+        second.memory_mut().set_now(200_000_000_000);
+        second.note_looked(&seen);
+        let mut third = reload(&mut second, &["file"]);
+        third.memory_mut().set_now(300_000_000_000);
+        let fourth = reload(&mut third, &["file"]);
+        for (tracker, stream, at_s) in
+            [(&second, &unseen, 100), (&third, &unseen, 100), (&third, &seen, 200), (&fourth, &unseen, 100)]
+        {
+            assert_eq!(tracker.looked_ns(stream), Some(ns(at_s)));
+        }
     }
 
     #[test]

@@ -264,6 +264,11 @@ impl Capture {
                 None => self.with_events(now, conn, |discovery, cx, _| discovery.on_closed(cx)),
             },
             Event::Scanned { stream, result } => {
+                if result.as_ref().is_ok_and(|found| !found.is_empty())
+                    && let Some(stream) = self.streams.get(&stream)
+                {
+                    self.tracker.note_looked(&stream.source.key);
+                }
                 self.with_stream(now, stream, |stream, cx| {
                     stream.with_source(cx, |kind, cx, told| match kind {
                         Kind::File(file) => file.on_scanned(result, cx, told),
