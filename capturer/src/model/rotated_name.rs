@@ -116,9 +116,26 @@ pub fn live_names(name: &str) -> impl Iterator<Item = String> {
     })
 }
 
+/// The live name if `name` has a number before its ending: `a.log` of `a.1.log`. As often as not both are logs of their own.
+pub fn numbered_live_name(name: &str) -> Option<String> {
+    let (stem, ending) = name.rsplit_once('.')?;
+    let live = format!("{}.{ending}", stem.rsplit_once('.')?.0);
+    matches!(RotatedName::of(name, &live), Some((RotatedName::Number(_), false))).then_some(live)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_before_the_ending() {
+        let live = |name| numbered_live_name(name);
+        assert_eq!(live("app.12.log"), Some("app.log".to_owned()));
+        for name in ["app.log", "app.log.1", "app.2026-11-26.log", "app.x.log", ".1.log", "1.log"]
+        {
+            assert_eq!(live(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn by_name() {

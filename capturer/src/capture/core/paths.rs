@@ -369,6 +369,7 @@ impl Capture {
         targets: &BTreeMap<String, String>,
     ) -> BTreeSet<String> {
         let mut own = BTreeSet::new();
+        let mut path_of = None;
         for path in paths {
             let key = StreamKey::file(&path);
             let Some(id) = ids.get(&path).filter(|_| !self.ids.contains_key(&key)) else {
@@ -380,6 +381,9 @@ impl Capture {
                 .collect();
             let directory = || split_path(targets.get(&path).unwrap_or(&path)).0;
             let log = self.tracker.memory().log_of(*id).filter(|log| **log != key && id.birth_ns != 0);
+            if log.is_none() && self.was_rotated_unseen(&path, *id, ids, &mut path_of) {
+                continue;
+            }
             // Its log finds it as long as it is in the same directory and was not left long ago. That log may have been found
             // in this very look.
             let is_there = log.and_then(|log| log.0.strip_prefix("file:")).is_some_and(|of| {
@@ -407,6 +411,34 @@ impl Capture {
             }
         }
         own
+    }
+
+    /// Whether a file that nobody knows was rotated from a log which is about to be followed, by a name with a number before
+    /// its ending: it is younger than the file in which that log was left, and that one has such a name by now, too.
+    fn was_rotated_unseen<'a>(
+        &self,
+        path: &str,
+        id: FileId,
+        ids: &'a BTreeMap<String, FileId>,
+        path_of: &mut Option<BTreeMap<FileId, &'a str>>,
+    ) -> bool {
+        let (directory, name) = split_path(path);
+        let Some(live) = rotated_name::numbered_live_name(&name) else { return false };
+        let log = format!("{directory}/{live}");
+        let key = StreamKey::file(&log);
+        if !ids.contains_key(&log) || self.ids.contains_key(&key) {
+            return false;
+        }
+        let Some(Cursor::File(left)) = self.tracker.resume(&key).map(|resume| resume.cursor) else {
+            return false;
+        };
+        let path_of =
+            path_of.get_or_insert_with(|| ids.iter().map(|(path, id)| (*id, path.as_str())).collect());
+        let was_rotated = path_of.get(&left.file).is_some_and(|path| {
+            let (of, name) = split_path(path);
+            of == directory && rotated_name::numbered_live_name(&name) == Some(live)
+        });
+        was_rotated && left.file.birth_ns != 0 && id.birth_ns > left.file.birth_ns
     }
 
     /// Files that another stream has let go are free for those who waited.

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::capture::checkpoint::tests::file_cursor;
+use crate::capture::checkpoint::{Checkpoint, SinkCursor, StreamEntry};
+use crate::capture::core::outlets::SinkFacts;
 use crate::capture::io::Event;
 use crate::settings::{FileMonitor, Settings};
 use crate::telemetry::metrics::Metrics;
@@ -14,13 +17,18 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
+        Scene::from(Checkpoint::default())
+    }
+
+    fn from(loaded: Checkpoint) -> Scene {
         let mut settings = Settings {
             file_monitor: FileMonitor { files: vec![FileSet::default()], ..FileMonitor::default() },
             ..Settings::default()
         };
         settings.container_monitor.enabled = false;
         let metrics = Arc::new(Metrics::new(1).unwrap());
-        let capture = Capture::new(Arc::new(settings), metrics, Vec::new(), Default::default(), 1);
+        let sinks = vec![SinkFacts { name: "local_file".to_owned(), own_pace: false }];
+        let capture = Capture::new(Arc::new(settings), metrics, sinks, loaded, 1);
         Scene { capture, now: Now { mono_ms: 1_000_000, unix_ns: 1_000_000_000_000 } }
     }
 
@@ -76,4 +84,35 @@ fn a_sweep_looks_without_being_told() {
     scene.found();
     assert_eq!([scene.changed(), scene.found()], [1, 0]);
     assert_eq!([scene.after(29_999), scene.after(1)], [0, 1]);
+}
+
+/// After a crash that came before what was rotated last was saved.
+#[test]
+fn what_was_rotated_from_a_log_unseen_is_read_with_it() {
+    let id = |inode: u64| FileId { device: 1, inode, birth_ns: inode as i64 };
+    let left_in = |inode| {
+        let mut cursor = file_cursor(0);
+        if let Cursor::File(cursor) = &mut cursor {
+            cursor.file = id(inode);
+        }
+        let sink = SinkCursor { rank: 0, cursor, output: None, looked_s: None };
+        let entry = StreamEntry { sinks: BTreeMap::from([("local_file".to_owned(), sink)]) };
+        Checkpoint {
+            streams: BTreeMap::from([(StreamKey::file("/l/a.log"), entry)]),
+            ..Checkpoint::default()
+        }
+    };
+    let followed = |left: u64, files: &[(&str, u64)]| {
+        let mut scene = Scene::from(left_in(left));
+        let ids = files.iter().map(|(name, inode)| (format!("/l/{name}"), id(*inode))).collect();
+        let paths = files.iter().map(|(name, _)| format!("/l/{name}")).collect();
+        let own = scene.capture.without_others(scene.now, paths, &ids, &BTreeMap::new());
+        own.into_iter().map(|path| path.replace("/l/", "")).collect::<Vec<_>>()
+    };
+    // It was left in what is a.2.log by now.
+    assert_eq!(followed(2, &[("a.2.log", 2), ("a.1.log", 3), ("a.log", 4)]), ["a.log"]);
+    // Older than that: a log of its own.
+    assert_eq!(followed(2, &[("a.2.log", 2), ("a.1.log", 1), ("a.log", 4)]), ["a.1.log", "a.log"]);
+    // Nothing says that such names are rotated.
+    assert_eq!(followed(4, &[("a.2.log", 2), ("a.1.log", 3), ("a.log", 4)]), ["a.1.log", "a.2.log", "a.log"]);
 }
