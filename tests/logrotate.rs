@@ -72,8 +72,16 @@ const MODES: &[Mode] = &[
     },
     Mode { name: "copytruncate compress", config: "rotate 4\ncopytruncate\ncompress", late: false, ..MODE },
     Mode { name: "dateext compress", config: "rotate 4\ncreate\ndateext\ncompress\ndelaycompress", ..MODE },
-    Mode { name: "rotate 1", config: "rotate 1\ncreate", behind: 0, ..MODE },
-    Mode { name: "rotate 1 copytruncate", config: "rotate 1\ncopytruncate", late: false, behind: 0, ..MODE },
+    // A kill within a tenth of a second after a rotation, and another rotation: the file of the saved position is gone.
+    Mode { name: "rotate 1", config: "rotate 1\ncreate", is_doubtful: true, behind: 0, ..MODE },
+    Mode {
+        name: "rotate 1 copytruncate",
+        config: "rotate 1\ncopytruncate",
+        late: false,
+        is_doubtful: true,
+        behind: 0,
+        ..MODE
+    },
     // What is removed at once must have been read before.
     Mode { name: "rotate 0", config: "rotate 0\ncreate", late: false, is_doubtful: true, behind: 0, ..MODE },
     Mode {

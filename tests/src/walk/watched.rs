@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
+use serde_json::Value;
 
 use super::ledger::Declared;
 use super::many::number;
@@ -79,8 +80,23 @@ impl Watched {
         Ok(())
     }
 
+    /// Waits until the agent has looked at everything. One that is ended before leaves files unread for another round, and
+    /// what is rotated that often without anybody looking is gone.
+    fn wait_for_look(&self) -> Result<()> {
+        let Some(agent) = &self.agent else { return Ok(()) };
+        let deadline = Duration::from_secs(number("CAPTURER_WALK_DEADLINE", DEADLINE)?);
+        wait_until("the agent to look", deadline, || {
+            let (status, ready) = agent.ask("/readyz")?;
+            let streams = agent.streams()?;
+            let is_begun = |stream: &Value| !matches!(stream["state"].as_str(), Some("found" | "opening"));
+            ensure!(status == 200 && streams.iter().all(is_begun), "{ready}: {streams:?}");
+            Ok::<_, anyhow::Error>(())
+        })
+    }
+
     /// Brings the agent into a state for `work`, and back.
     pub fn while_it_is(&mut self, state: While, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.wait_for_look()?;
         match state {
             While::Up => return work(),
             While::Down => self.stop()?,
