@@ -70,6 +70,16 @@ impl Saving {
         self.went_on |= matches!(end, Cursor::File(end) if !end.done.is_empty());
     }
 
+    /// When the save is due that streams have waited for since then; `all`: no other is being prepared.
+    fn urgent_due_ms(&self, since_ms: u64, all: bool, now: Now) -> u64 {
+        match (&self.error, self.ordered_ms) {
+            // A full disk stays full: it is tried no more often than for the others.
+            (Some(_), Some(ordered_ms)) => ordered_ms + CHECKPOINT_INTERVAL_MS,
+            _ if all => now.mono_ms,
+            _ => since_ms + GATHER_MS,
+        }
+    }
+
     /// When what has moved is to be saved.
     fn due_ms(&self, now: Now) -> u64 {
         let interval_ms = if self.went_on { WENT_ON_INTERVAL_MS } else { CHECKPOINT_INTERVAL_MS };
@@ -97,8 +107,8 @@ impl Capture {
         }
         let since_ms = *self.saving.urgent_since_ms.get_or_insert(now.mono_ms);
         let placed: usize = self.to_begin.values().map(Vec::len).sum();
-        let due_ms = since_ms + GATHER_MS;
-        if placed >= self.attaching.len() || due_ms <= now.mono_ms {
+        let due_ms = self.saving.urgent_due_ms(since_ms, placed >= self.attaching.len(), now);
+        if due_ms <= now.mono_ms {
             self.save(now);
         } else {
             self.timers.set_earlier(Timer::Checkpoint, due_ms);
@@ -167,6 +177,16 @@ mod tests {
             saving.count_repeatable(StreamId(*stream), *bytes);
         }
         saving.due_ms(Now { mono_ms: now_ms, ..Now::default() })
+    }
+
+    /// Without this a new container on a host whose disk is full cost a processor.
+    #[test]
+    fn a_save_that_failed_is_tried_again_after_a_second_however_urgent() {
+        let now = Now { mono_ms: 5_000, ..Now::default() };
+        let mut saving = Saving { ordered_ms: Some(4_990), ..Saving::default() };
+        assert_eq!([true, false].map(|all| saving.urgent_due_ms(4_980, all, now)), [5_000, 5_030]);
+        saving.error = Some("no space left".to_owned());
+        assert_eq!([true, false].map(|all| saving.urgent_due_ms(4_980, all, now)), [5_990; 2]);
     }
 
     #[test]
