@@ -8,6 +8,9 @@ use crate::model::cursor::{FileId, HeadPrint, TailPrint};
 use crate::model::delivery::FromSink;
 use crate::model::record::{Batch, SavedMarks, Source, StreamId};
 
+/// In [`Event::FileRead`]: a hole reaches from what was read to the file's end.
+pub const NO_DATA: u64 = u64::MAX;
+
 /// Number of a one-answer request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
@@ -143,7 +146,7 @@ pub enum Event {
         /// Length of the file afterwards, asked for when fewer bytes came than there was room for: that may be the end
         /// of the file, or a read that the kernel cut short.
         file_len: Option<u64>,
-        /// Where the file goes on with data, if nothing came but NULs and a hole follows.
+        /// Where the file goes on with data, if nothing came but NULs and a hole follows; [`NO_DATA`] = nowhere.
         data_at: Option<u64>,
     },
     /// The live file of a stream was written to.

@@ -131,8 +131,7 @@ mod tests {
     fn a_number_before_the_ending() {
         let live = |name| numbered_live_name(name);
         assert_eq!(live("app.12.log"), Some("app.log".to_owned()));
-        for name in ["app.log", "app.log.1", "app.2026-11-26.log", "app.x.log", ".1.log", "1.log"]
-        {
+        for name in ["app.log", "app.log.1", "app.2026-11-26.log", "app.x.log", ".1.log", "1.log"] {
             assert_eq!(live(name), None, "{name}");
         }
     }

@@ -110,10 +110,17 @@ impl Key {
         if self.possible { State::Doubt } else { State::Loss }
     }
 
+    /// Nobody chooses how Docker rotates its logs.
+    fn cure_of_dockers(&self) -> Option<&'static str> {
+        let is_emptied = self.reason == LossReason::FileTruncated && self.source.starts_with("container ");
+        is_emptied.then_some("leave Docker's log files alone: max-size and max-file bound them")
+    }
+
     fn sentence(&self, sum: &Sum) -> String {
         if self.possible {
             let times = if sum.losses == 1 { String::new() } else { format!(", {} times", sum.losses) };
             let (what, cure) = doubt(self.reason);
+            let cure = self.cure_of_dockers().unwrap_or(cure);
             let (source, sinks, reason) = (&self.source, &self.sinks, self.reason.as_str());
             return format!("may be lost for {sinks}: {what} of {source} ({reason}{times}); {cure}");
         }
@@ -124,7 +131,7 @@ impl Key {
         } else {
             ""
         };
-        let (reason, cure) = (self.reason.as_str(), cure(self.reason));
+        let (reason, cure) = (self.reason.as_str(), self.cure_of_dockers().unwrap_or(cure(self.reason)));
         format!("lost for {}: {amount}{of} ({reason}){waited}; {cure}", self.sinks)
     }
 }

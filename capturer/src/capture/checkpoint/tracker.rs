@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::memory::Table;
 use super::{Checkpoint, Gone, SinkCursor, StreamEntry};
-use crate::model::cursor::Cursor;
+use crate::model::cursor::{Cursor, FileId};
 use crate::model::record::{OutputMark, StreamKey};
 
 /// With fewer streams it costs little to save all of them, and one file is simpler than two.
@@ -252,6 +252,18 @@ impl Tracker {
         let left_s = || self.memory.left_at_s(stream).filter(|_| !self.streams.contains_key(stream));
         let looked_s = before_s.or_else(left_s).unwrap_or(self.loaded_s);
         (looked_s > 0).then_some(ns(looked_s))
+    }
+
+    /// How long the files are that a stream stands in.
+    pub fn note_lengths(&mut self, stream: &StreamKey, len_of: impl Fn(FileId) -> Option<u64>) {
+        let Some(positions) = self.streams.get_mut(stream) else { return };
+        for (_, position) in &mut positions.0 {
+            if let Cursor::File(cursor) = &mut position.cursor
+                && let Some(len) = len_of(cursor.file)
+            {
+                cursor.len = cursor.len.max(len);
+            }
+        }
     }
 
     /// A listing shows the log of a stream.

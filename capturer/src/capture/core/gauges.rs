@@ -67,7 +67,7 @@ impl Sums {
     }
 
     fn note_busy(&mut self, stream: &Stream) {
-        let waits = stream.oldest_sent_ms().is_some() || stream.unmeasured().is_some();
+        let waits = stream.oldest_sent_ms().is_some() || stream.unmeasured().next().is_some();
         if waits || stream.unread_bytes() != (0, 0) {
             self.busy.insert(stream.source.id);
         } else {
@@ -113,10 +113,11 @@ impl Capture {
     /// [`Capture::measured`]: without a look the agent would say that it is not behind just when it is.
     pub fn unmeasured(&self) -> Vec<(StreamId, FileNo)> {
         let streams = self.sums.busy().filter_map(|id| self.streams.get(id));
-        streams.filter_map(|stream| Some((stream.source.id, stream.unmeasured()?))).collect()
+        streams.flat_map(|stream| stream.unmeasured().map(|file| (stream.source.id, file))).collect()
     }
 
-    /// A file is so long. This changes what is said of the stream, not what it does.
+    /// A file is so long. This changes what is said of the stream, now and if the file is emptied or deleted, not what it
+    /// does.
     pub fn measured(&mut self, stream: StreamId, file: FileNo, len: u64) {
         if let Some(Kind::File(source)) = self.streams.get_mut(&stream).map(|stream| &mut stream.kind) {
             source.measured(file, len);

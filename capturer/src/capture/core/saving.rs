@@ -121,6 +121,9 @@ impl Capture {
         }
         let seq = self.tracker.dirty_seq();
         let is_last = self.is_at_rest();
+        if self.stopping.is_some() {
+            self.note_lengths();
+        }
         if is_last {
             // Saved whole, for a checkpoint says of itself that its run ended well.
             self.tracker.save_whole();

@@ -4,7 +4,7 @@
 use super::Capture;
 use crate::capture::context::Timer;
 use crate::capture::io::Action;
-use crate::capture::stream::Stream;
+use crate::capture::stream::{Kind, Stream};
 use crate::model::clock::Now;
 use crate::model::record::{SinkId, StreamId};
 
@@ -67,6 +67,7 @@ impl Capture {
             stopping.finished = true;
             let mut left = self.what_hangs();
             left.extend(self.what_is_held());
+            left.extend(self.what_goes_with_us());
             self.actions.push(Action::Finished { left });
         }
     }
@@ -112,10 +113,36 @@ impl Capture {
         self.streams.values().filter_map(|stream| stream.hung_read()).collect()
     }
 
+    /// Deleted files that only this process has open, with lines that wait. They are lost, and the next run can say so of
+    /// no more than one of a log.
+    fn what_goes_with_us(&self) -> Vec<String> {
+        let files = self.streams.values().filter_map(|stream| match &stream.kind {
+            Kind::File(file) => Some(file),
+            Kind::Api(_) => None,
+        });
+        let deleted = files.flat_map(|file| file.deleted_unread());
+        deleted
+            .map(|(path, bytes)| {
+                format!("{bytes} unread bytes of {path}, which was deleted, are lost with this stop")
+            })
+            .collect()
+    }
+
+    /// What is left unread in files may be gone at the next start. Positions were made when their lines were read, and
+    /// learn here how long those files are by now.
+    pub(super) fn note_lengths(&mut self) {
+        for stream in self.streams.values() {
+            if let Kind::File(file) = &stream.kind {
+                self.tracker.note_lengths(&stream.source.key, |id| file.len_of(id));
+            }
+        }
+    }
+
     pub(super) fn on_stop_deadline(&mut self) {
         let mut left = self.what_is_left();
         left.extend(self.what_hangs());
         left.extend(self.what_is_held());
+        left.extend(self.what_goes_with_us());
         let Some(stopping) = &mut self.stopping else { return };
         if stopping.sinks_running > 0 {
             left.push("sinks".to_owned());

@@ -105,6 +105,8 @@ pub struct Chain {
     /// Its writer may copy it and empty it (logrotate's copytruncate). Copies made since then, nanoseconds since 1970, are
     /// new; `None` = it is never copied.
     copied_since_ns: Option<i64>,
+    /// The file that was read when a listing showed none but new ones, and its name.
+    cut_off: Option<(FileId, String)>,
     /// Where content was left that was looked for in vain. It may come to light all the same.
     given_up_at: VecDeque<FilePlace>,
     /// How files begin that lie in its directory and that others read.
@@ -159,6 +161,7 @@ impl Chain {
             orphan: None,
             first: None,
             copied_since_ns: None,
+            cut_off: None,
             given_up_at: VecDeque::new(),
             heads_of_others: VecDeque::new(),
             given_up: Changes::default(),
@@ -452,8 +455,8 @@ impl Chain {
                 // It was written to after it was closed, and is gone.
                 let (name, file) = (link.found.name.clone(), link.found.id);
                 changes.gone.push(Gone { name, bytes: 0, in_place: false, file });
-            } else if link.deleted && link.handle == Handle::None && link.len > link.offset {
-                changes.lost.push((link.found.name.clone(), link.len.saturating_sub(link.offset)));
+            } else if link.deleted && link.handle == Handle::None && link.unread_bytes() > 0 {
+                changes.lost.push((link.found.name.clone(), link.unread_bytes()));
             }
         }
         let is_lost = |link: &Link| link.deleted && link.handle == Handle::None;
@@ -469,6 +472,7 @@ impl Chain {
         }
         self.links.retain(|link| !is_lost(link));
         let new = newest_known.map_or_else(|| self.first_new(found), |at| at + 1);
+        self.note_cut_off(&found[new..], found, latest, newest_known.is_none(), &mut changes);
         self.links.extend(found[new..].iter().cloned().map(link));
         self.links.extend(back);
         self.put_live_last(found);
@@ -511,6 +515,31 @@ impl Chain {
         let is_older =
             |file: &&FoundFile| file.rank > 0 && file.id.birth_ns != 0 && file.id.birth_ns < newest;
         found.iter().take_while(is_older).count()
+    }
+
+    /// Everything was rotated away since the last listing, our file included, so what was between it and the oldest that is
+    /// left may have come and gone. The next listing confirms that our file is gone.
+    fn note_cut_off(
+        &mut self,
+        new: &[FoundFile],
+        found: &[FoundFile],
+        latest: bool,
+        is_unknown: bool,
+        changes: &mut Changes,
+    ) {
+        if let Some((file, name)) = self.cut_off.take() {
+            let is_there = found.iter().any(|found| found.id == file);
+            if !is_there && latest {
+                changes.gone.push(Gone { name, bytes: 0, in_place: false, file });
+            } else if !is_there {
+                self.cut_off = Some((file, name));
+            }
+        }
+        if is_unknown && new.iter().any(|file| file.rank > 0) {
+            let last = self.links.back().or(self.parked.last().map(|parked| &parked.link));
+            self.cut_off = last.map(|last| (last.found.id, last.found.name.clone()));
+            changes.look_again |= self.cut_off.is_some();
+        }
     }
 
     /// Before a doubted link: what is older than it and was not there when it was listed.
@@ -627,7 +656,7 @@ impl Chain {
         let (mut at, mut given_up) = (keep, 0);
         while given_up < bytes && at < self.links.len() {
             let link = &self.links[at];
-            let unread = link.len.saturating_sub(link.offset);
+            let unread = link.unread_bytes();
             if !link.deleted || unread == 0 || matches!(link.handle, Handle::Opening(_)) {
                 at += 1;
                 continue;

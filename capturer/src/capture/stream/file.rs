@@ -21,6 +21,7 @@ mod losses;
 mod opening;
 mod reader;
 mod records;
+mod room;
 mod text;
 #[cfg(test)]
 mod text_tests;
@@ -40,7 +41,7 @@ use super::chain::{Chain, Handle, Link, Start, Undelivered};
 use super::delivered::{self, Passing};
 use super::groups::GroupsDue;
 use crate::capture::context::Context;
-use crate::capture::io::{Action, FileError, FileNo, FoundFile, LaneId};
+use crate::capture::io::{Action, FileError, FileNo, FoundFile, LaneId, NO_DATA};
 use crate::decode::assemble::{Assembler, Lines};
 use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
 use crate::model::cursor::{ApiCursor, Cursor, FileId, FilePlace, TailPrint};
@@ -62,12 +63,12 @@ pub struct FileSource {
     text: Text,
     /// Whether it is text at all.
     seen: binary::Seen,
-    /// What grew while reads waited.
-    length: length::Seen,
     /// The last line has no end yet.
     unfinished: Option<Unfinished>,
     /// A line is split there, in this file.
     split: Option<(FileId, u64)>,
+    /// When to look whether room was filled, and the pause before that.
+    room_look: Option<(u64, u64)>,
     chain: Chain,
     assembler: Assembler,
     /// Of Docker's logs: the same position by times.
@@ -160,8 +161,8 @@ impl FileSource {
             format,
             text: Text::default(),
             seen: binary::Seen::default(),
-            length: length::Seen::default(),
             unfinished: None,
+            room_look: None,
             split,
             chain: Chain::new(start),
             assembler: Assembler::new(line_bytes_max),
@@ -506,7 +507,7 @@ impl FileSource {
     /// `again`: this many bytes were decoded before.
     fn decode(
         &mut self,
-        buffer: Vec<u8>,
+        mut buffer: Vec<u8>,
         again: usize,
         full: bool,
         data_at: Option<u64>,
@@ -521,6 +522,16 @@ impl FileSource {
         let at_end = !front.unread;
         let settled = front.settled && (front.last_look || !self.has_grace(front));
         let (offset, final_end) = (front.offset, at_end && (settled || self.gone));
+        let end = offset + (buffer.len() - again) as u64;
+        let (data_at, no_data) = (data_at.filter(|at| *at < NO_DATA), data_at == Some(NO_DATA));
+        let room = if final_end { 0 } else { self.room(&buffer, again, full && !no_data) };
+        buffer.truncate(buffer.len() - room);
+        let at_end = at_end || room > 0 && no_data;
+        if let Some(front) = self.chain.links.front_mut() {
+            (front.room, front.len) = (room > 0 && at_end, front.len.max(end));
+            front.unread &= !at_end;
+        }
+        self.look_at_room_later(room > 0 && at_end, again < buffer.len(), cx);
         for twin in self.chain.saw(offset - again as u64, &buffer) {
             cx.act(Action::CloseFile { file: twin });
         }
@@ -549,7 +560,7 @@ impl FileSource {
             self.assembler.close_all(&mut lines);
         }
         // A record that does not fit: give the next read room for it. Past the limit the decoder rejects it.
-        let stuck = used == 0 && full;
+        let stuck = used == 0 && full && room == 0;
         // What a hole has beyond this read is not read at all.
         let hole =
             data_at.filter(|_| to == buffer.len()).map_or(0, |at| at.saturating_sub(offset + used as u64));
@@ -631,6 +642,7 @@ impl FileSource {
         self.look_if_due(cx);
         self.look_at_rotated_if_due(cx);
         self.look_at_unfinished(cx);
+        self.look_at_room(cx);
         self.end_groups(cx, told);
         self.go_on(cx, told);
     }

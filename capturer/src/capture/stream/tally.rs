@@ -55,7 +55,7 @@ impl Stream {
         let Kind::File(file) = &self.kind else { return None };
         let sent = self.sent.iter().map(|sent| sent.source_bytes);
         let parked = self.parked.iter().map(|parked| parked.source_bytes);
-        Some(file.lag_bytes() + sent.chain(parked).sum::<u64>())
+        Some(file.unread_bytes().0 + sent.chain(parked).sum::<u64>())
     }
 
     /// It is a file that is left out, for it is not text.
@@ -63,12 +63,13 @@ impl Stream {
         matches!(&self.kind, Kind::File(file) if file.is_left_out())
     }
 
-    /// Its open file that may have grown and is not read: only a look at it tells how far the stream is behind.
-    pub fn unmeasured(&self) -> Option<FileNo> {
-        match &self.kind {
-            Kind::File(file) => file.unmeasured(),
+    /// Its open files that may have grown and are not read: only a look at them tells how far the stream is behind.
+    pub fn unmeasured(&self) -> impl Iterator<Item = FileNo> + '_ {
+        let file = match &self.kind {
+            Kind::File(file) => Some(file.unmeasured()),
             Kind::Api(_) => None,
-        }
+        };
+        file.into_iter().flatten()
     }
 
     /// The row that `/api/v1/streams` shows.

@@ -13,8 +13,8 @@ use rustix::io::Errno;
 
 use super::listings::Listings;
 use super::unpack;
-use crate::capture::io::{FileError, FoundFile, NO_ROOM, OpenedFile};
-use crate::decode::damage::leading_nuls;
+use crate::capture::io::{FileError, FoundFile, NO_DATA, NO_ROOM, OpenedFile};
+use crate::decode::damage::{HOLE_BYTES_MIN, leading_nuls};
 use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
 use crate::limits::HEAD_BYTES;
@@ -204,7 +204,14 @@ fn look_at(dir: &OwnedFd, directory: &str, name: &str) -> Result<Looked, FileErr
         Err(error) if !name.ends_with(".gz") => {
             Err(FileError::Other { what: format!("reading {directory}/{name}"), cause: error.to_string() })
         }
-        _ => Ok((id, len, head, unpacked_len)),
+        _ => {
+            // Room that its writer will fill is not what it begins with. Text in UTF-16 has NULs elsewhere, too.
+            let end = head.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            if head.len() - end >= HOLE_BYTES_MIN || !head[..end].contains(&0) {
+                head.truncate(end);
+            }
+            Ok((id, len, head, unpacked_len))
+        }
     }
 }
 
@@ -262,15 +269,19 @@ pub fn open(
     Ok((file.unclaimed().into(), opened))
 }
 
-/// Where a file goes on with data, if what was read of it at `offset` is nothing but NULs and a hole follows.
+/// Where a file goes on with data, if what was read of it at `offset` is nothing but NULs and a hole follows; [`NO_DATA`] if
+/// the hole reaches to its end.
 pub fn data_behind(file: impl AsFd, offset: u64, read: &[u8]) -> Option<u64> {
     // A few NULs are cheaper read than asked about.
     if read.len() < HOLE_ASKED_BYTES || leading_nuls(read) < read.len() {
         return None;
     }
     let behind = offset + read.len() as u64;
-    let at = rustix::fs::seek(file, rustix::fs::SeekFrom::Data(behind)).ok()?;
-    (at > behind).then_some(at)
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(behind)) {
+        Ok(at) => (at > behind).then_some(at),
+        Err(Errno::NXIO) => Some(NO_DATA),
+        Err(_) => None,
+    }
 }
 
 fn stands_in(file: impl AsFd, expected: &TailPrint) -> rustix::io::Result<bool> {

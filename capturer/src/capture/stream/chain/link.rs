@@ -41,6 +41,8 @@ pub struct Link {
     pub quiet_looks: u8,
     /// There may be bytes behind `offset`.
     pub unread: bool,
+    /// Behind `offset` there are nothing but NULs: room that its writer made and has not filled.
+    pub room: bool,
     /// It was opened by its inode number alone, which may have come back since the listing: files that were made and
     /// renamed meanwhile may stand before it. Not read until a later listing has shown them.
     pub doubted: bool,
@@ -90,6 +92,7 @@ pub(super) fn link(found: FoundFile) -> Link {
         elsewhere: false,
         quiet_looks: 0,
         unread: true,
+        room: false,
         doubted: false,
         missing: false,
         last_look: false,
@@ -152,6 +155,21 @@ impl Link {
     /// It is this open file, and the next byte to read is that.
     pub fn is_at(&self, file: FileNo, offset: u64) -> bool {
         self.handle == Handle::Open(file) && self.offset == offset
+    }
+
+    /// Bytes known to be there that were not read.
+    pub fn unread_bytes(&self) -> u64 {
+        self.known_len().saturating_sub(self.offset)
+    }
+
+    /// How long it is known to be, without room that its writer made.
+    pub fn known_len(&self) -> u64 {
+        if self.room { self.offset } else { self.len }
+    }
+
+    /// All of it was read, as far as anybody knows.
+    pub fn is_read(&self) -> bool {
+        !self.unread && self.offset >= self.known_len()
     }
 
     /// What is known of it.

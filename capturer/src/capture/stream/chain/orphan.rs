@@ -84,7 +84,7 @@ impl Chain {
                 ..front.place()
             },
             name: front.found.name.clone(),
-            len: front.len,
+            len: front.known_len(),
             in_place: true,
             tried: Vec::new(),
         };
@@ -98,6 +98,7 @@ impl Chain {
             HeadPrint::default()
         };
         (front.offset, front.len, front.unread, front.tail) = (0, len, true, TailPrint::default());
+        front.room = false;
         front.anew = true;
         self.delivered_to = [0; 2];
         self.mark_front();

@@ -34,13 +34,13 @@ impl Chain {
 
     /// Bytes known to be unread.
     pub fn unread_bytes(&self) -> u64 {
-        self.links.iter().map(|link| link.len.saturating_sub(link.offset)).sum()
+        self.links.iter().map(Link::unread_bytes).sum()
     }
 
     /// Bytes of deleted files that are held open to be read.
     pub fn deleted_open_bytes(&self) -> u64 {
         let held = self.links.iter().filter(|link| link.deleted);
-        held.map(|link| link.len.saturating_sub(link.offset)).sum()
+        held.map(Link::unread_bytes).sum()
     }
 
     /// Logical position of the next byte to read.
@@ -84,7 +84,7 @@ impl Chain {
         let skip = [0, 1].map(|channel| done(channel).wrapping_sub(from));
         let begun = 1.max(self.marks.len().saturating_sub(PLACES_MAX));
         let reached = (begun..self.marks.len()).map(|at| self.place_in(at, open)).collect();
-        let len = self.links.iter().find(|link| link.found.id == file).map_or(0, |link| link.len);
+        let len = self.links.iter().find(|link| link.found.id == file).map_or(0, Link::known_len);
         Cursor::File(Box::new(FileCursor {
             file,
             head,

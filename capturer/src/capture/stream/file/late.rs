@@ -18,7 +18,7 @@ use crate::model::record::StdType;
 
 /// A file that was renamed stays open for this long behind what was written to it last.
 const WRITER_GRACE_MS: u64 = 5_000;
-/// One in a directory that a link no longer leads to is looked at so often, for nothing is told of it.
+/// One that was deleted, or is in a directory that a link no longer leads to, is looked at so often, for nothing is told of it.
 const ELSEWHERE_LOOK_MS: u64 = 1_000;
 /// It is closed when this many looks brought nothing.
 const ELSEWHERE_LOOKS: u8 = 30;
@@ -27,10 +27,15 @@ const PARKED_MAX: usize = 8;
 /// Files that are not live are listed this often at most because they are written to.
 const KIN_LOOK_MS: u64 = 1_000;
 
+/// Nothing is told of what is written to it.
+fn is_unwatched(link: &Link) -> bool {
+    link.elsewhere || link.deleted || link.missing
+}
+
 impl FileSource {
     /// Its writer may not know yet that it was renamed. dockerd closes before it renames.
     pub(super) fn has_grace(&self, link: &Link) -> bool {
-        self.renamed_while_written && link.found.rank > 0 && !link.found.compressed
+        self.renamed_while_written && (link.found.rank > 0 || is_unwatched(link)) && !link.found.compressed
     }
 
     /// The first file was read to its present end and renamed.
@@ -43,7 +48,7 @@ impl FileSource {
             .and_then(|link| link.parked.filter(|(offset, _)| *offset == link.offset));
         self.moved_on |= nothing_came.is_none();
         let mut due_ms = nothing_came.map_or(cx.now.mono_ms + WRITER_GRACE_MS, |(_, due_ms)| due_ms);
-        if let Some(link) = self.chain.links.front_mut().filter(|link| link.elsewhere) {
+        if let Some(link) = self.chain.links.front_mut().filter(|link| is_unwatched(link)) {
             link.quiet_looks = nothing_came.map_or(0, |_| link.quiet_looks + 1);
             due_ms = cx.now.mono_ms + ELSEWHERE_LOOK_MS;
         }
@@ -125,7 +130,7 @@ impl FileSource {
                 at += 1;
                 continue;
             }
-            let is_read = !link.unread && link.offset >= link.len && !link.deleted && !link.elsewhere;
+            let is_read = link.is_read() && !is_unwatched(link);
             if is_due && !self.gone && is_read {
                 self.chain.parked.remove(at);
                 cx.act(Action::CloseFile { file });
@@ -137,7 +142,7 @@ impl FileSource {
                 return;
             }
             let link = &mut self.chain.parked[at].link;
-            let is_over = !link.elsewhere || link.quiet_looks >= ELSEWHERE_LOOKS || self.gone;
+            let is_over = !is_unwatched(link) || link.quiet_looks >= ELSEWHERE_LOOKS || self.gone;
             (link.last_look, link.unread) = (is_due && is_over, true);
             self.chain.unpark(at);
             return;

@@ -1,38 +1,40 @@
-//! How long the file that grows has become while reads wait: for an output that takes nothing, a rate limit, room for
-//! buffers. A read tells the length; without one somebody has to look, now and then.
+//! How long files have become while reads wait: for an output that takes nothing, a rate limit, room for buffers. A read
+//! tells the length; without one somebody has to look, now and then. What is emptied or deleted then is lost, and only the
+//! last look says how much it was.
 
 use super::FileSource;
 use crate::capture::io::FileNo;
 use crate::capture::stream::chain::{Handle, Link};
-
-/// What the last look saw.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Seen {
-    file: FileNo,
-    len: u64,
-}
+use crate::model::cursor::FileId;
 
 impl FileSource {
-    /// The open file that may have grown and is not read. Not on a file system that may hang: whoever looks would hang too.
-    pub fn unmeasured(&self) -> Option<FileNo> {
-        let last = self.chain.links.back()?;
-        let waits = last.unread && last.lane.is_none() && !last.found.compressed && !self.is_left_out();
-        match last.handle {
-            Handle::Open(file) if waits => Some(file),
+    /// Open files that may have grown and are not read. Not on a file system that may hang: whoever looks would hang too.
+    pub fn unmeasured(&self) -> impl Iterator<Item = FileNo> + '_ {
+        let waits = |link: &&Link| link.unread && link.lane.is_none() && !link.found.compressed;
+        let waiting = self.chain.links.iter().filter(waits).filter(|_| !self.is_left_out());
+        waiting.filter_map(|link| match link.handle {
+            Handle::Open(file) => Some(file),
             _ => None,
-        }
+        })
     }
 
     /// Somebody looked: it is so long.
     pub fn measured(&mut self, file: FileNo, len: u64) {
-        self.length = Seen { file, len };
+        let is_it = |link: &&mut Link| link.handle == Handle::Open(file);
+        if let Some(link) = self.chain.links.iter_mut().find(is_it) {
+            link.len = link.len.max(len);
+        }
     }
 
-    /// Bytes that are known to be there and were not read.
-    pub fn lag_bytes(&self) -> u64 {
-        let grown = |last: &Link| self.length.len.saturating_sub(last.len.max(last.offset));
-        let is_seen = self.unmeasured() == Some(self.length.file);
-        let grown = self.chain.links.back().filter(|_| is_seen).map_or(0, grown);
-        self.unread_bytes().0 + grown
+    /// What the open deleted files hold that was not read: nobody can read it once this process has ended.
+    pub fn deleted_unread(&self) -> impl Iterator<Item = (String, u64)> + '_ {
+        let deleted = self.chain.links.iter().filter(|link| link.deleted && link.unread_bytes() > 0);
+        deleted.map(|link| (format!("{}/{}", self.directory, link.found.name), link.unread_bytes()))
+    }
+
+    /// How long the file is known to be that a saved position is in. The position was made when its line was read.
+    pub fn len_of(&self, file: FileId) -> Option<u64> {
+        let link = self.chain.links.iter().find(|link| link.found.id == file && !link.found.compressed);
+        link.map(Link::known_len).filter(|_| !self.is_left_out())
     }
 }

@@ -21,7 +21,7 @@ pub(super) struct Text {
     /// As the config has it.
     pub(super) rules: TextRules,
     /// As the file's mark has it, and which file that is.
-    of_file: Option<OfFile>,
+    pub(super) of_file: Option<OfFile>,
     /// Logical position of the first byte of the buffer that is decoded.
     base: u64,
     /// What comes next is the rest of a line that was delivered.
@@ -34,7 +34,7 @@ pub(super) struct Text {
 
 /// What the first bytes of a file say.
 #[derive(Clone, Copy, Debug)]
-struct OfFile {
+pub(super) struct OfFile {
     id: FileId,
     encoding: Encoding,
     /// Bytes of its mark.
