@@ -16,7 +16,7 @@ use capturer_tests::walk::many::number;
 use capturer_tests::walk::watched::{Watched, While};
 
 /// Rounds of a usual run.
-const ROUNDS: u64 = 20;
+const ROUNDS: u64 = 8;
 /// Modes at a time. They wait more than they work, but what all rings of a user may lock in memory is bounded.
 const SIDE_BY_SIDE: usize = 8;
 

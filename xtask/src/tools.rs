@@ -19,7 +19,7 @@ struct Needed {
     is_here: fn() -> bool,
 }
 
-const NEEDED: [Needed; 8] = [
+const NEEDED: [Needed; 9] = [
     Needed { package: "gcc", what_for: "`cc`, by which rustc links", is_here: || on_path("cc") },
     Needed {
         package: "libc6-dev",
@@ -46,6 +46,11 @@ const NEEDED: [Needed; 8] = [
         what_for: "what rotates log files on most hosts, for tests to rotate with",
         is_here: || on_path("logrotate"),
     },
+    Needed {
+        package: "faketime",
+        what_for: "days that pass at once: logrotate's `dateext` rotates once a day",
+        is_here: || on_path("faketime"),
+    },
     Needed { package: "curl", what_for: "the commands of the runbooks", is_here: || on_path("curl") },
     Needed {
         package: "python3-venv",
@@ -67,12 +72,7 @@ const EMULATOR: [Needed; 1] = [Needed {
 }];
 
 /// What only the part `walks` needs.
-const ROTATORS: [Needed; 3] = [
-    Needed {
-        package: "faketime",
-        what_for: "days that pass at once: logrotate's `dateext` rotates once a day",
-        is_here: || on_path("faketime"),
-    },
+const ROTATORS: [Needed; 2] = [
     Needed {
         package: "runit",
         what_for: "`svlogd`, which writes and rotates logs",

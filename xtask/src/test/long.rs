@@ -37,7 +37,7 @@ pub const PARTS: &[Part] = &[
     },
     Part {
         name: "walks",
-        what: "random walks against a model, real logrotate and real writers (tests/walk.rs and its neighbours)",
+        what: "random walks against a model, and real writers that rotate (tests/walk.rs, tests/writers.rs)",
         needs: &["build", "agent", "engines"],
         run: long_tests,
     },
