@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::capture::counted::ReadCounts;
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
 use crate::settings::{Settings, advice};
@@ -99,6 +100,8 @@ struct Process {
     left_behind: Option<Rest>,
     /// What the rows of streams begin to count with.
     carried: Carried,
+    /// What the last run's outlets had read of each source.
+    counted: ReadCounts,
     /// Number of the newest stream of all runs.
     last_stream: u32,
     /// What was lost lately.
@@ -169,6 +172,7 @@ impl Agent {
             admin: admin.as_ref().map(|admin| admin.addr),
             left_behind: None,
             carried: Carried::default(),
+            counted: ReadCounts::default(),
             last_stream: 0,
             losses: Losses::default(),
         };
@@ -309,6 +313,7 @@ impl Process {
         self.status.beat_capture();
         let mut run = Run::open(settings, &self.status, &self.metrics, &self.claims)?;
         run.capture.number_streams_after(self.last_stream);
+        run.capture.count_on(&self.counted);
         run.begin(&self.claims).context("preparing the loop")
     }
 

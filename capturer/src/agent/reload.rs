@@ -20,7 +20,7 @@ use crate::shell::privilege;
 use crate::sink::loki::client::Client;
 use crate::telemetry::metrics::{Metrics, ReloadResult};
 use crate::telemetry::reload_requests::{ReloadOutcome, Ticket};
-use crate::telemetry::status::{Snapshot, Status, StreamRow};
+use crate::telemetry::status::{Snapshot, Status, StreamCounts, StreamRow};
 
 /// Every sink there can be.
 const SINKS: [&str; 3] = ["local_file", "loki", "stdout"];
@@ -211,22 +211,13 @@ pub(super) fn forget_gone(status: &Status, metrics: &Metrics, settings: &Setting
 
 /// What rows of streams count, from run to run: a number that has been shown never becomes less.
 #[derive(Debug, Default)]
-pub(super) struct Carried(BTreeMap<(String, String), Counts>);
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    lines: u64,
-    rotations: u64,
-    read_timeouts: u64,
-}
+pub(super) struct Carried(BTreeMap<(String, String), StreamCounts>);
 
 impl Carried {
-    /// A run has ended: the next goes on counting here.
-    pub fn keep(&mut self, mut snapshot: Snapshot) {
-        self.add_to(&mut snapshot);
+    /// A run has ended, and this is its last snapshot, with what it was carried itself: the next goes on counting here.
+    pub fn keep(&mut self, last: Snapshot) {
         let mut kept = BTreeMap::new();
-        for StreamRow { key, sinks, lines, rotations, read_timeouts, .. } in snapshot.streams {
-            let counts = Counts { lines, rotations, read_timeouts };
+        for StreamRow { key, sinks, counts, .. } in last.streams {
             kept.extend(sinks.into_iter().map(|sink| ((key.clone(), sink), counts)));
         }
         self.0 = kept;
@@ -239,10 +230,9 @@ impl Carried {
         }
         for row in &mut snapshot.streams {
             let of = |sink: &String| self.0.get(&(row.key.clone(), sink.clone()));
-            let Some(counts) = row.sinks.iter().find_map(of).copied() else { continue };
-            row.lines += counts.lines;
-            row.rotations += counts.rotations;
-            row.read_timeouts += counts.read_timeouts;
+            let Some(carried) = row.sinks.iter().find_map(of).copied() else { continue };
+            row.counts = row.counts.plus(carried);
+            row.carried = carried;
         }
     }
 }
@@ -250,10 +240,12 @@ impl Carried {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::metrics::CATALOG;
 
     fn row(key: &str, sinks: &[&str], lines: u64) -> StreamRow {
         let sinks = sinks.iter().map(|sink| (*sink).to_owned()).collect();
-        StreamRow { key: key.to_owned(), sinks, lines, ..StreamRow::default() }
+        let counts = StreamCounts { lines, bytes: 10 * lines, ..StreamCounts::default() };
+        StreamRow { key: key.to_owned(), sinks, counts, ..StreamRow::default() }
     }
 
     fn snapshot(streams: Vec<StreamRow>) -> Snapshot {
@@ -271,12 +263,84 @@ mod tests {
             row("b", &["local_file", "stdout"], 3),
         ]);
         carried.add_to(&mut second);
-        let lines = |snapshot: &Snapshot| snapshot.streams.iter().map(|row| row.lines).collect::<Vec<_>>();
+        let lines =
+            |snapshot: &Snapshot| snapshot.streams.iter().map(|row| row.counts.lines).collect::<Vec<_>>();
         assert_eq!(lines(&second), [11, 9, 3]);
-        carried.keep(snapshot(vec![row("a", &["local_file", "stdout"], 5)]));
+        assert_eq!(second.streams[0].carried.lines, 10);
+        let mut last = snapshot(vec![row("a", &["local_file", "stdout"], 5)]);
+        carried.add_to(&mut last);
+        carried.keep(last);
         let mut third = snapshot(vec![row("a", &["stdout"], 1), row("a", &["loki"], 1)]);
         carried.add_to(&mut third);
         assert_eq!(lines(&third), [16, 1]);
+    }
+
+    /// All that is counted by source, times so many. Without `..`: a new count has to be thought of here.
+    fn counts(times: u64) -> StreamCounts {
+        StreamCounts {
+            rotations: times,
+            read_timeouts: 2 * times,
+            lines: 3 * times,
+            bytes: 50 * times,
+            losses: 7 * times,
+            lost_bytes: 11 * times,
+        }
+    }
+
+    /// A stream of the container `a` in some run, which has counted so much in that run.
+    fn counted(id: u32, sinks: &[&str], times: u64) -> StreamRow {
+        let name = "a".to_owned();
+        StreamRow { id, container_id: name.clone(), name, counts: counts(times), ..row("a", sinks, 0) }
+    }
+
+    /// Every counter by source, by its name without prefix and suffix.
+    fn source_counters(metrics: &Metrics) -> BTreeMap<String, u64> {
+        let text = metrics.encode();
+        let sample = |line: &str| {
+            let (name, rest) = line.strip_prefix("log_capturer_source_")?.split_once("_total{")?;
+            Some((name.to_owned(), rest.rsplit_once(' ')?.1.parse().unwrap()))
+        };
+        text.lines().filter_map(sample).collect()
+    }
+
+    /// Through reloads nothing that is counted by source jumps or falls, whenever somebody asks: not in rows and not in
+    /// `/metrics`.
+    #[test]
+    fn no_count_of_a_source_jumps_or_falls_over_a_reload() {
+        let metrics = Metrics::new(9).unwrap();
+        metrics.expect_network_sink("loki");
+        let mut carried = Carried::default();
+        let look = |carried: &Carried, rows: Vec<StreamRow>, all_listed| {
+            let mut snapshot = snapshot(rows);
+            carried.add_to(&mut snapshot);
+            metrics.show_sources(&snapshot.streams, 0, all_listed);
+            snapshot
+        };
+        let check = |shown: &Snapshot, times: u64| {
+            shown.streams.iter().for_each(|row| assert_eq!(row.counts, counts(times)));
+            let rows = serde_json::to_value(counts(times)).unwrap();
+            let counters = source_counters(&metrics);
+            let of_metrics = CATALOG.iter().filter(|entry| {
+                entry.name.starts_with("log_capturer_source_") && entry.name.ends_with("_total")
+            });
+            assert_eq!(counters.len(), of_metrics.count(), "{counters:?}");
+            counters.iter().for_each(|(name, value)| assert_eq!(*value, rows[name], "{name}"));
+        };
+        check(&look(&carried, vec![counted(1, &["local_file"], 3)], true), 3);
+        // Nobody asks between this and the end of the run.
+        let last = look(&carried, vec![counted(1, &["local_file"], 5)], false);
+        check(&last, 5);
+        carried.keep(last);
+        // The next run begins with no row at all.
+        check(&look(&carried, Vec::new(), false), 5);
+        check(&look(&carried, vec![counted(2, &["local_file", "stdout"], 0)], true), 5);
+        let last = look(&carried, vec![counted(2, &["local_file", "stdout"], 4)], false);
+        check(&last, 9);
+        carried.keep(last);
+        check(&look(&carried, vec![counted(3, &["stdout"], 1)], true), 10);
+        // What is gone takes its series along, once everything is listed.
+        look(&carried, Vec::new(), true);
+        assert!(source_counters(&metrics).is_empty());
     }
 
     #[test]

@@ -211,8 +211,12 @@ impl Loop<'_> {
             None => tracing::info!(operations, stream_descriptors, unfinished = ?left, "stopped"),
             Some(_) => tracing::debug!(operations, stream_descriptors, unfinished = ?left, "drained"),
         }
-        let snapshot = self.capture.snapshot(self.now());
-        self.process.carried.keep(snapshot);
+        let mut last = self.capture.snapshot(self.now());
+        self.process.carried.add_to(&mut last);
+        // What came since the last scrape: the next run's streams begin behind it.
+        self.process.metrics.show_sources(&last.streams, 0, false);
+        self.process.carried.keep(last);
+        self.process.counted = self.capture.take_read_counts();
         self.process.last_stream = self.capture.last_stream();
         left
     }

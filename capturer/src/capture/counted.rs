@@ -6,25 +6,26 @@ use crate::model::record::StreamKey;
 use crate::telemetry::metrics::furthest::{Furthest, Read};
 
 /// See the module's head.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ReadCounts {
-    outlets: usize,
-    by_source: BTreeMap<StreamKey, Furthest>,
+    /// Names of the sinks of each outlet.
+    outlets: Vec<Vec<String>>,
+    by_source: BTreeMap<StreamKey, Furthest<u8>>,
 }
 
 impl ReadCounts {
-    /// For this many groups of sinks.
-    pub fn new(outlets: usize) -> ReadCounts {
+    /// For outlets of these sinks.
+    pub fn new(outlets: Vec<Vec<String>>) -> ReadCounts {
         ReadCounts { outlets, by_source: BTreeMap::new() }
     }
 
-    /// A group has read so much more. Returns what of it nobody had read before.
+    /// An outlet has read so much more. Returns what of it none had read before.
     pub fn read(&mut self, source: &StreamKey, outlet: u8, more: Read) -> Read {
-        if self.outlets <= 1 {
-            return more;
-        }
         if let Some(known) = self.by_source.get_mut(source) {
             return known.read(outlet, more);
+        }
+        if self.outlets.len() <= 1 {
+            return more;
         }
         self.by_source.entry(source.clone()).or_default().read(outlet, more)
     }
@@ -33,17 +34,50 @@ impl ReadCounts {
     pub fn forget(&mut self, source: &StreamKey) {
         self.by_source.remove(source);
     }
+
+    /// The run before ended here. An outlet that was behind reads what another had counted, and may have another number.
+    pub fn go_on_from(&mut self, before: &ReadCounts) {
+        let now = |old: &u8| {
+            let old = before.outlets.get(usize::from(*old))?;
+            let same = |names: &Vec<String>| names.iter().any(|name| old.contains(name));
+            self.outlets.iter().position(same).map(|index| index as u8)
+        };
+        let by_source = before.by_source.iter();
+        self.by_source = by_source.map(|(key, known)| (key.clone(), known.renamed(now))).collect();
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn counts(outlets: &[&[&str]]) -> ReadCounts {
+        let names = |names: &&[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        ReadCounts::new(outlets.iter().map(names).collect())
+    }
+
+    fn lines(counted: &mut ReadCounts, outlet: u8, lines: u64) -> u64 {
+        counted.read(&StreamKey("a".to_owned()), outlet, Read { lines, ..Read::default() }).lines
+    }
+
     #[test]
-    fn of_one_group_all_counts() {
-        let mut counted = ReadCounts::new(1);
-        let key = StreamKey("a".to_owned());
-        assert_eq!(counted.read(&key, 0, Read { lines: 5, ..Read::default() }).lines, 5);
+    fn of_one_outlet_all_counts() {
+        let mut counted = counts(&[&["local_file"]]);
+        assert_eq!(lines(&mut counted, 0, 5), 5);
         assert!(counted.by_source.is_empty());
+    }
+
+    /// Without this a reload counts once more what the slower outlet had still to read.
+    #[test]
+    fn an_outlet_that_was_behind_counts_nothing_twice_after_a_reload() {
+        let mut first = counts(&[&["local_file"], &["loki"]]);
+        assert_eq!([lines(&mut first, 0, 100), lines(&mut first, 1, 80)], [100, 0]);
+        let mut second = counts(&[&["local_file", "stdout"], &["loki"]]);
+        second.go_on_from(&first);
+        assert_eq!([lines(&mut second, 1, 25), lines(&mut second, 0, 7)], [5, 2]);
+        // Loki alone is left, under another number: it still has two lines to read that were counted.
+        let mut third = counts(&[&["loki"]]);
+        third.go_on_from(&second);
+        assert_eq!([lines(&mut third, 0, 2), lines(&mut third, 0, 3)], [0, 3]);
     }
 }

@@ -223,7 +223,7 @@ fn draw(status: &Status, stopper: &Stopper, seconds: Option<u64>, stop: &AtomicB
         if stopping {
             return;
         }
-        before = snapshot.streams.iter().map(|row| (row.id, row.lines)).collect();
+        before = snapshot.streams.iter().map(|row| (row.id, row.counts.lines)).collect();
     }
 }
 
@@ -231,15 +231,15 @@ fn table(snapshot: &Snapshot, before: &BTreeMap<u32, u64>) -> String {
     let mut text =
         format!("{:<32} {:<10} {:<5} {:>12} {:>10}\n", "NAME", "STATE", "MODE", "RECORDS", "PER SECOND");
     let mut rows: Vec<_> = snapshot.streams.iter().collect();
-    rows.sort_by_key(|row| std::cmp::Reverse(row.lines));
+    rows.sort_by_key(|row| std::cmp::Reverse(row.counts.lines));
     for row in rows.iter().take(ROWS_MAX) {
-        let rate = row.lines.saturating_sub(before.get(&row.id).copied().unwrap_or(0));
+        let rate = row.counts.lines.saturating_sub(before.get(&row.id).copied().unwrap_or(0));
         text += &format!(
             "{:<32} {:<10} {:<5} {:>12} {:>10}\n",
             terminal::short(&row.name),
             row.state,
             row.mode,
-            row.lines,
+            row.counts.lines,
             rate
         );
     }

@@ -56,7 +56,7 @@ fn registered_metrics_and_catalog_are_the_same() {
         last_line_age_ms: Some(1),
         ..crate::telemetry::status::StreamRow::default()
     };
-    metrics.show_sources(&[row], 0);
+    metrics.show_sources(&[row], 0, true);
     metrics.heartbeat("capture");
     metrics.component_health.with_label_values(&["docker"]).set(1);
     metrics.probe_tier.with_label_values(&["none"]).set(1);

@@ -20,6 +20,9 @@ use crate::telemetry::taps::Taps;
 pub struct Snapshot {
     /// Milliseconds since the agent began.
     pub taken_at_ms: u64,
+    /// Every source there is has its row; not yet so at the start of a run.
+    #[serde(skip)]
+    pub all_listed: bool,
     /// A row for each stream.
     pub streams: Vec<StreamRow>,
     /// The Engine, as far as the loop knows.
@@ -69,25 +72,19 @@ pub struct StreamRow {
     pub left_out: String,
     /// Age of the current connection or file in milliseconds.
     pub age_ms: u64,
-    /// Planned rotations so far.
-    pub rotations: u64,
-    /// Reads that ended by their timer.
-    pub read_timeouts: u64,
-    /// Records handed on.
-    pub lines: u64,
-    /// Bytes of their messages.
-    pub bytes: u64,
-    /// Losses that were declared.
-    pub losses: u64,
-    /// Bytes of them, as far as known.
-    pub lost_bytes: u64,
-    /// Which group of sinks it reads for; 0 is there for every source.
+    /// What it has counted, together with the runs before a reload.
+    #[serde(flatten)]
+    pub counts: StreamCounts,
+    /// What of that the runs before had counted.
+    #[serde(skip)]
+    pub carried: StreamCounts,
+    /// Number of the outlet that it reads for; 0 is there for every source.
     #[serde(skip)]
     pub outlet: u8,
     /// Milliseconds since the oldest record was read that is not acknowledged yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_unacked_ms: Option<u64>,
-    /// Milliseconds since the last of them; absent before the first in this run.
+    /// Milliseconds since the last record was read; absent before the first in this run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_line_age_ms: Option<u64>,
     /// Source bytes behind: what is on disk and not yet acknowledged, where that is known.
@@ -100,6 +97,47 @@ pub struct StreamRow {
     pub last_error: String,
     /// Acknowledged position, as in the checkpoint.
     pub position: serde_json::Value,
+}
+
+/// What a stream counts. All of it goes on through a reload and nothing of it ever falls: whoever adds a count here has it
+/// carried over and scraped without a jump.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StreamCounts {
+    /// Planned rotations so far.
+    pub rotations: u64,
+    /// Reads that ended by their timer.
+    pub read_timeouts: u64,
+    /// Records handed on.
+    pub lines: u64,
+    /// Bytes of their messages.
+    pub bytes: u64,
+    /// Losses that were declared.
+    pub losses: u64,
+    /// Bytes of them, as far as known.
+    pub lost_bytes: u64,
+}
+
+impl StreamCounts {
+    /// Both together.
+    pub fn plus(self, more: StreamCounts) -> StreamCounts {
+        self.with(more, |a, b| a + b)
+    }
+
+    /// What came since these were counted.
+    pub fn since(self, before: StreamCounts) -> StreamCounts {
+        self.with(before, u64::saturating_sub)
+    }
+
+    fn with(self, other: StreamCounts, of: impl Fn(u64, u64) -> u64) -> StreamCounts {
+        StreamCounts {
+            rotations: of(self.rotations, other.rotations),
+            read_timeouts: of(self.read_timeouts, other.read_timeouts),
+            lines: of(self.lines, other.lines),
+            bytes: of(self.bytes, other.bytes),
+            losses: of(self.losses, other.losses),
+            lost_bytes: of(self.lost_bytes, other.lost_bytes),
+        }
+    }
 }
 
 /// What is known of the Engine.

@@ -44,7 +44,7 @@ impl Bench {
             jitter: Jitter::new(1),
             owners: Owners::default(),
             open_files: OpenFiles::new(1_000, 0),
-            counted: ReadCounts::new(1),
+            counted: ReadCounts::default(),
             memory: Table::default(),
             last_number: 0,
         }

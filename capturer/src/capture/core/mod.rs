@@ -142,7 +142,7 @@ impl Capture {
         tracker.memory_mut().set_bounds(settings.remember);
         Capture {
             tracker,
-            counted: ReadCounts::new(outlets.len()),
+            counted: ReadCounts::new(outlets.iter().map(|outlet| outlet.names.clone()).collect()),
             sinks: sinks.into_iter().map(|sink| sink.name).collect(),
             outlets,
             discovery: settings.container_monitor.enabled.then(Discovery::new),
@@ -187,6 +187,16 @@ impl Capture {
         if let Some(discovery) = &mut self.discovery {
             discovery.leave_out(own);
         }
+    }
+
+    /// What each outlet has read of each source, for the next run.
+    pub fn take_read_counts(&mut self) -> ReadCounts {
+        std::mem::take(&mut self.counted)
+    }
+
+    /// Counts on where an earlier run of this process ended.
+    pub fn count_on(&mut self, before: &ReadCounts) {
+        self.counted.go_on_from(before);
     }
 
     /// Numbers streams on from an earlier run of this process, whose last was this one.

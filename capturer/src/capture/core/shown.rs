@@ -11,6 +11,7 @@ impl Capture {
     pub fn snapshot(&self, now: Now) -> Snapshot {
         Snapshot {
             taken_at_ms: now.mono_ms,
+            all_listed: self.is_ready(),
             streams: self.streams.values().map(|stream| self.row(stream, now)).collect(),
             docker: self
                 .discovery

@@ -684,8 +684,8 @@ impl ApiSource {
     /// Fills its part of a row of `/api/v1/streams`.
     pub fn describe(&self, row: &mut StreamRow, now_ms: u64) {
         row.mode = "api".to_owned();
-        row.rotations = self.rotations;
-        row.read_timeouts = self.read_timeouts;
+        row.counts.rotations = self.rotations;
+        row.counts.read_timeouts = self.read_timeouts;
         let operation = match self.phase {
             Phase::Idle => "",
             Phase::Queued => {

@@ -37,8 +37,8 @@ impl Tally {
 
     /// Fills in its part of a row.
     pub(super) fn describe(&self, row: &mut StreamRow, now_ms: u64) {
-        (row.lines, row.bytes) = (self.lines, self.bytes);
-        (row.losses, row.lost_bytes) = (self.losses, self.lost_bytes);
+        (row.counts.lines, row.counts.bytes) = (self.lines, self.bytes);
+        (row.counts.losses, row.counts.lost_bytes) = (self.losses, self.lost_bytes);
         row.last_line_age_ms = self.last_line_at_ms.map(|at| now_ms.saturating_sub(at));
     }
 }

@@ -126,7 +126,7 @@ impl Pages {
 
     async fn metrics(&self) -> PageResponse {
         let (snapshot, _) = self.snapshot().await;
-        self.metrics.show_sources(&snapshot.streams, self.age_ms(&snapshot));
+        self.metrics.show_sources(&snapshot.streams, self.age_ms(&snapshot), snapshot.all_listed);
         self.metrics.show_process();
         let taps = &self.status.taps;
         self.metrics.tap_watchers.set(taps.count() as i64);

@@ -1,4 +1,4 @@
-//! What was read of a source, each line once: every group of sinks reads it for itself, and the one that is furthest counts. One
+//! What was read of a source, each line once: every outlet reads it for itself, and the one that is furthest counts. One
 //! that waits for its sink holds no count back, so no sink has ever delivered more than was read.
 
 /// What was read.
@@ -30,25 +30,38 @@ impl Read {
     }
 }
 
-/// How far each group has read one source.
-#[derive(Debug, Default)]
-pub struct Furthest {
-    /// By the group's number.
-    by_outlet: Vec<Read>,
+/// How far each outlet has read one source. `O` tells outlets apart.
+#[derive(Debug)]
+pub struct Furthest<O> {
+    by_outlet: Vec<(O, Read)>,
     furthest: Read,
 }
 
-impl Furthest {
-    /// A group has read so much more. Returns what of it none had read before.
-    pub fn read(&mut self, outlet: u8, more: Read) -> Read {
-        let outlet = usize::from(outlet);
-        if self.by_outlet.len() <= outlet {
-            self.by_outlet.resize(outlet + 1, Read::default());
-        }
-        self.by_outlet[outlet] = self.by_outlet[outlet].plus(more);
-        let news = self.by_outlet[outlet].beyond(self.furthest);
+impl<O> Default for Furthest<O> {
+    fn default() -> Self {
+        Furthest { by_outlet: Vec::new(), furthest: Read::default() }
+    }
+}
+
+impl<O: PartialEq> Furthest<O> {
+    /// An outlet has read so much more. Returns what of it none had read before.
+    pub fn read(&mut self, outlet: O, more: Read) -> Read {
+        let index = self.by_outlet.iter().position(|(known, _)| *known == outlet);
+        let index = index.unwrap_or_else(|| {
+            self.by_outlet.push((outlet, Read::default()));
+            self.by_outlet.len() - 1
+        });
+        let read = &mut self.by_outlet[index].1;
+        *read = read.plus(more);
+        let news = read.beyond(self.furthest);
         self.furthest = self.furthest.plus(news);
         news
+    }
+
+    /// The same under other names; `None` = that outlet is no more.
+    pub fn renamed<N>(&self, name: impl Fn(&O) -> Option<N>) -> Furthest<N> {
+        let by_outlet = self.by_outlet.iter().filter_map(|(outlet, read)| Some((name(outlet)?, *read)));
+        Furthest { by_outlet: by_outlet.collect(), furthest: self.furthest }
     }
 }
 
@@ -61,7 +74,7 @@ mod tests {
         let mut source = Furthest::default();
         let mut read = |outlet, lines| source.read(outlet, Read { lines, ..Read::default() }).lines;
         assert_eq!([read(0, 5), read(1, 3), read(1, 4), read(0, 1), read(0, 2)], [5, 0, 2, 0, 1]);
-        // The first group waits for its sink; the other's lines count all the same.
+        // The first outlet waits for its sink; the other's lines count all the same.
         assert_eq!(read(1, 100), 99);
     }
 }

@@ -13,7 +13,7 @@ use prometheus::core::Collector as _;
 
 use super::furthest::{Furthest, Read};
 use super::{Metrics, OTHER, cap};
-use crate::telemetry::status::StreamRow;
+use crate::telemetry::status::{StreamCounts, StreamRow};
 
 /// Values of `container_id`, `container_name` and `path`.
 type Labels = [String; 3];
@@ -26,56 +26,24 @@ const STATES: [&str; 6] = ["found", "opening", "following", "waiting", "draining
 pub(super) struct Sources {
     own: BTreeSet<Labels>,
     other: bool,
-    counted: BTreeMap<u32, Counts>,
-    read: BTreeMap<Labels, Furthest>,
-}
-
-/// Counters of one stream.
-#[derive(Clone, Copy, Default)]
-struct Counts {
-    lines: u64,
-    bytes: u64,
-    losses: u64,
-    lost_bytes: u64,
+    counted: BTreeMap<u32, StreamCounts>,
+    /// By the network sink that an outlet is for; empty = the sinks on this host.
+    read: BTreeMap<Labels, Furthest<String>>,
 }
 
 /// What all streams of one series show together.
 #[derive(Default)]
 struct Figures {
-    added: Counts,
+    added: StreamCounts,
     lag_bytes: Option<u64>,
     lag_ms: u64,
     last_line_age_ms: Option<u64>,
 }
 
-impl Counts {
-    fn of(row: &StreamRow) -> Counts {
-        Counts { lines: row.lines, bytes: row.bytes, losses: row.losses, lost_bytes: row.lost_bytes }
-    }
-
-    fn since(self, before: Counts) -> Counts {
-        Counts {
-            lines: self.lines.saturating_sub(before.lines),
-            bytes: self.bytes.saturating_sub(before.bytes),
-            losses: self.losses.saturating_sub(before.losses),
-            lost_bytes: self.lost_bytes.saturating_sub(before.lost_bytes),
-        }
-    }
-}
-
-impl Counts {
-    fn add(&mut self, added: Counts) {
-        self.lines += added.lines;
-        self.bytes += added.bytes;
-        self.losses += added.losses;
-        self.lost_bytes += added.lost_bytes;
-    }
-}
-
 impl Figures {
-    /// Another stream of the same source, which is as far behind as its slowest group of sinks.
-    fn add(&mut self, row: &StreamRow, added: Counts) {
-        self.added.add(added);
+    /// Another stream of the same source, which is as far behind as its slowest outlet.
+    fn add(&mut self, row: &StreamRow, added: StreamCounts) {
+        self.added = self.added.plus(added);
         self.lag_bytes = self.lag_bytes.max(row.lag_bytes);
         self.lag_ms = self.lag_ms.max(row.oldest_unacked_ms.unwrap_or(0));
         self.last_line_age_ms = youngest(self.last_line_age_ms, row.last_line_age_ms);
@@ -83,7 +51,7 @@ impl Figures {
 
     /// Another source that shares the series: they are behind together.
     fn share(&mut self, other: &Figures) {
-        self.added.add(other.added);
+        self.added = self.added.plus(other.added);
         let lags = self.lag_bytes.into_iter().chain(other.lag_bytes);
         self.lag_bytes = lags.reduce(|a, b| a + b);
         self.lag_ms = self.lag_ms.max(other.lag_ms);
@@ -96,10 +64,16 @@ fn youngest(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 }
 
 impl Sources {
-    /// Sorts the rows into series; also how many sources share one.
-    fn sort(&mut self, rows: &[StreamRow], sources_max: usize) -> (BTreeMap<Labels, Figures>, usize) {
+    /// Sorts the rows into series; also how many sources share one. Those that have no row are gone if all have one.
+    fn sort(
+        &mut self,
+        rows: &[StreamRow],
+        all_listed: bool,
+        sources_max: usize,
+        network_sinks: &BTreeSet<String>,
+    ) -> (BTreeMap<Labels, Figures>, usize) {
         let all: BTreeSet<Labels> = rows.iter().map(labels).collect();
-        self.own.retain(|labels| all.contains(labels));
+        self.own.retain(|labels| !all_listed || all.contains(labels));
         for labels in &all {
             if self.own.len() >= sources_max {
                 break;
@@ -109,21 +83,23 @@ impl Sources {
         let counted = std::mem::take(&mut self.counted);
         let mut by_source: BTreeMap<Labels, Figures> = BTreeMap::new();
         for row in rows {
-            let now = Counts::of(row);
-            let added = now.since(counted.get(&row.id).copied().unwrap_or_default());
-            self.counted.insert(row.id, now);
+            // What a new run's stream was carried has been counted by the run before.
+            let added = row.counts.since(counted.get(&row.id).copied().unwrap_or(row.carried));
+            self.counted.insert(row.id, row.counts);
+            let network = row.sinks.iter().find(|sink| network_sinks.contains(*sink));
             let read = Read { lines: added.lines, bytes: added.bytes, truncated: 0 };
-            let news = self.read.entry(labels(row)).or_default().read(row.outlet, read);
-            let added = Counts { lines: news.lines, bytes: news.bytes, ..added };
+            let news =
+                self.read.entry(labels(row)).or_default().read(network.cloned().unwrap_or_default(), read);
+            let added = StreamCounts { lines: news.lines, bytes: news.bytes, ..added };
             by_source.entry(labels(row)).or_default().add(row, added);
         }
-        self.read.retain(|labels, _| all.contains(labels));
+        self.read.retain(|labels, _| !all_listed || all.contains(labels));
         let mut series: BTreeMap<Labels, Figures> = BTreeMap::new();
         for (labels, figures) in by_source {
             let labels = if self.own.contains(&labels) { labels } else { other() };
             series.entry(labels).or_default().share(&figures);
         }
-        (series, all.len() - self.own.len())
+        (series, all.difference(&self.own).count())
     }
 }
 
@@ -140,14 +116,16 @@ fn other() -> Labels {
 }
 
 impl Metrics {
-    /// Brings the series of single sources to what these rows say, which are so old.
-    pub fn show_sources(&self, rows: &[StreamRow], age_ms: u64) {
+    /// Brings the series of single sources to what these rows say, which are so old. Until all sources are listed, at the
+    /// start of a run, one without a row keeps its series.
+    pub fn show_sources(&self, rows: &[StreamRow], age_ms: u64, all_listed: bool) {
+        let network_sinks = self.network_sinks.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let sources_max = self.containers.lock().unwrap_or_else(PoisonError::into_inner).containers_max;
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let before = sources.own.clone();
-        let (series, in_other) = sources.sort(rows, sources_max);
+        let (series, in_other) = sources.sort(rows, all_listed, sources_max, &network_sinks);
         before.difference(&sources.own).for_each(|gone| self.forget_source(gone));
-        if in_other == 0 && std::mem::take(&mut sources.other) {
+        if in_other == 0 && all_listed && std::mem::take(&mut sources.other) {
             self.forget_source(&other());
         }
         sources.other |= in_other > 0;
@@ -161,7 +139,7 @@ impl Metrics {
     }
 
     fn show_source(&self, labels: &Labels, figures: &Figures, taken_ms: u128) {
-        let Counts { lines, bytes, losses, lost_bytes } = figures.added;
+        let StreamCounts { lines, bytes, losses, lost_bytes, rotations: _, read_timeouts: _ } = figures.added;
         self.source_lines_total.with_label_values(labels).inc_by(lines);
         self.source_bytes_total.with_label_values(labels).inc_by(bytes);
         self.source_losses_total.with_label_values(labels).inc_by(losses);
@@ -260,8 +238,7 @@ mod tests {
             container_id: format!("id-{name}"),
             name: name.to_owned(),
             state: "following".to_owned(),
-            lines,
-            bytes: 10 * lines,
+            counts: StreamCounts { lines, bytes: 10 * lines, ..StreamCounts::default() },
             lag_bytes: Some(lines),
             ..StreamRow::default()
         }
@@ -279,7 +256,7 @@ mod tests {
     fn sources_past_the_limit_share_a_series_that_never_falls() {
         let metrics = Metrics::new(2).unwrap();
         let rows: Vec<StreamRow> = (0..5).map(|id| row(id, &format!("c{id}"), 100)).collect();
-        metrics.show_sources(&rows, 0);
+        metrics.show_sources(&rows, 0, true);
         let expected = [("c0", 100.0), ("c1", 100.0), ("other", 300.0)];
         let expected: BTreeMap<String, f64> =
             expected.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
@@ -287,7 +264,7 @@ mod tests {
         assert_eq!(samples(&metrics, "source_lag_bytes"), expected);
         assert_eq!(metrics.sources_in_other.get(), 3);
         // One of the others goes, one goes on.
-        metrics.show_sources(&[row(0, "c0", 100), row(1, "c1", 100), row(4, "c4", 130)], 0);
+        metrics.show_sources(&[row(0, "c0", 100), row(1, "c1", 100), row(4, "c4", 130)], 0, true);
         assert_eq!(samples(&metrics, "source_lines_total")["other"], 330.0);
         assert_eq!(samples(&metrics, "source_lag_bytes")["other"], 130.0);
     }
@@ -297,42 +274,50 @@ mod tests {
         let metrics = Metrics::new(1).unwrap();
         for round in 0..300 {
             let rows = [row(2 * round, &format!("a{round}"), 5), row(2 * round + 1, &format!("b{round}"), 5)];
-            metrics.show_sources(&rows, 0);
+            metrics.show_sources(&rows, 0, true);
         }
-        metrics.show_sources(&[], 0);
+        metrics.show_sources(&[], 0, true);
         assert!(!metrics.encode().contains("log_capturer_source_"), "{}", metrics.encode());
     }
 
-    /// Each group of sinks reads it for itself.
+    /// Metrics of an agent with Loki.
+    fn with_loki(sources_max: usize) -> Metrics {
+        let metrics = Metrics::new(sources_max).unwrap();
+        metrics.expect_network_sink("loki");
+        metrics
+    }
+
+    /// A row of the outlet that is for Loki.
+    fn loki_row(id: u32, name: &str, lines: u64) -> StreamRow {
+        StreamRow { outlet: 1, sinks: vec!["loki".to_owned()], ..row(id, name, lines) }
+    }
+
+    /// Each outlet reads it for itself.
     #[test]
-    fn a_source_that_two_groups_read_counts_once_and_is_as_late_as_the_slower() {
-        let metrics = Metrics::new(9).unwrap();
-        let slow = StreamRow {
-            outlet: 1,
-            lag_bytes: Some(700),
-            oldest_unacked_ms: Some(2_500),
-            ..row(2, "web", 40)
-        };
-        metrics.show_sources(&[row(1, "web", 100), slow], 0);
+    fn a_source_that_two_outlets_read_counts_once_and_is_as_late_as_the_slower() {
+        let metrics = with_loki(9);
+        let slow =
+            StreamRow { lag_bytes: Some(700), oldest_unacked_ms: Some(2_500), ..loki_row(2, "web", 40) };
+        metrics.show_sources(&[row(1, "web", 100), slow], 0, true);
         assert_eq!(samples(&metrics, "source_lines_total")["web"], 100.0);
         assert_eq!(samples(&metrics, "source_bytes_total")["web"], 1000.0);
         assert_eq!(samples(&metrics, "source_lag_bytes")["web"], 700.0);
         assert_eq!(samples(&metrics, "source_lag_seconds")["web"], 2.5);
-        // The first group waits for its sink: what the other one reads counts.
-        let ahead = StreamRow { outlet: 1, ..row(2, "web", 300) };
-        metrics.show_sources(&[row(1, "web", 100), ahead], 0);
+        // The first outlet waits for its sink: what the other one reads counts.
+        let ahead = loki_row(2, "web", 300);
+        metrics.show_sources(&[row(1, "web", 100), ahead], 0, true);
         assert_eq!(samples(&metrics, "source_lines_total")["web"], 300.0);
-        let ahead = StreamRow { outlet: 1, ..row(2, "web", 300) };
-        metrics.show_sources(&[row(1, "web", 310), ahead], 0);
+        let ahead = loki_row(2, "web", 300);
+        metrics.show_sources(&[row(1, "web", 310), ahead], 0, true);
         assert_eq!(samples(&metrics, "source_lines_total")["web"], 310.0);
     }
 
     /// Also where it has no series of its own.
     #[test]
-    fn a_source_that_two_groups_read_is_behind_once_in_other() {
-        let metrics = Metrics::new(0).unwrap();
-        let slow = StreamRow { outlet: 1, lag_bytes: Some(700), ..row(2, "web", 40) };
-        metrics.show_sources(&[row(1, "web", 100), slow, row(3, "db", 5)], 0);
+    fn a_source_that_two_outlets_read_is_behind_once_in_other() {
+        let metrics = with_loki(0);
+        let slow = StreamRow { lag_bytes: Some(700), ..loki_row(2, "web", 40) };
+        metrics.show_sources(&[row(1, "web", 100), slow, row(3, "db", 5)], 0, true);
         assert_eq!(samples(&metrics, "source_lag_bytes")["other"], 705.0);
         assert_eq!(samples(&metrics, "source_lines_total")["other"], 105.0);
     }
