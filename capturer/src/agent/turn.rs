@@ -178,7 +178,7 @@ impl Loop<'_> {
             }
             if now.mono_ms >= look_at && !self.shell.has_inotify() {
                 look_at = now.mono_ms + LOOK_MS;
-                self.take(vec![Event::WatchOverflow]);
+                self.take(vec![Event::LookAtAll]);
             } else if now.mono_ms >= look_at && !self.shell.unwatched().is_empty() {
                 look_at = now.mono_ms + LOOK_MS;
                 let listed = now.mono_ms >= list_at;

@@ -164,8 +164,9 @@ pub enum Event {
         /// The stream that this concerns.
         stream: StreamId,
     },
-    /// inotify lost events: look at everything.
-    WatchOverflow,
+    /// Nobody can say what changed, for inotify lost events or is not there: every file is looked at. Why it is so is for the
+    /// shell to say; without inotify this comes every few seconds.
+    LookAtAll,
     /// A file operation of a stream has had no answer for longer than it may take; told again while that is so.
     FileHung {
         /// The stream that this concerns.
@@ -209,7 +210,7 @@ pub enum Event {
 pub struct FoundFile {
     /// Name within the directory.
     pub name: String,
-    /// 0 = the live file, n = `.n`.
+    /// 0 = the live file, n = `.n`, `RANK_UNKNOWN` = a name that has no number, as with dates.
     pub rank: u32,
     /// Whether it is compressed (`.gz`).
     pub compressed: bool,
@@ -328,7 +329,7 @@ pub enum Action {
         stream: StreamId,
         /// Absolute path.
         directory: String,
-        /// Name of the live file; its rotated files are `name.N` and `name.N.gz`.
+        /// Name of the live file; model/rotated_name.rs says how its rotated files may be called.
         live_name: String,
         /// Files to be found under whatever name they have in the directory now.
         wanted: Vec<FileId>,

@@ -462,7 +462,30 @@ impl Shell {
                 let found = Event::PathsFound { set, lane, lanes, paths };
                 std::iter::once(found).chain(again).collect()
             }
-            answer => vec![self.on_answer(answer)],
+            files::FilesAnswer::Opened { stream, file, lane, result } => {
+                let result = result.map(|(open, opened)| {
+                    let open = match open {
+                        OpenFile::Here(descriptor) => {
+                            let owner = self.owner(Some(stream));
+                            Some(Opened::Here(Rc::new(self.claims.hold(descriptor, owner))))
+                        }
+                        OpenFile::OnLane(number) => lane
+                            .and_then(|lane| self.files.lane(lane))
+                            .map(|lane| Opened::OnLane(lane, number)),
+                    };
+                    self.open_files.extend(open.map(|open| (file, open)));
+                    opened
+                });
+                vec![Event::FileOpened { stream, file, result }]
+            }
+            files::FilesAnswer::Closed { file } => {
+                self.open_files.remove(&file);
+                vec![Event::Tick]
+            }
+            files::FilesAnswer::Read { stream, file, result, buffer, file_len, data_at } => {
+                vec![Event::FileRead { stream, file, result, buffer, file_len, data_at }]
+            }
+            files::FilesAnswer::Saved { seq, result } => vec![Event::CheckpointSaved { seq, result }],
         }
     }
 
@@ -492,39 +515,6 @@ impl Shell {
             events.extend([Event::ChainChanged { stream }, Event::FileGrew { stream }]);
         }
         events
-    }
-
-    fn on_answer(&mut self, answer: files::FilesAnswer) -> Event {
-        match answer {
-            files::FilesAnswer::Scanned { stream, result, .. } => Event::Scanned { stream, result },
-            files::FilesAnswer::PathsFound { set, lane, lanes, paths, .. } => {
-                Event::PathsFound { set, lane, lanes, paths }
-            }
-            files::FilesAnswer::Opened { stream, file, lane, result } => {
-                let result = result.map(|(open, opened)| {
-                    let open = match open {
-                        OpenFile::Here(descriptor) => {
-                            let owner = self.owner(Some(stream));
-                            Some(Opened::Here(Rc::new(self.claims.hold(descriptor, owner))))
-                        }
-                        OpenFile::OnLane(number) => lane
-                            .and_then(|lane| self.files.lane(lane))
-                            .map(|lane| Opened::OnLane(lane, number)),
-                    };
-                    self.open_files.extend(open.map(|open| (file, open)));
-                    opened
-                });
-                Event::FileOpened { stream, file, result }
-            }
-            files::FilesAnswer::Closed { file } => {
-                self.open_files.remove(&file);
-                Event::Tick
-            }
-            files::FilesAnswer::Read { stream, file, result, buffer, file_len, data_at } => {
-                Event::FileRead { stream, file, result, buffer, file_len, data_at }
-            }
-            files::FilesAnswer::Saved { seq, result } => Event::CheckpointSaved { seq, result },
-        }
     }
 
     fn read_inotify(&mut self, pause: Duration) {
@@ -560,18 +550,19 @@ impl Shell {
                 tracing::error!("inotify failed; files are looked at from time to time instead");
                 self.inotify = None;
                 self.inotify_ring = None;
-                return vec![Event::WatchOverflow];
+                return vec![Event::LookAtAll];
             }
         }
         let mut told = Concerned::default();
         let mut events = Vec::new();
         for event in inotify::events(buffer) {
-            if event.mask & inotify::OVERFLOW != 0 {
-                events.push(Event::WatchOverflow);
-            }
             self.watches.on_event(&event, &mut told);
         }
-        let Concerned { grew, rotated_grew, changed, sets } = told;
+        let Concerned { all, grew, rotated_grew, changed, sets } = told;
+        if all {
+            tracing::warn!("inotify lost events; looking at every file");
+            events.push(Event::LookAtAll);
+        }
         events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
         // What was written to an older file comes first.
         events.extend(rotated_grew.into_iter().map(|stream| Event::RotatedGrew { stream }));

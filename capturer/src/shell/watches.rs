@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::capture::io::LaneId;
-use crate::decode::inotify::{CREATE, Event, IGNORED, IS_DIRECTORY, MODIFY, MOVE_SELF, MOVED_TO};
+use crate::decode::inotify::{CREATE, Event, IGNORED, IS_DIRECTORY, MODIFY, MOVE_SELF, MOVED_TO, OVERFLOW};
 use crate::model::record::StreamId;
 use crate::model::rotated_name;
 use crate::model::rotated_name::RotatedName;
@@ -21,7 +21,8 @@ const KEPT_MAX: usize = 4096;
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// And at most, while somebody prints all the time.
 const PAUSE_MAX: Duration = Duration::from_millis(40);
-/// So many looks after anything but growth are made at the short pause: who rotates a log by its size does it again soon.
+/// After a rename or a new file, this many looks are made at the short pause: a log that is rotated by size is rotated again
+/// soon.
 const CAREFUL_LOOKS: u32 = 200;
 
 /// How long events gather between two looks at inotify. Quick where it is quiet: a look that waits for its event ends with
@@ -166,6 +167,8 @@ impl Directory {
 /// Whom events concern.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Concerned {
+    /// inotify lost events: whom they concerned nobody knows.
+    pub all: bool,
     /// Their live file was written to.
     pub grew: BTreeSet<StreamId>,
     /// Another file of theirs was.
@@ -315,6 +318,11 @@ impl Watches {
 
     /// Sorts an event.
     pub fn on_event(&mut self, event: &Event<'_>, told: &mut Concerned) {
+        if event.mask & OVERFLOW != 0 {
+            // It names no directory.
+            told.all = true;
+            return;
+        }
         if self.listing > 0 && !self.is_full() {
             self.kept.insert((event.watch, event.mask, event.name.to_vec()));
         }
@@ -408,6 +416,19 @@ mod tests {
         check(CREATE, "b", false);
         check(MODIFY, "a", false);
         check(MOVE_SELF, "", true);
+    }
+
+    #[test]
+    fn only_lost_events_concern_all() {
+        let concerned = |mask| {
+            let mut told = Concerned::default();
+            Watches::default().on_event(&Event { watch: -1, mask, name: b"" }, &mut told);
+            told
+        };
+        assert_eq!(concerned(OVERFLOW), Concerned { all: true, ..Concerned::default() });
+        for mask in [CREATE, MODIFY, IGNORED, MOVE_SELF] {
+            assert_eq!(concerned(mask), Concerned::default());
+        }
     }
 
     #[test]

@@ -485,7 +485,7 @@ impl World {
             std::mem::take(&mut self.run_mut().inotify);
         let mut events: Vec<Event> = Vec::new();
         if overflow {
-            events.push(Event::WatchOverflow);
+            events.push(Event::LookAtAll);
         }
         events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
         events.extend(rotated_grew.into_iter().map(|stream| Event::RotatedGrew { stream }));

@@ -317,7 +317,7 @@ impl Capture {
             Event::ChainChanged { stream } => {
                 self.with_file(now, stream, |file, cx, _| file.on_chain_changed(cx));
             }
-            Event::WatchOverflow => self.on_watch_overflow(now),
+            Event::LookAtAll => self.look_at_all(now),
             Event::FileHung { stream, place, operation } => {
                 self.with_stream(now, stream, |stream, cx| stream.on_hung(&place, &operation, cx));
             }
@@ -379,9 +379,8 @@ impl Capture {
         }
     }
 
-    /// inotify dropped events: any file may have grown, any chain may have changed.
-    fn on_watch_overflow(&mut self, now: Now) {
-        tracing::warn!("inotify lost events; looking at every file");
+    /// Any file may have grown, any chain may have changed.
+    fn look_at_all(&mut self, now: Now) {
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         for id in ids {
             self.with_file(now, id, |file, cx, told| {

@@ -1,6 +1,9 @@
 //! When patterns are looked at.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 
 use super::*;
 use crate::capture::checkpoint::tests::file_cursor;
@@ -51,6 +54,36 @@ impl Scene {
         self.now.mono_ms += ms;
         self.on(Event::Tick)
     }
+}
+
+/// Counts what would stand in the log of an agent that is left alone.
+#[derive(Clone, Default)]
+struct Warnings(Arc<AtomicUsize>);
+
+impl<S: tracing::Subscriber> Layer<S> for Warnings {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        if *event.metadata().level() <= tracing::Level::INFO {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Without inotify a look at everything comes every two seconds, which is nothing to say each time.
+#[test]
+fn what_is_done_from_time_to_time_is_no_news() {
+    let mut scene = Scene::new();
+    scene.on(Event::Started);
+    scene.found();
+    let said = Warnings::default();
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(said.clone()), || {
+        let mut looks = 0;
+        for _ in 0..100 {
+            looks += scene.on(Event::LookAtAll) + scene.after(2_000);
+            looks += scene.found();
+        }
+        assert!(looks > 50, "{looks}");
+    });
+    assert_eq!(said.0.load(Ordering::Relaxed), 0);
 }
 
 /// What came when a look was past it was not seen before the next sweep.
