@@ -12,7 +12,7 @@ use capturer::decode::timestamp;
 use capturer::model::cursor::Cursor;
 use capturer::model::fields::{Changes, Extra, Failed, Labels, Value as Field};
 use capturer::model::record::{
-    Batch, ContainerMeta, MessageForm, Outlet, Place, Record, Source, StdType, StreamId, StreamKey,
+    Batch, ContainerMeta, MessageForm, Place, Record, Source, StdType, StreamId, StreamKey,
 };
 use capturer::settings::{Loki, LokiFormat};
 use capturer::sink::loki::body;
@@ -38,14 +38,9 @@ fn source(rand: &mut Rand) -> Arc<Source> {
         labels: [("com.docker.compose.project".to_owned(), text(rand, 9))].into(),
     });
     Arc::new(Source {
-        id: StreamId(1),
-        key: StreamKey("test".to_owned()),
         path: container.is_none().then(|| format!("/var/log/{}", text(rand, 20))),
         container,
-        labels: BTreeMap::new(),
-        outlet: Outlet::default(),
-        pipeline: None,
-        pipeline_labels: BTreeMap::new(),
+        ..Source::new(StreamId(1), StreamKey("test".to_owned()))
     })
 }
 

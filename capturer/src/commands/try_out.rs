@@ -18,7 +18,7 @@ use crate::decode::assemble::{Assembler, Lines};
 use crate::decode::{Piece, timestamp};
 use crate::model::cursor::Cursor;
 use crate::model::outcome::{Outcome, Tally};
-use crate::model::record::{Batch, ContainerMeta, MessageForm, Outlet, Source, StdType, StreamId, StreamKey};
+use crate::model::record::{Batch, ContainerMeta, MessageForm, Source, StdType, StreamId, StreamKey};
 use crate::pipeline::Pipelines;
 use crate::settings::pipeline::{for_container, for_path};
 use crate::settings::{Pipeline, Settings};
@@ -283,14 +283,10 @@ fn source(arguments: &TryArgs, pipeline: Arc<Pipeline>) -> Source {
         labels: BTreeMap::new(),
     });
     Source {
-        id: StreamId(1),
-        key: StreamKey("try".to_owned()),
         container,
         path: arguments.path.clone(),
-        labels: BTreeMap::new(),
-        outlet: Outlet::default(),
         pipeline: Some(pipeline),
-        pipeline_labels: BTreeMap::new(),
+        ..Source::new(StreamId(1), StreamKey("try".to_owned()))
     }
 }
 

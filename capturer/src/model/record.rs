@@ -88,7 +88,7 @@ pub struct ContainerMeta {
 }
 
 /// The unchanging facts of a stream, shared by all its batches. A rename makes a new one.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Number in this process.
     pub id: StreamId,
@@ -106,6 +106,22 @@ pub struct Source {
     pub pipeline: Option<Arc<Pipeline>>,
     /// The container's labels that the pipeline puts into records, whether or not `container` has them.
     pub pipeline_labels: BTreeMap<String, String>,
+}
+
+impl Source {
+    /// One of which nothing else is known yet: the rest is written over it, so that a new fact has one place.
+    pub fn new(id: StreamId, key: StreamKey) -> Source {
+        Source {
+            id,
+            key,
+            container: None,
+            path: None,
+            labels: BTreeMap::new(),
+            outlet: Outlet::default(),
+            pipeline: None,
+            pipeline_labels: BTreeMap::new(),
+        }
+    }
 }
 
 /// How the bytes of a message are to be read.

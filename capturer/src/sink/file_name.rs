@@ -177,8 +177,6 @@ mod tests {
         values.extend((0..500).map(|_| rng.text(400)));
         for value in &values {
             let source = Source {
-                id: StreamId(1),
-                key: StreamKey::container("x"),
                 container: Some(ContainerMeta {
                     id: value.clone(),
                     name: value.clone(),
@@ -186,10 +184,7 @@ mod tests {
                     labels: BTreeMap::new(),
                 }),
                 path: Some(value.clone()),
-                labels: BTreeMap::new(),
-                outlet: crate::model::record::Outlet::default(),
-                pipeline: None,
-                pipeline_labels: BTreeMap::new(),
+                ..Source::new(StreamId(1), StreamKey::container("x"))
             };
             for template in templates {
                 let path = render(&FileTemplate::parse(template).unwrap(), &source);

@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 
 use super::file_name;
 use crate::limits::{FILE_NAME_BYTES_MAX, FILE_NAME_VALUE_BYTES_MAX};
-use crate::model::record::{ContainerMeta, Outlet, Source, StreamId, StreamKey};
+use crate::model::record::{ContainerMeta, Source, StreamId, StreamKey};
 use crate::settings::FileTemplate;
 
 /// The config's template in the first line, and behind it what a container calls itself.
@@ -45,8 +45,6 @@ fn is_confined(path: &str) {
 
 fn source(value: &str) -> Source {
     Source {
-        id: StreamId(1),
-        key: StreamKey::container("x"),
         container: Some(ContainerMeta {
             id: value.to_owned(),
             name: value.to_owned(),
@@ -54,9 +52,6 @@ fn source(value: &str) -> Source {
             labels: BTreeMap::new(),
         }),
         path: Some(value.to_owned()),
-        labels: BTreeMap::new(),
-        outlet: Outlet::default(),
-        pipeline: None,
-        pipeline_labels: BTreeMap::new(),
+        ..Source::new(StreamId(1), StreamKey::container("x"))
     }
 }

@@ -49,19 +49,13 @@ mod tests {
 
     fn source() -> Source {
         Source {
-            id: StreamId(1),
-            key: StreamKey::container("c"),
             container: Some(ContainerMeta {
                 id: "0123".to_owned(),
                 name: "web".to_owned(),
                 image: "nginx".to_owned(),
                 labels: BTreeMap::from([("team".to_owned(), "a}b".to_owned())]),
             }),
-            path: None,
-            labels: BTreeMap::new(),
-            outlet: crate::model::record::Outlet::default(),
-            pipeline: None,
-            pipeline_labels: BTreeMap::new(),
+            ..Source::new(StreamId(1), StreamKey::container("c"))
         }
     }
 

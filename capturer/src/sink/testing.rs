@@ -69,33 +69,18 @@ impl Rng {
 
 pub(crate) fn container(id: u32, name: &str) -> Arc<Source> {
     Arc::new(Source {
-        id: StreamId(id),
-        key: StreamKey::container(name),
         container: Some(ContainerMeta {
             id: format!("{:064x}", u64::from(id)),
             name: name.to_owned(),
             image: "nginx:1.27".to_owned(),
             labels: BTreeMap::new(),
         }),
-        path: None,
-        labels: BTreeMap::new(),
-        outlet: crate::model::record::Outlet::default(),
-        pipeline: None,
-        pipeline_labels: BTreeMap::new(),
+        ..Source::new(StreamId(id), StreamKey::container(name))
     })
 }
 
 pub(crate) fn followed(id: u32, path: &str) -> Arc<Source> {
-    Arc::new(Source {
-        id: StreamId(id),
-        key: StreamKey::file(path),
-        container: None,
-        path: Some(path.to_owned()),
-        labels: BTreeMap::new(),
-        outlet: crate::model::record::Outlet::default(),
-        pipeline: None,
-        pipeline_labels: BTreeMap::new(),
-    })
+    Arc::new(Source { path: Some(path.to_owned()), ..Source::new(StreamId(id), StreamKey::file(path)) })
 }
 
 pub(crate) const TIME: &str = "2026-11-22T00:52:48.162820305Z";

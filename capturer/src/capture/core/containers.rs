@@ -225,14 +225,11 @@ impl Capture {
         let id = self.next_stream_id();
         let facts = ContainerFacts::new(inspect, &settings);
         let source = Arc::new(Source {
-            id,
-            key: key.clone(),
             container: Some(facts.meta),
-            path: None,
-            labels: BTreeMap::new(),
             outlet: self.outlets[outlet].outlet,
             pipeline: facts.pipeline,
             pipeline_labels: facts.pipeline_labels,
+            ..Source::new(id, key.clone())
         });
         let resume = self.tracker.resume_for(key, &self.outlets[outlet].tracked);
         let is_new = self.tracker.is_made_since(timestamp::parse(inspect.created.as_bytes()));
@@ -295,14 +292,10 @@ impl Capture {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let old = &stream.source;
         let source = Arc::new(Source {
-            id,
-            key: old.key.clone(),
             container: Some(facts.meta),
-            path: old.path.clone(),
-            labels: old.labels.clone(),
-            outlet: old.outlet,
             pipeline: facts.pipeline,
             pipeline_labels: facts.pipeline_labels,
+            ..Source::clone(old)
         });
         stream.replace_source(Arc::clone(&source));
         self.attach(source, Some(Cursor::Beginning));

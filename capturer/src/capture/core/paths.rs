@@ -597,14 +597,11 @@ impl Capture {
         let id = self.next_stream_id();
         let outlet = self.outlets[outlet].outlet;
         let source = Arc::new(Source {
-            id,
-            key,
-            container: None,
             path: Some(path.to_owned()),
             labels,
             outlet,
             pipeline: pipeline::for_path(&self.settings.pipelines, path),
-            pipeline_labels: BTreeMap::new(),
+            ..Source::new(id, key)
         });
         let (directory, live_name) = split_path(&read_at);
         let line_bytes_max = self.settings.line_bytes_max as usize;
