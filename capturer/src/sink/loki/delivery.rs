@@ -20,7 +20,7 @@ use std::time::Duration;
 use prost::Message as _;
 
 use super::answer::{Outcome, Presence, presence};
-use super::lane::{Entry, Job, Lane, LaneState, Part, pause_ms};
+use super::lane::{Entry, Job, Lane, LaneState, Part};
 use super::nouns::{Limits, Server, Slot, Tenant, Told, letters};
 use super::parcel::Parcel;
 use super::push::EntryAdapter;
@@ -153,7 +153,7 @@ impl Delivery {
     fn next_lane(&mut self, now: Now) -> Option<u64> {
         let can = |tenant: &Tenant| {
             // One request shows whether it takes lines again.
-            let trusted = tenant.failures == 0 || tenant.under_way == 0;
+            let trusted = tenant.backoff.failures() == 0 || tenant.under_way == 0;
             !tenant.ready.is_empty() && tenant.until_ms <= now.ms && trusted
         };
         use std::ops::Bound::{Excluded, Unbounded};
@@ -308,9 +308,7 @@ impl Delivery {
         let since_ms = self.server.trouble.as_ref().map_or(now.ms, |trouble| trouble.since_ms);
         self.server.trouble = Some(Trouble { reason, words: words.to_owned(), hold, since_ms });
         let Limits { backoff_min, backoff_max, .. } = self.limits;
-        self.server.until_ms =
-            now.ms + pause_ms(self.server.failures, backoff_min, backoff_max, after, chance);
-        self.server.failures += 1;
+        self.server.until_ms = now.ms + self.server.backoff.next_ms(backoff_min, backoff_max, after, chance);
         self.server.is_up = false;
     }
 
@@ -327,8 +325,7 @@ impl Delivery {
         let Some(tenant) = self.tenants.get_mut(name) else { return };
         // Answers to requests that were under way together are one failure.
         if tenant.until_ms <= now.ms {
-            tenant.until_ms = now.ms + pause_ms(tenant.failures, backoff_min, backoff_max, after, chance);
-            tenant.failures += 1;
+            tenant.until_ms = now.ms + tenant.backoff.next_ms(backoff_min, backoff_max, after, chance);
         }
         let since_ms = tenant.trouble.as_ref().map_or(now.ms, |trouble| trouble.since_ms);
         tenant.trouble = Some(Trouble { since_ms, ..trouble });
@@ -389,7 +386,7 @@ impl Delivery {
         let many = self.tenants.len() > TENANTS_REMEMBERED;
         if let Some(tenant) = self.tenants.get_mut(&lane.tenant) {
             tenant.lanes -= 1;
-            if tenant.lanes == 0 && (many || tenant.failures == 0 && tenant.oldest.is_none()) {
+            if tenant.lanes == 0 && (many || tenant.backoff.failures() == 0 && tenant.oldest.is_none()) {
                 self.tenants.remove(&lane.tenant);
             }
         }

@@ -2,8 +2,8 @@
 //! when their turn comes, so a label set that waits takes no memory from others. Pure.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
+use super::backoff::Backoff;
 use super::delivery::{Refused, Trouble};
 use super::parcel::Parcel;
 use crate::sink::spool::Position;
@@ -32,8 +32,7 @@ pub(super) struct Lane {
     pub state: LaneState,
     /// When it does something by itself.
     pub timer: Option<u64>,
-    /// In a row.
-    pub failures: u32,
+    pub backoff: Backoff,
     /// A request may have so many lines: fewer while Loki limits the label set's rate.
     pub lines_max: usize,
     /// Cut up, and waiting for its turn.
@@ -79,7 +78,7 @@ impl Lane {
             skip: 0,
             state: LaneState::Gathering,
             timer: None,
-            failures: 0,
+            backoff: Backoff::default(),
             lines_max,
             kept: None,
             trouble: None,
@@ -159,12 +158,4 @@ impl Job {
     pub fn bytes(&self) -> usize {
         self.parts.iter().chain(&self.doubtful).map(|part| part.body.len()).sum()
     }
-}
-
-/// A pause after so many failures in a row: half fixed, half chance, so that agents that failed together do not come
-/// back together.
-pub(super) fn pause_ms(failures: u32, min: Duration, max: Duration, at_least: Duration, chance: u64) -> u64 {
-    let whole = min.saturating_mul(1 << failures.min(16)).min(max).as_millis() as u64;
-    let pause = whole / 2 + chance % (whole / 2 + 1);
-    pause.max(at_least.as_millis() as u64)
 }

@@ -10,6 +10,7 @@
 //! refused request that were cut apart, and after a crash those since the last saved positions.
 
 pub mod answer;
+mod backoff;
 pub mod body;
 pub mod by_hand;
 pub mod client;
@@ -84,7 +85,7 @@ impl LokiSink {
         config: &Loki,
         data_dir: &Path,
         metrics: &Arc<Metrics>,
-        board: &Arc<Status>,
+        status: &Arc<Status>,
         claims: &Claims,
     ) -> io::Result<LokiSink> {
         let client = Client::new(config, claims.clone())?;
@@ -107,7 +108,7 @@ impl LokiSink {
         ];
         limits.into_iter().for_each(|(gauge, max)| gauge.with_label_values(&[NAME]).set(max as i64));
         let letters = DeadLetters::new(data_dir, config.dead_letter_bytes_max);
-        let push = pusher::start(config, client, reader, letters, Arc::clone(metrics), Arc::clone(board))?;
+        let push = pusher::start(config, client, reader, letters, Arc::clone(metrics), Arc::clone(status))?;
         Ok(LokiSink {
             config: config.clone(),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),

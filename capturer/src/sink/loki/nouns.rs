@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::backoff::Backoff;
 use super::lane::Job;
 use super::parcel::Parcel;
 use super::push::{EntryAdapter, PushRequest};
@@ -138,7 +139,7 @@ pub(super) struct Tenant {
     /// Lanes that may send, in turn.
     pub ready: VecDeque<u64>,
     pub until_ms: u64,
-    pub failures: u32,
+    pub backoff: Backoff,
     pub under_way: usize,
     pub trouble: Option<Trouble>,
     /// When it was refused last.
@@ -157,7 +158,7 @@ pub(super) struct Server {
     /// It answered as Loki, or took lines.
     pub was_up: bool,
     pub until_ms: u64,
-    pub failures: u32,
+    pub backoff: Backoff,
     /// Requests that failed in a row, of any label set.
     pub failed_in_a_row: usize,
     /// Refusals in a row for no reason that is known.

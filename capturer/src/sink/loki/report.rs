@@ -145,7 +145,7 @@ impl Delivery {
 
     /// Bytes of each label set in the spool, as long as Loki answers or was not asked yet.
     pub fn queued_while_answered(&self) -> Option<BTreeMap<u64, u64>> {
-        let answers = self.server.is_up || self.server.failures == 0;
+        let answers = self.server.is_up || self.server.backoff.failures() == 0;
         answers.then(|| self.lanes.iter().map(|(id, lane)| (*id, lane.bytes as u64)).collect())
     }
 

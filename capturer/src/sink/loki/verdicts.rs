@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use super::answer::{Outcome, Scope, Verdict, WRONG_ADDRESS, judge};
 use super::delivery::{Delivery, Now, Trouble};
-use super::lane::{Job, LaneState, Part, Told, pause_ms};
+use super::lane::{Job, LaneState, Part, Told};
 use super::nouns::{Slot, letters};
 use super::parcel::Parcel;
 use super::push::PushRequest;
@@ -93,7 +93,7 @@ impl Delivery {
     fn on_accepted(&mut self, now: Now, tenant: &str, job: &mut Job) {
         self.told.accepted += 1;
         self.told.accepted_ms = Some(now.ms);
-        self.server.failures = 0;
+        self.server.backoff.reset();
         self.server.failed_in_a_row = 0;
         self.server.doubts_in_a_row = 0;
         self.server.was_up = true;
@@ -105,7 +105,7 @@ impl Delivery {
         }
         let batch_lines = self.limits.batch_lines;
         if let Some(lane) = self.lanes.get_mut(&job.lane) {
-            lane.failures = 0;
+            lane.backoff.reset();
             lane.trouble.take_if(|told| told.is_over(now.ms));
             lane.lines_max = lane.lines_max.saturating_mul(2).min(batch_lines);
         }
@@ -115,7 +115,7 @@ impl Delivery {
 
     fn open_tenant(&mut self, now: Now, name: &str) {
         if let Some(tenant) = self.tenants.get_mut(name) {
-            tenant.failures = 0;
+            tenant.backoff.reset();
             tenant.trouble.take_if(|trouble| trouble.is_over(tenant.refused_ms, now.ms));
         }
     }
@@ -132,7 +132,7 @@ impl Delivery {
             Scope::LabelSet => {
                 self.open_tenant(now, tenant);
                 self.server.failed_in_a_row = 0;
-                self.server.failures = 0;
+                self.server.backoff.reset();
                 if trouble.reason == PushFailure::StreamRateLimited {
                     self.slow_down(&mut job);
                 }
@@ -140,7 +140,7 @@ impl Delivery {
             }
             Scope::Tenant => {
                 // A tenant's limit takes a request whole or not at all.
-                let often = self.tenants.get(tenant).is_some_and(|tenant| tenant.failures >= 3);
+                let often = self.tenants.get(tenant).is_some_and(|tenant| tenant.backoff.failures() >= 3);
                 if trouble.reason == PushFailure::RateLimited && often {
                     self.slow_down(&mut job);
                 }
@@ -198,8 +198,7 @@ impl Delivery {
         let (min, max) = (self.limits.backoff_min, self.limits.backoff_max);
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.state = LaneState::Waiting;
-        let until_ms = now.ms + pause_ms(lane.failures, min, max, after, chance);
-        lane.failures += 1;
+        let until_ms = now.ms + lane.backoff.next_ms(min, max, after, chance);
         let since_ms = lane.trouble.as_ref().map_or(now.ms, |told| told.trouble.since_ms);
         let trouble = Trouble { since_ms, ..trouble };
         lane.trouble = Some(Told { labels: labels.unwrap_or_default(), trouble, last_ms: now.ms });
@@ -222,13 +221,13 @@ impl Delivery {
             job.doubt.get_or_insert(self.told.accepted + self.server.present);
         } else {
             // Loki is well: it read the request and judged it.
-            self.server.failures = 0;
+            self.server.backoff.reset();
             self.server.failed_in_a_row = 0;
             self.server.doubts_in_a_row = 0;
             self.open_tenant(now, tenant);
             self.learn_oldest(now, tenant, words);
             if let Some(lane) = self.lanes.get_mut(&job.lane) {
-                lane.failures = 0;
+                lane.backoff.reset();
                 lane.trouble.take_if(|told| told.is_over(now.ms));
             }
         }
@@ -345,7 +344,7 @@ impl Delivery {
             undoubt(&mut job);
             self.park(job, true);
         } else if job.was_cut && job.parts.front().is_some_and(|part| part.letters.is_empty()) {
-            // Others' turn, between the parts of one that is cut up.
+            // A job that was cut up lets others go first between its parts.
             self.park(job, false);
         } else {
             self.slots[slot] = Slot::Ready(job);

@@ -1,0 +1,62 @@
+//! Pauses after failures, of whoever is tried again: Loki as a whole, a tenant, a label set. Pure.
+
+use std::time::Duration;
+
+/// Failures in a row of one of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// In a row.
+    pub fn failures(self) -> u32 {
+        self.failures
+    }
+
+    /// It went well.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Another failure: the pause after it, which doubles from `min` to `max`. Half of it is fixed, half is chance, so that agents
+    /// that failed together do not come back together. The server may ask for `at_least` so much.
+    pub fn next_ms(&mut self, min: Duration, max: Duration, at_least: Duration, chance: u64) -> u64 {
+        let whole = min.saturating_mul(1 << self.failures.min(16)).min(max).as_millis() as u64;
+        self.failures = self.failures.saturating_add(1);
+        let pause = whole / 2 + chance % (whole / 2 + 1);
+        pause.max(at_least.as_millis() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIN: Duration = Duration::from_millis(500);
+    const MAX: Duration = Duration::from_secs(60);
+
+    fn pauses(chance: u64) -> [u64; 9] {
+        let mut backoff = Backoff::default();
+        [(); 9].map(|()| backoff.next_ms(MIN, MAX, Duration::ZERO, chance))
+    }
+
+    #[test]
+    fn pauses_double_to_their_limit_and_half_of_each_is_chance() {
+        let longest = [500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000];
+        assert_eq!(pauses(0), longest.map(|pause| pause / 2));
+        for chance in [1, 77, 12_345_678, u64::MAX] {
+            let drawn = pauses(chance).into_iter().zip(longest);
+            drawn.for_each(|(pause, longest)| assert!((longest / 2..=longest).contains(&pause), "{pause}"));
+        }
+    }
+
+    #[test]
+    fn what_the_server_asks_for_is_waited_for_and_success_begins_anew() {
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.next_ms(MIN, MAX, Duration::from_secs(600), 0), 600_000);
+        assert_eq!((backoff.next_ms(MIN, MAX, Duration::ZERO, 0), backoff.failures()), (500, 2));
+        backoff.reset();
+        assert_eq!((backoff.next_ms(MIN, MAX, Duration::ZERO, 0), backoff.failures()), (250, 1));
+    }
+}
