@@ -62,7 +62,7 @@ pub struct FileSource {
     /// How the text of the file that is read is encoded.
     text: Text,
     /// Whether it is text at all.
-    seen: binary::Seen,
+    judged: binary::JudgedContent,
     /// The last line has no end yet.
     unfinished: Option<Unfinished>,
     /// A line is split there, in this file.
@@ -160,7 +160,7 @@ impl FileSource {
             decides: format == FileFormat::Auto,
             format,
             text: Text::default(),
-            seen: binary::Seen::default(),
+            judged: binary::JudgedContent::default(),
             unfinished: None,
             room_look: None,
             split,
@@ -376,7 +376,8 @@ impl FileSource {
         for file in &changes.let_go {
             cx.act(Action::CloseFile { file: *file });
         }
-        // One that began behind this listing is the other look. To ask for a third would deny it to be the latest, and so on.
+        // If another listing has begun meanwhile, that is the second look. To order a third would make that one stale too,
+        // and so on for ever.
         if changes.look_again && !self.scanning {
             self.scan(cx);
         }
@@ -718,7 +719,7 @@ impl FileSource {
         self.go_on(cx, told);
     }
 
-    /// Nothing of it is under way that will end. (A listing or opening under way needs no waiting for.)
+    /// No read is under way that will end. (A listing or an opening need not be waited for.)
     pub fn is_at_rest(&self) -> bool {
         self.reading.is_none() || self.set_aside.is_some()
     }

@@ -134,7 +134,7 @@ pub struct Stream {
     /// Its output takes nothing: it reads no further meanwhile.
     held: bool,
     /// What a read that was under way brought meanwhile.
-    parked: Vec<Parked>,
+    waiting: Vec<WaitingBatch>,
     /// Batches that are not acknowledged, oldest first.
     sent: VecDeque<Sent>,
     /// What to read from if the files can't be read (`read_from: auto`).
@@ -154,7 +154,7 @@ struct Sent {
 
 /// A batch that waits for its output.
 #[derive(Debug)]
-struct Parked {
+struct WaitingBatch {
     lines: Lines,
     read: Vec<u8>,
     end: Cursor,
@@ -203,7 +203,7 @@ impl Stream {
             stopped: false,
             preparing: false,
             held: false,
-            parked: Vec::new(),
+            waiting: Vec::new(),
             sent: VecDeque::new(),
             fallback: None,
             rate_limiter,
@@ -259,7 +259,7 @@ impl Stream {
     /// Batches may be made again.
     pub fn release(&mut self, cx: &mut Context<'_>) {
         self.preparing = false;
-        for Parked { lines, read, end, source_bytes } in std::mem::take(&mut self.parked) {
+        for WaitingBatch { lines, read, end, source_bytes } in std::mem::take(&mut self.waiting) {
             self.send(lines, read, end, source_bytes, cx);
         }
         self.pump(cx);
@@ -689,7 +689,7 @@ impl Stream {
 
     fn send(&mut self, lines: Lines, read: Vec<u8>, end: Cursor, source_bytes: u64, cx: &mut Context<'_>) {
         if self.preparing {
-            self.parked.push(Parked { lines, read, end, source_bytes });
+            self.waiting.push(WaitingBatch { lines, read, end, source_bytes });
             return;
         }
         let read = in_its_own_size(read, cx);
@@ -739,7 +739,7 @@ impl Stream {
     fn send_last(&mut self, cx: &mut Context<'_>) -> bool {
         let may_hold =
             self.seq > 0 && self.source.pipeline.as_ref().is_some_and(|pipeline| pipeline.holds_back());
-        if !may_hold || self.last_sent || self.preparing || !self.parked.is_empty() {
+        if !may_hold || self.last_sent || self.preparing || !self.waiting.is_empty() {
             return false;
         }
         self.last_sent = true;
@@ -750,7 +750,7 @@ impl Stream {
 
     fn close_if_drained(&mut self, cx: &mut Context<'_>) {
         let at_end =
-            self.state == State::Draining && self.drained && self.batches_out == 0 && self.parked.is_empty();
+            self.state == State::Draining && self.drained && self.batches_out == 0 && self.waiting.is_empty();
         if at_end && !self.send_last(cx) {
             self.change(Change::Drained, "all of it is acknowledged", cx);
         }

@@ -54,8 +54,8 @@ impl Stream {
     pub fn lag_bytes(&self) -> Option<u64> {
         let Kind::File(file) = &self.kind else { return None };
         let sent = self.sent.iter().map(|sent| sent.source_bytes);
-        let parked = self.parked.iter().map(|parked| parked.source_bytes);
-        Some(file.unread_bytes().0 + sent.chain(parked).sum::<u64>())
+        let waiting = self.waiting.iter().map(|waiting| waiting.source_bytes);
+        Some(file.unread_bytes().0 + sent.chain(waiting).sum::<u64>())
     }
 
     /// It is a file that is left out, for it is not text.

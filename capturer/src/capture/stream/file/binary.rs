@@ -11,9 +11,9 @@ use crate::telemetry::metrics::UnreadableReason;
 /// A file that is left out and written to is looked at this often.
 const LEFT_OUT_LOOK_MS: u64 = 10_000;
 
-/// What was seen of the file that is read.
+/// What the file that is read was judged to hold.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct JudgedContent {
     /// Which file that is.
     file: Option<FileId>,
     verdict: Option<Content>,
@@ -27,15 +27,15 @@ impl FileSource {
         let holds_text = matches!(self.format, FileFormat::Auto | FileFormat::Raw);
         let Some(front) = self.chain.links.front().filter(|_| holds_text) else { return false };
         // What is read from its beginning may be another, rewritten in the same file.
-        if self.seen.file != Some(front.found.id) || front.offset == 0 {
-            self.seen = Seen { file: Some(front.found.id), ..Seen::default() };
+        if self.judged.file != Some(front.found.id) || front.offset == 0 {
+            self.judged = JudgedContent { file: Some(front.found.id), ..JudgedContent::default() };
         }
-        if self.seen.verdict.is_none() {
+        if self.judged.verdict.is_none() {
             // Of a file that is gone on with, what it begins with says what it is.
             let head = &front.found.head;
             let first = if front.offset > 0 && kind(head) != Kind::Unknown { head } else { buffer };
             let is_known = self.text.rules.encoding.is_some() || self.text.rules.binary == Binary::Read;
-            (self.seen.verdict, self.seen.encoding) =
+            (self.judged.verdict, self.judged.encoding) =
                 (binary::judge(first, is_known), binary::seems_utf16(first));
         }
         self.is_left_out()
@@ -44,7 +44,7 @@ impl FileSource {
     /// The verdict on the file that would be read now.
     fn verdict(&self) -> Option<Content> {
         let front = self.chain.links.front()?;
-        self.seen.verdict.filter(|_| self.seen.file == Some(front.found.id))
+        self.judged.verdict.filter(|_| self.judged.file == Some(front.found.id))
     }
 
     /// The file that would be read is left out.
@@ -66,7 +66,7 @@ impl FileSource {
     /// What was left out is judged again if it is another by now.
     pub(super) fn judge_left_out_anew(&mut self) {
         if self.is_left_out() && self.chain.links.front().is_some_and(|front| !front.left_out) {
-            self.seen = Seen::default();
+            self.judged = JudgedContent::default();
         }
     }
 
@@ -90,13 +90,13 @@ impl FileSource {
                 UnreadableReason::Undecodable,
                 format!("{} is UTF-32, which is not decoded, and is left out: write it as UTF-8", path()),
             )),
-            Content::Binary if self.is_left_out() && self.seen.encoding.is_some() => Some((
+            Content::Binary if self.is_left_out() && self.judged.encoding.is_some() => Some((
                 UnreadableReason::Binary,
                 format!(
                     "{} is not text in UTF-8 and is left out: it looks like {}, so set `encoding: {1}` for it, or name it in \
                      `exclude`",
                     path(),
-                    self.seen.encoding.unwrap_or_default()
+                    self.judged.encoding.unwrap_or_default()
                 ),
             )),
             Content::Binary if self.is_left_out() => Some((
