@@ -470,7 +470,7 @@ pub fn json() -> String {
     let dashboard = json!({
         "uid": "capturer", "title": "capturer", "tags": ["capturer", "logs"], "schemaVersion": 39, "version": 1,
         "timezone": "browser", "refresh": "30s", "time": {"from": "now-6h", "to": "now"}, "editable": true,
-        "description": "Made by cargo xtask dashboards from tests/src/dashboard.rs; changes made here are lost with the next version.",
+        "description": "Made by cargo xtask docs from tests/src/dashboard.rs; changes made here are lost with the next version.",
         "templating": {"list": [
             {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"},
             variable("host", "Host", "label_values(log_capturer_build_info, instance)"),

@@ -2,7 +2,7 @@
 //! looks a second apart make the rates; it asks what everybody may ask (`/api/v1/streams`, `/health`, `/metrics`) and costs
 //! the agent as much. On a terminal `screen` draws it and takes keys; `--once` prints a table, `--json` everything.
 //!
-//! A line is captured once however many groups of sinks read it, and how far behind the agent is, is how far the group is
+//! A line is captured once however many outlets read it, and how far behind the agent is, is how far the outlet is
 //! that waits most: so the head's numbers are no sums of streams.
 
 mod fold;
@@ -319,7 +319,7 @@ fn wrap(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-/// Each group of sinks reads all sources for itself.
+/// Each outlet reads all sources for itself.
 fn furthest_behind(rows: &[Map<String, Value>]) -> u64 {
     let mut by_sinks: BTreeMap<String, u64> = BTreeMap::new();
     for row in rows {

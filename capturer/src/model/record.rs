@@ -309,7 +309,7 @@ impl Default for Outlet {
 pub struct OutputMark {
     /// Path relative to the sink's directory.
     pub path: String,
-    /// To know the file again. Checkpoints once had no birth time here.
+    /// Identifies the file. Checkpoints of early versions had no birth time here.
     #[serde(flatten)]
     pub file: FileId,
     /// Length in bytes that the acknowledged records fill.

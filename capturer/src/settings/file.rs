@@ -1,7 +1,7 @@
 //! The config file: which keys there are, what each may be, and what must hold between them.
 //!
-//! A new setting is one line in its section here, one in `Settings::default` and one in `configs/config.yaml`; tests
-//! compare the three.
+//! A new setting is one line in its section here (Loki's section is in loki.rs), one in `Settings::default` and one in
+//! `configs/config.yaml`; tests compare the three.
 
 use std::fs::File;
 use std::io::Read;

@@ -101,6 +101,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_placeholder_is_named_where_users_look() {
+        for page in ["configs/config.yaml", "docs/loki.md"] {
+            let text = std::fs::read_to_string(format!("{}/../{page}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+            for name in FACTS.map(|(name, _)| name).into_iter().chain(["label:KEY"]) {
+                assert!(text.contains(&format!("{{{name}}}")), "{page} does not name {{{name}}}");
+            }
+        }
+    }
+
+    #[test]
     fn what_stands_for_nothing_is_refused() {
         for bad in ["{", "}", "{}", "{nope}", "{label:}", "a{container_name", "{container_name}}"] {
             assert!(LabelTemplate::parse(bad).is_err(), "{bad}");

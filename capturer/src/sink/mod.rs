@@ -2,9 +2,9 @@
 //! back; it answers each batch with an [`Ack`](crate::model::record::Ack), in order.
 //!
 //! ```text
-//! capture ── ToSink ─▶ runtime.rs (thread: retries, health, counts) ── deliver ─▶ local_file.rs, stdout.rs, loki/
-//!    ▲                       │                                                        │                      │
-//!    └────── FromSink ◀──────┘                            ndjson.rs, outbox.rs (encode, go on)   spool/ ─▶ network
+//! capture ── ToSink ─▶ runtime.rs (thread: retries, health, counts) ── deliver ─▶ local_file/, stdout.rs, loki/
+//!    ▲                       │                                                       │                     │
+//!    └────── FromSink ◀──────┘                           ndjson.rs, outbox.rs (encode, go on)   spool/ ─▶ network
 //! ```
 //! The queue never overflows by construction: `capture` counts what it has sent and what was acknowledged, and
 //! stops reading at [`crate::limits::SINK_BATCHES_MAX`]. The log file on disk is the real queue.

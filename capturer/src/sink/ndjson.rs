@@ -304,6 +304,7 @@ mod tests {
 
     use super::super::testing::{Rng, TIME, batch, container, followed, push};
     use super::*;
+    use crate::model::fields::{Changes, Failed};
     use crate::model::record::{ContainerMeta, Place, StreamId, StreamKey};
 
     fn encode_all(batch: &Batch) -> (Vec<u8>, Counts) {
@@ -344,10 +345,40 @@ mod tests {
         assert_eq!(String::from_utf8(out).unwrap(), line);
     }
 
+    /// The page that names them says so itself: all keys, in this order.
+    #[test]
+    fn the_table_of_keys_is_what_is_written() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/outputs.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let section = page.split("\n## ").find(|section| section.starts_with("Keys of a record")).unwrap();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let named: Vec<&str> = rows.map(|(key, _)| key).collect();
+
+        let mut source = Arc::into_inner(container(1, "web")).unwrap();
+        source.path = Some("/x".to_owned());
+        source.labels.insert("env".to_owned(), "dev".to_owned());
+        let source = Arc::new(source);
+        let original = Arc::new(batch(&source, &[b"m"]));
+        let mut made = batch(&source, &[]);
+        (made.records, made.read) = (original.records.clone(), Vec::new());
+        let record = &mut made.records[0];
+        (record.truncated, record.partial, record.continued) = (true, true, true);
+        let mut extra = Extra { repeated: 3, ..Extra::default() };
+        assert!(extra.fields.set("status", Value::Number("200")));
+        extra.failed.add(Failed::PARSE);
+        made.changes = Some(Box::new(Changes { original, bytes: Vec::new(), extras: vec![extra] }));
+        let line = String::from_utf8(encode_all(&made).0).unwrap();
+        let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&line).unwrap();
+        let position = |key: &&str| line.find(&format!("\"{key}\":"));
+        assert!(named.iter().all(|key| object.contains_key(*key)), "{named:?} but {line}");
+        assert_eq!(named.len(), object.len(), "{named:?} but {line}");
+        assert!(named.iter().map(position).is_sorted(), "{named:?} but {line}");
+    }
+
     /// What a pipeline added stands in its place, and only with the record it belongs to.
     #[test]
     fn what_a_pipeline_added() {
-        use crate::model::fields::{Changes, Failed, Fields};
+        use crate::model::fields::Fields;
         let mut source = Arc::into_inner(followed(2, "/x")).unwrap();
         source.labels.insert("env".to_owned(), "dev".to_owned());
         let source = Arc::new(source);
@@ -428,8 +459,6 @@ mod tests {
                 labels.insert(rng.text(20), rng.text(60));
             }
             let source = Source {
-                id: StreamId(1),
-                key: StreamKey::container("x"),
                 container: Some(ContainerMeta {
                     id: rng.text(64),
                     name: rng.text(80),
@@ -437,10 +466,7 @@ mod tests {
                     labels,
                 }),
                 path: (rng.below(2) == 0).then(|| rng.text(80)),
-                labels: BTreeMap::new(),
-                outlet: crate::model::record::Outlet::default(),
-                pipeline: None,
-                pipeline_labels: BTreeMap::new(),
+                ..Source::new(StreamId(1), StreamKey::container("x"))
             };
             let mut batch = batch(&Arc::new(source), &[]);
             for _ in 0..rng.below(20) {

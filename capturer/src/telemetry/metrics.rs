@@ -2,7 +2,9 @@
 //! that the reference page, the dashboards and the alert rules are checked against, so a name can't drift.
 //!
 //! Label values are closed sets written as enums, created at zero at start so that rates work from the first
-//! event on. The only open set is containers: [`Metrics::rotation`] bounds it.
+//! event on. Two sets are open, and both bounded: sources (`source_*`, scrape.rs) and containers (containers.rs).
+//!
+//! `source_*` is by source, whatever it is read from; `container_stream_*` is about streams over the Engine's API.
 //!
 //! Not here: deciding when something counts. Each part counts at the place where the thing happens.
 
@@ -201,7 +203,7 @@ metrics! {
     streams_stuck: IntGauge [] Count
         "Streams with something to read that read nothing for 10 s, although nothing behind them holds them up.";
     streams: IntGaugeVec ["state"] Count
-        "Sources by the state of their stream. One that is read for several groups of sinks counts once.";
+        "Sources by the state of their stream. One that is read for several outlets counts once.";
     source_lines_total: IntCounterVec ["container_id", "container_name", "path"] Count
         "Log records read, by source: a container, or a file of file_monitor. Sources beyond metrics.max_containers share one series, `other`.";
     source_bytes_total: IntCounterVec ["container_id", "container_name", "path"] Bytes
@@ -219,7 +221,7 @@ metrics! {
     sources_in_other: IntGauge [] Count
         "Sources that share the series `other`, because metrics.max_containers others have series of their own.";
     logs_processed_total: IntCounter [] Count
-        "Log records read from all sources. What several groups of sinks read counts once, when the first of them reads it.";
+        "Log records read from all sources. What several outlets read counts once, when the first of them reads it. An outlet is the sinks that are read for together: all on this host, or one network sink.";
     log_bytes_processed_total: IntCounter [] Bytes "Bytes of the messages of those records.";
     logs_sent_total: IntCounterVec ["sink"] Count "Log records that a sink acknowledged; a network sink does so when they are safe in its spool (see pushed_lines_total).";
     log_bytes_sent_total: IntCounterVec ["sink"] Bytes "Bytes of log messages that a sink acknowledged.";

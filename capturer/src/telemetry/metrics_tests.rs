@@ -16,7 +16,6 @@ fn samples(metrics: &Metrics, name: &str) -> Vec<String> {
     text.lines().filter(|line| line.starts_with(&format!("{PREFIX}{name}"))).map(str::to_owned).collect()
 }
 
-/// Without this a metric could be scraped and stand in no reference page, or the reverse.
 /// After a reload nobody counts for a pipeline that is not there any more.
 #[test]
 fn series_of_a_gone_pipeline_sink_or_step_go() {
@@ -42,6 +41,7 @@ fn series_of_a_gone_pipeline_sink_or_step_go() {
     }
 }
 
+/// Without this a metric could be scraped and stand in no reference page, or the reverse.
 #[test]
 fn registered_metrics_and_catalog_are_the_same() {
     let metrics = metrics();

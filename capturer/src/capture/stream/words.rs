@@ -3,7 +3,7 @@
 use crate::model::record::Source;
 use crate::telemetry::metrics::StreamError;
 
-/// It failed and is tried again, or left alone for a while. A warning if that is news, and once, however many groups of sinks
+/// It failed and is tried again, or left alone for a while. A warning if that is news, and once, however many outlets
 /// read the source: each meets the same fault.
 pub(super) fn tell(source: &Source, error: StreamError, is_news: bool, text: &str) {
     let container = source.container.as_ref().map_or("", |container| container.name.as_str());

@@ -1,4 +1,4 @@
-//! One row for each source, however many groups of sinks it is read for. Pure.
+//! One row for each source, however many outlets read it. Pure.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

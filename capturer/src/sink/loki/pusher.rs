@@ -81,17 +81,17 @@ pub(super) fn start(
     reader: Reader,
     letters: DeadLetters,
     metrics: Arc<Metrics>,
-    board: Arc<Status>,
+    status: Arc<Status>,
 ) -> io::Result<PushThread> {
     let signals = Arc::<Signals>::default();
-    board.set_health(COMPONENT, true, "asking Loki whether it takes lines");
+    status.set_health(COMPONENT, true, "asking Loki whether it takes lines");
     let pusher = Pusher {
         client: Arc::new(client),
         delivery: Delivery::new(config),
         reader,
         letters,
         metrics,
-        board,
+        status,
         // One more for empty pushes.
         connections: (0..=config.in_flight_max).map(|_| None).collect(),
         under_way: FuturesUnordered::new(),
@@ -128,7 +128,7 @@ struct Pusher {
     reader: Reader,
     letters: DeadLetters,
     metrics: Arc<Metrics>,
-    board: Arc<Status>,
+    status: Arc<Status>,
     connections: Vec<Option<Connection>>,
     under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
     signals: Arc<Signals>,
@@ -333,12 +333,12 @@ impl Pusher {
         let now = self.now();
         if slot + 1 == self.connections.len() {
             match self.delivery.on_probe(now, &outcome, chance()) {
-                Presence::Loki | Presence::AsksForTenant { .. } => self.board.sink_accepted(NAME),
+                Presence::Loki | Presence::AsksForTenant { .. } => self.status.sink_accepted(NAME),
                 Presence::No { reason, .. } => self.failed(reason),
             }
         } else {
             match self.delivery.on_outcome(now, slot, &outcome, chance()) {
-                Verdict::Accepted => self.board.sink_accepted(NAME),
+                Verdict::Accepted => self.status.sink_accepted(NAME),
                 Verdict::Retry { reason, .. } | Verdict::Hold { reason, .. } => self.failed(reason),
                 Verdict::Refused { .. } => {}
             }
@@ -469,8 +469,8 @@ impl Pusher {
             }
         }
         if message != self.told.message {
-            self.board.set_health(COMPONENT, wrong.is_empty(), message.clone());
-            self.board.hold_sink(NAME, held);
+            self.status.set_health(COMPONENT, wrong.is_empty(), message.clone());
+            self.status.hold_sink(NAME, held);
         }
         self.told = Told { report, message };
     }

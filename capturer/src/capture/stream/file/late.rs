@@ -18,14 +18,15 @@ use crate::model::record::StdType;
 
 /// A file that was renamed stays open for this long behind what was written to it last.
 const WRITER_GRACE_MS: u64 = 5_000;
-/// One that was deleted, or is in a directory that a link no longer leads to, is looked at so often, for nothing is told of it.
+/// How often a file is looked at that was deleted, or is in a directory that a link no longer leads to: inotify says nothing
+/// of it.
 const ELSEWHERE_LOOK_MS: u64 = 1_000;
 /// It is closed when this many looks brought nothing.
 const ELSEWHERE_LOOKS: u8 = 30;
-/// This many at once; then the oldest is closed.
+/// This many are kept open for their writers at once; with one more, the oldest is due at once.
 const PARKED_MAX: usize = 8;
-/// Files that are not live are listed this often at most because they are written to.
-const KIN_LOOK_MS: u64 = 1_000;
+/// A write to a file that is not the live one orders a listing, but no more often than this.
+const ROTATED_LOOK_MS: u64 = 1_000;
 
 /// Nothing is told of what is written to it.
 fn is_unwatched(link: &Link) -> bool {
@@ -90,7 +91,7 @@ impl FileSource {
         for link in self.chain.links.iter_mut().chain(parked).filter(|link| link.found.rank > 0) {
             link.unread = true;
         }
-        let due_ms = (self.rotated_looked_ms + KIN_LOOK_MS).max(cx.now.mono_ms);
+        let due_ms = (self.rotated_looked_ms + ROTATED_LOOK_MS).max(cx.now.mono_ms);
         self.rotated_look_ms = Some(due_ms);
         self.look_at_rotated_if_due(cx);
         // Those still open are read at once, before newer lines of the live file.
@@ -138,7 +139,7 @@ impl FileSource {
                 continue;
             }
             if !self.may_interrupt(at, told) {
-                cx.timers.set_earlier(Timer::Stream(self.stream), cx.now.mono_ms + KIN_LOOK_MS);
+                cx.timers.set_earlier(Timer::Stream(self.stream), cx.now.mono_ms + ROTATED_LOOK_MS);
                 return;
             }
             let link = &mut self.chain.parked[at].link;

@@ -15,7 +15,7 @@ impl FileSource {
         for Gone { name, bytes, in_place, .. } in &changes.gone {
             let reason = if *in_place { LossReason::FileTruncated } else { LossReason::FileGoneUnread };
             let file = format!("{}/{name}", self.directory);
-            // Each group of sinks reads it for itself, and is told of for itself.
+            // Each outlet reads it for itself, and is told of for itself.
             let sinks = self.reader.sinks.join(", ");
             match (bytes, in_place) {
                 (0, true) => {

@@ -130,7 +130,7 @@ function showCards(now) {
   $("cards").replaceChildren(...cards);
 }
 
-// One for each source, however many groups of sinks it is read for.
+// One for each source, however many outlets read it.
 function sourcesOf(now) {
   const sources = new Map();
   for (const row of now.streams.streams) {
