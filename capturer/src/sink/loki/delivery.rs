@@ -1,9 +1,9 @@
 //! Which lines go into which request, in what order, and what happens after each answer. Pure: places in the spool,
-//! answers and the time go in, orders come out. `lane.rs` has what waits of a label set, `verdicts.rs` what an answer
+//! answers and the time go in, orders come out. `label_set.rs` has what waits of a label set, `verdicts.rs` what an answer
 //! changes.
 //!
 //! ```text
-//! record ─▶ lane (label set) ─ due ─▶ turn: tenants, then their lanes ─▶ slot: Load ─▶ Send ─ accepted ─▶ done
+//! record ─▶ label set ─ due ─▶ turn: tenants, then their label sets ─▶ slot: Load ─▶ Send ─ accepted ─▶ done
 //!              ▲ ▲                                                          │
 //!              │ └─ waits: 429 of the label set, or its request failed ◀────┤
 //!              ├─ its tenant waits: 401, 403, 404, 429 of the tenant ◀──────┤
@@ -20,8 +20,8 @@ use std::time::Duration;
 use prost::Message as _;
 
 use super::answer::{Outcome, Presence, presence};
-use super::lane::{Entry, Job, Lane, LaneState, Part};
-use super::nouns::{Limits, Server, Slot, Tenant, Told, letters};
+use super::label_set::{Entry, Job, LabelSet, LabelSetState, Part};
+use super::nouns::{Limits, Progress, Server, Slot, Tenant, letters};
 use super::parcel::Parcel;
 use super::push::EntryAdapter;
 use super::{refusals, wire};
@@ -44,19 +44,19 @@ pub struct Delivery {
     pub(super) limits: Limits,
     /// Fixed for all lines; `None` = it depends on the line.
     pub(super) tenant: Option<String>,
-    pub(super) lanes: BTreeMap<u64, Lane>,
+    pub(super) label_sets: BTreeMap<u64, LabelSet>,
     pub(super) tenants: BTreeMap<String, Tenant>,
     /// Whose turn it was last.
     last_tenant: String,
     timers: BTreeSet<(u64, u64)>,
     pub(super) slots: Vec<Slot>,
     pub(super) server: Server,
-    /// Lanes that wait because their request failed: they go on when another's succeeds.
+    /// Label sets that wait because their request failed: they go on when another's succeeds.
     pub(super) failed: BTreeSet<u64>,
     pub(super) done: Vec<Position>,
     entries: usize,
     pub(super) kept_bytes: usize,
-    pub(super) told: Told,
+    pub(super) progress: Progress,
 }
 
 impl Delivery {
@@ -73,7 +73,7 @@ impl Delivery {
         Delivery {
             limits,
             tenant: config.fixed_tenant(),
-            lanes: BTreeMap::new(),
+            label_sets: BTreeMap::new(),
             tenants: BTreeMap::new(),
             last_tenant: String::new(),
             timers: BTreeSet::new(),
@@ -83,7 +83,7 @@ impl Delivery {
             done: Vec::new(),
             entries: 0,
             kept_bytes: 0,
-            told: Told::default(),
+            progress: Progress::default(),
         }
     }
 
@@ -94,17 +94,17 @@ impl Delivery {
 
     /// Takes a record of the spool: its label set, tenant, lines and bytes, and where it is.
     pub fn take(&mut self, now: Now, id: u64, tenant: &str, (lines, bytes): (usize, usize), place: Position) {
-        self.told.waiting_ms.get_or_insert(now.ms);
+        self.progress.waiting_ms.get_or_insert(now.ms);
         self.entries += 1;
-        let lane = self.lanes.entry(id).or_insert_with(|| {
-            self.tenants.entry(tenant.to_owned()).or_default().lanes += 1;
-            Lane::new(tenant.to_owned(), self.limits.batch_lines)
+        let label_set = self.label_sets.entry(id).or_insert_with(|| {
+            self.tenants.entry(tenant.to_owned()).or_default().label_sets += 1;
+            LabelSet::new(tenant.to_owned(), self.limits.batch_lines)
         });
-        lane.push(Entry { place, lines: lines.max(1), bytes, taken_ms: now.ms });
-        if lane.state == LaneState::Gathering {
-            if lane.bytes >= self.limits.batch_bytes || lane.lines >= self.limits.batch_lines {
+        label_set.push(Entry { place, lines: lines.max(1), bytes, taken_ms: now.ms });
+        if label_set.state == LabelSetState::Gathering {
+            if label_set.bytes >= self.limits.batch_bytes || label_set.lines >= self.limits.batch_lines {
                 self.make_ready(id);
-            } else if lane.timer.is_none() {
+            } else if label_set.timer.is_none() {
                 self.set_timer(id, now.ms + self.limits.batch_timeout_ms);
             }
         }
@@ -118,8 +118,8 @@ impl Delivery {
             self.make_ready(id);
         }
         if flush {
-            let gathering = |(_, lane): &(&u64, &Lane)| lane.state == LaneState::Gathering;
-            let ids: Vec<u64> = self.lanes.iter().filter(gathering).map(|(id, _)| *id).collect();
+            let gathering = |(_, label_set): &(&u64, &LabelSet)| label_set.state == LabelSetState::Gathering;
+            let ids: Vec<u64> = self.label_sets.iter().filter(gathering).map(|(id, _)| *id).collect();
             ids.into_iter().for_each(|id| self.make_ready(id));
         }
         let mut orders = Vec::new();
@@ -135,7 +135,7 @@ impl Delivery {
             }
             if matches!(self.slots[slot], Slot::Free)
                 && self.server.is_up
-                && let Some(id) = self.next_lane(now)
+                && let Some(id) = self.next_label_set(now)
             {
                 orders.extend(self.begin(slot, id));
             }
@@ -149,8 +149,8 @@ impl Delivery {
         self.tenant.clone().or_else(waiting).unwrap_or_default()
     }
 
-    /// Tenants take turns, and the lanes of each.
-    fn next_lane(&mut self, now: Now) -> Option<u64> {
+    /// Tenants take turns, and the label sets of each.
+    fn next_label_set(&mut self, now: Now) -> Option<u64> {
         let can = |tenant: &Tenant| {
             // One request shows whether it takes lines again.
             let trusted = tenant.backoff.failures() == 0 || tenant.under_way == 0;
@@ -164,18 +164,18 @@ impl Delivery {
     }
 
     fn begin(&mut self, slot: usize, id: u64) -> Option<Order> {
-        let lane = self.lanes.get_mut(&id)?;
-        lane.state = LaneState::Busy;
-        if let Some(tenant) = self.tenants.get_mut(&lane.tenant) {
+        let label_set = self.label_sets.get_mut(&id)?;
+        label_set.state = LabelSetState::Busy;
+        if let Some(tenant) = self.tenants.get_mut(&label_set.tenant) {
             tenant.under_way += 1;
         }
-        if let Some(job) = lane.kept.take() {
+        if let Some(job) = label_set.kept.take() {
             self.kept_bytes -= job.bytes();
             self.slots[slot] = Slot::Ready(job);
             return self.go_on(slot);
         }
         self.slots[slot] = Slot::Loading(id);
-        Some(Order::Load { slot, places: lane.next_request(self.limits.batch_bytes) })
+        Some(Order::Load { slot, places: label_set.next_request(self.limits.batch_bytes) })
     }
 
     /// The next step of a job that has a slot.
@@ -183,11 +183,15 @@ impl Delivery {
         let Slot::Ready(job) = std::mem::replace(&mut self.slots[slot], Slot::Free) else { return None };
         let part = job.parts.front()?;
         if part.letters.is_empty() && !self.server.is_up {
-            self.park(job, false);
+            self.pause_job(job, false);
             return None;
         }
         let order = if part.letters.is_empty() {
-            let tenant = self.lanes.get(&job.lane).map(|lane| lane.tenant.clone()).unwrap_or_default();
+            let tenant = self
+                .label_sets
+                .get(&job.label_set)
+                .map(|label_set| label_set.tenant.clone())
+                .unwrap_or_default();
             Order::Send { slot, tenant, lines: part.lines, body: part.body.clone() }
         } else {
             Order::Bury { slot, letters: part.letters.clone() }
@@ -200,16 +204,17 @@ impl Delivery {
     pub fn on_loaded(&mut self, now: Now, slot: usize, records: Vec<LoadedRecord>) {
         let Slot::Loading(id) = self.slots[slot] else { panic!("records for a slot that asked for none") };
         self.slots[slot] = Slot::Free;
-        let Some(lane) = self.lanes.get(&id) else { return };
-        let whole: usize = lane.queue.iter().take(records.len()).map(|entry| entry.lines).sum();
+        let Some(label_set) = self.label_sets.get(&id) else { return };
+        let whole: usize = label_set.queue.iter().take(records.len()).map(|entry| entry.lines).sum();
         let lost_first = records.first().is_some_and(|record| record.body.is_empty());
         let bodies = records.into_iter().map(|record| record.body).filter(|body| !body.is_empty());
         let mut body = Parcel::join(bodies.collect());
-        if lane.skip > 0 && !lost_first {
-            body = Parcel::plain(refusals::decode(&body.request()).split_at(lane.skip).1.encode_to_vec());
+        if label_set.skip > 0 && !lost_first {
+            body =
+                Parcel::plain(refusals::decode(&body.request()).split_at(label_set.skip).1.encode_to_vec());
         }
-        let covers = whole - lane.skip;
-        let parts = self.parts(now, &lane.tenant, lane.lines_max, covers, body);
+        let covers = whole - label_set.skip;
+        let parts = self.parts(now, &label_set.tenant, label_set.lines_max, covers, body);
         let job = Job::new(id, parts);
         self.settle(now, slot, job);
     }
@@ -282,7 +287,7 @@ impl Delivery {
             }
             Presence::AsksForTenant { .. } => self.go_up(),
             Presence::No { reason, words, hold, after } => {
-                self.told.last_answer.clone_from(words);
+                self.progress.last_answer.clone_from(words);
                 self.go_down(now, *reason, words, *hold, *after, chance);
             }
         }
@@ -332,9 +337,9 @@ impl Delivery {
         tenant.refused_ms = now.ms;
     }
 
-    /// A lane's job is over for now: it goes on with what is kept of it, or reads the rest again.
-    pub(super) fn park(&mut self, job: Job, must_keep: bool) {
-        let id = job.lane;
+    /// A label set's job is over for now: it goes on with what is kept of it, or reads the rest again.
+    pub(super) fn pause_job(&mut self, job: Job, must_keep: bool) {
+        let id = job.label_set;
         self.release(id);
         self.keep(job, must_keep);
         self.make_ready(id);
@@ -344,30 +349,30 @@ impl Delivery {
     pub(super) fn keep(&mut self, job: Job, must_keep: bool) {
         let room = self.kept_bytes + job.bytes() <= 2 * self.slots.len() * self.limits.batch_bytes;
         let must_keep = must_keep || !job.doubtful.is_empty() || job.late > 0;
-        let Some(lane) = self.lanes.get_mut(&job.lane) else { return };
+        let Some(label_set) = self.label_sets.get_mut(&job.label_set) else { return };
         if must_keep || (room && job.was_cut) {
             self.kept_bytes += job.bytes();
-            lane.kept = Some(job);
+            label_set.kept = Some(job);
         }
     }
 
     pub(super) fn release(&mut self, id: u64) {
-        let Some(lane) = self.lanes.get(&id) else { return };
-        if let Some(tenant) = self.tenants.get_mut(&lane.tenant) {
+        let Some(label_set) = self.label_sets.get(&id) else { return };
+        if let Some(tenant) = self.tenants.get_mut(&label_set.tenant) {
             tenant.under_way -= 1;
         }
     }
 
-    /// Nothing of its job is left: what comes next for the lane.
+    /// Nothing of its job is left: what comes next for the label set.
     pub(super) fn rest(&mut self, now: Now, id: u64) {
         self.release(id);
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        lane.state = LaneState::Gathering;
-        let Some(first) = lane.queue.front().copied() else {
+        let Some(label_set) = self.label_sets.get_mut(&id) else { return };
+        label_set.state = LabelSetState::Gathering;
+        let Some(first) = label_set.queue.front().copied() else {
             self.forget(id);
             return;
         };
-        let full = lane.bytes >= self.limits.batch_bytes || lane.lines >= self.limits.batch_lines;
+        let full = label_set.bytes >= self.limits.batch_bytes || label_set.lines >= self.limits.batch_lines;
         let due_ms = first.taken_ms + self.limits.batch_timeout_ms;
         if full || due_ms <= now.ms {
             self.make_ready(id);
@@ -378,26 +383,26 @@ impl Delivery {
 
     fn forget(&mut self, id: u64) {
         self.failed.remove(&id);
-        let Some(lane) = self.lanes.remove(&id) else { return };
-        if let Some(at) = lane.timer {
+        let Some(label_set) = self.label_sets.remove(&id) else { return };
+        if let Some(at) = label_set.timer {
             self.timers.remove(&(at, id));
         }
         // What it learned is worth keeping, but their names may come from containers.
         let many = self.tenants.len() > TENANTS_REMEMBERED;
-        if let Some(tenant) = self.tenants.get_mut(&lane.tenant) {
-            tenant.lanes -= 1;
-            if tenant.lanes == 0 && (many || tenant.backoff.failures() == 0 && tenant.oldest.is_none()) {
-                self.tenants.remove(&lane.tenant);
+        if let Some(tenant) = self.tenants.get_mut(&label_set.tenant) {
+            tenant.label_sets -= 1;
+            if tenant.label_sets == 0 && (many || tenant.backoff.failures() == 0 && tenant.oldest.is_none()) {
+                self.tenants.remove(&label_set.tenant);
             }
         }
-        if self.lanes.is_empty() {
-            self.told.waiting_ms = None;
+        if self.label_sets.is_empty() {
+            self.progress.waiting_ms = None;
         }
     }
 
     pub(super) fn set_timer(&mut self, id: u64, at: u64) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        if let Some(before) = lane.timer.replace(at) {
+        let Some(label_set) = self.label_sets.get_mut(&id) else { return };
+        if let Some(before) = label_set.timer.replace(at) {
             self.timers.remove(&(before, id));
         }
         self.timers.insert((at, id));
@@ -405,38 +410,39 @@ impl Delivery {
 
     /// Its turn comes behind all others of its tenant.
     pub(super) fn make_ready(&mut self, id: u64) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        if let Some(at) = lane.timer.take() {
+        let Some(label_set) = self.label_sets.get_mut(&id) else { return };
+        if let Some(at) = label_set.timer.take() {
             self.timers.remove(&(at, id));
         }
         self.failed.remove(&id);
-        lane.state = LaneState::Ready;
-        if let Some(tenant) = self.tenants.get_mut(&lane.tenant) {
+        label_set.state = LabelSetState::Ready;
+        if let Some(tenant) = self.tenants.get_mut(&label_set.tenant) {
             tenant.ready.push_back(id);
         }
     }
 
-    /// So many lines of a lane are done.
+    /// So many lines of a label set are done.
     pub(super) fn advance(&mut self, id: u64, lines: usize) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let Some(label_set) = self.label_sets.get_mut(&id) else { return };
         let before = self.done.len();
-        lane.advance(lines, &mut self.done);
+        label_set.advance(lines, &mut self.done);
         self.entries -= self.done.len() - before;
     }
 
     /// Gives up the oldest records of a label set that has nothing under way nor cut up, until this many of their bytes are
     /// gone: their places, of which the first may have been delivered in part.
     pub fn give_up(&mut self, id: u64, bytes: u64) -> Vec<Position> {
-        let Some(lane) = self.lanes.get_mut(&id) else { return Vec::new() };
-        let rests = matches!(lane.state, LaneState::Waiting | LaneState::Ready) && lane.kept.is_none();
+        let Some(label_set) = self.label_sets.get_mut(&id) else { return Vec::new() };
+        let rests = matches!(label_set.state, LabelSetState::Waiting | LabelSetState::Ready)
+            && label_set.kept.is_none();
         let (mut given_up, mut gone) = (Vec::new(), 0);
-        // The last stays, so that whoever holds the lane finds something in it.
-        while rests && gone < bytes && lane.queue.len() > 1 {
-            let Some(entry) = lane.queue.pop_front() else { break };
+        // The last stays, so that whoever holds the label set finds something in it.
+        while rests && gone < bytes && label_set.queue.len() > 1 {
+            let Some(entry) = label_set.queue.pop_front() else { break };
             gone += entry.bytes as u64;
-            lane.bytes -= entry.bytes;
-            lane.lines -= entry.lines;
-            lane.skip = 0;
+            label_set.bytes -= entry.bytes;
+            label_set.lines -= entry.lines;
+            label_set.skip = 0;
             given_up.push(entry.place);
         }
         self.entries -= given_up.len();
@@ -449,8 +455,8 @@ impl Delivery {
         let tenants = self.tenants.values().filter(|tenant| !tenant.ready.is_empty() && tenant.until_ms > 0);
         let free = self.slots.iter().any(|slot| matches!(slot, Slot::Free)) && self.server.is_up;
         let tenants = tenants.filter(|tenant| free && tenant.under_way == 0).map(|tenant| tenant.until_ms);
-        let lanes = self.timers.first().map(|(at, _)| *at);
-        server.into_iter().chain(tenants).chain(lanes).min()
+        let label_sets = self.timers.first().map(|(at, _)| *at);
+        server.into_iter().chain(tenants).chain(label_sets).min()
     }
 
     /// Records of which nothing is left since the last call.
@@ -460,7 +466,7 @@ impl Delivery {
 
     /// Nothing is left at all.
     pub fn is_empty(&self) -> bool {
-        self.lanes.is_empty()
+        self.label_sets.is_empty()
     }
 }
 

@@ -82,7 +82,7 @@ impl Bench {
         bench
     }
 
-    fn take(&mut self, ms: u64, lane: u64, tenant: &str, lines: &[(i64, String)]) {
+    fn take(&mut self, ms: u64, label_set: u64, tenant: &str, lines: &[(i64, String)]) {
         self.taken += 1;
         let place = Position { segment: 1, offset: self.taken };
         let entry = |(ns, line): &(i64, String)| EntryAdapter {
@@ -91,16 +91,16 @@ impl Bench {
             ..Default::default()
         };
         let stream = StreamAdapter {
-            labels: format!("{{lane=\"{lane}\"}}"),
+            labels: format!("{{label_set=\"{label_set}\"}}"),
             entries: lines.iter().map(entry).collect(),
         };
         let body = Parcel::as_in_spool(&PushRequest { streams: vec![stream] });
-        self.delivery.take(at(ms), lane, tenant, (lines.len(), body.len()), place);
+        self.delivery.take(at(ms), label_set, tenant, (lines.len(), body.len()), place);
         self.records.insert(place, body);
     }
 
-    fn line(&mut self, ms: u64, lane: u64, text: &str) {
-        self.take(ms, lane, "", &[(UNIX_NS, text.to_owned())]);
+    fn line(&mut self, ms: u64, label_set: u64, text: &str) {
+        self.take(ms, label_set, "", &[(UNIX_NS, text.to_owned())]);
     }
 
     fn turn(&mut self, ms: u64, flush: bool) {
@@ -205,25 +205,25 @@ fn one_request_and_each_answer() {
         bench.turn(1000, false);
         let push = bench.under_way.remove(0);
         bench.answer(1000, &push, &outcome);
-        for (lane, tenant) in [(2, "a"), (3, "b")] {
-            bench.take(0, lane, tenant, &[(UNIX_NS, "other".to_owned())]);
+        for (label_set, tenant) in [(2, "a"), (3, "b")] {
+            bench.take(0, label_set, tenant, &[(UNIX_NS, "other".to_owned())]);
         }
         bench.turn(1000, false);
         let went = |labels: &str| bench.under_way.iter().any(|push| push.labels == labels);
-        let gone = (went("{lane=\"2\"}"), went("{lane=\"3\"}"));
+        let gone = (went("{label_set=\"2\"}"), went("{label_set=\"3\"}"));
         assert_eq!(gone, (tenant_goes_on, others_go_on), "{outcome:?}");
         let again = (1000..10_000).find(|ms| {
             bench.turn(*ms, false);
             let asked = bench.probes > 0;
             bench.probes = 0;
-            asked || bench.under_way.iter().any(|push| push.labels == "{lane=\"1\"}")
+            asked || bench.under_way.iter().any(|push| push.labels == "{label_set=\"1\"}")
         });
         match (again, again_ms) {
             (None, None) => assert_eq!(bench.done.len(), 1),
             // A tenant is tried with any of its label sets.
             (Some(ms), Some(range)) => assert!(range.contains(&(ms - 1000)), "{outcome:?}: {ms}"),
             (None, Some(range)) => {
-                let of_tenant = bench.under_way.iter().any(|push| push.labels == "{lane=\"2\"}");
+                let of_tenant = bench.under_way.iter().any(|push| push.labels == "{label_set=\"2\"}");
                 assert!(!tenant_goes_on && of_tenant, "{outcome:?}: {range:?}");
             }
             other => panic!("{outcome:?}: {other:?}"),
@@ -246,7 +246,11 @@ fn pauses_grow_to_their_limit_and_end_with_success() {
         now = next;
     }
     assert_eq!(pauses, [50, 100, 200, 400, 500, 500, 500]);
-    assert!(bench.wrong(now).contains("label set {lane=\"1\"} waits: status 429"), "{}", bench.wrong(now));
+    assert!(
+        bench.wrong(now).contains("label set {label_set=\"1\"} waits: status 429"),
+        "{}",
+        bench.wrong(now)
+    );
     bench.turn(now, false);
     let push = bench.under_way.remove(0);
     bench.answer(now, &push, &status(204, ""));
@@ -268,9 +272,9 @@ fn nobody_pays_for_a_neighbour() {
         let mut all = 0;
         for ms in (0..60_000_u64).step_by(10) {
             // Each good one prints a line every four seconds; the bad ones a hundred at once.
-            for lane in (0..1000).filter(|lane| lane % 400 == ms / 10 % 400) {
-                sent.insert((lane, ms), ms);
-                bench.line(ms, lane, &ms.to_string());
+            for label_set in (0..1000).filter(|label_set| label_set % 400 == ms / 10 % 400) {
+                sent.insert((label_set, ms), ms);
+                bench.line(ms, label_set, &ms.to_string());
             }
             if with_bad && ms % 1000 == 0 {
                 let old = UNIX_NS - 30 * 86_400_000_000_000;
@@ -286,21 +290,22 @@ fn nobody_pays_for_a_neighbour() {
             let arrived: Vec<(u64, Push)> = bench.run(ms..ms + 10, &mut |_, push| {
                 all += 1;
                 match push.labels.as_str() {
-                    "{lane=\"2001\"}" => status(400, "entry for stream '{}' has 16 label names; limit 15"),
-                    "{lane=\"2002\"}" => status(429, RATE),
-                    "{lane=\"2003\"}" => status(
+                    "{label_set=\"2001\"}" => status(400, "entry for stream '{}' has 16 label names; limit 15"),
+                    "{label_set=\"2002\"}" => status(429, RATE),
+                    "{label_set=\"2003\"}" => status(
                         400,
                         "100 errors like: entry for stream '{}' has timestamp too old: 2026-10-21T00:00:00Z, oldest \
                          acceptable timestamp is: 2026-11-13T00:00:00Z",
                     ),
-                    "{lane=\"2004\"}" => status(403, ""),
+                    "{label_set=\"2004\"}" => status(403, ""),
                     _ => status(204, ""),
                 }
             });
             for (at_ms, push) in arrived {
                 for (_, line) in push.lines {
-                    let lane: u64 = push.labels["{lane=\"".len()..].trim_end_matches("\"}").parse().unwrap();
-                    if let Some(from) = sent.remove(&(lane, line.parse().unwrap_or(0))) {
+                    let label_set: u64 =
+                        push.labels["{label_set=\"".len()..].trim_end_matches("\"}").parse().unwrap();
+                    if let Some(from) = sent.remove(&(label_set, line.parse().unwrap_or(0))) {
                         sum += at_ms - from;
                         count += 1;
                     }
@@ -315,7 +320,10 @@ fn nobody_pays_for_a_neighbour() {
             assert!(by_reason(DeadLetterReason::TooManyLabels) > 5000, "each refused once");
             assert!(by_reason(DeadLetterReason::TooOld) > 5000);
             let wrong = bench.wrong(60_000);
-            assert!(wrong.contains("{lane=\"2002\"} waits") && wrong.contains("tenant refused"), "{wrong}");
+            assert!(
+                wrong.contains("{label_set=\"2002\"} waits") && wrong.contains("tenant refused"),
+                "{wrong}"
+            );
         }
     }
     println!(
@@ -353,7 +361,7 @@ fn old_lines_cost_few_requests() {
             Some((first, _)) => {
                 arrived += push.lines.len() - old.count();
                 let first = crate::decode::timestamp::format(*first);
-                let words = "entry for stream '{lane=\"1\"}' has timestamp too old";
+                let words = "entry for stream '{label_set=\"1\"}' has timestamp too old";
                 let words = format!(
                     "{words}: {}Z, oldest acceptable timestamp is: 2026-11-13T00:00:00Z",
                     &first[..19]
@@ -443,9 +451,9 @@ fn a_wrong_address_is_no_reason_to_bury() {
     // An empty push is taken, but no line of any label set; or once it took lines and then no more.
     for (accepts_first, probe_is_taken) in [(false, true), (true, false), (false, false)] {
         let mut bench = Bench::up(&config());
-        for lane in 0..40 {
+        for label_set in 0..40 {
             for number in 0..10 {
-                bench.line(0, lane, &format!("{lane} {number}"));
+                bench.line(0, label_set, &format!("{label_set} {number}"));
             }
         }
         let mut accepted = 0;
@@ -546,7 +554,7 @@ fn an_unwritable_dead_letter_is_tried_again() {
     bench.line(0, 1, "bad");
     bench.line(0, 2, "good");
     let mut rule = |_: u64, push: &Push| match push.labels.as_str() {
-        "{lane=\"1\"}" => status(400, "entry for stream '{}' has 16 label names; limit 15"),
+        "{label_set=\"1\"}" => status(400, "entry for stream '{}' has 16 label names; limit 15"),
         _ => status(204, ""),
     };
     let accepted = bench.run(0..5_000, &mut rule);
@@ -574,7 +582,7 @@ fn against_a_model_loki() {
             assert!(now < 10_000_000, "round {round}: {}", bench.wrong(now));
             if taken < records {
                 taken += 1;
-                let lane = rng.below(6) as u64;
+                let label_set = rng.below(6) as u64;
                 let lines: Vec<(i64, String)> = (0..1 + rng.below(8))
                     .map(|_| {
                         number += 1;
@@ -587,8 +595,8 @@ fn against_a_model_loki() {
                         (UNIX_NS + number - age_ns, line)
                     })
                     .collect();
-                sent.entry(lane).or_default().extend(lines.iter().map(|(_, line)| line.clone()));
-                bench.take(now, lane, if lane.is_multiple_of(2) { "even" } else { "odd" }, &lines);
+                sent.entry(label_set).or_default().extend(lines.iter().map(|(_, line)| line.clone()));
+                bench.take(now, label_set, if label_set.is_multiple_of(2) { "even" } else { "odd" }, &lines);
             }
             bench.letters_fail = rng.below(8) == 0;
             bench.turn(now, rng.below(10) == 0);
@@ -637,12 +645,12 @@ fn against_a_model_loki() {
         assert_eq!(bench.done.len() as u64, bench.taken, "all records are done");
         let buried: BTreeSet<String> = bench.buried.iter().map(|letter| letter.entry.line.clone()).collect();
         assert_eq!(buried, bad);
-        for (lane, expected) in sent {
-            let got = arrived.remove(&format!("{{lane=\"{lane}\"}}")).unwrap_or_default();
+        for (label_set, expected) in sent {
+            let got = arrived.remove(&format!("{{label_set=\"{label_set}\"}}")).unwrap_or_default();
             let mut seen = BTreeSet::new();
             let first: Vec<&String> = got.iter().filter(|line| seen.insert(*line)).collect();
             let good: Vec<&String> = expected.iter().filter(|line| !bad.contains(*line)).collect();
-            assert_eq!(first, good, "round {round}, lane {lane}: all of them, in order");
+            assert_eq!(first, good, "round {round}, label_set {label_set}: all of them, in order");
             let mut seen = BTreeSet::new();
             for line in &got {
                 assert!(seen.insert(line) || may_repeat.contains(line), "{line} came twice without a reason");

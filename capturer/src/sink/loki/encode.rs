@@ -37,7 +37,7 @@ const CONTINUED: &str = "continued";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
     /// Equal for equal tenants and label sets: what must stay in order.
-    pub lane: u64,
+    pub label_set: u64,
     /// Empty = no tenant.
     pub tenant: String,
     /// Lines.
@@ -51,7 +51,7 @@ pub struct Chunk {
 impl Chunk {
     fn new(channel: &ChannelHead) -> Chunk {
         Chunk {
-            lane: channel.lane,
+            label_set: channel.label_set,
             tenant: channel.tenant.clone(),
             lines: 0,
             labels: channel.labels.clone(),
@@ -96,7 +96,7 @@ pub struct SourceHead {
 
 #[derive(Clone, Debug)]
 struct ChannelHead {
-    lane: u64,
+    label_set: u64,
     tenant: String,
     /// As text; made of `pairs`.
     labels: String,
@@ -158,14 +158,14 @@ impl ChannelHead {
             asked => tenant_id(&asked),
         };
         let mut head = ChannelHead {
-            lane: 0,
+            label_set: 0,
             tenant,
             labels: String::new(),
             pairs: label_pairs,
             metadata,
             encoded_metadata,
         };
-        head.name_lane();
+        head.name_label_set();
         head
     }
 
@@ -176,15 +176,15 @@ impl ChannelHead {
         head.pairs.extend(
             own.map(|(name, value)| (name.clone(), shortened(value.clone(), LOKI_LABEL_VALUE_BYTES))),
         );
-        head.name_lane();
+        head.name_label_set();
         head
     }
 
-    fn name_lane(&mut self) {
+    fn name_label_set(&mut self) {
         self.labels = label_text(self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let mut hasher = DefaultHasher::new();
         (&self.tenant, &self.labels).hash(&mut hasher);
-        self.lane = hasher.finish();
+        self.label_set = hasher.finish();
     }
 }
 
@@ -241,8 +241,8 @@ pub fn encode(config: &Loki, head: &SourceHead, batch: &Batch, gathered: &mut Ga
 
 /// What a batch has of a label set.
 pub struct Part<'h> {
-    /// See [`Chunk::lane`].
-    pub lane: u64,
+    /// See [`Chunk::label_set`].
+    pub label_set: u64,
     /// As text.
     pub labels: Cow<'h, str>,
     /// Of its messages.
@@ -258,13 +258,17 @@ pub fn label_sets<'h>(head: &'h SourceHead, batch: &Batch) -> Vec<Part<'h>> {
             let records = batch.records.iter().filter(|record| record.std_type == std_type);
             let bytes = records.map(|record| u64::from(record.message_len)).sum();
             if bytes > 0 {
-                parts.push(Part { lane: channel.lane, labels: Cow::Borrowed(&channel.labels), bytes });
+                parts.push(Part {
+                    label_set: channel.label_set,
+                    labels: Cow::Borrowed(&channel.labels),
+                    bytes,
+                });
             }
             continue;
         }
         parts.extend(by_label_set(channel, batch, std_type).into_iter().map(|(channel, records)| {
             let bytes = records.iter().map(|index| u64::from(batch.records[*index].message_len)).sum();
-            Part { lane: channel.lane, labels: Cow::Owned(channel.labels), bytes }
+            Part { label_set: channel.label_set, labels: Cow::Owned(channel.labels), bytes }
         }));
     }
     parts
@@ -302,7 +306,7 @@ fn put_lines<'b>(
     if records.peek().is_none() {
         return;
     }
-    let mut chunk = gathered.open.remove(&channel.lane);
+    let mut chunk = gathered.open.remove(&channel.label_set);
     let mut times = Times::default();
     let (mut text, mut metadata) = (Vec::new(), Vec::new());
     for (index, record) in records {
@@ -323,7 +327,7 @@ fn put_lines<'b>(
         gathered.bytes += chunk.entries.len() - before;
         counts.truncated += u64::from(line.1);
     }
-    gathered.open.extend(chunk.map(|chunk| (channel.lane, chunk)));
+    gathered.open.extend(chunk.map(|chunk| (channel.label_set, chunk)));
 }
 
 /// A record's text as Loki takes it, and whether its end is missing.

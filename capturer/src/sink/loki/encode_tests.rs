@@ -159,11 +159,11 @@ fn values_and_lines_stay_within_lokis_limits() {
 }
 
 #[test]
-fn lanes_are_equal_for_equal_label_sets_only() {
-    let lane =
-        |id: u32, name: &str| chunks(&Loki::default(), &batch(&container(id, name), &[b"x"])).0[0].lane;
-    assert_eq!(lane(1, "web"), lane(2, "web"), "a container made anew goes on in its label set");
-    assert_ne!(lane(1, "web"), lane(1, "db"));
+fn numbers_are_equal_for_equal_label_sets_only() {
+    let label_set =
+        |id: u32, name: &str| chunks(&Loki::default(), &batch(&container(id, name), &[b"x"])).0[0].label_set;
+    assert_eq!(label_set(1, "web"), label_set(2, "web"), "a container made anew goes on in its label set");
+    assert_ne!(label_set(1, "web"), label_set(1, "db"));
 }
 
 /// Lines whose labels a pipeline set are label sets of their own, each in one order, also where the pipeline sets what
@@ -188,8 +188,8 @@ fn labels_and_fields_of_a_pipeline() {
     let lines = |config: &Loki| {
         let (chunks, counts) = chunks(config, &made);
         assert_eq!(counts.records, 5);
-        let lanes: Vec<u64> = chunks.iter().map(|chunk| chunk.lane).collect();
-        assert_ne!(lanes[0], lanes[1]);
+        let label_sets: Vec<u64> = chunks.iter().map(|chunk| chunk.label_set).collect();
+        assert_ne!(label_sets[0], label_sets[1]);
         let line = |entry: &EntryAdapter| entry.line.clone();
         let of = |request: PushRequest| {
             let stream = &request.streams[0];
@@ -233,7 +233,7 @@ fn batches_gather_by_label_set() {
             let lines: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
             encode(&config, &heads[at], &batch(&sources[at], &lines), &mut gathered);
             if !texts.is_empty() {
-                expected.entry(heads[at].channels[0].lane).or_default().extend(texts);
+                expected.entry(heads[at].channels[0].label_set).or_default().extend(texts);
             }
         }
         let chunks = all(gathered);
@@ -241,7 +241,7 @@ fn batches_gather_by_label_set() {
         for (chunk, request) in chunks.iter().zip(requests(&chunks)) {
             assert_eq!(chunk.lines as usize, request.lines());
             let lines = request.streams[0].entries.iter().map(|entry| entry.line.clone());
-            found.entry(chunk.lane).or_default().extend(lines);
+            found.entry(chunk.label_set).or_default().extend(lines);
         }
         assert_eq!(found, expected);
         let needed = |lines: &Vec<String>| lines.len().div_ceil(config.batch_lines);

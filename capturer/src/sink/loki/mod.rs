@@ -16,7 +16,7 @@ pub mod by_hand;
 pub mod client;
 pub mod delivery;
 pub mod encode;
-mod lane;
+mod label_set;
 mod nouns;
 pub mod parcel;
 pub mod push;
@@ -129,7 +129,7 @@ impl LokiSink {
         let time_ms = spool::unix_ms();
         let packed = |chunk: Chunk| {
             let payload = (&*chunk.head(), &*chunk.entries);
-            format::Record::new(chunk.lane, time_ms, chunk.tenant, chunk.lines, payload)
+            format::Record::new(chunk.label_set, time_ms, chunk.tenant, chunk.lines, payload)
         };
         while let Some(record) = self.waiting.take().or_else(|| self.gathered.pop().map(packed)) {
             let source = match self.writer.append(&record) {
@@ -166,7 +166,7 @@ impl LokiSink {
             return Ok(());
         }
         for part in encode::label_sets(head, batch) {
-            if !self.writer.take_share(part.lane, part.bytes) {
+            if !self.writer.take_share(part.label_set, part.bytes) {
                 return Err(SinkError::retry(
                     format!(
                         "of {}: Loki holds it back or is slower than it prints (sink_loki_delivery says which), and one label set \

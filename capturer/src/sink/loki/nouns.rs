@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::backoff::Backoff;
-use super::lane::Job;
+use super::label_set::Job;
 use super::parcel::Parcel;
 use super::push::{EntryAdapter, PushRequest};
 use crate::settings::MaxLineAge;
@@ -104,9 +104,9 @@ impl Trouble {
     }
 }
 
-/// For those who watch.
+/// How far delivery is, for those who watch.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Progress {
     pub accepted_lines: u64,
     /// Requests that were accepted.
     pub accepted: u64,
@@ -136,7 +136,7 @@ pub(super) enum Slot {
 
 #[derive(Debug, Default)]
 pub(super) struct Tenant {
-    /// Lanes that may send, in turn.
+    /// Label sets that may send, in turn.
     pub ready: VecDeque<u64>,
     pub until_ms: u64,
     pub backoff: Backoff,
@@ -148,7 +148,7 @@ pub(super) struct Tenant {
     pub example: String,
     /// The oldest time that the server takes, as it said last, and when that was.
     pub oldest: Option<(i64, Now)>,
-    pub lanes: usize,
+    pub label_sets: usize,
 }
 
 /// Whether Loki is there.

@@ -97,7 +97,7 @@ pub(super) fn start(
         under_way: FuturesUnordered::new(),
         signals: Arc::clone(&signals),
         started: Instant::now(),
-        told: Told::default(),
+        last: LastReport::default(),
         told_at: Instant::now(),
         counted_lines: 0,
         summary: Summary::default(),
@@ -133,7 +133,7 @@ struct Pusher {
     under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
     signals: Arc<Signals>,
     started: Instant,
-    told: Told,
+    last: LastReport,
     told_at: Instant,
     /// Accepted lines that the metrics know.
     counted_lines: u64,
@@ -145,7 +145,7 @@ struct Pusher {
 
 /// What was last said.
 #[derive(Default)]
-struct Told {
+struct LastReport {
     report: Report,
     message: String,
 }
@@ -214,7 +214,7 @@ impl Pusher {
                 Ok(Read::Record(record, at)) => {
                     bytes += record.block.len();
                     let amount = (record.lines as usize, record.payload_len as usize);
-                    self.delivery.take(self.now(), record.lane, &record.tenant, amount, at);
+                    self.delivery.take(self.now(), record.label_set, &record.tenant, amount, at);
                 }
                 Ok(Read::Damaged { file, offset, bytes }) => {
                     self.metrics.lost(LossReason::SpoolDamaged, bytes);
@@ -411,8 +411,8 @@ impl Pusher {
         let waiting = self.delivery.held_back();
         let bytes_max = self.spool.bytes_max;
         if self.spool.when_full == WhenFull::DropOldest {
-            for (lane, bytes) in Shares::excess(&waiting, bytes_max) {
-                let places = self.delivery.give_up(lane, bytes);
+            for (label_set, bytes) in Shares::excess(&waiting, bytes_max) {
+                let places = self.delivery.give_up(label_set, bytes);
                 places.into_iter().for_each(|at| self.over_share(at));
             }
         }
@@ -460,7 +460,7 @@ impl Pusher {
             (true, _) => "delivers".to_owned(),
         };
         let held = report.held.then(|| message.clone());
-        if report.reasons != self.told.report.reasons {
+        if report.reasons != self.last.report.reasons {
             match report.reasons.first() {
                 Some(reason) => {
                     tracing::warn!(component = COMPONENT, reason = reason.as_str(), "{message}");
@@ -468,11 +468,11 @@ impl Pusher {
                 None => tracing::info!(component = COMPONENT, "delivers again"),
             }
         }
-        if message != self.told.message {
+        if message != self.last.message {
             self.status.set_health(COMPONENT, wrong.is_empty(), message.clone());
             self.status.hold_sink(NAME, held);
         }
-        self.told = Told { report, message };
+        self.last = LastReport { report, message };
     }
 }
 

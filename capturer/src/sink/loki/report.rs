@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::delivery::{Delivery, Now};
-use super::lane::Lane;
+use super::label_set::LabelSet;
 use super::nouns::Tenant;
 use crate::sink::spool::Waits;
 use crate::telemetry::metrics::PushFailure;
@@ -40,9 +40,10 @@ impl Delivery {
             report.held = trouble.hold;
         }
         self.report_tenants(&mut report);
-        self.report_lanes(&mut report);
+        self.report_label_sets(&mut report);
         if let Some(since) = self.stalled_for(now).filter(|_| !self.all_are_held_back()) {
-            let answer = if self.told.last_answer.is_empty() { "none" } else { &self.told.last_answer };
+            let answer =
+                if self.progress.last_answer.is_empty() { "none" } else { &self.progress.last_answer };
             report.wrong.push(format!(
                 "nothing was accepted for {} s while lines wait; the last answer was: {}",
                 since.as_secs(),
@@ -54,11 +55,11 @@ impl Delivery {
 
     fn report_tenants(&self, report: &mut Report) {
         let troubled = || {
-            let with = self.tenants.iter().filter(|(_, tenant)| tenant.lanes > 0);
+            let with = self.tenants.iter().filter(|(_, tenant)| tenant.label_sets > 0);
             with.filter_map(|(name, tenant)| Some((name, tenant, tenant.trouble.as_ref()?)))
         };
         for (name, tenant, trouble) in troubled().take(NAMED_MAX) {
-            let whose = format!("{}, such as {}", label_sets(tenant.lanes), short(&tenant.example));
+            let whose = format!("{}, such as {}", label_sets(tenant.label_sets), short(&tenant.example));
             let whose = match name.as_str() {
                 "" if self.tenant.is_some() => String::new(),
                 "" => format!("lines without a tenant ({whose}): "),
@@ -77,14 +78,15 @@ impl Delivery {
             report.wrong.push(format!("{more} more tenants wait"));
         }
         // With all of them held nothing is delivered. Where tenants vary, others may just have no lines now.
-        let with_lines = || self.tenants.values().filter(|tenant| tenant.lanes > 0);
+        let with_lines = || self.tenants.values().filter(|tenant| tenant.label_sets > 0);
         let is_held = |tenant: &Tenant| tenant.trouble.as_ref().is_some_and(|trouble| trouble.hold);
-        let others_go_on = self.tenant.is_none() && self.told.accepted > 0;
+        let others_go_on = self.tenant.is_none() && self.progress.accepted > 0;
         report.held |= with_lines().count() > 0 && with_lines().all(is_held) && !others_go_on;
     }
 
-    fn report_lanes(&self, report: &mut Report) {
-        let mut waiting: Vec<_> = self.lanes.values().filter_map(|lane| lane.trouble.as_ref()).collect();
+    fn report_label_sets(&self, report: &mut Report) {
+        let mut waiting: Vec<_> =
+            self.label_sets.values().filter_map(|label_set| label_set.trouble.as_ref()).collect();
         waiting.sort_by_key(|told| told.trouble.since_ms);
         for told in waiting.iter().take(NAMED_MAX) {
             let hint = match told.trouble.reason {
@@ -104,8 +106,8 @@ impl Delivery {
         if waiting.len() > NAMED_MAX {
             report.wrong.push(format!("{} more wait", label_sets(waiting.len() - NAMED_MAX)));
         }
-        // Those that have nothing to send have no lane, and go on all the same.
-        if !waiting.is_empty() && (self.lanes.len() > waiting.len() || self.told.accepted > 0) {
+        // Label sets that have nothing to send are not among them, and go on all the same.
+        if !waiting.is_empty() && (self.label_sets.len() > waiting.len() || self.progress.accepted > 0) {
             report.wrong.push("other label sets go on".to_owned());
         }
     }
@@ -113,29 +115,31 @@ impl Delivery {
     /// Whatever waits does so for its tenant's or its label set's own sake, which is said: that nothing was accepted is no
     /// sign of anything else then.
     fn all_are_held_back(&self) -> bool {
-        self.lanes.values().all(|lane| self.waits_for_tenant(lane) || self.is_limited(lane))
+        self.label_sets
+            .values()
+            .all(|label_set| self.waits_for_tenant(label_set) || self.is_limited(label_set))
     }
 
-    fn waits_for_tenant(&self, lane: &Lane) -> bool {
-        self.tenants.get(&lane.tenant).is_some_and(|tenant| tenant.trouble.is_some())
+    fn waits_for_tenant(&self, label_set: &LabelSet) -> bool {
+        self.tenants.get(&label_set.tenant).is_some_and(|tenant| tenant.trouble.is_some())
     }
 
-    fn is_limited(&self, lane: &Lane) -> bool {
+    fn is_limited(&self, label_set: &LabelSet) -> bool {
         let limits = [PushFailure::StreamRateLimited, PushFailure::StreamLimit];
-        lane.trouble.as_ref().is_some_and(|told| limits.contains(&told.trouble.reason))
+        label_set.trouble.as_ref().is_some_and(|told| limits.contains(&told.trouble.reason))
     }
 
     /// How long nothing was accepted while something waits, if that is too long.
     fn stalled_for(&self, now: Now) -> Option<Duration> {
-        let waiting_ms = self.told.waiting_ms?;
-        let since_ms = self.told.accepted_ms.unwrap_or(0).max(waiting_ms);
+        let waiting_ms = self.progress.waiting_ms?;
+        let since_ms = self.progress.accepted_ms.unwrap_or(0).max(waiting_ms);
         let stalled_ms = now.ms.saturating_sub(since_ms);
         (stalled_ms > STALLED_MS).then(|| Duration::from_millis(stalled_ms))
     }
 
     /// Lines accepted so far.
     pub fn accepted_lines(&self) -> u64 {
-        self.told.accepted_lines
+        self.progress.accepted_lines
     }
 
     /// Loki answered as itself, or took lines, at least once.
@@ -146,17 +150,21 @@ impl Delivery {
     /// Bytes of each label set in the spool, as long as Loki answers or was not asked yet.
     pub fn queued_while_answered(&self) -> Option<BTreeMap<u64, u64>> {
         let answers = self.server.is_up || self.server.backoff.failures() == 0;
-        answers.then(|| self.lanes.iter().map(|(id, lane)| (*id, lane.bytes as u64)).collect())
+        answers.then(|| self.label_sets.iter().map(|(id, label_set)| (*id, label_set.bytes as u64)).collect())
     }
 
     /// What label sets have in the spool that wait by themselves or for their tenant, so that others can go on. A tenant that
     /// is everybody's holds everybody, as an outage does.
     pub fn held_back(&self) -> BTreeMap<u64, Waits> {
-        let waits = |lane: &Lane| Waits { records: lane.queue.len() as u64, bytes: lane.bytes as u64 };
-        let apart =
-            |lane: &Lane| self.is_limited(lane) || (self.tenant.is_none() && self.waits_for_tenant(lane));
-        let held = self.lanes.iter().filter(|(_, lane)| self.server.is_up && apart(lane));
-        held.map(|(id, lane)| (*id, waits(lane))).collect()
+        let waits = |label_set: &LabelSet| Waits {
+            records: label_set.queue.len() as u64,
+            bytes: label_set.bytes as u64,
+        };
+        let apart = |label_set: &LabelSet| {
+            self.is_limited(label_set) || (self.tenant.is_none() && self.waits_for_tenant(label_set))
+        };
+        let held = self.label_sets.iter().filter(|(_, label_set)| self.server.is_up && apart(label_set));
+        held.map(|(id, label_set)| (*id, waits(label_set))).collect()
     }
 }
 

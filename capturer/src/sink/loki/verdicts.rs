@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use super::answer::{Outcome, Scope, Verdict, WRONG_ADDRESS, judge};
 use super::delivery::{Delivery, Now, Trouble};
-use super::lane::{Job, LaneState, Part, Told};
+use super::label_set::{Job, LabelSetState, LabelSetTrouble, Part};
 use super::nouns::{Slot, letters};
 use super::parcel::Parcel;
 use super::push::PushRequest;
@@ -25,7 +25,7 @@ impl Delivery {
         let mut job = self.take_job(slot);
         let verdict = judge(outcome);
         self.remember(outcome);
-        let tenant = self.tenant_of(job.lane);
+        let tenant = self.tenant_of(job.label_set);
         match &verdict {
             Verdict::Accepted => {
                 self.on_accepted(now, &tenant, &mut job);
@@ -79,11 +79,11 @@ impl Delivery {
     }
 
     fn tenant_of(&self, id: u64) -> String {
-        self.lanes.get(&id).map(|lane| lane.tenant.clone()).unwrap_or_default()
+        self.label_sets.get(&id).map(|label_set| label_set.tenant.clone()).unwrap_or_default()
     }
 
     fn remember(&mut self, outcome: &Outcome) {
-        self.told.last_answer = match outcome {
+        self.progress.last_answer = match outcome {
             Outcome::Failed(_, words) => words.clone(),
             Outcome::Status { code, words, .. } if words.is_empty() => format!("status {code}"),
             Outcome::Status { code, words, .. } => format!("status {code}: {words}"),
@@ -91,23 +91,23 @@ impl Delivery {
     }
 
     fn on_accepted(&mut self, now: Now, tenant: &str, job: &mut Job) {
-        self.told.accepted += 1;
-        self.told.accepted_ms = Some(now.ms);
+        self.progress.accepted += 1;
+        self.progress.accepted_ms = Some(now.ms);
         self.server.backoff.reset();
         self.server.failed_in_a_row = 0;
         self.server.doubts_in_a_row = 0;
         self.server.was_up = true;
         self.open_tenant(now, tenant);
         if let Some(part) = job.parts.front_mut() {
-            self.told.accepted_lines += part.lines as u64;
+            self.progress.accepted_lines += part.lines as u64;
             part.lines = 0;
             part.body = Parcel::default();
         }
         let batch_lines = self.limits.batch_lines;
-        if let Some(lane) = self.lanes.get_mut(&job.lane) {
-            lane.backoff.reset();
-            lane.trouble.take_if(|told| told.is_over(now.ms));
-            lane.lines_max = lane.lines_max.saturating_mul(2).min(batch_lines);
+        if let Some(label_set) = self.label_sets.get_mut(&job.label_set) {
+            label_set.backoff.reset();
+            label_set.trouble.take_if(|told| told.is_over(now.ms));
+            label_set.lines_max = label_set.lines_max.saturating_mul(2).min(batch_lines);
         }
         // What failed for others' reasons need not wait longer.
         std::mem::take(&mut self.failed).into_iter().for_each(|id| self.make_ready(id));
@@ -149,11 +149,11 @@ impl Delivery {
                     tenant.example = hit.unwrap_or_default();
                 }
                 self.close_tenant(now, tenant, trouble, after, chance);
-                self.park(job, false);
+                self.pause_job(job, false);
             }
             Scope::Request => {
                 self.server.failed_in_a_row += 1;
-                let id = job.lane;
+                let id = job.label_set;
                 let everybody = self.server.failed_in_a_row > self.slots.len();
                 if everybody && self.server.is_up {
                     self.go_down(now, trouble.reason, &trouble.words, trouble.hold, after, chance);
@@ -165,7 +165,7 @@ impl Delivery {
                 if self.server.is_up {
                     self.go_down(now, trouble.reason, &trouble.words, trouble.hold, after, chance);
                 }
-                self.park(job, false);
+                self.pause_job(job, false);
             }
         }
     }
@@ -174,15 +174,15 @@ impl Delivery {
     fn slow_down(&mut self, job: &mut Job) {
         let Some(part) = job.parts.front() else { return };
         let half = (part.lines / 2).max(1);
-        if let Some(lane) = self.lanes.get_mut(&job.lane) {
-            lane.lines_max = lane.lines_max.min(half);
+        if let Some(label_set) = self.label_sets.get_mut(&job.label_set) {
+            label_set.lines_max = label_set.lines_max.min(half);
         }
         if job.was_cut && part.lines > 1 {
             cut(job);
         }
     }
 
-    /// The lane pauses, and holds nothing meanwhile but what can't be read again.
+    /// The label set pauses, and holds nothing meanwhile but what can't be read again.
     fn wait(
         &mut self,
         now: Now,
@@ -191,17 +191,18 @@ impl Delivery {
         (after, must_keep): (Duration, bool),
         chance: u64,
     ) {
-        let id = job.lane;
+        let id = job.label_set;
         self.release(id);
         let labels = job.parts.iter().map(|part| part.body.labels()).find(|labels| !labels.is_empty());
         let labels = labels.or_else(|| Some(job.parts.front()?.letters.first()?.labels.clone()));
         let (min, max) = (self.limits.backoff_min, self.limits.backoff_max);
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        lane.state = LaneState::Waiting;
-        let until_ms = now.ms + lane.backoff.next_ms(min, max, after, chance);
-        let since_ms = lane.trouble.as_ref().map_or(now.ms, |told| told.trouble.since_ms);
+        let Some(label_set) = self.label_sets.get_mut(&id) else { return };
+        label_set.state = LabelSetState::Waiting;
+        let until_ms = now.ms + label_set.backoff.next_ms(min, max, after, chance);
+        let since_ms = label_set.trouble.as_ref().map_or(now.ms, |told| told.trouble.since_ms);
         let trouble = Trouble { since_ms, ..trouble };
-        lane.trouble = Some(Told { labels: labels.unwrap_or_default(), trouble, last_ms: now.ms });
+        label_set.trouble =
+            Some(LabelSetTrouble { labels: labels.unwrap_or_default(), trouble, last_ms: now.ms });
         self.keep(job, must_keep);
         self.set_timer(id, until_ms);
     }
@@ -218,7 +219,7 @@ impl Delivery {
         let too_large = reason == DeadLetterReason::BodyTooLarge;
         if reason == DeadLetterReason::Other {
             self.server.doubts_in_a_row += 1;
-            job.doubt.get_or_insert(self.told.accepted + self.server.present);
+            job.doubt.get_or_insert(self.progress.accepted + self.server.present);
         } else {
             // Loki is well: it read the request and judged it.
             self.server.backoff.reset();
@@ -226,9 +227,9 @@ impl Delivery {
             self.server.doubts_in_a_row = 0;
             self.open_tenant(now, tenant);
             self.learn_oldest(now, tenant, words);
-            if let Some(lane) = self.lanes.get_mut(&job.lane) {
-                lane.backoff.reset();
-                lane.trouble.take_if(|told| told.is_over(now.ms));
+            if let Some(label_set) = self.label_sets.get_mut(&job.label_set) {
+                label_set.backoff.reset();
+                label_set.trouble.take_if(|told| told.is_over(now.ms));
             }
         }
         if too_large && request.lines() > 1 {
@@ -255,7 +256,7 @@ impl Delivery {
             part.letters = letters(tenant, &refused, |index| reasons[index], code, words);
             let stored = request.lines() - refused.lines();
             let unsure = refusals::pick(&request, |index| !again && sorted.unsure.contains(&index));
-            self.told.accepted_lines += (stored - unsure.lines()) as u64;
+            self.progress.accepted_lines += (stored - unsure.lines()) as u64;
             put(part, &unsure);
             part.sent_again = true;
         } else if request.lines() > 1 && job.tries > 0 {
@@ -288,7 +289,8 @@ impl Delivery {
 
     fn has_witness_of(&self, doubt: Option<u64>) -> bool {
         // Who answers an empty push well and has never taken a line may be anybody.
-        self.told.accepted > 0 && doubt.is_none_or(|then| self.told.accepted + self.server.present > then)
+        self.progress.accepted > 0
+            && doubt.is_none_or(|then| self.progress.accepted + self.server.present > then)
     }
 
     /// Everything is refused by somebody whose words are not Loki's: lines are no dead letters for that.
@@ -305,7 +307,7 @@ impl Delivery {
     fn settle_refused(&mut self, now: Now, slot: usize, mut job: Job, chance: u64) {
         let nothing_else = job.parts.is_empty() && !job.doubtful.is_empty();
         if nothing_else && !self.has_witness(&job) {
-            self.server.wants_probe = self.told.accepted > 0;
+            self.server.wants_probe = self.progress.accepted > 0;
             let words = job.doubtful.front().and_then(|part| part.letters.first());
             let words = words.map(|letter| format!("status {}: {}", letter.code, letter.words));
             let words = format!(
@@ -324,7 +326,7 @@ impl Delivery {
     pub(super) fn settle(&mut self, now: Now, slot: usize, mut job: Job) {
         while let Some(part) = job.parts.front().filter(|part| part.letters.is_empty() && part.lines == 0) {
             if job.doubtful.is_empty() {
-                self.advance(job.lane, part.covers);
+                self.advance(job.label_set, part.covers);
             } else {
                 job.late += part.covers;
             }
@@ -339,13 +341,13 @@ impl Delivery {
             job.parts.push_back(Part { covers: late, ..Part::default() });
         }
         if job.parts.is_empty() && job.doubtful.is_empty() {
-            self.rest(now, job.lane);
+            self.rest(now, job.label_set);
         } else if job.parts.is_empty() {
             undoubt(&mut job);
-            self.park(job, true);
+            self.pause_job(job, true);
         } else if job.was_cut && job.parts.front().is_some_and(|part| part.letters.is_empty()) {
             // A job that was cut up lets others go first between its parts.
-            self.park(job, false);
+            self.pause_job(job, false);
         } else {
             self.slots[slot] = Slot::Ready(job);
         }

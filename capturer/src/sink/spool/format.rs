@@ -1,8 +1,8 @@
 //! A record of the spool as bytes, and how it is found again in a damaged file. Pure.
 //!
 //! ```text
-//! "CSR1" │ block │ payload │ lines │ lane │ time ms │ tenant │ crc32 │ tenant │ block
-//!   4    │ len 4 │ len 4   │ 4     │ 8    │ 8       │ len 4  │ 4     │        │ (snappy)      little endian
+//! "CSR1" │ block │ payload │ lines │ label set │ time ms │ tenant │ crc32 │ tenant │ block
+//!   4    │ len 4 │ len 4   │ 4     │ 8         │ 8       │ len 4  │ 4     │        │ (snappy)      little endian
 //! ```
 //! The checksum covers all before it and all behind it. A reader that meets anything else looks for the next four
 //! letters that begin a record with a right checksum: damage costs what it hit and nothing more.
@@ -23,7 +23,7 @@ pub const TENANT_BYTES_MAX: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// What must stay in order.
-    pub lane: u64,
+    pub label_set: u64,
     /// When it was put in, milliseconds since 1970.
     pub time_ms: u64,
     /// Empty = none.
@@ -38,9 +38,15 @@ pub struct Record {
 
 impl Record {
     /// Packs a payload, which is a head and what follows it.
-    pub fn new(lane: u64, time_ms: u64, tenant: String, lines: u32, (head, rest): (&[u8], &[u8])) -> Record {
+    pub fn new(
+        label_set: u64,
+        time_ms: u64,
+        tenant: String,
+        lines: u32,
+        (head, rest): (&[u8], &[u8]),
+    ) -> Record {
         let payload_len = (head.len() + rest.len()) as u32;
-        Record { lane, time_ms, tenant, lines, payload_len, block: block::pack(head, rest).into() }
+        Record { label_set, time_ms, tenant, lines, payload_len, block: block::pack(head, rest).into() }
     }
 }
 
@@ -63,7 +69,7 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
     out.extend_from_slice(&(record.block.len() as u32).to_le_bytes());
     out.extend_from_slice(&record.payload_len.to_le_bytes());
     out.extend_from_slice(&record.lines.to_le_bytes());
-    out.extend_from_slice(&record.lane.to_le_bytes());
+    out.extend_from_slice(&record.label_set.to_le_bytes());
     out.extend_from_slice(&record.time_ms.to_le_bytes());
     out.extend_from_slice(&(tenant.len() as u32).to_le_bytes());
     let crc = checksum(&out[start..], &[tenant, &record.block]);
@@ -102,9 +108,9 @@ pub fn decode(bytes: &[u8]) -> Step {
     // Not unpacked here: the checksum says that it is what was packed.
     match (snap::raw::decompress_len(block), std::str::from_utf8(tenant)) {
         (Ok(len), Ok(tenant)) if len == payload_len as usize => {
-            let (lane, time_ms, lines) = (u64_at(16), u64_at(24), u32_at(12));
+            let (label_set, time_ms, lines) = (u64_at(16), u64_at(24), u32_at(12));
             let (tenant, block) = (tenant.to_owned(), Bytes::copy_from_slice(block));
-            Step::Record(Record { lane, time_ms, tenant, lines, payload_len, block }, whole)
+            Step::Record(Record { label_set, time_ms, tenant, lines, payload_len, block }, whole)
         }
         _ => Step::Damaged,
     }

@@ -42,7 +42,7 @@ impl Shares {
             if too_many { 0 } else { share.saturating_sub(waits.bytes) }
         };
         Shares {
-            left: waiting.iter().map(|(lane, waits)| (*lane, left(waits))).collect(),
+            left: waiting.iter().map(|(label_set, waits)| (*label_set, left(waits))).collect(),
             free: if many { 0 } else { (bytes_max / 2).saturating_sub(all.bytes) },
             ..Shares::default()
         }
@@ -59,10 +59,10 @@ impl Shares {
     }
 
     /// Whether a record of a label set may be put in; it counts as put in then.
-    pub fn take(&mut self, lane: u64, bytes: u64) -> bool {
-        let Some(left) = self.left.get_mut(&lane) else {
+    pub fn take(&mut self, label_set: u64, bytes: u64) -> bool {
+        let Some(left) = self.left.get_mut(&label_set) else {
             let Some(each_max) = self.each_max else { return true };
-            let has = self.others.entry(lane).or_default();
+            let has = self.others.entry(label_set).or_default();
             let may = *has == 0 || *has + bytes <= each_max;
             *has += if may { bytes } else { 0 };
             return may;
@@ -82,7 +82,7 @@ impl Shares {
         let share = bytes_max / 2 / waiting.len().max(1) as u64;
         let all: u64 = waiting.values().map(|waits| waits.bytes).sum();
         let over = waiting.iter().filter(|(_, waits)| all > bytes_max / 2 && waits.bytes > share);
-        over.map(|(lane, waits)| (*lane, waits.bytes - share)).collect()
+        over.map(|(label_set, waits)| (*label_set, waits.bytes - share)).collect()
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
 
     fn waiting(bytes: &[u64]) -> BTreeMap<u64, Waits> {
         let waits = |bytes: &u64| Waits { records: 1, bytes: *bytes };
-        bytes.iter().enumerate().map(|(lane, bytes)| (lane as u64, waits(bytes))).collect()
+        bytes.iter().enumerate().map(|(label_set, bytes)| (label_set as u64, waits(bytes))).collect()
     }
 
     #[test]

@@ -29,7 +29,7 @@ fn read_all(reader: &mut Reader) -> (Vec<u64>, u64) {
     loop {
         match reader.read_next().unwrap() {
             Read::Record(record, at) => {
-                numbers.push(record.lane);
+                numbers.push(record.label_set);
                 reader.done(at);
             }
             Read::Damaged { bytes, .. } => damaged += bytes,
@@ -74,8 +74,8 @@ fn like_a_queue_across_restarts() {
                         uncommitted -= 1;
                         next - uncommitted - 1
                     });
-                    assert_eq!(record.lane, expected);
-                    read.push_back((record.lane, at));
+                    assert_eq!(record.label_set, expected);
+                    read.push_back((record.label_set, at));
                 }
                 Read::Nothing => assert!(queue.is_empty(), "{queue:?} was committed"),
                 other => panic!("{other:?}"),
@@ -88,7 +88,7 @@ fn like_a_queue_across_restarts() {
                     let Loaded::Record(record) = reader.load(at).unwrap() else {
                         panic!("{number} at {at:?}")
                     };
-                    assert_eq!(record.lane, number);
+                    assert_eq!(record.label_set, number);
                     reader.done(at);
                 }
                 reader.forget().unwrap();
@@ -205,10 +205,10 @@ fn what_is_too_old_is_given_up_and_counted() {
     let mut old = record(1, 10, &mut Rng::from_env());
     old.time_ms -= 3_700_000;
     writer.append(&old).unwrap();
-    writer.append(&Record { lane: 2, time_ms: unix_ms(), ..old }).unwrap();
+    writer.append(&Record { label_set: 2, time_ms: unix_ms(), ..old }).unwrap();
     writer.commit().unwrap();
     assert!(matches!(reader.read_next().unwrap(), Read::TooOld(_, bytes) if bytes > 40));
-    assert!(matches!(reader.read_next().unwrap(), Read::Record(Record { lane: 2, .. }, _)));
+    assert!(matches!(reader.read_next().unwrap(), Read::Record(Record { label_set: 2, .. }, _)));
 }
 
 /// A label set that waits for days must not fill the disk with what others delivered, nor make them come again.
@@ -227,8 +227,8 @@ fn one_that_waits_keeps_its_own_room_only() {
         if number % 40 == 0 {
             writer.commit().unwrap();
             while let Read::Record(record, at) = reader.read_next().unwrap() {
-                if record.lane % 40 == 1 {
-                    waiting.push((record.lane, at));
+                if record.label_set % 40 == 1 {
+                    waiting.push((record.label_set, at));
                 } else {
                     reader.done(at);
                 }
@@ -239,9 +239,9 @@ fn one_that_waits_keeps_its_own_room_only() {
     assert_eq!(waiting.len(), 100);
     // A block of the file system at each end of a record, and what was written since.
     assert!(writer.bytes() < 100 * (10_000 + 3 * 4096) + 1024 * 1024, "{}", writer.bytes());
-    for (lane, at) in &waiting {
-        let Loaded::Record(record) = reader.load(*at).unwrap() else { panic!("{lane}") };
-        assert_eq!(record.lane, *lane);
+    for (label_set, at) in &waiting {
+        let Loaded::Record(record) = reader.load(*at).unwrap() else { panic!("{label_set}") };
+        assert_eq!(record.label_set, *label_set);
     }
     let on_disk: u64 = fs::read_dir(dir.path())
         .unwrap()
@@ -252,7 +252,7 @@ fn one_that_waits_keeps_its_own_room_only() {
     let (_writer, mut reader, notes) = open(dir.path(), &config, held()).unwrap();
     assert_eq!(notes, [] as [String; 0]);
     let (numbers, damaged) = read_all(&mut reader);
-    let expected: Vec<u64> = waiting.iter().map(|(lane, _)| *lane).collect();
+    let expected: Vec<u64> = waiting.iter().map(|(label_set, _)| *label_set).collect();
     assert_eq!((numbers, damaged), (expected, 0), "those that wait, and nothing else again");
 }
 
@@ -295,7 +295,7 @@ fn segments_that_somebody_removed_are_told() {
         loop {
             match reader.read_next().unwrap() {
                 Read::Record(record, at) => {
-                    numbers.insert(record.lane);
+                    numbers.insert(record.label_set);
                     reader.done(at);
                 }
                 Read::Missing { file, bytes } => missing.push((file, bytes)),

@@ -38,8 +38,8 @@ impl Writer {
     }
 
     /// Whether lines of a label set may be put in; they count as put in then, until the shares are given out anew.
-    pub fn take_share(&self, lane: u64, bytes: u64) -> bool {
-        self.shared.state().shares.take(lane, bytes)
+    pub fn take_share(&self, label_set: u64, bytes: u64) -> bool {
+        self.shared.state().shares.take(label_set, bytes)
     }
 
     pub(super) fn new(shared: Arc<Shared>, number: u64, segment_bytes: u64) -> Writer {

@@ -1,4 +1,4 @@
-//! What waits of one label set, and what is cut up of it. A lane holds places in the spool and no lines; lines are read
+//! What waits of one label set, and what is cut up of it. It holds places in the spool and no lines; lines are read
 //! when their turn comes, so a label set that waits takes no memory from others. Pure.
 
 use std::collections::VecDeque;
@@ -22,14 +22,14 @@ pub(super) struct Entry {
 
 /// A label set of a tenant.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct LabelSet {
     pub tenant: String,
     pub queue: VecDeque<Entry>,
     pub lines: usize,
     pub bytes: usize,
     /// Lines at the beginning of the first record that are done.
     pub skip: usize,
-    pub state: LaneState,
+    pub state: LabelSetState,
     /// When it does something by itself.
     pub timer: Option<u64>,
     pub backoff: Backoff,
@@ -37,19 +37,19 @@ pub(super) struct Lane {
     pub lines_max: usize,
     /// Cut up, and waiting for its turn.
     pub kept: Option<Job>,
-    pub trouble: Option<Told>,
+    pub trouble: Option<LabelSetTrouble>,
 }
 
-/// Why a lane waits, and whose it is.
+/// Why a label set waits, and which one it is.
 #[derive(Clone, Debug)]
-pub(super) struct Told {
+pub(super) struct LabelSetTrouble {
     pub labels: String,
     pub trouble: Trouble,
     /// When it was refused last.
     pub last_ms: u64,
 }
 
-impl Told {
+impl LabelSetTrouble {
     /// Whether lines that are accepted now show that it is over.
     pub fn is_over(&self, now_ms: u64) -> bool {
         self.trouble.is_over(self.last_ms, now_ms)
@@ -57,7 +57,7 @@ impl Told {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LaneState {
+pub(super) enum LabelSetState {
     /// Waits for more lines, for a short while.
     Gathering,
     /// Waits for its turn.
@@ -68,15 +68,15 @@ pub(super) enum LaneState {
     Waiting,
 }
 
-impl Lane {
-    pub fn new(tenant: String, lines_max: usize) -> Lane {
-        Lane {
+impl LabelSet {
+    pub fn new(tenant: String, lines_max: usize) -> LabelSet {
+        LabelSet {
             tenant,
             queue: VecDeque::new(),
             lines: 0,
             bytes: 0,
             skip: 0,
-            state: LaneState::Gathering,
+            state: LabelSetState::Gathering,
             timer: None,
             backoff: Backoff::default(),
             lines_max,
@@ -121,7 +121,7 @@ impl Lane {
 /// What one request brings, and what becomes of it until all its lines are gone.
 #[derive(Debug)]
 pub(super) struct Job {
-    pub lane: u64,
+    pub label_set: u64,
     /// Still to be sent, in order; the first is under way.
     pub parts: VecDeque<Part>,
     /// Refused alone, for no reason that is known, while nothing showed that it was Loki who refused.
@@ -151,8 +151,16 @@ pub(super) struct Part {
 }
 
 impl Job {
-    pub fn new(lane: u64, parts: VecDeque<Part>) -> Job {
-        Job { lane, parts, doubtful: VecDeque::new(), late: 0, doubt: None, tries: TRIES, was_cut: false }
+    pub fn new(label_set: u64, parts: VecDeque<Part>) -> Job {
+        Job {
+            label_set,
+            parts,
+            doubtful: VecDeque::new(),
+            late: 0,
+            doubt: None,
+            tries: TRIES,
+            was_cut: false,
+        }
     }
 
     pub fn bytes(&self) -> usize {
