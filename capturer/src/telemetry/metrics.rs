@@ -112,30 +112,42 @@ const PUSH_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 
 trait Make: Collector + Clone + Sized + 'static {
     const KIND: Kind;
     fn make(entry: &Entry) -> prometheus::Result<Self>;
+    /// Drops the series with these label values, if it has labels.
+    fn forget(&self, values: &[&str]);
 }
 
 macro_rules! make {
     ($type:ty, $kind:ident, $entry:ident => $make:expr) => {
+        make!($type, $kind, $entry => $make, (_metric, _values) => {});
+    };
+    ($type:ty [labels], $kind:ident, $entry:ident => $make:expr) => {
+        make!($type, $kind, $entry => $make, (metric, values) => drop(metric.remove_label_values(values)));
+    };
+    ($type:ty, $kind:ident, $entry:ident => $make:expr, ($metric:ident, $values:ident) => $forget:expr) => {
         impl Make for $type {
             const KIND: Kind = Kind::$kind;
             fn make($entry: &Entry) -> prometheus::Result<Self> {
                 $make
+            }
+            fn forget(&self, $values: &[&str]) {
+                let $metric = self;
+                $forget
             }
         }
     };
 }
 
 make!(IntCounter, Counter, entry => IntCounter::new(entry.name, entry.help));
-make!(IntCounterVec, Counter, entry => IntCounterVec::new(Opts::new(entry.name, entry.help), entry.labels));
+make!(IntCounterVec [labels], Counter, entry => IntCounterVec::new(Opts::new(entry.name, entry.help), entry.labels));
 make!(IntGauge, Gauge, entry => IntGauge::new(entry.name, entry.help));
-make!(IntGaugeVec, Gauge, entry => IntGaugeVec::new(Opts::new(entry.name, entry.help), entry.labels));
+make!(IntGaugeVec [labels], Gauge, entry => IntGaugeVec::new(Opts::new(entry.name, entry.help), entry.labels));
 make!(Counter, Counter, entry => Counter::new(entry.name, entry.help));
-make!(GaugeVec, Gauge, entry => GaugeVec::new(Opts::new(entry.name, entry.help), entry.labels));
+make!(GaugeVec [labels], Gauge, entry => GaugeVec::new(Opts::new(entry.name, entry.help), entry.labels));
 make!(Gauge, Gauge, entry => Gauge::new(entry.name, entry.help));
 make!(Histogram, Histogram, entry => {
     Histogram::with_opts(HistogramOpts::new(entry.name, entry.help).buckets(AGE_BUCKETS.to_vec()))
 });
-make!(HistogramVec, Histogram, entry => {
+make!(HistogramVec [labels], Histogram, entry => {
     let options = HistogramOpts::new(entry.name, entry.help).buckets(PUSH_BUCKETS.to_vec());
     HistogramVec::new(options, entry.labels)
 });
@@ -173,6 +185,16 @@ macro_rules! metrics {
                 )*
                 let (sources, network_sinks) = (Mutex::default(), Mutex::default());
                 Ok(Metrics { registry, containers, sources, network_sinks, untold: Untold::default(), $($name,)* })
+            }
+
+            /// Drops the series with these values from every metric that has just these labels: one that is added to the list
+            /// is dropped with the others.
+            fn forget_series(&self, labels: &[&str], values: &[&str]) {
+                $(
+                    if labels == <[&str]>::as_ref(&[$($label),*]) {
+                        self.$name.forget(values);
+                    }
+                )*
             }
         }
     };
@@ -631,22 +653,7 @@ impl Metrics {
 
     /// A sink is gone: so are its series.
     pub fn forget_sink(&self, sink: &str) {
-        let counters = [
-            &self.logs_sent_total,
-            &self.log_bytes_sent_total,
-            &self.delivered_lines_total,
-            &self.sink_losses_total,
-            &self.sink_lost_bytes_total,
-            &self.sink_errors_total,
-            &self.push_requests_total,
-            &self.push_request_bytes_total,
-            &self.pushed_lines_total,
-        ];
-        counters.into_iter().for_each(|counter| drop(counter.remove_label_values(&[sink])));
-        let gauges = [&self.sink_batches_waiting, &self.outputs_blocked];
-        let gauges = gauges.into_iter().chain(self.spool_gauges());
-        gauges.for_each(|gauge| drop(gauge.remove_label_values(&[sink])));
-        let _ = self.push_duration_seconds.remove_label_values(&[sink]);
+        self.forget_series(&["sink"], &[sink]);
         self.network_sinks.lock().unwrap_or_else(PoisonError::into_inner).remove(sink);
         for reason in PushFailure::ALL {
             let _ = self.push_failures_total.remove_label_values(&[sink, reason.as_str()]);

@@ -73,6 +73,53 @@ fn registered_metrics_and_catalog_are_the_same() {
     }
 }
 
+/// Driven by the catalog's labels, so that a new metric by source or by sink can't be forgotten: neither shown nor dropped.
+#[test]
+fn whatever_is_by_source_or_by_sink_comes_and_goes_with_it() {
+    let metrics = metrics();
+    let with = |label: &str, value: &str| -> BTreeSet<&str> {
+        let text = metrics.encode();
+        let label = format!("{label}=\"{value}\"");
+        let has = |entry: &&Entry| {
+            text.lines().any(|line| {
+                let rest = line.strip_prefix(entry.name).filter(|_| line.contains(&label));
+                rest.is_some_and(|rest| ["{", "_bucket{"].iter().any(|start| rest.starts_with(start)))
+            })
+        };
+        CATALOG.iter().filter(has).map(|entry| entry.name).collect()
+    };
+    let labelled = |label: &str| -> BTreeSet<&str> {
+        CATALOG.iter().filter(|entry| entry.labels.contains(&label)).map(|entry| entry.name).collect()
+    };
+
+    let row = crate::telemetry::status::StreamRow {
+        name: "/var/log/x".to_owned(),
+        lag_bytes: Some(1),
+        last_line_age_ms: Some(1),
+        ..crate::telemetry::status::StreamRow::default()
+    };
+    metrics.show_sources(&[row], 0, true);
+    assert_eq!(with("path", "/var/log/x"), labelled("path"));
+    assert!(CATALOG.iter().all(|entry| !entry.labels.contains(&"path") || entry.labels == scrape::LABELS));
+    metrics.show_sources(&[], 0, true);
+    assert_eq!(with("path", "/var/log/x"), BTreeSet::new());
+
+    metrics.expect_sink("loki");
+    metrics.expect_network_sink("loki");
+    let steps = vec![Step::Sample { keep_one_in: 2 }];
+    metrics.expect_pipelines("loki", &[Arc::new(Pipeline { steps, ..Pipeline::default() })]);
+    assert_eq!(with("sink", "loki"), labelled("sink"));
+    metrics.forget_sink("loki");
+    metrics.keep_pipelines(&[], &[]);
+    assert_eq!(with("sink", "loki"), BTreeSet::new());
+
+    metrics.rotation("0123", "web");
+    let of_container = labelled("container_id").difference(&labelled("path")).copied().collect();
+    assert_eq!(with("container_id", "0123"), of_container);
+    metrics.forget_container("0123");
+    assert_eq!(with("container_id", "0123"), BTreeSet::new());
+}
+
 /// <https://prometheus.io/docs/practices/naming>: base units, `_total` for counters and for nothing else.
 #[test]
 fn names_follow_the_conventions() {

@@ -15,7 +15,9 @@ use super::furthest::{Furthest, Read};
 use super::{Metrics, OTHER, cap};
 use crate::telemetry::status::{StreamCounts, StreamRow};
 
-/// Values of `container_id`, `container_name` and `path`.
+/// Labels of a metric by source.
+pub(super) const LABELS: [&str; 3] = ["container_id", "container_name", "path"];
+/// Their values.
 type Labels = [String; 3];
 
 /// States of a stream, as rows name them.
@@ -159,16 +161,7 @@ impl Metrics {
     }
 
     fn forget_source(&self, labels: &Labels) {
-        let counters = [
-            &self.source_lines_total,
-            &self.source_bytes_total,
-            &self.source_losses_total,
-            &self.source_lost_bytes_total,
-        ];
-        counters.into_iter().for_each(|counter| drop(counter.remove_label_values(labels)));
-        let _ = self.source_lag_bytes.remove_label_values(labels);
-        let _ = self.source_lag_seconds.remove_label_values(labels);
-        let _ = self.source_last_line_timestamp_seconds.remove_label_values(labels);
+        self.forget_series(&LABELS, &labels.each_ref().map(String::as_str));
     }
 
     /// Lines that a sink acknowledged, and for a network sink those that its other side took.
