@@ -157,6 +157,22 @@ fn await_ready(agent: &Agent) -> Result<()> {
     wait_until("the agent to be ready", PATIENCE, || agent.get("/readyz")).map(drop)
 }
 
+/// Every series that only counts, and its number.
+fn counters(agent: &Agent) -> Result<BTreeMap<String, f64>> {
+    let text = agent.get("/metrics")?;
+    let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+    let counts =
+        samples.filter(|(series, _)| series.split('{').next().is_some_and(|name| name.ends_with("_total")));
+    counts.map(|(series, value)| Ok((series.to_owned(), value.parse()?))).collect()
+}
+
+/// Lines of a followed file that were read, as far as they are counted.
+fn lines_of(counters: &BTreeMap<String, f64>, name: &str) -> Option<f64> {
+    let is_its =
+        |series: &str| series.contains("source_lines_total{") && series.contains(&format!("/{name}\""));
+    counters.iter().find(|(series, _)| is_its(series)).map(|(_, lines)| *lines)
+}
+
 // ---- what must have come
 
 /// The messages of one followed file in one directory, by output and in order.
@@ -238,6 +254,7 @@ fn sinks_change_under_load_and_no_line_is_lost_or_repeated() -> Result<()> {
     let mut variant = Variant { loki: true, ..Variant::draw(&mut rand, 0) };
     let agent = home.start(&variant.config(&home, &loki))?;
     let mut totals = (0.0, 0);
+    let mut counted = counters(&agent)?;
     for number in 1..=12 {
         pass(Duration::from_millis(rand.within(0..700)));
         variant = Variant { loki: true, ..Variant::draw(&mut rand, number) };
@@ -248,6 +265,25 @@ fn sinks_change_under_load_and_no_line_is_lost_or_repeated() -> Result<()> {
         // Right after the start of a run its streams may not be there yet.
         ensure!(now.0 >= totals.0 && (rows == 0 || now.1 >= totals.1), "{now:?} after {totals:?}");
         totals = (now.0, now.1.max(totals.1));
+        let now = counters(&agent)?;
+        for (series, before) in &counted {
+            let after = now.get(series);
+            ensure!(after.is_none_or(|after| after >= before), "{series} fell from {before} to {after:?}");
+        }
+        for (name, written) in &writers.written {
+            let was = lines_of(&counted, name);
+            let Some(read) = lines_of(&now, name) else {
+                ensure!(was.is_none(), "the lines of {name} are not counted any more");
+                continue;
+            };
+            // Read before the writer has counted them.
+            let written = written.load(Ordering::Relaxed) + BURST;
+            ensure!(
+                read as u64 <= written,
+                "{read} lines of {name} were read and {written} written; {was:?}"
+            );
+        }
+        counted = now;
     }
     let written = writers.stop()?;
     for (name, count) in &written {
@@ -258,6 +294,12 @@ fn sinks_change_under_load_and_no_line_is_lost_or_repeated() -> Result<()> {
             Ok(())
         })?;
     }
+    let counted = counters(&agent)?;
+    for (name, count) in &written {
+        assert_eq!(lines_of(&counted, name), Some(*count as f64), "{name}: each line is counted once");
+    }
+    let all: u64 = written.values().sum();
+    assert_eq!(agent.metric("logs_processed_total")? as u64, all);
     assert_eq!(reloads(&agent, "applied")?, 12);
     agent.get("/health")?;
     agent.assert_no_leak()?;
