@@ -31,7 +31,7 @@ pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const ANSWER_BYTES_USUAL: usize = 256 * 1024;
 /// Answers beyond [`ANSWER_BYTES_USUAL`] at once.
 pub const ANSWERS_LARGE_MAX: usize = 2;
-/// A whole answer may take so many times `read_timeout`: a daemon that sends a byte now and then is as good as silent.
+/// A whole answer may take this many times `read_timeout`: a daemon that sends a byte now and then is as good as silent.
 pub const ANSWER_TIMEOUTS_MAX: u32 = 4;
 /// File reads under way at once. They can't be cancelled, hence few; each holds one buffer.
 pub const FILE_READS_MAX: usize = 32;

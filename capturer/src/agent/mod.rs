@@ -189,7 +189,7 @@ impl Agent {
         Arc::clone(&self.process.status)
     }
 
-    /// The metrics.
+    /// The agent's metrics.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.process.metrics)
     }

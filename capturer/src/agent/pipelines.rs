@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::telemetry::metrics::Drops;
 
-/// So long nothing came through.
+/// A pipeline is named when it let nothing through for this long.
 const WINDOW_MS: u64 = 5 * 60_000;
 /// The first minutes of a run need not be waited for.
 const LEAST_MS: u64 = 60_000;

@@ -96,7 +96,7 @@ pub struct ConfigArgs {
     pub set: Vec<Override>,
 }
 
-/// `capturer try`.
+/// Arguments of `capturer try`.
 #[derive(Args, Clone, Debug)]
 pub struct TryArgs {
     /// Which config.
@@ -116,7 +116,7 @@ pub struct TryArgs {
     pub path: Option<String>,
 }
 
-/// `capturer check`.
+/// Arguments of `capturer check`.
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
     /// Which config.
@@ -145,7 +145,7 @@ pub enum DeadLetters {
     Purge(ConfigArgs),
 }
 
-/// `capturer quickstart`.
+/// Arguments of `capturer quickstart`.
 #[derive(Args, Clone, Debug)]
 pub struct QuickstartArgs {
     /// Where the output goes
@@ -154,7 +154,7 @@ pub struct QuickstartArgs {
     /// The Engine's Unix socket
     #[arg(long, value_name = "PATH", default_value = "/var/run/docker.sock", value_parser = parse_socket)]
     pub socket: PathBuf,
-    /// Stop by itself after so many seconds
+    /// Stop by itself after this many seconds
     #[arg(long, value_name = "N")]
     pub seconds: Option<u64>,
     /// Address of the metrics and the status page; "" for none
@@ -173,7 +173,7 @@ pub struct AgentArgs {
     pub admin: Option<Admin>,
 }
 
-/// `capturer tap`.
+/// Arguments of `capturer tap`.
 #[derive(Args, Clone, Debug)]
 pub struct TapArgs {
     /// Which agent.
@@ -190,7 +190,7 @@ pub struct TapArgs {
     pub json: bool,
 }
 
-/// `capturer top`.
+/// Arguments of `capturer top`.
 #[derive(Args, Clone, Debug)]
 pub struct TopArgs {
     /// Which agent.
@@ -204,7 +204,7 @@ pub struct TopArgs {
     pub json: bool,
 }
 
-/// `capturer positions`.
+/// Arguments of `capturer positions`.
 #[derive(Args, Clone, Debug)]
 pub struct PositionsArgs {
     /// Which config, for its data_dir.
@@ -215,7 +215,7 @@ pub struct PositionsArgs {
     pub json: bool,
 }
 
-/// `capturer doctor`.
+/// Arguments of `capturer doctor`.
 #[derive(Args, Clone, Debug)]
 pub struct DoctorArgs {
     /// Which config, for its directories, sockets and limits.
@@ -355,7 +355,7 @@ pub fn fail(error: &anyhow::Error) -> Exit {
     if denied { Exit::NoPermission } else { Exit::Unavailable }
 }
 
-/// `capturer completion`.
+/// Writes the completions of a shell: `capturer completion`.
 pub fn completion(shell: Shell, out: &mut dyn Write) -> Exit {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "capturer", &mut script);

@@ -24,7 +24,7 @@ use crate::settings::pipeline::{for_container, for_path};
 use crate::settings::{Pipeline, Settings};
 use crate::sink::ndjson::{SourcePrefix, encode};
 
-/// So much of standard input or of the file is tried.
+/// How much of standard input or of the file is tried.
 const INPUT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Stands for an ID that nobody knows.

@@ -4,7 +4,7 @@
 use super::damage::{self, HOLE_BYTES_MIN};
 use super::text::{Mark, mark};
 
-/// So much of a file is looked at.
+/// How much of a file is looked at.
 const LOOK_BYTES: usize = 4096;
 /// Of less nothing can be said.
 const LOOK_BYTES_MIN: usize = 8;
@@ -25,9 +25,9 @@ pub enum Kind {
 /// What is to be done with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Text.
+    /// Text that can be decoded.
     Text,
-    /// Not text.
+    /// Something else than text.
     Binary,
     /// Text in an encoding that the agent does not decode.
     Utf32,

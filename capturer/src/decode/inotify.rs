@@ -6,7 +6,7 @@
 pub struct Event<'a> {
     /// Watch descriptor; −1 for an overflow.
     pub watch: i32,
-    /// `IN_*` bits.
+    /// What happened, as `IN_*` bits.
     pub mask: u32,
     /// Name within the watched directory, without padding; empty for the directory itself.
     pub name: &'a [u8],
@@ -18,9 +18,9 @@ pub const MODIFY: u32 = 0x2;
 pub const OVERFLOW: u32 = 0x4000;
 /// `IN_IGNORED`: the watch is gone.
 pub const IGNORED: u32 = 0x8000;
-/// `IN_CREATE`.
+/// `IN_CREATE`: something was made in the directory.
 pub const CREATE: u32 = 0x100;
-/// `IN_MOVED_TO`.
+/// `IN_MOVED_TO`: something got a name in the directory.
 pub const MOVED_TO: u32 = 0x80;
 /// `IN_MOVE_SELF`: the directory itself was renamed.
 pub const MOVE_SELF: u32 = 0x800;

@@ -5,7 +5,7 @@ use super::{DecodeError, Piece, Step, stdcopy, work};
 use crate::limits::PIECE_BYTES;
 use crate::model::record::{MessageForm, StdType};
 
-/// So much without a time in front is skipped without its newline being waited for.
+/// With more than this and no time in front, a line is skipped without waiting for its newline.
 pub const WITHOUT_TIME_BYTES_MAX: usize = 2 * PIECE_BYTES;
 
 /// The first piece of `bytes`. `at_end`: nothing follows, what is there is whole.

@@ -24,11 +24,11 @@ use crate::text::label_values::label_values;
 label_values! {
     /// `resource` of `leak_detection`.
     Resource {
-        /// Open descriptors.
+        /// Open file descriptors of this process.
         FileDescriptors = "file_descriptors",
-        /// Threads.
+        /// Threads of this process.
         Threads = "threads",
-        /// Resident memory.
+        /// Resident memory of this process.
         Memory = "memory",
         /// Tasks of the capture loop.
         Tasks = "tasks",

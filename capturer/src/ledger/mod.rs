@@ -86,9 +86,9 @@ struct Stranger {
 /// Counts of one owner since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Descriptors opened.
+    /// Descriptors opened so far.
     pub opened: u64,
-    /// Descriptors closed.
+    /// Descriptors closed so far.
     pub closed: u64,
 }
 

@@ -26,7 +26,7 @@ pub enum Owner {
 }
 
 impl Owner {
-    /// Every class.
+    /// Every class, as metrics name it in `owner`.
     pub const CLASSES: [&str; 8] =
         ["stream", "discovery", "checkpoint", "sink", "admin", "probe", "runtime", "unknown"];
 

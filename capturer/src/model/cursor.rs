@@ -27,9 +27,9 @@ pub enum Cursor {
 /// (Docker's rotation returned 70 of 73 inode numbers within three rotations.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileId {
-    /// Device number.
+    /// Device number of its file system.
     pub device: u64,
-    /// Inode number.
+    /// Inode number on that device.
     pub inode: u64,
     /// Birth time in nanoseconds since 1970; 0 where the file system does not tell (statx without STATX_BTIME).
     #[serde(default)]

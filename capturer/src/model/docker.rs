@@ -182,7 +182,7 @@ struct ActorWithFacts {
 pub struct EventFacts {
     /// Without a slash.
     pub name: String,
-    /// Image reference.
+    /// Image reference as it was given when the container was made.
     pub image: String,
     /// Labels. Docker writes name and image among them.
     pub labels: BTreeMap<String, String>,

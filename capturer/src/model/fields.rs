@@ -82,7 +82,7 @@ impl Failed {
 /// A field's value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
-    /// Any text.
+    /// Any text, not escaped.
     Text(&'a str),
     /// A number as JSON writes it.
     Number(&'a str),

@@ -14,7 +14,7 @@
 /// What a name in a directory is to a live file's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RotatedName {
-    /// `name` itself.
+    /// The live file's name itself.
     Live,
     /// `name.N`: it moves on with each rotation, so the lowest number is the newest.
     Number(u32),

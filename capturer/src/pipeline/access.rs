@@ -16,7 +16,7 @@ use crate::model::fields::Value;
 /// What stands behind the bytes of an access log's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Behind {
-    /// Nothing.
+    /// Nothing stands there.
     Nothing,
     /// Referer and agent, and whatever the server's own format adds.
     Agent,
@@ -217,7 +217,7 @@ pub(super) fn apache_error(line: &[u8], into: &mut Found) -> Result<(), NotThis>
     Ok(())
 }
 
-/// AH00126
+/// A code of Apache's, as AH00126.
 fn is_code(code: &[u8]) -> bool {
     code.len() == 7 && code.starts_with(b"AH") && code[2..].iter().all(u8::is_ascii_digit)
 }

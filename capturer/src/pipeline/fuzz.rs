@@ -66,7 +66,7 @@ pub fn multiline(bytes: &[u8]) {
     }
 }
 
-/// 4.
+/// Property 4: what was found is bounded.
 fn is_bounded(found: &Found) {
     let (mut count, mut bytes) = (0, 0);
     for (name, value) in found.fields.iter() {

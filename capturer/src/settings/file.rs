@@ -34,17 +34,17 @@ const ROTATE_EVERY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_s
 /// Largest bound on output files: 1 PiB, and as many files as a directory can be listed of.
 const OUTPUT_BYTES_CEILING: u64 = 1 << 50;
 const OUTPUT_FILES_CEILING: usize = 100_000;
-/// Shortest `line_bytes_max`.
+/// Least that `limits.line_bytes_max` may be: less would cut most lines.
 const LINE_BYTES_FLOOR: u64 = 64;
 /// Largest `deleted_open_bytes_max`: 1 TiB.
 const DELETED_OPEN_BYTES_CEILING: u64 = 1 << 40;
 /// Largest `buffer_bytes_max`: 64 GiB.
 const BUFFER_BYTES_CEILING: u64 = 64 << 30;
-/// Shortest `admin.token`.
+/// Shortest `admin.token` that is accepted.
 const TOKEN_BYTES_MIN: usize = 16;
-/// Largest `metrics.max_containers`; each costs a scrape a line.
-/// Files that are remembered.
+/// Most files that can be remembered.
 const REMEMBERED_CEILING: usize = 10_000_000;
+/// Largest `metrics.max_containers`; each costs a scrape a line.
 const SERIES_CEILING: usize = 100_000;
 
 /// A `--set key=value` argument.

@@ -25,15 +25,15 @@ pub struct FileTemplate {
 pub enum NamePart {
     /// At most [`FILE_NAME_BYTES_MAX`] bytes, without slashes and NULs.
     Literal(String),
-    /// `{container_name}`
+    /// `{container_name}`: the name, or what the source has instead.
     ContainerName,
-    /// `{container_id}`
+    /// `{container_id}`: all 64 digits, or what the source has instead.
     ContainerId,
-    /// `{image}`
+    /// `{image}`: the image, or `no-image`.
     Image,
-    /// `{path}`
+    /// `{path}`: the last part of a followed file's path and a hash of it all.
     Path,
-    /// `{label:KEY}`
+    /// `{label:KEY}`: the value of this label of the record, or `no-label`.
     Label(String),
 }
 

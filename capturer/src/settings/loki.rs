@@ -128,7 +128,7 @@ pub struct LokiTls {
     pub ca_file: Option<PathBuf>,
     /// Our certificate and its key; PEM. Both or none.
     pub cert_file: Option<PathBuf>,
-    /// See `cert_file`.
+    /// The private key that goes with `cert_file`.
     pub key_file: Option<PathBuf>,
 }
 

@@ -425,9 +425,9 @@ pub enum OutputFormat {
 pub enum Compress {
     /// Not at all.
     None,
-    /// gzip, `.gz`.
+    /// As gzip; the name gets `.gz`.
     Gzip,
-    /// Zstandard, `.zst`.
+    /// As Zstandard; the name gets `.zst`.
     Zstd,
 }
 

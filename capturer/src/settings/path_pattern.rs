@@ -30,7 +30,7 @@ pub enum Part {
     Name(String),
     /// Any name that matches.
     Wild(Wild),
-    /// `**`
+    /// `**`: any number of directories, also none.
     Directories,
 }
 

@@ -89,7 +89,7 @@ pub(super) fn flag(text: &str) -> Result<bool, Mismatch> {
     }
 }
 
-/// Any text.
+/// Accepts any text.
 pub(super) fn text(text: &str) -> Result<String, Mismatch> {
     Ok(text.to_owned())
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 /// Name of the directory beneath `data_dir`.
 pub const DIRECTORY: &str = "dead-letters";
-/// The whole is kept in so many files, so that making room takes little at a time.
+/// The dead letters are spread over this many files, so that making room removes little at a time.
 const FILES: u64 = 8;
 
 /// One line that was refused.

@@ -42,11 +42,11 @@ pub const OTHER: &str = "other";
 /// One metric as the reference page shows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
-    /// Full name.
+    /// Full name, with the prefix.
     pub name: &'static str,
-    /// Type.
+    /// What it is in the exposition.
     pub kind: Kind,
-    /// Label names.
+    /// Names of its labels, in order.
     pub labels: &'static [&'static str],
     /// What the number is in.
     pub unit: Unit,
@@ -370,9 +370,9 @@ label_values! {
         StreamRateLimited = "stream_rate_limited",
         /// 429: too many label sets.
         StreamLimit = "stream_limit",
-        /// 5xx.
+        /// 5xx: Loki, or what stands before it, has trouble of its own.
         ServerError = "server_error",
-        /// No connection.
+        /// No connection could be made.
         Unreachable = "unreachable",
         /// The certificate, ours or theirs, was not accepted.
         Tls = "tls",
@@ -380,11 +380,11 @@ label_values! {
         TimedOut = "timed_out",
         /// The connection broke, or what came was no HTTP.
         BrokenAnswer = "broken_answer",
-        /// 401.
+        /// 401: Loki does not know who asks.
         Unauthorized = "unauthorized",
-        /// 403.
+        /// 403: who asks may not push.
         Forbidden = "forbidden",
-        /// 404.
+        /// 404: there is no push API at this address.
         NotFound = "not_found",
         /// 260: Loki is told to take nothing of this tenant.
         TenantBlocked = "tenant_blocked",
@@ -502,7 +502,7 @@ label_values! {
 label_values! {
     /// `result` of `docker_requests_total`.
     RequestResult {
-        /// 2xx.
+        /// 2xx: the Engine answered.
         Ok = "ok",
         /// 404: the container is gone.
         NotFound = "not_found",

@@ -118,7 +118,7 @@ pub struct StreamCounts {
 }
 
 impl StreamCounts {
-    /// Both together.
+    /// The counts of both, added up.
     pub fn plus(self, more: StreamCounts) -> StreamCounts {
         self.with(more, |a, b| a + b)
     }

@@ -8,7 +8,7 @@ macro_rules! label_values {
         pub enum $name { $($(#[$value_doc])* $value,)* }
 
         impl $name {
-            /// All values.
+            /// All values that there are.
             pub const ALL: &[$name] = &[$($name::$value),*];
 
             /// As it stands in the label.

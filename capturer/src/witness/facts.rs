@@ -29,7 +29,7 @@ pub struct Doing {
     pub streams: u64,
     /// Of those, the ones that follow the Engine's API.
     pub connections: u64,
-    /// Running containers.
+    /// Running containers that are captured.
     pub containers: u64,
     /// Descriptors of streams that the loop's tables lead to.
     pub reachable: BTreeSet<RawFd>,

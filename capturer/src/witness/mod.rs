@@ -33,7 +33,7 @@ use facts::Start;
 
 pub use facts::Doing;
 
-/// So long an operation may keep a file whose descriptor is closed. Ours are ended before the closing, so it should be
+/// How long an operation may keep a file whose descriptor is closed. Ours are ended before the closing, so it should be
 /// no time at all.
 const GRACE_MS: u64 = 1_000;
 /// Name of the component that speaks for leaks, and of that for the way of looking.

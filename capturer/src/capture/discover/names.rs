@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::settings::Select;
 
-/// So long nobody is alarmed: containers start one after the other.
+/// Nobody is alarmed before this: containers start one after the other.
 const PATIENCE_MS: u64 = 60_000;
 
 /// See the module's head.

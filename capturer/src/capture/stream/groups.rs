@@ -10,7 +10,7 @@ use crate::model::record::{StdType, StreamId};
 
 /// A group waits at least so long behind a read.
 const GRACE_MS: u64 = 250;
-/// So long a part of a line waits for its rest, whatever the other channel does. A runtime writes a part when it has 16 KiB
+/// How long a part of a line waits for its rest, whatever the other channel does. A runtime writes a part when it has 16 KiB
 /// of a line, and the rest with the line's end.
 const PART_WAITS_MS: u64 = 10_000;
 

@@ -26,7 +26,7 @@ impl RateLimiter {
         RateLimiter { lines: bucket(lines_per_second), bytes: bucket(bytes_per_second) }
     }
 
-    /// So much was read. Returns until when nothing more may be, if it has to wait.
+    /// This much was read. Returns until when nothing more may be, if it has to wait.
     pub(super) fn take(&mut self, lines: u64, bytes: u64, now_ms: u64) -> Option<u64> {
         self.lines.take(lines, now_ms).max(self.bytes.take(bytes, now_ms))
     }

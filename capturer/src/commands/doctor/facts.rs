@@ -11,7 +11,7 @@ use crate::witness::probe::Tier;
 /// Everything that is looked at. A part is absent if the config forbids looking or could not be read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
-    /// The config.
+    /// What became of reading the config.
     pub config: ConfigFact,
     /// `6.1.0-50-cloud-amd64`, as uname says it.
     pub release: String,
@@ -21,24 +21,24 @@ pub struct Facts {
     pub has_btf: bool,
     /// `none`, `integrity`, `confidentiality`; `None` = the kernel does not say.
     pub lockdown: Option<String>,
-    /// Effective capabilities.
+    /// Capabilities in effect for this process.
     pub capabilities: CapabilitySet,
-    /// The witness.
+    /// How the witness can ask the kernel.
     pub witness: WitnessFact,
-    /// Limits.
+    /// Limits of the process and the host that matter to the agent.
     pub limits: LimitsFact,
     /// What needs a good config.
     pub wanted: Option<Wanted>,
 }
 
-/// The config.
+/// What became of reading the config.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ConfigFact {
     /// Where it comes from.
     Good(String),
     /// It, or a file it names, may not be read.
     Denied(String),
-    /// Every problem.
+    /// It was refused, for all these problems.
     Bad(String),
 }
 

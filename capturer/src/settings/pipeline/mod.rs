@@ -135,7 +135,7 @@ pub struct RateLimit {
     pub lines: u64,
     /// Bytes of messages a second; 0 = no bound.
     pub bytes: u64,
-    /// So much of that rate may come at once after a silence.
+    /// How much of that rate may come at once after a silence.
     pub burst: Duration,
     /// What becomes of more.
     pub over: Over,
@@ -182,7 +182,7 @@ pub enum Step {
     When(Condition, Box<Step>),
     /// Lines that repeat the one before.
     Dedup {
-        /// So long after the first of them, or the last that was let through.
+        /// For this long after the first of them, or after the last that was let through.
         window: Duration,
     },
 }
@@ -228,7 +228,7 @@ pub struct Parse {
 pub enum ParseFormat {
     /// A JSON object.
     Json,
-    /// `key=value key="value"`.
+    /// logfmt: `key=value key="value"`.
     Logfmt,
     /// Its named groups become fields.
     Regex(Pattern),

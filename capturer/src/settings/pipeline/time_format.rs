@@ -34,9 +34,9 @@ pub enum TimePart {
     Hour12,
     /// `%p`: AM or PM.
     Half,
-    /// `%M`.
+    /// `%M`: the minute, two digits.
     Minute,
-    /// `%S`.
+    /// `%S`: the second, two digits.
     Second,
     /// `%f`: any number of digits.
     Fraction,

@@ -15,7 +15,7 @@ pub enum State {
     Levelled,
     /// The head of a trace, of which no frame came yet.
     Head,
-    /// Frames.
+    /// Frames of a stack trace.
     Trace,
     /// The last line of a trace.
     End,
@@ -243,7 +243,7 @@ fn go_next(state: State, line: &[u8]) -> Next {
     }
 }
 
-/// `rax    0x0`
+/// A register as the Go runtime prints it: `rax    0x0`.
 fn is_register(line: &[u8]) -> bool {
     let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
     let (Some(name), Some(value), None) = (words.next(), words.next(), words.next()) else { return false };

@@ -24,7 +24,7 @@ use crate::model::rotated_name::RotatedName;
 use crate::shell::descriptors;
 use crate::text::path_text::name_of;
 
-/// So much must have been NULs before a file is asked where its data goes on.
+/// After this many NULs a file is asked where its data goes on.
 const HOLE_ASKED_BYTES: usize = 64 * 1024;
 
 /// Of a file whose name does not tell.

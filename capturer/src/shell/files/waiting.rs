@@ -8,7 +8,7 @@ use super::Request;
 
 /// Between two tries.
 const TRY_EVERY: Duration = Duration::from_millis(500);
-/// While there is no room, so many are tried at a time all the same: a file that is gone needs no descriptor, and whoever
+/// While there is no room, this many are tried at a time all the same: a file that is gone needs no descriptor, and whoever
 /// waits for it has to know.
 const TRIED_WITHOUT_ROOM: usize = 64;
 

@@ -13,7 +13,7 @@ use crate::telemetry::metrics::{DeadLetterReason, PushFailure};
 pub enum Outcome {
     /// An answer came.
     Status {
-        /// Its code.
+        /// Its code, as Loki or a proxy sent it.
         code: u16,
         /// What it asked for with `Retry-After`.
         retry_after: Option<Duration>,
@@ -31,7 +31,7 @@ pub enum Verdict {
     Accepted,
     /// The same again after a pause, for as long as it takes.
     Retry {
-        /// Who waits.
+        /// Who waits because of it.
         scope: Scope,
         /// Why, by name.
         reason: PushFailure,
@@ -51,7 +51,7 @@ pub enum Verdict {
     Refused {
         /// Why, by name; [`DeadLetterReason::Other`] = these are not Loki's words, as far as we know them.
         reason: DeadLetterReason,
-        /// The status.
+        /// The status that it came with.
         code: u16,
         /// The server's own words.
         words: String,
@@ -67,7 +67,7 @@ pub enum Scope {
     Tenant,
     /// One request: whether everybody is concerned shows when others fail too.
     Request,
-    /// Everybody.
+    /// Everybody: Loki as a whole takes nothing.
     Server,
 }
 
@@ -78,12 +78,12 @@ pub enum Presence {
     Loki,
     /// Somebody answers who knows the tenants apart; whether ours may write shows when lines come.
     AsksForTenant {
-        /// The answer.
+        /// The answer in Loki's own words.
         words: String,
     },
     /// It is not there, or what is there is not Loki.
     No {
-        /// By name.
+        /// The reason as metrics name it.
         reason: PushFailure,
         /// The answer, and what to do.
         words: String,

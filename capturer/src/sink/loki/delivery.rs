@@ -421,7 +421,7 @@ impl Delivery {
         }
     }
 
-    /// So many lines of a label set are done.
+    /// That many lines of a label set are done.
     pub(super) fn advance(&mut self, id: u64, lines: usize) {
         let Some(label_set) = self.label_sets.get_mut(&id) else { return };
         let before = self.done.len();

@@ -40,9 +40,9 @@ pub struct Chunk {
     pub label_set: u64,
     /// Empty = no tenant.
     pub tenant: String,
-    /// Lines.
+    /// Number of lines in it.
     pub lines: u32,
-    /// As text.
+    /// The label set as text, as Loki takes it.
     labels: String,
     /// Encoded lines, one behind the other.
     pub entries: Vec<u8>,
@@ -243,7 +243,7 @@ pub fn encode(config: &Loki, head: &SourceHead, batch: &Batch, gathered: &mut Ga
 pub struct Part<'h> {
     /// See [`Chunk::label_set`].
     pub label_set: u64,
-    /// As text.
+    /// The label set as text, as Loki takes it.
     pub labels: Cow<'h, str>,
     /// Of its messages.
     pub bytes: u64,
@@ -401,7 +401,7 @@ fn metadata_of<'m>(
 struct Entry<'a> {
     time: Timestamp,
     line: &'a str,
-    /// Encoded.
+    /// Structured metadata, encoded.
     metadata: &'a [u8],
     /// Of the message.
     len: usize,

@@ -33,7 +33,7 @@ pub(super) struct LabelSet {
     /// When it does something by itself.
     pub timer: Option<u64>,
     pub backoff: Backoff,
-    /// A request may have so many lines: fewer while Loki limits the label set's rate.
+    /// Most lines of a request: fewer while Loki limits the label set's rate.
     pub lines_max: usize,
     /// Cut up, and waiting for its turn.
     pub kept: Option<Job>,
@@ -91,7 +91,7 @@ impl LabelSet {
         self.queue.push_back(entry);
     }
 
-    /// So many lines from the front are done; gives the places of records of which nothing is left.
+    /// That many lines from the front are done; gives the places of records of which nothing is left.
     pub fn advance(&mut self, lines: usize, done: &mut Vec<Position>) {
         self.skip += lines;
         while let Some(first) = self.queue.front().filter(|first| first.lines <= self.skip) {

@@ -50,12 +50,12 @@ use pusher::PushThread;
 
 /// Its name in checkpoint, metrics and health.
 pub const NAME: &str = "loki";
-/// Batches wait so long for others before they are put into the spool and that is synced: ten syncs a second at most for a
+/// How long batches wait for others before they are put into the spool and that is synced: ten syncs a second at most for a
 /// slow trickle, and one record for each label set.
 const GATHER: Duration = Duration::from_millis(100);
 /// Bytes of encoded lines that are put into the spool before that, to be synced with the rest.
 const GATHERED_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// But no more than such a part of the spool: what was gathered is no more asked for its share.
+/// But no more than this part of the spool (one in …): what was gathered is not asked for its share again.
 const GATHERED_OF_SPOOL: u64 = 16;
 
 /// See the module's head.

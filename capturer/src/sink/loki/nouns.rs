@@ -16,7 +16,7 @@ use crate::telemetry::metrics::{DeadLetterReason, PushFailure};
 pub enum Order {
     /// Read these records and hand them over with `Delivery::on_loaded`.
     Load {
-        /// Who waits.
+        /// The slot that waits for the answer.
         slot: usize,
         /// In order; of one label set.
         places: Vec<Position>,
@@ -29,14 +29,14 @@ pub enum Order {
         tenant: String,
         /// Lines in it.
         lines: usize,
-        /// The request.
+        /// The request's body.
         body: Parcel,
     },
     /// Write these to the dead letters and report with `Delivery::on_buried`.
     Bury {
-        /// Who waits.
+        /// The slot that waits for the answer.
         slot: usize,
-        /// The lines.
+        /// Lines that go to the dead letters.
         letters: Vec<Refused>,
     },
     /// Send an empty push and report with `Delivery::on_probe`.
@@ -49,7 +49,7 @@ pub enum Order {
 /// A line that will never be taken.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refused {
-    /// By name.
+    /// The reason as metrics name it.
     pub reason: DeadLetterReason,
     /// The answer's status; 0 = it was not sent.
     pub code: u16,
@@ -59,7 +59,7 @@ pub struct Refused {
     pub tenant: String,
     /// Its label set.
     pub labels: String,
-    /// The line.
+    /// The line with its time and metadata.
     pub entry: EntryAdapter,
 }
 
@@ -82,13 +82,13 @@ pub struct Now {
 /// What is wrong now, for health and readiness.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// By name.
+    /// The reason as metrics name it.
     pub reason: PushFailure,
     /// In a sentence.
     pub words: String,
     /// Somebody has to mend something; it will not pass by itself.
     pub hold: bool,
-    /// Since when.
+    /// Since when, by [`Now::ms`].
     pub since_ms: u64,
 }
 

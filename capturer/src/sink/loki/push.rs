@@ -18,18 +18,18 @@ pub struct StreamAdapter {
     /// `{name="value", …}`.
     #[prost(string, tag = "1")]
     pub labels: String,
-    /// In order.
+    /// Lines, in the order in which they were written.
     #[prost(message, repeated, tag = "2")]
     pub entries: Vec<EntryAdapter>,
 }
 
-/// One line.
+/// One line with its time and metadata.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct EntryAdapter {
     /// When it was printed.
     #[prost(message, optional, tag = "1")]
     pub timestamp: Option<Timestamp>,
-    /// The text.
+    /// The text of the line.
     #[prost(string, tag = "2")]
     pub line: String,
     /// What else is kept with it.
@@ -43,7 +43,7 @@ pub struct LabelPairAdapter {
     /// Letters, digits and `_`.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// Any text.
+    /// Its value, which may be any text.
     #[prost(string, tag = "2")]
     pub value: String,
 }
@@ -51,7 +51,7 @@ pub struct LabelPairAdapter {
 /// `google.protobuf.Timestamp`.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Timestamp {
-    /// Since 1970.
+    /// Whole seconds since 1970.
     #[prost(int64, tag = "1")]
     pub seconds: i64,
     /// 0 … 999,999,999, also before 1970.
@@ -77,7 +77,7 @@ impl PushRequest {
         self.streams.iter().map(|stream| stream.entries.len()).sum()
     }
 
-    /// Cuts it behind so many lines, order kept.
+    /// Cuts it behind that many lines, order kept.
     pub fn split_at(mut self, lines: usize) -> (PushRequest, PushRequest) {
         let mut keep = lines;
         let mut second = PushRequest::default();

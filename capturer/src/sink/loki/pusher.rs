@@ -74,7 +74,7 @@ impl PushThread {
     }
 }
 
-/// Starts it.
+/// Starts the thread that pushes.
 pub(super) fn start(
     config: &Loki,
     client: Client,

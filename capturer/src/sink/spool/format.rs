@@ -16,7 +16,7 @@ use super::block;
 pub const MAGIC: [u8; 4] = *b"CSR1";
 /// Bytes before tenant and payload.
 pub const HEAD_BYTES: usize = 40;
-/// Longest tenant.
+/// Longest tenant that a record may name.
 pub const TENANT_BYTES_MAX: usize = 1024;
 
 /// What the spool keeps.

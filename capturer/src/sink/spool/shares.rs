@@ -21,14 +21,14 @@ pub struct Shares {
 /// What a label set that is held back has in the spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waits {
-    /// Records.
+    /// Records of it in the spool.
     pub records: u64,
-    /// Their bytes.
+    /// Bytes of them on disk.
     pub bytes: u64,
 }
 
 impl Shares {
-    /// From what these label sets have in a spool of so many bytes, of which so many records can be known at once.
+    /// From what these label sets have in a spool of `bytes_max`, of which `records_max` records can be known at once.
     pub fn new(waiting: &BTreeMap<u64, Waits>, bytes_max: u64, records_max: u64) -> Shares {
         let count = waiting.len().max(1) as u64;
         let share = bytes_max / 2 / count;

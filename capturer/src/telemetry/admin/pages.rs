@@ -256,7 +256,7 @@ impl Pages {
     }
 }
 
-/// `/api/v1/streams`.
+/// What `/api/v1/streams` answers.
 #[derive(Serialize)]
 struct Streams<'a> {
     /// False = the capture loop did not answer in time and this is its last word.
@@ -267,7 +267,7 @@ struct Streams<'a> {
     snapshot: &'a Snapshot,
 }
 
-/// `/api/v1/positions`.
+/// What `/api/v1/positions` answers.
 #[derive(Serialize)]
 struct Positions {
     /// See [`Streams::fresh`].

@@ -29,18 +29,18 @@ pub(super) struct Untold {
 /// Losses of one reason that were counted since somebody asked last.
 #[derive(Clone, Copy, Debug)]
 pub struct Lost {
-    /// Why.
+    /// Why they were lost.
     pub reason: LossReason,
     /// Nobody can know whether anything was lost.
     pub possible: bool,
-    /// How many.
+    /// How many were counted.
     pub losses: u64,
     /// Bytes of all of them.
     pub bytes: u64,
 }
 
 impl Metrics {
-    /// So many bytes of source were lost; 0 = an unknown number.
+    /// This many bytes of source were lost; 0 = nobody knows how many.
     pub fn lost(&self, reason: LossReason, bytes: u64) {
         self.losses_total.with_label_values(&[reason.as_str()]).inc();
         self.lost_bytes_total.with_label_values(&[reason.as_str()]).inc_by(bytes);

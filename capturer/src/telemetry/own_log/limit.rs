@@ -12,7 +12,7 @@ pub(super) const WINDOW_MS: u64 = 10_000;
 /// What is to be done with an event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// Write it.
+    /// It is written to the log.
     Admit,
     /// Do not write it, but give its message to [`Limiter::remember`]: it stands for those that follow.
     Remember,

@@ -525,7 +525,7 @@ const ARGUMENTS: [u32; 4] = [112, 104, 96, 88];
 /// rdi, rsi, rdx, r10
 #[cfg(target_arch = "x86_64")]
 const SYSCALL_ARGUMENTS: [u32; 4] = [112, 104, 96, 56];
-/// orig_rax
+/// The system call's number: `orig_rax`.
 #[cfg(target_arch = "x86_64")]
 const SYSCALL: u32 = 120;
 /// x0 to x3
@@ -534,7 +534,7 @@ const ARGUMENTS: [u32; 4] = [0, 8, 16, 24];
 /// orig_x0, as x0 has the result; x1 to x3
 #[cfg(target_arch = "aarch64")]
 const SYSCALL_ARGUMENTS: [u32; 4] = [272, 8, 16, 24];
-/// syscallno
+/// The system call's number: `syscallno`.
 #[cfg(target_arch = "aarch64")]
 const SYSCALL: u32 = 280;
 // The two are read in one.

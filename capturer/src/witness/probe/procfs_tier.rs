@@ -13,7 +13,7 @@ pub struct ProcessLook {
     pub fds: Vec<(i32, String)>,
     /// Threads, the kernel's io_uring workers for this process not counted.
     pub threads: u64,
-    /// Resident memory.
+    /// Resident memory of this process.
     pub rss_bytes: u64,
 }
 

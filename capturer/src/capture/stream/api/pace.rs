@@ -39,7 +39,7 @@ pub(super) struct Trickle {
 }
 
 impl Trickle {
-    /// So many bytes came since `since_ms` or the last time. They tell how long the next ones may gather.
+    /// This many bytes came since `since_ms` or the last call. They tell how long the next ones may gather.
     pub fn came(&mut self, bytes: usize, since_ms: u64, now_ms: u64) {
         let passed_ms = (now_ms - self.last_ms.max(since_ms)).max(1);
         self.last_ms = now_ms;
