@@ -8,11 +8,11 @@
 //! called with ([`context`]), and not each other.
 
 pub mod checkpoint;
-pub mod context;
+pub(crate) mod context;
 pub mod core;
-pub mod counted;
+pub(crate) mod counted;
 pub mod discover;
 pub mod io;
-pub mod open_files;
-pub mod owners;
-pub mod stream;
+pub(crate) mod open_files;
+pub(crate) mod owners;
+pub(crate) mod stream;

@@ -1,8 +1,8 @@
 //! The commands beside `run`, one file each, and what they share: arguments (`cli.rs`) and the client that asks a running
 //! agent (`agent_client.rs`).
 
-pub mod agent_client;
-pub mod ask;
+pub(crate) mod agent_client;
+pub(crate) mod ask;
 pub mod cli;
 pub mod dead_letters;
 pub mod doctor;

@@ -11,22 +11,22 @@
 //! All of them look at one contiguous buffer and answer with offsets into it ([`Step`]); what is incomplete stays
 //! with the caller, who reads on (from a socket) or reads again (from a file). So no decoder holds bytes.
 
-pub mod assemble;
-pub mod binary;
-pub mod cri;
-pub mod damage;
+pub(crate) mod assemble;
+pub(crate) mod binary;
+pub(crate) mod cri;
+pub(crate) mod damage;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
-pub mod inotify;
-pub mod json_line;
-pub mod line;
+pub(crate) mod inotify;
+pub(crate) mod json_line;
+pub(crate) mod line;
 mod lines;
-pub mod multiline;
+pub(crate) mod multiline;
 pub mod stdcopy;
-pub mod text;
+pub(crate) mod text;
 pub mod timestamp;
-pub mod tty;
-pub mod utf8;
+pub(crate) mod tty;
+pub(crate) mod utf8;
 pub mod work;
 
 use std::ops::Range;

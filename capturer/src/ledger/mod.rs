@@ -24,8 +24,8 @@
 
 pub mod claims;
 pub mod leaks;
-pub mod owner;
-pub mod table;
+pub(crate) mod owner;
+pub(crate) mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 

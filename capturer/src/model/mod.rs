@@ -6,6 +6,6 @@ pub mod cursor;
 pub mod delivery;
 pub mod docker;
 pub mod fields;
-pub mod outcome;
+pub(crate) mod outcome;
 pub mod record;
-pub mod rotated_name;
+pub(crate) mod rotated_name;

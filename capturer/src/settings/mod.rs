@@ -5,15 +5,15 @@
 //! text ─yaml─▶ tree with places ─+ --set─▶ reader (substitute, units) ─▶ Settings ─check─▶ Settings or all problems
 //! ```
 
-pub mod advice;
+pub(crate) mod advice;
 mod check;
 mod defaults;
-pub mod file;
+pub(crate) mod file;
 mod file_template;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod loki;
-pub mod path_pattern;
+pub(crate) mod path_pattern;
 pub mod pipeline;
 mod problem;
 mod reader;

@@ -5,12 +5,12 @@
 //! between.
 
 pub mod checkpoint;
-pub mod descriptors;
+pub(crate) mod descriptors;
 pub mod files;
-pub mod http;
+pub(crate) mod http;
 pub mod privilege;
 pub mod ring;
-pub mod watches;
+pub(crate) mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};

@@ -11,20 +11,20 @@
 //!
 //! Not here: checkpoints. A sink only says what it has and, for files, how long its output is.
 
-pub mod dead_letters;
-pub mod file_name;
+pub(crate) mod dead_letters;
+pub(crate) mod file_name;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod held;
 mod label_value;
 pub mod local_file;
 pub mod loki;
-pub mod ndjson;
+pub(crate) mod ndjson;
 mod outbox;
 mod plain;
 mod runtime;
-pub mod spool;
-pub mod stdout;
+pub(crate) mod spool;
+pub(crate) mod stdout;
 mod steps;
 mod tap;
 #[cfg(test)]

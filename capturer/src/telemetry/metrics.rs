@@ -9,7 +9,7 @@
 //! Not here: deciding when something counts. Each part counts at the place where the thing happens.
 
 mod containers;
-pub mod furthest;
+pub(crate) mod furthest;
 mod losses;
 mod pipelines;
 mod scrape;

@@ -1,10 +1,10 @@
 //! What the agent says of itself: metrics, status, losses, its own log, and the server that is asked for them. Everybody
 //! may tell it something; it knows nobody who captures or delivers.
 
-pub mod admin;
-pub mod losses;
+pub(crate) mod admin;
+pub(crate) mod losses;
 pub mod metrics;
 pub mod own_log;
-pub mod reload_requests;
+pub(crate) mod reload_requests;
 pub mod status;
-pub mod taps;
+pub(crate) mod taps;

@@ -17,7 +17,7 @@ pub(crate) mod bench;
 mod containers;
 mod gauges;
 mod held;
-pub mod look;
+pub(crate) mod look;
 pub mod outlets;
 mod paths;
 mod quiet_files;

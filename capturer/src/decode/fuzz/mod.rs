@@ -4,7 +4,7 @@ pub mod assemble;
 pub mod cri;
 pub mod json_line;
 pub mod text;
-pub mod work;
+pub(crate) mod work;
 
 use crate::decode::damage::HOLE_BYTES_MIN;
 use crate::decode::line::Known;

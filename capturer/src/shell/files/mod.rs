@@ -19,8 +19,8 @@ mod listings;
 mod look;
 mod mounts;
 mod own;
-pub mod patterns;
-pub mod report;
+pub(crate) mod patterns;
+pub(crate) mod report;
 mod unpack;
 mod waiting;
 

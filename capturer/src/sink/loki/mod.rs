@@ -9,12 +9,12 @@
 //! held and sent; the rest is pure. Lines arrive at least once, in order per label set: again are sent those whose answer was lost, those of a
 //! refused request that were cut apart, and after a crash those since the last saved positions.
 
-pub mod answer;
+pub(crate) mod answer;
 mod backoff;
 pub mod body;
-pub mod by_hand;
-pub mod client;
-pub mod delivery;
+pub(crate) mod by_hand;
+pub(crate) mod client;
+pub(crate) mod delivery;
 pub mod encode;
 mod label_set;
 mod nouns;
@@ -26,7 +26,7 @@ mod report;
 mod summary;
 mod unescape;
 mod verdicts;
-pub mod wire;
+pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -18,9 +18,9 @@
 //!
 //! Not here: what the bytes mean, and who gets them.
 
-pub mod block;
+pub(crate) mod block;
 mod cursor;
-pub mod format;
+pub(crate) mod format;
 mod reader;
 mod shares;
 mod writer;

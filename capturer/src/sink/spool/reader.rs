@@ -281,11 +281,6 @@ impl Reader {
         self.open.values().next().map(|open| open.time_ms)
     }
 
-    /// Everything that was committed was read and delivered.
-    pub fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.missing.is_empty() && self.at >= self.shared.state().committed
-    }
-
     /// What label sets that are held back may put in from now on.
     pub fn set_shares(&self, shares: Shares) {
         self.shared.state().shares = shares;

@@ -81,6 +81,7 @@ impl Writer {
     }
 
     /// Bytes on disk.
+    #[cfg(test)]
     pub fn bytes(&self) -> u64 {
         self.shared.state().bytes()
     }

@@ -3,9 +3,9 @@
 
 mod access;
 mod body;
-pub mod health;
+pub(crate) mod health;
 mod hosts;
 mod listeners;
 mod pages;
-pub mod server;
+pub(crate) mod server;
 mod watchdog;

@@ -14,9 +14,9 @@
 //! Not here: when to look (witness.rs), who holds what and what is a leak (ledger/).
 
 mod btf;
-pub mod heap;
+pub(crate) mod heap;
 mod load;
-pub mod procfs_tier;
+pub(crate) mod procfs_tier;
 pub mod self_test;
 mod syscalls;
 pub mod ways;
