@@ -6,6 +6,13 @@ const REFRESH_MS = 2000;
 const HISTORY = 150;
 const ROWS_FEW = 50;
 const NAME_CHARS_MAX = 46;
+// A source that is read as it grows always has some bytes to go. It is behind if they are many, or not read, for so long.
+const BEHIND_BYTES = 64 * 1024;
+const BEHIND_MS = 10000;
+// A sentence longer than this is shown by its first parts, with the whole of it to unfold.
+const SENTENCE_CHARS = 220;
+const CARD_PX = 160;
+const CARD_GAP_PX = 11;
 const $ = (id) => document.getElementById(id);
 
 const trails = new Map();
@@ -13,6 +20,9 @@ let previous = null;
 let all = false;
 let sort = { key: "attention", down: true };
 const opened = new Set();
+const unfolded = new Set();
+const behindSince = new Map();
+const names = new Intl.Collator("en", { numeric: true });
 
 function element(name, text, kind) {
   const made = document.createElement(name);
@@ -100,14 +110,14 @@ function showCards(now) {
   const of = (name, sink) => value(now.families, name, sink);
   const per = (name, sink) => rate(of(name, sink), previous && value(previous.families, name, sink), seconds);
   const read = per("logs_processed_total");
-  const cards = [card("lines read a second", number(read), read, `${number(of("logs_processed_total"))} in this run`)];
+  const cards = [card("lines/s read", number(read), read, `${number(of("logs_processed_total"))} in this run`)];
   for (const { labels } of now.families.get("delivered_lines_total") ?? []) {
     const delivered = per("delivered_lines_total", labels.sink);
-    cards.push(card(`delivered a second: ${labels.sink}`, number(delivered), delivered,
+    cards.push(card(`lines/s to ${labels.sink}`, number(delivered), delivered,
       `${number(of("delivered_lines_total", labels.sink))} in this run`));
   }
   const lag = of("capture_lag_bytes"), late = of("capture_lag_seconds");
-  cards.push(card("behind", bytes(lag), lag, `oldest line on its way: ${duration((late ?? 0) * 1000)}`, late > 60));
+  cards.push(card("behind", bytes(lag), lag, `oldest line: ${duration((late ?? 0) * 1000)}`, late > 60));
   for (const { labels, value: size } of now.families.get("spool_bytes") ?? []) {
     const limit = of("spool_limit_bytes", labels.sink), age = of("spool_lag_seconds", labels.sink);
     const share = limit ? 100 * size / limit : 0;
@@ -121,12 +131,16 @@ function showCards(now) {
     const sinks = [...new Set(came.map((one) => one.labels.sink))];
     const most = sinks.sort((a, b) => sum(dropped, b) - sum(dropped, a))[0];
     cards.push(card("dropped by pipelines", number(sum(dropped, most)), sum(dropped, most),
-      `of ${number(sum(came, most))} lines that came to them in this run`));
+      `of ${number(sum(came, most))} lines in this run`));
   }
   const fds = of("file_descriptors_open"), limit = of("file_descriptors_limit");
   cards.push(card("descriptors", number(fds), fds, `of at most ${number(limit)}`, fds > 0.9 * limit));
   const memory = of("resident_memory_bytes");
-  cards.push(card("memory", bytes(memory), memory));
+  cards.push(card("memory", bytes(memory), memory, "of the agent"));
+  // As many rows as are needed, none of them nearly empty.
+  const fit = Math.max(2, Math.floor(($("cards").clientWidth + CARD_GAP_PX) / (CARD_PX + CARD_GAP_PX)));
+  const rows = Math.ceil(cards.length / fit);
+  $("cards").style.setProperty("--columns", Math.ceil(cards.length / rows));
   $("cards").replaceChildren(...cards);
 }
 
@@ -142,15 +156,29 @@ function sourcesOf(now) {
     const worst = source.rows.find(troubled) ?? source.rows.find((row) => row.state !== "following") ?? source.rows[0];
     const last = source.rows.map((row) => row.last_line_age_ms).filter((age) => age !== undefined);
     const lags = source.rows.map((row) => row.lag_bytes).filter((lag) => lag !== undefined);
-    source.attention = source.rows.some(troubled) ? 1 : 0;
     source.lines = Math.max(...source.rows.map((row) => row.lines));
     source.rate = rate(source.lines, previous?.lines.get(source.key), seconds);
     source.lag = lags.length ? Math.max(...lags) : undefined;
+    const behind = behindFor(source, now.at);
+    source.bad = source.rows.some(troubled);
+    source.attention = source.bad ? 2 : behind >= BEHIND_MS ? 1 : 0;
     source.last = last.length ? Math.min(...last) : undefined;
     source.losses = source.rows.reduce((sum, row) => sum + row.losses, 0);
-    source.what = what(worst);
+    source.what = what(worst) + (source.attention === 1 ? `, behind for ${duration(behind)}` : "");
   }
+  for (const key of behindSince.keys()) if (!sources.has(key)) behindSince.delete(key);
   return [...sources.values()];
+}
+
+// How many milliseconds the source has been behind, as far as this page has seen.
+function behindFor(source, at) {
+  const stands = source.lag > 0 && source.lines === previous?.lines.get(source.key);
+  if (!stands && !(source.lag >= BEHIND_BYTES)) {
+    behindSince.delete(source.key);
+    return 0;
+  }
+  if (!behindSince.has(source.key)) behindSince.set(source.key, at);
+  return at - behindSince.get(source.key);
 }
 
 function troubled(row) {
@@ -170,11 +198,11 @@ function what(row) {
 
 const COLUMNS = [
   { key: "name", title: "source", of: (source) => source.name, kind: "" },
-  { key: "attention", title: "what it is at", of: (source) => source.attention, kind: "" },
-  { key: "rate", title: "lines/s", of: (source) => source.rate ?? 0, kind: "number" },
+  { key: "attention", title: "state", of: (source) => source.attention, kind: "" },
+  { key: "rate", title: "lines/s", of: (source) => source.rate ?? 0, kind: "number rate" },
   { key: "lag", title: "behind", of: (source) => source.lag ?? -1, kind: "number" },
   { key: "last", title: "last line", of: (source) => source.last ?? Infinity, kind: "number small" },
-  { key: "losses", title: "losses", of: (source) => source.losses, kind: "number small" },
+  { key: "losses", title: "losses", of: (source) => source.losses, kind: "number losses" },
 ];
 
 function heads() {
@@ -195,7 +223,7 @@ function heads() {
 }
 
 function detail(source) {
-  const tr = element("tr");
+  const tr = element("tr", undefined, "detail");
   const td = element("td");
   td.colSpan = COLUMNS.length;
   for (const row of source.rows) {
@@ -227,8 +255,9 @@ function showSources(sources) {
   const column = COLUMNS.find((column) => column.key === sort.key);
   const order = (a, b) => {
     const [x, y] = [column.of(a), column.of(b)];
-    const by = typeof x === "string" ? x.localeCompare(y) : x < y ? -1 : x > y ? 1 : 0;
-    return (sort.down ? -by : by) || (b.rate ?? 0) - (a.rate ?? 0) || a.name.localeCompare(b.name);
+    const by = typeof x === "string" ? names.compare(x, y) : x < y ? -1 : x > y ? 1 : 0;
+    // Never by a figure that changes each time: rows would jump.
+    return (sort.down ? -by : by) || names.compare(a.name, b.name);
   };
   wanted.sort(order);
   const shown = all ? wanted : wanted.slice(0, ROWS_FEW);
@@ -238,10 +267,13 @@ function showSources(sources) {
     tr.tabIndex = 0;
     const name = element("td", middle(source.name));
     name.title = source.name;
-    tr.append(name, element("td", source.what, source.attention ? "bad" : ""),
-      element("td", number(source.rate), "number"), element("td", bytes(source.lag), "number"),
-      element("td", duration(source.last), "number small"),
-      element("td", source.losses, source.losses ? "number small bad" : "number small"));
+    const lossText = source.losses === 1 ? "1 loss" : `${source.losses} losses`;
+    const losses = element("td", source.losses, source.losses ? "number losses bad" : "number losses");
+    losses.dataset.words = source.losses ? lossText : "";
+    tr.append(name, element("td", source.what, source.bad ? "state bad" : "state"),
+      element("td", number(source.rate), "number rate"),
+      element("td", bytes(source.lag), source.lag ? "number" : "number none"),
+      element("td", duration(source.last), "number small"), losses);
     const turn = () => {
       if (!opened.delete(source.key)) opened.add(source.key);
       showSources(sources);
@@ -258,39 +290,113 @@ function showSources(sources) {
   $("more").textContent = `Show ${hidden} more`;
 }
 
-function trouble(title, text) {
-  const made = element("div", undefined, "trouble");
-  made.append(element("h2", title), element("p", text));
+// A sentence's parts, which stand between semicolons outside of quotes.
+function parts(text) {
+  return (text.match(/(?:"(?:[^"\\]|\\.)*"|;(?! )|[^;"]|")+/g) ?? [text]).map((part) => part.trim()).filter(Boolean);
+}
+
+// What two parts have in common that say the same of two files, label sets or addresses.
+function shape(part) {
+  return part.replace(/\{[^}]*\}|"(?:[^"\\]|\\.)*"|\/\S+/g, "…").replace(/\d+/g, "0");
+}
+
+const VERBS = "check|correct|raise|lower|set|let|name|move|free|keep|look|use|give|remove|exclude|start|restart|upgrade|fix|allow|see|if that";
+const CURE = new RegExp(`(?:^|: |, )(?:${VERBS})\\b`, "i");
+const CURE_ALONE = new RegExp(`^(?:${VERBS})\\b`, "i");
+
+// The first part, how many others say the same of something else, and what to do. "" = the sentence is short.
+function short(text) {
+  if (text.length <= SENTENCE_CHARS) return "";
+  const alike = new Map();
+  let last = null;
+  for (const part of new Set(parts(text))) {
+    const more = /^(?:… )?and (\d+) more\b/.exec(part);
+    if (more && last) {
+      last.count += Number(more[1]);
+      continue;
+    }
+    const key = shape(part);
+    if (!alike.has(key)) alike.set(key, { part, count: 0, cure: CURE.test(part) });
+    last = alike.get(key);
+    last.count += 1;
+  }
+  const all = [...alike.values()];
+  const shownParts = all.filter((one, i) => {
+    // What to do is told with what it is for, which stands before it.
+    const next = all[i + 1];
+    return i === 0 || one.cure || (next && CURE_ALONE.test(next.part));
+  });
+  const shown = shownParts.map(({ part, count }) => (count > 1 ? `${part} (and ${count - 1} more)` : part)).join("; ");
+  return shown.length < text.length - 40 ? shown : "";
+}
+
+function sentence(made, key, text) {
+  const brief = short(text);
+  made.append(element("p", brief || text));
+  if (!brief) return made;
+  const details = element("details");
+  details.append(element("summary", "details"));
+  for (const part of parts(text)) details.append(element("p", part));
+  details.open = unfolded.has(key);
+  details.addEventListener("toggle", () => { if (details.open) unfolded.add(key); else unfolded.delete(key); });
+  made.append(details);
   return made;
 }
 
+function trouble(title, text, key = title) {
+  const made = element("div", undefined, "trouble");
+  made.append(element("h2", title));
+  return sentence(made, key, text);
+}
+
 // Nothing is wrong, and yet it should be read.
-function note(title, text) {
+function note(name, text) {
   const made = element("div", undefined, "note");
-  made.append(element("h2", `note on ${title}`), element("p", text));
-  return made;
+  made.append(element("h2", `Note: ${name}`));
+  return sentence(made, name, text);
 }
 
 function showState(words, good, troubles) {
   $("state").textContent = words;
   $("state").className = good ? "good" : "bad";
-  $("attention").replaceChildren(...troubles);
+  // What is as it was stays, so that a text can be selected.
+  const old = $("attention");
+  if ([...troubles].map((one) => one.textContent).join("\n") !== [...old.children].map((one) => one.textContent).join("\n")) {
+    old.replaceChildren(...troubles);
+  }
   $("icon").href = good ? "icon-ok.svg" : "icon-bad.svg";
   const host = $("about").querySelector("b").textContent;
   document.title = `${good ? "✓" : "✗ " + words + ":"} ${host}`;
 }
 
 const NAMES = {
-  losses: "Lines were lost", leak_detector: "The agent leaks", docker: "Docker does not answer", capture_loop: "The capture loop is stuck",
-  sink_loki_delivery: "Loki does not take lines", sink_loki: "The spool takes nothing", sink_local_file: "The output cannot be written",
-  checkpoint: "Positions cannot be saved", files: "Files cannot be read", streams: "Streams are stuck", descriptors: "Descriptors run out",
+  losses: "Lines were lost", leak_detector: "The agent leaks", capture_loop: "The capture loop is stuck",
+  sink_loki_delivery: "Loki does not accept lines", sink_local_file: "An output cannot be written", sink_stdout: "Standard output cannot be written",
+  checkpoint: "Positions cannot be saved", streams: "Streams are stuck", descriptors: "Descriptors run out",
+  config: "The config was refused", docker: "Docker does not answer", files: "Files need attention", containers: "Containers need attention",
+  sink_loki: "The spool cannot be written",
 };
+
+// Where a component can be unwell for several reasons, the one that its sentence names first is the title.
+const TITLES = {
+  docker: [[/permission denied|os error 13/i, "No permission to use Docker"]],
+  files: [[/(?:can't|cannot) be read|permission/i, "Files cannot be read"], [/does not answer|hang/i, "A file system does not answer"],
+    [/match(?:es)? no file/i, "A pattern matches no file"], [/not text|binary/i, "Binary files are skipped"]],
+  containers: [[/match(?:es)? no/i, "A pattern matches no container"]],
+  sink_loki: [[/spool is full/i, "The spool is full"]],
+};
+
+function title(name, message) {
+  const reasons = (TITLES[name] ?? []).map(([words, told]) => ({ at: message.search(words), told })).filter(({ at }) => at >= 0);
+  const [first] = reasons.sort((a, b) => a.at - b.at);
+  return first?.told ?? NAMES[name] ?? name;
+}
 
 function show(now) {
   const components = Object.entries(now.health.components);
   const bad = components.filter(([, told]) => !told.ok);
   bad.sort(([a], [b]) => (b === "losses") - (a === "losses"));
-  const troubles = bad.map(([name, told]) => trouble(NAMES[name] ?? name, told.message));
+  const troubles = bad.map(([name, told]) => trouble(title(name, told.message), told.message, name));
   const notes = components.filter(([, told]) => told.ok && told.note).map(([name, told]) => note(name, told.message));
   if (!now.streams.fresh) {
     troubles.unshift(trouble("The capture loop does not answer", `What is below is what it said ${duration(now.streams.age_ms)} ago.`));
