@@ -326,7 +326,7 @@ function short(text) {
     const next = all[i + 1];
     return i === 0 || one.cure || (next && CURE_ALONE.test(next.part));
   });
-  const shown = shownParts.map(({ part, count }) => (count > 1 ? `${part} (and ${count - 1} more)` : part)).join("; ");
+  const shown = shownParts.map(({ part, count }) => (count > 1 ? `${part} (${count - 1} more like this)` : part)).join("; ");
   return shown.length < text.length - 40 ? shown : "";
 }
 
