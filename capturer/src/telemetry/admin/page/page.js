@@ -11,6 +11,8 @@ const BEHIND_BYTES = 64 * 1024;
 const BEHIND_MS = 10000;
 // A sentence longer than this is shown by its first parts, with the whole of it to unfold.
 const SENTENCE_CHARS = 220;
+// A row's state, likewise; the row unfolds.
+const STATE_CHARS = 150;
 const CARD_PX = 160;
 const CARD_GAP_PX = 11;
 const $ = (id) => document.getElementById(id);
@@ -270,8 +272,10 @@ function showSources(sources) {
     const lossText = source.losses === 1 ? "1 loss" : `${source.losses} losses`;
     const losses = element("td", source.losses, source.losses ? "number losses bad" : "number losses");
     losses.dataset.words = source.losses ? lossText : "";
-    tr.append(name, element("td", source.what, source.bad ? "state bad" : "state"),
-      element("td", number(source.rate), "number rate"),
+    const cut = source.what.length > STATE_CHARS ? source.what.slice(0, STATE_CHARS) + "…" : source.what;
+    const state = element("td", cut, source.bad ? "state bad" : "state");
+    state.title = source.what;
+    tr.append(name, state, element("td", number(source.rate), "number rate"),
       element("td", bytes(source.lag), source.lag ? "number" : "number none"),
       element("td", duration(source.last), "number small"), losses);
     const turn = () => {
@@ -383,7 +387,7 @@ const TITLES = {
   files: [[/(?:can't|cannot) be read|permission/i, "Files cannot be read"], [/does not answer|hang/i, "A file system does not answer"],
     [/match(?:es)? no file/i, "A pattern matches no file"], [/not text|binary/i, "Binary files are skipped"]],
   containers: [[/match(?:es)? no/i, "A pattern matches no container"]],
-  sink_loki: [[/spool is full/i, "The spool is full"]],
+  sink_loki: [[/share of the spool is full/i, "A label set has filled its share of the spool"], [/spool is full/i, "The spool is full"]],
 };
 
 function title(name, message) {
