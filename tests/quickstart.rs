@@ -320,8 +320,30 @@ fn the_config_shown_is_good() -> Result<()> {
     let clone = FreshClone::take()?;
     let home = tempfile::tempdir()?;
     let path = home.path().join("c.yaml");
-    fs::write(&path, clone.readme()?.block("yaml")?)?;
-    clone.run("capturer check -c", &[&path.to_string_lossy()], PATIENCE)?;
+    for page in ["README.md", "docs/migrate.md"] {
+        let page = Readme { text: fs::read_to_string(clone.dir.join(page))? };
+        fs::write(&path, page.block("yaml")?)?;
+        clone.run("capturer check -c", &[&path.to_string_lossy()], PATIENCE)?;
+    }
+    Ok(())
+}
+
+/// What is typed to install makes the shipped config write where the README says, and where the unit lets it.
+#[test]
+fn installed_as_shown_it_writes_where_the_readme_says() -> Result<()> {
+    let clone = FreshClone::take()?;
+    let readme = clone.readme()?.text;
+    let edit = readme.lines().find_map(|line| line.strip_prefix("sudo sed ")).context("no sed")?;
+    let home = tempfile::tempdir()?;
+    let config = home.path().join("config.yaml");
+    fs::copy(clone.dir.join("configs/config.yaml"), &config)?;
+    let config = config.to_string_lossy();
+    clone.run(&format!("sed {}", edit.replace("/etc/capturer/config.yaml", &config)), &[], PATIENCE)?;
+    let said = clone.run("capturer check -c", &[&config], PATIENCE)?;
+    ensure!(said.contains("  output      /srv/logs/{container_name}.ndjson"), "{said}");
+    ensure!(
+        readme.contains("Records are then in `/srv/logs`") && readme.contains("ReadWritePaths=-/srv/logs")
+    );
     Ok(())
 }
 
@@ -370,12 +392,18 @@ fn the_systemd_unit_is_good() -> Result<()> {
 #[test]
 fn links_lead_somewhere() -> Result<()> {
     let clone = FreshClone::take()?;
-    for page in ["README.md", "CONTRIBUTING.md", "capturer/ARCHITECTURE.md", "docs/decisions.md"] {
+    let mut pages = ["README.md", "CONTRIBUTING.md", "capturer/ARCHITECTURE.md"].map(PathBuf::from).to_vec();
+    for folder in ["docs", "docs/runbooks"] {
+        for entry in fs::read_dir(clone.dir.join(folder))? {
+            pages.push(entry?.path());
+        }
+    }
+    for page in pages.iter().filter(|page| page.extension().is_some_and(|extension| extension == "md")) {
         let page = clone.dir.join(page);
         let text = fs::read_to_string(&page)?;
         let beside = page.parent().context("no folder")?;
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let there = link.starts_with("http") || beside.join(link).exists();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            let there = link.is_empty() || link.starts_with("http") || beside.join(link).exists();
             ensure!(there, "{}: {link} is not there", page.display());
         }
     }
