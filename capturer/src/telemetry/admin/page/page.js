@@ -12,7 +12,7 @@ const BEHIND_MS = 10000;
 // A sentence longer than this is shown by its first parts, with the whole of it to unfold.
 const SENTENCE_CHARS = 220;
 // A row's state, likewise; the row unfolds.
-const STATE_CHARS = 150;
+const STATE_CHARS = 180;
 const CARD_PX = 160;
 const CARD_GAP_PX = 11;
 const $ = (id) => document.getElementById(id);
@@ -166,7 +166,7 @@ function sourcesOf(now) {
     source.attention = source.bad ? 2 : behind >= BEHIND_MS ? 1 : 0;
     source.last = last.length ? Math.min(...last) : undefined;
     source.losses = source.rows.reduce((sum, row) => sum + row.losses, 0);
-    source.what = what(worst) + (source.attention === 1 ? `, behind for ${duration(behind)}` : "");
+    source.what = said(worst, source.rows) + (source.attention === 1 ? `, behind for ${duration(behind)}` : "");
   }
   for (const key of behindSince.keys()) if (!sources.has(key)) behindSince.delete(key);
   return [...sources.values()];
@@ -184,13 +184,23 @@ function behindFor(source, at) {
 }
 
 function troubled(row) {
-  return row.failures > 0 || row.losses > 0 || Boolean(row.set_aside) || /blocked|does not answer/.test(row.cause);
+  return row.failures > 0 || row.losses > 0 || Boolean(row.set_aside) || Boolean(row.held_up) ||
+    (row.state === "not captured" && !row.left_out) || /blocked|does not answer/.test(row.cause);
+}
+
+// Where groups of sinks fare differently, what each does: one may deliver while another waits.
+function said(worst, rows) {
+  const held = (row) => Boolean(row.held_up) || /blocked/.test(row.cause);
+  const others = held(worst) ? rows.filter((row) => !held(row)) : [];
+  return [what(worst), ...others.map((row) => `${row.sinks.join(", ")}: ${what(row)}`)].join("; ");
 }
 
 // What a stream is at, in words: what it waits for and why.
 function what(row) {
+  if (row.state === "not captured") return `${row.state}: ${row.cause}`;
   const why = row.set_aside || (row.failures > 0 && row.last_error) || "";
   if (why) return `${row.state}: ${why}`;
+  if (row.held_up) return `waits: ${row.held_up}`;
   if (row.left_out) return `left out: ${row.left_out}`;
   if (row.state === "following" && !/blocked|does not answer/.test(row.cause)) {
     return row.mode === "file" ? "following its file" : "following over the API";
@@ -239,6 +249,7 @@ function detail(source) {
     tell("waits for", row.operation && row.operation + (row.operation_deadline_ms === undefined ? "" :
       `, ends in ${duration(row.operation_deadline_ms)}`));
     tell("set aside", row.set_aside);
+    tell("held up", row.held_up);
     tell("last error", row.last_error);
     tell("failures in a row", row.failures || undefined);
     tell("lines", `${row.lines.toLocaleString("en")}, the last ${duration(row.last_line_age_ms)} ago`);
@@ -377,16 +388,17 @@ const NAMES = {
   losses: "Lines were lost", leak_detector: "The agent leaks", capture_loop: "The capture loop is stuck",
   sink_loki_delivery: "Loki does not accept lines", sink_local_file: "An output cannot be written", sink_stdout: "Standard output cannot be written",
   checkpoint: "Positions cannot be saved", streams: "Streams are stuck", descriptors: "Descriptors run out",
-  config: "The config was refused", docker: "Docker does not answer", files: "Files need attention", containers: "Containers need attention",
+  config: "The config was refused", docker: "Docker does not answer", files: "Files need attention", containers: "Containers are not captured",
   sink_loki: "The spool cannot be written",
 };
 
 // Where a component can be unwell for several reasons, the one that its sentence names first is the title.
 const TITLES = {
-  docker: [[/permission denied|os error 13/i, "No permission to use Docker"]],
+  docker: [[/may not use|permission denied|os error 13/i, "No permission to use Docker"]],
   files: [[/(?:can't|cannot) be read|permission/i, "Files cannot be read"], [/does not answer|hang/i, "A file system does not answer"],
-    [/match(?:es)? no file/i, "A pattern matches no file"], [/not text|binary/i, "Binary files are skipped"]],
-  containers: [[/match(?:es)? no/i, "A pattern matches no container"]],
+    [/match(?:es)? no file/i, "A pattern matches no file"], [/not text|binary/i, "Files are not text"],
+    [/directories are not watched/i, "inotify is at its limit"]],
+  containers: [[/no container matches|match(?:es)? no/i, "A pattern matches no container"]],
   sink_loki: [[/share of the spool is full/i, "A label set has filled its share of the spool"], [/spool is full/i, "The spool is full"]],
 };
 
