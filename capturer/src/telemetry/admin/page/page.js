@@ -188,7 +188,7 @@ function troubled(row) {
     (row.state === "not captured" && !row.left_out) || /blocked|does not answer/.test(row.cause);
 }
 
-// Where groups of sinks fare differently, what each does: one may deliver while another waits.
+// Where outlets fare differently, what each does: one may deliver while another waits.
 function said(worst, rows) {
   const held = (row) => Boolean(row.held_up) || /blocked/.test(row.cause);
   const others = held(worst) ? rows.filter((row) => !held(row)) : [];
