@@ -163,10 +163,12 @@ function sourcesOf(now) {
     source.lag = lags.length ? Math.max(...lags) : undefined;
     const behind = behindFor(source, now.at);
     source.bad = source.rows.some(troubled);
-    source.attention = source.bad ? 2 : behind >= BEHIND_MS ? 1 : 0;
+    // What is left out for its age is as its owner wants it.
+    const isLeftOut = source.rows.some((row) => row.left_out && !/older/.test(row.left_out));
+    source.attention = source.bad ? 2 : behind >= BEHIND_MS || isLeftOut ? 1 : 0;
     source.last = last.length ? Math.min(...last) : undefined;
     source.losses = source.rows.reduce((sum, row) => sum + row.losses, 0);
-    source.what = said(worst, source.rows) + (source.attention === 1 ? `, behind for ${duration(behind)}` : "");
+    source.what = said(worst, source.rows) + (!source.bad && behind >= BEHIND_MS ? `, behind for ${duration(behind)}` : "");
   }
   for (const key of behindSince.keys()) if (!sources.has(key)) behindSince.delete(key);
   return [...sources.values()];
