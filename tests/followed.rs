@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home, program};
@@ -407,5 +407,82 @@ fn links_of_the_kubelet_are_followed_to_logs_of_pods() -> Result<()> {
         anyhow::Ok(())
     })?;
     assert_eq!(agent.metric("paths_passed_over{reason=\"out_of_roots\"}")?, 1.0);
+    agent.stop()
+}
+
+/// Days before now.
+fn set_age(path: &Path, days: u64) -> Result<()> {
+    let at = SystemTime::now() - Duration::from_secs(days * 86_400);
+    Ok(OpenOptions::new().append(true).open(path)?.set_modified(at)?)
+}
+
+/// What old files hold is passed over and said to be; what is added to them comes, whether the agent looks, is down or is
+/// killed, and whether the file is rotated meanwhile. What was read before is gone on with at any age.
+#[test]
+fn old_files_are_passed_over_and_read_on_when_they_grow() -> Result<()> {
+    let mut host = Host::new(&["*"], ", ignore_older: 2d")?;
+    for (name, days) in [("quiet.log", 10), ("quiet.log.1", 20), ("down.log", 5), ("turned.log", 4)] {
+        host.write(name)?;
+        host.write(name)?;
+        set_age(&host.path(name), days)?;
+    }
+    host.write("live.log.1")?;
+    set_age(&host.path("live.log.1"), 3)?;
+    host.expected.clear();
+    host.write("live.log.2")?;
+    fs::rename(host.path("live.log.2"), host.path("other.log"))?;
+    host.write("live.log")?;
+
+    let agent = host.home.start(&host.config)?;
+    host.all_came()?;
+    let older = "paths_passed_over{reason=\"older\"}";
+    wait_until("the old files to be counted", DEADLINE, || {
+        let count = agent.metric(older)?;
+        ensure!(count == 3.0, "{count}");
+        anyhow::Ok(())
+    })?;
+    await_health(&agent, true, &[])?;
+    let log = agent.log_text()?;
+    let said: Vec<&str> = log.lines().filter(|line| line.contains("ignore_older")).collect();
+    assert!(said.len() == 1 && said[0].contains("files=5") && said[0].contains("oldest 20 d ago"), "{log}");
+    let rows = agent.streams()?;
+    let left_out = rows.iter().filter(|row| row["left_out"] == "older than ignore_older");
+    assert_eq!(left_out.count(), 3, "{rows:?}");
+    let check =
+        Command::new(program()).args(["check", "-c"]).arg(host.home.path().join("config.yaml")).output()?;
+    let check = String::from_utf8_lossy(&check.stdout).into_owned();
+    for words in ["quiet.log (10 d ago)", "down.log (5 d ago)", "turned.log (4 d ago)", "ignore_older"] {
+        assert!(check.contains(words), "{words} is missing in {check}");
+    }
+
+    // It grows while the agent looks, and while it is rotated.
+    host.write("quiet.log")?;
+    host.all_came()?;
+    host.write("turned.log")?;
+    fs::rename(host.path("turned.log"), host.path("turned.log.1"))?;
+    host.write("turned.log")?;
+    host.all_came()?;
+    wait_until("the one that is left to be counted", DEADLINE, || {
+        let count = agent.metric(older)?;
+        ensure!(count == 1.0, "{count}");
+        anyhow::Ok(())
+    })?;
+    agent.stop()?;
+    // It grows while the agent is down; and one that was read grows old.
+    host.write("down.log")?;
+    set_age(&host.path("live.log"), 9)?;
+    set_age(&host.path("other.log"), 9)?;
+    let agent = host.home.start(&host.config)?;
+    host.all_came()?;
+    agent.kill()?;
+    host.write("live.log")?;
+    set_age(&host.path("live.log"), 9)?;
+    let agent = host.home.start(&host.config)?;
+    host.all_came()?;
+    for name in ["live.log", "other.log", "down.log", "quiet.log", "turned.log"] {
+        host.write(name)?;
+    }
+    host.all_came()?;
+    agent.assert_nothing_lost()?;
     agent.stop()
 }

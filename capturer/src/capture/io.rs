@@ -222,6 +222,8 @@ pub struct FoundFile {
     pub head: Vec<u8>,
     /// Of an archive: the length of its content, as its trailer gives it (modulo 2³²).
     pub unpacked_len: Option<u32>,
+    /// When its content last changed, nanoseconds since 1970.
+    pub modified_ns: i64,
 }
 
 /// A path that a pattern matches.
@@ -233,6 +235,10 @@ pub struct FoundPath {
     pub id: FileId,
     /// The file's path without links, if it is another.
     pub target: Option<String>,
+    /// Its length.
+    pub len: u64,
+    /// When its content last changed, nanoseconds since 1970.
+    pub modified_ns: i64,
 }
 
 impl FoundFile {

@@ -113,6 +113,7 @@ mod tests {
             len: 0,
             head: Vec::new(),
             unpacked_len: None,
+            modified_ns: 0,
         };
         let (none, it) = (BTreeSet::new(), BTreeSet::from([id]));
         let mut owners = Owners::default();

@@ -51,6 +51,12 @@ impl FileId {
         FileId { device, inode: stat.stx_ino, birth_ns }
     }
 
+    /// When the file's content last changed, nanoseconds since 1970.
+    pub fn modified_ns(stat: &Statx) -> i64 {
+        let at = stat.stx_mtime;
+        at.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(at.tv_nsec))
+    }
+
     /// Nothing that is known of the two says that they are different files.
     pub fn can_be(self, other: FileId) -> bool {
         let births_differ = self.birth_ns != other.birth_ns && self.birth_ns != 0 && other.birth_ns != 0;

@@ -123,6 +123,7 @@ impl Default for FileSet {
             follow_links: false,
             roots: Vec::new(),
             may_be_empty: false,
+            ignore_older: Duration::ZERO,
             format: FileFormat::Auto,
             text: TextRules { unfinished_line_after: seconds(5), ..TextRules::default() },
             start_at: StartAt::Beginning,

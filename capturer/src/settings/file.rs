@@ -29,8 +29,8 @@ pub(super) const DURATIONS: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(30 * 24 * 3600);
 /// For pauses, which may be left out.
 pub(super) const PAUSES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
-/// For what may be left out by 0 and otherwise is minutes to years.
-const ROTATE_EVERY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3660 * 24 * 3600);
+/// For what may be left out by 0 and otherwise is minutes to years: ages, and the time between rotations.
+const AGES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3660 * 24 * 3600);
 /// Largest bound on output files: 1 PiB, and as many files as a directory can be listed of.
 const OUTPUT_BYTES_CEILING: u64 = 1 << 50;
 const OUTPUT_FILES_CEILING: usize = 100_000;
@@ -290,6 +290,7 @@ fn read_file_monitor(s: &mut Section, into: &mut FileMonitor) {
         s.flag("follow_links", &mut set.follow_links);
         s.list("roots", &mut set.roots, units::root);
         s.flag("may_be_empty", &mut set.may_be_empty);
+        s.duration("ignore_older", AGES, &mut set.ignore_older);
         let formats = [
             ("auto", FileFormat::Auto),
             ("raw", FileFormat::Raw),
@@ -326,10 +327,10 @@ fn read_sinks(s: &mut Section, into: &mut Sinks) {
         s.read("file", &mut sink.file, FileTemplate::parse);
         s.choice("format", &OUTPUT_FORMATS, &mut sink.format);
         s.size("max_size", 0..=OUTPUT_BYTES_CEILING, &mut sink.max_size);
-        s.duration("rotate_every", ROTATE_EVERY, &mut sink.rotate_every);
+        s.duration("rotate_every", AGES, &mut sink.rotate_every);
         s.count("max_files", 0..=OUTPUT_FILES_CEILING, &mut sink.max_files);
         s.size("max_bytes", 0..=OUTPUT_BYTES_CEILING, &mut sink.max_bytes);
-        s.duration("max_age", ROTATE_EVERY, &mut sink.max_age);
+        s.duration("max_age", AGES, &mut sink.max_age);
         let ways = [("none", Compress::None), ("gzip", Compress::Gzip), ("zstd", Compress::Zstd)];
         s.choice("compress", &ways, &mut sink.compress);
         s.choice("fsync", &[("never", Fsync::Never), ("batch", Fsync::Batch)], &mut sink.fsync);

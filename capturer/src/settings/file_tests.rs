@@ -70,6 +70,22 @@ fn values_are_taken() {
     assert_eq!((&settings.sinks.local_file, settings.sinks.stdout), (&None, true));
 }
 
+/// Who sets 0 or nothing reads everything.
+#[test]
+fn files_are_ignored_from_the_age_that_is_set() {
+    const DAY_NS: i64 = 86_400_000_000_000;
+    let since = |more: &str| {
+        let settings = good(&format!("file_monitor: {{files: [{{paths: [/a]{more}}}]}}"));
+        settings.file_monitor.files[0].changed_since_ns(10 * DAY_NS)
+    };
+    assert_eq!(since(""), None);
+    assert_eq!(since(", ignore_older: 0s"), None);
+    assert_eq!(since(", ignore_older: 7d"), Some(3 * DAY_NS));
+    assert_eq!(since(", ignore_older: 1h"), Some(10 * DAY_NS - DAY_NS / 24));
+    // Older than 1970: nothing is.
+    assert_eq!(since(", ignore_older: 100d"), Some(-90 * DAY_NS));
+}
+
 #[test]
 fn unknown_keys() {
     check("data_dri: /x", "c.yaml:1:1: data_dri: unknown key; did you mean data_dir?");

@@ -308,6 +308,8 @@ pub struct FileSet {
     pub roots: Vec<PathBuf>,
     /// Nobody is alarmed when a pattern matches nothing.
     pub may_be_empty: bool,
+    /// What a file never seen before holds is not read if its last change is longer ago than this; 0 = it is.
+    pub ignore_older: Duration,
     /// What a line of the file is.
     pub format: FileFormat,
     /// What is made of its bytes.
@@ -316,6 +318,14 @@ pub struct FileSet {
     pub start_at: StartAt,
     /// Go into each record's `labels`.
     pub labels: BTreeMap<String, String>,
+}
+
+impl FileSet {
+    /// What a file never seen before holds is read at this time if it was changed since then; both nanoseconds since 1970.
+    pub fn changed_since_ns(&self, now_ns: i64) -> Option<i64> {
+        let older_ns = i64::try_from(self.ignore_older.as_nanos()).unwrap_or(i64::MAX);
+        (older_ns > 0).then(|| now_ns.saturating_sub(older_ns))
+    }
 }
 
 /// What is made of a file's bytes.

@@ -560,6 +560,8 @@ label_values! {
         Denied = "denied",
         /// A file that is not text.
         Binary = "binary",
+        /// Last changed longer ago than `ignore_older`, and never read before.
+        Older = "older",
     }
 }
 

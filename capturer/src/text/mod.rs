@@ -1,5 +1,6 @@
 //! Text, whatever it says: what may go to a terminal, names that are no UTF-8, encodings, levels, percent-encoding.
 
+pub(crate) mod age;
 pub(crate) mod encoding;
 pub(crate) mod label_values;
 pub(crate) mod level;

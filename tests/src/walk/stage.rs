@@ -133,6 +133,8 @@ impl Stage {
             Output::Shared => ("all.ndjson", "max_size: 0"),
             Output::Rotated => ("{path}.ndjson", "max_size: 1KiB, max_files: 0"),
         };
+        // Nothing here is so old: with it all is read as without.
+        let older = if self.walk.setup.output == Output::Shared { ", ignore_older: 1d" } else { "" };
         let globs = self.walk.setup.pattern.globs();
         let paths: Vec<String> =
             globs.iter().map(|glob| format!("\"{}/{glob}\"", self.logs.folder().display())).collect();
@@ -142,7 +144,7 @@ impl Stage {
             "data_dir: {home}/data\nadmin: {{listen: \"127.0.0.1:0\"}}\nlog: {{level: debug}}\n\
              container_monitor: {{enabled: false}}\nresource_monitoring: {{enabled: false}}\n\
              sinks:\n  local_file: {{directory: {home}/out, file: \"{file}\", compress: none, {more}}}\n\
-             file_monitor:\n  files: [{{paths: [{paths}], format: raw}}]\n"
+             file_monitor:\n  files: [{{paths: [{paths}], format: raw{older}}}]\n"
         )
     }
 

@@ -152,6 +152,7 @@ impl Disk {
             len: if file.compressed { len / 3 + 20 } else { len } as u64,
             head: file.content[..len.min(HEAD_BYTES)].to_vec(),
             unpacked_len: file.compressed.then_some(len as u32),
+            modified_ns: file.birth_ns,
         })
     }
 
@@ -175,7 +176,8 @@ impl Disk {
             path.rsplit_once('/').is_some_and(|(parent, name)| parent == directory && name.ends_with(ending))
         };
         let found = |path: &String| {
-            Some(FoundPath { path: path.clone(), id: self.found(path, 0, false)?.id, target: None })
+            let FoundFile { id, len, modified_ns, .. } = self.found(path, 0, false)?;
+            Some(FoundPath { path: path.clone(), id, target: None, len, modified_ns })
         };
         self.names.keys().filter(within).filter_map(found).collect()
     }

@@ -238,7 +238,10 @@ impl Capture {
 
     /// Paths of file_monitor that are found and give nothing, by what `capturer check` says of them too.
     pub fn passed_over(&self) -> BTreeMap<PassedOver, usize> {
-        let mut passed = BTreeMap::from([(PassedOver::Rotated, self.paths.rotated())]);
+        let mut passed = BTreeMap::from([
+            (PassedOver::Rotated, self.paths.rotated()),
+            (PassedOver::Older, self.ignored()),
+        ]);
         for (id, (reason, _)) in &self.unreadable.by_stream {
             let stream = self.streams.get(id).filter(|stream| stream.source.path.is_some());
             let is_first = stream.is_some_and(|stream| stream.source.outlet.index == 0);

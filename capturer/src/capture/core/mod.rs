@@ -18,6 +18,7 @@ mod containers;
 mod gauges;
 mod held;
 pub(crate) mod look;
+mod older;
 pub mod outlets;
 mod paths;
 mod quiet_files;

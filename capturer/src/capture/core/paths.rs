@@ -115,7 +115,7 @@ impl Missing {
 /// A hash of a look's answer.
 fn hash_of(found: &[FoundPath]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    for FoundPath { path, id, target } in found {
+    for FoundPath { path, id, target, .. } in found {
         (path, target, id.device, id.inode, id.birth_ns).hash(&mut hasher);
     }
     hasher.finish()
@@ -281,15 +281,17 @@ impl Capture {
             self.paths.since_ns[set] = now.unix_ns;
         }
         self.tracker.memory_mut().see(found.iter().map(|found| found.id));
+        let older = self.older(now, set, &found);
         let mut ids = BTreeMap::new();
         let mut targets = BTreeMap::new();
-        for FoundPath { path, id, target } in found {
+        for FoundPath { path, id, target, .. } in found {
             targets.extend(target.map(|target| (path.clone(), target)));
             ids.insert(path, id);
         }
         let (paths, with_rotated) = self.without_rotated(ids.keys().cloned().collect());
         let rotated = ids.len() - paths.len();
         let paths = self.without_others(now, paths, &ids, &targets);
+        self.tell_older(now, set, &older, &paths);
         for path in &paths {
             let came_back = self.paths.missing.remove(path).is_some();
             let target = targets.get(path).map(String::as_str);
@@ -570,6 +572,7 @@ impl Capture {
     fn follow_path_for(&mut self, now: Now, set: usize, path: &str, look: Look<'_>, outlet: usize) {
         let entry = &self.settings.file_monitor.files[set];
         let (format, labels) = (entry.format, entry.labels.clone());
+        let changed_since_ns = entry.changed_since_ns(now.unix_ns);
         let mut rules = entry.text;
         rules.binary = rules.binary.of_path(|| self.is_named(path));
         let is_new = self.tracker.is_made_since(look.id.map(|id| id.birth_ns));
@@ -609,6 +612,7 @@ impl Capture {
         let file = file.with_text(rules);
         let file = file.rotated_while_written(looked_ns).with_pipeline(source.pipeline.as_ref());
         let file = file.with_memory(places, reader, apart).named(path, target).found_as(look.id);
+        let file = file.ignoring_before(changed_since_ns);
         let reason = format!("matches file_monitor.files[{set}]");
         let stream = self.new_stream(now, source, Kind::File(Box::new(file)), reason, acked);
         self.add_stream(stream);

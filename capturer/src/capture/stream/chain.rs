@@ -14,6 +14,7 @@
 mod copies;
 mod known;
 mod link;
+mod older;
 mod orphan;
 mod position;
 #[cfg(test)]
@@ -121,6 +122,10 @@ pub struct Chain {
     present: BTreeSet<FileId>,
     /// Where an earlier run had gone on to in later files, should the first be gone before it is opened.
     reached: Vec<FilePlace>,
+    /// What files hold that were last changed before this time, and that nobody has read, is passed over.
+    ignore_before_ns: Option<i64>,
+    /// The live file whose content was passed over for this, and how long it was.
+    ignored: Option<(FileId, u64)>,
     /// Per channel: records that begin before this logical position were delivered in an earlier run.
     pub delivered_to: [u64; 2],
 }
@@ -169,6 +174,8 @@ impl Chain {
             listed: Vec::new(),
             present: BTreeSet::new(),
             reached: Vec::new(),
+            ignore_before_ns: None,
+            ignored: None,
             delivered_to: [0; 2],
         }
     }
@@ -313,7 +320,12 @@ impl Chain {
                     self.links.push_back(link_at(file.clone(), &place));
                 }
                 Some(_) => {}
-                None => self.links.push_back(link(file.clone())),
+                None if !self.is_to_be_ignored(&start, file) => self.links.push_back(link(file.clone())),
+                None if file.rank > 0 => self.known.pass_over(file),
+                None => {
+                    self.ignored = Some((file.id, file.len));
+                    self.links.push_back(Link { offset: file.len, ..link(file.clone()) });
+                }
             }
         }
         if let (Start::End, Some(first)) = (&start, self.links.front_mut()) {

@@ -16,6 +16,7 @@ fn file(rank: u32, inode: u64, content: &str) -> FoundFile {
         len: content.len() as u64,
         head: content.as_bytes()[..content.len().min(HEAD_BYTES)].to_vec(),
         unpacked_len: None,
+        modified_ns: 0,
     }
 }
 

@@ -219,6 +219,18 @@ impl FileSource {
         self
     }
 
+    /// What files hold that were last changed before this time, nanoseconds since 1970, and that nobody has read, is passed
+    /// over.
+    pub fn ignoring_before(mut self, ns: Option<i64>) -> FileSource {
+        self.chain.ignore_before(ns);
+        self
+    }
+
+    /// Its live file was passed over for its age, and nothing was added to it since.
+    pub fn is_ignored(&self) -> bool {
+        self.chain.is_ignored()
+    }
+
     /// What was read before, by whom, and under which names in its directory others are read.
     pub fn with_memory(mut self, places: Vec<FilePlace>, reader: Reader, apart: Vec<String>) -> FileSource {
         self.chain.remember(places);
@@ -261,7 +273,11 @@ impl FileSource {
         match (self.opened && !failed, self.scanning) {
             (true, _) => {
                 told.push(SourceEvent::Opened);
-                if self.start_is_end {
+                if self.is_ignored() {
+                    // No output has to stand there for it.
+                    cx.act(Action::Withdraw(self.stream));
+                }
+                if self.start_is_end || self.is_ignored() {
                     if self.format == FileFormat::Docker {
                         self.lines = ApiCursor::after(cx.now.unix_ns);
                     }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::own::Own;
 use super::patterns::{self, With};
@@ -19,6 +19,7 @@ use crate::limits::READ_BYTES;
 use crate::model::rotated_name;
 use crate::settings::{Binary, FileFormat, FileSet, PathPattern, Settings, TextRules};
 use crate::telemetry::metrics::PassedOver;
+use crate::text::age::age_text;
 use crate::text::path_text::name_of;
 use crate::text::terminal::shown;
 
@@ -115,11 +116,19 @@ fn look(set: &FileSet, own: &Own, named: &[PathPattern]) -> Vec<Look> {
     };
     let all: BTreeSet<String> = walk(set.paths.clone()).paths.into_keys().collect();
     let mut room = LOOKED_INTO_MAX;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_ns = set.changed_since_ns(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
     let looks = set.paths.iter().map(|pattern| {
         let mut found = walk(vec![pattern.clone()]);
         let mut report = std::mem::take(&mut found.reports[0]);
         let (mut files, mut not_utf8) = (Vec::new(), Vec::new());
-        for FoundPath { path, target, .. } in found.paths() {
+        for FoundPath { path, target, modified_ns, .. } in found.paths() {
+            let is_old = since_ns.is_some_and(|since_ns| modified_ns < since_ns);
+            if is_old && !is_rotated(set, &path, &all) {
+                let age = now.as_secs().saturating_sub((modified_ns.max(0) / 1_000_000_000) as u64);
+                report.pass(PassedOver::Older, format!("{path} ({} ago)", age_text(age)));
+                continue;
+            }
             let inside = if is_rotated(set, &path, &all) {
                 Inside::Unfit(PassedOver::Rotated)
             } else if room > 0 {
@@ -265,6 +274,34 @@ mod tests {
                 .unwrap_or_else(|| panic!("{part:?} is missing or not in its place in\n{text}"));
             rest = &rest[at + part.len()..];
         }
+    }
+
+    #[test]
+    fn old_files_are_named_with_their_age() {
+        let dir = tempfile::tempdir().unwrap();
+        let ages = [("new.log", 0), ("old.log", 3), ("old.log.1", 5), ("older.log", 40)];
+        for (name, days) in ages {
+            std::fs::write(dir.path().join(name), "text\n").unwrap();
+            let at = SystemTime::now() - Duration::from_secs(days * 86_400 + 60);
+            File::options().append(true).open(dir.path().join(name)).unwrap().set_modified(at).unwrap();
+        }
+        let set = |older: u64| FileSet {
+            paths: vec![PathPattern::new(dir.path().join("*").to_str().unwrap()).unwrap()],
+            ignore_older: Duration::from_secs(older * 86_400),
+            ..FileSet::default()
+        };
+        let shown = |older| {
+            let mut out = Vec::new();
+            for look in look(&set(older), &Own::of(&Settings::default()), &[]) {
+                look.show(0, &mut out).unwrap();
+            }
+            String::from_utf8(out).unwrap().replace(&format!("{}/", dir.path().display()), "")
+        };
+        let text = shown(2);
+        assert!(text.contains("*: 1 file\n      new.log\n"), "{text}");
+        assert!(text.contains("): old.log (3 d ago), older.log (40 d ago)\n"), "{text}");
+        assert!(text.contains("read with that): old.log.1\n"), "{text}");
+        assert!(shown(0).contains("*: 3 files\n"), "{}", shown(0));
     }
 
     #[test]

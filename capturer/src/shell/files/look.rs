@@ -128,8 +128,8 @@ fn scan_once(
         match look_at(dir, chain.directory, &name) {
             // The number of another file that was wanted.
             Ok((id, ..)) if rank == RANK_UNKNOWN && !chain.wanted.iter().any(|wanted| wanted.can_be(id)) => {}
-            Ok((id, len, head, unpacked_len)) => {
-                found.push(FoundFile { name, rank, compressed, id, len, head, unpacked_len });
+            Ok((id, len, modified_ns, head, unpacked_len)) => {
+                found.push(FoundFile { name, rank, compressed, id, len, head, unpacked_len, modified_ns });
             }
             // Renamed or removed since the listing.
             Err(FileError::Changed(_)) => {}
@@ -186,11 +186,11 @@ fn open_beneath(dir: &OwnedFd, directory: &str, name: &str) -> Result<OwnedFd, F
     Ok(file)
 }
 
-type Looked = (FileId, u64, Vec<u8>, Option<u32>);
+type Looked = (FileId, u64, i64, Vec<u8>, Option<u32>);
 
 fn look_at(dir: &OwnedFd, directory: &str, name: &str) -> Result<Looked, FileError> {
     let file = open_beneath(dir, directory, name)?;
-    let (id, len) = identify(&file).map_err(|errno| classify(errno, name, name))?;
+    let (id, len, modified_ns) = identify(&file).map_err(|errno| classify(errno, name, name))?;
     let unpacked_len = if name.ends_with(".gz") { unpacked_len(&file, len) } else { None };
     let mut head = Vec::with_capacity(HEAD_BYTES);
     let file = std::fs::File::from(file);
@@ -210,7 +210,7 @@ fn look_at(dir: &OwnedFd, directory: &str, name: &str) -> Result<Looked, FileErr
             if head.len() - end >= HOLE_BYTES_MIN || !head[..end].contains(&0) {
                 head.truncate(end);
             }
-            Ok((id, len, head, unpacked_len))
+            Ok((id, len, modified_ns, head, unpacked_len))
         }
     }
 }
@@ -222,10 +222,10 @@ fn unpacked_len(file: &OwnedFd, len: u64) -> Option<u32> {
     (read == 4).then(|| u32::from_le_bytes(trailer))
 }
 
-/// Identity and length of an open file.
-fn identify(file: &OwnedFd) -> rustix::io::Result<(FileId, u64)> {
+/// Identity and length of an open file, and when it was last changed.
+fn identify(file: &OwnedFd) -> rustix::io::Result<(FileId, u64, i64)> {
     let stat = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, FileId::ASKED)?;
-    Ok((FileId::of(&stat), stat.stx_size))
+    Ok((FileId::of(&stat), stat.stx_size, FileId::modified_ns(&stat)))
 }
 
 /// Opens a file that a scan found, if it is still that one, and looks whether what is expected stands in it. `beat` is
@@ -242,7 +242,7 @@ pub fn open(
     if !descriptors::may_keep(file.as_fd()) {
         return Err(classify(Errno::MFILE, directory, &found.name));
     }
-    let (id, len) = identify(&file).map_err(|errno| classify(errno, &found.name, &found.name))?;
+    let (id, len, _) = identify(&file).map_err(|errno| classify(errno, &found.name, &found.name))?;
     if id != found.id {
         return Err(FileError::Changed(format!("{directory}/{}", found.name)));
     }

@@ -362,7 +362,9 @@ impl Walk<'_> {
         self.found.reports[self.pattern].matched += 1;
         let path = text_of_path(shown).into_owned();
         let target = (at != shown).then(|| text_of_path(at).into_owned());
-        self.found.paths.insert(path.clone(), FoundPath { path, id, target });
+        let (len, modified_ns) = (stat.stx_size, FileId::modified_ns(stat));
+        let found = FoundPath { path: path.clone(), id, target, len, modified_ns };
+        self.found.paths.insert(path, found);
     }
 
     /// A compressed file that is no rotated file of a log beside it.

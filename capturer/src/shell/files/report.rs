@@ -72,6 +72,9 @@ pub fn cure(why: PassedOver) -> &'static str {
         PassedOver::Excluded => "left out by exclude",
         PassedOver::Hidden => "hidden: only a pattern with the dot names it, such as .*",
         PassedOver::Archive => "an archive whose log is not there: unpack it to have it read",
+        PassedOver::Older => {
+            "older than ignore_older: unless they were read before, only what is added from now on is read"
+        }
         PassedOver::Rotated => "a rotated file of a log that is followed: read with that",
         PassedOver::Denied => "may not be read by this user",
         PassedOver::Binary => {

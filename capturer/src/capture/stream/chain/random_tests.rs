@@ -32,6 +32,7 @@ impl Disk {
             len: content.len() as u64,
             head: content,
             unpacked_len: None,
+            modified_ns: 0,
         };
         self.rename(&mut file, rand);
         file

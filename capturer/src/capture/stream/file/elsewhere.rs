@@ -113,6 +113,7 @@ mod tests {
             len: text.len() as u64,
             head: text.to_vec(),
             unpacked_len: None,
+            modified_ns: 0,
         }
     }
 

@@ -160,6 +160,7 @@ pub(super) fn live_file() -> FoundFile {
         len: 4,
         head: b"one\n".to_vec(),
         unpacked_len: None,
+        modified_ns: 0,
     }
 }
 

@@ -80,7 +80,8 @@ impl FileSource {
     /// Fills its part of a row of `/api/v1/streams`.
     pub fn describe(&self, row: &mut StreamRow, now_ms: u64) {
         row.mode = "file".to_owned();
-        self.left_out().unwrap_or_default().clone_into(&mut row.left_out);
+        let ignored = self.is_ignored().then_some("older than ignore_older");
+        self.left_out().or(ignored).unwrap_or_default().clone_into(&mut row.left_out);
         row.operation = self.operation().to_owned();
         if !row.operation.is_empty() {
             row.operation_age_ms = Some(now_ms.saturating_sub(self.asked_ms));

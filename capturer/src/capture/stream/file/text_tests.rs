@@ -68,6 +68,7 @@ impl Host {
             len: self.bytes.len() as u64,
             head: self.bytes[..self.bytes.len().min(HEAD_BYTES)].to_vec(),
             unpacked_len: None,
+            modified_ns: 0,
         }
     }
 
