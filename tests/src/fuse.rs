@@ -1,4 +1,4 @@
-//! A file system that hangs when told to: a FUSE mount that shows the files of one directory, read only.
+//! A file system that hangs when told to: a FUSE mount that shows the files of one directory, which may be written too.
 //!
 //! It speaks the kernel's protocol itself (include/uapi/linux/fuse.h), because what matters here is not to answer, which
 //! no library offers. The directory shown is held open, so the mount may lie on top of it: then a program that has a
@@ -27,13 +27,19 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 const LOOKUP: u32 = 1;
 const FORGET: u32 = 2;
 const GETATTR: u32 = 3;
+const SETATTR: u32 = 4;
+const UNLINK: u32 = 10;
+const RENAME: u32 = 12;
 const OPEN: u32 = 14;
 const READ: u32 = 15;
+const WRITE: u32 = 16;
 const RELEASE: u32 = 18;
+const FSYNC: u32 = 20;
 const INIT: u32 = 26;
 const OPENDIR: u32 = 27;
 const READDIR: u32 = 28;
 const RELEASEDIR: u32 = 29;
+const CREATE: u32 = 35;
 const INTERRUPT: u32 = 36;
 const BATCH_FORGET: u32 = 42;
 
@@ -52,6 +58,8 @@ pub enum Hang {
     Nothing,
     /// Reads of files are taken and kept.
     Reads,
+    /// Writes to files are.
+    Writes,
     /// Openings of files are.
     Opens,
     /// Every name looked up is.
@@ -67,7 +75,8 @@ impl Hang {
         match self {
             Hang::Nothing | Hang::All => false,
             Hang::Reads => opcode == READ,
-            Hang::Opens => opcode == OPEN,
+            Hang::Writes => opcode == WRITE,
+            Hang::Opens => opcode == OPEN || opcode == CREATE,
             Hang::Lookups => opcode == LOOKUP,
             Hang::Listings => opcode == OPENDIR || opcode == READDIR,
         }
@@ -232,7 +241,13 @@ impl Server {
             LOOKUP => self.look_up(body),
             GETATTR => self.attributes(node, body),
             OPEN => self.open(node),
+            CREATE => self.create(body),
             READ => self.read(body),
+            WRITE => self.write(body),
+            SETATTR => self.set_attributes(node, body),
+            UNLINK => self.unlink(body),
+            RENAME => self.rename(body),
+            FSYNC => Ok(Vec::new()),
             OPENDIR => Ok(vec![0; 16]),
             READDIR => self.list(body),
             RELEASE => {
@@ -284,11 +299,62 @@ impl Server {
     }
 
     fn open(&mut self, node: u64) -> Reply {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::openat(&self.shown, self.name(node)?, flags, Mode::empty())?;
+        let open = |flags| {
+            let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            rustix::fs::openat(&self.shown, self.name(node)?, flags, Mode::empty())
+        };
+        let file = open(OFlags::RDWR).or_else(|_| open(OFlags::RDONLY))?;
+        Ok(self.keep_open(file))
+    }
+
+    fn keep_open(&mut self, file: OwnedFd) -> Vec<u8> {
         let handle = self.open.last_key_value().map_or(1, |(last, _)| last + 1);
         self.open.insert(handle, file.into());
-        Ok([handle, 0].iter().flat_map(|word| word.to_ne_bytes()).collect())
+        [handle, 0].iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+
+    fn create(&mut self, body: &[u8]) -> Reply {
+        let name = &body[16..];
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let name_text = OsString::from_vec(name[..name.len() - 1].to_vec());
+        let mode = Mode::from_raw_mode(u32_at(body, 4) & 0o777);
+        let file = rustix::fs::openat(&self.shown, &name_text, flags, mode)?;
+        let mut reply = self.look_up(name)?;
+        reply.extend(self.keep_open(file));
+        Ok(reply)
+    }
+
+    fn write(&self, body: &[u8]) -> Reply {
+        let file = self.open.get(&u64_at(body, 0)).ok_or(Errno::BADF)?;
+        let len = u32_at(body, 16);
+        let bytes = &body[40..40 + len as usize];
+        file.write_all_at(bytes, u64_at(body, 8)).map_err(|error| errno(&error))?;
+        Ok([len, 0].iter().flat_map(|word| word.to_ne_bytes()).collect())
+    }
+
+    fn set_attributes(&self, node: u64, body: &[u8]) -> Reply {
+        const SIZE: u32 = 1 << 3;
+        if u32_at(body, 0) & SIZE != 0 {
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let file = rustix::fs::openat(&self.shown, self.name(node)?, flags, Mode::empty())?;
+            rustix::fs::ftruncate(file, u64_at(body, 16))?;
+        }
+        // By name: the handle is in another place here.
+        self.attributes(node, &[0; 16])
+    }
+
+    fn unlink(&self, body: &[u8]) -> Reply {
+        let name = OsString::from_vec(body[..body.len() - 1].to_vec());
+        rustix::fs::unlinkat(&self.shown, name, AtFlags::empty())?;
+        Ok(Vec::new())
+    }
+
+    fn rename(&mut self, body: &[u8]) -> Reply {
+        let mut names = body[8..].split(|byte| *byte == 0).map(|name| OsString::from_vec(name.to_vec()));
+        let (Some(old), Some(new)) = (names.next(), names.next()) else { return Err(Errno::INVAL) };
+        rustix::fs::renameat(&self.shown, &old, &self.shown, &new)?;
+        self.names.values_mut().filter(|name| **name == old).for_each(|name| name.clone_from(&new));
+        Ok(Vec::new())
     }
 
     fn read(&self, body: &[u8]) -> Reply {

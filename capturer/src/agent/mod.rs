@@ -218,6 +218,18 @@ impl Agent {
     }
 }
 
+/// Waits for threads at the end of the process, and names those that do not end: their file system does not answer.
+async fn wait_at_end(mut threads: Vec<(String, JoinHandle<()>)>) -> Vec<String> {
+    let began = Instant::now();
+    loop {
+        threads.retain(|(_, thread)| !thread.is_finished());
+        if threads.is_empty() || began.elapsed() >= THREADS_PATIENCE {
+            return threads.into_iter().map(|(name, _)| format!("the sink {name}")).collect();
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
 impl Process {
     /// One run after the other, until the last is not followed by another.
     async fn live(mut self, first: Run) -> anyhow::Result<Vec<String>> {
@@ -225,10 +237,10 @@ impl Process {
         loop {
             self.witness.begin();
             let ended = self.turn(turning).await;
-            let Ended { left, next, threads, mut rest, old } = ended;
+            let Ended { mut left, next, threads, mut rest, old } = ended;
             let Some((ticket, new)) = next else {
                 if left.is_empty() {
-                    threads.into_iter().for_each(|(_, thread)| drop(thread.join()));
+                    left = wait_at_end(threads).await;
                 }
                 return Ok(left);
             };

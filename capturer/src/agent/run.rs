@@ -16,12 +16,14 @@ use crate::capture::discover::OwnContainer;
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
 use crate::model::delivery::FromSink;
-use crate::model::record::SinkId;
-use crate::settings::Settings;
+use crate::model::record::{OutputMark, SinkId};
+use crate::settings::{LocalFile, Settings};
 use crate::shell::Shell;
 use crate::shell::checkpoint::store;
 use crate::shell::files;
 use crate::shell::files::Files;
+use crate::shell::files::mounts::Mounts;
+use crate::sink::apart::{Apart, Place};
 use crate::sink::local_file::LocalFileSink;
 use crate::sink::loki::LokiSink;
 use crate::sink::stdout::StdoutSink;
@@ -147,33 +149,33 @@ fn open_sinks(
     claims: &Claims,
     sender: &UnboundedSender<FromThread>,
 ) -> anyhow::Result<Opened> {
-    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    let mut sinks: Vec<(Box<dyn Sink>, Option<Apart>)> = Vec::new();
     let made = make_sinks(settings, loaded, status, metrics, claims, &mut sinks);
     if let Err(error) = made {
         // Some have threads, which end by this.
-        sinks.iter_mut().for_each(|sink| drop(sink.flush()));
+        sinks.iter_mut().for_each(|(sink, _)| drop(sink.flush()));
         return Err(error);
     }
     let mut handles: Vec<(String, SinkHandle)> = Vec::new();
     let mut facts = Vec::new();
-    for (index, made) in sinks.into_iter().enumerate() {
+    for (index, (made, apart)) in sinks.into_iter().enumerate() {
         let name = made.name().to_owned();
         let is_network = made.is_network();
         metrics.expect_sink(&name);
         metrics.expect_pipelines(&name, &settings.pipelines);
         let report = sender.clone();
         let report = Box::new(move |from| drop(report.send(FromThread::Sink(from))));
-        let handle =
-            match sink::spawn(SinkId(index as u8), made, report, Arc::clone(status), Arc::clone(metrics)) {
-                Ok(handle) => handle,
-                Err(error) => {
-                    for (_, SinkHandle { sender, thread, .. }) in handles {
-                        drop(sender);
-                        let _ = thread.join();
-                    }
-                    return Err(error).with_context(|| format!("starting the sink {name}"));
+        let id = SinkId(index as u8);
+        let handle = match sink::spawn(id, made, apart, report, Arc::clone(status), Arc::clone(metrics)) {
+            Ok(handle) => handle,
+            Err(error) => {
+                for (_, SinkHandle { sender, thread, .. }) in handles {
+                    drop(sender);
+                    let _ = thread.join();
                 }
-            };
+                return Err(error).with_context(|| format!("starting the sink {name}"));
+            }
+        };
         // A file or standard output that could be opened accepts; with no container yet there is nothing else to show it.
         // Of a network sink its own delivery says so.
         if !is_network {
@@ -191,26 +193,58 @@ fn make_sinks(
     status: &Arc<Status>,
     metrics: &Arc<Metrics>,
     claims: &Claims,
-    sinks: &mut Vec<Box<dyn Sink>>,
+    sinks: &mut Vec<(Box<dyn Sink>, Option<Apart>)>,
 ) -> anyhow::Result<()> {
     if let Some(local) = &settings.sinks.local_file {
-        let none = BTreeMap::new();
-        let marks = loaded.outputs.get("local_file").unwrap_or(&none);
+        let (marks, there, apart) = apart(local, loaded.outputs.remove("local_file"), claims);
         let (sink, restored) =
-            LocalFileSink::open(local, marks, claims.clone()).context("sinks.local_file")?;
+            LocalFileSink::open(local, &marks, claims.clone()).context("sinks.local_file")?;
         for note in restored.notes {
             tracing::info!("local_file: {note}");
         }
-        loaded.outputs.insert("local_file".to_owned(), restored.marks);
-        sinks.push(Box::new(sink));
+        let marks = restored.marks.into_iter().chain(there).collect();
+        loaded.outputs.insert("local_file".to_owned(), marks);
+        sinks.push((Box::new(sink), Some(apart)));
     }
     if let Some(loki) = &settings.sinks.loki {
         let sink = LokiSink::open(loki, &settings.data_dir, metrics, status, claims).context("sinks.loki")?;
-        sinks.push(Box::new(sink));
+        sinks.push((Box::new(sink), None));
     }
     if settings.sinks.stdout {
         let stdout = StdoutSink::new(settings.sinks.stdout_format, claims);
-        sinks.push(Box::new(stdout.context("sinks.stdout")?));
+        sinks.push((Box::new(stdout.context("sinks.stdout")?), None));
     }
     Ok(())
+}
+
+type Marks = BTreeMap<String, OutputMark>;
+
+/// The marks of outputs on local disks, those of the others, and who writes the others. Those are looked at by their own
+/// threads: a start does not wait for a file system that hangs.
+fn apart(local: &LocalFile, loaded: Option<Marks>, claims: &Claims) -> (Marks, Marks, Apart) {
+    let directory = std::path::absolute(&local.directory).unwrap_or_else(|_| local.directory.clone());
+    let (mut mounts, beneath) = (Mounts::new(), directory.clone());
+    let mut place_of = move |output: &str| {
+        mounts.refresh();
+        let at = beneath.join(output);
+        let mount = mounts.on_the_way(at.parent().unwrap_or(&beneath))?;
+        Some(Place { id: mount.lane.0, what: mount.describe(), cure: mount.cure() })
+    };
+    let (mut here, mut there) = (Marks::new(), BTreeMap::<u64, Marks>::new());
+    for (path, mark) in loaded.unwrap_or_default() {
+        let marks = place_of(&path).map_or(&mut here, |place| there.entry(place.id).or_default());
+        marks.insert(path, mark);
+    }
+    let all_there = there.values().flatten().map(|(path, mark)| (path.clone(), mark.clone())).collect();
+    let (local, claims) = (local.clone(), claims.clone());
+    let open = move |place: u64| {
+        let none = Marks::new();
+        let marks = there.get(&place).unwrap_or(&none);
+        let (sink, restored) = LocalFileSink::open(&local, marks, claims.clone())?;
+        for note in restored.notes {
+            tracing::info!("local_file: {note}");
+        }
+        Ok(Box::new(sink) as Box<dyn Sink>)
+    };
+    (here, all_there, Apart { directory, place_of: Box::new(place_of), open: Arc::new(open) })
 }

@@ -10,7 +10,7 @@ use crate::model::record::{Batch, Source, StreamId};
 use crate::pipeline::Processed;
 
 /// This many blocked outputs are named one by one.
-const NAMED_MAX: usize = 3;
+pub(super) const NAMED_MAX: usize = 3;
 
 /// Something a sink is to do for one stream.
 pub(super) enum Job {
@@ -59,6 +59,11 @@ struct Output {
 impl Held {
     pub(super) fn is_empty(&self) -> bool {
         self.outputs.is_empty()
+    }
+
+    /// Something of a stream waits.
+    pub(super) fn has(&self, stream: StreamId) -> bool {
+        self.streams.contains_key(&stream)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -11,6 +11,7 @@
 //!
 //! Not here: checkpoints. A sink only says what it has and, for files, how long its output is.
 
+pub(crate) mod apart;
 pub(crate) mod dead_letters;
 pub(crate) mod file_name;
 #[cfg(feature = "fuzz")]
@@ -29,6 +30,7 @@ mod steps;
 mod tap;
 #[cfg(test)]
 pub(crate) mod testing;
+mod troubles;
 
 use std::fmt;
 use std::io;

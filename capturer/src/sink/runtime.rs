@@ -21,12 +21,15 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::apart::{Apart, Lanes, News, OpenAt, Place, Report, Shared};
 use super::held::{Held, Job};
 use super::steps::Steps;
+use super::troubles::{Part, Troubles};
 use super::{Sink, SinkError, SinkErrorKind, tap};
 use crate::limits::SINK_RETRY_MS_MAX;
 use crate::model::delivery::{FromSink, ToSink};
@@ -52,47 +55,109 @@ pub struct SinkHandle {
     pub thread: JoinHandle<()>,
 }
 
-/// Starts a sink's thread. `report` is called on it and must not block.
+/// Starts a sink's thread. `report` must not block. What `apart` says gets threads of its own.
 pub fn spawn(
     id: SinkId,
     sink: Box<dyn Sink>,
-    report: Box<dyn Fn(FromSink) + Send>,
+    apart: Option<Apart>,
+    report: Box<dyn Fn(FromSink) + Send + Sync>,
     status: Arc<Status>,
     metrics: Arc<Metrics>,
 ) -> io::Result<SinkHandle> {
     let (sender, inbox) = channel();
+    let report: Report = Arc::from(report);
     let component = format!("sink_{}", sink.name());
     status.expect_sink(sink.name());
     status.set_health(&component, true, "no record has come yet");
-    let beat = status.beat(&component);
-    let mut worker = Worker {
+    let of_all = OfAll {
         id,
+        name: sink.name().to_owned(),
+        troubles: Arc::new(Troubles::new(component.clone(), sink.name(), &status, &metrics)),
         component,
-        beat,
-        steps: Steps::new(sink.name(), Arc::clone(&metrics)),
-        metrics,
-        sink,
-        report,
         status,
-        inbox,
-        set_aside: VecDeque::new(),
-        gathered: Vec::new(),
-        commit_at: None,
-        give_up_at: None,
-        held: Held::default(),
-        trouble: None,
-        accepted: false,
-        not_utf8: BTreeSet::new(),
+        metrics,
     };
-    let thread = std::thread::Builder::new()
-        // The kernel shows 15 characters of it.
-        .name(format!("sink-{}", worker.sink.name()))
-        .spawn(move || worker.run())?;
+    let beat = of_all.status.beat(&of_all.component);
+    let lanes = apart.map(|apart| Lanes::new(id, apart, Arc::clone(&report)));
+    // The kernel shows 15 characters of it.
+    let name = format!("sink-{}", sink.name());
+    let mut worker = Worker { lanes, ..Worker::new(of_all, Part::Own, beat, sink, inbox, report) };
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        worker.run();
+        let lanes = worker.lanes.take();
+        // What it has open is closed before others are waited for.
+        drop(worker);
+        if let Some(lanes) = lanes {
+            lanes.join();
+        }
+    })?;
     Ok(SinkHandle { sender, thread })
+}
+
+/// What all threads of a sink share.
+#[derive(Clone)]
+struct OfAll {
+    id: SinkId,
+    name: String,
+    /// Name of its component in health.
+    component: String,
+    troubles: Arc<Troubles>,
+    status: Arc<Status>,
+    metrics: Arc<Metrics>,
+}
+
+/// Starts the thread of a lane. Its sink is opened there.
+fn spawn_lane(
+    of_all: OfAll,
+    place: u64,
+    open: OpenAt,
+    shared: Arc<Shared>,
+    report: Report,
+) -> io::Result<(Sender<ToSink>, JoinHandle<()>)> {
+    let (sender, inbox) = channel();
+    let name = format!("sink-{}-{}", of_all.name.chars().take(5).collect::<String>(), place % 10_000);
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        if let Some(sink) = open_lane(&open, place, &shared) {
+            let told = Arc::clone(&shared);
+            let report: Report = Arc::new(move |from| told.tell(from, &report));
+            let beat = Arc::clone(&shared.beat);
+            let worker = Worker::new(of_all, Part::Lane(place), beat, sink, inbox, report);
+            let mut worker = Worker { lane: Some(Arc::clone(&shared)), ..worker };
+            worker.run();
+            // To close what it has open may hang as well.
+            let _step = shared.beat.step();
+            drop(worker);
+        }
+        shared.ended.store(true, Ordering::Relaxed);
+    })?;
+    Ok((sender, thread))
+}
+
+/// `None` = given up.
+fn open_lane(open: &OpenAt, place: u64, shared: &Shared) -> Option<Box<dyn Sink>> {
+    let mut failures = 0;
+    while !shared.gives_up.load(Ordering::Relaxed) {
+        let step = shared.beat.step();
+        let opened = open(place);
+        drop(step);
+        match opened {
+            Ok(sink) => {
+                shared.set_trouble(None);
+                return Some(sink);
+            }
+            Err(error) => shared.set_trouble(Some(error.to_string())),
+        }
+        std::thread::sleep(retry_pause(failures, chance()));
+        failures += 1;
+    }
+    None
 }
 
 struct Worker {
     id: SinkId,
+    of_all: OfAll,
+    /// Which of the sink's threads this is.
+    part: Part,
     /// Name of its component in health.
     component: String,
     /// What it writes to may hang, and nothing ends that.
@@ -101,9 +166,13 @@ struct Worker {
     steps: Steps,
     metrics: Arc<Metrics>,
     sink: Box<dyn Sink>,
-    report: Box<dyn Fn(FromSink) + Send>,
+    report: Report,
     status: Arc<Status>,
     inbox: Receiver<ToSink>,
+    /// Outputs that are written by threads of their own.
+    lanes: Option<Lanes>,
+    /// It is such a thread.
+    lane: Option<Arc<Shared>>,
     /// Taken off the inbox during a pause; comes before what is still in it.
     set_aside: VecDeque<ToSink>,
     /// Delivered and not committed yet.
@@ -123,19 +192,62 @@ struct Worker {
 }
 
 impl Worker {
+    fn new(
+        of_all: OfAll,
+        part: Part,
+        beat: Arc<Beat>,
+        sink: Box<dyn Sink>,
+        inbox: Receiver<ToSink>,
+        report: Report,
+    ) -> Worker {
+        Worker {
+            id: of_all.id,
+            part,
+            component: of_all.component.clone(),
+            beat,
+            steps: Steps::new(&of_all.name, Arc::clone(&of_all.metrics)),
+            metrics: Arc::clone(&of_all.metrics),
+            sink,
+            report,
+            status: Arc::clone(&of_all.status),
+            of_all,
+            inbox,
+            lanes: None,
+            lane: None,
+            set_aside: VecDeque::new(),
+            gathered: Vec::new(),
+            commit_at: None,
+            give_up_at: None,
+            held: Held::default(),
+            trouble: None,
+            accepted: false,
+            not_utf8: BTreeSet::new(),
+        }
+    }
+
     fn run(&mut self) {
         while let Some(message) = self.next_message() {
             #[cfg(feature = "test-faults")]
             crate::faults::here();
-            if self.handle(message).is_none() {
+            if self.receive(message).is_none() {
                 break;
             }
+        }
+        if let Some(lanes) = &self.lanes {
+            lanes.stop(self.give_up_at);
         }
         self.held.all_due();
         let _ = self.retry_held();
         let _ = self.commit();
-        if let Err(error) = self.sink.flush() {
+        let beat = Arc::clone(&self.beat);
+        let step = beat.step();
+        let flushed = self.sink.flush();
+        drop(step);
+        if let Err(error) = flushed {
             self.on_failure(&error);
+        }
+        if let Some(lanes) = &self.lanes {
+            lanes.wait(self.give_up_at);
         }
         (self.report)(FromSink::Stopped(self.id));
     }
@@ -144,10 +256,12 @@ impl Worker {
     fn next_message(&mut self) -> Option<ToSink> {
         let message = loop {
             self.retry_held()?;
+            self.look_at_lanes();
             if let Some(message) = self.set_aside.pop_front() {
                 break message;
             }
-            let wake_at = self.commit_at.into_iter().chain(self.held.next_attempt()).min();
+            let look_at = self.lanes.as_ref().and_then(Lanes::next_look);
+            let wake_at = self.commit_at.into_iter().chain(self.held.next_attempt()).chain(look_at).min();
             let Some(wake_at) = wake_at else { break self.inbox.recv().ok()? };
             match self.inbox.recv_timeout(wake_at.saturating_duration_since(Instant::now())) {
                 Ok(message) => break message,
@@ -197,18 +311,68 @@ impl Worker {
         Some(())
     }
 
+    /// Does it, or sends it to the thread whose it is. `None` = given up.
+    fn receive(&mut self, message: ToSink) -> Option<()> {
+        let message = match &mut self.lanes {
+            None => message,
+            Some(lanes) => {
+                let output = Lanes::output_of(&*self.sink, &message);
+                let is_held = match &message {
+                    ToSink::Attach(source) => self.held.has(source.id),
+                    _ => false,
+                };
+                let (of_all, report) = (&self.of_all, lanes.report());
+                let open = lanes.open_at();
+                let mut start = |place: &Place, shared: Arc<Shared>| {
+                    spawn_lane(of_all.clone(), place.id, Arc::clone(&open), shared, Arc::clone(&report))
+                };
+                let beat = || of_all.status.lone_beat();
+                match lanes.route(message, output, is_held, &beat, &mut start) {
+                    Some(message) => message,
+                    None => return Some(()),
+                }
+            }
+        };
+        self.handle(message)
+    }
+
+    /// Says which lanes hang, and lets streams change over for which it is time.
+    fn look_at_lanes(&mut self) {
+        let Some(lanes) = &mut self.lanes else { return };
+        let held = &self.held;
+        // In front of all that came since.
+        for message in lanes.moved(&|stream| held.has(stream)).into_iter().rev() {
+            self.set_aside.push_front(message);
+        }
+        for News { id, text, outputs, is_new } in lanes.look() {
+            match &text {
+                Some(text) if is_new => tracing::warn!(component = %self.component, "{text}"),
+                None => tracing::info!(component = %self.component, "an output that hung answers again"),
+                Some(_) => {}
+            }
+            let text = text.map(|text| format!("{text}; their sources wait, all others go on"));
+            self.of_all.troubles.set(Part::Hung(id), text, outputs);
+        }
+    }
+
     /// `None` = given up.
     fn handle(&mut self, message: ToSink) -> Option<()> {
+        let beat = Arc::clone(&self.beat);
         let job = match message {
             ToSink::Attach(source) => Job::Attach(source),
             ToSink::Batch(batch) => Job::Batch { batch, made: None },
             ToSink::Detach(stream) => Job::Detach(stream),
             ToSink::Withdraw(stream) => {
+                let _step = beat.step();
                 self.sink.withdraw(stream);
                 return Some(());
             }
             ToSink::Saved(marks) => {
+                let _step = beat.step();
                 self.sink.saved(&marks);
+                if let Some(lane) = &self.lane {
+                    lane.saved_told.store(false, Ordering::Relaxed);
+                }
                 return Some(());
             }
             ToSink::Stop { .. } => unreachable!("next_message ends there"),
@@ -425,15 +589,16 @@ impl Worker {
 
     /// Says which outputs are blocked, and when none is any more.
     fn tell_held(&mut self) {
-        let name = self.sink.name();
-        self.metrics.outputs_blocked.with_label_values(&[name]).set(self.held.len() as i64);
-        let Some(outputs) = self.held.outputs() else { return self.on_success() };
+        let Some(outputs) = self.held.outputs() else {
+            self.of_all.troubles.set_outputs(self.part, 0);
+            return self.on_success();
+        };
         let message = format!("{outputs}, {}", self.held.consequence());
         if self.trouble.as_ref() != Some(&outputs) {
             tracing::warn!(component = %self.component, "{message}");
             self.trouble = Some(outputs);
         }
-        self.status.set_health(&self.component, false, message);
+        self.of_all.troubles.set(self.part, Some(message), self.held.len());
     }
 
     fn on_failure(&mut self, error: &SinkError) {
@@ -447,7 +612,7 @@ impl Worker {
         let message = format!("{error}; {consequence}");
         if self.trouble.as_ref() != Some(&message) {
             tracing::warn!(component = %self.component, "{message}");
-            self.status.set_health(&self.component, false, message.clone());
+            self.of_all.troubles.set(self.part, Some(message.clone()), self.held.len());
             self.trouble = Some(message);
         }
     }
@@ -455,15 +620,14 @@ impl Worker {
     fn on_success(&mut self) {
         if self.held.is_empty() && self.trouble.take().is_some() {
             tracing::info!(component = %self.component, "works again");
-            self.status.set_health(&self.component, true, "works again");
+            self.of_all.troubles.set(self.part, None, 0);
         }
         if !self.accepted && self.held.is_empty() {
             self.accepted = true;
             if self.sink.is_network() {
-                let message = "takes records into its spool";
-                self.status.set_health(&self.component, true, message);
+                self.of_all.troubles.say_well("takes records into its spool");
             } else {
-                self.status.set_health(&self.component, true, "accepts records");
+                self.of_all.troubles.say_well("accepts records");
                 self.status.sink_accepted(self.sink.name());
             }
         }

@@ -92,7 +92,7 @@ fn start_with(fake: &Fake, metrics: &Arc<Metrics>) -> (SinkHandle, Receiver<From
     let status = Arc::new(Status::default());
     let report = Box::new(move |message| tell.send(message).unwrap());
     let handle =
-        spawn(SinkId(3), Box::new(fake.clone()), report, status.clone(), Arc::clone(metrics)).unwrap();
+        spawn(SinkId(3), Box::new(fake.clone()), None, report, status.clone(), Arc::clone(metrics)).unwrap();
     (handle, told, status)
 }
 

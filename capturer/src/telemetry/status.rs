@@ -190,6 +190,12 @@ pub struct Beat {
 pub struct Step<'a>(&'a Beat);
 
 impl Beat {
+    /// For how long the step under way has been; zero if there is none.
+    pub fn age(&self) -> Duration {
+        let since = Duration::from_millis(self.busy_since_ms.load(Ordering::Relaxed));
+        if since.is_zero() { Duration::ZERO } else { self.started.elapsed().saturating_sub(since) }
+    }
+
     /// A step begins.
     pub fn step(&self) -> Step<'_> {
         let now = self.started.elapsed().as_millis() as u64;
@@ -359,13 +365,15 @@ impl Status {
         lock(&self.health).clone()
     }
 
+    /// A beat that no component has.
+    pub fn lone_beat(&self) -> Arc<Beat> {
+        let (busy_since_ms, steps) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Beat { started: self.started, busy_since_ms, steps })
+    }
+
     /// The beat of a component, made by the first who asks.
     pub fn beat(&self, component: &str) -> Arc<Beat> {
-        let new = || {
-            let (busy_since_ms, steps) = (AtomicU64::new(0), AtomicU64::new(0));
-            Arc::new(Beat { started: self.started, busy_since_ms, steps })
-        };
-        Arc::clone(lock(&self.beats).entry(component.to_owned()).or_insert_with(new))
+        Arc::clone(lock(&self.beats).entry(component.to_owned()).or_insert_with(|| self.lone_beat()))
     }
 
     /// Per component that has a beat: milliseconds that its step has been under way, 0 if there is none; and how many

@@ -17,7 +17,7 @@ mod lane;
 pub mod listing;
 mod listings;
 mod look;
-mod mounts;
+pub mod mounts;
 mod own;
 pub(crate) mod patterns;
 pub(crate) mod report;

@@ -1,0 +1,451 @@
+//! Outputs on file systems that may hang. Nothing in the kernel ends a call that hangs there, so each such file system has a
+//! thread and a sink of its own, a *lane*; what hangs on it makes wait only what goes there.
+//!
+//! ```text
+//! inbox ─▶ the sink's thread ─┬─ output on a local disk: done here
+//!                             └─ output on a mount that may hang ─▶ its lane (runtime.rs once more) ─▶ answers
+//! ```
+//! A stream's messages go to one lane, in order, and a stream changes over when nothing of it is out on the old one. So
+//! answers keep their order within a stream and within an output.
+//!
+//! A lane whose step takes longer than [`LANE_PATIENCE`] hangs. What is out there is told as held, as for an output that
+//! takes nothing, and named with its cure; a Stop does not wait for it. What the step did nobody knows before it returns, and
+//! nothing else touches the output until then: its answer comes late, and all goes on in order.
+//!
+//! Bounds: a thread for each such file system, and what is out there is bounded by who sends (runtime.rs).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::held::NAMED_MAX;
+use super::{Sink, SinkError};
+use crate::model::delivery::{FromSink, ToSink};
+use crate::model::record::{SinkId, Source, StreamId};
+use crate::telemetry::status::Beat;
+
+/// A step that takes longer is believed to hang. The files of sources have as long.
+const LANE_PATIENCE: Duration = Duration::from_secs(3);
+/// So often lanes are looked at while something is out there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// So often it is looked whether a stream may change over, and whether lanes have ended.
+const WAIT_EVERY: Duration = Duration::from_millis(20);
+
+/// A file system that may hang.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Tells it from others.
+    pub id: u64,
+    /// For people: `/srv/out (nfs4)`.
+    pub what: String,
+    /// What to do when it hangs.
+    pub cure: String,
+}
+
+/// Which outputs are on which file system, and how a sink for one is opened.
+pub struct Apart {
+    /// Outputs are beneath it; for people.
+    pub directory: PathBuf,
+    /// Of an output; `None` = it is on a local disk.
+    pub place_of: Box<dyn FnMut(&str) -> Option<Place> + Send>,
+    /// Opens a sink for a place. It is called on the thread of that, for it may hang.
+    pub open: OpenAt,
+}
+
+/// See [`Apart::open`].
+pub type OpenAt = Arc<dyn Fn(u64) -> Result<Box<dyn Sink>, SinkError> + Send + Sync>;
+/// Tells capture something. Never blocks.
+pub(super) type Report = Arc<dyn Fn(FromSink) + Send + Sync>;
+
+/// What a lane and the sink's thread both see of it.
+pub(super) struct Shared {
+    pub(super) beat: Arc<Beat>,
+    out: Mutex<Out>,
+    /// A word of a saved checkpoint is under way.
+    pub(super) saved_told: AtomicBool,
+    pub(super) ended: AtomicBool,
+    /// No other attempt to open it is made.
+    pub(super) gives_up: AtomicBool,
+}
+
+/// What was sent and not answered.
+#[derive(Default)]
+struct Out {
+    streams: BTreeMap<StreamId, Waiting>,
+    /// Why it can't even be opened.
+    trouble: Option<String>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    output: Arc<str>,
+    /// Oldest first. Those that capture was told of as held are the first of them.
+    jobs: VecDeque<Job>,
+    /// Of so many the lane itself said that their output takes nothing.
+    held_there: usize,
+    /// Capture was told that it waits.
+    is_told: bool,
+}
+
+struct Job {
+    /// 0 = it is no batch.
+    bytes: u64,
+    is_told: bool,
+}
+
+impl Shared {
+    fn out(&self) -> MutexGuard<'_, Out> {
+        // Whole values only are written.
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_trouble(&self, trouble: Option<String>) {
+        self.out().trouble = trouble;
+    }
+
+    /// What the lane has to tell goes to capture, in step with what the sink's thread tells of it.
+    pub(super) fn tell(&self, from: FromSink, report: &Report) {
+        let mut out = self.out();
+        match from {
+            // One of several threads of the sink.
+            FromSink::Stopped(_) => {}
+            FromSink::Held { sink, stream, bytes, cause } => {
+                let mut fresh = true;
+                if let Some(waiting) = out.streams.get_mut(&stream) {
+                    if let Some(job) = waiting.jobs.get_mut(waiting.held_there) {
+                        fresh = !std::mem::replace(&mut job.is_told, true);
+                    }
+                    waiting.held_there += 1;
+                }
+                report(FromSink::Held { sink, stream, bytes: if fresh { bytes } else { 0 }, cause });
+            }
+            FromSink::Freed { .. } => report(from),
+            FromSink::Attached { sink, stream, .. } => {
+                report(from);
+                out.done(sink, stream, report);
+            }
+            FromSink::Ack(ack) => {
+                let (sink, stream) = (ack.sink, ack.batch.source.id);
+                report(FromSink::Ack(ack));
+                out.done(sink, stream, report);
+            }
+        }
+    }
+}
+
+impl Out {
+    fn done(&mut self, sink: SinkId, stream: StreamId, report: &Report) {
+        let Some(waiting) = self.streams.get_mut(&stream) else { return };
+        waiting.jobs.pop_front();
+        waiting.held_there = waiting.held_there.saturating_sub(1);
+        if waiting.jobs.is_empty() {
+            let is_told = waiting.is_told;
+            self.streams.remove(&stream);
+            if is_told {
+                report(FromSink::Freed { sink, stream });
+            }
+        }
+    }
+
+    /// All that is out waits for a file system that hangs.
+    fn hold_all(&mut self, sink: SinkId, directory: &std::path::Path, cause: &str, report: &Report) {
+        for (&stream, waiting) in &mut self.streams {
+            let output = directory.join(&*waiting.output).display().to_string();
+            let cause: Arc<str> = format!("{output}: {cause}").into();
+            for job in waiting.jobs.iter_mut().filter(|job| !job.is_told) {
+                (job.is_told, waiting.is_told) = (true, true);
+                report(FromSink::Held { sink, stream, bytes: job.bytes, cause: Arc::clone(&cause) });
+            }
+        }
+    }
+
+    fn outputs(&self) -> BTreeSet<Arc<str>> {
+        self.streams.values().map(|waiting| Arc::clone(&waiting.output)).collect()
+    }
+}
+
+/// A lane as the sink's thread has it.
+struct Lane {
+    place: Place,
+    sender: Sender<ToSink>,
+    thread: JoinHandle<()>,
+    shared: Arc<Shared>,
+    /// What it hangs in was said.
+    is_stuck: bool,
+}
+
+impl Lane {
+    /// Why it does not answer, without how long.
+    fn stuck(&self) -> Option<String> {
+        let Place { what, cure, .. } = &self.place;
+        if let Some(trouble) = &self.shared.out().trouble {
+            return Some(trouble.clone());
+        }
+        (self.shared.beat.age() >= LANE_PATIENCE).then(|| format!("{what} does not answer: {cure}"))
+    }
+
+    fn has(&self, stream: StreamId) -> bool {
+        self.shared.out().streams.contains_key(&stream)
+    }
+
+    fn send(&self, message: ToSink, output: Option<&Arc<str>>) {
+        let job = match &message {
+            ToSink::Attach(source) => Some((source.id, 0)),
+            ToSink::Batch(batch) => {
+                Some((batch.source.id, (batch.read.capacity() + batch.made.capacity()) as u64))
+            }
+            _ => None,
+        };
+        if let Some((stream, bytes)) = job {
+            let mut out = self.shared.out();
+            let waiting = out.streams.entry(stream).or_default();
+            if let Some(output) = output {
+                waiting.output = Arc::clone(output);
+            }
+            waiting.jobs.push_back(Job { bytes, is_told: false });
+        }
+        // It ends with this sender, or once it was told to.
+        let _ = self.sender.send(message);
+    }
+}
+
+/// What is to be said of lanes that hang.
+pub(super) struct News {
+    /// The lane.
+    pub(super) id: u64,
+    /// Which outputs hang, why and for how long; `None` = it answers again.
+    pub(super) text: Option<String>,
+    /// How many outputs wait.
+    pub(super) outputs: usize,
+    /// It was not so before.
+    pub(super) is_new: bool,
+}
+
+/// How a lane is started: its thread gets these.
+pub(super) type Start<'a> =
+    &'a mut dyn FnMut(&Place, Arc<Shared>) -> std::io::Result<(Sender<ToSink>, JoinHandle<()>)>;
+
+/// The lanes of a sink.
+pub(super) struct Lanes {
+    sink: SinkId,
+    apart: Apart,
+    report: Report,
+    lanes: BTreeMap<u64, Lane>,
+    /// Streams that are on a lane, and their outputs.
+    homes: BTreeMap<StreamId, (u64, Arc<str>)>,
+    /// What waits until nothing of a stream is out where it was.
+    moving: BTreeMap<StreamId, VecDeque<ToSink>>,
+    look_at: Option<Instant>,
+}
+
+impl Lanes {
+    pub(super) fn new(sink: SinkId, apart: Apart, report: Report) -> Lanes {
+        Lanes {
+            sink,
+            apart,
+            report,
+            lanes: BTreeMap::new(),
+            homes: BTreeMap::new(),
+            moving: BTreeMap::new(),
+            look_at: None,
+        }
+    }
+
+    pub(super) fn report(&self) -> Report {
+        Arc::clone(&self.report)
+    }
+
+    pub(super) fn open_at(&self) -> OpenAt {
+        Arc::clone(&self.apart.open)
+    }
+
+    /// Sends a message on, or gives it back for the sink's own thread. `output` is where the stream goes from an Attach on,
+    /// `is_held` whether something of the stream waits on the sink's own thread.
+    pub(super) fn route(
+        &mut self,
+        message: ToSink,
+        output: Option<Arc<str>>,
+        is_held: bool,
+        beat: &dyn Fn() -> Arc<Beat>,
+        start: Start<'_>,
+    ) -> Option<ToSink> {
+        let stream = match &message {
+            ToSink::Attach(source) => source.id,
+            ToSink::Batch(batch) => batch.source.id,
+            ToSink::Detach(stream) | ToSink::Withdraw(stream) => *stream,
+            ToSink::Saved(marks) => {
+                for lane in self.lanes.values() {
+                    // Each says all that those before it said: one that hangs gets no heap of them.
+                    if !lane.shared.saved_told.swap(true, Ordering::Relaxed) {
+                        lane.send(ToSink::Saved(Arc::clone(marks)), None);
+                    }
+                }
+                return Some(message);
+            }
+            ToSink::Stop { .. } => return Some(message),
+        };
+        if let Some(waiting) = self.moving.get_mut(&stream) {
+            waiting.push_back(message);
+            return None;
+        }
+        let mut own = None;
+        if let (ToSink::Attach(_), Some(output)) = (&message, output) {
+            let place = (self.apart.place_of)(&output);
+            let home = self.homes.get(&stream).map(|(id, _)| *id);
+            if home != place.as_ref().map(|place| place.id) {
+                let is_out =
+                    home.map_or(is_held, |id| self.lanes.get(&id).is_some_and(|lane| lane.has(stream)));
+                if is_out {
+                    self.moving.entry(stream).or_default().push_back(message);
+                    return None;
+                }
+                match home.and_then(|id| self.lanes.get(&id)) {
+                    Some(lane) => lane.send(ToSink::Detach(stream), None),
+                    None => own = Some(ToSink::Detach(stream)),
+                }
+                self.homes.remove(&stream);
+            }
+            if let Some(place) = place {
+                match self.ready(&place, beat, start) {
+                    Ok(()) => drop(self.homes.insert(stream, (place.id, output))),
+                    // Without a thread of its own it is done here, as well as that goes.
+                    Err(error) => tracing::warn!("{}: no thread for it: {error}", place.what),
+                }
+            }
+        }
+        let Some((id, output)) = self.homes.get(&stream) else { return Some(message) };
+        let Some(lane) = self.lanes.get(id) else { return Some(message) };
+        let ends = matches!(message, ToSink::Detach(_));
+        lane.send(message, Some(output));
+        if lane.is_stuck
+            && let Some(cause) = lane.stuck()
+        {
+            lane.shared.out().hold_all(self.sink, &self.apart.directory, &cause, &self.report);
+        }
+        if ends {
+            self.homes.remove(&stream);
+        }
+        self.look_at.get_or_insert_with(|| Instant::now() + LOOK_EVERY);
+        own
+    }
+
+    fn ready(
+        &mut self,
+        place: &Place,
+        beat: &dyn Fn() -> Arc<Beat>,
+        start: Start<'_>,
+    ) -> std::io::Result<()> {
+        if self.lanes.contains_key(&place.id) {
+            return Ok(());
+        }
+        let shared = Arc::new(Shared {
+            beat: beat(),
+            out: Mutex::default(),
+            saved_told: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            gives_up: AtomicBool::new(false),
+        });
+        let (sender, thread) = start(place, Arc::clone(&shared))?;
+        tracing::info!("{} may hang: outputs there are written by a thread of their own", place.what);
+        let lane = Lane { place: place.clone(), sender, thread, shared, is_stuck: false };
+        self.lanes.insert(place.id, lane);
+        Ok(())
+    }
+
+    /// When lanes, or streams that change over, are to be looked at.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        let moves = (!self.moving.is_empty()).then(|| Instant::now() + WAIT_EVERY);
+        self.look_at.into_iter().chain(moves).min()
+    }
+
+    /// Messages of streams with nothing out where they were, in order.
+    pub(super) fn moved(&mut self, is_held: &dyn Fn(StreamId) -> bool) -> Vec<ToSink> {
+        let (homes, lanes) = (&self.homes, &self.lanes);
+        let is_out = |stream: StreamId| match homes.get(&stream).and_then(|(id, _)| lanes.get(id)) {
+            Some(lane) => lane.has(stream),
+            None => is_held(stream),
+        };
+        let free: Vec<StreamId> = self.moving.keys().copied().filter(|stream| !is_out(*stream)).collect();
+        free.iter().flat_map(|stream| self.moving.remove(stream).unwrap_or_default()).collect()
+    }
+
+    /// Looks which lanes hang, tells capture what waits for them, and answers what else is to be said.
+    pub(super) fn look(&mut self) -> Vec<News> {
+        let now = Instant::now();
+        if self.look_at.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        let mut news = Vec::new();
+        let mut is_any_busy = false;
+        for (&id, lane) in &mut self.lanes {
+            let stuck = lane.stuck();
+            let mut out = lane.shared.out();
+            is_any_busy |= stuck.is_some() || !out.streams.is_empty() || !lane.shared.beat.age().is_zero();
+            match stuck {
+                Some(cause) => {
+                    out.hold_all(self.sink, &self.apart.directory, &cause, &self.report);
+                    let outputs = out.outputs();
+                    let shown =
+                        |output: &Arc<str>| self.apart.directory.join(&**output).display().to_string();
+                    let named: Vec<String> = outputs.iter().take(NAMED_MAX).map(shown).collect();
+                    let more = match outputs.len() - named.len() {
+                        0 => String::new(),
+                        more => format!(" and {more} more"),
+                    };
+                    let age = lane.shared.beat.age().as_secs();
+                    let waits = match named.is_empty() {
+                        true => "no output waits for it".to_owned(),
+                        false => format!("outputs that wait for it: {}{more}", named.join(", ")),
+                    };
+                    news.push(News {
+                        id,
+                        text: Some(format!("{cause}; for {age} s; {waits}")),
+                        outputs: outputs.len(),
+                        is_new: !std::mem::replace(&mut lane.is_stuck, true),
+                    });
+                }
+                None if std::mem::take(&mut lane.is_stuck) => {
+                    news.push(News { id, text: None, outputs: 0, is_new: true });
+                }
+                None => {}
+            }
+        }
+        self.look_at = is_any_busy.then(|| now + LOOK_EVERY);
+        news
+    }
+
+    /// Tells all lanes to end.
+    pub(super) fn stop(&self, give_up_at: Option<Instant>) {
+        for lane in self.lanes.values() {
+            lane.shared.gives_up.store(true, Ordering::Relaxed);
+            let _ = lane.sender.send(ToSink::Stop { give_up_at: give_up_at.unwrap_or_else(Instant::now) });
+        }
+    }
+
+    /// Waits until all lanes have ended, but for those that hang.
+    pub(super) fn wait(&self, give_up_at: Option<Instant>) {
+        let is_at_work = |lane: &Lane| !lane.shared.ended.load(Ordering::Relaxed) && lane.stuck().is_none();
+        while self.lanes.values().any(is_at_work) && give_up_at.is_none_or(|at| Instant::now() < at) {
+            std::thread::sleep(WAIT_EVERY);
+        }
+    }
+
+    /// Waits for those that hang as well: what they still write, nobody else may.
+    pub(super) fn join(self) {
+        for lane in self.lanes.into_values() {
+            drop(lane.sender);
+            // A panic ends the process.
+            let _ = lane.thread.join();
+        }
+    }
+
+    /// For an Attach: where the stream goes from then on.
+    pub(super) fn output_of(sink: &dyn Sink, message: &ToSink) -> Option<Arc<str>> {
+        let of = |source: &Source| sink.output_of(source, true);
+        if let ToSink::Attach(source) = message { of(source) } else { None }
+    }
+}
