@@ -311,3 +311,143 @@ fn batches_are_gathered_by_stream_and_all_together() {
     handle.sender.send(stop_in(LONG)).unwrap();
     handle.thread.join().unwrap();
 }
+
+/// A sink of a place that may hang: it takes nothing while told to hang.
+#[derive(Clone)]
+struct Slow {
+    fake: Fake,
+    gate: Arc<Mutex<()>>,
+}
+
+impl Sink for Slow {
+    fn name(&self) -> &str {
+        "fake"
+    }
+    fn attach(&mut self, source: &Arc<Source>) -> Result<Option<OutputMark>, SinkError> {
+        self.fake.attach(source)
+    }
+    fn deliver(&mut self, batch: &Batch) -> Result<Delivered, SinkError> {
+        let _gate = self.gate.lock().unwrap();
+        self.fake.deliver(batch)
+    }
+    fn detach(&mut self, stream: StreamId) {
+        self.fake.detach(stream);
+    }
+    fn flush(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+/// A sink whose containers named `far…` are on a place of their own; what that takes, what the others do, and its gate.
+fn start_apart() -> (SinkHandle, Receiver<FromSink>, Arc<Status>, [Fake; 2], Arc<Mutex<()>>) {
+    let (near, far) = (Fake { apart: true, ..Fake::default() }, Fake { apart: true, ..Fake::default() });
+    let gate = Arc::<Mutex<()>>::default();
+    let slow = Slow { fake: far.clone(), gate: Arc::clone(&gate) };
+    let place = Place { id: 7, what: "/far (fuse)".to_owned(), cure: "abort it".to_owned() };
+    let apart = Apart {
+        directory: "/out".into(),
+        place_of: Box::new(move |output| output.starts_with("far").then(|| place.clone())),
+        open: Arc::new(move |place| {
+            assert_eq!(place, 7);
+            Ok(Box::new(slow.clone()))
+        }),
+    };
+    let (tell, told) = channel();
+    let (status, metrics) = (Arc::new(Status::default()), Arc::new(Metrics::new(1).unwrap()));
+    let report = Box::new(move |message| tell.send(message).unwrap());
+    let sink = Box::new(near.clone());
+    let handle = spawn(SinkId(3), sink, Some(apart), report, status.clone(), metrics).unwrap();
+    (handle, told, status, [near, far], gate)
+}
+
+/// What was told, in few words.
+fn word(from: FromSink) -> String {
+    match from {
+        FromSink::Attached { stream, .. } => format!("attached {}", stream.0),
+        FromSink::Ack(ack) => format!("ack {} {}", ack.batch.source.id.0, ack.batch.source_bytes),
+        FromSink::Held { stream, bytes, cause, .. } => {
+            assert!(
+                bytes > 0 && cause.starts_with("/out/far: /far (fuse) does not answer: abort it"),
+                "{cause}"
+            );
+            format!("held {}", stream.0)
+        }
+        FromSink::Freed { stream, .. } => format!("freed {}", stream.0),
+        FromSink::Stopped(_) => "stopped".to_owned(),
+    }
+}
+
+/// Without this one hung mount stops all outputs, and a stop waits for it.
+#[test]
+fn what_hangs_makes_only_its_own_outputs_wait() {
+    let (handle, told, status, [near, far], gate) = start_apart();
+    let next = || word(told.recv_timeout(LONG).unwrap());
+    let send = |message| handle.sender.send(message).unwrap();
+    for (stream, name) in [(1, "near"), (2, "far")] {
+        send(ToSink::Attach(container(stream, name)));
+        assert_eq!(next(), format!("attached {stream}"));
+    }
+    let shut = gate.lock().unwrap();
+    send(of(2, "far", 1));
+    send(of(2, "far", 2));
+    for n in 1..100 {
+        send(of(1, "near", n));
+        assert_eq!(next(), format!("ack 1 {n}"));
+    }
+    // Each that is out is told once, in order, and so is what comes then.
+    assert_eq!([next(), next()], ["held 2", "held 2"]);
+    send(of(2, "far", 3));
+    assert_eq!(next(), "held 2");
+    let health = status.health()["sink_fake"].clone();
+    assert!(
+        !health.ok && health.message.contains("outputs that wait for it: /out/far"),
+        "{}",
+        health.message
+    );
+    drop(shut);
+    assert_eq!([next(), next(), next(), next()], ["ack 2 1", "ack 2 2", "ack 2 3", "freed 2"]);
+    // Words of saves are no heap while it hangs, and a stop does not wait.
+    let shut = gate.lock().unwrap();
+    send(of(2, "far", 4));
+    assert_eq!(next(), "held 2");
+    send(stop_in(LONG));
+    assert_eq!(next(), "stopped");
+    assert!(!handle.thread.is_finished(), "what the other thread still writes, nobody else may");
+    drop(shut);
+    assert_eq!([next(), next()], ["ack 2 4", "freed 2"]);
+    handle.thread.join().unwrap();
+    let taken = |fake: &Fake| fake.taken.lock().unwrap().clone();
+    assert_eq!(
+        taken(&near).len(),
+        1 + 1 + 99 + 1,
+        "a detach of what is not here, an attach, the batches, the flush"
+    );
+    let written = ["attaching #2", "writing 1", "writing 2", "writing 3", "writing 4"];
+    assert_eq!(taken(&far), written);
+}
+
+/// A rename may lead a stream's output to another file system. Its answers stay in order, and no two threads have it.
+#[test]
+fn a_stream_changes_over_when_nothing_of_it_is_out() {
+    let (handle, told, _, [near, far], gate) = start_apart();
+    let next = || word(told.recv_timeout(LONG).unwrap());
+    let send = |message| handle.sender.send(message).unwrap();
+    send(ToSink::Attach(container(1, "far")));
+    assert_eq!(next(), "attached 1");
+    let shut = gate.lock().unwrap();
+    send(of(1, "far", 1));
+    send(ToSink::Attach(container(1, "near")));
+    send(of(1, "near", 2));
+    send(ToSink::Attach(container(1, "far")));
+    send(of(1, "far", 3));
+    drop(shut);
+    let expected = ["ack 1 1", "attached 1", "ack 1 2", "attached 1", "ack 1 3"];
+    assert_eq!([next(), next(), next(), next(), next()], expected);
+    send(ToSink::Detach(StreamId(1)));
+    send(stop_in(LONG));
+    assert_eq!(next(), "stopped");
+    handle.thread.join().unwrap();
+    let taken = |fake: &Fake| fake.taken.lock().unwrap().join(", ");
+    assert_eq!(taken(&near), "detach #1, attaching #1, writing 2, detach #1, flush");
+    assert_eq!(taken(&far), "attaching #1, writing 1, detach #1, attaching #1, writing 3, detach #1");
+}
