@@ -164,7 +164,7 @@ fn only_the_hung_output_waits_and_all_comes_once() -> Result<()> {
         host.hang(&agent, hang)?;
         agent.signal(Signal::KILL);
         host.mount.set(Hang::Nothing);
-        drop(agent.ended()?);
+        agent.ended()?;
         agent = host.home.start(&host.config)?;
         host.wait_for(&APPS)?;
         well(&agent)?;

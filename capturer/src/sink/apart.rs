@@ -12,7 +12,7 @@
 //! takes nothing, and named with its cure; a Stop does not wait for it. What the step did nobody knows before it returns, and
 //! nothing else touches the output until then: its answer comes late, and all goes on in order.
 //!
-//! Bounds: a thread for each such file system, and what is out there is bounded by who sends (runtime.rs).
+//! Bounds: a thread for each such file system, at most [`LANES_MAX`], and what is out there is bounded by who sends (runtime.rs).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use super::held::NAMED_MAX;
 use super::{Sink, SinkError};
+use crate::limits::LANES_MAX;
 use crate::model::delivery::{FromSink, ToSink};
 use crate::model::record::{SinkId, Source, StreamId};
 use crate::telemetry::status::Beat;
@@ -51,11 +52,13 @@ pub struct Apart {
     /// Outputs are beneath it; for people.
     pub directory: PathBuf,
     /// Of an output; `None` = it is on a local disk.
-    pub place_of: Box<dyn FnMut(&str) -> Option<Place> + Send>,
+    pub place_of: PlaceOf,
     /// Opens a sink for a place. It is called on the thread of that, for it may hang.
     pub open: OpenAt,
 }
 
+/// See [`Apart::place_of`].
+pub type PlaceOf = Box<dyn FnMut(&str) -> Option<Place> + Send>;
 /// See [`Apart::open`].
 pub type OpenAt = Arc<dyn Fn(u64) -> Result<Box<dyn Sink>, SinkError> + Send + Sync>;
 /// Tells capture something. Never blocks.
@@ -255,6 +258,18 @@ impl Lanes {
         }
     }
 
+    /// Whether a message may not be for the sink's own thread. Where nothing is apart this is all that a batch costs.
+    pub(super) fn concerns(&self, message: &ToSink) -> bool {
+        match message {
+            ToSink::Attach(_) => true,
+            ToSink::Batch(_) | ToSink::Detach(_) | ToSink::Withdraw(_) => {
+                !self.homes.is_empty() || !self.moving.is_empty()
+            }
+            ToSink::Saved(_) => !self.lanes.is_empty(),
+            ToSink::Stop { .. } => false,
+        }
+    }
+
     pub(super) fn report(&self) -> Report {
         Arc::clone(&self.report)
     }
@@ -342,6 +357,14 @@ impl Lanes {
         if self.lanes.contains_key(&place.id) {
             return Ok(());
         }
+        if self.lanes.len() >= LANES_MAX {
+            // Those of file systems that are no longer there end with their senders.
+            let homes: BTreeSet<u64> = self.homes.values().map(|(id, _)| *id).collect();
+            self.lanes.retain(|id, lane| homes.contains(id) || !lane.shared.beat.age().is_zero());
+        }
+        if self.lanes.len() >= LANES_MAX {
+            return Err(std::io::Error::other(format!("there are {LANES_MAX} of them already")));
+        }
         let shared = Arc::new(Shared {
             beat: beat(),
             out: Mutex::default(),
@@ -375,8 +398,9 @@ impl Lanes {
 
     /// Looks which lanes hang, tells capture what waits for them, and answers what else is to be said.
     pub(super) fn look(&mut self) -> Vec<News> {
+        let Some(look_at) = self.look_at else { return Vec::new() };
         let now = Instant::now();
-        if self.look_at.is_none_or(|at| at > now) {
+        if look_at > now {
             return Vec::new();
         }
         let mut news = Vec::new();

@@ -315,6 +315,7 @@ impl Worker {
     fn receive(&mut self, message: ToSink) -> Option<()> {
         let message = match &mut self.lanes {
             None => message,
+            Some(lanes) if !lanes.concerns(&message) => message,
             Some(lanes) => {
                 let output = Lanes::output_of(&*self.sink, &message);
                 let is_held = match &message {

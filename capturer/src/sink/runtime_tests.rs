@@ -338,8 +338,18 @@ impl Sink for Slow {
     }
 }
 
-/// A sink whose containers named `far…` are on a place of their own; what that takes, what the others do, and its gate.
-fn start_apart() -> (SinkHandle, Receiver<FromSink>, Arc<Status>, [Fake; 2], Arc<Mutex<()>>) {
+/// A sink whose containers named `far…` are on a place of their own.
+struct Divided {
+    handle: SinkHandle,
+    told: Receiver<FromSink>,
+    status: Arc<Status>,
+    near: Fake,
+    far: Fake,
+    /// While it is held, what is far hangs.
+    gate: Arc<Mutex<()>>,
+}
+
+fn start_apart() -> Divided {
     let (near, far) = (Fake { apart: true, ..Fake::default() }, Fake { apart: true, ..Fake::default() });
     let gate = Arc::<Mutex<()>>::default();
     let slow = Slow { fake: far.clone(), gate: Arc::clone(&gate) };
@@ -357,7 +367,7 @@ fn start_apart() -> (SinkHandle, Receiver<FromSink>, Arc<Status>, [Fake; 2], Arc
     let report = Box::new(move |message| tell.send(message).unwrap());
     let sink = Box::new(near.clone());
     let handle = spawn(SinkId(3), sink, Some(apart), report, status.clone(), metrics).unwrap();
-    (handle, told, status, [near, far], gate)
+    Divided { handle, told, status, near, far, gate }
 }
 
 /// What was told, in few words.
@@ -380,7 +390,7 @@ fn word(from: FromSink) -> String {
 /// Without this one hung mount stops all outputs, and a stop waits for it.
 #[test]
 fn what_hangs_makes_only_its_own_outputs_wait() {
-    let (handle, told, status, [near, far], gate) = start_apart();
+    let Divided { handle, told, status, near, far, gate } = start_apart();
     let next = || word(told.recv_timeout(LONG).unwrap());
     let send = |message| handle.sender.send(message).unwrap();
     for (stream, name) in [(1, "near"), (2, "far")] {
@@ -429,7 +439,7 @@ fn what_hangs_makes_only_its_own_outputs_wait() {
 /// A rename may lead a stream's output to another file system. Its answers stay in order, and no two threads have it.
 #[test]
 fn a_stream_changes_over_when_nothing_of_it_is_out() {
-    let (handle, told, _, [near, far], gate) = start_apart();
+    let Divided { handle, told, near, far, gate, .. } = start_apart();
     let next = || word(told.recv_timeout(LONG).unwrap());
     let send = |message| handle.sender.send(message).unwrap();
     send(ToSink::Attach(container(1, "far")));

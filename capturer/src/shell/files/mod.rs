@@ -17,7 +17,7 @@ mod lane;
 pub mod listing;
 mod listings;
 mod look;
-pub mod mounts;
+pub(crate) mod mounts;
 mod own;
 pub(crate) mod patterns;
 pub(crate) mod report;
