@@ -444,3 +444,89 @@ fn a_label_set_that_never_gets_through_leaves_the_spool_to_others() -> Result<()
     }
     Ok(())
 }
+
+/// The cures that health names count for what waits already: lines in the spool go without metadata once
+/// `structured_metadata` is `{}`, and to a tenant once there is one.
+#[test]
+fn a_cure_counts_for_the_spool() -> Result<()> {
+    let with = ", structured_metadata: {q: \"1\"}";
+    for (before, after, limits, words) in [
+        (
+            with,
+            ", structured_metadata: {}",
+            Limits { metadata_allowed: false, ..Limits::default() },
+            "structured_metadata to {}",
+        ),
+        (
+            "",
+            ", tenant_id: red",
+            Limits { wants_tenant: true, ..Limits::default() },
+            "set sinks.loki.tenant_id",
+        ),
+        (
+            ", tenant_id: \"{label:team}\"",
+            ", tenant_id: \"{label:team}\", tenant_default: red",
+            Limits { wants_tenant: true, ..Limits::default() },
+            "tenant_default",
+        ),
+    ] {
+        for restart in [false, true] {
+            let home = Home::new()?;
+            let loki = TestLoki::start()?;
+            append(&home, "a.log", "")?;
+            // A Loki that was well, so that the agent is ready.
+            let sets = format!(
+                "{}, {{paths: [\"{}/no.x\"], labels: {{team: x}}, may_be_empty: true}}",
+                sets(&home),
+                home.path().display()
+            );
+            let mut agent = home.start(&config(&home, &loki, before, &sets))?;
+            loki.limit(limits.clone());
+            append(&home, "a.log", "one\ntwo\n")?;
+            wait_for_words(&agent, &[words])?;
+            if restart {
+                agent.stop()?;
+                agent = home.start(&config(&home, &loki, after, &sets))?;
+            } else {
+                home.write_config(&config(&home, &loki, after, &sets))?;
+                let (status, said) = agent.post("/-/reload")?;
+                ensure!(status == 200, "{said}");
+            }
+            append(&home, "a.log", "three\n")?;
+            wait_until("all lines", MINUTE, || ensure_count(&loki, 3))?;
+            let ledger = loki.ledger();
+            let texts: Vec<&str> = ledger.with("a.log").into_iter().map(|line| line.text.as_str()).collect();
+            ensure!(texts == ["one", "two", "three"], "{texts:?}");
+            wait_until("health to be well", MINUTE, || {
+                let (ok, message) = delivery(&agent)?;
+                ensure!(ok, "{message}");
+                Ok(())
+            })?;
+            ensure!(letters(&home)?.is_empty(), "no dead letters");
+            agent.stop()?;
+        }
+    }
+    Ok(())
+}
+
+/// A firewall before Loki refuses what one line says: it is a dead letter, and the lines behind it go on.
+#[test]
+fn a_firewall_refuses_one_line() -> Result<()> {
+    let home = Home::new()?;
+    let loki = TestLoki::start()?;
+    loki.limit(Limits { firewall: Some("etc/passwd".to_owned()), ..Limits::default() });
+    append(&home, "a.log", "first\n")?;
+    append(&home, "b.log", "first\n")?;
+    let agent = home.start(&config(&home, &loki, "", &sets(&home)))?;
+    wait_until("the first lines", MINUTE, || ensure_count(&loki, 2))?;
+    let behind: String = (0..50).map(|number| format!("behind {number}\n")).collect();
+    append(&home, "a.log", &format!("GET /../etc/passwd\n{behind}"))?;
+    wait_for_words(&agent, &["status 403", "may write", "firewall"])?;
+    append(&home, "b.log", "second\n")?;
+    wait_until("all other lines", MINUTE, || ensure_count(&loki, 53))?;
+    let message = wait_for_words(&agent, &["refused as forbidden", "dead-letters replay"])?;
+    ensure!(agent.ask("/readyz")?.0 == 200, "{message}");
+    let letters = letters(&home)?;
+    ensure!(letters.len() == 1 && letters[0]["line"] == "GET /../etc/passwd", "{letters:?}");
+    agent.stop()
+}

@@ -93,6 +93,10 @@ pub struct Limits {
     pub stream_rate: Option<(String, usize)>,
     /// Bytes a second of a tenant.
     pub tenant_rate: Option<(String, usize)>,
+    /// `allow_structured_metadata`.
+    pub metadata_allowed: bool,
+    /// A firewall before Loki answers 403 to every request with this text in a line.
+    pub firewall: Option<String>,
 }
 
 impl Default for Limits {
@@ -107,6 +111,8 @@ impl Default for Limits {
             labels_max: 15,
             stream_rate: None,
             tenant_rate: None,
+            metadata_allowed: true,
+            firewall: None,
         }
     }
 }

@@ -34,6 +34,12 @@ pub fn refuse_whole(
     push: &PushRequest,
     blocked: bool,
 ) -> Option<(u16, String)> {
+    let mut entries = push.streams.iter().flat_map(|stream| &stream.entries);
+    if let Some(text) = &limits.firewall
+        && entries.clone().any(|entry| entry.line.contains(text))
+    {
+        return Some((403, "<html><h1>403 Forbidden</h1>request blocked</html>\n".to_owned()));
+    }
     let taken = |c: char| c.is_ascii_alphanumeric() || "!-_.*'()".contains(c);
     if tenant.is_empty() && limits.wants_tenant {
         return Some((401, "no org id\n".to_owned()));
@@ -46,6 +52,10 @@ pub fn refuse_whole(
     }
     if push.lines() == 0 {
         return Some((422, "error at least one valid stream is required for ingestion\n".to_owned()));
+    }
+    if !limits.metadata_allowed && entries.any(|entry| !entry.structured_metadata.is_empty()) {
+        let words = "stream '{}' includes structured metadata, but this feature is disallowed. Please see `limits_config.allow_structured_metadata` or contact your Loki administrator to enable it.\n";
+        return Some((400, words.to_owned()));
     }
     if blocked {
         return Some((260, format!("ingestion blocked for user {tenant} until '2036-01-01T00:00:00Z'\n")));

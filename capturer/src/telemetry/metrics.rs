@@ -215,7 +215,7 @@ metrics! {
     containers_monitored: IntGauge [] Count "Running containers that are captured.";
     files_monitored: IntGauge [] Count "Files followed for file_monitor.";
     sources_unreadable: IntGaugeVec ["reason"] Count
-        "Files, containers' logs and directories that should be read and can't be. The health of `files` names them.";
+        "Files, containers' logs and directories that should be read and can't be. The health of `files` names them, and that of `containers` those of `driver` and `missing`.";
     patterns_unmatched: IntGauge [] Count
         "Patterns of file_monitor that have matched no file for a minute. The health of `files` names them.";
     paths_passed_over: IntGaugeVec ["reason"] Count
@@ -424,6 +424,8 @@ label_values! {
         MetadataTooLarge = "metadata_too_large",
         /// A single line that is too large for a request.
         BodyTooLarge = "body_too_large",
+        /// A firewall or proxy before Loki refuses what the line says (403 and the like), while it takes others of the tenant.
+        Forbidden = "forbidden",
         /// A reason that is not known by name; the dead letter holds the server's words.
         Other = "other",
     }
@@ -494,6 +496,10 @@ label_values! {
         Binary = "binary",
         /// Its text is of no encoding that is known for it.
         Undecodable = "undecodable",
+        /// The container's logging driver keeps nothing that can be read.
+        Driver = "driver",
+        /// The container runs, and its log file was removed.
+        Missing = "missing",
         /// Anything else; health has the words.
         Other = "other",
     }

@@ -178,9 +178,10 @@ pub fn judge(outcome: &Outcome) -> Verdict {
             PushFailure::Unauthorized,
             "check sinks.loki.auth: user, password or token are missing, wrong or expired",
         ),
-        403 => {
-            hold(PushFailure::Forbidden, "check that this user or token may write, and sinks.loki.tenant_id")
-        }
+        403 => hold(
+            PushFailure::Forbidden,
+            "check that this user or token may write, and sinks.loki.tenant_id; or a firewall before Loki refuses what a line says",
+        ),
         404 => hold(PushFailure::NotFound, "check sinks.loki.url: Loki's push API is not there"),
         429 => match throttle(words) {
             reason @ PushFailure::RateLimited => retry(Scope::Tenant, reason),
@@ -190,6 +191,15 @@ pub fn judge(outcome: &Outcome) -> Verdict {
         500..=599 => retry(Scope::Request, PushFailure::ServerError),
         _ => hold(PushFailure::Unexpected, WRONG_ADDRESS),
     }
+}
+
+/// The status and words of an answer that may be a firewall's to what a line says, or somebody's to who we are. Which of
+/// them shows only when others of the same tenant are taken.
+pub fn may_mean_a_line(outcome: &Outcome) -> Option<(u16, &str)> {
+    let Outcome::Status { code, words, .. } = outcome else { return None };
+    // Those left out are Loki's own, or say that nobody may push here.
+    let may = (402..500).contains(code) && !matches!(code, 404 | 407 | 408 | 413 | 422 | 429);
+    may.then_some((*code, words.trim()))
 }
 
 fn contains(words: &str, part: &str) -> bool {

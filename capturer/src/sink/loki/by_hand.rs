@@ -19,6 +19,9 @@ pub struct ByHand {
     connection: Option<Connection>,
     /// `None` = it depends on the line.
     tenant: Option<String>,
+    tenant_default: String,
+    /// `structured_metadata` is `{}`.
+    without_metadata: bool,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -32,7 +35,14 @@ impl ByHand {
         let patience = config.request_timeout.min(Duration::from_secs(10));
         let client = Client::new(&Loki { request_timeout: patience, ..config.clone() }, Claims::default())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        Ok(ByHand { client, connection: None, tenant: config.fixed_tenant(), runtime })
+        Ok(ByHand {
+            client,
+            connection: None,
+            tenant: config.fixed_tenant(),
+            tenant_default: config.tenant_default.clone(),
+            without_metadata: config.structured_metadata.is_empty(),
+            runtime,
+        })
     }
 
     /// An empty push: whoever answers it as Loki would take lines too. `Err` says why not, and what to do.
@@ -51,7 +61,8 @@ impl ByHand {
 
     /// Sends a dead letter again, once.
     pub fn replay(&mut self, letter: &Letter) -> Verdict {
-        let metadata = letter.metadata.iter();
+        // As the config has it now, as it does for what waits in the spool.
+        let metadata = letter.metadata.iter().filter(|_| !self.without_metadata);
         let entry = EntryAdapter {
             timestamp: Some(Timestamp::from_ns(letter.line_time_ns)),
             line: letter.line.clone(),
@@ -60,7 +71,12 @@ impl ByHand {
                 .collect(),
         };
         let stream = StreamAdapter { labels: letter.labels.clone(), entries: vec![entry] };
-        judge(&self.push(&letter.tenant, &PushRequest { streams: vec![stream] }.encode_to_vec()))
+        let tenant = match &self.tenant {
+            Some(fixed) => fixed.clone(),
+            None if letter.tenant.is_empty() => self.tenant_default.clone(),
+            None => letter.tenant.clone(),
+        };
+        judge(&self.push(&tenant, &PushRequest { streams: vec![stream] }.encode_to_vec()))
     }
 
     fn push(&mut self, tenant: &str, body: &[u8]) -> Outcome {

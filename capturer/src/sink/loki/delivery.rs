@@ -8,6 +8,7 @@
 //!              │ └─ waits: 429 of the label set, or its request failed ◀────┤
 //!              ├─ its tenant waits: 401, 403, 404, 429 of the tenant ◀──────┤
 //!              ├─ all wait: nobody there, or somebody else than Loki ◀──────┘ (an empty push asks until Loki answers)
+//!              ├─ refused by a firewall: cut apart once others of the tenant were accepted between two refusals
 //!              └─ refused: dead letters; the rest goes on, in parts if Loki's words do not say which lines it meant
 //! ```
 //! A label set has at most one request under way, so its order holds, whatever fails. A request has lines of one label
@@ -139,6 +140,9 @@ impl Delivery {
             {
                 orders.extend(self.begin(slot, id));
             }
+        }
+        if orders.iter().any(|order| matches!(order, Order::Send { .. })) {
+            self.progress.asked_ms.get_or_insert(now.ms);
         }
         orders
     }
@@ -368,6 +372,7 @@ impl Delivery {
         self.release(id);
         let Some(label_set) = self.label_sets.get_mut(&id) else { return };
         label_set.state = LabelSetState::Gathering;
+        label_set.refused_at = None;
         let Some(first) = label_set.queue.front().copied() else {
             self.forget(id);
             return;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::super::testing::Rng;
 use super::super::answer::Verdict;
 use super::super::push::{PushRequest, StreamAdapter, Timestamp};
+use super::super::verdicts::{ALONE_MAX, IN_A_ROW_MAX};
 use super::*;
 
 /// 2026-11-20T00:00:00Z.
@@ -538,12 +539,40 @@ fn a_minute_without_success_is_told() {
     bench.line(600_000, 1, "a");
     bench.turn(601_000, false);
     let push = bench.under_way.remove(0);
-    assert!(bench.wrong(655_000).is_empty());
+    assert!(bench.wrong(610_999).is_empty());
     // It hangs.
     let wrong = bench.wrong(670_000);
     assert!(wrong.contains("nothing was accepted for 70 s while lines wait"), "{wrong}");
     bench.answer(671_000, &push, &status(503, "shutting down"));
-    assert!(bench.wrong(672_000).contains("the last answer was: status 503: shutting down"));
+    let wrong = bench.wrong(672_000);
+    assert!(
+        wrong.contains("status 503: shutting down") && wrong.contains("nothing was accepted for"),
+        "{wrong}"
+    );
+}
+
+/// A Loki that hangs is told of before its time-out, and is nobody's fault but its own; one answer is told once.
+#[test]
+fn a_loki_that_hangs_is_told_soon() {
+    let mut bench = Bench::up(&config());
+    bench.line(0, 1, "first");
+    bench.run(0..2_000, &mut |_, _| status(204, ""));
+    bench.line(10_000, 1, "a");
+    bench.line(10_000, 2, "b");
+    bench.turn(11_000, false);
+    assert!(bench.wrong(20_000).is_empty(), "{}", bench.wrong(20_000));
+    assert!(bench.wrong(21_000).contains("no request was answered for 10 s"), "{}", bench.wrong(21_000));
+    let push = bench.under_way.remove(0);
+    let words = "no answer within 30s";
+    bench.answer(41_000, &push, &Outcome::Failed(PushFailure::TimedOut, words.to_owned()));
+    let wrong = bench.wrong(41_000);
+    assert!(wrong.contains(words) && !wrong.contains("go on"), "nothing goes on: {wrong}");
+    let wrong = bench.wrong(90_000);
+    assert!(wrong.contains("nothing was accepted for 80 s while lines wait"), "{wrong}");
+    assert_eq!(wrong.matches(words).count(), 1, "{wrong}");
+    let push = bench.under_way.remove(0);
+    bench.answer(91_000, &push, &status(204, ""));
+    assert!(bench.wrong(91_000).contains("other label sets go on"), "{}", bench.wrong(91_000));
 }
 
 /// Dead letters that can't be written hold their own lines.
@@ -644,6 +673,9 @@ fn against_a_model_loki() {
         bench.turn(now, true);
         assert_eq!(bench.done.len() as u64, bench.taken, "all records are done");
         let buried: BTreeSet<String> = bench.buried.iter().map(|letter| letter.entry.line.clone()).collect();
+        let wrongly = bench.buried.iter().filter(|letter| !bad.contains(&letter.entry.line));
+        let wrongly: Vec<_> = wrongly.map(|letter| (letter.entry.line.as_str(), letter.reason)).collect();
+        assert!(wrongly.is_empty(), "round {round}: {wrongly:?}");
         assert_eq!(buried, bad);
         for (label_set, expected) in sent {
             let got = arrived.remove(&format!("{{label_set=\"{label_set}\"}}")).unwrap_or_default();
@@ -656,5 +688,76 @@ fn against_a_model_loki() {
                 assert!(seen.insert(line) || may_repeat.contains(line), "{line} came twice without a reason");
             }
         }
+    }
+}
+
+const BLOCKED: &str = "<html><h1>403 Forbidden</h1>request blocked</html>";
+
+/// A firewall before Loki refuses what one line says: that line is a dead letter, and all others arrive, also where nothing
+/// but one line of another label set showed that the tenant is taken.
+#[test]
+fn a_line_that_a_firewall_refuses_costs_itself() {
+    for (code, bad) in [(403, vec![0]), (403, vec![49]), (406, vec![7, 8, 30]), (403, (0..12).collect())] {
+        let mut bench = Bench::up(&Loki { batch_lines: 100, batch_bytes: 100_000, ..config() });
+        let text = |number: usize| {
+            if bad.contains(&number) {
+                format!("GET /../etc/passwd {number}")
+            } else {
+                format!("line {number}")
+            }
+        };
+        let lines: Vec<_> = (0..50).map(|number| (UNIX_NS + number as i64, text(number))).collect();
+        bench.take(0, 1, "", &lines);
+        let mut rule = |_: u64, push: &Push| {
+            let is_bad = push.lines.iter().any(|(_, line)| line.contains("etc/passwd"));
+            if is_bad { status(code, BLOCKED) } else { status(204, "") }
+        };
+        let held = bench.run(0..2_000, &mut rule);
+        assert!(held.is_empty() && bench.buried.is_empty(), "nothing shows yet whose fault it is");
+        assert!(bench.wrong(2_000).contains(&format!("status {code}")), "{}", bench.wrong(2_000));
+        bench.line(2_000, 2, "other");
+        let mut arrived = bench.run(2_000..20_000, &mut rule);
+        // More in a row need to be shown again and again that the tenant is not shut out.
+        for ms in (20_000..180_000).step_by(5_000).filter(|_| bad.len() > 3) {
+            bench.line(ms, 2, "other");
+            arrived.extend(bench.run(ms..ms + 5_000, &mut rule));
+        }
+        let buried: Vec<&str> = bench.buried.iter().map(|letter| letter.entry.line.as_str()).collect();
+        assert_eq!(buried, bad.iter().map(|number| text(*number)).collect::<Vec<_>>());
+        let is_named = |letter: &Refused| letter.reason == DeadLetterReason::Forbidden && letter.code == code;
+        assert!(bench.buried.iter().all(is_named));
+        let arrived = arrived.into_iter().filter(|(_, push)| push.labels == "{label_set=\"1\"}");
+        let arrived: Vec<String> = arrived.flat_map(|(_, push)| push.lines).map(|(_, line)| line).collect();
+        let good = (0..50).filter(|number| !bad.contains(number)).map(text);
+        assert_eq!(arrived, good.collect::<Vec<_>>(), "each once, in order");
+        assert!(bench.delivery.is_empty() && bench.wrong(180_000).is_empty());
+    }
+}
+
+/// Whoever may not write any more is not a line that is refused, also if that begins while one is looked for.
+#[test]
+fn a_tenant_that_is_shut_out_is_held() {
+    for shut_out_after in [0, 1, 3, 8] {
+        let mut bench = Bench::up(&Loki { batch_lines: 100, batch_bytes: 100_000, ..config() });
+        for label_set in 1..=3 {
+            let text = |number: i64| {
+                if label_set == 1 && number == 20 { "etc/passwd".to_owned() } else { number.to_string() }
+            };
+            let lines: Vec<_> = (0..40).map(|number| (UNIX_NS + number, text(number))).collect();
+            bench.take(0, label_set, "", &lines);
+        }
+        let mut refused = 0;
+        bench.run(0..300_000, &mut |ms, push| {
+            let is_bad = push.lines.iter().any(|(_, line)| line.contains("etc/passwd"));
+            // A line of a neighbour while nobody is shut out: what shows that it is the line.
+            if ms < 250_000 && (is_bad || refused > shut_out_after) {
+                refused += 1;
+                return status(403, "no such token");
+            }
+            if is_bad { status(403, "no such token") } else { status(204, "") }
+        });
+        let buried: Vec<&str> = bench.buried.iter().map(|letter| letter.entry.line.as_str()).collect();
+        let wrongly = buried.iter().filter(|line| **line != "etc/passwd").count();
+        assert!(wrongly <= (IN_A_ROW_MAX / ALONE_MAX) as usize, "{buried:?}");
     }
 }

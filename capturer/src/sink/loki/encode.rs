@@ -182,10 +182,15 @@ impl ChannelHead {
 
     fn name_label_set(&mut self) {
         self.labels = label_text(self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        let mut hasher = DefaultHasher::new();
-        (&self.tenant, &self.labels).hash(&mut hasher);
-        self.label_set = hasher.finish();
+        self.label_set = label_set_of(&self.tenant, &self.labels);
     }
+}
+
+/// See [`Chunk::label_set`].
+pub fn label_set_of(tenant: &str, labels: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (tenant, labels).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A tenant's name as Loki takes it. Nothing is left out, or two tenants could become one unsaid: what Loki does not take
@@ -380,6 +385,8 @@ fn metadata_of<'m>(
 ) -> &'m [u8] {
     let extra = batch.extra(index).filter(|_| !config.structured_metadata.is_empty());
     let marks = [(truncated, TRUNCATED), (record.partial, PARTIAL), (record.continued, CONTINUED)];
+    // A Loki that takes no metadata takes no marks either.
+    let marks = marks.map(|(is_set, mark)| (is_set && !config.structured_metadata.is_empty(), mark));
     if extra.is_none() && marks.iter().all(|(is_set, _)| !is_set) {
         return &channel.encoded_metadata;
     }

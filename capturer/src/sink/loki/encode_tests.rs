@@ -156,6 +156,10 @@ fn values_and_lines_stay_within_lokis_limits() {
     assert_eq!((long.line.as_str(), counts.truncated), ("é".repeat(50).as_str(), 1));
     let marked = |entry: &EntryAdapter| entry.structured_metadata.iter().any(|pair| pair.name == TRUNCATED);
     assert!(marked(long) && !marked(short));
+    // One that takes no metadata would refuse the mark, and the line with it, for ever.
+    let without = Loki { structured_metadata: Default::default(), ..config };
+    let request = requests(&self::chunks(&without, &all).0).remove(0);
+    assert!(request.streams[0].entries.iter().all(|entry| entry.structured_metadata.is_empty()));
 }
 
 #[test]

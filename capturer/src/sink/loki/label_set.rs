@@ -38,6 +38,8 @@ pub(super) struct LabelSet {
     /// Cut up, and waiting for its turn.
     pub kept: Option<Job>,
     pub trouble: Option<LabelSetTrouble>,
+    /// How often its tenant had been accepted when it was refused last for what may be a line of its own.
+    pub refused_at: Option<u64>,
 }
 
 /// Why a label set waits, and which one it is.
@@ -82,6 +84,7 @@ impl LabelSet {
             lines_max,
             kept: None,
             trouble: None,
+            refused_at: None,
         }
     }
 
@@ -148,6 +151,8 @@ pub(super) struct Part {
     pub body: Parcel,
     /// Lines that Loki stored or refused: if they are refused again, they are refused.
     pub sent_again: bool,
+    /// How often it was refused, one line alone, by what may be a firewall.
+    pub alone: u32,
 }
 
 impl Job {

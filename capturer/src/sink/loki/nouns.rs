@@ -114,6 +114,8 @@ pub(super) struct Progress {
     /// Since when something waits.
     pub waiting_ms: Option<u64>,
     pub last_answer: String,
+    /// Since when requests are under way and none was answered.
+    pub asked_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -144,6 +146,10 @@ pub(super) struct Tenant {
     pub trouble: Option<Trouble>,
     /// When it was refused last.
     pub refused_ms: u64,
+    /// Requests of it that were accepted.
+    pub accepted: u64,
+    /// Refusals in a row that may be for what a line says.
+    pub refused_in_a_row: u32,
     /// One of its label sets that the trouble hit.
     pub example: String,
     /// The oldest time that the server takes, as it said last, and when that was.

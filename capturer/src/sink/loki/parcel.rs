@@ -4,8 +4,9 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use prost::Message as _;
 
-use super::wire;
+use super::{refusals, wire};
 use crate::sink::spool::block;
 
 /// See the module's head. The default has no line.
@@ -65,6 +66,17 @@ impl Parcel {
         labels.unwrap_or_else(|| wire::labels(&self.request()))
     }
 
+    /// The same without structured metadata, which a Loki may refuse.
+    pub fn without_metadata(self) -> Parcel {
+        let mut request = refusals::decode(&self.request());
+        let entries = request.streams.iter_mut().flat_map(|stream| &mut stream.entries);
+        let mut had_any = false;
+        for entry in entries {
+            had_any |= !std::mem::take(&mut entry.structured_metadata).is_empty();
+        }
+        if had_any { Parcel::plain(request.encode_to_vec()) } else { self }
+    }
+
     /// One request of several of the same label set: put together as they are, if all are packed.
     pub fn join(mut parcels: Vec<Parcel>) -> Parcel {
         if parcels.len() == 1 {
@@ -101,7 +113,6 @@ impl Parcel {
 impl Parcel {
     /// A request of one label set as the spool has it.
     pub fn as_in_spool(request: &super::push::PushRequest) -> Parcel {
-        use prost::Message as _;
         let encoded = request.encode_to_vec();
         let entries_len = request.streams[0].entries.iter().fold(0, |len, entry| {
             let entry = entry.encoded_len();
@@ -114,10 +125,8 @@ impl Parcel {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
-
     use super::super::super::testing::Rng;
-    use super::super::push::{EntryAdapter, PushRequest, StreamAdapter, Timestamp};
+    use super::super::push::{EntryAdapter, LabelPairAdapter, PushRequest, StreamAdapter, Timestamp};
     use super::*;
 
     /// As the spool has it; some as an older agent packed it.
@@ -164,6 +173,25 @@ mod tests {
             assert_eq!(read.streams[0].entries, entries.collect::<Vec<_>>());
             assert_eq!(whole.labels(), labels);
         }
+    }
+
+    #[test]
+    fn metadata_is_taken_off_and_nothing_else() {
+        let pair = LabelPairAdapter { name: "q".to_owned(), value: "1".to_owned() };
+        let with = |metadata: &[LabelPairAdapter]| EntryAdapter {
+            timestamp: Some(Timestamp::from_ns(7)),
+            line: "x".to_owned(),
+            structured_metadata: metadata.to_vec(),
+        };
+        let of = |entries| PushRequest {
+            streams: vec![StreamAdapter { labels: "{a=\"1\"}".to_owned(), entries }],
+        };
+        let parcel = Parcel::as_in_spool(&of(vec![with(&[pair]), with(&[])]));
+        let stripped = parcel.without_metadata();
+        assert_eq!(refusals::decode(&stripped.request()), of(vec![with(&[]), with(&[])]));
+        let plain = Parcel::as_in_spool(&of(vec![with(&[])]));
+        assert_eq!(plain.clone().without_metadata(), plain, "as it is: it was compressed once");
+        assert_eq!(Parcel::default().without_metadata(), Parcel::default());
     }
 
     #[test]

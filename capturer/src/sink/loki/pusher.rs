@@ -1,6 +1,7 @@
 //! The thread that empties the spool: it waits for what comes first (an answer, new records, a deadline), lets
 //! [`Delivery`] decide, and carries its orders out. It decides nothing itself.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::NAME;
 use super::answer::{Outcome, Presence, Verdict};
 use super::client::{Client, Connection};
 use super::delivery::{Delivery, ENTRIES_MAX, LoadedRecord, Now, Order, Refused};
+use super::encode::label_set_of;
 use super::parcel::Parcel;
 use super::report::Report;
 use super::summary::{self, Summary};
@@ -104,6 +106,9 @@ pub(super) fn start(
         failing_read: false,
         letters_looked_at: None,
         spool: config.spool.clone(),
+        without_metadata: config.structured_metadata.is_empty(),
+        tenant: config.fixed_tenant(),
+        tenant_default: config.tenant_default.clone(),
     };
     // Names of hosts are looked up by a thread of the runtime; one is enough.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -141,6 +146,11 @@ struct Pusher {
     failing_read: bool,
     letters_looked_at: Option<Instant>,
     spool: Spool,
+    /// `structured_metadata` is `{}`.
+    without_metadata: bool,
+    /// Of all lines; `None` = it depends on the line.
+    tenant: Option<String>,
+    tenant_default: String,
 }
 
 /// What was last said.
@@ -148,6 +158,8 @@ struct Pusher {
 struct LastReport {
     report: Report,
     message: String,
+    /// Lines that had been accepted when something was wrong last; `None` = that is over, and said to be.
+    trouble_at: Option<u64>,
 }
 
 impl Pusher {
@@ -214,7 +226,8 @@ impl Pusher {
                 Ok(Read::Record(record, at)) => {
                     bytes += record.block.len();
                     let amount = (record.lines as usize, record.payload_len as usize);
-                    self.delivery.take(self.now(), record.label_set, &record.tenant, amount, at);
+                    let (label_set, tenant) = self.addressee(&record, at);
+                    self.delivery.take(self.now(), label_set, &tenant, amount, at);
                 }
                 Ok(Read::Damaged { file, offset, bytes }) => {
                     self.metrics.lost(LossReason::SpoolDamaged, bytes);
@@ -247,6 +260,20 @@ impl Pusher {
             }
         }
         true
+    }
+
+    /// Label set and tenant of a record, as the config has it now: what Loki refuses for its tenant is put right by
+    /// another `tenant_id` or `tenant_default`, and that must count for what waits already.
+    fn addressee<'r>(&self, record: &'r format::Record, at: Position) -> (u64, Cow<'r, str>) {
+        let now = match &self.tenant {
+            Some(fixed) => fixed,
+            None if record.tenant.is_empty() => &self.tenant_default,
+            None => &record.tenant,
+        };
+        if *now == record.tenant || !self.reader.is_of_earlier_run(at) {
+            return (record.label_set, Cow::Borrowed(&record.tenant));
+        }
+        (label_set_of(now, &parcel(record.clone()).labels()), Cow::Owned(now.clone()))
     }
 
     fn too_old(&mut self, record: &format::Record, bytes: u64) {
@@ -290,6 +317,9 @@ impl Pusher {
         let mut records = Vec::with_capacity(places.len());
         for at in places {
             let body = match self.reader.load(*at) {
+                Ok(Loaded::Record(record)) if self.without_metadata && self.reader.is_of_earlier_run(*at) => {
+                    parcel(record).without_metadata()
+                }
                 Ok(Loaded::Record(record)) => parcel(record),
                 Ok(Loaded::TooOld(record, bytes)) => {
                     self.too_old(&record, bytes);
@@ -457,22 +487,33 @@ impl Pusher {
             (true, 0) if !self.delivery.was_up() => "asking Loki whether it takes lines".to_owned(),
             (true, 0) if self.delivery.is_empty() => "Loki answers; no line has come yet".to_owned(),
             (true, 0) => "Loki answers; the first lines are on their way".to_owned(),
+            (true, accepted) if self.last.trouble_at == Some(accepted) && !self.delivery.is_empty() => {
+                "Loki answers again; lines wait for their turn".to_owned()
+            }
             (true, _) => "delivers".to_owned(),
         };
         let held = report.held.then(|| message.clone());
-        if report.reasons != self.last.report.reasons {
-            match report.reasons.first() {
-                Some(reason) => {
+        let accepted = self.delivery.accepted_lines();
+        let mut trouble_at = self.last.trouble_at;
+        match report.reasons.first() {
+            Some(reason) => {
+                if report.reasons != self.last.report.reasons {
                     tracing::warn!(component = COMPONENT, reason = reason.as_str(), "{message}");
                 }
-                None => tracing::info!(component = COMPONENT, "delivers again"),
+                trouble_at = Some(accepted);
             }
+            // An answer to an empty push delivers nothing yet.
+            None if trouble_at.is_some_and(|at| accepted > at || self.delivery.is_empty()) => {
+                tracing::info!(component = COMPONENT, "delivers again");
+                trouble_at = None;
+            }
+            None => {}
         }
         if message != self.last.message {
             self.status.set_health(COMPONENT, wrong.is_empty(), message.clone());
             self.status.hold_sink(NAME, held);
         }
-        self.last = LastReport { report, message };
+        self.last = LastReport { report, message, trouble_at };
     }
 }
 

@@ -87,7 +87,7 @@ pub fn sort(request: &PushRequest, words: &str, now_ns: i64) -> Sorted {
             DeadLetterReason::TooFarInFuture | DeadLetterReason::OutOfOrder => {
                 *seconds.entry((reason.name, second(reason.text))).or_default() += reason.count.unwrap_or(1);
             }
-            DeadLetterReason::BodyTooLarge | DeadLetterReason::Other => {}
+            DeadLetterReason::BodyTooLarge | DeadLetterReason::Forbidden | DeadLetterReason::Other => {}
         }
     }
     for (name, (oldest, count)) in limits {

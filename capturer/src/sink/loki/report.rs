@@ -11,6 +11,8 @@ use crate::telemetry::metrics::PushFailure;
 
 /// Lines wait and nothing was accepted for so long: something is wrong, whatever the answers were.
 const STALLED_MS: u64 = 60_000;
+/// Requests are under way, and none was answered for so long: it hangs, and its time-out may be far away.
+const SILENT_MS: u64 = 10_000;
 /// Label sets and tenants named in one message.
 const NAMED_MAX: usize = 3;
 /// Characters of a label set or an answer in a message.
@@ -41,14 +43,22 @@ impl Delivery {
         }
         self.report_tenants(&mut report);
         self.report_label_sets(&mut report);
+        let silent_ms = self.progress.asked_ms.map_or(0, |asked_ms| now.ms.saturating_sub(asked_ms));
+        if silent_ms >= SILENT_MS {
+            report.wrong.push(format!(
+                "no request was answered for {} s; lines are kept and wait (sinks.loki.request_timeout)",
+                silent_ms / 1000
+            ));
+            report.reasons.push(PushFailure::TimedOut);
+        }
         if let Some(since) = self.stalled_for(now).filter(|_| !self.all_are_held_back()) {
             let answer =
                 if self.progress.last_answer.is_empty() { "none" } else { &self.progress.last_answer };
-            report.wrong.push(format!(
-                "nothing was accepted for {} s while lines wait; the last answer was: {}",
-                since.as_secs(),
-                short(answer)
-            ));
+            let answer = short(answer);
+            let is_said = report.wrong.iter().any(|told| told.contains(&answer));
+            let answer = if is_said { String::new() } else { format!("; the last answer was: {answer}") };
+            let seconds = since.as_secs();
+            report.wrong.push(format!("nothing was accepted for {seconds} s while lines wait{answer}"));
         }
         report
     }
@@ -65,7 +75,8 @@ impl Delivery {
                 "" => format!("lines without a tenant ({whose}): "),
                 name => format!("tenant {} ({whose}): ", short(name)),
             };
-            let others = if self.tenant.is_none() { "; other tenants go on" } else { "" };
+            let go_on = self.tenant.is_none() && self.accepted_since(trouble.since_ms);
+            let others = if go_on { "; other tenants go on" } else { "" };
             let what = if trouble.hold { "are held" } else { "wait" };
             report.wrong.push(format!(
                 "{whose}{}; these lines {what}, they are kept and tried again{others}",
@@ -106,10 +117,13 @@ impl Delivery {
         if waiting.len() > NAMED_MAX {
             report.wrong.push(format!("{} more wait", label_sets(waiting.len() - NAMED_MAX)));
         }
-        // Label sets that have nothing to send are not among them, and go on all the same.
-        if !waiting.is_empty() && (self.label_sets.len() > waiting.len() || self.progress.accepted > 0) {
+        if waiting.first().is_some_and(|told| self.accepted_since(told.trouble.since_ms)) {
             report.wrong.push("other label sets go on".to_owned());
         }
+    }
+
+    fn accepted_since(&self, since_ms: u64) -> bool {
+        self.progress.accepted_ms.is_some_and(|accepted_ms| accepted_ms > since_ms)
     }
 
     /// Whatever waits does so for its tenant's or its label set's own sake, which is said: that nothing was accepted is no

@@ -132,6 +132,9 @@ pub fn cure(reason: DeadLetterReason) -> &'static str {
         | DeadLetterReason::InvalidLabels => "check sinks.loki.labels and the pipeline's labels",
         DeadLetterReason::MetadataTooLarge => "keep less in sinks.loki.structured_metadata",
         DeadLetterReason::BodyTooLarge => "raise the body limit of Loki or of the proxy before it",
+        DeadLetterReason::Forbidden => {
+            "a firewall or proxy before Loki refuses what they say, and takes other lines of the tenant: allow them there and replay them (capturer dead-letters replay)"
+        }
         DeadLetterReason::Other => "look at them with capturer dead-letters list",
     }
 }

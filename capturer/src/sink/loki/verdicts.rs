@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 
-use super::answer::{Outcome, Scope, Verdict, WRONG_ADDRESS, judge};
+use super::answer::{Outcome, Scope, Verdict, WRONG_ADDRESS, judge, may_mean_a_line};
 use super::delivery::{Delivery, Now, Trouble};
 use super::label_set::{Job, LabelSetState, LabelSetTrouble, Part};
 use super::nouns::{Slot, letters};
@@ -16,6 +16,10 @@ use crate::telemetry::metrics::{DeadLetterReason, PushFailure};
 /// Refusals in a row for no known reason, and nothing accepted between: then it is the address that is wrong, not the
 /// lines. More than it takes to find one line among a thousand.
 const DOUBTS_MAX: u32 = 12;
+/// Refusals in a row of one tenant that are taken for a line's, until others of the tenant were accepted.
+pub(super) const IN_A_ROW_MAX: u32 = 24;
+/// A line alone is refused so often in a row.
+pub(super) const ALONE_MAX: u32 = 8;
 /// Requests are not made smaller than this for a proxy's sake.
 const BATCH_BYTES_MIN: usize = 64 * 1024;
 
@@ -24,6 +28,12 @@ impl Delivery {
     pub fn on_outcome(&mut self, now: Now, slot: usize, outcome: &Outcome, chance: u64) -> Verdict {
         let mut job = self.take_job(slot);
         let verdict = judge(outcome);
+        let more = self.slots.iter().any(|slot| matches!(slot, Slot::UnderWay(_)));
+        self.progress.asked_ms = more.then_some(now.ms);
+        let may_be_a_line = may_mean_a_line(outcome).is_some();
+        if let Some(part) = job.parts.front_mut().filter(|_| !may_be_a_line) {
+            part.alone = 0;
+        }
         self.remember(outcome);
         let tenant = self.tenant_of(job.label_set);
         match &verdict {
@@ -35,6 +45,10 @@ impl Delivery {
                 let trouble =
                     Trouble { reason: *reason, words: words.clone(), hold: false, since_ms: now.ms };
                 self.on_failed(now, (*scope, trouble, *after), &tenant, job, chance);
+            }
+            Verdict::Hold { .. } if self.means_a_line(outcome, &tenant, job.label_set) => {
+                self.on_line_refused(&tenant, &mut job, outcome);
+                self.settle(now, slot, job);
             }
             Verdict::Hold { reason, words } => {
                 let trouble = Trouble { reason: *reason, words: words.clone(), hold: true, since_ms: now.ms };
@@ -98,6 +112,10 @@ impl Delivery {
         self.server.doubts_in_a_row = 0;
         self.server.was_up = true;
         self.open_tenant(now, tenant);
+        if let Some(tenant) = self.tenants.get_mut(tenant) {
+            tenant.accepted += 1;
+            tenant.refused_in_a_row = 0;
+        }
         if let Some(part) = job.parts.front_mut() {
             self.progress.accepted_lines += part.lines as u64;
             part.lines = 0;
@@ -268,6 +286,40 @@ impl Delivery {
             // Kept as they would be buried, if it turns out that it was Loki who refused.
             part.letters = letters(tenant, &request, |_| reason, code, words);
             job.doubtful.push_back(part);
+        }
+    }
+
+    /// Whether it is a line that is refused: its label set was refused, then others of its tenant were accepted, and now it is
+    /// refused again. Too many refusals in a row ask for a new proof, for the tenant may have been shut out meanwhile.
+    fn means_a_line(&mut self, outcome: &Outcome, tenant: &str, label_set: u64) -> bool {
+        let Some(tenant) = self.tenants.get(tenant) else { return false };
+        let Some(label_set) = self.label_sets.get_mut(&label_set) else { return false };
+        let proven = label_set.refused_at.is_some_and(|then| tenant.accepted > then);
+        let is_line = may_mean_a_line(outcome).is_some() && proven && tenant.refused_in_a_row < IN_A_ROW_MAX;
+        if !is_line {
+            label_set.refused_at = Some(tenant.accepted);
+        }
+        is_line
+    }
+
+    /// Looks for the line in halves. One alone must be refused several times in a row before it is a dead letter: a proxy of
+    /// which one instance is misconfigured refuses whatever comes its way.
+    fn on_line_refused(&mut self, tenant: &str, job: &mut Job, outcome: &Outcome) {
+        let Some((code, words)) = may_mean_a_line(outcome) else { return };
+        let Some(part) = job.parts.front_mut() else { return };
+        if let Some(tenant) = self.tenants.get_mut(tenant) {
+            tenant.refused_in_a_row += 1;
+        }
+        self.server.failed_in_a_row = 0;
+        if part.lines > 1 {
+            cut(job);
+        } else if part.alone + 1 < ALONE_MAX {
+            part.alone += 1;
+            job.was_cut = true;
+        } else {
+            let request = refusals::decode(&part.body.request());
+            part.letters = letters(tenant, &request, |_| DeadLetterReason::Forbidden, code, words);
+            put(part, &PushRequest::default());
         }
     }
 

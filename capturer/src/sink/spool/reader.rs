@@ -89,10 +89,14 @@ pub struct Reader {
     saves_left_out: u32,
     /// By segment: bytes open when holes were made in it last.
     holed: BTreeMap<u64, u64>,
+    /// The first segment that is written in this run.
+    first_of_run: u64,
 }
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, start: Start) -> Reader {
+        // A start begins a new segment.
+        let first_of_run = shared.state().committed.segment;
         Reader {
             shared,
             at: start.read,
@@ -105,7 +109,13 @@ impl Reader {
             saved: Cursor::default(),
             saves_left_out: 0,
             holed: BTreeMap::new(),
+            first_of_run,
         }
+    }
+
+    /// It was put in before this run, and so by a config that may have been another one.
+    pub fn is_of_earlier_run(&self, at: Position) -> bool {
+        at.segment < self.first_of_run
     }
 
     /// The next thing there is.
