@@ -22,7 +22,7 @@ use super::{Message, Process};
 use crate::capture::core::Capture;
 use crate::capture::io::Event;
 use crate::model::clock::Now;
-use crate::settings::Settings;
+use crate::settings::{ReadFrom, Settings, advice};
 use crate::shell::ring;
 use crate::shell::{Rest, Shell};
 use crate::telemetry::reload_requests::Ticket;
@@ -330,7 +330,12 @@ impl Loop<'_> {
                     format!("{socket} answers; {running} running containers are captured")
                 }
                 Some(trouble) => {
-                    format!("{trouble}; check that dockerd is well and that this user may use {socket}")
+                    let cure = advice::docker_cure(trouble, &socket.to_string());
+                    let files = match self.settings.container_monitor.read_from {
+                        ReadFrom::Api => "",
+                        ReadFrom::File | ReadFrom::Auto => "; json-file logs of known containers are read on",
+                    };
+                    format!("{trouble}; {cure}{files}; new containers and logs read over the API wait")
                 }
             };
             self.process.status.set_health("docker", trouble.is_none(), message);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::commands::cli::Exit;
 use crate::ledger::claims::Claims;
-use crate::settings::Settings;
+use crate::settings::{Settings, advice};
 use crate::shell::privilege;
 use crate::sink::loki::by_hand::ByHand;
 use crate::sink::loki::client::Client;
@@ -90,10 +90,19 @@ fn engine(socket: &Path) -> Result<String, String> {
     match ping() {
         Ok(answer) if answer.ends_with(" 200") => Ok(format!("{} answers", socket.display())),
         Ok(answer) => Err(format!("{} answers {answer}, which is not a Docker Engine", socket.display())),
-        Err(error) => Err(format!(
-            "{error} at {}; check that dockerd runs and that this user may use it",
-            socket.display()
-        )),
+        Err(error) => {
+            let (socket, error) = (
+                socket.display().to_string(),
+                match error.kind() {
+                    // A read that ends by its timer.
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                        format!("no answer within {} s", PATIENCE.as_secs())
+                    }
+                    _ => error.to_string(),
+                },
+            );
+            Err(format!("{socket}: {error}; {}", advice::docker_cure(&error, &socket)))
+        }
     }
 }
 
@@ -122,6 +131,18 @@ mod tests {
         );
         let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
         assert_eq!(names.collect::<Vec<_>>(), ["file"], "nothing is made");
+    }
+
+    /// One that is there and silent, one that is not there: each has its own cure.
+    #[test]
+    fn a_silent_engine_is_not_one_that_is_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("docker.sock");
+        let away = engine(&path).unwrap_err();
+        assert!(away.contains("nobody listens") && !away.contains("restart"), "{away}");
+        let _silent = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let silent = engine(&path).unwrap_err();
+        assert!(silent.contains("no answer within 5 s; dockerd is there and does not answer"), "{silent}");
     }
 
     #[test]

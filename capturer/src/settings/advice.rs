@@ -11,6 +11,55 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
     warnings.extend(regexes(settings));
     warnings.extend(tls_without_tls(settings));
     warnings.extend(labels_that_went(settings));
+    warnings.extend(tenants_of_pipelines(settings));
+    warnings
+}
+
+/// Somebody is there and gives no answer.
+pub fn is_silence(error: &str) -> bool {
+    let error = error.to_ascii_lowercase();
+    ["no answer", "no whole answer", "timed out"].iter().any(|words| error.contains(words))
+}
+
+/// What to do about an Engine that can't be asked, by what happened.
+pub fn docker_cure(error: &str, socket: &str) -> String {
+    let lower = error.to_ascii_lowercase();
+    if is_silence(error) {
+        "dockerd is there and does not answer: see docker info and journalctl -u docker, and restart it"
+            .to_owned()
+    } else if lower.contains("permission denied") {
+        format!(
+            "this user may not use {socket}: add it to the socket's group (usermod -aG docker USER; in a unit: \
+             SupplementaryGroups=docker)"
+        )
+    } else if lower.contains("no such file")
+        || lower.contains("not found")
+        || lower.contains("connection refused")
+    {
+        format!(
+            "nobody listens at {socket}: start dockerd, name its socket with container_monitor.socket_path, or set \
+             container_monitor.enabled: false on a host without Docker"
+        )
+    } else {
+        "check that dockerd is well: docker info must answer at once".to_owned()
+    }
+}
+
+/// `tenant_id` is made of what is known of a container or file, not of what a pipeline sets.
+fn tenants_of_pipelines(settings: &Settings) -> Vec<String> {
+    let template = settings.sinks.loki.as_ref().and_then(|loki| loki.tenant.as_ref());
+    let mut warnings = Vec::new();
+    for label in template.iter().flat_map(|template| template.source_labels()) {
+        for pipeline in
+            settings.pipelines.iter().filter(|pipeline| pipeline.record_labels().any(|set| set == label))
+        {
+            warnings.push(format!(
+                "sinks.loki.tenant_id takes the label {label} of a container, and of file_monitor.files, and not the one that the \
+                 pipeline {} sets",
+                pipeline.name
+            ));
+        }
+    }
     warnings
 }
 
@@ -110,6 +159,34 @@ mod tests {
         assert_eq!(warnings.len(), expected.len(), "{text}: {warnings:?}");
         for (warning, part) in warnings.iter().zip(expected) {
             assert!(warning.contains(part), "{warning}");
+        }
+    }
+
+    /// A tenant is made of a container's labels; one that a pipeline sets would silently not count.
+    #[test]
+    fn a_tenant_of_a_pipeline_is_none() {
+        let text = |set: &str| {
+            format!(
+                "container_monitor: {{record_labels: [com.docker.compose.project, com.docker.compose.service, team]}}\n\
+                 pipelines: [{{name: p, steps: [{{labels: {{set: {{{set}: t1}}}}}}]}}]\n\
+                 sinks: {{loki: {{enabled: true, url: \"http://127.0.0.1:1\", tenant_id: \"{{label:team}}\"}}}}\n"
+            )
+        };
+        check(&text("team"), &["not the one that the pipeline p sets"]);
+        check(&text("other"), &[]);
+    }
+
+    #[test]
+    fn each_trouble_with_docker_has_its_cure() {
+        for (error, cure) in [
+            ("no answer to GET /_ping within 30 s", "does not answer"),
+            ("connecting to /d.sock: Permission denied (os error 13)", "usermod -aG docker"),
+            ("connecting to /d.sock: No such file or directory (os error 2)", "nobody listens at /d.sock"),
+            ("connecting to /d.sock: Connection refused (os error 111)", "start dockerd"),
+            ("GET /containers/json: broken", "check that dockerd is well"),
+        ] {
+            let told = docker_cure(error, "/d.sock");
+            assert!(told.contains(cure), "{error}: {told}");
         }
     }
 

@@ -11,7 +11,7 @@ use super::facts::{
     WitnessFact,
 };
 use crate::commands::cli::Exit;
-use crate::settings::ReadFrom;
+use crate::settings::{ReadFrom, advice};
 use crate::shell::privilege;
 use crate::witness::probe::Tier;
 
@@ -231,6 +231,12 @@ fn docker(fact: &DockerFact) -> CheckLine {
             format!("{socket}: {why}"),
             "Add the agent's user to the socket's group (usermod -aG docker USER; in a unit: \
              SupplementaryGroups=docker), or run as root.",
+        ),
+        Err(Refusal { why, .. }) if advice::is_silence(why) => warn(
+            "docker",
+            format!("{socket}: {why}"),
+            "dockerd is there and does not answer: see docker info and journalctl -u docker, and restart it. json-file logs of \
+             known containers are read on meanwhile.",
         ),
         Err(Refusal { why, .. }) => warn(
             "docker",
