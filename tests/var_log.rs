@@ -216,7 +216,7 @@ fn a_debian_host() -> Result<()> {
     agent.assert_nothing_lost()?;
 
     let (ok, said) = agent.health_of("files")?;
-    ensure!(!ok && said.contains("not text"), "{said}");
+    ensure!(ok && said.contains("not text"), "{said}");
     let check =
         Command::new(program()).args(["check", "-c"]).arg(host.home.path().join("config.yaml")).output()?;
     let check = String::from_utf8(check.stdout)? + &String::from_utf8(check.stderr)?;

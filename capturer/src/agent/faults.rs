@@ -29,8 +29,10 @@ pub(super) enum Kind {
     Unreadable,
     /// A directory can't be listed.
     Unlistable,
-    /// A file is not text, or of an encoding that is not known.
+    /// A file is not text although it is named, or of an encoding that is not known.
     NotText,
+    /// A file that a pattern found is not text, and is left out as it should be: a note.
+    LeftOut,
     /// A pattern matches nothing.
     Unmatched,
     /// inotify is at its limit.
@@ -45,7 +47,7 @@ impl Kind {
             Kind::Unlistable => format!(
                 "{count} directories can't be listed, and what is in them is not read: {texts}; {CURE_UNREADABLE}"
             ),
-            Kind::NotText => format!("{count} files are not text: {texts}"),
+            Kind::NotText | Kind::LeftOut => format!("{count} files are not text: {texts}"),
             Kind::Unmatched => format!(
                 "{count} patterns of file_monitor match no file: {texts}; correct them, or set may_be_empty: true \
                  where that may be so (capturer check lists what each matches)"
@@ -55,7 +57,7 @@ impl Kind {
 
     fn begins(self, text: &str) -> String {
         match self {
-            Kind::Hung | Kind::Unwatched | Kind::NotText => text.to_owned(),
+            Kind::Hung | Kind::Unwatched | Kind::NotText | Kind::LeftOut => text.to_owned(),
             Kind::Unreadable => format!("can't be read: {text}; {CURE_UNREADABLE}"),
             Kind::Unlistable => {
                 format!("can't be listed, and what is in it is not read: {text}; {CURE_UNREADABLE}")
@@ -67,7 +69,7 @@ impl Kind {
     fn ends(self, name: &str) -> String {
         match self {
             Kind::Hung => format!("{name} answers again"),
-            Kind::Unreadable | Kind::NotText => format!("no longer so: {name}"),
+            Kind::Unreadable | Kind::NotText | Kind::LeftOut => format!("no longer so: {name}"),
             Kind::Unlistable => format!("can be listed again: {name}"),
             Kind::Unmatched => format!("a pattern of file_monitor matches a file now: {name}"),
             Kind::Unwatched => "every directory is watched by inotify".to_owned(),
@@ -93,8 +95,9 @@ impl Faults {
         self.counts.insert(kind, count);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.by_kind.is_empty()
+    /// There is nothing but notes.
+    pub(super) fn is_well(&self) -> bool {
+        self.by_kind.keys().all(|kind| *kind == Kind::LeftOut)
     }
 
     /// All of it in a sentence; `None` = nothing is wrong.
@@ -120,6 +123,8 @@ pub(super) struct FilesSaid {
 #[derive(Debug, PartialEq, Eq)]
 enum FaultLine {
     Begins(String),
+    /// The same of what is no fault.
+    Notes(String),
     Ends(String),
 }
 
@@ -129,6 +134,7 @@ impl FilesSaid {
         for line in self.lines(faults) {
             match line {
                 FaultLine::Begins(text) => tracing::error!(component = "files", "{text}"),
+                FaultLine::Notes(text) => tracing::info!(component = "files", "{text}"),
                 FaultLine::Ends(text) => tracing::info!(component = "files", "{text}"),
             }
         }
@@ -144,7 +150,12 @@ impl FilesSaid {
         for (kind, texts) in &faults.by_kind {
             for (name, text) in texts {
                 if self.told.len() < TOLD_MAX && self.told.insert((*kind, name.clone())) {
-                    lines.push(FaultLine::Begins(kind.begins(text)));
+                    let text = kind.begins(text);
+                    lines.push(if *kind == Kind::LeftOut {
+                        FaultLine::Notes(text)
+                    } else {
+                        FaultLine::Begins(text)
+                    });
                 }
             }
         }
@@ -269,6 +280,18 @@ mod tests {
         let many: Vec<String> = (0..500).map(|number| format!("n{number}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert_eq!(lines(&many), (LINES_MAX, 1), "one of them ends, the last says how many more");
+    }
+
+    /// wtmp and the journal stand in every /var/log: whoever follows it with a pattern has done nothing wrong.
+    #[test]
+    fn what_is_left_out_as_meant_is_a_note() {
+        let mut faults = Faults::default();
+        faults.add(Kind::LeftOut, "wtmp".to_owned(), "wtmp is not text and is left out".to_owned());
+        assert!(faults.is_well() && faults.health().is_some_and(|text| text.contains("wtmp")));
+        let told = FilesSaid::default().lines(&faults);
+        assert!(matches!(&told[..], [FaultLine::Notes(_)]), "{told:?}");
+        faults.add(Kind::Unreadable, "a".to_owned(), "a".to_owned());
+        assert!(!faults.is_well());
     }
 
     #[test]

@@ -43,10 +43,10 @@ impl Loop<'_> {
     pub fn look_at_sources(&mut self, now: Now) -> Vec<Event> {
         self.tell_losses(now);
         self.tell_streams(now);
-        self.tell_names(now);
+        let unread = self.tell_containers(now);
         self.tell_pipelines(now);
         self.tell_descriptors();
-        self.tell_files(now)
+        self.tell_files(now, unread)
     }
 
     /// For who looks at the log for the first time: what is captured, where it goes, and where to look.
@@ -126,33 +126,43 @@ impl Loop<'_> {
         self.tell("streams", count == 0, message);
     }
 
-    fn tell_names(&mut self, now: Now) {
+    /// Which containers are captured, which are not although they should be, and which names match none. Gives how many
+    /// can't be read.
+    fn tell_containers(&mut self, now: Now) -> BTreeMap<UnreadableReason, usize> {
         if !self.settings.container_monitor.enabled {
-            return self.process.status.forget_health("containers");
+            self.process.status.forget_health("containers");
+            return BTreeMap::new();
         }
+        let unread = self.capture.unread_containers(now);
         let unmatched = self.capture.unmatched_names(now);
-        let some = matches!(unmatched, Some(Unmatched::Some(_)));
-        let (ok, message) = match unmatched {
-            None => {
-                let running = self.process.metrics.containers_monitored.get();
-                (true, format!("{running} running containers are captured, as configured"))
-            }
-            Some(Unmatched::All(names)) => (
-                false,
-                format!(
+        let running = self.process.metrics.containers_monitored.get();
+        let well = format!("{running} running containers are captured");
+        let (mut faults, mut notes) = (Vec::new(), Vec::new());
+        match unmatched {
+            None => {}
+            Some(Unmatched::All(names)) => {
+                faults.push(format!(
                     "no container matches {names}, so none is captured; compare with docker ps{}",
                     regex_hint(&names)
-                ),
-            ),
-            Some(Unmatched::Some(names)) => {
-                (true, format!("no container matches {names}{}", regex_hint(&names)))
+                ));
             }
-        };
-        if some {
-            return self.tell_note("containers", message);
+            Some(Unmatched::Some(names)) => {
+                notes.push(format!("no container matches {names}{}", regex_hint(&names)));
+            }
+        }
+        faults.extend(Some(unread.faults).filter(|text| !text.is_empty()));
+        notes.extend(Some(unread.notes).filter(|text| !text.is_empty()));
+        if faults.is_empty() && !notes.is_empty() {
+            self.tell_note("containers", format!("{}; {well}", notes.join("; ")));
+            return unread.counts;
         }
         self.said.is_news("containers", About::Note, true);
+        let ok = faults.is_empty();
+        faults.append(&mut notes);
+        let message =
+            if ok { format!("{well}, as configured") } else { format!("{}; {well}", faults.join("; ")) };
         self.tell("containers", ok, message);
+        unread.counts
     }
 
     fn tell_pipelines(&mut self, now: Now) {
@@ -195,7 +205,7 @@ impl Loop<'_> {
     }
 
     /// Says what is wrong with files, and tells the core whom file systems that do not answer keep waiting.
-    fn tell_files(&mut self, now: Now) -> Vec<Event> {
+    fn tell_files(&mut self, now: Now, of_containers: BTreeMap<UnreadableReason, usize>) -> Vec<Event> {
         let mut hung = self.shell.hung();
         if self.process.something_hangs() {
             hung.extend(self.process.left_behind.iter().flat_map(Rest::hung));
@@ -206,6 +216,7 @@ impl Loop<'_> {
         let mut passed = self.capture.passed_over();
         passed.insert(PassedOver::Binary, left_out);
         counts.extend(more);
+        counts.extend(of_containers);
         let walks = self.shell.walks();
         let sets = &self.settings.file_monitor.files;
         let patterns = self.patterns.look(now.mono_ms, sets, &walks);
@@ -228,7 +239,9 @@ impl Loop<'_> {
         }
         unreadable.into_iter().for_each(|text| faults.add(Kind::Unreadable, text.clone(), text));
         faults.count(Kind::Unreadable, count);
-        not_text.into_iter().for_each(|text| faults.add(Kind::NotText, text.clone(), text));
+        for (as_meant, text) in not_text {
+            faults.add(if as_meant { Kind::LeftOut } else { Kind::NotText }, text.clone(), text);
+        }
         patterns.unlistable.into_iter().for_each(|text| faults.add(Kind::Unlistable, text.clone(), text));
         for (pattern, text) in patterns.unmatched {
             faults.add(Kind::Unmatched, pattern, text);
@@ -245,7 +258,11 @@ impl Loop<'_> {
         }
         self.files_said.tell(&faults);
         let message = faults.health().unwrap_or_else(|| FILES_WELL.to_owned());
-        self.process.status.set_health("files", faults.is_empty(), message);
+        if faults.is_well() && message != FILES_WELL {
+            self.process.status.set_note("files", message);
+        } else {
+            self.process.status.set_health("files", faults.is_well(), message);
+        }
         let told = hung.into_iter().flat_map(|Hung { place, operation, streams, .. }| {
             streams.into_iter().map(move |stream| Event::FileHung {
                 stream,

@@ -78,6 +78,9 @@ pub struct StreamRow {
     /// What of that the runs before had counted.
     #[serde(skip)]
     pub carried: StreamCounts,
+    /// Sinks behind it that take nothing now, so that it waits. Empty while it does not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub held_up: String,
     /// Number of the outlet that it reads for; 0 is there for every source.
     #[serde(skip)]
     pub outlet: u8,

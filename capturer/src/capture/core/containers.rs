@@ -54,6 +54,7 @@ impl Capture {
             discover::DiscoveryEvent::Gone(id) => self.on_container_gone(now, &StreamKey::container(&id)),
             discover::DiscoveryEvent::Deselected(id) => {
                 let key = StreamKey::container(&id);
+                self.no_logs.forget(&key);
                 for stream in self.ids_of(&key) {
                     self.with_stream(now, stream, |stream, cx| stream.leave("the config leaves it out", cx));
                 }
@@ -66,12 +67,11 @@ impl Capture {
                 self.doubt_unlisted(now);
             }
         }
-        let running = self.discovery.as_ref().map_or(0, discover::Discovery::running);
-        self.metrics.containers_monitored.set(running as i64);
     }
 
     fn on_container_gone(&mut self, now: Now, key: &StreamKey) {
         self.deselected.remove(key);
+        self.no_logs.forget(key);
         let was_unlisted = self.unlisted.remove(key);
         let streams = self.ids_of(key);
         if streams.is_empty() && self.tracker.knows(key) {
@@ -181,6 +181,10 @@ impl Capture {
             // Before its first start it had no log.
             let place = log_place(&inspect);
             self.note_ran(now, *id, running, exited_at, place);
+        }
+        let name = discover::plain_name(&inspect.name);
+        if !self.no_logs.see(self.settings.container_monitor.read_from, &inspect, name) {
+            return;
         }
         for outlet in self.outlets_without(&key) {
             self.follow_container(now, &inspect, &key, was_there, outlet);
@@ -307,18 +311,15 @@ fn choose_kind(read_from: ReadFrom, inspect: &Inspect) -> Option<(bool, String)>
     let driver = inspect.host_config.log_config.driver.as_str();
     let has_file = driver == "json-file" && !inspect.log_path.is_empty();
     match read_from {
-        ReadFrom::Api if driver == "none" => None,
         ReadFrom::Api => Some((false, "read_from is api".to_owned())),
         ReadFrom::File | ReadFrom::Auto if has_file => {
             Some((true, format!("driver json-file, its log is {}", inspect.log_path)))
         }
         // Never started: the log is made at its first start, which is an event.
         ReadFrom::File | ReadFrom::Auto if driver == "json-file" => None,
-        ReadFrom::Auto if driver != "none" => Some((false, format!("driver {driver} has no json-file"))),
-        ReadFrom::File | ReadFrom::Auto => {
-            tracing::warn!(container = %inspect.id, driver, "its logging driver leaves nothing that can be read; not captured");
-            None
-        }
+        ReadFrom::Auto => Some((false, format!("driver {driver} has no json-file"))),
+        // Said before: see `no_log.rs`.
+        ReadFrom::File => None,
     }
 }
 

@@ -93,6 +93,7 @@ impl Capture {
         let deleted = behind.iter().map(|(_, held)| *held).max().unwrap_or(0);
         self.metrics.capture_lag_bytes.set(lag as i64);
         self.metrics.deleted_open_bytes.set(deleted as i64);
+        self.metrics.containers_monitored.set(self.captured_containers(now) as i64);
         self.metrics.container_streams_active.set(self.sums.following);
         self.metrics.files_monitored.set(self.sums.files - self.unreadable_files() as i64);
         self.metrics.capture_lag_seconds.set((now.mono_ms - oldest) as f64 / 1000.0);

@@ -15,7 +15,7 @@ use crate::telemetry::metrics::{LossReason, Lost, UnreadableReason};
 /// A stream that has something to read and read nothing for this long is stuck.
 const STUCK_AFTER_MS: u64 = 10_000;
 /// A sink that held a batch for this long takes nothing.
-const SINK_WAITS_MS: u64 = 5_000;
+pub(super) const SINK_WAITS_MS: u64 = 5_000;
 /// Sources that can't be read and are named in the log.
 const UNREADABLE_NAMED_MAX: usize = 50;
 /// Sources that a sentence names.
@@ -259,9 +259,9 @@ impl Capture {
         files.filter(|stream| !stream.is_left_out()).count()
     }
 
-    /// Files that are not text, or not of an encoding that is known for them, with how many there are for each reason, and how
-    /// many of them are left out.
-    pub fn not_text(&self) -> (Vec<String>, BTreeMap<UnreadableReason, usize>, usize) {
+    /// Files that are not text, or not of an encoding that is known for them, and whether that is as it should be: a pattern
+    /// found it, or the config says so. With how many there are for each reason, and how many of them are left out.
+    pub fn not_text(&self) -> (Vec<(bool, String)>, BTreeMap<UnreadableReason, usize>, usize) {
         let (mut first, mut counts, mut left_out) = (Vec::new(), BTreeMap::new(), 0);
         for stream in self.streams.values().filter(|stream| stream.source.outlet.index == 0) {
             let Kind::File(file) = &stream.kind else { continue };
@@ -269,7 +269,9 @@ impl Capture {
                 *counts.entry(reason).or_default() += 1;
                 left_out += usize::from(file.is_left_out());
                 if first.len() < UNREADABLE_NAMED_MAX {
-                    first.push(text);
+                    // Text of another encoding is somebody's log.
+                    let as_meant = reason == UnreadableReason::Binary && !text.contains("set `encoding: ");
+                    first.push((as_meant, text));
                 }
             }
         }

@@ -18,6 +18,7 @@ mod containers;
 mod gauges;
 mod held;
 pub(crate) mod look;
+pub(crate) mod no_log;
 mod older;
 pub mod outlets;
 mod paths;
@@ -90,6 +91,8 @@ pub struct Capture {
     unlisted: BTreeSet<StreamKey>,
     /// Streams whose log could be opened when that was tried last.
     opened: BTreeSet<StreamId>,
+    /// Containers whose logs can't be read.
+    no_logs: no_log::NoLogs,
     /// The first list came: what is found from now on is new.
     listed_once: bool,
     stopping: Option<Stopping>,
@@ -163,6 +166,7 @@ impl Capture {
             deselected: BTreeSet::new(),
             unlisted: BTreeSet::new(),
             opened: BTreeSet::new(),
+            no_logs: no_log::NoLogs::default(),
             listed_once: false,
             stopping: None,
             actions: Vec::new(),
@@ -248,6 +252,7 @@ impl Capture {
 
     fn dispatch(&mut self, now: Now, event: Event) {
         self.look_at(now, &event);
+        self.look_at_log(now, &event);
         match event {
             Event::Started => self.on_started(now),
             Event::Tick => self.on_tick(now),
@@ -499,6 +504,7 @@ impl Capture {
             self.tracker.leave_sinks(&key, tracked);
             self.unreadable.forget(id);
             self.progress.forget(id);
+            self.no_logs.forget_stream(id);
             self.take_up_again(now, &key);
             self.timers.cancel(Timer::Stream(id));
             self.plan_save(now);

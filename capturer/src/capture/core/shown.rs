@@ -1,6 +1,7 @@
 //! What the admin server shows of streams: a row for each.
 
-use super::Capture;
+use super::look::SINK_WAITS_MS;
+use super::{Capture, READ_BYTES};
 use crate::capture::discover::Discovery;
 use crate::capture::stream::{Kind, State, Stream};
 use crate::model::clock::Now;
@@ -12,7 +13,12 @@ impl Capture {
         Snapshot {
             taken_at_ms: now.mono_ms,
             all_listed: self.is_ready(),
-            streams: self.streams.values().map(|stream| self.row(stream, now)).collect(),
+            streams: self
+                .streams
+                .values()
+                .map(|stream| self.row(stream, now))
+                .chain(self.rows_without_stream())
+                .collect(),
             docker: self
                 .discovery
                 .as_ref()
@@ -33,9 +39,36 @@ impl Capture {
             State::Waiting.as_str().clone_into(&mut row.state);
             row.cause = format!("Docker does not answer: {error}");
         }
+        if let Some(held_up) = self.held_up(stream, now) {
+            row.held_up = held_up;
+        }
+        if let Some((_, why)) = self.no_log(now, stream) {
+            "not captured".clone_into(&mut row.state);
+            row.cause = why;
+        }
         if let Some(cause) = self.held.cause(stream.source.id) {
             row.cause = format!("its output is blocked: {cause}");
+            row.held_up.clear();
         }
         row
+    }
+
+    /// What it was read for takes nothing, so its lines wait. Why is said by the sink.
+    fn held_up(&self, stream: &Stream, now: Now) -> Option<String> {
+        let outlet = &self.outlets[usize::from(stream.source.outlet.index)];
+        let sinks = outlet.names.join(", ");
+        let sent_ms = stream.oldest_sent_ms().map_or(0, |sent| now.mono_ms.saturating_sub(sent));
+        if sent_ms >= SINK_WAITS_MS {
+            let seconds = sent_ms / 1000;
+            return Some(format!(
+                "what was read {seconds} s ago is not taken yet by {sinks}; /health says why"
+            ));
+        }
+        let is_behind = stream.state() == State::Following && stream.unread_bytes().0 > 0;
+        (is_behind && !outlet.credit.has_room(READ_BYTES)).then(|| {
+            format!(
+                "{sinks} has not taken what was read of other sources, and no more fits; /health says why"
+            )
+        })
     }
 }

@@ -348,6 +348,11 @@ impl Stream {
         self.running || self.exited_at_ns.is_some()
     }
 
+    /// Whether its container runs.
+    pub fn is_running(&self) -> bool {
+        self.running
+    }
+
     /// Whether it delivered lines in this run.
     pub fn has_lines(&self) -> bool {
         self.tally.has_lines()

@@ -1,0 +1,318 @@
+//! Containers whose logs can't be read although the agent may read: their logging driver keeps nothing that can be read, or
+//! the file that Docker writes to is gone. Who looks at health must see their names, for nothing else tells of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Capture, Kind, Stream};
+use crate::capture::discover::Discovery;
+use crate::capture::io::{Event, FoundFile};
+use crate::model::clock::Now;
+use crate::model::cursor::Cursor;
+use crate::model::docker::Inspect;
+use crate::model::record::{StreamId, StreamKey};
+use crate::settings::ReadFrom;
+use crate::telemetry::metrics::{LossReason, UnreadableReason};
+use crate::telemetry::status::StreamRow;
+
+/// A container's file may be away for so long: Docker renames it and makes a new one when it rotates.
+const GONE_AFTER_MS: u64 = 10_000;
+/// The Engine's status for a container whose logging driver can't be read from.
+const NOT_READABLE: u16 = 501;
+/// Containers that a sentence names.
+const NAMED_MAX: usize = 5;
+
+/// What is known of such containers.
+#[derive(Debug, Default)]
+pub(super) struct NoLogs {
+    /// Logging drivers other than json-file.
+    drivers: BTreeMap<StreamKey, String>,
+    /// Those that have no stream.
+    by_key: BTreeMap<StreamKey, Unread>,
+    /// Since when a stream's file is not there, and whether that was told as a possible loss.
+    gone: BTreeMap<StreamId, (u64, bool)>,
+    /// Streams of which the Engine said that the driver keeps nothing that can be read.
+    refused: BTreeSet<StreamId>,
+}
+
+#[derive(Debug)]
+struct Unread {
+    id: String,
+    name: String,
+    running: bool,
+    /// Somebody asked for that: the driver is `none`.
+    chosen: bool,
+    why: String,
+}
+
+/// Whether its driver leaves something to read from; `None` = it does. Else whether somebody chose that, why, and the cure.
+fn without_log(read_from: ReadFrom, driver: &str) -> Option<(bool, String)> {
+    match (driver, read_from) {
+        ("none", _) => {
+            let why = "its logging driver is none, so Docker keeps nothing of what it prints; run it with json-file, local or \
+                       journald, or leave it out (container_monitor.exclude_names)";
+            Some((true, why.to_owned()))
+        }
+        ("json-file", _) | (_, ReadFrom::Auto | ReadFrom::Api) => None,
+        (driver, ReadFrom::File) => Some((
+            false,
+            format!(
+                "its logging driver {driver} writes no json-file, and container_monitor.read_from is file; set that to auto, \
+                 or let the container log with json-file"
+            ),
+        )),
+    }
+}
+
+impl NoLogs {
+    /// A container was inspected. False = nothing of it can be read.
+    pub(super) fn see(&mut self, read_from: ReadFrom, inspect: &Inspect, name: &str) -> bool {
+        let key = StreamKey::container(&inspect.id);
+        let driver = inspect.host_config.log_config.driver.as_str();
+        if driver == "json-file" {
+            self.drivers.remove(&key);
+        } else {
+            self.drivers.insert(key.clone(), driver.to_owned());
+        }
+        let Some((chosen, why)) = without_log(read_from, driver) else {
+            self.by_key.remove(&key);
+            return true;
+        };
+        if !self.by_key.contains_key(&key) && inspect.state.running {
+            tracing::warn!(container = name, driver, "not captured: {why}");
+        }
+        let running = inspect.state.running;
+        let (id, name) = (inspect.id.clone(), name.to_owned());
+        self.by_key.insert(key, Unread { id, name, running, chosen, why });
+        false
+    }
+
+    /// The container is gone, or left out.
+    pub(super) fn forget(&mut self, key: &StreamKey) {
+        self.drivers.remove(key);
+        self.by_key.remove(key);
+    }
+
+    pub(super) fn forget_stream(&mut self, stream: StreamId) {
+        self.gone.remove(&stream);
+        self.refused.remove(&stream);
+    }
+
+    /// A listing of the files of a container's log.
+    fn scanned(&mut self, now: Now, stream: StreamId, found: &[FoundFile]) {
+        if found.iter().any(|file| file.rank == 0) {
+            self.gone.remove(&stream);
+        } else {
+            self.gone.entry(stream).or_insert((now.mono_ms, false));
+        }
+    }
+
+    fn is_gone(&self, now: Now, stream: &Stream) -> bool {
+        let since = self.gone.get(&stream.source.id);
+        stream.is_running() && since.is_some_and(|(since, _)| now.mono_ms >= since + GONE_AFTER_MS)
+    }
+}
+
+/// What is to be said of containers whose logs can't be read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct UnreadContainers {
+    /// A sentence that names them, with causes and cures; empty = there are none.
+    pub faults: String,
+    /// The same of those for whom somebody chose it.
+    pub notes: String,
+    /// Running containers that are not captured.
+    pub count: usize,
+    /// Those that nobody chose, by why.
+    pub counts: BTreeMap<UnreadableReason, usize>,
+}
+
+/// `a: why; b: why; and 3 others`.
+fn sentence(all: &[(String, String)]) -> String {
+    let named: Vec<String> = all.iter().take(NAMED_MAX).map(|(name, why)| format!("{name}: {why}")).collect();
+    let more = all.len().saturating_sub(NAMED_MAX);
+    let more = if more > 0 { format!("; and {more} others") } else { String::new() };
+    format!("{}{more}", named.join("; "))
+}
+
+fn containers(count: usize) -> String {
+    if count == 1 { "1 running container is".to_owned() } else { format!("{count} running containers are") }
+}
+
+impl Capture {
+    pub(super) fn look_at_log(&mut self, now: Now, event: &Event) {
+        match event {
+            Event::Scanned { stream, result: Ok(found) }
+                if self.streams.get(stream).is_some_and(|stream| stream.source.container.is_some()) =>
+            {
+                self.no_logs.scanned(now, *stream, found);
+            }
+            Event::ConnOpened { conn, result: Ok((status, _)) } => {
+                let Some(stream) = self.conns.get(conn) else { return };
+                if *status == NOT_READABLE {
+                    self.no_logs.refused.insert(*stream);
+                } else {
+                    self.no_logs.refused.remove(stream);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Why nothing of a container's stream can be read, if that is so.
+    pub(super) fn no_log(&self, now: Now, stream: &Stream) -> Option<(UnreadableReason, String)> {
+        stream.source.container.as_ref().filter(|_| stream.is_running())?;
+        if self.no_logs.refused.contains(&stream.source.id) && matches!(stream.kind, Kind::Api(_)) {
+            let driver = self.no_logs.drivers.get(&stream.source.key).map_or("?", String::as_str);
+            let why = format!(
+                "its logging driver {driver} keeps nothing that the Engine can read; let it log with json-file, local or journald, \
+                 or without cache-disabled"
+            );
+            return Some((UnreadableReason::Driver, why));
+        }
+        let Kind::File(file) = &stream.kind else { return None };
+        self.no_logs.is_gone(now, stream).then(|| {
+            let why = format!(
+                "it runs, and its log {} is not there, so what it prints can't be read, by docker logs either; restart the \
+                 container, and free space by log-opts (max-size) and not by removing files",
+                file.path()
+            );
+            (UnreadableReason::Missing, why)
+        })
+    }
+
+    /// Containers that run and whose logs can't be read. A file that is found gone now, and that the last run read from,
+    /// may have had more.
+    pub fn unread_containers(&mut self, now: Now) -> UnreadContainers {
+        let mut told = UnreadContainers::default();
+        let (mut faults, mut notes, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        for unread in self.no_logs.by_key.values().filter(|unread| unread.running) {
+            let named = (unread.name.clone(), unread.why.clone());
+            if unread.chosen {
+                notes.push(named);
+            } else {
+                faults.push(named);
+                *told.counts.entry(UnreadableReason::Driver).or_default() += 1;
+            }
+        }
+        for stream in self.suspects() {
+            let Some((reason, why)) = self.no_log(now, stream) else { continue };
+            if reason == UnreadableReason::Missing
+                && matches!(stream.acked(), Cursor::File(_))
+                && !stream.has_lines()
+            {
+                lost.push(stream.source.id);
+            }
+            if stream.source.outlet.index == 0 {
+                *told.counts.entry(reason).or_default() += 1;
+                let name = stream.source.container.as_ref().map_or("", |container| container.name.as_str());
+                faults.push((name.to_owned(), why));
+            }
+        }
+        for id in lost {
+            if let Some((_, told @ false)) = self.no_logs.gone.get_mut(&id) {
+                *told = true;
+                self.metrics.possibly_lost(LossReason::FileGoneUnread);
+                let lost = self.metrics.take_source_losses();
+                self.note_losses_of(now, id, lost);
+            }
+        }
+        told.count = faults.len() + notes.len();
+        if !faults.is_empty() {
+            told.faults = format!("{} not captured: {}", containers(faults.len()), sentence(&faults));
+        }
+        if !notes.is_empty() {
+            told.notes = format!("{} not captured: {}", containers(notes.len()), sentence(&notes));
+        }
+        told
+    }
+
+    /// Few streams are looked at: those whose file is not there, and those that the Engine refuses.
+    fn suspects(&self) -> impl Iterator<Item = &Stream> {
+        let ids: BTreeSet<StreamId> =
+            self.no_logs.gone.keys().chain(&self.no_logs.refused).copied().collect();
+        ids.into_iter().filter_map(|id| self.streams.get(&id))
+    }
+
+    /// Running containers that are captured.
+    pub(super) fn captured_containers(&self, now: Now) -> usize {
+        let running = self.discovery.as_ref().map_or(0, Discovery::running);
+        let without = self.no_logs.by_key.values().filter(|unread| unread.running).count();
+        let first = |stream: &&Stream| stream.source.outlet.index == 0 && self.no_log(now, stream).is_some();
+        running.saturating_sub(without + self.suspects().filter(first).count())
+    }
+
+    /// Rows of those that have no stream, so that who looks for a container finds it.
+    pub(super) fn rows_without_stream(&self) -> impl Iterator<Item = StreamRow> {
+        let running = self.no_logs.by_key.iter().filter(|(_, unread)| unread.running);
+        running.zip(0..).map(|((key, unread), number)| {
+            let mut row = StreamRow {
+                id: u32::MAX - number,
+                key: key.0.clone(),
+                name: unread.name.clone(),
+                container_id: unread.id.clone(),
+                sinks: self.sinks.clone(),
+                state: "not captured".to_owned(),
+                cause: unread.why.clone(),
+                ..StreamRow::default()
+            };
+            if unread.chosen {
+                row.left_out.clone_from(&unread.why);
+            }
+            row
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leaves_nothing_to_read() {
+        use ReadFrom::{Api, Auto, File};
+        for (driver, read_from, chosen) in [
+            ("json-file", File, None),
+            ("json-file", Auto, None),
+            ("local", Auto, None),
+            ("syslog", Api, None),
+            ("none", Auto, Some(true)),
+            ("none", Api, Some(true)),
+            ("local", File, Some(false)),
+            ("journald", File, Some(false)),
+        ] {
+            let told = without_log(read_from, driver);
+            assert_eq!(told.as_ref().map(|(chosen, _)| *chosen), chosen, "{driver}");
+            // Of one that the Engine could read the cure is to let it.
+            assert!(chosen != Some(false) || told.is_some_and(|(_, why)| why.contains("to auto")));
+        }
+    }
+
+    #[test]
+    fn the_first_are_named() {
+        let all: Vec<_> = (0..7).map(|number| (number.to_string(), "x".to_owned())).collect();
+        assert_eq!(sentence(&all), "0: x; 1: x; 2: x; 3: x; 4: x; and 2 others");
+        assert_eq!(sentence(&all[..1]), "0: x");
+    }
+
+    /// Docker renames the live file when it rotates, and makes a new one.
+    #[test]
+    fn a_file_is_gone_after_a_while() {
+        let at = |mono_ms| Now { mono_ms, unix_ns: 0 };
+        let id = StreamId(1);
+        let mut logs = NoLogs::default();
+        logs.scanned(at(0), id, &[]);
+        logs.scanned(at(5_000), id, &[]);
+        assert_eq!(logs.gone.get(&id), Some(&(0, false)));
+        let live = FoundFile {
+            name: "x-json.log".to_owned(),
+            rank: 0,
+            compressed: false,
+            id: crate::model::cursor::FileId::default(),
+            len: 0,
+            modified_ns: 0,
+            head: Vec::new(),
+            unpacked_len: None,
+        };
+        logs.scanned(at(6_000), id, &[live]);
+        assert!(logs.gone.is_empty());
+    }
+}

@@ -1,0 +1,126 @@
+//! Containers that run and whose logs can't be read: by their logging driver, or because somebody removed the file. Each is
+//! named in health with a cure, has a row, and is not counted as captured.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use capturer_tests::agent::{Agent, Home};
+use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
+use capturer_tests::one_engine;
+use capturer_tests::wait::{PATIENCE, wait_until};
+use serde_json::Value;
+
+one_engine! { V28_5:
+    drivers_that_leave_nothing => drivers;
+}
+
+one_engine! { V20_10:
+    a_log_that_somebody_removed => removed;
+}
+
+fn config(home: &Home, engine: &Engine, from: &str) -> String {
+    let socket = engine.socket().display().to_string();
+    home.config(&format!(
+        "container_monitor: {{socket_path: \"unix://{socket}\", read_from: {from}, reconnect_interval: 1s}}\n"
+    ))
+}
+
+const PRINTS: &str = "i=0; while :; do echo line $i; i=$((i+1)); sleep 0.2; done";
+
+fn component(agent: &Agent, name: &str) -> Result<(bool, bool, String)> {
+    let (_, body) = agent.ask("/health")?;
+    let health: Value = serde_json::from_str(&body)?;
+    let told = &health["components"][name];
+    let message = told["message"].as_str().with_context(|| body.clone())?;
+    Ok((told["ok"] == true, told["note"] == true, message.to_owned()))
+}
+
+fn wait_for(agent: &Agent, ok: bool, note: bool, words: &[&str]) -> Result<String> {
+    wait_until("health of containers to say it", PATIENCE, || {
+        let told = component(agent, "containers")?;
+        let says = words.iter().all(|word| told.2.contains(word));
+        ensure!((told.0, told.1) == (ok, note) && says, "{words:?} in {told:?}");
+        Ok(told.2)
+    })
+}
+
+/// State, and what is said of it, of a container's rows.
+fn rows(agent: &Agent, name: &str) -> Result<Vec<(String, String)>> {
+    let streams: Value = serde_json::from_str(&agent.get("/api/v1/streams")?)?;
+    let rows = streams["streams"].as_array().context("streams")?.iter().filter(|row| row["name"] == name);
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+    Ok(rows.map(|row| (text(row, "state"), text(row, "cause"))).collect())
+}
+
+fn drivers(version: EngineVersion) -> Result<()> {
+    let engine = Engine::start(version)?;
+    engine.run(&RunSpec::sh(PRINTS).name("good"))?;
+    engine.run(&RunSpec::sh(PRINTS).name("quiet").log_driver("none"))?;
+    let home = Home::new()?;
+    let agent = home.start(&config(&home, &engine, "auto"))?;
+    let message =
+        wait_for(&agent, true, true, &["quiet", "driver is none", "exclude_names", "1 running containers"])?;
+    ensure!(agent.metric("containers_monitored")? == 1.0, "{message}");
+    ensure!(agent.metric("sources_unreadable{reason=\"driver\"}")? == 0.0, "somebody chose it");
+    ensure!(rows(&agent, "quiet")?.len() == 1, "a row");
+    let log = agent.log_text()?;
+    ensure!(
+        log.matches("not captured: its logging driver is none").count() <= 2,
+        "told once, by name: {log}"
+    );
+
+    let syslog = RunSpec::sh(PRINTS).name("remote").log_driver("syslog");
+    let syslog = syslog.log_opt("syslog-address", "udp://127.0.0.1:9").log_opt("cache-disabled", "true");
+    engine.run(&syslog)?;
+    let message =
+        wait_for(&agent, false, false, &["remote", "driver syslog", "json-file, local or journald"])?;
+    wait_until("the figures", PATIENCE, || {
+        ensure!(agent.metric("containers_monitored")? == 1.0, "{message}");
+        ensure!(agent.metric("sources_unreadable{reason=\"driver\"}")? == 1.0, "{message}");
+        Ok(())
+    })?;
+    let rows_of_it = rows(&agent, "remote")?;
+    ensure!(
+        rows_of_it.iter().all(|(state, why)| state == "not captured" && why.contains("syslog")),
+        "{rows_of_it:?}"
+    );
+    engine.docker(&["rm", "-f", "remote", "quiet"])?;
+    wait_for(&agent, true, false, &["1 running containers are captured"])?;
+    agent.stop()?;
+
+    // The Engine can read this one: it is the config that does not let it.
+    engine.run(&RunSpec::sh(PRINTS).name("local").log_driver("local"))?;
+    let agent = home.start(&config(&home, &engine, "file"))?;
+    wait_for(&agent, false, false, &["local", "read_from is file", "to auto"])?;
+    ensure!(agent.log_text()?.contains("container=local"), "by its name");
+    agent.stop()
+}
+
+fn removed(version: EngineVersion) -> Result<()> {
+    let engine = Engine::start(version)?;
+    let id = engine.run(&RunSpec::sh(PRINTS).name("web"))?;
+    let home = Home::new()?;
+    let text = config(&home, &engine, "file");
+    let agent = home.start(&text)?;
+    wait_until("lines", PATIENCE, || {
+        ensure!(home.records_of("web")?.len() > 3, "few");
+        Ok(())
+    })?;
+    agent.stop()?;
+    let log = engine.log_path(&id);
+    fs::remove_file(&log)?;
+    let agent = home.start(&text)?;
+    let path = log.display().to_string();
+    wait_for(&agent, false, false, &["web", &path, "restart the container"])?;
+    let rows = rows(&agent, "web")?;
+    ensure!(rows.iter().all(|(state, _)| state == "not captured"), "{rows:?}");
+    wait_until("the figures", PATIENCE, || {
+        ensure!(agent.metric("containers_monitored")? == 0.0, "not captured");
+        ensure!(agent.metric("sources_unreadable{reason=\"missing\"}")? == 1.0, "missing");
+        ensure!(agent.metric("possible_losses_total{reason=\"file_gone_unread\"}")? >= 1.0, "possible loss");
+        Ok(())
+    })?;
+    engine.docker(&["restart", "-t", "0", "web"])?;
+    wait_for(&agent, true, false, &["1 running containers are captured"])?;
+    agent.stop()
+}
