@@ -27,6 +27,8 @@ use crate::text::terminal::{Screen, fit, printable, shorten};
 
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Lines in a spool that are older wait for more than a request.
+const SPOOL_WAITS_SECS: f64 = 5.0;
 /// Where the terminal does not say its size, and in a pipe.
 const USUAL_SIZE: (usize, usize) = (200, usize::MAX);
 /// Lines of the screen that are not rows: the shell's prompt, the table's own head, how many more there are.
@@ -136,6 +138,8 @@ struct Look {
     captured: u64,
     /// Records delivered, by sink.
     sent: BTreeMap<String, u64>,
+    /// What waits in spools, a sentence for each sink.
+    spools: Vec<String>,
 }
 
 impl Look {
@@ -165,8 +169,31 @@ impl Look {
             pipelines,
             captured: captured(&metrics),
             sent: by_sink(&metrics),
+            spools: spools(&metrics),
         })
     }
+}
+
+/// What waits in spools for longer than a request takes.
+fn spools(metrics: &str) -> Vec<String> {
+    let gauge = |name: &str, sink: &str| -> Option<f64> {
+        let sample = format!("log_capturer_{name}{{sink=\"{sink}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&sample)?.parse().ok())
+    };
+    let sinks = metrics.lines().filter_map(|line| {
+        Some(line.strip_prefix("log_capturer_spool_lag_seconds{sink=\"")?.split_once("\"} ")?.0)
+    });
+    let told = sinks.filter_map(|sink| {
+        let (age, size) = (gauge("spool_lag_seconds", sink)?, gauge("spool_bytes", sink)?);
+        let share = 100.0 * size / gauge("spool_limit_bytes", sink)?.max(1.0);
+        (age >= SPOOL_WAITS_SECS).then(|| {
+            format!(
+                "{sink}: {} wait, the oldest {age} s, {share:.1} % of the spool",
+                bytes(Some(size as u64))
+            )
+        })
+    });
+    told.collect()
 }
 
 fn captured(metrics: &str) -> u64 {
@@ -197,6 +224,8 @@ struct View {
     pipelines: String,
     /// Records delivered, by sink.
     sent: BTreeMap<String, u64>,
+    /// What waits in spools, a sentence for each sink.
+    spools: Vec<String>,
     /// Lines captured, each once, however many sinks take it.
     lines_per_second: f64,
     /// Of the sinks read for together that are furthest behind.
@@ -235,6 +264,7 @@ impl View {
             notes: now.notes.clone(),
             pipelines: now.pipelines.clone(),
             sent: now.sent.clone(),
+            spools: now.spools.clone(),
             lines_per_second: tenths(captured),
             lag_bytes: furthest_behind(&now.rows),
             fresh: now.fresh,
@@ -272,6 +302,7 @@ impl View {
             sent.join(", ")
         );
         head.extend(wrap(&counts, columns));
+        head.extend(self.spools.iter().flat_map(|told| wrap(told, columns)));
         if !self.pipelines.is_empty() && !self.notes.contains_key("pipelines") {
             head.extend(wrap(&format!("pipelines: {}", self.pipelines), columns));
         }
@@ -381,6 +412,7 @@ mod tests {
             pipelines: String::new(),
             captured: captured(&format!("log_capturer_logs_processed_total {captured_so_far}\nother 1\n")),
             sent: by_sink("log_capturer_logs_sent_total{sink=\"local_file\"} 12\nother 1\n"),
+            spools: Vec::new(),
         }
     }
 
@@ -432,6 +464,18 @@ mod tests {
         let view = View::new(String::new(), &before, &look(start + Duration::from_secs(1), 120, &rows));
         assert_eq!((view.lines_per_second, view.lag_bytes), (20.0, 32));
         assert_eq!(view.streams.iter().map(rate).collect::<Vec<_>>(), [20.0, 20.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_spool_in_which_lines_wait_is_named() {
+        let text = |age: u32| {
+            format!(
+                "log_capturer_spool_bytes{{sink=\"loki\"}} 1048576\nlog_capturer_spool_lag_seconds{{sink=\"loki\"}} {age}\n\
+                 log_capturer_spool_limit_bytes{{sink=\"loki\"}} 4194304\n"
+            )
+        };
+        assert_eq!(spools(&text(86)), ["loki: 1024KiB wait, the oldest 86 s, 25.0 % of the spool"]);
+        assert_eq!(spools(&text(1)), Vec::<String>::new());
     }
 
     #[test]

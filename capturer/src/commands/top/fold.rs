@@ -103,25 +103,54 @@ fn source(key: &str, rows: &[&Map<String, Value>]) -> Source {
         lag: of("lag_bytes").into_iter().max(),
         last_ms: of("last_line_age_ms").into_iter().min(),
         troubled: rows.iter().any(|row| is_troubled(row)),
-        what: if losses > 0 { format!("{losses} losses; {}", what(shown)) } else { what(shown) },
+        what: if losses > 0 { format!("{losses} losses; {}", said(shown, rows)) } else { said(shown, rows) },
         rows: rows.iter().map(|row| (*row).clone()).collect(),
     }
 }
 
 fn is_troubled(row: &Map<String, Value>) -> bool {
     let held = ["blocked", "does not answer"].iter().any(|words| text(row, "cause").contains(words));
-    number(row, "failures") > 0 || number(row, "losses") > 0 || !text(row, "set_aside").is_empty() || held
+    let told = ["set_aside", "held_up"].iter().any(|key| !text(row, key).is_empty());
+    let unread = text(row, "state") == "not captured" && text(row, "left_out").is_empty();
+    number(row, "failures") > 0 || number(row, "losses") > 0 || told || held || unread
+}
+
+/// What a source is at. Where groups of sinks fare differently, what each does: one may deliver while another waits.
+fn said(shown: &Map<String, Value>, rows: &[&Map<String, Value>]) -> String {
+    let held =
+        |row: &Map<String, Value>| !text(row, "held_up").is_empty() || text(row, "cause").contains("blocked");
+    if rows.len() < 2 || rows.iter().all(|row| held(row)) || !held(shown) {
+        return what(shown);
+    }
+    let sinks = |row: &Map<String, Value>| {
+        let sinks = row.get("sinks").and_then(Value::as_array).into_iter().flatten();
+        sinks.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+    };
+    let others = rows.iter().filter(|row| !held(row)).map(|row| format!("{}: {}", sinks(row), what(row)));
+    // Those that go on need few words, and would be cut behind the others.
+    let all: Vec<String> = others.chain([format!("{}: {}", sinks(shown), what(shown))]).collect();
+    all.join("; ")
 }
 
 /// What a stream is at, what it waits for and why.
 fn what(row: &Map<String, Value>) -> String {
     let state = text(row, "state");
-    let error = if number(row, "failures") > 0 { text(row, "last_error") } else { "" };
+    let error =
+        if number(row, "failures") > 0 && state != "not captured" { text(row, "last_error") } else { "" };
     if let Some(why) = [text(row, "set_aside"), error].into_iter().find(|why| !why.is_empty()) {
         return format!("{state}: {why}");
     }
+    if !text(row, "held_up").is_empty() {
+        return format!("waits: {}", text(row, "held_up"));
+    }
+    if state == "not captured" {
+        return format!("{state}: {}", text(row, "cause"));
+    }
     if !text(row, "left_out").is_empty() {
         return format!("left out: {}", text(row, "left_out"));
+    }
+    if text(row, "cause").starts_with("its output is blocked") {
+        return format!("waits: {}", text(row, "cause"));
     }
     if state != "following" || is_troubled(row) {
         return format!("{state}: {}", text(row, "cause"));
@@ -155,6 +184,7 @@ pub(super) fn details(source: &Source) -> Vec<(String, String)> {
         add("read from", format!("{}: {}", text(row, "mode"), text(row, "mode_reason")));
         add("waits for", text(row, "operation").to_owned());
         add("set aside", text(row, "set_aside").to_owned());
+        add("held up", text(row, "held_up").to_owned());
         add("last error", text(row, "last_error").to_owned());
         let last = of("last_line_age_ms")
             .map_or("none yet".to_owned(), |age| format!("the last {} ago", duration(age)));
@@ -194,6 +224,26 @@ mod tests {
         let shown: Vec<_> =
             sources.iter().map(|one| (one.name.as_str(), one.what.as_str(), one.lag)).collect();
         assert_eq!(shown, [("db", "following: EIO", None), ("web", "waiting: the spool is full", Some(900))]);
+    }
+
+    /// The spool is full, and the files are written on.
+    #[test]
+    fn each_group_of_sinks_says_what_it_waits_for() {
+        let rows = [
+            row(
+                &serde_json::json!({"key": "c:1", "name": "web", "state": "following", "sinks": ["local_file"]}),
+            ),
+            row(
+                &serde_json::json!({"key": "c:1", "name": "web", "state": "following", "sinks": ["loki"], "held_up": "loki has not taken it"}),
+            ),
+            row(
+                &serde_json::json!({"key": "c:2", "name": "none", "state": "not captured", "cause": "no driver"}),
+            ),
+        ];
+        let sources = sources(&rows, "", Order::Trouble);
+        let shown: Vec<_> = sources.iter().map(|one| (one.what.as_str(), one.troubled)).collect();
+        let web = "local_file: follows, waits for new lines; loki: waits: loki has not taken it";
+        assert_eq!(shown, [("not captured: no driver", true), (web, true)]);
     }
 
     #[test]

@@ -157,7 +157,8 @@ fn figures(view: &View, shown: usize, all: usize) -> String {
     let sent: Vec<String> = view.sent.iter().map(|(sink, count)| format!("{sink} {count}")).collect();
     let (rate, lag, sent) = (view.lines_per_second, bytes(Some(view.lag_bytes)), sent.join(", "));
     let count = if shown == all { format!("{all} sources") } else { format!("{shown} of {all} sources") };
-    format!("{count}, {rate:.1} lines/s, behind {lag}; delivered: {sent}")
+    let spools: String = view.spools.iter().map(|told| format!("; {told}")).collect();
+    format!("{count}, {rate:.1} lines/s, behind {lag}; delivered: {sent}{spools}")
 }
 
 /// Columns that are as wide as their numbers; the rest is shared by the name and what it is at.
@@ -237,6 +238,7 @@ mod tests {
             notes: BTreeMap::new(),
             pipelines: String::new(),
             sent: BTreeMap::from([("local_file".to_owned(), 12)]),
+            spools: Vec::new(),
             lines_per_second: 34.5,
             lag_bytes: 60_000,
             fresh: true,

@@ -190,11 +190,12 @@ function troubled(row) {
     (row.state === "not captured" && !row.left_out) || /blocked|does not answer/.test(row.cause);
 }
 
-// Where outlets fare differently, what each does: one may deliver while another waits.
+// Where groups of sinks fare differently, what each does: one may deliver while another waits.
 function said(worst, rows) {
   const held = (row) => Boolean(row.held_up) || /blocked/.test(row.cause);
   const others = held(worst) ? rows.filter((row) => !held(row)) : [];
-  return [what(worst), ...others.map((row) => `${row.sinks.join(", ")}: ${what(row)}`)].join("; ");
+  if (others.length === 0) return what(worst);
+  return [...others, worst].map((row) => `${row.sinks.join(", ")}: ${what(row)}`).join("; ");
 }
 
 // What a stream is at, in words: what it waits for and why.
@@ -207,7 +208,7 @@ function what(row) {
   if (row.state === "following" && !/blocked|does not answer/.test(row.cause)) {
     return row.mode === "file" ? "following its file" : "following over the API";
   }
-  return `${row.state}: ${row.cause}`;
+  return `${/^its output is blocked/.test(row.cause) ? "waits" : row.state}: ${row.cause}`;
 }
 
 const COLUMNS = [
