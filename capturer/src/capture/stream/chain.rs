@@ -47,6 +47,8 @@ pub struct Changes {
     pub lost: Vec<(String, u64)>,
     /// What files held that were written anew or are not found.
     pub gone: Vec<Gone>,
+    /// Files after which others may have come and gone unseen. What is read of them is whole.
+    pub cut_off: Vec<Gone>,
     /// Files that are not read any more.
     pub let_go: Vec<FileNo>,
     /// This listing alone proves nothing.
@@ -542,7 +544,7 @@ impl Chain {
         if let Some((file, name)) = self.cut_off.take() {
             let is_there = found.iter().any(|found| found.id == file);
             if !is_there && latest {
-                changes.gone.push(Gone { name, bytes: 0, in_place: false, file });
+                changes.cut_off.push(Gone { name, bytes: 0, in_place: false, file });
             } else if !is_there {
                 self.cut_off = Some((file, name));
             }

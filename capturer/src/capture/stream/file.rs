@@ -384,6 +384,7 @@ impl FileSource {
         let mut changes = self.chain.on_listing(found, latest, &memory);
         self.judge_left_out_anew();
         changes.gone.retain(|gone| !self.is_read_elsewhere(gone.file, cx));
+        changes.cut_off.retain(|gone| !self.is_read_elsewhere(gone.file, cx));
         if !changes.gone.is_empty() {
             // A line that was open when its file was rewritten does not go on.
             self.assembler.reset();

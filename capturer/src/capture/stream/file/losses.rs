@@ -12,7 +12,7 @@ use crate::telemetry::status::StreamRow;
 
 impl FileSource {
     pub(super) fn declare(&self, changes: &Changes, cx: &Context<'_>) {
-        for Gone { name, bytes, in_place, .. } in &changes.gone {
+        for Gone { name, bytes, in_place, .. } in changes.gone.iter().chain(&changes.cut_off) {
             let reason = if *in_place { LossReason::FileTruncated } else { LossReason::FileGoneUnread };
             let file = format!("{}/{name}", self.directory);
             // Each outlet reads it for itself, and is told of for itself.
