@@ -5,7 +5,7 @@
 //! core/ ─▶ discover/, stream/ ─▶ context.rs ─▶ counted.rs, open_files.rs, owners.rs ─▶ io.rs ─▶ checkpoint/
 //! ```
 //! An arrow is an import. `core` owns the machines and hands what one makes to the next; the machines know what they are
-//! called with ([`context`]), and not each other.
+//! called with (`context`), and not each other.
 
 pub mod checkpoint;
 pub(crate) mod context;

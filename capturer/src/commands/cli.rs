@@ -276,7 +276,7 @@ pub fn load(arguments: &ConfigArgs) -> Result<(Settings, String), ConfigError> {
     load_from(arguments, Path::new(DEFAULT_CONFIG), &Outside::real())
 }
 
-/// The settings once more, for an agent that runs; see [`file::load_against`].
+/// The settings once more, for an agent that runs; see `settings::file::load_against`.
 pub fn load_again(
     arguments: &ConfigArgs,
     running: &Settings,

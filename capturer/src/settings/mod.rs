@@ -1,4 +1,4 @@
-//! What the agent is told to do: checked and typed. [`mod@file`] holds the config file as a user writes it and
+//! What the agent is told to do: checked and typed. `file` holds the config file as a user writes it and
 //! turns it into [`Settings`]. Every other part sees only this module's types.
 //!
 //! ```text
