@@ -551,6 +551,8 @@ impl Chain {
         }
         if is_unknown && new.iter().any(|file| file.rank > 0) {
             let last = self.links.back().or(self.parked.last().map(|parked| &parked.link));
+            // One that begins as ours does is its copy or its archive: nothing lies between.
+            let last = last.filter(|last| !new.iter().any(|file| file.has_head(&last.head)));
             self.cut_off = last.map(|last| (last.found.id, last.found.name.clone()));
             changes.look_again |= self.cut_off.is_some();
         }
