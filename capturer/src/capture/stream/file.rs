@@ -578,7 +578,7 @@ impl FileSource {
             self.assembler.close_all(&mut lines);
         }
         // A record that does not fit: give the next read room for it. Past the limit the decoder rejects it.
-        let stuck = used == 0 && full && room == 0;
+        let stuck = used == 0 && full;
         // What a hole has beyond this read is not read at all.
         let hole =
             data_at.filter(|_| to == buffer.len()).map_or(0, |at| at.saturating_sub(offset + used as u64));

@@ -13,6 +13,7 @@
 use super::FileSource;
 use crate::capture::context::{Context, Timer};
 use crate::decode::damage::HOLE_BYTES_MIN;
+use crate::limits::RECORD_BYTES_MAX;
 
 /// Between two looks at first.
 const PAUSE_MS_MIN: u64 = 1_000;
@@ -31,8 +32,8 @@ impl FileSource {
         // Fewer may be a part of a line, or half a character of a file whose first bytes say that it is UTF-16.
         let is_behind_line = buffer[..text].last() == Some(&b'\n') && self.text.of_file.is_some();
         let is_room = nuls >= HOLE_BYTES_MIN || is_behind_line;
-        // Too long to wait for.
-        let is_endless = goes_on && nuls == new.len();
+        // Too long to wait for, or behind a torn record for which no read was large enough.
+        let is_endless = goes_on && (nuls == new.len() || new.len() >= RECORD_BYTES_MAX);
         if is_room && !is_endless { nuls } else { 0 }
     }
 
