@@ -351,7 +351,8 @@ fn what_may_be_lost_is_a_note() -> Result<()> {
     })?;
     let top = ["top", "--once", "--admin", agent.address()];
     let shown = std::process::Command::new(capturer_tests::agent::program()).args(top).output()?;
-    let shown = String::from_utf8(shown.stdout)?;
+    // Wherever it was wrapped.
+    let shown = String::from_utf8(shown.stdout)?.split_whitespace().collect::<Vec<_>>().join(" ");
     ensure!(words.iter().all(|word| shown.contains(word)), "{said}: {shown}");
     let log = agent.log_text()?;
     let told = log.lines().find(|line| line.contains("may be lost for")).context("not in the log")?;

@@ -224,7 +224,8 @@ fn removed_and_killed(version: EngineVersion) -> Result<()> {
 
 /// Each output begins with what stood there.
 fn assert_kept(before: &BTreeMap<String, Vec<Record>>, home: &Home) -> Result<()> {
-    let now = home.records()?;
+    // The agent runs, and may be in the middle of a write.
+    let now = wait_until("whole records", PATIENCE, || home.records())?;
     for (name, before) in before {
         let now = now.get(name).with_context(|| format!("{name} is gone"))?;
         assert!(now.starts_with(before), "{name} had {} records and has other {}", before.len(), now.len());
