@@ -504,8 +504,8 @@ impl FileSource {
         }
         let full = count == buffer.capacity();
         let read_to = from + (count.saturating_sub(again)) as u64;
-        // A read may bring less than there is.
-        let short = file_len.is_some_and(|len| len > read_to);
+        // A read may bring less than there is, even of what is only read again.
+        let short = count < again || file_len.is_some_and(|len| len > read_to);
         if let Some(front) = self.chain.links.front_mut().filter(|_| full || short) {
             front.unread = true;
         }
