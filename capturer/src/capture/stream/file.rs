@@ -488,6 +488,10 @@ impl FileSource {
             cx.credit.give_back(buffer, 0);
             return self.go_on(cx, told);
         }
+        if from == 0 && self.chain.begins_as_copy(&buffer) {
+            cx.credit.give_back(buffer, 0);
+            return self.go_on(cx, told);
+        }
         let short = file_len.is_some_and(|len| self.chain.on_short(len));
         if short || is_another {
             if !short {

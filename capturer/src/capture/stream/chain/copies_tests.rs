@@ -72,6 +72,48 @@ fn a_copy_of_a_log_that_was_renamed_then_is_told_by_what_stands_before_its_end()
     assert_eq!(chain.links[0].offset, 0);
 }
 
+/// logrotate's renamecopy: the log is renamed, copied and removed. A listing may show the copy while it is made.
+#[test]
+fn a_copy_that_is_being_made_is_not_read_as_new() {
+    let whole = content('a') + &content('b');
+    for shown in [0, 30, 100] {
+        let mut chain = Chain::new(Start::Oldest);
+        chain.copied_since(0);
+        chain.on_scan(vec![file(0, 1, &whole)]);
+        open_all(&mut chain);
+        (chain.links[0].tail, chain.links[0].offset) = (TailPrint::of(whole.as_bytes(), 200), 200);
+        let renamed = FoundFile { name: "l.tmp".to_owned(), ..file(FoundFile::RANK_UNKNOWN, 1, &whole) };
+        chain.on_scan(vec![renamed, file(1, 2, &whole[..shown]), file(0, 3, "")]);
+        chain.park_front(1_000);
+        open_all(&mut chain);
+        assert_eq!((inodes(&chain), chain.links[0].offset), (vec![2, 3], 0), "{shown}");
+        assert!(!chain.may_read(), "{shown}: it waits for the rest");
+        chain.on_scan(vec![file(1, 2, &whole), file(0, 3, "")]);
+        assert!(chain.may_read(), "{shown}");
+        chain.assume_copy();
+        assert_eq!((chain.links[0].offset, chain.links[0].copy), (200, Copied::Likely), "{shown}");
+    }
+}
+
+/// The same, and nothing stood in the copy when it was read first: it was parked, and grew.
+#[test]
+fn an_empty_copy_that_is_filled_later_is_told_by_what_it_begins_with() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.copied_since(0);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    open_all(&mut chain);
+    (chain.links[0].tail, chain.links[0].offset) = (TailPrint::of(content('a').as_bytes(), 100), 100);
+    chain.on_scan(vec![file(1, 2, ""), file(0, 3, "")]);
+    chain.finish_front();
+    open_all(&mut chain);
+    chain.park_front(1_000);
+    chain.unpark(0);
+    assert!(!chain.begins_as_copy(&content('b').as_bytes()[..80]), "that is another");
+    chain.links[0].found.head.clear();
+    assert!(chain.begins_as_copy(content('a').as_bytes()));
+    assert_eq!(chain.links[0].offset, 100);
+}
+
 /// Several copytruncates while the agent was late: only the oldest copy begins as what was read.
 #[test]
 fn all_copies_behind_the_one_that_goes_on_are_read() {

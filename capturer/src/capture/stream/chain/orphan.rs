@@ -3,8 +3,9 @@
 
 use std::collections::VecDeque;
 
-use super::{Chain, Changes, Copied, Gone, Handle, Link, Parked, link_at};
+use super::{Chain, Changes, Copied, Gone, Handle, Link, Parked, begins_as, link_at};
 use crate::capture::io::{FileNo, FoundFile};
+use crate::limits::HEAD_BYTES;
 use crate::model::cursor::{FileId, FilePlace, HeadPrint, TailPrint};
 
 /// A place whose content is not where it was: the file was written anew, or is not found.
@@ -118,7 +119,8 @@ impl Chain {
 
     /// Whether the first file may be read.
     pub fn may_read(&self) -> bool {
-        self.links.front().is_some_and(|front| self.orphan.is_none() && !front.candidate && !front.doubted)
+        let may_read = |front: &Link| self.orphan.is_none() && !front.candidate && !front.doubted;
+        self.links.front().is_some_and(may_read) && !self.is_being_copied()
     }
 
     /// A first file that was left out is another by now, as the last listing shows: it is judged and read from its
@@ -215,13 +217,53 @@ impl Chain {
     pub fn assume_copy(&mut self) {
         let position = self.position();
         let Some(front) = self.links.front_mut() else { return };
-        if front.offset > 0 || front.found.compressed || front.copy != Copied::Unknown || front.late {
+        if front.offset > 0 || front.found.compressed || front.copy != Copied::Unknown {
             return;
         }
         let Some(place) = self.known.twin(&front.found, front.len, &self.present) else { return };
         (front.offset, front.tail) = (place.offset, place.tail);
         front.copy = Copied::Likely;
         self.go_on_at(position);
+    }
+
+    /// The first file was listed before much stood in it, and is read for the first time: it begins with these bytes. Returns
+    /// whether they are to be dropped, for it is a copy.
+    pub fn begins_as_copy(&mut self, bytes: &[u8]) -> bool {
+        let Some(front) = self.links.front_mut() else { return false };
+        let is_new = front.offset == 0 && front.copy == Copied::Unknown;
+        let head = &bytes[..bytes.len().min(HEAD_BYTES)];
+        // A new live file may begin as the one before it did.
+        if !is_new || front.found.rank == 0 || front.found.compressed || front.found.head.len() >= head.len() {
+            return false;
+        }
+        front.found.head = head.to_vec();
+        front.head = front.found.print();
+        front.len = front.len.max(bytes.len() as u64);
+        self.assume_copy();
+        let is_copy = self.links.front().is_some_and(|front| front.copy == Copied::Likely);
+        let is_dropped = is_copy || self.is_being_copied();
+        if let Some(front) = self.links.front_mut() {
+            front.unread |= is_dropped;
+        }
+        is_dropped
+    }
+
+    /// The first file begins as one that is still there and is shorter than what was read of that: its writer copies it and
+    /// then removes it (logrotate's renamecopy). What it holds is told when it is whole. So little may stand in it that
+    /// nobody can say; then the other's name decides, which has no place in the order of rotation.
+    pub(super) fn is_being_copied(&self) -> bool {
+        let Some(front) = self.links.front() else { return false };
+        let is_new = front.offset == 0 && front.copy == Copied::Unknown && !front.deleted;
+        let is_original = |link: &Link| {
+            let is_short = front.found.head.len() < link.head.len_bytes as usize;
+            let is_aside = link.found.rank == FoundFile::RANK_UNKNOWN;
+            let may_be = begins_as(&front.found, &link.head) || is_short && is_aside;
+            !link.missing && link.offset > front.len && may_be
+        };
+        is_new
+            && front.found.rank > 0
+            && !front.found.compressed
+            && self.parked.iter().any(|parked| is_original(&parked.link))
     }
 
     /// What was read of it shows whether it is a copy. Returns whether it turned out not to be one: then it is read from its
