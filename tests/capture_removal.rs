@@ -200,7 +200,7 @@ fn removed_and_killed(version: EngineVersion) -> Result<()> {
             wait_until("some output", PATIENCE, || !others || home.output_bytes() >= goal)?;
             agent.kill()?;
         }
-        let before = home.records()?;
+        let before = home.records_after_kill()?;
         agent = home.start(&config)?;
         if is_down {
             wait_until("a possible loss to be declared", PATIENCE, || {

@@ -16,8 +16,9 @@ const APPS: [&str; 3] = ["one", "hung", "two"];
 const LINES: usize = 300;
 
 struct Host {
-    home: Home,
+    /// Dropped first: the home can't be removed while it is mounted there.
     mount: HungMount,
+    home: Home,
     config: String,
     /// How many lines each log has.
     written: usize,
@@ -40,7 +41,7 @@ impl Host {
             "container_monitor: {{enabled: false}}\nshutdown_timeout: 1h\nfile_monitor: {{files: [{entries}]}}\n"
         ));
         let config = config.replace("{container_name}.ndjson", "{label:app}/out.ndjson");
-        Ok(Host { home, mount, config, written: 0 })
+        Ok(Host { mount, home, config, written: 0 })
     }
 
     fn write(&mut self, lines: usize) -> Result<()> {

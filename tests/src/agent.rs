@@ -34,18 +34,34 @@ pub fn program() -> PathBuf {
 
 /// A place for an agent: its config, positions and output survive its restarts.
 pub struct Home {
-    dir: tempfile::TempDir,
+    /// There until it is dropped.
+    dir: Option<tempfile::TempDir>,
+}
+
+impl Drop for Home {
+    /// A test that leaves its folder behind fails itself, instead of the last part of the run. What is in the way is
+    /// mostly a mount or a process that is dropped after its home.
+    fn drop(&mut self) {
+        let Some(dir) = self.dir.take() else { return };
+        let path = dir.path().to_owned();
+        if let Err(error) = dir.close()
+            && !std::thread::panicking()
+        {
+            panic!("{} can't be removed: {error}", path.display());
+        }
+    }
 }
 
 impl Home {
     /// A new, empty one.
     pub fn new() -> Result<Home> {
-        Ok(Home { dir: tempfile::Builder::new().prefix(&folder_prefix(FOLDER_PREFIXES[0])).tempdir()? })
+        let dir = tempfile::Builder::new().prefix(&folder_prefix(FOLDER_PREFIXES[0])).tempdir()?;
+        Ok(Home { dir: Some(dir) })
     }
 
     /// Its directory.
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        self.dir.as_ref().expect("it is not dropped").path()
     }
 
     /// Where records go.
@@ -175,6 +191,19 @@ impl Home {
         Ok(all)
     }
 
+    /// The same after the agent was killed, which may have cut off the last record of each.
+    pub fn records_after_kill(&self) -> Result<BTreeMap<String, Vec<Record>>> {
+        let mut all = BTreeMap::new();
+        for entry in fs::read_dir(self.output_dir()).into_iter().flatten() {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let text = fs::read(&path)?;
+            let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            all.insert(name, parse_records(&path, &text[..whole])?);
+        }
+        Ok(all)
+    }
+
     /// Records of one container; none if it has no output yet.
     pub fn records_of(&self, container: &str) -> Result<Vec<Record>> {
         let path = self.output_of(container);
@@ -252,9 +281,17 @@ impl Home {
     }
 }
 
+/// An agent that runs may be in the middle of a write: it is waited for.
 fn read_records(path: &Path) -> Result<Vec<Record>> {
-    let text = fs::read(path)?;
-    ensure!(text.last().is_none_or(|byte| *byte == b'\n'), "{} ends within a record", path.display());
+    let text = wait_until("a whole record at the end", PATIENCE, || {
+        let text = fs::read(path)?;
+        ensure!(text.last().is_none_or(|byte| *byte == b'\n'), "{} ends within a record", path.display());
+        anyhow::Ok(text)
+    })?;
+    parse_records(path, &text)
+}
+
+fn parse_records(path: &Path, text: &[u8]) -> Result<Vec<Record>> {
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let parse = |line: &[u8]| {
         let shown =
