@@ -404,11 +404,12 @@ impl Checker {
                     let wanted: Vec<usize> = wanted.collect();
                     if let (Some(first), Some(last)) = (wanted.first(), wanted.last()) {
                         missing.push(format!(
-                            "{}: {} lines of channel {channel} of {:?}, from {first} to {last} of {}",
+                            "{}: {} lines of channel {channel} of {:?}, from {first} to {last} of {}, of {:?}",
                             sink.name,
                             wanted.len(),
                             origin.key,
-                            lines.len()
+                            lines.len(),
+                            lines[*first].time_ns
                         ));
                     }
                 }

@@ -233,7 +233,8 @@ impl Chain {
         let is_new = front.offset == 0 && front.copy == Copied::Unknown;
         let head = &bytes[..bytes.len().min(HEAD_BYTES)];
         // A new live file may begin as the one before it did.
-        if !is_new || front.found.rank == 0 || front.found.compressed || front.found.head.len() >= head.len() {
+        if !is_new || front.found.rank == 0 || front.found.compressed || front.found.head.len() >= head.len()
+        {
             return false;
         }
         front.found.head = head.to_vec();
