@@ -34,10 +34,12 @@ Examples:
 Exit codes:
   0   all went well
   64  the command line is wrong
-  69  something needed is unavailable: a port, a directory, a kernel feature
-  70  a mistake of the agent itself: please report the line that it leaves
+  69  something needed is unavailable: a port, a directory, io_uring, Loki for `check --online`;
+      or a stop left something undelivered, which the log names
+  70  a bug in capturer: please report the line that it left in the log
   77  a permission is missing
-  78  the config is wrong";
+  78  the config is wrong
+  130 a second signal ended it at once";
 
 const SET_EXAMPLES: &str = "\
 Examples of --set (values are YAML; a list or section is replaced as a whole):
