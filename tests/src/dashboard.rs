@@ -400,7 +400,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "ops",
                 "capture-stalled",
-                "Turns a second of each long-lived task. One at 0 stands still.",
+                "Turns a second of each long-lived task. A task at 0 is stuck.",
                 &[(
                     "sum by (task) (rate(log_capturer_task_heartbeats_total{$host}[$__rate_interval]))",
                     "{{task}}",

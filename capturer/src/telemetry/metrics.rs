@@ -312,7 +312,7 @@ metrics! {
     checkpoint_saves_total: IntCounter [] Count "Checkpoints saved.";
     checkpoint_save_failures_total: IntCounter [] Count
         "Checkpoints that could not be saved; a crash now would repeat records.";
-    task_heartbeats_total: IntCounterVec ["task"] Count "Turns of each long-lived task; one that stands still is stuck.";
+    task_heartbeats_total: IntCounterVec ["task"] Count "Turns of each long-lived task. If it does not rise, the task is stuck.";
     tasks: IntGauge [] Count "Tasks of the capture loop.";
     operations_in_flight: IntGauge [] Count "Kernel operations that were started and have not ended.";
     read_timers_refused_total: IntCounter [] Count

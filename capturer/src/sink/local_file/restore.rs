@@ -62,7 +62,7 @@ pub(super) fn restore(
             Err(error) if mark.len_bytes == 0 && error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => work.note(
                 &mark.path,
-                &format!("can't be gone on with ({error}); {} bytes were in it", mark.len_bytes),
+                &format!("can't be continued ({error}); {} bytes were in it", mark.len_bytes),
             ),
         }
     }

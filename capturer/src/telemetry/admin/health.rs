@@ -74,7 +74,7 @@ pub fn report(facts: &Facts) -> Report {
         };
         let what = if taken.is_some() { "put into the spool" } else { "delivered" };
         say(format!("sink_{sink}"), *acknowledged, what);
-        say(format!("sink_{sink}_delivery"), taken.unwrap_or(0), "taken by the other side");
+        say(format!("sink_{sink}_delivery"), taken.unwrap_or(0), "accepted by the receiving server");
     }
     for (component, age_ms) in facts.steps_ms.iter().filter(|(_, age_ms)| **age_ms > STEP_AGE_MAX_MS) {
         components.insert(component.clone(), stuck_step(*age_ms));
@@ -174,7 +174,10 @@ mod tests {
         let said = |facts: &Facts, component: &str| report(facts).components[component].message.clone();
         assert_eq!(said(&facts, "sink_stdout"), "5000000 lines delivered in this run");
         assert_eq!(said(&facts, "sink_loki"), "70 lines put into the spool in this run");
-        assert_eq!(said(&facts, "sink_loki_delivery"), "30 lines taken by the other side in this run");
+        assert_eq!(
+            said(&facts, "sink_loki_delivery"),
+            "30 lines accepted by the receiving server in this run"
+        );
         facts.lines.insert("loki".to_owned(), (0, Some(0)));
         assert_eq!(said(&facts, "sink_loki_delivery"), "no record has come yet");
     }
