@@ -296,13 +296,23 @@ impl Tracker {
         self.touch(stream);
     }
 
-    /// A sink has prepared an output, and this is its mark now. It counts at once if a stream is known to use it, however
-    /// long [`Tracker::attach`] has to wait for other sinks.
-    pub fn on_prepared(&mut self, sink: &str, mark: &OutputMark) {
-        let output = self.outputs.get_mut(sink).and_then(|outputs| outputs.get_mut(&mark.path));
-        if let Some(output) = output.filter(|output| output.mark != *mark) {
-            output.mark.clone_from(mark);
+    /// A sink has prepared an output for a stream, and this is its mark now. The stream uses it from here on, however long
+    /// [`Tracker::attach`] has to wait for other sinks: another stream may write there meanwhile, and then leave it.
+    pub fn on_prepared(&mut self, stream: &StreamKey, sink: &str, mark: &OutputMark) {
+        let known = self.outputs.get(sink).and_then(|outputs| outputs.get(&mark.path));
+        if known.is_none_or(|output| output.mark != *mark) {
             self.touch_output(sink, &mark.path);
+        }
+        use_output(&mut self.outputs, sink, mark.clone(), stream);
+    }
+
+    /// A stream is gone before it was attached: it will not use this output.
+    pub fn is_not_attached(&mut self, stream: &StreamKey, sink: &str, path: &str) {
+        let used =
+            self.position(stream, sink).is_some_and(|position| position.output.as_deref() == Some(path));
+        if !used {
+            self.dirty_seq += 1;
+            self.leave_output(stream, sink, Some(path));
         }
     }
 

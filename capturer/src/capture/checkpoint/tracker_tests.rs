@@ -54,18 +54,36 @@ fn a_mark_that_waited_does_not_take_back_what_another_stream_wrote() {
     let mut tracker = Tracker::new(Checkpoint::default(), ["file", "loki"]);
     tracker.attach(&key("a"), "file", Cursor::Beginning, Some(mark("web", 0)));
     let waits = mark("web", 0);
-    tracker.on_prepared("file", &waits);
+    tracker.on_prepared(&key("b"), "file", &waits);
     tracker.on_ack(&key("a"), "file", 1, &file_cursor(10), Some(mark("web", 100)));
     tracker.attach(&key("b"), "file", Cursor::Beginning, Some(waits));
     assert_eq!(tracker.to_checkpoint().outputs["file"]["web"].len_bytes, 100);
 
     // A start may leave the output otherwise than it was saved; what is prepared then counts.
     let mut again = reload(&mut tracker, &["file", "loki"]);
-    again.on_prepared("file", &mark("web", 140));
+    again.on_prepared(&key("a"), "file", &mark("web", 140));
     again.attach(&key("a"), "file", Cursor::Beginning, Some(mark("web", 140)));
     assert_eq!(again.to_checkpoint().outputs["file"]["web"].len_bytes, 140);
-    again.on_prepared("file", &mark("other", 1));
-    assert!(!again.to_checkpoint().outputs["file"].contains_key("other"));
+    // What is prepared for a stream that goes before it is attached is not kept; what the stream has is.
+    again.on_prepared(&key("a"), "file", &mark("other", 1));
+    assert!(again.to_checkpoint().outputs["file"].contains_key("other"));
+    again.is_not_attached(&key("a"), "file", "other");
+    again.is_not_attached(&key("a"), "file", "web");
+    assert_eq!(again.to_checkpoint().outputs["file"].keys().collect::<Vec<_>>(), ["web"]);
+}
+
+/// The same, and the first one is renamed before the second is attached: nobody but the second uses the output then, and its
+/// mark is still from before. The last lines of the first were cut off at the next start.
+#[test]
+fn a_mark_that_waited_is_kept_up_when_the_other_stream_leaves() {
+    let mut tracker = Tracker::new(Checkpoint::default(), ["file", "loki"]);
+    tracker.attach(&key("a"), "file", Cursor::Beginning, Some(mark("web", 0)));
+    tracker.on_prepared(&key("b"), "file", &mark("web", 0));
+    tracker.on_ack(&key("a"), "file", 1, &file_cursor(10), Some(mark("web", 100)));
+    tracker.on_prepared(&key("a"), "file", &mark("other", 0));
+    tracker.attach(&key("a"), "file", Cursor::Beginning, Some(mark("other", 0)));
+    tracker.attach(&key("b"), "file", Cursor::Beginning, Some(mark("web", 0)));
+    assert_eq!(tracker.to_checkpoint().outputs["file"]["web"].len_bytes, 100);
 }
 
 /// Without this a sink that was down would lose what the other one had already taken.
@@ -214,11 +232,12 @@ fn changes_add_up_to_the_whole() {
             let key = key(&format!("s{}", random(5)));
             let sink = ["file", "loki"][random(2) as usize];
             let path = format!("o{}", random(4));
-            match random(8) {
+            match random(9) {
                 0 => tracker.attach(&key, sink, Cursor::Beginning, Some(mark(&path, step))),
                 1 => tracker.leave(&key),
                 2 => tracker.leave_sinks(&key, &[sink.to_owned()]),
-                3 => tracker.on_prepared(sink, &mark(&path, step)),
+                3 => tracker.on_prepared(&key, sink, &mark(&path, step)),
+                6 => tracker.is_not_attached(&key, sink, &path),
                 4 | 5 => tracker.on_ack(&key, sink, step, &file_cursor(step), Some(mark(&path, step))),
                 _ => {
                     let seq = tracker.dirty_seq();

@@ -452,8 +452,8 @@ impl Capture {
 
     fn on_attached(&mut self, sink: SinkId, stream: StreamId, mark: Option<OutputMark>) {
         let Some(attaching) = self.attaching.get_mut(&stream) else { return };
-        if let Some(mark) = &mark {
-            self.tracker.on_prepared(&self.sinks[usize::from(sink.0)], mark);
+        if let (Some(mark), Some(stream)) = (&mark, self.streams.get(&stream)) {
+            self.tracker.on_prepared(&stream.source.key, &self.sinks[usize::from(sink.0)], mark);
         }
         attaching.marks.push((sink, mark));
         attaching.sinks_missing -= 1;
@@ -496,9 +496,14 @@ impl Capture {
                 self.ids.remove(key);
                 self.counted.forget(key);
             }
-            self.attaching.remove(&id);
-            self.held.forget(id);
             let key = key.clone();
+            let prepared = self.attaching.remove(&id).into_iter().flat_map(|attaching| attaching.marks);
+            for (sink, mark) in prepared {
+                if let Some(mark) = mark {
+                    self.tracker.is_not_attached(&key, &self.sinks[usize::from(sink.0)], &mark.path);
+                }
+            }
+            self.held.forget(id);
             self.note_never_opened(now, &stream);
             let tracked = &self.outlets[usize::from(stream.source.outlet.index)].tracked;
             self.tracker.leave_sinks(&key, tracked);
