@@ -234,10 +234,14 @@ impl ApiSource {
         delivered && self.cursor.open_ns.iter().enumerate().all(before_open)
     }
 
-    /// The line begun last on a channel is complete: remember it, if it was new.
+    /// The line begun last on a channel is complete: remember it, if it was new. One that was open on an earlier connection
+    /// is only closed by itself or by a later one: an answer that ends too early may hold nothing but lines from before it.
     fn complete(&mut self, channel: usize) {
-        self.cursor.open_ns[channel] = 0;
-        if let Some((key, true)) = self.answer.begun[channel].take() {
+        let begun = self.answer.begun[channel].take();
+        if begun.is_none_or(|(key, _)| key.time_ns >= self.cursor.open_ns[channel]) {
+            self.cursor.open_ns[channel] = 0;
+        }
+        if let Some((key, true)) = begun {
             self.seen[channel].delivered(key, &mut self.whole[channel]);
             self.grouped[channel].push_back(key);
             self.release_grouped(channel);
