@@ -1,4 +1,4 @@
-//! A thousand quiet files: no polling, little memory. It measures what the agent uses while nothing happens, so it runs alone.
+//! A thousand quiet files: no polling, little memory. What is judged is the agent's own processor time while nothing happens.
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -1,6 +1,5 @@
 //! A Debian host's own `/var/log`, followed as `/var/log/**`: text complete, rotated and compressed files with their logs,
-//! what is not text left out and named, and next to no work once it is quiet. What the agent uses is measured, so it runs
-//! alone.
+//! what is not text left out and named, and next to no work once it is quiet.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

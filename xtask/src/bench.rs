@@ -95,7 +95,7 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
         "live" | "live-loki" | "loki" | "api" | "api-live" => return crate::bench_loads::bench(arguments),
         _ => {}
     }
-    let mut build = Command::new(tools::cargo());
+    let mut build = tools::cargo();
     build.args(["build", "--release", "--package", "capturer", "--package", "xtask"]);
     run(build.current_dir(paths::workspace())).context("building the agent and the plain loop")?;
 

@@ -46,7 +46,7 @@ const FIRST_LINE_S: u64 = 3_168;
 pub fn bench(arguments: &BenchArgs) -> Result<()> {
     let built = paths::target().join("release/capturer");
     if arguments.program.is_none() {
-        let mut build = Command::new(tools::cargo());
+        let mut build = tools::cargo();
         build.args(["build", "--release", "--package", "capturer"]).current_dir(paths::workspace());
         run(&mut build).context("building the agent")?;
     }

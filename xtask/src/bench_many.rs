@@ -33,7 +33,7 @@ const IDLE_FILES: usize = 1_000;
 
 /// Measures and prints.
 pub fn bench(arguments: &BenchArgs) -> Result<()> {
-    let mut build = Command::new(tools::cargo());
+    let mut build = tools::cargo();
     build.args(["build", "--release", "--package", "capturer"]).current_dir(paths::workspace());
     run(&mut build).context("building the agent")?;
     let idle = Duration::from_secs(arguments.idle_s);

@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -22,7 +21,7 @@ const OFF: &str = "resource_monitoring: {enabled: false}\n";
 
 /// Measures and prints.
 pub fn bench(arguments: &BenchArgs) -> Result<()> {
-    let mut pairs = Command::new(tools::cargo());
+    let mut pairs = tools::cargo();
     pairs.args(["test", "--package", "capturer-tests", "--profile", "ci", "--test", "probe", "--"]);
     pairs.args(["--ignored", "--nocapture", "--exact", "cost"]).current_dir(paths::workspace());
     let text = run(&mut pairs).context("measuring an opening with its closing")?;
@@ -30,7 +29,7 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
         println!("{line}");
     }
 
-    let mut build = Command::new(tools::cargo());
+    let mut build = tools::cargo();
     build.args(["build", "--release", "--package", "capturer"]).current_dir(paths::workspace());
     run(&mut build).context("building the agent")?;
     let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);

@@ -153,7 +153,7 @@ fn linker() -> Result<PathBuf> {
     }
     println!("building bpf-linker {LINKER}; that takes a minute or two, once");
     // From outside the workspace, whose pinned toolchain and settings are not for it.
-    run(Command::new(tools::cargo())
+    run(tools::cargo()
         .args(["install", "bpf-linker", "--version", LINKER, "--locked", "--root"])
         .arg(&tools)
         .arg("--target-dir")

@@ -38,7 +38,7 @@ pub struct Program {
 
 /// cargo, for a part that shares the build's dependencies.
 pub fn cargo(subcommand: &str) -> Command {
-    let mut command = Command::new(tools::cargo());
+    let mut command = tools::cargo();
     command.arg(subcommand).args(["--workspace", "--all-features", "--profile", PROFILE]);
     command.args(["--target", &target()]);
     // With a target named these are not for build scripts, which can't be static.

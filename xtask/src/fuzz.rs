@@ -118,7 +118,7 @@ fn build() -> Result<PathBuf> {
     let version = run(Command::new("rustc").arg("-vV").current_dir(paths::workspace()))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
     // With a target named, the flags are for it alone: a build script is not to be watched.
-    run(Command::new(tools::cargo())
+    run(tools::cargo()
         .args(["build", "--quiet", "--release", "--bins", "--target", host, "--target-dir"])
         .arg(output())
         .current_dir(source())

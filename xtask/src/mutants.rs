@@ -159,7 +159,7 @@ fn tool() -> Result<PathBuf> {
     }
     println!("building {TOOL}; that takes some minutes, once");
     run_to_end(
-        Command::new(tools::cargo())
+        tools::cargo()
             .args(["install", TOOL, "--locked", "--root"])
             .arg(paths::target().join("tools"))
             .current_dir(std::env::temp_dir()),
@@ -169,11 +169,11 @@ fn tool() -> Result<PathBuf> {
 
 /// What failed, by name; empty = the run passed.
 fn catch(tree: &Path, run: &Run) -> Result<BTreeSet<String>> {
-    let mut command = Command::new(tools::cargo());
+    let mut command = tools::cargo();
     command.args(run.arguments()).current_dir(tree).stdin(Stdio::null());
     // Its own: the copies of the packages must not take the place of the originals.
     command.env("CARGO_TARGET_DIR", paths::target().join("mutants/target"));
-    let output = command.output().with_context(|| format!("starting {}", tools::cargo()))?;
+    let output = command.output().context("starting cargo")?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     if text.contains("could not compile") {

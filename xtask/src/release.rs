@@ -36,7 +36,7 @@ pub fn build() -> Result<()> {
         paths::workspace()
     };
     check(
-        Command::new(tools::cargo())
+        tools::cargo()
             .args(["build", "--release", "--package", "capturer"])
             .env("CARGO_TARGET_DIR", paths::target())
             .current_dir(from),

@@ -103,7 +103,7 @@ pub fn install() -> Result<()> {
         println!("mounted the cgroup hierarchies");
     }
     for component in ["fmt", "clippy"] {
-        run(Command::new(cargo()).args([component, "--version"])).with_context(|| {
+        run(cargo().args([component, "--version"])).with_context(|| {
             format!("the toolchain has no {component}: rustup component add rustfmt clippy brings it")
         })?;
     }
@@ -159,9 +159,24 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// The cargo that runs us, so that `cargo +toolchain xtask` stays with its toolchain.
-pub fn cargo() -> String {
-    std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+/// The cargo that runs us, so that `cargo +toolchain xtask` stays with its toolchain; but without what it has set for us.
+///
+/// Build scripts name some of those variables as what they depend on (ring's all of `CARGO_PKG_…`), so with them cargo built
+/// rustls and everything above it anew whenever a build from here followed one from a shell.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (key, _) in std::env::vars_os().filter(|(key, _)| is_set_by_cargo(&key.to_string_lossy())) {
+        command.env_remove(key);
+    }
+    command
+}
+
+/// What cargo sets for a program that it runs:
+/// <https://doc.rust-lang.org/cargo/reference/environment-variables.html>.
+fn is_set_by_cargo(key: &str) -> bool {
+    let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+    of_package.iter().any(|start| key.starts_with(start))
+        || ["CARGO", "CARGO_PRIMARY_PACKAGE", "RUST_RECURSION_COUNT"].contains(&key)
 }
 
 fn install_packages(missing: &[&Needed]) -> Result<()> {

@@ -2,7 +2,7 @@
 //! their figures.
 
 use super::parts::{long_tests, vm_tests};
-use super::{Outcome, Part};
+use super::{Outcome, Pace, Part};
 use crate::fuzz::FuzzArgs;
 use crate::{build_ebpf, fuzz, mutants, programs, tools};
 
@@ -17,12 +17,14 @@ pub const PARTS: &[Part] = &[
         name: "ebpf-build",
         what: "the committed kernel programs are, byte for byte, what their sources give (build-ebpf --check)",
         needs: &["tools"],
+        pace: Pace::InTurn,
         run: || build_ebpf::build(true).map(|()| Outcome::Passed),
     },
     Part {
         name: "fuzz",
         what: "every decoder under libFuzzer for five minutes (cargo xtask fuzz)",
         needs: &["tools"],
+        pace: Pace::InTurn,
         run: || {
             tools::install_cpp()?;
             let arguments = FuzzArgs { targets: Vec::new(), seconds: FUZZ_SECONDS, keep: false };
@@ -33,30 +35,35 @@ pub const PARTS: &[Part] = &[
         name: "seeds",
         what: "a hundred thousand seeds of the simulation",
         needs: &["build"],
+        pace: Pace::InTurn,
         run: || programs::sim_of_this_tree(100_000).map(|()| Outcome::Passed),
     },
     Part {
         name: "walks",
         what: "random walks against a model, and real writers that rotate (tests/walk.rs, tests/writers.rs)",
         needs: &["build", "agent", "engines"],
+        pace: Pace::InTurn,
         run: long_tests,
     },
     Part {
         name: "soak",
         what: "fifty-five containers for half an hour: nothing grows, is lost or comes twice",
         needs: &["build", "agent", "engines"],
+        pace: Pace::InTurn,
         run: || programs::soak_for(30).map(|()| Outcome::Passed),
     },
     Part {
         name: "vm-more",
         what: "witness, ring and files inside Linux 6.1 and 7.2",
         needs: &["build"],
+        pace: Pace::InTurn,
         run: || vm_tests(&["6.1", "7.2"]),
     },
     Part {
         name: "mutants",
         what: "the planted bugs of tests/mutants are caught",
         needs: &["tools"],
+        pace: Pace::InTurn,
         run: || {
             anyhow::ensure!(mutants::run(&[])?, "a bug was not caught; the table above names it");
             Ok(Outcome::Passed)
@@ -66,6 +73,7 @@ pub const PARTS: &[Part] = &[
         name: "cargo-mutants",
         what: "one in twenty of cargo-mutants' changes to decode, checkpoint and stream; survivors are listed",
         needs: &["tools"],
+        pace: Pace::InTurn,
         run: || mutants::sample(MUTANTS_SHARDS).map(|()| Outcome::Passed),
     },
 ];

@@ -2,12 +2,16 @@
 //!
 //! ```text
 //! PARTS (a table) ──▶ the ones asked for and what they need ──▶ run in order ──▶ summary, last line, exit code
+//!                                                                └─ some beside those that follow
 //! ```
 //! A part that fails stops only the parts that need it. The same command is all of CI. `--long` adds what takes hours.
 
+mod beside;
+mod inotify;
 pub mod libtest;
 mod long;
 mod parts;
+mod processors;
 mod schedule;
 pub mod stream;
 
@@ -19,8 +23,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::clean;
+use beside::Beside;
 use libtest::{End, Ran};
 use parts::PARTS;
+use processors::Busy;
 
 /// How many columns a part's line in the summary may have.
 const COLUMNS: usize = 100;
@@ -53,7 +59,19 @@ pub struct Part {
     what: &'static str,
     /// Parts that must have passed; each stands before this one in the table.
     needs: &'static [&'static str],
+    pace: Pace,
     run: fn() -> Result<Outcome>,
+}
+
+/// What may run at the same time as a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Those before it that are `Beside`.
+    InTurn,
+    /// Those that follow, up to one that needs it or is `Alone`.
+    Beside,
+    /// Nothing.
+    Alone,
 }
 
 /// How a part ended, when it was not an error that stopped it.
@@ -148,21 +166,44 @@ pub fn run(arguments: &TestArgs) -> Result<bool> {
     let chosen = choose(&arguments.parts, arguments.long)?;
     SIDE_BY_SIDE.get_or_init(|| usize::from(arguments.side_by_side));
     clean::before();
+    let began = Instant::now();
     let mut verdicts: Vec<Verdict> = Vec::new();
+    let mut beside: Vec<Beside> = Vec::new();
     for (index, part) in chosen.iter().enumerate() {
+        let is_waited_for = |other: &Beside| part.pace == Pace::Alone || part.needs.contains(&other.part());
+        for ended in beside.extract_if(.., |other| is_waited_for(other)) {
+            verdicts.push(ended.join());
+        }
         println!("\n== {} ({} of {}): {}", part.name, index + 1, chosen.len(), part.what);
-        let started = Instant::now();
         let holds = |need: &str| verdicts.iter().any(|verdict| verdict.part == need && verdict.holds);
-        let outcome = match part.needs.iter().find(|need| !holds(need)) {
-            Some(need) => Ok(Outcome::Skipped(format!("needs {need}"))),
-            None => (part.run)(),
-        };
-        let verdict = judge(part.name, started.elapsed(), outcome);
-        println!("-- {}: {} after {}", verdict.part, verdict.text, seconds(verdict.took));
-        verdicts.push(verdict);
+        match part.needs.iter().find(|need| !holds(need)) {
+            Some(need) => {
+                verdicts.push(judge(
+                    part.name,
+                    Duration::ZERO,
+                    Ok(Outcome::Skipped(format!("needs {need}"))),
+                ));
+            }
+            None if part.pace == Pace::Beside => beside.push(Beside::start(part)),
+            None => verdicts.push(part.run()),
+        }
     }
-    print!("{}", summary(&verdicts));
+    verdicts.extend(beside.into_iter().map(Beside::join));
+    print!("{}", summary(&verdicts, began.elapsed()));
     Ok(verdicts.iter().all(|verdict| verdict.tally.failed == 0))
+}
+
+impl Part {
+    /// Runs it, and says how it ended and how busy the processors were.
+    fn run(&self) -> Verdict {
+        let (started, busy) = (Instant::now(), Busy::now());
+        let outcome = (self.run)();
+        let verdict = judge(self.name, started.elapsed(), outcome);
+        let busy =
+            busy.since().map_or_else(String::new, |percent| format!("; processors {percent:.0} % busy"));
+        println!("-- {}: {} after {}{busy}", verdict.part, verdict.text, seconds(verdict.took));
+        verdict
+    }
 }
 
 /// Prints every part.
@@ -240,7 +281,7 @@ fn judge(part: &'static str, took: Duration, outcome: Result<Outcome>) -> Verdic
 }
 
 /// A line for each part; what was slow, skipped, flaky or failed by name; and last, alone, the sum of all tests.
-fn summary(verdicts: &[Verdict]) -> String {
+fn summary(verdicts: &[Verdict], took: Duration) -> String {
     let mut text = String::from("\n== summary\n");
     let mut sum = Tally::default();
     for verdict in verdicts {
@@ -248,8 +289,7 @@ fn summary(verdicts: &[Verdict]) -> String {
         let _ = writeln!(text, "{}", cut(&line));
         sum.merge(verdict.tally.clone());
     }
-    let all: Duration = verdicts.iter().map(|verdict| verdict.took).sum();
-    let _ = writeln!(text, "{:<13} {:>8}", "all", seconds(all));
+    let _ = writeln!(text, "{:<13} {:>8}", "all", seconds(took));
     sum.times.sort_by(|one, other| other.cmp(one));
     for (millis, name) in sum.times.iter().take(SLOWEST) {
         let _ = writeln!(text, "slow {:>9}  {name}", seconds(Duration::from_millis(*millis)));
@@ -332,7 +372,7 @@ mod tests {
             judge("tidy", Duration::ZERO, Ok(Outcome::Passed)),
             judge("doc", Duration::ZERO, Ok(Outcome::Skipped("needs tools".to_owned()))),
         ];
-        let text = summary(&verdicts);
+        let text = summary(&verdicts, Duration::from_secs(3));
         assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
         assert!(text.ends_with("\n1 flaky\n4 passed, 2 failed, 3 skipped\n"), "{text}");
         for line in [

@@ -6,10 +6,11 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use super::inotify::Raised;
 use super::libtest::{self, Ran};
 use super::schedule::{self, Schedule};
 use super::stream::check;
-use super::{Outcome, Part, SIDE_BY_SIDE, Tally};
+use super::{Outcome, Pace, Part, SIDE_BY_SIDE, Tally};
 use crate::ci_build::{self, Program};
 use crate::debian::run;
 use crate::{build_ebpf, clean, engines, paths, programs, release, tidy, tools, vm};
@@ -20,30 +21,35 @@ pub const PARTS: &[Part] = &[
         name: "tools",
         what: "what building and testing need is on the machine, or is installed",
         needs: &[],
+        pace: Pace::InTurn,
         run: || tools::install().map(|()| Outcome::Passed),
     },
     Part {
         name: "fmt",
         what: "cargo fmt --all --check",
         needs: &["tools"],
+        pace: Pace::InTurn,
         run: || check(cargo("fmt").args(["--all", "--check"])).map(|()| Outcome::Passed),
     },
     Part {
         name: "tidy",
         what: "the repository's own rules (cargo xtask tidy)",
         needs: &[],
+        pace: Pace::InTurn,
         run: || tidy::check_tree().map(|()| Outcome::Passed),
     },
     Part {
         name: "ebpf",
         what: "the committed kernel programs were built from these sources (build-ebpf --check builds them)",
         needs: &[],
+        pace: Pace::InTurn,
         run: || build_ebpf::sums_hold().map(|()| Outcome::Passed),
     },
     Part {
         name: "clippy",
         what: "cargo clippy on everything, warnings refused",
         needs: &["tools"],
+        pace: Pace::InTurn,
         run: || {
             check(ci_build::cargo("clippy").args(["--all-targets", "--", "-D", "warnings"]))
                 .map(|()| Outcome::Passed)
@@ -53,6 +59,7 @@ pub const PARTS: &[Part] = &[
         name: "doc",
         what: "cargo doc, warnings refused",
         needs: &["tools"],
+        pace: Pace::InTurn,
         run: || {
             check(ci_build::cargo("doc").arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))
                 .map(|()| Outcome::Passed)
@@ -62,31 +69,42 @@ pub const PARTS: &[Part] = &[
         name: "build",
         what: "every test program, once: for unit tests, simulation, Engine tests and emulated machines",
         needs: &["tools"],
+        pace: Pace::InTurn,
         run: || ci_build::programs().map(|_| Outcome::Passed),
     },
-    Part { name: "unit", what: "every test that needs no Docker Engine", needs: &["build"], run: unit },
+    Part {
+        name: "unit",
+        what: "every test that needs no Docker Engine",
+        needs: &["build"],
+        pace: Pace::InTurn,
+        run: unit,
+    },
     Part {
         name: "simulation",
         what: "two thousand seeds of this commit, and each that ever failed (cargo xtask sim)",
         needs: &["build"],
+        pace: Pace::InTurn,
         run: || programs::sim_of_this_tree(2_000).map(|()| Outcome::Passed),
     },
     Part {
         name: "agent",
         what: "the release agent, built in a fresh clone: the program that the next parts run",
         needs: &["tools"],
+        pace: Pace::Beside,
         run: || release::build().map(|()| Outcome::Passed),
     },
     Part {
         name: "engines",
         what: "unpacks the Docker Engines (cargo xtask engines)",
         needs: &["tools"],
+        pace: Pace::InTurn,
         run: || engines::unpack_all().map(|()| Outcome::Passed),
     },
     Part {
         name: "engine-tests",
         what: "tests against private Docker Engines, several programs at a time",
         needs: &["build", "agent", "engines"],
+        pace: Pace::InTurn,
         run: || {
             engine_tests(|tests, target| {
                 target != QUICKSTART && !tests.long.iter().any(|long| long == target)
@@ -97,18 +115,21 @@ pub const PARTS: &[Part] = &[
         name: "quickstart",
         what: "the README's first run, as a user types it (tests/quickstart.rs)",
         needs: &["build", "agent", "engines"],
+        pace: Pace::InTurn,
         run: || engine_tests(|_, target| target == QUICKSTART),
     },
     Part {
         name: "vm",
         what: "witness, ring and files inside Linux 5.10 and 6.12 (cargo xtask vm)",
         needs: &["build"],
+        pace: Pace::Beside,
         run: || vm_tests(&[]),
     },
     Part {
         name: "clean",
         what: "nothing of a test is left on the machine",
         needs: &[],
+        pace: Pace::Alone,
         run: || clean::after().map(|()| Outcome::Passed),
     },
 ];
@@ -120,7 +141,7 @@ const FEATURE: &str = "engines";
 const PACKAGE: &str = "tests";
 
 fn cargo(subcommand: &str) -> Command {
-    let mut command = Command::new(tools::cargo());
+    let mut command = tools::cargo();
     command.arg(subcommand).current_dir(paths::workspace());
     command
 }
@@ -177,7 +198,9 @@ fn engine_tests(wanted: impl Fn(&EngineTests, &str) -> bool) -> Result<Outcome> 
         programs.push(ci_build::program(PACKAGE, target, "test", true)?);
     }
     programs.sort_by_key(|program| targets.rank(&program.name));
-    let apart = programs.iter().filter(|program| targets.apart.contains(&program.name)).copied().collect();
+    let _raised = Raised::new();
+    let is_apart = |program: &&&Program| !Raised::is_enough() && targets.apart.contains(&program.name);
+    let apart = programs.iter().filter(is_apart).copied().collect();
     let (alone, together) = programs.into_iter().partition(|program| targets.alone.contains(&program.name));
     let faulty = ci_build::program("capturer", "capturer-with-faults", "bin", false)?;
     let tally = schedule::run(&Schedule {
@@ -203,7 +226,7 @@ struct EngineTests {
     names: Vec<String>,
     /// `exclusive` in `[package.metadata.capturer]`: those that judge times.
     alone: Vec<String>,
-    /// `apart` there: those of which two at a time are too many.
+    /// `apart` there: those of which two at a time are too many, where inotify's limit can't be raised.
     apart: Vec<String>,
     /// `long` there: those that run with `--long`.
     long: Vec<String>,
