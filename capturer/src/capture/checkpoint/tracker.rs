@@ -306,13 +306,12 @@ impl Tracker {
         use_output(&mut self.outputs, sink, mark.clone(), stream);
     }
 
-    /// A stream is gone before it was attached: it will not use this output.
-    pub fn is_not_attached(&mut self, stream: &StreamKey, sink: &str, path: &str) {
+    /// A stream is gone before it was attached: it will not use the output that was prepared for it.
+    pub fn abandon_prepared(&mut self, stream: &StreamKey, sink: &str, path: &str) {
         let used =
             self.position(stream, sink).is_some_and(|position| position.output.as_deref() == Some(path));
-        if !used {
+        if !used && self.leave_output(stream, sink, Some(path)) {
             self.dirty_seq += 1;
-            self.leave_output(stream, sink, Some(path));
         }
     }
 
@@ -540,13 +539,16 @@ impl Tracker {
         use_output(&mut self.outputs, sink, mark, stream);
     }
 
-    fn leave_output(&mut self, stream: &StreamKey, sink: &str, path: Option<&str>) {
-        let (Some(path), Some(outputs)) = (path, self.outputs.get_mut(sink)) else { return };
+    /// A stream no longer uses an output. Returns whether it was the last that did: then the mark is gone.
+    fn leave_output(&mut self, stream: &StreamKey, sink: &str, path: Option<&str>) -> bool {
+        let (Some(path), Some(outputs)) = (path, self.outputs.get_mut(sink)) else { return false };
+        let mut mark_went = false;
         if let Some(output) = outputs.get_mut(path) {
             if let Ok(at) = output.users.binary_search(stream) {
                 output.users.remove(at);
             }
             if output.users.is_empty() {
+                mark_went = true;
                 outputs.remove(path);
                 if !self.whole_due {
                     self.changed.output(sink, path);
@@ -556,6 +558,7 @@ impl Tracker {
         if outputs.is_empty() {
             self.outputs.remove(sink);
         }
+        mark_went
     }
 }
 

@@ -67,8 +67,14 @@ fn a_mark_that_waited_does_not_take_back_what_another_stream_wrote() {
     // What is prepared for a stream that goes before it is attached is not kept; what the stream has is.
     again.on_prepared(&key("a"), "file", &mark("other", 1));
     assert!(again.to_checkpoint().outputs["file"].contains_key("other"));
-    again.is_not_attached(&key("a"), "file", "other");
-    again.is_not_attached(&key("a"), "file", "web");
+    let dirty = again.dirty_seq();
+    again.abandon_prepared(&key("a"), "file", "other");
+    assert_eq!(again.dirty_seq(), dirty + 1);
+    // Nothing of these is there to give up, so there is nothing to save.
+    again.abandon_prepared(&key("a"), "file", "other");
+    again.abandon_prepared(&key("a"), "file", "web");
+    again.abandon_prepared(&key("b"), "file", "web");
+    assert_eq!(again.dirty_seq(), dirty + 1);
     assert_eq!(again.to_checkpoint().outputs["file"].keys().collect::<Vec<_>>(), ["web"]);
 }
 
@@ -237,7 +243,7 @@ fn changes_add_up_to_the_whole() {
                 1 => tracker.leave(&key),
                 2 => tracker.leave_sinks(&key, &[sink.to_owned()]),
                 3 => tracker.on_prepared(&key, sink, &mark(&path, step)),
-                6 => tracker.is_not_attached(&key, sink, &path),
+                6 => tracker.abandon_prepared(&key, sink, &path),
                 4 | 5 => tracker.on_ack(&key, sink, step, &file_cursor(step), Some(mark(&path, step))),
                 _ => {
                     let seq = tracker.dirty_seq();

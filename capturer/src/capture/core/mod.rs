@@ -500,7 +500,7 @@ impl Capture {
             let prepared = self.attaching.remove(&id).into_iter().flat_map(|attaching| attaching.marks);
             for (sink, mark) in prepared {
                 if let Some(mark) = mark {
-                    self.tracker.is_not_attached(&key, &self.sinks[usize::from(sink.0)], &mark.path);
+                    self.tracker.abandon_prepared(&key, &self.sinks[usize::from(sink.0)], &mark.path);
                 }
             }
             self.held.forget(id);
