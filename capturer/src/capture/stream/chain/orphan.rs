@@ -232,7 +232,7 @@ impl Chain {
         let Some(front) = self.links.front_mut() else { return false };
         let is_new = front.offset == 0 && front.copy == Copied::Unknown;
         let head = &bytes[..bytes.len().min(HEAD_BYTES)];
-        // A new live file may begin as the one before it did.
+        // A fresh live file may start with the same lines as the last one did. That makes it no copy.
         if !is_new || front.found.rank == 0 || front.found.compressed || front.found.head.len() >= head.len()
         {
             return false;
