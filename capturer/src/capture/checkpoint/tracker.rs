@@ -22,18 +22,20 @@
 //! A sink added to the config joins at the resume cursor of known streams (their past is not fetched again); one
 //! removed from it is forgotten with its outputs, so that it can't hold a stream back for ever.
 
+mod outputs;
+mod unsaved;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Checkpoint;
 use super::memory::Table;
-use super::{Checkpoint, Gone, SinkCursor, StreamEntry};
 use crate::model::cursor::{Cursor, FileId};
 use crate::model::record::{OutputMark, StreamKey};
+use outputs::{Output, use_output};
+use unsaved::{Changed, sinks_of};
 
 /// With fewer streams it costs little to save all of them, and one file is simpler than two.
 const CHANGES_FROM: usize = 500;
-/// A whole checkpoint takes the place of changes when there are so many of them, and twice as many as there are streams.
-const CHANGES_KEPT_MIN: usize = 4_000;
-
 /// Where a stream goes on after a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resume {
@@ -111,48 +113,8 @@ pub struct Tracker {
     saved_seq: u64,
 }
 
-/// What is not on disk yet.
-#[derive(Debug, Default)]
-struct Changed {
-    streams: BTreeSet<StreamKey>,
-    /// Outputs that changed, by sink.
-    outputs: BTreeMap<String, BTreeSet<String>>,
-}
-
-impl Changed {
-    fn stream(&mut self, stream: &StreamKey) {
-        if !self.streams.contains(stream) {
-            self.streams.insert(stream.clone());
-        }
-    }
-
-    fn output(&mut self, sink: &str, path: &str) {
-        if self.outputs.get(sink).is_none_or(|paths| !paths.contains(path)) {
-            self.outputs.entry(sink.to_owned()).or_default().insert(path.to_owned());
-        }
-    }
-
-    fn absorb(&mut self, newer: Changed) {
-        self.streams.extend(newer.streams);
-        for (sink, paths) in newer.outputs {
-            self.outputs.entry(sink).or_default().extend(paths);
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.streams.len() + self.outputs.values().map(BTreeSet::len).sum::<usize>()
-    }
-}
-
 fn ns(seconds: u64) -> i64 {
     i64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000_000)
-}
-
-#[derive(Debug)]
-struct Output {
-    mark: OutputMark,
-    /// Streams whose records go there, in order. The mark goes when the last of them is forgotten.
-    users: Vec<StreamKey>,
 }
 
 impl Tracker {
@@ -296,25 +258,6 @@ impl Tracker {
         self.touch(stream);
     }
 
-    /// A sink has prepared an output for a stream, and this is its mark now. The stream uses it from here on, however long
-    /// [`Tracker::attach`] has to wait for other sinks: another stream may write there meanwhile, and then leave it.
-    pub fn on_prepared(&mut self, stream: &StreamKey, sink: &str, mark: &OutputMark) {
-        let known = self.outputs.get(sink).and_then(|outputs| outputs.get(&mark.path));
-        if known.is_none_or(|output| output.mark != *mark) {
-            self.touch_output(sink, &mark.path);
-        }
-        use_output(&mut self.outputs, sink, mark.clone(), stream);
-    }
-
-    /// A stream is gone before it was attached: it will not use the output that was prepared for it.
-    pub fn abandon_prepared(&mut self, stream: &StreamKey, sink: &str, path: &str) {
-        let used =
-            self.position(stream, sink).is_some_and(|position| position.output.as_deref() == Some(path));
-        if !used && self.leave_output(stream, sink, Some(path)) {
-            self.dirty_seq += 1;
-        }
-    }
-
     /// The reader is exactly at the cursor of a sink that was ahead; from batch `next_seq` on that sink gets everything.
     pub fn join(&mut self, stream: &StreamKey, sink: &str, next_seq: u64) {
         if let Some(position) = self.position(stream, sink)
@@ -384,22 +327,6 @@ impl Tracker {
         self.touch(stream);
     }
 
-    /// A stream's positions changed, or went.
-    fn touch(&mut self, stream: &StreamKey) {
-        self.dirty_seq += 1;
-        if !self.whole_due {
-            self.changed.stream(stream);
-        }
-    }
-
-    /// An output's mark changed, or went.
-    fn touch_output(&mut self, sink: &str, path: &str) {
-        self.dirty_seq += 1;
-        if !self.whole_due {
-            self.changed.output(sink, path);
-        }
-    }
-
     /// With fewer streams than that every save is of everything.
     pub fn save_changes_from(&mut self, streams: usize) {
         self.changes_from = streams;
@@ -448,135 +375,8 @@ impl Tracker {
         self.saved_seq
     }
 
-    /// What to save now: everything, or what changed.
-    pub fn to_checkpoint(&mut self) -> Checkpoint {
-        self.saves += 1;
-        let is_small = self.streams.len() < self.changes_from;
-        let is_long = self.since_whole > CHANGES_KEPT_MIN.max(2 * self.streams.len());
-        let mut checkpoint = if self.whole_due || is_small || is_long {
-            (self.changed, self.saving, self.since_whole) = Default::default();
-            self.whole_due = is_small;
-            Checkpoint { changes_follow: !is_small, ..self.whole() }
-        } else {
-            let changed = std::mem::take(&mut self.changed);
-            self.since_whole += changed.len();
-            self.saving.absorb(changed);
-            self.changes()
-        };
-        (checkpoint.seq, checkpoint.remember) = (self.saves, self.memory.bounds());
-        checkpoint.saved_s = self.memory.now_s();
-        checkpoint.memory = self.memory.to_save();
-        checkpoint
-    }
-
-    fn whole(&self) -> Checkpoint {
-        let streams =
-            self.streams.iter().map(|(key, positions)| (key.clone(), self.entry_of(key, positions)));
-        let outputs = self.outputs.iter().map(|(sink, outputs)| {
-            let marks = outputs.iter().map(|(path, output)| (path.clone(), output.mark.clone()));
-            (sink.clone(), marks.collect())
-        });
-        Checkpoint { streams: streams.collect(), outputs: outputs.collect(), ..Checkpoint::default() }
-    }
-
-    fn entry_of(&self, key: &StreamKey, positions: &Positions) -> StreamEntry {
-        let mut sinks = sinks_of(positions);
-        if let Some(looked_s) = self.unlooked.get(key) {
-            sinks.values_mut().for_each(|sink| sink.looked_s = Some(*looked_s).filter(|at_s| *at_s > 0));
-        }
-        StreamEntry { sinks }
-    }
-
-    fn changes(&self) -> Checkpoint {
-        let (mut checkpoint, mut gone) = (Checkpoint::default(), Gone::default());
-        for key in &self.saving.streams {
-            match self.streams.get(key) {
-                Some(positions) => {
-                    checkpoint.streams.insert(key.clone(), self.entry_of(key, positions));
-                }
-                None => drop(gone.streams.insert(key.clone())),
-            }
-        }
-        for (sink, paths) in &self.saving.outputs {
-            let outputs = self.outputs.get(sink);
-            for path in paths {
-                match outputs.and_then(|outputs| outputs.get(path)) {
-                    Some(output) => {
-                        let marks = checkpoint.outputs.entry(sink.clone()).or_default();
-                        marks.insert(path.clone(), output.mark.clone());
-                    }
-                    None => drop(gone.outputs.entry(sink.clone()).or_default().insert(path.clone())),
-                }
-            }
-        }
-        checkpoint.changes = Some(gone);
-        checkpoint
-    }
-
     fn position(&mut self, stream: &StreamKey, sink: &str) -> Option<&mut Position> {
         self.streams.get_mut(stream)?.get_mut(sink)
-    }
-
-    fn set_output(&mut self, stream: &StreamKey, sink: &str, mark: Option<OutputMark>) {
-        let Some(mark) = mark else { return };
-        let position = self.position(stream, sink).expect("the caller looked it up");
-        if position.output.as_deref() == Some(mark.path.as_str()) {
-            // The usual case, once per batch: no search for users, no copy of the path.
-            if let Some(output) = self.outputs.get_mut(sink).and_then(|outputs| outputs.get_mut(&mark.path)) {
-                if !self.whole_due {
-                    self.changed.output(sink, &mark.path);
-                }
-                output.mark = mark;
-                return;
-            }
-        }
-        let position = self.position(stream, sink).expect("the caller looked it up");
-        let before = position.output.replace(mark.path.clone());
-        if before.as_deref() != Some(mark.path.as_str()) {
-            self.leave_output(stream, sink, before.as_deref());
-        }
-        self.touch_output(sink, &mark.path);
-        use_output(&mut self.outputs, sink, mark, stream);
-    }
-
-    /// A stream no longer uses an output. Returns whether it was the last that did: then the mark is gone.
-    fn leave_output(&mut self, stream: &StreamKey, sink: &str, path: Option<&str>) -> bool {
-        let (Some(path), Some(outputs)) = (path, self.outputs.get_mut(sink)) else { return false };
-        let mut mark_went = false;
-        if let Some(output) = outputs.get_mut(path) {
-            if let Ok(at) = output.users.binary_search(stream) {
-                output.users.remove(at);
-            }
-            if output.users.is_empty() {
-                mark_went = true;
-                outputs.remove(path);
-                if !self.whole_due {
-                    self.changed.output(sink, path);
-                }
-            }
-        }
-        if outputs.is_empty() {
-            self.outputs.remove(sink);
-        }
-        mark_went
-    }
-}
-
-fn use_output(
-    outputs: &mut BTreeMap<String, BTreeMap<String, Output>>,
-    sink: &str,
-    mark: OutputMark,
-    stream: &StreamKey,
-) {
-    let outputs = outputs.entry(sink.to_owned()).or_default();
-    let output =
-        outputs.entry(mark.path.clone()).or_insert_with(|| Output { mark: mark.clone(), users: Vec::new() });
-    output.mark = mark;
-    if let Err(at) = output.users.binary_search(stream) {
-        if output.users.is_empty() {
-            output.users.reserve_exact(1);
-        }
-        output.users.insert(at, stream.clone());
     }
 }
 
@@ -586,24 +386,6 @@ fn join_lowest(positions: &mut Positions) {
     for (_, position) in positions.0.iter_mut().filter(|(_, position)| position.order == lowest) {
         position.order = Order::Joined(0);
     }
-}
-
-fn sinks_of(positions: &Positions) -> BTreeMap<String, SinkCursor> {
-    let orders: BTreeSet<Order> = positions.iter().map(|(_, position)| position.order).collect();
-    let rank = |order| orders.iter().position(|other| *other == order).unwrap_or(0) as u32;
-    let sinks = positions.iter().map(|(name, position)| {
-        let cursor = position.cursor.clone();
-        (
-            name.to_owned(),
-            SinkCursor {
-                rank: rank(position.order),
-                cursor,
-                output: position.output.clone(),
-                looked_s: None,
-            },
-        )
-    });
-    sinks.collect()
 }
 
 #[cfg(test)]
