@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Capture, Kind, Loss, Losses, Source, State, Stream};
+use super::{Capture, Kind, Loss, Losses, Stream};
 use crate::capture::discover::Unmatched;
 use crate::capture::io::{Action, Event, FileError, NO_ROOM};
+use crate::capture::stream::State;
 use crate::model::clock::Now;
 use crate::model::cursor::Cursor;
-use crate::model::record::StreamId;
+use crate::model::record::{Source, StreamId};
 use crate::telemetry::metrics::PassedOver;
 use crate::telemetry::metrics::{LossReason, Lost, UnreadableReason};
 

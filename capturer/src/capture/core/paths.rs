@@ -1,8 +1,10 @@
 //! Followed paths: what the patterns of `file_monitor` match becomes streams, and what no longer matches drains.
 
+mod follow;
+mod rotated;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::Arc;
 
 use super::{Capture, split_path};
 use crate::capture::checkpoint::memory::View;
@@ -10,14 +12,12 @@ use crate::capture::context::Timer;
 use crate::capture::io::{Action, FoundPath, LaneId};
 use crate::capture::owners::Group;
 use crate::capture::stream::Kind;
-use crate::capture::stream::chain::{Remembers, Start};
+use crate::capture::stream::chain::Remembers;
 use crate::capture::stream::file::{FileSource, Reader};
 use crate::model::clock::Now;
-use crate::model::cursor::{Cursor, FileId, FilePlace, HeadPrint};
-use crate::model::record::{Source, StreamId, StreamKey};
+use crate::model::cursor::{FileId, FilePlace, HeadPrint};
+use crate::model::record::{StreamId, StreamKey};
 use crate::model::rotated_name;
-use crate::model::rotated_name::RotatedName;
-use crate::settings::{FileSet, StartAt, pipeline};
 
 /// The rest after a look at the patterns, in multiples of the time that the look took: new files never keep a thread busy.
 const LOOK_REST: u64 = 4;
@@ -30,10 +30,6 @@ const LOOK_INTERVAL_MS_PER_PATH: u64 = 30;
 const LOOK_INTERVAL_MS_MAX: u64 = 600_000;
 /// An answer like the last one is looked at this often all the same: the table of files read keeps what it sees.
 const SETTLED_MS: u64 = 12 * 60 * 60 * 1000;
-/// Names of which it is remembered that somebody was told of them; then they are told once more.
-const TOLD_MAX: usize = 10_000;
-/// Followed paths that begin alike and are looked at, for one that is found.
-const ALIKE_MAX: usize = 256;
 /// A path that is missing for this long is gone. Shorter gaps are rotations: renamed away, not yet made again.
 const GONE_AFTER_MS: u64 = 10_000;
 
@@ -335,114 +331,6 @@ impl Capture {
         self.plan_paths_look(now);
     }
 
-    /// Without those that are rotated files of another path that is followed: they are read with it, and read alone each
-    /// of their lines would come twice. Also which paths have such files, and so are read from the oldest of them.
-    fn without_rotated(&self, mut paths: BTreeSet<String>) -> (BTreeSet<String>, BTreeSet<String>) {
-        // Named on its own it is a log of its own, whatever its name looks like.
-        let is_followed = |path: &str| self.ids.contains_key(&StreamKey::file(path)) || self.is_named(path);
-        let mut with_rotated = BTreeSet::new();
-        let all = paths.clone();
-        paths.retain(|path| {
-            let (directory, name) = split_path(path);
-            let live = rotated_name::live_names(&name).map(|live| format!("{directory}/{live}"));
-            // One that is followed alone, for the other was not there, goes on so.
-            let is_log = |path: &str| all.contains(path) || self.ids.contains_key(&StreamKey::file(path));
-            let of = live.filter(|_| !is_followed(path)).find(|live| is_log(live));
-            let stays = of.is_none();
-            with_rotated.extend(of);
-            stays
-        });
-        (paths, with_rotated)
-    }
-
-    /// An entry names this very path, not a pattern that it matches.
-    fn is_named(&self, path: &str) -> bool {
-        let patterns = self.settings.file_monitor.files.iter().flat_map(|files| &files.paths);
-        patterns.into_iter().any(|pattern| pattern.names(path))
-    }
-
-    /// Without files that are read as those of another path: a log that was renamed to a name that is followed too, or a
-    /// second name of it.
-    fn without_others(
-        &mut self,
-        now: Now,
-        paths: BTreeSet<String>,
-        ids: &BTreeMap<String, FileId>,
-        targets: &BTreeMap<String, String>,
-    ) -> BTreeSet<String> {
-        let mut own = BTreeSet::new();
-        let mut path_of = None;
-        for path in paths {
-            let key = StreamKey::file(&path);
-            let Some(id) = ids.get(&path).filter(|_| !self.ids.contains_key(&key)) else {
-                own.insert(path);
-                continue;
-            };
-            let readers: Vec<StreamId> = (0..self.outlets.len())
-                .filter_map(|outlet| self.owners.reader_of_path(self.group(outlet), *id))
-                .collect();
-            let directory = || split_path(targets.get(&path).unwrap_or(&path)).0;
-            let log = self.tracker.memory().log_of(*id).filter(|log| **log != key && id.birth_ns != 0);
-            if log.is_none() && self.was_rotated_unseen(&path, *id, ids, &mut path_of) {
-                continue;
-            }
-            // Its log finds it as long as it is in the same directory and was not left long ago. That log may have been found
-            // in this very look.
-            let is_there = log.and_then(|log| log.0.strip_prefix("file:")).is_some_and(|of| {
-                let of_target = targets.get(of).map_or(of, String::as_str);
-                ids.contains_key(of)
-                    && !self.ids.contains_key(&StreamKey::file(of))
-                    && split_path(of_target).0 == directory()
-            });
-            let of_log = log.map(|log| self.ids_of(log)).unwrap_or_default();
-            let finds =
-                |reader: &StreamId| self.file(*reader).is_some_and(|file| file.finds(&directory(), *id));
-            let of_log: Vec<StreamId> = of_log.into_iter().filter(finds).collect();
-            if readers.is_empty() && of_log.is_empty() && !is_there {
-                own.insert(path);
-                continue;
-            }
-            if self.paths.told.len() >= TOLD_MAX {
-                self.paths.told.clear();
-            }
-            // Whoever reads it may not know its new name.
-            if self.paths.told.insert((path, *id)) {
-                for reader in readers.into_iter().chain(of_log) {
-                    self.with_file(now, reader, |file, cx, _| file.on_chain_changed(cx));
-                }
-            }
-        }
-        own
-    }
-
-    /// Whether a file that nobody knows was rotated from a log which is about to be followed, by a name with a number before
-    /// its ending: it is younger than the file in which that log was left, and that one has such a name by now, too.
-    fn was_rotated_unseen<'a>(
-        &self,
-        path: &str,
-        id: FileId,
-        ids: &'a BTreeMap<String, FileId>,
-        path_of: &mut Option<BTreeMap<FileId, &'a str>>,
-    ) -> bool {
-        let (directory, name) = split_path(path);
-        let Some(live) = rotated_name::numbered_live_name(&name) else { return false };
-        let log = format!("{directory}/{live}");
-        let key = StreamKey::file(&log);
-        if !ids.contains_key(&log) || self.ids.contains_key(&key) {
-            return false;
-        }
-        let Some(Cursor::File(left)) = self.tracker.resume(&key).map(|resume| resume.cursor) else {
-            return false;
-        };
-        let path_of =
-            path_of.get_or_insert_with(|| ids.iter().map(|(path, id)| (*id, path.as_str())).collect());
-        let was_rotated = path_of.get(&left.file).is_some_and(|path| {
-            let (of, name) = split_path(path);
-            of == directory && rotated_name::numbered_live_name(&name) == Some(live)
-        });
-        was_rotated && left.file.birth_ns != 0 && id.birth_ns > left.file.birth_ns
-    }
-
     /// Files that another stream has let go are free for those who waited.
     pub(super) fn tell_released(&mut self, now: Now) {
         for id in self.owners.take_released() {
@@ -481,68 +369,6 @@ impl Capture {
         (places, Reader { group, sinks })
     }
 
-    /// Names beside a path that look like its rotated files and are logs of their own. Those logs learn of this one.
-    fn set_apart(&mut self, now: Now, path: &str) -> Vec<String> {
-        let (directory, name) = split_path(path);
-        let named = self.settings.file_monitor.files.iter().flat_map(|files| &files.paths);
-        let named = named.filter_map(|pattern| pattern.as_str().strip_prefix(&directory)?.strip_prefix('/'));
-        let looks_rotated = |other: &&str| *other != name && RotatedName::of(other, &name).is_some();
-        let mut apart: Vec<String> = named.filter(looks_rotated).map(str::to_owned).collect();
-        // Followed paths whose names begin alike, in either direction.
-        let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
-        let from = StreamKey::file(&format!("{directory}/{stem}"));
-        let alike = self.ids.range(from.clone()..).take_while(|(key, _)| key.0.starts_with(&from.0));
-        let followed = alike.filter_map(|(key, _)| key.0.rsplit_once('/').map(|(_, name)| name));
-        apart.extend(followed.filter(looks_rotated).map(str::to_owned));
-        let stems: Vec<String> = rotated_name::stems(&name).map(str::to_owned).collect();
-        for stem in stems {
-            let from = StreamKey::file(&format!("{directory}/{stem}"));
-            let alike = self
-                .ids
-                .range(from.clone()..)
-                .take_while(|(key, _)| key.0.starts_with(&from.0))
-                .take(ALIKE_MAX);
-            let is_live = |key: &StreamKey| {
-                key.0
-                    .rsplit_once('/')
-                    .is_some_and(|(_, live)| live != name && RotatedName::of(&name, live).is_some())
-            };
-            let lives: Vec<StreamId> =
-                alike.filter(|(key, _)| is_live(key)).flat_map(|(_, ids)| ids.clone()).collect();
-            for id in lives {
-                self.with_file(now, id, |file, _, _| file.set_apart(&name));
-            }
-        }
-        apart
-    }
-
-    /// Paths that vanished while the agent did not run: what is left of them in rotated files is read, then they are
-    /// forgotten, as if they had vanished now.
-    fn follow_what_went(&mut self, now: Now) {
-        let went: Vec<String> = self
-            .tracker
-            .streams()
-            .filter(|key| !self.ids.contains_key(*key))
-            .filter_map(|key| key.0.strip_prefix("file:").map(str::to_owned))
-            .collect();
-        for path in went {
-            let matches = |files: &FileSet| {
-                files.paths.iter().any(|pattern| pattern.matches(&path))
-                    && !files.exclude.iter().any(|pattern| pattern.covers(&path))
-            };
-            if let Some(set) = self.settings.file_monitor.files.iter().position(matches) {
-                self.follow_path(now, set, &path, Look::default());
-                self.paths.missing.insert(path, Missing { since_ms: now.mono_ms, part: None });
-            } else {
-                tracing::info!(
-                    path,
-                    "no pattern of file_monitor names it any more; its position is kept for a while"
-                );
-                self.tracker.leave(&StreamKey::file(&path));
-            }
-        }
-    }
-
     fn is_matched(&self, path: &str) -> bool {
         self.paths.found.iter().flatten().any(|(_, answer)| answer.paths.contains(path))
     }
@@ -561,61 +387,6 @@ impl Capture {
                 self.with_stream(now, id, |stream, cx| stream.gone("the file is gone", cx));
             }
         }
-    }
-
-    fn follow_path(&mut self, now: Now, set: usize, path: &str, look: Look<'_>) {
-        for outlet in self.outlets_without(&StreamKey::file(path)) {
-            self.follow_path_for(now, set, path, look, outlet);
-        }
-    }
-
-    fn follow_path_for(&mut self, now: Now, set: usize, path: &str, look: Look<'_>, outlet: usize) {
-        let entry = &self.settings.file_monitor.files[set];
-        let (format, labels) = (entry.format, entry.labels.clone());
-        let changed_since_ns = entry.changed_since_ns(now.unix_ns);
-        let mut rules = entry.text;
-        rules.binary = rules.binary.of_path(|| self.is_named(path));
-        let is_new = self.tracker.is_made_since(look.id.map(|id| id.birth_ns));
-        let at_end = entry.start_at == StartAt::End && look.is_first && !is_new;
-        let key = StreamKey::file(path);
-        let resume = self.tracker.resume_for(&key, &self.outlets[outlet].tracked);
-        let acked = resume.clone().unwrap_or(Cursor::Beginning);
-        let start = match resume {
-            Some(Cursor::File(cursor)) => Start::Resume(cursor),
-            None if at_end => Start::End,
-            _ if look.with_rotated => Start::Oldest,
-            _ if look.is_first => Start::Live,
-            // It may have been rotated since it was made and before it was found.
-            _ => Start::Since(self.paths.since_ns[set]),
-        };
-        let (places, reader) = self.known_of(&key, outlet);
-        let looked_ns = self.tracker.looked_ns(&key).unwrap_or(i64::MAX);
-        // Links may have been changed since: then the file that they led to is read to its end first.
-        let target = look.target.unwrap_or(path);
-        let read_at = match &start {
-            Start::Resume(cursor) if !cursor.at.is_empty() => cursor.at.to_string(),
-            _ => target.to_owned(),
-        };
-        let apart = self.set_apart(now, &read_at);
-        let id = self.next_stream_id();
-        let outlet = self.outlets[outlet].outlet;
-        let source = Arc::new(Source {
-            path: Some(path.to_owned()),
-            labels,
-            outlet,
-            pipeline: pipeline::for_path(&self.settings.pipelines, path),
-            ..Source::new(id, key)
-        });
-        let (directory, live_name) = split_path(&read_at);
-        let line_bytes_max = self.settings.line_bytes_max as usize;
-        let file = FileSource::new(id, directory, live_name, format, start, line_bytes_max);
-        let file = file.with_text(rules);
-        let file = file.rotated_while_written(looked_ns).with_pipeline(source.pipeline.as_ref());
-        let file = file.with_memory(places, reader, apart).named(path, target).found_as(look.id);
-        let file = file.ignoring_before(changed_since_ns);
-        let reason = format!("matches file_monitor.files[{set}]");
-        let stream = self.new_stream(now, source, Kind::File(Box::new(file)), reason, acked);
-        self.add_stream(stream);
     }
 }
 

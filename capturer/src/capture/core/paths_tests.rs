@@ -10,7 +10,8 @@ use crate::capture::checkpoint::tests::file_cursor;
 use crate::capture::checkpoint::{Checkpoint, SinkCursor, StreamEntry};
 use crate::capture::core::outlets::SinkFacts;
 use crate::capture::io::Event;
-use crate::settings::{FileMonitor, Settings};
+use crate::model::cursor::Cursor;
+use crate::settings::{FileMonitor, FileSet, Settings};
 use crate::telemetry::metrics::Metrics;
 
 struct Scene {

@@ -1,0 +1,97 @@
+//! How a path becomes streams: where reading begins, and what is known of its files.
+
+use std::sync::Arc;
+
+use super::super::{Capture, split_path};
+use super::{Look, Missing};
+use crate::capture::stream::Kind;
+use crate::capture::stream::chain::Start;
+use crate::capture::stream::file::FileSource;
+use crate::model::clock::Now;
+use crate::model::cursor::Cursor;
+use crate::model::record::{Source, StreamKey};
+use crate::settings::{FileSet, StartAt, pipeline};
+
+impl Capture {
+    /// Paths that vanished while the agent did not run: what is left of them in rotated files is read, then they are
+    /// forgotten, as if they had vanished now.
+    pub(super) fn follow_what_went(&mut self, now: Now) {
+        let went: Vec<String> = self
+            .tracker
+            .streams()
+            .filter(|key| !self.ids.contains_key(*key))
+            .filter_map(|key| key.0.strip_prefix("file:").map(str::to_owned))
+            .collect();
+        for path in went {
+            let matches = |files: &FileSet| {
+                files.paths.iter().any(|pattern| pattern.matches(&path))
+                    && !files.exclude.iter().any(|pattern| pattern.covers(&path))
+            };
+            if let Some(set) = self.settings.file_monitor.files.iter().position(matches) {
+                self.follow_path(now, set, &path, Look::default());
+                self.paths.missing.insert(path, Missing { since_ms: now.mono_ms, part: None });
+            } else {
+                tracing::info!(
+                    path,
+                    "no pattern of file_monitor names it any more; its position is kept for a while"
+                );
+                self.tracker.leave(&StreamKey::file(&path));
+            }
+        }
+    }
+
+    pub(super) fn follow_path(&mut self, now: Now, set: usize, path: &str, look: Look<'_>) {
+        for outlet in self.outlets_without(&StreamKey::file(path)) {
+            self.follow_path_for(now, set, path, look, outlet);
+        }
+    }
+
+    fn follow_path_for(&mut self, now: Now, set: usize, path: &str, look: Look<'_>, outlet: usize) {
+        let entry = &self.settings.file_monitor.files[set];
+        let (format, labels) = (entry.format, entry.labels.clone());
+        let changed_since_ns = entry.changed_since_ns(now.unix_ns);
+        let mut rules = entry.text;
+        rules.binary = rules.binary.of_path(|| self.is_named(path));
+        let is_new = self.tracker.is_made_since(look.id.map(|id| id.birth_ns));
+        let at_end = entry.start_at == StartAt::End && look.is_first && !is_new;
+        let key = StreamKey::file(path);
+        let resume = self.tracker.resume_for(&key, &self.outlets[outlet].tracked);
+        let acked = resume.clone().unwrap_or(Cursor::Beginning);
+        let start = match resume {
+            Some(Cursor::File(cursor)) => Start::Resume(cursor),
+            None if at_end => Start::End,
+            _ if look.with_rotated => Start::Oldest,
+            _ if look.is_first => Start::Live,
+            // It may have been rotated since it was made and before it was found.
+            _ => Start::Since(self.paths.since_ns[set]),
+        };
+        let (places, reader) = self.known_of(&key, outlet);
+        let looked_ns = self.tracker.looked_ns(&key).unwrap_or(i64::MAX);
+        // Links may have been changed since: then the file that they led to is read to its end first.
+        let target = look.target.unwrap_or(path);
+        let read_at = match &start {
+            Start::Resume(cursor) if !cursor.at.is_empty() => cursor.at.to_string(),
+            _ => target.to_owned(),
+        };
+        let apart = self.set_apart(now, &read_at);
+        let id = self.next_stream_id();
+        let outlet = self.outlets[outlet].outlet;
+        let source = Arc::new(Source {
+            path: Some(path.to_owned()),
+            labels,
+            outlet,
+            pipeline: pipeline::for_path(&self.settings.pipelines, path),
+            ..Source::new(id, key)
+        });
+        let (directory, live_name) = split_path(&read_at);
+        let line_bytes_max = self.settings.line_bytes_max as usize;
+        let file = FileSource::new(id, directory, live_name, format, start, line_bytes_max);
+        let file = file.with_text(rules);
+        let file = file.rotated_while_written(looked_ns).with_pipeline(source.pipeline.as_ref());
+        let file = file.with_memory(places, reader, apart).named(path, target).found_as(look.id);
+        let file = file.ignoring_before(changed_since_ns);
+        let reason = format!("matches file_monitor.files[{set}]");
+        let stream = self.new_stream(now, source, Kind::File(Box::new(file)), reason, acked);
+        self.add_stream(stream);
+    }
+}
