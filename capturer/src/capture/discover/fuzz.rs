@@ -5,7 +5,9 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use super::{Discovery, DiscoveryEvent, EVENT_BYTES_MAX, is_selected, plain_name};
+use super::events::EVENT_BYTES_MAX;
+use super::selection::{is_selected, plain_name};
+use super::{Discovery, DiscoveryEvent};
 use crate::fuzz::splits;
 use crate::model::docker;
 use crate::model::docker::{Inspect, ListRow};

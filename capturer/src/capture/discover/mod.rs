@@ -11,20 +11,21 @@
 //! Maps here hold what the last list and later events named, not everything there ever was.
 
 mod absence;
+mod answers;
+mod events;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod glimpses;
 mod names;
 mod own;
+mod selection;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::capture::context::{Context, Timer};
-use crate::capture::io::{Action, BodyOutcome, ConnId, HttpAnswer, RequestError, RequestId};
-use crate::model::docker;
-use crate::model::docker::{ContainerEvent, EventFacts, Inspect, ListRow, ListRowWithFacts};
+use crate::capture::io::{Action, ConnId, RequestId};
+use crate::model::docker::Inspect;
 use crate::settings::Select;
-use crate::telemetry::metrics::{Metrics, RequestResult};
 use crate::telemetry::status::DockerRow;
 
 use absence::Absence;
@@ -33,19 +34,7 @@ pub use glimpses::Missed;
 use names::Names;
 pub use names::Unmatched;
 pub use own::OwnContainer;
-
-/// Longest event line that is accepted. It contains the labels: 200,000 of them, 3 MB, could be made.
-const EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// First pause before the Engine is asked again.
-const BACKOFF_FIRST_MS: u64 = 200;
-/// First pause before the list is taken again after an answer that could not be used; doubles up to the interval of
-/// the list.
-const LIST_AGAIN_FIRST_MS: u64 = 1_000;
-/// An event stream that held for this long is healthy again: when it ends, the pauses start over.
-const WELL_AFTER_MS: u64 = 10_000;
-
-/// Pause between questions whether a silent Engine answers again.
-const PING_PAUSE_MS: u64 = 1_000;
+pub use selection::{plain_name, would_select};
 
 /// What discovery tells the core.
 #[derive(Debug)]
@@ -181,16 +170,6 @@ impl Discovery {
         self.own = own;
     }
 
-    /// Starts, or tries again.
-    pub fn start(&mut self, cx: &mut Context<'_>) {
-        if !matches!(self.events, EventsPhase::Waiting(_)) {
-            return;
-        }
-        let conn = cx.new_conn();
-        self.events = EventsPhase::Opening(conn);
-        cx.act(Action::OpenConn { conn, stream: None, path: docker::EVENTS.to_owned() });
-    }
-
     /// A deadline may have passed.
     pub fn on_timer(&mut self, cx: &mut Context<'_>) {
         let now = cx.now.mono_ms;
@@ -238,75 +217,6 @@ impl Discovery {
         }
     }
 
-    fn ask_list(&mut self, cx: &mut Context<'_>) {
-        self.list_at_ms = cx.now.mono_ms + cx.settings.container_monitor.list_interval.as_millis() as u64;
-        cx.timers.set_earlier(Timer::Discovery, self.list_at_ms);
-        if !self.questions.values().any(|question| *question == Question::List) {
-            self.found_since.clear();
-            self.ask(Question::List, docker::LIST.to_owned(), cx);
-        }
-    }
-
-    fn ask_ping(&mut self, cx: &mut Context<'_>) {
-        if !self.questions.values().any(|question| *question == Question::Ping) {
-            self.ask(Question::Ping, docker::PING.to_owned(), cx);
-        }
-    }
-
-    fn on_ping(&mut self, result: HttpAnswer, cx: &mut Context<'_>) {
-        // Whatever the status, somebody answers.
-        let error = match result {
-            Ok(_) if self.reachable => return,
-            Ok(_) => {
-                tracing::info!("Docker answers again");
-                self.reachable = true;
-                self.last_error.clear();
-                return self.ask_list(cx);
-            }
-            Err(error) => error.to_string(),
-        };
-        if self.reachable {
-            tracing::warn!("Docker does not answer: {error}");
-        }
-        self.reachable = false;
-        self.last_error = error;
-        // Asked again as long as the event stream stands; its end has a way of its own.
-        cx.timers.set_earlier(Timer::Discovery, cx.now.mono_ms + PING_PAUSE_MS);
-    }
-
-    fn ask(&mut self, question: Question, path: String, cx: &mut Context<'_>) {
-        let request = cx.new_request();
-        self.questions.insert(request, question);
-        cx.act(Action::Get { request, path });
-    }
-
-    /// As many inspects as may be under way at once.
-    fn ask_inspects(&mut self, cx: &mut Context<'_>) {
-        if !matches!(self.events, EventsPhase::Open { .. }) {
-            return;
-        }
-        while self.questions.len() < cx.settings.container_monitor.max_concurrent.max(1) {
-            // One at a time of each: its answer may be of before the last event, and then the next one is asked for.
-            let Some(id) = self.changed.iter().find(|id| !self.is_inspected(id)).cloned() else { return };
-            self.changed.remove(&id);
-            self.ask(Question::Inspect(id.clone()), docker::inspect(&id), cx);
-        }
-    }
-
-    fn unreachable(&mut self, error: String, cx: &mut Context<'_>) {
-        if self.reachable || self.failures == 0 {
-            tracing::warn!("Docker is not reachable: {error}; trying again");
-        }
-        self.reachable = false;
-        self.last_error = error;
-        self.failures += 1;
-        let max = cx.settings.container_monitor.reconnect_interval.as_millis() as u64;
-        let pause = (BACKOFF_FIRST_MS << (self.failures - 1).min(16)).min(max);
-        let at = cx.now.mono_ms + cx.jitter.around(pause);
-        self.events = EventsPhase::Waiting(at);
-        cx.timers.set_earlier(Timer::Discovery, at);
-    }
-
     /// The events connection this part waits for.
     pub fn conn(&self) -> Option<ConnId> {
         match self.events {
@@ -315,118 +225,6 @@ impl Discovery {
             }
             EventsPhase::Waiting(_) | EventsPhase::Stopped => None,
         }
-    }
-
-    /// The events connection was opened, or not.
-    pub fn on_opened(&mut self, result: HttpAnswer, cx: &mut Context<'_>) {
-        let EventsPhase::Opening(conn) = self.events else { return };
-        match result {
-            Ok((200, _)) => {
-                if !self.reachable && self.failures > 0 {
-                    tracing::info!("Docker is reachable again");
-                }
-                self.reachable = true;
-                self.opened_at_ms = cx.now.mono_ms;
-                self.last_error.clear();
-                self.held.clear();
-                self.searched = 0;
-                self.skipping = false;
-                self.events = EventsPhase::Open { conn, in_flight: false };
-                // Nobody reported what happened meanwhile, and a list shows neither a new name nor that a container ended
-                // and runs again: all are inspected once more.
-                self.listed.values_mut().for_each(String::clear);
-                self.read_on(cx);
-                self.ask_list(cx);
-            }
-            Ok((status, body)) => {
-                let text = docker::refusal(status, &body);
-                self.unreachable(text, cx);
-            }
-            Err(error) => self.unreachable(error.to_string(), cx),
-        }
-    }
-
-    fn read_on(&mut self, cx: &mut Context<'_>) {
-        if let EventsPhase::Open { conn, in_flight: false } = self.events {
-            self.events = EventsPhase::Open { conn, in_flight: true };
-            cx.act(Action::ReadConn { conn, buffer: std::mem::take(&mut self.held) });
-        }
-    }
-
-    /// A read of the events connection ended.
-    pub fn on_read(
-        &mut self,
-        outcome: BodyOutcome,
-        buffer: Vec<u8>,
-        cx: &mut Context<'_>,
-        told: &mut Vec<DiscoveryEvent>,
-    ) {
-        let EventsPhase::Open { conn, in_flight: true } = self.events else { return };
-        self.events = EventsPhase::Open { conn, in_flight: false };
-        match outcome {
-            BodyOutcome::Bytes => self.take_events(buffer, cx.metrics, told),
-            BodyOutcome::TimedOut => {
-                self.searched = buffer.len();
-                self.held = buffer;
-                self.ask_ping(cx);
-            }
-            BodyOutcome::End | BodyOutcome::Broken(_) => {
-                if cx.now.mono_ms - self.opened_at_ms >= WELL_AFTER_MS {
-                    self.failures = 0;
-                }
-                self.last_error = "the Engine ended the event stream".to_owned();
-                self.events = EventsPhase::Closing(conn);
-                cx.act(Action::CloseConn { conn });
-                return;
-            }
-        }
-        self.read_on(cx);
-        self.ask_inspects(cx);
-    }
-
-    fn take_events(&mut self, mut buffer: Vec<u8>, metrics: &Metrics, told: &mut Vec<DiscoveryEvent>) {
-        let (mut begin, mut search_from) = (0, std::mem::take(&mut self.searched));
-        while let Some(len) = memchr::memchr(b'\n', &buffer[search_from..]) {
-            let line = &buffer[begin..search_from + len];
-            begin = search_from + len + 1;
-            search_from = begin;
-            if std::mem::take(&mut self.skipping) {
-                continue;
-            }
-            let event = serde_json::from_slice::<ContainerEvent>(line).ok();
-            let Some(event) = event.filter(|event| docker::is_id(&event.actor.id)) else {
-                // What it would have said is made good by the next list.
-                metrics.docker_request(RequestResult::Invalid);
-                tracing::warn!("Docker sent an event that can't be read; the next list makes it good");
-                continue;
-            };
-            let id = event.actor.id;
-            if !self.known.contains(&id) || self.glimpses.is_seen(&id) {
-                let facts =
-                    || serde_json::from_slice::<docker::EventWithFacts>(line).unwrap_or_default().into();
-                self.glimpses.see(&id, &event.action, facts);
-            }
-            if event.action == "destroy" {
-                if self.glimpses.is_destroyed(&id) && self.is_inspected(&id) {
-                    // The answer may still be of the time before.
-                    continue;
-                }
-                self.forget(&id, told);
-            } else {
-                self.changed.insert(id);
-            }
-        }
-        buffer.drain(..begin);
-        if buffer.len() > EVENT_BYTES_MAX {
-            if !self.skipping {
-                metrics.docker_request(RequestResult::Invalid);
-                tracing::warn!("Docker sent an event of over {EVENT_BYTES_MAX} bytes; it is passed over");
-            }
-            buffer = Vec::new();
-            self.skipping = true;
-        }
-        self.searched = buffer.len();
-        self.held = buffer;
     }
 
     fn is_inspected(&self, id: &str) -> bool {
@@ -449,179 +247,6 @@ impl Discovery {
             .for_each(|question| *question = Question::Outdated);
         told.extend(self.glimpses.gone(id).map(|missed| DiscoveryEvent::Missed(Box::new(missed))));
         told.push(DiscoveryEvent::Gone(id.to_owned()));
-    }
-
-    /// The events connection is closed.
-    pub fn on_closed(&mut self, cx: &mut Context<'_>) {
-        if self.stopping {
-            self.events = EventsPhase::Stopped;
-        } else if matches!(self.events, EventsPhase::Closing(_)) {
-            let error = std::mem::take(&mut self.last_error);
-            self.unreachable(error, cx);
-        }
-    }
-
-    /// A request ended.
-    pub fn on_answer(
-        &mut self,
-        request: RequestId,
-        result: HttpAnswer,
-        cx: &mut Context<'_>,
-        told: &mut Vec<DiscoveryEvent>,
-    ) {
-        let Some(question) = self.questions.remove(&request) else { return };
-        cx.metrics.docker_request(request_result(&result));
-        match (question, result) {
-            (Question::Ping, result) if matches!(self.events, EventsPhase::Open { .. }) => {
-                self.on_ping(result, cx)
-            }
-            (Question::Ping | Question::Outdated, _) => {}
-            (Question::List, result) => match body_of::<Vec<ListRow>>(&result) {
-                Ok(rows) => {
-                    // Read once more only where the list names what nobody knows.
-                    let facts = || body_of(&result).unwrap_or_default();
-                    self.on_list(rows, facts, cx.now.mono_ms, told);
-                }
-                Err(error) => self.on_odd_list(error, cx),
-            },
-            (Question::Inspect(id), Ok((404, body))) if docker::is_no_such_container(&body) => {
-                self.on_not_found(&id, cx, told);
-            }
-            (Question::Inspect(id), result) => match body_of::<Inspect>(&result) {
-                Ok(inspect) if inspect.id == id => self.on_inspect(inspect, cx, told),
-                Ok(_) => self.on_odd_inspect(id, Odd::Invalid("it is of another container".to_owned()), cx),
-                Err(error) => self.on_odd_inspect(id, error, cx),
-            },
-        }
-        self.ask_inspects(cx);
-    }
-
-    fn on_not_found(&mut self, id: &str, cx: &mut Context<'_>, told: &mut Vec<DiscoveryEvent>) {
-        if self.glimpses.is_destroyed(id) || self.absence.not_found(id, cx.now.mono_ms) {
-            self.forget(id, told);
-        } else {
-            cx.timers.set_earlier(Timer::Discovery, cx.now.mono_ms + absence::INSPECTS_APART_MS);
-        }
-    }
-
-    fn on_odd_list(&mut self, odd: Odd, cx: &mut Context<'_>) {
-        self.list_error = format!("the list of containers can't be had: {}", odd.counted(cx));
-        tracing::warn!("{}; trying again", self.list_error);
-        self.list_again(cx);
-    }
-
-    fn on_odd_inspect(&mut self, id: String, odd: Odd, cx: &mut Context<'_>) {
-        self.inspect_error = format!("container {}: {}", &id[..12], odd.counted(cx));
-        tracing::warn!("inspecting {}; trying again", self.inspect_error);
-        // The list will name it again as long as it is there, and then as one that changed.
-        self.listed.remove(&id);
-        self.uninspected.insert(id);
-        self.list_again(cx);
-    }
-
-    /// Soon at first, then less and less often: an answer that is wrong now is usually wrong later.
-    fn list_again(&mut self, cx: &mut Context<'_>) {
-        if !std::mem::replace(&mut self.odd_since_list, true) {
-            self.odd_rounds += 1;
-        }
-        let max = cx.settings.container_monitor.list_interval.as_millis() as u64;
-        let pause = (LIST_AGAIN_FIRST_MS << (self.odd_rounds - 1).min(16)).min(max);
-        let at = cx.now.mono_ms + cx.jitter.around(pause);
-        self.list_at_ms = self.list_at_ms.min(at);
-        cx.timers.set_earlier(Timer::Discovery, self.list_at_ms);
-    }
-
-    fn on_list(
-        &mut self,
-        rows: Vec<ListRow>,
-        facts: impl FnOnce() -> Vec<ListRowWithFacts>,
-        now_ms: u64,
-        told: &mut Vec<DiscoveryEvent>,
-    ) {
-        self.list_error.clear();
-        self.names.on_list(now_ms);
-        if !std::mem::take(&mut self.odd_since_list) {
-            self.odd_rounds = 0;
-        }
-        let (mut listed, mut unseen) = (BTreeMap::new(), BTreeSet::new());
-        for row in rows.into_iter().filter(|row| docker::is_id(&row.id)) {
-            if self.listed.get(&row.id) != Some(&row.state) {
-                self.changed.insert(row.id.clone());
-                if !self.known.contains(&row.id) && row.state != "created" {
-                    unseen.insert(row.id.clone());
-                }
-            }
-            self.absence.listed(&row.id);
-            listed.insert(row.id, row.state);
-        }
-        let is_missing = |id: &&String| !listed.contains_key(*id) && !self.found_since.contains(*id);
-        let missing: Vec<String> = self.known.iter().filter(is_missing).cloned().collect();
-        for id in missing {
-            if self.absence.not_listed(&id, now_ms) {
-                self.forget(&id, told);
-            } else {
-                self.changed.insert(id);
-            }
-        }
-        self.uninspected.retain(|id| listed.contains_key(id));
-        // What events named before is new.
-        self.at_first
-            .get_or_insert_with(|| listed.keys().filter(|id| !self.glimpses.is_seen(id)).cloned().collect());
-        self.listed = listed;
-        if !unseen.is_empty() {
-            let rows = facts().into_iter().filter(|row| unseen.contains(&row.id));
-            rows.for_each(|row| self.glimpses.list(&row.id.clone(), row.into()));
-        }
-        told.push(DiscoveryEvent::Listed);
-    }
-
-    fn on_inspect(&mut self, inspect: Inspect, cx: &Context<'_>, told: &mut Vec<DiscoveryEvent>) {
-        let was_destroyed = self.glimpses.is_destroyed(&inspect.id);
-        if inspect.has_run() {
-            self.glimpses.looked_at(&inspect.id);
-        } else {
-            self.glimpses.has_not_run(&inspect.id, || facts_of(&inspect));
-        }
-        self.uninspected.remove(&inspect.id);
-        self.absence.found(&inspect.id);
-        // It changed since the list: the next one must not find it unchanged, for events get lost.
-        let ran = self.listed.get(&inspect.id).map(|state| runs(state));
-        if ran.is_some_and(|ran| ran != inspect.state.running) {
-            self.listed.insert(inspect.id.clone(), String::new());
-        }
-        let monitor = &cx.settings.container_monitor;
-        let labels = inspect.config.labels.as_ref();
-        self.names.see(&monitor.select, plain_name(&inspect.name), &inspect.config.image, labels);
-        let id = inspect.id.clone();
-        if is_selected(&monitor.select, &inspect) && !self.is_left_out(&inspect, monitor.include_self) {
-            if self.known.insert(id.clone()) {
-                self.found_since.insert(id.clone());
-            }
-            if inspect.state.running {
-                self.running.insert(id.clone());
-            } else {
-                self.running.remove(&id);
-            }
-            let was_there = self.at_first.as_ref().is_some_and(|first| first.contains(&id));
-            told.push(DiscoveryEvent::Container { inspect: Box::new(inspect), was_there });
-        } else if self.known.remove(&id) {
-            self.running.remove(&id);
-            told.push(DiscoveryEvent::Deselected(id.clone()));
-        }
-        if was_destroyed {
-            self.forget(&id, told);
-        }
-    }
-
-    fn is_left_out(&mut self, inspect: &Inspect, include_self: bool) -> bool {
-        let is_left_out = !include_self && self.own.is(&inspect.id);
-        if is_left_out && !std::mem::replace(&mut self.own_told, true) {
-            tracing::info!(
-                container = plain_name(&inspect.name),
-                "the agent runs in this container and leaves it out; container_monitor.include_self: true captures it too"
-            );
-        }
-        is_left_out
     }
 
     /// The agent stops.
@@ -705,92 +330,6 @@ impl Discovery {
 impl Default for Discovery {
     fn default() -> Self {
         Discovery::new()
-    }
-}
-
-/// Whether inspect calls a container of this listed state running.
-fn runs(state: &str) -> bool {
-    matches!(state, "running" | "paused" | "restarting")
-}
-
-/// Docker's name without its slash.
-pub fn plain_name(name: &str) -> &str {
-    name.strip_prefix('/').unwrap_or(name)
-}
-
-fn facts_of(inspect: &Inspect) -> EventFacts {
-    EventFacts {
-        name: plain_name(&inspect.name).to_owned(),
-        image: inspect.config.image.clone(),
-        labels: inspect.config.labels.clone().unwrap_or_default(),
-    }
-}
-
-fn is_selected(select: &Select, inspect: &Inspect) -> bool {
-    let labels = inspect.config.labels.as_ref();
-    selects(select, plain_name(&inspect.name), &inspect.config.image, labels)
-}
-
-/// Whether a container that was missed would have been captured.
-pub fn would_select(select: &Select, missed: &Missed) -> bool {
-    let facts = &missed.facts;
-    selects(select, &facts.name, &facts.image, Some(&facts.labels))
-}
-
-fn selects(select: &Select, name: &str, image: &str, labels: Option<&BTreeMap<String, String>>) -> bool {
-    let label = |key: &str| labels.and_then(|labels| labels.get(key));
-    let any = |patterns: &[glob::Pattern], text: &str| patterns.iter().any(|pattern| pattern.matches(text));
-    let included = (select.include_names.is_empty() || any(&select.include_names, name))
-        && (select.include_images.is_empty() || any(&select.include_images, image))
-        && select
-            .include_labels
-            .iter()
-            .all(|(key, value)| label(key).is_some_and(|text| value.matches(text)));
-    let excluded = any(&select.exclude_names, name)
-        || any(&select.exclude_images, image)
-        || select
-            .exclude_labels
-            .iter()
-            .any(|(key, value)| label(key).is_some_and(|text| value.matches(text)));
-    included && !excluded
-}
-
-/// An answer that could not be used.
-enum Odd {
-    /// There was none, or it was a refusal: counted already.
-    Failed(String),
-    /// It is not what the API promises.
-    Invalid(String),
-}
-
-impl Odd {
-    fn counted(self, cx: &Context<'_>) -> String {
-        match self {
-            Odd::Failed(text) => text,
-            Odd::Invalid(text) => {
-                cx.metrics.docker_request(RequestResult::Invalid);
-                format!("Docker's answer can't be read: {text}")
-            }
-        }
-    }
-}
-
-fn body_of<T: serde::de::DeserializeOwned>(result: &HttpAnswer) -> Result<T, Odd> {
-    match result {
-        Ok((200, body)) => serde_json::from_slice(body).map_err(|error| Odd::Invalid(error.to_string())),
-        Ok((status, body)) => Err(Odd::Failed(docker::refusal(*status, body))),
-        Err(error) => Err(Odd::Failed(error.to_string())),
-    }
-}
-
-fn request_result(result: &HttpAnswer) -> RequestResult {
-    match result {
-        Ok((200..=299, _)) => RequestResult::Ok,
-        Ok((404, _)) => RequestResult::NotFound,
-        Ok(_) => RequestResult::Refused,
-        Err(RequestError::NoAnswer { .. }) => RequestResult::TimedOut,
-        Err(RequestError::TooLarge { .. }) => RequestResult::Invalid,
-        Err(RequestError::Connect { .. } | RequestError::Broken { .. }) => RequestResult::Unreachable,
     }
 }
 

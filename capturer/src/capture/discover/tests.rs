@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::capture::core::bench::Bench;
+use crate::capture::io::{BodyOutcome, HttpAnswer};
+use crate::model::docker;
 
 const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
