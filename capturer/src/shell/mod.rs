@@ -5,12 +5,15 @@
 //! between.
 
 pub mod checkpoint;
+mod connections;
 pub(crate) mod descriptors;
 pub mod files;
 pub(crate) mod http;
 pub mod privilege;
 pub mod ring;
 pub(crate) mod watches;
+mod watching;
+mod winding_up;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
@@ -24,27 +27,22 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
-use rustix::buffer::spare_capacity;
 use tokio::sync::Semaphore;
 
 use crate::capture::io::{
     Action, BodyOutcome, ConnId, Event, FileError, FileNo, FoundFile, HttpAnswer, RequestError, RequestId,
 };
-use crate::decode::inotify;
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
-use crate::limits::{ANSWER_BYTES_MAX, ANSWER_TIMEOUTS_MAX, ANSWERS_LARGE_MAX, API_GATHER_BYTES};
+use crate::limits::{ANSWER_TIMEOUTS_MAX, ANSWERS_LARGE_MAX};
 use crate::model::delivery::ToSink;
 use crate::model::record::{Outlet, SinkId, Source, StreamId, StreamKey};
 use crate::shell::files::{Files, Hung, Lane, OpenFile, Walked};
 use crate::shell::http::{Cancel, Connection};
 use crate::shell::ring::ReadOutcome;
-use crate::shell::watches::{Concerned, Pace, Watches};
-
-/// Bytes of one read of inotify: some 2,000 events.
-const INOTIFY_BYTES: usize = 64 * 1024;
-/// Bytes of an error answer that are kept.
-const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+use crate::shell::watches::{Pace, Watches};
+use connections::{Opening, Slot};
+pub use winding_up::Rest;
 
 /// What the shell acts on.
 pub struct Shell {
@@ -75,47 +73,12 @@ pub struct Shell {
     pub finished: Option<Vec<String>>,
 }
 
-enum Slot {
-    /// No operation of it is under way.
-    Resting(Box<Connection>, Rc<Cancel>),
-    /// A future has it.
-    Busy { cancel: Rc<Cancel>, closing: bool },
-}
-
 /// An open file.
 enum Opened {
     /// A local file, read through the ring.
     Here(Rc<Claimed<OwnedFd>>),
     /// On a file system that may hang: its thread has it under this number, reads and closes it.
     OnLane(Lane, RawFd),
-}
-
-/// Threads of a run that has ended, which may hang for as long as a file system does.
-pub struct Rest {
-    files: Files,
-    descriptors: BTreeSet<RawFd>,
-}
-
-impl Rest {
-    /// Every thread that had files open has closed them.
-    pub fn has_ended(&mut self) -> bool {
-        self.files.has_ended()
-    }
-
-    /// No checkpoint is being saved.
-    pub fn saver_has_ended(&self) -> bool {
-        self.files.saver_has_ended()
-    }
-
-    /// Threads whose step takes longer than it may.
-    pub fn hung(&self) -> Vec<Hung> {
-        self.files.hung()
-    }
-
-    /// What they have open.
-    pub fn descriptors(&self) -> &BTreeSet<RawFd> {
-        &self.descriptors
-    }
 }
 
 /// An operation that ended.
@@ -128,9 +91,6 @@ enum Done {
     /// And whether that was there at once.
     Inotify(ReadOutcome, Vec<u8>, bool),
 }
-
-/// A connection with 200, another status with the beginning of its body, or an error.
-type Opening = Result<Result<Box<Connection>, (u16, Vec<u8>)>, RequestError>;
 
 impl Shell {
     /// `inotify` twice: the ring reads it, the files threads add watches.
@@ -289,80 +249,6 @@ impl Shell {
 
     // ---- connections
 
-    fn get(&mut self, request: RequestId, path: String) {
-        let (socket_path, timeout) = (self.socket_path.clone(), self.read_timeout);
-        let cancel = Rc::<Cancel>::default();
-        let claims = self.claims.clone();
-        self.requests.insert(request, Rc::clone(&cancel));
-        let large = Rc::clone(&self.large_answers);
-        self.run(async move {
-            let answer = async {
-                let (status, mut connection) =
-                    Connection::get(&socket_path, &path, timeout, &cancel, (&claims, Owner::Discovery))
-                        .await?;
-                let body = connection.whole_body(ANSWER_BYTES_MAX, &large).await;
-                connection.close().await;
-                Ok((status, body?))
-            };
-            Done::Answered(request, in_time(answer, &path, timeout, &cancel).await)
-        });
-    }
-
-    fn open(&mut self, conn: ConnId, stream: Option<StreamId>, path: String) {
-        let (claims, owner) = (self.claims.clone(), self.owner(stream));
-        let (socket_path, timeout) = (self.socket_path.clone(), self.read_timeout);
-        let cancel = Rc::<Cancel>::default();
-        self.connections.insert(conn, Slot::Busy { cancel: Rc::clone(&cancel), closing: false });
-        let large = Rc::clone(&self.large_answers);
-        self.run(async move {
-            let opening = async {
-                let (status, mut connection) =
-                    Connection::get(&socket_path, &path, timeout, &cancel, (&claims, owner)).await?;
-                if status == 200 {
-                    return Ok(Ok(Box::new(connection)));
-                }
-                let body = connection.whole_body(REFUSAL_BYTES_MAX, &large).await;
-                connection.close().await;
-                Ok(Err((status, body?)))
-            };
-            Done::Opened(conn, in_time(opening, &path, timeout, &cancel).await)
-        });
-    }
-
-    fn read(&mut self, conn: ConnId, mut buffer: Vec<u8>) {
-        match self.connections.remove(&conn) {
-            Some(Slot::Resting(mut connection, cancel)) => {
-                self.connections.insert(conn, Slot::Busy { cancel, closing: false });
-                self.run(async move {
-                    let outcome = connection.read(&mut buffer, API_GATHER_BYTES).await;
-                    Done::Read(conn, connection, outcome, buffer)
-                });
-            }
-            Some(busy) => {
-                debug_assert!(false, "a read of a busy connection");
-                self.connections.insert(conn, busy);
-            }
-            None => {}
-        }
-    }
-
-    fn close(&mut self, conn: ConnId) {
-        match self.connections.remove(&conn) {
-            Some(Slot::Resting(connection, _cancel)) => {
-                #[cfg(feature = "test-faults")]
-                crate::faults::on_close(_cancel);
-                self.run(close(conn, connection));
-            }
-            Some(Slot::Busy { cancel, .. }) => {
-                #[cfg(feature = "test-faults")]
-                crate::faults::on_close(cancel.clone());
-                cancel.cancel();
-                self.connections.insert(conn, Slot::Busy { cancel, closing: true });
-            }
-            None => self.run(async move { Done::Closed(conn) }),
-        }
-    }
-
     // ---- files
 
     fn read_file(&mut self, stream: StreamId, file: FileNo, offset: u64, buffer: Vec<u8>) {
@@ -411,41 +297,9 @@ impl Shell {
         self.files.walks()
     }
 
-    /// What may have come to streams whose directory inotify does not watch; with `listed` also other files of theirs.
-    pub fn look_at_unwatched(&self, listed: bool) -> Vec<Event> {
-        let mut events = Vec::new();
-        for stream in self.unwatched.iter().copied() {
-            if listed {
-                events.push(Event::ChainChanged { stream });
-            }
-            events.extend([Event::FileGrew { stream }, Event::RotatedGrew { stream }]);
-        }
-        events
-    }
-
-    /// Streams whose directory inotify does not watch.
-    pub fn unwatched(&self) -> &BTreeSet<StreamId> {
-        &self.unwatched
-    }
-
     /// Files that wait to be opened until there is a descriptor for them.
     pub fn files_waiting(&self) -> usize {
         self.files.without_room()
-    }
-
-    fn unwatch(&mut self, stream: StreamId) {
-        self.unwatched.remove(&stream);
-        self.watches.remove(stream);
-        self.drop_unused_watches();
-    }
-
-    fn drop_unused_watches(&mut self) {
-        let unused = self.watches.take_unused();
-        if let Some(inotify) = &self.inotify {
-            for watch in unused {
-                let _ = rustix::fs::inotify::remove_watch(inotify, watch);
-            }
-        }
     }
 
     /// Handles an answer of the threads for files.
@@ -517,60 +371,6 @@ impl Shell {
         events
     }
 
-    fn read_inotify(&mut self, pause: Duration) {
-        let Some(inotify) = self.inotify_ring.as_ref().map(Rc::clone).filter(|_| !self.stopped) else {
-            return;
-        };
-        let timeout = self.read_timeout;
-        self.run(async move {
-            if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
-            }
-            let mut buffer = Vec::with_capacity(INOTIFY_BYTES);
-            // What is there is read at once: the ring would give it to a thread of the kernel's.
-            let at_once = rustix::io::ioctl_fionread(&**inotify).is_ok_and(|bytes| bytes > 0);
-            if at_once && let Ok(count) = rustix::io::read(&**inotify, spare_capacity(&mut buffer)) {
-                return Done::Inotify(ReadOutcome::Bytes(count), buffer, at_once);
-            }
-            let (outcome, buffer) = ring::timed_read(&inotify, buffer, timeout).await;
-            Done::Inotify(outcome, buffer, at_once)
-        });
-    }
-
-    fn on_inotify(&mut self, outcome: ReadOutcome, buffer: &[u8], at_once: bool) -> Vec<Event> {
-        match outcome {
-            ReadOutcome::Bytes(_) => {
-                let only_growth = inotify::events(buffer).all(|event| event.mask == inotify::MODIFY);
-                let with_ease = buffer.len() < INOTIFY_BYTES / 4 * 3;
-                let pause = self.inotify_pace.after(at_once, only_growth, with_ease);
-                self.read_inotify(pause);
-            }
-            ReadOutcome::TimedOut => self.read_inotify(Duration::ZERO),
-            ReadOutcome::End | ReadOutcome::Failed(_) => {
-                tracing::error!("inotify failed; files are looked at from time to time instead");
-                self.inotify = None;
-                self.inotify_ring = None;
-                return vec![Event::LookAtAll];
-            }
-        }
-        let mut told = Concerned::default();
-        let mut events = Vec::new();
-        for event in inotify::events(buffer) {
-            self.watches.on_event(&event, &mut told);
-        }
-        let Concerned { all, grew, rotated_grew, changed, sets } = told;
-        if all {
-            tracing::warn!("inotify lost events; looking at every file");
-            events.push(Event::LookAtAll);
-        }
-        events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
-        // What was written to an older file comes first.
-        events.extend(rotated_grew.into_iter().map(|stream| Event::RotatedGrew { stream }));
-        events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));
-        events.extend(sets.into_iter().map(|set| Event::PathsChanged { set }));
-        events
-    }
-
     // ---- what ended
 
     fn on_done(&mut self, done: Done) -> Vec<Event> {
@@ -594,73 +394,6 @@ impl Shell {
             Done::Closed(conn) => vec![Event::ConnClosed { conn }],
             Done::Inotify(outcome, buffer, at_once) => self.on_inotify(outcome, &buffer, at_once),
         }
-    }
-
-    fn on_opened(&mut self, conn: ConnId, opening: Opening) -> Vec<Event> {
-        let slot = self.connections.remove(&conn);
-        match (slot, opening) {
-            (Some(Slot::Busy { cancel, closing: false }), Ok(Ok(connection))) => {
-                self.connections.insert(conn, Slot::Resting(connection, cancel));
-                vec![Event::ConnOpened { conn, result: Ok((200, Vec::new())) }]
-            }
-            (Some(Slot::Busy { closing: false, .. }), Ok(Err(refusal))) => {
-                vec![Event::ConnOpened { conn, result: Ok(refusal) }]
-            }
-            (Some(Slot::Busy { closing: false, .. }), Err(error)) => {
-                vec![Event::ConnOpened { conn, result: Err(error) }]
-            }
-            (_, Ok(Ok(connection))) => {
-                self.run(close(conn, connection));
-                Vec::new()
-            }
-            (_, Ok(Err(_)) | Err(_)) => vec![Event::ConnClosed { conn }],
-        }
-    }
-
-    /// Ends all that is under way and waits for it, at most `patience`; not for the threads of files if one of them is
-    /// known to hang. Returns the operations left.
-    pub async fn wind_up(&mut self, patience: Duration) -> u64 {
-        self.stopped = true;
-        for cancel in self.requests.values() {
-            cancel.cancel();
-        }
-        let connections: Vec<ConnId> = self.connections.keys().copied().collect();
-        for conn in connections {
-            self.close(conn);
-        }
-        if let Some(inotify) = &self.inotify {
-            // A watch that goes is an event, which ends the read of inotify at once. The root directory never hangs.
-            let watch =
-                rustix::fs::inotify::add_watch(inotify, "/", rustix::fs::inotify::WatchFlags::DELETE_SELF);
-            let _ = watch.and_then(|watch| rustix::fs::inotify::remove_watch(inotify, watch));
-        }
-        self.on_lanes = self
-            .open_files
-            .values()
-            .filter_map(|file| match file {
-                Opened::OnLane(_, number) => Some(*number),
-                Opened::Here(_) => None,
-            })
-            .collect();
-        self.open_files.clear();
-        let deadline = tokio::time::Instant::now() + patience;
-        while !self.in_flight.is_empty() {
-            if tokio::time::timeout_at(deadline, self.next()).await.is_err() {
-                break;
-            }
-        }
-        if self.files.hung().is_empty() {
-            // Files on lanes are closed by their threads alone.
-            let _ = tokio::time::timeout_at(deadline, self.files.end()).await;
-        }
-        self.files.close();
-        ring::operations_in_flight()
-    }
-
-    /// After [`Shell::wind_up`]: what it did not wait for. The streams have ended, as far as the ledger is concerned.
-    pub fn into_rest(self) -> Rest {
-        self.claims.with(|ledger| self.keys.values().for_each(|key| ledger.stream_ended(key)));
-        Rest { files: self.files, descriptors: self.on_lanes }
     }
 }
 

@@ -17,6 +17,7 @@ mod lane;
 pub mod listing;
 mod listings;
 mod look;
+mod messages;
 pub(crate) mod mounts;
 mod own;
 pub(crate) mod patterns;
@@ -24,11 +25,9 @@ pub(crate) mod report;
 mod unpack;
 mod waiting;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,20 +38,15 @@ pub use lane::{Hung, Lane, Progress, Walked};
 use listings::Listings;
 use mounts::{Mount, Mounts};
 use own::Own;
-use patterns::Start;
 use waiting::Waiting;
 
 use crate::capture::checkpoint::Checkpoint;
-use crate::capture::io::{FileError, FileNo, FoundFile, FoundPath, LaneId, OpenedFile};
-use crate::ledger::Owner;
+use crate::capture::io::{FileError, FoundPath, LaneId};
 use crate::ledger::claims::{Claimed, Claims};
 use crate::limits::LANES_MAX;
-use crate::model::cursor::{FileId, TailPrint};
-use crate::model::record::StreamId;
 use crate::settings::Settings;
 use crate::shell::checkpoint::saver::Saver;
-use crate::shell::watches::Interest;
-use crate::text::path_text::name_of;
+pub use messages::{FilesAnswer, OpenFile, Request};
 
 /// A step on a file system that may hang is believed to hang after this long. Reported within 5 s: the loop looks once a
 /// second.
@@ -63,175 +57,6 @@ const LOCAL_PATIENCE: Duration = Duration::from_secs(10);
 const ARCHIVES: LaneId = LaneId(u64::MAX);
 /// What to do where a local disk does not answer.
 const LOCAL_CURE: &str = "look for a failing disk: dmesg, iostat -x";
-
-/// A request to the threads.
-#[derive(Debug)]
-pub enum Request {
-    /// Watch the directory and list a chain.
-    Scan {
-        /// The stream that asks.
-        stream: StreamId,
-        /// Absolute path.
-        directory: String,
-        /// Name of the live file.
-        live_name: String,
-        /// Files that count whatever their name is now.
-        wanted: Vec<FileId>,
-        /// Names that are logs of their own.
-        apart: Vec<String>,
-    },
-    /// Open a file of a chain.
-    Open {
-        /// The stream that asks.
-        stream: StreamId,
-        /// Number of the file.
-        file: FileNo,
-        /// Absolute path of its directory.
-        directory: String,
-        /// As the scan found it.
-        found: FoundFile,
-        /// What should stand before the position.
-        expected: TailPrint,
-        /// The owner of the descriptor from then on.
-        owner: Owner,
-    },
-    /// Read a file that a lane opened.
-    Read {
-        /// The stream that asks.
-        stream: StreamId,
-        /// Number of the file.
-        file: FileNo,
-        /// Offset in the file to read from.
-        offset: u64,
-        /// Where to: its spare capacity is asked for.
-        buffer: Vec<u8>,
-    },
-    /// Close a file that a lane opened.
-    Close {
-        /// Number of the file.
-        file: FileNo,
-    },
-    /// Match the patterns of an entry and watch the directories they name.
-    FindPaths {
-        /// Index of the entry.
-        set: usize,
-    },
-    /// Go on matching where a lane's file system begins.
-    FindRest {
-        /// Index of the entry.
-        set: usize,
-        /// Where the walk begins.
-        starts: Vec<Start>,
-    },
-}
-
-impl Request {
-    fn stream(&self) -> Option<StreamId> {
-        match self {
-            Request::Scan { stream, .. } | Request::Open { stream, .. } | Request::Read { stream, .. } => {
-                Some(*stream)
-            }
-            Request::Close { .. } | Request::FindPaths { .. } | Request::FindRest { .. } => None,
-        }
-    }
-
-    fn directory(&self) -> Option<Cow<'_, OsStr>> {
-        match self {
-            Request::Scan { directory, .. } | Request::Open { directory, .. } => Some(name_of(directory)),
-            _ => None,
-        }
-    }
-
-    fn is_of_archive(&self) -> bool {
-        matches!(self, Request::Open { found, .. } if found.compressed)
-    }
-
-    fn describe(&self) -> String {
-        match self {
-            Request::Scan { directory, .. } => format!("listing {directory}"),
-            Request::Open { directory, found, .. } => format!("opening {directory}/{}", found.name),
-            Request::Read { .. } => "reading a file".to_owned(),
-            Request::Close { .. } => "closing a file".to_owned(),
-            Request::FindPaths { set } | Request::FindRest { set, .. } => {
-                format!("matching the patterns of file_monitor.files[{set}]")
-            }
-        }
-    }
-}
-
-/// An opened file.
-#[derive(Debug)]
-pub enum OpenFile {
-    /// Local: the ring reads it.
-    Here(OwnedFd),
-    /// Its lane keeps, reads and closes it; this is its number.
-    OnLane(RawFd),
-}
-
-/// An answer of the threads.
-#[derive(Debug)]
-pub enum FilesAnswer {
-    /// The answer to [`Request::Scan`].
-    Scanned {
-        /// The stream that asks.
-        stream: StreamId,
-        /// The directory and its watch; `None` where inotify has none left.
-        watch: Option<i32>,
-        /// The files of the chain.
-        result: Result<Vec<FoundFile>, FileError>,
-    },
-    /// The answer to [`Request::Open`].
-    Opened {
-        /// The stream that asks.
-        stream: StreamId,
-        /// Number of the file.
-        file: FileNo,
-        /// Who has it, if it may hang.
-        lane: Option<LaneId>,
-        /// The file that was opened.
-        result: Result<(OpenFile, OpenedFile), FileError>,
-    },
-    /// The answer to [`Request::Read`].
-    Read {
-        /// The stream that asks.
-        stream: StreamId,
-        /// Number of the file.
-        file: FileNo,
-        /// Bytes that came.
-        result: Result<usize, FileError>,
-        /// What came, appended to what was given.
-        buffer: Vec<u8>,
-        /// The file's length, if fewer came than there was room for.
-        file_len: Option<u64>,
-        /// Where the file goes on with data, if nothing came but NULs and a hole follows.
-        data_at: Option<u64>,
-    },
-    /// The answer to [`Request::Close`].
-    Closed {
-        /// Number of the file.
-        file: FileNo,
-    },
-    /// To [`Request::FindPaths`] by what is local, and from each lane by what is there.
-    PathsFound {
-        /// Index of the entry.
-        set: usize,
-        /// The lane whose part this is; `None` = the local part.
-        lane: Option<LaneId>,
-        /// With the local part: all the lanes that the patterns lead to.
-        lanes: Vec<LaneId>,
-        /// Watches of directories, and what is looked for there.
-        watches: Vec<(i32, Interest)>,
-        /// The paths that match.
-        paths: Vec<FoundPath>,
-    },
-    /// The answer to [`Files::save`].
-    Saved {
-        /// Number of the save.
-        seq: u64,
-        /// Why it failed, if it did.
-        result: Result<(), String>,
-    },
-}
 
 type Answers = Arc<dyn Fn(FilesAnswer) + Send + Sync>;
 

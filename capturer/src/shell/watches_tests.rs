@@ -1,0 +1,154 @@
+//! Which stream is told of what inotify reports, and how long a watch lives.
+
+use super::*;
+use crate::settings::PathPattern;
+use crate::settings::path_pattern::Part;
+
+#[test]
+fn looks_are_rare_only_while_files_do_nothing_but_grow() {
+    let mut pace = Pace::default();
+    let ms = |pause: Duration| pause.as_millis();
+    assert_eq!([0; 4].map(|_| ms(pace.after(true, true, true))), [20, 40, 40, 40]);
+    assert_eq!(ms(pace.after(false, true, true)), 10, "it was quiet");
+    assert_eq!(ms(pace.after(true, true, true)), 20);
+    assert_eq!(ms(pace.after(true, true, false)), 10, "there was much");
+    assert_eq!(ms(pace.after(true, true, true)), 20);
+    assert_eq!(ms(pace.after(true, false, true)), 10, "something was renamed");
+    for _ in 1..CAREFUL_LOOKS {
+        assert_eq!(ms(pace.after(true, true, true)), 10);
+    }
+    assert_eq!(ms(pace.after(true, true, true)), 20);
+}
+
+/// A directory is watched before its listing is known here: what comes between must not be lost.
+#[test]
+fn what_comes_while_a_directory_is_listed_is_looked_at_then() {
+    let event = |mask, name: &'static str| Event { watch: 7, mask, name: name.as_bytes() };
+    let check = |mask, name, expected| {
+        let mut watches = Watches::default();
+        watches.begin_listing();
+        watches.on_event(&event(mask, name), &mut Concerned::default());
+        let found = watches.set_of_patterns(0, None, vec![(7, Interest::name("a"))]);
+        assert_eq!(found, expected, "{name} {mask:x}");
+        assert!(!watches.set_of_patterns(0, None, vec![(7, Interest::name("a"))]), "that is known");
+        watches.expect(StreamId(1), "a");
+        assert!(watches.set(StreamId(1), 7));
+        assert!(!watches.set(StreamId(1), 7));
+        watches.end_listing();
+        watches.expect(StreamId(2), "a");
+        assert!(!watches.set(StreamId(2), 7));
+    };
+    check(CREATE, "a", true);
+    check(CREATE, "b", false);
+    check(MODIFY, "a", false);
+    check(MOVE_SELF, "", true);
+}
+
+#[test]
+fn only_lost_events_concern_all() {
+    let concerned = |mask| {
+        let mut told = Concerned::default();
+        Watches::default().on_event(&Event { watch: -1, mask, name: b"" }, &mut told);
+        told
+    };
+    assert_eq!(concerned(OVERFLOW), Concerned { all: true, ..Concerned::default() });
+    for mask in [CREATE, MODIFY, IGNORED, MOVE_SELF] {
+        assert_eq!(concerned(mask), Concerned::default());
+    }
+}
+
+#[test]
+fn a_renamed_directory_is_looked_for_again() {
+    let mut watches = Watches::default();
+    watches.set_of_patterns(3, None, vec![(7, Interest::default())]);
+    let mut told = Concerned::default();
+    watches.on_event(&Event { watch: 7, mask: MOVE_SELF, name: b"" }, &mut told);
+    assert_eq!(told.sets, BTreeSet::from([3]));
+}
+
+#[test]
+fn a_stream_may_go_over_to_another_file() {
+    let mut watches = Watches::default();
+    let grew = |watches: &mut Watches, watch, name: &str| {
+        let mut told = Concerned::default();
+        watches.on_event(&Event { watch, mask: MODIFY, name: name.as_bytes() }, &mut told);
+        !told.grew.is_empty()
+    };
+    watches.expect(StreamId(1), "a");
+    watches.set(StreamId(1), 7);
+    watches.expect(StreamId(1), "b");
+    watches.set(StreamId(1), 8);
+    assert!(!grew(&mut watches, 7, "a") && grew(&mut watches, 8, "b"));
+    watches.expect(StreamId(1), "c");
+    watches.set(StreamId(1), 8);
+    assert!(!grew(&mut watches, 8, "b") && grew(&mut watches, 8, "c"));
+}
+
+#[test]
+fn events_reach_their_streams() {
+    let mut watches = Watches::default();
+    watches.expect(StreamId(1), "a.log");
+    watches.expect(StreamId(2), "b.log");
+    watches.set(StreamId(1), 7);
+    watches.set(StreamId(2), 7);
+    let wild = |text: &str| {
+        let pattern = PathPattern::new(&format!("/{text}")).unwrap();
+        let Part::Wild(wild) = pattern.alternatives()[0][0].clone() else { panic!("{text}") };
+        Interest::wild(wild)
+    };
+    watches.set_of_patterns(0, None, vec![(7, wild("*"))]);
+    watches.set_of_patterns(1, None, vec![(7, wild("*.txt")), (7, Interest::name("named"))]);
+    watches.set_of_patterns(2, None, vec![(7, Interest::directories(false))]);
+    watches.set_rotated(StreamId(1), ["a.log", "a.log.1", "strange"].into_iter());
+    let mut rotated_grew = Vec::new();
+    let mut check = |name: &str, mask: u32, expected: (&[u32], &[u32], &[usize])| {
+        let mut told = Concerned::default();
+        let event = Event { watch: 7, mask, name: name.as_bytes() };
+        watches.on_event(&event, &mut told);
+        let ids = |set: BTreeSet<StreamId>| set.into_iter().map(|id| id.0).collect::<Vec<_>>();
+        let sets: Vec<_> = told.sets.into_iter().collect();
+        assert_eq!((&ids(told.grew)[..], &ids(told.changed)[..], &sets[..]), expected, "{name} {mask:x}");
+        rotated_grew.extend(told.rotated_grew.into_iter().map(|id| (name.to_owned(), id.0)));
+    };
+    check("a.log", MODIFY, (&[1], &[], &[]));
+    check("b.log", CREATE, (&[], &[2], &[0]));
+    check("a.log.1", MOVED_TO, (&[], &[1], &[0]));
+    check("a.log.1.gz", CREATE, (&[], &[1], &[0]));
+    check("a.log.20261125-100000", MOVED_TO, (&[], &[1], &[0]));
+    check("a.log-20261125.gz", CREATE, (&[], &[1], &[0]));
+    check("a-2026-11-25T10-00-00.000.log", MOVED_TO, (&[], &[1], &[0]));
+    check("a.log.1", MODIFY, (&[], &[], &[]));
+    check("strange", MODIFY, (&[], &[], &[]));
+    check("a.log-20261125", MODIFY, (&[], &[], &[]));
+    check("other", CREATE, (&[], &[], &[0]));
+    check("other.txt", CREATE, (&[], &[], &[0, 1]));
+    check("named", MOVED_TO, (&[], &[], &[0, 1]));
+    check("directory", CREATE | IS_DIRECTORY, (&[], &[], &[0, 2]));
+    check(".directory", CREATE | IS_DIRECTORY, (&[], &[], &[]));
+    check("named", MODIFY, (&[], &[], &[]));
+    check("", IGNORED, (&[], &[1, 2], &[0, 1, 2]));
+    check("a.log", MODIFY, (&[], &[], &[]));
+    // What no listing showed is nobody's.
+    assert_eq!(rotated_grew, [("a.log.1".to_owned(), 1), ("strange".to_owned(), 1)]);
+}
+
+#[test]
+fn a_watch_lives_as_long_as_somebody_needs_it() {
+    let mut watches = Watches::default();
+    for stream in [1, 2] {
+        watches.expect(StreamId(stream), &format!("{stream}"));
+        watches.set(StreamId(stream), 3);
+    }
+    let mut unused_without = |stream| {
+        watches.remove(StreamId(stream));
+        watches.take_unused()
+    };
+    assert_eq!([unused_without(1), unused_without(2), unused_without(2)], [vec![], vec![3], vec![]]);
+    let at = |watch| vec![(watch, Interest::default())];
+    watches.set_of_patterns(0, None, at(4));
+    watches.set_of_patterns(1, None, at(4));
+    watches.set_of_patterns(0, None, at(5));
+    assert_eq!(watches.take_unused(), Vec::<i32>::new());
+    watches.set_of_patterns(1, None, at(5));
+    assert_eq!(watches.take_unused(), [4]);
+}

@@ -1,0 +1,105 @@
+//! What inotify reports, and what stands in for it where it does not watch.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::buffer::spare_capacity;
+
+use super::{Done, Shell, ring};
+use crate::capture::io::Event;
+use crate::decode::inotify;
+use crate::model::record::StreamId;
+use crate::shell::ring::ReadOutcome;
+use crate::shell::watches::Concerned;
+
+/// Bytes of one read of inotify: some 2,000 events.
+const INOTIFY_BYTES: usize = 64 * 1024;
+
+impl Shell {
+    /// What may have come to streams whose directory inotify does not watch; with `listed` also other files of theirs.
+    pub fn look_at_unwatched(&self, listed: bool) -> Vec<Event> {
+        let mut events = Vec::new();
+        for stream in self.unwatched.iter().copied() {
+            if listed {
+                events.push(Event::ChainChanged { stream });
+            }
+            events.extend([Event::FileGrew { stream }, Event::RotatedGrew { stream }]);
+        }
+        events
+    }
+
+    /// Streams whose directory inotify does not watch.
+    pub fn unwatched(&self) -> &BTreeSet<StreamId> {
+        &self.unwatched
+    }
+
+    pub(super) fn unwatch(&mut self, stream: StreamId) {
+        self.unwatched.remove(&stream);
+        self.watches.remove(stream);
+        self.drop_unused_watches();
+    }
+
+    pub(super) fn drop_unused_watches(&mut self) {
+        let unused = self.watches.take_unused();
+        if let Some(inotify) = &self.inotify {
+            for watch in unused {
+                let _ = rustix::fs::inotify::remove_watch(inotify, watch);
+            }
+        }
+    }
+
+    pub(super) fn read_inotify(&mut self, pause: Duration) {
+        let Some(inotify) = self.inotify_ring.as_ref().map(Rc::clone).filter(|_| !self.stopped) else {
+            return;
+        };
+        let timeout = self.read_timeout;
+        self.run(async move {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            let mut buffer = Vec::with_capacity(INOTIFY_BYTES);
+            // What is there is read at once: the ring would give it to a thread of the kernel's.
+            let at_once = rustix::io::ioctl_fionread(&**inotify).is_ok_and(|bytes| bytes > 0);
+            if at_once && let Ok(count) = rustix::io::read(&**inotify, spare_capacity(&mut buffer)) {
+                return Done::Inotify(ReadOutcome::Bytes(count), buffer, at_once);
+            }
+            let (outcome, buffer) = ring::timed_read(&inotify, buffer, timeout).await;
+            Done::Inotify(outcome, buffer, at_once)
+        });
+    }
+
+    pub(super) fn on_inotify(&mut self, outcome: ReadOutcome, buffer: &[u8], at_once: bool) -> Vec<Event> {
+        match outcome {
+            ReadOutcome::Bytes(_) => {
+                let only_growth = inotify::events(buffer).all(|event| event.mask == inotify::MODIFY);
+                let with_ease = buffer.len() < INOTIFY_BYTES / 4 * 3;
+                let pause = self.inotify_pace.after(at_once, only_growth, with_ease);
+                self.read_inotify(pause);
+            }
+            ReadOutcome::TimedOut => self.read_inotify(Duration::ZERO),
+            ReadOutcome::End | ReadOutcome::Failed(_) => {
+                tracing::error!("inotify failed; files are looked at from time to time instead");
+                self.inotify = None;
+                self.inotify_ring = None;
+                return vec![Event::LookAtAll];
+            }
+        }
+        let mut told = Concerned::default();
+        let mut events = Vec::new();
+        for event in inotify::events(buffer) {
+            self.watches.on_event(&event, &mut told);
+        }
+        let Concerned { all, grew, rotated_grew, changed, sets } = told;
+        if all {
+            tracing::warn!("inotify lost events; looking at every file");
+            events.push(Event::LookAtAll);
+        }
+        events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
+        // What was written to an older file comes first.
+        events.extend(rotated_grew.into_iter().map(|stream| Event::RotatedGrew { stream }));
+        events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));
+        events.extend(sets.into_iter().map(|set| Event::PathsChanged { set }));
+        events
+    }
+}

@@ -1,0 +1,85 @@
+//! How the shell of a run ends: what is open is closed, and threads that hang are left behind as [`Rest`].
+
+use std::collections::BTreeSet;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use super::{Opened, Shell, ring};
+use crate::capture::io::ConnId;
+use crate::shell::files::{Files, Hung};
+
+/// Threads of a run that has ended, which may hang for as long as a file system does.
+pub struct Rest {
+    files: Files,
+    descriptors: BTreeSet<RawFd>,
+}
+
+impl Rest {
+    /// Every thread that had files open has closed them.
+    pub fn has_ended(&mut self) -> bool {
+        self.files.has_ended()
+    }
+
+    /// No checkpoint is being saved.
+    pub fn saver_has_ended(&self) -> bool {
+        self.files.saver_has_ended()
+    }
+
+    /// Threads whose step takes longer than it may.
+    pub fn hung(&self) -> Vec<Hung> {
+        self.files.hung()
+    }
+
+    /// What they have open.
+    pub fn descriptors(&self) -> &BTreeSet<RawFd> {
+        &self.descriptors
+    }
+}
+
+impl Shell {
+    /// Ends all that is under way and waits for it, at most `patience`; not for the threads of files if one of them is
+    /// known to hang. Returns the operations left.
+    pub async fn wind_up(&mut self, patience: Duration) -> u64 {
+        self.stopped = true;
+        for cancel in self.requests.values() {
+            cancel.cancel();
+        }
+        let connections: Vec<ConnId> = self.connections.keys().copied().collect();
+        for conn in connections {
+            self.close(conn);
+        }
+        if let Some(inotify) = &self.inotify {
+            // A watch that goes is an event, which ends the read of inotify at once. The root directory never hangs.
+            let watch =
+                rustix::fs::inotify::add_watch(inotify, "/", rustix::fs::inotify::WatchFlags::DELETE_SELF);
+            let _ = watch.and_then(|watch| rustix::fs::inotify::remove_watch(inotify, watch));
+        }
+        self.on_lanes = self
+            .open_files
+            .values()
+            .filter_map(|file| match file {
+                Opened::OnLane(_, number) => Some(*number),
+                Opened::Here(_) => None,
+            })
+            .collect();
+        self.open_files.clear();
+        let deadline = tokio::time::Instant::now() + patience;
+        while !self.in_flight.is_empty() {
+            if tokio::time::timeout_at(deadline, self.next()).await.is_err() {
+                break;
+            }
+        }
+        if self.files.hung().is_empty() {
+            // Files on lanes are closed by their threads alone.
+            let _ = tokio::time::timeout_at(deadline, self.files.end()).await;
+        }
+        self.files.close();
+        ring::operations_in_flight()
+    }
+
+    /// After [`Shell::wind_up`]: what it did not wait for. The streams have ended, as far as the ledger is concerned.
+    pub fn into_rest(self) -> Rest {
+        self.claims.with(|ledger| self.keys.values().for_each(|key| ledger.stream_ended(key)));
+        Rest { files: self.files, descriptors: self.on_lanes }
+    }
+}
