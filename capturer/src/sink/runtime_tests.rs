@@ -2,10 +2,13 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::super::testing::{batch, container};
-use super::super::{Counts, Delivered};
+use super::super::{Counts, Delivered, SinkError};
+use super::retries::{RETRY_MS_MIN, retry_pause};
 use super::*;
+use crate::limits::SINK_RETRY_MS_MAX;
 use crate::model::record::{OutputMark, Source, StreamId};
 
 /// Fails while told to; remembers what it took.

@@ -1,0 +1,333 @@
+//! A Loki that refuses, limits, hangs or is not there: what is held, what is buried, and what is said.
+
+use super::super::super::verdicts::{ALONE_MAX, IN_A_ROW_MAX};
+use super::super::*;
+use super::{BLOCKED, Bench, Push, RATE, UNIX_NS, at, config, status};
+
+/// The first day: 200,000 lines of two weeks. Those that are too old are refused by a few requests and then not sent.
+#[test]
+fn old_lines_cost_few_requests() {
+    let config = Loki { batch_bytes: 100_000, batch_lines: 1000, ..config() };
+    let mut bench = Bench::up(&config);
+    let day = 86_400_000_000_000;
+    for record in 0..200_i64 {
+        let lines: Vec<(i64, String)> = (0..1000)
+            .map(|line| {
+                (UNIX_NS - 14 * day + (record * 1000 + line) * (14 * day / 200_000), line.to_string())
+            })
+            .collect();
+        bench.take(0, 1, "", &lines);
+    }
+    let oldest = UNIX_NS - 7 * day;
+    let (mut requests, mut arrived) = (0, 0);
+    bench.run(0..60_000, &mut |_, push| {
+        requests += 1;
+        let old = push.lines.iter().filter(|(ns, _)| *ns < oldest);
+        match old.clone().next() {
+            None => {
+                arrived += push.lines.len();
+                status(204, "")
+            }
+            Some((first, _)) => {
+                arrived += push.lines.len() - old.count();
+                let first = crate::decode::timestamp::format(*first);
+                let words = "entry for stream '{label_set=\"1\"}' has timestamp too old";
+                let words = format!(
+                    "{words}: {}Z, oldest acceptable timestamp is: 2026-11-13T00:00:00Z",
+                    &first[..19]
+                );
+                status(400, &words)
+            }
+        }
+    });
+    assert!(bench.delivery.is_empty());
+    assert_eq!((bench.buried.len(), arrived), (100_000, 100_000));
+    assert!(requests < 110, "{requests} requests for 200 records");
+    assert!(bench.buried.iter().all(|letter| letter.words.len() <= 500));
+    let learned = bench.buried.iter().filter(|letter| letter.code == 0).count();
+    assert!(learned > 90_000, "{learned} were not sent");
+}
+
+#[test]
+fn a_fixed_age_is_kept_to_and_off_means_off() {
+    for (age, expected) in [
+        (MaxLineAge::Fixed(Duration::from_secs(3600)), 1),
+        (MaxLineAge::Off, 0),
+        (MaxLineAge::AsServerSays, 0),
+    ] {
+        let mut bench = Bench::up(&Loki { max_line_age: age, ..config() });
+        bench.take(0, 1, "", &[(UNIX_NS - 7_200_000_000_000, "old".to_owned()), (UNIX_NS, "new".to_owned())]);
+        let accepted = bench.run(0..2000, &mut |_, _| status(204, ""));
+        assert_eq!((bench.buried.len(), accepted[0].1.lines.len()), (expected, 2 - expected), "{age:?}");
+        assert!(bench.delivery.is_empty());
+    }
+}
+
+/// A limit below a request's size lets nothing through unless requests become smaller.
+#[test]
+fn a_label_set_over_its_rate_sends_less_at_once() {
+    let mut bench = Bench::up(&Loki { batch_lines: 1000, batch_bytes: 100_000, ..config() });
+    let lines: Vec<(i64, String)> = (0..1000).map(|number| (UNIX_NS + number, number.to_string())).collect();
+    bench.take(0, 1, "", &lines);
+    let accepted = bench.run(0..200_000, &mut |_, push| {
+        if push.lines.len() > 100 { status(429, RATE) } else { status(204, "") }
+    });
+    assert!(bench.delivery.is_empty());
+    let texts: Vec<String> =
+        accepted.iter().flat_map(|(_, push)| &push.lines).map(|(_, line)| line.clone()).collect();
+    assert_eq!(texts, lines.iter().map(|(_, line)| line.clone()).collect::<Vec<_>>(), "in order, each once");
+}
+
+/// A source over its limit is refused and accepted by turns: what is said of it must not change each time.
+#[test]
+fn whoever_is_over_a_rate_limit_by_turns_waits_all_the_time() {
+    for (tenant, words) in [("", RATE), ("red", "Ingestion rate limit exceeded for user red")] {
+        let mut bench = Bench::up(&Loki { batch_lines: 1, ..config() });
+        (0..200).for_each(|number| bench.take(0, 1, tenant, &[(UNIX_NS + number, number.to_string())]));
+        let (mut refuses, mut refusals, mut said) = (false, 0, vec![Vec::new()]);
+        for ms in (0..100_000).step_by(10) {
+            bench.turn(ms, false);
+            for push in std::mem::take(&mut bench.under_way) {
+                refuses = !refuses;
+                refusals += u32::from(refuses);
+                let outcome = if refuses { status(429, words) } else { status(204, "") };
+                bench.answer(ms, &push, &outcome);
+                said.push(bench.delivery.report(at(ms)).reasons);
+            }
+        }
+        bench.turn(100_000, false);
+        said.push(bench.delivery.report(at(100_000)).reasons);
+        said.dedup();
+        assert!(bench.delivery.is_empty() && refusals == 200, "{refusals}");
+        assert_eq!((said.len(), said[1].len()), (3, 1), "nothing, the limit, nothing: {said:?}");
+    }
+}
+
+/// A proxy or a TLS port answers everything with 400: nothing is a dead letter, whenever that begins.
+#[test]
+fn a_wrong_address_is_no_reason_to_bury() {
+    let proxy = || status(400, "Client sent an HTTP request to an HTTPS server.");
+    // From the beginning: the empty push shows it.
+    let mut bench = Bench::new(&config());
+    bench.line(0, 1, "a");
+    for ms in 0..5_000 {
+        bench.turn(ms, false);
+        if bench.probes > 0 {
+            bench.answer_probe(ms, &proxy());
+        }
+        assert!(bench.under_way.is_empty());
+    }
+    assert!(bench.wrong(5_000).contains("sinks.loki.url") && bench.delivery.report(at(5_000)).held);
+    // An empty push is taken, but no line of any label set; or once it took lines and then no more.
+    for (accepts_first, probe_is_taken) in [(false, true), (true, false), (false, false)] {
+        let mut bench = Bench::up(&config());
+        for label_set in 0..40 {
+            for number in 0..10 {
+                bench.line(0, label_set, &format!("{label_set} {number}"));
+            }
+        }
+        let mut accepted = 0;
+        let mut requests = 0;
+        for ms in (0..60_000).step_by(10) {
+            bench.turn(ms, false);
+            while bench.probes > 0 {
+                bench.answer_probe(ms, &if probe_is_taken { status(204, "") } else { proxy() });
+            }
+            for push in std::mem::take(&mut bench.under_way) {
+                requests += 1;
+                let take = accepts_first && accepted < 3;
+                accepted += u32::from(take);
+                bench.answer(ms, &push, &if take { status(204, "") } else { proxy() });
+            }
+        }
+        assert!(bench.buried.is_empty(), "{accepts_first} {probe_is_taken}: {} buried", bench.buried.len());
+        assert!(bench.delivery.report(at(60_000)).held, "{}", bench.wrong(60_000));
+        assert!(requests < 700, "{requests}");
+        // The address is mended: all of it arrives.
+        let rest = bench.run(60_000..120_000, &mut |_, _| status(204, ""));
+        let lines: usize = rest.iter().map(|(_, push)| push.lines.len()).sum();
+        assert!(bench.delivery.is_empty() && lines >= 400 - 60, "{lines}");
+    }
+}
+
+/// Loki refuses one line for a reason that nobody knows: it is found, and nothing waits for it.
+#[test]
+fn an_unknown_reason_is_searched_for_within_a_budget() {
+    for bad in [0, 7, 19] {
+        let mut bench = Bench::up(&Loki { batch_lines: 100, batch_bytes: 100_000, ..config() });
+        let lines: Vec<(i64, String)> =
+            (0..20).map(|number| (UNIX_NS + number, number.to_string())).collect();
+        bench.take(0, 1, "", &lines);
+        let accepted = bench.run(0..10_000, &mut |_, push| {
+            let refused = push.lines.iter().any(|(_, line)| *line == bad.to_string());
+            if refused { status(400, "policy 17 says no") } else { status(204, "") }
+        });
+        assert_eq!(
+            bench.buried.iter().map(|letter| letter.entry.line.clone()).collect::<Vec<_>>(),
+            [bad.to_string()]
+        );
+        assert_eq!(accepted.iter().map(|(_, push)| push.lines.len()).sum::<usize>(), 19);
+        assert!(bench.delivery.is_empty());
+    }
+    // Every line of one label set: given up on after a number of tries, not a request a line.
+    let mut bench = Bench::up(&Loki { batch_lines: 2000, batch_bytes: 1 << 20, ..config() });
+    let lines: Vec<(i64, String)> = (0..2000).map(|number| (UNIX_NS + number, number.to_string())).collect();
+    bench.take(0, 1, "", &lines);
+    bench.line(0, 2, "good");
+    let mut requests = 0;
+    bench.run(0..60_000, &mut |_, push| {
+        requests += 1;
+        if push.labels.contains('1') { status(400, "policy 17 says no") } else { status(204, "") }
+    });
+    assert!(bench.delivery.is_empty() && requests < 200, "{requests} requests");
+    assert_eq!(bench.buried.len(), 2000);
+}
+
+#[test]
+fn a_body_that_is_too_large_makes_requests_smaller() {
+    let mut bench = Bench::up(&Loki { batch_bytes: 1 << 20, batch_lines: 10_000, ..config() });
+    for record in 0..20 {
+        let line = |number: i64| (UNIX_NS + record * 1000 + number, "x".repeat(500));
+        bench.take(0, 1, "", &(0..400).map(line).collect::<Vec<_>>());
+    }
+    let mut refused = 0;
+    bench.run(0..60_000, &mut |_, push| {
+        let large = push.lines.len() > 300;
+        refused += i32::from(large);
+        if large { status(413, "") } else { status(204, "") }
+    });
+    assert!(bench.delivery.is_empty() && bench.buried.is_empty());
+    assert!(refused < 50, "{refused}");
+}
+
+/// Nothing accepted for a minute while lines wait is wrong, whatever the answers were, and the last one is told.
+#[test]
+fn a_minute_without_success_is_told() {
+    let mut bench = Bench::up(&config());
+    assert!(bench.delivery.report(at(600_000)).wrong.is_empty(), "nothing waits");
+    bench.line(600_000, 1, "a");
+    bench.turn(601_000, false);
+    let push = bench.under_way.remove(0);
+    assert!(bench.wrong(610_999).is_empty());
+    // It hangs.
+    let wrong = bench.wrong(670_000);
+    assert!(wrong.contains("nothing was accepted for 70 s while lines wait"), "{wrong}");
+    bench.answer(671_000, &push, &status(503, "shutting down"));
+    let wrong = bench.wrong(672_000);
+    assert!(
+        wrong.contains("status 503: shutting down") && wrong.contains("nothing was accepted for"),
+        "{wrong}"
+    );
+}
+
+/// A Loki that hangs is told of before its time-out, and is nobody's fault but its own; one answer is told once.
+#[test]
+fn a_loki_that_hangs_is_told_soon() {
+    let mut bench = Bench::up(&config());
+    bench.line(0, 1, "first");
+    bench.run(0..2_000, &mut |_, _| status(204, ""));
+    bench.line(10_000, 1, "a");
+    bench.line(10_000, 2, "b");
+    bench.turn(11_000, false);
+    assert!(bench.wrong(20_000).is_empty(), "{}", bench.wrong(20_000));
+    assert!(bench.wrong(21_000).contains("no request was answered for 10 s"), "{}", bench.wrong(21_000));
+    let push = bench.under_way.remove(0);
+    let words = "no answer within 30s";
+    bench.answer(41_000, &push, &Outcome::Failed(PushFailure::TimedOut, words.to_owned()));
+    let wrong = bench.wrong(41_000);
+    assert!(wrong.contains(words) && !wrong.contains("go on"), "nothing goes on: {wrong}");
+    let wrong = bench.wrong(90_000);
+    assert!(wrong.contains("nothing was accepted for 80 s while lines wait"), "{wrong}");
+    assert_eq!(wrong.matches(words).count(), 1, "{wrong}");
+    let push = bench.under_way.remove(0);
+    bench.answer(91_000, &push, &status(204, ""));
+    assert!(bench.wrong(91_000).contains("other label sets go on"), "{}", bench.wrong(91_000));
+}
+
+/// Dead letters that can't be written hold their own lines.
+#[test]
+fn an_unwritable_dead_letter_is_tried_again() {
+    let mut bench = Bench::up(&config());
+    bench.letters_fail = true;
+    bench.line(0, 1, "bad");
+    bench.line(0, 2, "good");
+    let mut rule = |_: u64, push: &Push| match push.labels.as_str() {
+        "{label_set=\"1\"}" => status(400, "entry for stream '{}' has 16 label names; limit 15"),
+        _ => status(204, ""),
+    };
+    let accepted = bench.run(0..5_000, &mut rule);
+    assert_eq!((accepted.len(), bench.buried.len()), (1, 0));
+    assert!(bench.wrong(5_000).contains("disk full"));
+    bench.letters_fail = false;
+    bench.run(5_000..10_000, &mut rule);
+    assert!(bench.delivery.is_empty() && bench.buried.len() == 1);
+}
+
+/// A firewall before Loki refuses what one line says: that line is a dead letter, and all others arrive, also where nothing
+/// but one line of another label set showed that the tenant is taken.
+#[test]
+fn a_line_that_a_firewall_refuses_costs_itself() {
+    for (code, bad) in [(403, vec![0]), (403, vec![49]), (406, vec![7, 8, 30]), (403, (0..12).collect())] {
+        let mut bench = Bench::up(&Loki { batch_lines: 100, batch_bytes: 100_000, ..config() });
+        let text = |number: usize| {
+            if bad.contains(&number) {
+                format!("GET /../etc/passwd {number}")
+            } else {
+                format!("line {number}")
+            }
+        };
+        let lines: Vec<_> = (0..50).map(|number| (UNIX_NS + number as i64, text(number))).collect();
+        bench.take(0, 1, "", &lines);
+        let mut rule = |_: u64, push: &Push| {
+            let is_bad = push.lines.iter().any(|(_, line)| line.contains("etc/passwd"));
+            if is_bad { status(code, BLOCKED) } else { status(204, "") }
+        };
+        let held = bench.run(0..2_000, &mut rule);
+        assert!(held.is_empty() && bench.buried.is_empty(), "nothing shows yet whose fault it is");
+        assert!(bench.wrong(2_000).contains(&format!("status {code}")), "{}", bench.wrong(2_000));
+        bench.line(2_000, 2, "other");
+        let mut arrived = bench.run(2_000..20_000, &mut rule);
+        // More in a row need to be shown again and again that the tenant is not shut out.
+        for ms in (20_000..180_000).step_by(5_000).filter(|_| bad.len() > 3) {
+            bench.line(ms, 2, "other");
+            arrived.extend(bench.run(ms..ms + 5_000, &mut rule));
+        }
+        let buried: Vec<&str> = bench.buried.iter().map(|letter| letter.entry.line.as_str()).collect();
+        assert_eq!(buried, bad.iter().map(|number| text(*number)).collect::<Vec<_>>());
+        let is_named = |letter: &Refused| letter.reason == DeadLetterReason::Forbidden && letter.code == code;
+        assert!(bench.buried.iter().all(is_named));
+        let arrived = arrived.into_iter().filter(|(_, push)| push.labels == "{label_set=\"1\"}");
+        let arrived: Vec<String> = arrived.flat_map(|(_, push)| push.lines).map(|(_, line)| line).collect();
+        let good = (0..50).filter(|number| !bad.contains(number)).map(text);
+        assert_eq!(arrived, good.collect::<Vec<_>>(), "each once, in order");
+        assert!(bench.delivery.is_empty() && bench.wrong(180_000).is_empty());
+    }
+}
+
+/// Whoever may not write any more is not a line that is refused, also if that begins while one is looked for.
+#[test]
+fn a_tenant_that_is_shut_out_is_held() {
+    for shut_out_after in [0, 1, 3, 8] {
+        let mut bench = Bench::up(&Loki { batch_lines: 100, batch_bytes: 100_000, ..config() });
+        for label_set in 1..=3 {
+            let text = |number: i64| {
+                if label_set == 1 && number == 20 { "etc/passwd".to_owned() } else { number.to_string() }
+            };
+            let lines: Vec<_> = (0..40).map(|number| (UNIX_NS + number, text(number))).collect();
+            bench.take(0, label_set, "", &lines);
+        }
+        let mut refused = 0;
+        bench.run(0..300_000, &mut |ms, push| {
+            let is_bad = push.lines.iter().any(|(_, line)| line.contains("etc/passwd"));
+            // A line of a neighbour while nobody is shut out: what shows that it is the line.
+            if ms < 250_000 && (is_bad || refused > shut_out_after) {
+                refused += 1;
+                return status(403, "no such token");
+            }
+            if is_bad { status(403, "no such token") } else { status(204, "") }
+        });
+        let buried: Vec<&str> = bench.buried.iter().map(|letter| letter.entry.line.as_str()).collect();
+        let wrongly = buried.iter().filter(|line| **line != "etc/passwd").count();
+        assert!(wrongly <= (IN_A_ROW_MAX / ALONE_MAX) as usize, "{buried:?}");
+    }
+}

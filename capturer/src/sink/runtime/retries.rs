@@ -1,0 +1,240 @@
+//! What a sink does about an output that takes nothing: what goes there waits, and is tried again after growing pauses.
+//!
+//! What concerns a single output waits for that alone (held.rs). Where the sink itself fails, all of it waits.
+
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+use super::super::held::Job;
+use super::super::{Sink, SinkError, SinkErrorKind};
+use super::Worker;
+use crate::limits::SINK_RETRY_MS_MAX;
+use crate::model::delivery::{FromSink, ToSink};
+use crate::model::record::Ack;
+
+/// First pause after a failure; doubled until [`SINK_RETRY_MS_MAX`].
+pub(super) const RETRY_MS_MIN: u64 = 100;
+
+impl Worker {
+    pub(super) fn hold(&mut self, output: Arc<str>, job: Job) -> Option<()> {
+        let cause = self.held.trouble(&output).filter(|_| !matches!(job, Job::Detach(_)));
+        if let Some(cause) = cause {
+            let (stream, bytes) = (job.stream(), job.buffer_bytes());
+            (self.report)(FromSink::Held { sink: self.id, stream, bytes, cause });
+        }
+        if self.held.push(&output, job) {
+            self.tell_held();
+        }
+        Some(())
+    }
+
+    /// Tries what waits for blocked outputs, where it is time. `None` = the sink has ended.
+    pub(super) fn retry_held(&mut self) -> Option<()> {
+        if self.held.is_empty() {
+            return Some(());
+        }
+        let mut changed = false;
+        for output in self.held.due(Instant::now()) {
+            while let Some(job) = self.held.pop(&output) {
+                let Err(failed) = self.attempt(job) else { continue };
+                let (job, error) = *failed;
+                self.count_failure();
+                self.held.put_back(&output, job);
+                let failures = self.held.failures(&output);
+                changed |= self.held.block(Arc::clone(&output), &error, retry_pause(failures, chance()));
+                if error.kind == SinkErrorKind::Closed {
+                    return None;
+                }
+                break;
+            }
+            for stream in self.held.freed(&output) {
+                changed = true;
+                (self.report)(FromSink::Freed { sink: self.id, stream });
+            }
+        }
+        if changed {
+            self.tell_held();
+        }
+        Some(())
+    }
+
+    /// Does it, or gives it back with the reason.
+    pub(super) fn attempt(&mut self, job: Job) -> Result<(), Box<(Job, SinkError)>> {
+        let beat = Arc::clone(&self.beat);
+        let step = beat.step();
+        match job {
+            Job::Attach(source) => {
+                let attached = self.sink.attach(&source);
+                drop(step);
+                let mark = attached.map_err(|error| Box::new((Job::Attach(Arc::clone(&source)), error)))?;
+                self.on_success();
+                (self.report)(FromSink::Attached { sink: self.id, stream: source.id, mark });
+            }
+            Job::Batch { batch, made } => {
+                // Once, whatever attempts its delivery takes.
+                let made = made.map_or_else(|| self.steps.run(&batch), |made| *made);
+                let out = made.as_ref().and_then(|made| made.batch.as_ref()).unwrap_or(&batch);
+                let delivered = self.sink.deliver(out);
+                drop(step);
+                let delivered = match delivered {
+                    Ok(delivered) => delivered,
+                    Err(error) => {
+                        let made = Some(Box::new(made));
+                        return Err(Box::new((Job::Batch { batch, made }, error)));
+                    }
+                };
+                self.on_success();
+                self.metrics.invalid_utf8_replaced_total.inc_by(delivered.counts.invalid_utf8);
+                if delivered.counts.invalid_utf8 > 0 {
+                    self.tell_not_utf8(&batch.source);
+                }
+                // As it was delivered: redacted where that is configured.
+                self.show(out);
+                // Before the acknowledgement: that must bring back the only reference to the batch.
+                let amount = made.and_then(|made| self.steps.count(&batch, made));
+                // What could not be committed stays unacknowledged, as at a Stop; commit() has said so.
+                let _ =
+                    self.acknowledge(Ack { sink: self.id, batch, mark: delivered.mark, delivered: amount });
+            }
+            Job::Detach(stream) => {
+                self.steps.detach(stream);
+                self.not_utf8.remove(&stream);
+                self.sink.detach(stream);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries again until it works; `None` = closed, or the deadline of a Stop has passed.
+    pub(super) fn insist(&mut self, mut job: Job, mut error: SinkError) -> Option<()> {
+        let mut failures = 0;
+        loop {
+            self.on_failure(&error);
+            if error.kind == SinkErrorKind::Closed || !self.pause(retry_pause(failures, chance())) {
+                return None;
+            }
+            failures += 1;
+            (job, error) = match self.attempt(job) {
+                Ok(()) => return Some(()),
+                Err(again) => *again,
+            };
+        }
+    }
+
+    /// Tries until it works; `None` = closed, or the deadline of a Stop has passed.
+    pub(super) fn persist<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut dyn Sink) -> Result<T, SinkError>,
+    ) -> Option<T> {
+        let mut failures = 0;
+        loop {
+            let step = self.beat.step();
+            let outcome = attempt(&mut *self.sink);
+            drop(step);
+            match outcome {
+                Ok(value) => {
+                    self.on_success();
+                    return Some(value);
+                }
+                Err(error) => {
+                    self.on_failure(&error);
+                    let again =
+                        error.kind != SinkErrorKind::Closed && self.pause(retry_pause(failures, chance()));
+                    if !again {
+                        return None;
+                    }
+                    failures += 1;
+                }
+            }
+        }
+    }
+
+    /// Waits; false = a Stop's deadline came, or all senders are gone.
+    fn pause(&mut self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        loop {
+            let now = Instant::now();
+            if self.give_up_at.is_some_and(|give_up_at| give_up_at <= now) {
+                return false;
+            }
+            if until <= now {
+                return true;
+            }
+            let wake_at = self.give_up_at.map_or(until, |give_up_at| give_up_at.min(until));
+            match self.inbox.recv_timeout(wake_at - now) {
+                Ok(message) => {
+                    if let ToSink::Stop { give_up_at } = message {
+                        self.give_up_at = Some(give_up_at);
+                    }
+                    self.set_aside.push_back(message);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) if self.give_up_at.is_none() => return false,
+                // Told to stop by a certain time, and nobody has more to say: try until then.
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(wake_at - now),
+            }
+        }
+    }
+
+    pub(super) fn count_failure(&self) {
+        self.metrics.sink_errors_total.with_label_values(&[self.sink.name()]).inc();
+    }
+
+    /// Says which outputs are blocked, and when none is any more.
+    fn tell_held(&mut self) {
+        let Some(outputs) = self.held.outputs() else {
+            self.of_all.troubles.set_outputs(self.part, 0);
+            return self.on_success();
+        };
+        let message = format!("{outputs}, {}", self.held.consequence());
+        if self.trouble.as_ref() != Some(&outputs) {
+            tracing::warn!(component = %self.component, "{message}");
+            self.trouble = Some(outputs);
+        }
+        self.of_all.troubles.set(self.part, Some(message), self.held.len());
+    }
+
+    pub(super) fn on_failure(&mut self, error: &SinkError) {
+        self.count_failure();
+        let consequence = match error.kind {
+            SinkErrorKind::Retry | SinkErrorKind::RetryAll => {
+                "reading waits, and lines stay in the log files as long as those are kept"
+            }
+            SinkErrorKind::Closed => "this sink has ended",
+        };
+        let message = format!("{error}; {consequence}");
+        if self.trouble.as_ref() != Some(&message) {
+            tracing::warn!(component = %self.component, "{message}");
+            self.of_all.troubles.set(self.part, Some(message.clone()), self.held.len());
+            self.trouble = Some(message);
+        }
+    }
+
+    fn on_success(&mut self) {
+        if self.held.is_empty() && self.trouble.take().is_some() {
+            tracing::info!(component = %self.component, "works again");
+            self.of_all.troubles.set(self.part, None, 0);
+        }
+        if !self.accepted && self.held.is_empty() {
+            self.accepted = true;
+            if self.sink.is_network() {
+                self.of_all.troubles.say_well("takes records into its spool");
+            } else {
+                self.of_all.troubles.say_well("accepts records");
+                self.status.sink_accepted(self.sink.name());
+            }
+        }
+    }
+}
+
+/// Half fixed, half chance, so that agents that failed together do not come back together.
+pub(super) fn retry_pause(failures: u32, chance: u64) -> Duration {
+    let whole = (RETRY_MS_MIN << failures.min(16)).min(SINK_RETRY_MS_MAX);
+    Duration::from_millis(whole / 2 + chance % (whole / 2 + 1))
+}
+
+pub(super) fn chance() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(0)
+}
