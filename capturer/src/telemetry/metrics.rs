@@ -10,27 +10,34 @@
 
 mod containers;
 pub(crate) mod furthest;
+mod kinds;
 mod losses;
 mod pipelines;
 mod scrape;
+mod series;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
-use prometheus::core::Collector;
 use prometheus::{
-    Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Registry, TextEncoder,
 };
 
 use containers::ContainerSeries;
+use kinds::Make;
+pub use kinds::{Entry, Kind, Unit};
 pub use losses::Lost;
 use losses::Untold;
 pub use pipelines::Drops;
 pub use scrape::closed_sets;
+pub use values::{
+    DeadLetterReason, LossReason, PassedOver, PushFailure, ReloadResult, RequestResult, SkipReason,
+    StreamError, UnreadableReason,
+};
 
-use crate::ledger::{Owner, Resource};
-use crate::text::label_values::label_values;
+use crate::ledger::Resource;
 
 /// What every name begins with.
 pub const PREFIX: &str = "log_capturer_";
@@ -38,119 +45,6 @@ pub const PREFIX: &str = "log_capturer_";
 pub const LABEL_BYTES_MAX: usize = 128;
 /// Stands for all containers beyond `metrics.max_containers`.
 pub const OTHER: &str = "other";
-
-/// One metric as the reference page shows it.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry {
-    /// Full name, with the prefix.
-    pub name: &'static str,
-    /// What it is in the exposition.
-    pub kind: Kind,
-    /// Names of its labels, in order.
-    pub labels: &'static [&'static str],
-    /// What the number is in.
-    pub unit: Unit,
-    /// What it says, in a sentence or two.
-    pub help: &'static str,
-}
-
-/// Type of a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
-}
-
-impl Kind {
-    /// As Prometheus writes it in a TYPE line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        }
-    }
-}
-
-/// What a metric's number is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
-    /// A count of things.
-    Count,
-    /// Bytes.
-    Bytes,
-    /// Seconds.
-    Seconds,
-    /// 0 to 1.
-    Ratio,
-    /// 0 or 1.
-    Flag,
-}
-
-impl Unit {
-    /// For the reference page.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Unit::Count => "count",
-            Unit::Bytes => "bytes",
-            Unit::Seconds => "seconds",
-            Unit::Ratio => "0 to 1",
-            Unit::Flag => "0 or 1",
-        }
-    }
-}
-
-/// Upper bounds of the age histogram: the Go agent's 60 to 360, and finer ones below.
-const AGE_BUCKETS: [f64; 10] = [1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0];
-
-/// Upper bounds of the histogram of pushes: a Loki nearby answers in milliseconds, one that is overloaded in many seconds.
-const PUSH_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0];
-
-/// Makes a metric of one type from its entry.
-trait Make: Collector + Clone + Sized + 'static {
-    const KIND: Kind;
-    fn make(entry: &Entry) -> prometheus::Result<Self>;
-    /// Drops the series with these label values, if it has labels.
-    fn forget(&self, values: &[&str]);
-}
-
-macro_rules! make {
-    ($type:ty, $kind:ident, $entry:ident => $make:expr) => {
-        make!($type, $kind, $entry => $make, (_metric, _values) => {});
-    };
-    ($type:ty [labels], $kind:ident, $entry:ident => $make:expr) => {
-        make!($type, $kind, $entry => $make, (metric, values) => drop(metric.remove_label_values(values)));
-    };
-    ($type:ty, $kind:ident, $entry:ident => $make:expr, ($metric:ident, $values:ident) => $forget:expr) => {
-        impl Make for $type {
-            const KIND: Kind = Kind::$kind;
-            fn make($entry: &Entry) -> prometheus::Result<Self> {
-                $make
-            }
-            fn forget(&self, $values: &[&str]) {
-                let $metric = self;
-                $forget
-            }
-        }
-    };
-}
-
-make!(IntCounter, Counter, entry => IntCounter::new(entry.name, entry.help));
-make!(IntCounterVec [labels], Counter, entry => IntCounterVec::new(Opts::new(entry.name, entry.help), entry.labels));
-make!(IntGauge, Gauge, entry => IntGauge::new(entry.name, entry.help));
-make!(IntGaugeVec [labels], Gauge, entry => IntGaugeVec::new(Opts::new(entry.name, entry.help), entry.labels));
-make!(Counter, Counter, entry => Counter::new(entry.name, entry.help));
-make!(GaugeVec [labels], Gauge, entry => GaugeVec::new(Opts::new(entry.name, entry.help), entry.labels));
-make!(Gauge, Gauge, entry => Gauge::new(entry.name, entry.help));
-make!(Histogram, Histogram, entry => {
-    Histogram::with_opts(HistogramOpts::new(entry.name, entry.help).buckets(AGE_BUCKETS.to_vec()))
-});
-make!(HistogramVec [labels], Histogram, entry => {
-    let options = HistogramOpts::new(entry.name, entry.help).buckets(PUSH_BUCKETS.to_vec());
-    HistogramVec::new(options, entry.labels)
-});
 
 /// Makes [`Metrics`], its constructor and [`CATALOG`] from one list: `name: type [labels] unit "help";`.
 macro_rules! metrics {
@@ -333,244 +227,6 @@ metrics! {
     kernel_fd_drift: IntGauge [] Count "Descriptors by the kernel's account minus those in /proc/self/fd; 0 is right.";
 }
 
-label_values! {
-    /// `error_type` of `container_stream_errors_total`.
-    StreamError {
-        /// All slots were taken; the container waits for its turn and keeps its position.
-        PoolFull = "pool_full",
-        /// The file or connection could not be opened.
-        OpenFailed = "open_failed",
-        /// A read ended with an error.
-        ReadFailed = "read_failed",
-        /// No byte came in time although the source was growing.
-        ReadTimeout = "read_timeout",
-        /// A connection did not close when it should have.
-        RotationStuck = "rotation_stuck",
-        /// The Engine answered with an error status or an error frame.
-        ApiError = "api_error",
-        /// The Engine's connection ended without a last chunk, or it refuses connections.
-        DaemonGone = "daemon_gone",
-        /// The container's logging driver keeps nothing that can be read.
-        DriverUnreadable = "driver_unreadable",
-        /// The stream failed so often that it is paused.
-        CircuitOpen = "circuit_open",
-        /// The stream brought nothing while its container's log grew.
-        Stalled = "stalled",
-        /// A read of a file did not come back, as on a hung network file system.
-        FileHung = "file_hung",
-    }
-}
-
-label_values! {
-    /// `reason` of `push_failures_total`: why a request will be sent again.
-    PushFailure {
-        /// 429: the tenant sends more than Loki takes.
-        RateLimited = "rate_limited",
-        /// 429: one label set brings more than Loki takes of it.
-        StreamRateLimited = "stream_rate_limited",
-        /// 429: too many label sets.
-        StreamLimit = "stream_limit",
-        /// 5xx: Loki, or what stands before it, has trouble of its own.
-        ServerError = "server_error",
-        /// No connection could be made.
-        Unreachable = "unreachable",
-        /// The certificate, ours or theirs, was not accepted.
-        Tls = "tls",
-        /// No answer in time.
-        TimedOut = "timed_out",
-        /// The connection broke, or what came was no HTTP.
-        BrokenAnswer = "broken_answer",
-        /// 401: Loki does not know who asks.
-        Unauthorized = "unauthorized",
-        /// 403: who asks may not push.
-        Forbidden = "forbidden",
-        /// 404: there is no push API at this address.
-        NotFound = "not_found",
-        /// 260: Loki is told to take nothing of this tenant.
-        TenantBlocked = "tenant_blocked",
-        /// 400: this Loki takes no structured metadata.
-        MetadataDisallowed = "metadata_disallowed",
-        /// A status that Loki's push API does not have.
-        Unexpected = "unexpected",
-        /// A refused line could not be written to the dead letters.
-        DeadLettersUnwritable = "dead_letters_unwritable",
-    }
-}
-
-label_values! {
-    /// `reason` of `dead_letters_total`: why a line will never be taken.
-    DeadLetterReason {
-        /// Older than Loki takes at all (`reject_old_samples_max_age`).
-        TooOld = "too_old",
-        /// Too far behind the newest line of its label set.
-        TooFarBehind = "too_far_behind",
-        /// Older than the newest line, in a Loki that takes none such.
-        OutOfOrder = "out_of_order",
-        /// Newer than Loki's clock allows (`creation_grace_period`).
-        TooFarInFuture = "too_far_in_future",
-        /// Longer than `max_line_size`.
-        LineTooLong = "line_too_long",
-        /// More labels than `max_label_names_per_series`.
-        TooManyLabels = "too_many_labels",
-        /// Longer than `max_label_name_length`.
-        LabelNameTooLong = "label_name_too_long",
-        /// Longer than `max_label_value_length`.
-        LabelValueTooLong = "label_value_too_long",
-        /// A label twice.
-        DuplicateLabel = "duplicate_label",
-        /// Labels that Loki can't read or that lack one it wants.
-        InvalidLabels = "invalid_labels",
-        /// More structured metadata than Loki takes.
-        MetadataTooLarge = "metadata_too_large",
-        /// A single line that is too large for a request.
-        BodyTooLarge = "body_too_large",
-        /// A firewall or proxy before Loki refuses what the line says (403 and the like), while it takes others of the tenant.
-        Forbidden = "forbidden",
-        /// A reason that is not known by name; the dead letter holds the server's words.
-        Other = "other",
-    }
-}
-
-label_values! {
-    /// `reason` of `skipped_records_total`.
-    SkipReason {
-        /// A record without its end, as a crash or a full disk leaves it.
-        TornRecord = "torn_record",
-        /// A raw record longer than the program's bound.
-        RecordTooLong = "record_too_long",
-        /// Not a record in the format the source should have.
-        RecordInvalid = "record_invalid",
-        /// Frame header with an impossible type or length.
-        FrameInvalid = "frame_invalid",
-        /// A frame that carries the daemon's own error, not a line.
-        DaemonErrorFrame = "daemon_error_frame",
-        /// A run of NUL bytes, as a truncation from outside leaves it.
-        NulHole = "nul_hole",
-    }
-}
-
-label_values! {
-    /// `reason` of `lost_bytes_total`.
-    LossReason {
-        /// A file was deleted before it was read to its end.
-        FileGoneUnread = "file_gone_unread",
-        /// A file was truncated behind the position.
-        FileTruncated = "file_truncated",
-        /// The Engine skipped a rotated file in its answer.
-        EngineSkippedRotation = "engine_skipped_rotation",
-        /// A record was damaged on disk.
-        RecordDamaged = "record_damaged",
-        /// A raw record was longer than the program's bound.
-        RecordTooLong = "record_too_long",
-        /// A compressed file could not be decompressed to its end.
-        ArchiveDamaged = "archive_damaged",
-        /// The bound on held-open deleted files was reached.
-        DeletedOpenLimit = "deleted_open_limit",
-        /// A container was removed before anything of it could be read.
-        ContainerGoneUnread = "container_gone_unread",
-        /// A part of a sink's spool could not be read back.
-        SpoolDamaged = "spool_damaged",
-        /// A full spool gave up its oldest lines, as configured.
-        SpoolFull = "spool_full",
-        /// Lines waited in a spool for longer than its max_age.
-        SpoolTooOld = "spool_too_old",
-        /// Old dead letters made room for new ones.
-        DeadLettersFull = "dead_letters_full",
-    }
-}
-
-label_values! {
-    /// `reason` of `sources_unreadable`.
-    UnreadableReason {
-        /// No right to read it.
-        Permission = "permission",
-        /// Not a regular file, or reached through a link.
-        NotRegular = "not_regular",
-        /// Its directory is not there.
-        NoDirectory = "no_directory",
-        /// A directory can't be listed, so nobody knows what is in it.
-        Unlistable = "unlistable",
-        /// All file descriptors that sources may have are in use.
-        NoDescriptor = "no_descriptor",
-        /// It is not text and is left out.
-        Binary = "binary",
-        /// Its text is of no encoding that is known for it.
-        Undecodable = "undecodable",
-        /// The container's logging driver keeps nothing that can be read.
-        Driver = "driver",
-        /// The container runs, and its log file was removed.
-        Missing = "missing",
-        /// Anything else; health has the words.
-        Other = "other",
-    }
-}
-
-label_values! {
-    /// `result` of `docker_requests_total`.
-    RequestResult {
-        /// 2xx: the Engine answered.
-        Ok = "ok",
-        /// 404: the container is gone.
-        NotFound = "not_found",
-        /// Any other status.
-        Refused = "refused",
-        /// No answer in time.
-        TimedOut = "timed_out",
-        /// No connection, or it broke.
-        Unreachable = "unreachable",
-        /// An answer that is not what the API promises, or too large.
-        Invalid = "invalid",
-    }
-}
-
-label_values! {
-    /// `result` of `config_reloads_total`.
-    ReloadResult {
-        /// A new run has begun, or the log's level was set.
-        Applied = "applied",
-        /// The settings are those in use.
-        Unchanged = "unchanged",
-        /// The config is wrong, or needs a restart.
-        Refused = "refused",
-        /// The config looked good and could not be started; the one before runs again.
-        Failed = "failed",
-    }
-}
-
-label_values! {
-    /// `reason` of `paths_passed_over`.
-    PassedOver {
-        /// A directory where a file was expected.
-        Directory = "directory",
-        /// A symbolic link that a pattern found.
-        Link = "link",
-        /// A link whose target is not there.
-        Dangling = "dangling_link",
-        /// A link that leads in a circle.
-        LinkLoop = "link_loop",
-        /// A link that leads out of `roots`.
-        OutOfRoots = "out_of_roots",
-        /// A socket, pipe or device.
-        Special = "special",
-        /// A file of the agent.
-        Own = "own",
-        /// Left out by `exclude`.
-        Excluded = "excluded",
-        /// Its name begins with a dot.
-        Hidden = "hidden",
-        /// Compressed, and its log is not there.
-        Archive = "archive",
-        /// A rotated file of a log that is followed.
-        Rotated = "rotated",
-        /// No right to read it.
-        Denied = "denied",
-        /// A file that is not text.
-        Binary = "binary",
-        /// Last changed longer ago than `ignore_older`, and never read before.
-        Older = "older",
-    }
-}
-
 impl Metrics {
     /// Registers all metrics. At most `containers_max` containers get series of their own.
     pub fn new(containers_max: usize) -> prometheus::Result<Metrics> {
@@ -579,99 +235,6 @@ impl Metrics {
         metrics.create_closed_sets();
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("CAPTURER_COMMIT")]).set(1);
         Ok(metrics)
-    }
-
-    /// A series that appears only with its first event has no rate for that event.
-    fn create_closed_sets(&self) {
-        for value in StreamError::ALL {
-            self.container_stream_errors_total.with_label_values(&[value.as_str()]);
-        }
-        for value in SkipReason::ALL {
-            self.skipped_records_total.with_label_values(&[value.as_str()]);
-        }
-        for value in LossReason::ALL {
-            self.lost_bytes_total.with_label_values(&[value.as_str()]);
-            self.losses_total.with_label_values(&[value.as_str()]);
-        }
-        for value in PassedOver::ALL {
-            self.paths_passed_over.with_label_values(&[value.as_str()]);
-        }
-        for value in UnreadableReason::ALL {
-            self.sources_unreadable.with_label_values(&[value.as_str()]);
-        }
-        for value in LossReason::POSSIBLE {
-            self.possible_losses_total.with_label_values(&[value.as_str()]);
-        }
-        for value in RequestResult::ALL {
-            self.docker_requests_total.with_label_values(&[value.as_str()]);
-        }
-        for class in Owner::CLASSES {
-            self.kernel_fds_open.with_label_values(&[class]);
-            self.kernel_fd_opened_total.with_label_values(&[class]);
-            self.kernel_fd_closed_total.with_label_values(&[class]);
-        }
-        for value in ReloadResult::ALL {
-            self.config_reloads_total.with_label_values(&[value.as_str()]);
-        }
-        for value in Resource::ALL {
-            self.leak_detection.with_label_values(&[value.as_str()]);
-        }
-    }
-
-    /// Creates a sink's series at zero.
-    pub fn expect_sink(&self, sink: &str) {
-        self.logs_sent_total.with_label_values(&[sink]);
-        self.log_bytes_sent_total.with_label_values(&[sink]);
-        self.delivered_lines_total.with_label_values(&[sink]);
-        self.sink_losses_total.with_label_values(&[sink]);
-        self.sink_lost_bytes_total.with_label_values(&[sink]);
-        self.sink_errors_total.with_label_values(&[sink]);
-        self.outputs_blocked.with_label_values(&[sink]);
-        self.sink_batches_waiting.with_label_values(&[sink]);
-    }
-
-    /// Creates the series of a network sink at zero.
-    pub fn expect_network_sink(&self, sink: &str) {
-        for reason in PushFailure::ALL {
-            self.push_failures_total.with_label_values(&[sink, reason.as_str()]);
-        }
-        for reason in DeadLetterReason::ALL {
-            self.dead_letters_total.with_label_values(&[sink, reason.as_str()]);
-        }
-        for counter in [&self.push_requests_total, &self.push_request_bytes_total, &self.pushed_lines_total] {
-            counter.with_label_values(&[sink]);
-        }
-        for gauge in self.spool_gauges() {
-            gauge.with_label_values(&[sink]);
-        }
-        self.push_duration_seconds.with_label_values(&[sink]);
-        self.network_sinks.lock().unwrap_or_else(PoisonError::into_inner).insert(sink.to_owned());
-    }
-
-    /// Those that only a network sink has.
-    fn spool_gauges(&self) -> [&IntGaugeVec; 5] {
-        [
-            &self.spool_bytes,
-            &self.spool_limit_bytes,
-            &self.spool_lag_seconds,
-            &self.dead_letters_bytes,
-            &self.dead_letters_limit_bytes,
-        ]
-    }
-
-    /// A sink is gone: so are its series.
-    pub fn forget_sink(&self, sink: &str) {
-        self.forget_series(&["sink"], &[sink]);
-        self.network_sinks.lock().unwrap_or_else(PoisonError::into_inner).remove(sink);
-        for reason in PushFailure::ALL {
-            let _ = self.push_failures_total.remove_label_values(&[sink, reason.as_str()]);
-        }
-        for reason in DeadLetterReason::ALL {
-            let _ = self.dead_letters_total.remove_label_values(&[sink, reason.as_str()]);
-        }
-        for task in [format!("sink_{sink}"), format!("{sink}_push")] {
-            let _ = self.task_heartbeats_total.remove_label_values(&[&task]);
-        }
     }
 
     /// All metrics, for the reference page.
