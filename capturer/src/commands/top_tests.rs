@@ -1,0 +1,124 @@
+//! What is shown of two looks at an agent.
+
+use super::*;
+
+fn look(at: Instant, captured_so_far: u64, rows: &[Value]) -> Look {
+    Look {
+        at,
+        rows: rows.iter().filter_map(|row| row.as_object().cloned()).collect(),
+        fresh: true,
+        age_ms: 0,
+        problems: BTreeMap::new(),
+        notes: BTreeMap::new(),
+        pipelines: String::new(),
+        captured: captured(&format!("log_capturer_logs_processed_total {captured_so_far}\nother 1\n")),
+        sent: by_sink("log_capturer_logs_sent_total{sink=\"local_file\"} 12\nother 1\n"),
+        spools: Vec::new(),
+    }
+}
+
+/// What is in a spool is not delivered.
+#[test]
+fn delivered_is_what_the_other_side_accepted() {
+    let text = "log_capturer_logs_sent_total{sink=\"loki\"} 900\nlog_capturer_logs_sent_total{sink=\"stdout\"} 7\n\
+                log_capturer_pushed_lines_total{sink=\"loki\"} 3\n";
+    assert_eq!(by_sink(text), BTreeMap::from([("loki".to_owned(), 3), ("stdout".to_owned(), 7)]));
+}
+
+fn view() -> View {
+    let stream = |id: u64, name: &str, lines: u64| {
+        serde_json::json!({
+            "id": id, "name": name, "lines": lines, "mode": "api", "state": "following", "state_age_ms": 65_000,
+            "operation": "read", "operation_deadline_ms": 12_000, "lag_bytes": 20_480, "age_ms": 500, "rotations": 3,
+            "failures": 0
+        })
+    };
+    let start = Instant::now();
+    let before = look(start, 110, &[stream(1, "web", 100), stream(2, "db", 10)]);
+    let rows = [stream(1, "web", 110), stream(2, "db\u{1b}[2J", 60), stream(3, "new", 9)];
+    View::new("127.0.0.1:8001".to_owned(), &before, &look(start + Duration::from_secs(2), 179, &rows))
+}
+
+#[test]
+fn rates_are_between_two_looks_and_the_busiest_comes_first() {
+    let view = view();
+    let rows: Vec<(&str, f64)> = view.streams.iter().map(|row| (text(row, "name"), rate(row))).collect();
+    assert_eq!(rows, [("db\u{1b}[2J", 25.0), ("web", 5.0), ("new", 0.0)]);
+    assert_eq!((view.lines_per_second, view.lag_bytes, view.sent["local_file"]), (34.5, 61_440, 12));
+}
+
+/// Loki is read for apart from the others: each line stands in two rows then.
+#[test]
+fn a_line_that_two_sinks_take_is_captured_once() {
+    let stream = |id: u64, sink: &str, lines: u64, lag: u64| {
+        let sinks = [sink];
+        serde_json::json!({"id": id, "name": "web", "sinks": sinks, "lines": lines, "lag_bytes": lag})
+    };
+    let start = Instant::now();
+    let before = look(start, 100, &[stream(1, "local_file", 100, 0), stream(2, "loki", 90, 0)]);
+    let rows = [
+        stream(1, "local_file", 120, 7),
+        stream(2, "loki", 110, 30),
+        stream(3, "local_file", 0, 1),
+        stream(4, "loki", 0, 2),
+    ];
+    let view = View::new(String::new(), &before, &look(start + Duration::from_secs(1), 120, &rows));
+    assert_eq!((view.lines_per_second, view.lag_bytes), (20.0, 32));
+    assert_eq!(view.streams.iter().map(rate).collect::<Vec<_>>(), [20.0, 20.0, 0.0, 0.0]);
+}
+
+#[test]
+fn a_spool_in_which_lines_wait_is_named() {
+    let text = |age: u32| {
+        format!(
+            "log_capturer_spool_bytes{{sink=\"loki\"}} 1048576\nlog_capturer_spool_lag_seconds{{sink=\"loki\"}} {age}\n\
+             log_capturer_spool_limit_bytes{{sink=\"loki\"}} 4194304\n"
+        )
+    };
+    assert_eq!(spools(&text(86)), ["loki: 1024KiB wait, the oldest 86 s, 25.0 % of the spool"]);
+    assert_eq!(spools(&text(1)), Vec::<String>::new());
+}
+
+#[test]
+fn sentences_are_wrapped_and_not_cut() {
+    assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+    assert_eq!(wrap("a-long-word b", 4), ["a-long-word", "b"]);
+}
+
+/// Golden: a name must not steer the terminal, and nothing is wider or longer than it.
+#[test]
+fn the_table_fits_the_terminal() {
+    let lines: Vec<String> = view().table(200, 100).lines().map(str::to_owned).collect();
+    assert_eq!(lines[0], "all components are well");
+    assert_eq!(
+        lines[1],
+        "capturer at 127.0.0.1:8001: 3 sources (3 streams), 34.5 lines/s captured, behind 60KiB; delivered: local_file 12"
+    );
+    assert_eq!(
+        lines[4],
+        "db?[2J                                               25.0    20KiB      -  follows: read (12s left)"
+    );
+    let small = view().table(40, 9);
+    assert!(small.lines().all(|line| line.chars().count() <= 40), "{small}");
+    assert!(small.ends_with("… and 2 more\n"), "{small}");
+}
+
+/// What waits in the spool was not delivered.
+#[test]
+fn a_network_sink_has_delivered_what_was_taken() {
+    let metrics = "log_capturer_logs_sent_total{sink=\"loki\"} 90\nlog_capturer_logs_sent_total{sink=\"stdout\"} 80\n\
+                   log_capturer_pushed_lines_total{sink=\"loki\"} 5\n";
+    assert_eq!(by_sink(metrics), [("loki".to_owned(), 5), ("stdout".to_owned(), 80)].into());
+}
+
+#[test]
+fn amounts_are_short() {
+    assert_eq!(
+        [0, 9_999, 59_000, 3_600_000, 90_000_000, 9_000_000_000].map(duration),
+        ["0.0s", "10.0s", "59s", "60m", "25h", "104d"]
+    );
+    assert_eq!(
+        [None, Some(10_239), Some(10_240), Some(u64::MAX)].map(bytes),
+        ["-", "10239B", "10KiB", "17179869183GiB"]
+    );
+}

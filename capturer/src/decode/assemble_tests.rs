@@ -1,0 +1,106 @@
+//! Pieces of long lines, joined, tagged and cut.
+
+use super::*;
+
+/// One channel's pieces as `(time, text, complete)`; a text of `P` stands for a full piece of 16 KiB.
+fn lines(pieces: &[(StdType, &str, &str, bool)], line_bytes_max: usize) -> Vec<String> {
+    joined(Assembler::new(line_bytes_max), pieces)
+}
+
+fn joined(mut assembler: Assembler, pieces: &[(StdType, &str, &str, bool)]) -> Vec<String> {
+    let (mut out, mut shown) = (Lines::default(), Vec::new());
+    for (at, (std_type, time, text, complete)) in pieces.iter().enumerate() {
+        let text = text.replace('P', &"p".repeat(PIECE_BYTES));
+        let buffer = format!("{time}{text}").into_bytes();
+        let piece = Piece {
+            text: time.len()..buffer.len(),
+            time: 0..time.len(),
+            form: MessageForm::Raw,
+            decoded_len: text.len(),
+            std_type: *std_type,
+            complete: *complete,
+        };
+        assembler.push(&buffer, &piece, at as u64, true, &mut out);
+        show(&buffer, &mut out, &mut shown);
+    }
+    assembler.close_all(&mut out);
+    show(&[], &mut out, &mut shown);
+    shown
+}
+
+fn show(buffer: &[u8], out: &mut Lines, shown: &mut Vec<String>) {
+    for record in out.records.drain(..) {
+        let from = if record.place == Place::Read { buffer } else { &out.made[..] };
+        let part = |start: u32, len: u32| {
+            String::from_utf8_lossy(&from[start as usize..][..len as usize])
+                .replace(&"p".repeat(PIECE_BYTES), "P")
+        };
+        let mark = if record.truncated { "~" } else { "" };
+        let time = part(record.time_start, u32::from(record.time_len));
+        shown.push(format!("{time}{}{mark}", part(record.message_start, record.message_len)));
+    }
+}
+
+#[test]
+fn pieces_of_long_lines() {
+    use StdType::{Stderr, Stdout};
+    let max = 1 << 20;
+    assert_eq!(lines(&[(Stdout, "1", "a", true), (Stdout, "2", "", true)], max), ["1a", "2"]);
+    assert_eq!(lines(&[(Stdout, "1", "P", false), (Stdout, "1", "b", true)], max), ["1Pb"]);
+    // Exactly 16 KiB: the newline alone follows.
+    assert_eq!(lines(&[(Stdout, "1", "P", false), (Stdout, "1", "", true)], max), ["1P"]);
+    // The other channel goes on meanwhile.
+    let interleaved = [(Stdout, "1", "P", false), (Stderr, "2", "e", true), (Stdout, "1", "b", true)];
+    assert_eq!(lines(&interleaved, max), ["2e", "1Pb"]);
+    // The container exited within a line: its rest is short and has no newline.
+    assert_eq!(
+        lines(&[(Stdout, "1", "P", false), (Stdout, "1", "b", false), (Stdout, "2", "c", true)], max),
+        ["1Pb", "2c"]
+    );
+    assert_eq!(lines(&[(Stdout, "1", "b", false), (Stdout, "2", "c", true)], max), ["1b", "2c"]);
+    // It exited right after a full piece: the next run's first line is another one.
+    assert_eq!(lines(&[(Stdout, "1", "P", false), (Stdout, "2", "c", true)], max), ["1P", "2c"]);
+    assert_eq!(lines(&[(Stdout, "1", "P", false)], max), ["1P"]);
+    assert_eq!(lines(&[(Stdout, "1", "", false), (Stdout, "2", "c", true)], max), ["2c"]);
+}
+
+/// Neither their length nor their times say what belongs together.
+#[test]
+fn tagged_pieces() {
+    use StdType::{Stderr, Stdout};
+    let lines = |pieces: &[(StdType, &str, &str, bool)], line_bytes_max| {
+        let mut assembler = Assembler::new(line_bytes_max);
+        assembler.join(Join::Tag);
+        joined(assembler, pieces)
+    };
+    let max = 1 << 20;
+    let parts = [(Stdout, "1", "a", false), (Stdout, "2", "P", false), (Stdout, "3", "b", true)];
+    assert_eq!(lines(&parts, max), ["1aPb"]);
+    assert_eq!(lines(&parts, 2), ["1ap~"]);
+    let interleaved = [
+        (Stdout, "1", "a", false),
+        (Stderr, "1", "e", false),
+        (Stdout, "2", "b", true),
+        (Stderr, "2", "", true),
+    ];
+    assert_eq!(lines(&interleaved, max), ["1ab", "1e"]);
+    assert_eq!(lines(&[(Stdout, "1", "", false), (Stdout, "2", "", true)], max), ["1"]);
+    assert_eq!(lines(&[(Stdout, "1", "a", true), (Stdout, "1", "b", true)], max), ["1a", "1b"]);
+    // Its file is gone.
+    assert_eq!(lines(&[(Stdout, "1", "a", false)], max), ["1a"]);
+}
+
+#[test]
+fn long_lines_are_cut_marked_and_passed_over() {
+    use StdType::Stdout;
+    assert_eq!(lines(&[(Stdout, "1", "abcdef", true), (Stdout, "2", "abc", true)], 3), ["1abc~", "2abc"]);
+    let pieces = [
+        (Stdout, "1", "P", false),
+        (Stdout, "1", "P", false),
+        (Stdout, "1", "x", true),
+        (Stdout, "2", "y", true),
+    ];
+    assert_eq!(lines(&pieces, PIECE_BYTES), ["1P~", "2y"]);
+    assert_eq!(lines(&pieces, 2 * PIECE_BYTES), ["1PP~", "2y"]);
+    assert_eq!(lines(&pieces, 2 * PIECE_BYTES + 1), ["1PPx", "2y"]);
+}
