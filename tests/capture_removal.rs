@@ -200,7 +200,7 @@ fn removed_and_killed(version: EngineVersion) -> Result<()> {
             wait_until("some output", PATIENCE, || !others || home.output_bytes() >= goal)?;
             agent.kill()?;
         }
-        let before = home.records_after_kill()?;
+        let before = home.whole_records()?;
         agent = home.start(&config)?;
         if is_down {
             wait_until("a possible loss to be declared", PATIENCE, || {
@@ -224,8 +224,7 @@ fn removed_and_killed(version: EngineVersion) -> Result<()> {
 
 /// Each output begins with what stood there.
 fn assert_kept(before: &BTreeMap<String, Vec<Record>>, home: &Home) -> Result<()> {
-    // The agent runs, and may be in the middle of a write.
-    let now = wait_until("whole records", PATIENCE, || home.records())?;
+    let now = home.whole_records()?;
     for (name, before) in before {
         let now = now.get(name).with_context(|| format!("{name} is gone"))?;
         assert!(now.starts_with(before), "{name} had {} records and has other {}", before.len(), now.len());

@@ -182,24 +182,27 @@ impl Home {
 
     /// All records written, by output file, in the order they stand there. Every line must be a whole record.
     pub fn records(&self) -> Result<BTreeMap<String, Vec<Record>>> {
-        let mut all = BTreeMap::new();
-        for entry in fs::read_dir(self.output_dir()).into_iter().flatten() {
-            let path = entry?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            all.insert(name, read_records(&path)?);
-        }
-        Ok(all)
+        self.by_output(read_records)
     }
 
-    /// The same after the agent was killed, which may have cut off the last record of each.
-    pub fn records_after_kill(&self) -> Result<BTreeMap<String, Vec<Record>>> {
+    /// The same without a last line that has no end: the agent was killed, or is in the middle of a write.
+    pub fn whole_records(&self) -> Result<BTreeMap<String, Vec<Record>>> {
+        self.by_output(|path| {
+            let text = fs::read(path)?;
+            let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            parse_records(path, &text[..whole])
+        })
+    }
+
+    fn by_output(
+        &self,
+        read: impl Fn(&Path) -> Result<Vec<Record>>,
+    ) -> Result<BTreeMap<String, Vec<Record>>> {
         let mut all = BTreeMap::new();
         for entry in fs::read_dir(self.output_dir()).into_iter().flatten() {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let text = fs::read(&path)?;
-            let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-            all.insert(name, parse_records(&path, &text[..whole])?);
+            all.insert(name, read(&path)?);
         }
         Ok(all)
     }
@@ -563,4 +566,28 @@ pub fn assert_same_lines(what: &str, got: &[u8], expected: &[u8]) {
         show(got_line),
         show(expected_line)
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    /// The test that leaves its folder behind must be the one that fails.
+    #[test]
+    fn a_home_that_cannot_be_removed_is_a_failure() -> Result<()> {
+        let home = Home::new()?;
+        let path = home.path().to_owned();
+        // Even root removes no folder where a file is.
+        fs::remove_dir_all(&path)?;
+        fs::write(&path, "")?;
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(home)));
+        fs::remove_file(&path)?;
+        let panic = dropped.expect_err("its folder was not removed");
+        let text = panic.downcast_ref::<String>().context("it says why")?;
+        ensure!(text.contains(&format!("{} can't be removed", path.display())), "{text}");
+        drop(Home::new()?);
+        Ok(())
+    }
 }
