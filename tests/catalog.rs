@@ -53,7 +53,7 @@ fn runbooks_know_every_reason() {
         ("dead_letters_total", "dead-letters"),
         ("container_stream_errors_total", "stream-errors"),
     ];
-    let sets = capturer::telemetry::metrics::closed_sets();
+    let sets = capturer::testing::closed_sets();
     let mut missing = Vec::new();
     for (metric, page) in pages {
         let text = read(&format!("docs/runbooks/{page}.md"));

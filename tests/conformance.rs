@@ -5,8 +5,7 @@ mod conformance_files;
 
 use std::time::Duration;
 
-use capturer::capture::io::{Action, BodyOutcome, ConnId, Event, HttpAnswer, RequestError, RequestId};
-use capturer::shell::ring;
+use capturer::testing::{Action, BodyOutcome, ConnId, Event, HttpAnswer, RequestError, RequestId, ring};
 use capturer_tests::bench::{Bench, Deed, REFUSAL, RealBench, STREAM_PATH, UNKNOWN_PATH};
 use capturer_tests::rand::Rand;
 use capturer_tests::wait::PATIENCE;

@@ -1,11 +1,8 @@
 //! The cases of files, on the real disk with the real threads, ring and inotify, and on the simulated ones: listing a chain,
 //! opening, reading to the end and beyond, rotations between one and the other, and what inotify tells in which order.
 
-use capturer::capture::io::{Action, Event, FileError, FileNo, FoundFile, OpenedFile};
-use capturer::limits::HEAD_BYTES;
-use capturer::model::cursor::TailPrint;
-use capturer::model::record::StreamId;
-use capturer::shell::ring;
+use capturer::testing::limits::HEAD_BYTES;
+use capturer::testing::{Action, Event, FileError, FileNo, FoundFile, OpenedFile, StreamId, TailPrint, ring};
 use capturer_tests::bench::{Bench, DiskDeed, LIVE_NAME, RealBench};
 use capturer_tests::rand::Rand;
 use capturer_tests::world::bench::SimBench;

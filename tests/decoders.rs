@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use capturer::decode::work;
 use capturer::fuzz::{TARGETS, WORK};
-use capturer::limits::RECORD_BYTES_MAX;
+use capturer::testing::limits::RECORD_BYTES_MAX;
+use capturer::testing::work;
 use capturer_tests::rand::Rand;
 
 /// Mutations of each corpus; some seconds for all, in the dev profile.

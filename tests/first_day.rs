@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
-use capturer::decode::timestamp;
+use capturer::testing::timestamp;
 use capturer_tests::agent::{Agent, Home, program};
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::loki::{Limits, TestLoki};
@@ -104,7 +104,7 @@ impl Arrived {
         let mut arrived = Arrived::default();
         for (labels, lines) in &loki.ledger().lines {
             let labels: BTreeMap<String, String> =
-                capturer::sink::loki::push::read_label_text(labels).context("labels")?.into_iter().collect();
+                capturer::testing::read_label_text(labels).context("labels")?.into_iter().collect();
             let source = labels.get("path").or(labels.get("container_name")).context("no source")?;
             lines.iter().for_each(|line| arrived.add(source, &line.text));
         }

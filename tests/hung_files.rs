@@ -101,7 +101,7 @@ fn lag(home: &Home, positions: &mut BTreeMap<String, u64>) -> Result<(Duration, 
             for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
                 let record: serde_json::Value = serde_json::from_str(line)?;
                 let time = record["time"].as_str().context("no time")?;
-                let nanos = capturer::decode::timestamp::parse(time.as_bytes()).context("no time")?;
+                let nanos = capturer::testing::timestamp::parse(time.as_bytes()).context("no time")?;
                 let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos as u64);
                 lags.push(now.duration_since(time).unwrap_or_default());
             }

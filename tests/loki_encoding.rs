@@ -8,17 +8,11 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use capturer::decode::timestamp;
-use capturer::model::cursor::Cursor;
-use capturer::model::fields::{Changes, Extra, Failed, Labels, Value as Field};
-use capturer::model::record::{
-    Batch, ContainerMeta, MessageForm, Place, Record, Source, StdType, StreamId, StreamKey,
+use capturer::testing::{
+    Batch, Changes, ContainerMeta, Cursor, Extra, Failed, Gathered, Labels, Loki, LokiFormat, MessageForm,
+    Parcel, Place, Record, Source, SourceHead, StdType, StreamId, StreamKey, Value as Field, body, encode,
+    label_text, timestamp,
 };
-use capturer::settings::{Loki, LokiFormat};
-use capturer::sink::loki::body;
-use capturer::sink::loki::encode::{Gathered, SourceHead, encode};
-use capturer::sink::loki::parcel::Parcel;
-use capturer::sink::loki::push::label_text;
 use capturer_tests::rand::Rand;
 use serde_json::{Value, json};
 

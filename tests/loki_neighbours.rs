@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
-use capturer::decode::timestamp;
+use capturer::testing::timestamp;
 use capturer_tests::agent::{Agent, Home, program};
 use capturer_tests::loki::{Limits, Mood, POISON, TestLoki};
 use capturer_tests::rand::Rand;

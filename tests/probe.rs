@@ -16,9 +16,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use capturer::witness::probe::self_test::WayOutcome;
-use capturer::witness::probe::ways::Workbench;
-use capturer::witness::probe::{Object, Options, Probe, Tier};
+use capturer::testing::{Object, Options, Probe, Tier, WayOutcome, Workbench};
 use capturer_tests::skip;
 use capturer_tests::wait::{PATIENCE, wait_until};
 use rustix::thread::CapabilitySet;

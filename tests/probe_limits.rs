@@ -7,16 +7,10 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use capturer::ledger::Owner;
-use capturer::ledger::leaks::Fault;
-use capturer::model::clock::Now;
-use capturer::model::record::StreamKey;
-use capturer::settings::Settings;
-use capturer::telemetry::metrics::Metrics;
-use capturer::telemetry::status::Status;
-use capturer::witness::probe::ways::{RELEASING, Workbench};
-use capturer::witness::probe::{FOLLOWED_MAX, Object, Options, Probe, Tier};
-use capturer::witness::{Doing, Witness};
+use capturer::testing::{
+    Doing, FOLLOWED_MAX, Fault, Metrics, Now, Object, Options, Owner, Probe, RELEASING, Settings, Status,
+    StreamKey, Tier, Witness, Workbench,
+};
 use capturer_tests::wait::{PATIENCE, wait_until};
 use rustix::io::{dup, fcntl_dupfd_cloexec};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -221,7 +215,7 @@ fn a_second_table_is_not_followed() {
         let after = probe.read().unwrap();
         let opened = after.counts.unwrap().opened - before.counts.unwrap().opened;
         assert!(opened < OPENINGS, "{tier}: {opened} opened");
-        let numbers = |reading: &capturer::witness::probe::Reading| -> BTreeSet<i32> {
+        let numbers = |reading: &capturer::testing::Reading| -> BTreeSet<i32> {
             reading.live.iter().map(|live| live.fd).collect()
         };
         assert_eq!((after.drift, numbers(&after)), (0, numbers(&before)), "{tier}");

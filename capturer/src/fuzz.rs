@@ -44,6 +44,13 @@ pub const TARGETS: [Target; 15] = [
     ("utf8", decode::fuzz::utf8),
 ];
 
+/// Runs the entry of this name: what a file of tests/fuzz/fuzz_targets calls.
+pub fn check(name: &str, bytes: &[u8]) {
+    let target = TARGETS.iter().find(|(target, _)| *target == name);
+    let (_, check) = target.unwrap_or_else(|| panic!("no target is called {name}"));
+    check(bytes);
+}
+
 /// What reads bytes that others choose, once over all of them, for tests that hold its work against their number: a line as
 /// long as may be, or a file of them. A pipeline's steps are given each line whole.
 pub const WORK: [Target; 17] = [

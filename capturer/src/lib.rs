@@ -3,21 +3,25 @@
 
 #![deny(unsafe_code)]
 
-pub mod agent;
-pub mod capture;
-pub mod commands;
-pub mod decode;
+mod agent;
+mod capture;
+mod commands;
+mod decode;
 #[cfg(feature = "test-faults")]
-pub mod faults;
+mod faults;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
-pub mod ledger;
-pub mod limits;
-pub mod model;
-pub mod pipeline;
-pub mod settings;
-pub mod shell;
-pub mod sink;
-pub mod telemetry;
-pub mod text;
-pub mod witness;
+mod ledger;
+mod limits;
+mod model;
+mod pipeline;
+mod settings;
+mod shell;
+mod sink;
+mod telemetry;
+#[doc(hidden)]
+pub mod testing;
+mod text;
+mod witness;
+
+pub use commands::program::main;

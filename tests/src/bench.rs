@@ -14,12 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use capturer::capture::io::{Action, Event};
-use capturer::ledger::Owner;
-use capturer::ledger::claims::{Claimed, Claims};
-use capturer::settings::Settings;
-use capturer::shell::Shell;
-use capturer::shell::files::{Files, FilesAnswer};
+use capturer::testing::{Action, Claimed, Claims, Event, Files, FilesAnswer, Owner, Settings, Shell};
 use rustix::fs::inotify::CreateFlags;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -28,7 +23,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::wait::PATIENCE;
 
 /// Path of an answer that the peer gives and fills as told.
-pub const STREAM_PATH: &str = capturer::model::docker::EVENTS;
+pub const STREAM_PATH: &str = capturer::testing::docker::EVENTS;
 /// Path that the peer answers with 404 and [`REFUSAL`].
 pub const UNKNOWN_PATH: &str = "/containers/unknown/json";
 /// The body of that answer.

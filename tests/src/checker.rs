@@ -7,11 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use capturer::capture::checkpoint::Checkpoint;
-use capturer::decode::timestamp;
-use capturer::limits::{self, PIECE_BYTES};
-use capturer::model::cursor::Cursor;
-use capturer::model::record::{Batch, MessageForm, Record, StreamKey};
+use capturer::testing::checkpoint::Checkpoint;
+use capturer::testing::limits::PIECE_BYTES;
+use capturer::testing::{Batch, Cursor, MessageForm, Record, StreamKey, limits, timestamp};
 
 /// One line: whose, on which channel, the how-manieth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

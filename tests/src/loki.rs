@@ -20,9 +20,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use capturer::sink::loki::push::{
-    EntryAdapter, PushRequest, StreamAdapter, Timestamp, label_text, read_label_text,
-};
+use capturer::testing::{EntryAdapter, PushRequest, StreamAdapter, Timestamp, label_text, read_label_text};
 use prost::Message as _;
 use serde_json::Value;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};

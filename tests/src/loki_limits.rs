@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use capturer::decode::timestamp;
-use capturer::sink::loki::push::{EntryAdapter, PushRequest, StreamAdapter, read_label_text};
+use capturer::testing::{EntryAdapter, PushRequest, StreamAdapter, read_label_text, timestamp};
 
 use crate::loki::{Ledger, Limits, POISON, POISON_WORDS};
 

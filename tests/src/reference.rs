@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use capturer::telemetry::metrics::{CATALOG, Entry, Kind, PREFIX, closed_sets};
+use capturer::testing::{CATALOG, Entry, Kind, PREFIX, closed_sets};
 
 /// Where runbooks are, by their file's name. A place in the tree: where it is read differs from team to team, and
 /// docs/operate.md says how to make addresses of it.

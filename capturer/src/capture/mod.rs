@@ -7,12 +7,12 @@
 //! An arrow is an import. `core` owns the machines and hands what one makes to the next; the machines know what they are
 //! called with (`context`), and not each other.
 
-pub mod checkpoint;
+pub(crate) mod checkpoint;
 pub(crate) mod context;
-pub mod core;
+pub(crate) mod core;
 pub(crate) mod counted;
-pub mod discover;
-pub mod io;
+pub(crate) mod discover;
+pub(crate) mod io;
 pub(crate) mod open_files;
 pub(crate) mod owners;
 pub(crate) mod stream;

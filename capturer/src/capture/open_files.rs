@@ -137,11 +137,6 @@ impl OpenFiles {
         let patience = self.line.front().map(|(_, since)| (since + PATIENCE_MS).max(self.beyond_at_ms));
         self.close_due_ms().into_iter().chain(patience).min()
     }
-
-    /// Files that are open or being opened.
-    pub fn open(&self) -> usize {
-        self.open
-    }
 }
 
 #[cfg(test)]
@@ -164,14 +159,14 @@ mod tests {
     #[test]
     fn those_quiet_longest_are_closed_down_to_the_bound() {
         let mut files = with_quiet(2, 0, 4);
-        assert_eq!((files.open(), files.due_ms()), (4, Some(1 + QUIET_MS)));
+        assert_eq!((files.open, files.due_ms()), (4, Some(1 + QUIET_MS)));
         assert_eq!(files.next_quiet(QUIET_MS), None, "it may be written to every second");
         let mut closed = Vec::new();
         while let Some(id) = files.next_quiet(60_000) {
             files.note(id, 0, false, false, 60_000);
             closed.push(id);
         }
-        assert_eq!((closed, files.open(), files.due_ms()), (IDS[..2].to_vec(), 2, None));
+        assert_eq!((closed, files.open, files.due_ms()), (IDS[..2].to_vec(), 2, None));
     }
 
     #[test]

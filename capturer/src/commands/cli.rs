@@ -1,5 +1,5 @@
 //! The command line: what may be asked for, and those commands that only look at the config. Commands that run
-//! something are carried out by main.rs.
+//! something are carried out by program.rs.
 //!
 //! Exit codes are those of sysexits(3), so that a service manager can tell a bad config from a missing Engine.
 

@@ -3,12 +3,13 @@
 
 pub(crate) mod agent_client;
 pub(crate) mod ask;
-pub mod cli;
-pub mod dead_letters;
-pub mod doctor;
-pub mod online;
-pub mod positions;
-pub mod quickstart;
-pub mod tap;
-pub mod top;
-pub mod try_out;
+pub(crate) mod cli;
+pub(crate) mod dead_letters;
+pub(crate) mod doctor;
+pub(crate) mod online;
+pub(crate) mod positions;
+pub(crate) mod program;
+pub(crate) mod quickstart;
+pub(crate) mod tap;
+pub(crate) mod top;
+pub(crate) mod try_out;

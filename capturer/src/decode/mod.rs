@@ -16,18 +16,18 @@ pub(crate) mod binary;
 pub(crate) mod cri;
 pub(crate) mod damage;
 #[cfg(feature = "fuzz")]
-pub mod fuzz;
+pub(crate) mod fuzz;
 pub(crate) mod inotify;
 pub(crate) mod json_line;
 pub(crate) mod line;
 mod lines;
 pub(crate) mod multiline;
-pub mod stdcopy;
+pub(crate) mod stdcopy;
 pub(crate) mod text;
-pub mod timestamp;
+pub(crate) mod timestamp;
 pub(crate) mod tty;
 pub(crate) mod utf8;
-pub mod work;
+pub(crate) mod work;
 
 use std::ops::Range;
 

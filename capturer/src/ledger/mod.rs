@@ -22,8 +22,8 @@
 //!
 //! Not here: where the live descriptors come from (probe/), and what is a leak (leaks.rs).
 
-pub mod claims;
-pub mod leaks;
+pub(crate) mod claims;
+pub(crate) mod leaks;
 pub(crate) mod owner;
 pub(crate) mod table;
 

@@ -18,7 +18,7 @@ mod access;
 mod ansi;
 mod dedup;
 #[cfg(feature = "fuzz")]
-pub mod fuzz;
+pub(crate) mod fuzz;
 mod labels;
 mod line;
 mod lines;

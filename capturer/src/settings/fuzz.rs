@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::file::{Outside, Override, parse};
+use super::problem::Place;
 use super::units;
-use super::{ConfigError, FileTemplate, Place, summary};
+use super::{ConfigError, FileTemplate, summary};
 use crate::limits;
 
 /// Stands for whatever `${…}` brings in. Like no other text, and no valid value for most keys.

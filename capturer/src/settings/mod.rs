@@ -11,10 +11,10 @@ mod defaults;
 pub(crate) mod file;
 mod file_template;
 #[cfg(feature = "fuzz")]
-pub mod fuzz;
+pub(crate) mod fuzz;
 mod loki;
 pub(crate) mod path_pattern;
-pub mod pipeline;
+pub(crate) mod pipeline;
 mod problem;
 mod reader;
 mod reload;
@@ -32,7 +32,7 @@ pub use loki::{
 };
 pub use path_pattern::PathPattern;
 pub use pipeline::Pipeline;
-pub use problem::{ConfigError, Place, Problem};
+pub use problem::ConfigError;
 pub use reload::Objection;
 pub use template::LabelTemplate;
 

@@ -4,13 +4,13 @@
 //! stream and none per read. A connection is in the set while it is opened, read or closed, and rests in a table
 //! between.
 
-pub mod checkpoint;
+pub(crate) mod checkpoint;
 mod connections;
 pub(crate) mod descriptors;
-pub mod files;
+pub(crate) mod files;
 pub(crate) mod http;
-pub mod privilege;
-pub mod ring;
+pub(crate) mod privilege;
+pub(crate) mod ring;
 pub(crate) mod watches;
 mod watching;
 mod winding_up;

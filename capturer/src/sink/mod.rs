@@ -15,11 +15,11 @@ pub(crate) mod apart;
 pub(crate) mod dead_letters;
 pub(crate) mod file_name;
 #[cfg(feature = "fuzz")]
-pub mod fuzz;
+pub(crate) mod fuzz;
 mod held;
 mod label_value;
-pub mod local_file;
-pub mod loki;
+pub(crate) mod local_file;
+pub(crate) mod loki;
 pub(crate) mod ndjson;
 mod outbox;
 mod plain;

@@ -3,8 +3,8 @@
 
 pub(crate) mod admin;
 pub(crate) mod losses;
-pub mod metrics;
-pub mod own_log;
+pub(crate) mod metrics;
+pub(crate) mod own_log;
 pub(crate) mod reload_requests;
-pub mod status;
+pub(crate) mod status;
 pub(crate) mod taps;

@@ -6,4 +6,4 @@ pub(crate) mod label_values;
 pub(crate) mod level;
 pub(crate) mod path_text;
 pub(crate) mod percent;
-pub mod terminal;
+pub(crate) mod terminal;

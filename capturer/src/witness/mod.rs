@@ -12,7 +12,7 @@
 
 mod dockerd;
 mod facts;
-pub mod probe;
+pub(crate) mod probe;
 
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;

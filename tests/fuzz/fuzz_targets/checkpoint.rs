@@ -2,4 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| capturer::capture::checkpoint::fuzz::check(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| capturer::fuzz::check("checkpoint", bytes));

@@ -2,4 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| capturer::decode::fuzz::text::check(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| capturer::fuzz::check("text", bytes));

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use capturer::capture::core::Capture;
-use capturer::capture::io::{Action, BodyOutcome, Event};
-use capturer::telemetry::metrics::Metrics;
+use capturer::testing::{Action, BodyOutcome, Capture, Event, Metrics};
 
 use super::engine::Health;
 use super::faults::Faults;

@@ -5,9 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use capturer::capture::io::{FoundFile, FoundPath};
-use capturer::limits::HEAD_BYTES;
-use capturer::model::cursor::FileId;
+use capturer::testing::limits::HEAD_BYTES;
+use capturer::testing::{FileId, FoundFile, FoundPath};
 
 use crate::checker::LineId;
 

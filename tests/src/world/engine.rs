@@ -8,10 +8,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use capturer::capture::io::{BodyOutcome, ConnId, Event, HttpAnswer, RequestError, RequestId};
-use capturer::decode::{stdcopy, timestamp};
-use capturer::limits::{API_GATHER_BYTES, PIECE_BYTES};
-use capturer::model::docker;
+use capturer::testing::limits::{API_GATHER_BYTES, PIECE_BYTES};
+use capturer::testing::{
+    BodyOutcome, ConnId, Event, HttpAnswer, RequestError, RequestId, docker, stdcopy, timestamp,
+};
 use serde_json::json;
 
 use super::{Happening, World};

@@ -4,8 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use capturer::capture::io::{Event, LaneId};
-use capturer::model::record::StreamId;
+use capturer::testing::{Event, LaneId, StreamId};
 
 use super::{Happening, World};
 

@@ -27,16 +27,11 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use capturer::capture::checkpoint;
-use capturer::capture::checkpoint::Checkpoint;
-use capturer::capture::core::Capture;
-use capturer::capture::core::outlets::SinkFacts;
-use capturer::capture::io::Event;
-use capturer::model::clock::Now;
-use capturer::model::record::StreamId;
-use capturer::settings::pipeline::{Multiline, MultilineRule, Over, Pattern, RateLimit, Step};
-use capturer::settings::{FileFormat, FileSet, PathPattern, Pipeline, ReadFrom, Settings};
-use capturer::telemetry::metrics::Metrics;
+use capturer::testing::checkpoint::Checkpoint;
+use capturer::testing::{
+    Capture, Event, FileFormat, FileSet, Metrics, Multiline, MultilineRule, Now, Over, PathPattern, Pattern,
+    Pipeline, RateLimit, ReadFrom, Settings, SinkFacts, Step, StreamId, checkpoint,
+};
 
 use crate::checker::{Checker, Flow, LineId, Snapshot};
 use crate::rand::Rand;

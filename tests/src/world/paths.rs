@@ -4,9 +4,7 @@
 //! Not simulated: a file that is truncated and has grown past its old length before anybody looked. No reader can tell
 //! that from growth, so after a truncation the writer pauses.
 
-use capturer::model::cursor::Cursor;
-use capturer::model::record::StreamKey;
-use capturer::settings::FileFormat;
+use capturer::testing::{Cursor, FileFormat, StreamKey};
 
 use super::disk::Node;
 use super::shell::Change;

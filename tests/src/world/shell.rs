@@ -5,13 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use capturer::capture::checkpoint::Checkpoint;
-use capturer::capture::core::Capture;
-use capturer::capture::io::{Action, BodyOutcome, Event, FileError, FileNo, FoundFile, LaneId, OpenedFile};
-use capturer::model::cursor::{FileId, TailPrint};
-use capturer::model::delivery::FromSink;
-use capturer::model::record::{StreamId, StreamKey};
-use capturer::telemetry::metrics::{LossReason, Metrics};
+use capturer::testing::checkpoint::Checkpoint;
+use capturer::testing::{
+    Action, BodyOutcome, Capture, Event, FileError, FileId, FileNo, FoundFile, FromSink, LaneId, LossReason,
+    Metrics, OpenedFile, StreamId, StreamKey, TailPrint,
+};
 
 use super::disk::Node;
 use super::engine::Conn;

@@ -4,11 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use capturer::capture::checkpoint::Checkpoint;
-use capturer::capture::io::Event;
-use capturer::model::cursor::FileId;
-use capturer::model::delivery::FromSink;
-use capturer::model::record::{Ack, Batch, OutputMark, SinkId, Source, StreamId};
+use capturer::testing::checkpoint::Checkpoint;
+use capturer::testing::{Ack, Batch, Event, FileId, FromSink, OutputMark, SinkId, Source, StreamId};
 
 use super::{Happening, World};
 use crate::checker::LineId;

@@ -3,10 +3,8 @@
 
 use std::collections::VecDeque;
 
-use capturer::capture::io::FoundPath;
-use capturer::decode::timestamp;
-use capturer::limits::PIECE_BYTES;
-use capturer::model::record::StreamKey;
+use capturer::testing::limits::PIECE_BYTES;
+use capturer::testing::{FoundPath, StreamKey, timestamp};
 
 use super::disk::{Disk, Node};
 use super::engine::Printed;

@@ -59,7 +59,9 @@ pub fn figures(sources: &[Source]) -> Figures {
         if format!("/{path}").contains("/stream/") && !is_test_file(path) {
             figures.stream_bools += bools(&source.code);
         }
-        if ["main.rs", "lib.rs", "fuzz.rs"].contains(&path) || path.starts_with("bin/") || is_test_file(path)
+        if ["main.rs", "lib.rs", "fuzz.rs", "testing.rs"].contains(&path)
+            || path.starts_with("bin/")
+            || is_test_file(path)
         {
             continue;
         }

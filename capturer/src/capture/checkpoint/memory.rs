@@ -278,7 +278,7 @@ impl Table {
     }
 
     /// What to save.
-    pub fn to_save(&mut self) -> Logs {
+    pub fn take_unsaved(&mut self) -> Logs {
         absorb(&mut self.saving, std::mem::take(&mut self.changed));
         self.saving.clone()
     }
@@ -429,7 +429,7 @@ mod tests {
             table.of(&sinks, true).place_of(id).map(|place| (place.offset, place.skip)),
             Some((100, [0; 2]))
         );
-        assert_eq!(table.to_save()[&log].sinks["file"].files.len(), 1);
+        assert_eq!(table.take_unsaved()[&log].sinks["file"].files.len(), 1);
     }
 
     #[test]
@@ -437,11 +437,11 @@ mod tests {
         let (mut table, log) = (Table::default(), StreamKey::file("/a.log"));
         table.set_bounds(Remember::default());
         table.note(&log, "file", place(1, 5));
-        assert_eq!(table.to_save()[&log].sinks["file"].files.len(), 1);
+        assert_eq!(table.take_unsaved()[&log].sinks["file"].files.len(), 1);
         table.leave(&log, "file", 0, Cursor::Api(Default::default()));
-        assert_eq!(table.to_save()[&log].sinks["file"].files.len(), 1);
+        assert_eq!(table.take_unsaved()[&log].sinks["file"].files.len(), 1);
         table.on_saved();
-        assert!(table.to_save().is_empty());
+        assert!(table.take_unsaved().is_empty());
         assert!(table.left(&log, &names(&["file"])).is_some());
     }
 

@@ -31,11 +31,11 @@
 
 pub(crate) mod changes;
 #[cfg(feature = "fuzz")]
-pub mod fuzz;
+pub(crate) mod fuzz;
 pub(crate) mod journal;
 mod lines;
-pub mod memory;
-pub mod tracker;
+pub(crate) mod memory;
+pub(crate) mod tracker;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -48,7 +48,6 @@ use crate::model::record::{OutputMark, StreamKey};
 use crate::settings::Remember;
 
 pub use changes::Gone;
-pub use tracker::{Resume, Tracker};
 
 const MAGIC: &str = "capturer-checkpoint";
 const VERSION: u32 = 2;

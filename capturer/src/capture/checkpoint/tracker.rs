@@ -11,10 +11,9 @@
 //! other batches.
 //!
 //! After a restart reading begins at the lowest rank. A sink of a higher rank is *ahead*: it has the records up to
-//! its own cursor already. [`Resume::ahead`] names those sinks and cursors, lowest first. The reader may hold their
-//! batches back until it stands exactly there and then say [`Tracker::join`]; if instead it sends them everything,
-//! their first acknowledgement joins them, and what lay between is delivered to them twice. Either way nothing is
-//! lost: a sink ahead never counts as behind one that is not.
+//! its own cursor already. [`Resume::ahead`] names those sinks and cursors, lowest first. It is sent everything all the
+//! same; its first acknowledgement joins it, and what lay between reaches it twice. Nothing is lost: a sink that is ahead
+//! never counts as behind one that is not.
 //!
 //! Sinks that are read for at paces of their own ([`crate::model::record::Outlet`]) do not share batches; each goes on at its
 //! own cursor ([`Tracker::resume_for`]), and their order among each other means nothing.
@@ -256,16 +255,6 @@ impl Tracker {
         let mark = known.map(|output| output.mark.clone()).or(mark);
         self.set_output(stream, sink, mark);
         self.touch(stream);
-    }
-
-    /// The reader is exactly at the cursor of a sink that was ahead; from batch `next_seq` on that sink gets everything.
-    pub fn join(&mut self, stream: &StreamKey, sink: &str, next_seq: u64) {
-        if let Some(position) = self.position(stream, sink)
-            && matches!(position.order, Order::Ahead(_))
-        {
-            position.order = Order::Joined(next_seq.saturating_sub(1));
-            self.touch(stream);
-        }
     }
 
     /// A sink has everything up to and including batch `seq` of the stream. Batches of a stream are numbered from 1

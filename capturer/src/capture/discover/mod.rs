@@ -14,7 +14,7 @@ mod absence;
 mod answers;
 mod events;
 #[cfg(feature = "fuzz")]
-pub mod fuzz;
+pub(crate) mod fuzz;
 mod glimpses;
 mod names;
 mod own;
@@ -204,11 +204,6 @@ impl Discovery {
         self.ask_inspects(cx);
     }
 
-    /// Whether the container exists and is captured.
-    pub fn knows(&self, id: &str) -> bool {
-        self.known.contains(id)
-    }
-
     /// Inspects a container again if it is captured.
     pub fn inspect_if_known(&mut self, id: String, cx: &mut Context<'_>) {
         if self.known.contains(&id) {
@@ -271,11 +266,6 @@ impl Discovery {
     /// Whether no request and no connection of discovery is under way.
     pub fn is_at_rest(&self) -> bool {
         matches!(self.events, EventsPhase::Stopped | EventsPhase::Waiting(_))
-    }
-
-    /// Requests not yet answered.
-    pub fn requests_open(&self) -> usize {
-        self.questions.len()
     }
 
     /// Why containers can't be found, in a sentence; `None` if they can.

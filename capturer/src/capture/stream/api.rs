@@ -16,7 +16,7 @@
 //! widened.
 
 mod lines;
-pub mod pace;
+pub(crate) mod pace;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -4,15 +4,15 @@
 //! changes of state and batches; the two kinds of source are [`file::FileSource`] (a chain of files, [`chain`]) and
 //! [`api::ApiSource`] (the Engine's log endpoint). Nothing here waits, reads a clock or touches the kernel.
 
-pub mod api;
-pub mod chain;
+pub(crate) mod api;
+pub(crate) mod chain;
 mod delivered;
-pub mod file;
+pub(crate) mod file;
 mod groups;
-pub mod hold;
+pub(crate) mod hold;
 mod rate_limiter;
 mod seen;
-pub mod state;
+pub(crate) mod state;
 mod tally;
 mod words;
 

@@ -15,24 +15,6 @@ use crate::settings::{ReadFrom, advice};
 use crate::shell::privilege;
 use crate::witness::probe::Tier;
 
-/// Every check, in the order of the lines: names that scripts may build on.
-pub const CHECKS: [&str; 15] = [
-    "config",
-    "kernel",
-    "io_uring",
-    "data_dir",
-    "local_file",
-    "admin",
-    "docker",
-    "logs",
-    "capabilities",
-    "btf",
-    "lockdown",
-    "witness",
-    "files",
-    "locked_memory",
-    "inotify",
-];
 /// Less than this for positions and output is soon nothing.
 const FREE_BYTES_MIN: u64 = 100 << 20;
 /// The ring with its queues, and the witness's maps on the oldest kernels.
@@ -54,7 +36,7 @@ pub enum CheckStatus {
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckLine {
-    /// One of [`CHECKS`].
+    /// Its name, on which scripts may build: judge_tests.rs has the list.
     pub check: &'static str,
     /// How it stands.
     pub status: CheckStatus,

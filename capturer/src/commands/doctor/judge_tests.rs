@@ -4,6 +4,25 @@ use std::path::PathBuf;
 
 use super::*;
 
+/// Every check, in the order of the lines: names that scripts may build on.
+const CHECKS: [&str; 15] = [
+    "config",
+    "kernel",
+    "io_uring",
+    "data_dir",
+    "local_file",
+    "admin",
+    "docker",
+    "logs",
+    "capabilities",
+    "btf",
+    "lockdown",
+    "witness",
+    "files",
+    "locked_memory",
+    "inotify",
+];
+
 /// A machine on which nothing is amiss.
 fn well() -> Facts {
     let there = || DirectoryState::There { writable: true, free_bytes: 5 << 30, may_hang: None };

@@ -12,8 +12,6 @@ mod show;
 
 use std::io::{IsTerminal as _, Write};
 
-pub use judge::CHECKS;
-
 use crate::commands::cli::{DoctorArgs, Exit};
 
 /// Looks, prints a line for each check, and answers how `run` would end.

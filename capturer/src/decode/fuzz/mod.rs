@@ -1,9 +1,9 @@
 //! Fuzz entries of the decoders: see [`crate::fuzz`] for the properties, by whose numbers comments here call them.
 
-pub mod assemble;
-pub mod cri;
-pub mod json_line;
-pub mod text;
+pub(crate) mod assemble;
+pub(crate) mod cri;
+pub(crate) mod json_line;
+pub(crate) mod text;
 pub(crate) mod work;
 
 use crate::decode::damage::HOLE_BYTES_MIN;

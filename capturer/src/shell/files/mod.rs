@@ -14,7 +14,7 @@
 //! Not here: reads of local files (ring/), and what a listing means (stream/chain.rs).
 
 mod lane;
-pub mod listing;
+pub(crate) mod listing;
 mod listings;
 mod look;
 mod messages;

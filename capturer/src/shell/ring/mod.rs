@@ -19,8 +19,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 pub use file_read::file_read;
-pub use outcome::{ReadError, ReadOutcome, TimerState};
-pub use startup::{RingUnavailable, check, start};
+pub use outcome::ReadOutcome;
+pub use startup::{check, start};
 pub use timed_read::{timed_read, timed_receive, timed_send};
 
 thread_local! {

@@ -227,7 +227,7 @@ mod tests {
             let (socket, peer) = sockets();
             drop(peer);
             let (outcome, _) = timed_send(&socket, b"x".to_vec(), Duration::from_secs(1)).await;
-            assert_eq!(outcome, ReadOutcome::Failed(super::super::ReadError(32)));
+            assert_eq!(outcome, ReadOutcome::Failed(super::super::outcome::ReadError(32)));
         });
     }
 }

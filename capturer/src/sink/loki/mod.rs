@@ -11,15 +11,15 @@
 
 pub(crate) mod answer;
 mod backoff;
-pub mod body;
+pub(crate) mod body;
 pub(crate) mod by_hand;
 pub(crate) mod client;
 pub(crate) mod delivery;
-pub mod encode;
+pub(crate) mod encode;
 mod label_set;
 mod nouns;
-pub mod parcel;
-pub mod push;
+pub(crate) mod parcel;
+pub(crate) mod push;
 mod pusher;
 mod refusals;
 mod report;

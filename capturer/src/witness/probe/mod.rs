@@ -17,9 +17,9 @@ mod btf;
 pub(crate) mod heap;
 mod load;
 pub(crate) mod procfs_tier;
-pub mod self_test;
+pub(crate) mod self_test;
 mod syscalls;
-pub mod ways;
+pub(crate) mod ways;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -60,7 +60,7 @@ impl Tracker {
     }
 
     /// What to save now: everything, or what changed.
-    pub fn to_checkpoint(&mut self) -> Checkpoint {
+    pub fn next_checkpoint(&mut self) -> Checkpoint {
         self.saves += 1;
         let is_small = self.streams.len() < self.changes_from;
         let is_long = self.since_whole > CHANGES_KEPT_MIN.max(2 * self.streams.len());
@@ -76,7 +76,7 @@ impl Tracker {
         };
         (checkpoint.seq, checkpoint.remember) = (self.saves, self.memory.bounds());
         checkpoint.saved_s = self.memory.now_s();
-        checkpoint.memory = self.memory.to_save();
+        checkpoint.memory = self.memory.take_unsaved();
         checkpoint
     }
 

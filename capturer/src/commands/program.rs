@@ -1,0 +1,69 @@
+//! The program: arguments → settings → agent → exit code.
+
+use std::io::{stderr, stdout};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::agent::{Agent, Reloading};
+use crate::commands::cli;
+use crate::commands::cli::{Command, ConfigArgs, Exit};
+use crate::commands::{dead_letters, doctor, online, positions, quickstart, tap, top, try_out};
+use crate::shell::files::listing;
+use crate::shell::privilege;
+use crate::telemetry::own_log;
+use crate::text::terminal::Printable;
+
+/// What `capturer` and `capturer-with-faults` run.
+pub fn main() -> ExitCode {
+    let cli = match cli::parse(std::env::args_os(), &mut stdout(), &mut stderr()) {
+        Ok(cli) => cli,
+        Err(exit) => return exit.into(),
+    };
+    // Names in their output are chosen by others. Completions are ours; `tap` and `top` see to it themselves.
+    let (mut out, mut err) = (Printable(stdout()), Printable(stderr()));
+    match cli.command {
+        Command::Run(arguments) => run(&arguments),
+        Command::Check(arguments) => {
+            cli::check(&arguments, online::unusable_files, listing::show, online::check, &mut out, &mut err)
+        }
+        Command::Doctor(arguments) => doctor::run(&arguments, &mut out),
+        Command::Quickstart(arguments) => quickstart::run(&arguments),
+        Command::Tap(arguments) => tap::run(&arguments, &mut err),
+        Command::Top(arguments) => top::run(&arguments, &mut err),
+        Command::Positions(arguments) => positions::show(&arguments, &mut out, &mut err),
+        Command::DeadLetters(command) => dead_letters::run(&command, &mut out, &mut err),
+        Command::Try(arguments) => try_out::run(&arguments, &mut out, &mut err),
+        Command::Completion { shell } => cli::completion(shell, &mut stdout()),
+    }
+    .into()
+}
+
+fn run(arguments: &ConfigArgs) -> Exit {
+    let (settings, origin) = match cli::load(arguments) {
+        Ok(loaded) => loaded,
+        Err(error) => return cli::refuse(&error, &mut Printable(stderr())),
+    };
+    let (log, levels) = match own_log::init(&settings.log, privilege::renounce_in_log) {
+        Ok(log) => log,
+        Err(error) => return cli::fail(&error),
+    };
+    log.end_process_on_panic();
+    // Where the log is filtered by module, this is of the whole program.
+    tracing::info!(target: "capturer", config = origin, version = env!("CARGO_PKG_VERSION"), "capturer starts");
+    let arguments = arguments.clone();
+    let reloading = Reloading {
+        load: Arc::new(move |running, object| cli::load_again(&arguments, running, object)),
+        set_level: Box::new(move |level| levels.set(level)),
+    };
+    let result = Agent::build(settings, Some(reloading)).and_then(Agent::run);
+    log.flush(Duration::from_secs(1));
+    match result {
+        Ok(left) if left.is_empty() => Exit::Ok,
+        Ok(left) => cli::fail(&anyhow::anyhow!(
+            "stopped without waiting for {}; positions are saved as far as was delivered, the next start goes on from there",
+            left.join(", ")
+        )),
+        Err(error) => cli::fail(&error),
+    }
+}

@@ -1,0 +1,70 @@
+//! What the tests' package may use of the agent's inside. The rest is private, so the compiler names what nobody uses.
+
+pub use crate::capture::core::Capture;
+pub use crate::capture::core::outlets::SinkFacts;
+pub use crate::capture::io::{
+    Action, BodyOutcome, ConnId, Event, FileError, FileNo, FoundFile, FoundPath, HttpAnswer, LaneId,
+    OpenedFile, RequestError, RequestId,
+};
+pub use crate::ledger::Owner;
+pub use crate::ledger::claims::{Claimed, Claims};
+pub use crate::ledger::leaks::Fault;
+pub use crate::model::clock::Now;
+pub use crate::model::cursor::{Cursor, FileId, TailPrint};
+pub use crate::model::delivery::FromSink;
+pub use crate::model::fields::{Changes, Extra, Failed, Labels, Value};
+pub use crate::model::record::{
+    Ack, Batch, ContainerMeta, MessageForm, OutputMark, Place, Record, SinkId, Source, StdType, StreamId,
+    StreamKey,
+};
+pub use crate::settings::pipeline::{Multiline, MultilineRule, Over, Pattern, RateLimit, Step};
+pub use crate::settings::{FileFormat, FileSet, Loki, LokiFormat, PathPattern, Pipeline, ReadFrom, Settings};
+pub use crate::shell::Shell;
+pub use crate::shell::files::{Files, FilesAnswer};
+pub use crate::sink::loki::encode::{Gathered, SourceHead, encode};
+pub use crate::sink::loki::parcel::Parcel;
+pub use crate::sink::loki::push::{
+    EntryAdapter, PushRequest, StreamAdapter, Timestamp, label_text, read_label_text,
+};
+pub use crate::telemetry::metrics::{CATALOG, Entry, Kind, LossReason, Metrics, PREFIX, closed_sets};
+pub use crate::telemetry::status::Status;
+pub use crate::witness::probe::self_test::WayOutcome;
+pub use crate::witness::probe::ways::{RELEASING, Workbench};
+pub use crate::witness::probe::{FOLLOWED_MAX, Object, Options, Probe, Reading, Tier};
+pub use crate::witness::{Doing, Witness};
+
+pub mod body {
+    pub use crate::sink::loki::body::pack;
+}
+
+pub mod checkpoint {
+    pub use crate::capture::checkpoint::{Checkpoint, decode, encode};
+}
+
+pub mod docker {
+    pub use crate::model::docker::{EVENTS, LIST, PING};
+}
+
+pub mod limits {
+    pub use crate::limits::{
+        API_GATHER_BYTES, API_STREAMS_CEILING, FILE_READS_MAX, HEAD_BYTES, PIECE_BYTES, RECORD_BYTES_MAX,
+        SINK_BATCHES_MAX, STREAM_BATCHES_MAX,
+    };
+}
+
+pub mod ring {
+    pub use crate::shell::ring::start;
+}
+
+pub mod stdcopy {
+    pub use crate::decode::stdcopy::encode;
+}
+
+pub mod timestamp {
+    pub use crate::decode::timestamp::{format, parse};
+}
+
+#[cfg(feature = "fuzz")]
+pub mod work {
+    pub use crate::decode::work::of;
+}
