@@ -1,18 +1,18 @@
-//! Outputs on file systems that may hang. Nothing in the kernel ends a call that hangs there, so each such file system has a
-//! thread and a sink of its own, a *lane*; what hangs on it makes wait only what goes there.
+//! Outputs on file systems that may hang. The kernel does not end a call that hangs there. So each such file system gets a
+//! thread and a sink of its own, a *lane*: when it hangs, only what goes there waits.
 //!
 //! ```text
 //! inbox ─▶ the sink's thread ─┬─ output on a local disk: done here
 //!                             └─ output on a mount that may hang ─▶ its lane (runtime.rs once more) ─▶ answers
 //! ```
-//! A stream's messages go to one lane, in order, and a stream changes over when nothing of it is out on the old one. So
-//! answers keep their order within a stream and within an output.
+//! A stream's messages go to one lane, in order. It moves to another lane once the old one has answered all of them. So
+//! answers stay in order, within a stream and within an output.
 //!
-//! A lane whose step takes longer than [`LANE_PATIENCE`] hangs. What is out there is told as held, as for an output that
-//! takes nothing, and named with its cure; a Stop does not wait for it. What the step did nobody knows before it returns, and
-//! nothing else touches the output until then: its answer comes late, and all goes on in order.
+//! A lane hangs when a step takes longer than [`LANE_PATIENCE`]. Capture is told that what was sent there is held, as for any
+//! output that takes nothing; health names the file system and the cure; a Stop does not wait. Until the step returns, nobody
+//! knows what it did, so nothing else touches the output. Then its answer comes late, and all goes on in order.
 //!
-//! Bounds: a thread for each such file system, at most [`LANES_MAX`], and what is out there is bounded by who sends (runtime.rs).
+//! Bounds: one thread per such file system, at most [`LANES_MAX`]. Whoever sends bounds what is on its way (runtime.rs).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -29,19 +29,19 @@ use crate::model::delivery::{FromSink, ToSink};
 use crate::model::record::{SinkId, Source, StreamId};
 use crate::telemetry::status::Beat;
 
-/// A step that takes longer is believed to hang. The files of sources have as long.
+/// A step that takes longer counts as hung. The threads that read sources use the same time.
 const LANE_PATIENCE: Duration = Duration::from_secs(3);
-/// So often lanes are looked at while something is out there.
+/// How often lanes are checked while something is on its way.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// So often it is looked whether a stream may change over, and whether lanes have ended.
+/// How often to check whether a stream may move, and whether lanes have ended.
 const WAIT_EVERY: Duration = Duration::from_millis(20);
 
 /// A file system that may hang.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// Tells it from others.
+    /// Identifies it.
     pub id: u64,
-    /// For people: `/srv/out (nfs4)`.
+    /// As people see it: `/srv/out (nfs4)`.
     pub what: String,
     /// What to do when it hangs.
     pub cure: String,
@@ -49,11 +49,11 @@ pub struct Place {
 
 /// Which outputs are on which file system, and how a sink for one is opened.
 pub struct Apart {
-    /// Outputs are beneath it; for people.
+    /// The directory that outputs are in, for messages.
     pub directory: PathBuf,
-    /// Of an output; `None` = it is on a local disk.
+    /// The file system that an output is on; `None` = a local disk.
     pub place_of: PlaceOf,
-    /// Opens a sink for a place. It is called on the thread of that, for it may hang.
+    /// Opens a sink for a place. Called on the lane's thread, because it may hang.
     pub open: OpenAt,
 }
 
@@ -68,10 +68,10 @@ pub(super) type Report = Arc<dyn Fn(FromSink) + Send + Sync>;
 pub(super) struct Shared {
     pub(super) beat: Arc<Beat>,
     out: Mutex<Out>,
-    /// A word of a saved checkpoint is under way.
+    /// It was told of a saved checkpoint and has not handled that yet.
     pub(super) saved_told: AtomicBool,
     pub(super) ended: AtomicBool,
-    /// No other attempt to open it is made.
+    /// Stop trying to open it.
     pub(super) gives_up: AtomicBool,
 }
 
@@ -86,16 +86,16 @@ struct Out {
 #[derive(Default)]
 struct Waiting {
     output: Arc<str>,
-    /// Oldest first. Those that capture was told of as held are the first of them.
+    /// Oldest first. Those that were reported as held come first.
     jobs: VecDeque<Job>,
-    /// Of so many the lane itself said that their output takes nothing.
+    /// For how many the lane itself reported that their output takes nothing.
     held_there: usize,
     /// Capture was told that it waits.
     is_told: bool,
 }
 
 struct Job {
-    /// 0 = it is no batch.
+    /// 0 for anything but a batch.
     bytes: u64,
     is_told: bool,
 }
@@ -110,11 +110,11 @@ impl Shared {
         self.out().trouble = trouble;
     }
 
-    /// What the lane has to tell goes to capture, in step with what the sink's thread tells of it.
+    /// Passes on to capture what the lane reports. The lock keeps that in step with what the sink's thread reports of it.
     pub(super) fn tell(&self, from: FromSink, report: &Report) {
         let mut out = self.out();
         match from {
-            // One of several threads of the sink.
+            // Only one of the sink's threads has stopped.
             FromSink::Stopped(_) => {}
             FromSink::Held { sink, stream, bytes, cause } => {
                 let mut fresh = true;
@@ -154,7 +154,7 @@ impl Out {
         }
     }
 
-    /// All that is out waits for a file system that hangs.
+    /// Reports all that is on its way as held: its file system hangs.
     fn hold_all(&mut self, sink: SinkId, directory: &std::path::Path, cause: &str, report: &Report) {
         for (&stream, waiting) in &mut self.streams {
             let output = directory.join(&*waiting.output).display().to_string();
@@ -171,18 +171,18 @@ impl Out {
     }
 }
 
-/// A lane as the sink's thread has it.
+/// The sink's thread's end of a lane.
 struct Lane {
     place: Place,
     sender: Sender<ToSink>,
     thread: JoinHandle<()>,
     shared: Arc<Shared>,
-    /// What it hangs in was said.
+    /// It was reported as hung.
     is_stuck: bool,
 }
 
 impl Lane {
-    /// Why it does not answer, without how long.
+    /// Why it does not answer. For how long is added where that is shown.
     fn stuck(&self) -> Option<String> {
         let Place { what, cure, .. } = &self.place;
         if let Some(trouble) = &self.shared.out().trouble {
@@ -211,12 +211,12 @@ impl Lane {
             }
             waiting.jobs.push_back(Job { bytes, is_told: false });
         }
-        // It ends with this sender, or once it was told to.
+        // Fails only after the lane has ended: it was told to.
         let _ = self.sender.send(message);
     }
 }
 
-/// What is to be said of lanes that hang.
+/// What changed with a lane that hangs, or still holds.
 pub(super) struct News {
     /// The lane.
     pub(super) id: u64,
@@ -224,11 +224,11 @@ pub(super) struct News {
     pub(super) text: Option<String>,
     /// How many outputs wait.
     pub(super) outputs: usize,
-    /// It was not so before.
+    /// Whether that is new.
     pub(super) is_new: bool,
 }
 
-/// How a lane is started: its thread gets these.
+/// Starts the thread of a lane.
 pub(super) type Start<'a> =
     &'a mut dyn FnMut(&Place, Arc<Shared>) -> std::io::Result<(Sender<ToSink>, JoinHandle<()>)>;
 
@@ -238,9 +238,9 @@ pub(super) struct Lanes {
     apart: Apart,
     report: Report,
     lanes: BTreeMap<u64, Lane>,
-    /// Streams that are on a lane, and their outputs.
+    /// Streams that have a lane, with that and their output.
     homes: BTreeMap<StreamId, (u64, Arc<str>)>,
-    /// What waits until nothing of a stream is out where it was.
+    /// Messages of streams that move: they wait until the old place has answered all.
     moving: BTreeMap<StreamId, VecDeque<ToSink>>,
     look_at: Option<Instant>,
 }
@@ -258,7 +258,7 @@ impl Lanes {
         }
     }
 
-    /// Whether a message may not be for the sink's own thread. Where nothing is apart this is all that a batch costs.
+    /// Whether a message may be for a lane. Where there are no lanes, this check is all that a batch costs.
     pub(super) fn concerns(&self, message: &ToSink) -> bool {
         match message {
             ToSink::Attach(_) => true,
@@ -278,7 +278,7 @@ impl Lanes {
         Arc::clone(&self.apart.open)
     }
 
-    /// Sends a message on, or gives it back for the sink's own thread. `output` is where the stream goes from an Attach on,
+    /// Sends a message to its lane, or returns it to the sink's own thread. `output` is where an Attach makes the stream go,
     /// `is_held` whether something of the stream waits on the sink's own thread.
     pub(super) fn route(
         &mut self,
@@ -294,7 +294,7 @@ impl Lanes {
             ToSink::Detach(stream) | ToSink::Withdraw(stream) => *stream,
             ToSink::Saved(marks) => {
                 for lane in self.lanes.values() {
-                    // Each says all that those before it said: one that hangs gets no heap of them.
+                    // Each repeats all that those before it said, so a lane that hangs gets one and not a heap.
                     if !lane.shared.saved_told.swap(true, Ordering::Relaxed) {
                         lane.send(ToSink::Saved(Arc::clone(marks)), None);
                     }
@@ -327,7 +327,7 @@ impl Lanes {
             if let Some(place) = place {
                 match self.ready(&place, beat, start) {
                     Ok(()) => drop(self.homes.insert(stream, (place.id, output))),
-                    // Without a thread of its own it is done here, as well as that goes.
+                    // Without a lane the sink's thread does it, and may hang with it.
                     Err(error) => tracing::warn!("{}: no thread for it: {error}", place.what),
                 }
             }
@@ -358,7 +358,7 @@ impl Lanes {
             return Ok(());
         }
         if self.lanes.len() >= LANES_MAX {
-            // Those of file systems that are no longer there end with their senders.
+            // Lanes that no stream uses end with their senders; one that is at work is kept.
             let homes: BTreeSet<u64> = self.homes.values().map(|(id, _)| *id).collect();
             self.lanes.retain(|id, lane| homes.contains(id) || !lane.shared.beat.age().is_zero());
         }
@@ -379,13 +379,13 @@ impl Lanes {
         Ok(())
     }
 
-    /// When lanes, or streams that change over, are to be looked at.
+    /// When to check lanes and moving streams next.
     pub(super) fn next_look(&self) -> Option<Instant> {
         let moves = (!self.moving.is_empty()).then(|| Instant::now() + WAIT_EVERY);
         self.look_at.into_iter().chain(moves).min()
     }
 
-    /// Messages of streams with nothing out where they were, in order.
+    /// Messages of streams that may move now, in order: the old place has answered all of theirs.
     pub(super) fn moved(&mut self, is_held: &dyn Fn(StreamId) -> bool) -> Vec<ToSink> {
         let (homes, lanes) = (&self.homes, &self.lanes);
         let is_out = |stream: StreamId| match homes.get(&stream).and_then(|(id, _)| lanes.get(id)) {
@@ -396,7 +396,7 @@ impl Lanes {
         free.iter().flat_map(|stream| self.moving.remove(stream).unwrap_or_default()).collect()
     }
 
-    /// Looks which lanes hang, tells capture what waits for them, and answers what else is to be said.
+    /// Checks which lanes hang, tells capture what waits for them, and returns what changed.
     pub(super) fn look(&mut self) -> Vec<News> {
         let Some(look_at) = self.look_at else { return Vec::new() };
         let now = Instant::now();
@@ -450,7 +450,7 @@ impl Lanes {
         }
     }
 
-    /// Waits until all lanes have ended, but for those that hang.
+    /// Waits until all lanes have ended, except those that hang.
     pub(super) fn wait(&self, give_up_at: Option<Instant>) {
         let is_at_work = |lane: &Lane| !lane.shared.ended.load(Ordering::Relaxed) && lane.stuck().is_none();
         while self.lanes.values().any(is_at_work) && give_up_at.is_none_or(|at| Instant::now() < at) {
@@ -458,7 +458,7 @@ impl Lanes {
         }
     }
 
-    /// Waits for those that hang as well: what they still write, nobody else may.
+    /// Waits for those that hang, too: they may still write, and until then nobody else may.
     pub(super) fn join(self) {
         for lane in self.lanes.into_values() {
             drop(lane.sender);

@@ -7,18 +7,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::Status;
 
-/// Who says it.
+/// Which thread reports, and about what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
-    /// The sink's own thread, of itself.
+    /// The sink's own thread, about itself.
     Own,
-    /// A lane, of itself.
+    /// A lane, about itself.
     Lane(u64),
-    /// The sink's own thread, of a lane that can't say anything.
+    /// The sink's own thread, about a lane that hangs and so can't report.
     Hung(u64),
 }
 
-/// See the module's head.
+/// What is wrong with one sink, by who reports it.
 pub(super) struct Troubles {
     component: String,
     sink: String,
@@ -44,11 +44,11 @@ impl Troubles {
     }
 
     fn parts(&self) -> MutexGuard<'_, BTreeMap<Part, (String, usize)>> {
-        // Whole values only are written.
+        // A panic leaves no value half written.
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is wrong with a part, and how many outputs take nothing for it; `None` = nothing any more.
+    /// Sets what is wrong with a part and how many of its outputs take nothing; `None` = nothing is wrong any more.
     pub(super) fn set(&self, part: Part, text: Option<String>, outputs: usize) {
         let mut parts = self.parts();
         match text {
@@ -58,7 +58,7 @@ impl Troubles {
         self.show(&parts, "works again");
     }
 
-    /// So many outputs of a part take nothing; what is wrong with it stays.
+    /// Sets how many outputs of a part take nothing, and leaves what is wrong with it.
     pub(super) fn set_outputs(&self, part: Part, outputs: usize) {
         let mut parts = self.parts();
         if let Some((_, of_part)) = parts.get_mut(&part) {
@@ -67,7 +67,7 @@ impl Troubles {
         self.count(&parts);
     }
 
-    /// Nothing is wrong with who says this.
+    /// The caller is healthy. Health says so unless another part is not.
     pub(super) fn say_well(&self, message: &str) {
         self.show(&self.parts(), message);
     }

@@ -1,4 +1,4 @@
-//! What discovery tells becomes streams: found, changed and gone containers. Not here: how they are found (discover/).
+//! Turns what discovery reports into streams: containers found, changed and gone. Not here: how they are found (discover/).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::model::record::{ContainerMeta, Source, StreamId, StreamKey};
 use crate::settings::{FileFormat, Pipeline, ReadFrom, Settings, StartAt, pipeline};
 use crate::telemetry::metrics::LossReason;
 
-/// What an inspect tells that goes into a source.
+/// What a source needs to know from an inspect.
 #[derive(Debug)]
 pub(super) struct ContainerFacts {
     pub(super) meta: ContainerMeta,
@@ -58,7 +58,7 @@ impl Capture {
                 for stream in self.ids_of(&key) {
                     self.with_stream(now, stream, |stream, cx| stream.leave("the config leaves it out", cx));
                 }
-                // It may be captured again, under another name: it goes on then.
+                // It may be captured again under another name, and then goes on from here.
                 self.deselected.insert(key);
             }
             discover::DiscoveryEvent::Missed(missed) => self.on_missed(now, &missed),
@@ -102,7 +102,8 @@ impl Capture {
         self.with_discovery(now, |discovery, cx, _| discovery.doubt(unlisted.into_iter(), cx));
     }
 
-    /// It was followed when the last run ended, and removed before this one saw it, with all that it printed meanwhile.
+    /// The container was followed when the last run ended, and was removed before this run saw it, with all that it had
+    /// printed since.
     fn note_removed_unseen(&mut self, now: Now, key: &StreamKey) {
         let source =
             format!("container {}", key.0.trim_start_matches("container:").get(..12).unwrap_or_default());
@@ -128,7 +129,7 @@ impl Capture {
         }
     }
 
-    /// A stream has ended whose container was selected again meanwhile: that needs another one.
+    /// A stream has ended. If its container was selected again meanwhile, it gets a new one.
     pub(super) fn take_up_again(&mut self, now: Now, key: &StreamKey) {
         let Some(id) = key.0.strip_prefix("container:").map(str::to_owned) else { return };
         if self.stopping.is_none() {
@@ -144,7 +145,7 @@ impl Capture {
         let key = StreamKey::container(&missed.id);
         let known = self.ids_of(&key);
         if !known.is_empty() {
-            // It was looked at before it ran. Whether its log was opened since shows when its stream ends.
+            // It was inspected before it ran. When its stream ends, we know whether its log was opened since.
             known.into_iter().for_each(|id| self.note_ran(now, id, false, Some(now.unix_ns), None));
             return;
         }
@@ -306,7 +307,7 @@ impl Capture {
     }
 }
 
-/// From its file, or over the API, and why; `None` = not at all.
+/// Whether to read from its file or over the API, and why; `None` = not at all.
 fn choose_kind(read_from: ReadFrom, inspect: &Inspect) -> Option<(bool, String)> {
     let driver = inspect.host_config.log_config.driver.as_str();
     let has_file = driver == "json-file" && !inspect.log_path.is_empty();
@@ -318,7 +319,7 @@ fn choose_kind(read_from: ReadFrom, inspect: &Inspect) -> Option<(bool, String)>
         // Never started: the log is made at its first start, which is an event.
         ReadFrom::File | ReadFrom::Auto if driver == "json-file" => None,
         ReadFrom::Auto => Some((false, format!("driver {driver} has no json-file"))),
-        // Said before: see `no_log.rs`.
+        // Reported before: see `no_log.rs`.
         ReadFrom::File => None,
     }
 }

@@ -1,5 +1,5 @@
-//! Gauges that are sums over all streams. A quiet stream adds nothing to any of them, so they are kept as streams change
-//! and cost what happened, however many files are followed.
+//! Gauges that are sums over all streams. They are updated as streams change, so they cost as much as what happens, however
+//! many files are followed: a quiet stream adds nothing.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::capture::stream::{Kind, State, Stream};
 use crate::model::clock::Now;
 use crate::model::record::StreamId;
 
-/// What is kept.
+/// The sums.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
     /// Streams with unread bytes, as far as known, or with batches that no sink has acknowledged.
@@ -20,7 +20,7 @@ pub(super) struct Sums {
     files: i64,
 }
 
-/// What of one stream is counted.
+/// What one stream adds to the sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Counted {
     follows: bool,
@@ -77,8 +77,8 @@ impl Sums {
 }
 
 impl Capture {
-    /// Sets the gauges; the loop calls it once a second. What several outlets have to read is counted once, for the one
-    /// that is furthest behind.
+    /// Sets the gauges; the loop calls it once a second. What several outlets have to read counts once, for the outlet that
+    /// is furthest behind.
     pub fn refresh_gauges(&self, now: Now) {
         self.check_sums();
         let mut behind = vec![(0, 0); self.outlets.len()];
@@ -117,8 +117,8 @@ impl Capture {
         streams.flat_map(|stream| stream.unmeasured().map(|file| (stream.source.id, file))).collect()
     }
 
-    /// A file is so long. This changes what is said of the stream, now and if the file is emptied or deleted, not what it
-    /// does.
+    /// A file was measured. That changes what is reported of the stream, now and if the file is emptied or deleted, but not
+    /// what the stream does.
     pub fn measured(&mut self, stream: StreamId, file: FileNo, len: u64) {
         if let Some(Kind::File(source)) = self.streams.get_mut(&stream).map(|stream| &mut stream.kind) {
             source.measured(file, len);

@@ -1,5 +1,5 @@
-//! Streams whose output takes nothing. They read no further until it does, and what they have out is set aside, so that it
-//! does not take the room of others; up to a bound, beyond which it does.
+//! Streams whose output takes nothing. They read no further until it does. What they have sent is set aside, up to a bound,
+//! so that it does not take the room of others.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::capture::stream::Stream;
 use crate::model::clock::Now;
 use crate::model::record::StreamId;
 
-/// All of them.
+/// The held streams.
 #[derive(Debug, Default)]
 pub(super) struct HeldStreams {
     streams: BTreeMap<StreamId, HeldStream>,
@@ -19,9 +19,9 @@ pub(super) struct HeldStreams {
 
 #[derive(Debug, Default)]
 struct HeldStream {
-    /// Why it waits; `None` = it does no longer.
+    /// Why it waits; `None` = it no longer does.
     cause: Option<Arc<str>>,
-    /// Batches that were out when it was told, oldest first: bytes set aside for each, `None` = it counts as usual.
+    /// Batches that were on their way when it was held, oldest first, with the bytes set aside; `None` = it counts as usual.
     batches: VecDeque<Option<u64>>,
 }
 
@@ -78,7 +78,7 @@ impl Capture {
         }
     }
 
-    /// It does nothing but wait for a blocked output.
+    /// Whether it only waits for a blocked output.
     pub(super) fn is_held(&self, stream: &Stream) -> bool {
         self.held.cause(stream.source.id).is_some() && stream.reads_nothing()
     }

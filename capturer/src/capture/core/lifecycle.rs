@@ -3,7 +3,7 @@
 //! ```text
 //! new ─▶ each sink prepares its output ─▶ both are in a checkpoint ─▶ saved: it begins … closed: all that was kept for it goes
 //! ```
-//! Were it to read before, a crash could leave lines in an output that no checkpoint names.
+//! If it read any earlier, a crash could leave lines in an output that no checkpoint names.
 
 use std::sync::Arc;
 
@@ -18,8 +18,7 @@ use crate::model::record::{OutputMark, SinkId, Source, StreamId, StreamKey};
 /// A stream whose outputs are being prepared.
 #[derive(Debug)]
 pub(super) struct Attaching {
-    /// Where it begins; `None` = its files must be listed first, or a crash would leave lines in an output of files that no
-    /// checkpoint names.
+    /// Where it begins; `None` = its files must be listed first, so that the checkpoint names them.
     initial: Option<Cursor>,
     /// What the sinks answered.
     marks: Vec<(SinkId, Option<OutputMark>)>,
@@ -31,7 +30,7 @@ pub(super) struct Attaching {
 }
 
 impl Attaching {
-    /// All sinks have answered, and no checkpoint has it yet.
+    /// Whether all sinks have answered, and no checkpoint has it yet.
     pub(super) fn is_prepared(&self) -> bool {
         self.sinks_missing == 0 && self.saved_at.is_none()
     }
@@ -47,7 +46,7 @@ impl Capture {
         self.ids.get(key).cloned().unwrap_or_default()
     }
 
-    /// Those that have no stream of this key: all, or the ones that came to its end before others.
+    /// Outlets without a stream of this key: all, or those that reached its end before others.
     pub(super) fn outlets_without(&self, key: &StreamKey) -> Vec<usize> {
         let ids = self.ids_of(key);
         let has = |outlet: &usize| {
@@ -100,7 +99,7 @@ impl Capture {
         }
     }
 
-    /// Streams of which all sinks have prepared the outputs, and which know where they begin, go into the checkpoint.
+    /// Puts streams into the checkpoint once all sinks have prepared their outputs and they know where they begin.
     pub(super) fn place_attached(&mut self) {
         for id in std::mem::take(&mut self.to_place) {
             let Some(stream) = self.streams.get_mut(&id) else { continue };
@@ -121,8 +120,8 @@ impl Capture {
         }
     }
 
-    /// Streams whose outputs are ready and in a checkpoint on disk begin. That may be so as soon as the last sink has
-    /// answered: one whose position is not kept changes nothing that would have to be saved.
+    /// Begins streams whose outputs are in a checkpoint on disk. That can be as soon as the last sink has answered: a stream
+    /// whose position is not kept needs no save.
     pub(super) fn begin_attached(&mut self, now: Now) {
         let saved = self.tracker.saved_seq();
         while let Some(entry) = self.to_begin.first_entry().filter(|entry| *entry.key() <= saved) {

@@ -1,5 +1,5 @@
-//! What is to be said of sources that do not go well: those that can't be read, those that read nothing although there is
-//! something, and what was lost of them. Others ask once a second; nothing here changes what streams do.
+//! What to report of sources in trouble: those that can't be read, those that read nothing although there is something, and
+//! what was lost. It is asked for once a second; nothing here changes what streams do.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ use crate::telemetry::metrics::{LossReason, Lost, UnreadableReason};
 
 /// A stream that has something to read and read nothing for this long is stuck.
 const STUCK_AFTER_MS: u64 = 10_000;
-/// A sink that held a batch for this long takes nothing.
+/// A sink that has held a batch for this long takes nothing.
 pub(super) const SINK_WAITS_MS: u64 = 5_000;
-/// Sources that can't be read and are named in the log.
+/// At most this many sources that can't be read are named in the log.
 const UNREADABLE_NAMED_MAX: usize = 50;
-/// Sources that a sentence names.
+/// A sentence names at most this many sources.
 const NAMED_MAX: usize = 5;
 
 /// Sources that can't be read, and why.
@@ -31,7 +31,7 @@ pub(super) struct Unreadable {
 impl Unreadable {
     fn set(&mut self, stream: StreamId, error: &FileError) {
         let reason = match error {
-            // Looked for again: it was renamed, or is not there yet.
+            // It was renamed, or is not there yet: it is looked for again.
             FileError::Changed(_) => return,
             FileError::Denied(_) => UnreadableReason::Permission,
             FileError::NotRegular(_) => UnreadableReason::NotRegular,
@@ -42,7 +42,7 @@ impl Unreadable {
         self.by_stream.insert(stream, (reason, error.to_string()));
     }
 
-    /// What is said of a stream.
+    /// What to report of a stream.
     pub(super) fn text(&self, stream: StreamId) -> Option<&str> {
         self.by_stream.get(&stream).map(|(_, text)| text.as_str())
     }
@@ -60,20 +60,20 @@ pub(super) struct Progress {
 
 #[derive(Clone, Copy, Debug)]
 struct Reading {
-    /// Behind by so much when it was looked at last and nothing was wrong. What is left of a line without its end is not
-    /// read again and again.
+    /// How far it was behind at the last look when nothing was wrong. A line without its end stays behind; it is not read
+    /// again and again.
     behind: u64,
-    /// Since then it may read and does not.
+    /// Since when it may read and does not.
     since_ms: u64,
 }
 
 impl Progress {
-    /// It read, and is behind by so much now.
+    /// A stream has read; `behind` is what is left.
     fn read(&mut self, stream: StreamId, behind: u64, now_ms: u64) {
         self.by_stream.insert(stream, Reading { behind, since_ms: now_ms });
     }
 
-    /// How long it has read nothing although more is there than when it read last; 0 = it is well.
+    /// How long it has read nothing although more is there than when it read last; 0 = nothing is wrong.
     fn stuck_ms(&mut self, stream: StreamId, behind: u64, may_read: bool, now_ms: u64) -> u64 {
         let new = Reading { behind: 0, since_ms: now_ms };
         let reading = self.by_stream.entry(stream).or_insert(new);
@@ -88,7 +88,7 @@ impl Progress {
     }
 }
 
-/// Of how many sources something is to be said, and a sentence on the first of them.
+/// How many sources there is something to report of, and a sentence that names the first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Named {
     /// How many there are.
@@ -110,10 +110,10 @@ impl Named {
 }
 
 impl Capture {
-    /// Notes what an event says of a stream's reading.
+    /// Notes what an event tells about a stream's reading.
     pub(super) fn look_at(&mut self, now: Now, event: &Event) {
         match event {
-            // A followed path whose directory is gone is gone with it.
+            // The directory is gone, and the followed path with it.
             Event::Scanned { stream, result: Err(FileError::NoDirectory(_)) }
                 if self.streams.get(stream).is_some_and(|stream| stream.source.path.is_some()) =>
             {
@@ -156,8 +156,8 @@ impl Capture {
         }
     }
 
-    /// A container's stream that has ended. If nothing came and its log could not be opened, or not since the container
-    /// ran, what it printed is lost.
+    /// A container's stream has ended. If nothing came, and its log was never opened or not since the container ran, what it
+    /// printed is lost.
     pub(super) fn note_never_opened(&mut self, now: Now, stream: &Stream) {
         let was_opened = self.opened.remove(&stream.source.id);
         let deselected = self.deselected.contains(&stream.source.key);
@@ -175,7 +175,7 @@ impl Capture {
         self.outlets[usize::from(source.outlet.index)].names.join(", ")
     }
 
-    /// Losses that were counted while this stream was at work.
+    /// Notes losses that were counted while this stream was at work.
     pub(super) fn note_losses_of(&mut self, now: Now, id: StreamId, lost: Vec<Lost>) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let known = lost.iter().filter(|lost| !lost.possible);
@@ -192,7 +192,7 @@ impl Capture {
         self.note_all(now, source, sinks, sink_waited, lost);
     }
 
-    /// Losses that happened within a sink. The core does not know whose lines they were.
+    /// Notes losses within a sink. The core does not know whose lines they were.
     pub fn note_sink_losses(&mut self, now: Now) {
         let lost = self.metrics.take_sink_losses();
         if lost.is_empty() {
@@ -215,12 +215,12 @@ impl Capture {
         }
     }
 
-    /// What was lost lately; another run goes on with it.
+    /// What was lost lately; the next run goes on with it.
     pub fn losses(&mut self) -> &mut Losses {
         &mut self.losses
     }
 
-    /// Sources that can't be read: what to say of the first of them, and how many for each reason.
+    /// Sources that can't be read: a sentence for each of the first, and how many there are for each reason.
     pub fn unreadable(&self) -> (Vec<String>, BTreeMap<UnreadableReason, usize>) {
         let (mut first, mut counts) = (Vec::new(), BTreeMap::new());
         for (id, (reason, text)) in &self.unreadable.by_stream {
@@ -237,7 +237,7 @@ impl Capture {
         (first, counts)
     }
 
-    /// Paths of file_monitor that are found and give nothing, by what `capturer check` says of them too.
+    /// Paths that file_monitor finds and does not read, by reason; `capturer check` uses the same reasons.
     pub fn passed_over(&self) -> BTreeMap<PassedOver, usize> {
         let mut passed = BTreeMap::from([
             (PassedOver::Rotated, self.paths.rotated()),
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(progress.stuck_ms(ONE, 201, true, 61_000), 1_000);
     }
 
-    /// A sink that is away is told of by the sink.
+    /// If a sink is away, the sink reports that.
     #[test]
     fn one_that_may_not_read_is_not() {
         let mut progress = Progress::default();

@@ -21,7 +21,7 @@ mod lifecycle;
 pub(crate) mod look;
 pub(crate) mod no_log;
 mod older;
-pub mod outlets;
+pub(crate) mod outlets;
 mod parts;
 mod paths;
 mod quiet_files;
@@ -71,9 +71,9 @@ pub struct Capture {
     ids: BTreeMap<StreamKey, Vec<StreamId>>,
     conns: BTreeMap<ConnId, StreamId>,
     attaching: BTreeMap<StreamId, Attaching>,
-    /// Those of them that may be ready for the checkpoint.
+    /// Attaching streams that may be ready for the checkpoint.
     to_place: BTreeSet<StreamId>,
-    /// Those that begin when the tracker's state of this number is saved.
+    /// Attaching streams that begin once the tracker's state of this number is saved.
     to_begin: BTreeMap<u64, Vec<StreamId>>,
     /// Streams that closed during the event being handled.
     closed: Vec<StreamId>,
@@ -85,7 +85,7 @@ pub struct Capture {
     unreadable: Unreadable,
     /// Whether streams read what there is to read.
     progress: Progress,
-    /// Containers that the config leaves out by now: their streams end, their positions stay.
+    /// Containers that the config no longer selects: their streams end, their positions stay.
     deselected: BTreeSet<StreamKey>,
     /// Containers that were followed when the last run ended, and that no list has named since.
     unlisted: BTreeSet<StreamKey>,
@@ -93,7 +93,7 @@ pub struct Capture {
     opened: BTreeSet<StreamId>,
     /// Containers whose logs can't be read.
     no_logs: no_log::NoLogs,
-    /// The first list came: what is found from now on is new.
+    /// The first list has come: what is found from now on is new.
     listed_once: bool,
     stopping: Option<Stopping>,
     actions: Vec<Action>,
@@ -177,17 +177,17 @@ impl Capture {
         std::mem::take(&mut self.counted)
     }
 
-    /// Counts on where an earlier run of this process ended.
+    /// Continues the counts of an earlier run of this process.
     pub fn count_on(&mut self, before: &ReadCounts) {
         self.counted.go_on_from(before);
     }
 
-    /// Numbers streams on from an earlier run of this process, whose last was this one.
+    /// Numbers streams after those of an earlier run of this process.
     pub fn number_streams_after(&mut self, last: u32) {
         self.last_stream = last;
     }
 
-    /// With fewer streams than that every checkpoint is saved whole; for the simulation.
+    /// With fewer streams than this, every checkpoint is saved whole. For the simulation.
     pub fn save_changes_from(&mut self, streams: usize) {
         self.tracker.save_changes_from(streams);
     }
@@ -287,7 +287,7 @@ impl Capture {
             }
             Event::FileGrew { stream } => {
                 self.with_file(now, stream, |file, cx, _| file.on_grew(cx));
-                // It may have been written to by another of its names.
+                // Somebody may have written to it by another of its names.
                 for reader in self.owners.readers_for(stream) {
                     self.with_file(now, reader, |file, cx, told| {
                         file.on_grew(cx);
@@ -334,7 +334,7 @@ impl Capture {
                 Timer::Pool => self.share_slots(now),
                 Timer::Discovery => self.with_discovery(now, |discovery, cx, _| discovery.on_timer(cx)),
                 Timer::Paths => self.on_paths_timer(now),
-                // Each event checks this.
+                // Checked with every event.
                 Timer::OpenFiles => {}
                 Timer::Checkpoint => self.save(now),
                 Timer::StopDeadline => self.on_stop_deadline(),
@@ -354,10 +354,6 @@ impl Capture {
         }
         self.find_all_paths(now);
     }
-
-    // ---- streams
-
-    // ---- sinks
 
     fn on_ack(&mut self, now: Now, ack: Ack) {
         let Ack { sink, batch, mark, delivered } = ack;
@@ -383,10 +379,6 @@ impl Capture {
         self.with_stream(now, batch.source.id, |stream, cx| stream.on_acked(&batch.end, cx));
     }
 
-    // ---- plumbing: each runs a part with a context and handles the events it returned
-
-    // ---- for people
-
     /// Why the last checkpoint could not be saved, if saving it failed.
     pub fn checkpoint_trouble(&self) -> Option<&str> {
         self.saving.error()
@@ -403,8 +395,8 @@ impl Capture {
     }
 }
 
-/// What every connection that follows may bring at once. It is not known beforehand which of them will, and a silent one
-/// must not hold up the others: so it is kept apart for all of them.
+/// What every connection that follows may bring at once. Nobody knows beforehand which of them will, and a silent one must
+/// not hold up the others: so room is reserved for all of them.
 fn api_reserve(settings: &Settings) -> u64 {
     let slots = if settings.container_monitor.enabled {
         settings.container_monitor.rotation.max_concurrent_streams as u64

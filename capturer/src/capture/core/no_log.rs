@@ -1,5 +1,5 @@
-//! Containers whose logs can't be read although the agent may read: their logging driver keeps nothing that can be read, or
-//! the file that Docker writes to is gone. Who looks at health must see their names, for nothing else tells of them.
+//! Containers whose logs can't be read, although the agent has the right to: the logging driver keeps nothing that can be
+//! read, or the file that Docker writes to is gone. Health names them, because nothing else would.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +14,11 @@ use crate::settings::ReadFrom;
 use crate::telemetry::metrics::{LossReason, UnreadableReason};
 use crate::telemetry::status::StreamRow;
 
-/// A container's file may be away for so long: Docker renames it and makes a new one when it rotates.
+/// How long a container's file may be missing. When Docker rotates, it renames the file before it makes the new one.
 const GONE_AFTER_MS: u64 = 10_000;
 /// The Engine's status for a container whose logging driver can't be read from.
 const NOT_READABLE: u16 = 501;
-/// Containers that a sentence names.
+/// A sentence names at most this many containers.
 const NAMED_MAX: usize = 5;
 
 /// What is known of such containers.
@@ -26,11 +26,11 @@ const NAMED_MAX: usize = 5;
 pub(super) struct NoLogs {
     /// Logging drivers other than json-file.
     drivers: BTreeMap<StreamKey, String>,
-    /// Those that have no stream.
+    /// Containers without a stream.
     by_key: BTreeMap<StreamKey, Unread>,
-    /// Since when a stream's file is not there, and whether that was told as a possible loss.
+    /// Since when a stream's file has been missing, and whether that was counted as a possible loss.
     gone: BTreeMap<StreamId, (u64, bool)>,
-    /// Streams of which the Engine said that the driver keeps nothing that can be read.
+    /// Streams for which the Engine said that the driver keeps nothing that can be read.
     refused: BTreeSet<StreamId>,
 }
 
@@ -39,12 +39,12 @@ struct Unread {
     id: String,
     name: String,
     running: bool,
-    /// Somebody asked for that: the driver is `none`.
+    /// Somebody wanted it so: the driver is `none`.
     chosen: bool,
     why: String,
 }
 
-/// Whether its driver leaves something to read from; `None` = it does. Else whether somebody chose that, why, and the cure.
+/// `None` if the driver leaves something to read. Otherwise whether somebody chose that, and why with the cure.
 fn without_log(read_from: ReadFrom, driver: &str) -> Option<(bool, String)> {
     match (driver, read_from) {
         ("none", _) => {
@@ -64,7 +64,7 @@ fn without_log(read_from: ReadFrom, driver: &str) -> Option<(bool, String)> {
 }
 
 impl NoLogs {
-    /// A container was inspected. False = nothing of it can be read.
+    /// A container was inspected. Returns whether anything of it can be read.
     pub(super) fn see(&mut self, read_from: ReadFrom, inspect: &Inspect, name: &str) -> bool {
         let key = StreamKey::container(&inspect.id);
         let driver = inspect.host_config.log_config.driver.as_str();
@@ -97,7 +97,7 @@ impl NoLogs {
         self.refused.remove(&stream);
     }
 
-    /// A listing of the files of a container's log.
+    /// The files of a container's log were listed.
     fn scanned(&mut self, now: Now, stream: StreamId, found: &[FoundFile]) {
         if found.iter().any(|file| file.rank == 0) {
             self.gone.remove(&stream);
@@ -112,16 +112,16 @@ impl NoLogs {
     }
 }
 
-/// What is to be said of containers whose logs can't be read.
+/// What health says of containers whose logs can't be read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct UnreadContainers {
     /// A sentence that names them, with causes and cures; empty = there are none.
     pub faults: String,
-    /// The same of those for whom somebody chose it.
+    /// The same for those where somebody chose it.
     pub notes: String,
     /// Running containers that are not captured.
     pub count: usize,
-    /// Those that nobody chose, by why.
+    /// How many nobody chose, by reason.
     pub counts: BTreeMap<UnreadableReason, usize>,
 }
 
@@ -157,7 +157,7 @@ impl Capture {
         }
     }
 
-    /// Why nothing of a container's stream can be read, if that is so.
+    /// Why nothing of a container's stream can be read; `None` if it can.
     pub(super) fn no_log(&self, now: Now, stream: &Stream) -> Option<(UnreadableReason, String)> {
         stream.source.container.as_ref().filter(|_| stream.is_running())?;
         if self.no_logs.refused.contains(&stream.source.id) && matches!(stream.kind, Kind::Api(_)) {
@@ -179,8 +179,8 @@ impl Capture {
         })
     }
 
-    /// Containers that run and whose logs can't be read. A file that is found gone now, and that the last run read from,
-    /// may have had more.
+    /// Running containers whose logs can't be read. Where the last run read from a file that is gone now, that may have had
+    /// more: this counts a possible loss.
     pub fn unread_containers(&mut self, now: Now) -> UnreadContainers {
         let mut told = UnreadContainers::default();
         let (mut faults, mut notes, mut lost) = (Vec::new(), Vec::new(), Vec::new());
@@ -225,7 +225,7 @@ impl Capture {
         told
     }
 
-    /// Few streams are looked at: those whose file is not there, and those that the Engine refuses.
+    /// The few streams worth a look: those whose file is missing, and those that the Engine refuses.
     fn suspects(&self) -> impl Iterator<Item = &Stream> {
         let ids: BTreeSet<StreamId> =
             self.no_logs.gone.keys().chain(&self.no_logs.refused).copied().collect();
@@ -240,7 +240,7 @@ impl Capture {
         running.saturating_sub(without + self.suspects().filter(first).count())
     }
 
-    /// Rows of those that have no stream, so that who looks for a container finds it.
+    /// Rows for containers without a stream, so that whoever looks for one finds it.
     pub(super) fn rows_without_stream(&self) -> impl Iterator<Item = StreamRow> {
         let running = self.no_logs.by_key.iter().filter(|(_, unread)| unread.running);
         running.zip(0..).map(|((key, unread), number)| {
@@ -281,7 +281,7 @@ mod tests {
         ] {
             let told = without_log(read_from, driver);
             assert_eq!(told.as_ref().map(|(chosen, _)| *chosen), chosen, "{driver}");
-            // Of one that the Engine could read the cure is to let it.
+            // Where the Engine could read it, the cure is to let it.
             assert!(chosen != Some(false) || told.is_some_and(|(_, why)| why.contains("to auto")));
         }
     }

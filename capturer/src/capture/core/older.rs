@@ -1,5 +1,5 @@
-//! What the log is told of files that `ignore_older` passes over: one line for each pattern, when they are found. The
-//! decision falls when a log is listed (stream/chain/older.rs).
+//! Logs which files `ignore_older` passes over: one line per pattern, when they are found. The decision is made when a log
+//! is listed (stream/chain/older.rs).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ struct Sum<'a> {
 }
 
 impl Capture {
-    /// Those of the found files that are older than their entry asks for.
+    /// The found files that are older than their entry asks for.
     pub(super) fn older(&self, now: Now, set: usize, found: &[FoundPath]) -> Vec<FoundPath> {
         let Some(since_ns) = self.settings.file_monitor.files[set].changed_since_ns(now.unix_ns) else {
             return Vec::new();
@@ -29,7 +29,7 @@ impl Capture {
         found.iter().filter(is_old).cloned().collect()
     }
 
-    /// Tells the log of those that nobody has read. `paths` will be followed.
+    /// Logs those that nobody has read. `paths` will be followed.
     pub(super) fn tell_older(&self, now: Now, set: usize, older: &[FoundPath], paths: &BTreeSet<String>) {
         let entry = &self.settings.file_monitor.files[set];
         let mut sums: BTreeMap<&str, Sum<'_>> = BTreeMap::new();
@@ -41,7 +41,7 @@ impl Capture {
             } else {
                 logs.find(|log| paths.contains(log))
             };
-            // Whatever else it is, it is read with another, which was found before.
+            // It is not followed, so it is read with another log, which was found before.
             let Some(log) = log.filter(|log| !self.is_followed(log)) else { continue };
             let key = StreamKey::file(&log);
             let was_read = |outlet| self.tracker.resume_for(&key, outlet).is_some();

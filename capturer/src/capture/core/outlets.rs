@@ -1,4 +1,4 @@
-//! Outlets: which sinks are read for together, and what each outlet has of its own.
+//! Outlets: groups of sinks that share streams, and what each group has of its own.
 //!
 //! A network sink has an outlet to itself, so that an outage of the network holds back nobody else; all others share
 //! one. Each source has a stream per outlet, with a position, buffers and a place in line of its own: reading twice
@@ -15,7 +15,7 @@ use crate::model::record::{Outlet, SinkId, StreamId};
 pub struct SinkFacts {
     /// Its name in checkpoint and metrics.
     pub name: String,
-    /// It is read for at its own pace.
+    /// It has streams of its own, which read at its pace.
     pub own_pace: bool,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct OutletState {
 }
 
 impl OutletState {
-    /// The next stream that can read now. Each is named once; if it still wants to read it joins the line again.
+    /// The next stream that can read now. It leaves the line, and joins it again if it still wants to read.
     pub(super) fn next_fed(&mut self) -> Option<StreamId> {
         if !self.credit.has_room(READ_BYTES) {
             return None;
@@ -58,12 +58,12 @@ impl OutletState {
 pub(super) struct Hungry {
     files: WaitingLine,
     conns: WaitingLine,
-    /// A file was named last: a connection comes first now.
+    /// A file was next last time, so a connection comes first now.
     files_last: bool,
 }
 
 impl Hungry {
-    /// A stream that reads files or a connection joins its line, unless it stands there already.
+    /// A stream joins the line of files or of connections, unless it is already in it.
     pub(super) fn push(&mut self, stream: StreamId, reads_files: bool) {
         if reads_files { self.files.push(stream) } else { self.conns.push(stream) }
     }
@@ -171,7 +171,7 @@ mod tests {
         );
     }
 
-    /// Without an outlet of its own, a Loki that is away would stop the files too.
+    /// Without an outlet of its own, a Loki that is away would stop the files, too.
     #[test]
     fn network_sinks_stand_alone() {
         check(&[("local_file", false)], &[(&["local_file"], &["local_file"])]);

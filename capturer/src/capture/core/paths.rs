@@ -19,16 +19,17 @@ use crate::model::cursor::{FileId, FilePlace, HeadPrint};
 use crate::model::record::{StreamId, StreamKey};
 use crate::model::rotated_name;
 
-/// The rest after a look at the patterns, in multiples of the time that the look took: new files never keep a thread busy.
+/// How long to rest after a look at the patterns, in multiples of the time the look took: new files never keep a thread busy.
 const LOOK_REST: u64 = 4;
 /// The longest rest.
 const LOOK_REST_MS_MAX: u64 = 10_000;
-/// A look takes some microseconds for each file, and more for a directory: so much time is between two looks for each that
-/// was found. Above a thousand files looks get rarer, and cost no more.
+/// A look takes some microseconds per file, and more per directory. So for each path found, looks are this much further
+/// apart: above a thousand files they get rarer, and cost no more.
 const LOOK_INTERVAL_MS_PER_PATH: u64 = 30;
 /// Looks are never rarer than this.
 const LOOK_INTERVAL_MS_MAX: u64 = 600_000;
-/// An answer like the last one is looked at this often all the same: the table of files read keeps what it sees.
+/// An answer that equals the last one is handled this often all the same, because the table of files read forgets what it
+/// does not see.
 const SETTLED_MS: u64 = 12 * 60 * 60 * 1000;
 /// A path that is missing for this long is gone. Shorter gaps are rotations: renamed away, not yet made again.
 const GONE_AFTER_MS: u64 = 10_000;
@@ -39,22 +40,22 @@ pub(super) struct Paths {
     /// By index in `file_monitor.files`: what each part of an entry answered last. A part is a file system that may hang,
     /// or `None` for all that may not. One that hangs keeps what it had.
     found: Vec<BTreeMap<Option<LaneId>, PartFiles>>,
-    /// File systems that may hang, to which each entry leads.
+    /// By entry: the file systems that may hang to which it leads.
     lanes: Vec<Vec<LaneId>>,
-    /// Paths that ceased to match.
+    /// Paths that no longer match.
     missing: BTreeMap<String, Missing>,
-    /// When each entry was looked at first, nanoseconds since 1970.
+    /// By entry: when it was first looked at, nanoseconds since 1970.
     since_ns: Vec<i64>,
-    /// Paths of files that others read, who were told of the name.
+    /// Paths of files that another stream reads, which was told of the name.
     told: BTreeSet<(String, FileId)>,
     looking: Vec<Looking>,
     /// By entry: hash of its last local answer, if all that it named is followed.
     settled: Vec<Option<Settled>>,
-    /// When all patterns are looked at, though nothing was told of them.
+    /// When to look at all patterns although nothing was reported of them.
     sweep_ms: u64,
 }
 
-/// Looks at the patterns of an entry.
+/// How the looks at an entry's patterns stand.
 #[derive(Clone, Debug, Default)]
 struct Looking {
     /// When the look under way began.
@@ -70,7 +71,7 @@ struct Looking {
 struct PartFiles {
     at_ms: u64,
     paths: BTreeSet<String>,
-    /// Rotated files of others: read with those.
+    /// How many are rotated files of others, and are read with those.
     rotated: usize,
 }
 
@@ -81,14 +82,14 @@ struct Settled {
     at_ms: u64,
 }
 
-/// What is known of how a path was found.
+/// How a path was found.
 #[derive(Clone, Copy, Debug, Default)]
 struct Look<'a> {
-    /// When its patterns were looked at for the first time.
+    /// At the first look at its patterns.
     is_first: bool,
-    /// Which file it is; `None` = nobody looked.
+    /// Which file it is; `None` = unknown.
     id: Option<FileId>,
-    /// They match rotated files of it too.
+    /// The patterns match rotated files of it, too.
     with_rotated: bool,
     /// Where links on its way lead.
     target: Option<&'a str>,
@@ -140,18 +141,18 @@ impl Paths {
         self.found.iter().all(|parts| parts.contains_key(&None))
     }
 
-    /// An answer says what the last one said, all of which is followed.
+    /// Whether an answer equals the last one, all of which is followed.
     fn is_settled(&self, set: usize, hash: u64, now_ms: u64) -> bool {
         self.settled[set].is_some_and(|last| last.hash == hash && now_ms < last.at_ms + SETTLED_MS)
     }
 
-    /// A path's stream has ended: what its entry finds is to be followed again, also if it is the same as before.
+    /// A path's stream has ended. What its entry finds must be followed again, even if it is the same as before.
     pub(super) fn unsettle(&mut self) {
         self.settled.fill(None);
     }
 
-    /// Missing for long, and still so by the word of the part it belongs to. Parts answer one by one: another's answer,
-    /// which never names it, says nothing. One that hangs keeps its own paths and nobody else's.
+    /// Whether the path has been missing for long enough, and the part it belongs to has confirmed that. Parts answer one by
+    /// one, and the answers of others never name it. A part that hangs keeps its own paths and nobody else's.
     fn is_gone(&self, missing: &Missing, now_ms: u64) -> bool {
         let mut parts = self.found.iter().flatten();
         let concerns = |part: &Option<LaneId>| missing.part.is_none_or(|own| own == *part);
@@ -159,7 +160,7 @@ impl Paths {
             && parts.all(|(part, answer)| !concerns(part) || answer.at_ms >= missing.due_ms())
     }
 
-    /// File systems that may hang have answered too.
+    /// Whether file systems that may hang have answered, too.
     fn everything_found(&self) -> bool {
         let answered = |(parts, lanes): (&BTreeMap<_, _>, &Vec<LaneId>)| {
             lanes.iter().all(|lane| parts.contains_key(&Some(*lane)))
@@ -212,16 +213,16 @@ impl Capture {
         if self.settings.file_monitor.files.is_empty() {
             return;
         }
-        // What is past waits for its part's answer, which may hang: to look at once again would be to spin.
+        // A path whose time has passed waits for its part, which may hang. To look at once again would be to spin.
         let due = self.paths.missing.values().map(Missing::due_ms).filter(|due_ms| *due_ms > now.mono_ms);
         self.paths.sweep_ms = due.min().unwrap_or(u64::MAX).min(now.mono_ms + self.sweep_interval_ms());
         self.set_paths_timer();
     }
 
-    /// Patterns are looked at again so often, besides when inotify tells of something new in their directories.
+    /// How often to look at the patterns, besides when inotify reports something new in their directories.
     pub fn sweep_interval_ms(&self) -> u64 {
         let set_ms = self.settings.file_monitor.sweep_interval.as_millis() as u64;
-        // Where another host may write, nothing tells of new files but a look.
+        // Where another host may write, only a look finds new files.
         if self.paths.lanes.iter().any(|lanes| !lanes.is_empty()) {
             return set_ms;
         }
@@ -237,7 +238,7 @@ impl Capture {
 
     pub(super) fn on_paths_timer(&mut self, now: Now) {
         if now.mono_ms >= self.paths.sweep_ms {
-            // Not plan_paths_look: a path missing for long is dropped by the answer, and until then its time is past.
+            // Not plan_paths_look: the answer drops paths that have been missing for long, and until then their time is past.
             self.paths.sweep_ms = now.mono_ms + self.sweep_interval_ms();
             self.find_all_paths(now);
         } else {
@@ -302,7 +303,7 @@ impl Capture {
             self.follow_path(now, set, path, look);
         }
         if lane.is_none() {
-            // What others read, or belongs to another, may be free later.
+            // A file that another stream reads may be free later.
             let settled = Settled { hash, at_ms: now.mono_ms };
             self.paths.settled[set] = (paths.len() == named).then_some(settled);
         }
@@ -312,7 +313,7 @@ impl Capture {
             parts.insert(lane, answer).map(|answer| (lane, answer)).into_iter().collect();
         if lane.is_none() {
             self.paths.lanes[set] = lanes.to_vec();
-            // File systems that the patterns no longer lead to are unmounted.
+            // Where the patterns no longer lead, a file system was unmounted.
             let leads_to = |part: &Option<LaneId>| part.is_none_or(|part| lanes.contains(&part));
             before.extend(parts.extract_if(.., |part, _| !leads_to(part)));
         }
@@ -331,7 +332,7 @@ impl Capture {
         self.plan_paths_look(now);
     }
 
-    /// Files that another stream has let go are free for those who waited.
+    /// Tells streams that waited for files which another stream has let go.
     pub(super) fn tell_released(&mut self, now: Now) {
         for id in self.owners.take_released() {
             self.with_file(now, id, |file, cx, _| file.on_chain_changed(cx));
@@ -359,7 +360,7 @@ impl Capture {
         let memory = self.tracker.memory().of(&sinks, group.of_paths);
         let mut places = Vec::new();
         if let Some(path) = key.0.strip_prefix("file:") {
-            // It may be a copy of a log that is gone, by its name: then what was read of that is known here.
+            // By its name it may be a copy of a log that is gone. Then what was read of that log counts here.
             let (directory, name) = split_path(path);
             let logs =
                 rotated_name::live_names(&name).map(|live| StreamKey::file(&format!("{directory}/{live}")));

@@ -6,8 +6,8 @@
 //!                  └▶ else: a second after the last one
 //! a stream waits for its first batch ─▶ now; while others are being prepared too: with them, after 50 ms at most
 //! ```
-//! The first of a run is thus saved at once: an agent that dies again and again gets on all the same. One save is under
-//! way at a time; what moves meanwhile is planned when it ends. How it is written is checkpoint/store.rs.
+//! So the first of a run is saved at once, and an agent that dies again and again still makes progress. One save is under
+//! way at a time; what moves meanwhile is saved after it. checkpoint/store.rs writes it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,21 +19,21 @@ use crate::model::clock::Now;
 use crate::model::cursor::Cursor;
 use crate::model::record::{SavedMarks, StreamId};
 
-/// A checkpoint is saved at most so long after a position moved, and no more often, unless a crash would repeat much.
+/// A checkpoint is saved at most this long after a position moved, and no more often, unless a crash would repeat much.
 const CHECKPOINT_INTERVAL_MS: u64 = 1_000;
 /// The same when a stream went on to another file. Whose file that is only the table of files read says once it is renamed
 /// again: after a crash a pattern may find it under a name that looks like a log of its own.
 const WENT_ON_INTERVAL_MS: u64 = 100;
-/// A stream that could begin waits so long for others that are being prepared, so that ten thousand files need few
+/// A stream that could begin waits this long for others that are being prepared, so that ten thousand files need few
 /// checkpoints.
 const GATHER_MS: u64 = 50;
 /// Bytes of messages of one stream, delivered to what can't be cut back, that a crash may repeat.
 const REPEATABLE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// What is known of saves.
+/// How saving stands.
 #[derive(Debug, Default)]
 pub(super) struct Saving {
-    /// Of the save under way: what it says of outputs.
+    /// The marks of outputs in the save under way.
     under_way: Option<Arc<SavedMarks>>,
     /// When the last one was ordered.
     ordered_ms: Option<u64>,
@@ -65,22 +65,22 @@ impl Saving {
         self.repeatable_most = self.repeatable_most.max(*repeatable);
     }
 
-    /// A sink has acknowledged lines up to there.
+    /// A sink has acknowledged lines up to this cursor.
     pub(super) fn note_end(&mut self, end: &Cursor) {
         self.went_on |= matches!(end, Cursor::File(end) if !end.done.is_empty());
     }
 
-    /// When the save is due that streams have waited for since then; `all`: no other is being prepared.
+    /// When the save is due for which streams wait; `all`: no other stream is being prepared.
     fn urgent_due_ms(&self, since_ms: u64, all: bool, now: Now) -> u64 {
         match (&self.error, self.ordered_ms) {
-            // A full disk stays full: it is tried no more often than for the others.
+            // A full disk stays full: these saves are tried no more often than others.
             (Some(_), Some(ordered_ms)) => ordered_ms + CHECKPOINT_INTERVAL_MS,
             _ if all => now.mono_ms,
             _ => since_ms + GATHER_MS,
         }
     }
 
-    /// When what has moved is to be saved.
+    /// When to save what has moved.
     fn due_ms(&self, now: Now) -> u64 {
         let interval_ms = if self.went_on { WENT_ON_INTERVAL_MS } else { CHECKPOINT_INTERVAL_MS };
         match self.ordered_ms {
@@ -93,9 +93,9 @@ impl Saving {
 }
 
 impl Capture {
-    /// A position moved, or one went.
+    /// Plans a save: a position moved, or one went.
     pub(super) fn plan_save(&mut self, now: Now) {
-        // While one is under way it could not be ordered; its end plans the next.
+        // While a save is under way, none can be ordered; its end plans the next.
         if !self.saving.is_under_way() {
             self.timers.set_earlier(Timer::Checkpoint, self.saving.due_ms(now));
         }
@@ -128,7 +128,7 @@ impl Capture {
             // Saved whole, for a checkpoint says of itself that its run ended well.
             self.tracker.save_whole();
         }
-        let mut checkpoint = self.tracker.to_checkpoint();
+        let mut checkpoint = self.tracker.next_checkpoint();
         checkpoint.clean = is_last;
         let gone = checkpoint.changes.as_ref().map(|gone| gone.outputs.clone());
         self.saving.under_way = Some(Arc::new(SavedMarks { outputs: checkpoint.outputs.clone(), gone }));
@@ -157,7 +157,7 @@ impl Capture {
             Err(error) => {
                 self.metrics.checkpoint_save_failures_total.inc();
                 self.tracker.on_save_failed();
-                // Said once, and by /health for as long as it lasts.
+                // The log says it once, /health for as long as it lasts.
                 if self.saving.error.as_ref() != Some(&error) {
                     tracing::error!(
                         "the checkpoint can't be saved, a crash now would repeat records: {error}"

@@ -53,7 +53,7 @@ impl Capture {
         row
     }
 
-    /// What it was read for takes nothing, so its lines wait. Why is said by the sink.
+    /// Its sink takes nothing, so its lines wait. The sink says why.
     fn held_up(&self, stream: &Stream, now: Now) -> Option<String> {
         let outlet = &self.outlets[usize::from(stream.source.outlet.index)];
         let sinks = outlet.names.join(", ");

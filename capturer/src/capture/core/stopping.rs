@@ -14,7 +14,7 @@ pub(super) struct Stopping {
     sinks_running: usize,
     sinks_told: bool,
     finished: bool,
-    /// A stream that was not at rest when it was looked at last: all are looked at again when it is.
+    /// A stream that was not at rest at the last look. Once it is, all are looked at again.
     waits_for: Option<StreamId>,
 }
 
@@ -42,7 +42,7 @@ impl Capture {
 
     pub(super) fn on_sink_stopped(&mut self, now: Now, _sink: SinkId) {
         if self.stopping.is_none() {
-            // Standard output was closed by its reader: there is nobody left to write for.
+            // The reader closed standard output: nobody is left to write for.
             tracing::info!("a sink has ended; stopping");
             self.on_stop(now);
         }
@@ -72,7 +72,7 @@ impl Capture {
         }
     }
 
-    /// The run is over, and nothing more is delivered.
+    /// Whether the run is over, so that nothing more is delivered.
     pub(super) fn is_at_rest(&self) -> bool {
         let left = [Self::what_is_left, Self::what_hangs, Self::what_is_held];
         self.stopping.is_some() && left.iter().all(|left| left(self).is_empty())
@@ -107,8 +107,8 @@ impl Capture {
         left
     }
 
-    /// Reads of files that nobody can end. They are not waited for: what they would have brought is still there, and the
-    /// position is before it.
+    /// Reads of files that nobody can end. Nobody waits for them: what they would have brought is still there, behind the
+    /// position.
     fn what_hangs(&self) -> Vec<String> {
         self.streams.values().filter_map(|stream| stream.hung_read()).collect()
     }
