@@ -7,6 +7,7 @@ use super::{Capture, Kind, Loss, Losses, Stream};
 use crate::capture::discover::Unmatched;
 use crate::capture::io::{Action, Event, FileError, NO_ROOM};
 use crate::capture::stream::State;
+use crate::capture::stream::file::NotText;
 use crate::model::clock::Now;
 use crate::model::cursor::Cursor;
 use crate::model::record::{Source, StreamId};
@@ -260,19 +261,17 @@ impl Capture {
         files.filter(|stream| !stream.is_left_out()).count()
     }
 
-    /// Files that are not text, or not of an encoding that is known for them, and whether that is as it should be: a pattern
-    /// found it, or the config says so. With how many there are for each reason, and how many of them are left out.
+    /// Files that are not text, or not in a known encoding: a sentence for each of the first, and whether nothing is wrong
+    /// with that. With how many there are for each reason, and how many of them are left out.
     pub fn not_text(&self) -> (Vec<(bool, String)>, BTreeMap<UnreadableReason, usize>, usize) {
         let (mut first, mut counts, mut left_out) = (Vec::new(), BTreeMap::new(), 0);
         for stream in self.streams.values().filter(|stream| stream.source.outlet.index == 0) {
             let Kind::File(file) = &stream.kind else { continue };
-            if let Some((reason, text)) = file.not_text() {
-                *counts.entry(reason).or_default() += 1;
+            if let Some((not_text, path)) = file.not_text() {
+                *counts.entry(not_text.reason()).or_default() += 1;
                 left_out += usize::from(file.is_left_out());
                 if first.len() < UNREADABLE_NAMED_MAX {
-                    // Text of another encoding is somebody's log.
-                    let as_meant = reason == UnreadableReason::Binary && !text.contains("set `encoding: ");
-                    first.push((as_meant, text));
+                    first.push((not_text == NotText::Binary, not_text.text(&path)));
                 }
             }
         }

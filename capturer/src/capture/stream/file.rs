@@ -30,6 +30,7 @@ mod unfinished;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+pub use self::binary::NotText;
 use self::elsewhere::Elsewhere;
 use self::hanging::SetAside;
 use self::opening::OPEN_AHEAD;

@@ -21,6 +21,48 @@ pub(super) struct JudgedContent {
     encoding: Option<&'static str>,
 }
 
+/// What a file holds instead of text that can be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotText {
+    /// It is left out, whatever the config says.
+    Utf32,
+    /// It is left out, and is somebody's log if it has the encoding that it seems to have.
+    SeemsEncoded(&'static str),
+    /// It is left out, as it should be.
+    Binary,
+    /// It is read because it is named, or because the config says so.
+    ReadAllTheSame,
+}
+
+impl NotText {
+    pub fn reason(self) -> UnreadableReason {
+        match self {
+            NotText::Utf32 | NotText::ReadAllTheSame => UnreadableReason::Undecodable,
+            NotText::SeemsEncoded(_) | NotText::Binary => UnreadableReason::Binary,
+        }
+    }
+
+    /// What health says of it, with the cure.
+    pub fn text(self, path: &str) -> String {
+        match self {
+            NotText::Utf32 => {
+                format!("{path} is UTF-32, which is not decoded, and is left out: write it as UTF-8")
+            }
+            NotText::SeemsEncoded(encoding) => format!(
+                "{path} is not text in UTF-8 and is left out: it looks like {encoding}, so set `encoding: {encoding}` for it, or \
+                 name it in `exclude`"
+            ),
+            NotText::Binary => format!(
+                "{path} is not text and is left out: name it in `exclude`, or set `encoding` or `binary: read` to have it"
+            ),
+            NotText::ReadAllTheSame => format!(
+                "{path} is read because it is named, but most of it is not UTF-8: set its `encoding`, or `binary: skip` or \
+                 `binary: read` if it has none"
+            ),
+        }
+    }
+}
+
 impl FileSource {
     /// Whether the file that is read is left out; `buffer` was read in it now.
     pub(super) fn leaves_out(&mut self, buffer: &[u8]) -> bool {
@@ -79,42 +121,18 @@ impl FileSource {
         }
     }
 
-    /// What is to be said of a file that is not text.
-    pub fn not_text(&self) -> Option<(UnreadableReason, String)> {
+    /// What is to be said of a file that is not text, with its path.
+    pub fn not_text(&self) -> Option<(NotText, String)> {
         // Every stream is asked once a second, and nearly all are text: only the others need their path.
         let name = &self.chain.links.front()?.found.name;
-        let path = || format!("{}/{name}", self.directory);
-        match self.verdict()? {
-            Content::Text => None,
-            Content::Utf32 => Some((
-                UnreadableReason::Undecodable,
-                format!("{} is UTF-32, which is not decoded, and is left out: write it as UTF-8", path()),
-            )),
-            Content::Binary if self.is_left_out() && self.judged.encoding.is_some() => Some((
-                UnreadableReason::Binary,
-                format!(
-                    "{} is not text in UTF-8 and is left out: it looks like {}, so set `encoding: {1}` for it, or name it in \
-                     `exclude`",
-                    path(),
-                    self.judged.encoding.unwrap_or_default()
-                ),
-            )),
-            Content::Binary if self.is_left_out() => Some((
-                UnreadableReason::Binary,
-                format!(
-                    "{} is not text and is left out: name it in `exclude`, or set `encoding` or `binary: read` to have it",
-                    path()
-                ),
-            )),
-            Content::Binary => Some((
-                UnreadableReason::Undecodable,
-                format!(
-                    "{} is read because it is named, but most of it is not UTF-8: set its `encoding`, or `binary: skip` or \
-                     `binary: read` if it has none",
-                    path()
-                ),
-            )),
-        }
+        let not_text = match (self.verdict()?, self.is_left_out(), self.judged.encoding) {
+            (Content::Text, ..) => return None,
+            (Content::Utf32, ..) => NotText::Utf32,
+            (Content::Binary, true, Some(encoding)) => NotText::SeemsEncoded(encoding),
+            (Content::Binary, true, None) => NotText::Binary,
+            (Content::Binary, false, _) => NotText::ReadAllTheSame,
+        };
+        Some((not_text, format!("{}/{name}", self.directory)))
     }
 
     /// Passes over all that is in the file, at least up to `end`.

@@ -391,14 +391,17 @@ fn halves_wait_for_their_other_half() {
 #[test]
 fn files_that_are_not_text_are_left_out_where_the_config_says_so() {
     let binary = [7, 0, 1, 2].repeat(500);
-    for (rule, comes, is_said) in
-        [(Binary::Skip, false, true), (Binary::Auto, true, true), (Binary::Read, true, false)]
-    {
+    let is_of = |host: &Host| host.source.not_text().map(|(not_text, _)| not_text);
+    for (rule, comes, said) in [
+        (Binary::Skip, false, Some(NotText::Binary)),
+        (Binary::Auto, true, Some(NotText::ReadAllTheSame)),
+        (Binary::Read, true, None),
+    ] {
         let mut host = Host::new(TextRules { binary: rule, ..rules(None) }, FileFormat::Auto);
         host.append(&binary);
         host.append(b"\n");
         assert_eq!(!host.got.is_empty(), comes, "{rule:?}");
-        assert_eq!(host.source.not_text().is_some(), is_said, "{rule:?}");
+        assert_eq!(is_of(&host), said, "{rule:?}");
         assert!(comes || host.source.unread_bytes().0 == 0);
         let read_bytes = host.read_bytes;
         host.append(&binary);
@@ -406,5 +409,14 @@ fn files_that_are_not_text_are_left_out_where_the_config_says_so() {
     }
     let mut host = Host::new(rules(None), FileFormat::Auto);
     host.append(b"\xff\xfe\0\0a\0\0\0\n\0\0\0");
-    assert!(host.got.is_empty() && host.source.not_text().is_some());
+    assert!(host.got.is_empty());
+    assert_eq!(is_of(&host), Some(NotText::Utf32));
+
+    // Somebody's log, unlike what is just binary: health says how to have it.
+    let mut host = Host::new(TextRules { binary: Binary::Skip, ..rules(None) }, FileFormat::Auto);
+    let utf16: Vec<u8> = "a line of a log\n".repeat(100).encode_utf16().flat_map(u16::to_le_bytes).collect();
+    host.append(&utf16);
+    assert!(host.got.is_empty());
+    assert_eq!(is_of(&host), Some(NotText::SeemsEncoded("utf-16le")));
+    assert!(NotText::SeemsEncoded("utf-16le").text("/x").contains("set `encoding: utf-16le`"));
 }
