@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Of the limit, kept for admin connections, checkpoints, listings, sinks and their connections: a quarter, within bounds.
+/// How much of the limit is kept for admin connections, checkpoints, listings and sinks: a quarter, within bounds.
 const RESERVE_MIN: u64 = 32;
 const RESERVE_MAX: u64 = 256;
 /// What to do when there are too few.
@@ -19,7 +19,7 @@ pub const CURE: &str = "Raise the limit and restart: LimitNOFILE= in the systemd
 /// As [`raise`] left it; before that there is none.
 static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// Raises the soft limit to the hard one, which needs no right. Answers what it was and is.
+/// Raises the soft limit to the hard one, which needs no right. Returns what it was and is.
 pub fn raise() -> (u64, u64) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let before = current.unwrap_or(u64::MAX);
@@ -35,7 +35,7 @@ pub fn limit() -> u64 {
     LIMIT.load(Ordering::Relaxed)
 }
 
-/// Whether a source may keep a descriptor that it just got. If not, it has to close it and wait.
+/// Whether a source may keep a descriptor that it just got. If not, it must close it and wait.
 pub fn may_keep(fd: BorrowedFd<'_>) -> bool {
     fits(fd.as_raw_fd(), limit())
 }

@@ -53,7 +53,7 @@ pub struct Shell {
     inotify_ring: Option<Rc<Claimed<OwnedFd>>>,
     inotify_pace: Pace,
     claims: Claims,
-    /// Of every stream that was attached and not detached: what its descriptors are claimed for.
+    /// By attached stream: what its descriptors are claimed for.
     keys: BTreeMap<StreamId, StreamKey>,
     sinks: Vec<Sender<ToSink>>,
     give_up_sinks_after: Duration,
@@ -88,7 +88,7 @@ enum Done {
     Opened(ConnId, Opening),
     Read(ConnId, Box<Connection>, BodyOutcome, Vec<u8>),
     Closed(ConnId),
-    /// And whether that was there at once.
+    /// The flag: whether something was there at once.
     Inotify(ReadOutcome, Vec<u8>, bool),
 }
 
@@ -136,7 +136,7 @@ impl Shell {
         self.in_flight.len()
     }
 
-    /// Without inotify files have to be looked at from time to time.
+    /// Whether inotify works; without it files have to be looked at from time to time.
     pub fn has_inotify(&self) -> bool {
         self.inotify.is_some()
     }
@@ -173,7 +173,7 @@ impl Shell {
             Action::ReadFile { stream, file, offset, buffer } => self.read_file(stream, file, offset, buffer),
             Action::CloseFile { file } => {
                 if let Some(Opened::OnLane(lane, _)) = self.open_files.get(&file) {
-                    // It leaves the table when it is closed, which may take as long as the file system hangs.
+                    // It leaves the table once it is closed, which may take as long as the file system hangs.
                     lane.ask(files::Request::Close { file });
                 } else {
                     self.open_files.remove(&file);
@@ -214,7 +214,7 @@ impl Shell {
     fn to_outlet(&self, outlet: Outlet, message: impl Fn() -> ToSink) {
         let sinks = self.sinks.iter().enumerate().filter(|(index, _)| outlet.contains(SinkId(*index as u8)));
         for (_, sink) in sinks {
-            // A sink that has ended has reported it; what it is sent is lost to it alone.
+            // A sink that has ended has reported that, and needs no message.
             let _ = sink.send(message());
         }
     }
@@ -224,7 +224,7 @@ impl Shell {
         key.map_or(Owner::Discovery, |key| Owner::Stream(key.clone()))
     }
 
-    /// Descriptors of streams that the tables here lead to: a stream's other ones are forgotten.
+    /// Descriptors of streams that these tables lead to. If a stream has others, they were forgotten.
     pub fn reachable(&self) -> BTreeSet<RawFd> {
         let of_slot = |slot: &Slot| match slot {
             Slot::Resting(_, cancel) | Slot::Busy { cancel, .. } => cancel.descriptor(),
@@ -246,10 +246,6 @@ impl Shell {
     pub fn operations_base(&self) -> usize {
         self.in_flight.len() + self.connections.len()
     }
-
-    // ---- connections
-
-    // ---- files
 
     fn read_file(&mut self, stream: StreamId, file: FileNo, offset: u64, buffer: Vec<u8>) {
         let descriptor = match self.open_files.get(&file) {
@@ -292,7 +288,7 @@ impl Shell {
         self.files.hung()
     }
 
-    /// What the last walks of the patterns had to say, by entry of file_monitor.
+    /// What the last walks of the patterns reported, by entry of file_monitor.
     pub fn walks(&self) -> BTreeMap<usize, Vec<Arc<Walked>>> {
         self.files.walks()
     }
@@ -358,7 +354,7 @@ impl Shell {
                     self.watches.set_rotated(stream, found.iter().map(|file| file.name.as_str()));
                 }
             }
-            // Where the directory is gone there is nothing to watch.
+            // If the directory is gone there is nothing to watch.
             None if result.is_ok() => drop(self.unwatched.insert(stream)),
             None => {}
         }
@@ -370,8 +366,6 @@ impl Shell {
         }
         events
     }
-
-    // ---- what ended
 
     fn on_done(&mut self, done: Done) -> Vec<Event> {
         match done {
@@ -402,7 +396,7 @@ async fn close(conn: ConnId, connection: Box<Connection>) -> Done {
     Done::Closed(conn)
 }
 
-/// What the ledger calls a stream: each outlet's has descriptors of its own.
+/// What the ledger calls a stream: the stream of each outlet has descriptors of its own.
 fn ledger_key(source: &Source) -> StreamKey {
     match source.outlet.index {
         0 => source.key.clone(),
@@ -424,7 +418,7 @@ async fn in_time<T>(
         result = &mut asking => return result,
         () = tokio::time::sleep(patience) => cancel.cancel(),
     }
-    // It may have ended just then.
+    // It may have ended at that very moment.
     let late = RequestError::NoAnswer { path: path.to_owned(), timeout_s: patience.as_secs() };
     asking.await.map_err(|_| late)
 }

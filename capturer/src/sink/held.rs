@@ -1,5 +1,5 @@
-//! What waits for outputs that take nothing: a queue for each, so that no other output waits with it. Pure but for the time,
-//! which it is given or adds to.
+//! What waits for outputs that take nothing: a queue for each, so that no other output waits with it. It reads no clock but
+//! where it plans the next attempt.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl Job {
         }
     }
 
-    /// What it holds of the memory for lines under way.
+    /// Bytes of its buffers.
     pub(super) fn buffer_bytes(&self) -> u64 {
         match self {
             Job::Batch { batch, .. } => (batch.read.capacity() + batch.made.capacity()) as u64,
@@ -41,11 +41,11 @@ impl Job {
     }
 }
 
-/// See the module's head.
+/// The queues of one sink.
 #[derive(Default)]
 pub(super) struct Held {
     outputs: BTreeMap<Arc<str>, Output>,
-    /// Streams with something in a queue, and in which. All that comes for them goes there too, to stay in order.
+    /// Streams with something in a queue, and which queue that is. All that comes for them goes there, too, to stay in order.
     streams: BTreeMap<StreamId, Arc<str>>,
 }
 
@@ -61,7 +61,7 @@ impl Held {
         self.outputs.is_empty()
     }
 
-    /// Something of a stream waits.
+    /// Whether something of a stream waits.
     pub(super) fn has(&self, stream: StreamId) -> bool {
         self.streams.contains_key(&stream)
     }
@@ -70,13 +70,13 @@ impl Held {
         self.outputs.len()
     }
 
-    /// The queue that something has to go to, if its output is blocked or its stream waits already.
+    /// The queue that a job must go to, if its output is blocked or its stream already waits.
     pub(super) fn queue_for(&self, job: &Job, output: Option<&Arc<str>>) -> Option<Arc<str>> {
         let waits = self.streams.get(&job.stream()).cloned();
         waits.or_else(|| output.filter(|output| self.outputs.contains_key(*output)).cloned())
     }
 
-    /// An attempt failed; the next one is made after `pause`. True = for another reason than the last.
+    /// An attempt failed; the next one is made after `pause`. Returns whether the reason is new.
     pub(super) fn block(&mut self, output: Arc<str>, error: &SinkError, pause: Duration) -> bool {
         let trouble = error.to_string();
         let attempt_at = Instant::now() + pause;
@@ -104,7 +104,7 @@ impl Held {
         self.outputs.get(output).map(|held| Arc::clone(&held.trouble))
     }
 
-    /// True = it is the first of its stream.
+    /// Adds a job. Returns whether it is the first of its stream.
     pub(super) fn push(&mut self, output: &Arc<str>, job: Job) -> bool {
         let Some(held) = self.outputs.get_mut(output) else { return false };
         let first = self.streams.insert(job.stream(), Arc::clone(output)).is_none();
@@ -122,7 +122,7 @@ impl Held {
         }
     }
 
-    /// Forgets an output for which nothing waits any more; gives the streams that did.
+    /// Forgets an output for which nothing waits any more. Returns the streams that did.
     pub(super) fn freed(&mut self, output: &Arc<str>) -> Vec<StreamId> {
         if self.outputs.get(output).is_none_or(|held| !held.queue.is_empty()) {
             return Vec::new();
@@ -134,18 +134,18 @@ impl Held {
         freed.into_keys().collect()
     }
 
-    /// When the next attempt is to be made.
+    /// When to make the next attempt.
     pub(super) fn next_attempt(&self) -> Option<Instant> {
         self.outputs.values().map(|held| held.attempt_at).min()
     }
 
-    /// Outputs that are to be tried now.
+    /// Outputs to try now.
     pub(super) fn due(&self, now: Instant) -> Vec<Arc<str>> {
         let due = self.outputs.iter().filter(|(_, held)| held.attempt_at <= now);
         due.map(|(output, _)| Arc::clone(output)).collect()
     }
 
-    /// All are to be tried now.
+    /// Makes all due now.
     pub(super) fn all_due(&mut self) {
         let now = Instant::now();
         self.outputs.values_mut().for_each(|held| held.attempt_at = now);

@@ -7,8 +7,8 @@
 //! What a pipeline added stands before the message: `"fields":{…},"repeated":3,"failed":["parse"]`; its labels are merged
 //! with those of the source, which are rendered again for such a record.
 //!
-//! Per record there are copies and no decisions but the form of the message: an escaped one is copied as it is, a
-//! raw one is scanned in blocks and copied between the bytes that need an escape. Nothing is allocated per record.
+//! Records are copied. The only decision is the form of the message: an escaped one is copied as it is, a raw one is scanned
+//! in blocks and copied between the bytes that need an escape. Nothing is allocated per record.
 //!
 //! Whatever a container calls itself or prints, a record stays one line and its keys are ours: every byte that could
 //! end a string or a line is escaped.
@@ -67,7 +67,7 @@ impl SourcePrefix {
         &self.by_std_type[std_type.index()]
     }
 
-    /// Everything up to `message`, with labels of the record's own before those of the source.
+    /// Writes everything up to `message`, with the record's own labels before those of the source.
     fn with_labels(&self, std_type: StdType, own: Option<&Labels>, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.heads[std_type.index()]);
         let mut labels: BTreeMap<&str, &str> = BTreeMap::new();
@@ -89,7 +89,7 @@ impl SourcePrefix {
         out.extend_from_slice(&self.path);
     }
 
-    /// What a pipeline added to a record, with all that stands before.
+    /// Writes what a pipeline added to a record, and all that stands before it.
     fn with_extra(&self, std_type: StdType, extra: &Extra, out: &mut Vec<u8>) {
         match extra.labels.as_deref() {
             None => {
@@ -163,7 +163,7 @@ fn shortened(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(META_STRING_BYTES_MAX)]))
 }
 
-/// Appends the batch's records from `first` on until all are there or `out` holds `bytes_max`. Gives the index of the
+/// Appends the batch's records from `first` on, until all are there or `out` holds `bytes_max`. Returns the index of the
 /// first record left out, and what was written.
 pub fn encode(
     batch: &Batch,
@@ -231,7 +231,7 @@ fn marks(record: &Record, out: &mut Vec<u8>) {
     marks.iter().filter(|(is_set, _)| *is_set).for_each(|(_, mark)| out.extend_from_slice(mark));
 }
 
-/// Appends any bytes as the inside of a JSON string; gives how often U+FFFD took the place of bytes that are not
+/// Appends any bytes as the inside of a JSON string. Returns how often U+FFFD took the place of bytes that are not
 /// UTF-8 (the same places as `String::from_utf8_lossy`).
 pub(super) fn escape_raw(bytes: &[u8], out: &mut Vec<u8>) -> u64 {
     // The check for valid text runs many bytes at a time; the walk by chunks does not, and is rarely needed.

@@ -36,7 +36,7 @@ pub(super) struct Outbox {
     written: usize,
     /// First record of the batch that is not in `buffer`.
     next_record: usize,
-    /// Of the batch so far.
+    /// What was written of the batch so far.
     counts: Counts,
 }
 
@@ -62,8 +62,7 @@ impl Outbox {
         SourceFacts { prefix: SourcePrefix::new(source), name }
     }
 
-    /// Brings out all of a batch, or what of it has not been brought out by the calls that failed before. `put` gives
-    /// how many of the bytes it took.
+    /// Writes all of a batch, or the rest that earlier calls failed to write. `put` returns how many bytes it took.
     pub(super) fn push(
         &mut self,
         batch: &Batch,
@@ -94,7 +93,7 @@ impl Outbox {
         }
     }
 
-    /// As [`Outbox::push`], of some of the records only. After an error it begins again.
+    /// As [`Outbox::push`], for some of the records only. After an error it begins again.
     pub(super) fn push_some(
         &mut self,
         batch: &Batch,
@@ -146,7 +145,7 @@ impl Outbox {
         }
     }
 
-    /// The batch begins anew: what was written of it is gone or taken back.
+    /// Starts the batch again: what was written of it is gone or was taken back.
     pub(super) fn reset(&mut self) {
         // One line of 16 MiB must not hold its room for ever.
         self.buffer.clear();

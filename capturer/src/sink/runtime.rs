@@ -1,20 +1,20 @@
-//! The thread around a sink: takes messages in order, tries again what failed, tells the status how it is.
+//! The thread around a sink: takes messages in order, retries what failed, and reports health.
 //!
 //! ```text
 //! inbox ─▶ attach / deliver ── ok ──▶ report Attached / Ack, count
 //!             ▲      └─ error ─▶ health false (said once) ─▶ set aside for its output, tried again after 0.1 s … 5 s ─┐
 //!             └───────────────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
-//! Outputs fail alone ([`Sink::output_of`]): what one can't take waits in a queue of its own (held.rs), and what comes later
-//! for that output or those streams queues up behind it; all others go on. So answers keep their order within a stream and
-//! within an output, and nowhere else. A sink with a single output pauses instead, and meanwhile takes messages off the inbox
-//! and sets them aside, in order: so it notices a Stop, which stands behind the batches that wait.
+//! Outputs fail alone ([`Sink::output_of`]): what one can't take waits in a queue of its own (held.rs). What comes later for
+//! that output or those streams queues up behind it, and all others go on. So answers stay in order within a stream and within
+//! an output, and nowhere else. A sink with a single output pauses instead. During the pause it takes messages off the inbox
+//! and sets them aside, in order, so that it notices a Stop behind the batches that wait.
 //!
-//! A batch is never dropped. A Stop's deadline leaves it unacknowledged, and the next run reads it again from the source. An
-//! output that takes nothing is tried once more at a Stop and not waited for.
+//! A batch is never dropped. When a Stop's deadline passes it stays unacknowledged, and the next run reads it again from the
+//! source. At a Stop, an output that takes nothing is tried once more, and nobody waits for it.
 //!
-//! Bounds. The inbox is a channel without a limit of its own, so that `capture` never blocks in a send; what is in
-//! it is limited by who sends: batches by [`crate::limits::SINK_BATCHES_MAX`] (counted against acknowledgements; those that
+//! Bounds. The inbox is a channel without a limit of its own, so that `capture` never blocks in a send. The sender limits
+//! what is in it: batches by [`crate::limits::SINK_BATCHES_MAX`] (counted against acknowledgements; those that
 //! wait for a blocked output count apart), Attach by one per stream until it is answered, Detach by one per attached stream,
 //! Saved by one a second, Stop by one.
 
@@ -39,8 +39,8 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::{Beat, Status};
 use retries::{chance, retry_pause};
 
-/// Batches of one stream that a sink gathers before it makes them safe: fewer than a stream may have out, else a busy one
-/// would wait for the pause each time.
+/// A sink gathers this many batches of one stream before it makes them safe: fewer than a stream may have sent, else a busy
+/// stream would wait for the pause each time.
 const GATHERED_OF_STREAM_MAX: usize = crate::limits::STREAM_BATCHES_MAX / 2;
 /// The same for all streams together.
 const GATHERED_MAX: usize = (crate::limits::SINK_BATCHES_MAX - crate::limits::FILE_READS_MAX) / 2;
@@ -54,7 +54,7 @@ pub struct SinkHandle {
     pub thread: JoinHandle<()>,
 }
 
-/// Starts a sink's thread. `report` must not block. What `apart` says gets threads of its own.
+/// Starts a sink's thread. `report` must not block. The file systems that `apart` names get threads of their own.
 pub fn spawn(
     id: SinkId,
     sink: Box<dyn Sink>,
@@ -78,13 +78,13 @@ pub fn spawn(
     };
     let beat = of_all.status.beat(&of_all.component);
     let lanes = apart.map(|apart| Lanes::new(id, apart, Arc::clone(&report)));
-    // The kernel shows 15 characters of it.
+    // The kernel shows 15 characters of a thread's name.
     let name = format!("sink-{}", sink.name());
     let mut worker = Worker { lanes, ..Worker::new(of_all, Part::Own, beat, sink, inbox, report) };
     let thread = std::thread::Builder::new().name(name).spawn(move || {
         worker.run();
         let lanes = worker.lanes.take();
-        // What it has open is closed before others are waited for.
+        // First close what it has open, then wait for the others.
         drop(worker);
         if let Some(lanes) = lanes {
             lanes.join();
@@ -123,7 +123,7 @@ fn spawn_lane(
             let worker = Worker::new(of_all, Part::Lane(place), beat, sink, inbox, report);
             let mut worker = Worker { lane: Some(Arc::clone(&shared)), ..worker };
             worker.run();
-            // To close what it has open may hang as well.
+            // Closing what it has open may hang, too.
             let _step = shared.beat.step();
             drop(worker);
         }
@@ -159,7 +159,7 @@ struct Worker {
     part: Part,
     /// Name of its component in health.
     component: String,
-    /// What it writes to may hang, and nothing ends that.
+    /// Its sink may hang in a step, and nothing ends that.
     beat: Arc<Beat>,
     /// What pipelines do to batches before the sink gets them.
     steps: Steps,
@@ -170,9 +170,9 @@ struct Worker {
     inbox: Receiver<ToSink>,
     /// Outputs that are written by threads of their own.
     lanes: Option<Lanes>,
-    /// It is such a thread.
+    /// Set if it is such a thread.
     lane: Option<Arc<Shared>>,
-    /// Taken off the inbox during a pause; comes before what is still in it.
+    /// Taken off the inbox during a pause, and handled before what is still in it.
     set_aside: VecDeque<ToSink>,
     /// Delivered and not committed yet.
     gathered: Vec<Ack>,
@@ -182,7 +182,7 @@ struct Worker {
     give_up_at: Option<Instant>,
     /// Outputs that take nothing, with what waits for them.
     held: Held,
-    /// What was last said to be wrong; `None` = all is well.
+    /// What was last reported as wrong; `None` = nothing is.
     trouble: Option<String>,
     /// Whether the status was told that it accepted something.
     accepted: bool,
@@ -251,7 +251,7 @@ impl Worker {
         (self.report)(FromSink::Stopped(self.id));
     }
 
-    /// `None` = the end: told to stop, or nobody is left to tell anything.
+    /// `None` = the end: it was told to stop, or nobody is left to send.
     fn next_message(&mut self) -> Option<ToSink> {
         let message = loop {
             self.retry_held()?;
@@ -310,7 +310,7 @@ impl Worker {
         Some(())
     }
 
-    /// Does it, or sends it to the thread whose it is. `None` = given up.
+    /// Handles a message, or sends it to the lane it belongs to. `None` = given up.
     fn receive(&mut self, message: ToSink) -> Option<()> {
         let message = match &mut self.lanes {
             None => message,
@@ -336,11 +336,11 @@ impl Worker {
         self.handle(message)
     }
 
-    /// Says which lanes hang, and lets streams change over for which it is time.
+    /// Reports which lanes hang, and moves the streams that may move now.
     fn look_at_lanes(&mut self) {
         let Some(lanes) = &mut self.lanes else { return };
         let held = &self.held;
-        // In front of all that came since.
+        // Before all that came since.
         for message in lanes.moved(&|stream| held.has(stream)).into_iter().rev() {
             self.set_aside.push_front(message);
         }
@@ -417,8 +417,8 @@ impl Worker {
         }
     }
 
-    /// To those who watch live: what the first sink of the first outlet delivered, so each record once. While nobody does,
-    /// it costs a load.
+    /// Shows those who watch live what the first sink of the first outlet delivered, so each record once. While nobody
+    /// watches, this costs one load.
     fn show(&self, batch: &Batch) {
         let outlet = batch.source.outlet;
         if self.status.taps.are_watched() && outlet.index == 0 && outlet.first() == self.id {

@@ -29,7 +29,7 @@ impl Worker {
         Some(())
     }
 
-    /// Tries what waits for blocked outputs, where it is time. `None` = the sink has ended.
+    /// Retries what waits for blocked outputs, where that is due. `None` = the sink has ended.
     pub(super) fn retry_held(&mut self) -> Option<()> {
         if self.held.is_empty() {
             return Some(());
@@ -59,7 +59,7 @@ impl Worker {
         Some(())
     }
 
-    /// Does it, or gives it back with the reason.
+    /// Does a job, or returns it with the error.
     pub(super) fn attempt(&mut self, job: Job) -> Result<(), Box<(Job, SinkError)>> {
         let beat = Arc::clone(&self.beat);
         let step = beat.step();
@@ -72,7 +72,7 @@ impl Worker {
                 (self.report)(FromSink::Attached { sink: self.id, stream: source.id, mark });
             }
             Job::Batch { batch, made } => {
-                // Once, whatever attempts its delivery takes.
+                // Only once, however many attempts its delivery takes.
                 let made = made.map_or_else(|| self.steps.run(&batch), |made| *made);
                 let out = made.as_ref().and_then(|made| made.batch.as_ref()).unwrap_or(&batch);
                 let delivered = self.sink.deliver(out);
@@ -91,7 +91,7 @@ impl Worker {
                 }
                 // As it was delivered: redacted where that is configured.
                 self.show(out);
-                // Before the acknowledgement: that must bring back the only reference to the batch.
+                // Before the acknowledgement, which must return the only reference to the batch.
                 let amount = made.and_then(|made| self.steps.count(&batch, made));
                 // What could not be committed stays unacknowledged, as at a Stop; commit() has said so.
                 let _ =
@@ -106,7 +106,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Tries again until it works; `None` = closed, or the deadline of a Stop has passed.
+    /// Retries a job until it works; `None` = closed, or the deadline of a Stop has passed.
     pub(super) fn insist(&mut self, mut job: Job, mut error: SinkError) -> Option<()> {
         let mut failures = 0;
         loop {
@@ -150,7 +150,7 @@ impl Worker {
         }
     }
 
-    /// Waits; false = a Stop's deadline came, or all senders are gone.
+    /// Waits. Returns false if a Stop's deadline passed or all senders are gone.
     fn pause(&mut self, pause: Duration) -> bool {
         let until = Instant::now() + pause;
         loop {
@@ -171,7 +171,7 @@ impl Worker {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) if self.give_up_at.is_none() => return false,
-                // Told to stop by a certain time, and nobody has more to say: try until then.
+                // It was told to stop by a certain time, and nobody is left to send: try until then.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(wake_at - now),
             }
         }
@@ -181,7 +181,7 @@ impl Worker {
         self.metrics.sink_errors_total.with_label_values(&[self.sink.name()]).inc();
     }
 
-    /// Says which outputs are blocked, and when none is any more.
+    /// Reports which outputs are blocked, and when none is any more.
     fn tell_held(&mut self) {
         let Some(outputs) = self.held.outputs() else {
             self.of_all.troubles.set_outputs(self.part, 0);
