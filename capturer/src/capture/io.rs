@@ -235,7 +235,7 @@ pub struct FoundPath {
     pub id: FileId,
     /// The file's path without links, if it is another.
     pub target: Option<String>,
-    /// Its length.
+    /// Its length in bytes.
     pub len: u64,
     /// When its content last changed, nanoseconds since 1970.
     pub modified_ns: i64,
@@ -333,7 +333,7 @@ pub enum Action {
     Scan {
         /// The stream that this concerns.
         stream: StreamId,
-        /// Absolute path.
+        /// Its absolute path.
         directory: String,
         /// Name of the live file; model/rotated_name.rs says how its rotated files may be called.
         live_name: String,

@@ -97,7 +97,6 @@ impl Assembler {
         self
     }
 
-    /// See [`Assembler::strip_cr`].
     pub fn strips_cr(&self) -> bool {
         self.strips_cr
     }

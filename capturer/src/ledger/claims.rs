@@ -55,7 +55,7 @@ impl Claims {
         book.ledger.claim(fd, owner)
     }
 
-    /// See [`Ledger::adopt`].
+    /// Claims for `owner` whatever is open and unclaimed: once, when the program is built up and before it works.
     pub fn adopt(&self, open: &[OpenFd], owner: &Owner) {
         let mut book = self.book();
         let adopted = book.ledger.adopt(open, owner);

@@ -367,7 +367,6 @@ impl Ledger {
         self.rows.iter().map(|entry| (&entry.1.owner, totals(entry))).collect()
     }
 
-    /// See [`LedgerReport::slips`].
     pub fn slips(&self) -> u64 {
         self.slips
     }

@@ -39,7 +39,6 @@ const WAIT_EVERY: Duration = Duration::from_millis(20);
 /// A file system that may hang.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// Identifies it.
     pub id: u64,
     /// As people see it: `/srv/out (nfs4)`.
     pub what: String,
@@ -57,9 +56,7 @@ pub struct Apart {
     pub open: OpenAt,
 }
 
-/// See [`Apart::place_of`].
 pub type PlaceOf = Box<dyn FnMut(&str) -> Option<Place> + Send>;
-/// See [`Apart::open`].
 pub type OpenAt = Arc<dyn Fn(u64) -> Result<Box<dyn Sink>, SinkError> + Send + Sync>;
 /// Tells capture something. Never blocks.
 pub(super) type Report = Arc<dyn Fn(FromSink) + Send + Sync>;
@@ -218,7 +215,6 @@ impl Lane {
 
 /// What changed with a lane that hangs, or still holds.
 pub(super) struct News {
-    /// The lane.
     pub(super) id: u64,
     /// Which outputs hang, why and for how long; `None` = it answers again.
     pub(super) text: Option<String>,

@@ -62,7 +62,6 @@ pub struct Loss<'a> {
     pub reason: LossReason,
     /// Nobody can know whether anything was lost.
     pub possible: bool,
-    /// How many.
     pub losses: u64,
     /// Bytes of all of them; 0 = unknown.
     pub bytes: u64,
@@ -101,7 +100,7 @@ pub enum State {
     Well,
     /// Something may have been; nobody can know.
     Doubt,
-    /// Something was.
+    /// Something was lost.
     Loss,
 }
 

@@ -9,7 +9,6 @@ use crate::capture::stream::{Kind, State, Stream};
 use crate::model::clock::Now;
 use crate::model::record::StreamId;
 
-/// The sums.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
     /// Streams with unread bytes, as far as known, or with batches that no sink has acknowledged.

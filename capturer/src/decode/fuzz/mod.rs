@@ -17,7 +17,6 @@ use crate::model::record::StdType;
 /// A buffer with NULs.
 const KNOWN: Known = Known { nuls: true, within: false };
 
-/// Raw lines.
 pub fn line(bytes: &[u8]) {
     let (found, held) =
         decode_in_any_parts(bytes, RECORD_BYTES_MAX - 1, |part, _| decode::line::next_line(part, KNOWN));

@@ -43,18 +43,15 @@ fn assembled(bytes: &[u8], next: impl Fn(&[u8]) -> Step<Piece>) {
     }
 }
 
-/// json-file records.
 pub fn json_line(bytes: &[u8]) {
     let clean = decode::json_line::is_clean(bytes);
     assembled(bytes, |rest| decode::json_line::next_record(rest, clean));
 }
 
-/// CRI records.
 pub fn cri(bytes: &[u8]) {
     assembled(bytes, |rest| decode::cri::next_record(rest, true));
 }
 
-/// Plain lines.
 pub fn line(bytes: &[u8]) {
     assembled(bytes, |rest| decode::line::next_line(rest, Known { nuls: true, within: false }));
 }
@@ -73,7 +70,6 @@ pub fn text(bytes: &[u8]) {
     );
 }
 
-/// Frames.
 pub fn stdcopy(bytes: &[u8]) {
     all(bytes, decode::stdcopy::next_frame, |_, _| ());
 }

@@ -76,7 +76,6 @@ pub enum StoreError {
     Newer {
         /// The path of the checkpoint.
         path: PathBuf,
-        /// Its version.
         source: CheckpointError,
     },
     /// Another agent uses the directory.

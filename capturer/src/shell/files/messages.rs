@@ -19,7 +19,7 @@ pub enum Request {
     Scan {
         /// The stream that asks.
         stream: StreamId,
-        /// Absolute path.
+        /// Its absolute path.
         directory: String,
         /// Name of the live file.
         live_name: String,

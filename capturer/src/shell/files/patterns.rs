@@ -48,9 +48,7 @@ enum Step {
     Name(OsString),
     /// A name that a link leads through; the file is not called by it.
     Hop(OsString),
-    /// See [`Part::Wild`].
     Wild(Wild),
-    /// See [`Part::Directories`].
     Directories,
 }
 

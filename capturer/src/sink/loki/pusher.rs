@@ -41,7 +41,7 @@ const WIND_UP: Duration = Duration::from_secs(5);
 const WIND_UP_SILENCE: Duration = Duration::from_millis(1_500);
 /// Records and bytes that are read from the spool before answers are looked at again.
 const FILL_RECORDS: usize = 512;
-/// See [`FILL_RECORDS`].
+/// The same in bytes.
 const FILL_BYTES: usize = 8 * 1024 * 1024;
 /// Health is told at once when something goes wrong, but not more often than this.
 const TOLD_AGAIN: Duration = Duration::from_millis(100);

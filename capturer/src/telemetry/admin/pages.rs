@@ -270,9 +270,7 @@ struct Streams<'a> {
 /// What `/api/v1/positions` answers.
 #[derive(Serialize)]
 struct Positions {
-    /// See [`Streams::fresh`].
     fresh: bool,
-    /// See [`Streams::age_ms`].
     age_ms: u64,
     positions: Vec<Position>,
 }

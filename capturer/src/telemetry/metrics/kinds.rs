@@ -46,9 +46,7 @@ impl Kind {
 pub enum Unit {
     /// A count of things.
     Count,
-    /// Bytes.
     Bytes,
-    /// Seconds.
     Seconds,
     /// 0 to 1.
     Ratio,

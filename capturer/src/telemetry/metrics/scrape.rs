@@ -17,7 +17,7 @@ use crate::telemetry::status::{StreamCounts, StreamRow};
 
 /// Labels of a metric by source.
 pub(super) const LABELS: [&str; 3] = ["container_id", "container_name", "path"];
-/// Their values.
+/// The values of their labels.
 type Labels = [String; 3];
 
 /// States of a stream, as rows name them.

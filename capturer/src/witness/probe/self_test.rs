@@ -28,7 +28,7 @@ pub struct WayResult {
     pub verdict: WayOutcome,
 }
 
-/// See [`WayResult`].
+/// Whether a way was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WayOutcome {
     /// Opened, released and, where the tier can see that, its file let go.
