@@ -15,6 +15,8 @@
 //! Deliberately no mock and no wrapper of Docker's API: a test talks to [`Engine::socket`], or uses the Engine's own
 //! command by [`Engine::docker`].
 
+mod run_spec;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -29,6 +31,7 @@ use serde_json::Value;
 
 use crate::sweep::{ROOT_PREFIX, SWEPT_NOTE, Traces, start_ticks, stat_fields, sweep_dead};
 use crate::wait::{PATIENCE, wait_until};
+pub use run_spec::RunSpec;
 
 /// The image that every Engine has: busybox with a link for each of its commands, `sh` and `seq` among them.
 pub const IMAGE: &str = "capturer-test";
@@ -69,68 +72,6 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// Its standard error.
     pub stderr: Vec<u8>,
-}
-
-/// A container to run; everything not said is Docker's default.
-#[derive(Clone, Debug, Default)]
-pub struct RunSpec {
-    arguments: Vec<String>,
-    image: Option<String>,
-    command: Vec<String>,
-}
-
-impl RunSpec {
-    /// A container that runs a shell script.
-    pub fn sh(script: &str) -> Self {
-        Self::command(&["sh", "-c", script])
-    }
-
-    /// A container that runs a program of the image.
-    pub fn command(command: &[&str]) -> Self {
-        Self { command: command.iter().map(|&word| word.to_owned()).collect(), ..Self::default() }
-    }
-
-    /// Its name.
-    pub fn name(self, name: &str) -> Self {
-        self.argument("--name").argument(name)
-    }
-
-    /// Another image than [`IMAGE`].
-    pub fn image(mut self, image: &str) -> Self {
-        self.image = Some(image.to_owned());
-        self
-    }
-
-    /// Its log driver: `json-file`, `local`, `none`.
-    pub fn log_driver(self, driver: &str) -> Self {
-        self.argument("--log-driver").argument(driver)
-    }
-
-    /// An option of its log driver, as `max-size`, `10m`.
-    pub fn log_opt(self, key: &str, value: &str) -> Self {
-        self.argument("--log-opt").argument(&format!("{key}={value}"))
-    }
-
-    /// A label.
-    pub fn label(self, key: &str, value: &str) -> Self {
-        self.argument("--label").argument(&format!("{key}={value}"))
-    }
-
-    /// With a terminal: channels merged, lines end in CR LF.
-    pub fn tty(self) -> Self {
-        self.argument("--tty")
-    }
-
-    /// Removed, with its logs, as soon as it ends.
-    pub fn rm(self) -> Self {
-        self.argument("--rm")
-    }
-
-    /// Any other word before the image, as `--restart=always`.
-    pub fn argument(mut self, word: &str) -> Self {
-        self.arguments.push(word.to_owned());
-        self
-    }
 }
 
 /// A running Engine. Dropping it leaves nothing of it on the machine.

@@ -10,8 +10,10 @@
 //! Every line has its number of arrivals, and the lines of requests whose answer was withheld on purpose are
 //! remembered: who sends those again has a reason.
 
+mod requests;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -19,15 +21,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use capturer::testing::{EntryAdapter, PushRequest, StreamAdapter, Timestamp, label_text, read_label_text};
-use prost::Message as _;
-use serde_json::Value;
+use anyhow::{Context as _, Result};
+use capturer::testing::read_label_text;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
 
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::loki_limits;
+use requests::{Request, read_push, read_request};
 
 /// A line that contains this is refused, for a reason that no agent knows.
 pub const POISON: &str = "poison";
@@ -372,77 +373,6 @@ fn converse(mut stream: impl Read + Write, shared: &Shared) -> Result<()> {
         }
     }
     Ok(())
-}
-
-struct Request {
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Request {
-    fn header(&self, name: &str) -> Option<&str> {
-        let of = |line: &&str| line.split_once(':').is_some_and(|(key, _)| key.eq_ignore_ascii_case(name));
-        self.head.lines().find(of).and_then(|line| line.split_once(':')).map(|(_, value)| value.trim())
-    }
-}
-
-fn read_request(stream: &mut impl Read, buffer: &mut Vec<u8>) -> Result<Option<Request>> {
-    let mut chunk = vec![0; 64 * 1024];
-    let mut fill = |buffer: &mut Vec<u8>| -> io::Result<usize> {
-        let count = stream.read(&mut chunk)?;
-        buffer.extend_from_slice(&chunk[..count]);
-        Ok(count)
-    };
-    let head_len = loop {
-        if let Some(at) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
-            break at + 4;
-        }
-        if fill(buffer)? == 0 {
-            return Ok(None);
-        }
-    };
-    let head = String::from_utf8(buffer.drain(..head_len).collect())?;
-    let mut request = Request { head, body: Vec::new() };
-    let len: usize = request.header("content-length").context("no length")?.parse()?;
-    while buffer.len() < len {
-        ensure!(fill(buffer)? > 0, "closed within a body");
-    }
-    request.body = buffer.drain(..len).collect();
-    Ok(Some(request))
-}
-
-/// Both forms that Loki documents.
-fn read_push(request: &Request) -> Result<PushRequest> {
-    match request.header("content-type") {
-        Some("application/x-protobuf") => {
-            let body = snap::raw::Decoder::new().decompress_vec(&request.body)?;
-            Ok(PushRequest::decode(body.as_slice())?)
-        }
-        Some("application/json") => {
-            ensure!(request.header("content-encoding") == Some("gzip"), "JSON comes with gzip");
-            let json: Value = serde_json::from_reader(flate2::read::GzDecoder::new(&request.body[..]))?;
-            let streams = json["streams"].as_array().context("no streams")?;
-            Ok(PushRequest { streams: streams.iter().map(read_stream).collect::<Result<_>>()? })
-        }
-        other => bail!("Content-Type {other:?}"),
-    }
-}
-
-fn read_stream(stream: &Value) -> Result<StreamAdapter> {
-    let labels = stream["stream"].as_object().context("no labels")?;
-    let labels =
-        label_text(labels.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default())));
-    let values = stream["values"].as_array().context("no values")?;
-    let entry = |value: &Value| {
-        let time_ns: i64 = value[0].as_str().context("no time")?.parse()?;
-        let line = value[1].as_str().context("no line")?.to_owned();
-        Ok(EntryAdapter {
-            timestamp: Some(Timestamp::from_ns(time_ns)),
-            line,
-            structured_metadata: Vec::new(),
-        })
-    };
-    Ok(StreamAdapter { labels, entries: values.iter().map(entry).collect::<Result<_>>()? })
 }
 
 type Answer = (u16, String, String);

@@ -13,11 +13,13 @@
 
 pub mod bench;
 mod disk;
+mod draw;
 mod engine;
 mod faults;
 mod lanes;
 mod log;
 mod paths;
+mod phases;
 mod shell;
 mod sinks;
 mod writers;
@@ -25,18 +27,15 @@ mod writers;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
 
 use capturer::testing::checkpoint::Checkpoint;
-use capturer::testing::{
-    Capture, Event, FileFormat, FileSet, Metrics, Multiline, MultilineRule, Now, Over, PathPattern, Pattern,
-    Pipeline, RateLimit, ReadFrom, Settings, SinkFacts, Step, StreamId, checkpoint,
-};
+use capturer::testing::{Capture, Event, Metrics, Now, ReadFrom, Settings, SinkFacts, StreamId, checkpoint};
 
 use crate::checker::{Checker, Flow, LineId, Snapshot};
 use crate::rand::Rand;
 
 use disk::Disk;
+use draw::draw_settings;
 use engine::Engine;
 pub use faults::Faults;
 use lanes::Lanes;
@@ -51,12 +50,6 @@ const EPOCH_NS: i64 = 1_800_000_000_000_000_000;
 /// More happenings than this in one seed are a loop that makes no progress. A container that printed much within its last
 /// two seconds and is read in small pieces needs over two millions: each rotation reads those seconds again.
 const STEPS_MAX: u64 = 20_000_000;
-/// So long, in simulated time, everything may take to arrive once faults are off.
-const ARRIVAL_US: u64 = 180_000_000;
-
-/// So long nobody prints, once everything has arrived.
-const IDLE_SECONDS: u64 = 2_000;
-
 /// What comes next, at its time.
 #[derive(Debug)]
 enum Happening {
@@ -220,96 +213,6 @@ impl World {
             self.make_path(set);
         }
         self.later(0, Happening::Start);
-    }
-
-    /// Both phases.
-    ///
-    /// # Panics
-    /// With an invariant's name, if one does not hold.
-    pub fn run(mut self) -> Outcome {
-        let faulty_us = 1_000_000 * self.rand.within(3..25);
-        for _ in 0..self.faults.crashes {
-            let (at, actions) = (self.rand.within(0..faulty_us), self.rand.within(0..40));
-            self.at(at, Happening::CrashSoon(actions));
-        }
-        for _ in 0..self.faults.stops {
-            let at = self.rand.within(0..faulty_us);
-            self.at(at, Happening::Stop);
-        }
-        for _ in 0..self.faults.hangs {
-            let at = self.rand.within(0..faulty_us);
-            self.at(at, Happening::Hang);
-        }
-        self.draw_fates(faulty_us);
-        self.run_until(faulty_us);
-        self.calm();
-        let deadline = self.now_us + ARRIVAL_US;
-        while !self.checker.missing().is_empty() {
-            if self.now_us >= deadline {
-                self.checker.everything_arrived();
-            }
-            let next = self.now_us + 1_000_000;
-            self.run_until(next);
-        }
-        self.stays_idle();
-        self.stops_cleanly();
-        let (printed, lost) = self.checker.counts();
-        Outcome {
-            trace: self.trace,
-            steps: self.steps,
-            printed,
-            lost,
-            seconds: self.now_us / 1_000_000,
-            runs: self.runs,
-        }
-    }
-
-    /// Faults end, everybody finishes what they were saying and falls silent.
-    fn calm(&mut self) {
-        self.note("-- faults off".to_owned());
-        self.faults = Faults::default();
-        self.crash_in = None;
-        self.calm_engine();
-        self.calm_lanes();
-        for container in 0..self.containers.len() {
-            self.finish_lines(container);
-        }
-        for path in 0..self.paths.len() {
-            self.finish_path(path);
-        }
-        self.quiet = true;
-        if self.run.is_none() {
-            self.later(0, Happening::Start);
-        }
-    }
-
-    /// Nothing is read while nobody prints, for half an hour and more: what goes on is lists, looks at patterns,
-    /// rotations of connections; and they leave nothing.
-    fn stays_idle(&mut self) {
-        // Longer than a vanished path is waited for, and than a writer of a renamed log is.
-        let settle = self.now_us + 60_000_000;
-        self.run_until(settle);
-        let before = self.run.as_ref().map_or(0, |run| run.file_reads_total);
-        self.run_until(settle + 1_000_000 * IDLE_SECONDS);
-        let reads = self.run.as_ref().map_or(0, |run| run.file_reads_total) - before;
-        let files = (self.containers.len() + self.paths.len()) as u64;
-        // Up to three files on a file system that may hang are looked at every 2 s.
-        let looks = 3 * self.lane_count() * (IDLE_SECONDS / 2 + 1);
-        let polls = if self.engine.no_inotify { IDLE_SECONDS * files } else { looks };
-        assert!(reads <= polls, "invariant broken: quiet_files_cost_nothing: {reads} reads of {files} files");
-        self.checker.everything_arrived();
-    }
-
-    fn stops_cleanly(&mut self) {
-        self.ending = true;
-        self.later(0, Happening::Stop);
-        let until = self.now_us + 1_000 * self.settings.shutdown_timeout.as_millis() as u64 + 1_000_000;
-        while self.run.is_some() && self.now_us < until {
-            let Some((&(at, _), _)) = self.queue.first_key_value() else { break };
-            self.run_until(at);
-        }
-        assert!(self.run.is_none(), "invariant broken: a_stop_ends: the agent did not finish");
-        self.checker.everything_arrived();
     }
 
     // ---- time
@@ -558,72 +461,6 @@ impl Drop for World {
         state.push(format!("again: cargo xtask sim --seed {seed}"));
         self.log.failed(&state);
     }
-}
-
-fn draw_settings(rand: &mut Rand) -> Settings {
-    let mut settings = Settings { shutdown_timeout: Duration::from_secs(60), ..Settings::default() };
-    settings.line_bytes_max = *rand.pick(&[1 << 20, 1 << 20, 20_000, 300]);
-    settings.buffer_bytes_max = *rand.pick(&[1, 600_000, 4 << 20, 32 << 20]);
-    let monitor = &mut settings.container_monitor;
-    monitor.read_from = *rand.pick(&[ReadFrom::Auto, ReadFrom::Auto, ReadFrom::Api]);
-    monitor.list_interval = Duration::from_secs(rand.within(2..30));
-    monitor.reconnect_interval = Duration::from_secs(rand.within(1..10));
-    monitor.read_timeout = Duration::from_secs(rand.within(1..20));
-    monitor.max_concurrent = rand.index(1..25);
-    // Half of the worlds, without a draw that would change all of them.
-    monitor.tty.keep_cr = monitor.max_concurrent.is_multiple_of(2);
-    monitor.rotation.enabled = rand.chance(3, 4);
-    monitor.rotation.interval = Duration::from_secs(rand.within(1..20));
-    monitor.rotation.idle_interval = monitor.rotation.interval * 3;
-    monitor.rotation.max_concurrent_streams = rand.index(1..8);
-    monitor.circuit_breaker.failures = rand.index(1..12);
-    monitor.circuit_breaker.pause = Duration::from_secs(rand.within(1..10));
-    for set in 0..rand.within(0..3) {
-        let pattern = PathPattern::new(&format!("/logs/{set}/*.log")).expect("a fixed pattern");
-        let format = *rand.pick(&[FileFormat::Auto, FileFormat::Raw, FileFormat::Docker, FileFormat::Cri]);
-        settings.file_monitor.files.push(FileSet { paths: vec![pattern], format, ..FileSet::default() });
-    }
-    if rand.chance(1, 2) {
-        settings.pipelines.push(Arc::new(draw_pipeline(rand)));
-    }
-    // Quiet files are closed and opened again.
-    if rand.chance(1, 2) {
-        settings.file_monitor.max_open = rand.index(1..4);
-        settings.file_monitor.close_idle_after = Duration::from_millis(rand.within(2_000..10_000));
-    }
-    settings
-}
-
-/// Of everything that a pipeline may ask for, what the core does itself: joining lines, and waiting.
-fn draw_pipeline(rand: &mut Rand) -> Pipeline {
-    let mut pipeline = Pipeline { name: "drawn".to_owned(), ..Pipeline::default() };
-    if rand.chance(3, 4) {
-        let pattern = |text: &str| Some(Pattern::new(text).expect("a fixed pattern"));
-        let (start, continues) =
-            *rand.pick(&[(Some("[0-4]"), None), (None, Some("[05]")), (Some("1"), Some("2"))]);
-        pipeline.multiline = Some(Multiline {
-            rule: MultilineRule::Patterns {
-                start: start.and_then(pattern),
-                continues: continues.and_then(pattern),
-            },
-            timeout: Duration::from_millis(rand.within(10..4_000)),
-            lines_max: rand.index(1..60),
-            bytes_max: *rand.pick(&[60, 40_000, 1 << 20]),
-        });
-    }
-    if rand.chance(1, 2) {
-        pipeline.rate_limit = Some(RateLimit {
-            lines: rand.within(100..2_000),
-            bytes: *rand.pick(&[0, 100_000, 1 << 20]),
-            burst: Duration::from_millis(rand.within(100..5_000)),
-            over: Over::Wait,
-        });
-    }
-    // The sinks here run no steps; for the core it is a last batch more.
-    if rand.chance(1, 2) {
-        pipeline.steps.push(Step::Dedup { window: Duration::from_secs(60) });
-    }
-    pipeline
 }
 
 /// A happening in a line.
