@@ -6,7 +6,7 @@
 //! - a piece with a newline ends it,
 //! - a piece shorter than 16 KiB without newline ends it: only the end of the container's output cuts there,
 //! - a piece with another time on the same channel begins a new line: the old one was left open at an exit and must
-//!   not be glued to the next run's first line,
+//!   not be joined to the next run's first line,
 //! - the container has exited since and all was read ([`Assembler::close_begun_by`]).
 //!
 //! Other sources mark their pieces otherwise ([`Join`]).
@@ -14,8 +14,7 @@
 //! A line of a plain file may be delivered before its end is there ([`Assembler::cut_open`]). Its record is marked, and so is
 //! that of its rest ([`Assembler::continue_line`]).
 //!
-//! A line past `line_bytes_max` is cut there, marked and counted; the rest of it is passed over, never the file
-//! stopped. Where the config asks for it, whole lines are joined further ([`super::multiline`]); a group of them is then
+//! A line past `line_bytes_max` is cut there, marked and counted. The rest of it is passed over; it never stops the file. Where the config asks for it, whole lines are joined further ([`super::multiline`]); a group of them is then
 //! open as a line is. Not here: which lines were delivered before (stream/).
 
 use std::sync::Arc;
@@ -37,7 +36,7 @@ pub struct Completed {
     pub this: bool,
 }
 
-/// What says which pieces make a line.
+/// How to tell which pieces make a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Join {
     /// Docker's pieces: their times and lengths.
@@ -64,7 +63,7 @@ pub struct Assembler {
 #[derive(Debug)]
 struct OpenLine {
     line: Kept,
-    /// False: it was delivered in an earlier life; its pieces are passed over.
+    /// False if an earlier run delivered it; its pieces are passed over.
     deliver: bool,
     /// Where its last piece began.
     latest_at: u64,
@@ -121,8 +120,8 @@ impl Assembler {
         self.groups.as_ref().map_or(0, |groups| groups.lines(std_type))
     }
 
-    /// This many milliseconds from now the open group of a channel has waited long enough, by its latest line's time (of
-    /// lines without one, by now); `None` = none is open.
+    /// In how many milliseconds the open group of a channel has waited long enough, by the time of its latest line (or by
+    /// now, if lines have none); `None` = no group is open.
     pub fn group_waits_ms(&self, std_type: StdType, unix_ns: i64) -> Option<u64> {
         let groups = self.groups.as_ref()?;
         let latest_ns = groups.latest_ns(std_type)?;
@@ -181,8 +180,8 @@ impl Assembler {
         timestamp::parse(group.map(|group| group.time()).or(line.map(|open| &open.line.time[..]))?)
     }
 
-    /// Takes the next piece. `at` is where it begins, in the caller's own count. `deliver` counts for a piece that
-    /// begins a line; false passes the whole line over.
+    /// Takes the next piece. `at` is where it begins, in the caller's own count. `deliver` matters only for a piece that
+    /// begins a line; false passes over the whole line.
     pub fn push(
         &mut self,
         buffer: &[u8],
@@ -265,7 +264,7 @@ impl Assembler {
     }
 
     /// Ends open lines and groups that began no later than this: the container exited then, and they will not be
-    /// continued. A line that its next run has begun stays open. Says for which channels a line was ended.
+    /// continued. A line that its next run has begun stays open. Returns for which channels a line was ended.
     pub fn close_begun_by(&mut self, unix_ns: i64, out: &mut Lines) -> [bool; 2] {
         StdType::ALL.map(|std_type| {
             let open = self.open[std_type.index()].as_ref();
@@ -362,7 +361,7 @@ impl OpenLine {
     }
 }
 
-/// Of a line that was delivered before nothing but its end came.
+/// Whether nothing but the end came of a line that was delivered before.
 fn is_empty_rest(line: &Whole<'_>) -> bool {
     line.marks.continued && line.decoded_len == 0
 }

@@ -1,7 +1,7 @@
 //! Which stream an inotify event concerns: by directory, then by name. Pure.
 //!
-//! A directory is watched by the thread that lists it, and is known here only when that thread has answered. What comes
-//! between is kept, and looked at again then.
+//! The thread that lists a directory also watches it. The watch is known here only once that thread has answered. Events
+//! that come before are kept, and looked at then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,20 +14,20 @@ use crate::model::rotated_name::RotatedName;
 use crate::settings::path_pattern::Wild;
 use crate::text::path_text::text_of_bytes;
 
-/// Events that are kept while somebody lists directories.
+/// At most this many events are kept while directories are listed.
 const KEPT_MAX: usize = 4096;
 
-/// Between two looks at least: a container that prints a line at a time costs one look per pause, not one per line.
+/// The shortest pause between two looks: a container that prints line by line costs one look per pause, not one per line.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
-/// And at most, while somebody prints all the time.
+/// The longest pause, while somebody prints all the time.
 const PAUSE_MAX: Duration = Duration::from_millis(40);
 /// After a rename or a new file, this many looks are made at the short pause: a log that is rotated by size is rotated again
 /// soon.
 const CAREFUL_LOOKS: u32 = 200;
 
-/// How long events gather between two looks at inotify. Quick where it is quiet: a look that waits for its event ends with
-/// it, and the next one comes after the shortest pause. Where there is something at every look, each costs a read of
-/// every file that grew and a batch to the sinks, so a longer pause brings the same lines in fewer of them.
+/// How long events gather between two looks at inotify. On a quiet host a look ends with the event it waited for, and the
+/// next one comes after the shortest pause. Where every look finds something, each costs a read of every file that grew and
+/// a batch to the sinks, so a longer pause brings the same lines in fewer of them.
 #[derive(Debug)]
 pub struct Pace {
     pause: Duration,
@@ -116,7 +116,7 @@ pub struct Watches {
     kept: BTreeSet<(i32, u32, Vec<u8>)>,
 }
 
-/// What is known of a stream.
+/// What is watched for a stream.
 #[derive(Debug)]
 struct Watched {
     live_name: String,
@@ -131,9 +131,9 @@ type Part = (usize, Option<LaneId>);
 
 #[derive(Debug, Default)]
 struct Directory {
-    /// By live name; several where sinks are read for at paces of their own.
+    /// By live name; several if there are several outlets.
     streams: BTreeMap<String, BTreeSet<StreamId>>,
-    /// By the live name without its ending: a rotated file may have its mark before that.
+    /// By the live name without its ending: a rotated file may have its number before that.
     stems: BTreeMap<String, BTreeSet<StreamId>>,
     /// By the name of a rotated file.
     rotated: BTreeMap<String, BTreeSet<StreamId>>,
@@ -164,10 +164,10 @@ impl Directory {
     }
 }
 
-/// Whom events concern.
+/// Which streams and entries events concern.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Concerned {
-    /// inotify lost events: whom they concerned nobody knows.
+    /// inotify lost events, and nobody knows whom they concerned.
     pub all: bool,
     /// Their live file was written to.
     pub grew: BTreeSet<StreamId>,
@@ -180,12 +180,12 @@ pub struct Concerned {
 }
 
 impl Watches {
-    /// Directories are about to be watched and listed.
+    /// A thread is about to watch and list directories.
     pub fn begin_listing(&mut self) {
         self.listing += 1;
     }
 
-    /// They were, and what came of it is known here.
+    /// It has done so, and its answer is known here.
     pub fn end_listing(&mut self) {
         self.listing = self.listing.saturating_sub(1);
         if self.listing == 0 {
@@ -210,7 +210,7 @@ impl Watches {
         }
     }
 
-    /// A stream's directory is watched. True = something came there while that was not known here.
+    /// A stream's directory is watched. Returns whether something came there before that was known here.
     pub fn set(&mut self, stream: StreamId, watch: i32) -> bool {
         let Some(watched) = self.streams.get_mut(&stream) else { return false };
         let old = watched.watch.replace(watch);
@@ -231,7 +231,7 @@ impl Watches {
         self.kept.range((watch, 0, Vec::new())..).take_while(move |(of, ..)| *of == watch)
     }
 
-    /// More came than is kept.
+    /// Whether more came than is kept.
     fn is_full(&self) -> bool {
         self.kept.len() >= KEPT_MAX
     }
@@ -256,8 +256,8 @@ impl Watches {
         watched.rotated = rotated;
     }
 
-    /// Directories that patterns lead to are watched, and no others. True = something that concerns the entry came there
-    /// while that was not known here.
+    /// The directories that patterns lead to are watched, and no others. Returns whether something that concerns the entry
+    /// came there before that was known here.
     pub fn set_of_patterns(
         &mut self,
         set: usize,
@@ -316,7 +316,7 @@ impl Watches {
         self.drop_unused(watch);
     }
 
-    /// Sorts an event.
+    /// Adds those whom an event concerns to `told`.
     pub fn on_event(&mut self, event: &Event<'_>, told: &mut Concerned) {
         if event.mask & OVERFLOW != 0 {
             // It names no directory.

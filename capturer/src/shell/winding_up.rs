@@ -15,12 +15,12 @@ pub struct Rest {
 }
 
 impl Rest {
-    /// Every thread that had files open has closed them.
+    /// Whether every thread that had files open has closed them.
     pub fn has_ended(&mut self) -> bool {
         self.files.has_ended()
     }
 
-    /// No checkpoint is being saved.
+    /// Whether no checkpoint is being saved.
     pub fn saver_has_ended(&self) -> bool {
         self.files.saver_has_ended()
     }
@@ -49,7 +49,7 @@ impl Shell {
             self.close(conn);
         }
         if let Some(inotify) = &self.inotify {
-            // A watch that goes is an event, which ends the read of inotify at once. The root directory never hangs.
+            // Removing a watch is an event, which ends the read of inotify at once. The root directory never hangs.
             let watch =
                 rustix::fs::inotify::add_watch(inotify, "/", rustix::fs::inotify::WatchFlags::DELETE_SELF);
             let _ = watch.and_then(|watch| rustix::fs::inotify::remove_watch(inotify, watch));
@@ -70,7 +70,7 @@ impl Shell {
             }
         }
         if self.files.hung().is_empty() {
-            // Files on lanes are closed by their threads alone.
+            // Only their threads close files on lanes.
             let _ = tokio::time::timeout_at(deadline, self.files.end()).await;
         }
         self.files.close();

@@ -15,8 +15,8 @@
 //! same; its first acknowledgement joins it, and what lay between reaches it twice. Nothing is lost: a sink that is ahead
 //! never counts as behind one that is not.
 //!
-//! Sinks that are read for at paces of their own ([`crate::model::record::Outlet`]) do not share batches; each goes on at its
-//! own cursor ([`Tracker::resume_for`]), and their order among each other means nothing.
+//! Sinks with outlets of their own ([`crate::model::record::Outlet`]) do not share batches. Each goes on at its own cursor
+//! ([`Tracker::resume_for`]), and their order among each other means nothing.
 //!
 //! A sink added to the config joins at the resume cursor of known streams (their past is not fetched again); one
 //! removed from it is forgotten with its outputs, so that it can't hold a stream back for ever.
@@ -85,21 +85,21 @@ impl Positions {
     }
 }
 
-/// See the module's head.
+/// The positions of all streams, by sink, and what is saved of them.
 #[derive(Debug)]
 pub struct Tracker {
     sinks: BTreeSet<String>,
     streams: BTreeMap<StreamKey, Positions>,
     outputs: BTreeMap<String, BTreeMap<String, Output>>,
     memory: Table,
-    /// Number of the last save that was ordered, of this run and those before.
+    /// The number of the last save that was ordered, counted over all runs.
     saves: u64,
     /// When the run before this one saved last, seconds since 1970; 0 = nobody knows.
     loaded_s: u64,
-    /// Streams from before whose logs this run has not looked at, and when an earlier one did, seconds since 1970. Until it
-    /// comes to them, what happened to them since then is unseen, however often this run has saved.
+    /// Streams from earlier runs whose logs this run has not looked at yet, and when an earlier run did, seconds since 1970.
+    /// What happened to them since then is unseen, however often this run has saved.
     unlooked: BTreeMap<StreamKey, u64>,
-    /// What changed since the last save was ordered, and what that one saves; nothing if the next one is whole anyway.
+    /// What changed since the last save was ordered, and what that save contains; empty if the next one is whole anyway.
     changed: Changed,
     saving: Changed,
     /// The next save is of everything.
@@ -202,7 +202,8 @@ impl Tracker {
         (self.loaded_s > 0).then_some(ns(self.loaded_s))
     }
 
-    /// What was made then, nanoseconds since 1970, was made after an earlier run ended, so nobody has seen it.
+    /// Whether something that was made at this time, nanoseconds since 1970, was made after the last run ended, so that nobody
+    /// has seen it.
     pub fn is_made_since(&self, made_ns: Option<i64>) -> bool {
         made_ns.zip(self.ran_until_ns()).is_some_and(|(made, until)| made > until)
     }
@@ -215,7 +216,7 @@ impl Tracker {
         (looked_s > 0).then_some(ns(looked_s))
     }
 
-    /// How long the files are that a stream stands in.
+    /// Notes how long the files are that hold a stream's positions.
     pub fn note_lengths(&mut self, stream: &StreamKey, len_of: impl Fn(FileId) -> Option<u64>) {
         let Some(positions) = self.streams.get_mut(stream) else { return };
         for (_, position) in &mut positions.0 {
@@ -237,7 +238,7 @@ impl Tracker {
         &self.memory
     }
 
-    /// The table of files read, to be told of time and bounds.
+    /// The table of files read, to set its time and bounds.
     pub fn memory_mut(&mut self) -> &mut Table {
         &mut self.memory
     }
@@ -283,8 +284,8 @@ impl Tracker {
         self.touch(stream);
     }
 
-    /// The stream is not read any more. Where it was left is remembered, should it come back; outputs that no other
-    /// stream uses are let go.
+    /// The stream is not read any more. Its positions are remembered in case it comes back; outputs that no other stream uses
+    /// are forgotten.
     pub fn leave(&mut self, stream: &StreamKey) {
         let Some(positions) = self.streams.remove(stream) else { return };
         let ranks = sinks_of(&positions);
@@ -316,7 +317,7 @@ impl Tracker {
         self.touch(stream);
     }
 
-    /// With fewer streams than that every save is of everything.
+    /// With fewer streams than this, every save is of everything.
     pub fn save_changes_from(&mut self, streams: usize) {
         self.changes_from = streams;
     }

@@ -11,9 +11,9 @@
 
 use std::collections::BTreeMap;
 
-/// Between the first list without a container and the one that counts.
+/// Time between the first list without a container and the one that counts.
 pub(super) const LISTS_APART_MS: u64 = 30_000;
-/// Between two inspections that find no such container.
+/// Time between two inspections that find no such container.
 pub(super) const INSPECTS_APART_MS: u64 = 1_000;
 
 /// Why a container may be gone.
@@ -32,13 +32,13 @@ pub(super) struct Absence {
 }
 
 impl Absence {
-    /// A list does not name it. True = it is gone.
+    /// A list does not name it. Returns whether it is gone.
     pub fn not_listed(&mut self, id: &str, now_ms: u64) -> bool {
         let doubt = self.doubts.entry(id.to_owned()).or_default();
         now_ms >= *doubt.unlisted_ms.get_or_insert(now_ms) + LISTS_APART_MS
     }
 
-    /// An inspection did not find it. True = it is gone.
+    /// An inspection did not find it. Returns whether it is gone.
     pub fn not_found(&mut self, id: &str, now_ms: u64) -> bool {
         let doubt = self.doubts.entry(id.to_owned()).or_default();
         now_ms >= *doubt.missing_ms.get_or_insert(now_ms) + INSPECTS_APART_MS
@@ -56,12 +56,12 @@ impl Absence {
         }
     }
 
-    /// It is settled.
+    /// Nothing is open about it any more.
     pub fn forget(&mut self, id: &str) {
         self.doubts.remove(id);
     }
 
-    /// To be inspected a second time, and when.
+    /// What to inspect a second time, and when.
     pub fn second_looks(&self) -> impl Iterator<Item = (&String, u64)> {
         self.doubts.iter().filter_map(|(id, doubt)| Some((id, doubt.missing_ms? + INSPECTS_APART_MS)))
     }

@@ -13,7 +13,7 @@ use crate::telemetry::metrics::RequestResult;
 /// First pause before the list is taken again after an answer that could not be used; doubles up to the interval of
 /// the list.
 const LIST_AGAIN_FIRST_MS: u64 = 1_000;
-/// Pause between questions whether a silent Engine answers again.
+/// How long to wait before a silent Engine is asked again.
 const PING_PAUSE_MS: u64 = 1_000;
 
 /// An answer that could not be used.
@@ -76,13 +76,13 @@ impl Discovery {
         }
     }
 
-    /// As many inspects as may be under way at once.
+    /// Asks for as many inspects as may be under way at once.
     pub(super) fn ask_inspects(&mut self, cx: &mut Context<'_>) {
         if !matches!(self.events, EventsPhase::Open { .. }) {
             return;
         }
         while self.questions.len() < cx.settings.container_monitor.max_concurrent.max(1) {
-            // One at a time of each: its answer may be of before the last event, and then the next one is asked for.
+            // One at a time per container. Its answer may be older than the last event; then another one follows.
             let Some(id) = self.changed.iter().find(|id| !self.is_inspected(id)).cloned() else { return };
             self.changed.remove(&id);
             self.ask(Question::Inspect(id.clone()), docker::inspect(&id), cx);
@@ -112,7 +112,7 @@ impl Discovery {
             (Question::Ping | Question::Outdated, _) => {}
             (Question::List, result) => match body_of::<Vec<ListRow>>(&result) {
                 Ok(rows) => {
-                    // Read once more only where the list names what nobody knows.
+                    // The list is parsed again only if it names containers that nobody knows.
                     let facts = || body_of(&result).unwrap_or_default();
                     self.on_list(rows, facts, cx.now.mono_ms, told);
                 }
@@ -147,7 +147,7 @@ impl Discovery {
         }
         self.reachable = false;
         self.last_error = error;
-        // Asked again as long as the event stream stands; its end has a way of its own.
+        // It is asked again while the event stream stands. When that ends, `unreachable` takes over.
         cx.timers.set_earlier(Timer::Discovery, cx.now.mono_ms + PING_PAUSE_MS);
     }
 
@@ -184,7 +184,7 @@ impl Discovery {
             }
         }
         self.uninspected.retain(|id| listed.contains_key(id));
-        // What events named before is new.
+        // Containers that events named before are new.
         self.at_first
             .get_or_insert_with(|| listed.keys().filter(|id| !self.glimpses.is_seen(id)).cloned().collect());
         self.listed = listed;
@@ -204,7 +204,7 @@ impl Discovery {
         }
         self.uninspected.remove(&inspect.id);
         self.absence.found(&inspect.id);
-        // It changed since the list: the next one must not find it unchanged, for events get lost.
+        // It changed since the list. The next list must not find it unchanged, because events get lost.
         let ran = self.listed.get(&inspect.id).map(|state| runs(state));
         if ran.is_some_and(|ran| ran != inspect.state.running) {
             self.listed.insert(inspect.id.clone(), String::new());

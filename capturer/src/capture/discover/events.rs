@@ -9,7 +9,7 @@ use crate::model::docker;
 use crate::model::docker::ContainerEvent;
 use crate::telemetry::metrics::{Metrics, RequestResult};
 
-/// Longest event line that is accepted. It contains the labels: 200,000 of them, 3 MB, could be made.
+/// The longest event line that is accepted. It contains the labels: a container can have 200,000 of them, 3 MB.
 pub(super) const EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// First pause before the Engine is asked again.
 const BACKOFF_FIRST_MS: u64 = 200;
@@ -41,7 +41,7 @@ impl Discovery {
         cx.timers.set_earlier(Timer::Discovery, at);
     }
 
-    /// The events connection was opened, or not.
+    /// The events connection was opened, or could not be.
     pub fn on_opened(&mut self, result: HttpAnswer, cx: &mut Context<'_>) {
         let EventsPhase::Opening(conn) = self.events else { return };
         match result {
@@ -124,7 +124,7 @@ impl Discovery {
             }
             let event = serde_json::from_slice::<ContainerEvent>(line).ok();
             let Some(event) = event.filter(|event| docker::is_id(&event.actor.id)) else {
-                // What it would have said is made good by the next list.
+                // The next list makes up for it.
                 metrics.docker_request(RequestResult::Invalid);
                 tracing::warn!("Docker sent an event that can't be read; the next list makes it good");
                 continue;
@@ -137,7 +137,7 @@ impl Discovery {
             }
             if event.action == "destroy" {
                 if self.glimpses.is_destroyed(&id) && self.is_inspected(&id) {
-                    // The answer may still be of the time before.
+                    // The answer under way may be from before the removal, and says what was there.
                     continue;
                 }
                 self.forget(&id, told);

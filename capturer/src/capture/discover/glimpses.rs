@@ -1,12 +1,12 @@
 //! Containers of which only events were seen so far, or a row of a list. One that lives for milliseconds may be removed
-//! before the Engine says anything else of it, and so may one that waits among thousands for its inspection; then all
-//! that can be done is to say by name that it was missed.
+//! before it is inspected, and so may one that waits among thousands. All that is left then is to report by name that it
+//! was missed.
 
 use std::collections::BTreeMap;
 
 use crate::model::docker::EventFacts;
 
-/// Of more than this many at once the others are not named.
+/// At most this many are kept by name.
 const GLIMPSES_MAX: usize = 10_000;
 
 /// A container that ran and was removed before it could be looked at.
@@ -20,17 +20,17 @@ pub struct Missed {
     pub ran_before: bool,
 }
 
-/// What its events said.
+/// What the events of a container said.
 #[derive(Debug, Default)]
 struct Glimpse {
     facts: EventFacts,
-    /// It ran: it may have printed something.
+    /// It ran, so it may have printed something.
     started: bool,
     ran_before: bool,
     destroyed: bool,
 }
 
-/// See the module's head.
+/// The containers that were only glimpsed.
 #[derive(Debug, Default)]
 pub(super) struct Glimpses {
     by_id: BTreeMap<String, Glimpse>,
@@ -75,7 +75,7 @@ impl Glimpses {
         self.see(id, "", facts);
     }
 
-    /// It is gone. The answer is what was missed by that.
+    /// It is gone. Returns what was missed with it.
     pub fn gone(&mut self, id: &str) -> Option<Missed> {
         let glimpse = self.by_id.remove(id).filter(|glimpse| glimpse.started || glimpse.ran_before)?;
         Some(Missed { id: id.to_owned(), facts: glimpse.facts, ran_before: glimpse.ran_before })

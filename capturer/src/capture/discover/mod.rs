@@ -80,22 +80,22 @@ enum Question {
     Outdated,
 }
 
-/// See the module's head.
+/// What is known of the Engine's containers, and what it is being asked.
 #[derive(Debug)]
 pub struct Discovery {
     events: EventsPhase,
-    /// A part of an event.
+    /// The beginning of an event whose rest has not come.
     held: Vec<u8>,
     /// Bytes of it that hold no newline, so that a long event that comes in small parts is searched once.
     searched: usize,
-    /// Dropping bytes up to the next newline: the event was too long.
+    /// Bytes are dropped up to the next newline: the event was too long.
     skipping: bool,
     questions: BTreeMap<RequestId, Question>,
-    /// To be inspected; a set, so that ten events of a container make one inspect.
+    /// Containers to inspect; a set, so that ten events of a container make one inspect.
     changed: BTreeSet<String>,
     /// Containers that the core was told of.
     known: BTreeSet<String>,
-    /// Of those, the ones that run.
+    /// The ones of `known` that run.
     running: BTreeSet<String>,
     /// What the first list named: those containers are older than the agent's first look.
     at_first: Option<BTreeSet<String>>,
@@ -108,14 +108,14 @@ pub struct Discovery {
     own: OwnContainer,
     /// The log has said that the agent leaves out its own container.
     own_told: bool,
-    /// Of those, found since the list under way was asked for: it may be too old to name them.
+    /// The ones of `known` that were found since the list under way was asked for: it may be too old to name them.
     found_since: BTreeSet<String>,
     /// State at the last list, by container.
     listed: BTreeMap<String, String>,
     list_at_ms: u64,
-    /// Times in a row that an answer made the list be taken again.
+    /// How many lists in a row were taken early because of an answer that could not be used.
     odd_rounds: u32,
-    /// An answer did so since the last list.
+    /// There was such an answer since the last list.
     odd_since_list: bool,
     /// Why the last list could not be used; empty if it could.
     list_error: String,
@@ -198,7 +198,7 @@ impl Discovery {
         self.ask_inspects(cx);
     }
 
-    /// Positions of these containers are kept, and no list names them: whether they were removed is asked.
+    /// Asks whether these containers were removed: their positions are kept, and no list names them.
     pub fn doubt(&mut self, ids: impl Iterator<Item = String>, cx: &mut Context<'_>) {
         self.changed.extend(ids);
         self.ask_inspects(cx);
@@ -212,7 +212,7 @@ impl Discovery {
         }
     }
 
-    /// The events connection this part waits for.
+    /// The connection for events, whatever state it is in.
     pub fn conn(&self) -> Option<ConnId> {
         match self.events {
             EventsPhase::Opening(conn) | EventsPhase::Open { conn, .. } | EventsPhase::Closing(conn) => {
@@ -300,7 +300,7 @@ impl Discovery {
         self.names.unmatched(select, now_ms)
     }
 
-    /// Why Docker is believed not to answer, if it is.
+    /// Why Docker seems not to answer, if it does.
     pub fn silence(&self) -> Option<&str> {
         (!self.reachable && !self.last_error.is_empty()).then_some(self.last_error.as_str())
     }

@@ -1,24 +1,24 @@
-//! Whether the include lists match any container: a pattern that never does is mostly a slip of the pen, and without a
-//! word about it the agent would look well and capture nothing.
+//! Whether the include lists match any container. A pattern that never does is usually a typo, and if nobody said so, the
+//! agent would look healthy and capture nothing.
 
 use std::collections::BTreeMap;
 
 use crate::settings::Select;
 
-/// Nobody is alarmed before this: containers start one after the other.
+/// Nothing is reported before this: containers start one after the other.
 const PATIENCE_MS: u64 = 60_000;
 
-/// See the module's head.
+/// Which patterns have matched a container.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    /// When the containers were listed first.
+    /// When the containers were first listed.
     since_ms: Option<u64>,
     matched_names: Vec<bool>,
     matched_images: Vec<bool>,
     matched_labels: Vec<bool>,
 }
 
-/// What is to be said of the lists.
+/// What is wrong with the lists.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unmatched {
     /// No container can match all of them: nothing is captured.
@@ -44,7 +44,7 @@ impl Names {
         self.since_ms.get_or_insert(now_ms);
     }
 
-    /// There is this container.
+    /// A container was seen.
     pub fn see(
         &mut self,
         select: &Select,
@@ -60,7 +60,7 @@ impl Names {
         note(&mut self.matched_labels, fits);
     }
 
-    /// Patterns without a container, once they had a minute.
+    /// Patterns without a container, after a minute.
     pub fn unmatched(&self, select: &Select, now_ms: u64) -> Option<Unmatched> {
         if self.since_ms.is_none_or(|since| now_ms < since + PATIENCE_MS) {
             return None;
@@ -69,7 +69,7 @@ impl Names {
             |globs: &'_ [glob::Pattern]| globs.iter().map(|glob| glob.as_str().to_owned()).collect();
         let labels: Vec<String> =
             select.include_labels.iter().map(|(key, glob)| format!("{key}: {glob}")).collect();
-        // Of the labels each must match.
+        // Unlike names and images, all of the labels must match.
         let lists: [(&str, Vec<String>, &[bool], bool); 3] = [
             ("include_names", patterns(&select.include_names), &self.matched_names, false),
             ("include_images", patterns(&select.include_images), &self.matched_images, false),

@@ -34,7 +34,7 @@ const CHANGES: &str = "checkpoint.changes";
 const CHANGES_NEW: &str = "checkpoint.changes.new";
 const FILES: &str = "files.log";
 const FILES_NEW: &str = "files.log.new";
-/// Most bytes of what is remembered that are read. It is rewritten long before it is that long.
+/// At most this many bytes of what is remembered are read. It is rewritten long before it is that long.
 const FILES_BYTES_MAX: usize = 1 << 30;
 
 /// What was found at start.
@@ -42,7 +42,7 @@ const FILES_BYTES_MAX: usize = 1 << 30;
 pub struct LoadReport {
     /// Empty if there was none.
     pub checkpoint: Checkpoint,
-    /// What the operator should know: one sentence each, empty if all was well.
+    /// What the operator should know: one sentence each, empty if nothing was wrong.
     pub notes: Vec<String>,
 }
 
@@ -107,7 +107,7 @@ pub fn save(dir: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 }
 
 fn save_on(disk: &mut impl Disk, bytes: &[u8]) -> Result<(), StoreError> {
-    // Left by a crash; `create` insists on making the file itself.
+    // A crash may have left one, and `create` insists on making the file itself.
     disk.remove(NEW)?;
     let mut file = disk.create(NEW)?;
     disk.write(&mut file, bytes)?;
@@ -152,8 +152,8 @@ pub fn drop_changes(dir: &Path) -> Result<(), StoreError> {
     Dir::open(dir)?.remove(CHANGES)
 }
 
-/// Brings a checkpoint up to what changed since it was saved. With `mend` lines that could not be used go: the next saves
-/// will have their numbers.
+/// Applies to a checkpoint what changed since it was saved. With `mend`, lines that could not be used are removed: the next
+/// saves will have their numbers.
 fn apply_changes(dir: &mut Dir, report: &mut LoadReport, mend: bool) -> Result<(), StoreError> {
     let Some(bytes) = dir.read_up_to(CHANGES, FILES_BYTES_MAX)? else { return Ok(()) };
     let applied = changes::apply(&bytes, &mut report.checkpoint);
@@ -171,7 +171,7 @@ fn apply_changes(dir: &mut Dir, report: &mut LoadReport, mend: bool) -> Result<(
     Ok(())
 }
 
-/// Drops what is superseded; the checkpoint of that number and later ones find what they found. Returns the length then.
+/// Drops what is superseded; the checkpoint of that number and later ones still find all of theirs. Returns the new length.
 ///
 /// # Errors
 /// As of [`save`].
@@ -195,7 +195,7 @@ fn load_memory(dir: &mut Dir, report: &mut LoadReport) -> Result<(), StoreError>
     let Some(bytes) = dir.read_up_to(FILES, FILES_BYTES_MAX)? else { return Ok(()) };
     let decoded = journal::decode(&bytes, report.checkpoint.seq);
     if decoded.later > 0 || decoded.damaged > 0 {
-        // A later save would give them a number that counts.
+        // A later save would have a number that makes them count.
         dir.replace(FILES_NEW, FILES, &journal::encode(report.checkpoint.seq, &decoded.logs))?;
     }
     // A crash tears the last line.
@@ -258,7 +258,7 @@ fn load_checkpoint(dir: &mut Dir) -> Result<LoadReport, StoreError> {
             Err(source @ CheckpointError::Version(_)) => {
                 return Err(StoreError::Newer { path: dir.path_of(name), source });
             }
-            // A save that never finished; the one it was to replace is still there.
+            // This save never finished, and the one it was to replace is still there.
             Err(_) if name == NEW => {}
             Err(error) => {
                 let aside = dir.set_aside(name)?;
@@ -301,7 +301,7 @@ impl Dir {
         self.read_up_to(name, CHECKPOINT_BYTES_MAX + 1)
     }
 
-    /// Appends and syncs; returns the length then.
+    /// Appends and syncs. Returns the new length.
     fn append(&mut self, name: &'static str, bytes: &[u8]) -> Result<u64, StoreError> {
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.fd, name, flags | OFlags::NONBLOCK, Mode::RUSR | Mode::WUSR);
@@ -318,7 +318,7 @@ impl Dir {
         Ok(before + bytes.len() as u64)
     }
 
-    /// Writes it anew, whole at any moment.
+    /// Replaces a file, which is whole at any moment.
     fn replace(&mut self, new: &'static str, name: &'static str, bytes: &[u8]) -> Result<(), StoreError> {
         self.remove(new)?;
         let mut file = self.create(new)?;

@@ -1,6 +1,6 @@
-//! What is done to files by name: listing a chain, opening, watching, matching patterns; and everything that is done to
-//! files of file systems that may hang. Threads of their own do it, because every step may hang there and nothing in
-//! the kernel can end it; the loop only sends a request and takes the answer when it comes.
+//! All that is done to files by name: listing a chain, opening, watching, matching patterns. And everything on file systems
+//! that may hang. Threads do it, because every step may hang there and nothing in the kernel can end it. The loop only
+//! sends a request and takes the answer when it comes.
 //!
 //! ```text
 //! request ─▶ "files": where does it lead? (mounts.rs) ─┬─ local: done here (look.rs, patterns.rs); the ring reads
@@ -8,8 +8,8 @@
 //!                                                         which also reads and closes what it opened
 //! checkpoint ─▶ "checkpoints"
 //! ```
-//! There is a thread per file system that may hang, made when it is first needed, at most [`LANES_MAX`]. Each tells
-//! what it is at ([`Progress`]), so that one that hangs is named.
+//! There is one thread per file system that may hang, started when it is first needed, at most [`LANES_MAX`]. Each notes
+//! what it is doing ([`Progress`]), so that one that hangs can be named.
 //!
 //! Not here: reads of local files (ring/), and what a listing means (stream/chain.rs).
 
@@ -48,8 +48,8 @@ use crate::settings::Settings;
 use crate::shell::checkpoint::saver::Saver;
 pub use messages::{FilesAnswer, OpenFile, Request};
 
-/// A step on a file system that may hang is believed to hang after this long. Reported within 5 s: the loop looks once a
-/// second.
+/// A step on a file system that may hang counts as hung after this long. That is reported within 5 s, for the loop looks
+/// once a second.
 const LANE_PATIENCE: Duration = Duration::from_secs(3);
 /// A local disk that is busy may take longer over one step.
 const LOCAL_PATIENCE: Duration = Duration::from_secs(10);
@@ -68,14 +68,14 @@ struct Shared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Neither is ever left half done.
+    // A panic leaves neither half written.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Held by every thread that has files open; never used to send anything. Its channel closes when the last has ended.
 type Alive = tokio::sync::mpsc::Sender<()>;
 
-/// Sends requests to the threads; they end when this is dropped, but for one that hangs.
+/// Sends requests to the threads. They end when this is dropped, except one that hangs.
 #[derive(Debug)]
 pub struct Files {
     requests: Sender<Request>,
@@ -158,7 +158,7 @@ impl Files {
         lock(&self.shared.watched).iter().filter_map(|progress| progress.hung()).collect()
     }
 
-    /// What the last walks of the patterns had to say, by entry: file systems that may hang say their part.
+    /// What the last walks of the patterns reported, by entry. Each file system that may hang reports its part.
     pub fn walks(&self) -> BTreeMap<usize, Vec<Arc<Walked>>> {
         let mut all: BTreeMap<usize, Vec<Arc<Walked>>> = BTreeMap::new();
         for progress in lock(&self.shared.watched).iter() {
@@ -167,13 +167,13 @@ impl Files {
         all
     }
 
-    /// Openings that wait for a descriptor.
+    /// How many files wait to be opened, for lack of a descriptor.
     pub fn without_room(&self) -> usize {
         lock(&self.shared.watched).iter().map(|progress| progress.without_room()).sum()
     }
 
-    /// Ends the threads and waits until what they had open is closed. Whoever still has a [`Lane`] holds this up, and a
-    /// thread that hangs does for ever. What is asked from now on is lost.
+    /// Ends the threads and waits until what they had open is closed. That waits for whoever still has a [`Lane`], and for
+    /// ever if a thread hangs. What is asked from now on is lost.
     pub async fn end(&mut self) {
         self.close();
         // Nothing is ever sent: this is the end of the last sender.
@@ -186,12 +186,12 @@ impl Files {
         self.saves = channel().0;
     }
 
-    /// After [`Files::close`]: every thread that had files open has closed them.
+    /// After [`Files::close`]: whether every thread that had files open has closed them.
     pub fn has_ended(&mut self) -> bool {
         matches!(self.alive.try_recv(), Err(tokio::sync::mpsc::error::TryRecvError::Disconnected))
     }
 
-    /// After [`Files::close`]: no checkpoint is being saved, and none will be.
+    /// After [`Files::close`]: whether no checkpoint is being saved, nor will be.
     pub fn saver_has_ended(&self) -> bool {
         self.saver.is_finished()
     }
@@ -215,7 +215,7 @@ fn save_all(
     }
 }
 
-/// The thread "files": knows where a request leads, and does what is local itself.
+/// The thread "files": it knows where a request leads, and carries out local ones itself.
 struct Router {
     mounts: Mounts,
     worker: Worker,
@@ -251,7 +251,7 @@ impl Router {
             }
             self.worker.progress.waits_no_more(stream);
         }
-        // Lanes end with their last door; those in here would keep each other.
+        // A lane ends when nobody can send to it any more. Those in here would keep each other alive.
         lock(&self.shared.lanes).clear();
     }
 
@@ -262,7 +262,7 @@ impl Router {
         let starts = patterns::starts(&self.worker.sets[set]);
         let (mut found, watches) = self.worker.walk(set, starts, &lane_of);
         match &found.trouble {
-            // What was there before still counts: it was not looked at.
+            // What was there before still counts, because this look did not get that far.
             Some(trouble) => {
                 tracing::warn!("looking for files: {trouble}; those found before are kept");
                 for (path, file) in self.last_paths.get(&set).into_iter().flatten() {
@@ -296,7 +296,7 @@ impl Router {
         }
         lanes.retain(|id, _| *id == ARCHIVES || self.mounts.by_lane(*id).is_some());
         let mut watched = lock(&self.shared.watched);
-        // Those nobody has a door to are gone; a hung one is kept by its own thread.
+        // Lanes that nobody can send to are gone; the thread of one that hangs keeps it.
         watched.retain(|progress| Arc::strong_count(progress) > 1);
         if id != ARCHIVES && lanes.keys().filter(|id| **id != ARCHIVES).count() >= LANES_MAX {
             return Err(io::Error::other(format!(

@@ -31,19 +31,19 @@ use crate::telemetry::metrics::{LossReason, Metrics, PushFailure};
 use crate::telemetry::status::Status;
 use turn::LastReport;
 
-/// Name of its health; the sink's own tells of the spool.
+/// The component in health that tells of delivery; the sink's own tells of the spool.
 const COMPONENT: &str = "sink_loki_delivery";
-/// The cursor is saved, and the gauges are set, so often.
+/// How often the cursor is saved and the gauges are set.
 const TURN: Duration = Duration::from_secs(1);
-/// At the end it delivers for so long; what is left then stays in the spool for the next run.
+/// How long it still delivers at the end. What is left then stays in the spool for the next run.
 const WIND_UP: Duration = Duration::from_secs(5);
 /// But no longer than this without an answer: a Loki that hangs holds up no stop.
 const WIND_UP_SILENCE: Duration = Duration::from_millis(1_500);
-/// Records and bytes that are read from the spool before answers are looked at again.
+/// How many records are read from the spool before answers are looked at again.
 const FILL_RECORDS: usize = 512;
 /// The same in bytes.
 const FILL_BYTES: usize = 8 * 1024 * 1024;
-/// Health is told at once when something goes wrong, but not more often than this.
+/// Health is set at once when something goes wrong, but not more often than this.
 const TOLD_AGAIN: Duration = Duration::from_millis(100);
 
 /// The thread's other end.
@@ -94,7 +94,7 @@ pub(super) fn start(
         letters,
         metrics,
         status,
-        // One more for empty pushes.
+        // One more slot, for empty pushes.
         connections: (0..=config.in_flight_max).map(|_| None).collect(),
         under_way: FuturesUnordered::new(),
         signals: Arc::clone(&signals),
@@ -110,7 +110,7 @@ pub(super) fn start(
         tenant: config.fixed_tenant(),
         tenant_default: config.tenant_default.clone(),
     };
-    // Names of hosts are looked up by a thread of the runtime; one is enough.
+    // One thread of the runtime, which looks up host names, is enough.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -118,7 +118,7 @@ pub(super) fn start(
         .build()?;
     let thread = std::thread::Builder::new().name("loki-push".to_owned()).spawn(move || {
         runtime.block_on(pusher.run());
-        // A look-up that hangs must not hold up the end.
+        // A lookup that hangs must not hold up the end.
         runtime.shutdown_background();
     })?;
     Ok(PushThread { signals, thread: Some(thread) })
@@ -140,7 +140,7 @@ struct Pusher {
     started: Instant,
     last: LastReport,
     told_at: Instant,
-    /// Accepted lines that the metrics know.
+    /// How many accepted lines the metrics have counted.
     counted_lines: u64,
     summary: Summary,
     failing_read: bool,
@@ -206,7 +206,7 @@ impl Pusher {
         Now { ms: self.started.elapsed().as_millis() as u64, unix_ns: unix_ms() as i64 * 1_000_000 }
     }
 
-    /// Takes from the spool what there is room for; true = there may be more.
+    /// Takes from the spool what there is room for. Returns whether there may be more.
     fn fill(&mut self) -> bool {
         let mut bytes = 0;
         for _ in 0..FILL_RECORDS {
@@ -276,7 +276,7 @@ impl Pusher {
         told.into_iter().for_each(|told| tracing::warn!("loki: {told}"));
     }
 
-    /// True = something was done.
+    /// Returns whether anything was done.
     fn carry_out(&mut self, flush: bool) -> bool {
         let mut busy = false;
         loop {

@@ -4,7 +4,7 @@
 //! BTF ─▶ offsets ─▶ OFFSETS ──────┐
 //! first object the kernel takes ──┴▶ kernel: maps, programs ─▶ attached ─▶ compare(own table) ─▶ maps are right from here
 //! ```
-//! Whether attached programs also see what they should is not known here: self_test.rs.
+//! Not here: whether attached programs see what they should (self_test.rs).
 //!
 //! All of it is behind aya's safe calls; what they need (types that may be copied from maps) is vouched for in
 //! capturer-ebpf/src/lib.rs.
@@ -46,15 +46,15 @@ pub(super) static OBJECTS: [Object<'static>; 2] = [
 
 struct OwnersMap {
     hashed: HashMap<MapData, SlotKey, u64>,
-    /// Of descriptors below [`LOW_FDS`], in an object that has it.
+    /// For descriptors below [`LOW_FDS`], if the object has it.
     low: Option<Array<MapData, u64>>,
 }
 
-/// Notes in the kernel who holds which descriptor of this process: of use to every thread, beside the `Kernel`.
+/// Notes in the kernel who holds which descriptor of this process. Every thread may use it, beside the `Kernel`.
 pub struct Owners(Arc<Mutex<OwnersMap>>);
 
 impl Owners {
-    /// Notes who holds a descriptor. Goes by itself with the descriptor.
+    /// Notes who holds a descriptor. The note goes with the descriptor.
     pub fn claim(&self, fd: i32, owner: u64) -> Result<()> {
         let Ok(fd) = u32::try_from(fd) else { bail!("{fd} is no descriptor") };
         let owners = &mut *locked(&self.0);
@@ -91,8 +91,8 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Attaches one tier's programs, with this process as watch 0: of the first object that the kernel takes. Fails
-    /// with what it says of the last one, which asks the least of it.
+    /// Attaches one tier's programs of the first object that the kernel takes, with this process as watch 0. Fails with what
+    /// the kernel says of the last object, which asks the least of it.
     pub(super) fn attach(tier: Tier, types: &Types, options: &Options) -> Result<Kernel> {
         let mut last = anyhow::anyhow!("there are no programs to load");
         for object in &options.objects {
@@ -153,7 +153,7 @@ impl Kernel {
             Tier::Kprobe => kernel.attach_kprobes(&types.facts, left_out)?,
             _ => kernel.attach_tracepoints(left_out)?,
         }
-        // Last, as it is the most for the verifier, and a tier that is refused is refused before.
+        // Last, because it costs the verifier most, and a tier that is refused is refused before.
         let compare = kernel.raw("compare")?;
         compare.load().map_err(|error| refusal("loading compare", &error))?;
         kernel.compare(0, highest(&procfs_tier::look()?))?;
@@ -232,8 +232,8 @@ impl Kernel {
         &self.own_fds
     }
 
-    /// Has the maps set against a watched process's own table, for descriptors up to `fd_max`: at start, and again
-    /// whenever they differ. A table that no program has seen yet stays unknown, but for our own.
+    /// Makes a program compare the maps with a watched process's own table, for descriptors up to `fd_max`: at start, and
+    /// again whenever they differ. A table that no program has seen yet stays unknown, but for our own.
     pub(super) fn compare(&mut self, watch: u32, fd_max: u32) -> Result<()> {
         let known = self.slots(watch).last().map_or(0, |(fd, _)| *fd);
         let compare = self.raw("compare")?;
@@ -257,7 +257,7 @@ impl Kernel {
         slots
     }
 
-    /// Those in the array: where the bits say that there is one, as each costs a call.
+    /// Those in the array. Each look costs a call, so only where the bits say that there is one.
     fn low_slots(&self, watch: u32) -> Vec<(u32, Slot)> {
         let mut slots = Vec::new();
         for word in (0..COMPARED_WORDS).filter(|_| self.low.is_some()) {
@@ -292,7 +292,7 @@ impl Kernel {
         entries.filter(|(_, held)| held.watch == watch).collect()
     }
 
-    /// Forgets files that are closed and not let go by now: of attaching itself, where an attachment keeps the perf
+    /// Forgets files that are closed and not let go by now. They come from attaching itself: an attachment keeps the perf
     /// event whose descriptor is closed.
     pub(super) fn forget_unreleased(&mut self) {
         for (file, _) in self.files(0).into_iter().filter(|(_, held)| held.slots <= 0) {
@@ -300,7 +300,7 @@ impl Kernel {
         }
     }
 
-    /// To note who holds a descriptor of our own.
+    /// Notes who holds a descriptor of our own.
     pub(super) fn owners(&self) -> Owners {
         Owners(Arc::clone(&self.owners))
     }
@@ -315,7 +315,7 @@ impl Kernel {
         fds.map(|fd| owner(fd).unwrap_or(0)).collect()
     }
 
-    /// Closings by owner.
+    /// How many descriptors were closed, by owner.
     pub(super) fn closed_by(&self) -> BTreeMap<u64, u64> {
         self.closed_by.iter().filter_map(Result::ok).collect()
     }
@@ -326,7 +326,7 @@ impl Kernel {
         let _ = self.closed_by.remove(&owner);
     }
 
-    /// What was counted for a watched process since it is watched.
+    /// What was counted for a watched process since the watch began.
     pub(super) fn counts(&self, watch: u32) -> Result<Counts> {
         let sum = |what: u32| -> Result<u64> {
             let values = self.counts.get(&(watch * COUNTS_STRIDE + what), 0).context("reading a count")?;
@@ -340,7 +340,7 @@ impl Kernel {
         })
     }
 
-    /// Follows another process from now on; answers its watch.
+    /// Follows another process from now on. Returns its watch.
     pub(super) fn watch(&mut self, process: u32) -> Result<u32> {
         let watched = self.watched.get(&0, 0).context("reading who is watched")?;
         let free = watched.iter().skip(1).position(|entry| *entry == 0);
@@ -357,15 +357,15 @@ impl Kernel {
         self.forget(watch)
     }
 
-    /// Has a watch follow that process from now on; 0 = none.
+    /// Makes a watch follow this process from now on; 0 = none.
     fn set_watched(&mut self, watch: u32, process: u32) -> Result<()> {
         let mut watched = self.watched.get(&0, 0).context("reading who is watched")?;
         watched[watch as usize] = if process == 0 { 0 } else { u64::from(process) << 32 | u64::from(watch) };
         self.watched.set(0, watched, 0).context("setting who is watched")
     }
 
-    /// Clears what is known of a watch whose process is not watched any more. First its table, so that nothing new
-    /// is noted while the rest goes.
+    /// Clears what is known of a watch whose process is not watched any more. Its table goes first, so that nothing new is
+    /// noted meanwhile.
     fn forget(&mut self, watch: u32) -> Result<()> {
         let table = self.table_of.get(&watch, 0).context("reading a table's address")?;
         if table != 0 {
@@ -417,7 +417,7 @@ fn is_left_out(left_out: &[String], program: &str) -> bool {
     left_out.iter().any(|name| name == program)
 }
 
-/// One sentence of an error of aya's, whose causes repeat each other. The kernel's verifier says what it minds at the
+/// Makes one sentence of aya's error, whose causes repeat each other. The kernel's verifier says what it objects to at the
 /// end of its log, before a line of statistics.
 fn refusal(what: &str, error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
     if let Some(ProgramError::LoadError { io_error, verifier_log }) = error.downcast_ref() {

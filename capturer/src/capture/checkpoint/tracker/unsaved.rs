@@ -6,7 +6,7 @@ use super::super::{Checkpoint, Gone, SinkCursor, StreamEntry};
 use super::{Order, Positions, Tracker};
 use crate::model::record::StreamKey;
 
-/// A whole checkpoint takes the place of changes when there are so many of them, and twice as many as there are streams.
+/// A whole checkpoint replaces the changes once there are this many of them, and twice as many as streams.
 const CHANGES_KEPT_MIN: usize = 4_000;
 
 /// What is not on disk yet.

@@ -12,15 +12,15 @@ use crate::settings::WhenFull;
 use crate::sink::spool::{Loaded, Position, Shares, unix_ms};
 use crate::telemetry::metrics::LossReason;
 
-/// The size of the dead letters is looked at so often.
+/// How often the size of the dead letters is looked at.
 const LETTERS_LOOK: Duration = Duration::from_secs(10);
 
-/// What was last said.
+/// What was last reported.
 #[derive(Default)]
 pub(super) struct LastReport {
     report: Report,
     message: String,
-    /// Lines that had been accepted when something was wrong last; `None` = that is over, and said to be.
+    /// How many lines had been accepted when something was last wrong; `None` = the log says that this is over.
     trouble_at: Option<u64>,
 }
 
@@ -84,7 +84,7 @@ impl Pusher {
         }
     }
 
-    /// Says what is wrong when that changes, and that it is over.
+    /// Reports what is wrong when that changes, and when it is over.
     pub(super) fn tell(&mut self) {
         self.told_at = Instant::now();
         let report = self.delivery.report(self.now());
