@@ -3,13 +3,13 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home};
+use capturer_tests::disk::Disk;
 use capturer_tests::rand::Rand;
 use capturer_tests::wait::{PATIENCE, wait_until};
-use rustix::mount::{MountFlags, UnmountFlags};
 
 /// Follows these files of the home's `in`, each with its format.
 fn follow(home: &Home, files: &[(&str, &str)]) -> Result<String> {
@@ -213,29 +213,6 @@ fn an_endless_line_is_cut_once() -> Result<()> {
 }
 
 // ---- full disks
-
-/// A small file system of its own, mounted for one test.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(path: &Path, kib: u32) -> Result<Disk> {
-        fs::create_dir_all(path)?;
-        let options = std::ffi::CString::new(format!("size={kib}k"))?;
-        rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::empty(), options.as_c_str())
-            .with_context(|| format!("mounting a tmpfs on {}", path.display()))?;
-        Ok(Disk(path.to_owned()))
-    }
-
-    fn resize(&self, kib: u32) -> Result<()> {
-        Ok(rustix::mount::mount_remount(&self.0, MountFlags::empty(), format!("size={kib}k"))?)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
-    }
-}
 
 fn await_blame(agent: &Agent, component: &str) -> Result<()> {
     wait_until("health to say it", PATIENCE, || {

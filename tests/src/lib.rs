@@ -6,7 +6,7 @@
 //! - [`scene`] configs, numbered containers, and the comparison with `docker logs`
 //! - [`soak`] many containers for minutes or hours, looked at ten times a second
 //! - [`sweep`] what such an Engine leaves on a machine and how to take it away (shared with `xtask`)
-//! - [`fuse`] a file system that hangs when told to
+//! - [`fuse`] a file system that hangs when told to, [`disk`] one that is full
 //! - [`loki`] a test Loki with a knob for each fault, and [`loki_limits`] what it takes and in which words it refuses
 //! - [`mod@reference`] and [`mod@dashboard`]: files of the tree that are made from the catalog of metrics
 //! - [`wait`] the one place where a test waits for something, [`lateness`] how late this machine is
@@ -22,6 +22,7 @@ pub mod agent;
 pub mod bench;
 pub mod checker;
 pub mod dashboard;
+pub mod disk;
 pub mod engine;
 pub mod fake_docker;
 pub mod fuse;

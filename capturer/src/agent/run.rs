@@ -18,11 +18,11 @@ use crate::ledger::claims::{Claimed, Claims};
 use crate::model::delivery::FromSink;
 use crate::model::record::{OutputMark, SinkId};
 use crate::settings::{LocalFile, Settings};
-use crate::shell::Shell;
 use crate::shell::checkpoint::store;
 use crate::shell::files;
 use crate::shell::files::Files;
 use crate::shell::files::mounts::Mounts;
+use crate::shell::{Shell, descriptors};
 use crate::sink::apart::{Apart, Place};
 use crate::sink::local_file::LocalFileSink;
 use crate::sink::loki::LokiSink;
@@ -74,6 +74,7 @@ impl Run {
         let mut capture =
             Capture::new(Arc::clone(&settings), Arc::clone(metrics), facts, loaded.checkpoint, seed);
         capture.leave_out(own_container());
+        capture.limit_open_files(descriptors::for_files());
         Ok(Run { settings, capture, sinks, files, inotify, inbox })
     }
 

@@ -45,8 +45,10 @@ impl Loop<'_> {
         self.tell_streams(now);
         let unread = self.tell_containers(now);
         self.tell_pipelines(now);
-        self.tell_descriptors();
-        self.tell_files(now, unread)
+        let waiting = self.tell_descriptors();
+        let mut events = self.tell_files(now, unread);
+        events.extend((waiting > 0).then_some(Event::DescriptorsRanOut { files: waiting }));
+        events
     }
 
     /// For who looks at the log for the first time: what is captured, where it goes, and where to look.
@@ -185,7 +187,8 @@ impl Loop<'_> {
         self.process.status.set_note(component, message);
     }
 
-    fn tell_descriptors(&mut self) {
+    /// Answers how many files wait for a descriptor.
+    fn tell_descriptors(&mut self) -> usize {
         let waiting = self.shell.files_waiting();
         let limit = descriptors::limit();
         self.process.metrics.file_descriptors_limit.set(limit as i64);
@@ -202,6 +205,7 @@ impl Loop<'_> {
             format!("{open} of at most {limit} file descriptors were open at the last look; enough are free")
         };
         self.tell("descriptors", !is_full, message);
+        waiting
     }
 
     /// Says what is wrong with files, and tells the core whom file systems that do not answer keep waiting.

@@ -167,6 +167,11 @@ pub enum Event {
     /// Nobody can say what changed, for inotify lost events or is not there: every file is looked at. Why it is so is for the
     /// shell to say; without inotify this comes every few seconds.
     LookAtAll,
+    /// So many files wait for a descriptor.
+    DescriptorsRanOut {
+        /// At least 1.
+        files: usize,
+    },
     /// A file operation of a stream has had no answer for longer than it may take; told again while that is so.
     FileHung {
         /// The stream that this concerns.

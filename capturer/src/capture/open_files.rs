@@ -7,7 +7,8 @@
 //!                     └─ no ─▶ in line ◀─ a quiet one is closed      └─ closed ─▶ grows ─▶ opening wanted
 //! ```
 //! A file that can't become quiet (a backlog, an output that takes nothing) keeps its place. So that such files can't keep
-//! others out for ever, one that has waited long gets a place beyond the bound, some a second.
+//! others out for ever, one that has waited long gets a place beyond the bound, some a second. The process's limit of
+//! descriptors is a bound, too: near it quiet files make room at once.
 //!
 //! Not here: whether a file may be closed at all (stream/file/idle.rs).
 
@@ -28,6 +29,10 @@ const BEYOND_EVERY_MS: u64 = 10;
 #[derive(Debug)]
 pub struct OpenFiles {
     max: usize,
+    /// So many may be open at once as far as descriptors go.
+    most: usize,
+    /// So many more are to be closed, for descriptors ran out before that.
+    missing: usize,
     close_idle_after_ms: u64,
     /// Of each stream that has any.
     of: BTreeMap<StreamId, usize>,
@@ -50,6 +55,8 @@ impl OpenFiles {
     pub fn new(max: usize, close_idle_after_ms: u64) -> OpenFiles {
         OpenFiles {
             max: max.max(1),
+            most: usize::MAX,
+            missing: 0,
             close_idle_after_ms,
             of: BTreeMap::new(),
             open: 0,
@@ -63,10 +70,30 @@ impl OpenFiles {
         }
     }
 
+    /// The process has descriptors for so many files.
+    pub(super) fn set_most(&mut self, most: usize) {
+        self.most = most.max(2);
+    }
+
+    /// So many files wait for a descriptor: quiet ones make room, whatever was counted here.
+    pub(super) fn make_room(&mut self, files: usize) {
+        self.missing = files;
+    }
+
+    /// Nothing is opened beyond that, but for who has waited long.
+    fn bound(&self) -> usize {
+        self.max.saturating_mul(OVER).min(self.most)
+    }
+
+    /// Quiet files are closed down to that; a little below the descriptors' bound, so that the next file finds a place.
+    fn kept(&self) -> usize {
+        self.max.min(self.most - self.most / 16)
+    }
+
     /// Takes a place for a file that is about to be opened. Returns false if there is none: the stream then queues by
     /// telling `OpenFiles::note` that it wants one.
     pub fn take(&mut self) -> bool {
-        let is_room = std::mem::take(&mut self.granted) || self.open + self.ordered < OVER * self.max;
+        let is_room = std::mem::take(&mut self.granted) || self.open + self.ordered < self.bound();
         self.ordered += usize::from(is_room);
         is_room
     }
@@ -99,7 +126,7 @@ impl OpenFiles {
     /// The next stream that gets a place.
     pub(super) fn next_in_line(&mut self, now_ms: u64) -> Option<StreamId> {
         let (stream, since) = *self.line.front()?;
-        if self.open >= OVER * self.max {
+        if self.open >= self.bound() {
             let is_due = since + PATIENCE_MS <= now_ms && self.beyond_at_ms <= now_ms;
             if !is_due {
                 return None;
@@ -115,10 +142,10 @@ impl OpenFiles {
     /// When the one that is quiet longest is to be closed.
     fn close_due_ms(&self) -> Option<u64> {
         let (since, _) = self.quiet.first()?;
-        if !self.line.is_empty() && self.open >= OVER * self.max {
+        if self.missing > 0 || !self.line.is_empty() && self.open >= self.bound() {
             return Some(*since);
         }
-        let for_others = (self.open > self.max).then_some(QUIET_MS);
+        let for_others = (self.open > self.kept()).then_some(QUIET_MS);
         let idle = (self.close_idle_after_ms > 0).then_some(self.close_idle_after_ms);
         Some(since + for_others.into_iter().chain(idle).min()?)
     }
@@ -128,6 +155,7 @@ impl OpenFiles {
             return None;
         }
         let (_, stream) = self.quiet.pop_first()?;
+        self.missing = self.missing.saturating_sub(1);
         self.quiet_since.remove(&stream);
         Some(stream)
     }
@@ -167,6 +195,26 @@ mod tests {
             closed.push(id);
         }
         assert_eq!((closed, files.open, files.due_ms()), (IDS[..2].to_vec(), 2, None));
+    }
+
+    /// What may be open by the config is more than the process may open.
+    #[test]
+    fn descriptors_are_a_bound_too() {
+        let mut files = with_quiet(1_000, 0, 4);
+        files.set_most(4);
+        assert!(!files.take());
+        files.note(IDS[4], 0, false, true, 10);
+        assert_eq!((files.next_in_line(10), files.due_ms()), (None, Some(1)));
+        assert_eq!(files.next_quiet(10), Some(IDS[0]));
+        files.note(IDS[0], 0, false, false, 10);
+        assert_eq!((files.next_in_line(10), files.due_ms()), (Some(IDS[4]), None));
+        // Something else took them.
+        files.make_room(2);
+        assert_eq!(files.due_ms(), Some(2), "however short they were quiet");
+        assert_eq!(
+            [files.next_quiet(10), files.next_quiet(10), files.next_quiet(10)],
+            [Some(IDS[1]), Some(IDS[2]), None]
+        );
     }
 
     #[test]

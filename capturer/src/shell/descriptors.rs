@@ -7,11 +7,14 @@
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::limits::{API_STREAMS_CEILING, OUTPUT_FILES_OPEN_MAX};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// How much of the limit is kept for admin connections, checkpoints, listings and sinks: a quarter, within bounds.
 const RESERVE_MIN: u64 = 32;
 const RESERVE_MAX: u64 = 256;
+/// What the most streams of the Engine's API and the most outputs take, with some to spare.
+const OTHERS_MAX: u64 = (API_STREAMS_CEILING + OUTPUT_FILES_OPEN_MAX) as u64 + 56;
 /// What to do when there are too few.
 pub const CURE: &str = "Raise the limit and restart: LimitNOFILE= in the systemd unit, --ulimit nofile= of the container, or \
                         ulimit -Hn in the shell; or follow fewer files";
@@ -35,6 +38,13 @@ pub fn limit() -> u64 {
     LIMIT.load(Ordering::Relaxed)
 }
 
+/// How many followed files may be open: what sources may have, but for a part that connections to the Engine, outputs and
+/// archives take.
+pub fn for_files() -> usize {
+    let room = limit() - reserve(limit());
+    usize::try_from(room - (room / 4).min(OTHERS_MAX)).unwrap_or(usize::MAX)
+}
+
 /// Whether a source may keep a descriptor that it just got. If not, it must close it and wait.
 pub fn may_keep(fd: BorrowedFd<'_>) -> bool {
     fits(fd.as_raw_fd(), limit())
@@ -47,8 +57,11 @@ pub fn is_room() -> bool {
 }
 
 fn fits(number: i32, limit: u64) -> bool {
-    let reserve = (limit / 4).clamp(RESERVE_MIN, RESERVE_MAX);
-    u64::try_from(number).is_ok_and(|number| number < limit.saturating_sub(reserve))
+    u64::try_from(number).is_ok_and(|number| number < limit - reserve(limit))
+}
+
+fn reserve(limit: u64) -> u64 {
+    (limit / 4).clamp(RESERVE_MIN, RESERVE_MAX).min(limit)
 }
 
 #[cfg(test)]

@@ -302,6 +302,7 @@ impl Capture {
                 self.with_file(now, stream, |file, cx, _| file.on_chain_changed(cx));
             }
             Event::LookAtAll => self.look_at_all(now),
+            Event::DescriptorsRanOut { files } => self.open_files.make_room(files),
             Event::FileHung { stream, place, operation } => {
                 self.with_stream(now, stream, |stream, cx| stream.on_hung(&place, &operation, cx));
             }

@@ -6,6 +6,11 @@ use crate::capture::stream::{Kind, Stream};
 use crate::model::clock::Now;
 
 impl Capture {
+    /// At most so many followed files may be open, whatever the config allows.
+    pub fn limit_open_files(&mut self, most: usize) {
+        self.open_files.set_most(most);
+    }
+
     /// Closes quiet files and gives their places to those that wait.
     pub(super) fn share_open_files(&mut self, now: Now) {
         loop {
@@ -17,6 +22,8 @@ impl Capture {
                 break;
             }
         }
+        // Those that still wait are told of again.
+        self.open_files.make_room(0);
         if let Some(due_ms) = self.open_files.due_ms() {
             self.timers.set_earlier(Timer::OpenFiles, due_ms);
         }
