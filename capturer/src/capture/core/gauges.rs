@@ -7,7 +7,7 @@ use super::Capture;
 use crate::capture::io::FileNo;
 use crate::capture::stream::{Kind, State, Stream};
 use crate::model::clock::Now;
-use crate::model::record::StreamId;
+use crate::model::record::{StreamId, StreamKey};
 
 #[derive(Debug, Default)]
 pub(super) struct Sums {
@@ -17,6 +17,10 @@ pub(super) struct Sums {
     following: i64,
     /// Followed paths; the same. Files that are left out, for they are not text, are not among them.
     files: i64,
+    /// Streams of the Engine's API.
+    api: u64,
+    /// Streams, one of each source, whose file is not text.
+    not_text: BTreeSet<StreamId>,
 }
 
 /// What one stream adds to the sums.
@@ -24,6 +28,7 @@ pub(super) struct Sums {
 pub(super) struct Counted {
     follows: bool,
     file: bool,
+    api: bool,
 }
 
 impl Counted {
@@ -31,7 +36,7 @@ impl Counted {
         let first = stream.source.outlet.index == 0;
         let follows = first && stream.source.container.is_some() && stream.state() == State::Following;
         let file = first && stream.source.path.is_some() && !stream.is_left_out();
-        Counted { follows, file }
+        Counted { follows, file, api: matches!(stream.kind, Kind::Api(_)) }
     }
 }
 
@@ -45,7 +50,13 @@ impl Sums {
         self.busy.contains(&stream)
     }
 
+    /// Streams whose file is not text; of several outlets that read one, one.
+    pub(super) fn not_text(&self) -> impl Iterator<Item = &StreamId> {
+        self.not_text.iter()
+    }
+
     pub(super) fn added(&mut self, stream: &Stream) {
+        self.api += u64::from(Counted::of(stream).api);
         self.files += i64::from(Counted::of(stream).file);
         self.following += i64::from(Counted::of(stream).follows);
         self.note_busy(stream);
@@ -56,13 +67,17 @@ impl Sums {
         let now = Counted::of(stream);
         self.following += i64::from(now.follows) - i64::from(before.follows);
         self.files += i64::from(now.file) - i64::from(before.file);
+        // A container's log that can't be read from its file any more is read from the API.
+        self.api = self.api + u64::from(now.api) - u64::from(before.api);
         self.note_busy(stream);
     }
 
     pub(super) fn removed(&mut self, stream: &Stream) {
         self.files -= i64::from(Counted::of(stream).file);
         self.following -= i64::from(Counted::of(stream).follows);
+        self.api -= u64::from(Counted::of(stream).api);
         self.busy.remove(&stream.source.id);
+        self.not_text.remove(&stream.source.id);
     }
 
     fn note_busy(&mut self, stream: &Stream) {
@@ -71,6 +86,11 @@ impl Sums {
             self.busy.insert(stream.source.id);
         } else {
             self.busy.remove(&stream.source.id);
+        }
+        if stream.source.outlet.index == 0 && matches!(&stream.kind, Kind::File(file) if !file.is_text()) {
+            self.not_text.insert(stream.source.id);
+        } else {
+            self.not_text.remove(&stream.source.id);
         }
     }
 }
@@ -131,14 +151,9 @@ impl Capture {
 
     /// Streams, those of them that follow the Engine's API, and containers.
     pub fn counts(&self) -> (u64, u64, u64) {
-        let count = |wanted: fn(&Stream) -> bool| {
-            self.streams.values().filter(|stream| wanted(stream)).count() as u64
-        };
-        (
-            self.streams.len() as u64,
-            count(|stream| matches!(stream.kind, Kind::Api(_))),
-            self.ids.keys().filter(|key| key.0.starts_with("container:")).count() as u64,
-        )
+        let from = StreamKey::container("");
+        let containers = self.ids.range(&from..).take_while(|(key, _)| key.0.starts_with(&from.0));
+        (self.streams.len() as u64, self.sums.api, containers.count() as u64)
     }
 
     /// The sums are what counting all streams would give. The simulation calls this after each event.
@@ -148,7 +163,8 @@ impl Capture {
         }
         let mut sums = Sums::default();
         self.streams.values().for_each(|stream| sums.added(stream));
-        let kept = (&self.sums.busy, self.sums.following, self.sums.files);
-        assert_eq!(kept, (&sums.busy, sums.following, sums.files), "a stream changed behind the core's back");
+        let all =
+            |sums: &Sums| (sums.busy.clone(), sums.not_text.clone(), sums.following, sums.files, sums.api);
+        assert_eq!(all(&self.sums), all(&sums), "a stream changed behind the core's back");
     }
 }

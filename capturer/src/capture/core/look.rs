@@ -265,7 +265,7 @@ impl Capture {
     /// with that. With how many there are for each reason, and how many of them are left out.
     pub fn not_text(&self) -> (Vec<(bool, String)>, BTreeMap<UnreadableReason, usize>, usize) {
         let (mut first, mut counts, mut left_out) = (Vec::new(), BTreeMap::new(), 0);
-        for stream in self.streams.values().filter(|stream| stream.source.outlet.index == 0) {
+        for stream in self.sums.not_text().filter_map(|id| self.streams.get(id)) {
             let Kind::File(file) = &stream.kind else { continue };
             if let Some((not_text, path)) = file.not_text() {
                 *counts.entry(not_text.reason()).or_default() += 1;

@@ -121,9 +121,13 @@ impl FileSource {
         }
     }
 
+    /// As far as is known by now.
+    pub fn is_text(&self) -> bool {
+        matches!(self.verdict(), None | Some(Content::Text))
+    }
+
     /// What is to be said of a file that is not text, with its path.
     pub fn not_text(&self) -> Option<(NotText, String)> {
-        // Every stream is asked once a second, and nearly all are text: only the others need their path.
         let name = &self.chain.links.front()?.found.name;
         let not_text = match (self.verdict()?, self.is_left_out(), self.judged.encoding) {
             (Content::Text, ..) => return None,
