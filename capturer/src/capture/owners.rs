@@ -48,21 +48,15 @@ impl Owners {
     }
 
     /// A stream has other files in hand now.
-    pub fn change(
-        &mut self,
-        stream: StreamId,
-        group: Group,
-        before: &BTreeSet<FileId>,
-        now: &BTreeSet<FileId>,
-    ) {
-        for id in before.difference(now) {
+    pub fn change(&mut self, stream: StreamId, group: Group, before: &[FileId], now: &[FileId]) {
+        for id in before.iter().filter(|id| !now.contains(id)) {
             if self.of.get(&(group, *id)) == Some(&stream) {
                 self.of.remove(&(group, *id));
                 self.paths_released |= self.paths.remove(&(group, *id));
                 self.released.extend(self.waiting.remove(&(group, *id)).unwrap_or_default());
             }
         }
-        for id in now.difference(before) {
+        for id in now.iter().filter(|id| !before.contains(id)) {
             self.of.entry((group, *id)).or_insert(stream);
         }
     }
@@ -115,7 +109,7 @@ mod tests {
             unpacked_len: None,
             modified_ns: 0,
         };
-        let (none, it) = (BTreeSet::new(), BTreeSet::from([id]));
+        let (none, it) = ([], [id]);
         let mut owners = Owners::default();
         owners.change(one, group, &none, &it);
         assert_eq!(owners.without_others(one, group, vec![file()]).0.len(), 1);

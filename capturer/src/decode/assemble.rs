@@ -53,7 +53,8 @@ pub enum Join {
 pub struct Assembler {
     line_bytes_max: usize,
     open: [Option<OpenLine>; 2],
-    groups: Option<Groups>,
+    /// Boxed: most sources join nothing.
+    groups: Option<Box<Groups>>,
     join: Join,
     strips_cr: bool,
     copies: bool,
@@ -86,7 +87,7 @@ impl Assembler {
 
     /// Whole lines are joined too, if the pipeline says so.
     pub fn with_pipeline(mut self, pipeline: Option<&Arc<Pipeline>>) -> Assembler {
-        self.groups = pipeline.and_then(Groups::new);
+        self.groups = pipeline.and_then(Groups::new).map(Box::new);
         self
     }
 

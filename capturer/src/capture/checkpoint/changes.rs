@@ -27,11 +27,27 @@ pub struct Gone {
     pub outputs: BTreeMap<String, BTreeSet<String>>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+/// A line as it is written.
+#[derive(Serialize)]
+struct NewLine<'a> {
+    #[serde(skip_serializing_if = "is_empty")]
+    streams: &'a BTreeMap<StreamKey, StreamEntry>,
+    #[serde(skip_serializing_if = "is_empty")]
+    outputs: &'a OutputMarks,
+    gone: &'a Gone,
+    saved_s: u64,
+}
+
+fn is_empty<K, V>(map: &&BTreeMap<K, V>) -> bool {
+    map.is_empty()
+}
+
+/// A line as it is read.
+#[derive(Deserialize)]
 struct ChangeLine {
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default)]
     streams: BTreeMap<StreamKey, StreamEntry>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default)]
     outputs: OutputMarks,
     #[serde(default)]
     gone: Gone,
@@ -74,12 +90,8 @@ impl Checkpoint {
 /// A save's line; empty for a whole checkpoint.
 pub fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
     let Some(gone) = &checkpoint.changes else { return Vec::new() };
-    let line = ChangeLine {
-        streams: checkpoint.streams.clone(),
-        outputs: checkpoint.outputs.clone(),
-        gone: gone.clone(),
-        saved_s: checkpoint.saved_s,
-    };
+    let Checkpoint { streams, outputs, saved_s, .. } = checkpoint;
+    let line = NewLine { streams, outputs, gone, saved_s: *saved_s };
     lines::encode(checkpoint.seq, &line)
 }
 
@@ -140,7 +152,7 @@ mod tests {
             output: Some(output.to_owned()),
             looked_s: None,
         };
-        StreamEntry { sinks: BTreeMap::from([("local_file".to_owned(), cursor)]) }
+        StreamEntry { sinks: BTreeMap::from([("local_file".to_owned(), Box::new(cursor))]) }
     }
 
     /// The whole checkpoint before all changes.

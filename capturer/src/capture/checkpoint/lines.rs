@@ -10,10 +10,14 @@ use serde::de::DeserializeOwned;
 
 /// The line of a save, with its end.
 pub(super) fn encode(seq: u64, body: &impl Serialize) -> Vec<u8> {
+    // Into one buffer, as it can be tens of megabytes: the sum takes its place afterwards.
+    let mut line = format!("{:08x} {seq} ", 0).into_bytes();
     // Plain structs of strings and integers into memory: there is nothing that could fail.
-    let body = serde_json::to_string(body).expect("a save is plain data");
-    let line = format!("{seq} {body}");
-    format!("{:08x} {line}\n", crc32fast::hash(line.as_bytes())).into_bytes()
+    serde_json::to_writer(&mut line, body).expect("a save is plain data");
+    let sum = format!("{:08x}", crc32fast::hash(&line[9..]));
+    line[..8].copy_from_slice(sum.as_bytes());
+    line.push(b'\n');
+    line
 }
 
 /// The number and content of a line; `None` if it is not whole.

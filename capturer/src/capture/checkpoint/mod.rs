@@ -100,8 +100,8 @@ impl Checkpoint {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StreamEntry {
-    /// Sink name → position.
-    pub sinks: BTreeMap<String, SinkCursor>,
+    /// Sink name → position. Boxed: mostly there is one, and a node of the map has room for eleven.
+    pub sinks: BTreeMap<String, Box<SinkCursor>>,
 }
 
 /// Where one sink is within one stream.
@@ -124,7 +124,7 @@ pub struct SinkCursor {
 impl StreamEntry {
     /// The position furthest behind, from which every sink gets all it lacks.
     pub fn lowest(&self) -> Option<&SinkCursor> {
-        self.sinks.values().min_by_key(|sink| sink.rank)
+        self.sinks.values().map(Box::as_ref).min_by_key(|sink| sink.rank)
     }
 }
 
@@ -302,8 +302,8 @@ pub(crate) mod tests {
             StreamKey::container("4f5"),
             StreamEntry {
                 sinks: BTreeMap::from([
-                    ("local_file".to_owned(), sink(0, file_cursor(4096), Some("web.ndjson"))),
-                    ("stdout".to_owned(), sink(1, file_cursor(8192), None)),
+                    ("local_file".to_owned(), Box::new(sink(0, file_cursor(4096), Some("web.ndjson")))),
+                    ("stdout".to_owned(), Box::new(sink(1, file_cursor(8192), None))),
                 ]),
             },
         );
@@ -311,8 +311,8 @@ pub(crate) mod tests {
             StreamKey::file("/var/log/a \"b\"\n.log"),
             StreamEntry {
                 sinks: BTreeMap::from([
-                    ("local_file".to_owned(), sink(0, Cursor::Api(ApiCursor::default()), None)),
-                    ("stdout".to_owned(), sink(0, Cursor::Beginning, None)),
+                    ("local_file".to_owned(), Box::new(sink(0, Cursor::Api(ApiCursor::default()), None))),
+                    ("stdout".to_owned(), Box::new(sink(0, Cursor::Beginning, None))),
                 ]),
             },
         );

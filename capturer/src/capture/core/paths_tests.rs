@@ -130,7 +130,7 @@ fn what_was_rotated_from_a_log_unseen_is_read_with_it() {
             cursor.file = id(inode);
         }
         let sink = SinkCursor { rank: 0, cursor, output: None, looked_s: None };
-        let entry = StreamEntry { sinks: BTreeMap::from([("local_file".to_owned(), sink)]) };
+        let entry = StreamEntry { sinks: BTreeMap::from([("local_file".to_owned(), Box::new(sink))]) };
         Checkpoint {
             streams: BTreeMap::from([(StreamKey::file("/l/a.log"), entry)]),
             ..Checkpoint::default()

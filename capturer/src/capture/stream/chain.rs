@@ -102,7 +102,7 @@ pub struct Chain {
     /// Files that were read to their ends, or passed over.
     known: Known,
     /// Its content is looked for; what stands there now is not read meanwhile.
-    orphan: Option<Orphan>,
+    orphan: Option<Box<Orphan>>,
     /// The live file as it was found, which may have been renamed before it was listed.
     first: Option<FileId>,
     /// Its writer may copy it and empty it (logrotate's copytruncate). Copies made since then, nanoseconds since 1970, are
@@ -214,8 +214,8 @@ impl Chain {
         self.links.iter().chain(self.parked.iter().map(|parked| &parked.link))
     }
 
-    /// Files that it has in hand.
-    pub fn held(&self) -> BTreeSet<FileId> {
+    /// Files that it has in hand: few, and mostly one.
+    pub fn held(&self) -> Vec<FileId> {
         self.in_hand().map(|link| link.found.id).collect()
     }
 
@@ -364,7 +364,7 @@ impl Chain {
             orphan.name.clone_from(&link.found.name);
             orphan.in_place = rewritten.is_some();
             self.links.push_back(link);
-            self.orphan = Some(orphan);
+            self.orphan = Some(Box::new(orphan));
             self.delivered_to = place.skip.map(|skip| place.offset + skip);
             return at;
         }
@@ -661,6 +661,10 @@ impl Chain {
                 self.marks.pop_back();
             }
             let is_copy = self.front_is_copy();
+            if self.marks.is_empty() {
+                // Nearly always it stays at one, as above.
+                self.marks.reserve_exact(1);
+            }
             self.marks.push_back(Mark { start: position, base: self.base, file, head, tail, is_copy });
         }
     }

@@ -111,7 +111,7 @@ pub struct FileSource {
     /// Whose deliveries count, and among which streams a file has one reader.
     reader: Reader,
     /// Files that are its own to read.
-    claimed: BTreeSet<FileId>,
+    claimed: Vec<FileId>,
     /// Those of them that are finished, and not yet in the table of files read.
     unacked: BTreeSet<FileId>,
     /// A file was finished since the position was last reported.
@@ -188,7 +188,7 @@ impl FileSource {
             apart: Vec::new(),
             elsewhere: Elsewhere::default(),
             reader: Reader::default(),
-            claimed: BTreeSet::new(),
+            claimed: Vec::new(),
             unacked: BTreeSet::new(),
             moved_on: false,
             exit_told_ns: None,

@@ -125,20 +125,13 @@ impl Tracker {
     }
 }
 
-pub(super) fn sinks_of(positions: &Positions) -> BTreeMap<String, SinkCursor> {
+pub(super) fn sinks_of(positions: &Positions) -> BTreeMap<String, Box<SinkCursor>> {
     let orders: BTreeSet<Order> = positions.iter().map(|(_, position)| position.order).collect();
     let rank = |order| orders.iter().position(|other| *other == order).unwrap_or(0) as u32;
     let sinks = positions.iter().map(|(name, position)| {
         let cursor = position.cursor.clone();
-        (
-            name.to_owned(),
-            SinkCursor {
-                rank: rank(position.order),
-                cursor,
-                output: position.output.clone(),
-                looked_s: None,
-            },
-        )
+        let (rank, output) = (rank(position.order), position.output.clone());
+        (name.to_owned(), Box::new(SinkCursor { rank, cursor, output, looked_s: None }))
     });
     sinks.collect()
 }

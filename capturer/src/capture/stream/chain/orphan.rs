@@ -106,7 +106,7 @@ impl Chain {
         if orphan.place.offset == 0 && orphan.len == 0 {
             return;
         }
-        if let Some(before) = self.orphan.replace(orphan) {
+        if let Some(before) = self.orphan.replace(Box::new(orphan)) {
             self.note_given_up(before.place);
             before.give_up(&mut self.given_up);
         }

@@ -1,7 +1,5 @@
 //! Which files are this stream's to read, and for whom it reads.
 
-use std::collections::BTreeSet;
-
 use super::FileSource;
 use crate::capture::context::Context;
 use crate::capture::owners::{Group, Owners};
@@ -19,14 +17,20 @@ pub struct Reader {
 impl FileSource {
     /// What is in the chain has one reader, also until the table knows how far it was read.
     pub(super) fn claim(&mut self, cx: &mut Context<'_>) {
-        let mut held = self.chain.held();
-        let finished = self.claimed.difference(&held).copied();
-        self.unacked.extend(finished);
-        held.extend(&self.unacked);
+        let held = self.chain.held();
+        self.unacked.extend(self.claimed.iter().filter(|id| !held.contains(id)));
+        let held = self.with_unacked(held);
         if held != self.claimed {
             cx.owners.change(self.stream, self.reader.group, &self.claimed, &held);
             self.claimed = held;
         }
+    }
+
+    fn with_unacked(&self, mut held: Vec<FileId>) -> Vec<FileId> {
+        held.extend(&self.unacked);
+        held.sort_unstable();
+        held.dedup();
+        held
     }
 
     /// Whether it finds a file of its own by itself, as one that was rotated in its directory.
@@ -48,7 +52,7 @@ impl FileSource {
                 self.unacked.remove(&place.file);
             }
             if self.unacked.len() != before {
-                let held = self.chain.held().union(&self.unacked).copied().collect();
+                let held = self.with_unacked(self.chain.held());
                 cx.owners.change(self.stream, self.reader.group, &self.claimed, &held);
                 self.claimed = held;
             }
@@ -57,6 +61,6 @@ impl FileSource {
 
     /// It is over: others may read what it had.
     pub fn let_go(&self, owners: &mut Owners) {
-        owners.change(self.stream, self.reader.group, &self.claimed, &BTreeSet::new());
+        owners.change(self.stream, self.reader.group, &self.claimed, &[]);
     }
 }
