@@ -6,6 +6,7 @@ use super::{ContainerMonitor, Loki, LokiAuth, LokiTls, Settings};
 /// A sentence for each.
 pub fn warnings(settings: &Settings) -> Vec<String> {
     let mut warnings: Vec<String> = settings.admin.exposure().into_iter().collect();
+    warnings.extend(settings.admin.exposed_profile());
     warnings.extend(settings.pipelines.iter().filter_map(|pipeline| parse_behind_redact(pipeline)));
     warnings.extend(settings.pipelines.iter().flat_map(|pipeline| pipeline::never_made(pipeline)));
     warnings.extend(regexes(settings));
@@ -198,6 +199,13 @@ mod tests {
         check("admin: {listen: \"0.0.0.0:8001\", tap: false}", &["sees names of containers and may"]);
         let token = "token: 0123456789abcdef";
         check(&format!("admin: {{listen: \"0.0.0.0:8001\", {token}}}"), &["as they are: set admin.tls_cert"]);
+        check("admin: {profile: true}", &[]);
+        check("admin: {profile: true, listen: \"\"}", &[]);
+        let open = format!("listen: \"0.0.0.0:8001\", {token}, tls_cert: /c, tls_key: /k");
+        check(
+            &format!("admin: {{{open}, profile: true}}"),
+            &["admin.profile is on and admin.listen is 0.0.0.0:8001"],
+        );
         check(&format!("admin: {{listen: \"0.0.0.0:8001\", {token}, tls_cert: /c, tls_key: /k}}"), &[]);
         let pipeline = |steps: &str| format!("pipelines: [{{name: p, steps: [{steps}]}}]");
         let (redact, parse) = ("{redact: {presets: [email]}}", "{parse: {format: json}}");

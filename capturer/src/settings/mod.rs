@@ -111,6 +111,8 @@ pub struct Admin {
     pub socket: Option<PathBuf>,
     /// Whether lines are shown live.
     pub tap: bool,
+    /// Whether profiles of the agent are taken.
+    pub profile: bool,
 }
 
 /// Files of the admin server's certificate.
@@ -144,6 +146,15 @@ impl Admin {
             }
         };
         Some(format!("admin.listen is {address}: {said}, or listen on 127.0.0.1"))
+    }
+
+    /// Profiles that others may take; `None` = all is well.
+    pub fn exposed_profile(&self) -> Option<String> {
+        let address = self.listen.filter(|address| self.profile && !address.ip().is_loopback())?;
+        Some(format!(
+            "admin.profile is on and admin.listen is {address}: whoever may ask this server can have the agent profiled for as \
+             long as they like; set admin.profile: false when you have seen enough"
+        ))
     }
 }
 

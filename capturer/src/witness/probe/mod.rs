@@ -17,6 +17,7 @@ mod btf;
 pub(crate) mod heap;
 mod load;
 pub(crate) mod procfs_tier;
+pub mod sampling;
 pub mod self_test;
 mod syscalls;
 pub mod ways;
