@@ -512,13 +512,13 @@ impl Worker {
         }
         match (&source.container, &source.path) {
             (Some(container), _) => tracing::warn!(
-                "container {} prints bytes that are not UTF-8: each becomes U+FFFD (invalid_utf8_replaced_total)",
-                container.name
+                container = container.name,
+                "prints bytes that are not UTF-8: each becomes U+FFFD (invalid_utf8_replaced_total)"
             ),
             (None, path) => tracing::warn!(
-                "{} has bytes that are not UTF-8: each becomes U+FFFD (invalid_utf8_replaced_total); set its `encoding` in \
-                 file_monitor, such as latin1",
-                path.as_deref().unwrap_or_default()
+                path = path.as_deref().unwrap_or_default(),
+                "has bytes that are not UTF-8: each becomes U+FFFD (invalid_utf8_replaced_total); set its `encoding` in \
+                 file_monitor, such as latin1"
             ),
         }
     }
