@@ -247,6 +247,23 @@ pub struct Select {
     pub exclude_images: Vec<glob::Pattern>,
 }
 
+impl Select {
+    /// Whether a container is captured, by its name without a slash, its image and its labels.
+    pub fn selects(&self, name: &str, image: &str, labels: &BTreeMap<String, String>) -> bool {
+        let any =
+            |patterns: &[glob::Pattern], text: &str| patterns.iter().any(|pattern| pattern.matches(text));
+        let has =
+            |(key, value): (&String, &glob::Pattern)| labels.get(key).is_some_and(|text| value.matches(text));
+        let included = (self.include_names.is_empty() || any(&self.include_names, name))
+            && (self.include_images.is_empty() || any(&self.include_images, image))
+            && self.include_labels.iter().all(has);
+        let excluded = any(&self.exclude_names, name)
+            || any(&self.exclude_images, image)
+            || self.exclude_labels.iter().any(has);
+        included && !excluded
+    }
+}
+
 /// Rotation of api streams: what one wedged connection can cost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rotation {
