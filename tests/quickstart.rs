@@ -185,7 +185,7 @@ fn captured(clone: &FreshClone, said: &str) -> Result<BTreeMap<String, Vec<Value
         count += records.len();
         all.insert(name, records);
     }
-    ensure!(said.contains(&format!("\n{count} records captured.")), "{count} records are there:\n{said}");
+    ensure!(said.contains(&format!("\n{count} records captured,")), "{count} records are there:\n{said}");
     Ok(all)
 }
 

@@ -61,7 +61,7 @@ fn drivers(version: EngineVersion) -> Result<()> {
     let home = Home::new()?;
     let agent = home.start(&config(&home, &engine, "auto"))?;
     let message =
-        wait_for(&agent, true, true, &["quiet", "driver is none", "exclude_names", "1 running containers"])?;
+        wait_for(&agent, true, true, &["quiet", "driver is none", "exclude_names", "1 running container "])?;
     ensure!(agent.metric("containers_monitored")? == 1.0, "{message}");
     ensure!(agent.metric("sources_unreadable{reason=\"driver\"}")? == 0.0, "somebody chose it");
     ensure!(rows(&agent, "quiet")?.len() == 1, "a row");
@@ -87,7 +87,7 @@ fn drivers(version: EngineVersion) -> Result<()> {
         "{rows_of_it:?}"
     );
     engine.docker(&["rm", "-f", "remote", "quiet"])?;
-    wait_for(&agent, true, false, &["1 running containers are captured"])?;
+    wait_for(&agent, true, false, &["1 running container is captured"])?;
     agent.stop()?;
 
     // The Engine can read this one: it is the config that does not let it.
@@ -123,7 +123,7 @@ fn removed(version: EngineVersion) -> Result<()> {
         Ok(())
     })?;
     engine.docker(&["restart", "-t", "0", "web"])?;
-    wait_for(&agent, true, false, &["1 running containers are captured"])?;
+    wait_for(&agent, true, false, &["1 running container is captured"])?;
     agent.stop()
 }
 

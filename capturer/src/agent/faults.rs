@@ -8,6 +8,7 @@ use crate::settings::FileSet;
 use crate::shell::files::Walked;
 use crate::shell::files::report::{PatternReport, cure};
 use crate::telemetry::metrics::PassedOver;
+use crate::text::counted::{counted, which};
 
 /// A pattern that matches nothing for this long is told: files are made one after the other.
 const PATIENCE_MS: u64 = 60_000;
@@ -43,14 +44,24 @@ impl Kind {
     fn sentence(self, count: usize, texts: &str) -> String {
         match self {
             Kind::Hung | Kind::Unwatched => texts.to_owned(),
-            Kind::Unreadable => format!("{count} sources can't be read: {texts}; {CURE_UNREADABLE}"),
+            Kind::Unreadable => {
+                format!("{} can't be read: {texts}; {CURE_UNREADABLE}", counted(count as u64, "source"))
+            }
             Kind::Unlistable => format!(
-                "{count} directories can't be listed, and what is in them is not read: {texts}; {CURE_UNREADABLE}"
+                "{count} {} is not read: {texts}; {CURE_UNREADABLE}",
+                which(
+                    count as u64,
+                    "directory can't be listed, and what is in it",
+                    "directories can't be listed, and what is in them"
+                )
             ),
-            Kind::NotText | Kind::LeftOut => format!("{count} files are not text: {texts}"),
+            Kind::NotText | Kind::LeftOut => {
+                format!("{count} {} not text: {texts}", which(count as u64, "file is", "files are"))
+            }
             Kind::Unmatched => format!(
-                "{count} patterns of file_monitor match no file: {texts}; correct them, or set may_be_empty: true \
-                 where that may be so (capturer check lists what each matches)"
+                "{count} {} no file: {texts}; correct it, or set may_be_empty: true \
+                 where that may be so (capturer check lists what each matches)",
+                which(count as u64, "pattern of file_monitor matches", "patterns of file_monitor match")
             ),
         }
     }
@@ -109,7 +120,7 @@ impl Faults {
             kind.sentence(count, &format!("{}{more}", first.join("; ")))
         });
         let parts: Vec<String> = parts.collect();
-        (!parts.is_empty()).then(|| format!("{}; all other files go on", parts.join("; ")))
+        (!parts.is_empty()).then(|| format!("{}; all other files are read", parts.join("; ")))
     }
 }
 

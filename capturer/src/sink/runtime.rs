@@ -351,7 +351,7 @@ impl Worker {
                 None => tracing::info!(component = %self.component, "an output that hung answers again"),
                 Some(_) => {}
             }
-            let text = text.map(|text| format!("{text}; their sources wait, all others go on"));
+            let text = text.map(|text| format!("{text}; their sources wait, all others are delivered"));
             self.of_all.troubles.set(Part::Hung(id), text, outputs);
         }
     }

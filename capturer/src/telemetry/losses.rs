@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use crate::telemetry::metrics::LossReason;
+use crate::text::counted::counted;
 
 /// How long a loss keeps health from being well.
 pub const SHOWN_MS: u64 = 10 * 60_000;
@@ -89,8 +90,8 @@ impl Sum {
     fn amount(&self) -> String {
         let bytes = match (self.bytes, self.unknown) {
             (0, _) => "an unknown number of bytes".to_owned(),
-            (bytes, true) => format!("{bytes} bytes and an unknown number of others"),
-            (bytes, false) => format!("{bytes} bytes"),
+            (bytes, true) => format!("{} and an unknown number of others", counted(bytes, "byte")),
+            (bytes, false) => counted(bytes, "byte"),
         };
         if self.losses == 1 { bytes } else { format!("{bytes} in {} losses", self.losses) }
     }

@@ -26,6 +26,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::{Registry, reload};
 
 use crate::settings::{Log, LogFormat, LogLevel};
+use crate::text::counted::{counted, which};
 use gather::Gatherer;
 use limit::{Admission, Limiter};
 use line::{LogLine, WHO};
@@ -174,16 +175,24 @@ impl Shared {
     }
 
     fn send(&self, line: LogLine) {
-        let text = line.render(self.format, SystemTime::now());
-        if self.queue.try_send(Message::Line(text)).is_err() {
+        let queue = |line: &LogLine| {
+            self.queue.try_send(Message::Line(line.render(self.format, SystemTime::now()))).is_ok()
+        };
+        if !queue(&line) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
-        if dropped > 0 {
-            self.send(LogLine::note(format!(
-                "{dropped} log lines were dropped: standard error was not read"
-            )));
+        let note = || {
+            LogLine::note(format!(
+                "{} {} dropped: standard error was not read",
+                counted(dropped, "log line"),
+                which(dropped, "was", "were")
+            ))
+        };
+        if dropped > 0 && !queue(&note()) {
+            // To be told when there is room again.
+            self.dropped.fetch_add(dropped, Ordering::Relaxed);
         }
     }
 

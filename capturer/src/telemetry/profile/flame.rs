@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{HERTZ, Profile};
+use crate::text::counted::counted;
 
 const WIDTH: f64 = 1400.0;
 const ROW: f64 = 17.0;
@@ -62,7 +63,7 @@ fn heading(profile: &Profile) -> String {
         "capturer {} ({}): {} in {seconds:.1} s, {HERTZ} for each second of processor time",
         env!("CARGO_PKG_VERSION"),
         env!("CAPTURER_COMMIT"),
-        counted(samples),
+        counted(samples, "sample"),
     );
     if samples == 0 {
         said += "; the agent used next to none, so there is nothing to see";
@@ -71,10 +72,6 @@ fn heading(profile: &Profile) -> String {
         let _ = write!(said, "; {} more did not fit", profile.missed);
     }
     said
-}
-
-fn counted(samples: u64) -> String {
-    if samples == 1 { "1 sample".to_owned() } else { format!("{samples} samples") }
 }
 
 #[derive(Clone, Copy)]
@@ -101,7 +98,7 @@ fn draw(text: &mut String, name: &str, node: &Node<'_>, place: Place) {
         text,
         "<g><title>{name}: {}, {share:.1} %</title><rect x=\"{:.1}\" y=\"{y:.1}\" width=\"{:.1}\" \
          height=\"{}\" rx=\"1\" fill=\"{fill}\"/>{}</g>",
-        counted(node.samples),
+        counted(node.samples, "sample"),
         place.left,
         (place.width - 0.5).max(0.2),
         ROW - 1.0,
