@@ -76,11 +76,15 @@ fn lockdown(text: &str) -> Option<String> {
 /// Where the kernel's first namespace of processes is (PROC_PID_INIT_INO of include/linux/proc_ns.h).
 const FIRST_PIDS: &str = "pid:[4026531836]";
 
+/// What containers' roots are on (OVERLAYFS_SUPER_MAGIC of include/uapi/linux/magic.h).
+const OVERLAY: u64 = 0x794c_7630;
+
 fn container() -> Option<ContainerFact> {
     let own_pids = std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link != Path::new(FIRST_PIDS));
-    // Docker and Podman each leave a mark.
+    // Docker and Podman each leave a mark, and it stays in a machine that was made from an image: such a one has a disk.
     let is_marked = ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists());
-    (own_pids || is_marked).then_some(ContainerFact { own_pids })
+    let is_overlay = || rustix::fs::statfs("/").is_ok_and(|stat| stat.f_type as u64 == OVERLAY);
+    (own_pids || is_marked && is_overlay()).then_some(ContainerFact { own_pids })
 }
 
 fn witness() -> WitnessFact {
