@@ -71,12 +71,15 @@ impl Prometheus {
     }
 
     fn await_alert(&self, name: &str) -> Result<Value> {
-        wait_until(&format!("alert {name}"), DEADLINE, || {
-            let alerts = self.ask("/api/v1/alerts")?;
-            let all = alerts["alerts"].as_array().context("no alerts")?;
-            let fires = |alert: &&Value| alert["labels"]["alertname"] == name && alert["state"] == "firing";
-            all.iter().find(fires).cloned().with_context(|| format!("{all:?}"))
-        })
+        wait_until(&format!("alert {name}"), DEADLINE, || self.alert(name))
+    }
+
+    /// If it fires.
+    fn alert(&self, name: &str) -> Result<Value> {
+        let alerts = self.ask("/api/v1/alerts")?;
+        let all = alerts["alerts"].as_array().context("no alerts")?;
+        let fires = |alert: &&Value| alert["labels"]["alertname"] == name && alert["state"] == "firing";
+        all.iter().find(fires).cloned().with_context(|| format!("{all:?}"))
     }
 }
 
@@ -283,6 +286,70 @@ fn prometheus_alerts_and_runbooks_see_what_happens() -> Result<()> {
     agent.kill()?;
     prometheus.await_alert("CapturerAbsent")?;
     Ok(())
+}
+
+/// What goes wrong in the agent itself, or in what it delivers to, for as long as somebody looks: a Loki that nobody started,
+/// a descriptor that is forgotten, a connection that does not close, an output that can't be written while its source grows.
+#[test]
+fn faults_that_stay_raise_their_alerts() -> Result<()> {
+    if Command::new("prometheus").arg("--version").output().is_err() {
+        skipped!("no prometheus: apt-get install prometheus brings it");
+        return Ok(());
+    }
+    let faulty = PathBuf::from(std::env::var_os("CAPTURER_FAULTY_BIN").context(
+        "CAPTURER_FAULTY_BIN names the agent with faults; `cargo xtask test` builds it and sets this",
+    )?);
+    let (home, loki, docker) = (Home::new()?, TestLoki::start()?, FakeDocker::start()?);
+    let id = docker.add("web");
+    let input = home.path().join("in");
+    fs::create_dir(&input)?;
+    let log = input.join("a.log");
+    let append = |bytes: &[u8]| -> Result<()> {
+        Ok(File::options().create(true).append(true).open(&log)?.write_all(bytes)?)
+    };
+    append(b"one\n")?;
+    docker.print(&id, b"hello\n");
+    let faults = home.path().join("faults");
+    fs::write(&faults, "")?;
+    let nobody = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+    let config = config(&home, &docker, &loki).replace(&loki.url(), &format!("http://{nobody}"));
+    let agent = home.launch_program(&config, &faulty, &[("CAPTURER_FAULTS", &faults)])?;
+    let address = agent.address().to_owned();
+    let prometheus = Prometheus::start(home.path(), &address)?;
+    let bin = shims(&home, &address)?;
+    let desk = Desk { home, bin, address };
+
+    let alert = prometheus.await_alert("CapturerPushesRefused")?;
+    ensure!(alert["labels"]["reason"] == "unreachable", "{alert}");
+    desk.first_command_shows("pushes-refused", &nobody)?;
+
+    fs::write(&faults, "forget-descriptor")?;
+    let alert = prometheus.await_alert("CapturerLeak")?;
+    ensure!(alert["labels"]["resource"] == "file_descriptors", "{alert}");
+    desk.first_command_shows("leak", "leak_detector")?;
+
+    fs::write(&faults, "hold-close")?;
+    prometheus.await_alert("CapturerRotationStuck")?;
+    desk.first_command_shows("rotation-stuck", "error_type=\"rotation_stuck\"} 1")?;
+    fs::write(&faults, "")?;
+
+    // Somebody made a directory of the output's name.
+    let output = desk.home.output_dir().join("all.ndjson");
+    fs::rename(&output, output.with_extension("moved"))?;
+    fs::create_dir(&output)?;
+    let lines = "what a busy service prints while its output can't be written\n".repeat(16 * 1024);
+    for _ in 0..60 {
+        append(lines.as_bytes())?;
+    }
+    wait_until("alert CapturerLagGrowing", DEADLINE, || {
+        append(&lines.as_bytes()[..lines.len() / 64])?;
+        prometheus.alert("CapturerLagGrowing")
+    })?;
+    desk.first_command_shows("lag-growing", "all.ndjson")?;
+    prometheus.await_alert("CapturerSinkFailing")?;
+    desk.first_command_shows("sink-failing", "all.ndjson")?;
+    fs::remove_dir(&output)?;
+    agent.kill()
 }
 
 /// Whatever the catalog has is there for a real Prometheus.

@@ -2,10 +2,12 @@
 //! named in health with a cure, has a row, and is not counted as captured.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home};
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
+use capturer_tests::fake_docker::{FakeDocker, Reply, logs_path, socket_setting};
 use capturer_tests::one_engine;
 use capturer_tests::wait::{PATIENCE, wait_until};
 use serde_json::Value;
@@ -59,7 +61,7 @@ fn drivers(version: EngineVersion) -> Result<()> {
     let home = Home::new()?;
     let agent = home.start(&config(&home, &engine, "auto"))?;
     let message =
-        wait_for(&agent, true, true, &["quiet", "driver is none", "exclude_names", "1 running containers"])?;
+        wait_for(&agent, true, true, &["quiet", "driver is none", "exclude_names", "1 running container "])?;
     ensure!(agent.metric("containers_monitored")? == 1.0, "{message}");
     ensure!(agent.metric("sources_unreadable{reason=\"driver\"}")? == 0.0, "somebody chose it");
     ensure!(rows(&agent, "quiet")?.len() == 1, "a row");
@@ -85,7 +87,7 @@ fn drivers(version: EngineVersion) -> Result<()> {
         "{rows_of_it:?}"
     );
     engine.docker(&["rm", "-f", "remote", "quiet"])?;
-    wait_for(&agent, true, false, &["1 running containers are captured"])?;
+    wait_for(&agent, true, false, &["1 running container is captured"])?;
     agent.stop()?;
 
     // The Engine can read this one: it is the config that does not let it.
@@ -121,6 +123,78 @@ fn removed(version: EngineVersion) -> Result<()> {
         Ok(())
     })?;
     engine.docker(&["restart", "-t", "0", "web"])?;
-    wait_for(&agent, true, false, &["1 running containers are captured"])?;
+    wait_for(&agent, true, false, &["1 running container is captured"])?;
+    agent.stop()
+}
+
+const MANY: usize = 200;
+
+/// Lines of the log that tell of a cause, once one of them has these words.
+fn told(agent: &Agent, cause: &str, words: &[&str]) -> Result<Vec<String>> {
+    wait_until(&format!("the log to gather what {cause} hits"), PATIENCE, || {
+        let log = agent.log_text()?;
+        let lines: Vec<String> = log.lines().filter(|line| line.contains(cause)).map(str::to_owned).collect();
+        let is_it = |line: &String| words.iter().all(|word| line.contains(word));
+        ensure!(lines.iter().any(is_it), "{words:?} in {:?}", lines.iter().take(5).collect::<Vec<_>>());
+        Ok(lines)
+    })
+}
+
+/// Whoever opens the log must see one cause with its cure and not a wall of names: whether they are read from files that
+/// are not written, or Docker answers none of them.
+#[test]
+fn one_cause_of_many_containers_is_told_once() -> Result<()> {
+    for (from, cause, cure) in [
+        ("file", "its logging driver local writes no json-file", "set that to auto"),
+        ("api", "answered 500", "see what dockerd says: journalctl -u docker"),
+    ] {
+        let (home, docker) = (Home::new()?, FakeDocker::start()?);
+        for number in 0..MANY {
+            docker.add_scripted(
+                &format!("web-{number:03}"),
+                logs_path,
+                &Reply::status(500, "{\"message\":\"no\"}"),
+            );
+        }
+        let socket = socket_setting(&docker.socket());
+        let agent = home.launch(&home.config(&format!(
+            "container_monitor: {{socket_path: \"{socket}\", read_from: {from}, max_concurrent: 50}}\n"
+        )))?;
+        let lines = told(&agent, cause, &["sources within", "web-", "others)", cure])?;
+        // One at once, then one for each ten seconds in which more of them came.
+        let warnings = lines.iter().filter(|line| line.contains(" WARN ")).count();
+        ensure!(warnings <= 10, "{warnings} lines: {lines:#?}");
+        agent.stop()?;
+    }
+    Ok(())
+}
+
+/// The same of files: the mode of a directory's logs was changed.
+#[test]
+fn one_cause_of_many_files_is_told_once() -> Result<()> {
+    let home = Home::new()?;
+    let input = home.path().join("in");
+    fs::create_dir(&input)?;
+    for number in 0..MANY {
+        let log = input.join(format!("web-{number:03}.log"));
+        fs::write(&log, "a line\n")?;
+        fs::set_permissions(&log, fs::Permissions::from_mode(0o600))?;
+    }
+    for folder in [home.path(), &input] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    }
+    let path = home.path().display();
+    let agent = home.launch_as_nobody(&home.config(&format!(
+        "container_monitor: {{enabled: false}}\nfile_monitor: {{files: [{{paths: [\"{path}/in/*.log\"]}}]}}\n"
+    )))?;
+    let lines =
+        told(&agent, "can't be read", &["sources can't be read", "web-", " more", "CAP_DAC_READ_SEARCH"])?;
+    let errors = lines.iter().filter(|line| line.contains(" ERROR ")).count();
+    ensure!(errors <= 10, "{errors} lines: {lines:#?}");
+    wait_until("health to count all", PATIENCE, || {
+        let (_, health) = agent.ask("/health")?;
+        ensure!(health.contains(&format!("{MANY} sources can't be read")), "{health}");
+        Ok(())
+    })?;
     agent.stop()
 }

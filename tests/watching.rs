@@ -320,7 +320,7 @@ fn top_counts_a_line_once_however_many_sinks_take_it() -> Result<()> {
         Ok(())
     })?;
     let table = top(&agent, &["--once"])?;
-    ensure!(table.contains("lines/s captured") && table.contains("1 sources (2 streams)"), "{table}");
+    ensure!(table.contains("lines/s captured") && table.contains("1 source (2 streams)"), "{table}");
     drop(writer);
     agent.stop()
 }

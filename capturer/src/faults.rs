@@ -17,6 +17,8 @@ struct Faults {
     words: String,
     forgotten: Vec<Rc<dyn Any>>,
     task: Option<tokio::task::JoinHandle<()>>,
+    /// A connection's closing is held up.
+    holds: bool,
 }
 
 /// Once a second: what is on now.
@@ -61,4 +63,16 @@ pub fn on_close(connection: Rc<dyn Any>) {
             faults.forgotten.push(connection);
         }
     });
+}
+
+/// A connection is being closed: `hold-close` holds the first one up, as a kernel would that does not end its receive.
+pub async fn closing() {
+    let is_on = || FAULTS.with_borrow(|faults| faults.words.contains("hold-close"));
+    if !is_on() || FAULTS.with_borrow_mut(|faults| std::mem::replace(&mut faults.holds, true)) {
+        return;
+    }
+    while is_on() {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    FAULTS.with_borrow_mut(|faults| faults.holds = false);
 }

@@ -42,7 +42,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Trouble,
                 "short",
                 "component-unhealthy",
-                "Components that need somebody. /health has a sentence with cause and cure for each.",
+                "Components that need attention. /health names the cause of each and what to do.",
                 &[("log_capturer_component_health{$host} == 0", "{{instance}} {{component}}")],
             ),
             (
@@ -50,7 +50,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Trouble,
                 "short",
                 "leak",
-                "Resources of which the agent holds more than what it does explains.",
+                "Resources that the agent holds more of than its work explains.",
                 &[("log_capturer_leak_detection{$host} == 1", "{{instance}} {{resource}}")],
             ),
             (
@@ -66,7 +66,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Trouble,
                 "short",
                 "sources-unreadable",
-                "Files and directories that should be read and can't be, by reason.",
+                "Files and directories that should be read but can't be, by reason.",
                 &[(
                     "sum by (instance, reason) (log_capturer_sources_unreadable{$host}) > 0",
                     "{{instance}} {{reason}}",
@@ -82,7 +82,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "cps",
                 "lag-growing",
-                "Log records read a second from all sources, each once.",
+                "Log records read per second from all sources, each counted once.",
                 &[(
                     "sum by (instance) (rate(log_capturer_logs_processed_total{$host}[$__rate_interval]))",
                     "{{instance}}",
@@ -93,7 +93,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "cps",
                 "sink-failing",
-                "Records that are where the sink brings them. For Loki what it accepted, not what is in the spool.",
+                "Records that were written, or that Loki accepted. What is only in the spool does not count.",
                 &[(
                     "sum by (instance, sink) (rate(log_capturer_delivered_lines_total{$host, $sink}[$__rate_interval]))",
                     "{{instance}} {{sink}}",
@@ -104,7 +104,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "Bps",
                 "lag-growing",
-                "Bytes of messages a second: read, and acknowledged by each sink (by Loki's spool, where there is one).",
+                "Bytes of messages per second: read, and acknowledged by each sink (for Loki: written to its spool).",
                 &[
                     (
                         "sum by (instance) (rate(log_capturer_log_bytes_processed_total{$host}[$__rate_interval]))",
@@ -156,7 +156,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "Bps",
                 "lag-growing",
-                "Bytes read a second by container or file. `other` are those beyond metrics.max_containers.",
+                "Bytes read per second by container or file. `other` are those beyond metrics.max_containers.",
                 &[(
                     "topk(10, rate(log_capturer_source_bytes_total{$host, $container}[$__rate_interval]))",
                     "{{container_name}}{{path}}",
@@ -178,7 +178,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "s",
                 "stuck-stream",
-                "Seconds since a source's last line. A container that usually prints and stands here is worth a look.",
+                "Seconds since a source's last line. A container that usually prints and is listed here is worth a look.",
                 &[(
                     "topk(10, time() - log_capturer_source_last_line_timestamp_seconds{$host, $container})",
                     "{{container_name}}{{path}}",
@@ -189,7 +189,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "short",
                 "stuck-stream",
-                "Sources by the state of their stream. Waiting ones say in `capturer top` what for.",
+                "Sources by the state of their stream. `capturer top` shows what waiting ones wait for.",
                 &[
                     ("sum by (state) (log_capturer_streams{$host})", "{{state}}"),
                     ("sum(log_capturer_containers_monitored{$host})", "running containers"),
@@ -241,7 +241,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "cps",
                 "pipelines",
-                "Lines a second that came to a pipeline, and what its steps did to them. As many dropped as came: nothing goes through.",
+                "Lines per second that entered a pipeline, and what its steps did to them. If as many are dropped as entered, nothing gets through.",
                 &[
                     (
                         "sum by (pipeline) (rate(log_capturer_pipeline_lines_in_total{$host, $sink}[$__rate_interval]))",
@@ -263,7 +263,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "reqps",
                 "pushes-refused",
-                "Requests a second, and those that failed by reason. Failed ones are sent again.",
+                "Requests per second, and failed ones by reason. Failed ones are sent again.",
                 &[
                     (
                         "sum by (instance) (rate(log_capturer_push_requests_total{$host, $sink}[$__rate_interval]))",
@@ -280,7 +280,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "s",
                 "pushes-refused",
-                "Median and 99th percentile of a request's time until its answer.",
+                "Median and 99th percentile of the time until a request is answered.",
                 &[
                     (
                         "histogram_quantile(0.5, sum by (le) (rate(log_capturer_push_duration_seconds_bucket{$host, $sink}[$__rate_interval])))",
@@ -297,7 +297,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "percentunit",
                 "spool-filling",
-                "Share of the spool that is used. Full means that reading for Loki waits, or lines are given up (spool.when_full).",
+                "Share of the spool that is used. When it is full, reading for Loki waits or the oldest lines are dropped (spool.when_full).",
                 &[(
                     "log_capturer_spool_bytes{$host, $sink} / log_capturer_spool_limit_bytes{$host, $sink}",
                     "{{instance}} {{sink}}",
@@ -316,7 +316,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "short",
                 "dead-letters",
-                "Lines that Loki will never take. capturer dead-letters shows them with Loki's own words.",
+                "Lines that Loki refused for good. capturer dead-letters shows them with Loki's own words.",
                 &[(
                     "sum by (reason) (increase(log_capturer_dead_letters_total{$host, $sink}[$__rate_interval])) > 0",
                     "{{reason}}",
@@ -327,7 +327,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "short",
                 "sink-failing",
-                "Batches handed to a sink and not acknowledged; failed attempts; outputs that take nothing.",
+                "Batches handed to a sink and not acknowledged; failed attempts; outputs that can't be written to.",
                 &[
                     ("log_capturer_sink_batches_waiting{$host, $sink}", "{{instance}} {{sink}} waiting"),
                     (
@@ -370,7 +370,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "bytes",
                 "memory-grows",
-                "Resident memory, and the part of it that is buffers in use.",
+                "Resident memory, and how much of it is buffers in use.",
                 &[
                     ("log_capturer_resident_memory_bytes{$host}", "{{instance}} resident"),
                     ("log_capturer_buffer_bytes{$host}", "{{instance}} buffers"),
@@ -389,7 +389,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "short",
                 "config-refused",
-                "Reloads by what became of them.",
+                "Reloads by outcome.",
                 &[(
                     "sum by (instance, result) (increase(log_capturer_config_reloads_total{$host}[$__rate_interval])) > 0",
                     "{{instance}} {{result}}",
@@ -400,7 +400,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "ops",
                 "capture-stalled",
-                "Turns a second of each long-lived task. A task at 0 is stuck.",
+                "Turns per second of each long-lived task. A task at 0 is stuck.",
                 &[(
                     "sum by (task) (rate(log_capturer_task_heartbeats_total{$host}[$__rate_interval]))",
                     "{{task}}",

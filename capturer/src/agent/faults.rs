@@ -8,6 +8,7 @@ use crate::settings::FileSet;
 use crate::shell::files::Walked;
 use crate::shell::files::report::{PatternReport, cure};
 use crate::telemetry::metrics::PassedOver;
+use crate::text::counted::{counted, which};
 
 /// A pattern that matches nothing for this long is told: files are made one after the other.
 const PATIENCE_MS: u64 = 60_000;
@@ -15,8 +16,8 @@ const PATIENCE_MS: u64 = 60_000;
 const NAMED_MAX: usize = 5;
 /// Faults of which the log tells when they begin and end.
 const TOLD_MAX: usize = 1_000;
-/// Lines of the log in one second.
-const LINES_MAX: usize = 20;
+/// Faults of one kind that begin or end at the same look and have a line each. More have one line together.
+const LINES_MAX: usize = 3;
 const CURE_UNREADABLE: &str =
     "give the agent the right to read them (CAP_DAC_READ_SEARCH, a group), or leave them out (exclude)";
 
@@ -43,14 +44,24 @@ impl Kind {
     fn sentence(self, count: usize, texts: &str) -> String {
         match self {
             Kind::Hung | Kind::Unwatched => texts.to_owned(),
-            Kind::Unreadable => format!("{count} sources can't be read: {texts}; {CURE_UNREADABLE}"),
+            Kind::Unreadable => {
+                format!("{} can't be read: {texts}; {CURE_UNREADABLE}", counted(count as u64, "source"))
+            }
             Kind::Unlistable => format!(
-                "{count} directories can't be listed, and what is in them is not read: {texts}; {CURE_UNREADABLE}"
+                "{count} {} is not read: {texts}; {CURE_UNREADABLE}",
+                which(
+                    count as u64,
+                    "directory can't be listed, and what is in it",
+                    "directories can't be listed, and what is in them"
+                )
             ),
-            Kind::NotText | Kind::LeftOut => format!("{count} files are not text: {texts}"),
+            Kind::NotText | Kind::LeftOut => {
+                format!("{count} {} not text: {texts}", which(count as u64, "file is", "files are"))
+            }
             Kind::Unmatched => format!(
-                "{count} patterns of file_monitor match no file: {texts}; correct them, or set may_be_empty: true \
-                 where that may be so (capturer check lists what each matches)"
+                "{count} {} no file: {texts}; correct it, or set may_be_empty: true \
+                 where that may be so (capturer check lists what each matches)",
+                which(count as u64, "pattern of file_monitor matches", "patterns of file_monitor match")
             ),
         }
     }
@@ -109,7 +120,7 @@ impl Faults {
             kind.sentence(count, &format!("{}{more}", first.join("; ")))
         });
         let parts: Vec<String> = parts.collect();
-        (!parts.is_empty()).then(|| format!("{}; all other files go on", parts.join("; ")))
+        (!parts.is_empty()).then(|| format!("{}; all other files are read", parts.join("; ")))
     }
 }
 
@@ -145,24 +156,34 @@ impl FilesSaid {
             faults.by_kind.get(kind).is_some_and(|texts| texts.contains_key(name))
         };
         let mut lines = Vec::new();
-        let ended = self.told.extract_if(.., |(kind, name)| !is_there(kind, name));
-        lines.extend(ended.map(|(kind, name)| FaultLine::Ends(kind.ends(&name))));
-        for (kind, texts) in &faults.by_kind {
-            for (name, text) in texts {
-                if self.told.len() < TOLD_MAX && self.told.insert((*kind, name.clone())) {
-                    let text = kind.begins(text);
-                    lines.push(if *kind == Kind::LeftOut {
-                        FaultLine::Notes(text)
-                    } else {
-                        FaultLine::Begins(text)
-                    });
-                }
+        let mut ended: BTreeMap<Kind, Vec<String>> = BTreeMap::new();
+        for (kind, name) in self.told.extract_if(.., |(kind, name)| !is_there(kind, name)) {
+            ended.entry(kind).or_default().push(name);
+        }
+        for (kind, names) in ended {
+            if names.len() <= LINES_MAX {
+                lines.extend(names.iter().map(|name| FaultLine::Ends(kind.ends(name))));
+            } else {
+                let named = names[..LINES_MAX].join(", ");
+                let more = names.len() - LINES_MAX;
+                lines.push(FaultLine::Ends(kind.ends(&format!("{named} and {more} more"))));
             }
         }
-        let excess = lines.len().saturating_sub(LINES_MAX);
-        if excess > 0 {
-            lines.truncate(LINES_MAX);
-            lines.push(FaultLine::Begins(format!("and {excess} more; /health and capturer check name them")));
+        for (kind, texts) in &faults.by_kind {
+            let mut new = Vec::new();
+            for (name, text) in texts {
+                if self.told.len() < TOLD_MAX && self.told.insert((*kind, name.clone())) {
+                    new.push(text.as_str());
+                }
+            }
+            let mut texts: Vec<String> = new.iter().map(|text| kind.begins(text)).collect();
+            if new.len() > LINES_MAX {
+                let named = new[..LINES_MAX].join("; ");
+                let more = new.len() - LINES_MAX;
+                texts = vec![kind.sentence(new.len(), &format!("{named}; and {more} more, see /health"))];
+            }
+            let line = if *kind == Kind::LeftOut { FaultLine::Notes } else { FaultLine::Begins };
+            lines.extend(texts.into_iter().map(line));
         }
         lines
     }
@@ -279,7 +300,30 @@ mod tests {
         assert_eq!(counts, [(1, 0), (0, 0), (1, 0), (0, 1), (0, 1), (1, 0)]);
         let many: Vec<String> = (0..500).map(|number| format!("n{number}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert_eq!(lines(&many), (LINES_MAX, 1), "one of them ends, the last says how many more");
+        assert_eq!(lines(&many), (1, 1), "one of them ends, all others begin together");
+        assert_eq!(lines(&many[..3]), (0, 1), "and end together");
+    }
+
+    /// One mode of a directory closes the logs of two hundred containers.
+    #[test]
+    fn two_hundred_that_begin_together_are_one_line() {
+        let mut faults = Faults::default();
+        for number in 0..200 {
+            let name = format!("web-{number:03}");
+            faults.add(Kind::Unreadable, name.clone(), format!("container {name}: Permission denied"));
+        }
+        let mut said = FilesSaid::default();
+        let lines = said.lines(&faults);
+        let [FaultLine::Begins(text)] = &lines[..] else { panic!("{lines:?}") };
+        assert!(
+            text.starts_with("200 sources can't be read: container web-000: Permission denied; "),
+            "{text}"
+        );
+        assert!(text.contains("web-002") && !text.contains("web-003"), "{text}");
+        assert!(text.contains("and 197 more, see /health; give the agent the right"), "{text}");
+        let lines = said.lines(&Faults::default());
+        let [FaultLine::Ends(text)] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!(text, "no longer so: web-000, web-001, web-002 and 197 more");
     }
 
     /// wtmp and the journal stand in every /var/log: whoever follows it with a pattern has done nothing wrong.

@@ -43,7 +43,7 @@ use crate::telemetry::metrics::{Metrics, ReloadResult};
 use crate::telemetry::reload_requests::{ReloadOutcome, Ticket};
 use crate::telemetry::status::Status;
 use crate::witness::Witness;
-use crate::witness::probe;
+use crate::witness::{probe, profile};
 
 pub use reload::Reloading;
 use reload::{Carried, Reloads};
@@ -140,6 +140,7 @@ impl Agent {
         let lock = claims.hold(DirLock::acquire(&settings.data_dir)?, Owner::Checkpoint);
         let run = Run::open(settings, &status, &metrics, &claims)?;
 
+        status.profiles.open(Box::new(profile::start));
         let ask = sender.clone();
         status.on_ask(Box::new(move || drop(ask.send(Message::Ask))));
         if reloading.is_some() {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::telemetry::metrics::Drops;
+use crate::text::counted::counted;
 
 /// A pipeline is named when it let nothing through for this long.
 const WINDOW_MS: u64 = 5 * 60_000;
@@ -47,12 +48,14 @@ impl Pipelines {
                     let lines = now.came - before.came;
                     let seconds = (now_ms - before.at_ms) / 1000;
                     silent.push(format!(
-                        "{name} dropped all {lines} lines of the last {seconds} s ({})",
+                        "{name} dropped {} of the last {seconds} s ({})",
+                        if lines == 1 { "the one line".to_owned() } else { format!("all {lines} lines") },
                         by_step(now)
                     ));
                 }
                 None => {
-                    others.push(format!("{name} dropped {} of {} lines in this run", now.dropped, now.came))
+                    let all = counted(now.came, "line");
+                    others.push(format!("{name} dropped {} of {all} in this run", now.dropped));
                 }
             }
         }

@@ -124,7 +124,7 @@ impl Reloads {
             self.accept(
                 ticket,
                 ReloadResult::Unchanged,
-                "nothing has changed in the config: the run goes on",
+                "nothing has changed in the config; the run continues",
             );
             return stay();
         }
@@ -133,7 +133,7 @@ impl Reloads {
             self.accept(
                 ticket,
                 ReloadResult::Applied,
-                "log.level is set, nothing else has changed: the run goes on",
+                "log.level is set and nothing else has changed; the run continues",
             );
             return ReloadDecision::Stay(Arc::new(new));
         }

@@ -16,6 +16,7 @@ use crate::shell::files::Hung;
 use crate::telemetry::losses;
 use crate::telemetry::metrics::PassedOver;
 use crate::telemetry::metrics::UnreadableReason;
+use crate::text::counted::{counted, which};
 
 /// What health says of files as a rule.
 const FILES_WELL: &str = "everything to be read can be read";
@@ -58,12 +59,12 @@ impl Loop<'_> {
         if self.settings.container_monitor.enabled {
             let trouble = self.capture.docker_trouble().flatten();
             what.push(match trouble {
-                None => format!("{} running containers", metrics.containers_monitored.get()),
+                None => counted(metrics.containers_monitored.get() as u64, "running container"),
                 Some(_) => "containers, once Docker answers (it does not yet)".to_owned(),
             });
         }
         if !self.settings.file_monitor.files.is_empty() {
-            what.push(format!("{} files of file_monitor", metrics.files_monitored.get()));
+            what.push(format!("{} of file_monitor", counted(metrics.files_monitored.get() as u64, "file")));
         }
         let sinks = &self.settings.sinks;
         let file = sinks.local_file.as_ref().map(|sink| format!("files in {}", sink.directory.display()));
@@ -118,11 +119,13 @@ impl Loop<'_> {
         let message = match count {
             0 => {
                 let (streams, _, _) = self.capture.counts();
-                format!("{streams} streams, none stuck")
+                format!("{}, none stuck", counted(streams, "stream"))
             }
             _ => format!(
-                "{count} streams read nothing although there is something to read: {text}. Nothing behind them holds them up, so \
-                 this may be a mistake of the agent: please report it; a restart goes on from the saved positions"
+                "{} {} nothing although there is something to read: {text}. Nothing behind them holds them up, so \
+                 this may be a bug in the agent: please report it; a restart resumes from the saved positions",
+                counted(count as u64, "stream"),
+                which(count as u64, "reads", "read")
             ),
         };
         self.tell("streams", count == 0, message);
@@ -137,8 +140,7 @@ impl Loop<'_> {
         }
         let unread = self.capture.unread_containers(now);
         let unmatched = self.capture.unmatched_names(now);
-        let running = self.process.metrics.containers_monitored.get();
-        let well = format!("{running} running containers are captured");
+        let well = super::turn::captured(self.process.metrics.containers_monitored.get() as u64);
         let (mut faults, mut notes) = (Vec::new(), Vec::new());
         match unmatched {
             None => {}
@@ -196,8 +198,10 @@ impl Loop<'_> {
         let is_full = waiting > 0 || !descriptors::is_room();
         let message = if is_full {
             format!(
-                "{waiting} files wait until another is closed: of {limit} file descriptors, the limit of this process, only those \
+                "{} {} until another is closed: of {limit} file descriptors, the limit of this process, only those \
                  are left that saving positions and answering here need. {}",
+                counted(waiting as u64, "file"),
+                which(waiting as u64, "waits", "wait"),
                 descriptors::CURE
             )
         } else {
@@ -255,8 +259,9 @@ impl Loop<'_> {
             let sweep = std::time::Duration::from_millis(self.capture.sweep_interval_ms());
             let sweep = humantime::format_duration(sweep);
             let text = format!(
-                "{unwatched} directories are not watched, for inotify's limit is reached: what is new there is seen within \
-                 {sweep}. Raise it: sysctl -w fs.inotify.max_user_{what}=1048576"
+                "{unwatched} {} not watched, for inotify's limit is reached: what is new there is seen within \
+                 {sweep}. Raise it: sysctl -w fs.inotify.max_user_{what}=1048576",
+                which(unwatched as u64, "directory is", "directories are")
             );
             faults.add(Kind::Unwatched, String::new(), text);
         }
@@ -285,6 +290,7 @@ fn regex_hint(patterns: &str) -> String {
 
 fn describe(hung: &Hung) -> String {
     let Hung { place, operation, age, cure, streams } = hung;
-    let (age, waiting) = (age.as_secs(), streams.len());
-    format!("{place} has not answered {operation} for {age} s ({waiting} streams wait): {cure}")
+    let (age, waiting) = (age.as_secs(), streams.len() as u64);
+    let waiting = format!("{} {}", counted(waiting, "stream"), which(waiting, "waits", "wait"));
+    format!("{place} has not answered {operation} for {age} s ({waiting}): {cure}")
 }

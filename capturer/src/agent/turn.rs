@@ -26,6 +26,7 @@ use crate::settings::{ReadFrom, Settings, advice};
 use crate::shell::ring;
 use crate::shell::{Rest, Shell};
 use crate::telemetry::reload_requests::Ticket;
+use crate::text::counted::{counted, which};
 use crate::witness::Doing;
 use crate::witness::probe::heap;
 
@@ -208,7 +209,10 @@ impl Loop<'_> {
         let operations = self.shell.wind_up(WIND_UP).await;
         let stream_descriptors = self.process.witness.held_by_streams();
         match self.next.run {
-            None => tracing::info!(operations, stream_descriptors, unfinished = ?left, "stopped"),
+            None => {
+                tracing::debug!(operations, stream_descriptors, unfinished = ?left, "wound up");
+                tracing::info!("stopped; {}", what_is_left(operations, stream_descriptors, &left));
+            }
             Some(_) => tracing::debug!(operations, stream_descriptors, unfinished = ?left, "drained"),
         }
         let mut last = self.capture.snapshot(self.now());
@@ -326,8 +330,8 @@ impl Loop<'_> {
             let socket = self.settings.container_monitor.socket_path.display();
             let message = match &trouble {
                 None => {
-                    let running = self.process.metrics.containers_monitored.get();
-                    format!("{socket} answers; {running} running containers are captured")
+                    let running = self.process.metrics.containers_monitored.get() as u64;
+                    format!("{socket} answers; {}", captured(running))
                 }
                 Some(trouble) => {
                     let cure = advice::docker_cure(trouble, &socket.to_string());
@@ -369,10 +373,44 @@ pub(super) fn unix_s() -> f64 {
     unix_ns() as f64 / 1e9
 }
 
+/// How many containers are captured.
+pub(super) fn captured(running: u64) -> String {
+    format!("{} {} captured", counted(running, "running container"), which(running, "is", "are"))
+}
+
+/// What a stop leaves behind, in words.
+fn what_is_left(operations: u64, stream_descriptors: u64, unfinished: &[String]) -> String {
+    let mut left = Vec::new();
+    if operations > 0 {
+        left.push(format!("{} of the kernel had not ended", counted(operations, "operation")));
+    }
+    if stream_descriptors > 0 {
+        left.push(format!("{} of sources still open", counted(stream_descriptors, "descriptor")));
+    }
+    if !unfinished.is_empty() {
+        left.push(format!("it did not wait for {}", unfinished.join(", ")));
+    }
+    if left.is_empty() {
+        "every operation ended and nothing is left open".to_owned()
+    } else {
+        left.join("; ")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::telemetry::reload_requests::ReloadRequests;
+
+    #[test]
+    fn the_last_line_is_for_people() {
+        assert_eq!(what_is_left(0, 0, &[]), "every operation ended and nothing is left open");
+        assert_eq!(
+            what_is_left(1, 2, &["file:/a".to_owned(), "sink loki".to_owned()]),
+            "1 operation of the kernel had not ended; 2 descriptors of sources still open; it did not wait for file:/a, \
+             sink loki"
+        );
+    }
 
     /// Ten thousand files came in two seconds; memory goes back once, when they are there.
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::commands::cli;
 use crate::commands::cli::{AgentArgs, Exit};
-use crate::settings::Secret;
+use crate::settings::{Admin, Secret};
 use crate::telemetry::admin::server::SPEAKS_TLS;
 
 /// To connect, and for each part of an answer that should be there at once.
@@ -92,14 +92,25 @@ impl io::Write for Wire {
 }
 
 impl AgentClient {
-    /// By `--admin`, else by the config.
+    /// By `--admin`, else by the config, else at the default address.
     ///
     /// # Errors
     /// What is wrong was printed; the code to exit with.
     pub fn find(arguments: &AgentArgs, err: &mut dyn io::Write) -> Result<AgentClient, Exit> {
         let admin = match &arguments.admin {
             Some(admin) => admin.clone(),
-            None => cli::load(&arguments.config).map_err(|error| cli::refuse(&error, err))?.0.admin,
+            None => match cli::load(&arguments.config) {
+                Ok((settings, _)) => settings.admin,
+                Err(error) => {
+                    // Whoever has just broken the config wants to see the agent that still runs with the one before.
+                    let admin = Admin::default();
+                    let _ = cli::refuse(&error, err);
+                    let address = admin.listen.map(|address| address.to_string()).unwrap_or_default();
+                    let said = "this config can't be used, so the agent is asked at the default address";
+                    let _ = writeln!(err, "{said} {address}; --admin names another");
+                    admin
+                }
+            },
         };
         let Some(mut address) = admin.listen else {
             let error = anyhow::anyhow!(

@@ -13,6 +13,7 @@ use crate::settings::{Settings, shown_url};
 use crate::sink::dead_letters::{DeadLetters, Letter};
 use crate::sink::loki::answer::Verdict;
 use crate::sink::loki::by_hand::ByHand;
+use crate::text::counted::which;
 use crate::text::terminal::shown;
 
 /// Lines shown of each text.
@@ -115,7 +116,13 @@ fn purge(letters: &DeadLetters, out: &mut dyn Write) -> anyhow::Result<Exit> {
 
 fn tell_unreadable(count: usize, out: &mut dyn Write) {
     if count > 0 {
-        say(out, &format!("{count} lines are no dead letters (torn by a crash, or edited)\n"));
+        say(
+            out,
+            &format!(
+                "{} no dead letters (torn by a crash, or edited)\n",
+                which(count as u64, "1 line is", &format!("{count} lines are"))
+            ),
+        );
     }
 }
 

@@ -1,17 +1,26 @@
 //! `capturer positions`: how far each container and file was delivered, from the checkpoint on disk. It takes no lock
 //! and changes nothing, so it may be asked while the agent runs.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use crate::capture::checkpoint::Checkpoint;
+use crate::commands::ask;
 use crate::commands::cli;
 use crate::commands::cli::{Exit, PositionsArgs};
 use crate::decode::timestamp;
 use crate::model::cursor::Cursor;
+use crate::model::docker;
+use crate::model::docker::{EventFacts, ListRowWithFacts};
+use crate::model::record::StreamKey;
+use crate::settings::ContainerMonitor;
 use crate::shell::checkpoint::store;
 use crate::shell::checkpoint::store::StoreError;
 use crate::text::terminal;
+
+/// How the key of a container begins.
+const CONTAINER: &str = "container:";
 
 /// Shows them, as a table or as JSON.
 pub fn show(arguments: &PositionsArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
@@ -26,7 +35,8 @@ pub fn show(arguments: &PositionsArgs, out: &mut dyn Write, err: &mut dyn Write)
     let text = if arguments.json {
         serde_json::to_string_pretty(&checkpoint).unwrap_or_default() + "\n"
     } else {
-        table(&checkpoint, &settings.data_dir.display().to_string())
+        let names = names(&settings.container_monitor, &checkpoint);
+        table(&checkpoint, &names, &settings.data_dir.display().to_string())
     };
     // A reader that went away (`| head`) is no error of ours.
     let _ = out.write_all(text.as_bytes());
@@ -41,25 +51,40 @@ fn look(data_dir: &Path) -> Result<Checkpoint, StoreError> {
     store::peek(data_dir)
 }
 
-fn table(checkpoint: &Checkpoint, data_dir: &str) -> String {
+/// Names of containers by ID, if there are any and the Engine tells them: the checkpoint has none, for they change.
+fn names(settings: &ContainerMonitor, checkpoint: &Checkpoint) -> BTreeMap<String, String> {
+    let is_container = |key: &StreamKey| key.0.starts_with(CONTAINER);
+    if !settings.enabled || !checkpoint.streams.keys().any(is_container) {
+        return BTreeMap::new();
+    }
+    let rows = ask::get(&settings.socket_path, docker::LIST).unwrap_or_default();
+    let rows: Vec<ListRowWithFacts> = serde_json::from_slice(&rows).unwrap_or_default();
+    rows.into_iter().map(|row| (row.id.clone(), EventFacts::from(row).name)).collect()
+}
+
+fn table(checkpoint: &Checkpoint, names: &BTreeMap<String, String>, data_dir: &str) -> String {
     if checkpoint.streams.is_empty() {
         return format!("no positions in {data_dir}: nothing was delivered from there yet\n");
     }
     // No key is cut: what distinguishes two paths may stand anywhere in them.
-    let width = checkpoint.streams.keys().map(|key| shown(&key.0).chars().count()).max().unwrap_or(0).max(6);
+    let shown = |key: &StreamKey| shown(&key.0, names);
+    let width = checkpoint.streams.keys().map(|key| shown(key).chars().count()).max().unwrap_or(0).max(6);
     let mut text = format!("{:<width$} {:<12} POSITION\n", "STREAM", "SINK");
     for (key, entry) in &checkpoint.streams {
         for (sink, at) in &entry.sinks {
-            text += &format!("{:<width$} {:<12} {}\n", shown(&key.0), sink, describe(&at.cursor));
+            text += &format!("{:<width$} {:<12} {}\n", shown(key), sink, describe(&at.cursor));
         }
     }
     text
 }
 
-/// Container IDs as docker shows them; a path as it is.
-fn shown(key: &str) -> String {
-    match key.strip_prefix("container:") {
-        Some(id) => format!("container:{}", id.get(..12).unwrap_or(id)),
+/// Containers as docker shows them, by name and ID; a path as it is.
+fn shown(key: &str, names: &BTreeMap<String, String>) -> String {
+    match key.strip_prefix(CONTAINER) {
+        Some(id) => {
+            let name = names.get(id).map(|name| format!(" {}", terminal::printable(name)));
+            format!("{CONTAINER}{}{}", id.get(..12).unwrap_or(id), name.unwrap_or_default())
+        }
         None => terminal::printable(key),
     }
 }

@@ -61,7 +61,7 @@ fn run(arguments: &ConfigArgs) -> Exit {
     match result {
         Ok(left) if left.is_empty() => Exit::Ok,
         Ok(left) => cli::fail(&anyhow::anyhow!(
-            "stopped without waiting for {}; positions are saved as far as was delivered, the next start goes on from there",
+            "stopped without waiting for {}; the next start resumes from the saved positions",
             left.join(", ")
         )),
         Err(error) => cli::fail(&error),

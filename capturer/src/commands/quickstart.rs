@@ -22,6 +22,7 @@ use crate::settings::{FileFormat, FileSet, LogLevel, PathPattern, Settings};
 use crate::shell::privilege;
 use crate::telemetry::own_log;
 use crate::telemetry::status::{Snapshot, Status};
+use crate::text::counted::counted;
 use crate::text::terminal;
 use anyhow::Context as _;
 
@@ -71,7 +72,7 @@ fn quickstart(arguments: &QuickstartArgs) -> anyhow::Result<()> {
     log.flush(Duration::from_secs(1));
     left?;
     let records = metrics.logs_sent_total.with_label_values(&["local_file"]).get();
-    say!("\n{records} records captured. They are in {directory}/, one JSON object a line:");
+    say!("\n{} captured, in {directory}/ with one JSON object a line:", counted(records, "record"));
     for (path, bytes) in outputs(&arguments.directory) {
         say!("  {bytes:>12} bytes  {}", path.display());
     }

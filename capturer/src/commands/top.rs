@@ -23,6 +23,7 @@ use serde_json::{Map, Value};
 use crate::commands::agent_client::AgentClient;
 use crate::commands::cli;
 use crate::commands::cli::{Exit, TopArgs};
+use crate::text::counted::counted;
 use crate::text::terminal::{Screen, fit, printable, shorten};
 
 /// Pause between two looks.
@@ -293,10 +294,10 @@ impl View {
         let sources = sources(&self.streams, "", Order::Trouble);
         let sent: Vec<String> = self.sent.iter().map(|(sink, count)| format!("{sink} {count}")).collect();
         let counts = format!(
-            "capturer at {}: {} sources ({} streams), {:.1} lines/s captured, behind {}; delivered: {}",
+            "capturer at {}: {} ({}), {:.1} lines/s captured, behind {}; delivered: {}",
             self.address,
-            sources.len(),
-            self.streams.len(),
+            counted(sources.len() as u64, "source"),
+            counted(self.streams.len() as u64, "stream"),
             self.lines_per_second,
             bytes(Some(self.lag_bytes)),
             sent.join(", ")

@@ -23,6 +23,7 @@ use crate::pipeline::Pipelines;
 use crate::settings::pipeline::{for_container, for_path};
 use crate::settings::{Pipeline, Settings};
 use crate::sink::ndjson::{SourcePrefix, encode};
+use crate::text::counted::counted;
 
 /// How much of standard input or of the file is tried.
 const INPUT_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -170,8 +171,10 @@ impl Trial {
         let all = messages.len();
         let _ = writeln!(
             out,
-            "\npipeline {}: {all} records, {kept} go on, {failed} times a step failed on one",
-            self.name
+            "\npipeline {}: {}, {kept} delivered; a step failed on one {}",
+            self.name,
+            counted(all as u64, "record"),
+            counted(failed, "time")
         );
     }
 
@@ -368,7 +371,7 @@ mod tests {
                 "2. drop       dropped",
                 "line 3: no JSON",
                 "1. parse      FAILED",
-                "pipeline p: 3 records, 2 go on, 1 times",
+                "pipeline p: 3 records, 2 delivered; a step failed on one 1 time",
             ],
         );
     }
@@ -384,7 +387,7 @@ mod tests {
 
     #[test]
     fn what_steps_keep_goes_from_line_to_line() {
-        let expected = ["line 1", "unchanged", "line 2", "dropped", "line 3", "unchanged", "2 go on"];
+        let expected = ["line 1", "unchanged", "line 2", "dropped", "line 3", "unchanged", "2 delivered"];
         check("steps: [{sample: {keep_one_in: 2}}]", "a\nb\nc\n", &expected);
     }
 }

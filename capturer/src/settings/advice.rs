@@ -6,9 +6,11 @@ use super::{ContainerMonitor, Loki, LokiAuth, LokiTls, Settings};
 /// A sentence for each.
 pub fn warnings(settings: &Settings) -> Vec<String> {
     let mut warnings: Vec<String> = settings.admin.exposure().into_iter().collect();
+    warnings.extend(settings.admin.exposed_profile());
     warnings.extend(settings.pipelines.iter().filter_map(|pipeline| parse_behind_redact(pipeline)));
     warnings.extend(settings.pipelines.iter().flat_map(|pipeline| pipeline::never_made(pipeline)));
     warnings.extend(regexes(settings));
+    warnings.extend(times_in_a_name(settings));
     warnings.extend(tls_without_tls(settings));
     warnings.extend(labels_that_went(settings));
     warnings.extend(tenants_of_pipelines(settings));
@@ -43,6 +45,18 @@ pub fn docker_cure(error: &str, socket: &str) -> String {
     } else {
         "check that dockerd is well: docker info must answer at once".to_owned()
     }
+}
+
+/// Others put the time of a line into the name of its output.
+fn times_in_a_name(settings: &Settings) -> Option<String> {
+    let name = settings.sinks.local_file.as_ref()?.file.as_str();
+    let is_time = |pair: &[u8]| pair[0] == b'%' && pair[1].is_ascii_alphabetic();
+    name.as_bytes().windows(2).any(is_time).then(|| {
+        format!(
+            "sinks.local_file.file is {name}: % stands for itself there and not for a time; for a file a day set \
+             rotate_every: 24h, and older files have the time in their names"
+        )
+    })
 }
 
 /// `tenant_id` is made of what is known of a container or file, not of what a pipeline sets.
@@ -198,6 +212,15 @@ mod tests {
         check("admin: {listen: \"0.0.0.0:8001\", tap: false}", &["sees names of containers and may"]);
         let token = "token: 0123456789abcdef";
         check(&format!("admin: {{listen: \"0.0.0.0:8001\", {token}}}"), &["as they are: set admin.tls_cert"]);
+        check("sinks: {local_file: {file: \"{container_name}-%Y-%m-%d.log\"}}", &["% stands for itself"]);
+        check("sinks: {local_file: {file: \"100%.log\"}}", &[]);
+        check("admin: {profile: true}", &[]);
+        check("admin: {profile: true, listen: \"\"}", &[]);
+        let open = format!("listen: \"0.0.0.0:8001\", {token}, tls_cert: /c, tls_key: /k");
+        check(
+            &format!("admin: {{{open}, profile: true}}"),
+            &["admin.profile is on and admin.listen is 0.0.0.0:8001"],
+        );
         check(&format!("admin: {{listen: \"0.0.0.0:8001\", {token}, tls_cert: /c, tls_key: /k}}"), &[]);
         let pipeline = |steps: &str| format!("pipelines: [{{name: p, steps: [{steps}]}}]");
         let (redact, parse) = ("{redact: {presets: [email]}}", "{parse: {format: json}}");

@@ -53,6 +53,7 @@ impl Default for Admin {
             tls: None,
             socket: None,
             tap: true,
+            profile: false,
         }
     }
 }

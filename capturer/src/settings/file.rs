@@ -205,6 +205,7 @@ fn read_admin(s: &mut Section, into: &mut Admin) {
     let mut socket = String::new();
     s.read("socket", &mut socket, units::text);
     s.flag("tap", &mut into.tap);
+    s.flag("profile", &mut into.profile);
     if cert_file.is_empty() != key_file.is_empty() {
         s.problem("tls_cert", "tls_cert and tls_key belong together: give both or none");
     }

@@ -104,7 +104,7 @@ fn unknown_keys() {
     );
     check(
         "admin: {xyz: 1}",
-        "c.yaml:1:9: admin.xyz: unknown key; known here: listen, hosts, token, tls_cert, tls_key, socket, tap",
+        "c.yaml:1:9: admin.xyz: unknown key; known here: listen, hosts, token, tls_cert, tls_key, socket, tap, profile",
     );
     check("Log: {}", "c.yaml:1:1: Log: unknown key; did you mean log?");
     check(
@@ -113,7 +113,7 @@ fn unknown_keys() {
     );
     check(
         "admin: {\"a\\nc.yaml:1:1: \": 1}",
-        "c.yaml:1:9: admin.\"a\\nc.yaml:1:1: \": unknown key; known here: listen, hosts, token, tls_cert, tls_key, socket, tap",
+        "c.yaml:1:9: admin.\"a\\nc.yaml:1:1: \": unknown key; known here: listen, hosts, token, tls_cert, tls_key, socket, tap, profile",
     );
 }
 
@@ -352,7 +352,7 @@ fn all_problems_are_reported_in_order() {
         "sinks:\n  local_file: {enabled: maybe}\nadmin: {port: 1}\nmetrics: {max_containers: -1}\n",
         &["log.level=loud"],
         "c.yaml:2:25: sinks.local_file.enabled: expected true or false, found \"maybe\"\n\
-         c.yaml:3:9: admin.port: unknown key; known here: listen, hosts, token, tls_cert, tls_key, socket, tap\n\
+         c.yaml:3:9: admin.port: unknown key; known here: listen, hosts, token, tls_cert, tls_key, socket, tap, profile\n\
          c.yaml:4:27: metrics.max_containers: expected a whole number, found \"-1\"\n\
          --set log.level: expected one of error, warn, info, debug, trace, found \"loud\"",
     );

@@ -111,6 +111,8 @@ pub struct Admin {
     pub socket: Option<PathBuf>,
     /// Whether lines are shown live.
     pub tap: bool,
+    /// Whether profiles of the agent are taken.
+    pub profile: bool,
 }
 
 /// Files of the admin server's certificate.
@@ -144,6 +146,15 @@ impl Admin {
             }
         };
         Some(format!("admin.listen is {address}: {said}, or listen on 127.0.0.1"))
+    }
+
+    /// Profiles that others may take; `None` = all is well.
+    pub fn exposed_profile(&self) -> Option<String> {
+        let address = self.listen.filter(|address| self.profile && !address.ip().is_loopback())?;
+        Some(format!(
+            "admin.profile is on and admin.listen is {address}: whoever may ask this server can have the agent profiled for as \
+             long as they like; set admin.profile: false when you have seen enough"
+        ))
     }
 }
 
@@ -234,6 +245,23 @@ pub struct Select {
     pub include_images: Vec<glob::Pattern>,
     /// Glob patterns over the image reference.
     pub exclude_images: Vec<glob::Pattern>,
+}
+
+impl Select {
+    /// Whether a container is captured, by its name without a slash, its image and its labels.
+    pub fn selects(&self, name: &str, image: &str, labels: &BTreeMap<String, String>) -> bool {
+        let any =
+            |patterns: &[glob::Pattern], text: &str| patterns.iter().any(|pattern| pattern.matches(text));
+        let has =
+            |(key, value): (&String, &glob::Pattern)| labels.get(key).is_some_and(|text| value.matches(text));
+        let included = (self.include_names.is_empty() || any(&self.include_names, name))
+            && (self.include_images.is_empty() || any(&self.include_images, image))
+            && self.include_labels.iter().all(has);
+        let excluded = any(&self.exclude_names, name)
+            || any(&self.exclude_images, image)
+            || self.exclude_labels.iter().any(has);
+        included && !excluded
+    }
 }
 
 /// Rotation of api streams: what one wedged connection can cost.

@@ -43,6 +43,7 @@ pub(super) fn check(new: &Settings, running: &Settings, reader: &Reader) {
         ("admin.tls_cert", admin.tls != running.admin.tls),
         ("admin.socket", admin.socket != running.admin.socket),
         ("admin.tap", admin.tap != running.admin.tap),
+        ("admin.profile", admin.profile != running.admin.profile),
         ("log.format", log.format != running.log.format),
         ("metrics.max_containers", *metrics != running.metrics),
         ("resource_monitoring.enabled", resource_monitoring.enabled != monitoring.enabled),

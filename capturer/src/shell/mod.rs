@@ -392,6 +392,8 @@ impl Shell {
 }
 
 async fn close(conn: ConnId, connection: Box<Connection>) -> Done {
+    #[cfg(feature = "test-faults")]
+    crate::faults::closing().await;
     connection.close().await;
     Done::Closed(conn)
 }

@@ -167,7 +167,7 @@ impl Held {
     /// What that means.
     pub(super) fn consequence(&self) -> String {
         format!(
-            "sources that wait for them: {}; their reading waits, and lines stay in the log files as long as those are kept; all others go on",
+            "sources that wait for them: {}; their lines stay in the log files as long as those are kept; all others are delivered",
             self.streams.len()
         )
     }

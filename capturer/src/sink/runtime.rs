@@ -350,7 +350,7 @@ impl Worker {
                 None => tracing::info!(component = %self.component, "an output that hung answers again"),
                 Some(_) => {}
             }
-            let text = text.map(|text| format!("{text}; their sources wait, all others go on"));
+            let text = text.map(|text| format!("{text}; their sources wait, all others are delivered"));
             self.of_all.troubles.set(Part::Hung(id), text, outputs);
         }
     }
@@ -406,13 +406,13 @@ impl Worker {
         }
         match (&source.container, &source.path) {
             (Some(container), _) => tracing::warn!(
-                "container {} prints bytes that are not UTF-8: each becomes U+FFFD (invalid_utf8_replaced_total)",
-                container.name
+                container = container.name,
+                "prints bytes that are not UTF-8: each becomes U+FFFD (invalid_utf8_replaced_total)"
             ),
             (None, path) => tracing::warn!(
-                "{} has bytes that are not UTF-8: each becomes U+FFFD (invalid_utf8_replaced_total); set its `encoding` in \
-                 file_monitor, such as latin1",
-                path.as_deref().unwrap_or_default()
+                path = path.as_deref().unwrap_or_default(),
+                "has bytes that are not UTF-8: each becomes U+FFFD (invalid_utf8_replaced_total); set its `encoding` in \
+                 file_monitor, such as latin1"
             ),
         }
     }

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use crate::telemetry::metrics::LossReason;
+use crate::text::counted::counted;
 
 /// How long a loss keeps health from being well.
 pub const SHOWN_MS: u64 = 10 * 60_000;
@@ -17,6 +18,8 @@ pub const SHOWN_MS: u64 = 10 * 60_000;
 const LINE_EVERY_MS: u64 = 60_000;
 /// Sources that are known by name; those past it share one entry.
 const ENTRIES_MAX: usize = 1_000;
+/// Sources of which the log tells one by one that they lost something for the same reason.
+const LINES_MAX: usize = 3;
 /// Entries that health names.
 const NAMED_MAX: usize = 5;
 /// Stands for sources past [`ENTRIES_MAX`].
@@ -86,8 +89,8 @@ impl Sum {
     fn amount(&self) -> String {
         let bytes = match (self.bytes, self.unknown) {
             (0, _) => "an unknown number of bytes".to_owned(),
-            (bytes, true) => format!("{bytes} bytes and an unknown number of others"),
-            (bytes, false) => format!("{bytes} bytes"),
+            (bytes, true) => format!("{} and an unknown number of others", counted(bytes, "byte")),
+            (bytes, false) => counted(bytes, "byte"),
         };
         if self.losses == 1 { bytes } else { format!("{bytes} in {} losses", self.losses) }
     }
@@ -116,10 +119,14 @@ impl Key {
     }
 
     fn sentence(&self, sum: &Sum) -> String {
+        self.sentence_with(sum, self.cure_of_dockers())
+    }
+
+    fn sentence_with(&self, sum: &Sum, cure_of_dockers: Option<&str>) -> String {
         if self.possible {
             let times = if sum.losses == 1 { String::new() } else { format!(", {} times", sum.losses) };
             let (what, cure) = doubt(self.reason);
-            let cure = self.cure_of_dockers().unwrap_or(cure);
+            let cure = cure_of_dockers.unwrap_or(cure);
             let (source, sinks, reason) = (&self.source, &self.sinks, self.reason.as_str());
             return format!("may be lost for {sinks}: {what} of {source} ({reason}{times}); {cure}");
         }
@@ -130,7 +137,7 @@ impl Key {
         } else {
             ""
         };
-        let (reason, cure) = (self.reason.as_str(), self.cure_of_dockers().unwrap_or(cure(self.reason)));
+        let (reason, cure) = (self.reason.as_str(), cure_of_dockers.unwrap_or(cure(self.reason)));
         format!("lost for {}: {amount}{of} ({reason}){waited}; {cure}", self.sinks)
     }
 }
@@ -153,14 +160,24 @@ impl Losses {
         entry.last_ms = now_ms;
     }
 
-    /// Lines for the log that are due. Forgets what was long ago.
+    /// Lines for the log that are due: one for each source, or one for all of a reason if there are many. Forgets what was
+    /// long ago.
     pub fn lines(&mut self, now_ms: u64) -> Vec<(State, String)> {
-        let mut lines = Vec::new();
+        let mut due: BTreeMap<Cause<'_>, Vec<(&Key, Sum)>> = BTreeMap::new();
         for (key, entry) in &mut self.entries {
             let is_due = entry.said_ms.is_none_or(|said| now_ms >= said + LINE_EVERY_MS);
             if entry.unsaid.losses > 0 && is_due {
-                lines.push((key.state(), key.sentence(&std::mem::take(&mut entry.unsaid))));
+                let cause = (key.sinks.as_str(), key.reason, key.possible, key.cure_of_dockers());
+                due.entry(cause).or_default().push((key, std::mem::take(&mut entry.unsaid)));
                 entry.said_ms = Some(now_ms);
+            }
+        }
+        let mut lines = Vec::new();
+        for of_cause in due.values() {
+            if of_cause.len() > LINES_MAX {
+                lines.push(together(of_cause));
+            } else {
+                lines.extend(of_cause.iter().map(|(key, sum)| (key.state(), key.sentence(sum))));
             }
         }
         self.entries.retain(|_, entry| entry.unsaid.losses > 0 || now_ms < entry.last_ms + SHOWN_MS);
@@ -185,6 +202,26 @@ impl Losses {
         }
         (worst, text)
     }
+}
+
+/// Sinks, reason, whether it is known, and what to do if not what is usual.
+type Cause<'a> = (&'a str, LossReason, bool, Option<&'static str>);
+
+/// What several sources lost for one reason.
+fn together(of_cause: &[(&Key, Sum)]) -> (State, String) {
+    let mut sum = Sum::default();
+    for (_, other) in of_cause {
+        sum.losses += other.losses;
+        sum.bytes += other.bytes;
+        sum.unknown |= other.unknown;
+        sum.sink_waited |= other.sink_waited;
+    }
+    let named: Vec<&str> = of_cause.iter().take(LINES_MAX).map(|(key, _)| key.source.as_str()).collect();
+    let more = of_cause.len() - named.len();
+    let source = format!("{} sources ({} and {more} more)", of_cause.len(), named.join(", "));
+    let (first, _) = of_cause[0];
+    let all = Key { source, ..first.clone() };
+    (all.state(), all.sentence_with(&sum, first.cure_of_dockers()))
 }
 
 /// What may be lost, and what to do so that it is known the next time.
@@ -314,6 +351,26 @@ mod tests {
         assert!(lines.len() == 1, "{lines:?}");
         assert!(lines[0].1.contains("499 bytes and an unknown number of others in 999 losses"), "{lines:?}");
         assert!(losses.lines(SHOWN_MS + 1_000).is_empty() && losses.entries.is_empty());
+    }
+
+    /// A disk that was full for a minute costs two hundred containers something, for one reason.
+    #[test]
+    fn many_sources_of_one_reason_are_one_line() {
+        let mut losses = Losses::default();
+        for number in 0..200 {
+            losses.note(5, loss(&format!("container web-{number:03}"), 7));
+        }
+        losses.note(5, Loss { reason: LossReason::SpoolFull, ..loss("container alone", 1) });
+        let lines = losses.lines(5);
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert_eq!(
+            lines[0].1,
+            "lost for local_file: 1400 bytes in 200 losses of 200 sources (container web-000, container web-001, \
+             container web-002 and 197 more) (deleted_open_limit); raise limits.deleted_open_bytes_max, or mend the sink that \
+             reading waits for"
+        );
+        assert!(lines[1].1.contains("container alone (spool_full)"), "{lines:?}");
+        assert_eq!(losses.lines(6), []);
     }
 
     #[test]

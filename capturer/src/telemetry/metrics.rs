@@ -100,24 +100,24 @@ metrics! {
     process_start_time_seconds: Gauge [] Seconds "When this process began, seconds since 1970.";
     process_cpu_seconds_total: Counter [] Seconds "Processor time used by all threads of this process.";
     config_last_reload_successful: IntGauge [] Flag
-        "1 = the agent runs with the config as it was read last, 0 = that was refused or could not be started.";
+        "1 = the config that was read last is in use, 0 = it was refused or could not be started.";
     config_last_reload_success_timestamp_seconds: Gauge [] Seconds
         "When the config in use was read, seconds since 1970.";
-    config_reloads_total: IntCounterVec ["result"] Count "Reloads that were asked for, by what became of them.";
+    config_reloads_total: IntCounterVec ["result"] Count "Reloads that were requested, by outcome.";
     component_health: IntGaugeVec ["component"] Flag
         "1 = the component is well, 0 = it needs attention; /health says why.";
     containers_monitored: IntGauge [] Count "Running containers that are captured.";
     files_monitored: IntGauge [] Count "Files followed for file_monitor.";
     sources_unreadable: IntGaugeVec ["reason"] Count
-        "Files, containers' logs and directories that should be read and can't be. The health of `files` names them, and that of `containers` those of `driver` and `missing`.";
+        "Files, containers' logs and directories that should be read but can't be. The health of `files` names them; the health of `containers` names those with reason `driver` and `missing`.";
     patterns_unmatched: IntGauge [] Count
         "Patterns of file_monitor that have matched no file for a minute. The health of `files` names them.";
     paths_passed_over: IntGaugeVec ["reason"] Count
-        "What patterns of file_monitor come to and do not follow. `capturer check` names them.";
+        "Paths that patterns of file_monitor match but that are not followed. `capturer check` names them.";
     directories_unwatched: IntGauge [] Count
-        "Directories that inotify can't watch, for it is not there or at its limit; they are looked at from time to time.";
+        "Directories that inotify can't watch, because it is missing or at its limit; they are listed from time to time instead.";
     streams_stuck: IntGauge [] Count
-        "Streams with something to read that read nothing for 10 s, although nothing behind them holds them up.";
+        "Streams that have had something to read for 10 s and read nothing, although no sink holds them up.";
     streams: IntGaugeVec ["state"] Count
         "Sources by the state of their stream. One that is read for several outlets counts once.";
     source_lines_total: IntCounterVec ["container_id", "container_name", "path"] Count
@@ -125,45 +125,45 @@ metrics! {
     source_bytes_total: IntCounterVec ["container_id", "container_name", "path"] Bytes
         "Bytes of log messages read, by source.";
     source_lag_bytes: IntGaugeVec ["container_id", "container_name", "path"] Bytes
-        "Bytes on disk that a sink has not acknowledged yet, by source; absent where they can't be known (over the API).";
+        "Bytes on disk that a sink has not acknowledged yet, by source; absent for sources read over the API.";
     source_lag_seconds: GaugeVec ["container_id", "container_name", "path"] Seconds
         "Age of the oldest record that was read and is not acknowledged yet, by source.";
     source_last_line_timestamp_seconds: GaugeVec ["container_id", "container_name", "path"] Seconds
         "When a source's last line was read, seconds since 1970. Absent before the first line of this run.";
     source_losses_total: IntCounterVec ["container_id", "container_name", "path"] Count
-        "Losses declared, by source, while the source is there; losses_total keeps them for good.";
+        "Losses declared, by source, while the source is there; losses_total keeps counting them afterwards.";
     source_lost_bytes_total: IntCounterVec ["container_id", "container_name", "path"] Bytes
-        "Bytes lost, by source, as far as their number can be known.";
+        "Bytes lost, by source, where their number is known.";
     sources_in_other: IntGauge [] Count
         "Sources that share the series `other`, because metrics.max_containers others have series of their own.";
     logs_processed_total: IntCounter [] Count
-        "Log records read from all sources. What several outlets read counts once, when the first of them reads it. An outlet is the sinks that are read for together: all on this host, or one network sink.";
+        "Log records read from all sources. What is read for several sinks counts once.";
     log_bytes_processed_total: IntCounter [] Bytes "Bytes of the messages of those records.";
-    logs_sent_total: IntCounterVec ["sink"] Count "Log records that a sink acknowledged; a network sink does so when they are safe in its spool (see pushed_lines_total).";
+    logs_sent_total: IntCounterVec ["sink"] Count "Log records that a sink acknowledged. A network sink does so when they are in its spool (see pushed_lines_total).";
     log_bytes_sent_total: IntCounterVec ["sink"] Bytes "Bytes of log messages that a sink acknowledged.";
     delivered_lines_total: IntCounterVec ["sink"] Count
-        "Log records that are where the sink brings them: written to a file or to standard output, or accepted by the other side of a network sink. What only went into a spool is not among them.";
+        "Log records written to a file or to standard output, or accepted by the server of a network sink. Those that only went into a spool do not count.";
     pipeline_lines_in_total: IntCounterVec ["sink", "pipeline"] Count
-        "Lines that came to a pipeline on their way to a sink; pipeline_lines_total says what its steps did to them.";
+        "Lines that entered a pipeline on their way to a sink; pipeline_lines_total says what its steps did to them.";
     pipeline_lines_total: IntCounterVec ["sink", "pipeline", "step", "outcome"] Count
         "Lines by what a step of a pipeline did to them on their way to a sink. Those dropped are part of logs_processed_total and not of logs_sent_total.";
     lost_bytes_total: IntCounterVec ["reason"] Bytes
-        "Bytes of source that were lost, as far as their number can be known; losses_total counts the rest too.";
+        "Bytes of sources that were lost, where their number is known; losses_total counts the others too.";
     losses_total: IntCounterVec ["reason"] Count
-        "Losses declared, also those of which the number of bytes can't be known. Anything above zero is worth an alert.";
+        "Losses declared, including those whose number of bytes is not known. Anything above zero is worth an alert.";
     sink_losses_total: IntCounterVec ["sink"] Count
         "Losses declared, by the sink that did not get the lines. A loss that hit two sinks counts for both.";
     sink_lost_bytes_total: IntCounterVec ["sink"] Bytes
-        "Bytes lost, by the sink that did not get them, as far as their number can be known.";
+        "Bytes lost, by the sink that did not get them, where their number is known.";
     possible_losses_total: IntCounterVec ["reason"] Count
         "Files that were rewritten or removed, and containers removed, before the agent could see whether all of them had been read.";
     skipped_records_total: IntCounterVec ["reason"] Count
-        "Records of a source that could not be used and were passed over.";
+        "Records of a source that could not be used and were skipped.";
     duplicates_dropped_total: IntCounter [] Count
         "Records that a source sent again after a reconnect and that were recognized and dropped.";
     lines_truncated_total: IntCounter [] Count "Lines cut at limits.line_bytes_max.";
     invalid_utf8_replaced_total: IntCounter [] Count
-        "U+FFFD put by sinks in the place of bytes that are not UTF-8; each sink counts its own.";
+        "Replacement characters (U+FFFD) that sinks wrote for bytes that are not UTF-8; each sink counts its own.";
     capture_lag_bytes: IntGauge [] Bytes "Bytes on disk that no sink has acknowledged yet, all files together.";
     capture_lag_seconds: Gauge [] Seconds "Age of the oldest record that was read and is not acknowledged yet.";
     deleted_open_bytes: IntGauge [] Bytes
@@ -178,31 +178,31 @@ metrics! {
     container_stream_age_seconds: Histogram [] Seconds "Age of a container stream's connection when it was closed.";
     container_stream_errors_total: IntCounterVec ["error_type"] Count "Errors of container streams.";
     stream_read_timeouts_total: IntCounter [] Count
-        "Reads that their timer ended because nothing came. Usual for quiet containers.";
+        "Reads that timed out because nothing came. Usual for quiet containers.";
     rate_limit_waits_total: IntCounter [] Count
         "Times that reading a source began to wait because its pipeline's rate_limit was reached.";
     docker_requests_total: IntCounterVec ["result"] Count "Requests to the Docker Engine.";
     sink_batches_waiting: IntGaugeVec ["sink"] Count "Batches handed to a sink and not acknowledged yet.";
     sink_errors_total: IntCounterVec ["sink"] Count "Failed attempts of a sink to deliver; they are tried again.";
     outputs_blocked: IntGaugeVec ["sink"] Count
-        "Outputs of a sink that take nothing, as `/health` says with cause and cure. Their sources wait, others go on.";
+        "Outputs of a sink that can't be written to; `/health` names the cause and what to do. Their sources wait, others are delivered.";
     push_requests_total: IntCounterVec ["sink"] Count "Requests that a network sink sent, answered or not.";
     push_request_bytes_total: IntCounterVec ["sink"] Bytes "Bytes of those requests' bodies, before compression.";
     push_duration_seconds: HistogramVec ["sink"] Seconds "How long a request took until it was answered or given up.";
     push_failures_total: IntCounterVec ["sink", "reason"] Count
-        "Requests of a network sink that failed and are sent again until they are taken.";
-    pushed_lines_total: IntCounterVec ["sink"] Count "Lines that the other side of a network sink accepted.";
+        "Requests of a network sink that failed; they are sent again until accepted.";
+    pushed_lines_total: IntCounterVec ["sink"] Count "Lines that the server of a network sink accepted.";
     dead_letters_total: IntCounterVec ["sink", "reason"] Count
-        "Lines that the other side will never take; they are in the dead letters with its own words.";
+        "Lines that the server refused for good; they are in the dead letters with its own words.";
     dead_letters_bytes: IntGaugeVec ["sink"] Bytes "Size of the dead letters on disk (capturer dead-letters).";
-    dead_letters_limit_bytes: IntGaugeVec ["sink"] Bytes "How large they may be; past it the oldest go, and that is a loss.";
+    dead_letters_limit_bytes: IntGaugeVec ["sink"] Bytes "How large they may be. Beyond that the oldest are deleted, which is a loss.";
     spool_limit_bytes: IntGaugeVec ["sink"] Bytes "How large a sink's spool may be.";
     spool_bytes: IntGaugeVec ["sink"] Bytes "Size of a sink's spool on disk.";
     spool_lag_seconds: IntGaugeVec ["sink"] Seconds
         "Age of the oldest line in a sink's spool that was not delivered yet; 0 = there is none.";
     tap_watchers: IntGauge [] Count "Live views of records (/api/v1/tap) that are open.";
     tap_skipped_lines_total: IntCounter [] Count
-        "Records that a live view was not shown because it did not read fast enough. Nothing else was held up or lost.";
+        "Records that a live view skipped because it did not read fast enough. Nothing else was held up or lost.";
     checkpoint_saves_total: IntCounter [] Count "Checkpoints saved.";
     checkpoint_save_failures_total: IntCounter [] Count
         "Checkpoints that could not be saved; a crash now would repeat records.";

@@ -5,6 +5,7 @@ pub(crate) mod admin;
 pub(crate) mod losses;
 pub(crate) mod metrics;
 pub(crate) mod own_log;
+pub(crate) mod profile;
 pub(crate) mod reload_requests;
 pub(crate) mod status;
 pub(crate) mod taps;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::ledger::table::FdTable;
+use crate::telemetry::profile::Profiles;
 use crate::telemetry::reload_requests::ReloadRequests;
 use crate::telemetry::taps::Taps;
 
@@ -230,6 +231,8 @@ pub struct Status {
     fds: OnceLock<Box<dyn Fn() -> FdTable + Send + Sync>>,
     /// Reloads that are asked for.
     pub reload_requests: ReloadRequests,
+    /// Profiles of the agent that are asked for.
+    pub profiles: Profiles,
     /// Live views of records.
     pub taps: Taps,
     health: Mutex<BTreeMap<String, Health>>,
@@ -251,6 +254,7 @@ impl Default for Status {
             ask: OnceLock::new(),
             fds: OnceLock::new(),
             reload_requests: ReloadRequests::default(),
+            profiles: Profiles::default(),
             taps: Taps::default(),
             health: Mutex::default(),
             beats: Mutex::default(),

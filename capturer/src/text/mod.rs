@@ -1,6 +1,7 @@
-//! Text, whatever it says: what may go to a terminal, names that are no UTF-8, encodings, levels, percent-encoding.
+//! Text, whatever it says: what may go to a terminal, names that are no UTF-8, encodings, levels, percent-encoding, counts.
 
 pub(crate) mod age;
+pub mod counted;
 pub(crate) mod encoding;
 pub(crate) mod label_values;
 pub(crate) mod level;

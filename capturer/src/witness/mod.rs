@@ -13,6 +13,7 @@
 mod dockerd;
 mod facts;
 pub(crate) mod probe;
+pub(crate) mod profile;
 
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;

@@ -143,6 +143,11 @@ pub fn run(plan: Plan, mut told: impl FnMut(&Plan, &Sample)) -> Result<Soak> {
     let lines = crew.arrived()?;
     let mut soak = Soak { plan, samples, lines, rotations, wait_max, complaints: Vec::new() };
     soak.complaints = verdict::complaints(&soak);
+    // What a stop leaves behind is told in figures at this level only; nothing is interrupted for it.
+    home.write_config(
+        &soak.plan.config(&home, &engine).replace("log: {level: info}", "log: {level: debug}"),
+    )?;
+    agent.post("/-/reload")?;
     if let Err(error) = agent.stop() {
         soak.complaints.push(format!("the agent did not stop cleanly: {error:#}"));
     }

@@ -7,6 +7,7 @@ use crate::capture::io::Action;
 use crate::capture::stream::{Kind, Stream};
 use crate::model::clock::Now;
 use crate::model::record::{SinkId, StreamId};
+use crate::text::counted::counted;
 
 /// How far stopping has come.
 #[derive(Debug)]
@@ -123,7 +124,7 @@ impl Capture {
         let deleted = files.flat_map(|file| file.deleted_unread());
         deleted
             .map(|(path, bytes)| {
-                format!("{bytes} unread bytes of {path}, which was deleted, are lost with this stop")
+                format!("{path} was deleted with {} unread, lost with this stop", counted(bytes, "byte"))
             })
             .collect()
     }

@@ -25,6 +25,8 @@ pub struct Facts {
     pub capabilities: CapabilitySet,
     /// How the witness can ask the kernel.
     pub witness: WitnessFact,
+    /// The container that this runs in, if it is in one.
+    pub container: Option<ContainerFact>,
     /// Limits of the process and the host that matter to the agent.
     pub limits: LimitsFact,
     /// What needs a good config.
@@ -40,6 +42,13 @@ pub enum ConfigFact {
     Denied(String),
     /// It was refused, for all these problems.
     Bad(String),
+}
+
+/// What is known of the container that this runs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContainerFact {
+    /// It counts processes for itself (no `--pid host`).
+    pub own_pids: bool,
 }
 
 /// The witness as it started here and now.
@@ -156,4 +165,41 @@ pub struct EngineFact {
     pub logs: PathBuf,
     /// Whether they can be read there.
     pub logs_readable: Result<(), Refusal>,
+    /// Its running containers that are to be captured; `None` = not all could be asked for.
+    pub running: Option<RunningFact>,
+}
+
+/// What is known of the running containers that the config selects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunningFact {
+    /// How many there are.
+    pub count: usize,
+    /// How many were looked at before the time was over.
+    pub looked_at: usize,
+    /// Those of which nothing can be read.
+    pub unread: Vec<UnreadFact>,
+    /// Names of those whose driver is `none`, which somebody chose.
+    pub no_log: Vec<String>,
+}
+
+/// A running container of which nothing can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadFact {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub why: Unread,
+}
+
+/// Why nothing of a container can be read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unread {
+    /// Its logging driver keeps nothing that the Engine can read.
+    Driver(String),
+    /// Its logging driver writes no json-file, and only those are to be read.
+    NotAFile(String),
+    /// Its json-file is not there.
+    Missing(PathBuf),
+    /// Its json-file can't be opened, and only files are to be read.
+    Refused(PathBuf, String),
 }

@@ -9,21 +9,23 @@ use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet;
 use serde::Deserialize;
 
 use super::facts::{
-    ConfigFact, DirectoryFact, DirectoryState, DockerFact, EngineFact, Facts, LimitsFact, Refusal, Wanted,
-    WitnessFact,
+    ConfigFact, ContainerFact, DirectoryFact, DirectoryState, DockerFact, EngineFact, Facts, LimitsFact,
+    Refusal, RunningFact, Unread, UnreadFact, Wanted, WitnessFact,
 };
 use crate::commands::ask;
 use crate::commands::cli;
 use crate::commands::cli::ConfigArgs;
 use crate::limits;
-use crate::settings::{ContainerMonitor, Settings};
+use crate::model::docker;
+use crate::model::docker::{EventFacts, Inspect, ListRowWithFacts};
+use crate::settings::{ContainerMonitor, ReadFrom, Settings};
 use crate::shell::{privilege, ring};
 use crate::witness::probe::self_test::WayOutcome;
 use crate::witness::probe::{Options, Probe};
@@ -52,6 +54,7 @@ pub fn gather(arguments: &ConfigArgs) -> Facts {
         lockdown: read("/sys/kernel/security/lockdown").and_then(|text| lockdown(&text)),
         capabilities: sets.map_or(CapabilitySet::empty(), |sets| sets.effective),
         witness,
+        container: container(),
         limits: limits(),
         wanted: settings.map(|settings| wanted(&settings)),
     }
@@ -68,6 +71,20 @@ fn number(path: &str) -> Option<u64> {
 /// `none [integrity] confidentiality`: the one in brackets holds.
 fn lockdown(text: &str) -> Option<String> {
     Some(text.split_once('[')?.1.split_once(']')?.0.to_owned())
+}
+
+/// Where the kernel's first namespace of processes is (PROC_PID_INIT_INO of include/linux/proc_ns.h).
+const FIRST_PIDS: &str = "pid:[4026531836]";
+
+/// What containers' roots are on (OVERLAYFS_SUPER_MAGIC of include/uapi/linux/magic.h).
+const OVERLAY: u64 = 0x794c_7630;
+
+fn container() -> Option<ContainerFact> {
+    let own_pids = std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link != Path::new(FIRST_PIDS));
+    // Docker and Podman each leave a mark, and it stays in a machine that was made from an image: such a one has a disk.
+    let is_marked = ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists());
+    let is_overlay = || rustix::fs::statfs("/").is_ok_and(|stat| stat.f_type as u64 == OVERLAY);
+    (own_pids || is_marked && is_overlay()).then_some(ContainerFact { own_pids })
 }
 
 fn witness() -> WitnessFact {
@@ -138,8 +155,8 @@ fn wanted(settings: &Settings) -> Wanted {
             let listened = TcpListener::bind(address).map(drop).map_err(|error| refusal(&error));
             (address, listened)
         }),
-        exposure: settings.admin.exposure(),
-        docker: container.enabled.then(|| docker(container)),
+        exposure: settings.admin.exposure().or_else(|| settings.admin.exposed_profile()),
+        docker: container.enabled.then(|| docker_fact(container)),
     }
 }
 
@@ -227,7 +244,7 @@ struct Info {
     docker_root_dir: PathBuf,
 }
 
-fn docker(settings: &ContainerMonitor) -> DockerFact {
+fn docker_fact(settings: &ContainerMonitor) -> DockerFact {
     let info = ask::get(&settings.socket_path, "/info").map_err(|error| refusal(&error));
     let answer = info.and_then(|body| {
         let info: Info = serde_json::from_slice(&body)
@@ -236,7 +253,9 @@ fn docker(settings: &ContainerMonitor) -> DockerFact {
         let looked_in = logs.clone();
         let listed = within(PATIENCE, move || readable(&looked_in));
         let silent = || Err(Refusal { why: "no answer; a file system that hangs".to_owned(), denied: false });
+        let are_files_seen = matches!(listed, Some(Ok(())));
         Ok(EngineFact {
+            running: running_containers(settings, are_files_seen),
             version: info.server_version,
             driver: info.logging_driver,
             containers: info.containers,
@@ -245,6 +264,66 @@ fn docker(settings: &ContainerMonitor) -> DockerFact {
         })
     });
     DockerFact { socket: settings.socket_path.clone(), read_from: settings.read_from, answer }
+}
+
+/// Looks at each running container that the config selects; without `are_files_seen` at none of their files, for what is
+/// wrong there is wrong with all.
+fn running_containers(settings: &ContainerMonitor, are_files_seen: bool) -> Option<RunningFact> {
+    let ask = |path: &str| ask::get(&settings.socket_path, path);
+    let rows = ask("/containers/json").ok()?;
+    let rows: Vec<ListRowWithFacts> = serde_json::from_slice(&rows).ok()?;
+    let mut fact = RunningFact::default();
+    let begun = Instant::now();
+    for row in rows {
+        let id = row.id.clone();
+        let facts = EventFacts::from(row);
+        if !settings.select.selects(&facts.name, &facts.image, &facts.labels) {
+            continue;
+        }
+        fact.count += 1;
+        if begun.elapsed() >= PATIENCE {
+            continue;
+        }
+        // Gone since, or not as any Engine answers.
+        let Ok(body) = ask(&docker::inspect(&id)) else { continue };
+        let Ok(inspect) = serde_json::from_slice::<Inspect>(&body) else { continue };
+        fact.looked_at += 1;
+        let driver = inspect.host_config.log_config.driver;
+        let name = facts.name;
+        match driver.as_str() {
+            "none" => fact.no_log.push(name),
+            "json-file" => {
+                let why = unread_file(settings.read_from, are_files_seen, inspect.log_path.into());
+                fact.unread.extend(why.map(|why| UnreadFact { name, why }));
+            }
+            _ if settings.read_from == ReadFrom::File => {
+                fact.unread.push(UnreadFact { name, why: Unread::NotAFile(driver) });
+            }
+            _ => {
+                let logs = ask(&format!("/containers/{id}/logs?stdout=1&stderr=1&tail=0"));
+                // 501: the driver can't be read from.
+                if logs.is_err_and(|error| error.to_string().ends_with("answered 501")) {
+                    fact.unread.push(UnreadFact { name, why: Unread::Driver(driver) });
+                }
+            }
+        }
+    }
+    Some(fact)
+}
+
+fn unread_file(read_from: ReadFrom, are_files_seen: bool, log: PathBuf) -> Option<Unread> {
+    if !are_files_seen || log.as_os_str().is_empty() {
+        return None;
+    }
+    let path = log.clone();
+    // One that hangs is told by `logs`.
+    let error = within(PATIENCE, move || std::fs::File::open(path).map(drop).err())??;
+    match error.kind() {
+        ErrorKind::NotFound => Some(Unread::Missing(log)),
+        _ if read_from == ReadFrom::File => Some(Unread::Refused(log, error.to_string())),
+        // It is read over the API instead.
+        _ => None,
+    }
 }
 
 /// Whether it can be listed, and a log in it be opened, if there is one.

@@ -4,15 +4,18 @@
 //! Lines stand in the order in which `run` would meet what they speak of; so the first that fails says how `run` would
 //! end.
 
+use std::collections::BTreeSet;
+
 use rustix::thread::CapabilitySet;
 
 use super::facts::{
-    ConfigFact, DirectoryFact, DirectoryState, DockerFact, EngineFact, Facts, LimitsFact, Refusal, Wanted,
-    WitnessFact,
+    ConfigFact, ContainerFact, DirectoryFact, DirectoryState, DockerFact, EngineFact, Facts, LimitsFact,
+    Refusal, RunningFact, Unread, Wanted, WitnessFact,
 };
 use crate::commands::cli::Exit;
 use crate::settings::{ReadFrom, advice};
 use crate::shell::privilege;
+use crate::text::counted::counted;
 use crate::witness::probe::Tier;
 
 /// Less than this for positions and output is soon nothing.
@@ -53,15 +56,18 @@ pub fn judge(facts: &Facts) -> Vec<CheckLine> {
         lines.extend(wanted.directories.iter().map(directory));
         lines.extend(admin(wanted));
         if let Some(found) = &wanted.docker {
-            lines.push(docker(found));
-            lines.extend(found.answer.as_ref().ok().map(|engine| logs(found.read_from, engine)));
+            lines.push(docker(found, facts.container));
+            if let Ok(engine) = &found.answer {
+                lines.push(logs(found.read_from, engine, facts.container));
+                lines.extend(engine.running.as_ref().map(containers));
+            }
         }
     }
-    lines.push(capabilities(facts.capabilities));
+    lines.push(capabilities(facts.capabilities, facts.container));
     lines.push(btf(facts.has_btf));
     lines.push(lockdown(facts.lockdown.as_deref()));
     lines.push(witness(&facts.witness, facts));
-    lines.push(files(&facts.limits, facts.wanted.as_ref()));
+    lines.push(files(&facts.limits, facts.wanted.as_ref(), facts.container));
     lines.push(locked_memory(facts));
     lines.push(inotify(&facts.limits));
     lines
@@ -201,12 +207,22 @@ fn admin(wanted: &Wanted) -> Option<CheckLine> {
     })
 }
 
-fn docker(fact: &DockerFact) -> CheckLine {
+fn docker(fact: &DockerFact, container: Option<ContainerFact>) -> CheckLine {
     let socket = fact.socket.display();
     match &fact.answer {
         Ok(engine) => ok(
             "docker",
-            format!("Engine {} answers on {socket}: {} containers", engine.version, engine.containers),
+            format!(
+                "Engine {} answers on {socket}: {}",
+                engine.version,
+                counted(engine.containers, "container")
+            ),
+        ),
+        Err(Refusal { why, denied: true }) if container.is_some() => warn(
+            "docker",
+            format!("{socket}: {why}"),
+            "Start the container with the group of the host's socket: --group-add $(stat -c %g /var/run/docker.sock), or as \
+             root.",
         ),
         Err(Refusal { why, denied: true }) => warn(
             "docker",
@@ -220,6 +236,12 @@ fn docker(fact: &DockerFact) -> CheckLine {
             "dockerd is there and does not answer: see docker info and journalctl -u docker, and restart it. json-file logs of \
              known containers are read on meanwhile.",
         ),
+        Err(Refusal { why, .. }) if container.is_some() => warn(
+            "docker",
+            format!("{socket}: {why}"),
+            "Start the container with the host's socket: -v /var/run/docker.sock:/var/run/docker.sock; without Docker set \
+             container_monitor.enabled: false.",
+        ),
         Err(Refusal { why, .. }) => warn(
             "docker",
             format!("{socket}: {why}"),
@@ -229,7 +251,7 @@ fn docker(fact: &DockerFact) -> CheckLine {
     }
 }
 
-fn logs(read_from: ReadFrom, engine: &EngineFact) -> CheckLine {
+fn logs(read_from: ReadFrom, engine: &EngineFact, container: Option<ContainerFact>) -> CheckLine {
     let (driver, logs) = (&engine.driver, engine.logs.display());
     if read_from == ReadFrom::Api {
         return ok(
@@ -249,7 +271,11 @@ fn logs(read_from: ReadFrom, engine: &EngineFact) -> CheckLine {
         Err(Refusal { why, denied: true }) => warn(
             "logs",
             format!("driver {driver}; {logs}: {why}; {}", instead(read_from)),
-            "Give the agent CAP_DAC_READ_SEARCH (in a unit: AmbientCapabilities), or run as root.",
+            if container.is_some() {
+                "Start the container with --cap-add DAC_READ_SEARCH, or as root."
+            } else {
+                "Give the agent CAP_DAC_READ_SEARCH (in a unit: AmbientCapabilities), or run as root."
+            },
         ),
         Err(Refusal { why, .. }) => warn(
             "logs",
@@ -260,11 +286,71 @@ fn logs(read_from: ReadFrom, engine: &EngineFact) -> CheckLine {
     }
 }
 
+/// Names of containers that a line has.
+const NAMED_MAX: usize = 5;
+
+/// Those that run and of which nothing can be read, by name.
+fn containers(fact: &RunningFact) -> CheckLine {
+    let running = format!("{} to be captured", counted(fact.count as u64, "running container"));
+    let mut notes = String::new();
+    if !fact.no_log.is_empty() {
+        let (are, names) =
+            (counted(fact.no_log.len() as u64, "container"), named(fact.no_log.iter().cloned()));
+        notes += &format!("; of {are} nothing is kept, as the driver none says: {names}");
+    }
+    if fact.looked_at < fact.count {
+        notes += &format!("; there was time to look at {}", fact.looked_at);
+    }
+    if fact.unread.is_empty() {
+        return ok("containers", format!("{running}, none that can't be read{notes}"));
+    }
+    let count = fact.unread.len();
+    let each = named(fact.unread.iter().map(|unread| format!("{}: {}", unread.name, unread.why.text())));
+    let cures: BTreeSet<&str> = fact.unread.iter().map(|unread| unread.why.cure()).collect();
+    let cures: Vec<&str> = cures.into_iter().collect();
+    warn("containers", format!("{running}, {count} can't be read: {each}{notes}"), cures.join(" "))
+}
+
+impl Unread {
+    fn text(&self) -> String {
+        match self {
+            Unread::Driver(driver) => format!("its driver {driver} keeps nothing that can be read"),
+            Unread::NotAFile(driver) => format!("its driver {driver} writes no json-file"),
+            Unread::Missing(path) => format!("its log {} is not there", path.display()),
+            Unread::Refused(path, why) => format!("its log {}: {why}", path.display()),
+        }
+    }
+
+    fn cure(&self) -> &'static str {
+        match self {
+            Unread::Driver(_) => {
+                "Recreate it with --log-driver json-file, local or journald, or leave it out with \
+                 container_monitor.exclude_names."
+            }
+            Unread::NotAFile(_) => "Set container_monitor.read_from: auto, which reads it over the API.",
+            Unread::Missing(_) => {
+                "Restart the container: Docker writes to a file that was removed. Free space by log-opts (max-size), not by \
+                 removing files."
+            }
+            Unread::Refused(..) => {
+                "Give the agent CAP_DAC_READ_SEARCH, or set container_monitor.read_from: auto."
+            }
+        }
+    }
+}
+
+fn named(all: impl ExactSizeIterator<Item = String>) -> String {
+    let more = all.len().saturating_sub(NAMED_MAX);
+    let first: Vec<String> = all.take(NAMED_MAX).collect();
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("{}{more}", first.join("; "))
+}
+
 fn instead(read_from: ReadFrom) -> &'static str {
     if read_from == ReadFrom::File { "nothing is captured from it" } else { "read over the API instead" }
 }
 
-fn capabilities(set: CapabilitySet) -> CheckLine {
+fn capabilities(set: CapabilitySet, container: Option<ContainerFact>) -> CheckLine {
     let has = |one| set.contains(one);
     let reads = has(CapabilitySet::DAC_READ_SEARCH) || has(CapabilitySet::DAC_OVERRIDE);
     let witness = has(CapabilitySet::SYS_ADMIN) || has(CapabilitySet::BPF | CapabilitySet::PERFMON);
@@ -285,9 +371,19 @@ fn capabilities(set: CapabilitySet) -> CheckLine {
     }
     let words: Vec<String> = lacking.iter().map(|(name, why)| format!("{name} {why}")).collect();
     let names: Vec<&str> = lacking.iter().map(|(name, _)| *name).collect();
+    let message = format!("{shown}; lacking {}", words.join(", "));
+    if container.is_some() {
+        let added = names.iter().map(|name| format!("--cap-add {}", name.trim_start_matches("CAP_")));
+        let added: Vec<String> = added.collect();
+        return warn(
+            "capabilities",
+            message,
+            format!("Start the container with {} (cap_add in Compose), and as root.", added.join(" ")),
+        );
+    }
     warn(
         "capabilities",
-        format!("{shown}; lacking {}", words.join(", ")),
+        message,
         format!(
             "In a unit: AmbientCapabilities={0}; by hand: setpriv --ambient-caps with --inh-caps, or run as root.",
             names.join(" ")
@@ -338,18 +434,25 @@ fn witness(fact: &WitnessFact, facts: &Facts) -> CheckLine {
         return ok("witness", message);
     }
     let rights = CapabilitySet::BPF | CapabilitySet::PERFMON;
-    let cure =
-        if !facts.capabilities.contains(rights) && !facts.capabilities.contains(CapabilitySet::SYS_ADMIN) {
-            "Give it the capabilities named above."
-        } else if !facts.has_btf {
-            "Use a kernel with BTF, as said above."
-        } else {
-            "Only another kernel helps (CONFIG_KPROBES, no lockdown); docs/probe.md says what each tier sees."
-        };
+    let may_load =
+        facts.capabilities.contains(rights) || facts.capabilities.contains(CapabilitySet::SYS_ADMIN);
+    let own_pids = facts.container.is_some_and(|container| container.own_pids);
+    let cure = if !may_load && own_pids {
+        "Start the container with --pid host (pid: host in Compose), too, and with the capabilities named above."
+    } else if !may_load {
+        "Give it the capabilities named above."
+    } else if own_pids {
+        "Start the container with --pid host (pid: host in Compose): programs in the kernel know this process by its \
+             number on the host."
+    } else if !facts.has_btf {
+        "Use a kernel with BTF, as said above."
+    } else {
+        "Only another kernel helps (CONFIG_KPROBES, no lockdown); docs/probe.md says what each tier sees."
+    };
     warn("witness", message, cure)
 }
 
-fn files(limits: &LimitsFact, wanted: Option<&Wanted>) -> CheckLine {
+fn files(limits: &LimitsFact, wanted: Option<&Wanted>, container: Option<ContainerFact>) -> CheckLine {
     let Some(soft) = limits.files else { return ok("files", "no limit on open files") };
     let engine = wanted.and_then(|wanted| wanted.docker.as_ref()?.answer.as_ref().ok());
     let containers = engine.map_or(0, |engine| engine.containers);
@@ -359,8 +462,14 @@ fn files(limits: &LimitsFact, wanted: Option<&Wanted>) -> CheckLine {
         return warn(
             "files",
             message,
-            "Raise it: LimitNOFILE=65536 in the unit, or ulimit -n; or lower \
-             container_monitor.stream_rotation.max_concurrent_streams.",
+            format!(
+                "Raise it: {}; or lower container_monitor.stream_rotation.max_concurrent_streams.",
+                if container.is_some() {
+                    "start the container with --ulimit nofile=65536"
+                } else {
+                    "LimitNOFILE=65536 in the unit, or ulimit -n"
+                }
+            ),
         );
     }
     ok("files", message)
@@ -377,7 +486,11 @@ fn locked_memory(facts: &Facts) -> CheckLine {
     warn(
         "locked_memory",
         format!("{shown} of locked memory, which this kernel counts the ring and the witness's maps in"),
-        "Raise it: LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited.",
+        if facts.container.is_some() {
+            "Raise it: start the container with --ulimit memlock=-1."
+        } else {
+            "Raise it: LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited."
+        },
     )
 }
 

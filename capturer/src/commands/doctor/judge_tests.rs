@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::commands::doctor::facts::UnreadFact;
 
 /// Every check, in the order of the lines: names that scripts may build on.
-const CHECKS: [&str; 15] = [
+const CHECKS: [&str; 16] = [
     "config",
     "kernel",
     "io_uring",
@@ -14,6 +15,7 @@ const CHECKS: [&str; 15] = [
     "admin",
     "docker",
     "logs",
+    "containers",
     "capabilities",
     "btf",
     "lockdown",
@@ -41,6 +43,7 @@ fn well() -> Facts {
             seen: 32,
             not_here: 0,
         },
+        container: None,
         limits: LimitsFact {
             files: Some(65_536),
             locked_bytes: None,
@@ -65,6 +68,7 @@ fn well() -> Facts {
                     containers: 7,
                     logs: "/lib/docker/containers".into(),
                     logs_readable: Ok(()),
+                    running: Some(RunningFact { count: 7, looked_at: 7, ..RunningFact::default() }),
                 }),
             }),
         }),
@@ -225,6 +229,96 @@ fn docker_that_does_not_answer_or_shows_no_logs() {
     check(
         |facts| engine(facts).driver = "none".to_owned(),
         &[("logs", CheckStatus::Warn, "keep no log", "json-file")],
+    );
+}
+
+/// Nothing else tells of them before the agent runs.
+#[test]
+fn containers_that_can_not_be_read_are_named() {
+    let unread = |why: &[(&str, Unread)]| {
+        let unread = why.iter().map(|(name, why)| UnreadFact { name: (*name).to_owned(), why: why.clone() });
+        let unread = unread.collect();
+        move |facts: &mut Facts| engine(facts).running.as_mut().unwrap().unread = unread
+    };
+    let line = |message, cure| ("containers", CheckStatus::Warn, message, cure);
+    check(
+        unread(&[("web", Unread::Missing("/c/web-json.log".into()))]),
+        &[line(
+            "7 running containers to be captured, 1 can't be read: web: its log /c/web-json.log is not",
+            "Restart",
+        )],
+    );
+    check(
+        unread(&[("web", Unread::Driver("syslog".into()))]),
+        &[line("driver syslog", "--log-driver json-file")],
+    );
+    check(unread(&[("web", Unread::NotAFile("local".into()))]), &[line("driver local", "read_from: auto")]);
+    check(
+        unread(&[("web", Unread::Refused("/c/web".into(), "Permission denied".into()))]),
+        &[line("/c/web: Permission denied", "CAP_DAC_READ_SEARCH")],
+    );
+    let many: Vec<(&str, Unread)> = vec![("a", Unread::Driver("syslog".into())); 200];
+    check(unread(&many), &[line("200 can't be read: a: its", "--log-driver")]);
+    check(unread(&many), &[line("; and 195 more", "exclude_names")]);
+    // What somebody chose is said, and no fault.
+    let mut facts = well();
+    let running = engine(&mut facts).running.as_mut().unwrap();
+    (running.no_log, running.looked_at) = (vec!["quiet".to_owned()], 6);
+    let lines = judge(&facts);
+    let line = lines.iter().find(|line| line.check == "containers").unwrap();
+    assert_eq!(line.status, CheckStatus::Ok, "{line:?}");
+    for words in ["of 1 container nothing is kept", "none says: quiet", "time to look at 6"] {
+        assert!(line.message.contains(words), "{line:?}");
+    }
+}
+
+/// A cure for a unit helps nobody in a container.
+#[test]
+fn in_a_container_cures_are_options_of_its_start() {
+    let contained = |own_pids, change: fn(&mut Facts)| {
+        move |facts: &mut Facts| {
+            facts.container = Some(ContainerFact { own_pids });
+            change(facts);
+        }
+    };
+    let line = |check, cure| (check, CheckStatus::Warn, "", cure);
+    check(
+        contained(true, |facts| facts.witness.tier = Tier::Procfs),
+        &[line("witness", "--pid host (pid: host in Compose)")],
+    );
+    check(
+        contained(false, |facts| facts.witness.tier = Tier::Procfs),
+        &[line("witness", "Only another kernel helps")],
+    );
+    check(
+        contained(true, |facts| {
+            facts.witness.tier = Tier::Procfs;
+            facts.capabilities = CapabilitySet::empty();
+        }),
+        &[
+            line("capabilities", "--cap-add DAC_READ_SEARCH --cap-add BPF --cap-add PERFMON"),
+            line("witness", "--pid host"),
+        ],
+    );
+    let docker = |denied| {
+        move |facts: &mut Facts| {
+            facts.container = Some(ContainerFact { own_pids: true });
+            facts.wanted.as_mut().unwrap().docker.as_mut().unwrap().answer = Err(refused("no", denied));
+        }
+    };
+    check(docker(true), &[line("docker", "--group-add")]);
+    check(docker(false), &[line("docker", "-v /var/run/docker.sock")]);
+    check(
+        contained(false, |facts| engine(facts).logs_readable = Err(refused("no", true))),
+        &[line("logs", "--cap-add DAC_READ_SEARCH")],
+    );
+    check(contained(false, |facts| facts.limits.files = Some(1)), &[line("files", "--ulimit nofile")]);
+    check(
+        contained(false, |facts| {
+            facts.release = "5.10.0-30".to_owned();
+            facts.limits.locked_bytes = Some(64 << 10);
+        }),
+        &[line("locked_memory", "--ulimit memlock")],
     );
 }
 

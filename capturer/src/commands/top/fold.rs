@@ -7,6 +7,10 @@ use serde_json::{Map, Value};
 
 use super::{bytes, duration, number, rate, text};
 
+fn losses_of(count: u64) -> String {
+    if count == 1 { "1 loss".to_owned() } else { format!("{count} losses") }
+}
+
 /// A source: a container or a file.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
@@ -103,7 +107,11 @@ fn source(key: &str, rows: &[&Map<String, Value>]) -> Source {
         lag: of("lag_bytes").into_iter().max(),
         last_ms: of("last_line_age_ms").into_iter().min(),
         troubled: rows.iter().any(|row| is_troubled(row)),
-        what: if losses > 0 { format!("{losses} losses; {}", said(shown, rows)) } else { said(shown, rows) },
+        what: if losses > 0 {
+            format!("{}; {}", losses_of(losses), said(shown, rows))
+        } else {
+            said(shown, rows)
+        },
         rows: rows.iter().map(|row| (*row).clone()).collect(),
     }
 }
@@ -191,7 +199,7 @@ pub(super) fn details(source: &Source) -> Vec<(String, String)> {
         add("lines", format!("{}, {last}", number(row, "lines")));
         add("behind", bytes(of("lag_bytes")));
         if number(row, "losses") > 0 {
-            add("lost", format!("{} losses, {} known", number(row, "losses"), bytes(of("lost_bytes"))));
+            add("lost", format!("{}, {} known", losses_of(number(row, "losses")), bytes(of("lost_bytes"))));
         }
         add("rotations", number(row, "rotations").to_string());
         add("position", row.get("position").map(Value::to_string).unwrap_or_default());

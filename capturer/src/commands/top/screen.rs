@@ -9,6 +9,7 @@ use ratatui::widgets::{Paragraph, Row, Table, TableState, Wrap};
 
 use super::fold::{Order, Source, details, sources};
 use super::{View, bytes, duration, wrap};
+use crate::text::counted::counted;
 use crate::text::terminal::{printable, shorten};
 
 /// What the person has chosen.
@@ -100,7 +101,7 @@ pub(super) fn draw(frame: &mut Frame, view: &View, chosen: &mut Chosen) {
     if trouble.len() > room {
         let more = trouble.len() - room + 1;
         trouble.truncate(room - 1);
-        trouble.push(Line::raw(format!("… {more} lines more: capturer top --once")));
+        trouble.push(Line::raw(format!("… {} more: capturer top --once", counted(more as u64, "line"))));
     }
     let [top, figures_at, middle, bottom] = Layout::vertical([
         Constraint::Length(trouble.len() as u16),
@@ -156,7 +157,8 @@ fn trouble(view: &View, columns: usize) -> Vec<Line<'static>> {
 fn figures(view: &View, shown: usize, all: usize) -> String {
     let sent: Vec<String> = view.sent.iter().map(|(sink, count)| format!("{sink} {count}")).collect();
     let (rate, lag, sent) = (view.lines_per_second, bytes(Some(view.lag_bytes)), sent.join(", "));
-    let count = if shown == all { format!("{all} sources") } else { format!("{shown} of {all} sources") };
+    let sources = counted(all as u64, "source");
+    let count = if shown == all { sources } else { format!("{shown} of {sources}") };
     let spools: String = view.spools.iter().map(|told| format!("; {told}")).collect();
     format!("{count}, {rate:.1} lines/s, behind {lag}; delivered: {sent}{spools}")
 }

@@ -184,7 +184,7 @@ impl LocalFileSink {
             })?;
             tracing::warn!(
                 directory = %self.settings.directory.display(),
-                "removed, moved or replaced by somebody; outputs go on in the one that is there now"
+                "removed, moved or replaced by somebody; outputs continue in the one that is there now"
             );
             let open: Vec<Arc<str>> = self.open.values().cloned().collect();
             open.iter().for_each(|path| self.close(path));
@@ -234,7 +234,7 @@ impl LocalFileSink {
     fn leave(&mut self, path: &Arc<str>) {
         tracing::warn!(
             output = %self.shown(&**path),
-            "moved, deleted, emptied or appended to by somebody; writing goes on at the end of what is there now"
+            "moved, deleted, emptied or appended to by somebody; writing continues at the end of what is there now"
         );
         self.close(path);
     }

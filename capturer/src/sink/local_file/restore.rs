@@ -24,6 +24,7 @@ use crate::limits::{OUTPUT_OVERHANG_BYTES_MAX, OUTPUT_PRINT_BYTES};
 use crate::model::cursor::{FileId, HeadPrint};
 use crate::model::record::{OutputMark, OutputPrint, Uncovered};
 use crate::settings::OutputFormat;
+use crate::text::counted::{counted, which};
 
 const CHUNK_BYTES: usize = 1024 * 1024;
 /// After so long nobody comes back for records that a crash left uncovered.
@@ -62,7 +63,7 @@ pub(super) fn restore(
             Err(error) if mark.len_bytes == 0 && error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => work.note(
                 &mark.path,
-                &format!("can't be continued ({error}); {} bytes were in it", mark.len_bytes),
+                &format!("can't be continued ({error}); it had {}", counted(mark.len_bytes, "byte")),
             ),
         }
     }
@@ -171,8 +172,9 @@ impl Work<'_> {
         if part.records > 0 {
             let bytes = part.end - from;
             self.note(&path, &format!(
-                "holds {} records ({bytes} bytes) written after the last checkpoint; they stay, and are not written again",
-                part.records
+                "holds {} ({bytes} bytes) written after the last checkpoint, which {} and not written again",
+                counted(part.records, "record"),
+                which(part.records, "stays, and is", "stay, and are")
             ));
         }
         if !ours && part.records == 0 {
@@ -195,9 +197,9 @@ impl Work<'_> {
         };
         if begins_as_before && found.len < mark.len_bytes {
             self.note(&mark.path, &format!(
-                "is {} bytes shorter than at the last checkpoint: somebody cut it, or the machine lost power; what is \
+                "is {} shorter than at the last checkpoint: somebody cut it, or the machine lost power; what is \
                  missing is not written again",
-                mark.len_bytes - found.len
+                counted(mark.len_bytes - found.len, "byte")
             ));
             return found.len;
         }
@@ -220,7 +222,13 @@ impl Work<'_> {
         let is_it = |name: &String| Found::open(dir, name).is_ok_and(|found| found.is_marked(mark));
         if let Some(at) = names.iter().rposition(is_it) {
             parts.extend_from_slice(&names[at..]);
-            self.note(path, &format!("was rotated {} times after the last checkpoint", names.len() - at));
+            self.note(
+                path,
+                &format!(
+                    "was rotated {} after the last checkpoint",
+                    counted((names.len() - at) as u64, "time")
+                ),
+            );
         } else if let Some(name) = self.by_inode(dir, path, mark)? {
             self.note(path, &format!("was renamed to {name} by somebody; a new file takes its place"));
             parts.push(name);
@@ -330,7 +338,10 @@ impl Work<'_> {
         rustix::fs::ftruncate(&live.file, end)?;
         self.note(
             path,
-            &format!("had a record at its end that was not whole: {} bytes cut off", live.len - end),
+            &format!(
+                "had a record at its end that was not whole: {} cut off",
+                counted(live.len - end, "byte")
+            ),
         );
         Ok(true)
     }

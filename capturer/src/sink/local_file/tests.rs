@@ -139,12 +139,12 @@ fn a_file_with_a_returned_inode_number_is_another_file() {
     let mut without_birth = saved.clone();
     without_birth.file.birth_ns = 0;
     let (_, restored) = restart(dir.path(), NAME, &[&without_birth]);
-    assert!(restored.notes[0].contains("holds 1 records"), "{:?}", restored.notes);
+    assert!(restored.notes[0].contains("holds 1 record "), "{:?}", restored.notes);
     // So is a file with other numbers that has the bytes of the mark, as a copy has.
     let mut copied = saved;
     copied.file = FileId { device: 1, inode: 2, birth_ns: 3 };
     let (_, restored) = restart(dir.path(), NAME, &[&copied]);
-    assert!(restored.notes[0].contains("holds 1 records"), "{:?}", restored.notes);
+    assert!(restored.notes[0].contains("holds 1 record "), "{:?}", restored.notes);
 }
 
 #[test]

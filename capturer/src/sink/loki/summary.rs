@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::report::short;
 use crate::telemetry::metrics::DeadLetterReason;
+use crate::text::counted::counted;
 
 /// A sum is told, and begun anew, after so long.
 const MINUTE_MS: u64 = 60_000;
@@ -86,9 +87,8 @@ impl Summary {
 
 fn tell((labels, reason): &(String, &'static str), sum: &Sum) -> String {
     let lines = match sum.lines {
-        0 => format!("{} bytes", sum.bytes),
-        1 => "1 line".to_owned(),
-        lines => format!("{lines} lines"),
+        0 => counted(sum.bytes, "byte"),
+        lines => counted(lines, "line"),
     };
     let words = if sum.words.is_empty() { String::new() } else { format!(" ({})", sum.words) };
     format!("{lines} of {labels} {}{words}; {}", what(reason), sum.cure)

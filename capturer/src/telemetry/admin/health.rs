@@ -6,6 +6,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::telemetry::status::{Health, Status};
+use crate::text::counted::counted;
 use crate::text::terminal::shown;
 
 /// The capture loop turns at least once a second; after this long without a turn it is stuck.
@@ -69,7 +70,7 @@ pub fn report(facts: &Facts) -> Report {
     for (sink, (acknowledged, taken)) in &facts.lines {
         let mut say = |component: String, lines: u64, what: &str| {
             if let Some(health) = components.get_mut(&component).filter(|health| health.ok && lines > 0) {
-                health.message = format!("{lines} lines {what} in this run");
+                health.message = format!("{} {what} in this run", counted(lines, "line"));
             }
         };
         let what = if taken.is_some() { "put into the spool" } else { "delivered" };

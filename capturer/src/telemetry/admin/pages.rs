@@ -16,6 +16,7 @@ use super::body::Body;
 use super::health::{self, Facts};
 use crate::limits::TAPS_MAX;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::profile::{self, SECONDS_MAX};
 use crate::telemetry::reload_requests::ReloadOutcome;
 use crate::telemetry::status::{Snapshot, Status, StreamRow};
 use crate::telemetry::taps;
@@ -34,6 +35,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+const PPROF: &str = "application/octet-stream";
 const NDJSON: &str = "application/x-ndjson";
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -42,9 +44,10 @@ const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-const PATHS: &str = "/, /metrics, /healthz, /readyz, /health, /api/v1/streams, /api/v1/fds, /api/v1/positions, /api/v1/tap, POST /-/reload";
+const PATHS: &str = "/, /metrics, /healthz, /readyz, /health, /api/v1/streams, /api/v1/fds, /api/v1/positions, /api/v1/tap, /debug/profile, POST /-/reload";
 const RELOAD: &str = "/-/reload";
 const TAP: &str = "/api/v1/tap";
+const PROFILE: &str = "/debug/profile";
 
 /// What answers are made from.
 pub(super) struct Pages {
@@ -53,6 +56,8 @@ pub(super) struct Pages {
     pub access: Access,
     /// Lines may be watched.
     pub tap: bool,
+    /// Profiles may be taken.
+    pub profile: bool,
 }
 
 pub(super) type PageResponse = Response<Body>;
@@ -120,6 +125,10 @@ impl Pages {
             "/api/v1/fds" => json(StatusCode::OK, &self.status.fds()),
             "/api/v1/positions" => self.positions().await,
             TAP => self.tap(request.uri().query().unwrap_or_default(), request.method() == Method::HEAD),
+            PROFILE => {
+                let query = request.uri().query().unwrap_or_default();
+                self.profile(query, request.method() == Method::HEAD).await
+            }
             _ => text(StatusCode::NOT_FOUND, format!("There is nothing here. What there is: {PATHS}\n")),
         }
     }
@@ -215,6 +224,50 @@ impl Pages {
         answer.extensions_mut().insert(watch.watcher());
         *answer.body_mut() = Body::live(watch);
         answer
+    }
+
+    /// Where processor time goes for a while. `seconds` and `format` choose.
+    async fn profile(&self, query: &str, head: bool) -> PageResponse {
+        if !self.profile {
+            let message = "Profiles are switched off. Set `admin: {profile: true}` in the config and restart the agent.\n";
+            return text(StatusCode::FORBIDDEN, message);
+        }
+        let (mut seconds, mut as_pprof) = (profile::SECONDS_DEFAULT, false);
+        for part in query.split('&').filter(|part| !part.is_empty()) {
+            match part.split_once('=').unwrap_or((part, "")) {
+                ("seconds", value) => match value.parse() {
+                    Ok(given) if (1..=SECONDS_MAX).contains(&given) => seconds = given,
+                    _ => {
+                        let message = format!("seconds: a whole number from 1 to {SECONDS_MAX}\n");
+                        return text(StatusCode::BAD_REQUEST, message);
+                    }
+                },
+                ("format", "svg") => as_pprof = false,
+                ("format", "pprof") => as_pprof = true,
+                ("format", _) => return text(StatusCode::BAD_REQUEST, "format: svg or pprof\n"),
+                _ => return text(StatusCode::BAD_REQUEST, "known here: seconds, format\n"),
+            }
+        }
+        let content_type = if as_pprof { PPROF } else { SVG };
+        if head {
+            return with_type(StatusCode::OK, content_type, "");
+        }
+        let Some(taking) = self.status.profiles.ask(Duration::from_secs(seconds)) else {
+            let message =
+                "Another profile is being taken. Only one is at a time; ask again when it has ended.\n";
+            return text(StatusCode::CONFLICT, message);
+        };
+        match taking.await {
+            Ok(Ok(profile)) if as_pprof => with_type(StatusCode::OK, content_type, profile::pprof(&profile)),
+            Ok(Ok(profile)) => with_type(StatusCode::OK, content_type, profile::svg(&profile)),
+            Ok(Err(error)) => {
+                text(StatusCode::INTERNAL_SERVER_ERROR, format!("No profile could be taken: {error:#}\n"))
+            }
+            Err(_) => {
+                let message = "No profile could be taken: its thread could not be started.\n";
+                text(StatusCode::SERVICE_UNAVAILABLE, message)
+            }
+        }
     }
 
     async fn streams(&self) -> PageResponse {

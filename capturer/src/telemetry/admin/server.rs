@@ -105,7 +105,7 @@ pub fn start(
     let (stop, stopped) = oneshot::channel();
     let hosts = Hosts { listen: Some(listen.ip()), names: settings.hosts.clone() };
     let access = Access { hosts, token: settings.token.clone() };
-    let pages = Arc::new(Pages { status, metrics, access, tap: settings.tap });
+    let pages = Arc::new(Pages { status, metrics, access, tap: settings.tap, profile: settings.profile });
     let thread = std::thread::Builder::new()
         .name("admin".to_owned())
         .spawn(move || {
@@ -210,7 +210,14 @@ impl Connections {
             let conversation = converse(stream, tls, pages, &claims, &told, &watcher);
             let mut conversation = std::pin::pin!(conversation);
             let mut before = None;
+            let mut was_asked = false;
             while tokio::time::timeout(CONNECTION_TIME_MAX, &mut conversation).await.is_err() {
+                // How long an answer may be in the making is up to the page, as for a profile; then there is as much time as
+                // for every other to be read.
+                let is_asked = *told.lock().unwrap_or_else(PoisonError::into_inner) == Phase::Asked;
+                if std::mem::replace(&mut was_asked, is_asked) || is_asked {
+                    continue;
+                }
                 let Some((taken, waits)) = watcher.get().map(|watcher: &Arc<Watcher>| watcher.progress())
                 else {
                     break;

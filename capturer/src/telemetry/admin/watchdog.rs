@@ -48,7 +48,7 @@ impl Watchdog {
         for news in judge(&Facts::of(&self.status), &mut self.stuck) {
             match news {
                 News::Stuck(component, message) => tracing::error!(component, "{message}"),
-                News::GoesOn(component) => tracing::info!(component, "goes on"),
+                News::GoesOn(component) => tracing::info!(component, "no longer stuck"),
             }
         }
     }

@@ -12,6 +12,19 @@ use crate::settings::LogFormat;
 /// Longest value that is written. Docker accepts names of 60,004 bytes.
 const VALUE_BYTES_MAX: usize = 1024;
 
+/// Fields that name whom a line is about, the name that people know best first.
+pub(super) const WHO: [&str; 5] = ["container", "output", "file", "path", "stream"];
+/// Length of a container's id in hexadecimal digits.
+const ID_DIGITS: usize = 64;
+
+/// What a line says of its cause, whoever it is about.
+pub(super) struct Cause {
+    /// The same for all that have this cause.
+    pub key: String,
+    /// The message without names.
+    pub message: String,
+}
+
 /// What a line says.
 pub(super) struct LogLine {
     level: Level,
@@ -20,6 +33,7 @@ pub(super) struct LogLine {
     fields: Vec<(&'static str, Value)>,
 }
 
+#[derive(Clone)]
 enum Value {
     Text(String),
     /// A number or boolean: written without quotes in JSON.
@@ -42,6 +56,49 @@ impl LogLine {
     /// A line about the log itself.
     pub(super) fn note(message: String) -> LogLine {
         LogLine { level: Level::WARN, target: "capturer::telemetry::own_log", message, fields: Vec::new() }
+    }
+
+    /// Whom it is about, by the best name there is.
+    pub(super) fn who(&self) -> Option<&str> {
+        WHO.iter().find_map(|name| self.whos(name).next())
+    }
+
+    fn whos<'a>(&'a self, wanted: &'a str) -> impl Iterator<Item = &'a str> {
+        self.fields.iter().filter_map(move |(name, value)| match value {
+            Value::Text(text) if *name == wanted && !text.is_empty() => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
+    /// What it says but for names and numbers.
+    pub(super) fn cause(&self) -> Cause {
+        let mut message = self.message.clone();
+        let mut names: Vec<&str> = WHO.iter().flat_map(|name| self.whos(name)).collect();
+        // A path may hold the name of its container.
+        names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+        for name in names {
+            message = without_name(&message, name);
+        }
+        let message = without_ids(&message);
+        let mut key = message.clone();
+        for (name, value) in self.fields.iter().filter(|(name, _)| !WHO.contains(name)) {
+            if let Value::Text(text) = value {
+                let _ = write!(key, "\n{name}={text}");
+            }
+        }
+        Cause { key, message }
+    }
+
+    /// The same of nobody in particular, with another message.
+    pub(super) fn without_who(&self, message: String) -> LogLine {
+        let mut line = self.saying(message);
+        line.fields.retain(|(name, value)| !WHO.contains(name) && matches!(value, Value::Text(_)));
+        line
+    }
+
+    /// The same with another message.
+    pub(super) fn saying(&self, message: String) -> LogLine {
+        LogLine { message, fields: self.fields.clone(), ..*self }
     }
 
     /// With its newline.
@@ -87,6 +144,36 @@ impl LogLine {
             value => self.fields.push((field.name(), value)),
         }
     }
+}
+
+/// Where the name stands as a word of its own: a container may be called `a`.
+fn without_name(text: &str, name: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(name) {
+        let end = at + name.len();
+        let is_word = |c: char| c.is_alphanumeric();
+        let before = safe.chars().chain(rest[..at].chars()).next_back();
+        let stands_alone = !before.is_some_and(is_word) && !rest[end..].chars().next().is_some_and(is_word);
+        safe.push_str(&rest[..at]);
+        safe.push_str(if stands_alone { "…" } else { name });
+        rest = &rest[end..];
+    }
+    safe + rest
+}
+
+/// Ids of containers are as good as names.
+fn without_ids(text: &str) -> String {
+    let mut rest = text;
+    let mut safe = String::with_capacity(text.len());
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
+        let other = rest[digits..].find(|c: char| c.is_ascii_hexdigit()).map_or(rest.len(), |at| digits + at);
+        safe.push_str(if digits == ID_DIGITS { "…" } else { &rest[..digits] });
+        safe.push_str(&rest[digits..other]);
+        rest = &rest[other..];
+    }
+    safe
 }
 
 fn plain(value: &str) -> bool {
@@ -189,6 +276,29 @@ mod tests {
         check(vec![("a", text(""))], "x", "x a=\"\"", r#""x","a":"""#);
         check(vec![], "a\nb\x1b[0m\u{9b}", "a\\nb\\u{1b}[0m\\u{9b}", r#""a\nb\u001b[0m\u009b""#);
         check(vec![], "é…", "é…", r#""é…""#);
+    }
+
+    #[test]
+    fn a_cause_is_the_same_for_all() {
+        let id = "0123456789abcdef".repeat(4);
+        let line = |name: &str, path: &str, message: &str, error: &str| {
+            let fields = [("container", name), ("path", path), ("stream", ""), ("error", error)];
+            let mut fields: Vec<_> =
+                fields.iter().map(|(name, value)| (*name, Value::Text((*value).to_owned()))).collect();
+            fields.push(("after_s", Value::Bare(path.len().to_string())));
+            LogLine { level: Level::WARN, target: "capturer", message: message.to_owned(), fields }
+        };
+        let path = format!("/c/{id}/web");
+        let web = line("web", &path, &format!("opening {path} of web ({id}/log): denied"), "open");
+        let other = line("b", "/c/b", &format!("opening /c/b of b ({}/log): denied", "f".repeat(64)), "open");
+        assert_eq!(web.cause().message, "opening … of … (…/log): denied");
+        assert_eq!(web.cause().key, other.cause().key);
+        assert_ne!(web.cause().key, line("web", &path, "opening", "read").cause().key);
+        assert_eq!((web.who(), line("", "/c/b", "", "").who()), (Some("web"), Some("/c/b")));
+        assert_eq!(line("", "", "", "").who(), None);
+        assert_eq!(without_ids("abc é 12 x"), "abc é 12 x");
+        assert_eq!(without_name("a can't read aa, a/b: a", "a"), "… can't read aa, …/b: …");
+        assert_eq!(without_name("", "a"), "");
     }
 
     #[test]

@@ -1,20 +1,22 @@
 //! The agent's own log lines, on standard error. Not the logs it captures.
 //!
-//! Three dangers are met here once, so that no caller has to think of them:
+//! Four dangers are met here once, so that no caller has to think of them:
 //! - a fault that repeats a thousand times a second: each place in the code has a budget (`limit`);
+//! - one cause that hits two hundred sources: it is one line with their number (`gather`);
 //! - text that others control (container names, the Engine's errors): control characters are escaped and long values
 //!   cut (`line`);
 //! - a standard error that nobody reads: a thread of its own writes, so a full pipe stops this thread and not the
 //!   capture loop. What its queue can't take is dropped and counted.
 
+mod gather;
 mod limit;
 mod line;
 mod panic;
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
@@ -24,13 +26,17 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::{Registry, reload};
 
 use crate::settings::{Log, LogFormat, LogLevel};
+use crate::text::counted::{counted, which};
+use gather::Gatherer;
 use limit::{Admission, Limiter};
-use line::LogLine;
+use line::{LogLine, WHO};
 
 /// Name of the thread that writes.
 const LOG_THREAD: &str = "log";
 /// Lines that wait for a slow standard error. A full queue drops.
 const QUEUE_LINES_MAX: usize = 1024;
+/// How often it is looked whether what is kept back is due, while anything is.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Sets up logging for the whole process. Once.
 pub fn init(settings: &Log, on_start: fn()) -> anyhow::Result<(OwnLog, Levels)> {
@@ -78,13 +84,22 @@ pub struct OwnLog {
 struct Shared {
     format: LogFormat,
     started: Instant,
-    limiter: Mutex<Limiter>,
+    limits: Mutex<Limits>,
     queue: SyncSender<Message>,
     dropped: AtomicU64,
 }
 
+/// What is written at once, what later and what never.
+#[derive(Default)]
+struct Limits {
+    gatherer: Gatherer,
+    limiter: Limiter,
+}
+
 enum Message {
     Line(String),
+    /// Something is kept back, which is to be told even if nothing else is ever logged.
+    Holding,
     /// Answered once everything before it is written.
     Flush(SyncSender<()>),
 }
@@ -96,16 +111,15 @@ impl OwnLog {
         on_start: fn(),
     ) -> std::io::Result<OwnLog> {
         let (queue, messages) = sync_channel(QUEUE_LINES_MAX);
+        let (started, limits) = (Instant::now(), Mutex::default());
+        let shared = Arc::new(Shared { format, started, limits, queue, dropped: AtomicU64::new(0) });
         // Ends with the process: the subscriber lives for ever and with it the queue.
+        let of_thread = Arc::downgrade(&shared);
         std::thread::Builder::new().name(LOG_THREAD.to_owned()).spawn(move || {
             on_start();
-            write_all(messages, writer);
+            write_all(&messages, writer, &of_thread);
         })?;
-        let started = Instant::now();
-        let limiter = Mutex::default();
-        Ok(OwnLog {
-            shared: Arc::new(Shared { format, started, limiter, queue, dropped: AtomicU64::new(0) }),
-        })
+        Ok(OwnLog { shared })
     }
 
     /// Says what is still held back and waits until all lines are written, or `patience` is over. Call it last.
@@ -115,14 +129,28 @@ impl OwnLog {
     }
 }
 
-fn write_all(messages: Receiver<Message>, mut writer: impl Write) {
-    for message in messages {
+fn write_all(messages: &Receiver<Message>, mut writer: impl Write, shared: &Weak<Shared>) {
+    let mut is_holding = false;
+    loop {
+        let message = if is_holding {
+            messages.recv_timeout(LOOK_EVERY)
+        } else {
+            messages.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        };
         #[cfg(feature = "test-faults")]
         crate::faults::here();
         match message {
             // Standard error is where failures are told; its own has nowhere to go.
-            Message::Line(line) => drop(writer.write_all(line.as_bytes())),
-            Message::Flush(answer) => {
+            Ok(Message::Line(line)) => drop(writer.write_all(line.as_bytes())),
+            Ok(Message::Holding) => is_holding = true,
+            Err(RecvTimeoutError::Timeout) => {
+                is_holding = shared.upgrade().is_some_and(|shared| {
+                    shared.report_suppressed(shared.now_ms());
+                    shared.limits().gatherer.is_holding()
+                });
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Message::Flush(answer)) => {
                 let _ = writer.flush();
                 let _ = answer.try_send(());
             }
@@ -147,39 +175,73 @@ impl Shared {
     }
 
     fn send(&self, line: LogLine) {
-        let text = line.render(self.format, SystemTime::now());
-        if self.queue.try_send(Message::Line(text)).is_err() {
+        let queue = |line: &LogLine| {
+            self.queue.try_send(Message::Line(line.render(self.format, SystemTime::now()))).is_ok()
+        };
+        if !queue(&line) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
-        if dropped > 0 {
-            self.send(LogLine::note(format!(
-                "{dropped} log lines were dropped: standard error was not read"
-            )));
+        let note = || {
+            LogLine::note(format!(
+                "{} {} dropped: standard error was not read",
+                counted(dropped, "log line"),
+                which(dropped, "was", "were")
+            ))
+        };
+        if dropped > 0 && !queue(&note()) {
+            // To be told when there is room again.
+            self.dropped.fetch_add(dropped, Ordering::Relaxed);
         }
     }
 
     fn report_suppressed(&self, now_ms: u64) {
-        let due = self.limiter.lock().unwrap_or_else(PoisonError::into_inner).due(now_ms);
+        let (gathered, due) = {
+            let mut limits = self.limits();
+            (limits.gatherer.due(now_ms), limits.limiter.due(now_ms))
+        };
+        gathered.into_iter().for_each(|line| self.send(line));
         for (message, count) in due {
             self.send(LogLine::note(format!("… {count} more suppressed: {message}")));
         }
     }
 
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn log(&self, event: &Event) {
-        let now_ms = self.started.elapsed().as_millis() as u64;
+        let now_ms = self.now_ms();
         self.report_suppressed(now_ms);
+        let metadata = event.metadata();
+        // What only who looks for it has switched on is told line by line.
+        let may_be_of_source = *metadata.level() <= Level::INFO
+            && WHO.iter().any(|name| metadata.fields().field(name).is_some());
+        let line = may_be_of_source.then(|| LogLine::of(event));
         let verdict = {
-            let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
-            limiter.admit(event.metadata().callsite(), now_ms)
+            let mut limits = self.limits();
+            let was_holding = limits.gatherer.is_holding();
+            let place = metadata.callsite();
+            if line.as_ref().is_some_and(|line| limits.gatherer.holds(place.clone(), line, now_ms)) {
+                if !was_holding {
+                    // If the queue is full the next line looks for what is due.
+                    let _ = self.queue.try_send(Message::Holding);
+                }
+                return;
+            }
+            limits.limiter.admit(place, now_ms)
         };
+        let line = || line.unwrap_or_else(|| LogLine::of(event));
         match verdict {
-            Admission::Admit => self.send(LogLine::of(event)),
+            Admission::Admit => self.send(line()),
             Admission::Remember => {
-                let line = LogLine::of(event);
-                let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
-                limiter.remember(event.metadata().callsite(), line.message);
+                let message = line().message;
+                self.limits().limiter.remember(metadata.callsite(), message);
             }
             Admission::Suppress => {}
         }
@@ -252,6 +314,55 @@ mod tests {
             last.ends_with(&format!("… {} more suppressed: the same trouble", 1000 - limit::BUDGET)),
             "{last}"
         );
+    }
+
+    /// The log of a host whose Docker directory was closed to the agent: whoever opens it must see the cause, not a wall.
+    #[test]
+    fn one_cause_of_two_hundred_sources_is_one_line() {
+        let text = written(LogFormat::Text, || {
+            for number in 0..200 {
+                let (name, path) = (format!("web-{number}"), format!("/c/{number}/json.log"));
+                tracing::warn!(container = %name, path, error = "open_failed", "{path} can't be opened: denied; give it the right");
+                tracing::warn!(container = "lonely", path = "", error = "other", "something else");
+                tracing::debug!(container = %name, "looked at");
+            }
+        });
+        let told: Vec<&str> = text.lines().filter(|line| line.contains("can't be opened")).collect();
+        assert_eq!(told.len(), 2, "{text}");
+        assert!(
+            told[0].contains("WARN  /c/0/json.log can't be opened") && told[0].contains("container=web-0")
+        );
+        assert!(
+            told[1].ends_with(
+                "WARN  200 sources within 10 s (web-0, web-1, web-2 and 197 others): … can't be opened: denied; give it the \
+                 right error=open_failed"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains("WARN  lonely 199 more times within 10 s: something else error=other\n"),
+            "{text}"
+        );
+        assert!(text.matches("looked at").count() as u64 >= limit::BUDGET, "{text}");
+    }
+
+    /// Even if nothing is ever logged again.
+    #[test]
+    fn what_is_kept_back_is_told_by_itself() {
+        let output = Output::default();
+        let log = OwnLog::new(LogFormat::Text, output.clone(), || ()).expect("thread");
+        let layer = EventLayer { shared: Arc::clone(&log.shared) };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            for name in ["a", "b"] {
+                tracing::warn!(container = name, "can't be read");
+            }
+        });
+        let begun = Instant::now();
+        let text = || String::from_utf8(output.0.lock().expect("output").clone()).expect("UTF-8");
+        while !text().contains("2 sources within 10 s (a, b): can't be read") {
+            assert!(begun.elapsed() < Duration::from_secs(120), "{}", text());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// A container may be named so as to write a line of its own into our log or to steer the terminal.

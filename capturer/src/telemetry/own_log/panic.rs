@@ -60,7 +60,7 @@ fn last_words(panic: &PanicHookInfo) -> String {
     let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
     let message = panic.payload_as_str().unwrap_or("no message");
     format!(
-        "a mistake of the agent: thread {thread} panicked at {place}: {message}. The process ends with {EXIT_CODE}; \
-         positions are saved as far as was delivered, the next start goes on from there. Please report it"
+        "a bug in the agent: thread {thread} panicked at {place}: {message}. The process ends with {EXIT_CODE}; the next \
+         start resumes from the saved positions. Please report it"
     )
 }

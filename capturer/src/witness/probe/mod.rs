@@ -17,6 +17,7 @@ mod btf;
 pub(crate) mod heap;
 mod load;
 pub(crate) mod procfs_tier;
+pub(crate) mod sampling;
 pub(crate) mod self_test;
 mod syscalls;
 pub(crate) mod ways;
