@@ -28,6 +28,8 @@ const DEADLINE: Duration = Duration::from_secs(10 * 60);
 const GROWING: usize = 20;
 /// The agent has come to rest so long after its last line.
 const REST: Duration = Duration::from_secs(5);
+/// How often it is looked whether a line came.
+const LOOK: Duration = Duration::from_millis(1);
 /// Files of `idle`.
 const IDLE_FILES: usize = 1_000;
 
@@ -127,11 +129,19 @@ fn one_run(
     found.rss_mib = rss_mib(pid)?;
     let mut growths = Vec::new();
     for at in 0..GROWING.min(files) {
+        let number = at * (files / GROWING.min(files));
+        let output = host.output(number)?.context("an output for each file")?;
+        let len = || fs::metadata(&output).map_or(0, |metadata| metadata.len());
+        let before = len();
         let grown = Instant::now();
-        let mut file = fs::File::options().append(true).open(host.file(at * (files / GROWING.min(files))))?;
+        let mut file = fs::File::options().append(true).open(host.file(number))?;
         writeln!(file, "more {at}")?;
-        host.wait_for(files + at + 1, &mut agent)?;
+        while len() == before {
+            ensure!(grown.elapsed() < DEADLINE, "a line of {} did not come", host.file(number).display());
+            std::thread::sleep(LOOK);
+        }
         growths.push(grown.elapsed().as_secs_f64() * 1000.0);
+        host.wait_for(files + at + 1, &mut agent)?;
     }
     found.growth_ms = median(growths);
     let stopping = Instant::now();
@@ -147,13 +157,12 @@ fn start(arguments: &BenchArgs) -> Result<()> {
         let mut times = Vec::new();
         for _ in 0..arguments.rounds {
             let host = Host::new(arguments, 1, false)?;
-            let output = host.output(0);
+            let len = || host.output(0).ok().flatten().and_then(|output| fs::metadata(output).ok());
             let started = Instant::now();
             let mut agent = host.start(probe)?;
-            // A look each millisecond: what is measured takes some tens.
-            while fs::metadata(&output).map_or(0, |metadata| metadata.len()) == 0 {
+            while len().is_none_or(|metadata| metadata.len() == 0) {
                 ensure!(started.elapsed() < DEADLINE, "no line came");
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(LOOK);
             }
             times.push(started.elapsed().as_secs_f64() * 1000.0);
             host.wait_for(1, &mut agent)?;
@@ -196,13 +205,16 @@ impl Host {
         if self.directories { home.join(format!("d{number}")).join(name) } else { home.join(name) }
     }
 
-    fn output(&self, number: usize) -> PathBuf {
-        let file = self.file(number);
-        let path = file.to_string_lossy();
-        self.home
-            .path()
-            .join("out")
-            .join(format!("{}.ndjson", path.trim_start_matches('/').replace('/', "_")))
+    /// The file's output, once there is one. Its name has a hash of the path.
+    fn output(&self, number: usize) -> Result<Option<PathBuf>> {
+        let start = format!("f{number}.log~");
+        for entry in fs::read_dir(self.home.path().join("out"))? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(&start) {
+                return Ok(Some(entry.path()));
+            }
+        }
+        Ok(None)
     }
 
     fn start(&self, probe: bool) -> Result<Running> {

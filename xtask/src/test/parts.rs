@@ -80,18 +80,18 @@ pub const PARTS: &[Part] = &[
         run: unit,
     },
     Part {
-        name: "simulation",
-        what: "two thousand seeds of this commit, and each that ever failed (cargo xtask sim)",
-        needs: &["build"],
-        pace: Pace::InTurn,
-        run: || programs::sim_of_this_tree(2_000).map(|()| Outcome::Passed),
-    },
-    Part {
         name: "agent",
         what: "the release agent, built in a fresh clone: the program that the next parts run",
         needs: &["tools"],
         pace: Pace::Beside,
         run: || release::build().map(|()| Outcome::Passed),
+    },
+    Part {
+        name: "simulation",
+        what: "two thousand seeds of this commit, and each that ever failed (cargo xtask sim)",
+        needs: &["build"],
+        pace: Pace::InTurn,
+        run: || programs::sim_of_this_tree(2_000).map(|()| Outcome::Passed),
     },
     Part {
         name: "engines",
@@ -122,7 +122,7 @@ pub const PARTS: &[Part] = &[
         name: "vm",
         what: "witness, ring and files inside Linux 5.10 and 6.12 (cargo xtask vm)",
         needs: &["build"],
-        pace: Pace::Beside,
+        pace: Pace::InTurn,
         run: || vm_tests(&[]),
     },
     Part {

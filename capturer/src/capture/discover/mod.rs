@@ -27,6 +27,7 @@ use crate::capture::io::{Action, ConnId, RequestId};
 use crate::model::docker::Inspect;
 use crate::settings::Select;
 use crate::telemetry::status::DockerRow;
+use crate::text::counted::counted;
 
 use absence::Absence;
 use glimpses::Glimpses;
@@ -284,7 +285,8 @@ impl Discovery {
         let count = self.uninspected.len();
         (count > 0).then(|| {
             format!(
-                "{count} containers can't be inspected and are not captured, the last {}",
+                "not captured: {} that can't be inspected, the last {}",
+                counted(count as u64, "container"),
                 self.inspect_error
             )
         })
