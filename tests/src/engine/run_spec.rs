@@ -24,7 +24,7 @@ impl RunSpec {
         self.argument("--name").argument(name)
     }
 
-    /// Another image than [`IMAGE`].
+    /// Another image than [`IMAGE`](super::IMAGE).
     pub fn image(mut self, image: &str) -> Self {
         self.image = Some(image.to_owned());
         self

@@ -61,7 +61,10 @@ pub const PARTS: &[Part] = &[
         needs: &["tools"],
         pace: Pace::InTurn,
         run: || {
-            check(ci_build::cargo("doc").arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))
+            // Nearly everything is private, and what is not may point to what is.
+            let flags = "-D warnings -A rustdoc::private_intra_doc_links";
+            let mut doc = ci_build::cargo("doc");
+            check(doc.args(["--no-deps", "--document-private-items"]).env("RUSTDOCFLAGS", flags))
                 .map(|()| Outcome::Passed)
         },
     },

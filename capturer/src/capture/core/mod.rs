@@ -110,7 +110,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// `sinks` by [`SinkId`]; `loaded` is the checkpoint of the last run; `seed` is for jitter.
+    /// `sinks` by [`SinkId`](crate::model::record::SinkId); `loaded` is the checkpoint of the last run; `seed` is for jitter.
     pub fn new(
         settings: Arc<Settings>,
         metrics: Arc<Metrics>,

@@ -1,7 +1,7 @@
 //! What was delivered of a json-file log, by times, and which of its lines were delivered over the API before. With it a
 //! stream changes from the API to the files and back, between runs and within one, without losing its place.
 //!
-//! [`Delivered`] follows what is read from files: the cursor over the API that stands at the same line. [`Passing`] is
+//! While files are read, the cursor over the API that stands at the same line is kept ([`ApiCursor`]). [`Passing`] is
 //! the way back: lines of the files are passed over up to the one that was delivered last over the API.
 //!
 //! What may repeat: where the clock was set back within the log that is kept, a line newer by its time than the mark

@@ -172,7 +172,7 @@ pub enum FilesAnswer {
         /// The paths that match.
         paths: Vec<FoundPath>,
     },
-    /// The answer to [`Files::save`].
+    /// The answer to [`Files::save`](super::Files::save).
     Saved {
         /// Number of the save.
         seq: u64,

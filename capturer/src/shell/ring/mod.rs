@@ -1,7 +1,7 @@
 //! The narrow door to io_uring. Everything unsafe in user space is in this folder, and nothing outside it knows
 //! tokio-uring, so that the runtime beneath can be replaced.
 //!
-//! What passes the door: [`timed_read`] and its relatives (a wait that always ends), [`file_read`] (a read of a local
+//! What passes the door: [`timed_read()`] and its relatives (a wait that always ends), [`file_read()`] (a read of a local
 //! file), [`start`] (the runtime, or one sentence why not). What does not: who reads, why, and what it means.
 //!
 //! Every operation in flight is counted from submission to completion, also when its future was dropped: the

@@ -14,7 +14,7 @@ impl FileSource {
         Some(self.lines).filter(|lines| !lines.is_none())
     }
 
-    /// As [`Assembler::push`], for a line that may have been delivered over the API.
+    /// As [`Assembler::push`](crate::decode::assemble::Assembler::push), for a line that may have been delivered over the API.
     pub(super) fn pass_over(
         &mut self,
         buffer: &[u8],
