@@ -133,7 +133,7 @@ fn a_stop_says_what_of_deleted_files_goes_with_it() -> Result<()> {
     let status = wait_until("the agent to end", DEADLINE, || agent.has_ended()?.context("it runs"))?;
     assert_eq!(status.code(), Some(69));
     let said = agent.log_text()?;
-    let named = said.lines().find(|line| line.contains("which was deleted, are lost with this stop"));
+    let named = said.lines().find(|line| line.contains("a.log, which was deleted (lost with this stop: "));
     ensure!(named.is_some(), "{said}");
     // The next run counts what was left.
     let agent = host.home.start(&host.config)?;

@@ -124,7 +124,7 @@ impl Capture {
         let deleted = files.flat_map(|file| file.deleted_unread());
         deleted
             .map(|(path, bytes)| {
-                format!("{path} was deleted with {} unread, lost with this stop", counted(bytes, "byte"))
+                format!("{path}, which was deleted (lost with this stop: {} unread)", counted(bytes, "byte"))
             })
             .collect()
     }
