@@ -170,7 +170,7 @@ impl Readme {
 
 /// What quickstart left, by file: the records in their order. Every file must have been named.
 fn captured(clone: &FreshClone, said: &str) -> Result<BTreeMap<String, Vec<Value>>> {
-    ensure!(said.contains("They are in ./captured/"), "it does not say where the records are:\n{said}");
+    ensure!(said.contains("captured, in ./captured/ with"), "it does not say where the records are:\n{said}");
     let mut all = BTreeMap::new();
     let mut count = 0;
     for entry in fs::read_dir(clone.dir.join("captured"))? {
