@@ -62,5 +62,7 @@ fn may_close(link: &Link) -> bool {
     let is_live = link.found.rank == 0 && !link.settled && !link.deleted && !link.missing && !link.late;
     let is_plain = link.lane.is_none() && !link.found.compressed && link.found.id.birth_ns != 0;
     let is_known = !link.doubted && !link.candidate;
-    is_live && is_plain && is_known && link.is_read() && matches!(link.handle, Handle::Open(_))
+    // An empty one shows no trace of what was written to it and emptied before it is open again.
+    let is_read = link.is_read() && link.offset > 0;
+    is_live && is_plain && is_known && is_read && matches!(link.handle, Handle::Open(_))
 }
