@@ -47,16 +47,16 @@ impl Owners {
         (own, others)
     }
 
-    /// A stream has other files in hand now.
+    /// A stream has other files in hand now. Both lists are sorted.
     pub fn change(&mut self, stream: StreamId, group: Group, before: &[FileId], now: &[FileId]) {
-        for id in before.iter().filter(|id| !now.contains(id)) {
+        for id in before.iter().filter(|id| now.binary_search(id).is_err()) {
             if self.of.get(&(group, *id)) == Some(&stream) {
                 self.of.remove(&(group, *id));
                 self.paths_released |= self.paths.remove(&(group, *id));
                 self.released.extend(self.waiting.remove(&(group, *id)).unwrap_or_default());
             }
         }
-        for id in now.iter().filter(|id| !before.contains(id)) {
+        for id in now.iter().filter(|id| before.binary_search(id).is_err()) {
             self.of.entry((group, *id)).or_insert(stream);
         }
     }

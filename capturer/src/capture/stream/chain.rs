@@ -214,9 +214,12 @@ impl Chain {
         self.links.iter().chain(self.parked.iter().map(|parked| &parked.link))
     }
 
-    /// Files that it has in hand: few, and mostly one.
+    /// Files that it has in hand, sorted: mostly one, at a first start as many as were rotated.
     pub fn held(&self) -> Vec<FileId> {
-        self.in_hand().map(|link| link.found.id).collect()
+        let mut held: Vec<FileId> = self.in_hand().map(|link| link.found.id).collect();
+        held.sort_unstable();
+        held.dedup();
+        held
     }
 
     /// Brings the chain in step with what is in the directory. `latest`: nothing happened there since it was asked.

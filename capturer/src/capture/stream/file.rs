@@ -110,7 +110,7 @@ pub struct FileSource {
     elsewhere: Elsewhere,
     /// Whose deliveries count, and among which streams a file has one reader.
     reader: Reader,
-    /// Files that are its own to read.
+    /// Files that are its own to read, sorted.
     claimed: Vec<FileId>,
     /// Those of them that are finished, and not yet in the table of files read.
     unacked: BTreeSet<FileId>,

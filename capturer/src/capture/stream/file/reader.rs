@@ -18,7 +18,7 @@ impl FileSource {
     /// What is in the chain has one reader, also until the table knows how far it was read.
     pub(super) fn claim(&mut self, cx: &mut Context<'_>) {
         let held = self.chain.held();
-        self.unacked.extend(self.claimed.iter().filter(|id| !held.contains(id)));
+        self.unacked.extend(self.claimed.iter().filter(|id| held.binary_search(id).is_err()));
         let held = self.with_unacked(held);
         if held != self.claimed {
             cx.owners.change(self.stream, self.reader.group, &self.claimed, &held);
