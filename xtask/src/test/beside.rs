@@ -2,11 +2,11 @@
 
 use std::any::Any;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::anyhow;
 
 use super::{Part, Verdict, judge};
-use std::time::Duration;
 
 /// A part under way on a thread of its own. What it prints stands among what the others print.
 pub struct Beside {

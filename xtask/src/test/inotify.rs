@@ -1,44 +1,52 @@
 //! More inotify instances for root while Engines run: dockerd 20.10 takes one for each container, and root has 128, which two
 //! programs that follow many containers at once use up.
+//!
+//! The limit as it was stands in a file meanwhile. If the run is killed, the next one still sets it again.
 
 use std::fs;
+use std::path::PathBuf;
+
+use crate::paths;
 
 const SETTING: &str = "/proc/sys/fs/inotify/max_user_instances";
 /// Enough for as many programs as may run at a time.
 const ENOUGH: u64 = 2_048;
 
-/// The limit as it was, set again when this is dropped.
-pub struct Raised {
-    before: Option<u64>,
-}
+/// The limit is raised, until this is dropped.
+pub struct Raised;
 
 impl Raised {
     /// Raises it, where it is too low.
     pub fn new() -> Raised {
-        let now = fs::read_to_string(SETTING).ok().and_then(|text| text.trim().parse::<u64>().ok());
-        let before = now.filter(|&now| now < ENOUGH);
-        if before.is_some() && !set(ENOUGH) {
-            return Raised { before: None };
+        let Some(now) = read(SETTING.into()).filter(|&now| now < ENOUGH) else { return Raised };
+        // Where it can't be set again it is left alone.
+        if fs::write(before(), now.to_string()).is_ok() && fs::write(SETTING, ENOUGH.to_string()).is_ok() {
+            println!("fs.inotify.max_user_instances is {ENOUGH} meanwhile, {now} again afterwards");
         }
-        if let Some(before) = before {
-            println!("fs.inotify.max_user_instances is {ENOUGH} meanwhile, {before} again afterwards");
-        }
-        Raised { before }
+        Raised
     }
 
     /// Whether there are enough now.
     pub fn is_enough() -> bool {
-        fs::read_to_string(SETTING)
-            .is_ok_and(|text| text.trim().parse::<u64>().is_ok_and(|now| now >= ENOUGH))
+        read(SETTING.into()).is_some_and(|now| now >= ENOUGH)
     }
 }
 
 impl Drop for Raised {
     fn drop(&mut self) {
-        self.before.map(set);
+        if let Some(limit) = read(before())
+            && fs::write(SETTING, limit.to_string()).is_ok()
+        {
+            let _ = fs::remove_file(before());
+        }
     }
 }
 
-fn set(value: u64) -> bool {
-    fs::write(SETTING, value.to_string()).is_ok()
+/// Has the limit as it was.
+fn before() -> PathBuf {
+    paths::target().join("max_user_instances.before")
+}
+
+fn read(path: PathBuf) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
