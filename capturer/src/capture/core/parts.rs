@@ -7,7 +7,7 @@ use crate::capture::discover::Discovery;
 use crate::capture::io::ConnId;
 use crate::capture::stream::api::ApiSource;
 use crate::capture::stream::file::FileSource;
-use crate::capture::stream::{Kind, State, Stream};
+use crate::capture::stream::{Kind, SourceEvent, State, Stream};
 use crate::model::clock::Now;
 use crate::model::record::StreamId;
 
@@ -81,14 +81,12 @@ impl Capture {
         &mut self,
         now: Now,
         id: StreamId,
-        handler: impl FnOnce(&mut FileSource, &mut Context<'_>, &mut Vec<crate::capture::stream::SourceEvent>),
+        handler: impl FnOnce(&mut FileSource, &mut Context<'_>, &mut Vec<SourceEvent>),
     ) {
-        self.with_stream(now, id, |stream, cx| {
-            stream.with_source(cx, |kind, cx, told| {
-                if let Kind::File(file) = kind {
-                    handler(file, cx, told);
-                }
-            });
+        self.with_kind(now, id, |kind, cx, told| {
+            if let Kind::File(file) = kind {
+                handler(file, cx, told);
+            }
         });
     }
 
@@ -96,15 +94,22 @@ impl Capture {
         &mut self,
         now: Now,
         id: StreamId,
-        handler: impl FnOnce(&mut ApiSource, &mut Context<'_>, &mut Vec<crate::capture::stream::SourceEvent>),
+        handler: impl FnOnce(&mut ApiSource, &mut Context<'_>, &mut Vec<SourceEvent>),
     ) {
-        self.with_stream(now, id, |stream, cx| {
-            stream.with_source(cx, |kind, cx, told| {
-                if let Kind::Api(api) = kind {
-                    handler(api, cx, told);
-                }
-            });
+        self.with_kind(now, id, |kind, cx, told| {
+            if let Kind::Api(api) = kind {
+                handler(api, cx, told);
+            }
         });
+    }
+
+    fn with_kind(
+        &mut self,
+        now: Now,
+        id: StreamId,
+        handler: impl FnOnce(&mut Kind, &mut Context<'_>, &mut Vec<SourceEvent>),
+    ) {
+        self.with_stream(now, id, |stream, cx| stream.with_source(cx, handler));
     }
 
     pub(super) fn with_discovery(
