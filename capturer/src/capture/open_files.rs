@@ -16,7 +16,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::model::record::StreamId;
 
-/// A file is not closed for others before it was quiet for so long: one that is written to every second stays open.
+/// A file is not closed for others before it was quiet for so long, so one that is written to every second stays open;
+/// unless others wait for its place.
 const QUIET_MS: u64 = 2_000;
 /// Files that wait to be opened count for so many times the bound before they wait for others to be quiet that long.
 const OVER: usize = 2;

@@ -7,8 +7,9 @@
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::limits::{API_STREAMS_CEILING, OUTPUT_FILES_OPEN_MAX};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::limits::{API_STREAMS_CEILING, OUTPUT_FILES_OPEN_MAX};
 
 /// How much of the limit is kept for admin connections, checkpoints, listings and sinks: a quarter, within bounds.
 const RESERVE_MIN: u64 = 32;

@@ -15,7 +15,7 @@
 //! same; its first acknowledgement joins it, and what lay between reaches it twice. Nothing is lost: a sink that is ahead
 //! never counts as behind one that is not.
 //!
-//! Sinks with outlets of their own ([`crate::model::record::Outlet`]) do not share batches. Each goes on at its own cursor
+//! Sinks with outlets of their own ([`crate::model::record::Outlet`]) do not share batches. Each resumes at its own cursor
 //! ([`Tracker::resume_for`]), and their order among each other means nothing.
 //!
 //! A sink added to the config joins at the resume cursor of known streams (their past is not fetched again); one

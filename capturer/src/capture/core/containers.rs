@@ -58,7 +58,7 @@ impl Capture {
                 for stream in self.ids_of(&key) {
                     self.with_stream(now, stream, |stream, cx| stream.leave("the config leaves it out", cx));
                 }
-                // It may be captured again under another name, and then goes on from here.
+                // If it is renamed and captured again, it resumes from here.
                 self.deselected.insert(key);
             }
             discover::DiscoveryEvent::Missed(missed) => self.on_missed(now, &missed),

@@ -216,7 +216,7 @@ impl Capture {
         }
     }
 
-    /// What was lost lately; the next run goes on with it.
+    /// What was lost lately. The next run takes it over.
     pub fn losses(&mut self) -> &mut Losses {
         &mut self.losses
     }

@@ -1,5 +1,5 @@
-//! The narrow door to io_uring. Everything unsafe in user space is in this folder, and nothing outside it knows
-//! tokio-uring, so that the runtime beneath can be replaced.
+//! The narrow door to io_uring. Nothing outside this folder knows tokio-uring, so that the runtime beneath can be
+//! replaced. Unsafe code stands here and in witness/probe/, nowhere else in user space.
 //!
 //! What passes the door: [`timed_read()`] and its relatives (a wait that always ends), [`file_read()`] (a read of a local
 //! file), [`start`] (the runtime, or one sentence why not). What does not: who reads, why, and what it means.

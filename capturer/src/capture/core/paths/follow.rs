@@ -13,8 +13,8 @@ use crate::model::record::{Source, StreamKey};
 use crate::settings::{FileSet, StartAt, pipeline};
 
 impl Capture {
-    /// Paths that vanished while the agent did not run: what is left of them in rotated files is read, then they are
-    /// forgotten, as if they had vanished now.
+    /// Handles paths that vanished while the agent did not run as if they had vanished now: it reads what their rotated
+    /// files still have, then forgets them.
     pub(super) fn follow_what_went(&mut self, now: Now) {
         let went: Vec<String> = self
             .tracker

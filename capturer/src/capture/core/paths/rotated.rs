@@ -24,7 +24,7 @@ impl Capture {
         paths.retain(|path| {
             let (directory, name) = split_path(path);
             let live = rotated_name::live_names(&name).map(|live| format!("{directory}/{live}"));
-            // One that is followed alone, for the other was not there, goes on so.
+            // A rotated name that is followed as a log of its own stays one when its live name appears.
             let is_log = |path: &str| all.contains(path) || self.ids.contains_key(&StreamKey::file(path));
             let of = live.filter(|_| !is_followed(path)).find(|live| is_log(live));
             let stays = of.is_none();

@@ -2,7 +2,7 @@
 //!
 //! Only the live file is closed, read to its end, where inotify tells of each write and its birth time tells it from a file
 //! that gets its inode number later. What is deleted between a write to a closed file and its opening is declared
-//! as possibly lost; a file that was written to within the last seconds is not closed.
+//! as possibly lost; so a file that was written to within the last seconds is closed only where descriptors ran out.
 
 use super::FileSource;
 use crate::capture::context::Context;
