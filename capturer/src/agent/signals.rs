@@ -5,6 +5,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::telemetry::own_log;
+
+/// For the log to be written by who is told twice.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// How a process ends that was told twice: by SIGINT, as shells count it.
 const INTERRUPTED: i32 = 130;
 
@@ -47,9 +51,7 @@ pub fn start(
                     }
                     count += 1;
                     if count > 1 {
-                        tracing::warn!("told to stop a second time; ending at once");
-                        // The log's own thread writes that line.
-                        std::thread::sleep(Duration::from_millis(50));
+                        own_log::last_words("told to stop a second time; ending at once", PATIENCE);
                         std::process::exit(INTERRUPTED);
                     }
                     stop();

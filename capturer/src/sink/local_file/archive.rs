@@ -222,7 +222,7 @@ impl Worker {
         let count = self.keep.over(older, &lengths, SystemTime::now());
         for generation in older.drain(..count) {
             rustix::fs::unlinkat(dir, &generation.name, AtFlags::empty())?;
-            tracing::info!(file = %generation.name, directory = %self.root.path().display(), "deleted: older than what is kept");
+            tracing::info!(archive = %generation.name, directory = %self.root.path().display(), "deleted: older than what is kept");
         }
         Ok(())
     }

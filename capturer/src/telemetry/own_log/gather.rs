@@ -59,7 +59,7 @@ impl Group {
             more => format!(" and {more} others"),
         };
         let head = match (sources, self.lines) {
-            (1, 1) => format!("{names} once more within {seconds} s"),
+            (1, 1) => format!("{names}, up to {seconds} s ago"),
             (1, lines) => format!("{names} {lines} more times within {seconds} s"),
             _ => format!("{sources} sources within {seconds} s ({names}{others})"),
         };
@@ -93,7 +93,7 @@ impl Gatherer {
         false
     }
 
-    /// One line for each cause whose window is over. What comes next of it is kept back again.
+    /// One line for each cause whose window is over by then. What comes next of it is kept back again.
     pub(super) fn due(&mut self, now_ms: u64) -> Vec<LogLine> {
         if self.holding == 0 {
             return Vec::new();

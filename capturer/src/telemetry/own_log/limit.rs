@@ -54,6 +54,11 @@ impl Limiter {
         Admission::Remember
     }
 
+    /// Whether anything is kept back.
+    pub(super) fn is_holding(&self) -> bool {
+        self.holding > 0
+    }
+
     pub(super) fn remember(&mut self, place: Identifier, message: String) {
         if let Some(window) = self.places.get_mut(&place) {
             window.example = message;

@@ -16,7 +16,7 @@ mod panic;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
@@ -37,6 +37,11 @@ const LOG_THREAD: &str = "log";
 const QUEUE_LINES_MAX: usize = 1024;
 /// How often it is looked whether what is kept back is due, while anything is.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// For the limits, by who ends the process.
+const LOCK_PATIENCE: Duration = Duration::from_millis(50);
+
+/// The log of this process, for who ends it from another thread.
+static OF_PROCESS: OnceLock<Arc<Shared>> = OnceLock::new();
 
 /// Sets up logging for the whole process. Once.
 pub fn init(settings: &Log, on_start: fn()) -> anyhow::Result<(OwnLog, Levels)> {
@@ -45,7 +50,15 @@ pub fn init(settings: &Log, on_start: fn()) -> anyhow::Result<(OwnLog, Levels)> 
     let layer = EventLayer { shared: Arc::clone(&log.shared) }.with_filter(filter);
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
         .context("setting up the agent's own log")?;
+    let _ = OF_PROCESS.set(Arc::clone(&log.shared));
     Ok((log, Levels(handle)))
+}
+
+/// Says why the process ends, from anywhere and at once: behind what was kept back, and also if the queue is full just now.
+pub fn last_words(words: &str, patience: Duration) {
+    if let Some(shared) = OF_PROCESS.get() {
+        shared.end_with(LogLine::note(words.to_owned()), Instant::now() + patience);
+    }
 }
 
 /// Sets the level of the log while it is used.
@@ -96,6 +109,17 @@ struct Limits {
     limiter: Limiter,
 }
 
+impl Limits {
+    /// What was kept back and is due by then: one line for each cause, and how often a place was silenced.
+    fn due(&mut self, now_ms: u64) -> (Vec<LogLine>, Vec<(String, u64)>) {
+        (self.gatherer.due(now_ms), self.limiter.due(now_ms))
+    }
+
+    fn is_holding(&self) -> bool {
+        self.gatherer.is_holding() || self.limiter.is_holding()
+    }
+}
+
 enum Message {
     Line(String),
     /// Something is kept back, which is to be told even if nothing else is ever logged.
@@ -129,6 +153,7 @@ impl OwnLog {
     }
 }
 
+/// Writes until the log is dropped.
 fn write_all(messages: &Receiver<Message>, mut writer: impl Write, shared: &Weak<Shared>) {
     let mut is_holding = false;
     loop {
@@ -141,13 +166,15 @@ fn write_all(messages: &Receiver<Message>, mut writer: impl Write, shared: &Weak
         crate::faults::here();
         match message {
             // Standard error is where failures are told; its own has nowhere to go.
-            Ok(Message::Line(line)) => drop(writer.write_all(line.as_bytes())),
+            // A queue that is full of lines takes no word of what is kept back, so each line is a reason to look.
+            Ok(Message::Line(line)) => {
+                drop(writer.write_all(line.as_bytes()));
+                is_holding = true;
+            }
             Ok(Message::Holding) => is_holding = true,
             Err(RecvTimeoutError::Timeout) => {
-                is_holding = shared.upgrade().is_some_and(|shared| {
-                    shared.report_suppressed(shared.now_ms());
-                    shared.limits().gatherer.is_holding()
-                });
+                // This thread must not wait for the limits: who ends the process may have them for ever.
+                is_holding = shared.upgrade().is_some_and(|shared| shared.report_if_free());
             }
             Err(RecvTimeoutError::Disconnected) => return,
             Ok(Message::Flush(answer)) => {
@@ -163,15 +190,21 @@ impl Shared {
     fn flush(&self, patience: Duration) {
         let (answer, answered) = sync_channel(1);
         let deadline = Instant::now() + patience;
-        let mut message = Message::Flush(answer);
+        if self.put(Message::Flush(answer), deadline) {
+            let _ = answered.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    /// Waits for room until then; whether there was any.
+    fn put(&self, mut message: Message, deadline: Instant) -> bool {
         while let Err(TrySendError::Full(unsent)) = self.queue.try_send(message) {
             if Instant::now() >= deadline {
-                return;
+                return false;
             }
             message = unsent;
             std::thread::sleep(Duration::from_millis(5));
         }
-        let _ = answered.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        true
     }
 
     fn send(&self, line: LogLine) {
@@ -197,12 +230,54 @@ impl Shared {
     }
 
     fn report_suppressed(&self, now_ms: u64) {
-        let (gathered, due) = {
-            let mut limits = self.limits();
-            (limits.gatherer.due(now_ms), limits.limiter.due(now_ms))
+        let due = self.limits().due(now_ms);
+        self.tell(due);
+    }
+
+    /// Reports what is due; whether there is more.
+    fn report_if_free(&self) -> bool {
+        let now_ms = self.now_ms();
+        let Some((due, is_holding)) =
+            self.with_free_limits(|limits| (limits.due(now_ms), limits.is_holding()))
+        else {
+            return true;
         };
+        self.tell(due);
+        is_holding
+    }
+
+    /// `None` = somebody has them.
+    fn with_free_limits<T>(&self, use_them: impl FnOnce(&mut Limits) -> T) -> Option<T> {
+        match self.limits.try_lock() {
+            Ok(mut limits) => Some(use_them(&mut limits)),
+            Err(TryLockError::Poisoned(limits)) => Some(use_them(&mut limits.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Writes all that is kept back and then a last line, for who ends the process. A thread that panicked may have the
+    /// limits for ever.
+    fn end_with(&self, line: LogLine, deadline: Instant) {
+        let began = Instant::now();
+        while began.elapsed() < LOCK_PATIENCE {
+            if let Some(due) = self.with_free_limits(|limits| limits.due(u64::MAX)) {
+                self.tell(due);
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.put(Message::Line(line.render(self.format, SystemTime::now())), deadline);
+        self.flush(deadline.saturating_duration_since(Instant::now()));
+    }
+
+    /// If the queue is full its lines are the reason to look.
+    fn say_holding(&self) {
+        let _ = self.queue.try_send(Message::Holding);
+    }
+
+    fn tell(&self, (gathered, suppressed): (Vec<LogLine>, Vec<(String, u64)>)) {
         gathered.into_iter().for_each(|line| self.send(line));
-        for (message, count) in due {
+        for (message, count) in suppressed {
             self.send(LogLine::note(format!("… {count} more suppressed: {message}")));
         }
     }
@@ -225,12 +300,11 @@ impl Shared {
         let line = may_be_of_source.then(|| LogLine::of(event));
         let verdict = {
             let mut limits = self.limits();
-            let was_holding = limits.gatherer.is_holding();
+            let was_holding = limits.is_holding();
             let place = metadata.callsite();
             if line.as_ref().is_some_and(|line| limits.gatherer.holds(place.clone(), line, now_ms)) {
                 if !was_holding {
-                    // If the queue is full the next line looks for what is due.
-                    let _ = self.queue.try_send(Message::Holding);
+                    self.say_holding();
                 }
                 return;
             }
@@ -242,6 +316,7 @@ impl Shared {
             Admission::Remember => {
                 let message = line().message;
                 self.limits().limiter.remember(metadata.callsite(), message);
+                self.say_holding();
             }
             Admission::Suppress => {}
         }
@@ -277,6 +352,20 @@ mod tests {
     #[derive(Clone, Default)]
     struct Output(Arc<Mutex<Vec<u8>>>);
 
+    impl Output {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().expect("output").clone()).expect("UTF-8")
+        }
+
+        fn wait_for(&self, text: &str) {
+            let begun = Instant::now();
+            while !self.text().contains(text) {
+                assert!(begun.elapsed() < Duration::from_secs(120), "{}", self.text());
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
     impl Write for Output {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().expect("output").extend_from_slice(bytes);
@@ -295,8 +384,7 @@ mod tests {
         let layer = EventLayer { shared: Arc::clone(&log.shared) };
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), events);
         log.flush(Duration::from_secs(5));
-        let bytes = output.0.lock().expect("output").clone();
-        String::from_utf8(bytes).expect("UTF-8")
+        output.text()
     }
 
     #[test]
@@ -348,6 +436,19 @@ mod tests {
 
     /// Even if nothing is ever logged again.
     #[test]
+    fn a_place_that_was_silenced_is_told_by_itself() {
+        let output = Output::default();
+        let log = OwnLog::new(LogFormat::Text, output.clone(), || ()).expect("thread");
+        let layer = EventLayer { shared: Arc::clone(&log.shared) };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            for _ in 0..limit::BUDGET + 5 {
+                tracing::warn!("the same trouble");
+            }
+        });
+        output.wait_for("… 5 more suppressed: the same trouble");
+    }
+
+    #[test]
     fn what_is_kept_back_is_told_by_itself() {
         let output = Output::default();
         let log = OwnLog::new(LogFormat::Text, output.clone(), || ()).expect("thread");
@@ -357,12 +458,7 @@ mod tests {
                 tracing::warn!(container = name, "can't be read");
             }
         });
-        let begun = Instant::now();
-        let text = || String::from_utf8(output.0.lock().expect("output").clone()).expect("UTF-8");
-        while !text().contains("2 sources within 10 s (a, b): can't be read") {
-            assert!(begun.elapsed() < Duration::from_secs(120), "{}", text());
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        output.wait_for("2 sources within 10 s (a, b): can't be read");
     }
 
     /// A container may be named so as to write a line of its own into our log or to steer the terminal.
@@ -379,26 +475,83 @@ mod tests {
     /// Without the queue a log pipe that nobody reads would stop the capture loop.
     #[test]
     fn a_stuck_standard_error_stops_nobody() {
-        struct Stuck(Arc<(Mutex<bool>, Condvar)>);
-        impl Write for Stuck {
-            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                let open = self.0.0.lock().expect("gate");
-                drop(self.0.1.wait_while(open, |open| !*open).expect("gate"));
-                Ok(bytes.len())
+        let (stuck, log) = stuck_log();
+        assert!(log.shared.dropped.load(Ordering::Relaxed) >= 49);
+        log.flush(Duration::from_millis(20));
+        stuck.open();
+        log.flush(Duration::from_secs(5));
+    }
+
+    /// The queue has no room for the word that something is kept back.
+    #[test]
+    fn what_is_kept_back_behind_a_full_queue_is_told_by_itself() {
+        let (stuck, log) = stuck_log();
+        let layer = EventLayer { shared: Arc::clone(&log.shared) };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            for name in ["a", "b"] {
+                tracing::warn!(container = name, "can't be read");
             }
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
+        });
+        stuck.open();
+        stuck.output.wait_for("2 sources within 10 s (a, b): can't be read");
+    }
+
+    /// What was kept back is told before the last words, even if whoever panicked had the limits.
+    #[test]
+    fn the_last_words_come_last() {
+        for is_locked in [false, true] {
+            let output = Output::default();
+            let log = OwnLog::new(LogFormat::Text, output.clone(), || ()).expect("thread");
+            let layer = EventLayer { shared: Arc::clone(&log.shared) };
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+                for name in ["a", "b"] {
+                    tracing::warn!(container = name, "can't be read");
+                }
+            });
+            let guard = is_locked.then(|| log.shared.limits());
+            log.shared.write_last("a bug".to_owned());
+            drop(guard);
+            let text = output.text();
+            let lines: Vec<&str> = text.lines().collect();
+            assert_eq!(lines.len(), if is_locked { 2 } else { 3 }, "{text}");
+            assert_eq!(is_locked, !text.contains("2 sources within 10 s (a, b)"), "{text}");
+            assert!(lines.last().is_some_and(|last| last.ends_with("ERROR a bug")), "{text}");
         }
-        let gate = Arc::new((Mutex::new(false), Condvar::new()));
-        let log = OwnLog::new(LogFormat::Text, Stuck(Arc::clone(&gate)), || ()).expect("thread");
+    }
+
+    /// A log of which standard error takes nothing, and whose queue is full.
+    fn stuck_log() -> (Stuck, OwnLog) {
+        let stuck = Stuck::default();
+        let log = OwnLog::new(LogFormat::Text, stuck.clone(), || ()).expect("thread");
         for _ in 0..QUEUE_LINES_MAX + 50 {
             log.shared.send(LogLine::note("x".to_owned()));
         }
-        assert!(log.shared.dropped.load(Ordering::Relaxed) >= 49);
-        log.flush(Duration::from_millis(20));
-        *gate.0.lock().expect("gate") = true;
-        gate.1.notify_all();
-        log.flush(Duration::from_secs(5));
+        (stuck, log)
+    }
+
+    /// Takes nothing before it is opened.
+    #[derive(Clone, Default)]
+    struct Stuck {
+        gate: Arc<(Mutex<bool>, Condvar)>,
+        output: Output,
+    }
+
+    impl Stuck {
+        fn open(&self) {
+            *self.gate.0.lock().expect("gate") = true;
+            self.gate.1.notify_all();
+        }
+    }
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let open = self.gate.0.lock().expect("gate");
+            drop(self.gate.1.wait_while(open, |open| !*open).expect("gate"));
+            self.output.write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 }

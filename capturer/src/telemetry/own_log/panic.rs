@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::panic::PanicHookInfo;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::line::LogLine;
 use super::{LOG_THREAD, OwnLog, Shared};
@@ -32,18 +32,18 @@ impl OwnLog {
 }
 
 impl Shared {
-    fn write_last(self: &Arc<Self>, words: String) {
+    pub(super) fn write_last(self: &Arc<Self>, words: String) {
         let line = LogLine::error(words);
         let on_log_thread = std::thread::current().name() == Some(LOG_THREAD);
         let (done, is_done) = sync_channel(1);
         let shared = Arc::clone(self);
         let write = move || {
             if on_log_thread {
-                let text = line.render(shared.format, std::time::SystemTime::now());
+                // What was kept back is lost with the queue: nobody takes from it any more.
+                let text = line.render(shared.format, SystemTime::now());
                 let _ = std::io::stderr().write_all(text.as_bytes());
             } else {
-                shared.send(line);
-                shared.flush(PATIENCE);
+                shared.end_with(line, Instant::now() + PATIENCE);
             }
             let _ = done.send(());
         };
