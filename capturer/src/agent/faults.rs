@@ -106,6 +106,12 @@ impl Faults {
         self.counts.insert(kind, count);
     }
 
+    /// How many there are of a kind, named or not.
+    fn number(&self, kind: Kind) -> usize {
+        let named = self.by_kind.get(&kind).map_or(0, BTreeMap::len);
+        self.counts.get(&kind).copied().unwrap_or_default().max(named)
+    }
+
     /// There is nothing but notes.
     pub(super) fn is_well(&self) -> bool {
         self.by_kind.keys().all(|kind| *kind == Kind::LeftOut)
@@ -114,7 +120,7 @@ impl Faults {
     /// All of it in a sentence; `None` = nothing is wrong.
     pub(super) fn health(&self) -> Option<String> {
         let parts = self.by_kind.iter().map(|(kind, texts)| {
-            let count = self.counts.get(kind).copied().unwrap_or_default().max(texts.len());
+            let count = self.number(*kind);
             let first: Vec<&str> = texts.values().take(NAMED_MAX).map(String::as_str).collect();
             let more = if count > NAMED_MAX { "; and others" } else { "" };
             kind.sentence(count, &format!("{}{more}", first.join("; ")))
@@ -128,6 +134,8 @@ impl Faults {
 #[derive(Debug, Default)]
 pub(super) struct FilesSaid {
     told: BTreeSet<(Kind, String)>,
+    /// How many there were of a kind at the last look whose names the log was not told.
+    unnamed: BTreeMap<Kind, usize>,
 }
 
 /// A line of the log.
@@ -169,6 +177,7 @@ impl FilesSaid {
                 lines.push(FaultLine::Ends(kind.ends(&format!("{named} and {more} more"))));
             }
         }
+        self.unnamed.retain(|kind, _| faults.by_kind.contains_key(kind));
         for (kind, texts) in &faults.by_kind {
             let mut new = Vec::new();
             for (name, text) in texts {
@@ -176,12 +185,23 @@ impl FilesSaid {
                     new.push(text.as_str());
                 }
             }
-            let mut texts: Vec<String> = new.iter().map(|text| kind.begins(text)).collect();
-            if new.len() > LINES_MAX {
-                let named = new[..LINES_MAX].join("; ");
-                let more = new.len() - LINES_MAX;
-                texts = vec![kind.sentence(new.len(), &format!("{named}; and {more} more, see /health"))];
-            }
+            let named = self.told.iter().filter(|(of, _)| of == kind).count();
+            let unnamed = faults.number(*kind) - named;
+            let before = self.unnamed.insert(*kind, unnamed).unwrap_or_default();
+            // Who is named now may have been among those without a name.
+            let begun = (new.len() + unnamed).saturating_sub(before);
+            let texts: Vec<String> = match begun {
+                0 => Vec::new(),
+                _ if begun <= new.len() && begun <= LINES_MAX => {
+                    new[..begun].iter().map(|text| kind.begins(text)).collect()
+                }
+                _ => {
+                    let mut named: Vec<&str> = new.iter().take(LINES_MAX).copied().collect();
+                    let more = format!("and {} more, see /health", begun.saturating_sub(named.len()));
+                    named.push(&more);
+                    vec![kind.sentence(begun, &named.join("; "))]
+                }
+            };
             let line = if *kind == Kind::LeftOut { FaultLine::Notes } else { FaultLine::Begins };
             lines.extend(texts.into_iter().map(line));
         }
@@ -324,6 +344,35 @@ mod tests {
         let lines = said.lines(&Faults::default());
         let [FaultLine::Ends(text)] = &lines[..] else { panic!("{lines:?}") };
         assert_eq!(text, "no longer so: web-000, web-001, web-002 and 197 more");
+    }
+
+    /// The core names fifty; the number is of all, and what was counted once is not counted again.
+    #[test]
+    fn the_number_is_of_all_that_begin() {
+        let mut said = FilesSaid::default();
+        let mut begun = |first: usize, count: usize| {
+            let mut faults = Faults::default();
+            (first..count).take(50).for_each(|at| {
+                faults.add(Kind::Unreadable, format!("f{at:03}"), format!("f{at:03}"));
+            });
+            faults.count(Kind::Unreadable, count - first);
+            let lines = said.lines(&faults);
+            let begins = lines.into_iter().filter_map(|line| match line {
+                FaultLine::Begins(text) => Some(text.split(" can't").next().unwrap_or_default().to_owned()),
+                _ => None,
+            });
+            begins.collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(begun(0, 300), "300 sources");
+        assert_eq!(begun(0, 300), "");
+        assert_eq!(begun(50, 300), "", "fifty are mended, and as many have a name now");
+        assert_eq!(begun(51, 300), "");
+        assert_eq!(begun(51, 800), "500 sources", "none of them is named");
+        assert_eq!(begun(800, 800), "");
+        assert_eq!(
+            begun(0, 2),
+            "can't be read: f000; give the agent the right to read them (CAP_DAC_READ_SEARCH, a group), or leave them out (exclude); can't be read: f001; give the agent the right to read them (CAP_DAC_READ_SEARCH, a group), or leave them out (exclude)"
+        );
     }
 
     /// wtmp and the journal stand in every /var/log: whoever follows it with a pattern has done nothing wrong.
