@@ -49,6 +49,12 @@ const RELOAD: &str = "/-/reload";
 const TAP: &str = "/api/v1/tap";
 const PROFILE: &str = "/debug/profile";
 
+/// For a page that was not made in time.
+pub(super) fn late(limit: Duration) -> PageResponse {
+    let message = format!("This page could not be made within {} s. Please report it.\n", limit.as_secs());
+    text(StatusCode::SERVICE_UNAVAILABLE, message)
+}
+
 /// What answers are made from.
 pub(super) struct Pages {
     pub status: Arc<Status>,
@@ -63,7 +69,8 @@ pub(super) struct Pages {
 pub(super) type PageResponse = Response<Body>;
 
 impl Pages {
-    /// Answers one request. Never waits for another part of the agent longer than [`PATIENCE`], or [`RELOAD_PATIENCE`].
+    /// Answers one request. Waits for other parts of the agent [`PATIENCE`] at most; for a reload [`RELOAD_PATIENCE`], and
+    /// for a profile as long as the server lets it.
     pub(super) async fn answer<B: hyper::body::Body>(
         &self,
         request: &Request<B>,

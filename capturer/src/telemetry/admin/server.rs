@@ -1,7 +1,7 @@
 //! The admin server's thread: takes connections, gives each a deadline, lets `pages` answer.
 //!
-//! Every wait ends: a connection has `CONNECTION_TIME_MAX` in all, its headers `HEADER_TIME_MAX`, and carries one
-//! request. At most `CONNECTIONS_MAX` are open; when all are taken for longer than `SLOT_PATIENCE`, one is closed for the
+//! Every wait ends: a request has `HEADER_TIME_MAX` to arrive, its page `PAGE_TIME_MAX` to be made and
+//! `CONNECTION_TIME_MAX` to be read, and a connection carries one request. At most `CONNECTIONS_MAX` are open; when all are taken for longer than `SLOT_PATIENCE`, one is closed for the
 //! newest, so that nobody who opens connections and says nothing keeps a health check out. Whoever asked nothing yet
 //! goes first, and last who waits for an answer: while the capture loop is stuck that takes longer than the patience.
 
@@ -25,12 +25,13 @@ use super::access::Access;
 use super::hosts::Hosts;
 pub use super::listeners::check_tls;
 use super::listeners::{Bound, Incoming};
-use super::pages::Pages;
+use super::pages::{self, Pages};
 use super::watchdog::{self, Watchdog};
 use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
 use crate::settings::Admin;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::profile::SECONDS_MAX;
 use crate::telemetry::status::Status;
 use crate::telemetry::taps::Watcher;
 
@@ -42,9 +43,11 @@ const CONNECTIONS_MAX: usize = 32;
 const SLOT_PATIENCE: Duration = Duration::from_millis(10);
 /// For the request's head to arrive.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(3);
-/// For everything, so that an answer that nobody reads ends too. A live view lasts as long as it is read: one that took
-/// nothing for this long although something waited is ended.
+/// For all but the making of the page, so that an answer that nobody reads ends too. A live view lasts as long as it is
+/// read: one that took nothing for this long although something waited is ended.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
+/// For a page to be made. A reload may take some seconds, and a profile as long as was asked for, and then finds names.
+const PAGE_TIME_MAX: Duration = Duration::from_secs(if cfg!(test) { 12 } else { SECONDS_MAX + 120 });
 /// Size of a request's head.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// Number of its headers.
@@ -212,8 +215,7 @@ impl Connections {
             let mut before = None;
             let mut was_asked = false;
             while tokio::time::timeout(CONNECTION_TIME_MAX, &mut conversation).await.is_err() {
-                // How long an answer may be in the making is up to the page, as for a profile; then there is as much time as
-                // for every other to be read.
+                // The page has a time of its own to be made, and then as much time as every other to be read.
                 let is_asked = *told.lock().unwrap_or_else(PoisonError::into_inner) == Phase::Asked;
                 if std::mem::replace(&mut was_asked, is_asked) || is_asked {
                     continue;
@@ -312,7 +314,8 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
         let pages = Arc::clone(&pages);
         async move {
             reach(Phase::Asked);
-            let mut answer = pages.answer(&request, local).await;
+            let page = tokio::time::timeout(PAGE_TIME_MAX, pages.answer(&request, local));
+            let mut answer = page.await.unwrap_or_else(|_| pages::late(PAGE_TIME_MAX));
             if let Some(watching) = answer.extensions_mut().remove::<Arc<Watcher>>() {
                 let _ = watcher.set(watching);
             }

@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::*;
+use crate::model::cursor::{ApiCursor, Cursor};
+use crate::telemetry::profile;
 use crate::telemetry::reload_requests::ReloadOutcome;
 use crate::telemetry::status::{DockerRow, Snapshot, StreamRow};
 
@@ -124,6 +126,18 @@ fn others_are_answered_while_a_reload_is_under_way() {
     assert!(server.status.reload_requests.unanswered().is_some(), "it still waits");
     server.status.reload_requests.close();
     assert!(read_all(&mut waiting).starts_with("HTTP/1.1 503"));
+}
+
+/// Else whoever asks for it would keep a connection for ever.
+#[test]
+fn a_page_that_is_never_made_is_given_up() {
+    let server = server_with(Admin { profile: true, ..Admin::default() });
+    let orders = Arc::<Mutex<Vec<profile::Order>>>::default();
+    let taken = Arc::clone(&orders);
+    server.status.profiles.open(Box::new(move |order| taken.lock().expect("orders").push(order)));
+    let (code, body) = server.get("/debug/profile?seconds=1");
+    assert_eq!((code, body.contains("could not be made within 12 s")), (503, true), "{body}");
+    assert!(orders.lock().expect("orders")[0].answer.is_closed(), "its taker knows that nobody waits");
 }
 
 #[test]
