@@ -36,6 +36,8 @@ pub struct AgentClient {
     pub is_from_variable: bool,
     /// It speaks TLS, which is not spoken here.
     pub tls: bool,
+    /// Why it may be another agent than the one that is meant.
+    pub doubt: Option<String>,
 }
 
 /// An answer whose body is still to be read.
@@ -97,6 +99,7 @@ impl AgentClient {
     /// # Errors
     /// What is wrong was printed; the code to exit with.
     pub fn find(arguments: &AgentArgs, err: &mut dyn io::Write) -> Result<AgentClient, Exit> {
+        let mut doubt = None;
         let admin = match &arguments.admin {
             Some(admin) => admin.clone(),
             None => match cli::load(&arguments.config) {
@@ -106,8 +109,12 @@ impl AgentClient {
                     let admin = Admin::default();
                     let _ = cli::refuse(&error, err);
                     let address = admin.listen.map(|address| address.to_string()).unwrap_or_default();
-                    let said = "this config can't be used, so the agent is asked at the default address";
-                    let _ = writeln!(err, "{said} {address}; --admin names another");
+                    let said = format!(
+                        "this config can't be used, so the agent is asked at the default address {address}; \
+                         --admin names another"
+                    );
+                    let _ = writeln!(err, "{said}");
+                    doubt = Some(said);
                     admin
                 }
             },
@@ -133,7 +140,8 @@ impl AgentClient {
         }
         let is_from_variable = given.is_some();
         let token = given.map(Secret::new).or(admin.token);
-        Ok(AgentClient { address, socket: admin.socket, token, is_from_variable, tls: admin.tls.is_some() })
+        let tls = admin.tls.is_some();
+        Ok(AgentClient { address, socket: admin.socket, token, is_from_variable, tls, doubt })
     }
 
     /// Status and whole body.
@@ -235,11 +243,17 @@ mod tests {
     #[test]
     fn nobody_there_is_said_with_the_address() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error =
-            AgentClient { address: free, socket: None, token: None, is_from_variable: false, tls: false }
-                .get("/healthz")
-                .unwrap_err()
-                .to_string();
+        let error = AgentClient {
+            address: free,
+            socket: None,
+            token: None,
+            is_from_variable: false,
+            tls: false,
+            doubt: None,
+        }
+        .get("/healthz")
+        .unwrap_err()
+        .to_string();
         assert!(error.contains(&free.to_string()) && error.contains("--admin"), "{error}");
     }
 }

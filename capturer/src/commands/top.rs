@@ -53,7 +53,7 @@ fn show(client: AgentClient, arguments: &TopArgs) -> anyhow::Result<()> {
         return interact(&client, before);
     }
     std::thread::sleep(LOOK_EVERY);
-    let view = View::new(client.address.to_string(), &before, &Look::take(&client)?);
+    let view = View::of(&client, &before, &Look::take(&client)?);
     let terminal = io::stdout().is_terminal();
     let (columns, lines) = if terminal { size() } else { USUAL_SIZE };
     let text =
@@ -66,7 +66,7 @@ fn show(client: AgentClient, arguments: &TopArgs) -> anyhow::Result<()> {
 /// Until the person leaves. An agent that is away for a moment, as in a restart, is waited for.
 fn interact(client: &AgentClient, mut before: Look) -> anyhow::Result<()> {
     let mut terminal = ratatui::try_init().context("the terminal can't be drawn on; try --once")?;
-    let mut view = View::new(client.address.to_string(), &before, &before);
+    let mut view = View::of(client, &before, &before);
     let (mut chosen, mut looked_at) = (Chosen::default(), Instant::now());
     let outcome = loop {
         if let Err(error) = terminal.draw(|frame| screen::draw(frame, &view, &mut chosen)) {
@@ -81,7 +81,7 @@ fn interact(client: &AgentClient, mut before: Look) -> anyhow::Result<()> {
             looked_at = Instant::now();
             match Look::take(client) {
                 Ok(now) => {
-                    view = View::new(client.address.to_string(), &before, &now);
+                    view = View::of(client, &before, &now);
                     before = now;
                 }
                 Err(error) => drop(view.problems.insert("agent".to_owned(), format!("{error:#}"))),
@@ -239,6 +239,13 @@ struct View {
 }
 
 impl View {
+    /// With what is to be known of whom was asked: on a screen nobody sees what was printed before.
+    fn of(client: &AgentClient, before: &Look, now: &Look) -> View {
+        let mut view = View::new(client.address.to_string(), before, now);
+        view.notes.extend(client.doubt.iter().map(|doubt| ("config".to_owned(), doubt.clone())));
+        view
+    }
+
     fn new(address: String, before: &Look, now: &Look) -> View {
         let seconds = now.at.duration_since(before.at).as_secs_f64().max(0.001);
         let lines = |row: &Map<String, Value>| number(row, "lines");

@@ -17,6 +17,22 @@ fn look(at: Instant, captured_so_far: u64, rows: &[Value]) -> Look {
     }
 }
 
+/// What was printed before is hidden while the screen is drawn on.
+#[test]
+fn that_another_agent_may_be_shown_is_on_the_screen() {
+    let client = AgentClient {
+        address: "127.0.0.1:8001".parse().unwrap(),
+        socket: None,
+        token: None,
+        is_from_variable: false,
+        tls: false,
+        doubt: Some("this config can't be used".to_owned()),
+    };
+    let now = look(Instant::now(), 0, &[]);
+    let table = View::of(&client, &now, &now).table(200, 10);
+    assert!(table.contains("note on config: this config can't be used\n"), "{table}");
+}
+
 /// What is in a spool is not delivered.
 #[test]
 fn delivered_is_what_the_other_side_accepted() {
