@@ -385,6 +385,71 @@ pub struct Context<'a> {
     pub last_number: &'a mut u64,
 }
 
+/// The pause after so many failures in a row: the first one, and twice as long each time, at most 65,536 times as long.
+pub fn back_off_ms(first_ms: u64, failures: u32, max_ms: u64) -> u64 {
+    (first_ms << failures.saturating_sub(1).min(16)).min(max_ms)
+}
+
+/// What contexts are made of that does not differ from one part to another.
+#[derive(Debug)]
+pub struct Shared {
+    /// See [`Context`] for this and the others.
+    pub actions: Vec<Action>,
+    pub timers: Timers,
+    pub pool: Pool,
+    pub lanes: Lanes,
+    pub jitter: Jitter,
+    pub owners: Owners,
+    pub open_files: OpenFiles,
+    pub counted: ReadCounts,
+    last_number: u64,
+}
+
+impl Shared {
+    /// `seed` is for jitter.
+    pub fn new(settings: &Settings, counted: ReadCounts, seed: u64) -> Shared {
+        let close_idle_after_ms = settings.file_monitor.close_idle_after.as_millis() as u64;
+        Shared {
+            actions: Vec::new(),
+            timers: Timers::default(),
+            pool: Pool::new(settings.container_monitor.rotation.max_concurrent_streams),
+            lanes: Lanes::default(),
+            jitter: Jitter::new(seed),
+            owners: Owners::default(),
+            open_files: OpenFiles::new(settings.file_monitor.max_open, close_idle_after_ms),
+            counted,
+            last_number: 0,
+        }
+    }
+
+    /// For a part whose buffers are of this credit.
+    pub fn context<'a>(
+        &'a mut self,
+        now: Now,
+        settings: &'a Settings,
+        metrics: &'a Metrics,
+        credit: &'a mut Credit,
+        memory: &'a Table,
+    ) -> Context<'a> {
+        Context {
+            now,
+            settings,
+            metrics,
+            actions: &mut self.actions,
+            credit,
+            timers: &mut self.timers,
+            pool: &mut self.pool,
+            lanes: &mut self.lanes,
+            jitter: &mut self.jitter,
+            owners: &mut self.owners,
+            open_files: &mut self.open_files,
+            counted: &mut self.counted,
+            memory,
+            last_number: &mut self.last_number,
+        }
+    }
+}
+
 impl Context<'_> {
     /// Gives an order.
     pub fn act(&mut self, action: Action) {

@@ -116,7 +116,7 @@ impl Capture {
         self.metrics.container_streams_active.set(self.sums.following);
         self.metrics.files_monitored.set(self.sums.files - self.unreadable_files() as i64);
         self.metrics.capture_lag_seconds.set((now.mono_ms - oldest) as f64 / 1000.0);
-        self.metrics.container_stream_pool_utilization.set(self.pool.utilization());
+        self.metrics.container_stream_pool_utilization.set(self.shared.pool.utilization());
         let buffers = self.outlets.iter().map(|outlet| outlet.credit.bytes());
         let (used, limit) = buffers.fold((0, 0), |(used, limit), (out, max)| (used + out, limit + max));
         self.metrics.buffer_bytes.set(used as i64);

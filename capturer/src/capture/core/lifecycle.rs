@@ -8,7 +8,6 @@
 use std::sync::Arc;
 
 use super::{Capture, containers};
-use crate::capture::context::Timer;
 use crate::capture::io::Action;
 use crate::capture::stream::{Kind, Stream};
 use crate::model::clock::Now;
@@ -84,7 +83,7 @@ impl Capture {
         let attaching =
             Attaching { initial, marks: Vec::new(), sinks_missing, saved_at: None, renamed: None };
         self.attaching.insert(source.id, attaching);
-        self.actions.push(Action::Attach(source));
+        self.shared.actions.push(Action::Attach(source));
     }
 
     pub(super) fn on_attached(&mut self, sink: SinkId, stream: StreamId, mark: Option<OutputMark>) {
@@ -152,14 +151,14 @@ impl Capture {
         for id in std::mem::take(&mut self.closed) {
             let Some(stream) = self.streams.remove(&id) else { continue };
             self.sums.removed(&stream);
-            self.open_files.forget(id);
+            self.shared.open_files.forget(id);
             let key = &stream.source.key;
             if let Some(ids) = self.ids.get_mut(key) {
                 ids.retain(|other| *other != id);
             }
             if self.ids_of(key).is_empty() {
                 self.ids.remove(key);
-                self.counted.forget(key);
+                self.shared.counted.forget(key);
             }
             let key = key.clone();
             let prepared = self.attaching.remove(&id).into_iter().flat_map(|attaching| attaching.marks);
@@ -192,8 +191,8 @@ impl Capture {
             if let Some(container) = &stream.source.container {
                 self.metrics.forget_container(&container.id);
             }
-            self.actions.push(Action::Unwatch { stream: id });
-            self.actions.push(Action::Detach(id));
+            self.shared.actions.push(Action::Unwatch { stream: id });
+            self.shared.actions.push(Action::Detach(id));
         }
     }
 }

@@ -153,7 +153,7 @@ impl Capture {
         let is_new = !known && self.unreadable.text(id).is_some();
         let followed = self.streams.get(&id).filter(|stream| stream.source.path.is_some());
         if followed.is_some_and(|stream| is_new && !stream.has_lines()) {
-            self.actions.push(Action::Withdraw(id));
+            self.shared.actions.push(Action::Withdraw(id));
         }
     }
 

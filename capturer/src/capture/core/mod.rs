@@ -45,11 +45,9 @@ use crate::settings::Settings;
 use crate::telemetry::losses::{Loss, Losses};
 use crate::telemetry::metrics::Metrics;
 
-use crate::capture::context::{Jitter, Lanes, Pool, Timer, Timers};
+use crate::capture::context::{Shared, Timer};
 use crate::capture::counted::ReadCounts;
 use crate::capture::io::{Action, ConnId, Event};
-use crate::capture::open_files::OpenFiles;
-use crate::capture::owners::Owners;
 use lifecycle::Attaching;
 use look::{Progress, Unreadable};
 use outlets::{OutletState, SinkFacts};
@@ -96,16 +94,9 @@ pub struct Capture {
     /// The first list has come: what is found from now on is new.
     listed_once: bool,
     stopping: Option<Stopping>,
-    actions: Vec<Action>,
-    timers: Timers,
-    pool: Pool,
-    lanes: Lanes,
-    jitter: Jitter,
-    owners: Owners,
-    open_files: OpenFiles,
+    /// What its parts are lent.
+    shared: Shared,
     sums: gauges::Sums,
-    counted: ReadCounts,
-    last_number: u64,
     last_stream: u32,
 }
 
@@ -122,9 +113,10 @@ impl Capture {
         let tracked = outlets.iter().flat_map(|outlet| &outlet.tracked).map(String::as_str);
         let mut tracker = Tracker::new(loaded, tracked);
         tracker.memory_mut().set_bounds(settings.remember);
+        let names = outlets.iter().map(|outlet| outlet.names.clone()).collect();
+        let shared = Shared::new(&settings, ReadCounts::new(names), seed);
         Capture {
             tracker,
-            counted: ReadCounts::new(outlets.iter().map(|outlet| outlet.names.clone()).collect()),
             sinks: sinks.into_iter().map(|sink| sink.name).collect(),
             outlets,
             discovery: settings.container_monitor.enabled.then(Discovery::new),
@@ -147,18 +139,8 @@ impl Capture {
             no_logs: no_log::NoLogs::default(),
             listed_once: false,
             stopping: None,
-            actions: Vec::new(),
-            timers: Timers::default(),
-            pool: Pool::new(settings.container_monitor.rotation.max_concurrent_streams),
-            lanes: Lanes::default(),
-            jitter: Jitter::new(seed),
-            owners: Owners::default(),
-            open_files: OpenFiles::new(
-                settings.file_monitor.max_open,
-                settings.file_monitor.close_idle_after.as_millis() as u64,
-            ),
+            shared,
             sums: gauges::Sums::default(),
-            last_number: 0,
             last_stream: 0,
             settings,
             metrics,
@@ -174,12 +156,12 @@ impl Capture {
 
     /// What each outlet has read of each source, for the next run.
     pub fn take_read_counts(&mut self) -> ReadCounts {
-        std::mem::take(&mut self.counted)
+        std::mem::take(&mut self.shared.counted)
     }
 
     /// Continues the counts of an earlier run of this process.
     pub fn count_on(&mut self, before: &ReadCounts) {
-        self.counted.go_on_from(before);
+        self.shared.counted.go_on_from(before);
     }
 
     /// Numbers streams after those of an earlier run of this process.
@@ -220,12 +202,12 @@ impl Capture {
 
     /// The actions ordered since the last call, in order.
     pub fn drain_actions(&mut self) -> std::vec::Drain<'_, Action> {
-        self.actions.drain(..)
+        self.shared.actions.drain(..)
     }
 
     /// When the next [`Event::Tick`] is wanted.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        self.timers.next_ms()
+        self.shared.timers.next_ms()
     }
 
     fn dispatch(&mut self, now: Now, event: Event) {
@@ -277,7 +259,7 @@ impl Capture {
                         file.on_file_opened(number, result, cx, told)
                     });
                 } else if result.is_ok() {
-                    self.actions.push(Action::CloseFile { file: number });
+                    self.shared.actions.push(Action::CloseFile { file: number });
                 }
             }
             Event::FileRead { stream, file: _, result, buffer, file_len, data_at } => {
@@ -288,7 +270,7 @@ impl Capture {
             Event::FileGrew { stream } => {
                 self.with_file(now, stream, |file, cx, _| file.on_grew(cx));
                 // Somebody may have written to it by another of its names.
-                for reader in self.owners.readers_for(stream) {
+                for reader in self.shared.owners.readers_for(stream) {
                     self.with_file(now, reader, |file, cx, told| {
                         file.on_grew(cx);
                         file.on_rotated_grew(cx, told);

@@ -13,22 +13,8 @@ use crate::model::record::StreamId;
 
 impl Capture {
     pub(super) fn context(&mut self, now: Now, outlet: usize) -> Context<'_> {
-        Context {
-            now,
-            settings: &self.settings,
-            metrics: &self.metrics,
-            actions: &mut self.actions,
-            credit: &mut self.outlets[outlet].credit,
-            timers: &mut self.timers,
-            pool: &mut self.pool,
-            lanes: &mut self.lanes,
-            jitter: &mut self.jitter,
-            owners: &mut self.owners,
-            open_files: &mut self.open_files,
-            counted: &mut self.counted,
-            memory: self.tracker.memory(),
-            last_number: &mut self.last_number,
-        }
+        let credit = &mut self.outlets[outlet].credit;
+        self.shared.context(now, &self.settings, &self.metrics, credit, self.tracker.memory())
     }
 
     pub(super) fn with_stream(
@@ -40,22 +26,8 @@ impl Capture {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let before = gauges::Counted::of(stream);
         let outlet = usize::from(stream.source.outlet.index);
-        let mut cx = Context {
-            now,
-            settings: &self.settings,
-            metrics: &self.metrics,
-            actions: &mut self.actions,
-            credit: &mut self.outlets[outlet].credit,
-            timers: &mut self.timers,
-            pool: &mut self.pool,
-            lanes: &mut self.lanes,
-            jitter: &mut self.jitter,
-            owners: &mut self.owners,
-            open_files: &mut self.open_files,
-            counted: &mut self.counted,
-            memory: self.tracker.memory(),
-            last_number: &mut self.last_number,
-        };
+        let (credit, memory) = (&mut self.outlets[outlet].credit, self.tracker.memory());
+        let mut cx = self.shared.context(now, &self.settings, &self.metrics, credit, memory);
         handler(stream, &mut cx);
         let lost = self.metrics.take_source_losses();
         if let Some(conn) = stream.conn() {
@@ -68,7 +40,7 @@ impl Capture {
         }
         self.sums.changed(stream, before);
         let (open, quiet, wants) = quiet_files::standing(stream);
-        self.open_files.note(id, open, quiet, wants, now.mono_ms);
+        self.shared.open_files.note(id, open, quiet, wants, now.mono_ms);
         if self.attaching.get(&id).is_some_and(Attaching::is_prepared) {
             self.to_place.insert(id);
         }

@@ -187,11 +187,11 @@ impl Capture {
             looking.again = true;
         } else if now.mono_ms < looking.rest_until_ms {
             looking.again = true;
-            self.timers.set_earlier(Timer::Paths, looking.rest_until_ms);
+            self.shared.timers.set_earlier(Timer::Paths, looking.rest_until_ms);
         } else {
             looking.since_ms = Some(now.mono_ms);
             looking.again = false;
-            self.actions.push(Action::FindPaths { set });
+            self.shared.actions.push(Action::FindPaths { set });
         }
     }
 
@@ -233,7 +233,7 @@ impl Capture {
     fn set_paths_timer(&mut self) {
         let waiting = self.paths.looking.iter().filter(|looking| looking.again && looking.since_ms.is_none());
         let soonest = waiting.map(|looking| looking.rest_until_ms).min().unwrap_or(u64::MAX);
-        self.timers.set(Timer::Paths, self.paths.sweep_ms.min(soonest));
+        self.shared.timers.set(Timer::Paths, self.paths.sweep_ms.min(soonest));
     }
 
     pub(super) fn on_paths_timer(&mut self, now: Now) {
@@ -334,10 +334,10 @@ impl Capture {
 
     /// Tells streams that waited for files which another stream has let go.
     pub(super) fn tell_released(&mut self, now: Now) {
-        for id in self.owners.take_released() {
+        for id in self.shared.owners.take_released() {
             self.with_file(now, id, |file, cx, _| file.on_chain_changed(cx));
         }
-        if self.owners.take_paths_released() {
+        if self.shared.owners.take_paths_released() {
             self.find_all_paths(now);
         }
     }

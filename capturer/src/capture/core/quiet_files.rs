@@ -8,24 +8,24 @@ use crate::model::clock::Now;
 impl Capture {
     /// At most so many followed files may be open, whatever the config allows.
     pub fn limit_open_files(&mut self, most: usize) {
-        self.open_files.set_most(most);
+        self.shared.open_files.set_most(most);
     }
 
     /// Closes quiet files and gives their places to those that wait.
     pub(super) fn share_open_files(&mut self, now: Now) {
         loop {
-            if let Some(id) = self.open_files.next_in_line(now.mono_ms) {
+            if let Some(id) = self.shared.open_files.next_in_line(now.mono_ms) {
                 self.with_file(now, id, |file, cx, _| file.open_at_last(cx));
-            } else if let Some(id) = self.open_files.next_quiet(now.mono_ms) {
+            } else if let Some(id) = self.shared.open_files.next_quiet(now.mono_ms) {
                 self.with_file(now, id, |file, cx, _| file.close_quiet(cx));
             } else {
                 break;
             }
         }
         // Those that still wait are told of again.
-        self.open_files.make_room(0);
-        if let Some(due_ms) = self.open_files.due_ms() {
-            self.timers.set_earlier(Timer::OpenFiles, due_ms);
+        self.shared.open_files.make_room(0);
+        if let Some(due_ms) = self.shared.open_files.due_ms() {
+            self.shared.timers.set_earlier(Timer::OpenFiles, due_ms);
         }
     }
 }

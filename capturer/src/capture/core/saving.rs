@@ -97,7 +97,7 @@ impl Capture {
     pub(super) fn plan_save(&mut self, now: Now) {
         // While a save is under way, none can be ordered; its end plans the next.
         if !self.saving.is_under_way() {
-            self.timers.set_earlier(Timer::Checkpoint, self.saving.due_ms(now));
+            self.shared.timers.set_earlier(Timer::Checkpoint, self.saving.due_ms(now));
         }
     }
 
@@ -111,7 +111,7 @@ impl Capture {
         if due_ms <= now.mono_ms {
             self.save(now);
         } else {
-            self.timers.set_earlier(Timer::Checkpoint, due_ms);
+            self.shared.timers.set_earlier(Timer::Checkpoint, due_ms);
         }
     }
 
@@ -137,14 +137,14 @@ impl Capture {
         self.saving.repeatable.clear();
         self.saving.repeatable_most = 0;
         self.saving.went_on = false;
-        self.actions.push(Action::SaveCheckpoint { seq, checkpoint });
+        self.shared.actions.push(Action::SaveCheckpoint { seq, checkpoint });
     }
 
     pub(super) fn on_saved(&mut self, now: Now, seq: u64, result: Result<(), String>) {
         let marks = self.saving.under_way.take();
         match result {
             Ok(()) => {
-                self.actions.extend(marks.map(Action::Saved));
+                self.shared.actions.extend(marks.map(Action::Saved));
                 self.metrics.checkpoint_saves_total.inc();
                 if self.saving.error.take().is_some() {
                     tracing::info!("the checkpoint is saved again");
@@ -164,7 +164,7 @@ impl Capture {
                     );
                 }
                 self.saving.error = Some(error);
-                self.timers.set_earlier(Timer::Checkpoint, now.mono_ms + CHECKPOINT_INTERVAL_MS);
+                self.shared.timers.set_earlier(Timer::Checkpoint, now.mono_ms + CHECKPOINT_INTERVAL_MS);
             }
         }
     }

@@ -25,7 +25,7 @@ impl Capture {
             return;
         }
         let timeout = self.settings.shutdown_timeout.as_millis() as u64;
-        self.timers.set(Timer::StopDeadline, now.mono_ms + timeout);
+        self.shared.timers.set(Timer::StopDeadline, now.mono_ms + timeout);
         // So that the next run knows that nothing was delivered after the last save.
         self.tracker.save_again();
         self.stopping = Some(Stopping {
@@ -63,13 +63,13 @@ impl Capture {
         let Some(stopping) = &mut self.stopping else { return };
         if !stopping.sinks_told {
             stopping.sinks_told = true;
-            self.actions.push(Action::StopSinks);
+            self.shared.actions.push(Action::StopSinks);
         } else if stopping.sinks_running == 0 {
             stopping.finished = true;
             let mut left = self.what_hangs();
             left.extend(self.what_is_held());
             left.extend(self.what_goes_with_us());
-            self.actions.push(Action::Finished { left });
+            self.shared.actions.push(Action::Finished { left });
         }
     }
 
@@ -149,6 +149,6 @@ impl Capture {
             left.push("sinks".to_owned());
         }
         stopping.finished = true;
-        self.actions.push(Action::Finished { left });
+        self.shared.actions.push(Action::Finished { left });
     }
 }

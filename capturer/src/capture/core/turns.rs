@@ -32,7 +32,7 @@ impl Capture {
 
     pub(super) fn grant_slots(&mut self, now: Now) {
         loop {
-            let granted = self.pool.take_granted();
+            let granted = self.shared.pool.take_granted();
             if granted.is_empty() {
                 return;
             }
@@ -44,7 +44,7 @@ impl Capture {
                     api.on_slot(cx, told);
                 });
                 if !taken {
-                    self.pool.release();
+                    self.shared.pool.release();
                 }
             }
         }
@@ -53,10 +53,10 @@ impl Capture {
     /// While there are more streams than slots: quiet ones give theirs to those that wait.
     pub(super) fn share_slots(&mut self, now: Now) {
         let wanted = self.streams.values().filter(|stream| stream.wants_slot()).count();
-        if self.stopping.is_some() || !self.pool.set_wanted(wanted) {
+        if self.stopping.is_some() || !self.shared.pool.set_wanted(wanted) {
             return;
         }
-        let mut waiting = self.pool.waiting();
+        let mut waiting = self.shared.pool.waiting();
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         for id in ids {
             if waiting == 0 {
@@ -64,12 +64,12 @@ impl Capture {
             }
             self.with_api(now, id, |api, cx, _| waiting -= usize::from(api.yield_slot(cx)));
         }
-        self.timers.set_earlier(Timer::Pool, now.mono_ms + pace::poll_ms(&self.settings));
+        self.shared.timers.set_earlier(Timer::Pool, now.mono_ms + pace::poll_ms(&self.settings));
     }
 
     /// Turns on file systems that may hang go to who is next in line.
     pub(super) fn grant_lanes(&mut self, now: Now) {
-        while let Some(id) = self.lanes.next_in_line() {
+        while let Some(id) = self.shared.lanes.next_in_line() {
             self.with_file(now, id, |file, _, _| file.on_turn());
         }
     }

@@ -58,7 +58,7 @@ impl Capture {
                 continue;
             };
             let readers: Vec<StreamId> = (0..self.outlets.len())
-                .filter_map(|outlet| self.owners.reader_of_path(self.group(outlet), *id))
+                .filter_map(|outlet| self.shared.owners.reader_of_path(self.group(outlet), *id))
                 .collect();
             let directory = || split_path(targets.get(&path).unwrap_or(&path)).0;
             let log = self.tracker.memory().log_of(*id).filter(|log| **log != key && id.birth_ns != 0);
