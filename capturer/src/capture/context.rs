@@ -16,8 +16,8 @@ use crate::telemetry::metrics::Metrics;
 /// Whom a deadline concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// A stream looks at its own deadlines.
-    Stream(StreamId),
+    /// A stream, and what for.
+    Stream(StreamId, Purpose),
     /// Discovery: list, reconnect.
     Discovery,
     /// More containers than slots: who shares with whom.
@@ -30,6 +30,43 @@ pub enum Timer {
     Checkpoint,
     /// The time for stopping is over.
     StopDeadline,
+}
+
+/// What a stream has a deadline for. Those that come at the same moment come in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    /// It is tried again after a failure, or asked again.
+    Retry,
+    /// As many lines came as its rate allows; the next ones may.
+    RateLimit,
+    /// A file where inotify tells nothing is looked at.
+    Look,
+    /// An older file was written to: the directory is listed.
+    LookAtRotated,
+    /// A renamed file whose writer may have gone on is looked at or closed.
+    LateWriter,
+    /// A line without its end is delivered.
+    Unfinished,
+    /// Room at a file's end may be filled.
+    Room,
+    /// An open group of lines has waited long enough, or a part of a line. Behind all that may bring its next line.
+    Groups,
+    /// The files of an API stream are listed, to know whether it missed something.
+    Hold,
+    /// A connection should have closed by now.
+    Close,
+    /// A connection is closed and opened again.
+    Rotate,
+    /// Lines that trickle over a connection have gathered.
+    Trickle,
+}
+
+impl Purpose {
+    /// It concerns how a file is read, which waits while the stream waits for another attempt.
+    pub fn is_of_reading_a_file(self) -> bool {
+        use Purpose::{LateWriter, Look, LookAtRotated, Room, Unfinished};
+        matches!(self, Look | LookAtRotated | LateWriter | Unfinished | Room)
+    }
 }
 
 /// Deadlines. Each [`Timer`] has at most one; setting it again moves it.
@@ -59,6 +96,17 @@ impl Timers {
         if let Some(due) = self.due_of.remove(&timer) {
             self.by_due.remove(&(due, timer));
         }
+    }
+
+    /// Removes all deadlines of a stream.
+    pub fn cancel_all(&mut self, stream: StreamId) {
+        let all = Timer::Stream(stream, Purpose::Retry)..=Timer::Stream(stream, Purpose::Trickle);
+        let all: Vec<Timer> = self.due_of.range(all).map(|(timer, _)| *timer).collect();
+        all.into_iter().for_each(|timer| self.cancel(timer));
+    }
+
+    fn is_set(&self, timer: Timer) -> bool {
+        self.due_of.contains_key(&timer)
     }
 
     /// The next deadline.
@@ -456,6 +504,26 @@ impl Context<'_> {
         self.actions.push(action);
     }
 
+    /// A stream is to be called at that moment and for that, instead of whenever it was to be.
+    pub fn wake(&mut self, stream: StreamId, purpose: Purpose, at_ms: u64) {
+        self.timers.set(Timer::Stream(stream, purpose), at_ms);
+    }
+
+    /// The same, unless it is called sooner. For what has several deadlines.
+    pub fn wake_by(&mut self, stream: StreamId, purpose: Purpose, at_ms: u64) {
+        self.timers.set_earlier(Timer::Stream(stream, purpose), at_ms);
+    }
+
+    /// Whether it is.
+    pub fn will_wake(&self, stream: StreamId, purpose: Purpose) -> bool {
+        self.timers.is_set(Timer::Stream(stream, purpose))
+    }
+
+    /// It need not be called for that.
+    pub fn let_sleep(&mut self, stream: StreamId, purpose: Purpose) {
+        self.timers.cancel(Timer::Stream(stream, purpose));
+    }
+
     fn number(&mut self) -> u64 {
         *self.last_number += 1;
         *self.last_number
@@ -494,6 +562,30 @@ mod tests {
             (timers.pop_due(19), timers.pop_due(20), timers.pop_due(99)),
             (None, Some(Timer::Paths), None)
         );
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_bound() {
+        let pauses = [0, 1, 2, 3, 8, 100, u32::MAX].map(|failures| back_off_ms(200, failures, 30_000));
+        assert_eq!(pauses, [200, 200, 400, 800, 25_600, 30_000, 30_000]);
+        assert_eq!(back_off_ms(200, u32::MAX, u64::MAX), 200 * 65_536);
+    }
+
+    #[test]
+    fn a_stream_that_is_gone_has_no_deadlines() {
+        let mut timers = Timers::default();
+        let all = [Purpose::Retry, Purpose::Room, Purpose::Trickle];
+        for stream in [StreamId(1), StreamId(2), StreamId(3)] {
+            all.iter().for_each(|purpose| timers.set(Timer::Stream(stream, *purpose), 10));
+        }
+        timers.set(Timer::Discovery, 10);
+        timers.cancel_all(StreamId(2));
+        let mut left = Vec::new();
+        while let Some(timer) = timers.pop_due(10) {
+            left.push(timer);
+        }
+        let of = |stream| all.map(|purpose| Timer::Stream(StreamId(stream), purpose));
+        assert_eq!(left, [&of(1)[..], &of(3), &[Timer::Discovery]].concat());
     }
 
     #[test]

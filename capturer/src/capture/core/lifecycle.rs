@@ -175,12 +175,12 @@ impl Capture {
             self.progress.forget(id);
             self.no_logs.forget_stream(id);
             self.take_up_again(now, &key);
-            self.timers.cancel(Timer::Stream(id));
+            self.shared.timers.cancel_all(id);
             self.plan_save(now);
             if let Kind::File(file) = &stream.kind {
-                file.let_go(&mut self.owners);
+                file.let_go(&mut self.shared.owners);
                 for file in file.open_files() {
-                    self.actions.push(Action::CloseFile { file });
+                    self.shared.actions.push(Action::CloseFile { file });
                 }
             }
             if stream.source.path.is_some() {

@@ -311,9 +311,11 @@ impl Capture {
     }
 
     fn on_tick(&mut self, now: Now) {
-        while let Some(timer) = self.timers.pop_due(now.mono_ms) {
+        while let Some(timer) = self.shared.timers.pop_due(now.mono_ms) {
             match timer {
-                Timer::Stream(id) => self.with_stream(now, id, |stream, cx| stream.on_timer(cx)),
+                Timer::Stream(id, purpose) => {
+                    self.with_stream(now, id, |stream, cx| stream.on_timer(purpose, cx));
+                }
                 Timer::Pool => self.share_slots(now),
                 Timer::Discovery => self.with_discovery(now, |discovery, cx, _| discovery.on_timer(cx)),
                 Timer::Paths => self.on_paths_timer(now),

@@ -3,7 +3,7 @@
 //! An event only marks its container as changed. One that can't be read is no loss: the next list names its container.
 
 use super::{Discovery, DiscoveryEvent, EventsPhase};
-use crate::capture::context::{Context, Timer};
+use crate::capture::context::{Context, Timer, back_off_ms};
 use crate::capture::io::{Action, BodyOutcome, HttpAnswer};
 use crate::model::docker;
 use crate::model::docker::ContainerEvent;
@@ -12,7 +12,7 @@ use crate::telemetry::metrics::{Metrics, RequestResult};
 /// The longest event line that is accepted. It contains the labels: a container can have 200,000 of them, 3 MB.
 pub(super) const EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// First pause before the Engine is asked again.
-const BACKOFF_FIRST_MS: u64 = 200;
+const UNREACHABLE_FIRST_MS: u64 = 200;
 /// An event stream that held for this long is healthy again: when it ends, the pauses start over.
 const WELL_AFTER_MS: u64 = 10_000;
 
@@ -35,7 +35,7 @@ impl Discovery {
         self.last_error = error;
         self.failures += 1;
         let max = cx.settings.container_monitor.reconnect_interval.as_millis() as u64;
-        let pause = (BACKOFF_FIRST_MS << (self.failures - 1).min(16)).min(max);
+        let pause = back_off_ms(UNREACHABLE_FIRST_MS, self.failures, max);
         let at = cx.now.mono_ms + cx.jitter.around(pause);
         self.events = EventsPhase::Waiting(at);
         cx.timers.set_earlier(Timer::Discovery, at);

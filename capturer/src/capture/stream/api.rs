@@ -25,7 +25,7 @@ use super::SourceEvent;
 use super::groups::GroupsDue;
 use super::hold::{self, Hold, LogPlace};
 use super::seen::{Key, Seen};
-use crate::capture::context::{Context, Timer};
+use crate::capture::context::{Context, Purpose};
 use crate::capture::io::{Action, BodyOutcome, ConnId, FileError, FoundFile, HttpAnswer, RequestError};
 use crate::decode::assemble::Assembler;
 use crate::decode::{stdcopy, timestamp};
@@ -119,8 +119,6 @@ pub struct ApiSource {
     catch_ups: u32,
     /// Since when lines were counted that say whether the container is quiet, and how many came; `None` = never.
     activity: Option<(u64, u64)>,
-    /// When a close that is under way has taken too long.
-    close_by_ms: Option<u64>,
 }
 
 /// What is known of the answer being read.
@@ -182,7 +180,6 @@ impl ApiSource {
             tail: Some(TAIL_FIRST),
             catch_ups: 0,
             activity: None,
-            close_by_ms: None,
         }
     }
 
@@ -391,7 +388,7 @@ impl ApiSource {
             return;
         }
         self.phase = Phase::Idle;
-        self.close_by_ms = None;
+        cx.let_sleep(self.stream, Purpose::Close);
         self.answer.held = Vec::new();
         if self.stopping {
             self.leave_slot(cx);
@@ -507,11 +504,12 @@ impl ApiSource {
     /// Arms the next read, if one is due and there is room.
     pub fn read_on(&mut self, cx: &mut Context<'_>, _told: &mut Vec<SourceEvent>) {
         let Phase::Reading { conn, in_flight: false } = self.phase else { return };
+        // First: a pause that nobody ends would keep it out of the line of those that wait for room.
+        if let Some(until) = self.answer.trickle.until(cx.now.mono_ms) {
+            return cx.wake(self.stream, Purpose::Trickle, until);
+        }
         if self.hold.as_ref().is_some_and(|hold| !hold.has_room()) || !cx.credit.has_room(API_GATHER_BYTES) {
             return;
-        }
-        if let Some(until) = self.answer.trickle.until(cx.now.mono_ms) {
-            return cx.timers.set_earlier(Timer::Stream(self.stream), until);
         }
         self.phase = Phase::Reading { conn, in_flight: true };
         self.answer.read_deadline_ms =

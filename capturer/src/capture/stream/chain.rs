@@ -614,7 +614,7 @@ impl Chain {
     pub fn unpark(&mut self, at: usize) {
         let Parked { mut link, due_ms } = self.parked.remove(at);
         (link.settled, link.late) = (true, true);
-        link.parked = due_ms.map(|due_ms| (link.offset, due_ms));
+        link.waited_at = due_ms.map(|due_ms| (link.offset, due_ms));
         self.push_front(link);
     }
 

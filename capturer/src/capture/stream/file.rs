@@ -41,7 +41,7 @@ use super::SourceEvent;
 use super::chain::{Chain, Handle, Link, Start, Undelivered};
 use super::delivered::{self, Passing};
 use super::groups::GroupsDue;
-use crate::capture::context::Context;
+use crate::capture::context::{Context, Purpose};
 use crate::capture::io::{Action, FileError, FileNo, FoundFile, LaneId, NO_DATA};
 use crate::decode::assemble::{Assembler, Lines};
 use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
@@ -68,8 +68,8 @@ pub struct FileSource {
     unfinished: Option<Unfinished>,
     /// A line is split there, in this file.
     split: Option<(FileId, u64)>,
-    /// When to look whether room was filled, and the pause before that.
-    room_look: Option<(u64, u64)>,
+    /// The pause before the next look whether room was filled, milliseconds.
+    room_look: Option<u64>,
     chain: Chain,
     assembler: Assembler,
     /// Of Docker's logs: the same position by times.
@@ -95,14 +95,11 @@ pub struct FileSource {
     in_line: bool,
     /// It waits until fewer files are open.
     waits_to_open: bool,
-    /// When to look whether it grew, where inotify does not tell.
-    look_at_ms: Option<u64>,
+    /// Looks where inotify does not tell.
     looks: u32,
     /// Its writer goes on for a while after a rename: a followed path, not a container.
     renamed_while_written: bool,
-    /// Files that are no longer live are listed again then, because one was written to.
-    rotated_look_ms: Option<u64>,
-    /// When they were listed last for this reason.
+    /// When files that are no longer live were listed last because one was written to.
     rotated_looked_ms: u64,
     /// Names in its directory that are logs of their own.
     apart: Vec<String>,
@@ -180,10 +177,8 @@ impl FileSource {
             set_aside: None,
             in_line: false,
             waits_to_open: false,
-            look_at_ms: None,
             looks: 0,
             renamed_while_written: false,
-            rotated_look_ms: None,
             rotated_looked_ms: 0,
             apart: Vec::new(),
             elsewhere: Elsewhere::default(),
@@ -260,9 +255,12 @@ impl FileSource {
     pub fn open(&mut self, cx: &mut Context<'_>) {
         self.opened = false;
         self.set_unfinished_timer(cx);
-        if self.look_at_ms.is_some() {
-            // Its deadline may have come while the stream waited for another attempt.
+        if cx.will_wake(self.stream, Purpose::Look) {
+            // It was put off while the stream waited for another attempt.
             self.look_later(cx);
+        }
+        if cx.will_wake(self.stream, Purpose::Room) {
+            cx.wake(self.stream, Purpose::Room, cx.now.mono_ms);
         }
         self.scan(cx);
     }
@@ -543,8 +541,8 @@ impl FileSource {
         };
         // Whatever happened since the read was armed (growth, rotation, removal) has set `unread` again.
         let at_end = !front.unread;
-        let settled = front.settled && (front.last_look || !self.has_grace(front));
-        let (offset, final_end) = (front.offset, at_end && (settled || self.gone));
+        let is_final = front.settled && (front.last_look || !self.has_grace(front));
+        let (offset, final_end) = (front.offset, at_end && (is_final || self.gone));
         let end = offset + (buffer.len() - again) as u64;
         let (data_at, no_data) = (data_at.filter(|at| *at < NO_DATA), data_at == Some(NO_DATA));
         let room = if final_end { 0 } else { self.room(&buffer, again, full && !no_data) };
@@ -660,13 +658,19 @@ impl FileSource {
         told.push(SourceEvent::Lines { lines, read, end, source_bytes });
     }
 
-    /// A deadline may have passed.
-    pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
-        self.look_if_due(cx);
-        self.look_at_rotated_if_due(cx);
-        self.look_at_unfinished(cx);
-        self.look_at_room(cx);
-        self.end_groups(cx, told);
+    /// A deadline has come.
+    pub fn on_timer(&mut self, purpose: Purpose, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
+        match purpose {
+            Purpose::Look => self.look(cx),
+            Purpose::LookAtRotated => self.look_at_rotated(cx),
+            Purpose::Unfinished => self.look_at_unfinished(),
+            Purpose::Room => self.look_at_room(cx),
+            Purpose::Groups => self.end_groups(cx, told),
+            // Goes on, as behind all others.
+            Purpose::LateWriter => {}
+            // Of the stream, or of the connection that was read before.
+            _ => return,
+        }
         self.go_on(cx, told);
     }
 

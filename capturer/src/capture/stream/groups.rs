@@ -4,7 +4,7 @@
 //! A line's age goes by the time it bears, so that a group that is read again, after a reconnect, need not wait anew; but
 //! a little it waits in any case, for what was read just now may go on in the next read.
 
-use crate::capture::context::{Context, Timer};
+use crate::capture::context::{Context, Purpose};
 use crate::decode::assemble::{Assembler, Lines};
 use crate::model::record::{StdType, StreamId};
 
@@ -66,7 +66,7 @@ impl GroupsDue {
 
     fn set_timer(&self, stream: StreamId, cx: &mut Context<'_>) {
         if let Some(due) = self.groups.iter().chain(&self.parts).flatten().min() {
-            cx.timers.set_earlier(Timer::Stream(stream), *due);
+            cx.wake(stream, Purpose::Groups, *due);
         }
     }
 }

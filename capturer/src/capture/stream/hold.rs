@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 
-use crate::capture::context::{Context, Timer};
+use crate::capture::context::{Context, Purpose};
 use crate::capture::io::{Action, FileError, FoundFile};
 use crate::decode::assemble::Lines;
 use crate::model::cursor::{ApiCursor, Cursor, FileId, HeadPrint};
@@ -206,11 +206,11 @@ impl Hold {
         if self.next_look_ms <= cx.now.mono_ms || (self.rotating == 0 && !self.has_room()) {
             self.look(cx);
         } else {
-            cx.timers.set_earlier(Timer::Stream(self.stream), self.next_look_ms);
+            cx.wake(self.stream, Purpose::Hold, self.next_look_ms);
         }
     }
 
-    /// A deadline may have come.
+    /// It is time to look, unless there is nothing any more that waits for it.
     pub fn on_timer(&mut self, cx: &mut Context<'_>) {
         if self.rotating > 0 && self.next_look_ms <= cx.now.mono_ms {
             self.look(cx);
@@ -242,7 +242,7 @@ impl Hold {
         if live.is_none() && !found.is_empty() && self.rotating < ROTATING_LOOKS_MAX {
             self.rotating += 1;
             self.next_look_ms = cx.now.mono_ms + ROTATING_MS;
-            cx.timers.set_earlier(Timer::Stream(self.stream), self.next_look_ms);
+            cx.wake(self.stream, Purpose::Hold, self.next_look_ms);
             return ListingResult::GoOn;
         }
         self.rotating = 0;

@@ -11,6 +11,7 @@ pub(crate) mod file;
 mod groups;
 pub(crate) mod hold;
 mod rate_limiter;
+mod retrying;
 mod seen;
 pub(crate) mod state;
 mod tally;
@@ -19,7 +20,7 @@ mod words;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::capture::context::{Context, Timer};
+use crate::capture::context::{Context, Purpose};
 use crate::capture::io::{Action, ConnId};
 use crate::decode::assemble::Lines;
 use crate::decode::timestamp;
@@ -107,7 +108,7 @@ pub struct Stream {
     /// When the container last exited, as far as is known.
     exited_at_ns: Option<i64>,
     running: bool,
-    /// When to open again, in [`State::Waiting`].
+    /// When it is tried again: opened in [`State::Waiting`], read on in [`State::Draining`].
     retry_at_ms: Option<u64>,
     failures: u32,
     /// Failures in a row that are its own and not the daemon's, with no line between them.
@@ -115,6 +116,8 @@ pub struct Stream {
     /// It waits because it is quiet and others want slots.
     polled: bool,
     last_error: String,
+    /// Of its file.
+    rights: retrying::Rights,
     /// Number of the last batch sent.
     seq: u64,
     /// Batches not yet acknowledged by all sinks.
@@ -161,8 +164,6 @@ struct WaitingBatch {
     source_bytes: u64,
 }
 
-/// First back-off after a failure; doubles up to the config's `reconnect_interval`.
-const BACKOFF_FIRST_MS: u64 = 200;
 /// A batch of this many bytes or less is copied out of its read buffer.
 const SMALL_BATCH_BYTES: usize = READ_BYTES / 16;
 /// A stream that delivered for this long is healthy again.
@@ -193,6 +194,7 @@ impl Stream {
             own_failures: 0,
             polled: false,
             last_error: String::new(),
+            rights: retrying::Rights::default(),
             seq: 0,
             batches_out: 0,
             tally: Tally::default(),
@@ -441,46 +443,6 @@ impl Stream {
         }
     }
 
-    /// A deadline of this stream may have come.
-    pub fn on_timer(&mut self, cx: &mut Context<'_>) {
-        self.limited_until_ms = self.limited_until_ms.filter(|until| *until > cx.now.mono_ms);
-        if let Some(until) = self.limited_until_ms {
-            cx.timers.set_earlier(Timer::Stream(self.source.id), until);
-        }
-        if let Some(at) = self.retry_at_ms {
-            let is_due = at <= cx.now.mono_ms;
-            if is_due {
-                self.retry("the wait is over", cx);
-            } else {
-                cx.timers.set_earlier(Timer::Stream(self.source.id), at);
-            }
-            // The deadline that passed was the soonest of several: each part sets its own again.
-            self.with_source(cx, |kind, cx, told| match kind {
-                Kind::File(file) if is_due => file.on_timer(cx, told),
-                Kind::File(file) => file.end_groups(cx, told),
-                Kind::Api(api) => api.on_timer_at_rest(cx, told),
-            });
-            return;
-        }
-        self.with_source(cx, |kind, cx, told| match kind {
-            Kind::File(file) => file.on_timer(cx, told),
-            Kind::Api(api) => api.on_timer(cx, told),
-        });
-    }
-
-    fn retry(&mut self, cause: &str, cx: &mut Context<'_>) {
-        self.retry_at_ms = None;
-        self.polled = false;
-        match self.state {
-            State::Waiting => {
-                self.change(Change::Retry, cause, cx);
-                self.open(cx);
-            }
-            State::Draining => self.pump(cx),
-            State::Found | State::Opening | State::Following | State::Closed => {}
-        }
-    }
-
     /// All sinks acknowledged the oldest batch; `acked` is the position now safe.
     pub fn on_acked(&mut self, acked: &Cursor, cx: &mut Context<'_>) {
         self.batches_out -= 1;
@@ -525,6 +487,7 @@ impl Stream {
             match told {
                 SourceEvent::Opened => {
                     if self.state == State::Opening {
+                        self.rights = retrying::Rights::default();
                         self.change(Change::Opened, "delivering", cx);
                     }
                 }
@@ -554,55 +517,6 @@ impl Stream {
             }
         }
         self.close_if_drained(cx);
-    }
-
-    fn failed(&mut self, error: StreamError, text: &str, cx: &mut Context<'_>) {
-        cx.metrics.stream_error(error);
-        if self.state == State::Draining {
-            // What is left is still tried, but not at once.
-            text.clone_into(&mut self.last_error);
-            return self.back_off(cx);
-        }
-        if !matches!(self.state, State::Opening | State::Following) {
-            return;
-        }
-        let is_news = self.failures == 0 || self.last_error != text;
-        text.clone_into(&mut self.last_error);
-        self.back_off(cx);
-        // When the daemon is away all of them fail, and they come back with it.
-        self.own_failures +=
-            usize::from(!matches!(error, StreamError::DaemonGone | StreamError::ReadTimeout));
-        if self.own_failures >= cx.settings.container_monitor.circuit_breaker.failures {
-            return self.pause(text, cx);
-        }
-        self.change(Change::Failed, text, cx);
-        // The health of `files` tells of a file that can't be opened, by its name and once.
-        let is_told = matches!(self.kind, Kind::File(_)) && error == StreamError::OpenFailed;
-        words::tell(&self.source, error, is_news && !is_told, &format!("{text}; trying again"));
-    }
-
-    /// The stream failed too often: it is left alone for a while, then tried once. Its first line ends this.
-    fn pause(&mut self, text: &str, cx: &mut Context<'_>) {
-        let pause = cx.settings.container_monitor.circuit_breaker.pause.as_millis() as u64;
-        let pause_ms = cx.jitter.around(pause);
-        let at = cx.now.mono_ms + pause_ms;
-        self.retry_at_ms = Some(at);
-        cx.timers.set_earlier(Timer::Stream(self.source.id), at);
-        cx.metrics.stream_error(StreamError::CircuitOpen);
-        let cause =
-            format!("paused for {} s after {} failures in a row: {text}", pause_ms / 1000, self.own_failures);
-        self.change(Change::Failed, &cause, cx);
-        words::tell(&self.source, StreamError::CircuitOpen, true, &cause);
-    }
-
-    fn polled(&mut self, again_at_ms: u64, cx: &mut Context<'_>) {
-        if !matches!(self.state, State::Opening | State::Following) {
-            return;
-        }
-        self.polled = true;
-        self.retry_at_ms = Some(again_at_ms);
-        cx.timers.set_earlier(Timer::Stream(self.source.id), again_at_ms);
-        self.change(Change::Ended, "quiet, and more containers than slots: asked now and then", cx);
     }
 
     /// Whether it competes for a slot of the pool.
@@ -668,30 +582,6 @@ impl Stream {
         });
     }
 
-    /// A clean end. It comes at every stop, restart and removal of a container, and also when dockerd lost its place;
-    /// a container that restarts all the time ends at once each time, hence the pause.
-    fn ended(&mut self, cause: &str, again: bool, cx: &mut Context<'_>) {
-        if !matches!(self.state, State::Opening | State::Following) {
-            return;
-        }
-        if again {
-            self.back_off(cx);
-        }
-        self.change(Change::Ended, cause, cx);
-    }
-
-    fn back_off(&mut self, cx: &mut Context<'_>) {
-        if self.state == State::Following && cx.now.mono_ms - self.state_since_ms >= WELL_AFTER_MS {
-            self.failures = 0;
-        }
-        self.failures += 1;
-        let max = cx.settings.container_monitor.reconnect_interval.as_millis() as u64;
-        let pause = (BACKOFF_FIRST_MS << (self.failures - 1).min(16)).min(max);
-        let at = cx.now.mono_ms + cx.jitter.around(pause);
-        self.retry_at_ms = Some(at);
-        cx.timers.set_earlier(Timer::Stream(self.source.id), at);
-    }
-
     fn send(&mut self, lines: Lines, read: Vec<u8>, end: Cursor, source_bytes: u64, cx: &mut Context<'_>) {
         if self.preparing {
             self.waiting.push(WaitingBatch { lines, read, end, source_bytes });
@@ -714,7 +604,7 @@ impl Stream {
         {
             cx.metrics.rate_limit_waits_total.inc_by(u64::from(self.limited_until_ms.is_none()));
             self.limited_until_ms = Some(until);
-            cx.timers.set_earlier(Timer::Stream(self.source.id), until);
+            cx.wake(self.source.id, Purpose::RateLimit, until);
         }
         let (records, truncated) = (lines.records.len() as u64, lines.truncated);
         let more = Read { lines: records, bytes: message_bytes, truncated };

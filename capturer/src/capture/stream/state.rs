@@ -56,7 +56,8 @@ pub enum Change {
     Failed,
     /// The source has no more for now.
     Ended,
-    /// The wait is over.
+    /// The wait is over, whatever it was for: a pause after a failure, a turn among slots, a container that runs again,
+    /// files to go over to.
     Retry,
     /// A planned reconnect.
     Rotate,

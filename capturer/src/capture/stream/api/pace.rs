@@ -11,7 +11,7 @@
 //! Not here: the line for slots ([`crate::capture::context::Pool`]), and what an answer brings (`lines.rs`).
 
 use super::{ApiSource, Phase, SourceEvent, Then, hold};
-use crate::capture::context::{Context, Timer};
+use crate::capture::context::{Context, Purpose, Timer};
 use crate::settings::Settings;
 use crate::telemetry::metrics::StreamError;
 
@@ -129,20 +129,31 @@ impl ApiSource {
         let interval = rotation.interval.as_millis() as u64;
         let at = cx.now.mono_ms + cx.jitter.around(interval).min(interval);
         self.answer.rotate_at_ms = Some(at);
-        cx.timers.set_earlier(Timer::Stream(self.stream), at);
+        cx.wake(self.stream, Purpose::Rotate, at);
     }
 
-    /// A deadline may have come, also while nothing is open.
-    pub fn on_timer_at_rest(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
-        self.end_groups(cx, told);
-        if let Some(hold) = &mut self.hold {
-            hold.on_timer(cx);
+    /// A deadline has come.
+    pub fn on_timer(&mut self, purpose: Purpose, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
+        match purpose {
+            Purpose::Groups => self.end_groups(cx, told),
+            Purpose::Hold => {
+                if let Some(hold) = &mut self.hold {
+                    hold.on_timer(cx);
+                }
+            }
+            Purpose::Close => self.tell_that_it_does_not_close(cx),
+            Purpose::Rotate => self.rotate_if_due(cx, told),
+            // It reads on, if it may.
+            Purpose::Trickle => {}
+            // Of the stream, or of the files that were read before.
+            _ => {}
         }
-        let Some(at) = self.close_by_ms.filter(|_| matches!(self.phase, Phase::Closing(..))) else { return };
-        if at > cx.now.mono_ms {
-            return cx.timers.set_earlier(Timer::Stream(self.stream), at);
+    }
+
+    fn tell_that_it_does_not_close(&mut self, cx: &mut Context<'_>) {
+        if !matches!(self.phase, Phase::Closing(..)) {
+            return;
         }
-        self.close_by_ms = None;
         cx.metrics.stream_error(StreamError::RotationStuck);
         tracing::warn!(
             container = %self.container_id,
@@ -153,13 +164,10 @@ impl ApiSource {
 
     pub(super) fn note_closing(&mut self, cx: &mut Context<'_>) {
         let at = cx.now.mono_ms + CLOSE_PATIENCE_MS;
-        self.close_by_ms = Some(at);
-        cx.timers.set_earlier(Timer::Stream(self.stream), at);
+        cx.wake(self.stream, Purpose::Close, at);
     }
 
-    /// A deadline may have come.
-    pub fn on_timer(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
-        self.on_timer_at_rest(cx, told);
+    fn rotate_if_due(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         let Some(at) = self.answer.rotate_at_ms else { return };
         if !matches!(self.phase, Phase::Reading { .. }) {
             return;
@@ -168,7 +176,7 @@ impl ApiSource {
         self.answer.put_off = at <= cx.now.mono_ms && idle_until > cx.now.mono_ms;
         let at = at.max(idle_until).max(cx.pool.next_rotation_ms(cx.now.mono_ms));
         if at > cx.now.mono_ms {
-            cx.timers.set_earlier(Timer::Stream(self.stream), at);
+            cx.wake(self.stream, Purpose::Rotate, at);
             return;
         }
         let rotation = &cx.settings.container_monitor.rotation;
@@ -200,7 +208,7 @@ impl ApiSource {
     pub(super) fn rotate_if_busy_again(&mut self, cx: &mut Context<'_>) {
         if self.answer.put_off && self.idle_until(cx) == 0 {
             self.answer.put_off = false;
-            cx.timers.set_earlier(Timer::Stream(self.stream), cx.now.mono_ms);
+            cx.wake(self.stream, Purpose::Rotate, cx.now.mono_ms);
         }
     }
 

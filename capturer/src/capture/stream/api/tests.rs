@@ -100,7 +100,7 @@ fn a_slot_comes_back_on_every_way_out() {
         let mut source = source(1);
         go(&mut source, &mut bench);
         assert!(source.is_at_rest() && !source.has_slot, "{what}");
-        assert_eq!(bench.pool.utilization(), 0.0, "{what}");
+        assert_eq!(bench.shared.pool.utilization(), 0.0, "{what}");
     }
 }
 
@@ -117,15 +117,15 @@ fn a_slot_goes_to_the_next_in_line() {
     assert!(bench.actions().is_empty(), "no connection without a slot");
     first.stop(&mut bench.cx(), &mut Vec::new());
     close(&mut first, conn, &mut bench);
-    assert_eq!(bench.pool.take_granted(), [StreamId(2)]);
+    assert_eq!(bench.shared.pool.take_granted(), [StreamId(2)]);
     // Stopped in the very moment: what it was granted it passes on.
     second.stopping = true;
     second.on_slot(&mut bench.cx(), &mut Vec::new());
-    assert_eq!(bench.pool.take_granted(), [StreamId(3)]);
+    assert_eq!(bench.shared.pool.take_granted(), [StreamId(3)]);
     bench.actions();
     third.on_slot(&mut bench.cx(), &mut Vec::new());
     let (conn, _) = asked(&mut bench);
-    assert_eq!((third.conn(), bench.pool.utilization()), (Some(conn), 1.0));
+    assert_eq!((third.conn(), bench.shared.pool.utilization()), (Some(conn), 1.0));
 }
 
 /// A removed or stopped container that stood in line would be given a slot that nobody takes.
@@ -140,11 +140,11 @@ fn who_leaves_the_line_is_granted_nothing() {
         let conn = follow(&mut first, &mut bench);
         second.open(&mut bench.cx(), &mut Vec::new());
         leave(&mut second, &mut bench.cx());
-        assert!(!bench.pool.anyone_waits() && second.is_at_rest());
+        assert!(!bench.shared.pool.anyone_waits() && second.is_at_rest());
         first.stop(&mut bench.cx(), &mut Vec::new());
         close(&mut first, conn, &mut bench);
-        assert!(bench.pool.take_granted().is_empty());
-        assert_eq!(bench.pool.utilization(), 0.0);
+        assert!(bench.shared.pool.take_granted().is_empty());
+        assert_eq!(bench.shared.pool.utilization(), 0.0);
     }
 }
 
@@ -280,7 +280,7 @@ fn a_quiet_stream_gives_its_slot_away_and_is_asked_now_and_then() {
     assert!(first.is_at_rest() && !first.has_slot);
 
     // Whose habits are not known is asked first, and gives the slot back at once.
-    assert_eq!(bench.pool.take_granted(), [StreamId(2)]);
+    assert_eq!(bench.shared.pool.take_granted(), [StreamId(2)]);
     bench.actions();
     second.on_slot(&mut bench.cx(), &mut Vec::new());
     let (conn, path) = asked(&mut bench);
@@ -291,10 +291,10 @@ fn a_quiet_stream_gives_its_slot_away_and_is_asked_now_and_then() {
     let mut told = Vec::new();
     second.on_closed(conn, &mut bench.cx(), &mut told);
     assert!(polled_in(&told, &bench).is_some() && !second.has_slot);
-    assert_eq!(bench.pool.utilization(), 0.0);
+    assert_eq!(bench.shared.pool.utilization(), 0.0);
 
     // Once there are slots for all it follows again.
-    assert!(!bench.pool.set_wanted(1));
+    assert!(!bench.shared.pool.set_wanted(1));
     bench.actions();
     follow(&mut second, &mut bench);
 }
@@ -361,14 +361,13 @@ fn a_rotation_that_was_put_off_comes_with_the_lines() {
     let conn = follow(&mut source, &mut bench);
     // rotation.interval is five minutes, idle_interval fifteen.
     bench.now.mono_ms += 6 * 60_000;
-    let now = bench.now.mono_ms;
-    while bench.cx().timers.pop_due(now).is_some() {}
-    source.on_timer(&mut bench.cx(), &mut Vec::new());
+    assert_eq!(bench.due(), [Purpose::Rotate]);
+    source.on_timer(Purpose::Rotate, &mut bench.cx(), &mut Vec::new());
     assert!(matches!(source.phase, Phase::Reading { .. }), "it was quiet");
     source.on_read(conn, BodyOutcome::Bytes, printed(61), &mut bench.cx(), &mut Vec::new());
-    assert_eq!(bench.cx().timers.next_ms(), Some(now));
+    assert_eq!(bench.due(), [Purpose::Rotate], "at once");
     let mut told = Vec::new();
-    source.on_timer(&mut bench.cx(), &mut told);
+    source.on_timer(Purpose::Rotate, &mut bench.cx(), &mut told);
     assert!(matches!(source.phase, Phase::Closing(_, Then::Rotate)), "{:?}", source.phase);
     assert!(told.iter().any(|told| matches!(told, SourceEvent::Rotating)));
 }

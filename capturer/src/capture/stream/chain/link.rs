@@ -31,7 +31,7 @@ pub struct Link {
     pub tail: TailPrint,
     /// Longest length seen.
     pub len: u64,
-    /// No longer the live file: it will not grow.
+    /// No longer the live file. Its writer may still go on for a while: see `has_grace`.
     pub settled: bool,
     /// No longer in the directory: only its open file can still be read.
     pub deleted: bool,
@@ -52,8 +52,8 @@ pub struct Link {
     pub last_look: bool,
     /// It was read to its end before. Written anew, it is older than what was read since.
     pub late: bool,
-    /// Where it was read to when it was parked last, and until when.
-    pub parked: Option<(u64, u64)>,
+    /// Where it was read to when it began to wait for its writer, and until when.
+    pub waited_at: Option<(u64, u64)>,
     /// It seems to hold what a file that was written anew held before. Its opening tells.
     pub candidate: bool,
     /// It was written anew, and a listing from before that may still come.
@@ -97,7 +97,7 @@ pub(super) fn link(found: FoundFile) -> Link {
         missing: false,
         last_look: false,
         late: false,
-        parked: None,
+        waited_at: None,
         candidate: false,
         copy: Copied::Unknown,
         anew: false,
@@ -211,7 +211,7 @@ impl Link {
     /// It has the live name again: a link was changed back, a rename was undone.
     pub(super) fn is_live_again(&mut self) {
         (self.elsewhere, self.late, self.last_look, self.settled) = (false, false, false, false);
-        (self.quiet_looks, self.parked, self.unread) = (0, None, true);
+        (self.quiet_looks, self.waited_at, self.unread) = (0, None, true);
     }
 
     pub(super) fn meet(&mut self, file: &FoundFile) {

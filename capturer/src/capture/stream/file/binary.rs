@@ -101,8 +101,7 @@ impl FileSource {
     /// Something was written to a file that is left out. It may have been emptied, and hold text now: a listing tells.
     pub(super) fn look_later_at_left_out(&mut self, cx: &mut Context<'_>) {
         let due_ms = (self.rotated_looked_ms + LEFT_OUT_LOOK_MS).max(cx.now.mono_ms);
-        self.rotated_look_ms = Some(self.rotated_look_ms.map_or(due_ms, |at| at.min(due_ms)));
-        self.look_at_rotated_if_due(cx);
+        self.look_at_rotated_by(due_ms, cx);
     }
 
     /// What was left out is judged again if it is another by now.

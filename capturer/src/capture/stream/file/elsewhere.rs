@@ -52,6 +52,9 @@ impl FileSource {
     pub fn lead_to(&mut self, target: &str, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
         self.elsewhere.next = (self.path() != target).then(|| split(target));
         if self.elsewhere.is_waiting() {
+            // One that was closed because it is quiet is opened, to be read to its end.
+            self.chain.links.iter_mut().filter(|link| link.idle).for_each(|link| link.unread = true);
+            self.open_ahead(cx);
             self.go_on(cx, told);
         }
     }

@@ -2,7 +2,7 @@
 //! does not tell of what another host writes there, files are looked at.
 
 use super::FileSource;
-use crate::capture::context::{Context, Timer};
+use crate::capture::context::{Context, Purpose};
 use crate::capture::stream::chain::{Handle, Link};
 use crate::telemetry::metrics::StreamError;
 
@@ -84,32 +84,24 @@ impl FileSource {
     }
 
     pub(super) fn look_later(&mut self, cx: &mut Context<'_>) {
-        let at = cx.now.mono_ms + LOOK_MS;
-        self.look_at_ms = Some(at);
-        cx.timers.set_earlier(Timer::Stream(self.stream), at);
+        cx.wake(self.stream, Purpose::Look, cx.now.mono_ms + LOOK_MS);
     }
 
-    pub(super) fn look_if_due(&mut self, cx: &mut Context<'_>) {
-        match self.look_at_ms {
-            Some(at) if at <= cx.now.mono_ms => {
-                self.look_at_ms = None;
-                if self.chain.links.is_empty() {
-                    // What was listed is gone, and the next file may be made where inotify does not tell.
-                    return self.scan(cx);
-                }
-                if !self.chain.links.iter().any(|link| link.lane.is_some()) {
-                    return;
-                }
-                self.looks += 1;
-                self.on_grew(cx);
-                if self.looks.is_multiple_of(LOOKS_PER_SCAN) {
-                    self.scan(cx);
-                }
-                self.look_later(cx);
-            }
-            Some(at) => cx.timers.set_earlier(Timer::Stream(self.stream), at),
-            None => {}
+    /// Looks at what inotify tells nothing of.
+    pub(super) fn look(&mut self, cx: &mut Context<'_>) {
+        if self.chain.links.is_empty() {
+            // What was listed is gone, and the next file may be made where inotify does not tell.
+            return self.scan(cx);
         }
+        if !self.chain.links.iter().any(|link| link.lane.is_some()) {
+            return;
+        }
+        self.looks += 1;
+        self.on_grew(cx);
+        if self.looks.is_multiple_of(LOOKS_PER_SCAN) {
+            self.scan(cx);
+        }
+        self.look_later(cx);
     }
 }
 

@@ -9,7 +9,7 @@
 //! ```
 
 use super::FileSource;
-use crate::capture::context::{Context, Timer};
+use crate::capture::context::{Context, Purpose};
 use crate::capture::io::Action;
 use crate::capture::stream::SourceEvent;
 use crate::capture::stream::chain::{Handle, Link};
@@ -46,7 +46,7 @@ impl FileSource {
             .chain
             .links
             .front()
-            .and_then(|link| link.parked.filter(|(offset, _)| *offset == link.offset));
+            .and_then(|link| link.waited_at.filter(|(offset, _)| *offset == link.offset));
         self.moved_on |= nothing_came.is_none();
         let mut due_ms = nothing_came.map_or(cx.now.mono_ms + WRITER_GRACE_MS, |(_, due_ms)| due_ms);
         if let Some(link) = self.chain.links.front_mut().filter(|link| is_unwatched(link)) {
@@ -57,7 +57,7 @@ impl FileSource {
         if self.chain.parked.len() > PARKED_MAX {
             self.chain.parked[0].due_ms = Some(cx.now.mono_ms);
         }
-        cx.timers.set_earlier(Timer::Stream(self.stream), due_ms);
+        cx.wake_by(self.stream, Purpose::LateWriter, due_ms);
     }
 
     /// The first file ends within a line. Its writer may still write the rest there, and else it is in the next file. What
@@ -65,13 +65,13 @@ impl FileSource {
     pub(super) fn waits_for_rest_of_line(&mut self, cx: &mut Context<'_>) -> bool {
         let in_line = StdType::ALL.iter().any(|std_type| self.assembler.undelivered(*std_type).1);
         let Some(front) = self.chain.links.front_mut().filter(|_| in_line) else { return false };
-        let since = front.parked.filter(|(offset, _)| *offset == front.offset);
+        let since = front.waited_at.filter(|(offset, _)| *offset == front.offset);
         let due_ms = since.map_or(cx.now.mono_ms + WRITER_GRACE_MS, |(_, due_ms)| due_ms);
-        front.parked = Some((front.offset, due_ms));
+        front.waited_at = Some((front.offset, due_ms));
         if due_ms <= cx.now.mono_ms {
             (front.last_look, front.unread) = (true, true);
         } else {
-            cx.timers.set_earlier(Timer::Stream(self.stream), due_ms);
+            cx.wake_by(self.stream, Purpose::LateWriter, due_ms);
         }
         true
     }
@@ -81,7 +81,7 @@ impl FileSource {
         let due_ms = cx.now.mono_ms + WRITER_GRACE_MS;
         for parked in self.chain.parked.iter_mut().filter(|parked| parked.due_ms.is_none()) {
             parked.due_ms = Some(due_ms);
-            cx.timers.set_earlier(Timer::Stream(self.stream), due_ms);
+            cx.wake_by(self.stream, Purpose::LateWriter, due_ms);
         }
     }
 
@@ -92,21 +92,22 @@ impl FileSource {
             link.unread = true;
         }
         let due_ms = (self.rotated_looked_ms + ROTATED_LOOK_MS).max(cx.now.mono_ms);
-        self.rotated_look_ms = Some(due_ms);
-        self.look_at_rotated_if_due(cx);
+        self.look_at_rotated_by(due_ms, cx);
         // Those still open are read at once, before newer lines of the live file.
         self.go_on(cx, told);
     }
 
-    pub(super) fn look_at_rotated_if_due(&mut self, cx: &mut Context<'_>) {
-        match self.rotated_look_ms {
-            Some(at) if at <= cx.now.mono_ms => {
-                (self.rotated_look_ms, self.rotated_looked_ms) = (None, cx.now.mono_ms);
-                self.scan(cx);
-            }
-            Some(at) => cx.timers.set_earlier(Timer::Stream(self.stream), at),
-            None => {}
+    pub(super) fn look_at_rotated_by(&mut self, due_ms: u64, cx: &mut Context<'_>) {
+        if due_ms > cx.now.mono_ms {
+            return cx.wake_by(self.stream, Purpose::LookAtRotated, due_ms);
         }
+        cx.let_sleep(self.stream, Purpose::LookAtRotated);
+        self.look_at_rotated(cx);
+    }
+
+    pub(super) fn look_at_rotated(&mut self, cx: &mut Context<'_>) {
+        self.rotated_looked_ms = cx.now.mono_ms;
+        self.scan(cx);
     }
 
     /// Goes on with a parked file that was written to, or whose time is over.
@@ -127,7 +128,7 @@ impl FileSource {
                 continue;
             };
             if !is_due && !link.unread {
-                cx.timers.set_earlier(Timer::Stream(self.stream), due_ms);
+                cx.wake_by(self.stream, Purpose::LateWriter, due_ms);
                 at += 1;
                 continue;
             }
@@ -139,7 +140,7 @@ impl FileSource {
                 continue;
             }
             if !self.may_interrupt(at, told) {
-                cx.timers.set_earlier(Timer::Stream(self.stream), cx.now.mono_ms + ROTATED_LOOK_MS);
+                cx.wake_by(self.stream, Purpose::LateWriter, cx.now.mono_ms + ROTATED_LOOK_MS);
                 return;
             }
             let link = &mut self.chain.parked[at].link;

@@ -133,7 +133,8 @@ fn a_line_that_is_open_at_the_end_of_a_renamed_file_waits_no_longer_than_its_wri
     rotate(&mut source, &mut bench);
     read(&mut source, b"", &mut bench);
     bench.now.mono_ms += 5_000;
-    source.on_timer(&mut bench.cx(), &mut Vec::new());
+    assert_eq!(bench.due(), [Purpose::LateWriter]);
+    source.on_timer(Purpose::LateWriter, &mut bench.cx(), &mut Vec::new());
     read(&mut source, b"", &mut bench);
     assert_eq!(source.chain.links[0].found.id.inode, 7);
     assert!(source.assembler.undelivered(StdType::Stdout).1);
@@ -149,6 +150,31 @@ fn rotate(source: &mut FileSource, bench: &mut Bench) {
         ..live_file()
     };
     list(source, vec![rotated, next], bench);
+}
+
+/// What is written to such a file while it is closed leaves no trace if it is gone before it is open again.
+#[test]
+fn a_quiet_file_that_would_show_no_trace_stays_open() {
+    let mut bench = Bench::new(1);
+    let (mut source, file) = listed(&mut bench);
+    source.opened = true;
+    let read = |link: &mut Link| {
+        (link.handle, link.unread, link.offset) = (Handle::Open(file), false, link.len);
+        (link.room, link.found.id.birth_ns, link.late) = (false, 3, false);
+    };
+    let hides: [fn(&mut Link); 4] = [
+        |link| (link.offset, link.len) = (0, 0),
+        |link| link.room = true,
+        |link| link.found.id.birth_ns = 0,
+        |link| link.late = true,
+    ];
+    for (at, hide) in hides.iter().enumerate() {
+        source.chain.links[0].len = 4;
+        read(&mut source.chain.links[0]);
+        assert!(source.is_quiet(), "{at}");
+        hide(&mut source.chain.links[0]);
+        assert!(!source.is_quiet(), "{at}");
+    }
 }
 
 pub(super) fn live_file() -> FoundFile {

@@ -1,7 +1,7 @@
 //! Files of the chain are opened before it is their turn, so that a rotation can't take them away.
 
 use super::{FileSource, unreadable};
-use crate::capture::context::Context;
+use crate::capture::context::{Context, Purpose};
 use crate::capture::io::{Action, FileError, FileNo, OpenedFile};
 use crate::capture::stream::SourceEvent;
 use crate::capture::stream::chain::Handle;
@@ -46,7 +46,9 @@ impl FileSource {
         told: &mut Vec<SourceEvent>,
     ) {
         self.answered(cx);
-        if result.as_ref().is_ok_and(|opened| opened.lane.is_some()) && self.look_at_ms.is_none() {
+        if result.as_ref().is_ok_and(|opened| opened.lane.is_some())
+            && !cx.will_wake(self.stream, Purpose::Look)
+        {
             self.look_later(cx);
         }
         let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);

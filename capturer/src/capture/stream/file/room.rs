@@ -11,7 +11,7 @@
 //! [`READ_BYTES`]: crate::limits::READ_BYTES
 
 use super::FileSource;
-use crate::capture::context::{Context, Timer};
+use crate::capture::context::{Context, Purpose};
 use crate::decode::damage::HOLE_BYTES_MIN;
 use crate::limits::RECORD_BYTES_MAX;
 
@@ -41,24 +41,30 @@ impl FileSource {
     pub(super) fn look_at_room_later(&mut self, room: bool, filled: bool, cx: &mut Context<'_>) {
         if !room {
             self.room_look = None;
+            // Another file may have some, and its turn comes.
+            if !self.has_room() {
+                cx.let_sleep(self.stream, Purpose::Room);
+            }
             return;
         }
         let pause_ms = match self.room_look {
-            Some((_, before_ms)) if !filled => (2 * before_ms).min(PAUSE_MS_MAX),
+            Some(before_ms) if !filled => (2 * before_ms).min(PAUSE_MS_MAX),
             _ => PAUSE_MS_MIN,
         };
-        let due_ms = cx.now.mono_ms + pause_ms;
-        self.room_look = Some((due_ms, pause_ms));
-        cx.timers.set_earlier(Timer::Stream(self.stream), due_ms);
+        self.room_look = Some(pause_ms);
+        cx.wake(self.stream, Purpose::Room, cx.now.mono_ms + pause_ms);
     }
 
     /// Reads again what was room.
     pub(super) fn look_at_room(&mut self, cx: &mut Context<'_>) {
-        let Some((due_ms, _)) = self.room_look else { return };
-        if cx.now.mono_ms < due_ms {
-            cx.timers.set_earlier(Timer::Stream(self.stream), due_ms);
-        } else if let Some(front) = self.chain.links.front_mut().filter(|front| front.room) {
+        if let Some(front) = self.chain.links.front_mut().filter(|front| front.room) {
             front.unread = true;
+        } else if self.has_room() {
+            cx.wake(self.stream, Purpose::Room, cx.now.mono_ms + PAUSE_MS_MIN);
         }
+    }
+
+    fn has_room(&self) -> bool {
+        self.chain.links.iter().any(|link| link.room)
     }
 }

@@ -85,10 +85,12 @@ impl Host {
             let step = (until - self.bench.now.mono_ms).min(250);
             self.bench.now.mono_ms += step;
             self.bench.now.unix_ns += step as i64 * 1_000_000;
-            let mut told = Vec::new();
-            self.source.on_timer(&mut self.bench.cx(), &mut told);
-            self.take(told);
-            self.settle();
+            for purpose in self.bench.due() {
+                let mut told = Vec::new();
+                self.source.on_timer(purpose, &mut self.bench.cx(), &mut told);
+                self.take(told);
+                self.settle();
+            }
         }
     }
 

@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use super::FileSource;
-use crate::capture::context::{Context, Timer};
+use crate::capture::context::{Context, Purpose};
 use crate::capture::stream::SourceEvent;
 use crate::decode::assemble::Lines;
 use crate::model::cursor::Cursor;
@@ -136,16 +136,13 @@ impl FileSource {
 
     pub(super) fn set_unfinished_timer(&self, cx: &mut Context<'_>) {
         if let Some(unfinished) = self.unfinished {
-            cx.timers.set_earlier(Timer::Stream(self.stream), unfinished.due_ms);
+            cx.wake(self.stream, Purpose::Unfinished, unfinished.due_ms);
         }
     }
 
     /// A line that waited long enough is read again, and with it whatever came meanwhile.
-    pub(super) fn look_at_unfinished(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn look_at_unfinished(&mut self) {
         let Some(unfinished) = &mut self.unfinished else { return };
-        if cx.now.mono_ms < unfinished.due_ms {
-            return self.set_unfinished_timer(cx);
-        }
         unfinished.is_told = false;
         if let Some(front) = self.chain.links.front_mut() {
             front.unread = true;

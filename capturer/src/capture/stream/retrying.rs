@@ -1,0 +1,172 @@
+//! When a stream is tried again: after a failure, when its turn comes, when its container runs, when a file may be read.
+//!
+//! ```text
+//! failed ─▶ waits, twice as long each time, up to container_monitor.reconnect_interval ─▶ tried again from its position
+//!    └─ too often for reasons of its own ─▶ paused (circuit_breaker)
+//! quiet, and more containers than slots ─▶ asked again after a while (api/pace.rs)
+//! ```
+
+use super::{Kind, State, Stream, WELL_AFTER_MS, words};
+use crate::capture::context::{Context, Purpose, back_off_ms};
+use crate::capture::stream::state::Change;
+use crate::telemetry::metrics::StreamError;
+
+/// After the rights of a file that could not be read changed; whoever changes them rarely changes one thing alone.
+const RIGHTS_MS: u64 = 100;
+/// Between two attempts for that reason.
+const RIGHTS_APART_MS: u64 = 1_000;
+/// First pause after a failure; doubles up to the config's `reconnect_interval`.
+const FAILED_FIRST_MS: u64 = 200;
+
+/// Whether a file could not be opened, and whether that may have changed.
+#[derive(Debug, Default)]
+pub(super) struct Rights {
+    /// The last failure was an opening that failed.
+    are_missing: bool,
+    /// They changed while an opening was under way.
+    changed: bool,
+    /// When it was tried last because they changed.
+    tried_ms: u64,
+}
+
+impl Stream {
+    /// A deadline of this stream has come.
+    pub fn on_timer(&mut self, purpose: Purpose, cx: &mut Context<'_>) {
+        match (purpose, self.retry_at_ms) {
+            (Purpose::RateLimit, _) => {
+                self.limited_until_ms = None;
+                self.pump(cx);
+            }
+            (Purpose::Retry, Some(_)) => {
+                let is_for_rights = self.retry_at_ms == Some(self.rights.tried_ms);
+                self.retry(if is_for_rights { "its rights changed" } else { "the wait is over" }, cx);
+                self.pump(cx);
+            }
+            (Purpose::Retry, None) => {}
+            (_, Some(at)) if purpose.is_of_reading_a_file() => {
+                cx.wake(self.source.id, purpose, at.max(cx.now.mono_ms + 1));
+            }
+            (_, retry_at_ms) => self.with_source(cx, |kind, cx, told| match kind {
+                Kind::File(file) if retry_at_ms.is_some() => file.end_groups(cx, told),
+                Kind::File(file) => file.on_timer(purpose, cx, told),
+                Kind::Api(api) => api.on_timer(purpose, cx, told),
+            }),
+        }
+    }
+
+    /// A file that could not be opened may be readable now: it is not waited for until the next attempt is due. Whoever
+    /// sets its times again and again does not have it tried again and again.
+    pub fn on_rights_changed(&mut self, cx: &mut Context<'_>) {
+        match self.state {
+            // What is under way may have come too soon.
+            State::Opening => self.rights.changed = true,
+            State::Waiting | State::Draining if self.rights.are_missing => {
+                let at = (cx.now.mono_ms + RIGHTS_MS).max(self.rights.tried_ms + RIGHTS_APART_MS);
+                if self.retry_at_ms.is_some_and(|due| due > at) {
+                    self.rights.tried_ms = at;
+                    self.retry_at_ms = Some(at);
+                    cx.wake(self.source.id, Purpose::Retry, at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn retry(&mut self, cause: &str, cx: &mut Context<'_>) {
+        self.retry_at_ms = None;
+        self.polled = false;
+        match self.state {
+            State::Waiting => {
+                self.change(Change::Retry, cause, cx);
+                self.open(cx);
+            }
+            State::Draining => self.pump(cx),
+            State::Found | State::Opening | State::Following | State::Closed => {}
+        }
+    }
+
+    pub(super) fn failed(&mut self, error: StreamError, text: &str, cx: &mut Context<'_>) {
+        cx.metrics.stream_error(error);
+        // The health of `files` tells of a file that can't be opened, by its name and once.
+        let is_file_not_opened = matches!(self.kind, Kind::File(_)) && error == StreamError::OpenFailed;
+        self.rights.are_missing = is_file_not_opened;
+        if self.state == State::Draining {
+            // What is left is still tried, but not at once.
+            text.clone_into(&mut self.last_error);
+            return self.back_off(cx);
+        }
+        if !matches!(self.state, State::Opening | State::Following) {
+            return;
+        }
+        let is_news = self.failures == 0 || self.last_error != text;
+        text.clone_into(&mut self.last_error);
+        self.back_off(cx);
+        // When the daemon is away all of them fail, and they come back with it. Whoever mends a file's rights waits for its
+        // lines.
+        let is_own =
+            !is_file_not_opened && !matches!(error, StreamError::DaemonGone | StreamError::ReadTimeout);
+        self.own_failures += usize::from(is_own);
+        if self.own_failures >= cx.settings.container_monitor.circuit_breaker.failures {
+            return self.pause(text, cx);
+        }
+        self.change(Change::Failed, text, cx);
+        if std::mem::take(&mut self.rights.changed) {
+            self.on_rights_changed(cx);
+        }
+        words::tell(&self.source, error, is_news && !is_file_not_opened, &format!("{text}; trying again"));
+    }
+
+    /// The stream failed too often: it is left alone for a while, then tried once. Its first line ends this.
+    fn pause(&mut self, text: &str, cx: &mut Context<'_>) {
+        let pause = cx.settings.container_monitor.circuit_breaker.pause.as_millis() as u64;
+        let pause_ms = cx.jitter.around(pause);
+        let at = cx.now.mono_ms + pause_ms;
+        self.retry_at_ms = Some(at);
+        cx.wake(self.source.id, Purpose::Retry, at);
+        cx.metrics.stream_error(StreamError::CircuitOpen);
+        let cause =
+            format!("paused for {} s after {} failures in a row: {text}", pause_ms / 1000, self.own_failures);
+        self.change(Change::Failed, &cause, cx);
+        words::tell(&self.source, StreamError::CircuitOpen, true, &cause);
+    }
+
+    pub(super) fn polled(&mut self, again_at_ms: u64, cx: &mut Context<'_>) {
+        if !matches!(self.state, State::Opening | State::Following) {
+            return;
+        }
+        self.polled = true;
+        self.retry_at_ms = Some(again_at_ms);
+        cx.wake(self.source.id, Purpose::Retry, again_at_ms);
+        self.change(Change::Ended, "quiet, and more containers than slots: asked now and then", cx);
+    }
+
+    /// A clean end. It comes at every stop, restart and removal of a container, and also when dockerd lost its place;
+    /// a container that restarts all the time ends at once each time, hence the pause.
+    pub(super) fn ended(&mut self, cause: &str, again: bool, cx: &mut Context<'_>) {
+        if !matches!(self.state, State::Opening | State::Following) {
+            return;
+        }
+        if again {
+            self.back_off(cx);
+        }
+        self.change(Change::Ended, cause, cx);
+    }
+
+    fn back_off(&mut self, cx: &mut Context<'_>) {
+        if self.state == State::Following && cx.now.mono_ms - self.state_since_ms >= WELL_AFTER_MS {
+            self.failures = 0;
+        }
+        self.failures += 1;
+        let monitor = &cx.settings.container_monitor;
+        let max = if self.rights.are_missing {
+            // inotify tells when they are given back.
+            monitor.reconnect_interval.max(monitor.circuit_breaker.pause)
+        } else {
+            monitor.reconnect_interval
+        };
+        let pause = back_off_ms(FAILED_FIRST_MS, self.failures, max.as_millis() as u64);
+        let at = cx.now.mono_ms + cx.jitter.around(pause);
+        self.retry_at_ms = Some(at);
+        cx.wake(self.source.id, Purpose::Retry, at);
+    }
+}
