@@ -62,7 +62,8 @@ fn may_close(link: &Link) -> bool {
     let is_live = link.found.rank == 0 && !link.settled && !link.deleted && !link.missing && !link.late;
     let is_plain = link.lane.is_none() && !link.found.compressed && link.found.id.birth_ns != 0;
     let is_known = !link.doubted && !link.candidate;
-    // An empty one shows no trace of what was written to it and emptied before it is open again.
-    let is_read = link.is_read() && link.offset > 0;
+    // An empty one shows no trace of what was written to it and emptied before it is open again; nor does one with room,
+    // which is filled without a change of its length, and by a mapping without a word from inotify.
+    let is_read = link.is_read() && link.offset > 0 && !link.room;
     is_live && is_plain && is_known && is_read && matches!(link.handle, Handle::Open(_))
 }
