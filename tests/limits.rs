@@ -165,3 +165,27 @@ fn what_may_not_be_read_is_named() -> Result<()> {
     await_health(&agent, "files", true, &[])?;
     agent.stop()
 }
+
+/// Whoever mends a file's rights waits for its lines, however often it was tried in vain.
+#[test]
+fn rights_that_are_given_back_late_are_noticed() -> Result<()> {
+    let home = Home::new()?;
+    let patience = "container_monitor: {enabled: false, reconnect_interval: 1h, circuit_breaker: {failures: 3, pause: 1h}}";
+    let config = config(&home)?.replace("container_monitor: {enabled: false}", patience);
+    let shut = home.path().join("in/shut.log");
+    fs::write(&shut, "shut\n")?;
+    fs::set_permissions(&shut, fs::Permissions::from_mode(0o000))?;
+    let agent = home.launch_as_nobody(&config)?;
+    wait_until("some attempts", DEADLINE, || {
+        let attempts = agent.metric("container_stream_errors_total{error_type=\"open_failed\"}")?;
+        ensure!(attempts >= 6.0, "{attempts}");
+        Ok(())
+    })?;
+    // By itself it would be tried again in 6 to 13 s, which is not told in these words.
+    fs::set_permissions(&shut, fs::Permissions::from_mode(0o644))?;
+    wait_until("its line", DEADLINE, || delivered(&home) == 1)?;
+    let log = agent.log_text()?;
+    ensure!(log.contains("cause=\"its rights changed\""), "{log}");
+    assert_eq!(agent.metric("container_stream_errors_total{error_type=\"circuit_open\"}")?, 0.0);
+    agent.stop()
+}

@@ -159,6 +159,11 @@ pub enum Event {
         /// The stream that this concerns.
         stream: StreamId,
     },
+    /// Rights, owner or times of a file of a stream changed.
+    RightsChanged {
+        /// The stream that this concerns.
+        stream: StreamId,
+    },
     /// Files of a stream were made, renamed or removed.
     ChainChanged {
         /// The stream that this concerns.

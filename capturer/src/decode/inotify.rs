@@ -14,6 +14,8 @@ pub struct Event<'a> {
 
 /// `IN_MODIFY`: the file was written or truncated.
 pub const MODIFY: u32 = 0x2;
+/// `IN_ATTRIB`: rights, owner or times of the file changed.
+pub const ATTRIB: u32 = 0x4;
 /// `IN_Q_OVERFLOW`: events were lost; look at everything again.
 pub const OVERFLOW: u32 = 0x4000;
 /// `IN_IGNORED`: the watch is gone.

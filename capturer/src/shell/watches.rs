@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::capture::io::LaneId;
-use crate::decode::inotify::{CREATE, Event, IGNORED, IS_DIRECTORY, MODIFY, MOVE_SELF, MOVED_TO, OVERFLOW};
+use crate::decode::inotify::{
+    ATTRIB, CREATE, Event, IGNORED, IS_DIRECTORY, MODIFY, MOVE_SELF, MOVED_TO, OVERFLOW,
+};
 use crate::model::record::StreamId;
 use crate::model::rotated_name;
 use crate::model::rotated_name::RotatedName;
@@ -175,6 +177,8 @@ pub struct Concerned {
     pub rotated_grew: BTreeSet<StreamId>,
     /// Files of theirs were made, renamed or removed.
     pub changed: BTreeSet<StreamId>,
+    /// Somebody may have given the right to read a file of theirs that is known.
+    pub rights: BTreeSet<StreamId>,
     /// Their patterns may match something new.
     pub sets: BTreeSet<usize>,
 }
@@ -323,7 +327,7 @@ impl Watches {
             told.all = true;
             return;
         }
-        if self.listing > 0 && !self.is_full() {
+        if self.listing > 0 && !self.is_full() && event.mask != ATTRIB {
             self.kept.insert((event.watch, event.mask, event.name.to_vec()));
         }
         if event.mask & IGNORED != 0 {
@@ -351,6 +355,18 @@ impl Watches {
         let name = text_of_bytes(event.name);
         let name = &*name;
         let rotated = directory.rotated.get(name).into_iter().flatten();
+        if event.mask & ATTRIB != 0 {
+            told.rights.extend(directory.streams.get(name).into_iter().flatten().chain(rotated.clone()));
+            if name.is_empty() {
+                // The directory's own: what is in it may be readable now.
+                told.rights.extend(directory.streams.values().flatten());
+                told.sets.extend(directory.sets.keys().map(|(set, _)| set));
+            }
+        }
+        let is_known = directory.streams.contains_key(name) || directory.rotated.contains_key(name);
+        if name.is_empty() || event.mask & ATTRIB != 0 && is_known && !is_write {
+            return;
+        }
         match directory.streams.get(name) {
             Some(streams) if is_write => told.grew.extend(streams),
             Some(streams) => told.changed.extend(streams),

@@ -44,6 +44,38 @@ fn what_comes_while_a_directory_is_listed_is_looked_at_then() {
     check(MOVE_SELF, "", true);
 }
 
+/// Neither growth nor a new file: but who could not read it may be able to now.
+#[test]
+fn rights_concern_those_whose_file_it_is() {
+    let mut watches = Watches::default();
+    watches.expect(StreamId(1), "a.log");
+    watches.set(StreamId(1), 7);
+    watches.set_rotated(StreamId(1), ["a.log.1"].into_iter());
+    let concerned = |watches: &mut Watches, name: &str| {
+        let mut told = Concerned::default();
+        watches.on_event(&Event { watch: 7, mask: ATTRIB, name: name.as_bytes() }, &mut told);
+        told
+    };
+    for name in ["a.log", "a.log.1"] {
+        let expected = Concerned { rights: [StreamId(1)].into(), ..Concerned::default() };
+        assert_eq!(concerned(&mut watches, name), expected, "{name}");
+    }
+    assert_eq!(concerned(&mut watches, "b.log"), Concerned::default());
+    // One that could not be read is in no listing.
+    let sibling = Concerned { changed: [StreamId(1)].into(), ..Concerned::default() };
+    assert_eq!(concerned(&mut watches, "a.log.2"), sibling);
+    // The directory's own.
+    let interest = Interest::name("c.log");
+    watches.set_of_patterns(3, None, vec![(7, interest)]);
+    let all = Concerned { rights: [StreamId(1)].into(), sets: [3].into(), ..Concerned::default() };
+    assert_eq!(concerned(&mut watches, ""), all);
+    // Truncated, and another mode at once.
+    let mut told = Concerned::default();
+    watches.on_event(&Event { watch: 7, mask: ATTRIB | MODIFY, name: b"a.log" }, &mut told);
+    let both = Concerned { rights: [StreamId(1)].into(), grew: [StreamId(1)].into(), ..Concerned::default() };
+    assert_eq!(told, both);
+}
+
 #[test]
 fn only_lost_events_concern_all() {
     let concerned = |mask| {

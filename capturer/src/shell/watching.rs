@@ -72,7 +72,8 @@ impl Shell {
     pub(super) fn on_inotify(&mut self, outcome: ReadOutcome, buffer: &[u8], at_once: bool) -> Vec<Event> {
         match outcome {
             ReadOutcome::Bytes(_) => {
-                let only_growth = inotify::events(buffer).all(|event| event.mask == inotify::MODIFY);
+                let is_growth = |mask| matches!(mask, inotify::MODIFY | inotify::ATTRIB);
+                let only_growth = inotify::events(buffer).all(|event| is_growth(event.mask));
                 let with_ease = buffer.len() < INOTIFY_BYTES / 4 * 3;
                 let pause = self.inotify_pace.after(at_once, only_growth, with_ease);
                 self.read_inotify(pause);
@@ -90,12 +91,13 @@ impl Shell {
         for event in inotify::events(buffer) {
             self.watches.on_event(&event, &mut told);
         }
-        let Concerned { all, grew, rotated_grew, changed, sets } = told;
+        let Concerned { all, grew, rotated_grew, changed, rights, sets } = told;
         if all {
             tracing::warn!("inotify lost events; looking at every file");
             events.push(Event::LookAtAll);
         }
         events.extend(changed.into_iter().map(|stream| Event::ChainChanged { stream }));
+        events.extend(rights.into_iter().map(|stream| Event::RightsChanged { stream }));
         // What was written to an older file comes first.
         events.extend(rotated_grew.into_iter().map(|stream| Event::RotatedGrew { stream }));
         events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));

@@ -283,8 +283,11 @@ impl Capture {
             Event::ChainChanged { stream } => {
                 self.with_file(now, stream, |file, cx, _| file.on_chain_changed(cx));
             }
+            Event::RightsChanged { stream } => {
+                self.with_stream(now, stream, |stream, cx| stream.on_rights_changed(cx));
+            }
             Event::LookAtAll => self.look_at_all(now),
-            Event::DescriptorsRanOut { files } => self.open_files.make_room(files),
+            Event::DescriptorsRanOut { files } => self.shared.open_files.make_room(files),
             Event::FileHung { stream, place, operation } => {
                 self.with_stream(now, stream, |stream, cx| stream.on_hung(&place, &operation, cx));
             }

@@ -407,7 +407,7 @@ impl Worker {
     }
 
     fn watch(&self, directory: &Path) -> Option<i32> {
-        self.add_watch(directory, NAMES | WatchFlags::MODIFY).ok()
+        self.add_watch(directory, NAMES | WatchFlags::MODIFY | WatchFlags::ATTRIB).ok()
     }
 
     /// What is watched for somebody else stays watched.
