@@ -52,7 +52,8 @@ pub enum Join {
 #[derive(Debug)]
 pub struct Assembler {
     line_bytes_max: usize,
-    open: [Option<OpenLine>; 2],
+    /// Boxed: hardly any source has one at rest.
+    open: [Option<Box<OpenLine>>; 2],
     /// Boxed: most sources join nothing.
     groups: Option<Box<Groups>>,
     join: Join,
@@ -207,18 +208,20 @@ impl Assembler {
             }
             return completed;
         }
-        let line = self.open[channel].get_or_insert_with(|| OpenLine {
-            line: Kept {
-                began_at: at,
-                time: buffer[piece.time.clone()].to_vec(),
-                text: Vec::new(),
-                form: piece.form,
-                decoded_len: 0,
-                marks: Marks { continued: self.continued, ..Marks::default() },
-            },
-            deliver,
-            latest_at: at,
-            join: self.join,
+        let line = self.open[channel].get_or_insert_with(|| {
+            Box::new(OpenLine {
+                line: Kept {
+                    began_at: at,
+                    time: buffer[piece.time.clone()].to_vec(),
+                    text: Vec::new(),
+                    form: piece.form,
+                    decoded_len: 0,
+                    marks: Marks { continued: self.continued, ..Marks::default() },
+                },
+                deliver,
+                latest_at: at,
+                join: self.join,
+            })
         });
         line.latest_at = at;
         // What belongs to the line's end does not make it too long.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::ledger::table::FdTable;
+use crate::model::cursor::Cursor;
 use crate::telemetry::profile::Profiles;
 use crate::telemetry::reload_requests::ReloadRequests;
 use crate::telemetry::taps::Taps;
@@ -99,8 +100,9 @@ pub struct StreamRow {
     /// Last error, empty if none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub last_error: String,
-    /// Acknowledged position, as in the checkpoint.
-    pub position: serde_json::Value,
+    /// Acknowledged position, as in the checkpoint. A JSON value would be ten times as large, and a snapshot stays until the
+    /// next one.
+    pub position: Option<Cursor>,
 }
 
 /// What a stream counts. All of it goes on through a reload and nothing of it ever falls: whoever adds a count here has it

@@ -452,7 +452,11 @@ impl Drop for World {
         if let Some(run) = &self.run {
             for row in run.capture.snapshot(self.now()).streams {
                 let (key, at, cause, operation) = (row.key, row.state, row.cause, row.operation);
-                state.push(format!("{key}: {at} ({cause}) {operation} {:?} {}", row.lag_bytes, row.position));
+                state.push(format!(
+                    "{key}: {at} ({cause}) {operation} {:?} {}",
+                    row.lag_bytes,
+                    serde_json::json!(row.position)
+                ));
             }
         }
         state.extend(self.containers.iter().map(|container| container.describe(&self.disk)));

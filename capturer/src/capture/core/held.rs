@@ -85,7 +85,11 @@ impl Capture {
 
     /// Sources that a stop does not wait for, with the reason.
     pub(super) fn what_is_held(&self) -> Vec<String> {
-        let held = self.streams.values().filter(|stream| self.is_held(stream) && !stream.is_at_rest());
+        let held = self
+            .streams
+            .values()
+            .map(Box::as_ref)
+            .filter(|stream| self.is_held(stream) && !stream.is_at_rest());
         let named = |stream: &Stream| {
             let cause = self.held.cause(stream.source.id).unwrap_or_default();
             format!("{} (its output is blocked: {cause})", stream.source.key.0)

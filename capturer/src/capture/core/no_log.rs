@@ -229,7 +229,7 @@ impl Capture {
     fn suspects(&self) -> impl Iterator<Item = &Stream> {
         let ids: BTreeSet<StreamId> =
             self.no_logs.gone.keys().chain(&self.no_logs.refused).copied().collect();
-        ids.into_iter().filter_map(|id| self.streams.get(&id))
+        ids.into_iter().filter_map(|id| self.streams.get(&id).map(Box::as_ref))
     }
 
     /// Running containers that are captured.

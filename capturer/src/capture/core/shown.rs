@@ -10,15 +10,13 @@ use crate::telemetry::status::{Snapshot, StreamRow};
 impl Capture {
     /// Everything the admin server shows.
     pub fn snapshot(&self, now: Now) -> Snapshot {
+        let mut streams = Vec::with_capacity(self.streams.len());
+        streams.extend(self.streams.values().map(|stream| self.row(stream, now)));
+        streams.extend(self.rows_without_stream());
         Snapshot {
             taken_at_ms: now.mono_ms,
             all_listed: self.is_ready(),
-            streams: self
-                .streams
-                .values()
-                .map(|stream| self.row(stream, now))
-                .chain(self.rows_without_stream())
-                .collect(),
+            streams,
             docker: self
                 .discovery
                 .as_ref()

@@ -84,7 +84,7 @@ impl Capture {
         let Some(stopping) = &mut self.stopping else { return false };
         let last = stopping.waits_for.take();
         let is_left = |stream: &Stream| !stream.is_at_rest() && !self.is_held(stream);
-        let last = last.filter(|id| self.streams.get(id).is_some_and(is_left));
+        let last = last.filter(|id| self.streams.get(id).is_some_and(|stream| is_left(stream)));
         let waits_for = last
             .or_else(|| self.streams.values().find(|stream| is_left(stream)).map(|stream| stream.source.id));
         if let Some(stopping) = &mut self.stopping {

@@ -89,7 +89,7 @@ impl Stream {
             oldest_unacked_ms: self.oldest_sent_ms().map(|sent| now_ms.saturating_sub(sent)),
             failures: self.failures,
             last_error: self.last_error.clone(),
-            position: serde_json::to_value(&self.acked).unwrap_or_default(),
+            position: Some(self.acked.clone()),
             ..StreamRow::default()
         };
         self.tally.describe(&mut row, now_ms);

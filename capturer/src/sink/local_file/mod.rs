@@ -73,9 +73,9 @@ pub struct LocalFileSink {
     pending: BTreeMap<Arc<str>, OlderFiles>,
     /// What stood in the directories when each was listed.
     left: generations::Left,
-    streams: BTreeMap<StreamId, Stream>,
+    streams: BTreeMap<StreamId, Box<Stream>>,
     /// By path relative to the directory.
-    outputs: BTreeMap<Arc<str>, Output>,
+    outputs: BTreeMap<Arc<str>, Box<Output>>,
     /// Outputs with an open file, by the tick of their last use.
     open: BTreeMap<u64, Arc<str>>,
     tick: u64,
@@ -240,7 +240,7 @@ impl Sink for LocalFileSink {
         let facts = self.outbox.facts(source);
         let hash = keys::source_of(self.settings.format, &facts, keys::source_hash(&[path.as_bytes()]));
         let stream = Stream { source: source.clone(), facts, path: path.clone(), hash };
-        self.streams.insert(source.id, stream);
+        self.streams.insert(source.id, Box::new(stream));
         Ok(self.mark(&path))
     }
 
@@ -271,7 +271,7 @@ impl Sink for LocalFileSink {
     }
 
     fn detach(&mut self, stream: StreamId) {
-        let Some(Stream { path, .. }) = self.streams.remove(&stream) else { return };
+        let Some(Stream { path, .. }) = self.streams.remove(&stream).map(|stream| *stream) else { return };
         let Some(output) = self.outputs.get_mut(&path) else { return };
         output.users = output.users.saturating_sub(1);
         if output.users == 0 {

@@ -168,7 +168,7 @@ impl LocalFileSink {
             withdrawn: false,
         };
         let looked = output.look_at_ends(len);
-        self.outputs.insert(path.clone(), output);
+        self.outputs.insert(path.clone(), Box::new(output));
         looked.map_err(|source| self.failed("reading", path, source))
     }
 
@@ -274,7 +274,7 @@ impl LocalFileSink {
         let now = Instant::now();
         while let Some(path) = self.open.first_key_value().map(|(_, path)| path.clone()) {
             let idle = |output: &Output| now.duration_since(output.checked_at) >= IDLE_AFTER;
-            if !self.outputs.get(&path).is_some_and(idle) {
+            if !self.outputs.get(&path).is_some_and(|output| idle(output)) {
                 return;
             }
             self.close(&path);

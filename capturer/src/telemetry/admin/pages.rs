@@ -15,6 +15,7 @@ use super::access::Access;
 use super::body::Body;
 use super::health::{self, Facts};
 use crate::limits::TAPS_MAX;
+use crate::model::cursor::Cursor;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::profile::{self, SECONDS_MAX};
 use crate::telemetry::reload_requests::ReloadOutcome;
@@ -339,7 +340,7 @@ struct Positions {
 struct Position {
     key: String,
     name: String,
-    position: serde_json::Value,
+    position: Option<Cursor>,
 }
 
 /// The status page, with what is known before its script asks.

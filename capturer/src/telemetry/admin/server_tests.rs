@@ -66,7 +66,7 @@ fn read_all(stream: &mut TcpStream) -> String {
 }
 
 fn snapshot(name: &str) -> Snapshot {
-    let position = serde_json::json!({"offset": 5});
+    let position = Some(Cursor::Api(ApiCursor::default()));
     let row =
         StreamRow { id: 1, key: "container:a".into(), name: name.into(), position, ..StreamRow::default() };
     Snapshot {
@@ -225,7 +225,7 @@ fn streams_and_positions() {
     assert_eq!(streams["docker"]["enabled"], true);
     let positions = server.json("/api/v1/positions");
     assert_eq!(positions["positions"][0]["key"], "container:a");
-    assert_eq!(positions["positions"][0]["position"]["offset"], 5);
+    assert_eq!(positions["positions"][0]["position"]["kind"], "api");
 }
 
 /// The server's first duty: the Go agent's health check hung with everything else.

@@ -48,6 +48,8 @@ impl<O: PartialEq> Furthest<O> {
     pub fn read(&mut self, outlet: O, more: Read) -> Read {
         let index = self.by_outlet.iter().position(|(known, _)| *known == outlet);
         let index = index.unwrap_or_else(|| {
+            // Of tens of thousands of sources nearly all have one outlet.
+            self.by_outlet.reserve_exact(1);
             self.by_outlet.push((outlet, Read::default()));
             self.by_outlet.len() - 1
         });
