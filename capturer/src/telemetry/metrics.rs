@@ -4,7 +4,9 @@
 //! Label values are closed sets written as enums, created at zero at start so that rates work from the first
 //! event on. Two sets are open, and both bounded: sources (`source_*`, scrape.rs) and containers (containers.rs).
 //!
-//! `source_*` is by source, whatever it is read from; `container_stream_*` is about streams over the Engine's API.
+//! `source_*` is by source, whatever it is read from; `container_stream_*` is about streams over the Engine's API, but for
+//! `container_stream_errors_total`, which counts those of every stream. What a source does is counted once, however many
+//! outlets read it; errors count for each outlet.
 //!
 //! Not here: deciding when something counts. Each part counts at the place where the thing happens.
 
@@ -31,7 +33,7 @@ pub use kinds::{Entry, Kind, Unit};
 pub use losses::Lost;
 use losses::Untold;
 pub use pipelines::Drops;
-pub use scrape::closed_sets;
+pub use series::closed_sets;
 pub use values::{
     DeadLetterReason, LossReason, PassedOver, PushFailure, ReloadResult, RequestResult, SkipReason,
     StreamError, UnreadableReason,
@@ -176,7 +178,7 @@ metrics! {
     container_stream_rotations_total: IntCounterVec ["container_id", "container_name"] Count
         "Planned reconnects of a container's stream. Containers beyond metrics.max_containers share one series.";
     container_stream_age_seconds: Histogram [] Seconds "Age of a container stream's connection when it was closed.";
-    container_stream_errors_total: IntCounterVec ["error_type"] Count "Errors of container streams.";
+    container_stream_errors_total: IntCounterVec ["error_type"] Count "Errors of streams, of containers and of followed files.";
     stream_read_timeouts_total: IntCounter [] Count
         "Reads that timed out because nothing came. Usual for quiet containers.";
     rate_limit_waits_total: IntCounter [] Count

@@ -147,6 +147,32 @@ fn closed_sets_begin_at_zero() {
     assert!(metrics.encode().contains("container_stream_errors_total{error_type=\"pool_full\"} 1\n"));
 }
 
+/// The reference page lists the values of every label whose values are all there from the start.
+#[test]
+fn every_closed_set_is_listed() {
+    let metrics = metrics();
+    metrics.expect_sink("loki");
+    metrics.expect_network_sink("loki");
+    metrics.show_sources(&[], 0, true);
+    let mut there = BTreeMap::<(String, String), BTreeSet<String>>::new();
+    for family in metrics.registry.gather() {
+        let name = family.name().strip_prefix(PREFIX).expect("our prefix").to_owned();
+        for metric in family.get_metric() {
+            for pair in metric.get_label().iter().filter(|pair| pair.name() != "sink") {
+                there
+                    .entry((name.clone(), pair.name().to_owned()))
+                    .or_default()
+                    .insert(pair.value().to_owned());
+            }
+        }
+    }
+    let several = there.into_iter().filter(|(_, values)| values.len() > 1);
+    let listed = closed_sets().into_iter().map(|(name, label, values)| {
+        ((name.to_owned(), label.to_owned()), values.into_iter().map(str::to_owned).collect())
+    });
+    assert_eq!(several.collect::<BTreeMap<_, _>>(), listed.collect::<BTreeMap<_, BTreeSet<_>>>());
+}
+
 /// Otherwise a host that starts a container a minute grows series without end.
 #[test]
 fn container_series_are_bounded_and_removed() {

@@ -21,7 +21,7 @@ pub(super) const LABELS: [&str; 3] = ["container_id", "container_name", "path"];
 type Labels = [String; 3];
 
 /// States of a stream, as rows name them.
-const STATES: [&str; 6] = ["found", "opening", "following", "waiting", "draining", "closed"];
+pub(super) const STATES: [&str; 6] = ["found", "opening", "following", "waiting", "draining", "closed"];
 
 /// What was shown last.
 #[derive(Default)]
@@ -190,31 +190,6 @@ impl Metrics {
             delivered.inc_by(brought.saturating_sub(delivered.get()));
         }
     }
-}
-
-/// Labels whose values are fixed, by metric, for the reference page.
-pub fn closed_sets() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
-    use super::{
-        DeadLetterReason, LossReason, PushFailure, ReloadResult, RequestResult, Resource, SkipReason,
-        StreamError, UnreadableReason,
-    };
-    vec![
-        ("streams", "state", STATES.to_vec()),
-        (
-            "container_stream_errors_total",
-            "error_type",
-            StreamError::ALL.iter().map(|v| v.as_str()).collect(),
-        ),
-        ("losses_total", "reason", LossReason::ALL.iter().map(|v| v.as_str()).collect()),
-        ("skipped_records_total", "reason", SkipReason::ALL.iter().map(|v| v.as_str()).collect()),
-        ("sources_unreadable", "reason", UnreadableReason::ALL.iter().map(|v| v.as_str()).collect()),
-        ("push_failures_total", "reason", PushFailure::ALL.iter().map(|v| v.as_str()).collect()),
-        ("dead_letters_total", "reason", DeadLetterReason::ALL.iter().map(|v| v.as_str()).collect()),
-        ("docker_requests_total", "result", RequestResult::ALL.iter().map(|v| v.as_str()).collect()),
-        ("config_reloads_total", "result", ReloadResult::ALL.iter().map(|v| v.as_str()).collect()),
-        ("leak_detection", "resource", Resource::ALL.iter().map(|v| v.as_str()).collect()),
-        ("kernel_fds_open", "owner", crate::ledger::Owner::CLASSES.to_vec()),
-    ]
 }
 
 fn unix_ms() -> u128 {

@@ -9,6 +9,7 @@ use super::{
     StreamError, UnreadableReason,
 };
 use crate::ledger::{Owner, Resource};
+use crate::telemetry::metrics::scrape::STATES;
 
 impl Metrics {
     /// A series that appears only with its first event has no rate for that event.
@@ -103,4 +104,31 @@ impl Metrics {
             let _ = self.task_heartbeats_total.remove_label_values(&[&task]);
         }
     }
+}
+
+/// Labels whose values are fixed, by metric, for the reference page.
+pub fn closed_sets() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
+    let losses = || LossReason::ALL.iter().map(|v| v.as_str()).collect();
+    vec![
+        ("streams", "state", STATES.to_vec()),
+        (
+            "container_stream_errors_total",
+            "error_type",
+            StreamError::ALL.iter().map(|v| v.as_str()).collect(),
+        ),
+        ("losses_total", "reason", losses()),
+        ("lost_bytes_total", "reason", losses()),
+        ("possible_losses_total", "reason", LossReason::POSSIBLE.iter().map(|v| v.as_str()).collect()),
+        ("skipped_records_total", "reason", SkipReason::ALL.iter().map(|v| v.as_str()).collect()),
+        ("sources_unreadable", "reason", UnreadableReason::ALL.iter().map(|v| v.as_str()).collect()),
+        ("paths_passed_over", "reason", PassedOver::ALL.iter().map(|v| v.as_str()).collect()),
+        ("push_failures_total", "reason", PushFailure::ALL.iter().map(|v| v.as_str()).collect()),
+        ("dead_letters_total", "reason", DeadLetterReason::ALL.iter().map(|v| v.as_str()).collect()),
+        ("docker_requests_total", "result", RequestResult::ALL.iter().map(|v| v.as_str()).collect()),
+        ("config_reloads_total", "result", ReloadResult::ALL.iter().map(|v| v.as_str()).collect()),
+        ("leak_detection", "resource", Resource::ALL.iter().map(|v| v.as_str()).collect()),
+        ("kernel_fds_open", "owner", Owner::CLASSES.to_vec()),
+        ("kernel_fd_opened_total", "owner", Owner::CLASSES.to_vec()),
+        ("kernel_fd_closed_total", "owner", Owner::CLASSES.to_vec()),
+    ]
 }
