@@ -37,7 +37,7 @@ pub struct SourcePrefix {
     heads: [Vec<u8>; 2],
     labels: BTreeMap<String, String>,
     /// What stands between labels and message.
-    path: Vec<u8>,
+    behind_labels: Vec<u8>,
 }
 
 impl SourcePrefix {
@@ -46,9 +46,9 @@ impl SourcePrefix {
         let heads = StdType::ALL.map(|std_type| head(source, std_type));
         let mut labels = source.labels.clone();
         labels.extend(source.container.iter().flat_map(|container| container.labels.clone()));
-        let mut path = Vec::new();
-        field(&mut path, "path", source.path.as_deref().unwrap_or_default());
-        let mut prefix = SourcePrefix { by_std_type: Default::default(), heads, labels, path };
+        let mut behind_labels = Vec::new();
+        field(&mut behind_labels, "path", source.path.as_deref().unwrap_or_default());
+        let mut prefix = SourcePrefix { by_std_type: Default::default(), heads, labels, behind_labels };
         for std_type in StdType::ALL {
             let mut out = Vec::new();
             prefix.with_labels(std_type, None, &mut out);
@@ -86,7 +86,7 @@ impl SourcePrefix {
             }
             out.push(b'}');
         }
-        out.extend_from_slice(&self.path);
+        out.extend_from_slice(&self.behind_labels);
     }
 
     /// Writes what a pipeline added to a record, and all that stands before it.
