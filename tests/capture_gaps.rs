@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home};
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
+use capturer_tests::gate::Gate;
 use capturer_tests::scene::{Reading, config};
 use capturer_tests::wait::{PATIENCE, wait_until};
 use capturer_tests::{both_engines, one_engine};
@@ -101,13 +102,16 @@ fn rotation_under_load(version: EngineVersion) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;
     let agent = home.start(&config(&home, &engine, Reading { rotation: "1h", ..Reading::API }))?;
-    let script = "a=1; while [ $a -le 30000 ]; do z=$((a+199)); \
-        seq $a $z | sed 's/^/line of some length /'; a=$((z+1)); sleep 0.1; done";
+    let gate = Gate::new()?;
     for (name, options) in ways {
-        engine.run(&spec(name, options, script))?;
+        let spec = spec(name, options, &gate.script(name, 30_000));
+        engine.run(&spec.argument(&gate.volume()))?;
     }
+    // Two files hold 1,340 lines.
+    gate.keep(&home, &ways.map(|(name, _)| (name, 1_200)), || {
+        ways.iter().try_for_each(|(name, _)| engine.wait(name).map(drop))
+    })?;
     for (name, _) in ways {
-        engine.wait(name)?;
         wait_until(&format!("the last line of {name}"), PATIENCE, || {
             let last = numbers(&home, name)?.last().copied();
             ensure!(last == Some(30_000), "the last is {last:?}");

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home, Record};
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
+use capturer_tests::gate::Gate;
 use capturer_tests::one_engine;
 use capturer_tests::scene::{Reading, config};
 use capturer_tests::wait::{PATIENCE, wait_until};
@@ -54,17 +55,21 @@ fn losses(agent: &Agent) -> Result<String> {
         .join("\n"))
 }
 
-/// 30,000 lines at some 2,000 a second through files of 64 KiB: a rotation every half second.
+/// 30,000 lines at some 2,000 a second through files of 64 KiB, which hold some 670: a rotation every half second. The agent
+/// is never more than one file behind.
 fn rotation_under_load(version: EngineVersion) -> Result<()> {
     let engine = Engine::start(version)?;
     let home = Home::new()?;
     let agent = home.start(&config(&home, &engine, Reading::FILE))?;
-    let script = "a=1; while [ $a -le 30000 ]; do z=$((a+199)); seq $a $z | sed 's/^/line of some length /'; a=$((z+1)); sleep 0.1; done";
+    let gate = Gate::new()?;
     for (name, options) in WAYS {
-        engine.run(&spec(name, options, script))?;
+        let spec = spec(name, options, &gate.script(name, 30_000));
+        engine.run(&spec.argument(&gate.volume()))?;
     }
+    gate.keep(&home, &WAYS.map(|(name, _)| (name, 600)), || {
+        WAYS.iter().try_for_each(|(name, _)| engine.wait(name).map(drop))
+    })?;
     for (name, _) in WAYS {
-        engine.wait(name)?;
         wait_until(&format!("the last line of {name}"), PATIENCE, || {
             let last = numbers(&home, name)?.last().copied();
             ensure!(last == Some(30_000), "the last is {last:?}");

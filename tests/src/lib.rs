@@ -26,6 +26,7 @@ pub mod disk;
 pub mod engine;
 pub mod fake_docker;
 pub mod fuse;
+pub mod gate;
 pub mod lateness;
 pub mod loki;
 pub mod loki_limits;
