@@ -15,11 +15,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Home, program};
+use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::fake_docker::FakeDocker;
 use capturer_tests::loki::{Mood, POISON, TestLoki};
 use capturer_tests::reference::{names, top};
-use capturer_tests::skipped;
+use capturer_tests::scene::{self, Reading};
 use capturer_tests::wait::wait_until;
+use capturer_tests::{one_engine, skipped};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -76,9 +78,17 @@ impl Prometheus {
 
     /// If it fires.
     fn alert(&self, name: &str) -> Result<Value> {
+        self.alert_with(name, |_| true)
+    }
+
+    /// If it fires with such labels.
+    fn alert_with(&self, name: &str, is_meant: impl Fn(&Value) -> bool) -> Result<Value> {
         let alerts = self.ask("/api/v1/alerts")?;
         let all = alerts["alerts"].as_array().context("no alerts")?;
-        let fires = |alert: &&Value| alert["labels"]["alertname"] == name && alert["state"] == "firing";
+        let fires = |alert: &&Value| {
+            let labels = &alert["labels"];
+            labels["alertname"] == name && alert["state"] == "firing" && is_meant(labels)
+        };
         all.iter().find(fires).cloned().with_context(|| format!("{all:?}"))
     }
 }
@@ -269,11 +279,7 @@ fn prometheus_alerts_and_runbooks_see_what_happens() -> Result<()> {
 
     docker.set_silent(true);
     docker.break_connections();
-    wait_until("the alert on Docker", DEADLINE, || {
-        let alerts = prometheus.ask("/api/v1/alerts")?.to_string();
-        ensure!(alerts.contains("\"component\":\"docker\""), "{alerts}");
-        Ok(())
-    })?;
+    docker_alert(&prometheus)?;
     desk.first_command_shows("component-unhealthy", "docker")?;
     docker.set_silent(false);
 
@@ -350,6 +356,61 @@ fn faults_that_stay_raise_their_alerts() -> Result<()> {
     desk.first_command_shows("sink-failing", "all.ndjson")?;
     fs::remove_dir(&output)?;
     agent.kill()
+}
+
+one_engine! { V28_5:
+    a_frozen_dockerd_raises_its_alert => frozen_dockerd;
+}
+
+/// A real one: SIGSTOP, as a machine that swaps or a disk that hangs does it. The sentence says that it does not answer, the
+/// alert fires, and both end when it goes on; what was printed meanwhile arrives.
+fn frozen_dockerd(version: EngineVersion) -> Result<()> {
+    if Command::new("prometheus").arg("--version").output().is_err() {
+        skipped!("no prometheus: apt-get install prometheus brings it");
+        return Ok(());
+    }
+    let engine = Engine::start(version)?;
+    let home = Home::new()?;
+    let agent = home.start(&scene::config(&home, &engine, Reading::API))?;
+    let address = agent.address().to_owned();
+    let prometheus = Prometheus::start(home.path(), &address)?;
+    let bin = shims(&home, &address)?;
+    let desk = Desk { home, bin, address };
+    let script = "n=0; while [ ! -e /stop ]; do n=$((n+1)); echo line $n; sleep 0.2; done";
+    engine.run(&RunSpec::sh(script).name("web"))?;
+    wait_until("lines", DEADLINE, || ensure_some(&desk.home.records_of("web")?))?;
+
+    engine.freeze()?;
+    let seen = docker_alert(&prometheus).and_then(|alert| {
+        ensure!(alert["labels"]["instance"] == desk.address.as_str(), "{alert}");
+        desk.first_command_shows("component-unhealthy", "docker: ")?;
+        desk.first_command_shows("component-unhealthy", "no answer")
+    });
+    engine.thaw()?;
+    seen?;
+    wait_until("the alert to end", DEADLINE, || {
+        let alerts = prometheus.ask("/api/v1/alerts")?;
+        let all = alerts["alerts"].as_array().context("no alerts")?;
+        ensure!(!all.iter().any(|alert| alert["labels"]["component"] == "docker"), "{alerts}");
+        agent.get("/health")
+    })?;
+    engine.docker(&["exec", "web", "touch", "/stop"])?;
+    engine.wait("web")?;
+    scene::assert_equal_to_docker_logs(&desk.home, &engine, &["web".to_owned()])?;
+    agent.stop()
+}
+
+fn ensure_some<T>(all: &[T]) -> Result<()> {
+    ensure!(!all.is_empty(), "there is none yet");
+    Ok(())
+}
+
+fn docker_alert(prometheus: &Prometheus) -> Result<Value> {
+    wait_until("the alert on component docker", DEADLINE, || docker_alert_now(prometheus))
+}
+
+fn docker_alert_now(prometheus: &Prometheus) -> Result<Value> {
+    prometheus.alert_with("CapturerComponentUnhealthy", |labels| labels["component"] == "docker")
 }
 
 /// Whatever the catalog has is there for a real Prometheus.
