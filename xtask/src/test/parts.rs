@@ -104,15 +104,25 @@ pub const PARTS: &[Part] = &[
         run: || engines::unpack_all().map(|()| Outcome::Passed),
     },
     Part {
+        name: "vm",
+        what: "witness, ring and files inside Linux 5.10 and 6.12 (cargo xtask vm)",
+        needs: &["build"],
+        pace: Pace::Beside,
+        run: || vm_tests(&[]),
+    },
+    Part {
         name: "engine-tests",
         what: "tests against private Docker Engines, several programs at a time",
         needs: &["build", "agent", "engines"],
         pace: Pace::InTurn,
-        run: || {
-            engine_tests(|tests, target| {
-                target != QUICKSTART && !tests.long.iter().any(|long| long == target)
-            })
-        },
+        run: || engine_tests(|tests, target| tests.is_usual(target) && !tests.is_timed(target)),
+    },
+    Part {
+        name: "timed-tests",
+        what: "those that judge times, one after the other, with nothing beside them",
+        needs: &["build", "agent", "engines"],
+        pace: Pace::Alone,
+        run: || engine_tests(|tests, target| tests.is_usual(target) && tests.is_timed(target)),
     },
     Part {
         name: "quickstart",
@@ -120,13 +130,6 @@ pub const PARTS: &[Part] = &[
         needs: &["build", "agent", "engines"],
         pace: Pace::InTurn,
         run: || engine_tests(|_, target| target == QUICKSTART),
-    },
-    Part {
-        name: "vm",
-        what: "witness, ring and files inside Linux 5.10 and 6.12 (cargo xtask vm)",
-        needs: &["build"],
-        pace: Pace::InTurn,
-        run: || vm_tests(&[]),
     },
     Part {
         name: "clean",
@@ -204,7 +207,7 @@ fn engine_tests(wanted: impl Fn(&EngineTests, &str) -> bool) -> Result<Outcome> 
     let _raised = Raised::new();
     let is_apart = |program: &&&Program| !Raised::is_enough() && targets.apart.contains(&program.name);
     let apart = programs.iter().filter(is_apart).copied().collect();
-    let (alone, together) = programs.into_iter().partition(|program| targets.alone.contains(&program.name));
+    let (alone, together) = programs.into_iter().partition(|program| targets.is_timed(&program.name));
     let faulty = ci_build::program("capturer", "capturer-with-faults", "bin", false)?;
     let tally = schedule::run(&Schedule {
         together,
@@ -277,6 +280,16 @@ impl EngineTests {
 
     fn has(&self, name: &str) -> bool {
         self.names.iter().any(|other| other == name)
+    }
+
+    /// It is of the part engine-tests or timed-tests.
+    fn is_usual(&self, name: &str) -> bool {
+        name != QUICKSTART && !self.long.iter().any(|long| long == name)
+    }
+
+    /// It judges times.
+    fn is_timed(&self, name: &str) -> bool {
+        self.alone.iter().any(|alone| alone == name)
     }
 
     /// Where a program stands in the order in which they start.
