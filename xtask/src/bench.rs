@@ -40,8 +40,8 @@ const CHUNK_BYTES: usize = 256 * 1024;
 pub struct BenchArgs {
     /// What is measured: `file`, a json-file log read from disk; `many`, thousands of small files; `idle`, a thousand files of
     /// which none grows; `start`, the first line after a start; `probe`, what the witness of descriptors costs; `live`, `live-loki`,
-    /// `loki`, `api`, `api-live`, a load on each way through the agent
-    #[arg(value_parser = ["file", "many", "idle", "start", "probe", "live", "live-loki", "loki", "api", "api-live"], default_value = "file")]
+    /// `loki`, `api`, `api-live`, a load on each way through the agent; `watched`, what it costs to look at it meanwhile
+    #[arg(value_parser = ["file", "many", "idle", "start", "probe", "live", "live-loki", "loki", "api", "api-live", "watched"], default_value = "file")]
     pub(crate) what: String,
     /// Size of the log
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..))]
@@ -55,6 +55,9 @@ pub struct BenchArgs {
     /// Files of `many`
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     pub(crate) files: usize,
+    /// `close_idle_after` of `many` and `idle`, as in a config: quiet files are closed
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) close_idle_after: Option<String>,
     /// Seconds for which the agent is watched while nothing happens
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) idle_s: u64,
@@ -92,7 +95,9 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
     match arguments.what.as_str() {
         "probe" => return crate::bench_probe::bench(arguments),
         "many" | "idle" | "start" => return crate::bench_many::bench(arguments),
-        "live" | "live-loki" | "loki" | "api" | "api-live" => return crate::bench_loads::bench(arguments),
+        "live" | "live-loki" | "loki" | "api" | "api-live" | "watched" => {
+            return crate::bench_loads::bench(arguments);
+        }
         _ => {}
     }
     let mut build = tools::cargo();

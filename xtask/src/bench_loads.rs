@@ -1,4 +1,4 @@
-//! `cargo xtask bench live|live-loki|loki|api|api-live`: what a load costs on each way through the agent.
+//! `cargo xtask bench live|live-loki|loki|api|api-live|watched`: what a load costs on each way through the agent.
 //!
 //! ```text
 //! live       20,000 lines a second over 50 files                  ─▶ local files    % of a core
@@ -6,6 +6,7 @@
 //! loki       a json-file log read from its beginning              ─▶ Loki           CPU-s/GiB
 //! api        a log that one answer of the Engine brings at once   ─▶ local file     CPU µs a line
 //! api-live   50 containers, 20 lines a second each                ─▶ local files    % of a core
+//! watched    as live, while nobody looks, Prometheus asks, and a page and `top` are open besides
 //! ```
 //! The peers are those of `bench_ends.rs`. What came out is compared with what was printed, line by line and in order,
 //! in every run. CPU time is that of all threads of the agent; its start is in that of `loki` and `api`, and the witness of
@@ -17,6 +18,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -51,6 +53,9 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
         run(&mut build).context("building the agent")?;
     }
     let mut programs = vec![arguments.program.clone().unwrap_or(built)];
+    if arguments.what == "watched" {
+        return watched(arguments, &programs[0]);
+    }
     programs.extend(arguments.against.clone());
     let unit = match arguments.what.as_str() {
         "loki" => "CPU-s/GiB",
@@ -85,6 +90,37 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
+/// What those ask who look at an agent, and how often.
+type Watchers = &'static [(Duration, &'static [&'static str])];
+
+const NOBODY: Watchers = &[];
+const PROMETHEUS: Watchers = &[(Duration::from_secs(15), &["/metrics"])];
+/// The page asks every two seconds, `capturer top` every second.
+const ALL: Watchers = &[
+    (Duration::from_secs(15), &["/metrics"]),
+    (Duration::from_secs(2), &["/health", "/api/v1/streams", "/metrics"]),
+    (Duration::from_secs(1), &["/api/v1/streams", "/health", "/metrics"]),
+];
+
+/// What it costs the agent that people and Prometheus look at it, in turn with an agent that is left alone.
+fn watched(arguments: &BenchArgs, program: &Path) -> Result<()> {
+    let kinds = [("nobody looks", NOBODY), ("Prometheus", PROMETHEUS), ("and page and top", ALL)];
+    let mut runs = vec![Vec::new(); kinds.len()];
+    for _ in 0..arguments.rounds {
+        for ((_, watchers), runs) in kinds.iter().zip(&mut runs) {
+            let mut host = Host::new(arguments, program)?;
+            host.watchers = watchers;
+            runs.push(host.live(arguments, None)?);
+        }
+    }
+    for ((name, _), runs) in kinds.iter().zip(&runs) {
+        let each: Vec<f64> = runs.iter().map(|run| run.user + run.system).collect();
+        let rss = median(runs.iter().map(|run| run.rss_mib).collect());
+        println!("{name:<17} {:>6.2} % of a core, {rss:.1} MiB; each {each:.2?}", median(each.clone()));
+    }
+    Ok(())
+}
+
 /// One run, in the unit of what was measured.
 #[derive(Clone, Copy, Debug, Default)]
 struct Found {
@@ -92,13 +128,11 @@ struct Found {
     system: f64,
     switches: f64,
     requests: f64,
+    rss_mib: f64,
 }
 
 fn one_run(arguments: &BenchArgs, program: &Path) -> Result<Found> {
-    let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
-    let home = tempfile::Builder::new().prefix("capturer-bench-").tempdir_in(parent)?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let host = Host { home, port, program: program.to_owned() };
+    let host = Host::new(arguments, program)?;
     match arguments.what.as_str() {
         "live" => host.live(arguments, None),
         "live-loki" => host.live(arguments, Some(&Loki::start()?)),
@@ -112,9 +146,17 @@ struct Host {
     home: tempfile::TempDir,
     port: u16,
     program: PathBuf,
+    watchers: Watchers,
 }
 
 impl Host {
+    fn new(arguments: &BenchArgs, program: &Path) -> Result<Host> {
+        let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
+        let home = tempfile::Builder::new().prefix("capturer-bench-").tempdir_in(parent)?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        Ok(Host { home, port, program: program.to_owned(), watchers: NOBODY })
+    }
+
     fn path(&self) -> &Path {
         self.home.path()
     }
@@ -156,7 +198,16 @@ impl Host {
         let mut agent = self.start(&sources, &sinks)?;
         let mut write =
             |source: usize, n: u64| Ok(files[source].write_all((text(source, n) + "\n").as_bytes())?);
-        let (mut found, printed) = self.under_load(arguments, &agent, LIVE_RATE, &mut write)?;
+        let ended = AtomicBool::new(false);
+        let (mut found, printed) = std::thread::scope(|scope| {
+            for (every, pages) in self.watchers {
+                let ended = &ended;
+                scope.spawn(move || self.watch(*every, pages, ended));
+            }
+            let found = self.under_load(arguments, &agent, LIVE_RATE, &mut write);
+            ended.store(true, Ordering::Relaxed);
+            found
+        })?;
         self.wait_for(printed, &mut agent, if loki.is_some() { PUSHED } else { SENT })?;
         end_agent(&mut agent)?;
         match loki {
@@ -222,6 +273,7 @@ impl Host {
             system: 100.0 * (used.system_s - before.system_s) / seconds,
             switches: (used.switches - before.switches) / seconds,
             requests: 0.0,
+            rss_mib: crate::bench_many::rss_mib(pid)?,
         };
         Ok((found, printed))
     }
@@ -283,12 +335,30 @@ impl Host {
         Ok(())
     }
 
-    fn count(&self, counter: &str) -> Result<u64> {
+    /// Asks for pages until the load has ended.
+    fn watch(&self, every: Duration, pages: &[&str], ended: &AtomicBool) {
+        let mut due = Instant::now();
+        while !ended.load(Ordering::Relaxed) {
+            if due.elapsed() > Duration::ZERO {
+                due += every;
+                // While the agent starts nobody answers.
+                pages.iter().for_each(|page| drop(self.get(page)));
+            }
+            std::thread::sleep(SLICE);
+        }
+    }
+
+    fn get(&self, page: &str) -> Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        write!(stream, "GET {page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    fn count(&self, counter: &str) -> Result<u64> {
+        let text = self.get("/metrics")?;
         let lines = text.lines().filter(|line| line.starts_with(counter));
         Ok(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum())
     }
@@ -399,6 +469,7 @@ impl Used {
             system: self.system_s / units,
             switches: self.switches / seconds,
             requests: requests as f64,
+            rss_mib: 0.0,
         }
     }
 }

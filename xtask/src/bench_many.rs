@@ -35,9 +35,11 @@ const IDLE_FILES: usize = 1_000;
 
 /// Measures and prints.
 pub fn bench(arguments: &BenchArgs) -> Result<()> {
-    let mut build = tools::cargo();
-    build.args(["build", "--release", "--package", "capturer"]).current_dir(paths::workspace());
-    run(&mut build).context("building the agent")?;
+    if arguments.program.is_none() {
+        let mut build = tools::cargo();
+        build.args(["build", "--release", "--package", "capturer"]).current_dir(paths::workspace());
+        run(&mut build).context("building the agent")?;
+    }
     let idle = Duration::from_secs(arguments.idle_s);
     match arguments.what.as_str() {
         "start" => start(arguments),
@@ -180,6 +182,8 @@ struct Host {
     files: usize,
     directories: bool,
     port: u16,
+    program: PathBuf,
+    close_idle_after: Option<String>,
 }
 
 impl Host {
@@ -187,7 +191,10 @@ impl Host {
         let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
         let home = tempfile::Builder::new().prefix("capturer-bench-").tempdir_in(parent)?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let host = Host { home, files, directories, port };
+        let built = paths::target().join("release/capturer");
+        let program = arguments.program.clone().unwrap_or(built);
+        let close_idle_after = arguments.close_idle_after.clone();
+        let host = Host { home, files, directories, port, program, close_idle_after };
         fs::create_dir(host.home.path().join("in"))?;
         for number in 0..files {
             let file = host.file(number);
@@ -219,18 +226,20 @@ impl Host {
 
     fn start(&self, probe: bool) -> Result<Running> {
         let home = self.home.path().display();
+        let closing = self.close_idle_after.as_ref().map(|after| format!("close_idle_after: {after}, "));
+        let closing = closing.unwrap_or_default();
         let pattern = if self.directories { "*/*.log" } else { "*.log" };
         let text = format!(
             "data_dir: {home}/data\nadmin: {{listen: \"127.0.0.1:{}\"}}\nlog: {{level: warn}}\n\
              container_monitor: {{enabled: false}}\nresource_monitoring: {{enabled: {probe}}}\n\
-             file_monitor: {{files: [{{paths: [\"{home}/in/{pattern}\"]}}]}}\n\
+             file_monitor: {{{closing}files: [{{paths: [\"{home}/in/{pattern}\"]}}]}}\n\
              sinks: {{local_file: {{directory: {home}/out, file: \"{{path}}.ndjson\"}}}}\n",
             self.port
         );
         let config = self.home.path().join("bench.yaml");
         fs::write(&config, text)?;
-        let program = paths::target().join("release/capturer");
-        let child = Command::new(program).args(["run", "-c"]).arg(config).stdin(Stdio::null()).spawn()?;
+        let child =
+            Command::new(&self.program).args(["run", "-c"]).arg(config).stdin(Stdio::null()).spawn()?;
         Ok(Running(child))
     }
 
@@ -294,7 +303,7 @@ fn cpu_s(pid: u32) -> Result<f64> {
     Ok(crate::bench_probe::cpu_ns(pid)? as f64 / 1e9)
 }
 
-fn rss_mib(pid: u32) -> Result<f64> {
+pub(crate) fn rss_mib(pid: u32) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
