@@ -171,11 +171,14 @@ impl Work<'_> {
         }
         if part.records > 0 {
             let bytes = part.end - from;
-            self.note(&path, &format!(
-                "holds {} ({bytes} bytes) written after the last checkpoint, which {} and not written again",
-                counted(part.records, "record"),
-                which(part.records, "stays, and is", "stay, and are")
-            ));
+            self.note(
+                &path,
+                &format!(
+                    "holds {} ({bytes} bytes) written after the last checkpoint, which {} not written again",
+                    counted(part.records, "record"),
+                    which(part.records, "stays, and is", "stay, and are")
+                ),
+            );
         }
         if !ours && part.records == 0 {
             self.note(&path, "is another file than before; its content stays and is appended to");
