@@ -4,6 +4,10 @@
 
 const REFRESH_MS = 2000;
 const HISTORY = 150;
+// A page that was just opened draws its few points over the width of so many, so that they can be seen.
+const POINTS_FEW = 30;
+// A figure far below this is drawn flat: its ups and downs mean nothing.
+const SPOOL_PERCENT_FEW = 5;
 const ROWS_FEW = 50;
 const NAME_CHARS_MAX = 46;
 // A source that is read as it grows always has some bytes to go. It is behind if they are many, or not read, for so long.
@@ -37,6 +41,11 @@ function middle(text) {
   if (text.length <= NAME_CHARS_MAX) return text;
   const half = (NAME_CHARS_MAX - 1) / 2;
   return text.slice(0, Math.ceil(half)) + "…" + text.slice(text.length - Math.floor(half));
+}
+
+// IDs in twelve digits, as docker ps shows them, and paths of the Engine's API without what was asked for.
+function briefly(text) {
+  return text.replace(/[0-9a-f]{64}/g, (id) => id.slice(0, 12)).replace(/(GET \/[^\s?]*)\?\S*/g, "$1");
 }
 
 function bytes(count) {
@@ -84,25 +93,27 @@ function rate(now, before, seconds) {
   return now === undefined || before === undefined || seconds <= 0 ? undefined : Math.max(0, now - before) / seconds;
 }
 
-function spark(name, point) {
+// `few`: what the height stands for at least.
+function spark(name, point, few) {
   const points = trails.get(name) ?? [];
   if (point !== undefined) points.push(point);
   if (points.length > HISTORY) points.shift();
   trails.set(name, points);
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", `0 0 ${HISTORY - 1} 20`);
+  const width = Math.max(points.length, POINTS_FEW);
+  svg.setAttribute("viewBox", `0 0 ${width - 1} 20`);
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("aria-hidden", "true");
-  const top = Math.max(...points, 1e-9);
+  const top = Math.max(...points, few);
   const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
-  line.setAttribute("points", points.map((y, i) => `${HISTORY - points.length + i},${19 - 18 * y / top}`).join(" "));
+  line.setAttribute("points", points.map((y, i) => `${width - points.length + i},${19 - 18 * y / top}`).join(" "));
   svg.append(line);
   return svg;
 }
 
-function card(title, shown, point, note, bad) {
+function card(title, shown, point, note, bad, few = 1e-9) {
   const made = element("div", undefined, "card");
-  made.append(element("p", title), element("strong", shown, bad ? "bad" : ""), spark(title, point));
+  made.append(element("p", title), element("strong", shown, bad ? "bad" : ""), spark(title, point, few));
   if (note) made.append(element("p", note));
   return made;
 }
@@ -111,20 +122,23 @@ function showCards(now) {
   const seconds = previous ? (now.at - previous.at) / 1000 : 0;
   const of = (name, sink) => value(now.families, name, sink);
   const per = (name, sink) => rate(of(name, sink), previous && value(previous.families, name, sink), seconds);
+  const waits = (sink) => [`sink_${sink}`, `sink_${sink}_delivery`].some((name) => now.health.components[name]?.ok === false);
   const read = per("logs_processed_total");
   const cards = [card("lines/s read", number(read), read, `${number(of("logs_processed_total"))} in this run`)];
   for (const { labels } of now.families.get("delivered_lines_total") ?? []) {
     const delivered = per("delivered_lines_total", labels.sink);
     cards.push(card(`lines/s to ${labels.sink}`, number(delivered), delivered,
-      `${number(of("delivered_lines_total", labels.sink))} in this run`));
+      `${number(of("delivered_lines_total", labels.sink))} in this run`, waits(labels.sink)));
   }
   const lag = of("capture_lag_bytes"), late = of("capture_lag_seconds");
-  cards.push(card("behind", bytes(lag), lag, `oldest line: ${duration((late ?? 0) * 1000)}`, late > 60));
+  cards.push(card("behind", bytes(lag), lag, `oldest line: ${duration((late ?? 0) * 1000)}`, late > 60,
+    BEHIND_BYTES));
   for (const { labels, value: size } of now.families.get("spool_bytes") ?? []) {
     const limit = of("spool_limit_bytes", labels.sink), age = of("spool_lag_seconds", labels.sink);
     const share = limit ? 100 * size / limit : 0;
     cards.push(card(`spool: ${labels.sink}`, `${share.toFixed(share < 10 ? 1 : 0)} %`, share,
-      `${bytes(size)} of ${bytes(limit)}, oldest ${duration((age ?? 0) * 1000)}`, share > 80));
+      `${bytes(size)} of ${bytes(limit)}, oldest ${duration((age ?? 0) * 1000)}`,
+      share > 80 || waits(labels.sink), SPOOL_PERCENT_FEW));
   }
   const came = now.families.get("pipeline_lines_in_total") ?? [];
   if (came.length > 0) {
@@ -286,7 +300,8 @@ function showSources(sources) {
     const lossText = source.losses === 1 ? "1 loss" : `${source.losses} losses`;
     const losses = element("td", source.losses, source.losses ? "number losses bad" : "number losses");
     losses.dataset.words = source.losses ? lossText : "";
-    const cut = source.what.length > STATE_CHARS ? source.what.slice(0, STATE_CHARS) + "…" : source.what;
+    const what = briefly(source.what);
+    const cut = what.length > STATE_CHARS ? what.slice(0, STATE_CHARS) + "…" : what;
     const state = element("td", cut, source.bad ? "state bad" : "state");
     state.title = source.what;
     tr.append(name, state, element("td", number(source.rate), "number rate"),
@@ -350,7 +365,7 @@ function short(text) {
 
 function sentence(made, key, text) {
   const brief = short(text);
-  made.append(element("p", brief || text));
+  made.append(element("p", briefly(brief || text)));
   if (!brief) return made;
   const details = element("details");
   details.append(element("summary", "details"));
@@ -402,6 +417,7 @@ const TITLES = {
     [/match(?:es)? no file/i, "A pattern matches no file"], [/not text|binary/i, "Files are not text"],
     [/directories are not watched/i, "inotify is at its limit"]],
   containers: [[/no container matches|match(?:es)? no/i, "A pattern matches no container"]],
+  sink_loki_delivery: [[/: connecting to /, "Loki cannot be reached"]],
   sink_loki: [[/share of the spool is full/i, "A label set has filled its share of the spool"], [/spool is full/i, "The spool is full"]],
 };
 
