@@ -7,6 +7,11 @@ use serde_json::{Map, Value};
 
 use super::{bytes, duration, number, rate, text};
 
+/// Digits of an ID in full.
+const ID_DIGITS: usize = 64;
+/// Those that `docker ps` shows.
+const ID_DIGITS_SHOWN: usize = 12;
+
 fn losses_of(count: u64) -> String {
     if count == 1 { "1 loss".to_owned() } else { format!("{count} losses") }
 }
@@ -108,9 +113,9 @@ fn source(key: &str, rows: &[&Map<String, Value>]) -> Source {
         last_ms: of("last_line_age_ms").into_iter().min(),
         troubled: rows.iter().any(|row| is_troubled(row)),
         what: if losses > 0 {
-            format!("{}; {}", losses_of(losses), said(shown, rows))
+            format!("{}; {}", losses_of(losses), briefly(&said(shown, rows)))
         } else {
-            said(shown, rows)
+            briefly(&said(shown, rows))
         },
         rows: rows.iter().map(|row| (*row).clone()).collect(),
     }
@@ -171,6 +176,33 @@ fn what(row: &Map<String, Value>) -> String {
         (operation, None, Some(age)) => format!("follows: {operation} (for {})", duration(age)),
         (operation, None, None) => format!("follows: {operation}"),
     }
+}
+
+/// A sentence of the agent in few words: IDs in twelve digits, as `docker ps` shows them, and paths of the Engine's API
+/// without what was asked for.
+pub(super) fn briefly(text: &str) -> String {
+    let words = text.split(' ').map(|word| {
+        let word = match word.split_once('?') {
+            Some((path, _)) if path.starts_with('/') => path,
+            _ => word,
+        };
+        let mut brief = String::with_capacity(word.len());
+        let mut rest = word;
+        while let Some(c) = rest.chars().next() {
+            let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
+            if digits >= ID_DIGITS {
+                brief.push_str(&rest[..ID_DIGITS_SHOWN]);
+                rest = &rest[digits..];
+            } else {
+                // All digits of a shorter run, or one other character.
+                let length = digits.max(c.len_utf8());
+                brief.push_str(&rest[..length]);
+                rest = &rest[length..];
+            }
+        }
+        brief
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Everything that is known of a source, a name and a text each.
@@ -252,6 +284,23 @@ mod tests {
         let shown: Vec<_> = sources.iter().map(|one| (one.what.as_str(), one.troubled)).collect();
         let web = "local_file: follows, waits for new lines; loki: waits: loki has not taken it";
         assert_eq!(shown, [("not captured: no driver", true), (web, true)]);
+    }
+
+    /// A row was filled by the ID alone, and what came behind it was never seen.
+    #[test]
+    fn ids_and_queries_are_brief() {
+        let id = format!("fa00{}", "0".repeat(60));
+        let check = |long: &str, brief: &str| assert_eq!(briefly(long), brief);
+        check(
+            &format!("no answer to GET /containers/{id}/logs?stdout=1&since=17.2 within 5 s"),
+            "no answer to GET /containers/fa0000000000/logs within 5 s",
+        );
+        check(
+            &format!("descriptor 7 of stream:container:{id}, "),
+            "descriptor 7 of stream:container:fa0000000000, ",
+        );
+        check("why? 0123456789abcdef über /a/b", "why? 0123456789abcdef über /a/b");
+        check("", "");
     }
 
     #[test]

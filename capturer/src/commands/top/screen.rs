@@ -7,7 +7,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Row, Table, TableState, Wrap};
 
-use super::fold::{Order, Source, details, sources};
+use super::fold::{Order, Source, briefly, details, sources};
 use super::{View, bytes, duration, wrap};
 use crate::text::counted::counted;
 use crate::text::terminal::{printable, shorten};
@@ -103,15 +103,16 @@ pub(super) fn draw(frame: &mut Frame, view: &View, chosen: &mut Chosen) {
         trouble.truncate(room - 1);
         trouble.push(Line::raw(format!("… {} more: capturer top --once", counted(more as u64, "line"))));
     }
+    let figures = figures(view, sources.len(), all, usize::from(area.width));
     let [top, figures_at, middle, bottom] = Layout::vertical([
         Constraint::Length(trouble.len() as u16),
-        Constraint::Length(1),
+        Constraint::Length(figures.len() as u16),
         Constraint::Min(1),
         Constraint::Length(1),
     ])
     .areas(area);
     frame.render_widget(Paragraph::new(trouble), top);
-    frame.render_widget(Paragraph::new(figures(view, sources.len(), all)), figures_at);
+    frame.render_widget(Paragraph::new(figures), figures_at);
     match sources.get(chosen.row).filter(|_| chosen.detail) {
         Some(source) => draw_details(frame, middle, source, chosen.scroll),
         None => draw_table(frame, middle, &sources, chosen.row),
@@ -134,7 +135,7 @@ fn trouble(view: &View, columns: usize) -> Vec<Line<'static>> {
     let losses = view.problems.iter().filter(|(name, _)| *name == "losses");
     let others = view.problems.iter().filter(|(name, _)| *name != "losses");
     for (component, message) in losses.chain(others) {
-        let wrapped = wrap(&format!("✗ {component}: {message}"), columns).into_iter().enumerate();
+        let wrapped = wrap(&format!("✗ {component}: {}", briefly(message)), columns).into_iter().enumerate();
         lines.extend(
             wrapped.map(|(index, line)| Line::styled(line, if index == 0 { bad } else { Style::new() })),
         );
@@ -154,29 +155,53 @@ fn trouble(view: &View, columns: usize) -> Vec<Line<'static>> {
     lines
 }
 
-fn figures(view: &View, shown: usize, all: usize) -> String {
+/// On as many lines as they need: a number that is cut is another number.
+fn figures(view: &View, shown: usize, all: usize, columns: usize) -> Vec<Line<'static>> {
     let sent: Vec<String> = view.sent.iter().map(|(sink, count)| format!("{sink} {count}")).collect();
     let (rate, lag, sent) = (view.lines_per_second, bytes(Some(view.lag_bytes)), sent.join(", "));
     let sources = counted(all as u64, "source");
     let count = if shown == all { sources } else { format!("{shown} of {sources}") };
     let spools: String = view.spools.iter().map(|told| format!("; {told}")).collect();
-    format!("{count}, {rate:.1} lines/s, behind {lag}; delivered: {sent}{spools}")
+    let text = format!("{count}, {rate:.1} lines/s, behind {lag}; delivered: {sent}{spools}");
+    wrap(&text, columns).into_iter().map(Line::raw).collect()
+}
+
+/// A source's name in so many columns. Of a path its end is kept, for most logs of a host begin with the same folders.
+fn name_in(name: &str, columns: usize) -> String {
+    let length = name.chars().count();
+    if !name.starts_with('/') || length <= columns {
+        return shorten(name, columns);
+    }
+    let end: String = name.chars().skip(length + 1 - columns).collect();
+    format!("…{}", printable(&end))
+}
+
+/// A text in so many columns; one that goes on says so.
+fn begin_of(text: &str, columns: usize) -> String {
+    let text = printable(text);
+    if text.chars().count() <= columns {
+        return text;
+    }
+    text.chars().take(columns.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// Columns that are as wide as their numbers; the rest is shared by the name and what it is at.
 fn draw_table(frame: &mut Frame, area: Rect, sources: &[Source], row: usize) {
-    let numbers = 9 + 9 + 7 + 4;
-    let rest = usize::from(area.width).saturating_sub(numbers);
-    let name_width = (rest * 2 / 5).clamp(10, 60);
+    let numbers = 8 + 8 + 6;
+    let gaps = 4;
+    let rest = usize::from(area.width).saturating_sub(numbers + gaps);
+    // Of 80 columns 25: /var/log/nginx/access.log.
+    let name_width = (rest * 7 / 15).clamp(10, 60);
+    let what_width = rest.saturating_sub(name_width).max(10);
     let rows = sources.iter().map(|source| {
         let style = if source.troubled { Style::new().fg(Color::Red) } else { Style::new() };
         let last = source.last_ms.map_or("-".to_owned(), duration);
         let cells = [
-            shorten(&source.name, name_width),
+            name_in(&source.name, name_width),
             format!("{:>8.1}", source.rate),
             format!("{:>8}", bytes(source.lag)),
             format!("{last:>6}"),
-            printable(&source.what),
+            begin_of(&source.what, what_width),
         ];
         Row::new(cells).style(style)
     });
@@ -276,12 +301,22 @@ mod tests {
             "left on device",
             "✗ docker: no answer",
             "2 sources, 34.5 lines/s, behind 58KiB; delivered: local_file 12",
-            "SOURCE                LINES/S   BEHIND   LAST WHAT IT IS AT, AND WHY",
-            "db                        0.0        -      - waiting: /var/lib/docker/container",
-            "web-with-a…llows?[2J     25.0    20KiB   0.9s follows: read (12s left)",
+            "SOURCE                     LINES/S   BEHIND   LAST WHAT IT IS AT, AND WHY",
+            "db                             0.0        -      - waiting: /var/lib/docker/con…",
+            "web-with-a-n…n-allows?[2J     25.0    20KiB   0.9s follows: read (12s left)",
         ];
         assert_eq!(lines[..8], expected, "{lines:#?}");
         assert!(lines[23].starts_with(" Enter: all of it   s: sort (trouble first)"), "{lines:#?}");
+    }
+
+    /// The last figure once lost its last digits at the edge, and nobody could see that.
+    #[test]
+    fn figures_and_names_are_whole_or_say_that_they_are_not() {
+        let lines = screen(40, 30, &mut Chosen::default());
+        assert!(lines.concat().contains("delivered: local_file 12"), "{lines:#?}");
+        assert_eq!(name_in("/var/log/customer-1/nginx/access.log", 25), "…tomer-1/nginx/access.log");
+        assert_eq!(name_in("/var/log/nginx/access.log", 25), "/var/log/nginx/access.log");
+        assert_eq!(begin_of("follows: read (12s left)", 12), "follows: re…");
     }
 
     #[test]
