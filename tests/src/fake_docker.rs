@@ -17,7 +17,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -116,15 +116,15 @@ pub fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
 
 /// A line as the Engine sends it with `timestamps=1`; `number` makes its time, a millisecond for each.
 pub fn timed(number: u64, text: &[u8]) -> Vec<u8> {
-    [time(number).as_bytes(), b" ", text, b"\n"].concat()
+    timed_at(time(number), text)
 }
 
-fn time(number: u64) -> String {
-    let at = Duration::from_secs(FIRST_LINE_S) + Duration::from_millis(number);
-    // 2026-11-22: no test prints for so long that the day changes.
-    let of_day = at.as_secs() % 86_400;
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    format!("2026-11-22T{hour:02}:{minute:02}:{second:02}.{:09}Z", at.subsec_nanos())
+fn time(number: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(FIRST_LINE_S) + Duration::from_millis(number)
+}
+
+fn timed_at(at: SystemTime, text: &[u8]) -> Vec<u8> {
+    [humantime::format_rfc3339_nanos(at).to_string().as_bytes(), b" ", text, b"\n"].concat()
 }
 
 /// A container.
@@ -161,6 +161,14 @@ impl State {
     fn next_scripted(&mut self, path: &str) -> Option<Reply> {
         let replies = self.scripted.get_mut(path)?;
         if replies.len() > 1 { replies.pop_front() } else { replies.front().cloned() }
+    }
+
+    fn print(&mut self, id: &str, text: &[u8], at: SystemTime) {
+        let container = self.containers.get_mut(id).expect("a container that was added");
+        let line = timed_at(at, text);
+        let bytes = if container.tty { line } else { frame(1, &line) };
+        let at_ns = at.duration_since(SystemTime::UNIX_EPOCH).expect("a time after 1970").as_nanos();
+        container.log.push(Line { at_ns, bytes });
     }
 }
 
@@ -246,16 +254,18 @@ impl FakeDocker {
         self.shared.changed.notify_all();
     }
 
-    /// The container prints a line on stdout.
+    /// The container prints a line on stdout, a millisecond after the one before of any container.
     pub fn print(&self, id: &str, text: &[u8]) {
         let mut state = self.shared.lock();
         state.lines += 1;
-        let number = state.lines;
-        let container = state.containers.get_mut(id).expect("a container that was added");
-        let line = timed(number, text);
-        let bytes = if container.tty { line } else { frame(1, &line) };
-        let at_ns = u128::from(FIRST_LINE_S) * 1_000_000_000 + u128::from(number) * 1_000_000;
-        container.log.push(Line { at_ns, bytes });
+        let at = time(state.lines);
+        state.print(id, text, at);
+        self.shared.changed.notify_all();
+    }
+
+    /// The same, now.
+    pub fn print_now(&self, id: &str, text: &[u8]) {
+        self.shared.lock().print(id, text, SystemTime::now());
         self.shared.changed.notify_all();
     }
 

@@ -9,6 +9,7 @@
 //! - [`fuse`] a file system that hangs when told to, [`disk`] one that is full
 //! - [`loki`] a test Loki with a knob for each fault, and [`loki_limits`] what it takes and in which words it refuses
 //! - [`mod@reference`] and [`mod@dashboard`]: files of the tree that are made from the catalog of metrics
+//! - [`mod@screens`] what pictures of the status page and of `capturer top` are taken with
 //! - [`wait`] the one place where a test waits for something, [`lateness`] how late this machine is
 //! - [`skip`] how a test says that it can't run here
 //! - [`rand`] all chance, from one printed seed
@@ -33,6 +34,7 @@ pub mod loki_limits;
 pub mod rand;
 pub mod reference;
 pub mod scene;
+pub mod screens;
 pub mod seeds;
 pub mod skip;
 pub mod soak;

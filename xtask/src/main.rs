@@ -90,6 +90,13 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Takes pictures of the status page and of `capturer top` for docs/screens, in the states that an operator meets.
+    #[command(disable_help_flag = true)]
+    Screens {
+        /// See `cargo xtask screens --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Plants known bugs into a copy of the tree and sees whether the tests catch them. Takes some minutes.
     Mutants {
         /// Only these of tests/mutants.
@@ -118,6 +125,7 @@ fn main() -> ExitCode {
         Chore::Docs { check } => programs::reference(check),
         Chore::Sim { arguments } => programs::sim(&arguments),
         Chore::Soak { arguments } => programs::soak(&arguments),
+        Chore::Screens { arguments } => programs::screens(&arguments),
         Chore::Mutants { names } => mutants::run(&names),
         Chore::Bench(arguments) => bench::bench(&arguments).map(|()| true),
         Chore::PlainLoop { log, output } => bench::plain_loop(&log, &output).map(|()| true),

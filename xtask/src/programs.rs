@@ -1,4 +1,4 @@
-//! `cargo xtask sim`, `soak` and `docs`: programs of package capturer-tests, taken from the one build of the tests and
+//! `cargo xtask sim`, `soak`, `docs` and `screens`: programs of package capturer-tests, taken from the one build of the tests and
 //! run with the chore's own arguments, which they explain themselves (`--help`).
 //!
 //! They are programs of that package, not chores, because they are made of the agent's parts: an xtask that depended on
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 
 use crate::debian::run as output_of;
 use crate::test::stream::check;
-use crate::{ci_build, engines, paths, release};
+use crate::{ci_build, engines, paths, release, tools};
 
 /// Runs seeds of the simulation; whether all passed.
 pub fn sim(arguments: &[OsString]) -> Result<bool> {
@@ -54,6 +54,18 @@ pub fn soak_for(minutes: u32) -> Result<()> {
 /// Writes what is made from the catalog of metrics, or only compares; whether it is as it should be.
 pub fn reference(check: bool) -> Result<bool> {
     run(program("reference")?.args(check.then_some("--check")))
+}
+
+/// Takes pictures of the status page and of `capturer top`, with agents of the tests' build.
+pub fn screens(arguments: &[OsString]) -> Result<bool> {
+    if !arguments.iter().any(|word| word == "--help") {
+        tools::install_browser()?;
+    }
+    let agent = |name: &str| Ok::<_, anyhow::Error>(&ci_build::program("capturer", name, "bin", false)?.path);
+    let mut command = program("screens")?;
+    command.env("CAPTURER_BIN", agent("capturer")?);
+    command.env("CAPTURER_FAULTY_BIN", agent("capturer-with-faults")?);
+    run(command.args(arguments))
 }
 
 fn sim_program() -> Result<Command> {

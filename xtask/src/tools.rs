@@ -85,6 +85,27 @@ const ROTATORS: [Needed; 2] = [
     },
 ];
 
+/// What only `cargo xtask screens` needs.
+const BROWSER: [Needed; 5] = [
+    Needed {
+        package: "chromium",
+        what_for: "the status page as people see it",
+        is_here: || on_path("chromium"),
+    },
+    Needed {
+        package: "fonts-dejavu-core",
+        what_for: "a font for it",
+        is_here: || Path::new("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf").exists(),
+    },
+    Needed { package: "pngquant", what_for: "small pictures", is_here: || on_path("pngquant") },
+    Needed { package: "tmux", what_for: "a terminal for `capturer top`", is_here: || on_path("tmux") },
+    Needed {
+        package: "iproute2",
+        what_for: "`ip`, which brings the pictures' own network up",
+        is_here: || on_path("ip"),
+    },
+];
+
 /// What only `cargo xtask fuzz` needs.
 const CPP: [Needed; 1] =
     [Needed { package: "g++", what_for: "`c++`, which builds libFuzzer", is_here: || on_path("c++") }];
@@ -118,6 +139,11 @@ pub fn install_emulator() -> Result<()> {
 /// Installs programs that rotate logs, if they are missing.
 pub fn install_rotators() -> Result<()> {
     bring(&ROTATORS)
+}
+
+/// Installs a browser and what else pictures are taken with, if it is missing.
+pub fn install_browser() -> Result<()> {
+    bring(&BROWSER)
 }
 
 /// Installs a C++ compiler, if it is missing.
