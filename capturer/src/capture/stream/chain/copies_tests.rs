@@ -72,6 +72,53 @@ fn a_copy_of_a_log_that_was_renamed_then_is_told_by_what_stands_before_its_end()
     assert_eq!(chain.links[0].offset, 0);
 }
 
+/// dockerd gives all pieces of a line one time, so that two files of the middle of a long line differ in nothing but their
+/// identity. The second is no copy of the first, which is still there.
+#[test]
+fn two_files_of_docker_that_are_the_same_to_the_byte_are_two() {
+    for is_gone in [false, true] {
+        let mut chain = Chain::new(Start::Oldest);
+        chain.on_scan(vec![file(0, 1, &content('a'))]);
+        open_all(&mut chain);
+        (chain.links[0].tail, chain.links[0].offset) = (TailPrint::of(content('a').as_bytes(), 100), 100);
+        let first = file(2, 1, &content('a'));
+        let others = vec![file(1, 2, &content('a')), file(0, 3, &content('c'))];
+        chain.on_scan([vec![first], others.clone()].concat());
+        chain.finish_front();
+        if is_gone {
+            chain.on_scan(others);
+        }
+        assert_eq!(inodes(&chain), [2, 3]);
+        chain.assume_copy();
+        assert_eq!(chain.links[0].copy == Copied::Likely, is_gone, "a restored copy of all of it");
+    }
+}
+
+/// Docker's files begin alike where a line of hundreds of kilobytes goes on in them. That the opening shows what such a file is
+/// does not mean that it was rewritten.
+#[test]
+fn what_turns_out_to_be_no_copy_when_it_is_opened_is_read_whole_and_nothing_is_lost() {
+    let mut chain = Chain::new(Start::Oldest);
+    chain.copied_since(0);
+    chain.on_scan(vec![file(0, 1, &content('a'))]);
+    open_all(&mut chain);
+    (chain.links[0].tail, chain.links[0].offset) = (TailPrint::of(content('a').as_bytes(), 100), 100);
+    let next = content('a') + "and then something else";
+    let found = || vec![file(2, 1, &content('a')), file(1, 2, &next), file(0, 3, &content('c'))];
+    chain.on_scan(found());
+    chain.finish_front();
+    assert_eq!(inodes(&chain), [2, 3]);
+    chain.assume_copy();
+    assert_eq!((chain.links[0].offset, chain.links[0].copy), (100, Copied::Likely));
+    let position = chain.position();
+    chain.links[0].handle = Handle::Opening(FileNo(9));
+    assert!(chain.on_opened(FileNo(9), false));
+    assert_eq!((chain.links[0].offset, chain.links[0].copy), (0, Copied::No));
+    assert!(!chain.is_searching() && chain.position() == position);
+    let changes = chain.on_scan(found());
+    assert_eq!((changes.gone.len(), changes.lost.len()), (0, 0), "{changes:?}");
+}
+
 /// logrotate's renamecopy: the log is renamed, copied and removed. A listing may show the copy while it is made.
 #[test]
 fn a_copy_that_is_being_made_is_not_read_as_new() {

@@ -101,9 +101,14 @@ impl Known {
         Some(FilePlace { file: file.id, ..*best })
     }
 
-    /// A file that begins as this one does, of this length; nothing but what follows its place is new here. It is gone, or
-    /// this is a rotated one: a live log may begin as the one before it did.
-    pub(super) fn twin(&self, file: &FoundFile, len: u64, present: &BTreeSet<FileId>) -> Option<FilePlace> {
+    /// A file that begins as this one does, of this length; nothing but what follows its place is new here. `may_be` says
+    /// of which files this may be a copy.
+    pub(super) fn twin(
+        &self,
+        file: &FoundFile,
+        len: u64,
+        may_be: impl Fn(FileId) -> bool,
+    ) -> Option<FilePlace> {
         if file.head.len() < HEAD_BYTES_PROOF as usize {
             return None;
         }
@@ -112,7 +117,7 @@ impl Known {
                 && place.tail.end == place.offset
                 && place.offset <= len
                 && place.file != file.id
-                && (file.rank > 0 || !present.contains(&place.file))
+                && may_be(place.file)
                 && begins_as(file, &place.head)
         };
         self.places.values().map(|(_, place)| place).filter(is_twin).max_by_key(|place| place.offset).copied()

@@ -198,6 +198,8 @@ impl Chain {
                 self.orphan = None;
             }
             (false, true) => {}
+            // It begins as another file, and is none all the same: Docker's files do where a long line goes on in them.
+            (false, false) if at == 0 && self.is_no_copy(true) => {}
             (false, false) if at == 0 => {
                 let len = self.links[0].len;
                 self.begin_anew(len);
@@ -205,6 +207,9 @@ impl Chain {
             (false, false) => {
                 let link = &mut self.links[at];
                 (link.offset, link.tail) = (0, TailPrint::default());
+                if link.copy == Copied::Likely {
+                    link.copy = Copied::No;
+                }
             }
             (true, false) => return self.not_the_orphan(at),
         }
@@ -216,11 +221,18 @@ impl Chain {
     /// provided that the same bytes stand before that place.
     pub fn assume_copy(&mut self) {
         let position = self.position();
+        let live = self.links.iter().find(|link| link.found.rank == 0).map(|link| link.found.id);
         let Some(front) = self.links.front_mut() else { return };
         if front.offset > 0 || front.found.compressed || front.copy != Copied::Unknown {
             return;
         }
-        let Some(place) = self.known.twin(&front.found, front.len, &self.present) else { return };
+        // A live log may begin as the one before it did. And where nothing but renames makes files, as with Docker's, two that
+        // are there at once are two: of a line of hundreds of kilobytes whole files are the same to the byte.
+        let (is_rotated, is_ever_copied) = (front.found.rank > 0, self.copied_since_ns.is_some());
+        let may_be = |file: FileId| {
+            !self.present.contains(&file) || is_rotated && (is_ever_copied || live == Some(file))
+        };
+        let Some(place) = self.known.twin(&front.found, front.len, may_be) else { return };
         (front.offset, front.tail) = (place.offset, place.tail);
         front.copy = Copied::Likely;
         self.go_on_at(position);
