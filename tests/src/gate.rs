@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::agent::Home;
+use crate::wait::pass;
 
 /// How often it is looked how far the agent is.
 const LOOK: Duration = Duration::from_millis(10);
@@ -48,7 +49,7 @@ impl Gate {
                         // What can't be read is not there yet.
                         let _ = output.read_on();
                         let _ = replace(&file, &(output.lines + lead).to_string());
-                        std::thread::sleep(LOOK);
+                        pass(LOOK);
                     }
                 });
             }

@@ -225,7 +225,7 @@ fn write(sources: &mut [Source], host: &Shared) {
         }
         let is_frozen = host.is_frozen.load(Ordering::Relaxed);
         for (number, source) in sources.iter_mut().enumerate() {
-            if (turn + number as u64) % source.turns == 0 {
+            if (turn + number as u64).is_multiple_of(source.turns) {
                 source.print(turn, is_frozen, &host.docker);
             }
         }
