@@ -8,7 +8,7 @@ use capturer_tests::agent::{Agent, Home, Record};
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::gate::Gate;
 use capturer_tests::one_engine;
-use capturer_tests::scene::{Reading, config};
+use capturer_tests::scene::{Reading, assert_equal_to_docker_logs, config};
 use capturer_tests::wait::{PATIENCE, wait_until};
 
 // How dockerd renames and removes is the same in both versions.
@@ -16,6 +16,7 @@ one_engine! { V20_10:
     rotation_under_load => rotation_under_load;
     rotation_while_stopped => rotation_while_stopped;
     a_burst_of_300_000_lines => burst;
+    long_lines_over_several_files => long_lines;
 }
 
 /// The ways dockerd rotates: (name, log options).
@@ -78,6 +79,27 @@ fn rotation_under_load(version: EngineVersion) -> Result<()> {
         let got = numbers(&home, name)?.len();
         ensure!(got == 30_000, "{name}: {got} of 30000 lines; {}", losses(&agent)?);
     }
+    agent.stop()
+}
+
+/// Lines that are longer than a file: dockerd gives all pieces of one the same time, so that files of its middle are the same
+/// to the byte. Other lines stand between them.
+fn long_lines(version: EngineVersion) -> Result<()> {
+    let engine = Engine::start(version)?;
+    let home = Home::new()?;
+    let agent = home.start(&config(&home, &engine, Reading::FILE))?;
+    let script = "n=0; while [ $n -lt 40 ]; do n=$((n+1)); echo short $n; \
+        head -c $((n * 5000 + 16384)) /dev/zero | tr '\\0' x; echo; done";
+    let names: Vec<String> = (0..4).map(|number| format!("long-{number}")).collect();
+    for name in &names {
+        engine.run(&spec(name, &[("max-size", "60k"), ("max-file", "900")], script))?;
+    }
+    for name in &names {
+        engine.wait(name)?;
+    }
+    assert_equal_to_docker_logs(&home, &engine, &names)?;
+    let declared = losses(&agent)?;
+    ensure!(declared.is_empty(), "nothing was lost, but it says {declared}");
     agent.stop()
 }
 
