@@ -45,7 +45,7 @@ pub struct TestArgs {
     #[arg(long)]
     long: bool,
     /// How many test programs against Engines run at a time.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
     side_by_side: u8,
 }
 
