@@ -1,8 +1,9 @@
-//! Text, whatever it says: what may go to a terminal, names that are no UTF-8, encodings, levels, percent-encoding, counts.
+//! Text, whatever it says: what may go to a terminal, names that are no UTF-8, encodings, levels, percent-encoding, counts, IDs.
 
 pub(crate) mod age;
 pub mod counted;
 pub(crate) mod encoding;
+pub(crate) mod ids;
 pub(crate) mod label_values;
 pub(crate) mod level;
 pub(crate) mod path_text;

@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{bytes, duration, number, rate, text};
+use crate::text::ids::with_ids;
 
-/// Digits of an ID in full.
-const ID_DIGITS: usize = 64;
-/// Those that `docker ps` shows.
+/// Digits of an ID that `docker ps` shows.
 const ID_DIGITS_SHOWN: usize = 12;
 
 fn losses_of(count: u64) -> String {
@@ -181,28 +180,11 @@ fn what(row: &Map<String, Value>) -> String {
 /// A sentence of the agent in few words: IDs in twelve digits, as `docker ps` shows them, and paths of the Engine's API
 /// without what was asked for.
 pub(super) fn briefly(text: &str) -> String {
-    let words = text.split(' ').map(|word| {
-        let word = match word.split_once('?') {
-            Some((path, _)) if path.starts_with('/') => path,
-            _ => word,
-        };
-        let mut brief = String::with_capacity(word.len());
-        let mut rest = word;
-        while let Some(c) = rest.chars().next() {
-            let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
-            if digits >= ID_DIGITS {
-                brief.push_str(&rest[..ID_DIGITS_SHOWN]);
-                rest = &rest[digits..];
-            } else {
-                // All digits of a shorter run, or one other character.
-                let length = digits.max(c.len_utf8());
-                brief.push_str(&rest[..length]);
-                rest = &rest[length..];
-            }
-        }
-        brief
+    let words = text.split(' ').map(|word| match word.split_once('?') {
+        Some((path, _)) if path.starts_with('/') => path,
+        _ => word,
     });
-    words.collect::<Vec<_>>().join(" ")
+    with_ids(&words.collect::<Vec<_>>().join(" "), |id| &id[..ID_DIGITS_SHOWN])
 }
 
 /// Everything that is known of a source, a name and a text each.

@@ -8,14 +8,13 @@ use tracing::{Event, Level};
 
 use super::level_name;
 use crate::settings::LogFormat;
+use crate::text::ids::with_ids;
 
 /// Longest value that is written. Docker accepts names of 60,004 bytes.
 const VALUE_BYTES_MAX: usize = 1024;
 
 /// Fields that name whom a line is about, the name that people know best first.
 pub(super) const WHO: [&str; 5] = ["container", "output", "file", "path", "stream"];
-/// Length of a container's id in hexadecimal digits.
-const ID_DIGITS: usize = 64;
 
 /// What a line says of its cause, whoever it is about.
 pub(super) struct Cause {
@@ -162,18 +161,9 @@ fn without_name(text: &str, name: &str) -> String {
     safe + rest
 }
 
-/// Ids of containers are as good as names.
+/// IDs of containers are as good as names.
 fn without_ids(text: &str) -> String {
-    let mut rest = text;
-    let mut safe = String::with_capacity(text.len());
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
-        let other = rest[digits..].find(|c: char| c.is_ascii_hexdigit()).map_or(rest.len(), |at| digits + at);
-        safe.push_str(if digits == ID_DIGITS { "…" } else { &rest[..digits] });
-        safe.push_str(&rest[digits..other]);
-        rest = &rest[other..];
-    }
-    safe
+    with_ids(text, |_| "…")
 }
 
 fn plain(value: &str) -> bool {
