@@ -188,7 +188,7 @@ impl FilesSaid {
             let named = self.told.iter().filter(|(of, _)| of == kind).count();
             let unnamed = faults.number(*kind) - named;
             let before = self.unnamed.insert(*kind, unnamed).unwrap_or_default();
-            // Who is named now may have been among those without a name.
+            // What has a name now may have been counted before without one.
             let begun = (new.len() + unnamed).saturating_sub(before);
             let texts: Vec<String> = match begun {
                 0 => Vec::new(),
@@ -196,10 +196,13 @@ impl FilesSaid {
                     new[..begun].iter().map(|text| kind.begins(text)).collect()
                 }
                 _ => {
-                    let mut named: Vec<&str> = new.iter().take(LINES_MAX).copied().collect();
-                    let more = format!("and {} more, see /health", begun.saturating_sub(named.len()));
-                    named.push(&more);
-                    vec![kind.sentence(begun, &named.join("; "))]
+                    let first = &new[..new.len().min(LINES_MAX)];
+                    let more = begun - first.len();
+                    let names = match first {
+                        [] => "see /health".to_owned(),
+                        first => format!("{}; and {more} more, see /health", first.join("; ")),
+                    };
+                    vec![kind.sentence(begun, &names)]
                 }
             };
             let line = if *kind == Kind::LeftOut { FaultLine::Notes } else { FaultLine::Begins };
@@ -365,7 +368,11 @@ mod tests {
         };
         assert_eq!(begun(0, 300), "300 sources");
         assert_eq!(begun(0, 300), "");
-        assert_eq!(begun(50, 300), "", "fifty are mended, and as many have a name now");
+        assert_eq!(
+            begun(50, 300),
+            "",
+            "fifty can be read again, and fifty that were counted before have names now"
+        );
         assert_eq!(begun(51, 300), "");
         assert_eq!(begun(51, 800), "500 sources", "none of them is named");
         assert_eq!(begun(800, 800), "");
