@@ -115,21 +115,23 @@ pub const PARTS: &[Part] = &[
         what: "tests against private Docker Engines, several programs at a time",
         needs: &["build", "agent", "engines"],
         pace: Pace::InTurn,
-        run: || engine_tests(|tests, target| tests.is_usual(target) && !tests.is_timed(target)),
+        run: || {
+            engine_tests(usual_width(), |tests, target| tests.is_usual(target) && !tests.is_timed(target))
+        },
     },
     Part {
         name: "timed-tests",
         what: "those that judge times, one after the other, with nothing beside them",
         needs: &["build", "agent", "engines"],
         pace: Pace::Alone,
-        run: || engine_tests(|tests, target| tests.is_usual(target) && tests.is_timed(target)),
+        run: || engine_tests(1, |tests, target| tests.is_usual(target) && tests.is_timed(target)),
     },
     Part {
         name: "quickstart",
         what: "the README's first run, as a user types it (tests/quickstart.rs)",
         needs: &["build", "agent", "engines"],
         pace: Pace::InTurn,
-        run: || engine_tests(|_, target| target == QUICKSTART),
+        run: || engine_tests(1, |_, target| target == QUICKSTART),
     },
     Part {
         name: "clean",
@@ -189,12 +191,17 @@ pub fn vm_tests(kernels: &[&str]) -> Result<Outcome> {
 /// The programs that tests/Cargo.toml lists as `long`.
 pub fn long_tests() -> Result<Outcome> {
     tools::install_rotators()?;
-    engine_tests(|tests, target| tests.long.iter().any(|long| long == target))
+    engine_tests(usual_width(), |tests, target| tests.long.iter().any(|long| long == target))
 }
 
-/// The tests of capturer-tests that need Engines and are `wanted`. What is tested is the release agent, a process of its
-/// own.
-fn engine_tests(wanted: impl Fn(&EngineTests, &str) -> bool) -> Result<Outcome> {
+/// How many programs against Engines run at a time.
+fn usual_width() -> usize {
+    SIDE_BY_SIDE.get().copied().unwrap_or(1)
+}
+
+/// The tests of capturer-tests that need Engines and are `wanted`, so many programs at a time. What is tested is the release
+/// agent, a process of its own.
+fn engine_tests(width: usize, wanted: impl Fn(&EngineTests, &str) -> bool) -> Result<Outcome> {
     let targets = EngineTests::read()?;
     if !tools::is_root() {
         return Ok(Outcome::Skipped("only root may start dockerd: run cargo xtask test as root".to_owned()));
@@ -207,13 +214,11 @@ fn engine_tests(wanted: impl Fn(&EngineTests, &str) -> bool) -> Result<Outcome> 
     let _raised = Raised::new();
     let is_apart = |program: &&&Program| !Raised::is_enough() && targets.apart.contains(&program.name);
     let apart = programs.iter().filter(is_apart).copied().collect();
-    let (alone, together) = programs.into_iter().partition(|program| targets.is_timed(&program.name));
     let faulty = ci_build::program("capturer", "capturer-with-faults", "bin", false)?;
     let tally = schedule::run(&Schedule {
-        together,
-        alone,
+        programs,
         apart,
-        width: SIDE_BY_SIDE.get().copied().unwrap_or(1),
+        width,
         environment: vec![
             ("CAPTURER_BIN", release::program()),
             ("CAPTURER_CLONE", release::clone_dir()),

@@ -1,7 +1,7 @@
 //! Test programs against Engines, several at a time.
 //!
 //! ```text
-//! longest first ─▶ N side by side ─▶ those that judge times, one alone ─▶ what failed, once more, alone ─▶ verdicts
+//! longest first ─▶ N side by side ─▶ what failed, once more, one at a time ─▶ verdicts
 //! ```
 //! They mostly wait, each for an Engine, an agent and folders of its own. A test that fails among others and passes alone is
 //! FLAKY: told with both outputs and counted, and no failure of the run.
@@ -21,13 +21,11 @@ const PROGRESS: Duration = Duration::from_secs(20);
 
 /// What to run, and how.
 pub struct Schedule<'a> {
-    /// May run beside others; longest first.
-    pub together: Vec<&'a Program>,
-    /// Judge times, so that nothing may run beside them.
-    pub alone: Vec<&'a Program>,
-    /// Of these, among the first, one at a time.
+    /// In the order in which they start.
+    pub programs: Vec<&'a Program>,
+    /// Of these one at a time.
     pub apart: Vec<&'a Program>,
-    /// How many of the first at a time.
+    /// How many at a time.
     pub width: usize,
     /// What every program finds in its environment.
     pub environment: Vec<(&'static str, PathBuf)>,
@@ -37,27 +35,24 @@ pub struct Schedule<'a> {
 
 /// Runs all.
 pub fn run(schedule: &Schedule<'_>) -> Result<Tally> {
-    let mut ran = side_by_side(schedule, &schedule.together, schedule.width)?;
-    ran.extend(side_by_side(schedule, &schedule.alone, 1)?);
     let mut tally = Tally::default();
-    for ran in ran {
+    for ran in side_by_side(schedule)? {
         let failures = ran.failures();
         tally.add(&ran);
         if !failures.is_empty() {
-            let program =
-                schedule.together.iter().chain(&schedule.alone).find(|program| program.name == ran.name);
+            let program = schedule.programs.iter().find(|program| program.name == ran.name);
             again(schedule, program.expect("only those ran"), &ran, failures, &mut tally)?;
         }
     }
     Ok(tally)
 }
 
-fn side_by_side(schedule: &Schedule<'_>, programs: &[&Program], width: usize) -> Result<Vec<Ran>> {
-    let mut waiting: VecDeque<&Program> = programs.iter().copied().collect();
+fn side_by_side(schedule: &Schedule<'_>) -> Result<Vec<Ran>> {
+    let mut waiting: VecDeque<&Program> = schedule.programs.iter().copied().collect();
     let (mut running, mut ended): (Vec<Running>, Vec<Ran>) = (Vec::new(), Vec::new());
     let mut told = Instant::now();
     loop {
-        while running.len() < width
+        while running.len() < schedule.width
             && let Some(program) = next(schedule, &mut waiting, &running)
         {
             let log = log_of(&schedule.logs, program, "log");
@@ -80,7 +75,7 @@ fn side_by_side(schedule: &Schedule<'_>, programs: &[&Program], width: usize) ->
         if told.elapsed() >= PROGRESS {
             told = Instant::now();
             let names: Vec<String> = running.iter().map(Running::progress).collect();
-            println!("{} of {} ended; running: {}", ended.len(), programs.len(), names.join(", "));
+            println!("{} of {} ended; running: {}", ended.len(), schedule.programs.len(), names.join(", "));
         }
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -184,8 +179,7 @@ mod tests {
         let [good, chance, bad] = [("good", OK), ("chance", &once), ("bad", BAD)]
             .map(|(name, script)| program(dir.path(), name, script));
         let tally = run(&Schedule {
-            together: vec![&good, &chance],
-            alone: vec![&bad],
+            programs: vec![&good, &chance, &bad],
             apart: Vec::new(),
             width: 2,
             environment: Vec::new(),
@@ -210,8 +204,7 @@ mod tests {
         let programs: Vec<Program> =
             (0..6).map(|number| program(dir.path(), &format!("p{number}"), script(number))).collect();
         let schedule = Schedule {
-            together: programs.iter().collect(),
-            alone: Vec::new(),
+            programs: programs.iter().collect(),
             apart: programs.iter().take(4).collect(),
             width: 2,
             environment: Vec::new(),
