@@ -362,8 +362,8 @@ one_engine! { V28_5:
     a_frozen_dockerd_raises_its_alert => frozen_dockerd;
 }
 
-/// A real one: SIGSTOP, as a machine that swaps or a disk that hangs does it. The sentence says that it does not answer, the
-/// alert fires, and both end when it goes on; what was printed meanwhile arrives.
+/// A real dockerd, stopped by SIGSTOP. Health says that it does not answer, and the alert fires. When dockerd continues, both
+/// end, and what the container printed meanwhile arrives.
 fn frozen_dockerd(version: EngineVersion) -> Result<()> {
     if Command::new("prometheus").arg("--version").output().is_err() {
         skipped!("no prometheus: apt-get install prometheus brings it");

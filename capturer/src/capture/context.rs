@@ -32,7 +32,7 @@ pub enum Timer {
     StopDeadline,
 }
 
-/// What a stream has a deadline for. Those that come at the same moment come in this order.
+/// What a stream has a deadline for. Those that come at the same moment come in this order; the first stays the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
     /// It is tried again after a failure, or asked again.
@@ -100,8 +100,9 @@ impl Timers {
 
     /// Removes all deadlines of a stream.
     pub fn cancel_all(&mut self, stream: StreamId) {
-        let all = Timer::Stream(stream, Purpose::Retry)..=Timer::Stream(stream, Purpose::Trickle);
-        let all: Vec<Timer> = self.due_of.range(all).map(|(timer, _)| *timer).collect();
+        let is_of_it = |timer: &&Timer| matches!(timer, Timer::Stream(id, _) if *id == stream);
+        let from = self.due_of.range(Timer::Stream(stream, Purpose::Retry)..).map(|(timer, _)| timer);
+        let all: Vec<Timer> = from.take_while(is_of_it).copied().collect();
         all.into_iter().for_each(|timer| self.cancel(timer));
     }
 

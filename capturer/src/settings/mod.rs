@@ -209,7 +209,7 @@ pub struct ContainerMonitor {
     pub tty: TtyRules,
     /// Pause between container lists; finds what events missed.
     pub list_interval: Duration,
-    /// Longest pause between attempts to reach the Engine, or to open a stream or file that failed.
+    /// Longest pause between attempts to reach the Engine, or to open a stream that failed.
     pub reconnect_interval: Duration,
     /// After this long without a byte a read ends by its timer.
     pub read_timeout: Duration,

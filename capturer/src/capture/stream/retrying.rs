@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! failed ─▶ waits, twice as long each time, up to container_monitor.reconnect_interval ─▶ tried again from its position
-//!    └─ too often for reasons of its own ─▶ paused (circuit_breaker)
+//!    ├─ too often for reasons of its own ─▶ paused (circuit_breaker)
+//!    └─ a file that can't be opened ─▶ waits up to circuit_breaker.pause, and is tried when its rights change
 //! quiet, and more containers than slots ─▶ asked again after a while (api/pace.rs)
 //! ```
 
@@ -15,7 +16,7 @@ use crate::telemetry::metrics::StreamError;
 const RIGHTS_MS: u64 = 100;
 /// Between two attempts for that reason.
 const RIGHTS_APART_MS: u64 = 1_000;
-/// First pause after a failure; doubles up to the config's `reconnect_interval`.
+/// First pause after a failure.
 const FAILED_FIRST_MS: u64 = 200;
 
 /// Whether a file could not be opened, and whether that may have changed.
@@ -23,7 +24,7 @@ const FAILED_FIRST_MS: u64 = 200;
 pub(super) struct Rights {
     /// The last failure was an opening that failed.
     are_missing: bool,
-    /// They changed while an opening was under way.
+    /// They changed after the attempt under way began.
     changed: bool,
     /// When it was tried last because they changed.
     tried_ms: u64,
@@ -58,7 +59,7 @@ impl Stream {
     /// sets its times again and again does not have it tried again and again.
     pub fn on_rights_changed(&mut self, cx: &mut Context<'_>) {
         match self.state {
-            // What is under way may have come too soon.
+            // The attempt under way may have been made before the change.
             State::Opening => self.rights.changed = true,
             State::Waiting | State::Draining if self.rights.are_missing => {
                 let at = (cx.now.mono_ms + RIGHTS_MS).max(self.rights.tried_ms + RIGHTS_APART_MS);
@@ -101,8 +102,8 @@ impl Stream {
         let is_news = self.failures == 0 || self.last_error != text;
         text.clone_into(&mut self.last_error);
         self.back_off(cx);
-        // When the daemon is away all of them fail, and they come back with it. Whoever mends a file's rights waits for its
-        // lines.
+        // When the daemon is away all of them fail, and they come back with it. A file that can't be opened is not paused:
+        // whoever gives back the right to read it waits for its lines.
         let is_own =
             !is_file_not_opened && !matches!(error, StreamError::DaemonGone | StreamError::ReadTimeout);
         self.own_failures += usize::from(is_own);

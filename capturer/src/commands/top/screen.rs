@@ -176,7 +176,7 @@ fn name_in(name: &str, columns: usize) -> String {
     format!("…{}", printable(&end))
 }
 
-/// A text in so many columns; one that goes on says so.
+/// A text in so many columns; one that is cut ends in `…`.
 fn begin_of(text: &str, columns: usize) -> String {
     let text = printable(text);
     if text.chars().count() <= columns {

@@ -94,8 +94,8 @@ fn two_files_of_docker_that_are_the_same_to_the_byte_are_two() {
     }
 }
 
-/// Docker's files begin alike where a line of hundreds of kilobytes goes on in them. That the opening shows what such a file is
-/// does not mean that it was rewritten.
+/// Two of Docker's files may begin alike, within one line of hundreds of kilobytes. When the opening shows that the second is
+/// no copy, that does not mean that somebody rewrote it.
 #[test]
 fn what_turns_out_to_be_no_copy_when_it_is_opened_is_read_whole_and_nothing_is_lost() {
     let mut chain = Chain::new(Start::Oldest);

@@ -198,7 +198,7 @@ impl Chain {
                 self.orphan = None;
             }
             (false, true) => {}
-            // It begins as another file, and is none all the same: Docker's files do where a long line goes on in them.
+            // It begins like another file without being a copy of it: two of Docker's may both begin within one long line.
             (false, false) if at == 0 && self.is_no_copy(true) => {}
             (false, false) if at == 0 => {
                 let len = self.links[0].len;
@@ -226,8 +226,8 @@ impl Chain {
         if front.offset > 0 || front.found.compressed || front.copy != Copied::Unknown {
             return;
         }
-        // A live log may begin as the one before it did. And where nothing but renames makes files, as with Docker's, two that
-        // are there at once are two: of a line of hundreds of kilobytes whole files are the same to the byte.
+        // A live log may begin as the one before it did. Docker only renames its files, so two that are there at once are never
+        // copies: the middle of a line of hundreds of kilobytes fills whole files that are the same to the byte.
         let (is_rotated, is_ever_copied) = (front.found.rank > 0, self.copied_since_ns.is_some());
         let may_be = |file: FileId| {
             !self.present.contains(&file) || is_rotated && (is_ever_copied || live == Some(file))
