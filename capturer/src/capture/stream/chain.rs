@@ -388,11 +388,7 @@ impl Chain {
         if let Some(at) = rewritten {
             return at;
         }
-        // What is older than its file was delivered before it, or was never asked for.
-        let is_older = |file: &&FoundFile| {
-            file.rank > 0 && file.id.birth_ns < place.file.birth_ns && file.id.birth_ns != 0
-        };
-        found.iter().take_while(is_older).count()
+        count_older(found, place.file, cursor.is_copy)
     }
 
     /// The first file is gone unread: goes on where an earlier run had gone on to, in the oldest file that it had reached.
@@ -528,10 +524,7 @@ impl Chain {
 
     /// Nothing of a listing is known. What was made before the file that was read last is not new.
     fn first_new(&self, found: &[FoundFile]) -> usize {
-        let newest = self.marks.back().map_or(0, |mark| mark.file.birth_ns);
-        let is_older =
-            |file: &&FoundFile| file.rank > 0 && file.id.birth_ns != 0 && file.id.birth_ns < newest;
-        found.iter().take_while(is_older).count()
+        self.marks.back().map_or(0, |mark| count_older(found, mark.file, mark.is_copy))
     }
 
     /// Everything was rotated away since the last listing, our file included, so what was between it and the oldest that is
@@ -706,6 +699,16 @@ fn insert_by_birth(found: &mut Vec<FoundFile>, file: FoundFile) {
     };
     let at = found.iter().position(is_newer).unwrap_or(found.len());
     found.insert(at, file);
+}
+
+/// How many rotated files, oldest first, were made before the file of a place that is gone. They were delivered before it, or
+/// were never asked for. A copy or an archive was made after its lines were written, maybe after the file that follows it
+/// in the order of rotation, so its birth proves nothing, and what is not known is new.
+fn count_older(found: &[FoundFile], gone: FileId, is_copy: bool) -> usize {
+    let is_older = |file: &&FoundFile| {
+        file.rank > 0 && file.id.birth_ns != 0 && file.id.birth_ns < gone.birth_ns && !is_copy
+    };
+    found.iter().take_while(is_older).count()
 }
 
 /// There is more in the file than was read of it.

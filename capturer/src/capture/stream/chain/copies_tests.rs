@@ -218,3 +218,31 @@ fn a_position_says_that_the_log_goes_on_in_a_copy() {
     let Cursor::File(cursor) = cursor_at(&mut chain, [None; 2]) else { panic!("it names its file") };
     assert_eq!((cursor.file.inode, cursor.is_copy), (2, true));
 }
+
+/// Docker compresses a file after it made the next one. The archive was read to its end, and is gone at the next start, or
+/// at the next look: the file that followed it is older by birth, and not read yet.
+#[test]
+fn what_follows_an_archive_that_is_gone_is_read() {
+    let (a, b, c) = (&content('a'), &content('b'), &content('c'));
+    let before = vec![compressed(1, 5, a), file(0, 4, b)];
+    let after = vec![file(1, 4, b), file(0, 6, c)];
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(before.clone());
+    open_all(&mut chain);
+    chain.links[0].offset = 100;
+    let Cursor::File(cursor) = cursor_at(&mut chain, [None; 2]) else { panic!("it names its file") };
+    assert_eq!((cursor.file.inode, cursor.offset, cursor.is_copy), (5, 100, true));
+    let mut next = Chain::new(Start::Resume(cursor));
+    next.on_scan(after.clone());
+    next.on_scan(after.clone());
+    assert_eq!(inodes(&next), [4, 6]);
+
+    // The same without a start between: the archive was all that was known.
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![before[0].clone()]);
+    open_all(&mut chain);
+    chain.links[0].offset = 100;
+    chain.on_scan(after.clone());
+    chain.on_scan(after);
+    assert_eq!(inodes(&chain), [5, 4, 6]);
+}
