@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::ci_build::Program;
+use crate::test::processors;
 use crate::test::stream::end_with_descendants;
 
 /// No program needs so long, even beside others on a busy machine.
@@ -25,6 +26,7 @@ pub struct Running {
     log: PathBuf,
     skips: PathBuf,
     started: Instant,
+    processors: Duration,
 }
 
 /// A test program that ended.
@@ -44,6 +46,8 @@ pub struct Ran {
     pub log: PathBuf,
     /// From start to end.
     pub took: Duration,
+    /// What it and those it started and waited for had of the processors.
+    pub processors: Duration,
 }
 
 /// A test, as libtest's line tells.
@@ -95,6 +99,7 @@ impl Running {
             log: log.to_path_buf(),
             skips,
             started: Instant::now(),
+            processors: Duration::ZERO,
         })
     }
 
@@ -111,6 +116,8 @@ impl Running {
     /// What became of it, once it ended. One that takes too long is ended.
     pub fn poll(&mut self) -> Result<Option<Ran>> {
         let took = self.started.elapsed();
+        // It can be asked for only as long as nobody waited for it.
+        self.processors = processors::of(self.child.id()).unwrap_or(self.processors);
         let ended = self.child.try_wait().with_context(|| format!("waiting for {}", self.name))?;
         let broke = match ended {
             Some(status) if status.success() => None,
@@ -124,7 +131,8 @@ impl Running {
         // A test may print any bytes.
         let output = String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned();
         let skips = fs::read_to_string(&self.skips).unwrap_or_default();
-        Ok(Some(Ran { log: self.log.clone(), ..read(&self.name, &output, &skips, broke, took) }))
+        let ran = read(&self.name, &output, &skips, broke, took);
+        Ok(Some(Ran { log: self.log.clone(), processors: self.processors, ..ran }))
     }
 }
 

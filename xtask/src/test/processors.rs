@@ -1,6 +1,24 @@
-//! How busy the machine's processors were: a part that leaves them idle has room for others beside it.
+//! How busy the machine's processors were, and with whom: a part that leaves them idle has room for others beside it.
 
 use std::fs;
+use std::time::Duration;
+
+/// Linux counts a process's time in hundredths of a second, whatever its own clock is (USER_HZ, time(7)).
+const TICK: Duration = Duration::from_millis(10);
+
+/// The processor time of a process and of those that it, or one that it waited for, waited for (proc_pid_stat(5)). A
+/// process that ended has it until its parent waits for it.
+pub fn of(process: u32) -> Option<Duration> {
+    ticks(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?).map(|ticks| TICK * ticks)
+}
+
+/// utime, stime, cutime and cstime; the name before them may hold any characters.
+fn ticks(stat: &str) -> Option<u32> {
+    let (_, behind) = stat.rsplit_once(')')?;
+    let fields: Vec<u32> =
+        behind.split_whitespace().skip(11).take(4).map(str::parse).collect::<Result<_, _>>().ok()?;
+    (fields.len() == 4).then(|| fields.iter().sum())
+}
 
 /// What /proc/stat says at one moment, in ticks of all processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +53,14 @@ impl Busy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_is_that_of_a_process_and_its_children() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 10 20 300 4000 20 0 1 0 5 6 7";
+        assert_eq!(ticks(stat), Some(4330));
+        assert_eq!(ticks("7 (a) S 1"), None);
+        assert!(of(std::process::id()).is_some());
+    }
 
     #[test]
     fn idle_and_waiting_for_disks_are_not_busy() {

@@ -125,10 +125,11 @@ pub fn show(ran: &Ran) {
     let failures = ran.failures();
     if failures.is_empty() {
         println!(
-            "  {:<22} {:>4} passed in {:.0} s",
+            "  {:<22} {:>4} passed in {:.0} s, {:.0} s of a processor",
             ran.name,
             ran.count(End::Passed),
-            ran.took.as_secs_f64()
+            ran.took.as_secs_f64(),
+            ran.processors.as_secs_f64()
         );
     } else {
         println!("\n---- {} ----\n{}", ran.name, ran.output.trim_end());
