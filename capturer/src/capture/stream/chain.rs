@@ -304,7 +304,7 @@ impl Chain {
             }
             Start::Resume(cursor) => self.resume(cursor, found, &mut changes),
         };
-        let is_resumed = matches!(start, Start::Resume(_));
+        let (is_resumed, is_by_time) = (matches!(start, Start::Resume(_)), matches!(start, Start::After(_)));
         for file in &found[..from] {
             match self.known.of(file, memory) {
                 None if is_resumed && self.may_be_new_copy(file) => {}
@@ -320,7 +320,9 @@ impl Chain {
             if self.links.iter().any(|link| link.found.id == file.id) {
                 continue;
             }
-            match self.known.of(file, memory) {
+            // Behind a time all lines are counted that have just that time, wherever they stand, also in what was read before.
+            let known = if is_by_time { None } else { self.known.of(file, memory) };
+            match known {
                 Some(place) if file.rank == 0 || grew(file, &place) => {
                     self.links.push_back(link_at(file.clone(), &place));
                 }
