@@ -22,22 +22,28 @@ pub(super) struct Orphan {
 }
 
 impl Orphan {
-    /// The file that seems to hold the content now; the newest first. None of those that were read by themselves.
+    /// The file that seems to hold the content now. None of those that were read by themselves. A log may have been copied
+    /// more than once before it was emptied: the longest copy was made last. Of two of one length it is the newer file.
     pub(super) fn candidate(
         &self,
         found: &[FoundFile],
         links: &VecDeque<Link>,
         was_read: impl Fn(&FoundFile) -> bool,
     ) -> Option<usize> {
-        found.iter().rposition(|file| {
-            let len = if file.compressed { file.unpacked_len.map_or(u64::MAX, u64::from) } else { file.len };
-            let fits = len >= self.place.offset.max(self.place.tail.end) && file.has_head(&self.place.head);
+        let len = |file: &FoundFile| match file.compressed {
+            true => file.unpacked_len.map(u64::from),
+            false => Some(file.len),
+        };
+        let seems_it = |file: &FoundFile| {
+            let fits = len(file).is_none_or(|len| len >= self.place.offset.max(self.place.tail.end));
             let is_other = file.id != self.place.file && !self.tried.contains(&file.id);
             let is_held = links.iter().any(|link| link.found.id == file.id);
             // Nothing was read of it, and nothing tells it from others.
             let is_told = self.place.head.len_bytes > 0;
-            fits && is_other && is_told && !is_held && !was_read(file)
-        })
+            fits && file.has_head(&self.place.head) && is_other && is_told && !is_held && !was_read(file)
+        };
+        let all = found.iter().enumerate().filter(|(_, file)| seems_it(file));
+        all.max_by_key(|(_, file)| len(file)).map(|(at, _)| at)
     }
 
     pub(super) fn give_up(self, changes: &mut Changes) {
