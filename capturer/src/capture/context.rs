@@ -49,6 +49,8 @@ pub enum Purpose {
     Unfinished,
     /// Room at a file's end may be filled.
     Room,
+    /// The head of a file that was written to is looked at.
+    Head,
     /// An open group of lines has waited long enough, or a part of a line. Behind all that may bring its next line.
     Groups,
     /// The files of an API stream are listed, to know whether it missed something.
@@ -64,8 +66,8 @@ pub enum Purpose {
 impl Purpose {
     /// It concerns how a file is read, which waits while the stream waits for another attempt.
     pub fn is_of_reading_a_file(self) -> bool {
-        use Purpose::{LateWriter, Look, LookAtRotated, Room, Unfinished};
-        matches!(self, Look | LookAtRotated | LateWriter | Unfinished | Room)
+        use Purpose::{Head, LateWriter, Look, LookAtRotated, Room, Unfinished};
+        matches!(self, Look | LookAtRotated | LateWriter | Unfinished | Room | Head)
     }
 }
 

@@ -12,6 +12,7 @@
 mod binary;
 mod elsewhere;
 mod hanging;
+mod head;
 mod idle;
 mod late;
 mod length;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 pub use self::binary::NotText;
 use self::elsewhere::Elsewhere;
 use self::hanging::SetAside;
+use self::head::HeadLook;
 use self::opening::OPEN_AHEAD;
 pub use self::reader::Reader;
 use self::text::Text;
@@ -82,6 +84,7 @@ pub struct FileSource {
     opened: bool,
     /// The read in flight.
     reading: Option<Reading>,
+    head: HeadLook,
     /// Capacity of the next read; larger than usual only for a record that did not fit.
     read_bytes: usize,
     /// Capacity of the buffer that the read under way has.
@@ -170,6 +173,7 @@ impl FileSource {
             scan_again: false,
             opened: false,
             reading: None,
+            head: HeadLook::default(),
             read_bytes: READ_BYTES,
             reading_bytes: 0,
             reading_lane: None,
@@ -407,7 +411,7 @@ impl FileSource {
         if may_read && self.reading.is_none() {
             self.chain.assume_copy();
         }
-        let left_out = self.is_left_out();
+        let (left_out, head_bytes) = (self.is_left_out(), self.head_to_read(cx.now.mono_ms));
         let Some(front) = self.chain.links.front_mut() else { return };
         front.unread &= !left_out;
         let Handle::Open(file) = front.handle else { return };
@@ -420,7 +424,7 @@ impl FileSource {
             self.in_line = true;
             return;
         }
-        let Some(buffer) = cx.credit.file_read(self.read_bytes) else {
+        let Some(buffer) = cx.credit.file_read(head_bytes.unwrap_or(self.read_bytes)) else {
             if let Some(lane) = front.lane {
                 cx.lanes.release(lane);
             }
@@ -429,12 +433,18 @@ impl FileSource {
         self.reading_lane = front.lane;
         self.reading_bytes = buffer.capacity() as u64;
         self.asked_ms = cx.now.mono_ms;
+        if head_bytes.is_some() {
+            self.reading = Some(Reading { file, offset: front.offset, is_head: true, again: 0 });
+            cx.act(Action::ReadFile { stream: self.stream, file, offset: 0, buffer });
+            return;
+        }
         front.unread = false;
+        self.head.on_read_on(front.offset, cx.now.mono_ms);
         // What was read before is read again: if it differs, the file was rewritten.
         let is_known = front.tail.end == front.offset && !front.tail.is_none();
         let again =
             if is_known { u64::from(front.tail.len_bytes) } else { front.offset.min(unfinished::LOOK_BACK) };
-        self.reading = Some(Reading { file, offset: front.offset, again: again as usize });
+        self.reading = Some(Reading { file, offset: front.offset, is_head: false, again: again as usize });
         let offset = front.offset - again;
         cx.act(Action::ReadFile { stream: self.stream, file, offset, buffer });
     }
@@ -460,7 +470,7 @@ impl FileSource {
         told: &mut Vec<SourceEvent>,
     ) {
         self.answered(cx);
-        let Reading { file, offset: from, again } = self.reading.take().unwrap_or_default();
+        let Reading { file, offset: from, is_head, again } = self.reading.take().unwrap_or_default();
         if let Some(lane) = self.reading_lane.take() {
             cx.lanes.release(lane);
         }
@@ -482,7 +492,8 @@ impl FileSource {
             }
         };
         let shrank = file_len.is_some_and(|len| len < from);
-        let is_another = self.is_another(from, &buffer, again);
+        let is_another =
+            if is_head { self.has_another_head(&buffer) } else { self.is_another(from, &buffer, again) };
         if (shrank || count >= again) && self.chain.is_no_copy(shrank || is_another) {
             cx.credit.give_back(buffer, 0);
             return self.go_on(cx, told);
@@ -505,6 +516,11 @@ impl FileSource {
             self.scan(cx);
             return self.go_on(cx, told);
         }
+        if is_head {
+            self.head.on_seen(cx.now.mono_ms);
+            cx.credit.give_back(buffer, 0);
+            return self.go_on(cx, told);
+        }
         let full = count == buffer.capacity();
         let read_to = from + (count.saturating_sub(again)) as u64;
         // A read may bring less than there is, even of what is only read again.
@@ -517,6 +533,7 @@ impl FileSource {
         } else {
             cx.credit.give_back(buffer, 0);
         }
+        self.look_at_head_later(cx);
         self.go_on(cx, told);
     }
 
@@ -602,6 +619,7 @@ impl FileSource {
             self.close_open_lines(&mut lines);
         }
         if used > 0 {
+            self.head.on_growth();
             self.groups_due.note(&self.assembler, self.stream, cx);
         }
         if used == 0 && lines.records.is_empty() && !splits {
@@ -665,6 +683,7 @@ impl FileSource {
             Purpose::LookAtRotated => self.look_at_rotated(cx),
             Purpose::Unfinished => self.look_at_unfinished(),
             Purpose::Room => self.look_at_room(cx),
+            Purpose::Head => self.look_at_head(),
             Purpose::Groups => self.end_groups(cx, told),
             // Goes on, as behind all others.
             Purpose::LateWriter => {}
@@ -757,6 +776,8 @@ struct Reading {
     file: FileNo,
     /// Where new bytes begin.
     offset: u64,
+    /// The file's first bytes are read, and nothing else.
+    is_head: bool,
     /// How many bytes before that are read again.
     again: usize,
 }
