@@ -202,6 +202,13 @@ pub enum Event {
         /// Index in `file_monitor.files`.
         set: usize,
     },
+    /// A file that a file_monitor entry's patterns match was made and removed before anybody could look.
+    FileVanished {
+        /// Index in `file_monitor.files`.
+        set: usize,
+        /// Its name, without its directory.
+        name: String,
+    },
     /// From a sink.
     Sink(FromSink),
     /// A checkpoint was saved, or not.

@@ -22,6 +22,8 @@ pub const OVERFLOW: u32 = 0x4000;
 pub const IGNORED: u32 = 0x8000;
 /// `IN_CREATE`: something was made in the directory.
 pub const CREATE: u32 = 0x100;
+/// `IN_DELETE`: a name was removed from the directory.
+pub const DELETE: u32 = 0x200;
 /// `IN_MOVED_TO`: something got a name in the directory.
 pub const MOVED_TO: u32 = 0x80;
 /// `IN_MOVE_SELF`: the directory itself was renamed.

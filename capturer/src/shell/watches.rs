@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::capture::io::LaneId;
 use crate::decode::inotify::{
-    ATTRIB, CREATE, Event, IGNORED, IS_DIRECTORY, MODIFY, MOVE_SELF, MOVED_TO, OVERFLOW,
+    ATTRIB, CREATE, DELETE, Event, IGNORED, IS_DIRECTORY, MODIFY, MOVE_SELF, MOVED_TO, OVERFLOW,
 };
 use crate::model::record::StreamId;
 use crate::model::rotated_name;
@@ -18,6 +18,11 @@ use crate::text::path_text::text_of_bytes;
 
 /// At most this many events are kept while directories are listed.
 const KEPT_MAX: usize = 4096;
+
+/// So many new names are remembered until a listing may have shown them.
+const MADE_MAX: usize = 4096;
+/// The listing under way when a file was made may have missed it; the one after that has not.
+const LISTINGS_KEPT: u64 = 2;
 
 /// The shortest pause between two looks: a container that prints line by line costs one look per pause, not one per line.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -116,6 +121,11 @@ pub struct Watches {
     listing: usize,
     /// What came since the first of them began: watch, mask, name.
     kept: BTreeSet<(i32, u32, Vec<u8>)>,
+    /// Files that were made and match a pattern, by watch and name, with how many listings had ended by then. One that is
+    /// removed while it stands here was seen by nobody.
+    made: BTreeMap<(i32, Vec<u8>), u64>,
+    /// How many listings of patterns have ended.
+    listed: u64,
 }
 
 /// What is watched for a stream.
@@ -181,6 +191,8 @@ pub struct Concerned {
     pub rights: BTreeSet<StreamId>,
     /// Their patterns may match something new.
     pub sets: BTreeSet<usize>,
+    /// Names that matched a pattern and were removed before anybody could look, by entry.
+    pub vanished: BTreeSet<(usize, String)>,
 }
 
 impl Watches {
@@ -268,6 +280,8 @@ impl Watches {
         lane: Option<LaneId>,
         watches: Vec<(i32, Interest)>,
     ) -> bool {
+        self.listed += 1;
+        self.made.retain(|_, made_at| *made_at + LISTINGS_KEPT > self.listed);
         let mut of_set: BTreeMap<i32, Interest> = BTreeMap::new();
         for (watch, interest) in watches {
             of_set.entry(watch).or_default().add(interest);
@@ -347,13 +361,28 @@ impl Watches {
         }
         let directory = &self.directories[&event.watch];
         let is_write = event.mask & MODIFY != 0;
+        let matches = |(_, interest): &(&Part, &Interest)| interest.has(event.name, event.mask);
         if event.mask & (CREATE | MOVED_TO) != 0 {
-            let concerned =
-                directory.sets.iter().filter(|(_, interest)| interest.has(event.name, event.mask));
-            told.sets.extend(concerned.map(|((set, _), _)| set));
+            let concerned: BTreeSet<usize> =
+                directory.sets.iter().filter(matches).map(|((set, _), _)| *set).collect();
+            let is_made = event.mask & CREATE != 0 && event.mask & IS_DIRECTORY == 0;
+            if is_made && !concerned.is_empty() && self.made.len() < MADE_MAX {
+                self.made.insert((event.watch, event.name.to_vec()), self.listed);
+            }
+            told.sets.extend(concerned);
         }
         let name = text_of_bytes(event.name);
         let name = &*name;
+        if event.mask & DELETE != 0
+            && !self.made.is_empty()
+            && self.made.remove(&(event.watch, event.name.to_vec())).is_some()
+            && !directory.streams.contains_key(name)
+            && !directory.rotated.contains_key(name)
+            && self.siblings_of(directory, name).next().is_none()
+        {
+            let concerned = directory.sets.iter().filter(matches).map(|((set, _), _)| *set);
+            told.vanished.extend(concerned.map(|set| (set, name.to_owned())));
+        }
         let rotated = directory.rotated.get(name).into_iter().flatten();
         if event.mask & ATTRIB != 0 {
             told.rights.extend(directory.streams.get(name).into_iter().flatten().chain(rotated.clone()));
@@ -373,14 +402,21 @@ impl Watches {
             None if is_write => told.rotated_grew.extend(rotated),
             None => {
                 told.changed.extend(rotated);
-                // One that comes may be a sibling: a.log.1, 0.log.20261125-100000, a.log-20261125.gz, a-2026-11-25.log.
-                for stem in rotated_name::stems(name) {
-                    let by_name = [directory.streams.get(stem), directory.stems.get(stem)];
-                    let streams = by_name.into_iter().flatten().flatten();
-                    told.changed.extend(streams.filter(|stream| self.is_rotated(**stream, name)));
-                }
+                told.changed.extend(self.siblings_of(directory, name));
             }
         }
+    }
+
+    /// Streams of which a file of this name would be a rotated one: a.log.1, 0.log.20261125-100000, a.log-20261125.gz,
+    /// a-2026-11-25.log.
+    fn siblings_of<'a>(
+        &'a self,
+        directory: &'a Directory,
+        name: &'a str,
+    ) -> impl Iterator<Item = StreamId> + 'a {
+        let by_name = |stem: &str| [directory.streams.get(stem), directory.stems.get(stem)];
+        let streams = rotated_name::stems(name).flat_map(by_name).flatten().flatten();
+        streams.copied().filter(|stream| self.is_rotated(*stream, name))
     }
 
     fn is_rotated(&self, stream: StreamId, name: &str) -> bool {

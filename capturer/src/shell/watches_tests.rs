@@ -184,3 +184,47 @@ fn a_watch_lives_as_long_as_somebody_needs_it() {
     watches.set_of_patterns(1, None, at(5));
     assert_eq!(watches.take_unused(), [4]);
 }
+
+/// Whether a file that came and went was seen by nobody.
+#[test]
+fn files_that_vanish_between_two_looks_are_named() {
+    let mut watches = Watches::default();
+    let wild = |text: &str| {
+        let pattern = PathPattern::new(&format!("/{text}")).unwrap();
+        let Part::Wild(wild) = pattern.alternatives()[0][0].clone() else { panic!("{text}") };
+        Interest::wild(wild)
+    };
+    watches.expect(StreamId(1), "a.log");
+    watches.set(StreamId(1), 7);
+    let listed = |watches: &mut Watches| {
+        watches.set_of_patterns(4, None, vec![(7, wild("*.log*"))]);
+    };
+    listed(&mut watches);
+    let vanished = |watches: &mut Watches, events: &[(&str, u32)]| {
+        let mut told = Concerned::default();
+        for (name, mask) in events {
+            watches.on_event(&Event { watch: 7, mask: *mask, name: name.as_bytes() }, &mut told);
+        }
+        told.vanished.into_iter().map(|(set, name)| format!("{set} {name}")).collect::<Vec<_>>()
+    };
+    assert_eq!(vanished(&mut watches, &[("b.log", CREATE), ("b.log", DELETE)]), ["4 b.log"]);
+    // Once each.
+    assert!(vanished(&mut watches, &[("b.log", DELETE)]).is_empty());
+    // It matches nothing, is a directory, or was renamed.
+    assert!(vanished(&mut watches, &[("b.txt", CREATE), ("b.txt", DELETE)]).is_empty());
+    let directory = CREATE | IS_DIRECTORY;
+    assert!(vanished(&mut watches, &[("d.log", directory), ("d.log", DELETE | IS_DIRECTORY)]).is_empty());
+    assert!(vanished(&mut watches, &[("c.log", MOVED_TO), ("c.log", DELETE)]).is_empty());
+    // logrotate copies the log, compresses the copy and removes it.
+    assert!(vanished(&mut watches, &[("a.log.1", CREATE), ("a.log.1", DELETE)]).is_empty());
+    // One that a stream reads by now, and one that a listing has shown.
+    assert!(vanished(&mut watches, &[("e.log", CREATE)]).is_empty());
+    watches.expect(StreamId(2), "e.log");
+    watches.set(StreamId(2), 7);
+    assert!(vanished(&mut watches, &[("e.log", DELETE)]).is_empty());
+    assert!(vanished(&mut watches, &[("f.log", CREATE)]).is_empty());
+    listed(&mut watches);
+    assert_eq!(vanished(&mut watches, &[("g.log", CREATE), ("g.log", DELETE)]), ["4 g.log"]);
+    listed(&mut watches);
+    assert!(vanished(&mut watches, &[("f.log", DELETE)]).is_empty());
+}

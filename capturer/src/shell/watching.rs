@@ -91,7 +91,7 @@ impl Shell {
         for event in inotify::events(buffer) {
             self.watches.on_event(&event, &mut told);
         }
-        let Concerned { all, grew, rotated_grew, changed, rights, sets } = told;
+        let Concerned { all, grew, rotated_grew, changed, rights, sets, vanished } = told;
         if all {
             tracing::warn!("inotify lost events; looking at every file");
             events.push(Event::LookAtAll);
@@ -102,6 +102,7 @@ impl Shell {
         events.extend(rotated_grew.into_iter().map(|stream| Event::RotatedGrew { stream }));
         events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));
         events.extend(sets.into_iter().map(|set| Event::PathsChanged { set }));
+        events.extend(vanished.into_iter().map(|(set, name)| Event::FileVanished { set, name }));
         events
     }
 }

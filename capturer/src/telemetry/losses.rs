@@ -231,6 +231,10 @@ fn doubt(reason: LossReason) -> (&'static str, &'static str) {
             "what was written just before it was emptied or written anew,",
             "rotate by renaming (logrotate: create) instead of copytruncate",
         ),
+        LossReason::FileNeverOpened => (
+            "what stood in files that were removed before they could be opened,",
+            "let a file stay for a tenth of a second, or let its program write to one file that stays",
+        ),
         LossReason::ContainerGoneUnread => (
             "what it printed after it was looked at last,",
             "remove containers a second after they ended, and while the agent runs",
@@ -256,6 +260,7 @@ fn cure(reason: LossReason) -> &'static str {
         LossReason::RecordDamaged => {
             "look for a disk that was full, a host that crashed, or a format in file_monitor that is not this file's"
         }
+        LossReason::FileNeverOpened => "let a file stay for a tenth of a second",
         LossReason::RecordTooLong => "let the program write shorter lines",
         LossReason::ArchiveDamaged => "look for a disk that was full or a host that crashed",
         LossReason::DeletedOpenLimit => {

@@ -18,6 +18,7 @@ use crate::model::clock::Now;
 use crate::model::cursor::{FileId, FilePlace, HeadPrint};
 use crate::model::record::{StreamId, StreamKey};
 use crate::model::rotated_name;
+use crate::telemetry::metrics::LossReason;
 
 /// How long to rest after a look at the patterns, in multiples of the time the look took: new files never keep a thread busy.
 const LOOK_REST: u64 = 4;
@@ -330,6 +331,17 @@ impl Capture {
         }
         self.drop_missing(now);
         self.plan_paths_look(now);
+    }
+
+    /// A file came and went between two looks. Whether anything stood in it nobody knows.
+    pub(super) fn on_file_vanished(&mut self, now: Now, set: usize, name: &str) {
+        self.metrics.possibly_lost(LossReason::FileNeverOpened);
+        self.note_losses(now, &format!("file_monitor.files[{set}]"), &self.sinks.join(", "), false);
+        tracing::debug!(
+            set,
+            name,
+            "a file was removed before it could be opened; what stood in it is not read"
+        );
     }
 
     /// Tells streams that waited for files which another stream has let go.

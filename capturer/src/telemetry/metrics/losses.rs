@@ -8,8 +8,12 @@ use super::{LossReason, Metrics};
 
 impl LossReason {
     /// Those that nobody may be able to know.
-    pub(super) const POSSIBLE: [LossReason; 3] =
-        [LossReason::FileGoneUnread, LossReason::FileTruncated, LossReason::ContainerGoneUnread];
+    pub(super) const POSSIBLE: [LossReason; 4] = [
+        LossReason::FileGoneUnread,
+        LossReason::FileTruncated,
+        LossReason::FileNeverOpened,
+        LossReason::ContainerGoneUnread,
+    ];
 
     /// It happened in a sink, behind the reading of sources.
     fn is_of_sink(self) -> bool {

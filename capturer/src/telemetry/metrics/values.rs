@@ -135,6 +135,8 @@ label_values! {
         ArchiveDamaged = "archive_damaged",
         /// The bound on held-open deleted files was reached.
         DeletedOpenLimit = "deleted_open_limit",
+        /// A file was made and removed before it could be opened.
+        FileNeverOpened = "file_never_opened",
         /// A container was removed before anything of it could be read.
         ContainerGoneUnread = "container_gone_unread",
         /// A part of a sink's spool could not be read back.
