@@ -43,9 +43,9 @@ pub struct BenchArgs {
     /// `loki`, `api`, `api-live`, a load on each way through the agent; `watched`, what it costs to look at it meanwhile
     #[arg(value_parser = ["file", "many", "idle", "start", "probe", "live", "live-loki", "loki", "api", "api-live", "watched"], default_value = "file")]
     pub(crate) what: String,
-    /// Size of the log
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) mib: u64,
+    /// Size of the log, 512 unless said otherwise; `file` takes several: 1,64,1024
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) mib: Vec<u64>,
     /// Runs of each, of which the median is printed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
@@ -64,9 +64,9 @@ pub struct BenchArgs {
     /// Seconds for which a load is measured
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) seconds: u64,
-    /// Lines of `api`
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) lines: u64,
+    /// Lines of `api`: a million unless said otherwise
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) lines: Option<u64>,
     /// Another agent, that is measured in turn with the first one: A B A B …
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) against: Option<PathBuf>,
@@ -79,6 +79,18 @@ pub struct BenchArgs {
     /// Where the temporary folder is made: three times the log must fit
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+}
+
+impl BenchArgs {
+    /// Size of the log, where one is measured.
+    pub(crate) fn mib(&self) -> u64 {
+        self.mib.first().copied().unwrap_or(512)
+    }
+
+    /// Lines of `api`.
+    pub(crate) fn lines(&self) -> u64 {
+        self.lines.unwrap_or(1_000_000)
+    }
 }
 
 /// One run.
@@ -107,9 +119,9 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
     let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
     let home = tempfile::Builder::new().prefix("capturer-bench-").tempdir_in(&parent)?;
     let log = home.path().join("bench-json.log");
-    let lines = write_log(&log, arguments.mib * MIB, arguments.seed)?;
+    let lines = write_log(&log, arguments.mib() * MIB, arguments.seed)?;
     let gib = fs::metadata(&log)?.len() as f64 / GIB;
-    println!("a json-file log of {} MiB, {lines} lines (seed {})", arguments.mib, arguments.seed);
+    println!("a json-file log of {} MiB, {lines} lines (seed {})", arguments.mib(), arguments.seed);
 
     let short = home.path().join("short-json.log");
     write_log(&short, 1, arguments.seed)?;

@@ -19,6 +19,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -27,6 +28,7 @@ use serde_json::{Value, json};
 use crate::bench::{BenchArgs, Running, end_agent, median, write_log};
 use crate::bench_ends::{Engine, Loki};
 use crate::debian::run;
+use crate::flame::Taken;
 use crate::wait::wait_until;
 use crate::{paths, tools};
 
@@ -38,7 +40,7 @@ const LIVE_RATE: u64 = 20_000;
 /// Lines a second of all containers.
 const API_RATE: u64 = 1_000;
 /// A load goes on so long before it is measured: by then everything is open.
-const WARM_UP: Duration = Duration::from_secs(2);
+pub(crate) const WARM_UP: Duration = Duration::from_secs(2);
 /// Lines are written in slices of so long.
 const SLICE: Duration = Duration::from_millis(2);
 /// Seconds before the first line's time is past.
@@ -46,13 +48,7 @@ const FIRST_LINE_S: u64 = 3_168;
 
 /// Measures and prints.
 pub fn bench(arguments: &BenchArgs) -> Result<()> {
-    let built = paths::target().join("release/capturer");
-    if arguments.program.is_none() {
-        let mut build = tools::cargo();
-        build.args(["build", "--release", "--package", "capturer"]).current_dir(paths::workspace());
-        run(&mut build).context("building the agent")?;
-    }
-    let mut programs = vec![arguments.program.clone().unwrap_or(built)];
+    let mut programs = vec![built(arguments)?];
     if arguments.what == "watched" {
         return watched(arguments, &programs[0]);
     }
@@ -88,6 +84,26 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The agent to measure, built unless it is named.
+pub(crate) fn built(arguments: &BenchArgs) -> Result<PathBuf> {
+    if let Some(program) = &arguments.program {
+        return Ok(program.clone());
+    }
+    let mut build = tools::cargo();
+    build.args(["build", "--release", "--package", "capturer"]).current_dir(paths::workspace());
+    run(&mut build).context("building the agent")?;
+    Ok(paths::target().join("release/capturer"))
+}
+
+/// One run of a load, of which the agent takes a profile; the picture.
+pub(crate) fn profiled_run(arguments: &BenchArgs, program: &Path) -> Result<String> {
+    let mut host = Host::new(arguments, program)?;
+    host.profile_s = Some(arguments.seconds);
+    run_on(&host, arguments)?;
+    let taken = host.profile.lock().unwrap_or_else(PoisonError::into_inner).take();
+    taken.context("the load ended without its profile")
 }
 
 /// What those ask who look at an agent, and how often.
@@ -132,11 +148,15 @@ struct Found {
 }
 
 fn one_run(arguments: &BenchArgs, program: &Path) -> Result<Found> {
-    let host = Host::new(arguments, program)?;
+    run_on(&Host::new(arguments, program)?, arguments)
+}
+
+fn run_on(host: &Host, arguments: &BenchArgs) -> Result<Found> {
     match arguments.what.as_str() {
+        "file" => host.bulk(arguments, None),
         "live" => host.live(arguments, None),
         "live-loki" => host.live(arguments, Some(&Loki::start()?)),
-        "loki" => host.bulk(arguments, &Loki::start()?),
+        "loki" => host.bulk(arguments, Some(&Loki::start()?)),
         "api" => host.api(arguments),
         _ => host.api_live(arguments),
     }
@@ -147,6 +167,16 @@ struct Host {
     port: u16,
     program: PathBuf,
     watchers: Watchers,
+    /// For so many seconds a profile is to be taken of each run.
+    profile_s: Option<u64>,
+    /// The last one.
+    profile: Mutex<Option<String>>,
+}
+
+/// An agent at work, and the profile that is taken of it.
+struct Agent {
+    running: Running,
+    profile: Option<Taken>,
 }
 
 impl Host {
@@ -154,25 +184,38 @@ impl Host {
         let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
         let home = tempfile::Builder::new().prefix("capturer-bench-").tempdir_in(parent)?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        Ok(Host { home, port, program: program.to_owned(), watchers: NOBODY })
+        let program = program.to_owned();
+        Ok(Host { home, port, program, watchers: NOBODY, profile_s: None, profile: Mutex::default() })
     }
 
     fn path(&self) -> &Path {
         self.home.path()
     }
 
-    fn start(&self, sources: &str, sinks: &str) -> Result<Running> {
+    /// `goes_on`: the load has no end by itself.
+    fn start(&self, sources: &str, sinks: &str, goes_on: bool) -> Result<Agent> {
         let text = format!(
-            "data_dir: {}/data\nadmin: {{listen: \"127.0.0.1:{}\"}}\nlog: {{level: warn}}\n\
+            "data_dir: {}/data\nadmin: {{listen: \"127.0.0.1:{}\", profile: {}}}\nlog: {{level: warn}}\n\
              resource_monitoring: {{enabled: false}}\n{sources}\nsinks: {{{sinks}}}\n",
             self.path().display(),
-            self.port
+            self.port,
+            self.profile_s.is_some(),
         );
         let config = self.path().join("bench.yaml");
         fs::write(&config, text)?;
         let mut command = Command::new(&self.program);
         command.args(["run", "-c"]).arg(config).stdin(Stdio::null());
-        Ok(Running(command.spawn().context("starting the agent")?))
+        let running = Running(command.spawn().context("starting the agent")?);
+        let profile = self.profile_s.map(|seconds| Taken::begin(self.port, seconds, goes_on));
+        Ok(Agent { running, profile })
+    }
+
+    /// Waits for the agent's profile, if one is taken, and ends it.
+    fn end(&self, mut agent: Agent) -> Result<()> {
+        if let Some(taken) = agent.profile.take() {
+            *self.profile.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken.end()?);
+        }
+        end_agent(&mut agent.running)
     }
 
     fn to_files(&self, name: &str) -> String {
@@ -195,7 +238,7 @@ impl Host {
             Some(loki) => to_loki(loki),
             None => self.to_files("path"),
         };
-        let mut agent = self.start(&sources, &sinks)?;
+        let mut agent = self.start(&sources, &sinks, true)?;
         let mut write =
             |source: usize, n: u64| Ok(files[source].write_all((text(source, n) + "\n").as_bytes())?);
         let ended = AtomicBool::new(false);
@@ -204,12 +247,12 @@ impl Host {
                 let ended = &ended;
                 scope.spawn(move || self.watch(*every, pages, ended));
             }
-            let found = self.under_load(arguments, &agent, LIVE_RATE, &mut write);
+            let found = self.under_load(arguments, &agent.running, LIVE_RATE, &mut write);
             ended.store(true, Ordering::Relaxed);
             found
         })?;
         self.wait_for(printed, &mut agent, if loki.is_some() { PUSHED } else { SENT })?;
-        end_agent(&mut agent)?;
+        self.end(agent)?;
         match loki {
             Some(loki) => {
                 found.requests = loki.requests() as f64;
@@ -222,16 +265,16 @@ impl Host {
 
     fn api_live(&self, arguments: &BenchArgs) -> Result<Found> {
         let engine = Engine::start(self.path(), SOURCES)?;
-        let mut agent = self.start(&over_api(&engine), &self.to_files("container_name"))?;
+        let mut agent = self.start(&over_api(&engine), &self.to_files("container_name"), true)?;
         let mut number = 0;
         let mut write = |source: usize, n: u64| {
             number += 1;
             engine.print(source, std::iter::once((time(number).as_str(), text(source, n).as_str())));
             Ok(())
         };
-        let (found, printed) = self.under_load(arguments, &agent, API_RATE, &mut write)?;
+        let (found, printed) = self.under_load(arguments, &agent.running, API_RATE, &mut write)?;
         self.wait_for(printed, &mut agent, SENT)?;
-        end_agent(&mut agent)?;
+        self.end(agent)?;
         ensure_all(&self.outputs()?, SOURCES, printed)?;
         Ok(found)
     }
@@ -278,60 +321,62 @@ impl Host {
         Ok((found, printed))
     }
 
-    fn bulk(&self, arguments: &BenchArgs, loki: &Loki) -> Result<Found> {
+    /// A json-file log from its beginning to its end.
+    fn bulk(&self, arguments: &BenchArgs, loki: Option<&Loki>) -> Result<Found> {
         let log = self.path().join("bench-json.log");
-        let lines = write_log(&log, arguments.mib * 1024 * 1024, arguments.seed)?;
+        let lines = write_log(&log, arguments.mib() * 1024 * 1024, arguments.seed)?;
         let sources = format!(
             "container_monitor: {{enabled: false}}\nfile_monitor: {{files: [{{paths: [\"{}\"], format: docker}}]}}",
             log.display()
         );
+        let sinks = loki.map_or_else(|| self.to_files("path"), to_loki);
         let began = Instant::now();
-        let mut agent = self.start(&sources, &to_loki(loki))?;
-        self.wait_for(lines, &mut agent, PUSHED)?;
-        let used = Used::of(agent.0.id())?;
+        let mut agent = self.start(&sources, &sinks, false)?;
+        self.wait_for(lines, &mut agent, if loki.is_some() { PUSHED } else { SENT })?;
+        let used = Used::of(agent.running.0.id())?;
         let seconds = began.elapsed().as_secs_f64();
-        end_agent(&mut agent)?;
-        let mut expected = BTreeMap::<String, Vec<String>>::new();
-        for line in BufReader::new(File::open(&log)?).lines() {
-            let record: Value = serde_json::from_str(&line?)?;
-            let stream = record["stream"].as_str().context("a line of a channel")?.to_owned();
-            let text = record["log"].as_str().context("a line with a text")?.trim_end_matches('\n');
-            expected.entry(stream).or_default().push(text.to_owned());
-        }
-        let found = by_source(loki.lines()?, "stream=\"")?;
+        self.end(agent)?;
+        let expected = by_channel(&log, "log")?;
+        let found = match loki {
+            Some(loki) => by_source(loki.lines()?, "stream=\"")?,
+            None => {
+                let output = fs::read_dir(self.path().join("out"))?.next().context("no output")??;
+                by_channel(&output.path(), "message")?
+            }
+        };
         ensure!(found == expected, "other lines came than were printed");
         let gib = fs::metadata(&log)?.len() as f64 / (1024.0 * 1024.0 * 1024.0);
-        Ok(used.per(gib, seconds, loki.requests()))
+        Ok(used.per(gib, seconds, loki.map_or(0, Loki::requests)))
     }
 
     fn api(&self, arguments: &BenchArgs) -> Result<Found> {
         let engine = Engine::start(self.path(), 1)?;
         let texts: Vec<(String, String)> =
-            (0..arguments.lines).map(|number| (time(number), text(0, number))).collect();
+            (0..arguments.lines()).map(|number| (time(number), text(0, number))).collect();
         engine.print(0, texts.iter().map(|(time, text)| (time.as_str(), text.as_str())));
         let began = Instant::now();
-        let mut agent = self.start(&over_api(&engine), &self.to_files("container_name"))?;
-        self.wait_for(arguments.lines, &mut agent, SENT)?;
-        let used = Used::of(agent.0.id())?;
+        let mut agent = self.start(&over_api(&engine), &self.to_files("container_name"), false)?;
+        self.wait_for(arguments.lines(), &mut agent, SENT)?;
+        let used = Used::of(agent.running.0.id())?;
         let seconds = began.elapsed().as_secs_f64();
-        end_agent(&mut agent)?;
-        ensure_all(&self.outputs()?, 1, arguments.lines)?;
-        Ok(used.per(arguments.lines as f64 / 1e6, seconds, 0))
+        self.end(agent)?;
+        ensure_all(&self.outputs()?, 1, arguments.lines())?;
+        Ok(used.per(arguments.lines() as f64 / 1e6, seconds, 0))
     }
 
     /// Until so many lines were delivered.
-    fn wait_for(&self, lines: u64, agent: &mut Running, counter: &str) -> Result<()> {
+    fn wait_for(&self, lines: u64, agent: &mut Agent, counter: &str) -> Result<()> {
         wait_until("the lines to be delivered", DEADLINE, || {
             // Asking costs the agent something.
             std::thread::sleep(Duration::from_millis(100));
-            if agent.0.try_wait().is_ok_and(|status| status.is_some()) {
+            if agent.running.0.try_wait().is_ok_and(|status| status.is_some()) {
                 return Ok(());
             }
             let count = self.count(counter)?;
             ensure!(count >= lines, "{count} of {lines} lines");
             Ok(())
         })?;
-        ensure!(agent.0.try_wait()?.is_none(), "the agent has ended by itself");
+        ensure!(agent.running.0.try_wait()?.is_none(), "the agent has ended by itself");
         Ok(())
     }
 
@@ -349,12 +394,7 @@ impl Host {
     }
 
     fn get(&self, page: &str) -> Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        write!(stream, "GET {page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
+        ask(self.port, page, Duration::from_secs(10))
     }
 
     fn count(&self, counter: &str) -> Result<u64> {
@@ -380,6 +420,16 @@ impl Host {
     }
 }
 
+/// An agent's whole answer.
+pub(crate) fn ask(port: u16, page: &str, patience: Duration) -> Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(patience))?;
+    write!(stream, "GET {page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 const SENT: &str = "log_capturer_logs_sent_total{";
 const PUSHED: &str = "log_capturer_pushed_lines_total{";
 
@@ -395,6 +445,18 @@ fn to_loki(loki: &Loki) -> String {
 
 fn over_api(engine: &Engine) -> String {
     format!("container_monitor: {{socket_path: \"unix://{}\", read_from: api}}", engine.socket().display())
+}
+
+/// The texts of a file of JSON objects, by channel.
+fn by_channel(file: &Path, key: &str) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut found = BTreeMap::<String, Vec<String>>::new();
+    for line in BufReader::new(File::open(file)?).lines() {
+        let record: Value = serde_json::from_str(&line?)?;
+        let stream = record["stream"].as_str().context("a line of a channel")?.to_owned();
+        let text = record[key].as_str().context("a line with a text")?.trim_end_matches('\n');
+        found.entry(stream).or_default().push(text.to_owned());
+    }
+    Ok(found)
 }
 
 /// Lines by the value of one label.

@@ -35,8 +35,8 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
     let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
     let home = tempfile::Builder::new().prefix("capturer-bench-").tempdir_in(&parent)?;
     let log = home.path().join("bench-json.log");
-    let lines = write_log(&log, arguments.mib * 1024 * 1024, arguments.seed)?;
-    println!("a busy capture of {} MiB, {lines} lines (seed {})", arguments.mib, arguments.seed);
+    let lines = write_log(&log, arguments.mib() * 1024 * 1024, arguments.seed)?;
+    println!("a busy capture of {} MiB, {lines} lines (seed {})", arguments.mib(), arguments.seed);
     let (mut without, mut with) = (Vec::new(), Vec::new());
     // The first run warms up, and says how much there is to write.
     let all = capture(home.path(), &log, OFF, None)?.1;

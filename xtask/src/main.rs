@@ -13,6 +13,7 @@ mod ci_build;
 mod clean;
 mod debian;
 mod engines;
+mod flame;
 mod fuzz;
 mod mutants;
 mod paths;
@@ -104,6 +105,8 @@ enum Chore {
     },
     /// What the agent costs per GiB of log, beside a plain loop that does only the least.
     Bench(bench::BenchArgs),
+    /// A flame graph of the agent under a load of the bench, taken by the agent itself.
+    Flame(flame::FlameArgs),
     /// The plain loop, as a process of its own to be measured.
     #[command(hide = true)]
     PlainLoop {
@@ -128,6 +131,7 @@ fn main() -> ExitCode {
         Chore::Screens { arguments } => programs::screens(&arguments),
         Chore::Mutants { names } => mutants::run(&names),
         Chore::Bench(arguments) => bench::bench(&arguments).map(|()| true),
+        Chore::Flame(arguments) => flame::flame(arguments).map(|()| true),
         Chore::PlainLoop { log, output } => bench::plain_loop(&log, &output).map(|()| true),
     };
     match outcome {
