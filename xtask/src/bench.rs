@@ -8,11 +8,13 @@
 //! printed. The loop does nothing an agent must do: no positions, no rotation, no other line shape, no second sink, no
 //! damage survived. The ratio is the price of all that.
 //!
+//! Peers of `bench_peers.rs` take turns as well. They copy lines as they are, for not all of them know Docker's shape.
+//!
 //! The log is in the page cache, as it is when a container has just written it. What the agent spends once, at its start
 //! and end, is measured by runs over a log of one line, and has its own row: on a larger log it weighs less.
 
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufRead as _, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -20,6 +22,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::bench_host::{Contender, wait_for_peer};
+use crate::bench_lines::{Exactness, Lines, compare};
+use crate::bench_peers::{LineCounter, Peer, Places};
 use crate::debian::run;
 use crate::rand::Rand;
 use crate::sweep::stat_fields;
@@ -27,7 +32,7 @@ use crate::wait::wait_until;
 use crate::{paths, tools};
 
 const MIB: u64 = 1024 * 1024;
-const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
+pub(crate) const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 /// For one run over the whole log.
 const RUN_DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// For the agent to end after SIGTERM: it brings its output to the disk.
@@ -70,6 +75,9 @@ pub struct BenchArgs {
     /// Another agent, that is measured in turn with the first one: A B A B …
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) against: Option<PathBuf>,
+    /// Another program, described in tests/bench/peers, that takes turns with the agent; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) peer: Vec<String>,
     /// The agent to measure; without it the release build, which is made first
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) program: Option<PathBuf>,
@@ -82,6 +90,11 @@ pub struct BenchArgs {
 }
 
 impl BenchArgs {
+    /// Sizes of the log, where several are measured.
+    pub(crate) fn sizes(&self) -> Vec<u64> {
+        if self.mib.is_empty() { vec![self.mib()] } else { self.mib.clone() }
+    }
+
     /// Size of the log, where one is measured.
     pub(crate) fn mib(&self) -> u64 {
         self.mib.first().copied().unwrap_or(512)
@@ -104,6 +117,11 @@ struct Measured {
 
 /// Measures and prints.
 pub fn bench(arguments: &BenchArgs) -> Result<()> {
+    ensure!(
+        arguments.peer.is_empty() || crate::bench_peers::LOADS.contains(&arguments.what.as_str()),
+        "peers can be measured in {}",
+        crate::bench_peers::LOADS.join(", ")
+    );
     match arguments.what.as_str() {
         "probe" => return crate::bench_probe::bench(arguments),
         "many" | "idle" | "start" => return crate::bench_many::bench(arguments),
@@ -112,67 +130,137 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
         }
         _ => {}
     }
+    let contenders = Contender::all(arguments)?;
     let mut build = tools::cargo();
-    build.args(["build", "--release", "--package", "capturer", "--package", "xtask"]);
-    run(build.current_dir(paths::workspace())).context("building the agent and the plain loop")?;
+    build.args(["build", "--release", "--package", "xtask"]);
+    run(build.current_dir(paths::workspace())).context("building the plain loop")?;
+    for mib in arguments.sizes() {
+        file(arguments, &contenders, mib)?;
+    }
+    Ok(())
+}
 
+/// A log of one size, by each program in turn.
+fn file(arguments: &BenchArgs, contenders: &[Contender], mib: u64) -> Result<()> {
     let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
     let home = tempfile::Builder::new().prefix("capturer-bench-").tempdir_in(&parent)?;
     let log = home.path().join("bench-json.log");
-    let lines = write_log(&log, arguments.mib() * MIB, arguments.seed)?;
+    let lines = write_log(&log, mib * MIB, arguments.seed)?;
     let gib = fs::metadata(&log)?.len() as f64 / GIB;
-    println!("a json-file log of {} MiB, {lines} lines (seed {})", arguments.mib(), arguments.seed);
+    eprintln!("a json-file log of {mib} MiB, {lines} lines (seed {})", arguments.seed);
 
     let short = home.path().join("short-json.log");
     write_log(&short, 1, arguments.seed)?;
 
-    let (mut loops, mut agents, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    let mut starts = Vec::new();
+    let mut rows = vec![Row::new("plain loop", false)];
+    rows.extend(contenders.iter().map(|contender| Row::new(&contender.short_name(), contender.is_peer())));
+    let Contender::Agent(program) = &contenders[0] else { bail!("the first program is the agent") };
     for round in 1..=arguments.rounds {
-        starts.push(measure_agent(home.path(), &short, &home.path().join("short"), 1)?);
+        starts.push(measure_agent(program, home.path(), &short, &home.path().join("short"), 1)?);
         fs::remove_dir_all(home.path().join("short"))?;
         let plain = home.path().join("plain.ndjson");
-        loops.push(measure_loop(&log, &plain)?);
-        let output = home.path().join("out");
-        agents.push(measure_agent(home.path(), &log, &output, fs::metadata(&plain)?.len())?);
-        // A fast agent that writes something else would be no result.
-        ensure_same(&plain, &output.join("bench.ndjson"))?;
+        rows[0].runs.push(measure_loop(&log, &plain)?);
+        for (contender, row) in contenders.iter().zip(&mut rows[1..]) {
+            match contender {
+                Contender::Agent(program) => {
+                    let output = home.path().join("out");
+                    let expected = fs::metadata(&plain)?.len();
+                    row.runs.push(measure_agent(program, home.path(), &log, &output, expected)?);
+                    // A fast agent that writes something else would be no result.
+                    ensure_same(&plain, &output.join("bench.ndjson"))?;
+                    fs::remove_dir_all(&output)?;
+                }
+                Contender::Peer(peer) => {
+                    let (measured, exactness) = measure_peer(peer, arguments, &log, lines)?;
+                    row.runs.push(measured);
+                    row.exactness = Exactness::sum([row.exactness, exactness].into_iter());
+                }
+            }
+        }
         fs::remove_file(&plain)?;
-        fs::remove_dir_all(&output)?;
-        println!("round {round} of {}: the same {lines} lines from both", arguments.rounds);
+        eprintln!(
+            "round {round} of {}: the agent's output is the plain loop's, byte by byte",
+            arguments.rounds
+        );
     }
-    print!("\n{}", table(gib, lines, &loops, &agents, &starts));
+    if arguments.json {
+        rows.iter().for_each(|row| println!("{}", row.json(mib, gib, lines)));
+    } else {
+        print!("\n{}", table(gib, lines, &rows, &starts));
+    }
     Ok(())
 }
 
-fn table(gib: f64, lines: u64, loops: &[Measured], agents: &[Measured], starts: &[Measured]) -> String {
-    let row = |name: &str, runs: &[Measured]| {
-        let of = |value: fn(&Measured) -> f64| median(runs.iter().map(value).collect());
-        let (user, system) = (of(|run| run.user_s) / gib, of(|run| run.system_s) / gib);
-        let text = format!(
-            "{name:<22} {:>9.2} {user:>9.2} {system:>9.2} {:>12.0} {:>11.1}\n",
-            user + system,
-            lines as f64 / of(|run| run.wall_s),
-            of(|run| run.rss_bytes as f64) / MIB as f64,
-        );
-        (text, user + system)
-    };
-    let (plain, plain_cpu) = row("plain loop", loops);
-    let (agent, agent_cpu) = row("capturer", agents);
-    let start = median(starts.iter().map(|run| run.user_s + run.system_s).collect());
-    let head = format!(
+/// The runs of one program.
+struct Row {
+    name: String,
+    is_peer: bool,
+    runs: Vec<Measured>,
+    exactness: Exactness,
+}
+
+impl Row {
+    fn new(name: &str, is_peer: bool) -> Row {
+        Row { name: name.to_owned(), is_peer, runs: Vec::new(), exactness: Exactness::default() }
+    }
+
+    fn median(&self, value: fn(&Measured) -> f64) -> f64 {
+        median(self.runs.iter().map(value).collect())
+    }
+
+    fn cpu_per(&self, gib: f64) -> f64 {
+        (self.median(|run| run.user_s) + self.median(|run| run.system_s)) / gib
+    }
+
+    fn json(&self, mib: u64, gib: f64, lines: u64) -> serde_json::Value {
+        let each: Vec<f64> = self.runs.iter().map(|run| (run.user_s + run.system_s) / gib).collect();
+        serde_json::json!({
+            "what": "file", "program": self.name, "peer": self.is_peer, "unit": "CPU-s/GiB", "mib": mib,
+            "cpu": self.cpu_per(gib), "user": self.median(|run| run.user_s) / gib,
+            "system": self.median(|run| run.system_s) / gib, "each": each,
+            "lines_per_s": lines as f64 / self.median(|run| run.wall_s),
+            "rss_mib": self.median(|run| run.rss_bytes as f64) / MIB as f64,
+            "exact": self.exactness.holds(), "exactness": self.exactness.to_string(),
+        })
+    }
+}
+
+/// The first row is the plain loop, the second the agent.
+fn table(gib: f64, lines: u64, rows: &[Row], starts: &[Measured]) -> String {
+    let mut text = format!(
         "{:<22} {:>9} {:>9} {:>9} {:>12} {:>11}\n",
         "median", "CPU-s/GiB", "user", "system", "lines/s", "max RSS MiB"
     );
+    for row in rows {
+        let exactness = if row.is_peer { format!("  {}", row.exactness) } else { String::new() };
+        text += &format!(
+            "{:<22} {:>9.2} {:>9.2} {:>9.2} {:>12.0} {:>11.1}{exactness}\n",
+            row.name,
+            row.cpu_per(gib),
+            row.median(|run| run.user_s) / gib,
+            row.median(|run| run.system_s) / gib,
+            lines as f64 / row.median(|run| run.wall_s),
+            row.median(|run| run.rss_bytes as f64) / MIB as f64,
+        );
+    }
+    let start = median(starts.iter().map(|run| run.user_s + run.system_s).collect());
+    let (plain_cpu, agent_cpu) = (rows[0].cpu_per(gib), rows[1].cpu_per(gib));
     let lasting_cpu = agent_cpu - start / gib;
-    format!(
-        "{head}{plain}{agent}{:<22} {:>9.2}\n{:<22} {lasting_cpu:>9.2}  (starting and ending: {start:.2} CPU-s a run)\n\
+    text += &format!(
+        "{:<22} {:>9.2}\n{:<22} {lasting_cpu:>9.2}  (starting and ending: {start:.2} CPU-s a run)\n\
          {:<22} {:>9.2}\n",
         "capturer / plain loop",
         agent_cpu / plain_cpu,
         "capturer, once started",
         "its / plain loop",
         lasting_cpu / plain_cpu,
-    )
+    );
+    for row in &rows[2..] {
+        text +=
+            &format!("{:<22} {:>9.2}\n", format!("capturer / {}", row.name), agent_cpu / row.cpu_per(gib));
+    }
+    text
 }
 
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
@@ -208,10 +296,16 @@ fn measure_loop(log: &Path, output: &Path) -> Result<Measured> {
     used_since(before, wall_s, rss_bytes)
 }
 
-fn measure_agent(home: &Path, log: &Path, output: &Path, expected_bytes: u64) -> Result<Measured> {
+fn measure_agent(
+    program: &Path,
+    home: &Path,
+    log: &Path,
+    output: &Path,
+    expected_bytes: u64,
+) -> Result<Measured> {
     let before = cpu_of_children()?;
     let started = Instant::now();
-    let mut agent = start_agent(home, log, output, "")?;
+    let mut agent = start_agent(program, home, log, output, "")?;
     wait_until("the agent to write all of it", RUN_DEADLINE, || {
         let written = fs::metadata(output.join("bench.ndjson")).map_or(0, |metadata| metadata.len());
         match agent.0.try_wait() {
@@ -227,8 +321,40 @@ fn measure_agent(home: &Path, log: &Path, output: &Path, expected_bytes: u64) ->
     used_since(before, wall_s, rss_bytes)
 }
 
+/// A peer copies the lines as they are; what it did with them.
+fn measure_peer(peer: &Peer, arguments: &BenchArgs, log: &Path, lines: u64) -> Result<(Measured, Exactness)> {
+    let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let home = tempfile::Builder::new().prefix("capturer-bench-").tempdir_in(&parent)?;
+    let out = home.path().join("out");
+    let before = cpu_of_children()?;
+    let started = Instant::now();
+    let inputs = &*log.display().to_string();
+    let mut running = peer.start(&Places { home: home.path(), inputs, sources: 1, loki: None })?;
+    let mut counter = LineCounter::default();
+    let (_, ended) = wait_for_peer(lines, &mut running, || counter.look(&out))?;
+    let rss_bytes = max_rss(&format!("/proc/{}/status", running.0.id()))?;
+    end_agent(&mut running)?;
+    let measured = used_since(before, (ended - started).as_secs_f64(), rss_bytes)?;
+    let mut outputs = fs::read_dir(&out)?.map(|entry| entry.map(|entry| entry.path()));
+    let output = outputs.next().context("no output")??;
+    if outputs.next().is_none() && ensure_same(log, &output).is_ok() {
+        return Ok((measured, Exactness::default()));
+    }
+    let read = |path: &Path| -> Result<Lines> {
+        let lines = BufReader::new(File::open(path)?).lines().map(|line| peer.message(line?));
+        Ok(Lines::from([(String::new(), lines.collect::<Result<_>>()?)]))
+    };
+    Ok((measured, compare(&read(log)?, &read(&output)?)))
+}
+
 /// Starts the release agent on one log, with more sections of config.
-pub(crate) fn start_agent(home: &Path, log: &Path, output: &Path, more: &str) -> Result<Running> {
+pub(crate) fn start_agent(
+    program: &Path,
+    home: &Path,
+    log: &Path,
+    output: &Path,
+    more: &str,
+) -> Result<Running> {
     let data = home.join("data");
     if data.exists() {
         fs::remove_dir_all(&data)?;
@@ -243,7 +369,6 @@ pub(crate) fn start_agent(home: &Path, log: &Path, output: &Path, more: &str) ->
         output.display()
     );
     fs::write(&config, text)?;
-    let program = paths::target().join("release/capturer");
     let child = Command::new(program).args(["run", "-c"]).arg(&config).stdin(Stdio::null()).spawn()?;
     Ok(Running(child))
 }
@@ -459,7 +584,12 @@ mod tests {
     #[test]
     fn the_table_fits_and_takes_medians() {
         let run = |user_s| Measured { user_s, system_s: 1.0, wall_s: 2.0, rss_bytes: 10 * MIB };
-        let text = table(0.5, 1_000_000, &[run(1.0), run(9.0), run(0.5)], &[run(3.0), run(3.0)], &[run(0.0)]);
+        let row = |name, runs: &[f64]| Row {
+            runs: runs.iter().map(|user_s| run(*user_s)).collect(),
+            ..Row::new(name, name == "rsyslogd")
+        };
+        let mut rows = vec![row("plain loop", &[1.0, 9.0, 0.5]), row("capturer", &[3.0, 3.0])];
+        let text = table(0.5, 1_000_000, &rows, &[run(0.0)]);
         assert!(text.lines().all(|line| line.len() <= 100), "{text}");
         assert!(
             text.contains("plain loop                  4.00      2.00      2.00       500000        10.0"),
@@ -472,5 +602,9 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("its / plain loop            1.50\n"), "{text}");
+        rows.push(row("rsyslogd", &[7.0]));
+        let text = table(0.5, 1_000_000, &rows, &[run(0.0)]);
+        assert!(text.ends_with("capturer / rsyslogd         0.50\n"), "{text}");
+        assert!(text.contains("10.0  exact\n"), "{text}");
     }
 }

@@ -1,6 +1,7 @@
 //! The two peers of `bench_loads.rs`, on loopback and as cheap as can be: they must not be what is measured.
 //!
-//! - [`Loki`] takes every push, keeps its body and answers 204. Bodies are taken apart only when the agent is done.
+//! - [`Loki`] takes every push, protobuf or JSON, keeps its body and answers 204. Bodies are taken apart only when the agent
+//!   is done, or when somebody asks how much another program has sent.
 //! - [`Engine`] lists containers without an end, and gives each one's log as dockerd does: a chunk for each line.
 
 use std::collections::BTreeMap;
@@ -14,7 +15,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use serde_json::json;
+use serde_json::{Value, json};
+
+use crate::bench_lines::Lines;
 
 /// A push or a log's request has no longer head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -48,7 +51,26 @@ fn head(from: &mut impl io::BufRead) -> io::Result<Option<(String, usize)>> {
 /// See the module's head.
 pub struct Loki {
     address: SocketAddr,
-    bodies: Arc<Mutex<Vec<Vec<u8>>>>,
+    pushes: Arc<Mutex<Vec<Push>>>,
+    /// How many pushes were counted, and their lines.
+    counted: Mutex<(usize, u64)>,
+}
+
+/// One push as it came.
+struct Push {
+    is_json: bool,
+    body: Vec<u8>,
+}
+
+impl Push {
+    fn read(&self, lines: &mut Lines) -> Result<()> {
+        if self.is_json {
+            return read_json_push(&self.body, lines).context("a body that is no push in JSON");
+        }
+        let plain =
+            snap::raw::Decoder::new().decompress_vec(&self.body).context("a body that is not snappy")?;
+        read_push(&plain, lines).context("a body that is no push")
+    }
 }
 
 impl Loki {
@@ -56,8 +78,8 @@ impl Loki {
     pub fn start() -> Result<Loki> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
-        let bodies = Arc::<Mutex<Vec<Vec<u8>>>>::default();
-        let kept = Arc::clone(&bodies);
+        let pushes = Arc::<Mutex<Vec<Push>>>::default();
+        let kept = Arc::clone(&pushes);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let kept = Arc::clone(&kept);
@@ -65,7 +87,7 @@ impl Loki {
                 std::thread::spawn(move || take_pushes(client, &kept));
             }
         });
-        Ok(Loki { address, bodies })
+        Ok(Loki { address, pushes, counted: Mutex::default() })
     }
 
     /// For the config.
@@ -73,28 +95,44 @@ impl Loki {
         format!("http://{}", self.address)
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Pushes so far.
     pub fn requests(&self) -> usize {
-        locked(&self.bodies).len()
+        locked(&self.pushes).len()
+    }
+
+    /// Lines so far. It takes bodies apart, each once.
+    pub fn count_lines(&self) -> Result<u64> {
+        let mut counted = locked(&self.counted);
+        let mut lines = Lines::new();
+        for push in &locked(&self.pushes)[counted.0..] {
+            push.read(&mut lines)?;
+            counted.0 += 1;
+        }
+        counted.1 += lines.values().map(|lines| lines.len() as u64).sum::<u64>();
+        Ok(counted.1)
     }
 
     /// All lines that came, by label set and in their order.
-    pub fn lines(&self) -> Result<BTreeMap<String, Vec<String>>> {
-        let mut lines = BTreeMap::<String, Vec<String>>::new();
-        for body in locked(&self.bodies).iter() {
-            let plain =
-                snap::raw::Decoder::new().decompress_vec(body).context("a body that is not snappy")?;
-            read_push(&plain, &mut lines).context("a body that is no push")?;
+    pub fn lines(&self) -> Result<Lines> {
+        let mut lines = Lines::new();
+        for push in locked(&self.pushes).iter() {
+            push.read(&mut lines)?;
         }
         Ok(lines)
     }
 }
 
-fn take_pushes(client: TcpStream, kept: &Mutex<Vec<Vec<u8>>>) -> io::Result<()> {
+fn take_pushes(client: TcpStream, kept: &Mutex<Vec<Push>>) -> io::Result<()> {
     client.set_nodelay(true)?;
     let mut from = BufReader::with_capacity(256 * 1024, client.try_clone()?);
     let mut to = client;
-    while let Some((_, len)) = head(&mut from)? {
+    while let Some((head, len)) = head(&mut from)? {
+        let is_json = head.to_ascii_lowercase().contains("application/json");
         let mut body = vec![0; len];
         from.read_exact(&mut body)?;
         // An empty push has no byte behind the length.
@@ -103,7 +141,7 @@ fn take_pushes(client: TcpStream, kept: &Mutex<Vec<Vec<u8>>>) -> io::Result<()> 
             write!(to, "HTTP/1.1 422 X\r\nContent-Length: {}\r\n\r\n{words}", words.len())?;
             continue;
         }
-        locked(kept).push(body);
+        locked(kept).push(Push { is_json, body });
         to.write_all(b"HTTP/1.1 204 No Content\r\n\r\n")?;
     }
     Ok(())
@@ -134,7 +172,21 @@ fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u64, &'a [u8])> {
     Some((tag >> 3, field))
 }
 
-fn read_push(mut push: &[u8], lines: &mut BTreeMap<String, Vec<String>>) -> Option<()> {
+/// `{"streams":[{"stream":{…},"values":[["<ns>","<line>"],…]},…]}`, labels as protobuf has them.
+fn read_json_push(push: &[u8], lines: &mut Lines) -> Option<()> {
+    let push: Value = serde_json::from_slice(push).ok()?;
+    for stream in push["streams"].as_array()? {
+        let labels: BTreeMap<&String, &Value> = stream["stream"].as_object()?.iter().collect();
+        let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let known = lines.entry(format!("{{{}}}", labels.join(", "))).or_default();
+        for value in stream["values"].as_array()? {
+            known.push(value[1].as_str()?.to_owned());
+        }
+    }
+    Some(())
+}
+
+fn read_push(mut push: &[u8], lines: &mut Lines) -> Option<()> {
     while !push.is_empty() {
         let (_, mut stream) = field(&mut push)?;
         let mut labels = "";
@@ -265,7 +317,7 @@ fn answer(mut client: UnixStream, home: &Path, printed: &Printed) -> io::Result<
         }
         ("/containers/json", _) => {
             let rows = (0..containers).map(|number| json!({"Id": id(number), "State": "running"}));
-            serde_json::Value::from_iter(rows).to_string()
+            Value::from_iter(rows).to_string()
         }
         (_, Some((id, what))) => {
             let number = usize::from_str_radix(id, 16).map_err(io::Error::other)?;
@@ -316,5 +368,33 @@ fn follow(mut client: UnixStream, number: usize, printed: &Printed) -> io::Resul
             client.write_all(&bytes[at..end])?;
             at = end;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Other programs push JSON. A line that is not counted would be one that they lost.
+    #[test]
+    fn a_push_in_json_is_read() {
+        let loki = Loki::start().unwrap();
+        let body =
+            r#"{"streams":[{"stream":{"path":"/in/c7.log","job":"bench"},"values":[["1","a"],["2","b"]]}]}"#;
+        let mut client = TcpStream::connect(loki.address()).unwrap();
+        let head = format!(
+            "POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        client.write_all((head + body).as_bytes()).unwrap();
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 204");
+        let expected = Lines::from([(
+            r#"{job="bench", path="/in/c7.log"}"#.to_owned(),
+            vec!["a".to_owned(), "b".to_owned()],
+        )]);
+        assert_eq!((loki.lines().unwrap(), loki.count_lines().unwrap()), (expected, 2));
+        assert_eq!(loki.count_lines().unwrap(), 2, "each once");
     }
 }

@@ -8,20 +8,22 @@
 //! - *idle*: the same for 1,000 files, without and with the witness of descriptors.
 //! - *start*: how soon after its start the agent delivers the first line, without and with the witness.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
 
 use crate::bench::{BenchArgs, Running, end_agent, median};
-use crate::debian::run;
+use crate::bench_host::{Contender, QUIET, built, wait_for_peer};
+use crate::bench_lines::{Exactness, Lines, compare, source_of};
+use crate::bench_loads::print_ratios;
+use crate::bench_peers::{LineCounter, Places};
 use crate::wait::wait_until;
-use crate::{paths, tools};
 
 const DEADLINE: Duration = Duration::from_secs(10 * 60);
 /// Files that grow one after the other.
@@ -35,28 +37,26 @@ const IDLE_FILES: usize = 1_000;
 
 /// Measures and prints.
 pub fn bench(arguments: &BenchArgs) -> Result<()> {
-    if arguments.program.is_none() {
-        let mut build = tools::cargo();
-        build.args(["build", "--release", "--package", "capturer"]).current_dir(paths::workspace());
-        run(&mut build).context("building the agent")?;
-    }
-    let idle = Duration::from_secs(arguments.idle_s);
+    let contenders = Contender::all(arguments)?;
     match arguments.what.as_str() {
         "start" => start(arguments),
         "idle" => {
-            println!("{}", Found::HEAD);
+            print_head(arguments);
             for probe in [false, true] {
+                // A peer has no witness.
+                let contenders: Vec<Contender> =
+                    contenders.iter().filter(|contender| !probe || !contender.is_peer()).cloned().collect();
                 let name = format!("{IDLE_FILES} files{}", if probe { ", witness" } else { "" });
-                measure(arguments, &name, IDLE_FILES, false, probe, idle)?;
+                measure(arguments, &contenders, &name, IDLE_FILES, false, probe)?;
             }
             Ok(())
         }
         _ => {
-            println!("{}", Found::HEAD);
+            print_head(arguments);
             for files in [arguments.files / 2, arguments.files] {
                 for directories in [false, true] {
                     let place = if directories { "a directory each" } else { "one directory" };
-                    measure(arguments, &format!("{files}, {place}"), files, directories, false, idle)?;
+                    measure(arguments, &contenders, &format!("{files}, {place}"), files, directories, false)?;
                 }
             }
             Ok(())
@@ -64,18 +64,39 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
     }
 }
 
-/// Medians of some runs.
+fn print_head(arguments: &BenchArgs) {
+    if !arguments.json {
+        println!("{}", Found::HEAD);
+    }
+}
+
+/// Medians of some runs of each program, in turn.
 fn measure(
     arguments: &BenchArgs,
+    contenders: &[Contender],
     name: &str,
     files: usize,
     directories: bool,
     probe: bool,
-    idle: Duration,
 ) -> Result<()> {
-    let runs: Result<Vec<Found>> =
-        (0..arguments.rounds).map(|_| one_run(arguments, files, directories, probe, idle)).collect();
-    println!("{}", Found::row(name, &runs?));
+    let mut runs = vec![Vec::new(); contenders.len()];
+    for _ in 0..arguments.rounds {
+        for (contender, runs) in contenders.iter().zip(&mut runs) {
+            runs.push(one_run(arguments, contender, files, directories, probe)?);
+        }
+    }
+    for (contender, runs) in contenders.iter().zip(&runs) {
+        if arguments.json {
+            println!("{}", Found::json(&arguments.what, name, files, contender, runs));
+        } else {
+            println!("{}", Found::row(name, runs, &contender.name()));
+        }
+    }
+    if !arguments.json {
+        let medians: Vec<f64> =
+            runs.iter().map(|runs| median(runs.iter().map(|run| run.cpu_s).collect())).collect();
+        print_ratios(contenders, &medians);
+    }
     Ok(())
 }
 
@@ -88,16 +109,31 @@ struct Found {
     idle_percent: f64,
     growth_ms: f64,
     stop_s: f64,
+    exactness: Exactness,
 }
 
 impl Found {
     const HEAD: &'static str =
         "median                     all lines s   CPU-s  RSS MiB  descriptors   idle %  growth ms   stop s";
 
-    fn row(name: &str, runs: &[Found]) -> String {
+    fn json(what: &str, name: &str, files: usize, contender: &Contender, runs: &[Found]) -> Value {
         let of = |value: fn(&Found) -> f64| median(runs.iter().map(value).collect());
+        let exactness = Exactness::sum(runs.iter().map(|run| run.exactness));
+        json!({
+            "what": what, "row": name, "files": files, "program": contender.name(), "peer": contender.is_peer(),
+            "unit": "CPU-s", "cpu": of(|run| run.cpu_s), "each": runs.iter().map(|run| run.cpu_s).collect::<Vec<_>>(),
+            "settled_s": of(|run| run.settled_s), "rss_mib": of(|run| run.rss_mib),
+            "descriptors": of(|run| run.descriptors), "idle_percent": of(|run| run.idle_percent),
+            "growth_ms": of(|run| run.growth_ms), "stop_s": of(|run| run.stop_s),
+            "exact": exactness.holds(), "exactness": exactness.to_string(),
+        })
+    }
+
+    fn row(name: &str, runs: &[Found], program: &str) -> String {
+        let of = |value: fn(&Found) -> f64| median(runs.iter().map(value).collect());
+        let exactness = Exactness::sum(runs.iter().map(|run| run.exactness));
         format!(
-            "{name:<26} {:>11.1} {:>7.2} {:>8.0} {:>12.0} {:>8.3} {:>10.0} {:>8.1}",
+            "{name:<26} {:>11.1} {:>7.2} {:>8.0} {:>12.0} {:>8.3} {:>10.0} {:>8.1}  {exactness}; {program}",
             of(|run| run.settled_s),
             of(|run| run.cpu_s),
             of(|run| run.rss_mib),
@@ -111,17 +147,18 @@ impl Found {
 
 fn one_run(
     arguments: &BenchArgs,
+    contender: &Contender,
     files: usize,
     directories: bool,
     probe: bool,
-    idle: Duration,
 ) -> Result<Found> {
-    let host = Host::new(arguments, files, directories)?;
+    let idle = Duration::from_secs(arguments.idle_s);
+    let host = Host::new(arguments, contender, files, directories)?;
     let started = Instant::now();
     let mut agent = host.start(probe)?;
     let pid = agent.0.id();
-    host.wait_for(files, &mut agent)?;
-    let mut found = Found { settled_s: started.elapsed().as_secs_f64(), ..Found::default() };
+    let settled = host.wait_for(files, &mut agent)?;
+    let mut found = Found { settled_s: (settled - started).as_secs_f64(), ..Found::default() };
     std::thread::sleep(REST);
     found.cpu_s = cpu_s(pid)?;
     found.descriptors = fs::read_dir(format!("/proc/{pid}/fd"))?.count() as f64;
@@ -132,33 +169,41 @@ fn one_run(
     let mut growths = Vec::new();
     for at in 0..GROWING.min(files) {
         let number = at * (files / GROWING.min(files));
-        let output = host.output(number)?.context("an output for each file")?;
+        let Some(output) = host.output(number)? else {
+            ensure!(contender.is_peer(), "no output of {}", host.file(number).display());
+            continue;
+        };
         let len = || fs::metadata(&output).map_or(0, |metadata| metadata.len());
         let before = len();
         let grown = Instant::now();
         let mut file = fs::File::options().append(true).open(host.file(number))?;
         writeln!(file, "more {at}")?;
-        while len() == before {
+        let deadline = if contender.is_peer() { QUIET } else { DEADLINE };
+        while len() == before && (!contender.is_peer() || grown.elapsed() < deadline) {
             ensure!(grown.elapsed() < DEADLINE, "a line of {} did not come", host.file(number).display());
             std::thread::sleep(LOOK);
         }
         growths.push(grown.elapsed().as_secs_f64() * 1000.0);
-        host.wait_for(files + at + 1, &mut agent)?;
+        if !contender.is_peer() {
+            host.wait_for(files + at + 1, &mut agent)?;
+        }
     }
-    found.growth_ms = median(growths);
+    found.growth_ms = if growths.is_empty() { f64::NAN } else { median(growths) };
     let stopping = Instant::now();
     end_agent(&mut agent)?;
     found.stop_s = stopping.elapsed().as_secs_f64();
-    host.ensure_exact()?;
+    found.exactness = host.exactness()?;
+    ensure!(found.exactness.holds() || contender.is_peer(), "{}", found.exactness);
     Ok(found)
 }
 
 /// How soon the first line comes.
 fn start(arguments: &BenchArgs) -> Result<()> {
+    let contender = Contender::Agent(built(arguments)?);
     for (name, probe) in [("without the witness", false), ("with the witness", true)] {
         let mut times = Vec::new();
         for _ in 0..arguments.rounds {
-            let host = Host::new(arguments, 1, false)?;
+            let host = Host::new(arguments, &contender, 1, false)?;
             let len = || host.output(0).ok().flatten().and_then(|output| fs::metadata(output).ok());
             let started = Instant::now();
             let mut agent = host.start(probe)?;
@@ -169,7 +214,8 @@ fn start(arguments: &BenchArgs) -> Result<()> {
             times.push(started.elapsed().as_secs_f64() * 1000.0);
             host.wait_for(1, &mut agent)?;
             end_agent(&mut agent)?;
-            host.ensure_exact()?;
+            let exactness = host.exactness()?;
+            ensure!(exactness.holds(), "{exactness}");
         }
         println!("first line {name}: median {:.0} ms of {times:.0?}", median(times.clone()));
     }
@@ -182,19 +228,18 @@ struct Host {
     files: usize,
     directories: bool,
     port: u16,
-    program: PathBuf,
+    contender: Contender,
     close_idle_after: Option<String>,
 }
 
 impl Host {
-    fn new(arguments: &BenchArgs, files: usize, directories: bool) -> Result<Host> {
+    fn new(arguments: &BenchArgs, contender: &Contender, files: usize, directories: bool) -> Result<Host> {
         let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
         let home = tempfile::Builder::new().prefix("capturer-bench-").tempdir_in(parent)?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let built = paths::target().join("release/capturer");
-        let program = arguments.program.clone().unwrap_or(built);
         let close_idle_after = arguments.close_idle_after.clone();
-        let host = Host { home, files, directories, port, program, close_idle_after };
+        let contender = contender.clone();
+        let host = Host { home, files, directories, port, contender, close_idle_after };
         fs::create_dir(host.home.path().join("in"))?;
         for number in 0..files {
             let file = host.file(number);
@@ -212,12 +257,12 @@ impl Host {
         if self.directories { home.join(format!("d{number}")).join(name) } else { home.join(name) }
     }
 
-    /// The file's output, once there is one. Its name has a hash of the path.
+    /// The file's output, once there is one. The agent's name has more: a hash of the path.
     fn output(&self, number: usize) -> Result<Option<PathBuf>> {
-        let start = format!("f{number}.log~");
+        let source = format!("f{number}");
         for entry in fs::read_dir(self.home.path().join("out"))? {
             let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(&start) {
+            if source_of(&entry.file_name().to_string_lossy()) == source {
                 return Ok(Some(entry.path()));
             }
         }
@@ -226,9 +271,21 @@ impl Host {
 
     fn start(&self, probe: bool) -> Result<Running> {
         let home = self.home.path().display();
+        let pattern = if self.directories { "*/*.log" } else { "*.log" };
+        let program = match &self.contender {
+            Contender::Agent(program) => program,
+            Contender::Peer(peer) => {
+                let inputs = &*format!("{home}/in/{pattern}");
+                return peer.start(&Places {
+                    home: self.home.path(),
+                    inputs,
+                    sources: self.files,
+                    loki: None,
+                });
+            }
+        };
         let closing = self.close_idle_after.as_ref().map(|after| format!("close_idle_after: {after}, "));
         let closing = closing.unwrap_or_default();
-        let pattern = if self.directories { "*/*.log" } else { "*.log" };
         let text = format!(
             "data_dir: {home}/data\nadmin: {{listen: \"127.0.0.1:{}\"}}\nlog: {{level: warn}}\n\
              container_monitor: {{enabled: false}}\nresource_monitoring: {{enabled: {probe}}}\n\
@@ -238,13 +295,16 @@ impl Host {
         );
         let config = self.home.path().join("bench.yaml");
         fs::write(&config, text)?;
-        let child =
-            Command::new(&self.program).args(["run", "-c"]).arg(config).stdin(Stdio::null()).spawn()?;
+        let child = Command::new(program).args(["run", "-c"]).arg(config).stdin(Stdio::null()).spawn()?;
         Ok(Running(child))
     }
 
-    /// Until so many lines were delivered.
-    fn wait_for(&self, lines: usize, agent: &mut Running) -> Result<()> {
+    /// Until so many lines were delivered, or a peer brings no more; when that was.
+    fn wait_for(&self, lines: usize, agent: &mut Running) -> Result<Instant> {
+        if self.contender.is_peer() {
+            let mut counter = LineCounter::default();
+            return Ok(wait_for_peer(lines as u64, agent, || counter.look(&self.home.path().join("out")))?.1);
+        }
         wait_until("the lines to be delivered", DEADLINE, || {
             if agent.0.try_wait().is_ok_and(|status| status.is_some()) {
                 return true;
@@ -252,38 +312,27 @@ impl Host {
             delivered(self.port).is_ok_and(|count| count >= lines)
         })?;
         ensure!(agent.0.try_wait()?.is_none(), "the agent has ended by itself");
-        Ok(())
+        Ok(Instant::now())
     }
 
     /// Each line is there once, and nothing else.
-    fn ensure_exact(&self) -> Result<()> {
-        let mut expected = BTreeMap::new();
-        for number in 0..self.files {
-            for line in fs::read_to_string(self.file(number))?.lines() {
-                *expected.entry(line.to_owned()).or_insert(0_i64) += 1;
+    fn exactness(&self) -> Result<Exactness> {
+        let mut found = Lines::new();
+        for entry in fs::read_dir(self.home.path().join("out"))? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let lines = found.entry(source_of(&name).to_owned()).or_default();
+            for line in fs::read_to_string(&path)?.lines() {
+                lines.push(self.contender.message(line.to_owned())?);
             }
         }
-        count_messages(&self.home.path().join("out"), &mut expected)?;
-        let wrong: Vec<_> = expected.iter().filter(|(_, count)| **count != 0).take(5).collect();
-        ensure!(wrong.is_empty(), "lines that are missing, or there too often: {wrong:?}");
-        Ok(())
-    }
-}
-
-fn count_messages(directory: &Path, expected: &mut BTreeMap<String, i64>) -> Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            count_messages(&path, expected)?;
-            continue;
+        let mut expected = Lines::new();
+        for number in 0..self.files {
+            let lines = fs::read_to_string(self.file(number))?.lines().map(str::to_owned).collect();
+            expected.insert(format!("f{number}"), lines);
         }
-        for line in fs::read_to_string(&path)?.lines() {
-            let record: serde_json::Value = serde_json::from_str(line)?;
-            let message = record["message"].as_str().context("a record without a message")?;
-            *expected.entry(message.to_owned()).or_insert(0) -= 1;
-        }
+        Ok(compare(&expected, &found))
     }
-    Ok(())
 }
 
 /// Lines that the agent says its sink has delivered.

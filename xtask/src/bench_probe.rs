@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::bench::{BenchArgs, end_agent, median, start_agent, write_log};
+use crate::bench_host::built;
 use crate::debian::run;
 use crate::wait::wait_until;
 use crate::{paths, tools};
@@ -29,9 +30,7 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
         println!("{line}");
     }
 
-    let mut build = tools::cargo();
-    build.args(["build", "--release", "--package", "capturer"]).current_dir(paths::workspace());
-    run(&mut build).context("building the agent")?;
+    let program = built(arguments)?;
     let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
     let home = tempfile::Builder::new().prefix("capturer-bench-").tempdir_in(&parent)?;
     let log = home.path().join("bench-json.log");
@@ -39,10 +38,10 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
     println!("a busy capture of {} MiB, {lines} lines (seed {})", arguments.mib(), arguments.seed);
     let (mut without, mut with) = (Vec::new(), Vec::new());
     // The first run warms up, and says how much there is to write.
-    let all = capture(home.path(), &log, OFF, None)?.1;
+    let all = capture(&program, home.path(), &log, OFF, None)?.1;
     for _ in 0..arguments.rounds {
-        without.push(capture(home.path(), &log, OFF, Some(all))?.0 / lines as f64);
-        with.push(capture(home.path(), &log, "", Some(all))?.0 / lines as f64);
+        without.push(capture(&program, home.path(), &log, OFF, Some(all))?.0 / lines as f64);
+        with.push(capture(&program, home.path(), &log, "", Some(all))?.0 / lines as f64);
     }
     println!("CPU ns a line, every round: {without:.1?} without, {with:.1?} with");
     println!("median: {:.1} without, {:.1} with", median(without), median(with));
@@ -50,9 +49,9 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
 }
 
 /// CPU nanoseconds from the first byte of output to the last, and how many bytes it was.
-fn capture(home: &Path, log: &Path, more: &str, all: Option<u64>) -> Result<(f64, u64)> {
+fn capture(program: &Path, home: &Path, log: &Path, more: &str, all: Option<u64>) -> Result<(f64, u64)> {
     let output = home.join("out");
-    let mut agent = start_agent(home, log, &output, more)?;
+    let mut agent = start_agent(program, home, log, &output, more)?;
     let pid = agent.0.id();
     let file = output.join("bench.ndjson");
     let written = || fs::metadata(&file).map_or(0, |metadata| metadata.len());

@@ -15,7 +15,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::bench::BenchArgs;
-use crate::bench_loads::{self, WARM_UP, ask};
+use crate::bench_host::ask;
+use crate::bench_loads::{self, WARM_UP};
 use crate::paths;
 use crate::wait::wait_until;
 
@@ -50,8 +51,7 @@ pub fn flame(arguments: FlameArgs) -> Result<()> {
     }
     bench.lines = bench.lines.or(Some(API_LINES));
     let out = out.unwrap_or_else(|| paths::target().join("flame").join(format!("{}.svg", bench.what)));
-    let program = bench_loads::built(&bench)?;
-    let svg = bench_loads::profiled_run(&bench, &program)?;
+    let svg = bench_loads::profiled_run(&bench)?;
     ensure!(svg.contains("capturer::"), "the profile names no function of the agent: was it stripped?");
     if let Some(folder) = out.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;

@@ -5,8 +5,11 @@
 
 mod bench;
 mod bench_ends;
+mod bench_host;
+mod bench_lines;
 mod bench_loads;
 mod bench_many;
+mod bench_peers;
 mod bench_probe;
 mod build_ebpf;
 mod ci_build;
