@@ -45,8 +45,8 @@ const CHUNK_BYTES: usize = 256 * 1024;
 pub struct BenchArgs {
     /// What is measured: `file`, a json-file log read from disk; `many`, thousands of small files; `idle`, a thousand files of
     /// which none grows; `start`, the first line after a start; `probe`, what the witness of descriptors costs; `live`, `live-loki`,
-    /// `loki`, `api`, `api-live`, a load on each way through the agent; `watched`, what it costs to look at it meanwhile
-    #[arg(value_parser = ["file", "many", "idle", "start", "probe", "live", "live-loki", "loki", "api", "api-live", "watched"], default_value = "file")]
+    /// `loki`, `api`, `api-live`, a load on each way through the agent; `growth`, a line's cost by the number of files; `watched`, what it costs to look at it meanwhile
+    #[arg(value_parser = ["file", "many", "idle", "start", "probe", "live", "live-loki", "loki", "api", "api-live", "growth", "watched"], default_value = "file")]
     pub(crate) what: String,
     /// Size of the log, 512 unless said otherwise; `file` takes several: 1,64,1024
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
@@ -72,6 +72,12 @@ pub struct BenchArgs {
     /// Lines of `api`: a million unless said otherwise
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) lines: Option<u64>,
+    /// Files of `growth`
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1, 100, 1_000, 10_000])]
+    pub(crate) streams: Vec<usize>,
+    /// Rotations a second of `live` and `live-loki`, over all files
+    #[arg(long, value_name = "N", default_value_t = 0.0)]
+    pub(crate) rotations: f64,
     /// Another agent, that is measured in turn with the first one: A B A B …
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) against: Option<PathBuf>,
@@ -125,7 +131,7 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
     match arguments.what.as_str() {
         "probe" => return crate::bench_probe::bench(arguments),
         "many" | "idle" | "start" => return crate::bench_many::bench(arguments),
-        "live" | "live-loki" | "loki" | "api" | "api-live" | "watched" => {
+        "live" | "live-loki" | "loki" | "api" | "api-live" | "growth" | "watched" => {
             return crate::bench_loads::bench(arguments);
         }
         _ => {}

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
+use crate::bench_latency::Arrival;
 use crate::bench_lines::Lines;
 
 /// A push or a log's request has no longer head.
@@ -58,6 +59,7 @@ pub struct Loki {
 
 /// One push as it came.
 struct Push {
+    came: Instant,
     is_json: bool,
     body: Vec<u8>,
 }
@@ -117,6 +119,22 @@ impl Loki {
         Ok(counted.1)
     }
 
+    /// When each line came that names its source and number.
+    pub fn arrivals(&self) -> Result<Vec<Arrival>> {
+        let mut arrivals = Vec::new();
+        for push in locked(&self.pushes).iter() {
+            let mut lines = Lines::new();
+            push.read(&mut lines)?;
+            for line in lines.values().flatten() {
+                let mut words = line.split(' ');
+                let n = words.next().and_then(|n| n.parse().ok());
+                let source = words.next().and_then(|source| source.strip_prefix('c')?.parse().ok());
+                arrivals.extend(n.zip(source).map(|(n, source)| Arrival { source, n, at: push.came }));
+            }
+        }
+        Ok(arrivals)
+    }
+
     /// All lines that came, by label set and in their order.
     pub fn lines(&self) -> Result<Lines> {
         let mut lines = Lines::new();
@@ -141,7 +159,7 @@ fn take_pushes(client: TcpStream, kept: &Mutex<Vec<Push>>) -> io::Result<()> {
             write!(to, "HTTP/1.1 422 X\r\nContent-Length: {}\r\n\r\n{words}", words.len())?;
             continue;
         }
-        locked(kept).push(Push { is_json, body });
+        locked(kept).push(Push { came: Instant::now(), is_json, body });
         to.write_all(b"HTTP/1.1 204 No Content\r\n\r\n")?;
     }
     Ok(())
@@ -379,8 +397,7 @@ mod tests {
     #[test]
     fn a_push_in_json_is_read() {
         let loki = Loki::start().unwrap();
-        let body =
-            r#"{"streams":[{"stream":{"path":"/in/c7.log","job":"bench"},"values":[["1","a"],["2","b"]]}]}"#;
+        let body = r#"{"streams":[{"stream":{"path":"/in/c7.log","job":"bench"},"values":[["1","a"],["2","3 c7 b"]]}]}"#;
         let mut client = TcpStream::connect(loki.address()).unwrap();
         let head = format!(
             "POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -392,9 +409,12 @@ mod tests {
         assert_eq!(&answer, b"HTTP/1.1 204");
         let expected = Lines::from([(
             r#"{job="bench", path="/in/c7.log"}"#.to_owned(),
-            vec!["a".to_owned(), "b".to_owned()],
+            vec!["a".to_owned(), "3 c7 b".to_owned()],
         )]);
         assert_eq!((loki.lines().unwrap(), loki.count_lines().unwrap()), (expected, 2));
         assert_eq!(loki.count_lines().unwrap(), 2, "each once");
+        let came: Vec<(usize, u64)> =
+            loki.arrivals().unwrap().iter().map(|arrival| (arrival.source, arrival.n)).collect();
+        assert_eq!(came, [(7, 3)], "of lines that are no load's nothing is known");
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask bench live|live-loki|loki|api|api-live|watched`: what a load costs on each way through the agent.
+//! `cargo xtask bench live|live-loki|growth|loki|api|api-live|watched`: what a load costs on each way through the agent.
 //!
 //! ```text
 //! live       20,000 lines a second over 50 files                  ─▶ local files    % of a core
@@ -6,26 +6,29 @@
 //! loki       a json-file log read from its beginning              ─▶ Loki           CPU-s/GiB
 //! api        a log that one answer of the Engine brings at once   ─▶ local file     CPU µs a line
 //! api-live   50 containers, 20 lines a second each                ─▶ local files    % of a core
+//! growth     as live, over 1, 100, 1,000 and 10,000 files         ─▶ local files    CPU µs a line
 //! watched    as live, while nobody looks, Prometheus asks, and a page and `top` are open besides
 //! ```
 //! The ends are those of `bench_ends.rs`, the runs those of `bench_host.rs`. What came out is compared with what was printed,
 //! line by line and in order, in every run. CPU time is that of all threads of the agent; its start is in that of `loki` and `api`,
 //! and the witness of descriptors is off, for `bench probe` measures that. With `--against` and `--peer` several programs run in
-//! turn (A B A B …). A peer that is not exact is a result; the agent must be.
+//! turn (A B A B …). `live` and `live-loki` also tell how long lines took to their output (`bench_latency.rs`), and have their
+//! files rotated meanwhile with `--rotations`. A peer that is not exact is a result; the agent must be.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::{Value, json};
 
 use crate::bench::{BenchArgs, GIB, median, write_log};
 use crate::bench_ends::{Engine, Loki};
 use crate::bench_host::{Contender, Host, Used, Way};
+use crate::bench_latency::{Latency, Written, watch_files};
 use crate::bench_lines::{Exactness, Lines, by_source, compare, printed_by, text, time};
 
 /// Files of `live`, containers of `api-live`.
@@ -45,6 +48,9 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
     if arguments.what == "watched" {
         return watched(arguments, &contenders[0]);
     }
+    if arguments.what == "growth" {
+        return growth(arguments, &contenders);
+    }
     let unit = match arguments.what.as_str() {
         "loki" => "CPU-s/GiB",
         "api" => "CPU µs a line",
@@ -56,35 +62,60 @@ pub fn bench(arguments: &BenchArgs) -> Result<()> {
             runs.push(run_on(&Host::new(arguments, contender)?, arguments)?);
         }
     }
+    report(arguments, unit, &contenders, &runs, None);
+    Ok(())
+}
+
+/// Prints a row for each program, and how the first stands to the others.
+fn report(
+    arguments: &BenchArgs,
+    unit: &str,
+    contenders: &[Contender],
+    runs: &[Vec<Found>],
+    streams: Option<usize>,
+) {
     let mut medians = Vec::new();
-    for (contender, runs) in contenders.iter().zip(&runs) {
+    for (contender, runs) in contenders.iter().zip(runs) {
         let of = |value: fn(&Found) -> f64| median(runs.iter().map(value).collect());
-        let (cpu, user, system) = (of(|run| run.cpu()), of(|run| run.user), of(|run| run.system));
+        let (cpu, user, system) = (of(Found::cpu), of(|run| run.user), of(|run| run.system));
         let (switches, requests, rss) =
             (of(|run| run.switches), of(|run| run.requests), of(|run| run.rss_mib));
+        let (p50, p99) = (of(|run| run.latency.p50_ms), of(|run| run.latency.p99_ms));
+        let max = runs.iter().map(|run| run.latency.max_ms).fold(0.0, f64::max);
         let each: Vec<f64> = runs.iter().map(Found::cpu).collect();
         let exactness = Exactness::sum(runs.iter().map(|run| run.exactness));
         let name = contender.name();
         medians.push(cpu);
         if arguments.json {
-            let found = json!({
+            let mut found = json!({
                 "what": arguments.what, "program": name, "peer": contender.is_peer(), "unit": unit, "cpu": cpu, "user": user,
                 "system": system, "each": each, "switches_per_s": switches, "requests": requests, "rss_mib": rss,
                 "exact": exactness.holds(), "exactness": exactness.to_string(),
             });
+            if max > 0.0 {
+                found["latency_ms"] = json!({"p50": p50, "p99": p99, "max": max});
+                found["rotations_per_s"] = arguments.rotations.into();
+            }
+            if let Some(streams) = streams {
+                found["streams"] = streams.into();
+            }
             println!("{found}");
-        } else {
-            println!(
-                "{:<9} {cpu:>7.2} {unit} (user {user:.2}, system {system:.2}), {switches:.0} switches/s, {requests:.0} pushes, \
-                 {rss:.1} MiB; each {each:.2?}; {exactness}; {name}",
-                arguments.what
-            );
+            continue;
         }
+        let row = streams.map_or(arguments.what.clone(), |streams| streams.to_string());
+        let latency = if max > 0.0 {
+            format!(", {p50:.1} ms to the output (p99 {p99:.1}, longest {max:.1})")
+        } else {
+            String::new()
+        };
+        println!(
+            "{row:<9} {cpu:>7.2} {unit} (user {user:.2}, system {system:.2}), {switches:.0} switches/s, {requests:.0} pushes, \
+             {rss:.1} MiB{latency}; each {each:.2?}; {exactness}; {name}"
+        );
     }
     if !arguments.json {
-        print_ratios(&contenders, &medians);
+        print_ratios(contenders, &medians);
     }
-    Ok(())
 }
 
 /// The first program's median beside that of each other one.
@@ -121,7 +152,8 @@ fn watched(arguments: &BenchArgs, contender: &Contender) -> Result<()> {
     let mut runs = vec![Vec::new(); kinds.len()];
     for _ in 0..arguments.rounds {
         for ((_, watchers), runs) in kinds.iter().zip(&mut runs) {
-            runs.push(live(&Host::new(arguments, contender)?, arguments, None, watchers)?);
+            let load = Live { watchers, ..Live::new(None) };
+            runs.push(live(&Host::new(arguments, contender)?, arguments, load)?);
         }
     }
     for ((name, _), runs) in kinds.iter().zip(&runs) {
@@ -140,6 +172,10 @@ struct Found {
     switches: f64,
     requests: f64,
     rss_mib: f64,
+    /// Of a live load.
+    lines_a_second: f64,
+    /// Of a live load over files.
+    latency: Latency,
     exactness: Exactness,
 }
 
@@ -159,44 +195,117 @@ impl Found {
 fn run_on(host: &Host, arguments: &BenchArgs) -> Result<Found> {
     match arguments.what.as_str() {
         "file" => bulk(host, arguments, None),
-        "live" => live(host, arguments, None, NOBODY),
-        "live-loki" => live(host, arguments, Some(&Loki::start()?), NOBODY),
+        "live" => live(host, arguments, Live::new(None)),
+        "live-loki" => live(host, arguments, Live::new(Some(&Loki::start()?))),
         "loki" => bulk(host, arguments, Some(&Loki::start()?)),
         "api" => api(host, arguments),
         _ => api_live(host, arguments),
     }
 }
 
-fn live(host: &Host, arguments: &BenchArgs, loki: Option<&Loki>, watchers: Watchers) -> Result<Found> {
-    let folder = host.path().join("in");
-    fs::create_dir(&folder)?;
-    let file = |number: usize| folder.join(format!("c{number}.log"));
-    let mut files: Vec<File> =
-        (0..SOURCES).map(|number| File::create(file(number))).collect::<Result<_, _>>()?;
-    let inputs = format!("{}/*.log", folder.display());
-    let mut working = host.start(&Way { inputs, docker: false, sources: SOURCES, loki, goes_on: true })?;
-    let mut write = |source: usize, n: u64| Ok(files[source].write_all((text(source, n) + "\n").as_bytes())?);
-    let ended = AtomicBool::new(false);
-    let (mut found, printed) = std::thread::scope(|scope| {
-        for (every, pages) in watchers {
-            let ended = &ended;
-            let port = host.port();
-            scope.spawn(move || watch(port, *every, pages, ended));
-        }
-        let found = under_load(arguments, working.pid(), LIVE_RATE, &mut write);
-        ended.store(true, Ordering::Relaxed);
-        found
-    })?;
-    host.wait_for(printed, &mut working, loki)?;
-    host.end(working)?;
-    let came = match loki {
-        Some(loki) => {
-            found.requests = loki.requests() as f64;
-            by_source(loki.lines()?, "path=\"")?
-        }
-        None => host.outputs()?,
+/// What a live load is.
+#[derive(Clone, Copy)]
+struct Live<'a> {
+    sources: usize,
+    loki: Option<&'a Loki>,
+    watchers: Watchers,
+    warm_up: Duration,
+}
+
+impl<'a> Live<'a> {
+    fn new(loki: Option<&'a Loki>) -> Live<'a> {
+        Live { sources: SOURCES, loki, watchers: NOBODY, warm_up: WARM_UP }
+    }
+}
+
+fn live(host: &Host, arguments: &BenchArgs, load: Live) -> Result<Found> {
+    let Live { sources, loki, watchers, warm_up } = load;
+    let mut files = Files::create(&host.path().join("in"), sources, arguments.rotations)?;
+    let inputs = format!("{}/*.log", files.folder.display());
+    let mut working = host.start(&Way { inputs, docker: false, sources, loki, goes_on: true })?;
+    let mut written = Written::new(sources);
+    let mut write = |source: usize, n: u64| {
+        files.rotate_if_due()?;
+        let line = text(source, n) + "\n";
+        written.note(source);
+        Ok(files.open[source].write_all(line.as_bytes())?)
     };
-    found.checked(host, &printed_by(SOURCES, printed), &came)
+    let (over, delivered) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (out, port, since) = (host.path().join("out"), host.port(), Instant::now() + warm_up);
+    let (mut found, printed, arrivals) = std::thread::scope(|scope| {
+        for (every, pages) in watchers {
+            let over = &over;
+            scope.spawn(move || watch(port, *every, pages, over));
+        }
+        let seen = loki.is_none().then(|| scope.spawn(|| watch_files(&out, sources, &delivered)));
+        let rate = Rate { sources, a_second: LIVE_RATE, warm_up };
+        let loaded = under_load(arguments, working.pid(), rate, &mut write);
+        over.store(true, Ordering::Relaxed);
+        let waited = loaded.and_then(|(found, printed)| {
+            host.wait_for(printed, &mut working, loki)?;
+            Ok((found, printed))
+        });
+        delivered.store(true, Ordering::Relaxed);
+        let seen = seen.map(|seen| seen.join().map_err(|_| anyhow!("looking at outputs panicked")));
+        let (found, printed) = waited?;
+        Ok::<_, anyhow::Error>((found, printed, seen.transpose()?.transpose()?))
+    })?;
+    host.end(working)?;
+    let (came, arrivals) = match (loki, arrivals) {
+        (Some(loki), _) => {
+            found.requests = loki.requests() as f64;
+            (by_source(loki.lines()?, "path=\"")?, loki.arrivals()?)
+        }
+        (None, arrivals) => (host.outputs()?, arrivals.unwrap_or_default()),
+    };
+    found.latency = written.latencies(&arrivals, since);
+    found.checked(host, &printed_by(sources, printed), &came)
+}
+
+/// The files of a live load, which are rotated by renaming, as logrotate does with `create`.
+struct Files {
+    folder: PathBuf,
+    open: Vec<File>,
+    /// How often each was rotated.
+    rotated: Vec<usize>,
+    /// Between two rotations, of whatever file.
+    every: Option<Duration>,
+    due: Instant,
+    next: usize,
+}
+
+impl Files {
+    fn create(folder: &Path, sources: usize, rotations: f64) -> Result<Files> {
+        fs::create_dir(folder)?;
+        let open =
+            (0..sources).map(|source| File::create(path_of(folder, source))).collect::<Result<_, _>>()?;
+        let every = (rotations > 0.0).then(|| Duration::from_secs_f64(1.0 / rotations));
+        let (rotated, due) = (vec![0; sources], Instant::now() + every.unwrap_or_default());
+        Ok(Files { folder: folder.to_owned(), open, rotated, every, due, next: 0 })
+    }
+
+    fn rotate_if_due(&mut self) -> Result<()> {
+        let Some(every) = self.every else { return Ok(()) };
+        if Instant::now() < self.due {
+            return Ok(());
+        }
+        self.due += every;
+        let source = self.next;
+        self.next = (source + 1) % self.open.len();
+        let path = path_of(&self.folder, source);
+        let name = |rank: usize| path.with_added_extension(rank.to_string());
+        for rank in (1..=self.rotated[source]).rev() {
+            fs::rename(name(rank), name(rank + 1))?;
+        }
+        fs::rename(&path, name(1))?;
+        self.rotated[source] += 1;
+        self.open[source] = File::create(&path)?;
+        Ok(())
+    }
+}
+
+fn path_of(folder: &Path, source: usize) -> PathBuf {
+    folder.join(format!("c{source}.log"))
 }
 
 fn api_live(host: &Host, arguments: &BenchArgs) -> Result<Found> {
@@ -208,51 +317,87 @@ fn api_live(host: &Host, arguments: &BenchArgs) -> Result<Found> {
         engine.print(source, std::iter::once((time(number).as_str(), text(source, n).as_str())));
         Ok(())
     };
-    let (found, printed) = under_load(arguments, working.pid(), API_RATE, &mut write)?;
+    let rate = Rate { sources: SOURCES, a_second: API_RATE, warm_up: WARM_UP };
+    let (found, printed) = under_load(arguments, working.pid(), rate, &mut write)?;
     host.wait_for(printed, &mut working, None)?;
     host.end(working)?;
     found.checked(host, &printed_by(SOURCES, printed), &host.outputs()?)
+}
+
+/// How quickly lines are written, and when it begins to count.
+#[derive(Clone, Copy)]
+struct Rate {
+    sources: usize,
+    a_second: u64,
+    warm_up: Duration,
 }
 
 /// A warm-up, then so many seconds that are measured. Returns how many lines were printed in all.
 fn under_load(
     arguments: &BenchArgs,
     pid: u32,
-    rate: u64,
+    rate: Rate,
     write: &mut dyn FnMut(usize, u64) -> Result<()>,
 ) -> Result<(Found, u64)> {
+    let Rate { sources, a_second, warm_up } = rate;
     let began = Instant::now();
-    let end = WARM_UP + Duration::from_secs(arguments.seconds);
+    let end = warm_up + Duration::from_secs(arguments.seconds);
     let (mut printed, mut before) = (0, None);
+    let place = |printed: u64| ((printed % sources as u64) as usize, printed / sources as u64);
     loop {
         let past = began.elapsed();
-        if past >= WARM_UP && before.is_none() {
-            before = Some((Used::of(pid)?, Instant::now()));
+        if past >= warm_up && before.is_none() {
+            before = Some((Used::of(pid)?, Instant::now(), printed));
         }
         if past >= end {
             break;
         }
-        while printed < past.as_micros() as u64 * rate / 1_000_000 {
-            write((printed % SOURCES as u64) as usize, printed / SOURCES as u64)?;
+        while printed < past.as_micros() as u64 * a_second / 1_000_000 {
+            let (source, n) = place(printed);
+            write(source, n)?;
             printed += 1;
         }
         std::thread::sleep(SLICE);
     }
-    // Each source has the same number of lines.
-    while printed % SOURCES as u64 > 0 {
-        write((printed % SOURCES as u64) as usize, printed / SOURCES as u64)?;
-        printed += 1;
-    }
-    let (before, since) = before.context("no time to measure")?;
+    let (before, since, printed_before) = before.context("no time to measure")?;
     let (used, seconds) = (Used::of(pid)?, since.elapsed().as_secs_f64());
     let found = Found {
         user: 100.0 * (used.user_s - before.user_s) / seconds,
         system: 100.0 * (used.system_s - before.system_s) / seconds,
         switches: (used.switches - before.switches) / seconds,
+        lines_a_second: (printed - printed_before) as f64 / seconds,
         rss_mib: crate::bench_many::rss_mib(pid)?,
         ..Found::default()
     };
+    // Each source has the same number of lines.
+    while printed % sources as u64 > 0 {
+        let (source, n) = place(printed);
+        write(source, n)?;
+        printed += 1;
+    }
     Ok((found, printed))
+}
+
+/// What a line costs by the number of files that all lines are spread over.
+fn growth(arguments: &BenchArgs, contenders: &[Contender]) -> Result<()> {
+    for &sources in &arguments.streams {
+        let mut runs = vec![Vec::new(); contenders.len()];
+        // Each file is opened before it counts.
+        let warm_up = WARM_UP + Duration::from_millis(sources as u64);
+        for _ in 0..arguments.rounds {
+            for (contender, runs) in contenders.iter().zip(&mut runs) {
+                let load = Live { sources, warm_up, ..Live::new(None) };
+                let mut found = live(&Host::new(arguments, contender)?, arguments, load)?;
+                // A percent of a core is 10 ms a second.
+                let of_a_line = 10_000.0 / found.lines_a_second;
+                found.user *= of_a_line;
+                found.system *= of_a_line;
+                runs.push(found);
+            }
+        }
+        report(arguments, "CPU µs a line", contenders, &runs, Some(sources));
+    }
+    Ok(())
 }
 
 /// A json-file log from its beginning to its end.

@@ -6,6 +6,7 @@
 mod bench;
 mod bench_ends;
 mod bench_host;
+mod bench_latency;
 mod bench_lines;
 mod bench_loads;
 mod bench_many;
