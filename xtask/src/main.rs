@@ -21,6 +21,7 @@ mod flame;
 mod fuzz;
 mod mutants;
 mod paths;
+mod plot;
 mod programs;
 mod release;
 mod test;
@@ -111,6 +112,8 @@ enum Chore {
     Bench(bench::BenchArgs),
     /// A flame graph of the agent under a load of the bench, taken by the agent itself.
     Flame(flame::FlameArgs),
+    /// Plots for docs/bench from what `cargo xtask bench --json` printed.
+    Plot(plot::PlotArgs),
     /// The plain loop, as a process of its own to be measured.
     #[command(hide = true)]
     PlainLoop {
@@ -136,6 +139,7 @@ fn main() -> ExitCode {
         Chore::Mutants { names } => mutants::run(&names),
         Chore::Bench(arguments) => bench::bench(&arguments).map(|()| true),
         Chore::Flame(arguments) => flame::flame(arguments).map(|()| true),
+        Chore::Plot(arguments) => plot::plot(&arguments).map(|()| true),
         Chore::PlainLoop { log, output } => bench::plain_loop(&log, &output).map(|()| true),
     };
     match outcome {
