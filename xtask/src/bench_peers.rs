@@ -102,7 +102,7 @@ pub fn named(names: &[String], load: &str) -> Result<Vec<Peer>> {
         let answer = answer.with_context(|| format!("{} is not on PATH", peer.program))?;
         let version = String::from_utf8_lossy(&answer.stdout).lines().next().unwrap_or_default().to_owned();
         let note = if peer.untried { " (this description was never tried)" } else { "" };
-        println!("{}: {version}{note}", peer.name);
+        eprintln!("{}: {version}{note}", peer.name);
         peers.push(peer);
     }
     Ok(peers)

@@ -9,7 +9,7 @@
 //! A file holds one JSON object a line, of as many runs of the bench as one likes; other lines are passed over. A plot of
 //! which nothing was measured is not written. Nothing is measured here, and no number is changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 const WIDTH: u32 = 900;
 const BAR: i32 = 18;
 const LEFT: i32 = 250;
-const RIGHT: i32 = 120;
+const RIGHT: i32 = 190;
 /// Told apart by people who see few colours, too.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
@@ -83,10 +83,8 @@ struct Outcome {
 
 fn read(text: &str) -> Vec<Outcome> {
     let values: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let mut agents: Vec<&str> =
-        values.iter().filter(|value| is_agent(value)).filter_map(|value| value["program"].as_str()).collect();
-    agents.sort_unstable();
-    agents.dedup();
+    let agents = values.iter().filter(|value| is_agent(value)).filter_map(|value| value["program"].as_str());
+    let agents: BTreeSet<&str> = agents.map(file_name).collect();
     values.iter().filter_map(|value| outcome(value, agents.len() > 1)).collect()
 }
 
@@ -94,8 +92,13 @@ fn is_agent(value: &Value) -> bool {
     value["peer"] == false && value["program"] != "plain loop"
 }
 
-/// `with_paths`: agents are told apart by their paths.
-fn outcome(value: &Value, with_paths: bool) -> Option<Outcome> {
+/// Some rows of the bench have a program's name, others its whole path.
+fn file_name(program: &str) -> &str {
+    program.rsplit('/').next().unwrap_or(program)
+}
+
+/// `by_name`: there are several agents, told apart by their file's names.
+fn outcome(value: &Value, by_name: bool) -> Option<Outcome> {
     let what = value["what"].as_str()?.to_owned();
     let mut row = value["row"].as_str().map_or(what.clone(), |row| format!("{what}: {row}"));
     let rotations = value["rotations_per_s"].as_f64().unwrap_or_default();
@@ -107,7 +110,7 @@ fn outcome(value: &Value, with_paths: bool) -> Option<Outcome> {
         row += &format!(", {mib} MiB");
     }
     let program = value["program"].as_str()?;
-    let program = if is_agent(value) && !with_paths { "capturer" } else { program };
+    let program = if is_agent(value) && !by_name { "capturer" } else { file_name(program) };
     let latency = &value["latency_ms"];
     Some(Outcome {
         row,
@@ -127,7 +130,15 @@ fn outcome(value: &Value, with_paths: bool) -> Option<Outcome> {
 fn draw(results: &[Outcome], out: &Path) -> Result<Vec<&'static str>> {
     let mut drawn = Vec::new();
     let colours = colours(results);
-    let ways: Vec<&Outcome> = results.iter().filter(|outcome| outcome.streams.is_none()).collect();
+    // Of several sizes of a log the largest: of a small one the agent's start is nearly all.
+    let largest = |what: &str| {
+        let sizes = results.iter().filter(|outcome| outcome.what == what).filter_map(|outcome| outcome.mib);
+        sizes.fold(0.0, f64::max)
+    };
+    let is_way = |outcome: &&Outcome| {
+        outcome.streams.is_none() && outcome.mib.is_none_or(|mib| mib >= largest(&outcome.what))
+    };
+    let ways: Vec<&Outcome> = results.iter().filter(is_way).collect();
     let mut panels = BTreeMap::<&str, Vec<Bar>>::new();
     for outcome in &ways {
         panels.entry(&outcome.unit).or_default().push(Bar::new(outcome, &outcome.row, outcome.cpu));
@@ -315,10 +326,12 @@ fn lines(area: &Area, chart: &Chart, colours: &BTreeMap<String, RGBColor>) -> Re
         .y_label_area_size(60)
         .build_cartesian_2d(range(|point| point.0).log_scale(), range(|point| point.1).log_scale())
         .map_err(said)?;
-    let number = |value: &f64| shown(*value);
+    let number = |value: &f64| format!("{}", (value * 1000.0).round() / 1000.0);
     context
         .configure_mesh()
         .light_line_style(WHITE)
+        .x_labels(6)
+        .y_labels(6)
         .x_desc(chart.x)
         .x_label_formatter(&number)
         .y_label_formatter(&number)
@@ -352,20 +365,25 @@ rsyslogd: rsyslogd  8.2302.0
 {"what":"growth","program":"target/release/capturer","peer":false,"unit":"CPU µs a line","cpu":9.0,"rss_mib":150.0,"streams":10000}
 {"what":"growth","program":"rsyslogd","peer":true,"unit":"CPU µs a line","cpu":0.0,"rss_mib":150.0,"streams":10000}
 {"what":"file","program":"plain loop","peer":false,"unit":"CPU-s/GiB","cpu":1.0,"rss_mib":4.0,"mib":1}
+{"what":"file","program":"plain loop","peer":false,"unit":"CPU-s/GiB","cpu":0.77,"rss_mib":4.0,"mib":64}
 "#;
 
     #[test]
     fn results_are_read_and_other_lines_passed_over() {
         let results = read(RESULTS);
-        assert_eq!(results.len(), 6);
+        assert_eq!(results.len(), 7);
         assert_eq!(
             (&*results[0].program, &*results[1].program, &*results[5].program),
             ("capturer", "rsyslogd", "plain loop")
         );
         assert_eq!((&*results[0].row, results[0].latency_ms), ("live, 12.5 rotations/s", Some((8.0, 26.0))));
         assert_eq!((results[1].exact, results[3].streams), (false, Some(10_000.0)));
-        let two = RESULTS.to_owned() + &RESULTS.replace("target/release/capturer", "/old/capturer");
-        assert_eq!(read(&two)[0].program, "target/release/capturer", "two agents have their paths");
+        let two = RESULTS.to_owned() + &RESULTS.replace("target/release/capturer", "/tmp/capturer-before");
+        let names: BTreeSet<String> = read(&two).into_iter().map(|outcome| outcome.program).collect();
+        let expected = ["capturer", "capturer-before", "plain loop", "rsyslogd"];
+        assert_eq!(names, expected.map(str::to_owned).into());
+        let one = RESULTS.replace("target/release/capturer", "/tmp/capturer-before");
+        assert_eq!(read(&one)[0].program, "capturer", "the only agent");
     }
 
     /// A plot that has no number of the results would show something else.
@@ -378,10 +396,11 @@ rsyslogd: rsyslogd  8.2302.0
         let (cpu, latency) = (text("cpu.svg"), text("latency.svg"));
         assert!(cpu.starts_with("<svg") && cpu.trim_end().ends_with("</svg>"));
         for words in
-            ["11.8 rsyslogd (not exact)", "8.50 capturer", "1.00 plain loop", "processor time, % of a core"]
+            ["11.8 rsyslogd (not exact)", "8.50 capturer", "0.77 plain loop", "processor time, % of a core"]
         {
             assert!(cpu.contains(words), "{words}: {cpu}");
         }
+        assert!(!cpu.contains("1.00 plain loop"), "the smaller log: {cpu}");
         assert!(latency.contains("26.0 capturer") && latency.contains("2.00 rsyslogd"), "{latency}");
         assert!(text("growth.svg").contains("polyline"));
         let some = draw(&read(RESULTS)[..1], &home.path().join(".")).unwrap();
