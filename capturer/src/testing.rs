@@ -68,3 +68,17 @@ pub mod timestamp {
 pub mod work {
     pub use crate::decode::work::of;
 }
+
+/// The steps that a line passes on its way, for `cargo xtask count`: bytes to pieces, lines, records, and what sinks make of them.
+#[cfg(feature = "fuzz")]
+pub mod data_path {
+    pub use crate::decode::assemble::{Assembler, Join, Lines};
+    pub use crate::decode::cri::next_record as next_cri;
+    pub use crate::decode::json_line::{is_clean, next_record as next_docker};
+    pub use crate::decode::line::{Known, next_line};
+    pub use crate::decode::{Piece, Step};
+    pub use crate::pipeline::Pipelines;
+    pub use crate::settings::file::{Outside, parse as parse_config};
+    pub use crate::sink::ndjson::{SourcePrefix, encode as encode_ndjson};
+    pub use crate::sink::spool::format::{Record as SpoolRecord, encode as encode_spool};
+}

@@ -70,6 +70,13 @@ pub fn program(package: &str, name: &str, kind: &str, is_test: bool) -> Result<&
         .with_context(|| format!("the build made no {kind} {name:?} of package folder {package}"))
 }
 
+/// One program of the tests' package, without building the tests.
+pub fn bin(name: &str) -> Result<PathBuf> {
+    let built = artifacts(cargo("build").args(["--bin", name]))?;
+    let program = built.into_iter().find(|program| program.name == name && !program.is_test);
+    Ok(program.with_context(|| format!("the build made no program {name:?}"))?.path)
+}
+
 /// Twice, for `cargo test` builds a package's programs only where it has tests in files of their own.
 fn build() -> Result<Vec<Program>> {
     let mut programs = artifacts(cargo("test").arg("--no-run"))?;

@@ -15,6 +15,7 @@ mod bench_probe;
 mod build_ebpf;
 mod ci_build;
 mod clean;
+mod count;
 mod debian;
 mod engines;
 mod flame;
@@ -112,6 +113,8 @@ enum Chore {
     Bench(bench::BenchArgs),
     /// A flame graph of the agent under a load of the bench, taken by the agent itself.
     Flame(flame::FlameArgs),
+    /// How many instructions the data path takes, by function, against those that are committed.
+    Count(count::CountArgs),
     /// Plots for docs/bench from what `cargo xtask bench --json` printed.
     Plot(plot::PlotArgs),
     /// The plain loop, as a process of its own to be measured.
@@ -139,6 +142,7 @@ fn main() -> ExitCode {
         Chore::Mutants { names } => mutants::run(&names),
         Chore::Bench(arguments) => bench::bench(&arguments).map(|()| true),
         Chore::Flame(arguments) => flame::flame(arguments).map(|()| true),
+        Chore::Count(arguments) => count::count(&arguments).map(|()| true),
         Chore::Plot(arguments) => plot::plot(&arguments).map(|()| true),
         Chore::PlainLoop { log, output } => bench::plain_loop(&log, &output).map(|()| true),
     };

@@ -64,6 +64,13 @@ const NEEDED: [Needed; 9] = [
     },
 ];
 
+/// What `cargo xtask count` needs.
+const CALLGRIND: [Needed; 1] = [Needed {
+    package: "valgrind",
+    what_for: "callgrind, which counts instructions",
+    is_here: || on_path("valgrind"),
+}];
+
 /// What only `cargo xtask vm` needs.
 const EMULATOR: [Needed; 1] = [Needed {
     package: "qemu-system-x86",
@@ -129,6 +136,11 @@ pub fn install() -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Installs callgrind, if it is missing.
+pub fn install_callgrind() -> Result<()> {
+    bring(&CALLGRIND)
 }
 
 /// Installs the emulator, if it is missing.

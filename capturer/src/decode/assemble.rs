@@ -98,6 +98,7 @@ impl Assembler {
         self
     }
 
+    /// Whether they do.
     pub fn strips_cr(&self) -> bool {
         self.strips_cr
     }

@@ -12,6 +12,7 @@ use super::schedule::{self, Schedule};
 use super::stream::check;
 use super::{Outcome, Pace, Part, SIDE_BY_SIDE, Tally};
 use crate::ci_build::{self, Program};
+use crate::count::{self, Verdict};
 use crate::debian::run;
 use crate::{build_ebpf, clean, engines, paths, programs, release, tidy, tools, vm};
 
@@ -81,6 +82,13 @@ pub const PARTS: &[Part] = &[
         needs: &["build"],
         pace: Pace::InTurn,
         run: unit,
+    },
+    Part {
+        name: "count",
+        what: "the data path takes no more instructions than are committed (cargo xtask count)",
+        needs: &["build"],
+        pace: Pace::InTurn,
+        run: count_instructions,
     },
     Part {
         name: "agent",
@@ -176,6 +184,16 @@ fn unit() -> Result<Outcome> {
         tally.add(&ran);
     }
     Ok(Outcome::Tests(tally))
+}
+
+/// Counted with another compiler or on another processor the committed counts say nothing.
+fn count_instructions() -> Result<Outcome> {
+    tools::install_callgrind()?;
+    let program = &ci_build::program(PACKAGE, "count", "bin", false)?.path;
+    Ok(match count::compare_with_committed(program)? {
+        Verdict::Holds => Outcome::Passed,
+        Verdict::NotCompared(reason) => Outcome::Skipped(reason),
+    })
 }
 
 /// The emulated machines with these kernels; none named = the usual ones.
