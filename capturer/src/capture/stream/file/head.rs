@@ -91,11 +91,9 @@ impl FileSource {
         }
     }
 
+    /// An older file may stand before the one that was written to, because its writer may go on.
     pub(super) fn look_at_head(&mut self) {
-        if let Some(front) = self.chain.links.front_mut()
-            && matches!(front.handle, Handle::Open(_))
-        {
-            front.unread = true;
-        }
+        let open = self.chain.links.iter_mut().filter(|link| matches!(link.handle, Handle::Open(_)));
+        open.for_each(|link| link.unread = true);
     }
 }
