@@ -337,7 +337,9 @@ impl Loop<'_> {
                     let cure = advice::docker_cure(trouble, &socket.to_string());
                     let files = match self.settings.container_monitor.read_from {
                         ReadFrom::Api => "",
-                        ReadFrom::File | ReadFrom::Auto => "; json-file logs of known containers are read on",
+                        ReadFrom::File | ReadFrom::Auto => {
+                            "; json-file logs of known containers are read on, as far as dockerd writes them"
+                        }
                     };
                     format!("{trouble}; {cure}{files}; new containers and logs read over the API wait")
                 }

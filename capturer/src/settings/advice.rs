@@ -23,12 +23,15 @@ pub fn is_silence(error: &str) -> bool {
     ["no answer", "no whole answer", "timed out"].iter().any(|words| error.contains(words))
 }
 
+/// What to do about a dockerd that hangs. Whatever asks it hangs with it, unless something ends that.
+pub const SILENT_DOCKERD: &str = "look with timeout 5 docker info, systemctl status docker and journalctl -u docker; restart \
+                                  dockerd if it stays so, which stops all containers unless live-restore is on";
+
 /// What to do about an Engine that can't be asked, by what happened.
 pub fn docker_cure(error: &str, socket: &str) -> String {
     let lower = error.to_ascii_lowercase();
     if is_silence(error) {
-        "dockerd is there and does not answer: see docker info and journalctl -u docker, and restart it"
-            .to_owned()
+        format!("dockerd is there and does not answer: {SILENT_DOCKERD}")
     } else if lower.contains("permission denied") {
         format!(
             "this user may not use {socket}: add it to the socket's group (usermod -aG docker USER; in a unit: \
@@ -43,7 +46,7 @@ pub fn docker_cure(error: &str, socket: &str) -> String {
              container_monitor.enabled: false on a host without Docker"
         )
     } else {
-        "check that dockerd is well: docker info must answer at once".to_owned()
+        "check that dockerd is well: timeout 5 docker info must answer at once".to_owned()
     }
 }
 

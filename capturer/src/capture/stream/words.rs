@@ -25,7 +25,7 @@ fn cure(error: StreamError) -> &'static str {
             "raise container_monitor.stream_rotation.max_concurrent_streams if that is too late"
         }
         StreamError::ReadTimeout | StreamError::Stalled | StreamError::RotationStuck => {
-            "see that dockerd is well: docker info must answer at once"
+            "see that dockerd is well: timeout 5 docker info must answer at once"
         }
         StreamError::ApiError | StreamError::DaemonGone => "see what dockerd says: journalctl -u docker",
         StreamError::DriverUnreadable => "let the container log with json-file, local or journald",

@@ -233,8 +233,10 @@ fn docker(fact: &DockerFact, container: Option<ContainerFact>) -> CheckLine {
         Err(Refusal { why, .. }) if advice::is_silence(why) => warn(
             "docker",
             format!("{socket}: {why}"),
-            "dockerd is there and does not answer: see docker info and journalctl -u docker, and restart it. json-file logs of \
-             known containers are read on meanwhile.",
+            format!(
+                "dockerd is there and does not answer: {}. json-file logs of known containers are read on meanwhile.",
+                advice::SILENT_DOCKERD
+            ),
         ),
         Err(Refusal { why, .. }) if container.is_some() => warn(
             "docker",

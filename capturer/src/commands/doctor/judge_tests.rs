@@ -200,7 +200,7 @@ fn docker_that_does_not_answer_or_shows_no_logs() {
     check(docker(refused("denied", true)), &[("docker", CheckStatus::Warn, "denied", "usermod -aG docker")]);
     check(
         docker(refused("no whole answer within 2 s", false)),
-        &[("docker", CheckStatus::Warn, "no whole answer", "restart it")],
+        &[("docker", CheckStatus::Warn, "no whole answer", "live-restore")],
     );
     check(
         docker(refused("no such file", false)),
