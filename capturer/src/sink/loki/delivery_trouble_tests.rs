@@ -244,6 +244,38 @@ fn a_loki_that_hangs_is_told_soon() {
     assert!(bench.wrong(91_000).contains("other label sets go on"), "{}", bench.wrong(91_000));
 }
 
+/// Whoever looks in an outage has a few seconds: since when, why, how much waits and what to do, and not each label set.
+#[test]
+fn an_outage_is_told_in_one_sentence() {
+    let mut bench = Bench::up(&config());
+    (0..3).for_each(|label_set| bench.line(0, label_set, "a line"));
+    bench.turn(2_000, false);
+    let failed = |words: &str| Outcome::Failed(PushFailure::BrokenAnswer, words.to_owned());
+    for push in std::mem::take(&mut bench.under_way) {
+        bench.answer(2_000, &push, &failed("the connection broke"));
+    }
+    let wrong = bench.wrong(2_000);
+    assert!(wrong.starts_with("3 label sets wait, such as {label_set="), "{wrong}");
+    assert_eq!(wrong.matches("the connection broke").count(), 1, "{wrong}");
+    bench.turn(3_000, false);
+    let refused = || Outcome::Failed(PushFailure::Unreachable, "connecting to h:1: refused".to_owned());
+    for push in std::mem::take(&mut bench.under_way) {
+        bench.answer(3_000, &push, &refused());
+    }
+    for _ in 0..std::mem::take(&mut bench.probes) {
+        bench.delivery.on_probe(at(3_000), &refused(), 0);
+    }
+    let wrong = bench.wrong(193_000);
+    assert!(
+        wrong.starts_with("Loki has been unreachable for 3 min: connecting to h:1: refused; 3 lines ("),
+        "{wrong}"
+    );
+    assert!(
+        wrong.ends_with("sent once Loki takes lines; check that Loki runs, or correct sinks.loki.url"),
+        "{wrong}"
+    );
+}
+
 /// Dead letters that can't be written hold their own lines.
 #[test]
 fn an_unwritable_dead_letter_is_tried_again() {

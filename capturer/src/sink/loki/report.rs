@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytesize::ByteSize;
+
 use super::delivery::{Delivery, Now};
-use super::label_set::LabelSet;
-use super::nouns::Tenant;
+use super::label_set::{LabelSet, LabelSetTrouble};
+use super::nouns::{Tenant, Trouble};
 use crate::sink::spool::Waits;
 use crate::telemetry::metrics::PushFailure;
+use crate::text::age::age_text;
+use crate::text::counted::{counted, which};
 
 /// Lines wait and nothing was accepted for so long: something is wrong, whatever the answers were.
 const STALLED_MS: u64 = 60_000;
 /// Requests are under way, and none was answered for so long: it hangs, and its time-out may be far away.
 const SILENT_MS: u64 = 10_000;
-/// Label sets and tenants named in one message.
+/// Tenants named in one message.
 const NAMED_MAX: usize = 3;
 /// Characters of a label set or an answer in a message.
 const SHOWN_CHARS: usize = 300;
@@ -34,10 +38,7 @@ impl Delivery {
     pub fn report(&self, now: Now) -> Report {
         let mut report = Report::default();
         if let Some(trouble) = &self.server.trouble {
-            let what = if trouble.hold { "is held" } else { "waits" };
-            report
-                .wrong
-                .push(format!("{}; delivery {what}, lines are kept and tried again", short(&trouble.words)));
+            report.wrong.push(self.outage(trouble, now));
             report.reasons.push(trouble.reason);
             report.held = trouble.hold;
         }
@@ -51,7 +52,9 @@ impl Delivery {
             ));
             report.reasons.push(PushFailure::TimedOut);
         }
-        if let Some(since) = self.stalled_for(now).filter(|_| !self.all_are_held_back()) {
+        // Of an outage it is said already for how long nothing is taken.
+        let is_said = self.server.trouble.is_some() || self.all_are_held_back();
+        if let Some(since) = self.stalled_for(now).filter(|_| !is_said) {
             let answer =
                 if self.progress.last_answer.is_empty() { "none" } else { &self.progress.last_answer };
             let answer = short(answer);
@@ -96,30 +99,77 @@ impl Delivery {
     }
 
     fn report_label_sets(&self, report: &mut Report) {
-        let mut waiting: Vec<_> =
-            self.label_sets.values().filter_map(|label_set| label_set.trouble.as_ref()).collect();
+        // In an outage all wait, and it is said why. Some of them have a limit of their own besides.
+        let is_told = |label_set: &&LabelSet| self.server.trouble.is_none() || self.is_limited(label_set);
+        let mut waiting: Vec<_> = self
+            .label_sets
+            .values()
+            .filter(is_told)
+            .filter_map(|label_set| label_set.trouble.as_ref())
+            .collect();
         waiting.sort_by_key(|told| told.trouble.since_ms);
-        for told in waiting.iter().take(NAMED_MAX) {
-            let hint = match told.trouble.reason {
+        let mut reasons: Vec<PushFailure> = Vec::new();
+        for told in &waiting {
+            if !reasons.contains(&told.trouble.reason) {
+                reasons.push(told.trouble.reason);
+            }
+        }
+        // One sentence for each reason: ten label sets that wait for the same would fill a screen.
+        for reason in reasons {
+            let mut alike = waiting.iter().filter(|told| told.trouble.reason == reason);
+            let Some(told) = alike.next() else { continue };
+            let more = alike.count();
+            let hint = match reason {
                 PushFailure::StreamRateLimited => {
                     "; it is over its rate limit: fewer lines, labels that part it, or a higher per_stream_rate_limit in Loki"
                 }
                 PushFailure::StreamLimit => "; fewer label values, or a higher limit in Loki",
                 _ => "",
             };
-            report.wrong.push(format!(
-                "label set {} waits: {}{hint}",
-                short(&told.labels),
-                short(&told.trouble.words)
-            ));
-            report.reasons.push(told.trouble.reason);
+            let (labels, words) = (short(&told.labels), short(&told.trouble.words));
+            report.wrong.push(match more {
+                0 => format!("label set {labels} waits: {words}{hint}"),
+                _ => format!("{} wait, such as {labels}: {words}{hint}", label_sets(more + 1)),
+            });
+            report.reasons.push(reason);
         }
-        if waiting.len() > NAMED_MAX {
-            report.wrong.push(format!("{} more wait", label_sets(waiting.len() - NAMED_MAX)));
-        }
-        if waiting.first().is_some_and(|told| self.accepted_since(told.trouble.since_ms)) {
+        let goes_on = |told: &&LabelSetTrouble| self.accepted_since(told.trouble.since_ms);
+        if self.server.trouble.is_none() && waiting.first().is_some_and(goes_on) {
             report.wrong.push("other label sets go on".to_owned());
         }
+    }
+
+    /// Nothing goes to Loki: since when, what waits, and what to do.
+    fn outage(&self, trouble: &Trouble, now: Now) -> String {
+        let words = short(&trouble.words);
+        let seconds = now.ms.saturating_sub(trouble.since_ms) / 1000;
+        let waits = self.what_waits();
+        if trouble.reason == PushFailure::Unreachable {
+            let since = match seconds {
+                0 => "Loki is unreachable".to_owned(),
+                _ => format!("Loki has been unreachable for {}", age_text(seconds)),
+            };
+            return format!("{since}: {words}; {waits}; check that Loki runs, or correct sinks.loki.url");
+        }
+        let what = if trouble.hold { "is held" } else { "waits" };
+        let since = if seconds == 0 { String::new() } else { format!(" for {}", age_text(seconds)) };
+        format!("{words}; delivery {what}{since}; {waits}")
+    }
+
+    /// What is in the spool and was not accepted, as far as it was looked at.
+    fn what_waits(&self) -> String {
+        let lines: usize = self.label_sets.values().map(|label_set| label_set.lines).sum();
+        let bytes: usize = self.label_sets.values().map(|label_set| label_set.bytes).sum();
+        if lines == 0 {
+            return "no line waits yet".to_owned();
+        }
+        let at_least = if self.has_room() { "" } else { "more than " };
+        let wait = which(lines as u64, "waits on disk and is", "wait on disk and are");
+        let lines = counted(lines as u64, "line");
+        format!(
+            "{at_least}{lines} ({}) {wait} sent once Loki takes lines",
+            ByteSize(bytes as u64).display().iec()
+        )
     }
 
     fn accepted_since(&self, since_ms: u64) -> bool {

@@ -10,7 +10,7 @@ use super::super::summary;
 use super::{COMPONENT, Pusher, parcel};
 use crate::settings::WhenFull;
 use crate::sink::spool::{Loaded, Position, Shares, unix_ms};
-use crate::telemetry::metrics::LossReason;
+use crate::telemetry::metrics::{LossReason, PushFailure};
 
 /// How often the size of the dead letters is looked at.
 const LETTERS_LOOK: Duration = Duration::from_secs(10);
@@ -92,6 +92,8 @@ impl Pusher {
         wrong.extend(self.summary.recent());
         let url = self.client.shown_url();
         let message = match (wrong.is_empty(), self.delivery.accepted_lines()) {
+            // That names the host, and must begin with what is wrong.
+            (false, _) if report.reasons.first() == Some(&PushFailure::Unreachable) => wrong.join("; "),
             (false, _) => format!("{url}: {}", wrong.join("; ")),
             (true, 0) if !self.delivery.was_up() && !self.delivery.is_empty() => {
                 format!("{url}: asking Loki whether it takes lines; lines wait for its answer")
