@@ -362,6 +362,7 @@ impl Loop<'_> {
             operations: ring::operations_in_flight(),
             tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks() as u64,
             sinks: self.shell.sink_count() as u64,
+            names: self.capture.container_names(),
         };
         self.process.witness.check(now, &doing);
     }

@@ -19,6 +19,8 @@
 use std::collections::BTreeMap;
 
 use super::Owner;
+use crate::model::record::StreamKey;
+use crate::text::age::age_text;
 use crate::text::label_values::label_values;
 
 label_values! {
@@ -192,10 +194,85 @@ impl Detector {
     }
 }
 
+/// Owners named in one message.
+const OWNERS_NAMED_MAX: usize = 2;
+/// Characters of a name in a message: a container may be called anything, at any length.
+const NAME_CHARS_MAX: usize = 80;
+/// What an operator wants to know first, and what to do.
+const UNHARMED: &str = "log lines still arrive; report it with what /api/v1/fds shows, then restart the agent when it suits: it \
+                        resumes from its positions";
+
+/// What health says of leaks: whose they are by name, that nothing is lost, what to do, and then all that is known.
+pub fn message(leaks: &[Leak], names: &BTreeMap<StreamKey, String>) -> String {
+    let held: Vec<&Suspect> = leaks.iter().filter_map(|leak| leak.suspect.as_ref()).collect();
+    let of_dockerd = |leak: &&Leak| leak.resource == Resource::DockerdDescriptors;
+    let rest = || leaks.iter().filter(|leak| leak.suspect.is_none());
+    let amounts: Vec<&str> = rest().filter(|leak| !of_dockerd(leak)).map(|leak| leak.text.as_str()).collect();
+    let mut parts = Vec::new();
+    if let Some(first) = held.first() {
+        let mut owners: Vec<String> = Vec::new();
+        for suspect in &held {
+            let owner = owner_in_words(&suspect.owner, names);
+            if !owners.contains(&owner) {
+                owners.push(owner);
+            }
+        }
+        let more = owners.len().saturating_sub(OWNERS_NAMED_MAX);
+        owners.truncate(OWNERS_NAMED_MAX);
+        let and_more = if more > 0 { format!(" and of {more} more") } else { String::new() };
+        let count = match held.len() {
+            1 => "a file descriptor".to_owned(),
+            count => format!("{count} file descriptors"),
+        };
+        parts.push(format!("the agent leaks {count} of {}{and_more}", owners.join(" and of ")));
+        parts.push(UNHARMED.to_owned());
+        let Suspect { fd, target, age_ms, fault, .. } = first;
+        let age = age_text(age_ms / 1000);
+        parts.push(format!("descriptor {fd}, {target}, is {age} old: {}", fault.text()));
+    }
+    if !amounts.is_empty() {
+        parts.push(format!("more is held than explained: {}", amounts.join(", ")));
+        if held.is_empty() {
+            parts.push(UNHARMED.to_owned());
+        }
+    }
+    if let Some(leak) = rest().find(of_dockerd) {
+        parts.push(format!("dockerd seems to leak: {}; log lines still arrive; upgrade Docker", leak.text));
+    }
+    parts.join("; ")
+}
+
+/// The source that a descriptor is held for: streams of its further outlets have `#` and a number behind its key.
+pub fn source_of(owner: &StreamKey) -> StreamKey {
+    let is_number = |end: &str| !end.is_empty() && end.bytes().all(|byte| byte.is_ascii_digit());
+    match owner.0.rsplit_once('#') {
+        Some((source, outlet)) if is_number(outlet) => StreamKey(source.to_owned()),
+        _ => owner.clone(),
+    }
+}
+
+fn owner_in_words(owner: &Owner, names: &BTreeMap<StreamKey, String>) -> String {
+    let short = |name: &str| name.chars().take(NAME_CHARS_MAX).collect::<String>();
+    match owner {
+        Owner::Stream(key) => {
+            let key = source_of(key);
+            match (names.get(&key), key.0.split_once(':')) {
+                (Some(name), _) => format!("container {}", short(name)),
+                (None, Some(("file", path))) => format!("file {}", short(path)),
+                // It is gone, and with it its name.
+                (None, Some((_, id))) => format!("container {}", short(id)),
+                (None, None) => short(&key.0),
+            }
+        }
+        Owner::Sink(name) => format!("sink {}", short(name)),
+        Owner::Unknown => "nobody that is known".to_owned(),
+        other => format!("its {} part", other.class()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::record::StreamKey;
     use crate::sink::testing::Rng;
 
     const INTERVAL_MS: u64 = 1_000;
@@ -223,6 +300,46 @@ mod tests {
         assert_eq!((verdict.leaks.len(), verdict.new.len(), verdict.gone.len()), (1, 0, 0));
         let verdict = look(&mut detector, 3, &[], &[]);
         assert_eq!((verdict.leaks.len(), verdict.new.len(), verdict.gone.len()), (0, 0, 1));
+    }
+
+    /// People know a container by its name, and ask first whether logs are lost.
+    #[test]
+    fn the_message_names_whose_it_is_and_what_to_do() {
+        let names = [(StreamKey("container:a".to_owned()), "web-1".to_owned())].into();
+        let leak = |suspect: Suspect| Leak {
+            resource: Resource::FileDescriptors,
+            suspect: Some(suspect),
+            text: String::new(),
+        };
+        let of = |key: &str, fd| {
+            let owner = Owner::Stream(StreamKey(key.to_owned()));
+            leak(Suspect { owner, ..suspect(fd, 1, Fault::Forgotten) })
+        };
+        let told = message(&[of("container:a", 7)], &names);
+        assert!(told.starts_with("the agent leaks a file descriptor of container web-1; log lines still"));
+        assert!(told.contains("restart the agent") && told.contains("descriptor 7, socket:[1], is 1 s old"));
+        let four = [
+            of("container:a", 7),
+            of("container:a#1", 8),
+            of("file:/var/log/a", 9),
+            of("container:gone", 10),
+        ];
+        let told = message(&four, &names);
+        let expected =
+            "the agent leaks 4 file descriptors of container web-1 and of file /var/log/a and of 1 more; ";
+        assert!(told.starts_with(expected), "{told}");
+        let tasks =
+            Leak { resource: Resource::Tasks, suspect: None, text: "tasks of capture loop: 3".to_owned() };
+        let told = message(&[tasks], &names);
+        assert!(told.starts_with("more is held than explained: tasks of capture loop: 3; log lines still"));
+        let dockerd = Leak {
+            resource: Resource::DockerdDescriptors,
+            suspect: None,
+            text: "dockerd_descriptors of dockerd: 900".to_owned(),
+        };
+        let told = message(&[dockerd], &names);
+        assert!(told.starts_with("dockerd seems to leak: dockerd_descriptors of dockerd: 900;"), "{told}");
+        assert!(!told.contains("restart the agent"), "{told}");
     }
 
     /// Rotations close a connection at each look: never the same one.

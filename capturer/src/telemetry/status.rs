@@ -172,12 +172,15 @@ pub struct Health {
     /// It is well, and yet somebody should read this.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub note: bool,
+    /// It is not well, and no line is lost or waits for that: a page must not look as in an outage.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub warning: bool,
 }
 
 impl Health {
-    /// Without a note.
+    /// Without a note, and no mere warning.
     pub fn new(ok: bool, message: impl Into<String>) -> Health {
-        Health { ok, message: message.into(), note: false }
+        Health { ok, message: message.into(), note: false, warning: false }
     }
 }
 
@@ -361,6 +364,12 @@ impl Status {
     /// A component is well, and has something to say that should be read all the same.
     pub fn set_note(&self, component: &str, message: impl Into<String>) {
         let health = Health { note: true, ..Health::new(true, message) };
+        lock(&self.health).insert(component.to_owned(), health);
+    }
+
+    /// A component is not well, and lines arrive all the same.
+    pub fn set_warning(&self, component: &str, message: impl Into<String>) {
+        let health = Health { warning: true, ..Health::new(false, message) };
         lock(&self.health).insert(component.to_owned(), health);
     }
 

@@ -10,6 +10,7 @@ use std::os::fd::RawFd;
 use crate::ledger::Resource;
 use crate::ledger::leaks::Amount;
 use crate::ledger::{LedgerReport, Owner};
+use crate::model::record::StreamKey;
 use crate::witness::probe::Reading;
 
 /// Operations of one connection or future: a receive and a send, each with its timer.
@@ -43,6 +44,8 @@ pub struct Doing {
     pub tasks: u64,
     /// Number of sinks.
     pub sinks: u64,
+    /// Names of containers by their streams' keys: people know them by these.
+    pub names: BTreeMap<StreamKey, String>,
 }
 
 /// The numbers at the first look, when everything was begun and nothing had leaked.

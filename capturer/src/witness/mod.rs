@@ -15,16 +15,17 @@ mod facts;
 pub(crate) mod probe;
 pub(crate) mod profile;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::ledger::Resource;
 use crate::ledger::claims::{Claims, NoteOwner};
-use crate::ledger::leaks::{Detector, Fault, LeakReport, Suspect};
+use crate::ledger::leaks::{self, Detector, Fault, LeakReport, Suspect};
 use crate::ledger::table::{DockerdRow, FdRow, FdTable, OwnerRow, kind};
 use crate::ledger::{KernelFd, OpenFd, Owner, Totals, View};
 use crate::model::clock::Now;
+use crate::model::record::StreamKey;
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::Status;
@@ -54,6 +55,8 @@ pub struct Witness {
     buffer_bytes_max: u64,
     /// What the counters already say, by class.
     counted: BTreeMap<&'static str, Totals>,
+    /// Names of containers, by the keys of their streams.
+    names: BTreeMap<StreamKey, String>,
     /// What files point to, by their address, as long as somebody holds them.
     targets: BTreeMap<u64, String>,
 }
@@ -117,6 +120,7 @@ impl Witness {
             start: None,
             buffer_bytes_max: settings.buffer_bytes_max,
             counted: BTreeMap::new(),
+            names: BTreeMap::new(),
             targets: BTreeMap::new(),
         };
         witness.tell_tier(None);
@@ -205,10 +209,16 @@ impl Witness {
         let start = self.start.get_or_insert_with(|| Start::of(&reading, doing, &report));
         let mut amounts = start.amounts(&reading, doing, &report, self.buffer_bytes_max);
         amounts.extend(dockerd.as_ref().and_then(DockerdRow::amount));
+        let stream_of = |suspect: &Suspect| match &suspect.owner {
+            Owner::Stream(key) => Some(leaks::source_of(key)),
+            _ => None,
+        };
+        let suspected: BTreeSet<StreamKey> = suspects.iter().filter_map(stream_of).collect();
         let verdict = self.detector.look(now.mono_ms, suspects, amounts, settle_ms, GRACE_MS);
         self.count(&reading, &report.open, classes);
         let drift = if reading.counts.is_some() { reading.drift } else { report.missing.len() as i64 };
         self.metrics.kernel_fd_drift.set(drift);
+        self.know(&doing.names, &suspected);
         self.tell(&verdict, dockerd);
         verdict
     }
@@ -285,6 +295,12 @@ impl Witness {
         }
     }
 
+    /// A stream that ended may have left something open, and is to be named all the same.
+    fn know(&mut self, names: &BTreeMap<StreamKey, String>, suspected: &BTreeSet<StreamKey>) {
+        self.names.retain(|key, _| suspected.contains(key));
+        self.names.extend(names.iter().map(|(key, name)| (key.clone(), name.clone())));
+    }
+
     fn tell(&self, verdict: &LeakReport, dockerd: Option<DockerdRow>) {
         for text in &verdict.new {
             tracing::error!("a leak: {text}");
@@ -296,11 +312,11 @@ impl Witness {
             self.metrics.leak(*resource, verdict.leaks.iter().any(|leak| leak.resource == *resource));
         }
         let leaks: Vec<String> = verdict.leaks.iter().map(|leak| leak.text.clone()).collect();
-        let message = match leaks.as_slice() {
-            [] => "nothing leaks".to_owned(),
-            leaks => format!("{}; please report it with what /api/v1/fds shows", leaks.join("; ")),
-        };
-        self.status.set_health(LEAK_DETECTOR, leaks.is_empty(), message);
+        if leaks.is_empty() {
+            self.status.set_health(LEAK_DETECTOR, true, "nothing leaks");
+        } else {
+            self.status.set_warning(LEAK_DETECTOR, leaks::message(&verdict.leaks, &self.names));
+        }
         *lock(&self.shared.last) = Last { leaks, dockerd };
     }
 

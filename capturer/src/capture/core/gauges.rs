@@ -1,7 +1,7 @@
 //! Gauges that are sums over all streams. They are updated as streams change, so they cost as much as what happens, however
 //! many files are followed: a quiet stream adds nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Capture;
 use crate::capture::io::FileNo;
@@ -154,6 +154,17 @@ impl Capture {
         let from = StreamKey::container("");
         let containers = self.ids.range(&from..).take_while(|(key, _)| key.0.starts_with(&from.0));
         (self.streams.len() as u64, self.sums.api, containers.count() as u64)
+    }
+
+    /// Names of containers, by the keys of their streams.
+    pub fn container_names(&self) -> BTreeMap<StreamKey, String> {
+        let from = StreamKey::container("");
+        let containers = self.ids.range(&from..).take_while(|(key, _)| key.0.starts_with(&from.0));
+        let named = containers.filter_map(|(key, streams)| {
+            let container = self.streams.get(streams.first()?)?.source.container.as_ref()?;
+            Some((key.clone(), container.name.clone()))
+        });
+        named.collect()
     }
 
     /// The sums are what counting all streams would give. The simulation calls this after each event.
