@@ -332,7 +332,7 @@ fn faults_that_stay_raise_their_alerts() -> Result<()> {
     fs::write(&faults, "forget-descriptor")?;
     let alert = prometheus.await_alert("CapturerLeak")?;
     ensure!(alert["labels"]["resource"] == "file_descriptors", "{alert}");
-    desk.first_command_shows("leak", "leak_detector")?;
+    desk.first_command_shows("leak", "leak: the agent leaks")?;
 
     fs::write(&faults, "hold-close")?;
     prometheus.await_alert("CapturerRotationStuck")?;

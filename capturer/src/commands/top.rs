@@ -8,13 +8,13 @@
 mod fold;
 mod screen;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use fold::{Order, sources};
+use fold::{Order, Source, sources};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use screen::{Chosen, Key};
 use serde::Serialize;
@@ -131,12 +131,16 @@ struct Look {
     age_ms: u64,
     /// Sentences of what is not well, by component.
     problems: BTreeMap<String, String>,
+    /// Those of them by which no line is lost or waits.
+    warnings: BTreeSet<String>,
     /// The same of what is well and should be read all the same.
     notes: BTreeMap<String, String>,
     /// What pipelines dropped, in a sentence.
     pipelines: String,
     /// Records read from all sources, each once.
     captured: u64,
+    /// Losses declared in this run.
+    losses: u64,
     /// Records delivered, by sink.
     sent: BTreeMap<String, u64>,
     /// What waits in spools, a sentence for each sink.
@@ -152,10 +156,19 @@ impl Look {
         };
         let (streams, health) = (json("/api/v1/streams")?, json("/health")?);
         let metrics = String::from_utf8_lossy(&client.get("/metrics")?.1).into_owned();
-        let rows = streams["streams"].as_array().cloned().unwrap_or_default();
+        let mut rows = streams["streams"].as_array().cloned().unwrap_or_default();
+        let docker = &streams["docker"];
+        if docker["enabled"] == true && docker["reachable"] == false && docker["error"].is_string() {
+            rows.iter_mut().filter(|row| row["mode"] == "file" && row["container_id"].is_string()).for_each(
+                // dockerd writes these files.
+                |row| row[fold::DOUBTFUL] = true.into(),
+            );
+        }
         let components = health["components"].as_object().cloned().unwrap_or_default();
         let said = |health: &Value| health["message"].as_str().unwrap_or_default().to_owned();
         let pipelines = components.get("pipelines").map(said).unwrap_or_default();
+        let warnings = components.iter().filter(|(_, health)| health["warning"] == true);
+        let warnings = warnings.map(|(name, _)| name.clone()).collect();
         let of = |wanted: fn(&Value) -> bool| {
             let some = components.iter().filter(|(_, health)| wanted(health));
             some.map(|(name, health)| (name.clone(), said(health))).collect()
@@ -166,9 +179,11 @@ impl Look {
             fresh: streams["fresh"] == true,
             age_ms: streams["age_ms"].as_u64().unwrap_or(0),
             problems: of(|health| health["ok"] == false),
+            warnings,
             notes: of(|health| health["note"] == true),
             pipelines,
             captured: captured(&metrics),
+            losses: losses(&metrics),
             sent: by_sink(&metrics),
             spools: spools(&metrics),
         })
@@ -189,7 +204,7 @@ fn spools(metrics: &str) -> Vec<String> {
         let share = 100.0 * size / gauge("spool_limit_bytes", sink)?.max(1.0);
         (age >= SPOOL_WAITS_SECS).then(|| {
             format!(
-                "{sink}: {} wait, the oldest {age} s, {share:.1} % of the spool",
+                "spool of {sink}: {share:.1} % full ({}), its oldest line is {age} s old",
                 bytes(Some(size as u64))
             )
         })
@@ -200,6 +215,11 @@ fn spools(metrics: &str) -> Vec<String> {
 fn captured(metrics: &str) -> u64 {
     let count = |line: &str| line.strip_prefix("log_capturer_logs_processed_total ")?.parse().ok();
     metrics.lines().find_map(count).unwrap_or(0)
+}
+
+fn losses(metrics: &str) -> u64 {
+    let of = |line: &str| line.strip_prefix("log_capturer_losses_total{")?.rsplit_once(' ')?.1.parse().ok();
+    metrics.lines().filter_map(of).map(|count: f64| count as u64).sum()
 }
 
 /// What each sink delivered: of a network sink what its other side accepted, not what is in its spool.
@@ -219,6 +239,8 @@ struct View {
     address: String,
     healthy: bool,
     problems: BTreeMap<String, String>,
+    /// Those of them by which no line is lost or waits.
+    warnings: BTreeSet<String>,
     /// What is well and should be read all the same, by component.
     notes: BTreeMap<String, String>,
     /// What pipelines dropped; empty = there are none.
@@ -231,6 +253,8 @@ struct View {
     lines_per_second: f64,
     /// Of the sinks read for together that are furthest behind.
     lag_bytes: u64,
+    /// Losses declared in this run.
+    losses: u64,
     /// False = the agent's loop did not answer, and this is what it said last.
     fresh: bool,
     age_ms: u64,
@@ -269,16 +293,26 @@ impl View {
             address,
             healthy: now.problems.is_empty(),
             problems: now.problems.clone(),
+            warnings: now.warnings.clone(),
             notes: now.notes.clone(),
             pipelines: now.pipelines.clone(),
             sent: now.sent.clone(),
             spools: now.spools.clone(),
             lines_per_second: tenths(captured),
             lag_bytes: furthest_behind(&now.rows),
+            losses: now.losses,
             fresh: now.fresh,
             age_ms: now.age_ms,
             streams,
         }
+    }
+
+    /// Losses first, and last what costs no line.
+    fn problems_by_weight(&self) -> Vec<(&String, &String)> {
+        let weight = |name: &String| (name != "losses", self.warnings.contains(name));
+        let mut problems: Vec<_> = self.problems.iter().collect();
+        problems.sort_by_key(|(name, _)| weight(name));
+        problems
     }
 
     fn table(&self, columns: usize, lines: usize) -> String {
@@ -287,10 +321,8 @@ impl View {
             let age = duration(self.age_ms);
             head.push(format!("! the capture loop does not answer: this is what it said {age} ago"));
         }
-        let losses = self.problems.iter().filter(|(component, _)| *component == "losses");
-        let others = self.problems.iter().filter(|(component, _)| *component != "losses");
-        for (component, message) in losses.chain(others) {
-            head.extend(wrap(&format!("! {component}: {message}"), columns));
+        for (component, message) in self.problems_by_weight() {
+            head.extend(wrap(&format!("! {}: {message}", called(component)), columns));
         }
         if head.is_empty() {
             head.push("all components are well".to_owned());
@@ -301,12 +333,13 @@ impl View {
         let sources = sources(&self.streams, "", Order::Trouble);
         let sent: Vec<String> = self.sent.iter().map(|(sink, count)| format!("{sink} {count}")).collect();
         let counts = format!(
-            "capturer at {}: {} ({}), {:.1} lines/s captured, behind {}; delivered: {}",
+            "capturer at {}: {} ({}), {:.1} lines/s captured, unread {}, losses {}; delivered: {}",
             self.address,
             counted(sources.len() as u64, "source"),
             counted(self.streams.len() as u64, "stream"),
             self.lines_per_second,
             bytes(Some(self.lag_bytes)),
+            self.losses,
             sent.join(", ")
         );
         head.extend(wrap(&counts, columns));
@@ -318,14 +351,14 @@ impl View {
         let name_columns = (columns * 2 / 5).clamp(12, 48);
         head.push(format!(
             "{:<name_columns$} {:>8} {:>8} {:>6}  WHAT IT IS AT, AND WHY",
-            "SOURCE", "LINES/S", "BEHIND", "LAST"
+            "SOURCE", "LINES/S", "UNREAD", "LAST"
         ));
         let room = lines.saturating_sub(head.len() + LINES_KEPT).max(1);
         let mut table = String::new();
         let rows = sources.iter().take(room).map(|source| {
             let name = shorten(&source.name, name_columns);
             let last = source.last_ms.map_or("-".to_owned(), duration);
-            let (lag, what) = (bytes(source.lag), &source.what);
+            let (lag, what) = (unread(source), &source.what);
             format!("{name:<name_columns$} {:>8.1} {lag:>8} {last:>6}  {what}", source.rate)
         });
         for line in head.into_iter().chain(rows) {
@@ -339,6 +372,16 @@ impl View {
         }
         table
     }
+}
+
+/// What a component is called here: of the one that looks for leaks nobody should think that it failed.
+fn called(component: &str) -> &str {
+    if component == "leak_detector" { "leak" } else { component }
+}
+
+/// Bytes in a source's log that are not taken yet.
+fn unread(source: &Source) -> String {
+    if source.doubtful { "?".to_owned() } else { bytes(source.lag) }
 }
 
 /// A sentence over several lines: its end is where the cure stands.

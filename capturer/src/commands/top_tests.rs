@@ -9,8 +9,10 @@ fn look(at: Instant, captured_so_far: u64, rows: &[Value]) -> Look {
         fresh: true,
         age_ms: 0,
         problems: BTreeMap::new(),
+        warnings: BTreeSet::new(),
         notes: BTreeMap::new(),
         pipelines: String::new(),
+        losses: losses("log_capturer_losses_total{reason=\"rotated\"} 0\n"),
         captured: captured(&format!("log_capturer_logs_processed_total {captured_so_far}\nother 1\n")),
         sent: by_sink("log_capturer_logs_sent_total{sink=\"local_file\"} 12\nother 1\n"),
         spools: Vec::new(),
@@ -91,7 +93,7 @@ fn a_spool_in_which_lines_wait_is_named() {
              log_capturer_spool_limit_bytes{{sink=\"loki\"}} 4194304\n"
         )
     };
-    assert_eq!(spools(&text(86)), ["loki: 1024KiB wait, the oldest 86 s, 25.0 % of the spool"]);
+    assert_eq!(spools(&text(86)), ["spool of loki: 25.0 % full (1024KiB), its oldest line is 86 s old"]);
     assert_eq!(spools(&text(1)), Vec::<String>::new());
 }
 
@@ -108,15 +110,22 @@ fn the_table_fits_the_terminal() {
     assert_eq!(lines[0], "all components are well");
     assert_eq!(
         lines[1],
-        "capturer at 127.0.0.1:8001: 3 sources (3 streams), 34.5 lines/s captured, behind 60KiB; delivered: local_file 12"
+        "capturer at 127.0.0.1:8001: 3 sources (3 streams), 34.5 lines/s captured, unread 60KiB, losses 0; delivered: local_file 12"
     );
     assert_eq!(
         lines[4],
-        "db?[2J                                               25.0    20KiB      -  follows: read (12s left)"
+        "db?[2J                                               25.0    20KiB      -  follows over the API"
     );
     let small = view().table(40, 9);
     assert!(small.lines().all(|line| line.chars().count() <= 40), "{small}");
     assert!(small.ends_with("… and 2 more\n"), "{small}");
+}
+
+#[test]
+fn losses_of_all_reasons_are_summed() {
+    let text = "log_capturer_losses_total{reason=\"rotated\"} 2\nlog_capturer_losses_total{reason=\"spool_full\"} 1\n\
+                log_capturer_possible_losses_total{reason=\"rotated\"} 9\n";
+    assert_eq!(losses(text), 3);
 }
 
 /// What waits in the spool was not delivered.

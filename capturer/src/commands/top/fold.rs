@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 use super::{bytes, duration, number, rate, text};
 use crate::text::ids::with_ids;
 
+/// A read of a file that takes so long is worth a look.
+const OPERATION_IS_LONG_MS: u64 = 1_000;
 /// Digits of an ID that `docker ps` shows.
 const ID_DIGITS_SHOWN: usize = 12;
 
@@ -23,8 +25,10 @@ pub(super) struct Source {
     /// As `/api/v1/streams` has them, with `lines_per_second`.
     pub rows: Vec<Map<String, Value>>,
     pub rate: f64,
-    /// Of the group that is furthest behind.
+    /// Bytes in its log that are not taken yet, of the group that has most of them.
     pub lag: Option<u64>,
+    /// Its log may lack lines, so that nobody knows what is unread.
+    pub doubtful: bool,
     pub last_ms: Option<u64>,
     /// Something of it needs attention.
     pub troubled: bool,
@@ -60,7 +64,7 @@ impl Order {
         match self {
             Order::Trouble => "trouble first",
             Order::Rate => "busiest first",
-            Order::Lag => "furthest behind first",
+            Order::Lag => "most unread first",
             Order::Name => "by name",
             Order::Quiet => "quietest first",
         }
@@ -68,7 +72,7 @@ impl Order {
 
     fn compare(self, a: &Source, b: &Source) -> Ordering {
         let by = match self {
-            Order::Trouble => b.troubled.cmp(&a.troubled),
+            Order::Trouble => (b.troubled, b.doubtful).cmp(&(a.troubled, a.doubtful)),
             Order::Rate => Ordering::Equal,
             Order::Lag => b.lag.cmp(&a.lag),
             Order::Name => a.name.cmp(&b.name),
@@ -110,6 +114,7 @@ fn source(key: &str, rows: &[&Map<String, Value>]) -> Source {
         rate: rows.iter().map(|row| rate(row)).fold(0.0, f64::max),
         lag: of("lag_bytes").into_iter().max(),
         last_ms: of("last_line_age_ms").into_iter().min(),
+        doubtful: rows.iter().any(|row| is_doubtful(row)),
         troubled: rows.iter().any(|row| is_troubled(row)),
         what: if losses > 0 {
             format!("{}; {}", losses_of(losses), briefly(&said(shown, rows)))
@@ -125,6 +130,13 @@ fn is_troubled(row: &Map<String, Value>) -> bool {
     let told = ["set_aside", "held_up"].iter().any(|key| !text(row, key).is_empty());
     let unread = text(row, "state") == "not captured" && text(row, "left_out").is_empty();
     number(row, "failures") > 0 || number(row, "losses") > 0 || told || held || unread
+}
+
+/// Marks a row whose log dockerd writes, while dockerd does not answer ([`super::Look`]).
+pub(super) const DOUBTFUL: &str = "may_lack_lines";
+
+fn is_doubtful(row: &Map<String, Value>) -> bool {
+    row.get(DOUBTFUL).is_some_and(|doubtful| *doubtful == true)
 }
 
 /// What a source is at. Where groups of sinks fare differently, what each does: one may deliver while another waits.
@@ -150,7 +162,7 @@ fn what(row: &Map<String, Value>) -> String {
     let error =
         if number(row, "failures") > 0 && state != "not captured" { text(row, "last_error") } else { "" };
     if let Some(why) = [text(row, "set_aside"), error].into_iter().find(|why| !why.is_empty()) {
-        return format!("{state}: {why}");
+        return format!("{state}: {}", without_request(why));
     }
     if !text(row, "held_up").is_empty() {
         return format!("waits: {}", text(row, "held_up"));
@@ -167,14 +179,24 @@ fn what(row: &Map<String, Value>) -> String {
     if state != "following" || is_troubled(row) {
         return format!("{state}: {}", text(row, "cause"));
     }
-    let of = |key: &str| row.get(key).and_then(Value::as_u64);
-    let operation = text(row, "operation");
-    match (operation, of("operation_deadline_ms"), of("operation_age_ms")) {
-        ("", _, _) => "follows, waits for new lines".to_owned(),
-        (operation, Some(left), _) => format!("follows: {operation} ({} left)", duration(left)),
-        (operation, None, Some(age)) => format!("follows: {operation} (for {})", duration(age)),
-        (operation, None, None) => format!("follows: {operation}"),
+    if is_doubtful(row) {
+        return "lines may wait in dockerd".to_owned();
     }
+    // An operation with a timer ends by itself, and says nothing to who looks for what is wrong.
+    let age = row.get("operation_age_ms").and_then(Value::as_u64);
+    match (text(row, "operation"), age.filter(|age| *age >= OPERATION_IS_LONG_MS)) {
+        (operation, Some(age)) if !operation.is_empty() => {
+            format!("follows: {operation} (for {})", duration(age))
+        }
+        _ if text(row, "mode") == "api" => "follows over the API".to_owned(),
+        _ => "follows its file".to_owned(),
+    }
+}
+
+/// A row has room for what happened, and its details for the request.
+fn without_request(why: &str) -> String {
+    let within = why.strip_prefix("no answer to GET ").and_then(|rest| rest.rsplit_once(" within "));
+    within.map_or_else(|| why.to_owned(), |(_, time)| format!("no answer within {time}"))
 }
 
 /// A sentence of the agent in few words: IDs in twelve digits, as `docker ps` shows them, and paths of the Engine's API
@@ -204,14 +226,17 @@ pub(super) fn details(source: &Source) -> Vec<(String, String)> {
         let since = duration(number(row, "state_age_ms"));
         add("state", format!("{} for {since}: {}", text(row, "state"), text(row, "cause")));
         add("read from", format!("{}: {}", text(row, "mode"), text(row, "mode_reason")));
-        add("waits for", text(row, "operation").to_owned());
+        let ends =
+            of("operation_deadline_ms").map_or(String::new(), |left| format!(", ends in {}", duration(left)));
+        let operation = text(row, "operation");
+        add("waits for", if operation.is_empty() { String::new() } else { format!("{operation}{ends}") });
         add("set aside", text(row, "set_aside").to_owned());
         add("held up", text(row, "held_up").to_owned());
         add("last error", text(row, "last_error").to_owned());
         let last = of("last_line_age_ms")
             .map_or("none yet".to_owned(), |age| format!("the last {} ago", duration(age)));
         add("lines", format!("{}, {last}", number(row, "lines")));
-        add("behind", bytes(of("lag_bytes")));
+        add("unread", bytes(of("lag_bytes")));
         if number(row, "losses") > 0 {
             add("lost", format!("{}, {} known", losses_of(number(row, "losses")), bytes(of("lost_bytes"))));
         }
@@ -264,8 +289,35 @@ mod tests {
         ];
         let sources = sources(&rows, "", Order::Trouble);
         let shown: Vec<_> = sources.iter().map(|one| (one.what.as_str(), one.troubled)).collect();
-        let web = "local_file: follows, waits for new lines; loki: waits: loki has not taken it";
+        let web = "local_file: follows its file; loki: waits: loki has not taken it";
         assert_eq!(shown, [("not captured: no driver", true), (web, true)]);
+    }
+
+    /// A file's end tells nothing while the one who writes it stands still.
+    #[test]
+    fn a_silent_dockerd_leaves_doubts() {
+        let rows = [
+            row(
+                &serde_json::json!({"key": "c:1", "name": "web", "state": "following", "mode": "file", "lag_bytes": 0,
+                "may_lack_lines": true}),
+            ),
+            row(
+                &serde_json::json!({"key": "c:2", "name": "api", "state": "opening", "mode": "api", "failures": 1,
+                "last_error": "no answer to GET /containers/a/logs?stdout=1 within 5 s"}),
+            ),
+            row(
+                &serde_json::json!({"key": "f:1", "name": "/var/log/a", "state": "following", "mode": "file",
+                "operation": "read", "operation_age_ms": 2_000, "lines_per_second": 5.0}),
+            ),
+        ];
+        let sources = sources(&rows, "", Order::Trouble);
+        let shown: Vec<_> = sources.iter().map(|one| (one.what.as_str(), one.doubtful)).collect();
+        let expected = [
+            ("opening: no answer within 5 s", false),
+            ("lines may wait in dockerd", true),
+            ("follows: read (for 2.0s)", false),
+        ];
+        assert_eq!(shown, expected);
     }
 
     /// A row was filled by the ID alone, and what came behind it was never seen.

@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Row, Table, TableState, Wrap};
 
 use super::fold::{Order, Source, briefly, details, sources};
-use super::{View, bytes, duration, wrap};
+use super::{View, bytes, called, duration, unread, wrap};
 use crate::text::counted::counted;
 use crate::text::terminal::{printable, shorten};
 
@@ -132,12 +132,13 @@ fn trouble(view: &View, columns: usize) -> Vec<Line<'static>> {
             format!("✗ the capture loop does not answer: this is what it said {} ago", duration(view.age_ms));
         lines.extend(wrap(&text, columns).into_iter().map(|line| Line::styled(line, bad)));
     }
-    let losses = view.problems.iter().filter(|(name, _)| *name == "losses");
-    let others = view.problems.iter().filter(|(name, _)| *name != "losses");
-    for (component, message) in losses.chain(others) {
-        let wrapped = wrap(&format!("✗ {component}: {}", briefly(message)), columns).into_iter().enumerate();
+    let warning = Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD);
+    for (component, message) in view.problems_by_weight() {
+        let (sign, style) = if view.warnings.contains(component) { ("!", warning) } else { ("✗", bad) };
+        let text = format!("{sign} {}: {}", called(component), briefly(message));
+        let wrapped = wrap(&text, columns).into_iter().enumerate();
         lines.extend(
-            wrapped.map(|(index, line)| Line::styled(line, if index == 0 { bad } else { Style::new() })),
+            wrapped.map(|(index, line)| Line::styled(line, if index == 0 { style } else { Style::new() })),
         );
     }
     if lines.is_empty() {
@@ -162,7 +163,9 @@ fn figures(view: &View, shown: usize, all: usize, columns: usize) -> Vec<Line<'s
     let sources = counted(all as u64, "source");
     let count = if shown == all { sources } else { format!("{shown} of {sources}") };
     let spools: String = view.spools.iter().map(|told| format!("; {told}")).collect();
-    let text = format!("{count}, {rate:.1} lines/s, behind {lag}; delivered: {sent}{spools}");
+    let losses = view.losses;
+    let text =
+        format!("{count}, {rate:.1} lines/s, unread {lag}, losses {losses}; delivered: {sent}{spools}");
     wrap(&text, columns).into_iter().map(Line::raw).collect()
 }
 
@@ -194,12 +197,16 @@ fn draw_table(frame: &mut Frame, area: Rect, sources: &[Source], row: usize) {
     let name_width = (rest * 7 / 15).clamp(10, 60);
     let what_width = rest.saturating_sub(name_width).max(10);
     let rows = sources.iter().map(|source| {
-        let style = if source.troubled { Style::new().fg(Color::Red) } else { Style::new() };
+        let style = match (source.troubled, source.doubtful) {
+            (true, _) => Style::new().fg(Color::Red),
+            (false, true) => Style::new().fg(Color::Yellow),
+            (false, false) => Style::new(),
+        };
         let last = source.last_ms.map_or("-".to_owned(), duration);
         let cells = [
             name_in(&source.name, name_width),
             format!("{:>8.1}", source.rate),
-            format!("{:>8}", bytes(source.lag)),
+            format!("{:>8}", unread(source)),
             format!("{last:>6}"),
             begin_of(&source.what, what_width),
         ];
@@ -212,7 +219,7 @@ fn draw_table(frame: &mut Frame, area: Rect, sources: &[Source], row: usize) {
         Constraint::Length(6),
         Constraint::Min(10),
     ];
-    let head = ["SOURCE", " LINES/S", "  BEHIND", "  LAST", "WHAT IT IS AT, AND WHY"];
+    let head = ["SOURCE", " LINES/S", "  UNREAD", "  LAST", "WHAT IT IS AT, AND WHY"];
     let table = Table::new(rows, widths)
         .header(Row::new(head).style(Style::new().add_modifier(Modifier::BOLD)))
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
@@ -244,7 +251,7 @@ fn foot(chosen: &Chosen) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
@@ -262,12 +269,14 @@ mod tests {
                 ("docker".to_owned(), "no answer".to_owned()),
                 ("losses".to_owned(), format!("lost for local_file: 7 bytes of container web; {long}")),
             ]),
+            warnings: BTreeSet::new(),
             notes: BTreeMap::new(),
             pipelines: String::new(),
             sent: BTreeMap::from([("local_file".to_owned(), 12)]),
             spools: Vec::new(),
             lines_per_second: 34.5,
             lag_bytes: 60_000,
+            losses: 1,
             fresh: true,
             age_ms: 0,
             streams: vec![
@@ -300,13 +309,26 @@ mod tests {
             "/var/lib/docker/containers/0123456789abcdef/0123456789abcdef-json.log: No space",
             "left on device",
             "✗ docker: no answer",
-            "2 sources, 34.5 lines/s, behind 58KiB; delivered: local_file 12",
-            "SOURCE                     LINES/S   BEHIND   LAST WHAT IT IS AT, AND WHY",
+            "2 sources, 34.5 lines/s, unread 58KiB, losses 1; delivered: local_file 12",
+            "SOURCE                     LINES/S   UNREAD   LAST WHAT IT IS AT, AND WHY",
             "db                             0.0        -      - waiting: /var/lib/docker/con…",
-            "web-with-a-n…n-allows?[2J     25.0    20KiB   0.9s follows: read (12s left)",
+            "web-with-a-n…n-allows?[2J     25.0    20KiB   0.9s follows its file",
         ];
         assert_eq!(lines[..8], expected, "{lines:#?}");
         assert!(lines[23].starts_with(" Enter: all of it   s: sort (trouble first)"), "{lines:#?}");
+    }
+
+    /// A leak is no outage: it must not look like one, nor as if its detector had failed.
+    #[test]
+    fn a_leak_is_a_warning_behind_what_is_worse() {
+        let mut view = view();
+        view.problems.insert("leak_detector".to_owned(), "the agent leaks a file descriptor".to_owned());
+        view.warnings.insert("leak_detector".to_owned());
+        let lines = trouble(&view, 80);
+        let last = lines.last().unwrap();
+        assert_eq!(last.to_string(), "! leak: the agent leaks a file descriptor");
+        assert_eq!(last.style.fg, Some(Color::Yellow));
+        assert!(lines[0].to_string().starts_with("✗ losses:") && lines[0].style.fg == Some(Color::Red));
     }
 
     /// The last figure once lost its last digits at the edge, and nobody could see that.
