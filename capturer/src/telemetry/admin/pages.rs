@@ -117,6 +117,7 @@ impl Pages {
             "/" => with_type(StatusCode::OK, HTML, page()),
             "/icon-ok.svg" => with_type(StatusCode::OK, SVG, include_str!("page/icon-ok.svg")),
             "/icon-bad.svg" => with_type(StatusCode::OK, SVG, include_str!("page/icon-bad.svg")),
+            "/icon-warning.svg" => with_type(StatusCode::OK, SVG, include_str!("page/icon-warning.svg")),
             "/icon-unknown.svg" => with_type(StatusCode::OK, SVG, include_str!("page/icon-unknown.svg")),
             "/page.js" => {
                 with_type(StatusCode::OK, "text/javascript; charset=utf-8", include_str!("page/page.js"))
@@ -350,10 +351,15 @@ fn page() -> String {
     // A host's name has no other characters; one that has is not to be believed.
     let plain = |c: &char| c.is_ascii_alphanumeric() || ".-_".contains(*c);
     let host: String = host.chars().filter(plain).collect();
+    // What was built without a repository can't tell its commit.
+    let commit = match env!("CAPTURER_COMMIT") {
+        "" | "unknown" => String::new(),
+        commit => format!(" ({commit})"),
+    };
     include_str!("page/index.html")
         .replace("{host}", &host)
         .replace("{version}", env!("CARGO_PKG_VERSION"))
-        .replace("{commit}", env!("CAPTURER_COMMIT"))
+        .replace(" ({commit})", &commit)
 }
 
 fn status(ok: bool) -> StatusCode {

@@ -149,6 +149,11 @@ fn paths() {
         server.get("/page.js").1.contains("textContent") && !server.get("/page.js").1.contains("innerHTML")
     );
     assert_eq!(server.get("/page.css").0, 200);
+    for icon in ["ok", "bad", "warning", "unknown"] {
+        assert_eq!(server.get(&format!("/icon-{icon}.svg")).0, 200, "{icon}");
+    }
+    let page = server.get("/").1;
+    assert!(!page.contains("(unknown)") && !page.contains('{'), "{page}");
     let (status, body) = server.get("/nope");
     assert!(status == 404 && body.contains("/api/v1/streams"), "{body}");
     assert_eq!(server.get("/healthz?x=1").0, 200);

@@ -3,18 +3,24 @@
 "use strict";
 
 const REFRESH_MS = 2000;
+// Nobody looks at a page that is hidden, but its icon and title are on the browser's tab.
+const REFRESH_HIDDEN_MS = 30000;
+// Figures older than this are told to be old.
+const OLD_MS = 7000;
 const HISTORY = 150;
 // A page that was just opened draws its few points over the width of so many, so that they can be seen.
 const POINTS_FEW = 30;
 // A figure far below this is drawn flat: its ups and downs mean nothing.
-const SPOOL_PERCENT_FEW = 5;
+const LATE_SECONDS_FEW = 10;
 const ROWS_FEW = 50;
-const NAME_CHARS_MAX = 46;
+const NAME_CHARS_MAX = 60;
 // A source that is read as it grows always has some bytes to go. It is behind if they are many, or not read, for so long.
 const BEHIND_BYTES = 64 * 1024;
 const BEHIND_MS = 10000;
 // A sentence longer than this is shown by its first parts, with the whole of it to unfold.
-const SENTENCE_CHARS = 220;
+const SENTENCE_CHARS = 420;
+// So many parts of a sentence have lines of their own.
+const LINES_MAX = 6;
 // A row's state, likewise; the row unfolds.
 const STATE_CHARS = 180;
 const CARD_PX = 160;
@@ -113,7 +119,10 @@ function spark(name, point, few) {
 
 function card(title, shown, point, note, bad, few = 1e-9) {
   const made = element("div", undefined, "card");
-  made.append(element("p", title), element("strong", shown, bad ? "bad" : ""), spark(title, point, few));
+  // Beside each other: a line below would touch the note, and make the page longer.
+  const figure = element("div", undefined, "figure");
+  figure.append(element("strong", shown, bad ? "bad" : ""), spark(title, point, few));
+  made.append(element("p", title), figure);
   if (note) made.append(element("p", note));
   return made;
 }
@@ -130,15 +139,18 @@ function showCards(now) {
     cards.push(card(`lines/s to ${labels.sink}`, number(delivered), delivered,
       `${number(of("delivered_lines_total", labels.sink))} in this run`, waits(labels.sink)));
   }
+  const losses = of("losses_total") ?? 0, lost = of("lost_bytes_total"), possible = of("possible_losses_total");
+  const known = lost ? `${bytes(lost)} known to be lost` : losses > 0 ? "of unknown size" : "in this run";
+  cards.push(card("losses", number(losses), losses, known + (possible ? `, ${number(possible)} possible` : ""), losses > 0, 1));
   const lag = of("capture_lag_bytes"), late = of("capture_lag_seconds");
-  cards.push(card("behind", bytes(lag), lag, `oldest line: ${duration((late ?? 0) * 1000)}`, late > 60,
+  cards.push(card("unread in logs", bytes(lag), lag, `oldest line: ${duration((late ?? 0) * 1000)}`, late > 60,
     BEHIND_BYTES));
   for (const { labels, value: size } of now.families.get("spool_bytes") ?? []) {
     const limit = of("spool_limit_bytes", labels.sink), age = of("spool_lag_seconds", labels.sink);
     const share = limit ? 100 * size / limit : 0;
-    cards.push(card(`spool: ${labels.sink}`, `${share.toFixed(share < 10 ? 1 : 0)} %`, share,
-      `${bytes(size)} of ${bytes(limit)}, oldest ${duration((age ?? 0) * 1000)}`,
-      share > 80 || waits(labels.sink), SPOOL_PERCENT_FEW));
+    const of100 = share.toFixed(share < 10 ? 1 : 0);
+    cards.push(card(`${labels.sink} is late by`, duration((age ?? 0) * 1000), age,
+      `spool: ${bytes(size)}, ${of100} % of ${bytes(limit)}`, share > 80 || waits(labels.sink), LATE_SECONDS_FEW));
   }
   const came = now.families.get("pipeline_lines_in_total") ?? [];
   if (came.length > 0) {
@@ -177,15 +189,22 @@ function sourcesOf(now) {
     source.lag = lags.length ? Math.max(...lags) : undefined;
     const behind = behindFor(source, now.at);
     source.bad = source.rows.some(troubled);
+    source.doubtful = isSilent(now) && source.rows.some((row) => row.mode === "file" && row.container_id);
     // What is left out for its age is as its owner wants it.
     const isLeftOut = source.rows.some((row) => row.left_out && !/older/.test(row.left_out));
-    source.attention = source.bad ? 2 : behind >= BEHIND_MS || isLeftOut ? 1 : 0;
+    source.attention = source.bad ? 2 : behind >= BEHIND_MS || isLeftOut || source.doubtful ? 1 : 0;
     source.last = last.length ? Math.min(...last) : undefined;
     source.losses = source.rows.reduce((sum, row) => sum + row.losses, 0);
-    source.what = said(worst, source.rows) + (!source.bad && behind >= BEHIND_MS ? `, behind for ${duration(behind)}` : "");
+    source.what = said(worst, source.rows) + (!source.bad && source.doubtful ? "; lines may wait in dockerd" : "") + (!source.bad && behind >= BEHIND_MS ? `, behind for ${duration(behind)}` : "");
   }
   for (const key of behindSince.keys()) if (!sources.has(key)) behindSince.delete(key);
   return [...sources.values()];
+}
+
+// dockerd does not answer. It writes the files of containers, so their end tells nothing then.
+function isSilent(now) {
+  const docker = now.streams.docker;
+  return Boolean(docker?.enabled && !docker.reachable && docker.error);
 }
 
 // How many milliseconds the source has been behind, as far as this page has seen.
@@ -215,7 +234,7 @@ function said(worst, rows) {
 // What a stream is at, in words: what it waits for and why.
 function what(row) {
   if (row.state === "not captured") return `${row.state}: ${row.cause}`;
-  const why = row.set_aside || (row.failures > 0 && row.last_error) || "";
+  const why = (row.set_aside || (row.failures > 0 && row.last_error) || "").replace(/^no answer to GET .* within /, "dockerd gives no answer in ");
   if (why) return `${row.state}: ${why}`;
   if (row.held_up) return `waits: ${row.held_up}`;
   if (row.left_out) return `left out: ${row.left_out}`;
@@ -229,7 +248,7 @@ const COLUMNS = [
   { key: "name", title: "source", of: (source) => source.name, kind: "" },
   { key: "attention", title: "state", of: (source) => source.attention, kind: "" },
   { key: "rate", title: "lines/s", of: (source) => source.rate ?? 0, kind: "number rate" },
-  { key: "lag", title: "behind", of: (source) => source.lag ?? -1, kind: "number" },
+  { key: "lag", title: "unread", of: (source) => source.lag ?? -1, kind: "number" },
   { key: "last", title: "last line", of: (source) => source.last ?? Infinity, kind: "number small" },
   { key: "losses", title: "losses", of: (source) => source.losses, kind: "number losses" },
 ];
@@ -269,8 +288,9 @@ function detail(source) {
     tell("held up", row.held_up);
     tell("last error", row.last_error);
     tell("failures in a row", row.failures || undefined);
-    tell("lines", `${row.lines.toLocaleString("en")}, the last ${duration(row.last_line_age_ms)} ago`);
-    tell("lost", row.losses ? `${row.losses} losses, ${bytes(row.lost_bytes)} known` : undefined);
+    tell("lines", row.lines.toLocaleString("en") +
+      (row.last_line_age_ms === undefined ? ", none in this run yet" : `, the last ${duration(row.last_line_age_ms)} ago`));
+    tell("lost", row.losses ? `${row.losses} ${row.losses === 1 ? "loss" : "losses"}, ${bytes(row.lost_bytes)} known` : undefined);
     tell("rotations", row.mode === "api" ? `${row.rotations}, connection is ${duration(row.age_ms)} old` : undefined);
     tell("position", JSON.stringify(row.position));
     td.append(list);
@@ -297,16 +317,17 @@ function showSources(sources) {
     tr.tabIndex = 0;
     const name = element("td", middle(source.name));
     name.title = source.name;
-    const lossText = source.losses === 1 ? "1 loss" : `${source.losses} losses`;
     const losses = element("td", source.losses, source.losses ? "number losses bad" : "number losses");
-    losses.dataset.words = source.losses ? lossText : "";
+    const unread = element("td", source.doubtful ? "?" : bytes(source.lag), "number unread");
+    unread.title = source.doubtful ? "dockerd does not answer: nobody knows what it has not written yet" : "bytes in its log that are not taken yet";
     const what = briefly(source.what);
     const cut = what.length > STATE_CHARS ? what.slice(0, STATE_CHARS) + "…" : what;
-    const state = element("td", cut, source.bad ? "state bad" : "state");
+    const state = element("td", cut, source.bad ? "state bad" : source.doubtful ? "state warn" : "state");
     state.title = source.what;
+    unread.dataset.title = "unread";
+    losses.dataset.title = "losses";
     tr.append(name, state, element("td", number(source.rate), "number rate"),
-      element("td", bytes(source.lag), source.lag ? "number" : "number none"),
-      element("td", duration(source.last), "number small"), losses);
+      unread, element("td", duration(source.last), "number small"), losses);
     const turn = () => {
       if (!opened.delete(source.key)) opened.add(source.key);
       showSources(sources);
@@ -363,9 +384,20 @@ function short(text) {
   return shown.length < text.length - 40 ? shown : "";
 }
 
+// With a capital, unless it begins with a path, an address or a name with signs.
+function capital(text) {
+  return /^(?!docker)[a-z]+[ ,]/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
+}
+
 function sentence(made, key, text) {
   const brief = short(text);
-  made.append(element("p", briefly(brief || text)));
+  // A line for each thing to know or to do: nobody in a hurry reads a paragraph.
+  const some = brief ? [] : parts(text);
+  if (some.length > 1 && some.length <= LINES_MAX) {
+    made.append(...some.map((part) => element("p", capital(briefly(part)))));
+    return made;
+  }
+  made.append(element("p", capital(briefly(brief || text))));
   if (!brief) return made;
   const details = element("details");
   details.append(element("summary", "details"));
@@ -376,8 +408,8 @@ function sentence(made, key, text) {
   return made;
 }
 
-function trouble(title, text, key = title) {
-  const made = element("div", undefined, "trouble");
+function trouble(title, text, key = title, isWarning = false) {
+  const made = element("div", undefined, isWarning ? "trouble warning" : "trouble");
   made.append(element("h2", title));
   return sentence(made, key, text);
 }
@@ -389,21 +421,22 @@ function note(name, text) {
   return sentence(made, name, text);
 }
 
-function showState(words, good, troubles) {
+// `how`: good, warning or bad.
+function showState(words, how, troubles) {
   $("state").textContent = words;
-  $("state").className = good ? "good" : "bad";
+  $("state").className = how;
   // What is as it was stays, so that a text can be selected.
   const old = $("attention");
   if ([...troubles].map((one) => one.textContent).join("\n") !== [...old.children].map((one) => one.textContent).join("\n")) {
     old.replaceChildren(...troubles);
   }
-  $("icon").href = good ? "icon-ok.svg" : "icon-bad.svg";
+  $("icon").href = { good: "icon-ok.svg", warning: "icon-warning.svg", bad: "icon-bad.svg" }[how];
   const host = $("about").querySelector("b").textContent;
-  document.title = `${good ? "✓" : "✗ " + words + ":"} ${host}`;
+  document.title = `${how === "good" ? "✓" : (how === "bad" ? "✗ " : "! ") + words + ":"} ${host}`;
 }
 
 const NAMES = {
-  losses: "Lines were lost", leak_detector: "The agent leaks", capture_loop: "The capture loop is stuck",
+  losses: "Lines were lost", leak_detector: "The agent leaks: logs still arrive", capture_loop: "The capture loop is stuck",
   sink_loki_delivery: "Loki does not accept lines", sink_local_file: "An output cannot be written", sink_stdout: "Standard output cannot be written",
   checkpoint: "Positions cannot be saved", streams: "Streams are stuck", descriptors: "Descriptors run out",
   config: "The config was refused", docker: "Docker does not answer", files: "Files need attention", containers: "Containers are not captured",
@@ -417,7 +450,9 @@ const TITLES = {
     [/match(?:es)? no file/i, "A pattern matches no file"], [/not text|binary/i, "Files are not text"],
     [/directories are not watched/i, "inotify is at its limit"]],
   containers: [[/no container matches|match(?:es)? no/i, "A pattern matches no container"]],
-  sink_loki_delivery: [[/: connecting to /, "Loki cannot be reached"]],
+  sink_loki_delivery: [[/unreachable/, "Loki cannot be reached"]],
+  leak_detector: [[/leaks a file descriptor/, "The agent leaks a file descriptor"], [/leaks \d+ file descriptors/, "The agent leaks file descriptors"],
+    [/^dockerd seems to leak/, "dockerd seems to leak"]],
   sink_loki: [[/share of the spool is full/i, "A label set has filled its share of the spool"], [/spool is full/i, "The spool is full"]],
 };
 
@@ -430,27 +465,46 @@ function title(name, message) {
 function show(now) {
   const components = Object.entries(now.health.components);
   const bad = components.filter(([, told]) => !told.ok);
-  bad.sort(([a], [b]) => (b === "losses") - (a === "losses"));
-  const troubles = bad.map(([name, told]) => trouble(title(name, told.message), told.message, name));
+  // Losses first, and last what costs no line.
+  const weight = ([name, told]) => (name === "losses" ? 0 : told.warning ? 2 : 1);
+  bad.sort((a, b) => weight(a) - weight(b));
+  const troubles = bad.map(([name, told]) => trouble(title(name, told.message), told.message, name, told.warning));
   const notes = components.filter(([, told]) => told.ok && told.note).map(([name, told]) => note(name, told.message));
   if (!now.streams.fresh) {
     troubles.unshift(trouble("The capture loop does not answer", `What is below is what it said ${duration(now.streams.age_ms)} ago.`));
   }
   const words = troubles.length === 0 ? "All is well" : troubles.length === 1 ? troubles[0].firstChild.textContent :
     `${troubles.length} things need attention`;
-  showState(words, troubles.length === 0, [...troubles, ...notes]);
+  const areWarnings = now.streams.fresh && bad.every(([, told]) => told.warning);
+  showState(words, troubles.length === 0 ? "good" : areWarnings ? "warning" : "bad", [...troubles, ...notes]);
   const started = value(now.families, "process_start_time_seconds");
-  $("uptime").textContent = started ? `, runs for ${duration(Date.now() - started * 1000)}` : "";
+  $("uptime").textContent = started ? `, runs for ${duration(Date.now() - started * 1000)},` : "";
   showCards(now);
   now.sources = sourcesOf(now);
   now.lines = new Map(now.sources.map((source) => [source.key, source.lines]));
   showSources(now.sources);
   $("components").replaceChildren(...components.flatMap(([name, told]) =>
-    [element("dt", name), element("dd", told.message, told.ok ? "" : "bad")]));
+    [element("dt", name), element("dd", told.message, told.ok ? "" : told.warning ? "warn" : "bad")]));
 }
 
+// How old the figures are. What the agent says of itself may be older: it tells so.
+let updatedAt = null;
+
+function showAge() {
+  const age = updatedAt === null ? undefined : performance.now() - updatedAt;
+  const isOld = age >= OLD_MS;
+  document.body.classList.toggle("old", isOld);
+  $("updated").className = isOld ? "bad" : "";
+  if (age !== undefined) $("updated").textContent = `updated ${Math.round(age / 1000)} s ago`;
+}
+
+let asking = false;
+let timer = 0;
+
 async function refresh() {
-  if (!document.hidden) {
+  if (!asking) {
+    asking = true;
+    clearTimeout(timer);
     try {
       const [health, streams, metrics] = await Promise.all(["health", "api/v1/streams", "metrics"].map(async (path) => {
         const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(5000) });
@@ -459,15 +513,20 @@ async function refresh() {
       const now = { at: performance.now(), health, streams, families: parse(metrics) };
       show(now);
       previous = now;
+      updatedAt = performance.now();
     } catch (error) {
-      const text = "The figures below are old. Look at systemctl status capturer on the host.";
-      showState("The agent does not answer", false, [trouble("The agent does not answer", `${error.message}. ${text}`)]);
+      const text = "what is below is old; look on the host with systemctl status capturer and journalctl -u capturer";
+      showState("The agent does not answer", "bad", [trouble("The agent does not answer", `${text}; the browser says: ${error.message}`)]);
     }
+    asking = false;
+    showAge();
+    timer = setTimeout(refresh, document.hidden ? REFRESH_HIDDEN_MS : REFRESH_MS);
   }
-  setTimeout(refresh, REFRESH_MS);
 }
 
 $("filter").addEventListener("input", () => { if (previous) showSources(previous.sources); });
 $("more").addEventListener("click", () => { all = true; if (previous) showSources(previous.sources); });
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+setInterval(showAge, 1000);
 heads();
 refresh();
