@@ -246,3 +246,36 @@ fn what_follows_an_archive_that_is_gone_is_read() {
     chain.on_scan(after);
     assert_eq!(inodes(&chain), [5, 4, 6]);
 }
+
+/// A log that was copied, written to, and copied and emptied: the newer name is not that of the newer copy.
+#[test]
+fn what_was_emptied_goes_on_in_the_longest_copy() {
+    let (short, long) = (content('a'), content('a') + &content('b'));
+    let mut chain = Chain::new(Start::Oldest);
+    chain.copied_since(0);
+    chain.on_scan(vec![file(0, 1, &short)]);
+    open_all(&mut chain);
+    chain.saw(0, short.as_bytes());
+    chain.links[0].offset = 100;
+    assert!(chain.on_short(10));
+    chain.on_scan(vec![file(2, 5, &long), file(1, 4, &short), file(0, 1, &content('c')[..10])]);
+    assert_eq!((inodes(&chain)[0], chain.links[0].candidate, chain.links[0].offset), (5, true, 100));
+}
+
+/// Lines that have just the time of the last one delivered are counted from the log's beginning. Where the table of files
+/// read would let reading begin, some of them would be behind the place, and as many others be passed over.
+#[test]
+fn behind_a_time_files_are_read_from_their_beginning() {
+    let found = vec![file(1, 1, &content('a')), file(0, 2, &content('b'))];
+    let place = |file: &FoundFile, offset| FilePlace { offset, ..link(file.clone()).place() };
+    let places = [place(&found[0], 100), place(&found[1], 50)];
+    for (start, expected) in
+        [(Start::After(ApiCursor::after(20)), vec![(1, 0), (2, 0)]), (Start::Oldest, vec![(2, 50)])]
+    {
+        let mut chain = Chain::new(start);
+        chain.remember(places);
+        chain.on_scan(found.clone());
+        let begun: Vec<_> = chain.links.iter().map(|link| (link.found.id.inode, link.offset)).collect();
+        assert_eq!(begun, expected);
+    }
+}
