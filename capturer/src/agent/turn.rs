@@ -334,14 +334,8 @@ impl Loop<'_> {
                     format!("{socket} answers; {}", captured(running))
                 }
                 Some(trouble) => {
-                    let cure = advice::docker_cure(trouble, &socket.to_string());
-                    let files = match self.settings.container_monitor.read_from {
-                        ReadFrom::Api => "",
-                        ReadFrom::File | ReadFrom::Auto => {
-                            "; json-file logs of known containers are read on, as far as dockerd writes them"
-                        }
-                    };
-                    format!("{trouble}; {cure}{files}; new containers and logs read over the API wait")
+                    let reads_files = self.settings.container_monitor.read_from != ReadFrom::Api;
+                    advice::docker_trouble(trouble, &socket.to_string(), reads_files)
                 }
             };
             self.process.status.set_health("docker", trouble.is_none(), message);

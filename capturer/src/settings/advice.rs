@@ -50,6 +50,20 @@ pub fn docker_cure(error: &str, socket: &str) -> String {
     }
 }
 
+/// What health says of an Engine that can't be asked: what that means for lines stands before what happened.
+pub fn docker_trouble(error: &str, socket: &str, reads_files: bool) -> String {
+    let waits = "new containers and logs read over the API wait";
+    if is_silence(error) {
+        let files =
+            if reads_files { "json-file logs are read on, as far as dockerd writes them; " } else { "" };
+        return format!(
+            "Docker does not answer: lines of containers wait until it does; {files}{waits}; {SILENT_DOCKERD} ({error})"
+        );
+    }
+    let files = if reads_files { "json-file logs of known containers are read on; " } else { "" };
+    format!("{error}; {}; {files}{waits}", docker_cure(error, socket))
+}
+
 /// Others put the time of a line into the name of its output.
 fn times_in_a_name(settings: &Settings) -> Option<String> {
     let name = settings.sinks.local_file.as_ref()?.file.as_str();
@@ -205,6 +219,22 @@ mod tests {
             let told = docker_cure(error, "/d.sock");
             assert!(told.contains(cure), "{error}: {told}");
         }
+    }
+
+    #[test]
+    fn what_a_trouble_with_docker_means_stands_before_what_happened() {
+        let silent = docker_trouble("no answer to GET /_ping within 5 s", "/d.sock", true);
+        assert!(
+            silent.starts_with("Docker does not answer: lines of containers wait until it does; json-file")
+        );
+        assert!(
+            silent.contains("timeout 5 docker info")
+                && silent.ends_with("(no answer to GET /_ping within 5 s)")
+        );
+        let away =
+            docker_trouble("connecting to /d.sock: Connection refused (os error 111)", "/d.sock", false);
+        assert!(away.starts_with("connecting to /d.sock: Connection refused (os error 111); nobody listens"));
+        assert!(!away.contains("json-file") && away.ends_with("over the API wait"));
     }
 
     #[test]
