@@ -141,6 +141,138 @@ fn other_lines_stay_apart() {
     check(&preset(MultilinePreset::Python), "|Traceback (most recent call last):\n|INFO two words here\n");
 }
 
+/// Programs name their errors as they like. Of such a name alone nobody knows that it is an error, so it joins the line
+/// with a level before it only if a frame follows at once.
+#[test]
+fn errors_of_any_name() {
+    let frames = [
+        (MultilinePreset::Java, "\tat A.b(A.java:1)"),
+        (MultilinePreset::Dotnet, "   at Shop.Order.Pay() in /src/Order.cs:line 12"),
+        (MultilinePreset::Node, "    at f (/app/a.ts:9:11)"),
+        (MultilinePreset::Ruby, "app/order.rb:12:in `pay'"),
+        (MultilinePreset::Php, "Stack trace:"),
+    ];
+    let heads = [
+        "java: org.springframework.web.client.HttpClientErrorException$NotFound: 404",
+        "java: a.HttpServerErrorException$InternalServerError: 500 Internal Server Error: \"no\"",
+        "java: com.a.MyFailure: no stock",
+        "java: com.a.MyFailure",
+        "java: com.a.B$C",
+        "java: com.a.Failed: x",
+        "java: clojure.lang.ExceptionInfo: no stock {:id 17}",
+        "java: com.a.Shop$$anon$1: no stock",
+        "java: com.a.Errors$NotFound$: no stock",
+        "java: MyException: no stock",
+        "dotnet: Shop.OrderFailed: no stock",
+        "dotnet: Shop.Order+NotFound: no stock",
+        "dotnet: Shop.Failed`1[System.Int32]: no stock",
+        "dotnet: System.Net.Sockets.SocketException (111): Connection refused",
+        "dotnet: Microsoft.Data.SqlClient.SqlException (0x80131904): Login failed",
+        "dotnet: MyException: no stock",
+        "node: OutOfStock: 17",
+        "node: NotFound [E404]: /cart",
+        "node: Uncaught OutOfStock: 17",
+        "node: OutOfStock",
+        "ruby: Shop::OutOfStock (no stock):",
+        "ruby: Shop::OutOfStock: no stock",
+        "ruby: OrderError: no stock",
+        "php: Shop\\OutOfStock: no stock in /srv/order.php:12",
+    ];
+    for head in heads {
+        let (name, head) = head.split_once(": ").expect("a preset's name");
+        let of = MultilinePreset::NAMED.into_iter().find(|(known, _)| *known == name).expect("known").1;
+        let frame = frames.iter().find(|(preset, _)| *preset == of).expect("a frame").1;
+        println!("{name}: {head}");
+        check(&preset(of), &format!("|ERROR order failed\n+{head}\n+{frame}\n|next\n"));
+        check(&preset(of), &format!("|{head}\n+{frame}\n|next\n"));
+        check(&preset(of), &format!("|not a level\n|{head}\n+{frame}\n|next\n"));
+    }
+    let apart = [
+        "java: com.a.MyFailure: no stock",
+        "java: shop.Order: started",
+        "dotnet: Shop.OrderFailed: no stock",
+        "node: OutOfStock: 17",
+        "ruby: Shop::OutOfStock: no stock",
+        "php: x in /srv/order.php:12",
+    ];
+    for head in apart {
+        let (name, head) = head.split_once(": ").expect("a preset's name");
+        let of = MultilinePreset::NAMED.into_iter().find(|(known, _)| *known == name).expect("known").1;
+        println!("{name}: {head}, apart");
+        check(&preset(of), &format!("|ERROR order failed\n|{head}\n|next\n|{head}\n|INFO x\n"));
+    }
+    // A level behind the name is that of a record.
+    let frame = "\tat A.b(A.java:1)";
+    check(&preset(MultilinePreset::Java), &format!("|ERROR one\n|shop.Order: ERROR two\n+{frame}\n"));
+    check(&preset(MultilinePreset::Java), &format!("|ERROR one\n|note: two\n+{frame}\n"));
+    check(&preset(MultilinePreset::Java), &format!("|ERROR one\n|shop.Order: two\n|three\n+{frame}\n"));
+    check(&preset(MultilinePreset::Node), "|ERROR one\n|INFO: two\n+    at f (/app/a.ts:9:11)\n");
+    check(&preset(MultilinePreset::Ruby), "|ERROR one\n|INFO: two\n+app/order.rb:12:in `pay'\n");
+}
+
+/// Forms that a trace has in libraries, and that are not the runtime's own.
+#[test]
+fn other_forms() {
+    check(
+        &preset(MultilinePreset::Java),
+        "|ERROR x\n+com.a.MyFailure: no stock\n+  Detail: 17\n+»at A.b(A.java:1)\n\
+         +»Suppressed: reactor.core.publisher.FluxOnAssembly$OnAssemblyException: \n\
+         +Error has been observed at the following site(s):\n+»*__checkpoint => a\n+Original Stack Trace:\n\
+         +»»at A.c(A.java:2)\n+Caused by: com.a.Failed\n+»... 1 more\n|next\n",
+    );
+    check(
+        &preset(MultilinePreset::Dotnet),
+        "|fatal: [ERR] x\n+System.Net.Http.HttpRequestException: refused (host:80)\n\
+         + ---> System.Net.Sockets.SocketException (111): Connection\n+refused\n+   at A.B()\n\
+         +   --- End of inner exception stack trace ---\n+   at C.D()\n+  Exception data:\n+    SqlState: 42P01\n\
+         +ClientConnectionId:5e\n+Error Number:4060,State:1,Class:11\n|next\n",
+    );
+    check(
+        &preset(MultilinePreset::Python),
+        "|ERROR:root:x\n+Traceback (most recent call last):\n+  File \"/a.py\", line 1, in f\n\
+         +__main__.pay.<locals>.OutOfStock: 17\n|next\n|Traceback (most recent call last):\n\
+         +  File \"/a.py\", line 1, in f\n+socket.timeout\n|next\n|Traceback (most recent call last):\n\
+         +  File \"/a.py\", line 1, in f\n+shop.Empty: no stock\n|next\n",
+    );
+    check(
+        &preset(MultilinePreset::Python),
+        "|ERROR x\n+concurrent.futures.process._RemoteTraceback: \n+\"\"\"\n\
+         +Traceback (most recent call last):\n+  File \"/a.py\", line 1, in f\n+ValueError: x\n+\"\"\"\n+\n\
+         +The above exception was the direct cause of the following exception:\n+\n\
+         +Traceback (most recent call last):\n+  File \"/a.py\", line 2, in g\n+ValueError: x\n|next\n",
+    );
+    check(
+        &preset(MultilinePreset::Python),
+        "|ERROR x\n+  + Exception Group Traceback (most recent call last):\n+  |   File \"/a.py\", line 1, in f\n\
+         +  | shop.Failures: many (1 sub-exception)\n+  +-+---------------- 1 ----------------\n\
+         +    | shop.OutOfStock: 17\n+    +------------------------------------\n|next\n",
+    );
+    check(
+        &preset(MultilinePreset::Go),
+        "|2026-11-22T10:00:00Z ERROR shop/order.go:12 order failed\n+main.(*Order).pay\n+»/srv/main.go:8\n\
+         +net/http.HandlerFunc.ServeHTTP\n+»/usr/local/go/src/net/http/server.go:2136\n|next\n\
+         |panic: main.OutOfStock{Id:17} [recovered, repanicked]\n+\n+goroutine 1 [running]:\n+main.main()\n\
+         +»/srv/main.go:5 +0x1\n|ERROR x\n|main.main\n|next\n",
+    );
+    check(
+        &preset(MultilinePreset::Ruby),
+        "|E, [2026-11-22T10:00:02 #1] ERROR -- : x\n+\n\
+         +ActiveRecord::StatementInvalid (PG::UndefinedTable: relation \"x\" does not exist\n\
+         +LINE 1: SELECT 1\n+        ^\n+):\n+\n+app/models/order.rb:12:in `pay'\n|next\n",
+    );
+    check(
+        &preset(MultilinePreset::Php),
+        "|[22-Nov-2026 10:00:00 UTC] Shop\\OutOfStock: no stock in /srv/order.php:12\n+Stack trace:\n\
+         +#0 /srv/index.php(5): Order->pay(17)\n+#1 {main}\n|next\n",
+    );
+    check(
+        &preset(MultilinePreset::Rust),
+        "|2026-11-22T10:00:00Z ERROR shop: order failed\n+\n+Caused by:\n+    0: reading stock\n|next\n\
+         |ERROR shop: x\n+Error: order 17 failed\n+\n+Caused by:\n+    no such file\n|next\n\
+         |ERROR shop: x\n|Error: order 17 failed\n|next\n",
+    );
+}
+
 #[test]
 fn patterns() {
     let new = |text: &str| Some(Pattern::new(text).expect("good"));

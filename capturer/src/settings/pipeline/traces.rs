@@ -15,6 +15,9 @@ pub enum State {
     Levelled,
     /// The head of a trace, of which no frame came yet.
     Head,
+    /// What may be the head of a trace, by its form alone: a class with a message. Only a frame right behind it shows that
+    /// it is one.
+    Class,
     /// Frames of a stack trace.
     Trace,
     /// The last line of a trace.
@@ -34,12 +37,12 @@ pub enum State {
 pub(super) fn begin(preset: MultilinePreset, line: &[u8]) -> State {
     let head = match preset {
         MultilinePreset::Java => is_java_head(line).then_some(State::Head),
-        MultilinePreset::Python => is_traceback(line).then_some(State::Trace),
+        MultilinePreset::Python => python_begin(line),
         MultilinePreset::Go => go_begin(line),
         MultilinePreset::Node => node_begin(line),
         MultilinePreset::Dotnet => dotnet_begin(line),
-        MultilinePreset::Ruby => is_ruby_head(untagged(line)).then_some(State::Head),
-        MultilinePreset::Php => is_php_head(line).then_some(State::Head),
+        MultilinePreset::Ruby => ruby_begin(untagged(line)),
+        MultilinePreset::Php => php_begin(line),
         MultilinePreset::Rust => rust_begin(line),
         MultilinePreset::Postgres => Some(postgres_process(line).map_or(State::Plain, State::Process)),
     };
@@ -116,11 +119,35 @@ fn is_error_line(line: &[u8]) -> bool {
     begins && matches!(line.get(len..).unwrap_or_default(), [] | [b':', ..])
 }
 
-/// `java.lang.IllegalStateException: no stock`, `System.InvalidOperationException: no stock`
+/// `java.lang.IllegalStateException: no stock`, and a class within one: `a.HttpClientErrorException$NotFound: 404`
 fn is_throwable(line: &[u8]) -> bool {
     let name = &line[..name_len(line)];
-    let tail = [&b"Exception"[..], b"Error", b"Throwable"].iter().any(|tail| name.ends_with(tail));
-    name.contains(&b'.') && tail && is_error_line(line)
+    name.contains(&b'.') && is_error_name(name) && is_error_line(line)
+}
+
+/// A class of this name is an error: its own name says so, or that of the class it stands in.
+fn is_error_name(name: &[u8]) -> bool {
+    let class = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
+    class
+        .split(|byte| matches!(byte, b'$' | b'+'))
+        .any(|part| [&b"Exception"[..], b"Error", b"Throwable"].iter().any(|tail| part.ends_with(tail)))
+}
+
+/// `com.a.MyFailure: no stock`, `com.a.B$C`, `MyException: no stock`. Programs name their errors as they like, so this
+/// may be any line: what is no trace has no frame behind it. A level behind the name is that of a record of its own.
+fn is_class_line(line: &[u8]) -> bool {
+    let name = &line[..name_len(line)];
+    let class = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
+    let apart = name.iter().any(|byte| matches!(byte, b'.' | b'$')) || is_error_name(name);
+    let first = class.first().is_some_and(|byte| byte.is_ascii_uppercase() || *byte >= 0x80 || *byte == b'_');
+    apart && first && is_error_line(line) && !has_level_behind(line, name.len())
+}
+
+/// `shop.Order: ERROR …`: a logger's name, then a level.
+fn has_level_behind(line: &[u8], name_len: usize) -> bool {
+    let message = line.get(name_len + 1..).unwrap_or_default().trim_ascii_start();
+    let word = message.split(|byte| *byte == b' ').next().unwrap_or_default();
+    level::detect(word).is_some()
 }
 
 fn is_java_head(line: &[u8]) -> bool {
@@ -129,7 +156,7 @@ fn is_java_head(line: &[u8]) -> bool {
 
 fn java_next(state: State, line: &[u8]) -> Next {
     let inside = line.trim_ascii_start();
-    let frame = is_indented(line) && begins(inside, &[b"at ", b"... ", b"Suppressed: "]);
+    let frame = is_indented(line) && begins(inside, &[b"at ", b"... "]);
     let cause = begins(inside, &[b"Caused by: ", b"Suppressed: ", b"Wrapped by: "]);
     if frame || cause {
         // The message of a cause may have several lines, too.
@@ -143,6 +170,11 @@ fn java_next(state: State, line: &[u8]) -> Next {
         // Spring Boot has an empty line before the trace, and one behind it.
         State::Levelled | State::End if is_empty(line) => maybe(State::End),
         State::End if is_java_head(line) => maybe(State::Head),
+        State::Levelled | State::End if is_class_line(line) => maybe(State::Class),
+        // `  Detail: …`
+        State::Class if is_indented(line) && !is_empty(line) => maybe(State::Class),
+        // Reactor's word before the frames, of which the last one looks like a level.
+        State::Head if line == b"Original Stack Trace:" => maybe(State::Head),
         State::Head if !is_java_head(line) => message(line),
         _ => Next::Ends,
     }
@@ -160,11 +192,24 @@ fn is_rule(line: &[u8]) -> bool {
     is_indented(line) && inside.len() > 2 && inside[0] == b'+' && inside[1..].iter().all(|byte| *byte == b'-')
 }
 
-/// `KeyError: 'sku'`; one without a message is told from other words by its capital: `KeyboardInterrupt`.
+/// `KeyError: 'sku'`, and of a class within a function `__main__.pay.<locals>.OutOfStock: 17`. One without a message is told
+/// from other words by its capital, `KeyboardInterrupt`, or by its module: `socket.timeout`.
 fn is_python_error(line: &[u8]) -> bool {
-    let name = &line[..name_len(line)];
+    let mut end = name_len(line);
+    while let Some(rest) = line[end..].strip_prefix(b"<locals>") {
+        end = line.len() - rest.len() + name_len(rest);
+    }
+    let (name, rest) = line.split_at(end);
+    let begins = name.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
     let class = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
-    is_error_line(line) && (name.len() < line.len() || class.first().is_some_and(u8::is_ascii_uppercase))
+    let qualified = name.contains(&b'.') && name.split(|byte| *byte == b'.').all(|part| !part.is_empty());
+    let alone = rest.is_empty() && (class.first().is_some_and(u8::is_ascii_uppercase) || qualified);
+    begins && (rest.first() == Some(&b':') || alone)
+}
+
+/// The trace of another process, which multiprocessing and concurrent.futures print between quotes.
+fn is_remote_traceback(line: &[u8]) -> bool {
+    line.trim_ascii_end().ends_with(b"RemoteTraceback:") && is_error_line(line)
 }
 
 /// What drivers of databases put behind an error: libpq's further lines, SQLAlchemy's statement.
@@ -175,7 +220,12 @@ fn is_database_detail(line: &[u8]) -> bool {
     line_number || begins(line, &keys) || line.trim_ascii() == b"^"
 }
 
+fn python_begin(line: &[u8]) -> Option<State> {
+    if is_remote_traceback(line) { Some(State::Before) } else { is_traceback(line).then_some(State::Trace) }
+}
+
 fn python_next(state: State, line: &[u8]) -> Next {
+    let quotes = line == b"\"\"\"";
     let chained = begins(
         line,
         &[
@@ -186,6 +236,10 @@ fn python_next(state: State, line: &[u8]) -> Next {
     match state {
         State::Levelled | State::Chain if is_traceback(line) => goes(State::Trace),
         State::Levelled if is_empty(line) => maybe(State::Levelled),
+        State::Levelled if is_remote_traceback(line) => maybe(State::Before),
+        State::Before if quotes => maybe(State::Before),
+        State::Before if is_traceback(line) => goes(State::Trace),
+        State::End | State::Gap if quotes => goes(State::End),
         State::Trace if is_traceback(line) => Next::Ends,
         State::Trace if is_rule(line) => goes(State::End),
         State::Trace if is_indented(line) => goes(State::Trace),
@@ -239,8 +293,26 @@ fn go_next(state: State, line: &[u8]) -> Next {
         State::Trace if begins(line, &[b"created by ", b"..."]) => goes(State::Trace),
         State::Trace | State::Gap if line.starts_with(b"exit status ") => goes(State::End),
         State::Trace | State::Gap if is_register(line) => goes(State::Trace),
+        State::Levelled | State::Trace if is_go_function(line) => maybe(State::Class),
+        State::Class if is_go_place(line) => goes(State::Trace),
         _ => Next::Ends,
     }
+}
+
+/// A function as libraries print it that log the stack of an error (zap, pkg/errors): `main.pay`, `net/http.(*conn).serve`.
+fn is_go_function(line: &[u8]) -> bool {
+    let part = |byte: &u8| byte.is_ascii_alphanumeric() || b"._/-()*[]~%{}".contains(byte) || *byte >= 0x80;
+    let begins = line.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
+    begins && line.contains(&b'.') && line.iter().all(part)
+}
+
+/// Where it is: `»/srv/main.go:8`
+fn is_go_place(line: &[u8]) -> bool {
+    let behind = line.strip_prefix(b"\t").and_then(|inside| {
+        let at = memchr::memmem::rfind(inside, b".go:")?;
+        Some(&inside[at + 4..])
+    });
+    behind.is_some_and(|number| digits(number) > 0)
 }
 
 /// A register as the Go runtime prints it: `rax    0x0`.
@@ -262,10 +334,22 @@ fn is_source_place(line: &[u8]) -> bool {
 
 /// `Error: x`, `TypeError [ERR_INVALID_ARG_TYPE]: x`, `Uncaught Error: x`
 fn is_node_error(line: &[u8]) -> bool {
-    let line = line.strip_prefix(b"Uncaught ").unwrap_or(line);
-    let (name, rest) = line.split_at(name_len(line));
+    let (name, rest) = node_name(line);
     let is_error = name.ends_with(b"Error") || name.ends_with(b"Exception");
     is_error && (rest.is_empty() || begins(rest, &[b":", b" ["]))
+}
+
+fn node_name(line: &[u8]) -> (&[u8], &[u8]) {
+    let line = line.strip_prefix(b"Uncaught ").unwrap_or(line);
+    line.split_at(name_len(line))
+}
+
+/// `OutOfStock: 17`, `NotFound [E404]: /cart`: an error of the program's own. A level before a colon is none.
+fn is_node_class(line: &[u8]) -> bool {
+    let (name, rest) = node_name(line);
+    let first = name.first().is_some_and(u8::is_ascii_uppercase);
+    let levels = level::detect(line).is_some() || has_level_behind(line, line.len() - rest.len());
+    first && (rest.is_empty() || begins(rest, &[b":", b" ["])) && !levels
 }
 
 fn node_begin(line: &[u8]) -> Option<State> {
@@ -285,6 +369,7 @@ fn node_next(state: State, line: &[u8]) -> Next {
             maybe(State::Chain)
         }
         State::Levelled if is_node_error(line) => maybe(State::Head),
+        State::Levelled if is_node_class(line) => maybe(State::Class),
         State::Head if !is_node_error(line) => message(line),
         State::Trace if is_empty(line) => blank(),
         State::Trace if is_indented(line) || begins(line, &[b"}"]) => goes(State::Trace),
@@ -301,21 +386,81 @@ fn dotnet_begin(line: &[u8]) -> Option<State> {
     if begins(line, &DOTNET_LEVELS) {
         return Some(State::Before);
     }
-    (begins(line, &[b"Unhandled exception. ", b"Unhandled Exception: "]) || is_throwable(line))
+    (begins(line, &[b"Unhandled exception. ", b"Unhandled Exception: "]) || is_dotnet_throwable(line))
         .then_some(State::Head)
+}
+
+/// Behind the name of a .NET class: a class in another one has a plus sign before it, a generic one says of what.
+fn dotnet_name_len(line: &[u8]) -> usize {
+    let mut len = 0;
+    let mut within = 0_usize;
+    for byte in line {
+        match byte {
+            b'[' if len > 0 => within += 1,
+            b']' if within > 0 => within -= 1,
+            b',' | b' ' | b'=' | b'&' | b'*' | b'-' if within > 0 => {}
+            b'+' | b'`' if len > 0 => {}
+            _ if name_len(&[*byte]) == 1 => {}
+            _ => break,
+        }
+        len += 1;
+    }
+    len
+}
+
+/// Its name, and what follows: a code may stand between name and message, as in `SocketException (111): Connection refused`.
+fn dotnet_parts(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (name, rest) = line.split_at(dotnet_name_len(line));
+    let code = rest.strip_prefix(b" (").map(|inside| {
+        let end = inside.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-');
+        inside[end.unwrap_or(inside.len())..].strip_prefix(b")").unwrap_or(rest)
+    });
+    let rest = code.unwrap_or(rest);
+    let begins = name.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
+    (begins && matches!(rest, [] | [b':', ..])).then_some((name, rest))
+}
+
+/// Without what it is of: a generic class has a backtick behind its name, then types in brackets.
+fn without_generics(name: &[u8]) -> &[u8] {
+    &name[..name.iter().position(|byte| matches!(byte, b'`' | b'[')).unwrap_or(name.len())]
+}
+
+fn is_dotnet_throwable(line: &[u8]) -> bool {
+    dotnet_parts(line).is_some_and(|(name, _)| {
+        let name = without_generics(name);
+        name.contains(&b'.') && is_error_name(name)
+    })
+}
+
+/// As [`is_class_line`], in .NET's form.
+fn is_dotnet_class(line: &[u8]) -> bool {
+    dotnet_parts(line).is_some_and(|(name, rest)| {
+        let name = without_generics(name);
+        let class = name.rsplit(|byte| matches!(byte, b'.' | b'+')).next().unwrap_or_default();
+        let apart = name.iter().any(|byte| matches!(byte, b'.' | b'+')) || is_error_name(name);
+        let first =
+            class.first().is_some_and(|byte| byte.is_ascii_uppercase() || *byte >= 0x80 || *byte == b'_');
+        apart && first && !has_level_behind(line, line.len() - rest.len())
+    })
 }
 
 fn dotnet_next(state: State, line: &[u8]) -> Next {
     let inside = line.trim_ascii_start();
-    let frame = is_indented(line) && begins(inside, &[b"at ", b"---> ", b"--- End of "]);
+    let frame = is_indented(line) && begins(inside, &[b"at ", b"--- End of "]);
     match state {
         State::Before if is_indented(line) => goes(State::Before),
         State::Before => Next::Ends,
         _ if frame || begins(line, &[b"--- End of stack trace from previous location"]) => goes(State::Trace),
-        State::Levelled if is_throwable(line) => goes(State::Head),
+        // The message of an inner exception may have several lines, too.
+        _ if is_indented(line) && inside.starts_with(b"---> ") => goes(State::Head),
+        State::Levelled if is_dotnet_throwable(line) => goes(State::Head),
         State::Levelled | State::End if is_empty(line) => maybe(State::End),
-        State::End if is_throwable(line) => maybe(State::Head),
-        State::Head if !is_throwable(line) => message(line),
+        State::End if is_dotnet_throwable(line) => maybe(State::Head),
+        State::Levelled | State::End if is_dotnet_class(line) => maybe(State::Class),
+        State::Head if !is_dotnet_throwable(line) => message(line),
+        // What exceptions of databases have behind their frames.
+        State::Trace if is_indented(line) && !is_empty(line) => goes(State::Trace),
+        State::Trace if begins(line, &[b"ClientConnectionId:", b"Error Number:"]) => goes(State::Trace),
         State::Trace | State::Gap if is_empty(line) => blank(),
         _ => Next::Ends,
     }
@@ -338,6 +483,34 @@ fn is_ruby_head(line: &[u8]) -> bool {
     uncaught || class && line[name..].starts_with(b" (") && line.ends_with(b"):")
 }
 
+/// `Shop::OutOfStock: 17`, as programs print an error of their own.
+fn is_ruby_class(line: &[u8]) -> bool {
+    let name = line.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b':').count();
+    let (name, rest) = line.split_at(name);
+    let class = name.strip_suffix(b":").unwrap_or(name);
+    class.first().is_some_and(u8::is_ascii_uppercase)
+        && (has(class, b"::") || is_error_name(class))
+        && (rest.is_empty() || name.len() > class.len() && rest[0] == b' ')
+        && !has_level_behind(line, class.len())
+}
+
+/// Rails again, with a message of several lines, of which the last one is `):`.
+fn is_open_ruby_head(line: &[u8]) -> bool {
+    let name = line.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b':').count();
+    let (name, rest) = line.split_at(name);
+    name.first().is_some_and(u8::is_ascii_uppercase)
+        && (has(name, b"::") || is_error_name(name))
+        && rest.starts_with(b" (")
+        && !rest.contains(&b')')
+}
+
+fn ruby_begin(line: &[u8]) -> Option<State> {
+    if is_ruby_head(line) || is_open_ruby_head(line) {
+        return Some(State::Head);
+    }
+    (is_ruby_class(line) && level::detect(line).is_none()).then_some(State::Class)
+}
+
 /// Rails puts a request's number before each of its lines: `[0af7651916cd] `.
 fn untagged(line: &[u8]) -> &[u8] {
     const TAG_BYTES_MAX: usize = 64;
@@ -352,10 +525,13 @@ fn ruby_next(state: State, line: &[u8]) -> Next {
     let place = behind_ruby_place(inside.strip_prefix(b"from ").unwrap_or(inside));
     let frame = place.is_some_and(|rest| rest.is_empty());
     match state {
-        State::Head | State::Trace | State::Levelled | State::Gap | State::End if frame => goes(State::Trace),
+        State::Head | State::Class | State::Trace | State::Levelled | State::Gap | State::End if frame => {
+            goes(State::Trace)
+        }
         State::Trace if inside.starts_with(b"... ") && is_indented(line) => goes(State::Trace),
         State::Levelled | State::End if is_empty(line) => maybe(State::End),
-        State::Levelled | State::End if is_ruby_head(line) => maybe(State::Head),
+        State::Levelled | State::End if is_ruby_head(line) || is_open_ruby_head(line) => maybe(State::Head),
+        State::Levelled | State::End if is_ruby_class(line) => maybe(State::Class),
         State::Trace | State::Gap if line.starts_with(b"Causes:") => goes(State::Head),
         State::Head if !is_ruby_head(line) => message(line),
         State::Trace | State::Gap if is_empty(line) => blank(),
@@ -367,6 +543,19 @@ fn is_php_head(line: &[u8]) -> bool {
     [&b"Fatal error: "[..], b"Uncaught "].iter().any(|head| has(line, head))
 }
 
+fn php_begin(line: &[u8]) -> Option<State> {
+    if is_php_head(line) {
+        return Some(State::Head);
+    }
+    (is_php_thrown(line) && level::detect(line).is_none()).then_some(State::Class)
+}
+
+/// An exception as text: `Shop\OutOfStock: 17 in /srv/order.php:12`. error_log puts a time before it.
+fn is_php_thrown(line: &[u8]) -> bool {
+    let number = line.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    number > 0 && line[..line.len() - number].ends_with(b".php:") && has(line, b" in /")
+}
+
 fn php_next(state: State, line: &[u8]) -> Next {
     let frame = line
         .strip_prefix(b"#")
@@ -374,7 +563,7 @@ fn php_next(state: State, line: &[u8]) -> Next {
     let inside = line.strip_prefix(b"PHP ").unwrap_or_default().trim_ascii_start();
     let numbered = digits(inside) > 0 && inside[digits(inside)..].starts_with(b". ");
     match state {
-        State::Head | State::Levelled | State::Trace | State::Gap
+        State::Head | State::Class | State::Levelled | State::Trace | State::Gap
             if begins(
                 line,
                 &[b"Stack trace:", b"PHP Stack trace:", b"[stacktrace]", b"[previous exception]"],
@@ -385,6 +574,7 @@ fn php_next(state: State, line: &[u8]) -> Next {
         State::Trace if frame || numbered => goes(State::Trace),
         State::Trace if line.starts_with(b"  thrown in ") || line.trim_ascii() == b"\"}" => goes(State::End),
         State::Trace | State::Gap if line.starts_with(b"Next ") => maybe(State::Head),
+        State::Levelled if php_begin(line) == Some(State::Class) => maybe(State::Class),
         State::Trace | State::Gap if is_empty(line) => blank(),
         State::Head if !is_php_head(line) => message(line),
         _ => Next::Ends,
@@ -407,10 +597,13 @@ fn rust_next(state: State, line: &[u8]) -> Next {
     match state {
         State::Before => goes(State::Head),
         State::Head | State::Trace if note => goes(State::End),
-        State::Head | State::Chain | State::Trace | State::Gap | State::End if title => goes(State::Trace),
+        State::Head | State::Chain | State::Trace | State::Gap | State::End | State::Levelled if title => {
+            goes(State::Trace)
+        }
+        State::Levelled if line.starts_with(b"Error: ") => maybe(State::Chain),
         State::Trace if is_indented(line) && !is_empty(line) || numbered => goes(State::Trace),
         State::Trace | State::Gap if is_empty(line) => blank(),
-        State::Chain | State::End if is_empty(line) => maybe(State::End),
+        State::Chain | State::End | State::Levelled if is_empty(line) => maybe(State::End),
         State::Head if rust_begin(line).is_none() => message(line),
         _ => Next::Ends,
     }
