@@ -126,9 +126,11 @@ fn by_parts(parts: &[TimePart], text: &[u8], timezone: Option<&TimeZone>, now_ns
         Some(year) => year,
         None => {
             let this: i64 = timestamp::format(now_ns).get(..4)?.parse().ok()?;
-            // A line of December that is read in January.
-            let ns = civil.to_ns(this, timezone).or_else(|| civil.to_ns(this - 1, timezone))?;
-            if ns > now_ns.saturating_add(DAY_NS) { this - 1 } else { this }
+            // A line of December that is read in January. Eight years may lie between two days of the 29th of February.
+            let is_past = |year: &i64| {
+                civil.to_ns(*year, timezone).is_some_and(|ns| ns <= now_ns.saturating_add(DAY_NS))
+            };
+            (this - 8..=this).rev().find(is_past)?
         }
     };
     civil.to_ns(year, timezone)
@@ -269,14 +271,17 @@ mod tests {
             future: std::time::Duration::ZERO,
             otherwise: crate::settings::pipeline::Otherwise::Keep,
         };
-        let now = timestamp::parse(NOW.as_bytes()).expect("a time");
-        let found = parse(&settings, text, now).map_or("no".to_owned(), timestamp::format);
-        assert_eq!(found, expected, "{text}");
+        let now = timestamp::parse(now.as_bytes()).expect("a time");
+        parse(&settings, text, now).map_or("no".to_owned(), timestamp::format)
     }
 
     #[test]
     fn offsets_of_every_form() {
         for text in [
+        assert_eq!(shown_at(NOW, timezone, format, text), expected, "{text}");
+    }
+
+    fn shown_at(now: &str, timezone: &str, format: &str, text: &str) -> String {
             "2026-11-22T01:52:48+0100",
             "2026-11-22T01:52:48+01",
             "2026-11-22 01:52:48 +01:00",
@@ -350,3 +355,13 @@ mod tests {
         check("%m/%d/%Y %I:%M %p", "11/2/2026 13:05 AM", "no");
     }
 }
+        check("%b %e %T", "Feb 29 10:00:00", "2024-02-29T10:00:00.000000000Z");
+        check("%b %e %T", "Feb 30 10:00:00", "no");
+        for (now, expected) in [
+            ("2028-02-29T12:00:00Z", "2028-02-29T10:00:00.000000000Z"),
+            ("2028-02-20T12:00:00Z", "2024-02-29T10:00:00.000000000Z"),
+            // The year 2100 has no such day.
+            ("2104-02-20T12:00:00Z", "2096-02-29T10:00:00.000000000Z"),
+        ] {
+            assert_eq!(shown_at(now, "", "%b %e %T", "Feb 29 10:00:00"), expected, "{now}");
+        }
