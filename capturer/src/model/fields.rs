@@ -131,6 +131,10 @@ impl Fields {
     pub fn set(&mut self, name: &str, value: Value) -> bool {
         let text = value.as_str();
         let kept = &text[..text.floor_char_boundary(FIELD_VALUE_BYTES_MAX)];
+        // A part of a number is another number.
+        if matches!(value, Value::Number(_)) && kept.len() < text.len() {
+            return false;
+        }
         let old = self.position(name);
         let (old_bytes, name_bytes) = match old {
             Some(index) => (len(self.items[index].value), 0),
@@ -298,6 +302,10 @@ mod tests {
         let long = "€".repeat(FIELD_VALUE_BYTES_MAX);
         assert!(!fields.set("long", Value::Text(&long)), "cut");
         assert!(fields.get("long").expect("kept").as_str().len() <= FIELD_VALUE_BYTES_MAX);
+        let number = "1".repeat(FIELD_VALUE_BYTES_MAX + 1);
+        assert!(!fields.set("number", Value::Number(&number)) && fields.get("number").is_none());
+        assert!(fields.set("number", Value::Number(&number[1..])));
+        fields.remove("number");
         for number in 0..200 {
             let _ = fields.set(&format!("field {number}"), Value::Text(&"x".repeat(1000)));
         }

@@ -11,20 +11,20 @@ pub enum Outcome {
     Failed,
     /// It is another than before.
     Changed,
+    /// It was not quite in the format: something in it was read as another text.
+    Mended,
     /// A bound bit: fields or labels that were too many, a time out of bounds, a line that cost too much.
     Limited,
 }
 
 impl Outcome {
-    /// All of them.
-    pub const ALL: [Outcome; 4] = [Outcome::Dropped, Outcome::Failed, Outcome::Changed, Outcome::Limited];
-
     /// As it stands in a label.
     pub fn as_str(self) -> &'static str {
         match self {
             Outcome::Dropped => "dropped",
             Outcome::Failed => "failed",
             Outcome::Changed => "changed",
+            Outcome::Mended => "mended",
             Outcome::Limited => "limited",
         }
     }
@@ -32,8 +32,8 @@ impl Outcome {
     /// What can happen in a step of this kind.
     pub fn possible(step: &str) -> &'static [Outcome] {
         match step {
-            "parse" => &[Outcome::Failed, Outcome::Changed, Outcome::Limited],
-            "timestamp" => &Outcome::ALL,
+            "parse" => &[Outcome::Failed, Outcome::Changed, Outcome::Mended, Outcome::Limited],
+            "timestamp" => &[Outcome::Dropped, Outcome::Failed, Outcome::Changed, Outcome::Limited],
             "strip_ansi" | "remove" => &[Outcome::Changed],
             "redact" | "labels" | "rename" => &[Outcome::Changed, Outcome::Limited],
             _ => &[Outcome::Dropped],

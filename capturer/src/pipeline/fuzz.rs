@@ -91,8 +91,14 @@ fn agrees_with_serde(line: &[u8], found: &Found) {
         let same = match (value, found.fields.get(name)) {
             (serde_json::Value::String(text), Some(Value::Text(found))) => text == found,
             (serde_json::Value::Bool(is), Some(Value::Bool(found))) => *is == found,
-            (serde_json::Value::Number(number), Some(Value::Number(found))) => number.to_string() == found,
-            (serde_json::Value::Array(_), Some(Value::Text(found))) => found.starts_with('['),
+            // It has the digits that stand in the line, which may be more than serde_json's number keeps.
+            (serde_json::Value::Number(number), Some(Value::Number(found))) => {
+                serde_json::from_str::<serde_json::Number>(found).is_ok_and(|same| same == *number)
+                    && memchr::memmem::find(line, found.as_bytes()).is_some()
+            }
+            (serde_json::Value::Array(_), Some(Value::Text(found))) => {
+                serde_json::from_str::<serde_json::Value>(found).is_ok_and(|same| same == *value)
+            }
             // The same key twice: what stood there first may have been another kind.
             (serde_json::Value::Object(_) | serde_json::Value::Null, _) => true,
             _ => false,

@@ -297,6 +297,9 @@ fn parse_step(settings: &Parse, line: &mut Line, around: &mut Around) -> StepFlo
         around.count("parse", Outcome::Failed);
         return StepFlow::GoesOn;
     }
+    if found.mended {
+        around.count("parse", Outcome::Mended);
+    }
     let mut limited = found.limited;
     let changed = !found.fields.is_empty() || found.message.is_some();
     if line.extra.fields.is_empty() {

@@ -6,9 +6,12 @@
 //!                      └─▶ Found: fields, and the text that becomes the message
 //! ```
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::access::{self, Behind};
 use super::lines;
@@ -29,6 +32,8 @@ pub(super) struct Found<'m> {
     pub(super) message: Option<Vec<u8>>,
     /// A bound bit: there was more than is here.
     pub(super) limited: bool,
+    /// The text was no JSON to the letter: something in it became another text.
+    pub(super) mended: bool,
 }
 
 impl<'m> Found<'m> {
@@ -111,9 +116,14 @@ fn logfmt(text: &[u8], into: &mut Found) -> Result<(), NotThis> {
                 if value.starts_with('"') {
                     let len = quoted_len(value).ok_or(NotThis)?;
                     let quoted = &value[..len];
-                    let unquoted: String = serde_json::from_str(quoted)
-                        .or_else(|error| serde_json::from_slice(&mended(quoted.as_bytes()).ok_or(error)?))
-                        .map_err(|_| NotThis)?;
+                    let unquoted: String = match serde_json::from_str(quoted) {
+                        Ok(unquoted) => unquoted,
+                        Err(_) => {
+                            into.mended = true;
+                            let mended = mended(quoted.as_bytes()).ok_or(NotThis)?;
+                            serde_json::from_slice(&mended).map_err(|_| NotThis)?
+                        }
+                    };
                     into.set(key, Value::Text(&unquoted));
                     &value[len..]
                 } else {
@@ -155,17 +165,21 @@ fn json(text: &[u8], into: &mut Found) -> Result<(), NotThis> {
     if text.trim_ascii_start().first() != Some(&b'{') {
         return Err(NotThis);
     }
-    if json_as_it_is(text, into).is_ok() {
+    if let Ok(text) = std::str::from_utf8(text)
+        && json_as_it_is(text, into).is_ok()
+    {
         return Ok(());
     }
     let mended = mended(text).ok_or(NotThis)?;
     *into = Found::new(into.wanted);
-    json_as_it_is(&mended, into)
+    json_as_it_is(std::str::from_utf8(&mended).map_err(|_| NotThis)?, into)?;
+    into.mended = true;
+    Ok(())
 }
 
 /// What programs write though JSON has no such text: half of a pair of surrogates (JavaScript does, of an emoji that was
-/// cut), control characters, bytes that are not UTF-8. They become U+FFFD, or are escaped, and the line keeps its fields.
-/// `None` = there is none of it.
+/// cut), control characters, bytes that are not UTF-8, Python's NaN and Infinity. They become U+FFFD, are escaped, or become
+/// texts, and the line keeps its fields. `None` = there is none of it.
 fn mended(text: &[u8]) -> Option<Vec<u8>> {
     let (mut out, mut quoted, mut at) = (Vec::with_capacity(text.len() + 16), false, 0);
     let is_utf8 = !utf8::push_lossy(&mut out, text);
@@ -185,6 +199,16 @@ fn mended(text: &[u8]) -> Option<Vec<u8>> {
             }
             b'\\' if quoted => took = 2,
             b'"' => quoted = !quoted,
+            b'N' | b'I' | b'-' if !quoted => {
+                if let Some(word) = word_for_a_number(&out, &text[at..]) {
+                    out.push(b'"');
+                    out.extend_from_slice(word);
+                    out.push(b'"');
+                    changed = true;
+                    at += word.len();
+                    continue;
+                }
+            }
             0..0x20 if quoted => {
                 out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
                 changed = true;
@@ -197,6 +221,15 @@ fn mended(text: &[u8]) -> Option<Vec<u8>> {
         at += took;
     }
     changed.then_some(out)
+}
+
+/// What Python's json writes of floats that JSON has no number for, where a value stands.
+fn word_for_a_number(before: &[u8], text: &[u8]) -> Option<&'static [u8]> {
+    let words = [&b"NaN"[..], b"Infinity", b"-Infinity"];
+    let word = words.into_iter().find(|word| text.starts_with(word))?;
+    let behind = text[word.len()..].trim_ascii_start().first();
+    let is_value = matches!(before.trim_ascii_end().last(), Some(b':' | b'[' | b','));
+    (is_value && matches!(behind, Some(b',' | b']' | b'}'))).then_some(word)
 }
 
 /// Bytes of a lone surrogate's escape.
@@ -215,91 +248,101 @@ fn surrogates(text: &[u8]) -> Option<u8> {
     }
 }
 
-fn json_as_it_is(text: &[u8], into: &mut Found) -> Result<(), NotThis> {
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let mut name = String::new();
-    let object = Flatten { name: &mut name, depth: 0, into };
-    deserializer.deserialize_map(object).and_then(|()| deserializer.end()).map_err(|_| NotThis)
+fn json_as_it_is(text: &str, into: &mut Found) -> Result<(), NotThis> {
+    Object { name: &mut String::new(), depth: 0, into }.read(text)
 }
 
-struct Flatten<'a, 'f, 'm> {
-    /// Of the value that comes; its names so far.
+/// An object whose members become fields. Its values are first found as they stand in the text, which takes no recursion
+/// however deep they are, and leaves a number the digits that it has.
+struct Object<'a, 'f, 'm> {
+    /// Its names so far.
     name: &'a mut String,
     depth: usize,
     into: &'f mut Found<'m>,
 }
 
-impl<'de> DeserializeSeed<'de> for Flatten<'_, '_, '_> {
-    type Value = ();
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
+/// A key as it stands, if nothing in it is escaped.
+#[derive(Deserialize)]
+struct Key<'k>(#[serde(borrow)] Cow<'k, str>);
 
-impl<'de> Visitor<'de> for Flatten<'_, '_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a value")
+impl Object<'_, '_, '_> {
+    fn read(self, text: &str) -> Result<(), NotThis> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        deserializer.deserialize_map(self).and_then(|()| deserializer.end()).map_err(|_| NotThis)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        self.into.set(self.name, Value::Bool(value));
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
-        self.into.set(self.name, Value::Number(&value.to_string()));
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
-        self.into.set(self.name, Value::Number(&value.to_string()));
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
-        match serde_json::Number::from_f64(value) {
-            Some(number) => self.into.set(self.name, Value::Number(&number.to_string())),
-            None => self.into.limited = true,
+    fn member(&mut self, value: &str) -> Result<(), NotThis> {
+        match value.as_bytes().first() {
+            Some(b'{') => {
+                Object { name: self.name, depth: self.depth + 1, into: self.into }.read(value)?;
+            }
+            Some(b'[') => self.into.set(self.name, Value::Text(&list(value)?)),
+            Some(b'"') => self.into.set(self.name, Value::Text(&string(value)?)),
+            Some(b't') => self.into.set(self.name, Value::Bool(true)),
+            Some(b'f') => self.into.set(self.name, Value::Bool(false)),
+            Some(b'n') => {}
+            _ => self.into.set(self.name, Value::Number(value)),
         }
         Ok(())
     }
+}
 
-    fn visit_str<E>(self, value: &str) -> Result<(), E> {
-        self.into.set(self.name, Value::Text(value));
-        Ok(())
+impl<'de> Visitor<'de> for Object<'_, '_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error> {
-        let list = serde::de::value::SeqAccessDeserializer::new(list);
-        let value: serde_json::Value = serde::Deserialize::deserialize(list)?;
-        self.into.set(self.name, Value::Text(&value.to_string()));
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         let outer = self.name.len();
-        while let Some(key) = map.next_key::<std::borrow::Cow<str>>()? {
+        while let Some(Key(key)) = map.next_key()? {
+            let value = map.next_value::<&RawValue>()?;
             let dot = usize::from(outer > 0);
             if self.depth == FIELDS_DEPTH_MAX || outer + dot + key.len() > FIELD_NAME_BYTES_MAX {
                 self.into.limited = true;
-                map.next_value::<IgnoredAny>()?;
                 continue;
             }
             if outer > 0 {
                 self.name.push('.');
             }
             self.name.push_str(&key);
-            map.next_value_seed(Flatten { name: self.name, depth: self.depth + 1, into: self.into })?;
+            self.member(value.get()).map_err(|NotThis| serde::de::Error::custom("no text"))?;
             self.name.truncate(outer);
         }
         Ok(())
     }
+}
+
+/// The text that a string in quotes stands for.
+fn string(quoted: &str) -> Result<Cow<'_, str>, NotThis> {
+    let inside = quoted.get(1..quoted.len() - 1).ok_or(NotThis)?;
+    if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
+        return Ok(Cow::Borrowed(inside));
+    }
+    serde_json::from_str(quoted).map(Cow::Owned).map_err(|_| NotThis)
+}
+
+/// A list as JSON in its shortest form: no blanks between its values, nothing escaped that need not be. Else what `redact`
+/// looks for would stand in it in other words.
+fn list(text: &str) -> Result<Cow<'_, str>, NotThis> {
+    if !text.bytes().any(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'\\')) {
+        return Ok(Cow::Borrowed(text));
+    }
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(next) = rest.chars().next() {
+        let len = if next == '"' { quoted_len(rest).ok_or(NotThis)? } else { next.len_utf8() };
+        let (token, behind) = rest.split_at(len);
+        match next {
+            '"' if token.contains('\\') => {
+                out.push_str(&serde_json::to_string(&string(token)?).map_err(|_| NotThis)?);
+            }
+            ' ' | '\t' | '\n' | '\r' => {}
+            _ => out.push_str(token),
+        }
+        rest = behind;
+    }
+    Ok(Cow::Owned(out))
 }
 
 #[cfg(test)]
@@ -320,6 +363,9 @@ mod tests {
         }
         if found.limited {
             parts.push("LIMITED".to_owned());
+        }
+        if found.mended {
+            parts.push("MENDED".to_owned());
         }
         parts.join(" ")
     }
@@ -344,29 +390,88 @@ mod tests {
         json(r#"{"msg":"line\nbreak","a":1}"#, r#"a=1 MESSAGE "line\nbreak""#);
         json(r#"{"msg":17}"#, r#"MESSAGE "17""#);
         json(" {} ", "");
-        json(r#"{"big":123456789012345678901234567890}"#, "big=1.2345678901234568e+29");
-        for bad in ["", "x", "[1]", "\"a\"", "{", r#"{"a":1} x"#, r#"{"a":}"#, "{'a':1}", r#"{"a":1e999}"#] {
+        for bad in ["", "x", "[1]", "\"a\"", "{", r#"{"a":1} x"#, r#"{"a":}"#, "{'a':1}", r#"{"a":01}"#] {
             json(bad, "no");
         }
         // What JSON has not, and programs write: the fields stay.
-        json(r#"{"level":"debug","a":"cut \ud83d"}"#, "level=\"debug\" a=\"cut \u{fffd}\"");
+        json(r#"{"level":"debug","a":"cut \ud83d"}"#, "level=\"debug\" a=\"cut \u{fffd}\" MENDED");
         json(
             r#"{"a":"\udc00x\ud83d\ude00\ud83d\ud83d\ude00","\ud800":1}"#,
-            "a=\"\u{fffd}x😀\u{fffd}😀\" \u{fffd}=1",
+            "a=\"\u{fffd}x😀\u{fffd}😀\" \u{fffd}=1 MENDED",
         );
         json(r#"{"a":"\\ud83d"}"#, r#"a="\\ud83d""#);
-        json("{\"a\":\"b\tc\u{1b}[1m\"}", r#"a="b\tc\u{1b}[1m""#);
+        json("{\"a\":\"b\tc\u{1b}[1m\"}", r#"a="b\tc\u{1b}[1m" MENDED"#);
         json(r#"{"a":"\ud83"}"#, "no");
         let mut found = Found::new(None);
         assert_eq!(parse(&ParseFormat::Json, b"{\"a\":\"b\xff\"}", &mut found), Ok(()));
-        assert_eq!(show(&found), "a=\"b\u{fffd}\"");
+        assert_eq!(show(&found), "a=\"b\u{fffd}\" MENDED");
         let deep = format!("{}1{}", "{\"a\":".repeat(12), "}".repeat(12));
         json(&deep, "LIMITED");
         json(&format!("{{{:?}:1}}", "k".repeat(200)), "LIMITED");
         let deeper = format!("{}1{}", "{\"a\":".repeat(500), "}".repeat(500));
         json(&deeper, "LIMITED");
-        let lists = format!("{{\"a\":{}{}}}", "[".repeat(500), "]".repeat(500));
-        json(&lists, "no");
+        // What is too deep costs neither the line nor the fields beside it.
+        for depth in [9, 200, 100_000] {
+            let objects = format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+            json(&format!("{{\"x\":{objects},\"level\":\"info\"}}"), r#"level="info" LIMITED"#);
+        }
+        let lists = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        json(&format!("{{\"a\":{lists},\"b\":1}}"), &format!("a={lists:?} b=1"));
+    }
+
+    /// A number is what the program wrote, whatever numbers this program could hold.
+    #[test]
+    fn json_numbers_stay_as_they_are() {
+        let digits = "9".repeat(400);
+        let long = format!("0.{}", "1".repeat(300));
+        let numbers = [
+            "1e400",
+            "-1e999",
+            "1e-400",
+            "0",
+            "-0",
+            "1.50",
+            "1E5",
+            "1.0e+2",
+            "18446744073709551616",
+            "123456789012345678901",
+            "0.1234567890123456789",
+            "1795888888.123456789",
+            &digits,
+            &long,
+        ];
+        for number in numbers {
+            let json = |text: &str, expected: &str| check(&ParseFormat::Json, text, expected);
+            json(&format!("{{\"a\":{number},\"b\": {number} }}"), &format!("a={number} b={number}"));
+            json(&format!("{{\"a\":{{\"b\":{number}}}}}"), &format!("a.b={number}"));
+            json(&format!("{{\"a\":[ {number} , {number}]}}"), &format!("a=\"[{number},{number}]\""));
+            json(&format!("{{\"msg\":{number}}}"), &format!("MESSAGE {number:?}"));
+        }
+        // A part of a number is another one.
+        let too_long = "9".repeat(crate::limits::FIELD_VALUE_BYTES_MAX + 1);
+        check(&ParseFormat::Json, &format!("{{\"a\":{too_long},\"b\":1}}"), "b=1 LIMITED");
+    }
+
+    #[test]
+    fn json_of_python() {
+        let json = |text: &str, expected: &str| check(&ParseFormat::Json, text, expected);
+        json(r#"{"a":NaN,"b": Infinity ,"c":-Infinity}"#, r#"a="NaN" b="Infinity" c="-Infinity" MENDED"#);
+        json(r#"{"a":[NaN, 1, -Infinity],"b":-1}"#, r#"a="[\"NaN\",1,\"-Infinity\"]" b=-1 MENDED"#);
+        json(r#"{"a":"x: NaN, y","b":1}"#, r#"a="x: NaN, y" b=1"#);
+        for bad in [r#"{NaN:1}"#, r#"{"a":1,NaN:2}"#, r#"{"a":NaNa}"#, r#"{"a":nan}"#, r#"{"a":- Infinity}"#]
+        {
+            json(bad, "no");
+        }
+    }
+
+    /// A list is its JSON, as short as can be.
+    #[test]
+    fn json_lists() {
+        let json = |text: &str, expected: &str| check(&ParseFormat::Json, text, expected);
+        json(r#"{"a":[ "b c" , { "d" : [ 1, 2 ] } ]}"#, r#"a="[\"b c\",{\"d\":[1,2]}]""#);
+        json(r#"{"a":["postgres:\/\/\u0061:b", "\"", "é"]}"#, r#"a="[\"postgres://a:b\",\"\\\"\",\"é\"]""#);
+        json(r#"{"a":["\ud83d"],"b":1}"#, "a=\"[\\\"\u{fffd}\\\"]\" b=1 MENDED");
+        json(r#"{"a":["x" "y"]}"#, "no");
     }
 
     #[test]

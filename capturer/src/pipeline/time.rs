@@ -81,8 +81,12 @@ fn rest_is_none(rest: &[u8]) -> Option<()> {
     rest.is_empty().then_some(())
 }
 
-/// A number with or without a fraction, in units of this many nanoseconds.
+/// A number with or without a fraction, in units of this many nanoseconds. Java writes those of seconds with an exponent:
+/// `1.795888888123E9`.
 fn number(text: &str, unit_ns: i128) -> Option<i64> {
+    if let Some((mantissa, exponent)) = text.split_once(['e', 'E']) {
+        return number(&shifted(mantissa, exponent)?, unit_ns);
+    }
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if whole.is_empty() || whole.len() > 20 || !all_digits(whole) || !all_digits(fraction) {
@@ -95,6 +99,18 @@ fn number(text: &str, unit_ns: i128) -> Option<i64> {
         ns += i128::from(digit - b'0') * unit;
     }
     i64::try_from(ns).ok()
+}
+
+/// The same number without its exponent, of those that can be a time.
+fn shifted(mantissa: &str, exponent: &str) -> Option<String> {
+    let exponent: usize = exponent.parse().ok().filter(|exponent| *exponent <= 20)?;
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    if whole.is_empty() {
+        return None;
+    }
+    let fraction = format!("{fraction:0<exponent$}");
+    let (moved, rest) = fraction.split_at_checked(exponent)?;
+    Some(format!("{whole}{moved}.{rest}"))
 }
 
 #[derive(Default)]
@@ -263,6 +279,10 @@ mod tests {
 
     #[track_caller]
     fn check_at(timezone: &str, format: &str, text: &str, expected: &str) {
+        assert_eq!(shown_at(NOW, timezone, format, text), expected, "{text}");
+    }
+
+    fn shown_at(now: &str, timezone: &str, format: &str, text: &str) -> String {
         let settings = Timestamp {
             field: String::new(),
             format: TimeFormat::of_test(format),
@@ -278,10 +298,6 @@ mod tests {
     #[test]
     fn offsets_of_every_form() {
         for text in [
-        assert_eq!(shown_at(NOW, timezone, format, text), expected, "{text}");
-    }
-
-    fn shown_at(now: &str, timezone: &str, format: &str, text: &str) -> String {
             "2026-11-22T01:52:48+0100",
             "2026-11-22T01:52:48+01",
             "2026-11-22 01:52:48 +01:00",
@@ -328,6 +344,13 @@ mod tests {
         check("unix", "1795308768", "2026-11-22T00:52:48.000000000Z");
         check("unix", "1795308768.162820305999", "2026-11-22T00:52:48.162820305Z");
         check("unix_ms", "1795308768162.5", "2026-11-22T00:52:48.162500000Z");
+        // As Java writes a double.
+        check("unix", "1.795308768162E9", "2026-11-22T00:52:48.162000000Z");
+        check("unix", "1.795308768e+09", "2026-11-22T00:52:48.000000000Z");
+        check("unix_ms", "1.795308768162E12", "2026-11-22T00:52:48.162000000Z");
+        for bad in ["1e", "e9", "1e-9", "1e400", "1e21", "1.5e9e9", "1.x5e9", "-1e9", "NaN"] {
+            check("unix", bad, "no");
+        }
         check("unix_ns", "1795308768162820305", "2026-11-22T00:52:48.162820305Z");
         check("%d/%b/%Y:%H:%M:%S %z", "22/Nov/2026:01:52:48 +0100", "2026-11-22T00:52:48.000000000Z");
         check("%Y-%m-%d %H:%M:%S,%f", "2026-11-22 00:52:48,123", "2026-11-22T00:52:48.123000000Z");
@@ -338,11 +361,21 @@ mod tests {
         // Without a year: the one that is not in the future.
         check("%b %e %T", "Jan  1 10:00:00", "2026-01-01T10:00:00.000000000Z");
         check("%b %e %T", "Dec 31 10:00:00", "2025-12-31T10:00:00.000000000Z");
+        check("%b %e %T", "Feb 29 10:00:00", "2024-02-29T10:00:00.000000000Z");
+        check("%b %e %T", "Feb 30 10:00:00", "no");
+        for (now, expected) in [
+            ("2028-02-29T12:00:00Z", "2028-02-29T10:00:00.000000000Z"),
+            ("2028-02-20T12:00:00Z", "2024-02-29T10:00:00.000000000Z"),
+            // The year 2100 has no such day.
+            ("2104-02-20T12:00:00Z", "2096-02-29T10:00:00.000000000Z"),
+        ] {
+            assert_eq!(shown_at(now, "", "%b %e %T", "Feb 29 10:00:00"), expected, "{now}");
+        }
     }
 
     #[test]
     fn no_times() {
-        for text in ["", "x", "-1", "1.2.3", "1e9", "99999999999999999999999", "9223372037"] {
+        for text in ["", "x", "-1", "1.2.3", "1e30", "99999999999999999999999", "9223372037"] {
             check("unix", text, "no");
         }
         for text in ["", "2026-11-22", "2026-11-22T00:52:48", &"2".repeat(300)] {
@@ -355,13 +388,3 @@ mod tests {
         check("%m/%d/%Y %I:%M %p", "11/2/2026 13:05 AM", "no");
     }
 }
-        check("%b %e %T", "Feb 29 10:00:00", "2024-02-29T10:00:00.000000000Z");
-        check("%b %e %T", "Feb 30 10:00:00", "no");
-        for (now, expected) in [
-            ("2028-02-29T12:00:00Z", "2028-02-29T10:00:00.000000000Z"),
-            ("2028-02-20T12:00:00Z", "2024-02-29T10:00:00.000000000Z"),
-            // The year 2100 has no such day.
-            ("2104-02-20T12:00:00Z", "2096-02-29T10:00:00.000000000Z"),
-        ] {
-            assert_eq!(shown_at(now, "", "%b %e %T", "Feb 29 10:00:00"), expected, "{now}");
-        }
