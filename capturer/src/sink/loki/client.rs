@@ -4,6 +4,7 @@
 //! Every connection has a task of its own that ends with it; there are at most as many as requests may be under way.
 
 use std::io;
+use std::io::Read as _;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::pin::Pin;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{
@@ -107,7 +109,8 @@ impl Client {
             let code = answer.status().as_u16();
             let asked = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
             let retry_after = asked.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
-            let (words, whole) = words_of(answer.into_body()).await;
+            let encoding = answer.headers().get(CONTENT_ENCODING).cloned();
+            let (words, whole) = words_of(answer.into_body(), encoding.as_ref()).await;
             Ok::<_, Failure>((Outcome::Status { code, retry_after, words }, whole))
         };
         let late =
@@ -244,7 +247,7 @@ fn broken(error: hyper::Error) -> Failure {
 }
 
 /// The beginning of a body, and whether that was all of it: only then can the connection be used again.
-async fn words_of(mut body: hyper::body::Incoming) -> (String, bool) {
+async fn words_of(mut body: hyper::body::Incoming, encoding: Option<&HeaderValue>) -> (String, bool) {
     let mut bytes = Vec::new();
     let whole = loop {
         match body.frame().await {
@@ -257,7 +260,24 @@ async fn words_of(mut body: hyper::body::Incoming) -> (String, bool) {
             break false;
         }
     };
-    (String::from_utf8_lossy(&bytes).trim().to_owned(), whole)
+    (text_of(&bytes, encoding.map_or(b"", HeaderValue::as_bytes)), whole)
+}
+
+/// The text of an answer's body. Proxies compress answers that nobody asked them to.
+fn text_of(bytes: &[u8], encoding: &[u8]) -> String {
+    let encoding = encoding.trim_ascii().to_ascii_lowercase();
+    if bytes.is_empty() || matches!(&encoding[..], b"" | b"identity") {
+        return String::from_utf8_lossy(bytes).trim().to_owned();
+    }
+    let mut unpacked = Vec::new();
+    if matches!(&encoding[..], b"gzip" | b"x-gzip") {
+        // The bytes may be cut; what can be unpacked of them is good, and no more than an answer may have.
+        let _ = MultiGzDecoder::new(bytes).take(LOKI_ANSWER_BYTES_MAX as u64).read_to_end(&mut unpacked);
+    }
+    match String::from_utf8_lossy(&unpacked).trim() {
+        "" => "(compressed body)".to_owned(),
+        text => text.to_owned(),
+    }
 }
 
 fn connector(tls: &LokiTls) -> io::Result<TlsConnector> {
@@ -301,4 +321,31 @@ fn certificates(what: &str, path: &Path) -> io::Result<Vec<CertificateDer<'stati
 
 fn in_file(what: &str, path: &Path, error: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("reading {what} from {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of an archive in a log tell nobody why Loki refused the lines.
+    #[test]
+    fn a_compressed_answer_is_read_or_said_to_be_one() {
+        let pack = |text: &str| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+            encoder.finish().unwrap()
+        };
+        let words = "entry too far behind";
+        assert_eq!(text_of(words.as_bytes(), b""), words);
+        assert_eq!(text_of(words.as_bytes(), b"identity"), words);
+        assert_eq!(text_of(&pack(words), b"GZIP"), words);
+        assert_eq!(text_of(&pack(words), b"br"), "(compressed body)");
+        assert_eq!(text_of(b"no gzip", b"gzip"), "(compressed body)");
+        assert_eq!(text_of(b"", b"gzip"), "");
+        let bomb = pack(&"x".repeat(100 * LOKI_ANSWER_BYTES_MAX));
+        assert_eq!(text_of(&bomb, b"gzip").len(), LOKI_ANSWER_BYTES_MAX);
+        let numbers: String = (0..LOKI_ANSWER_BYTES_MAX).map(|number| format!("{number} ")).collect();
+        let cut = &pack(&numbers)[..LOKI_ANSWER_BYTES_MAX];
+        assert!(text_of(cut, b"gzip").starts_with("0 1 2 3 "));
+    }
 }
