@@ -461,15 +461,16 @@ fn files(limits: &LimitsFact, wanted: Option<&Wanted>, container: Option<Contain
     let needed = wanted.map_or(0, |wanted| wanted.files) + FILES_PER_CONTAINER * containers;
     let message = format!("{soft} open files allowed, {needed} may be needed");
     if needed > soft {
+        let enough = raised(needed, 65_536);
         return warn(
             "files",
             message,
             format!(
                 "Raise it: {}; or lower container_monitor.stream_rotation.max_concurrent_streams.",
                 if container.is_some() {
-                    "start the container with --ulimit nofile=65536"
+                    format!("start the container with --ulimit nofile={enough}")
                 } else {
-                    "LimitNOFILE=65536 in the unit, or ulimit -n"
+                    format!("LimitNOFILE={enough} in the unit, or ulimit -n")
                 }
             ),
         );
@@ -509,16 +510,23 @@ fn inotify(limits: &LimitsFact) -> CheckLine {
     let message = format!(
         "{instances} of {instances_max} instances and {watches} of {watches_max} watches in use by this user"
     );
-    let scarce = |used: u64, max: u64| used >= max - max / 10;
-    if instances >= instances_max || scarce(watches, watches_max) {
-        return warn(
-            "inotify",
-            message,
-            "Raise it: sysctl -w fs.inotify.max_user_instances=1024 fs.inotify.max_user_watches=1048576; without, files \
-             are looked at every 2 s.",
-        );
+    let mut scarce = Vec::new();
+    if instances >= instances_max {
+        scarce.push(format!("fs.inotify.max_user_instances={}", raised(instances_max, 1024)));
     }
-    ok("inotify", message)
+    if watches >= watches_max - watches_max / 10 {
+        scarce.push(format!("fs.inotify.max_user_watches={}", raised(watches_max, 1_048_576)));
+    }
+    if scarce.is_empty() {
+        return ok("inotify", message);
+    }
+    let cure = format!("Raise it: sysctl -w {}; without, files are looked at every 2 s.", scarce.join(" "));
+    warn("inotify", message, cure)
+}
+
+/// What to raise a limit to that does not suffice: this much at least, and always more than there is.
+fn raised(now: u64, at_least: u64) -> u64 {
+    if now < at_least { at_least } else { now.saturating_mul(2) }
 }
 
 /// In the largest unit that leaves a digit before the point.

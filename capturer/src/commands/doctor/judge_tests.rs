@@ -390,6 +390,21 @@ fn limits_that_are_too_low() {
     check(|facts| facts.limits.inotify_instances = Some((128, 128)), &[full]);
     let full = ("inotify", CheckStatus::Warn, "of 1000 watches", "max_user_watches");
     check(|facts| facts.limits.inotify_watches = Some((1000, 950)), &[full]);
+    // What is advised is more than there is.
+    for (instances, watches) in [(128, 8_192), (1024, 1_048_576), (2048, 2_000_000)] {
+        let lines = amiss(|facts| {
+            facts.limits.inotify_instances = Some((instances, instances));
+            facts.limits.inotify_watches = Some((watches, watches));
+        });
+        let cure = lines[0].cure.clone().expect("a cure");
+        let advised = |key: &str| -> u64 {
+            let behind = cure.split_once(key).expect("the key").1;
+            let number: String = behind.chars().take_while(char::is_ascii_digit).collect();
+            number.parse().expect("a number")
+        };
+        assert!(advised("max_user_instances=") > instances, "{cure}");
+        assert!(advised("max_user_watches=") > watches, "{cure}");
+    }
     check(|facts| facts.limits.inotify_watches = None, &[("inotify", CheckStatus::Warn, "", "/proc")]);
 }
 
