@@ -1,6 +1,8 @@
 //! What is allowed and yet rarely meant: `capturer check` and the start say so. Errors are in `check.rs`.
 
-use super::pipeline::{self, Parse, Pipeline, Step};
+use std::sync::Arc;
+
+use super::pipeline::{self, Match, Parse, Pipeline, Step};
 use super::{ContainerMonitor, Loki, LokiAuth, LokiTls, Settings};
 
 /// A sentence for each.
@@ -9,6 +11,7 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
     warnings.extend(settings.admin.exposed_profile());
     warnings.extend(settings.pipelines.iter().filter_map(|pipeline| parse_behind_redact(pipeline)));
     warnings.extend(settings.pipelines.iter().flat_map(|pipeline| pipeline::never_made(pipeline)));
+    warnings.extend(shadowed(&settings.pipelines));
     warnings.extend(regexes(settings));
     warnings.extend(times_in_a_name(settings));
     warnings.extend(tls_without_tls(settings));
@@ -106,6 +109,28 @@ fn parse_behind_redact(pipeline: &Pipeline) -> Option<String> {
     ))
 }
 
+/// The first pipeline that matches a source is its pipeline: one behind another that takes all of the same never runs.
+fn shadowed(pipelines: &[Arc<Pipeline>]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (index, pipeline) in pipelines.iter().enumerate() {
+        let takes_all =
+            |other: &&Arc<Pipeline>| other.matches == Match::default() || other.matches == pipeline.matches;
+        if let Some(first) = pipelines[..index].iter().find(takes_all) {
+            let (name, other) = (&pipeline.name, &first.name);
+            let why = if first.matches == Match::default() {
+                "has no match and takes every source"
+            } else {
+                "has the same match"
+            };
+            warnings.push(format!(
+                "pipeline {name}: it never runs, for {other} before it {why}; put {name} before {other}, or give {other} a \
+                 match that leaves something"
+            ));
+        }
+    }
+    warnings
+}
+
 /// A pattern with signs that no name has, or that only a regular expression would use.
 pub fn looks_like_regex(pattern: &str) -> bool {
     pattern.contains(['^', '$', '\\', '|', '+', '(']) || pattern.contains(".*")
@@ -191,6 +216,27 @@ mod tests {
         for (warning, part) in warnings.iter().zip(expected) {
             assert!(warning.contains(part), "{warning}");
         }
+    }
+
+    #[test]
+    fn a_pipeline_behind_one_that_takes_all_is_named() {
+        let steps = "steps: [{strip_ansi: {}}]";
+        let all = |name: &str| format!("{{name: {name}, {steps}}}");
+        let some = |name: &str, of: &str| format!("{{name: {name}, match: {{names: ['{of}']}}, {steps}}}");
+        let text = |entries: &[String]| format!("pipelines: [{}]", entries.join(", "));
+        check(&text(&[some("a", "web"), some("b", "db"), all("c")]), &[]);
+        check(
+            &text(&[all("a"), some("b", "web")]),
+            &["pipeline b: it never runs, for a before it has no match"],
+        );
+        check(
+            &text(&[some("a", "web"), some("b", "web")]),
+            &["pipeline b: it never runs, for a before it has the same"],
+        );
+        check(
+            &text(&[some("a", "web"), all("b"), some("c", "db"), all("d")]),
+            &["pipeline c: it", "pipeline d: it"],
+        );
     }
 
     /// A tenant is made of a container's labels; one that a pipeline sets would silently not count.
