@@ -59,9 +59,7 @@ impl Run {
         claims: &Claims,
     ) -> anyhow::Result<Run> {
         let mut loaded = store::load(&settings.data_dir).context("loading the checkpoint")?;
-        for note in loaded.notes.drain(..) {
-            tracing::warn!("checkpoint: {note}");
-        }
+        tell_damage(status, &std::mem::take(&mut loaded.notes));
         let (sender, inbox) = unbounded_channel();
         let inotify = open_inotify().map(|fd| Arc::new(claims.hold(fd, Owner::Discovery)));
         let answer = sender.clone();
@@ -218,6 +216,21 @@ fn make_sinks(
     Ok(())
 }
 
+/// What was wrong with the saved positions: in the log, and in health, for a line at the start of a log is not seen by
+/// whoever wonders later why lines came twice.
+fn tell_damage(status: &Status, notes: &[String]) {
+    for note in notes {
+        tracing::warn!("checkpoint: {note}");
+    }
+    if notes.is_empty() {
+        status.forget_health("positions");
+    } else {
+        let text =
+            format!("when this run began: {} (shown until the next start or reload)", notes.join(". "));
+        status.set_note("positions", text);
+    }
+}
+
 type Marks = BTreeMap<String, OutputMark>;
 
 /// The marks of outputs on local disks, those of the others, and who writes the others. Those are looked at by their own
@@ -248,4 +261,28 @@ fn apart(local: &LocalFile, loaded: Option<Marks>, claims: &Claims) -> (Marks, M
         Ok(Box::new(sink) as Box<dyn Sink>)
     };
     (here, all_there, Apart { directory, place_of: Box::new(place_of), open: Arc::new(open) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever looks at health only later must still learn why lines came twice.
+    #[test]
+    fn health_has_a_note_of_damaged_positions_until_the_next_run() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let status = Status::default();
+        for name in ["checkpoint.json", "checkpoint.json.previous"] {
+            std::fs::write(dir.path().join(name), b"garbage").expect("written");
+        }
+        tell_damage(&status, &store::load(dir.path()).expect("loaded").notes);
+        let told = status.health().remove("positions").expect("a note");
+        assert!(told.ok && told.note, "{told:?}");
+        assert!(
+            told.message.contains("no intact checkpoint is left") && told.message.contains("again"),
+            "{told:?}"
+        );
+        tell_damage(&status, &store::load(dir.path()).expect("loaded").notes);
+        assert!(!status.health().contains_key("positions"));
+    }
 }

@@ -267,7 +267,11 @@ fn load_checkpoint(dir: &mut Dir) -> Result<LoadReport, StoreError> {
         }
     }
     if !notes.is_empty() {
-        notes.push("no intact checkpoint is left: every source begins as if never seen".to_owned());
+        notes.push(
+            "no intact checkpoint is left: every source begins as if never seen, so what its log still holds is delivered \
+             again (where start_at is beginning); look for a disk that was full or is failing"
+                .to_owned(),
+        );
     }
     Ok(LoadReport { checkpoint: Checkpoint::default(), notes })
 }
