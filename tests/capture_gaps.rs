@@ -363,3 +363,42 @@ fn what_may_be_lost_is_a_note() -> Result<()> {
     ensure!(told.contains(" WARN ") && words.iter().all(|word| told.contains(word)), "{told}");
     agent.stop()
 }
+
+/// Packed by what the agent can't read, the lines are still there: whoever is told of a loss must learn where.
+#[test]
+fn a_loss_names_the_archive_that_may_hold_it() -> Result<()> {
+    let home = Home::new()?;
+    let input = home.path().join("in");
+    fs::create_dir(&input)?;
+    let config = home.config(&format!(
+        "container_monitor: {{enabled: false}}\nfile_monitor: {{files: [{{paths: [\"{}/*.log\"], format: raw}}]}}\n",
+        input.display()
+    ));
+    let path = input.join("packed.log");
+    let lines = || -> Result<usize> { Ok(home.records()?.into_values().flatten().count()) };
+    fs::write(&path, "read before the stop\n")?;
+    let agent = home.start(&config)?;
+    wait_until("the first line", PATIENCE, || {
+        ensure!(lines()? == 1);
+        Ok(())
+    })?;
+    agent.stop()?;
+    // As logrotate without delaycompress does; the agent does not look into it, so any bytes will do.
+    fs::write(input.join("packed.log.1.zst"), b"\x28\xb5\x2f\xfd")?;
+    fs::remove_file(&path)?;
+    fs::write(&path, "written after the rotation\n")?;
+    let agent = home.start(&config)?;
+    let words = ["may be lost for local_file", "packed.log.1.zst", "delaycompress"];
+    wait_until("health to name the archive", PATIENCE, || {
+        let health: serde_json::Value = serde_json::from_str(&agent.ask("/health")?.1)?;
+        let losses = &health["components"]["losses"];
+        let said = losses["message"].as_str().context("no message")?;
+        ensure!(words.iter().all(|word| said.contains(word)), "{said}");
+        ensure!(lines()? == 2);
+        Ok(())
+    })?;
+    let log = agent.log_text()?;
+    let told = log.lines().find(|line| line.contains("may be lost for")).context("not in the log")?;
+    ensure!(words.iter().all(|word| told.contains(word)), "{told}");
+    agent.stop()
+}

@@ -85,7 +85,7 @@ fn order_scan_of(bench: &mut impl Bench, directory: String) {
 /// The chain, the live file first.
 async fn scanned(bench: &mut impl Bench) -> Vec<FoundFile> {
     match answer(bench).await {
-        Event::Scanned { stream: STREAM, result } => {
+        Event::Scanned { stream: STREAM, result, .. } => {
             let mut found = result.expect("a listing");
             found.sort_by_key(|file| file.rank);
             found
@@ -197,7 +197,7 @@ async fn a_directory_that_is_not_there_is_told(bench: &mut impl Bench) {
     let directory = bench.directory() + "/nothing";
     order_scan_of(bench, directory);
     match answer(bench).await {
-        Event::Scanned { stream: STREAM, result: Err(FileError::NoDirectory(_)) } => {}
+        Event::Scanned { stream: STREAM, result: Err(FileError::NoDirectory(_)), .. } => {}
         other => panic!("a scan of nothing brought {other:?}"),
     }
     let more = bench.event().await;

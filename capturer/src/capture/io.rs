@@ -123,6 +123,8 @@ pub enum Event {
         stream: StreamId,
         /// In no particular order.
         result: Result<Vec<FoundFile>, FileError>,
+        /// The newest archive of the log that can't be read: if anything was lost, it may be there.
+        archive: Option<String>,
     },
     /// A file was opened, or not.
     FileOpened {

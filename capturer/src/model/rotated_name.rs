@@ -11,6 +11,9 @@
 //!
 //! Not here: which of them is the older (files/look.rs).
 
+/// Endings of compressed files that are not read.
+pub const UNREAD_ARCHIVES: [&str; 6] = [".xz", ".zst", ".bz2", ".lz4", ".Z", ".lzma"];
+
 /// What a name in a directory is to a live file's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RotatedName {
@@ -34,6 +37,12 @@ impl RotatedName {
         let (plain, compressed) = name.strip_suffix(".gz").map_or((name, false), |plain| (plain, true));
         let rotated = plain.strip_prefix(live_name).and_then(mark).or_else(|| within(plain, live_name))?;
         Some((rotated, compressed))
+    }
+
+    /// What the name of an archive is to a live file's, if it is one that can't be read: not `.gz`.
+    pub fn of_unread_archive(name: &str, live_name: &str) -> Option<RotatedName> {
+        let plain = UNREAD_ARCHIVES.iter().find_map(|ending| name.strip_suffix(ending))?;
+        RotatedName::of(plain, live_name).filter(|(_, compressed)| !compressed).map(|(rotated, _)| rotated)
     }
 
     /// Orders dates, whatever their separators.
@@ -133,6 +142,19 @@ mod tests {
         assert_eq!(live("app.12.log"), Some("app.log".to_owned()));
         for name in ["app.log", "app.log.1", "app.2026-11-26.log", "app.x.log", ".1.log", "1.log"] {
             assert_eq!(live(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn archives_that_are_not_read() {
+        let of = RotatedName::of_unread_archive;
+        assert_eq!(of("a.log.1.zst", "a.log"), Some(RotatedName::Number(1)));
+        assert_eq!(of("a.log-20261125.xz", "a.log"), Some(RotatedName::Date("20261125".to_owned())));
+        assert_eq!(of("a.2.log.bz2", "a.log"), Some(RotatedName::Number(2)));
+        assert_eq!(of("a.log.Z", "a.log"), Some(RotatedName::Live));
+        for name in ["a.log", "a.log.1", "a.log.1.gz", "a.log.1.gz.zst", "b.log.1.zst", "zst", "a.log.x.zst"]
+        {
+            assert_eq!(of(name, "a.log"), None, "{name}");
         }
     }
 

@@ -301,7 +301,9 @@ impl Shell {
     /// Handles an answer of the threads for files.
     pub fn on_files(&mut self, answer: files::FilesAnswer) -> Vec<Event> {
         match answer {
-            files::FilesAnswer::Scanned { stream, watch, result } => self.on_scanned(stream, watch, result),
+            files::FilesAnswer::Scanned { stream, watch, result, archive } => {
+                self.on_scanned(stream, watch, result, archive)
+            }
             files::FilesAnswer::PathsFound { set, lane, lanes, watches, paths } => {
                 let is_news = self.watches.set_of_patterns(set, lane, watches);
                 if lane.is_none() {
@@ -344,6 +346,7 @@ impl Shell {
         stream: StreamId,
         watch: Option<i32>,
         result: Result<Vec<FoundFile>, FileError>,
+        archive: Option<String>,
     ) -> Vec<Event> {
         let mut is_news = false;
         match watch {
@@ -360,7 +363,7 @@ impl Shell {
         }
         self.watches.end_listing();
         self.drop_unused_watches();
-        let mut events = vec![Event::Scanned { stream, result }];
+        let mut events = vec![Event::Scanned { stream, result, archive }];
         if is_news {
             events.extend([Event::ChainChanged { stream }, Event::FileGrew { stream }]);
         }

@@ -32,6 +32,8 @@ struct Key {
     sinks: String,
     reason: LossReason,
     possible: bool,
+    /// Name of an archive that may hold it.
+    archive: Option<String>,
 }
 
 /// Losses of one kind.
@@ -70,6 +72,8 @@ pub struct Loss<'a> {
     pub bytes: u64,
     /// A sink took nothing when it happened, so reading waited.
     pub sink_waited: bool,
+    /// Name of an archive beside the log that may hold it and can't be read.
+    pub archive: Option<&'a str>,
 }
 
 /// See the module's head.
@@ -112,21 +116,27 @@ impl Key {
         if self.possible { State::Doubt } else { State::Loss }
     }
 
-    /// Nobody chooses how Docker rotates its logs.
-    fn cure_of_dockers(&self) -> Option<&'static str> {
+    /// What to do if not what is usual. Nobody chooses how Docker rotates its logs.
+    fn other_cure(&self) -> Option<String> {
+        if let Some(archive) = &self.archive {
+            return Some(format!(
+                "it may be in the archive {archive}, which is not read, for only .gz is: let logrotate pack one rotation \
+                 later (delaycompress) or with gzip"
+            ));
+        }
         let is_emptied = self.reason == LossReason::FileTruncated && self.source.starts_with("container ");
-        is_emptied.then_some("leave Docker's log files alone: max-size and max-file bound them")
+        is_emptied.then(|| "leave Docker's log files alone: max-size and max-file bound them".to_owned())
     }
 
     fn sentence(&self, sum: &Sum) -> String {
-        self.sentence_with(sum, self.cure_of_dockers())
+        self.sentence_with(sum, self.other_cure())
     }
 
-    fn sentence_with(&self, sum: &Sum, cure_of_dockers: Option<&str>) -> String {
+    fn sentence_with(&self, sum: &Sum, other_cure: Option<String>) -> String {
         if self.possible {
             let times = if sum.losses == 1 { String::new() } else { format!(", {} times", sum.losses) };
             let (what, cure) = doubt(self.reason);
-            let cure = cure_of_dockers.unwrap_or(cure);
+            let cure = other_cure.as_deref().unwrap_or(cure);
             let (source, sinks, reason) = (&self.source, &self.sinks, self.reason.as_str());
             return format!("may be lost for {sinks}: {what} of {source} ({reason}{times}); {cure}");
         }
@@ -137,7 +147,7 @@ impl Key {
         } else {
             ""
         };
-        let (reason, cure) = (self.reason.as_str(), cure_of_dockers.unwrap_or(cure(self.reason)));
+        let (reason, cure) = (self.reason.as_str(), other_cure.as_deref().unwrap_or(cure(self.reason)));
         format!("lost for {}: {amount}{of} ({reason}){waited}; {cure}", self.sinks)
     }
 }
@@ -150,9 +160,11 @@ impl Losses {
             sinks: loss.sinks.to_owned(),
             reason: loss.reason,
             possible: loss.possible,
+            archive: loss.archive.map(str::to_owned),
         };
         if self.entries.len() >= ENTRIES_MAX && !self.entries.contains_key(&key) {
             OTHERS.clone_into(&mut key.source);
+            key.archive = None;
         }
         let entry = self.entries.entry(key).or_default();
         entry.shown.add(&loss);
@@ -167,7 +179,7 @@ impl Losses {
         for (key, entry) in &mut self.entries {
             let is_due = entry.said_ms.is_none_or(|said| now_ms >= said + LINE_EVERY_MS);
             if entry.unsaid.losses > 0 && is_due {
-                let cause = (key.sinks.as_str(), key.reason, key.possible, key.cure_of_dockers());
+                let cause = (key.sinks.as_str(), key.reason, key.possible, key.other_cure());
                 due.entry(cause).or_default().push((key, std::mem::take(&mut entry.unsaid)));
                 entry.said_ms = Some(now_ms);
             }
@@ -205,7 +217,7 @@ impl Losses {
 }
 
 /// Sinks, reason, whether it is known, and what to do if not what is usual.
-type Cause<'a> = (&'a str, LossReason, bool, Option<&'static str>);
+type Cause<'a> = (&'a str, LossReason, bool, Option<String>);
 
 /// What several sources lost for one reason.
 fn together(of_cause: &[(&Key, Sum)]) -> (State, String) {
@@ -221,7 +233,7 @@ fn together(of_cause: &[(&Key, Sum)]) -> (State, String) {
     let source = format!("{} sources ({} and {more} more)", of_cause.len(), named.join(", "));
     let (first, _) = of_cause[0];
     let all = Key { source, ..first.clone() };
-    (all.state(), all.sentence_with(&sum, first.cure_of_dockers()))
+    (all.state(), all.sentence_with(&sum, first.other_cure()))
 }
 
 /// What may be lost, and what to do so that it is known the next time.
@@ -284,7 +296,16 @@ mod tests {
 
     fn loss(source: &str, bytes: u64) -> Loss<'_> {
         let reason = LossReason::DeletedOpenLimit;
-        Loss { source, sinks: "local_file", reason, possible: false, losses: 1, bytes, sink_waited: false }
+        Loss {
+            source,
+            sinks: "local_file",
+            reason,
+            possible: false,
+            losses: 1,
+            bytes,
+            sink_waited: false,
+            archive: None,
+        }
     }
 
     #[test]
@@ -323,6 +344,40 @@ mod tests {
         assert!(text.starts_with("lost for") && text.contains("(file_truncated, 2 times)"), "{text}");
         assert_eq!(losses.health(1_000 + SHOWN_MS).0, State::Doubt);
         assert_eq!(losses.health(2_000 + SHOWN_MS).0, State::Well);
+    }
+
+    /// Its lines are not gone: they are in an archive that is not read, and whoever looks for them must know which.
+    #[test]
+    fn an_archive_that_may_hold_it_is_named() {
+        for possible in [true, false] {
+            let mut losses = Losses::default();
+            let of = |source, archive| Loss {
+                reason: LossReason::FileGoneUnread,
+                possible,
+                archive,
+                ..loss(source, 7)
+            };
+            losses.note(1_000, of("file /a.log", Some("a.log.1.zst")));
+            let (_, text) = losses.health(1_000);
+            assert!(
+                text.contains("in the archive a.log.1.zst, which") && text.contains("delaycompress"),
+                "{text}"
+            );
+            assert!(!text.contains("max-file"), "{text}");
+            losses.note(1_000, of("file /b.log", None));
+            let lines = losses.lines(1_000);
+            assert!(
+                lines.iter().any(|(_, line)| line.contains("/b.log") && line.contains("max-file")),
+                "{lines:?}"
+            );
+            let mut many = Losses::default();
+            for number in 0..10 {
+                let source = format!("file /{number}.log");
+                many.note(1_000, Loss { source: &source, ..of("", Some("x.log.1.zst")) });
+            }
+            let lines = many.lines(1_000);
+            assert!(lines.len() == 1 && lines[0].1.contains("x.log.1.zst"), "{lines:?}");
+        }
     }
 
     /// A cure that names a key which is not there helps nobody.

@@ -200,7 +200,7 @@ pub(super) fn brief_event(event: &Event) -> String {
             };
             format!("ConnRead {} {outcome} {}", conn.0, buffer.len())
         }
-        Event::Scanned { stream, result: Ok(found) } => {
+        Event::Scanned { stream, result: Ok(found), .. } => {
             let files = found.iter().map(|file| format!(" {}:{}:{}", file.name, file.id.inode, file.len));
             format!("Scanned {}{}", stream.0, files.collect::<String>())
         }

@@ -172,6 +172,7 @@ impl Capture {
             let tracked = &self.outlets[usize::from(stream.source.outlet.index)].tracked;
             self.tracker.leave_sinks(&key, tracked);
             self.unreadable.forget(id);
+            self.archives.remove(&id);
             self.progress.forget(id);
             self.no_logs.forget_stream(id);
             self.take_up_again(now, &key);

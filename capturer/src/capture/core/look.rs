@@ -115,13 +115,13 @@ impl Capture {
     pub(super) fn look_at(&mut self, now: Now, event: &Event) {
         match event {
             // The directory is gone, and the followed path with it.
-            Event::Scanned { stream, result: Err(FileError::NoDirectory(_)) }
+            Event::Scanned { stream, result: Err(FileError::NoDirectory(_)), .. }
                 if self.streams.get(stream).is_some_and(|stream| stream.source.path.is_some()) =>
             {
                 self.unreadable.forget(*stream);
             }
-            Event::Scanned { stream, result: Err(error) } => self.set_unreadable(*stream, error),
-            Event::Scanned { stream, result: Ok(found) } if found.is_empty() => {
+            Event::Scanned { stream, result: Err(error), .. } => self.set_unreadable(*stream, error),
+            Event::Scanned { stream, result: Ok(found), .. } if found.is_empty() => {
                 self.unreadable.forget(*stream)
             }
             Event::FileOpened { stream, result: Ok(_), .. } => {
@@ -184,13 +184,14 @@ impl Capture {
         let Some(stream) = self.streams.get(&id) else { return };
         let (source, sinks) = (name_of(&stream.source), self.sinks_of(&stream.source));
         let waits = stream.oldest_sent_ms().is_some_and(|sent| now.mono_ms >= sent + SINK_WAITS_MS);
-        self.note_all(now, &source, &sinks, waits, lost);
+        let archive = self.archives.get(&id).cloned();
+        self.note_all(now, &source, &sinks, waits, archive.as_deref(), lost);
     }
 
     /// The same for losses of a source that has no stream.
     pub(super) fn note_losses(&mut self, now: Now, source: &str, sinks: &str, sink_waited: bool) {
         let lost = self.metrics.take_source_losses();
-        self.note_all(now, source, sinks, sink_waited, lost);
+        self.note_all(now, source, sinks, sink_waited, None, lost);
     }
 
     /// Notes losses within a sink. The core does not know whose lines they were.
@@ -203,15 +204,24 @@ impl Capture {
             self.outlets.iter().filter(|outlet| outlet.outlet.index > 0).flat_map(|outlet| &outlet.names);
         let sinks = network.map(String::as_str).collect::<Vec<_>>().join(", ");
         let sinks = if sinks.is_empty() { self.sinks.join(", ") } else { sinks };
-        self.note_all(now, "", &sinks, false, lost);
+        self.note_all(now, "", &sinks, false, None, lost);
     }
 
-    fn note_all(&mut self, now: Now, source: &str, sinks: &str, sink_waited: bool, lost: Vec<Lost>) {
+    fn note_all(
+        &mut self,
+        now: Now,
+        source: &str,
+        sinks: &str,
+        sink_waited: bool,
+        archive: Option<&str>,
+        lost: Vec<Lost>,
+    ) {
         for Lost { reason, possible, losses, bytes } in lost {
             if !possible {
                 self.metrics.lost_for(sinks, losses, bytes);
             }
-            let loss = Loss { source, sinks, reason, possible, losses, bytes, sink_waited };
+            let archive = archive.filter(|_| reason.may_be_in_an_archive());
+            let loss = Loss { source, sinks, reason, possible, losses, bytes, sink_waited, archive };
             self.losses.note(now.mono_ms, loss);
         }
     }

@@ -93,6 +93,8 @@ pub struct Capture {
     unlisted: BTreeSet<StreamKey>,
     /// Streams whose log could be opened when that was tried last.
     opened: BTreeSet<StreamId>,
+    /// By stream: the newest archive of its log that can't be read.
+    archives: BTreeMap<StreamId, String>,
     /// Containers whose logs can't be read.
     no_logs: no_log::NoLogs,
     /// The first list has come: what is found from now on is new.
@@ -140,6 +142,7 @@ impl Capture {
             deselected: BTreeSet::new(),
             unlisted: BTreeSet::new(),
             opened: BTreeSet::new(),
+            archives: BTreeMap::new(),
             no_logs: no_log::NoLogs::default(),
             listed_once: false,
             stopping: None,
@@ -247,7 +250,11 @@ impl Capture {
                 Some(stream) => self.with_api(now, stream, |api, cx, told| api.on_closed(conn, cx, told)),
                 None => self.with_events(now, conn, |discovery, cx, _| discovery.on_closed(cx)),
             },
-            Event::Scanned { stream, result } => {
+            Event::Scanned { stream, result, archive } => {
+                match archive {
+                    Some(archive) => drop(self.archives.insert(stream, archive)),
+                    None => drop(self.archives.remove(&stream)),
+                }
                 if result.as_ref().is_ok_and(|found| !found.is_empty())
                     && let Some(stream) = self.streams.get(&stream)
                 {

@@ -140,7 +140,7 @@ fn containers(count: usize) -> String {
 impl Capture {
     pub(super) fn look_at_log(&mut self, now: Now, event: &Event) {
         match event {
-            Event::Scanned { stream, result: Ok(found) }
+            Event::Scanned { stream, result: Ok(found), .. }
                 if self.streams.get(stream).is_some_and(|stream| stream.source.container.is_some()) =>
             {
                 self.no_logs.scanned(now, *stream, found);

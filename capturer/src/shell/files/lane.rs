@@ -314,11 +314,11 @@ impl Worker {
                 let watch = self.watch(Path::new(&name_of(&directory)));
                 let (directory, live_name) = (directory.as_str(), live_name.as_str());
                 let chain = look::Chain { directory, live_name, wanted: &wanted, apart: &apart };
-                let result = match self.lane {
-                    None => look::scan(chain, &mut self.listings),
-                    Some(_) => look::scan(chain, &mut Listings::default()),
-                };
-                Some(FilesAnswer::Scanned { stream, watch, result })
+                let mut own = Listings::default();
+                let listings = if self.lane.is_none() { &mut self.listings } else { &mut own };
+                let result = look::scan(chain, listings);
+                let archive = look::unread_archive(chain, listings);
+                Some(FilesAnswer::Scanned { stream, watch, result, archive })
             }
             Request::Open { .. } => self.open(request),
             Request::Read { stream, file, offset, mut buffer, .. } => {

@@ -100,6 +100,17 @@ fn names_of(
     Ok(ranked(names.into_iter().map(named).collect()))
 }
 
+/// The newest archive of the log that can't be read: what was not read of the log before it was packed is there.
+pub(super) fn unread_archive(chain: Chain<'_>, listings: &mut Listings) -> Option<String> {
+    let dir = open_directory(chain.directory).ok()?;
+    let listing = listings.list(&dir, chain.directory).ok()?;
+    let archives = listing.beginning_with(rotated_name::common_start(chain.live_name)).filter_map(|name| {
+        let rotated = RotatedName::of_unread_archive(name, chain.live_name)?;
+        Some((name.to_owned(), rotated, true))
+    });
+    ranked(archives.collect()).into_iter().next().map(|(_, name, _)| name)
+}
+
 /// Ranks: 0 is the live file, a higher one is older. Dates come behind numbers, if ever there are both.
 fn ranked(names: Vec<(String, RotatedName, bool)>) -> BTreeSet<(u32, String, bool)> {
     let number = |rotated: &RotatedName| if let RotatedName::Number(number) = rotated { *number } else { 0 };
@@ -373,6 +384,24 @@ mod tests {
             let tail = TailPrint::of(bytes.as_bytes(), end);
             let (_, opened) = super::open(directory, &found, &tail, &Claims::default(), &|| ()).unwrap();
             assert_eq!(opened.as_expected, expected, "{bytes} before {end}");
+        }
+    }
+
+    #[test]
+    fn the_newest_archive_that_is_not_read_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = dir.path().to_str().unwrap();
+        let chain = Chain { directory, live_name: "l", wanted: &[], apart: &[] };
+        for (name, expected) in [
+            ("l", None),
+            ("l.1.gz", None),
+            ("l.2.zst", Some("l.2.zst")),
+            ("l.1.zst", Some("l.1.zst")),
+            ("l.10.xz", Some("l.1.zst")),
+        ] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+            let newest = unread_archive(chain, &mut Listings::default());
+            assert_eq!(newest.as_deref(), expected, "with {name}");
         }
     }
 

@@ -127,6 +127,8 @@ pub enum FilesAnswer {
         watch: Option<i32>,
         /// The files of the chain.
         result: Result<Vec<FoundFile>, FileError>,
+        /// The newest archive of the log that can't be read.
+        archive: Option<String>,
     },
     /// The answer to [`Request::Open`].
     Opened {

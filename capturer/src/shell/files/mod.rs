@@ -329,7 +329,9 @@ impl Router {
     fn refuse(&self, request: Request, error: &io::Error) {
         let error = FileError::Other { what: "reading logs there".to_owned(), cause: error.to_string() };
         let answer = match request {
-            Request::Scan { stream, .. } => FilesAnswer::Scanned { stream, watch: None, result: Err(error) },
+            Request::Scan { stream, .. } => {
+                FilesAnswer::Scanned { stream, watch: None, result: Err(error), archive: None }
+            }
             Request::Open { stream, file, .. } => {
                 FilesAnswer::Opened { stream, file, lane: None, result: Err(error) }
             }

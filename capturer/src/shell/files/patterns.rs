@@ -24,6 +24,7 @@ use super::report::PatternReport;
 use crate::capture::io::{FoundPath, LaneId};
 use crate::model::cursor::FileId;
 use crate::model::rotated_name;
+use crate::model::rotated_name::UNREAD_ARCHIVES;
 use crate::settings::FileSet;
 use crate::settings::path_pattern::{Part, Wild};
 use crate::shell::watches::Interest;
@@ -38,9 +39,6 @@ const DEPTH_MAX: usize = 128;
 const KUBELET_LINKS: &str = "/var/log/containers";
 /// Where those may lead.
 const KUBELET_LOGS: [&str; 3] = ["/var/log/pods", "/var/log/containers", "/var/lib/docker/containers"];
-/// Endings of compressed files.
-const ARCHIVES: [&str; 6] = [".gz", ".xz", ".zst", ".bz2", ".lz4", ".Z"];
-
 /// What of a path is still to be gone.
 #[derive(Clone, Debug)]
 enum Step {
@@ -368,7 +366,8 @@ impl Walk<'_> {
     /// A compressed file that is no rotated file of a log beside it.
     fn is_lone_archive(&self, at: &Path) -> bool {
         let Some(name) = at.file_name().map(text_of) else { return false };
-        if !ARCHIVES.iter().any(|ending| name.ends_with(ending)) {
+        let mut endings = UNREAD_ARCHIVES.iter().chain(&[".gz"]);
+        if !endings.any(|ending| name.ends_with(ending)) {
             return false;
         }
         let is_there = |log: String| std::fs::symlink_metadata(at.with_file_name(name_of(&log))).is_ok();

@@ -71,7 +71,10 @@ pub fn cure(why: PassedOver) -> &'static str {
         PassedOver::Own => "what the agent itself writes",
         PassedOver::Excluded => "left out by exclude",
         PassedOver::Hidden => "hidden: only a pattern with the dot names it, such as .*",
-        PassedOver::Archive => "an archive whose log is not there: unpack it to have it read",
+        PassedOver::Archive => {
+            "an archive that is not read: only .gz is, with its log beside it. Let logrotate pack with gzip, or one rotation \
+             later (delaycompress); unpack this one to have it read"
+        }
         PassedOver::Older => {
             "older than ignore_older: unless they were read before, only what is added from now on is read"
         }

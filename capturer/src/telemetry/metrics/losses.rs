@@ -15,6 +15,11 @@ impl LossReason {
         LossReason::ContainerGoneUnread,
     ];
 
+    /// A file went or was emptied: whoever rotates it may have packed it before.
+    pub fn may_be_in_an_archive(self) -> bool {
+        matches!(self, LossReason::FileGoneUnread | LossReason::FileTruncated)
+    }
+
     /// It happened in a sink, behind the reading of sources.
     fn is_of_sink(self) -> bool {
         use LossReason::{DeadLettersFull, SpoolDamaged, SpoolFull, SpoolTooOld};

@@ -146,7 +146,8 @@ impl World {
 
     fn scan(&mut self, stream: StreamId, directory: &str, live_name: &str, wanted: &[FileId]) -> Event {
         if self.engine.denied.contains(directory) {
-            return Event::Scanned { stream, result: Err(FileError::Denied(directory.to_owned())) };
+            let result = Err(FileError::Denied(directory.to_owned()));
+            return Event::Scanned { stream, result, archive: None };
         }
         let there = self.disk.has_directory(directory);
         let may_hang = self.lane_of(directory).is_some();
@@ -160,7 +161,7 @@ impl World {
         } else {
             Err(FileError::NoDirectory(directory.to_owned()))
         };
-        Event::Scanned { stream, result }
+        Event::Scanned { stream, result, archive: None }
     }
 
     fn open(
