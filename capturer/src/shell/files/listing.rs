@@ -1,6 +1,6 @@
 //! `capturer check`: which files the patterns of file_monitor match now, and what they pass over and why.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
 use std::os::fd::AsFd as _;
@@ -17,10 +17,12 @@ use crate::decode::binary::{self, Content};
 use crate::decode::text::{Mark, mark};
 use crate::limits::READ_BYTES;
 use crate::model::rotated_name;
+use crate::model::rotated_name::{RotatedName, UNREAD_ARCHIVES};
 use crate::settings::{Binary, FileFormat, FileSet, PathPattern, Settings, TextRules};
 use crate::telemetry::metrics::PassedOver;
 use crate::text::age::age_text;
-use crate::text::path_text::name_of;
+use crate::text::counted::counted;
+use crate::text::path_text::{name_of, text_of};
 use crate::text::terminal::shown;
 
 /// A file system that does not answer for this long is told.
@@ -37,6 +39,8 @@ pub fn show(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
         return Ok(());
     }
     writeln!(out, "What the patterns match now:")?;
+    // Of each file, the entry that comes first.
+    let mut taken: BTreeMap<String, usize> = BTreeMap::new();
     for (index, set) in settings.file_monitor.files.iter().enumerate() {
         let (own, entry) = (Own::of(settings), set.clone());
         let (sender, answer) = channel();
@@ -45,7 +49,16 @@ pub fn show(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
             settings.file_monitor.files.iter().flat_map(|set| set.paths.iter().cloned()).collect();
         std::thread::spawn(move || drop(sender.send(look(&entry, &own, &named))));
         match answer.recv_timeout(PATIENCE) {
-            Ok(looks) => looks.iter().try_for_each(|look| look.show(index, out))?,
+            Ok(mut looks) => {
+                let files = looks.iter().flat_map(|look| look.paths.iter().cloned());
+                files.for_each(|path| _ = taken.entry(path).or_insert(index));
+                for look in &mut looks {
+                    let other = |path: &&String| taken.get(*path).is_some_and(|first| *first != index);
+                    look.others =
+                        look.paths.iter().filter(other).map(|path| (path.clone(), taken[path])).collect();
+                    look.show(index, out)?;
+                }
+            }
             Err(_) => writeln!(
                 out,
                 "  files[{index}] no answer within {} s: a file system hangs; capturer doctor and /health name it",
@@ -61,6 +74,12 @@ struct Look {
     report: PatternReport,
     /// What it matches and is followed, and where links lead.
     files: Vec<String>,
+    /// The same without where links lead.
+    paths: Vec<String>,
+    /// Those of them that an entry before this one matches as well, with its index.
+    others: Vec<(String, usize)>,
+    /// Archives of them that are not read and that the pattern does not match itself.
+    archives: Vec<String>,
     /// Those of them that have bytes which are not UTF-8.
     not_utf8: Vec<String>,
     /// Directories that can't be listed.
@@ -100,6 +119,25 @@ impl Look {
                 self.not_utf8.len()
             )?;
         }
+        if let Some((path, first)) = self.others.first() {
+            let more = if self.others.len() > 1 { ", …" } else { "" };
+            writeln!(
+                out,
+                "    matched by an entry before this one too: {} ({}{more}): files[{first}] comes first, so its settings count",
+                self.others.len(),
+                shown(path)
+            )?;
+        }
+        if let Some(first) = self.archives.first() {
+            let more = if self.archives.len() > 1 { ", …" } else { "" };
+            writeln!(
+                out,
+                "    beside them are {} ({}{more}): {}",
+                counted(self.archives.len() as u64, "archive"),
+                shown(first),
+                cure(PassedOver::Archive)
+            )?;
+        }
         for text in self.unlistable.iter().take(LISTED_MAX) {
             writeln!(out, "    can't look at {text}")?;
         }
@@ -121,7 +159,7 @@ fn look(set: &FileSet, own: &Own, named: &[PathPattern]) -> Vec<Look> {
     let looks = set.paths.iter().map(|pattern| {
         let mut found = walk(vec![pattern.clone()]);
         let mut report = std::mem::take(&mut found.reports[0]);
-        let (mut files, mut not_utf8) = (Vec::new(), Vec::new());
+        let (mut files, mut all_paths, mut not_utf8) = (Vec::new(), Vec::new(), Vec::new());
         for FoundPath { path, target, modified_ns, .. } in found.paths() {
             let is_old = since_ns.is_some_and(|since_ns| modified_ns < since_ns);
             if is_old && !is_rotated(set, &path, &all) {
@@ -145,12 +183,34 @@ fn look(set: &FileSet, own: &Own, named: &[PathPattern]) -> Vec<Look> {
                 Inside::Unfit(why) => report.pass(why, path),
                 Inside::Fit | Inside::NotUtf8 => {
                     files.push(target.map_or(path.clone(), |target| format!("{path} -> {target}")));
+                    all_paths.push(path);
                 }
             }
         }
-        Look { report, files, not_utf8, unlistable: found.unlistable }
+        let archives = archives_beside(&all_paths, set);
+        let (paths, unlistable) = (all_paths, found.unlistable);
+        Look { report, files, paths, others: Vec::new(), archives, not_utf8, unlistable }
     });
     looks.collect()
+}
+
+/// Archives of these logs that are not read. What a pattern matches itself is told with what it passes over.
+fn archives_beside(paths: &[String], set: &FileSet) -> Vec<String> {
+    let mut listed: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut found = BTreeSet::new();
+    for path in paths.iter().take(LOOKED_INTO_MAX) {
+        let Some((directory, live)) = path.rsplit_once('/') else { continue };
+        let names = listed.entry(directory).or_insert_with(|| {
+            let entries = std::fs::read_dir(Path::new(&name_of(&format!("{directory}/"))));
+            let names =
+                entries.into_iter().flatten().flatten().map(|entry| text_of(&entry.file_name()).into_owned());
+            names.filter(|name| UNREAD_ARCHIVES.iter().any(|ending| name.ends_with(ending))).collect()
+        });
+        let of_it = names.iter().filter(|name| RotatedName::of_unread_archive(name, live).is_some());
+        let of_it = of_it.map(|name| format!("{directory}/{name}"));
+        found.extend(of_it.filter(|path| !set.paths.iter().any(|pattern| pattern.covers(path))));
+    }
+    found.into_iter().collect()
 }
 
 /// A rotated file of another that is followed (capture/core/paths.rs leaves it to that one).
@@ -274,6 +334,48 @@ mod tests {
                 .unwrap_or_else(|| panic!("{part:?} is missing or not in its place in\n{text}"));
             rest = &rest[at + part.len()..];
         }
+    }
+
+    #[test]
+    fn a_file_of_two_entries_is_said_to_be_of_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.log", "b.log", "c.txt"] {
+            std::fs::write(dir.path().join(name), "text\n").unwrap();
+        }
+        let set = |name: &str| FileSet {
+            paths: vec![PathPattern::new(dir.path().join(name).to_str().unwrap()).unwrap()],
+            ..FileSet::default()
+        };
+        let mut settings = Settings { data_dir: dir.path().join("data"), ..Settings::default() };
+        settings.file_monitor.files = vec![set("a.log"), set("*.log"), set("*.txt")];
+        let mut out = Vec::new();
+        show(&settings, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap().replace(&format!("{}/", dir.path().display()), "");
+        let told: Vec<&str> = text.lines().filter(|line| line.contains("an entry before this one")).collect();
+        let expected = "    matched by an entry before this one too: 1 (a.log): files[0] comes first, so its settings count";
+        assert_eq!(told, [expected], "{text}");
+        assert!(
+            text.find(expected) > text.find("files[1]") && text.find(expected) < text.find("files[2]"),
+            "{text}"
+        );
+    }
+
+    /// Their lines may be missing in the outputs, and nothing of the pattern leads to them.
+    #[test]
+    fn archives_that_are_not_read_are_named_beside_their_log() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.log", "a.log.1.zst", "a.log.2.gz", "other.log.1.zst"] {
+            std::fs::write(dir.path().join(name), "text\n").unwrap();
+        }
+        let text = listing(dir.path(), &["*.log"]);
+        assert!(
+            text.contains("    beside them are 1 archive (a.log.1.zst): ") && text.contains("delaycompress"),
+            "{text}"
+        );
+        let text = listing(dir.path(), &["*"]);
+        let passed: Vec<&str> = text.lines().filter(|line| line.contains("archive")).collect();
+        assert_eq!(passed.len(), 1, "{text}");
+        assert!(passed[0].ends_with("a.log.1.zst, other.log.1.zst"), "{text}");
     }
 
     #[test]
