@@ -123,7 +123,7 @@ fn shadowed(pipelines: &[Arc<Pipeline>]) -> Vec<String> {
                 "has the same match"
             };
             warnings.push(format!(
-                "pipeline {name}: it never runs, for {other} before it {why}; put {name} before {other}, or give {other} a \
+                "pipeline {name}: it never runs, because pipeline {other} before it {why}; put {name} before {other}, or give {other} a \
                  match that leaves something"
             ));
         }
@@ -227,11 +227,11 @@ mod tests {
         check(&text(&[some("a", "web"), some("b", "db"), all("c")]), &[]);
         check(
             &text(&[all("a"), some("b", "web")]),
-            &["pipeline b: it never runs, for a before it has no match"],
+            &["pipeline b: it never runs, because pipeline a before it has no match"],
         );
         check(
             &text(&[some("a", "web"), some("b", "web")]),
-            &["pipeline b: it never runs, for a before it has the same"],
+            &["pipeline b: it never runs, because pipeline a before it has the same"],
         );
         check(
             &text(&[some("a", "web"), all("b"), some("c", "db"), all("d")]),

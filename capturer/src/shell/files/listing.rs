@@ -21,7 +21,6 @@ use crate::model::rotated_name::{RotatedName, UNREAD_ARCHIVES};
 use crate::settings::{Binary, FileFormat, FileSet, PathPattern, Settings, TextRules};
 use crate::telemetry::metrics::PassedOver;
 use crate::text::age::age_text;
-use crate::text::counted::counted;
 use crate::text::path_text::{name_of, text_of};
 use crate::text::terminal::shown;
 
@@ -132,8 +131,8 @@ impl Look {
             let more = if self.archives.len() > 1 { ", …" } else { "" };
             writeln!(
                 out,
-                "    beside them are {} ({}{more}): {}",
-                counted(self.archives.len() as u64, "archive"),
+                "    archives beside them: {} ({}{more}): {}",
+                self.archives.len(),
                 shown(first),
                 cure(PassedOver::Archive)
             )?;
@@ -369,7 +368,7 @@ mod tests {
         }
         let text = listing(dir.path(), &["*.log"]);
         assert!(
-            text.contains("    beside them are 1 archive (a.log.1.zst): ") && text.contains("delaycompress"),
+            text.contains("    archives beside them: 1 (a.log.1.zst): ") && text.contains("delaycompress"),
             "{text}"
         );
         let text = listing(dir.path(), &["*"]);
