@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, ensure};
 use capturer::testing::timestamp;
 use capturer_tests::agent::{Agent, Home, program};
+use capturer_tests::disk::Disk;
 use capturer_tests::loki::{Limits, Mood, POISON, TestLoki};
 use capturer_tests::rand::Rand;
 use capturer_tests::wait::{pass, wait_until};
@@ -337,6 +338,109 @@ fn a_spool_file_that_is_gone() -> Result<()> {
     })?;
     append(&home, "a.log", "after\n")?;
     wait_until("the next line", MINUTE, || ensure_count(&loki, 1))?;
+    agent.stop()
+}
+
+/// Somebody removes the spool, or all of data_dir, while Loki is away. What the running agent has open is on disk again
+/// before it acknowledges more; what was removed while it was down may be lost, and that is said.
+#[test]
+fn a_spool_that_is_removed() -> Result<()> {
+    for (what, live, kill) in [
+        ("data", true, false),
+        ("data", true, true),
+        ("data/spool", true, true),
+        ("data/spool", false, false),
+    ] {
+        let home = Home::new()?;
+        let loki = TestLoki::start()?;
+        loki.set(Mood::Away);
+        append(&home, "a.log", "first\n")?;
+        let config = config(&home, &loki, "", &sets(&home));
+        let agent = home.launch(&config)?;
+        let spooled = |agent: &Agent, lines: f64| {
+            wait_until("the lines to be in the spool", MINUTE, || {
+                let spooled = metric_sum(agent, "logs_sent_total")?;
+                ensure!(spooled == lines, "{what}: {spooled}");
+                Ok(())
+            })
+        };
+        spooled(&agent, 1.0)?;
+        let more = (0..50).map(|number| format!("line {number}\n")).collect::<String>();
+        if live {
+            fs::remove_dir_all(home.path().join(what))?;
+            append(&home, "a.log", &more)?;
+            spooled(&agent, 51.0)?;
+            wait_for_words(
+                &agent,
+                &["somebody removed the spool", "nothing is lost", "leave data_dir alone"],
+            )?;
+            if what == "data" {
+                wait_until("the checkpoint's health to say it", MINUTE, || {
+                    let (ok, said) = agent.health_of("checkpoint")?;
+                    ensure!(!ok && said.contains("somebody removed"), "{ok} {said}");
+                    Ok(())
+                })?;
+            }
+        }
+        if kill {
+            agent.kill()?
+        } else {
+            agent.stop()?
+        }
+        if !live {
+            fs::remove_dir_all(home.path().join(what))?;
+        }
+        loki.set(Mood::Well);
+        let agent = home.start(&config)?;
+        if live {
+            wait_until("all lines", MINUTE, || ensure_count(&loki, 51))?;
+            let lost = metric_sum(&agent, "losses_total")? + metric_sum(&agent, "possible_losses_total")?;
+            ensure!(lost == 0.0, "{what}: {lost} losses");
+        } else {
+            wait_until("the possible loss to be told", MINUTE, || {
+                ensure!(
+                    agent.metric("possible_losses_total{reason=\"spool_damaged\"}")? == 1.0,
+                    "not counted"
+                );
+                let (_, said) = agent.health_of("losses")?;
+                ensure!(said.contains("what was in the spool"), "{said}");
+                Ok(())
+            })?;
+        }
+        agent.stop()?;
+    }
+    Ok(())
+}
+
+/// The disk of data_dir fills while Loki is away. When Loki is back all is delivered, without a restart and once.
+#[test]
+fn a_spool_that_fills_its_disk() -> Result<()> {
+    const LINES: usize = 10_000;
+    let home = Home::new()?;
+    let loki = TestLoki::start()?;
+    loki.set(Mood::Away);
+    let _disk = Disk::mount(&home.path().join("data"), 1_024)?;
+    // Chance, so that nothing makes them shorter.
+    let mut rand = Rand::from_env_or(11);
+    let mut line = |text: String| (0..12).fold(text, |text, _| format!("{text} {:016x}", rand.number()));
+    let lines: Vec<String> = (0..LINES).map(|number| line(number.to_string())).collect();
+    append(&home, "a.log", &format!("{}\n", lines.join("\n")))?;
+    // A record must fit: it has at most as much as a request.
+    let config = config(&home, &loki, ", batch_size: 64KiB", &sets(&home));
+    let agent = home.launch(&config)?;
+    wait_until("health to say what the disk is full of", MINUTE, || {
+        let (ok, said) = agent.health_of("sink_loki")?;
+        let words = ["the disk of data_dir is full", "wait for Loki", "free room there, mend Loki"];
+        ensure!(!ok && words.iter().all(|word| said.contains(word)), "{ok} {said}");
+        Ok(())
+    })?;
+    // The spool leaves room for checkpoints.
+    ensure!(agent.health_of("checkpoint")?.0, "{:?}", agent.health_of("checkpoint")?);
+    loki.set(Mood::Well);
+    wait_until("all lines", MINUTE, || ensure_count(&loki, LINES))?;
+    ensure!(loki.ledger().repeats() == (0, 0, 0), "{:?}", loki.ledger().repeats());
+    agent.assert_nothing_lost()?;
+    wait_until("health to be well", MINUTE, || agent.get("/health"))?;
     agent.stop()
 }
 

@@ -130,7 +130,7 @@ impl RealBench {
         std::fs::create_dir(log_directory_in(&dir))?;
         let (answer, answers) = unbounded_channel();
         let settings = Settings { data_dir: data, ..Settings::default() };
-        let files = Files::start(inotify.clone(), &settings, claims.clone(), move |answered| {
+        let files = Files::start(inotify.clone(), &settings, None, claims.clone(), move |answered| {
             // Nobody waits for one that comes when the bench is over.
             let _ = answer.send(answered);
         })?;

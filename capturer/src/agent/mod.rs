@@ -28,11 +28,10 @@ use anyhow::Context as _;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::capture::counted::ReadCounts;
-use crate::ledger::Owner;
-use crate::ledger::claims::{Claimed, Claims};
+use crate::ledger::claims::Claims;
 use crate::settings::{Settings, advice};
 use crate::shell::Rest;
-use crate::shell::checkpoint::store::DirLock;
+use crate::shell::checkpoint::kept::DataDir;
 use crate::shell::descriptors;
 use crate::shell::privilege;
 use crate::shell::ring;
@@ -82,11 +81,12 @@ pub struct Agent {
     process: Process,
     run: Run,
     admin: Option<AdminHandle>,
-    _lock: Claimed<DirLock>,
+    _data_dir: Arc<DataDir>,
 }
 
 /// What all runs have in common.
 struct Process {
+    data_dir: Arc<DataDir>,
     status: Arc<Status>,
     metrics: Arc<Metrics>,
     claims: Claims,
@@ -137,8 +137,8 @@ impl Agent {
         privilege::drop_unneeded(&settings, || witness.can_be_read())?;
 
         run::make_data_dir(&settings)?;
-        let lock = claims.hold(DirLock::acquire(&settings.data_dir)?, Owner::Checkpoint);
-        let run = Run::open(settings, &status, &metrics, &claims)?;
+        let data_dir = Arc::new(DataDir::acquire(&settings.data_dir, &claims)?);
+        let run = Run::open(settings, &data_dir, &status, &metrics, &claims)?;
 
         status.profiles.open(Box::new(profile::start));
         let ask = sender.clone();
@@ -163,6 +163,7 @@ impl Agent {
         }
         let reloads = Reloads::new(reloading, &status, &metrics, &claims, &sender);
         let process = Process {
+            data_dir: Arc::clone(&data_dir),
             status,
             metrics,
             claims,
@@ -177,7 +178,7 @@ impl Agent {
             last_stream: 0,
             losses: Losses::default(),
         };
-        Ok(Agent { process, run, admin, _lock: lock })
+        Ok(Agent { process, run, admin, _data_dir: data_dir })
     }
 
     /// Where the admin server listens.
@@ -210,7 +211,7 @@ impl Agent {
     /// # Errors
     /// Without io_uring, or when a part can't be started.
     pub fn run(self) -> anyhow::Result<Vec<String>> {
-        let Agent { process, run, admin, _lock } = self;
+        let Agent { process, run, admin, _data_dir } = self;
         let left = ring::start(process.live(run))??;
         if let Some(admin) = admin {
             admin.stop();
@@ -324,7 +325,7 @@ impl Process {
 
     fn open(&mut self, settings: Arc<Settings>) -> anyhow::Result<Turning> {
         self.status.beat_capture();
-        let mut run = Run::open(settings, &self.status, &self.metrics, &self.claims)?;
+        let mut run = Run::open(settings, &self.data_dir, &self.status, &self.metrics, &self.claims)?;
         run.capture.number_streams_after(self.last_stream);
         run.capture.count_on(&self.counted);
         run.begin(&self.claims).context("preparing the loop")

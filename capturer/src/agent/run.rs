@@ -18,6 +18,7 @@ use crate::ledger::claims::{Claimed, Claims};
 use crate::model::delivery::FromSink;
 use crate::model::record::{OutputMark, SinkId};
 use crate::settings::{LocalFile, Settings};
+use crate::shell::checkpoint::kept::DataDir;
 use crate::shell::checkpoint::store;
 use crate::shell::files;
 use crate::shell::files::Files;
@@ -25,7 +26,7 @@ use crate::shell::files::mounts::Mounts;
 use crate::shell::{Shell, descriptors};
 use crate::sink::apart::{Apart, Place};
 use crate::sink::local_file::LocalFileSink;
-use crate::sink::loki::LokiSink;
+use crate::sink::loki::{self, LokiSink};
 use crate::sink::stdout::StdoutSink;
 use crate::sink::{self, Sink, SinkHandle};
 use crate::telemetry::metrics::Metrics;
@@ -54,6 +55,7 @@ impl Run {
     /// What was tried, why it failed, what to do. Nothing of it is left open then.
     pub fn open(
         settings: Arc<Settings>,
+        data_dir: &Arc<DataDir>,
         status: &Arc<Status>,
         metrics: &Arc<Metrics>,
         claims: &Claims,
@@ -63,7 +65,8 @@ impl Run {
         let (sender, inbox) = unbounded_channel();
         let inotify = open_inotify().map(|fd| Arc::new(claims.hold(fd, Owner::Discovery)));
         let answer = sender.clone();
-        let files = Files::start(inotify.clone(), &settings, claims.clone(), move |from| {
+        let held = Some(Arc::clone(data_dir));
+        let files = Files::start(inotify.clone(), &settings, held, claims.clone(), move |from| {
             drop(answer.send(FromThread::Files(from)))
         })
         .context("starting the files threads")?;
@@ -205,8 +208,10 @@ fn make_sinks(
         loaded.outputs.insert("local_file".to_owned(), marks);
         sinks.push((Box::new(sink), Some(apart)));
     }
-    if let Some(loki) = &settings.sinks.loki {
-        let sink = LokiSink::open(loki, &settings.data_dir, metrics, status, claims).context("sinks.loki")?;
+    if let Some(config) = &settings.sinks.loki {
+        let had_lines = loaded.has_lines_for(loki::NAME);
+        let place = (settings.data_dir.as_path(), had_lines);
+        let sink = LokiSink::open(config, place, metrics, status, claims).context("sinks.loki")?;
         sinks.push((Box::new(sink), None));
     }
     if settings.sinks.stdout {

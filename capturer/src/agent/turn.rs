@@ -325,6 +325,8 @@ impl Loop<'_> {
                 (false, format!("{error}; new containers wait, and a crash now would repeat records"))
             }
         };
+        // That the directory is gone is the cause of whatever else is wrong with it.
+        let saving = self.process.data_dir.trouble().map_or(saving, |trouble| (false, trouble));
         self.process.status.set_health("checkpoint", saving.0, saving.1);
         if let Some(trouble) = self.capture.docker_trouble() {
             let socket = self.settings.container_monitor.socket_path.display();

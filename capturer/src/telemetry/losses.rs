@@ -137,8 +137,9 @@ impl Key {
             let times = if sum.losses == 1 { String::new() } else { format!(", {} times", sum.losses) };
             let (what, cure) = doubt(self.reason);
             let cure = other_cure.as_deref().unwrap_or(cure);
-            let (source, sinks, reason) = (&self.source, &self.sinks, self.reason.as_str());
-            return format!("may be lost for {sinks}: {what} of {source} ({reason}{times}); {cure}");
+            let of = if self.source.is_empty() { String::new() } else { format!(" of {}", self.source) };
+            let (sinks, reason) = (&self.sinks, self.reason.as_str());
+            return format!("may be lost for {sinks}: {what}{of} ({reason}{times}); {cure}");
         }
         let amount = sum.amount();
         let of = if self.source.is_empty() { String::new() } else { format!(" of {}", self.source) };
@@ -251,6 +252,10 @@ fn doubt(reason: LossReason) -> (&'static str, &'static str) {
             "what it printed after it was looked at last,",
             "remove containers a second after they ended, and while the agent runs",
         ),
+        LossReason::SpoolDamaged => (
+            "what was in the spool and not delivered yet, for the spool was removed or its end is not whole",
+            "leave data_dir alone (the log says what was found)",
+        ),
         _ => (
             "what was written after it was read last, before a file went,",
             "keep more of the log (Docker: max-size times max-file), and remove files while the agent runs",
@@ -281,7 +286,9 @@ fn cure(reason: LossReason) -> &'static str {
         LossReason::ContainerGoneUnread => {
             "it was removed before it could be read: let it live a second longer, or remove it later than by --rm"
         }
-        LossReason::SpoolDamaged => "look for trouble of the disk that data_dir is on",
+        LossReason::SpoolDamaged => {
+            "leave data_dir alone while the agent runs, or look for trouble of the disk that it is on"
+        }
         LossReason::SpoolFull => "raise sinks.loki.spool.max_size, or let spool.when_full be wait",
         LossReason::SpoolTooOld => "raise sinks.loki.spool.max_age",
         LossReason::DeadLettersFull => {

@@ -158,7 +158,7 @@ metrics! {
     sink_lost_bytes_total: IntCounterVec ["sink"] Bytes
         "Bytes lost, by the sink that did not get them, where their number is known.";
     possible_losses_total: IntCounterVec ["reason"] Count
-        "Files that were rewritten or removed, and containers removed, before the agent could see whether all of them had been read.";
+        "Files that were rewritten or removed, and containers removed, before the agent could see whether all of them had been read; spools that were removed or end within a record.";
     skipped_records_total: IntCounterVec ["reason"] Count
         "Records of a source that could not be used and were skipped.";
     duplicates_dropped_total: IntCounter [] Count

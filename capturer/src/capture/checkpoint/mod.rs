@@ -85,6 +85,17 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Whether a sink has a position behind the beginning of some source.
+    pub(crate) fn has_lines_for(&self, sink: &str) -> bool {
+        let begins = |cursor: &Cursor| match cursor {
+            Cursor::Beginning => true,
+            Cursor::File(cursor) => cursor.offset == 0,
+            Cursor::Api(_) => false,
+        };
+        let mut of_sink = self.streams.values().filter_map(|entry| entry.sinks.get(sink));
+        of_sink.any(|of_sink| !begins(&of_sink.cursor))
+    }
+
     /// What stood behind the positions may have been delivered after this was saved: if it is gone, nobody knows whether it
     /// is lost.
     pub(crate) fn forget_lengths(&mut self) {

@@ -14,7 +14,7 @@
 //! Not here: what the bytes mean (checkpoint/mod.rs).
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
@@ -29,11 +29,12 @@ use crate::settings::Remember;
 const CURRENT: &str = "checkpoint.json";
 const NEW: &str = "checkpoint.json.new";
 const PREVIOUS: &str = "checkpoint.json.previous";
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 const CHANGES: &str = "checkpoint.changes";
 const CHANGES_NEW: &str = "checkpoint.changes.new";
 const FILES: &str = "files.log";
 const FILES_NEW: &str = "files.log.new";
+const BACK_NEW: &str = "put-back.new";
 /// At most this many bytes of what is remembered are read. It is rewritten long before it is that long.
 const FILES_BYTES_MAX: usize = 1 << 30;
 
@@ -184,6 +185,45 @@ pub fn compact(dir: &Path, up_to: u64, remember: &Remember) -> Result<u64, Store
     });
     dir.replace(FILES_NEW, FILES, &compacted)?;
     Ok(compacted.len() as u64)
+}
+
+/// Opens what is saved, for somebody to hold it. What is not there, or can't be opened, is left out.
+pub(super) fn with_saved(dir: &Path, hold: impl FnOnce(Vec<(&'static str, File)>)) {
+    let Ok(dir) = Dir::open(dir) else { return };
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let open = |name| {
+        let fd = rustix::fs::openat(&dir.fd, name, flags, Mode::empty()).ok()?;
+        dir.expect_regular(&fd, name).ok()?;
+        Some((name, File::from(fd)))
+    };
+    // In the order in which they are put back: each is of use only with those before it.
+    hold([FILES, PREVIOUS, CURRENT, CHANGES].into_iter().filter_map(open).collect());
+}
+
+/// Copies files to their names where those are gone.
+///
+/// # Errors
+/// As of [`save`].
+pub(super) fn put_back<'f>(
+    dir: &Path,
+    files: impl Iterator<Item = (&'static str, &'f File)>,
+) -> Result<(), StoreError> {
+    let mut dir = Dir::open(dir)?;
+    for (name, file) in files {
+        if rustix::fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            continue;
+        }
+        dir.remove(BACK_NEW)?;
+        let mut copy = dir.create(BACK_NEW)?;
+        let mut whole = file;
+        whole
+            .rewind()
+            .and_then(|()| io::copy(&mut whole, &mut copy))
+            .and_then(|_| copy.sync_all())
+            .map_err(|source| dir.error("copying back", name, source))?;
+        dir.rename(BACK_NEW, name)?;
+    }
+    dir.sync_dir()
 }
 
 fn unix_s() -> u64 {
@@ -421,6 +461,12 @@ impl AsFd for DirLock {
 }
 
 impl DirLock {
+    /// Device and inode of its file.
+    pub(super) fn id(&self) -> io::Result<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt as _;
+        self.file.metadata().map(|metadata| (metadata.dev(), metadata.ino()))
+    }
+
     /// Creates the directory if need be and locks it, or says who has it.
     pub fn acquire(path: &Path) -> Result<DirLock, StoreError> {
         let dir = Dir::open(path)?;

@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ use crate::capture::io::{FileError, FoundPath, LaneId};
 use crate::ledger::claims::{Claimed, Claims};
 use crate::limits::LANES_MAX;
 use crate::settings::Settings;
+use crate::shell::checkpoint::kept::DataDir;
 use crate::shell::checkpoint::saver::Saver;
 pub use messages::{FilesAnswer, OpenFile, Request};
 
@@ -55,6 +56,8 @@ const LANE_PATIENCE: Duration = Duration::from_secs(3);
 const LOCAL_PATIENCE: Duration = Duration::from_secs(10);
 /// The lane of archives on local disks: unpacking is work that the ring can't do, and must not hold up other files.
 const ARCHIVES: LaneId = LaneId(u64::MAX);
+/// How often it is looked whether the data directory is there while nothing is saved.
+const LOOK_AT_DATA_DIR: Duration = Duration::from_secs(1);
 /// What to do where a local disk does not answer.
 const LOCAL_CURE: &str = "look for a failing disk: dmesg, iostat -x";
 
@@ -87,13 +90,15 @@ pub struct Files {
 }
 
 impl Files {
-    /// Starts the threads. `inotify` is the loop's one instance; `None` = there is none, nothing is watched.
+    /// Starts the threads. `inotify` is the loop's one instance; `None` = there is none, nothing is watched. `held` is looked
+    /// after by the thread that saves.
     ///
     /// # Errors
     /// When no thread can be made.
     pub fn start(
         inotify: Option<Arc<Claimed<OwnedFd>>>,
         settings: &Settings,
+        held: Option<Arc<DataDir>>,
         claims: Claims,
         answer: impl Fn(FilesAnswer) + Send + Sync + 'static,
     ) -> io::Result<Files> {
@@ -109,7 +114,7 @@ impl Files {
         let (directory, saved) = (data_dir.clone(), Arc::clone(&answers));
         let saver = std::thread::Builder::new()
             .name("checkpoints".to_owned())
-            .spawn(move || save_all(&to_save, directory, &saving, &saved))?;
+            .spawn(move || save_all(&to_save, directory, held.as_deref(), &saving, &saved))?;
 
         let (requests, inbox) = channel();
         let (of_threads, alive) = tokio::sync::mpsc::channel(1);
@@ -200,15 +205,34 @@ impl Files {
 fn save_all(
     to_save: &Receiver<(u64, Checkpoint)>,
     data_dir: PathBuf,
+    held: Option<&DataDir>,
     progress: &Progress,
     answers: &Answers,
 ) {
     let mut saver = Saver::new(data_dir);
-    while let Ok((seq, checkpoint)) = to_save.recv() {
+    if let Some(held) = held {
+        held.keep();
+    }
+    let look = || held.map_or(Ok(()), DataDir::look);
+    loop {
+        let (seq, checkpoint) = match to_save.recv_timeout(LOOK_AT_DATA_DIR) {
+            Ok(to_save) => to_save,
+            Err(RecvTimeoutError::Timeout) => {
+                progress.begin("looking whether it is there".to_owned());
+                // Health says what is wrong with it.
+                let _ = look();
+                progress.end();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         #[cfg(feature = "test-faults")]
         crate::faults::here();
         progress.begin("saving the checkpoint".to_owned());
-        let result = saver.save(checkpoint);
+        let result = look().and_then(|()| saver.save(checkpoint));
+        if let Some(held) = held.filter(|_| result.is_ok()) {
+            held.keep();
+        }
         progress.end();
         let result = result.map_err(|error| format!("{:#}", anyhow::Error::from(error)));
         answers(FilesAnswer::Saved { seq, result });

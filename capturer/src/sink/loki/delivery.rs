@@ -210,6 +210,9 @@ impl Delivery {
         self.slots[slot] = Slot::Free;
         let Some(label_set) = self.label_sets.get(&id) else { return };
         let whole: usize = label_set.queue.iter().take(records.len()).map(|entry| entry.lines).sum();
+        // What is gone by now was counted as lost: it must not count as accepted, too.
+        let lost = label_set.queue.iter().zip(&records).filter(|(_, record)| record.body.is_empty());
+        let lost_lines: usize = lost.map(|(entry, _)| entry.lines).sum();
         let lost_first = records.first().is_some_and(|record| record.body.is_empty());
         let bodies = records.into_iter().map(|record| record.body).filter(|body| !body.is_empty());
         let mut body = Parcel::join(bodies.collect());
@@ -218,19 +221,28 @@ impl Delivery {
                 Parcel::plain(refusals::decode(&body.request()).split_at(label_set.skip).1.encode_to_vec());
         }
         let covers = whole - label_set.skip;
-        let parts = self.parts(now, &label_set.tenant, label_set.lines_max, covers, body);
+        let lines = whole - lost_lines - if lost_first { 0 } else { label_set.skip };
+        let parts = self.parts(now, &label_set.tenant, label_set.lines_max, (covers, lines), body);
         let job = Job::new(id, parts);
         self.settle(now, slot, job);
     }
 
     /// A request as parts: lines that are too old to be sent, and what a limited label set may send at once.
-    fn parts(&self, now: Now, tenant: &str, lines_max: usize, covers: usize, body: Parcel) -> VecDeque<Part> {
+    /// It has `lines`, and with those that are gone it covers more.
+    fn parts(
+        &self,
+        now: Now,
+        tenant: &str,
+        lines_max: usize,
+        (covers, lines): (usize, usize),
+        body: Parcel,
+    ) -> VecDeque<Part> {
         let oldest = self.oldest_to_send(now, tenant);
         let is_older = |ns: i64| oldest.as_ref().is_some_and(|(oldest, _)| ns < *oldest);
         let has_old = oldest.is_some() && wire::oldest_ns(&body.request()).is_some_and(is_older);
         let small_enough = covers <= lines_max || lines_max >= self.limits.batch_lines;
         if small_enough && !has_old {
-            let lines = if body.is_empty() { 0 } else { covers };
+            let lines = if body.is_empty() { 0 } else { lines };
             return [Part { covers, lines, body, ..Part::default() }].into();
         }
         let mut rest = refusals::decode(&body.request());

@@ -435,3 +435,20 @@ fn against_a_model_loki() {
 }
 
 const BLOCKED: &str = "<html><h1>403 Forbidden</h1>request blocked</html>";
+
+/// They were counted as lost, and were counted as accepted as well.
+#[test]
+fn lines_that_are_gone_when_a_request_is_made_do_not_count_as_accepted() {
+    let mut bench = Bench::up(&config());
+    for text in ["gone", "sent"] {
+        bench.take(0, 1, "", &[(UNIX_NS, text.to_owned()), (UNIX_NS + 1, text.to_owned())]);
+    }
+    // A full spool gave the first up.
+    bench.records.insert(Position { segment: 1, offset: 1 }, Parcel::default());
+    bench.turn(0, true);
+    let push = bench.under_way.pop().unwrap();
+    assert_eq!(push.lines.len(), 2);
+    bench.answer(1, &push, &status(204, ""));
+    bench.turn(1, true);
+    assert_eq!((bench.delivery.accepted_lines(), bench.done.len()), (2, 2));
+}

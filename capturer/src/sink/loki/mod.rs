@@ -77,13 +77,13 @@ pub struct LokiSink {
 }
 
 impl LokiSink {
-    /// Opens the spool and starts the thread that empties it.
+    /// Opens the spool and starts the thread that empties it. `had_lines`: a checkpoint says that lines were put into it.
     ///
     /// # Errors
     /// What can't work from the start: no directory for the spool, an unreadable certificate or token.
     pub fn open(
         config: &Loki,
-        data_dir: &Path,
+        (data_dir, had_lines): (&Path, bool),
         metrics: &Arc<Metrics>,
         status: &Arc<Status>,
         claims: &Claims,
@@ -95,11 +95,19 @@ impl LokiSink {
             &config.spool,
             spool::Held { claims: claims.clone(), owner: Owner::Sink(NAME.to_owned()) },
         );
-        let (writer, reader, notes) = opened.map_err(|error| {
+        let spool::Opened { writer, reader, notes, is_new } = opened.map_err(|error| {
             io::Error::new(error.kind(), format!("opening the spool {}: {error}", spool_dir.display()))
         })?;
         for note in notes {
             tracing::warn!("spool {}: {note}", spool_dir.display());
+        }
+        if is_new && had_lines {
+            metrics.possibly_lost(LossReason::SpoolDamaged);
+            tracing::error!(
+                "spool {}: it is gone, though the checkpoint says that lines were put into it: those that Loki did not have yet \
+                 are lost, and nobody knows how many; leave data_dir alone, or remove all of it",
+                spool_dir.display()
+            );
         }
         metrics.expect_network_sink(NAME);
         let limits = [
@@ -139,7 +147,7 @@ impl LokiSink {
                      lost: mend Loki, raise sinks.loki.spool.max_size, or let the logs keep more),",
                     self.config.spool.bytes_max >> 20
                 )),
-                Err(AppendError::Io(error)) => error,
+                Err(AppendError::Io(error)) => self.explain(error),
             };
             self.waiting = Some(record);
             // What is there already must be delivered, else no room would ever come.
@@ -156,8 +164,25 @@ impl LokiSink {
     fn sync(&mut self) -> Result<(), SinkError> {
         let committed = self.writer.commit();
         self.push.wake();
-        committed
-            .map_err(|source| SinkError::retry_all(format!("syncing {}", self.spool_dir.display()), source))
+        committed.map_err(|source| {
+            SinkError::retry_all(format!("syncing {}", self.spool_dir.display()), self.explain(source))
+        })
+    }
+
+    /// Says of a full disk what of it the spool has, and what to do.
+    fn explain(&self, error: io::Error) -> io::Error {
+        if !spool::is_disk_full(&error) {
+            return error;
+        }
+        io::Error::new(
+            error.kind(),
+            format!(
+                "the disk of data_dir is full ({error}); {:.1} MiB on it are lines that wait for Loki, and their room becomes free \
+                 as Loki takes them (free room there, mend Loki, or lower sinks.loki.spool.max_size to what the disk has; logs \
+                 rotate on meanwhile, and what rotates away unread is lost)",
+                self.writer.bytes() as f64 / f64::from(1 << 20)
+            ),
+        )
     }
 
     /// Whether each label set of a batch still has room in its share of the spool. It counts as put in then.

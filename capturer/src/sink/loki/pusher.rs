@@ -29,7 +29,7 @@ use crate::sink::dead_letters::{DeadLetters, Letter};
 use crate::sink::spool::{Loaded, Position, Read, Reader, format, unix_ms};
 use crate::telemetry::metrics::{LossReason, Metrics, PushFailure};
 use crate::telemetry::status::Status;
-use turn::LastReport;
+use turn::{LastReport, SpoolTrouble};
 
 /// The component in health that tells of delivery; the sink's own tells of the spool.
 const COMPONENT: &str = "sink_loki_delivery";
@@ -104,6 +104,7 @@ pub(super) fn start(
         counted_lines: 0,
         summary: Summary::default(),
         failing_read: false,
+        spool_trouble: SpoolTrouble::default(),
         letters_looked_at: None,
         spool: config.spool.clone(),
         without_metadata: config.structured_metadata.is_empty(),
@@ -144,6 +145,7 @@ struct Pusher {
     counted_lines: u64,
     summary: Summary,
     failing_read: bool,
+    spool_trouble: SpoolTrouble,
     letters_looked_at: Option<Instant>,
     spool: Spool,
     /// `structured_metadata` is `{}`.
@@ -227,6 +229,14 @@ impl Pusher {
                         offset,
                         bytes,
                         "loki: a part of the spool is unreadable and was passed over; check the disk"
+                    );
+                }
+                Ok(Read::Unfinished { file, bytes }) => {
+                    self.metrics.possibly_lost(LossReason::SpoolDamaged);
+                    tracing::warn!(
+                        file,
+                        bytes,
+                        "loki: a part of the spool is unreadable: the last record of this file is not whole. If the agent was killed while it wrote, its lines are read from their source again; if the disk damaged it, they are lost"
                     );
                 }
                 Ok(Read::Missing { file, bytes }) => {

@@ -1,6 +1,9 @@
 //! What the cursor file says: up to where the spool was read, which records before that are not delivered, and which
 //! segments there were. Text, renamed into place, not synced: an old one repeats lines and loses none.
 //!
+//! There are two files that change names with each save, so a save finds its room taken already: on a full disk nothing could
+//! be forgotten otherwise. Behind the text are NULs, for the next one may be longer.
+//!
 //! ```text
 //! 7 4096 1a2b3c4d        all before this place was delivered, with a checksum
 //! read 9 0               up to here was read
@@ -10,14 +13,37 @@
 //! ```
 //! Of an older agent there is the first line only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::reader::{Open, Read};
 use super::{CURSOR_FILE, DROPPED_FILE, Position};
+
+/// The other of the two files.
+const NEW_FILE: &str = "cursor.new";
+/// A file is this long at least.
+const FILE_BYTES_MIN: usize = 16 * 1024;
+
+/// Segments that are rightly gone.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    /// The last that a full spool gave up, and so all before it.
+    pub dropped: u64,
+    /// Those of which a `.done` is left.
+    pub done: BTreeSet<u64>,
+}
+
+impl Said {
+    fn knows(&self, number: u64) -> bool {
+        number <= self.dropped || self.done.contains(&number)
+    }
+}
 
 /// See the module's head.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,18 +68,39 @@ pub(super) struct Start {
     pub next_min: u64,
     /// What is gone though nobody said so, to be told first.
     pub missing: Vec<Read>,
+    /// By segment: how long it was at least.
+    pub lengths: BTreeMap<u64, u64>,
 }
 
 pub(super) fn save(dir: &Path, cursor: &Cursor) -> io::Result<()> {
-    let new = dir.join("cursor.new");
-    fs::write(&new, show(cursor))?;
-    fs::rename(new, dir.join(CURSOR_FILE))
+    let (new, current) = (dir.join(NEW_FILE), dir.join(CURSOR_FILE));
+    write_over(&new, show(cursor).into_bytes())?;
+    if renameat_with(CWD, &new, CWD, &current, RenameFlags::EXCHANGE).is_ok() {
+        return Ok(());
+    }
+    // There is none yet, or the file system can't exchange names.
+    fs::rename(&new, &current)?;
+    // The next save takes room for itself if this one could not.
+    let _ = write_over(&new, Vec::new());
+    Ok(())
+}
+
+/// Writes into the room that a file has.
+fn write_over(path: &Path, mut bytes: Vec<u8>) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let len = file.metadata()?.len() as usize;
+    let room = bytes.len().next_power_of_two().max(FILE_BYTES_MIN);
+    if len > 4 * room {
+        file.set_len(room as u64)?;
+    }
+    bytes.resize(if len > 4 * room { room } else { len.max(room) }, 0);
+    file.write_all_at(&bytes, 0)
 }
 
 /// `None` = there is none.
 pub(super) fn load(dir: &Path) -> Result<Option<Cursor>, String> {
     match fs::read(dir.join(CURSOR_FILE)) {
-        Ok(bytes) => parse(&String::from_utf8_lossy(&bytes)).map(Some),
+        Ok(bytes) => parse(String::from_utf8_lossy(&bytes).trim_end_matches('\0')).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.to_string()),
     }
@@ -127,17 +174,18 @@ fn parse_rest(text: &str) -> Option<Rest> {
 }
 
 /// Where to begin with these segments on disk. Pure.
-pub(super) fn resume(cursor: Option<&Cursor>, lengths: &BTreeMap<u64, u64>, dropped: u64) -> Start {
+pub(super) fn resume(cursor: Option<&Cursor>, lengths: &BTreeMap<u64, u64>, said: &Said) -> Start {
     let first = lengths.first_key_value().map_or(1, |(number, _)| *number);
     let begin = Position { segment: first, offset: 0 };
     let Some(cursor) = cursor else { return Start { read: begin, ..Start::default() } };
     let rest = cursor.rest.clone().unwrap_or_else(|| Rest { read: cursor.done, ..Rest::default() });
-    let mut start = Start { read: rest.read.max(cursor.done), ..Start::default() };
+    let lengths_then = rest.segments.clone();
+    let mut start = Start { read: rest.read.max(cursor.done), lengths: lengths_then, ..Start::default() };
     let mut lost: BTreeMap<u64, u64> = BTreeMap::new();
     for (at, open) in rest.open {
         if lengths.contains_key(&at.segment) {
             start.open.insert(at, open);
-        } else if at.segment > dropped {
+        } else if !said.knows(at.segment) {
             *lost.entry(at.segment).or_default() += u64::from(open.len);
         }
     }
@@ -145,15 +193,15 @@ pub(super) fn resume(cursor: Option<&Cursor>, lengths: &BTreeMap<u64, u64>, drop
     for (number, len) in rest.segments.range(start.read.segment..) {
         let read = if *number == start.read.segment { start.read.offset } else { 0 };
         let there = lengths.get(number).copied().unwrap_or(0).max(read);
-        if *len > there && *number > dropped {
+        if *len > there && !said.knows(*number) {
             *lost.entry(*number).or_default() += len - there;
         }
     }
     // Numbers have no gaps; a segment that the list does not know yet has a length that nobody knows.
     let last = lengths.last_key_value().map_or(0, |(number, _)| *number);
-    let known = rest.segments.last_key_value().map_or(0, |(number, _)| *number).max(dropped);
+    let known = rest.segments.last_key_value().map_or(0, |(number, _)| *number).max(said.dropped);
     for number in (known + 1).max(start.read.segment)..last {
-        if cursor.rest.is_some() && !lengths.contains_key(&number) {
+        if cursor.rest.is_some() && !lengths.contains_key(&number) && !said.knows(number) {
             lost.entry(number).or_default();
         }
     }

@@ -16,19 +16,25 @@
 //! the disk with what others delivered; `shares.rs` bounds what it takes itself. Without a cursor file reading begins at the
 //! oldest segment and repeats lines.
 //!
+//! A full disk must not keep the spool from getting smaller: the cursor is written into room that it has already, and where
+//! even that fails, a delivered segment is renamed (`.done`) and emptied, which takes no room. A `.done` says at the next
+//! start that its segment needs nothing more; it goes once a saved cursor says so.
+//!
+//! Somebody may remove the directory while the agent runs: `names.rs` sees that and puts back what is still open.
+//!
 //! Not here: what the bytes mean, and who gets them.
 
 pub(crate) mod block;
 mod cursor;
 pub(crate) mod format;
+mod names;
 mod reader;
 mod shares;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -37,6 +43,7 @@ use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
 use crate::settings;
 
+pub use names::Found;
 pub use reader::{Loaded, Read, Reader};
 pub use shares::{Shares, Waits};
 pub use writer::{AppendError, Writer};
@@ -72,6 +79,9 @@ struct Shared {
     config: settings::Spool,
     held: Held,
     state: Mutex<State>,
+    /// The segment that is being written, if one is open. The writer has it locked while it writes, and the reader while it
+    /// puts the file back under its name.
+    current: Mutex<Option<(u64, Claimed<fs::File>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +97,16 @@ struct State {
     dropped_bytes: u64,
     /// What label sets that are held back may put in.
     shares: Shares,
+    /// Segments of which a `.done` is left.
+    retired: BTreeSet<u64>,
+    /// Segments that have another file than before, since the reader looked last.
+    renewed: BTreeSet<u64>,
+    /// A name was found gone; the reader has not looked yet what else is.
+    names_lost: bool,
+    /// Segments that got their names back since.
+    put_back: usize,
+    /// Device and inode of the directory.
+    dir_id: Option<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,22 +154,64 @@ impl Shared {
     fn path(&self, segment: u64) -> PathBuf {
         self.dir.join(format!("{segment:010}.seg"))
     }
+
+    fn done_path(&self, segment: u64) -> PathBuf {
+        self.dir.join(format!("{segment:010}.done"))
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<(u64, Claimed<fs::File>)>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A segment needs nothing more, and there may be no room on the disk to write that down. It is said by its name before
+    /// its bytes are given back, so a crash between the two repeats nothing and loses nothing.
+    fn retire(&self, number: u64) -> io::Result<()> {
+        let done = self.done_path(number);
+        match fs::rename(self.path(number), &done) {
+            Ok(()) => {
+                self.state().retired.insert(number);
+                fs::OpenOptions::new().write(true).open(&done)?.set_len(0)
+            }
+            Err(error) => writer::gone_is_fine(error),
+        }
+    }
 }
 
-/// Opens a spool, making its directory if it is not there. The notes say what was odd; none stops a start.
-pub fn open(dir: &Path, config: &settings::Spool, held: Held) -> io::Result<(Writer, Reader, Vec<String>)> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let mut state = State::default();
+/// There is no room left on the disk, or in the quota.
+pub fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// A spool that was opened.
+pub struct Opened {
+    pub writer: Writer,
+    pub reader: Reader,
+    /// What was odd; none of it stops a start.
+    pub notes: Vec<String>,
+    /// Nothing was there, not even what an empty spool leaves at a stop.
+    pub is_new: bool,
+}
+
+/// Opens a spool, making its directory if it is not there.
+pub fn open(dir: &Path, config: &settings::Spool, held: Held) -> io::Result<Opened> {
+    names::make_dir(dir)?;
+    let mut state = State { dir_id: Some(names::id(&fs::metadata(dir)?)), ..State::default() };
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let number = name.strip_suffix(".seg").and_then(|number| number.parse::<u64>().ok());
-        if let Some(number) = number.filter(|number| *number > 0 && *number < u64::MAX) {
-            state.segments.insert(number, Segment::of(&entry.metadata()?));
+        let Some((number, kind)) = name.split_once('.') else { continue };
+        let number = number.parse::<u64>().ok().filter(|number| *number > 0 && *number < u64::MAX);
+        match (number, kind) {
+            (Some(number), "seg") => drop(state.segments.insert(number, Segment::of(&entry.metadata()?))),
+            (Some(number), "done") => drop(state.retired.insert(number)),
+            // Its copying was cut off.
+            (Some(_), names::COPY) => fs::remove_file(entry.path()).or_else(writer::gone_is_fine)?,
+            _ => {}
         }
     }
     let mut notes = Vec::new();
-    let lengths = state.segments.iter().map(|(number, segment)| (*number, segment.len)).collect();
+    let lengths: BTreeMap<u64, u64> =
+        state.segments.iter().map(|(number, segment)| (*number, segment.len)).collect();
     let cursor = cursor::load(dir).unwrap_or_else(|why| {
         notes.push(format!(
             "its cursor was unreadable ({why}): what is there is delivered from its beginning, some lines again"
@@ -160,19 +222,32 @@ pub fn open(dir: &Path, config: &settings::Spool, held: Held) -> io::Result<(Wri
         let note = "it has no cursor: what is there is delivered from its beginning, some lines again";
         notes.push(note.to_owned());
     }
-    let start = cursor::resume(cursor.as_ref(), &lengths, cursor::load_dropped(dir));
+    let is_new = cursor.is_none() && notes.is_empty() && lengths.is_empty() && state.retired.is_empty();
+    let said = cursor::Said { dropped: cursor::load_dropped(dir), done: state.retired.clone() };
+    let start = cursor::resume(cursor.as_ref(), &lengths, &said);
     state.read = start.read;
     for (place, open) in &start.open {
         *state.open.entry(place.segment).or_default() += u64::from(open.len);
     }
-    let next = state.segments.last_key_value().map_or(0, |(number, _)| *number) + 1;
+    let last = state.segments.last_key_value().map_or(0, |(number, _)| *number);
+    let next = last.max(state.retired.last().copied().unwrap_or(0)) + 1;
     // A cursor can name a segment that a power cut took; what is written now must not lie before it.
     let next = next.max(start.next_min);
     state.committed = Position { segment: next, offset: 0 };
-    let shared =
-        Arc::new(Shared { dir: dir.to_owned(), config: config.clone(), held, state: Mutex::new(state) });
+    let shared = Arc::new(Shared {
+        dir: dir.to_owned(),
+        config: config.clone(),
+        held,
+        state: Mutex::new(state),
+        current: Mutex::new(None),
+    });
     let segment_bytes = (config.bytes_max / 16).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
-    Ok((Writer::new(Arc::clone(&shared), next, segment_bytes), Reader::new(shared, start), notes))
+    let writer = Writer::new(Arc::clone(&shared), next, segment_bytes);
+    let mut reader = Reader::new(shared, start);
+    if is_new && let Err(error) = reader.save() {
+        notes.push(format!("saving that it is empty: {error}"));
+    }
+    Ok(Opened { writer, reader, notes, is_new })
 }
 
 /// Milliseconds since 1970.

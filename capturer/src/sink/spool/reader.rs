@@ -23,6 +23,7 @@ const BLOCK_BYTES: u64 = 4096;
 const RECENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// With more records open than this the cursor is saved at every fifth call only: it names each of them.
 const OPEN_MANY: usize = 2_000;
+const OPEN_SAVES_LEFT_OUT_MAX: u32 = 4;
 
 /// What reading came upon.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,6 +36,14 @@ pub enum Read {
         file: String,
         /// Offset where it begins.
         offset: u64,
+        /// Number of bytes.
+        bytes: u64,
+    },
+    /// The last record of a segment of an earlier run is not whole. Mostly it was never acknowledged, so its lines come again
+    /// from their source; nobody can know whether the disk took back more.
+    Unfinished {
+        /// Name of the file.
+        file: String,
         /// Number of bytes.
         bytes: u64,
     },
@@ -91,6 +100,8 @@ pub struct Reader {
     holed: BTreeMap<u64, u64>,
     /// The first segment that is written in this run.
     first_of_run: u64,
+    /// By segment of earlier runs: how long it was at least.
+    lengths: BTreeMap<u64, u64>,
 }
 
 impl Reader {
@@ -110,6 +121,7 @@ impl Reader {
             saves_left_out: 0,
             holed: BTreeMap::new(),
             first_of_run,
+            lengths: start.lengths,
         }
     }
 
@@ -185,6 +197,12 @@ impl Reader {
             let bytes = format::damaged_len(&rest) as u64;
             self.at.offset += bytes;
             let file = format!("{:010}.seg", at.segment);
+            // What was acknowledged had been synced whole. The cursor knows a segment that was longer once.
+            let is_end = matches!(step, Step::NeedMore(_)) && bytes == whole && self.shared.config.fsync;
+            let was_longer = self.lengths.get(&at.segment).is_some_and(|len| at.offset < *len);
+            if is_end && self.is_of_earlier_run(at) && !was_longer {
+                return Ok(Some(Read::Unfinished { file, bytes }));
+            }
             return Ok(Some(Read::Damaged { file, offset: at.offset, bytes }));
         };
         self.at.offset += len as u64;
@@ -222,6 +240,8 @@ impl Reader {
     }
 
     fn file(&mut self, segment: u64) -> io::Result<Option<&File>> {
+        let renewed = std::mem::take(&mut self.shared.state().renewed);
+        self.files.retain(|(open, _)| !renewed.contains(open));
         if let Some(index) = self.files.iter().position(|(open, _)| *open == segment) {
             let found = self.files.remove(index);
             self.files.extend(found);
@@ -303,7 +323,7 @@ impl Reader {
 
     /// Saves what was delivered, then gives its room back. Called now and then.
     pub fn forget(&mut self) -> io::Result<()> {
-        if self.open.len() > OPEN_MANY && self.saves_left_out < 4 {
+        if self.open.len() > OPEN_MANY && self.saves_left_out < OPEN_SAVES_LEFT_OUT_MAX {
             self.saves_left_out += 1;
             return Ok(());
         }
@@ -342,20 +362,75 @@ impl Reader {
             segments: kept.map(|(number, len)| (*number, *len)).collect(),
         };
         let cursor = Cursor { done: self.position(), rest: Some(rest) };
-        if cursor != self.saved {
-            cursor::save(&self.shared.dir, &cursor)?;
-            self.saved = cursor;
+        if self.save_cursor(&cursor).is_err() {
+            // The disk may be full, and of what the spool delivered.
+            for number in &gone {
+                self.shared.retire(*number)?;
+                self.forget_segment(*number);
+            }
+            self.save_cursor(&cursor)?;
+        }
+        let retired = self.shared.state().retired.clone();
+        for number in retired {
+            if ends(&number) && !with_open.contains_key(&number) {
+                fs::remove_file(self.shared.done_path(number)).or_else(gone_is_fine)?;
+                self.shared.state().retired.remove(&number);
+            }
         }
         for number in gone {
-            self.files.retain(|(open, _)| *open != number);
             fs::remove_file(self.shared.path(number)).or_else(gone_is_fine)?;
-            self.shared.state().segments.remove(&number);
-            self.holed.remove(&number);
+            self.forget_segment(number);
         }
         for (number, open) in with_open.into_iter().filter(|(number, _)| ends(number)) {
             self.make_holes(number, open)?;
         }
         Ok(())
+    }
+
+    fn save_cursor(&mut self, cursor: &Cursor) -> io::Result<()> {
+        if *cursor != self.saved {
+            cursor::save(&self.shared.dir, cursor)?;
+            self.saved.clone_from(cursor);
+        }
+        Ok(())
+    }
+
+    fn forget_segment(&mut self, number: u64) {
+        self.files.retain(|(open, _)| *open != number);
+        self.holed.remove(&number);
+        self.shared.state().segments.remove(&number);
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Whether a cursor was saved in this run.
+    pub(super) fn has_saved(&self) -> bool {
+        self.saved != Cursor::default()
+    }
+
+    /// What was saved is gone: the next save writes it again.
+    pub(super) fn forget_saved(&mut self) {
+        self.saved = Cursor::default();
+        self.saves_left_out = OPEN_SAVES_LEFT_OUT_MAX;
+    }
+
+    /// A segment's file, if it is open.
+    pub(super) fn open_file(&mut self, segment: u64) -> Option<&mut Claimed<File>> {
+        self.files.iter_mut().find(|(open, _)| *open == segment).map(|(_, file)| file)
+    }
+
+    /// A segment is gone for good; gives the bytes of it that were not delivered. Whoever asks for its records finds them
+    /// dropped.
+    pub(super) fn give_up(&mut self, number: u64) -> u64 {
+        let bytes = self.shared.state().undelivered(number);
+        let places: Vec<Position> = self.open.keys().filter(|at| at.segment == number).copied().collect();
+        places.into_iter().for_each(|at| self.done(at));
+        self.again.retain(|at| at.segment != number);
+        self.forget_segment(number);
+        self.shared.state().open.remove(&number);
+        bytes
     }
 
     /// Gives back the room of what was delivered of a segment, if that is worth it.

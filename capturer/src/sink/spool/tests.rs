@@ -1,5 +1,8 @@
 //! The spool against a plain queue, and after what power cuts and disks do to it.
 
+#[path = "full_and_gone_tests.rs"]
+mod full_and_gone;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::time::Duration;
@@ -15,6 +18,10 @@ fn config(bytes_max: u64) -> Spool {
 
 fn held() -> Held {
     Held { claims: Claims::default(), owner: Owner::Sink("test".to_owned()) }
+}
+
+fn open(dir: &Path, config: &Spool, held: Held) -> io::Result<(Writer, Reader, Vec<String>)> {
+    super::open(dir, config, held).map(|Opened { writer, reader, notes, .. }| (writer, reader, notes))
 }
 
 fn record(number: u64, bytes: usize, rng: &mut Rng) -> Record {
@@ -33,7 +40,9 @@ fn read_all(reader: &mut Reader) -> (Vec<u64>, u64) {
                 reader.done(at);
             }
             Read::Damaged { bytes, .. } => damaged += bytes,
-            Read::TooOld(..) | Read::Missing { .. } => panic!("nothing is old or gone here"),
+            Read::TooOld(..) | Read::Missing { .. } | Read::Unfinished { .. } => {
+                panic!("nothing is old, gone or unfinished here")
+            }
             Read::Nothing => return (numbers, damaged),
         }
     }
@@ -355,7 +364,7 @@ fn cursors_of_older_agents_and_damaged_ones() {
         }
         reader.save().unwrap();
         let path = dir.path().join(CURSOR_FILE);
-        let text = fs::read_to_string(&path).unwrap();
+        let text = fs::read_to_string(&path).unwrap().trim_end_matches('\0').to_owned();
         let hurt = match damage {
             "older" => text.lines().next().unwrap().to_owned() + "\n",
             "torn" => text[..text.len() - 5].to_owned(),

@@ -3,12 +3,18 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::format::{self, Record};
-use super::{DROPPED_FILE, Position, Segment, Shared};
-use crate::ledger::claims::Claimed;
+use super::{DROPPED_FILE, Position, Segment, Shared, is_disk_full, names};
 use crate::settings::WhenFull;
+
+/// The part of the disk that the spool leaves free: without room for a checkpoint and a cursor, a kill would repeat what the
+/// spool took last.
+const DISK_LEFT_ONE_IN: u64 = 64;
+/// But no less and no more than this.
+const DISK_LEFT_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=16 * 1024 * 1024;
 
 /// Why a record was not taken.
 #[derive(Debug)]
@@ -25,7 +31,6 @@ pub struct Writer {
     segment_bytes: u64,
     /// Number of the segment being written, or of the next one if none is open.
     number: u64,
-    file: Option<Claimed<File>>,
     /// Length of whole records in it; a failed write leaves more, which the next one overwrites.
     offset: u64,
     buffer: Vec<u8>,
@@ -43,7 +48,7 @@ impl Writer {
     }
 
     pub(super) fn new(shared: Arc<Shared>, number: u64, segment_bytes: u64) -> Writer {
-        Writer { shared, segment_bytes, number, file: None, offset: 0, buffer: Vec::new() }
+        Writer { shared, segment_bytes, number, offset: 0, buffer: Vec::new() }
     }
 
     /// Writes a record. It is neither safe nor read before [`Writer::commit`].
@@ -51,15 +56,31 @@ impl Writer {
         self.buffer.clear();
         format::encode(record, &mut self.buffer);
         let len = self.buffer.len() as u64;
-        if self.file.is_some() && self.offset > 0 && self.offset + len > self.segment_bytes {
+        if self.is_open() && self.offset > 0 && self.offset + len > self.segment_bytes {
             self.close_segment().map_err(AppendError::Io)?;
         }
         self.make_room(len)?;
-        if self.file.is_none() {
+        let left = bytes_left(&self.shared.dir);
+        if left.is_some_and(|(free, reserve)| free < len + reserve) {
+            self.make_way().map_err(AppendError::Io)?;
+            return Err(AppendError::Io(io::ErrorKind::StorageFull.into()));
+        }
+        if !self.is_open() {
             self.open_segment().map_err(AppendError::Io)?;
         }
-        let Some(file) = &self.file else { return Err(AppendError::Full) };
-        file.write_all_at(&self.buffer, self.offset).map_err(AppendError::Io)?;
+        let written = match &*self.shared.current() {
+            Some((_, file)) => file.write_all_at(&self.buffer, self.offset).inspect_err(|_| {
+                // Half a record takes room that others need, and a start would take it for damage.
+                let _ = file.set_len(self.offset);
+            }),
+            None => return Err(AppendError::Full),
+        };
+        if let Err(error) = written {
+            if is_disk_full(&error) {
+                self.make_way().map_err(AppendError::Io)?;
+            }
+            return Err(AppendError::Io(error));
+        }
         self.offset += len;
         let segment = Segment { len: self.offset, used: self.offset };
         self.shared.state().segments.insert(self.number, segment);
@@ -68,9 +89,13 @@ impl Writer {
 
     /// Makes what was appended safe, as the config has it, and lets the reader have it.
     pub fn commit(&mut self) -> io::Result<()> {
-        if let Some(file) = self.file.as_ref().filter(|_| self.shared.config.fsync) {
+        let mut current = self.shared.current();
+        if let Some((_, file)) = current.as_ref().filter(|_| self.shared.config.fsync) {
             file.sync_data()?;
         }
+        // What is acknowledged must be found by the next start.
+        self.shared.keep_name(&mut current)?;
+        drop(current);
         self.shared.state().committed = Position { segment: self.number, offset: self.offset };
         Ok(())
     }
@@ -81,13 +106,13 @@ impl Writer {
     }
 
     /// Bytes on disk.
-    #[cfg(test)]
     pub fn bytes(&self) -> u64 {
         self.shared.state().bytes()
     }
 
     fn make_room(&mut self, len: u64) -> Result<(), AppendError> {
         loop {
+            let is_open = self.is_open();
             let mut state = self.shared.state();
             // An empty spool takes anything, else a record longer than the whole would wait for ever.
             if state.bytes() == 0 || state.bytes() + len <= self.shared.config.bytes_max {
@@ -97,24 +122,49 @@ impl Writer {
                 return Err(AppendError::Full);
             }
             let Some((&oldest, _)) = state.segments.first_key_value() else { return Ok(()) };
-            if oldest == self.number && self.file.is_some() {
+            if oldest == self.number && is_open {
                 drop(state);
                 self.close_segment().map_err(AppendError::Io)?;
                 continue;
             }
+            drop(state);
             // First said, then done: a start must not take it for a segment that somebody removed.
-            fs::write(self.shared.dir.join(DROPPED_FILE), oldest.to_string()).map_err(AppendError::Io)?;
-            fs::remove_file(self.shared.path(oldest)).or_else(gone_is_fine).map_err(AppendError::Io)?;
+            match self.say_dropped(oldest) {
+                Ok(()) => fs::remove_file(self.shared.path(oldest)).or_else(gone_is_fine),
+                Err(_) => self.shared.retire(oldest),
+            }
+            .map_err(AppendError::Io)?;
+            state = self.shared.state();
             state.dropped_bytes += state.undelivered(oldest);
             state.segments.remove(&oldest);
             state.open.remove(&oldest);
         }
     }
 
+    fn say_dropped(&self, number: u64) -> io::Result<()> {
+        let new = self.shared.dir.join("dropped.new");
+        fs::write(&new, number.to_string())?;
+        fs::rename(new, self.shared.dir.join(DROPPED_FILE))
+    }
+
+    fn is_open(&self) -> bool {
+        self.shared.current().is_some()
+    }
+
+    /// The disk is full. If some of the segment being written is delivered, it ends: only then can its room be given back.
+    pub(super) fn make_way(&mut self) -> io::Result<()> {
+        let gives_room = {
+            let state = self.shared.state();
+            let is_committed = state.committed == Position { segment: self.number, offset: self.offset };
+            is_committed && state.undelivered(self.number) < self.offset
+        };
+        if gives_room { self.close_segment() } else { Ok(()) }
+    }
+
     /// Committed whole: the reader leaves a segment only behind one that will not grow.
     fn close_segment(&mut self) -> io::Result<()> {
         self.commit()?;
-        self.file = None;
+        *self.shared.current() = None;
         self.number += 1;
         self.offset = 0;
         self.shared.state().committed = Position { segment: self.number, offset: 0 };
@@ -123,15 +173,36 @@ impl Writer {
 
     fn open_segment(&mut self) -> io::Result<()> {
         let path = self.shared.path(self.number);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut options = OpenOptions::new();
+        // Read only where its name is gone and it must be copied.
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let file = match options.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                names::make_dir(&self.shared.dir)?;
+                self.shared.state().names_lost = true;
+                options.open(&path)?
+            }
+            opened => opened?,
+        };
         if self.shared.config.fsync {
             // The name must be as safe as what the file will hold.
             File::open(&self.shared.dir)?.sync_all()?;
         }
-        self.file = Some(self.shared.hold(file));
+        *self.shared.current() = Some((self.number, self.shared.hold(file)));
         self.shared.state().segments.insert(self.number, Segment::default());
         Ok(())
     }
+}
+
+/// What is free on a directory's disk for this process, and what of it the spool leaves to others. `None` = unknown.
+fn bytes_left(dir: &Path) -> Option<(u64, u64)> {
+    let disk = rustix::fs::statvfs(dir).ok()?;
+    let (whole, of_all) = (disk.f_blocks * disk.f_frsize, disk.f_bavail);
+    // Root may use what file systems keep back from others.
+    let free = if rustix::process::geteuid().is_root() { disk.f_bfree } else { of_all };
+    // Some report no size at all.
+    let reserve = (whole / DISK_LEFT_ONE_IN).clamp(*DISK_LEFT_BYTES.start(), *DISK_LEFT_BYTES.end());
+    (whole > 0).then_some((free * disk.f_frsize, reserve))
 }
 
 pub(super) fn gone_is_fine(error: io::Error) -> io::Result<()> {

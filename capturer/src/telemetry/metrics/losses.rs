@@ -8,11 +8,12 @@ use super::{LossReason, Metrics};
 
 impl LossReason {
     /// Those that nobody may be able to know.
-    pub(super) const POSSIBLE: [LossReason; 4] = [
+    pub(super) const POSSIBLE: [LossReason; 5] = [
         LossReason::FileGoneUnread,
         LossReason::FileTruncated,
         LossReason::FileNeverOpened,
         LossReason::ContainerGoneUnread,
+        LossReason::SpoolDamaged,
     ];
 
     /// A file went or was emptied: whoever rotates it may have packed it before.

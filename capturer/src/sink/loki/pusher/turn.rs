@@ -9,11 +9,41 @@ use super::super::report::Report;
 use super::super::summary;
 use super::{COMPONENT, Pusher, parcel};
 use crate::settings::WhenFull;
-use crate::sink::spool::{Loaded, Position, Shares, unix_ms};
+use crate::sink::spool::{Found, Loaded, Position, Shares, is_disk_full, unix_ms};
 use crate::telemetry::metrics::{LossReason, PushFailure};
 
 /// How often the size of the dead letters is looked at.
 const LETTERS_LOOK: Duration = Duration::from_secs(10);
+
+/// How long health tells that somebody removed files of the spool.
+const GONE_SHOWN: Duration = Duration::from_secs(600);
+
+/// What is wrong with the spool's files.
+#[derive(Default)]
+pub(super) struct SpoolTrouble {
+    /// Why the cursor can't be saved.
+    unsaved: Option<String>,
+    /// Why nobody can see to the names of its files.
+    unseen: Option<String>,
+    /// What somebody removed, and when that was seen.
+    gone: Option<(Instant, String)>,
+}
+
+impl SpoolTrouble {
+    fn wrong(&self) -> Vec<String> {
+        let gone = self.gone.as_ref().filter(|(seen, _)| seen.elapsed() < GONE_SHOWN);
+        let gone = gone.map(|(_, text)| text.clone());
+        [self.unsaved.clone(), self.unseen.clone(), gone].into_iter().flatten().collect()
+    }
+}
+
+/// Says what begins to be wrong, once.
+fn begin(trouble: &mut Option<String>, text: Option<String>) {
+    if let Some(text) = text.as_ref().filter(|text| trouble.as_ref() != Some(text)) {
+        tracing::warn!("loki: {text}");
+    }
+    *trouble = text;
+}
 
 /// What was last reported.
 #[derive(Default)]
@@ -29,11 +59,7 @@ impl Pusher {
     pub(super) fn turn(&mut self) {
         self.metrics.heartbeat("loki_push");
         self.forget_done();
-        if let Err(error) = self.reader.forget() {
-            tracing::warn!(
-                "loki: saving how far the spool was delivered: {error}; a crash now would repeat lines"
-            );
-        }
+        self.look_after_spool();
         self.share_out();
         self.metrics.spool_bytes.with_label_values(&[NAME]).set(self.reader.bytes() as i64);
         if self.letters_looked_at.is_none_or(|at| at.elapsed() >= LETTERS_LOOK) {
@@ -46,6 +72,51 @@ impl Pusher {
         let now = self.now();
         self.summary.turn(now.ms).into_iter().for_each(|told| tracing::warn!("loki: {told}"));
         self.tell();
+    }
+
+    fn look_after_spool(&mut self) {
+        let found = self.reader.look();
+        let unseen = found.as_ref().err().map(|error| {
+            format!(
+                "files of the spool were removed and can't be put back: {error}; a stop now would lose lines: mend data_dir"
+            )
+        });
+        begin(&mut self.spool_trouble.unseen, unseen);
+        if let Ok(Some(found)) = found {
+            self.on_gone(found);
+        }
+        let unsaved = self.reader.forget().err().map(|error| {
+            let cure = if is_disk_full(&error) {
+                format!(
+                    "the disk of data_dir is full; the spool has {:.1} MiB of it, which become free as Loki takes lines: free some room there",
+                    self.reader.bytes() as f64 / f64::from(1 << 20)
+                )
+            } else {
+                "mend the disk of data_dir, or the rights there".to_owned()
+            };
+            format!("saving how far the spool was delivered: {error}; a crash now would repeat lines; {cure}")
+        });
+        begin(&mut self.spool_trouble.unsaved, unsaved);
+    }
+
+    /// Somebody removed files of the spool.
+    fn on_gone(&mut self, Found { put_back, lost, lost_bytes }: Found) {
+        if lost_bytes > 0 {
+            self.metrics.lost(LossReason::SpoolDamaged, lost_bytes);
+        }
+        let what = if lost > 0 {
+            format!(
+                "{lost} files of it could not be put back, and with them {lost_bytes} bytes are lost that Loki did not have yet"
+            )
+        } else {
+            "what Loki did not have yet is on disk again, and nothing is lost".to_owned()
+        };
+        let text = format!(
+            "somebody removed the spool, or data_dir with it, while the agent ran ({put_back} files put back): {what}; leave \
+             data_dir alone while the agent runs"
+        );
+        tracing::error!("loki: {text}");
+        self.spool_trouble.gone = Some((Instant::now(), text));
     }
 
     /// Label sets that Loki holds back while it takes others' lines may fill half of the spool, each its share.
@@ -90,6 +161,7 @@ impl Pusher {
         let report = self.delivery.report(self.now());
         let mut wrong = report.wrong.clone();
         wrong.extend(self.summary.recent());
+        wrong.extend(self.spool_trouble.wrong());
         let url = self.client.shown_url();
         let message = match (wrong.is_empty(), self.delivery.accepted_lines()) {
             // That names the host, and must begin with what is wrong.
