@@ -382,6 +382,13 @@ fn a_spool_that_is_removed() -> Result<()> {
                 })?;
             }
         }
+        // A kill before that would repeat them, which is no fault.
+        wait_until("the checkpoint of all lines", MINUTE, || {
+            let offset = format!("\"offset\":{}", fs::metadata(home.path().join("in/a.log"))?.len());
+            let text = fs::read_to_string(home.path().join("data/checkpoint.json"))?;
+            ensure!(text.contains(&offset), "no {offset} in {text}");
+            Ok(())
+        })?;
         if kill {
             agent.kill()?
         } else {
