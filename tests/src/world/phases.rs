@@ -73,8 +73,9 @@ impl World {
     /// Nothing is read while nobody prints, for half an hour and more: what goes on is lists, looks at patterns,
     /// rotations of connections; and they leave nothing.
     fn stays_idle(&mut self) {
-        // Longer than a vanished path is waited for, and than a writer of a renamed log is.
-        let settle = self.now_us + 60_000_000;
+        // Longer than a vanished path is waited for, than a writer of a renamed log is, and than the pause between two looks at
+        // the head of a file.
+        let settle = self.now_us + 90_000_000;
         self.run_until(settle);
         let before = self.run.as_ref().map_or(0, |run| run.file_reads_total);
         self.run_until(settle + 1_000_000 * IDLE_SECONDS);
