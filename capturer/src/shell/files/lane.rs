@@ -316,8 +316,7 @@ impl Worker {
                 let chain = look::Chain { directory, live_name, wanted: &wanted, apart: &apart };
                 let mut own = Listings::default();
                 let listings = if self.lane.is_none() { &mut self.listings } else { &mut own };
-                let result = look::scan(chain, listings);
-                let archive = look::unread_archive(chain, listings);
+                let (result, archive) = look::scan(chain, listings);
                 Some(FilesAnswer::Scanned { stream, watch, result, archive })
             }
             Request::Open { .. } => self.open(request),

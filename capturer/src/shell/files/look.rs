@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder as GzDecoder;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::listings::Listings;
+use super::listings::{Listing, Listings};
 use super::unpack;
 use crate::capture::io::{FileError, FoundFile, NO_DATA, NO_ROOM, OpenedFile};
 use crate::decode::damage::{HOLE_BYTES_MIN, leading_nuls};
@@ -46,21 +47,47 @@ pub struct Chain<'a> {
 }
 
 /// The live file, its rotated files ([`RotatedName`]), compressed or not, and what is wanted. Files are looked at one after the
-/// other, so a rotation may come between and show one file twice and another not at all. Then it is done again.
-pub(super) fn scan(chain: Chain<'_>, listings: &mut Listings) -> Result<Vec<FoundFile>, FileError> {
+/// other, so a rotation may come between and show one file twice and another not at all. Then it is done again. Beside
+/// them the newest archive of the log that can't be read.
+pub(super) fn scan(
+    chain: Chain<'_>,
+    listings: &mut Listings,
+) -> (Result<Vec<FoundFile>, FileError>, Option<String>) {
+    let mut archive = None;
+    let result = scan_till_same(chain, listings, &mut archive);
+    (result, archive)
+}
+
+fn scan_till_same(
+    chain: Chain<'_>,
+    listings: &mut Listings,
+    archive: &mut Option<String>,
+) -> Result<Vec<FoundFile>, FileError> {
     let live_name = chain.live_name;
     let dir = open_directory(chain.directory)?;
+    let mut names_now = |listings: &mut Listings| -> Result<_, FileError> {
+        let listing = list(&dir, chain, listings)?;
+        *archive = unread_archive(&listing, chain);
+        Ok(names_of(&listing, chain))
+    };
     for _ in 1..SCANS_MAX {
-        let names = names_of(&dir, chain, listings)?;
+        let names = names_now(listings)?;
         let live = live_id(&dir, live_name);
         let found = scan_once(&dir, chain, &names, listings)?;
         let same_live = live == live_id(&dir, live_name);
-        if same_live && found.len() == names.len() && names == names_of(&dir, chain, listings)? {
+        if same_live && found.len() == names.len() && names == names_now(listings)? {
             return Ok(found);
         }
     }
-    let names = names_of(&dir, chain, listings)?;
+    let names = names_now(listings)?;
     scan_once(&dir, chain, &names, listings)
+}
+
+fn list(dir: &OwnedFd, chain: Chain<'_>, listings: &mut Listings) -> Result<Arc<Listing>, FileError> {
+    listings.list(dir, chain.directory).map_err(|cause| FileError::Other {
+        what: format!("listing {}", chain.directory),
+        cause: cause.to_string(),
+    })
 }
 
 /// Every rotation gives the live name to another file.
@@ -71,16 +98,7 @@ fn live_id(dir: &OwnedFd, live_name: &str) -> Option<FileId> {
 
 /// Ranks, names, and whether each is compressed. The newest first: while files are renamed to older names, one that is
 /// looked at before its older neighbour is seen twice rather than not at all.
-fn names_of(
-    dir: &OwnedFd,
-    chain: Chain<'_>,
-    listings: &mut Listings,
-) -> Result<BTreeSet<(u32, String, bool)>, FileError> {
-    let other = |cause: io::Error| FileError::Other {
-        what: format!("listing {}", chain.directory),
-        cause: cause.to_string(),
-    };
-    let listing = listings.list(dir, chain.directory).map_err(other)?;
+fn names_of(listing: &Listing, chain: Chain<'_>) -> BTreeSet<(u32, String, bool)> {
     let mut names = BTreeMap::new();
     let is_apart = |name: &str| name != chain.live_name && chain.apart.iter().any(|apart| apart == name);
     for name in
@@ -97,13 +115,11 @@ fn names_of(
     }
     let named =
         |(name, (rotated, compressed)): (&str, (RotatedName, bool))| (name.to_owned(), rotated, compressed);
-    Ok(ranked(names.into_iter().map(named).collect()))
+    ranked(names.into_iter().map(named).collect())
 }
 
 /// The newest archive of the log that can't be read: what was not read of the log before it was packed is there.
-pub(super) fn unread_archive(chain: Chain<'_>, listings: &mut Listings) -> Option<String> {
-    let dir = open_directory(chain.directory).ok()?;
-    let listing = listings.list(&dir, chain.directory).ok()?;
+fn unread_archive(listing: &Listing, chain: Chain<'_>) -> Option<String> {
     let archives = listing.beginning_with(rotated_name::common_start(chain.live_name)).filter_map(|name| {
         let rotated = RotatedName::of_unread_archive(name, chain.live_name)?;
         Some((name.to_owned(), rotated, true))
@@ -342,7 +358,7 @@ mod tests {
 
     fn scan(directory: &str, live_name: &str) -> Result<Vec<FoundFile>, FileError> {
         let chain = Chain { directory, live_name, wanted: &[], apart: &[] };
-        super::scan(chain, &mut Listings::default())
+        super::scan(chain, &mut Listings::default()).0
     }
 
     /// As [`super::open`], with nothing expected.
@@ -366,7 +382,7 @@ mod tests {
             wanted: &[first.id],
             apart: &["l.1".to_owned(), "l".to_owned()],
         };
-        let found = super::scan(chain, &mut Listings::default()).unwrap();
+        let found = super::scan(chain, &mut Listings::default()).0.unwrap();
         let names: Vec<_> = found.iter().map(|file| (file.name.as_str(), file.rank)).collect();
         assert_eq!(names, [("l", 0), ("moved", RANK_UNKNOWN)]);
         assert_eq!(found[1].id, first.id);
@@ -400,7 +416,7 @@ mod tests {
             ("l.10.xz", Some("l.1.zst")),
         ] {
             std::fs::write(dir.path().join(name), "x").unwrap();
-            let newest = unread_archive(chain, &mut Listings::default());
+            let (_, newest) = super::scan(chain, &mut Listings::default());
             assert_eq!(newest.as_deref(), expected, "with {name}");
         }
     }
