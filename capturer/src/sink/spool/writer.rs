@@ -34,6 +34,8 @@ pub struct Writer {
     /// Length of whole records in it; a failed write leaves more, which the next one overwrites.
     offset: u64,
     buffer: Vec<u8>,
+    /// Bytes that may still be taken of the disk, as it was after the last commit; `None` = to be looked at.
+    room: Option<u64>,
 }
 
 impl Writer {
@@ -48,7 +50,7 @@ impl Writer {
     }
 
     pub(super) fn new(shared: Arc<Shared>, number: u64, segment_bytes: u64) -> Writer {
-        Writer { shared, segment_bytes, number, offset: 0, buffer: Vec::new() }
+        Writer { shared, segment_bytes, number, offset: 0, buffer: Vec::new(), room: None }
     }
 
     /// Writes a record. It is neither safe nor read before [`Writer::commit`].
@@ -60,8 +62,7 @@ impl Writer {
             self.close_segment().map_err(AppendError::Io)?;
         }
         self.make_room(len)?;
-        let left = bytes_left(&self.shared.dir);
-        if left.is_some_and(|(free, reserve)| free < len + reserve) {
+        if !self.disk_has(len) {
             self.make_way().map_err(AppendError::Io)?;
             return Err(AppendError::Io(io::ErrorKind::StorageFull.into()));
         }
@@ -76,12 +77,14 @@ impl Writer {
             None => return Err(AppendError::Full),
         };
         if let Err(error) = written {
+            self.room = None;
             if is_disk_full(&error) {
                 self.make_way().map_err(AppendError::Io)?;
             }
             return Err(AppendError::Io(error));
         }
         self.offset += len;
+        self.room = self.room.map(|room| room.saturating_sub(len));
         let segment = Segment { len: self.offset, used: self.offset };
         self.shared.state().segments.insert(self.number, segment);
         Ok(())
@@ -89,6 +92,7 @@ impl Writer {
 
     /// Makes what was appended safe, as the config has it, and lets the reader have it.
     pub fn commit(&mut self) -> io::Result<()> {
+        self.room = None;
         let mut current = self.shared.current();
         if let Some((_, file)) = current.as_ref().filter(|_| self.shared.config.fsync) {
             file.sync_data()?;
@@ -98,6 +102,15 @@ impl Writer {
         drop(current);
         self.shared.state().committed = Position { segment: self.number, offset: self.offset };
         Ok(())
+    }
+
+    /// Whether the disk has so many bytes and what is left to others. It is asked once for each commit, and whenever what it
+    /// said is used up: others may have given room back.
+    fn disk_has(&mut self, len: u64) -> bool {
+        if self.room.is_none_or(|room| room < len) {
+            self.room = Some(bytes_left(&self.shared.dir));
+        }
+        self.room.is_some_and(|room| room >= len)
     }
 
     /// What has been given up so far because it was full.
@@ -194,15 +207,19 @@ impl Writer {
     }
 }
 
-/// What is free on a directory's disk for this process, and what of it the spool leaves to others. `None` = unknown.
-fn bytes_left(dir: &Path) -> Option<(u64, u64)> {
-    let disk = rustix::fs::statvfs(dir).ok()?;
-    let (whole, of_all) = (disk.f_blocks * disk.f_frsize, disk.f_bavail);
-    // Root may use what file systems keep back from others.
-    let free = if rustix::process::geteuid().is_root() { disk.f_bfree } else { of_all };
+/// What the spool may take of a directory's disk: what is free for this process, but for what it leaves to others. Without
+/// a bound where nobody knows.
+fn bytes_left(dir: &Path) -> u64 {
+    let Ok(disk) = rustix::fs::statvfs(dir) else { return u64::MAX };
+    let whole = disk.f_blocks * disk.f_frsize;
     // Some report no size at all.
+    if whole == 0 {
+        return u64::MAX;
+    }
+    // Root may use what file systems keep back from others.
+    let free = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
     let reserve = (whole / DISK_LEFT_ONE_IN).clamp(*DISK_LEFT_BYTES.start(), *DISK_LEFT_BYTES.end());
-    (whole > 0).then_some((free * disk.f_frsize, reserve))
+    (free * disk.f_frsize).saturating_sub(reserve)
 }
 
 pub(super) fn gone_is_fine(error: io::Error) -> io::Result<()> {
