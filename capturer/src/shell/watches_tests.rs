@@ -4,6 +4,12 @@ use super::*;
 use crate::settings::PathPattern;
 use crate::settings::path_pattern::Part;
 
+fn wild(text: &str) -> Interest {
+    let pattern = PathPattern::new(&format!("/{text}")).unwrap();
+    let Part::Wild(wild) = pattern.alternatives()[0][0].clone() else { panic!("{text}") };
+    Interest::wild(wild)
+}
+
 #[test]
 fn looks_are_rare_only_while_files_do_nothing_but_grow() {
     let mut pace = Pace::default();
@@ -123,11 +129,6 @@ fn events_reach_their_streams() {
     watches.expect(StreamId(2), "b.log");
     watches.set(StreamId(1), 7);
     watches.set(StreamId(2), 7);
-    let wild = |text: &str| {
-        let pattern = PathPattern::new(&format!("/{text}")).unwrap();
-        let Part::Wild(wild) = pattern.alternatives()[0][0].clone() else { panic!("{text}") };
-        Interest::wild(wild)
-    };
     watches.set_of_patterns(0, None, vec![(7, wild("*"))]);
     watches.set_of_patterns(1, None, vec![(7, wild("*.txt")), (7, Interest::name("named"))]);
     watches.set_of_patterns(2, None, vec![(7, Interest::directories(false))]);
@@ -189,11 +190,6 @@ fn a_watch_lives_as_long_as_somebody_needs_it() {
 #[test]
 fn files_that_vanish_between_two_looks_are_named() {
     let mut watches = Watches::default();
-    let wild = |text: &str| {
-        let pattern = PathPattern::new(&format!("/{text}")).unwrap();
-        let Part::Wild(wild) = pattern.alternatives()[0][0].clone() else { panic!("{text}") };
-        Interest::wild(wild)
-    };
     watches.expect(StreamId(1), "a.log");
     watches.set(StreamId(1), 7);
     let listed = |watches: &mut Watches| {

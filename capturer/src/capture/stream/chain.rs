@@ -707,9 +707,11 @@ fn insert_by_birth(found: &mut Vec<FoundFile>, file: FoundFile) {
 /// were never asked for. A copy or an archive was made after its lines were written, maybe after the file that follows it
 /// in the order of rotation, so its birth proves nothing, and what is not known is new.
 fn count_older(found: &[FoundFile], gone: FileId, is_copy: bool) -> usize {
-    let is_older = |file: &&FoundFile| {
-        file.rank > 0 && file.id.birth_ns != 0 && file.id.birth_ns < gone.birth_ns && !is_copy
-    };
+    if is_copy {
+        return 0;
+    }
+    let is_older =
+        |file: &&FoundFile| file.rank > 0 && file.id.birth_ns != 0 && file.id.birth_ns < gone.birth_ns;
     found.iter().take_while(is_older).count()
 }
 

@@ -141,6 +141,13 @@ fn other_lines_stay_apart() {
     check(&preset(MultilinePreset::Python), "|Traceback (most recent call last):\n|INFO two words here\n");
 }
 
+/// `name: text` as the preset's name, the preset, and the text.
+fn of_preset(named: &str) -> (&str, MultilinePreset, &str) {
+    let (name, text) = named.split_once(": ").expect("a preset's name");
+    let of = MultilinePreset::NAMED.into_iter().find(|(known, _)| *known == name).expect("known").1;
+    (name, of, text)
+}
+
 /// Programs name their errors as they like. Of such a name alone nobody knows that it is an error, so it joins the line
 /// with a level before it only if a frame follows at once.
 #[test]
@@ -179,8 +186,7 @@ fn errors_of_any_name() {
         "php: Shop\\OutOfStock: no stock in /srv/order.php:12",
     ];
     for head in heads {
-        let (name, head) = head.split_once(": ").expect("a preset's name");
-        let of = MultilinePreset::NAMED.into_iter().find(|(known, _)| *known == name).expect("known").1;
+        let (name, of, head) = of_preset(head);
         let frame = frames.iter().find(|(preset, _)| *preset == of).expect("a frame").1;
         println!("{name}: {head}");
         check(&preset(of), &format!("|ERROR order failed\n+{head}\n+{frame}\n|next\n"));
@@ -196,8 +202,7 @@ fn errors_of_any_name() {
         "php: x in /srv/order.php:12",
     ];
     for head in apart {
-        let (name, head) = head.split_once(": ").expect("a preset's name");
-        let of = MultilinePreset::NAMED.into_iter().find(|(known, _)| *known == name).expect("known").1;
+        let (name, of, head) = of_preset(head);
         println!("{name}: {head}, apart");
         check(&preset(of), &format!("|ERROR order failed\n|{head}\n|next\n|{head}\n|INFO x\n"));
     }

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use super::store::{self, DirLock, StoreError};
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
+use crate::telemetry::losses::SHOWN_MS;
 
-/// How long health tells that the directory was removed.
-const GONE_SHOWN: Duration = Duration::from_secs(600);
+/// How long health tells that the directory was removed: as long as it tells of a loss.
+const GONE_SHOWN: Duration = Duration::from_millis(SHOWN_MS);
 
 /// See the module's head.
 pub struct DataDir {

@@ -1,7 +1,7 @@
-//! Looks at a file's head while the file is written to. Each read reads again what stands before its place, and so notices
-//! that a file was written anew. It can't where the same bytes stand there as before: the end of a long line, a footer. The
-//! head tells those apart. The looks become rarer while nothing new comes. Docker's logs begin with a time, and nobody writes
-//! into them but Docker, so they are left out.
+//! Looks at a file's head while the file is written to. Each read begins with the bytes before its place and so notices that
+//! somebody rewrote the file, unless the new content has the same bytes there: the end of a long line, a footer. The head
+//! differs even then. While nothing new comes, the head is looked at more and more rarely. Docker alone writes Docker's logs,
+//! so their heads are not looked at.
 //!
 //! ```text
 //! written to ─▶ head not looked at for a second ─▶ read the head ─▶ the same ─▶ read on
@@ -14,9 +14,9 @@ use crate::capture::stream::chain::{Copied, Handle};
 use crate::model::cursor::HeadPrint;
 use crate::settings::FileFormat;
 
-/// A file that is written to all the time has its head read so often.
+/// Between two looks at the head of a file that grows.
 const PAUSE_MS_MIN: u64 = 1_000;
-/// One that is only looked at, because inotify tells nothing of it, so often in the end.
+/// The longest pause. A file on a file system without inotify is read every two seconds, whether it grows or not.
 const PAUSE_MS_MAX: u64 = 64_000;
 
 /// When the head of the first file was looked at.
@@ -27,7 +27,7 @@ pub(super) struct HeadLook {
     pause_ms: u64,
     /// Nothing was read since.
     is_fresh: bool,
-    /// The read under way, or the last one, came right behind a look.
+    /// The head was looked at just before the latest read was ordered.
     is_vouched_for: bool,
 }
 
@@ -84,7 +84,7 @@ impl FileSource {
         known.is_some_and(|head| begins(&head).is_some_and(|sum| sum != head.crc32))
     }
 
-    /// The file was read on, and may have been written anew since its head was looked at.
+    /// Somebody may have rewritten the file after its head was looked at and before the latest read.
     pub(super) fn look_at_head_later(&mut self, cx: &mut Context<'_>) {
         if !self.head.is_vouched_for && self.head_that_tells().is_some() {
             cx.wake_by(self.stream, Purpose::Head, self.head.at_ms + self.head.pause_ms);

@@ -10,13 +10,14 @@ use super::super::summary;
 use super::{COMPONENT, Pusher, parcel};
 use crate::settings::WhenFull;
 use crate::sink::spool::{Found, Loaded, Position, Shares, is_disk_full, unix_ms};
+use crate::telemetry::losses::SHOWN_MS;
 use crate::telemetry::metrics::{LossReason, PushFailure};
 
 /// How often the size of the dead letters is looked at.
 const LETTERS_LOOK: Duration = Duration::from_secs(10);
 
-/// How long health tells that somebody removed files of the spool.
-const GONE_SHOWN: Duration = Duration::from_secs(600);
+/// How long health tells that somebody removed files of the spool: as long as it tells of a loss.
+const GONE_SHOWN: Duration = Duration::from_millis(SHOWN_MS);
 
 /// What is wrong with the spool's files.
 #[derive(Default)]
