@@ -88,6 +88,26 @@ fn more_quiet_files_than_descriptors() -> Result<()> {
     agent.stop()
 }
 
+/// Each file has an output of its own, and those must not take the descriptors that files wait for.
+#[test]
+fn more_outputs_than_descriptors() -> Result<()> {
+    let home = Home::new()?;
+    let config = config(&home)?.replace("all.ndjson", "\"{path}.ndjson\"");
+    for number in 0..FILES {
+        fs::write(home.path().join(format!("in/{number}.log")), format!("line of {number}\n"))?;
+    }
+    let agent = home.launch_program(&config, &limited(&home, "ulimit -n 120")?, &[])?;
+    wait_until("a line of each", DEADLINE, || {
+        let outputs = fs::read_dir(home.output_dir())?.collect::<std::io::Result<Vec<_>>>()?;
+        let full = outputs.iter().filter(|entry| entry.metadata().is_ok_and(|of| of.len() > 0)).count();
+        ensure!(full == FILES, "{full} of {FILES}: {:?}", health(&agent, "descriptors")?);
+        Ok(())
+    })?;
+    await_health(&agent, "descriptors", true, &["of at most 120", "enough are free"])?;
+    agent.assert_nothing_lost()?;
+    agent.stop()
+}
+
 /// Files of a file system that may hang are not closed, as opening them again may hang: the others wait and are named with
 /// the cure, which helps.
 #[test]

@@ -206,7 +206,7 @@ fn make_sinks(
         }
         let marks = restored.marks.into_iter().chain(there).collect();
         loaded.outputs.insert("local_file".to_owned(), marks);
-        sinks.push((Box::new(sink), Some(apart)));
+        sinks.push((Box::new(sink.limit_open(descriptors::for_outputs())), Some(apart)));
     }
     if let Some(config) = &settings.sinks.loki {
         let had_lines = loaded.has_lines_for(loki::NAME);
@@ -263,7 +263,7 @@ fn apart(local: &LocalFile, loaded: Option<Marks>, claims: &Claims) -> (Marks, M
         for note in restored.notes {
             tracing::info!("local_file: {note}");
         }
-        Ok(Box::new(sink) as Box<dyn Sink>)
+        Ok(Box::new(sink.limit_open(descriptors::for_outputs())) as Box<dyn Sink>)
     };
     (here, all_there, Apart { directory, place_of: Box::new(place_of), open: Arc::new(open) })
 }

@@ -46,6 +46,12 @@ pub fn for_files() -> usize {
     usize::try_from(room - (room / 4).min(OTHERS_MAX)).unwrap_or(usize::MAX)
 }
 
+/// How many outputs a sink of local files may hold open: of a small limit an eighth, or they would take all that sources
+/// may have.
+pub fn for_outputs() -> usize {
+    outputs_of(limit())
+}
+
 /// Whether a source may keep a descriptor that it just got. If not, it must close it and wait.
 pub fn may_keep(fd: BorrowedFd<'_>) -> bool {
     fits(fd.as_raw_fd(), limit())
@@ -59,6 +65,11 @@ pub fn is_room() -> bool {
 
 fn fits(number: i32, limit: u64) -> bool {
     u64::try_from(number).is_ok_and(|number| number < limit - reserve(limit))
+}
+
+fn outputs_of(limit: u64) -> usize {
+    let part = (limit - reserve(limit)) / 8;
+    usize::try_from(part).map_or(OUTPUT_FILES_OPEN_MAX, |part| part.clamp(2, OUTPUT_FILES_OPEN_MAX))
 }
 
 fn reserve(limit: u64) -> u64 {
@@ -75,6 +86,14 @@ mod tests {
         assert!(fits(65_000, 65_536) && !fits(65_280, 65_536));
         assert!(!fits(3, 16), "nothing is left");
         assert!(fits(i32::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn outputs_leave_room_for_sources() {
+        assert_eq!(
+            [16, 120, 1_024, u64::MAX].map(outputs_of),
+            [2, 11, OUTPUT_FILES_OPEN_MAX, OUTPUT_FILES_OPEN_MAX]
+        );
     }
 
     #[test]

@@ -153,6 +153,12 @@ impl LocalFileSink {
         Ok((sink, restored))
     }
 
+    /// At most so many outputs are open at once.
+    pub fn limit_open(mut self, most: usize) -> LocalFileSink {
+        self.open_max = most.clamp(1, OUTPUT_FILES_OPEN_MAX);
+        self
+    }
+
     fn shown(&self, path: impl AsRef<Path>) -> String {
         self.settings.directory.join(path).display().to_string()
     }
