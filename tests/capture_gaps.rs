@@ -23,6 +23,7 @@ both_engines! {
     three_missed_rotations => three_missed_rotations;
     without_the_files_the_loss_is_declared => without_files;
     read_from_changes_between_runs => read_from_changes;
+    a_log_that_is_emptied_while_it_is_read_by_api => emptied;
 }
 
 one_engine! { V20_10:
@@ -191,6 +192,26 @@ fn without_files(version: EngineVersion) -> Result<()> {
     ensure!(declared.contains("losses_total{reason=\"engine_skipped_rotation\"} 1"), "{declared}");
     let log = agent.log_text()?;
     ensure!(log.contains("the Engine's log begins behind the last line delivered"), "not in its log");
+    agent.stop()
+}
+
+/// An operator empties the log of a running container, twice. It was not rotated, so nothing was skipped: no loss is declared
+/// as known, and lines that the agent had received by then are delivered.
+fn emptied(version: EngineVersion) -> Result<()> {
+    let engine = Engine::start(version)?;
+    let home = Home::new()?;
+    let agent = home.start(&config(&home, &engine, Reading::API))?;
+    let script = "a=1; while [ $a -le 5 ]; do until [ -e /go$a ]; do sleep 0.05; done; \
+        echo line $a; a=$((a+1)); done; sleep 1000";
+    let id = engine.run(&spec("emptied", &[], script))?;
+    for line in 1..=5 {
+        go_on(&engine, "emptied", &format!("/go{line}"));
+        all_of(&home, &agent, "emptied", line)?;
+        if line == 2 || line == 4 {
+            File::options().write(true).truncate(true).open(engine.log_path(&id))?;
+        }
+    }
+    ensure!(losses(&agent)?.is_empty(), "{}", losses(&agent)?);
     agent.stop()
 }
 

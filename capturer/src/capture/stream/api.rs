@@ -442,7 +442,7 @@ impl ApiSource {
             return;
         }
         let can_now = self.prefers_files && !was_readable && !first && hold.is_readable();
-        if verdict == hold::ListingResult::Rotated || can_now {
+        if verdict != hold::ListingResult::GoOn || can_now {
             self.go_to_files(cx, told);
         } else if first && !hold.must_look_first() {
             self.open(cx, told);
@@ -469,7 +469,8 @@ impl ApiSource {
         self.leave_slot(cx);
         let Some(hold) = self.hold.as_mut().filter(|_| !self.gone) else { return self.drain(cx, told) };
         hold.drop_held(cx);
-        told.push(SourceEvent::ToFiles { place: hold.place.clone(), from: hold.released() });
+        let (place, from, delivered_from) = (hold.place.clone(), hold.released(), hold.delivered_from());
+        told.push(SourceEvent::ToFiles { place, from, delivered_from });
     }
 
     /// It goes on from this position.

@@ -9,7 +9,7 @@
 
 use crate::decode::assemble::Lines;
 use crate::decode::timestamp;
-use crate::model::cursor::{ApiCursor, ChannelMark};
+use crate::model::cursor::{ApiCursor, ChannelMark, FileId};
 use crate::model::record::StdType;
 
 /// Takes the records of a batch into the cursor. Only the last of each channel are looked at, so that this costs nothing
@@ -67,6 +67,17 @@ pub struct Passing {
     counted: [bool; 2],
     /// What was delivered last, until the first line shows whether it is still there.
     gap_after_ns: Option<i64>,
+    /// The file that what was delivered last stood in, if that is known.
+    stood_in: Option<FileId>,
+}
+
+/// The first line found is newer than the last one delivered, which is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Time of what was delivered last.
+    pub after_ns: i64,
+    /// Both stood in the same file, so that was emptied, and the log was not rotated: whether anything lay between is unknown.
+    pub emptied: bool,
 }
 
 impl Passing {
@@ -76,7 +87,13 @@ impl Passing {
             marks: cursor.channels,
             counted: [false; 2],
             gap_after_ns: cursor.has_lines().then_some(cursor.last_ns),
+            stood_in: None,
         }
+    }
+
+    /// What was delivered last stood in this file.
+    pub fn delivered_from(&mut self, file: Option<FileId>) {
+        self.stood_in = file;
     }
 
     /// Goes on passing over, after a restart.
@@ -112,10 +129,11 @@ impl Passing {
         }
     }
 
-    /// The first line of all has this time. Returns what was delivered last, if neither it nor anything older is there:
-    /// what lay between is lost.
-    pub fn gap_before(&mut self, first_ns: i64) -> Option<i64> {
-        self.gap_after_ns.take().filter(|last| first_ns > *last)
+    /// The first line of all has this time and stands in `file`. Returns a gap if neither what was delivered last nor
+    /// anything older is there.
+    pub fn gap_before(&mut self, first_ns: i64, file: Option<FileId>) -> Option<Gap> {
+        let after_ns = self.gap_after_ns.take().filter(|last| first_ns > *last)?;
+        Some(Gap { after_ns, emptied: file.is_some() && file == self.stood_in })
     }
 }
 
@@ -181,7 +199,7 @@ mod tests {
         let cursor =
             ApiCursor { channels: [mark, ChannelMark::default()], last_ns: 20, ..Default::default() };
         let mut passing = Passing::up_to(&cursor);
-        assert_eq!(passing.gap_before(10), None);
+        assert_eq!(passing.gap_before(10, None), None);
         assert_eq!(
             delivered(&mut passing, &[10, 20, 20, 20, 15, 30]),
             [true, true, true, false, false, false]
@@ -189,11 +207,18 @@ mod tests {
         assert!(passing.is_over());
         // Nothing of what was delivered is there any more.
         let mut passing = Passing::up_to(&cursor);
-        assert_eq!(passing.gap_before(21), Some(20));
+        assert_eq!(passing.gap_before(21, None), Some(Gap { after_ns: 20, emptied: false }));
         assert_eq!(delivered(&mut passing, &[21]), [false]);
+        // It is not there, but the file is the one that it stood in.
+        let [file, other] = [1, 2].map(|inode| FileId { device: 1, inode, birth_ns: 9 });
+        for (first, emptied) in [(file, true), (other, false)] {
+            let mut passing = Passing::up_to(&cursor);
+            passing.delivered_from(Some(file));
+            assert_eq!(passing.gap_before(21, Some(first)), Some(Gap { after_ns: 20, emptied }));
+        }
         // Begun at the end: what is older is not wanted, and nothing is missed.
         let mut passing = Passing::up_to(&ApiCursor::after(20));
-        assert_eq!(passing.gap_before(30), None);
+        assert_eq!(passing.gap_before(30, None), None);
         assert_eq!(delivered(&mut passing, &[19, 20, 21]), [true, false, false]);
     }
 

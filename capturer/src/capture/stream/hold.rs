@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! listing ─▶ open ─▶ lines ─▶ held ─▶ listing ─┬ the same live file ─▶ delivered: nothing lies between them
-//!                                              └ another one ─▶ dropped; the files are read from the last line delivered
+//!                                              ├ another one ─▶ dropped; the files are read from the last line delivered
+//!                                              └ emptied in place ─▶ delivered: they may stand nowhere else; then the files
 //! ```
 //! One listing covers all that came before it was asked for, and is asked for at most every `PAUSE_MS`; a silent
 //! container costs none. Held lines keep their order, and none is delivered that a skipped one should have preceded.
@@ -57,6 +58,8 @@ pub enum ListingResult {
     GoOn,
     /// The log was rotated: what is held must not be delivered.
     Rotated,
+    /// The same file has another beginning: somebody emptied it. What came before the listing was delivered.
+    Emptied,
 }
 
 /// What a listing showed of the live file.
@@ -106,6 +109,8 @@ pub struct Hold {
     silence: Silence,
     /// End of what was delivered.
     released: ApiCursor,
+    /// The live file that the newest delivered lines stood in, if they were delivered since the first listing.
+    delivered_from: Option<FileId>,
 }
 
 impl Hold {
@@ -121,6 +126,7 @@ impl Hold {
             next_look_ms: 0,
             silence: Silence::default(),
             released,
+            delivered_from: None,
         }
     }
 
@@ -152,6 +158,11 @@ impl Hold {
     /// End of what was delivered.
     pub fn released(&self) -> ApiCursor {
         self.released
+    }
+
+    /// The live file that the newest delivered lines stood in, if that is known. It is known again by its birth time only.
+    pub fn delivered_from(&self) -> Option<FileId> {
+        self.delivered_from.filter(|id| id.birth_ns != 0)
     }
 
     /// Lists the files, unless that is under way.
@@ -258,7 +269,11 @@ impl Hold {
                     self.release(covered, told);
                     return ListingResult::GoOn;
                 }
-                return ListingResult::Rotated;
+                if !is_emptied(base.as_ref(), live) {
+                    return ListingResult::Rotated;
+                }
+                self.release(covered, told);
+                return ListingResult::Emptied;
             }
             _ => {}
         }
@@ -272,6 +287,9 @@ impl Hold {
     pub fn release(&mut self, count: usize, told: &mut Vec<SourceEvent>) {
         for Held { lines, read, end, source_bytes } in self.held.drain(..count.min(self.held.len())) {
             self.released = end;
+            if let Files::Live(live) = &self.files {
+                self.delivered_from = live.as_ref().map(|live| live.id);
+            }
             told.push(SourceEvent::Lines { lines, read, end: Cursor::Api(end), source_bytes });
         }
     }
@@ -292,6 +310,12 @@ pub(super) fn next_tick_ms(now_ms: u64, pause_ms: u64) -> u64 {
     (now_ms / pause_ms + 1) * pause_ms
 }
 
+/// A number without a birth time may have come back for another file.
+fn is_emptied(base: Option<&LiveFile>, live: Option<&FoundFile>) -> bool {
+    base.zip(live)
+        .is_some_and(|(base, live)| live.id == base.id && base.id.birth_ns != 0 && !live.has_head(&base.head))
+}
+
 fn is_same(base: Option<&LiveFile>, live: Option<&FoundFile>, rotated: Option<FileId>) -> bool {
     match (base, live) {
         (Some(base), Some(live)) => {
@@ -301,5 +325,67 @@ fn is_same(base: Option<&LiveFile>, live: Option<&FoundFile>, rotated: Option<Fi
         }
         (None, None) => true,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::core::bench::Bench;
+
+    const LOG: FileId = FileId { device: 1, inode: 7, birth_ns: 9 };
+
+    fn live(id: FileId, head: &str) -> FoundFile {
+        FoundFile {
+            name: "c-json.log".to_owned(),
+            rank: 0,
+            compressed: false,
+            id,
+            len: head.len() as u64,
+            head: head.as_bytes().to_vec(),
+            unpacked_len: None,
+            modified_ns: 0,
+        }
+    }
+
+    /// Lines of a log that begins with `head` are delivered, more are held; then the log is found as `then`. Returns what
+    /// that says, how many of the held batches are delivered, and the file they are known to have stood in.
+    fn found_as(base: FileId, then: FoundFile) -> (ListingResult, usize, Option<FileId>) {
+        let mut bench = Bench::new(1);
+        let place = LogPlace { directory: "/d".to_owned(), live_name: "c-json.log".to_owned() };
+        let mut hold = Hold::new(StreamId(1), place, ApiCursor::default());
+        let mut told = Vec::new();
+        let list = |hold: &mut Hold, file: FoundFile, bench: &mut Bench, told: &mut Vec<SourceEvent>| {
+            hold.look(&mut bench.cx());
+            hold.on_scanned(&Ok(vec![file]), &mut bench.cx(), told)
+        };
+        list(&mut hold, live(base, "first"), &mut bench, &mut told);
+        for batch in 0..2 {
+            let end = ApiCursor::after(10 + batch);
+            hold.take(Lines::default(), Vec::new(), end, 1, &mut bench.cx(), &mut told);
+            if batch == 0 {
+                list(&mut hold, live(base, "first and more"), &mut bench, &mut told);
+            }
+        }
+        assert_eq!((told.len(), hold.held()), (1, 1));
+        let result = list(&mut hold, then, &mut bench, &mut told);
+        (result, told.len() - 1, hold.delivered_from())
+    }
+
+    #[test]
+    fn of_a_rotated_log_what_is_held_is_not_delivered() {
+        let other = FileId { inode: 8, ..LOG };
+        assert_eq!(found_as(LOG, live(other, "second")), (ListingResult::Rotated, 0, Some(LOG)));
+        assert_eq!(found_as(LOG, live(LOG, "first and more")), (ListingResult::GoOn, 1, Some(LOG)));
+    }
+
+    /// What is held may stand nowhere else any more, and dockerd skips nothing of a log that keeps its file.
+    #[test]
+    fn of_an_emptied_log_what_is_held_is_delivered() {
+        for head in ["", "\0\0\0\0\0\0", "other"] {
+            assert_eq!(found_as(LOG, live(LOG, head)), (ListingResult::Emptied, 1, Some(LOG)), "{head:?}");
+        }
+        let unborn = FileId { birth_ns: 0, ..LOG };
+        assert_eq!(found_as(unborn, live(unborn, "other")), (ListingResult::Rotated, 0, None));
     }
 }

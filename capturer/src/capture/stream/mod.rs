@@ -25,7 +25,7 @@ use crate::capture::io::{Action, ConnId};
 use crate::decode::assemble::Lines;
 use crate::decode::timestamp;
 use crate::limits::{READ_BYTES, STREAM_BATCHES_MAX};
-use crate::model::cursor::{ApiCursor, Cursor};
+use crate::model::cursor::{ApiCursor, Cursor, FileId};
 use crate::model::record::{Batch, Source};
 use crate::settings::FileFormat;
 use crate::telemetry::metrics::StreamError;
@@ -88,6 +88,8 @@ pub enum SourceEvent {
         place: hold::LogPlace,
         /// What was delivered.
         from: ApiCursor,
+        /// The live file that it stood in last, if that is known.
+        delivered_from: Option<FileId>,
     },
     /// The source is gone, and nothing is left to read.
     Drained,
@@ -512,7 +514,9 @@ impl Stream {
                 SourceEvent::Lines { lines, read, end, source_bytes } => {
                     self.send(lines, read, end, source_bytes, cx)
                 }
-                SourceEvent::ToFiles { place, from } => self.go_to_files(place, from, cx),
+                SourceEvent::ToFiles { place, from, delivered_from } => {
+                    self.go_to_files(place, from, delivered_from, cx);
+                }
                 SourceEvent::Drained => self.drained = true,
             }
         }
@@ -548,7 +552,13 @@ impl Stream {
     }
 
     /// Goes over from the API to the files, at the same line.
-    fn go_to_files(&mut self, place: hold::LogPlace, from: ApiCursor, cx: &mut Context<'_>) {
+    fn go_to_files(
+        &mut self,
+        place: hold::LogPlace,
+        from: ApiCursor,
+        delivered_from: Option<FileId>,
+        cx: &mut Context<'_>,
+    ) {
         let Kind::Api(api) = &self.kind else { return };
         let line_bytes_max = cx.settings.line_bytes_max as usize;
         let pipeline = self.source.pipeline.clone();
@@ -556,13 +566,15 @@ impl Stream {
         let fallback = api.anew(from, line_bytes_max, pipeline.as_ref());
         let (id, exited_at_ns) = (self.source.id, self.exited_at_ns);
         let hold::LogPlace { directory, live_name } = place;
-        self.kind_reason =
-            format!("read from {directory}/{live_name}: a follow of a rotated log may skip lines");
-        tracing::info!(stream = %self.source.key.0, "its log was rotated; going on from the files");
+        self.kind_reason = format!(
+            "read from {directory}/{live_name}: a follow of a log that was rotated or emptied may skip lines"
+        );
+        tracing::info!(stream = %self.source.key.0, "its log was rotated or emptied; going on from the files");
         let start = if from.is_none() { Start::Oldest } else { Start::After(from) };
         let file = FileSource::new(id, directory, live_name, FileFormat::Docker, start, line_bytes_max)
             .with_pipeline(pipeline.as_ref())
-            .strip_cr(strips_cr);
+            .strip_cr(strips_cr)
+            .delivered_from(delivered_from);
         self.kind = Kind::File(Box::new(file));
         self.fallback = Some(Box::new(fallback));
         let cause = "going over to the files";

@@ -6,6 +6,7 @@ use crate::capture::context::Context;
 use crate::capture::io::Action;
 use crate::capture::stream::SourceEvent;
 use crate::capture::stream::chain::{Changes, Gone, Handle};
+use crate::capture::stream::delivered::Gap;
 use crate::decode::timestamp;
 use crate::telemetry::metrics::LossReason;
 use crate::telemetry::status::StreamRow;
@@ -91,13 +92,19 @@ impl FileSource {
         }
     }
 
-    pub(super) fn declare_gap(&self, last_ns: i64, first_ns: i64, cx: &Context<'_>) {
-        cx.metrics.lost(LossReason::EngineSkippedRotation, 0);
-        tracing::debug!(
-            file = %format!("{}/{}", self.directory, self.live_name),
-            after = %timestamp::format(last_ns),
-            before = %timestamp::format(first_ns),
-            "lost, an unknown number of bytes: what was printed between these times was rotated away before it was read"
-        );
+    pub(super) fn declare_gap(&self, gap: Gap, first_ns: i64, cx: &Context<'_>) {
+        let Gap { after_ns, emptied } = gap;
+        let file = format!("{}/{}", self.directory, self.live_name);
+        let (after, before) = (timestamp::format(after_ns), timestamp::format(first_ns));
+        if emptied {
+            cx.metrics.possibly_lost(LossReason::FileTruncated);
+            tracing::debug!(%file, %after, %before, "emptied; what was printed just before that may be lost");
+        } else {
+            cx.metrics.lost(LossReason::EngineSkippedRotation, 0);
+            tracing::debug!(
+                %file, %after, %before,
+                "lost, an unknown number of bytes: what was printed between these times was rotated away before it was read"
+            );
+        }
     }
 }

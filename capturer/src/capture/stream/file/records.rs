@@ -4,7 +4,7 @@ use super::FileSource;
 use crate::capture::context::Context;
 use crate::decode::assemble::Lines;
 use crate::decode::{DecodeError, Piece, timestamp};
-use crate::model::cursor::ApiCursor;
+use crate::model::cursor::{ApiCursor, FileId};
 use crate::settings::FileFormat;
 use crate::telemetry::metrics::{LossReason, SkipReason};
 
@@ -12,6 +12,12 @@ impl FileSource {
     /// Its position by times, if lines were read.
     pub fn lines(&self) -> Option<ApiCursor> {
         Some(self.lines).filter(|lines| !lines.is_none())
+    }
+
+    /// Over the API, what was delivered last stood in this live file.
+    pub fn delivered_from(mut self, file: Option<FileId>) -> FileSource {
+        self.passing.delivered_from(file);
+        self
     }
 
     /// As [`Assembler::push`](crate::decode::assemble::Assembler::push), for a line that may have been delivered over the API.
@@ -28,8 +34,9 @@ impl FileSource {
             && self.assembler.begins_line(buffer, piece)
             && let Some(time_ns) = timestamp::parse(&buffer[piece.time.clone()])
         {
-            if let Some(last_ns) = self.passing.gap_before(time_ns) {
-                self.declare_gap(last_ns, time_ns, cx);
+            let file = self.chain.links.front().map(|front| front.found.id);
+            if let Some(gap) = self.passing.gap_before(time_ns, file) {
+                self.declare_gap(gap, time_ns, cx);
             }
             if self.assembler.close(piece.std_type, lines) {
                 // The line before was left open at an exit; it is whole now.
