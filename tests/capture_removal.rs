@@ -121,10 +121,16 @@ fn removed_while_written(version: EngineVersion) -> Result<()> {
     for first in (0..count).step_by(AT_ONCE) {
         let names: Vec<String> =
             (first..count.min(first + AT_ONCE)).map(|at| format!("brief-{at}")).collect();
+        let last = names.last().cloned().unwrap_or_default();
         let mut alive = Vec::new();
         for name in names {
             alive.push((start(&engine, &name, "20k")?, name));
         }
+        wait_until("a series of the last of them", PATIENCE, || {
+            let metrics = agent.get("/metrics")?;
+            ensure!(metrics.contains(&format!("\"{last}\"")), "there is none");
+            Ok(())
+        })?;
         rand.shuffle(&mut alive);
         // A restart between: what is known of their files comes from the checkpoint then.
         let restart_at = rand.index(0..alive.len());
@@ -160,6 +166,12 @@ fn removed_while_written(version: EngineVersion) -> Result<()> {
         }
     }
     println!("{}: {count} removed, {gaps} lines missing that were rotated away before", version.label());
+    wait_until("the series of the last of them to go", PATIENCE, || {
+        let metrics = agent.get("/metrics")?;
+        let left: Vec<_> = metrics.lines().filter(|line| line.contains("brief-")).collect();
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })?;
     if gaps == 0 {
         agent.assert_nothing_lost()?;
     } else {

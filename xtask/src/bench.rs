@@ -75,6 +75,9 @@ pub struct BenchArgs {
     /// Files of `growth`
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1, 100, 1_000, 10_000])]
     pub(crate) streams: Vec<usize>,
+    /// Files or containers of `live`, `live-loki`, `watched` and `api-live`, which share the load's lines
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) sources: usize,
     /// Rotations a second of `live` and `live-loki`, over all files
     #[arg(long, value_name = "N", default_value_t = 0.0)]
     pub(crate) rotations: f64,

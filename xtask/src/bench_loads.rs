@@ -31,8 +31,6 @@ use crate::bench_host::{Contender, Host, Used, Way};
 use crate::bench_latency::{Latency, Written, watch_files};
 use crate::bench_lines::{Exactness, Lines, by_source, compare, printed_by, text, time};
 
-/// Files of `live`, containers of `api-live`.
-const SOURCES: usize = 50;
 /// Lines a second of all files.
 const LIVE_RATE: u64 = 20_000;
 /// Lines a second of all containers.
@@ -152,7 +150,7 @@ fn watched(arguments: &BenchArgs, contender: &Contender) -> Result<()> {
     let mut runs = vec![Vec::new(); kinds.len()];
     for _ in 0..arguments.rounds {
         for ((_, watchers), runs) in kinds.iter().zip(&mut runs) {
-            let load = Live { watchers, ..Live::new(None) };
+            let load = Live { watchers, ..Live::new(arguments.sources, None) };
             runs.push(live(&Host::new(arguments, contender)?, arguments, load)?);
         }
     }
@@ -195,8 +193,8 @@ impl Found {
 fn run_on(host: &Host, arguments: &BenchArgs) -> Result<Found> {
     match arguments.what.as_str() {
         "file" => bulk(host, arguments, None),
-        "live" => live(host, arguments, Live::new(None)),
-        "live-loki" => live(host, arguments, Live::new(Some(&Loki::start()?))),
+        "live" => live(host, arguments, Live::new(arguments.sources, None)),
+        "live-loki" => live(host, arguments, Live::new(arguments.sources, Some(&Loki::start()?))),
         "loki" => bulk(host, arguments, Some(&Loki::start()?)),
         "api" => api(host, arguments),
         _ => api_live(host, arguments),
@@ -213,8 +211,8 @@ struct Live<'a> {
 }
 
 impl<'a> Live<'a> {
-    fn new(loki: Option<&'a Loki>) -> Live<'a> {
-        Live { sources: SOURCES, loki, watchers: NOBODY, warm_up: WARM_UP }
+    fn new(sources: usize, loki: Option<&'a Loki>) -> Live<'a> {
+        Live { sources, loki, watchers: NOBODY, warm_up: WARM_UP }
     }
 }
 
@@ -309,7 +307,8 @@ fn path_of(folder: &Path, source: usize) -> PathBuf {
 }
 
 fn api_live(host: &Host, arguments: &BenchArgs) -> Result<Found> {
-    let engine = Engine::start(host.path(), SOURCES)?;
+    let sources = arguments.sources;
+    let engine = Engine::start(host.path(), sources)?;
     let mut working = host.start_on(&engine, true)?;
     let mut number = 0;
     let mut write = |source: usize, n: u64| {
@@ -317,11 +316,11 @@ fn api_live(host: &Host, arguments: &BenchArgs) -> Result<Found> {
         engine.print(source, std::iter::once((time(number).as_str(), text(source, n).as_str())));
         Ok(())
     };
-    let rate = Rate { sources: SOURCES, a_second: API_RATE, warm_up: WARM_UP };
+    let rate = Rate { sources, a_second: API_RATE, warm_up: WARM_UP };
     let (found, printed) = under_load(arguments, working.pid(), rate, &mut write)?;
     host.wait_for(printed, &mut working, None)?;
     host.end(working)?;
-    found.checked(host, &printed_by(SOURCES, printed), &host.outputs()?)
+    found.checked(host, &printed_by(sources, printed), &host.outputs()?)
 }
 
 /// How quickly lines are written, and when it begins to count.
@@ -386,7 +385,7 @@ fn growth(arguments: &BenchArgs, contenders: &[Contender]) -> Result<()> {
         let warm_up = WARM_UP + Duration::from_millis(sources as u64);
         for _ in 0..arguments.rounds {
             for (contender, runs) in contenders.iter().zip(&mut runs) {
-                let load = Live { sources, warm_up, ..Live::new(None) };
+                let load = Live { warm_up, ..Live::new(sources, None) };
                 let mut found = live(&Host::new(arguments, contender)?, arguments, load)?;
                 // A percent of a core is 10 ms a second.
                 let of_a_line = 10_000.0 / found.lines_a_second;

@@ -337,7 +337,8 @@ impl Loop<'_> {
                 }
                 Some(trouble) => {
                     let reads_files = self.settings.container_monitor.read_from != ReadFrom::Api;
-                    advice::docker_trouble(trouble, &socket.to_string(), reads_files)
+                    let running = self.process.metrics.containers_monitored.get() as u64;
+                    advice::docker_trouble(trouble, &socket.to_string(), reads_files, running)
                 }
             };
             self.process.status.set_health("docker", trouble.is_none(), message);

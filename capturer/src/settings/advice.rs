@@ -54,13 +54,19 @@ pub fn docker_cure(error: &str, socket: &str) -> String {
 }
 
 /// What health says of an Engine that can't be asked: what that means for lines stands before what happened.
-pub fn docker_trouble(error: &str, socket: &str, reads_files: bool) -> String {
+/// `running` = containers that ran when it was last known.
+pub fn docker_trouble(error: &str, socket: &str, reads_files: bool, running: u64) -> String {
     let waits = "new containers and logs read over the API wait";
     if is_silence(error) {
         let files =
             if reads_files { "json-file logs are read on, as far as dockerd writes them; " } else { "" };
+        let whose = match running {
+            0 => "containers".to_owned(),
+            1 => "the one running container".to_owned(),
+            many => format!("all {many} running containers"),
+        };
         return format!(
-            "Docker does not answer: lines of containers wait until it does; {files}{waits}; {SILENT_DOCKERD} ({error})"
+            "Docker does not answer: lines of {whose} wait until it does; {files}{waits}; {SILENT_DOCKERD} ({error})"
         );
     }
     let files = if reads_files { "json-file logs of known containers are read on; " } else { "" };
@@ -269,16 +275,16 @@ mod tests {
 
     #[test]
     fn what_a_trouble_with_docker_means_stands_before_what_happened() {
-        let silent = docker_trouble("no answer to GET /_ping within 5 s", "/d.sock", true);
-        assert!(
-            silent.starts_with("Docker does not answer: lines of containers wait until it does; json-file")
-        );
+        let silent = docker_trouble("no answer to GET /_ping within 5 s", "/d.sock", true, 29);
+        assert!(silent.starts_with(
+            "Docker does not answer: lines of all 29 running containers wait until it does; json"
+        ));
         assert!(
             silent.contains("timeout 5 docker info")
                 && silent.ends_with("(no answer to GET /_ping within 5 s)")
         );
         let away =
-            docker_trouble("connecting to /d.sock: Connection refused (os error 111)", "/d.sock", false);
+            docker_trouble("connecting to /d.sock: Connection refused (os error 111)", "/d.sock", false, 29);
         assert!(away.starts_with("connecting to /d.sock: Connection refused (os error 111); nobody listens"));
         assert!(!away.contains("json-file") && away.ends_with("over the API wait"));
     }
