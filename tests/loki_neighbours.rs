@@ -41,6 +41,12 @@ fn append(home: &Home, name: &str, lines: &str) -> Result<()> {
     Ok(File::options().create(true).append(true).open(dir.join(name))?.write_all(lines.as_bytes())?)
 }
 
+/// So many lines of some 200 bytes that the spool can't make much shorter.
+fn incompressible(rand: &mut Rand, lines: usize) -> String {
+    let mut line = |text: String| (0..12).fold(text, |text, _| format!("{text} {:016x}", rand.number()));
+    (0..lines).map(|number| line(number.to_string()) + "\n").collect()
+}
+
 /// A json-file record so many seconds ago.
 fn record(age_secs: i64, text: &str) -> Result<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() as i64;
@@ -427,11 +433,7 @@ fn a_spool_that_fills_its_disk() -> Result<()> {
     let loki = TestLoki::start()?;
     loki.set(Mood::Away);
     let _disk = Disk::mount(&home.path().join("data"), 1_024)?;
-    // Chance, so that nothing makes them shorter.
-    let mut rand = Rand::from_env_or(11);
-    let mut line = |text: String| (0..12).fold(text, |text, _| format!("{text} {:016x}", rand.number()));
-    let lines: Vec<String> = (0..LINES).map(|number| line(number.to_string())).collect();
-    append(&home, "a.log", &format!("{}\n", lines.join("\n")))?;
+    append(&home, "a.log", &incompressible(&mut Rand::from_env_or(11), LINES))?;
     // A record must fit: it has at most as much as a request.
     let config = config(&home, &loki, ", batch_size: 64KiB", &sets(&home));
     let agent = home.launch(&config)?;
@@ -446,6 +448,31 @@ fn a_spool_that_fills_its_disk() -> Result<()> {
     loki.set(Mood::Well);
     wait_until("all lines", MINUTE, || ensure_count(&loki, LINES))?;
     ensure!(loki.ledger().repeats() == (0, 0, 0), "{:?}", loki.ledger().repeats());
+    agent.assert_nothing_lost()?;
+    wait_until("health to be well", MINUTE, || agent.get("/health"))?;
+    agent.stop()
+}
+
+/// Something else has filled the disk of data_dir before: the spool can't get going, and Loki taking lines would not help.
+#[test]
+fn a_disk_that_has_no_room_for_a_request() -> Result<()> {
+    let home = Home::new()?;
+    let loki = TestLoki::start()?;
+    let data = home.path().join("data");
+    let _disk = Disk::mount(&data, 1_024)?;
+    let ballast = data.join("ballast");
+    fs::write(&ballast, vec![1; 800 << 10])?;
+    append(&home, "a.log", &incompressible(&mut Rand::from_env_or(12), 2_000))?;
+    let agent = home.launch(&config(&home, &loki, ", batch_size: 256KiB", &sets(&home)))?;
+    wait_until("health to say that the disk must be freed", MINUTE, || {
+        let (ok, said) = agent.health_of("sink_loki")?;
+        let words = ["the disk of data_dir is full", "the spool has nothing on it", "free as much there"];
+        ensure!(!ok && words.iter().all(|word| said.contains(word)), "{ok} {said}");
+        Ok(())
+    })?;
+    ensure!(loki.count() == 0, "some of it was delivered: the test is of no use");
+    fs::remove_file(ballast)?;
+    wait_until("all lines", MINUTE, || ensure_count(&loki, 2_000))?;
     agent.assert_nothing_lost()?;
     wait_until("health to be well", MINUTE, || agent.get("/health"))?;
     agent.stop()

@@ -174,15 +174,23 @@ impl LokiSink {
         if !spool::is_disk_full(&error) {
             return error;
         }
-        io::Error::new(
-            error.kind(),
+        let (kind, of_spool) = (error.kind(), self.writer.bytes());
+        let what = if of_spool == 0 {
+            // Loki can't give any room back.
             format!(
-                "the disk of data_dir is full ({error}); {:.1} MiB on it are lines that wait for Loki, and their room becomes free \
-                 as Loki takes them (free room there, mend Loki, or lower sinks.loki.spool.max_size to what the disk has; logs \
-                 rotate on meanwhile, and what rotates away unread is lost)",
-                self.writer.bytes() as f64 / f64::from(1 << 20)
-            ),
-        )
+                "the disk of data_dir is full ({error}), and the spool has nothing on it: free as much there as a request and a \
+                 checkpoint need, or put data_dir on a larger disk; until then no line goes to Loki, and what rotates away unread \
+                 is lost"
+            )
+        } else {
+            format!(
+                "the disk of data_dir is full ({error}); {:.1} MiB of it are lines that wait for Loki, and each request that Loki \
+                 takes gives room back: free room there, mend Loki, or lower sinks.loki.spool.max_size to what the disk has; logs \
+                 rotate on meanwhile, and what rotates away unread is lost",
+                of_spool as f64 / f64::from(1 << 20)
+            )
+        };
+        io::Error::new(kind, what)
     }
 
     /// Whether each label set of a batch still has room in its share of the spool. It counts as put in then.
