@@ -174,23 +174,24 @@ impl LokiSink {
         if !spool::is_disk_full(&error) {
             return error;
         }
-        let (kind, of_spool) = (error.kind(), self.writer.bytes());
+        let of_spool = self.writer.bytes();
         let what = if of_spool == 0 {
             // Loki can't give any room back.
             format!(
                 "the disk of data_dir is full ({error}), and the spool has nothing on it: free as much there as a request and a \
                  checkpoint need, or put data_dir on a larger disk; until then no line goes to Loki, and what rotates away unread \
-                 is lost"
+                 is lost. It failed at"
             )
         } else {
             format!(
                 "the disk of data_dir is full ({error}); {:.1} MiB of it are lines that wait for Loki, and each request that Loki \
                  takes gives room back: free room there, mend Loki, or lower sinks.loki.spool.max_size to what the disk has; logs \
-                 rotate on meanwhile, and what rotates away unread is lost",
+                 rotate on meanwhile, and what rotates away unread is lost. It failed at",
                 of_spool as f64 / f64::from(1 << 20)
             )
         };
-        io::Error::new(kind, what)
+        // No system's error any more, for which the general hint would follow.
+        io::Error::other(what)
     }
 
     /// Whether each label set of a batch still has room in its share of the spool. It counts as put in then.
