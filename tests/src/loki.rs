@@ -65,6 +65,8 @@ pub enum Mood {
     NotLoki,
     /// 200 with a page to sign in.
     LoginPage,
+    /// The same, but the connection ends before the page.
+    CutPage,
     /// 260, as for a tenant whose ingestion is blocked.
     Blocked,
     /// Takes requests and answers none.
@@ -365,6 +367,10 @@ fn converse(mut stream: impl Read + Write, shared: &Shared) -> Result<()> {
             stream.write_all(&text.as_bytes()[..text.len() / 2])?;
             return Ok(());
         }
+        if mood == Mood::CutPage && status == 200 {
+            stream.write_all(&text.as_bytes()[..text.len() - body.len()])?;
+            return Ok(());
+        }
         stream.write_all(text.as_bytes())?;
         stream.flush()?;
         // A fault of the connection itself holds for connections that were there before it, too.
@@ -414,7 +420,7 @@ fn answer(request: &Request, mood: Mood, shared: &Shared) -> Result<Option<Answe
         said(&mut ledger, 400);
         return plain(400, "Client sent an HTTP request to an HTTPS server.\n");
     }
-    if mood == Mood::LoginPage {
+    if matches!(mood, Mood::LoginPage | Mood::CutPage) {
         said(&mut ledger, 200);
         return plain(200, "<html><form action=\"/login\">Sign in</form></html>");
     }

@@ -110,8 +110,15 @@ impl Client {
             let asked = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
             let retry_after = asked.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
             let encoding = answer.headers().get(CONTENT_ENCODING).cloned();
-            let (words, whole) = words_of(answer.into_body(), encoding.as_ref()).await;
-            Ok::<_, Failure>((Outcome::Status { code, retry_after, words }, whole))
+            let is_success = answer.status().is_success();
+            let (words, ended) = words_of(answer.into_body(), encoding.as_ref()).await;
+            let whole = match ended {
+                // Whose answer it was can't be told: an empty body and a page of a proxy that was cut look alike.
+                Ended::Broken(error) if is_success => return Err(broken(error)),
+                Ended::Broken(_) | Ended::TooLong => false,
+                Ended::Whole => true,
+            };
+            Ok((Outcome::Status { code, retry_after, words }, whole))
         };
         let late =
             || (PushFailure::TimedOut, format!("no answer from {} within {:?}", self.host(), self.patience));
@@ -246,21 +253,30 @@ fn broken(error: hyper::Error) -> Failure {
     (PushFailure::BrokenAnswer, text)
 }
 
-/// The beginning of a body, and whether that was all of it: only then can the connection be used again.
-async fn words_of(mut body: hyper::body::Incoming, encoding: Option<&HeaderValue>) -> (String, bool) {
+/// How the reading of a body ended.
+enum Ended {
+    /// That was all of it: the connection can be used again.
+    Whole,
+    /// There is more than is read.
+    TooLong,
+    Broken(hyper::Error),
+}
+
+/// The beginning of a body.
+async fn words_of(mut body: hyper::body::Incoming, encoding: Option<&HeaderValue>) -> (String, Ended) {
     let mut bytes = Vec::new();
-    let whole = loop {
+    let ended = loop {
         match body.frame().await {
-            None => break true,
-            Some(Err(_)) => break false,
+            None => break Ended::Whole,
+            Some(Err(error)) => break Ended::Broken(error),
             Some(Ok(frame)) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data.as_ref())),
         }
         if bytes.len() > LOKI_ANSWER_BYTES_MAX {
             bytes.truncate(LOKI_ANSWER_BYTES_MAX);
-            break false;
+            break Ended::TooLong;
         }
     };
-    (text_of(&bytes, encoding.map_or(b"", HeaderValue::as_bytes)), whole)
+    (text_of(&bytes, encoding.map_or(b"", HeaderValue::as_bytes)), ended)
 }
 
 /// The text of an answer's body. Proxies compress answers that nobody asked them to.
