@@ -43,6 +43,14 @@ pub(super) fn newline(bytes: &[u8]) -> Option<usize> {
     end
 }
 
+/// What a file begins with, of its first bytes: without NULs at their end, which are room that its writer will fill, or a
+/// hole. Text in UTF-16 has NULs elsewhere, too. A file that begins with a hole longer than that begins with nothing.
+pub fn without_room(first: &[u8]) -> &[u8] {
+    let end = first.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let is_room = first.len() - end >= HOLE_BYTES_MIN || !first[..end].contains(&0);
+    if is_room { &first[..end] } else { first }
+}
+
 /// How many NULs `bytes` begins with.
 pub fn leading_nuls(bytes: &[u8]) -> usize {
     const BLOCK: usize = 64;

@@ -110,6 +110,27 @@ fn a_fresh_stream_begins_with_the_oldest_file() {
     assert_eq!(chain.links.iter().map(|link| link.settled).collect::<Vec<_>>(), [true, true, false]);
 }
 
+/// A writer that does not append goes on where it stood when its file is emptied, and leaves a hole before its next line. A
+/// listing sees nothing of a head that is a hole. The next start took the file for a rewritten one, and all lines came again.
+#[test]
+fn a_file_that_begins_with_a_hole_is_known_again() {
+    for hole in [10, 100, HEAD_BYTES - 40, HEAD_BYTES, 2 * HEAD_BYTES] {
+        let content = "\0".repeat(hole) + &content('a');
+        let mut found = file(0, 1, &content);
+        found.head.truncate(crate::decode::damage::without_room(&found.head).len());
+        let mut chain = Chain::new(Start::Oldest);
+        chain.on_scan(vec![FoundFile { len: 0, head: Vec::new(), ..found.clone() }]);
+        open_all(&mut chain);
+        chain.saw(0, content.as_bytes());
+        chain.links[0].offset = content.len() as u64;
+        chain.links[0].tail = TailPrint::of(content.as_bytes(), content.len() as u64);
+        let Cursor::File(cursor) = cursor_at(&mut chain, [None; 2]) else { panic!("it names its file") };
+        let mut chain = Chain::new(Start::Resume(cursor));
+        let changes = chain.on_scan(vec![found]);
+        assert_eq!((chain.links[0].offset, changes), (content.len() as u64, Changes::default()), "{hole}");
+    }
+}
+
 /// Without this its lines would come twice.
 #[test]
 fn a_file_seen_under_two_names_counts_once() {

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::listings::{Listing, Listings};
 use super::unpack;
 use crate::capture::io::{FileError, FoundFile, NO_DATA, NO_ROOM, OpenedFile};
-use crate::decode::damage::{HOLE_BYTES_MIN, leading_nuls};
+use crate::decode::damage::{leading_nuls, without_room};
 use crate::ledger::Owner;
 use crate::ledger::claims::Claims;
 use crate::limits::HEAD_BYTES;
@@ -232,11 +232,7 @@ fn look_at(dir: &OwnedFd, directory: &str, name: &str) -> Result<Looked, FileErr
             Err(FileError::Other { what: format!("reading {directory}/{name}"), cause: error.to_string() })
         }
         _ => {
-            // Room that its writer will fill is not what it begins with. Text in UTF-16 has NULs elsewhere, too.
-            let end = head.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-            if head.len() - end >= HOLE_BYTES_MIN || !head[..end].contains(&0) {
-                head.truncate(end);
-            }
+            head.truncate(without_room(&head).len());
             Ok((id, len, modified_ns, head, unpacked_len))
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{Chain, Handle, Link, Mark, Undelivered, begins_as};
 use crate::capture::io::FileNo;
+use crate::decode::damage::without_room;
 use crate::limits::{HEAD_BYTES, PLACES_MAX};
 use crate::model::cursor::{ApiCursor, Cursor, FileCursor, FileId, FilePlace, HeadPrint};
 
@@ -14,7 +15,8 @@ impl Chain {
         let from =
             known.checked_sub(offset as usize).filter(|from| known < HEAD_BYTES && *from < bytes.len());
         let Some(from) = from else { return Vec::new() };
-        let more = &bytes[from..bytes.len().min(from + HEAD_BYTES - known)];
+        // As a listing takes it: otherwise a start would find another head in a file that begins with a hole.
+        let more = without_room(&bytes[from..bytes.len().min(from + HEAD_BYTES - known)]);
         let mut hasher = crc32fast::Hasher::new_with_initial_len(front.head.crc32, known as u64);
         hasher.update(more);
         front.head = HeadPrint { len_bytes: (known + more.len()) as u32, crc32: hasher.finalize() };
