@@ -95,6 +95,30 @@ fn a_line_that_is_open_when_its_file_is_copied_and_truncated_goes_on_in_the_copy
     assert!(!source.assembler.undelivered(StdType::Stdout).1);
 }
 
+/// A log was emptied before anything of it was read; a listing showed that, and it was longer again when it was read. Its new
+/// lines were taken for those that it had before, and came again when the next listing showed another head.
+#[test]
+fn a_file_that_was_emptied_before_it_was_read_begins_anew_though_a_listing_showed_it_empty() {
+    let (old, new) = (b"old and gone\n".repeat(8), b"new and here\n".repeat(12));
+    for (read, is_new) in [(&new, true), (&old, false)] {
+        let mut bench = Bench::new(1);
+        let found = FoundFile { len: old.len() as u64, head: old.clone(), ..live_file() };
+        let (mut source, file) = listed_with(found, &mut bench);
+        let opened = OpenedFile { len: old.len() as u64, damaged: false, lane: None, as_expected: true };
+        source.on_file_opened(file, Ok(opened), &mut bench.cx(), &mut Vec::new());
+        let empty = FoundFile { len: 0, head: Vec::new(), ..live_file() };
+        list(&mut source, vec![empty], &mut bench);
+        source.format = FileFormat::Raw;
+        source.read_on(&mut bench.cx());
+        let mut buffer = Vec::with_capacity(READ_BYTES);
+        buffer.extend_from_slice(read);
+        let len = read.len() as u64;
+        source.on_read(Ok(read.len()), buffer, Some(len), None, &mut bench.cx(), &mut Vec::new());
+        assert_eq!(source.chain.is_searching(), is_new);
+        assert_eq!(source.chain.links[0].offset, if is_new { 0 } else { len });
+    }
+}
+
 /// And if there is no copy, it does not go on in what was rewritten.
 #[test]
 fn a_line_that_is_open_when_its_file_is_truncated_is_not_joined_with_new_lines() {

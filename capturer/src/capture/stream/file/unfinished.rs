@@ -48,6 +48,10 @@ impl FileSource {
     pub(super) fn is_another(&self, offset: u64, buffer: &[u8], again: usize) -> bool {
         let front = self.chain.links.front();
         if let Some(front) = front.filter(|front| offset == 0 && front.is_as_listed()) {
+            // A later listing may have shown it empty; what it began with before counts.
+            if let Some(first) = buffer.get(..front.head.len_bytes as usize) {
+                return crc32fast::hash(first) != front.head.crc32;
+            }
             let listed = &front.found.head[..front.found.head.len().min(buffer.len())];
             return !buffer.starts_with(listed);
         }
