@@ -288,7 +288,7 @@ impl Capture {
         }
         let (paths, with_rotated) = self.without_rotated(ids.keys().cloned().collect());
         let rotated = ids.len() - paths.len();
-        let paths = self.without_others(now, paths, &ids, &targets);
+        let paths = self.without_others(now, paths, &ids, &targets, first_of_all);
         self.tell_older(now, set, &older, &paths);
         for path in &paths {
             let came_back = self.paths.missing.remove(path).is_some();

@@ -11,7 +11,7 @@ use crate::capture::checkpoint::{Checkpoint, SinkCursor, StreamEntry};
 use crate::capture::core::outlets::SinkFacts;
 use crate::capture::io::Event;
 use crate::model::cursor::Cursor;
-use crate::settings::{FileMonitor, FileSet, Settings};
+use crate::settings::{FileMonitor, FileSet, PathPattern, Settings};
 use crate::telemetry::metrics::Metrics;
 
 struct Scene {
@@ -120,27 +120,50 @@ fn a_sweep_looks_without_being_told() {
     assert_eq!([scene.after(29_999), scene.after(1)], [0, 1]);
 }
 
+fn id(inode: u64) -> FileId {
+    FileId { device: 1, inode, birth_ns: inode as i64 }
+}
+
+/// A log that an earlier run left in this file.
+fn left_in(inode: u64) -> Checkpoint {
+    let mut cursor = file_cursor(0);
+    if let Cursor::File(cursor) = &mut cursor {
+        cursor.file = id(inode);
+    }
+    let sink = SinkCursor { rank: 0, cursor, output: None, looked_s: None };
+    let entry = StreamEntry { sinks: BTreeMap::from([("local_file".to_owned(), Box::new(sink))]) };
+    Checkpoint { streams: BTreeMap::from([(StreamKey::file("/l/a.log"), entry)]), ..Checkpoint::default() }
+}
+
+/// Renamed to a name that is followed too, with no new file, and then the agent was killed: its output has lines of it that no
+/// checkpoint knows, and they came again in the output of the new name.
+#[test]
+fn a_log_that_is_not_there_goes_on_in_the_file_it_was_left_in() {
+    let own = |left: u64, matches: bool, is_first: bool| {
+        let mut scene = Scene::from(left_in(left));
+        let mut settings = (*scene.capture.settings).clone();
+        let pattern = if matches { "/l/*.log*" } else { "/m/*" };
+        settings.file_monitor.files[0].paths = vec![PathPattern::new(pattern).unwrap()];
+        scene.capture.settings = Arc::new(settings);
+        let path = "/l/a.log.bak".to_owned();
+        let ids = BTreeMap::from([(path.clone(), id(2))]);
+        let paths = BTreeSet::from([path]);
+        scene.capture.without_others(scene.now, paths, &ids, &BTreeMap::new(), is_first).len()
+    };
+    assert_eq!(own(2, true, true), 0);
+    assert_eq!(own(3, true, true), 1, "another file");
+    assert_eq!(own(2, false, true), 1, "nobody follows that log");
+    assert_eq!(own(2, true, false), 1, "it was followed, and is gone for good");
+}
+
 /// After a crash that came before what was rotated last was saved.
 #[test]
 fn what_was_rotated_from_a_log_unseen_is_read_with_it() {
-    let id = |inode: u64| FileId { device: 1, inode, birth_ns: inode as i64 };
-    let left_in = |inode| {
-        let mut cursor = file_cursor(0);
-        if let Cursor::File(cursor) = &mut cursor {
-            cursor.file = id(inode);
-        }
-        let sink = SinkCursor { rank: 0, cursor, output: None, looked_s: None };
-        let entry = StreamEntry { sinks: BTreeMap::from([("local_file".to_owned(), Box::new(sink))]) };
-        Checkpoint {
-            streams: BTreeMap::from([(StreamKey::file("/l/a.log"), entry)]),
-            ..Checkpoint::default()
-        }
-    };
     let followed = |left: u64, files: &[(&str, u64)]| {
         let mut scene = Scene::from(left_in(left));
         let ids = files.iter().map(|(name, inode)| (format!("/l/{name}"), id(*inode))).collect();
         let paths = files.iter().map(|(name, _)| format!("/l/{name}")).collect();
-        let own = scene.capture.without_others(scene.now, paths, &ids, &BTreeMap::new());
+        let own = scene.capture.without_others(scene.now, paths, &ids, &BTreeMap::new(), true);
         own.into_iter().map(|path| path.replace("/l/", "")).collect::<Vec<_>>()
     };
     // It was left in what is a.2.log by now.

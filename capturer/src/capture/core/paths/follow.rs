@@ -23,11 +23,7 @@ impl Capture {
             .filter_map(|key| key.0.strip_prefix("file:").map(str::to_owned))
             .collect();
         for path in went {
-            let matches = |files: &FileSet| {
-                files.paths.iter().any(|pattern| pattern.matches(&path))
-                    && !files.exclude.iter().any(|pattern| pattern.covers(&path))
-            };
-            if let Some(set) = self.settings.file_monitor.files.iter().position(matches) {
+            if let Some(set) = self.entry_of(&path) {
                 self.follow_path(now, set, &path, Look::default());
                 self.paths.missing.insert(path, Missing { since_ms: now.mono_ms, part: None });
             } else {
@@ -38,6 +34,15 @@ impl Capture {
                 self.tracker.leave(&StreamKey::file(&path));
             }
         }
+    }
+
+    /// The entry that would follow a path, if it were there.
+    pub(super) fn entry_of(&self, path: &str) -> Option<usize> {
+        let matches = |files: &FileSet| {
+            files.paths.iter().any(|pattern| pattern.matches(path))
+                && !files.exclude.iter().any(|pattern| pattern.covers(path))
+        };
+        self.settings.file_monitor.files.iter().position(matches)
     }
 
     pub(super) fn follow_path(&mut self, now: Now, set: usize, path: &str, look: Look<'_>) {

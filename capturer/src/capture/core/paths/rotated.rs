@@ -41,13 +41,14 @@ impl Capture {
     }
 
     /// Without files that are read as those of another path: a log that was renamed to a name that is followed too, or a
-    /// second name of it.
+    /// second name of it. `is_first`: logs of the last run that are not there are followed after this look.
     pub(super) fn without_others(
         &mut self,
         now: Now,
         paths: BTreeSet<String>,
         ids: &BTreeMap<String, FileId>,
         targets: &BTreeMap<String, String>,
+        is_first: bool,
     ) -> BTreeSet<String> {
         let mut own = BTreeSet::new();
         let mut path_of = None;
@@ -73,11 +74,13 @@ impl Capture {
                     && !self.ids.contains_key(&StreamKey::file(of))
                     && split_path(of_target).0 == directory()
             });
+            let is_left_to_log =
+                is_first && log.is_some_and(|log| self.goes_on_in(log, *id, &directory(), ids));
             let of_log = log.map(|log| self.ids_of(log)).unwrap_or_default();
             let finds =
                 |reader: &StreamId| self.file(*reader).is_some_and(|file| file.finds(&directory(), *id));
             let of_log: Vec<StreamId> = of_log.into_iter().filter(finds).collect();
-            if readers.is_empty() && of_log.is_empty() && !is_there {
+            if readers.is_empty() && of_log.is_empty() && !is_there && !is_left_to_log {
                 own.insert(path);
                 continue;
             }
@@ -92,6 +95,24 @@ impl Capture {
             }
         }
         own
+    }
+
+    /// Whether a log that is not there was left in this file when the last run ended, and is about to be followed. It goes on in
+    /// the file under whatever name that has, and its output may have lines of it that no checkpoint knows.
+    fn goes_on_in(
+        &self,
+        log: &StreamKey,
+        file: FileId,
+        directory: &str,
+        ids: &BTreeMap<String, FileId>,
+    ) -> bool {
+        let Some(path) = log.0.strip_prefix("file:") else { return false };
+        let is_about_to_be_followed = split_path(path).0 == directory
+            && !ids.contains_key(path)
+            && !self.ids.contains_key(log)
+            && self.entry_of(path).is_some();
+        let was_left_in = |cursor: &Cursor| matches!(cursor, Cursor::File(left) if left.file == file);
+        is_about_to_be_followed && self.tracker.resume(log).is_some_and(|resume| was_left_in(&resume.cursor))
     }
 
     /// Whether a file that nobody knows was rotated from a log which is about to be followed, by a name with a number before
