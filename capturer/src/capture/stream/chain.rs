@@ -265,7 +265,7 @@ impl Chain {
     /// A file that is in hand, was read or is waited for. It has to be, if its name does not say that it belongs here: its
     /// number alone may have come back with another file.
     fn is_known(&self, file: &FoundFile, memory: Memory<'_>) -> bool {
-        if self.in_hand().any(|link| link.is(file)) || self.known.of(file, memory).is_some() {
+        if self.in_hand().any(|link| link.is(file)) || self.known.of(file, &[], memory).is_some() {
             return true;
         }
         let Some(Start::Resume(cursor)) = &self.start else { return false };
@@ -306,7 +306,7 @@ impl Chain {
         };
         let (is_resumed, is_by_time) = (matches!(start, Start::Resume(_)), matches!(start, Start::After(_)));
         for file in &found[..from] {
-            match self.known.of(file, memory) {
+            match self.known.of(file, found, memory) {
                 None if is_resumed && self.may_be_new_copy(file) => {}
                 // It grew while nobody looked: the next listing shows it again.
                 Some(place) if grew(file, &place) => changes.look_again = true,
@@ -321,7 +321,7 @@ impl Chain {
                 continue;
             }
             // Behind a time all lines are counted that have just that time, wherever they stand, also in what was read before.
-            let known = if is_by_time { None } else { self.known.of(file, memory) };
+            let known = if is_by_time { None } else { self.known.of(file, found, memory) };
             match known {
                 Some(place) if file.rank == 0 || grew(file, &place) => {
                     self.links.push_back(link_at(file.clone(), &place));
@@ -349,7 +349,7 @@ impl Chain {
         self.reached.clone_from(&cursor.reached);
         let mut orphan =
             Orphan { place, name: String::new(), len: cursor.len, in_place: false, tried: Vec::new() };
-        if let Some(at) = found.iter().position(|file| is_same(file, place.file, &place.head)) {
+        if let Some(at) = file_of(&place, found) {
             let mut link = link_at(found[at].clone(), &place);
             if found[at].id != place.file {
                 // Its archive, which may be younger than the lines in it.
@@ -375,7 +375,7 @@ impl Chain {
         }
         orphan.in_place = rewritten.is_some();
         for (number, place) in cursor.reached.iter().enumerate() {
-            if let Some(at) = found.iter().position(|file| is_same(file, place.file, &place.head)) {
+            if let Some(at) = file_of(place, found) {
                 self.links.push_back(link_at(found[at].clone(), place));
                 self.delivered_to = place.skip.map(|skip| place.offset + skip);
                 self.reached.drain(..=number);
@@ -415,8 +415,13 @@ impl Chain {
         let mut seen = vec![false; self.links.len()];
         let (mut newest_known, mut place_of_doubted) = (None, None);
         let (mut grown, mut back, mut reached) = (Vec::new(), None, 0);
+        // What is there as itself did not become an archive or a copy: those were made of it, and it goes on.
+        let is_there = |link: &Link| {
+            let is_it = |file: &FoundFile| !file.compressed && is_same(file, link.found.id, &link.head);
+            !link.found.compressed && found.iter().any(is_it)
+        };
         for (at, file) in found.iter().enumerate() {
-            let same = |link: &Link| link.is(file);
+            let same = |link: &Link| link.is(file) && !(file.compressed && is_there(link));
             // Nothing was read of one that has but a number, so whatever file has it now is read from its beginning.
             let by_number = |(index, link): (usize, &Link)| index >= reached && link.has_number_of(file);
             let proven = self.links.iter().position(same);
@@ -444,7 +449,7 @@ impl Chain {
                     self.parked[parked].link.meet(file);
                 }
                 newest_known = Some(at);
-            } else if let Some(place) = self.known.of(file, memory) {
+            } else if let Some(place) = self.known.of(file, found, memory) {
                 newest_known = Some(at);
                 if file.rank == 0 {
                     // It has the live name again.
@@ -452,8 +457,11 @@ impl Chain {
                 } else if grew(file, &place) {
                     grown.push(link_at(file.clone(), &place));
                 }
-            } else if let Some(index) =
-                self.links.iter().enumerate().position(|(at, link)| !seen[at] && link.was_copied_to(file))
+            } else if let Some(index) = self
+                .links
+                .iter()
+                .enumerate()
+                .position(|(at, link)| !seen[at] && link.was_copied_to(file) && !is_there(link))
             {
                 seen[index] = true;
                 self.links[index].meet(file);
@@ -713,6 +721,15 @@ fn count_older(found: &[FoundFile], gone: FileId, is_copy: bool) -> usize {
     let is_older =
         |file: &&FoundFile| file.rank > 0 && file.id.birth_ns != 0 && file.id.birth_ns < gone.birth_ns;
     found.iter().take_while(is_older).count()
+}
+
+/// The file of a place: itself, else its archive. Of a log that was copied and goes on (logrotate's `copy`) there are both,
+/// and an archive that is shorter than what was read is that of an earlier copy.
+fn file_of(place: &FilePlace, found: &[FoundFile]) -> Option<usize> {
+    let is_it = |file: &FoundFile| is_same(file, place.file, &place.head);
+    let fits = |file: &FoundFile| file.unpacked_len.is_none_or(|len| len >= place.offset as u32);
+    let itself = found.iter().position(|file| file.id == place.file && is_it(file));
+    itself.or_else(|| found.iter().position(|file| is_it(file) && fits(file)))
 }
 
 /// There is more in the file than was read of it.

@@ -57,14 +57,14 @@ impl Chain {
             self.newest_birth_but(live.id).map_or(live.id.birth_ns, |ns| live.id.birth_ns.min(ns + 1));
         for file in found[..found.len() - 1].iter().skip(from) {
             let is_new = file.id.birth_ns >= since_ns && self.may_be_new_copy(file);
-            if !is_new || self.has_in_hand(file) || self.known.of(file, memory).is_some() {
+            if !is_new || self.has_in_hand(file) || self.known.of(file, found, memory).is_some() {
                 continue;
             }
             if let Some(place) = self.given_up_in(file) {
                 self.parked.push(Parked { link: link_at(file.clone(), &place), due_ms: None });
                 continue;
             }
-            if self.holds_the_same(file, live, memory) {
+            if self.holds_the_same(file, found, memory) {
                 if is_begun {
                     // It was copied and goes on (logrotate's `copy`).
                     self.known.pass_over(file);
@@ -109,11 +109,20 @@ impl Chain {
     }
 
     /// It begins as a file does that is read or was read.
-    fn holds_the_same(&self, file: &FoundFile, live: &FoundFile, memory: Memory<'_>) -> bool {
-        let common = file.head.len().min(live.head.len());
-        let is_live = common > 0 && file.head[..common] == live.head[..common];
-        is_live
-            || self.in_hand().any(|link| begins_as(file, &link.head))
+    fn holds_the_same(&self, file: &FoundFile, found: &[FoundFile], memory: Memory<'_>) -> bool {
+        let is_as_live = |live: &FoundFile| {
+            let common = file.head.len().min(live.head.len());
+            common > 0 && file.head[..common] == live.head[..common]
+        };
+        // The print of one that grew since it was copied is of more than the copy has.
+        let is_older_copy_of = |other: &FoundFile| {
+            let is_proof = file.head.len() >= HEAD_BYTES_PROOF as usize && other.id != file.id;
+            let is_read = || self.has_in_hand(other) || self.known.of(other, found, memory).is_some();
+            is_proof && other.head.starts_with(&file.head) && is_read()
+        };
+        found.last().is_some_and(is_as_live)
+            || found.iter().any(is_older_copy_of)
+            || self.in_hand().any(|link| begins_as(file, &link.head) || link.was_as(file))
             || self.heads_of_others.iter().any(|head| begins_as(file, head))
             || self.known.begins_as(file)
             || memory.any_head(&|head| begins_as(file, head))

@@ -279,3 +279,59 @@ fn behind_a_time_files_are_read_from_their_beginning() {
         assert_eq!(begun, expected);
     }
 }
+
+/// logrotate's `copy` with `compress`: at each start the whole log came again, as that of its archive.
+#[test]
+fn a_log_goes_on_in_itself_and_not_in_the_archive_of_its_copy() {
+    let (copied, whole) = (content('a'), content('a') + &content('b'));
+    let mut chain = Chain::new(Start::Oldest);
+    chain.copied_since(0);
+    chain.on_scan(vec![file(0, 1, &copied)]);
+    open_all(&mut chain);
+    read_to(&mut chain, &copied, 100);
+    let Cursor::File(cursor) = cursor_at(&mut chain, [None; 2]) else { panic!("it names its file") };
+    let found = || vec![compressed(1, 2, &copied), file(0, 1, &whole)];
+    let begun = |chain: &Chain| -> Vec<_> {
+        chain.links.iter().map(|link| (link.found.id.inode, link.offset)).collect()
+    };
+    let mut next = Chain::new(Start::Resume(cursor.clone()));
+    next.copied_since(0);
+    next.on_scan(found());
+    assert_eq!(begun(&next), [(1, 100)]);
+    // While it runs and the log is quiet, too.
+    (chain.links[0].handle, chain.links[0].idle, chain.links[0].unread) = (Handle::None, true, false);
+    chain.on_scan(found());
+    assert_eq!(begun(&chain), [(1, 100)]);
+    // The table of files read knows the log, and the archive has more than was read of it by then.
+    let mut next = Chain::new(Start::Resume(cursor.clone()));
+    next.copied_since(0);
+    next.remember([cursor.place()]);
+    let grown = || vec![compressed(1, 2, &whole), file(0, 1, &whole)];
+    next.on_scan(grown());
+    next.on_scan(grown());
+    assert_eq!((begun(&next), next.parked.len()), (vec![(1, 100)], 0));
+    // An archive that is shorter than what was read is not that of the log.
+    let shorter = vec![compressed(1, 2, &copied[..60]), file(0, 3, &content('c'))];
+    let mut next = Chain::new(Start::Resume(cursor));
+    let changes = next.on_scan(shorter);
+    assert_eq!((next.links[0].found.id.inode, changes.gone.len()), (3, 1));
+}
+
+/// Copied, written to, and renamed: what is known of the log is more than stands in the copy.
+#[test]
+fn an_older_copy_of_a_small_log_that_was_renamed_is_not_read() {
+    let (copied, whole) = (content('a'), content('a') + &content('b'));
+    let mut chain = Chain::new(Start::Oldest);
+    chain.copied_since(0);
+    chain.on_scan(vec![file(0, 1, &copied)]);
+    open_all(&mut chain);
+    read_to(&mut chain, &copied, 100);
+    let found = || vec![file(2, 2, &copied), file(1, 1, &whole), file(0, 3, "")];
+    chain.on_scan(found());
+    assert_eq!((inodes(&chain), chain.parked.len()), (vec![1, 3], 0));
+    read_front(&mut chain);
+    open_all(&mut chain);
+    chain.links[0].offset = 10;
+    chain.on_scan(found());
+    assert_eq!((inodes(&chain), chain.parked.len()), (vec![3], 0));
+}

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{HEAD_BYTES_PROOF, begins_as};
+use super::{HEAD_BYTES_PROOF, begins_as, is_same};
 use crate::capture::io::FoundFile;
 use crate::model::cursor::{FileId, FilePlace, HeadPrint, TailPrint};
 
@@ -75,11 +75,11 @@ impl Known {
         self.places.keys().copied()
     }
 
-    /// Where a file was left that was found.
-    pub(super) fn of(&self, file: &FoundFile, memory: Memory<'_>) -> Option<FilePlace> {
+    /// Where a file was left that was found, among others.
+    pub(super) fn of(&self, file: &FoundFile, found: &[FoundFile], memory: Memory<'_>) -> Option<FilePlace> {
         let own = self.places.get(&file.id).map(|(_, place)| *place);
         let place = own.or_else(|| memory.place_of(file.id)).filter(|place| is_it(file, &place.head));
-        place.or_else(|| self.archived(file))
+        place.or_else(|| self.archived(file, found))
     }
 
     /// A file that is known begins as this one does.
@@ -88,13 +88,16 @@ impl Known {
         heads.any(|head| begins_as(file, &head))
     }
 
-    /// The file whose archive this is.
-    fn archived(&self, file: &FoundFile) -> Option<FilePlace> {
+    /// The file whose archive this is. Of one that is still there it holds an earlier copy.
+    fn archived(&self, file: &FoundFile, found: &[FoundFile]) -> Option<FilePlace> {
         if !file.compressed {
             return None;
         }
-        let proven =
-            self.places.values().map(|(_, place)| place).filter(|place| begins_as(file, &place.head));
+        let is_there = |place: &FilePlace| {
+            found.iter().any(|other| !other.compressed && is_same(other, place.file, &place.head))
+        };
+        let places = self.places.values().map(|(_, place)| place);
+        let proven = places.filter(|place| begins_as(file, &place.head) && !is_there(place));
         // The length tells it from others that begin alike.
         let fits = |place: &&FilePlace| file.unpacked_len.is_none_or(|len| len >= place.offset as u32);
         let best = proven.filter(fits).max_by_key(|place| place.offset)?;

@@ -203,6 +203,12 @@ impl Link {
         self.handle == Handle::None && !self.idle && self.found.rank == 0 && is_copy(file, &self.head)
     }
 
+    /// It began with all that the file holds, when it was listed last: the file is a copy that was made before it grew.
+    pub(super) fn was_as(&self, file: &FoundFile) -> bool {
+        let is_proof = file.head.len() >= HEAD_BYTES_PROOF as usize && file.len == file.head.len() as u64;
+        is_proof && !file.compressed && file.id != self.found.id && self.found.head.starts_with(&file.head)
+    }
+
     /// Its lines may be older than it.
     pub(super) fn is_copy(&self) -> bool {
         matches!(self.copy, Copied::Likely | Copied::Yes)
