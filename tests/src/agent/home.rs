@@ -224,16 +224,14 @@ impl Home {
     pub fn assert_all_came_once(&self, lines: &[String]) -> Result<()> {
         let mut expected = lines.to_vec();
         expected.sort();
-        let got = || -> Result<Vec<String>> {
-            Ok(self.records()?.into_values().flatten().map(|record| record.message).collect())
-        };
         // Not a failure yet if they never come: the comparison says which are missing. What comes twice comes late.
         let _ = wait_until("every line", PATIENCE, || {
-            let got = got()?.len();
+            let got = self.count();
             ensure!(got >= expected.len(), "{got} of {} lines", expected.len());
             Ok(())
         });
-        let mut got = got()?;
+        let mut got: Vec<String> =
+            self.records()?.into_values().flatten().map(|record| record.message).collect();
         got.sort();
         let missing: Vec<_> = expected.iter().filter(|line| got.binary_search(line).is_err()).collect();
         let twice: Vec<_> = got.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| &pair[0]).collect();
@@ -244,8 +242,13 @@ impl Home {
 
     /// How many records one container has; cheap, for waiting.
     pub fn count_of(&self, container: &str) -> usize {
-        let text = fs::read(self.output_of(container)).unwrap_or_default();
-        text.iter().filter(|byte| **byte == b'\n').count()
+        lines_in(&self.output_of(container))
+    }
+
+    /// How many records there are in all outputs; cheap, for waiting.
+    pub fn count(&self) -> usize {
+        let entries = fs::read_dir(self.output_dir()).into_iter().flatten().flatten();
+        entries.map(|entry| lines_in(&entry.path())).sum()
     }
 
     /// Messages of one container, by channel, each with its newline: as `docker logs` prints them.
@@ -264,6 +267,12 @@ impl Home {
         let entries = fs::read_dir(self.output_dir()).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
     }
+}
+
+/// Lines of a file that have their end; none if it is not there.
+fn lines_in(path: &Path) -> usize {
+    let text = fs::read(path).unwrap_or_default();
+    text.iter().filter(|byte| **byte == b'\n').count()
 }
 
 /// A user without rights, as Debian numbers it.
