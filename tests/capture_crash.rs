@@ -41,10 +41,7 @@ fn stop_steady(engine: &Engine, names: &[String]) -> Result<()> {
     for name in names {
         engine.docker(&["exec", name, "touch", "/stop"])?;
     }
-    for name in names {
-        engine.wait(name)?;
-    }
-    Ok(())
+    engine.wait_for_all(names)
 }
 
 fn killed(version: EngineVersion, reading: Reading) -> Result<()> {
@@ -91,13 +88,12 @@ fn killed_while_outputs_rotate(version: EngineVersion) -> Result<()> {
         let expected = engine.logs(name)?;
         let lines = |text: &[u8]| text.iter().filter(|byte| **byte == b'\n').count();
         let all = lines(&expected.stdout) + lines(&expected.stderr);
-        wait_until("all records", PATIENCE, || {
-            let got = home.records_with_older(name)?.len();
-            ensure!(got == all, "{got} of {all}");
-            Ok(())
+        let records = wait_until("all records", PATIENCE, || {
+            let records = home.records_with_older(name)?;
+            ensure!(records.len() == all, "{} of {all}", records.len());
+            Ok(records)
         })?;
         for (channel, expected) in [("stdout", &expected.stdout), ("stderr", &expected.stderr)] {
-            let records = home.records_with_older(name)?;
             let messages = records.iter().filter(|record| record.stream == channel);
             let got: String = messages.map(|record| record.message.clone() + "\n").collect();
             assert_same_lines(&format!("{name} {channel}"), got.as_bytes(), expected);

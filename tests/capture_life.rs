@@ -5,6 +5,7 @@ use std::fs;
 use anyhow::{Result, ensure};
 use capturer_tests::agent::Home;
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
+use capturer_tests::gate::Door;
 use capturer_tests::scene::{Reading, assert_printed, config};
 use capturer_tests::wait::{PATIENCE, wait_until};
 use capturer_tests::{both_engines, one_engine};
@@ -88,7 +89,8 @@ fn short_lives(version: EngineVersion) -> Result<()> {
     fs::create_dir(&shared)?;
     let mount = format!("--volume={}:/shared:ro", shared.display());
     for batch in 0..BATCHES {
-        let script = format!("until [ -e /shared/{batch} ]; do sleep 0.02; done; echo one; echo two");
+        let mut door = Door::new(shared.join(batch.to_string()))?;
+        let script = format!(": < /shared/{batch}; echo one; echo two");
         for number in batch * BATCH..(batch + 1) * BATCH {
             let name = format!("short-{number}");
             engine.run(&RunSpec::sh(&script).name(&name).argument(&mount).rm())?;
@@ -99,7 +101,7 @@ fn short_lives(version: EngineVersion) -> Result<()> {
             ensure!(follow >= BATCH, "{follow} of {BATCH} follow");
             Ok(())
         })?;
-        fs::write(shared.join(batch.to_string()), "")?;
+        door.open()?;
         wait_until("the batch to be forgotten", PATIENCE, || {
             let left = agent.streams()?.len();
             ensure!(left == 0, "{left} are left");

@@ -29,9 +29,7 @@ fn fifty_containers(version: EngineVersion, reading: Reading) -> Result<()> {
     let home = Home::new()?;
     let agent = home.start(&config(&home, &engine, reading))?;
     let names = run_numbered(&engine, 50, 20_000, 4)?;
-    for name in &names {
-        engine.wait(name)?;
-    }
+    engine.wait_for_all(&names)?;
     assert_equal_to_docker_logs(&home, &engine, &names)?;
     agent.stop()
 }

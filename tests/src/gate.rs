@@ -8,12 +8,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::agent::Home;
 use crate::wait::pass;
 
 /// How often it is looked how far the agent is.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// A door that scripts in containers wait at: `: < /shared/NAME`. Nobody asks again and again, which would cost a process each
+/// time: opening a named pipe waits until somebody writes to it.
+pub struct Door {
+    path: PathBuf,
+    /// A reader that comes later passes, too.
+    writer: Option<File>,
+}
+
+impl Door {
+    /// A closed one.
+    pub fn new(path: PathBuf) -> Result<Door> {
+        mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o644), 0)?;
+        Ok(Door { path, writer: None })
+    }
+
+    /// Lets all through, until it is dropped.
+    pub fn open(&mut self) -> Result<()> {
+        // Open for reading as well: it waits for no reader.
+        self.writer = Some(File::options().read(true).write(true).open(&self.path)?);
+        Ok(())
+    }
+}
 
 /// A folder with a file for each container: up to which line it may print.
 pub struct Gate(tempfile::TempDir);
@@ -32,7 +56,8 @@ impl Gate {
     /// A script that prints lines which end in 1, 2, …, 200 at a time, some 2,000 a second.
     pub fn script(&self, name: &str, lines: u64) -> String {
         format!(
-            "a=1; while [ $a -le {lines} ]; do until [ $a -le $(cat /gate/{name} 2>/dev/null || echo 0) ]; do sleep 0.02; done; \
+            "a=1; n=0; while [ $a -le {lines} ]; do \
+             until [ $a -le $n ]; do [ -e /gate/{name} ] && read n < /gate/{name}; [ $a -le $n ] || sleep 0.02; done; \
              z=$((a+199)); seq $a $z | sed 's/^/line of some length /'; a=$((z+1)); sleep 0.1; done"
         )
     }
@@ -44,11 +69,15 @@ impl Gate {
             for (name, lead) in leads {
                 let (file, ended) = (self.0.path().join(name), &ended);
                 let mut output = Output { path: home.output_of(name), read: 0, lines: 0 };
+                let mut told = None;
                 scope.spawn(move || {
                     while !ended.load(Ordering::Relaxed) {
                         // What can't be read is not there yet.
                         let _ = output.read_on();
-                        let _ = replace(&file, &(output.lines + lead).to_string());
+                        let most = output.lines + lead;
+                        if told != Some(most) && replace(&file, &format!("{most}\n")).is_ok() {
+                            told = Some(most);
+                        }
                         pass(LOOK);
                     }
                 });

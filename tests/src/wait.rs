@@ -14,8 +14,13 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The first pause between two looks. Doubled after each look, since most conditions hold at once or not soon.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
-/// The longest pause between two looks.
+/// The longest pause between two looks that cost little.
 const PAUSE_MAX: Duration = Duration::from_millis(20);
+/// After a look that took long, the pause is so many times as long: who reads a whole output again and again would take the
+/// processor from what it waits for.
+const PAUSE_LOOKS: u32 = 3;
+/// The longest pause of all.
+const PAUSE_DEAR_MAX: Duration = Duration::from_millis(300);
 
 /// What one look can answer: there, or not yet, with the state that was seen instead.
 ///
@@ -69,11 +74,12 @@ pub fn wait_until<L: Look>(what: &str, deadline: Duration, mut poll: impl FnMut(
             Ok(found) => return Ok(found),
             Err(state) => state,
         };
+        let dear = ((started.elapsed() - waited) * PAUSE_LOOKS).min(PAUSE_DEAR_MAX);
         if waited >= deadline {
             let seen = if state.is_empty() { String::new() } else { format!("; last seen: {state}") };
             bail!("waited {:.1} s for {what}, in {looks} looks{seen}", started.elapsed().as_secs_f64());
         }
-        std::thread::sleep(pause.min(deadline - waited));
+        std::thread::sleep(pause.max(dear).min(deadline - waited));
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }
