@@ -44,7 +44,7 @@ pub struct TestArgs {
     /// Also the parts that take hours. Their figures stand in docs/testing.md.
     #[arg(long)]
     long: bool,
-    /// How many test programs against Engines run at a time.
+    /// How many test programs against Engines run at a time while the emulated machines do; one more when those have ended.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
     side_by_side: u8,
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -77,6 +78,13 @@ pub const PARTS: &[Part] = &[
         run: || ci_build::programs().map(|_| Outcome::Passed),
     },
     Part {
+        name: "agent",
+        what: "the release agent, built in a fresh clone: the program that the next parts run",
+        needs: &["tools"],
+        pace: Pace::Beside,
+        run: || release::build().map(|()| Outcome::Passed),
+    },
+    Part {
         name: "unit",
         what: "every test that needs no Docker Engine",
         needs: &["build"],
@@ -89,13 +97,6 @@ pub const PARTS: &[Part] = &[
         needs: &["build"],
         pace: Pace::InTurn,
         run: count_instructions,
-    },
-    Part {
-        name: "agent",
-        what: "the release agent, built in a fresh clone: the program that the next parts run",
-        needs: &["tools"],
-        pace: Pace::Beside,
-        run: || release::build().map(|()| Outcome::Passed),
     },
     Part {
         name: "simulation",
@@ -123,23 +124,21 @@ pub const PARTS: &[Part] = &[
         what: "tests against private Docker Engines, several programs at a time",
         needs: &["build", "agent", "engines"],
         pace: Pace::InTurn,
-        run: || {
-            engine_tests(usual_width(), |tests, target| tests.is_usual(target) && !tests.is_timed(target))
-        },
+        run: || engine_tests(usual_width, |tests, target| tests.is_usual(target) && !tests.is_timed(target)),
     },
     Part {
         name: "timed-tests",
-        what: "those that judge times, one after the other, with nothing beside them",
+        what: "those that judge times, with nothing beside them but one that mostly waits",
         needs: &["build", "agent", "engines"],
         pace: Pace::Alone,
-        run: || engine_tests(1, |tests, target| tests.is_usual(target) && tests.is_timed(target)),
+        run: || engine_tests(|| 2, |tests, target| tests.is_usual(target) && tests.is_timed(target)),
     },
     Part {
         name: "quickstart",
         what: "the README's first run, as a user types it (tests/quickstart.rs)",
         needs: &["build", "agent", "engines"],
         pace: Pace::InTurn,
-        run: || engine_tests(1, |_, target| target == QUICKSTART),
+        run: || engine_tests(|| 1, |_, target| target == QUICKSTART),
     },
     Part {
         name: "clean",
@@ -150,6 +149,8 @@ pub const PARTS: &[Part] = &[
     },
 ];
 
+/// The emulated machines are under way.
+static MACHINES_RUN: AtomicBool = AtomicBool::new(false);
 /// The test target of the part with the same name.
 const QUICKSTART: &str = "quickstart";
 /// The feature without which the tests against Engines do not exist, and the folder of their package.
@@ -202,24 +203,28 @@ pub fn vm_tests(kernels: &[&str]) -> Result<Outcome> {
         return Ok(Outcome::Skipped(reason));
     }
     let kernels: Vec<String> = kernels.iter().map(|&kernel| kernel.to_owned()).collect();
-    let vm::Outcome { passed, failed } = vm::run_in(&kernels)?;
+    MACHINES_RUN.store(true, Ordering::Relaxed);
+    let outcome = vm::run_in(&kernels);
+    MACHINES_RUN.store(false, Ordering::Relaxed);
+    let vm::Outcome { passed, failed } = outcome?;
     Ok(Outcome::Tests(Tally { passed, failed: failed.len() as u64, failures: failed, ..Tally::default() }))
 }
 
 /// The programs that tests/Cargo.toml lists as `long`.
 pub fn long_tests() -> Result<Outcome> {
     tools::install_rotators()?;
-    engine_tests(usual_width(), |tests, target| tests.long.iter().any(|long| long == target))
+    engine_tests(usual_width, |tests, target| tests.long.iter().any(|long| long == target))
 }
 
-/// How many programs against Engines run at a time.
+/// How many programs against Engines run at a time. The emulated machines take all of a processor each, so there is room for
+/// one more when they have ended.
 fn usual_width() -> usize {
-    SIDE_BY_SIDE.get().copied().unwrap_or(1)
+    SIDE_BY_SIDE.get().copied().unwrap_or(1) + usize::from(!MACHINES_RUN.load(Ordering::Relaxed))
 }
 
 /// The tests of capturer-tests that need Engines and are `wanted`, so many programs at a time. What is tested is the release
 /// agent, a process of its own.
-fn engine_tests(width: usize, wanted: impl Fn(&EngineTests, &str) -> bool) -> Result<Outcome> {
+fn engine_tests(width: fn() -> usize, wanted: impl Fn(&EngineTests, &str) -> bool) -> Result<Outcome> {
     let targets = EngineTests::read()?;
     if !tools::is_root() {
         return Ok(Outcome::Skipped("only root may start dockerd: run cargo xtask test as root".to_owned()));
@@ -230,7 +235,9 @@ fn engine_tests(width: usize, wanted: impl Fn(&EngineTests, &str) -> bool) -> Re
     }
     programs.sort_by_key(|program| targets.rank(&program.name));
     let _raised = Raised::new();
-    let is_apart = |program: &&&Program| !Raised::is_enough() && targets.apart.contains(&program.name);
+    let is_apart = |program: &&&Program| {
+        !Raised::is_enough() && targets.apart.contains(&program.name) || targets.is_disturbed(&program.name)
+    };
     let apart = programs.iter().filter(is_apart).copied().collect();
     let faulty = ci_build::program("capturer", "capturer-with-faults", "bin", false)?;
     let tally = schedule::run(&Schedule {
@@ -255,6 +262,8 @@ struct EngineTests {
     names: Vec<String>,
     /// `exclusive` in `[package.metadata.capturer]`: those that judge times.
     alone: Vec<String>,
+    /// `patient` there: those of them that mostly wait.
+    patient: Vec<String>,
     /// `apart` there: those of which two at a time are too many, where inotify's limit can't be raised.
     apart: Vec<String>,
     /// `long` there: those that run with `--long`.
@@ -294,6 +303,7 @@ impl EngineTests {
         };
         Ok(EngineTests {
             alone: list("exclusive")?,
+            patient: list("patient")?,
             apart: list("apart")?,
             long: list("long")?,
             heavy: list("heavy")?,
@@ -313,6 +323,11 @@ impl EngineTests {
     /// It judges times.
     fn is_timed(&self, name: &str) -> bool {
         self.alone.iter().any(|alone| alone == name)
+    }
+
+    /// It judges times, and another that does must not run beside it.
+    fn is_disturbed(&self, name: &str) -> bool {
+        self.is_timed(name) && !self.patient.iter().any(|patient| patient == name)
     }
 
     /// Where a program stands in the order in which they start.

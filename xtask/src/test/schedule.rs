@@ -25,8 +25,8 @@ pub struct Schedule<'a> {
     pub programs: Vec<&'a Program>,
     /// Of these one at a time.
     pub apart: Vec<&'a Program>,
-    /// How many at a time.
-    pub width: usize,
+    /// How many at a time; asked before each start.
+    pub width: fn() -> usize,
     /// What every program finds in its environment.
     pub environment: Vec<(&'static str, PathBuf)>,
     /// Where their outputs go.
@@ -52,7 +52,7 @@ fn side_by_side(schedule: &Schedule<'_>) -> Result<Vec<Ran>> {
     let (mut running, mut ended): (Vec<Running>, Vec<Ran>) = (Vec::new(), Vec::new());
     let mut told = Instant::now();
     loop {
-        while running.len() < schedule.width
+        while running.len() < (schedule.width)()
             && let Some(program) = next(schedule, &mut waiting, &running)
         {
             let log = log_of(&schedule.logs, program, "log");
@@ -182,7 +182,7 @@ mod tests {
         let tally = run(&Schedule {
             programs: vec![&good, &chance, &bad],
             apart: Vec::new(),
-            width: 2,
+            width: || 2,
             environment: Vec::new(),
             logs: dir.path().join("logs"),
         })
@@ -207,7 +207,7 @@ mod tests {
         let schedule = Schedule {
             programs: programs.iter().collect(),
             apart: programs.iter().take(4).collect(),
-            width: 2,
+            width: || 2,
             environment: Vec::new(),
             logs: dir.path().join("logs"),
         };
