@@ -310,11 +310,6 @@ fn a_log_goes_on_in_itself_and_not_in_the_archive_of_its_copy() {
     next.on_scan(grown());
     next.on_scan(grown());
     assert_eq!((begun(&next), next.parked.len()), (vec![(1, 100)], 0));
-    // An archive that is shorter than what was read is not that of the log.
-    let shorter = vec![compressed(1, 2, &copied[..60]), file(0, 3, &content('c'))];
-    let mut next = Chain::new(Start::Resume(cursor));
-    let changes = next.on_scan(shorter);
-    assert_eq!((next.links[0].found.id.inode, changes.gone.len()), (3, 1));
 }
 
 /// Copied, written to, and renamed: what is known of the log is more than stands in the copy.
