@@ -283,11 +283,10 @@ impl ApiSource {
         let id = &self.container_id;
         let follow = u8::from(follow);
         let mut path = format!("/containers/{id}/logs?stdout=1&stderr=1&timestamps=1&follow={follow}");
-        if let Some(since) = self.since() {
-            path += &format!("&since={}", timestamp::to_since(since));
-            if let Some(tail) = self.tail {
-                path += &format!("&tail={tail}");
-            }
+        // All of it is asked for without a time: with one, Docker 20.10 leaves out every rotated file as soon as the oldest
+        // that is compressed ends before it.
+        if let Some((since, tail)) = self.since().zip(self.tail) {
+            path += &format!("&since={}&tail={tail}", timestamp::to_since(since));
         }
         path
     }

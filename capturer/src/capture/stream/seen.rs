@@ -10,8 +10,10 @@
 //!            older than the newest, and among the last ─▶ again
 //! replaying ─┤ of the newest's time: by count
 //!            └ newer, and not among the last ─▶ new; from here on live
-//! live ─ older than the newest ─┬ among the last ─▶ again, replaying
-//!                               └ not ─▶ new: the clock was set back
+//! live ─┬ older than the newest ─┬ among the last ─▶ again, replaying
+//!       │                        └ not ─▶ new: the clock was set back
+//!       └ of the newest's time ─┬ equal to it, where no two lines have one time ─▶ again, replaying
+//!                               └ not ─▶ new
 //! ```
 
 use std::collections::VecDeque;
@@ -20,6 +22,9 @@ use crate::model::cursor::ChannelMark;
 
 /// Lines remembered per channel. Docker 20.10 was seen to send 1,284 again.
 const REMEMBERED_MAX: usize = 2048;
+
+/// So many lines in a row of different times say that this host's clock tells lines apart.
+const APART_MIN: usize = 16;
 
 /// What tells a line from others: its time, and length and CRC-32 of its first piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +74,7 @@ impl Seen {
         let new = if key.time_ns > mark.time_ns {
             self.live || !self.last.contains(&key)
         } else if key.time_ns == mark.time_ns {
-            self.live || count > mark.count
+            if self.live { !self.is_last_again(key) } else { count > mark.count }
         } else {
             // The first line of an answer may be the middle of a long one: it can't be known by what it was.
             !(first || self.last.contains(&key) || (!self.live && (!self.filled || self.is_before_all(key))))
@@ -80,6 +85,14 @@ impl Seen {
         }
         self.live = new;
         new
+    }
+
+    /// It is the newest line once more, not another one of the same time and text. Docker 20.10 begins the first file again
+    /// when a log was just rotated, and that may begin with the newest line.
+    fn is_last_again(&self, key: Key) -> bool {
+        let times: Vec<i64> = self.last.iter().rev().take(APART_MIN).map(|key| key.time_ns).collect();
+        let are_apart = times.len() == APART_MIN && times.windows(2).all(|pair| pair[0] != pair[1]);
+        are_apart && self.last.back() == Some(&key)
     }
 
     /// Older than all that is remembered; one of the same time as the oldest was forgotten just before it.
@@ -167,6 +180,22 @@ mod tests {
     fn lines_sent_again_within_an_answer_are_dropped() {
         let answer = [(1, "a"), (2, "b"), (3, "c"), (2, "b"), (3, "c"), (4, "d")];
         check(&[&answer], &[&[(1, "a"), (2, "b"), (3, "c"), (4, "d")]]);
+    }
+
+    /// It may go back by just one line. Where the clock is too coarse to tell lines apart that would be another line.
+    #[test]
+    fn the_newest_line_sent_again_is_dropped() {
+        let texts: Vec<String> = (0..APART_MIN).map(|number| number.to_string()).collect();
+        for (step, expected) in [(1, 1), (0, 2)] {
+            let mut answer: Vec<(i64, &str)> =
+                (0..).zip(&texts).map(|(at, text)| (at * step + 1, text.as_str())).collect();
+            let last = *answer.last().expect("there are lines");
+            answer.extend([last, (100, "new")]);
+            let new = &new_lines(&[&answer])[0];
+            let twins = new.iter().filter(|(time, text)| (*time, text.as_str()) == last).count();
+            assert_eq!(twins, expected, "{new:?}");
+            assert_eq!(new.last().map(|(time, _)| *time), Some(100));
+        }
     }
 
     /// The clock is set back: lines with old times are new, and after a reconnect they are known.

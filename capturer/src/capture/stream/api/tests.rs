@@ -40,6 +40,18 @@ fn failed() -> HttpAnswer {
     Err(RequestError::Broken { path: "/x".to_owned(), cause: "reset".to_owned() })
 }
 
+/// Docker 20.10 leaves rotated files out of an answer behind a time, as soon as an older one that is compressed lies before it.
+#[test]
+fn all_of_a_log_is_asked_for_without_a_time() {
+    let mut source = source(1);
+    source.cursor = ApiCursor::after(5_000_000_000_000);
+    for (tail, words) in [(Some(TAIL_FIRST), true), (None, false)] {
+        source.tail = tail;
+        let path = source.path(true);
+        assert_eq!((path.contains("since="), path.contains("tail=")), (words, words), "{path}");
+    }
+}
+
 /// A slot that does not come back is missing for ever: with all of them gone, no container is read any more.
 #[test]
 fn a_slot_comes_back_on_every_way_out() {
