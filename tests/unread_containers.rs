@@ -14,6 +14,7 @@ use serde_json::Value;
 
 one_engine! { V28_5:
     drivers_that_leave_nothing => drivers;
+    a_log_that_the_engine_can_not_read_on => damaged;
 }
 
 one_engine! { V20_10:
@@ -95,6 +96,33 @@ fn drivers(version: EngineVersion) -> Result<()> {
     let agent = home.start(&config(&home, &engine, "file"))?;
     wait_for(&agent, false, false, &["local", "read_from is file", "to auto"])?;
     ensure!(agent.log_text()?.contains("container=local"), "by its name");
+    agent.stop()
+}
+
+/// A torn record in the json-file, as a crash of the host leaves it: this Engine ends each answer there, and cleanly.
+fn damaged(version: EngineVersion) -> Result<()> {
+    let engine = Engine::start(version)?;
+    let id = engine.run(&RunSpec::sh(PRINTS).name("web"))?;
+    let home = Home::new()?;
+    let text = config(&home, &engine, "api");
+    let agent = home.start(&text)?;
+    wait_until("lines", PATIENCE, || {
+        ensure!(home.records_of("web")?.len() > 3, "few");
+        Ok(())
+    })?;
+    let mut log = fs::File::options().append(true).open(engine.log_path(&id))?;
+    std::io::Write::write_all(&mut log, b"{\"log\":\"half\n")?;
+    wait_for(&agent, false, false, &["web", "ends its log again and again", "read_from: auto"])?;
+    ensure!(agent.metric("sources_unreadable{reason=\"other\"}")? == 1.0, "not counted");
+    agent.stop()?;
+    // The cure.
+    let before = home.records_of("web")?.len();
+    let agent = home.start(&config(&home, &engine, "auto"))?;
+    wait_until("more lines", PATIENCE, || {
+        ensure!(home.records_of("web")?.len() > before + 3, "few");
+        Ok(())
+    })?;
+    wait_for(&agent, true, false, &["1 running container is captured"])?;
     agent.stop()
 }
 

@@ -32,6 +32,8 @@ pub(super) struct NoLogs {
     gone: BTreeMap<StreamId, (u64, bool)>,
     /// Streams for which the Engine said that the driver keeps nothing that can be read.
     refused: BTreeSet<StreamId>,
+    /// Streams whose answers the Engine kept ending when they were opened last.
+    ending: BTreeSet<StreamId>,
 }
 
 #[derive(Debug)]
@@ -95,6 +97,7 @@ impl NoLogs {
     pub(super) fn forget_stream(&mut self, stream: StreamId) {
         self.gone.remove(&stream);
         self.refused.remove(&stream);
+        self.ending.remove(&stream);
     }
 
     /// The files of a container's log were listed.
@@ -147,6 +150,11 @@ impl Capture {
             }
             Event::ConnOpened { conn, result: Ok((status, _)) } => {
                 let Some(stream) = self.conns.get(conn) else { return };
+                if self.streams.get(stream).is_some_and(|stream| stream.keeps_ending()) {
+                    self.no_logs.ending.insert(*stream);
+                } else {
+                    self.no_logs.ending.remove(stream);
+                }
                 if *status == NOT_READABLE {
                     self.no_logs.refused.insert(*stream);
                 } else {
@@ -167,6 +175,12 @@ impl Capture {
                  or without cache-disabled"
             );
             return Some((UnreadableReason::Driver, why));
+        }
+        if stream.keeps_ending() {
+            let why = "the Engine ends its log again and again although it runs, so what it prints can't be read over the API: a \
+                       damaged record stands in it, where docker logs ends too, or dockerd is in trouble; read its json-file \
+                       (container_monitor.read_from: auto, with the right to read it), or make the container anew";
+            return Some((UnreadableReason::Other, why.to_owned()));
         }
         let Kind::File(file) = &stream.kind else { return None };
         self.no_logs.is_gone(now, stream).then(|| {
@@ -225,10 +239,16 @@ impl Capture {
         told
     }
 
-    /// The few streams worth a look: those whose file is missing, and those that the Engine refuses.
+    /// The few streams worth a look: those whose file is missing, and those that the Engine refuses or keeps ending.
     fn suspects(&self) -> impl Iterator<Item = &Stream> {
-        let ids: BTreeSet<StreamId> =
-            self.no_logs.gone.keys().chain(&self.no_logs.refused).copied().collect();
+        let ids: BTreeSet<StreamId> = self
+            .no_logs
+            .gone
+            .keys()
+            .chain(&self.no_logs.refused)
+            .chain(&self.no_logs.ending)
+            .copied()
+            .collect();
         ids.into_iter().filter_map(|id| self.streams.get(&id).map(Box::as_ref))
     }
 

@@ -115,6 +115,8 @@ pub struct Stream {
     failures: u32,
     /// Failures in a row that are its own and not the daemon's, with no line between them.
     own_failures: usize,
+    /// Clean ends in a row while its container ran, without a line between them.
+    ends_in_a_row: u32,
     /// It waits because it is quiet and others want slots.
     polled: bool,
     last_error: String,
@@ -194,6 +196,7 @@ impl Stream {
             retry_at_ms: None,
             failures: 0,
             own_failures: 0,
+            ends_in_a_row: 0,
             polled: false,
             last_error: String::new(),
             rights: retrying::Rights::default(),
@@ -605,6 +608,7 @@ impl Stream {
         self.sent.push_back(Sent { at_ms: cx.now.mono_ms, source_bytes });
         if !lines.records.is_empty() {
             self.own_failures = 0;
+            self.ends_in_a_row = 0;
         }
         if self.state == State::Following && cx.now.mono_ms - self.state_since_ms >= WELL_AFTER_MS {
             self.failures = 0;

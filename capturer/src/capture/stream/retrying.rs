@@ -19,6 +19,9 @@ const RIGHTS_APART_MS: u64 = 1_000;
 /// First pause after a failure.
 const FAILED_FIRST_MS: u64 = 200;
 
+/// An Engine that loses its place at a rotation or a restart ends an answer once or twice.
+const ENDS_MAX: u32 = 5;
+
 /// Whether a file could not be opened, and whether that may have changed.
 #[derive(Debug, Default)]
 pub(super) struct Rights {
@@ -150,7 +153,13 @@ impl Stream {
         if again {
             self.back_off(cx);
         }
+        self.ends_in_a_row = if self.running { self.ends_in_a_row + 1 } else { 0 };
         self.change(Change::Ended, cause, cx);
+    }
+
+    /// The Engine ends its answers although the container runs, and none of them brings a line.
+    pub fn keeps_ending(&self) -> bool {
+        self.running && self.ends_in_a_row >= ENDS_MAX && matches!(self.kind, Kind::Api(_))
     }
 
     fn back_off(&mut self, cx: &mut Context<'_>) {
