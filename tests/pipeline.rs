@@ -5,10 +5,11 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home, program};
-use capturer_tests::wait::{PATIENCE, wait_until};
+use capturer_tests::wait::{PATIENCE, pass, wait_until};
 
 /// An example of the document.
 struct Example {
@@ -274,6 +275,49 @@ fn a_repeat_that_is_held_goes_out_at_the_end() -> Result<()> {
     wait_until("what was held of a file that is gone", PATIENCE, || {
         let lines = output(&home, false)?;
         ensure!(lines == expected, "{lines:?}");
+        Ok(())
+    })?;
+    agent.stop()?;
+    ensure!(output(&home, false)? == expected, "{:?}", output(&home, false)?);
+    Ok(())
+}
+
+/// Killed again and again while its log is written. A line is read at another time then, and must be known again without it.
+#[test]
+fn a_killed_agent_repeats_nothing_of_a_log_that_grows() -> Result<()> {
+    const LINES: usize = 600;
+    let home = Home::new()?;
+    let input = write_input(&home, "x.log", "")?;
+    let steps = "steps: [{redact: {presets: [email]}}]";
+    let config = config(&home, &["x.log"], steps);
+    let write = || -> Result<()> {
+        let mut file = File::options().append(true).open(&input)?;
+        for number in 0..LINES {
+            writeln!(file, "{number} of a@b.example")?;
+            pass(Duration::from_millis(10));
+        }
+        Ok(())
+    };
+    let agent = std::thread::scope(|scope| -> Result<_> {
+        let writer = scope.spawn(write);
+        for share in 1..5 {
+            let agent = home.start(&config)?;
+            wait_until("some of the lines", PATIENCE, || {
+                let there = output(&home, false).map_or(0, |lines| lines.len());
+                ensure!(there >= LINES * share / 5, "{there}");
+                Ok(())
+            })?;
+            agent.kill()?;
+        }
+        writer.join().expect("the writer ends")?;
+        home.start(&config)
+    })?;
+    let line = |number| format!("{{\"message\":\"{number} of [redacted: email]\"}}");
+    let expected: Vec<String> = (0..LINES).map(line).collect();
+    wait_until("all of the lines", PATIENCE, || {
+        let found = output(&home, false)?;
+        let same = found.iter().zip(&expected).take_while(|(found, expected)| found == expected).count();
+        ensure!(found.len() >= LINES, "{} of {LINES}, {same} as expected", found.len());
         Ok(())
     })?;
     agent.stop()?;

@@ -85,6 +85,20 @@ fn check(section: &str, lines: &[&str], expected: &[&str], tally: &str) {
     assert_eq!(feed.tally(), tally, "{section}");
 }
 
+/// After a crash a line is read at another time. If that stood in the record as its own, nobody would know the line again.
+#[test]
+fn a_changed_line_that_has_no_time_gets_none() {
+    let mut feed = Feed::new("steps: [{redact: {presets: [email]}}]");
+    let mut before = batch(&feed.source, &[b"of a@b.example", b"of nobody"]);
+    before.records.iter_mut().for_each(|record| record.time_len = 0);
+    let before = Arc::new(before);
+    let after = feed.pipelines.process(&before, now_ns()).expect("a pipeline").batch.expect("changed");
+    assert_eq!(after.message(&after.records[0]), b"of [redacted: email]");
+    for record in &after.records {
+        assert_eq!((record.time_len, after.time(record)), (0, before.read_time.as_bytes()));
+    }
+}
+
 #[test]
 fn parse_takes_fields_and_marks_what_it_can_not() {
     check(
