@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::pipeline::{self, Match, Parse, Pipeline, Step};
-use super::{ContainerMonitor, Loki, LokiAuth, LokiTls, Settings};
+use super::{ContainerMonitor, FileSet, Loki, LokiAuth, LokiTls, Settings};
 
 /// A sentence for each.
 pub fn warnings(settings: &Settings) -> Vec<String> {
     let mut warnings: Vec<String> = settings.admin.exposure().into_iter().collect();
     warnings.extend(settings.admin.exposed_profile());
     warnings.extend(settings.pipelines.iter().filter_map(|pipeline| parse_behind_redact(pipeline)));
+    warnings.extend(redacted_in_parts(settings));
     warnings.extend(settings.pipelines.iter().flat_map(|pipeline| pipeline::never_made(pipeline)));
     warnings.extend(shadowed(&settings.pipelines));
     warnings.extend(regexes(settings));
@@ -112,6 +113,25 @@ fn parse_behind_redact(pipeline: &Pipeline) -> Option<String> {
     Some(format!(
         "pipeline {name}: step {parse} (parse) sees the message as step {redact} (redact) left it, and may fail on what was \
          replaced: put parse first; capturer try shows it"
+    ))
+}
+
+/// A secret of which one half comes with a line's beginning and the other with its rest is found in neither.
+fn redacted_in_parts(settings: &Settings) -> Option<String> {
+    let of_files = |pipeline: &&Arc<Pipeline>| {
+        let Match { names, images, .. } = &pipeline.matches;
+        names.is_empty() && images.is_empty()
+    };
+    let redacts =
+        |pipeline: &&Arc<Pipeline>| pipeline.steps.iter().any(|step| matches!(step.inner(), Step::Redact(_)));
+    let pipeline = settings.pipelines.iter().filter(of_files).find(redacts)?;
+    let after = |files: &FileSet| files.text.unfinished_line_after;
+    let parts = settings.file_monitor.files.iter().map(after).find(|after| !after.is_zero())?;
+    Some(format!(
+        "pipeline {}: redact does not find a secret that is split: a line whose end is not written within {} s is delivered in two \
+         parts. Where a program may write half a line and wait, set unfinished_line_after: 0s for its file",
+        pipeline.name,
+        parts.as_secs()
     ))
 }
 
@@ -310,6 +330,12 @@ mod tests {
         let pipeline = |steps: &str| format!("pipelines: [{{name: p, steps: [{steps}]}}]");
         let (redact, parse) = ("{redact: {presets: [email]}}", "{parse: {format: json}}");
         check(&pipeline(&format!("{parse}, {redact}")), &[]);
+        let file = |more: &str| {
+            format!("{}\nfile_monitor: {{files: [{{paths: [/l/a.log]{more}}}]}}", pipeline(redact))
+        };
+        check(&file(""), &["is not written within 5 s is delivered in two parts"]);
+        check(&file(", unfinished_line_after: 0s"), &[]);
+        check(&format!("{}\nfile_monitor: {{files: [{{paths: [/l/a.log]}}]}}", pipeline(parse)), &[]);
         check(&pipeline(&format!("{redact}, {parse}")), &["step 2 (parse) sees the message as step 1"]);
         for (steps, expected) in [
             ("{keep: {field: level, matches: error}}", "step 1 (keep) asks for the field \"level\""),

@@ -49,6 +49,14 @@ impl Pattern {
         if text.is_empty() {
             return Err(expected().hint("an empty one is found in every line"));
         }
+        // In the extended syntax it stands for nothing.
+        let is_extended = text.strip_prefix("(?").is_some_and(|flags| {
+            flags.split([')', ':', '-']).next().is_some_and(|flags| flags.contains('x'))
+        });
+        if text.ends_with('\n') && !is_extended {
+            let hint = "this one ends with a line break, and no line does, so it is found in none: write it behind |- or in single quotes";
+            return Err(expected().hint(hint));
+        }
         Pattern::new(text).map_err(|why| expected().hint(why))
     }
 
@@ -99,5 +107,11 @@ mod tests {
         assert_eq!(why(r"(a)\1"), "backreferences are not supported");
         assert!(Pattern::new(r"(?i)warn|error").expect("good").is_match(b"an ERROR"));
         assert!(Pattern::parse("").is_err());
+        // As `pattern: |` makes it.
+        for (text, is_good) in
+            [("secret\n", false), ("secret\\n", true), ("(?x) secret # it\n", true), ("(?i:x)\n", false)]
+        {
+            assert_eq!(Pattern::parse(text).is_ok(), is_good, "{text:?}");
+        }
     }
 }
