@@ -88,6 +88,20 @@ fn more_quiet_files_than_descriptors() -> Result<()> {
     agent.stop()
 }
 
+/// The kernel's answer to a file over the limit is a signal that ends the process, unless somebody listens.
+#[test]
+fn a_limit_of_file_sizes_is_named() -> Result<()> {
+    let home = Home::new()?;
+    let text: String = (0..4_000).map(|number| format!("line {number} {}\n", "x".repeat(100))).collect();
+    let config = config(&home)?;
+    fs::write(home.path().join("in/a.log"), text)?;
+    // In units of 1,024 bytes, or of 512 in some shells.
+    let agent = home.launch_program(&config, &limited(&home, "ulimit -f 256")?, &[])?;
+    await_health(&agent, "sink_local_file", false, &["raise the file size limit"])?;
+    ensure!(delivered(&home) > 100, "nothing was delivered");
+    agent.stop()
+}
+
 /// Each file has an output of its own, and those must not take the descriptors that files wait for.
 #[test]
 fn more_outputs_than_descriptors() -> Result<()> {
