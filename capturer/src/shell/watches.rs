@@ -144,19 +144,47 @@ type Part = (usize, Option<LaneId>);
 #[derive(Debug, Default)]
 struct Directory {
     /// By live name; several if there are several outlets.
-    streams: BTreeMap<String, BTreeSet<StreamId>>,
+    streams: BTreeMap<String, Few>,
     /// By the live name without its ending: a rotated file may have its number before that.
-    stems: BTreeMap<String, BTreeSet<StreamId>>,
+    stems: BTreeMap<String, Few>,
     /// By the name of a rotated file.
-    rotated: BTreeMap<String, BTreeSet<StreamId>>,
+    rotated: BTreeMap<String, Few>,
     /// By index of a file_monitor entry whose patterns lead here, and the part of it that does: what concerns it.
     sets: BTreeMap<Part, Interest>,
 }
 
-fn forget(table: &mut BTreeMap<String, BTreeSet<StreamId>>, name: &str, stream: StreamId) {
+/// Streams of one name, in order. Mostly it is one, and a set of its own would take ten times the room.
+#[derive(Debug, Default)]
+struct Few(Vec<StreamId>);
+
+impl Few {
+    fn insert(&mut self, stream: StreamId) {
+        if let Err(at) = self.0.binary_search(&stream) {
+            self.0.reserve_exact(1);
+            self.0.insert(at, stream);
+        }
+    }
+
+    fn remove(&mut self, stream: StreamId) {
+        if let Ok(at) = self.0.binary_search(&stream) {
+            self.0.remove(at);
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Few {
+    type Item = &'a StreamId;
+    type IntoIter = std::slice::Iter<'a, StreamId>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+fn forget(table: &mut BTreeMap<String, Few>, name: &str, stream: StreamId) {
     if let Some(streams) = table.get_mut(name) {
-        streams.remove(&stream);
-        if streams.is_empty() {
+        streams.remove(stream);
+        if streams.0.is_empty() {
             table.remove(name);
         }
     }
