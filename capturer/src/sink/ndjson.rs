@@ -32,30 +32,31 @@ const END: &[u8] = b"\"}\n";
 /// What stands between time and message, the same for all records of a source and channel.
 #[derive(Clone, Debug)]
 pub struct SourcePrefix {
-    by_std_type: [Vec<u8>; 2],
-    /// Up to the labels.
-    heads: [Vec<u8>; 2],
+    by_std_type: [Box<[u8]>; 2],
+    /// Where the labels begin in them.
+    labels_at: [usize; 2],
     labels: BTreeMap<String, String>,
-    /// What stands between labels and message.
-    behind_labels: Vec<u8>,
+    /// How long is what stands between labels and message.
+    behind_labels: usize,
 }
 
 impl SourcePrefix {
     /// Renders the facts of a source.
     pub fn new(source: &Source) -> SourcePrefix {
-        let heads = StdType::ALL.map(|std_type| head(source, std_type));
         let mut labels = source.labels.clone();
         labels.extend(source.container.iter().flat_map(|container| container.labels.clone()));
         let mut behind_labels = Vec::new();
         field(&mut behind_labels, "path", source.path.as_deref().unwrap_or_default());
-        let mut prefix = SourcePrefix { by_std_type: Default::default(), heads, labels, behind_labels };
-        for std_type in StdType::ALL {
-            let mut out = Vec::new();
-            prefix.with_labels(std_type, None, &mut out);
+        let heads = StdType::ALL.map(|std_type| head(source, std_type));
+        let by_std_type = heads.each_ref().map(|head| {
+            let mut out = head.clone();
+            put_labels(labels.iter().map(|(key, value)| (&**key, &**value)).collect(), &mut out);
+            out.extend_from_slice(&behind_labels);
             out.extend_from_slice(MESSAGE);
-            prefix.by_std_type[std_type.index()] = out;
-        }
-        prefix
+            out.into_boxed_slice()
+        });
+        let labels_at = heads.map(|head| head.len());
+        SourcePrefix { by_std_type, labels_at, labels, behind_labels: behind_labels.len() }
     }
 
     /// A line of this source without a message, of any time.
@@ -69,24 +70,15 @@ impl SourcePrefix {
 
     /// Writes everything up to `message`, with the record's own labels before those of the source.
     fn with_labels(&self, std_type: StdType, own: Option<&Labels>, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.heads[std_type.index()]);
+        let whole = self.for_std_type(std_type);
+        out.extend_from_slice(&whole[..self.labels_at[std_type.index()]]);
         let mut labels: BTreeMap<&str, &str> = BTreeMap::new();
         for (key, value) in self.labels.iter().chain(own.into_iter().flatten()) {
             labels.insert(key, value);
         }
-        if !labels.is_empty() {
-            out.extend_from_slice(b",\"labels\":{");
-            for (index, (key, value)) in labels.into_iter().enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                string(out, key);
-                out.push(b':');
-                string(out, value);
-            }
-            out.push(b'}');
-        }
-        out.extend_from_slice(&self.behind_labels);
+        put_labels(labels, out);
+        let end = whole.len() - MESSAGE.len();
+        out.extend_from_slice(&whole[end - self.behind_labels..end]);
     }
 
     /// Writes what a pipeline added to a record, and all that stands before it.
@@ -121,6 +113,22 @@ impl SourcePrefix {
             let _ = write!(out, ",\"failed\":[\"{}\"]", names.join("\",\""));
         }
     }
+}
+
+fn put_labels(labels: BTreeMap<&str, &str>, out: &mut Vec<u8>) {
+    if labels.is_empty() {
+        return;
+    }
+    out.extend_from_slice(b",\"labels\":{");
+    for (index, (key, value)) in labels.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        string(out, key);
+        out.push(b':');
+        string(out, value);
+    }
+    out.push(b'}');
 }
 
 fn head(source: &Source, std_type: StdType) -> Vec<u8> {

@@ -58,7 +58,9 @@ impl Outbox {
 
     /// Renders what is the same for all records of a source.
     pub(super) fn facts(&self, source: &Source) -> SourceFacts {
-        let name = plain::pretty_name(source, self.coloured);
+        // Nobody else shows it, and there may be tens of thousands of sources.
+        let is_shown = self.format == OutputFormat::Pretty;
+        let name = if is_shown { plain::pretty_name(source, self.coloured) } else { String::new() };
         SourceFacts { prefix: SourcePrefix::new(source), name }
     }
 

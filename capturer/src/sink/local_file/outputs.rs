@@ -36,7 +36,7 @@ pub(super) struct Output {
     /// When the file was made, seconds since 1970.
     pub(super) born_s: u64,
     head: HeadPrint,
-    /// The last bytes, at most twice those of a print.
+    /// The last bytes, as many as a print has.
     tail: Vec<u8>,
     /// A batch that could be neither written nor taken back begins here.
     torn_at: Option<u64>,
@@ -70,10 +70,13 @@ impl Output {
         let written = rustix::io::write(&**file, bytes)?;
         let taken = &bytes[..written];
         self.add_to_head(taken);
-        self.tail.extend_from_slice(&taken[taken.len().saturating_sub(OUTPUT_PRINT_BYTES)..]);
-        if self.tail.len() > OUTPUT_PRINT_BYTES {
-            self.tail.drain(..self.tail.len() - OUTPUT_PRINT_BYTES);
-        }
+        let newest = &taken[taken.len().saturating_sub(OUTPUT_PRINT_BYTES)..];
+        let excess = (self.tail.len() + newest.len()).saturating_sub(OUTPUT_PRINT_BYTES);
+        self.tail.drain(..excess);
+        // Most outputs hold little; one that goes on being written has all the room from its second batch on.
+        let is_first = self.tail.is_empty();
+        self.tail.reserve_exact(if is_first { newest.len() } else { OUTPUT_PRINT_BYTES - self.tail.len() });
+        self.tail.extend_from_slice(newest);
         self.len += written as u64;
         Ok(written)
     }
