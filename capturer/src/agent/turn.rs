@@ -89,20 +89,26 @@ struct Heap {
     streams_then: usize,
     /// Streams a second ago.
     streams_before: usize,
+    /// Seconds until it is done once more; 0 = it will not be.
+    again_in: u32,
 }
 
 /// This many new streams are worth it.
 const STREAMS_TAKEN_UP: usize = 1_000;
+/// Positions are still being acknowledged and saved when all streams are there. It is done once more when that is over.
+const AGAIN_AFTER_S: u32 = 10;
 
 impl Heap {
     /// There are this many streams now. True = the new ones were taken up, and it is time.
     fn is_due(&mut self, streams: usize) -> bool {
         let is_steady = std::mem::replace(&mut self.streams_before, streams) == streams;
         let is_due = is_steady && streams >= self.streams_then + STREAMS_TAKEN_UP;
+        let is_due_again = self.again_in == 1 && !is_due;
+        self.again_in = if is_due { AGAIN_AFTER_S } else { self.again_in.saturating_sub(1) };
         if is_due || streams < self.streams_then {
             self.streams_then = streams;
         }
-        is_due
+        is_due || is_due_again
     }
 }
 
@@ -420,6 +426,7 @@ mod tests {
             .map(|now| heap.is_due(now))
             .into();
         let expected = [3, 10];
+        assert_eq!((0..30).filter(|_| heap.is_due(1_000)).count(), 1, "once more, and then never");
         assert_eq!(
             due.iter().enumerate().filter(|(_, due)| **due).map(|(at, _)| at).collect::<Vec<_>>(),
             expected

@@ -4,6 +4,23 @@
 
 #![allow(unsafe_code)] // malloc_trim, for which there is no safe call.
 
+/// Blocks of this size and more are given back when they are freed. By itself the allocator raises this to 32 MiB once such
+/// a block was freed, and what tens of thousands of sources need for a moment then leaves holes in its heaps.
+#[cfg(target_env = "gnu")]
+const GIVEN_BACK_FROM_BYTES: libc::c_int = 4 * 1024 * 1024;
+
+/// To be called once, at the start.
+pub fn give_back_large_blocks() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes the allocator's own lock and changes when blocks get pages of their own and when the first heap
+    // shrinks, nothing else.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, GIVEN_BACK_FROM_BYTES);
+        // As the allocator itself keeps it. Where it is less, the heap shrinks and grows with each buffer at its end.
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 2 * GIVEN_BACK_FROM_BYTES);
+    }
+}
+
 /// Returns free memory to the kernel: of the first thread's heap all, of other threads' what lies between used parts. Nothing where the C library has no such call.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
