@@ -53,6 +53,8 @@ const MAGIC: &str = "capturer-checkpoint";
 const VERSION: u32 = 2;
 /// Before it there was no table of files read, and no print of what stands before a position. What it says is taken over.
 const VERSION_BEFORE: u32 = 1;
+/// The longest header: name, version, sum and length in full.
+const HEADER_BYTES: usize = MAGIC.len() + 64;
 
 /// All that survives a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,7 +181,9 @@ pub enum CheckpointError {
 
 /// The bytes to save. Streams and outputs stand a line each.
 pub fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
-    let mut body = Vec::with_capacity(256 * (checkpoint.streams.len() + 1));
+    // Of tens of thousands of streams it takes megabytes: there is one copy, behind room for the header.
+    let mut body = Vec::with_capacity(HEADER_BYTES + 512 * (checkpoint.streams.len() + 1));
+    body.resize(HEADER_BYTES, b' ');
     body.extend_from_slice(b"{\"seq\":");
     json(&mut body, &checkpoint.seq);
     body.extend_from_slice(b",\"clean\":");
@@ -196,9 +200,12 @@ pub fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
     });
     body.extend_from_slice(b"}}\n");
 
-    let mut bytes = header(VERSION, checksum(VERSION, &body), body.len() as u64);
-    bytes.append(&mut body);
-    bytes
+    let text = &body[HEADER_BYTES..];
+    let header = header(VERSION, checksum(VERSION, text), text.len() as u64);
+    let begin = HEADER_BYTES - header.len();
+    body[begin..HEADER_BYTES].copy_from_slice(&header);
+    body.drain(..begin);
+    body
 }
 
 fn entries<K: Serialize, V>(body: &mut Vec<u8>, map: &BTreeMap<K, V>, value: impl Fn(&mut Vec<u8>, &V)) {
