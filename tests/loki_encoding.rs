@@ -32,9 +32,9 @@ fn source(rand: &mut Rand) -> Arc<Source> {
         labels: [("com.docker.compose.project".to_owned(), text(rand, 9))].into(),
     });
     Arc::new(Source {
-        path: container.is_none().then(|| format!("/var/log/{}", text(rand, 20))),
+        path: container.is_none().then(|| format!("/var/log/{}", text(rand, 20)).into()),
         container,
-        ..Source::new(StreamId(1), StreamKey("test".to_owned()))
+        ..Source::new(StreamId(1), StreamKey("test".into()))
     })
 }
 

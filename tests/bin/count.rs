@@ -160,10 +160,10 @@ fn source(format: Format, pipeline: &Arc<Pipeline>) -> Arc<Source> {
         labels: BTreeMap::from([("com.docker.compose.project".to_owned(), "shop".to_owned())]),
     });
     Arc::new(Source {
-        path: container.is_none().then(|| format!("/var/log/{number}.log")),
+        path: container.is_none().then(|| format!("/var/log/{number}.log").into()),
         container,
         pipeline: (format != Format::Cri).then(|| Arc::clone(pipeline)),
-        ..Source::new(StreamId(number), StreamKey(format!("count:{number}")))
+        ..Source::new(StreamId(number), StreamKey(format!("count:{number}").into()))
     })
 }
 

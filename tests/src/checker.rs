@@ -8,6 +8,7 @@
 mod flow;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use capturer::testing::checkpoint::Checkpoint;
 use capturer::testing::limits::PIECE_BYTES;
@@ -303,9 +304,7 @@ impl Checker {
         assert_eq!((&key, seq), (&batch.source.key, batch.seq), "the world acknowledges in order");
         delivered.acked.insert(self.by_key[&key], state);
         let mut end = batch.end.clone();
-        if let Cursor::File(position) = &mut end {
-            position.done.clear();
-        }
+        drop(end.take_done());
         self.cursors.insert((key, name), end);
     }
 
@@ -449,7 +448,7 @@ impl Checker {
 fn without_length(cursor: &Cursor) -> Cursor {
     let mut cursor = cursor.clone();
     if let Cursor::File(position) = &mut cursor {
-        position.len = 0;
+        Arc::make_mut(position).len = 0;
     }
     cursor
 }

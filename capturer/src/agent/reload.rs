@@ -211,14 +211,14 @@ pub(super) fn forget_gone(status: &Status, metrics: &Metrics, settings: &Setting
 
 /// What rows of streams count, from run to run: a number that has been shown never becomes less.
 #[derive(Debug, Default)]
-pub(super) struct Carried(BTreeMap<(String, String), StreamCounts>);
+pub(super) struct Carried(BTreeMap<(Arc<str>, String), StreamCounts>);
 
 impl Carried {
     /// A run has ended, and this is its last snapshot, with what it was carried itself: the next goes on counting here.
     pub fn keep(&mut self, last: Snapshot) {
         let mut kept = BTreeMap::new();
         for StreamRow { key, sinks, counts, .. } in last.streams {
-            kept.extend(sinks.into_iter().map(|sink| ((key.clone(), sink), counts)));
+            kept.extend(sinks.iter().map(|sink| ((key.clone(), sink.clone()), counts)));
         }
         self.0 = kept;
     }
@@ -245,7 +245,7 @@ mod tests {
     fn row(key: &str, sinks: &[&str], lines: u64) -> StreamRow {
         let sinks = sinks.iter().map(|sink| (*sink).to_owned()).collect();
         let counts = StreamCounts { lines, bytes: 10 * lines, ..StreamCounts::default() };
-        StreamRow { key: key.to_owned(), sinks, counts, ..StreamRow::default() }
+        StreamRow { key: key.into(), sinks, counts, ..StreamRow::default() }
     }
 
     fn snapshot(streams: Vec<StreamRow>) -> Snapshot {
@@ -290,7 +290,13 @@ mod tests {
     /// A stream of the container `a` in some run, which has counted so much in that run.
     fn counted(id: u32, sinks: &[&str], times: u64) -> StreamRow {
         let name = "a".to_owned();
-        StreamRow { id, container_id: name.clone(), name, counts: counts(times), ..row("a", sinks, 0) }
+        StreamRow {
+            id,
+            container_id: name.as_str().into(),
+            name: name.into(),
+            counts: counts(times),
+            ..row("a", sinks, 0)
+        }
     }
 
     /// Every counter by source, by its name without prefix and suffix.

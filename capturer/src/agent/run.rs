@@ -236,7 +236,7 @@ fn tell_damage(status: &Status, notes: &[String]) {
     }
 }
 
-type Marks = BTreeMap<String, OutputMark>;
+type Marks = BTreeMap<Arc<str>, OutputMark>;
 
 /// The marks of outputs on local disks, those of the others, and who writes the others. Those are looked at by their own
 /// threads: a start does not wait for a file system that hangs.

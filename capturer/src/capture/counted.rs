@@ -57,7 +57,7 @@ mod tests {
     }
 
     fn lines(counted: &mut ReadCounts, outlet: u8, lines: u64) -> u64 {
-        counted.read(&StreamKey("a".to_owned()), outlet, Read { lines, ..Read::default() }).lines
+        counted.read(&StreamKey("a".into()), outlet, Read { lines, ..Read::default() }).lines
     }
 
     #[test]

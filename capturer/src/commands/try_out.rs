@@ -287,9 +287,9 @@ fn source(arguments: &TryArgs, pipeline: Arc<Pipeline>) -> Source {
     });
     Source {
         container,
-        path: arguments.path.clone(),
+        path: arguments.path.as_deref().map(Into::into),
         pipeline: Some(pipeline),
-        ..Source::new(StreamId(1), StreamKey("try".to_owned()))
+        ..Source::new(StreamId(1), StreamKey("try".into()))
     }
 }
 

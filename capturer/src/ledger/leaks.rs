@@ -246,7 +246,7 @@ pub fn message(leaks: &[Leak], names: &BTreeMap<StreamKey, String>) -> String {
 pub fn source_of(owner: &StreamKey) -> StreamKey {
     let is_number = |end: &str| !end.is_empty() && end.bytes().all(|byte| byte.is_ascii_digit());
     match owner.0.rsplit_once('#') {
-        Some((source, outlet)) if is_number(outlet) => StreamKey(source.to_owned()),
+        Some((source, outlet)) if is_number(outlet) => StreamKey(source.into()),
         _ => owner.clone(),
     }
 }
@@ -280,7 +280,7 @@ mod tests {
     const GRACE_MS: u64 = 500;
 
     fn suspect(fd: i32, identity: u64, fault: Fault) -> Suspect {
-        let owner = Owner::Stream(StreamKey("container:a".to_owned()));
+        let owner = Owner::Stream(StreamKey("container:a".into()));
         Suspect { fd, identity, fault, owner, target: "socket:[1]".to_owned(), age_ms: 1_500 }
     }
 
@@ -305,14 +305,14 @@ mod tests {
     /// People know a container by its name, and ask first whether logs are lost.
     #[test]
     fn the_message_names_whose_it_is_and_what_to_do() {
-        let names = [(StreamKey("container:a".to_owned()), "web-1".to_owned())].into();
+        let names = [(StreamKey("container:a".into()), "web-1".to_owned())].into();
         let leak = |suspect: Suspect| Leak {
             resource: Resource::FileDescriptors,
             suspect: Some(suspect),
             text: String::new(),
         };
         let of = |key: &str, fd| {
-            let owner = Owner::Stream(StreamKey(key.to_owned()));
+            let owner = Owner::Stream(StreamKey(key.into()));
             leak(Suspect { owner, ..suspect(fd, 1, Fault::Forgotten) })
         };
         let told = message(&[of("container:a", 7)], &names);

@@ -17,7 +17,7 @@ fn observe(ledger: &mut Ledger, open: &[OpenFd], now_ms: u64, settle_ms: u64) ->
 }
 
 fn stream(name: &str) -> Owner {
-    Owner::Stream(StreamKey(name.to_owned()))
+    Owner::Stream(StreamKey(name.into()))
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn the_kernels_counts_are_shown_and_what_outlives_its_claim_has_a_name() {
 #[test]
 fn streams_that_ended_are_forgotten_but_for_their_sum_and_never_while_they_hold_something() {
     let mut ledger = Ledger::default();
-    let key = |number: usize| StreamKey(format!("container:{number}"));
+    let key = |number: usize| StreamKey::container(&number.to_string());
     let kept = ledger.claim(7, Owner::Stream(key(0)));
     ledger.stream_ended(&key(0));
     for number in 1..=2 * ENDED_KEPT {

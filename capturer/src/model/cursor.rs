@@ -5,6 +5,8 @@
 //! read, its end not yet) while complete stderr lines behind it were delivered. So the position is where the
 //! older channel must resume, and `skip` says how far the other one is already done.
 
+use std::sync::Arc;
+
 use rustix::fs::{Statx, StatxFlags};
 use serde::{Deserialize, Serialize};
 
@@ -17,10 +19,22 @@ use crate::model::record::StdType;
 pub enum Cursor {
     /// Nothing was read yet: begin at the oldest record.
     Beginning,
-    /// A position in a file.
-    File(Box<FileCursor>),
-    /// A position in what the Engine's API returns.
-    Api(ApiCursor),
+    /// A position in a file. Shared: a stream, the tracker and the row that is shown mostly have the same one.
+    File(Arc<FileCursor>),
+    /// A position in what the Engine's API returns. Boxed, so that a place for a position is small.
+    Api(Box<ApiCursor>),
+}
+
+impl Cursor {
+    /// Takes the files that were read to their end. Copies the position only if there are any.
+    pub fn take_done(&mut self) -> Vec<FilePlace> {
+        match self {
+            Cursor::File(cursor) if !cursor.done.is_empty() => {
+                std::mem::take(&mut Arc::make_mut(cursor).done)
+            }
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// Identity of a file that survives renames and tells a reused inode number from the file it belonged to.

@@ -7,5 +7,6 @@ pub(crate) mod delivery;
 pub(crate) mod docker;
 pub(crate) mod fields;
 pub(crate) mod outcome;
+pub(crate) mod rare;
 pub(crate) mod record;
 pub(crate) mod rotated_name;

@@ -57,20 +57,20 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// What a stream is called across restarts: its key in the checkpoint.
+/// What a stream is called across restarts: its key in the checkpoint. Shared, for many tables have it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct StreamKey(pub String);
+pub struct StreamKey(pub Arc<str>);
 
 impl StreamKey {
     /// The key of a container: `container:<id>`.
     pub fn container(id: &str) -> StreamKey {
-        StreamKey(format!("container:{id}"))
+        StreamKey(format!("container:{id}").into())
     }
 
     /// The key of a followed path: `file:<path>`.
     pub fn file(path: &str) -> StreamKey {
-        StreamKey(format!("file:{path}"))
+        StreamKey(format!("file:{path}").into())
     }
 }
 
@@ -97,7 +97,7 @@ pub struct Source {
     /// Set for containers.
     pub container: Option<ContainerMeta>,
     /// Set for followed paths (file_monitor).
-    pub path: Option<String>,
+    pub path: Option<Arc<str>>,
     /// Labels of the file_monitor entry; a container's are in `container`.
     pub labels: BTreeMap<String, String>,
     /// Who gets its batches.
@@ -308,7 +308,7 @@ impl Default for Outlet {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputMark {
     /// Path relative to the sink's directory.
-    pub path: String,
+    pub path: Arc<str>,
     /// Identifies the file. Checkpoints of early versions had no birth time here.
     #[serde(flatten)]
     pub file: FileId,
@@ -357,7 +357,7 @@ pub struct Uncovered {
 }
 
 /// What a saved checkpoint holds of all outputs: per sink, per path.
-pub type OutputMarks = BTreeMap<String, BTreeMap<String, OutputMark>>;
+pub type OutputMarks = BTreeMap<String, BTreeMap<Arc<str>, OutputMark>>;
 
 /// What a saved checkpoint says of outputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -405,7 +405,7 @@ async fn close(conn: ConnId, connection: Box<Connection>) -> Done {
 fn ledger_key(source: &Source) -> StreamKey {
     match source.outlet.index {
         0 => source.key.clone(),
-        outlet => StreamKey(format!("{}#{outlet}", source.key.0)),
+        outlet => StreamKey(format!("{}#{outlet}", source.key.0).into()),
     }
 }
 

@@ -183,7 +183,7 @@ mod tests {
                     image: value.clone(),
                     labels: BTreeMap::new(),
                 }),
-                path: Some(value.clone()),
+                path: Some(value.as_str().into()),
                 ..Source::new(StreamId(1), StreamKey::container("x"))
             };
             for template in templates {

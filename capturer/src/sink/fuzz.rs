@@ -51,7 +51,7 @@ fn source(value: &str) -> Source {
             image: value.to_owned(),
             labels: BTreeMap::new(),
         }),
-        path: Some(value.to_owned()),
+        path: Some(value.into()),
         ..Source::new(StreamId(1), StreamKey::container("x"))
     }
 }

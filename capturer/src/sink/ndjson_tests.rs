@@ -54,7 +54,7 @@ fn the_table_of_keys_is_what_is_written() {
     let named: Vec<&str> = rows.map(|(key, _)| key).collect();
 
     let mut source = Arc::into_inner(container(1, "web")).unwrap();
-    source.path = Some("/x".to_owned());
+    source.path = Some("/x".into());
     source.labels.insert("env".to_owned(), "dev".to_owned());
     let source = Arc::new(source);
     let original = Arc::new(batch(&source, &[b"m"]));
@@ -164,7 +164,7 @@ fn any_bytes_agree_with_the_slow_encoder_and_stay_one_line() {
                 image: rng.text(80),
                 labels,
             }),
-            path: (rng.below(2) == 0).then(|| rng.text(80)),
+            path: (rng.below(2) == 0).then(|| rng.text(80).into()),
             ..Source::new(StreamId(1), StreamKey::container("x"))
         };
         let mut batch = batch(&Arc::new(source), &[]);

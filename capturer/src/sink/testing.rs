@@ -80,7 +80,7 @@ pub(crate) fn container(id: u32, name: &str) -> Arc<Source> {
 }
 
 pub(crate) fn followed(id: u32, path: &str) -> Arc<Source> {
-    Arc::new(Source { path: Some(path.to_owned()), ..Source::new(StreamId(id), StreamKey::file(path)) })
+    Arc::new(Source { path: Some(path.into()), ..Source::new(StreamId(id), StreamKey::file(path)) })
 }
 
 pub(crate) const TIME: &str = "2026-11-22T00:52:48.162820305Z";

@@ -93,7 +93,7 @@ fn whatever_is_by_source_or_by_sink_comes_and_goes_with_it() {
     };
 
     let row = crate::telemetry::status::StreamRow {
-        name: "/var/log/x".to_owned(),
+        name: "/var/log/x".into(),
         lag_bytes: Some(1),
         last_line_age_ms: Some(1),
         ..crate::telemetry::status::StreamRow::default()

@@ -33,33 +33,34 @@ pub struct Snapshot {
     pub operations: u64,
 }
 
-/// One line of `/api/v1/streams`.
+/// One line of `/api/v1/streams`. What the core has at hand is shared with it, for there may be tens of thousands, and a
+/// snapshot stays until the next one.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct StreamRow {
     /// Number in this process.
     pub id: u32,
     /// Key in the checkpoint.
-    pub key: String,
+    pub key: Arc<str>,
     /// Container name or path.
-    pub name: String,
+    pub name: Arc<str>,
     /// Sinks that it reads for. A network sink has streams of its own.
-    pub sinks: Vec<String>,
+    pub sinks: Arc<[String]>,
     /// Container ID, empty for files.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub container_id: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub container_id: Arc<str>,
     /// State of the stream's life (stream/state.rs).
-    pub state: String,
+    pub state: &'static str,
     /// Why it is in this state.
-    pub cause: String,
+    pub cause: Arc<str>,
     /// `file` or `api`.
-    pub mode: String,
+    pub mode: &'static str,
     /// Why that mode.
-    pub mode_reason: String,
+    pub mode_reason: Arc<str>,
     /// Milliseconds in this state.
     pub state_age_ms: u64,
     /// The operation it waits for, if any.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub operation: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub operation: &'static str,
     /// Milliseconds until that operation's timer ends it; absent where the kernel has none (file reads).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation_deadline_ms: Option<u64>,
@@ -67,11 +68,11 @@ pub struct StreamRow {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation_age_ms: Option<u64>,
     /// Why it is set aside: which file system does not answer, and in what. Empty while it is not.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub set_aside: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub set_aside: Box<str>,
     /// Why nothing of it is delivered: it is not text, or can't be read. Empty while it is.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub left_out: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub left_out: Box<str>,
     /// Age of the current connection or file in milliseconds.
     pub age_ms: u64,
     /// What it has counted, together with the runs before a reload.
@@ -81,8 +82,8 @@ pub struct StreamRow {
     #[serde(skip)]
     pub carried: StreamCounts,
     /// Sinks behind it that take nothing now, so that it waits. Empty while it does not.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub held_up: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub held_up: Box<str>,
     /// Number of the outlet that it reads for; 0 is there for every source.
     #[serde(skip)]
     pub outlet: u8,
@@ -98,11 +99,15 @@ pub struct StreamRow {
     /// Failures in a row.
     pub failures: u32,
     /// Last error, empty if none.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub last_error: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub last_error: Box<str>,
     /// Acknowledged position, as in the checkpoint. A JSON value would be ten times as large, and a snapshot stays until the
     /// next one.
     pub position: Option<Cursor>,
+}
+
+fn is_empty(text: &impl AsRef<str>) -> bool {
+    text.as_ref().is_empty()
 }
 
 /// What a stream counts. All of it goes on through a reload and nothing of it ever falls: whoever adds a count here has it

@@ -71,7 +71,7 @@ impl SinkModel {
     pub(super) fn restore(&mut self, loaded: &mut Checkpoint) -> Vec<LineId> {
         let mut cut = Vec::new();
         for mark in loaded.outputs.get(&self.name).into_iter().flat_map(BTreeMap::values) {
-            let Some(output) = self.outputs.get_mut(&mark.path) else { continue };
+            let Some(output) = self.outputs.get_mut(&*mark.path) else { continue };
             let keep = output.lines.partition_point(|(_, len)| *len <= mark.len_bytes);
             cut.extend(output.lines.drain(keep..).map(|(line, _)| line));
         }
@@ -83,7 +83,7 @@ impl SinkModel {
         let len_bytes =
             self.outputs.get(path).and_then(|output| output.lines.last()).map_or(0, |(_, len)| *len);
         let file = FileId { device: 1, inode: 1, birth_ns: 1 };
-        Some(OutputMark { path: path.clone(), file, len_bytes, ..OutputMark::default() })
+        Some(OutputMark { path: path.as_str().into(), file, len_bytes, ..OutputMark::default() })
     }
 
     fn attach(&mut self, source: &Source) {

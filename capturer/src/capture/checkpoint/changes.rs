@@ -73,7 +73,7 @@ impl Checkpoint {
         gone.streams.iter().for_each(|stream| drop(self.streams.remove(stream)));
         for (sink, paths) in &gone.outputs {
             let Some(outputs) = self.outputs.get_mut(sink) else { continue };
-            paths.iter().for_each(|path| drop(outputs.remove(path)));
+            paths.iter().for_each(|path| drop(outputs.remove(path.as_str())));
             if outputs.is_empty() {
                 self.outputs.remove(sink);
             }
@@ -146,12 +146,8 @@ mod tests {
     use crate::capture::checkpoint::SinkCursor;
 
     fn entry(offset: u64, output: &str) -> StreamEntry {
-        let cursor = SinkCursor {
-            rank: 0,
-            cursor: file_cursor(offset),
-            output: Some(output.to_owned()),
-            looked_s: None,
-        };
+        let cursor =
+            SinkCursor { rank: 0, cursor: file_cursor(offset), output: Some(output.into()), looked_s: None };
         StreamEntry { sinks: BTreeMap::from([("local_file".to_owned(), Box::new(cursor))]) }
     }
 
@@ -171,7 +167,7 @@ mod tests {
         Checkpoint {
             seq,
             streams: [(StreamKey::file(stream), entry(offset, &path))].into(),
-            outputs: [("local_file".to_owned(), [(path.clone(), mark(&path, offset))].into())].into(),
+            outputs: [("local_file".to_owned(), [(path.as_str().into(), mark(&path, offset))].into())].into(),
             changes: Some(gone),
             ..Checkpoint::default()
         }

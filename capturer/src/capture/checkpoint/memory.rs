@@ -335,6 +335,7 @@ impl View<'_> {
 mod tests {
     use super::*;
     use crate::model::cursor::{ApiCursor, FileCursor};
+    use std::sync::Arc;
     use std::time::Duration;
 
     fn place(inode: u64, offset: u64) -> FilePlace {
@@ -384,7 +385,7 @@ mod tests {
             at: Box::default(),
             done: Vec::new(),
         };
-        table.know(&log, "file", &Cursor::File(Box::new(cursor)));
+        table.know(&log, "file", &Cursor::File(Arc::new(cursor)));
         let sinks = names(&["file"]);
         assert_eq!(table.of(&sinks, false).places(&log), [place(1, 100)]);
     }
@@ -421,7 +422,7 @@ mod tests {
         let Cursor::File(mut cursor) = crate::capture::checkpoint::tests::file_cursor(100) else {
             panic!("of a file")
         };
-        cursor.skip = [7, 0];
+        Arc::make_mut(&mut cursor).skip = [7, 0];
         let id = cursor.file;
         table.leave(&log, "file", 0, Cursor::File(cursor));
         let sinks = names(&["file"]);

@@ -39,12 +39,13 @@ pub(crate) mod tracker;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::limits::CHECKPOINT_BYTES_MAX;
 use crate::model::cursor::Cursor;
-use crate::model::record::{OutputMark, StreamKey};
+use crate::model::record::{OutputMarks, StreamKey};
 use crate::settings::Remember;
 
 pub use changes::Gone;
@@ -71,7 +72,7 @@ pub struct Checkpoint {
     /// Every stream that is not finished for good.
     pub streams: BTreeMap<StreamKey, StreamEntry>,
     /// Sink name → path → state of the output at the time of these cursors.
-    pub outputs: BTreeMap<String, BTreeMap<String, OutputMark>>,
+    pub outputs: OutputMarks,
     /// What is remembered of files and of logs that nobody reads: all of it when loaded, what changed when saved.
     #[serde(skip)]
     pub memory: memory::Logs,
@@ -103,7 +104,7 @@ impl Checkpoint {
     pub(crate) fn forget_lengths(&mut self) {
         for sink in self.streams.values_mut().flat_map(|entry| entry.sinks.values_mut()) {
             if let Cursor::File(cursor) = &mut sink.cursor {
-                cursor.len = 0;
+                Arc::make_mut(cursor).len = 0;
             }
         }
     }
@@ -127,7 +128,7 @@ pub struct SinkCursor {
     pub cursor: Cursor,
     /// The output the stream's records go to, if the sink has such.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub output: Option<String>,
+    pub output: Option<Arc<str>>,
     /// When the log was looked at last, seconds since 1970, if the run that saved this has not come to it yet; `None` = that
     /// run looked at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -283,9 +284,10 @@ pub(crate) fn checksum(version: u32, body: &[u8]) -> u32 {
 pub(crate) mod tests {
     use super::*;
     use crate::model::cursor::{ApiCursor, ChannelMark, FileCursor, FileId, HeadPrint, TailPrint};
+    use crate::model::record::OutputMark;
 
     pub(crate) fn file_cursor(offset: u64) -> Cursor {
-        Cursor::File(Box::new(FileCursor {
+        Cursor::File(Arc::new(FileCursor {
             file: FileId { device: 2049, inode: 77, birth_ns: 1_700_000_000_123_456_789 },
             head: HeadPrint { len_bytes: 1024, crc32: 0xdead_beef },
             tail: TailPrint { end: offset, len_bytes: 100, crc32: 0xcafe },
@@ -304,14 +306,14 @@ pub(crate) mod tests {
 
     pub(crate) fn mark(path: &str, len_bytes: u64) -> OutputMark {
         let file = FileId { device: 1, inode: 2, birth_ns: 3 };
-        OutputMark { path: path.to_owned(), file, len_bytes, ..OutputMark::default() }
+        OutputMark { path: path.into(), file, len_bytes, ..OutputMark::default() }
     }
 
     pub(crate) fn sample() -> Checkpoint {
         let sink = |rank, cursor, output: Option<&str>| SinkCursor {
             rank,
             cursor,
-            output: output.map(str::to_owned),
+            output: output.map(Into::into),
             looked_s: (rank == 1).then_some(1_795_300_000),
         };
         let mut checkpoint =
@@ -329,14 +331,14 @@ pub(crate) mod tests {
             StreamKey::file("/var/log/a \"b\"\n.log"),
             StreamEntry {
                 sinks: BTreeMap::from([
-                    ("local_file".to_owned(), Box::new(sink(0, Cursor::Api(ApiCursor::default()), None))),
+                    ("local_file".to_owned(), Box::new(sink(0, Cursor::Api(Box::default()), None))),
                     ("stdout".to_owned(), Box::new(sink(0, Cursor::Beginning, None))),
                 ]),
             },
         );
         checkpoint.outputs.insert(
             "local_file".to_owned(),
-            BTreeMap::from([("web.ndjson".to_owned(), mark("web.ndjson", 1 << 40))]),
+            BTreeMap::from([("web.ndjson".into(), mark("web.ndjson", 1 << 40))]),
         );
         checkpoint
     }

@@ -25,6 +25,7 @@ mod outputs;
 mod unsaved;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::Checkpoint;
 use super::memory::Table;
@@ -56,7 +57,7 @@ enum Order {
 struct Position {
     order: Order,
     cursor: Cursor,
-    output: Option<String>,
+    output: Option<Arc<str>>,
 }
 
 /// By sink name. There are one to three sinks; a map's node would have room for eleven, in each stream.
@@ -90,7 +91,7 @@ impl Positions {
 pub struct Tracker {
     sinks: BTreeSet<String>,
     streams: BTreeMap<StreamKey, Positions>,
-    outputs: BTreeMap<String, BTreeMap<String, Output>>,
+    outputs: BTreeMap<String, BTreeMap<Arc<str>, Output>>,
     memory: Table,
     /// The number of the last save that was ordered, counted over all runs.
     saves: u64,
@@ -222,8 +223,9 @@ impl Tracker {
         for (_, position) in &mut positions.0 {
             if let Cursor::File(cursor) = &mut position.cursor
                 && let Some(len) = len_of(cursor.file)
+                && len > cursor.len
             {
-                cursor.len = cursor.len.max(len);
+                Arc::make_mut(cursor).len = len;
             }
         }
     }
@@ -275,10 +277,8 @@ impl Tracker {
         }
         position.order = Order::Joined(seq);
         position.cursor.clone_from(cursor);
-        if let Cursor::File(position) = &mut position.cursor {
-            for place in std::mem::take(&mut position.done) {
-                self.memory.note(stream, sink, place);
-            }
+        for place in position.cursor.take_done() {
+            self.memory.note(stream, sink, place);
         }
         self.set_output(stream, sink, mark);
         self.touch(stream);

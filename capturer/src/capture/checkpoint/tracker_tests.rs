@@ -4,7 +4,7 @@ use super::super::tests::{file_cursor, mark};
 use super::*;
 
 fn key(name: &str) -> StreamKey {
-    StreamKey(name.to_owned())
+    StreamKey(name.into())
 }
 
 fn reload(tracker: &mut Tracker, sinks: &[&str]) -> Tracker {
@@ -75,7 +75,10 @@ fn a_mark_that_waited_does_not_take_back_what_another_stream_wrote() {
     again.abandon_prepared(&key("a"), "file", "web");
     again.abandon_prepared(&key("b"), "file", "web");
     assert_eq!(again.dirty_seq(), dirty + 1);
-    assert_eq!(again.next_checkpoint().outputs["file"].keys().collect::<Vec<_>>(), ["web"]);
+    assert_eq!(
+        again.next_checkpoint().outputs["file"].keys().map(|path| &**path).collect::<Vec<_>>(),
+        ["web"]
+    );
 }
 
 /// The same, and the first one is renamed before the second is attached: nobody but the second uses the output then, and its
@@ -203,7 +206,7 @@ fn a_renamed_output_replaces_the_old_one() {
     tracker.attach(&key("a"), "file", Cursor::Beginning, Some(mark("old", 0)));
     tracker.on_ack(&key("a"), "file", 1, &file_cursor(1), Some(mark("new", 10)));
     let outputs = &tracker.next_checkpoint().outputs["file"];
-    assert_eq!(outputs.keys().collect::<Vec<_>>(), ["new"]);
+    assert_eq!(outputs.keys().map(|path| &**path).collect::<Vec<_>>(), ["new"]);
 }
 
 /// Without this a log that was renamed while the agent was away came again under its new path.

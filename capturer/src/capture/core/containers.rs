@@ -241,7 +241,7 @@ impl Capture {
         let at_end = monitor.start_at == StartAt::End && was_there && !is_new;
         let line_bytes_max = settings.line_bytes_max as usize;
         let api_cursor = match &resume {
-            Some(Cursor::Api(cursor)) => Some(*cursor),
+            Some(Cursor::Api(cursor)) => Some(**cursor),
             Some(Cursor::File(cursor)) => Some(cursor.lines).filter(|lines| !lines.is_none()),
             None if at_end => Some(ApiCursor::after(now.unix_ns)),
             None | Some(Cursor::Beginning) => None,
@@ -257,7 +257,7 @@ impl Capture {
         let stream = if from_file {
             let start = match resume {
                 Some(Cursor::File(cursor)) => Start::Resume(cursor),
-                Some(Cursor::Api(cursor)) => Start::After(cursor),
+                Some(Cursor::Api(cursor)) => Start::After(*cursor),
                 None if at_end => Start::End,
                 None | Some(Cursor::Beginning) => Start::Oldest,
             };
@@ -268,14 +268,14 @@ impl Capture {
                 .strip_cr(strips_cr)
                 .with_memory(places, reader, Vec::new());
             let kind = Kind::File(Box::new(file));
-            let stream = self.new_stream(now, source, kind, reason, acked);
+            let stream = self.new_stream(now, source, kind, reason.into(), acked);
             if monitor.read_from == ReadFrom::Auto {
                 stream.with_fallback(api.prefers_files())
             } else {
                 stream
             }
         } else {
-            self.new_stream(now, source, Kind::Api(Box::new(api)), reason, acked)
+            self.new_stream(now, source, Kind::Api(Box::new(api)), reason.into(), acked)
         };
         self.add_stream(stream);
         self.with_stream(now, id, |stream, cx| stream.set_running(running, exited_at, cx));

@@ -123,7 +123,7 @@ impl Capture {
         self.metrics.buffer_limit_bytes.set(limit as i64);
         for outlet in &self.outlets {
             let waiting = outlet.credit.batches_out() as i64;
-            for sink in &outlet.names {
+            for sink in outlet.names.iter() {
                 self.metrics.sink_batches_waiting.with_label_values(&[sink]).set(waiting);
             }
         }
@@ -152,14 +152,14 @@ impl Capture {
     /// Streams, those of them that follow the Engine's API, and containers.
     pub fn counts(&self) -> (u64, u64, u64) {
         let from = StreamKey::container("");
-        let containers = self.ids.range(&from..).take_while(|(key, _)| key.0.starts_with(&from.0));
+        let containers = self.ids.range(&from..).take_while(|(key, _)| key.0.starts_with(&*from.0));
         (self.streams.len() as u64, self.sums.api, containers.count() as u64)
     }
 
     /// Names of containers, by the keys of their streams.
     pub fn container_names(&self) -> BTreeMap<StreamKey, String> {
         let from = StreamKey::container("");
-        let containers = self.ids.range(&from..).take_while(|(key, _)| key.0.starts_with(&from.0));
+        let containers = self.ids.range(&from..).take_while(|(key, _)| key.0.starts_with(&*from.0));
         let named = containers.filter_map(|(key, streams)| {
             let container = self.streams.get(streams.first()?)?.source.container.as_ref()?;
             Some((key.clone(), container.name.clone()))

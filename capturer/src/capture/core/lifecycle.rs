@@ -60,7 +60,7 @@ impl Capture {
         now: Now,
         source: Arc<Source>,
         kind: Kind,
-        reason: String,
+        reason: Arc<str>,
         acked: Cursor,
     ) -> Stream {
         let outlet = usize::from(source.outlet.index);

@@ -200,8 +200,11 @@ impl Capture {
         if lost.is_empty() {
             return;
         }
-        let network =
-            self.outlets.iter().filter(|outlet| outlet.outlet.index > 0).flat_map(|outlet| &outlet.names);
+        let network = self
+            .outlets
+            .iter()
+            .filter(|outlet| outlet.outlet.index > 0)
+            .flat_map(|outlet| outlet.names.iter());
         let sinks = network.map(String::as_str).collect::<Vec<_>>().join(", ");
         let sinks = if sinks.is_empty() { self.sinks.join(", ") } else { sinks };
         self.note_all(now, "", &sinks, false, None, lost);
@@ -325,7 +328,7 @@ fn name_of(source: &Source) -> String {
     match (&source.container, &source.path) {
         (Some(container), _) => format!("container {}", container.name),
         (None, Some(path)) => format!("file {path}"),
-        (None, None) => source.key.0.clone(),
+        (None, None) => source.key.0.to_string(),
     }
 }
 

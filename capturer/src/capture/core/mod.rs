@@ -116,10 +116,10 @@ impl Capture {
         seed: u64,
     ) -> Capture {
         let outlets = outlets::sort(&sinks, settings.buffer_bytes_max - api_reserve(&settings));
-        let tracked = outlets.iter().flat_map(|outlet| &outlet.tracked).map(String::as_str);
+        let tracked = outlets.iter().flat_map(|outlet| outlet.tracked.iter()).map(String::as_str);
         let mut tracker = Tracker::new(loaded, tracked);
         tracker.memory_mut().set_bounds(settings.remember);
-        let names = outlets.iter().map(|outlet| outlet.names.clone()).collect();
+        let names = outlets.iter().map(|outlet| outlet.names.to_vec()).collect();
         let shared = Shared::new(&settings, ReadCounts::new(names), seed);
         Capture {
             tracker,

@@ -2,6 +2,7 @@
 //! read, or the file that Docker writes to is gone. Health names them, because nothing else would.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::{Capture, Kind, Stream};
 use crate::capture::discover::Discovery;
@@ -266,16 +267,16 @@ impl Capture {
         running.zip(0..).map(|((key, unread), number)| {
             let mut row = StreamRow {
                 id: u32::MAX - number,
-                key: key.0.clone(),
-                name: unread.name.clone(),
-                container_id: unread.id.clone(),
-                sinks: self.sinks.clone(),
-                state: "not captured".to_owned(),
-                cause: unread.why.clone(),
+                key: Arc::clone(&key.0),
+                name: unread.name.as_str().into(),
+                container_id: unread.id.as_str().into(),
+                sinks: self.sinks.as_slice().into(),
+                state: "not captured",
+                cause: unread.why.as_str().into(),
                 ..StreamRow::default()
             };
             if unread.chosen {
-                row.left_out.clone_from(&unread.why);
+                row.left_out = unread.why.as_str().into();
             }
             row
         })

@@ -5,6 +5,7 @@
 //! costs a copy out of the page cache, and what a slow sink has not read yet stays in the log file, which is the queue.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::capture::context::Credit;
 use crate::limits::{FILE_READS_MAX, READ_BYTES};
@@ -24,9 +25,9 @@ pub struct SinkFacts {
 pub(super) struct OutletState {
     pub(super) outlet: Outlet,
     /// Names of its sinks.
-    pub(super) names: Vec<String>,
+    pub(super) names: Arc<[String]>,
     /// Names of those whose position is kept.
-    pub(super) tracked: Vec<String>,
+    pub(super) tracked: Arc<[String]>,
     pub(super) credit: Credit,
     /// Streams that would read if there were room.
     pub(super) hungry: Hungry,
@@ -106,8 +107,8 @@ pub(super) fn sort(sinks: &[SinkFacts], buffer_bytes_max: u64) -> Vec<OutletStat
         let names: Vec<String> = group.iter().map(|(_, sink)| sink.name.clone()).collect();
         OutletState {
             outlet: Outlet::new(index as u8, group.iter().map(|(id, _)| *id)),
-            tracked: tracked(&names),
-            names,
+            tracked: tracked(&names).into(),
+            names: names.into(),
             credit: Credit::new(buffer_bytes_max / count as u64, FILE_READS_MAX / count),
             hungry: Hungry::default(),
         }

@@ -5,6 +5,7 @@ mod rotated;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 
 use super::{Capture, split_path};
 use crate::capture::checkpoint::memory::View;
@@ -41,6 +42,8 @@ pub(super) struct Paths {
     /// By index in `file_monitor.files`: what each part of an entry answered last. A part is a file system that may hang,
     /// or `None` for all that may not. One that hangs keeps what it had.
     found: Vec<BTreeMap<Option<LaneId>, PartFiles>>,
+    /// By entry: why its paths are read from files, as rows of streams have it.
+    reasons: Vec<Arc<str>>,
     /// By entry: the file systems that may hang to which it leads.
     lanes: Vec<Vec<LaneId>>,
     /// Paths that no longer match.
@@ -123,6 +126,7 @@ impl Paths {
     pub(super) fn new(sets: usize) -> Paths {
         Paths {
             found: vec![BTreeMap::new(); sets],
+            reasons: (0..sets).map(|set| format!("matches file_monitor.files[{set}]").into()).collect(),
             lanes: vec![Vec::new(); sets],
             missing: BTreeMap::new(),
             since_ns: vec![i64::MAX; sets],

@@ -128,7 +128,7 @@ fn id(inode: u64) -> FileId {
 fn left_in(inode: u64) -> Checkpoint {
     let mut cursor = file_cursor(0);
     if let Cursor::File(cursor) = &mut cursor {
-        cursor.file = id(inode);
+        Arc::make_mut(cursor).file = id(inode);
     }
     let sink = SinkCursor { rank: 0, cursor, output: None, looked_s: None };
     let entry = StreamEntry { sinks: BTreeMap::from([("local_file".to_owned(), Box::new(sink))]) };

@@ -1,5 +1,7 @@
 //! What the admin server shows of streams: a row for each.
 
+use std::sync::Arc;
+
 use super::look::SINK_WAITS_MS;
 use super::{Capture, READ_BYTES};
 use crate::capture::discover::Discovery;
@@ -27,26 +29,26 @@ impl Capture {
     }
 
     fn row(&self, stream: &Stream, now: Now) -> StreamRow {
-        let sinks = self.outlets[usize::from(stream.source.outlet.index)].names.clone();
+        let sinks = Arc::clone(&self.outlets[usize::from(stream.source.outlet.index)].names);
         let mut row = StreamRow { sinks, ..stream.row(now.mono_ms) };
         // The connection is still open, and delivers again when the daemon answers. Until then the stream waits.
         let silent = self.discovery.as_ref().and_then(Discovery::silence);
         let silent =
             silent.filter(|_| matches!(stream.kind, Kind::Api(_)) && stream.state() == State::Following);
         if let Some(error) = silent {
-            State::Waiting.as_str().clone_into(&mut row.state);
-            row.cause = format!("Docker does not answer: {error}");
+            row.state = State::Waiting.as_str();
+            row.cause = format!("Docker does not answer: {error}").into();
         }
         if let Some(held_up) = self.held_up(stream, now) {
-            row.held_up = held_up;
+            row.held_up = held_up.into();
         }
         if let Some((_, why)) = self.no_log(now, stream) {
-            "not captured".clone_into(&mut row.state);
-            row.cause = why;
+            row.state = "not captured";
+            row.cause = why.into();
         }
         if let Some(cause) = self.held.cause(stream.source.id) {
-            row.cause = format!("its output is blocked: {cause}");
-            row.held_up.clear();
+            row.cause = format!("its output is blocked: {cause}").into();
+            row.held_up = Box::default();
         }
         row
     }

@@ -98,7 +98,7 @@ impl Capture {
     /// What must end before the last checkpoint, by name.
     fn what_is_left(&self) -> Vec<String> {
         let streams = self.streams.values().filter(|stream| !stream.is_at_rest() && !self.is_held(stream));
-        let mut left: Vec<String> = streams.map(|stream| stream.source.key.0.clone()).collect();
+        let mut left: Vec<String> = streams.map(|stream| stream.source.key.0.to_string()).collect();
         if self.discovery.as_ref().is_some_and(|discovery| !discovery.is_at_rest()) {
             left.push("discovery".to_owned());
         }

@@ -314,7 +314,11 @@ impl ApiSource {
 
     /// Where it begins.
     pub fn cursor(&self) -> Cursor {
-        if self.cursor == ApiCursor::default() { Cursor::Beginning } else { Cursor::Api(self.cursor) }
+        if self.cursor == ApiCursor::default() {
+            Cursor::Beginning
+        } else {
+            Cursor::Api(Box::new(self.cursor))
+        }
     }
 
     /// The connection this source waits for, if any.
@@ -681,20 +685,20 @@ impl ApiSource {
 
     /// Fills its part of a row of `/api/v1/streams`.
     pub fn describe(&self, row: &mut StreamRow, now_ms: u64) {
-        row.mode = "api".to_owned();
+        row.mode = "api";
         row.counts.rotations = self.rotations;
         row.counts.read_timeouts = self.read_timeouts;
         let operation = match self.phase {
             Phase::Idle => "",
             Phase::Queued => {
-                "waiting for a slot (pool_full)".clone_into(&mut row.cause);
+                row.cause = "waiting for a slot (pool_full)".into();
                 ""
             }
             Phase::Opening(_) => "opening a connection",
             Phase::Reading { .. } => "read of a connection",
             Phase::Closing(..) => "closing a connection",
         };
-        operation.clone_into(&mut row.operation);
+        row.operation = operation;
         if matches!(self.phase, Phase::Reading { .. } | Phase::Closing(..)) {
             row.age_ms = now_ms.saturating_sub(self.answer.opened_at_ms);
         }

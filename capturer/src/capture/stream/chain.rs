@@ -21,9 +21,11 @@ mod position;
 mod random_tests;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::capture::io::{FileNo, FoundFile};
 use crate::model::cursor::{ApiCursor, FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
+use crate::model::rare::{Begins, Rare};
 
 use known::Known;
 pub use known::{Memory, Remembers};
@@ -55,6 +57,24 @@ pub struct Changes {
     pub look_again: bool,
 }
 
+impl Begins for Changes {
+    const BEGINNING: &'static Changes = &Changes {
+        lost: Vec::new(),
+        gone: Vec::new(),
+        cut_off: Vec::new(),
+        let_go: Vec::new(),
+        look_again: false,
+    };
+}
+
+impl Begins for VecDeque<FilePlace> {
+    const BEGINNING: &'static VecDeque<FilePlace> = &VecDeque::new();
+}
+
+impl Begins for VecDeque<HeadPrint> {
+    const BEGINNING: &'static VecDeque<HeadPrint> = &VecDeque::new();
+}
+
 /// What a file held is not found again.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Gone {
@@ -80,7 +100,7 @@ pub enum Start {
     /// The live file, from its end.
     End,
     /// A saved position.
-    Resume(Box<FileCursor>),
+    Resume(Arc<FileCursor>),
     /// Behind the lines that were delivered over the API.
     After(ApiCursor),
 }
@@ -88,7 +108,7 @@ pub enum Start {
 /// The chain. `links[0]` is being read.
 #[derive(Debug)]
 pub struct Chain {
-    start: Option<Start>,
+    start: Option<Box<Start>>,
     /// Oldest first.
     pub links: VecDeque<Link>,
     /// Read to their present ends; their writers may go on.
@@ -109,25 +129,25 @@ pub struct Chain {
     /// new; `None` = it is never copied.
     copied_since_ns: Option<i64>,
     /// The file that was read when a listing showed none but new ones, and its name.
-    cut_off: Option<(FileId, String)>,
+    cut_off: Option<Box<(FileId, String)>>,
     /// Where content was left that was looked for in vain. It may come to light all the same.
-    given_up_at: VecDeque<FilePlace>,
+    given_up_at: Rare<VecDeque<FilePlace>>,
     /// How files begin that lie in its directory and that others read.
-    heads_of_others: VecDeque<HeadPrint>,
+    heads_of_others: Rare<VecDeque<HeadPrint>>,
     /// Losses of orphans that were given up between two scans.
-    given_up: Changes,
+    given_up: Rare<Changes>,
     /// Places where reading was left since the last cursor.
     done: Vec<FilePlace>,
     /// What the last listing showed; only as long as a link is doubted or may come to be.
     listed: Vec<(FileId, HeadPrint)>,
-    /// Files that the last listing showed by name.
-    present: BTreeSet<FileId>,
+    /// Files that the last listing showed by name, sorted.
+    present: Box<[FileId]>,
     /// Where an earlier run had gone on to in later files, should the first be gone before it is opened.
     reached: Vec<FilePlace>,
     /// What files hold that were last changed before this time, and that nobody has read, is passed over.
     ignore_before_ns: Option<i64>,
     /// The live file whose content was passed over for this, and how long it was.
-    ignored: Option<(FileId, u64)>,
+    ignored: Option<Box<(FileId, u64)>>,
     /// Per channel: records that begin before this logical position were delivered in an earlier run.
     pub delivered_to: [u64; 2],
 }
@@ -158,7 +178,7 @@ impl Chain {
     /// An empty chain.
     pub fn new(start: Start) -> Chain {
         Chain {
-            start: Some(start),
+            start: Some(Box::new(start)),
             links: VecDeque::new(),
             parked: Vec::new(),
             base: 0,
@@ -169,12 +189,12 @@ impl Chain {
             first: None,
             copied_since_ns: None,
             cut_off: None,
-            given_up_at: VecDeque::new(),
-            heads_of_others: VecDeque::new(),
-            given_up: Changes::default(),
+            given_up_at: Rare::default(),
+            heads_of_others: Rare::default(),
+            given_up: Rare::default(),
             done: Vec::new(),
             listed: Vec::new(),
-            present: BTreeSet::new(),
+            present: Box::default(),
             reached: Vec::new(),
             ignore_before_ns: None,
             ignored: None,
@@ -200,7 +220,7 @@ impl Chain {
     /// Files to be found under whatever name they have.
     pub fn wanted(&self) -> Vec<FileId> {
         let mut wanted: Vec<FileId> = self.in_hand().map(|link| link.found.id).collect();
-        if let Some(Start::Resume(cursor)) = &self.start {
+        if let Some(Start::Resume(cursor)) = self.start.as_deref() {
             wanted.push(cursor.file);
             wanted.extend(cursor.reached.iter().map(|place| place.file));
         }
@@ -238,13 +258,15 @@ impl Chain {
         let mut seen: BTreeSet<FileId> = BTreeSet::new();
         found.retain(|file| (file.rank == 0 || Some(file.id) != live) && seen.insert(file.id));
         let by_name = found.iter().filter(|file| file.rank != FoundFile::RANK_UNKNOWN);
-        self.present = by_name.map(|file| file.id).collect();
+        let mut present: Vec<FileId> = by_name.map(|file| file.id).collect();
+        present.sort_unstable();
+        self.present = present.into();
         let listed = found.iter().map(|file| (file.id, file.print())).collect();
         if latest {
             self.links.iter_mut().for_each(|link| link.anew = false);
         }
         let mut changes = match self.start.take() {
-            Some(start) => self.begin(start, &found, memory),
+            Some(start) => self.begin(*start, &found, memory),
             None => self.follow(&found, latest, memory),
         };
         self.search(&found, latest, &mut changes);
@@ -254,7 +276,7 @@ impl Chain {
             self.copied_since_ns = self.copied_since_ns.map(|_| i64::MIN);
         }
         self.known.prune(&seen);
-        let given_up = std::mem::take(&mut self.given_up);
+        let given_up = self.given_up.take();
         changes.gone.extend(given_up.gone);
         changes.let_go.extend(given_up.let_go);
         let doubtful = self.links.iter().any(|link| link.doubted || !link.is_proven());
@@ -268,7 +290,7 @@ impl Chain {
         if self.in_hand().any(|link| link.is(file)) || self.known.of(file, &[], memory).is_some() {
             return true;
         }
-        let Some(Start::Resume(cursor)) = &self.start else { return false };
+        let Some(Start::Resume(cursor)) = self.start.as_deref() else { return false };
         let mut places = cursor.reached.iter().copied().chain([cursor.place()]);
         // What was written anew in place is still the file, and says so by its birth time.
         places.any(|place| {
@@ -288,7 +310,8 @@ impl Chain {
         let mut changes = Changes::default();
         if found.is_empty() {
             // Not made yet. A saved position waits for its file; anything else begins with the first byte to come.
-            self.start = Some(if matches!(start, Start::Resume(_)) { start } else { Start::Oldest });
+            let start = if matches!(start, Start::Resume(_)) { start } else { Start::Oldest };
+            self.start = Some(Box::new(start));
             return changes;
         }
         let last = found.len() - 1;
@@ -330,7 +353,7 @@ impl Chain {
                 None if !self.is_to_be_ignored(&start, file) => self.links.push_back(link(file.clone())),
                 None if file.rank > 0 => self.known.pass_over(file),
                 None => {
-                    self.ignored = Some((file.id, file.len));
+                    self.ignored = Some(Box::new((file.id, file.len)));
                     self.links.push_back(Link { offset: file.len, ..link(file.clone()) });
                 }
             }
@@ -547,19 +570,19 @@ impl Chain {
         is_unknown: bool,
         changes: &mut Changes,
     ) {
-        if let Some((file, name)) = self.cut_off.take() {
+        if let Some((file, name)) = self.cut_off.take().map(|cut_off| *cut_off) {
             let is_there = found.iter().any(|found| found.id == file);
             if !is_there && latest {
                 changes.cut_off.push(Gone { name, bytes: 0, in_place: false, file });
             } else if !is_there {
-                self.cut_off = Some((file, name));
+                self.cut_off = Some(Box::new((file, name)));
             }
         }
         if is_unknown && new.iter().any(|file| file.rank > 0) {
             let last = self.links.back().or(self.parked.last().map(|parked| &parked.link));
             // One that begins as ours does is its copy or its archive: nothing lies between.
             let last = last.filter(|last| !new.iter().any(|file| file.has_head(&last.head)));
-            self.cut_off = last.map(|last| (last.found.id, last.found.name.clone()));
+            self.cut_off = last.map(|last| Box::new((last.found.id, last.found.name.clone())));
             changes.look_again |= self.cut_off.is_some();
         }
     }

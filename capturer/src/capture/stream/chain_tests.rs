@@ -84,7 +84,7 @@ fn reached_of(cursor: &FileCursor) -> Vec<(u64, u64, [u64; 2])> {
 
 /// A position 30 bytes into a file.
 fn saved(file: FileId, head: HeadPrint, skip: [u64; 2]) -> Start {
-    Start::Resume(Box::new(FileCursor {
+    Start::Resume(Arc::new(FileCursor {
         file,
         head,
         tail: TailPrint::default(),
@@ -608,7 +608,7 @@ fn a_file_that_grew_after_it_was_finished_is_read_on() {
 
     // The next run goes on in both.
     let mut next = Chain::new(Start::Resume(cursor.clone()));
-    next.remember(cursor.done);
+    next.remember(cursor.done.clone());
     next.on_scan(vec![file(1, 1, &(grown + "more\n")), file(0, 2, &content('b'))]);
     assert_eq!(next.links.iter().map(|link| link.offset).collect::<Vec<_>>(), [105, 40]);
 }

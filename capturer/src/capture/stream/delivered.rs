@@ -10,6 +10,7 @@
 use crate::decode::assemble::Lines;
 use crate::decode::timestamp;
 use crate::model::cursor::{ApiCursor, ChannelMark, FileId};
+use crate::model::rare::Begins;
 use crate::model::record::StdType;
 
 /// Takes the records of a batch into the cursor. Only the last of each channel are looked at, so that this costs nothing
@@ -58,8 +59,25 @@ fn note_joined(cursor: &mut ApiCursor, joined: &[(StdType, i64)]) {
     }
 }
 
+impl Begins for ApiCursor {
+    const BEGINNING: &'static ApiCursor = &ApiCursor {
+        channels: [ChannelMark { time_ns: 0, count: 0 }; 2],
+        open_ns: [0; 2],
+        last_ns: 0,
+        older_ns: 0,
+    };
+}
+
+impl Begins for Passing {
+    const BEGINNING: &'static Passing = &Passing {
+        marks: [ChannelMark { time_ns: 0, count: 0 }; 2],
+        counted: [false; 2],
+        gap_after_ns: None,
+    };
+}
+
 /// Lines that are still to be passed over: see the module's head.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Passing {
     /// As in the cursor.
     pub marks: [ChannelMark; 2],

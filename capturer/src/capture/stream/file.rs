@@ -48,9 +48,13 @@ use crate::capture::io::{Action, FileError, FileNo, FoundFile, LaneId, NO_DATA};
 use crate::decode::assemble::{Assembler, Lines};
 use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
 use crate::model::cursor::{ApiCursor, Cursor, FileId, FilePlace, TailPrint};
+use crate::model::rare::Rare;
 use crate::model::record::{StdType, StreamId};
 use crate::settings::{FileFormat, Pipeline};
 use crate::telemetry::metrics::{SkipReason, StreamError};
+
+/// There is one for each followed file, and tens of thousands of those: what few need is boxed.
+const _: () = assert!(size_of::<FileSource>() <= 1_280);
 
 /// See the module's head.
 #[derive(Debug)]
@@ -75,9 +79,9 @@ pub struct FileSource {
     chain: Chain,
     assembler: Assembler,
     /// Of Docker's logs: the same position by times.
-    lines: ApiCursor,
+    lines: Rare<ApiCursor>,
     /// What was delivered over the API before.
-    passing: Passing,
+    passing: Rare<Passing>,
     scanning: bool,
     scan_again: bool,
     /// The files were listed once.
@@ -93,7 +97,7 @@ pub struct FileSource {
     reading_lane: Option<LaneId>,
     /// When anything was last asked for or answered.
     asked_ms: u64,
-    set_aside: Option<SetAside>,
+    set_aside: Option<Box<SetAside>>,
     /// It waits for its turn to read.
     in_line: bool,
     /// It waits until fewer files are open.
@@ -150,8 +154,8 @@ impl FileSource {
             _ => None,
         };
         let (lines, passing) = match &start {
-            Start::After(cursor) => (*cursor, Passing::up_to(cursor)),
-            Start::Resume(cursor) => (cursor.lines, Passing::resume(cursor.passing)),
+            Start::After(cursor) => ((*cursor).into(), Passing::up_to(cursor).into()),
+            Start::Resume(cursor) => (cursor.lines.into(), Passing::resume(cursor.passing).into()),
             Start::Oldest | Start::Live | Start::Since(_) | Start::End => Default::default(),
         };
         FileSource {
@@ -282,7 +286,7 @@ impl FileSource {
                 }
                 if self.start_is_end || self.is_ignored() {
                     if self.format == FileFormat::Docker {
-                        self.lines = ApiCursor::after(cx.now.unix_ns);
+                        *self.lines = ApiCursor::after(cx.now.unix_ns);
                     }
                     // So that the position is in the checkpoint before the first line comes.
                     self.tell(Lines::default(), Vec::new(), 0, told);
@@ -670,7 +674,8 @@ impl FileSource {
         if let (Cursor::File(end), FileFormat::Docker) = (&mut end, self.format) {
             delivered::note(&mut self.lines, &lines, &read);
             self.lines.open_ns = StdType::ALL.map(|std_type| self.assembler.open_time(std_type).unwrap_or(0));
-            (end.lines, end.passing) = (self.lines, self.passing.marks);
+            let end = Arc::make_mut(end);
+            (end.lines, end.passing) = (*self.lines, self.passing.marks);
         }
         self.note_split(&mut end);
         told.push(SourceEvent::Lines { lines, read, end, source_bytes });

@@ -290,7 +290,7 @@ impl Hold {
             if let Files::Live(live) = &self.files {
                 self.delivered_from = live.as_ref().map(|live| live.id);
             }
-            told.push(SourceEvent::Lines { lines, read, end: Cursor::Api(end), source_bytes });
+            told.push(SourceEvent::Lines { lines, read, end: Cursor::Api(Box::new(end)), source_bytes });
         }
     }
 

@@ -103,10 +103,10 @@ pub struct Stream {
     /// Where its lines come from.
     pub kind: Kind,
     /// Why they come from there.
-    pub kind_reason: String,
+    pub kind_reason: Arc<str>,
     state: State,
     state_since_ms: u64,
-    cause: String,
+    cause: Arc<str>,
     /// When the container last exited, as far as is known.
     exited_at_ns: Option<i64>,
     running: bool,
@@ -178,7 +178,7 @@ impl Stream {
     pub fn new(
         source: Arc<Source>,
         kind: Kind,
-        kind_reason: String,
+        kind_reason: Arc<str>,
         acked: Cursor,
         cx: &mut Context<'_>,
     ) -> Stream {
@@ -190,7 +190,7 @@ impl Stream {
             kind_reason,
             state: State::Found,
             state_since_ms: cx.now.mono_ms,
-            cause: "its outputs are being prepared".to_owned(),
+            cause: "its outputs are being prepared".into(),
             exited_at_ns: None,
             running: false,
             retry_at_ms: None,
@@ -452,9 +452,14 @@ impl Stream {
     pub fn on_acked(&mut self, acked: &Cursor, cx: &mut Context<'_>) {
         self.batches_out -= 1;
         self.sent.pop_front();
+        if self.sent.is_empty() {
+            // Nearly all streams are quiet, and the queue would keep room for four.
+            self.sent = VecDeque::new();
+        }
         self.acked.clone_from(acked);
-        if let (Kind::File(file), Cursor::File(position)) = (&mut self.kind, &mut self.acked) {
-            file.on_acked(std::mem::take(&mut position.done), cx);
+        let done = self.acked.take_done();
+        if let Kind::File(file) = &mut self.kind {
+            file.on_acked(done, cx);
         }
         self.pump(cx);
         self.close_if_drained(cx);
@@ -548,7 +553,7 @@ impl Stream {
         cx.act(Action::Unwatch { stream: self.source.id });
         api.set_running(self.running, self.exited_at_ns);
         self.kind = Kind::Api(api);
-        self.kind_reason = text;
+        self.kind_reason = text.into();
         if self.state == State::Opening {
             self.open(cx);
         }
@@ -571,7 +576,8 @@ impl Stream {
         let hold::LogPlace { directory, live_name } = place;
         self.kind_reason = format!(
             "read from {directory}/{live_name}: a follow of a log that was rotated or emptied may skip lines"
-        );
+        )
+        .into();
         tracing::info!(stream = %self.source.key.0, "its log was rotated or emptied; going on from the files");
         let start = if from.is_none() { Start::Oldest } else { Start::After(from) };
         let file = FileSource::new(id, directory, live_name, FileFormat::Docker, start, line_bytes_max)
@@ -673,7 +679,7 @@ impl Stream {
                 tracing::debug!(stream = %self.source.key.0, from = self.state.as_str(), to = state.as_str(), cause);
                 self.state = state;
                 self.state_since_ms = cx.now.mono_ms;
-                cause.clone_into(&mut self.cause);
+                self.cause = cause.into();
             }
             Err(error) => panic!("{}: {error} ({cause})", self.source.key.0),
         }

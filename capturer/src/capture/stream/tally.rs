@@ -1,5 +1,7 @@
 //! What a stream has read and lost so far, for `/api/v1/streams` and the figures by source.
 
+use std::sync::Arc;
+
 use super::{Kind, Stream};
 use crate::capture::io::FileNo;
 use crate::telemetry::status::StreamRow;
@@ -77,10 +79,11 @@ impl Stream {
         let container = self.source.container.as_ref();
         let mut row = StreamRow {
             id: self.source.id.0,
-            key: self.source.key.0.clone(),
-            name: container.map_or_else(|| self.source.path.clone().unwrap_or_default(), |c| c.name.clone()),
-            container_id: container.map(|container| container.id.clone()).unwrap_or_default(),
-            state: self.state.as_str().to_owned(),
+            key: Arc::clone(&self.source.key.0),
+            name: container
+                .map_or_else(|| self.source.path.clone().unwrap_or_default(), |c| c.name.as_str().into()),
+            container_id: container.map(|container| container.id.as_str().into()).unwrap_or_default(),
+            state: self.state.as_str(),
             cause: self.cause.clone(),
             mode_reason: self.kind_reason.clone(),
             state_age_ms: now_ms.saturating_sub(self.state_since_ms),
@@ -88,7 +91,7 @@ impl Stream {
             lag_bytes: self.lag_bytes(),
             oldest_unacked_ms: self.oldest_sent_ms().map(|sent| now_ms.saturating_sub(sent)),
             failures: self.failures,
-            last_error: self.last_error.clone(),
+            last_error: self.last_error.as_str().into(),
             position: Some(self.acked.clone()),
             ..StreamRow::default()
         };
@@ -98,7 +101,7 @@ impl Stream {
             Kind::Api(api) => api.describe(&mut row, now_ms),
         }
         if let Some(until) = self.limited_until_ms {
-            "waiting (rate_limit)".clone_into(&mut row.operation);
+            row.operation = "waiting (rate_limit)";
             row.operation_deadline_ms = Some(until.saturating_sub(now_ms));
         }
         row

@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn naming(outputs: &[(&str, u64)]) -> Checkpoint {
-        let marks = outputs.iter().map(|(path, len)| ((*path).to_owned(), mark(path, *len))).collect();
+        let marks = outputs.iter().map(|(path, len)| ((*path).into(), mark(path, *len))).collect();
         Checkpoint { outputs: [("local_file".to_owned(), marks)].into(), ..Checkpoint::default() }
     }
 

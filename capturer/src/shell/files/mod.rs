@@ -245,7 +245,7 @@ struct Router {
     worker: Worker,
     shared: Arc<Shared>,
     /// By entry: what its patterns matched the last time that all could be looked at.
-    last_paths: BTreeMap<usize, BTreeMap<String, FoundPath>>,
+    last_paths: BTreeMap<usize, Box<[FoundPath]>>,
 }
 
 impl Router {
@@ -289,11 +289,11 @@ impl Router {
             // What was there before still counts, because this look did not get that far.
             Some(trouble) => {
                 tracing::warn!("looking for files: {trouble}; those found before are kept");
-                for (path, file) in self.last_paths.get(&set).into_iter().flatten() {
-                    found.paths.entry(path.clone()).or_insert_with(|| file.clone());
+                for file in self.last_paths.get(&set).into_iter().flatten() {
+                    found.paths.entry(file.path.clone()).or_insert_with(|| file.clone());
                 }
             }
-            None => drop(self.last_paths.insert(set, found.paths.clone())),
+            None => drop(self.last_paths.insert(set, found.paths().into())),
         }
         let elsewhere = std::mem::take(&mut found.elsewhere);
         let (lanes, paths) = (elsewhere.keys().copied().collect(), found.paths());

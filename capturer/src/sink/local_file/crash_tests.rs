@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::super::testing::{Rng, batch, container, followed, messages};
 use super::tests::{lines, restart, restart_with, sink, write};
@@ -20,7 +21,7 @@ fn of_file(source: &Arc<Source>, texts: &[&str], born_ns: i64) -> Batch {
     let mut batch = batch(source, &slices);
     batch.records.iter_mut().for_each(|record| record.time_len = 0);
     batch.read_time = "1970-01-01T00:00:01Z".to_owned();
-    batch.end = Cursor::File(Box::new(FileCursor {
+    batch.end = Cursor::File(Arc::new(FileCursor {
         file: FileId { device: 1, inode: 2, birth_ns: born_ns },
         head: HeadPrint::default(),
         tail: TailPrint::default(),

@@ -101,7 +101,7 @@ struct Stream {
 #[derive(Debug, Default)]
 pub struct Restored {
     /// Outputs as they are now; to replace those of the loaded checkpoint.
-    pub marks: BTreeMap<String, OutputMark>,
+    pub marks: BTreeMap<Arc<str>, OutputMark>,
     /// What the operator should know, one sentence each.
     pub notes: Vec<String>,
 }
@@ -113,7 +113,7 @@ impl LocalFileSink {
     /// If the directory can't be made or opened.
     pub fn open(
         settings: &LocalFile,
-        marks: &BTreeMap<String, OutputMark>,
+        marks: &BTreeMap<Arc<str>, OutputMark>,
         claims: Claims,
     ) -> Result<(LocalFileSink, Restored), SinkError> {
         let directory = &settings.directory;
@@ -206,7 +206,7 @@ impl LocalFileSink {
     fn mark(&mut self, path: &Arc<str>) -> Option<OutputMark> {
         let output = self.outputs.get(path)?;
         Some(OutputMark {
-            path: path.to_string(),
+            path: Arc::clone(path),
             file: output.id,
             len_bytes: output.len,
             print: Some(output.print()),

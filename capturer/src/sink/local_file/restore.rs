@@ -45,7 +45,7 @@ pub(super) struct Ways<'a> {
 pub(super) fn restore(
     root: &OwnedFd,
     ways: Ways<'_>,
-    marks: &BTreeMap<String, OutputMark>,
+    marks: &BTreeMap<Arc<str>, OutputMark>,
 ) -> (Restored, Overhangs) {
     let mut work = Work {
         root,
@@ -145,7 +145,7 @@ impl Found {
 
 impl Work<'_> {
     fn restore(&mut self, mark: &OutputMark) -> io::Result<Option<OutputMark>> {
-        let path: Arc<str> = mark.path.as_str().into();
+        let path = Arc::clone(&mark.path);
         let (dir, live) = open_parent(self.root, &path, false)?;
         let live_found = Found::open(&dir, live);
         for part in &mark.uncovered {

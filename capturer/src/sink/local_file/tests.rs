@@ -55,7 +55,7 @@ fn writes_beneath_the_directory_and_marks_what_it_wrote() {
     let mark = sink.attach(&web).unwrap().unwrap();
     assert_eq!(mark.len_bytes, 0);
     let mark = write(&mut sink, &web, &["one", "two"]);
-    let file = out.join(&mark.path);
+    let file = out.join(&*mark.path);
     assert_eq!(lines(&file), ["one", "two"]);
     assert_eq!(fs::metadata(&file).unwrap().len(), mark.len_bytes);
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o137, 0, "no more than 0640");
@@ -108,7 +108,7 @@ fn a_restart_says_what_is_shorter_gone_or_another_file() {
     fs::rename(file("new"), file("c")).unwrap();
     let before = fs::read(file("c")).unwrap();
     let mut hostile = marks[3].clone();
-    hostile.path = "../d.ndjson".to_owned();
+    hostile.path = "../d.ndjson".into();
     let (_, restored) = restart(dir.path(), NAME, &[&marks[0], &marks[1], &marks[2], &hostile]);
     let said = |words: &str| restored.notes.iter().filter(|note| note.contains(words)).count();
     assert_eq!(said("a.ndjson is 492 bytes shorter"), 1, "{:?}", restored.notes);

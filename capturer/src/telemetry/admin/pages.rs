@@ -339,8 +339,8 @@ struct Positions {
 
 #[derive(Serialize)]
 struct Position {
-    key: String,
-    name: String,
+    key: Arc<str>,
+    name: Arc<str>,
     position: Option<Cursor>,
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::*;
-use crate::model::cursor::{ApiCursor, Cursor};
+use crate::model::cursor::Cursor;
 use crate::telemetry::profile;
 use crate::telemetry::reload_requests::ReloadOutcome;
 use crate::telemetry::status::{DockerRow, Snapshot, StreamRow};
@@ -66,7 +66,7 @@ fn read_all(stream: &mut TcpStream) -> String {
 }
 
 fn snapshot(name: &str) -> Snapshot {
-    let position = Some(Cursor::Api(ApiCursor::default()));
+    let position = Some(Cursor::Api(Box::default()));
     let row =
         StreamRow { id: 1, key: "container:a".into(), name: name.into(), position, ..StreamRow::default() };
     Snapshot {

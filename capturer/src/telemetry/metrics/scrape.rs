@@ -6,7 +6,7 @@
 //! leaves it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector as _;
@@ -17,8 +17,8 @@ use crate::telemetry::status::{StreamCounts, StreamRow};
 
 /// Labels of a metric by source.
 pub(super) const LABELS: [&str; 3] = ["container_id", "container_name", "path"];
-/// The values of their labels.
-type Labels = [String; 3];
+/// The values of their labels, shared with the rows where those have them.
+type Labels = [Arc<str>; 3];
 
 /// States of a stream, as rows name them.
 pub(super) const STATES: [&str; 6] = ["found", "opening", "following", "waiting", "draining", "closed"];
@@ -30,7 +30,7 @@ pub(super) struct Sources {
     other: bool,
     counted: BTreeMap<u32, StreamCounts>,
     /// By the network sink that an outlet is for; empty = the sinks on this host.
-    read: BTreeMap<Labels, Furthest<String>>,
+    read: BTreeMap<Labels, Furthest<Box<str>>>,
 }
 
 /// What all streams of one series show together.
@@ -89,9 +89,9 @@ impl Sources {
             let added = row.counts.since(counted.get(&row.id).copied().unwrap_or(row.carried));
             self.counted.insert(row.id, row.counts);
             let network = row.sinks.iter().find(|sink| network_sinks.contains(*sink));
+            let network = network.map(|sink| sink.as_str().into()).unwrap_or_default();
             let read = Read { lines: added.lines, bytes: added.bytes, truncated: 0 };
-            let news =
-                self.read.entry(labels(row)).or_default().read(network.cloned().unwrap_or_default(), read);
+            let news = self.read.entry(labels(row)).or_default().read(network, read);
             let added = StreamCounts { lines: news.lines, bytes: news.bytes, ..added };
             by_source.entry(labels(row)).or_default().add(row, added);
         }
@@ -107,14 +107,19 @@ impl Sources {
 
 fn labels(row: &StreamRow) -> Labels {
     if row.container_id.is_empty() {
-        [String::new(), String::new(), cap(&row.name).to_owned()]
+        [Arc::default(), Arc::default(), capped(&row.name)]
     } else {
-        [cap(&row.container_id).to_owned(), cap(&row.name).to_owned(), String::new()]
+        [capped(&row.container_id), capped(&row.name), Arc::default()]
     }
 }
 
+fn capped(text: &Arc<str>) -> Arc<str> {
+    let short = cap(text);
+    if short.len() == text.len() { Arc::clone(text) } else { short.into() }
+}
+
 fn other() -> Labels {
-    [OTHER.to_owned(), OTHER.to_owned(), String::new()]
+    [OTHER.into(), OTHER.into(), Arc::default()]
 }
 
 impl Metrics {
@@ -161,7 +166,7 @@ impl Metrics {
     }
 
     fn forget_source(&self, labels: &Labels) {
-        self.forget_series(&LABELS, &labels.each_ref().map(String::as_str));
+        self.forget_series(&LABELS, &labels.each_ref().map(|label| &**label));
     }
 
     /// Lines that a sink acknowledged, and for a network sink those that its other side took.
@@ -203,9 +208,9 @@ mod tests {
     fn row(id: u32, name: &str, lines: u64) -> StreamRow {
         StreamRow {
             id,
-            container_id: format!("id-{name}"),
-            name: name.to_owned(),
-            state: "following".to_owned(),
+            container_id: format!("id-{name}").into(),
+            name: name.into(),
+            state: "following",
             counts: StreamCounts { lines, bytes: 10 * lines, ..StreamCounts::default() },
             lag_bytes: Some(lines),
             ..StreamRow::default()
@@ -257,7 +262,7 @@ mod tests {
 
     /// A row of the outlet that is for Loki.
     fn loki_row(id: u32, name: &str, lines: u64) -> StreamRow {
-        StreamRow { outlet: 1, sinks: vec!["loki".to_owned()], ..row(id, name, lines) }
+        StreamRow { outlet: 1, sinks: ["loki".to_owned()].into(), ..row(id, name, lines) }
     }
 
     /// Each outlet reads it for itself.

@@ -1,6 +1,7 @@
 //! Which outputs are used by which streams. A mark is kept as long as somebody uses its output.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::Tracker;
 use crate::model::record::{OutputMark, StreamKey};
@@ -35,7 +36,7 @@ impl Tracker {
     pub(super) fn set_output(&mut self, stream: &StreamKey, sink: &str, mark: Option<OutputMark>) {
         let Some(mark) = mark else { return };
         let position = self.position(stream, sink).expect("the caller looked it up");
-        if position.output.as_deref() == Some(mark.path.as_str()) {
+        if position.output.as_deref() == Some(&*mark.path) {
             // The usual case, once per batch: no search for users, no copy of the path.
             if let Some(output) = self.outputs.get_mut(sink).and_then(|outputs| outputs.get_mut(&mark.path)) {
                 if !self.whole_due {
@@ -47,7 +48,7 @@ impl Tracker {
         }
         let position = self.position(stream, sink).expect("the caller looked it up");
         let before = position.output.replace(mark.path.clone());
-        if before.as_deref() != Some(mark.path.as_str()) {
+        if before.as_deref() != Some(&*mark.path) {
             self.leave_output(stream, sink, before.as_deref());
         }
         self.touch_output(sink, &mark.path);
@@ -78,7 +79,7 @@ impl Tracker {
 }
 
 pub(super) fn use_output(
-    outputs: &mut BTreeMap<String, BTreeMap<String, Output>>,
+    outputs: &mut BTreeMap<String, BTreeMap<Arc<str>, Output>>,
     sink: &str,
     mark: OutputMark,
     stream: &StreamKey,

@@ -111,10 +111,10 @@ impl Tracker {
         for (sink, paths) in &self.saving.outputs {
             let outputs = self.outputs.get(sink);
             for path in paths {
-                match outputs.and_then(|outputs| outputs.get(path)) {
+                match outputs.and_then(|outputs| outputs.get(path.as_str())) {
                     Some(output) => {
                         let marks = checkpoint.outputs.entry(sink.clone()).or_default();
-                        marks.insert(path.clone(), output.mark.clone());
+                        marks.insert(output.mark.path.clone(), output.mark.clone());
                     }
                     None => drop(gone.outputs.entry(sink.clone()).or_default().insert(path.clone())),
                 }

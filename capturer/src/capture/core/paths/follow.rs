@@ -82,7 +82,7 @@ impl Capture {
         let id = self.next_stream_id();
         let outlet = self.outlets[outlet].outlet;
         let source = Arc::new(Source {
-            path: Some(path.to_owned()),
+            path: Some(path.into()),
             labels,
             outlet,
             pipeline: pipeline::for_path(&self.settings.pipelines, path),
@@ -93,9 +93,12 @@ impl Capture {
         let file = FileSource::new(id, directory, live_name, format, start, line_bytes_max);
         let file = file.with_text(rules);
         let file = file.rotated_while_written(looked_ns).with_pipeline(source.pipeline.as_ref());
-        let file = file.with_memory(places, reader, apart).named(path, target).found_as(look.id);
+        let file = file
+            .with_memory(places, reader, apart)
+            .named(source.path.clone().unwrap_or_default(), target)
+            .found_as(look.id);
         let file = file.ignoring_before(changed_since_ns);
-        let reason = format!("matches file_monitor.files[{set}]");
+        let reason = Arc::clone(&self.paths.reasons[set]);
         let stream = self.new_stream(now, source, Kind::File(Box::new(file)), reason, acked);
         self.add_stream(stream);
     }

@@ -153,7 +153,7 @@ impl Capture {
         // Followed paths whose names begin alike, in either direction.
         let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
         let from = StreamKey::file(&format!("{directory}/{stem}"));
-        let alike = self.ids.range(from.clone()..).take_while(|(key, _)| key.0.starts_with(&from.0));
+        let alike = self.ids.range(from.clone()..).take_while(|(key, _)| key.0.starts_with(&*from.0));
         let followed = alike.filter_map(|(key, _)| key.0.rsplit_once('/').map(|(_, name)| name));
         apart.extend(followed.filter(looks_rotated).map(str::to_owned));
         let stems: Vec<String> = rotated_name::stems(&name).map(str::to_owned).collect();
@@ -162,7 +162,7 @@ impl Capture {
             let alike = self
                 .ids
                 .range(from.clone()..)
-                .take_while(|(key, _)| key.0.starts_with(&from.0))
+                .take_while(|(key, _)| key.0.starts_with(&*from.0))
                 .take(ALIKE_MAX);
             let is_live = |key: &StreamKey| {
                 key.0

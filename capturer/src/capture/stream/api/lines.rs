@@ -89,7 +89,9 @@ impl ApiSource {
         cx.credit.grow(read.capacity() as u64);
         match &mut self.hold {
             Some(hold) => hold.take(lines, read, end, source_bytes, cx, told),
-            None => told.push(SourceEvent::Lines { lines, read, end: Cursor::Api(end), source_bytes }),
+            None => {
+                told.push(SourceEvent::Lines { lines, read, end: Cursor::Api(Box::new(end)), source_bytes })
+            }
         }
     }
 

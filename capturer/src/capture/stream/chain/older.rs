@@ -15,7 +15,9 @@ impl Chain {
     /// The live file that its start passed over, as long as nothing was added to it.
     pub fn is_ignored(&self) -> bool {
         let front = self.links.front();
-        front.is_some_and(|front| self.ignored.is_some_and(|at| at == (front.found.id, front.offset)))
+        front.is_some_and(|front| {
+            self.ignored.as_deref().is_some_and(|at| *at == (front.found.id, front.offset))
+        })
     }
 
     pub(super) fn is_to_be_ignored(&self, start: &Start, file: &FoundFile) -> bool {

@@ -236,7 +236,7 @@ impl Chain {
         // copies: the middle of a line of hundreds of kilobytes fills whole files that are the same to the byte.
         let (is_rotated, is_ever_copied) = (front.found.rank > 0, self.copied_since_ns.is_some());
         let may_be = |file: FileId| {
-            !self.present.contains(&file) || is_rotated && (is_ever_copied || live == Some(file))
+            self.present.binary_search(&file).is_err() || is_rotated && (is_ever_copied || live == Some(file))
         };
         let Some(place) = self.known.twin(&front.found, front.len, may_be) else { return };
         (front.offset, front.tail) = (place.offset, place.tail);

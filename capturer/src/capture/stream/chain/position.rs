@@ -4,6 +4,8 @@ use super::{Chain, Handle, Link, Mark, Undelivered, begins_as};
 use crate::capture::io::FileNo;
 use crate::decode::damage::without_room;
 use crate::limits::{HEAD_BYTES, PLACES_MAX};
+use std::sync::Arc;
+
 use crate::model::cursor::{ApiCursor, Cursor, FileCursor, FileId, FilePlace, HeadPrint};
 
 impl Chain {
@@ -87,7 +89,7 @@ impl Chain {
         let begun = 1.max(self.marks.len().saturating_sub(PLACES_MAX));
         let reached = (begun..self.marks.len()).map(|at| self.place_in(at, open)).collect();
         let len = self.links.iter().find(|link| link.found.id == file).map_or(0, Link::known_len);
-        Cursor::File(Box::new(FileCursor {
+        Cursor::File(Arc::new(FileCursor {
             file,
             head,
             tail,

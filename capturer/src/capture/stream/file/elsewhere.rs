@@ -8,6 +8,8 @@
 //! ```
 //! A position says in which file it is, so that a link that is changed while the agent does not run skips nothing.
 
+use std::sync::Arc;
+
 use super::FileSource;
 use crate::capture::context::Context;
 use crate::capture::stream::SourceEvent;
@@ -21,9 +23,9 @@ const LEFT_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Elsewhere {
     /// What the path is called; empty = there are no links on its way.
-    name: String,
+    name: Arc<str>,
     /// Directory and name of the file that it leads to now, if another is still read.
-    next: Option<(String, String)>,
+    next: Option<Box<(String, String)>>,
     /// Where files are that are not where the path leads now.
     left: Vec<(FileId, String)>,
 }
@@ -42,15 +44,15 @@ impl FileSource {
     }
 
     /// What the followed path is called, and where it leads now.
-    pub fn named(mut self, name: &str, target: &str) -> FileSource {
-        self.elsewhere.name = name.to_owned();
-        self.elsewhere.next = (self.path() != target).then(|| split(target));
+    pub fn named(mut self, name: impl Into<Arc<str>>, target: &str) -> FileSource {
+        self.elsewhere.name = name.into();
+        self.elsewhere.next = (self.path() != target).then(|| Box::new(split(target)));
         self
     }
 
     /// The path leads to this file.
     pub fn lead_to(&mut self, target: &str, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
-        self.elsewhere.next = (self.path() != target).then(|| split(target));
+        self.elsewhere.next = (self.path() != target).then(|| Box::new(split(target)));
         if self.elsewhere.is_waiting() {
             // One that was closed because it is quiet is opened, to be read to its end.
             self.chain.links.iter_mut().filter(|link| link.idle).for_each(|link| link.unread = true);
@@ -66,7 +68,7 @@ impl FileSource {
         if self.scanning || !all_open {
             return;
         }
-        let Some((directory, live_name)) = self.elsewhere.next.take() else { return };
+        let Some((directory, live_name)) = self.elsewhere.next.take().map(|next| *next) else { return };
         let path = self.path();
         let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
         for link in self.chain.links.iter_mut().chain(parked) {
@@ -85,9 +87,9 @@ impl FileSource {
     pub(super) fn note_path(&self, cursor: &mut Cursor) {
         let Cursor::File(cursor) = cursor else { return };
         if let Some((_, path)) = self.elsewhere.left.iter().rev().find(|(id, _)| *id == cursor.file) {
-            cursor.at = path.as_str().into();
-        } else if !self.elsewhere.name.is_empty() && self.path() != self.elsewhere.name {
-            cursor.at = self.path().into();
+            Arc::make_mut(cursor).at = path.as_str().into();
+        } else if !self.elsewhere.name.is_empty() && *self.path() != *self.elsewhere.name {
+            Arc::make_mut(cursor).at = self.path().into();
         }
     }
 }
@@ -135,7 +137,7 @@ mod tests {
 
     fn position(source: &mut FileSource) -> String {
         match source.first_position() {
-            Some(Cursor::File(cursor)) => cursor.at.into_string(),
+            Some(Cursor::File(cursor)) => cursor.at.to_string(),
             other => panic!("{other:?}"),
         }
     }

@@ -44,7 +44,7 @@ impl FileSource {
             return false;
         }
         let (place, operation) = (place.to_owned(), operation.to_owned());
-        self.set_aside = Some(SetAside { since_ms: self.asked_ms, place, operation, bytes });
+        self.set_aside = Some(Box::new(SetAside { since_ms: self.asked_ms, place, operation, bytes }));
         cx.metrics.stream_error(StreamError::FileHung);
         true
     }
@@ -52,7 +52,8 @@ impl FileSource {
     /// Some answer came: it does not hang, or no longer.
     pub(super) fn answered(&mut self, cx: &mut Context<'_>) {
         self.asked_ms = cx.now.mono_ms;
-        let Some(SetAside { since_ms, place, bytes, .. }) = self.set_aside.take() else { return };
+        let Some(set_aside) = self.set_aside.take() else { return };
+        let SetAside { since_ms, place, bytes, .. } = *set_aside;
         if let Some(bytes) = bytes {
             cx.credit.take_back(bytes);
         }

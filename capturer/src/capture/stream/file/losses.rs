@@ -80,15 +80,15 @@ impl FileSource {
 
     /// Fills its part of a row of `/api/v1/streams`.
     pub fn describe(&self, row: &mut StreamRow, now_ms: u64) {
-        row.mode = "file".to_owned();
+        row.mode = "file";
         let ignored = self.is_ignored().then_some("older than ignore_older");
-        self.left_out().or(ignored).unwrap_or_default().clone_into(&mut row.left_out);
-        row.operation = self.operation().to_owned();
+        row.left_out = self.left_out().or(ignored).unwrap_or_default().into();
+        row.operation = self.operation();
         if !row.operation.is_empty() {
             row.operation_age_ms = Some(now_ms.saturating_sub(self.asked_ms));
         }
-        if let Some(SetAside { place, operation, .. }) = &self.set_aside {
-            row.set_aside = format!("{place} does not answer ({operation})");
+        if let Some(SetAside { place, operation, .. }) = self.set_aside.as_deref() {
+            row.set_aside = format!("{place} does not answer ({operation})").into();
         }
     }
 

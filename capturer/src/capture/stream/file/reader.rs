@@ -1,5 +1,7 @@
 //! Which files are this stream's to read, and for whom it reads.
 
+use std::sync::Arc;
+
 use super::FileSource;
 use crate::capture::context::Context;
 use crate::capture::owners::{Group, Owners};
@@ -11,7 +13,7 @@ pub struct Reader {
     /// Among whom it is the only reader of its files.
     pub group: Group,
     /// Names of its sinks whose positions are kept.
-    pub sinks: Vec<String>,
+    pub sinks: Arc<[String]>,
 }
 
 impl FileSource {

@@ -11,7 +11,7 @@ use crate::telemetry::metrics::{LossReason, SkipReason};
 impl FileSource {
     /// Its position by times, if lines were read.
     pub fn lines(&self) -> Option<ApiCursor> {
-        Some(self.lines).filter(|lines| !lines.is_none())
+        Some(*self.lines).filter(|lines| !lines.is_none())
     }
 
     /// Over the API, what was delivered last stood in this live file.

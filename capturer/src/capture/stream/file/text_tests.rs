@@ -27,7 +27,7 @@ struct Host {
     format: FileFormat,
     got: Vec<Got>,
     /// Positions that were told: when, and how many records came before.
-    told: Vec<(u64, usize, Box<FileCursor>)>,
+    told: Vec<(u64, usize, Arc<FileCursor>)>,
     /// What was delivered behind the position that an agent began with, and must come again just so.
     again: Vec<Got>,
     /// Bytes that were read from the file.

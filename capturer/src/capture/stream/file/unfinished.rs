@@ -11,6 +11,7 @@
 //! The split is told first because a checkpoint is written later than an output. An agent that is killed in between splits
 //! the line at the same byte again, whatever the line is by then, and an output that has its first part passes it over.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::FileSource;
@@ -134,7 +135,7 @@ impl FileSource {
             && end.file == file
             && end.offset < split
         {
-            end.split = split;
+            Arc::make_mut(end).split = split;
         }
     }
 

@@ -1,0 +1,67 @@
+//! A value that hardly any stream has: where it is what it begins with, it takes a pointer's room. There is one of these for
+//! each of tens of thousands of quiet files.
+
+use std::ops::{Deref, DerefMut};
+
+/// Reads as its beginning until somebody asks to change it.
+#[derive(Clone, Debug)]
+pub struct Rare<T>(Option<Box<T>>);
+
+/// What has a beginning that can be lent.
+pub trait Begins: Default + 'static {
+    /// The same as the default.
+    const BEGINNING: &'static Self;
+}
+
+impl<T> Default for Rare<T> {
+    fn default() -> Self {
+        Rare(None)
+    }
+}
+
+impl<T: Begins + PartialEq> From<T> for Rare<T> {
+    fn from(value: T) -> Self {
+        Rare((value != *T::BEGINNING).then(|| Box::new(value)))
+    }
+}
+
+impl<T: Begins> Rare<T> {
+    /// Leaves the beginning in its place.
+    pub fn take(&mut self) -> T {
+        self.0.take().map_or_else(T::default, |value| *value)
+    }
+}
+
+impl<T: Begins> Deref for Rare<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_deref().unwrap_or(T::BEGINNING)
+    }
+}
+
+impl<T: Begins> DerefMut for Rare<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.get_or_insert_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Begins for u64 {
+        const BEGINNING: &'static u64 = &0;
+    }
+
+    #[test]
+    fn it_takes_room_once_it_is_changed() {
+        let mut rare = Rare::<u64>::default();
+        assert!(*rare == 0 && rare.0.is_none());
+        assert!(Rare::from(0_u64).0.is_none() && *Rare::from(3_u64) == 3);
+        *rare += 7;
+        assert!(*rare == 7 && rare.0.is_some());
+        assert_eq!((rare.take(), *rare), (7, 0));
+        assert!(rare.0.is_none());
+    }
+}
