@@ -73,6 +73,7 @@ impl Begins for Passing {
         marks: [ChannelMark { time_ns: 0, count: 0 }; 2],
         counted: [false; 2],
         gap_after_ns: None,
+        stood_in: None,
     };
 }
 
@@ -110,8 +111,8 @@ impl Passing {
     }
 
     /// What was delivered last stood in this file.
-    pub fn delivered_from(&mut self, file: Option<FileId>) {
-        self.stood_in = file;
+    pub fn delivered_from(&mut self, file: FileId) {
+        self.stood_in = Some(file);
     }
 
     /// Goes on passing over, after a restart.
@@ -231,7 +232,7 @@ mod tests {
         let [file, other] = [1, 2].map(|inode| FileId { device: 1, inode, birth_ns: 9 });
         for (first, emptied) in [(file, true), (other, false)] {
             let mut passing = Passing::up_to(&cursor);
-            passing.delivered_from(Some(file));
+            passing.delivered_from(file);
             assert_eq!(passing.gap_before(21, Some(first)), Some(Gap { after_ns: 20, emptied }));
         }
         // Begun at the end: what is older is not wanted, and nothing is missed.

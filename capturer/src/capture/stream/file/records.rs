@@ -16,7 +16,7 @@ impl FileSource {
 
     /// Over the API, what was delivered last stood in this live file.
     pub fn delivered_from(mut self, file: Option<FileId>) -> FileSource {
-        self.passing.delivered_from(file);
+        file.into_iter().for_each(|file| self.passing.delivered_from(file));
         self
     }
 
