@@ -3,10 +3,14 @@
 //!
 //! A clone holds what is committed. While the tree has changes that are not, the agent is built from the tree, and the
 //! clone stays for tests/quickstart.rs to build.
+//!
+//! What is built in the clone has a target folder of its own. In a shared one cargo takes the sources of the clone, which lie
+//! in that folder, for those of the package: a build in the tree then finds nothing to do and leaves the clone's program.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
 
@@ -16,10 +20,25 @@ use crate::{paths, tools};
 
 /// The program.
 pub fn program() -> PathBuf {
-    paths::target().join("release/capturer")
+    target().join("release/capturer")
 }
 
-/// The clone. It shares the target folder, so that dependencies are compiled once.
+/// Where cargo puts it.
+fn target() -> PathBuf {
+    if is_committed() { paths::target().join("of-clone") } else { paths::target() }
+}
+
+/// Whether the tree had no changes when this was asked first. Where git does not tell there is no clone either.
+fn is_committed() -> bool {
+    static IS_COMMITTED: OnceLock<bool> = OnceLock::new();
+    *IS_COMMITTED.get_or_init(|| {
+        let status = git()
+            .and_then(|mut git| run(git.args(["status", "--porcelain"]).current_dir(paths::workspace())));
+        status.is_ok_and(|changed| changed.trim().is_empty())
+    })
+}
+
+/// The clone.
 pub fn clone_dir() -> PathBuf {
     paths::target().join("fresh-clone")
 }
@@ -27,8 +46,7 @@ pub fn clone_dir() -> PathBuf {
 /// Brings the clone to what is committed and builds the agent.
 pub fn build() -> Result<()> {
     update_clone()?;
-    let changed = run(git()?.args(["status", "--porcelain"]).current_dir(paths::workspace()))?;
-    let from = if changed.trim().is_empty() {
+    let from = if is_committed() {
         println!("in a fresh clone: {}", clone_dir().display());
         clone_dir()
     } else {
@@ -38,7 +56,7 @@ pub fn build() -> Result<()> {
     check(
         tools::cargo()
             .args(["build", "--release", "--package", "capturer"])
-            .env("CARGO_TARGET_DIR", paths::target())
+            .env("CARGO_TARGET_DIR", target())
             .current_dir(from),
     )
 }
