@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home, program};
 use capturer_tests::fuse::HungMount;
 use capturer_tests::wait::wait_until;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -96,9 +97,16 @@ fn a_limit_of_file_sizes_is_named() -> Result<()> {
     let config = config(&home)?;
     fs::write(home.path().join("in/a.log"), text)?;
     // In units of 1,024 bytes, or of 512 in some shells.
-    let agent = home.launch_program(&config, &limited(&home, "ulimit -f 256")?, &[])?;
+    let agent = home.launch_program(&config, &limited(&home, "ulimit -S -f 256")?, &[])?;
     await_health(&agent, "sink_local_file", false, &["raise the file size limit"])?;
-    ensure!(delivered(&home) > 100, "nothing was delivered");
+    let maximum = getrlimit(Resource::Fsize).maximum;
+    prlimit(Pid::from_raw(agent.pid()), Resource::Fsize, Rlimit { current: maximum, maximum })?;
+    wait_until("all lines", DEADLINE, || {
+        let got = delivered(&home);
+        ensure!(got == 4_000, "{got} of 4000");
+        Ok(())
+    })?;
+    agent.assert_nothing_lost()?;
     agent.stop()
 }
 
