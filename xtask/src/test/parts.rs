@@ -78,13 +78,6 @@ pub const PARTS: &[Part] = &[
         run: || ci_build::programs().map(|_| Outcome::Passed),
     },
     Part {
-        name: "agent",
-        what: "the release agent, built in a fresh clone: the program that the next parts run",
-        needs: &["tools"],
-        pace: Pace::Beside,
-        run: || release::build().map(|()| Outcome::Passed),
-    },
-    Part {
         name: "unit",
         what: "every test that needs no Docker Engine",
         needs: &["build"],
@@ -97,6 +90,13 @@ pub const PARTS: &[Part] = &[
         needs: &["build"],
         pace: Pace::InTurn,
         run: count_instructions,
+    },
+    Part {
+        name: "agent",
+        what: "the release agent, built in a fresh clone: the program that the next parts run",
+        needs: &["tools"],
+        pace: Pace::Beside,
+        run: || release::build().map(|()| Outcome::Passed),
     },
     Part {
         name: "simulation",
