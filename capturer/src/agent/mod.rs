@@ -42,7 +42,6 @@ use crate::telemetry::metrics::{Metrics, ReloadResult};
 use crate::telemetry::reload_requests::{ReloadOutcome, Ticket};
 use crate::telemetry::status::Status;
 use crate::witness::Witness;
-use crate::witness::probe::heap;
 use crate::witness::{probe, profile};
 
 pub use reload::Reloading;
@@ -212,7 +211,7 @@ impl Agent {
     /// # Errors
     /// Without io_uring, or when a part can't be started.
     pub fn run(self) -> anyhow::Result<Vec<String>> {
-        heap::give_back_large_blocks();
+        probe::heap::give_back_large_blocks();
         let Agent { process, run, admin, _data_dir } = self;
         let left = ring::start(process.live(run))??;
         if let Some(admin) = admin {

@@ -28,8 +28,8 @@ pub fn start(
     let (mut terminate, mut interrupt, mut hangup) = {
         let _guard = runtime.enter();
         let listen = |kind| signal(kind).context("signals: listening");
-        // A write beyond the limit of file sizes (LimitFSIZE) would end the process without a word. Listened to, even by nobody,
-        // it fails with EFBIG, which the sink names.
+        // By default a write beyond the limit of file sizes (LimitFSIZE) kills the process. Once a handler is installed, the
+        // write fails with EFBIG instead, which the sink names.
         drop(listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         let hangup = reload.as_ref().map(|_| listen(SignalKind::hangup())).transpose()?;
         (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?, hangup)

@@ -113,7 +113,7 @@ impl Made {
             let (message, form) = line.message();
             match line.time {
                 Some(time) => self.put(Record { form, ..*record }, message, written(time).as_bytes()),
-                // The time of reading is none of the line's own: after a crash it would be another.
+                // The line has no time of its own, and the time of reading would differ after a crash.
                 None if record.time_len == 0 => self.put(Record { form, ..*record }, message, b""),
                 None => self.put(Record { form, ..*record }, message, line.batch.time(record)),
             }

@@ -180,7 +180,7 @@ impl Capture {
         if stream.keeps_ending() {
             let why = "the Engine ends its log again and again although it runs, so what it prints can't be read over the API: a \
                        damaged record stands in it, where docker logs ends too, or dockerd is in trouble; read its json-file \
-                       (container_monitor.read_from: auto, with the right to read it), or make the container anew";
+                       (container_monitor.read_from: auto, with the right to read it), or recreate the container";
             return Some((UnreadableReason::Other, why.to_owned()));
         }
         let Kind::File(file) = &stream.kind else { return None };

@@ -438,7 +438,7 @@ impl Chain {
         let mut seen = vec![false; self.links.len()];
         let (mut newest_known, mut place_of_doubted) = (None, None);
         let (mut grown, mut back, mut reached) = (Vec::new(), None, 0);
-        // What is there as itself did not become an archive or a copy: those were made of it, and it goes on.
+        // A file that the listing still shows did not become an archive or a copy of it: those lie beside it.
         let is_there = |link: &Link| {
             let is_it = |file: &FoundFile| !file.compressed && is_same(file, link.found.id, &link.head);
             !link.found.compressed && found.iter().any(is_it)

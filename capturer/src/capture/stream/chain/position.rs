@@ -1,11 +1,11 @@
 //! Positions of a chain, as cursors: where every file that lines are still open in is to be read on.
 
+use std::sync::Arc;
+
 use super::{Chain, Handle, Link, Mark, Undelivered, begins_as};
 use crate::capture::io::FileNo;
 use crate::decode::damage::without_room;
 use crate::limits::{HEAD_BYTES, PLACES_MAX};
-use std::sync::Arc;
-
 use crate::model::cursor::{ApiCursor, Cursor, FileCursor, FileId, FilePlace, HeadPrint};
 
 impl Chain {
