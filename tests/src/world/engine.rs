@@ -321,7 +321,8 @@ impl World {
 
     /// Something happened to a container.
     pub(super) fn tell_event(&mut self, number: usize, action: &str) {
-        self.note(format!("container {number} {}: {action}", self.containers[number].id));
+        let id = self.containers[number].id.clone();
+        self.note(|| format!("container {number} {id}: {action}"));
         if self.strikes(self.faults.events_lost) || self.engine.health == Health::Down {
             return;
         }

@@ -74,7 +74,7 @@ impl World {
         let until = self.now_us + self.rand.within(0..HANG_US_MAX);
         let lane = self.lane_mut(&directory);
         lane.hung_until_us = until;
-        self.note(format!("-- {directory} hangs until {until}"));
+        self.note(|| format!("-- {directory} hangs until {until}"));
     }
 
     /// All file systems answer from now on.

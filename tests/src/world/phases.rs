@@ -53,7 +53,7 @@ impl World {
 
     /// Faults end, everybody finishes what they were saying and falls silent.
     fn calm(&mut self) {
-        self.note("-- faults off".to_owned());
+        self.note(|| "-- faults off".to_owned());
         self.faults = Faults::default();
         self.crash_in = None;
         self.calm_engine();

@@ -177,10 +177,12 @@ impl World {
                 && let Some(front) = conn.frames.front_mut()
             {
                 let len = front.len().min(room);
-                buffer.extend(front.drain(..len));
+                buffer.extend_from_slice(&front[..len]);
                 room -= len;
-                if front.is_empty() {
+                if len == front.len() {
                     conn.frames.pop_front();
+                } else {
+                    front.drain(..len);
                 }
             }
             BodyOutcome::Bytes
@@ -192,7 +194,7 @@ impl World {
         let (id, buffer) = (conn.id, std::mem::take(buffer));
         conn.state = ConnState::Idle;
         let event = Event::ConnRead { conn: id, outcome, buffer };
-        self.note(super::super::shell::brief_event(&event));
+        self.note(|| super::super::shell::brief_event(&event));
         self.deliver(event);
     }
 }

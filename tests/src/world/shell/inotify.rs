@@ -106,7 +106,7 @@ impl World {
         events.extend(grew.into_iter().map(|stream| Event::FileGrew { stream }));
         events.extend(sets.into_iter().map(|set| Event::PathsChanged { set }));
         for event in events {
-            self.note(brief_event(&event));
+            self.note(|| brief_event(&event));
             self.deliver(event);
         }
         self.watch_without_inotify();
