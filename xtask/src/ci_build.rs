@@ -77,10 +77,24 @@ pub fn bin(name: &str) -> Result<PathBuf> {
     Ok(program.with_context(|| format!("the build made no program {name:?}"))?.path)
 }
 
-/// Twice, for `cargo test` builds a package's programs only where it has tests in files of their own.
+/// In three steps, for `cargo test` builds a package's programs only where it has tests in files of their own, and the unit
+/// tests of the libraries are built without optimization. They take seconds to run, and optimizing the agent once more, with
+/// its tests in it, took as long as all else that is built here.
 fn build() -> Result<Vec<Program>> {
-    let mut programs = artifacts(cargo("test").arg("--no-run"))?;
-    programs.extend(artifacts(cargo("build").arg("--bins"))?.into_iter().filter(|program| !program.is_test));
+    let mut programs = artifacts(cargo("test").args(["--no-run", "--test", "*", "--bin", "xtask"]))?;
+    let mut unit_tests = cargo("test");
+    unit_tests.args(["--no-run", "--lib"]);
+    for package in ["capturer", "capturer-tests"] {
+        unit_tests.args(["--config", &format!("profile.{PROFILE}.package.{package}.opt-level=0")]);
+    }
+    let others = [artifacts(&mut unit_tests)?, artifacts(cargo("build").arg("--bins"))?];
+    let is_known =
+        |programs: &[Program], program: &Program| programs.iter().any(|known| known.path == program.path);
+    for program in others.into_iter().flatten() {
+        if !is_known(&programs, &program) {
+            programs.push(program);
+        }
+    }
     println!("{} programs", programs.len());
     Ok(programs)
 }
