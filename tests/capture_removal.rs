@@ -10,6 +10,7 @@ use std::io::Read as _;
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Agent, Home, Record};
+use capturer_tests::amount::number;
 use capturer_tests::engine::{Engine, EngineVersion, RunSpec};
 use capturer_tests::rand::Rand;
 use capturer_tests::scene::{Reading, config};
@@ -35,9 +36,8 @@ const AT_ONCE: usize = 15;
 const DOWN: &str = "possible_losses_total{reason=\"container_gone_unread\"}";
 
 /// How many containers one test removes.
-fn removals() -> usize {
-    let set = std::env::var("CAPTURER_REMOVALS").ok();
-    set.map_or(60, |count| count.parse().expect("CAPTURER_REMOVALS is a number"))
+fn removals() -> Result<usize> {
+    Ok(number("CAPTURER_REMOVALS", 60)? as usize)
 }
 
 /// Some 130 lines a second, numbered from 0: a file of 20 KiB is full after two seconds.
@@ -80,13 +80,13 @@ fn numbers_in(files: Vec<File>) -> Result<BTreeSet<u64>> {
         for line in whole {
             // Behind a hole there may be anything.
             let Ok(record) = serde_json::from_slice::<serde_json::Value>(line) else { continue };
-            numbers.insert(number(record["log"].as_str().context("a record without a log")?)?);
+            numbers.insert(number_of(record["log"].as_str().context("a record without a log")?)?);
         }
     }
     Ok(numbers)
 }
 
-fn number(line: &str) -> Result<u64> {
+fn number_of(line: &str) -> Result<u64> {
     let word = line.trim_end().strip_prefix("line ").with_context(|| format!("another line: {line:?}"))?;
     Ok(word.parse()?)
 }
@@ -94,7 +94,7 @@ fn number(line: &str) -> Result<u64> {
 /// What came of a container: numbers that rise, or the test fails. Returns them.
 fn came(home: &Home, name: &str) -> Result<Vec<u64>> {
     let records = home.records_of(name)?;
-    let numbers: Vec<u64> = records.iter().map(|record| number(&record.message)).collect::<Result<_>>()?;
+    let numbers: Vec<u64> = records.iter().map(|record| number_of(&record.message)).collect::<Result<_>>()?;
     for pair in numbers.windows(2) {
         assert!(pair[0] < pair[1], "{name}: {} came after {}", pair[1], pair[0]);
     }
@@ -117,7 +117,7 @@ fn removed_while_written(version: EngineVersion) -> Result<()> {
     let home = Home::new()?;
     let config = config(&home, &engine, Reading::FILE);
     let mut agent = home.start(&config)?;
-    let (count, mut gaps) = (removals(), 0);
+    let (count, mut gaps) = (removals()?, 0);
     for first in (0..count).step_by(AT_ONCE) {
         let names: Vec<String> =
             (first..count.min(first + AT_ONCE)).map(|at| format!("brief-{at}")).collect();
@@ -190,7 +190,7 @@ fn removed_and_killed(version: EngineVersion) -> Result<()> {
     let config = config(&home, &engine, Reading::FILE);
     let mut agent = home.start(&config)?;
     let mut alive = Vec::new();
-    for at in 0..(removals() / 5).max(2) {
+    for at in 0..(removals()? / 5).max(2) {
         let name = format!("crash-{at}");
         // Files last longer than a start takes.
         alive.push((start(&engine, &name, "100k")?, name));

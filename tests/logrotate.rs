@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
-use capturer_tests::walk::many::number;
+use capturer_tests::amount::number;
 use capturer_tests::walk::watched::{Watched, While};
 
 /// Rounds of a usual run.

@@ -13,8 +13,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use capturer_tests::amount::number;
 use capturer_tests::walk::generate::generate;
-use capturer_tests::walk::many::{Case, Options, listed, number, run};
+use capturer_tests::walk::many::{Case, Options, listed, run};
 use capturer_tests::walk::{Walk, stage};
 
 /// Walks of a usual run.

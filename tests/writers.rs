@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use capturer_tests::amount::number;
 use capturer_tests::wait::wait_until;
-use capturer_tests::walk::many::number;
 use capturer_tests::walk::watched::{Watched, While};
 
 /// Rounds of a usual run.

@@ -11,7 +11,7 @@
 //! - [`mod@reference`] and [`mod@dashboard`]: files of the tree that are made from the catalog of metrics
 //! - [`mod@screens`] what pictures of the status page and of `capturer top` are taken with
 //! - [`wait`] the one place where a test waits for something, [`lateness`] how late this machine is
-//! - [`skip`] how a test says that it can't run here
+//! - [`skip`] how a test says that it can't run here, [`amount`] how much it does
 //! - [`rand`] all chance, from one printed seed
 //! - [`walk`] what can happen to log files, an agent and its outputs, in random order, against a model
 //! - [`mod@bench`] the shell alone, real or simulated, with a peer that behaves as told
@@ -20,6 +20,7 @@
 //! All but the last four deliberately know nothing of the agent's inside; tests that do say so in their own file.
 
 pub mod agent;
+pub mod amount;
 pub mod bench;
 pub mod checker;
 pub mod dashboard;

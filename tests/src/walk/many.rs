@@ -13,6 +13,7 @@ use super::action::{Action, Walk};
 use super::ledger::Fault;
 use super::shrink::shrink;
 use super::stage;
+use crate::amount::number;
 
 /// How walks are run.
 #[derive(Clone, Copy, Debug)]
@@ -36,14 +37,6 @@ impl Options {
             shrink: Duration::from_secs(number("CAPTURER_WALK_SHRINK", 90)?),
             failures_max: number("CAPTURER_WALK_FAILURES", 3)? as usize,
         })
-    }
-}
-
-/// A number from the environment.
-pub fn number(name: &str, usual: u64) -> Result<u64> {
-    match std::env::var(name) {
-        Ok(text) => text.parse().with_context(|| format!("{name}={text} is no number")),
-        Err(_) => Ok(usual),
     }
 }
 

@@ -11,9 +11,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::ledger::Declared;
-use super::many::number;
 use super::output::Outputs;
 use crate::agent::{Agent, Home};
+use crate::amount::number;
 use crate::wait::wait_until;
 
 /// How long lines may take to arrive, in seconds, if `CAPTURER_WALK_DEADLINE` says nothing else.

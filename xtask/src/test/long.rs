@@ -1,7 +1,7 @@
 //! The parts of `cargo xtask test --long`: what takes hours, and is run by night or before a release. docs/testing.md has
 //! their figures.
 
-use super::parts::{long_tests, vm_tests};
+use super::parts::{large_tests, long_tests, vm_tests};
 use super::{Outcome, Pace, Part};
 use crate::fuzz::FuzzArgs;
 use crate::{build_ebpf, fuzz, mutants, programs, tools};
@@ -44,6 +44,13 @@ pub const PARTS: &[Part] = &[
         needs: &["build", "agent", "engines"],
         pace: Pace::InTurn,
         run: long_tests,
+    },
+    Part {
+        name: "containers",
+        what: "more lines, short lives and removals than every day (capture_many, capture_life, capture_removal)",
+        needs: &["build", "agent", "engines"],
+        pace: Pace::InTurn,
+        run: large_tests,
     },
     Part {
         name: "soak",

@@ -124,21 +124,23 @@ pub const PARTS: &[Part] = &[
         what: "tests against private Docker Engines, several programs at a time",
         needs: &["build", "agent", "engines"],
         pace: Pace::InTurn,
-        run: || engine_tests(usual_width, |tests, target| tests.is_usual(target) && !tests.is_timed(target)),
+        run: || {
+            engine_tests(usual_width, &[], |tests, target| tests.is_usual(target) && !tests.is_timed(target))
+        },
     },
     Part {
         name: "timed-tests",
         what: "those that judge times, with nothing beside them but one that mostly waits",
         needs: &["build", "agent", "engines"],
         pace: Pace::Alone,
-        run: || engine_tests(|| 2, |tests, target| tests.is_usual(target) && tests.is_timed(target)),
+        run: || engine_tests(|| 2, &[], |tests, target| tests.is_usual(target) && tests.is_timed(target)),
     },
     Part {
         name: "quickstart",
         what: "the README's first run, as a user types it (tests/quickstart.rs)",
         needs: &["build", "agent", "engines"],
         pace: Pace::InTurn,
-        run: || engine_tests(|| 1, |_, target| target == QUICKSTART),
+        run: || engine_tests(|| 1, &[], |_, target| target == QUICKSTART),
     },
     Part {
         name: "clean",
@@ -213,7 +215,17 @@ pub fn vm_tests(kernels: &[&str]) -> Result<Outcome> {
 /// The programs that tests/Cargo.toml lists as `long`.
 pub fn long_tests() -> Result<Outcome> {
     tools::install_rotators()?;
-    engine_tests(usual_width, |tests, target| tests.long.iter().any(|long| long == target))
+    engine_tests(usual_width, &[], |tests, target| tests.long.iter().any(|long| long == target))
+}
+
+/// Tests that do more on request than they do every day: how much, and the programs that ask for it.
+const AMOUNTS: [(&str, &str); 3] =
+    [("CAPTURER_LINES", "20000"), ("CAPTURER_SHORT_LIVES", "300"), ("CAPTURER_REMOVALS", "200")];
+const AMOUNTS_OF: [&str; 3] = ["capture_many", "capture_life", "capture_removal"];
+
+/// These, with as much as they can do.
+pub fn large_tests() -> Result<Outcome> {
+    engine_tests(usual_width, &AMOUNTS, |_, target| AMOUNTS_OF.contains(&target))
 }
 
 /// How many programs against Engines run at a time. The emulated machines take all of a processor each, so there is room for
@@ -224,7 +236,11 @@ fn usual_width() -> usize {
 
 /// The tests of capturer-tests that need Engines and are `wanted`, so many programs at a time. What is tested is the release
 /// agent, a process of its own.
-fn engine_tests(width: fn() -> usize, wanted: impl Fn(&EngineTests, &str) -> bool) -> Result<Outcome> {
+fn engine_tests(
+    width: fn() -> usize,
+    amounts: &[(&'static str, &str)],
+    wanted: impl Fn(&EngineTests, &str) -> bool,
+) -> Result<Outcome> {
     let targets = EngineTests::read()?;
     if !tools::is_root() {
         return Ok(Outcome::Skipped("only root may start dockerd: run cargo xtask test as root".to_owned()));
@@ -240,19 +256,15 @@ fn engine_tests(width: fn() -> usize, wanted: impl Fn(&EngineTests, &str) -> boo
     };
     let apart = programs.iter().filter(is_apart).copied().collect();
     let faulty = ci_build::program("capturer", "capturer-with-faults", "bin", false)?;
-    let tally = schedule::run(&Schedule {
-        programs,
-        apart,
-        width,
-        environment: vec![
-            ("CAPTURER_BIN", release::program()),
-            ("CAPTURER_CLONE", release::clone_dir()),
-            ("CAPTURER_FAULTY_BIN", faulty.path.clone()),
-            ("CAPTURER_ENGINES_DIR", paths::engines()),
-            ("CAPTURER_PYTHON", paths::python()),
-        ],
-        logs: logs(),
-    })?;
+    let mut environment = vec![
+        ("CAPTURER_BIN", release::program()),
+        ("CAPTURER_CLONE", release::clone_dir()),
+        ("CAPTURER_FAULTY_BIN", faulty.path.clone()),
+        ("CAPTURER_ENGINES_DIR", paths::engines()),
+        ("CAPTURER_PYTHON", paths::python()),
+    ];
+    environment.extend(amounts.iter().map(|&(name, amount)| (name, PathBuf::from(amount))));
+    let tally = schedule::run(&Schedule { programs, apart, width, environment, logs: logs() })?;
     Ok(Outcome::Tests(tally))
 }
 
