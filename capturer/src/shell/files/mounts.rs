@@ -198,6 +198,30 @@ fn parse(text: &[u8]) -> BTreeMap<PathBuf, Mount> {
     may_hang
 }
 
+/// Other paths that lead to a directory, or into it, because its file system is mounted several times: by a bind mount, or by
+/// `-v /:/host` in a container. For each, how many levels beneath the directory it begins.
+pub fn other_ways(mountinfo: &[u8], directory: &Path) -> Vec<(PathBuf, usize)> {
+    let path = |field: &[u8]| PathBuf::from(OsString::from_vec(unescape(field)));
+    let mount = |line: &[u8]| {
+        let mut fields = line.split(|byte| *byte == b' ').skip(2);
+        Some((device_number(fields.next()?)?, path(fields.next()?), path(fields.next()?)))
+    };
+    let mounts: Vec<_> = mountinfo.split(|byte| *byte == b'\n').filter_map(mount).collect();
+    // Of two at one place, the later one hides the other.
+    let holds = mounts.iter().filter(|(.., point)| directory.starts_with(point));
+    let Some((device, root, point)) = holds.max_by_key(|(.., point)| point.components().count()) else {
+        return Vec::new();
+    };
+    let within = root.join(directory.strip_prefix(point).unwrap_or(Path::new("")));
+    let others = mounts.iter().filter(|(other, ..)| other == device).filter_map(|(_, root, point)| {
+        if let Ok(beneath) = within.strip_prefix(root) {
+            return Some((point.join(beneath), 0));
+        }
+        Some((point.clone(), root.strip_prefix(&within).ok()?.components().count()))
+    });
+    others.filter(|(way, depth)| *depth > 0 || way != directory).collect()
+}
+
 fn device_number(field: &[u8]) -> Option<LaneId> {
     let (major, minor) = std::str::from_utf8(field).ok()?.split_once(':')?;
     Some(LaneId(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?)))

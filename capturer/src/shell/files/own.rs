@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use glob::Pattern;
 use rustix::fs::{AtFlags, statx};
 
+use super::mounts::other_ways;
 use crate::model::cursor::FileId;
 use crate::settings::{NamePart, Settings};
 use crate::text::path_text::text_of;
@@ -13,9 +14,10 @@ use crate::text::path_text::text_of;
 /// See the module's head.
 #[derive(Clone, Debug, Default)]
 pub struct Own {
-    data_dir: PathBuf,
-    /// Where the local_file sink writes, and what each component beneath that looks like.
-    outputs: Option<(PathBuf, Vec<Pattern>)>,
+    /// The data directory, by each path that leads there.
+    data_dirs: Vec<PathBuf>,
+    /// Where the local_file sink writes, by each path, and what each component beneath that looks like.
+    outputs: Vec<(PathBuf, Vec<Pattern>)>,
     /// Standard output and standard error, where those are files.
     streams: Vec<FileId>,
 }
@@ -23,21 +25,34 @@ pub struct Own {
 impl Own {
     /// Those of an agent with these settings.
     pub fn of(settings: &Settings) -> Own {
-        let outputs = settings
-            .sinks
-            .local_file
-            .as_ref()
-            .map(|sink| (real(&sink.directory), sink.file.components().map(glob_of).collect::<Vec<_>>()));
+        Own::mounted(settings, &std::fs::read("/proc/self/mountinfo").unwrap_or_default())
+    }
+
+    fn mounted(settings: &Settings, mountinfo: &[u8]) -> Own {
+        let ways = |directory: &Path| {
+            let directory = real(directory);
+            let others = other_ways(mountinfo, &directory);
+            [(directory, 0)].into_iter().chain(others)
+        };
+        let outputs = settings.sinks.local_file.iter().flat_map(|sink| {
+            let template: Vec<_> = sink.file.components().map(glob_of).collect();
+            ways(&sink.directory).filter_map(move |(way, depth)| Some((way, template.get(depth..)?.to_vec())))
+        });
+        let data_dirs = Some(&settings.data_dir).filter(|dir| !dir.as_os_str().is_empty());
         let id = |stat: rustix::fs::Statx| FileId::of(&stat);
         let stdout = statx(rustix::stdio::stdout(), "", AtFlags::EMPTY_PATH, FileId::ASKED);
         let stderr = statx(rustix::stdio::stderr(), "", AtFlags::EMPTY_PATH, FileId::ASKED);
         let streams = [stdout, stderr].into_iter().filter_map(Result::ok).map(id).collect();
-        Own { data_dir: real(&settings.data_dir), outputs, streams }
+        Own {
+            data_dirs: data_dirs.into_iter().flat_map(|dir| ways(dir)).map(|(way, _)| way).collect(),
+            outputs: outputs.collect(),
+            streams,
+        }
     }
 
     /// Whether this directory has nothing but files of the agent.
     pub fn has_directory(&self, at: &Path) -> bool {
-        !self.data_dir.as_os_str().is_empty() && at.starts_with(&self.data_dir)
+        self.data_dirs.iter().any(|dir| at.starts_with(dir))
     }
 
     /// Whether this file is one of them. Its path has no links in it.
@@ -46,14 +61,12 @@ impl Own {
     }
 
     fn is_output(&self, at: &Path) -> bool {
-        let Some((directory, template)) = &self.outputs else { return false };
-        let Ok(beneath) = at.strip_prefix(directory) else { return false };
-        let names: Vec<_> = beneath.components().map(|name| text_of(name.as_os_str())).collect();
-        if names.len() != template.len() {
-            return false;
-        }
-        let fits = |(name, pattern): (_, &Pattern)| pattern.matches(name) || fits_older(pattern, name);
-        names.iter().map(AsRef::as_ref).zip(template).all(fits)
+        self.outputs.iter().any(|(directory, template)| {
+            let Ok(beneath) = at.strip_prefix(directory) else { return false };
+            let names: Vec<_> = beneath.components().map(|name| text_of(name.as_os_str())).collect();
+            let fits = |(name, pattern): (_, &Pattern)| pattern.matches(name) || fits_older(pattern, name);
+            names.len() == template.len() && names.iter().map(AsRef::as_ref).zip(template).all(fits)
+        })
     }
 }
 
@@ -90,6 +103,38 @@ fn fits_older(pattern: &Pattern, name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::settings::{FileTemplate, LocalFile};
+
+    /// `/` is mounted a second time, as a container sees its host, and the outputs a third time.
+    #[test]
+    fn what_the_agent_writes_is_known_by_other_mounts() {
+        let mountinfo = b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            23 22 0:21 / /proc rw - proc proc rw\n\
+            24 22 8:1 / /mnt/the\\040host ro - ext4 /dev/sda1 rw\n\
+            25 22 8:1 /no/out /bound rw - ext4 /dev/sda1 rw\n\
+            26 22 8:1 /no/out/shop /shop rw - ext4 /dev/sda1 rw\n\
+            27 22 8:2 / /other rw - ext4 /dev/sdb1 rw\n";
+        let mut settings = Settings { data_dir: PathBuf::from("/no/data"), ..Settings::default() };
+        let file = FileTemplate::parse("{label:team}/{path}").unwrap();
+        settings.sinks.local_file =
+            Some(LocalFile { directory: PathBuf::from("/no/out"), file, ..LocalFile::default() });
+        let own = Own::mounted(&settings, mountinfo);
+        let id = FileId { device: 1, inode: u64::MAX, birth_ns: 1 };
+        let table = [
+            ("/no/data/checkpoint.json", true),
+            ("/mnt/the host/no/data/spool/1", true),
+            ("/other/no/data/checkpoint.json", false),
+            ("/no/out/shop/a.log", true),
+            ("/mnt/the host/no/out/shop/a.log", true),
+            ("/bound/shop/a.log", true),
+            ("/bound/a.log", false),
+            ("/shop/a.log", true),
+            ("/shop/x/a.log", false),
+            ("/other/no/out/shop/a.log", false),
+        ];
+        for (path, expected) in table {
+            assert_eq!(own.has_file(Path::new(path), id), expected, "{path}");
+        }
+    }
 
     #[test]
     fn what_the_agent_writes_is_known() {

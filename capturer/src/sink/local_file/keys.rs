@@ -31,8 +31,14 @@ pub(super) struct Key {
 impl Key {
     fn new(channel: usize, message: &[u8], time: &[u8]) -> Key {
         let weak = hash(&[&[channel as u8], message]);
-        let strong = if time.is_empty() { 0 } else { hash(&[&weak.to_le_bytes(), time]).max(1) };
-        Key { channel, weak, strong, time_ns: timestamp::parse(time).unwrap_or(0) }
+        let time_ns = timestamp::parse(time);
+        let strong = match time_ns {
+            // Not the text: Docker's files leave out zeros at the end of the nanoseconds that its API writes.
+            Some(time_ns) => hash(&[&weak.to_le_bytes(), &time_ns.to_le_bytes()]).max(1),
+            None if time.is_empty() => 0,
+            None => hash(&[&weak.to_le_bytes(), time]).max(1),
+        };
+        Key { channel, weak, strong, time_ns: time_ns.unwrap_or(0) }
     }
 }
 
