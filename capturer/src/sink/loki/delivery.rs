@@ -450,18 +450,21 @@ impl Delivery {
     /// gone: their places, of which the first may have been delivered in part.
     pub fn give_up(&mut self, id: u64, bytes: u64) -> Vec<Position> {
         let Some(label_set) = self.label_sets.get_mut(&id) else { return Vec::new() };
-        let rests = matches!(label_set.state, LabelSetState::Waiting | LabelSetState::Ready)
-            && label_set.kept.is_none();
-        let (mut given_up, mut gone) = (Vec::new(), 0);
-        // The last stays, so that whoever holds the label set finds something in it.
-        while rests && gone < bytes && label_set.queue.len() > 1 {
-            let Some(entry) = label_set.queue.pop_front() else { break };
+        let mut gone = 0;
+        let given_up = label_set.give_up(|entry| {
+            let more = gone < bytes;
             gone += entry.bytes as u64;
-            label_set.bytes -= entry.bytes;
-            label_set.lines -= entry.lines;
-            label_set.skip = 0;
-            given_up.push(entry.place);
-        }
+            more
+        });
+        self.entries -= given_up.len();
+        given_up
+    }
+
+    /// Forgets what stood in segments before this one, which the spool gave up for newer lines: their places.
+    pub fn give_up_before(&mut self, segment: u64) -> Vec<Position> {
+        let label_sets = self.label_sets.values_mut();
+        let given_up: Vec<Position> =
+            label_sets.flat_map(|label_set| label_set.give_up(|entry| entry.place.segment < segment)).collect();
         self.entries -= given_up.len();
         given_up
     }

@@ -363,3 +363,20 @@ fn a_tenant_that_is_shut_out_is_held() {
         assert!(wrongly <= (IN_A_ROW_MAX / ALONE_MAX) as usize, "{buried:?}");
     }
 }
+
+/// The spool makes room by giving up its oldest segment. What stood there does not wait any more, and health must not say so.
+#[test]
+fn lines_that_the_spool_gave_up_do_not_wait() {
+    let mut bench = Bench::up(&config());
+    let limited = |_: u64, _: &Push| status(429, RATE);
+    for round in 0..3 {
+        (0..20).for_each(|line| bench.line(round * 500, 1, &format!("{round} {line}")));
+        bench.run(round * 500..(round + 1) * 500, &mut limited.clone());
+    }
+    let said = |bench: &Bench| bench.delivery.report(at(2000)).wrong.join("\n");
+    let (before, entries) = (said(&bench), bench.delivery.what_waits());
+    assert!(entries.starts_with("60 lines"), "{entries}; {before}");
+    let places = bench.delivery.give_up_before(2);
+    let after = bench.delivery.what_waits();
+    assert!(after.starts_with("1 line "), "{} given up: {after}", places.len());
+}

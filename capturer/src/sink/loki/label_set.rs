@@ -106,6 +106,25 @@ impl LabelSet {
         }
     }
 
+    /// Gives up its oldest records as long as `wanted` says so, if nothing of it is under way nor cut up: their places, of which
+    /// the first may have been delivered in part.
+    pub fn give_up(&mut self, mut wanted: impl FnMut(&Entry) -> bool) -> Vec<Position> {
+        let rests =
+            matches!(self.state, LabelSetState::Waiting | LabelSetState::Ready) && self.kept.is_none();
+        let mut given_up = Vec::new();
+        // The last stays, so that whoever holds the label set finds something in it.
+        while rests
+            && self.queue.len() > 1
+            && let Some(entry) = self.queue.pop_front_if(|entry| wanted(entry))
+        {
+            self.bytes -= entry.bytes;
+            self.lines -= entry.lines;
+            self.skip = 0;
+            given_up.push(entry.place);
+        }
+        given_up
+    }
+
     /// The records of its next request: what fits, at least one.
     pub fn next_request(&self, bytes_max: usize) -> Vec<Position> {
         let (mut bytes, mut lines, mut places) = (0, 0, Vec::new());

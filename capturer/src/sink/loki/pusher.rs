@@ -106,6 +106,7 @@ pub(super) fn start(
         failing_read: false,
         spool_trouble: SpoolTrouble::default(),
         letters_looked_at: None,
+        oldest_segment: 0,
         spool: config.spool.clone(),
         without_metadata: config.structured_metadata.is_empty(),
         tenant: config.fixed_tenant(),
@@ -147,6 +148,8 @@ struct Pusher {
     failing_read: bool,
     spool_trouble: SpoolTrouble,
     letters_looked_at: Option<Instant>,
+    /// The first segment on disk when that was looked at last.
+    oldest_segment: u64,
     spool: Spool,
     /// `structured_metadata` is `{}`.
     without_metadata: bool,

@@ -157,7 +157,7 @@ impl Delivery {
     }
 
     /// What is in the spool and was not accepted, as far as it was looked at.
-    fn what_waits(&self) -> String {
+    pub(super) fn what_waits(&self) -> String {
         let lines: usize = self.label_sets.values().map(|label_set| label_set.lines).sum();
         let bytes: usize = self.label_sets.values().map(|label_set| label_set.bytes).sum();
         if lines == 0 {

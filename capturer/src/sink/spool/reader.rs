@@ -321,6 +321,11 @@ impl Reader {
         self.shared.state().bytes()
     }
 
+    /// Number of the first segment on disk; 0 = there is none.
+    pub fn oldest_segment(&self) -> u64 {
+        self.shared.state().segments.first_key_value().map_or(0, |(number, _)| *number)
+    }
+
     /// Saves what was delivered, then gives its room back. Called now and then.
     pub fn forget(&mut self) -> io::Result<()> {
         if self.open.len() > OPEN_MANY && self.saves_left_out < OPEN_SAVES_LEFT_OUT_MAX {

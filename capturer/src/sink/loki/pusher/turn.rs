@@ -125,6 +125,12 @@ impl Pusher {
         let waiting = self.delivery.held_back();
         let bytes_max = self.spool.bytes_max;
         if self.spool.when_full == WhenFull::DropOldest {
+            let oldest = self.reader.oldest_segment();
+            if oldest > std::mem::replace(&mut self.oldest_segment, oldest) {
+                // The writer has counted them. Health would go on saying that they wait.
+                let places = self.delivery.give_up_before(oldest);
+                places.into_iter().for_each(|at| self.reader.done(at));
+            }
             for (label_set, bytes) in Shares::excess(&waiting, bytes_max) {
                 let places = self.delivery.give_up(label_set, bytes);
                 places.into_iter().for_each(|at| self.over_share(at));
