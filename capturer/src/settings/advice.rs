@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::pipeline::{self, Match, Parse, Pipeline, Step};
-use super::{ContainerMonitor, FileSet, Loki, LokiAuth, LokiTls, Settings};
+use super::{ContainerMonitor, FileSet, Loki, LokiAuth, LokiTls, Settings, never_match};
 
 /// A sentence for each.
 pub fn warnings(settings: &Settings) -> Vec<String> {
@@ -14,6 +14,7 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
     warnings.extend(settings.pipelines.iter().flat_map(|pipeline| pipeline::never_made(pipeline)));
     warnings.extend(shadowed(&settings.pipelines));
     warnings.extend(regexes(settings));
+    warnings.extend(never_match::warnings(settings));
     warnings.extend(times_in_a_name(settings));
     warnings.extend(tls_without_tls(settings));
     warnings.extend(labels_that_went(settings));
@@ -168,20 +169,8 @@ pub const NO_REGEX: &str =
 
 /// Patterns that match no name, for a regular expression was meant.
 fn regexes(settings: &Settings) -> Vec<String> {
-    let select = &settings.container_monitor.select;
-    let monitor = [
-        ("include_names", &select.include_names),
-        ("exclude_names", &select.exclude_names),
-        ("include_images", &select.include_images),
-        ("exclude_images", &select.exclude_images),
-    ];
-    let monitor = monitor.into_iter().map(|(key, globs)| (format!("container_monitor.{key}"), globs));
-    let pipelines = settings.pipelines.iter().flat_map(|pipeline| {
-        let of = |key: &str| format!("pipeline {}: match.{key}", pipeline.name);
-        [(of("names"), &pipeline.matches.names), (of("images"), &pipeline.matches.images)]
-    });
     let mut warnings = Vec::new();
-    for (key, globs) in monitor.chain(pipelines) {
+    for (key, globs) in never_match::lists(settings) {
         let odd = globs.iter().map(glob::Pattern::as_str).filter(|glob| looks_like_regex(glob));
         let odd: Vec<String> = odd.map(|glob| format!("\"{glob}\"")).collect();
         if !odd.is_empty() {

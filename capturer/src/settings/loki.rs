@@ -338,7 +338,7 @@ pub(super) fn check(settings: &Settings, sink: &Loki, reader: &Reader) {
 }
 
 /// The defaults name compose's labels; who drops those from `record_labels` does not want an error for it.
-fn knows_label(settings: &Settings, label: &str) -> bool {
+pub(super) fn knows_label(settings: &Settings, label: &str) -> bool {
     label.starts_with("com.docker.compose.")
         || settings.container_monitor.record_labels.iter().any(|known| known == label)
         || settings.file_monitor.files.iter().any(|set| set.labels.contains_key(label))

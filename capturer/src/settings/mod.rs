@@ -13,6 +13,7 @@ mod file_template;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
 mod loki;
+mod never_match;
 pub(crate) mod path_pattern;
 pub(crate) mod pipeline;
 mod problem;

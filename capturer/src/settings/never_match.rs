@@ -1,0 +1,168 @@
+//! Names and patterns in the config that can match nothing: what they were meant to leave out is then captured, and what
+//! they were meant to take is missed. `capturer check` and the start say so.
+
+use std::collections::BTreeMap;
+
+use super::file_template::NamePart;
+use super::loki::knows_label;
+use super::{LokiAuth, Settings};
+
+/// A sentence for each.
+pub(super) fn warnings(settings: &Settings) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (key, globs) in lists(settings) {
+        // Whether it is a list of names or of images.
+        let why = if key.ends_with("names") { name_never_matches } else { image_rarely_matches };
+        warnings.extend(globs.iter().filter_map(|glob| Some(format!("{key}: {}", why(glob.as_str())?))));
+    }
+    let select = &settings.container_monitor.select;
+    warnings.extend(odd_labels("include_labels", &select.include_labels));
+    warnings.extend(odd_labels("exclude_labels", &select.exclude_labels));
+    warnings.extend(settings.admin.hosts.iter().filter_map(|host| odd_host(host)));
+    warnings.extend(unknown_label(settings));
+    warnings.extend(doubled_bearer(settings));
+    warnings
+}
+
+/// Lists of patterns over names or images of containers, and where they stand.
+pub(super) fn lists(settings: &Settings) -> Vec<(String, &Vec<glob::Pattern>)> {
+    let select = &settings.container_monitor.select;
+    let monitor = [
+        ("include_names", &select.include_names),
+        ("exclude_names", &select.exclude_names),
+        ("include_images", &select.include_images),
+        ("exclude_images", &select.exclude_images),
+    ];
+    let monitor = monitor.into_iter().map(|(key, globs)| (format!("container_monitor.{key}"), globs));
+    let pipelines = settings.pipelines.iter().flat_map(|pipeline| {
+        let of = |key: &str| format!("pipeline {}: match.{key}", pipeline.name);
+        [(of("names"), &pipeline.matches.names), (of("images"), &pipeline.matches.images)]
+    });
+    monitor.chain(pipelines).collect()
+}
+
+/// Docker's names have letters, digits, `_`, `.` and `-`.
+fn name_never_matches(glob: &str) -> Option<String> {
+    if super::advice::looks_like_regex(glob) {
+        return None;
+    }
+    if let Some(plain) = glob.strip_prefix('/') {
+        return Some(format!("\"{glob}\" matches no container: names stand here without /; write {plain}"));
+    }
+    let can_be = |sign: char| sign.is_ascii_alphanumeric() || "_.-*?[]!".contains(sign);
+    let odd = glob.chars().find(|sign| !can_be(*sign))?;
+    let cure = match odd {
+        ',' | ' ' | ';' => "give each name an entry of its own, without blanks",
+        _ => "names have letters, digits, _, . and -",
+    };
+    Some(format!("\"{glob}\" matches no container: no name has {odd:?}; {cure}"))
+}
+
+/// An image is matched as it was named at `docker run`, which is mostly with its tag.
+fn image_rarely_matches(glob: &str) -> Option<String> {
+    let is_whole = glob.contains(['*', '?', '[', '@']) || glob.rsplit('/').next()?.contains(':');
+    let is_id = glob.len() >= 12 && glob.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (!is_whole && !is_id && !super::advice::looks_like_regex(glob)).then(|| {
+        format!(
+            "\"{glob}\" matches only containers whose image was named without a tag; write \"{glob}:*\" for those with one"
+        )
+    })
+}
+
+fn odd_labels(key: &str, labels: &BTreeMap<String, glob::Pattern>) -> Option<String> {
+    let (label, name) = labels.keys().find_map(|label| Some((label, label.split_once('=')?.0)))?;
+    Some(format!(
+        "container_monitor.{key}: no label is called \"{label}\"; write the label and its value as {name}: \"VALUE\""
+    ))
+}
+
+/// The `Host` header is compared without its port.
+fn odd_host(host: &str) -> Option<String> {
+    let cure = if host.contains("//") {
+        "write the name alone, without http://"
+    } else if host.contains('*') {
+        "name each host, * does not stand for any"
+    } else if host.ends_with('.') {
+        "write it without the last dot"
+    } else if host.contains([':', '/', ' ', ',']) && host.parse::<std::net::IpAddr>().is_err() {
+        "write the name alone, without a port, and each in an entry of its own"
+    } else {
+        return None;
+    };
+    Some(format!("admin.hosts: \"{host}\" matches no request, so those who use that name get 421; {cure}"))
+}
+
+/// All records without the label go into one output.
+fn unknown_label(settings: &Settings) -> Option<String> {
+    let file = &settings.sinks.local_file.as_ref()?.file;
+    let is_set = |label: &str| {
+        knows_label(settings, label)
+            || settings.pipelines.iter().any(|pipeline| pipeline.record_labels().any(|set| set == label))
+    };
+    let label = file.components().flatten().find_map(|part| match part {
+        NamePart::Label(label) if !is_set(label) => Some(label),
+        _ => None,
+    })?;
+    Some(format!(
+        "sinks.local_file.file uses {{label:{label}}}, which no record has, so all go into no-label; add \"{label}\" to \
+         container_monitor.record_labels"
+    ))
+}
+
+fn doubled_bearer(settings: &Settings) -> Option<String> {
+    let LokiAuth::Bearer(token) = &settings.sinks.loki.as_ref()?.auth else { return None };
+    let has_scheme = token.reveal().get(..7).is_some_and(|begin| begin.eq_ignore_ascii_case("bearer "));
+    has_scheme.then(|| {
+        "sinks.loki.auth.bearer_token begins with \"Bearer \", which is sent before it anyway: write the token alone".to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::{Outside, parse};
+
+    #[test]
+    fn what_can_match_nothing_is_named() {
+        let outside = Outside { variable: &|_| None, file: &|_| Err("none".to_owned()) };
+        let warnings = |text: &str| {
+            let settings = parse("c.yaml", text, &[], &outside).unwrap_or_else(|error| panic!("{error}"));
+            super::warnings(&settings)
+        };
+        let monitor = |text: &str| format!("container_monitor: {{{text}}}");
+        let table = [
+            (monitor("exclude_names: ['/secret*']"), "write secret*"),
+            (monitor("exclude_names: ['secret ']"), "no name has ' '"),
+            (monitor("exclude_names: ['a,b']"), "an entry of its own"),
+            (monitor("exclude_names: ['web-[0-9]*', 'a.b_c']"), ""),
+            (monitor("exclude_images: [bb]"), "write \"bb:*\""),
+            (monitor("exclude_images: ['host:5000/bb']"), "write \"host:5000/bb:*\""),
+            (monitor("exclude_images: ['bb:1', 'bb*', 'host:5000/bb:2', 'bb@sha256:0']"), ""),
+            (monitor("exclude_labels: {'env=prod': '*'}"), "write the label and its value as env:"),
+            (monitor("exclude_labels: {env: prod}"), ""),
+            (
+                "pipelines: [{name: p, match: {images: [bb]}, steps: [{strip_ansi: {}}]}]".to_owned(),
+                "pipeline p: match.images: \"bb\"",
+            ),
+            ("admin: {hosts: ['a:8001']}".to_owned(), "without a port"),
+            ("admin: {hosts: ['http://a']}".to_owned(), "without http://"),
+            ("admin: {hosts: ['*.example']}".to_owned(), "* does not stand"),
+            ("admin: {hosts: ['a.example.']}".to_owned(), "last dot"),
+            ("admin: {hosts: ['a.example', 'a']}".to_owned(), ""),
+            ("sinks: {local_file: {file: '{label:team}.ndjson'}}".to_owned(), "add \"team\""),
+            (
+                "container_monitor: {record_labels: [team]}\nsinks: {local_file: {file: '{label:team}.ndjson'}}"
+                    .to_owned(),
+                "",
+            ),
+            (
+                "sinks: {loki: {enabled: true, url: 'https://l', auth: {bearer_token: 'Bearer abc'}}}".to_owned(),
+                "write the token alone",
+            ),
+        ];
+        for (text, expected) in table {
+            let warnings = warnings(&text);
+            assert_eq!(warnings.is_empty(), expected.is_empty(), "{text}: {warnings:?}");
+            assert!(expected.is_empty() || warnings[0].contains(expected), "{text}: {warnings:?}");
+        }
+    }
+}
