@@ -3,6 +3,7 @@
 //! to, the Engine for a ping, and Loki gets an empty request.
 
 use std::io::{self, Read as _, Write};
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -10,11 +11,14 @@ use std::time::Duration;
 use crate::commands::cli::Exit;
 use crate::ledger::claims::Claims;
 use crate::settings::{Settings, advice};
+use crate::shell::checkpoint::store::unwritable;
 use crate::shell::privilege;
 use crate::sink::loki::by_hand::ByHand;
 use crate::sink::loki::client::Client;
 use crate::text::terminal::shown;
 
+/// `sun_path` of unix(7), without its last NUL.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// How long the Engine may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -32,7 +36,10 @@ pub fn check(settings: &Settings, out: &mut dyn Write) -> Exit {
         // Texts of others come along: no control character reaches the terminal.
         let _: io::Result<()> = writeln!(out, "  {word:<6} {what:<10} {}", shown(&text));
     };
-    tell("positions", directory(&settings.data_dir));
+    tell("positions", positions(&settings.data_dir));
+    if let Some(socket) = &settings.admin.socket {
+        tell("admin", unusable_socket(socket).map(|()| format!("{} can be made", socket.display())));
+    }
     if settings.container_monitor.enabled {
         tell("containers", engine(&settings.container_monitor.socket_path));
     }
@@ -58,6 +65,42 @@ pub fn unusable_files(settings: &Settings) -> Vec<String> {
     });
     let errors = admin.into_iter().chain(loki).filter_map(Result::err);
     errors.map(|error| format!("{error:#}")).collect()
+}
+
+/// Whether the admin server's socket could be made there. Nothing is made, and an agent may listen on it.
+///
+/// # Errors
+/// Says why not.
+pub fn unusable_socket(path: &Path) -> Result<(), String> {
+    let shown = path.display();
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+        return Err(format!(
+            "{shown} is longer than {SOCKET_PATH_BYTES_MAX} bytes, the most that Linux takes"
+        ));
+    }
+    if !dir.is_dir() {
+        return Err(format!("{}, where {shown} would be made, is not a directory", dir.display()));
+    }
+    if !privilege::is_writable(dir) {
+        return Err(format!("{shown} can't be made by this user in {}", dir.display()));
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(there) if !there.file_type().is_socket() => Err(format!("{shown} is there and not a socket")),
+        _ => Ok(()),
+    }
+}
+
+fn positions(data_dir: &Path) -> Result<String, String> {
+    let told = directory(data_dir)?;
+    match unwritable(data_dir) {
+        Some(file) => Err(format!(
+            "{} can't be written by this user; give {} and all in it to the agent's user (chown -R)",
+            file.display(),
+            data_dir.display()
+        )),
+        None => Ok(told),
+    }
 }
 
 /// Whether it can be written to, or made. With the rights of this user, who need not be the one that runs the agent.
@@ -143,6 +186,31 @@ mod tests {
         let _silent = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let silent = engine(&path).unwrap_err();
         assert!(silent.contains("no answer within 5 s; dockerd is there and does not answer"), "{silent}");
+    }
+
+    /// `run` would end with an error for each of them.
+    #[test]
+    fn a_socket_and_positions_that_can_not_be_used_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("file"), "").unwrap();
+        let _live = std::os::unix::net::UnixListener::bind(at("live")).unwrap();
+        let long = "x".repeat(120);
+        for (name, expected) in [
+            ("new", ""),
+            ("live", ""),
+            ("file", "not a socket"),
+            ("none/admin", "not a directory"),
+            (&long, "longer than 107"),
+        ] {
+            let told = unusable_socket(&at(name)).err().unwrap_or_default();
+            assert_eq!(told.is_empty(), expected.is_empty(), "{name}: {told}");
+            assert!(told.contains(expected), "{name}: {told}");
+        }
+        assert!(positions(dir.path()).is_ok());
+        std::fs::create_dir(at("checkpoint.json")).unwrap();
+        let told = positions(dir.path()).unwrap_err();
+        assert!(told.contains("checkpoint.json can't be written by this user; give"), "{told}");
     }
 
     #[test]

@@ -90,6 +90,8 @@ pub struct Wanted {
     pub directories: Vec<DirectoryFact>,
     /// The admin server's address, and why it is not available.
     pub admin: Option<(SocketAddr, Result<(), Refusal>)>,
+    /// Why its Unix socket can't be made.
+    pub socket: Option<String>,
     /// What of it is open to others, and what to do.
     pub exposure: Option<String>,
     /// Docker, unless it is not to be asked.
@@ -129,6 +131,11 @@ pub enum DirectoryState {
         place: PathBuf,
         /// Whether something can be made there.
         writable: bool,
+    },
+    /// The directory exists, and a file of an earlier run in it can't be written.
+    Holds {
+        /// The file.
+        file: PathBuf,
     },
     /// The directory exists.
     There {

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -22,10 +23,12 @@ use super::facts::{
 use crate::commands::ask;
 use crate::commands::cli;
 use crate::commands::cli::ConfigArgs;
+use crate::commands::online::unusable_socket;
 use crate::limits;
 use crate::model::docker;
 use crate::model::docker::{EventFacts, Inspect, ListRowWithFacts};
 use crate::settings::{ContainerMonitor, ReadFrom, Settings};
+use crate::shell::checkpoint::store::unwritable;
 use crate::shell::{privilege, ring};
 use crate::witness::probe::self_test::WayOutcome;
 use crate::witness::probe::{Options, Probe};
@@ -141,7 +144,13 @@ fn wanted(settings: &Settings) -> Wanted {
     let streams = container.rotation.max_concurrent_streams + container.max_concurrent;
     let directories = directories.into_iter().map(|(key, path)| {
         let looked_at = path.clone();
-        let state = within(PATIENCE, move || directory(&looked_at)).unwrap_or(DirectoryState::Silent);
+        let look = move || match (directory(&looked_at), unwritable(&looked_at)) {
+            (DirectoryState::There { writable: true, .. }, Some(file)) if key == "data_dir" => {
+                DirectoryState::Holds { file }
+            }
+            (state, _) => state,
+        };
+        let state = within(PATIENCE, look).unwrap_or(DirectoryState::Silent);
         DirectoryFact { key, path, state }
     });
     let directories: Vec<DirectoryFact> = directories.collect();
@@ -155,9 +164,16 @@ fn wanted(settings: &Settings) -> Wanted {
             let listened = TcpListener::bind(address).map(drop).map_err(|error| refusal(&error));
             (address, listened)
         }),
+        socket: settings.admin.socket.as_deref().and_then(socket_trouble),
         exposure: settings.admin.exposure().or_else(|| settings.admin.exposed_profile()),
         docker: container.enabled.then(|| docker_fact(container)),
     }
+}
+
+/// To be asked where no agent of this config runs.
+fn socket_trouble(path: &Path) -> Option<String> {
+    let in_use = || format!("another process listens on {}", path.display());
+    unusable_socket(path).err().or_else(|| UnixStream::connect(path).is_ok().then(in_use))
 }
 
 /// The answer, if it comes in time; if not, the thread ends with the process.

@@ -155,6 +155,14 @@ fn directory(fact: &DirectoryFact) -> CheckLine {
             format!("{path} is not a directory, or is below something that is not"),
             format!("Move it away, or name another directory with {key}."),
         ),
+        DirectoryState::Holds { file } => fail(
+            check,
+            Exit::NoPermission,
+            format!("{}: this user can't write it", file.display()),
+            format!(
+                "Give {path} and all in it to the agent's user (chown -R); move away what is not a file."
+            ),
+        ),
         DirectoryState::Missing { place, writable: false } => {
             denied(place.display().to_string(), format!("Make {path} and give it"))
         }
@@ -185,6 +193,14 @@ fn directory(fact: &DirectoryFact) -> CheckLine {
 
 fn admin(wanted: &Wanted) -> Option<CheckLine> {
     let (address, free) = wanted.admin.as_ref()?;
+    if let (Some(why), None) = (&wanted.socket, wanted.running) {
+        return Some(fail(
+            "admin",
+            Exit::Unavailable,
+            format!("admin.socket: {why}"),
+            "Name another path with admin.socket, in a directory that is there and belongs to the agent's user.",
+        ));
+    }
     if let (Some(exposure), true) = (&wanted.exposure, wanted.running.is_some() || free.is_ok()) {
         let (said, cure) = exposure.split_once(": set ").unwrap_or((exposure, ""));
         return Some(warn("admin", said.to_owned(), format!("Set {cure}.")));

@@ -58,6 +58,7 @@ fn well() -> Facts {
                 directory("sinks.local_file.directory", "/out"),
             ],
             admin: Some(("127.0.0.1:8001".parse().unwrap(), Ok(()))),
+            socket: None,
             exposure: None,
             docker: Some(DockerFact {
                 socket: "/docker.sock".into(),
@@ -420,4 +421,25 @@ fn the_first_that_fails_says_how_run_would_end() {
     facts.config = ConfigFact::Bad("no".to_owned());
     facts.wanted = None;
     assert_eq!(exit(&judge(&facts)), Exit::Config);
+}
+
+#[test]
+fn what_run_could_not_write_or_make_fails() {
+    check(
+        |facts| {
+            facts.wanted.as_mut().unwrap().directories[0].state =
+                DirectoryState::Holds { file: "/data/lock".into() };
+        },
+        &[("data_dir", NO_PERMISSION, "/data/lock: this user can't write it", "chown -R")],
+    );
+    let socket =
+        |facts: &mut Facts| facts.wanted.as_mut().unwrap().socket = Some("/run/x is not a directory".into());
+    check(socket, &[("admin", UNAVAILABLE, "admin.socket: /run/x", "admin.socket")]);
+    check(
+        |facts| {
+            socket(facts);
+            facts.wanted.as_mut().unwrap().running = Some(7);
+        },
+        &[],
+    );
 }

@@ -25,6 +25,7 @@ use rustix::io::Errno;
 use crate::capture::checkpoint::{Checkpoint, CheckpointError, changes, decode, journal, memory};
 use crate::limits::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_DAMAGED_MAX};
 use crate::settings::Remember;
+use crate::shell::privilege;
 
 const CURRENT: &str = "checkpoint.json";
 const NEW: &str = "checkpoint.json.new";
@@ -51,7 +52,7 @@ pub struct LoadReport {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The system refused.
-    #[error("{what} {}", path.display())]
+    #[error("{what} {}{}", path.display(), cure(source))]
     Io {
         /// What was tried: "opening", "renaming".
         what: &'static str,
@@ -87,6 +88,24 @@ pub enum StoreError {
         /// "process 4711", or "another process".
         holder: String,
     },
+}
+
+/// What another user left is the only reason that is often met.
+fn cure(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => " (give data_dir and all in it to the agent's user: chown -R)",
+        _ => "",
+    }
+}
+
+/// The first of the files in `data_dir` that the agent must write and this user can't: another user's, or no file.
+pub fn unwritable(data_dir: &Path) -> Option<PathBuf> {
+    let files = [LOCK, CURRENT, CHANGES, FILES].map(|name| data_dir.join(name));
+    let is_wrong = |path: &PathBuf| {
+        let there = std::fs::symlink_metadata(path);
+        there.is_ok_and(|there| !there.is_file() || !privilege::is_writable(path))
+    };
+    files.into_iter().find(is_wrong)
 }
 
 /// The file operations of a save, so that a test can record their order and stop at each.
