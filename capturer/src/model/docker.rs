@@ -89,6 +89,9 @@ pub struct Inspect {
     /// Its part `HostConfig`.
     #[serde(default)]
     pub host_config: HostConfig,
+    /// Where its own layer is. Engines with another image store do not say.
+    #[serde(default)]
+    pub graph_driver: Option<GraphDriver>,
 }
 
 impl Inspect {
@@ -97,6 +100,24 @@ impl Inspect {
         let ended = &self.state.finished_at;
         self.state.running || !ended.is_empty() && !ended.starts_with("0001-")
     }
+}
+
+/// The part `GraphDriver` of an inspection.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct GraphDriver {
+    /// Of overlay2 it has paths.
+    #[serde(default)]
+    pub data: Option<GraphDriverData>,
+}
+
+/// The part `GraphDriver.Data` of an inspection.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct GraphDriverData {
+    /// The directory of what the container writes.
+    #[serde(default)]
+    pub upper_dir: Option<String>,
 }
 
 /// The part `State` of an inspection.

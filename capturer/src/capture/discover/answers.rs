@@ -269,7 +269,7 @@ impl Discovery {
     }
 
     fn is_left_out(&mut self, inspect: &Inspect, include_self: bool) -> bool {
-        let is_left_out = !include_self && self.own.is(&inspect.id);
+        let is_left_out = !include_self && self.own.is(inspect);
         if is_left_out && !std::mem::replace(&mut self.own_told, true) {
             tracing::info!(
                 container = plain_name(&inspect.name),

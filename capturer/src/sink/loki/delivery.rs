@@ -463,8 +463,9 @@ impl Delivery {
     /// Forgets what stood in segments before this one, which the spool gave up for newer lines: their places.
     pub fn give_up_before(&mut self, segment: u64) -> Vec<Position> {
         let label_sets = self.label_sets.values_mut();
-        let given_up: Vec<Position> =
-            label_sets.flat_map(|label_set| label_set.give_up(|entry| entry.place.segment < segment)).collect();
+        let given_up: Vec<Position> = label_sets
+            .flat_map(|label_set| label_set.give_up(|entry| entry.place.segment < segment))
+            .collect();
         self.entries -= given_up.len();
         given_up
     }
