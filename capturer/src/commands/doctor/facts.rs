@@ -187,6 +187,8 @@ pub struct RunningFact {
     pub unread: Vec<UnreadFact>,
     /// Names of those whose driver is `none`, which somebody chose.
     pub no_log: Vec<String>,
+    /// Names of those whose driver is `local`.
+    pub local: Vec<String>,
 }
 
 /// A running container of which nothing can be read.

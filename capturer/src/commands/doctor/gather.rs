@@ -316,6 +316,9 @@ fn running_containers(settings: &ContainerMonitor, are_files_seen: bool) -> Opti
                 fact.unread.push(UnreadFact { name, why: Unread::NotAFile(driver) });
             }
             _ => {
+                if driver == "local" {
+                    fact.local.push(name.clone());
+                }
                 let logs = ask(&format!("/containers/{id}/logs?stdout=1&stderr=1&tail=0"));
                 // 501: the driver can't be read from.
                 if logs.is_err_and(|error| error.to_string().ends_with("answered 501")) {

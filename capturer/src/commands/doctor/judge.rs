@@ -59,7 +59,7 @@ pub fn judge(facts: &Facts) -> Vec<CheckLine> {
             lines.push(docker(found, facts.container));
             if let Ok(engine) = &found.answer {
                 lines.push(logs(found.read_from, engine, facts.container));
-                lines.extend(engine.running.as_ref().map(containers));
+                lines.extend(engine.running.as_ref().map(|running| containers(running, &engine.version)));
             }
         }
     }
@@ -308,7 +308,7 @@ fn logs(read_from: ReadFrom, engine: &EngineFact, container: Option<ContainerFac
 const NAMED_MAX: usize = 5;
 
 /// Those that run and of which nothing can be read, by name.
-fn containers(fact: &RunningFact) -> CheckLine {
+fn containers(fact: &RunningFact, engine: &str) -> CheckLine {
     let running = format!("{} to be captured", counted(fact.count as u64, "running container"));
     let mut notes = String::new();
     if !fact.no_log.is_empty() {
@@ -319,6 +319,16 @@ fn containers(fact: &RunningFact) -> CheckLine {
     if fact.looked_at < fact.count {
         notes += &format!("; there was time to look at {}", fact.looked_at);
     }
+    if fact.unread.is_empty() && !fact.local.is_empty() && skips_local(engine) {
+        let (are, names) = (counted(fact.local.len() as u64, "container"), named(fact.local.iter().cloned()));
+        return warn(
+            "containers",
+            format!(
+                "{running}; {are} with the driver local, of which Docker {engine} skips lines where a log rotates within                  seconds, and nothing shows which: {names}{notes}"
+            ),
+            "Update Docker to 23.0 or later, recreate them with --log-driver json-file, or raise their max-size.",
+        );
+    }
     if fact.unread.is_empty() {
         return ok("containers", format!("{running}, none that can't be read{notes}"));
     }
@@ -327,6 +337,12 @@ fn containers(fact: &RunningFact) -> CheckLine {
     let cures: BTreeSet<&str> = fact.unread.iter().map(|unread| unread.why.cure()).collect();
     let cures: Vec<&str> = cures.into_iter().collect();
     warn("containers", format!("{running}, {count} can't be read: {each}{notes}"), cures.join(" "))
+}
+
+/// Follows of the driver `local` were rewritten for Docker 23.0 (moby pull request 43294). 20.10 was seen to skip up to 60 % of
+/// the lines at a rotation every few seconds, 28.5 none.
+fn skips_local(engine: &str) -> bool {
+    engine.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major < 23)
 }
 
 impl Unread {

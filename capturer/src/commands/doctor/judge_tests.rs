@@ -443,3 +443,22 @@ fn what_run_could_not_write_or_make_fails() {
         &[],
     );
 }
+
+#[test]
+fn an_old_engine_skips_lines_of_the_driver_local() {
+    let with = |version: &'static str| {
+        move |facts: &mut Facts| {
+            let engine = engine(facts);
+            engine.version = version.to_owned();
+            engine.running.as_mut().unwrap().local = vec!["web".to_owned()];
+        }
+    };
+    let words = (
+        "containers",
+        CheckStatus::Warn,
+        "1 container with the driver local, of which Docker 20.10.24",
+        "23.0",
+    );
+    check(with("20.10.24"), &[words]);
+    check(with("28.5.2"), &[]);
+}
