@@ -362,6 +362,11 @@ fn url(text: &str) -> Result<Uri, Mismatch> {
     if !matches!(scheme, "http" | "https") || host.is_empty() {
         return Err(expected());
     }
+    let port = uri.authority().and_then(|authority| authority.as_str().rsplit_once(':'));
+    let is_number = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    if port.is_some_and(|(_, port)| is_number(port) && !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+        return Err(expected().hint("ports go from 1 to 65535"));
+    }
     if uri.path() != "/" {
         return Ok(uri);
     }

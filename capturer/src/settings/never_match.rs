@@ -1,10 +1,11 @@
-//! Names and patterns in the config that can match nothing: what they were meant to leave out is then captured, and what
-//! they were meant to take is missed. `capturer check` and the start say so.
+//! What in the config can't do what it was meant for. Mostly these are names and patterns that match nothing: what they were
+//! to leave out is then captured, and what they were to take is missed. `capturer check` and the start say so.
 
 use std::collections::BTreeMap;
 
 use super::file_template::NamePart;
 use super::loki::knows_label;
+use super::pipeline::{RedactPattern, Step};
 use super::{LokiAuth, Settings};
 
 /// A sentence for each.
@@ -21,7 +22,63 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     warnings.extend(settings.admin.hosts.iter().filter_map(|host| odd_host(host)));
     warnings.extend(unknown_label(settings));
     warnings.extend(doubled_bearer(settings));
+    warnings.extend(home(settings));
+    warnings.extend(missing_groups(settings));
     warnings
+}
+
+/// Only a shell knows what `~` is.
+fn home(settings: &Settings) -> Option<String> {
+    let sink = settings.sinks.local_file.as_ref().map(|sink| ("sinks.local_file.directory", &sink.directory));
+    let (key, path) =
+        [("data_dir", &settings.data_dir)].into_iter().chain(sink).find(|(_, path)| path.starts_with("~"))?;
+    Some(format!(
+        "{key} is {}: ~ is no home here, and a directory of that name is made; write the whole path",
+        path.display()
+    ))
+}
+
+/// What stands for a group that a pattern lacks is replaced by nothing.
+fn missing_groups(settings: &Settings) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for pipeline in &settings.pipelines {
+        let redacts = pipeline.steps.iter().filter_map(|step| match step.inner() {
+            Step::Redact(redact) => Some(&redact.patterns),
+            _ => None,
+        });
+        for RedactPattern { pattern, with } in redacts.flatten() {
+            let missing = groups_of(with).into_iter().find(|group| !pattern.has_group(group));
+            warnings.extend(missing.map(|group| {
+                format!(
+                    "pipeline {}: redact: with is \"{with}\", and its pattern has no group {group}, so nothing stands there; \
+                     letters and digits behind $ belong to the name: write $${{1}}a for group 1 before an a",
+                    pipeline.name
+                )
+            }));
+        }
+    }
+    warnings
+}
+
+/// The groups that a replacement names, by the rules of the regex crate's `Captures::expand`.
+fn groups_of(with: &str) -> Vec<&str> {
+    let mut groups = Vec::new();
+    let mut rest = with;
+    while let Some((_, behind)) = rest.split_once('$') {
+        rest = behind;
+        if let Some(behind) = rest.strip_prefix('$') {
+            rest = behind;
+        } else if let Some((group, behind)) = rest.strip_prefix('{').and_then(|braced| braced.split_once('}'))
+        {
+            groups.push(group);
+            rest = behind;
+        } else {
+            let is_of_name = |sign: char| sign.is_ascii_alphanumeric() || sign == '_';
+            let len = rest.find(|sign| !is_of_name(sign)).unwrap_or(rest.len());
+            groups.extend(Some(&rest[..len]).filter(|group| !group.is_empty()));
+        }
+    }
+    groups
 }
 
 /// Lists of patterns over names or images of containers, and where they stand.
@@ -129,6 +186,11 @@ mod tests {
             super::warnings(&settings)
         };
         let monitor = |text: &str| format!("container_monitor: {{{text}}}");
+        let redact = |pattern: &str, with: &str| {
+            format!(
+                "pipelines: [{{name: p, steps: [{{redact: {{patterns: [{{pattern: {pattern}, with: '{with}'}}]}}}}]}}]"
+            )
+        };
         let table = [
             (monitor("exclude_names: ['/secret*']"), "write secret*"),
             (monitor("exclude_names: ['secret ']"), "no name has ' '"),
@@ -154,6 +216,12 @@ mod tests {
                     .to_owned(),
                 "",
             ),
+            ("data_dir: ~/capturer".to_owned(), "write the whole path"),
+            ("sinks: {local_file: {directory: ~/out}}".to_owned(), "sinks.local_file.directory is ~/out"),
+            (redact("'a(b)'", "$1$$$$"), ""),
+            (redact("'a(?P<b>b)'", "$${b}c"), ""),
+            (redact("'a(b)'", "$2"), "no group 2"),
+            (redact("'a(b)'", "$1x"), "no group 1x"),
             (
                 "sinks: {loki: {enabled: true, url: 'https://l', auth: {bearer_token: 'Bearer abc'}}}".to_owned(),
                 "write the token alone",

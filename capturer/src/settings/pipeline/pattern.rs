@@ -39,6 +39,14 @@ impl Pattern {
         })
     }
 
+    /// Whether it has a group of this number or name.
+    pub fn has_group(&self, group: &str) -> bool {
+        match group.parse::<usize>() {
+            Ok(number) => number < self.0.captures_len(),
+            Err(_) => self.0.capture_names().flatten().any(|name| name == group),
+        }
+    }
+
     /// A pattern of the program's own.
     pub(crate) fn of_ours(text: &str) -> Pattern {
         Pattern::new(text).expect("our own patterns are good: each has a test")
