@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::{Piece, Step, damage, timestamp, work};
@@ -29,12 +30,23 @@ pub fn is_clean(bytes: &[u8]) -> bool {
 /// The first record of `bytes`, newline included in what it takes. `clean` is what [`is_clean`] said of a buffer that
 /// holds `bytes`; if not, each line is looked at by itself.
 pub fn next_record(bytes: &[u8], clean: bool) -> Step<Piece> {
-    damage::next_record(bytes, |line| parse(line).filter(|_| clean || is_clean(line)), good_record_behind)
+    next(bytes, clean, parse)
 }
 
-/// A quick look whether a first line is a json-file record (`format: auto`).
+/// As [`next_record`], where nobody said that Docker wrote the lines. Applications and other agents use the same keys and
+/// more of their own, which a record would lose: with a key that Docker does not write, a line is none.
+pub fn next_record_of_docker(bytes: &[u8], clean: bool) -> Step<Piece> {
+    next(bytes, clean, parse_of_docker)
+}
+
+fn next(bytes: &[u8], clean: bool, parse: impl Fn(&[u8]) -> Option<Piece>) -> Step<Piece> {
+    let record = |line: &[u8]| parse(line).filter(|_| clean || is_clean(line));
+    damage::next_record(bytes, record, |line| good_record_behind(line, &parse))
+}
+
+/// A quick look whether a line is a json-file record that loses nothing if it is taken for one (`format: auto`).
 pub fn looks_like_record(line: &[u8]) -> bool {
-    is_clean(line) && parse(line.strip_suffix(b"\n").unwrap_or(line)).is_some()
+    is_clean(line) && parse_of_docker(line.strip_suffix(b"\n").unwrap_or(line)).is_some()
 }
 
 /// Whether bytes that begin like this, of a line whose end is not there, are such a record's as Docker writes it.
@@ -42,14 +54,14 @@ pub fn may_begin_record(bytes: &[u8]) -> bool {
     bytes.starts_with(OPENING) || OPENING.starts_with(bytes)
 }
 
-/// The record that a line is, without its newline.
+/// The record that a line of any writer is, without its newline.
 pub fn whole_record(line: &[u8]) -> Option<Piece> {
-    parse(line).filter(|_| is_clean(line))
+    parse_of_docker(line).filter(|_| is_clean(line))
 }
 
 /// Where in a damaged line a whole record begins that reaches to its end. An unescaped `{"log":"` can't stand inside
 /// a JSON string, so it can only be a beginning.
-fn good_record_behind(line: &[u8]) -> Option<usize> {
+fn good_record_behind(line: &[u8], parse: impl Fn(&[u8]) -> Option<Piece>) -> Option<usize> {
     let mut end = line.len();
     // Two tries: a record glued to a torn one, or to two. More is not damage but another file.
     for _ in 0..2 {
@@ -69,7 +81,12 @@ const OPENING: &[u8] = b"{\"log\":\"";
 
 fn parse(line: &[u8]) -> Option<Piece> {
     work::add(line.len());
-    parse_common(line).or_else(|| parse_any(line))
+    parse_common(line).or_else(|| parse_any::<AnyRecord>(line))
+}
+
+fn parse_of_docker(line: &[u8]) -> Option<Piece> {
+    work::add(line.len());
+    parse_common(line).or_else(|| parse_any::<DockerRecord>(line))
 }
 
 /// The one shape Docker writes without attributes.
@@ -103,10 +120,34 @@ struct AnyRecord<'a> {
     time: Cow<'a, str>,
 }
 
+/// All that Docker writes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DockerRecord<'a> {
+    #[serde(borrow)]
+    log: Option<&'a RawValue>,
+    #[serde(borrow)]
+    stream: Cow<'a, str>,
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+    #[serde(rename = "attrs")]
+    _attributes: Option<IgnoredAny>,
+}
+
+impl<'a> From<DockerRecord<'a>> for AnyRecord<'a> {
+    fn from(DockerRecord { log, stream, time, .. }: DockerRecord<'a>) -> AnyRecord<'a> {
+        AnyRecord { log, stream, time }
+    }
+}
+
 /// Any order of keys, attributes, no `log` (Docker leaves it out when it is empty).
-fn parse_any(line: &[u8]) -> Option<Piece> {
+fn parse_any<'a, R: Deserialize<'a> + Into<AnyRecord<'a>>>(line: &'a [u8]) -> Option<Piece> {
     work::add(line.len());
-    let record: AnyRecord = serde_json::from_slice(line).ok()?;
+    // serde takes an array for a struct, too.
+    if !line.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
+    let record: AnyRecord = serde_json::from_slice::<R>(line).ok()?.into();
     let std_type = match &*record.stream {
         "stdout" => StdType::Stdout,
         "stderr" => StdType::Stderr,

@@ -1,6 +1,7 @@
 //! Cases and properties of the json-file decoder.
 
 use super::*;
+use crate::decode::DecodeError;
 
 const TIME: &str = "2026-11-22T00:52:48.162820305Z";
 
@@ -76,6 +77,26 @@ fn other_shapes() {
     check(&turned, &["stdout:x$"]);
     let empty = format!(r#"{{"stream":"stdout","time":"{TIME}"}}"#) + "\n";
     check(&empty, &["stdout:"]);
+}
+
+/// Fluent Bit and Fluentd write these keys too, and the application's own beside them.
+#[test]
+fn a_line_with_keys_of_its_own_is_only_a_record_where_docker_wrote_it() {
+    let own = format!(r#"{{"time":"{TIME}","stream":"stdout","log":"x","order":4711}}"#) + "\n";
+    check(&own, &["stdout:x"]);
+    assert!(
+        matches!(next_record_of_docker(own.as_bytes(), true), Step::Reject(DecodeError::TornRecord, took) if took == own.len())
+    );
+    assert!(!looks_like_record(own.as_bytes()) && whole_record(own.trim_end().as_bytes()).is_none());
+    let behind = format!("torn{}", own.replace("\"time\"", "\"log\":\"y\",\"time\""));
+    assert!(
+        matches!(next_record_of_docker(behind.as_bytes(), true), Step::Reject(_, took) if took == behind.len())
+    );
+    for tail in ["", r#","attrs":null"#, r#","attrs":{"tag":"t"}"#] {
+        let line = format!(r#"{{"time":"{TIME}","stream":"stdout","log":"x\n"{tail}}}"#) + "\n";
+        assert!(looks_like_record(line.as_bytes()), "{line}");
+        assert_eq!(next_record_of_docker(line.as_bytes(), true), next_record(line.as_bytes(), true));
+    }
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! Fuzz entry of the json-file decoder. serde_json is the slow and obvious one.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use crate::decode::json_line::{cut_escaped, is_clean, looks_like_record, next_record, unescape};
+use crate::decode::json_line::{
+    cut_escaped, is_clean, looks_like_record, next_record, next_record_of_docker, unescape,
+};
 use crate::decode::timestamp::TIME_BYTES_MAX;
 use crate::decode::{Piece, Step};
 use crate::fuzz::{Found, decode_in_any_parts, decode_in_parts};
@@ -34,8 +37,11 @@ pub fn check(bytes: &[u8]) {
     for line in bytes[..bytes.len() - held].split_inclusive(|byte| *byte == b'\n') {
         let whole = line.strip_suffix(b"\n").unwrap_or(line);
         let is_record = record_slowly(whole).is_some();
-        assert_eq!(looks_like_record(line), is_record, "{}", line.escape_ascii());
         assert!(!is_record || found_at.contains(&at), "not found: {}", whole.escape_ascii());
+        let loses_nothing = is_record && has_no_other_keys(whole);
+        assert_eq!(looks_like_record(line), loses_nothing, "{}", line.escape_ascii());
+        let step = next_record_of_docker(line, clean);
+        assert_eq!(matches!(step, Step::Item(..)), loses_nothing, "{}", line.escape_ascii());
         at += line.len();
     }
     round_trip(&String::from_utf8_lossy(bytes));
@@ -61,8 +67,29 @@ struct SlowRecord<'a> {
     time: &'a str,
 }
 
+/// Only for a record.
+fn has_no_other_keys(line: &[u8]) -> bool {
+    let keys: Result<Keys, _> = serde_json::from_slice(line);
+    keys.is_ok()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    #[serde(rename = "log")]
+    _log: Option<IgnoredAny>,
+    #[serde(rename = "stream")]
+    _stream: IgnoredAny,
+    #[serde(rename = "time")]
+    _time: IgnoredAny,
+    #[serde(rename = "attrs")]
+    _attrs: Option<IgnoredAny>,
+}
+
 fn record_slowly(line: &[u8]) -> Option<Shown> {
     let text = std::str::from_utf8(line).ok().filter(|text| text.bytes().all(|byte| byte >= 0x20))?;
+    // serde takes an array for a struct, too.
+    let text = Some(text).filter(|text| text.trim_start().starts_with('{'))?;
     let record: SlowRecord = serde_json::from_str(text).ok()?;
     let std_type = match record.stream.as_str() {
         "stdout" => StdType::Stdout,

@@ -149,6 +149,7 @@ impl FileSource {
         }
         match self.format {
             _ if within => line::next_line(bytes, Known { nuls, within }),
+            FileFormat::Docker if self.decides => json_line::next_record_of_docker(bytes, clean),
             FileFormat::Docker => json_line::next_record(bytes, clean),
             FileFormat::Cri => cri::next_record(bytes, nuls),
             FileFormat::Raw if self.decides && begins_record(bytes[0]) => self.decide(bytes, nuls),
@@ -220,7 +221,7 @@ impl FileSource {
         };
         self.changes_to(format);
         match format {
-            FileFormat::Docker => json_line::next_record(bytes, false),
+            FileFormat::Docker => json_line::next_record_of_docker(bytes, false),
             _ => cri::next_record(bytes, nuls),
         }
     }

@@ -365,6 +365,24 @@ fn an_unfinished_line_comes_in_marked_parts() {
     assert_eq!(host.got, [part(b"one", false, false)]);
 }
 
+/// Other agents and applications use Docker's keys, and more.
+#[test]
+fn of_a_line_that_is_no_record_nothing_is_thrown_away() {
+    let time = "2026-11-28T10:00:00.1Z";
+    let record = format!(r#"{{"log":"paid\n","stream":"stderr","attrs":{{"tag":"shop"}},"time":"{time}"}}"#);
+    let own = format!(r#"{{"time":"{time}","stream":"stdout","log":"failed","order":4711}}"#);
+    for lines in [[&own, &record, &own], [&record, &own, &record]] {
+        let mut host = Host::new(rules(None), FileFormat::Auto);
+        lines.iter().for_each(|line| host.append(format!("{line}\n").as_bytes()));
+        let expected = lines.map(|line| if *line == record { b"paid" } else { line.as_bytes() });
+        assert_eq!(host.lines(), expected);
+    }
+    let mut host = Host::new(rules(None), FileFormat::Docker);
+    host.append(format!("{own}\n{record}\n").as_bytes());
+    host.end();
+    assert_eq!(host.lines(), [&b"failed"[..], b"paid"]);
+}
+
 /// What may be half of a record, of a line's end, of a hole or of a character waits.
 #[test]
 fn halves_wait_for_their_other_half() {
