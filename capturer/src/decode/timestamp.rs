@@ -3,6 +3,8 @@
 //!
 //! Own code because it runs once per line: a general parser costs ten times as much. Checked against humantime.
 
+use std::io::Write as _;
+
 /// Longest time that is believed: `YYYY-MM-DDThh:mm:ss.nnnnnnnnn+hh:mm`.
 pub const TIME_BYTES_MAX: usize = 35;
 
@@ -60,6 +62,25 @@ pub fn to_since(unix_ns: i64) -> String {
 pub fn format(unix_ns: i64) -> String {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(unix_ns.max(0) as u64);
     humantime::format_rfc3339_nanos(time).to_string()
+}
+
+/// Gives `then` the same time in UTC, with nanoseconds if it was not: podman writes the host's local time. What is no time
+/// stays as it is. Nothing is allocated.
+#[inline]
+pub fn in_utc<R>(time: &[u8], then: impl FnOnce(&[u8]) -> R) -> R {
+    if time.last() == Some(&b'Z') { then(time) } else { moved_to_utc(time, then) }
+}
+
+#[cold]
+fn moved_to_utc<R>(time: &[u8], then: impl FnOnce(&[u8]) -> R) -> R {
+    let since_1970 = parse(time).and_then(|unix_ns| u64::try_from(unix_ns).ok());
+    let Some(unix_ns) = since_1970 else { return then(time) };
+    let utc = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(unix_ns);
+    let mut room = [0; TIME_BYTES_MAX];
+    let mut rest = &mut room[..];
+    let written = write!(rest, "{}", humantime::format_rfc3339_nanos(utc));
+    let len = TIME_BYTES_MAX - rest.len();
+    then(if written.is_ok() { &room[..len] } else { time })
 }
 
 fn digits(text: &[u8], at: usize, count: usize) -> Option<i64> {
@@ -120,6 +141,21 @@ mod tests {
             assert_eq!(parse(text.as_bytes()), expected, "{text}");
         }
         assert_eq!(to_since(1_795_308_768_000_000_005), "1795308768.000000005");
+    }
+
+    #[test]
+    fn local_times_become_utc() {
+        let table = [
+            ("2026-11-22T00:52:48.5Z", "2026-11-22T00:52:48.5Z"),
+            ("2026-11-22T02:52:48.162820305+02:00", "2026-11-22T00:52:48.162820305Z"),
+            ("2026-11-21T19:22:48-05:30", "2026-11-22T00:52:48.000000000Z"),
+            ("2026-11-22T00:52:48+00:00", "2026-11-22T00:52:48.000000000Z"),
+            ("2026-11-22T00:52:48", "2026-11-22T00:52:48"),
+            ("", ""),
+        ];
+        for (time, utc) in table {
+            in_utc(time.as_bytes(), |found| assert_eq!(found, utc.as_bytes(), "{time}"));
+        }
     }
 
     /// The slow obvious way: humantime. One time a day over two centuries, at odd nanoseconds.

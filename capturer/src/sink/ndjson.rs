@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use super::Counts;
+use crate::decode::timestamp;
 use crate::limits::META_STRING_BYTES_MAX;
 use crate::model::fields::{Extra, Labels, Value};
 use crate::model::record::{Batch, MessageForm, Record, Source, StdType};
@@ -210,7 +211,7 @@ pub(super) fn encode_one(
 ) {
     out.extend_from_slice(HEAD);
     // A time is digits and a few signs; escaping costs nothing then and keeps a decoder's slip inside its string.
-    escape_text(batch.time(record), out);
+    timestamp::in_utc(batch.time(record), |time| escape_text(time, out));
     counts.truncated += u64::from(record.truncated);
     let shared = prefix.for_std_type(record.std_type);
     match batch.extra(index) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::testing::{Rng, TIME, batch, container, followed, push};
+use super::super::testing::{Rng, TIME, batch, container, followed, in_local_time, push};
 use super::*;
 use crate::model::fields::{Changes, Failed};
 use crate::model::record::{ContainerMeta, Place, StreamId, StreamKey};
@@ -236,6 +236,15 @@ fn a_huge_name_is_shortened_at_a_character() {
     assert!(out.len() < META_STRING_BYTES_MAX + 500);
     let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
     assert!(value["container_name"].as_str().unwrap().ends_with("€…"));
+}
+
+/// podman writes them.
+#[test]
+fn local_times_are_written_in_utc() {
+    let mut local = batch(&container(1, "web"), &[b"m"]);
+    let (utc, _) = encode_all(&local);
+    in_local_time(&mut local);
+    assert_eq!(encode_all(&local).0, utc);
 }
 
 #[test]

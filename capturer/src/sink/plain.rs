@@ -11,6 +11,7 @@
 use super::Counts;
 use super::ndjson::escape_raw;
 use crate::decode::json_line::unescape;
+use crate::decode::timestamp::in_utc;
 use crate::model::record::{Batch, MessageForm, Record, Source};
 use crate::text::terminal::shown;
 
@@ -102,7 +103,7 @@ fn one(
         PlainFormat::Pretty => {
             text.clear();
             plain(batch, record, text);
-            line(batch.time(record), name, text, out)
+            in_utc(batch.time(record), |time| line(time, name, text, out))
         }
         PlainFormat::Raw => {
             plain(batch, record, out);
@@ -134,7 +135,7 @@ fn docker(batch: &Batch, record: &Record, out: &mut Vec<u8>) -> u64 {
     out.extend_from_slice(b"\",\"stream\":\"");
     out.extend_from_slice(record.std_type.as_str().as_bytes());
     out.extend_from_slice(b"\",\"time\":\"");
-    replaced += escape_raw(batch.time(record), out);
+    replaced += in_utc(batch.time(record), |time| escape_raw(time, out));
     out.extend_from_slice(b"\"}\n");
     replaced
 }
@@ -169,7 +170,7 @@ fn line(time: &[u8], name: &str, text: &[u8], out: &mut Vec<u8>) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{batch, container, push};
+    use super::super::testing::{batch, container, in_local_time, push};
     use super::*;
 
     fn check(format: PlainFormat, messages: &[&[u8]], escaped: &[&[u8]], expected: &str) {
@@ -200,6 +201,22 @@ mod tests {
             "{\"log\":\"a\\\"b\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-22T00:52:48.162820305Z\"}\n\
              {\"log\":\"\\u003c\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-22T00:52:48.162820305Z\"}\n",
         );
+    }
+
+    #[test]
+    fn local_times_are_written_in_utc() {
+        let source = container(1, "web-1");
+        for format in [PlainFormat::Docker, PlainFormat::Pretty] {
+            let encoded = |batch: &Batch| {
+                let mut out = Vec::new();
+                encode(format, batch, "web-1", 0, usize::MAX, &mut out);
+                String::from_utf8(out).unwrap()
+            };
+            let mut local = batch(&source, &[b"m"]);
+            let utc = encoded(&local);
+            in_local_time(&mut local);
+            assert_eq!(encoded(&local), utc);
+        }
     }
 
     /// Who prints escape codes must not be able to clear the operator's screen or to hide a line.

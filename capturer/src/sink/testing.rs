@@ -122,6 +122,15 @@ pub(crate) fn push(batch: &mut Batch, message: &[u8], form: MessageForm) {
     batch.read.extend_from_slice(message);
 }
 
+/// The records have the same time as before, as a host writes it that is ahead of UTC.
+pub(crate) fn in_local_time(batch: &mut Batch) {
+    let local = "2026-11-22T02:52:48.162820305+02:00";
+    for record in &mut batch.records {
+        (record.time_start, record.time_len) = (batch.read.len() as u32, local.len() as u8);
+    }
+    batch.read.extend_from_slice(local.as_bytes());
+}
+
 /// The messages in NDJSON output; every line must be whole.
 pub(crate) fn messages(output: &[u8]) -> Vec<String> {
     assert!(output.is_empty() || output.ends_with(b"\n"), "torn: {:?}", String::from_utf8_lossy(output));

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::testing::{Rng, batch, container, followed, messages};
+use super::super::testing::{Rng, batch, container, followed, in_local_time, messages};
 use super::tests::{lines, restart, restart_with, sink, write};
 use super::*;
 use crate::model::cursor::{FileCursor, FileId, HeadPrint, TailPrint};
@@ -258,6 +258,22 @@ fn an_output_that_was_emptied_before_the_crash_is_not_cut_and_not_repeated() {
     assert!(restored.notes[0].contains("was emptied"), "{:?}", restored.notes);
     write(&mut second, &web, &["1", "2", "3", "4", "5"]);
     assert_eq!(lines(&file), ["1", "2", "3", "4", "5"]);
+}
+
+/// Their source has another text for their time than the output.
+#[test]
+fn records_with_local_times_are_known_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let web = container(1, "web");
+    let mut first = sink(dir.path(), NAME);
+    let mark = write(&mut first, &web, &["0"]);
+    let mut local = batch(&web, &[b"1", b"2"]);
+    in_local_time(&mut local);
+    first.deliver(&local).unwrap();
+    drop(first);
+    let (mut second, _) = restart(dir.path(), NAME, &[&mark]);
+    second.deliver(&local).unwrap();
+    assert_eq!(lines(dir.path().join("web.ndjson")), ["0", "1", "2"]);
 }
 
 /// Else each start would look through it again, for as long as the checkpoint lives.
