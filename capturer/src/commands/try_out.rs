@@ -1,5 +1,6 @@
 //! `capturer try`: what each step of a pipeline makes of lines, shown one below the other, so that a pipeline is right before it
-//! runs. The steps are the agent's own; each is given what the one before let through.
+//! runs. Lines are read as the agent reads them (try_read.rs), and the steps are its own; each is given what the one before let
+//! through.
 //!
 //! A step may keep things from line to line (dedup, sample, limits of labels), so there is one pipeline for each number of
 //! steps, and each is fed all lines. Not tried: `rate_limit`, whose outcome depends on how fast lines come.
@@ -14,11 +15,14 @@ use anyhow::Context as _;
 
 use crate::commands::cli;
 use crate::commands::cli::{Exit, TryArgs};
-use crate::decode::assemble::{Assembler, Lines};
+use crate::commands::try_read::{self, Line, Rules};
+use crate::decode::assemble::{Assembler, Join, Lines};
 use crate::decode::{Piece, timestamp};
 use crate::model::cursor::Cursor;
 use crate::model::outcome::{Outcome, Tally};
-use crate::model::record::{Batch, ContainerMeta, MessageForm, Source, StdType, StreamId, StreamKey};
+use crate::model::record::{
+    Batch, ContainerMeta, MessageForm, Place, Record, Source, StdType, StreamId, StreamKey,
+};
 use crate::pipeline::Pipelines;
 use crate::settings::pipeline::{for_container, for_path};
 use crate::settings::{Pipeline, Settings};
@@ -38,10 +42,9 @@ pub fn run(arguments: &TryArgs, out: &mut dyn Write, err: &mut dyn Write) -> Exi
         Err(error) => return cli::refuse(&error, err),
     };
     let tried = choose(arguments, &settings).and_then(|pipeline| {
-        let text = read(arguments)?;
+        let text = input(arguments)?;
         let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
-        Trial::new(&pipeline, arguments, &settings, now_ns).show(&text, out);
-        Ok(())
+        Trial::new(&pipeline, arguments, &settings, now_ns).show(&text, out)
     });
     match tried {
         Ok(()) => Exit::Ok,
@@ -77,7 +80,7 @@ fn choose(arguments: &TryArgs, settings: &Settings) -> anyhow::Result<Arc<Pipeli
     }
 }
 
-fn read(arguments: &TryArgs) -> anyhow::Result<Vec<u8>> {
+fn input(arguments: &TryArgs) -> anyhow::Result<Vec<u8>> {
     let mut text = Vec::new();
     match &arguments.file {
         Some(path) => {
@@ -92,15 +95,28 @@ fn read(arguments: &TryArgs) -> anyhow::Result<Vec<u8>> {
 }
 
 /// The pipeline with all of its steps, with none, and with all numbers between.
-struct Trial {
+struct Trial<'s> {
     name: String,
     joins: Option<Arc<Pipeline>>,
     steps: Vec<Stage>,
     /// Without a pipeline.
     plain: Arc<Source>,
     prefix: SourcePrefix,
-    line_bytes_max: usize,
+    /// What the lines are said to come from.
+    from: String,
+    rules: Rules,
+    settings: &'s Settings,
     now_ns: i64,
+}
+
+/// What the pipeline gets: a line, or some that were joined.
+struct Message {
+    /// The first line, counted from 1.
+    number: usize,
+    lines: usize,
+    std_type: StdType,
+    time: Vec<u8>,
+    text: Vec<u8>,
 }
 
 struct Stage {
@@ -111,8 +127,8 @@ struct Stage {
     pipelines: Pipelines,
 }
 
-impl Trial {
-    fn new(pipeline: &Arc<Pipeline>, arguments: &TryArgs, settings: &Settings, now_ns: i64) -> Trial {
+impl<'s> Trial<'s> {
+    fn new(pipeline: &Arc<Pipeline>, arguments: &TryArgs, settings: &'s Settings, now_ns: i64) -> Trial<'s> {
         let stage = |count: usize| {
             let part = Pipeline {
                 steps: pipeline.steps[..count].to_vec(),
@@ -134,25 +150,34 @@ impl Trial {
             name: pipeline.name.clone(),
             joins: pipeline.multiline.is_some().then(|| Arc::clone(pipeline)),
             steps: (1..=pipeline.steps.len()).map(stage).collect(),
-            line_bytes_max: settings.line_bytes_max as usize,
+            from: arguments.path.clone().unwrap_or_else(|| "the input".to_owned()),
+            rules: match &arguments.path {
+                Some(path) => Rules::of_path(path, &settings.file_monitor),
+                // What Docker shows of a container with a TTY has carriage returns; others hardly ever print them.
+                None => Rules::of_any(settings.container_monitor.tty.keep_cr),
+            },
+            settings,
             now_ns,
         }
     }
 
     /// A reader that went away (`| head`) is no error of ours.
-    fn show(&mut self, text: &[u8], out: &mut dyn Write) {
+    fn show(&mut self, text: &[u8], out: &mut dyn Write) -> anyhow::Result<()> {
+        let read = try_read::read(text, &self.from, self.rules, self.settings)?;
+        if let Some(why) = read.left_out {
+            anyhow::bail!("{why}");
+        }
         let (mut failed, mut kept) = (0, 0);
-        let messages = self.messages(text);
-        let mut numbers = Numbers::new(text);
-        for (index, (message, lines)) in messages.iter().enumerate() {
-            let first = numbers.of(message);
-            let which = match lines {
+        let messages = self.messages(read.lines);
+        for (index, message) in messages.iter().enumerate() {
+            let first = message.number;
+            let which = match message.lines {
                 1 => format!("line {first}"),
-                _ => format!("lines {first} to {} ({lines} lines joined)", first + lines - 1),
+                lines => format!("lines {first} to {} ({lines} lines joined)", first + lines - 1),
             };
-            let _ = writeln!(out, "{which}: {}", String::from_utf8_lossy(message));
+            let _ = writeln!(out, "{which}: {}", String::from_utf8_lossy(&message.text));
             let untouched = Arc::new(batch(&self.plain, message, false, self.now_ns));
-            let mut before = shown(&untouched, &self.prefix);
+            let mut before = shown(&untouched, &self.prefix, message);
             let mut goes_on = true;
             for (number, stage) in self.steps.iter_mut().enumerate() {
                 let last = index + 1 == messages.len();
@@ -176,40 +201,59 @@ impl Trial {
             counted(all as u64, "record"),
             counted(failed, "time")
         );
+        if read.skipped > 0 {
+            let lines = counted(read.skipped, "line");
+            let _ = writeln!(out, "skipped, for they are no records of the format of the entry: {lines}");
+        }
+        Ok(())
     }
 
-    /// Lines as the capture thread joins them, with how many each is made of.
-    fn messages(&self, text: &[u8]) -> Vec<(Vec<u8>, usize)> {
-        let mut assembler = Assembler::new(self.line_bytes_max).with_pipeline(self.joins.as_ref());
-        let (mut lines, mut messages, mut at) = (Lines::default(), Vec::new(), 0);
-        let mut take = |lines: &mut Lines| {
-            for record in std::mem::take(&mut lines.records) {
-                let from =
-                    if record.place == crate::model::record::Place::Made { &lines.made[..] } else { text };
-                let start = record.message_start as usize;
-                let message = from[start..][..record.message_len as usize].to_vec();
-                let count = message.iter().filter(|byte| **byte == b'\n').count() + 1;
-                messages.push((message, count));
+    /// Lines as the capture thread joins them.
+    fn messages(&self, lines: Vec<Line>) -> Vec<Message> {
+        if self.joins.is_none() {
+            let message = |line: Line| Message {
+                number: line.number,
+                lines: 1,
+                std_type: line.std_type,
+                time: line.time,
+                text: line.message,
+            };
+            return lines.into_iter().map(message).collect();
+        }
+        let line_bytes_max = self.settings.line_bytes_max as usize;
+        let mut assembler = Assembler::new(line_bytes_max).with_pipeline(self.joins.as_ref());
+        assembler.join(Join::Newline);
+        let mut numbers = StdType::ALL.map(|std_type| Numbers::new(&lines, std_type));
+        let (mut joined, mut messages) = (Lines::default(), Vec::new());
+        let mut take = |joined: &mut Lines| {
+            for record in std::mem::take(&mut joined.records) {
+                let text =
+                    joined.made[record.message_start as usize..][..record.message_len as usize].to_vec();
+                messages.push(Message {
+                    number: numbers[record.std_type.index()].of(&text),
+                    lines: text.iter().filter(|byte| **byte == b'\n').count() + 1,
+                    std_type: record.std_type,
+                    time: joined.time(&record, b"").to_vec(),
+                    text,
+                });
             }
-            lines.made.clear();
+            joined.made.clear();
         };
-        for line in text.split_inclusive(|byte| *byte == b'\n') {
-            let end = line.len() - usize::from(line.ends_with(b"\n"));
+        for line in &lines {
+            let bytes = [&line.time[..], &line.message].concat();
             let piece = Piece {
-                text: at..at + end,
-                time: 0..0,
+                text: line.time.len()..bytes.len(),
+                time: 0..line.time.len(),
                 form: MessageForm::Raw,
-                decoded_len: end,
-                std_type: StdType::Stdout,
+                decoded_len: line.message.len(),
+                std_type: line.std_type,
                 complete: true,
             };
-            assembler.push(text, &piece, at as u64, true, &mut lines);
-            at += line.len();
-            take(&mut lines);
+            assembler.push(&bytes, &piece, line.number as u64, true, &mut joined);
+            take(&mut joined);
         }
-        assembler.end_group(StdType::Stdout, &mut lines);
-        assembler.close_all(&mut lines);
-        take(&mut lines);
+        assembler.close_all(&mut joined);
+        take(&mut joined);
         messages
     }
 }
@@ -217,45 +261,51 @@ impl Trial {
 /// Which line of the input a message begins with. Joined lines are one message, and empty lines behind a trace none at all, so
 /// messages can't be counted.
 struct Numbers<'t> {
-    lines: Vec<&'t [u8]>,
+    /// Those of one channel.
+    lines: Vec<&'t Line>,
     /// Lines that messages were found in.
     passed: usize,
 }
 
 impl<'t> Numbers<'t> {
-    fn new(text: &'t [u8]) -> Numbers<'t> {
-        Numbers { lines: text.split(|byte| *byte == b'\n').collect(), passed: 0 }
+    fn new(lines: &'t [Line], std_type: StdType) -> Numbers<'t> {
+        Numbers { lines: lines.iter().filter(|line| line.std_type == std_type).collect(), passed: 0 }
     }
 
     /// Counted from 1. To be asked in order.
     fn of(&mut self, message: &[u8]) -> usize {
         let mut parts = message.split(|byte| *byte == b'\n');
         let first = parts.next().unwrap_or_default();
-        // The message may have been cut, or lack a carriage return.
-        let begins = |line: &&[u8]| line.starts_with(first) && (first.is_empty() == line.is_empty());
+        // The message may have been cut.
+        let begins =
+            |line: &&Line| line.message.starts_with(first) && (first.is_empty() == line.message.is_empty());
         let ahead = self.lines.iter().skip(self.passed).position(begins).unwrap_or(0);
-        let number = self.passed + ahead + 1;
-        self.passed = number + parts.count();
-        number
+        let at = self.passed + ahead;
+        self.passed = at + 1 + parts.count();
+        self.lines.get(at).map_or(0, |line| line.number)
     }
 }
 
 impl Stage {
     /// What its last step counted, and the records that go on.
-    fn run(&mut self, message: &[u8], last: bool, now_ns: i64) -> (Tally, String) {
+    fn run(&mut self, message: &Message, last: bool, now_ns: i64) -> (Tally, String) {
         let batch = Arc::new(batch(&self.source, message, last, now_ns));
         let processed = self.pipelines.process(&batch, now_ns);
         let (made, tally) = processed.map_or((None, Tally::new()), |made| (made.batch, made.tally));
-        (tally, shown(made.as_ref().unwrap_or(&batch), &self.prefix))
+        (tally, shown(made.as_ref().unwrap_or(&batch), &self.prefix, message))
     }
 }
 
-/// Records as NDJSON has them, without what is the same in all that are tried here.
-fn shown(batch: &Batch, prefix: &SourcePrefix) -> String {
+/// Records as NDJSON has them, without what is the same in all that are tried here, and without the time that the line came with.
+fn shown(batch: &Batch, prefix: &SourcePrefix, message: &Message) -> String {
     let mut out = Vec::new();
     encode(batch, prefix, 0, usize::MAX, &mut out);
-    let time = format!("\"time\":\"{}\",", batch.read_time);
-    let text = String::from_utf8_lossy(&out).replace(&time, "").replace("\"stream\":\"stdout\",", "");
+    let mut text = String::from_utf8_lossy(&out).into_owned();
+    for time in [batch.read_time.as_bytes(), &message.time] {
+        let time = timestamp::in_utc(time, |time| String::from_utf8_lossy(time).into_owned());
+        text = text.replace(&format!("\"time\":\"{time}\","), "");
+    }
+    let text = text.replace("\"stream\":\"stdout\",", "");
     text.replace(&format!("\"container_id\":\"{NO_ID}\","), "").trim_end().to_owned()
 }
 
@@ -293,15 +343,15 @@ fn source(arguments: &TryArgs, pipeline: Arc<Pipeline>) -> Source {
     }
 }
 
-fn batch(source: &Arc<Source>, message: &[u8], last: bool, now_ns: i64) -> Batch {
-    let record = crate::model::record::Record {
-        message_start: 0,
-        message_len: message.len() as u32,
+fn batch(source: &Arc<Source>, message: &Message, last: bool, now_ns: i64) -> Batch {
+    let record = Record {
+        message_start: message.time.len() as u32,
+        message_len: message.text.len() as u32,
         time_start: 0,
-        time_len: 0,
-        std_type: StdType::Stdout,
+        time_len: message.time.len() as u8,
+        std_type: message.std_type,
         form: MessageForm::Raw,
-        place: crate::model::record::Place::Read,
+        place: Place::Read,
         truncated: false,
         partial: false,
         continued: false,
@@ -309,7 +359,7 @@ fn batch(source: &Arc<Source>, message: &[u8], last: bool, now_ns: i64) -> Batch
     Batch {
         source: Arc::clone(source),
         seq: 1,
-        read: message.to_vec(),
+        read: [&message.time[..], &message.text].concat(),
         made: Vec::new(),
         records: vec![record],
         read_time: timestamp::format(now_ns),
@@ -324,32 +374,46 @@ fn batch(source: &Arc<Source>, message: &[u8], last: bool, now_ns: i64) -> Batch
 mod tests {
     use super::*;
 
-    #[test]
-    fn lines_are_numbered_as_they_stand_in_the_input() {
-        let mut numbers = Numbers::new(b"a\n\nb\n\tat x\n\n\nc\nc\n");
-        let of = ["a", "", "b\n\tat x", "c", "c"].map(|message| numbers.of(message.as_bytes()));
-        assert_eq!(of, [1, 2, 3, 7, 8]);
-        let mut numbers = Numbers::new(b"long line\r\nnext");
-        assert_eq!([numbers.of(b"long"), numbers.of(b"next")], [1, 2]);
-    }
     use crate::settings::file::{Outside, parse};
 
     fn check(pipeline: &str, input: &str, expected: &[&str]) {
-        let outside = Outside { variable: &|_| None, file: &|_| Err("none".to_owned()) };
+        let arguments = TryArgs { container: Some("web".to_owned()), ..arguments() };
         let text = format!("pipelines: [{{name: p, {pipeline}}}]");
-        let settings = parse("c.yaml", &text, &[], &outside).unwrap_or_else(|error| panic!("{error}"));
-        let arguments = TryArgs {
+        found(&shown(&text, &arguments, input.as_bytes()), expected);
+    }
+
+    /// As lines of `/var/log/a.log`.
+    fn check_file(entry: &str, steps: &str, input: &[u8], expected: &[&str]) {
+        let arguments = TryArgs { path: Some("/var/log/a.log".to_owned()), ..arguments() };
+        let text = format!(
+            "pipelines: [{{name: p, {steps}}}]\nfile_monitor: {{files: [{{paths: [/var/log/*.log]{entry}}}]}}"
+        );
+        found(&shown(&text, &arguments, input), expected);
+    }
+
+    fn arguments() -> TryArgs {
+        TryArgs {
             config: cli::ConfigArgs::default(),
             file: None,
             pipeline: None,
-            container: Some("web".to_owned()),
+            container: None,
             path: None,
-        };
-        let chosen = choose(&arguments, &settings).unwrap();
+        }
+    }
+
+    fn shown(config: &str, arguments: &TryArgs, input: &[u8]) -> String {
+        let outside = Outside { variable: &|_| None, file: &|_| Err("none".to_owned()) };
+        let settings = parse("c.yaml", config, &[], &outside).unwrap_or_else(|error| panic!("{error}"));
+        let chosen = choose(arguments, &settings).unwrap();
         let mut out = Vec::new();
-        Trial::new(&chosen, &arguments, &settings, 0).show(input.as_bytes(), &mut out);
-        let shown = String::from_utf8(out).unwrap();
-        let mut rest = shown.as_str();
+        match Trial::new(&chosen, arguments, &settings, 0).show(input, &mut out) {
+            Ok(()) => String::from_utf8(out).unwrap(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    fn found(shown: &str, expected: &[&str]) {
+        let mut rest = shown;
         for part in expected {
             let at = rest.find(part).unwrap_or_else(|| panic!("{part:?} is not in what is left of\n{shown}"));
             rest = &rest[at + part.len()..];
@@ -383,6 +447,80 @@ mod tests {
             "java.lang.Exception: x\n\tat a.B.c(B.java:1)\nafter\n",
             &["lines 1 to 2 (2 lines joined): java.lang.Exception", "line 3: after", "1. keep       dropped"],
         );
+    }
+
+    #[test]
+    fn lines_are_numbered_as_they_stand_in_the_input() {
+        let steps = "multiline: {preset: java}, steps: [{strip_ansi: {}}]";
+        let numbers = ["line 1: a", "line 2: \n", "lines 3 to 4 (2", "line 7: c", "line 8: c", "5 records"];
+        check(steps, "a\n\njava.lang.E: b\n\tat x.y(Z.java:1)\n\n\nc\nc\n", &numbers);
+        check(
+            "steps: [{strip_ansi: {}}]",
+            "long\r\n\nnext",
+            &["line 1: long\n", "line 2: \n", "line 3: next\n"],
+        );
+    }
+
+    /// Of each of them the agent makes the message `{"a":1}`.
+    #[test]
+    fn files_are_read_as_the_agent_reads_them() {
+        let json = "steps: [{parse: {format: json}}]";
+        let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+        let parsed = ["line 1: {\"a\":1}\n", "1. parse", "\"fields\":{\"a\":1}", "1 record, 1 delivered"];
+        for (entry, bytes) in [
+            ("", b"{\"a\":1}\r\n".to_vec()),
+            ("", b"\xef\xbb\xbf{\"a\":1}".to_vec()),
+            ("", [&b"\xff\xfe"[..], &utf16("{\"a\":1}\r\n")].concat()),
+            (", encoding: utf-16le", utf16("{\"a\":1}\n")),
+            ("", br#"{"log":"{\"a\":1}\n","stream":"stdout","time":"2026-11-28T10:00:00Z"}"#.to_vec()),
+            ("", b"2026-11-28T10:00:00+01:00 stdout F {\"a\":1}\n".to_vec()),
+            (
+                ", format: cri",
+                b"2026-11-28T10:00:00Z stdout P {\"a\"\n2026-11-28T10:00:00Z stdout F :1}".to_vec(),
+            ),
+        ] {
+            let parsed = if bytes.contains(&b'P') { &parsed[1..] } else { &parsed[..] };
+            check_file(entry, json, &bytes, parsed);
+        }
+        check_file(
+            ", keep_cr: true",
+            "steps: [{keep: {matches: 'x$'}}]",
+            b"x\r\n",
+            &["1. keep       dropped"],
+        );
+        let cafe = ["line 1: café\n", "line 2: b\n"];
+        check_file(", encoding: windows-1252", "steps: [{strip_ansi: {}}]", b"caf\xe9\nb\n", &cafe);
+        let raw = ["line 1: 2026-11-28T10:00:00Z stdout F x\n"];
+        check_file(", format: raw", "steps: [{strip_ansi: {}}]", b"2026-11-28T10:00:00Z stdout F x\n", &raw);
+        let skipped = ["line 2: x", "1 record, 1 delivered", "no records of the format of the entry: 1 line"];
+        check_file(
+            ", format: cri",
+            "steps: [{strip_ansi: {}}]",
+            b"plain\n2026-11-28T10:00:00Z stdout F x\n",
+            &skipped,
+        );
+        check_file("", json, b"\xff\xfe\0\0a\0\0\0", &["/var/log/a.log is UTF-32, which is not decoded"]);
+    }
+
+    /// What comes on one channel does not tear what is joined on the other.
+    #[test]
+    fn records_are_joined_by_channel() {
+        let record = |channel: &str, text: &str| format!("2026-11-28T10:00:00Z {channel} F {text}\n");
+        let input = [
+            record("stderr", "java.lang.E: b"),
+            record("stdout", "between"),
+            record("stderr", "\tat x.y(Z.java:1)"),
+            record("stdout", "next"),
+        ];
+        let joined =
+            ["line 2: between", "lines 1 to 2 (2 lines joined): java.lang.E: b\n\tat x.y", "line 4: next"];
+        let steps = "multiline: {preset: java}, steps: [{strip_ansi: {}}]";
+        let shown = |part: &str| check_file("", steps, input.concat().as_bytes(), &[part]);
+        joined.into_iter().for_each(shown);
+        let time = "\"time\":\"2026-11-27T00:00:00.000000000Z\",\"stream\":\"stderr\"";
+        let steps = "steps: [{parse: {format: logfmt}}, {timestamp: {field: t, format: rfc3339}}]";
+        let line = record("stderr", "t=2026-11-27T00:00:00Z");
+        check_file("", steps, line.as_bytes(), &["→ {\"stream\":\"stderr\"", "2. timestamp", time]);
     }
 
     #[test]

@@ -350,6 +350,12 @@ pub struct FileSet {
 }
 
 impl FileSet {
+    /// It is the entry of this path, unless one before it is.
+    pub fn takes(&self, path: &str) -> bool {
+        self.paths.iter().any(|pattern| pattern.matches(path))
+            && !self.exclude.iter().any(|pattern| pattern.covers(path))
+    }
+
     /// What a file never seen before holds is read at this time if it was changed since then; both nanoseconds since 1970.
     pub fn changed_since_ns(&self, now_ns: i64) -> Option<i64> {
         let older_ns = i64::try_from(self.ignore_older.as_nanos()).unwrap_or(i64::MAX);

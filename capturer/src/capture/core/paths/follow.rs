@@ -10,7 +10,7 @@ use crate::capture::stream::file::FileSource;
 use crate::model::clock::Now;
 use crate::model::cursor::Cursor;
 use crate::model::record::{Source, StreamKey};
-use crate::settings::{FileSet, StartAt, pipeline};
+use crate::settings::{StartAt, pipeline};
 
 impl Capture {
     /// Handles paths that vanished while the agent did not run as if they had vanished now: it reads what their rotated
@@ -38,11 +38,7 @@ impl Capture {
 
     /// The entry that would follow a path, if it were there.
     pub(super) fn entry_of(&self, path: &str) -> Option<usize> {
-        let matches = |files: &FileSet| {
-            files.paths.iter().any(|pattern| pattern.matches(path))
-                && !files.exclude.iter().any(|pattern| pattern.covers(path))
-        };
-        self.settings.file_monitor.files.iter().position(matches)
+        self.settings.file_monitor.files.iter().position(|files| files.takes(path))
     }
 
     pub(super) fn follow_path(&mut self, now: Now, set: usize, path: &str, look: Look<'_>) {
