@@ -46,9 +46,10 @@ pub fn cargo(subcommand: &str) -> Command {
     command
 }
 
+static BUILT: OnceLock<Vec<Program>> = OnceLock::new();
+
 /// Builds all test programs, once a process, and names them.
 pub fn programs() -> Result<&'static [Program]> {
-    static BUILT: OnceLock<Vec<Program>> = OnceLock::new();
     if let Some(built) = BUILT.get() {
         return Ok(built);
     }
@@ -70,8 +71,12 @@ pub fn program(package: &str, name: &str, kind: &str, is_test: bool) -> Result<&
         .with_context(|| format!("the build made no {kind} {name:?} of package folder {package}"))
 }
 
-/// One program of the tests' package, without building the tests.
+/// One program that is no test, without building the tests.
 pub fn bin(name: &str) -> Result<PathBuf> {
+    if let Some(built) = BUILT.get() {
+        let program = built.iter().find(|program| program.name == name && !program.is_test);
+        return Ok(program.with_context(|| format!("the build made no program {name:?}"))?.path.clone());
+    }
     let built = artifacts(cargo("build").args(["--bin", name]))?;
     let program = built.into_iter().find(|program| program.name == name && !program.is_test);
     Ok(program.with_context(|| format!("the build made no program {name:?}"))?.path)

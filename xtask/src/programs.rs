@@ -61,10 +61,9 @@ pub fn screens(arguments: &[OsString]) -> Result<bool> {
     if !arguments.iter().any(|word| word == "--help") {
         tools::install_browser()?;
     }
-    let agent = |name: &str| Ok::<_, anyhow::Error>(&ci_build::program("capturer", name, "bin", false)?.path);
     let mut command = program("screens")?;
-    command.env("CAPTURER_BIN", agent("capturer")?);
-    command.env("CAPTURER_FAULTY_BIN", agent("capturer-with-faults")?);
+    command.env("CAPTURER_BIN", ci_build::bin("capturer")?);
+    command.env("CAPTURER_FAULTY_BIN", ci_build::bin("capturer-with-faults")?);
     run(command.args(arguments))
 }
 
@@ -81,7 +80,7 @@ fn soak_program() -> Result<Command> {
 }
 
 fn program(name: &str) -> Result<Command> {
-    let mut command = Command::new(&ci_build::program("tests", name, "bin", false)?.path);
+    let mut command = Command::new(ci_build::bin(name)?);
     command.current_dir(paths::workspace());
     Ok(command)
 }
