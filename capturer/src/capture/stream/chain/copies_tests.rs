@@ -330,3 +330,41 @@ fn an_older_copy_of_a_small_log_that_was_renamed_is_not_read() {
     chain.on_scan(found());
     assert_eq!((inodes(&chain), chain.parked.len()), (vec![3], 0));
 }
+
+/// Copied, emptied, and then renamed or replaced within a moment: no listing showed the copy before another file had the log's
+/// name, so the copy looks like a new file.
+#[test]
+fn a_copy_that_waits_for_its_turn_is_known_when_its_log_was_emptied() {
+    let whole = content('a') + &content('b');
+    for (offset, is_gone, is_listed_before) in
+        [(100, false, false), (100, true, false), (0, false, true), (100, false, true)]
+    {
+        let case = format!("{offset} {is_gone} {is_listed_before}");
+        let mut chain = Chain::new(Start::Oldest);
+        chain.copied_since(0);
+        chain.on_scan(vec![file(0, 1, &whole)]);
+        open_all(&mut chain);
+        if offset > 0 {
+            read_to(&mut chain, &whole, offset);
+        }
+        let renamed = if is_gone { vec![] } else { vec![file(2, 1, "")] };
+        let found = || [renamed.clone(), vec![file(1, 2, &whole), file(0, 3, "")]].concat();
+        if is_listed_before {
+            chain.on_scan(found());
+            open_all(&mut chain);
+        }
+        assert!(chain.on_short(0), "{case}");
+        let changes = chain.on_listing(found(), true, &|_| None);
+        assert_eq!(changes.gone.len(), 0, "{case}: {changes:?}");
+        assert_eq!(changes.let_go.len(), usize::from(is_listed_before), "{case}");
+        let (front, place) = (&chain.links[0], chain.links[0].offset);
+        assert_eq!((inodes(&chain), front.candidate, place), (vec![2, 1, 3], true, offset as u64), "{case}");
+        // It is another one that begins alike: it is read whole, when its turn comes.
+        chain.links[0].handle = Handle::Opening(FileNo(9));
+        assert!(chain.on_opened(FileNo(9), false), "{case}");
+        assert_eq!((inodes(&chain), chain.links[1].offset), (vec![1, 2, 3], 0), "{case}");
+        let changes = chain.on_scan(found());
+        assert_eq!((changes.gone.len(), inodes(&chain).len()), (1, 3), "{case}: {changes:?}");
+        assert!(!chain.is_searching() && chain.links.iter().all(|link| !link.candidate), "{case}");
+    }
+}

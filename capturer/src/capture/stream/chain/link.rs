@@ -56,6 +56,8 @@ pub struct Link {
     pub waited_at: Option<(u64, u64)>,
     /// It seems to hold what a file that was written anew held before. Its opening tells.
     pub candidate: bool,
+    /// It was to be read as a file of its own before it became a candidate.
+    pub queued: bool,
     /// It was written anew, and a listing from before that may still come.
     pub anew: bool,
     /// It was closed because it is quiet. It is opened again when there is more to read.
@@ -99,6 +101,7 @@ pub(super) fn link(found: FoundFile) -> Link {
         late: false,
         waited_at: None,
         candidate: false,
+        queued: false,
         copy: Copied::Unknown,
         anew: false,
         left_out: false,
@@ -207,6 +210,11 @@ impl Link {
     pub(super) fn was_as(&self, file: &FoundFile) -> bool {
         let is_proof = file.head.len() >= HEAD_BYTES_PROOF as usize && file.len == file.head.len() as u64;
         is_proof && !file.compressed && file.id != self.found.id && self.found.head.starts_with(&file.head)
+    }
+
+    /// It is to be read as a file of its own, and was not begun: it may be a copy of one before it all the same.
+    pub(super) fn is_queued(&self) -> bool {
+        self.offset == 0 && self.found.rank > 0 && !self.candidate && !self.late
     }
 
     /// Its lines may be older than it.

@@ -37,7 +37,10 @@ impl Orphan {
         let seems_it = |file: &FoundFile| {
             let fits = len(file).is_none_or(|len| len >= self.place.offset.max(self.place.tail.end));
             let is_other = file.id != self.place.file && !self.tried.contains(&file.id);
-            let is_held = links.iter().any(|link| link.found.id == file.id);
+            // One that waits behind the first was listed before anybody knew that this content is to be found.
+            let is_held =
+                |(at, link): (usize, &Link)| link.found.id == file.id && (at == 0 || !link.is_queued());
+            let is_held = links.iter().enumerate().any(is_held);
             // Nothing was read of it, and nothing tells it from others.
             let is_told = self.place.head.len_bytes > 0;
             fits && file.has_head(&self.place.head) && is_other && is_told && !is_held && !was_read(file)
@@ -166,9 +169,15 @@ impl Chain {
             let is_it = |parked: &mut Parked| parked.link.found.id == found[at].id && parked.link.offset == 0;
             let before = self.parked.extract_if(.., is_it);
             changes.let_go.extend(before.filter_map(|parked| parked.link.open_file()));
+            let skip = orphan.place.skip;
             let mut link = link_at(found[at].clone(), &orphan.place);
             (link.candidate, link.settled, link.last_look) = (true, true, true);
-            let skip = orphan.place.skip;
+            if let Some(queued) = self.links.iter().position(|link| link.found.id == found[at].id)
+                && let Some(before) = self.links.remove(queued)
+            {
+                changes.let_go.extend(before.open_file());
+                link.queued = true;
+            }
             self.push_front(link);
             let position = self.position();
             self.delivered_to = skip.map(|skip| position.wrapping_add(skip));
@@ -307,6 +316,10 @@ impl Chain {
         orphan.tried.push(link.found.id);
         let is_younger = link.found.id.birth_ns >= orphan.place.file.birth_ns && !link.found.compressed;
         let is_new = link.found.rank == 0 || !orphan.in_place && is_younger;
+        if link.queued {
+            self.requeue(at);
+            return true;
+        }
         if is_new {
             let position = self.base.wrapping_add(link.offset);
             (link.candidate, link.offset, link.tail) = (false, 0, TailPrint::default());
@@ -328,14 +341,38 @@ impl Chain {
         false
     }
 
+    /// It is read as a file of its own after all.
+    fn requeue(&mut self, at: usize) {
+        let Some(mut link) = self.take_out(at) else { return };
+        (link.candidate, link.queued, link.last_look) = (false, false, false);
+        (link.offset, link.tail, link.head, link.unread) =
+            (0, TailPrint::default(), link.found.print(), true);
+        if at == 0 {
+            self.delivered_to = [0; 2];
+        }
+        // Behind the one that was written anew, and where it was in the order of rotation.
+        let is_newer = |other: &Link| other.found.rank < link.found.rank;
+        let at = self.links.iter().skip(1).position(is_newer).map_or(self.links.len(), |newer| newer + 1);
+        self.links.insert(at, link);
+        if !self.front_marked {
+            self.mark_front();
+        }
+        self.settle();
+    }
+
     fn remove(&mut self, at: usize) {
+        self.take_out(at);
+    }
+
+    fn take_out(&mut self, at: usize) -> Option<Link> {
         let position = self.position();
-        self.links.remove(at);
+        let link = self.links.remove(at);
         if at == 0 {
             if self.marks.back().is_some_and(|mark| mark.start == position) {
                 self.marks.pop_back();
             }
             self.go_on_at(position);
         }
+        link
     }
 }
