@@ -31,7 +31,7 @@ use super::Checkpoint;
 use super::memory::Table;
 use crate::model::cursor::{Cursor, FileId};
 use crate::model::record::{OutputMark, StreamKey};
-use outputs::{Output, use_output};
+use outputs::{Output, keep_uncovered, use_output};
 use unsaved::{Changed, sinks_of};
 
 /// With fewer streams it costs little to save all of them, and one file is simpler than two.
@@ -170,6 +170,9 @@ impl Tracker {
             }
             tracker.streams.insert(key, positions);
         }
+        for (name, marks) in loaded.outputs.into_iter().filter(|(name, _)| tracker.sinks.contains(name)) {
+            marks.into_values().for_each(|mark| keep_uncovered(&mut tracker.outputs, &name, mark));
+        }
         tracker
     }
 
@@ -285,7 +288,7 @@ impl Tracker {
     }
 
     /// The stream is not read any more. Its positions are remembered in case it comes back; outputs that no other stream uses
-    /// are forgotten.
+    /// are forgotten, but for those with records that these positions do not cover.
     pub fn leave(&mut self, stream: &StreamKey) {
         let Some(positions) = self.streams.remove(stream) else { return };
         let ranks = sinks_of(&positions);

@@ -2,6 +2,7 @@
 
 use super::super::tests::{file_cursor, mark};
 use super::*;
+use crate::model::record::Uncovered;
 
 fn key(name: &str) -> StreamKey {
     StreamKey(name.into())
@@ -45,6 +46,43 @@ fn one_sink_resumes_at_its_last_ack_with_its_mark() {
     assert_eq!(resume, Resume { cursor: file_cursor(20), ahead: vec![] });
     assert_eq!(again.next_checkpoint().streams, tracker.next_checkpoint().streams);
     assert_eq!(again.next_checkpoint().outputs["file"]["a.ndjson"].len_bytes, 200);
+}
+
+/// The agent was killed, and the next run left the log before it read it again, for the config did not name it. When it came
+/// back, what stood in its output behind the last position came a second time.
+#[test]
+fn a_log_that_is_left_after_a_crash_finds_what_its_output_has_when_it_is_back() {
+    let uncovered = vec![Uncovered { source: 1, file: mark("a", 0).file, from: 50, to: 90, since_s: 1 }];
+    let after_crash = OutputMark { uncovered, ..mark("a", 90) };
+    for changes_from in [0, CHANGES_FROM] {
+        let mut tracker = Tracker::new(Checkpoint::default(), ["file"]);
+        tracker.attach(&key("a"), "file", file_cursor(10), Some(after_crash.clone()));
+        tracker.attach(&key("b"), "file", file_cursor(10), Some(mark("b", 10)));
+        tracker.leave(&key("a"));
+        tracker.leave(&key("b"));
+        // Nobody looks at it for some runs.
+        for _ in 0..3 {
+            let saved = tracker.next_checkpoint();
+            assert_eq!(
+                saved.outputs,
+                [("file".to_owned(), [("a".into(), after_crash.clone())].into())].into()
+            );
+            tracker = Tracker::new(saved, ["file"]);
+            tracker.save_changes_from(changes_from);
+        }
+        // It is back, and its sink says the same of its output.
+        tracker.attach(&key("a"), "file", file_cursor(10), Some(after_crash.clone()));
+        tracker.on_ack(&key("a"), "file", 1, &file_cursor(20), Some(mark("a", 100)));
+        let saved = tracker.next_checkpoint();
+        assert_eq!(saved.outputs, [("file".to_owned(), [("a".into(), mark("a", 100))].into())].into());
+        tracker.leave(&key("a"));
+        assert_eq!(tracker.next_checkpoint().outputs, BTreeMap::new());
+    }
+    // A sink that is gone from the config takes its marks along.
+    let mut tracker = Tracker::new(Checkpoint::default(), ["file"]);
+    tracker.attach(&key("a"), "file", file_cursor(10), Some(after_crash));
+    tracker.leave(&key("a"));
+    assert_eq!(reload(&mut tracker, &["loki"]).next_checkpoint().outputs, BTreeMap::new());
 }
 
 /// Two streams of one name share an output. The second waits for another sink while the first writes: a mark from before

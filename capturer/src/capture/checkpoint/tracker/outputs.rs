@@ -1,4 +1,6 @@
-//! Which outputs are used by which streams. A mark is kept as long as somebody uses its output.
+//! Which outputs are used by which streams. A mark is kept as long as somebody uses its output. It is also kept if the output
+//! has records that no position covers (`OutputMark::uncovered`): their log was left before it was read again, and may
+//! come back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use crate::model::record::{OutputMark, StreamKey};
 #[derive(Debug)]
 pub(super) struct Output {
     pub(super) mark: OutputMark,
-    /// Streams whose records go there, in order. The mark goes when the last of them is forgotten.
+    /// Streams whose records go there, in order. The mark goes when the last of them is forgotten, unless it is still needed.
     users: Vec<StreamKey>,
 }
 
@@ -63,7 +65,7 @@ impl Tracker {
             if let Ok(at) = output.users.binary_search(stream) {
                 output.users.remove(at);
             }
-            if output.users.is_empty() {
+            if output.users.is_empty() && output.mark.uncovered.is_empty() {
                 mark_went = true;
                 outputs.remove(path);
                 if !self.whole_due {
@@ -75,6 +77,18 @@ impl Tracker {
             self.outputs.remove(sink);
         }
         mark_went
+    }
+}
+
+/// Takes up a mark that an earlier run kept though nobody used its output.
+pub(super) fn keep_uncovered(
+    outputs: &mut BTreeMap<String, BTreeMap<Arc<str>, Output>>,
+    sink: &str,
+    mark: OutputMark,
+) {
+    if !mark.uncovered.is_empty() {
+        let outputs = outputs.entry(sink.to_owned()).or_default();
+        outputs.entry(mark.path.clone()).or_insert(Output { mark, users: Vec::new() });
     }
 }
 
