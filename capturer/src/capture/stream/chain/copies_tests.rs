@@ -368,3 +368,48 @@ fn a_copy_that_waits_for_its_turn_is_known_when_its_log_was_emptied() {
         assert!(!chain.is_searching() && chain.links.iter().all(|link| !link.candidate), "{case}");
     }
 }
+
+/// Copied, written to, and then renamed to a name that tells nothing, or removed: the copy waits for its turn as a new file, is
+/// shorter than what was read of the log, and all that it holds came again.
+#[test]
+fn an_older_copy_that_outlives_its_log_is_not_read_again() {
+    let (copied, whole) = (content('a'), content('a') + &content('b'));
+    for is_gone in [false, true] {
+        let mut chain = Chain::new(Start::Oldest);
+        chain.copied_since(0);
+        chain.on_scan(vec![file(0, 1, &whole)]);
+        open_all(&mut chain);
+        read_to(&mut chain, &whole, 200);
+        let renamed = FoundFile { name: "l.tmp".to_owned(), ..file(FoundFile::RANK_UNKNOWN, 1, &whole) };
+        let renamed = if is_gone { vec![] } else { vec![renamed] };
+        let found = || [renamed.clone(), vec![file(1, 2, &copied), file(0, 3, "")]].concat();
+        chain.on_scan(found());
+        chain.park_front(1_000);
+        open_all(&mut chain);
+        assert_eq!((inodes(&chain), chain.links[0].offset, chain.parked.len()), (vec![2, 3], 0, 1));
+        let position = chain.position();
+        if is_gone {
+            chain.assume_copy();
+        } else {
+            assert!(!chain.may_read(), "its writer may still copy it");
+            chain.close_parked(0);
+        }
+        assert_eq!((chain.links[0].offset, chain.links[0].copy), (100, Copied::Likely), "{is_gone}");
+        assert!(chain.may_read() && chain.position() == position);
+        // What is read shows whether it is.
+        assert!(chain.is_no_copy(true));
+        assert_eq!(chain.links[0].offset, 0);
+    }
+    // One that was there before the log, or has more than was read of it, is none.
+    for (inode, offset) in [(9, 200), (1, 60)] {
+        let mut chain = Chain::new(Start::Oldest);
+        chain.copied_since(0);
+        chain.on_scan(vec![file(0, inode, &whole)]);
+        open_all(&mut chain);
+        read_to(&mut chain, &whole, offset);
+        chain.park_front(1_000);
+        chain.links.push_back(link(file(1, 2, &copied)));
+        chain.assume_copy();
+        assert_eq!((chain.links[0].offset, chain.links[0].copy), (0, Copied::Unknown));
+    }
+}

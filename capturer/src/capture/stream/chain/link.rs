@@ -212,6 +212,20 @@ impl Link {
         is_proof && !file.compressed && file.id != self.found.id && self.found.head.starts_with(&file.head)
     }
 
+    /// Nothing was read of it, and it is a copy of that file as it was before it grew, which was read. Only of a small one that
+    /// is sure, for all of it was listed.
+    pub(super) fn is_older_copy_of(&self, other: &Link) -> bool {
+        let is_new = self.offset == 0 && self.copy == Copied::Unknown && self.found.rank > 0;
+        let is_younger = self.found.id.birth_ns > other.found.id.birth_ns;
+        is_new && is_younger && other.was_as(&self.found) && other.offset >= self.found.len
+    }
+
+    /// All of it that was listed was read elsewhere. The first read tells whether that is so.
+    pub(super) fn assume_read(&mut self) {
+        (self.offset, self.tail) = (self.found.len, TailPrint::of(&self.found.head, self.found.len));
+        self.copy = Copied::Likely;
+    }
+
     /// It is to be read as a file of its own, and was not begun: it may be a copy of one before it all the same.
     pub(super) fn is_queued(&self) -> bool {
         self.offset == 0 && self.found.rank > 0 && !self.candidate && !self.late

@@ -247,10 +247,26 @@ impl Chain {
         let may_be = |file: FileId| {
             self.present.binary_search(&file).is_err() || is_rotated && (is_ever_copied || live == Some(file))
         };
-        let Some(place) = self.known.twin(&front.found, front.len, may_be) else { return };
-        (front.offset, front.tail) = (place.offset, place.tail);
-        front.copy = Copied::Likely;
+        if self.parked.iter().any(|parked| front.is_older_copy_of(&parked.link)) {
+            front.assume_read();
+        } else if let Some(place) = self.known.twin(&front.found, front.len, may_be) {
+            (front.offset, front.tail) = (place.offset, place.tail);
+            front.copy = Copied::Likely;
+        } else {
+            return;
+        }
         self.go_on_at(position);
+    }
+
+    /// Nobody waits for the writer of a parked file any more. If the first file is its copy, and grew no more all the while,
+    /// it is that of an earlier time.
+    pub fn close_parked(&mut self, at: usize) {
+        let Parked { link, .. } = self.parked.remove(at);
+        let position = self.position();
+        if let Some(front) = self.links.front_mut().filter(|front| front.is_older_copy_of(&link)) {
+            front.assume_read();
+            self.go_on_at(position);
+        }
     }
 
     /// The first file was listed before much stood in it, and is read for the first time: it begins with these bytes. Returns

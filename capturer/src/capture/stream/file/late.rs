@@ -134,7 +134,7 @@ impl FileSource {
             }
             let is_read = link.is_read() && !is_unwatched(link);
             if is_due && !self.gone && is_read {
-                self.chain.parked.remove(at);
+                self.chain.close_parked(at);
                 cx.act(Action::CloseFile { file });
                 self.claim(cx);
                 continue;
