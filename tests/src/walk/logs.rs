@@ -38,8 +38,11 @@ pub struct FileInfo {
     text: u16,
     /// A line was begun: so many of its bytes are written.
     part: Option<usize>,
-    /// It was in sight when everything in sight had arrived.
+    /// It was in sight when everything in sight had arrived, with at least a line: the agent has read it.
     pub known: bool,
+    /// What the agent has read stood in it then, and was not copied since. If it is overwritten, the agent can tell. After a
+    /// copytruncate it finds all it knew in the copy: what was written since and is overwritten leaves no trace.
+    pub tells_loss: bool,
     /// The agent's run that certainly has it open: it was live when everything in sight had arrived.
     pub open_in: Option<u32>,
     /// The run of the agent that was there when the file came.
@@ -363,6 +366,7 @@ impl Logs {
         if torn {
             self.append(log, 1, false)?;
         }
+        self.files[file].tells_loss = false;
         self.truncate(log)
     }
 

@@ -232,17 +232,18 @@ impl Stage {
             return self.carry_out(action);
         }
         let before = self.seen()?;
+        let tells_loss: Vec<bool> = self.logs.files.iter().map(|info| info.tells_loss).collect();
         let overwrites =
             matches!(action, Action::CopyTruncate(..) | Action::Truncate(_) | Action::Rewrite(..));
         let files_before = self.files_in_sight();
-        let (run, has_agent) = (self.run, self.agent.is_some());
+        let (run, has_agent) = (self.run, self.agent.is_some() && self.has_source);
         let done = self.carry_out(action)?;
         self.note();
         let after = self.seen()?;
         for (line, file) in before.into_iter().filter(|(line, _)| !after.contains_key(line)) {
             let info = &self.logs.files[file];
             let due = if overwrites {
-                Due::Overwritten(file, info.known)
+                Due::Overwritten(file, tells_loss[file])
             } else if has_agent && self.agent.is_some() && self.run == run && info.open_in == Some(run) {
                 Due::Open(run)
             } else {
@@ -250,10 +251,14 @@ impl Stage {
             };
             self.ledger.left_sight(line, due);
         }
-        let gone = files_before.iter().any(|file| !self.files_in_sight().contains(file));
-        self.has_left |= gone;
-        // What happened to a file that is gone nobody can tell who was not there.
-        self.ledger.is_doubtful |= gone && !has_agent || self.has_left && self.run_ended(run, has_agent);
+        let files_after = self.files_in_sight();
+        let gone: Vec<FileId> = files_before.into_iter().filter(|file| !files_after.contains(file)).collect();
+        self.has_left |= !gone.is_empty();
+        // What happened to a file that is gone nobody can tell who was not there, or had not looked into it yet. A reload ends
+        // a run, too.
+        let unread = |file: &FileId| !has_agent || !self.logs.files[*file].known;
+        let ended = done && matches!(action, Action::Reload(_)) || self.run_ended(run, has_agent);
+        self.ledger.is_doubtful |= gone.iter().any(unread) || self.has_left && ended;
         if overwrites && done && !matches!(action, Action::CopyTruncate(_, _, false)) {
             self.ledger.is_doubtful = true;
         }
@@ -331,9 +336,9 @@ impl Stage {
         Ok(seen)
     }
 
-    /// The files in sight.
+    /// The files that are in sight of an agent whose config has the logs in it.
     fn files_in_sight(&self) -> BTreeSet<FileId> {
-        let in_sight = |(place, _): &(&Place, &FileId)| self.has_source && self.logs.is_seen(**place);
+        let in_sight = |(place, _): &(&Place, &FileId)| self.logs.is_seen(**place);
         self.logs.names.iter().filter(in_sight).map(|(_, file)| *file).collect()
     }
 
@@ -346,7 +351,8 @@ impl Stage {
     fn settle(&mut self) -> Result<(), Stop> {
         self.note();
         let seen: BTreeSet<LineId> = self.seen()?.into_keys().collect();
-        let files = self.files_in_sight();
+        let mut files = self.files_in_sight();
+        files.retain(|_| self.has_source);
         self.ledger.look(&seen, &files);
         let delivered = self.wait_for_all()?;
         self.check(&delivered)?;
@@ -358,15 +364,21 @@ impl Stage {
             if !files.contains(file) {
                 continue;
             }
+            // If nothing stands in it, the agent may not have come to it yet.
+            let is_read = !self.logs.lines_at(*place)?.is_empty();
             let info = &mut self.logs.files[*file];
-            info.known = true;
-            info.open_in = None;
+            info.known |= is_read;
+            (info.tells_loss, info.open_in) = (is_read, None);
+            if !is_read {
+                continue;
+            }
             if let Place::Live(log) = place {
                 self.logs.followed[*log] = true;
             }
         }
         for (place, file) in &self.logs.names {
-            if matches!(place, Place::Live(_)) && files.contains(file) {
+            let is_read = files.contains(file) && self.logs.files[*file].known;
+            if matches!(place, Place::Live(_)) && is_read {
                 self.logs.files[*file].open_in = Some(self.run);
             }
         }
