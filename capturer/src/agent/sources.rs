@@ -154,7 +154,7 @@ impl Loop<'_> {
                 notes.push(format!("no container matches {names}{}", regex_hint(&names)));
             }
         }
-        faults.extend(Some(unread.faults).filter(|text| !text.is_empty()));
+        faults.extend([unread.faults, unread.replaced].into_iter().filter(|text| !text.is_empty()));
         notes.extend(Some(unread.notes).filter(|text| !text.is_empty()));
         if faults.is_empty() && !notes.is_empty() {
             self.tell_note("containers", format!("{}; {well}", notes.join("; ")));

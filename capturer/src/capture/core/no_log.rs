@@ -35,6 +35,8 @@ pub(super) struct NoLogs {
     refused: BTreeSet<StreamId>,
     /// Streams whose answers the Engine kept ending when they were opened last.
     ending: BTreeSet<StreamId>,
+    /// Streams whose files were listed: another may have the log's name since.
+    listed: BTreeSet<StreamId>,
 }
 
 #[derive(Debug)]
@@ -99,10 +101,12 @@ impl NoLogs {
         self.gone.remove(&stream);
         self.refused.remove(&stream);
         self.ending.remove(&stream);
+        self.listed.remove(&stream);
     }
 
     /// The files of a container's log were listed.
     fn scanned(&mut self, now: Now, stream: StreamId, found: &[FoundFile]) {
+        self.listed.insert(stream);
         if found.iter().any(|file| file.rank == 0) {
             self.gone.remove(&stream);
         } else {
@@ -123,6 +127,8 @@ pub struct UnreadContainers {
     pub faults: String,
     /// The same for those where somebody chose it.
     pub notes: String,
+    /// Names those that are captured as long as the agent runs, for Docker writes to files that nobody finds by name.
+    pub replaced: String,
     /// Running containers that are not captured.
     pub count: usize,
     /// How many nobody chose, by reason.
@@ -184,7 +190,8 @@ impl Capture {
             return Some((UnreadableReason::Other, why.to_owned()));
         }
         let Kind::File(file) = &stream.kind else { return None };
-        self.no_logs.is_gone(now, stream).then(|| {
+        let is_gone = self.no_logs.is_gone(now, stream) && !file.is_replaced(now.mono_ms);
+        is_gone.then(|| {
             let why = format!(
                 "it runs, and its log {} is not there, so what it prints can't be read, by docker logs either; restart the \
                  container, and free space by log-opts (max-size) and not by removing files",
@@ -230,6 +237,16 @@ impl Capture {
                 self.note_losses_of(now, id, lost);
             }
         }
+        let replaced = self.replaced_logs(now);
+        if !replaced.is_empty() {
+            *told.counts.entry(UnreadableReason::Missing).or_default() += replaced.len();
+            told.replaced = format!(
+                "Docker writes to a log that was removed or replaced ({}); what is printed is read as long as this agent runs, \
+                 and is lost with its next start; restart the container, and free space by log-opts (max-size) and not by \
+                 changing files",
+                sentence(&replaced)
+            );
+        }
         told.count = faults.len() + notes.len();
         if !faults.is_empty() {
             told.faults = format!("{} not captured: {}", containers(faults.len()), sentence(&faults));
@@ -238,6 +255,24 @@ impl Capture {
             told.notes = format!("{} not captured: {}", containers(notes.len()), sentence(&notes));
         }
         told
+    }
+
+    /// Running containers whose logs were removed or replaced, and with whose files Docker goes on.
+    fn replaced_logs(&mut self, now: Now) -> Vec<(String, String)> {
+        let mut replaced = Vec::new();
+        let streams = &mut self.streams;
+        self.no_logs.listed.retain(|id| {
+            let Some(stream) = streams.get_mut(id).map(Box::as_mut) else { return false };
+            let is_named = stream.is_running() && stream.source.outlet.index == 0;
+            let Kind::File(file) = &mut stream.kind else { return false };
+            file.note_replaced(now.mono_ms);
+            if is_named && file.is_replaced(now.mono_ms) {
+                let name = stream.source.container.as_ref().map_or("", |container| container.name.as_str());
+                replaced.push((name.to_owned(), file.path()));
+            }
+            file.may_be_replaced()
+        });
+        replaced
     }
 
     /// The few streams worth a look: those whose file is missing, and those that the Engine refuses or keeps ending.

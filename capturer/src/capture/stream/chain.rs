@@ -443,6 +443,8 @@ impl Chain {
             let is_it = |file: &FoundFile| !file.compressed && is_same(file, link.found.id, &link.head);
             !link.found.compressed && found.iter().any(is_it)
         };
+        // Only dockerd may still write to one whose archive is there: others are told to go on before they are packed.
+        let may_be_packed = self.copied_since_ns.is_none();
         for (at, file) in found.iter().enumerate() {
             let same = |link: &Link| link.is(file) && !(file.compressed && is_there(link));
             // Nothing was read of one that has but a number, so whatever file has it now is read from its beginning.
@@ -452,6 +454,7 @@ impl Chain {
                 seen[index] = true;
                 reached = reached.max(index);
                 self.links[index].meet(file);
+                self.links[index].note_packed(file, may_be_packed);
                 // The file that had the number may have been rotated, compressed and removed since.
                 let is_doubted = self.links[index].doubted || proven.is_none();
                 if is_doubted && place_of_doubted.is_none() {
@@ -470,6 +473,7 @@ impl Chain {
                     back = Some(link);
                 } else {
                     self.parked[parked].link.meet(file);
+                    self.parked[parked].link.note_packed(file, may_be_packed);
                 }
                 newest_known = Some(at);
             } else if let Some(place) = self.known.of(file, found, memory) {

@@ -11,6 +11,7 @@
 
 mod binary;
 mod elsewhere;
+mod ended;
 mod hanging;
 mod head;
 mod idle;
@@ -22,6 +23,7 @@ mod losses;
 mod opening;
 mod reader;
 mod records;
+mod replaced;
 mod room;
 mod text;
 #[cfg(test)]
@@ -37,6 +39,7 @@ use self::hanging::SetAside;
 use self::head::HeadLook;
 use self::opening::OPEN_AHEAD;
 pub use self::reader::Reader;
+use self::replaced::Writer;
 use self::text::Text;
 use self::unfinished::Unfinished;
 use super::SourceEvent;
@@ -106,6 +109,8 @@ pub struct FileSource {
     looks: u32,
     /// Its writer goes on for a while after a rename: a followed path, not a container.
     renamed_while_written: bool,
+    /// Of Docker's logs: where dockerd writes.
+    writer: Writer,
     /// When files that are no longer live were listed last because one was written to.
     rotated_looked_ms: u64,
     /// Names in its directory that are logs of their own.
@@ -187,6 +192,7 @@ impl FileSource {
             waits_to_open: false,
             looks: 0,
             renamed_while_written: false,
+            writer: Writer::default(),
             rotated_looked_ms: 0,
             apart: Vec::new(),
             elsewhere: Elsewhere::default(),
@@ -406,6 +412,7 @@ impl FileSource {
             self.scan(cx);
         }
         self.wait_for_late_writers(cx);
+        self.note_replaced(cx.now.mono_ms);
         self.claim(cx);
     }
 
@@ -597,6 +604,7 @@ impl FileSource {
         }
         let splits = at_end && !final_end && self.note_end(offset, &buffer, again, to, cx);
         let used = to - again;
+        self.note_newest(&buffer[again..to]);
         if final_end && !self.holds_records() {
             // A plain line does not go on in the next file.
             self.assembler.close_all(&mut lines);
@@ -652,18 +660,6 @@ impl FileSource {
         }
     }
 
-    /// A line left open is whole when nothing can follow it: not when a rotation fell into its middle.
-    fn close_open_lines(&mut self, lines: &mut Lines) {
-        if self.chain.links.len() > 1 {
-            return;
-        }
-        if self.gone {
-            self.assembler.close_all(lines);
-        } else if let Some(exited_at) = self.exited_at_ns {
-            self.assembler.close_begun_by(exited_at, lines);
-        }
-    }
-
     fn tell(&mut self, lines: Lines, read: Vec<u8>, source_bytes: u64, told: &mut Vec<SourceEvent>) {
         let open = StdType::ALL.map(|std_type| {
             let (starts, in_line) = self.assembler.undelivered(std_type);
@@ -711,14 +707,17 @@ impl FileSource {
                 break;
             }
             let has_grace = self.has_grace(front) && !front.last_look && !self.gone;
-            if has_grace && self.holds_records() && self.waits_for_rest_of_line(cx) {
+            let waits = has_grace && self.renamed_while_written && self.holds_records();
+            if waits && self.waits_for_rest_of_line(cx) {
                 break;
             }
             if self.is_left_out() {
                 self.pass_over_front(0);
             }
             if has_grace {
-                self.leave_open_line(told);
+                if self.renamed_while_written {
+                    self.leave_open_line(told);
+                }
                 self.park(cx);
             } else {
                 self.moved_on = true;
@@ -746,27 +745,6 @@ impl FileSource {
             cx.act(Action::Unwatch { stream: self.stream });
             told.push(SourceEvent::Drained);
         }
-    }
-
-    /// When the container last exited.
-    pub fn set_exited(&mut self, at_ns: Option<i64>, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
-        if at_ns.is_some() && at_ns != self.exit_told_ns {
-            self.exit_told_ns = at_ns;
-            self.scan(cx);
-        }
-        self.go_on(cx, told);
-    }
-
-    /// The container or path is gone.
-    pub fn gone(&mut self, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
-        self.gone = true;
-        let parked = self.chain.parked.iter_mut().map(|parked| &mut parked.link);
-        for link in self.chain.links.iter_mut().chain(parked) {
-            link.unread = true;
-        }
-        // One more look: a file may have been made and not yet seen.
-        self.scan(cx);
-        self.go_on(cx, told);
     }
 
     /// No read is under way that will end. (A listing or an opening need not be waited for.)

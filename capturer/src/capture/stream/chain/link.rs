@@ -35,6 +35,8 @@ pub struct Link {
     pub settled: bool,
     /// No longer in the directory: only its open file can still be read.
     pub deleted: bool,
+    /// It was packed and removed by another than its writer, which may go on.
+    pub packed: bool,
     /// The stream went over to another directory: that this one is not listed there says nothing.
     pub elsewhere: bool,
     /// Looks at it since it was left that brought nothing.
@@ -91,6 +93,7 @@ pub(super) fn link(found: FoundFile) -> Link {
         len: found.len,
         settled: false,
         deleted: false,
+        packed: false,
         elsewhere: false,
         quiet_looks: 0,
         unread: true,
@@ -240,6 +243,11 @@ impl Link {
     pub(super) fn is_live_again(&mut self) {
         (self.elsewhere, self.late, self.last_look, self.settled) = (false, false, false, false);
         (self.quiet_looks, self.waited_at, self.unread) = (0, None, true);
+    }
+
+    /// It was listed as this file, maybe its archive.
+    pub(super) fn note_packed(&mut self, file: &FoundFile, may_be: bool) {
+        self.packed = may_be && file.compressed && !self.found.compressed;
     }
 
     pub(super) fn meet(&mut self, file: &FoundFile) {

@@ -30,13 +30,14 @@ const ROTATED_LOOK_MS: u64 = 1_000;
 
 /// Nothing is told of what is written to it.
 fn is_unwatched(link: &Link) -> bool {
-    link.elsewhere || link.deleted || link.missing
+    link.elsewhere || link.deleted || link.missing || link.packed
 }
 
 impl FileSource {
-    /// Its writer may not know yet that it was renamed. dockerd closes before it renames.
+    /// Its writer may not know yet that it was renamed. dockerd closes before it renames, but not if somebody else does.
     pub(super) fn has_grace(&self, link: &Link) -> bool {
-        self.renamed_while_written && (link.found.rank > 0 || is_unwatched(link)) && !link.found.compressed
+        let is_renamed = self.renamed_while_written && (link.found.rank > 0 || is_unwatched(link));
+        (is_renamed || self.may_be_written_by_docker(link)) && !link.found.compressed
     }
 
     /// The first file was read to its present end and renamed.
@@ -50,7 +51,7 @@ impl FileSource {
         self.moved_on |= nothing_came.is_none();
         let mut due_ms = nothing_came.map_or(cx.now.mono_ms + WRITER_GRACE_MS, |(_, due_ms)| due_ms);
         if let Some(link) = self.chain.links.front_mut().filter(|link| is_unwatched(link)) {
-            link.quiet_looks = nothing_came.map_or(0, |_| link.quiet_looks + 1);
+            link.quiet_looks = nothing_came.map_or(0, |_| link.quiet_looks.saturating_add(1));
             due_ms = cx.now.mono_ms + ELSEWHERE_LOOK_MS;
         }
         self.chain.park_front(due_ms);
@@ -132,8 +133,17 @@ impl FileSource {
                 at += 1;
                 continue;
             }
-            let is_read = link.is_read() && !is_unwatched(link);
-            if is_due && !self.gone && is_read {
+            let (is_read, is_watched) = (link.is_read(), !is_unwatched(link));
+            let is_dockers = self.may_be_written_by_docker(&self.chain.parked[at].link);
+            let is_held = is_dockers && !self.has_exited_since();
+            if is_due && !self.gone && is_read && is_watched && is_held {
+                let due_ms = cx.now.mono_ms + WRITER_GRACE_MS;
+                self.chain.parked[at].due_ms = Some(due_ms);
+                cx.wake_by(self.stream, Purpose::LateWriter, due_ms);
+                at += 1;
+                continue;
+            }
+            if is_due && !self.gone && is_read && is_watched {
                 self.chain.close_parked(at);
                 cx.act(Action::CloseFile { file });
                 self.claim(cx);
@@ -143,8 +153,10 @@ impl FileSource {
                 cx.wake_by(self.stream, Purpose::LateWriter, cx.now.mono_ms + ROTATED_LOOK_MS);
                 return;
             }
+            let is_left = self.is_of_container() && !is_dockers;
             let link = &mut self.chain.parked[at].link;
-            let is_over = !is_unwatched(link) || link.quiet_looks >= ELSEWHERE_LOOKS || self.gone;
+            let is_quiet = is_watched || link.quiet_looks >= ELSEWHERE_LOOKS;
+            let is_over = is_quiet && !is_held || is_left || self.gone;
             (link.last_look, link.unread) = (is_due && is_over, true);
             self.chain.unpark(at);
             return;
