@@ -387,7 +387,7 @@ fn a_file_that_is_not_the_saved_one_does_not_send_back_the_other_channel() {
         FoundFile { id: FileId { birth_ns: 0, ..file(1, 7, "").id }, ..file(1, 7, &content('a')) };
     chain.on_scan(vec![looks_like_it, file(0, 2, &content('b'))]);
     chain.links[0].handle = Handle::Opening(FileNo(1));
-    assert!(!chain.on_opened(FileNo(1), false));
+    assert!(!chain.on_opened(FileNo(1), false, 100));
     assert_eq!((inodes(&chain), chain.links[0].offset), (vec![2], 40));
     assert_eq!(chain.delivered_to, [chain.position(); 2]);
 }
@@ -576,11 +576,11 @@ fn what_a_rewritten_file_held_is_read_on_in_its_copy() {
     // Two begin alike: only the opening tells.
     assert_eq!((inodes(&chain), chain.links[0].expected().end), (vec![2, 1], 60));
     chain.links[0].handle = Handle::Opening(FileNo(9));
-    assert!(!chain.on_opened(FileNo(9), false));
+    assert!(!chain.on_opened(FileNo(9), false, 100));
     assert_eq!(chain.on_scan(found.clone()), Changes::default());
     assert_eq!(inodes(&chain), [3, 1]);
     chain.links[0].handle = Handle::Opening(FileNo(10));
-    assert!(chain.on_opened(FileNo(10), true) && chain.may_read());
+    assert!(chain.on_opened(FileNo(10), true, 100) && chain.may_read());
     assert_eq!((chain.position(), chain.links[0].offset), (60, 60));
     read_front(&mut chain);
     assert_eq!((inodes(&chain), chain.position(), chain.links[0].offset), (vec![1], 100, 0));
@@ -635,7 +635,7 @@ fn a_copied_directory_goes_on_where_it_was() {
     let changes = next.on_scan(vec![file(1, 11, &content('a')), file(0, 12, &content('b'))]);
     assert_eq!((changes, inodes(&next), next.position()), (Changes::default(), vec![12], 40));
     next.links[0].handle = Handle::Opening(FileNo(1));
-    assert!(next.on_opened(FileNo(1), true) && next.may_read());
+    assert!(next.on_opened(FileNo(1), true, 100) && next.may_read());
 }
 
 /// Rotated to a name that nobody knows, it stands in the order of birth.

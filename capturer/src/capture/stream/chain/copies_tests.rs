@@ -112,7 +112,7 @@ fn what_turns_out_to_be_no_copy_when_it_is_opened_is_read_whole_and_nothing_is_l
     assert_eq!((chain.links[0].offset, chain.links[0].copy), (100, Copied::Likely));
     let position = chain.position();
     chain.links[0].handle = Handle::Opening(FileNo(9));
-    assert!(chain.on_opened(FileNo(9), false));
+    assert!(chain.on_opened(FileNo(9), false, 100));
     assert_eq!((chain.links[0].offset, chain.links[0].copy), (0, Copied::No));
     assert!(!chain.is_searching() && chain.position() == position);
     let changes = chain.on_scan(found());
@@ -185,6 +185,22 @@ fn a_file_that_was_never_read_and_is_shorter_now_was_emptied() {
     assert!(chain.on_short(10));
     let found = vec![file(1, 2, &content('a')), file(0, 1, &content('b')[..10])];
     assert_eq!((chain.on_scan(found), inodes(&chain)), (Changes::default(), vec![2, 1]));
+}
+
+/// A file that was read to its end was closed, and opened again when its writer had begun it anew. All that it had held was
+/// declared lost.
+#[test]
+fn a_quiet_file_that_is_shorter_when_it_is_opened_lost_nothing_that_was_read() {
+    let (before, after) = (content('a') + &content('b'), &content('c')[..40]);
+    let mut chain = Chain::new(Start::Oldest);
+    chain.copied_since(0);
+    chain.on_scan(vec![file(0, 1, &before)]);
+    chain.links[0].handle = Handle::Open(FileNo(9));
+    (chain.links[0].tail, chain.links[0].offset) = (TailPrint::of(before.as_bytes(), 200), 200);
+    assert!(chain.on_opened(FileNo(9), false, 40));
+    assert_eq!((chain.links[0].offset, chain.links[0].len), (0, 40));
+    assert!(!chain.on_short(40));
+    assert_eq!(chain.on_scan(vec![file(0, 1, after)]), gone("l", 1, 0, true));
 }
 
 /// Outputs compare lines with a file's birth: of a copy and of an archive that says nothing, and their positions say so.
@@ -361,7 +377,7 @@ fn a_copy_that_waits_for_its_turn_is_known_when_its_log_was_emptied() {
         assert_eq!((inodes(&chain), front.candidate, place), (vec![2, 1, 3], true, offset as u64), "{case}");
         // It is another one that begins alike: it is read whole, when its turn comes.
         chain.links[0].handle = Handle::Opening(FileNo(9));
-        assert!(chain.on_opened(FileNo(9), false), "{case}");
+        assert!(chain.on_opened(FileNo(9), false, 100), "{case}");
         assert_eq!((inodes(&chain), chain.links[1].offset), (vec![1, 2, 3], 0), "{case}");
         let changes = chain.on_scan(found());
         assert_eq!((changes.gone.len(), inodes(&chain).len()), (1, 3), "{case}: {changes:?}");

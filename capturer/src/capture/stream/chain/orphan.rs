@@ -191,8 +191,8 @@ impl Chain {
         }
     }
 
-    /// A file was opened, and what was read of it before stands in it, or not. Returns false if it is let go.
-    pub fn on_opened(&mut self, file: FileNo, as_expected: bool) -> bool {
+    /// A file was opened and is so long, and what was read of it before stands in it, or not. Returns false if it is let go.
+    pub fn on_opened(&mut self, file: FileNo, as_expected: bool, len: u64) -> bool {
         let is_it = |link: &Link| link.handle == Handle::Opening(file) || link.handle == Handle::Open(file);
         if let Some(at) = self.parked.iter().position(|parked| is_it(&parked.link)) {
             if !as_expected {
@@ -215,13 +215,11 @@ impl Chain {
             (false, true) => {}
             // It begins like another file without being a copy of it: two of Docker's may both begin within one long line.
             (false, false) if at == 0 && self.is_no_copy(true) => {}
-            (false, false) if at == 0 => {
-                let len = self.links[0].len;
-                self.begin_anew(len);
-            }
+            // How long it was before says nothing of what it holds now.
+            (false, false) if at == 0 => self.begin_anew(len),
             (false, false) => {
                 let link = &mut self.links[at];
-                (link.offset, link.tail) = (0, TailPrint::default());
+                (link.offset, link.tail, link.len) = (0, TailPrint::default(), len);
                 if link.copy == Copied::Likely {
                     link.copy = Copied::No;
                 }

@@ -121,7 +121,7 @@ fn act(chain: &mut Chain, disk: &Disk, rand: &mut Rng, next_file: &mut u64) {
                 chain.parked.retain(|parked| parked.link.handle != Handle::None);
             } else {
                 link.expect("it is in hand").handle = Handle::Open(file);
-                chain.on_opened(file, rand.below(4) > 0);
+                chain.on_opened(file, rand.below(4) > 0, rand.below(300) as u64);
             }
         }
         4 => {

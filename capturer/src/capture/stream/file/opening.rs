@@ -69,7 +69,7 @@ impl FileSource {
                         "lost, an unknown number of bytes: the archive is damaged behind what could be read"
                     );
                 }
-                let is_kept = self.chain.on_opened(file, opened.as_expected);
+                let is_kept = self.chain.on_opened(file, opened.as_expected, opened.len);
                 if !is_kept {
                     cx.act(Action::CloseFile { file });
                 }
