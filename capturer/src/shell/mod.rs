@@ -306,6 +306,8 @@ impl Shell {
             }
             files::FilesAnswer::PathsFound { set, lane, lanes, watches, paths } => {
                 let is_news = self.watches.set_of_patterns(set, lane, watches);
+                let links = paths.iter().filter(|found| found.target.is_some());
+                self.watches.saw_links(links.map(|found| found.path.as_str()));
                 if lane.is_none() {
                     self.watches.end_listing();
                 }

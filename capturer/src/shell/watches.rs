@@ -331,6 +331,16 @@ impl Watches {
         concerned
     }
 
+    /// Links that a listing found, or that lead to what it found: what is made and removed there later is not what was made
+    /// before. A stream watches where such a link leads, so its name is not known here otherwise.
+    pub fn saw_links<'a>(&mut self, paths: impl Iterator<Item = &'a str>) {
+        if self.made.is_empty() {
+            return;
+        }
+        let names: BTreeSet<&str> = paths.flat_map(|path| path.split('/')).collect();
+        self.made.retain(|(_, name), _| !names.contains(&*text_of_bytes(name)));
+    }
+
     fn has_kept(&self, watch: i32, interest: &Interest) -> bool {
         let is_news = |(_, mask, name): &(i32, u32, Vec<u8>)| {
             let made = mask & (CREATE | MOVED_TO) != 0 && interest.has(name, *mask);

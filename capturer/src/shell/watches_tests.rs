@@ -223,4 +223,11 @@ fn files_that_vanish_between_two_looks_are_named() {
     assert_eq!(vanished(&mut watches, &[("g.log", CREATE), ("g.log", DELETE)]), ["4 g.log"]);
     listed(&mut watches);
     assert!(vanished(&mut watches, &[("f.log", DELETE)]).is_empty());
+    // A link that is made, found and switched: its stream is that of another name.
+    for (link, found) in [("l.log", "/d/l.log"), ("l.log.d", "/d/l.log.d/x")] {
+        assert!(vanished(&mut watches, &[(link, CREATE)]).is_empty());
+        watches.saw_links(std::iter::once(found));
+        assert!(vanished(&mut watches, &[(link, DELETE), (link, CREATE)]).is_empty(), "{link}");
+        assert_eq!(vanished(&mut watches, &[(link, DELETE)]), [format!("4 {link}")], "nobody saw it");
+    }
 }
