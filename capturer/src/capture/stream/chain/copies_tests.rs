@@ -203,6 +203,30 @@ fn a_quiet_file_that_is_shorter_when_it_is_opened_lost_nothing_that_was_read() {
     assert_eq!(chain.on_scan(vec![file(0, 1, after)]), gone("l", 1, 0, true));
 }
 
+/// A writer that does not append leaves a hole at the beginning when its log is emptied. Its lines were not looked for in the copy
+/// that was made at the next rotation.
+#[test]
+fn what_a_log_that_begins_with_a_hole_held_is_read_on_in_its_copy() {
+    let hole = |rank, inode, content: &str| FoundFile { head: Vec::new(), ..file(rank, inode, content) };
+    let before = "\0".repeat(2 * HEAD_BYTES) + &content('a');
+    let copy = before.clone() + &content('b');
+    let mut chain = Chain::new(Start::Oldest);
+    chain.copied_since(0);
+    chain.on_scan(vec![hole(0, 1, &before)]);
+    open_all(&mut chain);
+    chain.saw(0, before.as_bytes());
+    let read = before.len() as u64;
+    (chain.links[0].tail, chain.links[0].offset) = (TailPrint::of(before.as_bytes(), read), read);
+    let live = "\0".repeat(copy.len()) + &content('c');
+    chain.begin_anew(live.len() as u64);
+    // A log that begins with text is none, however long it is.
+    let found = vec![file(2, 3, &content('x').repeat(99)), hole(1, 2, &copy), hole(0, 1, &live)];
+    assert_eq!(chain.on_scan(found), Changes::default());
+    assert_eq!((inodes(&chain), chain.links[0].offset), (vec![2, 1], read));
+    chain.links[0].handle = Handle::Opening(FileNo(7));
+    assert!(chain.on_opened(FileNo(7), true, copy.len() as u64) && chain.may_read());
+}
+
 /// Outputs compare lines with a file's birth: of a copy and of an archive that says nothing, and their positions say so.
 #[test]
 fn a_position_in_a_file_that_is_younger_than_its_lines_says_so() {

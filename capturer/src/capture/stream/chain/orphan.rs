@@ -37,12 +37,12 @@ impl Orphan {
         let seems_it = |file: &FoundFile| {
             let fits = len(file).is_none_or(|len| len >= self.place.offset.max(self.place.tail.end));
             let is_other = file.id != self.place.file && !self.tried.contains(&file.id);
-            // One that waits behind the first was listed before anybody knew that this content is to be found.
+// One that waits behind the first was listed before anybody knew that this content is to be found.
             let is_held =
                 |(at, link): (usize, &Link)| link.found.id == file.id && (at == 0 || !link.is_queued());
             let is_held = links.iter().enumerate().any(is_held);
-            // Nothing was read of it, and nothing tells it from others.
-            let is_told = self.place.head.len_bytes > 0;
+            // One that begins with a hole has no head. Then its copy has none either, and what stands before the place tells.
+            let is_told = self.place.head.len_bytes > 0 || file.head.is_empty() && !self.place.tail.is_none();
             fits && file.has_head(&self.place.head) && is_other && is_told && !is_held && !was_read(file)
         };
         let all = found.iter().enumerate().filter(|(_, file)| seems_it(file));
