@@ -516,7 +516,8 @@ impl FileSource {
         let short = file_len.is_some_and(|len| self.chain.on_short(len));
         if short || is_another {
             if !short {
-                self.chain.begin_anew(file_len.unwrap_or(from));
+                // A head as long as it was says nothing of how much follows: the file may be shorter than it was.
+                self.chain.begin_anew(file_len.unwrap_or(if is_head { count as u64 } else { from }));
             }
             self.forget_unfinished();
             // What is open may go on where the content went.

@@ -201,6 +201,29 @@ fn a_quiet_file_that_would_show_no_trace_stays_open() {
     }
 }
 
+/// A log that was read whole was begun anew with less, and its head was looked at first. All that it had held before was declared
+/// lost.
+#[test]
+fn a_file_that_shows_another_head_is_not_as_long_as_before() {
+    let mut bench = Bench::new(1);
+    let found = FoundFile { len: 9_000, head: vec![b'o'; 1_024], ..live_file() };
+    let (mut source, file) = listed_with(found, &mut bench);
+    let opened = OpenedFile { len: 9_000, damaged: false, lane: None, as_expected: true };
+    source.on_file_opened(file, Ok(opened), &mut bench.cx(), &mut Vec::new());
+    (source.chain.links[0].offset, source.chain.links[0].unread) = (9_000, true);
+    source.chain.links[0].tail = TailPrint::of(&[b'o'; 9_000], 9_000);
+    bench.cx().credit.file_read(1_024).expect("a read is free");
+    source.reading = Some(Reading { file, offset: 9_000, is_head: true, again: 0 });
+    let head = vec![b'n'; 1_024];
+    source.on_read(Ok(1_024), head.clone(), None, None, &mut bench.cx(), &mut Vec::new());
+    assert!(source.chain.is_searching());
+    assert_eq!((source.chain.links[0].offset, source.chain.links[0].len), (0, 1_024));
+    assert!(!source.chain.on_short(2_000));
+    let changes =
+        source.chain.on_listing(vec![FoundFile { len: 2_000, head, ..live_file() }], true, &|_| None);
+    assert_eq!(changes.gone.iter().map(|gone| gone.bytes).collect::<Vec<_>>(), [0]);
+}
+
 pub(super) fn live_file() -> FoundFile {
     FoundFile {
         name: "a.log".to_owned(),
