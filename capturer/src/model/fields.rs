@@ -175,13 +175,6 @@ impl Fields {
         self.position(name).map(|index| self.value(self.items[index]))
     }
 
-    /// A field alone, if it is there.
-    pub fn only(&self, name: &str) -> Option<Fields> {
-        let mut only = Fields::default();
-        self.get(name).map(|value| only.set(name, value))?;
-        Some(only)
-    }
-
     /// Takes a field away.
     pub fn remove(&mut self, name: &str) {
         if let Some(index) = self.position(name) {

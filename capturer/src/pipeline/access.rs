@@ -3,7 +3,8 @@
 //! ```text
 //! common       10.0.0.7 - ann [22/Nov/2026:01:52:48 +0100] "GET /a HTTP/1.1" 200 512
 //! combined     … "https://from.example/" "Mozilla/5.0"           a name and port before the client are taken too
-//! nginx        … "203.0.113.7"                                   what it was forwarded for, if there
+//!              203.0.113.7, 10.0.0.2 - - […                      what it was forwarded for, where a server logs that first
+//! nginx        … "203.0.113.7"                                   the same behind the line, if there
 //!              2026/11/22 01:52:48 [error] 7#8: *9 open() failed, client: 10.0.0.7, server: a.example, request: "GET / …"
 //! apache_error [Sun Nov 22 01:52:48.5 2026] [core:error] [pid 7:tid 8] [client 10.0.0.7:5] AH00126: Invalid URI
 //! ```
@@ -78,13 +79,15 @@ pub(super) fn access(line: &[u8], behind: Behind, into: &mut Found) -> Result<()
 struct Head<'l> {
     vhost: Option<&'l [u8]>,
     client: &'l [u8],
+    /// All addresses, if the client stands there with the proxies that it came by.
+    forwarded_for: Option<&'l [u8]>,
     user: &'l [u8],
 }
 
 impl Head<'_> {
     fn of(head: &[u8]) -> Result<Head<'_>, NotThis> {
-        let (first, rest) = word(head);
-        let (second, behind) = word(after_blank(rest)?);
+        let (first, rest) = addresses(head);
+        let (second, behind) = addresses(after_blank(rest)?);
         let port = first.iter().position(|byte| *byte == b':').map(|at| &first[at + 1..]);
         let is_vhost = port.is_some_and(|port| number(port).is_some())
             && behind.iter().filter(|b| **b == b' ').count() > 1;
@@ -94,12 +97,18 @@ impl Head<'_> {
             (None, first, behind)
         };
         let user = after_blank(rest)?;
-        if client.is_empty() || user.is_empty() { Err(NotThis) } else { Ok(Head { vhost, client, user }) }
+        let comma = memchr::memchr(b',', client);
+        let (client, forwarded_for) = comma.map_or((client, None), |end| (&client[..end], Some(client)));
+        if client.is_empty() || user.is_empty() {
+            return Err(NotThis);
+        }
+        Ok(Head { vhost, client, forwarded_for, user })
     }
 
     fn set(&self, into: &mut Found) {
         self.vhost.iter().for_each(|vhost| set_text("vhost", vhost, into));
         set_text("client", self.client, into);
+        self.forwarded_for.iter().for_each(|addresses| set_text("forwarded_for", addresses, into));
         set_text("user", self.user, into);
     }
 }
@@ -148,23 +157,50 @@ fn nginx_error(line: &[u8], into: &mut Found) -> Result<(), NotThis> {
     if let Some((id, _)) = connection {
         set_number("connection", id, into);
     }
-    let end = memchr::memmem::find(message, b", client: ").unwrap_or(message.len());
-    set_pairs(&message[end..], into);
+    let end = pairs_begin(message);
+    each_pair(&message[end..], |name, value| {
+        if name == "request" {
+            set_request(value, into);
+        } else {
+            set_text(name, value, into);
+        }
+        true
+    });
     into.set_bytes("message", &message[..end]);
     Ok(())
 }
 
-/// `, client: 10.0.0.7, request: "GET / HTTP/1.1"`, as far as it is that.
-fn set_pairs(mut rest: &[u8], into: &mut Found) {
+/// Where the message ends and nginx's own pairs begin. What an upstream printed stands in the message, and may look like them;
+/// a request that does stands within them. So it is the first place behind which nothing but pairs stands, and no second client.
+fn pairs_begin(message: &[u8]) -> usize {
+    const CLIENT: &[u8] = b", client: ";
+    let is_all_pairs = |from: usize| {
+        let mut clients = 0;
+        let rest = each_pair(&message[from..], |name, _| {
+            clients += usize::from(name == "client");
+            clients < 2
+        });
+        rest.is_empty() && clients == 1
+    };
+    let begins =
+        memchr::memmem::find_iter(message, CLIENT).take(PAIRS_TRIES_MAX).find(|at| is_all_pairs(*at));
+    begins.or_else(|| memchr::memmem::rfind(message, CLIENT)).unwrap_or(message.len())
+}
+
+/// Each try may look at the whole line.
+const PAIRS_TRIES_MAX: usize = 8;
+
+/// `, client: 10.0.0.7, request: "GET / HTTP/1.1"`, as far as it is that and is wanted. Returns what is left.
+fn each_pair<'l>(mut rest: &'l [u8], mut wanted: impl FnMut(&str, &[u8]) -> bool) -> &'l [u8] {
     const NAMES: [&str; 8] =
         ["client", "server", "request", "subrequest", "upstream", "host", "referrer", "login"];
+    work::add(rest.len());
     while let Some(pair) = rest.strip_prefix(b", ") {
-        let Some((name, value)) = NAMES.iter().find_map(|name| {
+        let named = NAMES.iter().find_map(|name| {
             let behind = pair.strip_prefix(name.as_bytes())?;
             Some((*name, behind.strip_prefix(b": ")?))
-        }) else {
-            return;
-        };
+        });
+        let Some((name, value)) = named else { break };
         let (value, behind) = match quoted(value) {
             Ok(quoted) => quoted,
             Err(NotThis) => {
@@ -172,13 +208,12 @@ fn set_pairs(mut rest: &[u8], into: &mut Found) {
                 (value[..end].to_vec(), &value[end..])
             }
         };
-        if name == "request" {
-            set_request(&value, into)
-        } else {
-            set_text(name, &value, into)
+        if !wanted(name, &value) {
+            break;
         }
         rest = behind;
     }
+    rest
 }
 
 /// Apache's error log, of 2.2 and of 2.4.
@@ -208,7 +243,8 @@ pub(super) fn apache_error(line: &[u8], into: &mut Found) -> Result<(), NotThis>
         }
         rest = behind;
     }
-    let message = after_blank(rest).unwrap_or_default();
+    // Nothing may be said, but no text may be taken for nothing.
+    let message = if rest.is_empty() { rest } else { after_blank(rest)? };
     let (code, _) = word(message);
     if let Some(code) = code.strip_suffix(b":").filter(|code| is_code(code)) {
         into.set_bytes("code", code);
@@ -261,10 +297,18 @@ fn month_of(name: &[u8]) -> Option<usize> {
     MONTHS.iter().position(|month| *month == name).map(|at| at + 1)
 }
 
-/// What stands in brackets at the beginning, and what follows.
+/// What stands in brackets at the beginning, and what follows. An address may have brackets of its own.
 fn bracketed(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let inside = text.strip_prefix(b"[")?;
-    let end = memchr::memchr(b']', &inside[..inside.len().min(HEAD_BYTES_MAX)])?;
+    let mut open = 1;
+    let end = memchr::memchr2_iter(b'[', b']', &inside[..inside.len().min(HEAD_BYTES_MAX)]).find(|at| {
+        if inside[*at] == b'[' {
+            open += 1;
+        } else {
+            open -= 1;
+        }
+        open == 0
+    })?;
     Some((&inside[..end], &inside[end + 1..]))
 }
 
@@ -294,6 +338,15 @@ fn quoted(text: &[u8]) -> Result<(Vec<u8>, &[u8]), NotThis> {
 /// Up to the next blank, and what follows from there.
 fn word(text: &[u8]) -> (&[u8], &[u8]) {
     text.split_at(memchr::memchr(b' ', text).unwrap_or(text.len()))
+}
+
+/// A word, or some with commas between them, and what follows from there.
+fn addresses(text: &[u8]) -> (&[u8], &[u8]) {
+    let mut len = word(text).0.len();
+    while text[..len].ends_with(b",") && len + 1 < text.len() {
+        len += 1 + word(&text[len + 1..]).0.len();
+    }
+    text.split_at(len)
 }
 
 fn after_blank(text: &[u8]) -> Result<&[u8], NotThis> {

@@ -15,7 +15,7 @@ fn fields(read: impl Fn(&[u8], &mut Found) -> Result<(), NotThis>, line: &str) -
 fn access_logs() {
     let combined = |line: &[u8], into: &mut Found| access(line, Behind::Agent, into);
     let common = |line: &[u8], into: &mut Found| access(line, Behind::Nothing, into);
-    let table: [(&str, Option<&str>); 9] = [
+    let table: [(&str, Option<&str>); 11] = [
         // Apache's documentation.
         (
             r#"127.0.0.1 - frank [10/Oct/2000:13:55:36 -0700] "GET /apache_pb.gif HTTP/1.0" 200 2326 "http://www.example.com/start.html" "Mozilla/4.08 [en] (Win98; I ;Nav)""#,
@@ -61,6 +61,22 @@ fn access_logs() {
                  bytes=1 | level=info",
             ),
         ),
+        // What it was forwarded for, logged in place of the client.
+        (
+            r#"10.0.0.1, 10.0.0.2 - - [22/Nov/2026:00:52:48 +0000] "GET / HTTP/1.1" 200 1 "-" "x""#,
+            Some(
+                "client=10.0.0.1 | forwarded_for=10.0.0.1, 10.0.0.2 | time=2026-11-22T00:52:48+0000 | method=GET | path=/ | \
+                 protocol=HTTP/1.1 | status=200 | bytes=1 | agent=x | level=info",
+            ),
+        ),
+        (
+            r#"a.example:80 2001:db8::1, 10.0.0.2, 10.0.0.3 - ann [22/Nov/2026:00:52:48 +0000] "GET / HTTP/1.1" 200 1 "-" "x""#,
+            Some(
+                "vhost=a.example:80 | client=2001:db8::1 | forwarded_for=2001:db8::1, 10.0.0.2, 10.0.0.3 | user=ann | \
+                 time=2026-11-22T00:52:48+0000 | method=GET | path=/ | protocol=HTTP/1.1 | status=200 | bytes=1 | agent=x | \
+                 level=info",
+            ),
+        ),
         (r#"10.0.0.7 - - [22/Nov/2026:00:52:48 +0000] "GET / HTTP/1.1" 200 1"#, None),
         (r#"10.0.0.7 - - [22/Nov/2026:00:52:48 +0000] "GET / HTTP/1.1 200 1 - -"#, None),
         ("2026-11-22 started [ok]", None),
@@ -75,7 +91,7 @@ fn access_logs() {
 
 #[test]
 fn error_logs() {
-    let table: [(&str, Option<&str>); 4] = [
+    let table: [(&str, Option<&str>); 7] = [
         (
             r#"2026/11/22 00:52:48 [notice] 1#1: start worker process 29"#,
             Some("time=2026-11-22 00:52:48 | level=info | pid=1 | tid=1 | message=start worker process 29"),
@@ -86,6 +102,29 @@ fn error_logs() {
                 "time=2026-11-22 00:52:48 | level=error | pid=29 | tid=30 | connection=7 | client=10.0.0.7 | server=a.example | \
                  method=POST | path=/a, b | protocol=HTTP/1.1 | upstream=http://10.0.0.9:80/a | host=a.example | \
                  message=connect() failed (111: Connection refused) while connecting to upstream",
+            ),
+        ),
+        // Text of others looks like nginx's own: what an upstream printed, what a client asked for.
+        (
+            r#"2026/11/22 00:52:48 [error] 31#31: *5 FastCGI sent in stderr: "PHP message: a, client: b, host: c in /x.php" while reading response header from upstream, client: 10.0.0.1, server: _, request: "GET / HTTP/1.1", host: "x""#,
+            Some(
+                "time=2026-11-22 00:52:48 | level=error | pid=31 | tid=31 | connection=5 | client=10.0.0.1 | server=_ | method=GET | \
+                 path=/ | protocol=HTTP/1.1 | host=x | message=FastCGI sent in stderr: \"PHP message: a, client: b, host: c in /x.php\" \
+                 while reading response header from upstream",
+            ),
+        ),
+        (
+            r#"2026/11/22 00:52:48 [error] 1#1: *5 x, client: 10.0.0.1, server: _, request: "GET /, client: 1.2.3.4 HTTP/1.1", host: "x""#,
+            Some(
+                "time=2026-11-22 00:52:48 | level=error | pid=1 | tid=1 | connection=5 | client=10.0.0.1 | server=_ | method=GET | \
+                 path=/, client: 1.2.3.4 | protocol=HTTP/1.1 | host=x | message=x",
+            ),
+        ),
+        (
+            "2026/11/22 00:52:48 [info] 1#1: *5 a, client: b: done, client: 10.0.0.1, bytes from/to client:0/0",
+            Some(
+                "time=2026-11-22 00:52:48 | level=info | pid=1 | tid=1 | connection=5 | client=10.0.0.1 | \
+                 message=a, client: b: done",
             ),
         ),
         (
@@ -100,7 +139,7 @@ fn error_logs() {
     for (line, expected) in table {
         assert_eq!(fields(nginx, line).as_deref(), expected, "{line}");
     }
-    let table: [(&str, Option<&str>); 6] = [
+    let table: [(&str, Option<&str>); 9] = [
         (
             "[Sun Nov 22 00:52:48.435123 2026] [core:error] [pid 4711:tid 139] [client 203.0.113.9:52144] AH00126: Invalid URI in request GET /%%",
             Some(
@@ -128,6 +167,15 @@ fn error_logs() {
                 "time=2026-11-22T00:52:48.1 | level=info | module=php | pid=9 | client=10.0.0.7:1 | message=[shop] odd",
             ),
         ),
+        (
+            "[Sun Nov 22 00:52:48.1 2026] [core:info] [pid 12:tid 1] [client [::1]:5] AH00128: File does not exist",
+            Some(
+                "time=2026-11-22T00:52:48.1 | level=info | module=core | pid=12 | tid=1 | client=[::1]:5 | code=AH00128 | \
+                 message=AH00128: File does not exist",
+            ),
+        ),
+        ("[Sun Nov 22 00:52:48.1 2026] [core:info] [pid 12]text", None),
+        ("[Sun Nov 22 00:52:48 2026] [info]", Some("time=2026-11-22T00:52:48 | level=info | message=")),
         ("[Sun Nov 22 00:52:48 2026] [loud] x", None),
         ("PHP Notice: x", None),
     ];

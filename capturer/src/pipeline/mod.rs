@@ -39,7 +39,7 @@ use rate::Bucket;
 
 use crate::decode::timestamp;
 use crate::limits::MATCHED_BYTES_MAX;
-use crate::model::fields::{Failed, Value};
+use crate::model::fields::{Failed, Fields, Value};
 use crate::model::outcome::{Outcome, RATE_LIMIT, Tally};
 use crate::model::record::{Batch, Record, Source, StreamId};
 use crate::settings::Pipeline;
@@ -329,19 +329,20 @@ fn set_if_changed(text: Option<Vec<u8>>, line: &mut Line, around: &mut Around) -
     StepFlow::GoesOn
 }
 
-/// A field whose name is taken by another one replaces it.
+/// All at once: one may get the name that another one had. A field whose name is taken by another one replaces it.
 fn rename_step(names: &BTreeMap<String, String>, line: &mut Line, around: &mut Around) -> StepFlow {
-    let (mut changed, mut limited) = (false, false);
-    for (from, to) in names.iter().filter(|(from, to)| from != to) {
-        let fields = &mut line.extra.fields;
-        let Some(renamed) = fields.only(from) else { continue };
-        fields.remove(from);
-        if let Some((_, value)) = renamed.iter().next() {
-            limited |= !fields.set(to, value);
+    let fields = &mut line.extra.fields;
+    let (mut renamed, mut limited) = (Fields::default(), false);
+    for (from, _) in names.iter().filter(|(from, to)| from != to) {
+        if let Some(value) = fields.get(from) {
+            limited |= !renamed.set(from, value);
+            fields.remove(from);
         }
-        changed = true;
     }
-    if changed {
+    for (from, value) in renamed.iter() {
+        limited |= names.get(from).is_some_and(|to| !fields.set(to, value));
+    }
+    if !renamed.is_empty() {
         around.count("rename", Outcome::Changed);
     }
     if limited {

@@ -122,6 +122,23 @@ fn parse_takes_fields_and_marks_what_it_can_not() {
     assert_eq!(feed.tally(), "parse failed 1", "what is too long is not parsed, and not cut");
 }
 
+/// No name is lost for being given to another field in the same step.
+#[test]
+fn fields_are_renamed_at_once() {
+    let table = [
+        ("{a: b, b: a}", r#""fields":{"c":3,"b":1,"a":2}"#),
+        ("{a: b, b: d}", r#""fields":{"c":3,"b":1,"d":2}"#),
+        ("{a: b}", r#""fields":{"b":1,"c":3}"#),
+        ("{x: a, a: a}", r#""fields":{"a":1,"b":2,"c":3}"#),
+    ];
+    for (names, expected) in table {
+        let mut feed =
+            Feed::new(&format!("steps: [{{parse: {{format: json}}}}, {{rename: {{fields: {names}}}}}]"));
+        let lines = feed.lines(&[r#"{"a":1,"b":2,"c":3}"#]);
+        assert!(lines[0].contains(expected), "{names}: {lines:?}");
+    }
+}
+
 #[test]
 fn timestamps() {
     let section = |more: &str| {
