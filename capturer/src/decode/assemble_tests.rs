@@ -1,6 +1,9 @@
 //! Pieces of long lines, joined, tagged and cut.
 
+use std::time::Duration;
+
 use super::*;
+use crate::settings::pipeline::{Multiline, MultilinePreset, MultilineRule, Pattern};
 
 /// One channel's pieces as `(time, text, complete)`; a text of `P` stands for a full piece of 16 KiB.
 fn lines(pieces: &[(StdType, &str, &str, bool)], line_bytes_max: usize) -> Vec<String> {
@@ -103,4 +106,43 @@ fn long_lines_are_cut_marked_and_passed_over() {
     assert_eq!(lines(&pieces, PIECE_BYTES), ["1P~", "2y"]);
     assert_eq!(lines(&pieces, 2 * PIECE_BYTES), ["1PP~", "2y"]);
     assert_eq!(lines(&pieces, 2 * PIECE_BYTES + 1), ["1PPx", "2y"]);
+}
+
+/// Colours do not tear a trace, and stay in its lines. A pattern may mean them.
+#[test]
+fn traces_are_joined_whatever_their_colours() {
+    let rule = MultilineRule::Preset(MultilinePreset::Java);
+    let multiline = Multiline { rule, timeout: Duration::from_secs(1), lines_max: 500, bytes_max: 1 << 18 };
+    let lines = [
+        "\x1b[31m2026-11-28 10:00:00 \x1b[1;31mERROR\x1b[m x",
+        "\x1b[31mjava.lang.IllegalStateException: m\x1b[m",
+        "\x1b[31m\tat a.B.c(B.java:1)\x1b[0m",
+        "next",
+    ];
+    let raw = lines.map(|line| (StdType::Stdout, "", line, true));
+    let joined_lines = [lines[..3].join("\n"), "next".to_owned()];
+    let preset = Arc::new(Pipeline { multiline: Some(multiline.clone()), ..Pipeline::default() });
+    assert_eq!(joined(Assembler::new(1 << 20).with_pipeline(Some(&preset)), &raw), joined_lines);
+    let continues = Some(Pattern::new(r"^\s").unwrap());
+    let rule = MultilineRule::Patterns { start: None, continues };
+    let patterns = Pipeline { multiline: Some(Multiline { rule, ..multiline }), ..Pipeline::default() };
+    assert_eq!(joined(Assembler::new(1 << 20).with_pipeline(Some(&Arc::new(patterns))), &raw), lines);
+
+    let mut assembler = Assembler::new(1 << 20).with_pipeline(Some(&preset));
+    let mut out = Lines::default();
+    for line in lines {
+        let escaped = line.replace('\x1b', "\\u001b").replace('\t', "\\t").into_bytes();
+        let piece = Piece {
+            text: 0..escaped.len(),
+            time: 0..0,
+            form: MessageForm::JsonEscaped,
+            decoded_len: line.len(),
+            std_type: StdType::Stdout,
+            complete: true,
+        };
+        assembler.push(&escaped, &piece, 0, true, &mut out);
+    }
+    assembler.close_all(&mut out);
+    assert_eq!(out.records.len(), 2);
+    assert!(out.made.starts_with(b"\\u001b[31m2026-11-28"));
 }

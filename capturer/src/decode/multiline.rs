@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use super::lines::{Kept, Lines, Whole};
-use super::{json_line, timestamp, utf8};
+use super::{json_line, timestamp, utf8, work};
 use crate::limits::MULTILINE_LOOK_BYTES;
 use crate::model::record::{MessageForm, StdType};
 use crate::settings::Pipeline;
@@ -163,7 +163,7 @@ impl Groups {
 
     pub(super) fn take(&mut self, std_type: StdType, line: &Whole<'_>, out: &mut Lines) {
         let Some(multiline) = &self.pipeline.multiline else { return };
-        let look = look(line, &mut self.unescaped);
+        let look = look(line, multiline.ignores_colours(), &mut self.unescaped);
         let open = &mut self.open[std_type.index()];
         let Some(group) = open else {
             *open = Some(Group::new(line, multiline.begin(look)));
@@ -199,15 +199,47 @@ impl Groups {
     }
 }
 
-/// What is looked at of a line, unescaped.
-fn look<'a>(line: &Whole<'a>, unescaped: &'a mut Vec<u8>) -> &'a [u8] {
+/// What is looked at of a line, unescaped, and without its colours if they don't count. The line itself stays as it is.
+fn look<'a>(line: &Whole<'a>, ignores_colours: bool, unescaped: &'a mut Vec<u8>) -> &'a [u8] {
     match line.form {
-        MessageForm::Raw => &line.text[..utf8::cut(line.text, MULTILINE_LOOK_BYTES)],
+        MessageForm::Raw => {
+            let text = &line.text[..utf8::cut(line.text, MULTILINE_LOOK_BYTES)];
+            if !ignores_colours || memchr::memchr(ESCAPE, text).is_none() {
+                return text;
+            }
+            unescaped.clear();
+            unescaped.extend_from_slice(text);
+        }
         MessageForm::JsonEscaped => {
             unescaped.clear();
             let len = json_line::cut_escaped(line.text, MULTILINE_LOOK_BYTES);
             json_line::unescape(&line.text[..len], unescaped);
-            unescaped
         }
     }
+    if ignores_colours && memchr::memchr(ESCAPE, unescaped).is_some() {
+        take_colours_out(unescaped);
+    }
+    unescaped
+}
+
+const ESCAPE: u8 = 0x1b;
+
+/// Commands of the form that colours have: an escape, a bracket, numbers, a letter.
+fn take_colours_out(text: &mut Vec<u8>) {
+    work::add(text.len());
+    let (mut kept, mut at) = (0, 0);
+    while at < text.len() {
+        let numbers = text[at..].strip_prefix(b"\x1b[").map(|inside| {
+            inside.iter().take_while(|byte| byte.is_ascii_digit() || matches!(byte, b';' | b':')).count()
+        });
+        if let Some(numbers) =
+            numbers.filter(|numbers| text.get(at + 2 + numbers).is_some_and(u8::is_ascii_alphabetic))
+        {
+            at += numbers + 3;
+            continue;
+        }
+        text[kept] = text[at];
+        (kept, at) = (kept + 1, at + 1);
+    }
+    text.truncate(kept);
 }

@@ -92,6 +92,11 @@ pub enum Next {
 }
 
 impl Multiline {
+    /// Colours of a line are not looked at: runtimes print none, what prints their traces may. Who gives patterns may mean them.
+    pub fn ignores_colours(&self) -> bool {
+        matches!(self.rule, MultilineRule::Preset(_))
+    }
+
     /// The group that a line begins.
     pub fn begin(&self, line: &[u8]) -> Group {
         Group(match &self.rule {

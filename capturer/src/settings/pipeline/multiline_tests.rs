@@ -278,6 +278,79 @@ fn other_forms() {
     );
 }
 
+/// Shapes that frameworks give to the traces of their runtimes.
+#[test]
+fn forms_of_frameworks() {
+    let table = [
+        // Tomcat 9, and the older one.
+        (
+            MultilinePreset::Java,
+            "|28-Nov-2026 10:00:00.123 SEVERE [main] org.apache.A.b Exception starting filter [x]\n\
+             +»java.lang.ClassNotFoundException: com.x.Y\n+»»at a.B.c(B.java:1328)\n+»Caused by: java.io.IOException: x\n\
+             +»»... 2 more\n|28-Nov-2026 10:00:01.123 INFO [main] next\n\
+             | SEVERE [x] a.B.c Exception starting filter struts2\n+ java.lang.ClassNotFoundException: a.X\n\
+             +»at a.B.c(B.java:1720)\n|next\n|ERROR x\n| java.lang.Error: x\n|next\n",
+        ),
+        // Flyway.
+        (
+            MultilinePreset::Java,
+            "|2026-11-28 10:00:00.1 ERROR 1 --- [main] o.s.b.A : failed\n+\n\
+             +org.s.BeanCreationException: x; nested exception is org.f.DbMigrate$FlywayMigrateException: \n\
+             +Migration V1__x.sql failed\n+--------------------------\n+SQL State  : 42P07\n+Error Code : 0\n\
+             +Message    : ERROR: relation \"x\" already exists\n+Location   : db/V1.sql\n+\n+»at org.s.A.b(A.java:1)\n\
+             +Caused by: org.f.DbMigrate$FlywayMigrateException: \n+Message    : ERROR: relation \"x\" already exists\n+\n\
+             +»at org.f.A.b(A.java:1)\n|next\n|java.lang.Error: x\n|ERROR : y\n",
+        ),
+        // loguru.
+        (
+            MultilinePreset::Python,
+            "|2026-11-28 10:00:00.123 | ERROR    | __main__:<module>:5 - caught\n+Traceback (most recent call last):\n+\n\
+             +> File \"/app/a.py\", line 5, in <module>\n+    f()\n+    └ <function f at 0x7f>\n+\n\
+             +  File \"/app/a.py\", line 3, in f\n+    raise ValueError(\"x\")\n+\n+ValueError: x\n|next\n",
+        ),
+        // node-postgres.
+        (
+            MultilinePreset::Node,
+            "|2026-11-28T10:00:00Z ERROR query failed\n+error: relation \"users\" does not exist\n\
+             +    at Parser.parse (/app/parser.js:287:98)\n+    at Socket.<anonymous> (/app/x.js:1:1) {\n+  length: 104,\n\
+             +  code: '42P01'\n+}\n|next\n|ERROR x\n|error: y\n|next\n",
+        ),
+        // Node 14 and 20.
+        (
+            MultilinePreset::Node,
+            "|internal/modules/cjs/loader.js:818\n+  throw err;\n+  ^\n+\n+Error: Cannot find module '/app/x.js'\n\
+             +    at internal/main/run_main_module.js:17:47 {\n+  code: 'MODULE_NOT_FOUND',\n+}\n|next\n\
+             |node:internal/process/promises:288\n+            triggerUncaughtException(err, true);\n+            ^\n+\n\
+             +[UnhandledPromiseRejection: This error originated … with the reason \"boom\".] {\n\
+             +  code: 'ERR_UNHANDLED_REJECTION'\n+}\n+\n+Node.js v20.11.0\n|next\n",
+        ),
+        (
+            MultilinePreset::Go,
+            "|SIGSEGV: segmentation violation\n+PC=0x7f m=0 sigcode=1 addr=0x0\n\
+             +signal arrived during cgo execution\n+\n+goroutine 1 gp=0xc0000061c0 m=0 mp=0x5b1e00 [syscall]:\n\
+             +runtime.cgocall(0x1, 0x2)\n+»/usr/local/go/src/runtime/cgocall.go:157 +0x4b\n|next\n\
+             |panic: first line\n+second line\n+\n+goroutine 1 [running]:\n+main.main()\n+»/app/main.go:5 +0x1\n\
+             +exit status 2\n|next\n|panic: x\n|next\n|and more\n",
+        ),
+        (
+            MultilinePreset::Php,
+            "|[28-Nov-2026 10:00:00 UTC] PHP Fatal error:  Uncaught mysqli_sql_exception: syntax; near\n\
+             +'FROM x' at line 2 in /srv/class-wpdb.php:2431\n+Stack trace:\n\
+             +#0 /srv/class-wpdb.php(2431): mysqli_query(Object(mysqli), 'SELECT a\n+FROM x')\n+#1 {main}\n\
+             +  thrown in /srv/class-wpdb.php on line 2431\n|[28-Nov-2026 10:00:01 UTC] next\n",
+        ),
+        (
+            MultilinePreset::Rust,
+            "|Error: \n+   0: failed to read\n+   1: No such file\n+\n+Location:\n+   src/main.rs:9\n+\n\
+             +  ━━━ BACKTRACE ━━━\n+                                (4 frames hidden)\n+   5: a::main\n\
+             +      at /app/src/main.rs:9\n|next\n",
+        ),
+    ];
+    for (name, text) in table {
+        check(&preset(name), text);
+    }
+}
+
 #[test]
 fn patterns() {
     let new = |text: &str| Some(Pattern::new(text).expect("good"));

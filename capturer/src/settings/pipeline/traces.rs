@@ -24,7 +24,8 @@ pub enum State {
     End,
     /// Empty lines: behind a trace, or before one that follows a line with a level.
     Gap,
-    /// Python: "During handling of the above exception…". Node: behind the source line. Rust: `Error: …` of a main.
+    /// Python: "During handling of the above exception…". Node: behind the source line. Rust: `Error: …` of a main. PHP: a
+    /// frame whose argument goes on in the next line.
     Chain,
     /// Before the trace itself. Go: the panic. Node: the place of the source line. Rust: the panic, whose message follows.
     /// .NET: the head of its console logger.
@@ -167,6 +168,8 @@ fn java_next(state: State, line: &[u8]) -> Next {
         State::Trace | State::Head if is_indented(line) && !is_empty(line) => goes(state),
         State::Trace | State::Gap if is_empty(line) => blank(),
         State::Levelled if is_java_head(line) => goes(State::Head),
+        // Tomcat's own log indents all of a trace.
+        State::Levelled if is_indented(line) && is_java_head(inside) => maybe(State::Head),
         // Spring Boot has an empty line before the trace, and one behind it.
         State::Levelled | State::End if is_empty(line) => maybe(State::End),
         State::End if is_java_head(line) => maybe(State::Head),
@@ -175,9 +178,24 @@ fn java_next(state: State, line: &[u8]) -> Next {
         State::Class if is_indented(line) && !is_empty(line) => maybe(State::Class),
         // Reactor's word before the frames, of which the last one looks like a level.
         State::Head if line == b"Original Stack Trace:" => maybe(State::Head),
+        State::Head if is_padded_key(line) => maybe(State::Head),
         State::Head if !is_java_head(line) => message(line),
         _ => Next::Ends,
     }
+}
+
+/// `Message    : ERROR: relation exists`: Flyway's messages have several such lines. A level there is one of the database.
+fn is_padded_key(line: &[u8]) -> bool {
+    const KEY_BYTES_MAX: usize = 24;
+    let near = &line[..line.len().min(KEY_BYTES_MAX)];
+    let Some(colon) = memchr::memchr(b':', near) else { return false };
+    let (key, value) = (&line[..colon], &line[colon + 1..]);
+    let name = key.trim_ascii_end();
+    name.len() < key.len()
+        && value.first().is_none_or(|byte| *byte == b' ')
+        && name.first().is_some_and(u8::is_ascii_uppercase)
+        && name.iter().all(|byte| byte.is_ascii_alphabetic() || *byte == b' ')
+        && level::named(name).is_none()
 }
 
 fn is_traceback(line: &[u8]) -> bool {
@@ -243,6 +261,9 @@ fn python_next(state: State, line: &[u8]) -> Next {
         State::Trace if is_traceback(line) => Next::Ends,
         State::Trace if is_rule(line) => goes(State::End),
         State::Trace if is_indented(line) => goes(State::Trace),
+        // loguru marks the frame that caught the error, and has empty lines around it.
+        State::Trace if line.starts_with(b"> File \"") => goes(State::Trace),
+        State::Trace if is_empty(line) => maybe(State::Trace),
         State::Trace if is_python_error(line) => goes(State::End),
         // An exception group within another goes on behind the end of the inner one.
         State::End if is_indented(line) && matches!(line.trim_ascii_start().first(), Some(b'|' | b'+')) => {
@@ -261,8 +282,16 @@ fn is_goroutine(line: &[u8]) -> bool {
 }
 
 fn go_begin(line: &[u8]) -> Option<State> {
-    let heads: [&[u8]; 4] =
-        [b"SIGQUIT: ", b"SIGABRT: ", b"runtime: goroutine stack exceeds ", b"unexpected fault address "];
+    let heads: [&[u8]; 8] = [
+        b"SIGQUIT: ",
+        b"SIGABRT: ",
+        b"SIGSEGV: ",
+        b"SIGBUS: ",
+        b"SIGILL: ",
+        b"SIGFPE: ",
+        b"runtime: goroutine stack exceeds ",
+        b"unexpected fault address ",
+    ];
     let panics = [&b"panic: "[..], b"fatal error: ", b": panic serving "];
     if is_goroutine(line) || line == b"runtime stack:" {
         Some(State::Trace)
@@ -279,9 +308,16 @@ fn go_next(state: State, line: &[u8]) -> Next {
         State::Before | State::Trace | State::Levelled | State::Gap if stack => goes(State::Trace),
         State::Before if is_empty(line) => maybe(State::Before),
         State::Before if is_indented(line) => goes(State::Before),
-        State::Before if begins(line, &[b"[signal ", b"runtime: ", b"fatal error: ", b"PC=", b"sp="]) => {
+        State::Before
+            if begins(
+                line,
+                &[b"[signal ", b"signal arrived ", b"runtime: ", b"fatal error: ", b"PC=", b"sp="],
+            ) =>
+        {
             goes(State::Before)
         }
+        // The value of a panic may have several lines.
+        State::Before if level::detect(line).is_none() => maybe(State::Before),
         State::Trace | State::Gap if is_empty(line) => blank(),
         // `main.f(0x1, 0x2)`, `created by main.main in goroutine 1`, `...additional frames elided...`, registers.
         State::Trace if is_indented(line) => goes(State::Trace),
@@ -322,10 +358,10 @@ fn is_register(line: &[u8]) -> bool {
     name.len() <= 6 && value.starts_with(b"0x")
 }
 
-/// `/srv/app/order.js:5`, `node:internal/x:12`, `file:///srv/order.mjs:5`
+/// `/srv/app/order.js:5`, `node:internal/x:12`, before Node 16 `internal/x.js:12`, `file:///srv/order.mjs:5`
 fn is_source_place(line: &[u8]) -> bool {
     let digits = line.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-    begins(line, &[b"/", b"node:", b"file:///"])
+    begins(line, &[b"/", b"node:", b"file:///", b"internal/"])
         && digits > 0
         && line.len() > digits
         && line[line.len() - digits - 1] == b':'
@@ -368,7 +404,11 @@ fn node_next(state: State, line: &[u8]) -> Next {
         State::Chain if is_empty(line) || line.trim_ascii().iter().all(|byte| *byte == b'^') => {
             maybe(State::Chain)
         }
+        // What was thrown is no error; its object follows.
+        State::Chain if line.starts_with(b"[UnhandledPromiseRejection: ") => goes(State::Trace),
         State::Levelled if is_node_error(line) => maybe(State::Head),
+        // The errors of node-postgres have no other name.
+        State::Levelled if line.starts_with(b"error: ") => maybe(State::Class),
         State::Levelled if is_node_class(line) => maybe(State::Class),
         State::Head if !is_node_error(line) => message(line),
         State::Trace if is_empty(line) => blank(),
@@ -562,6 +602,7 @@ fn php_next(state: State, line: &[u8]) -> Next {
         .is_some_and(|rest| digits(rest) > 0 && rest[digits(rest)..].starts_with(b" "));
     let inside = line.strip_prefix(b"PHP ").unwrap_or_default().trim_ascii_start();
     let numbered = digits(inside) > 0 && inside[digits(inside)..].starts_with(b". ");
+    let is_closed = line.ends_with(b")") || line.ends_with(b"}");
     match state {
         State::Head | State::Class | State::Levelled | State::Trace | State::Gap
             if begins(
@@ -571,7 +612,10 @@ fn php_next(state: State, line: &[u8]) -> Next {
         {
             goes(State::Trace)
         }
-        State::Trace if frame || numbered => goes(State::Trace),
+        State::Trace | State::Chain if frame && !is_closed => goes(State::Chain),
+        State::Trace | State::Chain if frame || numbered => goes(State::Trace),
+        // An argument of a frame goes on.
+        State::Chain => maybe(if is_closed { State::Trace } else { State::Chain }),
         State::Trace if line.starts_with(b"  thrown in ") || line.trim_ascii() == b"\"}" => goes(State::End),
         State::Trace | State::Gap if line.starts_with(b"Next ") => maybe(State::Head),
         State::Levelled if php_begin(line) == Some(State::Class) => maybe(State::Class),
@@ -602,6 +646,10 @@ fn rust_next(state: State, line: &[u8]) -> Next {
         }
         State::Levelled if line.starts_with(b"Error: ") => maybe(State::Chain),
         State::Trace if is_indented(line) && !is_empty(line) || numbered => goes(State::Trace),
+        // color-eyre's causes, place and backtrace.
+        State::Chain if is_indented(line) && numbered => goes(State::Trace),
+        State::Trace | State::Gap if line == b"Location:" => goes(State::Trace),
+        State::Gap if is_indented(line) && has(line, "━━━".as_bytes()) => goes(State::Trace),
         State::Trace | State::Gap if is_empty(line) => blank(),
         State::Chain | State::End | State::Levelled if is_empty(line) => maybe(State::End),
         State::Head if rust_begin(line).is_none() => message(line),
