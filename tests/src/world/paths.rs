@@ -259,11 +259,19 @@ impl World {
         }
     }
 
+    /// The saved position names a file of which nothing was read, by a number that another one may have by now: one that was
+    /// rotated while it was empty, and was written to since, is not known by it.
+    fn has_number_alone(&self, path: &str) -> bool {
+        let entry = self.saved.0.streams.get(&StreamKey::file(path));
+        let cursor = entry.and_then(|entry| entry.lowest()).map(|sink| &sink.cursor);
+        matches!(cursor, Some(Cursor::File(cursor)) if cursor.says_nothing())
+    }
+
     /// An agent starts: of paths without a saved position it reads only the live file.
     pub(super) fn forgive_rotated_paths(&mut self) {
         for number in 0..self.paths.len() {
             let path = self.paths[number].path.clone();
-            if !self.was_read(&path) {
+            if !self.was_read(&path) || self.has_number_alone(&path) {
                 self.paths[number].forgiven |= self.paths[number].rotating;
                 (1..=KEPT).for_each(|rank| self.forgive_node(&format!("{path}.{rank}")));
             }

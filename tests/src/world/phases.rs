@@ -83,7 +83,10 @@ impl World {
         let files = (self.containers.len() + self.paths.len()) as u64;
         // Up to three files on a file system that may hang are looked at every 2 s.
         let looks = 3 * self.lane_count() * (IDLE_SECONDS / 2 + 1);
-        let polls = if self.engine.no_inotify { IDLE_SECONDS * files } else { looks };
+        // A container's log that was replaced is looked at, too: dockerd may write to the old file.
+        let looks = looks + self.containers.len() as u64 * (IDLE_SECONDS / 30 + 1);
+        let polls = IDLE_SECONDS * (files + self.containers.len() as u64);
+        let polls = if self.engine.no_inotify { polls } else { looks };
         // Where files are only looked at, their heads are read now and then, too.
         let polls = polls + polls / 4;
         assert!(reads <= polls, "invariant broken: quiet_files_cost_nothing: {reads} reads of {files} files");

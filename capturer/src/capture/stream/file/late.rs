@@ -23,6 +23,8 @@ const WRITER_GRACE_MS: u64 = 5_000;
 const ELSEWHERE_LOOK_MS: u64 = 1_000;
 /// It is closed when this many looks brought nothing.
 const ELSEWHERE_LOOKS: u8 = 30;
+/// How often one is looked at after that which Docker may still write to.
+const HELD_LOOK_MS: u64 = 30_000;
 /// This many are kept open for their writers at once; with one more, the oldest is due at once.
 const PARKED_MAX: usize = 8;
 /// A write to a file that is not the live one orders a listing, but no more often than this.
@@ -52,7 +54,8 @@ impl FileSource {
         let mut due_ms = nothing_came.map_or(cx.now.mono_ms + WRITER_GRACE_MS, |(_, due_ms)| due_ms);
         if let Some(link) = self.chain.links.front_mut().filter(|link| is_unwatched(link)) {
             link.quiet_looks = nothing_came.map_or(0, |_| link.quiet_looks.saturating_add(1));
-            due_ms = cx.now.mono_ms + ELSEWHERE_LOOK_MS;
+            let is_long = link.quiet_looks >= ELSEWHERE_LOOKS;
+            due_ms = cx.now.mono_ms + if is_long { HELD_LOOK_MS } else { ELSEWHERE_LOOK_MS };
         }
         self.chain.park_front(due_ms);
         if self.chain.parked.len() > PARKED_MAX {
