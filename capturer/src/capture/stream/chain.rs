@@ -386,7 +386,9 @@ impl Chain {
         let rewritten = found
             .iter()
             .position(|file| file.id == place.file && place.file.birth_ns != 0 && !file.compressed);
-        if let Some(at) = orphan.candidate(found, &self.links, |file| self.known.was_read(file)) {
+        let never_copied = self.copied_since_ns.is_none();
+        let was_read = |file: &FoundFile| self.known.was_read(file);
+        if let Some(at) = orphan.candidate(found, &self.links, never_copied, was_read) {
             let mut link = link_at(found[at].clone(), &place);
             link.candidate = true;
             orphan.name.clone_from(&link.found.name);

@@ -8,7 +8,6 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use flate2::read::MultiGzDecoder as GzDecoder;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -222,7 +221,7 @@ fn look_at(dir: &OwnedFd, directory: &str, name: &str) -> Result<Looked, FileErr
     let mut head = Vec::with_capacity(HEAD_BYTES);
     let file = std::fs::File::from(file);
     let read = if name.ends_with(".gz") {
-        GzDecoder::new(file).take(HEAD_BYTES as u64).read_to_end(&mut head)
+        unpack::Decoder::new(file).take(HEAD_BYTES as u64).read_to_end(&mut head)
     } else {
         file.take(HEAD_BYTES as u64).read_to_end(&mut head)
     };
@@ -232,13 +231,15 @@ fn look_at(dir: &OwnedFd, directory: &str, name: &str) -> Result<Looked, FileErr
             Err(FileError::Other { what: format!("reading {directory}/{name}"), cause: error.to_string() })
         }
         _ => {
+            // Not of an archive that ends in padding or in an empty member (bgzip).
+            let unpacked_len = unpacked_len.filter(|len| *len as usize >= head.len());
             head.truncate(without_room(&head).len());
             Ok((id, len, modified_ns, head, unpacked_len))
         }
     }
 }
 
-/// The last four bytes of a gzip file are the length of its content (RFC 1952: ISIZE).
+/// The last four bytes of a gzip file are the length of its content, or of its last member's (RFC 1952: ISIZE).
 fn unpacked_len(file: &OwnedFd, len: u64) -> Option<u32> {
     let mut trailer = [0; 4];
     let read = rustix::io::pread(file, &mut trailer, len.checked_sub(4)?).ok()?;

@@ -5,11 +5,11 @@
 //! Reads come in order, or go back to within the last one (an incomplete record is read again). One that goes further back
 //! begins at the archive's beginning.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use crate::ledger::claims::Claimed;
 
@@ -36,7 +36,7 @@ impl Kept<'_> {
 
 /// How long an archive's content is, and whether it is damaged behind that.
 pub(super) fn measure(archive: impl AsFd, kept: &mut [Kept<'_>], beat: &dyn Fn()) -> (u64, bool) {
-    let mut decoder = MultiGzDecoder::new(Bytes { file: archive, at: 0 });
+    let mut decoder = Decoder::new(archive);
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut len = 0;
     let damaged = loop {
@@ -60,7 +60,7 @@ pub(super) struct Unpacker {
     /// What [`measure`] found.
     len: u64,
     /// Some 75 KiB, so only from the first read on.
-    decoder: Option<Decoder>,
+    decoder: Option<Decoder<Arc<Claimed<OwnedFd>>>>,
     /// How much was unpacked.
     at: u64,
     /// The last of it.
@@ -115,11 +115,57 @@ impl Unpacker {
     }
 }
 
-type Decoder = MultiGzDecoder<Bytes<Arc<Claimed<OwnedFd>>>>;
-
 /// The one at work, or a new one at the archive's beginning.
-fn decoder<'a>(decoder: &'a mut Option<Decoder>, archive: &Arc<Claimed<OwnedFd>>) -> &'a mut Decoder {
-    decoder.get_or_insert_with(|| MultiGzDecoder::new(Bytes { file: Arc::clone(archive), at: 0 }))
+fn decoder<'a>(
+    decoder: &'a mut Option<Decoder<Arc<Claimed<OwnedFd>>>>,
+    archive: &Arc<Claimed<OwnedFd>>,
+) -> &'a mut Decoder<Arc<Claimed<OwnedFd>>> {
+    decoder.get_or_insert_with(|| Decoder::new(Arc::clone(archive)))
+}
+
+/// Unpacks one member after the other, and like gzip takes zeros behind the last one for padding.
+pub(super) struct Decoder<F> {
+    /// None = at the end, or behind damage.
+    member: Option<GzDecoder<BufReader<Bytes<F>>>>,
+}
+
+impl<F: AsFd> Decoder<F> {
+    pub(super) fn new(archive: F) -> Decoder<F> {
+        Decoder { member: Some(GzDecoder::new(BufReader::new(Bytes { file: archive, at: 0 }))) }
+    }
+}
+
+impl<F: AsFd> Read for Decoder<F> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while let Some(mut member) = self.member.take() {
+            let result = member.read(into);
+            if into.is_empty() || !matches!(result, Ok(0)) {
+                let goes_on =
+                    result.as_ref().err().is_none_or(|error| error.kind() == io::ErrorKind::Interrupted);
+                self.member = Some(member).filter(|_| goes_on);
+                return result;
+            }
+            let mut archive = member.into_inner();
+            if !skip_zeros(&mut archive)? {
+                self.member = Some(GzDecoder::new(archive));
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Returns whether nothing follows them.
+fn skip_zeros(archive: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        let bytes = archive.fill_buf()?;
+        let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+        if bytes.is_empty() || zeros < bytes.len() {
+            let is_end = bytes.is_empty();
+            archive.consume(zeros);
+            return Ok(is_end);
+        }
+        archive.consume(zeros);
+    }
 }
 
 /// Reads a file from a place of its own, so that several readers need one descriptor.

@@ -91,3 +91,23 @@ fn a_damaged_one_is_read_as_far_as_it_goes() {
     assert_eq!(got.len() as u64, unpacker.len());
     assert!(content.starts_with(&got));
 }
+
+/// What gzip takes for an archive that is whole: bgzip ends with an empty member, a tape's block with zeros.
+#[test]
+fn padding_and_an_empty_member_are_no_damage() {
+    let content = b"a line\n".repeat(1_000);
+    let whole = packed(&content);
+    for (behind, damaged) in [
+        (vec![], false),
+        (packed(b""), false),
+        (vec![0; 1], false),
+        (vec![0; 100_000], false),
+        ([vec![0; 512], packed(b"")].concat(), false),
+        (b"x".to_vec(), true),
+        ([vec![0; 512], b"x".to_vec()].concat(), true),
+    ] {
+        let (mut unpacker, is_damaged) = opened(&[whole.clone(), behind.clone()].concat());
+        assert_eq!((unpacker.len(), is_damaged), (content.len() as u64, damaged), "{} behind", behind.len());
+        assert_eq!(read(&mut unpacker, 0, 7_000), content);
+    }
+}

@@ -453,3 +453,28 @@ fn an_older_copy_that_outlives_its_log_is_not_read_again() {
         assert_eq!((chain.links[0].offset, chain.links[0].copy), (0, Copied::Unknown));
     }
 }
+
+/// The length that an archive names is that of its last member. What was read came again.
+#[test]
+fn an_archive_that_seems_too_short_may_have_several_members() {
+    let content = content('a').repeat(20);
+    let head = file(0, 1, &content).print();
+    for (copied, is_short, expected) in
+        [(true, true, (9, 1_500)), (true, false, (9, 1_500)), (false, true, (2, 0))]
+    {
+        let Start::Resume(cursor) = saved(file(0, 1, "").id, head, [0; 2]) else { unreachable!() };
+        let cursor = FileCursor { offset: 1_500, len: 2_000, ..(*cursor).clone() };
+        let mut chain = Chain::new(Start::Resume(Arc::new(cursor)));
+        if copied {
+            chain.copied_since(0);
+        }
+        let archive = FoundFile {
+            unpacked_len: Some(if is_short { 400 } else { 2_000 }),
+            ..compressed(1, 9, &content)
+        };
+        chain.on_scan(vec![archive, file(0, 2, "b")]);
+        let first = &chain.links.back().filter(|_| !copied).unwrap_or(&chain.links[0]);
+        assert_eq!((first.found.id.inode, first.offset), expected, "{copied} {is_short}");
+        assert_eq!(chain.links[0].candidate, copied && is_short);
+    }
+}

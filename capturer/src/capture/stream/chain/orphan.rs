@@ -24,29 +24,40 @@ pub(super) struct Orphan {
 impl Orphan {
     /// The file that seems to hold the content now. None of those that were read by themselves. A log may have been copied
     /// more than once before it was emptied: the longest copy was made last. Of two of one length it is the newer file.
+    /// An archive that seems too short may have several members, of which only the last one's length is known. Those come
+    /// last, and their opening tells. Of a log that is `never_copied`, many archives may begin alike, and each has one member.
     pub(super) fn candidate(
         &self,
         found: &[FoundFile],
         links: &VecDeque<Link>,
+        never_copied: bool,
         was_read: impl Fn(&FoundFile) -> bool,
     ) -> Option<usize> {
         let len = |file: &FoundFile| match file.compressed {
             true => file.unpacked_len.map(u64::from),
             false => Some(file.len),
         };
+        let fits =
+            |file: &FoundFile| len(file).is_none_or(|len| len >= self.place.offset.max(self.place.tail.end));
+        let may_have_members =
+            |file: &FoundFile| !never_copied && file.compressed && file.head.len() == HEAD_BYTES;
         let seems_it = |file: &FoundFile| {
-            let fits = len(file).is_none_or(|len| len >= self.place.offset.max(self.place.tail.end));
             let is_other = file.id != self.place.file && !self.tried.contains(&file.id);
-// One that waits behind the first was listed before anybody knew that this content is to be found.
+            // One that waits behind the first was listed before anybody knew that this content is to be found.
             let is_held =
                 |(at, link): (usize, &Link)| link.found.id == file.id && (at == 0 || !link.is_queued());
             let is_held = links.iter().enumerate().any(is_held);
             // One that begins with a hole has no head. Then its copy has none either, and what stands before the place tells.
             let is_told = self.place.head.len_bytes > 0 || file.head.is_empty() && !self.place.tail.is_none();
-            fits && file.has_head(&self.place.head) && is_other && is_told && !is_held && !was_read(file)
+            (fits(file) || may_have_members(file))
+                && file.has_head(&self.place.head)
+                && is_other
+                && is_told
+                && !is_held
+                && !was_read(file)
         };
         let all = found.iter().enumerate().filter(|(_, file)| seems_it(file));
-        all.max_by_key(|(_, file)| len(file)).map(|(at, _)| at)
+        all.max_by_key(|(_, file)| (fits(file), len(file))).map(|(at, _)| at)
     }
 
     pub(super) fn give_up(self, changes: &mut Changes) {
@@ -164,7 +175,7 @@ impl Chain {
         let was_read = |file: &FoundFile| {
             self.parked.iter().any(|parked| is_read(&parked.link, file)) || self.known.was_read(file)
         };
-        if let Some(at) = orphan.candidate(found, &self.links, was_read) {
+        if let Some(at) = orphan.candidate(found, &self.links, self.copied_since_ns.is_none(), was_read) {
             // It may have been taken for another copy.
             let is_it = |parked: &mut Parked| parked.link.found.id == found[at].id && parked.link.offset == 0;
             let before = self.parked.extract_if(.., is_it);
