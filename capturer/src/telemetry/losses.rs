@@ -258,7 +258,8 @@ fn doubt(reason: LossReason) -> (&'static str, &'static str) {
         ),
         _ => (
             "what was written after it was read last, before a file went,",
-            "keep more of the log (Docker: max-size times max-file), and remove files while the agent runs",
+            "keep more of the log (Docker: max-size times max-file), and remove files while the agent runs; if nothing was \
+             removed, keep rotated files beside the log (no olddir in logrotate) or let a pattern match them",
         ),
     }
 }

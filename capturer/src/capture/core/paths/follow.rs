@@ -93,7 +93,12 @@ impl Capture {
             .with_memory(places, reader, apart)
             .named(source.path.clone().unwrap_or_default(), target)
             .found_as(look.id);
-        let file = file.ignoring_before(changed_since_ns);
+        let mut file = file.ignoring_before(changed_since_ns);
+        // A log that was moved here from elsewhere. Who looks for it there is to know that it is not gone.
+        let log = look.id.and_then(|id| self.tracker.memory().log_of(id).filter(|log| **log != source.key));
+        if let Some(moved) = look.id.filter(|_| log.is_some()) {
+            file.claim_at_once(moved, &mut self.shared.owners);
+        }
         let reason = Arc::clone(&self.paths.reasons[set]);
         let stream = self.new_stream(now, source, Kind::File(Box::new(file)), reason, acked);
         self.add_stream(stream);

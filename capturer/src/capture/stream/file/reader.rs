@@ -28,6 +28,14 @@ impl FileSource {
         }
     }
 
+    /// It will read this file, which nobody else reads yet.
+    pub fn claim_at_once(&mut self, file: FileId, owners: &mut Owners) {
+        if owners.owner(self.reader.group, file).is_none() && self.claimed.is_empty() {
+            self.claimed = vec![file];
+            owners.change(self.stream, self.reader.group, &[], &self.claimed);
+        }
+    }
+
     fn with_unacked(&self, mut held: Vec<FileId>) -> Vec<FileId> {
         held.extend(&self.unacked);
         held.sort_unstable();
