@@ -263,6 +263,10 @@ pub struct FoundPath {
 impl FoundFile {
     /// The rank of a file whose name does not tell its place among the others.
     pub const RANK_UNKNOWN: u32 = u32::MAX;
+    /// The rank of a file that was rotated to a name as unknown as that of the file before it. Its birth tells its place.
+    pub const RANK_BY_BIRTH: u32 = u32::MAX - 1;
+    /// The rank of a file that may hold lines of the log, or be another log. It is not read.
+    pub const RANK_STRANGE: u32 = u32::MAX - 2;
 
     /// Whether the file begins as the print says.
     pub fn has_head(&self, print: &HeadPrint) -> bool {

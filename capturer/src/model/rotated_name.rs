@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! a.log ◀── a.log.1 ◀── a.log.2.gz          numbered by whoever rotates: dockerd, logrotate, Python
+//! a.log ◀── a.log.0 ◀── a.log.1.gz          numbered from 0: savelog, logrotate's `start 0`
+//! a.log ◀── a.log.2.gz ◀── a.log.1.gz       numbered upwards: log4j2
 //! a.log ◀── a.log-20261125                  dated: logrotate's dateext
 //! a.log ◀── a.log.2026-11-25                dated: Python, log4j's daily files
 //! a.log ◀── a-2026-11-25T10-00-00.000.log   dated before the ending: lumberjack, log4j2
+//! a.log ◀── a__2026-11-25_10-00-00.log      the same: pm2-logrotate
 //! 0.log ◀── 0.log.20261125-100000.gz        dated: Kubernetes' kubelet
 //! ```
 //! Names only help to find files and to put them in order. Whether one was read before is a matter of its identity.
@@ -19,7 +22,7 @@ pub const UNREAD_ARCHIVES: [&str; 6] = [".xz", ".zst", ".bz2", ".lz4", ".Z", ".l
 pub enum RotatedName {
     /// The live file's name itself.
     Live,
-    /// `name.N`: it moves on with each rotation, so the lowest number is the newest.
+    /// `name.N`: mostly it moves on with each rotation, so the lowest number is the newest.
     Number(u32),
     /// `name.20261125-100000` (kubelet), `name-20261125`, `name-2026112510` (logrotate's dateext), `name.2026-11-25`: it
     /// keeps its name, and the latest is the newest.
@@ -55,13 +58,13 @@ impl RotatedName {
 
 /// What stands between a live file's name and the end of a rotated one's.
 fn mark(text: &str) -> Option<RotatedName> {
-    let behind = text.strip_prefix(['.', '-', '_'])?;
+    let behind = text.strip_prefix("__").or_else(|| text.strip_prefix(['.', '-', '_']))?;
     if is_date(behind) {
         return Some(RotatedName::Date(behind.to_owned()));
     }
     let digits = text.strip_prefix('.')?;
     let plain = !digits.is_empty() && digits.len() <= 9 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|number| plain && *number > 0).map(RotatedName::Number)
+    digits.parse().ok().filter(|_| plain).map(RotatedName::Number)
 }
 
 /// `a.1.log`, `a-2026-11-25.log` of `a.log`.
@@ -71,7 +74,8 @@ fn within(name: &str, live_name: &str) -> Option<RotatedName> {
     mark(between)
 }
 
-/// `20261125`, `2026112510`, `20261125-100000`, `2026-11-25`, `2026-11-25T10-00-00.000`, `2026-11-25_10`, `1795305168`.
+/// `20261125`, `2026112510`, `20261125-100000`, `2026-11-25`, `2026-11-25T10-00-00.000`, `2026-11-25_10`, `1795305168`,
+/// `1795305168123`.
 fn is_date(text: &str) -> bool {
     let separator = |byte: u8| matches!(byte, b'-' | b'_' | b'.' | b':' | b'T');
     let text = text.strip_suffix('Z').unwrap_or(text);
@@ -81,8 +85,11 @@ fn is_date(text: &str) -> bool {
         return false;
     }
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
-    // Seconds since 1970.
-    if digits.len() == 10 && text.len() == 10 && matches!(&digits[..2], "16" | "17" | "18" | "19") {
+    // Seconds or milliseconds since 1970.
+    if matches!(digits.len(), 10 | 13)
+        && text.len() == digits.len()
+        && matches!(&digits[..2], "16" | "17" | "18" | "19")
+    {
         return true;
     }
     if !(8..=20).contains(&digits.len())
@@ -99,6 +106,20 @@ fn is_date(text: &str) -> bool {
 /// What the names of a live file and of all its rotated files begin with.
 pub fn common_start(live_name: &str) -> &str {
     live_name.rsplit_once('.').map_or(live_name, |(stem, _)| stem)
+}
+
+/// It looks like a rotated name of the live file, and nothing says that it is one: `a-1.log`, `a.log_1`.
+pub fn looks_rotated(name: &str, live_name: &str) -> bool {
+    let is_numbered =
+        |more: &str| more.starts_with(['.', '-', '_']) && more.bytes().any(|b| b.is_ascii_digit());
+    let stem = common_start(live_name);
+    let ending = &live_name[stem.len()..];
+    let plain = name.strip_suffix(".gz").unwrap_or(name);
+    let within = plain.strip_prefix(stem).and_then(|rest| rest.strip_suffix(ending));
+    let is_alike = name.strip_prefix(live_name).is_some_and(is_numbered) || within.is_some_and(is_numbered);
+    is_alike
+        && RotatedName::of(name, live_name).is_none()
+        && RotatedName::of_unread_archive(name, live_name).is_none()
 }
 
 /// Live names that `name` may be a rotated name of, also with the mark before the ending: more than [`live_names`] gives.
@@ -159,6 +180,19 @@ mod tests {
     }
 
     #[test]
+    fn what_only_looks_rotated() {
+        for name in ["a-1.log", "a_12.log.gz", "a.log_1", "a-28-Nov-2026-1.log", "a.log-1", "a.log.1.bak"] {
+            assert!(looks_rotated(name, "a.log"), "{name}");
+        }
+        for name in
+            ["a.log", "a.log.1", "a.1.log", "a.log.1.zst", "a.log.bak", "a-error.log", "ab-1.log", "a1.log"]
+        {
+            assert!(!looks_rotated(name, "a.log"), "{name}");
+        }
+        assert!(looks_rotated("a-1", "a") && !looks_rotated("a.1", "a"));
+    }
+
+    #[test]
     fn by_name() {
         let number = |number, compressed| Some((RotatedName::Number(number), compressed));
         let date = |date: &str, compressed| Some((RotatedName::Date(date.to_owned()), compressed));
@@ -189,7 +223,14 @@ mod tests {
             ("l--20261125", None),
             ("l.é2026112", None),
             ("l20261125", None),
-            ("l.0", None),
+            ("l.0", number(0, false)),
+            ("l.0.gz", number(0, true)),
+            ("l.1795305168123", date("1795305168123", false)),
+            ("l__2026-11-28_10-00-00", date("2026-11-28_10-00-00", false)),
+            ("l___20261125", None),
+            ("l__1", None),
+            ("l_1", None),
+            ("l.17953051681", None),
             ("l.1.gz.tmp", None),
             ("l.gz", None),
             ("l.x", None),
@@ -240,6 +281,9 @@ mod tests {
         check("0.log.20261125-100000.gz", &["0.log"]);
         check("a-20261125.1", &["a", "a-20261125"]);
         check("a.1.log", &[]);
+        check("a.log.0", &["a.log"]);
+        check("a__2026-11-28_10-00-00.log", &["a.log", "a_.log"]);
+        check("a-1795305168123.log", &["a.log"]);
         check("a-2026-11-26T10-00-00.000.log", &["a.log"]);
         check("a-2026-11-26-1.log.gz", &["a.log"]);
         check("a.b.20261126.log", &["a.b.log"]);

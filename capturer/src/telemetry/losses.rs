@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::rotated_name::UNREAD_ARCHIVES;
 use crate::telemetry::metrics::LossReason;
 use crate::text::counted::counted;
 
@@ -72,7 +73,8 @@ pub struct Loss<'a> {
     pub bytes: u64,
     /// A sink took nothing when it happened, so reading waited.
     pub sink_waited: bool,
-    /// Name of an archive beside the log that may hold it and can't be read.
+    /// Name of a file beside the log that may hold it: an archive that can't be read, or one of which nothing but its place
+    /// tells that it was rotated.
     pub archive: Option<&'a str>,
 }
 
@@ -119,6 +121,12 @@ impl Key {
     /// What to do if not what is usual. Nobody chooses how Docker rotates its logs.
     fn other_cure(&self) -> Option<String> {
         if let Some(archive) = &self.archive {
+            if !UNREAD_ARCHIVES.iter().any(|ending| archive.ends_with(ending)) {
+                return Some(format!(
+                    "it may be in {archive}, which is not read, for its name is not known as that of a rotated file: rotate \
+                     to names like app.log.1, app.log-20261125 or app-2026-11-25.log, or let a pattern match it"
+                ));
+            }
             return Some(format!(
                 "it may be in the archive {archive}, which is not read, for only .gz is: let logrotate pack one rotation \
                  later (delaycompress) or with gzip"
@@ -329,6 +337,20 @@ mod tests {
              limits.deleted_open_bytes_max, or mend the sink that reading waits for"
         );
         assert_eq!(losses.health(1_000 + SHOWN_MS).0, State::Well);
+    }
+
+    #[test]
+    fn the_file_that_may_hold_it_is_named() {
+        let check = |file, expected| {
+            let archive = Some(file);
+            let loss = Loss { possible: true, archive, ..loss("file /a.log", 0) };
+            let mut losses = Losses::default();
+            losses.note(1_000, loss);
+            let (_, text) = losses.health(1_000);
+            assert!(text.contains(expected), "{text}");
+        };
+        check("a.log.1.zst", "it may be in the archive a.log.1.zst, which is not read, for only .gz is");
+        check("a-1.log", "it may be in a-1.log, which is not read, for its name is not known");
     }
 
     /// It wakes nobody, hides behind no loss that is known, and hides none.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Capture, Kind, Loss, Losses, Stream};
 use crate::capture::discover::Unmatched;
-use crate::capture::io::{Action, Event, FileError, NO_ROOM};
+use crate::capture::io::{Action, Event, FileError, FoundFile, NO_ROOM};
 use crate::capture::stream::State;
 use crate::capture::stream::file::NotText;
 use crate::model::clock::Now;
@@ -186,6 +186,36 @@ impl Capture {
         let waits = stream.oldest_sent_ms().is_some_and(|sent| now.mono_ms >= sent + SINK_WAITS_MS);
         let archive = self.archives.get(&id).cloned();
         self.note_all(now, &source, &sinks, waits, archive.as_deref(), lost);
+    }
+
+    /// Takes out files whose names do not tell that they are the stream's (shell/files/aside.rs), and which a pattern finds or
+    /// leaves out, or which can't hold anything new. Returns the newest of those left that are not read.
+    pub(super) fn leave_to_others(
+        &self,
+        stream: StreamId,
+        result: &mut Result<Vec<FoundFile>, FileError>,
+    ) -> Option<String> {
+        let found = result.as_mut().ok()?;
+        let is_aside =
+            |file: &FoundFile| matches!(file.rank, FoundFile::RANK_BY_BIRTH | FoundFile::RANK_STRANGE);
+        if !found.iter().any(is_aside) {
+            return None;
+        }
+        let of = self.file(stream)?;
+        if of.knows_live(found, self.tracker.memory()) {
+            found.retain(|file| !is_aside(file));
+            return None;
+        }
+        let is_of_others = |path: &str| {
+            let mut sets = self.settings.file_monitor.files.iter();
+            sets.any(|set| {
+                set.paths.iter().any(|pattern| pattern.matches_hidden(path))
+                    || set.exclude.iter().any(|pattern| pattern.covers(path))
+            })
+        };
+        found.retain(|file| !is_aside(file) || !is_of_others(&of.path_of(&file.name)));
+        let strange = found.iter().filter(|file| file.rank == FoundFile::RANK_STRANGE);
+        strange.max_by_key(|file| file.id.birth_ns).map(|file| file.name.clone())
     }
 
     /// The same for losses of a source that has no stream.

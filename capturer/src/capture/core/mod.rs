@@ -250,8 +250,9 @@ impl Capture {
                 Some(stream) => self.with_api(now, stream, |api, cx, told| api.on_closed(conn, cx, told)),
                 None => self.with_events(now, conn, |discovery, cx, _| discovery.on_closed(cx)),
             },
-            Event::Scanned { stream, result, archive } => {
-                match archive {
+            Event::Scanned { stream, mut result, archive } => {
+                let strange = self.leave_to_others(stream, &mut result);
+                match strange.or(archive) {
                     Some(archive) => drop(self.archives.insert(stream, archive)),
                     None => drop(self.archives.remove(&stream)),
                 }

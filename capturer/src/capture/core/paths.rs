@@ -358,7 +358,7 @@ impl Capture {
         }
     }
 
-    fn file(&self, id: StreamId) -> Option<&FileSource> {
+    pub(super) fn file(&self, id: StreamId) -> Option<&FileSource> {
         match &self.streams.get(&id)?.kind {
             Kind::File(file) => Some(file),
             Kind::Api(_) => None,

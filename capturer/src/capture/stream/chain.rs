@@ -19,6 +19,7 @@ mod orphan;
 mod position;
 #[cfg(test)]
 mod random_tests;
+mod strange;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -245,9 +246,11 @@ impl Chain {
     /// Brings the chain in step with what is in the directory. `latest`: nothing happened there since it was asked.
     pub fn on_listing(&mut self, mut found: Vec<FoundFile>, latest: bool, memory: Memory<'_>) -> Changes {
         // Oldest first. While Docker compresses, `.1` and `.1.gz` both exist for a moment: the whole one counts.
+        let strange: Vec<_> = found.extract_if(.., |file| file.rank == FoundFile::RANK_STRANGE).collect();
         let (mut strangers, mut named): (Vec<_>, Vec<_>) =
-            found.drain(..).partition(|file| file.rank == FoundFile::RANK_UNKNOWN);
-        strangers.retain(|file| self.is_known(file, memory));
+            found.drain(..).partition(|file| file.rank >= FoundFile::RANK_BY_BIRTH);
+        strangers.retain(|file| file.rank == FoundFile::RANK_BY_BIRTH || self.is_known(file, memory));
+        strangers.sort_by_key(|file| file.id.birth_ns);
         named.sort_by_key(|file| (std::cmp::Reverse(file.rank), file.compressed));
         named.dedup_by_key(|file| file.rank);
         strangers.into_iter().for_each(|file| insert_by_birth(&mut named, file));
@@ -265,12 +268,15 @@ impl Chain {
         if latest {
             self.links.iter_mut().for_each(|link| link.anew = false);
         }
+        let out_of_order = self.out_of_order(&found, memory);
         let mut changes = match self.start.take() {
             Some(start) => self.begin(*start, &found, memory),
             None => self.follow(&found, latest, memory),
         };
         self.search(&found, latest, &mut changes);
         self.take_copies(&found, memory);
+        self.note_strange(&strange, memory, &mut changes);
+        self.note_out_of_order(&out_of_order, &mut changes);
         if self.start.is_none() {
             // From now on what was there before is known.
             self.copied_since_ns = self.copied_since_ns.map(|_| i64::MIN);
@@ -286,7 +292,7 @@ impl Chain {
 
     /// A file that is in hand, was read or is waited for. It has to be, if its name does not say that it belongs here: its
     /// number alone may have come back with another file.
-    fn is_known(&self, file: &FoundFile, memory: Memory<'_>) -> bool {
+    pub fn is_known(&self, file: &FoundFile, memory: Memory<'_>) -> bool {
         if self.in_hand().any(|link| link.is(file)) || self.known.of(file, &[], memory).is_some() {
             return true;
         }
@@ -733,7 +739,7 @@ fn insert_by_birth(found: &mut Vec<FoundFile>, file: FoundFile) {
     let is_newer = |other: &FoundFile| {
         other.rank == 0
             || !other.compressed
-                && other.rank != FoundFile::RANK_UNKNOWN
+                && other.rank < FoundFile::RANK_BY_BIRTH
                 && other.id.birth_ns > file.id.birth_ns
     };
     let at = found.iter().position(is_newer).unwrap_or(found.len());

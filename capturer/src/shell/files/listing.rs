@@ -81,6 +81,8 @@ struct Look {
     archives: Vec<String>,
     /// Those of them that have bytes which are not UTF-8.
     not_utf8: Vec<String>,
+    /// Files beside them that look like rotated ones and are not known to be.
+    strange: Vec<String>,
     /// Directories that can't be listed.
     unlistable: BTreeSet<String>,
 }
@@ -137,6 +139,17 @@ impl Look {
                 cure(PassedOver::Archive)
             )?;
         }
+        if let Some(first) = self.strange.first() {
+            let more = if self.strange.len() > 1 { ", …" } else { "" };
+            writeln!(
+                out,
+                "    beside them, with names that are not known as those of rotated files: {} ({}{more}): read only if the file \
+                 that was read last has such a name; rotate to names like app.log.1 or app-2026-11-25.log, or let a pattern \
+                 match logs of their own",
+                self.strange.len(),
+                shown(first)
+            )?;
+        }
         for text in self.unlistable.iter().take(LISTED_MAX) {
             writeln!(out, "    can't look at {text}")?;
         }
@@ -186,30 +199,36 @@ fn look(set: &FileSet, own: &Own, named: &[PathPattern]) -> Vec<Look> {
                 }
             }
         }
-        let archives = archives_beside(&all_paths, set);
+        let (archives, strange) = beside(&all_paths, set, named);
         let (paths, unlistable) = (all_paths, found.unlistable);
-        Look { report, files, paths, others: Vec::new(), archives, not_utf8, unlistable }
+        Look { report, files, paths, others: Vec::new(), archives, strange, not_utf8, unlistable }
     });
     looks.collect()
 }
 
-/// Archives of these logs that are not read. What a pattern matches itself is told with what it passes over.
-fn archives_beside(paths: &[String], set: &FileSet) -> Vec<String> {
+/// Archives of these logs that are not read, and files that look like rotated ones of them. What a pattern matches itself is
+/// told with what it passes over, or is read.
+fn beside(paths: &[String], set: &FileSet, named: &[PathPattern]) -> (Vec<String>, Vec<String>) {
     let mut listed: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    let mut found = BTreeSet::new();
+    let (mut archives, mut strange) = (BTreeSet::new(), BTreeSet::new());
     for path in paths.iter().take(LOOKED_INTO_MAX) {
         let Some((directory, live)) = path.rsplit_once('/') else { continue };
         let names = listed.entry(directory).or_insert_with(|| {
             let entries = std::fs::read_dir(Path::new(&name_of(&format!("{directory}/"))));
             let names =
                 entries.into_iter().flatten().flatten().map(|entry| text_of(&entry.file_name()).into_owned());
-            names.filter(|name| UNREAD_ARCHIVES.iter().any(|ending| name.ends_with(ending))).collect()
+            let is_archive = |name: &str| UNREAD_ARCHIVES.iter().any(|ending| name.ends_with(ending));
+            names.filter(|name| is_archive(name) || name.bytes().any(|byte| byte.is_ascii_digit())).collect()
         });
+        let path_of = |name: &String| format!("{directory}/{name}");
+        let covers =
+            |patterns: &[PathPattern], path: &String| patterns.iter().any(|pattern| pattern.covers(path));
         let of_it = names.iter().filter(|name| RotatedName::of_unread_archive(name, live).is_some());
-        let of_it = of_it.map(|name| format!("{directory}/{name}"));
-        found.extend(of_it.filter(|path| !set.paths.iter().any(|pattern| pattern.covers(path))));
+        archives.extend(of_it.map(path_of).filter(|path| !covers(&set.paths, path)));
+        let alike = names.iter().filter(|name| rotated_name::looks_rotated(name, live)).map(path_of);
+        strange.extend(alike.filter(|path| !covers(named, path) && !covers(&set.exclude, path)));
     }
-    found.into_iter().collect()
+    (archives.into_iter().collect(), strange.into_iter().collect())
 }
 
 /// A rotated file of another that is followed (capture/core/paths.rs leaves it to that one).
@@ -357,6 +376,18 @@ mod tests {
             text.find(expected) > text.find("files[1]") && text.find(expected) < text.find("files[2]"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn files_that_look_rotated_are_named_beside_their_log() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.log", "a-1.log", "a-2.log", "a.log.1", "b-1.log"] {
+            std::fs::write(dir.path().join(name), "text\n").unwrap();
+        }
+        let text = listing(dir.path(), &["a.log"]);
+        assert!(text.contains("not known as those of rotated files: 2 (a-1.log, …): "), "{text}");
+        let text = listing(dir.path(), &["a.log", "a-*.log"]);
+        assert!(!text.contains("rotated files"), "{text}");
     }
 
     /// Their lines may be missing in the outputs, and nothing of the pattern leads to them.

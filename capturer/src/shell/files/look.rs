@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::aside::aside;
 use super::listings::{Listing, Listings};
 use super::unpack;
 use crate::capture::io::{FileError, FoundFile, NO_DATA, NO_ROOM, OpenedFile};
@@ -67,7 +68,9 @@ fn scan_till_same(
     let mut names_now = |listings: &mut Listings| -> Result<_, FileError> {
         let listing = list(&dir, chain, listings)?;
         *archive = unread_archive(&listing, chain);
-        Ok(names_of(&listing, chain))
+        let mut names = names_of(&listing, chain);
+        names.append(&mut aside(&dir, &listing, chain));
+        Ok(names)
     };
     for _ in 1..SCANS_MAX {
         let names = names_now(listings)?;
@@ -107,6 +110,12 @@ fn names_of(listing: &Listing, chain: Chain<'_>) -> BTreeSet<(u32, String, bool)
             names.insert(name, rotated);
         }
     }
+    // A number before the ending is often that of another log (`a.1.log` beside `a.log`); one behind it never is.
+    let is_number = |rotated: &(RotatedName, bool)| matches!(rotated.0, RotatedName::Number(_));
+    let is_behind = |name: &str| name.starts_with(chain.live_name);
+    if names.iter().any(|(name, rotated)| is_number(rotated) && is_behind(name)) {
+        names.retain(|name, rotated| !is_number(rotated) || is_behind(name));
+    }
     for id in chain.wanted {
         for name in listing.of_inode(id.inode) {
             names.entry(name).or_insert((RotatedName::Stranger, false));
@@ -129,14 +138,16 @@ fn unread_archive(listing: &Listing, chain: Chain<'_>) -> Option<String> {
 /// Ranks: 0 is the live file, a higher one is older. Dates come behind numbers, if ever there are both.
 fn ranked(names: Vec<(String, RotatedName, bool)>) -> BTreeSet<(u32, String, bool)> {
     let number = |rotated: &RotatedName| if let RotatedName::Number(number) = rotated { *number } else { 0 };
-    let highest = names.iter().map(|(_, rotated, _)| number(rotated)).max().unwrap_or(0);
+    // Rank 0 is the live file's.
+    let first = u32::from(names.iter().any(|(_, rotated, _)| *rotated == RotatedName::Number(0)));
+    let highest = names.iter().map(|(_, rotated, _)| number(rotated) + first).max().unwrap_or(0);
     let is_date = |rotated: &&RotatedName| matches!(rotated, RotatedName::Date(_));
     let dates: BTreeSet<Vec<u64>> =
         names.iter().map(|(_, rotated, _)| rotated).filter(is_date).map(RotatedName::date_key).collect();
     let later = |rotated: &RotatedName| dates.range(rotated.date_key()..).count();
     let rank = |rotated: &RotatedName| match rotated {
         RotatedName::Live => 0,
-        RotatedName::Number(number) => *number,
+        RotatedName::Number(number) => *number + first,
         RotatedName::Date(_) => highest.saturating_add(later(rotated) as u32),
         RotatedName::Stranger => RANK_UNKNOWN,
     };
@@ -168,7 +179,40 @@ fn scan_once(
             Err(error) => return Err(error),
         }
     }
+    turn_if_ascending(&mut found, chain.live_name);
     Ok(found)
+}
+
+/// Numbers that go up with each rotation (log4j2): the highest is the newest. It is so if each file was changed after those
+/// with lower numbers. A restored backup looks like that, too, or a program that goes on writing to its old file: so births
+/// must not contradict. Those of a file and of an archive say nothing about each other, for archives are made late.
+fn turn_if_ascending(found: &mut [FoundFile], live_name: &str) {
+    let is_numbered = |file: &FoundFile| {
+        matches!(RotatedName::of(&file.name, live_name), Some((RotatedName::Number(_), _)))
+            && file.rank < FoundFile::RANK_STRANGE
+    };
+    let mut numbered: Vec<&FoundFile> = found.iter().filter(|file| is_numbered(file)).collect();
+    // While one is packed there are both: the archive is not whole.
+    numbered.sort_by_key(|file| (file.rank, file.compressed));
+    numbered.dedup_by_key(|file| file.rank);
+    let live_birth_ns = found.iter().find(|file| file.rank == 0).map_or(0, |live| live.id.birth_ns);
+    let is_up = |older: &FoundFile, newer: &FoundFile| {
+        let births = [older, newer].map(|file| file.id.birth_ns);
+        let are_births_told = older.compressed == newer.compressed && !births.contains(&0);
+        // An archive may have been packed long after the last line was written to it.
+        let is_late = newer.compressed && !older.compressed;
+        !is_late && older.modified_ns <= newer.modified_ns && !(are_births_told && births[0] > births[1])
+    };
+    let is_before_live =
+        |file: &FoundFile| file.compressed || live_birth_ns == 0 || file.id.birth_ns <= live_birth_ns;
+    let (Some(first), Some(last)) = (numbered.first(), numbered.last()) else { return };
+    let is_ascending = first.modified_ns < last.modified_ns
+        && numbered.windows(2).all(|pair| is_up(pair[0], pair[1]))
+        && numbered.iter().all(|file| is_before_live(file));
+    if is_ascending {
+        let both = first.rank + last.rank;
+        found.iter_mut().filter(|file| is_numbered(file)).for_each(|file| file.rank = both - file.rank);
+    }
 }
 
 fn open_directory(directory: &str) -> Result<OwnedFd, FileError> {
@@ -351,6 +395,66 @@ mod tests {
             ranks(&["0.log-20261125", "0.log.3", "0.log.1"]),
             expected.map(|(rank, name)| (rank, name.to_owned()))
         );
+    }
+
+    /// Numbers from 0, for rank 0 is the live file's; and a number before the ending, which may be another log's.
+    #[test]
+    fn numbers_from_zero_and_numbers_of_other_logs() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = dir.path().to_str().unwrap();
+        let ranks = || {
+            let mut found = scan(directory, "a.log").unwrap();
+            found.sort_by_key(|file| file.rank);
+            found.into_iter().map(|file| (file.rank, file.name)).collect::<Vec<_>>()
+        };
+        let make = |name: &str| std::fs::write(dir.path().join(name), name).unwrap();
+        let named = |expected: &[(u32, &str)]| {
+            expected.iter().map(|(rank, name)| (*rank, (*name).to_owned())).collect::<Vec<_>>()
+        };
+        ["a.log", "a.1.log"].into_iter().for_each(make);
+        assert_eq!(ranks(), named(&[(0, "a.log"), (1, "a.1.log")]));
+        ["a.log.0", "a.log.1"].into_iter().for_each(make);
+        assert_eq!(ranks(), named(&[(0, "a.log"), (1, "a.log.0"), (2, "a.log.1")]));
+    }
+
+    /// Names, when each was changed, and when it was made.
+    fn order_of(files: &[(&str, i64, i64)]) -> Vec<String> {
+        let file = |(name, modified_ns, birth_ns): &(&str, i64, i64)| {
+            let (rotated, compressed) = RotatedName::of(name, "l").unwrap();
+            let rank = if let RotatedName::Number(number) = rotated { number } else { 0 };
+            let id = FileId { device: 1, inode: *birth_ns as u64, birth_ns: *birth_ns };
+            let (name, modified_ns) = ((*name).to_owned(), *modified_ns);
+            FoundFile { name, rank, compressed, id, len: 1, head: vec![1], unpacked_len: None, modified_ns }
+        };
+        let mut found: Vec<FoundFile> = files.iter().map(file).collect();
+        turn_if_ascending(&mut found, "l");
+        found.sort_by_key(|file| (std::cmp::Reverse(file.rank), file.compressed));
+        found.into_iter().map(|file| file.name).collect()
+    }
+
+    /// The oldest first. What logrotate, savelog, log4j2, a backup and a careless program make.
+    #[test]
+    fn numbers_go_up_only_if_times_do() {
+        let check = |files: &[(&str, i64, i64)], expected: &[&str]| {
+            assert_eq!(order_of(files), expected, "{files:?}");
+        };
+        check(&[("l", 9, 9), ("l.1", 8, 5), ("l.2", 5, 2)], &["l.2", "l.1", "l"]);
+        check(&[("l", 9, 9), ("l.1.gz", 8, 8), ("l.2.gz", 5, 6)], &["l.2.gz", "l.1.gz", "l"]);
+        check(&[("l", 9, 9), ("l.1", 3, 2), ("l.2", 5, 4)], &["l.1", "l.2", "l"]);
+        check(&[("l", 9, 6), ("l.1.gz", 3, 4), ("l.3.gz", 5, 7)], &["l.1.gz", "l.3.gz", "l"]);
+        check(&[("l", 9, 6), ("l.1.gz", 3, 4), ("l.2", 5, 5)], &["l.1.gz", "l.2", "l"]);
+        check(
+            &[("l", 9, 6), ("l.1.gz", 3, 4), ("l.2", 5, 5), ("l.2.gz", 7, 7)],
+            &["l.1.gz", "l.2", "l.2.gz", "l"],
+        );
+        // Packed late.
+        check(&[("l", 9, 9), ("l.1", 5, 4), ("l.2.gz", 6, 6)], &["l.2.gz", "l.1", "l"]);
+        // Copied, the live one first.
+        check(&[("l", 6, 6), ("l.1", 7, 7), ("l.2", 8, 8)], &["l.2", "l.1", "l"]);
+        // Whoever goes on writing to a file after two rotations.
+        check(&[("l", 9, 8), ("l.1", 7, 6), ("l.2", 9, 4)], &["l.2", "l.1", "l"]);
+        // Neither up nor down.
+        check(&[("l", 9, 9), ("l.1", 4, 1), ("l.2", 7, 2), ("l.3", 5, 3)], &["l.3", "l.2", "l.1", "l"]);
     }
 
     fn scan(directory: &str, live_name: &str) -> Result<Vec<FoundFile>, FileError> {

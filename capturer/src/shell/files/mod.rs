@@ -13,6 +13,7 @@
 //!
 //! Not here: reads of local files (ring/), and what a listing means (stream/chain.rs).
 
+mod aside;
 mod lane;
 pub(crate) mod listing;
 mod listings;

@@ -478,3 +478,50 @@ fn an_archive_that_seems_too_short_may_have_several_members() {
         assert_eq!(chain.links[0].candidate, copied && is_short);
     }
 }
+
+/// Made after the archive that was read last, and by their numbers older: read if they may be copies, else told, once.
+#[test]
+fn an_archive_that_is_newer_than_its_number_says_is_told() {
+    let at = |file: FoundFile, modified_ns| FoundFile { modified_ns, ..file };
+    let read = || at(compressed(2, 11, &content('a')), 20);
+    let between = || at(compressed(3, 12, &content('b')), 30);
+    let live = || at(file(0, 13, &content('c')), 40);
+    for (oldest_ns, looked_ns, told) in [(25, 10, vec!["l.3.gz"]), (25, 35, vec![]), (15, 10, vec![])] {
+        let mut chain = Chain::new(saved(file(0, 1, "").id, file(0, 1, &content('a')).print(), [0; 2]));
+        chain.copied_since(looked_ns);
+        let found = || vec![at(between(), oldest_ns), read(), live()];
+        let changes = chain.on_listing(found(), true, &|_| None);
+        let names: Vec<&str> = changes.cut_off.iter().map(|gone| gone.name.as_str()).collect();
+        assert_eq!(names, told, "made at {oldest_ns}, looked at {looked_ns}");
+        assert_eq!(inodes(&chain), [11, 13]);
+        assert_eq!(chain.on_listing(found(), true, &|_| None).cut_off, []);
+    }
+}
+
+/// Beside the file that was read, by inode, under a name that says nothing.
+#[test]
+fn what_lies_between_is_read_in_order_of_birth_or_told() {
+    let named = |rank, file: FoundFile| FoundFile { rank, ..file };
+    let unknown = |rank| {
+        vec![
+            file(0, 9, &content('d')),
+            named(rank, file(7, 4, &content('c'))),
+            named(rank, file(7, 3, &content('b'))),
+            named(FoundFile::RANK_UNKNOWN, file(7, 2, &content('a'))),
+        ]
+    };
+    for (rank, expected, told) in
+        [(FoundFile::RANK_BY_BIRTH, vec![2, 3, 4, 9], 0), (FoundFile::RANK_STRANGE, vec![2, 9], 2)]
+    {
+        let mut chain = Chain::new(saved(file(0, 2, "").id, file(0, 2, &content('a')).print(), [0; 2]));
+        let changes = chain.on_listing(unknown(rank), true, &|_| None);
+        assert_eq!((inodes(&chain), changes.cut_off.len()), (expected.clone(), told));
+        // While it ran.
+        let mut chain = Chain::new(Start::Oldest);
+        chain.on_scan(vec![file(0, 2, &content('a'))]);
+        open_all(&mut chain);
+        let changes = chain.on_listing(unknown(rank), true, &|_| None);
+        assert_eq!((inodes(&chain), changes.cut_off.len()), (expected, told));
+        assert_eq!(chain.on_listing(unknown(rank), true, &|_| None).cut_off, []);
+    }
+}

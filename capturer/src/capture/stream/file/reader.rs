@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::FileSource;
+use crate::capture::checkpoint::memory::Table;
 use crate::capture::context::Context;
+use crate::capture::io::FoundFile;
 use crate::capture::owners::{Group, Owners};
 use crate::model::cursor::{FileId, FilePlace};
 
@@ -46,6 +48,18 @@ impl FileSource {
     /// Whether it finds a file of its own by itself, as one that was rotated in its directory.
     pub fn finds(&self, directory: &str, file: FileId) -> bool {
         self.directory == directory && self.chain.wanted().contains(&file)
+    }
+
+    /// The path of a file that was found with it.
+    pub fn path_of(&self, name: &str) -> String {
+        format!("{}/{name}", self.directory)
+    }
+
+    /// The live file of a listing is one that was read.
+    pub fn knows_live(&self, found: &[FoundFile], memory: &Table) -> bool {
+        let view = memory.of(&self.reader.sinks, self.reader.group.of_paths);
+        let live = found.iter().find(|file| file.rank == 0);
+        live.is_none_or(|live| self.chain.is_known(live, &view))
     }
 
     /// It is not gone: it has another name now, under which another stream reads it.

@@ -1,0 +1,127 @@
+//! Files that may have been rotated from a log to names that model/rotated_name.rs does not know, between two looks at it:
+//! several rotations while the agent was down. The file that was read is known by its inode, whatever it is called. What was
+//! made after it and before the live one lies between them. It is read if the names differ in digits alone, as `a-1.log` and
+//! `a-2.log` do: whoever named the one named the other. Of others only the name is told, for they may be other logs.
+//!
+//! If the live file was read before, none of this counts (core/look.rs): then nothing can lie between.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, FileType};
+
+use super::listings::Listing;
+use super::look::Chain;
+use crate::capture::io::FoundFile;
+use crate::model::cursor::FileId;
+use crate::model::rotated_name::{RotatedName, UNREAD_ARCHIVES, common_start};
+use crate::text::path_text::name_of;
+
+/// Whoever rotates a log gives its writer so long to go over to the new file. Who writes on is a log of its own.
+const GRACE_NS: i64 = 10_000_000_000;
+/// So many names are looked at.
+const LOOKED_AT_MAX: usize = 512;
+/// So many are told.
+const TOLD_MAX: usize = 8;
+
+struct Seen {
+    id: FileId,
+    modified_ns: i64,
+}
+
+/// As names_of in look.rs: ranks, names, and whether each is compressed.
+pub(super) fn aside(dir: &OwnedFd, listing: &Listing, chain: Chain<'_>) -> BTreeSet<(u32, String, bool)> {
+    let none = BTreeSet::new();
+    let Some(live) = see(dir, chain.live_name) else { return none };
+    let is_wanted = |seen: &Seen| chain.wanted.iter().any(|wanted| wanted.can_be(seen.id));
+    let read = chain.wanted.iter().filter(|id| !id.can_be(live.id));
+    let Some(birth_ns) = read.clone().map(|id| id.birth_ns).max() else { return none };
+    let names = read.flat_map(|id| listing.of_inode(id.inode));
+    // The number of one that is gone may have come back with the live one.
+    let was_read = |seen: &Seen| is_wanted(seen) && !seen.id.can_be(live.id);
+    let known = names.filter_map(|name| Some((name, see(dir, name).filter(was_read)?)));
+    let known = known.max_by_key(|(_, known)| known.id.birth_ns);
+    let stem = common_start(chain.live_name);
+    let is_rotated = |name: &str| name == chain.live_name || RotatedName::of(name, chain.live_name).is_some();
+    // Packed, it has another inode. Then it is enough if one name is known.
+    let has_known_name = match &known {
+        Some((name, _)) => is_rotated(name),
+        None => {
+            listing.beginning_with(stem).any(|name| name != chain.live_name && is_rotated(name))
+                || birth_ns == 0
+        }
+    };
+    if has_known_name {
+        return none;
+    }
+    let (known_name, known) = known.map_or((chain.live_name, None), |(name, known)| (name, Some(known)));
+    let kind = digits_alike(known_name);
+    let is_kind = |name: &str| {
+        name.starts_with(stem) && digits_alike(name) == kind && digits_alike(chain.live_name) != kind
+    };
+    let begins = |name: &&str| name[stem.len()..].starts_with(['.', '-', '_']);
+    let alike: Vec<&str> =
+        listing.beginning_with(stem).filter(begins).filter(|name| !is_rotated(name)).collect();
+    let is_apart = |name: &str| chain.apart.iter().any(|apart| apart == name);
+    // It is rotated from another log, or has rotated files itself.
+    let is_of_another = |name: &str| {
+        alike.iter().any(|other| belongs_to(name, other) || belongs_to(other, name)) && !is_kind(name)
+    };
+    let mut found = Vec::new();
+    for name in alike.iter().copied().filter(|name| !is_apart(name)).take(LOOKED_AT_MAX) {
+        let Some(seen) = see(dir, name).filter(|seen| !is_wanted(seen)) else { continue };
+        let has_births = birth_ns != 0 && live.id.birth_ns != 0;
+        let is_archive = name.ends_with(".gz") || UNREAD_ARCHIVES.iter().any(|end| name.ends_with(end));
+        let is_between = match has_births {
+            true => seen.id.birth_ns > birth_ns && (is_archive || seen.id.birth_ns < live.id.birth_ns),
+            false => {
+                is_kind(name) && known.as_ref().is_some_and(|known| seen.modified_ns >= known.modified_ns)
+            }
+        };
+        let is_done = !has_births || is_archive || seen.modified_ns <= live.id.birth_ns + GRACE_NS;
+        if is_between && is_done && !is_of_another(name) {
+            let is_read = has_births && is_kind(name) && !is_archive;
+            found.push((
+                seen.id.birth_ns,
+                name,
+                if is_read { FoundFile::RANK_BY_BIRTH } else { FoundFile::RANK_STRANGE },
+            ));
+        }
+    }
+    found.sort_unstable();
+    let told = found
+        .iter()
+        .rev()
+        .filter(|(.., rank)| *rank == FoundFile::RANK_STRANGE)
+        .take(if known.is_some() { TOLD_MAX } else { 1 });
+    let read = found.iter().filter(|(.., rank)| *rank == FoundFile::RANK_BY_BIRTH);
+    read.chain(told).map(|(_, name, rank)| (*rank, (*name).to_owned(), name.ends_with(".gz"))).collect()
+}
+
+fn see(dir: &OwnedFd, name: &str) -> Option<Seen> {
+    let stat = rustix::fs::statx(dir, &*name_of(name), AtFlags::SYMLINK_NOFOLLOW, FileId::ASKED).ok()?;
+    let is_regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
+    is_regular.then(|| Seen { id: FileId::of(&stat), modified_ns: FileId::modified_ns(&stat) })
+}
+
+/// The name with one `#` for each number in it.
+fn digits_alike(name: &str) -> String {
+    let mut alike = String::new();
+    for char in name.chars() {
+        match char {
+            '0'..='9' if alike.ends_with('#') => {}
+            '0'..='9' => alike.push('#'),
+            char => alike.push(char),
+        }
+    }
+    alike
+}
+
+/// As `a-error.log.1` to `a-error.log`.
+fn belongs_to(name: &str, log: &str) -> bool {
+    name.strip_prefix(log).is_some_and(|more| more.starts_with(['.', '-', '_']))
+}
+
+#[cfg(test)]
+#[path = "aside_tests.rs"]
+mod tests;
