@@ -16,3 +16,4 @@ pub(crate) mod io;
 pub(crate) mod open_files;
 pub(crate) mod owners;
 pub(crate) mod stream;
+pub(crate) mod tried;

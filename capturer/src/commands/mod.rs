@@ -13,4 +13,3 @@ pub(crate) mod quickstart;
 pub(crate) mod tap;
 pub(crate) mod top;
 pub(crate) mod try_out;
-mod try_read;

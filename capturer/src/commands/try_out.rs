@@ -1,5 +1,5 @@
 //! `capturer try`: what each step of a pipeline makes of lines, shown one below the other, so that a pipeline is right before it
-//! runs. Lines are read as the agent reads them (try_read.rs), and the steps are its own; each is given what the one before let
+//! runs. Lines are read as the agent reads them (capture/tried.rs), and the steps are its own; each is given what the one before let
 //! through.
 //!
 //! A step may keep things from line to line (dedup, sample, limits of labels), so there is one pipeline for each number of
@@ -13,9 +13,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 
+use crate::capture::tried::{self, Line, Rules};
 use crate::commands::cli;
 use crate::commands::cli::{Exit, TryArgs};
-use crate::commands::try_read::{self, Line, Rules};
 use crate::decode::assemble::{Assembler, Join, Lines};
 use crate::decode::{Piece, timestamp};
 use crate::model::cursor::Cursor;
@@ -27,6 +27,7 @@ use crate::pipeline::Pipelines;
 use crate::settings::pipeline::{for_container, for_path};
 use crate::settings::{Pipeline, Settings};
 use crate::sink::ndjson::{SourcePrefix, encode};
+use crate::telemetry::metrics::Metrics;
 use crate::text::counted::counted;
 
 /// How much of standard input or of the file is tried.
@@ -163,7 +164,7 @@ impl<'s> Trial<'s> {
 
     /// A reader that went away (`| head`) is no error of ours.
     fn show(&mut self, text: &[u8], out: &mut dyn Write) -> anyhow::Result<()> {
-        let read = try_read::read(text, &self.from, self.rules, self.settings)?;
+        let read = tried::read(text, &self.from, self.rules, self.settings, &Metrics::new(1)?);
         if let Some(why) = read.left_out {
             anyhow::bail!("{why}");
         }

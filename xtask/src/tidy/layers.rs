@@ -107,6 +107,8 @@ const ROOMS: [(&str, &[&str]); 23] = [
             "witness",
             "shell",
             "sink",
+            // A pipeline is tried on lines as the agent reads them.
+            "capture",
             "capture/checkpoint",
             "pipeline",
             "decode",

@@ -1,7 +1,7 @@
 //! The lines of a text as the agent reads them from a followed file: the source of files itself reads it, with the settings of
 //! the entry that takes the path. The text stands in memory, and grows line by line, so that each line has its number.
 //!
-//! Not here: what becomes of the lines (try_out.rs).
+//! Not here: what becomes of the lines (commands/try_out.rs).
 
 use std::borrow::Cow;
 
@@ -26,14 +26,14 @@ const FILE: FileId = FileId { device: 1, inode: 1, birth_ns: 1 };
 
 /// How a text is read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
+pub struct Rules {
     format: FileFormat,
     text: TextRules,
 }
 
 impl Rules {
     /// Those of a followed file. One that no entry takes has the defaults.
-    pub(super) fn of_path(path: &str, files: &FileMonitor) -> Rules {
+    pub fn of_path(path: &str, files: &FileMonitor) -> Rules {
         let entry = files.files.iter().find(|entry| entry.takes(path));
         let default = FileSet::default();
         let entry = entry.unwrap_or(&default);
@@ -41,7 +41,7 @@ impl Rules {
     }
 
     /// Those of lines that nobody says more of: what `docker logs` shows, or the file that it reads.
-    pub(super) fn of_any(keep_cr: bool) -> Rules {
+    pub fn of_any(keep_cr: bool) -> Rules {
         let default = FileSet::default();
         Rules::of(default.format, TextRules { keep_cr, ..default.text })
     }
@@ -54,40 +54,40 @@ impl Rules {
 
 /// A line, with the pieces of a long one joined.
 #[derive(Debug)]
-pub(super) struct Line {
+pub struct Line {
     /// Which line of the text its end is, counted from 1.
-    pub(super) number: usize,
-    pub(super) std_type: StdType,
+    pub number: usize,
+    pub std_type: StdType,
     /// Empty if it has none of its own.
-    pub(super) time: Vec<u8>,
-    pub(super) message: Vec<u8>,
+    pub time: Vec<u8>,
+    pub message: Vec<u8>,
 }
 
 /// What a text holds.
 #[derive(Debug, Default)]
-pub(super) struct Read {
-    pub(super) lines: Vec<Line>,
+pub struct Read {
+    pub lines: Vec<Line>,
     /// Lines that are no records, though the format asks for them.
-    pub(super) skipped: u64,
+    pub skipped: u64,
     /// Why nothing was read.
-    pub(super) left_out: Option<String>,
+    pub left_out: Option<String>,
 }
 
-/// Reads all of it. `name` is for messages.
-pub(super) fn read(text: &[u8], name: &str, rules: Rules, settings: &Settings) -> anyhow::Result<Read> {
+/// Reads all of it. `name` is for messages; `metrics` have counted nothing yet.
+pub fn read(text: &[u8], name: &str, rules: Rules, settings: &Settings, metrics: &Metrics) -> Read {
     let mut text = Cow::Borrowed(text);
     // Else a last record would count as torn.
     if matches!(rules.format, FileFormat::Docker | FileFormat::Cri) && !text.ends_with(b"\n") {
         text.to_mut().push(b'\n');
     }
-    let mut file = File::new(&text, name, rules, settings)?;
+    let mut file = File::new(&text, name, rules, settings, metrics);
     file.open();
     for (number, end) in ends(&text, rules.text) {
         (file.number, file.len) = (number, end);
         file.grow();
     }
     file.end();
-    Ok(file.read)
+    file.read
 }
 
 /// Where the lines of a text end, with their numbers. A long one may come in several parts.
@@ -121,30 +121,36 @@ struct File<'t> {
     source: FileSource,
     read: Read,
     settings: &'t Settings,
-    metrics: Metrics,
+    metrics: &'t Metrics,
     shared: Shared,
     credit: Credit,
     memory: Table,
 }
 
 impl<'t> File<'t> {
-    fn new(text: &'t [u8], name: &'t str, rules: Rules, settings: &'t Settings) -> anyhow::Result<File<'t>> {
+    fn new(
+        text: &'t [u8],
+        name: &'t str,
+        rules: Rules,
+        settings: &'t Settings,
+        metrics: &'t Metrics,
+    ) -> File<'t> {
         let max = settings.line_bytes_max as usize;
         let source =
             FileSource::new(StreamId(1), String::new(), name.to_owned(), rules.format, Start::Oldest, max);
-        Ok(File {
+        File {
             text,
             name,
             len: 0,
             number: 0,
             source: source.with_text(rules.text),
             read: Read::default(),
-            metrics: Metrics::new(1)?,
+            metrics,
             shared: Shared::new(settings, ReadCounts::default(), 1),
             credit: Credit::new(settings.buffer_bytes_max, FILE_READS_MAX),
             settings,
             memory: Table::default(),
-        })
+        }
     }
 
     /// Calls the source, and does what it orders until it orders nothing.
@@ -164,7 +170,7 @@ impl<'t> File<'t> {
         // No time passes, so no line is split for want of its end.
         let now = Now { mono_ms: 1_000_000, unix_ns: 1_000_000_000_000 };
         let mut told = Vec::new();
-        let mut cx = self.shared.context(now, self.settings, &self.metrics, &mut self.credit, &self.memory);
+        let mut cx = self.shared.context(now, self.settings, self.metrics, &mut self.credit, &self.memory);
         call(&mut self.source, &mut cx, &mut told);
         told.into_iter().for_each(|event| self.take(event));
     }
