@@ -74,6 +74,7 @@ impl Begins for Passing {
         counted: [false; 2],
         gap_after_ns: None,
         stood_in: None,
+        until: None,
     };
 }
 
@@ -88,6 +89,8 @@ pub struct Passing {
     gap_after_ns: Option<i64>,
     /// The file that what was delivered last stood in, if that is known.
     stood_in: Option<FileId>,
+    /// Lines from this logical position on are new, whatever their time.
+    until: Option<u64>,
 }
 
 /// The first line found is newer than the last one delivered, which is not there.
@@ -107,7 +110,28 @@ impl Passing {
             counted: [false; 2],
             gap_after_ns: cursor.has_lines().then_some(cursor.last_ns),
             stood_in: None,
+            until: None,
         }
+    }
+
+    /// Passes over what is read again of a file that was written anew, up to this logical position.
+    pub fn again(cursor: &ApiCursor, until: u64) -> Passing {
+        Passing { marks: cursor.channels, until: Some(until), ..Passing::default() }
+    }
+
+    /// Whether what begins at this logical position was read before, as far as it stood there before.
+    pub fn is_again(&self, position: u64) -> bool {
+        self.until.is_some_and(|until| (until.wrapping_sub(position) as i64) > 0)
+    }
+
+    /// Lines of a file that was written anew are passed over, or were.
+    pub fn has_end(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// What begins at this logical position is not read again: it is all new.
+    pub fn is_behind(&self, position: u64) -> bool {
+        self.until.is_some() && !self.is_again(position)
     }
 
     /// What was delivered last stood in this file.

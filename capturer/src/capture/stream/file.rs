@@ -598,6 +598,7 @@ impl FileSource {
             return;
         };
         self.begin_buffer(offset, &buffer, again);
+        self.begin_repeated(offset, &buffer, cx.now.unix_ns);
         let from = self.decode_split(offset, &buffer, again, again + begins, &mut lines, cx);
         let mut to = self.decode_lines(&buffer, from, &mut lines, cx);
         if final_end && to < buffer.len() {

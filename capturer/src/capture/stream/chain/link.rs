@@ -62,6 +62,8 @@ pub struct Link {
     pub queued: bool,
     /// It was written anew, and a listing from before that may still come.
     pub anew: bool,
+    /// It was written anew since it was read: some of what it holds now may be what it held before.
+    pub rewritten: bool,
     /// It was closed because it is quiet. It is opened again when there is more to read.
     pub idle: bool,
     /// It is no text, and passed over.
@@ -107,6 +109,7 @@ pub(super) fn link(found: FoundFile) -> Link {
         queued: false,
         copy: Copied::Unknown,
         anew: false,
+        rewritten: false,
         left_out: false,
         idle: false,
         found,

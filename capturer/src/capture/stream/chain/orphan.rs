@@ -120,7 +120,7 @@ impl Chain {
         };
         (front.offset, front.len, front.unread, front.tail) = (0, len, true, TailPrint::default());
         front.room = false;
-        front.anew = true;
+        (front.anew, front.rewritten) = (true, true);
         self.delivered_to = [0; 2];
         self.mark_front();
         if orphan.place.offset == 0 && orphan.len == 0 {

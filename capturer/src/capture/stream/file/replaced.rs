@@ -4,8 +4,9 @@
 //! started again. `docker logs` reads by name and shows nothing of it, so health says what to do.
 
 use super::FileSource;
-use crate::capture::stream::chain::Link;
-use crate::decode::{Step, json_line, timestamp};
+use crate::capture::stream::chain::{Link, Parked};
+use crate::capture::stream::delivered::Passing;
+use crate::decode::{DecodeError, Step, json_line, timestamp};
 use crate::model::cursor::FileId;
 use crate::settings::FileFormat;
 
@@ -62,6 +63,31 @@ impl FileSource {
             self.writer = Writer { newest_in: Some(file), newest_ns, ..Writer::default() };
             // Nobody writes to those any more: a last look.
             self.chain.parked.iter_mut().for_each(|parked| parked.due_ms = Some(0));
+        }
+    }
+
+    /// The first file is read from its beginning. If somebody shortened the log, in place or by another file, what was kept is
+    /// older than what was read, and is not delivered again.
+    pub(super) fn begin_repeated(&mut self, offset: u64, bytes: &[u8], now_ns: i64) {
+        let passes_what_the_api_gave = !self.passing.is_over() && !self.passing.has_end();
+        if offset > 0 || !self.is_of_container() || passes_what_the_api_gave {
+            return;
+        }
+        let position = self.chain.position();
+        let is_held = |parked: &Parked| self.may_be_written_by_docker(&parked.link);
+        let is_beside_another = self.chain.parked.iter().any(is_held);
+        let newest_ns = self.newest_ns();
+        let Some(front) = self.chain.links.front_mut().filter(|front| front.found.rank == 0) else { return };
+        let may_repeat = std::mem::take(&mut front.rewritten) || is_beside_another;
+        let is_older = match json_line::next_record(bytes, false) {
+            Step::Item(..) => first_ns(bytes).is_some_and(|first_ns| first_ns <= newest_ns),
+            // The rest of a record that was cut.
+            Step::Reject(DecodeError::TornRecord, _) => true,
+            Step::Reject(..) | Step::NeedMore => false,
+        };
+        // If the clock was set back, what is new is older than what was read.
+        if may_repeat && is_older && newest_ns <= now_ns {
+            *self.passing = Passing::again(&self.lines, position.wrapping_add(front.len));
         }
     }
 
@@ -187,7 +213,7 @@ mod tests {
             let (from, text) =
                 (reading.offset as usize - reading.again, text(source.chain.links[0].found.id.inode));
             let mut buffer = Vec::with_capacity(READ_BYTES);
-            buffer.extend_from_slice(&text[from..]);
+            buffer.extend_from_slice(text.get(from..).unwrap_or_default());
             let count = buffer.len();
             source.on_read(Ok(count), buffer, Some(text.len() as u64), None, &mut bench.cx(), told);
         }
@@ -208,6 +234,7 @@ mod tests {
     /// A log of ten records that was read to its end.
     fn read_to_end(bench: &mut Bench) -> FileSource {
         let (directory, name) = ("/d".to_owned(), "a.log".to_owned());
+        bench.now.unix_ns = timestamp::parse(b"2026-11-29T02:01:00Z").expect("a time");
         let mut source =
             FileSource::new(StreamId(1), directory, name, FileFormat::Docker, Start::Oldest, 64 * 1024);
         source.open(&mut bench.cx());
@@ -237,7 +264,8 @@ mod tests {
             let mut source = read_to_end(&mut bench);
             let live = all.last().map(|live| (7, live.head.clone())).expect("a live file");
             let mut texts = vec![live, (2, old.clone())];
-            list(&mut source, &all, &texts, &mut bench);
+            // What was kept is not delivered again.
+            assert_eq!(list(&mut source, &all, &texts, &mut bench), 0, "{case}");
             assert_eq!(held(&source), [2], "{case}");
             assert!(source.may_be_replaced(), "{case}");
             // It prints little: a minute later there is more.
@@ -259,6 +287,32 @@ mod tests {
             go_on(&mut source, &texts, &mut Vec::new(), &mut bench);
             assert_eq!(held(&source), [] as [u64; 0], "{case}");
             assert!(!source.may_be_replaced() && !source.is_replaced(bench.now.mono_ms + 20_000), "{case}");
+        }
+    }
+
+    /// `tail -n 5 LOG > t; cat t > LOG`, `truncate -s 100 LOG`: what was kept came again, and what was cut off counted as lost.
+    #[test]
+    fn what_is_kept_of_a_log_that_is_shortened_in_place_is_not_delivered_again() {
+        let torn = [records(10..11), records(11..12)[..30].to_vec(), records(20..22)].concat();
+        let only_torn = [records(10..11)[..30].to_vec(), records(20..22)].concat();
+        let set_back = records(5..8);
+        for (case, text, now, expected) in [
+            ("tail", records(15..22), "2026-11-29T02:01:00Z", 2),
+            ("truncate", torn, "2026-11-29T02:01:00Z", 2),
+            ("truncate within a record", only_torn, "2026-11-29T02:01:00Z", 2),
+            ("the clock was set back", set_back, "2026-11-29T02:00:08Z", 3),
+        ] {
+            let mut bench = Bench::new(1);
+            let mut source = read_to_end(&mut bench);
+            bench.now.unix_ns = timestamp::parse(now.as_bytes()).expect("a time");
+            let texts = [(2, text.clone())];
+            source.on_grew(&mut bench.cx());
+            let mut told = Vec::new();
+            go_on(&mut source, &texts, &mut told, &mut bench);
+            let came = list(&mut source, &[found("a.log", 0, 2, &text)], &texts, &mut bench);
+            assert_eq!(lines(&told) + came, expected, "{case}");
+            let losses = bench.cx().metrics.take_source_losses();
+            assert!(losses.iter().all(|lost| lost.possible), "{case}: {losses:?}");
         }
     }
 

@@ -133,7 +133,7 @@ impl FileSource {
                     self.changes_to(FileFormat::Raw)
                 }
                 Step::Reject(error, took) => {
-                    self.reject(error, took, lines, cx);
+                    self.reject(error, at, took, lines, cx);
                     at += took;
                 }
                 Step::NeedMore => break,
@@ -159,13 +159,16 @@ impl FileSource {
         }
     }
 
-    fn reject(&mut self, error: DecodeError, took: usize, lines: &mut Lines, cx: &Context<'_>) {
+    fn reject(&mut self, error: DecodeError, at: usize, took: usize, lines: &mut Lines, cx: &Context<'_>) {
         if self.is_within_line() {
             // A hole ends the line it stands in.
             self.assembler.close(StdType::Stdout, lines);
             self.text.continues = false;
         }
-        count_reject(error, took, cx);
+        // What was cut off of a record that was delivered is no loss.
+        if !self.passing.is_again(self.text.base.wrapping_add(at as u64)) {
+            count_reject(error, took, cx);
+        }
     }
 
     /// A piece whose offsets count from `at` on.
@@ -184,7 +187,7 @@ impl FileSource {
         let deliver = begins_at >= self.chain.delivered_to[piece.std_type.index()];
         if !self.text.encoding().is_utf8() {
             self.take_encoded(buffer, piece, begins_at, deliver, lines);
-        } else if self.passing.is_over() {
+        } else if self.passing.is_over() || self.passing.is_behind(begins_at) {
             self.assembler.push(buffer, &piece, begins_at, deliver, lines);
         } else {
             self.pass_over(buffer, &piece, begins_at, deliver, lines, cx);
@@ -262,7 +265,7 @@ impl FileSource {
                     at += took;
                 }
                 Step::Reject(error, took) => {
-                    self.reject(error, took, lines, cx);
+                    self.reject(error, at, took, lines, cx);
                     at += took;
                 }
                 Step::NeedMore => break,
