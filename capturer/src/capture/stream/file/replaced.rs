@@ -77,8 +77,8 @@ impl FileSource {
         let is_held = |parked: &Parked| self.may_be_written_by_docker(&parked.link);
         let is_beside_another = self.chain.parked.iter().any(is_held);
         let newest_ns = self.newest_ns();
-        let Some(front) = self.chain.links.front_mut().filter(|front| front.found.rank == 0) else { return };
-        let may_repeat = std::mem::take(&mut front.rewritten) || is_beside_another;
+        let Some(front) = self.chain.links.front_mut() else { return };
+        let may_repeat = std::mem::take(&mut front.rewritten) || front.found.rank == 0 && is_beside_another;
         let is_older = match json_line::next_record(bytes, false) {
             Step::Item(..) => first_ns(bytes).is_some_and(|first_ns| first_ns <= newest_ns),
             // The rest of a record that was cut.
