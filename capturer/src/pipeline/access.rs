@@ -191,7 +191,7 @@ fn pairs_begin(message: &[u8]) -> usize {
 const PAIRS_TRIES_MAX: usize = 8;
 
 /// `, client: 10.0.0.7, request: "GET / HTTP/1.1"`, as far as it is that and is wanted. Returns what is left.
-fn each_pair<'l>(mut rest: &'l [u8], mut wanted: impl FnMut(&str, &[u8]) -> bool) -> &'l [u8] {
+fn each_pair(mut rest: &[u8], mut wanted: impl FnMut(&str, &[u8]) -> bool) -> &[u8] {
     const NAMES: [&str; 8] =
         ["client", "server", "request", "subrequest", "upstream", "host", "referrer", "login"];
     work::add(rest.len());
