@@ -113,6 +113,12 @@ fn the_daemon_can_be_measured_frozen_and_killed() -> Result<()> {
         assert!(engine.fd_count()? > 5);
         let id = engine.run(&RunSpec::sh("echo before; sleep 1000"))?;
 
+        wait_until("what it prints", PATIENCE, || {
+            let printed = engine.logs(&id)?.stdout;
+            ensure!(printed == b"before\n", "{}", printed.escape_ascii());
+            Ok(())
+        })?;
+
         engine.freeze()?;
         engine.thaw()?;
         assert_eq!(engine.logs(&id)?.stdout, b"before\n");

@@ -372,13 +372,15 @@ fn damaged_spool_and_checkpoint() -> Result<()> {
         engine.run(&RunSpec::sh("seq 1 20000").name(&name))?;
         engine.wait(&name)?;
         let agent = home.launch(&config)?;
+        let segment = home.path().join("data/spool/loki/0000000001.seg");
         wait_until("lines in the spool", PATIENCE, || {
             let spooled = metric_sum(&agent, "logs_sent_total")?;
             ensure!(home.count_of(&name) == 20_000 && spooled >= 40_000.0, "{spooled}");
+            // What was taken is written a moment later.
+            ensure!(fs::metadata(&segment)?.len() > 0, "the segment is empty");
             Ok(())
         })?;
         agent.kill()?;
-        let segment = home.path().join("data/spool/loki/0000000001.seg");
         let mut bytes = fs::read(&segment)?;
         let at = rand.index(0..bytes.len());
         match damage {
