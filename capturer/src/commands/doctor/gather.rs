@@ -144,11 +144,11 @@ fn wanted(settings: &Settings) -> Wanted {
     let streams = container.rotation.max_concurrent_streams + container.max_concurrent;
     let directories = directories.into_iter().map(|(key, path)| {
         let looked_at = path.clone();
-        let look = move || match (directory(&looked_at), unwritable(&looked_at)) {
-            (DirectoryState::There { writable: true, .. }, Some(file)) if key == "data_dir" => {
-                DirectoryState::Holds { file }
+        let look = move || match directory(&looked_at) {
+            state @ DirectoryState::There { writable: true, .. } if key == "data_dir" => {
+                unwritable(&looked_at).map_or(state, |file| DirectoryState::Holds { file })
             }
-            (state, _) => state,
+            state => state,
         };
         let state = within(PATIENCE, look).unwrap_or(DirectoryState::Silent);
         DirectoryFact { key, path, state }

@@ -307,7 +307,7 @@ fn logs(read_from: ReadFrom, engine: &EngineFact, container: Option<ContainerFac
 /// Names of containers that a line has.
 const NAMED_MAX: usize = 5;
 
-/// Those that run and of which nothing can be read, by name.
+/// Those that run and of which not all can be read, by name.
 fn containers(fact: &RunningFact, engine: &str) -> CheckLine {
     let running = format!("{} to be captured", counted(fact.count as u64, "running container"));
     let mut notes = String::new();
@@ -319,28 +319,29 @@ fn containers(fact: &RunningFact, engine: &str) -> CheckLine {
     if fact.looked_at < fact.count {
         notes += &format!("; there was time to look at {}", fact.looked_at);
     }
-    if fact.unread.is_empty() && !fact.local.is_empty() && skips_local(engine) {
-        let (are, names) = (counted(fact.local.len() as u64, "container"), named(fact.local.iter().cloned()));
-        return warn(
-            "containers",
-            format!(
-                "{running}; {are} with the driver local, of which Docker {engine} skips lines where a log rotates within                  seconds, and nothing shows which: {names}{notes}"
-            ),
-            "Update Docker to 23.0 or later, recreate them with --log-driver json-file, or raise their max-size.",
-        );
+    let (mut faults, mut cures) = (Vec::new(), BTreeSet::new());
+    if !fact.unread.is_empty() {
+        let each = named(fact.unread.iter().map(|unread| format!("{}: {}", unread.name, unread.why.text())));
+        faults.push(format!("{} can't be read: {each}", fact.unread.len()));
+        cures.extend(fact.unread.iter().map(|unread| unread.why.cure()));
     }
-    if fact.unread.is_empty() {
+    if !fact.local.is_empty() && skips_local(engine) {
+        let (are, names) = (counted(fact.local.len() as u64, "container"), named(fact.local.iter().cloned()));
+        faults.push(format!(
+            "{are} with the driver local, of which Docker {engine} skips lines where a log rotates within seconds, and nothing \
+             shows which: {names}"
+        ));
+        cures.insert("Update Docker to 23.0 or later, recreate them with --log-driver json-file, or raise their max-size.");
+    }
+    if faults.is_empty() {
         return ok("containers", format!("{running}, none that can't be read{notes}"));
     }
-    let count = fact.unread.len();
-    let each = named(fact.unread.iter().map(|unread| format!("{}: {}", unread.name, unread.why.text())));
-    let cures: BTreeSet<&str> = fact.unread.iter().map(|unread| unread.why.cure()).collect();
     let cures: Vec<&str> = cures.into_iter().collect();
-    warn("containers", format!("{running}, {count} can't be read: {each}{notes}"), cures.join(" "))
+    warn("containers", format!("{running}, {}{notes}", faults.join("; ")), cures.join(" "))
 }
 
-/// Follows of the driver `local` were rewritten for Docker 23.0 (moby pull request 43294). 20.10 was seen to skip up to 60 % of
-/// the lines at a rotation every few seconds, 28.5 none.
+/// Docker 23.0 has another way to follow logs of the driver `local` (moby pull request 43294). 20.10 was seen to skip many lines
+/// where a log rotated every few seconds, 28.5 none.
 fn skips_local(engine: &str) -> bool {
     engine.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major < 23)
 }

@@ -460,5 +460,16 @@ fn an_old_engine_skips_lines_of_the_driver_local() {
         "23.0",
     );
     check(with("20.10.24"), &[words]);
+    let both = amiss(|facts| {
+        with("20.10.24")(facts);
+        let unread = UnreadFact { name: "db".to_owned(), why: Unread::Driver("gelf".to_owned()) };
+        engine(facts).running.as_mut().unwrap().unread = vec![unread];
+    });
+    let said = &both[0].message;
+    assert!(
+        said.contains("1 can't be read: db") && said.contains("skips lines where a log rotates within"),
+        "{said}"
+    );
+    assert!(!said.contains("  "), "{said}");
     check(with("28.5.2"), &[]);
 }
