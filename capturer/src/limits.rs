@@ -72,6 +72,8 @@ pub const OUTPUT_OVERHANG_BYTES_MAX: u64 = 512 * 1024 * 1024;
 pub const ENCODED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of one name, image, path or label that go into a record; what is longer is cut and ends in `…`.
 pub const META_STRING_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of a Unix socket's path: unix(7) gives it 108, with the NUL at its end.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Bytes of one path component of an output file. NAME_MAX is 255, and older files add a time and an ending.
 pub const FILE_NAME_BYTES_MAX: usize = 220;
 /// Bytes of one placeholder's value within it, so that an ending like `.ndjson` still fits.

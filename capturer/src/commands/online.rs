@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::commands::cli::Exit;
 use crate::ledger::claims::Claims;
+use crate::limits::SOCKET_PATH_BYTES_MAX;
 use crate::settings::{Settings, advice};
 use crate::shell::checkpoint::store::unwritable;
 use crate::shell::privilege;
@@ -17,8 +18,6 @@ use crate::sink::loki::by_hand::ByHand;
 use crate::sink::loki::client::Client;
 use crate::text::terminal::shown;
 
-/// `sun_path` of unix(7), without its last NUL.
-const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// How long the Engine may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -459,7 +459,9 @@ mod tests {
         assert_eq!(path("https://a/").as_deref(), Some("https://a/loki/api/v1/push"));
         assert_eq!(path("https://a/x/push").as_deref(), Some("https://a/x/push"));
         assert_eq!(path("http://[::1]:3100/").as_deref(), Some("http://[::1]:3100/loki/api/v1/push"));
-        for bad in ["", "a", "a:3100", "ftp://a", "/x", "http://", "http://u:p@a"] {
+        assert_eq!(path("http://[::1]").as_deref(), Some("http://[::1]/loki/api/v1/push"));
+        let ports = ["http://a:0", "http://a:65536", "https://a:99999/x", "http://[::1]:99999"];
+        for bad in ["", "a", "a:3100", "ftp://a", "/x", "http://", "http://u:p@a"].into_iter().chain(ports) {
             assert_eq!(path(bad), None, "{bad}");
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::path_pattern::PathPattern;
+use crate::limits::SOCKET_PATH_BYTES_MAX;
 use crate::text::encoding::Encoding;
 
 /// A value that is not what it should be.
@@ -143,9 +144,8 @@ pub(crate) fn socket_path(text: &str) -> Result<PathBuf, Mismatch> {
         return Err(expected().hint(why));
     }
     let path = text.strip_prefix("unix://").unwrap_or(text);
-    // A socket address has 108 bytes for its path and its final NUL.
-    if path.len() > 107 {
-        return Err(expected().hint("a socket's path has at most 107 bytes"));
+    if path.len() > SOCKET_PATH_BYTES_MAX {
+        return Err(expected().hint(format!("a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes")));
     }
     if !path.starts_with('/') || path.contains('\0') {
         return Err(expected().hint("the path must be absolute"));

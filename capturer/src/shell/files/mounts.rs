@@ -183,12 +183,7 @@ fn has_changed(source: &File) -> bool {
 /// behind the dash the kind. Of several mounts on one point the last hides the others.
 fn parse(text: &[u8]) -> BTreeMap<PathBuf, Mount> {
     let mut may_hang = BTreeMap::new();
-    for line in text.split(|byte| *byte == b'\n') {
-        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-        let kind = fields.iter().position(|field| *field == b"-").and_then(|dash| fields.get(dash + 1));
-        let (Some(device), Some(point), Some(kind)) = (fields.get(2), fields.get(4), kind) else { continue };
-        let (Some(lane), Ok(kind)) = (device_number(device), std::str::from_utf8(kind)) else { continue };
-        let point = PathBuf::from(OsString::from_vec(unescape(point)));
+    for Entry { lane, point, kind, .. } in entries(text) {
         if LOCAL.contains(&kind) {
             may_hang.remove(&point);
         } else {
@@ -198,26 +193,42 @@ fn parse(text: &[u8]) -> BTreeMap<PathBuf, Mount> {
     may_hang
 }
 
+/// A line of the table.
+struct Entry<'t> {
+    lane: LaneId,
+    /// The directory of the file system that is mounted.
+    root: PathBuf,
+    point: PathBuf,
+    kind: &'t str,
+}
+
+/// In the kernel's order: of two mounts at one place, the later one hides the other.
+fn entries(text: &[u8]) -> impl Iterator<Item = Entry<'_>> {
+    let path = |field: &[u8]| PathBuf::from(OsString::from_vec(unescape(field)));
+    text.split(|byte| *byte == b'\n').filter_map(move |line| {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+        let dash = fields.iter().position(|field| *field == b"-")?;
+        Some(Entry {
+            lane: device_number(fields.get(2)?)?,
+            root: path(fields.get(3)?),
+            point: path(fields.get(4)?),
+            kind: std::str::from_utf8(fields.get(dash + 1)?).ok()?,
+        })
+    })
+}
+
 /// Other paths that lead to a directory, or into it, because its file system is mounted several times: by a bind mount, or by
 /// `-v /:/host` in a container. For each, how many levels beneath the directory it begins.
 pub fn other_ways(mountinfo: &[u8], directory: &Path) -> Vec<(PathBuf, usize)> {
-    let path = |field: &[u8]| PathBuf::from(OsString::from_vec(unescape(field)));
-    let mount = |line: &[u8]| {
-        let mut fields = line.split(|byte| *byte == b' ').skip(2);
-        Some((device_number(fields.next()?)?, path(fields.next()?), path(fields.next()?)))
-    };
-    let mounts: Vec<_> = mountinfo.split(|byte| *byte == b'\n').filter_map(mount).collect();
-    // Of two at one place, the later one hides the other.
-    let holds = mounts.iter().filter(|(.., point)| directory.starts_with(point));
-    let Some((device, root, point)) = holds.max_by_key(|(.., point)| point.components().count()) else {
-        return Vec::new();
-    };
-    let within = root.join(directory.strip_prefix(point).unwrap_or(Path::new("")));
-    let others = mounts.iter().filter(|(other, ..)| other == device).filter_map(|(_, root, point)| {
-        if let Ok(beneath) = within.strip_prefix(root) {
-            return Some((point.join(beneath), 0));
+    let mounts: Vec<Entry> = entries(mountinfo).collect();
+    let holds = mounts.iter().filter(|mount| directory.starts_with(&mount.point));
+    let Some(own) = holds.max_by_key(|mount| mount.point.components().count()) else { return Vec::new() };
+    let within = own.root.join(directory.strip_prefix(&own.point).unwrap_or(Path::new("")));
+    let others = mounts.iter().filter(|mount| mount.lane == own.lane).filter_map(|mount| {
+        if let Ok(beneath) = within.strip_prefix(&mount.root) {
+            return Some((mount.point.join(beneath), 0));
         }
-        Some((point.clone(), root.strip_prefix(&within).ok()?.components().count()))
+        Some((mount.point.clone(), mount.root.strip_prefix(&within).ok()?.components().count()))
     });
     others.filter(|(way, depth)| *depth > 0 || way != directory).collect()
 }

@@ -14,7 +14,7 @@ use crate::text::path_text::text_of;
 /// See the module's head.
 #[derive(Clone, Debug, Default)]
 pub struct Own {
-    /// The data directory, by each path that leads there.
+    /// The data directory, by each path that led there when the agent started or reloaded its config.
     data_dirs: Vec<PathBuf>,
     /// Where the local_file sink writes, by each path, and what each component beneath that looks like.
     outputs: Vec<(PathBuf, Vec<Pattern>)>,
