@@ -83,8 +83,8 @@ pub fn bin(name: &str) -> Result<PathBuf> {
 }
 
 /// In three steps, for `cargo test` builds a package's programs only where it has tests in files of their own, and the unit
-/// tests of the libraries are built without optimization. They take seconds to run, and optimizing the agent once more, with
-/// its tests in it, took as long as all else that is built here.
+/// tests of the libraries are built without optimization: they run for seconds, and to optimize the agent once more, with its
+/// tests in it, takes minutes.
 fn build() -> Result<Vec<Program>> {
     let mut programs = artifacts(cargo("test").args(["--no-run", "--test", "*", "--bin", "xtask"]))?;
     let mut unit_tests = cargo("test");
@@ -92,14 +92,8 @@ fn build() -> Result<Vec<Program>> {
     for package in ["capturer", "capturer-tests"] {
         unit_tests.args(["--config", &format!("profile.{PROFILE}.package.{package}.opt-level=0")]);
     }
-    let others = [artifacts(&mut unit_tests)?, artifacts(cargo("build").arg("--bins"))?];
-    let is_known =
-        |programs: &[Program], program: &Program| programs.iter().any(|known| known.path == program.path);
-    for program in others.into_iter().flatten() {
-        if !is_known(&programs, &program) {
-            programs.push(program);
-        }
-    }
+    programs.extend(artifacts(&mut unit_tests)?);
+    programs.extend(artifacts(cargo("build").arg("--bins"))?.into_iter().filter(|program| !program.is_test));
     println!("{} programs", programs.len());
     Ok(programs)
 }

@@ -1,6 +1,6 @@
 //! `capturer try`: what each step of a pipeline makes of lines, shown one below the other, so that a pipeline is right before it
-//! runs. Lines are read as the agent reads them (capture/tried.rs), and the steps are its own; each is given what the one before let
-//! through.
+//! runs. It reads lines as the agent does (capture/tried.rs) and runs the agent's own steps. Each step gets what the one before it
+//! let through.
 //!
 //! A step may keep things from line to line (dedup, sample, limits of labels), so there is one pipeline for each number of
 //! steps, and each is fed all lines. Not tried: `rate_limit`, whose outcome depends on how fast lines come.

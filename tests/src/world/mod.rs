@@ -50,7 +50,7 @@ const EPOCH_NS: i64 = 1_800_000_000_000_000_000;
 /// More happenings than this in one seed are a loop that makes no progress. A container that printed much within its last
 /// two seconds and is read in small pieces needs over two millions: each rotation reads those seconds again.
 const STEPS_MAX: u64 = 20_000_000;
-/// Happenings between two looks at the sums over all streams, which cost a fifth of the run if taken after each.
+/// Happenings between two looks at the sums, each of which counts all streams.
 const CHECKED_EACH: u64 = 8;
 /// What comes next, at its time.
 #[derive(Debug)]

@@ -127,7 +127,7 @@ pub struct UnreadContainers {
     pub faults: String,
     /// The same for those where somebody chose it.
     pub notes: String,
-    /// Names those that are captured as long as the agent runs, for Docker writes to files that nobody finds by name.
+    /// Names those that are captured only until the agent ends: Docker writes to files that no name leads to.
     pub replaced: String,
     /// Running containers that are not captured.
     pub count: usize,
@@ -257,7 +257,7 @@ impl Capture {
         told
     }
 
-    /// Running containers whose logs were removed or replaced, and with whose files Docker goes on.
+    /// Running containers whose log was removed or replaced while Docker still writes to the old file.
     fn replaced_logs(&mut self, now: Now) -> Vec<(String, String)> {
         let mut replaced = Vec::new();
         let streams = &mut self.streams;

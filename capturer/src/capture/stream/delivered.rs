@@ -114,22 +114,22 @@ impl Passing {
         }
     }
 
-    /// Passes over what is read again of a file that was written anew, up to this logical position.
+    /// Passes over what a rewritten file repeats, up to this logical position.
     pub fn again(cursor: &ApiCursor, until: u64) -> Passing {
         Passing { marks: cursor.channels, until: Some(until), ..Passing::default() }
     }
 
-    /// Whether what begins at this logical position was read before, as far as it stood there before.
+    /// Whether what begins at this logical position may repeat what was read before the file was rewritten.
     pub fn is_again(&self, position: u64) -> bool {
         self.until.is_some_and(|until| (until.wrapping_sub(position) as i64) > 0)
     }
 
-    /// Lines of a file that was written anew are passed over, or were.
+    /// It is about a rewritten file, see [`Passing::again`].
     pub fn has_end(&self) -> bool {
         self.until.is_some()
     }
 
-    /// What begins at this logical position is not read again: it is all new.
+    /// Whether what begins at this logical position stands behind all that a rewritten file can repeat.
     pub fn is_behind(&self, position: u64) -> bool {
         self.until.is_some() && !self.is_again(position)
     }

@@ -187,8 +187,8 @@ fn a_file_that_was_never_read_and_is_shorter_now_was_emptied() {
     assert_eq!((chain.on_scan(found), inodes(&chain)), (Changes::default(), vec![2, 1]));
 }
 
-/// A file that was read to its end was closed, and opened again when its writer had begun it anew. All that it had held was
-/// declared lost.
+/// A file was read to its end and closed, and its writer rewrote it before it was opened again. All of the old content was declared
+/// lost.
 #[test]
 fn a_quiet_file_that_is_shorter_when_it_is_opened_lost_nothing_that_was_read() {
     let (before, after) = (content('a') + &content('b'), &content('c')[..40]);
@@ -219,7 +219,7 @@ fn what_a_log_that_begins_with_a_hole_held_is_read_on_in_its_copy() {
     (chain.links[0].tail, chain.links[0].offset) = (TailPrint::of(before.as_bytes(), read), read);
     let live = "\0".repeat(copy.len()) + &content('c');
     chain.begin_anew(live.len() as u64);
-    // A log that begins with text is none, however long it is.
+    // The copy begins with a hole, too. A file that begins with text is not the copy, even if it is longer.
     let found = vec![file(2, 3, &content('x').repeat(99)), hole(1, 2, &copy), hole(0, 1, &live)];
     assert_eq!(chain.on_scan(found), Changes::default());
     assert_eq!((inodes(&chain), chain.links[0].offset), (vec![2, 1], read));

@@ -62,7 +62,7 @@ pub struct Link {
     pub queued: bool,
     /// It was written anew, and a listing from before that may still come.
     pub anew: bool,
-    /// It was written anew since it was read: some of what it holds now may be what it held before.
+    /// It was rewritten since it was read. Part of its content may be what it held before.
     pub rewritten: bool,
     /// It was closed because it is quiet. It is opened again when there is more to read.
     pub idle: bool,

@@ -375,7 +375,7 @@ impl Chain {
         if at == 0 {
             self.delivered_to = [0; 2];
         }
-        // Behind the one that was written anew, and where it was in the order of rotation.
+        // It goes behind the rewritten file, to its place in the order of rotation.
         let is_newer = |other: &Link| other.found.rank < link.found.rank;
         let at = self.links.iter().skip(1).position(is_newer).map_or(self.links.len(), |newer| newer + 1);
         self.links.insert(at, link);

@@ -201,8 +201,7 @@ fn a_quiet_file_that_would_show_no_trace_stays_open() {
     }
 }
 
-/// A log that was read whole was begun anew with less, and its head was looked at first. All that it had held before was declared
-/// lost.
+/// A log that was read whole is rewritten with less, and the agent reads its head first. All of the old content was declared lost.
 #[test]
 fn a_file_that_shows_another_head_is_not_as_long_as_before() {
     let mut bench = Bench::new(1);

@@ -1,7 +1,7 @@
-//! A container's log that was removed or replaced while the container prints: `sed -i`, an editor, logrotate. dockerd opens
-//! the log once and goes on writing to the file that it has open, whatever has the log's name. So the file that holds the
-//! newest record is kept open and read on until a newer one stands in another: then dockerd rotated, or the container was
-//! started again. `docker logs` reads by name and shows nothing of it, so health says what to do.
+//! A container's log that somebody removes or replaces while the container prints: `sed -i`, an editor, logrotate. dockerd
+//! opens the log once and keeps writing to that file, even if another file has the log's name by now. The agent keeps the file
+//! with the newest record open, and reads it until a newer record stands in another file: then dockerd rotated the log, or the
+//! container was started again. `docker logs` opens the log by name and shows none of this, so health says what to do.
 
 use super::FileSource;
 use crate::capture::stream::chain::{Link, Parked};
