@@ -2,7 +2,7 @@
 //! that the reference page, the dashboards and the alert rules are checked against, so a name can't drift.
 //!
 //! Label values are closed sets written as enums, created at zero at start so that rates work from the first
-//! event on. Two sets are open, and both bounded: sources (`source_*`, scrape.rs) and containers (containers.rs).
+//! event on. Two sets are open, and both bounded: sources (`source_*`, by_source.rs, filled by scrape.rs) and containers (containers.rs).
 //!
 //! `source_*` is by source, whatever it is read from; `container_stream_*` is about streams over the Engine's API, but for
 //! `container_stream_errors_total`, which counts those of every stream. What a source does is counted once, however many
@@ -10,6 +10,7 @@
 //!
 //! Not here: deciding when something counts. Each part counts at the place where the thing happens.
 
+mod by_source;
 mod containers;
 pub(crate) mod furthest;
 mod kinds;
@@ -22,11 +23,13 @@ mod values;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
+use prometheus::core::Collector;
+use prometheus::proto::{LabelPair, Metric, MetricFamily};
 use prometheus::{
-    Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Registry, TextEncoder,
+    Counter, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder,
 };
 
+use by_source::{SourceCounter, SourceGauge};
 use containers::ContainerSeries;
 use kinds::Make;
 pub use kinds::{Entry, Kind, Unit};
@@ -62,8 +65,6 @@ macro_rules! metrics {
 
         /// The agent's metrics. Shared by all threads; counting takes no lock but for per-container series.
         pub struct Metrics {
-            /// What [`Metrics::encode`] gathers from.
-            pub registry: Registry,
             containers: Mutex<ContainerSeries>,
             sources: Mutex<scrape::Sources>,
             network_sinks: Mutex<BTreeSet<String>>,
@@ -72,15 +73,20 @@ macro_rules! metrics {
         }
 
         impl Metrics {
-            fn register(registry: Registry, containers: Mutex<ContainerSeries>) -> prometheus::Result<Metrics> {
+            fn make(containers: Mutex<ContainerSeries>) -> prometheus::Result<Metrics> {
                 let mut entries = CATALOG.iter();
                 $(
                     let entry = entries.next().expect("the catalog and this code come from the same list");
                     let $name = <$type as Make>::make(entry)?;
-                    registry.register(Box::new($name.clone()))?;
                 )*
                 let (sources, network_sinks) = (Mutex::default(), Mutex::default());
-                Ok(Metrics { registry, containers, sources, network_sinks, untold: Untold::default(), $($name,)* })
+                Ok(Metrics { containers, sources, network_sinks, untold: Untold::default(), $($name,)* })
+            }
+
+            /// Hands over each metric that has a series, one after the other: all of them at once would be megabytes, with
+            /// hundreds of sources.
+            fn each_family(&self, mut take: impl FnMut(MetricFamily)) {
+                $(sorted(self.$name.collect()).for_each(&mut take);)*
             }
 
             /// Drops the series with these values from every metric that has just these labels: one that is added to the list
@@ -107,7 +113,7 @@ metrics! {
         "When the config in use was read, seconds since 1970.";
     config_reloads_total: IntCounterVec ["result"] Count "Reloads that were requested, by outcome.";
     component_health: IntGaugeVec ["component"] Flag
-        "1 = the component is well, 0 = it needs attention; /health says why.";
+        "1 = the component is healthy, 0 = it is not; /health says why.";
     containers_monitored: IntGauge [] Count "Running containers that are captured.";
     files_monitored: IntGauge [] Count "Files followed for file_monitor.";
     sources_unreadable: IntGaugeVec ["reason"] Count
@@ -122,19 +128,19 @@ metrics! {
         "Streams that have had something to read for 10 s and read nothing, although no sink holds them up.";
     streams: IntGaugeVec ["state"] Count
         "Sources by the state of their stream. One that is read for several outlets counts once.";
-    source_lines_total: IntCounterVec ["container_id", "container_name", "path"] Count
+    source_lines_total: SourceCounter ["container_id", "container_name", "path"] Count
         "Log records read, by source: a container, or a file of file_monitor. Sources beyond metrics.max_containers share one series, `other`.";
-    source_bytes_total: IntCounterVec ["container_id", "container_name", "path"] Bytes
+    source_bytes_total: SourceCounter ["container_id", "container_name", "path"] Bytes
         "Bytes of log messages read, by source.";
-    source_lag_bytes: IntGaugeVec ["container_id", "container_name", "path"] Bytes
+    source_lag_bytes: SourceGauge ["container_id", "container_name", "path"] Bytes
         "Bytes on disk that a sink has not acknowledged yet, by source; absent for sources read over the API.";
-    source_lag_seconds: GaugeVec ["container_id", "container_name", "path"] Seconds
+    source_lag_seconds: SourceGauge ["container_id", "container_name", "path"] Seconds
         "Age of the oldest record that was read and is not acknowledged yet, by source.";
-    source_last_line_timestamp_seconds: GaugeVec ["container_id", "container_name", "path"] Seconds
+    source_last_line_timestamp_seconds: SourceGauge ["container_id", "container_name", "path"] Seconds
         "When a source's last line was read, seconds since 1970. Absent before the first line of this run.";
-    source_losses_total: IntCounterVec ["container_id", "container_name", "path"] Count
+    source_losses_total: SourceCounter ["container_id", "container_name", "path"] Count
         "Losses declared, by source, while the source is there; losses_total keeps counting them afterwards.";
-    source_lost_bytes_total: IntCounterVec ["container_id", "container_name", "path"] Bytes
+    source_lost_bytes_total: SourceCounter ["container_id", "container_name", "path"] Bytes
         "Bytes lost, by source, where their number is known.";
     sources_in_other: IntGauge [] Count
         "Sources that share the series `other`, because metrics.max_containers others have series of their own.";
@@ -229,11 +235,25 @@ metrics! {
     kernel_fd_drift: IntGauge [] Count "Descriptors by the kernel's account minus those in /proc/self/fd; 0 is right.";
 }
 
+/// Those with samples, and these in the order of their labels: the vectors keep them in none.
+fn sorted(families: Vec<MetricFamily>) -> impl Iterator<Item = MetricFamily> {
+    families.into_iter().filter(|family| !family.get_metric().is_empty()).map(|mut family| {
+        let mut samples = family.take_metric();
+        samples.sort_by(|one, other| values(one).cmp(values(other)));
+        family.set_metric(samples);
+        family
+    })
+}
+
+fn values(sample: &Metric) -> impl Iterator<Item = &str> {
+    sample.get_label().iter().map(LabelPair::value)
+}
+
 impl Metrics {
-    /// Registers all metrics. At most `containers_max` containers get series of their own.
+    /// Makes all metrics. At most `containers_max` containers get series of their own.
     pub fn new(containers_max: usize) -> prometheus::Result<Metrics> {
         let containers = ContainerSeries { containers_max, names: BTreeMap::new() };
-        let metrics = Metrics::register(Registry::new(), Mutex::new(containers))?;
+        let metrics = Metrics::make(Mutex::new(containers))?;
         metrics.create_closed_sets();
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("CAPTURER_COMMIT")]).set(1);
         Ok(metrics)
@@ -246,15 +266,15 @@ impl Metrics {
 
     /// The text exposition format.
     pub fn encode(&self) -> String {
-        let mut text = Vec::with_capacity(16 * 1024);
-        match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            Ok(()) => String::from_utf8_lossy(&text).into_owned(),
-            // Can't happen while every family has a sample; a scraper shows a comment to nobody, so log it too.
-            Err(error) => {
+        let (encoder, mut text) = (TextEncoder::new(), String::with_capacity(16 * 1024));
+        self.each_family(|family| {
+            // Can't happen with a family that has a sample; a scraper shows a comment to nobody, so log it too.
+            if let Err(error) = encoder.encode_utf8(&[family], &mut text) {
                 tracing::error!(%error, "metrics could not be encoded");
-                format!("# metrics could not be encoded: {error}\n")
+                text.push_str(&format!("# metrics could not be encoded: {error}\n"));
             }
-        }
+        });
+        text
     }
 
     /// A container stream had an error.

@@ -60,8 +60,8 @@ fn registered_metrics_and_catalog_are_the_same() {
     metrics.heartbeat("capture");
     metrics.component_health.with_label_values(&["docker"]).set(1);
     metrics.probe_tier.with_label_values(&["none"]).set(1);
-    let mut registered: Vec<String> =
-        metrics.registry.gather().iter().map(|family| family.name().to_owned()).collect();
+    let mut registered = Vec::new();
+    metrics.each_family(|family| registered.push(family.name().to_owned()));
     let mut catalog: Vec<&str> = CATALOG.iter().map(|entry| entry.name).collect();
     registered.sort();
     catalog.sort();
@@ -100,7 +100,7 @@ fn whatever_is_by_source_or_by_sink_comes_and_goes_with_it() {
     };
     metrics.show_sources(&[row], 0, true);
     assert_eq!(with("path", "/var/log/x"), labelled("path"));
-    assert!(CATALOG.iter().all(|entry| !entry.labels.contains(&"path") || entry.labels == scrape::LABELS));
+    assert!(CATALOG.iter().all(|entry| !entry.labels.contains(&"path") || entry.labels == by_source::LABELS));
     metrics.show_sources(&[], 0, true);
     assert_eq!(with("path", "/var/log/x"), BTreeSet::new());
 
@@ -155,7 +155,7 @@ fn every_closed_set_is_listed() {
     metrics.expect_network_sink("loki");
     metrics.show_sources(&[], 0, true);
     let mut there = BTreeMap::<(String, String), BTreeSet<String>>::new();
-    for family in metrics.registry.gather() {
+    metrics.each_family(|family| {
         let name = family.name().strip_prefix(PREFIX).expect("our prefix").to_owned();
         for metric in family.get_metric() {
             for pair in metric.get_label().iter().filter(|pair| pair.name() != "sink") {
@@ -165,7 +165,7 @@ fn every_closed_set_is_listed() {
                     .insert(pair.value().to_owned());
             }
         }
-    }
+    });
     let several = there.into_iter().filter(|(_, values)| values.len() > 1);
     let listed = closed_sets().into_iter().map(|(name, label, values)| {
         ((name.to_owned(), label.to_owned()), values.into_iter().map(str::to_owned).collect())

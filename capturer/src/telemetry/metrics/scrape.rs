@@ -11,14 +11,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector as _;
 
+use super::by_source::{LABELS, Labels};
 use super::furthest::{Furthest, Read};
 use super::{Metrics, OTHER, cap};
 use crate::telemetry::status::{StreamCounts, StreamRow};
-
-/// Labels of a metric by source.
-pub(super) const LABELS: [&str; 3] = ["container_id", "container_name", "path"];
-/// The values of their labels, shared with the rows where those have them.
-type Labels = [Arc<str>; 3];
 
 /// States of a stream, as rows name them.
 pub(super) const STATES: [&str; 6] = ["found", "opening", "following", "waiting", "draining", "closed"];
@@ -147,22 +143,14 @@ impl Metrics {
 
     fn show_source(&self, labels: &Labels, figures: &Figures, taken_ms: u128) {
         let StreamCounts { lines, bytes, losses, lost_bytes, rotations: _, read_timeouts: _ } = figures.added;
-        self.source_lines_total.with_label_values(labels).inc_by(lines);
-        self.source_bytes_total.with_label_values(labels).inc_by(bytes);
-        self.source_losses_total.with_label_values(labels).inc_by(losses);
-        self.source_lost_bytes_total.with_label_values(labels).inc_by(lost_bytes);
-        self.source_lag_seconds.with_label_values(labels).set(figures.lag_ms as f64 / 1000.0);
-        match figures.lag_bytes {
-            Some(lag) => self.source_lag_bytes.with_label_values(labels).set(lag as i64),
-            None => drop(self.source_lag_bytes.remove_label_values(labels)),
-        }
-        match figures.last_line_age_ms {
-            Some(age_ms) => {
-                let at = taken_ms.saturating_sub(u128::from(age_ms)) as f64 / 1000.0;
-                self.source_last_line_timestamp_seconds.with_label_values(labels).set(at);
-            }
-            None => drop(self.source_last_line_timestamp_seconds.remove_label_values(labels)),
-        }
+        self.source_lines_total.add(labels, lines);
+        self.source_bytes_total.add(labels, bytes);
+        self.source_losses_total.add(labels, losses);
+        self.source_lost_bytes_total.add(labels, lost_bytes);
+        self.source_lag_seconds.set(labels, Some(figures.lag_ms as f64 / 1000.0));
+        self.source_lag_bytes.set(labels, figures.lag_bytes.map(|lag| lag as f64));
+        let last_line_at = |age_ms: u64| taken_ms.saturating_sub(u128::from(age_ms)) as f64 / 1000.0;
+        self.source_last_line_timestamp_seconds.set(labels, figures.last_line_age_ms.map(last_line_at));
     }
 
     fn forget_source(&self, labels: &Labels) {
