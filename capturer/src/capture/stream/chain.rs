@@ -376,8 +376,14 @@ impl Chain {
     fn resume(&mut self, cursor: &FileCursor, found: &[FoundFile], changes: &mut Changes) -> usize {
         let place = cursor.place();
         self.reached.clone_from(&cursor.reached);
-        let mut orphan =
-            Orphan { place, name: String::new(), len: cursor.len, in_place: false, tried: Vec::new() };
+        let mut orphan = Orphan {
+            place,
+            name: String::new(),
+            len: cursor.len,
+            in_place: false,
+            is_copy: cursor.is_copy,
+            tried: Vec::new(),
+        };
         if let Some(at) = file_of(&place, found) {
             let mut link = link_at(found[at].clone(), &place);
             if found[at].id != place.file {

@@ -525,3 +525,44 @@ fn what_lies_between_is_read_in_order_of_birth_or_told() {
         assert_eq!(chain.on_listing(unknown(rank), true, &|_| None).cut_off, []);
     }
 }
+
+/// A log was emptied, and its copy is looked for. What a stop saves meanwhile leads there, and not to the empty log.
+#[test]
+fn a_position_that_is_saved_while_a_copy_is_looked_for_leads_to_the_copy() {
+    let whole = content('a') + &content('b');
+    let begin = || {
+        let mut chain = Chain::new(Start::Oldest);
+        chain.copied_since(0);
+        chain.on_scan(vec![file(0, 1, &whole)]);
+        open_all(&mut chain);
+        (chain.links[0].tail, chain.links[0].offset) = (TailPrint::of(content('a').as_bytes(), 100), 100);
+        assert!(chain.on_short(0) && chain.is_searching());
+        chain
+    };
+    let copy = || file(1, 2, &whole);
+    for is_listed in [false, true] {
+        let mut chain = begin();
+        if is_listed {
+            chain.on_scan(vec![copy(), file(0, 1, "")]);
+            assert!(chain.is_searching(), "its opening tells");
+        }
+        let Cursor::File(cursor) = cursor_at(&mut chain, [None; 2]) else { panic!("it names its file") };
+        assert_eq!((cursor.file.inode, cursor.offset), (1, 100), "{is_listed}");
+        for found in [vec![copy(), file(0, 1, "")], vec![copy(), file(0, 1, &content('c'))]] {
+            let mut chain = Chain::new(Start::Resume(cursor.clone()));
+            chain.copied_since(0);
+            let changes = chain.on_scan(found);
+            assert_eq!((inodes(&chain), chain.links[0].offset), (vec![2, 1], 100), "{is_listed}");
+            assert!(changes.gone.is_empty() && changes.lost.is_empty(), "{changes:?}");
+        }
+        // It went nowhere: that is told once, and the log is read from its beginning.
+        let mut chain = Chain::new(Start::Resume(cursor.clone()));
+        chain.copied_since(0);
+        let changes = chain.on_scan(vec![file(0, 1, &content('c'))]);
+        assert_eq!(
+            (inodes(&chain), chain.links[0].offset, changes.gone.len()),
+            (vec![1], 0, 1),
+            "{is_listed}"
+        );
+    }
+}

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::{Chain, Changes, Copied, Gone, Handle, Link, Parked, begins_as, link_at};
 use crate::capture::io::{FileNo, FoundFile};
 use crate::limits::HEAD_BYTES;
-use crate::model::cursor::{FileId, FilePlace, HeadPrint, TailPrint};
+use crate::model::cursor::{ApiCursor, FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
 
 /// A place whose content is not where it was: the file was written anew, or is not found.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(super) struct Orphan {
     pub(super) len: u64,
     /// Its file is still there, with another content.
     pub(super) in_place: bool,
+    /// Its file may be younger than its lines.
+    pub(super) is_copy: bool,
     /// Looked like it, and were not.
     pub(super) tried: Vec<FileId>,
 }
@@ -60,6 +62,26 @@ impl Orphan {
         all.max_by_key(|(_, file)| (fits(file), len(file))).map(|(at, _)| at)
     }
 
+    /// Where to look for it again. `reached` is where an earlier run had gone on to.
+    pub(super) fn cursor(&self, reached: &[FilePlace]) -> FileCursor {
+        let FilePlace { file, head, tail, offset, skip } = self.place;
+        FileCursor {
+            file,
+            head,
+            tail,
+            offset,
+            len: self.len,
+            is_copy: self.is_copy,
+            skip,
+            reached: if self.in_place { Vec::new() } else { reached.to_vec() },
+            lines: ApiCursor::default(),
+            passing: Default::default(),
+            split: 0,
+            at: Box::default(),
+            done: Vec::new(),
+        }
+    }
+
     pub(super) fn give_up(self, changes: &mut Changes) {
         let name = if self.name.is_empty() { "the file of the saved position".to_owned() } else { self.name };
         let bytes = self.len.saturating_sub(self.place.offset);
@@ -98,6 +120,7 @@ impl Chain {
         }
         let position = self.position();
         self.renew_mark();
+        let is_copy = self.front_is_copy();
         let Some(front) = self.links.front_mut() else { return };
         let orphan = Orphan {
             place: FilePlace {
@@ -107,6 +130,7 @@ impl Chain {
             name: front.found.name.clone(),
             len: front.known_len(),
             in_place: true,
+            is_copy,
             tried: Vec::new(),
         };
         self.base = self.base.wrapping_add(front.offset);

@@ -71,10 +71,16 @@ impl Chain {
         self.renew_mark();
         let since = |open: &Undelivered| open.starts.first().copied();
         let from = open.iter().filter_map(since).min().unwrap_or(position);
+        let searched =
+            self.orphan.as_ref().filter(|_| from == position).map(|orphan| orphan.cursor(&self.reached));
         while self.marks.len() > 1 && self.marks[1].start <= from {
             let end = self.marks[1].start;
             let Some(Mark { base, file, head, tail, .. }) = self.marks.pop_front() else { break };
             self.done.push(FilePlace { file, head, tail, offset: end.wrapping_sub(base), skip: [0; 2] });
+        }
+        if let Some(searched) = searched {
+            // What is found in its place says nothing of where its content went. A start looks for that again.
+            return Cursor::File(Arc::new(FileCursor { done: std::mem::take(&mut self.done), ..searched }));
         }
         let Some(Mark { base, file, head, tail, is_copy, .. }) = self.marks.front().copied() else {
             return Cursor::Beginning;
