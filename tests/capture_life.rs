@@ -51,7 +51,7 @@ fn a_life(version: EngineVersion, reading: Reading) -> Result<()> {
     engine.docker(&["restart", "life"])?;
     count(&home, "life", 5)?;
     // Silence that is not an end.
-    engine.docker(&["pause", "life"])?;
+    engine.pause("life")?;
     engine.docker(&["unpause", "life"])?;
     // Renamed: new lines go under the new name.
     engine.docker(&["rename", "life", "afterlife"])?;

@@ -60,7 +60,7 @@ fn whole_life(version: EngineVersion) -> Result<()> {
     // What is hardest to take away: a shell as process 1 that ignores SIGTERM, and a paused container.
     engine.run(&RunSpec::command(&["sleep", "1000"]))?;
     let paused = engine.run(&RunSpec::sh("while :; do sleep 1; done").log_driver("local").tty().rm())?;
-    engine.docker(&["pause", &paused])?;
+    engine.pause(&paused)?;
     let traces = engine.traces().clone();
     assert!(
         traces.processes().len() >= 6,

@@ -181,6 +181,11 @@ impl Engine {
         }
     }
 
+    /// Pauses a container. runc gives up freezing one while the machine is busy, so it is told again.
+    pub fn pause(&self, container: &str) -> Result<()> {
+        wait_until("the container to be paused", PATIENCE, || self.docker(&["pause", container]).map(drop))
+    }
+
     /// Runs a container in the background, without a network; answers its id.
     pub fn run(&self, spec: &RunSpec) -> Result<String> {
         let mut words = vec!["run", "--detach", "--network=none"];
