@@ -96,6 +96,10 @@ fn drivers(version: EngineVersion) -> Result<()> {
     let agent = home.start(&config(&home, &engine, "file"))?;
     wait_for(&agent, false, false, &["local", "read_from is file", "to auto"])?;
     ensure!(agent.log_text()?.contains("container=local"), "by its name");
+    agent.stop()?;
+    // It skips nothing, as old ones do.
+    let agent = home.start(&config(&home, &engine, "auto"))?;
+    wait_for(&agent, true, false, &["2 running containers are captured"])?;
     agent.stop()
 }
 
@@ -151,6 +155,20 @@ fn removed(version: EngineVersion) -> Result<()> {
         Ok(())
     })?;
     engine.docker(&["restart", "-t", "0", "web"])?;
+    wait_for(&agent, true, false, &["1 running container is captured"])?;
+    agent.stop()?;
+
+    // This Engine skips lines of such a log, and nothing in its answers shows that.
+    engine.run(&RunSpec::sh(PRINTS).name("skipped").log_driver("local"))?;
+    let agent = home.start(&config(&home, &engine, "auto"))?;
+    let words = [
+        "skipped",
+        "driver local, of which Docker 20.10",
+        "Update Docker to 23.0",
+        "2 running containers are captured",
+    ];
+    wait_for(&agent, true, true, &words)?;
+    engine.docker(&["rm", "-f", "skipped"])?;
     wait_for(&agent, true, false, &["1 running container is captured"])?;
     agent.stop()
 }

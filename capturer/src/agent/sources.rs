@@ -9,6 +9,7 @@ use crate::capture::core::look::Named;
 use crate::capture::discover::Unmatched;
 use crate::capture::io::Event;
 use crate::model::clock::Now;
+use crate::model::docker::skips_local;
 use crate::settings::{advice, shown_url};
 use crate::shell::Rest;
 use crate::shell::descriptors;
@@ -20,6 +21,9 @@ use crate::text::counted::{counted, which};
 
 /// What health says of files as a rule.
 const FILES_WELL: &str = "everything to be read can be read";
+/// A sentence names at most this many containers.
+const LOCAL_NAMED_MAX: usize = 5;
+
 /// What was said last of each component, so that the log has it once.
 #[derive(Default)]
 pub(super) struct Said(BTreeMap<(&'static str, About), bool>);
@@ -156,6 +160,7 @@ impl Loop<'_> {
         }
         faults.extend([unread.faults, unread.replaced].into_iter().filter(|text| !text.is_empty()));
         notes.extend(Some(unread.notes).filter(|text| !text.is_empty()));
+        notes.extend(self.skipped_by_docker(&unread.local));
         if faults.is_empty() && !notes.is_empty() {
             self.tell_note("containers", format!("{}; {well}", notes.join("; ")));
             return unread.counts;
@@ -167,6 +172,22 @@ impl Loop<'_> {
             if ok { format!("{well}, as configured") } else { format!("{}; {well}", faults.join("; ")) };
         self.tell("containers", ok, message);
         unread.counts
+    }
+
+    /// Docker's own follow of these skips lines, and nothing in its answers shows that.
+    fn skipped_by_docker(&self, local: &[String]) -> Option<String> {
+        let version = self.shell.docker_version().filter(|version| skips_local(version))?;
+        let more = local.len().saturating_sub(LOCAL_NAMED_MAX);
+        let named = local[..local.len() - more].join(", ");
+        let named = if more > 0 { format!("{named} and {more} others") } else { named };
+        (!local.is_empty()).then(|| {
+            format!(
+                "{} with the driver local, of which Docker {version} skips lines where a log rotates within seconds, and nothing \
+                 shows which: {named}. Update Docker to 23.0 or later, recreate them with --log-driver json-file, or raise their \
+                 max-size",
+                counted(local.len() as u64, "container")
+            )
+        })
     }
 
     fn tell_pipelines(&mut self, now: Now) {

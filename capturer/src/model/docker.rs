@@ -25,6 +25,13 @@ pub fn inspect(id: &str) -> String {
     format!("/containers/{id}/json")
 }
 
+/// Whether this version of Docker skips lines of a log of the driver `local` that rotates while it is followed. Docker 23.0
+/// has another way to follow those (moby pull request 43294). 20.10 was seen to skip many lines where a log rotated every few
+/// seconds, 28.5 none.
+pub fn skips_local(version: &str) -> bool {
+    version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major < 23)
+}
+
 /// A row of [`LIST`].
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]

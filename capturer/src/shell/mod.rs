@@ -15,6 +15,7 @@ pub(crate) mod watches;
 mod watching;
 mod winding_up;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -60,6 +61,8 @@ pub struct Shell {
     connections: BTreeMap<ConnId, Slot>,
     requests: BTreeMap<RequestId, Rc<Cancel>>,
     large_answers: Rc<Semaphore>,
+    /// What the Engine called itself last; empty = it has not answered.
+    engine: Rc<RefCell<String>>,
     open_files: BTreeMap<FileNo, Opened>,
     watches: Watches,
     /// Streams whose directory inotify does not watch.
@@ -119,6 +122,7 @@ impl Shell {
             connections: BTreeMap::new(),
             requests: BTreeMap::new(),
             large_answers: Rc::new(Semaphore::new(ANSWERS_LARGE_MAX)),
+            engine: Rc::default(),
             open_files: BTreeMap::new(),
             watches: Watches::default(),
             unwatched: BTreeSet::new(),
@@ -291,6 +295,12 @@ impl Shell {
     /// What the last walks of the patterns reported, by entry of file_monitor.
     pub fn walks(&self) -> BTreeMap<usize, Vec<Arc<Walked>>> {
         self.files.walks()
+    }
+
+    /// The version of the Docker Engine that answered last.
+    pub fn docker_version(&self) -> Option<String> {
+        let engine = self.engine.borrow();
+        engine.strip_prefix("Docker/")?.split_whitespace().next().map(str::to_owned)
     }
 
     /// Files that wait to be opened until there is a descriptor for them.

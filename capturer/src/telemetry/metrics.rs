@@ -117,7 +117,7 @@ metrics! {
     containers_monitored: IntGauge [] Count "Running containers that are captured.";
     files_monitored: IntGauge [] Count "Files followed for file_monitor.";
     sources_unreadable: IntGaugeVec ["reason"] Count
-        "Files, containers' logs and directories that should be read but can't be. The health of `files` names them; the health of `containers` names those with reason `driver` and `missing`.";
+        "Files, containers' logs and directories that should be read but can't be. The health of `files` names them; the health of `containers` names those with reason `driver`, `missing` and `other`.";
     patterns_unmatched: IntGauge [] Count
         "Patterns of file_monitor that have matched no file for a minute. The health of `files` names them.";
     paths_passed_over: IntGaugeVec ["reason"] Count

@@ -129,6 +129,8 @@ pub struct UnreadContainers {
     pub notes: String,
     /// Names those that are captured only until the agent ends: Docker writes to files that no name leads to.
     pub replaced: String,
+    /// Names of those that log with the driver `local`.
+    pub local: Vec<String>,
     /// Running containers that are not captured.
     pub count: usize,
     /// How many nobody chose, by reason.
@@ -247,6 +249,7 @@ impl Capture {
                 sentence(&replaced)
             );
         }
+        told.local = self.logging_with_local();
         told.count = faults.len() + notes.len();
         if !faults.is_empty() {
             told.faults = format!("{} not captured: {}", containers(faults.len()), sentence(&faults));
@@ -255,6 +258,20 @@ impl Capture {
             told.notes = format!("{} not captured: {}", containers(notes.len()), sentence(&notes));
         }
         told
+    }
+
+    fn logging_with_local(&self) -> Vec<String> {
+        let is_local =
+            |key: &StreamKey| self.no_logs.drivers.get(key).is_some_and(|driver| driver == "local");
+        if !self.no_logs.drivers.values().any(|driver| driver == "local") {
+            return Vec::new();
+        }
+        let named = |stream: &Stream| {
+            let is_one =
+                stream.is_running() && stream.source.outlet.index == 0 && is_local(&stream.source.key);
+            stream.source.container.as_ref().filter(|_| is_one).map(|container| container.name.clone())
+        };
+        self.streams.values().filter_map(|stream| named(stream)).collect()
     }
 
     /// Running containers whose log was removed or replaced while Docker still writes to the old file.

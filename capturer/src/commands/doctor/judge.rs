@@ -13,6 +13,7 @@ use super::facts::{
     Refusal, RunningFact, Unread, Wanted, WitnessFact,
 };
 use crate::commands::cli::Exit;
+use crate::model::docker::skips_local;
 use crate::settings::{ReadFrom, advice};
 use crate::shell::privilege;
 use crate::text::counted::counted;
@@ -338,12 +339,6 @@ fn containers(fact: &RunningFact, engine: &str) -> CheckLine {
     }
     let cures: Vec<&str> = cures.into_iter().collect();
     warn("containers", format!("{running}, {}{notes}", faults.join("; ")), cures.join(" "))
-}
-
-/// Docker 23.0 has another way to follow logs of the driver `local` (moby pull request 43294). 20.10 was seen to skip many lines
-/// where a log rotated every few seconds, 28.5 none.
-fn skips_local(engine: &str) -> bool {
-    engine.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major < 23)
 }
 
 impl Unread {
