@@ -48,6 +48,10 @@ impl Key {
 #[derive(Debug, Default)]
 pub struct Seen {
     last: VecDeque<Key>,
+    /// None of those is newer.
+    newest_ns: i64,
+    /// The one behind that which came again last: lines that are sent again come in the order in which they were delivered.
+    next: usize,
     /// In the current answer: what came is known until a new line came.
     live: bool,
     /// A new line came in this run. What comes before that is known by the mark and remembered, for it may be sent again.
@@ -69,18 +73,21 @@ impl Seen {
     /// A line begins; whether it is new. `mark` is the newest line delivered.
     pub fn is_new(&mut self, key: Key, mark: &ChannelMark) -> bool {
         let first = !std::mem::replace(&mut self.began, true);
+        let at = if self.live && key.time_ns >= mark.time_ns { None } else { self.find(key) };
+        self.next = at.map_or(self.next, |at| at + 1);
+        let is_known = at.is_some();
         let count = if self.begun.0 == key.time_ns { self.begun.1 + 1 } else { 1 };
         self.begun = (key.time_ns, count);
         let new = if key.time_ns > mark.time_ns {
-            self.live || !self.last.contains(&key)
+            self.live || !is_known
         } else if key.time_ns == mark.time_ns {
             if self.live { !self.is_last_again(key) } else { count > mark.count }
         } else {
             // The first line of an answer may be the middle of a long one: it can't be known by what it was.
-            !(first || self.last.contains(&key) || (!self.live && (!self.filled || self.is_before_all(key))))
+            !(first || is_known || (!self.live && (!self.filled || self.is_before_all(key))))
         };
         self.filled |= new;
-        if !self.filled && !self.last.contains(&key) {
+        if !self.filled && !is_known {
             self.remember(key);
         }
         self.live = new;
@@ -102,7 +109,19 @@ impl Seen {
 
     /// Whether this line is among the last.
     pub fn remembers(&self, key: Key) -> bool {
-        self.last.contains(&key)
+        self.find(key).is_some()
+    }
+
+    /// Where this line stands among the last. All of them are only searched where the clock was set back, and where lines
+    /// begin to come again.
+    fn find(&self, key: Key) -> Option<usize> {
+        if key.time_ns > self.newest_ns {
+            return None;
+        }
+        if self.last.get(self.next) == Some(&key) {
+            return Some(self.next);
+        }
+        self.last.iter().position(|last| *last == key)
     }
 
     /// This many lines delivered last were not after all: they will come again.
@@ -113,7 +132,9 @@ impl Seen {
     fn remember(&mut self, key: Key) {
         if self.last.len() >= REMEMBERED_MAX {
             self.last.pop_front();
+            self.next = self.next.saturating_sub(1);
         }
+        self.newest_ns = self.newest_ns.max(key.time_ns);
         self.last.push_back(key);
     }
 
