@@ -261,6 +261,31 @@ fn a_full_output_disk_loses_repeats_and_tears_nothing() -> Result<()> {
     agent.stop()
 }
 
+/// An output keeps to its bounds only as long as no checkpoint needs what it would delete or compress. A log that is read at
+/// once fills the disk before that, and then nothing moves that would have another checkpoint saved.
+#[test]
+fn what_may_be_deleted_or_compressed_makes_room_on_a_full_disk() -> Result<()> {
+    for kept in ["max_files: 3, compress: none", "max_files: 0, compress: zstd"] {
+        let home = Home::new()?;
+        let config = follow(&home, &[("a.log", "raw")])?;
+        let config = config.replacen("max_size: 0", &format!("max_size: 200KiB, {kept}"), 1);
+        ensure!(config.contains(kept), "{config}");
+        let _disk = Disk::mount(&home.output_dir(), 3_000)?;
+        let (text, lines) = numbered(40_000);
+        fs::write(input(&home, "a.log"), &text)?;
+        let agent = home.start(&config)?;
+        wait_until("the last line", PATIENCE, || {
+            let got = messages(&home, "a.log")?;
+            let last = lines.last().expect("there are lines");
+            ensure!(got.contains(last), "{} lines with {kept}: {:?}", got.len(), agent.ask("/health"));
+            Ok(())
+        })?;
+        wait_until("health to be well", PATIENCE, || agent.get("/health"))?;
+        agent.stop()?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_full_data_disk_is_said_and_repeats_nothing() -> Result<()> {
     let home = Home::new()?;

@@ -58,6 +58,8 @@ pub enum FromSink {
         /// The stream that the output belongs to.
         stream: StreamId,
     },
+    /// The last two checkpoints differ in what the sink may remove: it waits for one more, though nothing moves.
+    SaveAgain(SinkId),
     /// The thread has ended: it was told to, or nobody takes its output any more (`SinkErrorKind::Closed`; its
     /// health says so). Nothing sent after that is answered.
     Stopped(SinkId),

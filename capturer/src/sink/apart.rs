@@ -123,7 +123,7 @@ impl Shared {
                 }
                 report(FromSink::Held { sink, stream, bytes: if fresh { bytes } else { 0 }, cause });
             }
-            FromSink::Freed { .. } => report(from),
+            FromSink::Freed { .. } | FromSink::SaveAgain(_) => report(from),
             FromSink::Attached { sink, stream, .. } => {
                 report(from);
                 out.done(sink, stream, report);

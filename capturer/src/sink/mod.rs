@@ -81,8 +81,11 @@ pub trait Sink: Send {
     /// Nothing of the stream comes for now. If its output was made and is empty, it goes until a record comes.
     fn withdraw(&mut self, _stream: StreamId) {}
 
-    /// A checkpoint with these marks is on disk, and the one before it: what neither names is not needed as it is.
-    fn saved(&mut self, _marks: &SavedMarks) {}
+    /// A checkpoint with these marks is on disk, and the one before it: what neither names is not needed as it is. Returns
+    /// whether only the one before still names something.
+    fn saved(&mut self, _marks: &SavedMarks) -> bool {
+        false
+    }
 
     /// Makes what was delivered safe against a power cut, and takes back a batch of which only a part was written.
     /// The last call.

@@ -369,7 +369,9 @@ impl Worker {
             }
             ToSink::Saved(marks) => {
                 let _step = beat.step();
-                self.sink.saved(&marks);
+                if self.sink.saved(&marks) {
+                    (self.report)(FromSink::SaveAgain(self.id));
+                }
                 if let Some(lane) = &self.lane {
                     lane.saved_told.store(false, Ordering::Relaxed);
                 }

@@ -386,6 +386,7 @@ fn word(from: FromSink) -> String {
             format!("held {}", stream.0)
         }
         FromSink::Freed { stream, .. } => format!("freed {}", stream.0),
+        FromSink::SaveAgain(_) => "save again".to_owned(),
         FromSink::Stopped(_) => "stopped".to_owned(),
     }
 }

@@ -318,6 +318,7 @@ impl Capture {
                 self.on_held(now, stream, bytes, cause);
             }
             Event::Sink(FromSink::Freed { stream, .. }) => self.on_freed(now, stream),
+            Event::Sink(FromSink::SaveAgain(_)) => self.save_again(now),
             Event::Sink(FromSink::Stopped(sink)) => self.on_sink_stopped(now, sink),
             Event::CheckpointSaved { seq, result } => self.on_saved(now, seq, result),
             Event::Stop => self.on_stop(now),

@@ -101,6 +101,12 @@ impl Capture {
         }
     }
 
+    /// A sink waits for a save although nothing moved.
+    pub(super) fn save_again(&mut self, now: Now) {
+        self.tracker.save_again();
+        self.plan_save(now);
+    }
+
     pub(super) fn save_if_urgent(&mut self, now: Now) {
         if self.to_begin.is_empty() || self.saving.is_under_way() {
             return;

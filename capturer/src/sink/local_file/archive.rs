@@ -8,17 +8,18 @@
 //! named, and a checkpoint may want them back as they are.
 //!
 //! A compressed file is made under another name, synced and renamed; then the original goes. What a crash leaves
-//! half made (`.tmp`) is deleted with the next visit. Failures are said and tried again with the next visit; the
-//! original stays until its compressed twin is whole.
+//! half made (`.tmp`) is deleted with the next visit. Failures are said and tried again: the next rotation may wait for the
+//! room that a visit makes. The original stays until its compressed twin is whole.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read as _, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{AtFlags, OFlags};
 
@@ -26,6 +27,9 @@ use super::beneath::{open_file, open_parent};
 use super::generations::{self, Generation, UNFINISHED};
 use super::root::Root;
 use crate::settings::{Compress, LocalFile};
+
+/// A visit that failed is tried again after this long.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Bytes compressed between two looks whether the agent stops.
 const CHUNK_BYTES: usize = 1024 * 1024;
@@ -75,7 +79,7 @@ impl Archive {
     pub(super) fn start(root: Arc<Root>, packing: Compress, keep: Keep) -> io::Result<Archive> {
         let (sender, visits) = channel();
         let stopping = Arc::new(AtomicBool::new(false));
-        let worker = Worker { root, packing, keep, stopping: stopping.clone() };
+        let worker = Worker { root, packing, keep, again_after: AGAIN_AFTER, stopping: stopping.clone() };
         let thread =
             std::thread::Builder::new().name("archive".to_owned()).spawn(move || worker.run(&visits))?;
         Ok(Archive { sender: Some(sender), stopping, thread: Some(thread) })
@@ -108,27 +112,85 @@ impl Drop for Archive {
     }
 }
 
+/// Visits that failed.
+#[derive(Default)]
+struct Failed {
+    /// By output. A newer visit goes as far as an older one.
+    waiting: BTreeMap<String, Visit>,
+    again_at: Option<Instant>,
+    /// Their time has come.
+    due: Vec<Visit>,
+    /// Outputs whose visits failed, until one succeeds: the log has each once.
+    told: BTreeSet<String>,
+}
+
+impl Failed {
+    /// The next visit to make: one that failed, when its time has come, or one that is asked for. `None` = the end.
+    fn next(&mut self, asked: &Receiver<Visit>) -> Option<Visit> {
+        loop {
+            if let Some(visit) = self.due.pop() {
+                return Some(visit);
+            }
+            let Some(again_at) = self.again_at else { return asked.recv().ok() };
+            match asked.recv_timeout(again_at.saturating_duration_since(Instant::now())) {
+                Ok(visit) => return Some(visit),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.due = std::mem::take(&mut self.waiting).into_values().collect();
+                    self.again_at = None;
+                }
+            }
+        }
+    }
+
+    /// Returns whether this is news.
+    fn note(&mut self, visit: Visit, again_after: Duration) -> bool {
+        self.again_at.get_or_insert_with(|| Instant::now() + again_after);
+        let is_news = self.told.insert(visit.path.clone());
+        self.waiting.insert(visit.path.clone(), visit);
+        is_news
+    }
+
+    /// Returns whether it had failed before.
+    fn forget(&mut self, path: &str) -> bool {
+        self.waiting.remove(path);
+        self.told.remove(path)
+    }
+}
+
 struct Worker {
     root: Arc<Root>,
     packing: Compress,
     keep: Keep,
+    again_after: Duration,
     stopping: Arc<AtomicBool>,
 }
 
 impl Worker {
     fn run(&self, visits: &Receiver<Visit>) {
-        while let Ok(visit) = visits.recv() {
+        let mut failed = Failed::default();
+        while let Some(visit) = failed.next(visits) {
             #[cfg(feature = "test-faults")]
             crate::faults::here();
             if self.stopping.load(Ordering::Relaxed) {
                 return;
             }
-            if let Err(error) = self.visit(&visit) {
-                let output = self.root.path().join(&visit.path);
-                tracing::warn!(
-                    output = %output.display(),
-                    "compressing or deleting its older files: {error}; tried again with the next rotation"
-                );
+            let output = self.root.path().join(&visit.path).display().to_string();
+            match self.visit(&visit) {
+                Ok(()) => {
+                    if failed.forget(&visit.path) {
+                        tracing::info!(%output, "its older files are compressed and deleted again");
+                    }
+                }
+                Err(error) => {
+                    if failed.note(visit, self.again_after) {
+                        tracing::warn!(
+                            %output,
+                            "compressing or deleting its older files: {error}; tried again every {} s",
+                            self.again_after.as_secs()
+                        );
+                    }
+                }
             }
         }
     }
@@ -287,7 +349,7 @@ mod tests {
 
     fn worker(dir: &tempfile::TempDir, packing: Compress, keep: Keep) -> Worker {
         let root = Arc::new(Root::open(dir.path(), &Claims::default()).unwrap());
-        Worker { root, packing, keep, stopping: Arc::default() }
+        Worker { root, packing, keep, again_after: Duration::from_millis(10), stopping: Arc::default() }
     }
 
     fn names(dir: &tempfile::TempDir) -> Vec<String> {
@@ -325,6 +387,32 @@ mod tests {
             };
             assert!(unpacked == text, "what was packed comes out again");
         }
+    }
+
+    /// On a full disk no rotation would ask again.
+    #[test]
+    fn what_failed_is_tried_again_without_being_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(name(0)), "text").unwrap();
+        // A folder has the name of what is to be made.
+        let in_the_way = dir.path().join(format!("{}.zst", name(0)));
+        fs::create_dir_all(in_the_way.join("full")).unwrap();
+        let worker = worker(&dir, Compress::Zstd, Keep::default());
+        let (sender, visits) = channel();
+        std::thread::scope(|scope| {
+            let worker = &worker;
+            scope.spawn(move || worker.run(&visits));
+            sender.send(Visit { path: "x.ndjson".to_owned(), through: generations::stamp(0) }).unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+            fs::remove_dir_all(&in_the_way).unwrap();
+            let until = Instant::now() + Duration::from_secs(60);
+            while !in_the_way.is_file() {
+                assert!(Instant::now() < until, "not tried again: {:?}", names(&dir));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            drop(sender);
+        });
+        assert_eq!(names(&dir), [format!("{}.zst", name(0))]);
     }
 
     #[test]

@@ -292,7 +292,7 @@ impl Sink for LocalFileSink {
         }
     }
 
-    fn saved(&mut self, marks: &SavedMarks) {
+    fn saved(&mut self, marks: &SavedMarks) -> bool {
         if self.began_at.elapsed() >= UNCOVERED_TOLD {
             self.overhangs.tell_no_more();
         }
@@ -315,6 +315,8 @@ impl Sink for LocalFileSink {
             visits.into_iter().for_each(|(path, through)| archive.visit(&path, through));
         }
         self.close_idle();
+        // A full disk may wait for what these take: then nothing else would ever have a checkpoint saved.
+        self.pending.values().any(|older| older.unnamed > 0)
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
