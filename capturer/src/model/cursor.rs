@@ -140,6 +140,9 @@ pub struct FileCursor {
     /// Its lines were written to another file, of which this is a copy: it may be younger than they are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_copy: bool,
+    /// It was removed, and had been read to its end: what becomes of its name later takes nothing away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
     /// Per channel: records starting within this many bytes after `offset` (counted on through newer files) were
     /// delivered already. Zero but while a long line is open on the other channel.
     #[serde(default, skip_serializing_if = "is_zero")]

@@ -377,6 +377,7 @@ mod tests {
             offset,
             len: offset,
             is_copy: false,
+            ended: false,
             skip,
             reached: vec![place(2, 900)],
             lines: ApiCursor::default(),

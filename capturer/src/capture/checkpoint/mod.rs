@@ -294,6 +294,7 @@ pub(crate) mod tests {
             offset,
             len: offset,
             is_copy: false,
+            ended: false,
             skip: [0, 0],
             reached: Vec::new(),
             lines: ApiCursor { last_ns: offset as i64, ..ApiCursor::default() },

@@ -250,7 +250,10 @@ impl Tracker {
 
     /// A sink is ready for a stream. `initial` is where reading begins ([`Tracker::resume`], or the stream's own
     /// choice if it was never seen); a sink that has a position from before keeps it.
-    pub fn attach(&mut self, stream: &StreamKey, sink: &str, initial: Cursor, mark: Option<OutputMark>) {
+    pub fn attach(&mut self, stream: &StreamKey, sink: &str, mut initial: Cursor, mark: Option<OutputMark>) {
+        for place in initial.take_done() {
+            self.memory.note(stream, sink, place);
+        }
         self.streams.entry(stream.clone()).or_default().or_insert(sink, || Position {
             order: Order::Joined(0),
             cursor: initial,

@@ -122,6 +122,8 @@ pub struct Chain {
     front_marked: bool,
     /// Files that were read to their ends, or passed over.
     known: Known,
+    /// The last file that was read to its end and had been removed by then.
+    ended: Option<FileId>,
     /// Its content is looked for; what stands there now is not read meanwhile.
     orphan: Option<Box<Orphan>>,
     /// The live file as it was found, which may have been renamed before it was listed.
@@ -186,6 +188,7 @@ impl Chain {
             marks: VecDeque::new(),
             front_marked: false,
             known: Known::default(),
+            ended: None,
             orphan: None,
             first: None,
             copied_since_ns: None,
@@ -416,18 +419,39 @@ impl Chain {
                 self.links.push_back(link_at(found[at].clone(), place));
                 self.delivered_to = place.skip.map(|skip| place.offset + skip);
                 self.reached.drain(..=number);
+                if rewritten.is_none() {
+                    self.note_gone(orphan.place);
+                }
                 orphan.give_up(changes);
                 return at;
             }
         }
         self.reached.clear();
-        if place.offset > 0 || orphan.len > 0 {
+        if rewritten.is_none() {
+            self.note_gone(place);
+        }
+        if !cursor.ended && (place.offset > 0 || orphan.len > 0) {
             orphan.give_up(changes);
         }
         if let Some(at) = rewritten {
             return at;
         }
         count_older(found, place.file, cursor.is_copy)
+    }
+
+    /// A file is not there. It may come back, as that of a folder does that is put in another's place for a while.
+    pub(super) fn note_gone(&mut self, place: FilePlace) {
+        let place = FilePlace { skip: [0; 2], ..place };
+        self.known.put(place);
+        self.done.push(place);
+    }
+
+    /// It was to be read on, and no listing ever showed it: what may be lost with it.
+    pub fn never_found(&self) -> Option<Gone> {
+        let Some(Start::Resume(cursor)) = self.start.as_deref() else { return None };
+        let had_lines = !cursor.ended && (cursor.offset > 0 || cursor.len > 0);
+        let bytes = cursor.len.saturating_sub(cursor.offset);
+        had_lines.then(|| Gone { name: String::new(), bytes, in_place: false, file: cursor.file })
     }
 
     /// The first file is gone unread: goes on where an earlier run had gone on to, in the oldest file that it had reached.
@@ -643,6 +667,7 @@ impl Chain {
         self.renew_mark();
         let front = self.links.pop_front()?;
         self.known.put(front.place());
+        self.ended = Some(front.found.id).filter(|_| front.deleted && front.is_read());
         self.go_on_at(position);
         Some(front)
     }

@@ -91,6 +91,7 @@ fn saved(file: FileId, head: HeadPrint, skip: [u64; 2]) -> Start {
         offset: 30,
         len: 0,
         is_copy: false,
+        ended: false,
         skip,
         reached: Vec::new(),
         lines: ApiCursor::default(),
@@ -717,5 +718,64 @@ fn a_file_that_was_rotated_before_it_was_listed_is_the_first() {
         chain.begin_with(file(0, 2, "").id);
         chain.on_scan(vec![file(2, 1, &content('a')), file(1, 2, &content('b')), file(0, 3, &content('c'))]);
         assert_eq!((inodes(&chain), chain.links[0].offset, chain.links[1].offset), (vec![2, 3], expected, 0));
+    }
+}
+
+/// A folder is put in another's place while the agent does not run, and back again.
+#[test]
+fn a_file_that_was_not_there_at_a_start_is_known_when_it_is_back() {
+    let (first, second) = (content('a'), content('b'));
+    let resume = |chain: &mut Chain| {
+        let Cursor::File(cursor) = cursor_at(chain, [None; 2]) else { panic!("it names its file") };
+        Start::Resume(cursor)
+    };
+    let read = |chain: &mut Chain, text: &str| {
+        let len = text.len() as u64;
+        let front = &mut chain.links[0];
+        (front.tail, front.offset, front.unread) = (TailPrint::of(text.as_bytes(), len), len, false);
+    };
+    let born = |inode: u64, text: &str| {
+        let file = file(0, inode, text);
+        FoundFile { id: FileId { birth_ns: inode as i64, ..file.id }, ..file }
+    };
+    let mut chain = Chain::new(Start::Oldest);
+    chain.on_scan(vec![born(1, &first)]);
+    read(&mut chain, &first);
+    let mut chain = Chain::new(resume(&mut chain));
+    chain.on_scan(vec![born(2, &second)]);
+    assert_eq!((inodes(&chain), chain.links[0].offset), (vec![2], 0));
+    read(&mut chain, &second);
+    let Cursor::File(cursor) = cursor_at(&mut chain, [None; 2]) else { panic!("it names its file") };
+    let remembered = cursor.done.clone();
+    assert_eq!(remembered.iter().map(|place| place.file.inode).collect::<Vec<_>>(), [1]);
+    let mut chain = Chain::new(Start::Resume(cursor));
+    chain.remember(remembered);
+    chain.on_scan(vec![born(1, &(first + "more"))]);
+    assert_eq!((inodes(&chain), chain.links[0].offset), (vec![1], 100));
+}
+
+/// What becomes of the name of a log that was removed takes nothing away, if it was read to its end.
+#[test]
+fn a_removed_log_that_was_read_to_its_end_is_no_loss_later() {
+    let text = content('a');
+    for is_read in [true, false] {
+        let mut chain = Chain::new(Start::Oldest);
+        chain.on_scan(vec![file(0, 1, &text)]);
+        open_all(&mut chain);
+        (chain.links[0].tail, chain.links[0].offset) = (TailPrint::of(text.as_bytes(), 100), 100);
+        chain.links[0].unread = false;
+        if is_read {
+            (0..2).for_each(|_| drop(chain.on_scan(Vec::new())));
+            chain.links[0].unread = false;
+            chain.finish_front();
+        }
+        let Cursor::File(cursor) = cursor_at(&mut chain, [None; 2]) else { panic!("it names its file") };
+        assert_eq!((cursor.offset, cursor.ended), (100, is_read));
+        let mut chain = Chain::new(Start::Resume(cursor.clone()));
+        assert_eq!(chain.never_found().is_none(), is_read, "while nothing is found");
+        let changes = chain.on_scan(vec![file(0, 2, &content('b'))]);
+        assert_eq!(changes.gone.len(), usize::from(!is_read), "{changes:?}");
+        assert_eq!((inodes(&chain), chain.links[0].offset), (vec![2], 0));
+        assert!(chain.never_found().is_none());
     }
 }

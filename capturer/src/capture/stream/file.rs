@@ -739,6 +739,7 @@ impl FileSource {
             && self.reading.is_none()
         {
             self.drained = true;
+            self.declare_never_found(cx);
             let mut lines = Lines::default();
             self.assembler.close_all(&mut lines);
             if !lines.records.is_empty() {

@@ -28,6 +28,7 @@ fn of_file(source: &Arc<Source>, texts: &[&str], born_ns: i64) -> Batch {
         offset: 0,
         len: 0,
         is_copy: false,
+        ended: false,
         skip: [0, 0],
         reached: Vec::new(),
         lines: Default::default(),

@@ -72,6 +72,7 @@ impl Orphan {
             offset,
             len: self.len,
             is_copy: self.is_copy,
+            ended: false,
             skip,
             reached: if self.in_place { Vec::new() } else { reached.to_vec() },
             lines: ApiCursor::default(),
@@ -219,6 +220,9 @@ impl Chain {
         } else if latest {
             if let Some(orphan) = self.orphan.take() {
                 self.note_given_up(orphan.place);
+                if !orphan.in_place {
+                    self.note_gone(orphan.place);
+                }
                 orphan.give_up(changes);
             }
         } else {

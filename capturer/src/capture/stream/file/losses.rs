@@ -51,6 +51,15 @@ impl FileSource {
         }
     }
 
+    /// A path that went while the agent did not run, and did not come back.
+    pub(super) fn declare_never_found(&self, cx: &Context<'_>) {
+        let gone = self.chain.never_found().filter(|gone| !self.is_read_elsewhere(gone.file, cx));
+        if let Some(gone) = gone.filter(|_| self.reader.group.of_paths) {
+            let name = self.live_name.clone();
+            self.declare(&Changes { gone: vec![Gone { name, ..gone }], ..Changes::default() }, cx);
+        }
+    }
+
     /// Gives up deleted files that are held open, oldest first, until this many of their unread bytes are gone. Returns
     /// how many are. The one being read stays until its read has ended.
     pub fn give_up_deleted(&mut self, bytes: u64, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) -> u64 {
