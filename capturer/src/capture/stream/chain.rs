@@ -343,6 +343,8 @@ impl Chain {
                 // It grew while nobody looked: the next listing shows it again.
                 Some(place) if grew(file, &place) => changes.look_again = true,
                 Some(_) => {}
+                // Its writer may not have gone over to the new file.
+                None if !file.compressed => self.done.push(self.known.ignore(file)),
                 None => self.known.pass_over(file),
             }
         }
@@ -360,6 +362,7 @@ impl Chain {
                 }
                 Some(_) => {}
                 None if !self.is_to_be_ignored(&start, file) => self.links.push_back(link(file.clone())),
+                None if file.rank > 0 && !file.compressed => self.done.push(self.known.ignore(file)),
                 None if file.rank > 0 => self.known.pass_over(file),
                 None => {
                     self.ignored = Some(Box::new((file.id, file.len)));
@@ -800,8 +803,8 @@ fn file_of(place: &FilePlace, found: &[FoundFile]) -> Option<usize> {
 
 /// There is more in the file than was read of it.
 fn grew(file: &FoundFile, place: &FilePlace) -> bool {
-    // Of one that was passed over nothing is known but that.
-    let was_read = !place.tail.is_none() || place.offset == 0;
+    // Of one that was passed over nothing is known but that, and where it ended if what is added to it is asked for.
+    let was_read = !place.tail.is_none() || place.tail.end == place.offset;
     let len = if file.compressed { file.unpacked_len.map_or(0, u64::from) } else { file.len };
     was_read && len > place.offset
 }

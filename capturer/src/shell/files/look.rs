@@ -46,6 +46,12 @@ pub struct Chain<'a> {
     pub apart: &'a [String],
 }
 
+impl Chain<'_> {
+    fn wants(&self, id: FileId) -> bool {
+        self.wanted.iter().any(|wanted| wanted.can_be(id))
+    }
+}
+
 /// The live file, its rotated files ([`RotatedName`]), compressed or not, and what is wanted. Files are looked at one after the
 /// other, so a rotation may come between and show one file twice and another not at all. Then it is done again. Beside
 /// them the newest archive of the log that can't be read.
@@ -108,6 +114,9 @@ fn names_of(listing: &Listing, chain: Chain<'_>) -> BTreeSet<(u32, String, bool)
     {
         if let Some(rotated) = RotatedName::of(name, chain.live_name) {
             names.insert(name, rotated);
+        } else if name.strip_suffix(".gz") == Some(chain.live_name) {
+            // Packed by itself (logback and winston with their dated logs). Its content tells whether it was this log.
+            names.insert(name, (RotatedName::Stranger, true));
         }
     }
     // A number before the ending is often that of another log (`a.1.log` beside `a.log`); one behind it never is.
@@ -164,7 +173,7 @@ fn scan_once(
     for (rank, name, compressed) in names.iter().cloned() {
         match look_at(dir, chain.directory, &name) {
             // The number of another file that was wanted.
-            Ok((id, ..)) if rank == RANK_UNKNOWN && !chain.wanted.iter().any(|wanted| wanted.can_be(id)) => {}
+            Ok((id, ..)) if rank == RANK_UNKNOWN && !compressed && !chain.wants(id) => {}
             Ok((id, len, modified_ns, head, unpacked_len)) => {
                 found.push(FoundFile { name, rank, compressed, id, len, head, unpacked_len, modified_ns });
             }
@@ -487,6 +496,22 @@ mod tests {
         let names: Vec<_> = found.iter().map(|file| (file.name.as_str(), file.rank)).collect();
         assert_eq!(names, [("l", 0), ("moved", RANK_UNKNOWN)]);
         assert_eq!(found[1].id, first.id);
+    }
+
+    #[test]
+    fn an_archive_with_nothing_but_its_ending_may_be_the_log_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = dir.path().to_str().unwrap();
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, b"one\ntwo\n").unwrap();
+        let packed = encoder.finish().unwrap();
+        std::fs::write(dir.path().join("a-2026-11-25.log.gz"), &packed).unwrap();
+        std::fs::write(dir.path().join("a-2026-11-26.log.gz"), &packed).unwrap();
+        let found = scan(directory, "a-2026-11-25.log").unwrap();
+        let files: Vec<_> =
+            found.iter().map(|file| (file.name.as_str(), file.rank, file.compressed)).collect();
+        assert_eq!(files, [("a-2026-11-25.log.gz", RANK_UNKNOWN, true)]);
+        assert_eq!((found[0].head.as_slice(), found[0].unpacked_len), (b"one\ntwo\n".as_slice(), Some(8)));
     }
 
     #[test]

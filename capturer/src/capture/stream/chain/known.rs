@@ -56,6 +56,14 @@ impl Known {
         self.put(FilePlace { file: file.id, head: file.print(), tail, offset, skip: [0; 2] });
     }
 
+    /// Nothing of it is asked for but what is added to it. Returns its place.
+    pub(super) fn ignore(&mut self, file: &FoundFile) -> FilePlace {
+        let tail = TailPrint { end: file.len, ..TailPrint::default() };
+        let place = FilePlace { file: file.id, head: file.print(), tail, offset: file.len, skip: [0; 2] };
+        self.put(place);
+        place
+    }
+
     /// Those that were left last.
     pub(super) fn newest(&self) -> Vec<FileId> {
         let mut all: Vec<(u64, FileId)> =

@@ -96,6 +96,31 @@ mod tests {
         assert_eq!((links.as_slice(), chain.is_ignored()), ([(3, 100)].as_slice(), false));
     }
 
+    /// Its writer never opened the new file.
+    #[test]
+    fn what_is_added_to_a_rotated_file_is_read_too() {
+        let found = [file(0, 3, BOUND_NS), file(1, 2, BOUND_NS - 2), file(2, 1, BOUND_NS - 3)];
+        let grown =
+            || vec![found[0].clone(), FoundFile { len: 150, ..file(1, 2, BOUND_NS + 9) }, found[2].clone()];
+        let (mut chain, links) = begun(Start::Oldest, &found);
+        assert_eq!(links, [(3, 0)]);
+        chain.on_listing(grown(), true, &|_| None);
+        let parked = |chain: &Chain| -> Vec<(u64, u64)> {
+            chain.parked.iter().map(|parked| (parked.link.found.id.inode, parked.link.offset)).collect()
+        };
+        assert_eq!(parked(&chain), [(2, 100)]);
+        // While nobody looked.
+        let (mut chain, _) = begun(Start::Oldest, &found);
+        let Cursor::File(mut cursor) = chain.cursor(&Default::default()) else { panic!("no position") };
+        let ignored = std::mem::take(&mut std::sync::Arc::make_mut(&mut cursor).done);
+        let mut chain = Chain::new(Start::Resume(cursor));
+        chain.remember(ignored);
+        for _ in 0..2 {
+            chain.on_listing(grown(), true, &|_| None);
+        }
+        assert_eq!(parked(&chain), [(2, 100)]);
+    }
+
     /// What was read before goes on where it was left, however old it is.
     #[test]
     fn what_was_read_before_is_gone_on_with() {
