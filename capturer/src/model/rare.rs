@@ -1,6 +1,7 @@
 //! A value that hardly any stream has: where it is what it begins with, it takes a pointer's room. There is one of these for
 //! each of tens of thousands of quiet files.
 
+use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 
 /// Reads as its beginning until somebody asks to change it.
@@ -11,6 +12,10 @@ pub struct Rare<T>(Option<Box<T>>);
 pub trait Begins: Default + 'static {
     /// The same as the default.
     const BEGINNING: &'static Self;
+}
+
+impl<T: 'static> Begins for BTreeSet<T> {
+    const BEGINNING: &'static BTreeSet<T> = &BTreeSet::new();
 }
 
 impl<T> Default for Rare<T> {

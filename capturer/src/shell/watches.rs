@@ -3,18 +3,23 @@
 //! The thread that lists a directory also watches it. The watch is known here only once that thread has answered. Events
 //! that come before are kept, and looked at then.
 
+mod names;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::capture::io::LaneId;
 use crate::decode::inotify::{
     ATTRIB, CREATE, DELETE, Event, IGNORED, IS_DIRECTORY, MODIFY, MOVE_SELF, MOVED_TO, OVERFLOW,
 };
+use crate::model::rare::Rare;
 use crate::model::record::StreamId;
 use crate::model::rotated_name;
 use crate::model::rotated_name::RotatedName;
 use crate::settings::path_pattern::Wild;
 use crate::text::path_text::text_of_bytes;
+use names::{Called, Names};
 
 /// At most this many events are kept while directories are listed.
 const KEPT_MAX: usize = 4096;
@@ -109,11 +114,15 @@ impl Interest {
     }
 }
 
-/// Which streams each watch concerns.
+/// Which streams and entries each watch concerns. There may be a watch for each of tens of thousands of streams, so there is
+/// one table of all and none for each.
 #[derive(Debug, Default)]
 pub struct Watches {
-    directories: BTreeMap<i32, Directory>,
     streams: BTreeMap<StreamId, Watched>,
+    /// Names of their files in watched directories.
+    names: Names,
+    /// What concerns the entries of file_monitor whose patterns lead to a watch.
+    interests: BTreeMap<(i32, Part), Arc<Interest>>,
     of_sets: BTreeMap<Part, BTreeSet<i32>>,
     /// Watches that nobody needs any more.
     unused: Vec<i32>,
@@ -131,76 +140,41 @@ pub struct Watches {
 /// What is watched for a stream.
 #[derive(Debug)]
 struct Watched {
-    live_name: String,
+    live_name: Box<str>,
     /// The watch, once it is known.
     watch: Option<i32>,
     /// Names of its other files when they were last listed.
-    rotated: BTreeSet<String>,
+    rotated: Rare<BTreeSet<String>>,
 }
 
 /// An entry of file_monitor, and the file system that may hang; `None` = all that may not.
 type Part = (usize, Option<LaneId>);
 
-#[derive(Debug, Default)]
-struct Directory {
-    /// By live name; several if there are several outlets.
-    streams: BTreeMap<String, Few>,
-    /// By the live name without its ending: a rotated file may have its number before that.
-    stems: BTreeMap<String, Few>,
-    /// By the name of a rotated file.
-    rotated: BTreeMap<String, Few>,
-    /// By index of a file_monitor entry whose patterns lead here, and the part of it that does: what concerns it.
-    sets: BTreeMap<Part, Interest>,
-}
-
-/// Streams of one name, in order. Mostly it is one, and a set of its own would take ten times the room.
-#[derive(Debug, Default)]
-struct Few(Vec<StreamId>);
-
-impl Few {
-    fn insert(&mut self, stream: StreamId) {
-        if let Err(at) = self.0.binary_search(&stream) {
-            self.0.reserve_exact(1);
-            self.0.insert(at, stream);
-        }
-    }
-
-    fn remove(&mut self, stream: StreamId) {
-        if let Ok(at) = self.0.binary_search(&stream) {
-            self.0.remove(at);
-        }
-    }
-}
-
-impl<'a> IntoIterator for &'a Few {
-    type Item = &'a StreamId;
-    type IntoIter = std::slice::Iter<'a, StreamId>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
-    }
-}
-
-fn forget(table: &mut BTreeMap<String, Few>, name: &str, stream: StreamId) {
-    if let Some(streams) = table.get_mut(name) {
-        streams.remove(stream);
-        if streams.0.is_empty() {
-            table.remove(name);
-        }
-    }
-}
+/// Before the first part that there can be.
+const FIRST_PART: Part = (0, None);
 
 fn stem(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
-impl Directory {
-    fn forget(&mut self, stream: StreamId, watched: &Watched) {
-        forget(&mut self.streams, &watched.live_name, stream);
-        forget(&mut self.stems, stem(&watched.live_name), stream);
-        for name in &watched.rotated {
-            forget(&mut self.rotated, name, stream);
+impl Watched {
+    fn of(live_name: &str) -> Watched {
+        Watched { live_name: live_name.into(), watch: None, rotated: Rare::default() }
+    }
+
+    /// Whether a file of it is.
+    fn is(&self, called: Called, name: &str) -> bool {
+        match called {
+            Called::Live => *self.live_name == *name,
+            Called::LiveStem => stem(&self.live_name) == name,
+            Called::Rotated => self.rotated.contains(name),
         }
+    }
+
+    /// How its files are called.
+    fn names(&self) -> impl Iterator<Item = (Called, &str)> {
+        let live = [(Called::Live, &*self.live_name), (Called::LiveStem, stem(&self.live_name))];
+        live.into_iter().chain(self.rotated.iter().map(|name| (Called::Rotated, name.as_str())))
     }
 }
 
@@ -239,36 +213,61 @@ impl Watches {
 
     /// A stream's directory is about to be watched. Its live file may be another than before.
     pub fn expect(&mut self, stream: StreamId, live_name: &str) {
-        let watched = self.streams.entry(stream).or_insert_with(|| Watched {
-            live_name: live_name.to_owned(),
-            watch: None,
-            rotated: BTreeSet::new(),
-        });
-        if watched.live_name != live_name {
-            let left = watched.watch.take();
-            if let Some(directory) = left.and_then(|watch| self.directories.get_mut(&watch)) {
-                directory.forget(stream, watched);
-            }
-            (watched.live_name, watched.rotated) = (live_name.to_owned(), BTreeSet::new());
-            left.into_iter().for_each(|watch| self.drop_unused(watch));
+        let watched = self.streams.entry(stream).or_insert_with(|| Watched::of(live_name));
+        if *watched.live_name != *live_name {
+            let before = std::mem::replace(watched, Watched::of(live_name));
+            self.leave(stream, &before);
         }
+    }
+
+    /// A stream has no files in the directory that was watched for it.
+    fn leave(&mut self, stream: StreamId, watched: &Watched) {
+        let Some(watch) = watched.watch else { return };
+        for (called, name) in watched.names() {
+            self.names.remove(watch, called, name, stream);
+        }
+        self.drop_unused(watch);
     }
 
     /// A stream's directory is watched. Returns whether something came there before that was known here.
     pub fn set(&mut self, stream: StreamId, watch: i32) -> bool {
         let Some(watched) = self.streams.get_mut(&stream) else { return false };
-        let old = watched.watch.replace(watch);
-        if let Some(left) = old.filter(|old| *old != watch) {
-            if let Some(directory) = self.directories.get_mut(&left) {
-                directory.forget(stream, watched);
-            }
-            watched.rotated.clear();
+        if watched.watch == Some(watch) {
+            return false;
         }
-        let directory = self.directories.entry(watch).or_default();
-        directory.streams.entry(watched.live_name.clone()).or_default().insert(stream);
-        directory.stems.entry(stem(&watched.live_name).to_owned()).or_default().insert(stream);
-        old.filter(|old| *old != watch).into_iter().for_each(|left| self.drop_unused(left));
-        old != Some(watch) && (self.is_full() || self.kept_of(watch).next().is_some())
+        let fresh = Watched { watch: Some(watch), ..Watched::of(&watched.live_name) };
+        let before = std::mem::replace(watched, fresh);
+        for (called, name) in watched.names() {
+            self.names.insert(watch, called, name, stream);
+        }
+        self.leave(stream, &before);
+        self.is_full() || self.kept_of(watch).next().is_some()
+    }
+
+    /// Streams with a file of that name there.
+    fn called<'a>(
+        &'a self,
+        watch: i32,
+        called: Called,
+        name: &'a str,
+    ) -> impl Iterator<Item = StreamId> + 'a {
+        let is = move |stream: &StreamId| {
+            self.streams.get(stream).is_some_and(|watched| watched.is(called, name))
+        };
+        self.names.candidates(watch, called, name).filter(is)
+    }
+
+    /// Entries whose patterns lead there, and what concerns them.
+    fn interests_of(&self, watch: i32) -> impl Iterator<Item = (usize, &Interest)> + Clone {
+        let of_watch = self.interests.range((watch, FIRST_PART)..);
+        let of_watch = of_watch.take_while(move |((of, _), _)| *of == watch);
+        of_watch.map(|((_, (set, _)), interest)| (*set, &**interest))
+    }
+
+    fn forget_interests(&mut self, watch: i32) {
+        let of_watch = self.interests.range((watch, FIRST_PART)..).map(|(key, _)| *key);
+        let keys: Vec<(i32, Part)> = of_watch.take_while(|(of, _)| *of == watch).collect();
+        keys.iter().for_each(|key| drop(self.interests.remove(key)));
     }
 
     fn kept_of(&self, watch: i32) -> impl Iterator<Item = &(i32, u32, Vec<u8>)> {
@@ -283,21 +282,19 @@ impl Watches {
     /// A stream's files were listed; these are the names that are not its live one.
     pub fn set_rotated<'a>(&mut self, stream: StreamId, names: impl Iterator<Item = &'a str>) {
         let Some(watched) = self.streams.get_mut(&stream) else { return };
-        let Some(directory) = watched.watch.and_then(|watch| self.directories.get_mut(&watch)) else {
-            return;
-        };
-        let live_name = watched.live_name.as_str();
+        let Some(watch) = watched.watch else { return };
+        let live_name = &*watched.live_name;
         let rotated: BTreeSet<String> = names.filter(|name| *name != live_name).map(str::to_owned).collect();
-        if rotated == watched.rotated {
+        if rotated == *watched.rotated {
             return;
         }
         for name in watched.rotated.difference(&rotated) {
-            forget(&mut directory.rotated, name, stream);
+            self.names.remove(watch, Called::Rotated, name, stream);
         }
         for name in rotated.difference(&watched.rotated) {
-            directory.rotated.entry(name.clone()).or_default().insert(stream);
+            self.names.insert(watch, Called::Rotated, name, stream);
         }
-        watched.rotated = rotated;
+        watched.rotated = rotated.into();
     }
 
     /// The directories that patterns lead to are watched, and no others. Returns whether something that concerns the entry
@@ -316,17 +313,18 @@ impl Watches {
         }
         let before = self.of_sets.insert((set, lane), of_set.keys().copied().collect()).unwrap_or_default();
         for watch in before.into_iter().filter(|watch| !of_set.contains_key(watch)) {
-            if let Some(directory) = self.directories.get_mut(&watch) {
-                directory.sets.remove(&(set, lane));
-            }
+            self.interests.remove(&(watch, (set, lane)));
             self.drop_unused(watch);
         }
         let mut concerned = false;
+        // Where a directory is like the one before it, the two share what is known of them.
+        let mut last = Arc::<Interest>::default();
         for (watch, interest) in of_set {
-            let sets = &mut self.directories.entry(watch).or_default().sets;
-            let is_new = sets.get(&(set, lane)) != Some(&interest);
-            sets.insert((set, lane), interest.clone());
-            concerned |= is_new && self.has_kept(watch, &interest);
+            if *last != interest {
+                last = Arc::new(interest);
+            }
+            let before = self.interests.insert((watch, (set, lane)), Arc::clone(&last));
+            concerned |= before.is_none_or(|before| before != last) && self.has_kept(watch, &last);
         }
         concerned
     }
@@ -350,9 +348,7 @@ impl Watches {
     }
 
     fn drop_unused(&mut self, watch: i32) {
-        let is_unused = |directory: &Directory| directory.streams.is_empty() && directory.sets.is_empty();
-        if self.directories.get(&watch).is_some_and(is_unused) {
-            self.directories.remove(&watch);
+        if self.names.of_watch(watch).next().is_none() && self.interests_of(watch).next().is_none() {
             self.unused.push(watch);
         }
     }
@@ -364,12 +360,9 @@ impl Watches {
 
     /// Forgets a stream.
     pub fn remove(&mut self, stream: StreamId) {
-        let Some(watched) = self.streams.remove(&stream) else { return };
-        let Some(watch) = watched.watch else { return };
-        if let Some(directory) = self.directories.get_mut(&watch) {
-            directory.forget(stream, &watched);
+        if let Some(watched) = self.streams.remove(&stream) {
+            self.leave(stream, &watched);
         }
-        self.drop_unused(watch);
     }
 
     /// Adds those whom an event concerns to `told`.
@@ -384,25 +377,28 @@ impl Watches {
         }
         if event.mask & IGNORED != 0 {
             // The directory is gone, and the watch with it.
-            if let Some(directory) = self.directories.remove(&event.watch) {
-                told.changed.extend(directory.streams.values().flatten());
-                told.sets.extend(directory.sets.keys().map(|(set, _)| set));
+            for stream in self.names.remove_watch(event.watch) {
+                if let Some(watched) = self.streams.get_mut(&stream) {
+                    *watched = Watched::of(&watched.live_name);
+                }
+                told.changed.insert(stream);
             }
+            told.sets.extend(self.interests_of(event.watch).map(|(set, _)| set));
+            self.forget_interests(event.watch);
             return;
         }
-        let Some(directory) = self.directories.get_mut(&event.watch) else { return };
         if event.mask & MOVE_SELF != 0 {
             // Whatever stands at its old path is another directory.
-            told.changed.extend(directory.streams.values().flatten());
-            told.sets.extend(std::mem::take(&mut directory.sets).into_keys().map(|(set, _)| set));
+            told.changed.extend(self.names.of_watch(event.watch));
+            told.sets.extend(self.interests_of(event.watch).map(|(set, _)| set));
+            self.forget_interests(event.watch);
             return;
         }
-        let directory = &self.directories[&event.watch];
         let is_write = event.mask & MODIFY != 0;
-        let matches = |(_, interest): &(&Part, &Interest)| interest.has(event.name, event.mask);
+        let matches = |(_, interest): &(usize, &Interest)| interest.has(event.name, event.mask);
         if event.mask & (CREATE | MOVED_TO) != 0 {
             let concerned: BTreeSet<usize> =
-                directory.sets.iter().filter(matches).map(|((set, _), _)| *set).collect();
+                self.interests_of(event.watch).filter(matches).map(|(set, _)| set).collect();
             let is_made = event.mask & CREATE != 0 && event.mask & IS_DIRECTORY == 0;
             if is_made && !concerned.is_empty() && self.made.len() < MADE_MAX {
                 self.made.insert((event.watch, event.name.to_vec()), self.listed);
@@ -411,50 +407,49 @@ impl Watches {
         }
         let name = text_of_bytes(event.name);
         let name = &*name;
+        let live: Vec<StreamId> = self.called(event.watch, Called::Live, name).collect();
+        let rotated: Vec<StreamId> = self.called(event.watch, Called::Rotated, name).collect();
+        let is_known = !live.is_empty() || !rotated.is_empty();
         if event.mask & DELETE != 0
             && !self.made.is_empty()
             && self.made.remove(&(event.watch, event.name.to_vec())).is_some()
-            && !directory.streams.contains_key(name)
-            && !directory.rotated.contains_key(name)
-            && self.siblings_of(directory, name).next().is_none()
+            && !is_known
+            && self.siblings_of(event.watch, name).next().is_none()
         {
-            let concerned = directory.sets.iter().filter(matches).map(|((set, _), _)| *set);
+            let concerned = self.interests_of(event.watch).filter(matches).map(|(set, _)| set);
             told.vanished.extend(concerned.map(|set| (set, name.to_owned())));
         }
-        let rotated = directory.rotated.get(name).into_iter().flatten();
         if event.mask & ATTRIB != 0 {
-            told.rights.extend(directory.streams.get(name).into_iter().flatten().chain(rotated.clone()));
+            told.rights.extend(live.iter().chain(&rotated));
             if name.is_empty() {
                 // The directory's own: what is in it may be readable now.
-                told.rights.extend(directory.streams.values().flatten());
-                told.sets.extend(directory.sets.keys().map(|(set, _)| set));
+                told.rights.extend(self.names.of_watch(event.watch));
+                told.sets.extend(self.interests_of(event.watch).map(|(set, _)| set));
             }
         }
-        let is_known = directory.streams.contains_key(name) || directory.rotated.contains_key(name);
         if name.is_empty() || event.mask & ATTRIB != 0 && is_known && !is_write {
             return;
         }
-        match directory.streams.get(name) {
-            Some(streams) if is_write => told.grew.extend(streams),
-            Some(streams) => told.changed.extend(streams),
-            None if is_write => told.rotated_grew.extend(rotated),
-            None => {
+        match live.is_empty() {
+            false if is_write => told.grew.extend(live),
+            false => told.changed.extend(live),
+            true if is_write => told.rotated_grew.extend(rotated),
+            true => {
                 told.changed.extend(rotated);
-                told.changed.extend(self.siblings_of(directory, name));
+                told.changed.extend(self.siblings_of(event.watch, name));
             }
         }
     }
 
     /// Streams of which a file of this name would be a rotated one: a.log.1, 0.log.20261125-100000, a.log-20261125.gz,
     /// a-2026-11-25.log.
-    fn siblings_of<'a>(
-        &'a self,
-        directory: &'a Directory,
-        name: &'a str,
-    ) -> impl Iterator<Item = StreamId> + 'a {
-        let by_name = |stem: &str| [directory.streams.get(stem), directory.stems.get(stem)];
-        let streams = rotated_name::stems(name).flat_map(by_name).flatten().flatten();
-        streams.copied().filter(|stream| self.is_rotated(*stream, name))
+    fn siblings_of<'a>(&'a self, watch: i32, name: &'a str) -> impl Iterator<Item = StreamId> + 'a {
+        let by_name = move |stem: &'a str| {
+            let live = self.called(watch, Called::Live, stem);
+            live.chain(self.called(watch, Called::LiveStem, stem))
+        };
+        let streams = rotated_name::stems(name).flat_map(by_name);
+        streams.filter(|stream| self.is_rotated(*stream, name))
     }
 
     fn is_rotated(&self, stream: StreamId, name: &str) -> bool {
