@@ -30,12 +30,14 @@ const PARTIAL: &[u8] = b",\"partial\":true";
 const CONTINUED: &[u8] = b",\"continued\":true";
 const END: &[u8] = b"\"}\n";
 
-/// What stands between time and message, the same for all records of a source and channel.
+/// What stands between time and message, the same for all records of a source. One text for both channels, for there may be
+/// tens of thousands of sources.
 #[derive(Clone, Debug)]
 pub struct SourcePrefix {
-    by_std_type: [Box<[u8]>; 2],
-    /// Where the labels begin in them.
-    labels_at: [usize; 2],
+    /// Behind the channel, up to the message's first byte.
+    text: Box<[u8]>,
+    /// Where the labels begin in it.
+    labels_at: usize,
     labels: BTreeMap<String, String>,
     /// How long is what stands between labels and message.
     behind_labels: usize,
@@ -46,50 +48,47 @@ impl SourcePrefix {
     pub fn new(source: &Source) -> SourcePrefix {
         let mut labels = source.labels.clone();
         labels.extend(source.container.iter().flat_map(|container| container.labels.clone()));
-        let mut behind_labels = Vec::new();
-        field(&mut behind_labels, "path", source.path.as_deref().unwrap_or_default());
-        let heads = StdType::ALL.map(|std_type| head(source, std_type));
-        let by_std_type = heads.each_ref().map(|head| {
-            let mut out = head.clone();
-            put_labels(labels.iter().map(|(key, value)| (&**key, &**value)).collect(), &mut out);
-            out.extend_from_slice(&behind_labels);
-            out.extend_from_slice(MESSAGE);
-            out.into_boxed_slice()
-        });
-        let labels_at = heads.map(|head| head.len());
-        SourcePrefix { by_std_type, labels_at, labels, behind_labels: behind_labels.len() }
+        let mut text = Vec::new();
+        if let Some(container) = &source.container {
+            field(&mut text, "container_id", &container.id);
+            field(&mut text, "container_name", &container.name);
+            field(&mut text, "image", &container.image);
+        }
+        let labels_at = text.len();
+        put_labels(labels.iter().map(|(key, value)| (&**key, &**value)).collect(), &mut text);
+        let behind_labels_at = text.len();
+        field(&mut text, "path", source.path.as_deref().unwrap_or_default());
+        let behind_labels = text.len() - behind_labels_at;
+        text.extend_from_slice(MESSAGE);
+        SourcePrefix { text: text.into(), labels_at, labels, behind_labels }
     }
 
     /// A line of this source without a message, of any time.
     pub(super) fn sample(&self) -> Vec<u8> {
-        [HEAD, b"1970-01-01T00:00:00Z", self.for_std_type(StdType::Stdout), END].concat()
+        [HEAD, b"1970-01-01T00:00:00Z", channel(StdType::Stdout), &self.text, END].concat()
     }
 
-    fn for_std_type(&self, std_type: StdType) -> &[u8] {
-        &self.by_std_type[std_type.index()]
+    fn without_message(&self) -> &[u8] {
+        &self.text[..self.text.len() - MESSAGE.len()]
     }
 
     /// Writes everything up to `message`, with the record's own labels before those of the source.
-    fn with_labels(&self, std_type: StdType, own: Option<&Labels>, out: &mut Vec<u8>) {
-        let whole = self.for_std_type(std_type);
-        out.extend_from_slice(&whole[..self.labels_at[std_type.index()]]);
+    fn with_labels(&self, own: &Labels, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.text[..self.labels_at]);
         let mut labels: BTreeMap<&str, &str> = BTreeMap::new();
-        for (key, value) in self.labels.iter().chain(own.into_iter().flatten()) {
+        for (key, value) in self.labels.iter().chain(own) {
             labels.insert(key, value);
         }
         put_labels(labels, out);
-        let end = whole.len() - MESSAGE.len();
-        out.extend_from_slice(&whole[end - self.behind_labels..end]);
+        let whole = self.without_message();
+        out.extend_from_slice(&whole[whole.len() - self.behind_labels..]);
     }
 
     /// Writes what a pipeline added to a record, and all that stands before it.
-    fn with_extra(&self, std_type: StdType, extra: &Extra, out: &mut Vec<u8>) {
+    fn with_extra(&self, extra: &Extra, out: &mut Vec<u8>) {
         match extra.labels.as_deref() {
-            None => {
-                let prefix = self.for_std_type(std_type);
-                out.extend_from_slice(&prefix[..prefix.len() - MESSAGE.len()]);
-            }
-            own => self.with_labels(std_type, own, out),
+            None => out.extend_from_slice(self.without_message()),
+            Some(own) => self.with_labels(own, out),
         }
         if !extra.fields.is_empty() {
             out.extend_from_slice(b",\"fields\":{");
@@ -132,15 +131,12 @@ fn put_labels(labels: BTreeMap<&str, &str>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-fn head(source: &Source, std_type: StdType) -> Vec<u8> {
-    let mut out = b"\"".to_vec();
-    field(&mut out, "stream", std_type.as_str());
-    if let Some(container) = &source.container {
-        field(&mut out, "container_id", &container.id);
-        field(&mut out, "container_name", &container.name);
-        field(&mut out, "image", &container.image);
+/// What stands behind the time.
+fn channel(std_type: StdType) -> &'static [u8] {
+    match std_type {
+        StdType::Stdout => b"\",\"stream\":\"stdout\"",
+        StdType::Stderr => b"\",\"stream\":\"stderr\"",
     }
-    out
 }
 
 fn field(out: &mut Vec<u8>, key: &str, value: &str) {
@@ -183,7 +179,7 @@ pub fn encode(
 ) -> (usize, Counts) {
     let records = &batch.records[first..];
     let start = out.len();
-    let around = HEAD.len() + 36 + prefix.by_std_type[0].len() + END.len();
+    let around = HEAD.len() + 36 + channel(StdType::Stdout).len() + prefix.text.len() + END.len();
     let message_bytes: usize = records.iter().map(|record| record.message_len as usize).sum();
     out.reserve((around * records.len() + message_bytes).min(bytes_max.saturating_sub(out.len())));
 
@@ -213,16 +209,16 @@ pub(super) fn encode_one(
     // A time is digits and a few signs; escaping costs nothing then and keeps a decoder's slip inside its string.
     timestamp::in_utc(batch.time(record), |time| escape_text(time, out));
     counts.truncated += u64::from(record.truncated);
-    let shared = prefix.for_std_type(record.std_type);
+    out.extend_from_slice(channel(record.std_type));
     match batch.extra(index) {
-        None if !record.is_marked() => out.extend_from_slice(shared),
+        None if !record.is_marked() => out.extend_from_slice(&prefix.text),
         None => {
-            out.extend_from_slice(&shared[..shared.len() - MESSAGE.len()]);
+            out.extend_from_slice(prefix.without_message());
             marks(record, out);
             out.extend_from_slice(MESSAGE);
         }
         Some(extra) => {
-            prefix.with_extra(record.std_type, extra, out);
+            prefix.with_extra(extra, out);
             marks(record, out);
             out.extend_from_slice(MESSAGE);
         }

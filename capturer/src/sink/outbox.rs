@@ -22,7 +22,7 @@ use crate::settings::OutputFormat;
 pub(super) struct SourceFacts {
     pub(super) prefix: SourcePrefix,
     /// The name that `pretty` shows.
-    pub(super) name: String,
+    pub(super) name: Box<str>,
 }
 
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Outbox {
     pub(super) fn facts(&self, source: &Source) -> SourceFacts {
         // Nobody else shows it, and there may be tens of thousands of sources.
         let is_shown = self.format == OutputFormat::Pretty;
-        let name = if is_shown { plain::pretty_name(source, self.coloured) } else { String::new() };
+        let name = if is_shown { plain::pretty_name(source, self.coloured).into() } else { Box::default() };
         SourceFacts { prefix: SourcePrefix::new(source), name }
     }
 
