@@ -232,7 +232,7 @@ impl Carried {
             let of = |sink: &String| self.0.get(&(row.key.clone(), sink.clone()));
             let Some(carried) = row.sinks.iter().find_map(of).copied() else { continue };
             row.counts = row.counts.plus(carried);
-            row.carried = carried;
+            row.now.carried = carried;
         }
     }
 }
@@ -266,7 +266,7 @@ mod tests {
         let lines =
             |snapshot: &Snapshot| snapshot.streams.iter().map(|row| row.counts.lines).collect::<Vec<_>>();
         assert_eq!(lines(&second), [11, 9, 3]);
-        assert_eq!(second.streams[0].carried.lines, 10);
+        assert_eq!(second.streams[0].now.carried.lines, 10);
         let mut last = snapshot(vec![row("a", &["local_file", "stdout"], 5)]);
         carried.add_to(&mut last);
         carried.keep(last);

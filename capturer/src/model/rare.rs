@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 
+use serde::{Serialize, Serializer};
+
 /// Reads as its beginning until somebody asks to change it.
 #[derive(Clone, Debug)]
 pub struct Rare<T>(Option<Box<T>>);
@@ -48,6 +50,18 @@ impl<T: Begins> Deref for Rare<T> {
 impl<T: Begins> DerefMut for Rare<T> {
     fn deref_mut(&mut self) -> &mut T {
         self.0.get_or_insert_default()
+    }
+}
+
+impl<T: Begins + PartialEq> PartialEq for Rare<T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<T: Begins + Serialize> Serialize for Rare<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (**self).serialize(serializer)
     }
 }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::ledger::table::FdTable;
 use crate::model::cursor::Cursor;
+use crate::model::rare::{Begins, Rare};
 use crate::telemetry::profile::Profiles;
 use crate::telemetry::reload_requests::ReloadRequests;
 use crate::telemetry::taps::Taps;
@@ -58,6 +59,33 @@ pub struct StreamRow {
     pub mode_reason: Arc<str>,
     /// Milliseconds in this state.
     pub state_age_ms: u64,
+    /// Age of the current connection or file in milliseconds.
+    pub age_ms: u64,
+    /// What it has counted, together with the runs before a reload.
+    #[serde(flatten)]
+    pub counts: StreamCounts,
+    /// Number of the outlet that it reads for; 0 is there for every source.
+    #[serde(skip)]
+    pub outlet: u8,
+    /// Milliseconds since the last record was read; absent before the first in this run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_line_age_ms: Option<u64>,
+    /// Source bytes behind: what is on disk and not yet acknowledged, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_bytes: Option<u64>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Acknowledged position, as in the checkpoint. A JSON value would be ten times as large, and a snapshot stays until the
+    /// next one.
+    pub position: Option<Cursor>,
+    /// What the row of a quiet source does not have.
+    #[serde(flatten)]
+    pub now: Rare<RowNow>,
+}
+
+/// What hardly any of tens of thousands of rows has.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RowNow {
     /// The operation it waits for, if any.
     #[serde(skip_serializing_if = "is_empty")]
     pub operation: &'static str,
@@ -68,42 +96,44 @@ pub struct StreamRow {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation_age_ms: Option<u64>,
     /// Why it is set aside: which file system does not answer, and in what. Empty while it is not.
-    #[serde(skip_serializing_if = "is_empty")]
-    pub set_aside: Box<str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub set_aside: String,
     /// Why nothing of it is delivered: it is not text, or can't be read. Empty while it is.
-    #[serde(skip_serializing_if = "is_empty")]
-    pub left_out: Box<str>,
-    /// Age of the current connection or file in milliseconds.
-    pub age_ms: u64,
-    /// What it has counted, together with the runs before a reload.
-    #[serde(flatten)]
-    pub counts: StreamCounts,
-    /// What of that the runs before had counted.
-    #[serde(skip)]
-    pub carried: StreamCounts,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub left_out: String,
     /// Sinks behind it that take nothing now, so that it waits. Empty while it does not.
-    #[serde(skip_serializing_if = "is_empty")]
-    pub held_up: Box<str>,
-    /// Number of the outlet that it reads for; 0 is there for every source.
-    #[serde(skip)]
-    pub outlet: u8,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub held_up: String,
     /// Milliseconds since the oldest record was read that is not acknowledged yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_unacked_ms: Option<u64>,
-    /// Milliseconds since the last record was read; absent before the first in this run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_line_age_ms: Option<u64>,
-    /// Source bytes behind: what is on disk and not yet acknowledged, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lag_bytes: Option<u64>,
-    /// Failures in a row.
-    pub failures: u32,
     /// Last error, empty if none.
-    #[serde(skip_serializing_if = "is_empty")]
-    pub last_error: Box<str>,
-    /// Acknowledged position, as in the checkpoint. A JSON value would be ten times as large, and a snapshot stays until the
-    /// next one.
-    pub position: Option<Cursor>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub last_error: String,
+    /// What of its counts the runs before a reload had counted.
+    #[serde(skip)]
+    pub carried: StreamCounts,
+}
+
+impl Begins for RowNow {
+    const BEGINNING: &'static RowNow = &RowNow {
+        operation: "",
+        operation_deadline_ms: None,
+        operation_age_ms: None,
+        set_aside: String::new(),
+        left_out: String::new(),
+        held_up: String::new(),
+        oldest_unacked_ms: None,
+        last_error: String::new(),
+        carried: StreamCounts {
+            rotations: 0,
+            read_timeouts: 0,
+            lines: 0,
+            bytes: 0,
+            losses: 0,
+            lost_bytes: 0,
+        },
+    };
 }
 
 fn is_empty(text: &impl AsRef<str>) -> bool {

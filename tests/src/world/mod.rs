@@ -461,7 +461,7 @@ impl Drop for World {
         let mut state = Vec::new();
         if let Some(run) = &self.run {
             for row in run.capture.snapshot(self.now()).streams {
-                let (key, at, cause, operation) = (row.key, row.state, row.cause, row.operation);
+                let (key, at, cause, operation) = (row.key, row.state, row.cause, row.now.operation);
                 state.push(format!(
                     "{key}: {at} ({cause}) {operation} {:?} {}",
                     row.lag_bytes,

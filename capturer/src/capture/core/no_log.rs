@@ -328,7 +328,7 @@ impl Capture {
                 ..StreamRow::default()
             };
             if unread.chosen {
-                row.left_out = unread.why.as_str().into();
+                row.now.left_out.clone_from(&unread.why);
             }
             row
         })

@@ -40,7 +40,7 @@ impl Capture {
             row.cause = format!("Docker does not answer: {error}").into();
         }
         if let Some(held_up) = self.held_up(stream, now) {
-            row.held_up = held_up.into();
+            row.now.held_up = held_up;
         }
         if let Some((_, why)) = self.no_log(now, stream) {
             row.state = "not captured";
@@ -48,7 +48,9 @@ impl Capture {
         }
         if let Some(cause) = self.held.cause(stream.source.id) {
             row.cause = format!("its output is blocked: {cause}").into();
-            row.held_up = Box::default();
+            if !row.now.held_up.is_empty() {
+                row.now.held_up.clear();
+            }
         }
         row
     }

@@ -698,12 +698,14 @@ impl ApiSource {
             Phase::Reading { .. } => "read of a connection",
             Phase::Closing(..) => "closing a connection",
         };
-        row.operation = operation;
+        if !operation.is_empty() {
+            row.now.operation = operation;
+        }
         if matches!(self.phase, Phase::Reading { .. } | Phase::Closing(..)) {
             row.age_ms = now_ms.saturating_sub(self.answer.opened_at_ms);
         }
         if matches!(self.phase, Phase::Reading { in_flight: true, .. }) {
-            row.operation_deadline_ms = Some(self.answer.read_deadline_ms.saturating_sub(now_ms));
+            row.now.operation_deadline_ms = Some(self.answer.read_deadline_ms.saturating_sub(now_ms));
         }
     }
 }

@@ -89,20 +89,24 @@ impl Stream {
             state_age_ms: now_ms.saturating_sub(self.state_since_ms),
             outlet: self.source.outlet.index,
             lag_bytes: self.lag_bytes(),
-            oldest_unacked_ms: self.oldest_sent_ms().map(|sent| now_ms.saturating_sub(sent)),
             failures: self.failures,
-            last_error: self.last_error.as_str().into(),
             position: Some(self.acked.clone()),
             ..StreamRow::default()
         };
+        if let Some(sent_ms) = self.oldest_sent_ms() {
+            row.now.oldest_unacked_ms = Some(now_ms.saturating_sub(sent_ms));
+        }
+        if !self.last_error.is_empty() {
+            row.now.last_error.clone_from(&self.last_error);
+        }
         self.tally.describe(&mut row, now_ms);
         match &self.kind {
             Kind::File(file) => file.describe(&mut row, now_ms),
             Kind::Api(api) => api.describe(&mut row, now_ms),
         }
         if let Some(until) = self.limited_until_ms {
-            row.operation = "waiting (rate_limit)";
-            row.operation_deadline_ms = Some(until.saturating_sub(now_ms));
+            row.now.operation = "waiting (rate_limit)";
+            row.now.operation_deadline_ms = Some(until.saturating_sub(now_ms));
         }
         row
     }

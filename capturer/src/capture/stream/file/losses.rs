@@ -91,13 +91,16 @@ impl FileSource {
     pub fn describe(&self, row: &mut StreamRow, now_ms: u64) {
         row.mode = "file";
         let ignored = self.is_ignored().then_some("older than ignore_older");
-        row.left_out = self.left_out().or(ignored).unwrap_or_default().into();
-        row.operation = self.operation();
-        if !row.operation.is_empty() {
-            row.operation_age_ms = Some(now_ms.saturating_sub(self.asked_ms));
+        if let Some(left_out) = self.left_out().or(ignored) {
+            row.now.left_out = left_out.to_owned();
+        }
+        let operation = self.operation();
+        if !operation.is_empty() {
+            row.now.operation = operation;
+            row.now.operation_age_ms = Some(now_ms.saturating_sub(self.asked_ms));
         }
         if let Some(SetAside { place, operation, .. }) = self.set_aside.as_deref() {
-            row.set_aside = format!("{place} does not answer ({operation})").into();
+            row.now.set_aside = format!("{place} does not answer ({operation})");
         }
     }
 
