@@ -33,7 +33,7 @@ fn source(rand: &mut Rand) -> Arc<Source> {
     });
     Arc::new(Source {
         path: container.is_none().then(|| format!("/var/log/{}", text(rand, 20)).into()),
-        container,
+        container: container.map(Box::new),
         ..Source::new(StreamId(1), StreamKey("test".into()))
     })
 }

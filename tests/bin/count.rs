@@ -161,7 +161,7 @@ fn source(format: Format, pipeline: &Arc<Pipeline>) -> Arc<Source> {
     });
     Arc::new(Source {
         path: container.is_none().then(|| format!("/var/log/{number}.log").into()),
-        container,
+        container: container.map(Box::new),
         pipeline: (format != Format::Cri).then(|| Arc::clone(pipeline)),
         ..Source::new(StreamId(number), StreamKey(format!("count:{number}").into()))
     })

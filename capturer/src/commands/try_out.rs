@@ -330,11 +330,13 @@ fn tell(kind: &'static str, tally: &Tally, records: &str, before: &str) -> Strin
 }
 
 fn source(arguments: &TryArgs, pipeline: Arc<Pipeline>) -> Source {
-    let container = arguments.container.as_ref().map(|name| ContainerMeta {
-        id: NO_ID.to_owned(),
-        name: name.clone(),
-        image: String::new(),
-        labels: BTreeMap::new(),
+    let container = arguments.container.as_ref().map(|name| {
+        Box::new(ContainerMeta {
+            id: NO_ID.to_owned(),
+            name: name.clone(),
+            image: String::new(),
+            labels: BTreeMap::new(),
+        })
     });
     Source {
         container,

@@ -94,8 +94,8 @@ pub struct Source {
     pub id: StreamId,
     /// Name across restarts.
     pub key: StreamKey,
-    /// Set for containers.
-    pub container: Option<ContainerMeta>,
+    /// Set for containers. Boxed, for there may be tens of thousands of paths.
+    pub container: Option<Box<ContainerMeta>>,
     /// Set for followed paths (file_monitor).
     pub path: Option<Arc<str>>,
     /// Labels of the file_monitor entry; a container's are in `container`.

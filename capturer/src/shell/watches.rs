@@ -251,9 +251,8 @@ impl Watches {
         called: Called,
         name: &'a str,
     ) -> impl Iterator<Item = StreamId> + 'a {
-        let is = move |stream: &StreamId| {
-            self.streams.get(stream).is_some_and(|watched| watched.is(called, name))
-        };
+        let is =
+            move |stream: &StreamId| self.streams.get(stream).is_some_and(|watched| watched.is(called, name));
         self.names.candidates(watch, called, name).filter(is)
     }
 

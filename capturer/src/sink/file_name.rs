@@ -177,12 +177,12 @@ mod tests {
         values.extend((0..500).map(|_| rng.text(400)));
         for value in &values {
             let source = Source {
-                container: Some(ContainerMeta {
+                container: Some(Box::new(ContainerMeta {
                     id: value.clone(),
                     name: value.clone(),
                     image: value.clone(),
                     labels: BTreeMap::new(),
-                }),
+                })),
                 path: Some(value.as_str().into()),
                 ..Source::new(StreamId(1), StreamKey::container("x"))
             };

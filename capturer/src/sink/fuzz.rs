@@ -45,12 +45,12 @@ fn is_confined(path: &str) {
 
 fn source(value: &str) -> Source {
     Source {
-        container: Some(ContainerMeta {
+        container: Some(Box::new(ContainerMeta {
             id: value.to_owned(),
             name: value.to_owned(),
             image: value.to_owned(),
             labels: BTreeMap::new(),
-        }),
+        })),
         path: Some(value.into()),
         ..Source::new(StreamId(1), StreamKey::container("x"))
     }

@@ -49,12 +49,12 @@ mod tests {
 
     fn source() -> Source {
         Source {
-            container: Some(ContainerMeta {
+            container: Some(Box::new(ContainerMeta {
                 id: "0123".to_owned(),
                 name: "web".to_owned(),
                 image: "nginx".to_owned(),
                 labels: BTreeMap::from([("team".to_owned(), "a}b".to_owned())]),
-            }),
+            })),
             ..Source::new(StreamId(1), StreamKey::container("c"))
         }
     }

@@ -158,12 +158,12 @@ fn any_bytes_agree_with_the_slow_encoder_and_stay_one_line() {
             labels.insert(rng.text(20), rng.text(60));
         }
         let source = Source {
-            container: Some(ContainerMeta {
+            container: Some(Box::new(ContainerMeta {
                 id: rng.text(64),
                 name: rng.text(80),
                 image: rng.text(80),
                 labels,
-            }),
+            })),
             path: (rng.below(2) == 0).then(|| rng.text(80).into()),
             ..Source::new(StreamId(1), StreamKey::container("x"))
         };

@@ -69,12 +69,12 @@ impl Rng {
 
 pub(crate) fn container(id: u32, name: &str) -> Arc<Source> {
     Arc::new(Source {
-        container: Some(ContainerMeta {
+        container: Some(Box::new(ContainerMeta {
             id: format!("{:064x}", u64::from(id)),
             name: name.to_owned(),
             image: "nginx:1.27".to_owned(),
             labels: BTreeMap::new(),
-        }),
+        })),
         ..Source::new(StreamId(id), StreamKey::container(name))
     })
 }

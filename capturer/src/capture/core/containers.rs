@@ -230,7 +230,7 @@ impl Capture {
         let id = self.next_stream_id();
         let facts = ContainerFacts::new(inspect, &settings);
         let source = Arc::new(Source {
-            container: Some(facts.meta),
+            container: Some(Box::new(facts.meta)),
             outlet: self.outlets[outlet].outlet,
             pipeline: facts.pipeline,
             pipeline_labels: facts.pipeline_labels,
@@ -288,7 +288,7 @@ impl Capture {
             attaching.renamed = Some(facts);
             return;
         }
-        if stream.source.container.as_ref() != Some(&facts.meta) {
+        if stream.source.container.as_deref() != Some(&facts.meta) {
             self.rename(id, facts);
         }
     }
@@ -297,7 +297,7 @@ impl Capture {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let old = &stream.source;
         let source = Arc::new(Source {
-            container: Some(facts.meta),
+            container: Some(Box::new(facts.meta)),
             pipeline: facts.pipeline,
             pipeline_labels: facts.pipeline_labels,
             ..Source::clone(old)

@@ -141,7 +141,7 @@ impl Capture {
                 stream.release(cx);
             });
             let name = self.streams.get(&id).and_then(|stream| stream.source.container.as_ref());
-            if let Some(facts) = renamed.filter(|facts| name.is_some_and(|name| *name != facts.meta)) {
+            if let Some(facts) = renamed.filter(|facts| name.is_some_and(|name| **name != facts.meta)) {
                 self.rename(id, facts);
             }
         }

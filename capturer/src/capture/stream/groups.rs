@@ -6,6 +6,7 @@
 
 use crate::capture::context::{Context, Purpose};
 use crate::decode::assemble::{Assembler, Lines};
+use crate::model::rare::{Begins, Rare};
 use crate::model::record::{StdType, StreamId};
 
 /// A group waits at least so long behind a read.
@@ -14,18 +15,56 @@ const GRACE_MS: u64 = 250;
 /// of a line, and the rest with the line's end.
 const PART_WAITS_MS: u64 = 10_000;
 
-/// By channel, milliseconds on the monotonic clock.
+/// Of one stream.
 #[derive(Debug, Default)]
-pub(super) struct GroupsDue {
+pub(super) struct GroupsDue(Rare<Due>);
+
+/// By channel, milliseconds on the monotonic clock.
+#[derive(Debug, Default, PartialEq)]
+struct Due {
     groups: [Option<u64>; 2],
     parts: [Option<u64>; 2],
     /// Where the parts begin that these wait for the rest of.
     parts_at: [Option<u64>; 2],
 }
 
+impl Begins for Due {
+    const BEGINNING: &'static Due = &Due { groups: [None; 2], parts: [None; 2], parts_at: [None; 2] };
+}
+
 impl GroupsDue {
     /// Something new was read.
     pub(super) fn note(&mut self, assembler: &Assembler, stream: StreamId, cx: &mut Context<'_>) {
+        let unix_ns = cx.now.unix_ns;
+        let may_go_on = |std_type| {
+            assembler.open_part(std_type).is_some() || assembler.group_waits_ms(std_type, unix_ns).is_some()
+        };
+        if self.is_waiting() || StdType::ALL.into_iter().any(may_go_on) {
+            self.0.note(assembler, stream, cx);
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        *self.0 != *Due::BEGINNING
+    }
+
+    /// Ends the parts and groups that are due, unless there is more to read first.
+    pub(super) fn end_due(
+        &mut self,
+        assembler: &mut Assembler,
+        all_is_read: bool,
+        stream: StreamId,
+        lines: &mut Lines,
+        cx: &mut Context<'_>,
+    ) {
+        if self.is_waiting() {
+            self.0.end_due(assembler, all_is_read, stream, lines, cx);
+        }
+    }
+}
+
+impl Due {
+    fn note(&mut self, assembler: &Assembler, stream: StreamId, cx: &mut Context<'_>) {
         for std_type in StdType::ALL {
             self.note_group(assembler, std_type, cx);
             let (channel, part_at) = (std_type.index(), assembler.open_part(std_type));
@@ -42,8 +81,7 @@ impl GroupsDue {
         self.groups[std_type.index()] = waits_ms.map(|waits_ms| cx.now.mono_ms + waits_ms.max(GRACE_MS));
     }
 
-    /// Ends the parts and groups that are due, unless there is more to read first.
-    pub(super) fn end_due(
+    fn end_due(
         &mut self,
         assembler: &mut Assembler,
         all_is_read: bool,

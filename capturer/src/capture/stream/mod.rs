@@ -147,7 +147,7 @@ pub struct Stream {
     /// What to read from if the files can't be read (`read_from: auto`).
     fallback: Option<Box<api::ApiSource>>,
     /// Applies the pipeline's rate limit to reading.
-    rate_limiter: Option<RateLimiter>,
+    rate_limiter: Option<Box<RateLimiter>>,
     /// More than the rate limit was read: nothing more is read until then.
     limited_until_ms: Option<u64>,
 }
@@ -182,8 +182,11 @@ impl Stream {
         acked: Cursor,
         cx: &mut Context<'_>,
     ) -> Stream {
-        let rate_limiter =
-            source.pipeline.as_ref().and_then(|pipeline| RateLimiter::of(pipeline, cx.now.mono_ms));
+        let rate_limiter = source
+            .pipeline
+            .as_ref()
+            .and_then(|pipeline| RateLimiter::of(pipeline, cx.now.mono_ms))
+            .map(Box::new);
         let mut stream = Stream {
             source,
             kind,

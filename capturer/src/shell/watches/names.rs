@@ -84,7 +84,9 @@ mod tests {
         };
         assert_eq!(found(&names, 7, Called::Live, "a"), [1, 2]);
         assert_eq!(found(&names, 7, Called::Rotated, "a"), [3]);
-        assert!(found(&names, 7, Called::Live, "b").is_empty() && found(&names, 8, Called::Live, "b").is_empty());
+        assert!(
+            found(&names, 7, Called::Live, "b").is_empty() && found(&names, 8, Called::Live, "b").is_empty()
+        );
         assert_eq!(names.of_watch(7).map(|stream| stream.0).collect::<Vec<_>>(), [1, 2]);
         names.remove(7, Called::Live, "a", StreamId(1));
         assert_eq!(names.remove_watch(7), [2, 3].map(StreamId).into());

@@ -8,14 +8,17 @@ use crate::capture::stream::chain::{Link, Parked};
 use crate::capture::stream::delivered::Passing;
 use crate::decode::{DecodeError, Step, json_line, timestamp};
 use crate::model::cursor::FileId;
+use crate::model::rare::{Begins, Rare};
 use crate::settings::FileFormat;
 
 /// When Docker rotates, what it writes first to the new file may be listed a little later than the file.
 const REPLACED_AFTER_MS: u64 = 10_000;
 
-/// Where dockerd writes.
-#[derive(Debug, Default)]
-pub(super) struct Writer {
+/// Where dockerd writes. Followed paths do not have it.
+pub(super) type Writer = Rare<Newest>;
+
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Newest {
     /// The file in which the newest record stood. `None` = no record was read in this run.
     newest_in: Option<FileId>,
     /// Its time.
@@ -24,6 +27,10 @@ pub(super) struct Writer {
     since_ms: Option<u64>,
     /// It was written to since.
     grew: bool,
+}
+
+impl Begins for Newest {
+    const BEGINNING: &'static Newest = &Newest { newest_in: None, newest_ns: 0, since_ms: None, grew: false };
 }
 
 impl FileSource {
@@ -60,7 +67,7 @@ impl FileSource {
         self.writer.grew |= front.late;
         let file = front.found.id;
         if self.writer.newest_in != Some(file) {
-            self.writer = Writer { newest_in: Some(file), newest_ns, ..Writer::default() };
+            self.writer = Newest { newest_in: Some(file), newest_ns, ..Newest::default() }.into();
             // Nobody writes to those any more: a last look.
             self.chain.parked.iter_mut().for_each(|parked| parked.due_ms = Some(0));
         }
@@ -103,7 +110,10 @@ impl FileSource {
     /// To be called now and then.
     pub fn note_replaced(&mut self, now_ms: u64) {
         let is_held = self.held_for_docker().is_some();
-        self.writer.since_ms = is_held.then(|| self.writer.since_ms.unwrap_or(now_ms));
+        let since_ms = is_held.then(|| self.writer.since_ms.unwrap_or(now_ms));
+        if self.writer.since_ms != since_ms {
+            self.writer.since_ms = since_ms;
+        }
     }
 
     /// Whether what dockerd writes to may be another file than the live one.
