@@ -22,6 +22,7 @@ use super::{Message, Process};
 use crate::capture::core::Capture;
 use crate::capture::io::Event;
 use crate::model::clock::Now;
+use crate::model::packed::Pack;
 use crate::settings::{ReadFrom, Settings, advice};
 use crate::shell::ring;
 use crate::shell::{Rest, Shell};
@@ -292,6 +293,13 @@ impl Loop<'_> {
         }
     }
 
+    /// Makes tables smaller that grew by many sources.
+    fn pack(&mut self) {
+        self.capture.pack();
+        self.shell.pack();
+        self.process.claims.with(Pack::pack);
+    }
+
     /// Once a second: gauges, and what health should say.
     fn turn(&mut self, now: Now) {
         #[cfg(feature = "test-faults")]
@@ -303,6 +311,7 @@ impl Loop<'_> {
         }
         self.capture.refresh_gauges(now);
         if self.heap.is_due(self.capture.stream_count()) {
+            self.pack();
             heap::give_back();
         }
         self.process.metrics.heartbeat("capture");

@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::model::packed::Pack;
 use crate::model::record::StreamId;
 
 /// A file is not closed for others before it was quiet for so long, so one that is written to every second stays open;
@@ -49,6 +50,14 @@ pub struct OpenFiles {
     line: VecDeque<(StreamId, u64)>,
     waiting: BTreeSet<StreamId>,
     beyond_at_ms: u64,
+}
+
+impl Pack for OpenFiles {
+    fn pack(&mut self) {
+        self.of.pack();
+        self.quiet.pack();
+        self.quiet_since.pack();
+    }
 }
 
 impl OpenFiles {

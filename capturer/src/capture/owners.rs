@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::io::FoundFile;
 use crate::model::cursor::FileId;
+use crate::model::packed::Pack;
 use crate::model::record::StreamId;
 
 /// Among whom a file has one reader: those of an outlet, followed paths and containers apart.
@@ -26,6 +27,12 @@ pub struct Owners {
     /// Files that paths lead to which nobody follows, for another stream reads them.
     paths: BTreeSet<(Group, FileId)>,
     paths_released: bool,
+}
+
+impl Pack for Owners {
+    fn pack(&mut self) {
+        self.of.pack();
+    }
 }
 
 impl Owners {

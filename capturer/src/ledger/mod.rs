@@ -30,6 +30,8 @@ pub(crate) mod table;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::clock::Now;
+use crate::model::packed::Pack;
+use crate::model::rare::{Begins, Rare};
 use crate::model::record::StreamKey;
 pub use leaks::Resource;
 pub use owner::Owner;
@@ -67,6 +69,12 @@ struct Row {
 struct Claim {
     number: u64,
     serial: u64,
+    more: Rare<ClaimMore>,
+}
+
+/// What a claim of a file does not have.
+#[derive(Debug, Default, PartialEq)]
+struct ClaimMore {
     /// What it was when last seen open, if that tells files apart.
     target: Option<String>,
     /// First of the looks in a row that did not find it.
@@ -74,6 +82,18 @@ struct Claim {
     /// Taken for an owner because nobody else had claimed it ([`Ledger::adopt`]): a claim of its own replaces that, and
     /// it may go without a word.
     adopted: bool,
+}
+
+impl Begins for ClaimMore {
+    const BEGINNING: &'static ClaimMore = &ClaimMore { target: None, missing_since_ms: None, adopted: false };
+}
+
+impl Pack for Ledger {
+    fn pack(&mut self) {
+        self.claims.pack();
+        self.rows.pack();
+        self.numbers.pack();
+    }
 }
 
 #[derive(Debug)]
@@ -167,9 +187,9 @@ impl Ledger {
         self.ended.retain(|ended| *ended != number);
         self.last_serial += 1;
         let serial = self.last_serial;
-        let claim = Claim { number, serial, target: None, missing_since_ms: None, adopted };
-        if let Some(before) = self.claims.insert(fd, claim) {
-            self.slips += u64::from(!before.adopted);
+        let more = ClaimMore { adopted, ..ClaimMore::default() }.into();
+        if let Some(before) = self.claims.insert(fd, Claim { number, serial, more }) {
+            self.slips += u64::from(!before.more.adopted);
             self.count_closed(before.number);
         }
         self.strangers.remove(&fd);
@@ -287,12 +307,13 @@ impl Ledger {
         for OpenFd { fd, target, kernel } in view.open {
             report.open_count += 1;
             let owner = if let Some(claim) = self.claims.get_mut(fd) {
-                claim.missing_since_ms = None;
                 let target = telling(target);
-                if claim.target.is_some() && claim.target.as_deref() != target {
+                if claim.more.target.is_some() && claim.more.target.as_deref() != target {
                     self.slips += 1;
                 }
-                claim.target = target.map(str::to_owned);
+                let adopted = claim.more.adopted;
+                claim.more =
+                    ClaimMore { target: target.map(str::to_owned), missing_since_ms: None, adopted }.into();
                 let number = claim.number;
                 self.owner(number)
             } else {
@@ -328,11 +349,11 @@ impl Ledger {
     ) {
         let mut gone = Vec::new();
         for (fd, claim) in self.claims.iter_mut().filter(|(fd, _)| !open.contains(fd)) {
-            if claim.adopted {
+            if claim.more.adopted {
                 gone.push((*fd, claim.number));
                 continue;
             }
-            let since_ms = *claim.missing_since_ms.get_or_insert(now.mono_ms);
+            let since_ms = *claim.more.missing_since_ms.get_or_insert(now.mono_ms);
             if now.mono_ms.saturating_sub(since_ms) > settle_ms {
                 let owner = self.rows.get(&claim.number).map_or(Owner::Unknown, |row| row.owner.clone());
                 report.missing.push((*fd, owner));

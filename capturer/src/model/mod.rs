@@ -7,6 +7,7 @@ pub(crate) mod delivery;
 pub(crate) mod docker;
 pub(crate) mod fields;
 pub(crate) mod outcome;
+pub(crate) mod packed;
 pub(crate) mod rare;
 pub(crate) mod record;
 pub(crate) mod rotated_name;

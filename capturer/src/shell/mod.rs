@@ -37,6 +37,7 @@ use crate::ledger::Owner;
 use crate::ledger::claims::{Claimed, Claims};
 use crate::limits::{ANSWER_TIMEOUTS_MAX, ANSWERS_LARGE_MAX};
 use crate::model::delivery::ToSink;
+use crate::model::packed::Pack;
 use crate::model::record::{Outlet, SinkId, Source, StreamId, StreamKey};
 use crate::shell::files::{Files, Hung, Lane, OpenFile, Walked};
 use crate::shell::http::{Cancel, Connection};
@@ -93,6 +94,14 @@ enum Done {
     Closed(ConnId),
     /// The flag: whether something was there at once.
     Inotify(ReadOutcome, Vec<u8>, bool),
+}
+
+impl Pack for Shell {
+    fn pack(&mut self) {
+        self.keys.pack();
+        self.open_files.pack();
+        self.watches.pack();
+    }
 }
 
 impl Shell {
@@ -317,7 +326,7 @@ impl Shell {
             files::FilesAnswer::PathsFound { set, lane, lanes, watches, paths } => {
                 let is_news = self.watches.set_of_patterns(set, lane, watches);
                 let links = paths.iter().filter(|found| found.target.is_some());
-                self.watches.saw_links(links.map(|found| found.path.as_str()));
+                self.watches.saw_links(links.map(|found| &*found.path));
                 if lane.is_none() {
                     self.watches.end_listing();
                 }

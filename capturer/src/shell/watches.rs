@@ -13,6 +13,7 @@ use crate::capture::io::LaneId;
 use crate::decode::inotify::{
     ATTRIB, CREATE, DELETE, Event, IGNORED, IS_DIRECTORY, MODIFY, MOVE_SELF, MOVED_TO, OVERFLOW,
 };
+use crate::model::packed::Pack;
 use crate::model::rare::Rare;
 use crate::model::record::StreamId;
 use crate::model::rotated_name;
@@ -195,6 +196,15 @@ pub struct Concerned {
     pub sets: BTreeSet<usize>,
     /// Names that matched a pattern and were removed before anybody could look, by entry.
     pub vanished: BTreeSet<(usize, String)>,
+}
+
+impl Pack for Watches {
+    fn pack(&mut self) {
+        self.streams.pack();
+        self.names.pack();
+        self.interests.pack();
+        self.of_sets.values_mut().for_each(Pack::pack);
+    }
 }
 
 impl Watches {

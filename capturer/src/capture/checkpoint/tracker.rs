@@ -30,6 +30,7 @@ use std::sync::Arc;
 use super::Checkpoint;
 use super::memory::Table;
 use crate::model::cursor::{Cursor, FileId};
+use crate::model::packed::Pack;
 use crate::model::record::{OutputMark, StreamKey};
 use outputs::{Output, keep_uncovered, use_output};
 use unsaved::{Changed, sinks_of};
@@ -115,6 +116,13 @@ pub struct Tracker {
 
 fn ns(seconds: u64) -> i64 {
     i64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000_000)
+}
+
+impl Pack for Tracker {
+    fn pack(&mut self) {
+        self.streams.pack();
+        self.outputs.values_mut().for_each(Pack::pack);
+    }
 }
 
 impl Tracker {

@@ -10,6 +10,7 @@ use crate::capture::stream::State;
 use crate::capture::stream::file::NotText;
 use crate::model::clock::Now;
 use crate::model::cursor::Cursor;
+use crate::model::packed::Pack;
 use crate::model::record::{Source, StreamId};
 use crate::telemetry::metrics::PassedOver;
 use crate::telemetry::metrics::{LossReason, Lost, UnreadableReason};
@@ -66,6 +67,12 @@ struct Reading {
     behind: u64,
     /// Since when it may read and does not.
     since_ms: u64,
+}
+
+impl Pack for Progress {
+    fn pack(&mut self) {
+        self.by_stream.pack();
+    }
 }
 
 impl Progress {

@@ -22,6 +22,7 @@ pub(crate) mod look;
 pub(crate) mod no_log;
 mod older;
 pub(crate) mod outlets;
+mod packing;
 mod parts;
 mod paths;
 mod quiet_files;

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use crate::model::packed::Pack;
 use crate::model::record::StreamId;
 
 /// What a name is to a stream.
@@ -25,6 +26,12 @@ fn hash(name: &str) -> u32 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
     hasher.finish() as u32
+}
+
+impl Pack for Names {
+    fn pack(&mut self) {
+        self.0.pack();
+    }
 }
 
 impl Names {

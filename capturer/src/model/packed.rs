@@ -1,0 +1,23 @@
+//! Maps without spare room. One whose keys rise as it grows, as numbers do and paths that are found in order, is left with
+//! nodes that are half empty: some hundred bytes for each of tens of thousands of sources, over all tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A map or set that can be made anew with full nodes. It takes a while with many entries, and what is added later splits
+/// nodes again: to be done when many were added and no more are to come soon.
+pub trait Pack {
+    /// Makes it anew.
+    fn pack(&mut self);
+}
+
+impl<K: Ord, V> Pack for BTreeMap<K, V> {
+    fn pack(&mut self) {
+        *self = std::mem::take(self).into_iter().collect();
+    }
+}
+
+impl<K: Ord> Pack for BTreeSet<K> {
+    fn pack(&mut self) {
+        *self = std::mem::take(self).into_iter().collect();
+    }
+}
