@@ -11,6 +11,7 @@ use rustix::fs::{Statx, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::TAIL_BYTES;
+use crate::model::rare::{Begins, Rare};
 use crate::model::record::StdType;
 
 /// Resume position of a stream.
@@ -154,11 +155,11 @@ pub struct FileCursor {
     /// The same position by times; only of Docker's logs. By it the stream goes on over the API, should it be read from
     /// there next.
     #[serde(default, skip_serializing_if = "ApiCursor::is_none")]
-    pub lines: ApiCursor,
+    pub lines: Rare<ApiCursor>,
     /// Per channel: the stream came here from the API, and lines up to this one, `count` of them with its very time, are
     /// still to be passed over. Time 0 = none.
     #[serde(default, skip_serializing_if = "nothing_to_pass")]
-    pub passing: [ChannelMark; 2],
+    pub passing: Rare<[ChannelMark; 2]>,
     /// A line of `file` is, or was, delivered up to here though its end had not come; 0 = none is. Read again, it is split
     /// at the same byte.
     #[serde(default, skip_serializing_if = "is_nothing")]
@@ -250,6 +251,15 @@ pub struct ApiCursor {
     /// to the newest lines (`tail`) reaches back far enough.
     #[serde(default)]
     pub older_ns: i64,
+}
+
+impl Begins for ApiCursor {
+    const BEGINNING: &'static ApiCursor =
+        &ApiCursor { channels: *<[ChannelMark; 2]>::BEGINNING, open_ns: [0; 2], last_ns: 0, older_ns: 0 };
+}
+
+impl Begins for [ChannelMark; 2] {
+    const BEGINNING: &'static [ChannelMark; 2] = &[ChannelMark { time_ns: 0, count: 0 }; 2];
 }
 
 impl ApiCursor {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Reads as its beginning until somebody asks to change it.
 #[derive(Clone, Debug)]
@@ -24,6 +24,10 @@ impl<T> Default for Rare<T> {
     fn default() -> Self {
         Rare(None)
     }
+}
+
+impl<T: 'static> Begins for Vec<T> {
+    const BEGINNING: &'static Vec<T> = &Vec::new();
 }
 
 impl<T: Begins + PartialEq> From<T> for Rare<T> {
@@ -62,6 +66,14 @@ impl<T: Begins + PartialEq> PartialEq for Rare<T> {
 impl<T: Begins + Serialize> Serialize for Rare<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         (**self).serialize(serializer)
+    }
+}
+
+impl<T: Begins + Eq> Eq for Rare<T> {}
+
+impl<'de, T: Begins + PartialEq + Deserialize<'de>> Deserialize<'de> for Rare<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(Rare::from)
     }
 }
 

@@ -334,7 +334,7 @@ impl View<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::cursor::{ApiCursor, FileCursor};
+    use crate::model::cursor::FileCursor;
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -380,7 +380,7 @@ mod tests {
             ended: false,
             skip,
             reached: vec![place(2, 900)],
-            lines: ApiCursor::default(),
+            lines: Default::default(),
             passing: Default::default(),
             split: 0,
             at: Box::default(),

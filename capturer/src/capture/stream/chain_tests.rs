@@ -94,7 +94,7 @@ fn saved(file: FileId, head: HeadPrint, skip: [u64; 2]) -> Start {
         ended: false,
         skip,
         reached: Vec::new(),
-        lines: ApiCursor::default(),
+        lines: Default::default(),
         passing: Default::default(),
         split: 0,
         at: Box::default(),

@@ -59,15 +59,6 @@ fn note_joined(cursor: &mut ApiCursor, joined: &[(StdType, i64)]) {
     }
 }
 
-impl Begins for ApiCursor {
-    const BEGINNING: &'static ApiCursor = &ApiCursor {
-        channels: [ChannelMark { time_ns: 0, count: 0 }; 2],
-        open_ns: [0; 2],
-        last_ns: 0,
-        older_ns: 0,
-    };
-}
-
 impl Begins for Passing {
     const BEGINNING: &'static Passing = &Passing {
         marks: [ChannelMark { time_ns: 0, count: 0 }; 2],

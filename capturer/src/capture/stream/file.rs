@@ -57,7 +57,7 @@ use crate::settings::{FileFormat, Pipeline};
 use crate::telemetry::metrics::{SkipReason, StreamError};
 
 /// There is one for each followed file, and tens of thousands of those: what few need is boxed.
-const _: () = assert!(size_of::<FileSource>() <= 1_280);
+const _: () = assert!(size_of::<FileSource>() <= 992);
 
 /// See the module's head.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub struct FileSource {
     /// The last line has no end yet.
     unfinished: Option<Unfinished>,
     /// A line is split there, in this file.
-    split: Option<(FileId, u64)>,
+    split: Option<Box<(FileId, u64)>>,
     /// The pause before the next look whether room was filled, milliseconds.
     room_look: Option<u64>,
     chain: Chain,
@@ -155,12 +155,12 @@ impl FileSource {
         };
         let start_is_end = start == Start::End;
         let split = match &start {
-            Start::Resume(cursor) if cursor.split > 0 => Some((cursor.file, cursor.split)),
+            Start::Resume(cursor) if cursor.split > 0 => Some(Box::new((cursor.file, cursor.split))),
             _ => None,
         };
         let (lines, passing) = match &start {
             Start::After(cursor) => ((*cursor).into(), Passing::up_to(cursor).into()),
-            Start::Resume(cursor) => (cursor.lines.into(), Passing::resume(cursor.passing).into()),
+            Start::Resume(cursor) => (cursor.lines.clone(), Passing::resume(*cursor.passing).into()),
             Start::Oldest | Start::Live | Start::Since(_) | Start::End => Default::default(),
         };
         FileSource {
@@ -673,7 +673,7 @@ impl FileSource {
             delivered::note(&mut self.lines, &lines, &read);
             self.lines.open_ns = StdType::ALL.map(|std_type| self.assembler.open_time(std_type).unwrap_or(0));
             let end = Arc::make_mut(end);
-            (end.lines, end.passing) = (*self.lines, self.passing.marks);
+            (end.lines, end.passing) = (self.lines.clone(), self.passing.marks.into());
         }
         self.note_split(&mut end);
         told.push(SourceEvent::Lines { lines, read, end, source_bytes });

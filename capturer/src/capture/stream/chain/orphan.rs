@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::{Chain, Changes, Copied, Gone, Handle, Link, Parked, begins_as, link_at};
 use crate::capture::io::{FileNo, FoundFile};
 use crate::limits::HEAD_BYTES;
-use crate::model::cursor::{ApiCursor, FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
+use crate::model::cursor::{FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
 
 /// A place whose content is not where it was: the file was written anew, or is not found.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Orphan {
             ended: false,
             skip,
             reached: if self.in_place { Vec::new() } else { reached.to_vec() },
-            lines: ApiCursor::default(),
+            lines: Default::default(),
             passing: Default::default(),
             split: 0,
             at: Box::default(),

@@ -6,7 +6,7 @@ use super::{Chain, Handle, Link, Mark, Undelivered, begins_as};
 use crate::capture::io::FileNo;
 use crate::decode::damage::without_room;
 use crate::limits::{HEAD_BYTES, PLACES_MAX};
-use crate::model::cursor::{ApiCursor, Cursor, FileCursor, FileId, FilePlace, HeadPrint};
+use crate::model::cursor::{Cursor, FileCursor, FileId, FilePlace, HeadPrint};
 
 impl Chain {
     /// These bytes stand at `offset` in the front: its print may be known better now. Returns files to close: a file that
@@ -105,7 +105,7 @@ impl Chain {
             ended: self.links.is_empty() && from == position && self.ended == Some(file),
             skip,
             reached,
-            lines: ApiCursor::default(),
+            lines: Default::default(),
             passing: Default::default(),
             split: 0,
             at: Box::default(),

@@ -11,6 +11,7 @@ use crate::decode::text::{self, Mark};
 use crate::decode::{DecodeError, Piece, Step, cri, json_line};
 use crate::limits::{LINE_PIECE_BYTES, RECORD_BYTES_MAX};
 use crate::model::cursor::FileId;
+use crate::model::rare::Rare;
 use crate::model::record::StdType;
 use crate::settings::{FileFormat, TextRules};
 use crate::text::encoding::Encoding;
@@ -27,7 +28,7 @@ pub(super) struct Text {
     /// What comes next is the rest of a line that was delivered.
     pub(super) continues: bool,
     /// A line in UTF-8.
-    decoded: Vec<u8>,
+    decoded: Rare<Vec<u8>>,
     /// It was told that lines are of more than one format.
     told_mixed: bool,
 }

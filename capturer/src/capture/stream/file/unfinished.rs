@@ -82,7 +82,9 @@ impl FileSource {
         cx: &Context<'_>,
     ) -> usize {
         let front = self.chain.links.front().map(|front| front.found.id);
-        let Some((_, split)) = self.split.filter(|(file, _)| front == Some(*file)) else { return from };
+        let Some((_, split)) = self.split.as_deref().copied().filter(|(file, _)| front == Some(*file)) else {
+            return from;
+        };
         let until = split.checked_sub(offset).map(|len| again + len as usize);
         let Some(until) = until.filter(|until| *until >= from) else {
             self.split = None;
@@ -122,7 +124,7 @@ impl FileSource {
         let mut unfinished = self.unfinished.filter(|before| before.end == end).unwrap_or(new);
         if unfinished.due_ms <= cx.now.mono_ms {
             unfinished = Unfinished { due_ms: cx.now.mono_ms + told_ms, is_told: true, ..unfinished };
-            self.split = self.chain.links.front().map(|front| (front.found.id, place(to + len)));
+            self.split = self.chain.links.front().map(|front| Box::new((front.found.id, place(to + len))));
         }
         self.unfinished = Some(unfinished);
         self.set_unfinished_timer(cx);
@@ -131,7 +133,7 @@ impl FileSource {
 
     /// A split that was told and not yet made is a part of the position.
     pub(super) fn note_split(&self, end: &mut Cursor) {
-        if let (Cursor::File(end), Some((file, split))) = (end, self.split)
+        if let (Cursor::File(end), Some((file, split))) = (end, self.split.as_deref().copied())
             && end.file == file
             && end.offset < split
         {
