@@ -30,26 +30,38 @@ impl Read {
     }
 }
 
-/// How far each outlet has read one source. `O` tells outlets apart.
+/// How far each outlet has read one source. `O` tells outlets apart. Of tens of thousands of sources nearly all have one
+/// outlet, which needs no list.
 #[derive(Debug)]
 pub struct Furthest<O> {
+    /// The only one so far: it has read up to `furthest`.
+    only: Option<O>,
+    /// All, if there are several.
     by_outlet: Vec<(O, Read)>,
     furthest: Read,
 }
 
 impl<O> Default for Furthest<O> {
     fn default() -> Self {
-        Furthest { by_outlet: Vec::new(), furthest: Read::default() }
+        Furthest { only: None, by_outlet: Vec::new(), furthest: Read::default() }
     }
 }
 
 impl<O: PartialEq> Furthest<O> {
     /// An outlet has read so much more. Returns what of it none had read before.
     pub fn read(&mut self, outlet: O, more: Read) -> Read {
+        let is_only = match &self.only {
+            Some(only) => *only == outlet,
+            None => self.by_outlet.is_empty() && self.furthest == Read::default(),
+        };
+        if is_only {
+            self.only = Some(outlet);
+            self.furthest = self.furthest.plus(more);
+            return more;
+        }
+        self.by_outlet.extend(self.only.take().map(|only| (only, self.furthest)));
         let index = self.by_outlet.iter().position(|(known, _)| *known == outlet);
         let index = index.unwrap_or_else(|| {
-            // Of tens of thousands of sources nearly all have one outlet.
-            self.by_outlet.reserve_exact(1);
             self.by_outlet.push((outlet, Read::default()));
             self.by_outlet.len() - 1
         });
@@ -62,8 +74,10 @@ impl<O: PartialEq> Furthest<O> {
 
     /// The same under other names; `None` = that outlet is no more.
     pub fn renamed<N>(&self, name: impl Fn(&O) -> Option<N>) -> Furthest<N> {
-        let by_outlet = self.by_outlet.iter().filter_map(|(outlet, read)| Some((name(outlet)?, *read)));
-        Furthest { by_outlet: by_outlet.collect(), furthest: self.furthest }
+        let only = self.only.iter().map(|only| (only, self.furthest));
+        let known = only.chain(self.by_outlet.iter().map(|(outlet, read)| (outlet, *read)));
+        let by_outlet = known.filter_map(|(outlet, read)| Some((name(outlet)?, read)));
+        Furthest { only: None, by_outlet: by_outlet.collect(), furthest: self.furthest }
     }
 }
 

@@ -14,6 +14,7 @@ use prometheus::core::Collector as _;
 use super::by_source::{LABELS, Labels};
 use super::furthest::{Furthest, Read};
 use super::{Metrics, OTHER, cap};
+use crate::model::packed::Pack;
 use crate::telemetry::status::{StreamCounts, StreamRow};
 
 /// States of a stream, as rows name them.
@@ -81,6 +82,16 @@ impl Sources {
         // All at once, which fills the map's nodes: one that grows by rising numbers is half empty.
         let counted = rows.iter().map(|row| (row.id, row.counts)).collect();
         let counted = std::mem::replace(&mut self.counted, counted);
+        // What stays is made before what goes again, so that it does not stand between it.
+        let known = self.read.len();
+        for labels in &all {
+            if !self.read.contains_key(labels) {
+                self.read.insert(labels.clone(), Furthest::default());
+            }
+        }
+        if self.read.len() > known {
+            self.read.pack();
+        }
         let mut by_source: BTreeMap<Labels, Figures> = BTreeMap::new();
         for row in rows {
             // What a new run's stream was carried has been counted by the run before.
