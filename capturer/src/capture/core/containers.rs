@@ -242,7 +242,7 @@ impl Capture {
         let line_bytes_max = settings.line_bytes_max as usize;
         let api_cursor = match &resume {
             Some(Cursor::Api(cursor)) => Some(**cursor),
-            Some(Cursor::File(cursor)) => Some(cursor.lines).filter(|lines| !lines.is_none()),
+            Some(Cursor::File(cursor)) => Some(*cursor.lines).filter(|lines| !lines.is_none()),
             None if at_end => Some(ApiCursor::after(now.unix_ns)),
             None | Some(Cursor::Beginning) => None,
         };
@@ -285,7 +285,7 @@ impl Capture {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let facts = ContainerFacts::new(inspect, &self.settings);
         if let Some(attaching) = self.attaching.get_mut(&id) {
-            attaching.renamed = Some(facts);
+            attaching.renamed = Some(Box::new(facts));
             return;
         }
         if stream.source.container.as_deref() != Some(&facts.meta) {

@@ -25,7 +25,7 @@ pub(super) struct Attaching {
     /// The tracker's state that must be saved; set when all sinks have answered.
     saved_at: Option<u64>,
     /// The container was renamed meanwhile.
-    pub(super) renamed: Option<containers::ContainerFacts>,
+    pub(super) renamed: Option<Box<containers::ContainerFacts>>,
 }
 
 impl Attaching {
@@ -80,8 +80,9 @@ impl Capture {
 
     pub(super) fn attach(&mut self, source: Arc<Source>, initial: Option<Cursor>) {
         let sinks_missing = self.outlets[usize::from(source.outlet.index)].names.len();
-        let attaching =
-            Attaching { initial, marks: Vec::new(), sinks_missing, saved_at: None, renamed: None };
+        // No room beyond what comes: ten thousands of sources may attach at once.
+        let marks = Vec::with_capacity(sinks_missing);
+        let attaching = Attaching { initial, marks, sinks_missing, saved_at: None, renamed: None };
         self.attaching.insert(source.id, attaching);
         self.shared.actions.push(Action::Attach(source));
     }
@@ -142,7 +143,7 @@ impl Capture {
             });
             let name = self.streams.get(&id).and_then(|stream| stream.source.container.as_ref());
             if let Some(facts) = renamed.filter(|facts| name.is_some_and(|name| **name != facts.meta)) {
-                self.rename(id, facts);
+                self.rename(id, *facts);
             }
         }
     }
