@@ -248,8 +248,8 @@ pub struct FoundFile {
 /// A path that a pattern matches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FoundPath {
-    /// The absolute path.
-    pub path: String,
+    /// The absolute path. Shared with all that keep it.
+    pub path: Arc<str>,
     /// The file that stands there.
     pub id: FileId,
     /// The file's path without links, if it is another.

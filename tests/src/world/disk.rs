@@ -176,7 +176,7 @@ impl Disk {
         };
         let found = |path: &String| {
             let FoundFile { id, len, modified_ns, .. } = self.found(path, 0, false)?;
-            Some(FoundPath { path: path.clone(), id, target: None, len, modified_ns })
+            Some(FoundPath { path: path.as_str().into(), id, target: None, len, modified_ns })
         };
         self.names.keys().filter(within).filter_map(found).collect()
     }

@@ -2,6 +2,7 @@
 //! is listed (stream/chain/older.rs).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::{Capture, split_path};
 use crate::capture::io::FoundPath;
@@ -30,16 +31,16 @@ impl Capture {
     }
 
     /// Logs those that nobody has read. `paths` will be followed.
-    pub(super) fn tell_older(&self, now: Now, set: usize, older: &[FoundPath], paths: &BTreeSet<String>) {
+    pub(super) fn tell_older(&self, now: Now, set: usize, older: &[FoundPath], paths: &BTreeSet<Arc<str>>) {
         let entry = &self.settings.file_monitor.files[set];
         let mut sums: BTreeMap<&str, Sum<'_>> = BTreeMap::new();
         for file in older {
             let (directory, name) = split_path(&file.path);
             let mut logs = rotated_name::live_names(&name).map(|live| format!("{directory}/{live}"));
             let log = if paths.contains(&file.path) {
-                Some(file.path.clone())
+                Some(file.path.to_string())
             } else {
-                logs.find(|log| paths.contains(log))
+                logs.find(|log| paths.contains(log.as_str()))
             };
             // It is not followed, so it is read with another log, which was found before.
             let Some(log) = log.filter(|log| !self.is_followed(log)) else { continue };
@@ -65,7 +66,7 @@ impl Capture {
                 pattern,
                 files,
                 bytes,
-                oldest = oldest.path,
+                oldest = &*oldest.path,
                 "files last changed longer ago than ignore_older are passed over, the oldest {} ago: what is added to them is \
                  read; capturer check lists them",
                 age_text(age_s)

@@ -74,7 +74,7 @@ struct Looking {
 #[derive(Clone, Debug)]
 struct PartFiles {
     at_ms: u64,
-    paths: BTreeSet<String>,
+    paths: BTreeSet<Arc<str>>,
     /// How many are rotated files of others, and are read with those.
     rotated: usize,
 }
@@ -295,7 +295,7 @@ impl Capture {
         let paths = self.without_others(now, paths, &ids, &targets, first_of_all);
         self.tell_older(now, set, &older, &paths);
         for path in &paths {
-            let came_back = self.paths.missing.remove(path).is_some();
+            let came_back = self.paths.missing.remove(&**path).is_some();
             let target = targets.get(path).map(String::as_str);
             for id in self.ids_of(&StreamKey::file(path)) {
                 self.with_file(now, id, |file, cx, told| {
@@ -304,7 +304,8 @@ impl Capture {
                 });
             }
             let id = ids.get(path).copied();
-            let look = Look { is_first: first_look, id, with_rotated: with_rotated.contains(path), target };
+            let look =
+                Look { is_first: first_look, id, with_rotated: with_rotated.contains(&**path), target };
             self.follow_path(now, set, path, look);
         }
         if lane.is_none() {
@@ -326,7 +327,7 @@ impl Capture {
             for path in answer.paths {
                 if !self.is_matched(&path) {
                     let missing = Missing { since_ms: now.mono_ms, part: Some(part) };
-                    self.paths.missing.entry(path).or_insert(missing);
+                    self.paths.missing.entry(path.to_string()).or_insert(missing);
                 }
             }
         }

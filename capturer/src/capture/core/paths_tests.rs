@@ -145,7 +145,7 @@ fn a_log_that_is_not_there_goes_on_in_the_file_it_was_left_in() {
         let pattern = if matches { "/l/*.log*" } else { "/m/*" };
         settings.file_monitor.files[0].paths = vec![PathPattern::new(pattern).unwrap()];
         scene.capture.settings = Arc::new(settings);
-        let path = "/l/a.log.bak".to_owned();
+        let path: Arc<str> = "/l/a.log.bak".into();
         let ids = BTreeMap::from([(path.clone(), id(2))]);
         let paths = BTreeSet::from([path]);
         scene.capture.without_others(scene.now, paths, &ids, &BTreeMap::new(), is_first).len()
@@ -161,8 +161,8 @@ fn a_log_that_is_not_there_goes_on_in_the_file_it_was_left_in() {
 fn what_was_rotated_from_a_log_unseen_is_read_with_it() {
     let followed = |left: u64, files: &[(&str, u64)]| {
         let mut scene = Scene::from(left_in(left));
-        let ids = files.iter().map(|(name, inode)| (format!("/l/{name}"), id(*inode))).collect();
-        let paths = files.iter().map(|(name, _)| format!("/l/{name}")).collect();
+        let ids = files.iter().map(|(name, inode)| (format!("/l/{name}").into(), id(*inode))).collect();
+        let paths = files.iter().map(|(name, _)| format!("/l/{name}").into()).collect();
         let own = scene.capture.without_others(scene.now, paths, &ids, &BTreeMap::new(), true);
         own.into_iter().map(|path| path.replace("/l/", "")).collect::<Vec<_>>()
     };

@@ -164,7 +164,8 @@ fn look(set: &FileSet, own: &Own, named: &[PathPattern]) -> Vec<Look> {
         let with = With { set: &set, own, lane_of: &|_| None, watch: &mut |_, _| () };
         patterns::walk(with, patterns::starts(&set))
     };
-    let all: BTreeSet<String> = walk(set.paths.clone()).paths.into_keys().collect();
+    let all: BTreeSet<String> =
+        walk(set.paths.clone()).paths.into_keys().map(|path| path.to_string()).collect();
     let mut room = LOOKED_INTO_MAX;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let since_ns = set.changed_since_ns(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
@@ -173,6 +174,7 @@ fn look(set: &FileSet, own: &Own, named: &[PathPattern]) -> Vec<Look> {
         let mut report = std::mem::take(&mut found.reports[0]);
         let (mut files, mut all_paths, mut not_utf8) = (Vec::new(), Vec::new(), Vec::new());
         for FoundPath { path, target, modified_ns, .. } in found.paths() {
+            let path = path.to_string();
             let is_old = since_ns.is_some_and(|since_ns| modified_ns < since_ns);
             if is_old && !is_rotated(set, &path, &all) {
                 let age = now.as_secs().saturating_sub((modified_ns.max(0) / 1_000_000_000) as u64);

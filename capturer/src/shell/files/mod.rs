@@ -294,10 +294,13 @@ impl Router {
                     found.paths.entry(file.path.clone()).or_insert_with(|| file.clone());
                 }
             }
-            None => drop(self.last_paths.insert(set, found.paths().into())),
+            None => {}
         }
         let elsewhere = std::mem::take(&mut found.elsewhere);
         let (lanes, paths) = (elsewhere.keys().copied().collect(), found.paths());
+        if found.trouble.is_none() {
+            self.last_paths.insert(set, paths.clone().into());
+        }
         progress.end();
         (self.worker.answers)(FilesAnswer::PathsFound { set, lane: None, lanes, watches, paths });
         for (id, starts) in elsewhere {

@@ -16,6 +16,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Statx};
 
@@ -79,7 +80,7 @@ pub struct Start {
 #[derive(Debug, Default)]
 pub struct Found {
     /// Regular files that match, by name.
-    pub paths: BTreeMap<String, FoundPath>,
+    pub paths: BTreeMap<Arc<str>, FoundPath>,
     /// What is to be said, by pattern.
     pub reports: Vec<PatternReport>,
     /// Why a directory or name could not be looked at, where it is not that it is missing or not allowed.
@@ -91,9 +92,11 @@ pub struct Found {
 }
 
 impl Found {
-    /// The files, for who asked.
+    /// The files, for who asked. Their paths may be kept for ever, so they are copied: else they would lie between what the
+    /// walk took for a moment, and none of that could be given back.
     pub fn paths(&self) -> Vec<FoundPath> {
-        self.paths.values().cloned().collect()
+        let copy = |found: &FoundPath| FoundPath { path: Arc::from(&*found.path), ..found.clone() };
+        self.paths.values().map(copy).collect()
     }
 }
 
@@ -356,10 +359,10 @@ impl Walk<'_> {
             return;
         }
         self.found.reports[self.pattern].matched += 1;
-        let path = text_of_path(shown).into_owned();
+        let path: Arc<str> = text_of_path(shown).into();
         let target = (at != shown).then(|| text_of_path(at).into_owned());
         let (len, modified_ns) = (stat.stx_size, FileId::modified_ns(stat));
-        let found = FoundPath { path: path.clone(), id, target, len, modified_ns };
+        let found = FoundPath { path: Arc::clone(&path), id, target, len, modified_ns };
         self.found.paths.insert(path, found);
     }
 
@@ -464,7 +467,7 @@ impl Found {
             }
         }
         let kept: BTreeSet<String> = kept.into_values().map(str::to_owned).collect();
-        self.paths.retain(|path, _| kept.contains(path));
+        self.paths.retain(|path, _| kept.contains(&**path));
     }
 }
 

@@ -49,8 +49,11 @@ fn relative(dir: &Path, path: &str) -> String {
 impl Walked {
     fn paths(&self, dir: &Path) -> Vec<String> {
         let target = |found: &FoundPath| found.target.as_ref().map(|target| format!(" -> {target}"));
-        let shown =
-            self.found.paths.values().map(|found| found.path.clone() + &target(found).unwrap_or_default());
+        let shown = self
+            .found
+            .paths
+            .values()
+            .map(|found| found.path.to_string() + &target(found).unwrap_or_default());
         shown.map(|text| relative(dir, &text)).collect()
     }
 

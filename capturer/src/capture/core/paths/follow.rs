@@ -24,7 +24,7 @@ impl Capture {
             .collect();
         for path in went {
             if let Some(set) = self.entry_of(&path) {
-                self.follow_path(now, set, &path, Look::default());
+                self.follow_path(now, set, &path.as_str().into(), Look::default());
                 self.paths.missing.insert(path, Missing { since_ms: now.mono_ms, part: None });
             } else {
                 tracing::info!(
@@ -41,13 +41,13 @@ impl Capture {
         self.settings.file_monitor.files.iter().position(|files| files.takes(path))
     }
 
-    pub(super) fn follow_path(&mut self, now: Now, set: usize, path: &str, look: Look<'_>) {
+    pub(super) fn follow_path(&mut self, now: Now, set: usize, path: &Arc<str>, look: Look<'_>) {
         for outlet in self.outlets_without(&StreamKey::file(path)) {
             self.follow_path_for(now, set, path, look, outlet);
         }
     }
 
-    fn follow_path_for(&mut self, now: Now, set: usize, path: &str, look: Look<'_>, outlet: usize) {
+    fn follow_path_for(&mut self, now: Now, set: usize, path: &Arc<str>, look: Look<'_>, outlet: usize) {
         let entry = &self.settings.file_monitor.files[set];
         let (format, labels) = (entry.format, entry.labels.clone());
         let changed_since_ns = entry.changed_since_ns(now.unix_ns);
@@ -78,7 +78,7 @@ impl Capture {
         let id = self.next_stream_id();
         let outlet = self.outlets[outlet].outlet;
         let source = Arc::new(Source {
-            path: Some(path.into()),
+            path: Some(Arc::clone(path)),
             labels,
             outlet,
             pipeline: pipeline::for_path(&self.settings.pipelines, path),

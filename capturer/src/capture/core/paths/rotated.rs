@@ -2,6 +2,7 @@
 //! are read with it: read alone, each of their lines would come twice.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::super::{Capture, split_path};
 use crate::model::clock::Now;
@@ -15,8 +16,8 @@ impl Capture {
     /// of their lines would come twice. Also which paths have such files, and so are read from the oldest of them.
     pub(super) fn without_rotated(
         &self,
-        mut paths: BTreeSet<String>,
-    ) -> (BTreeSet<String>, BTreeSet<String>) {
+        mut paths: BTreeSet<Arc<str>>,
+    ) -> (BTreeSet<Arc<str>>, BTreeSet<String>) {
         // Named on its own it is a log of its own, whatever its name looks like.
         let is_followed = |path: &str| self.ids.contains_key(&StreamKey::file(path)) || self.is_named(path);
         let mut with_rotated = BTreeSet::new();
@@ -45,11 +46,11 @@ impl Capture {
     pub(super) fn without_others(
         &mut self,
         now: Now,
-        paths: BTreeSet<String>,
-        ids: &BTreeMap<String, FileId>,
-        targets: &BTreeMap<String, String>,
+        paths: BTreeSet<Arc<str>>,
+        ids: &BTreeMap<Arc<str>, FileId>,
+        targets: &BTreeMap<Arc<str>, String>,
         is_first: bool,
-    ) -> BTreeSet<String> {
+    ) -> BTreeSet<Arc<str>> {
         let mut own = BTreeSet::new();
         let mut path_of = None;
         for path in paths {
@@ -61,7 +62,7 @@ impl Capture {
             let readers: Vec<StreamId> = (0..self.outlets.len())
                 .filter_map(|outlet| self.shared.owners.reader_of_path(self.group(outlet), *id))
                 .collect();
-            let directory = || split_path(targets.get(&path).unwrap_or(&path)).0;
+            let directory = || split_path(targets.get(&path).map_or(&*path, String::as_str)).0;
             let log = self.tracker.memory().log_of(*id).filter(|log| **log != key && id.birth_ns != 0);
             if log.is_none() && self.was_rotated_unseen(&path, *id, ids, &mut path_of) {
                 continue;
@@ -88,7 +89,7 @@ impl Capture {
                 self.paths.told.clear();
             }
             // Whoever reads it may not know its new name.
-            if self.paths.told.insert((path, *id)) {
+            if self.paths.told.insert((path.to_string(), *id)) {
                 for reader in readers.into_iter().chain(of_log) {
                     self.with_file(now, reader, |file, cx, _| file.on_chain_changed(cx));
                 }
@@ -104,7 +105,7 @@ impl Capture {
         log: &StreamKey,
         file: FileId,
         directory: &str,
-        ids: &BTreeMap<String, FileId>,
+        ids: &BTreeMap<Arc<str>, FileId>,
     ) -> bool {
         let Some(path) = log.0.strip_prefix("file:") else { return false };
         let is_about_to_be_followed = split_path(path).0 == directory
@@ -121,21 +122,20 @@ impl Capture {
         &self,
         path: &str,
         id: FileId,
-        ids: &'a BTreeMap<String, FileId>,
+        ids: &'a BTreeMap<Arc<str>, FileId>,
         path_of: &mut Option<BTreeMap<FileId, &'a str>>,
     ) -> bool {
         let (directory, name) = split_path(path);
         let Some(live) = rotated_name::numbered_live_name(&name) else { return false };
         let log = format!("{directory}/{live}");
         let key = StreamKey::file(&log);
-        if !ids.contains_key(&log) || self.ids.contains_key(&key) {
+        if !ids.contains_key(log.as_str()) || self.ids.contains_key(&key) {
             return false;
         }
         let Some(Cursor::File(left)) = self.tracker.resume(&key).map(|resume| resume.cursor) else {
             return false;
         };
-        let path_of =
-            path_of.get_or_insert_with(|| ids.iter().map(|(path, id)| (*id, path.as_str())).collect());
+        let path_of = path_of.get_or_insert_with(|| ids.iter().map(|(path, id)| (*id, &**path)).collect());
         let was_rotated = path_of.get(&left.file).is_some_and(|path| {
             let (of, name) = split_path(path);
             of == directory && rotated_name::numbered_live_name(&name) == Some(live)
