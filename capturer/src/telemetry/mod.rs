@@ -8,4 +8,5 @@ pub(crate) mod own_log;
 pub(crate) mod profile;
 pub(crate) mod reload_requests;
 pub(crate) mod status;
+pub(crate) mod stream_row;
 pub(crate) mod taps;
