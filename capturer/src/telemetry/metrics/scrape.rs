@@ -63,6 +63,29 @@ fn youngest(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 }
 
 impl Sources {
+    /// What is kept of sources is made before all that is needed for a moment. Else it lies between that, and an agent of tens of
+    /// thousands of sources keeps megabytes that hold little. What is there already stays where it is.
+    fn make_room(&mut self, rows: &[StreamRow], all: &BTreeSet<Labels>) {
+        let known = self.counted.len() + self.read.len();
+        for row in rows {
+            // What a new run's stream was carried has been counted by the run before.
+            self.counted.entry(row.id).or_insert(row.now.carried);
+        }
+        for labels in all {
+            if !self.read.contains_key(labels) {
+                self.read.insert(labels.clone(), Furthest::default());
+            }
+        }
+        if self.counted.len() + self.read.len() > known {
+            self.counted.pack();
+            self.read.pack();
+        }
+        if self.counted.len() > rows.len() {
+            let ids: BTreeSet<u32> = rows.iter().map(|row| row.id).collect();
+            self.counted.retain(|id, _| ids.contains(id));
+        }
+    }
+
     /// Sorts the rows into series; also how many sources share one. Those that have no row are gone if all have one.
     fn sort(
         &mut self,
@@ -79,23 +102,11 @@ impl Sources {
             }
             self.own.insert(labels.clone());
         }
-        // All at once, which fills the map's nodes: one that grows by rising numbers is half empty.
-        let counted = rows.iter().map(|row| (row.id, row.counts)).collect();
-        let counted = std::mem::replace(&mut self.counted, counted);
-        // What stays is made before what goes again, so that it does not stand between it.
-        let known = self.read.len();
-        for labels in &all {
-            if !self.read.contains_key(labels) {
-                self.read.insert(labels.clone(), Furthest::default());
-            }
-        }
-        if self.read.len() > known {
-            self.read.pack();
-        }
+        self.make_room(rows, &all);
         let mut by_source: BTreeMap<Labels, Figures> = BTreeMap::new();
         for row in rows {
-            // What a new run's stream was carried has been counted by the run before.
-            let added = row.counts.since(counted.get(&row.id).copied().unwrap_or(row.now.carried));
+            let counted = self.counted.entry(row.id).or_insert(row.now.carried);
+            let added = row.counts.since(std::mem::replace(counted, row.counts));
             let network = row.sinks.iter().find(|sink| network_sinks.contains(*sink));
             let network = network.map(|sink| sink.as_str().into()).unwrap_or_default();
             let read = Read { lines: added.lines, bytes: added.bytes, truncated: 0 };
