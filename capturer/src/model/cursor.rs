@@ -123,6 +123,9 @@ impl TailPrint {
     }
 }
 
+/// There is one for each followed file, and tens of thousands of those: what few need is boxed.
+const _: () = assert!(size_of::<FileCursor>() <= 176);
+
 /// Resume position in a chain of files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileCursor {

@@ -21,3 +21,23 @@ impl<K: Ord> Pack for BTreeSet<K> {
         *self = std::mem::take(self).into_iter().collect();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_goes() {
+        let numbers = 0..1_000_u32;
+        let mut map = BTreeMap::new();
+        numbers.clone().for_each(|number| drop(map.insert(number, number.to_string())));
+        let mut set: BTreeSet<u32> = numbers.clone().collect();
+        (map.pack(), set.pack());
+        assert!(
+            map.iter()
+                .map(|(number, text)| (*number, text.clone()))
+                .eq(numbers.clone().map(|number| (number, number.to_string())))
+        );
+        assert!(set.into_iter().eq(numbers));
+    }
+}

@@ -26,6 +26,10 @@ impl<T> Default for Rare<T> {
     }
 }
 
+impl Begins for String {
+    const BEGINNING: &'static String = &String::new();
+}
+
 impl<T: 'static> Begins for Vec<T> {
     const BEGINNING: &'static Vec<T> = &Vec::new();
 }

@@ -57,7 +57,7 @@ use crate::settings::{FileFormat, Pipeline};
 use crate::telemetry::metrics::{SkipReason, StreamError};
 
 /// There is one for each followed file, and tens of thousands of those: what few need is boxed.
-const _: () = assert!(size_of::<FileSource>() <= 992);
+const _: () = assert!(size_of::<FileSource>() <= 944);
 
 /// See the module's head.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ pub struct FileSource {
     /// When files that are no longer live were listed last because one was written to.
     rotated_looked_ms: u64,
     /// Names in its directory that are logs of their own.
-    apart: Vec<String>,
+    apart: Rare<Vec<String>>,
     /// Where links lead.
     elsewhere: Elsewhere,
     /// Whose deliveries count, and among which streams a file has one reader.
@@ -122,7 +122,7 @@ pub struct FileSource {
     /// Files that are its own to read, sorted.
     claimed: Vec<FileId>,
     /// Those of them that are finished, and not yet in the table of files read.
-    unacked: BTreeSet<FileId>,
+    unacked: Rare<BTreeSet<FileId>>,
     /// A file was finished since the position was last reported.
     moved_on: bool,
     /// An exit that was reported. It counts once the files were listed again, since a rotation may have come before it.
@@ -194,11 +194,11 @@ impl FileSource {
             renamed_while_written: false,
             writer: Writer::default(),
             rotated_looked_ms: 0,
-            apart: Vec::new(),
+            apart: Rare::default(),
             elsewhere: Elsewhere::default(),
             reader: Reader::default(),
             claimed: Vec::new(),
-            unacked: BTreeSet::new(),
+            unacked: Rare::default(),
             moved_on: false,
             exit_told_ns: None,
             exited_at_ns: None,
@@ -244,7 +244,7 @@ impl FileSource {
     /// What was read before, by whom, and under which names in its directory others are read.
     pub fn with_memory(mut self, places: Vec<FilePlace>, reader: Reader, apart: Vec<String>) -> FileSource {
         self.chain.remember(places);
-        (self.reader, self.apart) = (reader, apart);
+        (self.reader, self.apart) = (reader, apart.into());
         self
     }
 
@@ -316,7 +316,7 @@ impl FileSource {
             directory: self.directory.clone(),
             live_name: self.live_name.clone(),
             wanted: self.chain.wanted(),
-            apart: self.apart.clone(),
+            apart: self.apart.to_vec(),
         });
     }
 

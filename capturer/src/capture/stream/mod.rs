@@ -26,6 +26,7 @@ use crate::decode::assemble::Lines;
 use crate::decode::timestamp;
 use crate::limits::{READ_BYTES, STREAM_BATCHES_MAX};
 use crate::model::cursor::{ApiCursor, Cursor, FileId};
+use crate::model::rare::Rare;
 use crate::model::record::{Batch, Source};
 use crate::settings::FileFormat;
 use crate::telemetry::metrics::StreamError;
@@ -95,6 +96,9 @@ pub enum SourceEvent {
     Drained,
 }
 
+/// As for each followed file (file.rs): what few need is boxed.
+const _: () = assert!(size_of::<Stream>() <= 304);
+
 /// A captured source and the state of its life.
 #[derive(Debug)]
 pub struct Stream {
@@ -119,7 +123,7 @@ pub struct Stream {
     ends_in_a_row: u32,
     /// It waits because it is quiet and others want slots.
     polled: bool,
-    last_error: String,
+    last_error: Rare<String>,
     /// Of its file.
     rights: retrying::Rights,
     /// Number of the last batch sent.
@@ -141,7 +145,7 @@ pub struct Stream {
     /// Its output takes nothing: it reads no further meanwhile.
     held: bool,
     /// What a read that was under way brought meanwhile.
-    waiting: Vec<WaitingBatch>,
+    waiting: Rare<Vec<WaitingBatch>>,
     /// Batches that are not acknowledged, oldest first.
     sent: VecDeque<Sent>,
     /// What to read from if the files can't be read (`read_from: auto`).
@@ -201,7 +205,7 @@ impl Stream {
             own_failures: 0,
             ends_in_a_row: 0,
             polled: false,
-            last_error: String::new(),
+            last_error: Rare::default(),
             rights: retrying::Rights::default(),
             seq: 0,
             batches_out: 0,
@@ -213,7 +217,7 @@ impl Stream {
             stopped: false,
             preparing: false,
             held: false,
-            waiting: Vec::new(),
+            waiting: Rare::default(),
             sent: VecDeque::new(),
             fallback: None,
             rate_limiter,
@@ -269,7 +273,7 @@ impl Stream {
     /// Batches may be made again.
     pub fn release(&mut self, cx: &mut Context<'_>) {
         self.preparing = false;
-        for WaitingBatch { lines, read, end, source_bytes } in std::mem::take(&mut self.waiting) {
+        for WaitingBatch { lines, read, end, source_bytes } in self.waiting.take() {
             self.send(lines, read, end, source_bytes, cx);
         }
         self.pump(cx);

@@ -102,7 +102,7 @@ impl Stream {
         if !matches!(self.state, State::Opening | State::Following) {
             return;
         }
-        let is_news = self.failures == 0 || self.last_error != text;
+        let is_news = self.failures == 0 || *self.last_error != text;
         text.clone_into(&mut self.last_error);
         self.back_off(cx);
         // When the daemon is away all of them fail, and they come back with it. A file that can't be opened is not paused:

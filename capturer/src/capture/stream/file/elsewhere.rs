@@ -15,6 +15,7 @@ use crate::capture::context::Context;
 use crate::capture::stream::SourceEvent;
 use crate::capture::stream::chain::Handle;
 use crate::model::cursor::{Cursor, FileId};
+use crate::model::rare::Rare;
 
 /// Files that were left and may still be read.
 const LEFT_MAX: usize = 16;
@@ -27,7 +28,7 @@ pub(super) struct Elsewhere {
     /// Directory and name of the file that it leads to now, if another is still read.
     next: Option<Box<(String, String)>>,
     /// Where files are that are not where the path leads now.
-    left: Vec<(FileId, String)>,
+    left: Rare<Vec<(FileId, String)>>,
 }
 
 impl Elsewhere {

@@ -22,7 +22,9 @@ impl FileSource {
     /// What is in the chain has one reader, also until the table knows how far it was read.
     pub(super) fn claim(&mut self, cx: &mut Context<'_>) {
         let held = self.chain.held();
-        self.unacked.extend(self.claimed.iter().filter(|id| held.binary_search(id).is_err()));
+        for id in self.claimed.iter().filter(|id| held.binary_search(id).is_err()) {
+            self.unacked.insert(*id);
+        }
         let held = self.with_unacked(held);
         if held != self.claimed {
             cx.owners.change(self.stream, self.reader.group, &self.claimed, &held);
@@ -39,7 +41,7 @@ impl FileSource {
     }
 
     fn with_unacked(&self, mut held: Vec<FileId>) -> Vec<FileId> {
-        held.extend(&self.unacked);
+        held.extend(&*self.unacked);
         held.sort_unstable();
         held.dedup();
         held
