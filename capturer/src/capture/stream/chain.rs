@@ -122,8 +122,8 @@ pub struct Chain {
     front_marked: bool,
     /// Files that were read to their ends, or passed over.
     known: Known,
-    /// The last file that was read to its end and had been removed by then.
-    ended: Option<FileId>,
+    /// The file that was finished last had been removed by then, and was read to its end.
+    ended: bool,
     /// Its content is looked for; what stands there now is not read meanwhile.
     orphan: Option<Box<Orphan>>,
     /// The live file as it was found, which may have been renamed before it was listed.
@@ -188,7 +188,7 @@ impl Chain {
             marks: VecDeque::new(),
             front_marked: false,
             known: Known::default(),
-            ended: None,
+            ended: false,
             orphan: None,
             first: None,
             copied_since_ns: None,
@@ -670,7 +670,7 @@ impl Chain {
         self.renew_mark();
         let front = self.links.pop_front()?;
         self.known.put(front.place());
-        self.ended = Some(front.found.id).filter(|_| front.deleted && front.is_read());
+        self.ended = front.deleted && front.is_read();
         self.go_on_at(position);
         Some(front)
     }

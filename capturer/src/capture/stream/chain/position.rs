@@ -102,7 +102,7 @@ impl Chain {
             offset: from.wrapping_sub(base),
             len,
             is_copy,
-            ended: self.links.is_empty() && from == position && self.ended == Some(file),
+            ended: self.links.is_empty() && from == position && self.ended,
             skip,
             reached,
             lines: Default::default(),
