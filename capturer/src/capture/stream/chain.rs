@@ -343,9 +343,7 @@ impl Chain {
                 // It grew while nobody looked: the next listing shows it again.
                 Some(place) if grew(file, &place) => changes.look_again = true,
                 Some(_) => {}
-                // Its writer may not have gone over to the new file.
-                None if !file.compressed => self.done.push(self.known.ignore(file)),
-                None => self.known.pass_over(file),
+                None => self.pass_over(file),
             }
         }
         // Nearly always it is one: a queue would begin with room for four.
@@ -362,8 +360,7 @@ impl Chain {
                 }
                 Some(_) => {}
                 None if !self.is_to_be_ignored(&start, file) => self.links.push_back(link(file.clone())),
-                None if file.rank > 0 && !file.compressed => self.done.push(self.known.ignore(file)),
-                None if file.rank > 0 => self.known.pass_over(file),
+                None if file.rank > 0 => self.pass_over(file),
                 None => {
                     self.ignored = Some(Box::new((file.id, file.len)));
                     self.links.push_back(Link { offset: file.len, ..link(file.clone()) });

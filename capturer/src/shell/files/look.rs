@@ -484,7 +484,7 @@ mod tests {
         for name in ["l", "l.1", "l.2", "other"] {
             std::fs::write(dir.path().join(name), name).unwrap();
         }
-        let first = scan(directory, "l").unwrap().into_iter().find(|file| file.rank == 2).unwrap();
+        let first = scan(directory, "l").unwrap().into_iter().find(|file| file.name == "l.2").unwrap();
         std::fs::rename(dir.path().join("l.2"), dir.path().join("moved")).unwrap();
         let chain = Chain {
             directory,

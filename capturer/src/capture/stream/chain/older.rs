@@ -20,6 +20,17 @@ impl Chain {
         })
     }
 
+    /// Nothing of a rotated file is asked for. What is added to an old one is: its writer has not gone over to the new file.
+    /// In one that was just written to a line may be open, and its rest says nothing.
+    pub(super) fn pass_over(&mut self, file: &FoundFile) {
+        let is_old = self.ignore_before_ns.is_some_and(|ns| file.modified_ns < ns);
+        if is_old && !file.compressed {
+            self.done.push(self.known.ignore(file));
+        } else {
+            self.known.pass_over(file);
+        }
+    }
+
     pub(super) fn is_to_be_ignored(&self, start: &Start, file: &FoundFile) -> bool {
         let is_known = matches!(start, Start::Resume(_) | Start::After(_));
         !is_known && self.ignore_before_ns.is_some_and(|ns| file.modified_ns < ns)
