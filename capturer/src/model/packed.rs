@@ -32,7 +32,8 @@ mod tests {
         let mut map = BTreeMap::new();
         numbers.clone().for_each(|number| drop(map.insert(number, number.to_string())));
         let mut set: BTreeSet<u32> = numbers.clone().collect();
-        (map.pack(), set.pack());
+        map.pack();
+        set.pack();
         assert!(
             map.iter()
                 .map(|(number, text)| (*number, text.clone()))

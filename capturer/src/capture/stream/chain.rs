@@ -19,6 +19,7 @@ mod orphan;
 mod position;
 #[cfg(test)]
 mod random_tests;
+mod resume;
 mod strange;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -373,102 +374,6 @@ impl Chain {
         self.settle();
         self.mark_front();
         changes
-    }
-
-    /// Puts the file to go on in at the chain's front, if it is found. Returns from where on all other files follow.
-    fn resume(&mut self, cursor: &FileCursor, found: &[FoundFile], changes: &mut Changes) -> usize {
-        let place = cursor.place();
-        self.reached.clone_from(&cursor.reached);
-        let mut orphan = Orphan {
-            place,
-            name: String::new(),
-            len: cursor.len,
-            in_place: false,
-            is_copy: cursor.is_copy,
-            tried: Vec::new(),
-        };
-        if let Some(at) = file_of(&place, found) {
-            let mut link = link_at(found[at].clone(), &place);
-            if found[at].id != place.file {
-                // Its archive, which may be younger than the lines in it.
-                link.copy = Copied::Yes;
-            }
-            self.links.push_back(link);
-            self.delivered_to = place.skip.map(|skip| place.offset + skip);
-            return at;
-        }
-        // Without a birth time it may as well be another file with the same number.
-        let rewritten = found
-            .iter()
-            .position(|file| file.id == place.file && place.file.birth_ns != 0 && !file.compressed);
-        let never_copied = self.copied_since_ns.is_none();
-        let was_read = |file: &FoundFile| self.known.was_read(file);
-        if let Some(at) = orphan.candidate(found, &self.links, never_copied, was_read) {
-            let mut link = link_at(found[at].clone(), &place);
-            link.candidate = true;
-            orphan.name.clone_from(&link.found.name);
-            orphan.in_place = rewritten.is_some();
-            self.links.push_back(link);
-            self.orphan = Some(Box::new(orphan));
-            self.delivered_to = place.skip.map(|skip| place.offset + skip);
-            return at;
-        }
-        orphan.in_place = rewritten.is_some();
-        for (number, place) in cursor.reached.iter().enumerate() {
-            if let Some(at) = file_of(place, found) {
-                self.links.push_back(link_at(found[at].clone(), place));
-                self.delivered_to = place.skip.map(|skip| place.offset + skip);
-                self.reached.drain(..=number);
-                if rewritten.is_none() {
-                    self.note_gone(orphan.place);
-                }
-                orphan.give_up(changes);
-                return at;
-            }
-        }
-        self.reached.clear();
-        if rewritten.is_none() {
-            self.note_gone(place);
-        }
-        if !cursor.ended && (place.offset > 0 || orphan.len > 0) {
-            orphan.give_up(changes);
-        }
-        if let Some(at) = rewritten {
-            return at;
-        }
-        count_older(found, place.file, cursor.is_copy)
-    }
-
-    /// A file is not there. It may come back, as that of a folder does that is put in another's place for a while.
-    pub(super) fn note_gone(&mut self, place: FilePlace) {
-        let place = FilePlace { skip: [0; 2], ..place };
-        self.known.put(place);
-        self.done.push(place);
-    }
-
-    /// It was to be read on, and no listing ever showed it: what may be lost with it.
-    pub fn never_found(&self) -> Option<Gone> {
-        let Some(Start::Resume(cursor)) = self.start.as_deref() else { return None };
-        let had_lines = !cursor.ended && (cursor.offset > 0 || cursor.len > 0);
-        let bytes = cursor.len.saturating_sub(cursor.offset);
-        had_lines.then(|| Gone { name: String::new(), bytes, in_place: false, file: cursor.file })
-    }
-
-    /// The first file is gone unread: goes on where an earlier run had gone on to, in the oldest file that it had reached.
-    fn go_on_where_reached(&mut self) {
-        let is_there = |place: &FilePlace| {
-            self.links.iter().position(|link| is_same(&link.found, place.file, &place.head))
-        };
-        let Some((at, place)) = self.reached.iter().find_map(|place| Some((is_there(place)?, *place))) else {
-            return;
-        };
-        let is_open = self.links.range(..at).any(|link| link.handle != Handle::None);
-        if is_open || self.links[at].offset > place.offset {
-            return;
-        }
-        self.links.drain(..at);
-        (self.links[0].offset, self.links[0].tail) = (place.offset, place.tail);
-        self.delivered_to = place.skip.map(|skip| self.base.wrapping_add(place.offset).wrapping_add(skip));
     }
 
     fn follow(&mut self, found: &[FoundFile], latest: bool, memory: Memory<'_>) -> Changes {

@@ -286,15 +286,12 @@ impl Router {
         let lane_of = |path: &Path| self.mounts.at(path).map(|mount| mount.lane);
         let starts = patterns::starts(&self.worker.sets[set]);
         let (mut found, watches) = self.worker.walk(set, starts, &lane_of);
-        match &found.trouble {
+        if let Some(trouble) = &found.trouble {
             // What was there before still counts, because this look did not get that far.
-            Some(trouble) => {
-                tracing::warn!("looking for files: {trouble}; those found before are kept");
-                for file in self.last_paths.get(&set).into_iter().flatten() {
-                    found.paths.entry(file.path.clone()).or_insert_with(|| file.clone());
-                }
+            tracing::warn!("looking for files: {trouble}; those found before are kept");
+            for file in self.last_paths.get(&set).into_iter().flatten() {
+                found.paths.entry(file.path.clone()).or_insert_with(|| file.clone());
             }
-            None => {}
         }
         let elsewhere = std::mem::take(&mut found.elsewhere);
         let (lanes, paths) = (elsewhere.keys().copied().collect(), found.paths());
