@@ -1,12 +1,19 @@
 //! What the API sends for a container with a TTY: no frames, both outputs merged, and with `timestamps=1` a time before
-//! every piece, so that a long line has a second one in its middle, after 16,384 bytes.
+//! every piece, so that a long line has a second one in its middle, after 16,384 bytes of what was printed. They may be more by
+//! now: of a character that is cut there, and of each other byte that is not UTF-8, the Engine's json-file keeps U+FFFD.
 
+use super::timestamp::{self, TIME_BYTES_MAX};
 use super::{DecodeError, Piece, Step, stdcopy, work};
 use crate::limits::PIECE_BYTES;
 use crate::model::record::{MessageForm, StdType};
 
 /// With more than this and no time in front, a line is skipped without waiting for its newline.
 pub const WITHOUT_TIME_BYTES_MAX: usize = 2 * PIECE_BYTES;
+
+/// U+FFFD: a byte that was not UTF-8.
+const REPLACED: &[u8] = "\u{fffd}".as_bytes();
+/// A full piece is looked for up to this length, so that less than [`WITHOUT_TIME_BYTES_MAX`] waits for what follows.
+pub const FULL_BYTES_MAX: usize = WITHOUT_TIME_BYTES_MAX - 3 * (TIME_BYTES_MAX + 1);
 
 /// The first piece of `bytes`. `at_end`: nothing follows, what is there is whole.
 pub fn next_piece(bytes: &[u8], at_end: bool) -> Step<Piece> {
@@ -29,7 +36,9 @@ pub fn next_piece(bytes: &[u8], at_end: bool) -> Step<Piece> {
     // is exactly full is judged by the byte behind it, however the bytes come.
     let full = text.len() > PIECE_BYTES;
     if full {
-        let text = text.start..text.start + PIECE_BYTES;
+        let is_all = at_end || newline.is_some();
+        let Some(len) = full_piece(&line[text.clone()], is_all) else { return Step::NeedMore };
+        let text = text.start..text.start + len;
         let took = text.end;
         return Step::Item(piece(time, text, false), took);
     }
@@ -37,6 +46,43 @@ pub fn next_piece(bytes: &[u8], at_end: bool) -> Step<Piece> {
         None if !at_end => Step::NeedMore,
         _ => Step::Item(piece(time, text, complete), line.len()),
     }
+}
+
+/// How long the first piece of a text is that is longer than one. `None` = what follows tells. `is_all`: nothing follows.
+fn full_piece(text: &[u8], is_all: bool) -> Option<usize> {
+    let text = &text[..text.len().min(FULL_BYTES_MAX + TIME_BYTES_MAX + 1)];
+    let has = |len: usize| is_all || text.len() >= len;
+    if !has(PIECE_BYTES + 2) {
+        return None;
+    }
+    work::add(text.len());
+    let ends = memchr::memmem::find_iter(text, REPLACED).map(|at| at + REPLACED.len());
+    let mut ends = ends.peekable();
+    if ends.peek().is_none_or(|end| *end > PIECE_BYTES + 2) {
+        return Some(PIECE_BYTES);
+    }
+    let (mut len, mut replaced) = (PIECE_BYTES, 0);
+    loop {
+        while ends.next_if(|end| *end <= len).is_some() {
+            replaced += 1;
+        }
+        // Each byte that was replaced made the piece two longer.
+        if len > FULL_BYTES_MAX || len - PIECE_BYTES > 2 * replaced {
+            return Some(PIECE_BYTES);
+        }
+        if !has(len + TIME_BYTES_MAX + 1) {
+            return None;
+        }
+        if text.get(len..).is_some_and(begins_with_time) {
+            return Some(len);
+        }
+        len += 2;
+    }
+}
+
+fn begins_with_time(text: &[u8]) -> bool {
+    let time = stdcopy::split_time(text).and_then(|(time, ..)| timestamp::parse(&text[time]));
+    time.is_some()
 }
 
 fn piece(time: std::ops::Range<usize>, text: std::ops::Range<usize>, complete: bool) -> Piece {
@@ -55,7 +101,10 @@ mod tests {
             match next_piece(&bytes[at..], at_end) {
                 Step::Item(piece, took) => {
                     let text = String::from_utf8_lossy(&bytes[at..][piece.text])
-                        .replace(&"x".repeat(PIECE_BYTES), "P");
+                        .replace(&"x".repeat(PIECE_BYTES), "P")
+                        .replace(&"x".repeat(PIECE_BYTES - 1), "C")
+                        .replace(&"x".repeat(PIECE_BYTES - 2), "T")
+                        .replace(&"x".repeat(PIECE_BYTES - 3), "T");
                     out.push(text + if piece.complete { "$" } else { "" });
                     at += took;
                 }
@@ -71,11 +120,30 @@ mod tests {
     #[test]
     fn lines_and_pieces() {
         let full = "x".repeat(PIECE_BYTES);
+        let (cut, two) = (&full[1..], &full[2..]);
         let table = [
             (format!("{TIME} a\r\n{TIME} b\r\n"), false, vec!["a\r$", "b\r$"]),
             (format!("{TIME} {full}{TIME} rest\r\n{TIME} c\r\n"), false, vec!["P", "rest\r$", "c\r$"]),
             (format!("{TIME} {full}{TIME} \n"), false, vec!["P", "$"]),
             (format!("{TIME} {full}"), false, vec![]),
+            // A character of three bytes whose first or second is the last of a piece.
+            (
+                format!("{TIME} {cut}\u{fffd}{TIME} \u{fffd}\u{fffd}rest\n"),
+                false,
+                vec!["C\u{fffd}", "\u{fffd}\u{fffd}rest$"],
+            ),
+            (format!("{TIME} {cut}\u{fffd}{TIME}"), false, vec![]),
+            (
+                format!("{TIME} {two}\u{fffd}\u{fffd}{TIME} \u{fffd}rest\n"),
+                false,
+                vec!["T\u{fffd}\u{fffd}", "\u{fffd}rest$"],
+            ),
+            // U+FFFD was printed, and nothing was replaced.
+            (
+                format!("{TIME} \u{fffd}{}{TIME} rest\n", "x".repeat(PIECE_BYTES - 3)),
+                false,
+                vec!["\u{fffd}T", "rest$"],
+            ),
             (format!("{TIME} {full}"), true, vec!["P"]),
             // No Engine sends that; a newline that comes a read later must not become a line without a time.
             (format!("{TIME} {full}\n{TIME} c\n"), false, vec!["P$", "c$"]),

@@ -180,7 +180,8 @@ fn tty_slowly(bytes: &[u8]) -> Vec<Found<Piece>> {
             }
             Some(blank) => {
                 let is_long = text.len() - blank - 1 > PIECE_BYTES;
-                let end = if is_long { blank + 1 + PIECE_BYTES } else { text.len() };
+                let end =
+                    if is_long { blank + 1 + full_piece_slowly(&text[blank + 1..]) } else { text.len() };
                 let took = if is_long { end } else { line.len() };
                 let piece = Piece {
                     text: blank + 1..end,
@@ -197,6 +198,19 @@ fn tty_slowly(bytes: &[u8]) -> Vec<Found<Piece>> {
         at += took;
     }
     found
+}
+
+/// A piece is cut after so many bytes of what was printed; of those that are no UTF-8 there are three each by now.
+fn full_piece_slowly(text: &[u8]) -> usize {
+    let replaced_in = |text: &[u8]| text.windows(3).filter(|three| *three == "\u{fffd}".as_bytes()).count();
+    let has_time_at = |at: usize| {
+        let mut parts = text.get(at..).unwrap_or_default().splitn(2, |byte| *byte == b' ');
+        let (time, rest) = (parts.next().unwrap_or_default(), parts.next());
+        rest.is_some() && decode::timestamp::parse(time).is_some()
+    };
+    let lens = (PIECE_BYTES..=decode::tty::FULL_BYTES_MAX).step_by(2);
+    let may_be = |len: &usize| len - PIECE_BYTES <= 2 * replaced_in(&text[..text.len().min(*len)]);
+    lens.take_while(may_be).find(|len| has_time_at(*len)).unwrap_or(PIECE_BYTES)
 }
 
 fn with_long_runs(bytes: &[u8]) -> Vec<u8> {
