@@ -15,6 +15,7 @@ use serde_json::Value;
 one_engine! { V28_5:
     drivers_that_leave_nothing => drivers;
     a_log_that_the_engine_can_not_read_on => damaged;
+    a_container_that_restarts_all_the_time => restarting;
 }
 
 one_engine! { V20_10:
@@ -127,6 +128,24 @@ fn damaged(version: EngineVersion) -> Result<()> {
         Ok(())
     })?;
     wait_for(&agent, true, false, &["1 running container is captured"])?;
+    agent.stop()
+}
+
+/// The Engine ends each answer at once while the container waits for its next start. Nothing is wrong with its log.
+fn restarting(version: EngineVersion) -> Result<()> {
+    let engine = Engine::start(version)?;
+    let home = Home::new()?;
+    let agent = home.start(&config(&home, &engine, "api"))?;
+    let words = ["run", "--detach", "--network=none", "--restart=always", "--name=loop", "capturer-test"];
+    engine.docker(&[&words[..], &["sh", "-c", "echo begins; exit 1"]].concat())?;
+    // The pauses double from 0.1 s: by then one was longer than many attempts to read on.
+    wait_until("eight starts", PATIENCE, || {
+        let told = component(&agent, "containers")?;
+        assert!(told.0, "{told:?}");
+        let got = home.records_of("loop")?.len();
+        ensure!(got >= 8, "{got}");
+        Ok(())
+    })?;
     agent.stop()
 }
 

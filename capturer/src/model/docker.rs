@@ -102,6 +102,11 @@ pub struct Inspect {
 }
 
 impl Inspect {
+    /// It runs. One that waits for its next restart does not: the Engine ends each answer of its log at once.
+    pub fn is_running(&self) -> bool {
+        self.state.running && !self.state.restarting
+    }
+
     /// It runs, or ran.
     pub fn has_run(&self) -> bool {
         let ended = &self.state.finished_at;
@@ -134,6 +139,9 @@ pub struct InspectState {
     /// True also between the restarts of a restarting container.
     #[serde(default)]
     pub running: bool,
+    /// Its process ended, and is started again after a pause, which grows to a minute.
+    #[serde(default)]
+    pub restarting: bool,
     /// RFC 3339; in the year 1 if it never ended.
     #[serde(default)]
     pub finished_at: String,

@@ -174,7 +174,7 @@ impl Capture {
         let key = StreamKey::container(&inspect.id);
         self.deselected.remove(&key);
         self.unlisted.remove(&key);
-        let running = inspect.state.running;
+        let running = inspect.is_running();
         let exited_at = timestamp::parse(inspect.state.finished_at.as_bytes());
         let known = self.ids_of(&key);
         for id in &known {
@@ -222,7 +222,7 @@ impl Capture {
         was_there: bool,
         outlet: usize,
     ) {
-        let running = inspect.state.running;
+        let running = inspect.is_running();
         let exited_at = timestamp::parse(inspect.state.finished_at.as_bytes());
         let settings = Arc::clone(&self.settings);
         let monitor = &settings.container_monitor;

@@ -82,10 +82,10 @@ impl NoLogs {
             self.by_key.remove(&key);
             return true;
         };
-        if !self.by_key.contains_key(&key) && inspect.state.running {
+        if !self.by_key.contains_key(&key) && inspect.is_running() {
             tracing::warn!(container = name, driver, "not captured: {why}");
         }
-        let running = inspect.state.running;
+        let running = inspect.is_running();
         let (id, name) = (inspect.id.clone(), name.to_owned());
         self.by_key.insert(key, Unread { id, name, running, chosen, why });
         false

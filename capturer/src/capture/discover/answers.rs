@@ -217,7 +217,7 @@ impl Discovery {
             if self.known.insert(id.clone()) {
                 self.found_since.insert(id.clone());
             }
-            if inspect.state.running {
+            if inspect.is_running() {
                 self.running.insert(id.clone());
             } else {
                 self.running.remove(&id);
