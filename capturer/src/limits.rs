@@ -19,6 +19,10 @@ pub const LINE_BYTES_CEILING: u64 = 16 * 1024 * 1024;
 pub const LINE_BYTES_DEFAULT: u64 = 1024 * 1024;
 /// Bytes at the head of a file that its fingerprint covers.
 pub const HEAD_BYTES: usize = 1024;
+
+/// First bytes enough to know a compressed file by: a json-file record is at least so long and carries its time to
+/// the nanosecond.
+pub const HEAD_BYTES_PROOF: u32 = 50;
 /// Bytes before a position that its print covers.
 pub const TAIL_BYTES: usize = 1024;
 /// Docker's piece size: a longer line arrives in pieces of exactly this many bytes (moby: daemon/logger/copier.go).

@@ -6,6 +6,8 @@
 //!
 //! Not here: how it is saved (journal.rs).
 
+mod heads;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -13,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::model::cursor::{Cursor, FileId, FilePlace, HeadPrint, TailPrint};
 use crate::model::record::StreamKey;
 use crate::settings::Remember;
+use heads::Heads;
 
 /// An entry that is seen again is written again when it is so old: often enough that it does not go, seldom enough that
 /// it costs nothing.
@@ -120,7 +123,8 @@ pub fn prune(logs: &mut Logs, remember: &Remember, now_s: u64) -> usize {
 pub struct Table {
     logs: Logs,
     /// The log that had a file last; without the birth time, which may be unknown.
-    log_of: BTreeMap<(u64, u64), StreamKey>,
+    log_of: BTreeMap<(u64, u64), Had>,
+    heads: Heads,
     remember: Remember,
     /// Files in it, once for each sink.
     files: usize,
@@ -128,6 +132,14 @@ pub struct Table {
     /// What is not on disk: since the last save was ordered, and what that one saves.
     changed: Logs,
     saving: Logs,
+}
+
+/// Which log had a file.
+#[derive(Clone, Debug)]
+struct Had {
+    log: StreamKey,
+    /// A look at the patterns of this run showed it.
+    is_there: bool,
 }
 
 /// A table as it counts for some sinks.
@@ -174,11 +186,15 @@ impl Table {
     }
 
     fn index(&mut self) {
-        self.log_of.clear();
+        let before = std::mem::take(&mut self.log_of);
+        self.heads = Heads::default();
         self.files = 0;
         for (key, log) in &self.logs {
-            for id in log.sinks.values().flat_map(|sink| sink.files.keys()) {
-                self.log_of.insert((id.device, id.inode), key.clone());
+            for (id, (_, place)) in log.sinks.values().flat_map(|sink| &sink.files) {
+                let number = (id.device, id.inode);
+                let is_there = before.get(&number).is_some_and(|had| had.is_there);
+                self.log_of.insert(number, Had { log: key.clone(), is_there });
+                self.heads.put(key, place);
                 self.files += 1;
             }
         }
@@ -208,8 +224,13 @@ impl Table {
     fn put(&mut self, log: &StreamKey, sink: &str, place: FilePlace) {
         let sinks = &mut self.logs.entry(log.clone()).or_default().sinks;
         let files = &mut sinks.entry(sink.to_owned()).or_default().files;
-        self.files += usize::from(files.insert(place.file, (self.now_s, place)).is_none());
-        self.log_of.insert((place.file.device, place.file.inode), log.clone());
+        let before = files.insert(place.file, (self.now_s, place));
+        self.files += usize::from(before.is_none());
+        before.iter().for_each(|(_, before)| self.heads.remove(before));
+        self.heads.put(log, &place);
+        let number = (place.file.device, place.file.inode);
+        let is_there = before.is_some() && self.log_of.get(&number).is_some_and(|had| had.is_there);
+        self.log_of.insert(number, Had { log: log.clone(), is_there });
     }
 
     /// A sink has a file up to there.
@@ -245,8 +266,11 @@ impl Table {
     /// Files that still are there.
     pub fn see(&mut self, ids: impl IntoIterator<Item = FileId>) {
         for id in ids {
-            let Some(key) = self.log_of.get(&(id.device, id.inode)) else { continue };
+            let Some(Had { log: key, is_there }) = self.log_of.get_mut(&(id.device, id.inode)) else {
+                continue;
+            };
             let Some(log) = self.logs.get_mut(key) else { continue };
+            *is_there |= log.sinks.values().any(|sink| sink.files.contains_key(&id));
             for (name, sink) in &mut log.sinks {
                 let old = sink.files.get_mut(&id).filter(|(at_s, _)| at_s + TOUCH_AFTER_S < self.now_s);
                 if let Some((at_s, place)) = old {
@@ -267,7 +291,7 @@ impl Table {
 
     /// The log that had a file last.
     pub fn log_of(&self, file: FileId) -> Option<&StreamKey> {
-        let key = self.log_of.get(&(file.device, file.inode))?;
+        let key = &self.log_of.get(&(file.device, file.inode))?.log;
         let has = |sink: &SinkMemory| sink.files.contains_key(&file);
         self.logs.get(key)?.sinks.values().any(has).then_some(key)
     }
@@ -328,6 +352,37 @@ impl View<'_> {
     pub fn any_head(&self, is_it: impl Fn(&HeadPrint) -> bool) -> bool {
         let sinks = self.table.logs.values().flat_map(|log| log.sinks.values());
         sinks.flat_map(|sink| sink.files.values()).any(|(_, place)| is_it(&place.head))
+    }
+
+    /// Where a file was left that began with these bytes, whatever log it belonged to: of those that fit the one that was read
+    /// furthest. `is_here` says whether a file stands as it was read; what it does not know is here if a look showed it.
+    pub fn moved(
+        &self,
+        head: &[u8],
+        fits: impl Fn(&FilePlace) -> bool,
+        is_here: impl Fn(&FilePlace) -> Option<bool>,
+    ) -> Option<FilePlace> {
+        if !self.of_paths {
+            return None;
+        }
+        let was_shown =
+            |file: &FileId| self.table.log_of.get(&(file.device, file.inode)).is_some_and(|had| had.is_there);
+        let is_it = |place: &FilePlace| {
+            place.offset > 0
+                && !place.tail.is_none()
+                && place.tail.end == place.offset
+                && fits(place)
+                && !is_here(place).unwrap_or_else(|| was_shown(&place.file))
+        };
+        let places = self.table.heads.of(head).filter_map(|(print, number)| {
+            let memory = self.table.logs.get(&self.table.log_of.get(&number)?.log)?;
+            let of_number = FileId { device: number.0, inode: number.1, birth_ns: i64::MIN };
+            let last = FileId { birth_ns: i64::MAX, ..of_number };
+            let files = memory.sinks.values().flat_map(|sink| sink.files.range(of_number..=last));
+            let found = files.map(|(id, (_, place))| (*id, place.head)).find(|(_, head)| *head == print);
+            self.lowest(memory, found?.0).filter(|place| place.head == print && is_it(place))
+        });
+        places.max_by_key(|place| place.offset)
     }
 }
 
@@ -445,6 +500,47 @@ mod tests {
         table.on_saved();
         assert!(table.take_unsaved().is_empty());
         assert!(table.left(&log, &names(&["file"])).is_some());
+    }
+
+    /// The place where content was left is found by how it begins, and by nothing that is out of date.
+    #[test]
+    fn content_is_found_by_its_first_bytes_whatever_its_length() {
+        let text: Vec<u8> = (0..200_u8).collect();
+        let with_head = |inode, len: usize, offset| FilePlace {
+            head: HeadPrint { len_bytes: len as u32, crc32: crc32fast::hash(&text[..len]) },
+            ..place(inode, offset)
+        };
+        let (mut table, log) = (Table::default(), StreamKey::file("/a.log"));
+        table.set_bounds(Remember::default());
+        let (one, both) = (names(&["file"]), names(&["file", "loki"]));
+        let moved = |table: &Table, sinks: &[String], max: u64, is_here: Option<bool>| {
+            let place = table.of(sinks, true).moved(&text, |place| place.offset <= max, |_| is_here);
+            place.map(|place| (place.file.inode, place.offset))
+        };
+        table.note(&log, "file", with_head(1, 49, 900));
+        table.note(&log, "file", FilePlace { tail: TailPrint::default(), ..with_head(2, 100, 800) });
+        table.note(&StreamKey::container("c"), "file", with_head(3, 100, 700));
+        assert_eq!(moved(&table, &one, 999, None), None);
+        for (inode, len, offset) in [(4, 50, 300), (5, 100, 400), (6, 200, 500), (7, 100, 600)] {
+            table.note(&log, "file", with_head(inode, len, offset));
+            assert_eq!(moved(&table, &one, 999, None), Some((inode, offset)));
+        }
+        for (max, expected) in
+            [(599, Some((6, 500))), (499, Some((5, 400))), (300, Some((4, 300))), (299, None)]
+        {
+            assert_eq!(moved(&table, &one, max, None), expected);
+        }
+        assert_eq!(moved(&table, &one, 999, Some(true)), None);
+        assert_eq!(moved(&table, &both, 999, None), None, "a sink that never had it");
+        // What a look showed is no content that was moved, unless it is known to be written anew.
+        table.see([place(7, 0).file]);
+        assert_eq!(moved(&table, &one, 999, None), Some((6, 500)));
+        assert_eq!(moved(&table, &one, 999, Some(false)), Some((7, 600)));
+        table.index();
+        assert_eq!(moved(&table, &one, 999, None), Some((6, 500)), "after entries went");
+        // Written anew, it begins otherwise.
+        table.note(&log, "file", place(6, 30));
+        assert_eq!(moved(&table, &one, 999, None), Some((5, 400)));
     }
 
     #[test]

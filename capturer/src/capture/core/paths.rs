@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::{Capture, split_path};
 use crate::capture::checkpoint::memory::View;
 use crate::capture::context::Timer;
-use crate::capture::io::{Action, FoundPath, LaneId};
+use crate::capture::io::{Action, FoundFile, FoundPath, LaneId};
 use crate::capture::owners::Group;
 use crate::capture::stream::Kind;
 use crate::capture::stream::chain::Remembers;
@@ -181,6 +181,15 @@ impl Remembers for View<'_> {
 
     fn any_head(&self, is_it: &dyn Fn(&HeadPrint) -> bool) -> bool {
         View::any_head(self, is_it)
+    }
+
+    fn moved(&self, file: &FoundFile, is_here: &dyn Fn(&FilePlace) -> Option<bool>) -> Option<FilePlace> {
+        // The length tells it from others that begin alike. Of an archive only what is left of it by 4 GiB is known.
+        let fits = |place: &FilePlace| match file.compressed {
+            true => file.unpacked_len.is_none_or(|len| len >= place.offset as u32),
+            false => file.len >= place.offset,
+        };
+        View::moved(self, &file.head, |place| place.file != file.id && fits(place), is_here)
     }
 }
 

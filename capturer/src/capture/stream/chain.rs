@@ -14,6 +14,7 @@
 mod copies;
 mod known;
 mod link;
+mod moved;
 mod older;
 mod orphan;
 mod position;
@@ -337,6 +338,8 @@ impl Chain {
             }
             Start::Resume(cursor) => self.resume(cursor, found, &mut changes),
         };
+        let is_new = matches!(start, Start::Live | Start::Since(_));
+        let from = if is_new { self.first_moved(found, from, memory) } else { from };
         let (is_resumed, is_by_time) = (matches!(start, Start::Resume(_)), matches!(start, Start::After(_)));
         for file in &found[..from] {
             match self.known.of(file, found, memory) {
@@ -360,6 +363,7 @@ impl Chain {
                     self.links.push_back(link_at(file.clone(), &place));
                 }
                 Some(_) => {}
+                None if self.take_moved(file, found, memory) => {}
                 None if !self.is_to_be_ignored(&start, file) => self.links.push_back(link(file.clone())),
                 None if file.rank > 0 => self.pass_over(file),
                 None => {
@@ -466,7 +470,11 @@ impl Chain {
         self.links.retain(|link| !is_lost(link));
         let new = newest_known.map_or_else(|| self.first_new(found), |at| at + 1);
         self.note_cut_off(&found[new..], found, latest, newest_known.is_none(), &mut changes);
-        self.links.extend(found[new..].iter().cloned().map(link));
+        for file in &found[new..] {
+            if !self.take_moved(file, found, memory) {
+                self.links.push_back(link(file.clone()));
+            }
+        }
         self.links.extend(back);
         self.put_live_last(found);
         if front_lost {

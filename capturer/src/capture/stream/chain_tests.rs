@@ -6,6 +6,8 @@ use crate::model::cursor::Cursor;
 
 #[path = "chain/copies_tests.rs"]
 mod copies;
+#[path = "chain/moved_tests.rs"]
+mod moved;
 
 fn file(rank: u32, inode: u64, content: &str) -> FoundFile {
     FoundFile {

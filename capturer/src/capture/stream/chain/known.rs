@@ -19,6 +19,10 @@ pub trait Remembers {
     /// Whether a file of any log begins so. It takes a look at all that is remembered, and is asked only of archives and
     /// copies that nothing else explains.
     fn any_head(&self, is_it: &dyn Fn(&HeadPrint) -> bool) -> bool;
+
+    /// Where a file of any log was left that began as this one does and is gone or was written anew. `is_here` says whether
+    /// a file stands as it was read; `None` = the asker does not see it.
+    fn moved(&self, file: &FoundFile, is_here: &dyn Fn(&FilePlace) -> Option<bool>) -> Option<FilePlace>;
 }
 
 impl<F: Fn(FileId) -> Option<FilePlace>> Remembers for F {
@@ -28,6 +32,10 @@ impl<F: Fn(FileId) -> Option<FilePlace>> Remembers for F {
 
     fn any_head(&self, _: &dyn Fn(&HeadPrint) -> bool) -> bool {
         false
+    }
+
+    fn moved(&self, _: &FoundFile, _: &dyn Fn(&FilePlace) -> Option<bool>) -> Option<FilePlace> {
+        None
     }
 }
 
@@ -76,6 +84,11 @@ impl Known {
     pub(super) fn was_read(&self, file: &FoundFile) -> bool {
         let place = self.places.get(&file.id).map(|(_, place)| place);
         place.is_some_and(|place| !place.tail.is_none() && file.has_head(&place.head))
+    }
+
+    /// It was read here, or passed over.
+    pub(super) fn has(&self, file: FileId) -> bool {
+        self.places.contains_key(&file)
     }
 
     /// All of them.

@@ -1,6 +1,7 @@
 //! One file of a chain: what is known of it, and whether a file that was found is this one.
 
 use crate::capture::io::{FileNo, FoundFile, LaneId};
+pub(super) use crate::limits::HEAD_BYTES_PROOF;
 use crate::model::cursor::{FileId, FilePlace, HeadPrint, TailPrint};
 
 /// Whether a link's file is open.
@@ -298,7 +299,3 @@ fn is_copy(file: &FoundFile, head: &HeadPrint) -> bool {
 pub(super) fn begins_as(file: &FoundFile, head: &HeadPrint) -> bool {
     head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(head)
 }
-
-/// First bytes enough to know a compressed file by: a json-file record is at least so long and carries its time to
-/// the nanosecond.
-pub(super) const HEAD_BYTES_PROOF: u32 = 50;
