@@ -262,9 +262,13 @@ impl Capture {
                 {
                     self.tracker.note_looked(&stream.source.key);
                 }
+                let places = self.known_of_copies(stream, &result);
                 self.with_stream(now, stream, |stream, cx| {
                     stream.with_source(cx, |kind, cx, told| match kind {
-                        Kind::File(file) => file.on_scanned(result, cx, told),
+                        Kind::File(file) => {
+                            file.remember(places);
+                            file.on_scanned(result, cx, told);
+                        }
                         Kind::Api(api) => api.on_scanned(&result, cx, told),
                     });
                 });

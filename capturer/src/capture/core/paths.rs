@@ -5,18 +5,19 @@ mod rotated;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::{Capture, split_path};
 use crate::capture::checkpoint::memory::View;
 use crate::capture::context::Timer;
-use crate::capture::io::{Action, FoundFile, FoundPath, LaneId};
+use crate::capture::io::{Action, FileError, FoundFile, FoundPath, LaneId};
 use crate::capture::owners::Group;
 use crate::capture::stream::Kind;
 use crate::capture::stream::chain::Remembers;
 use crate::capture::stream::file::{FileSource, Reader};
 use crate::model::clock::Now;
-use crate::model::cursor::{FileId, FilePlace, HeadPrint};
+use crate::model::cursor::{Cursor, FileId, FilePlace, HeadPrint};
 use crate::model::record::{StreamId, StreamKey};
 use crate::model::rotated_name;
 use crate::telemetry::metrics::LossReason;
@@ -33,6 +34,8 @@ const LOOK_INTERVAL_MS_MAX: u64 = 600_000;
 /// An answer that equals the last one is handled this often all the same, because the table of files read forgets what it
 /// does not see.
 const SETTLED_MS: u64 = 12 * 60 * 60 * 1000;
+/// So many directories above that of a copy are asked for its log.
+const OLDDIR_DEPTH: usize = 2;
 /// A path that is missing for this long is gone. Shorter gaps are rotations: renamed away, not yet made again.
 const GONE_AFTER_MS: u64 = 10_000;
 
@@ -394,6 +397,41 @@ impl Capture {
         }
         places.extend(memory.places(key));
         (places, Reader { group, sinks })
+    }
+
+    /// What counts for a listing beside what its stream knows: its live file may be a copy, and is not read yet.
+    pub(super) fn known_of_copies(
+        &self,
+        stream: StreamId,
+        found: &Result<Vec<FoundFile>, FileError>,
+    ) -> Vec<FilePlace> {
+        let live = found.as_ref().ok().and_then(|found| found.iter().find(|file| file.rank == 0));
+        let (Some(live), Some(file)) = (live, self.file(stream)) else { return Vec::new() };
+        let is_path = self.streams.get(&stream).is_some_and(|stream| stream.source.path.is_some());
+        if is_path && !file.reads(live.id) {
+            self.copied_from(&file.path(), file.sinks())
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// What was read of logs whose copies may lie at this path, in a directory beneath theirs (logrotate's `olddir`). Such a log
+    /// goes on, and its sinks have it up to there.
+    fn copied_from(&self, path: &str, sinks: &[String]) -> Vec<FilePlace> {
+        let (directory, name) = split_path(path);
+        let memory = self.tracker.memory().of(sinks, true);
+        let mut places = Vec::new();
+        for above in Path::new(&directory).ancestors().skip(1).take(OLDDIR_DEPTH) {
+            let above = above.to_string_lossy();
+            for live in rotated_name::live_names(&name) {
+                let log = StreamKey::file(&format!("{}/{live}", above.trim_end_matches('/')));
+                places.extend(memory.places(&log));
+                if let Some(Cursor::File(left)) = self.tracker.resume_for(&log, sinks) {
+                    places.push(FilePlace { skip: [0; 2], ..left.place() });
+                }
+            }
+        }
+        places
     }
 
     fn is_matched(&self, path: &str) -> bool {

@@ -173,3 +173,22 @@ fn what_was_rotated_from_a_log_unseen_is_read_with_it() {
     // Nothing says that such names are rotated.
     assert_eq!(followed(4, &[("a.2.log", 2), ("a.1.log", 3), ("a.log", 4)]), ["a.1.log", "a.2.log", "a.log"]);
 }
+
+/// logrotate's `olddir` with copytruncate: every line came twice.
+#[test]
+fn what_was_read_of_a_log_counts_for_its_copies_in_a_directory_beneath() {
+    let known = |path: &str| {
+        let scene = Scene::from(left_in(2));
+        let sinks = ["local_file".to_owned()];
+        let places = scene.capture.copied_from(path, &sinks);
+        places.iter().any(|place| place.file == id(2))
+    };
+    for path in ["/l/old/a.log.1", "/l/old/a.log-20261125", "/l/old/2026/a.log.2"] {
+        assert!(known(path), "{path}");
+    }
+    for path in
+        ["/l/old/a.log", "/l/old/b.log.1", "/m/a.log.1", "/m/old/a.log.1", "/l/1/2/3/a.log.1", "/a.log.1"]
+    {
+        assert!(!known(path), "{path}");
+    }
+}

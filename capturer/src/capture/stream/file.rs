@@ -43,7 +43,7 @@ use self::replaced::Writer;
 use self::text::Text;
 use self::unfinished::Unfinished;
 use super::SourceEvent;
-use super::chain::{Chain, Handle, Link, Start, Undelivered};
+use super::chain::{Chain, Copied, Handle, Link, Start, Undelivered};
 use super::delivered::{self, Passing};
 use super::groups::GroupsDue;
 use crate::capture::context::{Context, Purpose};
@@ -505,9 +505,14 @@ impl FileSource {
         let shrank = file_len.is_some_and(|len| len < from);
         let is_another =
             if is_head { self.has_another_head(&buffer) } else { self.is_another(from, &buffer, again) };
-        if (shrank || count >= again) && self.chain.is_no_copy(shrank || is_another) {
-            cx.credit.give_back(buffer, 0);
-            return self.go_on(cx, told);
+        if shrank || count >= again {
+            let is_copy = self.chain.links.front().is_some_and(|front| front.copy == Copied::Likely);
+            if self.chain.is_no_copy(shrank || is_another) {
+                cx.credit.give_back(buffer, 0);
+                return self.go_on(cx, told);
+            }
+            // It may bring no line that would tell where it stands.
+            self.moved_on |= is_copy;
         }
         if from == 0 && self.chain.begins_as_copy(&buffer) {
             cx.credit.give_back(buffer, 0);

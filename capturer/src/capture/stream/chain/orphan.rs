@@ -7,6 +7,7 @@ use super::{Chain, Changes, Copied, Gone, Handle, Link, Parked, begins_as, link_
 use crate::capture::io::{FileNo, FoundFile};
 use crate::limits::HEAD_BYTES;
 use crate::model::cursor::{FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
+use crate::model::rotated_name;
 
 /// A place whose content is not where it was: the file was written anew, or is not found.
 #[derive(Debug)]
@@ -312,9 +313,10 @@ impl Chain {
         let Some(front) = self.links.front_mut() else { return false };
         let is_new = front.offset == 0 && front.copy == Copied::Unknown;
         let head = &bytes[..bytes.len().min(HEAD_BYTES)];
-        // A fresh live file may start with the same lines as the last one did. That makes it no copy.
-        if !is_new || front.found.rank == 0 || front.found.compressed || front.found.head.len() >= head.len()
-        {
+        // A fresh live file may start with the same lines as the last one did. That makes it no copy, unless it has the name
+        // of one (logrotate's `olddir`).
+        let is_live = front.found.rank == 0 && rotated_name::live_names(&front.found.name).next().is_none();
+        if !is_new || is_live || front.found.compressed || front.found.head.len() >= head.len() {
             return false;
         }
         front.found.head = head.to_vec();

@@ -32,6 +32,16 @@ impl FileSource {
         }
     }
 
+    /// Names of its sinks whose positions are kept.
+    pub fn sinks(&self) -> &[String] {
+        &self.reader.sinks
+    }
+
+    /// What was read of a log whose copies it may find.
+    pub fn remember(&mut self, places: Vec<FilePlace>) {
+        self.chain.remember(places);
+    }
+
     /// It will read this file, which nobody else reads yet.
     pub fn claim_at_once(&mut self, file: FileId, owners: &mut Owners) {
         if owners.owner(self.reader.group, file).is_none() && self.claimed.is_empty() {
