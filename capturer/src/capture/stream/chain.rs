@@ -33,7 +33,7 @@ use crate::model::rare::{Begins, Rare};
 use known::Known;
 pub use known::{Memory, Remembers};
 pub use link::{Copied, Handle, Link};
-use link::{HEAD_BYTES_PROOF, begins_as, is_same, link, link_at};
+use link::{HEAD_BYTES_PROOF, begins_as, file_of, grew, insert_by_birth, is_same, link, link_at};
 use orphan::Orphan;
 
 /// A file that was read to its present end and rotated. Its writer may still go on.
@@ -678,18 +678,6 @@ impl Chain {
     }
 }
 
-/// Where a file goes whose name does not tell: it is older than all that were made after it.
-fn insert_by_birth(found: &mut Vec<FoundFile>, file: FoundFile) {
-    let is_newer = |other: &FoundFile| {
-        other.rank == 0
-            || !other.compressed
-                && other.rank < FoundFile::RANK_BY_BIRTH
-                && other.id.birth_ns > file.id.birth_ns
-    };
-    let at = found.iter().position(is_newer).unwrap_or(found.len());
-    found.insert(at, file);
-}
-
 /// How many rotated files, oldest first, were made before the file of a place that is gone. They were delivered before it, or
 /// were never asked for. A copy or an archive was made after its lines were written, maybe after the file that follows it
 /// in the order of rotation, so its birth proves nothing, and what is not known is new.
@@ -700,23 +688,6 @@ fn count_older(found: &[FoundFile], gone: FileId, is_copy: bool) -> usize {
     let is_older =
         |file: &&FoundFile| file.rank > 0 && file.id.birth_ns != 0 && file.id.birth_ns < gone.birth_ns;
     found.iter().take_while(is_older).count()
-}
-
-/// The file of a place: itself, else its archive. Of a log that was copied and goes on (logrotate's `copy`) there are both,
-/// and an archive that is shorter than what was read is that of an earlier copy.
-fn file_of(place: &FilePlace, found: &[FoundFile]) -> Option<usize> {
-    let is_it = |file: &FoundFile| is_same(file, place.file, &place.head);
-    let fits = |file: &FoundFile| file.unpacked_len.is_none_or(|len| len >= place.offset as u32);
-    let itself = found.iter().position(|file| file.id == place.file && is_it(file));
-    itself.or_else(|| found.iter().position(|file| is_it(file) && fits(file)))
-}
-
-/// There is more in the file than was read of it.
-fn grew(file: &FoundFile, place: &FilePlace) -> bool {
-    // Of one that was passed over nothing is known but that, and where it ended if what is added to it is asked for.
-    let was_read = !place.tail.is_none() || place.tail.end == place.offset;
-    let len = if file.compressed { file.unpacked_len.map_or(0, u64::from) } else { file.len };
-    was_read && len > place.offset
 }
 
 #[cfg(test)]

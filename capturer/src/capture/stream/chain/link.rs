@@ -299,3 +299,32 @@ fn is_copy(file: &FoundFile, head: &HeadPrint) -> bool {
 pub(super) fn begins_as(file: &FoundFile, head: &HeadPrint) -> bool {
     head.len_bytes >= HEAD_BYTES_PROOF && file.has_head(head)
 }
+
+/// The file of a place: itself, else its archive. Of a log that was copied and goes on (logrotate's `copy`) there are both,
+/// and an archive that is shorter than what was read is that of an earlier copy.
+pub(super) fn file_of(place: &FilePlace, found: &[FoundFile]) -> Option<usize> {
+    let is_it = |file: &FoundFile| is_same(file, place.file, &place.head);
+    let fits = |file: &FoundFile| file.unpacked_len.is_none_or(|len| len >= place.offset as u32);
+    let itself = found.iter().position(|file| file.id == place.file && is_it(file));
+    itself.or_else(|| found.iter().position(|file| is_it(file) && fits(file)))
+}
+
+/// There is more in the file than was read of it.
+pub(super) fn grew(file: &FoundFile, place: &FilePlace) -> bool {
+    // Of one that was passed over nothing is known but that, and where it ended if what is added to it is asked for.
+    let was_read = !place.tail.is_none() || place.tail.end == place.offset;
+    let len = if file.compressed { file.unpacked_len.map_or(0, u64::from) } else { file.len };
+    was_read && len > place.offset
+}
+
+/// Where a file goes whose name does not tell: it is older than all that were made after it.
+pub(super) fn insert_by_birth(found: &mut Vec<FoundFile>, file: FoundFile) {
+    let is_newer = |other: &FoundFile| {
+        other.rank == 0
+            || !other.compressed
+                && other.rank < FoundFile::RANK_BY_BIRTH
+                && other.id.birth_ns > file.id.birth_ns
+    };
+    let at = found.iter().position(is_newer).unwrap_or(found.len());
+    found.insert(at, file);
+}

@@ -100,3 +100,24 @@ fn what_turns_out_to_be_another_file_is_read_from_its_beginning() {
         assert!(!chain.is_searching() && chain.position() == position);
     }
 }
+
+/// In an `olddir` a copy may be the only file of its stream, and is listed as it is made.
+#[test]
+fn the_name_of_a_copy_tells_it_from_a_live_file_that_begins_alike() {
+    for (name, is_told) in [("l", false), ("l.1", true)] {
+        let mut chain = Chain::new(Start::Oldest);
+        chain.copied_since(0);
+        let place = FilePlace {
+            file: file(0, 1, "").id,
+            head: file(0, 1, &content('a')).print(),
+            tail: TailPrint::of(content('a').as_bytes(), 100),
+            offset: 100,
+            skip: [0; 2],
+        };
+        chain.remember([place]);
+        chain.on_scan(vec![FoundFile { name: name.to_owned(), ..file(0, 5, "") }]);
+        open_all(&mut chain);
+        assert_eq!(chain.begins_as_copy(content('a').as_bytes()), is_told, "{name}");
+        assert_eq!(chain.links[0].offset, if is_told { 100 } else { 0 }, "{name}");
+    }
+}
