@@ -35,10 +35,10 @@ impl Host {
         Ok(Host { home, config, written: Vec::new() })
     }
 
-    /// Reading waits: it takes some lines a second, and a read brings seven thousand. So the next read is minutes away,
-    /// however late a busy machine looks at what happened.
+    /// Reading waits: it takes some lines a second, and a read brings seven thousand. So the next read is half a minute away,
+    /// should a busy machine look late at what happened; it is that read which finds a log emptied.
     fn slow() -> Result<Host> {
-        Host::new("pipelines: [{name: slow, rate_limit: {lines: 50, burst: 1s, over: wait}}]\n")
+        Host::new("pipelines: [{name: slow, rate_limit: {lines: 200, burst: 1s, over: wait}}]\n")
     }
 
     fn path(&self, name: &str) -> PathBuf {
