@@ -17,13 +17,10 @@ use crate::shell::files::Hung;
 use crate::telemetry::losses;
 use crate::telemetry::metrics::PassedOver;
 use crate::telemetry::metrics::UnreadableReason;
-use crate::text::counted::{counted, which};
+use crate::text::counted::{counted, named, which};
 
 /// What health says of files as a rule.
 const FILES_WELL: &str = "everything to be read can be read";
-/// A sentence names at most this many containers.
-const LOCAL_NAMED_MAX: usize = 5;
-
 /// What was said last of each component, so that the log has it once.
 #[derive(Default)]
 pub(super) struct Said(BTreeMap<(&'static str, About), bool>);
@@ -177,17 +174,9 @@ impl Loop<'_> {
     /// Docker's own follow of these skips lines, and nothing in its answers shows that.
     fn skipped_by_docker(&self, local: &[String]) -> Option<String> {
         let version = self.shell.docker_version().filter(|version| skips_local(version))?;
-        let more = local.len().saturating_sub(LOCAL_NAMED_MAX);
-        let named = local[..local.len() - more].join(", ");
-        let named = if more > 0 { format!("{named} and {more} others") } else { named };
-        (!local.is_empty()).then(|| {
-            format!(
-                "{} with the driver local, of which Docker {version} skips lines where a log rotates within seconds, and nothing \
-                 shows which: {named}. Update Docker to 23.0 or later, recreate them with --log-driver json-file, or raise their \
-                 max-size",
-                counted(local.len() as u64, "container")
-            )
-        })
+        let (are, names) = (counted(local.len() as u64, "container"), named(local.iter().cloned()));
+        let told = advice::skipped_by_docker(&are, &version, &names);
+        (!local.is_empty()).then(|| format!("{told}. {}", advice::SKIPPED_BY_DOCKER.trim_end_matches('.')))
     }
 
     fn tell_pipelines(&mut self, now: Now) {

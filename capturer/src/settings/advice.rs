@@ -32,6 +32,18 @@ pub fn is_silence(error: &str) -> bool {
 pub const SILENT_DOCKERD: &str = "look with timeout 5 docker info, systemctl status docker and journalctl -u docker; restart \
                                   dockerd if it stays so, which stops all containers unless live-restore is on";
 
+/// What Docker does with these containers' logs, in `doctor` and while the agent runs.
+pub fn skipped_by_docker(containers: &str, version: &str, names: &str) -> String {
+    format!(
+        "{containers} with the driver local, of which Docker {version} skips lines where a log rotates within seconds, and nothing \
+         shows which: {names}"
+    )
+}
+
+/// What to do about it.
+pub const SKIPPED_BY_DOCKER: &str =
+    "Update Docker to 23.0 or later, recreate them with --log-driver json-file, or raise their max-size.";
+
 /// What to do about an Engine that can't be asked, by what happened.
 pub fn docker_cure(error: &str, socket: &str) -> String {
     let lower = error.to_ascii_lowercase();

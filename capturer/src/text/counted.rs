@@ -5,6 +5,17 @@ pub fn counted(count: u64, one: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
 }
 
+/// A list names at most this many.
+const NAMED_MAX: usize = 5;
+
+/// The first of them, and how many more there are.
+pub fn named(all: impl ExactSizeIterator<Item = String>) -> String {
+    let more = all.len().saturating_sub(NAMED_MAX);
+    let first: Vec<String> = all.take(NAMED_MAX).collect();
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("{}{more}", first.join("; "))
+}
+
 /// The first for one, the second for more or none: verbs, and words that take no s.
 pub fn which<'a>(count: u64, one: &'a str, more: &'a str) -> &'a str {
     if count == 1 { one } else { more }

@@ -16,7 +16,7 @@ use crate::commands::cli::Exit;
 use crate::model::docker::skips_local;
 use crate::settings::{ReadFrom, advice};
 use crate::shell::privilege;
-use crate::text::counted::counted;
+use crate::text::counted::{counted, named};
 use crate::witness::probe::Tier;
 
 /// Less than this for positions and output is soon nothing.
@@ -305,9 +305,6 @@ fn logs(read_from: ReadFrom, engine: &EngineFact, container: Option<ContainerFac
     }
 }
 
-/// Names of containers that a line has.
-const NAMED_MAX: usize = 5;
-
 /// Those that run and of which not all can be read, by name.
 fn containers(fact: &RunningFact, engine: &str) -> CheckLine {
     let running = format!("{} to be captured", counted(fact.count as u64, "running container"));
@@ -328,11 +325,8 @@ fn containers(fact: &RunningFact, engine: &str) -> CheckLine {
     }
     if !fact.local.is_empty() && skips_local(engine) {
         let (are, names) = (counted(fact.local.len() as u64, "container"), named(fact.local.iter().cloned()));
-        faults.push(format!(
-            "{are} with the driver local, of which Docker {engine} skips lines where a log rotates within seconds, and nothing \
-             shows which: {names}"
-        ));
-        cures.insert("Update Docker to 23.0 or later, recreate them with --log-driver json-file, or raise their max-size.");
+        faults.push(advice::skipped_by_docker(&are, engine, &names));
+        cures.insert(advice::SKIPPED_BY_DOCKER);
     }
     if faults.is_empty() {
         return ok("containers", format!("{running}, none that can't be read{notes}"));
@@ -367,13 +361,6 @@ impl Unread {
             }
         }
     }
-}
-
-fn named(all: impl ExactSizeIterator<Item = String>) -> String {
-    let more = all.len().saturating_sub(NAMED_MAX);
-    let first: Vec<String> = all.take(NAMED_MAX).collect();
-    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    format!("{}{more}", first.join("; "))
 }
 
 fn instead(read_from: ReadFrom) -> &'static str {
