@@ -389,11 +389,21 @@ mod tests {
         }
     }
 
+    fn wait_for(what: &str, is_so: &dyn Fn() -> bool) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while !is_so() {
+            assert!(Instant::now() < until, "waited for {what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// On a full disk no rotation would ask again.
     #[test]
     fn what_failed_is_tried_again_without_being_asked() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(name(0)), "text").unwrap();
+        let other = name(0).replace('x', "y");
+        fs::write(dir.path().join(&other), "text").unwrap();
         // A folder has the name of what is to be made.
         let in_the_way = dir.path().join(format!("{}.zst", name(0)));
         fs::create_dir_all(in_the_way.join("full")).unwrap();
@@ -402,17 +412,16 @@ mod tests {
         std::thread::scope(|scope| {
             let worker = &worker;
             scope.spawn(move || worker.run(&visits));
-            sender.send(Visit { path: "x.ndjson".to_owned(), through: generations::stamp(0) }).unwrap();
-            std::thread::sleep(Duration::from_millis(50));
-            fs::remove_dir_all(&in_the_way).unwrap();
-            let until = Instant::now() + Duration::from_secs(60);
-            while !in_the_way.is_file() {
-                assert!(Instant::now() < until, "not tried again: {:?}", names(&dir));
-                std::thread::sleep(Duration::from_millis(5));
+            for path in ["x.ndjson", "y.ndjson"] {
+                sender.send(Visit { path: path.to_owned(), through: generations::stamp(0) }).unwrap();
             }
+            // The visits are made in turn: by then the first has failed.
+            wait_for("the second", &|| dir.path().join(format!("{other}.zst")).is_file());
+            fs::remove_dir_all(&in_the_way).unwrap();
+            wait_for("another attempt", &|| in_the_way.is_file());
             drop(sender);
         });
-        assert_eq!(names(&dir), [format!("{}.zst", name(0))]);
+        assert_eq!(names(&dir), [format!("{}.zst", name(0)), format!("{other}.zst")]);
     }
 
     #[test]
