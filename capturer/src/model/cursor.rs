@@ -184,6 +184,27 @@ impl FileCursor {
         is_number_alone && self.offset == 0 && self.reached.is_empty() && passes_nothing
     }
 
+    /// At a place of which nothing more is known.
+    pub fn at(place: FilePlace) -> FileCursor {
+        let FilePlace { file, head, tail, offset, skip } = place;
+        FileCursor {
+            file,
+            head,
+            tail,
+            offset,
+            len: 0,
+            is_copy: false,
+            ended: false,
+            skip,
+            reached: Vec::new(),
+            lines: Rare::default(),
+            passing: Rare::default(),
+            split: 0,
+            at: Box::default(),
+            done: Vec::new(),
+        }
+    }
+
     /// The place itself.
     pub fn place(&self) -> FilePlace {
         FilePlace { file: self.file, head: self.head, tail: self.tail, offset: self.offset, skip: self.skip }

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A map or set that can be made anew with full nodes. It takes a while with many entries, and what is added later splits
-/// nodes again: to be done when many were added and no more are to come soon.
+/// A map or set that can be rebuilt with full nodes. With many entries that takes a while, and entries that are added later
+/// split nodes again: call it when many were added and no more are expected soon.
 pub trait Pack {
-    /// Makes it anew.
+    /// Rebuilds it.
     fn pack(&mut self);
 }
 

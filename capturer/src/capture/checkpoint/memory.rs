@@ -424,23 +424,7 @@ mod tests {
     #[test]
     fn files_reached_with_a_line_open_are_not_known() {
         let (mut table, log) = (Table::default(), StreamKey::container("c"));
-        let FilePlace { file, head, tail, offset, skip } = place(1, 100);
-        let cursor = FileCursor {
-            file,
-            head,
-            tail,
-            offset,
-            len: offset,
-            is_copy: false,
-            ended: false,
-            skip,
-            reached: vec![place(2, 900)],
-            lines: Default::default(),
-            passing: Default::default(),
-            split: 0,
-            at: Box::default(),
-            done: Vec::new(),
-        };
+        let cursor = FileCursor { len: 100, reached: vec![place(2, 900)], ..FileCursor::at(place(1, 100)) };
         table.know(&log, "file", &Cursor::File(Arc::new(cursor)));
         let sinks = names(&["file"]);
         assert_eq!(table.of(&sinks, false).places(&log), [place(1, 100)]);
@@ -532,13 +516,13 @@ mod tests {
         }
         assert_eq!(moved(&table, &one, 999, Some(true)), None);
         assert_eq!(moved(&table, &both, 999, None), None, "a sink that never had it");
-        // What a look showed is no content that was moved, unless it is known to be written anew.
+        // A file that the patterns still show was not moved, unless it is known to be rewritten.
         table.see([place(7, 0).file]);
         assert_eq!(moved(&table, &one, 999, None), Some((6, 500)));
         assert_eq!(moved(&table, &one, 999, Some(false)), Some((7, 600)));
         table.index();
         assert_eq!(moved(&table, &one, 999, None), Some((6, 500)), "after entries went");
-        // Written anew, it begins otherwise.
+        // It was rewritten, and begins otherwise now.
         table.note(&log, "file", place(6, 30));
         assert_eq!(moved(&table, &one, 999, None), Some((5, 400)));
     }

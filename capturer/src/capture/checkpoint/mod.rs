@@ -283,25 +283,21 @@ pub(crate) fn checksum(version: u32, body: &[u8]) -> u32 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::model::cursor::{ApiCursor, ChannelMark, FileCursor, FileId, HeadPrint, TailPrint};
+    use crate::model::cursor::{ApiCursor, ChannelMark, FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
     use crate::model::record::OutputMark;
 
     pub(crate) fn file_cursor(offset: u64) -> Cursor {
         Cursor::File(Arc::new(FileCursor {
-            file: FileId { device: 2049, inode: 77, birth_ns: 1_700_000_000_123_456_789 },
-            head: HeadPrint { len_bytes: 1024, crc32: 0xdead_beef },
-            tail: TailPrint { end: offset, len_bytes: 100, crc32: 0xcafe },
-            offset,
             len: offset,
-            is_copy: false,
-            ended: false,
-            skip: [0, 0],
-            reached: Vec::new(),
             lines: ApiCursor { last_ns: offset as i64, ..ApiCursor::default() }.into(),
             passing: [ChannelMark { time_ns: 3, count: 1 }, ChannelMark::default()].into(),
-            split: 0,
-            at: Box::default(),
-            done: Vec::new(),
+            ..FileCursor::at(FilePlace {
+                file: FileId { device: 2049, inode: 77, birth_ns: 1_700_000_000_123_456_789 },
+                head: HeadPrint { len_bytes: 1024, crc32: 0xdead_beef },
+                tail: TailPrint { end: offset, len_bytes: 100, crc32: 0xcafe },
+                offset,
+                skip: [0, 0],
+            })
         }))
     }
 

@@ -187,7 +187,7 @@ impl Remembers for View<'_> {
     }
 
     fn moved(&self, file: &FoundFile, is_here: &dyn Fn(&FilePlace) -> Option<bool>) -> Option<FilePlace> {
-        // The length tells it from others that begin alike. Of an archive only what is left of it by 4 GiB is known.
+        // The length tells it from others that begin alike. An archive gives it modulo 4 GiB.
         let fits = |place: &FilePlace| match file.compressed {
             true => file.unpacked_len.is_none_or(|len| len >= place.offset as u32),
             false => file.len >= place.offset,
@@ -415,8 +415,8 @@ impl Capture {
         }
     }
 
-    /// What was read of logs whose copies may lie at this path, in a directory beneath theirs (logrotate's `olddir`). Such a log
-    /// goes on, and its sinks have it up to there.
+    /// Where the logs were left whose copies may lie at this path, in a directory beneath theirs (logrotate's `olddir`): where
+    /// streams read them now, the positions that all sinks have acknowledged.
     fn copied_from(&self, path: &str, sinks: &[String]) -> Vec<FilePlace> {
         let (directory, name) = split_path(path);
         let memory = self.tracker.memory().of(sinks, true);

@@ -86,22 +86,8 @@ fn reached_of(cursor: &FileCursor) -> Vec<(u64, u64, [u64; 2])> {
 
 /// A position 30 bytes into a file.
 fn saved(file: FileId, head: HeadPrint, skip: [u64; 2]) -> Start {
-    Start::Resume(Arc::new(FileCursor {
-        file,
-        head,
-        tail: TailPrint::default(),
-        offset: 30,
-        len: 0,
-        is_copy: false,
-        ended: false,
-        skip,
-        reached: Vec::new(),
-        lines: Default::default(),
-        passing: Default::default(),
-        split: 0,
-        at: Box::default(),
-        done: Vec::new(),
-    }))
+    let place = FilePlace { file, head, tail: TailPrint::default(), offset: 30, skip };
+    Start::Resume(Arc::new(FileCursor::at(place)))
 }
 
 #[test]
@@ -774,10 +760,10 @@ fn a_removed_log_that_was_read_to_its_end_is_no_loss_later() {
         let Cursor::File(cursor) = cursor_at(&mut chain, [None; 2]) else { panic!("it names its file") };
         assert_eq!((cursor.offset, cursor.ended), (100, is_read));
         let mut chain = Chain::new(Start::Resume(cursor.clone()));
-        assert_eq!(chain.never_found().is_none(), is_read, "while nothing is found");
+        assert_eq!(chain.never_found("l").is_none(), is_read, "while nothing is found");
         let changes = chain.on_scan(vec![file(0, 2, &content('b'))]);
         assert_eq!(changes.gone.len(), usize::from(!is_read), "{changes:?}");
         assert_eq!((inodes(&chain), chain.links[0].offset), (vec![2], 0));
-        assert!(chain.never_found().is_none());
+        assert!(chain.never_found("l").is_none());
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::super::testing::{Rng, batch, container, followed, in_local_time, messages};
 use super::tests::{lines, restart, restart_with, sink, write};
 use super::*;
-use crate::model::cursor::{FileCursor, FileId, HeadPrint, TailPrint};
+use crate::model::cursor::{FileCursor, FileId, FilePlace, HeadPrint, TailPrint};
 use crate::settings::{FileTemplate, OutputFormat};
 
 const NAME: &str = "{container_name}.ndjson";
@@ -21,22 +21,13 @@ fn of_file(source: &Arc<Source>, texts: &[&str], born_ns: i64) -> Batch {
     let mut batch = batch(source, &slices);
     batch.records.iter_mut().for_each(|record| record.time_len = 0);
     batch.read_time = "1970-01-01T00:00:01Z".to_owned();
-    batch.end = Cursor::File(Arc::new(FileCursor {
+    batch.end = Cursor::File(Arc::new(FileCursor::at(FilePlace {
         file: FileId { device: 1, inode: 2, birth_ns: born_ns },
         head: HeadPrint::default(),
         tail: TailPrint::default(),
         offset: 0,
-        len: 0,
-        is_copy: false,
-        ended: false,
         skip: [0, 0],
-        reached: Vec::new(),
-        lines: Default::default(),
-        passing: Default::default(),
-        split: 0,
-        at: Box::default(),
-        done: Vec::new(),
-    }));
+    })));
     batch
 }
 

@@ -20,8 +20,8 @@ pub trait Remembers {
     /// copies that nothing else explains.
     fn any_head(&self, is_it: &dyn Fn(&HeadPrint) -> bool) -> bool;
 
-    /// Where a file of any log was left that began as this one does and is gone or was written anew. `is_here` says whether
-    /// a file stands as it was read; `None` = the asker does not see it.
+    /// Another file that began as this one does, and that is gone or was rewritten: the place where it was left. `is_here` says
+    /// whether a file still has the content that was read; `None` = the caller does not see it.
     fn moved(&self, file: &FoundFile, is_here: &dyn Fn(&FilePlace) -> Option<bool>) -> Option<FilePlace>;
 }
 

@@ -5,18 +5,18 @@ use crate::capture::checkpoint::memory::Table;
 use crate::model::record::StreamKey;
 use crate::settings::Remember;
 
+/// Where a file was left of which 100 bytes were read.
+fn place_of_another() -> FilePlace {
+    let found = file(0, 1, &content('a'));
+    let tail = TailPrint::of(&found.head, 100);
+    FilePlace { file: found.id, head: found.print(), tail, offset: 100, skip: [0; 2] }
+}
+
 /// Another log, of which 100 bytes were read, and what a look at the patterns showed of files.
 fn table(shown: &[FileId]) -> Table {
     let mut table = Table::default();
     table.set_bounds(Remember::default());
-    let place = FilePlace {
-        file: file(0, 1, "").id,
-        head: file(0, 1, &content('a')).print(),
-        tail: TailPrint::of(content('a').as_bytes(), 100),
-        offset: 100,
-        skip: [0; 2],
-    };
-    table.note(&StreamKey::file("/other/a.log"), "file", place);
+    table.note(&StreamKey::file("/other/a.log"), "file", place_of_another());
     table.see(shown.iter().copied());
     table
 }
@@ -61,7 +61,7 @@ fn what_another_log_held_is_read_on_where_that_was_left() {
         check("that log is still there", Start::Oldest, &found, &[id(1)], &[(5, 0), (9, 0)]);
         // Copied and emptied: what a look showed is another content.
         let emptied = [packed(1, 5, &whole), file(0, 1, &content('c'))];
-        check("written anew", Start::Live, &emptied, &[id(1)], &[(5, 100), (1, 0)]);
+        check("rewritten", Start::Live, &emptied, &[id(1)], &[(5, 100), (1, 0)]);
     }
     // Two programs may begin their logs alike.
     check("a live log", Start::Live, &[file(0, 5, &whole)], &[], &[(5, 0)]);
@@ -107,14 +107,7 @@ fn the_name_of_a_copy_tells_it_from_a_live_file_that_begins_alike() {
     for (name, is_told) in [("l", false), ("l.1", true)] {
         let mut chain = Chain::new(Start::Oldest);
         chain.copied_since(0);
-        let place = FilePlace {
-            file: file(0, 1, "").id,
-            head: file(0, 1, &content('a')).print(),
-            tail: TailPrint::of(content('a').as_bytes(), 100),
-            offset: 100,
-            skip: [0; 2],
-        };
-        chain.remember([place]);
+        chain.remember([place_of_another()]);
         chain.on_scan(vec![FoundFile { name: name.to_owned(), ..file(0, 5, "") }]);
         open_all(&mut chain);
         assert_eq!(chain.begins_as_copy(content('a').as_bytes()), is_told, "{name}");

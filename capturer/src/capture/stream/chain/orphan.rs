@@ -65,22 +65,11 @@ impl Orphan {
 
     /// Where to look for it again. `reached` is where an earlier run had gone on to.
     pub(super) fn cursor(&self, reached: &[FilePlace]) -> FileCursor {
-        let FilePlace { file, head, tail, offset, skip } = self.place;
         FileCursor {
-            file,
-            head,
-            tail,
-            offset,
             len: self.len,
             is_copy: self.is_copy,
-            ended: false,
-            skip,
             reached: if self.in_place { Vec::new() } else { reached.to_vec() },
-            lines: Default::default(),
-            passing: Default::default(),
-            split: 0,
-            at: Box::default(),
-            done: Vec::new(),
+            ..FileCursor::at(self.place)
         }
     }
 

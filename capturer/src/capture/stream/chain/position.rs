@@ -95,21 +95,14 @@ impl Chain {
         let begun = 1.max(self.marks.len().saturating_sub(PLACES_MAX));
         let reached = (begun..self.marks.len()).map(|at| self.place_in(at, open)).collect();
         let len = self.links.iter().find(|link| link.found.id == file).map_or(0, Link::known_len);
+        let place = FilePlace { file, head, tail, offset: from.wrapping_sub(base), skip };
         Cursor::File(Arc::new(FileCursor {
-            file,
-            head,
-            tail,
-            offset: from.wrapping_sub(base),
             len,
             is_copy,
             ended: self.links.is_empty() && from == position && self.ended,
-            skip,
             reached,
-            lines: Default::default(),
-            passing: Default::default(),
-            split: 0,
-            at: Box::default(),
             done: std::mem::take(&mut self.done),
+            ..FileCursor::at(place)
         }))
     }
 

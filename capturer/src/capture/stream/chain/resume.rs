@@ -1,4 +1,4 @@
-//! Where reading goes on behind a saved position, and what it means that its file is not there.
+//! Resumes at a saved position, and says what it means if the file of that position is missing.
 
 use super::{Chain, Changes, Copied, Gone, Handle, Orphan, Start, count_older, file_of, is_same, link_at};
 use crate::capture::io::FoundFile;
@@ -49,22 +49,19 @@ impl Chain {
             return at;
         }
         orphan.in_place = rewritten.is_some();
+        if !orphan.in_place {
+            self.note_gone(place);
+        }
         for (number, place) in cursor.reached.iter().enumerate() {
             if let Some(at) = file_of(place, found) {
                 self.links.push_back(link_at(found[at].clone(), place));
                 self.delivered_to = place.skip.map(|skip| place.offset + skip);
                 self.reached.drain(..=number);
-                if rewritten.is_none() {
-                    self.note_gone(orphan.place);
-                }
                 orphan.give_up(changes);
                 return at;
             }
         }
         self.reached.clear();
-        if rewritten.is_none() {
-            self.note_gone(place);
-        }
         if !cursor.ended && (place.offset > 0 || orphan.len > 0) {
             orphan.give_up(changes);
         }
@@ -82,11 +79,11 @@ impl Chain {
     }
 
     /// It was to be read on, and no listing ever showed it: what may be lost with it.
-    pub fn never_found(&self) -> Option<Gone> {
+    pub fn never_found(&self, name: &str) -> Option<Gone> {
         let Some(Start::Resume(cursor)) = self.start.as_deref() else { return None };
         let had_lines = !cursor.ended && (cursor.offset > 0 || cursor.len > 0);
         let bytes = cursor.len.saturating_sub(cursor.offset);
-        had_lines.then(|| Gone { name: String::new(), bytes, in_place: false, file: cursor.file })
+        had_lines.then(|| Gone { name: name.to_owned(), bytes, in_place: false, file: cursor.file })
     }
 
     /// The first file is gone unread: goes on where an earlier run had gone on to, in the oldest file that it had reached.

@@ -53,10 +53,9 @@ impl FileSource {
 
     /// A path that went while the agent did not run, and did not come back.
     pub(super) fn declare_never_found(&self, cx: &Context<'_>) {
-        let gone = self.chain.never_found().filter(|gone| !self.is_read_elsewhere(gone.file, cx));
-        if let Some(gone) = gone.filter(|_| self.reader.group.of_paths) {
-            let name = self.live_name.clone();
-            self.declare(&Changes { gone: vec![Gone { name, ..gone }], ..Changes::default() }, cx);
+        let gone = self.chain.never_found(&self.live_name).filter(|_| self.reader.group.of_paths);
+        if let Some(gone) = gone.filter(|gone| !self.is_read_elsewhere(gone.file, cx)) {
+            self.declare(&Changes { gone: vec![gone], ..Changes::default() }, cx);
         }
     }
 
