@@ -15,6 +15,7 @@
 //! Deliberately no mock and no wrapper of Docker's API: a test talks to [`Engine::socket`], or uses the Engine's own
 //! command by [`Engine::docker`].
 
+mod data_root;
 mod run_spec;
 
 use std::fs::{self, File, OpenOptions};

@@ -184,6 +184,7 @@ impl Capture {
             self.note_ran(now, *id, running, exited_at, place);
         }
         let name = discover::plain_name(&inspect.name);
+        self.leave_old_log(now, &key, &inspect, name);
         if !self.no_logs.see(self.settings.container_monitor.read_from, &inspect, name) {
             return;
         }
@@ -278,6 +279,7 @@ impl Capture {
             self.new_stream(now, source, Kind::Api(Box::new(api)), reason.into(), acked)
         };
         self.add_stream(stream);
+        self.log_facts.made(id, inspect);
         self.with_stream(now, id, |stream, cx| stream.set_running(running, exited_at, cx));
     }
 

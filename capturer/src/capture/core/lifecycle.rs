@@ -176,6 +176,7 @@ impl Capture {
             self.archives.remove(&id);
             self.progress.forget(id);
             self.no_logs.forget_stream(id);
+            self.log_facts.forget(id);
             self.take_up_again(now, &key);
             self.shared.timers.cancel_all(id);
             self.plan_save(now);

@@ -18,6 +18,7 @@ mod containers;
 mod gauges;
 mod held;
 mod lifecycle;
+mod log_facts;
 pub(crate) mod look;
 pub(crate) mod no_log;
 mod older;
@@ -98,6 +99,8 @@ pub struct Capture {
     archives: BTreeMap<StreamId, String>,
     /// Containers whose logs can't be read.
     no_logs: no_log::NoLogs,
+    /// What the streams of containers were made for.
+    log_facts: log_facts::AllLogFacts,
     /// The first list has come: what is found from now on is new.
     listed_once: bool,
     stopping: Option<Stopping>,
@@ -145,6 +148,7 @@ impl Capture {
             opened: BTreeSet::new(),
             archives: BTreeMap::new(),
             no_logs: no_log::NoLogs::default(),
+            log_facts: log_facts::AllLogFacts::default(),
             listed_once: false,
             stopping: None,
             shared,
