@@ -672,3 +672,37 @@ fn a_firewall_refuses_one_line() -> Result<()> {
     ensure!(letters.len() == 1 && letters[0]["line"] == "GET /../etc/passwd", "{letters:?}");
     agent.stop()
 }
+
+/// A proxy that takes an eighth of `batch_size`, and less than a record of the spool has. Requests were cut up, cut again and
+/// then begun anew as they had been, many a second and for ever, and nothing was said.
+#[test]
+fn a_proxy_that_takes_small_bodies_alone() -> Result<()> {
+    let home = Home::new()?;
+    let loki = TestLoki::start()?;
+    let lines = incompressible(&mut Rand::from_env_or(413), 9_000);
+    append(&home, "a.log", "first\n")?;
+    let agent = home.start(&config(&home, &loki, "", &sets(&home)))?;
+    wait_until("the first line", MINUTE, || ensure_count(&loki, 1))?;
+    for limit in [100_000, 3_000] {
+        loki.set(Mood::SmallBodies(limit));
+        let (before, requests) = (loki.count(), metric_sum(&agent, "push_requests_total")?);
+        append(&home, "a.log", &lines)?;
+        wait_until("all lines", MINUTE, || ensure_count(&loki, before + 9_000))?;
+        let requests = metric_sum(&agent, "push_requests_total")? - requests;
+        // What it takes, twice as many since requests are halved, and those in vain.
+        let needed = (lines.len() / limit) as f64;
+        ensure!(requests < 3.0 * needed + 40.0, "{requests} requests where {needed} are enough");
+        wait_until("the limit to be told", MINUTE, || {
+            let (ok, message) = delivery(&agent)?;
+            ensure!(
+                ok && message.contains("batch_size") && message.contains("client_max_body_size"),
+                "{message}"
+            );
+            Ok(())
+        })?;
+    }
+    ensure!(letters(&home)?.is_empty(), "no line is refused");
+    let told = agent.log_text()?.matches("client_max_body_size").count();
+    ensure!((1..=3).contains(&told), "the log has it {told} times");
+    agent.stop()
+}

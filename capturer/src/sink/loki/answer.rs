@@ -170,6 +170,10 @@ pub fn judge(outcome: &Outcome) -> Verdict {
             hold(PushFailure::Forbidden, "check sinks.loki.tenant_id")
         }
         400 | 413 | 422 => Verdict::Refused { reason: refusal(code, words), code, words: words.to_owned() },
+        // Between Loki's own parts.
+        429 | 500..=599 if contains(words, "received message larger than max") => {
+            Verdict::Refused { reason: DeadLetterReason::BodyTooLarge, code, words: words.to_owned() }
+        }
         401 if contains(words, "no org id") => hold(
             PushFailure::Unauthorized,
             "these lines have no tenant and this Loki wants one: set sinks.loki.tenant_id, or tenant_default for those that lack its label",
@@ -310,6 +314,11 @@ mod tests {
             ),
             (400, "", "refused other"),
             (413, "", "refused body_too_large"),
+            (
+                500,
+                "rpc error: code = ResourceExhausted desc = grpc: received message larger than max (5 vs. 4)",
+                "refused body_too_large",
+            ),
             (413, "request body too large: 9 bytes, limit: 8 bytes", "refused body_too_large"),
             (422, "error at least one valid stream is required for ingestion", "refused other"),
             (401, "no org id", "hold unauthorized"),

@@ -21,6 +21,7 @@ use std::time::Duration;
 use prost::Message as _;
 
 use super::answer::{Outcome, Presence, presence};
+use super::body_limit::{BodyLimit, lines_within};
 use super::label_set::{Entry, Job, LabelSet, LabelSetState, Part};
 use super::nouns::{Limits, Progress, Server, Slot, Tenant, letters};
 use super::parcel::Parcel;
@@ -43,6 +44,7 @@ const LEARNED_MS: u64 = 600_000;
 #[derive(Debug)]
 pub struct Delivery {
     pub(super) limits: Limits,
+    pub(super) body_limit: BodyLimit,
     /// Fixed for all lines; `None` = it depends on the line.
     pub(super) tenant: Option<String>,
     pub(super) label_sets: BTreeMap<u64, LabelSet>,
@@ -73,6 +75,7 @@ impl Delivery {
         };
         Delivery {
             limits,
+            body_limit: BodyLimit::new(limits.batch_bytes),
             tenant: config.fixed_tenant(),
             label_sets: BTreeMap::new(),
             tenants: BTreeMap::new(),
@@ -103,7 +106,7 @@ impl Delivery {
         });
         label_set.push(Entry { place, lines: lines.max(1), bytes, taken_ms: now.ms });
         if label_set.state == LabelSetState::Gathering {
-            if label_set.bytes >= self.limits.batch_bytes || label_set.lines >= self.limits.batch_lines {
+            if label_set.bytes >= self.body_limit.bytes() || label_set.lines >= self.limits.batch_lines {
                 self.make_ready(id);
             } else if label_set.timer.is_none() {
                 self.set_timer(id, now.ms + self.limits.batch_timeout_ms);
@@ -118,6 +121,7 @@ impl Delivery {
         {
             self.make_ready(id);
         }
+        self.body_limit.on_time(now.ms);
         if flush {
             let gathering = |(_, label_set): &(&u64, &LabelSet)| label_set.state == LabelSetState::Gathering;
             let ids: Vec<u64> = self.label_sets.iter().filter(gathering).map(|(id, _)| *id).collect();
@@ -179,7 +183,7 @@ impl Delivery {
             return self.go_on(slot);
         }
         self.slots[slot] = Slot::Loading(id);
-        Some(Order::Load { slot, places: label_set.next_request(self.limits.batch_bytes) })
+        Some(Order::Load { slot, places: label_set.next_request(self.body_limit.bytes()) })
     }
 
     /// The next step of a job that has a slot.
@@ -227,7 +231,8 @@ impl Delivery {
         self.settle(now, slot, job);
     }
 
-    /// A request as parts: lines that are too old to be sent, and what a limited label set may send at once.
+    /// A request as parts: lines that are too old to be sent, and what may be sent at once of a limited label set, or where
+    /// only small requests get through. What was learned holds also for a record of the spool that is larger.
     /// It has `lines`, and with those that are gone it covers more.
     fn parts(
         &self,
@@ -241,6 +246,8 @@ impl Delivery {
         let is_older = |ns: i64| oldest.as_ref().is_some_and(|(oldest, _)| ns < *oldest);
         let has_old = oldest.is_some() && wire::oldest_ns(&body.request()).is_some_and(is_older);
         let small_enough = covers <= lines_max || lines_max >= self.limits.batch_lines;
+        let bytes_max = if self.body_limit.is_lowered() { self.body_limit.bytes() } else { usize::MAX };
+        let small_enough = small_enough && (body.len() <= bytes_max || lines <= 1);
         if small_enough && !has_old {
             let lines = if body.is_empty() { 0 } else { lines };
             return [Part { covers, lines, body, ..Part::default() }].into();
@@ -248,7 +255,8 @@ impl Delivery {
         let mut rest = refusals::decode(&body.request());
         let (mut parts, mut covered) = (VecDeque::new(), 0);
         while rest.lines() > 0 {
-            let (some, others) = rest.split_at(lines_max);
+            let fit = lines_within(&rest, bytes_max);
+            let (some, others) = rest.split_at(fit.min(lines_max));
             rest = others;
             covered += some.lines();
             let mut part = Part { covers: some.lines(), ..Part::default() };
@@ -363,7 +371,9 @@ impl Delivery {
 
     /// Keeps a job that was cut, if there is room or it can't be had again.
     pub(super) fn keep(&mut self, job: Job, must_keep: bool) {
-        let room = self.kept_bytes + job.bytes() <= 2 * self.slots.len() * self.limits.batch_bytes;
+        // One is always kept: a record may be larger than the config now says, and would never be searched to its end.
+        let most = 2 * self.slots.len() * self.limits.batch_bytes;
+        let room = self.kept_bytes == 0 || self.kept_bytes + job.bytes() <= most;
         let must_keep = must_keep || !job.doubtful.is_empty() || job.late > 0;
         let Some(label_set) = self.label_sets.get_mut(&job.label_set) else { return };
         if must_keep || (room && job.was_cut) {
@@ -389,7 +399,7 @@ impl Delivery {
             self.forget(id);
             return;
         };
-        let full = label_set.bytes >= self.limits.batch_bytes || label_set.lines >= self.limits.batch_lines;
+        let full = label_set.bytes >= self.body_limit.bytes() || label_set.lines >= self.limits.batch_lines;
         let due_ms = first.taken_ms + self.limits.batch_timeout_ms;
         if full || due_ms <= now.ms {
             self.make_ready(id);

@@ -183,21 +183,82 @@ fn an_unknown_reason_is_searched_for_within_a_budget() {
     assert_eq!(bench.buried.len(), 2000);
 }
 
+/// A proxy that takes far less than a record of the spool has: what was learned of it holds when the record is read again,
+/// however many label sets share the room for what was cut up, and whatever else fails meanwhile.
 #[test]
 fn a_body_that_is_too_large_makes_requests_smaller() {
+    for (label_sets, records, limit, refused_max) in
+        [(1, 40, 300, 4), (1, 40, 60, 8), (1, 8, 5, 14), (40, 40, 60, 80), (20, 20, 5, 120)]
+    {
+        let mut bench = Bench::up(&Loki { batch_bytes: 1 << 20, batch_lines: 10_000, ..config() });
+        for record in 0..records {
+            let line = |number: i64| (UNIX_NS + record * 10_000 + number, "x".repeat(500));
+            let lines = (0..1900).map(line).collect::<Vec<_>>();
+            bench.take(0, 1 + record as u64 % label_sets, "", &lines);
+        }
+        let (mut refused, mut count) = (0, 0);
+        let accepted = bench.run(0..400_000, &mut |_, push| {
+            count += 1;
+            let large = push.lines.len() > limit;
+            refused += i32::from(large);
+            match count % 50 {
+                _ if large => status(413, ""),
+                7 => status(503, ""),
+                _ => status(204, ""),
+            }
+        });
+        let case = format!("{label_sets} label sets, {limit} lines: {refused} of {count} refused");
+        assert!(bench.delivery.is_empty() && bench.buried.is_empty(), "{case}; {}", bench.wrong(400_000));
+        assert!(refused <= refused_max, "{case}");
+        assert_eq!(
+            accepted.iter().map(|(_, push)| push.lines.len()).sum::<usize>(),
+            records as usize * 1900,
+            "{case}"
+        );
+        let note = bench.delivery.report(at(400_000)).note.expect("it is said");
+        assert!(note.contains("413") && note.contains("set batch_size to that"), "{note}");
+        assert!(bench.delivery.body_limit_news().is_some() && bench.delivery.body_limit_news().is_none());
+    }
+}
+
+/// A line alone that is too large is a dead letter, and makes nothing smaller for others.
+#[test]
+fn a_line_that_no_proxy_takes_is_a_dead_letter() {
     let mut bench = Bench::up(&Loki { batch_bytes: 1 << 20, batch_lines: 10_000, ..config() });
-    for record in 0..20 {
-        let line = |number: i64| (UNIX_NS + record * 1000 + number, "x".repeat(500));
-        bench.take(0, 1, "", &(0..400).map(line).collect::<Vec<_>>());
+    for record in 0..20_i64 {
+        let long = |number: i64| if number % 7 == 3 { 300_000 } else { 50 };
+        let line = |number: i64| (UNIX_NS + record * 1000 + number, "x".repeat(long(number)));
+        bench.take(0, 1, "", &(0..10).map(line).collect::<Vec<_>>());
     }
     let mut refused = 0;
     bench.run(0..60_000, &mut |_, push| {
-        let large = push.lines.len() > 300;
+        let large = push.lines.iter().map(|(_, line)| line.len()).sum::<usize>() > 200_000;
         refused += i32::from(large);
-        if large { status(413, "") } else { status(204, "") }
+        if large { status(413, "too large") } else { status(204, "") }
     });
-    assert!(bench.delivery.is_empty() && bench.buried.is_empty());
-    assert!(refused < 50, "{refused}");
+    assert!(bench.delivery.is_empty(), "{}", bench.wrong(60_000));
+    assert!(bench.buried.len() == 20 && bench.buried.iter().all(|letter| letter.entry.line.len() == 300_000));
+    assert!(
+        bench
+            .buried
+            .iter()
+            .all(|letter| letter.reason == DeadLetterReason::BodyTooLarge && letter.code == 413)
+    );
+    assert!(refused < 20 + 10, "{refused}");
+}
+
+/// A record that is larger than all that may be kept of what was cut up: the search for its one bad line ends all the same.
+#[test]
+fn a_record_larger_than_the_config_allows_is_searched_to_its_end() {
+    let mut bench = Bench::up(&config());
+    let line = |number: i64| (UNIX_NS + number, format!("{number} {}", "x".repeat(500)));
+    bench.take(0, 1, "", &(0..100).map(line).collect::<Vec<_>>());
+    bench.run(0..60_000, &mut |_, push| {
+        let is_bad = push.lines.iter().any(|(_, line)| line.starts_with("77 "));
+        if is_bad { status(400, "policy 17 says no") } else { status(204, "") }
+    });
+    assert!(bench.delivery.is_empty(), "{}", bench.wrong(60_000));
+    assert_eq!(bench.buried.len(), 1);
 }
 
 /// Nothing accepted for a minute while lines wait is wrong, whatever the answers were, and the last one is told.

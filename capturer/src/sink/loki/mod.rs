@@ -12,6 +12,7 @@
 pub(crate) mod answer;
 mod backoff;
 pub(crate) mod body;
+mod body_limit;
 pub(crate) mod by_hand;
 pub(crate) mod client;
 pub(crate) mod delivery;

@@ -29,6 +29,8 @@ pub struct Report {
     pub wrong: Vec<String>,
     /// Nothing goes out until somebody mends something.
     pub held: bool,
+    /// All is well, and this should be read all the same.
+    pub note: Option<String>,
     /// What is wrong by name, for the log; says again when this changes.
     pub reasons: Vec<PushFailure>,
 }
@@ -36,7 +38,7 @@ pub struct Report {
 impl Delivery {
     /// How it is now.
     pub fn report(&self, now: Now) -> Report {
-        let mut report = Report::default();
+        let mut report = Report { note: self.body_limit.note(), ..Report::default() };
         if let Some(trouble) = &self.server.trouble {
             report.wrong.push(self.outage(trouble, now));
             report.reasons.push(trouble.reason);
@@ -64,6 +66,11 @@ impl Delivery {
             report.wrong.push(format!("nothing was accepted for {seconds} s while lines wait{answer}"));
         }
         report
+    }
+
+    /// What is new of the size of requests, for the log.
+    pub fn body_limit_news(&mut self) -> Option<String> {
+        self.body_limit.take_news()
     }
 
     fn report_tenants(&self, report: &mut Report) {

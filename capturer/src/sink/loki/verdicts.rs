@@ -5,6 +5,7 @@ use std::time::Duration;
 use prost::Message as _;
 
 use super::answer::{Outcome, Scope, Verdict, WRONG_ADDRESS, judge, may_mean_a_line};
+use super::body_limit;
 use super::delivery::{Delivery, Now, Trouble};
 use super::label_set::{Job, LabelSetState, LabelSetTrouble, Part};
 use super::nouns::{Slot, letters};
@@ -20,8 +21,6 @@ const DOUBTS_MAX: u32 = 12;
 pub(super) const IN_A_ROW_MAX: u32 = 24;
 /// A line alone is refused so often in a row.
 pub(super) const ALONE_MAX: u32 = 8;
-/// Requests are not made smaller than this for a proxy's sake.
-const BATCH_BYTES_MIN: usize = 64 * 1024;
 
 impl Delivery {
     /// A request ended. `chance` spreads the pauses of agents that failed together.
@@ -107,6 +106,7 @@ impl Delivery {
     fn on_accepted(&mut self, now: Now, tenant: &str, job: &mut Job) {
         self.progress.accepted += 1;
         self.progress.accepted_ms = Some(now.ms);
+        self.body_limit.on_accepted();
         self.server.backoff.reset();
         self.server.failed_in_a_row = 0;
         self.server.doubts_in_a_row = 0;
@@ -235,6 +235,7 @@ impl Delivery {
         let Some(part) = job.parts.front_mut() else { return };
         let request = refusals::decode(&part.body.request());
         let too_large = reason == DeadLetterReason::BodyTooLarge;
+        let part_bytes = part.body.len();
         if reason == DeadLetterReason::Other {
             self.server.doubts_in_a_row += 1;
             job.doubt.get_or_insert(self.progress.accepted + self.server.present);
@@ -251,9 +252,8 @@ impl Delivery {
             }
         }
         if too_large && request.lines() > 1 {
-            let half = (part.body.len() / 2).max(BATCH_BYTES_MIN);
-            self.limits.batch_bytes = self.limits.batch_bytes.min(half);
-            cut(job);
+            self.body_limit.on_too_large(now.ms, &part.body, (code, words));
+            cut_to_size(job, self.body_limit.bytes().min(part_bytes / 2));
             return;
         }
         job.tries = job.tries.saturating_sub(1);
@@ -423,6 +423,38 @@ fn undoubt(job: &mut Job) {
 fn put(part: &mut Part, request: &PushRequest) {
     part.lines = request.lines();
     part.body = if part.lines == 0 { Parcel::default() } else { Parcel::plain(request.encode_to_vec()) };
+}
+
+/// Cuts what has more bytes than this, which is less than the first part has.
+fn cut_to_size(job: &mut Job, bytes_max: usize) {
+    for part in std::mem::take(&mut job.parts) {
+        let is_large = part.letters.is_empty() && part.lines > 1 && part.body.len() > bytes_max;
+        if is_large {
+            job.parts.extend(pieces(&part, bytes_max));
+        } else {
+            job.parts.push_back(part);
+        }
+    }
+    job.was_cut = true;
+}
+
+/// A part as at least two of so many bytes.
+fn pieces(part: &Part, bytes_max: usize) -> Vec<Part> {
+    let mut rest = refusals::decode(&part.body.request());
+    let (lines_max, mut covers) = (rest.lines().div_ceil(2), part.covers);
+    let mut pieces = Vec::new();
+    while rest.lines() > 0 {
+        let lines = body_limit::lines_within(&rest, bytes_max).min(lines_max);
+        let (some, others) = rest.split_at(lines);
+        rest = others;
+        // What has no line any more is done with the last.
+        let covered = if rest.lines() == 0 { covers } else { some.lines().min(covers) };
+        covers -= covered;
+        let mut piece = Part { covers: covered, sent_again: part.sent_again, ..Part::default() };
+        put(&mut piece, &some);
+        pieces.push(piece);
+    }
+    pieces
 }
 
 /// Cuts the first part in two.

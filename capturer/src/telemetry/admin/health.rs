@@ -70,7 +70,8 @@ pub fn report(facts: &Facts) -> Report {
     for (sink, (acknowledged, taken)) in &facts.lines {
         let mut say = |component: String, lines: u64, what: &str| {
             if let Some(health) = components.get_mut(&component).filter(|health| health.ok && lines > 0) {
-                health.message = format!("{} {what} in this run", counted(lines, "line"));
+                let done = format!("{} {what} in this run", counted(lines, "line"));
+                health.message = if health.note { format!("{done}; {}", health.message) } else { done };
             }
         };
         let what = if taken.is_some() { "put into the spool" } else { "delivered" };
@@ -178,6 +179,12 @@ mod tests {
         assert_eq!(
             said(&facts, "sink_loki_delivery"),
             "30 lines accepted by the receiving server in this run"
+        );
+        let note = Health { note: true, ..well() };
+        facts.components.insert("sink_loki_delivery".to_owned(), note);
+        assert!(
+            said(&facts, "sink_loki_delivery").ends_with("in this run; no record has come yet"),
+            "a note is kept"
         );
         facts.lines.insert("loki".to_owned(), (0, Some(0)));
         assert_eq!(said(&facts, "sink_loki_delivery"), "no record has come yet");

@@ -183,8 +183,10 @@ impl Pusher {
             (true, accepted) if self.last.trouble_at == Some(accepted) && !self.delivery.is_empty() => {
                 "Loki answers again; lines wait for their turn".to_owned()
             }
-            (true, _) => "delivers".to_owned(),
+            (true, _) => report.note.clone().unwrap_or_else(|| "delivers".to_owned()),
         };
+        let news = self.delivery.body_limit_news();
+        news.into_iter().for_each(|news| tracing::warn!(component = COMPONENT, "{news}"));
         let held = report.held.then(|| message.clone());
         let accepted = self.delivery.accepted_lines();
         let mut trouble_at = self.last.trouble_at;
@@ -203,7 +205,11 @@ impl Pusher {
             None => {}
         }
         if message != self.last.message {
-            self.status.set_health(COMPONENT, wrong.is_empty(), message.clone());
+            if wrong.is_empty() && report.note.is_some() {
+                self.status.set_note(COMPONENT, message.clone());
+            } else {
+                self.status.set_health(COMPONENT, wrong.is_empty(), message.clone());
+            }
             self.status.hold_sink(NAME, held);
         }
         self.last = LastReport { report, message, trouble_at };
