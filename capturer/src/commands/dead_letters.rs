@@ -45,7 +45,7 @@ fn list(letters: &DeadLetters, json: bool, out: &mut dyn Write) -> anyhow::Resul
         return Ok(Exit::Ok);
     }
     if letters.is_empty() {
-        say(out, "no dead letters: nothing was refused\n");
+        say(out, "no dead letters are kept now\n");
     }
     let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for letter in &letters {

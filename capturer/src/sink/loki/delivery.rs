@@ -339,6 +339,8 @@ impl Delivery {
         let Limits { backoff_min, backoff_max, .. } = self.limits;
         self.server.until_ms = now.ms + self.server.backoff.next_ms(backoff_min, backoff_max, after, chance);
         self.server.is_up = false;
+        // Nobody knows whether tenants would still be refused.
+        self.tenants.values_mut().for_each(|tenant| tenant.forget_trouble(now));
     }
 
     /// A tenant takes nothing for a while.

@@ -441,3 +441,29 @@ fn lines_that_the_spool_gave_up_do_not_wait() {
     let after = bench.delivery.what_waits();
     assert!(after.starts_with("1 line "), "{} given up: {after}", places.len());
 }
+
+/// A cause that is over was named, with its cure, for as long as another lasted.
+#[test]
+fn what_is_told_is_what_the_last_answer_was() {
+    for tenant in ["", "a"] {
+        let mut bench = Bench::up(&config());
+        bench.take(0, 1, tenant, &[(UNIX_NS, "x".to_owned())]);
+        let answers = [(403, "403"), (503, "503"), (403, "403"), (500, "500"), (401, "401"), (429, "429")];
+        let mut from = 0;
+        for (code, said) in answers {
+            bench.run(from..from + 20_000, &mut |_, _| status(code, ""));
+            from += 20_000;
+            let wrong = bench.wrong(from);
+            assert!(wrong.contains(said), "{said}: {wrong}");
+            let others = answers.iter().filter(|(_, other)| *other != said && wrong.contains(other));
+            assert_eq!(others.count(), 0, "only {said}: {wrong}");
+        }
+        // With nobody there, empty pushes alone are answered.
+        bench.run(from..from + 61_000, &mut |_, _| status(403, ""));
+        from += 61_000;
+        let gone = Outcome::Failed(PushFailure::Unreachable, "connection refused".to_owned());
+        bench.run(from..from + 20_000, &mut |_, _| gone.clone());
+        let wrong = bench.wrong(from + 20_000);
+        assert!(wrong.contains("unreachable") && !wrong.contains("403"), "{wrong}");
+    }
+}

@@ -97,7 +97,7 @@ pub struct Trouble {
 const LIMIT_LASTS_MS: u64 = 60_000;
 
 impl Trouble {
-    /// Whether lines that are accepted now show that it is over, if it was refused last at `last_ms`.
+    /// Whether another answer now shows that it is over, if it was refused last at `last_ms`.
     pub(super) fn is_over(&self, last_ms: u64, now_ms: u64) -> bool {
         let by_turns = matches!(self.reason, PushFailure::StreamRateLimited | PushFailure::RateLimited);
         !by_turns || now_ms >= last_ms + LIMIT_LASTS_MS
@@ -155,6 +155,13 @@ pub(super) struct Tenant {
     /// The oldest time that the server takes, as it said last, and when that was.
     pub oldest: Option<(i64, Now)>,
     pub label_sets: usize,
+}
+
+impl Tenant {
+    /// Its last answer was another one.
+    pub fn forget_trouble(&mut self, now: Now) {
+        self.trouble.take_if(|trouble| trouble.is_over(self.refused_ms, now.ms));
+    }
 }
 
 /// Whether Loki is there.

@@ -134,7 +134,24 @@ impl Delivery {
     fn open_tenant(&mut self, now: Now, name: &str) {
         if let Some(tenant) = self.tenants.get_mut(name) {
             tenant.backoff.reset();
-            tenant.trouble.take_if(|trouble| trouble.is_over(tenant.refused_ms, now.ms));
+            tenant.forget_trouble(now);
+        }
+    }
+
+    /// A tenant's or a label set's trouble is no more what its last answer was: health would go on naming another cause.
+    fn forget_other_trouble(&mut self, now: Now, scope: Scope, tenant: &str, label_set: u64) {
+        match scope {
+            Scope::Tenant => {
+                if let Some(label_set) = self.label_sets.get_mut(&label_set) {
+                    label_set.trouble.take_if(|told| told.is_over(now.ms));
+                }
+            }
+            Scope::Request | Scope::Server => {
+                if let Some(tenant) = self.tenants.get_mut(tenant) {
+                    tenant.forget_trouble(now);
+                }
+            }
+            Scope::LabelSet => {}
         }
     }
 
@@ -146,6 +163,7 @@ impl Delivery {
         mut job: Job,
         chance: u64,
     ) {
+        self.forget_other_trouble(now, scope, tenant, job.label_set);
         match scope {
             Scope::LabelSet => {
                 self.open_tenant(now, tenant);
