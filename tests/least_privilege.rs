@@ -2,6 +2,7 @@
 //! and root, which gives up what it does not need.
 
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -122,5 +123,23 @@ fn root_gives_up_what_it_does_not_need() -> Result<()> {
     let kept =
         rights(agent.pid() as u32)?.iter().filter(|(effective, ..)| effective.count_ones() > 10).count();
     ensure!(kept > 3, "{kept} threads kept what they had");
+    agent.stop()
+}
+
+/// A port below 1024 is bound while the right to it is there: `check --online` and `doctor`, which give up nothing, say that it
+/// is free.
+#[test]
+fn root_listens_below_1024_and_gives_up_the_right_to_it() -> Result<()> {
+    const NET_BIND_SERVICE: u64 = 1 << 10;
+    // A port that nobody has.
+    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let port = (600..1024).rev().find(free).context("no port below 1024 is free")?;
+    let home = Home::new()?;
+    let more = "container_monitor: {enabled: false}\nfile_monitor: {files: [{paths: [/none/a.log]}]}\n";
+    let text = home.config(more).replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    let agent = home.start(&text)?;
+    for (effective, permitted, no_new) in rights(agent.pid() as u32)? {
+        ensure!(effective == permitted && no_new && effective & NET_BIND_SERVICE == 0, "{effective:x}");
+    }
     agent.stop()
 }

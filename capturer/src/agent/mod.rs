@@ -134,6 +134,7 @@ impl Agent {
         let witness = Witness::start(&options, &settings, Arc::clone(&metrics), Arc::clone(&status));
         let claims = witness.claims();
         let (sender, inbox) = unbounded_channel();
+        let early = admin::server::Early::bind(&settings.admin);
         privilege::drop_unneeded(&settings, || witness.can_be_read())?;
 
         run::make_data_dir(&settings)?;
@@ -154,7 +155,7 @@ impl Agent {
         });
         signals::start(move || stopper.stop(), reload)?;
         let settings = &run.settings.admin;
-        let admin = admin::server::start(settings, status.clone(), metrics.clone(), claims.clone())?;
+        let admin = admin::server::start(settings, early, status.clone(), metrics.clone(), claims.clone())?;
         if let Some(admin) = &admin {
             tracing::info!(address = %admin.addr, "admin server listens");
         }

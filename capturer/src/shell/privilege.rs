@@ -127,6 +127,8 @@ fn only(kept: CapabilitySet) -> anyhow::Result<()> {
 /// What must be written to for as long as the agent runs.
 fn written(settings: &Settings) -> Vec<PathBuf> {
     let mut paths = vec![settings.data_dir.clone()];
+    // The socket is made there, and an old one taken away.
+    paths.extend(settings.admin.socket.iter().filter_map(|path| path.parent().map(Path::to_owned)));
     paths.extend(settings.sinks.local_file.iter().map(|sink| sink.directory.clone()));
     if settings.container_monitor.enabled {
         paths.push(settings.container_monitor.socket_path.clone());
@@ -221,6 +223,13 @@ mod tests {
             drop_unneeded(&settings(home.path()), || true).unwrap();
             assert!(left().effective.contains(CapabilitySet::DAC_OVERRIDE));
             std::fs::create_dir(home.path().join("data")).unwrap();
+        });
+        let mut settings = settings(&home.path().join("own"));
+        std::fs::create_dir(home.path().join("own")).unwrap();
+        settings.admin.socket = Some(home.path().join("admin.sock"));
+        in_a_thread(|| {
+            drop_unneeded(&settings, || true).unwrap();
+            std::os::unix::net::UnixListener::bind(home.path().join("admin.sock")).unwrap();
         });
         in_a_thread(|| {
             renounce().unwrap();

@@ -33,6 +33,22 @@ impl AsFd for Incoming {
     }
 }
 
+/// Ports below this take a right, wherever nobody changed `net.ipv4.ip_unprivileged_port_start`.
+const UNPRIVILEGED_PORT_MIN: u16 = 1024;
+
+/// A port that takes a right which the agent gives up when it has started: it is bound before that. What fails is told
+/// when the server starts, since another agent with the same `data_dir` is told of that first.
+#[derive(Debug, Default)]
+pub struct Early(Option<io::Result<TcpListener>>);
+
+impl Early {
+    /// To be called as long as all rights are there.
+    pub fn bind(settings: &Admin) -> Early {
+        let listen = settings.listen.filter(|listen| (1..UNPRIVILEGED_PORT_MIN).contains(&listen.port()));
+        Early(listen.map(TcpListener::bind))
+    }
+}
+
 /// Bound, and not yet on a runtime.
 pub(super) struct Bound {
     tcp: TcpListener,
@@ -52,8 +68,8 @@ pub(super) struct Listeners {
 }
 
 impl Bound {
-    pub fn new(listen: SocketAddr, settings: &Admin) -> anyhow::Result<Bound> {
-        let tcp = TcpListener::bind(listen).map_err(|error| {
+    pub fn new(listen: SocketAddr, early: Early, settings: &Admin) -> anyhow::Result<Bound> {
+        let tcp = early.0.unwrap_or_else(|| TcpListener::bind(listen)).map_err(|error| {
             let hint = match error.kind() {
                 io::ErrorKind::AddrInUse => "another process listens there",
                 io::ErrorKind::AddrNotAvailable => "this host has no such address",

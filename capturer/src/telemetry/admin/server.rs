@@ -23,8 +23,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::access::Access;
 use super::hosts::Hosts;
-pub use super::listeners::check_tls;
 use super::listeners::{Bound, Incoming};
+pub use super::listeners::{Early, check_tls};
 use super::pages::{self, Pages};
 use super::watchdog::{self, Watchdog};
 use crate::ledger::Owner;
@@ -93,12 +93,13 @@ impl Drop for AdminHandle {
 /// is not available.
 pub fn start(
     settings: &Admin,
+    early: Early,
     status: Arc<Status>,
     metrics: Arc<Metrics>,
     claims: Claims,
 ) -> anyhow::Result<Option<AdminHandle>> {
     let Some(listen) = settings.listen else { return Ok(None) };
-    let bound = Bound::new(listen, settings)?;
+    let bound = Bound::new(listen, early, settings)?;
     let addr = bound.addr;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()

@@ -25,7 +25,8 @@ fn server_with(admin: Admin) -> Server {
     status.beat_capture();
     let metrics = Arc::new(Metrics::new(10).expect("metrics"));
     let any = Admin { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))), ..admin };
-    let handle = start(&any, Arc::clone(&status), metrics, Claims::default()).expect("a free port");
+    let handle =
+        start(&any, Early::default(), Arc::clone(&status), metrics, Claims::default()).expect("a free port");
     let handle = handle.expect("there is an address");
     Server { handle, status }
 }
@@ -336,7 +337,9 @@ fn a_taken_port_is_named_with_its_setting() {
     let server = server();
     let metrics = Arc::new(Metrics::new(1).expect("metrics"));
     let taken = Admin { listen: Some(server.handle.addr), ..Admin::default() };
-    let error = start(&taken, Arc::default(), metrics, Claims::default()).err().expect("the port is taken");
+    let error = start(&taken, Early::default(), Arc::default(), metrics, Claims::default())
+        .err()
+        .expect("the port is taken");
     let expected =
         format!("admin server on {}: another process listens there; change admin.listen", server.handle.addr);
     assert_eq!(error.to_string(), expected);
