@@ -14,6 +14,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use capturer_tests::agent::{Home, program};
+use capturer_tests::disk::Disk;
 use capturer_tests::skipped;
 use capturer_tests::wait::{PATIENCE, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
@@ -201,6 +202,32 @@ fn commands_that_look_change_nothing() -> Result<()> {
     let left: Vec<_> =
         fs::read_dir(home.path())?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
     assert_eq!(left, ["c.yaml"]);
+    Ok(())
+}
+
+/// The rights are there and no file can be made: what checks the config says so before a start does, and each names the cure.
+#[test]
+fn a_directory_that_takes_no_file_is_named() -> Result<()> {
+    let home = Home::new()?;
+    let full = home.path().join("full");
+    let _disk = Disk::mount(&full, 64)?;
+    fs::write(full.join("fills"), vec![0; 1 << 16])?;
+    let text =
+        home.config("container_monitor: {enabled: false}\nfile_monitor: {files: [{paths: [/none/a.log]}]}\n");
+    let own = home.path().join("data").display().to_string();
+    for (data_dir, why) in [
+        (full.join("data"), "disk has no 64 KiB free"),
+        (PathBuf::from("/proc/x"), "it is proc"),
+        (PathBuf::from("/sys"), "it is sysfs"),
+    ] {
+        let config = home.path().join("c.yaml");
+        fs::write(&config, text.replace(&own, &data_dir.display().to_string()))?;
+        let run = |words: &[&str]| finish(Command::new(program()).args(words).arg("-c").arg(&config));
+        run(&["check", "--online"])?.assert(69, &["FAILED positions", why, "with data_dir"]);
+        run(&["doctor"])?.assert(69, &["fail  data_dir", "it would end with 69"]);
+        let ended = run(&["run"])?;
+        assert!(ended.code != Some(0) && ended.err.contains("data_dir"), "{:?} {}", ended.code, ended.err);
+    }
     Ok(())
 }
 

@@ -12,4 +12,5 @@ pub(crate) mod program;
 pub(crate) mod quickstart;
 pub(crate) mod tap;
 pub(crate) mod top;
+pub(crate) mod tried_dir;
 pub(crate) mod try_out;

@@ -1,6 +1,6 @@
 //! `capturer check`: whether the files of keys and certificates that the config names can be read; with `--online` also whether
-//! its directories, Engine and Loki let us in. Nothing is changed: the kernel is asked whether a directory could be written
-//! to, the Engine for a ping, and Loki gets an empty request.
+//! its directories, Engine and Loki let us in. Nothing is changed: a file without a name is made in a directory, the Engine is
+//! asked for a ping, and Loki gets an empty request.
 
 use std::io::{self, Read as _, Write};
 use std::os::unix::fs::FileTypeExt as _;
@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::commands::cli::Exit;
+use crate::commands::tried_dir;
 use crate::ledger::claims::Claims;
 use crate::limits::SOCKET_PATH_BYTES_MAX;
 use crate::settings::{Settings, advice};
@@ -43,7 +44,7 @@ pub fn check(settings: &Settings, out: &mut dyn Write) -> Exit {
         tell("containers", engine(&settings.container_monitor.socket_path));
     }
     if let Some(sink) = &settings.sinks.local_file {
-        tell("local_file", directory(&sink.directory));
+        tell("local_file", directory(&sink.directory, "sinks.local_file.directory"));
     }
     if let Some(sink) = &settings.sinks.loki {
         tell(
@@ -91,7 +92,7 @@ pub fn unusable_socket(path: &Path) -> Result<(), String> {
 }
 
 fn positions(data_dir: &Path) -> Result<String, String> {
-    let told = directory(data_dir)?;
+    let told = directory(data_dir, "data_dir")?;
     match unwritable(data_dir) {
         Some(file) => Err(format!(
             "{} can't be written by this user; give {} and all in it to the agent's user (chown -R)",
@@ -103,7 +104,7 @@ fn positions(data_dir: &Path) -> Result<String, String> {
 }
 
 /// Whether it can be written to, or made. With the rights of this user, who need not be the one that runs the agent.
-fn directory(dir: &Path) -> Result<String, String> {
+fn directory(dir: &Path, key: &str) -> Result<String, String> {
     let shown = dir.display();
     if dir.exists() && !dir.is_dir() {
         return Err(format!("{shown} is not a directory; name another"));
@@ -111,6 +112,10 @@ fn directory(dir: &Path) -> Result<String, String> {
     if !privilege::is_writable(dir) {
         let what = if dir.exists() { "be written to" } else { "be made" };
         return Err(format!("{shown} can't {what} by this user; make it writable, or name another"));
+    }
+    if let Some(unfit) = tried_dir::unfit(dir) {
+        let (why, cure) = unfit.told(key);
+        return Err(format!("{shown}: {why}. {cure}"));
     }
     Ok(if dir.exists() {
         format!("{shown} can be written to")
@@ -207,6 +212,8 @@ mod tests {
             assert!(told.contains(expected), "{name}: {told}");
         }
         assert!(positions(dir.path()).is_ok());
+        let told = positions(Path::new("/proc/x")).unwrap_err();
+        assert!(told.contains("/proc/x: no file can be made there") && told.contains("data_dir"), "{told}");
         std::fs::create_dir(at("checkpoint.json")).unwrap();
         let told = positions(dir.path()).unwrap_err();
         assert!(told.contains("checkpoint.json can't be written by this user; give"), "{told}");

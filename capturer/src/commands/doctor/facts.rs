@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use rustix::thread::CapabilitySet;
 
+use crate::commands::tried_dir::Unfit;
 use crate::settings::ReadFrom;
 use crate::witness::probe::Tier;
 
@@ -137,6 +138,8 @@ pub enum DirectoryState {
         /// The file.
         file: PathBuf,
     },
+    /// The rights are there, and no file can be made all the same.
+    Unfit(Unfit),
     /// The directory exists.
     There {
         /// Whether it can be written in.

@@ -24,6 +24,7 @@ use crate::commands::ask;
 use crate::commands::cli;
 use crate::commands::cli::ConfigArgs;
 use crate::commands::online::unusable_socket;
+use crate::commands::tried_dir::{Unfit, unfit};
 use crate::limits;
 use crate::model::docker;
 use crate::model::docker::{EventFacts, Inspect, ListRowWithFacts};
@@ -144,12 +145,7 @@ fn wanted(settings: &Settings) -> Wanted {
     let streams = container.rotation.max_concurrent_streams + container.max_concurrent;
     let directories = directories.into_iter().map(|(key, path)| {
         let looked_at = path.clone();
-        let look = move || match directory(&looked_at) {
-            state @ DirectoryState::There { writable: true, .. } if key == "data_dir" => {
-                unwritable(&looked_at).map_or(state, |file| DirectoryState::Holds { file })
-            }
-            state => state,
-        };
+        let look = move || tried(directory(&looked_at), &looked_at, key == "data_dir");
         let state = within(PATIENCE, look).unwrap_or(DirectoryState::Silent);
         DirectoryFact { key, path, state }
     });
@@ -209,6 +205,19 @@ fn directory(path: &Path) -> DirectoryState {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
+    }
+}
+
+/// What the rights say and a try does not bear out. An output whose disk is full is no reason not to start: reading waits.
+fn tried(state: DirectoryState, path: &Path, is_data_dir: bool) -> DirectoryState {
+    let writable = matches!(
+        state,
+        DirectoryState::There { writable: true, .. } | DirectoryState::Missing { writable: true, .. }
+    );
+    match unfit(path).filter(|_| writable) {
+        Some(unfit) if is_data_dir || unfit != Unfit::Full => DirectoryState::Unfit(unfit),
+        _ if writable && is_data_dir => unwritable(path).map_or(state, |file| DirectoryState::Holds { file }),
+        _ => state,
     }
 }
 

@@ -164,6 +164,10 @@ fn directory(fact: &DirectoryFact) -> CheckLine {
                 "Give {path} and all in it to the agent's user (chown -R); move away what is not a file."
             ),
         ),
+        DirectoryState::Unfit(unfit) => {
+            let (why, cure) = unfit.told(key);
+            fail(check, Exit::Unavailable, format!("{path}: {why}"), cure)
+        }
         DirectoryState::Missing { place, writable: false } => {
             denied(place.display().to_string(), format!("Make {path} and give it"))
         }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::commands::doctor::facts::UnreadFact;
+use crate::commands::tried_dir::Unfit;
 
 /// Every check, in the order of the lines: names that scripts may build on.
 const CHECKS: [&str; 16] = [
@@ -163,6 +164,20 @@ fn directories_that_can_not_be_written_in() {
     let missing = |writable| DirectoryState::Missing { place: "/up".into(), writable };
     check(at(0, missing(false)), &[("data_dir", NO_PERMISSION, "in /up", "Make /data")]);
     check(at(0, missing(true)), &[]);
+    let unfit = DirectoryState::Unfit;
+    check(
+        at(0, unfit(Unfit::Full)),
+        &[("data_dir", UNAVAILABLE, "no 64 KiB free", "another disk with data_dir")],
+    );
+    check(
+        at(1, unfit(Unfit::NoFiles("proc"))),
+        &[(
+            "local_file",
+            UNAVAILABLE,
+            "it is proc",
+            "Name another directory with sinks.local_file.directory",
+        )],
+    );
     check(
         at(1, there(true, 7 << 20, None)),
         &[("local_file", CheckStatus::Warn, "7.0 MiB free", "Make room")],

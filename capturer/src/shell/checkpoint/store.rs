@@ -90,9 +90,12 @@ pub enum StoreError {
     },
 }
 
-/// What another user left is the only reason that is often met.
+/// What another user left, and a full disk: no other reason is often met.
 fn cure(error: &io::Error) -> &'static str {
     match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            " (the disk of data_dir is full: free some room there, or name another directory with data_dir)"
+        }
         io::ErrorKind::PermissionDenied => " (give data_dir and all in it to the agent's user: chown -R)",
         _ => "",
     }

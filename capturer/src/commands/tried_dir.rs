@@ -1,0 +1,107 @@
+//! Whether files can be made in a directory. The rights alone don't tell: root may write to `/proc` and to a full disk. A
+//! file without a name is made and written to, so nothing is left and nobody sees it.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+/// So much must fit: a first checkpoint is smaller.
+const TRIED_BYTES: usize = 64 * 1024;
+
+/// Why files can't be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// Its disk, or the quota, has no room.
+    Full,
+    /// The kernel makes up what it shows there.
+    NoFiles(&'static str),
+    /// In the system's words.
+    Refused(String),
+}
+
+impl Unfit {
+    /// What is wrong, and what to do; `key` names the directory in the config.
+    pub fn told(&self, key: &str) -> (String, String) {
+        match self {
+            Unfit::Full => (
+                format!("its disk has no {} KiB free", TRIED_BYTES >> 10),
+                format!("Free some room there, or name a directory on another disk with {key}."),
+            ),
+            Unfit::NoFiles(kind) => (
+                format!("no file can be made there, it is {kind}"),
+                format!("Name another directory with {key}."),
+            ),
+            Unfit::Refused(error) => (
+                format!("no file can be made there: {error}"),
+                format!("Mend its disk, or name another directory with {key}."),
+            ),
+        }
+    }
+}
+
+/// Tries it where the directory is, or would be made. `None` = nothing speaks against it.
+pub fn unfit(dir: &Path) -> Option<Unfit> {
+    let there = dir.ancestors().find(|path| path.exists());
+    // The last ancestor of a relative path is empty: it is where we are.
+    let there = there.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(CWD, there, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => file,
+        Err(Errno::NOSPC | Errno::DQUOT) => return Some(Unfit::Full),
+        // Not all have such files.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
+            return made_up(there).map(Unfit::NoFiles);
+        }
+        // Some refuse these, and others only these: what the rights say was asked before.
+        Err(error @ (Errno::ROFS | Errno::IO)) => return Some(Unfit::Refused(error.to_string())),
+        Err(_) => return made_up(there).map(Unfit::NoFiles),
+    };
+    match File::from(file).write_all(&[0; TRIED_BYTES]) {
+        Ok(()) => None,
+        Err(error) if crate::sink::spool::is_disk_full(&error) => Some(Unfit::Full),
+        Err(error) => Some(Unfit::Refused(error.to_string())),
+    }
+}
+
+/// File systems without files of ours, by the magic numbers of include/uapi/linux/magic.h.
+fn made_up(path: &Path) -> Option<&'static str> {
+    let kinds = [
+        (0x9fa0, "proc"),
+        (0x6265_6572, "sysfs"),
+        (0x0027_e0eb, "cgroup"),
+        (0x6367_7270, "cgroup2"),
+        (0x6462_6720, "debugfs"),
+        (0x7472_6163, "tracefs"),
+        (0x7363_6673, "securityfs"),
+        (0x1cd1, "devpts"),
+        (0xcafe_4a11, "bpf"),
+        (0x6265_6570, "configfs"),
+        (0x6165_676c, "pstore"),
+        (0xde5e_81e4, "efivarfs"),
+        (0xf97c_ff8c, "selinuxfs"),
+    ];
+    let magic = rustix::fs::statfs(path).map_or(0, |stat| stat.f_type as u64 & 0xffff_ffff);
+    kinds.iter().find(|(number, _)| *number == magic).map(|(_, name)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_kernels_own_and_of_a_plain_directory() {
+        let home = tempfile::tempdir().unwrap();
+        for path in [home.path().to_owned(), home.path().join("a/b"), "not-there-yet".into()] {
+            assert_eq!(unfit(&path), None, "{}", path.display());
+        }
+        assert!(std::fs::read_dir(home.path()).unwrap().next().is_none(), "nothing is left");
+        for (path, kind) in [("/proc", "proc"), ("/proc/x/y", "proc"), ("/sys/x", "sysfs")] {
+            assert_eq!(unfit(Path::new(path)), Some(Unfit::NoFiles(kind)), "{path}");
+            let (why, cure) = Unfit::NoFiles(kind).told("data_dir");
+            assert!(why.contains(kind) && cure.contains("another directory with data_dir"), "{why} {cure}");
+        }
+    }
+}
