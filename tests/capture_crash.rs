@@ -19,6 +19,10 @@ both_engines! {
     dockerd_frozen_by_api => |version| dockerd_frozen(version, Reading::API);
 }
 
+one_engine! { V20_10:
+    killed_while_a_log_rotates_by_api => killed_while_a_log_rotates;
+}
+
 one_engine! { V28_5:
     killed_twenty_times_by_file => |version| killed(version, Reading::FILE);
     killed_while_outputs_rotate => killed_while_outputs_rotate;
@@ -59,6 +63,31 @@ fn killed(version: EngineVersion, reading: Reading) -> Result<()> {
     }
     let agent = home.start(&config)?;
     stop_steady(&engine, &names)?;
+    assert_equal_to_docker_logs(&home, &engine, &names)?;
+    agent.stop()
+}
+
+/// The old Engine's follow skips lines of a log that rotates, so the agent goes over to the files. What stands in an output
+/// behind the last checkpoint then came over the API, is read again from a file, and is escaped otherwise there.
+fn killed_while_a_log_rotates(version: EngineVersion) -> Result<()> {
+    const ODD: &str = "n=0; while [ $n -lt 500 ]; do n=$((n+1)); printf \"$n <b> & \\001 \\033[1m \\377\\376\\n\"; \
+        head -c 3000 /dev/zero | tr '\\0' '>'; echo \" $n\"; usleep 15000; done";
+    let mut rand = Rand::from_env_or(22);
+    let engine = Engine::start(version)?;
+    let home = Home::new()?;
+    let config = config(&home, &engine, Reading { rotation: "1h", ..Reading::API });
+    let names: Vec<String> = (0..3).map(|number| format!("odd-{number}")).collect();
+    for name in &names {
+        engine.run(&RunSpec::sh(ODD).name(name).log_opt("max-size", "100k").log_opt("max-file", "200"))?;
+    }
+    for _ in 0..10 {
+        let agent = home.launch(&config)?;
+        let goal = home.output_bytes() + rand.within(100_000..400_000);
+        wait_until("some output", PATIENCE, || home.output_bytes() >= goal)?;
+        agent.kill()?;
+    }
+    let agent = home.start(&config)?;
+    engine.wait_for_all(&names)?;
     assert_equal_to_docker_logs(&home, &engine, &names)?;
     agent.stop()
 }

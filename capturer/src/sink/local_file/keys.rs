@@ -4,14 +4,16 @@
 //! line in an output ── of_line ──▶ source, Key ◀── of_record ── record of a batch
 //! ```
 //! A key leaves out what may differ when the same line is read again: the container's name and labels, what a pipeline
-//! added, and the time of a line that has none of its own, for which the time of reading stands.
+//! added, and the time of a line that has none of its own, for which the time of reading stands. Nor does it depend on how a
+//! message is escaped: the Engine's files write `\u003c` and `\ufffd` for what its API brings as the characters themselves,
+//! and a line that came over the one may be read again from the other.
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hasher as _};
 
-use super::super::ndjson::escape_raw;
 use super::super::outbox::SourceFacts;
 use super::super::plain::{self, PlainFormat};
-use crate::decode::timestamp;
+use crate::decode::{json_line, timestamp};
 use crate::model::record::{Batch, MessageForm, Record, StdType};
 use crate::settings::OutputFormat;
 
@@ -61,16 +63,14 @@ pub(super) fn of_line(format: OutputFormat, line: &[u8], nameless: u64, until_ns
     match format {
         OutputFormat::Ndjson => {
             let line = Members::of(line)?;
-            let key = Key::new(line.channel, line.message?, line.time);
+            let key = Key::new(line.channel, &unescaped(line.message?), line.time);
             Some((source_hash(&[line.container_id, line.path]), key))
         }
         OutputFormat::Docker => {
             let line = Members::of(line)?;
-            let message = line.message?;
-            Some((
-                nameless,
-                Key::new(line.channel, message.strip_suffix(b"\\n").unwrap_or(message), line.time),
-            ))
+            let message = unescaped(line.message?);
+            let message = message.strip_suffix(b"\n").unwrap_or(&message);
+            Some((nameless, Key::new(line.channel, message, line.time)))
         }
         OutputFormat::Raw => Some((nameless, Key { time_ns: until_ns, ..Key::new(0, line, b"") })),
         OutputFormat::Pretty => {
@@ -104,14 +104,11 @@ pub(super) fn of_record(
     match format {
         OutputFormat::Ndjson | OutputFormat::Docker => {
             let message = match record.form {
-                MessageForm::JsonEscaped => batch.message(record),
-                MessageForm::Raw => {
-                    escape_raw(batch.message(record), text);
-                    text.as_slice()
-                }
+                MessageForm::JsonEscaped => unescaped(batch.message(record)),
+                MessageForm::Raw => as_text(batch.message(record)),
             };
             let own_time = if record.time_len == 0 { b"".as_slice() } else { batch.time(record) };
-            keys.push(Key::new(record.std_type.index(), message, own_time));
+            keys.push(Key::new(record.std_type.index(), &message, own_time));
         }
         OutputFormat::Raw => {
             plain::encode_one(PlainFormat::Raw, batch, record, &facts.name, text);
@@ -122,6 +119,24 @@ pub(super) fn of_record(
             plain::encode_one(PlainFormat::Pretty, batch, record, &facts.name, text);
             keys.push(Key::new(0, behind_time(text.strip_suffix(b"\n").unwrap_or(text)), b""));
         }
+    }
+}
+
+/// The inside of a JSON string as the text that it stands for.
+fn unescaped(message: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr(b'\\', message).is_none() {
+        return Cow::Borrowed(message);
+    }
+    let mut text = Vec::with_capacity(message.len());
+    json_line::unescape(message, &mut text);
+    Cow::Owned(text)
+}
+
+/// Bytes as the text that they are written as.
+fn as_text(message: &[u8]) -> Cow<'_, [u8]> {
+    match String::from_utf8_lossy(message) {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
     }
 }
 
@@ -242,6 +257,42 @@ mod tests {
                 expected.extend(keys.iter().map(|key| (source_of(format, &facts, 7), *key)));
             }
             assert_eq!(found, expected, "{format:?}");
+        }
+    }
+
+    /// What came over the API before a crash is read from the file behind it, and the other way round. Docker's files escape
+    /// more than JSON needs to.
+    #[test]
+    fn a_line_has_one_key_however_it_is_escaped() {
+        let mut rng = Rng::from_env();
+        let source = container(1, "web");
+        let outbox = Outbox::new(OutputFormat::Ndjson);
+        let facts = outbox.facts(&source);
+        let as_docker = |text: &str| -> String {
+            let escaped = |c: char| match c {
+                '"' | '\\' => format!("\\{c}"),
+                '\n' => "\\n".to_owned(),
+                '\u{fffd}' | '\u{2028}' | '\u{2029}' | '<' | '>' | '&' => format!("\\u{:04x}", u32::from(c)),
+                c if c < ' ' => format!("\\u{:04x}", u32::from(c)),
+                c => c.to_string(),
+            };
+            text.chars().map(escaped).collect()
+        };
+        for round in 0..300 {
+            let text = match round {
+                0 => {
+                    "<a href=\"x\"> & \u{2028}\u{1}\u{8}\u{1b}[31m \u{fffd}\u{fffd} \\n \t\r\u{7f}".to_owned()
+                }
+                _ => rng.text(80).replace('\n', "<"),
+            };
+            let mut batch = batch(&source, &[text.as_bytes()]);
+            push(&mut batch, as_docker(&text).as_bytes(), MessageForm::JsonEscaped);
+            let (mut scratch, mut raw, mut escaped) = (Vec::new(), Vec::new(), Vec::new());
+            for format in [OutputFormat::Ndjson, OutputFormat::Docker] {
+                of_record(format, &batch, &facts, &batch.records[0], &mut scratch, &mut raw);
+                of_record(format, &batch, &facts, &batch.records[1], &mut scratch, &mut escaped);
+                assert_eq!(raw[0].weak, escaped[0].weak, "{text:?}");
+            }
         }
     }
 
