@@ -106,8 +106,8 @@ impl BodyLimit {
     }
 }
 
-/// How many of the first lines of a request go into one of so many bytes: at least one.
-pub(super) fn lines_within(request: &PushRequest, bytes_max: usize) -> usize {
+/// How many of the first lines of a request go into one of so many bytes and lines: at least one.
+pub(super) fn lines_within(request: &PushRequest, bytes_max: usize, lines_max: usize) -> usize {
     let mut bytes = request.streams.first().map_or(0, |stream| stream.labels.len());
     let entries = request.streams.iter().flat_map(|stream| &stream.entries);
     // Each has a tag and its length before it.
@@ -115,7 +115,7 @@ pub(super) fn lines_within(request: &PushRequest, bytes_max: usize) -> usize {
         bytes += len + 1 + prost::length_delimiter_len(len);
         bytes <= bytes_max
     };
-    entries.map(prost::Message::encoded_len).map(fits).take_while(|fits| *fits).count().max(1)
+    entries.take(lines_max).map(prost::Message::encoded_len).map(fits).take_while(|fits| *fits).count().max(1)
 }
 
 #[cfg(test)]
@@ -173,10 +173,13 @@ mod tests {
     #[test]
     fn lines_that_fit() {
         for (bytes, expected) in [(0, 1), (120, 1), (230, 2), (330, 3), (1 << 20, 4)] {
-            assert_eq!(lines_within(&request(&[100; 4]), bytes), expected, "{bytes}");
+            assert_eq!(lines_within(&request(&[100; 4]), bytes, 9), expected, "{bytes}");
         }
         let all = request(&[100; 4]);
+        assert_eq!(lines_within(&all, 1 << 20, 3), 3);
         let len = prost::Message::encoded_len(&all);
-        assert!((all.lines() == lines_within(&all, len)) && lines_within(&request(&[5000, 1]), 100) == 1);
+        assert!(
+            (all.lines() == lines_within(&all, len, 9)) && lines_within(&request(&[5000, 1]), 100, 9) == 1
+        );
     }
 }

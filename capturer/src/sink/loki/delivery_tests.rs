@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::super::testing::Rng;
 use super::super::answer::Verdict;
-use super::super::push::{PushRequest, StreamAdapter, Timestamp};
+use super::super::push::{EntryAdapter, PushRequest, StreamAdapter, Timestamp};
 use super::*;
+use crate::telemetry::metrics::DeadLetterReason;
 
 /// 2026-11-20T00:00:00Z.
 const UNIX_NS: i64 = 1_795_132_800_000_000_000;

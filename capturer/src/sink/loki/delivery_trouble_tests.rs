@@ -3,6 +3,8 @@
 use super::super::super::verdicts::{ALONE_MAX, IN_A_ROW_MAX};
 use super::super::*;
 use super::{BLOCKED, Bench, Push, RATE, UNIX_NS, at, config, status};
+use crate::settings::MaxLineAge;
+use crate::telemetry::metrics::DeadLetterReason;
 
 /// The first day: 200,000 lines of two weeks. Those that are too old are refused by a few requests and then not sent.
 #[test]

@@ -20,6 +20,7 @@ pub(crate) mod encode;
 mod label_set;
 mod nouns;
 pub(crate) mod parcel;
+mod parts;
 pub(crate) mod push;
 mod pusher;
 mod refusals;

@@ -462,7 +462,7 @@ fn pieces(part: &Part, bytes_max: usize) -> Vec<Part> {
     let (lines_max, mut covers) = (rest.lines().div_ceil(2), part.covers);
     let mut pieces = Vec::new();
     while rest.lines() > 0 {
-        let lines = body_limit::lines_within(&rest, bytes_max).min(lines_max);
+        let lines = body_limit::lines_within(&rest, bytes_max, lines_max);
         let (some, others) = rest.split_at(lines);
         rest = others;
         // What has no line any more is done with the last.

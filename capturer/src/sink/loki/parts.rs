@@ -1,0 +1,89 @@
+//! How a request is cut before it is sent: lines that are too old are set aside, and where only few lines or small requests
+//! get through it is sent in parts. Part of [`Delivery`]; pure.
+
+use std::collections::VecDeque;
+
+use prost::Message as _;
+
+use super::body_limit::lines_within;
+use super::delivery::{Delivery, Now};
+use super::label_set::Part;
+use super::nouns::letters;
+use super::parcel::Parcel;
+use super::push::EntryAdapter;
+use super::{refusals, wire};
+use crate::settings::MaxLineAge;
+use crate::telemetry::metrics::DeadLetterReason;
+
+/// What the server last called too old counts for so long: its limits may be raised.
+const LEARNED_MS: u64 = 600_000;
+
+impl Delivery {
+    /// A request as parts: lines that are too old to be sent, and what may be sent at once of a limited label set, or where
+    /// only small requests get through. What was learned holds also for a record of the spool that is larger.
+    /// It has `lines`, and with those that are gone it covers more.
+    pub(super) fn parts(
+        &self,
+        now: Now,
+        tenant: &str,
+        lines_max: usize,
+        (covers, lines): (usize, usize),
+        body: Parcel,
+    ) -> VecDeque<Part> {
+        let oldest = self.oldest_to_send(now, tenant);
+        let is_older = |ns: i64| oldest.as_ref().is_some_and(|(oldest, _)| ns < *oldest);
+        let has_old = oldest.is_some() && wire::oldest_ns(&body.request()).is_some_and(is_older);
+        let small_enough = covers <= lines_max || lines_max >= self.limits.batch_lines;
+        let bytes_max = if self.body_limit.is_lowered() { self.body_limit.bytes() } else { usize::MAX };
+        let small_enough = small_enough && (body.len() <= bytes_max || lines <= 1);
+        if small_enough && !has_old {
+            let lines = if body.is_empty() { 0 } else { lines };
+            return [Part { covers, lines, body, ..Part::default() }].into();
+        }
+        let mut rest = refusals::decode(&body.request());
+        let (mut parts, mut covered) = (VecDeque::new(), 0);
+        while rest.lines() > 0 {
+            let fit = lines_within(&rest, bytes_max, lines_max);
+            let (some, others) = rest.split_at(fit);
+            rest = others;
+            covered += some.lines();
+            let mut part = Part { covers: some.lines(), ..Part::default() };
+            let is_old = |entry: &EntryAdapter| is_older(entry.timestamp.unwrap_or_default().to_ns());
+            let old: Vec<bool> = some.streams.iter().flat_map(|stream| &stream.entries).map(is_old).collect();
+            let fresh = refusals::pick(&some, |index| !old[index]);
+            if let Some((_, words)) = &oldest {
+                let set_aside = refusals::pick(&some, |index| old[index]);
+                let reason = |_| DeadLetterReason::TooOld;
+                part.letters = letters(tenant, &set_aside, reason, 0, words);
+            }
+            part.lines = fresh.lines();
+            part.body =
+                if part.lines == 0 { Parcel::default() } else { Parcel::plain(fresh.encode_to_vec()) };
+            parts.push_back(part);
+        }
+        // Records that were lost have no lines and are done all the same.
+        if covers > covered {
+            parts.push_back(Part { covers: covers - covered, ..Part::default() });
+        }
+        parts
+    }
+
+    /// Lines older than this are set aside, and why.
+    fn oldest_to_send(&self, now: Now, tenant: &str) -> Option<(i64, String)> {
+        match self.limits.line_age {
+            MaxLineAge::Off => None,
+            MaxLineAge::Fixed(age) => {
+                let age_ns = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
+                let words = format!("not sent: older than sinks.loki.max_line_age ({age:?})");
+                Some((now.unix_ns.saturating_sub(age_ns), words))
+            }
+            MaxLineAge::AsServerSays => {
+                let (oldest, at) = self.tenants.get(tenant)?.oldest?;
+                let fresh = now.ms.saturating_sub(at.ms) < LEARNED_MS;
+                let shown = crate::decode::timestamp::format(oldest);
+                let words = format!("not sent: Loki said that the oldest acceptable timestamp is {shown}");
+                fresh.then_some((oldest, words))
+            }
+        }
+    }
+}
