@@ -39,8 +39,9 @@ impl LogFacts {
             return Some(format!("its logging driver was {} and is {driver}", self.driver));
         }
         if self.tty != inspect.config.tty {
-            let has = |tty: bool| if tty { "a terminal" } else { "none" };
-            return Some(format!("it had {} and has {}", has(self.tty), has(inspect.config.tty)));
+            let change =
+                if self.tty { "it had a terminal and has none" } else { "it had no terminal and has one" };
+            return Some(change.to_owned());
         }
         let is_moved = !self.path.is_empty() && !path.is_empty() && self.path != *path;
         is_moved.then(|| format!("its log was {} and is {path}", self.path))
@@ -86,6 +87,43 @@ impl Capture {
                 );
             }
             self.with_stream(now, id, |stream, cx| stream.leave("its log is another one now", cx));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inspect(driver: &str, path: &str, tty: bool) -> Inspect {
+        let text = format!(
+            "{{\"Id\":\"c\",\"Name\":\"/web\",\"LogPath\":\"{path}\",\"Config\":{{\"Tty\":{tty}}},\
+             \"HostConfig\":{{\"LogConfig\":{{\"Type\":\"{driver}\"}}}}}}"
+        );
+        serde_json::from_str(&text).expect("an inspection")
+    }
+
+    #[test]
+    fn a_stream_is_left_for_another_log_only() {
+        let file = "json-file";
+        for (before, now, expected) in [
+            ((file, "/a/c.log", false), (file, "/a/c.log", false), ""),
+            // Not started yet; and what an Engine says in the middle of a start.
+            ((file, "", false), (file, "/a/c.log", false), ""),
+            ((file, "/a/c.log", false), (file, "", false), ""),
+            (("local", "", false), ("local", "", false), ""),
+            ((file, "/a/c.log", false), (file, "/b/c.log", false), "its log was /a/c.log and is /b/c.log"),
+            (
+                (file, "/a/c.log", false),
+                ("local", "", false),
+                "its logging driver was json-file and is local",
+            ),
+            (("journald", "", true), (file, "/a/c.log", true), "its logging driver was journald"),
+            ((file, "/a/c.log", false), (file, "/a/c.log", true), "it had no terminal and has one"),
+        ] {
+            let at = |(driver, path, tty)| inspect(driver, path, tty);
+            let change = LogFacts::of(&at(before)).change_to(&at(now)).unwrap_or_default();
+            assert!(change.starts_with(expected) && change.is_empty() == expected.is_empty(), "{change:?}");
         }
     }
 }
