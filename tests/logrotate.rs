@@ -100,6 +100,33 @@ const MODES: &[Mode] = &[
         behind: 0,
         ..MODE
     },
+    Mode {
+        name: "olddir, matched",
+        config: "rotate 4\ncreate\nolddir old",
+        paths: &["app.log", "old/app.log*"],
+        ..MODE
+    },
+    Mode {
+        name: "olddir compress, matched",
+        config: "rotate 4\ncreate\ncompress\nolddir old",
+        paths: &["app.log", "old/app.log*"],
+        late: false,
+        ..MODE
+    },
+    Mode {
+        name: "olddir dateext delaycompress, matched",
+        config: "rotate 4\ncreate\ncompress\ndelaycompress\ndateext\nolddir old",
+        paths: &["**"],
+        late: false,
+        ..MODE
+    },
+    Mode {
+        name: "olddir copytruncate compress, matched",
+        config: "rotate 4\ncopytruncate\ncompress\nolddir old",
+        paths: &["app.log", "old/app.log*"],
+        late: false,
+        ..MODE
+    },
     Mode { name: "extension .log", config: "rotate 4\ncreate\nextension .log", paths: &["*.log"], ..MODE },
     Mode {
         name: "sharedscripts",

@@ -227,7 +227,7 @@ pub enum Event {
 /// One file of a chain, as a scan saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundFile {
-    /// Name within the directory.
+    /// Name within the directory. In a directory beneath it (logrotate's `olddir`): the path from it.
     pub name: String,
     /// 0 = the live file, n = `.n`, `RANK_UNKNOWN` = a name that has no number, as with dates.
     pub rank: u32,
@@ -267,6 +267,11 @@ impl FoundFile {
     pub const RANK_BY_BIRTH: u32 = u32::MAX - 1;
     /// The rank of a file that may hold lines of the log, or be another log. It is not read.
     pub const RANK_STRANGE: u32 = u32::MAX - 2;
+
+    /// Whether it is in a directory beneath that of its log (logrotate's `olddir`).
+    pub fn is_beneath(&self) -> bool {
+        self.name.contains('/')
+    }
 
     /// Whether the file begins as the print says.
     pub fn has_head(&self, print: &HeadPrint) -> bool {
@@ -364,6 +369,8 @@ pub enum Action {
         wanted: Vec<FileId>,
         /// Names that are logs of their own, whatever they look like.
         apart: Vec<String>,
+        /// Directories beneath it with rotated files of the log (logrotate's `olddir`), as paths from it.
+        olddirs: Vec<String>,
     },
     /// The directory need not be watched for this stream any more.
     Unwatch {

@@ -146,6 +146,20 @@ pub fn live_names(name: &str) -> impl Iterator<Item = String> {
     })
 }
 
+/// So many directories above that of a rotated file its log may be (logrotate's `olddir`).
+const OLDDIR_DEPTH: usize = 2;
+
+/// The logs of which the file at `path` may be a rotated file that was moved to a directory beneath theirs (logrotate's
+/// `olddir`), the nearest first, each with what leads from its directory to that of the file.
+pub fn logs_above(path: &str) -> impl Iterator<Item = (String, &str)> {
+    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let cuts = directory.rmatch_indices('/').take(OLDDIR_DEPTH);
+    cuts.flat_map(move |(at, _)| {
+        let (above, beneath) = (&directory[..at], &directory[at + 1..]);
+        live_names(name).map(move |live| (format!("{above}/{live}"), beneath))
+    })
+}
+
 /// The live name if `name` has a number before its ending: `a.log` of `a.1.log`. As often as not both are logs of their own.
 pub fn numbered_live_name(name: &str) -> Option<String> {
     let (stem, ending) = name.rsplit_once('.')?;

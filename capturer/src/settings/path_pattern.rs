@@ -86,6 +86,19 @@ impl PathPattern {
         &self.alternatives
     }
 
+    /// The directories that it names and in which it looks for files.
+    pub fn directories(&self) -> impl Iterator<Item = String> {
+        self.alternatives.iter().filter_map(|parts| {
+            let (last, directories) = parts.split_last()?;
+            if let Part::Name(_) = last {
+                return None;
+            }
+            let name =
+                |part: &Part| if let Part::Name(name) = part { Some(format!("/{name}")) } else { None };
+            directories.iter().map(name).collect()
+        })
+    }
+
     /// Whether it names this very path and no other that would have to be looked for.
     pub fn names(&self, path: &str) -> bool {
         self.alternatives.iter().any(|parts| {
@@ -300,6 +313,16 @@ mod tests {
     use super::*;
 
     /// Pattern, what it matches, what it does not.
+    #[test]
+    fn directories_that_are_looked_into() {
+        let of = |text: &str| PathPattern::new(text).unwrap().directories().collect::<Vec<_>>();
+        assert_eq!(of("/l/old/a.log*"), ["/l/old"]);
+        assert_eq!(of("/l/{a,b}/[0-9].log"), ["/l/a", "/l/b"]);
+        for none in ["/l/a.log", "/l/*/a.log*", "/l/**/*.log"] {
+            assert_eq!(of(none), Vec::<String>::new(), "{none}");
+        }
+    }
+
     #[test]
     fn what_patterns_match() {
         let table: &[(&str, &[&str], &[&str])] = &[

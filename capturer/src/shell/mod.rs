@@ -173,10 +173,11 @@ impl Shell {
             Action::OpenConn { conn, stream, path } => self.open(conn, stream, path),
             Action::ReadConn { conn, buffer } => self.read(conn, buffer),
             Action::CloseConn { conn } => self.close(conn),
-            Action::Scan { stream, directory, live_name, wanted, apart } => {
+            Action::Scan { stream, directory, live_name, wanted, apart, olddirs } => {
                 self.watches.expect(stream, &live_name);
                 self.watches.begin_listing();
-                self.files.ask(files::Request::Scan { stream, directory, live_name, wanted, apart });
+                let scan = files::Request::Scan { stream, directory, live_name, wanted, apart, olddirs };
+                self.files.ask(scan);
             }
             Action::Unwatch { stream } => self.unwatch(stream),
             Action::OpenFile { stream, file, directory, found, expected } => {

@@ -97,7 +97,7 @@ impl World {
             Action::OpenConn { conn, path, stream: _ } => self.on_open_conn(conn, path),
             Action::ReadConn { conn, buffer } => self.on_read_conn(conn, buffer),
             Action::CloseConn { conn } => self.on_close_conn(conn),
-            Action::Scan { stream, directory, live_name, wanted, apart: _ } => {
+            Action::Scan { stream, directory, live_name, wanted, apart: _, olddirs: _ } => {
                 let watch = Watch { directory: directory.clone(), live_name: live_name.clone(), set: false };
                 self.run_mut().watches.entry(stream).or_insert(watch);
                 self.ask_files(Work::Scan { stream, directory, live_name, wanted });

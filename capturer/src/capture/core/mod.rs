@@ -130,7 +130,7 @@ impl Capture {
             sinks: sinks.into_iter().map(|sink| sink.name).collect(),
             outlets,
             discovery: settings.container_monitor.enabled.then(Discovery::new),
-            paths: Paths::new(settings.file_monitor.files.len()),
+            paths: Paths::new(&settings.file_monitor.files),
             streams: BTreeMap::new(),
             ids: BTreeMap::new(),
             conns: BTreeMap::new(),

@@ -1,11 +1,11 @@
 //! Followed paths: what the patterns of `file_monitor` match becomes streams, and what no longer matches drains.
 
 mod follow;
+mod olddir;
 mod rotated;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::Path;
 use std::sync::Arc;
 
 use super::{Capture, split_path};
@@ -20,6 +20,7 @@ use crate::model::clock::Now;
 use crate::model::cursor::{Cursor, FileId, FilePlace, HeadPrint};
 use crate::model::record::{StreamId, StreamKey};
 use crate::model::rotated_name;
+use crate::settings::FileSet;
 use crate::telemetry::metrics::LossReason;
 
 /// How long to rest after a look at the patterns, in multiples of the time the look took: new files never keep a thread busy.
@@ -34,8 +35,8 @@ const LOOK_INTERVAL_MS_MAX: u64 = 600_000;
 /// An answer that equals the last one is handled this often all the same, because the table of files read forgets what it
 /// does not see.
 const SETTLED_MS: u64 = 12 * 60 * 60 * 1000;
-/// So many directories above that of a copy are asked for its log.
-const OLDDIR_DEPTH: usize = 2;
+/// Names of which it is remembered that somebody was told of them; then they are told once more.
+const TOLD_MAX: usize = 10_000;
 /// A path that is missing for this long is gone. Shorter gaps are rotations: renamed away, not yet made again.
 const GONE_AFTER_MS: u64 = 10_000;
 
@@ -53,8 +54,15 @@ pub(super) struct Paths {
     missing: BTreeMap<String, Missing>,
     /// By entry: when it was first looked at, nanoseconds since 1970.
     since_ns: Vec<i64>,
-    /// Paths of files that another stream reads, which was told of the name.
-    told: BTreeSet<(String, FileId)>,
+    /// Directories that patterns name and in which they look for files.
+    looked_into: BTreeSet<String>,
+    /// By log: directories beneath its own in which its rotated files were found, as paths from there.
+    olddirs: BTreeMap<String, BTreeSet<String>>,
+    /// Names of logs whose rotated files may be in a directory beneath.
+    live_with_olddir: BTreeSet<String>,
+    /// Paths of files that another stream reads, which was told of the name. Of those that inotify does not watch, with their
+    /// length; else 0.
+    told: BTreeSet<(String, FileId, u64)>,
     looking: Vec<Looking>,
     /// By entry: hash of its last local answer, if all that it named is followed.
     settled: Vec<Option<Settled>>,
@@ -126,13 +134,18 @@ fn hash_of(found: &[FoundPath]) -> u64 {
 }
 
 impl Paths {
-    pub(super) fn new(sets: usize) -> Paths {
+    pub(super) fn new(files: &[FileSet]) -> Paths {
+        let sets = files.len();
+        let patterns = files.iter().flat_map(|set| &set.paths);
         Paths {
             found: vec![BTreeMap::new(); sets],
             reasons: (0..sets).map(|set| format!("matches file_monitor.files[{set}]").into()).collect(),
             lanes: vec![Vec::new(); sets],
             missing: BTreeMap::new(),
             since_ns: vec![i64::MAX; sets],
+            looked_into: patterns.flat_map(|pattern| pattern.directories()).collect(),
+            olddirs: BTreeMap::new(),
+            live_with_olddir: BTreeSet::new(),
             told: BTreeSet::new(),
             looking: vec![Looking::default(); sets],
             sweep_ms: 0,
@@ -143,6 +156,14 @@ impl Paths {
     /// Paths that patterns match and that are read as rotated files of others.
     pub(super) fn rotated(&self) -> usize {
         self.found.iter().flatten().map(|(_, answer)| answer.rotated).sum()
+    }
+
+    /// Whether nobody was told yet that this file has this name and length by now.
+    fn tell(&mut self, path: &str, file: FileId, len: u64) -> bool {
+        if self.told.len() >= TOLD_MAX {
+            self.told.clear();
+        }
+        self.told.insert((path.to_owned(), file, len))
     }
 
     pub(super) fn all_found(&self) -> bool {
@@ -298,11 +319,15 @@ impl Capture {
         let older = self.older(now, set, &found);
         let mut ids = BTreeMap::new();
         let mut targets = BTreeMap::new();
-        for FoundPath { path, id, target, .. } in found {
+        let mut lens = BTreeMap::new();
+        for FoundPath { path, id, target, len, .. } in found {
             targets.extend(target.map(|target| (path.clone(), target)));
+            lens.insert(Arc::clone(&path), (id, len));
             ids.insert(path, id);
         }
-        let (paths, with_rotated) = self.without_rotated(ids.keys().cloned().collect());
+        let (paths, mut with_rotated) = self.without_rotated(ids.keys().cloned().collect());
+        let (paths, mut with_moved) = self.without_moved(now, paths, &lens);
+        with_rotated.append(&mut with_moved);
         let rotated = ids.len() - paths.len();
         let paths = self.without_others(now, paths, &ids, &targets, first_of_all);
         self.tell_older(now, set, &older, &paths);
@@ -352,6 +377,10 @@ impl Capture {
 
     /// A file came and went between two looks. Whether anything stood in it nobody knows.
     pub(super) fn on_file_vanished(&mut self, now: Now, set: usize, name: &str) {
+        // A copy of a log that was packed at once is read in its archive, and the log knows what it misses.
+        if rotated_name::live_names(name).any(|live| self.paths.live_with_olddir.contains(&live)) {
+            return;
+        }
         self.metrics.possibly_lost(LossReason::FileNeverOpened);
         self.note_losses(now, &format!("file_monitor.files[{set}]"), &self.sinks.join(", "), false);
         tracing::debug!(
@@ -418,17 +447,13 @@ impl Capture {
     /// Where the logs were left whose copies may lie at this path, in a directory beneath theirs (logrotate's `olddir`): where
     /// streams read them now, the positions that all sinks have acknowledged.
     fn copied_from(&self, path: &str, sinks: &[String]) -> Vec<FilePlace> {
-        let (directory, name) = split_path(path);
         let memory = self.tracker.memory().of(sinks, true);
         let mut places = Vec::new();
-        for above in Path::new(&directory).ancestors().skip(1).take(OLDDIR_DEPTH) {
-            let above = above.to_string_lossy();
-            for live in rotated_name::live_names(&name) {
-                let log = StreamKey::file(&format!("{}/{live}", above.trim_end_matches('/')));
-                places.extend(memory.places(&log));
-                if let Some(Cursor::File(left)) = self.tracker.resume_for(&log, sinks) {
-                    places.push(FilePlace { skip: [0; 2], ..left.place() });
-                }
+        for (log, _) in rotated_name::logs_above(path) {
+            let log = StreamKey::file(&log);
+            places.extend(memory.places(&log));
+            if let Some(Cursor::File(left)) = self.tracker.resume_for(&log, sinks) {
+                places.push(FilePlace { skip: [0; 2], ..left.place() });
             }
         }
         places

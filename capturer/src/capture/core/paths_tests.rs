@@ -192,3 +192,24 @@ fn what_was_read_of_a_log_counts_for_its_copies_in_a_directory_beneath() {
         assert!(!known(path), "{path}");
     }
 }
+
+/// logrotate's `olddir`: what is beneath the log is read with it, if it is clear whose it is.
+#[test]
+fn rotated_files_in_a_directory_beneath_are_read_with_their_log() {
+    let own = |files: &[&str]| {
+        let mut scene = Scene::new();
+        let paths: BTreeSet<Arc<str>> = files.iter().map(|path| (*path).into()).collect();
+        let (own, logs) = scene.capture.without_moved(scene.now, paths, &BTreeMap::new());
+        let left: Vec<String> = own.iter().map(|path| path.to_string()).collect();
+        (left.join(" "), logs.into_iter().collect::<Vec<_>>().join(" "))
+    };
+    let is = |own: &str, logs: &str| (own.to_owned(), logs.to_owned());
+    let rotated = ["/l/old/a.log-20261125", "/l/old/a.log.1", "/l/old/a.log.2.gz"];
+    assert_eq!(own(&[&["/l/a.log"], &rotated[..]].concat()), is("/l/a.log", "/l/a.log"));
+    assert_eq!(own(&["/l/a.log", "/l/old/2026/a.log.1"]), is("/l/a.log", "/l/a.log"));
+    assert_eq!(own(&rotated[1..2]), is("/l/old/a.log.1", ""), "nobody follows its log");
+    let beside = ["/l/a.log", "/l/old/a.log", "/l/old/a.log.1"];
+    assert_eq!(own(&beside), is(&beside.join(" "), ""), "there is a log beside it");
+    let two = ["/l/a.log", "/l/x/a.log.1", "/l/y/a.log.1"];
+    assert_eq!(own(&two), is(&two.join(" "), ""), "they may be of two other logs");
+}

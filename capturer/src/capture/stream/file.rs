@@ -51,7 +51,7 @@ use crate::capture::io::{Action, FileError, FileNo, FoundFile, LaneId, NO_DATA};
 use crate::decode::assemble::{Assembler, Lines};
 use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
 use crate::model::cursor::{ApiCursor, Cursor, FileId, FilePlace, TailPrint};
-use crate::model::rare::Rare;
+use crate::model::rare::{Begins, Rare};
 use crate::model::record::{StdType, StreamId};
 use crate::settings::{FileFormat, Pipeline};
 use crate::telemetry::metrics::{SkipReason, StreamError};
@@ -113,8 +113,7 @@ pub struct FileSource {
     writer: Writer,
     /// When files that are no longer live were listed last because one was written to.
     rotated_looked_ms: u64,
-    /// Names in its directory that are logs of their own.
-    apart: Rare<Vec<String>>,
+    around: Rare<Around>,
     /// Where links lead.
     elsewhere: Elsewhere,
     /// Whose deliveries count, and among which streams a file has one reader.
@@ -194,7 +193,7 @@ impl FileSource {
             renamed_while_written: false,
             writer: Writer::default(),
             rotated_looked_ms: 0,
-            apart: Rare::default(),
+            around: Rare::default(),
             elsewhere: Elsewhere::default(),
             reader: Reader::default(),
             claimed: Vec::new(),
@@ -244,14 +243,33 @@ impl FileSource {
     /// What was read before, by whom, and under which names in its directory others are read.
     pub fn with_memory(mut self, places: Vec<FilePlace>, reader: Reader, apart: Vec<String>) -> FileSource {
         self.chain.remember(places);
-        (self.reader, self.apart) = (reader, apart.into());
+        self.reader = reader;
+        if !apart.is_empty() {
+            self.around.apart = apart;
+        }
         self
+    }
+
+    /// Directories beneath its own may have rotated files of it (logrotate's `olddir`).
+    pub fn with_olddirs(mut self, olddirs: Vec<String>) -> FileSource {
+        if !olddirs.is_empty() {
+            self.around.olddirs = olddirs;
+        }
+        self
+    }
+
+    /// A rotated file of it was found, or grew, in a directory beneath its own: this path from there.
+    pub fn on_moved_found(&mut self, olddir: &str, cx: &mut Context<'_>) {
+        if !self.around.olddirs.iter().any(|known| known == olddir) {
+            self.around.olddirs.push(olddir.to_owned());
+        }
+        self.scan(cx);
     }
 
     /// Another name in its directory is a log of its own.
     pub fn set_apart(&mut self, name: &str) {
-        if !self.apart.iter().any(|known| known == name) {
-            self.apart.push(name.to_owned());
+        if !self.around.apart.iter().any(|known| known == name) {
+            self.around.apart.push(name.to_owned());
         }
     }
 
@@ -316,7 +334,8 @@ impl FileSource {
             directory: self.directory.clone(),
             live_name: self.live_name.clone(),
             wanted: self.chain.wanted(),
-            apart: self.apart.to_vec(),
+            apart: self.around.apart.to_vec(),
+            olddirs: self.around.olddirs.to_vec(),
         });
     }
 
@@ -388,7 +407,7 @@ impl FileSource {
         // An archive of a log of its own belongs to that.
         let is_apart = |file: &FoundFile| {
             let plain = file.name.rsplit_once('.').filter(|_| file.compressed);
-            plain.is_some_and(|(plain, _)| self.apart.iter().any(|name| name == plain))
+            plain.is_some_and(|(plain, _)| self.around.apart.iter().any(|name| name == plain))
         };
         found.retain(|file| !is_apart(file));
         let (found, others) = cx.owners.without_others(self.stream, self.reader.group, found);
@@ -759,6 +778,19 @@ impl FileSource {
     pub fn is_at_rest(&self) -> bool {
         self.reading.is_none() || self.set_aside.is_some()
     }
+}
+
+/// What is known of the names around a log.
+#[derive(Debug, Default)]
+struct Around {
+    /// Names in its directory that are logs of their own.
+    apart: Vec<String>,
+    /// Directories beneath it where logrotate puts the log's rotated files (`olddir`), as paths from it.
+    olddirs: Vec<String>,
+}
+
+impl Begins for Around {
+    const BEGINNING: &'static Around = &Around { apart: Vec::new(), olddirs: Vec::new() };
 }
 
 /// A read under way.

@@ -48,6 +48,7 @@ fn found(names: &[&str], apart: &[&str]) -> Vec<(String, u32)> {
         live_name: "web.log",
         wanted: &wanted,
         apart: &apart,
+        olddirs: &[],
     };
     let mut found = scan(chain, &mut Listings::default()).0.unwrap();
     found.retain(|file| file.rank > 0 && file.id != wanted[0]);

@@ -309,11 +309,12 @@ impl Worker {
     pub(super) fn carry_out(&mut self, request: Request) {
         self.progress.begin(request.describe());
         let answer = match request {
-            Request::Scan { stream, directory, live_name, wanted, apart } => {
+            Request::Scan { stream, directory, live_name, wanted, apart, olddirs } => {
                 // First the watch, then the list: what happens between them is seen twice, not missed.
                 let watch = self.watch(Path::new(&name_of(&directory)));
                 let (directory, live_name) = (directory.as_str(), live_name.as_str());
-                let chain = look::Chain { directory, live_name, wanted: &wanted, apart: &apart };
+                let (wanted, apart, olddirs) = (&wanted[..], &apart[..], &olddirs[..]);
+                let chain = look::Chain { directory, live_name, wanted, apart, olddirs };
                 let mut own = Listings::default();
                 let listings = if self.lane.is_none() { &mut self.listings } else { &mut own };
                 let (result, archive) = look::scan(chain, listings);
@@ -385,7 +386,9 @@ impl Worker {
         let mut watching = Watching::default();
         let mut watch =
             |directory: &Path, interest: Interest| self.watch_for(directory, interest, &mut watching);
-        let with = patterns::With { set: &self.sets[set], own: &self.own, lane_of, watch: &mut watch };
+        let takes = |path: &str| self.sets.iter().any(|set| set.takes(path));
+        let (set_here, own) = (&self.sets[set], &self.own);
+        let with = patterns::With { set: set_here, takes: &takes, own, lane_of, watch: &mut watch };
         let found = patterns::walk(with, starts);
         let walked = Walked {
             reports: found.reports.clone(),

@@ -46,7 +46,8 @@ pub fn show(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
         // Nothing ends a look at a file system that hangs; this thread is left behind then.
         let named: Vec<PathPattern> =
             settings.file_monitor.files.iter().flat_map(|set| set.paths.iter().cloned()).collect();
-        std::thread::spawn(move || drop(sender.send(look(&entry, &own, &named))));
+        let all = settings.file_monitor.files.clone();
+        std::thread::spawn(move || drop(sender.send(look(&entry, &all, &own, &named))));
         match answer.recv_timeout(PATIENCE) {
             Ok(mut looks) => {
                 let files = looks.iter().flat_map(|look| look.paths.iter().cloned());
@@ -158,10 +159,11 @@ impl Look {
 }
 
 /// Walks the patterns one by one, so that each has its own files.
-fn look(set: &FileSet, own: &Own, named: &[PathPattern]) -> Vec<Look> {
+fn look(set: &FileSet, all_sets: &[FileSet], own: &Own, named: &[PathPattern]) -> Vec<Look> {
+    let takes = |path: &str| all_sets.iter().any(|set| set.takes(path));
     let walk = |paths: Vec<PathPattern>| {
         let set = FileSet { paths, ..set.clone() };
-        let with = With { set: &set, own, lane_of: &|_| None, watch: &mut |_, _| () };
+        let with = With { set: &set, takes: &takes, own, lane_of: &|_| None, watch: &mut |_, _| () };
         patterns::walk(with, patterns::starts(&set))
     };
     let all: BTreeSet<String> =
@@ -176,12 +178,12 @@ fn look(set: &FileSet, own: &Own, named: &[PathPattern]) -> Vec<Look> {
         for FoundPath { path, target, modified_ns, .. } in found.paths() {
             let path = path.to_string();
             let is_old = since_ns.is_some_and(|since_ns| modified_ns < since_ns);
-            if is_old && !is_rotated(set, &path, &all) {
+            if is_old && !is_rotated(set, &path, &all, &takes) {
                 let age = now.as_secs().saturating_sub((modified_ns.max(0) / 1_000_000_000) as u64);
                 report.pass(PassedOver::Older, format!("{path} ({} ago)", age_text(age)));
                 continue;
             }
-            let inside = if is_rotated(set, &path, &all) {
+            let inside = if is_rotated(set, &path, &all, &takes) {
                 Inside::Unfit(PassedOver::Rotated)
             } else if room > 0 {
                 room -= 1;
@@ -234,10 +236,12 @@ fn beside(paths: &[String], set: &FileSet, named: &[PathPattern]) -> (Vec<String
 }
 
 /// A rotated file of another that is followed (capture/core/paths.rs leaves it to that one).
-fn is_rotated(set: &FileSet, path: &str, all: &BTreeSet<String>) -> bool {
+fn is_rotated(set: &FileSet, path: &str, all: &BTreeSet<String>, takes: &dyn Fn(&str) -> bool) -> bool {
     let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
     let is_named = set.paths.iter().any(|pattern| pattern.names(path));
-    !is_named && rotated_name::live_names(name).any(|live| all.contains(&format!("{directory}/{live}")))
+    let is_beside = rotated_name::live_names(name).any(|live| all.contains(&format!("{directory}/{live}")));
+    let is_moved = || rotated_name::logs_above(path).any(|(log, _)| takes(&log));
+    is_beside && !is_named || !is_beside && path.ends_with(".gz") && is_moved()
 }
 
 /// What a look into a file tells.
@@ -426,7 +430,7 @@ mod tests {
         };
         let shown = |older| {
             let mut out = Vec::new();
-            for look in look(&set(older), &Own::of(&Settings::default()), &[]) {
+            for look in look(&set(older), &[], &Own::of(&Settings::default()), &[]) {
                 look.show(0, &mut out).unwrap();
             }
             String::from_utf8(out).unwrap().replace(&format!("{}/", dir.path().display()), "")

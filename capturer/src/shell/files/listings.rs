@@ -49,6 +49,10 @@ impl Listing {
         Ok(listing)
     }
 
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
     /// Names that begin like this, in order.
     pub(super) fn beginning_with<'a>(&'a self, start: &'a str) -> impl Iterator<Item = &'a str> {
         let names =

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::aside::aside;
 use super::listings::{Listing, Listings};
-use super::unpack;
+use super::{olddir, unpack};
 use crate::capture::io::{FileError, FoundFile, NO_DATA, NO_ROOM, OpenedFile};
 use crate::decode::damage::{leading_nuls, without_room};
 use crate::ledger::Owner;
@@ -44,6 +44,8 @@ pub struct Chain<'a> {
     pub wanted: &'a [FileId],
     /// Names that are logs of their own.
     pub apart: &'a [String],
+    /// Directories beneath it that may have rotated files of the log, as paths from it.
+    pub olddirs: &'a [String],
 }
 
 impl Chain<'_> {
@@ -74,7 +76,7 @@ fn scan_till_same(
     let mut names_now = |listings: &mut Listings| -> Result<_, FileError> {
         let listing = list(&dir, chain, listings)?;
         *archive = unread_archive(&listing, chain);
-        let mut names = names_of(&listing, chain);
+        let mut names = names_of(&listing, &olddir::moved(&dir, chain, listings), chain);
         names.append(&mut aside(&dir, &listing, chain));
         Ok(names)
     };
@@ -106,7 +108,11 @@ fn live_id(dir: &OwnedFd, live_name: &str) -> Option<FileId> {
 
 /// Ranks, names, and whether each is compressed. The newest first: while files are renamed to older names, one that is
 /// looked at before its older neighbour is seen twice rather than not at all.
-fn names_of(listing: &Listing, chain: Chain<'_>) -> BTreeSet<(u32, String, bool)> {
+fn names_of(
+    listing: &Listing,
+    moved: &[(String, (RotatedName, bool))],
+    chain: Chain<'_>,
+) -> BTreeSet<(u32, String, bool)> {
     let mut names = BTreeMap::new();
     let is_apart = |name: &str| name != chain.live_name && chain.apart.iter().any(|apart| apart == name);
     for name in
@@ -125,6 +131,7 @@ fn names_of(listing: &Listing, chain: Chain<'_>) -> BTreeSet<(u32, String, bool)
     if names.iter().any(|(name, rotated)| is_number(rotated) && is_behind(name)) {
         names.retain(|name, rotated| !is_number(rotated) || is_behind(name));
     }
+    names.extend(moved.iter().map(|(name, rotated)| (name.as_str(), rotated.clone())));
     for id in chain.wanted {
         for name in listing.of_inode(id.inode) {
             names.entry(name).or_insert((RotatedName::Stranger, false));
@@ -197,7 +204,7 @@ fn scan_once(
 /// must not contradict. Those of a file and of an archive say nothing about each other, for archives are made late.
 fn turn_if_ascending(found: &mut [FoundFile], live_name: &str) {
     let is_numbered = |file: &FoundFile| {
-        matches!(RotatedName::of(&file.name, live_name), Some((RotatedName::Number(_), _)))
+        matches!(RotatedName::of(olddir::name_in(&file.name), live_name), Some((RotatedName::Number(_), _)))
             && file.rank < FoundFile::RANK_STRANGE
     };
     let mut numbered: Vec<&FoundFile> = found.iter().filter(|file| is_numbered(file)).collect();
@@ -249,12 +256,16 @@ fn classify(errno: Errno, shown: &str, what: &str) -> FileError {
 fn open_beneath(dir: &OwnedFd, directory: &str, name: &str) -> Result<OwnedFd, FileError> {
     // Non-blocking, so that a named pipe put there can't hang the opening; it means nothing for regular files.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let is_beneath = name.contains('/');
+    let here = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let resolve = if is_beneath { olddir::BENEATH } else { here };
     let shown = format!("{directory}/{name}");
     let name = name_of(name);
     let file = match rustix::fs::openat2(dir, &*name, flags, Mode::empty(), resolve) {
         // A seccomp profile may not know openat2; a plain name can't lead out of the directory either.
-        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(dir, &*name, flags, Mode::empty()),
+        Err(Errno::NOSYS | Errno::PERM) if !is_beneath => {
+            rustix::fs::openat(dir, &*name, flags, Mode::empty())
+        }
         result => result,
     };
     let file = file.map_err(|errno| classify(errno, &shown, &shown))?;
@@ -467,7 +478,7 @@ mod tests {
     }
 
     fn scan(directory: &str, live_name: &str) -> Result<Vec<FoundFile>, FileError> {
-        let chain = Chain { directory, live_name, wanted: &[], apart: &[] };
+        let chain = Chain { directory, live_name, wanted: &[], apart: &[], olddirs: &[] };
         super::scan(chain, &mut Listings::default()).0
     }
 
@@ -491,6 +502,7 @@ mod tests {
             live_name: "l",
             wanted: &[first.id],
             apart: &["l.1".to_owned(), "l".to_owned()],
+            olddirs: &[],
         };
         let found = super::scan(chain, &mut Listings::default()).0.unwrap();
         let names: Vec<_> = found.iter().map(|file| (file.name.as_str(), file.rank)).collect();
@@ -533,7 +545,7 @@ mod tests {
     fn the_newest_archive_that_is_not_read_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let directory = dir.path().to_str().unwrap();
-        let chain = Chain { directory, live_name: "l", wanted: &[], apart: &[] };
+        let chain = Chain { directory, live_name: "l", wanted: &[], apart: &[], olddirs: &[] };
         for (name, expected) in [
             ("l", None),
             ("l.1.gz", None),

@@ -27,6 +27,8 @@ pub enum Request {
         wanted: Vec<FileId>,
         /// Names that are logs of their own.
         apart: Vec<String>,
+        /// Directories beneath it that may have rotated files of the log, as paths from it.
+        olddirs: Vec<String>,
     },
     /// Open a file of a chain.
     Open {

@@ -20,6 +20,7 @@ mod listings;
 mod look;
 mod messages;
 pub(crate) mod mounts;
+mod olddir;
 mod own;
 pub(crate) mod patterns;
 pub(crate) mod report;

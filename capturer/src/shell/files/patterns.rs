@@ -131,6 +131,8 @@ fn step(part: &Part) -> Step {
 pub struct With<'a> {
     /// The entry of file_monitor.
     pub set: &'a FileSet,
+    /// Says of a path whether some entry follows it.
+    pub takes: &'a dyn Fn(&str) -> bool,
     /// Files of the agent.
     pub own: &'a Own,
     /// Says of a path without links that another thread goes there.
@@ -366,7 +368,7 @@ impl Walk<'_> {
         self.found.paths.insert(path, found);
     }
 
-    /// A compressed file that is no rotated file of a log beside it.
+    /// A compressed file that is no rotated file of a log beside it, nor one that logrotate's `olddir` moved.
     fn is_lone_archive(&self, at: &Path) -> bool {
         let Some(name) = at.file_name().map(text_of) else { return false };
         let mut endings = UNREAD_ARCHIVES.iter().chain(&[".gz"]);
@@ -374,7 +376,12 @@ impl Walk<'_> {
             return false;
         }
         let is_there = |log: String| std::fs::symlink_metadata(at.with_file_name(name_of(&log))).is_ok();
-        !rotated_name::live_names(&name).any(is_there)
+        if rotated_name::live_names(&name).any(is_there) {
+            return false;
+        }
+        let path = text_of_path(at);
+        let is_log = |log: &str| (self.with.takes)(log) && std::fs::metadata(&*name_of(log)).is_ok();
+        !name.ends_with(".gz") || !rotated_name::logs_above(&path).any(|(log, _)| is_log(&log))
     }
 
     fn is_excluded(&self, shown: &Path) -> bool {

@@ -33,7 +33,10 @@ struct Walked {
 fn walk_from(set: &FileSet, starts: Vec<Start>, lane_of: &dyn Fn(&Path) -> Option<LaneId>) -> Walked {
     let mut watches: BTreeMap<PathBuf, Vec<Interest>> = BTreeMap::new();
     let mut watch = |at: &Path, interest| watches.entry(at.to_owned()).or_default().push(interest);
-    let found = walk(With { set, own: &Own::default(), lane_of, watch: &mut watch }, starts);
+    let found = walk(
+        With { set, takes: &|path| set.takes(path), own: &Own::default(), lane_of, watch: &mut watch },
+        starts,
+    );
     Walked { found, watches }
 }
 
@@ -209,7 +212,7 @@ fn the_agents_own_files_are_left_out() {
     let dir = tree(&["data/checkpoint.json", "a.json", "link -> data", "named.json -> data/checkpoint.json"]);
     let own = Own::of(&Settings { data_dir: dir.path().join("data"), ..Settings::default() });
     let set = FileSet { follow_links: true, ..set(dir.path(), &["**/*.json", "link/checkpoint.json"]) };
-    let with = With { set: &set, own: &own, lane_of: &|_| None, watch: &mut |_, _| () };
+    let with = With { set: &set, takes: &|_| false, own: &own, lane_of: &|_| None, watch: &mut |_, _| () };
     let walked = Walked { found: walk(with, starts(&set)), ..Walked::default() };
     assert_eq!(walked.paths(dir.path()), ["a.json"]);
     assert_eq!(walked.passed(dir.path()), ["own: data", "own: link", "own: named.json", "own: link"]);

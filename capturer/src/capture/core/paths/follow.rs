@@ -75,6 +75,7 @@ impl Capture {
             _ => target.to_owned(),
         };
         let apart = self.set_apart(now, &read_at);
+        let olddirs = self.olddirs_of(&read_at);
         let id = self.next_stream_id();
         let outlet = self.outlets[outlet].outlet;
         let source = Arc::new(Source {
@@ -91,6 +92,7 @@ impl Capture {
         let file = file.rotated_while_written(looked_ns).with_pipeline(source.pipeline.as_ref());
         let file = file
             .with_memory(places, reader, apart)
+            .with_olddirs(olddirs)
             .named(source.path.clone().unwrap_or_default(), target)
             .found_as(look.id);
         let mut file = file.ignoring_before(changed_since_ns);

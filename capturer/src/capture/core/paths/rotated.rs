@@ -85,11 +85,8 @@ impl Capture {
                 own.insert(path);
                 continue;
             }
-            if self.paths.told.len() >= TOLD_MAX {
-                self.paths.told.clear();
-            }
             // Whoever reads it may not know its new name.
-            if self.paths.told.insert((path.to_string(), *id)) {
+            if self.paths.tell(&path, *id, 0) {
                 for reader in readers.into_iter().chain(of_log) {
                     self.with_file(now, reader, |file, cx, _| file.on_chain_changed(cx));
                 }
@@ -179,7 +176,5 @@ impl Capture {
     }
 }
 
-/// Names of which it is remembered that somebody was told of them; then they are told once more.
-const TOLD_MAX: usize = 10_000;
 /// Followed paths that begin alike and are looked at, for one that is found.
 const ALIKE_MAX: usize = 256;

@@ -18,8 +18,8 @@ use crate::model::record::StdType;
 
 /// A file that was renamed stays open for this long behind what was written to it last.
 const WRITER_GRACE_MS: u64 = 5_000;
-/// How often a file is looked at that was deleted, or is in a directory that a link no longer leads to: inotify says nothing
-/// of it.
+/// How often a file is looked at that was deleted, was moved to a directory beneath (logrotate's `olddir`), or is in one that
+/// a link no longer leads to: inotify says nothing of it.
 const ELSEWHERE_LOOK_MS: u64 = 1_000;
 /// It is closed when this many looks brought nothing.
 const ELSEWHERE_LOOKS: u8 = 30;
@@ -32,7 +32,7 @@ const ROTATED_LOOK_MS: u64 = 1_000;
 
 /// Nothing is told of what is written to it.
 fn is_unwatched(link: &Link) -> bool {
-    link.elsewhere || link.deleted || link.missing || link.packed
+    link.elsewhere || link.deleted || link.missing || link.packed || link.found.is_beneath()
 }
 
 impl FileSource {

@@ -1,0 +1,93 @@
+//! Rotated files that logrotate's `olddir` moved to a directory beneath that of their log, where a pattern finds them. They are
+//! read with the log.
+//!
+//! ```text
+//! /var/log/app.log ◀── /var/log/old/app.log.1 ◀── /var/log/old/app.log.2.gz
+//! ```
+//! A file belongs to a log above only if no log of its name is beside it, and if all such files are in one directory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::super::{Capture, split_path};
+use crate::model::clock::Now;
+use crate::model::cursor::FileId;
+use crate::model::record::StreamKey;
+use crate::model::rotated_name;
+
+/// Directories beneath that of a log that are looked at, whether its rotated files may be there.
+const OLDDIRS_MAX: usize = 64;
+
+impl Capture {
+    /// Without files that belong to a log above, and the logs that have such files. Those logs look for them from now on.
+    pub(super) fn without_moved(
+        &mut self,
+        now: Now,
+        mut paths: BTreeSet<Arc<str>>,
+        found: &BTreeMap<Arc<str>, (FileId, u64)>,
+    ) -> (BTreeSet<Arc<str>>, BTreeSet<String>) {
+        let moved: Vec<(Arc<str>, String, String)> =
+            paths.iter().filter_map(|path| self.moved_from(path, &paths)).collect();
+        for (_, log, olddir) in &moved {
+            self.paths.olddirs.entry(log.clone()).or_default().insert(olddir.clone());
+            self.paths.live_with_olddir.insert(split_path(log).1);
+        }
+        let mut logs = BTreeSet::new();
+        for (path, log, olddir) in moved {
+            let is_sure = self.paths.olddirs.get(&log).is_some_and(|olddirs| olddirs.len() == 1);
+            if !is_sure && !path.ends_with(".gz") {
+                continue;
+            }
+            paths.remove(&path);
+            // inotify tells nothing of what is written there.
+            let is_news = found.get(&path).is_some_and(|(id, len)| self.paths.tell(&path, *id, *len));
+            let readers = if is_news { self.ids_of(&StreamKey::file(&log)) } else { Vec::new() };
+            for reader in readers {
+                self.with_file(now, reader, |file, cx, _| file.on_moved_found(&olddir, cx));
+            }
+            logs.insert(log);
+        }
+        (paths, logs)
+    }
+
+    /// The log that a path was moved from, and what leads from its directory to that of the path.
+    fn moved_from(&self, path: &Arc<str>, paths: &BTreeSet<Arc<str>>) -> Option<(Arc<str>, String, String)> {
+        let is_archive = path.ends_with(".gz");
+        let is_followed = |path: &str| paths.contains(path) || self.ids.contains_key(&StreamKey::file(path));
+        if !is_archive && (self.ids.contains_key(&StreamKey::file(path)) || self.is_named(path)) {
+            return None;
+        }
+        let (directory, name) = split_path(path);
+        let beside = rotated_name::live_names(&name).map(|live| format!("{directory}/{live}"));
+        if beside.into_iter().any(|log| is_followed(&log) || self.tracker.knows(&StreamKey::file(&log))) {
+            return None;
+        }
+        // An archive is never a log of its own.
+        let is_log = |log: &str| is_followed(log) || is_archive && self.entry_of(log).is_some();
+        let (log, olddir) = rotated_name::logs_above(path).find(|(log, _)| is_log(log))?;
+        Some((Arc::clone(path), log, olddir.to_owned()))
+    }
+
+    /// Where logrotate may move rotated files of a log: directories where they were found, and where a pattern looks for them.
+    pub(super) fn olddirs_of(&mut self, path: &str) -> Vec<String> {
+        let (directory, name) = split_path(path);
+        let mut olddirs = self.paths.olddirs.get(path).cloned().unwrap_or_default();
+        let beneath = format!("{directory}/");
+        let named = self.paths.looked_into.range(beneath.clone()..).take_while(|at| at.starts_with(&beneath));
+        for at in named.take(OLDDIRS_MAX) {
+            let rotated = ["1", "1.gz"].map(|end| format!("{at}/{name}.{end}"));
+            let dated = ["", ".gz"].map(|end| format!("{at}/{name}-20260102{end}"));
+            let is_of_it = |rotated: &String| {
+                self.entry_of(rotated).is_some()
+                    && rotated_name::logs_above(rotated).any(|(log, _)| log == path)
+            };
+            if rotated.iter().chain(&dated).any(is_of_it) {
+                olddirs.insert(at[beneath.len()..].to_owned());
+            }
+        }
+        if !olddirs.is_empty() {
+            self.paths.live_with_olddir.insert(name);
+        }
+        olddirs.into_iter().collect()
+    }
+}
