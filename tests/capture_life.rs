@@ -160,16 +160,31 @@ fn milliseconds(version: EngineVersion, reading: Reading) -> Result<()> {
     let mut names = Vec::new();
     for number in 0..COUNT {
         let name = format!("brief-{number}");
-        engine.run(&RunSpec::command(&["echo", "only"]).name(&name).rm())?;
-        names.push(name);
+        let id = engine.run(&RunSpec::command(&["echo", "only"]).name(&name).rm())?;
+        names.push((name, id));
     }
     let mut declared = 0;
-    wait_until("each to be accounted for", PATIENCE, || {
-        let delivered = names.iter().filter(|name| home.count_of(name) == 1).count();
+    let mut missing = Vec::new();
+    let accounted = wait_until("each to be accounted for", PATIENCE, || {
+        missing = names.iter().filter(|(name, _)| home.count_of(name) != 1).collect();
         declared = agent.metric("losses_total{reason=\"container_gone_unread\"}")? as usize;
-        ensure!(delivered + declared == COUNT, "{delivered} delivered, {declared} declared");
+        let named: Vec<_> = missing.iter().map(|(name, _)| name).collect();
+        ensure!(missing.len() == declared, "{declared} declared, {named:?} not delivered once");
         Ok(())
-    })?;
+    });
+    if accounted.is_err() {
+        let log = agent.log_text()?;
+        for (name, id) in &missing {
+            let of_it =
+                |line: &&str| line.contains(id.trim()) || line.contains(&format!("container {name} "));
+            println!(
+                "--- {name}, {}\n{}",
+                id.trim(),
+                log.lines().filter(of_it).collect::<Vec<_>>().join("\n")
+            );
+        }
+    }
+    accounted?;
     println!("{} by {}: {declared} of {COUNT} were missed", version.label(), reading.from);
     if declared > 0 {
         wait_until("health to name them", PATIENCE, || {
