@@ -93,6 +93,11 @@ fn lines_without_a_time_are_found_behind_those_that_are_gone() {
         ("gone a b c", "a b c d", "gone a b c a b c d"),
         ("gone a b c d e", "a b c x e f", "gone a b c d e a b c x e f"),
         ("x a a a a a a", "a a a a a b", "x a a a a a a a b"),
+        // The first was joined or split by the clock, and comes otherwise: it is written, and what follows is passed over.
+        ("tra ce a b c d e", "trace a b c d e f", "tra ce a b c d e trace f"),
+        ("trace a b c d e", "tra ce a b c d e f", "trace a b c d e tra ce f"),
+        ("trace a b c", "tra ce a b c f", "trace a b c tra ce a b c f"),
+        ("a b c d e", "x a a b a c a d a", "a b c d e x a a b a c a d a"),
     ] {
         let words = |text: &'static str| text.split(' ').collect::<Vec<_>>();
         let dir = tempfile::tempdir().unwrap();

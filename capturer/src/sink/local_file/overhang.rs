@@ -10,7 +10,8 @@
 //! Each source has an overhang of its own, whatever outputs it is in. Within it records are expected in their order, by
 //! channel. A record with a time of its own may also be found further on: what stood before it is no longer in the
 //! source. One without is only believed where it is expected, or shortly behind, since many lines look alike. Several in a
-//! row are believed further on: the file that held what comes before them is gone.
+//! row are believed further on: the file that held what comes before them is gone. The first may also come otherwise than
+//! before, as lines do that a pipeline joined or split by the clock: what follows them tells.
 //!
 //! What no source came back for stays in [`OutputMark::uncovered`], so that a second crash is no worse than the first.
 //!
@@ -32,6 +33,8 @@ const MISSES_MAX: usize = 10_000;
 const RUN_MIN: usize = 4;
 /// So many of them are compared.
 const RUN_MAX: usize = 64;
+/// So many records may come otherwise, or from a source that begins anew, before that is given up.
+const FIRST_MISSES_MAX: usize = 16;
 
 /// Equal lines of a mixed overhang that are looked at for one record.
 const CANDIDATES_MAX: usize = 4_096;
@@ -158,7 +161,9 @@ impl Overhangs {
                     break;
                 }
             }
-            plan.steps[channel].front = expected.where_it_goes_on(&run, born_ns);
+            if let Some(at) = expected.where_it_goes_on(&run, born_ns) {
+                (plan.steps[channel].front, plan.steps[channel].begun) = (at, true);
+            }
         }
         for record in 0..records {
             key_of(record, &mut keys);
@@ -247,19 +252,26 @@ impl Expected {
         }
     }
 
-    /// Where these lines stand, the first of their source since it began again. Of several places the last: rather a line
-    /// too many than one too few.
-    fn where_it_goes_on(&self, run: &[Key], born_ns: i64) -> usize {
+    /// Where these lines stand, the first of their source since it began again, if not where they are expected; without
+    /// those at the beginning that come otherwise than before. Of several places the last: rather a line too many than one
+    /// too few.
+    fn where_it_goes_on(&self, run: &[Key], born_ns: i64) -> Option<usize> {
         let is_told_by_order = run.len() >= RUN_MIN && run.iter().all(|key| key.strong == 0);
-        if !is_told_by_order || self.is_at(self.front, &run[..1], born_ns) {
-            return self.front;
+        let is_expected = self.misses == 0 && self.is_at(self.front, run.get(..1)?, born_ns);
+        if !is_told_by_order || is_expected {
+            return None;
         }
-        let last = self.entries.len().saturating_sub(RUN_MIN);
-        let stands_at = |at: &usize| {
+        let last = self.entries.len().checked_sub(RUN_MIN)?;
+        let stands_at = |run: &[Key], at: usize| {
             let len = run.len().min(self.entries.len() - at);
-            self.is_at(*at, &run[..len], born_ns)
+            self.is_at(at, &run[..len], born_ns)
         };
-        (self.front + 1..=last).rev().find(stands_at).unwrap_or(self.front)
+        let mut cuts = 0..=run.len() - RUN_MIN;
+        cuts.find_map(|from| {
+            // What came otherwise stood there, too: the rest can't be far.
+            let to = if from == 0 { last } else { last.min(self.front + WINDOW) };
+            (self.front..=to).rev().find(|at| stands_at(&run[from..], *at))
+        })
     }
 
     /// Whether a record stands in the output already.
@@ -283,7 +295,7 @@ impl Expected {
             _ if mixed => MISSES_MAX,
             [Key { strong: 1.., .. }] => MISSES_MAX,
             _ if step.begun => WINDOW,
-            _ => 0,
+            _ => FIRST_MISSES_MAX,
         };
         if step.misses > misses_max {
             step.front = self.entries.len();
@@ -292,7 +304,9 @@ impl Expected {
     }
 
     fn find(&self, step: &Step, keys: &[Key], born_ns: i64) -> Option<usize> {
-        if self.is_at(step.front, keys, born_ns) {
+        // Behind a first one that came otherwise, only several in a row are believed.
+        let is_told = step.begun || step.misses == 0 || keys.iter().any(|key| key.strong > 0);
+        if is_told && self.is_at(step.front, keys, born_ns) {
             return Some(step.front);
         }
         match keys {
