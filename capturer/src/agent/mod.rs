@@ -14,7 +14,7 @@ mod faults;
 mod pipelines;
 mod reload;
 mod run;
-mod signals;
+pub(crate) mod signals;
 mod sources;
 mod turn;
 
@@ -47,6 +47,7 @@ use crate::witness::{probe, profile};
 pub use reload::Reloading;
 use reload::{Carried, Reloads};
 use run::Run;
+use signals::Signals;
 use turn::{Ended, Turning};
 
 /// How often it is looked whether the threads of an earlier run have ended.
@@ -110,11 +111,15 @@ struct Process {
 
 impl Agent {
     /// Opens everything that can be opened before the first event: so that what is wrong is said at start. With
-    /// `reloading` it reads its config again on SIGHUP and `/-/reload`.
+    /// `reloading` it reads its config again on SIGHUP and `/-/reload`. What came to `signals` meanwhile is answered then.
     ///
     /// # Errors
     /// What was tried, why it failed, what to do.
-    pub fn build(settings: Settings, reloading: Option<Reloading>) -> anyhow::Result<Agent> {
+    pub fn build(
+        settings: Settings,
+        reloading: Option<Reloading>,
+        signals: Signals,
+    ) -> anyhow::Result<Agent> {
         ring::check()?;
         let (before, now) = descriptors::raise();
         if now > before {
@@ -153,7 +158,7 @@ impl Agent {
         let reload = reloading.is_some().then_some(move || {
             let _ticket = asked.reload_requests.ask();
         });
-        signals::start(move || stopper.stop(), reload)?;
+        signals.start(move || stopper.stop(), reload)?;
         let settings = &run.settings.admin;
         let admin = admin::server::start(settings, early, status.clone(), metrics.clone(), claims.clone())?;
         if let Some(admin) = &admin {

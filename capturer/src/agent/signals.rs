@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::telemetry::own_log;
@@ -12,57 +13,77 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How a process ends that was told twice: by SIGINT, as shells count it.
 const INTERRUPTED: i32 = 130;
 
-/// Calls `stop` at the first SIGTERM or SIGINT and ends the process at the second. SIGHUP calls `reload`; without one it
-/// ends the process, as it does by itself.
+/// What came since [`listen`] waits for [`Signals::start`].
+pub struct Signals {
+    runtime: Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Option<Signal>,
+}
+
+/// From now on no signal that the agent answers ends the process by itself: a start takes as long as the kernel needs for the
+/// probe's programs, and `systemctl reload` may come at once. It makes no thread, for a thread would keep every capability.
 ///
 /// # Errors
-/// When the thread or its runtime can't be made.
-pub fn start(
-    stop: impl Fn() + Send + 'static,
-    reload: Option<impl Fn() + Send + 'static>,
-) -> anyhow::Result<()> {
+/// When the runtime can't be made.
+pub fn listen(reloads: bool) -> anyhow::Result<Signals> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
         .context("signals: making their runtime")?;
-    let (mut terminate, mut interrupt, mut hangup) = {
-        let _guard = runtime.enter();
-        let listen = |kind| signal(kind).context("signals: listening");
-        // By default a write beyond the limit of file sizes (LimitFSIZE) kills the process. Once a handler is installed, the
-        // write fails with EFBIG instead, which the sink names.
-        drop(listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
-        let hangup = reload.as_ref().map(|_| listen(SignalKind::hangup())).transpose()?;
-        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?, hangup)
-    };
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            runtime.block_on(async move {
-                let mut count = 0;
-                loop {
-                    tokio::select! {
-                        _ = terminate.recv() => {}
-                        _ = interrupt.recv() => {}
-                        Some(()) = hung_up(hangup.as_mut()) => {
-                            #[cfg(feature = "test-faults")]
-                            crate::faults::here();
-                            if let Some(reload) = &reload {
-                                reload();
+    let guard = runtime.enter();
+    let listen = |kind| signal(kind).context("signals: listening");
+    // By default a write beyond the limit of file sizes (LimitFSIZE) kills the process. Once a handler is installed, the
+    // write fails with EFBIG instead, which the sink names.
+    drop(listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
+    let hangup = reloads.then(|| listen(SignalKind::hangup())).transpose()?;
+    let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    drop(guard);
+    Ok(Signals { runtime, terminate, interrupt, hangup })
+}
+
+impl Signals {
+    /// Calls `stop` at the first SIGTERM or SIGINT and ends the process at the second. SIGHUP calls `reload`; without one it
+    /// ends the process, as it does by itself.
+    ///
+    /// # Errors
+    /// When the thread can't be made.
+    pub fn start(
+        self,
+        stop: impl Fn() + Send + 'static,
+        reload: Option<impl Fn() + Send + 'static>,
+    ) -> anyhow::Result<()> {
+        let Signals { runtime, mut terminate, mut interrupt, mut hangup } = self;
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                runtime.block_on(async move {
+                    let mut count = 0;
+                    loop {
+                        tokio::select! {
+                            _ = terminate.recv() => {}
+                            _ = interrupt.recv() => {}
+                            Some(()) = hung_up(hangup.as_mut()) => {
+                                #[cfg(feature = "test-faults")]
+                                crate::faults::here();
+                                if let Some(reload) = &reload {
+                                    reload();
+                                }
+                                continue;
                             }
-                            continue;
                         }
+                        count += 1;
+                        if count > 1 {
+                            own_log::last_words("told to stop a second time; ending at once", PATIENCE);
+                            std::process::exit(INTERRUPTED);
+                        }
+                        stop();
                     }
-                    count += 1;
-                    if count > 1 {
-                        own_log::last_words("told to stop a second time; ending at once", PATIENCE);
-                        std::process::exit(INTERRUPTED);
-                    }
-                    stop();
-                }
-            });
-        })
-        .context("signals: starting their thread")?;
-    Ok(())
+                });
+            })
+            .context("signals: starting their thread")?;
+        Ok(())
+    }
 }
 
 async fn hung_up(hangup: Option<&mut Signal>) -> Option<()> {

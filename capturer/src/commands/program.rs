@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::agent::{Agent, Reloading};
+use crate::agent::{Agent, Reloading, signals};
 use crate::commands::cli;
 use crate::commands::cli::{Command, ConfigArgs, Exit};
 use crate::commands::{dead_letters, doctor, online, positions, quickstart, tap, top, try_out};
@@ -40,6 +40,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &ConfigArgs) -> Exit {
+    let signals = match signals::listen(true) {
+        Ok(signals) => signals,
+        Err(error) => return cli::fail(&error),
+    };
     let (settings, origin) = match cli::load(arguments) {
         Ok(loaded) => loaded,
         Err(error) => return cli::refuse(&error, &mut Printable(stderr())),
@@ -56,7 +60,7 @@ fn run(arguments: &ConfigArgs) -> Exit {
         load: Arc::new(move |running, object| cli::load_again(&arguments, running, object)),
         set_level: Box::new(move |level| levels.set(level)),
     };
-    let result = Agent::build(settings, Some(reloading)).and_then(Agent::run);
+    let result = Agent::build(settings, Some(reloading), signals).and_then(Agent::run);
     log.flush(Duration::from_secs(1));
     match result {
         Ok(left) if left.is_empty() => Exit::Ok,

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::agent::{Agent, Stopper};
+use crate::agent::{Agent, Stopper, signals};
 use crate::commands::ask;
 use crate::commands::cli;
 use crate::commands::cli::{Exit, QuickstartArgs};
@@ -57,7 +57,7 @@ fn quickstart(arguments: &QuickstartArgs) -> anyhow::Result<()> {
     say!("  rights: {}", rights());
     let directory = arguments.directory.display().to_string();
 
-    let agent = Agent::build(settings, None)?;
+    let agent = Agent::build(settings, None, signals::listen(false)?)?;
     say!("  witness of open descriptors: {}", agent.witness_tier());
     say!("  output: {directory}/");
     if let Some(addr) = agent.admin_address() {
