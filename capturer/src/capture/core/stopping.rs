@@ -17,6 +17,8 @@ pub(super) struct Stopping {
     finished: bool,
     /// A stream that was not at rest at the last look. Once it is, all are looked at again.
     waits_for: Option<StreamId>,
+    /// A sink that ended by itself, and with it the others.
+    ended: Option<String>,
 }
 
 impl Capture {
@@ -33,6 +35,7 @@ impl Capture {
             sinks_told: false,
             finished: false,
             waits_for: None,
+            ended: None,
         });
         self.with_discovery(now, |discovery, cx, _| discovery.stop(cx));
         let ids: Vec<_> = self.streams.keys().copied().collect();
@@ -41,11 +44,23 @@ impl Capture {
         }
     }
 
-    pub(super) fn on_sink_stopped(&mut self, now: Now, _sink: SinkId) {
+    /// Without one that was told to, the reader closed standard output. If that is the only sink, nobody is left to write for.
+    pub(super) fn on_sink_stopped(&mut self, now: Now, sink: SinkId) {
         if self.stopping.is_none() {
-            // The reader closed standard output: nobody is left to write for.
-            tracing::info!("a sink has ended; stopping");
+            let name = self.sinks[usize::from(sink.0)].clone();
+            let is_only_one = self.sinks.len() == 1;
+            if is_only_one {
+                tracing::info!("{name} has ended; stopping");
+            } else {
+                tracing::error!(
+                    "{name} has ended: nobody reads it any more. Sinks go on together, so the agent stops; start it again with \
+                     a reader, or without sinks.{name}"
+                );
+            }
             self.on_stop(now);
+            if let Some(stopping) = self.stopping.as_mut().filter(|_| !is_only_one) {
+                stopping.ended = Some(format!("{name}, which nobody reads any more"));
+            }
         }
         if let Some(stopping) = &mut self.stopping {
             stopping.sinks_running = stopping.sinks_running.saturating_sub(1);
@@ -69,6 +84,8 @@ impl Capture {
             let mut left = self.what_hangs();
             left.extend(self.what_is_held());
             left.extend(self.what_goes_with_us());
+            // A supervisor then starts the agent again.
+            left.extend(self.stopping.as_mut().and_then(|stopping| stopping.ended.take()));
             self.shared.actions.push(Action::Finished { left });
         }
     }
