@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 use glob::Pattern;
 
+use crate::text::path_text::{as_chars, name_of, pattern_as_chars, text_of};
+
 /// Patterns that one with braces may stand for.
 const ALTERNATIVES_MAX: usize = 256;
 
@@ -41,12 +43,12 @@ pub struct Wild(Arc<Pattern>);
 impl Wild {
     /// Whether it names this, hidden names only where it begins with a dot itself.
     pub fn matches(&self, name: &str) -> bool {
-        (!name.starts_with('.') || self.0.as_str().starts_with('.')) && self.0.matches(name)
+        (!name.starts_with('.') || self.0.as_str().starts_with('.')) && self.matches_hidden(name)
     }
 
     /// Whether it would name this if the leading dot were like any other character.
     pub fn matches_hidden(&self, name: &str) -> bool {
-        self.0.matches(name)
+        self.0.matches(&as_chars(name))
     }
 }
 
@@ -285,7 +287,8 @@ fn parts(path: &str) -> Result<Vec<Part>, String> {
         } else if name.contains(['*', '?', '[']) {
             parts.push(Part::Wild(wild(name)?));
         } else {
-            parts.push(Part::Name(name.to_owned()));
+            // As names are written: there is more than one way to write a byte.
+            parts.push(Part::Name(text_of(&name_of(name)).into_owned()));
         }
     }
     match parts.last() {
@@ -302,7 +305,7 @@ fn parts(path: &str) -> Result<Vec<Part>, String> {
 
 fn wild(name: &str) -> Result<Wild, String> {
     // The two spellings of "none of these".
-    let pattern = Pattern::new(&name.replace("[^", "[!"));
+    let pattern = Pattern::new(&pattern_as_chars(&name.replace("[^", "[!"), Pattern::escape));
     pattern
         .map(|pattern| Wild(Arc::new(pattern)))
         .map_err(|error| format!("{name}: {} at character {}", error.msg, error.pos + 1))
@@ -327,6 +330,11 @@ mod tests {
     fn what_patterns_match() {
         let table: &[(&str, &[&str], &[&str])] = &[
             ("/a/b.log", &["/a/b.log"], &["/a/b.log1", "/b.log", "/a/b.log/c"]),
+            (r"/a/caf\xE9*.log", &[r"/a/caf\xE9-1.log"], &["/a/café-1.log", "/a/caf-1.log"]),
+            (r"/a/th\xe9.log", &[r"/a/th\xE9.log"], &["/a/thé.log"]),
+            ("/a/caf?-?.log", &[r"/a/caf\xE9-1.log", "/a/café-1.log"], &[r"/a/caf\xE9\xE9-1.log"]),
+            (r"/a/\x2A?.log", &["/a/*1.log"], &["/a/11.log"]),
+            (r"/a/\xc3\xa9?", &["/a/é1"], &[r"/a/\xC31"]),
             ("/a/*.log", &["/a/b.log", "/a/ä.log"], &["/a/.b.log", "/a/x/b.log", "/a/.log", "/a/b.txt"]),
             ("/a/.*.log", &["/a/.b.log"], &["/a/b.log"]),
             ("/a/?.log", &["/a/b.log", "/a/ö.log"], &["/a/bb.log", "/a/.log"]),

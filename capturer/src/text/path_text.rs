@@ -45,6 +45,46 @@ pub fn name_of(text: &str) -> Cow<'_, OsStr> {
     Cow::Owned(OsString::from_vec(bytes))
 }
 
+/// A text as patterns see it: a byte that is not UTF-8 is one character.
+pub fn as_chars(text: &str) -> Cow<'_, str> {
+    if memchr::memchr(b'\\', text.as_bytes()).is_none() {
+        return Cow::Borrowed(text);
+    }
+    chars_of(name_of(text).as_bytes(), |valid| valid.to_owned()).into()
+}
+
+/// A pattern whose `\xE9` stand for these very bytes, as [`as_chars`] has them. `quote` gives the pattern for a text.
+pub fn pattern_as_chars(pattern: &str, quote: impl Fn(&str) -> String) -> String {
+    let (mut chars, mut rest) = (String::new(), pattern);
+    while let Some(at) = rest.find("\\x") {
+        let (before, from) = rest.split_at(at);
+        chars.push_str(before);
+        let mut bytes = Vec::new();
+        let mut behind = from;
+        while let Some(byte) = escaped(behind.as_bytes()) {
+            bytes.push(byte);
+            behind = &behind[4..];
+        }
+        if bytes.is_empty() {
+            chars.push_str(&from[..2]);
+            behind = &from[2..];
+        }
+        chars.push_str(&chars_of(&bytes, &quote));
+        rest = behind;
+    }
+    chars + rest
+}
+
+/// Bytes that are not UTF-8 become characters that no name has: the last ones of the last private plane.
+fn chars_of(bytes: &[u8], text: impl Fn(&str) -> String) -> String {
+    let char_of =
+        |byte: &u8| char::from_u32(0x0010_FE00 + u32::from(*byte)).unwrap_or(char::REPLACEMENT_CHARACTER);
+    let chunks = bytes.utf8_chunks();
+    chunks
+        .map(|chunk| text(chunk.valid()) + &chunk.invalid().iter().map(char_of).collect::<String>())
+        .collect()
+}
+
 /// What `\xE9` at the beginning stands for.
 fn escaped(text: &[u8]) -> Option<u8> {
     let digits = text.strip_prefix(b"\\x")?.get(..2)?;

@@ -219,7 +219,7 @@ impl Walk<'_> {
     fn wild(&mut self, place: &Place, wild: &Wild, tail: &[Step]) {
         self.watch(&place.at, Interest::wild(wild.clone()));
         for (name, kind) in self.entries(&place.at).iter() {
-            let text = name.to_string_lossy();
+            let text = text_of(name);
             if wild.matches(&text) {
                 self.enter_listed(place, name, *kind, tail);
             } else if tail.is_empty() && wild.matches_hidden(&text) {
