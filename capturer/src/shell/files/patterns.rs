@@ -305,6 +305,14 @@ impl Walk<'_> {
         if self.with.own.has_directory(&place.at) {
             return self.pass(PassedOver::Own, &place.shown, "");
         }
+        let roots = &self.with.set.roots;
+        let is_on_the_way = |root: &PathBuf| place.at.starts_with(root) || root.starts_with(&place.at);
+        // What a link goes through is no matter, where it ends is.
+        let is_end = !matches!(tail.first(), Some(Step::Hop(_)));
+        if place.links > 0 && is_end && !roots.is_empty() && !roots.iter().any(is_on_the_way) {
+            let leads = format!(" -> {}", text_of_path(&place.at));
+            return self.pass(PassedOver::OutOfRoots, &place.shown, &leads);
+        }
         self.step(place, tail);
     }
 

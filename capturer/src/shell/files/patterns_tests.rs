@@ -181,8 +181,32 @@ fn links_stay_within_their_roots() {
     assert_eq!(walked.paths(dir.path()), ["in/b.log -> in/c.txt"]);
     assert_eq!(
         walked.passed(dir.path()),
-        ["out_of_roots: in/a.log -> out/a.log", "out_of_roots: in/up/a.log -> out/a.log"]
+        ["out_of_roots: in/a.log -> out/a.log", "out_of_roots: in/up -> out"]
     );
+}
+
+/// A tree outside is not even watched. A link may lead above a root, and through anything.
+#[test]
+fn nothing_is_looked_for_outside_of_the_roots() {
+    let dir = tree(&[
+        "in/x -> ../out",
+        "in/y -> ..",
+        "in/z -> ../out/back",
+        "out/deep/a.log",
+        "out/back -> ../in",
+        "in/b.log",
+    ]);
+    let set = FileSet {
+        follow_links: true,
+        roots: vec![dir.path().join("in")],
+        ..set(dir.path(), &["in/*/*.log", "in/y/in/*.log"])
+    };
+    let walked = walk_all(&set);
+    assert_eq!(walked.paths(dir.path()), ["in/y/in/b.log -> in/b.log"]);
+    assert_eq!(walked.passed(dir.path()), ["out_of_roots: in/x -> out"]);
+    let outside = dir.path().join("out");
+    let watched: Vec<_> = walked.watches.keys().filter(|at| at.starts_with(outside.join("deep"))).collect();
+    assert!(watched.is_empty(), "{watched:?}");
 }
 
 #[test]
