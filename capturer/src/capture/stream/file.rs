@@ -464,8 +464,14 @@ impl FileSource {
         self.reading_bytes = buffer.capacity() as u64;
         self.asked_ms = cx.now.mono_ms;
         if head_bytes.is_some() {
-            self.reading = Some(Reading { file, offset: front.offset, is_head: true, again: 0 });
+            self.reading = Some(Reading { file, offset: front.offset, is_head: true, ..Reading::default() });
             cx.act(Action::ReadFile { stream: self.stream, file, offset: 0, buffer });
+            return;
+        }
+        if let Some(offset) = front.searched_at() {
+            front.unread = false;
+            self.reading = Some(Reading { file, offset, is_search: true, ..Reading::default() });
+            cx.act(Action::ReadFile { stream: self.stream, file, offset, buffer });
             return;
         }
         front.unread = false;
@@ -474,7 +480,8 @@ impl FileSource {
         let is_known = front.tail.end == front.offset && !front.tail.is_none();
         let again =
             if is_known { u64::from(front.tail.len_bytes) } else { front.offset.min(unfinished::LOOK_BACK) };
-        self.reading = Some(Reading { file, offset: front.offset, is_head: false, again: again as usize });
+        self.reading =
+            Some(Reading { file, offset: front.offset, again: again as usize, ..Reading::default() });
         let offset = front.offset - again;
         cx.act(Action::ReadFile { stream: self.stream, file, offset, buffer });
     }
@@ -500,12 +507,14 @@ impl FileSource {
         told: &mut Vec<SourceEvent>,
     ) {
         self.answered(cx);
-        let Reading { file, offset: from, is_head, again } = self.reading.take().unwrap_or_default();
+        let Reading { file, offset: from, is_head, is_search, again } =
+            self.reading.take().unwrap_or_default();
         if let Some(lane) = self.reading_lane.take() {
             cx.lanes.release(lane);
         }
         cx.credit.file_read_done();
         let count = match result {
+            Ok(_) if is_search => return self.on_searched(from, buffer, file_len, data_at, cx, told),
             Ok(_) if !self.chain.links.front().is_some_and(|front| front.is_at(file, from)) => {
                 // Rewritten meanwhile: what came is at another place now, if anywhere.
                 cx.credit.give_back(buffer, 0);
@@ -597,15 +606,26 @@ impl FileSource {
         let is_final = front.settled && (front.last_look || !self.has_grace(front));
         let (offset, final_end) = (front.offset, at_end && (is_final || self.gone));
         let end = offset + (buffer.len() - again) as u64;
-        let (data_at, no_data) = (data_at.filter(|at| *at < NO_DATA), data_at == Some(NO_DATA));
-        let room = if final_end { 0 } else { self.room(&buffer, again, full && !no_data) };
+        let (mut data_at, no_data) = (data_at.filter(|at| *at < NO_DATA), data_at == Some(NO_DATA));
+        if front.hole && room::is_nul(&buffer[again..]) {
+            data_at = Some(front.nuls_to);
+        }
+        let hole_ends = data_at.is_some();
+        let room = if final_end { 0 } else { self.room(&buffer, again, full && !no_data, hole_ends) };
+        // What stands behind these NULs, nobody knows yet.
+        let searches = room > 0 && full && !no_data && !hole_ends;
         buffer.truncate(buffer.len() - room);
         let at_end = at_end || room > 0 && no_data;
         if let Some(front) = self.chain.links.front_mut() {
             (front.room, front.len) = (room > 0 && at_end, front.len.max(end));
             front.unread &= !at_end;
         }
-        self.look_at_room_later(room > 0 && at_end, again < buffer.len(), cx);
+        let filled = again < buffer.len();
+        if !searches {
+            self.look_at_room_later(room > 0 && at_end, filled, cx);
+        } else if filled {
+            self.room_look = None;
+        }
         for twin in self.chain.saw(offset - again as u64, &buffer) {
             cx.act(Action::CloseFile { file: twin });
         }
@@ -636,7 +656,8 @@ impl FileSource {
             self.assembler.close_all(&mut lines);
         }
         // A record that does not fit: give the next read room for it. Past the limit the decoder rejects it.
-        let stuck = used == 0 && full;
+        let searches = searches && used == 0;
+        let stuck = used == 0 && full && !searches;
         // What a hole has beyond this read is not read at all.
         let hole =
             data_at.filter(|_| to == buffer.len()).map_or(0, |at| at.saturating_sub(offset + used as u64));
@@ -646,6 +667,11 @@ impl FileSource {
         self.read_bytes =
             if stuck { (self.read_bytes * 2).min(RECORD_BYTES_MAX + READ_BYTES) } else { READ_BYTES };
         let Some(front) = self.chain.links.front_mut() else { return };
+        if searches {
+            front.nuls_to = front.nuls_to.max(end);
+        } else if used > 0 || hole > 0 {
+            front.hole = false;
+        }
         front.offset += used as u64 + hole;
         front.len = front.len.max(offset + (buffer.len() - again) as u64 + hole);
         if hole > 0 {
@@ -801,6 +827,8 @@ struct Reading {
     offset: u64,
     /// The file's first bytes are read, and nothing else.
     is_head: bool,
+    /// It is looked whether anything stands behind NULs.
+    is_search: bool,
     /// How many bytes before that are read again.
     again: usize,
 }

@@ -14,6 +14,7 @@ use super::patterns::{self, With};
 use super::report::{PatternReport, cure};
 use crate::capture::io::{FoundPath, NO_DATA};
 use crate::decode::binary::{self, Content};
+use crate::decode::damage::leading_nuls;
 use crate::decode::text::{Mark, mark};
 use crate::limits::READ_BYTES;
 use crate::model::rotated_name;
@@ -276,7 +277,8 @@ fn look_into(path: &Path, set: &FileSet, is_named: bool) -> Inside {
         let _ = (&file).take(READ_BYTES as u64 - SNIFFED_BYTES).read_to_end(&mut first);
     }
     // What a hole has beyond a read is passed over, as the agent does: the file's data say what it is.
-    if let Some(at) = super::data_behind(file.as_fd(), 0, &first).filter(|at| *at < NO_DATA)
+    if leading_nuls(&first) == first.len()
+        && let Some(at) = super::data_behind(file.as_fd(), 0, &first).filter(|at| *at < NO_DATA)
         && (&file).seek(SeekFrom::Start(at)).is_ok()
     {
         first.clear();

@@ -357,11 +357,12 @@ pub fn open(
     Ok((file.unclaimed().into(), opened))
 }
 
-/// Where a file goes on with data, if what was read of it at `offset` is nothing but NULs and a hole follows; [`NO_DATA`] if
-/// the hole reaches to its end.
+/// Where a file goes on with data, if what was read of it at `offset` ends in NULs and a hole follows; [`NO_DATA`] if the hole
+/// reaches to its end.
 pub fn data_behind(file: impl AsFd, offset: u64, read: &[u8]) -> Option<u64> {
     // A few NULs are cheaper read than asked about.
-    if read.len() < HOLE_ASKED_BYTES || leading_nuls(read) < read.len() {
+    let end = read.len().checked_sub(HOLE_ASKED_BYTES)?;
+    if read.last() != Some(&0) || leading_nuls(&read[end..]) < HOLE_ASKED_BYTES {
         return None;
     }
     let behind = offset + read.len() as u64;

@@ -46,6 +46,10 @@ pub struct Link {
     pub unread: bool,
     /// Behind `offset` there are nothing but NULs: room that its writer made and has not filled.
     pub room: bool,
+    /// Where what stands behind `offset` goes on to be looked at: up to there it was seen to be NULs. 0 = none of it was.
+    pub nuls_to: u64,
+    /// Data stands at `nuls_to`: what is before it is a hole.
+    pub hole: bool,
     /// It was opened by its inode number alone, which may have come back since the listing: files that were made and
     /// renamed meanwhile may stand before it. Not read until a later listing has shown them.
     pub doubted: bool,
@@ -101,6 +105,8 @@ pub(super) fn link(found: FoundFile) -> Link {
         quiet_looks: 0,
         unread: true,
         room: false,
+        nuls_to: 0,
+        hole: false,
         doubted: false,
         missing: false,
         last_look: false,
@@ -165,6 +171,11 @@ impl Link {
     /// It is this open file, and the next byte to read is that.
     pub fn is_at(&self, file: FileNo, offset: u64) -> bool {
         self.handle == Handle::Open(file) && self.offset == offset
+    }
+
+    /// Where it is to be looked at whether anything stands behind NULs.
+    pub fn searched_at(&self) -> Option<u64> {
+        (self.nuls_to > self.offset && !self.room && !self.hole).then_some(self.nuls_to)
     }
 
     /// Bytes known to be there that were not read.

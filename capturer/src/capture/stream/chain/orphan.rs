@@ -134,7 +134,7 @@ impl Chain {
             HeadPrint::default()
         };
         (front.offset, front.len, front.unread, front.tail) = (0, len, true, TailPrint::default());
-        front.room = false;
+        (front.room, front.nuls_to, front.hole) = (false, 0, false);
         (front.anew, front.rewritten) = (true, true);
         self.delivered_to = [0; 2];
         self.mark_front();

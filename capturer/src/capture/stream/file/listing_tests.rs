@@ -212,7 +212,7 @@ fn a_file_that_shows_another_head_is_not_as_long_as_before() {
     (source.chain.links[0].offset, source.chain.links[0].unread) = (9_000, true);
     source.chain.links[0].tail = TailPrint::of(&[b'o'; 9_000], 9_000);
     bench.cx().credit.file_read(1_024).expect("a read is free");
-    source.reading = Some(Reading { file, offset: 9_000, is_head: true, again: 0 });
+    source.reading = Some(Reading { file, offset: 9_000, is_head: true, ..Reading::default() });
     let head = vec![b'n'; 1_024];
     source.on_read(Ok(1_024), head.clone(), None, None, &mut bench.cx(), &mut Vec::new());
     assert!(source.chain.is_searching());

@@ -5,14 +5,16 @@
 //! line 1 ␊ line 2 ␊ ␀ ␀ ␀ ␀ ␀ ␀ ␀ end        read to the first NUL; the rest counts neither as read nor as unread
 //! line 1 ␊ line 2 ␊ ␀ ␀ ␀ ␀ line 9 ␊ ␀ end   a hole: passed over as soon as something stands behind it
 //! ```
-//! A region that was written as NULs, not left as a hole, is known as such up to [`READ_BYTES`] of it. A mapping tells nobody
-//! when it is written to, so files with room are looked at now and then.
-//!
-//! [`READ_BYTES`]: crate::limits::READ_BYTES
+//! Where a read brings nothing but NULs, what stands behind them is looked at before they are passed over: a file system
+//! tells where a hole ends, and of a region that was written, or only allocated, every byte is read, once. A mapping tells
+//! nobody when it is written to, so files with room are looked at now and then.
 
 use super::FileSource;
 use crate::capture::context::{Context, Purpose};
-use crate::decode::damage::HOLE_BYTES_MIN;
+use crate::capture::io::NO_DATA;
+use crate::capture::stream::SourceEvent;
+use crate::capture::stream::chain::Link;
+use crate::decode::damage::{HOLE_BYTES_MIN, leading_nuls};
 use crate::limits::RECORD_BYTES_MAX;
 
 /// Between two looks at first.
@@ -20,9 +22,17 @@ const PAUSE_MS_MIN: u64 = 1_000;
 /// And when none of them has found anything for long.
 const PAUSE_MS_MAX: u64 = 60_000;
 
+/// So much that was searched before is searched again when none of it is filled for long.
+const SEARCHED_AGAIN_MAX: u64 = 64 * 1024 * 1024;
+
+/// Whether it is nothing but NULs.
+pub(super) fn is_nul(bytes: &[u8]) -> bool {
+    leading_nuls(bytes) == bytes.len()
+}
+
 impl FileSource {
-    /// How many NULs at the end of a buffer may be filled yet. `goes_on`: there is more behind the buffer.
-    pub(super) fn room(&self, buffer: &[u8], again: usize, goes_on: bool) -> usize {
+    /// How many NULs at the end of a buffer may be filled yet. `goes_on`: there is more behind the buffer; `hole_ends`: data.
+    pub(super) fn room(&self, buffer: &[u8], again: usize, goes_on: bool, hole_ends: bool) -> usize {
         let new = &buffer[again..];
         if new.last() != Some(&0) || !self.text.encoding().is_utf8() {
             return 0;
@@ -32,9 +42,45 @@ impl FileSource {
         // Fewer may be a part of a line, or half a character of a file whose first bytes say that it is UTF-16.
         let is_behind_line = buffer[..text].last() == Some(&b'\n') && self.text.of_file.is_some();
         let is_room = nuls >= HOLE_BYTES_MIN || is_behind_line;
-        // Too long to wait for, or behind a torn record for which no read was large enough.
-        let is_endless = goes_on && (nuls == new.len() || new.len() >= RECORD_BYTES_MAX);
-        if is_room && !is_endless { nuls } else { 0 }
+        // A hole, or behind a torn record for which no read was large enough.
+        let is_passed = goes_on && (nuls == new.len() && hole_ends || new.len() >= RECORD_BYTES_MAX);
+        if is_room && !is_passed { nuls } else { 0 }
+    }
+
+    /// A look behind NULs ended.
+    pub(super) fn on_searched(
+        &mut self,
+        from: u64,
+        buffer: Vec<u8>,
+        file_len: Option<u64>,
+        data_at: Option<u64>,
+        cx: &mut Context<'_>,
+        told: &mut Vec<SourceEvent>,
+    ) {
+        let (nuls, count) = (leading_nuls(&buffer), buffer.len());
+        let ends = count < buffer.capacity();
+        cx.credit.give_back(buffer, 0);
+        let is_final = |front: &Link| front.settled && (front.last_look || !self.has_grace(front));
+        let is_final = self.gone || self.chain.links.front().is_some_and(is_final);
+        let Some(front) = self.chain.links.front_mut().filter(|front| front.searched_at() == Some(from))
+        else {
+            return self.go_on(cx, told);
+        };
+        front.nuls_to = from + nuls as u64;
+        match data_at {
+            // It shrank. The next read tells what became of it.
+            _ if file_len.is_some_and(|len| len < from) => (front.nuls_to, front.unread) = (0, true),
+            _ if nuls < count => (front.hole, front.unread) = (true, true),
+            Some(at) if at < NO_DATA => (front.nuls_to, front.unread) = (at, true),
+            None if !ends => front.unread = true,
+            // Nobody will fill it any more.
+            _ if is_final => (front.hole, front.unread) = (true, true),
+            _ => {
+                front.room = true;
+                self.look_at_room_later(true, false, cx);
+            }
+        }
+        self.go_on(cx, told);
     }
 
     /// Room was seen, or there is none. `filled`: since the last look.
@@ -59,6 +105,11 @@ impl FileSource {
     pub(super) fn look_at_room(&mut self, cx: &mut Context<'_>) {
         if let Some(front) = self.chain.links.front_mut().filter(|front| front.room) {
             front.unread = true;
+            let searched = front.nuls_to.saturating_sub(front.offset);
+            if self.room_look == Some(PAUSE_MS_MAX) && searched <= SEARCHED_AGAIN_MAX {
+                // Its writer may have left some of it out.
+                front.nuls_to = 0;
+            }
         } else if self.has_room() {
             cx.wake(self.stream, Purpose::Room, cx.now.mono_ms + PAUSE_MS_MIN);
         }

@@ -366,6 +366,40 @@ fn an_unfinished_line_comes_in_marked_parts() {
 }
 
 /// Other agents and applications use Docker's keys, and more.
+/// A writer made room for more than a read brings: what it filled of that later was never read.
+#[test]
+fn room_of_any_length_is_waited_for_and_a_hole_passed_over() {
+    const ROOM: usize = 3 * READ_BYTES + 1000;
+    let mut host = Host::new(rules(None), FileFormat::Raw);
+    host.append(&[b"line 0\n".to_vec(), vec![0; ROOM]].concat());
+    let (mut at, mut expected) = (7, vec![b"line 0".to_vec()]);
+    for number in 1..20 {
+        let line = format!("line {number}\n");
+        // A line may be half written when it is looked at.
+        let half = line.len() / 2;
+        for part in [&line.as_bytes()[..half], &line.as_bytes()[half..]] {
+            host.bytes[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+            host.wait(1_500);
+        }
+        expected.push(line.trim_end().as_bytes().to_vec());
+    }
+    host.wait(60_000);
+    assert_eq!(host.lines().len(), expected.len());
+    let before = host.read_bytes;
+    host.wait(600_000);
+    let looks = (host.read_bytes - before) / READ_BYTES as u64;
+    assert!(looks <= 40, "{looks} buffers were read of a file that nobody wrote to");
+    // Its writer goes on behind what it left out, and nobody fills that any more.
+    host.append(b"behind the hole\n");
+    expected.push(b"behind the hole".to_vec());
+    assert_eq!(host.lines().len(), expected.len());
+    host.append(&[0; 2 * ROOM]);
+    host.wait(60_000);
+    host.end();
+    assert_eq!(host.lines(), expected);
+}
+
 #[test]
 fn of_a_line_that_is_no_record_nothing_is_thrown_away() {
     let time = "2026-11-28T10:00:00.1Z";
