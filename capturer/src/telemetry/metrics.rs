@@ -21,12 +21,14 @@ mod series;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::sync::Mutex;
 
 use prometheus::core::Collector;
 use prometheus::proto::{LabelPair, Metric, MetricFamily};
 use prometheus::{
-    Counter, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder,
+    Counter, Encoder as _, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    TextEncoder,
 };
 
 use by_source::{SourceCounter, SourceGauge};
@@ -264,17 +266,24 @@ impl Metrics {
         CATALOG
     }
 
-    /// The text exposition format.
-    pub fn encode(&self) -> String {
-        let (encoder, mut text) = (TextEncoder::new(), String::with_capacity(16 * 1024));
+    /// Writes the text exposition format.
+    pub fn write_to(&self, text: &mut impl Write) {
+        let encoder = TextEncoder::new();
         self.each_family(|family| {
             // Can't happen with a family that has a sample; a scraper shows a comment to nobody, so log it too.
-            if let Err(error) = encoder.encode_utf8(&[family], &mut text) {
+            if let Err(error) = encoder.encode(&[family], text) {
                 tracing::error!(%error, "metrics could not be encoded");
-                text.push_str(&format!("# metrics could not be encoded: {error}\n"));
+                let _ = writeln!(text, "# metrics could not be encoded: {error}");
             }
         });
-        text
+    }
+
+    /// The same as one text.
+    #[cfg(test)]
+    pub fn encode(&self) -> String {
+        let mut text = Vec::new();
+        self.write_to(&mut text);
+        String::from_utf8(text).expect("labels are UTF-8")
     }
 
     /// A container stream had an error.

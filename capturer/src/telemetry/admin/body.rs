@@ -5,21 +5,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::{Frame, SizeHint};
 
+use super::pieces::Pieces;
 use crate::telemetry::taps::Watch;
 
 /// See the module's head.
 pub(super) enum Body {
-    Whole(Full<Bytes>),
+    Whole(Pieces),
     /// Until the reader leaves or the agent stops.
     Live(Watch),
 }
 
 impl Body {
-    pub(super) fn whole(bytes: Bytes) -> Body {
-        Body::Whole(Full::new(bytes))
+    pub(super) fn whole(pieces: Pieces) -> Body {
+        Body::Whole(pieces)
     }
 
     pub(super) fn live(watch: Watch) -> Body {
@@ -36,21 +36,21 @@ impl hyper::body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
-            Body::Whole(body) => Pin::new(body).poll_frame(cx),
+            Body::Whole(pieces) => Poll::Ready(pieces.take().map(|piece| Ok(Frame::data(piece)))),
             Body::Live(watch) => watch.poll_piece(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Body::Whole(body) => body.is_end_stream(),
+            Body::Whole(pieces) => pieces.len() == 0,
             Body::Live(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Body::Whole(body) => body.size_hint(),
+            Body::Whole(pieces) => SizeHint::with_exact(pieces.len() as u64),
             Body::Live(_) => SizeHint::default(),
         }
     }

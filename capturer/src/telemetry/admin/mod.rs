@@ -7,5 +7,6 @@ pub(crate) mod health;
 mod hosts;
 mod listeners;
 mod pages;
+mod pieces;
 pub(crate) mod server;
 mod watchdog;

@@ -1,5 +1,6 @@
 //! Path → answer. Knows nothing of connections.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use super::access::Access;
 use super::body::Body;
 use super::health::{self, Facts};
+use super::pieces::Pieces;
 use crate::limits::TAPS_MAX;
 use crate::model::cursor::Cursor;
 use crate::telemetry::metrics::Metrics;
@@ -155,7 +157,9 @@ impl Pages {
         for (component, health) in &report.components {
             self.metrics.component_health.with_label_values(&[component]).set(i64::from(health.ok));
         }
-        with_type(StatusCode::OK, EXPOSITION, self.metrics.encode())
+        let mut text = Pieces::default();
+        self.metrics.write_to(&mut text);
+        in_pieces(StatusCode::OK, EXPOSITION, text)
     }
 
     /// What sinks have done so far is known by the counters.
@@ -371,11 +375,9 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> PageResponse {
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> PageResponse {
-    match serde_json::to_string(value) {
-        Ok(mut body) => {
-            body.push('\n');
-            with_type(status, JSON, body)
-        }
+    let mut body = Pieces::default();
+    match serde_json::to_writer(&mut body, value).map_err(Into::into).and_then(|()| writeln!(body)) {
+        Ok(()) => in_pieces(status, JSON, body),
         Err(error) => {
             tracing::error!(%error, "an answer of the admin server could not be written as JSON");
             text(StatusCode::INTERNAL_SERVER_ERROR, "The answer could not be written as JSON.\n")
@@ -384,7 +386,11 @@ fn json(status: StatusCode, value: &impl Serialize) -> PageResponse {
 }
 
 fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> PageResponse {
-    let mut answer = Response::new(Body::whole(body.into()));
+    in_pieces(status, content_type, body.into().into())
+}
+
+fn in_pieces(status: StatusCode, content_type: &'static str, body: Pieces) -> PageResponse {
+    let mut answer = Response::new(Body::whole(body));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
