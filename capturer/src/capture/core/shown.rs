@@ -58,18 +58,20 @@ impl Capture {
     /// Its sink takes nothing, so its lines wait. The sink says why.
     fn held_up(&self, stream: &Stream, now: Now) -> Option<String> {
         let outlet = &self.outlets[usize::from(stream.source.outlet.index)];
-        let sinks = outlet.names.join(", ");
+        let sinks = || outlet.names.join(", ");
         let sent_ms = stream.oldest_sent_ms().map_or(0, |sent| now.mono_ms.saturating_sub(sent));
         if sent_ms >= SINK_WAITS_MS {
             let seconds = sent_ms / 1000;
             return Some(format!(
-                "what was read {seconds} s ago is not taken yet by {sinks}; /health says why"
+                "what was read {seconds} s ago is not taken yet by {}; /health says why",
+                sinks()
             ));
         }
         let is_behind = stream.state() == State::Following && stream.unread_bytes().0 > 0;
         (is_behind && !outlet.credit.has_room(READ_BYTES)).then(|| {
             format!(
-                "{sinks} has not taken what was read of other sources, and no more fits; /health says why"
+                "{} has not taken what was read of other sources, and no more fits; /health says why",
+                sinks()
             )
         })
     }

@@ -65,16 +65,12 @@ fn youngest(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 impl Sources {
     /// What is kept of sources is made before all that is needed for a moment. Else it lies between that, and an agent of tens of
     /// thousands of sources keeps megabytes that hold little. What is there already stays where it is.
-    fn make_room(&mut self, rows: &[StreamRow], all: &BTreeSet<Labels>) {
+    fn make_room(&mut self, rows: &[&StreamRow]) {
         let known = self.counted.len() + self.read.len();
         for row in rows {
             // What a new run's stream was carried has been counted by the run before.
             self.counted.entry(row.id).or_insert(row.now.carried);
-        }
-        for labels in all {
-            if !self.read.contains_key(labels) {
-                self.read.insert(labels.clone(), Furthest::default());
-            }
+            self.read.entry(labels(row)).or_default();
         }
         if self.counted.len() + self.read.len() > known {
             self.counted.pack();
@@ -94,33 +90,49 @@ impl Sources {
         sources_max: usize,
         network_sinks: &BTreeSet<String>,
     ) -> (BTreeMap<Labels, Figures>, usize) {
-        let all: BTreeSet<Labels> = rows.iter().map(labels).collect();
-        self.own.retain(|labels| !all_listed || all.contains(labels));
-        for labels in &all {
+        // Sorted rows take a pointer each, tables by labels some hundred bytes.
+        let mut rows: Vec<&StreamRow> = rows.iter().collect();
+        rows.sort_unstable_by(|a, b| (names(a), a.id).cmp(&(names(b), b.id)));
+        let by_source = || rows.chunk_by(|a, b| names(a) == names(b));
+        if all_listed {
+            let is_there = |labels: &Labels| {
+                rows.binary_search_by(|row| names(row).cmp(&labels.each_ref().map(|label| &**label))).is_ok()
+            };
+            self.own.retain(is_there);
+            self.read.retain(|labels, _| is_there(labels));
+        }
+        for of_source in by_source() {
             if self.own.len() >= sources_max {
                 break;
             }
-            self.own.insert(labels.clone());
+            self.own.insert(labels(of_source[0]));
         }
-        self.make_room(rows, &all);
-        let mut by_source: BTreeMap<Labels, Figures> = BTreeMap::new();
+        self.make_room(&rows);
+        let (other, mut in_other) = (other(), 0);
+        let mut series: BTreeMap<Labels, Figures> = BTreeMap::new();
+        for of_source in by_source() {
+            let labels = labels(of_source[0]);
+            let figures = self.figures(&labels, of_source, network_sinks);
+            let is_own = self.own.contains(&labels);
+            in_other += usize::from(!is_own);
+            series.entry(if is_own { labels } else { other.clone() }).or_default().share(&figures);
+        }
+        (series, in_other)
+    }
+
+    /// What the streams of one source show together.
+    fn figures(&mut self, labels: &Labels, rows: &[&StreamRow], network_sinks: &BTreeSet<String>) -> Figures {
+        let mut figures = Figures::default();
         for row in rows {
             let counted = self.counted.entry(row.id).or_insert(row.now.carried);
             let added = row.counts.since(std::mem::replace(counted, row.counts));
             let network = row.sinks.iter().find(|sink| network_sinks.contains(*sink));
             let network = network.map(|sink| sink.as_str().into()).unwrap_or_default();
             let read = Read { lines: added.lines, bytes: added.bytes, truncated: 0 };
-            let news = self.read.entry(labels(row)).or_default().read(network, read);
-            let added = StreamCounts { lines: news.lines, bytes: news.bytes, ..added };
-            by_source.entry(labels(row)).or_default().add(row, added);
+            let news = self.read.entry(labels.clone()).or_default().read(network, read);
+            figures.add(row, StreamCounts { lines: news.lines, bytes: news.bytes, ..added });
         }
-        self.read.retain(|labels, _| !all_listed || all.contains(labels));
-        let mut series: BTreeMap<Labels, Figures> = BTreeMap::new();
-        for (labels, figures) in by_source {
-            let labels = if self.own.contains(&labels) { labels } else { other() };
-            series.entry(labels).or_default().share(&figures);
-        }
-        (series, all.difference(&self.own).count())
+        figures
     }
 }
 
@@ -129,6 +141,15 @@ fn labels(row: &StreamRow) -> Labels {
         [Arc::default(), Arc::default(), capped(&row.name)]
     } else {
         [capped(&row.container_id), capped(&row.name), Arc::default()]
+    }
+}
+
+/// The same without a share in it.
+fn names(row: &StreamRow) -> [&str; 3] {
+    if row.container_id.is_empty() {
+        ["", "", cap(&row.name)]
+    } else {
+        [cap(&row.container_id), cap(&row.name), ""]
     }
 }
 
