@@ -311,8 +311,8 @@ impl Checker {
     /// The core wants this saved.
     pub(crate) fn checkpoint_is_not_ahead_of_acks(&self, checkpoint: &Checkpoint) -> Snapshot {
         for (key, entry) in &checkpoint.streams {
-            for (sink, position) in &entry.sinks {
-                let known = self.cursors.get(&(key.clone(), sink.clone()));
+            for (sink, position) in entry.sinks.iter() {
+                let known = self.cursors.get(&(key.clone(), sink.to_string()));
                 let expected = known.unwrap_or(&Cursor::Beginning);
                 // Before anything is acknowledged it names the file that it begins with.
                 let begins = known.is_none_or(|known| *known == Cursor::Beginning)
@@ -333,8 +333,8 @@ impl Checker {
     pub(crate) fn on_restart(&mut self, checkpoint: &Checkpoint, snapshot: &Snapshot, cut: &[Vec<LineId>]) {
         self.cursors.clear();
         for (key, entry) in &checkpoint.streams {
-            for (sink, position) in &entry.sinks {
-                self.cursors.insert((key.clone(), sink.clone()), position.cursor.clone());
+            for (sink, position) in entry.sinks.iter() {
+                self.cursors.insert((key.clone(), sink.to_string()), position.cursor.clone());
             }
         }
         for (key, log) in &checkpoint.memory {

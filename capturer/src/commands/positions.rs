@@ -71,7 +71,7 @@ fn table(checkpoint: &Checkpoint, names: &BTreeMap<String, String>, data_dir: &s
     let width = checkpoint.streams.keys().map(|key| shown(key).chars().count()).max().unwrap_or(0).max(6);
     let mut text = format!("{:<width$} {:<12} POSITION\n", "STREAM", "SINK");
     for (key, entry) in &checkpoint.streams {
-        for (sink, at) in &entry.sinks {
+        for (sink, at) in entry.sinks.iter() {
             text += &format!("{:<width$} {:<12} {}\n", shown(key), sink, describe(&at.cursor));
         }
     }

@@ -148,7 +148,7 @@ mod tests {
     fn entry(offset: u64, output: &str) -> StreamEntry {
         let cursor =
             SinkCursor { rank: 0, cursor: file_cursor(offset), output: Some(output.into()), looked_s: None };
-        StreamEntry { sinks: BTreeMap::from([("local_file".to_owned(), Box::new(cursor))]) }
+        StreamEntry { sinks: [("local_file".into(), cursor)].into_iter().collect() }
     }
 
     /// The whole checkpoint before all changes.

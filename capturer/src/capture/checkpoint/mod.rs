@@ -29,6 +29,7 @@
 //! Not here: what happens to the file on disk (store.rs, and saver.rs for one after the other), and when it is saved
 //! (capture).
 
+mod by_sink;
 pub(crate) mod changes;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
@@ -48,6 +49,7 @@ use crate::model::cursor::Cursor;
 use crate::model::record::{OutputMarks, StreamKey};
 use crate::settings::Remember;
 
+pub use by_sink::BySink;
 pub use changes::Gone;
 
 const MAGIC: &str = "capturer-checkpoint";
@@ -114,8 +116,8 @@ impl Checkpoint {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StreamEntry {
-    /// Sink name → position. Boxed: mostly there is one, and a node of the map has room for eleven.
-    pub sinks: BTreeMap<String, Box<SinkCursor>>,
+    /// Sink name → position.
+    pub sinks: BySink<SinkCursor>,
 }
 
 /// Where one sink is within one stream.
@@ -138,7 +140,7 @@ pub struct SinkCursor {
 impl StreamEntry {
     /// The position furthest behind, from which every sink gets all it lacks.
     pub fn lowest(&self) -> Option<&SinkCursor> {
-        self.sinks.values().map(Box::as_ref).min_by_key(|sink| sink.rank)
+        self.sinks.values().min_by_key(|sink| sink.rank)
     }
 }
 
@@ -318,18 +320,18 @@ pub(crate) mod tests {
         checkpoint.streams.insert(
             StreamKey::container("4f5"),
             StreamEntry {
-                sinks: BTreeMap::from([
-                    ("local_file".to_owned(), Box::new(sink(0, file_cursor(4096), Some("web.ndjson")))),
-                    ("stdout".to_owned(), Box::new(sink(1, file_cursor(8192), None))),
+                sinks: BySink::from_iter([
+                    ("local_file".into(), sink(0, file_cursor(4096), Some("web.ndjson"))),
+                    ("stdout".into(), sink(1, file_cursor(8192), None)),
                 ]),
             },
         );
         checkpoint.streams.insert(
             StreamKey::file("/var/log/a \"b\"\n.log"),
             StreamEntry {
-                sinks: BTreeMap::from([
-                    ("local_file".to_owned(), Box::new(sink(0, Cursor::Api(Box::default()), None))),
-                    ("stdout".to_owned(), Box::new(sink(0, Cursor::Beginning, None))),
+                sinks: BySink::from_iter([
+                    ("local_file".into(), sink(0, Cursor::Api(Box::default()), None)),
+                    ("stdout".into(), sink(0, Cursor::Beginning, None)),
                 ]),
             },
         );

@@ -27,8 +27,8 @@ mod unsaved;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::Checkpoint;
 use super::memory::Table;
+use super::{BySink, Checkpoint};
 use crate::model::cursor::{Cursor, FileId};
 use crate::model::packed::Pack;
 use crate::model::record::{OutputMark, StreamKey};
@@ -61,36 +61,12 @@ struct Position {
     output: Option<Arc<str>>,
 }
 
-/// By sink name. There are one to three sinks; a map's node would have room for eleven, in each stream.
-#[derive(Debug, Default)]
-struct Positions(Vec<(Box<str>, Position)>);
-
-impl Positions {
-    fn iter(&self) -> impl Iterator<Item = (&str, &Position)> {
-        self.0.iter().map(|(name, position)| (&**name, position))
-    }
-
-    fn get_mut(&mut self, sink: &str) -> Option<&mut Position> {
-        self.0.iter_mut().find(|(name, _)| **name == *sink).map(|(_, position)| position)
-    }
-
-    fn or_insert(&mut self, sink: &str, position: impl FnOnce() -> Position) {
-        if self.get_mut(sink).is_none() {
-            self.0.reserve_exact(1);
-            self.0.push((sink.into(), position()));
-        }
-    }
-
-    fn remove(&mut self, sink: &str) -> Option<Position> {
-        let at = self.0.iter().position(|(name, _)| **name == *sink)?;
-        Some(self.0.remove(at).1)
-    }
-}
+type Positions = BySink<Position>;
 
 /// The positions of all streams, by sink, and what is saved of them.
 #[derive(Debug)]
 pub struct Tracker {
-    sinks: BTreeSet<String>,
+    sinks: BTreeSet<Arc<str>>,
     streams: BTreeMap<StreamKey, Positions>,
     outputs: BTreeMap<String, BTreeMap<Arc<str>, Output>>,
     memory: Table,
@@ -129,7 +105,7 @@ impl Tracker {
     /// Begins with what was loaded; `sink_names` are the sinks of this run.
     pub fn new<'a>(loaded: Checkpoint, sink_names: impl IntoIterator<Item = &'a str>) -> Tracker {
         let mut tracker = Tracker {
-            sinks: sink_names.into_iter().map(str::to_owned).collect(),
+            sinks: sink_names.into_iter().map(Arc::from).collect(),
             streams: BTreeMap::new(),
             outputs: BTreeMap::new(),
             memory: Table::new(loaded.memory),
@@ -145,21 +121,23 @@ impl Tracker {
             saved_seq: 0,
         };
         for name in &tracker.sinks {
-            let has =
-                |key: &StreamKey| loaded.streams.get(key).is_some_and(|entry| entry.sinks.contains_key(name));
+            let has = |key: &StreamKey| {
+                loaded.streams.get(key).is_some_and(|entry| entry.sinks.get(name).is_some())
+            };
             tracker.memory.add_sink(name, has);
         }
         for (key, entry) in loaded.streams {
             let looked_s = entry.sinks.values().filter_map(|sink| sink.looked_s).min();
             tracker.unlooked.insert(key.clone(), looked_s.unwrap_or(loaded.saved_s));
             // A stream that only removed sinks know is still known: without its cursor it would start from the beginning.
-            let known = entry.sinks.keys().any(|name| tracker.sinks.contains(name));
+            let known = entry.sinks.names().any(|name| tracker.sinks.contains(name));
             let fallback = entry.lowest().map(|sink| (sink.rank, sink.cursor.clone()));
             let mut positions = Positions::default();
-            let kept = entry.sinks.into_iter().filter(|(name, _)| tracker.sinks.contains(name));
+            let kept = entry.sinks.into_iter();
+            let kept = kept.filter_map(|(name, sink)| Some((tracker.sinks.get(&name).cloned()?, sink)));
             for (name, sink) in kept {
                 if let Some(path) = &sink.output
-                    && let Some(mark) = loaded.outputs.get(&name).and_then(|marks| marks.get(path))
+                    && let Some(mark) = loaded.outputs.get(&*name).and_then(|marks| marks.get(path))
                 {
                     use_output(&mut tracker.outputs, &name, mark.clone(), &key);
                 }
@@ -178,7 +156,9 @@ impl Tracker {
             }
             tracker.streams.insert(key, positions);
         }
-        for (name, marks) in loaded.outputs.into_iter().filter(|(name, _)| tracker.sinks.contains(name)) {
+        for (name, marks) in
+            loaded.outputs.into_iter().filter(|(name, _)| tracker.sinks.contains(name.as_str()))
+        {
             marks.into_values().for_each(|mark| keep_uncovered(&mut tracker.outputs, &name, mark));
         }
         tracker
@@ -187,7 +167,7 @@ impl Tracker {
     /// Where a stream known from before goes on; `None` = never seen.
     pub fn resume(&self, stream: &StreamKey) -> Option<Resume> {
         let positions = self.streams.get(stream)?;
-        let lowest = positions.iter().map(|(_, position)| position).min_by_key(|position| position.order)?;
+        let lowest = positions.values().min_by_key(|position| position.order)?;
         let mut ahead: Vec<_> =
             positions.iter().filter(|(_, position)| position.order > lowest.order).collect();
         ahead.sort_by_key(|(_, position)| position.order);
@@ -195,7 +175,7 @@ impl Tracker {
             cursor: lowest.cursor.clone(),
             ahead: ahead
                 .into_iter()
-                .map(|(name, position)| (name.to_owned(), position.cursor.clone()))
+                .map(|(name, position)| (name.to_string(), position.cursor.clone()))
                 .collect(),
         })
     }
@@ -231,7 +211,7 @@ impl Tracker {
     /// Notes how long the files are that hold a stream's positions.
     pub fn note_lengths(&mut self, stream: &StreamKey, len_of: impl Fn(FileId) -> Option<u64>) {
         let Some(positions) = self.streams.get_mut(stream) else { return };
-        for (_, position) in &mut positions.0 {
+        for position in positions.values_mut() {
             if let Cursor::File(cursor) = &mut position.cursor
                 && let Some(len) = len_of(cursor.file)
                 && len > cursor.len
@@ -262,7 +242,8 @@ impl Tracker {
         for place in initial.take_done() {
             self.memory.note(stream, sink, place);
         }
-        self.streams.entry(stream.clone()).or_default().or_insert(sink, || Position {
+        let name = self.sinks.get(sink).cloned().unwrap_or_else(|| sink.into());
+        self.streams.entry(stream.clone()).or_default().or_insert(&name, || Position {
             order: Order::Joined(0),
             cursor: initial,
             output: None,
@@ -303,9 +284,9 @@ impl Tracker {
     pub fn leave(&mut self, stream: &StreamKey) {
         let Some(positions) = self.streams.remove(stream) else { return };
         let ranks = sinks_of(&positions);
-        for (sink, position) in positions.0 {
+        for (sink, position) in positions {
             self.leave_output(stream, &sink, position.output.as_deref());
-            let rank = ranks.get(&*sink).map_or(0, |sink| sink.rank);
+            let rank = ranks.get(&sink).map_or(0, |sink| sink.rank);
             self.memory.leave(stream, &sink, rank, position.cursor);
         }
         self.touch(stream);
@@ -322,7 +303,7 @@ impl Tracker {
             self.memory.leave(stream, sink, rank, position.cursor);
             gone.push((sink, position.output));
         }
-        if positions.0.is_empty() {
+        if positions.is_empty() {
             self.streams.remove(stream);
         }
         for (sink, output) in gone {
@@ -386,8 +367,8 @@ impl Tracker {
 
 /// The sinks at the lowest loaded rank are where reading begins: they are not ahead.
 fn join_lowest(positions: &mut Positions) {
-    let Some(lowest) = positions.iter().map(|(_, position)| position.order).min() else { return };
-    for (_, position) in positions.0.iter_mut().filter(|(_, position)| position.order == lowest) {
+    let Some(lowest) = positions.values().map(|position| position.order).min() else { return };
+    for position in positions.values_mut().filter(|position| position.order == lowest) {
         position.order = Order::Joined(0);
     }
 }

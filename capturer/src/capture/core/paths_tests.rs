@@ -131,7 +131,7 @@ fn left_in(inode: u64) -> Checkpoint {
         Arc::make_mut(cursor).file = id(inode);
     }
     let sink = SinkCursor { rank: 0, cursor, output: None, looked_s: None };
-    let entry = StreamEntry { sinks: BTreeMap::from([("local_file".to_owned(), Box::new(sink))]) };
+    let entry = StreamEntry { sinks: [("local_file".into(), sink)].into_iter().collect() };
     Checkpoint { streams: BTreeMap::from([(StreamKey::file("/l/a.log"), entry)]), ..Checkpoint::default() }
 }
 

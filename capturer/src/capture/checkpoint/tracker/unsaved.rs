@@ -1,8 +1,9 @@
 //! What the next checkpoint saves: all, or what changed since the last one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::super::{Checkpoint, Gone, SinkCursor, StreamEntry};
+use super::super::{BySink, Checkpoint, Gone, SinkCursor, StreamEntry};
 use super::{Order, Positions, Tracker};
 use crate::model::record::StreamKey;
 
@@ -125,13 +126,15 @@ impl Tracker {
     }
 }
 
-pub(super) fn sinks_of(positions: &Positions) -> BTreeMap<String, Box<SinkCursor>> {
-    let orders: BTreeSet<Order> = positions.iter().map(|(_, position)| position.order).collect();
+pub(super) fn sinks_of(positions: &Positions) -> BySink<SinkCursor> {
+    let mut orders: Vec<Order> = positions.values().map(|position| position.order).collect();
+    orders.sort_unstable();
+    orders.dedup();
     let rank = |order| orders.iter().position(|other| *other == order).unwrap_or(0) as u32;
     let sinks = positions.iter().map(|(name, position)| {
         let cursor = position.cursor.clone();
         let (rank, output) = (rank(position.order), position.output.clone());
-        (name.to_owned(), Box::new(SinkCursor { rank, cursor, output, looked_s: None }))
+        (Arc::clone(name), SinkCursor { rank, cursor, output, looked_s: None })
     });
     sinks.collect()
 }
