@@ -44,6 +44,7 @@ use crate::telemetry::status::Status;
 use crate::witness::Witness;
 use crate::witness::{probe, profile};
 
+pub use crate::witness::probe::heap::keep_little as keep_little_memory;
 pub use reload::Reloading;
 use reload::{Carried, Reloads};
 use run::Run;
@@ -217,7 +218,6 @@ impl Agent {
     /// # Errors
     /// Without io_uring, or when a part can't be started.
     pub fn run(self) -> anyhow::Result<Vec<String>> {
-        probe::heap::give_back_large_blocks();
         let Agent { process, run, admin, _data_dir } = self;
         let left = ring::start(process.live(run))??;
         if let Some(admin) = admin {

@@ -90,26 +90,32 @@ struct Heap {
     streams_then: usize,
     /// Streams a second ago.
     streams_before: usize,
-    /// Seconds until it is done once more; 0 = it will not be.
+    /// Seconds until it is done once more at the latest; 0 = it will not be.
     again_in: u32,
 }
 
 /// This many new streams are worth it.
 const STREAMS_TAKEN_UP: usize = 1_000;
-/// Positions are still being acknowledged and saved when all streams are there. It is done once more when that is over.
-const AGAIN_AFTER_S: u32 = 10;
+/// Positions are still being acknowledged and saved when all streams are there. It is done once more when that is over, or
+/// after so long: some stream may always move.
+const AGAIN_AFTER_S: u32 = 60;
 
 impl Heap {
-    /// There are this many streams now. True = the new ones were taken up, and it is time.
-    fn is_due(&mut self, streams: usize) -> bool {
+    /// There are this many streams now; `is_settled`: they have delivered what was there, and that is saved. True = new ones were
+    /// taken up, and it is time.
+    fn is_due(&mut self, streams: usize, is_settled: bool) -> bool {
         let is_steady = std::mem::replace(&mut self.streams_before, streams) == streams;
         let is_due = is_steady && streams >= self.streams_then + STREAMS_TAKEN_UP;
-        let is_due_again = self.again_in == 1 && !is_due;
-        self.again_in = if is_due { AGAIN_AFTER_S } else { self.again_in.saturating_sub(1) };
+        let is_over = self.again_in == 1 || (is_settled && self.again_in > 1);
+        self.again_in = match (is_due, is_over) {
+            (true, _) => AGAIN_AFTER_S,
+            (false, true) => 0,
+            (false, false) => self.again_in.saturating_sub(1),
+        };
         if is_due || streams < self.streams_then {
             self.streams_then = streams;
         }
-        is_due || is_due_again
+        is_due || is_over
     }
 }
 
@@ -310,7 +316,7 @@ impl Loop<'_> {
             }
         }
         self.capture.refresh_gauges(now);
-        if self.heap.is_due(self.capture.stream_count()) {
+        if self.heap.is_due(self.capture.stream_count(), self.capture.has_settled()) {
             self.pack();
             heap::give_back();
         }
@@ -427,19 +433,23 @@ mod tests {
         );
     }
 
-    /// Ten thousand files came in two seconds; memory goes back once, when they are there.
+    /// Ten thousand files came in two seconds; memory goes back when they are there, and once more when they are at rest.
     #[test]
     fn memory_goes_back_when_many_were_taken_up() {
         let mut heap = Heap::default();
         let due: Vec<bool> = [5, 4_000, 10_000, 10_000, 10_000, 10_500, 10_500, 0, 0, 1_000, 1_000]
-            .map(|now| heap.is_due(now))
+            .map(|now| heap.is_due(now, false))
             .into();
         let expected = [3, 10];
-        assert_eq!((0..30).filter(|_| heap.is_due(1_000)).count(), 1, "once more, and then never");
         assert_eq!(
             due.iter().enumerate().filter(|(_, due)| **due).map(|(at, _)| at).collect::<Vec<_>>(),
             expected
         );
+        assert!(heap.is_due(1_000, true), "all is saved");
+        assert_eq!((0..90).filter(|second| heap.is_due(1_000, second % 2 == 0)).count(), 0, "and then never");
+        assert!(!heap.is_due(2_000, true) && heap.is_due(2_000, true), "more were taken up");
+        let again: Vec<usize> = (1..90).filter(|_| heap.is_due(2_000, false)).collect();
+        assert_eq!(again, [AGAIN_AFTER_S as usize], "some stream always moved");
     }
 
     /// SIGHUP, then SIGTERM while the config is still being read: the agent went on running then.

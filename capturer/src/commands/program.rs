@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::agent::{Agent, Reloading, signals};
+use crate::agent::{self, Agent, Reloading, signals};
 use crate::commands::cli;
 use crate::commands::cli::{Command, ConfigArgs, Exit};
 use crate::commands::{dead_letters, doctor, online, positions, quickstart, tap, top, try_out};
@@ -16,6 +16,7 @@ use crate::text::terminal::Printable;
 
 /// What `capturer` and `capturer-with-faults` run.
 pub fn main() -> ExitCode {
+    agent::keep_little_memory();
     let cli = match cli::parse(std::env::args_os(), &mut stdout(), &mut stderr()) {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),

@@ -107,6 +107,13 @@ impl Capture {
         self.plan_save(now);
     }
 
+    /// All streams have begun, what was there is read and delivered, and every position is saved.
+    pub fn has_settled(&self) -> bool {
+        let is_saved = self.tracker.dirty_seq() <= self.tracker.saved_seq() && !self.saving.is_under_way();
+        // A stream that has begun and read nothing yet has nothing to save either.
+        self.attaching.is_empty() && self.sums.busy().next().is_none() && is_saved
+    }
+
     pub(super) fn save_if_urgent(&mut self, now: Now) {
         if self.to_begin.is_empty() || self.saving.is_under_way() {
             return;
