@@ -79,7 +79,14 @@ fn order_scan(bench: &mut impl Bench) {
 fn order_scan_of(bench: &mut impl Bench, directory: String) {
     let (stream, live_name) = (STREAM, LIVE_NAME.to_owned());
     let (wanted, apart) = Default::default();
-    bench.order(Action::Scan { stream, directory, live_name, wanted, apart });
+    bench.order(Action::Scan {
+        stream,
+        directory: directory.into(),
+        live_name,
+        wanted,
+        apart,
+        olddirs: Vec::new(),
+    });
 }
 
 /// The chain, the live file first.
@@ -104,7 +111,7 @@ async fn open(bench: &mut impl Bench, found: &FoundFile) -> Result<OpenedFile, F
     bench.order(Action::OpenFile {
         stream: STREAM,
         file: FILE,
-        directory,
+        directory: directory.into(),
         found: found.clone(),
         expected: TailPrint::default(),
     });

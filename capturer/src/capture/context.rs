@@ -6,6 +6,7 @@ use super::counted::ReadCounts;
 use super::io::{Action, ConnId, FileNo, LaneId, RequestId};
 use super::open_files::OpenFiles;
 use super::owners::Owners;
+use super::texts::Texts;
 use crate::capture::checkpoint::memory::Table;
 use crate::limits::{FILE_READS_MAX, READ_BYTES, SINK_BATCHES_MAX};
 use crate::model::clock::Now;
@@ -430,6 +431,8 @@ pub struct Context<'a> {
     pub open_files: &'a mut OpenFiles,
     /// What was read of each source.
     pub counted: &'a mut ReadCounts,
+    /// Texts that many streams have.
+    pub texts: &'a mut Texts,
     /// The table of files read.
     pub memory: &'a Table,
     /// The last number given to anything.
@@ -453,6 +456,7 @@ pub struct Shared {
     pub owners: Owners,
     pub open_files: OpenFiles,
     pub counted: ReadCounts,
+    texts: Texts,
     last_number: u64,
 }
 
@@ -469,6 +473,7 @@ impl Shared {
             owners: Owners::default(),
             open_files: OpenFiles::new(settings.file_monitor.max_open, close_idle_after_ms),
             counted,
+            texts: Texts::default(),
             last_number: 0,
         }
     }
@@ -495,6 +500,7 @@ impl Shared {
             owners: &mut self.owners,
             open_files: &mut self.open_files,
             counted: &mut self.counted,
+            texts: &mut self.texts,
             memory,
             last_number: &mut self.last_number,
         }

@@ -361,8 +361,8 @@ pub enum Action {
     Scan {
         /// The stream that this concerns.
         stream: StreamId,
-        /// Its absolute path.
-        directory: String,
+        /// Its absolute path. Shared, for there may be tens of thousands of files in it.
+        directory: Arc<str>,
         /// Name of the live file; model/rotated_name.rs says how its rotated files may be called.
         live_name: String,
         /// Files to be found under whatever name they have in the directory now.
@@ -384,7 +384,7 @@ pub enum Action {
         /// Its number from now on.
         file: FileNo,
         /// Absolute path of the directory.
-        directory: String,
+        directory: Arc<str>,
         /// As found by the scan.
         found: FoundFile,
         /// What should stand before the position.

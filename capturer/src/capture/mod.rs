@@ -2,7 +2,7 @@
 //! the same code runs on the real ring and in the simulation.
 //!
 //! ```text
-//! core/ ─▶ discover/, stream/ ─▶ context.rs ─▶ counted.rs, open_files.rs, owners.rs ─▶ io.rs ─▶ checkpoint/
+//! core/ ─▶ discover/, stream/ ─▶ context.rs ─▶ counted.rs, open_files.rs, owners.rs, texts.rs ─▶ io.rs ─▶ checkpoint/
 //! ```
 //! An arrow is an import. `core` owns the machines and hands what one makes to the next; the machines know what they are
 //! called with (`context`), and not each other.
@@ -16,4 +16,5 @@ pub(crate) mod io;
 pub(crate) mod open_files;
 pub(crate) mod owners;
 pub(crate) mod stream;
+pub(crate) mod texts;
 pub(crate) mod tried;

@@ -30,9 +30,7 @@ impl Cursor {
     /// Takes the files that were read to their end. Copies the position only if there are any.
     pub fn take_done(&mut self) -> Vec<FilePlace> {
         match self {
-            Cursor::File(cursor) if !cursor.done.is_empty() => {
-                std::mem::take(&mut Arc::make_mut(cursor).done)
-            }
+            Cursor::File(cursor) if !cursor.done.is_empty() => Arc::make_mut(cursor).done.take(),
             _ => Vec::new(),
         }
     }
@@ -124,7 +122,7 @@ impl TailPrint {
 }
 
 /// There is one for each followed file, and tens of thousands of those: what few need is boxed.
-const _: () = assert!(size_of::<FileCursor>() <= 176);
+const _: () = assert!(size_of::<FileCursor>() <= 144);
 
 /// Resume position in a chain of files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,8 +151,8 @@ pub struct FileCursor {
     pub skip: [u64; 2],
     /// If a line is open that began in `file` and reading went on in others: where to go on in each of those, oldest first,
     /// should those before be gone at the next start. At most [`crate::limits::PLACES_MAX`], the newest.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_many")]
-    pub reached: Vec<FilePlace>,
+    #[serde(default, skip_serializing_if = "has_none", deserialize_with = "one_or_many")]
+    pub reached: Rare<Vec<FilePlace>>,
     /// The same position by times; only of Docker's logs. By it the stream goes on over the API, should it be read from
     /// there next.
     #[serde(default, skip_serializing_if = "ApiCursor::is_none")]
@@ -173,7 +171,7 @@ pub struct FileCursor {
     /// Files that were read to their present end since the position before, and where that is. Only on the way from a
     /// stream to the tracker, which keeps them in a table of their own.
     #[serde(skip)]
-    pub done: Vec<FilePlace>,
+    pub done: Rare<Vec<FilePlace>>,
 }
 
 impl FileCursor {
@@ -196,12 +194,12 @@ impl FileCursor {
             is_copy: false,
             ended: false,
             skip,
-            reached: Vec::new(),
+            reached: Rare::default(),
             lines: Rare::default(),
             passing: Rare::default(),
             split: 0,
             at: Box::default(),
-            done: Vec::new(),
+            done: Rare::default(),
         }
     }
 
@@ -212,7 +210,7 @@ impl FileCursor {
 }
 
 /// Checkpoints once had one place or none.
-fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<FilePlace>, D::Error> {
+fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Rare<Vec<FilePlace>>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Places {
@@ -220,9 +218,9 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<
         Many(Vec<FilePlace>),
     }
     Ok(match Option::<Places>::deserialize(deserializer)? {
-        Some(Places::One(place)) => vec![place],
-        Some(Places::Many(places)) => places,
-        None => Vec::new(),
+        Some(Places::One(place)) => vec![place].into(),
+        Some(Places::Many(places)) => places.into(),
+        None => Rare::default(),
     })
 }
 
@@ -245,6 +243,10 @@ pub struct FilePlace {
 
 fn nothing_to_pass(passing: &[ChannelMark; 2]) -> bool {
     passing.iter().all(|mark| mark.time_ns == 0)
+}
+
+fn has_none(places: &[FilePlace]) -> bool {
+    places.is_empty()
 }
 
 fn is_nothing(split: &u64) -> bool {

@@ -1,7 +1,7 @@
 //! A value that hardly any stream has: where it is what it begins with, it takes a pointer's room. There is one of these for
 //! each of tens of thousands of quiet files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -18,6 +18,10 @@ pub trait Begins: Default + 'static {
 
 impl<T: 'static> Begins for BTreeSet<T> {
     const BEGINNING: &'static BTreeSet<T> = &BTreeSet::new();
+}
+
+impl<K: 'static, V: 'static> Begins for BTreeMap<K, V> {
+    const BEGINNING: &'static BTreeMap<K, V> = &BTreeMap::new();
 }
 
 impl<T> Default for Rare<T> {

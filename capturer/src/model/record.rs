@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::cursor::{Cursor, FileId, HeadPrint};
 use crate::model::fields::{Changes, Extra};
+use crate::model::rare::Rare;
 use crate::settings::Pipeline;
 
 /// Which of a container's two outputs a line came from. The word is moby's: `stream` already means a
@@ -99,13 +100,13 @@ pub struct Source {
     /// Set for followed paths (file_monitor).
     pub path: Option<Arc<str>>,
     /// Labels of the file_monitor entry; a container's are in `container`.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Rare<BTreeMap<String, String>>,
     /// Who gets its batches.
     pub outlet: Outlet,
     /// What is done to its lines; `None` = nothing.
     pub pipeline: Option<Arc<Pipeline>>,
     /// The container's labels that the pipeline puts into records, whether or not `container` has them.
-    pub pipeline_labels: BTreeMap<String, String>,
+    pub pipeline_labels: Rare<BTreeMap<String, String>>,
 }
 
 impl Source {
@@ -116,10 +117,10 @@ impl Source {
             key,
             container: None,
             path: None,
-            labels: BTreeMap::new(),
+            labels: Rare::default(),
             outlet: Outlet::default(),
             pipeline: None,
-            pipeline_labels: BTreeMap::new(),
+            pipeline_labels: Rare::default(),
         }
     }
 }

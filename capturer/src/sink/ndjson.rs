@@ -46,7 +46,7 @@ pub struct SourcePrefix {
 impl SourcePrefix {
     /// Renders the facts of a source.
     pub fn new(source: &Source) -> SourcePrefix {
-        let mut labels = source.labels.clone();
+        let mut labels = (*source.labels).clone();
         labels.extend(source.container.iter().flat_map(|container| container.labels.clone()));
         let mut text = Vec::new();
         if let Some(container) = &source.container {

@@ -98,12 +98,14 @@ impl World {
             Action::ReadConn { conn, buffer } => self.on_read_conn(conn, buffer),
             Action::CloseConn { conn } => self.on_close_conn(conn),
             Action::Scan { stream, directory, live_name, wanted, apart: _, olddirs: _ } => {
+                let directory = directory.to_string();
                 let watch = Watch { directory: directory.clone(), live_name: live_name.clone(), set: false };
                 self.run_mut().watches.entry(stream).or_insert(watch);
                 self.ask_files(Work::Scan { stream, directory, live_name, wanted });
             }
             Action::Unwatch { stream } => drop(self.run_mut().watches.remove(&stream)),
             Action::OpenFile { stream, file, directory, found, expected } => {
+                let directory = directory.to_string();
                 self.ask_files(Work::Open { stream, file, directory, found: Box::new(found), expected });
             }
             Action::ReadFile { stream, file, offset, buffer } => {

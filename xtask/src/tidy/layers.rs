@@ -27,7 +27,7 @@ const IMPURE: [(&str, &str); 9] = [
 /// The rooms of the agent from the bottom up, each with the rooms below that it may import. The longest path counts, so
 /// `capture/io` is a room and the rest of `capture` another. Since each names only rooms above it in this list, there is no
 /// circle.
-const ROOMS: [(&str, &[&str]); 23] = [
+const ROOMS: [(&str, &[&str]); 24] = [
     ("limits", &[]),
     // Faults that tests turn on: called from everywhere, in a test's build only.
     ("faults", &[]),
@@ -45,12 +45,14 @@ const ROOMS: [(&str, &[&str]); 23] = [
     ("capture/owners", &["capture/io", "model"]),
     ("capture/open_files", &["model"]),
     ("capture/counted", &["model", "telemetry"]),
+    ("capture/texts", &[]),
     (
         "capture/context",
         &[
             "capture/counted",
             "capture/open_files",
             "capture/owners",
+            "capture/texts",
             "capture/io",
             "capture/checkpoint",
             "telemetry",

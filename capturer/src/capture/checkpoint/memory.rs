@@ -424,7 +424,8 @@ mod tests {
     #[test]
     fn files_reached_with_a_line_open_are_not_known() {
         let (mut table, log) = (Table::default(), StreamKey::container("c"));
-        let cursor = FileCursor { len: 100, reached: vec![place(2, 900)], ..FileCursor::at(place(1, 100)) };
+        let cursor =
+            FileCursor { len: 100, reached: vec![place(2, 900)].into(), ..FileCursor::at(place(1, 100)) };
         table.know(&log, "file", &Cursor::File(Arc::new(cursor)));
         let sinks = names(&["file"]);
         assert_eq!(table.of(&sinks, false).places(&log), [place(1, 100)]);

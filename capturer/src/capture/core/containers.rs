@@ -234,7 +234,7 @@ impl Capture {
             container: Some(Box::new(facts.meta)),
             outlet: self.outlets[outlet].outlet,
             pipeline: facts.pipeline,
-            pipeline_labels: facts.pipeline_labels,
+            pipeline_labels: facts.pipeline_labels.into(),
             ..Source::new(id, key.clone())
         });
         let resume = self.tracker.resume_for(key, &self.outlets[outlet].tracked);
@@ -301,7 +301,7 @@ impl Capture {
         let source = Arc::new(Source {
             container: Some(Box::new(facts.meta)),
             pipeline: facts.pipeline,
-            pipeline_labels: facts.pipeline_labels,
+            pipeline_labels: facts.pipeline_labels.into(),
             ..Source::clone(old)
         });
         stream.replace_source(Arc::clone(&source));

@@ -68,6 +68,8 @@ pub(super) struct Paths {
     settled: Vec<Option<Settled>>,
     /// When to look at all patterns although nothing was reported of them.
     sweep_ms: u64,
+    /// Of the path that was followed last: the next one mostly shares it.
+    directory: Arc<str>,
 }
 
 /// How the looks at an entry's patterns stand.
@@ -149,6 +151,7 @@ impl Paths {
             told: BTreeSet::new(),
             looking: vec![Looking::default(); sets],
             sweep_ms: 0,
+            directory: Arc::default(),
             settled: vec![None; sets],
         }
     }

@@ -128,8 +128,8 @@ pub struct Chain {
     ended: bool,
     /// Its content is looked for; what stands there now is not read meanwhile.
     orphan: Option<Box<Orphan>>,
-    /// The live file as it was found, which may have been renamed before it was listed.
-    first: Option<FileId>,
+    /// The live file as it was found, which may have been renamed before it was listed. Without a birth = not known.
+    first: FileId,
     /// Its writer may copy it and empty it (logrotate's copytruncate). Copies made since then, nanoseconds since 1970, are
     /// new; `None` = it is never copied.
     copied_since_ns: Option<i64>,
@@ -142,13 +142,13 @@ pub struct Chain {
     /// Losses of orphans that were given up between two scans.
     given_up: Rare<Changes>,
     /// Places where reading was left since the last cursor.
-    done: Vec<FilePlace>,
+    done: Rare<Vec<FilePlace>>,
     /// What the last listing showed; only as long as a link is doubted or may come to be.
-    listed: Vec<(FileId, HeadPrint)>,
+    listed: Rare<Vec<(FileId, HeadPrint)>>,
     /// Files that the last listing showed by name, sorted.
     present: Box<[FileId]>,
     /// Where an earlier run had gone on to in later files, should the first be gone before it is opened.
-    reached: Vec<FilePlace>,
+    reached: Rare<Vec<FilePlace>>,
     /// What files hold that were last changed before this time, and that nobody has read, is passed over.
     ignore_before_ns: Option<i64>,
     /// The live file whose content was passed over for this, and how long it was.
@@ -192,16 +192,16 @@ impl Chain {
             known: Known::default(),
             ended: false,
             orphan: None,
-            first: None,
+            first: FileId::default(),
             copied_since_ns: None,
             cut_off: None,
             given_up_at: Rare::default(),
             heads_of_others: Rare::default(),
             given_up: Rare::default(),
-            done: Vec::new(),
-            listed: Vec::new(),
+            done: Rare::default(),
+            listed: Rare::default(),
             present: Box::default(),
-            reached: Vec::new(),
+            reached: Rare::default(),
             ignore_before_ns: None,
             ignored: None,
             delivered_to: [0; 2],
@@ -215,7 +215,7 @@ impl Chain {
 
     /// The live file was this one when it was found.
     pub fn begin_with(&mut self, file: FileId) {
-        self.first = Some(file).filter(|file| file.birth_ns != 0);
+        self.first = file;
     }
 
     /// Copies of it may be made, and those from before `since_ns`, nanoseconds since 1970, were seen by an earlier run.
@@ -225,12 +225,14 @@ impl Chain {
 
     /// Files to be found under whatever name they have.
     pub fn wanted(&self) -> Vec<FileId> {
-        let mut wanted: Vec<FileId> = self.in_hand().map(|link| link.found.id).collect();
+        // One for each of tens of thousands of files, at once: mostly there are the link and the first.
+        let mut wanted = Vec::with_capacity(self.links.len() + self.parked.len() + 1);
+        wanted.extend(self.in_hand().map(|link| link.found.id));
         if let Some(Start::Resume(cursor)) = self.start.as_deref() {
             wanted.push(cursor.file);
             wanted.extend(cursor.reached.iter().map(|place| place.file));
         }
-        wanted.extend(self.first.filter(|_| self.start.is_some()));
+        wanted.extend(Some(self.first).filter(|first| first.birth_ns != 0 && self.start.is_some()));
         wanted.extend(self.known.newest());
         wanted
     }
@@ -269,7 +271,7 @@ impl Chain {
         let mut present: Vec<FileId> = by_name.map(|file| file.id).collect();
         present.sort_unstable();
         self.present = present.into();
-        let listed = found.iter().map(|file| (file.id, file.print())).collect();
+        let listed: Vec<_> = found.iter().map(|file| (file.id, file.print())).collect();
         if latest {
             self.links.iter_mut().for_each(|link| link.anew = false);
         }
@@ -291,7 +293,7 @@ impl Chain {
         changes.gone.extend(given_up.gone);
         changes.let_go.extend(given_up.let_go);
         let doubtful = self.links.iter().any(|link| link.doubted || !link.is_proven());
-        self.listed = if doubtful { listed } else { Vec::new() };
+        self.listed = if doubtful { listed.into() } else { Rare::default() };
         changes
     }
 
@@ -329,7 +331,7 @@ impl Chain {
         let from = match &start {
             Start::Oldest | Start::After(_) => 0,
             Start::Live | Start::End => {
-                let is_first = |file: &FoundFile| self.first.is_some_and(|first| file.id == first);
+                let is_first = |file: &FoundFile| self.first.birth_ns != 0 && file.id == self.first;
                 found.iter().position(is_first).unwrap_or(last)
             }
             Start::Since(ns) => {

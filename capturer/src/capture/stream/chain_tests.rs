@@ -597,7 +597,7 @@ fn a_file_that_grew_after_it_was_finished_is_read_on() {
 
     // The next run goes on in both.
     let mut next = Chain::new(Start::Resume(cursor.clone()));
-    next.remember(cursor.done.clone());
+    next.remember(cursor.done.to_vec());
     next.on_scan(vec![file(1, 1, &(grown + "more\n")), file(0, 2, &content('b'))]);
     assert_eq!(next.links.iter().map(|link| link.offset).collect::<Vec<_>>(), [105, 40]);
 }
@@ -737,7 +737,7 @@ fn a_file_that_was_not_there_at_a_start_is_known_when_it_is_back() {
     let remembered = cursor.done.clone();
     assert_eq!(remembered.iter().map(|place| place.file.inode).collect::<Vec<_>>(), [1]);
     let mut chain = Chain::new(Start::Resume(cursor));
-    chain.remember(remembered);
+    chain.remember(remembered.to_vec());
     chain.on_scan(vec![born(1, &(first + "more"))]);
     assert_eq!((inodes(&chain), chain.links[0].offset), (vec![1], 100));
 }

@@ -35,6 +35,7 @@ use std::sync::Arc;
 
 pub use self::binary::NotText;
 use self::elsewhere::Elsewhere;
+use self::ended::Exits;
 use self::hanging::SetAside;
 use self::head::HeadLook;
 use self::opening::OPEN_AHEAD;
@@ -57,13 +58,14 @@ use crate::settings::{FileFormat, Pipeline};
 use crate::telemetry::metrics::{SkipReason, StreamError};
 
 /// There is one for each followed file, and tens of thousands of those: what few need is boxed.
-const _: () = assert!(size_of::<FileSource>() <= 944);
+const _: () = assert!(size_of::<FileSource>() <= 840);
 
 /// See the module's head.
 #[derive(Debug)]
 pub struct FileSource {
     stream: StreamId,
-    directory: String,
+    /// Shared by the files in it.
+    directory: Arc<str>,
     live_name: String,
     /// `Auto` until the first line was seen; if `decides`, that of the latest record.
     format: FileFormat,
@@ -77,8 +79,8 @@ pub struct FileSource {
     unfinished: Option<Unfinished>,
     /// A line is split there, in this file.
     split: Option<Box<(FileId, u64)>>,
-    /// The pause before the next look whether room was filled, milliseconds.
-    room_look: Option<u64>,
+    /// The pause before the next look whether room was filled, milliseconds; 0 = there is none.
+    room_look_ms: u64,
     chain: Chain,
     assembler: Assembler,
     /// Of Docker's logs: the same position by times.
@@ -124,10 +126,8 @@ pub struct FileSource {
     unacked: Rare<BTreeSet<FileId>>,
     /// A file was finished since the position was last reported.
     moved_on: bool,
-    /// An exit that was reported. It counts once the files were listed again, since a rotation may have come before it.
-    exit_told_ns: Option<i64>,
-    /// When the container last exited: a line open since before will not be continued.
-    exited_at_ns: Option<i64>,
+    /// Of a container.
+    exits: Rare<Exits>,
     /// By channel: when the open group of lines has waited long enough.
     groups_due: GroupsDue,
     /// Reading begins at the end of what is there.
@@ -141,7 +141,7 @@ impl FileSource {
     /// A source that does nothing until [`FileSource::open`].
     pub fn new(
         stream: StreamId,
-        directory: String,
+        directory: impl Into<Arc<str>>,
         live_name: String,
         format: FileFormat,
         start: Start,
@@ -164,14 +164,14 @@ impl FileSource {
         };
         FileSource {
             stream,
-            directory,
+            directory: directory.into(),
             live_name,
             decides: format == FileFormat::Auto,
             format,
             text: Text::default(),
             judged: binary::JudgedContent::default(),
             unfinished: None,
-            room_look: None,
+            room_look_ms: 0,
             split,
             chain: Chain::new(start),
             assembler: Assembler::new(line_bytes_max),
@@ -199,8 +199,7 @@ impl FileSource {
             claimed: Vec::new(),
             unacked: Rare::default(),
             moved_on: false,
-            exit_told_ns: None,
-            exited_at_ns: None,
+            exits: Rare::default(),
             groups_due: GroupsDue::default(),
             start_is_end,
             gone: false,
@@ -392,8 +391,8 @@ impl FileSource {
             Err(_) if self.elsewhere.is_waiting() => {}
             Err(error) => told.push(unreadable(&error)),
         }
-        if latest && self.exit_told_ns != self.exited_at_ns {
-            self.exited_at_ns = self.exit_told_ns;
+        if latest && self.exits.told_ns != self.exits.at_ns {
+            self.exits.at_ns = self.exits.told_ns;
             // The last bytes may have come without a wake-up of their own, and open lines can be closed.
             if let Some(last) = self.chain.links.back_mut() {
                 last.unread = true;
@@ -624,7 +623,7 @@ impl FileSource {
         if !searches {
             self.look_at_room_later(room > 0 && at_end, filled, cx);
         } else if filled {
-            self.room_look = None;
+            self.room_look_ms = 0;
         }
         for twin in self.chain.saw(offset - again as u64, &buffer) {
             cx.act(Action::CloseFile { file: twin });

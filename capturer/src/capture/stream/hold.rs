@@ -174,7 +174,7 @@ impl Hold {
         // When a connection that trickles is read again (api/pace.rs).
         self.next_look_ms = next_tick_ms(cx.now.mono_ms, PAUSE_MS);
         let LogPlace { directory, live_name } = self.place.clone();
-        let (wanted, apart, olddirs) = (Vec::new(), Vec::new(), Vec::new());
+        let (directory, wanted, apart, olddirs) = (directory.into(), Vec::new(), Vec::new(), Vec::new());
         cx.act(Action::Scan { stream: self.stream, directory, live_name, wanted, apart, olddirs });
     }
 

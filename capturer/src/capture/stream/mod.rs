@@ -197,7 +197,7 @@ impl Stream {
             kind_reason,
             state: State::Found,
             state_since_ms: cx.now.mono_ms,
-            cause: "its outputs are being prepared".into(),
+            cause: cx.texts.share("its outputs are being prepared"),
             exited_at_ns: None,
             running: false,
             retry_at_ms: None,
@@ -686,7 +686,7 @@ impl Stream {
                 tracing::debug!(stream = %self.source.key.0, from = self.state.as_str(), to = state.as_str(), cause);
                 self.state = state;
                 self.state_since_ms = cx.now.mono_ms;
-                self.cause = cause.into();
+                self.cause = cx.texts.share(cause);
             }
             Err(error) => panic!("{}: {error} ({cause})", self.source.key.0),
         }

@@ -312,7 +312,7 @@ impl Worker {
             Request::Scan { stream, directory, live_name, wanted, apart, olddirs } => {
                 // First the watch, then the list: what happens between them is seen twice, not missed.
                 let watch = self.watch(Path::new(&name_of(&directory)));
-                let (directory, live_name) = (directory.as_str(), live_name.as_str());
+                let (directory, live_name) = (&*directory, live_name.as_str());
                 let (wanted, apart, olddirs) = (&wanted[..], &apart[..], &olddirs[..]);
                 let chain = look::Chain { directory, live_name, wanted, apart, olddirs };
                 let mut own = Listings::default();

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
 
 use super::patterns::Start;
 use crate::capture::io::{FileError, FileNo, FoundFile, FoundPath, LaneId, OpenedFile};
@@ -20,7 +21,7 @@ pub enum Request {
         /// The stream that asks.
         stream: StreamId,
         /// Its absolute path.
-        directory: String,
+        directory: Arc<str>,
         /// Name of the live file.
         live_name: String,
         /// Files that count whatever their name is now.
@@ -37,7 +38,7 @@ pub enum Request {
         /// Number of the file.
         file: FileNo,
         /// Absolute path of its directory.
-        directory: String,
+        directory: Arc<str>,
         /// As the scan found it.
         found: FoundFile,
         /// What should stand before the position.

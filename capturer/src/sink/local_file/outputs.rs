@@ -15,6 +15,7 @@ use crate::ledger::Owner;
 use crate::ledger::claims::Claimed;
 use crate::limits::OUTPUT_PRINT_BYTES;
 use crate::model::cursor::{FileId, HeadPrint};
+use crate::model::rare::{Begins, Rare};
 use crate::model::record::OutputPrint;
 use crate::settings::LocalFile;
 use crate::sink::SinkError;
@@ -38,12 +39,22 @@ pub(super) struct Output {
     head: HeadPrint,
     /// The last bytes, as many as a print has.
     tail: Vec<u8>,
+    /// Its file was empty and not needed, and is gone until a record comes.
+    pub(super) withdrawn: bool,
+    trouble: Rare<Trouble>,
+}
+
+/// What hardly any of tens of thousands of outputs has.
+#[derive(Default)]
+struct Trouble {
     /// A batch that could be neither written nor taken back begins here.
     torn_at: Option<u64>,
     /// It can't be rotated; not tried again before.
     rotate_at: Option<Instant>,
-    /// Its file was empty and not needed, and is gone until a record comes.
-    pub(super) withdrawn: bool,
+}
+
+impl Begins for Trouble {
+    const BEGINNING: &'static Trouble = &Trouble { torn_at: None, rotate_at: None };
 }
 
 /// Older files of an output that a checkpoint may still name, oldest first.
@@ -104,18 +115,20 @@ impl Output {
 
     /// Takes back what was written since the file had this length, unless somebody else wrote to it.
     pub(super) fn take_back(&mut self, start_len: u64) {
-        self.torn_at = (self.len > start_len).then_some(start_len);
+        if self.len > start_len {
+            self.trouble.torn_at = Some(start_len);
+        }
         self.mend();
     }
 
     fn mend(&mut self) {
-        let (Some(start_len), Some(file)) = (self.torn_at, &self.file) else { return };
+        let (Some(start_len), Some(file)) = (self.trouble.torn_at, &self.file) else { return };
         let is_ours = identify(file).is_ok_and(|(_, len)| len == self.len);
         if is_ours
             && rustix::fs::ftruncate(&**file, start_len).is_ok()
             && self.look_at_ends(start_len).is_ok()
         {
-            self.torn_at = None;
+            self.trouble.torn_at = None;
         }
     }
 
@@ -140,7 +153,7 @@ impl LocalFileSink {
             && output.file.is_some()
         {
             output.mend();
-            if output.torn_at.is_none() && self.is_unchanged(path) {
+            if output.trouble.torn_at.is_none() && self.is_unchanged(path) {
                 self.touch(path, now);
                 return Ok(());
             }
@@ -152,7 +165,7 @@ impl LocalFileSink {
         self.tick += 1;
         self.open.insert(self.tick, path.clone());
         let (users, rotate_at) =
-            self.outputs.get(path).map_or((0, None), |output| (output.users, output.rotate_at));
+            self.outputs.get(path).map_or((0, None), |output| (output.users, output.trouble.rotate_at));
         // Where the file system does not say when the file was made, now.
         let born_s =
             if id.birth_ns > 0 { id.birth_ns as u64 / 1_000_000_000 } else { (self.unix_ms)() / 1000 };
@@ -166,10 +179,12 @@ impl LocalFileSink {
             born_s,
             head: HeadPrint::default(),
             tail: Vec::new(),
-            torn_at: None,
-            rotate_at,
             withdrawn: false,
+            trouble: Rare::default(),
         };
+        if rotate_at.is_some() {
+            output.trouble.rotate_at = rotate_at;
+        }
         let looked = output.look_at_ends(len);
         self.outputs.insert(path.clone(), Box::new(output));
         looked.map_err(|source| self.failed("reading", path, source))
@@ -296,7 +311,7 @@ impl LocalFileSink {
     /// matter more than its size.
     pub(super) fn rotate_if_due(&mut self, path: &Arc<str>) -> Result<(), SinkError> {
         let Some(output) = self.outputs.get(path).filter(|output| self.is_due(output)) else { return Ok(()) };
-        if output.rotate_at.is_some_and(|at| at > Instant::now()) {
+        if output.trouble.rotate_at.is_some_and(|at| at > Instant::now()) {
             return Ok(());
         }
         match self.rename_to_generation(path) {
@@ -304,7 +319,7 @@ impl LocalFileSink {
                 self.close(path);
                 self.pending.entry(path.clone()).or_default().files.push(Pending { id, stamp, saves: 0 });
                 if let Some(output) = self.outputs.get_mut(path) {
-                    output.rotate_at = None;
+                    output.trouble = Rare::default();
                 }
                 self.ready(path)
             }
@@ -314,7 +329,7 @@ impl LocalFileSink {
                     "can't be rotated and grows on: {error}; tried again in {} s", ROTATE_AGAIN_AFTER.as_secs()
                 );
                 if let Some(output) = self.outputs.get_mut(path) {
-                    output.rotate_at = Some(Instant::now() + ROTATE_AGAIN_AFTER);
+                    output.trouble.rotate_at = Some(Instant::now() + ROTATE_AGAIN_AFTER);
                 }
                 Ok(())
             }

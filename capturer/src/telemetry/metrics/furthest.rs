@@ -1,6 +1,8 @@
 //! What was read of a source, each line once: every outlet reads it for itself, and the one that is furthest counts. One
 //! that waits for its sink holds no count back, so no sink has ever delivered more than was read.
 
+use crate::model::rare::Rare;
+
 /// What was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Read {
@@ -37,17 +39,17 @@ pub struct Furthest<O> {
     /// The only one so far: it has read up to `furthest`.
     only: Option<O>,
     /// All, if there are several.
-    by_outlet: Vec<(O, Read)>,
+    by_outlet: Rare<Vec<(O, Read)>>,
     furthest: Read,
 }
 
 impl<O> Default for Furthest<O> {
     fn default() -> Self {
-        Furthest { only: None, by_outlet: Vec::new(), furthest: Read::default() }
+        Furthest { only: None, by_outlet: Rare::default(), furthest: Read::default() }
     }
 }
 
-impl<O: PartialEq> Furthest<O> {
+impl<O: PartialEq + 'static> Furthest<O> {
     /// An outlet has read so much more. Returns what of it none had read before.
     pub fn read(&mut self, outlet: O, more: Read) -> Read {
         let is_only = match &self.only {
@@ -73,11 +75,11 @@ impl<O: PartialEq> Furthest<O> {
     }
 
     /// The same under other names; `None` = that outlet is no more.
-    pub fn renamed<N>(&self, name: impl Fn(&O) -> Option<N>) -> Furthest<N> {
+    pub fn renamed<N: PartialEq + 'static>(&self, name: impl Fn(&O) -> Option<N>) -> Furthest<N> {
         let only = self.only.iter().map(|only| (only, self.furthest));
         let known = only.chain(self.by_outlet.iter().map(|(outlet, read)| (outlet, *read)));
-        let by_outlet = known.filter_map(|(outlet, read)| Some((name(outlet)?, read)));
-        Furthest { only: None, by_outlet: by_outlet.collect(), furthest: self.furthest }
+        let by_outlet: Vec<_> = known.filter_map(|(outlet, read)| Some((name(outlet)?, read))).collect();
+        Furthest { only: None, by_outlet: by_outlet.into(), furthest: self.furthest }
     }
 }
 

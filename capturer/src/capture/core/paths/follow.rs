@@ -80,12 +80,16 @@ impl Capture {
         let outlet = self.outlets[outlet].outlet;
         let source = Arc::new(Source {
             path: Some(Arc::clone(path)),
-            labels,
+            labels: labels.into(),
             outlet,
             pipeline: pipeline::for_path(&self.settings.pipelines, path),
             ..Source::new(id, key)
         });
         let (directory, live_name) = split_path(&read_at);
+        if *self.paths.directory != *directory {
+            self.paths.directory = directory.into();
+        }
+        let directory = Arc::clone(&self.paths.directory);
         let line_bytes_max = self.settings.line_bytes_max as usize;
         let file = FileSource::new(id, directory, live_name, format, start, line_bytes_max);
         let file = file.with_text(rules);

@@ -123,7 +123,7 @@ mod tests {
         // While nobody looked.
         let (mut chain, _) = begun(Start::Oldest, &found);
         let Cursor::File(mut cursor) = chain.cursor(&Default::default()) else { panic!("no position") };
-        let ignored = std::mem::take(&mut std::sync::Arc::make_mut(&mut cursor).done);
+        let ignored = std::sync::Arc::make_mut(&mut cursor).done.take();
         let mut chain = Chain::new(Start::Resume(cursor));
         chain.remember(ignored);
         for _ in 0..2 {

@@ -68,7 +68,7 @@ impl Orphan {
         FileCursor {
             len: self.len,
             is_copy: self.is_copy,
-            reached: if self.in_place { Vec::new() } else { reached.to_vec() },
+            reached: if self.in_place { Default::default() } else { reached.to_vec().into() },
             ..FileCursor::at(self.place)
         }
     }

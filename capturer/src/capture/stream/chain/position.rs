@@ -93,14 +93,14 @@ impl Chain {
         };
         let skip = [0, 1].map(|channel| done(channel).wrapping_sub(from));
         let begun = 1.max(self.marks.len().saturating_sub(PLACES_MAX));
-        let reached = (begun..self.marks.len()).map(|at| self.place_in(at, open)).collect();
+        let reached: Vec<_> = (begun..self.marks.len()).map(|at| self.place_in(at, open)).collect();
         let len = self.links.iter().find(|link| link.found.id == file).map_or(0, Link::known_len);
         let place = FilePlace { file, head, tail, offset: from.wrapping_sub(base), skip };
         Cursor::File(Arc::new(FileCursor {
             len,
             is_copy,
             ended: self.links.is_empty() && from == position && self.ended,
-            reached,
+            reached: reached.into(),
             done: std::mem::take(&mut self.done),
             ..FileCursor::at(place)
         }))

@@ -13,7 +13,7 @@ impl Chain {
         changes: &mut Changes,
     ) -> usize {
         let place = cursor.place();
-        self.reached.clone_from(&cursor.reached);
+        self.reached = cursor.reached.clone();
         let mut orphan = Orphan {
             place,
             name: String::new(),
@@ -61,7 +61,7 @@ impl Chain {
                 return at;
             }
         }
-        self.reached.clear();
+        self.reached = Default::default();
         if !cursor.ended && (place.offset > 0 || orphan.len > 0) {
             orphan.give_up(changes);
         }

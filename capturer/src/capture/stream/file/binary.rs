@@ -12,13 +12,13 @@ use crate::telemetry::metrics::UnreadableReason;
 const LEFT_OUT_LOOK_MS: u64 = 10_000;
 
 /// What the file that is read was judged to hold.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct JudgedContent {
     /// Which file that is.
     file: Option<FileId>,
     verdict: Option<Content>,
-    /// It seems to have this encoding.
-    encoding: Option<&'static str>,
+    /// It seems to have this encoding. Boxed: hardly any file does.
+    encoding: Option<Box<&'static str>>,
 }
 
 /// What a file holds instead of text that can be decoded.
@@ -78,7 +78,7 @@ impl FileSource {
             let first = if front.offset > 0 && kind(head) != Kind::Unknown { head } else { buffer };
             let is_known = self.text.rules.encoding.is_some() || self.text.rules.binary == Binary::Read;
             (self.judged.verdict, self.judged.encoding) =
-                (binary::judge(first, is_known), binary::seems_utf16(first));
+                (binary::judge(first, is_known), binary::seems_utf16(first).map(Box::new));
         }
         self.is_left_out()
     }
@@ -128,10 +128,10 @@ impl FileSource {
     /// What is to be said of a file that is not text, with its path.
     pub fn not_text(&self) -> Option<(NotText, String)> {
         let name = &self.chain.links.front()?.found.name;
-        let not_text = match (self.verdict()?, self.is_left_out(), self.judged.encoding) {
+        let not_text = match (self.verdict()?, self.is_left_out(), self.judged.encoding.as_deref()) {
             (Content::Text, ..) => return None,
             (Content::Utf32, ..) => NotText::Utf32,
-            (Content::Binary, true, Some(encoding)) => NotText::SeemsEncoded(encoding),
+            (Content::Binary, true, Some(encoding)) => NotText::SeemsEncoded(*encoding),
             (Content::Binary, true, None) => NotText::Binary,
             (Content::Binary, false, _) => NotText::ReadAllTheSame,
         };

@@ -80,7 +80,7 @@ impl FileSource {
         }
         let excess = self.elsewhere.left.len().saturating_sub(LEFT_MAX);
         self.elsewhere.left.drain(..excess);
-        (self.directory, self.live_name) = (directory, live_name);
+        (self.directory, self.live_name) = (directory.into(), live_name);
         self.scan(cx);
     }
 
@@ -125,7 +125,7 @@ mod tests {
 
     fn scanned(bench: &mut Bench) -> Vec<String> {
         let directory = |action| match action {
-            Action::Scan { directory, .. } => Some(directory),
+            Action::Scan { directory, .. } => Some(directory.to_string()),
             _ => None,
         };
         bench.actions().into_iter().filter_map(directory).collect()

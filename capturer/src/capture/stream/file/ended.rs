@@ -4,12 +4,26 @@ use super::FileSource;
 use crate::capture::context::Context;
 use crate::capture::stream::SourceEvent;
 use crate::decode::assemble::Lines;
+use crate::model::rare::Begins;
+
+/// Exits of a container; a followed path has none.
+#[derive(Debug, Default)]
+pub(super) struct Exits {
+    /// One that was reported. It counts once the files were listed again, since a rotation may have come before it.
+    pub(super) told_ns: Option<i64>,
+    /// When it last exited: a line open since before will not be continued.
+    pub(super) at_ns: Option<i64>,
+}
+
+impl Begins for Exits {
+    const BEGINNING: &'static Exits = &Exits { told_ns: None, at_ns: None };
+}
 
 impl FileSource {
     /// When the container last exited.
     pub fn set_exited(&mut self, at_ns: Option<i64>, cx: &mut Context<'_>, told: &mut Vec<SourceEvent>) {
-        if at_ns.is_some() && at_ns != self.exit_told_ns {
-            self.exit_told_ns = at_ns;
+        if at_ns.is_some() && at_ns != self.exits.told_ns {
+            self.exits.told_ns = at_ns;
             self.scan(cx);
         }
         self.go_on(cx, told);
@@ -34,7 +48,7 @@ impl FileSource {
         }
         if self.gone {
             self.assembler.close_all(lines);
-        } else if let Some(exited_at) = self.exited_at_ns {
+        } else if let Some(exited_at) = self.exits.at_ns {
             self.assembler.close_begun_by(exited_at, lines);
         }
     }

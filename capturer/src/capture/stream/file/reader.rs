@@ -59,7 +59,7 @@ impl FileSource {
 
     /// Whether it finds a file of its own by itself, as one that was rotated in its directory.
     pub fn finds(&self, directory: &str, file: FileId) -> bool {
-        self.directory == directory && self.chain.wanted().contains(&file)
+        *self.directory == *directory && self.chain.wanted().contains(&file)
     }
 
     /// The path of a file that was found with it.

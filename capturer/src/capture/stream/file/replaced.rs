@@ -133,7 +133,7 @@ impl FileSource {
 
     /// The container exited after the newest record: dockerd has closed its log.
     pub(super) fn has_exited_since(&self) -> bool {
-        self.exited_at_ns.is_some_and(|exited_ns| exited_ns > self.newest_ns())
+        self.exits.at_ns.is_some_and(|exited_ns| exited_ns > self.newest_ns())
     }
 }
 

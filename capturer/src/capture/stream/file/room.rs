@@ -86,18 +86,19 @@ impl FileSource {
     /// Room was seen, or there is none. `filled`: since the last look.
     pub(super) fn look_at_room_later(&mut self, room: bool, filled: bool, cx: &mut Context<'_>) {
         if !room {
-            self.room_look = None;
+            self.room_look_ms = 0;
             // Another file may have some, and its turn comes.
             if !self.has_room() {
                 cx.let_sleep(self.stream, Purpose::Room);
             }
             return;
         }
-        let pause_ms = match self.room_look {
-            Some(before_ms) if !filled => (2 * before_ms).min(PAUSE_MS_MAX),
-            _ => PAUSE_MS_MIN,
+        let pause_ms = match self.room_look_ms {
+            0 => PAUSE_MS_MIN,
+            _ if filled => PAUSE_MS_MIN,
+            before_ms => (2 * before_ms).min(PAUSE_MS_MAX),
         };
-        self.room_look = Some(pause_ms);
+        self.room_look_ms = pause_ms;
         cx.wake(self.stream, Purpose::Room, cx.now.mono_ms + pause_ms);
     }
 
@@ -106,7 +107,7 @@ impl FileSource {
         if let Some(front) = self.chain.links.front_mut().filter(|front| front.room) {
             front.unread = true;
             let searched = front.nuls_to.saturating_sub(front.offset);
-            if self.room_look == Some(PAUSE_MS_MAX) && searched <= SEARCHED_AGAIN_MAX {
+            if self.room_look_ms == PAUSE_MS_MAX && searched <= SEARCHED_AGAIN_MAX {
                 // Its writer may have left some of it out.
                 front.nuls_to = 0;
             }
