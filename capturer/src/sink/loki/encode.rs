@@ -8,8 +8,8 @@
 //! are only ever put together, never cut. Lines are encoded as they come, for a message per line would cost several
 //! allocations each.
 //!
-//! Two lines of a batch with the same time get times a nanosecond apart, in their order: Loki drops a line that equals
-//! another one of its stream in time and text, and a file without times of its own gives all lines of a read the same.
+//! Lines of a label set with the same time get times a nanosecond apart, in their order (`times.rs`): Loki drops a line that
+//! equals another one of its stream in time and text, and a file without times of its own gives all lines of a read the same.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -18,6 +18,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use prost::{Message as _, encode_length_delimiter, length_delimiter_len};
 
 use super::push::{LabelPairAdapter, Timestamp, label_text};
+use super::times::Times;
 use super::unescape::unescape;
 use super::wire;
 use crate::decode::timestamp;
@@ -72,9 +73,16 @@ pub struct Gathered {
     full: VecDeque<Chunk>,
     open: BTreeMap<u64, Chunk>,
     bytes: usize,
+    /// What was given to lines so far, in all chunks of this run.
+    pub times: Times,
 }
 
 impl Gathered {
+    /// Nothing, after lines that were given these times.
+    pub fn new(times: Times) -> Gathered {
+        Gathered { times, ..Gathered::default() }
+    }
+
     /// Bytes of encoded lines.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -312,7 +320,7 @@ fn put_lines<'b>(
         return;
     }
     let mut chunk = gathered.open.remove(&channel.label_set);
-    let mut times = Times::default();
+    let times = gathered.times.of(channel.label_set);
     let (mut text, mut metadata) = (Vec::new(), Vec::new());
     for (index, record) in records {
         let line = line(config, batch, record, &mut text, counts);
@@ -476,22 +484,6 @@ fn add_extra(extra: &Extra, metadata: &mut Vec<LabelPairAdapter>) {
     }
     if !extra.failed.is_empty() {
         put("failed", extra.failed.names().collect::<Vec<_>>().join(","));
-    }
-}
-
-/// See the module's head.
-#[derive(Debug, Default)]
-struct Times {
-    last_own: Option<i64>,
-    last_given: i64,
-}
-
-impl Times {
-    fn next(&mut self, own: i64) -> i64 {
-        let again = self.last_own == Some(own);
-        self.last_given = if again { self.last_given.saturating_add(1) } else { own };
-        self.last_own = Some(own);
-        self.last_given
     }
 }
 

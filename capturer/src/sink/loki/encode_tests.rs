@@ -121,6 +121,26 @@ fn lines_of_one_moment_get_times_of_their_own() {
     assert_eq!(times, [first, first + 1, first + 2]);
 }
 
+/// Of a log with times to the second each read is a batch, and a label set has several sources.
+#[test]
+fn lines_of_one_moment_keep_apart_over_batches_and_sources() {
+    let config = Loki { labels: Default::default(), ..Loki::default() };
+    let mut gathered = Gathered::default();
+    let mut given = std::collections::BTreeSet::new();
+    for number in 0..20 {
+        let all = batch(&container(1 + number % 2, "web"), &[b"same", b"same"]);
+        encode(&config, &SourceHead::new(&config, &all.source, "box"), &all, &mut gathered);
+        // Half of them are sent in between.
+        let chunk = if number % 2 == 0 { None } else { gathered.pop() };
+        for request in requests(chunk.as_slice()) {
+            let entries = &request.streams[0].entries;
+            given.extend(entries.iter().map(|entry| entry.timestamp.unwrap().to_ns()));
+        }
+    }
+    let first = timestamp::parse(TIME.as_bytes()).unwrap();
+    assert_eq!(given.into_iter().collect::<Vec<_>>(), (first..first + 40).collect::<Vec<_>>());
+}
+
 #[test]
 fn what_is_unknown_has_no_label() {
     let labels =

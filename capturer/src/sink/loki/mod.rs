@@ -26,6 +26,7 @@ mod pusher;
 mod refusals;
 mod report;
 mod summary;
+pub(crate) mod times;
 mod unescape;
 mod verdicts;
 pub(crate) mod wire;
@@ -49,6 +50,7 @@ use crate::telemetry::status::Status;
 use client::Client;
 use encode::{Chunk, Gathered, SourceHead};
 use pusher::PushThread;
+use times::Times;
 
 /// Its name in checkpoint, metrics and health.
 pub const NAME: &str = "loki";
@@ -124,8 +126,8 @@ impl LokiSink {
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             heads: BTreeMap::new(),
             writer,
+            gathered: Gathered::new(Times::open(&spool_dir, is_new)),
             spool_dir,
-            gathered: Gathered::default(),
             waiting: None,
             dropped_bytes: 0,
             dropped_told: None,
@@ -299,6 +301,12 @@ impl Sink for LokiSink {
         let committed = self.commit();
         self.dropped_told = None;
         self.declare_dropped();
+        // Before the push thread ends, which takes its time: nothing is given a time any more.
+        if let Err(error) = self.gathered.times.save(&self.spool_dir) {
+            tracing::warn!(
+                "loki: saving which times were given to lines: {error}; lines of the last second begin some microseconds later"
+            );
+        }
         self.push.stop();
         committed
     }
