@@ -65,6 +65,12 @@ pub trait Sink: Send {
         Ok(())
     }
 
+    /// Batches that are safe though the last commit failed: how many of those that wait for one, from the first on. They are
+    /// acknowledged, and never told again.
+    fn take_safe(&mut self) -> usize {
+        0
+    }
+
     /// How long batches that were delivered may wait for others before [`Sink::commit`] and their acknowledgement.
     fn gathers(&self) -> Option<Duration> {
         None

@@ -237,7 +237,10 @@ impl Worker {
         }
         self.held.all_due();
         let _ = self.retry_held();
-        let _ = self.commit();
+        // Nobody hears an acknowledgement if all senders are gone: then nothing more is made safe, or it would come twice.
+        if self.give_up_at.is_some() {
+            let _ = self.commit();
+        }
         let beat = Arc::clone(&self.beat);
         let step = beat.step();
         let flushed = self.sink.flush();
@@ -292,6 +295,14 @@ impl Worker {
             (self.report)(FromSink::Ack(ack));
         }
         Some(())
+    }
+
+    /// Something failed. What is safe nevertheless is acknowledged at once: at a stop nobody may be left to hear it.
+    pub(super) fn acknowledge_safe(&mut self) {
+        let safe = self.sink.take_safe().min(self.gathered.len());
+        for ack in self.gathered.drain(..safe) {
+            (self.report)(FromSink::Ack(ack));
+        }
     }
 
     fn acknowledge(&mut self, ack: Ack) -> Option<()> {

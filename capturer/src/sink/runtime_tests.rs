@@ -21,6 +21,9 @@ struct Fake {
     apart: bool,
     /// Gathers batches for so long.
     gathers: Option<Duration>,
+    /// Commits fail, though so many batches are safe.
+    commit_fails: bool,
+    safe: usize,
     taken: Arc<Mutex<Vec<String>>>,
 }
 
@@ -69,7 +72,13 @@ impl Sink for Fake {
         self.gathers
     }
     fn commit(&mut self) -> Result<(), SinkError> {
+        if self.commit_fails {
+            return Err(SinkError::retry("commit", io::ErrorKind::StorageFull));
+        }
         self.answer("commit", ())
+    }
+    fn take_safe(&mut self) -> usize {
+        std::mem::take(&mut self.safe)
     }
     fn detach(&mut self, stream: StreamId) {
         self.taken.lock().unwrap().push(format!("detach {stream}"));
@@ -313,6 +322,50 @@ fn batches_are_gathered_by_stream_and_all_together() {
     assert_eq!(commits(&fake.taken), 1);
     handle.sender.send(stop_in(LONG)).unwrap();
     handle.thread.join().unwrap();
+}
+
+/// The spool is full at a stop: what it has will be delivered, so the next run must not read it again.
+#[test]
+fn what_is_safe_is_acknowledged_though_the_rest_is_not() {
+    for safe in [0, 2, 3] {
+        let fake = Fake { gathers: Some(LONG), commit_fails: true, safe, ..Fake::default() };
+        let (handle, told, _) = start(&fake);
+        for n in 1..=3 {
+            handle.sender.send(ToSink::Batch(numbered(n))).unwrap();
+        }
+        handle.sender.send(stop_in(Duration::from_millis(300))).unwrap();
+        handle.thread.join().unwrap();
+        let acks = told.iter().filter_map(|message| match message {
+            FromSink::Ack(ack) => Some(ack.batch.source_bytes),
+            _ => None,
+        });
+        assert_eq!(acks.collect::<Vec<_>>(), (1..=safe as u64).collect::<Vec<_>>());
+    }
+}
+
+/// A stop waits for acknowledgements, and would end without those that come only when all else is safe.
+#[test]
+fn what_is_safe_is_acknowledged_while_the_rest_waits() {
+    let fake = Fake { gathers: Some(LONG), safe: 2, ..Fake::default() };
+    let (handle, told, _) = start(&fake);
+    for n in 1..=2 {
+        handle.sender.send(ToSink::Batch(numbered(n))).unwrap();
+    }
+    let until = Instant::now() + LONG;
+    while fake.taken.lock().unwrap().len() < 2 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    fake.broken.store(true, Ordering::SeqCst);
+    handle.sender.send(ToSink::Batch(numbered(3))).unwrap();
+    for n in 1..=2 {
+        let FromSink::Ack(ack) = told.recv_timeout(LONG).unwrap() else { panic!("no acknowledgement") };
+        assert_eq!(ack.batch.source_bytes, n);
+    }
+    // All senders are gone, and with them who would hear of it: nothing more is made safe.
+    fake.broken.store(false, Ordering::SeqCst);
+    drop(handle.sender);
+    handle.thread.join().unwrap();
+    assert!(!fake.taken.lock().unwrap().iter().any(|what| what == "commit"));
 }
 
 /// A sink of a place that may hang: it takes nothing while told to hang.

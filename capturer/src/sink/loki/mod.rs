@@ -71,13 +71,36 @@ pub struct LokiSink {
     spool_dir: PathBuf,
     /// Of batches that were taken: what is not in the spool yet.
     gathered: Gathered,
-    /// The record that comes next, for which there was no room.
-    waiting: Option<format::Record>,
+    /// Records that come next, for which there was no room.
+    waiting: Vec<format::Record>,
+    /// Batches that were taken since the last commit, by how far they are.
+    batches: Batches,
     /// Given up since that was said last, and when that was.
     dropped_bytes: u64,
     dropped_told: Option<Instant>,
     metrics: Arc<Metrics>,
     push: PushThread,
+}
+
+/// Batches that were taken and are not acknowledged, in their order.
+#[derive(Debug, Default)]
+struct Batches {
+    /// On disk, though not all that came since is.
+    safe: usize,
+    /// In the spool, and not synced.
+    put: usize,
+    /// Not in the spool.
+    gathered: usize,
+}
+
+impl Batches {
+    fn on_put(&mut self) {
+        self.put += std::mem::take(&mut self.gathered);
+    }
+
+    fn on_synced(&mut self) {
+        self.safe += std::mem::take(&mut self.put);
+    }
 }
 
 impl LokiSink {
@@ -128,7 +151,8 @@ impl LokiSink {
             writer,
             gathered: Gathered::new(Times::open(&spool_dir, is_new)),
             spool_dir,
-            waiting: None,
+            waiting: Vec::new(),
+            batches: Batches::default(),
             dropped_bytes: 0,
             dropped_told: None,
             metrics: Arc::clone(metrics),
@@ -136,24 +160,26 @@ impl LokiSink {
         })
     }
 
-    /// Puts what was gathered into the spool. What there is no room for stays gathered.
+    /// Puts what was gathered into the spool, all of it or nothing: what is there will be delivered, so it must be acknowledged,
+    /// or it comes twice.
     fn put(&mut self) -> Result<(), SinkError> {
         let time_ms = spool::unix_ms();
         let packed = |chunk: Chunk| {
             let payload = (&*chunk.head(), &*chunk.entries);
             format::Record::new(chunk.label_set, time_ms, chunk.tenant, chunk.lines, payload)
         };
-        while let Some(record) = self.waiting.take().or_else(|| self.gathered.pop().map(packed)) {
-            let source = match self.writer.append(&record) {
-                Ok(()) => continue,
-                Err(AppendError::Full) => io::Error::other(format!(
+        while let Some(chunk) = self.gathered.pop() {
+            self.waiting.push(packed(chunk));
+        }
+        if let Err(error) = self.writer.append(&self.waiting) {
+            let source = match error {
+                AppendError::Full => io::Error::other(format!(
                     "the spool is full and waits for Loki ({} MiB; logs rotate on meanwhile, and what rotates away unread is \
                      lost: mend Loki, raise sinks.loki.spool.max_size, or let the logs keep more),",
                     self.config.spool.bytes_max >> 20
                 )),
-                Err(AppendError::Io(error)) => self.explain(error),
+                AppendError::Io(error) => self.explain(error),
             };
-            self.waiting = Some(record);
             // What is there already must be delivered, else no room would ever come.
             self.sync()?;
             return Err(SinkError::retry_all(
@@ -161,6 +187,8 @@ impl LokiSink {
                 source,
             ));
         }
+        self.waiting.clear();
+        self.batches.on_put();
         self.declare_dropped();
         Ok(())
     }
@@ -170,7 +198,9 @@ impl LokiSink {
         self.push.wake();
         committed.map_err(|source| {
             SinkError::retry_all(format!("syncing {}", self.spool_dir.display()), self.explain(source))
-        })
+        })?;
+        self.batches.on_synced();
+        Ok(())
     }
 
     /// Says of a full disk what of it the spool has, and what to do.
@@ -277,12 +307,20 @@ impl Sink for LokiSink {
         };
         self.take_shares(head, batch)?;
         let counts = encode::encode(&self.config, head, batch, &mut self.gathered);
+        self.batches.gathered += 1;
         Ok(Delivered { mark: None, counts })
     }
 
     fn commit(&mut self) -> Result<(), SinkError> {
         self.put()?;
-        self.sync()
+        self.sync()?;
+        // All are acknowledged now.
+        self.batches = Batches::default();
+        Ok(())
+    }
+
+    fn take_safe(&mut self) -> usize {
+        std::mem::take(&mut self.batches.safe)
     }
 
     fn gathers(&self) -> Option<Duration> {
@@ -298,7 +336,8 @@ impl Sink for LokiSink {
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
-        let committed = self.commit();
+        // What could not be put in until now is not put in any more: nobody would acknowledge it, and it would come twice.
+        let synced = self.sync();
         self.dropped_told = None;
         self.declare_dropped();
         // Before the push thread ends, which takes its time: nothing is given a time any more.
@@ -308,6 +347,6 @@ impl Sink for LokiSink {
             );
         }
         self.push.stop();
-        committed
+        synced
     }
 }

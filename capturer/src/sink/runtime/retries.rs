@@ -111,6 +111,7 @@ impl Worker {
         let mut failures = 0;
         loop {
             self.on_failure(&error);
+            self.acknowledge_safe();
             if error.kind == SinkErrorKind::Closed || !self.pause(retry_pause(failures, chance())) {
                 return None;
             }
@@ -139,6 +140,7 @@ impl Worker {
                 }
                 Err(error) => {
                     self.on_failure(&error);
+                    self.acknowledge_safe();
                     let again =
                         error.kind != SinkErrorKind::Closed && self.pause(retry_pause(failures, chance()));
                     if !again {

@@ -21,7 +21,7 @@ fn filled(dir: &Path, config: &Spool) -> (Writer, Reader) {
     let mut rng = Rng::from_env();
     let Opened { mut writer, reader, .. } = open(dir, config, held()).unwrap();
     for number in 1..=40 {
-        writer.append(&record(number, 10_000, &mut rng)).unwrap();
+        writer.append(&[record(number, 10_000, &mut rng)]).unwrap();
     }
     writer.commit().unwrap();
     (writer, reader)
@@ -67,7 +67,7 @@ fn what_is_delivered_makes_room_where_the_cursor_can_not_be_saved() {
     assert!(damaged == 0 && numbers.iter().all(|number| *number > 30), "{numbers:?}");
     reader.forget().unwrap();
     assert_eq!(names(dir.path(), ".done"), [] as [String; 0]);
-    writer.append(&record(41, 10, &mut Rng::from_env())).unwrap();
+    writer.append(&[record(41, 10, &mut Rng::from_env())]).unwrap();
     writer.commit().unwrap();
     assert_eq!(read_all(&mut reader), (vec![41], 0));
 }
@@ -85,7 +85,7 @@ fn the_cursor_is_written_into_room_that_it_has() {
         [inode("cursor"), inode("cursor.new")]
     };
     let [current, new] = inodes();
-    writer.append(&record(41, 10, &mut Rng::from_env())).unwrap();
+    writer.append(&[record(41, 10, &mut Rng::from_env())]).unwrap();
     writer.commit().unwrap();
     read_all(&mut reader);
     reader.forget().unwrap();
@@ -103,7 +103,7 @@ fn the_segment_being_written_ends_if_the_disk_is_full_and_it_is_delivered() {
     let config = config(1024 * 1024);
     let Opened { mut writer, mut reader, .. } = open(dir.path(), &config, held()).unwrap();
     for number in 1..=3 {
-        writer.append(&record(number, 1_000, &mut rng)).unwrap();
+        writer.append(&[record(number, 1_000, &mut rng)]).unwrap();
     }
     writer.commit().unwrap();
     writer.make_way().unwrap();
@@ -114,7 +114,7 @@ fn the_segment_being_written_ends_if_the_disk_is_full_and_it_is_delivered() {
     assert_eq!(reader.read_next().unwrap(), Read::Nothing);
     reader.forget().unwrap();
     assert_eq!(names(dir.path(), ".seg"), [] as [String; 0]);
-    writer.append(&record(4, 1_000, &mut rng)).unwrap();
+    writer.append(&[record(4, 1_000, &mut rng)]).unwrap();
     writer.commit().unwrap();
     assert_eq!(read_all(&mut reader), (vec![4], 0));
 }
@@ -128,7 +128,7 @@ fn an_unfinished_write_is_told_from_damage() {
         let config = Spool { fsync: true, ..config(1024 * 1024) };
         let Opened { mut writer, mut reader, .. } = open(dir.path(), &config, held()).unwrap();
         for number in 1..=3 {
-            writer.append(&record(number, 1_000, &mut rng)).unwrap();
+            writer.append(&[record(number, 1_000, &mut rng)]).unwrap();
         }
         writer.commit().unwrap();
         if known {
@@ -160,14 +160,14 @@ fn a_spool_that_is_removed_is_put_back_as_far_as_it_is_open() {
         let Opened { mut writer, mut reader, is_new, .. } = open(&dir, &config, held()).unwrap();
         assert!(is_new);
         for number in 1..=3 {
-            writer.append(&record(number, 1_000, &mut rng)).unwrap();
+            writer.append(&[record(number, 1_000, &mut rng)]).unwrap();
         }
         writer.commit().unwrap();
         assert_eq!(reader.look().unwrap(), None);
         fs::remove_dir_all(home.path().join("data")).unwrap();
         let mut expected = vec![1, 2, 3];
         if writer_sees_it {
-            writer.append(&record(4, 1_000, &mut rng)).unwrap();
+            writer.append(&[record(4, 1_000, &mut rng)]).unwrap();
             writer.commit().unwrap();
             expected.push(4);
             assert_eq!(names(&dir, ".seg").len(), 1, "before anything is acknowledged");
@@ -176,7 +176,7 @@ fn a_spool_that_is_removed_is_put_back_as_far_as_it_is_open() {
         reader.forget().unwrap();
         assert_eq!(reader.look().unwrap(), None);
         // It goes on with the file that has the name.
-        writer.append(&record(5, 1_000, &mut rng)).unwrap();
+        writer.append(&[record(5, 1_000, &mut rng)]).unwrap();
         writer.commit().unwrap();
         expected.push(5);
         drop((writer, reader));
@@ -205,6 +205,30 @@ fn what_can_not_be_put_back_is_lost_and_said_once() {
     assert!((10_000 * gone..10_200 * gone).contains(&lost_bytes), "{lost_bytes} bytes of {gone} records");
     assert!(matches!(reader.load(first).unwrap(), Loaded::Record(_)));
     drop(writer);
+}
+
+/// Half of what is put in together would be delivered, acknowledged by nobody, and come again from its source.
+#[test]
+fn what_does_not_fit_whole_is_not_put_in_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(100_000);
+    let Opened { mut writer, mut reader, .. } = open(dir.path(), &config, held()).unwrap();
+    let mut rng = Rng::from_env();
+    let mut some = |numbers: std::ops::RangeInclusive<u64>| -> Vec<format::Record> {
+        numbers.map(|number| record(number, 10_000, &mut rng)).collect()
+    };
+    let (first, second) = (some(1..=5), some(6..=12));
+    writer.append(&first).unwrap();
+    writer.commit().unwrap();
+    assert!(matches!(writer.append(&second), Err(AppendError::Full)));
+    writer.commit().unwrap();
+    assert_eq!(read_all(&mut reader).0, [1, 2, 3, 4, 5], "nothing of what did not fit");
+    // What was delivered makes room, also in the segment that was being written.
+    assert!(matches!(writer.append(&second), Err(AppendError::Full)));
+    reader.forget().unwrap();
+    writer.append(&second).unwrap();
+    writer.commit().unwrap();
+    assert_eq!(read_all(&mut reader).0, (6..=12).collect::<Vec<_>>());
 }
 
 /// Somebody else's file is not replaced: it may be a second agent's.

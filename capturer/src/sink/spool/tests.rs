@@ -63,7 +63,7 @@ fn like_a_queue_across_restarts() {
     let mut full = 0;
     for _ in 0..4_000 {
         match rng.below(20) {
-            0..9 => match writer.append(&record(next, rng.below(30_000), &mut rng)) {
+            0..9 => match writer.append(&[record(next, rng.below(30_000), &mut rng)]) {
                 Ok(()) => {
                     uncommitted += 1;
                     next += 1;
@@ -134,7 +134,7 @@ fn a_full_spool_drops_its_oldest_if_told_to_and_counts_them() {
     let mut written = 0;
     for number in 1..=300 {
         let before = writer.bytes();
-        writer.append(&record(number, 10_000, &mut rng)).unwrap();
+        writer.append(&[record(number, 10_000, &mut rng)]).unwrap();
         written += 10_000;
         assert!(writer.bytes() <= config.bytes_max, "{before}");
     }
@@ -157,7 +157,7 @@ fn torn_cut_flipped_and_zeroed_segments() {
         let config = config(1024 * 1024);
         let (mut writer, _, _) = open(dir.path(), &config, held()).unwrap();
         for number in 1..=40 {
-            writer.append(&record(number, 5_000, &mut rng)).unwrap();
+            writer.append(&[record(number, 5_000, &mut rng)]).unwrap();
         }
         writer.commit().unwrap();
         drop(writer);
@@ -183,7 +183,7 @@ fn torn_cut_flipped_and_zeroed_segments() {
         // A file cut exactly between two records shows nothing.
         assert!(said || !lost || matches!(kind, 0 | 4), "kind {kind}: lost {lost}, said {said}");
         // It goes on.
-        writer.append(&record(41, 10, &mut rng)).unwrap();
+        writer.append(&[record(41, 10, &mut rng)]).unwrap();
         writer.commit().unwrap();
         assert_eq!(read_all(&mut reader), (vec![41], 0));
     }
@@ -196,7 +196,7 @@ fn a_damaged_cursor_repeats_and_is_said() {
         let dir = tempfile::tempdir().unwrap();
         let (mut writer, mut reader, _) = open(dir.path(), &config(1 << 20), held()).unwrap();
         for number in 1..=3 {
-            writer.append(&record(number, 10, &mut rng)).unwrap();
+            writer.append(&[record(number, 10, &mut rng)]).unwrap();
         }
         writer.commit().unwrap();
         read_all(&mut reader);
@@ -213,8 +213,8 @@ fn what_is_too_old_is_given_up_and_counted() {
     let (mut writer, mut reader, _) = open(dir.path(), &config(1 << 20), held()).unwrap();
     let mut old = record(1, 10, &mut Rng::from_env());
     old.time_ms -= 3_700_000;
-    writer.append(&old).unwrap();
-    writer.append(&Record { label_set: 2, time_ms: unix_ms(), ..old }).unwrap();
+    writer.append(&[old.clone()]).unwrap();
+    writer.append(&[Record { label_set: 2, time_ms: unix_ms(), ..old }]).unwrap();
     writer.commit().unwrap();
     assert!(matches!(reader.read_next().unwrap(), Read::TooOld(_, bytes) if bytes > 40));
     assert!(matches!(reader.read_next().unwrap(), Read::Record(Record { label_set: 2, .. }, _)));
@@ -231,7 +231,7 @@ fn one_that_waits_keeps_its_own_room_only() {
     // Ten times what the spool holds, every fortieth record for one that waits.
     for number in 1..=4_000 {
         writer
-            .append(&record(number, 10_000, &mut rng))
+            .append(&[record(number, 10_000, &mut rng)])
             .unwrap_or_else(|error| panic!("{number}: {error:?}"));
         if number % 40 == 0 {
             writer.commit().unwrap();
@@ -274,7 +274,7 @@ fn segments_that_somebody_removed_are_told() {
         let config = config(1024 * 1024);
         let (mut writer, mut reader, _) = open(dir.path(), &config, held()).unwrap();
         for number in 1..=40 {
-            writer.append(&record(number, 5_000, &mut rng)).unwrap();
+            writer.append(&[record(number, 5_000, &mut rng)]).unwrap();
         }
         writer.commit().unwrap();
         let Read::Record(_, first) = reader.read_next().unwrap() else { panic!("no record") };
@@ -329,12 +329,12 @@ fn what_was_dropped_is_not_missing() {
     let dir = tempfile::tempdir().unwrap();
     let config = Spool { when_full: WhenFull::DropOldest, ..config(1024 * 1024) };
     let (mut writer, mut reader, _) = open(dir.path(), &config, held()).unwrap();
-    writer.append(&record(1, 10_000, &mut rng)).unwrap();
+    writer.append(&[record(1, 10_000, &mut rng)]).unwrap();
     writer.commit().unwrap();
     let Read::Record(_, at) = reader.read_next().unwrap() else { panic!("no record") };
     reader.forget().unwrap();
     for number in 2..=300 {
-        writer.append(&record(number, 10_000, &mut rng)).unwrap();
+        writer.append(&[record(number, 10_000, &mut rng)]).unwrap();
     }
     writer.commit().unwrap();
     assert_eq!(reader.load(at).unwrap(), Loaded::Dropped);
@@ -352,7 +352,7 @@ fn cursors_of_older_agents_and_damaged_ones() {
         let dir = tempfile::tempdir().unwrap();
         let (mut writer, mut reader, _) = open(dir.path(), &config(1 << 20), held()).unwrap();
         for number in 1..=6 {
-            writer.append(&record(number, 10, &mut rng)).unwrap();
+            writer.append(&[record(number, 10, &mut rng)]).unwrap();
         }
         writer.commit().unwrap();
         let mut places = Vec::new();

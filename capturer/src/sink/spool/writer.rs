@@ -16,7 +16,7 @@ const DISK_LEFT_ONE_IN: u64 = 64;
 /// But no less and no more than this.
 const DISK_LEFT_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=16 * 1024 * 1024;
 
-/// Why a record was not taken.
+/// Why records were not taken.
 #[derive(Debug)]
 pub enum AppendError {
     /// There is no room, and the config says to wait.
@@ -53,15 +53,23 @@ impl Writer {
         Writer { shared, segment_bytes, number, offset: 0, buffer: Vec::new(), room: None }
     }
 
-    /// Writes a record. It is neither safe nor read before [`Writer::commit`].
-    pub fn append(&mut self, record: &Record) -> Result<(), AppendError> {
+    /// Writes records, all of them or none: what nobody acknowledges must not be there. They are neither safe nor read before
+    /// [`Writer::commit`].
+    pub fn append(&mut self, records: &[Record]) -> Result<(), AppendError> {
         self.buffer.clear();
-        format::encode(record, &mut self.buffer);
+        records.iter().for_each(|record| format::encode(record, &mut self.buffer));
         let len = self.buffer.len() as u64;
+        if len == 0 {
+            return Ok(());
+        }
         if self.is_open() && self.offset > 0 && self.offset + len > self.segment_bytes {
             self.close_segment().map_err(AppendError::Io)?;
         }
-        self.make_room(len)?;
+        if let Err(error) = self.make_room(len) {
+            // What was delivered of the segment that is being written is room, too.
+            self.make_way().map_err(AppendError::Io)?;
+            return Err(error);
+        }
         if !self.disk_has(len) {
             self.make_way().map_err(AppendError::Io)?;
             return Err(AppendError::Io(io::ErrorKind::StorageFull.into()));
@@ -127,7 +135,7 @@ impl Writer {
         loop {
             let is_open = self.is_open();
             let mut state = self.shared.state();
-            // An empty spool takes anything, else a record longer than the whole would wait for ever.
+            // An empty spool takes anything, else what is longer than the whole would wait for ever.
             if state.bytes() == 0 || state.bytes() + len <= self.shared.config.bytes_max {
                 return Ok(());
             }
