@@ -93,15 +93,23 @@ impl Delivery {
         self.entries < ENTRIES_MAX
     }
 
-    /// Takes a record of the spool: its label set, tenant, lines and bytes, and where it is.
-    pub fn take(&mut self, now: Now, id: u64, tenant: &str, (lines, bytes): (usize, usize), place: Position) {
+    /// Takes a record of the spool: its label set, tenant, lines and bytes, and where it is and how many lines of it are done.
+    pub fn take(
+        &mut self,
+        now: Now,
+        id: u64,
+        tenant: &str,
+        (lines, bytes): (usize, usize),
+        (place, done): (Position, usize),
+    ) {
         self.progress.waiting_ms.get_or_insert(now.ms);
         self.entries += 1;
         let label_set = self.label_sets.entry(id).or_insert_with(|| {
             self.tenants.entry(tenant.to_owned()).or_default().label_sets += 1;
             LabelSet::new(tenant.to_owned(), self.limits.batch_lines)
         });
-        label_set.push(Entry { place, lines: lines.max(1), bytes, taken_ms: now.ms });
+        let (lines, done) = (lines.max(1), done.min(lines.saturating_sub(1)));
+        label_set.push(Entry { place, lines, bytes, taken_ms: now.ms, done });
         if label_set.state == LabelSetState::Gathering {
             if label_set.bytes >= self.body_limit.bytes() || label_set.lines >= self.limits.batch_lines {
                 self.make_ready(id);
@@ -212,18 +220,16 @@ impl Delivery {
         let Some(label_set) = self.label_sets.get(&id) else { return };
         let whole: usize = label_set.queue.iter().take(records.len()).map(|entry| entry.lines).sum();
         // What is gone by now was counted as lost: it must not count as accepted, too.
-        let lost = label_set.queue.iter().zip(&records).filter(|(_, record)| record.body.is_empty());
-        let lost_lines: usize = lost.map(|(entry, _)| entry.lines).sum();
-        let lost_first = records.first().is_some_and(|record| record.body.is_empty());
+        let there: Vec<bool> = records.iter().map(|record| !record.body.is_empty()).collect();
+        let (at, left) = label_set.to_send(&there);
         let bodies = records.into_iter().map(|record| record.body).filter(|body| !body.is_empty());
         let mut body = Parcel::join(bodies.collect());
-        if label_set.skip > 0 && !lost_first {
-            body =
-                Parcel::plain(refusals::decode(&body.request()).split_at(label_set.skip).1.encode_to_vec());
+        if at.len() < left.len() {
+            let request = refusals::decode(&body.request());
+            body = Parcel::plain(refusals::pick(&request, |index| left[index]).encode_to_vec());
         }
-        let covers = whole - label_set.skip;
-        let lines = whole - lost_lines - if lost_first { 0 } else { label_set.skip };
-        let parts = self.parts(now, &label_set.tenant, label_set.lines_max, (covers, lines), body);
+        let span = (label_set.skip, whole);
+        let parts = self.parts(now, &label_set.tenant, label_set.lines_max, span, (at, body));
         let job = Job::new(id, parts);
         self.settle(now, slot, job);
     }
@@ -310,6 +316,8 @@ impl Delivery {
         if must_keep || (room && job.was_cut) {
             self.kept_bytes += job.bytes();
             label_set.kept = Some(job);
+        } else {
+            label_set.leave(&job);
         }
     }
 
@@ -424,6 +432,12 @@ impl Delivery {
     /// Records of which nothing is left since the last call.
     pub fn take_done(&mut self) -> Vec<Position> {
         std::mem::take(&mut self.done)
+    }
+
+    /// Records of which some lines are done, and how many from the first on.
+    pub fn done_in_part(&self) -> impl Iterator<Item = (Position, usize)> {
+        let label_sets = self.label_sets.values().filter(|label_set| label_set.skip > 0);
+        label_sets.filter_map(|label_set| Some((label_set.queue.front()?.place, label_set.skip)))
     }
 
     /// Nothing is left at all.

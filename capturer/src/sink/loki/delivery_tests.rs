@@ -1,5 +1,7 @@
 //! The life of requests, as tables and against a model Loki.
 
+#[path = "delivery_again_tests.rs"]
+mod again;
 #[path = "delivery_trouble_tests.rs"]
 mod trouble;
 
@@ -87,6 +89,11 @@ impl Bench {
     }
 
     fn take(&mut self, ms: u64, label_set: u64, tenant: &str, lines: &[(i64, String)]) {
+        self.take_rest(ms, label_set, tenant, lines, 0);
+    }
+
+    /// A record of which an earlier run delivered some lines.
+    fn take_rest(&mut self, ms: u64, label_set: u64, tenant: &str, lines: &[(i64, String)], done: usize) {
         self.taken += 1;
         let place = Position { segment: 1, offset: self.taken };
         let entry = |(ns, line): &(i64, String)| EntryAdapter {
@@ -99,7 +106,7 @@ impl Bench {
             entries: lines.iter().map(entry).collect(),
         };
         let body = Parcel::as_in_spool(&PushRequest { streams: vec![stream] });
-        self.delivery.take(at(ms), label_set, tenant, (lines.len(), body.len()), place);
+        self.delivery.take(at(ms), label_set, tenant, (lines.len(), body.len()), (place, done));
         self.records.insert(place, body);
     }
 
@@ -421,6 +428,7 @@ fn against_a_model_loki() {
         let wrongly: Vec<_> = wrongly.map(|letter| (letter.entry.line.as_str(), letter.reason)).collect();
         assert!(wrongly.is_empty(), "round {round}: {wrongly:?}");
         assert_eq!(buried, bad);
+        assert_eq!(bench.buried.len(), bad.len(), "round {round}: each once");
         for (label_set, expected) in sent {
             let got = arrived.remove(&format!("{{label_set=\"{label_set}\"}}")).unwrap_or_default();
             let mut seen = BTreeSet::new();

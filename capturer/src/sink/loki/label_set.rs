@@ -18,6 +18,8 @@ pub(super) struct Entry {
     pub lines: usize,
     pub bytes: usize,
     pub taken_ms: u64,
+    /// Lines at its beginning that an earlier run delivered.
+    pub done: usize,
 }
 
 /// A label set of a tenant.
@@ -29,6 +31,9 @@ pub(super) struct LabelSet {
     pub bytes: usize,
     /// Lines at the beginning of the first record that are done.
     pub skip: usize,
+    /// Lines behind those that need nothing more: stored or buried by a request of which others are to be sent again. Their
+    /// numbers, in order, counted from the first line of the first record.
+    decided: Vec<u32>,
     pub state: LabelSetState,
     /// When it does something by itself.
     pub timer: Option<u64>,
@@ -78,6 +83,7 @@ impl LabelSet {
             lines: 0,
             bytes: 0,
             skip: 0,
+            decided: Vec::new(),
             state: LabelSetState::Gathering,
             timer: None,
             backoff: Backoff::default(),
@@ -91,19 +97,78 @@ impl LabelSet {
     pub fn push(&mut self, entry: Entry) {
         self.lines += entry.lines;
         self.bytes += entry.bytes;
+        if self.queue.is_empty() {
+            self.skip = entry.done;
+        }
         self.queue.push_back(entry);
+    }
+
+    fn pop(&mut self) {
+        let Some(first) = self.queue.pop_front() else { return };
+        self.lines -= first.lines;
+        self.bytes -= first.bytes;
+        self.decided.retain_mut(|number| {
+            let of_later = *number as usize >= first.lines;
+            *number = number.saturating_sub(first.lines as u32);
+            of_later
+        });
+    }
+
+    fn done_of_first(&self) -> usize {
+        self.queue.front().map_or(0, |first| first.done)
+    }
+
+    /// Numbers of the lines of its first records that are to be sent, and which lines of a request of those that are there
+    /// these are. `there`: for each record, whether it is.
+    pub fn to_send(&self, there: &[bool]) -> (Vec<u32>, Vec<bool>) {
+        let (mut numbers, mut first) = (Vec::new(), 0);
+        for (entry, is_there) in self.queue.iter().zip(there) {
+            let behind = first + entry.lines as u32;
+            if *is_there {
+                numbers.extend(first..behind);
+            }
+            first = behind;
+        }
+        let is_left =
+            |number: &u32| *number as usize >= self.skip && self.decided.binary_search(number).is_err();
+        let left: Vec<bool> = numbers.iter().map(is_left).collect();
+        numbers.retain(is_left);
+        (numbers, left)
+    }
+
+    /// A job is given up, and its lines will be read again: remembers which of them need nothing more.
+    pub fn leave(&mut self, job: &Job) {
+        let (mut left, mut end) = (Vec::new(), self.skip);
+        for part in &job.parts {
+            if part.letters.is_empty() {
+                left.extend_from_slice(&part.at);
+            } else {
+                // Which of them the letters are does not matter: they will be made again.
+                left.extend(end as u32..(end + part.covers) as u32);
+            }
+            end += part.covers;
+        }
+        left.sort_unstable();
+        let before = std::mem::take(&mut self.decided);
+        let decided = (self.skip as u32..end as u32)
+            .filter(|number| left.binary_search(number).is_err() || before.binary_search(number).is_ok());
+        // The job before may have had more records.
+        let of_later = before.iter().copied().filter(|number| *number >= end as u32);
+        self.decided = decided.chain(of_later).collect();
     }
 
     /// That many lines from the front are done; gives the places of records of which nothing is left.
     pub fn advance(&mut self, lines: usize, done: &mut Vec<Position>) {
         self.skip += lines;
-        while let Some(first) = self.queue.front().filter(|first| first.lines <= self.skip) {
+        while let Some(first) = self.queue.front().copied().filter(|first| first.lines <= self.skip) {
             self.skip -= first.lines;
-            self.lines -= first.lines;
-            self.bytes -= first.bytes;
             done.push(first.place);
-            self.queue.pop_front();
+            self.pop();
+            // A request ends before a record of which lines are done.
+            self.skip = self.skip.max(self.done_of_first());
         }
+        let skip = self.skip as u32;
+        self.decided.retain(|number| *number >= skip);
     }
 
     /// Gives up its oldest records as long as `wanted` says so, if nothing of it is under way nor cut up: their places, of which
@@ -115,12 +180,11 @@ impl LabelSet {
         // The last stays, so that whoever holds the label set finds something in it.
         while rests
             && self.queue.len() > 1
-            && let Some(entry) = self.queue.pop_front_if(|entry| wanted(entry))
+            && let Some(first) = self.queue.front().copied().filter(|first| wanted(first))
         {
-            self.bytes -= entry.bytes;
-            self.lines -= entry.lines;
-            self.skip = 0;
-            given_up.push(entry.place);
+            self.pop();
+            self.skip = self.done_of_first();
+            given_up.push(first.place);
         }
         given_up
     }
@@ -131,7 +195,7 @@ impl LabelSet {
         for entry in &self.queue {
             bytes += entry.bytes;
             lines += entry.lines;
-            if !places.is_empty() && (bytes > bytes_max || lines > self.lines_max) {
+            if !places.is_empty() && (bytes > bytes_max || lines > self.lines_max || entry.done > 0) {
                 break;
             }
             places.push(entry.place);
@@ -166,6 +230,8 @@ pub(super) struct Part {
     pub letters: Vec<Refused>,
     /// Lines in `body`.
     pub lines: usize,
+    /// Their numbers, counted from the first line of the label set's first record.
+    pub at: Vec<u32>,
     /// Empty = nothing to send.
     pub body: Parcel,
     /// Lines that Loki stored or refused: if they are refused again, they are refused.

@@ -1,5 +1,5 @@
-//! How a request is cut before it is sent: lines that are too old are set aside, and where only few lines or small requests
-//! get through it is sent in parts. Part of [`Delivery`]; pure.
+//! What a request becomes before it is sent: parts, where some of its lines are too old, or only few may go at once. Part of
+//! [`Delivery`]; pure.
 
 use std::collections::VecDeque;
 
@@ -12,6 +12,7 @@ use super::nouns::letters;
 use super::parcel::Parcel;
 use super::push::EntryAdapter;
 use super::{refusals, wire};
+use crate::decode::timestamp;
 use crate::settings::MaxLineAge;
 use crate::telemetry::metrics::DeadLetterReason;
 
@@ -21,36 +22,42 @@ const LEARNED_MS: u64 = 600_000;
 impl Delivery {
     /// A request as parts: lines that are too old to be sent, and what may be sent at once of a limited label set, or where
     /// only small requests get through. What was learned holds also for a record of the spool that is larger.
-    /// It has `lines`, and with those that are gone it covers more.
+    /// It has the lines `at` these numbers, and with those that are gone or decided it covers the span.
     pub(super) fn parts(
         &self,
         now: Now,
         tenant: &str,
         lines_max: usize,
-        (covers, lines): (usize, usize),
-        body: Parcel,
+        (begin, end): (usize, usize),
+        (mut at, body): (Vec<u32>, Parcel),
     ) -> VecDeque<Part> {
         let oldest = self.oldest_to_send(now, tenant);
         let is_older = |ns: i64| oldest.as_ref().is_some_and(|(oldest, _)| ns < *oldest);
         let has_old = oldest.is_some() && wire::oldest_ns(&body.request()).is_some_and(is_older);
+        let (covers, lines) = (end - begin, at.len());
         let small_enough = covers <= lines_max || lines_max >= self.limits.batch_lines;
         let bytes_max = if self.body_limit.is_lowered() { self.body_limit.bytes() } else { usize::MAX };
         let small_enough = small_enough && (body.len() <= bytes_max || lines <= 1);
         if small_enough && !has_old {
-            let lines = if body.is_empty() { 0 } else { lines };
-            return [Part { covers, lines, body, ..Part::default() }].into();
+            return [Part { covers, lines, at, body, ..Part::default() }].into();
         }
         let mut rest = refusals::decode(&body.request());
-        let (mut parts, mut covered) = (VecDeque::new(), 0);
+        let (mut parts, mut covered) = (VecDeque::new(), begin);
         while rest.lines() > 0 {
             let fit = lines_within(&rest, bytes_max, lines_max);
             let (some, others) = rest.split_at(fit);
             rest = others;
-            covered += some.lines();
-            let mut part = Part { covers: some.lines(), ..Part::default() };
+            let rest_at = at.split_off(some.lines());
+            // What has no line any more is done with what comes before it.
+            let next = rest_at.first().map_or(end, |next| *next as usize);
+            let mut part = Part { covers: next - covered, ..Part::default() };
+            covered = next;
             let is_old = |entry: &EntryAdapter| is_older(entry.timestamp.unwrap_or_default().to_ns());
             let old: Vec<bool> = some.streams.iter().flat_map(|stream| &stream.entries).map(is_old).collect();
             let fresh = refusals::pick(&some, |index| !old[index]);
+            let fresh_at = at.iter().zip(&old).filter(|(_, old)| !**old);
+            part.at = fresh_at.map(|(at, _)| *at).collect();
+            at = rest_at;
             if let Some((_, words)) = &oldest {
                 let set_aside = refusals::pick(&some, |index| old[index]);
                 let reason = |_| DeadLetterReason::TooOld;
@@ -62,8 +69,8 @@ impl Delivery {
             parts.push_back(part);
         }
         // Records that were lost have no lines and are done all the same.
-        if covers > covered {
-            parts.push_back(Part { covers: covers - covered, ..Part::default() });
+        if end > covered {
+            parts.push_back(Part { covers: end - covered, ..Part::default() });
         }
         parts
     }
@@ -80,7 +87,7 @@ impl Delivery {
             MaxLineAge::AsServerSays => {
                 let (oldest, at) = self.tenants.get(tenant)?.oldest?;
                 let fresh = now.ms.saturating_sub(at.ms) < LEARNED_MS;
-                let shown = crate::decode::timestamp::format(oldest);
+                let shown = timestamp::format(oldest);
                 let words = format!("not sent: Loki said that the oldest acceptable timestamp is {shown}");
                 fresh.then_some((oldest, words))
             }

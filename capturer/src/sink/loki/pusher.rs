@@ -223,7 +223,8 @@ impl Pusher {
                     bytes += record.block.len();
                     let amount = (record.lines as usize, record.payload_len as usize);
                     let (label_set, tenant) = self.addressee(&record, at);
-                    self.delivery.take(self.now(), label_set, &tenant, amount, at);
+                    let place = (at, self.reader.lines_done(at));
+                    self.delivery.take(self.now(), label_set, &tenant, amount, place);
                 }
                 Ok(Read::Damaged { file, offset, bytes }) => {
                     self.metrics.lost(LossReason::SpoolDamaged, bytes);

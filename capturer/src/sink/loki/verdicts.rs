@@ -118,8 +118,7 @@ impl Delivery {
         }
         if let Some(part) = job.parts.front_mut() {
             self.progress.accepted_lines += part.lines as u64;
-            part.lines = 0;
-            part.body = Parcel::default();
+            put(part, &PushRequest::default(), |_| false);
         }
         let batch_lines = self.limits.batch_lines;
         if let Some(label_set) = self.label_sets.get_mut(&job.label_set) {
@@ -291,15 +290,14 @@ impl Delivery {
                 .collect();
             part.letters = letters(tenant, &refused, |index| reasons[index], code, words);
             let stored = request.lines() - refused.lines();
-            let unsure = refusals::pick(&request, |index| !again && sorted.unsure.contains(&index));
-            self.progress.accepted_lines += (stored - unsure.lines()) as u64;
-            put(part, &unsure);
+            put(part, &request, |index| !again && sorted.unsure.contains(&index));
+            self.progress.accepted_lines += (stored - part.lines) as u64;
             part.sent_again = true;
         } else if request.lines() > 1 && job.tries > 0 {
             cut(job);
         } else if reason != DeadLetterReason::Other || self.has_witness_of(job.doubt) {
             part.letters = letters(tenant, &request, |_| reason, code, words);
-            put(part, &PushRequest::default());
+            put(part, &PushRequest::default(), |_| false);
         } else if let Some(mut part) = job.parts.pop_front() {
             // Kept as they would be buried, if it turns out that it was Loki who refused.
             part.letters = letters(tenant, &request, |_| reason, code, words);
@@ -337,7 +335,7 @@ impl Delivery {
         } else {
             let request = refusals::decode(&part.body.request());
             part.letters = letters(tenant, &request, |_| DeadLetterReason::Forbidden, code, words);
-            put(part, &PushRequest::default());
+            put(part, &PushRequest::default(), |_| false);
         }
     }
 
@@ -404,7 +402,7 @@ impl Delivery {
         }
         if job.parts.is_empty() && !job.doubtful.is_empty() && self.has_witness(&job) {
             for mut part in std::mem::take(&mut job.doubtful) {
-                put(&mut part, &PushRequest::default());
+                put(&mut part, &PushRequest::default(), |_| false);
                 job.parts.push_back(part);
             }
             let late = std::mem::take(&mut job.late);
@@ -437,8 +435,11 @@ fn undoubt(job: &mut Job) {
     job.was_cut = true;
 }
 
-/// What is left to be sent of a part.
-fn put(part: &mut Part, request: &PushRequest) {
+/// What is left to be sent of a part, of the lines that it has.
+fn put(part: &mut Part, request: &PushRequest, is_left: impl Fn(usize) -> bool) {
+    let mut index = 0..;
+    part.at.retain(|_| index.next().is_some_and(&is_left));
+    let request = refusals::pick(request, is_left);
     part.lines = request.lines();
     part.body = if part.lines == 0 { Parcel::default() } else { Parcel::plain(request.encode_to_vec()) };
 }
@@ -459,7 +460,7 @@ fn cut_to_size(job: &mut Job, bytes_max: usize) {
 /// A part as at least two of so many bytes.
 fn pieces(part: &Part, bytes_max: usize) -> Vec<Part> {
     let mut rest = refusals::decode(&part.body.request());
-    let (lines_max, mut covers) = (rest.lines().div_ceil(2), part.covers);
+    let (lines_max, mut covers, mut at) = (rest.lines().div_ceil(2), part.covers, part.at.clone());
     let mut pieces = Vec::new();
     while rest.lines() > 0 {
         let lines = body_limit::lines_within(&rest, bytes_max, lines_max);
@@ -468,8 +469,10 @@ fn pieces(part: &Part, bytes_max: usize) -> Vec<Part> {
         // What has no line any more is done with the last.
         let covered = if rest.lines() == 0 { covers } else { some.lines().min(covers) };
         covers -= covered;
-        let mut piece = Part { covers: covered, sent_again: part.sent_again, ..Part::default() };
-        put(&mut piece, &some);
+        let later = at.split_off(some.lines());
+        let at = std::mem::replace(&mut at, later);
+        let mut piece = Part { covers: covered, at, sent_again: part.sent_again, ..Part::default() };
+        put(&mut piece, &some, |_| true);
         pieces.push(piece);
     }
     pieces
@@ -477,14 +480,15 @@ fn pieces(part: &Part, bytes_max: usize) -> Vec<Part> {
 
 /// Cuts the first part in two.
 fn cut(job: &mut Job) {
-    let Some(part) = job.parts.pop_front() else { return };
+    let Some(mut part) = job.parts.pop_front() else { return };
     let request = refusals::decode(&part.body.request());
     let half = request.lines() / 2;
     let rest = part.covers.saturating_sub(half);
     let (first, second) = request.split_at(half);
-    for (request, covers) in [(second, rest), (first, half)] {
-        let mut piece = Part { covers, sent_again: part.sent_again, ..Part::default() };
-        put(&mut piece, &request);
+    let at = part.at.split_off(half);
+    for (request, covers, at) in [(second, rest, at), (first, half, part.at)] {
+        let mut piece = Part { covers, at, sent_again: part.sent_again, ..Part::default() };
+        put(&mut piece, &request, |_| true);
         job.parts.push_front(piece);
     }
     job.was_cut = true;

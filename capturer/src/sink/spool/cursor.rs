@@ -8,6 +8,7 @@
 //! 7 4096 1a2b3c4d        all before this place was delivered, with a checksum
 //! read 9 0               up to here was read
 //! open 7:4096:312 …      records between the two that were not delivered: place and length
+//! part=7:4096:200        of one of them so many lines are done (no space: an older agent passes over it, and repeats them)
 //! segments 7:65000 …     segments and their lengths
 //! sum 5e6f7a8b           checksum of the lines above
 //! ```
@@ -119,6 +120,9 @@ fn show(cursor: &Cursor) -> String {
         for (at, open) in &rest.open {
             let _ = write!(text, " {}:{}:{}", at.segment, at.offset, open.len);
         }
+        for (at, open) in rest.open.iter().filter(|(_, open)| open.done > 0) {
+            let _ = write!(text, "\npart={}:{}:{}", at.segment, at.offset, open.done);
+        }
         text.push_str("\nsegments");
         for (number, len) in &rest.segments {
             let _ = write!(text, " {number}:{len}");
@@ -153,12 +157,18 @@ fn parse_rest(text: &str) -> Option<Rest> {
     }
     let mut rest = Rest::default();
     for line in body.lines().skip(1) {
+        if let Some(part) = line.strip_prefix("part=") {
+            let [segment, offset, done] = numbers(part)?[..] else { return None };
+            if let Some(open) = rest.open.get_mut(&Position { segment, offset }) {
+                open.done = u32::try_from(done).ok()?;
+            }
+            continue;
+        }
         let (name, values) = line.split_once(' ').unwrap_or((line, ""));
         for value in values.split(' ').filter(|_| name != "read").filter(|value| !value.is_empty()) {
-            let numbers: Vec<u64> = value.split(':').map(str::parse).collect::<Result<_, _>>().ok()?;
-            match (name, &numbers[..]) {
+            match (name, &numbers(value)?[..]) {
                 ("open", [segment, offset, len]) => {
-                    let open = Open { len: u32::try_from(*len).ok()?, time_ms: 0 };
+                    let open = Open { len: u32::try_from(*len).ok()?, ..Open::default() };
                     rest.open.insert(Position { segment: *segment, offset: *offset }, open);
                 }
                 ("segments", [number, len]) => drop(rest.segments.insert(*number, *len)),
@@ -171,6 +181,10 @@ fn parse_rest(text: &str) -> Option<Rest> {
         }
     }
     Some(rest)
+}
+
+fn numbers(text: &str) -> Option<Vec<u64>> {
+    text.split(':').map(str::parse).collect::<Result<_, _>>().ok()
 }
 
 /// Where to begin with these segments on disk. Pure.

@@ -74,12 +74,14 @@ pub enum Loaded {
 }
 
 /// A record that was read and is not delivered.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Open {
     /// Bytes in the segment.
     pub len: u32,
     /// When it was put in.
     pub time_ms: u64,
+    /// Lines at its beginning that are delivered.
+    pub done: u32,
 }
 
 /// See the module's head.
@@ -209,7 +211,7 @@ impl Reader {
         if self.is_too_old(&record) {
             return Ok(Some(Read::TooOld(record, len as u64)));
         }
-        self.open.insert(at, Open { len: len as u32, time_ms: record.time_ms });
+        self.open.insert(at, Open { len: len as u32, time_ms: record.time_ms, done: 0 });
         *self.shared.state().open.entry(at.segment).or_default() += len as u64;
         self.recent_bytes += record.block.len();
         self.recent.insert(at, record.clone());
@@ -299,6 +301,18 @@ impl Reader {
         if let Some(bytes) = state.open.get_mut(&at.segment) {
             *bytes = bytes.saturating_sub(u64::from(open.len));
         }
+    }
+
+    /// So many lines at a record's beginning were delivered. The next save of the cursor says so.
+    pub fn done_in_part(&mut self, at: Position, lines: usize) {
+        if let Some(open) = self.open.get_mut(&at) {
+            open.done = lines as u32;
+        }
+    }
+
+    /// Lines at a record's beginning that were delivered, maybe by an earlier run.
+    pub fn lines_done(&self, at: Position) -> usize {
+        self.open.get(&at).map_or(0, |open| open.done as usize)
     }
 
     /// Nothing is left before this place.

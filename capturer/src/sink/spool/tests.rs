@@ -344,6 +344,40 @@ fn what_was_dropped_is_not_missing() {
     assert_eq!((numbers.last(), damaged), (Some(&300), 0));
 }
 
+/// A label set's request may be sent in parts: a stop between them must not send the first ones again.
+#[test]
+fn how_much_of_a_record_is_done_is_known_to_the_next_run() {
+    let mut rng = Rng::from_env();
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(1024 * 1024);
+    let (mut writer, mut reader, _) = open(dir.path(), &config, held()).unwrap();
+    for number in 1..=3 {
+        writer.append(&[record(number, 10, &mut rng)]).unwrap();
+    }
+    writer.commit().unwrap();
+    let mut places = Vec::new();
+    while let Read::Record(_, at) = reader.read_next().unwrap() {
+        places.push(at);
+    }
+    reader.done_in_part(places[1], 200);
+    reader.save().unwrap();
+    reader.done(places[0]);
+    reader.done_in_part(places[1], 300);
+    reader.save().unwrap();
+    drop((writer, reader));
+    let (_writer, mut reader, notes) = open(dir.path(), &config, held()).unwrap();
+    assert_eq!(notes, [] as [String; 0]);
+    let mut done = Vec::new();
+    while let Read::Record(record, at) = reader.read_next().unwrap() {
+        done.push((record.label_set, reader.lines_done(at)));
+    }
+    assert_eq!(done, [(2, 300), (3, 0)]);
+    // An older agent knows lines of words with a space behind the first, and passes over the others.
+    let text = fs::read_to_string(dir.path().join(CURSOR_FILE)).unwrap();
+    let part = text.lines().find(|line| line.starts_with("part=")).unwrap();
+    assert!(!part.contains(' '), "{part}");
+}
+
 /// A cursor of an older agent has one line; a damaged rest costs repeats only.
 #[test]
 fn cursors_of_older_agents_and_damaged_ones() {

@@ -86,6 +86,9 @@ impl Pusher {
         if let Ok(Some(found)) = found {
             self.on_gone(found);
         }
+        for (at, lines) in self.delivery.done_in_part() {
+            self.reader.done_in_part(at, lines);
+        }
         let unsaved = self.reader.forget().err().map(|error| {
             let cure = if is_disk_full(&error) {
                 format!(
