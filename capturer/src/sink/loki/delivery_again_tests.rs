@@ -1,8 +1,11 @@
 //! What of a request is sent again, and what is not: what was stored or buried stays so, whatever comes after it.
 
+use std::collections::BTreeSet;
+
 use super::super::*;
 use super::{Bench, RATE, UNIX_NS, config, status};
 use crate::settings::MaxLineAge;
+use crate::telemetry::metrics::DeadLetterReason;
 
 const DAY: i64 = 86_400_000_000_000;
 
@@ -105,4 +108,67 @@ fn the_next_run_goes_on_within_a_record() {
     assert_eq!(texts(before.iter().chain(&after).map(|(_, push)| push)), expected);
     assert_eq!(next.delivery.done_in_part().next(), None);
     assert_eq!(next.delivery.accepted_lines() as usize, 290 - sent);
+}
+
+/// Without `unordered_writes` a line that is sent again is refused even if it is stored, so none may be sent again for nothing.
+#[test]
+fn an_ordered_loki_gets_each_line_once() {
+    let mut bench = Bench::up(&Loki { batch_bytes: 100_000, batch_lines: 1000, ..config() });
+    let mut all: Vec<(i64, String)> =
+        (0..100).map(|number| (UNIX_NS + number * 5_000_000, number.to_string())).collect();
+    (30..45).for_each(|index| all[index].0 = UNIX_NS + index as i64);
+    bench.take(0, 1, "", &all);
+    let (mut newest, mut stored, mut requests) = (i64::MIN, Vec::new(), 0);
+    bench.run(0..60_000, &mut |_, push| {
+        requests += 1;
+        let mut late = Vec::new();
+        for (ns, line) in &push.lines {
+            if *ns < newest {
+                late.push(*ns);
+            } else {
+                newest = *ns;
+                stored.push(line.clone());
+            }
+        }
+        let shown =
+            |ns: &i64| crate::decode::timestamp::format(*ns).replace('T', " ").replace('Z', " +0000 UTC");
+        let named = late.iter().take(10);
+        let named: String = named
+            .map(|ns| format!("entry with timestamp {} ignored, reason: 'entry out of order',\n", shown(ns)))
+            .collect();
+        match late.len() {
+            0 => status(204, ""),
+            count => status(
+                400,
+                &format!(
+                    "{named}user 't', total ignored: {count} out of {} for stream: {{}}",
+                    push.lines.len()
+                ),
+            ),
+        }
+    });
+    assert!(bench.delivery.is_empty());
+    assert_eq!((stored.len(), bench.buried.len(), requests), (85, 15, 1));
+    assert!(bench.buried.iter().all(|letter| letter.reason == DeadLetterReason::OutOfOrder));
+}
+
+/// Loki names one line by its second, of many: those that it stored must not become dead letters with it.
+#[test]
+fn one_line_of_a_second_is_found() {
+    let mut bench = Bench::up(&Loki { batch_bytes: 100_000, batch_lines: 1000, ..config() });
+    bench.take(0, 1, "", &lines(0..40, UNIX_NS));
+    let (mut stored, mut requests) = (BTreeSet::new(), 0);
+    bench.run(0..60_000, &mut |_, push| {
+        requests += 1;
+        stored.extend(push.lines.iter().map(|(_, line)| line.clone()).filter(|line| line != "33"));
+        if push.lines.iter().any(|(_, line)| line == "33") {
+            status(400, "entry for stream '{}' has timestamp too new: 2026-11-20T00:00:00Z")
+        } else {
+            status(204, "")
+        }
+    });
+    assert!(bench.delivery.is_empty());
+    let buried: Vec<&str> = bench.buried.iter().map(|letter| letter.entry.line.as_str()).collect();
+    assert_eq!((buried, stored.len()), (vec!["33"], 39));
+    assert!(requests < 16, "{requests}");
 }

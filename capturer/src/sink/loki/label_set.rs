@@ -234,7 +234,7 @@ pub(super) struct Part {
     pub at: Vec<u32>,
     /// Empty = nothing to send.
     pub body: Parcel,
-    /// Lines that Loki stored or refused: if they are refused again, they are refused.
+    /// Lines that Loki stored or refused: what of them is refused again alone is refused.
     pub sent_again: bool,
     /// How often it was refused, one line alone, by what may be a firewall.
     pub alone: u32,

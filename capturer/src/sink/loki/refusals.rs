@@ -4,7 +4,8 @@
 //! left to care for. It names them by time, size or label set: `entry for stream '{…}' has timestamp too old: T, oldest
 //! acceptable timestamp is: T`, `3 errors like: …`, `entry with timestamp T ignored, reason: 'entry too far behind, …'`.
 //! Times are mostly written to the second, so lines of one second may be told apart by their number only; where even
-//! that does not decide, they are sent once more.
+//! that does not decide, they are sent once more. What an ingester ignored is named to the nanosecond, the first ten lines of
+//! it: which others were out of order follows from their number.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,8 @@ use crate::decode::timestamp;
 use crate::telemetry::metrics::DeadLetterReason;
 
 const SECOND_NS: i64 = 1_000_000_000;
+/// How an ingester begins to name a line.
+const IGNORED: &str = "entry with timestamp ";
 
 /// What became of the lines of a request, by their places in it. What is in neither list was stored.
 #[derive(Debug, Default, PartialEq)]
@@ -49,7 +52,9 @@ pub fn sort(request: &PushRequest, words: &str, now_ns: i64) -> Sorted {
     let reasons = reasons(words);
     let mut limits: BTreeMap<DeadLetterReason, (i64, Option<usize>)> = BTreeMap::new();
     let mut seconds: BTreeMap<(DeadLetterReason, i64), usize> = BTreeMap::new();
-    for reason in &reasons {
+    let ignored = ignored(&entries, &reasons);
+    let is_told = |reason: &&Reason| ignored.is_none() || !reason.is_of_ingester();
+    for reason in reasons.iter().filter(is_told) {
         match reason.name {
             DeadLetterReason::TooManyLabels
             | DeadLetterReason::LabelNameTooLong
@@ -90,6 +95,9 @@ pub fn sort(request: &PushRequest, words: &str, now_ns: i64) -> Sorted {
             DeadLetterReason::BodyTooLarge | DeadLetterReason::Forbidden | DeadLetterReason::Other => {}
         }
     }
+    for (index, name) in ignored.into_iter().flatten() {
+        sorted.refused.entry(index).or_insert(name);
+    }
     for (name, (oldest, count)) in limits {
         by_limit(&mut sorted, &entries, oldest, name, count);
     }
@@ -105,6 +113,56 @@ pub fn sort(request: &PushRequest, words: &str, now_ns: i64) -> Sorted {
     sorted.unsure.sort_unstable();
     sorted.unsure.dedup();
     sorted
+}
+
+impl Reason<'_> {
+    fn is_of_ingester(&self) -> bool {
+        self.text.get(..IGNORED.len()).is_some_and(|head| head.eq_ignore_ascii_case(IGNORED))
+    }
+}
+
+/// The lines that an ingester ignored, if its words say it of each: their times are exact, and there are as many as it says.
+fn ignored(entries: &[&EntryAdapter], reasons: &[Reason]) -> Option<BTreeMap<usize, DeadLetterReason>> {
+    let mut times: BTreeMap<i64, (usize, DeadLetterReason)> = BTreeMap::new();
+    let named: Vec<&Reason> = reasons.iter().filter(|reason| reason.is_of_ingester()).collect();
+    for reason in &named {
+        times.entry(exact_time(&reason.text[IGNORED.len()..])?).or_insert((0, reason.name)).0 += 1;
+    }
+    let total = named.iter().rev().find_map(|reason| reason.count).unwrap_or(named.len());
+    let mut found = BTreeMap::new();
+    for (time, (count, name)) in &times {
+        let equal = places(entries, |other| other == *time);
+        if equal.len() == *count {
+            found.extend(equal.into_iter().map(|index| (index, *name)));
+        }
+    }
+    let name = DeadLetterReason::OutOfOrder;
+    if found.len() != total && named.iter().all(|reason| reason.name == name) {
+        let late = out_of_order(entries, total)?;
+        found.retain(|index, _| !late.contains(index));
+        let is_right = found.is_empty();
+        found = late.into_iter().map(|index| (index, name)).collect();
+        return is_right.then_some(found);
+    }
+    (!found.is_empty() && found.len() == total).then_some(found)
+}
+
+/// The lines that a Loki without `unordered_writes` ignored of a request, if it ignored so many: each that is older than the
+/// newest before it, or than what was there before. That time alone is unknown, and the later it is the more are ignored.
+fn out_of_order(entries: &[&EntryAdapter], count: usize) -> Option<Vec<usize>> {
+    let times: Vec<i64> = entries.iter().map(|entry| entry.timestamp.unwrap_or_default().to_ns()).collect();
+    let behind = |mut newest: i64| -> Vec<usize> {
+        let late = |(_, time): &(usize, &i64)| {
+            let is_late = **time < newest;
+            newest = newest.max(**time);
+            is_late
+        };
+        times.iter().enumerate().filter(late).map(|(index, _)| index).collect()
+    };
+    let mut before: Vec<i64> = [i64::MIN, i64::MAX].into_iter().chain(times.iter().copied()).collect();
+    before.sort_unstable();
+    let at = before.partition_point(|before| behind(*before).len() < count);
+    Some(behind(*before.get(at)?)).filter(|late| late.len() == count)
 }
 
 fn mark<'e>(
@@ -184,6 +242,13 @@ fn time_at(text: &str) -> Option<i64> {
         return None;
     }
     timestamp::parse(format!("{}T{}Z", &head[..10], &head[11..]).as_bytes())
+}
+
+/// A time as Go shows it, to the nanosecond: `2026-01-01 00:00:00.5 +0000 UTC`.
+fn exact_time(text: &str) -> Option<i64> {
+    let (time, _) = text.split_once(" +0000 UTC")?;
+    let (date, time) = time.split_once(' ')?;
+    timestamp::parse(format!("{date}T{time}Z").as_bytes())
 }
 
 fn number_behind(text: &str, mark: &str) -> Option<usize> {

@@ -62,6 +62,52 @@ fn too_new_by_second_and_count() {
     check(&request(&times), &words(4, late + DAY), &[0, 1, 2, 3], &[]);
 }
 
+/// As Go shows a time.
+fn exact(ns: i64) -> String {
+    let text = timestamp::format(ns);
+    let (date, time) = text.trim_end_matches('Z').split_once('T').unwrap();
+    let time = if time.contains('.') { time.trim_end_matches('0').trim_end_matches('.') } else { time };
+    format!("{date} {time} +0000 UTC")
+}
+
+/// Ten are named, and how many there are.
+fn ignored(times: &[i64], reason: &str, of: usize) -> String {
+    let one = |time: &i64| format!("entry with timestamp {} ignored, reason: '{reason}',\n", exact(*time));
+    let named: String = times.iter().take(10).map(one).collect();
+    format!("{named}user 't1', total ignored: {} out of {of} for stream: {{a=\"b; c\"}}", times.len())
+}
+
+/// All of them in one second: by it nobody could tell them apart, and those that are stored would become dead letters.
+#[test]
+fn out_of_order_to_the_nanosecond() {
+    let reason = "entry out of order";
+    let mut times: Vec<i64> = (0..100).map(|number| NOW + number * 5_000_000).collect();
+    times.splice(30..33, [NOW + 1, NOW + 2, NOW + 3]);
+    let words = ignored(&times[30..33], reason, 100);
+    check(&request(&times), &words, &[30, 31, 32], &[]);
+    // More than are named; and some before the first, for Loki had a newer line.
+    for count in [11, 40] {
+        let mut times: Vec<i64> = (0..100).map(|number| NOW + number * 5_000_000).collect();
+        (0..count).for_each(|index| times[20 + 2 * index] = NOW + 7 + index as i64);
+        let late: Vec<usize> = (0..5).chain((0..count).map(|index| 20 + 2 * index)).collect();
+        let of_late: Vec<i64> = late.iter().map(|index| times[*index]).collect();
+        check(&request(&times), &ignored(&of_late, reason, 100), &late, &[]);
+    }
+    // Two of one nanosecond, of which one was refused: not told by the time, but by the order.
+    let times = [NOW, NOW + 9, NOW, NOW + 9];
+    check(&request(&times), &ignored(&[NOW], reason, 4), &[2], &[]);
+}
+
+#[test]
+fn too_far_behind_to_the_nanosecond() {
+    let reason = format!("entry too far behind, oldest acceptable timestamp is: {}", shown(NOW - DAY));
+    let times = [NOW - DAY - 1, NOW - DAY + 5, NOW - DAY + 6, NOW];
+    check(&request(&times), &ignored(&times[..2], &reason, 4), &[0, 1], &[]);
+    // Which of two equal ones, Loki does not say.
+    let times = [NOW - DAY + 5, NOW - DAY + 5, NOW];
+    check(&request(&times), &ignored(&times[..1], &reason, 3), &[], &[0, 1]);
+}
+
 #[test]
 fn too_far_behind_by_limit_and_count() {
     let words = |ignored: usize, oldest: i64| {
@@ -75,7 +121,9 @@ fn too_far_behind_by_limit_and_count() {
     };
     let times = [NOW - 2 * DAY, NOW - DAY, NOW];
     check(&request(&times), &words(1, NOW - DAY - SECOND_NS), &[0], &[]);
-    check(&request(&times), &words(1, NOW - SECOND_NS), &[], &[0, 1]);
+    // The limit moved; the line's own time is exact, if it is there.
+    check(&request(&times), &words(1, NOW - SECOND_NS), &[0], &[]);
+    check(&request(&times), &words(1, NOW - SECOND_NS).replace(" +0000 UTC", "Z"), &[], &[0, 1]);
     // Without the limit there is the line's own time.
     let words = "entry with timestamp 2026-11-18 00:00:00 +0000 UTC ignored, reason: 'entry too far behind, \
                  …', user 't1', total ignored: 1 out of 3 for stream: {a=\"b; c\"}";

@@ -280,9 +280,12 @@ impl Delivery {
             refusals::sort(&request, words, now.unix_ns)
         };
         if !sorted.is_empty() {
+            // Refused again: one line alone is, of several the words may still tell some, or the halves do.
             let again = part.sent_again;
+            let alone = sorted.refused.is_empty() && sorted.unsure.len() == 1;
+            let is_last = again && (alone || job.tries == 0);
             let is_refused =
-                |index| sorted.refused.contains_key(&index) || (again && sorted.unsure.contains(&index));
+                |index| sorted.refused.contains_key(&index) || (is_last && sorted.unsure.contains(&index));
             let refused = refusals::pick(&request, is_refused);
             let reasons: Vec<DeadLetterReason> = (0..request.lines())
                 .filter(|index| is_refused(*index))
@@ -290,9 +293,12 @@ impl Delivery {
                 .collect();
             part.letters = letters(tenant, &refused, |index| reasons[index], code, words);
             let stored = request.lines() - refused.lines();
-            put(part, &request, |index| !again && sorted.unsure.contains(&index));
+            put(part, &request, |index| !is_last && sorted.unsure.contains(&index));
             self.progress.accepted_lines += (stored - part.lines) as u64;
             part.sent_again = true;
+            if again && part.letters.is_empty() && part.lines > 1 {
+                cut(job);
+            }
         } else if request.lines() > 1 && job.tries > 0 {
             cut(job);
         } else if reason != DeadLetterReason::Other || self.has_witness_of(job.doubt) {
