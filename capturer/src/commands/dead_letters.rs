@@ -10,7 +10,7 @@ use crate::commands::cli;
 use crate::commands::cli::{DeadLetters as Command, Exit};
 use crate::decode::timestamp;
 use crate::settings::{Settings, shown_url};
-use crate::sink::dead_letters::{DeadLetters, Letter};
+use crate::sink::dead_letters::{DeadLetters, Letter, Taken};
 use crate::sink::loki::answer::Verdict;
 use crate::sink::loki::by_hand::ByHand;
 use crate::text::counted::which;
@@ -18,6 +18,8 @@ use crate::text::terminal::shown;
 
 /// Lines shown of each text.
 const SHOWN_CHARS: usize = 100;
+/// Letters that were refused again are put back so many at once.
+const PUT_BACK_AT_ONCE: usize = 100;
 
 /// Carries the command out.
 pub fn run(command: &Command, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
@@ -27,7 +29,7 @@ pub fn run(command: &Command, out: &mut dyn Write, err: &mut dyn Write) -> Exit 
         Err(error) => return cli::refuse(&error, err),
     };
     let bytes_max = settings.sinks.loki.as_ref().map_or(u64::MAX, |loki| loki.dead_letter_bytes_max);
-    let letters = DeadLetters::new(&settings.data_dir, bytes_max);
+    let letters = DeadLetters::new(&settings.data_dir, bytes_max).patient();
     let result = match command {
         Command::List { json, .. } => list(&letters, *json, out),
         Command::Replay(_) => replay(&letters, &settings, out),
@@ -68,37 +70,48 @@ fn list(letters: &DeadLetters, json: bool, out: &mut dyn Write) -> anyhow::Resul
     Ok(Exit::Ok)
 }
 
-/// Each letter is sent once: taken, it is gone; refused again, it is a new letter; not answered, it stays.
+/// Each letter is sent once: delivered, it is gone; refused again, it is a new letter; not answered, it stays. A signal ends it
+/// behind the letter that is under way.
 fn replay(letters: &DeadLetters, settings: &Settings, out: &mut dyn Write) -> anyhow::Result<Exit> {
     let loki = settings.sinks.loki.as_ref().context("replaying: sinks.loki is not enabled in this config")?;
     let mut by_hand = ByHand::new(loki).context("sinks.loki")?;
-    let taken = letters.take().context("taking the dead letters")?;
-    let (mut sent, mut refused, mut kept, mut trouble) = (0, 0, 0, None);
-    for letter in &taken.letters {
-        // Once Loki does not answer, the rest is kept without asking it again.
-        let verdict = if trouble.is_none() { Some(by_hand.replay(letter)) } else { None };
-        match verdict {
-            Some(Verdict::Accepted) => sent += 1,
-            Some(Verdict::Refused { reason, code, words }) => {
+    by_hand.heed_signals().context("waiting for signals")?;
+    let mut taken = letters.take().context("taking the dead letters")?;
+    let (mut sent, mut refused, mut trouble) = (0, 0, None);
+    let mut again: Vec<Letter> = Vec::new();
+    while let Some(letter) = taken.nth(again.len()) {
+        if by_hand.was_signalled() {
+            trouble = Some("stopped by a signal; what is kept goes with the next replay".to_owned());
+            break;
+        }
+        match by_hand.replay(letter) {
+            Verdict::Accepted => {
+                put_back(letters, &mut taken, &mut again)?;
+                taken.done().context("removing what was sent")?;
+                sent += 1;
+            }
+            Verdict::Refused { reason, code, words } => {
                 refused += 1;
                 let time = timestamp::format(crate::sink::spool::unix_ms() as i64 * 1_000_000);
                 let reason = reason.as_str().to_owned();
-                let again = Letter { time, reason, status: code, answer: words, ..letter.clone() };
-                letters.bury(&again).context("putting back what was refused again")?;
+                again.push(Letter { time, reason, status: code, answer: words, ..letter.clone() });
+                if again.len() >= PUT_BACK_AT_ONCE {
+                    put_back(letters, &mut taken, &mut again)?;
+                }
             }
-            Some(Verdict::Retry { words, .. } | Verdict::Hold { words, .. }) => {
+            // Loki does not answer: the rest is kept without asking it again.
+            Verdict::Retry { words, .. } | Verdict::Hold { words, .. } => {
                 trouble = Some(words);
-                kept += 1;
-                letters.bury(letter).context("putting back what was not sent")?;
-            }
-            None => {
-                kept += 1;
-                letters.bury(letter).context("putting back what was not sent")?;
+                break;
             }
         }
     }
+    put_back(letters, &mut taken, &mut again)?;
     tell_unreadable(taken.unreadable, out);
-    taken.remove().context("removing what was sent")?;
+    let kept = taken.left();
+    if kept == 0 {
+        taken.remove().context("removing what was sent")?;
+    }
     say(out, &format!("{sent} delivered, {refused} refused again, {kept} kept\n"));
     match trouble {
         Some(words) => anyhow::bail!("replaying to {}: {words}", shown_url(&loki.url)),
@@ -106,9 +119,18 @@ fn replay(letters: &DeadLetters, settings: &Settings, out: &mut dyn Write) -> an
     }
 }
 
+/// The oldest were refused again: they are new letters, with one sync for all of them.
+fn put_back(letters: &DeadLetters, taken: &mut Taken, again: &mut Vec<Letter>) -> anyhow::Result<()> {
+    if again.is_empty() {
+        return Ok(());
+    }
+    letters.bury_all(again).context("putting back what was refused again")?;
+    again.drain(..).try_for_each(|_| taken.done()).context("removing what was refused again")
+}
+
 fn purge(letters: &DeadLetters, out: &mut dyn Write) -> anyhow::Result<Exit> {
     let taken = letters.take().context("taking the dead letters")?;
-    let count = taken.letters.len() + taken.unreadable;
+    let count = taken.left() + taken.unreadable;
     taken.remove().context("removing the dead letters")?;
     say(out, &format!("{count} thrown away\n"));
     Ok(Exit::Ok)

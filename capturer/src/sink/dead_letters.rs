@@ -5,12 +5,20 @@
 //! and command line take turns by a lock on the directory, for the moment of a write or a rename only. Letters
 //! are written many at a time with one sync, and no file is kept open: a file that the command line took away gets
 //! nothing more.
+//!
+//! ```text
+//! 0000000003.ndjson   written by the agent
+//! 0000000001.taken    being replayed, or left by a replay that stopped: listed, and the next replay begins with it
+//! 0000000001.sent     how many bytes of that are done, so that nothing is sent twice
+//! lock, replay.lock   for a moment; for as long as a replay or a purge runs
+//! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -19,6 +27,10 @@ use serde::{Deserialize, Serialize};
 pub const DIRECTORY: &str = "dead-letters";
 /// The dead letters are spread over this many files, so that making room removes little at a time.
 const FILES: u64 = 8;
+/// How long the command line waits for its turn: the agent's writes are short.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// And how often it looks, so that an agent that writes all the time leaves it gaps.
+const LOOK_EVERY: Duration = Duration::from_micros(500);
 
 /// One line that was refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,18 +64,22 @@ pub struct Letter {
 pub struct DeadLetters {
     dir: PathBuf,
     bytes_max: u64,
+    patience: Duration,
 }
 
 impl DeadLetters {
     /// Beneath a data directory; made at the first letter.
     pub fn new(data_dir: &Path, bytes_max: u64) -> DeadLetters {
-        DeadLetters { dir: data_dir.join(DIRECTORY), bytes_max }
+        DeadLetters { dir: data_dir.join(DIRECTORY), bytes_max, patience: Duration::ZERO }
     }
 
-    /// Keeps a letter. Returns how many bytes of old ones made room for it.
-    ///
-    /// # Errors
-    /// Nothing of it is there then.
+    /// Waits for its turn, where the agent tries again instead.
+    pub fn patient(self) -> DeadLetters {
+        DeadLetters { patience: PATIENCE, ..self }
+    }
+
+    /// Keeps a letter.
+    #[cfg(test)]
     pub fn bury(&self, letter: &Letter) -> io::Result<u64> {
         self.bury_all(std::slice::from_ref(letter))
     }
@@ -94,7 +110,7 @@ impl DeadLetters {
         self.append(number, &text)?;
         note(&mut files, number, len + text.len() as u64);
         let mut total: u64 = files.iter().map(|(_, len)| len).sum();
-        let mut dropped = 0;
+        let mut dropped = self.drop_taken(&mut total)?;
         for (oldest, len) in files.into_iter().filter(|(file, _)| *file != number) {
             if total <= self.bytes_max {
                 break;
@@ -102,6 +118,25 @@ impl DeadLetters {
             fs::remove_file(self.path(oldest))?;
             total -= len;
             dropped += len;
+        }
+        Ok(dropped)
+    }
+
+    /// Makes room by what a replay left, unless one is running. Adds what is left of it to `total`.
+    fn drop_taken(&self, total: &mut u64) -> io::Result<u64> {
+        let taken = self.files("taken")?;
+        *total += taken.iter().map(|(_, len)| len).sum::<u64>();
+        if *total <= self.bytes_max || taken.is_empty() || self.lock_replay().is_err() {
+            return Ok(0);
+        }
+        let mut dropped = 0;
+        for (number, len) in taken {
+            if *total <= self.bytes_max {
+                break;
+            }
+            *total -= len;
+            dropped += len.saturating_sub(self.sent(number));
+            self.remove_taken(number)?;
         }
         Ok(dropped)
     }
@@ -128,36 +163,73 @@ impl DeadLetters {
         Ok(kept.iter().chain(&taken).map(|(_, len)| len).sum())
     }
 
-    /// All letters, oldest first, and how many lines could not be read.
+    /// All letters, oldest first, those included that a replay has taken and not sent; and how many lines could not be read.
     pub fn read(&self) -> io::Result<(Vec<Letter>, usize)> {
         if !self.dir.exists() {
             return Ok((Vec::new(), 0));
         }
         let _lock = self.lock()?;
-        let paths = self.files("ndjson")?.into_iter().map(|(number, _)| self.path(number));
-        read_files(&paths.collect::<Vec<_>>())
+        let (mut letters, mut unreadable) = (Vec::new(), 0);
+        let taken = self.files("taken")?.into_iter();
+        let taken = taken.map(|(number, _)| (self.taken_path(number), self.sent(number)));
+        let kept = self.files("ndjson")?.into_iter().map(|(number, _)| (self.path(number), 0));
+        for (path, sent) in taken.chain(kept) {
+            match read_file(&path, sent) {
+                Ok(file) => {
+                    letters.extend(file.letters.into_iter().map(|(letter, _)| letter));
+                    unreadable += file.unreadable;
+                }
+                // A replay that is running has sent all of it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((letters, unreadable))
     }
 
     /// Takes all letters away from the agent's reach, to be replayed or purged. What an interrupted replay left comes
-    /// first.
+    /// first. Nobody else can take them until they are dropped.
     pub fn take(&self) -> io::Result<Taken> {
         if !self.dir.exists() {
             return Ok(Taken::default());
         }
+        let replaying = self.lock_replay()?;
         let _lock = self.lock()?;
+        // Behind what an interrupted replay left.
+        let last = self.files("taken")?.last().map_or(0, |(number, _)| *number);
         for (number, _) in self.files("ndjson")? {
-            let path = self.path(number);
-            // Beside what an interrupted replay left, not over it.
-            let free =
-                (0..).map(|try_| number + try_).map(|number| self.dir.join(format!("{number:010}.taken")));
-            let taken = free.into_iter().find(|path| !path.exists());
-            fs::rename(path, taken.unwrap_or_else(|| self.dir.join("0.taken")))?;
+            let free = last + number;
+            // Of a file that is gone: it says nothing of this one.
+            fs::remove_file(self.sent_path(free)).or_else(gone_is_fine)?;
+            fs::rename(self.path(number), self.taken_path(free))?;
         }
-        let names =
-            self.files("taken")?.into_iter().map(|(number, _)| self.dir.join(format!("{number:010}.taken")));
-        let paths: Vec<PathBuf> = names.collect();
-        let (letters, unreadable) = read_files(&paths)?;
-        Ok(Taken { letters, unreadable, paths })
+        let mut taken = Taken { letters: Some(self.clone()), replaying: Some(replaying), ..Taken::default() };
+        for (number, _) in self.files("taken")? {
+            let file = read_file(&self.taken_path(number), self.sent(number))?;
+            taken.unreadable += file.unreadable;
+            taken.files.push_back((number, file.letters));
+        }
+        Ok(taken)
+    }
+
+    /// Bytes of a file that was taken that are done.
+    fn sent(&self, number: u64) -> u64 {
+        let text = fs::read_to_string(self.sent_path(number)).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    }
+
+    fn remove_taken(&self, number: u64) -> io::Result<()> {
+        // In this order: what is left alone of the two says nothing.
+        fs::remove_file(self.taken_path(number)).or_else(gone_is_fine)?;
+        fs::remove_file(self.sent_path(number)).or_else(gone_is_fine)
+    }
+
+    fn taken_path(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("{number:010}.taken"))
+    }
+
+    fn sent_path(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("{number:010}.sent"))
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -165,11 +237,30 @@ impl DeadLetters {
     }
 
     fn lock(&self) -> io::Result<Lock> {
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(self.dir.join("lock"))?;
-        // Not waited for: the agent tries again, a person too.
-        flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| io::Error::other("the dead letters are in use by another process; try again"))?;
-        Ok(Lock(file))
+        let until = Instant::now() + self.patience;
+        loop {
+            let lock = self.try_lock("lock")?;
+            match lock {
+                Some(lock) => return Ok(lock),
+                None if Instant::now() < until => std::thread::sleep(LOOK_EVERY),
+                None => {
+                    return Err(io::Error::other(
+                        "the dead letters are in use by another process; try again",
+                    ));
+                }
+            }
+        }
+    }
+
+    fn lock_replay(&self) -> io::Result<Lock> {
+        let busy = || io::Error::other("another replay or purge of the dead letters is running; try again");
+        self.try_lock("replay.lock")?.ok_or_else(busy)
+    }
+
+    /// `None` = somebody else has it.
+    fn try_lock(&self, name: &str) -> io::Result<Option<Lock>> {
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(self.dir.join(name))?;
+        Ok(flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(Lock(file)))
     }
 
     /// Numbers and lengths of the files with this ending, oldest first.
@@ -189,8 +280,13 @@ impl DeadLetters {
     }
 }
 
+fn gone_is_fine(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
 /// Unlocks when dropped. Closing the file alone would not do: a child that another thread is starting has it open as well
 /// until it executes its program.
+#[derive(Debug)]
 struct Lock(File);
 
 impl Drop for Lock {
@@ -203,17 +299,49 @@ impl Drop for Lock {
 /// Letters that the agent adds nothing to any more.
 #[derive(Debug, Default)]
 pub struct Taken {
-    /// The letters, oldest first.
-    pub letters: Vec<Letter>,
     /// Lines that are no letter: torn by a crash, or edited.
     pub unreadable: usize,
-    paths: Vec<PathBuf>,
+    /// By number, the oldest first: what is left of each, and where each letter ends in it.
+    files: VecDeque<(u64, VecDeque<(Letter, u64)>)>,
+    /// `None` = there were none.
+    letters: Option<DeadLetters>,
+    #[expect(dead_code, reason = "held, not read")]
+    replaying: Option<Lock>,
 }
 
 impl Taken {
+    /// One that is left, counted from the oldest.
+    pub fn nth(&self, number: usize) -> Option<&Letter> {
+        self.files.iter().flat_map(|(_, letters)| letters).nth(number).map(|(letter, _)| letter)
+    }
+
+    /// How many are left.
+    pub fn left(&self) -> usize {
+        self.files.iter().map(|(_, letters)| letters.len()).sum()
+    }
+
+    /// Nobody needs the first any more. A kill right behind it repeats nothing.
+    pub fn done(&mut self) -> io::Result<()> {
+        let Some(letters) = &self.letters else { return Ok(()) };
+        self.files.retain(|(number, left)| !left.is_empty() || letters.remove_taken(*number).is_err());
+        let Some((number, left)) = self.files.front_mut() else { return Ok(()) };
+        let Some((_, end)) = left.pop_front() else { return Ok(()) };
+        if left.is_empty() {
+            return letters.remove_taken(*number);
+        }
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(letters.sent_path(*number))?;
+        file.write_all_at(format!("{end:020}\n").as_bytes(), 0)
+    }
+
     /// Nobody needs them any more.
     pub fn remove(self) -> io::Result<()> {
-        self.paths.iter().try_for_each(fs::remove_file)
+        let Some(letters) = &self.letters else { return Ok(()) };
+        self.files.iter().try_for_each(|(number, _)| letters.remove_taken(*number))
     }
 }
 
@@ -222,104 +350,31 @@ fn note(files: &mut Vec<(u64, u64)>, number: u64, len: u64) {
     files.push((number, len));
 }
 
-fn read_files(paths: &[PathBuf]) -> io::Result<(Vec<Letter>, usize)> {
-    let (mut letters, mut unreadable) = (Vec::new(), 0);
-    for path in paths {
-        for line in fs::read(path)?.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            match serde_json::from_slice(line) {
-                Ok(letter) => letters.push(letter),
-                Err(_) => unreadable += 1,
-            }
+/// What a file holds.
+#[derive(Default)]
+struct Content {
+    /// Each with the place where it ends.
+    letters: VecDeque<(Letter, u64)>,
+    unreadable: usize,
+}
+
+/// Reads a file from this place on.
+fn read_file(path: &Path, from: u64) -> io::Result<Content> {
+    let (mut content, mut end) = (Content::default(), 0);
+    for line in fs::read(path)?.split_inclusive(|byte| *byte == b'\n') {
+        end += line.len() as u64;
+        let line = line.trim_ascii_end();
+        if end <= from || line.is_empty() {
+            continue;
+        }
+        match serde_json::from_slice(line) {
+            Ok(letter) => content.letters.push_back((letter, end)),
+            Err(_) => content.unreadable += 1,
         }
     }
-    Ok((letters, unreadable))
+    Ok(content)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn letter(line: &str) -> Letter {
-        Letter {
-            sink: "loki".to_owned(),
-            reason: "too_old".to_owned(),
-            line: line.to_owned(),
-            ..Letter::default()
-        }
-    }
-
-    fn lines(letters: &[Letter]) -> Vec<&str> {
-        letters.iter().map(|letter| letter.line.as_str()).collect()
-    }
-
-    #[test]
-    fn what_is_buried_is_read_in_order_until_it_is_taken() {
-        let dir = tempfile::tempdir().unwrap();
-        let letters = DeadLetters::new(dir.path(), 1 << 20);
-        assert_eq!(letters.read().unwrap(), (vec![], 0));
-        assert!(letters.take().unwrap().letters.is_empty());
-        for line in ["a\n\"", "b", "\u{0}"] {
-            letters.bury(&letter(line)).unwrap();
-        }
-        assert_eq!(lines(&letters.read().unwrap().0), ["a\n\"", "b", "\u{0}"]);
-        let taken = letters.take().unwrap();
-        // The agent goes on meanwhile; an interrupted replay loses nothing.
-        letters.bury(&letter("c")).unwrap();
-        drop(taken);
-        let taken = letters.take().unwrap();
-        assert_eq!(lines(&taken.letters), ["a\n\"", "b", "\u{0}", "c"]);
-        taken.remove().unwrap();
-        assert_eq!(letters.read().unwrap(), (vec![], 0));
-    }
-
-    /// A first day brings hundreds of thousands: together they are as they would be one by one.
-    #[test]
-    fn many_at_once_are_as_one_by_one() {
-        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let all: Vec<Letter> =
-            (0..500).map(|number| letter(&format!("{number}{}", "x".repeat(number % 90)))).collect();
-        let of = |dir: &tempfile::TempDir| DeadLetters::new(dir.path(), 40_000);
-        let one_by_one: u64 = all.iter().map(|letter| of(&dirs[0]).bury(letter).unwrap()).sum();
-        let together: u64 = all.chunks(60).map(|some| of(&dirs[1]).bury_all(some).unwrap()).sum();
-        let kept = dirs.each_ref().map(|dir| of(dir).read().unwrap().0);
-        assert_eq!(lines(&kept[0]).last(), lines(&kept[1]).last());
-        let bytes = |letters: &[Letter]| -> u64 {
-            letters.iter().map(|letter| serde_json::to_vec(letter).unwrap().len() as u64 + 1).sum()
-        };
-        assert_eq!((bytes(&kept[0]) + one_by_one, bytes(&kept[1]) + together), (bytes(&all), bytes(&all)));
-        assert!(bytes(&kept[1]) <= 40_000 && bytes(&kept[1]) > 25_000, "{}", bytes(&kept[1]));
-    }
-
-    #[test]
-    fn the_oldest_make_room_and_are_counted() {
-        let dir = tempfile::tempdir().unwrap();
-        let letters = DeadLetters::new(dir.path(), 20_000);
-        let (mut dropped, mut all) = (0, 0);
-        for number in 0..200 {
-            dropped += letters.bury(&letter(&format!("{number}{}", "x".repeat(300)))).unwrap();
-            all += serde_json::to_vec(&letter(&format!("{number}{}", "x".repeat(300)))).unwrap().len() as u64
-                + 1;
-        }
-        let (kept, unreadable) = letters.read().unwrap();
-        assert_eq!(unreadable, 0);
-        assert!(kept.last().unwrap().line.starts_with("199"));
-        let kept_bytes: u64 =
-            kept.iter().map(|letter| serde_json::to_vec(letter).unwrap().len() as u64 + 1).sum();
-        assert!(kept_bytes <= 20_000 && kept_bytes > 10_000, "{kept_bytes}");
-        assert_eq!(kept_bytes + dropped, all);
-    }
-
-    #[test]
-    fn a_torn_letter_costs_only_itself() {
-        let dir = tempfile::tempdir().unwrap();
-        let letters = DeadLetters::new(dir.path(), 1 << 20);
-        letters.bury(&letter("a")).unwrap();
-        let path = letters.path(1);
-        let mut text = fs::read(&path).unwrap();
-        text.extend_from_slice(b"{\"time\":\"2026\n");
-        fs::write(&path, text).unwrap();
-        letters.bury(&letter("b")).unwrap();
-        let (found, unreadable) = letters.read().unwrap();
-        assert_eq!((lines(&found), unreadable), (vec!["a", "b"], 1));
-    }
-}
+#[path = "dead_letters_tests.rs"]
+mod tests;

@@ -1,9 +1,12 @@
 //! Pushes made from the command line, outside a running agent: the probe of `check --online`, and replayed dead letters.
 
+use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 use std::time::Duration;
 
 use prost::Message as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::answer::{Outcome, Presence, Verdict, judge, presence};
 use super::client::{Client, Connection};
@@ -22,6 +25,8 @@ pub struct ByHand {
     tenant_default: String,
     /// `structured_metadata` is `{}`.
     without_metadata: bool,
+    /// What should end it early.
+    signals: Vec<Signal>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -41,7 +46,29 @@ impl ByHand {
             tenant: config.fixed_tenant(),
             tenant_default: config.tenant_default.clone(),
             without_metadata: config.structured_metadata.is_empty(),
+            signals: Vec::new(),
             runtime,
+        })
+    }
+
+    /// From now on a signal to end does not end the process, but is told by [`ByHand::was_signalled`].
+    ///
+    /// # Errors
+    /// The system gives none.
+    pub fn heed_signals(&mut self) -> io::Result<()> {
+        let _runtime = self.runtime.enter();
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        self.signals = kinds.into_iter().map(signal).collect::<io::Result<_>>()?;
+        Ok(())
+    }
+
+    /// Whether it was told to end.
+    pub fn was_signalled(&mut self) -> bool {
+        let signals = &mut self.signals;
+        self.runtime.block_on(async {
+            // The runtime takes in what came.
+            tokio::task::yield_now().await;
+            poll_fn(|cx| Poll::Ready(signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()))).await
         })
     }
 
