@@ -24,7 +24,7 @@ use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -32,12 +32,13 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 use super::NAME;
 use super::answer::Outcome;
-use super::body;
 use super::parcel::Parcel;
+use super::{body, dial};
 use crate::ledger::Owner;
 use crate::ledger::claims::{Claim, Claims};
 use crate::limits::LOKI_ANSWER_BYTES_MAX;
 use crate::settings::{Loki, LokiAuth, LokiFormat, LokiTls};
+use crate::sink::spool::unix_ms;
 use crate::telemetry::metrics::PushFailure;
 
 /// A connection that may be used again.
@@ -108,7 +109,7 @@ impl Client {
             let answer = connection.send_request(request).await.map_err(broken)?;
             let code = answer.status().as_u16();
             let asked = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-            let retry_after = asked.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+            let retry_after = asked.and_then(|text| dial::retry_after(text, unix_ms()));
             let encoding = answer.headers().get(CONTENT_ENCODING).cloned();
             let is_success = answer.status().is_success();
             let (words, ended) = words_of(answer.into_body(), encoding.as_ref()).await;
@@ -176,36 +177,29 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<Connection, Failure> {
+        let name = self.url.host().unwrap_or_default().trim_matches(['[', ']']);
+        let port = self.url.port_u16().unwrap_or(if self.is_tls() { 443 } else { 80 });
+        let until = Instant::now() + self.patience;
+        let tcp = dial::connect((name, port), self.host(), self.patience).await?;
         let late = || {
             (PushFailure::TimedOut, format!("no connection to {} within {:?}", self.host(), self.patience))
         };
-        timeout(self.patience, self.dial()).await.map_err(|_| late())?
+        timeout_at(until, self.secure(tcp, name)).await.map_err(|_| late())?
     }
 
-    async fn dial(&self) -> Result<Connection, Failure> {
-        let name = self.url.host().unwrap_or_default().trim_matches(['[', ']']);
-        let port = self.url.port_u16().unwrap_or(if self.is_tls() { 443 } else { 80 });
-        let refused =
-            |error: io::Error| (PushFailure::Unreachable, format!("connecting to {}: {error}", self.host()));
-        let tcp = TcpStream::connect((name, port)).await.map_err(refused)?;
+    async fn secure(&self, tcp: TcpStream, name: &str) -> Result<Connection, Failure> {
         let _ = tcp.set_nodelay(true);
         let claim = self.claims.claim(tcp.as_fd(), Owner::Sink(NAME.to_owned()));
         if !self.is_tls() {
             return handshake(tcp, claim).await;
         }
-        let bad = |error: &dyn std::fmt::Display| {
-            (
-                PushFailure::Tls,
-                format!(
-                    "TLS with {}: {error}; check sinks.loki.tls and the server's certificate",
-                    self.host()
-                ),
-            )
-        };
+        let bad =
+            |error: &dyn std::fmt::Display| (PushFailure::Tls, format!("TLS with {}: {error}", self.host()));
         // Read again for each connection: certificates are renewed while the agent runs.
-        let connector = connector(&self.tls).map_err(|error| bad(&error))?;
-        let name = ServerName::try_from(name.to_owned()).map_err(|error| bad(&error))?;
-        let tls = connector.connect(name, tcp).await.map_err(|error| bad(&error))?;
+        let check = |error: &dyn std::fmt::Display| bad(&format!("{error}; {}", dial::CHECK_TLS));
+        let connector = connector(&self.tls).map_err(|error| check(&error))?;
+        let name = ServerName::try_from(name.to_owned()).map_err(|error| check(&error))?;
+        let tls = connector.connect(name, tcp).await.map_err(|error| bad(&dial::tls_words(&error)))?;
         handshake(tls, claim).await
     }
 

@@ -16,6 +16,7 @@ mod body_limit;
 pub(crate) mod by_hand;
 pub(crate) mod client;
 pub(crate) mod delivery;
+mod dial;
 pub(crate) mod encode;
 mod label_set;
 mod nouns;
