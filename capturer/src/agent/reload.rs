@@ -148,11 +148,18 @@ impl Reloads {
     }
 
     fn refuse(&self, ticket: Ticket, text: &str) {
-        let line = text.lines().collect::<Vec<_>>().join("; ");
-        let message = format!("the config was refused, the one before runs on: {line}");
-        tracing::error!("{message}");
+        let said = |line: &str| {
+            format!(
+                "the config was refused: {line}; the previous one stays in use; correct it until capturer check finds nothing, then \
+                 systemctl reload capturer"
+            )
+        };
+        tracing::error!("{}", said(&text.lines().collect::<Vec<_>>().join("; ")));
+        // All the keys that there are fill half a screen, and the log has them.
+        let brief = text.lines().map(|line| line.split("; known here: ").next().unwrap_or(line));
+        let message = said(&brief.collect::<Vec<_>>().join("; "));
         self.metrics.reload(ReloadResult::Refused, turn::unix_s());
-        self.status.set_health(CONFIG, false, message);
+        self.status.set_warning(CONFIG, message);
         self.status.reload_requests.answer(ticket, ReloadOutcome::Refused(text.to_owned()));
     }
 }

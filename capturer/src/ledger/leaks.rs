@@ -76,7 +76,7 @@ impl Fault {
     pub fn text(self) -> &'static str {
         match self {
             Fault::StreamEnded => "its stream has ended",
-            Fault::Forgotten => "its stream goes on without it",
+            Fault::Forgotten => "its stream no longer uses it",
             Fault::Released => "its owner believes it closed",
             Fault::Unreleased => "its descriptor is closed, and an operation still holds the file",
         }
@@ -199,8 +199,8 @@ const OWNERS_NAMED_MAX: usize = 2;
 /// Characters of a name in a message: a container may be called anything, at any length.
 const NAME_CHARS_MAX: usize = 80;
 /// What an operator wants to know first, and what to do.
-const UNHARMED: &str = "log lines still arrive; report it with what /api/v1/fds shows, then restart the agent when it suits: it \
-                        resumes from its positions";
+const UNHARMED: &str = "log lines still arrive; report it with what /api/v1/fds shows, then restart the agent when convenient: it \
+                        continues where it stopped";
 
 /// What health says of leaks: whose they are by name, that nothing is lost, what to do, and then all that is known.
 pub fn message(leaks: &[Leak], names: &BTreeMap<StreamKey, String>) -> String {
@@ -294,7 +294,7 @@ mod tests {
         let forgotten = [suspect(7, 1, Fault::Forgotten)];
         assert_eq!(look(&mut detector, 0, &forgotten, &[]), LeakReport::default());
         let verdict = look(&mut detector, 1, &forgotten, &[]);
-        let text = "descriptor 7 of stream:container:a, socket:[1], 1.5 s old: its stream goes on without it";
+        let text = "descriptor 7 of stream:container:a, socket:[1], 1.5 s old: its stream no longer uses it";
         assert_eq!((verdict.leaks.len(), verdict.new.as_slice()), (1, &[text.to_owned()][..]));
         let verdict = look(&mut detector, 2, &forgotten, &[]);
         assert_eq!((verdict.leaks.len(), verdict.new.len(), verdict.gone.len()), (1, 0, 0));

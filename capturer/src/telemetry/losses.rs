@@ -11,10 +11,13 @@ use std::collections::BTreeMap;
 
 use crate::model::rotated_name::UNREAD_ARCHIVES;
 use crate::telemetry::metrics::LossReason;
-use crate::text::counted::counted;
+use crate::text::age::age_text;
+use crate::text::counted::amount;
 
 /// How long a loss keeps health from being well.
 pub const SHOWN_MS: u64 = 10 * 60_000;
+/// Until so many seconds after a loss others may follow.
+const GOES_ON_S: u64 = 60;
 /// Between two lines in the log about the same.
 const LINE_EVERY_MS: u64 = 60_000;
 /// Sources that are known by name; those past it share one entry.
@@ -95,8 +98,8 @@ impl Sum {
     fn amount(&self) -> String {
         let bytes = match (self.bytes, self.unknown) {
             (0, _) => "an unknown number of bytes".to_owned(),
-            (bytes, true) => format!("{} and an unknown number of others", counted(bytes, "byte")),
-            (bytes, false) => counted(bytes, "byte"),
+            (bytes, true) => format!("{} and an unknown number of others", amount(bytes)),
+            (bytes, false) => amount(bytes),
         };
         if self.losses == 1 { bytes } else { format!("{bytes} in {} losses", self.losses) }
     }
@@ -157,7 +160,8 @@ impl Key {
             ""
         };
         let (reason, cure) = (self.reason.as_str(), other_cure.as_deref().unwrap_or(cure(self.reason)));
-        format!("lost for {}: {amount}{of} ({reason}){waited}; {cure}", self.sinks)
+        let why = if self.reason == LossReason::SpoolFull { " because the spool was full" } else { "" };
+        format!("lost for {}: {amount}{of}{why} ({reason}){waited}; {cure}", self.sinks)
     }
 }
 
@@ -215,14 +219,28 @@ impl Losses {
         // What is known first, then the latest.
         shown.sort_by_key(|(key, entry)| std::cmp::Reverse((key.state(), entry.last_ms)));
         let worst = shown.first().map_or(State::Well, |(key, _)| key.state());
+        let headline = headline(&shown, now_ms);
         let more = shown.len().saturating_sub(NAMED_MAX);
         let named = shown.into_iter().take(NAMED_MAX).map(|(key, entry)| key.sentence(&entry.shown));
-        let mut text = named.collect::<Vec<_>>().join(". ");
+        let mut text = headline.into_iter().chain(named).collect::<Vec<_>>().join("; ");
         if more > 0 {
-            text += &format!(". And {more} more, see the log");
+            text += &format!("; and {more} more, see the log");
         }
         (worst, text)
     }
+}
+
+/// Whether lines are still being lost, and how much that was so far; `None` = nothing is known to be lost.
+fn headline(shown: &[(&Key, &Entry)], now_ms: u64) -> Option<String> {
+    let known = || shown.iter().filter(|(key, _)| key.state() == State::Loss).map(|(_, entry)| entry);
+    let last_ms = known().map(|entry| entry.last_ms).max()?;
+    let bytes: u64 = known().map(|entry| entry.shown.bytes).sum();
+    let so_far = if bytes == 0 { String::new() } else { format!(": {}", amount(bytes)) };
+    let age_s = now_ms.saturating_sub(last_ms) / 1000;
+    Some(match age_s {
+        0..GOES_ON_S => format!("lines are being lost{so_far} in the last {} minutes", SHOWN_MS / 60_000),
+        _ => format!("lines were lost{so_far}, {} ago", age_text(age_s)),
+    })
 }
 
 /// Sinks, reason, whether it is known, and what to do if not what is usual.
@@ -276,7 +294,7 @@ fn doubt(reason: LossReason) -> (&'static str, &'static str) {
 fn cure(reason: LossReason) -> &'static str {
     match reason {
         LossReason::FileGoneUnread => {
-            "keep more of the log (Docker: max-size times max-file), or mend the sink that reading waits for"
+            "keep more of the log (Docker: max-size times max-file), or repair the sink that reading waits for"
         }
         LossReason::FileTruncated => "rotate by renaming (logrotate: create) instead of copytruncate",
         LossReason::EngineSkippedRotation => {
@@ -290,7 +308,7 @@ fn cure(reason: LossReason) -> &'static str {
         LossReason::RecordTooLong => "let the program write shorter lines",
         LossReason::ArchiveDamaged => "look for a disk that was full or a host that crashed",
         LossReason::DeletedOpenLimit => {
-            "raise limits.deleted_open_bytes_max, or mend the sink that reading waits for"
+            "raise limits.deleted_open_bytes_max, or repair the sink that reading waits for"
         }
         LossReason::ContainerGoneUnread => {
             "it was removed before it could be read: let it live a second longer, or remove it later than by --rm"
@@ -298,7 +316,7 @@ fn cure(reason: LossReason) -> &'static str {
         LossReason::SpoolDamaged => {
             "leave data_dir alone while the agent runs, or look for trouble of the disk that it is on"
         }
-        LossReason::SpoolFull => "raise sinks.loki.spool.max_size, or let spool.when_full be wait",
+        LossReason::SpoolFull => "raise sinks.loki.spool.max_size, or set spool.when_full: wait",
         LossReason::SpoolTooOld => "raise sinks.loki.spool.max_age",
         LossReason::DeadLettersFull => {
             "deliver or remove dead letters (capturer dead-letters), or keep more of them"
@@ -333,8 +351,8 @@ mod tests {
         assert_eq!(state, State::Loss);
         assert_eq!(
             text,
-            "lost for local_file: 7 bytes of container web (deleted_open_limit); raise \
-             limits.deleted_open_bytes_max, or mend the sink that reading waits for"
+            "lines were lost: 7 bytes, 9 min ago; lost for local_file: 7 bytes of container web (deleted_open_limit); raise \
+             limits.deleted_open_bytes_max, or repair the sink that reading waits for"
         );
         assert_eq!(losses.health(1_000 + SHOWN_MS).0, State::Well);
     }
@@ -371,7 +389,12 @@ mod tests {
         losses.note(2_000, doubt("file /a.log", LossReason::FileTruncated));
         let (state, text) = losses.health(2_000);
         assert_eq!(state, State::Loss);
-        assert!(text.starts_with("lost for") && text.contains("(file_truncated, 2 times)"), "{text}");
+        assert!(
+            text.starts_with("lines are being lost: 7 bytes in")
+                && text.contains("; lost for")
+                && text.contains("(file_truncated, 2 times)"),
+            "{text}"
+        );
         assert_eq!(losses.health(1_000 + SHOWN_MS).0, State::Doubt);
         assert_eq!(losses.health(2_000 + SHOWN_MS).0, State::Well);
     }
@@ -456,10 +479,10 @@ mod tests {
         assert_eq!(
             lines[0].1,
             "lost for local_file: 1400 bytes in 200 losses of 200 sources (container web-000, container web-001, \
-             container web-002 and 197 more) (deleted_open_limit); raise limits.deleted_open_bytes_max, or mend the sink that \
+             container web-002 and 197 more) (deleted_open_limit); raise limits.deleted_open_bytes_max, or repair the sink that \
              reading waits for"
         );
-        assert!(lines[1].1.contains("container alone (spool_full)"), "{lines:?}");
+        assert!(lines[1].1.contains("container alone because the spool was full (spool_full)"), "{lines:?}");
         assert_eq!(losses.lines(6), []);
     }
 
@@ -471,6 +494,6 @@ mod tests {
         }
         assert_eq!(losses.entries.len(), ENTRIES_MAX + 1);
         let (_, text) = losses.health(6);
-        assert!(text.contains("And 996 more"), "{text}");
+        assert!(text.contains("; and 996 more"), "{text}");
     }
 }

@@ -1,8 +1,28 @@
 //! Counts as people say them: `1 file`, `2 files`.
 
+use bytesize::ByteSize;
+
 /// A count of things that take an s.
 pub fn counted(count: u64, one: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+}
+
+/// A count that may be large, as people read it: `87,174 lines`.
+pub fn many(count: u64, one: &str) -> String {
+    let digits = count.to_string();
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    format!("{grouped} {one}{}", which(count, "", "s"))
+}
+
+/// Bytes as people read them.
+pub fn amount(bytes: u64) -> String {
+    if bytes < 10_000 { counted(bytes, "byte") } else { ByteSize(bytes).display().iec().to_string() }
 }
 
 /// A list names at most this many.
@@ -24,6 +44,15 @@ pub fn which<'a>(count: u64, one: &'a str, more: &'a str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn thousands_are_parted() {
+        let told = [0, 1, 999, 1_000, 87_174, 1_000_000].map(|count| many(count, "line"));
+        assert_eq!(
+            told,
+            ["0 lines", "1 line", "999 lines", "1,000 lines", "87,174 lines", "1,000,000 lines"]
+        );
+    }
 
     #[test]
     fn one_is_one() {

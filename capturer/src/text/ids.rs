@@ -17,9 +17,39 @@ pub(crate) fn with_ids(text: &str, shown: impl Fn(&str) -> &str) -> String {
     written
 }
 
+/// Digits of an ID that `docker ps` shows.
+const DIGITS_SHOWN: usize = 12;
+
+/// A sentence of the agent in few words: IDs in twelve digits, as `docker ps` shows them, and paths of the Engine's API
+/// without what was asked for.
+pub(crate) fn briefly(text: &str) -> String {
+    let words = text.split(' ').map(|word| match word.split_once('?') {
+        Some((path, _)) if path.starts_with('/') => path,
+        _ => word,
+    });
+    with_ids(&words.collect::<Vec<_>>().join(" "), |id| &id[..DIGITS_SHOWN])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A row was filled by the ID alone, and what came behind it was never seen.
+    #[test]
+    fn ids_and_queries_are_brief() {
+        let id = format!("fa00{}", "0".repeat(60));
+        let check = |long: &str, brief: &str| assert_eq!(briefly(long), brief);
+        check(
+            &format!("no answer to GET /containers/{id}/logs?stdout=1&since=17.2 within 5 s"),
+            "no answer to GET /containers/fa0000000000/logs within 5 s",
+        );
+        check(
+            &format!("descriptor 7 of stream:container:{id}, "),
+            "descriptor 7 of stream:container:fa0000000000, ",
+        );
+        check("why? 0123456789abcdef über /a/b", "why? 0123456789abcdef über /a/b");
+        check("", "");
+    }
 
     #[test]
     fn only_a_run_of_sixty_four_digits_is_an_id() {

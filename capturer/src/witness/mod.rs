@@ -322,10 +322,10 @@ impl Witness {
 
     fn tell_tier(&self, problem: Option<String>) {
         let probe = lock(&self.shared.probe);
-        let mut parts = vec![format!("tier {}", probe.tier())];
+        let mut parts = vec![format!("the agent's open files are watched through {}", probe.tier())];
         parts.extend(problem.clone());
         if !probe.refused().is_empty() {
-            parts.push("capturer doctor says what a better one needs".to_owned());
+            parts.push("capturer doctor says how to improve that".to_owned());
         }
         self.status.set_health(PROBE, problem.is_none(), parts.join("; "));
     }
