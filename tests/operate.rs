@@ -332,7 +332,7 @@ fn faults_that_stay_raise_their_alerts() -> Result<()> {
     fs::write(&faults, "forget-descriptor")?;
     let alert = prometheus.await_alert("CapturerLeak")?;
     ensure!(alert["labels"]["resource"] == "file_descriptors", "{alert}");
-    desk.first_command_shows("leak", "leak: the agent leaks")?;
+    desk.first_command_shows("leak", "(leak_detector): the agent leaks")?;
 
     fs::write(&faults, "hold-close")?;
     prometheus.await_alert("CapturerRotationStuck")?;
@@ -383,7 +383,7 @@ fn frozen_dockerd(version: EngineVersion) -> Result<()> {
     engine.freeze()?;
     let seen = docker_alert(&prometheus).and_then(|alert| {
         ensure!(alert["labels"]["instance"] == desk.address.as_str(), "{alert}");
-        desk.first_command_shows("component-unhealthy", "docker: ")?;
+        desk.first_command_shows("component-unhealthy", "Docker does not answer (docker): ")?;
         desk.first_command_shows("component-unhealthy", "no answer")
     });
     engine.thaw()?;

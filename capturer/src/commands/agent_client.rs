@@ -14,6 +14,8 @@ use crate::telemetry::admin::server::SPEAKS_TLS;
 
 /// To connect, and for each part of an answer that should be there at once.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What is said of an agent that hangs.
+pub const NO_ANSWER: &str = "gives no answer";
 /// A whole answer is believed up to this size.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -229,6 +231,13 @@ impl AgentClient {
         if error.get_ref().is_some_and(|inner| inner.to_string() == TLS) {
             return anyhow::anyhow!("the agent at {} {TLS}", self.address);
         }
+        if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+            return anyhow::anyhow!(
+                "the agent at {} {NO_ANSWER} within {} s: look with systemctl status capturer and journalctl -u capturer",
+                self.address,
+                PATIENCE.as_secs()
+            );
+        }
         anyhow::anyhow!(
             "no agent can be asked at {}: {error}; check that it runs, and name its admin.listen with --admin or its config with -c",
             self.address
@@ -239,6 +248,23 @@ impl AgentClient {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// "Resource temporarily unavailable (os error 11)" was a riddle.
+    #[test]
+    fn an_agent_that_hangs_is_said_to_give_no_answer() {
+        let client = AgentClient {
+            address: "127.0.0.1:9".parse().unwrap(),
+            socket: None,
+            token: None,
+            is_from_variable: false,
+            tls: false,
+            doubt: None,
+        };
+        for kind in [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut] {
+            let said = client.explain(&kind.into()).to_string();
+            assert!(said.starts_with("the agent at 127.0.0.1:9 gives no answer within 5 s"), "{said}");
+        }
+    }
 
     #[test]
     fn nobody_there_is_said_with_the_address() {

@@ -5,6 +5,7 @@
 //! A line is captured once however many outlets read it, and how far behind the agent is, is how far the outlet is
 //! that waits most: so the head's numbers are no sums of streams.
 
+mod figures;
 mod fold;
 mod screen;
 
@@ -14,22 +15,25 @@ use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use figures::{by_sink, captured, losses, spools};
 use fold::{Order, Source, sources};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use screen::{Chosen, Key};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::commands::agent_client::AgentClient;
+use crate::commands::agent_client::{AgentClient, NO_ANSWER};
 use crate::commands::cli;
 use crate::commands::cli::{Exit, TopArgs};
+use crate::text::age::age_text;
 use crate::text::counted::counted;
 use crate::text::terminal::{Screen, fit, printable, shorten};
 
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Lines in a spool that are older wait for more than a request.
-const SPOOL_WAITS_SECS: f64 = 5.0;
+/// A source with so much to read is behind, once it has been for [`BEHIND_FOR`].
+const BEHIND_BYTES: u64 = 64 * 1024;
+const BEHIND_FOR: Duration = Duration::from_secs(10);
 /// Where the terminal does not say its size, and in a pipe.
 const USUAL_SIZE: (usize, usize) = (200, usize::MAX);
 /// Lines of the screen that are not rows: the shell's prompt, the table's own head, how many more there are.
@@ -53,7 +57,7 @@ fn show(client: AgentClient, arguments: &TopArgs) -> anyhow::Result<()> {
         return interact(&client, before);
     }
     std::thread::sleep(LOOK_EVERY);
-    let view = View::of(&client, &before, &Look::take(&client)?);
+    let view = View::of(&client, &before, &Look::take(&client)?.after(&before));
     let terminal = io::stdout().is_terminal();
     let (columns, lines) = if terminal { size() } else { USUAL_SIZE };
     let text =
@@ -81,15 +85,28 @@ fn interact(client: &AgentClient, mut before: Look) -> anyhow::Result<()> {
             looked_at = Instant::now();
             match Look::take(client) {
                 Ok(now) => {
+                    let now = now.after(&before);
                     view = View::of(client, &before, &now);
                     before = now;
                 }
-                Err(error) => drop(view.problems.insert("agent".to_owned(), format!("{error:#}"))),
+                Err(error) => view.silent = Some(silence(client, before.at.elapsed(), &error)),
             }
         }
     };
     ratatui::restore();
     outcome
+}
+
+/// Whatever stands there is old, and that is to be seen at once.
+fn silence(client: &AgentClient, since: Duration, error: &anyhow::Error) -> String {
+    let since = age_text(since.as_secs());
+    let error = format!("{error:#}");
+    let why = if error.contains(NO_ANSWER) { String::new() } else { format!(" ({error})") };
+    format!(
+        "The agent at {} has not answered for {since}{why}; below is what it said then; no line is lost while log files are kept; \
+         look with systemctl status capturer",
+        client.address
+    )
 }
 
 /// The next key that means something, if one comes in time. Ctrl-C leaves, as everywhere.
@@ -129,12 +146,16 @@ struct Look {
     /// False = its loop did not answer in time.
     fresh: bool,
     age_ms: u64,
+    /// Since when rows have been behind, by their number.
+    behind_since: BTreeMap<u64, Instant>,
     /// Sentences of what is not well, by component.
     problems: BTreeMap<String, String>,
     /// Those of them by which no line is lost or waits.
     warnings: BTreeSet<String>,
     /// The same of what is well and should be read all the same.
     notes: BTreeMap<String, String>,
+    /// What each of them is called, and its sentence in few lines.
+    told: BTreeMap<String, (String, Vec<String>)>,
     /// What pipelines dropped, in a sentence.
     pipelines: String,
     /// Records read from all sources, each once.
@@ -156,14 +177,7 @@ impl Look {
         };
         let (streams, health) = (json("/api/v1/streams")?, json("/health")?);
         let metrics = String::from_utf8_lossy(&client.get("/metrics")?.1).into_owned();
-        let mut rows = streams["streams"].as_array().cloned().unwrap_or_default();
-        let docker = &streams["docker"];
-        if docker["enabled"] == true && docker["reachable"] == false && docker["error"].is_string() {
-            rows.iter_mut().filter(|row| row["mode"] == "file" && row["container_id"].is_string()).for_each(
-                // dockerd writes these files.
-                |row| row[fold::DOUBTFUL] = true.into(),
-            );
-        }
+        let rows = streams["streams"].as_array().cloned().unwrap_or_default();
         let components = health["components"].as_object().cloned().unwrap_or_default();
         let said = |health: &Value| health["message"].as_str().unwrap_or_default().to_owned();
         let pipelines = components.get("pipelines").map(said).unwrap_or_default();
@@ -173,8 +187,16 @@ impl Look {
             let some = components.iter().filter(|(_, health)| wanted(health));
             some.map(|(name, health)| (name.clone(), said(health))).collect()
         };
+        let told = components.iter().filter_map(|(name, health)| {
+            let title = health["told"]["title"].as_str()?.to_owned();
+            let lines = health["told"]["lines"].as_array().into_iter().flatten();
+            let lines = lines.filter_map(Value::as_str).map(str::to_owned).collect();
+            Some((name.clone(), (title, lines)))
+        });
         Ok(Look {
             at: Instant::now(),
+            behind_since: BTreeMap::new(),
+            told: told.collect(),
             rows: rows.into_iter().filter_map(|row| row.as_object().cloned()).collect(),
             fresh: streams["fresh"] == true,
             age_ms: streams["age_ms"].as_u64().unwrap_or(0),
@@ -190,47 +212,21 @@ impl Look {
     }
 }
 
-/// What waits in spools for longer than a request takes.
-fn spools(metrics: &str) -> Vec<String> {
-    let gauge = |name: &str, sink: &str| -> Option<f64> {
-        let sample = format!("log_capturer_{name}{{sink=\"{sink}\"}} ");
-        metrics.lines().find_map(|line| line.strip_prefix(&sample)?.parse().ok())
-    };
-    let sinks = metrics.lines().filter_map(|line| {
-        Some(line.strip_prefix("log_capturer_spool_lag_seconds{sink=\"")?.split_once("\"} ")?.0)
-    });
-    let told = sinks.filter_map(|sink| {
-        let (age, size) = (gauge("spool_lag_seconds", sink)?, gauge("spool_bytes", sink)?);
-        let share = 100.0 * size / gauge("spool_limit_bytes", sink)?.max(1.0);
-        (age >= SPOOL_WAITS_SECS).then(|| {
-            format!(
-                "spool of {sink}: {share:.1} % full ({}), its oldest line is {age} s old",
-                bytes(Some(size as u64))
-            )
-        })
-    });
-    told.collect()
-}
-
-fn captured(metrics: &str) -> u64 {
-    let count = |line: &str| line.strip_prefix("log_capturer_logs_processed_total ")?.parse().ok();
-    metrics.lines().find_map(count).unwrap_or(0)
-}
-
-fn losses(metrics: &str) -> u64 {
-    let of = |line: &str| line.strip_prefix("log_capturer_losses_total{")?.rsplit_once(' ')?.1.parse().ok();
-    metrics.lines().filter_map(of).map(|count: f64| count as u64).sum()
-}
-
-/// What each sink delivered: of a network sink what its other side accepted, not what is in its spool.
-fn by_sink(metrics: &str) -> BTreeMap<String, u64> {
-    let samples = |name: &'static str| {
-        metrics.lines().filter_map(move |line| {
-            let (sink, count) = line.strip_prefix(name)?.strip_prefix("{sink=\"")?.split_once("\"} ")?;
-            Some((sink.to_owned(), count.parse().ok()?))
-        })
-    };
-    samples("log_capturer_logs_sent_total").chain(samples("log_capturer_pushed_lines_total")).collect()
+impl Look {
+    /// With what only several looks show: a source that is read as it grows always has some bytes to go, and is behind if
+    /// they are many, or are not read.
+    fn after(mut self, before: &Look) -> Look {
+        let lines_before: BTreeMap<u64, u64> =
+            before.rows.iter().map(|row| (number(row, "id"), number(row, "lines"))).collect();
+        let is_behind = |row: &&Map<String, Value>| {
+            let stands = lines_before.get(&number(row, "id")) == Some(&number(row, "lines"));
+            number(row, "lag_bytes") >= BEHIND_BYTES || (stands && number(row, "lag_bytes") > 0)
+        };
+        let behind = self.rows.iter().filter(is_behind).map(|row| number(row, "id"));
+        self.behind_since =
+            behind.map(|id| (id, before.behind_since.get(&id).copied().unwrap_or(self.at))).collect();
+        self
+    }
 }
 
 /// What is shown: the later of two looks, with the rates between them.
@@ -255,6 +251,12 @@ struct View {
     lag_bytes: u64,
     /// Losses declared in this run.
     losses: u64,
+    /// What each of `problems` is called, and its sentence in few lines.
+    #[serde(skip)]
+    told: BTreeMap<String, (String, Vec<String>)>,
+    /// The agent gives no answer, and all this is old.
+    #[serde(skip)]
+    silent: Option<String>,
     /// False = the agent's loop did not answer, and this is what it said last.
     fresh: bool,
     age_ms: u64,
@@ -281,6 +283,10 @@ impl View {
             let rate = lines(row).saturating_sub(base) as f64 / seconds;
             let mut row = row.clone();
             row.insert("lines_per_second".to_owned(), tenths(rate).into());
+            let since = now.behind_since.get(&number(&row, "id"));
+            if since.is_some_and(|since| now.at.duration_since(*since) >= BEHIND_FOR) {
+                row.insert(fold::BEHIND.to_owned(), true.into());
+            }
             row
         };
         let mut streams: Vec<Map<String, Value>> = now.rows.iter().map(with_rate).collect();
@@ -301,6 +307,8 @@ impl View {
             lines_per_second: tenths(captured),
             lag_bytes: furthest_behind(&now.rows),
             losses: now.losses,
+            told: now.told.clone(),
+            silent: None,
             fresh: now.fresh,
             age_ms: now.age_ms,
             streams,
@@ -322,7 +330,9 @@ impl View {
             head.push(format!("! the capture loop does not answer: this is what it said {age} ago"));
         }
         for (component, message) in self.problems_by_weight() {
-            head.extend(wrap(&format!("! {}: {message}", called(component)), columns));
+            let title = self.told.get(component).map_or(component.as_str(), |(title, _)| title);
+            let called = if title == component { title.to_owned() } else { format!("{title} ({component})") };
+            head.extend(wrap(&format!("! {called}: {message}"), columns));
         }
         if head.is_empty() {
             head.push("all components are well".to_owned());
@@ -350,7 +360,7 @@ impl View {
         head.push(String::new());
         let name_columns = (columns * 2 / 5).clamp(12, 48);
         head.push(format!(
-            "{:<name_columns$} {:>8} {:>8} {:>6}  WHAT IT IS AT, AND WHY",
+            "{:<name_columns$} {:>8} {:>8} {:>6}  STATE",
             "SOURCE", "LINES/S", "UNREAD", "LAST"
         ));
         let room = lines.saturating_sub(head.len() + LINES_KEPT).max(1);
@@ -374,14 +384,9 @@ impl View {
     }
 }
 
-/// What a component is called here: of the one that looks for leaks nobody should think that it failed.
-fn called(component: &str) -> &str {
-    if component == "leak_detector" { "leak" } else { component }
-}
-
 /// Bytes in a source's log that are not taken yet.
 fn unread(source: &Source) -> String {
-    if source.doubtful { "?".to_owned() } else { bytes(source.lag) }
+    if source.unknown { "?".to_owned() } else { bytes(source.lag) }
 }
 
 /// A sentence over several lines: its end is where the cure stands.

@@ -11,6 +11,8 @@ fn look(at: Instant, captured_so_far: u64, rows: &[Value]) -> Look {
         problems: BTreeMap::new(),
         warnings: BTreeSet::new(),
         notes: BTreeMap::new(),
+        told: BTreeMap::new(),
+        behind_since: BTreeMap::new(),
         pipelines: String::new(),
         losses: losses("log_capturer_losses_total{reason=\"rotated\"} 0\n"),
         captured: captured(&format!("log_capturer_logs_processed_total {captured_so_far}\nother 1\n")),
@@ -47,7 +49,7 @@ fn view() -> View {
     let stream = |id: u64, name: &str, lines: u64| {
         serde_json::json!({
             "id": id, "name": name, "lines": lines, "mode": "api", "state": "following", "state_age_ms": 65_000,
-            "operation": "read", "operation_deadline_ms": 12_000, "lag_bytes": 20_480, "age_ms": 500, "rotations": 3,
+            "says": "follows over the API", "operation": "read", "operation_deadline_ms": 12_000, "lag_bytes": 20_480, "age_ms": 500, "rotations": 3,
             "failures": 0
         })
     };
@@ -95,6 +97,23 @@ fn a_spool_in_which_lines_wait_is_named() {
     };
     assert_eq!(spools(&text(86)), ["spool of loki: 25.0 % full (1024KiB), its oldest line is 86 s old"]);
     assert_eq!(spools(&text(1)), Vec::<String>::new());
+}
+
+/// Whoever is behind for a while is raised, and not whoever was just read.
+#[test]
+fn behind_is_who_was_behind_for_a_while() {
+    let start = Instant::now();
+    let rows = |lag: u64| [serde_json::json!({"id": 1, "name": "a", "lines": 5, "lag_bytes": lag})];
+    let first = look(start, 0, &rows(BEHIND_BYTES));
+    let behind = |seconds: u64, lag: u64, before: &Look| {
+        let now = look(start + Duration::from_secs(seconds), 0, &rows(lag)).after(before);
+        let view = View::new(String::new(), before, &now);
+        (view.streams[0].contains_key(fold::BEHIND), now)
+    };
+    let (is_behind, second) = behind(1, BEHIND_BYTES, &first);
+    assert!(!is_behind);
+    assert!(behind(11, 1, &second).0, "nothing of it was read");
+    assert!(!behind(11, 0, &second).0);
 }
 
 #[test]

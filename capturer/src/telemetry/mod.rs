@@ -7,6 +7,8 @@ pub(crate) mod metrics;
 pub(crate) mod own_log;
 pub(crate) mod profile;
 pub(crate) mod reload_requests;
+pub(crate) mod row_words;
 pub(crate) mod status;
 pub(crate) mod stream_row;
 pub(crate) mod taps;
+pub(crate) mod told;

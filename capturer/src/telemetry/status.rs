@@ -16,14 +16,14 @@ use crate::telemetry::profile::Profiles;
 use crate::telemetry::reload_requests::ReloadRequests;
 pub use crate::telemetry::stream_row::{StreamCounts, StreamRow};
 use crate::telemetry::taps::Taps;
+use crate::telemetry::told::Told;
 
 /// What the capture loop knows at one moment. Plain data, made by the pure core.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Milliseconds since the agent began.
     pub taken_at_ms: u64,
     /// Every source there is has its row; not yet so at the start of a run.
-    #[serde(skip)]
     pub all_listed: bool,
     /// A row for each stream.
     pub streams: Vec<StreamRow>,
@@ -62,12 +62,15 @@ pub struct Health {
     /// It is not well, and no line is lost or waits for that: a page must not look as in an outage.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub warning: bool,
+    /// The same for who has five seconds; made when somebody looks, of what is not well or a note.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub told: Option<Told>,
 }
 
 impl Health {
     /// Without a note, and no mere warning.
     pub fn new(ok: bool, message: impl Into<String>) -> Health {
-        Health { ok, message: message.into(), note: false, warning: false }
+        Health { ok, message: message.into(), note: false, warning: false, told: None }
     }
 }
 

@@ -7,6 +7,7 @@ use super::{Capture, READ_BYTES};
 use crate::capture::discover::Discovery;
 use crate::capture::stream::{Kind, State, Stream};
 use crate::model::clock::Now;
+use crate::telemetry::row_words::BLOCKED;
 use crate::telemetry::status::{Snapshot, StreamRow};
 
 impl Capture {
@@ -47,7 +48,7 @@ impl Capture {
             row.cause = why.into();
         }
         if let Some(cause) = self.held.cause(stream.source.id) {
-            row.cause = format!("its output is blocked: {cause}").into();
+            row.cause = format!("{BLOCKED}{cause}").into();
             if !row.now.held_up.is_empty() {
                 row.now.held_up.clear();
             }
@@ -62,17 +63,10 @@ impl Capture {
         let sent_ms = stream.oldest_sent_ms().map_or(0, |sent| now.mono_ms.saturating_sub(sent));
         if sent_ms >= SINK_WAITS_MS {
             let seconds = sent_ms / 1000;
-            return Some(format!(
-                "what was read {seconds} s ago is not taken yet by {}; /health says why",
-                sinks()
-            ));
+            return Some(format!("{} has not taken for {seconds} s what was read", sinks()));
         }
         let is_behind = stream.state() == State::Following && stream.unread_bytes().0 > 0;
-        (is_behind && !outlet.credit.has_room(READ_BYTES)).then(|| {
-            format!(
-                "{} has not taken what was read of other sources, and no more fits; /health says why",
-                sinks()
-            )
-        })
+        (is_behind && !outlet.credit.has_room(READ_BYTES))
+            .then(|| format!("{} has not taken what was read of other sources, and no more fits", sinks()))
     }
 }

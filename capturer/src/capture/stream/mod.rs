@@ -31,6 +31,7 @@ use crate::model::record::{Batch, Source};
 use crate::settings::FileFormat;
 use crate::telemetry::metrics::StreamError;
 use crate::telemetry::metrics::furthest::Read;
+use crate::telemetry::row_words::PLANNED;
 
 use chain::Start;
 use file::FileSource;
@@ -519,7 +520,7 @@ impl Stream {
                         cx.metrics.rotation(&container.id, &container.name);
                     }
                     if self.state == State::Following {
-                        self.change(Change::Rotate, "planned rotation", cx);
+                        self.change(Change::Rotate, PLANNED, cx);
                     }
                 }
                 SourceEvent::Polled { again_at_ms } => self.polled(again_at_ms, cx),

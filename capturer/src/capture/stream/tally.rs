@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Kind, Stream};
 use crate::capture::io::FileNo;
+use crate::telemetry::row_words::RATE_LIMIT;
 use crate::telemetry::status::StreamRow;
 
 /// Sums over a stream's life.
@@ -105,7 +106,7 @@ impl Stream {
             Kind::Api(api) => api.describe(&mut row, now_ms),
         }
         if let Some(until) = self.limited_until_ms {
-            row.now.operation = "waiting (rate_limit)";
+            row.now.operation = RATE_LIMIT;
             row.now.operation_deadline_ms = Some(until.saturating_sub(now_ms));
         }
         row

@@ -6,12 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{bytes, duration, number, rate, text};
-use crate::text::ids::with_ids;
-
-/// A read of a file that takes so long is worth a look.
-const OPERATION_IS_LONG_MS: u64 = 1_000;
-/// Digits of an ID that `docker ps` shows.
-const ID_DIGITS_SHOWN: usize = 12;
+use crate::text::ids::briefly;
 
 fn losses_of(count: u64) -> String {
     if count == 1 { "1 loss".to_owned() } else { format!("{count} losses") }
@@ -27,11 +22,11 @@ pub(super) struct Source {
     pub rate: f64,
     /// Bytes in its log that are not taken yet, of the group that has most of them.
     pub lag: Option<u64>,
-    /// Its log may lack lines, so that nobody knows what is unread.
-    pub doubtful: bool,
+    /// Nobody knows what is unread: its log may lack lines, or can't be read.
+    pub unknown: bool,
     pub last_ms: Option<u64>,
-    /// Something of it needs attention.
-    pub troubled: bool,
+    /// 2 = its lines wait or are lost, 1 = they are late or left out.
+    pub attention: u64,
     /// What it is at, and why.
     pub what: String,
 }
@@ -72,7 +67,9 @@ impl Order {
 
     fn compare(self, a: &Source, b: &Source) -> Ordering {
         let by = match self {
-            Order::Trouble => (b.troubled, b.doubtful).cmp(&(a.troubled, a.doubtful)),
+            // Of those that are equally bad, the one that has most to lose.
+            Order::Trouble if a.attention > 0 => (b.attention, b.lag).cmp(&(a.attention, a.lag)),
+            Order::Trouble => b.attention.cmp(&a.attention),
             Order::Rate => Ordering::Equal,
             Order::Lag => b.lag.cmp(&a.lag),
             Order::Name => a.name.cmp(&b.name),
@@ -104,109 +101,52 @@ pub(super) fn sources(streams: &[Map<String, Value>], filter: &str, order: Order
 fn source(key: &str, rows: &[&Map<String, Value>]) -> Source {
     let of =
         |key: &str| rows.iter().filter_map(|row| row.get(key).and_then(Value::as_u64)).collect::<Vec<_>>();
-    let shown = rows.iter().find(|row| is_troubled(row));
-    let shown =
-        shown.or_else(|| rows.iter().find(|row| text(row, "state") != "following")).unwrap_or(&rows[0]);
+    let worst = rows.iter().max_by_key(|row| (attention(row), text(row, "state") != "following"));
+    let shown = worst.unwrap_or(&rows[0]);
     let losses: u64 = of("losses").into_iter().sum();
+    let is_behind = rows.iter().any(|row| row.contains_key(BEHIND));
+    let mut what = briefly(&said(shown, rows));
+    if is_behind && attention(shown) == 0 {
+        what += ", behind";
+    }
     Source {
         key: key.to_owned(),
         name: text(rows[0], "name").to_owned(),
         rate: rows.iter().map(|row| rate(row)).fold(0.0, f64::max),
         lag: of("lag_bytes").into_iter().max(),
         last_ms: of("last_line_age_ms").into_iter().min(),
-        doubtful: rows.iter().any(|row| is_doubtful(row)),
-        troubled: rows.iter().any(|row| is_troubled(row)),
-        what: if losses > 0 {
-            format!("{}; {}", losses_of(losses), briefly(&said(shown, rows)))
-        } else {
-            briefly(&said(shown, rows))
-        },
+        unknown: rows.iter().any(|row| is(row, "unknown")),
+        attention: attention(shown).max(u64::from(is_behind)),
+        what: if losses > 0 { format!("{}; {what}", losses_of(losses)) } else { what },
         rows: rows.iter().map(|row| (*row).clone()).collect(),
     }
 }
 
-fn is_troubled(row: &Map<String, Value>) -> bool {
-    let held = ["blocked", "does not answer"].iter().any(|words| text(row, "cause").contains(words));
-    let told = ["set_aside", "held_up"].iter().any(|key| !text(row, key).is_empty());
-    let unread = text(row, "state") == "not captured" && text(row, "left_out").is_empty();
-    number(row, "failures") > 0 || number(row, "losses") > 0 || told || held || unread
+/// Marks a row whose source has been behind for a while ([`super::View`]).
+pub(super) const BEHIND: &str = "behind";
+
+fn attention(row: &Map<String, Value>) -> u64 {
+    number(row, "attention")
 }
 
-/// Marks a row whose log dockerd writes, while dockerd does not answer ([`super::Look`]).
-pub(super) const DOUBTFUL: &str = "may_lack_lines";
-
-fn is_doubtful(row: &Map<String, Value>) -> bool {
-    row.get(DOUBTFUL).is_some_and(|doubtful| *doubtful == true)
+fn is(row: &Map<String, Value>, what: &str) -> bool {
+    row.get(what).is_some_and(|is| *is == true)
 }
 
-/// What a source is at. Where groups of sinks fare differently, what each does: one may deliver while another waits.
+/// What a source is at, in the agent's words. Where groups of sinks fare differently, what each does: one may deliver while
+/// another waits. The one that waits comes first, for the end of a row is cut.
 fn said(shown: &Map<String, Value>, rows: &[&Map<String, Value>]) -> String {
-    let held =
-        |row: &Map<String, Value>| !text(row, "held_up").is_empty() || text(row, "cause").contains("blocked");
-    if rows.len() < 2 || rows.iter().all(|row| held(row)) || !held(shown) {
-        return what(shown);
+    let says = |row: &Map<String, Value>| text(row, "says").to_owned();
+    let others: Vec<&&Map<String, Value>> = rows.iter().filter(|row| !is(row, "waits")).collect();
+    if others.is_empty() || !is(shown, "waits") {
+        return says(shown);
     }
     let sinks = |row: &Map<String, Value>| {
         let sinks = row.get("sinks").and_then(Value::as_array).into_iter().flatten();
         sinks.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
     };
-    let others = rows.iter().filter(|row| !held(row)).map(|row| format!("{}: {}", sinks(row), what(row)));
-    // Those that go on need few words, and would be cut behind the others.
-    let all: Vec<String> = others.chain([format!("{}: {}", sinks(shown), what(shown))]).collect();
-    all.join("; ")
-}
-
-/// What a stream is at, what it waits for and why.
-fn what(row: &Map<String, Value>) -> String {
-    let state = text(row, "state");
-    let error =
-        if number(row, "failures") > 0 && state != "not captured" { text(row, "last_error") } else { "" };
-    if let Some(why) = [text(row, "set_aside"), error].into_iter().find(|why| !why.is_empty()) {
-        return format!("{state}: {}", without_request(why));
-    }
-    if !text(row, "held_up").is_empty() {
-        return format!("waits: {}", text(row, "held_up"));
-    }
-    if state == "not captured" {
-        return format!("{state}: {}", text(row, "cause"));
-    }
-    if !text(row, "left_out").is_empty() {
-        return format!("left out: {}", text(row, "left_out"));
-    }
-    if text(row, "cause").starts_with("its output is blocked") {
-        return format!("waits: {}", text(row, "cause"));
-    }
-    if state != "following" || is_troubled(row) {
-        return format!("{state}: {}", text(row, "cause"));
-    }
-    if is_doubtful(row) {
-        return "lines may wait in dockerd".to_owned();
-    }
-    // An operation with a timer ends by itself, and says nothing to who looks for what is wrong.
-    let age = row.get("operation_age_ms").and_then(Value::as_u64);
-    match (text(row, "operation"), age.filter(|age| *age >= OPERATION_IS_LONG_MS)) {
-        (operation, Some(age)) if !operation.is_empty() => {
-            format!("follows: {operation} (for {})", duration(age))
-        }
-        _ if text(row, "mode") == "api" => "follows over the API".to_owned(),
-        _ => "follows its file".to_owned(),
-    }
-}
-
-/// A row has room for what happened, and its details for the request.
-fn without_request(why: &str) -> String {
-    let within = why.strip_prefix("no answer to GET ").and_then(|rest| rest.rsplit_once(" within "));
-    within.map_or_else(|| why.to_owned(), |(_, time)| format!("no answer within {time}"))
-}
-
-/// A sentence of the agent in few words: IDs in twelve digits, as `docker ps` shows them, and paths of the Engine's API
-/// without what was asked for.
-pub(super) fn briefly(text: &str) -> String {
-    let words = text.split(' ').map(|word| match word.split_once('?') {
-        Some((path, _)) if path.starts_with('/') => path,
-        _ => word,
-    });
-    with_ids(&words.collect::<Vec<_>>().join(" "), |id| &id[..ID_DIGITS_SHOWN])
+    let others: Vec<String> = others.iter().map(|row| format!("{} goes on", sinks(row))).collect();
+    format!("{}; {}", says(shown), others.join("; "))
 }
 
 /// Everything that is known of a source, a name and a text each.
@@ -258,83 +198,51 @@ mod tests {
     fn two_groups_of_sinks_are_one_source_and_the_worse_is_shown() {
         let rows = [
             row(
-                &serde_json::json!({"key": "c:1", "name": "web", "state": "following", "lines_per_second": 9.0, "lag_bytes": 5}),
+                &serde_json::json!({"key": "c:1", "name": "web", "says": "follows", "lines_per_second": 9.0, "lag_bytes": 5}),
             ),
             row(
-                &serde_json::json!({"key": "c:1", "name": "web", "state": "waiting", "cause": "the spool is full", "lag_bytes": 900}),
+                &serde_json::json!({"key": "c:1", "name": "web", "says": "waits: x", "attention": 2, "lag_bytes": 900}),
             ),
             row(
-                &serde_json::json!({"key": "c:2", "name": "db", "state": "following", "failures": 2, "last_error": "EIO"}),
+                &serde_json::json!({"key": "c:2", "name": "db", "says": "waits: EIO", "attention": 2, "losses": 1}),
             ),
         ];
         let sources = sources(&rows, "", Order::Trouble);
         let shown: Vec<_> =
             sources.iter().map(|one| (one.name.as_str(), one.what.as_str(), one.lag)).collect();
-        assert_eq!(shown, [("db", "following: EIO", None), ("web", "waiting: the spool is full", Some(900))]);
+        assert_eq!(shown, [("web", "waits: x", Some(900)), ("db", "1 loss; waits: EIO", None)]);
     }
 
     /// The spool is full, and the files are written on.
     #[test]
-    fn each_group_of_sinks_says_what_it_waits_for() {
+    fn who_waits_stands_before_who_goes_on() {
         let rows = [
             row(
-                &serde_json::json!({"key": "c:1", "name": "web", "state": "following", "sinks": ["local_file"]}),
+                &serde_json::json!({"key": "c:1", "name": "web", "says": "follows its file", "sinks": ["local_file"]}),
             ),
             row(
-                &serde_json::json!({"key": "c:1", "name": "web", "state": "following", "sinks": ["loki"], "held_up": "loki has not taken it"}),
-            ),
-            row(
-                &serde_json::json!({"key": "c:2", "name": "none", "state": "not captured", "cause": "no driver"}),
+                &serde_json::json!({"key": "c:1", "name": "web", "says": "loki waits: the spool is full", "waits": true,
+                "attention": 2, "sinks": ["loki"]}),
             ),
         ];
         let sources = sources(&rows, "", Order::Trouble);
-        let shown: Vec<_> = sources.iter().map(|one| (one.what.as_str(), one.troubled)).collect();
-        let web = "local_file: follows its file; loki: waits: loki has not taken it";
-        assert_eq!(shown, [("not captured: no driver", true), (web, true)]);
+        assert_eq!(sources[0].what, "loki waits: the spool is full; local_file goes on");
     }
 
-    /// A file's end tells nothing while the one who writes it stands still.
+    /// Whoever looks at three hundred sources wants the worst of them first, and amber ones before those that are well.
     #[test]
-    fn a_silent_dockerd_leaves_doubts() {
-        let rows = [
+    fn the_worst_come_first() {
+        let one = |name: &str, attention: u64, lag: u64| {
             row(
-                &serde_json::json!({"key": "c:1", "name": "web", "state": "following", "mode": "file", "lag_bytes": 0,
-                "may_lack_lines": true}),
-            ),
-            row(
-                &serde_json::json!({"key": "c:2", "name": "api", "state": "opening", "mode": "api", "failures": 1,
-                "last_error": "no answer to GET /containers/a/logs?stdout=1 within 5 s"}),
-            ),
-            row(
-                &serde_json::json!({"key": "f:1", "name": "/var/log/a", "state": "following", "mode": "file",
-                "operation": "read", "operation_age_ms": 2_000, "lines_per_second": 5.0}),
-            ),
-        ];
+                &serde_json::json!({"key": name, "name": name, "attention": attention, "lag_bytes": lag, "lines_per_second": 9.0}),
+            )
+        };
+        let mut behind = one("behind", 0, 5);
+        behind.insert(BEHIND.to_owned(), true.into());
+        let rows = [one("well", 0, 0), one("a", 2, 10), one("b", 2, 20), one("limited", 1, 700), behind];
         let sources = sources(&rows, "", Order::Trouble);
-        let shown: Vec<_> = sources.iter().map(|one| (one.what.as_str(), one.doubtful)).collect();
-        let expected = [
-            ("opening: no answer within 5 s", false),
-            ("lines may wait in dockerd", true),
-            ("follows: read (for 2.0s)", false),
-        ];
-        assert_eq!(shown, expected);
-    }
-
-    /// A row was filled by the ID alone, and what came behind it was never seen.
-    #[test]
-    fn ids_and_queries_are_brief() {
-        let id = format!("fa00{}", "0".repeat(60));
-        let check = |long: &str, brief: &str| assert_eq!(briefly(long), brief);
-        check(
-            &format!("no answer to GET /containers/{id}/logs?stdout=1&since=17.2 within 5 s"),
-            "no answer to GET /containers/fa0000000000/logs within 5 s",
-        );
-        check(
-            &format!("descriptor 7 of stream:container:{id}, "),
-            "descriptor 7 of stream:container:fa0000000000, ",
-        );
-        check("why? 0123456789abcdef über /a/b", "why? 0123456789abcdef über /a/b");
-        check("", "");
+        let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
+        assert_eq!(names, ["b", "a", "limited", "behind", "well"]);
     }
 
     #[test]
@@ -342,7 +250,7 @@ mod tests {
         let rows: Vec<_> = [("a", 1.0, 700), ("b", 5.0, 20), ("c", 3.0, 0)]
             .iter()
             .map(|(name, rate, lag)| {
-                row(&serde_json::json!({"key": name, "name": name, "state": "following", "lines_per_second": rate, "lag_bytes": lag}))
+                row(&serde_json::json!({"key": name, "name": name, "lines_per_second": rate, "lag_bytes": lag}))
             })
             .collect();
         let names = |filter: &str, order| -> String {

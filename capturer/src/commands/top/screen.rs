@@ -7,8 +7,8 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Row, Table, TableState, Wrap};
 
-use super::fold::{Order, Source, briefly, details, sources};
-use super::{View, bytes, called, duration, unread, wrap};
+use super::fold::{Order, Source, details, sources};
+use super::{View, bytes, duration, unread, wrap};
 use crate::text::counted::counted;
 use crate::text::terminal::{printable, shorten};
 
@@ -115,7 +115,7 @@ pub(super) fn draw(frame: &mut Frame, view: &View, chosen: &mut Chosen) {
     frame.render_widget(Paragraph::new(figures), figures_at);
     match sources.get(chosen.row).filter(|_| chosen.detail) {
         Some(source) => draw_details(frame, middle, source, chosen.scroll),
-        None => draw_table(frame, middle, &sources, chosen.row),
+        None => draw_table(frame, middle, &sources, (chosen.row, view.silent.is_some())),
     }
     frame.render_widget(
         Paragraph::new(foot(chosen)).style(Style::new().add_modifier(Modifier::REVERSED)),
@@ -127,6 +127,9 @@ pub(super) fn draw(frame: &mut Frame, view: &View, chosen: &mut Chosen) {
 fn trouble(view: &View, columns: usize) -> Vec<Line<'static>> {
     let bad = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
     let mut lines = Vec::new();
+    if let Some(silent) = &view.silent {
+        lines.extend(wrap(&format!("✗ {silent}"), columns).into_iter().map(|line| Line::styled(line, bad)));
+    }
     if !view.fresh {
         let text =
             format!("✗ the capture loop does not answer: this is what it said {} ago", duration(view.age_ms));
@@ -135,11 +138,16 @@ fn trouble(view: &View, columns: usize) -> Vec<Line<'static>> {
     let warning = Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD);
     for (component, message) in view.problems_by_weight() {
         let (sign, style) = if view.warnings.contains(component) { ("!", warning) } else { ("✗", bad) };
-        let text = format!("{sign} {}: {}", called(component), briefly(message));
-        let wrapped = wrap(&text, columns).into_iter().enumerate();
+        let whole = (component.clone(), vec![message.clone()]);
+        let (title, told) = view.told.get(component).unwrap_or(&whole);
+        // A first line that begins with the title says more than the title.
+        let says_title = told.first().is_some_and(|first| first.starts_with(title.as_str()));
+        let head = if says_title { &told[0] } else { title };
+        let rest = told.iter().skip(usize::from(says_title));
         lines.extend(
-            wrapped.map(|(index, line)| Line::styled(line, if index == 0 { style } else { Style::new() })),
+            wrap(&format!("{sign} {head}"), columns).into_iter().map(|line| Line::styled(line, style)),
         );
+        lines.extend(rest.flat_map(|told| indented(told, columns)).map(Line::raw));
     }
     if lines.is_empty() {
         lines.push(Line::styled("✓ all is well", Style::new().fg(Color::Green).add_modifier(Modifier::BOLD)));
@@ -156,16 +164,22 @@ fn trouble(view: &View, columns: usize) -> Vec<Line<'static>> {
     lines
 }
 
+/// Below its title, and each line seen to be one.
+fn indented(text: &str, columns: usize) -> Vec<String> {
+    let wrapped = wrap(text, columns.saturating_sub(4)).into_iter().enumerate();
+    wrapped.map(|(index, line)| format!("{}{line}", if index == 0 { "  " } else { "    " })).collect()
+}
+
 /// On as many lines as they need: a number that is cut is another number.
 fn figures(view: &View, shown: usize, all: usize, columns: usize) -> Vec<Line<'static>> {
     let sent: Vec<String> = view.sent.iter().map(|(sink, count)| format!("{sink} {count}")).collect();
     let (rate, lag, sent) = (view.lines_per_second, bytes(Some(view.lag_bytes)), sent.join(", "));
     let sources = counted(all as u64, "source");
-    let count = if shown == all { sources } else { format!("{shown} of {sources}") };
+    let count = if shown == all { sources } else { format!("{shown} of {sources}; all of them:") };
+    let count = if shown == all { format!("{count},") } else { count };
     let spools: String = view.spools.iter().map(|told| format!("; {told}")).collect();
     let losses = view.losses;
-    let text =
-        format!("{count}, {rate:.1} lines/s, unread {lag}, losses {losses}; delivered: {sent}{spools}");
+    let text = format!("{count} {rate:.1} lines/s, unread {lag}, losses {losses}; delivered: {sent}{spools}");
     wrap(&text, columns).into_iter().map(Line::raw).collect()
 }
 
@@ -189,7 +203,7 @@ fn begin_of(text: &str, columns: usize) -> String {
 }
 
 /// Columns that are as wide as their numbers; the rest is shared by the name and what it is at.
-fn draw_table(frame: &mut Frame, area: Rect, sources: &[Source], row: usize) {
+fn draw_table(frame: &mut Frame, area: Rect, sources: &[Source], (row, is_old): (usize, bool)) {
     let numbers = 8 + 8 + 6;
     let gaps = 4;
     let rest = usize::from(area.width).saturating_sub(numbers + gaps);
@@ -197,11 +211,12 @@ fn draw_table(frame: &mut Frame, area: Rect, sources: &[Source], row: usize) {
     let name_width = (rest * 7 / 15).clamp(10, 60);
     let what_width = rest.saturating_sub(name_width).max(10);
     let rows = sources.iter().map(|source| {
-        let style = match (source.troubled, source.doubtful) {
-            (true, _) => Style::new().fg(Color::Red),
-            (false, true) => Style::new().fg(Color::Yellow),
-            (false, false) => Style::new(),
+        let style = match source.attention {
+            2.. => Style::new().fg(Color::Red),
+            1 => Style::new().fg(Color::Yellow),
+            0 => Style::new(),
         };
+        let style = if is_old { style.add_modifier(Modifier::DIM) } else { style };
         let last = source.last_ms.map_or("-".to_owned(), duration);
         let cells = [
             name_in(&source.name, name_width),
@@ -219,7 +234,7 @@ fn draw_table(frame: &mut Frame, area: Rect, sources: &[Source], row: usize) {
         Constraint::Length(6),
         Constraint::Min(10),
     ];
-    let head = ["SOURCE", " LINES/S", "  UNREAD", "  LAST", "WHAT IT IS AT, AND WHY"];
+    let head = ["SOURCE", " LINES/S", "  UNREAD", "  LAST", "STATE"];
     let table = Table::new(rows, widths)
         .header(Row::new(head).style(Style::new().add_modifier(Modifier::BOLD)))
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
@@ -240,13 +255,18 @@ fn draw_details(frame: &mut Frame, area: Rect, source: &Source, scroll: u16) {
 
 fn foot(chosen: &Chosen) -> String {
     if chosen.typing {
-        return format!(" filter: {}_   Enter: keep, Esc: none", chosen.filter);
+        return format!(" filter: {}_   Enter: keep, Esc: clear", chosen.filter);
     }
     if chosen.detail {
         return " Enter, Esc: back   ↑ ↓: scroll   q: leave".to_owned();
     }
-    let filter = if chosen.filter.is_empty() { String::new() } else { format!("   only: {}", chosen.filter) };
-    format!(" Enter: all of it   s: sort ({})   /: filter   q: leave{filter}", chosen.order.as_str())
+    // Whoever forgets the filter looks for sources that are not there: so it is the last to be cut.
+    let filter = if chosen.filter.is_empty() {
+        String::new()
+    } else {
+        format!(" only: {} (Esc: clear)  ", chosen.filter)
+    };
+    format!("{filter} Enter: details   s: sort ({})   /: filter   q: leave", chosen.order.as_str())
 }
 
 #[cfg(test)]
@@ -277,16 +297,31 @@ mod tests {
             lines_per_second: 34.5,
             lag_bytes: 60_000,
             losses: 1,
+            told: BTreeMap::from([
+                ("docker".to_owned(), ("Docker does not answer".to_owned(), vec!["no answer".to_owned()])),
+                (
+                    "losses".to_owned(),
+                    (
+                        "Lines are being lost".to_owned(),
+                        vec![
+                            "Lines are being lost: 7 bytes".to_owned(),
+                            format!("lost for local_file: 7 bytes of container web; {long}"),
+                        ],
+                    ),
+                ),
+            ]),
+            silent: None,
             fresh: true,
             age_ms: 0,
             streams: vec![
                 stream(serde_json::json!({
                     "key": "c:1", "name": "web-with-a-name-that-is-longer-than-its-column-allows\u{1b}[2J", "state": "following",
-                    "lines_per_second": 25.0, "lag_bytes": 20_480, "last_line_age_ms": 900, "operation": "read",
+                    "lines_per_second": 25.0, "lag_bytes": 20_480, "last_line_age_ms": 900, "says": "follows its file", "operation": "read",
                     "operation_deadline_ms": 12_000
                 })),
                 stream(serde_json::json!({
-                    "key": "c:2", "name": "db", "state": "waiting", "failures": 3, "last_error": long, "cause": "backs off"
+                    "key": "c:2", "name": "db", "state": "waiting", "failures": 3, "last_error": long, "cause": "backs off",
+                    "attention": 2, "says": "waits: disk full: /var/lib/docker/containers/0123456789abcdef"
                 })),
             ],
         }
@@ -305,17 +340,19 @@ mod tests {
     fn eighty_columns_show_what_waits_and_why() {
         let lines = screen(80, 24, &mut Chosen::default());
         let expected = [
-            "✗ losses: lost for local_file: 7 bytes of container web;",
-            "/var/lib/docker/containers/0123456789abcdef/0123456789abcdef-json.log: No space",
-            "left on device",
-            "✗ docker: no answer",
+            "✗ Lines are being lost: 7 bytes",
+            "  lost for local_file: 7 bytes of container web;",
+            "    /var/lib/docker/containers/0123456789abcdef/0123456789abcdef-json.log: No",
+            "    space left on device",
+            "✗ Docker does not answer",
+            "  no answer",
             "2 sources, 34.5 lines/s, unread 58KiB, losses 1; delivered: local_file 12",
-            "SOURCE                     LINES/S   UNREAD   LAST WHAT IT IS AT, AND WHY",
-            "db                             0.0        -      - waiting: /var/lib/docker/con…",
+            "SOURCE                     LINES/S   UNREAD   LAST STATE",
+            "db                             0.0        -      - waits: disk full: /var/lib/d…",
             "web-with-a-n…n-allows?[2J     25.0    20KiB   0.9s follows its file",
         ];
-        assert_eq!(lines[..8], expected, "{lines:#?}");
-        assert!(lines[23].starts_with(" Enter: all of it   s: sort (trouble first)"), "{lines:#?}");
+        assert_eq!(lines[..10], expected, "{lines:#?}");
+        assert!(lines[23].starts_with(" Enter: details   s: sort (trouble first)"), "{lines:#?}");
     }
 
     /// A leak is no outage: it must not look like one, nor as if its detector had failed.
@@ -326,9 +363,14 @@ mod tests {
         view.warnings.insert("leak_detector".to_owned());
         let lines = trouble(&view, 80);
         let last = lines.last().unwrap();
-        assert_eq!(last.to_string(), "! leak: the agent leaks a file descriptor");
+        assert_eq!(last.to_string(), "  the agent leaks a file descriptor");
+        let last = &lines[lines.len() - 2];
+        assert_eq!(last.to_string(), "! leak_detector");
         assert_eq!(last.style.fg, Some(Color::Yellow));
-        assert!(lines[0].to_string().starts_with("✗ losses:") && lines[0].style.fg == Some(Color::Red));
+        assert!(
+            lines[0].to_string().starts_with("✗ Lines are being lost:")
+                && lines[0].style.fg == Some(Color::Red)
+        );
     }
 
     /// The last figure once lost its last digits at the edge, and nobody could see that.
@@ -350,6 +392,22 @@ mod tests {
         assert!(text.contains("last error:") && text.contains("left on device"), "{text}");
     }
 
+    /// Old rows at full brightness look like news, and a filter that nobody sees hides sources.
+    #[test]
+    fn a_silent_agent_and_a_filter_are_seen_first() {
+        let mut view = view();
+        view.silent = Some("The agent at h:1 has not answered for 12 s".to_owned());
+        let mut chosen = Chosen { filter: "web".to_owned(), ..Chosen::default() };
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        terminal.draw(|frame| draw(frame, &view, &mut chosen)).unwrap();
+        let buffer = terminal.backend().buffer();
+        let line = |y: u16| (0..80).map(|x| buffer[(x, y)].symbol().to_owned()).collect::<String>();
+        assert!(line(0).starts_with("✗ The agent at h:1 has not answered for 12 s"), "{}", line(0));
+        assert!(line(23).starts_with(" only: web (Esc: clear)"), "{}", line(23));
+        let row = (0..24).find(|y| line(*y).starts_with("web-with")).unwrap();
+        assert!(buffer[(0, row)].modifier.contains(Modifier::DIM));
+    }
+
     #[test]
     fn keys_do_what_the_foot_says() {
         let mut chosen = Chosen::default();
@@ -357,7 +415,11 @@ mod tests {
             assert!(chosen.press(key), "{key:?} does not leave while a filter is typed");
         }
         assert_eq!((chosen.filter.as_str(), chosen.typing), ("db", false));
-        assert!(screen(80, 24, &mut chosen).iter().any(|line| line.contains("1 of 2 sources")));
+        assert!(
+            screen(80, 24, &mut chosen)
+                .iter()
+                .any(|line| line.contains("1 of 2 sources; all of them: 34.5 lines/s"))
+        );
         chosen.press(Key::Escape);
         chosen.press(Key::Down);
         chosen.press(Key::PageDown);

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::telemetry::status::{Health, Status};
+use crate::telemetry::told::Told;
 use crate::text::counted::counted;
 use crate::text::terminal::shown;
 
@@ -80,6 +81,9 @@ pub fn report(facts: &Facts) -> Report {
     }
     for (component, age_ms) in facts.steps_ms.iter().filter(|(_, age_ms)| **age_ms > STEP_AGE_MAX_MS) {
         components.insert(component.clone(), stuck_step(*age_ms));
+    }
+    for (name, health) in components.iter_mut().filter(|(_, health)| !health.ok || health.note) {
+        health.told = Some(Told::of(name, &health.message));
     }
     Report { ok: components.values().all(|health| health.ok), components }
 }

@@ -21,7 +21,8 @@ use crate::model::cursor::Cursor;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::profile::{self, SECONDS_MAX};
 use crate::telemetry::reload_requests::ReloadOutcome;
-use crate::telemetry::status::{Snapshot, Status, StreamRow};
+use crate::telemetry::row_words::{About, Words};
+use crate::telemetry::status::{DockerRow, Snapshot, Status, StreamRow};
 use crate::telemetry::taps;
 use crate::telemetry::taps::{Filter, Taps};
 use crate::text::percent;
@@ -285,7 +286,13 @@ impl Pages {
 
     async fn streams(&self) -> PageResponse {
         let (snapshot, fresh) = self.snapshot().await;
-        json(StatusCode::OK, &Streams { fresh, age_ms: self.age_ms(&snapshot), snapshot: &snapshot })
+        let report = health::report(&self.facts());
+        let about = About::new(&snapshot, &report.components);
+        let streams = snapshot.streams.iter().map(|row| ShownRow { row, words: about.words(row) }).collect();
+        let Snapshot { taken_at_ms, docker, operations, .. } = &*snapshot;
+        let (taken_at_ms, operations) = (*taken_at_ms, *operations);
+        let age_ms = self.age_ms(&snapshot);
+        json(StatusCode::OK, &Streams { fresh, age_ms, taken_at_ms, streams, docker, operations })
     }
 
     async fn positions(&self) -> PageResponse {
@@ -329,8 +336,18 @@ struct Streams<'a> {
     fresh: bool,
     /// Age of what follows.
     age_ms: u64,
+    taken_at_ms: u64,
+    streams: Vec<ShownRow<'a>>,
+    docker: &'a DockerRow,
+    operations: u64,
+}
+
+#[derive(Serialize)]
+struct ShownRow<'a> {
     #[serde(flatten)]
-    snapshot: &'a Snapshot,
+    row: &'a StreamRow,
+    #[serde(flatten)]
+    words: Words,
 }
 
 /// What `/api/v1/positions` answers.

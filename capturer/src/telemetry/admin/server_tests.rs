@@ -141,6 +141,30 @@ fn a_page_that_is_never_made_is_given_up() {
     assert!(orders.lock().expect("orders")[0].answer.is_closed(), "its taker knows that nobody waits");
 }
 
+/// The page shows what the agent says, by these names.
+#[test]
+fn the_page_and_its_answers_agree() {
+    let server = server();
+    server.status.publish(snapshot("web"));
+    server.status.set_health("sink_loki", false, "the spool is full (4 MiB); get Loki running again");
+    server.status.set_note("pipelines", "one drops all");
+    let json = |path: &str| serde_json::from_str::<serde_json::Value>(&server.get(path).1).expect("JSON");
+    let health = json("/health");
+    let told = &health["components"]["sink_loki"]["told"];
+    assert_eq!(told["title"], "The spool is full");
+    assert_eq!(told["lines"], serde_json::json!(["The spool is full (4 MiB)", "Get Loki running again"]));
+    assert!(health["components"]["pipelines"]["told"]["lines"].is_array(), "a note is shown, too");
+    assert!(health["components"]["capture_loop"].get("told").is_none(), "nobody reads what is well in lines");
+    let row = json("/api/v1/streams")["streams"][0].clone();
+    let page = server.get("/page.js").1;
+    for name in ["says", "attention", "waits", "unknown"] {
+        assert!(row.get(name).is_some() && page.contains(&format!(".{name}")), "{name}: {row}");
+    }
+    for name in ["title", "lines", "all", "runbook"] {
+        assert!(page.contains(&format!("told.{name}")), "{name}");
+    }
+}
+
 #[test]
 fn paths() {
     let server = server();

@@ -17,11 +17,9 @@ const NAME_CHARS_MAX = 60;
 // A source that is read as it grows always has some bytes to go. It is behind if they are many, or not read, for so long.
 const BEHIND_BYTES = 64 * 1024;
 const BEHIND_MS = 10000;
-// A sentence longer than this is shown by its first parts, with the whole of it to unfold.
-const SENTENCE_CHARS = 420;
-// So many parts of a sentence have lines of their own.
-const LINES_MAX = 6;
-// A row's state, likewise; the row unfolds.
+// Lines in a spool that are older wait for more than a request.
+const SPOOL_WAITS_SECONDS = 5;
+// A row's state longer than this is cut; the row unfolds.
 const STATE_CHARS = 180;
 const CARD_PX = 160;
 const CARD_GAP_PX = 11;
@@ -117,11 +115,13 @@ function spark(name, point, few) {
   return svg;
 }
 
-function card(title, shown, point, note, bad, few = 1e-9) {
+// `how`: bad, warn or nothing.
+function card(title, shown, point, note, how, few = 1e-9) {
   const made = element("div", undefined, "card");
   // Beside each other: a line below would touch the note, and make the page longer.
   const figure = element("div", undefined, "figure");
-  figure.append(element("strong", shown, bad ? "bad" : ""), spark(title, point, few));
+  figure.append(element("strong", shown, how), spark(title, point, few));
+  figure.title = `the last ${duration((trails.get(title).length - 1) * REFRESH_MS)}`;
   made.append(element("p", title), figure);
   if (note) made.append(element("p", note));
   return made;
@@ -137,20 +137,32 @@ function showCards(now) {
   for (const { labels } of now.families.get("delivered_lines_total") ?? []) {
     const delivered = per("delivered_lines_total", labels.sink);
     cards.push(card(`lines/s to ${labels.sink}`, number(delivered), delivered,
-      `${number(of("delivered_lines_total", labels.sink))} in this run`, waits(labels.sink)));
+      `${number(of("delivered_lines_total", labels.sink))} in this run`, waits(labels.sink) && !delivered ? "bad" : ""));
   }
   const losses = of("losses_total") ?? 0, lost = of("lost_bytes_total"), possible = of("possible_losses_total");
-  const known = lost ? `${bytes(lost)} known to be lost` : losses > 0 ? "of unknown size" : "in this run";
-  cards.push(card("losses", number(losses), losses, known + (possible ? `, ${number(possible)} possible` : ""), losses > 0, 1));
-  const lag = of("capture_lag_bytes"), late = of("capture_lag_seconds");
-  cards.push(card("unread in logs", bytes(lag), lag, `oldest line: ${duration((late ?? 0) * 1000)}`, late > 60,
-    BEHIND_BYTES));
+  const times = (count) => (count === 1 ? "once" : `${number(count)} times`);
+  const known = losses > 0 ? `${times(losses)} in this run` : "in this run";
+  cards.push(card("lost", losses === 0 ? "nothing" : lost ? bytes(lost) : "some", losses,
+    possible ? `${known}; perhaps lost: ${times(possible)}` : known, losses > 0 ? "bad" : "", 1));
+  // Of the same answer as the rows, or one would say another thing than the other. Each group of sinks reads for itself.
+  const bySinks = new Map();
+  for (const row of now.streams.streams) {
+    const sinks = row.sinks.join();
+    bySinks.set(sinks, (bySinks.get(sinks) ?? 0) + (row.lag_bytes ?? 0));
+  }
+  const lag = Math.max(0, ...bySinks.values()), late = of("capture_lag_seconds") ?? 0;
+  const behind = now.sources.filter((source) => source.isBehind).length;
+  const oldest = late >= 1 ? `oldest line: ${duration(late * 1000)}` : behind ? `${behind} of the sources behind` : "of all sources";
+  const unknown = now.sources.filter((source) => source.unknown).length;
+  const isAll = unknown === now.sources.length;
+  if (unknown) cards.push(card("unread in logs", isAll ? "?" : `${bytes(lag)} + ?`, lag, `not known of ${unknown} sources`, "warn", BEHIND_BYTES));
+  else cards.push(card("unread in logs", bytes(lag), lag, oldest, late > 60 ? "bad" : behind ? "warn" : "", BEHIND_BYTES));
   for (const { labels, value: size } of now.families.get("spool_bytes") ?? []) {
-    const limit = of("spool_limit_bytes", labels.sink), age = of("spool_lag_seconds", labels.sink);
+    const limit = of("spool_limit_bytes", labels.sink), age = of("spool_lag_seconds", labels.sink) ?? 0;
     const share = limit ? 100 * size / limit : 0;
-    const of100 = share.toFixed(share < 10 ? 1 : 0);
-    cards.push(card(`${labels.sink} is late by`, duration((age ?? 0) * 1000), age,
-      `spool: ${bytes(size)}, ${of100} % of ${bytes(limit)}`, share > 80 || waits(labels.sink), LATE_SECONDS_FEW));
+    const isLate = age >= SPOOL_WAITS_SECONDS;
+    cards.push(card(`${labels.sink} is late by`, isLate ? duration(age * 1000) : "nothing waits", age,
+      `spool: ${bytes(size)} of ${bytes(limit)}`, share > 80 || (isLate && waits(labels.sink)) ? "bad" : "", LATE_SECONDS_FEW));
   }
   const came = now.families.get("pipeline_lines_in_total") ?? [];
   if (came.length > 0) {
@@ -162,7 +174,7 @@ function showCards(now) {
       `of ${number(sum(came, most))} lines in this run`));
   }
   const fds = of("file_descriptors_open"), limit = of("file_descriptors_limit");
-  cards.push(card("descriptors", number(fds), fds, `of at most ${number(limit)}`, fds > 0.9 * limit));
+  cards.push(card("open files", number(fds), fds, `of at most ${number(limit)}`, fds > 0.9 * limit ? "bad" : ""));
   const memory = of("resident_memory_bytes");
   cards.push(card("memory", bytes(memory), memory, "of the agent"));
   // As many rows as are needed, none of them nearly empty.
@@ -181,30 +193,22 @@ function sourcesOf(now) {
   }
   const seconds = previous ? (now.at - previous.at) / 1000 : 0;
   for (const source of sources.values()) {
-    const worst = source.rows.find(troubled) ?? source.rows.find((row) => row.state !== "following") ?? source.rows[0];
+    const worst = source.rows.reduce((a, b) => ((b.attention ?? 0) > (a.attention ?? 0) ? b : a));
     const last = source.rows.map((row) => row.last_line_age_ms).filter((age) => age !== undefined);
     const lags = source.rows.map((row) => row.lag_bytes).filter((lag) => lag !== undefined);
     source.lines = Math.max(...source.rows.map((row) => row.lines));
     source.rate = rate(source.lines, previous?.lines.get(source.key), seconds);
     source.lag = lags.length ? Math.max(...lags) : undefined;
     const behind = behindFor(source, now.at);
-    source.bad = source.rows.some(troubled);
-    source.doubtful = isSilent(now) && source.rows.some((row) => row.mode === "file" && row.container_id);
-    // What is left out for its age is as its owner wants it.
-    const isLeftOut = source.rows.some((row) => row.left_out && !/older/.test(row.left_out));
-    source.attention = source.bad ? 2 : behind >= BEHIND_MS || isLeftOut || source.doubtful ? 1 : 0;
+    source.isBehind = behind >= BEHIND_MS;
+    source.attention = Math.max(worst.attention ?? 0, source.isBehind ? 1 : 0);
+    source.unknown = source.rows.some((row) => row.unknown);
     source.last = last.length ? Math.min(...last) : undefined;
     source.losses = source.rows.reduce((sum, row) => sum + row.losses, 0);
-    source.what = said(worst, source.rows) + (!source.bad && source.doubtful ? "; lines may wait in dockerd" : "") + (!source.bad && behind >= BEHIND_MS ? `, behind for ${duration(behind)}` : "");
+    source.what = said(worst, source.rows) + (!worst.attention && source.isBehind ? `, behind for ${duration(behind)}` : "");
   }
   for (const key of behindSince.keys()) if (!sources.has(key)) behindSince.delete(key);
   return [...sources.values()];
-}
-
-// dockerd does not answer. It writes the files of containers, so their end tells nothing then.
-function isSilent(now) {
-  const docker = now.streams.docker;
-  return Boolean(docker?.enabled && !docker.reachable && docker.error);
 }
 
 // How many milliseconds the source has been behind, as far as this page has seen.
@@ -218,30 +222,11 @@ function behindFor(source, at) {
   return at - behindSince.get(source.key);
 }
 
-function troubled(row) {
-  return row.failures > 0 || row.losses > 0 || Boolean(row.set_aside) || Boolean(row.held_up) ||
-    (row.state === "not captured" && !row.left_out) || /blocked|does not answer/.test(row.cause);
-}
-
-// Where groups of sinks fare differently, what each does: one may deliver while another waits.
+// In the agent's words. Where groups of sinks fare differently, one goes on while another waits.
 function said(worst, rows) {
-  const held = (row) => Boolean(row.held_up) || /blocked/.test(row.cause);
-  const others = held(worst) ? rows.filter((row) => !held(row)) : [];
-  if (others.length === 0) return what(worst);
-  return [...others, worst].map((row) => `${row.sinks.join(", ")}: ${what(row)}`).join("; ");
-}
-
-// What a stream is at, in words: what it waits for and why.
-function what(row) {
-  if (row.state === "not captured") return `${row.state}: ${row.cause}`;
-  const why = (row.set_aside || (row.failures > 0 && row.last_error) || "").replace(/^no answer to GET .* within /, "dockerd gives no answer in ");
-  if (why) return `${row.state}: ${why}`;
-  if (row.held_up) return `waits: ${row.held_up}`;
-  if (row.left_out) return `left out: ${row.left_out}`;
-  if (row.state === "following" && !/blocked|does not answer/.test(row.cause)) {
-    return row.mode === "file" ? "following its file" : "following over the API";
-  }
-  return `${/^its output is blocked/.test(row.cause) ? "waits" : row.state}: ${row.cause}`;
+  const says = worst.says ?? `${worst.state}: ${worst.cause}`;
+  const others = worst.waits ? rows.filter((row) => !row.waits) : [];
+  return [says, ...others.map((row) => `${row.sinks.join(", ")} goes on`)].join("; ");
 }
 
 const COLUMNS = [
@@ -249,7 +234,7 @@ const COLUMNS = [
   { key: "attention", title: "state", of: (source) => source.attention, kind: "" },
   { key: "rate", title: "lines/s", of: (source) => source.rate ?? 0, kind: "number rate" },
   { key: "lag", title: "unread", of: (source) => source.lag ?? -1, kind: "number" },
-  { key: "last", title: "last line", of: (source) => source.last ?? Infinity, kind: "number small" },
+  { key: "last", title: "last line, ago", of: (source) => source.last ?? Infinity, kind: "number small" },
   { key: "losses", title: "losses", of: (source) => source.losses, kind: "number losses" },
 ];
 
@@ -299,6 +284,10 @@ function detail(source) {
   return tr;
 }
 
+function magnitude(source) {
+  return Math.floor(Math.log2((source.lag ?? 0) + 1));
+}
+
 function showSources(sources) {
   const words = $("filter").value.toLowerCase();
   const wanted = sources.filter((source) => `${source.name} ${source.what}`.toLowerCase().includes(words));
@@ -306,8 +295,9 @@ function showSources(sources) {
   const order = (a, b) => {
     const [x, y] = [column.of(a), column.of(b)];
     const by = typeof x === "string" ? names.compare(x, y) : x < y ? -1 : x > y ? 1 : 0;
-    // Never by a figure that changes each time: rows would jump.
-    return (sort.down ? -by : by) || names.compare(a.name, b.name);
+    // Never by a figure that changes each time: rows would jump. Of those that are equally bad, who has much more to lose.
+    const most = sort.key === "attention" && a.attention > 0 ? magnitude(b) - magnitude(a) : 0;
+    return (sort.down ? -by : by) || most || names.compare(a.name, b.name);
   };
   wanted.sort(order);
   const shown = all ? wanted : wanted.slice(0, ROWS_FEW);
@@ -318,11 +308,11 @@ function showSources(sources) {
     const name = element("td", middle(source.name));
     name.title = source.name;
     const losses = element("td", source.losses, source.losses ? "number losses bad" : "number losses");
-    const unread = element("td", source.doubtful ? "?" : bytes(source.lag), "number unread");
-    unread.title = source.doubtful ? "dockerd does not answer: nobody knows what it has not written yet" : "bytes in its log that are not taken yet";
+    const unread = element("td", source.unknown ? "?" : bytes(source.lag), "number unread");
+    unread.title = source.unknown ? "nobody knows how much there is" : "bytes in its log that are not taken yet";
     const what = briefly(source.what);
     const cut = what.length > STATE_CHARS ? what.slice(0, STATE_CHARS) + "…" : what;
-    const state = element("td", cut, source.bad ? "state bad" : source.doubtful ? "state warn" : "state");
+    const state = element("td", cut, ["state", "state warn", "state bad"][source.attention]);
     state.title = source.what;
     unread.dataset.title = "unread";
     losses.dataset.title = "losses";
@@ -344,81 +334,50 @@ function showSources(sources) {
   $("more").textContent = `Show ${hidden} more`;
 }
 
-// A sentence's parts, which stand between semicolons outside of quotes.
-function parts(text) {
-  return (text.match(/(?:"(?:[^"\\]|\\.)*"|;(?! )|[^;"]|")+/g) ?? [text]).map((part) => part.trim()).filter(Boolean);
-}
-
-// What two parts have in common that say the same of two files, label sets or addresses.
-function shape(part) {
-  return part.replace(/\{[^}]*\}|"(?:[^"\\]|\\.)*"|\/\S+/g, "…").replace(/\d+/g, "0");
-}
-
-const VERBS = "check|correct|raise|lower|set|let|name|move|free|keep|look|use|give|remove|exclude|start|restart|upgrade|fix|allow|see|if that";
-const CURE = new RegExp(`(?:^|: |, )(?:${VERBS})\\b`, "i");
-const CURE_ALONE = new RegExp(`^(?:${VERBS})\\b`, "i");
-
-// The first part, how many others say the same of something else, and what to do. "" = the sentence is short.
-function short(text) {
-  if (text.length <= SENTENCE_CHARS) return "";
-  const alike = new Map();
-  let last = null;
-  for (const part of new Set(parts(text))) {
-    const more = /^(?:… )?and (\d+) more\b/.exec(part);
-    if (more && last) {
-      last.count += Number(more[1]);
+// What the agent says of itself is a link where it names a page.
+function linked(made, text) {
+  for (const part of text.split(/((?<![\w/.…-])\/(?:api\/v1\/\w+|health)(?![\w/]))/)) {
+    if (!/^\/(?:api|health)/.test(part)) {
+      made.append(part);
       continue;
     }
-    const key = shape(part);
-    if (!alike.has(key)) alike.set(key, { part, count: 0, cure: CURE.test(part) });
-    last = alike.get(key);
-    last.count += 1;
+    const link = element("a", part);
+    link.href = part.slice(1);
+    made.append(link);
   }
-  const all = [...alike.values()];
-  const shownParts = all.filter((one, i) => {
-    // What to do is told with what it is for, which stands before it.
-    const next = all[i + 1];
-    return i === 0 || one.cure || (next && CURE_ALONE.test(next.part));
-  });
-  const shown = shownParts.map(({ part, count }) => (count > 1 ? `${part} (${count - 1} more like this)` : part)).join("; ");
-  return shown.length < text.length - 40 ? shown : "";
-}
-
-// With a capital, unless it begins with a path, an address or a name with signs.
-function capital(text) {
-  return /^(?!docker)[a-z]+[ ,]/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
-}
-
-function sentence(made, key, text) {
-  const brief = short(text);
-  // A line for each thing to know or to do: nobody in a hurry reads a paragraph.
-  const some = brief ? [] : parts(text);
-  if (some.length > 1 && some.length <= LINES_MAX) {
-    made.append(...some.map((part) => element("p", capital(briefly(part)))));
-    return made;
-  }
-  made.append(element("p", capital(briefly(brief || text))));
-  if (!brief) return made;
-  const details = element("details");
-  details.append(element("summary", "details"));
-  for (const part of parts(text)) details.append(element("p", part));
-  details.open = unfolded.has(key);
-  details.addEventListener("toggle", () => { if (details.open) unfolded.add(key); else unfolded.delete(key); });
-  made.append(details);
   return made;
 }
 
-function trouble(title, text, key = title, isWarning = false) {
+// A line for each thing to know or to do: nobody in a hurry reads a paragraph. The agent has chosen them; all of it unfolds.
+function sentence(made, key, told) {
+  made.append(...told.lines.map((line) => linked(element("p"), line)));
+  if (told.all) {
+    const details = element("details");
+    details.append(element("summary", "all of it"), ...told.all.map((line) => linked(element("p"), line)));
+    details.open = unfolded.has(key);
+    details.addEventListener("toggle", () => { if (details.open) unfolded.add(key); else unfolded.delete(key); });
+    made.append(details);
+  }
+  return made;
+}
+
+// A line that begins with the title says more than the title.
+function trouble(told, key, isWarning = false) {
   const made = element("div", undefined, isWarning ? "trouble warning" : "trouble");
-  made.append(element("h2", title));
-  return sentence(made, key, text);
+  const saysTitle = told.lines.length > 0 && told.lines[0].startsWith(told.title);
+  made.append(element("h2", saysTitle ? told.lines[0] : told.title));
+  sentence(made, key, saysTitle ? { ...told, lines: told.lines.slice(1) } : told);
+  if (told.runbook) {
+    made.append(element("p", `On the host: capturer top --once --admin ${location.host} · runbook: ${told.runbook}`, "quiet"));
+  }
+  return made;
 }
 
 // Nothing is wrong, and yet it should be read.
-function note(name, text) {
+function note(name, told) {
   const made = element("div", undefined, "note");
   made.append(element("h2", `Note: ${name}`));
-  return sentence(made, name, text);
+  return sentence(made, name, told);
 }
 
 // `how`: good, warning or bad.
@@ -435,56 +394,37 @@ function showState(words, how, troubles) {
   document.title = `${how === "good" ? "✓" : (how === "bad" ? "✗ " : "! ") + words + ":"} ${host}`;
 }
 
-const NAMES = {
-  losses: "Lines were lost", leak_detector: "The agent leaks: logs still arrive", capture_loop: "The capture loop is stuck",
-  sink_loki_delivery: "Loki does not accept lines", sink_local_file: "An output cannot be written", sink_stdout: "Standard output cannot be written",
-  checkpoint: "Positions cannot be saved", streams: "Streams are stuck", descriptors: "Descriptors run out",
-  config: "The config was refused", docker: "Docker does not answer", files: "Files need attention", containers: "Containers are not captured",
-  sink_loki: "The spool cannot be written",
-};
-
-// Where a component can be unwell for several reasons, the one that its sentence names first is the title.
-const TITLES = {
-  docker: [[/may not use|permission denied|os error 13/i, "No permission to use Docker"]],
-  files: [[/(?:can't|cannot) be read|permission/i, "Files cannot be read"], [/does not answer|hang/i, "A file system does not answer"],
-    [/match(?:es)? no file/i, "A pattern matches no file"], [/not text|binary/i, "Files are not text"],
-    [/directories are not watched/i, "inotify is at its limit"]],
-  containers: [[/no container matches|match(?:es)? no/i, "A pattern matches no container"]],
-  sink_loki_delivery: [[/unreachable/, "Loki cannot be reached"]],
-  leak_detector: [[/leaks a file descriptor/, "The agent leaks a file descriptor"], [/leaks \d+ file descriptors/, "The agent leaks file descriptors"],
-    [/^dockerd seems to leak/, "dockerd seems to leak"]],
-  sink_loki: [[/share of the spool is full/i, "A label set has filled its share of the spool"], [/spool is full/i, "The spool is full"]],
-};
-
-function title(name, message) {
-  const reasons = (TITLES[name] ?? []).map(([words, told]) => ({ at: message.search(words), told })).filter(({ at }) => at >= 0);
-  const [first] = reasons.sort((a, b) => a.at - b.at);
-  return first?.told ?? NAMES[name] ?? name;
-}
-
 function show(now) {
   const components = Object.entries(now.health.components);
-  const bad = components.filter(([, told]) => !told.ok);
+  // An older agent has no titles.
+  const toldBy = ([name, health]) => health.told ?? { title: name, lines: [health.message] };
+  const bad = components.filter(([, health]) => !health.ok);
   // Losses first, and last what costs no line.
-  const weight = ([name, told]) => (name === "losses" ? 0 : told.warning ? 2 : 1);
+  const weight = ([name, health]) => (name === "losses" ? 0 : health.warning ? 2 : 1);
   bad.sort((a, b) => weight(a) - weight(b));
-  const troubles = bad.map(([name, told]) => trouble(title(name, told.message), told.message, name, told.warning));
-  const notes = components.filter(([, told]) => told.ok && told.note).map(([name, told]) => note(name, told.message));
-  if (!now.streams.fresh) {
-    troubles.unshift(trouble("The capture loop does not answer", `What is below is what it said ${duration(now.streams.age_ms)} ago.`));
+  const troubles = bad.map((one) => ({ title: toldBy(one).title, shown: trouble(toldBy(one), one[0], one[1].warning) }));
+  const notes = components.filter(([, health]) => health.ok && health.note).map((one) => note(one[0], toldBy(one)));
+  const isStuck = !now.streams.fresh;
+  if (isStuck && now.health.components.capture_loop?.ok !== false) {
+    const told = { title: "The capture loop does not answer", runbook: "capture-stalled",
+      lines: [`What is below is what it said ${duration(now.streams.age_ms)} ago`] };
+    troubles.unshift({ title: told.title, shown: trouble(told, "fresh") });
   }
-  const words = troubles.length === 0 ? "All is well" : troubles.length === 1 ? troubles[0].firstChild.textContent :
-    `${troubles.length} things need attention`;
-  const areWarnings = now.streams.fresh && bad.every(([, told]) => told.warning);
-  showState(words, troubles.length === 0 ? "good" : areWarnings ? "warning" : "bad", [...troubles, ...notes]);
+  const more = troubles.length > 1 ? `, and ${troubles.length - 1} more` : "";
+  const words = troubles.length === 0 ? "All is well" : troubles[0].title + more;
+  // The headline says it already.
+  if (troubles.length === 1 && troubles[0].shown.firstChild.textContent === words) troubles[0].shown.firstChild.remove();
+  const areWarnings = !isStuck && bad.every(([, health]) => health.warning);
+  showState(words, troubles.length === 0 ? "good" : areWarnings ? "warning" : "bad",
+    [...troubles.map((one) => one.shown), ...notes]);
   const started = value(now.families, "process_start_time_seconds");
   $("uptime").textContent = started ? `, runs for ${duration(Date.now() - started * 1000)},` : "";
-  showCards(now);
   now.sources = sourcesOf(now);
   now.lines = new Map(now.sources.map((source) => [source.key, source.lines]));
+  showCards(now);
   showSources(now.sources);
-  $("components").replaceChildren(...components.flatMap(([name, told]) =>
-    [element("dt", name), element("dd", told.message, told.ok ? "" : told.warning ? "warn" : "bad")]));
+  $("components").replaceChildren(...components.flatMap(([name, health]) =>
+    [element("dt", name), linked(element("dd", undefined, health.ok ? "" : health.warning ? "warn" : "bad"), health.message)]));
 }
 
 // How old the figures are. What the agent says of itself may be older: it tells so.
@@ -515,8 +455,15 @@ async function refresh() {
       previous = now;
       updatedAt = performance.now();
     } catch (error) {
-      const text = "what is below is old; look on the host with systemctl status capturer and journalctl -u capturer";
-      showState("The agent does not answer", "bad", [trouble("The agent does not answer", `${text}; the browser says: ${error.message}`)]);
+      const told = { title: "The agent does not answer", lines: [
+        "What is below is old",
+        "No line is lost while log files are kept: reading goes on where it stopped",
+        "Look on the host: systemctl status capturer, journalctl -u capturer",
+        `The browser says: ${error.message}`,
+      ] };
+      const shown = trouble(told, "agent");
+      shown.firstChild.remove();
+      showState(told.title, "bad", [shown]);
     }
     asking = false;
     showAge();

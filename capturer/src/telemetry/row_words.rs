@@ -1,0 +1,314 @@
+//! What a row of `/api/v1/streams` says to people: what the source is at, with the cause first, and how much attention it
+//! wants. The status page and `capturer top` both show this, so that they never word it in two ways. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::settings::advice::is_silence;
+use crate::telemetry::status::{Health, Snapshot, StreamRow};
+use crate::text::age::age_text;
+use crate::text::ids::briefly;
+
+/// A read of a file that takes so long is worth a look.
+const OPERATION_IS_LONG_MS: u64 = 1_000;
+/// How the cause begins of a stream whose output takes nothing.
+pub const BLOCKED: &str = "its output is blocked: ";
+/// The operation of a stream that waits for its pipeline's rate limit.
+pub const RATE_LIMIT: &str = "waiting (rate_limit)";
+/// Why a stream begins again that has nothing wrong.
+pub const PLANNED: &str = "planned rotation";
+
+/// How much attention a source wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Attention {
+    /// None.
+    #[default]
+    None,
+    /// Its lines are late, or some of it is left out, as somebody chose.
+    Some,
+    /// Its lines wait or were lost, and somebody has to do something.
+    Much,
+}
+
+/// What is put beside a row.
+#[derive(Debug, Serialize)]
+pub struct Words {
+    /// What it is at, and why.
+    pub says: String,
+    /// 0 = none, 1 = lines are late or left out, 2 = lines wait or are lost.
+    pub attention: u8,
+    /// It waits for something that has gone wrong, or is held back: a group of sinks that it reads for may go on while it
+    /// does.
+    pub waits: bool,
+    /// Nobody knows how much is unread.
+    pub unknown: bool,
+}
+
+/// What all rows of a snapshot have in common.
+#[derive(Debug, Default)]
+pub struct About<'a> {
+    /// dockerd is there and gives no answer: it writes the files of containers, so their end tells nothing.
+    dockerd_is_silent: bool,
+    /// What is wrong with sinks, by component.
+    components: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> About<'a> {
+    /// Of a snapshot and what health says, with titles.
+    pub fn new(snapshot: &Snapshot, components: &'a BTreeMap<String, Health>) -> About<'a> {
+        let docker = &snapshot.docker;
+        let bad = components.iter().filter(|(name, health)| !health.ok && name.starts_with("sink_"));
+        let titles =
+            bad.filter_map(|(name, health)| Some((name.as_str(), health.told.as_ref()?.title.as_str())));
+        About {
+            dockerd_is_silent: docker.enabled && !docker.reachable && is_silence(&docker.error),
+            components: titles.collect(),
+        }
+    }
+
+    /// Why a sink takes nothing, in few words.
+    fn why(&self, sink: &str) -> Option<&'a str> {
+        let of = |component: String| self.components.get(component.as_str()).copied();
+        of(format!("sink_{sink}")).or_else(|| of(format!("sink_{sink}_delivery")))
+    }
+
+    /// See [`Words`].
+    pub fn words(&self, row: &StreamRow) -> Words {
+        let doubtful = self.dockerd_is_silent && row.mode == "file" && !row.container_id.is_empty();
+        let attention = attention(row).max(if doubtful { Attention::Some } else { Attention::None });
+        let no_access = !row.now.set_aside.is_empty() || is_failing(row) || row.state == "not captured";
+        Words {
+            says: self.says(row, doubtful),
+            attention: attention as u8,
+            waits: !row.now.held_up.is_empty() || row.cause.starts_with(BLOCKED),
+            unknown: doubtful || (no_access && row.lag_bytes.unwrap_or_default() == 0),
+        }
+    }
+
+    fn says(&self, row: &StreamRow, doubtful: bool) -> String {
+        let now = &row.now;
+        if row.state == "not captured" {
+            return format!("not captured: {}", row.cause);
+        }
+        if !now.set_aside.is_empty() {
+            return format!("waits: {}", cause_first(&now.set_aside));
+        }
+        if is_failing(row) {
+            return format!("waits: {}", cause_first(&now.last_error));
+        }
+        if !now.held_up.is_empty() {
+            return self.held_up(row);
+        }
+        if !now.left_out.is_empty() {
+            return format!("left out: {}", now.left_out);
+        }
+        if let Some(trouble) = row.cause.strip_prefix(BLOCKED) {
+            return format!("waits: {}", cause_first(trouble));
+        }
+        if now.operation == RATE_LIMIT {
+            let ms = now.operation_deadline_ms.unwrap_or_default();
+            return format!(
+                "waits: rate limit of its pipeline, next line in {}",
+                age_text(ms.div_ceil(1000))
+            );
+        }
+        if row.cause.contains("does not answer") {
+            return format!("waits: {}", cause_first(&row.cause));
+        }
+        if row.cause.as_ref() == PLANNED && row.state != "following" {
+            return "reopening (planned)".to_owned();
+        }
+        if row.state != "following" {
+            return format!("{}: {}", row.state, briefly(&row.cause));
+        }
+        if doubtful {
+            return "lines may wait in dockerd".to_owned();
+        }
+        // An operation with a timer ends by itself, and says nothing to who looks for what is wrong.
+        match now.operation_age_ms.filter(|age| *age >= OPERATION_IS_LONG_MS && !now.operation.is_empty()) {
+            Some(age) => format!("follows: {} for {}", now.operation, age_text(age / 1000)),
+            None if row.mode == "api" => "follows over the API".to_owned(),
+            None => "follows its file".to_owned(),
+        }
+    }
+
+    /// The core knows that a sink takes nothing; the sink has said why.
+    fn held_up(&self, row: &StreamRow) -> String {
+        let why = row.sinks.iter().find_map(|sink| Some((sink, self.why(sink)?)));
+        match why {
+            Some((sink, why)) => format!("{sink} waits: {}", lower(why)),
+            None => format!("waits: {}", row.now.held_up),
+        }
+    }
+}
+
+fn is_failing(row: &StreamRow) -> bool {
+    row.failures > 0 && !row.now.last_error.is_empty()
+}
+
+fn attention(row: &StreamRow) -> Attention {
+    let now = &row.now;
+    let held = row.cause.starts_with(BLOCKED) || row.cause.contains("does not answer");
+    let is_told = !now.set_aside.is_empty() || !now.held_up.is_empty();
+    let is_unread = row.state == "not captured" && now.left_out.is_empty();
+    if row.failures > 0 || row.counts.losses > 0 || held || is_told || is_unread {
+        return Attention::Much;
+    }
+    // What is left out for its age is as its owner wants it.
+    let is_left_out = !now.left_out.is_empty() && !now.left_out.contains("older");
+    if is_left_out || now.operation == RATE_LIMIT { Attention::Some } else { Attention::None }
+}
+
+/// In a narrow row the end is cut: so the cause comes first, in the fewest words.
+fn cause_first(text: &str) -> String {
+    let text = briefly(text);
+    if let Some((_, within)) =
+        text.strip_prefix("Docker does not answer: ").unwrap_or(&text).rsplit_once(" within ")
+        && text.contains("no answer to ")
+    {
+        return format!("no answer from dockerd within {within}");
+    }
+    // The details have the whole of it.
+    let known = [
+        ("No space left on device", "disk full"),
+        ("Disk quota exceeded", "disk quota used up"),
+        ("Read-only file system", "its disk is read-only"),
+    ];
+    if let Some((_, cause)) = known.iter().find(|(words, _)| text.contains(words)) {
+        return (*cause).to_owned();
+    }
+    let denied = ["Permission denied", "no permission to read"].iter().any(|words| text.contains(words));
+    match text.find(" /").filter(|_| denied) {
+        Some(at) => format!("no permission: {}", path_at(&text[at + 1..])),
+        None => text,
+    }
+}
+
+/// The path that a text begins with.
+fn path_at(text: &str) -> &str {
+    text.split([' ', ',', ';']).next().unwrap_or_default().trim_end_matches([':', '.'])
+}
+
+/// A title within a sentence.
+fn lower(title: &str) -> String {
+    let is_word = title.chars().nth(1).is_some_and(|sign| sign.is_ascii_lowercase() || sign == ' ');
+    let is_name = title.starts_with("Loki") || title.starts_with("Docker");
+    let mut signs = title.chars();
+    match signs.next() {
+        Some(first) if is_word && !is_name => first.to_lowercase().chain(signs).collect(),
+        _ => title.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::rare::Rare;
+    use crate::telemetry::stream_row::{RowNow, StreamCounts};
+
+    fn row(state: &'static str, cause: &str, now: RowNow) -> StreamRow {
+        let sinks = ["loki".to_owned()].into();
+        let now: Rare<RowNow> = {
+            let mut rare = Rare::default();
+            *rare = now;
+            rare
+        };
+        StreamRow {
+            name: "web".into(),
+            state,
+            cause: cause.into(),
+            mode: "file",
+            sinks,
+            now,
+            ..StreamRow::default()
+        }
+    }
+
+    fn check(row: &StreamRow, says: &str, attention: Attention) {
+        let words = About::default().words(row);
+        assert_eq!((words.says.as_str(), words.attention), (says, attention as u8));
+    }
+
+    #[test]
+    fn a_source_that_waits_says_for_what() {
+        let limited =
+            RowNow { operation: RATE_LIMIT, operation_deadline_ms: Some(2_760_000), ..RowNow::default() };
+        check(
+            &row("following", "delivering", limited),
+            "waits: rate limit of its pipeline, next line in 46 min",
+            Attention::Some,
+        );
+        let full =
+            "its output is blocked: No space left on device (os error 28) writing /o/a.log: free space";
+        check(&row("following", full, RowNow::default()), "waits: disk full", Attention::Much);
+        check(&row("opening", PLANNED, RowNow::default()), "reopening (planned)", Attention::None);
+        check(&row("following", "x", RowNow::default()), "follows its file", Attention::None);
+        let old = RowNow { left_out: "older than ignore_older".to_owned(), ..RowNow::default() };
+        check(&row("following", "x", old), "left out: older than ignore_older", Attention::None);
+        let lost = StreamRow {
+            counts: StreamCounts { losses: 1, ..StreamCounts::default() },
+            ..row("following", "x", RowNow::default())
+        };
+        check(&lost, "follows its file", Attention::Much);
+    }
+
+    /// One state had three wordings: of the stream, of its last error, and of `top`.
+    #[test]
+    fn a_silent_dockerd_is_worded_in_one_way() {
+        let says = "waits: no answer from dockerd within 5 s";
+        let error = format!("no answer to GET /containers/{}/logs?stdout=1 within 5 s", "a".repeat(64));
+        let failing = StreamRow {
+            failures: 1,
+            ..row("opening", "x", RowNow { last_error: error.clone(), ..RowNow::default() })
+        };
+        check(&failing, says, Attention::Much);
+        check(
+            &row("waiting", &format!("Docker does not answer: {error}"), RowNow::default()),
+            says,
+            Attention::Much,
+        );
+    }
+
+    #[test]
+    fn the_sink_says_why_it_takes_nothing() {
+        let held = row(
+            "following",
+            "x",
+            RowNow { held_up: "loki has not taken it".to_owned(), ..RowNow::default() },
+        );
+        check(&held, "waits: loki has not taken it", Attention::Much);
+        let health = Health {
+            told: Some(crate::telemetry::told::Told::of("sink_loki", "the spool is full (4 MiB)")),
+            ..Health::new(false, "")
+        };
+        let components = [("sink_loki".to_owned(), health)].into();
+        let about = About::new(&Snapshot::default(), &components);
+        let words = about.words(&held);
+        assert_eq!((words.says.as_str(), words.waits), ("loki waits: the spool is full", true));
+    }
+
+    /// A zero that nobody knows looks like all is read.
+    #[test]
+    fn what_is_not_known_is_no_zero() {
+        let denied = StreamRow {
+            failures: 3,
+            lag_bytes: Some(0),
+            ..row(
+                "waiting",
+                "x",
+                RowNow { last_error: "no permission to read /a.log".to_owned(), ..RowNow::default() },
+            )
+        };
+        let words = About::default().words(&denied);
+        assert_eq!((words.says.as_str(), words.unknown), ("waits: no permission: /a.log", true));
+        assert!(!About::default().words(&row("following", "x", RowNow::default())).unknown);
+        let about = About { dockerd_is_silent: true, ..About::default() };
+        let of_docker = StreamRow { container_id: "c".into(), ..row("following", "x", RowNow::default()) };
+        let words = about.words(&of_docker);
+        assert_eq!(
+            (words.says.as_str(), words.attention, words.unknown),
+            ("lines may wait in dockerd", 1, true)
+        );
+    }
+}
