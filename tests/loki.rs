@@ -244,7 +244,7 @@ fn loki_away_for_the_whole_run() -> Result<()> {
         }
         wait_until("the spool to be full", PATIENCE, || {
             let (_, health) = agent.ask("/health")?;
-            ensure!(health.contains("the spool is full and waits for Loki"), "{health}");
+            ensure!(health.contains("the spool is full (16.0 MiB) and waits for Loki"), "{health}");
             Ok(())
         })?;
         let spool = metric_sum(&agent, "spool_bytes")?;

@@ -443,7 +443,7 @@ fn a_spool_that_fills_its_disk() -> Result<()> {
     let agent = home.launch(&config)?;
     wait_until("health to say what the disk is full of", MINUTE, || {
         let (ok, said) = agent.health_of("sink_loki")?;
-        let words = ["the disk of data_dir is full", "wait for Loki", "free room there, mend Loki"];
+        let words = ["the disk of data_dir is full", "wait for Loki", "free room there, repair Loki"];
         ensure!(!ok && words.iter().all(|word| said.contains(word)), "{ok} {said}");
         Ok(())
     })?;

@@ -184,7 +184,8 @@ impl SinkError {
 
 impl fmt::Display for SinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}{}", self.source, self.what, self.hint())
+        let gap = if self.what.is_empty() { "" } else { " " };
+        write!(f, "{}{gap}{}{}", self.source, self.what, self.hint())
     }
 }
 

@@ -102,7 +102,6 @@ impl Delivery {
         (lines, bytes): (usize, usize),
         (place, done): (Position, usize),
     ) {
-        self.progress.waiting_ms.get_or_insert(now.ms);
         self.entries += 1;
         let label_set = self.label_sets.entry(id).or_insert_with(|| {
             self.tenants.entry(tenant.to_owned()).or_default().label_sets += 1;
@@ -360,9 +359,6 @@ impl Delivery {
             if tenant.label_sets == 0 && (many || tenant.backoff.failures() == 0 && tenant.oldest.is_none()) {
                 self.tenants.remove(&label_set.tenant);
             }
-        }
-        if self.label_sets.is_empty() {
-            self.progress.waiting_ms = None;
         }
     }
 

@@ -274,7 +274,7 @@ fn a_minute_without_success_is_told() {
     assert!(bench.wrong(610_999).is_empty());
     // It hangs.
     let wrong = bench.wrong(670_000);
-    assert!(wrong.contains("nothing was accepted for 70 s while lines wait"), "{wrong}");
+    assert!(wrong.contains("Loki has not answered for 70 s"), "{wrong}");
     bench.answer(671_000, &push, &status(503, "shutting down"));
     let wrong = bench.wrong(672_000);
     assert!(
@@ -293,14 +293,18 @@ fn a_loki_that_hangs_is_told_soon() {
     bench.line(10_000, 2, "b");
     bench.turn(11_000, false);
     assert!(bench.wrong(20_000).is_empty(), "{}", bench.wrong(20_000));
-    assert!(bench.wrong(21_000).contains("no request was answered for 10 s"), "{}", bench.wrong(21_000));
+    assert!(bench.wrong(21_000).contains("Loki has not answered for 11 s"), "{}", bench.wrong(21_000));
     let push = bench.under_way.remove(0);
-    let words = "no answer within 30s";
+    let words = "no answer within 30 s";
     bench.answer(41_000, &push, &Outcome::Failed(PushFailure::TimedOut, words.to_owned()));
     let wrong = bench.wrong(41_000);
     assert!(wrong.contains(words) && !wrong.contains("go on"), "nothing goes on: {wrong}");
     let wrong = bench.wrong(90_000);
-    assert!(wrong.contains("nothing was accepted for 80 s while lines wait"), "{wrong}");
+    assert!(
+        wrong.starts_with("Loki has not answered for 80 s (no answer within 30 s); 2 lines wait"),
+        "{wrong}"
+    );
+    assert!(!wrong.contains("nothing was accepted"), "said once: {wrong}");
     assert_eq!(wrong.matches(words).count(), 1, "{wrong}");
     let push = bench.under_way.remove(0);
     bench.answer(91_000, &push, &status(204, ""));
@@ -330,11 +334,14 @@ fn an_outage_is_told_in_one_sentence() {
     }
     let wrong = bench.wrong(193_000);
     assert!(
-        wrong.starts_with("Loki has been unreachable for 3 min: connecting to h:1: refused; 3 lines ("),
+        wrong.starts_with(
+            "Loki has been unreachable for 3 min: connecting to h:1: refused; 3 lines wait on disk ("
+        ),
         "{wrong}"
     );
     assert!(
-        wrong.ends_with("sent once Loki takes lines; check that Loki runs, or correct sinks.loki.url"),
+        wrong
+            .ends_with("sent when Loki accepts lines again; check that Loki runs, or correct sinks.loki.url"),
         "{wrong}"
     );
 }

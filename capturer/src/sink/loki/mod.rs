@@ -38,6 +38,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytesize::ByteSize;
+
 use super::dead_letters::DeadLetters;
 use super::spool::{self, AppendError, format};
 use super::{Delivered, Sink, SinkError};
@@ -173,20 +175,23 @@ impl LokiSink {
             self.waiting.push(packed(chunk));
         }
         if let Err(error) = self.writer.append(&self.waiting) {
-            let source = match error {
-                AppendError::Full => io::Error::other(format!(
-                    "the spool is full and waits for Loki ({} MiB; logs rotate on meanwhile, and what rotates away unread is \
-                     lost: mend Loki, raise sinks.loki.spool.max_size, or let the logs keep more),",
-                    self.config.spool.bytes_max >> 20
-                )),
-                AppendError::Io(error) => self.explain(error),
+            let (what, source) = match error {
+                // All is said: where that was tells nobody anything.
+                AppendError::Full => (
+                    String::new(),
+                    io::Error::other(format!(
+                        "the spool is full ({}) and waits for Loki; other outputs go on; logs keep rotating, and what rotates away \
+                         unread is lost; get Loki running again, raise sinks.loki.spool.max_size, or keep more of the logs",
+                        ByteSize(self.config.spool.bytes_max).display().iec()
+                    )),
+                ),
+                AppendError::Io(error) => {
+                    (format!("putting lines into {}", self.spool_dir.display()), self.explain(error))
+                }
             };
             // What is there already must be delivered, else no room would ever come.
             self.sync()?;
-            return Err(SinkError::retry_all(
-                format!("putting lines into {}", self.spool_dir.display()),
-                source,
-            ));
+            return Err(SinkError::retry_all(what, source));
         }
         self.waiting.clear();
         self.batches.on_put();
@@ -213,15 +218,15 @@ impl LokiSink {
         let what = if of_spool == 0 {
             // Loki can't give any room back.
             format!(
-                "the disk of data_dir is full ({error}), and the spool has nothing on it: free as much there as a request and a \
-                 checkpoint need, or put data_dir on a larger disk; until then no line goes to Loki, and what rotates away unread \
-                 is lost. It failed at"
+                "the disk of data_dir is full ({error}), and the spool has nothing on it: no line goes to Loki, and what rotates \
+                 away unread is lost; free as much there as a request and a checkpoint need, or put data_dir on a larger disk. It \
+                 failed at"
             )
         } else {
             format!(
                 "the disk of data_dir is full ({error}); {:.1} MiB of it are lines that wait for Loki, and each request that Loki \
-                 takes gives room back: free room there, mend Loki, or lower sinks.loki.spool.max_size to what the disk has; logs \
-                 rotate on meanwhile, and what rotates away unread is lost. It failed at",
+                 takes gives room back; logs keep rotating, and what rotates away unread is lost; free room there, repair Loki, or \
+                 lower sinks.loki.spool.max_size to what the disk has. It failed at",
                 of_spool as f64 / f64::from(1 << 20)
             )
         };
@@ -263,7 +268,7 @@ impl LokiSink {
             let bytes = std::mem::take(&mut self.dropped_bytes);
             tracing::warn!(
                 bytes,
-                "loki: the spool is full, its oldest lines are given up (spool.when_full: drop_oldest); mend Loki or raise sinks.loki.spool.max_size"
+                "loki: the spool is full, its oldest lines are given up (spool.when_full: drop_oldest); repair Loki or raise sinks.loki.spool.max_size"
             );
         }
     }

@@ -111,8 +111,6 @@ pub(super) struct Progress {
     /// Requests that were accepted.
     pub accepted: u64,
     pub accepted_ms: Option<u64>,
-    /// Since when something waits.
-    pub waiting_ms: Option<u64>,
     pub last_answer: String,
     /// Since when requests are under way and none was answered.
     pub asked_ms: Option<u64>,

@@ -11,12 +11,14 @@ use super::nouns::{Tenant, Trouble};
 use crate::sink::spool::Waits;
 use crate::telemetry::metrics::PushFailure;
 use crate::text::age::age_text;
-use crate::text::counted::{counted, which};
+use crate::text::counted::{many, which};
 
 /// Lines wait and nothing was accepted for so long: something is wrong, whatever the answers were.
 const STALLED_MS: u64 = 60_000;
 /// Requests are under way, and none was answered for so long: it hangs, and its time-out may be far away.
 const SILENT_MS: u64 = 10_000;
+/// How the sentence on a Loki that hangs begins.
+const SILENT: &str = "Loki has not answered";
 /// Tenants named in one message.
 const NAMED_MAX: usize = 3;
 /// Characters of a label set or an answer in a message.
@@ -44,18 +46,18 @@ impl Delivery {
             report.reasons.push(trouble.reason);
             report.held = trouble.hold;
         }
-        self.report_tenants(&mut report);
-        self.report_label_sets(&mut report);
+        self.report_tenants(now, &mut report);
+        self.report_label_sets(now, &mut report);
         let silent_ms = self.progress.asked_ms.map_or(0, |asked_ms| now.ms.saturating_sub(asked_ms));
+        let is_silence_said = |report: &Report| report.wrong.iter().any(|told| told.starts_with(SILENT));
         if silent_ms >= SILENT_MS {
-            report.wrong.push(format!(
-                "no request was answered for {} s; lines are kept and wait (sinks.loki.request_timeout)",
-                silent_ms / 1000
-            ));
+            if !is_silence_said(&report) {
+                report.wrong.push(self.silence("", now));
+            }
             report.reasons.push(PushFailure::TimedOut);
         }
         // Of an outage it is said already for how long nothing is taken.
-        let is_said = self.server.trouble.is_some() || self.all_are_held_back();
+        let is_said = self.server.trouble.is_some() || self.all_are_held_back() || is_silence_said(&report);
         if let Some(since) = self.stalled_for(now).filter(|_| !is_said) {
             let answer =
                 if self.progress.last_answer.is_empty() { "none" } else { &self.progress.last_answer };
@@ -73,7 +75,7 @@ impl Delivery {
         self.body_limit.take_news()
     }
 
-    fn report_tenants(&self, report: &mut Report) {
+    fn report_tenants(&self, now: Now, report: &mut Report) {
         let troubled = || {
             let with = self.tenants.iter().filter(|(_, tenant)| tenant.label_sets > 0);
             with.filter_map(|(name, tenant)| Some((name, tenant, tenant.trouble.as_ref()?)))
@@ -87,10 +89,12 @@ impl Delivery {
             };
             let go_on = self.tenant.is_none() && self.accepted_since(trouble.since_ms);
             let others = if go_on { "; other tenants go on" } else { "" };
-            let what = if trouble.hold { "are held" } else { "wait" };
+            let since = age_text(now.ms.saturating_sub(trouble.since_ms) / 1000);
+            let lines = many(self.lines_of(name) as u64, "line");
             report.wrong.push(format!(
-                "{whose}{}; these lines {what}, they are kept and tried again{others}",
-                short(&trouble.words)
+                "{whose}{} (for {since}); {lines} wait on disk, they are kept and sent again later{others}{}",
+                short(&trouble.words),
+                cure(trouble.reason)
             ));
             report.reasons.push(trouble.reason);
         }
@@ -105,7 +109,7 @@ impl Delivery {
         report.held |= with_lines().count() > 0 && with_lines().all(is_held) && !others_go_on;
     }
 
-    fn report_label_sets(&self, report: &mut Report) {
+    fn report_label_sets(&self, now: Now, report: &mut Report) {
         // In an outage all wait, and it is said why. Some of them have a limit of their own besides.
         let is_told = |label_set: &&LabelSet| self.server.trouble.is_none() || self.is_limited(label_set);
         let mut waiting: Vec<_> = self
@@ -134,6 +138,11 @@ impl Delivery {
                 _ => "",
             };
             let (labels, words) = (short(&told.labels), short(&told.trouble.words));
+            if reason == PushFailure::TimedOut && !self.accepted_since(told.trouble.since_ms) {
+                report.wrong.push(self.silence(&words, now));
+                report.reasons.push(reason);
+                continue;
+            }
             report.wrong.push(match more {
                 0 => format!("label set {labels} waits: {words}{hint}"),
                 _ => format!("{} wait, such as {labels}: {words}{hint}", label_sets(more + 1)),
@@ -158,9 +167,33 @@ impl Delivery {
             };
             return format!("{since}: {words}; {waits}; check that Loki runs, or correct sinks.loki.url");
         }
-        let what = if trouble.hold { "is held" } else { "waits" };
-        let since = if seconds == 0 { String::new() } else { format!(" for {}", age_text(seconds)) };
-        format!("{words}; delivery {what}{since}; {waits}")
+        if trouble.reason == PushFailure::TimedOut {
+            return self.silence(&words, now);
+        }
+        let since = match seconds {
+            0 => "nothing is delivered".to_owned(),
+            _ => format!("nothing was delivered for {}", age_text(seconds)),
+        };
+        format!("{words}; {since}; {waits}{}", cure(trouble.reason))
+    }
+
+    /// It is there and gives no answer. `words`: what the last request ended with.
+    fn silence(&self, words: &str, now: Now) -> String {
+        let since = age_text(now.ms.saturating_sub(self.waits_since_ms().unwrap_or(now.ms)) / 1000);
+        let words = if words.is_empty() { String::new() } else { format!(" ({words})") };
+        format!("{SILENT} for {since}{words}; {}; check Loki and the network to it", self.what_waits())
+    }
+
+    /// Since when the oldest line waits and nothing was accepted. Lines that were refused wait no more.
+    fn waits_since_ms(&self) -> Option<u64> {
+        let oldest = self.label_sets.values().filter_map(|label_set| label_set.queue.front());
+        let oldest_ms = oldest.map(|entry| entry.taken_ms).min()?;
+        Some(self.progress.accepted_ms.unwrap_or(0).max(oldest_ms))
+    }
+
+    fn lines_of(&self, tenant: &str) -> usize {
+        let label_sets = self.label_sets.values().filter(|label_set| label_set.tenant == tenant);
+        label_sets.map(|label_set| label_set.lines).sum()
     }
 
     /// What is in the spool and was not accepted, as far as it was looked at.
@@ -171,10 +204,11 @@ impl Delivery {
             return "no line waits yet".to_owned();
         }
         let at_least = if self.has_room() { "" } else { "more than " };
-        let wait = which(lines as u64, "waits on disk and is", "wait on disk and are");
-        let lines = counted(lines as u64, "line");
+        let wait = which(lines as u64, "waits", "wait");
+        let lines = many(lines as u64, "line");
+        // Those in the spool are compressed: its figure is another.
         format!(
-            "{at_least}{lines} ({}) {wait} sent once Loki takes lines",
+            "{at_least}{lines} {wait} on disk ({} before compression) and will be sent when Loki accepts lines again",
             ByteSize(bytes as u64).display().iec()
         )
     }
@@ -202,9 +236,7 @@ impl Delivery {
 
     /// How long nothing was accepted while something waits, if that is too long.
     fn stalled_for(&self, now: Now) -> Option<Duration> {
-        let waiting_ms = self.progress.waiting_ms?;
-        let since_ms = self.progress.accepted_ms.unwrap_or(0).max(waiting_ms);
-        let stalled_ms = now.ms.saturating_sub(since_ms);
+        let stalled_ms = now.ms.saturating_sub(self.waits_since_ms()?);
         (stalled_ms > STALLED_MS).then(|| Duration::from_millis(stalled_ms))
     }
 
@@ -236,6 +268,15 @@ impl Delivery {
         };
         let held = self.label_sets.iter().filter(|(_, label_set)| self.server.is_up && apart(label_set));
         held.map(|(id, label_set)| (*id, waits(label_set))).collect()
+    }
+}
+
+/// What to do where the answer's words do not say.
+fn cure(reason: PushFailure) -> &'static str {
+    match reason {
+        PushFailure::ServerError => "; look at Loki's own log",
+        PushFailure::RateLimited => "; raise ingestion_rate_mb in Loki (limits_config) if this stays",
+        _ => "",
     }
 }
 

@@ -1,17 +1,17 @@
 //! What was refused, set aside or given up, summed per minute: by label set and reason, each with its cure. One line of
 //! log for each and minute, however many lines it were, and a sentence for health. Pure: the time is an argument.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::report::short;
 use crate::telemetry::metrics::DeadLetterReason;
-use crate::text::counted::counted;
+use crate::text::counted::{counted, many, which};
 
 /// A sum is told, and begun anew, after so long.
 const MINUTE_MS: u64 = 60_000;
 /// Label sets with sums of their own; the rest are one.
 const NAMED_MAX: usize = 50;
-/// Those of them that health names.
+/// Reasons that health names.
 const SHOWN_MAX: usize = 3;
 
 #[derive(Clone, Debug, Default)]
@@ -68,18 +68,32 @@ impl Summary {
 
     /// For health: what happened in this minute and the one before.
     pub fn recent(&self) -> Vec<String> {
-        let mut sums = self.last.clone();
-        for (key, sum) in &self.now {
-            let both = sums.entry(key.clone()).or_insert_with(|| Sum { lines: 0, bytes: 0, ..sum.clone() });
-            both.lines += sum.lines;
-            both.bytes += sum.bytes;
+        let mut sums: BTreeMap<&'static str, (BTreeSet<&str>, Sum)> = BTreeMap::new();
+        for ((labels, reason), sum) in self.last.iter().chain(&self.now) {
+            let beginning = || (BTreeSet::new(), Sum { lines: 0, bytes: 0, ..sum.clone() });
+            let (all, of_reason) = sums.entry(reason).or_insert_with(beginning);
+            all.insert(labels);
+            of_reason.lines += sum.lines;
+            of_reason.bytes += sum.bytes;
         }
+        // One sentence for each reason: nine label sets with the same reason would fill a screen.
         let mut sums: Vec<_> = sums.into_iter().collect();
-        sums.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.lines));
+        sums.sort_by_key(|(_, (_, sum))| std::cmp::Reverse(sum.lines));
         let more = sums.len().saturating_sub(SHOWN_MAX);
-        let mut told: Vec<String> = sums.iter().take(SHOWN_MAX).map(|(key, sum)| tell(key, sum)).collect();
+        let mut told: Vec<String> = sums
+            .iter()
+            .take(SHOWN_MAX)
+            .map(|(reason, (labels, sum))| {
+                let first = labels.first().copied().unwrap_or_default();
+                let whose = match labels.len() {
+                    1 => first.to_owned(),
+                    count => format!("{count} label sets, such as {first},"),
+                };
+                tell_together(&whose, reason, sum)
+            })
+            .collect();
         if more > 0 {
-            told.push(format!("{more} more label sets or reasons, see the log"));
+            told.push(format!("{more} more reasons, see the log"));
         }
         told
     }
@@ -91,15 +105,33 @@ fn tell((labels, reason): &(String, &'static str), sum: &Sum) -> String {
         lines => counted(lines, "line"),
     };
     let words = if sum.words.is_empty() { String::new() } else { format!(" ({})", sum.words) };
-    format!("{lines} of {labels} {}{words}; {}", what(reason), sum.cure)
+    format!("{lines} of {labels} {}{words}; {}", what(reason, sum.lines), sum.cure)
 }
 
-fn what(reason: &str) -> String {
+/// For health, what happened to all label sets with the same reason.
+fn tell_together(whose: &str, reason: &'static str, sum: &Sum) -> String {
+    if is_loss(reason) {
+        return tell(&(whose.to_owned(), reason), sum);
+    }
+    let lines = many(sum.lines, "line");
+    let kept = which(sum.lines, "it is kept as a dead letter", "they are kept as dead letters");
+    let words = if sum.words.is_empty() { String::new() } else { format!("; the reason: {}", sum.words) };
+    format!(
+        "refused as {reason}: {lines} of {whose} in the last two minutes; {kept}: capturer dead-letters list shows them{words}; {}",
+        sum.cure
+    )
+}
+
+fn is_loss(reason: &str) -> bool {
+    [SPOOL_FULL, SPOOL_TOO_OLD, LETTERS_FULL].contains(&reason)
+}
+
+fn what(reason: &str, lines: u64) -> String {
     match reason {
         SPOOL_FULL => "were over their share of the spool while Loki held them back, and are lost".to_owned(),
         SPOOL_TOO_OLD => "waited in the spool for longer than spool.max_age and are lost".to_owned(),
         LETTERS_FULL => "old dead letters made room for new ones and are lost".to_owned(),
-        reason => format!("refused as {reason}, they are in the dead letters"),
+        reason => format!("refused as {reason}, {} in the dead letters", which(lines, "it is", "they are")),
     }
 }
 
@@ -159,10 +191,12 @@ mod tests {
         );
         assert_eq!(add(&mut summary, 200_000), None);
         assert!(summary.turn(59_000).is_empty());
-        assert!(summary.recent()[0].starts_with("200003 lines of {a=\"b\"} refused as too_old"));
+        let told = summary.recent();
+        let expected = "refused as too_old: 200,003 lines of {a=\"b\"} in the last two minutes; they are kept as dead letters";
+        assert!(told[0].starts_with(expected), "{told:?}");
         assert_eq!(summary.turn(60_000).len(), 1);
         assert_eq!(add(&mut summary, 1), None, "known from the minute before");
-        assert!(summary.recent()[0].starts_with("200004 lines"));
+        assert!(summary.recent()[0].starts_with("refused as too_old: 200,004 lines"));
         summary.turn(120_000);
         summary.turn(180_000);
         assert!(summary.recent().is_empty());
@@ -174,6 +208,17 @@ mod tests {
         let told =
             (0..5_000).filter_map(|number| summary.add(&number.to_string(), ("other", "x"), (1, 1), ""));
         assert_eq!(told.count(), NAMED_MAX + 1);
+        // Half a terminal was once filled with one reason.
+        let told = summary.recent();
+        assert!(
+            told.len() == 1
+                && told[0].starts_with("refused as other: 5,000 lines of 51 label sets, such as 0,"),
+            "{told:?}"
+        );
+        let reasons = ["a", "b", "c", "d", "e"];
+        reasons.iter().for_each(|reason| drop(summary.add("x", (reason, "y"), (1, 1), "")));
         assert_eq!(summary.recent().len(), SHOWN_MAX + 1);
+        let one = Summary::default().add("{a}", ("too_old", "look"), (1, 1), "");
+        assert_eq!(one.unwrap(), "1 line of {a} refused as too_old, it is in the dead letters; look");
     }
 }

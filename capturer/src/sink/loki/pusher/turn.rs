@@ -79,7 +79,7 @@ impl Pusher {
         let found = self.reader.look();
         let unseen = found.as_ref().err().map(|error| {
             format!(
-                "files of the spool were removed and can't be put back: {error}; a stop now would lose lines: mend data_dir"
+                "files of the spool were removed and can't be put back: {error}; a stop now would lose lines: repair data_dir"
             )
         });
         begin(&mut self.spool_trouble.unseen, unseen);
@@ -96,7 +96,7 @@ impl Pusher {
                     self.reader.bytes() as f64 / f64::from(1 << 20)
                 )
             } else {
-                "mend the disk of data_dir, or the rights there".to_owned()
+                "repair the disk of data_dir, or the rights there".to_owned()
             };
             format!("saving how far the spool was delivered: {error}; a crash now would repeat lines; {cure}")
         });
@@ -176,7 +176,8 @@ impl Pusher {
         let message = match (wrong.is_empty(), self.delivery.accepted_lines()) {
             // That names the host, and must begin with what is wrong.
             (false, _) if report.reasons.first() == Some(&PushFailure::Unreachable) => wrong.join("; "),
-            (false, _) => format!("{url}: {}", wrong.join("; ")),
+            (false, _) if report.wrong.is_empty() => wrong.join("; "),
+            (false, _) => format!("{}; sent to {url}", wrong.join("; ")),
             (true, 0) if !self.delivery.was_up() && !self.delivery.is_empty() => {
                 format!("{url}: asking Loki whether it takes lines; lines wait for its answer")
             }
