@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use super::SinkError;
 use crate::model::record::{Batch, Source, StreamId};
 use crate::pipeline::Processed;
+use crate::text::age::age_text;
 
-/// This many blocked outputs are named one by one.
+/// This many reasons for which outputs are blocked are named.
 pub(super) const NAMED_MAX: usize = 3;
 
 /// Something a sink is to do for one stream.
@@ -53,7 +54,29 @@ struct Output {
     queue: VecDeque<Job>,
     failures: u32,
     attempt_at: Instant,
+    since: Instant,
     trouble: Arc<str>,
+    /// The trouble without the output's name, for others may have the same; and that name.
+    alike: (String, String),
+}
+
+/// What a trouble says of any output in its directory, and of which output it says that.
+fn alike(trouble: &str) -> (String, String) {
+    // Not that of "Input/output error".
+    let Some((before, rest)) = trouble.find(" /").map(|at| trouble.split_at(at + 1)) else {
+        return (trouble.to_owned(), String::new());
+    };
+    let end = rest.find(": ").unwrap_or(rest.len());
+    let (path, hint) = rest.split_at(end);
+    let (directory, _) = path.rsplit_once('/').unwrap_or_default();
+    // "…: free space": the error, where, and then what to do.
+    let what = before.trim_end().trim_end_matches(" writing").trim_end_matches(" opening");
+    let cure = if hint == ": free space" {
+        format!("; free some space there (df -h {directory})")
+    } else {
+        hint.replacen(": ", "; ", 1)
+    };
+    (format!("{what} in {directory}\n{cure}"), path.to_owned())
 }
 
 impl Held {
@@ -84,12 +107,15 @@ impl Held {
             queue: VecDeque::new(),
             failures: 0,
             attempt_at,
+            since: Instant::now(),
             trouble: Arc::from(""),
+            alike: Default::default(),
         });
         held.failures += 1;
         held.attempt_at = attempt_at;
         let differs = *held.trouble != *trouble;
         if differs {
+            held.alike = alike(&trouble);
             held.trouble = trouble.into();
         }
         differs
@@ -151,24 +177,82 @@ impl Held {
         self.outputs.values_mut().for_each(|held| held.attempt_at = now);
     }
 
-    /// Which outputs are blocked, and why; `None` = none is.
-    pub(super) fn outputs(&self) -> Option<String> {
-        let named: Vec<&str> = self.outputs.values().take(NAMED_MAX).map(|held| &*held.trouble).collect();
-        if named.is_empty() {
+    /// Which outputs are blocked, and why; `None` = none is. A full disk blocks hundreds for one reason, and that is said once.
+    /// With a time it is also said for how long.
+    pub(super) fn outputs(&self, now: Option<Instant>) -> Option<String> {
+        let mut groups: BTreeMap<&str, Vec<&Output>> = BTreeMap::new();
+        self.outputs.values().for_each(|held| groups.entry(&held.alike.0).or_default().push(held));
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        groups.sort_by_key(|(_, of_group)| std::cmp::Reverse(of_group.len()));
+        if groups.is_empty() {
             return None;
         }
-        let more = match self.outputs.len() - named.len() {
+        let (named, rest) = groups.split_at(groups.len().min(NAMED_MAX));
+        let told: Vec<String> = named.iter().map(|(what, of_group)| tell(what, of_group, now)).collect();
+        let more = match rest.iter().map(|(_, of_group)| of_group.len()).sum::<usize>() {
             0 => String::new(),
-            more => format!("; and {more} more"),
+            more => format!("; and {more} more outputs for other reasons"),
         };
-        Some(format!("{}{more}; outputs blocked: {}", named.join("; "), self.outputs.len()))
+        Some(format!("{}{more}; outputs blocked: {}", told.join("; "), self.outputs.len()))
     }
 
     /// What that means.
     pub(super) fn consequence(&self) -> String {
         format!(
-            "sources that wait for them: {}; their lines stay in the log files as long as those are kept; all others are delivered",
+            "sources that wait for them: {}; no line is lost while their log files are kept; no other output waits for these",
             self.streams.len()
         )
+    }
+}
+
+/// What several outputs have in common.
+fn tell(what: &str, outputs: &[&Output], now: Option<Instant>) -> String {
+    let oldest = outputs.iter().map(|held| held.since).min();
+    let age = now.zip(oldest).map_or(0, |(now, oldest)| now.saturating_duration_since(oldest).as_secs());
+    let since = age_text(age);
+    let [first, others @ ..] = outputs else { return String::new() };
+    let Some((what, cure)) = what.split_once('\n').filter(|_| !others.is_empty()) else {
+        return if age == 0 { first.trouble.to_string() } else { format!("{} (for {since})", first.trouble) };
+    };
+    let since = if age == 0 { String::new() } else { format!(" for {since}") };
+    let name = first.alike.1.rsplit('/').next().unwrap_or_default();
+    format!("{what}{since}: {} outputs wait, such as {name}{cure}", outputs.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn block(held: &mut Held, path: &str, kind: io::ErrorKind) {
+        let error = SinkError::retry(format!("writing {path}"), io::Error::from(kind));
+        held.block(path.into(), &error, Duration::ZERO);
+    }
+
+    /// Three hundred outputs of one full disk were told by three names and a number, and the cost was not seen.
+    #[test]
+    fn a_full_disk_is_said_once() {
+        let mut held = Held::default();
+        assert_eq!(held.outputs(None), None);
+        block(&mut held, "/o/a b.log", io::ErrorKind::StorageFull);
+        assert_eq!(
+            held.outputs(None).unwrap(),
+            "no storage space writing /o/a b.log: free space; outputs blocked: 1"
+        );
+        (0..299).for_each(|number| block(&mut held, &format!("/o/{number}.log"), io::ErrorKind::StorageFull));
+        block(&mut held, "/p/x.log", io::ErrorKind::StorageFull);
+        block(&mut held, "/o/y.log", io::ErrorKind::PermissionDenied);
+        let later = Instant::now() + Duration::from_secs(180);
+        let told = held.outputs(Some(later)).unwrap();
+        let first = "no storage space in /o for 3 min: 300 outputs wait, such as 0.log; free some space there (df -h /o); ";
+        assert!(told.starts_with(first), "{told}");
+        assert!(
+            told.contains("writing /p/x.log: free space (for 3 min)") && told.contains("/o/y.log"),
+            "{told}"
+        );
+        assert!(told.ends_with("; outputs blocked: 302"), "{told}");
+        // The log has a line when this changes, and time alone is no change.
+        assert_eq!(held.outputs(None), held.outputs(None));
     }
 }

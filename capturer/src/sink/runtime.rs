@@ -361,7 +361,9 @@ impl Worker {
                 None => tracing::info!(component = %self.component, "an output that hung answers again"),
                 Some(_) => {}
             }
-            let text = text.map(|text| format!("{text}; their sources wait, all others are delivered"));
+            let text = text.map(|text| {
+                format!("{text}; their sources wait, and no line is lost while their log files are kept")
+            });
             self.of_all.troubles.set(Part::Hung(id), text, outputs);
         }
     }

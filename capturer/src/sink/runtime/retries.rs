@@ -34,26 +34,27 @@ impl Worker {
         if self.held.is_empty() {
             return Some(());
         }
-        let mut changed = false;
-        for output in self.held.due(Instant::now()) {
+        let due = self.held.due(Instant::now());
+        let was_tried = !due.is_empty();
+        for output in due {
             while let Some(job) = self.held.pop(&output) {
                 let Err(failed) = self.attempt(job) else { continue };
                 let (job, error) = *failed;
                 self.count_failure();
                 self.held.put_back(&output, job);
                 let failures = self.held.failures(&output);
-                changed |= self.held.block(Arc::clone(&output), &error, retry_pause(failures, chance()));
+                self.held.block(Arc::clone(&output), &error, retry_pause(failures, chance()));
                 if error.kind == SinkErrorKind::Closed {
                     return None;
                 }
                 break;
             }
             for stream in self.held.freed(&output) {
-                changed = true;
                 (self.report)(FromSink::Freed { sink: self.id, stream });
             }
         }
-        if changed {
+        // Also what has not changed, for it says for how long.
+        if was_tried {
             self.tell_held();
         }
         Some(())
@@ -185,11 +186,12 @@ impl Worker {
 
     /// Reports which outputs are blocked, and when none is any more.
     fn tell_held(&mut self) {
-        let Some(outputs) = self.held.outputs() else {
+        let Some(outputs) = self.held.outputs(None) else {
             self.of_all.troubles.set_outputs(self.part, 0);
             return self.on_success();
         };
-        let message = format!("{outputs}, {}", self.held.consequence());
+        let with_age = self.held.outputs(Some(Instant::now())).unwrap_or_default();
+        let message = format!("{with_age}, {}", self.held.consequence());
         if self.trouble.as_ref() != Some(&outputs) {
             tracing::warn!(component = %self.component, "{message}");
             self.trouble = Some(outputs);
