@@ -2,16 +2,9 @@
 //! ends.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use crate::settings::FileSet;
-use crate::shell::files::Walked;
-use crate::shell::files::report::{PatternReport, cure};
-use crate::telemetry::metrics::PassedOver;
 use crate::text::counted::{counted, which};
 
-/// A pattern that matches nothing for this long is told: files are made one after the other.
-const PATIENCE_MS: u64 = 60_000;
 /// Faults of one kind that a sentence names.
 const NAMED_MAX: usize = 5;
 /// Faults of which the log tells when they begin and end.
@@ -36,17 +29,28 @@ pub(super) enum Kind {
     LeftOut,
     /// A pattern matches nothing.
     Unmatched,
+    /// A pattern has matched nothing since a moment ago: a note.
+    UnmatchedYet,
     /// inotify is at its limit.
     Unwatched,
 }
 
 impl Kind {
+    /// Nothing is wrong with it.
+    fn is_note(self) -> bool {
+        matches!(self, Kind::LeftOut | Kind::UnmatchedYet)
+    }
+
     fn sentence(self, count: usize, texts: &str) -> String {
         match self {
             Kind::Hung | Kind::Unwatched => texts.to_owned(),
             Kind::Unreadable => {
                 format!("{} can't be read: {texts}; {CURE_UNREADABLE}", counted(count as u64, "source"))
             }
+            Kind::UnmatchedYet => format!(
+                "{count} {} no file yet: {texts}",
+                which(count as u64, "pattern matches", "patterns match")
+            ),
             Kind::Unlistable => format!(
                 "{count} {} is not read: {texts}; {CURE_UNREADABLE}",
                 which(
@@ -59,16 +63,19 @@ impl Kind {
                 format!("{count} {} not text: {texts}", which(count as u64, "file is", "files are"))
             }
             Kind::Unmatched => format!(
-                "{count} {} no file: {texts}; correct it, or set may_be_empty: true \
+                "{count} {} no file: {texts}; correct {}, or set may_be_empty: true \
                  where that may be so (capturer check lists what each matches)",
-                which(count as u64, "pattern of file_monitor matches", "patterns of file_monitor match")
+                which(count as u64, "pattern matches", "patterns match"),
+                which(count as u64, "it", "them")
             ),
         }
     }
 
     fn begins(self, text: &str) -> String {
         match self {
-            Kind::Hung | Kind::Unwatched | Kind::NotText | Kind::LeftOut => text.to_owned(),
+            Kind::Hung | Kind::Unwatched | Kind::NotText | Kind::LeftOut | Kind::UnmatchedYet => {
+                text.to_owned()
+            }
             Kind::Unreadable => format!("can't be read: {text}; {CURE_UNREADABLE}"),
             Kind::Unlistable => {
                 format!("can't be listed, and what is in it is not read: {text}; {CURE_UNREADABLE}")
@@ -82,7 +89,9 @@ impl Kind {
             Kind::Hung => format!("{name} answers again"),
             Kind::Unreadable | Kind::NotText | Kind::LeftOut => format!("no longer so: {name}"),
             Kind::Unlistable => format!("can be listed again: {name}"),
-            Kind::Unmatched => format!("a pattern of file_monitor matches a file now: {name}"),
+            Kind::Unmatched | Kind::UnmatchedYet => {
+                format!("a pattern of file_monitor matches a file now: {name}")
+            }
             Kind::Unwatched => "every directory is watched by inotify".to_owned(),
         }
     }
@@ -114,16 +123,30 @@ impl Faults {
 
     /// There is nothing but notes.
     pub(super) fn is_well(&self) -> bool {
-        self.by_kind.keys().all(|kind| *kind == Kind::LeftOut)
+        self.by_kind.keys().all(|kind| kind.is_note())
     }
 
     /// All of it in a sentence; `None` = nothing is wrong.
     pub(super) fn health(&self) -> Option<String> {
-        let parts = self.by_kind.iter().map(|(kind, texts)| {
+        // A note among faults would look like one of them.
+        let is_well = self.is_well();
+        let told = self.by_kind.iter().filter(|(kind, _)| is_well || !kind.is_note());
+        let parts = told.map(|(kind, texts)| {
             let count = self.number(*kind);
-            let first: Vec<&str> = texts.values().take(NAMED_MAX).map(String::as_str).collect();
-            let more = if count > NAMED_MAX { "; and others" } else { "" };
-            kind.sentence(count, &format!("{}{more}", first.join("; ")))
+            if matches!(kind, Kind::Unmatched | Kind::UnmatchedYet) {
+                return kind.sentence(count, &patterns(texts));
+            }
+            let named = texts.values().take(NAMED_MAX).map(String::as_str);
+            let denied: Option<Vec<&str>> = named.clone().map(denied).collect();
+            let is_denied = *kind == Kind::Unreadable && denied.is_some();
+            let first = denied.filter(|_| is_denied).unwrap_or_else(|| named.collect());
+            let more = count.saturating_sub(first.len());
+            // Names alone are one part of the sentence; whole sentences are one each.
+            let is_names = is_denied || first.iter().all(|text| !text.contains([':', ' ']));
+            let gap = if is_names { ", " } else { "; " };
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let sentence = kind.sentence(count, &format!("{}{more}", first.join(gap)));
+            if is_denied { sentence.replacen("read:", "read (no permission):", 1) } else { sentence }
         });
         let parts: Vec<String> = parts.collect();
         (!parts.is_empty()).then(|| format!("{}; all other files are read", parts.join("; ")))
@@ -178,7 +201,8 @@ impl FilesSaid {
             }
         }
         self.unnamed.retain(|kind, _| faults.by_kind.contains_key(kind));
-        for (kind, texts) in &faults.by_kind {
+        // What may come in a minute is no news yet.
+        for (kind, texts) in faults.by_kind.iter().filter(|(kind, _)| **kind != Kind::UnmatchedYet) {
             let mut new = Vec::new();
             for (name, text) in texts {
                 if self.told.len() < TOLD_MAX && self.told.insert((*kind, name.clone())) {
@@ -205,108 +229,46 @@ impl FilesSaid {
                     vec![kind.sentence(begun, &names)]
                 }
             };
-            let line = if *kind == Kind::LeftOut { FaultLine::Notes } else { FaultLine::Begins };
+            let line = if kind.is_note() { FaultLine::Notes } else { FaultLine::Begins };
             lines.extend(texts.into_iter().map(line));
         }
         lines
     }
 }
 
-/// Since when patterns match nothing.
-#[derive(Debug, Default)]
-pub(super) struct Patterns {
-    empty_since_ms: BTreeMap<(usize, usize), u64>,
+/// All names first, for the number before them is of names, and then what is to be said of some.
+fn patterns(texts: &BTreeMap<String, String>) -> String {
+    let names: Vec<&str> = texts.keys().take(NAMED_MAX).map(String::as_str).collect();
+    let more = texts.len() - names.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let said = texts.iter().filter(|(name, text)| name != text).map(|(_, text)| format!("; {text}"));
+    let said: String = said.take(NAMED_MAX).collect();
+    format!("{}{more}{said}", names.join(", "))
 }
 
-/// What is to be said of all patterns.
-#[derive(Debug, Default)]
-pub(super) struct Look {
-    /// Patterns that have matched nothing for a minute, each with a sentence.
-    pub unmatched: BTreeMap<String, String>,
-    /// Directories that can't be listed, with the reason.
-    pub unlistable: BTreeSet<String>,
-    /// Directories that inotify does not watch.
-    pub unwatched: usize,
-    /// What was passed over.
-    pub passed: BTreeMap<PassedOver, usize>,
-}
-
-impl Patterns {
-    pub(super) fn look(
-        &mut self,
-        now_ms: u64,
-        sets: &[FileSet],
-        walks: &BTreeMap<usize, Vec<Arc<Walked>>>,
-    ) -> Look {
-        let mut look = Look::default();
-        for (set, walks) in walks {
-            let Some(entry) = sets.get(*set) else { continue };
-            for walked in walks {
-                look.unlistable.extend(walked.unlistable.iter().cloned());
-                look.unwatched += walked.unwatched;
-                for (why, named) in walked.reports.iter().flat_map(|report| &report.passed) {
-                    *look.passed.entry(*why).or_default() += named.count;
-                }
-            }
-            for index in 0..entry.paths.len() {
-                let of_pattern = walks.iter().filter_map(|walked| walked.reports.get(index));
-                if of_pattern.clone().any(|report| report.matched > 0) {
-                    self.empty_since_ms.remove(&(*set, index));
-                    continue;
-                }
-                let since_ms = *self.empty_since_ms.entry((*set, index)).or_insert(now_ms);
-                if now_ms >= since_ms + PATIENCE_MS && !entry.may_be_empty {
-                    let mut all = PatternReport::default();
-                    of_pattern.for_each(|report| all.extend(report));
-                    let pattern = entry.paths[index].as_str();
-                    look.unmatched.insert(pattern.to_owned(), explain(pattern, &all));
-                }
-            }
-        }
-        look
-    }
-}
-
-/// A pattern that matches nothing, and what it comes to instead.
-fn explain(pattern: &str, report: &PatternReport) -> String {
-    let passed = report.passed.iter().map(|(why, named)| {
-        let names = named.first.iter().take(2).map(String::as_str).collect::<Vec<_>>().join(", ");
-        let more = if named.count > 2 { ", …" } else { "" };
-        format!("{} ({names}{more}: {})", named.count, cure(*why))
-    });
-    let passed: Vec<String> = passed.collect();
-    if passed.is_empty() {
-        pattern.to_owned()
-    } else {
-        format!("{pattern}, which passes over {}", passed.join(", "))
-    }
+/// Whose text says only that there is no permission.
+fn denied(text: &str) -> Option<&str> {
+    text.split_once(": no permission to read ").map(|(whose, _)| whose)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::PathPattern;
-
-    fn walks(matched: usize, links: &[&str]) -> BTreeMap<usize, Vec<Arc<Walked>>> {
-        let mut report = PatternReport { pattern: "/a/*".to_owned(), matched, ..PatternReport::default() };
-        links.iter().for_each(|link| report.pass(PassedOver::Link, (*link).to_owned()));
-        [(0, vec![Arc::new(Walked { reports: vec![report], ..Walked::default() })])].into()
-    }
-
+    /// Two of four patterns were once dropped from the page without a word.
     #[test]
-    fn a_pattern_without_a_file_is_told_after_a_minute_and_with_what_it_passes_over() {
-        let mut patterns = Patterns::default();
-        let mut sets = [FileSet { paths: vec![PathPattern::new("/a/*").unwrap()], ..FileSet::default() }];
-        let mut unmatched = |now_ms, sets: &[FileSet], walks| patterns.look(now_ms, sets, &walks).unmatched;
-        assert!(unmatched(1_000, &sets, walks(0, &[])).is_empty());
-        assert!(unmatched(60_999, &sets, walks(0, &[])).is_empty());
-        let told = unmatched(61_000, &sets, walks(0, &["/a/x"]));
-        let text = &told["/a/*"];
-        assert!(text.contains("1 (/a/x: a symbolic link") && text.contains("follow_links"), "{text}");
-        assert!(unmatched(62_000, &sets, walks(1, &[])).is_empty());
-        assert!(unmatched(63_000, &sets, walks(0, &[])).is_empty(), "it has a minute again");
-        sets[0].may_be_empty = true;
-        assert!(unmatched(999_000, &sets, walks(0, &[])).is_empty());
+    fn every_pattern_is_named_or_counted() {
+        let mut faults = Faults::default();
+        ["/a", "/b", "/c", "/d", "/e", "/f", "/g"].iter().for_each(|name| {
+            faults.add(Kind::Unmatched, (*name).to_owned(), (*name).to_owned());
+        });
+        faults.add(Kind::Unmatched, "/c".to_owned(), "/c is a directory".to_owned());
+        let text = faults.health().unwrap();
+        assert!(text.contains(" and 2 more; /c is a directory; correct them"), "{text}");
+        let expected = "7 patterns match no file: /a, /b, /c, /d, /e and 2 more; ";
+        assert!(text.starts_with(expected) && text.ends_with("; all other files are read"), "{text}");
+        let told = crate::telemetry::told::Told::of("files", &text);
+        assert_eq!(told.title, "7 patterns match no file");
+        assert!(told.lines[0].contains("and 2 more") && told.all.is_empty(), "{told:?}");
     }
 
     #[test]
@@ -392,6 +354,21 @@ mod tests {
         assert!(matches!(&told[..], [FaultLine::Notes(_)]), "{told:?}");
         faults.add(Kind::Unreadable, "a".to_owned(), "a".to_owned());
         assert!(!faults.is_well());
+        assert!(faults.health().is_some_and(|text| !text.contains("wtmp")), "no note among faults");
+    }
+
+    #[test]
+    fn a_missing_permission_is_said_once() {
+        let mut faults = Faults::default();
+        for name in ["/a", "/b"] {
+            let text = format!("file {name}: no permission to read {name}");
+            faults.add(Kind::Unreadable, text.clone(), text);
+        }
+        let text = faults.health().unwrap();
+        assert!(
+            text.starts_with("2 sources can't be read (no permission): file /a, file /b; give"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -402,7 +379,7 @@ mod tests {
         faults.count(Kind::Unreadable, 100);
         let text = faults.health().unwrap();
         assert!(
-            text.starts_with("100 sources can't be read: f0; f1; f2; f3; f4; and others; give"),
+            text.starts_with("100 sources can't be read: f0, f1, f2, f3, f4 and 95 more; give"),
             "{text}"
         );
     }

@@ -17,6 +17,7 @@ mod run;
 pub(crate) mod signals;
 mod sources;
 mod turn;
+mod unmatched;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -264,6 +264,9 @@ impl Loop<'_> {
         for (pattern, text) in patterns.unmatched {
             faults.add(Kind::Unmatched, pattern, text);
         }
+        for (pattern, text) in patterns.unmatched_yet {
+            faults.add(Kind::UnmatchedYet, pattern, text);
+        }
         if unwatched > 0 {
             let what = if self.shell.has_inotify() { "watches" } else { "instances" };
             let sweep = std::time::Duration::from_millis(self.capture.sweep_interval_ms());

@@ -13,11 +13,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::faults::{FilesSaid, Patterns};
+use super::faults::FilesSaid;
 use super::pipelines::Pipelines;
 use super::reload::ReloadDecision;
 use super::run::FromThread;
 use super::sources::Said;
+use super::unmatched::Patterns;
 use super::{Message, Process};
 use crate::capture::core::Capture;
 use crate::capture::io::Event;
@@ -72,6 +73,8 @@ pub(super) struct Loop<'a> {
     /// What is wrong with sources, as it was said last.
     pub said: Said,
     pub files_said: FilesSaid,
+    /// Since when Docker can't be asked.
+    pub docker_silent_since_ms: Option<u64>,
     pub patterns: Patterns,
     pub pipelines: Pipelines,
     /// The sources of this run were listed once.
@@ -157,6 +160,7 @@ impl Process {
             inbox,
             said,
             files_said,
+            docker_silent_since_ms: None,
             patterns,
             pipelines: Pipelines::default(),
             is_ready,
@@ -340,7 +344,7 @@ impl Loop<'_> {
         let saving = match self.capture.checkpoint_trouble() {
             None => {
                 let saves = self.process.metrics.checkpoint_saves_total.get();
-                (true, format!("{saves} saved in this run, none failed since the last"))
+                (true, format!("{saves} saved in this run, none has failed since the last success"))
             }
             Some(error) => {
                 (false, format!("{error}; new containers wait, and a crash now would repeat records"))
@@ -353,13 +357,16 @@ impl Loop<'_> {
             let socket = self.settings.container_monitor.socket_path.display();
             let message = match &trouble {
                 None => {
+                    self.docker_silent_since_ms = None;
                     let running = self.process.metrics.containers_monitored.get() as u64;
                     format!("{socket} answers; {}", captured(running))
                 }
                 Some(trouble) => {
+                    let since_ms = *self.docker_silent_since_ms.get_or_insert(now.mono_ms);
+                    let seconds = now.mono_ms.saturating_sub(since_ms) / 1000;
                     let reads_files = self.settings.container_monitor.read_from != ReadFrom::Api;
                     let running = self.process.metrics.containers_monitored.get() as u64;
-                    advice::docker_trouble(trouble, &socket.to_string(), reads_files, running)
+                    advice::docker_trouble(trouble, &socket.to_string(), reads_files, running, seconds)
                 }
             };
             self.process.status.set_health("docker", trouble.is_none(), message);

@@ -186,7 +186,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("docker.sock");
         let away = engine(&path).unwrap_err();
-        assert!(away.contains("nobody listens") && !away.contains("restart"), "{away}");
+        assert!(away.contains("no process listens") && !away.contains("restart"), "{away}");
         let _silent = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let silent = engine(&path).unwrap_err();
         assert!(silent.contains("no answer within 5 s; dockerd is there and does not answer"), "{silent}");

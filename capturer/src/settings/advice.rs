@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::pipeline::{self, Match, Parse, Pipeline, Step};
 use super::{ContainerMonitor, FileSet, Loki, LokiAuth, LokiTls, Settings, never_match};
+use crate::text::age::age_text;
 
 /// A sentence for each.
 pub fn warnings(settings: &Settings) -> Vec<String> {
@@ -29,8 +30,8 @@ pub fn is_silence(error: &str) -> bool {
 }
 
 /// What to do about a dockerd that hangs. Whatever asks it hangs with it, unless something ends that.
-pub const SILENT_DOCKERD: &str = "look with timeout 5 docker info, systemctl status docker and journalctl -u docker; restart \
-                                  dockerd if it stays so, which stops all containers unless live-restore is on";
+pub const SILENT_DOCKERD: &str = "check timeout 5 docker info, systemctl status docker and journalctl -u docker; if it stays like \
+                                  this, restart dockerd, which stops all containers unless live-restore is on";
 
 /// What Docker does with these containers' logs, in `doctor` and while the agent runs.
 pub fn skipped_by_docker(containers: &str, version: &str, names: &str) -> String {
@@ -46,45 +47,58 @@ pub const SKIPPED_BY_DOCKER: &str =
 
 /// What to do about an Engine that can't be asked, by what happened.
 pub fn docker_cure(error: &str, socket: &str) -> String {
+    match docker_fault(error, socket) {
+        Some((what, cure)) => format!("{what}: {cure}"),
+        None => "check that dockerd is well: timeout 5 docker info must answer at once".to_owned(),
+    }
+}
+
+/// What is wrong in words that say more than the error, and what to do.
+fn docker_fault(error: &str, socket: &str) -> Option<(String, &'static str)> {
     let lower = error.to_ascii_lowercase();
+    let is_away =
+        ["no such file", "not found", "connection refused"].iter().any(|words| lower.contains(words));
     if is_silence(error) {
-        format!("dockerd is there and does not answer: {SILENT_DOCKERD}")
+        Some(("dockerd is there and does not answer".to_owned(), SILENT_DOCKERD))
     } else if lower.contains("permission denied") {
-        format!(
-            "this user may not use {socket}: add it to the socket's group (usermod -aG docker USER; in a unit: \
-             SupplementaryGroups=docker)"
-        )
-    } else if lower.contains("no such file")
-        || lower.contains("not found")
-        || lower.contains("connection refused")
-    {
-        format!(
-            "nobody listens at {socket}: start dockerd, name its socket with container_monitor.socket_path, or set \
-             container_monitor.enabled: false on a host without Docker"
-        )
+        let cure =
+            "add it to the socket's group (usermod -aG docker USER; in a unit: SupplementaryGroups=docker)";
+        Some((format!("this user may not use {socket}"), cure))
+    } else if is_away {
+        let cure = "start dockerd, name its socket with container_monitor.socket_path, or set \
+                    container_monitor.enabled: false on a host without Docker";
+        Some((format!("no process listens at {socket}"), cure))
     } else {
-        "check that dockerd is well: timeout 5 docker info must answer at once".to_owned()
+        None
     }
 }
 
 /// What health says of an Engine that can't be asked: what that means for lines stands before what happened.
-/// `running` = containers that ran when it was last known.
-pub fn docker_trouble(error: &str, socket: &str, reads_files: bool, running: u64) -> String {
+/// `running` = containers that ran when it was last known; `seconds` since the error came.
+pub fn docker_trouble(error: &str, socket: &str, reads_files: bool, running: u64, seconds: u64) -> String {
     let waits = "new containers and logs read over the API wait";
     if is_silence(error) {
         let files =
-            if reads_files { "json-file logs are read on, as far as dockerd writes them; " } else { "" };
+            if reads_files { "whatever dockerd has written to json-file logs is still read; " } else { "" };
         let whose = match running {
             0 => "containers".to_owned(),
             1 => "the one running container".to_owned(),
             many => format!("all {many} running containers"),
         };
+        // The question had waited for so long when the error came.
+        let within =
+            error.rsplit_once(" within ").and_then(|(_, rest)| rest.strip_suffix(" s")?.parse().ok());
+        let since = age_text(seconds + within.unwrap_or(0));
         return format!(
-            "Docker does not answer: lines of {whose} wait until it does; {files}{waits}; {SILENT_DOCKERD} ({error})"
+            "Docker has not answered for {since} ({error}); lines of {whose} are late; {files}{waits}; nothing is lost as far as \
+             the agent can tell; {SILENT_DOCKERD}"
         );
     }
-    let files = if reads_files { "json-file logs of known containers are read on; " } else { "" };
-    format!("{error}; {}; {files}{waits}", docker_cure(error, socket))
+    let files = if reads_files { "json-file logs of known containers are still read; " } else { "" };
+    match docker_fault(error, socket) {
+        Some((what, cure)) => format!("{what} ({error}); {cure}; {files}{waits}"),
+        None => format!("{error}; {}; {files}{waits}", docker_cure(error, socket)),
+    }
 }
 
 /// Others put the time of a line into the name of its output.
@@ -285,7 +299,10 @@ mod tests {
         for (error, cure) in [
             ("no answer to GET /_ping within 30 s", "does not answer"),
             ("connecting to /d.sock: Permission denied (os error 13)", "usermod -aG docker"),
-            ("connecting to /d.sock: No such file or directory (os error 2)", "nobody listens at /d.sock"),
+            (
+                "connecting to /d.sock: No such file or directory (os error 2)",
+                "no process listens at /d.sock",
+            ),
             ("connecting to /d.sock: Connection refused (os error 111)", "start dockerd"),
             ("GET /containers/json: broken", "check that dockerd is well"),
         ] {
@@ -296,17 +313,20 @@ mod tests {
 
     #[test]
     fn what_a_trouble_with_docker_means_stands_before_what_happened() {
-        let silent = docker_trouble("no answer to GET /_ping within 5 s", "/d.sock", true, 29);
+        let silent = docker_trouble("no answer to GET /_ping within 5 s", "/d.sock", true, 29, 18);
         assert!(silent.starts_with(
-            "Docker does not answer: lines of all 29 running containers wait until it does; json"
+            "Docker has not answered for 23 s (no answer to GET /_ping within 5 s); lines of all 29 running containers are late; "
         ));
-        assert!(
-            silent.contains("timeout 5 docker info")
-                && silent.ends_with("(no answer to GET /_ping within 5 s)")
+        assert!(silent.contains("timeout 5 docker info") && silent.contains("json-file logs is still read"));
+        let away = docker_trouble(
+            "connecting to /d.sock: Connection refused (os error 111)",
+            "/d.sock",
+            false,
+            29,
+            0,
         );
-        let away =
-            docker_trouble("connecting to /d.sock: Connection refused (os error 111)", "/d.sock", false, 29);
-        assert!(away.starts_with("connecting to /d.sock: Connection refused (os error 111); nobody listens"));
+        let expected = "no process listens at /d.sock (connecting to /d.sock: Connection refused (os error 111)); start dockerd";
+        assert!(away.starts_with(expected), "{away}");
         assert!(!away.contains("json-file") && away.ends_with("over the API wait"));
     }
 

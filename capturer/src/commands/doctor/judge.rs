@@ -255,7 +255,7 @@ fn docker(fact: &DockerFact, container: Option<ContainerFact>) -> CheckLine {
             "docker",
             format!("{socket}: {why}"),
             format!(
-                "dockerd is there and does not answer: {}. json-file logs of known containers are read on meanwhile.",
+                "dockerd is there and does not answer: {}. json-file logs of known containers are still read.",
                 advice::SILENT_DOCKERD
             ),
         ),

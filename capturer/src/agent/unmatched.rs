@@ -1,0 +1,155 @@
+//! Patterns of file_monitor that match nothing: since when, and what they come to instead. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::settings::FileSet;
+use crate::shell::files::Walked;
+use crate::shell::files::report::{PatternReport, cure};
+use crate::telemetry::metrics::PassedOver;
+
+/// A pattern that matches nothing for this long is wrong: files are made one after the other. Until then it is a note.
+const PATIENCE_MS: u64 = 60_000;
+
+/// Since when patterns match nothing.
+#[derive(Debug, Default)]
+pub(super) struct Patterns {
+    empty_since_ms: BTreeMap<(usize, usize), u64>,
+}
+
+/// What is to be said of all patterns.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    /// Patterns that have matched nothing for a minute, each with a sentence.
+    pub unmatched: BTreeMap<String, String>,
+    /// Those that have matched nothing since a moment ago.
+    pub unmatched_yet: BTreeMap<String, String>,
+    /// Directories that can't be listed, with the reason.
+    pub unlistable: BTreeSet<String>,
+    /// Directories that inotify does not watch.
+    pub unwatched: usize,
+    /// What was passed over.
+    pub passed: BTreeMap<PassedOver, usize>,
+}
+
+impl Patterns {
+    pub(super) fn look(
+        &mut self,
+        now_ms: u64,
+        sets: &[FileSet],
+        walks: &BTreeMap<usize, Vec<Arc<Walked>>>,
+    ) -> Look {
+        let mut look = Look::default();
+        for (set, walks) in walks {
+            let Some(entry) = sets.get(*set) else { continue };
+            for walked in walks {
+                look.unlistable.extend(walked.unlistable.iter().cloned());
+                look.unwatched += walked.unwatched;
+                for (why, named) in walked.reports.iter().flat_map(|report| &report.passed) {
+                    *look.passed.entry(*why).or_default() += named.count;
+                }
+            }
+            for index in 0..entry.paths.len() {
+                let of_pattern = walks.iter().filter_map(|walked| walked.reports.get(index));
+                if of_pattern.clone().any(|report| report.matched > 0) {
+                    self.empty_since_ms.remove(&(*set, index));
+                    continue;
+                }
+                let since_ms = *self.empty_since_ms.entry((*set, index)).or_insert(now_ms);
+                if entry.may_be_empty {
+                    continue;
+                }
+                let is_walked = of_pattern.clone().next().is_some();
+                let mut all = PatternReport::default();
+                of_pattern.for_each(|report| all.extend(report));
+                let pattern = entry.paths[index].as_str();
+                // What stands there does not become a file by waiting.
+                let is_late = now_ms >= since_ms + PATIENCE_MS || is_named(pattern, &all);
+                let unmatched = if is_late { &mut look.unmatched } else { &mut look.unmatched_yet };
+                if is_late || is_walked {
+                    unmatched.insert(pattern.to_owned(), explain(pattern, &all));
+                }
+            }
+        }
+        look
+    }
+}
+
+/// A pattern that matches nothing, and what it comes to instead.
+fn explain(pattern: &str, report: &PatternReport) -> String {
+    let passed = report.passed.iter().map(|(why, named)| match (named.count, named.first.first()) {
+        (1, Some(name)) => format!("{name} is {}", of_path(*why, name)),
+        (count, first) => {
+            let names = first.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            format!("{count} paths such as {names} are passed over, {}", cure(*why))
+        }
+    });
+    let passed: Vec<String> = passed.collect();
+    match report.passed.iter().next().filter(|_| is_named(pattern, report)) {
+        Some((why, _)) => format!("{pattern} is {}", of_path(*why, pattern)),
+        None if passed.is_empty() => pattern.to_owned(),
+        None => format!("{pattern} ({})", passed.join(", ")),
+    }
+}
+
+/// The pattern is a path, and what stands there is a directory, pipe or such: it will be no file in a minute either.
+fn is_named(pattern: &str, report: &PatternReport) -> bool {
+    let lasting = [PassedOver::Directory, PassedOver::Special];
+    let mut passed = report.passed.iter();
+    passed.any(|(why, named)| lasting.contains(why) && named.first.iter().any(|name| name == pattern))
+}
+
+/// What is said of one path, with its own name in what to write instead.
+fn of_path(why: PassedOver, path: &str) -> String {
+    let directory = path.trim_end_matches('/');
+    match why {
+        PassedOver::Directory => {
+            format!("a directory: write {directory}/* for its files, or {directory}/** for all below it")
+        }
+        why => cure(why).to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::PathPattern;
+
+    fn walks(matched: usize, links: &[&str]) -> BTreeMap<usize, Vec<Arc<Walked>>> {
+        let mut report = PatternReport { pattern: "/a/*".to_owned(), matched, ..PatternReport::default() };
+        links.iter().for_each(|link| report.pass(PassedOver::Link, (*link).to_owned()));
+        [(0, vec![Arc::new(Walked { reports: vec![report], ..Walked::default() })])].into()
+    }
+
+    #[test]
+    fn a_pattern_without_a_file_is_told_after_a_minute_and_with_what_it_passes_over() {
+        let mut patterns = Patterns::default();
+        let mut sets = [FileSet { paths: vec![PathPattern::new("/a/*").unwrap()], ..FileSet::default() }];
+        let mut unmatched = |now_ms, sets: &[FileSet], walks| patterns.look(now_ms, sets, &walks).unmatched;
+        assert!(unmatched(1_000, &sets, walks(0, &[])).is_empty());
+        assert!(unmatched(60_999, &sets, walks(0, &[])).is_empty());
+        let told = unmatched(61_000, &sets, walks(0, &["/a/x"]));
+        let text = &told["/a/*"];
+        assert!(text.starts_with("/a/* (/a/x is a symbolic link") && text.contains("follow_links"), "{text}");
+        assert!(unmatched(62_000, &sets, walks(1, &[])).is_empty());
+        assert!(unmatched(63_000, &sets, walks(0, &[])).is_empty(), "it has a minute again");
+        sets[0].may_be_empty = true;
+        assert!(unmatched(999_000, &sets, walks(0, &[])).is_empty());
+    }
+
+    /// For a minute the page said that all is well, and `capturer check` named the same patterns at once.
+    #[test]
+    fn what_matches_nothing_yet_is_a_note_and_a_directory_is_a_fault_at_once() {
+        let sets = [FileSet { paths: vec![PathPattern::new("/a/d").unwrap()], ..FileSet::default() }];
+        let mut report = PatternReport { pattern: "/a/d".to_owned(), ..PatternReport::default() };
+        let walk = |report: &PatternReport| {
+            [(0, vec![Arc::new(Walked { reports: vec![report.clone()], ..Walked::default() })])].into()
+        };
+        let look = Patterns::default().look(1_000, &sets, &walk(&report));
+        assert!(look.unmatched.is_empty() && look.unmatched_yet.contains_key("/a/d"), "{look:?}");
+        report.pass(PassedOver::Directory, "/a/d".to_owned());
+        let look = Patterns::default().look(1_000, &sets, &walk(&report));
+        let expected = "/a/d is a directory: write /a/d/* for its files, or /a/d/** for all below it";
+        assert_eq!(look.unmatched.get("/a/d").map(String::as_str), Some(expected));
+    }
+}
