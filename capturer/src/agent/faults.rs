@@ -128,9 +128,9 @@ impl Faults {
 
     /// All of it in a sentence; `None` = nothing is wrong.
     pub(super) fn health(&self) -> Option<String> {
-        // A note among faults would look like one of them.
+        // What is left out as meant would look like one of the faults.
         let is_well = self.is_well();
-        let told = self.by_kind.iter().filter(|(kind, _)| is_well || !kind.is_note());
+        let told = self.by_kind.iter().filter(|(kind, _)| is_well || **kind != Kind::LeftOut);
         let parts = told.map(|(kind, texts)| {
             let count = self.number(*kind);
             if matches!(kind, Kind::Unmatched | Kind::UnmatchedYet) {

@@ -311,6 +311,22 @@ fn a_loki_that_hangs_is_told_soon() {
     assert!(bench.wrong(91_000).contains("other label sets go on"), "{}", bench.wrong(91_000));
 }
 
+/// Lines that are refused one after the other looked like an outage of many minutes in which nothing waited.
+#[test]
+fn refused_lines_do_not_wait() {
+    let mut bench = Bench::up(&config());
+    let mut rule =
+        |_: u64, _: &Push| status(400, "entry for stream '{label_set=\"1\"}' has 16 label names; limit 15");
+    for ms in (0..120_000).step_by(500) {
+        // The next one comes before the last is done.
+        bench.line(ms, ms / 500 % 3, "bad");
+        bench.run(ms..ms + 500, &mut rule);
+    }
+    assert!(!bench.delivery.is_empty() && bench.buried.len() > 200, "{}", bench.buried.len());
+    let wrong = bench.wrong(120_000);
+    assert!(!wrong.contains("nothing was accepted"), "{wrong}");
+}
+
 /// Whoever looks in an outage has a few seconds: since when, why, how much waits and what to do, and not each label set.
 #[test]
 fn an_outage_is_told_in_one_sentence() {

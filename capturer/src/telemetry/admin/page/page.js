@@ -161,7 +161,7 @@ function showCards(now) {
     const limit = of("spool_limit_bytes", labels.sink), age = of("spool_lag_seconds", labels.sink) ?? 0;
     const share = limit ? 100 * size / limit : 0;
     const isLate = age >= SPOOL_WAITS_SECONDS;
-    cards.push(card(`${labels.sink} is late by`, isLate ? duration(age * 1000) : "nothing waits", age,
+    cards.push(card(`waiting for ${labels.sink}`, isLate ? duration(age * 1000) : "nothing", age,
       `spool: ${bytes(size)} of ${bytes(limit)}`, share > 80 || (isLate && waits(labels.sink)) ? "bad" : "", LATE_SECONDS_FEW));
   }
   const came = now.families.get("pipeline_lines_in_total") ?? [];
