@@ -1,8 +1,9 @@
-//! What is to be said of pipelines that drop lines. To drop is what they are for, so it is no fault; but one that has let
-//! nothing through for minutes is more often a mistake in its config, and it is silent.
+//! What is to be said of pipelines that drop lines, and of those that get none. To drop is what they are for, so it is no fault;
+//! but one that has let nothing through for minutes, or takes no source, is more often a mistake in its config, and it is silent.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::settings::Settings;
 use crate::telemetry::metrics::Drops;
 use crate::text::counted::counted;
 
@@ -93,9 +94,92 @@ fn by_step(drops: &Drops) -> String {
     steps.collect::<Vec<_>>().join(", ")
 }
 
+/// Pipelines that took no source yet. What such a one was to hide or to drop goes on as it is.
+#[derive(Debug, Default)]
+pub(super) struct Unused {
+    /// Since when all sources are known.
+    since_ms: Option<u64>,
+    told: BTreeSet<String>,
+}
+
+/// What is to be said of them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct UnusedSaid {
+    /// A sentence for each.
+    pub texts: Vec<String>,
+    /// Those of them that are new.
+    pub begin: Vec<String>,
+    /// Names of pipelines that take something now.
+    pub end: Vec<String>,
+}
+
+impl Unused {
+    /// To be called once all sources were listed.
+    pub(super) fn look(
+        &mut self,
+        now_ms: u64,
+        settings: &Settings,
+        is_used: impl Fn(&str) -> bool,
+    ) -> UnusedSaid {
+        let mut said = UnusedSaid::default();
+        if now_ms < *self.since_ms.get_or_insert(now_ms) + LEAST_MS {
+            return said;
+        }
+        for pipeline in &settings.pipelines {
+            let name = &pipeline.name;
+            if is_used(name) {
+                said.end.extend(self.told.take(name));
+            } else if !pipeline.may_be_unused(&settings.file_monitor.files) {
+                let text = format!(
+                    "pipeline {name} takes nothing: its match fits no source that is followed, or a pipeline before it takes them \
+                     all; capturer check shows what the patterns match"
+                );
+                if self.told.insert(name.clone()) {
+                    said.begin.push(text.clone());
+                }
+                said.texts.push(text);
+            }
+        }
+        said
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::settings::pipeline::Match;
+    use crate::settings::{FileSet, PathPattern, Pipeline};
+
+    /// A typo in `match` would else be silent, and what was to be redacted would go out.
+    #[test]
+    fn one_whose_match_fits_nothing_is_told_after_a_minute() {
+        let pipeline = |name: &str, matches: Match| {
+            Arc::new(Pipeline { name: name.to_owned(), matches, ..Pipeline::default() })
+        };
+        let of = |path: &str| Match { paths: vec![PathPattern::new(path).unwrap()], ..Match::default() };
+        let mut settings = Settings {
+            pipelines: vec![pipeline("pay", of("/logs/*")), pipeline("all", Match::default())],
+            ..Settings::default()
+        };
+        let mut unused = Unused::default();
+        assert_eq!(unused.look(1_000, &settings, |_| false), UnusedSaid::default());
+        assert_eq!(unused.look(60_999, &settings, |_| false), UnusedSaid::default());
+        let said = unused.look(61_000, &settings, |_| false);
+        assert!(said.texts.len() == 1 && said.texts[0].contains("pipeline pay takes nothing"), "{said:?}");
+        assert_eq!((said.begin.len(), said.end.len()), (1, 0));
+        let said = unused.look(62_000, &settings, |_| false);
+        assert_eq!((said.texts.len(), said.begin.len(), said.end.len()), (1, 0, 0), "the log has it once");
+        let said = unused.look(63_000, &settings, |name| name == "pay");
+        assert_eq!(said, UnusedSaid { end: vec!["pay".to_owned()], ..UnusedSaid::default() });
+        assert_eq!(unused.look(64_000, &settings, |name| name == "pay"), UnusedSaid::default());
+        // Its files may be missing, says the config.
+        let paths = vec![PathPattern::new("/logs/*").unwrap()];
+        let files = vec![FileSet { paths, may_be_empty: true, ..FileSet::default() }];
+        settings.file_monitor.files = files;
+        assert_eq!(unused.look(65_000, &settings, |_| false), UnusedSaid::default());
+    }
 
     fn drops(came: u64, dropped: u64) -> BTreeMap<String, Drops> {
         let by_step = BTreeMap::from([("keep".to_owned(), dropped)]);

@@ -183,12 +183,35 @@ impl Loop<'_> {
         if self.settings.pipelines.is_empty() {
             return self.process.status.forget_health("pipelines");
         }
+        let unused = self.tell_unused_pipelines(now);
         let said = self.pipelines.look(now.mono_ms, &self.process.metrics.pipeline_drops());
-        if said.note {
-            return self.tell_note("pipelines", said.text);
+        if self.said.is_news("pipelines", About::Note, !said.note) && said.note {
+            tracing::warn!(component = "pipelines", "{}", said.text);
         }
-        self.said.is_news("pipelines", About::Note, true);
-        self.process.status.set_health("pipelines", true, said.text);
+        let is_note = said.note || !unused.is_empty();
+        let texts = unused.into_iter().chain(Some(said.text)).filter(|text| !text.is_empty());
+        let text = texts.collect::<Vec<_>>().join("; ");
+        if is_note {
+            self.process.status.set_note("pipelines", text);
+        } else {
+            self.process.status.set_health("pipelines", true, text);
+        }
+    }
+
+    /// A sentence for each pipeline that takes nothing. The log has it when that begins and when it ends.
+    fn tell_unused_pipelines(&mut self, now: Now) -> Vec<String> {
+        if !self.capture.is_ready() {
+            return Vec::new();
+        }
+        let capture = &self.capture;
+        let said = self.unused.look(now.mono_ms, &self.settings, |name| capture.is_used(name));
+        for text in said.begin {
+            tracing::warn!(component = "pipelines", "{text}");
+        }
+        for name in said.end {
+            tracing::info!(component = "pipelines", "pipeline {name} takes a source now");
+        }
+        said.texts
     }
 
     /// The component is well; who reads health, and the log, is told all the same.

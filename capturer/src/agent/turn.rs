@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::faults::FilesSaid;
-use super::pipelines::Pipelines;
+use super::pipelines::{Pipelines, Unused};
 use super::reload::ReloadDecision;
 use super::run::FromThread;
 use super::sources::Said;
@@ -77,6 +77,7 @@ pub(super) struct Loop<'a> {
     pub docker_silent_since_ms: Option<u64>,
     pub patterns: Patterns,
     pub pipelines: Pipelines,
+    pub unused: Unused,
     /// The sources of this run were listed once.
     is_ready: bool,
     /// Until then that is waited for before the log is told what is captured; `None` = it was told.
@@ -163,6 +164,7 @@ impl Process {
             docker_silent_since_ms: None,
             patterns,
             pipelines: Pipelines::default(),
+            unused: Unused::default(),
             is_ready,
             tell_at_ms: Some(tell_at_ms),
             heap,

@@ -14,6 +14,7 @@ mod file_template;
 pub(crate) mod fuzz;
 mod loki;
 mod never_match;
+mod path_overlap;
 pub(crate) mod path_pattern;
 pub(crate) mod pipeline;
 mod problem;

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use super::file_template::NamePart;
 use super::loki::knows_label;
+use super::path_overlap::may_meet;
 use super::pipeline::{RedactPattern, Step};
-use super::{LokiAuth, Settings};
+use super::{LokiAuth, PathPattern, Pipeline, Settings};
 
 /// A sentence for each.
 pub(super) fn warnings(settings: &Settings) -> Vec<String> {
@@ -24,6 +25,7 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     warnings.extend(doubled_bearer(settings));
     warnings.extend(home(settings));
     warnings.extend(missing_groups(settings));
+    warnings.extend(settings.pipelines.iter().filter_map(|pipeline| no_path(settings, pipeline)));
     warnings
 }
 
@@ -166,6 +168,25 @@ fn unknown_label(settings: &Settings) -> Option<String> {
     ))
 }
 
+/// A pipeline's paths that no pattern of `file_monitor` can lead to: what it was to redact or to drop goes on as it is.
+fn no_path(settings: &Settings, pipeline: &Pipeline) -> Option<String> {
+    let paths = &pipeline.matches.paths;
+    let followed = || settings.file_monitor.files.iter().flat_map(|files| &files.paths);
+    let fits = |path: &PathPattern| followed().any(|pattern| may_meet(path, pattern));
+    (!paths.is_empty() && !paths.iter().any(fits)).then(|| {
+        let paths: Vec<&str> = paths.iter().map(PathPattern::as_str).collect();
+        let why = match followed().next() {
+            None => "file_monitor has none",
+            Some(_) => "compare it with the paths of file_monitor.files",
+        };
+        format!(
+            "pipeline {}: match.paths ({}) fits no path that file_monitor can follow, so it takes no file: {why}",
+            pipeline.name,
+            paths.join(", ")
+        )
+    })
+}
+
 fn doubled_bearer(settings: &Settings) -> Option<String> {
     let LokiAuth::Bearer(token) = &settings.sinks.loki.as_ref()?.auth else { return None };
     let has_scheme = token.reveal().get(..7).is_some_and(|begin| begin.eq_ignore_ascii_case("bearer "));
@@ -189,6 +210,12 @@ mod tests {
         let redact = |pattern: &str, with: &str| {
             format!(
                 "pipelines: [{{name: p, steps: [{{redact: {{patterns: [{{pattern: {pattern}, with: '{with}'}}]}}}}]}}]"
+            )
+        };
+        let paths = |followed: &str, of_pipeline: &str| {
+            format!(
+                "file_monitor: {{files: [{{paths: ['{followed}']}}]}}\n\
+                 pipelines: [{{name: p, match: {{paths: ['{of_pipeline}']}}, steps: [{{strip_ansi: {{}}}}]}}]"
             )
         };
         let table = [
@@ -215,6 +242,12 @@ mod tests {
                 "container_monitor: {record_labels: [team]}\nsinks: {local_file: {file: '{label:team}.ndjson'}}"
                     .to_owned(),
                 "",
+            ),
+            (paths("/l/*.log", "/logs/pay*.log"), "pipeline p: match.paths (/logs/pay*.log) fits no path"),
+            (paths("/l/*.log", "/l/pay*.log"), ""),
+            (
+                "pipelines: [{name: p, match: {paths: [/l/a]}, steps: [{strip_ansi: {}}]}]".to_owned(),
+                "file_monitor has none",
             ),
             ("data_dir: ~/capturer".to_owned(), "write the whole path"),
             ("sinks: {local_file: {directory: ~/out}}".to_owned(), "sinks.local_file.directory is ~/out"),

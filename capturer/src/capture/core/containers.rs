@@ -305,6 +305,7 @@ impl Capture {
             ..Source::clone(old)
         });
         stream.replace_source(Arc::clone(&source));
+        self.note_pipeline(&source);
         self.attach(source, Some(Cursor::Beginning));
     }
 }

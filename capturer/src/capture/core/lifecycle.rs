@@ -74,6 +74,7 @@ impl Capture {
             self.tracker.resume_for(&source.key, tracked).filter(|cursor| *cursor != Cursor::Beginning);
         self.ids.entry(source.key.clone()).or_default().push(source.id);
         self.sums.added(&stream);
+        self.note_pipeline(&source);
         self.streams.insert(source.id, Box::new(stream));
         self.attach(source, resume);
     }

@@ -355,6 +355,19 @@ impl Capture {
         named
     }
 
+    /// A source came, or has another name: its pipeline takes something.
+    pub(super) fn note_pipeline(&mut self, source: &Source) {
+        let name = source.pipeline.as_ref().map(|pipeline| pipeline.name.as_str());
+        if let Some(name) = name.filter(|name| !self.used_pipelines.contains(*name)) {
+            self.used_pipelines.insert(name.to_owned());
+        }
+    }
+
+    /// Whether a pipeline took any source in this run.
+    pub fn is_used(&self, pipeline: &str) -> bool {
+        self.used_pipelines.contains(pipeline)
+    }
+
     /// Patterns of the include lists that match no container.
     pub fn unmatched_names(&self, now: Now) -> Option<Unmatched> {
         self.discovery.as_ref()?.unmatched(&self.settings.container_monitor.select, now.mono_ms)

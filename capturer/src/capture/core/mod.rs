@@ -107,6 +107,8 @@ pub struct Capture {
     /// What its parts are lent.
     shared: Shared,
     sums: gauges::Sums,
+    /// Names of the pipelines that took a source in this run.
+    used_pipelines: BTreeSet<String>,
     last_stream: u32,
 }
 
@@ -153,6 +155,7 @@ impl Capture {
             stopping: None,
             shared,
             sums: gauges::Sums::default(),
+            used_pipelines: BTreeSet::new(),
             last_stream: 0,
             settings,
             metrics,

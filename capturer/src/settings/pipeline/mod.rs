@@ -19,6 +19,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::FileSet;
+use super::path_overlap::may_meet;
 use super::path_pattern::PathPattern;
 
 /// What is done to the lines of some sources, in this order: multiline, rate limit, steps.
@@ -78,6 +80,13 @@ impl Match {
 }
 
 impl Pipeline {
+    /// Whether it is no mistake that it takes no source: it asks for nothing, or for files that may be missing.
+    pub fn may_be_unused(&self, files: &[FileSet]) -> bool {
+        let may_be_empty = files.iter().filter(|set| set.may_be_empty).flat_map(|set| &set.paths);
+        let meets = |pattern: &PathPattern| self.matches.paths.iter().any(|path| may_meet(path, pattern));
+        self.matches == Match::default() || may_be_empty.into_iter().any(meets)
+    }
+
     /// Whether a step keeps lines back, to be let go when nothing more comes.
     pub fn holds_back(&self) -> bool {
         self.steps.iter().any(|step| matches!(step.inner(), Step::Dedup { .. }))
