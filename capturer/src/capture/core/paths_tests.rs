@@ -11,7 +11,8 @@ use crate::capture::checkpoint::{Checkpoint, SinkCursor, StreamEntry};
 use crate::capture::core::outlets::SinkFacts;
 use crate::capture::io::Event;
 use crate::model::cursor::Cursor;
-use crate::settings::{FileMonitor, FileSet, PathPattern, Settings};
+use crate::settings::pipeline::Match;
+use crate::settings::{FileMonitor, FileSet, PathPattern, Pipeline, Settings};
 use crate::telemetry::metrics::Metrics;
 
 struct Scene {
@@ -118,6 +119,25 @@ fn a_sweep_looks_without_being_told() {
     scene.found();
     assert_eq!([scene.changed(), scene.found()], [1, 0]);
     assert_eq!([scene.after(29_999), scene.after(1)], [0, 1]);
+}
+
+/// A pipeline that takes nothing is told: one that took a file once is none of these.
+#[test]
+fn a_pipeline_is_used_once_it_took_a_source() {
+    let mut scene = Scene::new();
+    let mut settings = (*scene.capture.settings).clone();
+    let of = |name: &str, path: &str| {
+        let paths = vec![PathPattern::new(path).unwrap()];
+        let matches = Match { paths, ..Match::default() };
+        Arc::new(Pipeline { name: name.to_owned(), matches, ..Pipeline::default() })
+    };
+    settings.pipelines = vec![of("typo", "/k/*"), of("pay", "/l/*")];
+    scene.capture.settings = Arc::new(settings);
+    scene.on(Event::Started);
+    let path = Arc::from("/l/pay.log");
+    let found = FoundPath { path, id: id(2), target: None, len: 0, modified_ns: 0 };
+    scene.on(Event::PathsFound { set: 0, lane: None, lanes: Vec::new(), paths: vec![found] });
+    assert_eq!(["typo", "pay"].map(|name| scene.capture.is_used(name)), [false, true]);
 }
 
 fn id(inode: u64) -> FileId {
