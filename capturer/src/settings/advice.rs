@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::loki::knows_label;
 use super::pipeline::{self, Match, Parse, Pipeline, Step};
 use super::{ContainerMonitor, FileSet, Loki, LokiAuth, LokiTls, Settings, never_match};
 use crate::text::age::age_text;
@@ -19,7 +20,7 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
     warnings.extend(times_in_a_name(settings));
     warnings.extend(tls_without_tls(settings));
     warnings.extend(labels_that_went(settings));
-    warnings.extend(tenants_of_pipelines(settings));
+    warnings.extend(labels_of_pipelines(settings));
     warnings
 }
 
@@ -113,17 +114,26 @@ fn times_in_a_name(settings: &Settings) -> Option<String> {
     })
 }
 
-/// `tenant_id` is made of what is known of a container or file, not of what a pipeline sets.
-fn tenants_of_pipelines(settings: &Settings) -> Vec<String> {
-    let template = settings.sinks.loki.as_ref().and_then(|loki| loki.tenant.as_ref());
+/// The name of an output file and `tenant_id` are made of what is known of a container or file, not of what a pipeline sets.
+fn labels_of_pipelines(settings: &Settings) -> Vec<String> {
+    let tenant = settings.sinks.loki.as_ref().and_then(|loki| loki.tenant.as_ref());
+    let of_tenant = tenant.into_iter().flat_map(|template| template.source_labels());
+    let file = settings.sinks.local_file.as_ref().map(|sink| &sink.file);
+    let of_file = file.into_iter().flat_map(|file| file.labels());
+    let used = of_tenant.map(|label| ("sinks.loki.tenant_id", label));
     let mut warnings = Vec::new();
-    for label in template.iter().flat_map(|template| template.source_labels()) {
-        for pipeline in
-            settings.pipelines.iter().filter(|pipeline| pipeline.record_labels().any(|set| set == label))
-        {
+    for (key, label) in used.chain(of_file.map(|label| ("sinks.local_file.file", label))) {
+        let sets = |pipeline: &&Arc<Pipeline>| pipeline.record_labels().any(|set| set == label);
+        let nobody = if key == "sinks.local_file.file" && !knows_label(settings, label) {
+            "; these have none, so all go into no-label: set it in labels of file_monitor.files, or name it in \
+             container_monitor.record_labels"
+        } else {
+            ""
+        };
+        for pipeline in settings.pipelines.iter().filter(sets) {
             warnings.push(format!(
-                "sinks.loki.tenant_id takes the label {label} of a container, and of file_monitor.files, and not the one that the \
-                 pipeline {} sets",
+                "{key} takes the label {label} of a container, and of file_monitor.files, and not the one that the \
+                 pipeline {} sets{nobody}",
                 pipeline.name
             ));
         }
@@ -292,6 +302,23 @@ mod tests {
         };
         check(&text("team"), &["not the one that the pipeline p sets"]);
         check(&text("other"), &[]);
+    }
+
+    /// The name of an output is made before the pipeline runs: all went into `no-label`, without a word.
+    #[test]
+    fn nor_does_an_output_have_a_label_of_a_pipeline() {
+        let text = |entry: &str| {
+            format!(
+                "file_monitor: {{files: [{{paths: [/l/a.log]{entry}}}]}}\n\
+                 pipelines: [{{name: p, steps: [{{labels: {{set: {{team: t1}}}}}}]}}]\n\
+                 sinks: {{local_file: {{file: \"{{label:team}}.ndjson\"}}}}\n"
+            )
+        };
+        check(
+            &text(""),
+            &["the pipeline p sets; these have none, so all go into no-label: set it in labels"],
+        );
+        check(&text(", labels: {team: t2}"), &["not the one that the pipeline p sets"]);
     }
 
     #[test]

@@ -102,6 +102,14 @@ impl FileTemplate {
         &self.text
     }
 
+    /// Labels that stand in it.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.components.iter().flatten().filter_map(|part| match part {
+            NamePart::Label(label) => Some(label.as_str()),
+            _ => None,
+        })
+    }
+
     /// The path's components, each with its parts.
     pub fn components(&self) -> impl Iterator<Item = &[NamePart]> {
         self.components.iter().map(Vec::as_slice)

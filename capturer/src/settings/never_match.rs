@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use super::file_template::NamePart;
 use super::loki::knows_label;
 use super::path_overlap::may_meet;
 use super::pipeline::{RedactPattern, Step};
@@ -154,14 +153,12 @@ fn odd_host(host: &str) -> Option<String> {
 /// All records without the label go into one output.
 fn unknown_label(settings: &Settings) -> Option<String> {
     let file = &settings.sinks.local_file.as_ref()?.file;
+    // Those that a pipeline sets are told with what else is made before it (advice.rs).
     let is_set = |label: &str| {
         knows_label(settings, label)
             || settings.pipelines.iter().any(|pipeline| pipeline.record_labels().any(|set| set == label))
     };
-    let label = file.components().flatten().find_map(|part| match part {
-        NamePart::Label(label) if !is_set(label) => Some(label),
-        _ => None,
-    })?;
+    let label = file.labels().find(|label| !is_set(label))?;
     Some(format!(
         "sinks.local_file.file uses {{label:{label}}}, which no record has, so all go into no-label; add \"{label}\" to \
          container_monitor.record_labels"
