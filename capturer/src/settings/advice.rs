@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::loki::knows_label;
+use super::path_overlap::may_meet;
 use super::pipeline::{self, Match, Parse, Pipeline, Step};
-use super::{ContainerMonitor, FileSet, Loki, LokiAuth, LokiTls, Settings, never_match};
+use super::{ContainerMonitor, FileSet, Loki, LokiAuth, LokiTls, PathPattern, Settings, never_match};
 use crate::text::age::age_text;
 
 /// A sentence for each.
@@ -155,21 +156,38 @@ fn parse_behind_redact(pipeline: &Pipeline) -> Option<String> {
 
 /// A secret of which one half comes with a line's beginning and the other with its rest is found in neither.
 fn redacted_in_parts(settings: &Settings) -> Option<String> {
-    let of_files = |pipeline: &&Arc<Pipeline>| {
-        let Match { names, images, .. } = &pipeline.matches;
-        names.is_empty() && images.is_empty()
-    };
     let redacts =
-        |pipeline: &&Arc<Pipeline>| pipeline.steps.iter().any(|step| matches!(step.inner(), Step::Redact(_)));
-    let pipeline = settings.pipelines.iter().filter(of_files).find(redacts)?;
-    let after = |files: &FileSet| files.text.unfinished_line_after;
-    let parts = settings.file_monitor.files.iter().map(after).find(|after| !after.is_zero())?;
+        |pipeline: &Pipeline| pipeline.steps.iter().any(|step| matches!(step.inner(), Step::Redact(_)));
+    let after = |files: &FileSet| Some(files.text.unfinished_line_after).filter(|after| !after.is_zero());
+    let split = |pipeline: &Arc<Pipeline>| {
+        let parts = files_of(settings, pipeline).into_iter().find_map(after)?;
+        redacts(pipeline).then_some((Arc::clone(pipeline), parts))
+    };
+    let (pipeline, parts) = settings.pipelines.iter().find_map(split)?;
     Some(format!(
-        "pipeline {}: redact does not find a secret that is split: a line whose end is not written within {} s is delivered in two \
+        "pipeline {}: redact does not find a secret that is split: a line whose end is not written within {} is delivered in two \
          parts. Where a program may write half a line and wait, set unfinished_line_after: 0s for its file",
         pipeline.name,
-        parts.as_secs()
+        humantime::format_duration(parts)
     ))
+}
+
+/// Entries of `file_monitor` from which a pipeline may take files. The first entry that takes a file has it.
+fn files_of<'s>(settings: &'s Settings, pipeline: &Pipeline) -> Vec<&'s FileSet> {
+    let sets = &settings.file_monitor.files;
+    let Match { names, images, labels, paths } = &pipeline.matches;
+    if paths.is_empty() {
+        let asks_no_container = names.is_empty() && images.is_empty() && labels.is_empty();
+        return if asks_no_container { sets.iter().collect() } else { Vec::new() };
+    }
+    let of = |path: &PathPattern| -> Vec<&'s FileSet> {
+        let meets = |set: &&FileSet| set.paths.iter().any(|pattern| may_meet(path, pattern));
+        match path.names(path.as_str()) {
+            true => sets.iter().find(|set| set.takes(path.as_str())).into_iter().collect(),
+            false => sets.iter().filter(meets).collect(),
+        }
+    };
+    paths.iter().flat_map(of).collect()
 }
 
 /// The first pipeline that matches a source is its pipeline: one behind another that takes all of the same never runs.
@@ -321,6 +339,25 @@ mod tests {
         check(&text(", labels: {team: t2}"), &["not the one that the pipeline p sets"]);
     }
 
+    /// What is said of a pipeline and files is said only where it takes them.
+    #[test]
+    fn advice_on_files_is_for_pipelines_that_take_them() {
+        let text = |files: &str, pipeline: &str| {
+            format!("file_monitor: {{files: [{files}]}}\npipelines: [{{name: p, {pipeline}}}]")
+        };
+        let redact = "steps: [{redact: {presets: [email]}}]";
+        let (a, b) = ("{paths: [/l/a.log]}", "{paths: [/l/b.log], unfinished_line_after: 0s}");
+        let both = format!("{a}, {b}");
+        check(&text(a, &format!("match: {{labels: {{a: b}}}}, {redact}")), &[]);
+        check(&text(&both, &format!("match: {{paths: [/l/b.log]}}, {redact}")), &[]);
+        check(
+            &text(&format!("{b}, {{paths: ['/l/*']}}"), &format!("match: {{paths: [/l/b.log]}}, {redact}")),
+            &[],
+        );
+        check(&text(&both, &format!("match: {{paths: ['/l/*']}}, {redact}")), &["secret that is split"]);
+        check(&text(&both, redact), &["secret that is split"]);
+    }
+
     #[test]
     fn each_trouble_with_docker_has_its_cure() {
         for (error, cure) in [
@@ -381,7 +418,8 @@ mod tests {
         let file = |more: &str| {
             format!("{}\nfile_monitor: {{files: [{{paths: [/l/a.log]{more}}}]}}", pipeline(redact))
         };
-        check(&file(""), &["is not written within 5 s is delivered in two parts"]);
+        check(&file(""), &["is not written within 5s is delivered in two parts"]);
+        check(&file(", unfinished_line_after: 500ms"), &["within 500ms"]);
         check(&file(", unfinished_line_after: 0s"), &[]);
         check(&format!("{}\nfile_monitor: {{files: [{{paths: [/l/a.log]}}]}}", pipeline(parse)), &[]);
         check(&pipeline(&format!("{redact}, {parse}")), &["step 2 (parse) sees the message as step 1"]);
