@@ -16,6 +16,7 @@
 
 mod access;
 mod ansi;
+mod colours;
 mod dedup;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;

@@ -6,12 +6,13 @@
 //! It fails closed: where the work or the size of a line passes its bound, the rest of the line is replaced. Own patterns
 //! may be written so that each match looks at the whole rest of the line; so what they look at is added up, match by
 //! match, against [`WORK_BYTES_MAX`]. The presets need no such bound: none looks further than a few bytes behind what it
-//! matches.
+//! matches. Presets look past colours; own patterns may mean them.
 
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::LazyLock;
 
+use super::colours::Uncoloured;
 use super::secrets;
 use crate::settings::pipeline::{Pattern, Redact, RedactPreset};
 
@@ -26,6 +27,10 @@ const WORK_FACTOR: usize = 16;
 /// This many times its length, and this many bytes more, a line may grow.
 const GROWTH_FACTOR: usize = 4;
 const GROWTH_BYTES: usize = 4 * 1024;
+
+/// What a colour leaves behind: what it parts may be one word, or two.
+const JOINED: &[u8] = b"";
+const APART: &[u8] = b"\x1b";
 
 static EMAIL: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::of_ours(r"(?i-u)\b[a-z0-9._%+-]{1,64}@(?:[a-z0-9-]{1,63}\.){1,8}[a-z]{2,24}\b")
@@ -68,20 +73,20 @@ pub(super) fn redact<'t>(rules: &Redact, text: &'t [u8]) -> (Cow<'t, [u8]>, Done
     let mut line = RedactedLine { text: Cow::Borrowed(text), done: Done::default(), work: 0 };
     let has = |preset| rules.presets.contains(&preset);
     if has(RedactPreset::KeySecret) {
-        line.replace(secrets::values, REDACTED);
+        line.replace(&[JOINED], secrets::values, REDACTED);
     }
     if has(RedactPreset::BearerToken) {
-        line.replace(|text| groups(&BEARER, text, 1, is_token), "[redacted: token]");
+        line.replace(&[JOINED, APART], |text| groups(&BEARER, text, 1, is_token), "[redacted: token]");
     }
     if has(RedactPreset::BearerToken) || has(RedactPreset::KeySecret) {
-        line.replace(|text| groups(&WEB_TOKEN, text, 0, |_| true), "[redacted: token]");
-        line.replace(|text| groups(&TOKEN, text, 0, |_| true), "[redacted: token]");
+        line.replace(&[JOINED, APART], |text| groups(&WEB_TOKEN, text, 0, |_| true), "[redacted: token]");
+        line.replace(&[JOINED, APART], |text| groups(&TOKEN, text, 0, |_| true), "[redacted: token]");
     }
     if has(RedactPreset::Email) && memchr::memchr(b'@', text).is_some() {
-        line.replace(|text| groups(&EMAIL, text, 0, |_| true), "[redacted: email]");
+        line.replace(&[JOINED, APART], |text| groups(&EMAIL, text, 0, |_| true), "[redacted: email]");
     }
     if has(RedactPreset::CreditCard) {
-        line.replace(secrets::cards, "[redacted: credit card]");
+        line.replace(&[JOINED, APART], secrets::cards, "[redacted: credit card]");
     }
     let budget = WORK_BYTES_MAX.max(WORK_FACTOR * text.len());
     for own in &rules.patterns {
@@ -114,8 +119,19 @@ struct RedactedLine<'t> {
 }
 
 impl RedactedLine<'_> {
-    fn replace(&mut self, find: impl Fn(&[u8]) -> Vec<Range<usize>>, with: &str) {
-        let found = find(&self.text);
+    /// Looks at the text without its colours, each of which leaves one of `marks` behind.
+    fn replace(&mut self, marks: &[&[u8]], find: impl Fn(&[u8]) -> Vec<Range<usize>>, with: &str) {
+        for mark in marks {
+            let Some(plain) = Uncoloured::of(&self.text, mark) else {
+                let found = find(&self.text);
+                return self.put(found, with);
+            };
+            let found = find(&plain.text).into_iter().map(|range| plain.place(range));
+            self.put(found.collect(), with);
+        }
+    }
+
+    fn put(&mut self, found: Vec<Range<usize>>, with: &str) {
         if found.is_empty() {
             return;
         }

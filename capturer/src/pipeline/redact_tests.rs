@@ -87,6 +87,39 @@ fn keys_with_secrets() {
     }
 }
 
+/// As logrus, zerolog, slog's tint, pino-pretty, structlog and jq write them: a key, its sign and its value, each by itself.
+#[test]
+fn colours_part_nothing() {
+    let mut rules = preset(RedactPreset::KeySecret);
+    rules.presets.extend([RedactPreset::BearerToken, RedactPreset::Email, RedactPreset::CreditCard]);
+    let table = [
+        (
+            "^36mINFO^0m[0000] login ^36mpassword^0m=hunter2",
+            "^36mINFO^0m[0000] login ^36mpassword^0m=[redacted]",
+        ),
+        ("^36mpassword ^0m=hunter2 ^36muser^0m=bob", "^36mpassword ^0m=[redacted] ^36muser^0m=bob"),
+        ("login ^36mpassword=^0mhunter2", "login ^36mpassword=^0m[redacted]"),
+        ("  ^35mpassword^39m: \"hunter2\"", "  ^35mpassword^39m: \"[redacted]\""),
+        ("^36mpassword^0m=^35mhunter2^0m x", "^36mpassword^0m=^35m[redacted]^0m x"),
+        (
+            "^34;1m\"password\"^0m^1;39m:^0m ^0;32m\"hunter2\"^0m",
+            "^34;1m\"password\"^0m^1;39m:^0m ^0;32m\"[redacted]\"^0m",
+        ),
+        ("password=hun^1mter^0m2", "password=[redacted]"),
+        ("Authorization: ^32mBearer abcdefghijk^0m", "Authorization: ^32m[redacted]^0m"),
+        ("got ^32mBearer^0m ^1mabcdefgh-ijk^0m", "got ^32mBearer^0m ^1m[redacted: token]^0m"),
+        ("word^0mghp_0123456789abcdefABCD", "word^0m[redacted: token]"),
+        ("^31m4111 1111^0m 1111 1111 USD", "^31m[redacted: credit card] USD"),
+        ("^31m4111 1111 1111 1111^0mUSD", "^31m[redacted: credit card]^0mUSD"),
+        ("from ^36mbob@example.com^0m", "from ^36m[redacted: email]^0m"),
+        ("^36mINFO^0m nothing here", "^36mINFO^0m nothing here"),
+    ];
+    for (text, expected) in table {
+        let coloured = |text: &str| text.replace('^', "\u{1b}[");
+        check(&rules, &coloured(text), &coloured(expected));
+    }
+}
+
 #[test]
 fn tokens() {
     let rules = preset(RedactPreset::BearerToken);
