@@ -61,6 +61,8 @@ pub struct Line {
     /// Empty if it has none of its own.
     pub time: Vec<u8>,
     pub message: Vec<u8>,
+    /// It was longer than `line_bytes_max`.
+    pub truncated: bool,
 }
 
 /// What a text holds.
@@ -234,7 +236,8 @@ impl<'t> File<'t> {
                 MessageForm::JsonEscaped => unescape(text, &mut message),
             }
             let time = lines.time(record, &read).to_vec();
-            self.read.lines.push(Line { number: self.number, std_type: record.std_type, time, message });
+            let (number, std_type, truncated) = (self.number, record.std_type, record.truncated);
+            self.read.lines.push(Line { number, std_type, time, message, truncated });
         }
         self.credit.give_back(read, 0);
     }

@@ -118,6 +118,8 @@ struct Message {
     std_type: StdType,
     time: Vec<u8>,
     text: Vec<u8>,
+    /// A part of it was longer than `line_bytes_max` and was cut.
+    truncated: bool,
 }
 
 struct Stage {
@@ -192,7 +194,8 @@ impl<'s> Trial<'s> {
                 goes_on = !records.is_empty();
                 before = records;
             }
-            kept += u64::from(goes_on);
+            // With dedup, one that was held back may go on with it.
+            kept += if goes_on { before.lines().count() as u64 } else { 0 };
         }
         let all = messages.len();
         let _ = writeln!(
@@ -218,6 +221,7 @@ impl<'s> Trial<'s> {
                 std_type: line.std_type,
                 time: line.time,
                 text: line.message,
+                truncated: line.truncated,
             };
             return lines.into_iter().map(message).collect();
         }
@@ -230,9 +234,14 @@ impl<'s> Trial<'s> {
             for record in std::mem::take(&mut joined.records) {
                 let text =
                     joined.made[record.message_start as usize..][..record.message_len as usize].to_vec();
+                let number = numbers[record.std_type.index()].of(&text);
+                let count = text.iter().filter(|byte| **byte == b'\n').count() + 1;
+                let of_it = number..number + count;
+                let is_cut = |line: &Line| line.truncated && of_it.contains(&line.number);
                 messages.push(Message {
-                    number: numbers[record.std_type.index()].of(&text),
-                    lines: text.iter().filter(|byte| **byte == b'\n').count() + 1,
+                    number,
+                    lines: count,
+                    truncated: record.truncated || lines.iter().any(is_cut),
                     std_type: record.std_type,
                     time: joined.time(&record, b"").to_vec(),
                     text,
@@ -355,7 +364,7 @@ fn batch(source: &Arc<Source>, message: &Message, last: bool, now_ns: i64) -> Ba
         std_type: message.std_type,
         form: MessageForm::Raw,
         place: Place::Read,
-        truncated: false,
+        truncated: message.truncated,
         partial: false,
         continued: false,
     };
@@ -441,6 +450,31 @@ mod tests {
                 "pipeline p: 3 records, 2 delivered; a step failed on one 1 time",
             ],
         );
+    }
+
+    #[test]
+    fn what_was_held_back_counts_when_it_goes_on() {
+        check(
+            "steps: [{dedup: {window: 1m}}]",
+            "a\na\na\nb\n",
+            &["\"repeated\":2", "4 records, 3 delivered"],
+        );
+        check("steps: [{dedup: {window: 1m}}]", "a\na\na\n", &["\"repeated\":2", "3 records, 2 delivered"]);
+    }
+
+    #[test]
+    fn a_line_that_is_cut_is_marked() {
+        let config = |multiline: &str| {
+            format!(
+                "limits: {{line_bytes_max: 1KiB}}\npipelines: [{{name: p, {multiline}steps: [{{labels: {{set: {{a: b}}}}}}]}}]"
+            )
+        };
+        let input = format!("{}\nshort\n", "x".repeat(3000));
+        let arguments = TryArgs { container: Some("web".to_owned()), ..arguments() };
+        for multiline in ["", "multiline: {preset: java}, "] {
+            let shown = shown(&config(multiline), &arguments, input.as_bytes());
+            assert_eq!(shown.matches("\"truncated\":true").count(), 1, "{shown}");
+        }
     }
 
     #[test]
