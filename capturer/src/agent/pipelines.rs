@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::model::outcome::RATE_LIMIT;
 use crate::settings::Settings;
 use crate::telemetry::metrics::Drops;
 use crate::text::counted::counted;
@@ -18,6 +19,9 @@ const MARK_EVERY_MS: u64 = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Pipelines {
     marks: BTreeMap<String, VecDeque<Mark>>,
+    /// What each had dropped by its rate limit when this run began, and which of them dropped something since.
+    limited: BTreeMap<String, u64>,
+    told_limited: BTreeSet<String>,
 }
 
 /// Counts at a moment.
@@ -38,6 +42,27 @@ pub(super) struct Said {
 }
 
 impl Pipelines {
+    /// `drops` as a run begins.
+    pub(super) fn new(drops: &BTreeMap<String, Drops>) -> Pipelines {
+        let limited = drops.iter().map(|(name, drops)| (name.clone(), by_limit(drops))).collect();
+        Pipelines { limited, ..Pipelines::default() }
+    }
+
+    /// A sentence for each pipeline whose rate limit drops its first line of this run.
+    pub(super) fn begin_to_limit(&mut self, drops: &BTreeMap<String, Drops>) -> Vec<String> {
+        let mut told = Vec::new();
+        for (name, drops) in drops {
+            let before = self.limited.get(name).copied().unwrap_or(0);
+            if by_limit(drops) > before && self.told_limited.insert(name.clone()) {
+                told.push(format!(
+                    "pipeline {name}: its rate_limit drops lines (over: drop), as told in pipeline_lines_total from now on; with \
+                     over: wait they would stay in their log until there is room"
+                ));
+            }
+        }
+        told
+    }
+
     /// `drops` are counts of this process, which only grow.
     pub(super) fn look(&mut self, now_ms: u64, drops: &BTreeMap<String, Drops>) -> Said {
         self.marks.retain(|name, _| drops.contains_key(name));
@@ -87,6 +112,10 @@ impl Pipelines {
         let first = marks.iter().find(|mark| passed(mark) == passed(&now))?;
         (now.at_ms >= first.at_ms + LEAST_MS && now.dropped > first.dropped).then_some(*first)
     }
+}
+
+fn by_limit(drops: &Drops) -> u64 {
+    drops.by_step.get(RATE_LIMIT).copied().unwrap_or(0)
 }
 
 fn by_step(drops: &Drops) -> String {
@@ -199,6 +228,19 @@ mod tests {
         // From the next mark on it has a minute again.
         assert!(!pipelines.look(100_000, &drops(30, 29)).note);
         assert!(pipelines.look(170_000, &drops(40, 39)).note);
+    }
+
+    #[test]
+    fn a_rate_limit_that_drops_is_told_once_in_a_run() {
+        let limited = |lines: u64| {
+            let by_step = BTreeMap::from([("rate_limit".to_owned(), lines)]);
+            BTreeMap::from([("web".to_owned(), Drops { came: 100, dropped: lines, by_step })])
+        };
+        let mut pipelines = Pipelines::new(&limited(5));
+        assert!(pipelines.begin_to_limit(&limited(5)).is_empty(), "that was the run before");
+        assert_eq!(pipelines.begin_to_limit(&limited(6)).len(), 1);
+        assert!(pipelines.begin_to_limit(&limited(7)).is_empty());
+        assert!(Pipelines::default().begin_to_limit(&drops(5, 5)).is_empty(), "another step dropped them");
     }
 
     #[test]

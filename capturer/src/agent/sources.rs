@@ -184,7 +184,11 @@ impl Loop<'_> {
             return self.process.status.forget_health("pipelines");
         }
         let unused = self.tell_unused_pipelines(now);
-        let said = self.pipelines.look(now.mono_ms, &self.process.metrics.pipeline_drops());
+        let drops = self.process.metrics.pipeline_drops();
+        for text in self.pipelines.begin_to_limit(&drops) {
+            tracing::warn!(component = "pipelines", "{text}");
+        }
+        let said = self.pipelines.look(now.mono_ms, &drops);
         if self.said.is_news("pipelines", About::Note, !said.note) && said.note {
             tracing::warn!(component = "pipelines", "{}", said.text);
         }

@@ -151,7 +151,7 @@ impl Process {
         let Turning { settings, capture, shell, inbox, threads } = turning;
         let (said, is_ready, next) = (Said::default(), false, Next::default());
         let (files_said, patterns) = (FilesSaid::default(), Patterns::default());
-        let heap = Heap::default();
+        let (heap, pipelines) = (Heap::default(), Pipelines::new(&self.metrics.pipeline_drops()));
         let tell_at_ms = self.status.elapsed_ms() + TELL_AFTER_MS;
         let mut looping = Loop {
             process: self,
@@ -163,7 +163,7 @@ impl Process {
             files_said,
             docker_silent_since_ms: None,
             patterns,
-            pipelines: Pipelines::default(),
+            pipelines,
             unused: Unused::default(),
             is_ready,
             tell_at_ms: Some(tell_at_ms),

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! batch ─▶ rate_limit (drop) ─▶ steps, line by line ─▶ Processed: a batch of what goes on, and what was counted
+//!            (behind the last   │
+//!             timestamp step)   │
 //!                                 │ dropped              └ None: nothing was changed, the batch goes on as it is
 //!                                 └ held back (dedup) ─▶ in front of the batch that ends the run, or in the last one
 //! ```
@@ -30,6 +32,7 @@ mod secrets;
 mod time;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use dedup::{Dedup, Repeat};
@@ -92,6 +95,8 @@ impl Pipelines {
 struct StreamState {
     pipeline: Arc<Pipeline>,
     bucket: Option<(RateLimit, Bucket)>,
+    /// How many steps a line passes before the limit: it goes by times, and these steps set them.
+    limit_behind: usize,
     steps: Vec<StepState>,
     /// Some step looks at messages.
     reads_text: bool,
@@ -156,7 +161,9 @@ impl StreamState {
             Step::Rename(_) | Step::Remove(_) | Step::When(..) => false,
         };
         let asks = |step: &Step| matches!(step, Step::When(condition, _) if condition.field.is_none());
+        let sets_time = |step: &Step| matches!(step.inner(), Step::Timestamp(_));
         StreamState {
+            limit_behind: pipeline.steps.iter().rposition(sets_time).map_or(0, |last| last + 1),
             bucket: limit.map(|limit| (limit, Bucket::default())),
             steps: pipeline.steps.iter().map(StepState::new).collect(),
             reads_text: pipeline.steps.iter().any(|step| reads(step) || asks(step)),
@@ -169,9 +176,8 @@ impl StreamState {
         let mut made = Made::new(batch);
         let mut scratch = Vec::new();
         for record in &batch.records {
-            if let Some((limit, bucket)) = &mut self.bucket
-                && !bucket.takes(*limit, line::time_ns(batch, record), record.message_len)
-            {
+            // Before anything is done for a line that goes no further.
+            if self.limit_behind == 0 && !self.has_room(line::time_ns(batch, record), record) {
                 around.count(RATE_LIMIT, Outcome::Dropped);
                 made.leave_out();
                 continue;
@@ -192,9 +198,33 @@ impl StreamState {
         Processed { batch: made.into_batch(batch), tally: around.tally }
     }
 
+    /// Whether the rate limit lets a line through; if so, its room is taken.
+    fn has_room(&mut self, time_ns: i64, record: &Record) -> bool {
+        self.bucket.as_mut().is_none_or(|(limit, bucket)| bucket.takes(*limit, time_ns, record.message_len))
+    }
+
     fn run(&mut self, line: &mut Line, made: &mut Made, around: &mut Around) -> StepFlow {
+        let (before, behind) = (0..self.limit_behind, self.limit_behind..self.steps.len());
+        let flow = self.run_steps(before, line, made, around);
+        if flow != StepFlow::GoesOn {
+            return flow;
+        }
+        if self.limit_behind > 0 && !self.has_room(line.time_ns(), line.record) {
+            around.count(RATE_LIMIT, Outcome::Dropped);
+            return StepFlow::Dropped;
+        }
+        self.run_steps(behind, line, made, around)
+    }
+
+    fn run_steps(
+        &mut self,
+        which: Range<usize>,
+        line: &mut Line,
+        made: &mut Made,
+        around: &mut Around,
+    ) -> StepFlow {
         let pipeline = Arc::clone(&self.pipeline);
-        for (step, state) in pipeline.steps.iter().zip(&mut self.steps) {
+        for (step, state) in pipeline.steps[which.clone()].iter().zip(&mut self.steps[which]) {
             if let Step::When(condition, _) = step
                 && !meets(condition, line)
             {

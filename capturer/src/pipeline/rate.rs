@@ -1,5 +1,5 @@
 //! How much of a source goes on in a second: a bucket that fills with the time of its lines. So a backlog that is read in
-//! a moment is not cut, only what was printed too fast.
+//! a moment is not cut, only what was printed too fast. A line without a time of its own has that of its reading.
 
 use crate::settings::pipeline::RateLimit;
 

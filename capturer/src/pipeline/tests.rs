@@ -252,6 +252,20 @@ fn labels_and_their_bound() {
     );
 }
 
+/// Lines of a backlog are read in a moment, and have their own times only behind the step that finds them.
+#[test]
+fn rate_limit_goes_by_the_times_that_steps_set() {
+    let limit = "rate_limit: {lines: 1, burst: 1s, over: drop}";
+    let steps = "steps: [{parse: {format: json}}, {timestamp: {field: t}}, {keep: {matches: t}}]";
+    let lines = [0, 1, 2, 2, 3].map(|second| format!("{{\"t\":\"2026-11-22T00:00:0{second}Z\"}}"));
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let mut feed = Feed::new(&format!("{limit}, {steps}"));
+    assert_eq!(feed.lines(&lines).len(), 4);
+    assert!(feed.tally().contains("rate_limit dropped 1"), "{}", feed.tally());
+    let mut feed = Feed::new(&format!("{limit}, steps: [{{keep: {{matches: t}}}}]"));
+    assert_eq!(feed.lines(&lines).len(), 1, "the times of reading are one moment");
+}
+
 #[test]
 fn rate_limit_that_drops() {
     check(

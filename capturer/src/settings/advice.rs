@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::loki::knows_label;
 use super::path_overlap::may_meet;
-use super::pipeline::{self, Match, Parse, Pipeline, Step};
-use super::{ContainerMonitor, FileSet, Loki, LokiAuth, LokiTls, PathPattern, Settings, never_match};
+use super::pipeline::{self, Match, Over, Parse, Pipeline, Step};
+use super::{
+    ContainerMonitor, FileFormat, FileSet, Loki, LokiAuth, LokiTls, PathPattern, Settings, never_match,
+};
 use crate::text::age::age_text;
 
 /// A sentence for each.
@@ -14,6 +16,7 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
     warnings.extend(settings.admin.exposed_profile());
     warnings.extend(settings.pipelines.iter().filter_map(|pipeline| parse_behind_redact(pipeline)));
     warnings.extend(redacted_in_parts(settings));
+    warnings.extend(limited_by_reading(settings));
     warnings.extend(settings.pipelines.iter().flat_map(|pipeline| pipeline::never_made(pipeline)));
     warnings.extend(shadowed(&settings.pipelines));
     warnings.extend(regexes(settings));
@@ -170,6 +173,27 @@ fn redacted_in_parts(settings: &Settings) -> Option<String> {
         pipeline.name,
         humantime::format_duration(parts)
     ))
+}
+
+/// Plain lines say not when they were printed. All that was written while the agent was down is read in a moment, and most of
+/// it would be dropped.
+fn limited_by_reading(settings: &Settings) -> Vec<String> {
+    let drops = |pipeline: &&Arc<Pipeline>| {
+        let limit = pipeline.rate_limit.is_some_and(|limit| limit.over == Over::Drop);
+        limit && !pipeline.sets_time()
+    };
+    let is_plain = |files: &&FileSet| matches!(files.format, FileFormat::Auto | FileFormat::Raw);
+    let of_plain =
+        |pipeline: &&Arc<Pipeline>| files_of(settings, pipeline).iter().any(|files| is_plain(files));
+    let pipelines = settings.pipelines.iter().filter(drops).filter(of_plain);
+    let told = pipelines.map(|pipeline| {
+        format!(
+            "pipeline {}: rate_limit with over: drop goes by the times of lines, and plain lines of files have none: what was written \
+             while the agent did not run is read in a moment, and most of it is dropped. Set over: wait, or add a timestamp step",
+            pipeline.name
+        )
+    });
+    told.collect()
 }
 
 /// Entries of `file_monitor` from which a pipeline may take files. The first entry that takes a file has it.
@@ -356,6 +380,15 @@ mod tests {
         );
         check(&text(&both, &format!("match: {{paths: ['/l/*']}}, {redact}")), &["secret that is split"]);
         check(&text(&both, redact), &["secret that is split"]);
+        let limit = |over: &str, steps: &str| {
+            format!("rate_limit: {{lines: 3, burst: 1s, over: {over}}}, steps: [{steps}]")
+        };
+        let time = "{parse: {format: json}}, {timestamp: {field: ts}}";
+        check(&text(a, &limit("drop", "{strip_ansi: {}}")), &["Set over: wait, or add a timestamp step"]);
+        check(&text(a, &limit("wait", "{strip_ansi: {}}")), &[]);
+        check(&text(a, &limit("drop", time)), &[]);
+        check(&text("{paths: [/l/a], format: cri}", &limit("drop", "{strip_ansi: {}}")), &[]);
+        check(&format!("pipelines: [{{name: p, {}}}]", limit("drop", "{strip_ansi: {}}")), &[]);
     }
 
     #[test]

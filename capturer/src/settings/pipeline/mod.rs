@@ -92,6 +92,11 @@ impl Pipeline {
         self.steps.iter().any(|step| matches!(step.inner(), Step::Dedup { .. }))
     }
 
+    /// Whether a step gives lines a time.
+    pub fn sets_time(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.inner(), Step::Timestamp(_)))
+    }
+
     /// Labels that its steps set.
     pub fn record_labels(&self) -> impl Iterator<Item = &str> {
         self.steps.iter().flat_map(|step| match step.inner() {
