@@ -55,15 +55,34 @@ pub fn judge(first: &[u8], is_known: bool) -> Option<Content> {
     }
 }
 
+/// UTF-16 in one of its two byte orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Utf16 {
+    /// Little-endian.
+    Le,
+    /// Big-endian.
+    Be,
+}
+
+impl Utf16 {
+    /// As `encoding` in the config calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Utf16::Le => "utf-16le",
+            Utf16::Be => "utf-16be",
+        }
+    }
+}
+
 /// The encoding that text without a mark seems to have, if every other byte is NUL: letters of the Latin alphabet in UTF-16.
-pub fn seems_utf16(first: &[u8]) -> Option<&'static str> {
+pub fn seems_utf16(first: &[u8]) -> Option<Utf16> {
     let first = &first[..first.len().min(LOOK_BYTES) & !1];
     let nuls = |from: usize| first.iter().skip(from).step_by(2).filter(|byte| **byte == 0).count();
     let half = first.len() / 2;
     let most = |nuls: usize| half >= LOOK_BYTES_MIN / 2 && nuls * 10 >= half * 9;
     match (most(nuls(0)), most(nuls(1))) {
-        (false, true) => Some("utf-16le"),
-        (true, false) => Some("utf-16be"),
+        (false, true) => Some(Utf16::Le),
+        (true, false) => Some(Utf16::Be),
         _ => None,
     }
 }
@@ -124,8 +143,8 @@ mod tests {
         let encoded = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
             "a line of a log, é\n".encode_utf16().flat_map(bytes).collect()
         };
-        assert_eq!(seems_utf16(&encoded(u16::to_le_bytes)), Some("utf-16le"));
-        assert_eq!(seems_utf16(&encoded(u16::to_be_bytes)), Some("utf-16be"));
+        assert_eq!(seems_utf16(&encoded(u16::to_le_bytes)), Some(Utf16::Le));
+        assert_eq!(seems_utf16(&encoded(u16::to_be_bytes)), Some(Utf16::Be));
         for other in [&b"plain text"[..], &[0; 64], b"", b"a\0"] {
             assert_eq!(seems_utf16(other), None, "{other:?}");
         }

@@ -3,7 +3,7 @@
 
 use super::FileSource;
 use crate::capture::context::Context;
-use crate::decode::binary::{self, Content, Kind, kind};
+use crate::decode::binary::{self, Content, Kind, Utf16, kind};
 use crate::model::cursor::{FileId, TailPrint};
 use crate::settings::{Binary, FileFormat};
 use crate::telemetry::metrics::UnreadableReason;
@@ -17,8 +17,8 @@ pub(super) struct JudgedContent {
     /// Which file that is.
     file: Option<FileId>,
     verdict: Option<Content>,
-    /// It seems to have this encoding. Boxed: hardly any file does.
-    encoding: Option<Box<&'static str>>,
+    /// It seems to have this encoding.
+    encoding: Option<Utf16>,
 }
 
 /// What a file holds instead of text that can be decoded.
@@ -78,7 +78,7 @@ impl FileSource {
             let first = if front.offset > 0 && kind(head) != Kind::Unknown { head } else { buffer };
             let is_known = self.text.rules.encoding.is_some() || self.text.rules.binary == Binary::Read;
             (self.judged.verdict, self.judged.encoding) =
-                (binary::judge(first, is_known), binary::seems_utf16(first).map(Box::new));
+                (binary::judge(first, is_known), binary::seems_utf16(first));
         }
         self.is_left_out()
     }
@@ -128,10 +128,10 @@ impl FileSource {
     /// What is to be said of a file that is not text, with its path.
     pub fn not_text(&self) -> Option<(NotText, String)> {
         let name = &self.chain.links.front()?.found.name;
-        let not_text = match (self.verdict()?, self.is_left_out(), self.judged.encoding.as_deref()) {
+        let not_text = match (self.verdict()?, self.is_left_out(), self.judged.encoding) {
             (Content::Text, ..) => return None,
             (Content::Utf32, ..) => NotText::Utf32,
-            (Content::Binary, true, Some(encoding)) => NotText::SeemsEncoded(*encoding),
+            (Content::Binary, true, Some(encoding)) => NotText::SeemsEncoded(encoding.name()),
             (Content::Binary, true, None) => NotText::Binary,
             (Content::Binary, false, _) => NotText::ReadAllTheSame,
         };
