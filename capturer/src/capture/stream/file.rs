@@ -9,6 +9,7 @@
 //! read again. Of a plain line that is a piece of [`LINE_PIECE_BYTES`](crate::limits::LINE_PIECE_BYTES) at most. A quiet file
 //! costs nothing: it is read when inotify says that it grew.
 
+mod around;
 mod binary;
 mod elsewhere;
 mod ended;
@@ -33,12 +34,13 @@ mod unfinished;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use self::around::Around;
 pub use self::binary::NotText;
 use self::elsewhere::Elsewhere;
 use self::ended::Exits;
 use self::hanging::SetAside;
 use self::head::HeadLook;
-use self::opening::OPEN_AHEAD;
+use self::opening::{OPEN_AHEAD, unreadable};
 pub use self::reader::Reader;
 use self::replaced::Writer;
 use self::text::Text;
@@ -52,7 +54,7 @@ use crate::capture::io::{Action, FileError, FileNo, FoundFile, LaneId, NO_DATA};
 use crate::decode::assemble::{Assembler, Lines};
 use crate::limits::{READ_BYTES, RECORD_BYTES_MAX};
 use crate::model::cursor::{ApiCursor, Cursor, FileId, FilePlace, TailPrint};
-use crate::model::rare::{Begins, Rare};
+use crate::model::rare::Rare;
 use crate::model::record::{StdType, StreamId};
 use crate::settings::{FileFormat, Pipeline};
 use crate::telemetry::metrics::{SkipReason, StreamError};
@@ -249,29 +251,6 @@ impl FileSource {
         self
     }
 
-    /// Directories beneath its own may have rotated files of it (logrotate's `olddir`).
-    pub fn with_olddirs(mut self, olddirs: Vec<String>) -> FileSource {
-        if !olddirs.is_empty() {
-            self.around.olddirs = olddirs;
-        }
-        self
-    }
-
-    /// A rotated file of it was found, or grew, in a directory beneath its own: this path from there.
-    pub fn on_moved_found(&mut self, olddir: &str, cx: &mut Context<'_>) {
-        if !self.around.olddirs.iter().any(|known| known == olddir) {
-            self.around.olddirs.push(olddir.to_owned());
-        }
-        self.scan(cx);
-    }
-
-    /// Another name in its directory is a log of its own.
-    pub fn set_apart(&mut self, name: &str) {
-        if !self.around.apart.iter().any(|known| known == name) {
-            self.around.apart.push(name.to_owned());
-        }
-    }
-
     /// The position it begins with, once its directory was listed.
     pub fn first_position(&mut self) -> Option<Cursor> {
         (self.opened || !self.scanning).then(|| {
@@ -403,12 +382,7 @@ impl FileSource {
     }
 
     fn take_listing(&mut self, mut found: Vec<FoundFile>, latest: bool, cx: &mut Context<'_>) {
-        // An archive of a log of its own belongs to that.
-        let is_apart = |file: &FoundFile| {
-            let plain = file.name.rsplit_once('.').filter(|_| file.compressed);
-            plain.is_some_and(|(plain, _)| self.around.apart.iter().any(|name| name == plain))
-        };
-        found.retain(|file| !is_apart(file));
+        found.retain(|file| !self.around.is_archive_of_another(file));
         let (found, others) = cx.owners.without_others(self.stream, self.reader.group, found);
         others.iter().for_each(|file| self.chain.note_read_by_another(file));
         let memory = cx.memory.of(&self.reader.sinks, self.reader.group.of_paths);
@@ -805,19 +779,6 @@ impl FileSource {
     }
 }
 
-/// What is known of the names around a log.
-#[derive(Debug, Default)]
-struct Around {
-    /// Names in its directory that are logs of their own.
-    apart: Vec<String>,
-    /// Directories beneath it where logrotate puts the log's rotated files (`olddir`), as paths from it.
-    olddirs: Vec<String>,
-}
-
-impl Begins for Around {
-    const BEGINNING: &'static Around = &Around { apart: Vec::new(), olddirs: Vec::new() };
-}
-
 /// A read under way.
 #[derive(Debug, Default)]
 struct Reading {
@@ -830,15 +791,4 @@ struct Reading {
     is_search: bool,
     /// How many bytes before that are read again.
     again: usize,
-}
-
-fn unreadable(error: &FileError) -> SourceEvent {
-    match error {
-        FileError::Denied(_) | FileError::NoDirectory(_) | FileError::NotRegular(_) => {
-            SourceEvent::Unreadable(error.to_string())
-        }
-        FileError::Changed(_) | FileError::Other { .. } => {
-            SourceEvent::Failed(StreamError::OpenFailed, error.to_string())
-        }
-    }
 }

@@ -1,11 +1,11 @@
 //! Files of the chain are opened before it is their turn, so that a rotation can't take them away.
 
-use super::{FileSource, unreadable};
+use super::FileSource;
 use crate::capture::context::{Context, Purpose};
 use crate::capture::io::{Action, FileError, FileNo, OpenedFile};
 use crate::capture::stream::SourceEvent;
 use crate::capture::stream::chain::Handle;
-use crate::telemetry::metrics::LossReason;
+use crate::telemetry::metrics::{LossReason, StreamError};
 
 /// Files opened ahead of the one being read.
 pub(super) const OPEN_AHEAD: usize = 8;
@@ -93,5 +93,17 @@ impl FileSource {
             (None, Err(_)) => {}
         }
         self.go_on(cx, told);
+    }
+}
+
+/// What is told of files that can't be listed or opened.
+pub(super) fn unreadable(error: &FileError) -> SourceEvent {
+    match error {
+        FileError::Denied(_) | FileError::NoDirectory(_) | FileError::NotRegular(_) => {
+            SourceEvent::Unreadable(error.to_string())
+        }
+        FileError::Changed(_) | FileError::Other { .. } => {
+            SourceEvent::Failed(StreamError::OpenFailed, error.to_string())
+        }
     }
 }
