@@ -55,7 +55,7 @@ impl Pipelines {
             let before = self.limited.get(name).copied().unwrap_or(0);
             if by_limit(drops) > before && self.told_limited.insert(name.clone()) {
                 told.push(format!(
-                    "pipeline {name}: its rate_limit drops lines (over: drop), as told in pipeline_lines_total from now on; with \
+                    "pipeline {name}: its rate_limit drops lines (over: drop), which pipeline_lines_total counts; with \
                      over: wait they would stay in their log until there is room"
                 ));
             }

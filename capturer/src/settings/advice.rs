@@ -183,8 +183,7 @@ fn limited_by_reading(settings: &Settings) -> Vec<String> {
         limit && !pipeline.sets_time()
     };
     let is_plain = |files: &&FileSet| matches!(files.format, FileFormat::Auto | FileFormat::Raw);
-    let of_plain =
-        |pipeline: &&Arc<Pipeline>| files_of(settings, pipeline).iter().any(|files| is_plain(files));
+    let of_plain = |pipeline: &&Arc<Pipeline>| files_of(settings, pipeline).iter().any(&is_plain);
     let pipelines = settings.pipelines.iter().filter(drops).filter(of_plain);
     let told = pipelines.map(|pipeline| {
         format!(

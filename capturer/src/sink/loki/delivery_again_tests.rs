@@ -97,7 +97,7 @@ fn the_next_run_goes_on_within_a_record() {
     let first = Position { segment: 1, offset: 1 };
     let done: Vec<(Position, usize)> = bench.delivery.done_in_part().collect();
     assert_eq!(done, [(first, sent)]);
-    assert!(sent >= 150 && sent < 200, "{sent}");
+    assert!((150..200).contains(&sent), "{sent}");
     // As another run reads it: others of the label set may be done in part as well, if their tenant was another one then.
     let mut next = Bench::up(&config);
     next.take_rest(0, 1, "", &all[..200], sent);
