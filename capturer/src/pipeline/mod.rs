@@ -161,7 +161,7 @@ impl StreamState {
             Step::Rename(_) | Step::Remove(_) | Step::When(..) => false,
         };
         let asks = |step: &Step| matches!(step, Step::When(condition, _) if condition.field.is_none());
-        let sets_time = |step: &Step| matches!(step.inner(), Step::Timestamp(_));
+        let sets_time = |step: &Step| limit.is_some() && matches!(step.inner(), Step::Timestamp(_));
         StreamState {
             limit_behind: pipeline.steps.iter().rposition(sets_time).map_or(0, |last| last + 1),
             bucket: limit.map(|limit| (limit, Bucket::default())),
@@ -177,7 +177,7 @@ impl StreamState {
         let mut scratch = Vec::new();
         for record in &batch.records {
             // Before anything is done for a line that goes no further.
-            if self.limit_behind == 0 && !self.has_room(line::time_ns(batch, record), record) {
+            if self.limit_behind == 0 && !self.has_room(|| line::time_ns(batch, record), record) {
                 around.count(RATE_LIMIT, Outcome::Dropped);
                 made.leave_out();
                 continue;
@@ -199,17 +199,20 @@ impl StreamState {
     }
 
     /// Whether the rate limit lets a line through; if so, its room is taken.
-    fn has_room(&mut self, time_ns: i64, record: &Record) -> bool {
-        self.bucket.as_mut().is_none_or(|(limit, bucket)| bucket.takes(*limit, time_ns, record.message_len))
+    fn has_room(&mut self, time_ns: impl FnOnce() -> i64, record: &Record) -> bool {
+        self.bucket.as_mut().is_none_or(|(limit, bucket)| bucket.takes(*limit, time_ns(), record.message_len))
     }
 
     fn run(&mut self, line: &mut Line, made: &mut Made, around: &mut Around) -> StepFlow {
         let (before, behind) = (0..self.limit_behind, self.limit_behind..self.steps.len());
+        if before.is_empty() {
+            return self.run_steps(behind, line, made, around);
+        }
         let flow = self.run_steps(before, line, made, around);
         if flow != StepFlow::GoesOn {
             return flow;
         }
-        if self.limit_behind > 0 && !self.has_room(line.time_ns(), line.record) {
+        if !self.has_room(|| line.time_ns(), line.record) {
             around.count(RATE_LIMIT, Outcome::Dropped);
             return StepFlow::Dropped;
         }
