@@ -4,7 +4,7 @@
 //! nothing to mend it by.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
@@ -500,6 +500,62 @@ fn a_signal_behind_its_first_lines_ends_it_well() -> Result<()> {
         }
         child.signal(Signal::TERM)?;
         assert_eq!(child.ended()?.code(), Some(0), "round {round}: {}", text()?);
+    }
+    Ok(())
+}
+
+/// `systemctl reload` right behind a start: the agent ended by the signal, which systemd takes for a clean end.
+#[test]
+fn a_reload_during_the_start_does_not_end_it() -> Result<()> {
+    let home = Home::new()?;
+    fs::create_dir(home.path().join("in"))?;
+    let config = follows_files(&home);
+    for round in 0..10 {
+        let log = home.path().join(format!("agent-{round}.log"));
+        let mut command = run_command(&home, &config)?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+        let mut child = Killed(command.spawn()?);
+        let text = || fs::read_to_string(&log);
+        wait_until("its first line", PATIENCE, || {
+            Ok(ensure!(text()?.contains("capturer starts"), "{}", text()?))
+        })?;
+        child.signal(Signal::HUP)?;
+        let reloaded = "nothing has changed in the config";
+        wait_until("the reload", PATIENCE, || {
+            ensure!(child.0.try_wait()?.is_some() || text()?.contains(reloaded), "{}", text()?);
+            Ok(())
+        })?;
+        child.signal(Signal::TERM)?;
+        assert_eq!(child.ended()?.code(), Some(0), "round {round}: {}", text()?);
+    }
+    Ok(())
+}
+
+/// Sinks go on together. Without the reader of standard output all of them stop, and a supervisor is to see that.
+#[test]
+fn a_reader_that_goes_away_is_no_clean_end_beside_other_sinks() -> Result<()> {
+    for (others, code) in [(true, 69), (false, 0)] {
+        let home = Home::new()?;
+        fs::create_dir(home.path().join("in"))?;
+        fs::write(home.path().join("in/a.log"), "one\n")?;
+        let mut config = follows_files(&home).replace("sinks:\n", "sinks:\n  stdout: {enabled: true}\n");
+        if !others {
+            config = config.replace("local_file: {", "local_file: {enabled: false, ");
+        }
+        let (mut reader, pipe) = std::io::pipe()?;
+        let log = home.path().join("agent.log");
+        let mut command = run_command(&home, &config)?;
+        command.stdin(Stdio::null()).stdout(pipe).stderr(File::create(&log)?);
+        let mut child = Killed(command.spawn()?);
+        drop(command);
+        let mut first = [0; 1];
+        reader.read_exact(&mut first)?;
+        drop(reader);
+        File::options().append(true).open(home.path().join("in/a.log"))?.write_all(b"two\n")?;
+        let status = child.ended()?;
+        let text = fs::read_to_string(&log)?;
+        assert_eq!(status.code(), Some(code), "{text}");
+        assert_eq!(text.contains("stdout, which nobody reads any more"), others, "{text}");
     }
     Ok(())
 }
