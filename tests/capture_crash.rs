@@ -43,7 +43,7 @@ fn start_steady(engine: &Engine, count: usize) -> Result<Vec<String>> {
 
 fn stop_steady(engine: &Engine, names: &[String]) -> Result<()> {
     for name in names {
-        engine.docker(&["exec", name, "touch", "/stop"])?;
+        engine.touch(name, "/stop")?;
     }
     engine.wait_for_all(names)
 }

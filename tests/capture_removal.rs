@@ -260,10 +260,10 @@ fn emptied(version: EngineVersion) -> Result<()> {
     for (name, id) in &quiet {
         wait_until("what was printed", PATIENCE, || home.count_of(name) == 900)?;
         empty(id)?;
-        engine.docker(&["exec", name, "touch", "/go"])?;
+        engine.touch(name, "/go")?;
         wait_until("what was printed after that", PATIENCE, || home.count_of(name) >= 1_000)?;
         empty(id)?;
-        engine.docker(&["exec", name, "touch", "/end"])?;
+        engine.touch(name, "/end")?;
         wait_until("the last line", PATIENCE, || home.count_of(name) >= 1_001)?;
         let numbers = came(&home, name)?;
         ensure!(numbers.len() == 1_001, "{name}: {} lines", numbers.len());
@@ -312,7 +312,7 @@ fn removed_while_down(version: EngineVersion) -> Result<()> {
     }
     agent.stop()?;
     for name in ["goes", "stays"] {
-        engine.docker(&["exec", name, "touch", "/go"])?;
+        engine.touch(name, "/go")?;
         wait_until("its second line", PATIENCE, || {
             engine.logs(name).is_ok_and(|logs| logs.stdout.ends_with(b"line 1\n"))
         })?;

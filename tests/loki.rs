@@ -44,7 +44,7 @@ fn start_steady(engine: &Engine, count: usize, poison: bool) -> Result<Vec<Strin
 
 fn stop_steady(engine: &Engine, names: &[String]) -> Result<()> {
     for name in names {
-        engine.docker(&["exec", name, "touch", "/stop"])?;
+        engine.touch(name, "/stop")?;
     }
     names.iter().try_for_each(|name| engine.wait(name).map(drop))
 }

@@ -394,7 +394,7 @@ fn frozen_dockerd(version: EngineVersion) -> Result<()> {
         ensure!(!all.iter().any(|alert| alert["labels"]["component"] == "docker"), "{alerts}");
         agent.get("/health")
     })?;
-    engine.docker(&["exec", "web", "touch", "/stop"])?;
+    engine.touch("web", "/stop")?;
     engine.wait("web")?;
     scene::assert_equal_to_docker_logs(&desk.home, &engine, &["web".to_owned()])?;
     agent.stop()

@@ -182,6 +182,16 @@ impl Engine {
         }
     }
 
+    /// Makes a file in a container, which may wait for that to end. `touch` is killed then if it has not ended before.
+    pub fn touch(&self, container: &str, file: &str) -> Result<()> {
+        const KILLED: i32 = 128 + 9;
+        let (status, output) = self.docker_status(&["exec", container, "touch", file])?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let is_done = matches!(status.code(), Some(0 | KILLED));
+        ensure!(is_done, "touching {file} in {container} ended with {status}: {}", said.trim());
+        Ok(())
+    }
+
     /// Pauses a container. runc gives up freezing one while the machine is busy, so it is told again.
     pub fn pause(&self, container: &str) -> Result<()> {
         wait_until("the container to be paused", PATIENCE, || self.docker(&["pause", container]).map(drop))
