@@ -517,7 +517,8 @@ fn a_reload_during_the_start_does_not_end_it() -> Result<()> {
         let mut child = Killed(command.spawn()?);
         let text = || fs::read_to_string(&log);
         wait_until("its first line", PATIENCE, || {
-            Ok(ensure!(text()?.contains("capturer starts"), "{}", text()?))
+            ensure!(text()?.contains("capturer starts"), "{}", text()?);
+            Ok(())
         })?;
         child.signal(Signal::HUP)?;
         let reloaded = "nothing has changed in the config";
@@ -555,6 +556,8 @@ fn a_reader_that_goes_away_is_no_clean_end_beside_other_sinks() -> Result<()> {
         let status = child.ended()?;
         let text = fs::read_to_string(&log)?;
         assert_eq!(status.code(), Some(code), "{text}");
+        // It waits for nothing that nobody will take.
+        assert!(!text.contains("did not wait for file"), "{text}");
         assert_eq!(text.contains("stdout, which nobody reads any more"), others, "{text}");
     }
     Ok(())

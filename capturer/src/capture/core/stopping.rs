@@ -17,7 +17,9 @@ pub(super) struct Stopping {
     finished: bool,
     /// A stream that was not at rest at the last look. Once it is, all are looked at again.
     waits_for: Option<StreamId>,
-    /// A sink that ended by itself, and with it the others.
+    /// A sink ended by itself: what it has not acknowledged, it never will.
+    sink_ended: bool,
+    /// Its name, if there are others, which end with it.
     ended: Option<String>,
 }
 
@@ -35,6 +37,7 @@ impl Capture {
             sinks_told: false,
             finished: false,
             waits_for: None,
+            sink_ended: false,
             ended: None,
         });
         self.with_discovery(now, |discovery, cx, _| discovery.stop(cx));
@@ -58,8 +61,9 @@ impl Capture {
                 );
             }
             self.on_stop(now);
-            if let Some(stopping) = self.stopping.as_mut().filter(|_| !is_only_one) {
-                stopping.ended = Some(format!("{name}, which nobody reads any more"));
+            if let Some(stopping) = &mut self.stopping {
+                stopping.sink_ended = true;
+                stopping.ended = (!is_only_one).then(|| format!("{name}, which nobody reads any more"));
             }
         }
         if let Some(stopping) = &mut self.stopping {
@@ -100,7 +104,7 @@ impl Capture {
     fn is_anything_left(&mut self) -> bool {
         let Some(stopping) = &mut self.stopping else { return false };
         let last = stopping.waits_for.take();
-        let is_left = |stream: &Stream| !stream.is_at_rest() && !self.is_held(stream);
+        let is_left = |stream: &Stream| self.waits_for(stream);
         let last = last.filter(|id| self.streams.get(id).is_some_and(|stream| is_left(stream)));
         let waits_for = last
             .or_else(|| self.streams.values().find(|stream| is_left(stream)).map(|stream| stream.source.id));
@@ -112,9 +116,16 @@ impl Capture {
             || self.discovery.as_ref().is_some_and(|discovery| !discovery.is_at_rest())
     }
 
+    /// Whether the last checkpoint waits for something of this stream.
+    fn waits_for(&self, stream: &Stream) -> bool {
+        let sink_ended = self.stopping.as_ref().is_some_and(|stopping| stopping.sink_ended);
+        let is_over = sink_ended && stream.reads_nothing();
+        !stream.is_at_rest() && !self.is_held(stream) && !is_over
+    }
+
     /// What must end before the last checkpoint, by name.
     fn what_is_left(&self) -> Vec<String> {
-        let streams = self.streams.values().filter(|stream| !stream.is_at_rest() && !self.is_held(stream));
+        let streams = self.streams.values().filter(|stream| self.waits_for(stream));
         let mut left: Vec<String> = streams.map(|stream| stream.source.key.0.to_string()).collect();
         if self.discovery.as_ref().is_some_and(|discovery| !discovery.is_at_rest()) {
             left.push("discovery".to_owned());
