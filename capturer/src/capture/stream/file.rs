@@ -586,7 +586,7 @@ impl FileSource {
         let hole_ends = data_at.is_some();
         let room = if final_end { 0 } else { self.room(&buffer, again, full && !no_data, hole_ends) };
         // What stands behind these NULs, nobody knows yet.
-        let searches = room > 0 && full && !no_data && !hole_ends;
+        let searches = room > 0 && full && !no_data && !hole_ends && !front.hole;
         buffer.truncate(buffer.len() - room);
         let at_end = at_end || room > 0 && no_data;
         if let Some(front) = self.chain.links.front_mut() {

@@ -139,6 +139,7 @@ impl Host {
                 let count = (self.bytes.len() - from).min(buffer.capacity());
                 buffer.extend_from_slice(&self.bytes[from..from + count]);
                 self.read_bytes += count as u64;
+                assert!(self.read_bytes < 1 << 30, "it reads for ever");
                 let len = (count < buffer.capacity()).then_some(found.len);
                 self.source.on_read(Ok(count), buffer, len, None, cx, &mut told);
             }
@@ -398,6 +399,25 @@ fn room_of_any_length_is_waited_for_and_a_hole_passed_over() {
     host.wait(60_000);
     host.end();
     assert_eq!(host.lines(), expected);
+}
+
+/// Half a record, a hole longer than a read, and whole ones behind it.
+#[test]
+fn a_hole_behind_half_a_record_is_passed_over() {
+    let record = |text: &str| {
+        format!("{{\"log\":\"{text}\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-28T10:00:00.1Z\"}}\n")
+    };
+    for hole in [70_000, READ_BYTES - 10, 3 * READ_BYTES] {
+        let mut host = Host::new(rules(None), FileFormat::Docker);
+        let torn = &record("torn")[..20];
+        let bytes =
+            [record("one").as_bytes(), torn.as_bytes(), &vec![0; hole], record("two").as_bytes()].concat();
+        host.append(&[&bytes[..], record("three").as_bytes()].concat());
+        host.end();
+        let lines: Vec<String> =
+            host.lines().iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+        assert_eq!(lines, ["one", "two", "three"], "{hole}");
+    }
 }
 
 #[test]
