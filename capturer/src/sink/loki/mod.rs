@@ -164,7 +164,7 @@ impl LokiSink {
     }
 
     /// Puts what was gathered into the spool, all of it or nothing: what is there will be delivered, so it must be acknowledged,
-    /// or it comes twice.
+    /// or it comes twice. Only where it is more than the spool can ever hold, a part of it goes first.
     fn put(&mut self) -> Result<(), SinkError> {
         let time_ms = spool::unix_ms();
         let packed = |chunk: Chunk| {
@@ -174,7 +174,11 @@ impl LokiSink {
         while let Some(chunk) = self.gathered.pop() {
             self.waiting.push(packed(chunk));
         }
-        if let Err(error) = self.writer.append(&self.waiting) {
+        let mut put = self.writer.append(&self.waiting);
+        if put.is_err() && self.writer.bytes() == 0 {
+            put = self.put_what_fits();
+        }
+        if let Err(error) = put {
             let (what, source) = match error {
                 // All is said: where that was tells nobody anything.
                 AppendError::Full => (
@@ -197,6 +201,18 @@ impl LokiSink {
         self.batches.on_put();
         self.declare_dropped();
         Ok(())
+    }
+
+    /// It is more than fits even while nothing else is there: as a whole it would never go.
+    fn put_what_fits(&mut self) -> Result<(), AppendError> {
+        let mut put = 0;
+        let outcome = self.waiting.iter().try_for_each(|record| {
+            self.writer.append(std::slice::from_ref(record))?;
+            put += 1;
+            Ok(())
+        });
+        self.waiting.drain(..put);
+        outcome
     }
 
     fn sync(&mut self) -> Result<(), SinkError> {
