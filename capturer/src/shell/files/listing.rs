@@ -169,6 +169,7 @@ fn look(set: &FileSet, all_sets: &[FileSet], own: &Own, named: &[PathPattern]) -
     };
     let all: BTreeSet<String> =
         walk(set.paths.clone()).paths.into_keys().map(|path| path.to_string()).collect();
+    let rotated = rotated(set, &all, &takes);
     let mut room = LOOKED_INTO_MAX;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let since_ns = set.changed_since_ns(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
@@ -179,12 +180,12 @@ fn look(set: &FileSet, all_sets: &[FileSet], own: &Own, named: &[PathPattern]) -
         for FoundPath { path, target, modified_ns, .. } in found.paths() {
             let path = path.to_string();
             let is_old = since_ns.is_some_and(|since_ns| modified_ns < since_ns);
-            if is_old && !is_rotated(set, &path, &all, &takes) {
+            if is_old && !rotated.contains(&path) {
                 let age = now.as_secs().saturating_sub((modified_ns.max(0) / 1_000_000_000) as u64);
                 report.pass(PassedOver::Older, format!("{path} ({} ago)", age_text(age)));
                 continue;
             }
-            let inside = if is_rotated(set, &path, &all, &takes) {
+            let inside = if rotated.contains(&path) {
                 Inside::Unfit(PassedOver::Rotated)
             } else if room > 0 {
                 room -= 1;
@@ -236,13 +237,32 @@ fn beside(paths: &[String], set: &FileSet, named: &[PathPattern]) -> (Vec<String
     (archives.into_iter().collect(), strange.into_iter().collect())
 }
 
-/// A rotated file of another that is followed (capture/core/paths.rs leaves it to that one).
-fn is_rotated(set: &FileSet, path: &str, all: &BTreeSet<String>, takes: &dyn Fn(&str) -> bool) -> bool {
-    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let is_named = set.paths.iter().any(|pattern| pattern.names(path));
-    let is_beside = rotated_name::live_names(name).any(|live| all.contains(&format!("{directory}/{live}")));
-    let is_moved = || rotated_name::logs_above(path).any(|(log, _)| takes(&log));
-    is_beside && !is_named || !is_beside && path.ends_with(".gz") && is_moved()
+/// Rotated files of others that are followed: capture/core/paths.rs and its olddir.rs leave them to those.
+fn rotated(set: &FileSet, all: &BTreeSet<String>, takes: &dyn Fn(&str) -> bool) -> BTreeSet<String> {
+    let mut rotated = BTreeSet::new();
+    let mut olddirs: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    let mut moved = Vec::new();
+    for path in all {
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let (is_named, is_archive) =
+            (set.paths.iter().any(|pattern| pattern.names(path)), path.ends_with(".gz"));
+        if rotated_name::live_names(name).any(|live| all.contains(&format!("{directory}/{live}"))) {
+            if !is_named {
+                rotated.insert(path.clone());
+            }
+            continue;
+        }
+        let is_log = |log: &str| all.contains(log) || is_archive && takes(log);
+        let log_above = rotated_name::logs_above(path).find(|(log, _)| is_log(log));
+        if let Some((log, olddir)) = log_above.filter(|_| is_archive || !is_named) {
+            olddirs.entry(log.clone()).or_default().insert(olddir);
+            moved.push((path, log));
+        }
+    }
+    // In two directories, they may be of different logs. An archive is never a log of its own.
+    let is_sure = |path: &str, log: &str| path.ends_with(".gz") || olddirs[log].len() == 1;
+    rotated.extend(moved.iter().filter(|(path, log)| is_sure(path, log)).map(|(path, _)| (*path).clone()));
+    rotated
 }
 
 /// What a look into a file tells.
@@ -360,6 +380,28 @@ mod tests {
                 .unwrap_or_else(|| panic!("{part:?} is missing or not in its place in\n{text}"));
             rest = &rest[at + part.len()..];
         }
+    }
+
+    /// As the run does (core/paths/olddir.rs), packed or not.
+    #[test]
+    fn files_that_were_moved_to_an_olddir_are_rotated_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["old", "older", "own"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let moved = ["old/a.log.1", "old/a.log.2.gz", "old/b.log.1", "older/b.log.2", "own/a.log.1"];
+        for name in ["a.log", "b.log", "own/a.log"].iter().chain(&moved) {
+            std::fs::write(dir.path().join(name), "text\n").unwrap();
+        }
+        let passed = |patterns: &[&str]| -> Vec<String> {
+            let text = listing(dir.path(), patterns);
+            let told = text.lines().filter(|line| line.contains("(a rotated file"));
+            told.map(|line| line.rsplit_once("): ").unwrap().1.to_owned()).collect()
+        };
+        // Two directories have files of b.log: they may be logs of their own.
+        assert_eq!(passed(&["**/*"]), ["old/a.log.1, old/a.log.2.gz, own/a.log.1"]);
+        // One that is named is read for itself.
+        assert_eq!(passed(&["a.log", "old/a.log.1"]), Vec::<String>::new());
     }
 
     #[test]
