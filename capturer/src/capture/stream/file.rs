@@ -81,7 +81,7 @@ pub struct FileSource {
     unfinished: Option<Unfinished>,
     /// A line is split there, in this file.
     split: Option<Box<(FileId, u64)>>,
-    /// The pause before the next look whether room was filled, milliseconds; 0 = there is none.
+    /// How long to wait before room is looked at again, milliseconds; 0 = there is no room.
     room_look_ms: u64,
     chain: Chain,
     assembler: Assembler,
@@ -486,13 +486,15 @@ impl FileSource {
             cx.lanes.release(lane);
         }
         cx.credit.file_read_done();
+        let is_awaited =
+            |front: &Link| if is_search { front.is_searched_at(file, from) } else { front.is_at(file, from) };
         let count = match result {
-            Ok(_) if is_search => return self.on_searched(from, buffer, file_len, data_at, cx, told),
-            Ok(_) if !self.chain.links.front().is_some_and(|front| front.is_at(file, from)) => {
+            Ok(_) if !self.chain.links.front().is_some_and(is_awaited) => {
                 // Rewritten meanwhile: what came is at another place now, if anywhere.
                 cx.credit.give_back(buffer, 0);
                 return self.go_on(cx, told);
             }
+            Ok(_) if is_search => return self.on_searched(from, buffer, file_len, data_at, cx, told),
             Ok(count) => count,
             Err(error) => {
                 cx.credit.give_back(buffer, 0);

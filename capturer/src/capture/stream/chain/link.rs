@@ -46,7 +46,7 @@ pub struct Link {
     pub unread: bool,
     /// Behind `offset` there are nothing but NULs: room that its writer made and has not filled.
     pub room: bool,
-    /// Where what stands behind `offset` goes on to be looked at: up to there it was seen to be NULs. 0 = none of it was.
+    /// From `offset` to here there are only NULs; the next look begins here. 0 = not looked at.
     pub nuls_to: u64,
     /// Data stands at `nuls_to`: what is before it is a hole.
     pub hole: bool,
@@ -176,6 +176,11 @@ impl Link {
     /// Where it is to be looked at whether anything stands behind NULs.
     pub fn searched_at(&self) -> Option<u64> {
         (self.nuls_to > self.offset && !self.room && !self.hole).then_some(self.nuls_to)
+    }
+
+    /// It is this open file, and the next place to look at is that.
+    pub fn is_searched_at(&self, file: FileNo, offset: u64) -> bool {
+        self.handle == Handle::Open(file) && self.searched_at() == Some(offset)
     }
 
     /// Bytes known to be there that were not read.

@@ -62,10 +62,7 @@ impl FileSource {
         cx.credit.give_back(buffer, 0);
         let is_final = |front: &Link| front.settled && (front.last_look || !self.has_grace(front));
         let is_final = self.gone || self.chain.links.front().is_some_and(is_final);
-        let Some(front) = self.chain.links.front_mut().filter(|front| front.searched_at() == Some(from))
-        else {
-            return self.go_on(cx, told);
-        };
+        let Some(front) = self.chain.links.front_mut() else { return self.go_on(cx, told) };
         front.nuls_to = from + nuls as u64;
         match data_at {
             // It shrank. The next read tells what became of it.
