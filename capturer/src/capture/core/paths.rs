@@ -322,14 +322,12 @@ impl Capture {
         let older = self.older(now, set, &found);
         let mut ids = BTreeMap::new();
         let mut targets = BTreeMap::new();
-        let mut lens = BTreeMap::new();
-        for FoundPath { path, id, target, len, .. } in found {
-            targets.extend(target.map(|target| (path.clone(), target)));
-            lens.insert(Arc::clone(&path), (id, len));
-            ids.insert(path, id);
+        for FoundPath { path, id, target, .. } in &found {
+            targets.extend(target.clone().map(|target| (Arc::clone(path), target)));
+            ids.insert(Arc::clone(path), *id);
         }
         let (paths, mut with_rotated) = self.without_rotated(ids.keys().cloned().collect());
-        let (paths, mut with_moved) = self.without_moved(now, paths, &lens);
+        let (paths, mut with_moved) = self.without_moved(now, paths, &found);
         with_rotated.append(&mut with_moved);
         let rotated = ids.len() - paths.len();
         let paths = self.without_others(now, paths, &ids, &targets, first_of_all);

@@ -121,7 +121,7 @@ fn a_sweep_looks_without_being_told() {
     assert_eq!([scene.after(29_999), scene.after(1)], [0, 1]);
 }
 
-/// A pipeline that takes nothing is told: one that took a file once is none of these.
+/// A pipeline that never took a file is reported. One that took a file earlier is not.
 #[test]
 fn a_pipeline_is_used_once_it_took_a_source() {
     let mut scene = Scene::new();
@@ -219,7 +219,7 @@ fn rotated_files_in_a_directory_beneath_are_read_with_their_log() {
     let own = |files: &[&str]| {
         let mut scene = Scene::new();
         let paths: BTreeSet<Arc<str>> = files.iter().map(|path| (*path).into()).collect();
-        let (own, logs) = scene.capture.without_moved(scene.now, paths, &BTreeMap::new());
+        let (own, logs) = scene.capture.without_moved(scene.now, paths, &[]);
         let left: Vec<String> = own.iter().map(|path| path.to_string()).collect();
         (left.join(" "), logs.into_iter().collect::<Vec<_>>().join(" "))
     };

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::{Capture, split_path};
+use crate::capture::io::FoundPath;
 use crate::model::clock::Now;
-use crate::model::cursor::FileId;
 use crate::model::record::StreamKey;
 use crate::model::rotated_name;
 
@@ -24,7 +24,7 @@ impl Capture {
         &mut self,
         now: Now,
         mut paths: BTreeSet<Arc<str>>,
-        found: &BTreeMap<Arc<str>, (FileId, u64)>,
+        found: &[FoundPath],
     ) -> (BTreeSet<Arc<str>>, BTreeSet<String>) {
         let moved: Vec<(Arc<str>, String, String)> =
             paths.iter().filter_map(|path| self.moved_from(path, &paths)).collect();
@@ -33,6 +33,10 @@ impl Capture {
             self.paths.live_with_olddir.insert(split_path(log).1);
         }
         let mut logs = BTreeSet::new();
+        if moved.is_empty() {
+            return (paths, logs);
+        }
+        let found: BTreeMap<&str, &FoundPath> = found.iter().map(|found| (&*found.path, found)).collect();
         for (path, log, olddir) in moved {
             let is_sure = self.paths.olddirs.get(&log).is_some_and(|olddirs| olddirs.len() == 1);
             if !is_sure && !path.ends_with(".gz") {
@@ -40,7 +44,7 @@ impl Capture {
             }
             paths.remove(&path);
             // inotify tells nothing of what is written there.
-            let is_news = found.get(&path).is_some_and(|(id, len)| self.paths.tell(&path, *id, *len));
+            let is_news = found.get(&*path).is_some_and(|found| self.paths.tell(&path, found.id, found.len));
             let readers = if is_news { self.ids_of(&StreamKey::file(&log)) } else { Vec::new() };
             for reader in readers {
                 self.with_file(now, reader, |file, cx, _| file.on_moved_found(&olddir, cx));
