@@ -40,7 +40,6 @@ use crate::limits::LOKI_ANSWER_BYTES_MAX;
 use crate::settings::{Loki, LokiAuth, LokiFormat, LokiTls};
 use crate::sink::spool::unix_ms;
 use crate::telemetry::metrics::PushFailure;
-use crate::text::age::age_text;
 
 /// A connection that may be used again.
 pub type Connection = SendRequest<Full<Bytes>>;
@@ -123,7 +122,8 @@ impl Client {
             Ok((Outcome::Status { code, retry_after, words }, whole))
         };
         let late = || {
-            (PushFailure::TimedOut, format!("no answer from {} within {}", self.host(), self.patience_text()))
+            let patience = dial::patience_text(self.patience);
+            (PushFailure::TimedOut, format!("no answer from {} within {patience}", self.host()))
         };
         let (outcome, whole) = timeout(self.patience, exchange).await.map_err(|_| late())??;
         if whole {
@@ -178,24 +178,12 @@ impl Client {
         Ok(Some(value))
     }
 
-    fn patience_text(&self) -> String {
-        match self.patience.subsec_millis() {
-            0 => age_text(self.patience.as_secs()),
-            _ => format!("{} ms", self.patience.as_millis()),
-        }
-    }
-
     async fn connect(&self) -> Result<Connection, Failure> {
         let name = self.url.host().unwrap_or_default().trim_matches(['[', ']']);
         let port = self.url.port_u16().unwrap_or(if self.is_tls() { 443 } else { 80 });
         let until = Instant::now() + self.patience;
         let tcp = dial::connect((name, port), self.host(), self.patience).await?;
-        let late = || {
-            (
-                PushFailure::TimedOut,
-                format!("no connection to {} within {}", self.host(), self.patience_text()),
-            )
-        };
+        let late = || dial::no_connection(self.host(), "", self.patience);
         timeout_at(until, self.secure(tcp, name)).await.map_err(|_| late())?
     }
 
