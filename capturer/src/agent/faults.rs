@@ -140,11 +140,10 @@ impl Faults {
             let denied: Option<Vec<&str>> = named.clone().map(denied).collect();
             let is_denied = *kind == Kind::Unreadable && denied.is_some();
             let first = denied.filter(|_| is_denied).unwrap_or_else(|| named.collect());
-            let more = count.saturating_sub(first.len());
+            let more = and_more(count.saturating_sub(first.len()));
             // Names alone are one part of the sentence; whole sentences are one each.
             let is_names = is_denied || first.iter().all(|text| !text.contains([':', ' ']));
             let gap = if is_names { ", " } else { "; " };
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let sentence = kind.sentence(count, &format!("{}{more}", first.join(gap)));
             if is_denied { sentence.replacen("read:", "read (no permission):", 1) } else { sentence }
         });
@@ -236,11 +235,15 @@ impl FilesSaid {
     }
 }
 
+/// How many there are besides those that are named; empty = none.
+fn and_more(count: usize) -> String {
+    if count > 0 { format!(" and {count} more") } else { String::new() }
+}
+
 /// All names first, for the number before them is of names, and then what is to be said of some.
 fn patterns(texts: &BTreeMap<String, String>) -> String {
     let names: Vec<&str> = texts.keys().take(NAMED_MAX).map(String::as_str).collect();
-    let more = texts.len() - names.len();
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let more = and_more(texts.len() - names.len());
     let said = texts.iter().filter(|(name, text)| name != text).map(|(_, text)| format!("; {text}"));
     let said: String = said.take(NAMED_MAX).collect();
     format!("{}{more}{said}", names.join(", "))
@@ -254,6 +257,7 @@ fn denied(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
     /// Two of four patterns were once dropped from the page without a word.
     #[test]
     fn every_pattern_is_named_or_counted() {

@@ -21,6 +21,7 @@ use crate::text::counted::{counted, named, which};
 
 /// What health says of files as a rule.
 const FILES_WELL: &str = "everything to be read can be read";
+
 /// What was said last of each component, so that the log has it once.
 #[derive(Default)]
 pub(super) struct Said(BTreeMap<(&'static str, About), bool>);

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! batch ─▶ rate_limit (drop) ─▶ steps, line by line ─▶ Processed: a batch of what goes on, and what was counted
-//!            (behind the last   │
-//!             timestamp step)   │
+//!            (behind the last     │
+//!             timestamp step)     │
 //!                                 │ dropped              └ None: nothing was changed, the batch goes on as it is
 //!                                 └ held back (dedup) ─▶ in front of the batch that ends the run, or in the last one
 //! ```
@@ -161,7 +161,7 @@ impl StreamState {
             Step::Rename(_) | Step::Remove(_) | Step::When(..) => false,
         };
         let asks = |step: &Step| matches!(step, Step::When(condition, _) if condition.field.is_none());
-        let sets_time = |step: &Step| limit.is_some() && matches!(step.inner(), Step::Timestamp(_));
+        let sets_time = |step: &Step| limit.is_some() && step.sets_time();
         StreamState {
             limit_behind: pipeline.steps.iter().rposition(sets_time).map_or(0, |last| last + 1),
             bucket: limit.map(|limit| (limit, Bucket::default())),

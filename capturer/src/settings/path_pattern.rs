@@ -315,7 +315,6 @@ fn wild(name: &str) -> Result<Wild, String> {
 mod tests {
     use super::*;
 
-    /// Pattern, what it matches, what it does not.
     #[test]
     fn directories_that_are_looked_into() {
         let of = |text: &str| PathPattern::new(text).unwrap().directories().collect::<Vec<_>>();
@@ -326,6 +325,7 @@ mod tests {
         }
     }
 
+    /// Pattern, what it matches, what it does not.
     #[test]
     fn what_patterns_match() {
         let table: &[(&str, &[&str], &[&str])] = &[

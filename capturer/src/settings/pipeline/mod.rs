@@ -94,7 +94,7 @@ impl Pipeline {
 
     /// Whether a step gives lines a time.
     pub fn sets_time(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step.inner(), Step::Timestamp(_)))
+        self.steps.iter().any(Step::sets_time)
     }
 
     /// Labels that its steps set.
@@ -205,6 +205,11 @@ impl Step {
     /// The step itself, without its condition.
     pub fn inner(&self) -> &Step {
         if let Step::When(_, step) = self { step.inner() } else { self }
+    }
+
+    /// Whether it gives lines a time.
+    pub fn sets_time(&self) -> bool {
+        matches!(self.inner(), Step::Timestamp(_))
     }
 
     /// As the config names it, and metrics.

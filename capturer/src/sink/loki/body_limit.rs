@@ -4,14 +4,13 @@
 
 use bytesize::ByteSize;
 
+use super::nouns::LEARNED_MS;
 use super::parcel::Parcel;
 use super::push::PushRequest;
 use super::report::short;
 
 /// Requests are not made smaller than this for a limit's sake: so much a single line may have by itself.
 const BYTES_MIN: usize = 1024;
-/// What was refused counts for so long. Then larger requests are tried, for the limit may have been raised.
-const LEARNED_MS: u64 = 600_000;
 
 /// See the module's head.
 #[derive(Debug)]

@@ -11,6 +11,9 @@ use crate::settings::MaxLineAge;
 use crate::sink::spool::Position;
 use crate::telemetry::metrics::{DeadLetterReason, PushFailure};
 
+/// What a refusal told of the server's limits counts for so long: they may be raised.
+pub(super) const LEARNED_MS: u64 = 600_000;
+
 /// What the shell is to do.
 #[derive(Debug, PartialEq)]
 pub enum Order {

@@ -8,16 +8,13 @@ use prost::Message as _;
 use super::body_limit::lines_within;
 use super::delivery::{Delivery, Now};
 use super::label_set::Part;
-use super::nouns::letters;
+use super::nouns::{LEARNED_MS, letters};
 use super::parcel::Parcel;
 use super::push::EntryAdapter;
 use super::{refusals, wire};
 use crate::decode::timestamp;
 use crate::settings::MaxLineAge;
 use crate::telemetry::metrics::DeadLetterReason;
-
-/// What the server last called too old counts for so long: its limits may be raised.
-const LEARNED_MS: u64 = 600_000;
 
 impl Delivery {
     /// A request as parts: lines that are too old to be sent, and what may be sent at once of a limited label set, or where
