@@ -123,7 +123,7 @@ fn by_step(drops: &Drops) -> String {
     steps.collect::<Vec<_>>().join(", ")
 }
 
-/// Pipelines that took no source yet. What such a one was to hide or to drop goes on as it is.
+/// Pipelines that took no source yet. What such a pipeline was meant to redact or drop is delivered unchanged.
 #[derive(Debug, Default)]
 pub(super) struct Unused {
     /// Since when all sources are known.

@@ -71,7 +71,7 @@ fn list(letters: &DeadLetters, json: bool, out: &mut dyn Write) -> anyhow::Resul
 }
 
 /// Each letter is sent once: delivered, it is gone; refused again, it is a new letter; not answered, it stays. A signal ends it
-/// behind the letter that is under way.
+/// after the letter that is being sent.
 fn replay(letters: &DeadLetters, settings: &Settings, out: &mut dyn Write) -> anyhow::Result<Exit> {
     let loki = settings.sinks.loki.as_ref().context("replaying: sinks.loki is not enabled in this config")?;
     let mut by_hand = ByHand::new(loki).context("sinks.loki")?;

@@ -18,7 +18,7 @@ pub(super) struct Uncoloured {
 }
 
 impl Uncoloured {
-    /// `mark` takes the place of each colour; `None` = there is none.
+    /// Replaces each colour with `mark`. `None` = the text has no colour.
     pub(super) fn of(coloured: &[u8], mark: &[u8]) -> Option<Uncoloured> {
         // Nearly all texts have none.
         memchr::memchr(BEGINS[0], coloured)?;

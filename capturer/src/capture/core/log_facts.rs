@@ -1,6 +1,6 @@
 //! What was known of a container's log when its stream was made. Docker may say otherwise later: a dockerd with another
 //! data-root writes to another file from the container's next start on, although the old one may still be there. The
-//! stream is then read to its end, and one of the new facts goes on from there.
+//! stream is then read to its end, and a stream with the new facts resumes from there.
 //!
 //! Not here: how the place is found again in a copy (`stream/chain/resume.rs`).
 

@@ -168,11 +168,11 @@ impl Capture {
     /// printed is lost.
     pub(super) fn note_never_opened(&mut self, now: Now, stream: &Stream) {
         let was_opened = self.opened.remove(&stream.source.id);
-        let deselected =
+        let was_left =
             self.deselected.contains(&stream.source.key) || self.log_facts.is_left(stream.source.id);
         let is_new = *stream.acked() == Cursor::Beginning;
         let is_container = stream.source.container.is_some() && stream.has_run();
-        if was_opened || deselected || !is_container || !is_new || stream.has_lines() {
+        if was_opened || was_left || !is_container || !is_new || stream.has_lines() {
             return;
         }
         self.metrics.lost(LossReason::ContainerGoneUnread, 0);

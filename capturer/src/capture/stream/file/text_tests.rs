@@ -391,7 +391,7 @@ fn room_of_any_length_is_waited_for_and_a_hole_passed_over() {
     host.wait(600_000);
     let looks = (host.read_bytes - before) / READ_BYTES as u64;
     assert!(looks <= 40, "{looks} buffers were read of a file that nobody wrote to");
-    // Its writer goes on behind what it left out, and nobody fills that any more.
+    // The writer skips that room and writes behind it. Nobody fills it any more.
     host.append(b"behind the hole\n");
     expected.push(b"behind the hole".to_vec());
     assert_eq!(host.lines().len(), expected.len());
