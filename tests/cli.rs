@@ -224,7 +224,7 @@ fn a_directory_that_takes_no_file_is_named() -> Result<()> {
         fs::write(&config, text.replace(&own, &data_dir.display().to_string()))?;
         let run = |words: &[&str]| finish(Command::new(program()).args(words).arg("-c").arg(&config));
         run(&["check", "--online"])?.assert(69, &["FAILED positions", why, "with data_dir"]);
-        run(&["doctor"])?.assert(69, &["fail  data_dir", "it would end with 69"]);
+        run(&["doctor"])?.assert(69, &["fail  data_dir", "it would exit with 69"]);
         let ended = run(&["run"])?;
         assert!(ended.code != Some(0) && ended.err.contains("data_dir"), "{:?} {}", ended.code, ended.err);
     }
@@ -244,7 +244,7 @@ fn keys_and_tokens_are_read_by_check() -> Result<()> {
     };
     let empty = empty.display();
     let files = [format!("admin.tls_cert={empty}"), "admin.tls_key=/none".to_owned()];
-    check(&files)?.assert(69, &["FAILED: admin.tls_cert", "the agent would not start so"]);
+    check(&files)?.assert(69, &["FAILED: admin.tls_cert", "the agent would not start with this config"]);
     let loki = ["sinks.loki.enabled=true".to_owned(), "sinks.loki.url=http://127.0.0.1:9".to_owned()];
     let with_loki = |more: &str| [&loki[..], &[more.to_owned()]].concat();
     check(&with_loki(&format!("sinks.loki.auth.bearer_token_file={empty}")))?

@@ -145,7 +145,7 @@ fn no_answer_to_the_list() -> Result<()> {
     beside_a_neighbour("list_interval: 1s", |scene| {
         for Fault { what, reply, asked, .. } in no_answers() {
             scene.fake.script("/containers/json", reply);
-            scene.await_blame(&["the list of containers can't be had", asked]).context(what)?;
+            scene.await_blame(&["can't get the list of containers", asked]).context(what)?;
             scene.neighbour_goes_on().context(what)?;
             scene.fake.heal("/containers/json");
             let name = format!("after-{}", what.replace(' ', "-"));

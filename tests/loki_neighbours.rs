@@ -223,7 +223,7 @@ fn tenants_by_label() -> Result<()> {
         let message = wait_for_words(&agent, &words)?;
         ensure!(agent.ask("/readyz")?.0 == 200, "one tenant is no reason to be unready: {message}");
         let log = agent.log_text()?;
-        ensure!(log.contains("Loki takes no tenant") && log.contains("a_2Fb_20_C3_BC"), "{log}");
+        ensure!(log.contains("Loki does not accept the tenant") && log.contains("a_2Fb_20_C3_BC"), "{log}");
         ensure!(log.contains("its lines have no tenant"), "{log}");
         agent.stop()?;
     }
@@ -420,7 +420,7 @@ fn a_spool_that_is_removed() -> Result<()> {
                     "not counted"
                 );
                 let (_, said) = agent.health_of("losses")?;
-                ensure!(said.contains("what was in the spool"), "{said}");
+                ensure!(said.contains("undelivered lines in the spool"), "{said}");
                 Ok(())
             })?;
         }
@@ -470,7 +470,8 @@ fn a_disk_that_has_no_room_for_a_request() -> Result<()> {
     let agent = home.launch(&config(&home, &loki, ", batch_size: 256KiB", &sets(&home)))?;
     wait_until("health to say that the disk must be freed", MINUTE, || {
         let (ok, said) = agent.health_of("sink_loki")?;
-        let words = ["the disk of data_dir is full", "the spool has nothing on it", "free as much there"];
+        let words =
+            ["the disk of data_dir is full", "the spool has nothing on it", "free enough space there"];
         ensure!(!ok && words.iter().all(|word| said.contains(word)), "{ok} {said}");
         Ok(())
     })?;

@@ -190,7 +190,7 @@ fn look(agent: &Agent) -> Result<()> {
             first = send(agent, "/debug/profile?seconds=60")?;
         }
         let said = String::from_utf8_lossy(&body).into_owned();
-        ensure!(status == 409 && said.contains("Only one is at a time"), "{status}");
+        ensure!(status == 409 && said.contains("Only one is taken at a time"), "{status}");
         anyhow::Ok(())
     })?;
     // Whoever leaves ends it.

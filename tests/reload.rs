@@ -554,7 +554,7 @@ fn a_run_that_cannot_begin_gives_way_to_the_one_before() -> Result<()> {
     let out = format!("{}/out", home.path().display());
     home.write_config(&good.replace(&out, &link.display().to_string()))?;
     let (status, said) = agent.post("/-/reload")?;
-    let is_said = said.contains("the one before runs again") && said.contains("link");
+    let is_said = said.contains("the previous one runs again") && said.contains("link");
     // 202: it takes longer than anybody likes to wait for an answer; health has the words then.
     ensure!(status == 202 || (status == 500 && is_said), "{status}: {said}");
     wait_until("the reload to fail", PATIENCE, || reloads(&agent, "failed").is_ok_and(|failed| failed == 1))?;

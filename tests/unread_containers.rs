@@ -117,7 +117,7 @@ fn damaged(version: EngineVersion) -> Result<()> {
     })?;
     let mut log = fs::File::options().append(true).open(engine.log_path(&id))?;
     std::io::Write::write_all(&mut log, b"{\"log\":\"half\n")?;
-    wait_for(&agent, false, false, &["web", "ends its log again and again", "read_from: auto"])?;
+    wait_for(&agent, false, false, &["web", "keeps ending its log", "read_from: auto"])?;
     ensure!(agent.metric("sources_unreadable{reason=\"other\"}")? == 1.0, "not counted");
     agent.stop()?;
     // The cure.
@@ -182,7 +182,7 @@ fn removed(version: EngineVersion) -> Result<()> {
     let agent = home.start(&config(&home, &engine, "auto"))?;
     let words = [
         "skipped",
-        "driver local, of which Docker 20.10",
+        "driver local: Docker 20.10",
         "Update Docker to 23.0",
         "2 running containers are captured",
     ];

@@ -58,7 +58,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Trouble,
                 "short",
                 "stuck-stream",
-                "Streams with something to read that read nothing, although nothing behind them holds them up.",
+                "Streams with something to read that read nothing, although no sink holds them up.",
                 &[("log_capturer_streams_stuck{$host} > 0", "{{instance}}")],
             ),
             (
@@ -347,7 +347,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 Lines,
                 "short",
                 "descriptor-drift",
-                "Open descriptors by the part that holds them, and how many the kernel counts more or less.",
+                "Open descriptors by the part that holds them, and the difference between the kernel's count and the agent's.",
                 &[
                     ("sum by (owner) (log_capturer_kernel_fds_open{$host})", "{{owner}}"),
                     ("log_capturer_kernel_fd_drift{$host}", "{{instance}} drift"),

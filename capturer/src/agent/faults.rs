@@ -64,7 +64,7 @@ impl Kind {
             }
             Kind::Unmatched => format!(
                 "{count} {} no file: {texts}; correct {}, or set may_be_empty: true \
-                 where that may be so (capturer check lists what each matches)",
+                 where that is expected (capturer check lists what each matches)",
                 which(count as u64, "pattern matches", "patterns match"),
                 which(count as u64, "it", "them")
             ),
@@ -87,7 +87,7 @@ impl Kind {
     fn ends(self, name: &str) -> String {
         match self {
             Kind::Hung => format!("{name} answers again"),
-            Kind::Unreadable | Kind::NotText | Kind::LeftOut => format!("no longer so: {name}"),
+            Kind::Unreadable | Kind::NotText | Kind::LeftOut => format!("resolved: {name}"),
             Kind::Unlistable => format!("can be listed again: {name}"),
             Kind::Unmatched | Kind::UnmatchedYet => {
                 format!("a pattern of file_monitor matches a file now: {name}")
@@ -312,7 +312,7 @@ mod tests {
         assert!(text.contains("and 197 more, see /health; give the agent the right"), "{text}");
         let lines = said.lines(&Faults::default());
         let [FaultLine::Ends(text)] = &lines[..] else { panic!("{lines:?}") };
-        assert_eq!(text, "no longer so: web-000, web-001, web-002 and 197 more");
+        assert_eq!(text, "resolved: web-000, web-001, web-002 and 197 more");
     }
 
     /// The core names fifty; the number is of all, and what was counted once is not counted again.

@@ -280,7 +280,7 @@ impl Process {
             if !told && began.elapsed() >= THREADS_PATIENCE {
                 told = true;
                 let message = format!(
-                    "the reload waits for {} of the run before, whose disk or reader does not answer; nothing is read \
+                    "the reload waits for {} of the previous run, whose disk or reader does not answer; nothing is read \
                      meanwhile, and nothing lost",
                     names.join(", ")
                 );
@@ -314,11 +314,11 @@ impl Process {
             }
             Err(error) => {
                 let text =
-                    format!("the new config could not be started, the one before runs again: {error:#}");
+                    format!("the new config could not be started, so the previous one runs again: {error:#}");
                 tracing::error!("{text}");
-                let turning = self
-                    .open(Arc::clone(&old))
-                    .with_context(|| format!("{text}; and that could not be started again either"))?;
+                let turning = self.open(Arc::clone(&old)).with_context(|| {
+                    format!("{text}; and the previous config could not be started again either")
+                })?;
                 self.status.set_health(CONFIG, false, text.clone());
                 (turning, old, ReloadResult::Failed, ReloadOutcome::Failed(text))
             }

@@ -88,8 +88,8 @@ impl Pipelines {
         let note = !silent.is_empty();
         let mut text = silent.join("; ");
         if note {
-            text += "; if that is not meant, capturer try shows which step drops a line, and capturer check warns of fields that no \
-                     step makes";
+            text += "; if that is not intended, capturer try shows which step drops a line, and capturer check warns of \
+                      fields that no step makes";
         }
         for other in others {
             text += if text.is_empty() { "" } else { "; " };

@@ -81,7 +81,7 @@ impl Loop<'_> {
             None => "admin.listen is empty, so there is no way to watch it".to_owned(),
         };
         tracing::info!(
-            "captures {} into {}; {look}; capturer doctor says what is wrong with this machine",
+            "capturing {} into {}; {look}; run capturer doctor to check this machine",
             what.join(" and "),
             whereto.join(" and ")
         );
@@ -124,7 +124,7 @@ impl Loop<'_> {
                 format!("{}, none stuck", counted(streams, "stream"))
             }
             _ => format!(
-                "{} {} nothing although there is something to read: {text}. Nothing behind them holds them up, so \
+                "{} {} nothing although there is something to read: {text}. No sink holds them up, so \
                  this may be a bug in the agent: please report it; a restart resumes from the saved positions",
                 counted(count as u64, "stream"),
                 which(count as u64, "reads", "read")
@@ -236,8 +236,8 @@ impl Loop<'_> {
         let is_full = waiting > 0 || !descriptors::is_room();
         let message = if is_full {
             format!(
-                "{} {} until another is closed: of {limit} file descriptors, the limit of this process, only those \
-                 are left that saving positions and answering here need. {}",
+                "{} {} until another is closed: this process may have {limit} file descriptors, and the last ones \
+                 are reserved for saving positions and for the admin server. {}",
                 counted(waiting as u64, "file"),
                 which(waiting as u64, "waits", "wait"),
                 descriptors::CURE
@@ -300,8 +300,8 @@ impl Loop<'_> {
             let sweep = std::time::Duration::from_millis(self.capture.sweep_interval_ms());
             let sweep = humantime::format_duration(sweep);
             let text = format!(
-                "{unwatched} {} not watched, for inotify's limit is reached: what is new there is seen within \
-                 {sweep}. Raise it: sysctl -w fs.inotify.max_user_{what}=1048576",
+                "{unwatched} {} not watched, because inotify's limit is reached: new files there are found within \
+                 {sweep}. Raise the limit: sysctl -w fs.inotify.max_user_{what}=1048576",
                 which(unwatched as u64, "directory is", "directories are")
             );
             faults.add(Kind::Unwatched, String::new(), text);

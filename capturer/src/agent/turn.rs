@@ -346,7 +346,7 @@ impl Loop<'_> {
         let saving = match self.capture.checkpoint_trouble() {
             None => {
                 let saves = self.process.metrics.checkpoint_saves_total.get();
-                (true, format!("{saves} saved in this run, none has failed since the last success"))
+                (true, format!("{saves} saved in this run; no save is failing"))
             }
             Some(error) => {
                 (false, format!("{error}; new containers wait, and a crash now would repeat records"))

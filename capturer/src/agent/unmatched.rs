@@ -81,7 +81,7 @@ fn explain(pattern: &str, report: &PatternReport) -> String {
         (1, Some(name)) => format!("{name} is {}", of_path(*why, name)),
         (count, first) => {
             let names = first.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-            format!("{count} paths such as {names} are passed over, {}", cure(*why))
+            format!("{count} paths such as {names} are skipped: {}", cure(*why))
         }
     });
     let passed: Vec<String> = passed.collect();

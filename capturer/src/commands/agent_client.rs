@@ -136,7 +136,8 @@ impl AgentClient {
         let given = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
         if given.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
             let error = anyhow::anyhow!(
-                "{TOKEN_VARIABLE} is no token: it holds a space, a line's end or another sign that none has"
+                "{TOKEN_VARIABLE} is not a valid token: it contains a space, a line break or another character that a \
+                 token cannot have"
             );
             return Err(cli::fail(&error));
         }
@@ -171,7 +172,7 @@ impl AgentClient {
             let (host, token) = (self.address, token.unwrap_or_default());
             stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n{token}\r\n").as_bytes())?;
             let mut answer = BufReader::new(stream);
-            let strange = || io::Error::other("what answers there is no capturer");
+            let strange = || io::Error::other("what answers there is not capturer");
             let begins = answer.fill_buf()?;
             // An alert, or a handshake.
             if begins.len() > 1 && matches!(begins[0], 0x15 | 0x16) && begins[1] == 3 {
@@ -204,15 +205,15 @@ impl AgentClient {
         let address = self.address;
         match (&self.token, self.is_from_variable) {
             (None, _) => format!(
-                "the agent at {address} wants its token (admin.token): name its config with -c, or give the token in \
-                 {TOKEN_VARIABLE}"
+                "the agent at {address} requires its token (admin.token): name its config with -c, or give the token \
+                 in {TOKEN_VARIABLE}"
             ),
             (Some(_), true) => {
-                format!("the agent at {address} has another token than {TOKEN_VARIABLE} holds")
+                format!("the agent at {address} has a different token from the one in {TOKEN_VARIABLE}")
             }
             (Some(_), false) => format!(
-                "the agent at {address} has another token than admin.token of this config: it was started with another config, \
-                 or before the token was changed (a reload does not change it)"
+                "the agent at {address} has a different token from admin.token in this config: it was started with \
+                 another config, or before the token was changed (a reload does not change it)"
             ),
         }
     }

@@ -60,7 +60,7 @@ fn read_all(connection: &mut UnixStream) -> io::Result<Vec<u8>> {
             Err(error) => return Err(error),
         }
         if answer.len() > ANSWER_BYTES_MAX {
-            return Err(io::Error::other("the answer is larger than any that is believed"));
+            return Err(io::Error::other("the answer is larger than this command accepts"));
         }
     }
 }

@@ -26,7 +26,7 @@ const EXAMPLES: &str = "\
 Examples:
   capturer quickstart                      capture every container into ./captured and show a live table
   capturer check -c config.yaml            is the config good, and what would it do?
-  capturer doctor                          what of this machine is well, and how to mend what is not
+  capturer doctor                          check this machine, and say how to fix what is wrong
   capturer run -c config.yaml              run until SIGTERM
   capturer run --set log.level=debug       one setting changed, the others from /etc/capturer/config.yaml
   capturer completion bash > /etc/bash_completion.d/capturer
@@ -65,20 +65,20 @@ pub enum Command {
     /// Check the config and say what would run; changes nothing
     #[command(after_help = SET_EXAMPLES)]
     Check(CheckArgs),
-    /// Can it run here, how well, and what to mend; changes nothing
+    /// Check whether the agent can run on this machine, and what to fix; changes nothing
     Doctor(DoctorArgs),
     /// Capture into a directory here and now, with a live table
     Quickstart(QuickstartArgs),
-    /// Show what a running agent delivers, as it does
+    /// Show records of a running agent as they are delivered
     Tap(TapArgs),
-    /// Show the streams of a running agent, what each is at, and how fast lines come
+    /// Show each stream of a running agent: what it is doing, and its lines per second
     Top(TopArgs),
     /// Show how far each container and file was delivered
     Positions(PositionsArgs),
     /// Look at lines that Loki refused, send them again, or throw them away
     #[command(subcommand)]
     DeadLetters(DeadLetters),
-    /// Show what the steps of a pipeline make of lines from standard input or a file
+    /// Show what the steps of a pipeline do to lines from standard input or a file
     Try(TryArgs),
     /// Print a completion script for a shell
     Completion {
@@ -110,10 +110,10 @@ pub struct TryArgs {
     /// Which pipeline [default: the one that --container or --path gets, or the only one]
     #[arg(long, value_name = "NAME")]
     pub pipeline: Option<String>,
-    /// As lines of a container of this name
+    /// Treat the lines as lines of the container with this name
     #[arg(long, value_name = "NAME", conflicts_with = "path")]
     pub container: Option<String>,
-    /// As lines of the file of this path
+    /// Treat the lines as lines of the file at this path
     #[arg(long, value_name = "PATH")]
     pub path: Option<String>,
 }
@@ -137,7 +137,7 @@ pub enum DeadLetters {
         /// Which config.
         #[command(flatten)]
         config: ConfigArgs,
-        /// As they are kept, a JSON object a line
+        /// Print them as they are stored: one JSON object per line
         #[arg(long)]
         json: bool,
     },
@@ -323,13 +323,13 @@ pub fn check(
             }
             let unusable = unusable_files(&settings);
             for error in &unusable {
-                say(out, format_args!("FAILED: {error}; the agent would not start so\n"));
+                say(out, format_args!("FAILED: {error}; the agent would not start with this config\n"));
             }
             // As in say: whoever closed the pipe has seen enough.
             let _ = list_files(&settings, out);
             let mut exit = if unusable.is_empty() { Exit::Ok } else { Exit::Unavailable };
             if arguments.online {
-                say(out, format_args!("Tried out:\n"));
+                say(out, format_args!("Online checks:\n"));
                 let tried = try_out(&settings, out);
                 exit = if exit == Exit::Ok { tried } else { exit };
             }
@@ -400,8 +400,11 @@ fn parse_admin(argument: &str) -> Result<Admin, String> {
 /// Where a running agent listens, however people write it.
 fn parse_agent(argument: &str) -> Result<Admin, String> {
     if argument.starts_with("https://") {
-        return Err("TLS is not spoken here: set admin.socket in the agent's config, and name that with -c"
-            .to_owned());
+        return Err(
+            "capturer top and tap do not speak TLS: set admin.socket in the agent's config, and pass that \
+             config with -c"
+                .to_owned(),
+        );
     }
     let plain = argument.strip_prefix("http://").unwrap_or(argument).trim_end_matches('/');
     let plain = plain.strip_prefix("localhost:").map_or(plain.to_owned(), |port| format!("127.0.0.1:{port}"));

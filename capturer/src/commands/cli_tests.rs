@@ -47,7 +47,7 @@ fn wrong_usage_is_64_and_says_why() {
     }
     assert!(run("chekc").2.contains("'check'"), "a suggestion");
     assert!(run("top --admin x").2.contains("the IP address and port that the agent listens on"));
-    assert!(run("top --admin https://127.0.0.1:1").2.contains("TLS is not spoken here"));
+    assert!(run("top --admin https://127.0.0.1:1").2.contains("top and tap do not speak TLS"));
     for good in ["127.0.0.1:8001", "localhost:8001", "http://127.0.0.1:8001/", "[::1]:8001"] {
         assert!(matches!(command(&format!("tap --admin {good}")), Command::Tap(_)), "{good}");
     }
@@ -64,10 +64,10 @@ fn every_help_works() {
     for line in [
         "  run           Run the agent until SIGTERM or SIGINT",
         "  check         Check the config and say what would run; changes nothing",
-        "  doctor        Can it run here, how well, and what to mend; changes nothing",
+        "  doctor        Check whether the agent can run on this machine, and what to fix; changes nothing",
         "  quickstart    Capture into a directory here and now, with a live table",
-        "  tap           Show what a running agent delivers, as it does",
-        "  top           Show the streams of a running agent, what each is at, and how fast lines come",
+        "  tap           Show records of a running agent as they are delivered",
+        "  top           Show each stream of a running agent: what it is doing, and its lines per second",
         "  positions     Show how far each container and file was delivered",
         "  dead-letters  Look at lines that Loki refused, send them again, or throw them away",
         "  completion    Print a completion script for a shell",

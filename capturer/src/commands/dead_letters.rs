@@ -81,7 +81,7 @@ fn replay(letters: &DeadLetters, settings: &Settings, out: &mut dyn Write) -> an
     let mut again: Vec<Letter> = Vec::new();
     while let Some(letter) = taken.nth(again.len()) {
         if by_hand.was_signalled() {
-            trouble = Some("stopped by a signal; what is kept goes with the next replay".to_owned());
+            trouble = Some("stopped by a signal; the next replay sends the rest".to_owned());
             break;
         }
         match by_hand.replay(letter) {
@@ -141,7 +141,7 @@ fn tell_unreadable(count: usize, out: &mut dyn Write) {
         say(
             out,
             &format!(
-                "{} no dead letters (torn by a crash, or edited)\n",
+                "{} unreadable (torn by a crash, or edited)\n",
                 which(count as u64, "1 line is", &format!("{count} lines are"))
             ),
         );

@@ -86,7 +86,7 @@ pub fn unusable_socket(path: &Path) -> Result<(), String> {
         return Err(format!("{shown} can't be made by this user in {}", dir.display()));
     }
     match std::fs::symlink_metadata(path) {
-        Ok(there) if !there.file_type().is_socket() => Err(format!("{shown} is there and not a socket")),
+        Ok(there) if !there.file_type().is_socket() => Err(format!("{shown} exists and is not a socket")),
         _ => Ok(()),
     }
 }

@@ -64,7 +64,9 @@ fn names(settings: &ContainerMonitor, checkpoint: &Checkpoint) -> BTreeMap<Strin
 
 fn table(checkpoint: &Checkpoint, names: &BTreeMap<String, String>, data_dir: &str) -> String {
     if checkpoint.streams.is_empty() {
-        return format!("no positions in {data_dir}: nothing was delivered from there yet\n");
+        return format!(
+            "no positions in {data_dir}: no agent has delivered anything with this data_dir yet\n"
+        );
     }
     // No key is cut: what distinguishes two paths may stand anywhere in them.
     let shown = |key: &StreamKey| shown(&key.0, names);

@@ -93,7 +93,7 @@ fn choose_source(settings: &mut Settings) -> anyhow::Result<Option<Demo>> {
                 _ => "",
             };
             say!("  Docker: not on {socket} ({error}{hint})");
-            say!("  capturing {DEMO_FILES} json-file logs made for this instead");
+            say!("  capturing {DEMO_FILES} generated json-file logs instead");
             settings.container_monitor.enabled = false;
             let demo = Demo::start()?;
             let pattern = demo.directory.join("*/*-json.log");

@@ -66,7 +66,10 @@ fn watch(client: &AgentClient, arguments: &TapArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::Ok);
         }
     }
-    anyhow::bail!("the agent at {} has ended the view: it stopped, or was not read for 10 s", client.address)
+    anyhow::bail!(
+        "the agent at {} closed the stream: it stopped, or this command did not read for 10 s",
+        client.address
+    )
 }
 
 /// A line of NDJSON as `pretty` shows it.

@@ -36,7 +36,7 @@ impl Unfit {
             ),
             Unfit::Refused(error) => (
                 format!("no file can be made there: {error}"),
-                format!("Mend its disk, or name another directory with {key}."),
+                format!("Repair its disk, or name another directory with {key}."),
             ),
         }
     }

@@ -200,14 +200,14 @@ impl<'s> Trial<'s> {
         let all = messages.len();
         let _ = writeln!(
             out,
-            "\npipeline {}: {}, {kept} delivered; a step failed on one {}",
+            "\npipeline {}: {}, {kept} delivered; steps failed {}",
             self.name,
             counted(all as u64, "record"),
             counted(failed, "time")
         );
         if read.skipped > 0 {
             let lines = counted(read.skipped, "line");
-            let _ = writeln!(out, "skipped, for they are no records of the format of the entry: {lines}");
+            let _ = writeln!(out, "skipped, because they are not records of the entry's format: {lines}");
         }
         Ok(())
     }
@@ -327,9 +327,9 @@ fn tell(kind: &'static str, tally: &Tally, records: &str, before: &str) -> Strin
     } else if records.is_empty() {
         return "held back until the next line (dedup)".to_owned();
     } else if has(Outcome::Failed) && !before.contains("\"failed\"") {
-        "FAILED, the line goes on marked:"
+        "FAILED, the line is marked and passed on:"
     } else if has(Outcome::Limited) {
-        "a bound bit:"
+        "a limit applied:"
     } else if before == records {
         return "unchanged".to_owned();
     } else {
@@ -447,7 +447,7 @@ mod tests {
                 "2. drop       dropped",
                 "line 3: no JSON",
                 "1. parse      FAILED",
-                "pipeline p: 3 records, 2 delivered; a step failed on one 1 time",
+                "pipeline p: 3 records, 2 delivered; steps failed 1 time",
             ],
         );
     }
@@ -529,7 +529,7 @@ mod tests {
         check_file(", encoding: windows-1252", "steps: [{strip_ansi: {}}]", b"caf\xe9\nb\n", &cafe);
         let raw = ["line 1: 2026-11-28T10:00:00Z stdout F x\n"];
         check_file(", format: raw", "steps: [{strip_ansi: {}}]", b"2026-11-28T10:00:00Z stdout F x\n", &raw);
-        let skipped = ["line 2: x", "1 record, 1 delivered", "no records of the format of the entry: 1 line"];
+        let skipped = ["line 2: x", "1 record, 1 delivered", "not records of the entry's format: 1 line"];
         check_file(
             ", format: cri",
             "steps: [{strip_ansi: {}}]",

@@ -35,14 +35,15 @@ pub fn is_silence(error: &str) -> bool {
 }
 
 /// What to do about a dockerd that hangs. Whatever asks it hangs with it, unless something ends that.
-pub const SILENT_DOCKERD: &str = "check timeout 5 docker info, systemctl status docker and journalctl -u docker; if it stays like \
-                                  this, restart dockerd, which stops all containers unless live-restore is on";
+pub const SILENT_DOCKERD: &str = "check dockerd with timeout 5 docker info, systemctl status docker and journalctl -u \
+                                  docker; if it still does not answer, restart it, which stops all containers unless \
+                                  live-restore is on";
 
 /// What Docker does with these containers' logs, in `doctor` and while the agent runs.
 pub fn skipped_by_docker(containers: &str, version: &str, names: &str) -> String {
     format!(
-        "{containers} with the driver local, of which Docker {version} skips lines where a log rotates within seconds, and nothing \
-         shows which: {names}"
+        "{containers} with the driver local: Docker {version} skips lines when such a log rotates within seconds, and \
+         nothing shows which lines: {names}"
     )
 }
 
@@ -54,7 +55,7 @@ pub const SKIPPED_BY_DOCKER: &str =
 pub fn docker_cure(error: &str, socket: &str) -> String {
     match docker_fault(error, socket) {
         Some((what, cure)) => format!("{what}: {cure}"),
-        None => "check that dockerd is well: timeout 5 docker info must answer at once".to_owned(),
+        None => "check dockerd: timeout 5 docker info must answer at once".to_owned(),
     }
 }
 
@@ -112,8 +113,8 @@ fn times_in_a_name(settings: &Settings) -> Option<String> {
     let is_time = |pair: &[u8]| pair[0] == b'%' && pair[1].is_ascii_alphabetic();
     name.as_bytes().windows(2).any(is_time).then(|| {
         format!(
-            "sinks.local_file.file is {name}: % stands for itself there and not for a time; for a file a day set \
-             rotate_every: 24h, and older files have the time in their names"
+            "sinks.local_file.file is {name}: % is a plain character there, not a date placeholder; for one file per day \
+             set rotate_every: 24h, which puts the time into the names of older files"
         )
     })
 }
@@ -129,14 +130,14 @@ fn labels_of_pipelines(settings: &Settings) -> Vec<String> {
     for (key, label) in used.chain(of_file.map(|label| ("sinks.local_file.file", label))) {
         let sets = |pipeline: &&Arc<Pipeline>| pipeline.record_labels().any(|set| set == label);
         let nobody = if key == "sinks.local_file.file" && !knows_label(settings, label) {
-            "; these have none, so all go into no-label: set it in labels of file_monitor.files, or name it in \
-             container_monitor.record_labels"
+            "; neither has this label, so all records go into no-label: set it in labels of file_monitor.files, or name \
+             it in container_monitor.record_labels"
         } else {
             ""
         };
         for pipeline in settings.pipelines.iter().filter(sets) {
             warnings.push(format!(
-                "{key} takes the label {label} of a container, and of file_monitor.files, and not the one that the \
+                "{key} uses the label {label} of the container or of file_monitor.files, not the one that the \
                  pipeline {} sets{nobody}",
                 pipeline.name
             ));
@@ -188,7 +189,8 @@ fn limited_by_reading(settings: &Settings) -> Vec<String> {
     let told = pipelines.map(|pipeline| {
         format!(
             "pipeline {}: rate_limit with over: drop goes by the times of lines, and plain lines of files have none: what was written \
-             while the agent did not run is read in a moment, and most of it is dropped. Set over: wait, or add a timestamp step",
+             while the agent did not run is read all at once, and most of it is dropped. Set over: wait, or add a \
+             timestamp step",
             pipeline.name
         )
     });
@@ -242,7 +244,7 @@ pub fn looks_like_regex(pattern: &str) -> bool {
 
 /// What to write instead.
 pub const NO_REGEX: &str =
-    "these are patterns in which * stands for any text, no regular expressions: write web-*, not ^web-.*$";
+    "these are patterns in which * stands for any text, not regular expressions: write web-*, not ^web-.*$";
 
 /// Patterns that match no name, for a regular expression was meant.
 fn regexes(settings: &Settings) -> Vec<String> {
@@ -263,10 +265,10 @@ fn tls_without_tls(settings: &Settings) -> Option<String> {
     let is_plain = loki.url.scheme_str() == Some("http");
     let secret = match &loki.auth {
         LokiAuth::None => "",
-        _ => " The token or password of sinks.loki.auth goes over the network as it is.",
+        _ => " The token or password of sinks.loki.auth is sent unencrypted.",
     };
     (is_plain && loki.tls != LokiTls::default()).then(|| {
-        format!("sinks.loki.tls is set and not used, for sinks.loki.url begins with http://: write https://.{secret}")
+        format!("sinks.loki.tls is set but not used, because sinks.loki.url begins with http://: write https://.{secret}")
     })
 }
 
@@ -357,7 +359,9 @@ mod tests {
         };
         check(
             &text(""),
-            &["the pipeline p sets; these have none, so all go into no-label: set it in labels"],
+            &[
+                "the pipeline p sets; neither has this label, so all records go into no-label: set it in labels",
+            ],
         );
         check(&text(", labels: {team: t2}"), &["not the one that the pipeline p sets"]);
     }
@@ -400,7 +404,7 @@ mod tests {
                 "no process listens at /d.sock",
             ),
             ("connecting to /d.sock: Connection refused (os error 111)", "start dockerd"),
-            ("GET /containers/json: broken", "check that dockerd is well"),
+            ("GET /containers/json: broken", "check dockerd"),
         ] {
             let told = docker_cure(error, "/d.sock");
             assert!(told.contains(cure), "{error}: {told}");
@@ -433,8 +437,14 @@ mod tests {
         check("admin: {listen: \"0.0.0.0:8001\"}", &["log lines (/api/v1/tap)"]);
         check("admin: {listen: \"0.0.0.0:8001\", tap: false}", &["sees names of containers and may"]);
         let token = "token: 0123456789abcdef";
-        check(&format!("admin: {{listen: \"0.0.0.0:8001\", {token}}}"), &["as they are: set admin.tls_cert"]);
-        check("sinks: {local_file: {file: \"{container_name}-%Y-%m-%d.log\"}}", &["% stands for itself"]);
+        check(
+            &format!("admin: {{listen: \"0.0.0.0:8001\", {token}}}"),
+            &["sent unencrypted: set admin.tls_cert"],
+        );
+        check(
+            "sinks: {local_file: {file: \"{container_name}-%Y-%m-%d.log\"}}",
+            &["% is a plain character there"],
+        );
         check("sinks: {local_file: {file: \"100%.log\"}}", &[]);
         check("admin: {profile: true}", &[]);
         check("admin: {profile: true, listen: \"\"}", &[]);

@@ -61,7 +61,8 @@ fn rotation(settings: &Settings, reader: &Reader) {
 fn own_container(settings: &Settings, reader: &Reader) {
     let monitor = &settings.container_monitor;
     if monitor.enabled && monitor.include_self && settings.sinks.stdout {
-        let message = "is true beside sinks.stdout: in a container each line would come back within the next, without end";
+        let message = "is true while sinks.stdout is enabled: in a container the agent would capture its own output, and \
+                       each line would come back inside the next, endlessly";
         reader.problem("container_monitor.include_self", message);
     }
 }

@@ -207,7 +207,7 @@ fn read_admin(s: &mut Section, into: &mut Admin) {
     s.flag("tap", &mut into.tap);
     s.flag("profile", &mut into.profile);
     if cert_file.is_empty() != key_file.is_empty() {
-        s.problem("tls_cert", "tls_cert and tls_key belong together: give both or none");
+        s.problem("tls_cert", "tls_cert and tls_key belong together: give both or neither");
     }
     into.token = (!token.is_empty()).then(|| Secret::new(token));
     into.tls =
@@ -310,7 +310,10 @@ fn read_file_monitor(s: &mut Section, into: &mut FileMonitor) {
             s.problem("paths", "names no file to follow");
         }
         if set.text.encoding.is_some() && matches!(set.format, FileFormat::Docker | FileFormat::Cri) {
-            s.problem("encoding", "is for files of plain lines: records are UTF-8");
+            s.problem(
+                "encoding",
+                "is only for files of plain lines: docker and cri records are always UTF-8",
+            );
         }
         into.files.push(set);
     });

@@ -128,8 +128,8 @@ const TIMES: [&str; 8] = ["date", "time", "timestamp", "year", "month", "day", "
 fn unknown(name: &str) -> String {
     if TIMES.contains(&name) {
         return format!(
-            "{{{name}}} is unknown: an output keeps its name while it is written; for a file a day set \
-             sinks.local_file.rotate_every to 24h, and older files have the time in theirs"
+            "{{{name}}} is unknown: an output keeps its name while it is written; for one file per day set \
+             sinks.local_file.rotate_every to 24h, which puts the time into the names of older files"
         );
     }
     let known = PLACEHOLDERS.map(|(name, _)| format!("{{{name}}}")).join(", ");

@@ -260,11 +260,11 @@ fn broken_yaml() {
         "a: 1\na: 2\n",
         "c.yaml:1:1: a: unknown key; known here: data_dir, shutdown_timeout, privileges, admin, log, limits, \
          remember, container_monitor, file_monitor, pipelines, sinks, resource_monitoring, metrics\n\
-         c.yaml:2:1: the key \"a\" stands here a second time; the first is in line 1",
+         c.yaml:2:1: the key \"a\" is given twice; the first is on line 1",
     );
     check(
         "log: {level: info}\ndata_dir: /a\nlog: {}\n",
-        "c.yaml:3:1: the key \"log\" stands here a second time; the first is in line 1",
+        "c.yaml:3:1: the key \"log\" is given twice; the first is on line 1",
     );
     check("data_dir: !x /a", "c.yaml:1:11: tags (!…) are not supported here");
     check("a: &x b\nc: *x\n", "c.yaml:2:4: aliases (*…) are not supported here; write the value out");
@@ -283,7 +283,7 @@ fn lines_are_those_that_editors_show() {
     check("# old\rLog: {}", "c.yaml:1:7: Log: unknown key; did you mean log?");
     check(
         "log:\r  level: info\r\n\rlog: {}\n",
-        "c.yaml:2:2: the key \"log\" stands here a second time; the first is in line 1",
+        "c.yaml:2:2: the key \"log\" is given twice; the first is on line 1",
     );
     check("\r%é\r\nLog: {}", "c.yaml:2:1: not valid YAML: did not find expected <document start>");
     let unclosed = parse("c.yaml", "log: {level: info\r\r\r\n}}", &[], &NOTHING).expect_err("closed twice");

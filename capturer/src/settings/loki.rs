@@ -236,7 +236,7 @@ pub(super) fn read(s: &mut Section, into: &mut Option<Loki>) {
         s.read("cert_file", &mut sink.tls.cert_file, optional_path);
         s.read("key_file", &mut sink.tls.key_file, optional_path);
         if sink.tls.cert_file.is_some() != sink.tls.key_file.is_some() {
-            s.problem("cert_file", "and key_file belong together: give both or none");
+            s.problem("cert_file", "cert_file and key_file belong together: give both or neither");
         }
     });
     s.section("spool", |s| {
@@ -250,15 +250,18 @@ pub(super) fn read(s: &mut Section, into: &mut Option<Loki>) {
         s.size("max_size", 64 * 1024..=1024 << 30, &mut sink.dead_letter_bytes_max);
     });
     if sink.labels.is_empty() {
-        s.problem("labels", "names none; Loki wants at least one");
+        s.problem("labels", "has no labels; Loki requires at least one");
     }
     if sink.labels.len() > limits::LOKI_LABELS {
-        s.problem("labels", format!("names {}; Loki takes {}", sink.labels.len(), limits::LOKI_LABELS));
+        s.problem(
+            "labels",
+            format!("has {} labels; Loki accepts at most {}", sink.labels.len(), limits::LOKI_LABELS),
+        );
     }
     let names = [("labels", &sink.labels), ("structured_metadata", &sink.structured_metadata)];
     for (key, map) in names {
         for name in map.keys().filter(|name| !is_label_name(name)) {
-            let why = "is no label name: letters, digits and _, not beginning with a digit";
+            let why = "is not a valid label name: use letters, digits and _, and do not begin with a digit";
             s.problem(key, format!("\"{}\" {why}", shown(name)));
         }
     }
@@ -274,10 +277,13 @@ fn read_auth(s: &mut Section, into: &mut LokiAuth) {
     s.read("bearer_token_file", &mut token_file, optional_path);
     let given = [!username.is_empty(), !token.is_empty(), token_file.is_some()];
     if given.into_iter().filter(|given| *given).count() > 1 {
-        s.problem("username", "bearer_token and bearer_token_file exclude each other: give one of them");
+        s.problem(
+            "username",
+            "username, bearer_token and bearer_token_file exclude each other: give one of them",
+        );
     }
     if !password.is_empty() && username.is_empty() && !s.has_problem("username") {
-        s.problem("username", "is missing: a password belongs to one");
+        s.problem("username", "is missing: a password needs a username");
     }
     if !username.is_empty() && password.is_empty() && !s.has_problem("password") {
         s.problem(
@@ -302,7 +308,7 @@ pub(super) fn check(settings: &Settings, sink: &Loki, reader: &Reader) {
     // Several segments, each with room for more than a batch: else one batch could fill the spool by itself.
     let least = 4 * sink.line_bytes_max.max(settings.line_bytes_max);
     if sink.spool.bytes_max < least {
-        let message = format!("must be at least {}, four longest lines", units::show_size(least));
+        let message = format!("must be at least {}, four times the longest line", units::show_size(least));
         reader.problem("sinks.loki.spool.max_size", message);
     }
     for pipeline in &settings.pipelines {
@@ -312,7 +318,7 @@ pub(super) fn check(settings: &Settings, sink: &Loki, reader: &Reader) {
         if count > limits::LOKI_LABELS {
             let taken = limits::LOKI_LABELS;
             let message = format!(
-                "and the pipeline {} name {count} labels together; Loki takes {taken}",
+                "these and the labels of pipeline {} are {count} labels together; Loki accepts at most {taken}",
                 pipeline.name
             );
             reader.problem("sinks.loki.labels", message);

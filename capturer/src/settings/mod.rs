@@ -143,9 +143,7 @@ impl Admin {
             (None, _) => format!(
                 "everybody who reaches it sees {what} and may reload the config: set admin.token and admin.tls_cert"
             ),
-            (Some(_), None) => {
-                "token and log lines go over the network as they are: set admin.tls_cert".to_owned()
-            }
+            (Some(_), None) => "the token and log lines are sent unencrypted: set admin.tls_cert".to_owned(),
         };
         Some(format!("admin.listen is {address}: {said}, or listen on 127.0.0.1"))
     }

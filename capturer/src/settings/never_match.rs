@@ -34,7 +34,7 @@ fn home(settings: &Settings) -> Option<String> {
     let (key, path) =
         [("data_dir", &settings.data_dir)].into_iter().chain(sink).find(|(_, path)| path.starts_with("~"))?;
     Some(format!(
-        "{key} is {}: ~ is no home here, and a directory of that name is made; write the whole path",
+        "{key} is {}: ~ is not expanded here, and a directory named ~ would be created; write the full path",
         path.display()
     ))
 }
@@ -51,8 +51,9 @@ fn missing_groups(settings: &Settings) -> Vec<String> {
             let missing = groups_of(with).into_iter().find(|group| !pattern.has_group(group));
             warnings.extend(missing.map(|group| {
                 format!(
-                    "pipeline {}: redact: with is \"{with}\", and its pattern has no group {group}, so nothing stands there; \
-                     letters and digits behind $ belong to the name: write $${{1}}a for group 1 before an a",
+                    "pipeline {}: redact: with is \"{with}\", but its pattern has no group {group}, which is therefore \
+                     replaced by nothing; letters and digits after $ are part of the name: write $${{1}}a for group 1 \
+                     followed by an a",
                     pipeline.name
                 )
             }));
@@ -105,12 +106,14 @@ fn name_never_matches(glob: &str) -> Option<String> {
         return None;
     }
     if let Some(plain) = glob.strip_prefix('/') {
-        return Some(format!("\"{glob}\" matches no container: names stand here without /; write {plain}"));
+        return Some(format!(
+            "\"{glob}\" matches no container: names are written without / here; write {plain}"
+        ));
     }
     let can_be = |sign: char| sign.is_ascii_alphanumeric() || "_.-*?[]!".contains(sign);
     let odd = glob.chars().find(|sign| !can_be(*sign))?;
     let cure = match odd {
-        ',' | ' ' | ';' => "give each name an entry of its own, without blanks",
+        ',' | ' ' | ';' => "put each name into its own entry, without spaces",
         _ => "names have letters, digits, _, . and -",
     };
     Some(format!("\"{glob}\" matches no container: no name has {odd:?}; {cure}"))
@@ -139,7 +142,7 @@ fn odd_host(host: &str) -> Option<String> {
     let cure = if host.contains("//") {
         "write the name alone, without http://"
     } else if host.contains('*') {
-        "name each host, * does not stand for any"
+        "name each host; * is not a wildcard here"
     } else if host.ends_with('.') {
         "write it without the last dot"
     } else if host.contains([':', '/', ' ', ',']) && host.parse::<std::net::IpAddr>().is_err() {
@@ -218,7 +221,7 @@ mod tests {
         let table = [
             (monitor("exclude_names: ['/secret*']"), "write secret*"),
             (monitor("exclude_names: ['secret ']"), "no name has ' '"),
-            (monitor("exclude_names: ['a,b']"), "an entry of its own"),
+            (monitor("exclude_names: ['a,b']"), "its own entry"),
             (monitor("exclude_names: ['web-[0-9]*', 'a.b_c']"), ""),
             (monitor("exclude_images: [bb]"), "write \"bb:*\""),
             (monitor("exclude_images: ['host:5000/bb']"), "write \"host:5000/bb:*\""),
@@ -231,7 +234,7 @@ mod tests {
             ),
             ("admin: {hosts: ['a:8001']}".to_owned(), "without a port"),
             ("admin: {hosts: ['http://a']}".to_owned(), "without http://"),
-            ("admin: {hosts: ['*.example']}".to_owned(), "* does not stand"),
+            ("admin: {hosts: ['*.example']}".to_owned(), "* is not a wildcard"),
             ("admin: {hosts: ['a.example.']}".to_owned(), "last dot"),
             ("admin: {hosts: ['a.example', 'a']}".to_owned(), ""),
             ("sinks: {local_file: {file: '{label:team}.ndjson'}}".to_owned(), "add \"team\""),
@@ -246,7 +249,7 @@ mod tests {
                 "pipelines: [{name: p, match: {paths: [/l/a]}, steps: [{strip_ansi: {}}]}]".to_owned(),
                 "file_monitor has none",
             ),
-            ("data_dir: ~/capturer".to_owned(), "write the whole path"),
+            ("data_dir: ~/capturer".to_owned(), "write the full path"),
             ("sinks: {local_file: {directory: ~/out}}".to_owned(), "sinks.local_file.directory is ~/out"),
             (redact("'a(b)'", "$1$$$$"), ""),
             (redact("'a(?P<b>b)'", "$${b}c"), ""),

@@ -182,21 +182,25 @@ fn foreign(text: &str) -> Result<(), String> {
             // The first character of a class may be a ].
             (b']', Some(from)) if at > from => class = None,
             (b'[', Some(_)) if next == Some(b':') => {
-                return Err("classes such as [[:digit:]] are not known: write [0-9] or [a-zA-Z]".to_owned());
+                return Err(
+                    "classes such as [[:digit:]] are not supported: write [0-9] or [a-zA-Z]".to_owned()
+                );
             }
             (_, Some(_)) => {}
             (b'[', None) => class = Some(at + 1 + usize::from(matches!(next, Some(b'!' | b'^')))),
             (b'\\', None) if next == Some(b'x') && is_hex(at + 2) && is_hex(at + 3) => {}
             (b'\\', None) => {
-                return Err("\\ does not quote here: write [*] for a * and [\\] for a \\".to_owned());
+                return Err("\\ does not escape here: write [*] for a * and [\\] for a \\".to_owned());
             }
             (b'+' | b'@' | b'!' | b'?', None) if next == Some(b'(') => {
                 let sign = char::from(*byte);
                 return Err(format!(
-                    "{sign}(…) is not known: write {{a,b}} for either, or [(] for the character"
+                    "{sign}(…) is not supported: write {{a,b}} for either, or [(] for the character"
                 ));
             }
-            (b'|', None) => return Err("a|b is not known: write {a,b}, or [|] for the character".to_owned()),
+            (b'|', None) => {
+                return Err("a|b is not supported: write {a,b}, or [|] for the character".to_owned());
+            }
             _ => {}
         }
     }
@@ -217,7 +221,9 @@ fn expand(text: &str) -> Result<Vec<String>, String> {
         };
         if commas.is_empty() && text[from..to].contains("..") {
             let range = &text[from..=to];
-            return Err(format!("{range} is not known as a range: write the values out, as in {{1,2,3}}"));
+            return Err(format!(
+                "ranges such as {range} are not supported: write the values out, as in {{1,2,3}}"
+            ));
         }
         let mut starts = vec![from + 1];
         starts.extend(commas.iter().map(|comma| comma + 1));

@@ -70,7 +70,7 @@ fn resolve(name: &str, outside: &Outside) -> Result<String, String> {
     let first_ok = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if !first_ok || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         let form = "write ${NAME} or ${file:/path}, and $$ for a dollar sign";
-        return Err(format!("\"${{{}}}\" is no variable; {form}", crate::text::terminal::shown(name)));
+        return Err(format!("\"${{{}}}\" is not a variable; {form}", crate::text::terminal::shown(name)));
     }
     (outside.variable)(name)
         .ok_or_else(|| format!("the environment variable {name} is not set (or not UTF-8)"))
@@ -128,9 +128,9 @@ mod tests {
         check("${NONE}", Err("the environment variable NONE is not set (or not UTF-8)"));
         check("${HOST", Err("\"${\" has no closing \"}\"; write $$ for a dollar sign"));
         let form = "write ${NAME} or ${file:/path}, and $$ for a dollar sign";
-        check("${}", Err(&format!("\"${{}}\" is no variable; {form}")));
-        check("${A:-b}", Err(&format!("\"${{A:-b}}\" is no variable; {form}")));
-        check("${9A}", Err(&format!("\"${{9A}}\" is no variable; {form}")));
+        check("${}", Err(&format!("\"${{}}\" is not a variable; {form}")));
+        check("${A:-b}", Err(&format!("\"${{A:-b}}\" is not a variable; {form}")));
+        check("${9A}", Err(&format!("\"${{9A}}\" is not a variable; {form}")));
         check("${file:x}", Err("${file:x}: the path must be absolute"));
         // It goes to a terminal.
         check("${file:\u{1b}[2J}", Err("${file:\\u{1b}[2J}: the path must be absolute"));

@@ -207,9 +207,9 @@ fn duplicate(first: &Place, name: &str) -> String {
     let name = quoted(name);
     match first {
         Place::File { line, .. } => {
-            format!("the key {name} stands here a second time; the first is in line {line}")
+            format!("the key {name} is given twice; the first is on line {line}")
         }
-        _ => format!("the key {name} stands here twice"),
+        _ => format!("the key {name} is given twice"),
     }
 }
 

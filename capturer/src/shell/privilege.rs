@@ -58,7 +58,10 @@ pub fn drop_unneeded(settings: &Settings, reads_witness: impl FnOnce() -> bool) 
     if let Some(path) = written(settings).iter().find(|path| !is_writable(path)) {
         kept |= had & CapabilitySet::DAC_OVERRIDE;
         if kept.contains(CapabilitySet::DAC_OVERRIDE) {
-            tracing::info!(path = %path.display(), "CAP_DAC_OVERRIDE is kept: this could not be written to without");
+            tracing::info!(
+                path = %path.display(),
+                "CAP_DAC_OVERRIDE is kept: without it this path could not be written to"
+            );
         }
     }
     if !reads_witness() {

@@ -199,7 +199,8 @@ impl Held {
     /// What that means.
     pub(super) fn consequence(&self) -> String {
         format!(
-            "sources that wait for them: {}; no line is lost while their log files are kept; no other output waits for these",
+            "sources that wait for them: {}; no line is lost while their log files are kept; other outputs are not \
+             affected",
             self.streams.len()
         )
     }

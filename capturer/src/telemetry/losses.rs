@@ -126,13 +126,13 @@ impl Key {
         if let Some(archive) = &self.archive {
             if !UNREAD_ARCHIVES.iter().any(|ending| archive.ends_with(ending)) {
                 return Some(format!(
-                    "it may be in {archive}, which is not read, for its name is not known as that of a rotated file: rotate \
-                     to names like app.log.1, app.log-20261125 or app-2026-11-25.log, or let a pattern match it"
+                    "it may be in {archive}, which is not read, because its name is not recognized as that of a rotated \
+                     file: rotate to names like app.log.1, app.log-20261125 or app-2026-11-25.log, or let a pattern match it"
                 ));
             }
             return Some(format!(
-                "it may be in the archive {archive}, which is not read, for only .gz is: let logrotate pack one rotation \
-                 later (delaycompress) or with gzip"
+                "it may be in the archive {archive}, which is not read, because only .gz is: let logrotate compress one \
+                 rotation later (delaycompress) or with gzip"
             ));
         }
         let is_emptied = self.reason == LossReason::FileTruncated && self.source.starts_with("container ");
@@ -155,7 +155,7 @@ impl Key {
         let amount = sum.amount();
         let of = if self.source.is_empty() { String::new() } else { format!(" of {}", self.source) };
         let waited = if sum.sink_waited {
-            " while a sink took nothing: its outage outlasted what the log is kept for"
+            " while a sink accepted nothing: its outage lasted longer than the log is kept"
         } else {
             ""
         };
@@ -267,23 +267,23 @@ fn together(of_cause: &[(&Key, Sum)]) -> (State, String) {
 fn doubt(reason: LossReason) -> (&'static str, &'static str) {
     match reason {
         LossReason::FileTruncated => (
-            "what was written just before it was emptied or written anew,",
+            "what was written just before the truncation or rewrite of the log",
             "rotate by renaming (logrotate: create) instead of copytruncate",
         ),
         LossReason::FileNeverOpened => (
-            "what stood in files that were removed before they could be opened,",
+            "the content of files that were removed before they could be opened,",
             "let a file stay for a tenth of a second, or let its program write to one file that stays",
         ),
         LossReason::ContainerGoneUnread => (
-            "what it printed after it was looked at last,",
-            "remove containers a second after they ended, and while the agent runs",
+            "what was printed after the last read",
+            "remove containers no sooner than a second after they end, and only while the agent runs",
         ),
         LossReason::SpoolDamaged => (
-            "what was in the spool and not delivered yet, for the spool was removed or its end is not whole",
+            "undelivered lines in the spool, because the spool was removed or its last record is incomplete",
             "leave data_dir alone (the log says what was found)",
         ),
         _ => (
-            "what was written after it was read last, before a file went,",
+            "what was written after the last read, before a file disappeared,",
             "keep more of the log (Docker: max-size times max-file), and remove files while the agent runs; if nothing was \
              removed, keep rotated files beside the log (no olddir in logrotate) or let a pattern match them",
         ),
@@ -302,20 +302,19 @@ fn cure(reason: LossReason) -> &'static str {
              (max-size)"
         }
         LossReason::RecordDamaged => {
-            "look for a disk that was full, a host that crashed, or a format in file_monitor that is not this file's"
+            "check for a full disk, a crash of the host, or a format in file_monitor that does not fit this file"
         }
         LossReason::FileNeverOpened => "let a file stay for a tenth of a second",
         LossReason::RecordTooLong => "let the program write shorter lines",
-        LossReason::ArchiveDamaged => "look for a disk that was full or a host that crashed",
+        LossReason::ArchiveDamaged => "check for a full disk or a crash of the host",
         LossReason::DeletedOpenLimit => {
             "raise limits.deleted_open_bytes_max, or repair the sink that reading waits for"
         }
         LossReason::ContainerGoneUnread => {
-            "it was removed before it could be read: let it live a second longer, or remove it later than by --rm"
+            "the container was removed before it could be read: let it run a second longer, or remove it later instead \
+             of using --rm"
         }
-        LossReason::SpoolDamaged => {
-            "leave data_dir alone while the agent runs, or look for trouble of the disk that it is on"
-        }
+        LossReason::SpoolDamaged => "leave data_dir alone while the agent runs, or check its disk for errors",
         LossReason::SpoolFull => "raise sinks.loki.spool.max_size, or set spool.when_full: wait",
         LossReason::SpoolTooOld => "raise sinks.loki.spool.max_age",
         LossReason::DeadLettersFull => {
@@ -367,8 +366,8 @@ mod tests {
             let (_, text) = losses.health(1_000);
             assert!(text.contains(expected), "{text}");
         };
-        check("a.log.1.zst", "it may be in the archive a.log.1.zst, which is not read, for only .gz is");
-        check("a-1.log", "it may be in a-1.log, which is not read, for its name is not known");
+        check("a.log.1.zst", "it may be in the archive a.log.1.zst, which is not read, because only .gz is");
+        check("a-1.log", "it may be in a-1.log, which is not read, because its name is not recognized");
     }
 
     /// It wakes nobody, hides behind no loss that is known, and hides none.
@@ -381,7 +380,7 @@ mod tests {
         assert_eq!(state, State::Doubt);
         assert_eq!(
             text,
-            "may be lost for local_file: what was written just before it was emptied or written anew, of file /a.log \
+            "may be lost for local_file: what was written just before the truncation or rewrite of the log of file /a.log \
              (file_truncated); rotate by renaming (logrotate: create) instead of copytruncate"
         );
         assert_eq!(losses.lines(1_000), [(State::Doubt, text)]);

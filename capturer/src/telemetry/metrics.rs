@@ -148,7 +148,7 @@ metrics! {
         "Sources that share the series `other`, because metrics.max_containers others have series of their own.";
     logs_processed_total: IntCounter [] Count
         "Log records read from all sources. What is read for several sinks counts once.";
-    log_bytes_processed_total: IntCounter [] Bytes "Bytes of the messages of those records.";
+    log_bytes_processed_total: IntCounter [] Bytes "Bytes of log messages read from all sources. What is read for several sinks counts once.";
     logs_sent_total: IntCounterVec ["sink"] Count "Log records that a sink acknowledged. A network sink does so when they are in its spool (see pushed_lines_total).";
     log_bytes_sent_total: IntCounterVec ["sink"] Bytes "Bytes of log messages that a sink acknowledged.";
     delivered_lines_total: IntCounterVec ["sink"] Count
@@ -179,7 +179,7 @@ metrics! {
     deleted_open_bytes: IntGauge [] Bytes
         "Bytes of deleted log files that are held open until they are read to their end.";
     buffer_bytes: IntGauge [] Bytes "Buffers in use for what was read and is not acknowledged yet.";
-    buffer_limit_bytes: IntGauge [] Bytes "How much of them there may be (limits.buffer_bytes_max).";
+    buffer_limit_bytes: IntGauge [] Bytes "How large the buffers may be in total (limits.buffer_bytes_max).";
     container_streams_active: IntGauge [] Count "Container streams that are open.";
     container_stream_pool_utilization: Gauge [] Ratio
         "Used share of container_monitor.stream_rotation.max_concurrent_streams.";
@@ -197,7 +197,7 @@ metrics! {
     outputs_blocked: IntGaugeVec ["sink"] Count
         "Outputs of a sink that can't be written to; `/health` names the cause and what to do. Their sources wait, others are delivered.";
     push_requests_total: IntCounterVec ["sink"] Count "Requests that a network sink sent, answered or not.";
-    push_request_bytes_total: IntCounterVec ["sink"] Bytes "Bytes of those requests' bodies, before compression.";
+    push_request_bytes_total: IntCounterVec ["sink"] Bytes "Bytes of request bodies that a network sink sent, before compression.";
     push_duration_seconds: HistogramVec ["sink"] Seconds "How long a request took until it was answered or given up.";
     push_failures_total: IntCounterVec ["sink", "reason"] Count
         "Requests of a network sink that failed; they are sent again until accepted.";
@@ -205,7 +205,7 @@ metrics! {
     dead_letters_total: IntCounterVec ["sink", "reason"] Count
         "Lines that the server refused for good; they are in the dead letters with its own words.";
     dead_letters_bytes: IntGaugeVec ["sink"] Bytes "Size of the dead letters on disk (capturer dead-letters).";
-    dead_letters_limit_bytes: IntGaugeVec ["sink"] Bytes "How large they may be. Beyond that the oldest are deleted, which is a loss.";
+    dead_letters_limit_bytes: IntGaugeVec ["sink"] Bytes "How large the dead letters may be. Beyond that the oldest are deleted, which is a loss.";
     spool_limit_bytes: IntGaugeVec ["sink"] Bytes "How large a sink's spool may be.";
     spool_bytes: IntGaugeVec ["sink"] Bytes "Size of a sink's spool on disk.";
     spool_lag_seconds: IntGaugeVec ["sink"] Seconds
@@ -220,18 +220,18 @@ metrics! {
     tasks: IntGauge [] Count "Tasks of the capture loop.";
     operations_in_flight: IntGauge [] Count "Kernel operations that were started and have not ended.";
     read_timers_refused_total: IntCounter [] Count
-        "Reads that the kernel began without their timer. Must stay 0: one whose peer is silent would wait for ever.";
+        "Reads that the kernel began without their timer. Must stay 0: such a read from a silent peer would wait for ever.";
     file_descriptors_limit: IntGauge [] Count "How many file descriptors this process may have.";
     files_waiting_for_descriptors: IntGauge [] Count
         "Files to be read that wait until another is closed, because the limit is nearly reached.";
     file_descriptors_open: IntGauge [] Count "Open file descriptors of this process, from /proc/self/fd.";
     threads: IntGauge [] Count "Threads of this process.";
     resident_memory_bytes: IntGauge [] Bytes "Resident memory of this process.";
-    leak_detection: IntGaugeVec ["resource"] Flag "1 = there is more of this than what the agent does explains; its log names it.";
-    probe_tier: IntGaugeVec ["tier"] Flag "1 for the way in which the kernel is asked about our descriptors.";
+    leak_detection: IntGaugeVec ["resource"] Flag "1 = more of this resource is held than the agent's work explains; the agent's log names the leak.";
+    probe_tier: IntGaugeVec ["tier"] Flag "1 for the tier with which the agent watches its own descriptors.";
     kernel_fds_open: IntGaugeVec ["owner"] Count "Descriptors that the kernel saw opened and not released, by owner.";
     kernel_fd_opened_total: IntCounterVec ["owner"] Count
-        "Descriptors opened, by owner, as the kernel counted them (tier procfs: as they were claimed). Without an owner: steps of work.";
+        "Descriptors opened, by owner, as the kernel counted them (tier procfs: as they were claimed). Owner `unknown`: opened and closed within one step of work, or claimed by no part.";
     kernel_fd_closed_total: IntCounterVec ["owner"] Count
         "Descriptors closed, by owner, as the kernel counted them (tier procfs: as their claims ended).";
     kernel_fd_drift: IntGauge [] Count "Descriptors by the kernel's account minus those in /proc/self/fd; 0 is right.";

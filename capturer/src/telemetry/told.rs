@@ -15,8 +15,8 @@ const LINES_MAX: usize = 7;
 /// How what to do begins.
 const VERBS: &[&str] = &[
     "allow", "check", "correct", "exclude", "fix", "free", "get", "give", "keep", "let", "look", "lower",
-    "move", "name", "raise", "remove", "repair", "report", "restart", "see", "set", "start", "upgrade",
-    "use",
+    "make", "move", "name", "raise", "remove", "repair", "report", "restart", "see", "send", "set", "start",
+    "upgrade", "use",
 ];
 
 /// See the module's head.
@@ -84,7 +84,7 @@ fn titles(component: &str) -> Titles {
         "capture_loop" => (&[], "The capture loop is stuck"),
         "checkpoint" => (&[], "Positions cannot be saved"),
         "streams" => (&[], "Streams are stuck"),
-        "descriptors" => (&[], "The open files run out"),
+        "descriptors" => (&[], "File descriptors are running out"),
         "config" => (&[], "The new config was refused"),
         "docker" => (
             &[
@@ -133,7 +133,7 @@ fn titles(component: &str) -> Titles {
             &[
                 ("unreachable", "Loki cannot be reached"),
                 ("has not answered", "Loki does not answer"),
-                ("this is no answer of loki", "No Loki at this URL"),
+                ("this is not an answer from loki", "No Loki at this URL"),
                 ("status 401", "Loki refuses the login (401)"),
                 ("status 403", "Loki refuses access (403)"),
                 ("status 404", "No Loki at this URL (404)"),
@@ -323,7 +323,8 @@ mod tests {
         check(loki, "status 401: no; nothing was delivered", "Loki refuses the login (401)");
         check(loki, "status 404; check sinks.loki.url", "No Loki at this URL (404)");
         check(loki, "label set {a=\"b\"} waits: status 429: Per stream", "Loki limits the rate (429)");
-        let wrong = "label set {a} waits: no; this is no answer of Loki's push API: check sinks.loki.url";
+        let wrong =
+            "label set {a} waits: no; this is not an answer from Loki's push API: check sinks.loki.url";
         check(loki, wrong, "No Loki at this URL");
         check(loki, "status 503: shutting down", "Loki has an internal error (503)");
         check(loki, "Loki has not answered for 34 s (no answer)", "Loki does not answer");

@@ -83,7 +83,7 @@ impl Capture {
             if !std::mem::replace(&mut told, true) {
                 tracing::info!(
                     container = name,
-                    "{change}; what is left of the old one is read, then the new one from there on"
+                    "{change}; the rest of the old log is read, then the new log from the same line on"
                 );
             }
             self.with_stream(now, id, |stream, cx| stream.leave("its log is another one now", cx));

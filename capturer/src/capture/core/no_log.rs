@@ -186,17 +186,18 @@ impl Capture {
             return Some((UnreadableReason::Driver, why));
         }
         if stream.keeps_ending() {
-            let why = "the Engine ends its log again and again although it runs, so what it prints can't be read over the API: a \
-                       damaged record stands in it, where docker logs ends too, or dockerd is in trouble; read its json-file \
-                       (container_monitor.read_from: auto, with the right to read it), or recreate the container";
+            let why = "the Engine keeps ending its log although the container runs, so its output can't be read over the \
+                       API: the log has a damaged record, at which docker logs stops too, or dockerd has a problem; read \
+                       its json-file (container_monitor.read_from: auto, with the right to read it), or recreate the \
+                       container";
             return Some((UnreadableReason::Other, why.to_owned()));
         }
         let Kind::File(file) = &stream.kind else { return None };
         let is_gone = self.no_logs.is_gone(now, stream) && !file.is_replaced(now.mono_ms);
         is_gone.then(|| {
             let why = format!(
-                "it runs, and its log {} is not there, so what it prints can't be read, by docker logs either; restart the \
-                 container, and free space by log-opts (max-size) and not by removing files",
+                "it runs, but its log {} is missing, so its output can't be read, not even by docker logs; restart the \
+                 container, and free space with log-opts (max-size), not by removing files",
                 file.path()
             );
             (UnreadableReason::Missing, why)
@@ -244,8 +245,8 @@ impl Capture {
             *told.counts.entry(UnreadableReason::Missing).or_default() += replaced.len();
             told.replaced = format!(
                 "Docker writes to a log that was removed or replaced ({}); what is printed is read as long as this agent runs, \
-                 and is lost with its next start; restart the container, and free space by log-opts (max-size) and not by \
-                 changing files",
+                 and is lost from its next start on; restart the container, and free space with log-opts (max-size), not \
+                 by changing files",
                 sentence(&replaced)
             );
         }

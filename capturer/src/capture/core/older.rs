@@ -67,7 +67,7 @@ impl Capture {
                 files,
                 bytes,
                 oldest = &*oldest.path,
-                "files last changed longer ago than ignore_older are passed over, the oldest {} ago: what is added to them is \
+                "skipping files last changed longer ago than ignore_older, the oldest {} ago: what is added to them is \
                  read; capturer check lists them",
                 age_text(age_s)
             );

@@ -63,10 +63,11 @@ impl Capture {
         let sent_ms = stream.oldest_sent_ms().map_or(0, |sent| now.mono_ms.saturating_sub(sent));
         if sent_ms >= SINK_WAITS_MS {
             let seconds = sent_ms / 1000;
-            return Some(format!("{} has not taken for {seconds} s what was read", sinks()));
+            return Some(format!("{} has not accepted its lines for {seconds} s", sinks()));
         }
         let is_behind = stream.state() == State::Following && stream.unread_bytes().0 > 0;
-        (is_behind && !outlet.credit.has_room(READ_BYTES))
-            .then(|| format!("{} has not taken what was read of other sources, and no more fits", sinks()))
+        (is_behind && !outlet.credit.has_room(READ_BYTES)).then(|| {
+            format!("{} has not accepted the lines of other sources, and the buffer is full", sinks())
+        })
     }
 }

@@ -56,8 +56,8 @@ impl Capture {
                 tracing::info!("{name} has ended; stopping");
             } else {
                 tracing::error!(
-                    "{name} has ended: nobody reads it any more. Sinks go on together, so the agent stops; start it again with \
-                     a reader, or without sinks.{name}"
+                    "{name} has ended: nobody reads it any more. Sinks on this host advance together, so the agent stops; \
+                     start it again with a reader, or without sinks.{name}"
                 );
             }
             self.on_stop(now);

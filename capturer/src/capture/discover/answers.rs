@@ -242,7 +242,7 @@ impl Discovery {
     }
 
     fn on_odd_list(&mut self, odd: Odd, cx: &mut Context<'_>) {
-        self.list_error = format!("the list of containers can't be had: {}", odd.counted(cx));
+        self.list_error = format!("can't get the list of containers: {}", odd.counted(cx));
         tracing::warn!("{}; trying again", self.list_error);
         self.list_again(cx);
     }

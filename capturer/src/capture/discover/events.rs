@@ -126,7 +126,7 @@ impl Discovery {
             let Some(event) = event.filter(|event| docker::is_id(&event.actor.id)) else {
                 // The next list makes up for it.
                 metrics.docker_request(RequestResult::Invalid);
-                tracing::warn!("Docker sent an event that can't be read; the next list makes it good");
+                tracing::warn!("Docker sent an event that can't be read; the next list makes up for it");
                 continue;
             };
             let id = event.actor.id;
@@ -149,7 +149,7 @@ impl Discovery {
         if buffer.len() > EVENT_BYTES_MAX {
             if !self.skipping {
                 metrics.docker_request(RequestResult::Invalid);
-                tracing::warn!("Docker sent an event of over {EVENT_BYTES_MAX} bytes; it is passed over");
+                tracing::warn!("Docker sent an event of over {EVENT_BYTES_MAX} bytes; it is skipped");
             }
             buffer = Vec::new();
             self.skipping = true;

@@ -325,7 +325,7 @@ impl Stream {
             let path = file.path();
             tracing::warn!(
                 stream = %self.source.key.0, container, path,
-                "set aside: {place} does not answer ({operation}); it goes on from its position when that does"
+                "set aside: {place} does not answer ({operation}); reading resumes from the saved position when it answers"
             );
         }
     }

@@ -141,7 +141,11 @@ impl Stream {
         self.polled = true;
         self.retry_at_ms = Some(again_at_ms);
         cx.wake(self.source.id, Purpose::Retry, again_at_ms);
-        self.change(Change::Ended, "quiet, and more containers than slots: asked now and then", cx);
+        self.change(
+            Change::Ended,
+            "quiet, and there are more containers than slots: polled from time to time",
+            cx,
+        );
     }
 
     /// A clean end. It comes at every stop, restart and removal of a container, and also when dockerd lost its place;

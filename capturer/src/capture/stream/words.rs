@@ -19,17 +19,17 @@ pub(super) fn tell(source: &Source, error: StreamError, is_news: bool, text: &st
 /// Nothing is lost by a failure itself: the stream goes on from its position.
 fn cure(error: StreamError) -> &'static str {
     match error {
-        StreamError::OpenFailed => "see that the agent may read it, or leave it out",
-        StreamError::ReadFailed => "look for trouble of the disk with dmesg",
+        StreamError::OpenFailed => "make sure that the agent may read the file, or exclude it",
+        StreamError::ReadFailed => "check the disk with dmesg",
         StreamError::PoolFull => {
-            "raise container_monitor.stream_rotation.max_concurrent_streams if that is too late"
+            "raise container_monitor.stream_rotation.max_concurrent_streams if its lines come too late"
         }
         StreamError::ReadTimeout | StreamError::Stalled | StreamError::RotationStuck => {
-            "see that dockerd is well: timeout 5 docker info must answer at once"
+            "check dockerd: timeout 5 docker info must answer at once"
         }
         StreamError::ApiError | StreamError::DaemonGone => "see what dockerd says: journalctl -u docker",
         StreamError::DriverUnreadable => "let the container log with json-file, local or journald",
         StreamError::CircuitOpen => "other sources go on",
-        StreamError::FileHung => "see that the file system that it is on answers",
+        StreamError::FileHung => "check that its file system answers",
     }
 }

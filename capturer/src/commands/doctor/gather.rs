@@ -272,8 +272,10 @@ struct Info {
 fn docker_fact(settings: &ContainerMonitor) -> DockerFact {
     let info = ask::get(&settings.socket_path, "/info").map_err(|error| refusal(&error));
     let answer = info.and_then(|body| {
-        let info: Info = serde_json::from_slice(&body)
-            .map_err(|error| Refusal { why: format!("an answer of no Engine: {error}"), denied: false })?;
+        let info: Info = serde_json::from_slice(&body).map_err(|error| Refusal {
+            why: format!("not an answer from a Docker Engine: {error}"),
+            denied: false,
+        })?;
         let logs = info.docker_root_dir.join("containers");
         let looked_in = logs.clone();
         let listed = within(PATIENCE, move || readable(&looked_in));

@@ -177,7 +177,7 @@ fn directory(fact: &DirectoryFact) -> CheckLine {
         }
         DirectoryState::There { may_hang: Some(kind), .. } => warn(
             check,
-            format!("{path} is on {kind}, which may hang, and writes with it"),
+            format!("{path} is on {kind}, which may hang; writes then hang too"),
             format!("Name a directory on a local file system with {key}."),
         ),
         DirectoryState::There { free_bytes, .. } => {
@@ -217,7 +217,7 @@ fn admin(wanted: &Wanted) -> Option<CheckLine> {
             "admin",
             Exit::NoPermission,
             format!("listening on {address}: {why}"),
-            "Choose a port over 1023 with admin.listen, or give it CAP_NET_BIND_SERVICE.",
+            "Choose a port over 1023 with admin.listen, or give the agent CAP_NET_BIND_SERVICE.",
         ),
         (None, Err(Refusal { why, .. })) => fail(
             "admin",
@@ -285,7 +285,7 @@ fn logs(read_from: ReadFrom, engine: &EngineFact, container: Option<ContainerFac
     if driver == "none" {
         return warn(
             "logs",
-            "the Engine's driver is none: containers that name no other keep no log",
+            "the Engine's driver is none: containers that set no other driver keep no log",
             "Set \"log-driver\": \"json-file\" in /etc/docker/daemon.json and recreate the containers.",
         );
     }
@@ -316,10 +316,10 @@ fn containers(fact: &RunningFact, engine: &str) -> CheckLine {
     if !fact.no_log.is_empty() {
         let (are, names) =
             (counted(fact.no_log.len() as u64, "container"), named(fact.no_log.iter().cloned()));
-        notes += &format!("; of {are} nothing is kept, as the driver none says: {names}");
+        notes += &format!("; Docker keeps no log of {are} with the driver none: {names}");
     }
     if fact.looked_at < fact.count {
-        notes += &format!("; there was time to look at {}", fact.looked_at);
+        notes += &format!("; there was only time to check {}", fact.looked_at);
     }
     let (mut faults, mut cures) = (Vec::new(), BTreeSet::new());
     if !fact.unread.is_empty() {
@@ -333,7 +333,7 @@ fn containers(fact: &RunningFact, engine: &str) -> CheckLine {
         cures.insert(advice::SKIPPED_BY_DOCKER);
     }
     if faults.is_empty() {
-        return ok("containers", format!("{running}, none that can't be read{notes}"));
+        return ok("containers", format!("{running}, none unreadable{notes}"));
     }
     let cures: Vec<&str> = cures.into_iter().collect();
     warn("containers", format!("{running}, {}{notes}", faults.join("; ")), cures.join(" "))
@@ -378,7 +378,7 @@ fn capabilities(set: CapabilitySet, container: Option<ContainerFact>) -> CheckLi
     let shown = privilege::shown(set);
     let mut lacking = Vec::new();
     if !reads {
-        lacking.push(("CAP_DAC_READ_SEARCH", "to read logs of others"));
+        lacking.push(("CAP_DAC_READ_SEARCH", "to read other users' logs"));
     }
     if !witness {
         for (one, name) in [(CapabilitySet::BPF, "CAP_BPF"), (CapabilitySet::PERFMON, "CAP_PERFMON")] {
@@ -418,7 +418,7 @@ fn btf(has_btf: bool) -> CheckLine {
     }
     warn(
         "btf",
-        "no /sys/kernel/btf/vmlinux: the witness can't find its way in this kernel",
+        "no /sys/kernel/btf/vmlinux: the witness needs it for its programs in the kernel",
         "Use a kernel built with CONFIG_DEBUG_INFO_BTF=y, as those of Debian, Ubuntu and Fedora are; in a container, \
          mount /sys.",
     )
@@ -429,8 +429,8 @@ fn lockdown(mode: Option<&str>) -> CheckLine {
         None => ok("lockdown", "the kernel does not say (securityfs is not mounted)"),
         Some("confidentiality") => warn(
             "lockdown",
-            "confidentiality: programs in the kernel may not read it",
-            "Boot with lockdown=integrity, if your rules allow it; without, the witness looks at /proc.",
+            "confidentiality: eBPF programs may not read kernel memory",
+            "Boot with lockdown=integrity, if your rules allow it; otherwise the witness reads /proc.",
         ),
         Some(mode) => ok("lockdown", mode),
     }
@@ -438,15 +438,15 @@ fn lockdown(mode: Option<&str>) -> CheckLine {
 
 fn witness(fact: &WitnessFact, facts: &Facts) -> CheckLine {
     let mut message = if fact.tier == Tier::Procfs {
-        "procfs: a look at /proc/self now and then".to_owned()
+        "procfs: reads /proc/self from time to time".to_owned()
     } else {
-        format!("{}: it saw {} ways to open and close", fact.tier, fact.seen)
+        format!("{}: its self-test saw {} ways to open and close descriptors", fact.tier, fact.seen)
     };
     if let Some(programs) = fact.programs {
         message += &format!(", by the programs {programs}");
     }
     if fact.not_here > 0 {
-        message += &format!(", {} are not offered here", fact.not_here);
+        message += &format!(", {} are not available here", fact.not_here);
     }
     for (tier, why) in &fact.refused {
         message += &format!(". Not {tier}: {why}");
@@ -461,7 +461,7 @@ fn witness(fact: &WitnessFact, facts: &Facts) -> CheckLine {
     let cure = if !may_load && own_pids {
         "Start the container with --pid host (pid: host in Compose), too, and with the capabilities named above."
     } else if !may_load {
-        "Give it the capabilities named above."
+        "Give the agent the capabilities named above."
     } else if own_pids {
         "Start the container with --pid host (pid: host in Compose): programs in the kernel know this process by its \
              number on the host."
@@ -485,7 +485,7 @@ fn files(limits: &LimitsFact, wanted: Option<&Wanted>, container: Option<Contain
             "files",
             message,
             format!(
-                "Raise it: {}; or lower container_monitor.stream_rotation.max_concurrent_streams.",
+                "Raise the limit: {}; or lower container_monitor.stream_rotation.max_concurrent_streams.",
                 if container.is_some() {
                     format!("start the container with --ulimit nofile={enough}")
                 } else {
@@ -507,11 +507,11 @@ fn locked_memory(facts: &Facts) -> CheckLine {
     }
     warn(
         "locked_memory",
-        format!("{shown} of locked memory, which this kernel counts the ring and the witness's maps in"),
+        format!("{shown} of locked memory; this kernel charges the ring and the witness's maps to it"),
         if facts.container.is_some() {
-            "Raise it: start the container with --ulimit memlock=-1."
+            "Raise the limit: start the container with --ulimit memlock=-1."
         } else {
-            "Raise it: LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited."
+            "Raise the limit: LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited."
         },
     )
 }
@@ -522,8 +522,8 @@ fn inotify(limits: &LimitsFact) -> CheckLine {
     else {
         return warn(
             "inotify",
-            "the kernel does not say how much of it there is",
-            "Use a kernel with CONFIG_INOTIFY_USER, and mount /proc; without, files are looked at every 2 s.",
+            "the kernel does not show the inotify limits",
+            "Use a kernel with CONFIG_INOTIFY_USER, and mount /proc; without inotify, files are polled every 2 s.",
         );
     };
     let message = format!(
@@ -539,7 +539,8 @@ fn inotify(limits: &LimitsFact) -> CheckLine {
     if scarce.is_empty() {
         return ok("inotify", message);
     }
-    let cure = format!("Raise it: sysctl -w {}; without, files are looked at every 2 s.", scarce.join(" "));
+    let cure =
+        format!("Raise the limit: sysctl -w {}; otherwise files are polled every 2 s.", scarce.join(" "));
     warn("inotify", message, cure)
 }
 

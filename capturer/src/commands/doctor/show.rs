@@ -36,7 +36,7 @@ pub fn table(lines: &[CheckLine], exit: Exit, columns: usize, colours: bool) -> 
     text += &match exit {
         Exit::Ok => format!("\ncapturer can run here; {warnings} to improve.\n"),
         exit => format!(
-            "\ncapturer can't run here: {failed} to mend, {warnings} to improve; it would end with {}.\n",
+            "\ncapturer can't run here: {failed} to fix, {warnings} to improve; it would exit with {}.\n",
             exit as u8
         ),
     };
@@ -135,7 +135,7 @@ mod tests {
                 &format!("{}\x1b[31m{}", "a word ".repeat(20), "y".repeat(200)),
                 Some(&"do this ".repeat(12)),
             ),
-            line("locked_memory", CheckStatus::Fail(Exit::Unavailable), "no\nneither", Some("mend it")),
+            line("locked_memory", CheckStatus::Fail(Exit::Unavailable), "no\nneither", Some("fix it")),
         ]
     }
 
@@ -157,9 +157,9 @@ mod tests {
 ok    kernel         Linux 6.1
 fail  locked_memory  no
                      neither
-                     > mend it
+                     > fix it
 
-capturer can't run here: 1 to mend, 0 to improve; it would end with 69.
+capturer can't run here: 1 to fix, 0 to improve; it would exit with 69.
 ";
         assert_eq!(table(&lines, Exit::Unavailable, 80, false), expected);
         assert!(table(&lines, Exit::Unavailable, 80, true).starts_with("\x1b[32mok  \x1b[0m  kernel"));

@@ -79,7 +79,7 @@ pub(in crate::settings) fn never_made(pipeline: &Pipeline) -> Vec<String> {
         if let Step::When(condition, _) = step
             && let Some(field) = unmade(condition, &known)
         {
-            tell(field, "its condition is never met and every line passes it by");
+            tell(field, "its condition is never met and every line skips this step");
             continue;
         }
         match step.inner() {

@@ -55,14 +55,14 @@ impl Pattern {
     pub(super) fn parse(text: &str) -> Result<Pattern, Mismatch> {
         let expected = || Mismatch::new("a regular expression");
         if text.is_empty() {
-            return Err(expected().hint("an empty one is found in every line"));
+            return Err(expected().hint("an empty one matches every line"));
         }
         // In the extended syntax it stands for nothing.
         let is_extended = text.strip_prefix("(?").is_some_and(|flags| {
             flags.split([')', ':', '-']).next().is_some_and(|flags| flags.contains('x'))
         });
         if text.ends_with('\n') && !is_extended {
-            let hint = "this one ends with a line break, and no line does, so it is found in none: write it behind |- or in single quotes";
+            let hint = "this one ends with a line break, so it matches no line: write it after |- or in single quotes";
             return Err(expected().hint(hint));
         }
         Pattern::new(text).map_err(|why| expected().hint(why))

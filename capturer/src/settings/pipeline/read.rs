@@ -61,7 +61,7 @@ fn read_pipeline(s: &mut Section, line_bytes_max: u64) -> Pipeline {
     s.sections("steps", |s| pipeline.steps.extend(read_step(s)));
     let behind_dedup = |pair: &[Step]| matches!(pair[0].inner(), Step::Dedup { .. });
     if pipeline.steps.windows(2).any(behind_dedup) {
-        s.problem("steps", "has a step behind dedup, which must be the last: it keeps lines back");
+        s.problem("steps", "has a step after dedup, which must be last because it holds lines back");
     }
     if pipeline.steps.len() > PIPELINE_STEPS_MAX {
         s.problem("steps", format!("has more than {PIPELINE_STEPS_MAX}"));
@@ -119,7 +119,7 @@ fn read_rate_limit(s: &mut Section) -> Option<RateLimit> {
         return None;
     }
     if lines == 0 && bytes == 0 && !s.has_problem("lines") && !s.has_problem("bytes") {
-        s.problem("lines", "and bytes are both without bound: give one of them");
+        s.problem("lines", "lines and bytes are both unlimited: set one of them");
     }
     Some(RateLimit { lines: lines as u64, bytes, burst, over })
 }
@@ -155,7 +155,8 @@ fn read_step(s: &mut Section) -> Option<Step> {
     if given != 1 && s.has_only_known() {
         s.problem(
             "",
-            "is one step: give one of parse, timestamp, keep, drop, sample, redact, labels, strip_ansi, rename, remove and dedup, each after a dash of its own",
+            "must be exactly one step: one of parse, timestamp, keep, drop, sample, redact, labels, strip_ansi, rename, \
+             remove and dedup, each after a dash of its own",
         );
     }
     let mut when = None;
@@ -319,7 +320,7 @@ fn read_redact(s: &mut Section) -> Option<Step> {
         s.read("with", &mut with, replacement);
         match pattern {
             Some(pattern) if pattern.is_match(b"") => {
-                s.problem("pattern", "matches nothing at all, which is everywhere");
+                s.problem("pattern", "matches the empty string, so it would match everywhere");
             }
             Some(pattern) => redact.patterns.push(RedactPattern { pattern, with }),
             None => required(s, "pattern", "what is to be replaced"),
@@ -329,7 +330,7 @@ fn read_redact(s: &mut Section) -> Option<Step> {
     redact.presets.dedup();
     if s.is_given() && redact == Redact::default() && !s.has_problem("presets") && !s.has_problem("patterns")
     {
-        s.problem("presets", "and patterns are both missing: nothing would be redacted");
+        s.problem("presets", "presets and patterns are both missing: nothing would be redacted");
     }
     Some(Step::Redact(redact))
 }
@@ -357,7 +358,8 @@ fn read_labels(s: &mut Section) -> Option<Step> {
         for name in names {
             let shown = shown(name);
             if !is_label_name(name) {
-                let why = "is no label name: letters, digits and _, not beginning with a digit";
+                let why =
+                    "is not a valid label name: use letters, digits and _, and do not begin with a digit";
                 s.problem(key, format!("\"{shown}\" {why}"));
             }
             if all.contains(&name) {
@@ -367,7 +369,7 @@ fn read_labels(s: &mut Section) -> Option<Step> {
         }
     }
     if all.is_empty() && s.is_given() && !["set", "from_fields"].iter().any(|key| s.has_problem(key)) {
-        s.problem("set", "from_fields and from_container_labels are all missing: no label would be set");
+        s.problem("set", "set, from_fields and from_container_labels are all missing: no label would be set");
     }
     Some(Step::Labels(labels))
 }

@@ -89,7 +89,7 @@ fn what_is_wrong_is_said() {
          field that must be there",
     );
     check("steps: [{redcat: {}}]", "12: pipelines[0].steps[0].redcat: unknown key; did you mean redact?");
-    let one = "is one step: give one of parse, timestamp, keep, drop, sample, redact, labels, strip_ansi, rename, remove and dedup, each after a \
+    let one = "must be exactly one step: one of parse, timestamp, keep, drop, sample, redact, labels, strip_ansi, rename, remove and dedup, each after a \
                dash of its own";
     check("steps: [{dedup: {}, sample: {keep_one_in: 2}}]", &format!("11: pipelines[0].steps[0]: {one}"));
     check(
@@ -111,7 +111,7 @@ fn what_is_wrong_is_said() {
     );
     check(
         "steps: [{dedup: }, {sample: {keep_one_in: 2}}]",
-        "10: pipelines[0].steps: has a step behind dedup, which must be the last: it keeps lines back",
+        "10: pipelines[0].steps: has a step after dedup, which must be last because it holds lines back",
     );
     check(
         "steps: [{redact: {presets: [emial]}}]",
@@ -120,11 +120,11 @@ fn what_is_wrong_is_said() {
     );
     check(
         "steps: [{redact: {patterns: [{pattern: 'x*'}]}}]",
-        "42: pipelines[0].steps[0].redact.patterns[0].pattern: matches nothing at all, which is everywhere",
+        "42: pipelines[0].steps[0].redact.patterns[0].pattern: matches the empty string, so it would match everywhere",
     );
     check(
         "steps: [{labels: {set: {a-b: x}}}]",
-        "26: pipelines[0].steps[0].labels.set: \"a-b\" is no label name: letters, digits and _, not beginning with a digit",
+        "26: pipelines[0].steps[0].labels.set: \"a-b\" is not a valid label name: use letters, digits and _, and do not begin with a digit",
     );
     check(
         "steps: [{labels: {set: {a: x}, from_fields: {a: b}}}]",
@@ -144,7 +144,7 @@ fn what_is_wrong_is_said() {
     );
     check(
         "rate_limit: {over: drop}",
-        "16: pipelines[0].rate_limit.lines: and bytes are both without bound: give one of them",
+        "16: pipelines[0].rate_limit.lines: lines and bytes are both unlimited: set one of them",
     );
     check("match: {path: [/a]}", "11: pipelines[0].match.path: unknown key; did you mean paths?");
 }

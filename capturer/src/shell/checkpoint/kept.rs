@@ -94,8 +94,8 @@ impl DataDir {
         let (text, until) = match &back {
             Ok(()) => (
                 format!(
-                    "somebody removed {} or the lock in it while the agent ran; the agent made it anew, with the last checkpoint; \
-                     leave it alone while the agent runs",
+                    "somebody removed {} or the lock in it while the agent ran; the agent recreated it with the last \
+                     checkpoint; leave it alone while the agent runs",
                     self.path.display()
                 ),
                 Some(Instant::now() + GONE_SHOWN),
@@ -104,8 +104,9 @@ impl DataDir {
                 let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
                 (
                     format!(
-                        "somebody removed {} or the lock in it while the agent ran, and it can't be made anew: {error}{}; no \
-                         position is saved, and a restart would repeat lines: stop the other agent, or mend the directory",
+                        "somebody removed {} or the lock in it while the agent ran, and it can't be recreated: {error}{}; \
+                         no position is saved, and a restart would repeat lines: stop the other agent, or repair the \
+                         directory",
                         self.path.display(),
                         cause.unwrap_or_default()
                     ),
@@ -176,6 +177,6 @@ mod tests {
         assert!(dir.trouble().unwrap().contains("is in use by process"));
         drop(other);
         dir.look().unwrap();
-        assert!(dir.trouble().unwrap().contains("made it anew"));
+        assert!(dir.trouble().unwrap().contains("recreated it"));
     }
 }

@@ -264,7 +264,7 @@ fn load_memory(dir: &mut Dir, report: &mut LoadReport) -> Result<(), StoreError>
     if decoded.damaged > 1 {
         let path = dir.path_of(FILES);
         report.notes.push(format!(
-            "{}: {} damaged lines; files that they spoke of may be delivered again if they were renamed or copied since",
+            "{}: {} damaged lines; the files named in them may be delivered again if they were renamed or copied since",
             path.display(),
             decoded.damaged
         ));
@@ -331,7 +331,7 @@ fn load_checkpoint(dir: &mut Dir) -> Result<LoadReport, StoreError> {
     if !notes.is_empty() {
         notes.push(
             "no intact checkpoint is left: every source begins as if never seen, so what its log still holds is delivered \
-             again (where start_at is beginning); look for a disk that was full or is failing"
+             again (where start_at is beginning); check for a full or failing disk"
                 .to_owned(),
         );
     }

@@ -126,7 +126,7 @@ impl Look {
             let more = if self.others.len() > 1 { ", …" } else { "" };
             writeln!(
                 out,
-                "    matched by an entry before this one too: {} ({}{more}): files[{first}] comes first, so its settings count",
+                "    also matched by an earlier entry: {} ({}{more}): files[{first}] comes first, so its settings apply",
                 self.others.len(),
                 shown(path)
             )?;
@@ -145,9 +145,9 @@ impl Look {
             let more = if self.strange.len() > 1 { ", …" } else { "" };
             writeln!(
                 out,
-                "    beside them, with names that are not known as those of rotated files: {} ({}{more}): read only if the file \
-                 that was read last has such a name; rotate to names like app.log.1 or app-2026-11-25.log, or let a pattern \
-                 match logs of their own",
+                "    beside them, with names not recognized as those of rotated files: {} ({}{more}): read only if the \
+                 file that was read last has such a name; rotate to names like app.log.1 or app-2026-11-25.log, or let a \
+                 pattern match them if they are separate logs",
                 self.strange.len(),
                 shown(first)
             )?;
@@ -419,8 +419,9 @@ mod tests {
         let mut out = Vec::new();
         show(&settings, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap().replace(&format!("{}/", dir.path().display()), "");
-        let told: Vec<&str> = text.lines().filter(|line| line.contains("an entry before this one")).collect();
-        let expected = "    matched by an entry before this one too: 1 (a.log): files[0] comes first, so its settings count";
+        let told: Vec<&str> = text.lines().filter(|line| line.contains("by an earlier entry")).collect();
+        let expected =
+            "    also matched by an earlier entry: 1 (a.log): files[0] comes first, so its settings apply";
         assert_eq!(told, [expected], "{text}");
         assert!(
             text.find(expected) > text.find("files[1]") && text.find(expected) < text.find("files[2]"),
@@ -435,7 +436,7 @@ mod tests {
             std::fs::write(dir.path().join(name), "text\n").unwrap();
         }
         let text = listing(dir.path(), &["a.log"]);
-        assert!(text.contains("not known as those of rotated files: 2 (a-1.log, …): "), "{text}");
+        assert!(text.contains("not recognized as those of rotated files: 2 (a-1.log, …): "), "{text}");
         let text = listing(dir.path(), &["a.log", "a-*.log"]);
         assert!(!text.contains("rotated files"), "{text}");
     }
@@ -482,7 +483,7 @@ mod tests {
         let text = shown(2);
         assert!(text.contains("*: 1 file\n      new.log\n"), "{text}");
         assert!(text.contains("): old.log (3 d ago), older.log (40 d ago)\n"), "{text}");
-        assert!(text.contains("read with that): old.log.1\n"), "{text}");
+        assert!(text.contains("read together with that log): old.log.1\n"), "{text}");
         assert!(shown(0).contains("*: 3 files\n"), "{}", shown(0));
     }
 

@@ -220,7 +220,7 @@ fn save_all(
         let (seq, checkpoint) = match to_save.recv_timeout(LOOK_AT_DATA_DIR) {
             Ok(to_save) => to_save,
             Err(RecvTimeoutError::Timeout) => {
-                progress.begin("looking whether it is there".to_owned());
+                progress.begin("checking that it is still there".to_owned());
                 // Health says what is wrong with it.
                 let _ = look();
                 progress.end();

@@ -91,7 +91,8 @@ impl Mounts {
         let source = File::open("/proc/self/mountinfo").ok();
         if source.is_none() {
             tracing::warn!(
-                "/proc/self/mountinfo can't be read: file systems that may hang are not told from local ones; mount /proc"
+                "/proc/self/mountinfo can't be read: file systems that may hang cannot be distinguished from local \
+                 ones; mount /proc"
             );
         }
         let mut mounts = Mounts { source, may_hang: BTreeMap::new() };
@@ -270,10 +271,11 @@ impl Mount {
         if self.kind == "fuseblk" || self.kind == "fuse" || self.kind.starts_with("fuse.") {
             let connection = rustix::fs::minor(self.lane.0);
             return format!(
-                "mend the program that serves it, or end it: echo 1 > /sys/fs/fuse/connections/{connection}/abort; umount -l {point}"
+                "fix the program that serves it, or abort the mount: echo 1 > \
+                 /sys/fs/fuse/connections/{connection}/abort; umount -l {point}"
             );
         }
-        format!("mend its server or the way there, or end it: umount -f -l {point}")
+        format!("fix its server or the network, or unmount it: umount -f -l {point}")
     }
 }
 

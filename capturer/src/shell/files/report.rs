@@ -65,12 +65,12 @@ pub fn cure(why: PassedOver) -> &'static str {
         }
         PassedOver::Link => "a symbolic link that a pattern found: name it, or set follow_links: true",
         PassedOver::Dangling => "a link to nothing: it is followed when its target is there",
-        PassedOver::LinkLoop => "a link that leads in a circle",
-        PassedOver::OutOfRoots => "a link that leads out of where it may (roots)",
-        PassedOver::Special => "no regular file but a socket, pipe or device",
+        PassedOver::LinkLoop => "a link that loops",
+        PassedOver::OutOfRoots => "a link that leads outside the allowed directories (roots)",
+        PassedOver::Special => "a socket, pipe or device, not a regular file",
         PassedOver::Own => "what the agent itself writes",
         PassedOver::Excluded => "left out by exclude",
-        PassedOver::Hidden => "hidden: only a pattern with the dot names it, such as .*",
+        PassedOver::Hidden => "hidden: only a pattern that spells out the dot matches it, such as .*",
         PassedOver::Archive => {
             "an archive that is not read: only .gz is, with its log beside it. Let logrotate pack with gzip, or one rotation \
              later (delaycompress); unpack this one to have it read"
@@ -78,7 +78,7 @@ pub fn cure(why: PassedOver) -> &'static str {
         PassedOver::Older => {
             "older than ignore_older: unless they were read before, only what is added from now on is read"
         }
-        PassedOver::Rotated => "a rotated file of a log that is followed: read with that",
+        PassedOver::Rotated => "a rotated file of a followed log: it is read together with that log",
         PassedOver::Denied => "may not be read by this user",
         PassedOver::Binary => {
             "not text in UTF-8: set encoding (latin1, utf-16le, …) if it is text in another"

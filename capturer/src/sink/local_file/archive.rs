@@ -179,7 +179,7 @@ impl Worker {
             match self.visit(&visit) {
                 Ok(()) => {
                     if failed.forget(&visit.path) {
-                        tracing::info!(%output, "its older files are compressed and deleted again");
+                        tracing::info!(%output, "compressing and deleting its older files works again");
                     }
                 }
                 Err(error) => {

@@ -326,7 +326,7 @@ impl LocalFileSink {
             Err(error) => {
                 tracing::warn!(
                     output = %self.shown(&**path),
-                    "can't be rotated and grows on: {error}; tried again in {} s", ROTATE_AGAIN_AFTER.as_secs()
+                    "can't be rotated and keeps growing: {error}; retrying in {} s", ROTATE_AGAIN_AFTER.as_secs()
                 );
                 if let Some(output) = self.outputs.get_mut(path) {
                     output.trouble.rotate_at = Some(Instant::now() + ROTATE_AGAIN_AFTER);

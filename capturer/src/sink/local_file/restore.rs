@@ -181,7 +181,10 @@ impl Work<'_> {
             );
         }
         if !ours && part.records == 0 {
-            self.note(&path, "is another file than before; its content stays and is appended to");
+            self.note(
+                &path,
+                "is a different file than before; its content stays, and new records are appended",
+            );
             return Ok(None);
         }
         let print = Some(print_of(&live.file, live.len)?);
@@ -304,8 +307,8 @@ impl Work<'_> {
             read += count;
             if self.bytes_left < count {
                 self.note(path, &format!(
-                    "{} bytes behind the last checkpoint are too many to look through; what is read again of them is \
-                     in the output twice",
+                    "{} bytes after the last checkpoint are too many to compare; lines of theirs that are read again will \
+                     be in the output twice",
                     to - part.end
                 ));
                 return Ok(Part { end: to, ..part });
@@ -341,10 +344,7 @@ impl Work<'_> {
         rustix::fs::ftruncate(&live.file, end)?;
         self.note(
             path,
-            &format!(
-                "had a record at its end that was not whole: {} cut off",
-                counted(live.len - end, "byte")
-            ),
+            &format!("ended with an incomplete record: {} cut off", counted(live.len - end, "byte")),
         );
         Ok(true)
     }

@@ -113,7 +113,7 @@ fn a_restart_says_what_is_shorter_gone_or_another_file() {
     let said = |words: &str| restored.notes.iter().filter(|note| note.contains(words)).count();
     assert_eq!(said("a.ndjson is 492 bytes shorter"), 1, "{:?}", restored.notes);
     assert_eq!(
-        (said("c.ndjson is another file"), said("d.ndjson can't be continued")),
+        (said("c.ndjson is a different file"), said("d.ndjson can't be continued")),
         (1, 1),
         "{:?}",
         restored.notes

@@ -128,8 +128,8 @@ pub fn presence(outcome: &Outcome, tenant_varies: bool) -> Presence {
 }
 
 /// Cure where the answers are not Loki's.
-pub const WRONG_ADDRESS: &str =
-    "this is no answer of Loki's push API: check sinks.loki.url, its http or https, and proxies on the way";
+pub const WRONG_ADDRESS: &str = "this is not an answer from Loki's push API: check sinks.loki.url, its http or https, and \
+                                 proxies on the way";
 
 /// Judges an outcome.
 pub fn judge(outcome: &Outcome) -> Verdict {
@@ -160,7 +160,7 @@ pub fn judge(outcome: &Outcome) -> Verdict {
         }
         260 => hold(
             PushFailure::TenantBlocked,
-            "Loki is told to take no lines of this tenant (limits_config.block_ingestion_until); they wait here",
+            "Loki is configured to refuse this tenant's lines (limits_config.block_ingestion_until); they wait here",
         ),
         400 | 422 if contains(words, "structured metadata, but this feature is disallowed") => hold(
             PushFailure::MetadataDisallowed,
@@ -176,15 +176,17 @@ pub fn judge(outcome: &Outcome) -> Verdict {
         }
         401 if contains(words, "no org id") => hold(
             PushFailure::Unauthorized,
-            "these lines have no tenant and this Loki wants one: set sinks.loki.tenant_id, or tenant_default for those that lack its label",
+            "these lines have no tenant and this Loki requires one: set sinks.loki.tenant_id, or tenant_default for \
+             those that lack its label",
         ),
         401 => hold(
             PushFailure::Unauthorized,
-            "check sinks.loki.auth: user, password or token are missing, wrong or expired",
+            "check sinks.loki.auth: the user, password or token is missing, wrong or expired",
         ),
         403 => hold(
             PushFailure::Forbidden,
-            "check that this user or token may write, and sinks.loki.tenant_id; or a firewall before Loki refuses what a line says",
+            "check that this user or token may write, and check sinks.loki.tenant_id; or a firewall in front of Loki \
+             refuses the content of a line",
         ),
         404 => hold(PushFailure::NotFound, "check sinks.loki.url: Loki's push API is not there"),
         429 => match throttle(words) {

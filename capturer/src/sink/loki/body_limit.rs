@@ -85,8 +85,9 @@ impl BodyLimit {
         let refused = self.refused.as_ref()?;
         let size = |bytes: usize| ByteSize(bytes as u64).display().iec();
         Some(format!(
-            "requests are smaller than sinks.loki.batch_size ({}) says: one of {} was refused ({}), so they have at most {} before \
-             they are compressed; set batch_size to that, or raise the limit of the proxy before Loki (nginx: client_max_body_size)",
+            "requests are kept smaller than sinks.loki.batch_size ({}): one of {} was refused ({}), so they have at most {} \
+             before they are compressed; set batch_size to that, or raise the limit of the proxy in front of Loki \
+             (nginx: client_max_body_size)",
             size(self.set),
             size(refused.sent),
             refused.words,

@@ -172,8 +172,9 @@ impl Client {
             }
         };
         // Its own error would show the value.
-        let mut value = HeaderValue::try_from(text)
-            .map_err(|_| io::Error::other("the token or password holds what no HTTP header can"))?;
+        let mut value = HeaderValue::try_from(text).map_err(|_| {
+            io::Error::other("the token or password has characters that an HTTP header cannot contain")
+        })?;
         value.set_sensitive(true);
         Ok(Some(value))
     }
@@ -303,7 +304,7 @@ fn connector(tls: &LokiTls) -> io::Result<TlsConnector> {
     }
     if roots.is_empty() {
         return Err(io::Error::other(
-            "no certificate authority is known here: give one with sinks.loki.tls.ca_file",
+            "this host has no trusted certificate authorities: set sinks.loki.tls.ca_file",
         ));
     }
     let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))

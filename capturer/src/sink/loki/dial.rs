@@ -90,9 +90,9 @@ pub(super) fn tls_words(error: &io::Error) -> String {
             "the server does not speak TLS at this port: use http:// in sinks.loki.url, or its TLS port".to_owned()
         }
         Some(Error::InvalidCertificate(why)) if format!("{why:?}").contains("CaUsedAsEndEntity") => {
-            "the server shows an authority's certificate (CA:TRUE) as its own, which is not trusted even if \
-             sinks.loki.tls.ca_file has it: make the server's certificate anew with basicConstraints=CA:FALSE, or let \
-             the authority sign one for the server"
+            "the server presents a CA certificate (CA:TRUE) as its own, which is not trusted even if \
+             sinks.loki.tls.ca_file has it: reissue the server's certificate with basicConstraints=CA:FALSE, or let \
+             the CA sign one for the server"
                 .to_owned()
         }
         _ => format!("{error}; {CHECK_TLS}"),

@@ -126,7 +126,9 @@ impl SourceHead {
         let tenant = &self.channels[0].tenant;
         if asked.is_empty() {
             let goes = match tenant.as_str() {
-                "" => "they go without one, which a Loki with tenants refuses: set sinks.loki.tenant_default or give it the label".to_owned(),
+                "" => "they are sent without one, which a multi-tenant Loki refuses: set sinks.loki.tenant_default or give \
+                       this source the label"
+                    .to_owned(),
                 tenant => format!("they go to tenant_default, {tenant}"),
             };
             return Some(format!(
@@ -135,7 +137,7 @@ impl SourceHead {
         }
         (asked != *tenant).then(|| {
             let asked = shown(&shortened(asked, TENANT_BYTES_MAX));
-            format!("Loki takes no tenant \"{asked}\"; its lines go to the tenant {tenant}")
+            format!("Loki does not accept the tenant \"{asked}\"; its lines go to the tenant {tenant}")
         })
     }
 }

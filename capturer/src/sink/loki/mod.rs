@@ -235,8 +235,8 @@ impl LokiSink {
             // Loki can't give any room back.
             format!(
                 "the disk of data_dir is full ({error}), and the spool has nothing on it: no line goes to Loki, and what rotates \
-                 away unread is lost; free as much there as a request and a checkpoint need, or put data_dir on a larger disk. It \
-                 failed at"
+                 away unread is lost; free enough space there for a request and a checkpoint, or put data_dir on a larger \
+                 disk. It failed at"
             )
         } else {
             format!(
@@ -259,9 +259,9 @@ impl LokiSink {
             if !self.writer.take_share(part.label_set, part.bytes) {
                 return Err(SinkError::retry(
                     format!(
-                        "of {}: Loki holds it back or is slower than it prints (sink_loki_delivery says which), and one label set \
-                         may fill half of sinks.loki.spool.max_size; its sources wait in their logs, and what rotates away \
-                         there unread is lost",
+                        "for {}: Loki holds this label set back, or accepts its lines more slowly than they are printed \
+                         (sink_loki_delivery says which), and one label set may fill half of sinks.loki.spool.max_size; \
+                         its sources wait in their logs, and what rotates away there unread is lost",
                         report::short(&part.labels)
                     ),
                     io::Error::other("the share of the spool is full"),
@@ -284,7 +284,8 @@ impl LokiSink {
             let bytes = std::mem::take(&mut self.dropped_bytes);
             tracing::warn!(
                 bytes,
-                "loki: the spool is full, its oldest lines are given up (spool.when_full: drop_oldest); repair Loki or raise sinks.loki.spool.max_size"
+                "loki: the spool is full, so its oldest lines are dropped (spool.when_full: drop_oldest); get Loki \
+                 running again or raise sinks.loki.spool.max_size"
             );
         }
     }
@@ -365,7 +366,8 @@ impl Sink for LokiSink {
         // Before the push thread ends, which takes its time: nothing is given a time any more.
         if let Err(error) = self.gathered.times.save(&self.spool_dir) {
             tracing::warn!(
-                "loki: saving which times were given to lines: {error}; lines of the last second begin some microseconds later"
+                "loki: saving which times were given to lines: {error}; after a restart, lines with times of \
+                 the last second get times some microseconds later"
             );
         }
         self.push.stop();

@@ -132,9 +132,10 @@ impl Delivery {
             let more = alike.count();
             let hint = match reason {
                 PushFailure::StreamRateLimited => {
-                    "; it is over its rate limit: fewer lines, labels that part it, or a higher per_stream_rate_limit in Loki"
+                    "; it is over its rate limit: send fewer lines, split it with another label, or raise \
+                     per_stream_rate_limit in Loki"
                 }
-                PushFailure::StreamLimit => "; fewer label values, or a higher limit in Loki",
+                PushFailure::StreamLimit => "; use fewer label values, or raise the limit in Loki",
                 _ => "",
             };
             let (labels, words) = (short(&told.labels), short(&told.trouble.words));

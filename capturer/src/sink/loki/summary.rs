@@ -130,7 +130,9 @@ fn what(reason: &str, lines: u64) -> String {
     match reason {
         SPOOL_FULL => "were over their share of the spool while Loki held them back, and are lost".to_owned(),
         SPOOL_TOO_OLD => "waited in the spool for longer than spool.max_age and are lost".to_owned(),
-        LETTERS_FULL => "old dead letters made room for new ones and are lost".to_owned(),
+        LETTERS_FULL => {
+            "dead letters were deleted, oldest first, to make room for new ones, and are lost".to_owned()
+        }
         reason => format!("refused as {reason}, {} in the dead letters", which(lines, "it is", "they are")),
     }
 }
@@ -163,9 +165,10 @@ pub fn cure(reason: DeadLetterReason) -> &'static str {
         | DeadLetterReason::DuplicateLabel
         | DeadLetterReason::InvalidLabels => "check sinks.loki.labels and the pipeline's labels",
         DeadLetterReason::MetadataTooLarge => "keep less in sinks.loki.structured_metadata",
-        DeadLetterReason::BodyTooLarge => "raise the body limit of Loki or of the proxy before it",
+        DeadLetterReason::BodyTooLarge => "raise the body limit of Loki or of the proxy in front of it",
         DeadLetterReason::Forbidden => {
-            "a firewall or proxy before Loki refuses what they say, and takes other lines of the tenant: allow them there and replay them (capturer dead-letters replay)"
+            "a firewall or proxy in front of Loki refuses the content of these lines, but lets other lines of the \
+             tenant pass: allow them there and replay them (capturer dead-letters replay)"
         }
         DeadLetterReason::Other => "look at them with capturer dead-letters list",
     }

@@ -385,7 +385,7 @@ impl Delivery {
             let words = job.doubtful.front().and_then(|part| part.letters.first());
             let words = words.map(|letter| format!("status {}: {}", letter.code, letter.words));
             let words = format!(
-                "{}; no reason of Loki's that is known, and nothing was accepted since: {WRONG_ADDRESS}",
+                "{}; this is not a reason that Loki is known to give, and nothing has been accepted since: {WRONG_ADDRESS}",
                 words.unwrap_or_default()
             );
             undoubt(&mut job);

@@ -137,7 +137,7 @@ fn show(cursor: &Cursor) -> String {
 fn parse(text: &str) -> Result<Cursor, String> {
     let fields: Vec<&str> = text.lines().next().unwrap_or_default().split_whitespace().collect();
     let [segment, offset, crc] = fields[..] else {
-        return Err(format!("{} bytes without sense", text.len()));
+        return Err(format!("{} bytes that make no sense", text.len()));
     };
     let sum = format!("{:08x}", crc32fast::hash(format!("{segment} {offset}").as_bytes()));
     match (segment.parse(), offset.parse()) {

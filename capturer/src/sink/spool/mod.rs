@@ -214,12 +214,12 @@ pub fn open(dir: &Path, config: &settings::Spool, held: Held) -> io::Result<Open
         state.segments.iter().map(|(number, segment)| (*number, segment.len)).collect();
     let cursor = cursor::load(dir).unwrap_or_else(|why| {
         notes.push(format!(
-            "its cursor was unreadable ({why}): what is there is delivered from its beginning, some lines again"
+            "its cursor was unreadable ({why}): the spool is delivered from its beginning, so some lines are repeated"
         ));
         None
     });
     if cursor.is_none() && notes.is_empty() && !state.segments.is_empty() {
-        let note = "it has no cursor: what is there is delivered from its beginning, some lines again";
+        let note = "it has no cursor: the spool is delivered from its beginning, so some lines are repeated";
         notes.push(note.to_owned());
     }
     let is_new = cursor.is_none() && notes.is_empty() && lengths.is_empty() && state.retired.is_empty();

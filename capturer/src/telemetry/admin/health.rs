@@ -90,8 +90,8 @@ pub fn report(facts: &Facts) -> Report {
 
 fn stuck_step(age_ms: u64) -> Health {
     let message = format!(
-        "{STUCK}one write has been under way for {:.1} s; the disk or file system that it goes to does not answer: look for \
-         its trouble with dmesg and iostat -x; reading waits, and lines stay in the log files as long as those are kept",
+        "{STUCK}one write has been under way for {:.1} s; the disk or file system that it goes to does not answer: check it \
+         with dmesg and iostat -x; reading waits, and lines stay in the log files as long as those are kept",
         age_ms as f64 / 1000.0
     );
     Health::new(false, message)
@@ -109,7 +109,7 @@ fn capture_loop(facts: &Facts) -> Health {
         return Health::new(true, format!("last turn {seconds:.1} s ago"));
     }
     if age_ms <= max {
-        return Health::new(true, format!("takes up its sources, last turn {seconds:.1} s ago"));
+        return Health::new(true, format!("is opening its sources, last turn {seconds:.1} s ago"));
     }
     let message = format!(
         "{STUCK}last turn {seconds:.1} s ago, at most {} s are usual{usual}; /api/v1/streams shows what it waited for last",
@@ -229,7 +229,7 @@ mod tests {
     fn a_slow_start_is_not_stuck() {
         let mut facts = Facts { sources_ready: false, capture_beat_age_ms: 30_000, ..facts() };
         let well = report(&facts);
-        assert!(well.ok && well.components[CAPTURE_LOOP].message.contains("takes up its sources"));
+        assert!(well.ok && well.components[CAPTURE_LOOP].message.contains("is opening its sources"));
         facts.capture_beat_age_ms = START_BEAT_AGE_MAX_MS + 1;
         assert!(!report(&facts).ok);
     }
@@ -258,9 +258,9 @@ mod tests {
     #[test]
     fn sources_wait_for_docker_and_it_is_named() {
         let mut facts = Facts { sources_ready: false, ..facts() };
-        let away = Health::new(false, "no answer; check that dockerd is well");
+        let away = Health::new(false, "no answer; check dockerd");
         facts.components.insert("docker".to_owned(), away);
-        let expected = "not ready\nsources: not listed yet: no answer; check that dockerd is well\n";
+        let expected = "not ready\nsources: not listed yet: no answer; check dockerd\n";
         assert_eq!(ready_text(&not_ready(&facts)), expected);
     }
 

@@ -89,8 +89,8 @@ impl Pages {
         }
         // Only that the process lives is told to everybody: supervisors ask for it, and it says nothing.
         if local.is_some() && request.uri().path() != "/healthz" && !self.access.knows(request.headers()) {
-            let message =
-                "This server wants its token (admin.token): Authorization: Bearer TOKEN, or as a password.\n";
+            let message = "This server requires its token (admin.token): send Authorization: Bearer TOKEN, or use the \
+                           token as the password.\n";
             let mut answer = text(StatusCode::UNAUTHORIZED, message);
             let scheme = HeaderValue::from_static("Basic realm=\"capturer: the token is the password\"");
             answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
@@ -141,7 +141,7 @@ impl Pages {
                 let query = request.uri().query().unwrap_or_default();
                 self.profile(query, request.method() == Method::HEAD).await
             }
-            _ => text(StatusCode::NOT_FOUND, format!("There is nothing here. What there is: {PATHS}\n")),
+            _ => text(StatusCode::NOT_FOUND, format!("Not found. Available paths: {PATHS}\n")),
         }
     }
 
@@ -198,10 +198,10 @@ impl Pages {
             Ok(ReloadOutcome::Failed(said)) => (StatusCode::INTERNAL_SERVER_ERROR, said),
             Ok(ReloadOutcome::Stopping) => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the agent stops, or was started without a config".to_owned(),
+                "the agent is stopping, or was started without a config".to_owned(),
             ),
             Err(_) => {
-                let said = "the reload is under way and takes long; /health and config_last_reload_successful tell its end";
+                let said = "the reload is still in progress; /health and config_last_reload_successful show how it ends";
                 (StatusCode::ACCEPTED, said.to_owned())
             }
         };
@@ -231,7 +231,7 @@ impl Pages {
             return with_type(StatusCode::OK, NDJSON, "");
         }
         let Some(watch) = Taps::watch(self.status.clone(), filter) else {
-            let message = format!("At most {TAPS_MAX} watch at once; end another one first.\n");
+            let message = format!("At most {TAPS_MAX} readers at once; close another one first.\n");
             return text(StatusCode::SERVICE_UNAVAILABLE, message);
         };
         let mut answer = with_type(StatusCode::OK, NDJSON, "");
@@ -268,7 +268,7 @@ impl Pages {
         }
         let Some(taking) = self.status.profiles.ask(Duration::from_secs(seconds)) else {
             let message =
-                "Another profile is being taken. Only one is at a time; ask again when it has ended.\n";
+                "Another profile is being taken. Only one is taken at a time; ask again when it has ended.\n";
             return text(StatusCode::CONFLICT, message);
         };
         match taking.await {

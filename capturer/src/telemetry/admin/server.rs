@@ -36,7 +36,7 @@ use crate::telemetry::status::Status;
 use crate::telemetry::taps::Watcher;
 
 /// What a server that speaks TLS answers to who does not.
-pub const SPEAKS_TLS: &str = "This server speaks TLS: ask it by https://.\n";
+pub const SPEAKS_TLS: &str = "This server speaks TLS: use https://.\n";
 /// Connections open at once.
 const CONNECTIONS_MAX: usize = 32;
 /// How long a new connection waits for one of them to end. An honest request is answered within a millisecond or two.
@@ -259,8 +259,8 @@ async fn converse(
             match tls {
                 None if begins_tls => {
                     tracing::warn!(
-                        "somebody speaks TLS to the admin server, which has none here: ask it by http://, or set admin.tls_cert \
-                         and admin.tls_key"
+                        "a client used TLS to connect to the admin server, which does not use TLS: use http://, or set \
+                         admin.tls_cert and admin.tls_key"
                     );
                     Ok(())
                 }

@@ -25,7 +25,7 @@ use crate::witness::probe::sampling::{Mapped, Sample, copy_own};
 /// Functions of a stack; the rest of a deeper one is cut off.
 const FRAMES_MAX: usize = 256;
 /// Stands for what is below, where a stack is cut off.
-const CUT_OFF: &str = "(deeper than was looked)";
+const CUT_OFF: &str = "(stack cut off here)";
 
 type Unwinder = UnwinderNative<Vec<u8>, MayAllocateDuringUnwind>;
 

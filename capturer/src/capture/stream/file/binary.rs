@@ -53,7 +53,7 @@ impl NotText {
                  name it in `exclude`"
             ),
             NotText::Binary => format!(
-                "{path} is not text and is left out: name it in `exclude`, or set `encoding` or `binary: read` to have it"
+                "{path} is not text and is left out: name it in `exclude`, or set `encoding` or `binary: read` to read it"
             ),
             NotText::ReadAllTheSame => format!(
                 "{path} is read because it is named, but most of it is not UTF-8: set its `encoding`, or `binary: skip` or \

@@ -73,7 +73,7 @@ impl FileSource {
             tracing::debug!(
                 file = %format!("{}/{name}", self.directory),
                 bytes = unread,
-                "lost: deleted, and limits.deleted_open_bytes_max does not allow to hold it open any longer"
+                "lost: deleted, and limits.deleted_open_bytes_max does not allow holding it open any longer"
             );
         }
         self.go_on(cx, told);

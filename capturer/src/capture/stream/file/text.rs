@@ -301,7 +301,7 @@ impl FileSource {
                 file = self.path(),
                 before = name(self.format),
                 now = name(format),
-                "lines are of more than one format; each is taken for what it is. Set `format` if they are not"
+                "lines have more than one format; each is read in its own. Set `format` if that is wrong"
             );
         }
         self.format = format;

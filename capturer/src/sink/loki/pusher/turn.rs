@@ -110,7 +110,7 @@ impl Pusher {
         }
         let what = if lost > 0 {
             format!(
-                "{lost} files of it could not be put back, and with them {lost_bytes} bytes are lost that Loki did not have yet"
+                "{lost} of its files could not be put back, and {lost_bytes} bytes that Loki did not have yet are lost"
             )
         } else {
             "what Loki did not have yet is on disk again, and nothing is lost".to_owned()
