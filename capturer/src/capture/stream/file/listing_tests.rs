@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::capture::core::bench::Bench;
-use crate::capture::io::OpenedFile;
-use crate::model::record::StreamId;
+use crate::capture::io::{FileNo, OpenedFile};
+use crate::model::cursor::TailPrint;
+use crate::model::record::{StdType, StreamId};
 
 /// What was rotated before the first line was acknowledged was passed over. Found by the simulation (seed 450).
 #[test]
