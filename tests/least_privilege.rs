@@ -2,6 +2,7 @@
 //! and root, which gives up what it does not need.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::PathBuf;
@@ -94,6 +95,50 @@ fn three_capabilities_and_the_group_are_enough() -> Result<()> {
     }
     drop(agent);
     engine.close()
+}
+
+/// Whoever knows the name of a file may read it in a directory with mode 0711, which nobody else may list.
+#[test]
+fn a_named_file_is_read_where_its_directory_cannot_be_listed() -> Result<()> {
+    let home = Home::new()?;
+    let copy = copied(&home)?;
+    let input = home.path().join("in");
+    for directory in ["in", "data", "out"] {
+        fs::create_dir(home.path().join(directory))?;
+    }
+    fs::set_permissions(&input, fs::Permissions::from_mode(0o711))?;
+    for directory in ["data", "out"] {
+        chown(home.path().join(directory), Some(USER), Some(USER))?;
+    }
+    let log = input.join("a.log");
+    fs::write(&log, "one\n")?;
+    let config = home.path().join("c.yaml");
+    let text = home.config(&format!(
+        "container_monitor: {{enabled: false}}\nfile_monitor: {{sweep_interval: 1s, files: [{{paths: [\"{}\"]}}]}}\n",
+        log.display()
+    ));
+    fs::write(&config, text)?;
+    let said = home.path().join("agent.log");
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--reuid={USER}")).arg(format!("--regid={USER}")).arg("--clear-groups");
+    command.args(["--inh-caps", "-all", "--ambient-caps", "-all", "--bounding-set", "-all"]);
+    command.arg(&copy).args(["run", "-c"]).arg(&config);
+    let agent =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&said)?).spawn()?;
+    let agent = Process(agent);
+    wait_until("the first line", PATIENCE, || home.output_bytes() > 0)?;
+
+    let before = home.output_bytes();
+    fs::OpenOptions::new().append(true).open(&log)?.write_all(b"two\n")?;
+    wait_until("what is appended", PATIENCE, || home.output_bytes() > before)?;
+    let before = home.output_bytes();
+    fs::rename(&log, input.join("a.log.1"))?;
+    fs::write(&log, "three\n")?;
+    wait_until("what is written after a rotation", PATIENCE, || home.output_bytes() > before)?;
+    let said = fs::read_to_string(said)?;
+    ensure!(said.contains("can be entered and not listed"), "{said}");
+    drop(agent);
+    Ok(())
 }
 
 /// From files on disk that others own, with no right but to read.

@@ -49,6 +49,11 @@ impl Listing {
         Ok(listing)
     }
 
+    /// As if there were nothing else.
+    pub(super) fn of_one(name: &str, inode: u64) -> Listing {
+        Listing { by_name: BTreeMap::from([(name.into(), inode)]), by_inode: vec![(inode, name.into())] }
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
     }

@@ -72,9 +72,10 @@ fn scan_till_same(
     archive: &mut Option<String>,
 ) -> Result<Vec<FoundFile>, FileError> {
     let live_name = chain.live_name;
-    let dir = open_directory(chain.directory)?;
+    let (dir, is_listable) = open_directory(chain.directory)?;
     let mut names_now = |listings: &mut Listings| -> Result<_, FileError> {
-        let listing = list(&dir, chain, listings)?;
+        let listing =
+            if is_listable { list(&dir, chain, listings)? } else { only_live(&dir, chain, listings) };
         *archive = unread_archive(&listing, chain);
         let mut names = names_of(&listing, &olddir::moved(&dir, chain, listings), chain);
         names.append(&mut aside(&dir, &listing, chain));
@@ -98,6 +99,21 @@ fn list(dir: &OwnedFd, chain: Chain<'_>, listings: &mut Listings) -> Result<Arc<
         what: format!("listing {}", chain.directory),
         cause: cause.to_string(),
     })
+}
+
+/// In place of a listing of a directory that may be entered and not listed, such as one with mode 0711: whoever knows
+/// the name of a file may read it.
+fn only_live(dir: &OwnedFd, chain: Chain<'_>, listings: &mut Listings) -> Arc<Listing> {
+    let Chain { directory, live_name, .. } = chain;
+    let text = format!(
+        "{directory} can be entered and not listed by this user: {live_name} in it is read, and what is rotated while the agent \
+         is down can't be found; give the agent's user the right to list it (chmod o+r, or an ACL)"
+    );
+    if listings.is_news(&text) {
+        tracing::warn!("{text}");
+    }
+    let live = live_id(dir, live_name);
+    Arc::new(live.map_or_else(Listing::default, |id| Listing::of_one(live_name, id.inode)))
 }
 
 /// Every rotation gives the live name to another file.
@@ -231,9 +247,17 @@ fn turn_if_ascending(found: &mut [FoundFile], live_name: &str) {
     }
 }
 
-fn open_directory(directory: &str) -> Result<OwnedFd, FileError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    rustix::fs::open(&*name_of(directory), flags, Mode::empty()).map_err(|errno| match errno {
+/// A directory, and whether it may be listed.
+fn open_directory(directory: &str) -> Result<(OwnedFd, bool), FileError> {
+    let open = |access: OFlags| {
+        rustix::fs::open(&*name_of(directory), access | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    };
+    match open(OFlags::RDONLY | OFlags::NONBLOCK) {
+        // Asks for no right on the directory itself.
+        Err(Errno::ACCESS) => open(OFlags::PATH).map(|dir| (dir, false)),
+        result => result.map(|dir| (dir, true)),
+    }
+    .map_err(|errno| match errno {
         Errno::NOENT | Errno::NOTDIR => FileError::NoDirectory(directory.to_owned()),
         errno => classify(errno, directory, directory),
     })
@@ -325,7 +349,7 @@ pub fn open(
     claims: &Claims,
     beat: &dyn Fn(),
 ) -> Result<(OwnedFd, OpenedFile), FileError> {
-    let dir = open_directory(directory)?;
+    let (dir, _) = open_directory(directory)?;
     let file = open_beneath(&dir, directory, &found.name)?;
     if !descriptors::may_keep(file.as_fd()) {
         return Err(classify(Errno::MFILE, directory, &found.name));
