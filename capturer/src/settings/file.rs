@@ -202,8 +202,7 @@ fn read_admin(s: &mut Section, into: &mut Admin) {
     s.secret("token", &mut token, admin_token);
     s.read("tls_cert", &mut cert_file, units::text);
     s.read("tls_key", &mut key_file, units::text);
-    let mut socket = String::new();
-    s.read("socket", &mut socket, units::text);
+    s.read("socket", &mut into.socket, units::own_socket);
     s.flag("tap", &mut into.tap);
     s.flag("profile", &mut into.profile);
     if cert_file.is_empty() != key_file.is_empty() {
@@ -212,7 +211,6 @@ fn read_admin(s: &mut Section, into: &mut Admin) {
     into.token = (!token.is_empty()).then(|| Secret::new(token));
     into.tls =
         (!cert_file.is_empty()).then(|| AdminTls { cert_file: cert_file.into(), key_file: key_file.into() });
-    into.socket = (!socket.is_empty()).then(|| socket.into());
 }
 
 /// One that can be guessed protects nothing, and a header takes only some characters.

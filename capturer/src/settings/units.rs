@@ -144,13 +144,30 @@ pub(crate) fn socket_path(text: &str) -> Result<PathBuf, Mismatch> {
         return Err(expected().hint(why));
     }
     let path = text.strip_prefix("unix://").unwrap_or(text);
-    if path.len() > SOCKET_PATH_BYTES_MAX {
-        return Err(expected().hint(format!("a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes")));
-    }
-    if !path.starts_with('/') || path.contains('\0') {
+    fits_socket(path).map_err(|why| expected().hint(why))?;
+    if !path.starts_with('/') {
         return Err(expected().hint("the path must be absolute"));
     }
     Ok(PathBuf::from(path))
+}
+
+/// Where the agent makes a socket of its own; empty = nowhere.
+pub(super) fn own_socket(text: &str) -> Result<Option<PathBuf>, Mismatch> {
+    fits_socket(text).map_err(|why| {
+        Mismatch::new("the path of a Unix socket, such as /run/capturer/admin.sock").hint(why)
+    })?;
+    Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+}
+
+/// What bind(2) and connect(2) refuse.
+fn fits_socket(path: &str) -> Result<(), String> {
+    if path.len() > SOCKET_PATH_BYTES_MAX {
+        return Err(format!("a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes"));
+    }
+    if path.contains('\0') {
+        return Err("no path has a NUL in it".to_owned());
+    }
+    Ok(())
 }
 
 /// A glob pattern.
@@ -279,6 +296,11 @@ mod tests {
         let long = format!("/{}", "x".repeat(107));
         for bad in ["", "docker.sock", "unix://docker.sock", "unix:/run/docker.sock", "/a\0b", &long] {
             assert!(socket_path(bad).is_err(), "{bad}");
+        }
+        assert_eq!(own_socket(""), Ok(None));
+        assert_eq!(own_socket("/run/a.sock"), Ok(Some(PathBuf::from("/run/a.sock"))));
+        for bad in ["/a\0b", &long] {
+            assert!(own_socket(bad).is_err(), "{bad}");
         }
     }
 
