@@ -90,9 +90,16 @@ pub enum StoreError {
     },
 }
 
-/// What another user left, and a full disk: no other reason is often met.
+/// For the reasons that are met: a full disk, what another user left, file systems that can't be used.
 fn cure(error: &io::Error) -> &'static str {
+    // A lock on NFS whose server runs no lockd, and on some FUSE file systems.
+    if error.raw_os_error().is_some_and(|number| number == Errno::NOLCK.raw_os_error()) {
+        return " (the file system of data_dir grants no locks: name a directory on a local disk with data_dir)";
+    }
     match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            " (the file system of data_dir is read-only: mount it writable, or name another directory with data_dir)"
+        }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             " (the disk of data_dir is full: free some room there, or name another directory with data_dir)"
         }
