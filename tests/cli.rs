@@ -318,6 +318,31 @@ fn a_crash_repeats_nothing() -> Result<()> {
 }
 
 /// `capturer quickstart | head -1`: whoever stops reading must not tear down what captures.
+/// Without positions everything is read again: whoever lost data_dir must learn why lines are there twice.
+#[test]
+fn a_lost_data_dir_is_told_where_outputs_have_lines() -> Result<()> {
+    let home = Home::new()?;
+    let input = home.path().join("in.log");
+    fs::write(&input, "one\n")?;
+    let config = home.config(&format!(
+        "container_monitor: {{enabled: false}}\nfile_monitor: {{files: [{{paths: [\"{}\"]}}]}}\n",
+        input.display()
+    ));
+    let told = |lines: u64| -> Result<bool> {
+        let before = home.output_bytes();
+        let agent = home.start(&config)?;
+        wait_until("a line", PATIENCE, || home.output_bytes() > before)?;
+        ensure!(lines_of(&home)?.len() as u64 == lines, "{:?}", lines_of(&home)?);
+        let told = agent.log_text()?.contains("data_dir knows of no output");
+        agent.stop()?;
+        Ok(told)
+    };
+    ensure!(!told(1)?, "the first run was told of outputs from before");
+    fs::remove_dir_all(home.path().join("data"))?;
+    ensure!(told(2)?, "nobody was told why a line is there twice");
+    Ok(())
+}
+
 #[test]
 fn a_quickstart_whose_reader_went_away_ends_well() -> Result<()> {
     let home = Home::new()?;

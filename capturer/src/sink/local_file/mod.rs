@@ -64,6 +64,8 @@ const CHECKPOINTS_KEPT: u32 = 2;
 /// See the module's head.
 pub struct LocalFileSink {
     settings: LocalFile,
+    /// It began without a mark, and has not told of an output from before.
+    knows_none: bool,
     root: Arc<Root>,
     root_checked_at: Option<Instant>,
     claims: Claims,
@@ -133,6 +135,7 @@ impl LocalFileSink {
         let (restored, overhangs) = restore::restore(&root.fd(), ways, marks);
         let sink = LocalFileSink {
             settings: settings.clone(),
+            knows_none: marks.is_empty(),
             root,
             root_checked_at: None,
             claims,
@@ -315,7 +318,8 @@ impl Sink for LocalFileSink {
             visits.into_iter().for_each(|(path, through)| archive.visit(&path, through));
         }
         self.close_idle();
-        // A full disk may wait for what these take: then nothing else would ever have a checkpoint saved.
+        // On a full disk, writing may go on only when these files are gone, and that takes another checkpoint: so one is
+        // asked for.
         self.pending.values().any(|older| older.unnamed > 0)
     }
 

@@ -161,6 +161,7 @@ impl LocalFileSink {
         }
         let (file, id, len) =
             self.open_output(path).map_err(|source| self.failed("opening", path, source))?;
+        self.tell_if_unknown(path, len);
         self.make_room();
         self.tick += 1;
         self.open.insert(self.tick, path.clone());
@@ -188,6 +189,18 @@ impl LocalFileSink {
         let looked = output.look_at_ends(len);
         self.outputs.insert(path.clone(), Box::new(output));
         looked.map_err(|source| self.failed("reading", path, source))
+    }
+
+    /// Without a checkpoint logs are read from their beginning, whatever the outputs have of them. Told once.
+    fn tell_if_unknown(&mut self, path: &Arc<str>, len: u64) {
+        if len > 0 && !self.outputs.contains_key(path) && std::mem::take(&mut self.knows_none) {
+            tracing::warn!(
+                output = %self.shown(&**path),
+                bytes = len,
+                "has lines from before, and data_dir knows of no output: what the logs still have is read again and comes \
+                 twice, here and in other outputs; if data_dir was emptied, moved or mistyped, stop the agent and put it right"
+            );
+        }
     }
 
     /// The directory may have been removed, moved or mounted over: outputs go to where its path leads.
