@@ -403,6 +403,12 @@ impl Jitter {
         self.0 ^= self.0 << 17;
         ms - ms / 4 + self.0 % (ms / 2 + 1)
     }
+
+    /// As [`back_off_ms`], with jitter, and never more than `max_ms`.
+    pub fn back_off(&mut self, first_ms: u64, failures: u32, max_ms: u64) -> u64 {
+        // Jitter adds up to a quarter.
+        self.around(back_off_ms(first_ms, failures, max_ms / 5 * 4))
+    }
 }
 
 /// What a machine is called with.
@@ -440,7 +446,7 @@ pub struct Context<'a> {
 }
 
 /// The pause after so many failures in a row: the first one, and twice as long each time, at most 65,536 times as long.
-pub fn back_off_ms(first_ms: u64, failures: u32, max_ms: u64) -> u64 {
+fn back_off_ms(first_ms: u64, failures: u32, max_ms: u64) -> u64 {
     (first_ms << failures.saturating_sub(1).min(16)).min(max_ms)
 }
 
@@ -652,5 +658,9 @@ mod tests {
             assert!((75..=125).contains(&jitter.around(100)));
         }
         assert_eq!(jitter.around(0), 0);
+        for _ in 0..1000 {
+            assert!((150..=250).contains(&jitter.back_off(200, 1, 20_000)));
+            assert!((12_000..=20_000).contains(&jitter.back_off(200, 100, 20_000)));
+        }
     }
 }

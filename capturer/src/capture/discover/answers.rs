@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::selection::{facts_of, is_selected, plain_name};
 use super::{Discovery, DiscoveryEvent, EventsPhase, Question, absence};
-use crate::capture::context::{Context, Timer, back_off_ms};
+use crate::capture::context::{Context, Timer};
 use crate::capture::io::{Action, HttpAnswer, RequestError, RequestId};
 use crate::model::docker;
 use crate::model::docker::{Inspect, ListRow, ListRowWithFacts};
@@ -262,8 +262,7 @@ impl Discovery {
             self.odd_rounds += 1;
         }
         let max = cx.settings.container_monitor.list_interval.as_millis() as u64;
-        let pause = back_off_ms(LIST_AGAIN_FIRST_MS, self.odd_rounds, max);
-        let at = cx.now.mono_ms + cx.jitter.around(pause);
+        let at = cx.now.mono_ms + cx.jitter.back_off(LIST_AGAIN_FIRST_MS, self.odd_rounds, max);
         self.list_at_ms = self.list_at_ms.min(at);
         cx.timers.set_earlier(Timer::Discovery, self.list_at_ms);
     }

@@ -3,7 +3,7 @@
 //! An event only marks its container as changed. One that can't be read is no loss: the next list names its container.
 
 use super::{Discovery, DiscoveryEvent, EventsPhase};
-use crate::capture::context::{Context, Timer, back_off_ms};
+use crate::capture::context::{Context, Timer};
 use crate::capture::io::{Action, BodyOutcome, HttpAnswer};
 use crate::model::docker;
 use crate::model::docker::ContainerEvent;
@@ -35,8 +35,7 @@ impl Discovery {
         self.last_error = error;
         self.failures += 1;
         let max = cx.settings.container_monitor.reconnect_interval.as_millis() as u64;
-        let pause = back_off_ms(UNREACHABLE_FIRST_MS, self.failures, max);
-        let at = cx.now.mono_ms + cx.jitter.around(pause);
+        let at = cx.now.mono_ms + cx.jitter.back_off(UNREACHABLE_FIRST_MS, self.failures, max);
         self.events = EventsPhase::Waiting(at);
         cx.timers.set_earlier(Timer::Discovery, at);
     }

@@ -8,7 +8,7 @@
 //! ```
 
 use super::{Kind, State, Stream, WELL_AFTER_MS, words};
-use crate::capture::context::{Context, Purpose, back_off_ms};
+use crate::capture::context::{Context, Purpose};
 use crate::capture::stream::state::Change;
 use crate::telemetry::metrics::StreamError;
 
@@ -178,8 +178,8 @@ impl Stream {
         } else {
             monitor.reconnect_interval
         };
-        let pause = back_off_ms(FAILED_FIRST_MS, self.failures, max.as_millis() as u64);
-        let at = cx.now.mono_ms + cx.jitter.around(pause);
+        let pause = cx.jitter.back_off(FAILED_FIRST_MS, self.failures, max.as_millis() as u64);
+        let at = cx.now.mono_ms + pause;
         self.retry_at_ms = Some(at);
         cx.wake(self.source.id, Purpose::Retry, at);
     }
