@@ -14,8 +14,10 @@
 //! A line of a plain file may be delivered before its end is there ([`Assembler::cut_open`]). Its record is marked, and so is
 //! that of its rest ([`Assembler::continue_line`]).
 //!
-//! A line past `line_bytes_max` is cut there, marked and counted. The rest of it is passed over; it never stops the file. Where the config asks for it, whole lines are joined further ([`super::multiline`]); a group of them is then
-//! open as a line is. Not here: which lines were delivered before (stream/).
+//! A line past `line_bytes_max` is cut there, marked and counted. The rest of it is passed over; it never stops the file.
+//!
+//! Where the config asks for it, whole lines are joined further ([`super::multiline`]); a group of them is then open as a line
+//! is. Not here: which lines were delivered before (stream/).
 
 use std::sync::Arc;
 

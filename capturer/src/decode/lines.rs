@@ -44,7 +44,7 @@ impl Lines {
     }
 }
 
-/// What a line lacks; see [`Record`].
+/// How a line differs from a whole one; see [`Record`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Marks {
     pub(super) truncated: bool,

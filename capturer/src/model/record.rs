@@ -151,7 +151,7 @@ pub enum Place {
 pub struct Record {
     /// Start of the message within its buffer.
     pub message_start: u32,
-    /// Length of the message in bytes, without the newline.
+    /// Length of the message in its buffer in bytes, without the newline: with its escapes where `form` has some.
     pub message_len: u32,
     /// Start of the RFC 3339 time within the same buffer.
     pub time_start: u32,

@@ -21,8 +21,8 @@ use crate::model::record::{SavedMarks, StreamId};
 
 /// A checkpoint is saved at most this long after a position moved, and no more often, unless a crash would repeat much.
 const CHECKPOINT_INTERVAL_MS: u64 = 1_000;
-/// The same when a stream went on to another file. Whose file that is only the table of files read says once it is renamed
-/// again: after a crash a pattern may find it under a name that looks like a log of its own.
+/// The same when a stream went on to another file. Once that file is renamed again, only the table of files read tells which
+/// log it belongs to: after a crash a pattern may find it under a name that looks like a log of its own.
 const WENT_ON_INTERVAL_MS: u64 = 100;
 /// A stream that could begin waits this long for others that are being prepared, so that ten thousand files need few
 /// checkpoints.

@@ -262,8 +262,9 @@ impl Chain {
         named.dedup_by_key(|file| file.rank);
         strangers.into_iter().for_each(|file| insert_by_birth(&mut named, file));
         let mut found = named;
-        // One file under two names: a rotation came between the looks at them, and the older name is the newer one. Unless it
-        // is a hard link: then only the live name says that the file still grows. The next listing corrects the former.
+        // One file under two names: it was rotated during the listing, and the name with the higher rank is the present one.
+        // Or it is a hard link: then only the live name says that the file still grows. If this guess is wrong, the next
+        // listing corrects it.
         let live = found.iter().find(|file| file.rank == 0).map(|file| file.id);
         let mut seen: BTreeSet<FileId> = BTreeSet::new();
         found.retain(|file| (file.rank == 0 || Some(file.id) != live) && seen.insert(file.id));
@@ -358,7 +359,7 @@ impl Chain {
             if self.links.iter().any(|link| link.found.id == file.id) {
                 continue;
             }
-            // Behind a time all lines are counted that have just that time, wherever they stand, also in what was read before.
+            // To resume behind a time, every line that has exactly that time is counted, so files that were read are read again.
             let known = if is_by_time { None } else { self.known.of(file, found, memory) };
             match known {
                 Some(place) if file.rank == 0 || grew(file, &place) => {
@@ -512,7 +513,7 @@ impl Chain {
         }
     }
 
-    /// Nothing of a listing is known. What was made before the file that was read last is not new.
+    /// For a listing of which no file is known: the files that are older than the one that was read last are not new.
     fn first_new(&self, found: &[FoundFile]) -> usize {
         self.marks.back().map_or(0, |mark| count_older(found, mark.file, mark.is_copy))
     }
@@ -559,7 +560,9 @@ impl Chain {
         }
     }
 
-    /// All but the newest file are done growing; so is the newest if it is not the live one.
+    /// Rotation of all but the newest file is complete; so is that of the newest if it is not the live one. Each is read once
+    /// more when that becomes known: inotify's events for the new name are dropped until a listing has shown it, so a write
+    /// before that reached nobody. A writer who goes on after that is the matter of file/late.rs.
     fn settle(&mut self) {
         let last = self.links.len().saturating_sub(1);
         for (at, link) in self.links.iter_mut().enumerate() {

@@ -53,7 +53,7 @@ impl Worker {
                 (self.report)(FromSink::Freed { sink: self.id, stream });
             }
         }
-        // Also what has not changed, for it says for how long.
+        // Told even if nothing changed, since the text says for how long.
         if was_tried {
             self.tell_held();
         }

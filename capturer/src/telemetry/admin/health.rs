@@ -211,7 +211,7 @@ mod tests {
         assert!(report.components["docker"].ok);
     }
 
-    /// The Go agent was dead-locked and healthy.
+    /// The predecessor of this agent was dead-locked and reported itself healthy.
     #[test]
     fn a_stuck_loop_is_neither_well_nor_ready() {
         let mut facts = facts();

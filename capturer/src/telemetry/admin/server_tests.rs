@@ -258,7 +258,7 @@ fn streams_and_positions() {
     assert_eq!(positions["positions"][0]["position"]["kind"], "api");
 }
 
-/// The server's first duty: the Go agent's health check hung with everything else.
+/// The server's first duty: the health check of this agent's predecessor hung with everything else.
 #[test]
 fn it_answers_while_the_capture_loop_is_stuck() {
     let server = server();

@@ -67,7 +67,7 @@ impl Unit {
     }
 }
 
-/// Upper bounds of the age histogram: the Go agent's 60 to 360, and finer ones below.
+/// Upper bounds of the age histogram: 60 to 360 s as the predecessor had them, and finer ones below.
 const AGE_BUCKETS: [f64; 10] = [1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0];
 
 /// Upper bounds of the histogram of pushes: a Loki nearby answers in milliseconds, one that is overloaded in many seconds.

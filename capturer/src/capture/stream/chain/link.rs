@@ -278,7 +278,7 @@ impl Link {
             }
             return;
         }
-        // It was written to after it was closed. What, its opening tells.
+        // It grew after it was closed; reopening it shows by what.
         self.unread |= self.idle && !file.compressed && file.len != self.len;
         if file.compressed == self.found.compressed && file.has_head(&self.head) {
             // Its writer went on after a rename that nobody was told of.

@@ -23,7 +23,7 @@ const WRITER_GRACE_MS: u64 = 5_000;
 const ELSEWHERE_LOOK_MS: u64 = 1_000;
 /// It is closed when this many looks brought nothing.
 const ELSEWHERE_LOOKS: u8 = 30;
-/// How often one is looked at after that which Docker may still write to.
+/// After those looks, a file that Docker may still write to is looked at this often.
 const HELD_LOOK_MS: u64 = 30_000;
 /// This many are kept open for their writers at once; with one more, the oldest is due at once.
 const PARKED_MAX: usize = 8;
@@ -36,7 +36,8 @@ fn is_unwatched(link: &Link) -> bool {
 }
 
 impl FileSource {
-    /// Its writer may not know yet that it was renamed. dockerd closes before it renames, but not if somebody else does.
+    /// Its writer may not know yet that it was renamed. dockerd closes a log before it renames it; where somebody else renames
+    /// the log, dockerd still has it open.
     pub(super) fn has_grace(&self, link: &Link) -> bool {
         let is_renamed = self.renamed_while_written && (link.found.rank > 0 || is_unwatched(link));
         (is_renamed || self.may_be_written_by_docker(link)) && !link.found.compressed

@@ -45,7 +45,7 @@ impl FileSource {
         ((after - told).as_millis() as u64, told.as_millis() as u64)
     }
 
-    /// What was read before does not stand there any more, or what was listed before anything was read.
+    /// True if the file no longer has the bytes that were read before or, where nothing was read yet, those that were listed.
     pub(super) fn is_another(&self, offset: u64, buffer: &[u8], again: usize) -> bool {
         let front = self.chain.links.front();
         if let Some(front) = front.filter(|front| offset == 0 && front.is_as_listed()) {
