@@ -54,6 +54,7 @@ pub struct Shell {
     inotify: Option<Arc<Claimed<OwnedFd>>>,
     inotify_ring: Option<Rc<Claimed<OwnedFd>>>,
     inotify_pace: Pace,
+    began: Instant,
     claims: Claims,
     /// By attached stream: what its descriptors are claimed for.
     keys: BTreeMap<StreamId, StreamKey>,
@@ -124,6 +125,7 @@ impl Shell {
             inotify,
             inotify_ring,
             inotify_pace: Pace::default(),
+            began: Instant::now(),
             claims,
             keys: BTreeMap::new(),
             sinks,

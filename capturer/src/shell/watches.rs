@@ -4,10 +4,10 @@
 //! that come before are kept, and looked at then.
 
 mod names;
+mod pace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::capture::io::LaneId;
 use crate::decode::inotify::{
@@ -21,6 +21,7 @@ use crate::model::rotated_name::RotatedName;
 use crate::settings::path_pattern::Wild;
 use crate::text::path_text::text_of_bytes;
 use names::{Called, Names};
+pub use pace::{Look, Pace};
 
 /// At most this many events are kept while directories are listed.
 const KEPT_MAX: usize = 4096;
@@ -29,41 +30,6 @@ const KEPT_MAX: usize = 4096;
 const MADE_MAX: usize = 4096;
 /// The listing under way when a file was made may have missed it; the one after that has not.
 const LISTINGS_KEPT: u64 = 2;
-
-/// The shortest pause between two looks: a container that prints line by line costs one look per pause, not one per line.
-const PAUSE_MIN: Duration = Duration::from_millis(10);
-/// The longest pause, while somebody prints all the time.
-const PAUSE_MAX: Duration = Duration::from_millis(40);
-/// After a rename or a new file, this many looks are made at the short pause: a log that is rotated by size is rotated again
-/// soon.
-const CAREFUL_LOOKS: u32 = 200;
-
-/// How long events gather between two looks at inotify. On a quiet host a look ends with the event it waited for, and the
-/// next one comes after the shortest pause. Where every look finds something, each costs a read of every file that grew and
-/// a batch to the sinks, so a longer pause brings the same lines in fewer of them.
-#[derive(Debug)]
-pub struct Pace {
-    pause: Duration,
-    careful: u32,
-}
-
-impl Default for Pace {
-    fn default() -> Pace {
-        Pace { pause: PAUSE_MIN, careful: 0 }
-    }
-}
-
-impl Pace {
-    /// The pause after a look for which events were there `at_once`, or not. `only_growth`: files were written to, and nothing
-    /// was made, renamed or removed. Renames are told soon, or a log could be rotated away before it is known. `with_ease`:
-    /// they were far from filling what a look reads. One that came late is no reason to be careful for long.
-    pub fn after(&mut self, at_once: bool, only_growth: bool, with_ease: bool) -> Duration {
-        self.careful = if only_growth { self.careful.saturating_sub(1) } else { CAREFUL_LOOKS };
-        let is_short = self.careful > 0 || !at_once || !with_ease;
-        self.pause = if is_short { PAUSE_MIN } else { (2 * self.pause).min(PAUSE_MAX) };
-        self.pause
-    }
-}
 
 /// Which new names in a directory concern an entry of file_monitor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -190,6 +156,8 @@ pub struct Concerned {
     pub rotated_grew: BTreeSet<StreamId>,
     /// Files of theirs were made, renamed or removed.
     pub changed: BTreeSet<StreamId>,
+    /// A new file has their live name: those of `changed` whose log was rotated.
+    pub renewed: BTreeSet<StreamId>,
     /// Somebody may have given the right to read a file of theirs that is known.
     pub rights: BTreeSet<StreamId>,
     /// Their patterns may match something new.
@@ -441,7 +409,12 @@ impl Watches {
         }
         match live.is_empty() {
             false if is_write => told.grew.extend(live),
-            false => told.changed.extend(live),
+            false => {
+                if event.mask & (CREATE | MOVED_TO) != 0 {
+                    told.renewed.extend(live.iter().copied());
+                }
+                told.changed.extend(live);
+            }
             true if is_write => told.rotated_grew.extend(rotated),
             true => {
                 told.changed.extend(rotated);

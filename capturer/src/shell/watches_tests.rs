@@ -10,22 +10,6 @@ fn wild(text: &str) -> Interest {
     Interest::wild(wild)
 }
 
-#[test]
-fn looks_are_rare_only_while_files_do_nothing_but_grow() {
-    let mut pace = Pace::default();
-    let ms = |pause: Duration| pause.as_millis();
-    assert_eq!([0; 4].map(|_| ms(pace.after(true, true, true))), [20, 40, 40, 40]);
-    assert_eq!(ms(pace.after(false, true, true)), 10, "it was quiet");
-    assert_eq!(ms(pace.after(true, true, true)), 20);
-    assert_eq!(ms(pace.after(true, true, false)), 10, "there was much");
-    assert_eq!(ms(pace.after(true, true, true)), 20);
-    assert_eq!(ms(pace.after(true, false, true)), 10, "something was renamed");
-    for _ in 1..CAREFUL_LOOKS {
-        assert_eq!(ms(pace.after(true, true, true)), 10);
-    }
-    assert_eq!(ms(pace.after(true, true, true)), 20);
-}
-
 /// A directory is watched before its listing is known here: what comes between must not be lost.
 #[test]
 fn what_comes_while_a_directory_is_listed_is_looked_at_then() {

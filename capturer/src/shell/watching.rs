@@ -1,6 +1,6 @@
 //! What inotify reports, and what stands in for it where it does not watch.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::capture::io::Event;
 use crate::decode::inotify;
 use crate::model::record::StreamId;
 use crate::shell::ring::ReadOutcome;
-use crate::shell::watches::Concerned;
+use crate::shell::watches::{Concerned, Look};
 
 /// Bytes of one read of inotify: some 2,000 events.
 const INOTIFY_BYTES: usize = 64 * 1024;
@@ -70,12 +70,23 @@ impl Shell {
     }
 
     pub(super) fn on_inotify(&mut self, outcome: ReadOutcome, buffer: &[u8], at_once: bool) -> Vec<Event> {
+        let mut told = Concerned::default();
         match outcome {
             ReadOutcome::Bytes(_) => {
-                let is_growth = |mask| matches!(mask, inotify::MODIFY | inotify::ATTRIB);
-                let only_growth = inotify::events(buffer).all(|event| is_growth(event.mask));
-                let with_ease = buffer.len() < INOTIFY_BYTES / 4 * 3;
-                let pause = self.inotify_pace.after(at_once, only_growth, with_ease);
+                // Where a file is written line by line, one look finds hundreds of the same event.
+                let mut written = HashSet::new();
+                for event in inotify::events(buffer) {
+                    if event.mask != inotify::MODIFY || written.insert((event.watch, event.name)) {
+                        self.watches.on_event(&event, &mut told);
+                    }
+                }
+                let look = Look {
+                    at_once,
+                    with_ease: buffer.len() < INOTIFY_BYTES / 4 * 3,
+                    told: &told,
+                    now: self.began.elapsed(),
+                };
+                let pause = self.inotify_pace.after(look);
                 self.read_inotify(pause);
             }
             ReadOutcome::TimedOut => self.read_inotify(Duration::ZERO),
@@ -86,12 +97,8 @@ impl Shell {
                 return vec![Event::LookAtAll];
             }
         }
-        let mut told = Concerned::default();
         let mut events = Vec::new();
-        for event in inotify::events(buffer) {
-            self.watches.on_event(&event, &mut told);
-        }
-        let Concerned { all, grew, rotated_grew, changed, rights, sets, vanished } = told;
+        let Concerned { all, grew, rotated_grew, changed, renewed: _, rights, sets, vanished } = told;
         if all {
             tracing::warn!("inotify lost events; looking at every file");
             events.push(Event::LookAtAll);

@@ -1,0 +1,119 @@
+//! How long events gather between two looks at inotify.
+//!
+//! On a quiet host a look ends with the event it waited for, and the next one comes after the shortest pause. Where every look
+//! finds something, each costs a read of every file that grew and a batch to the sinks, so a longer pause brings the same
+//! lines in fewer of them.
+//!
+//! Pauses must be short for one reason: a log that is rotated again and again, of which few old files are kept, could lose a
+//! whole file between two looks. One rotation is no danger, however many logs of a host are rotated in turn. So it counts how
+//! soon the same log is rotated again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Concerned;
+use crate::model::record::StreamId;
+
+/// The shortest pause between two looks: a container that prints line by line costs one look per pause, not one per line.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// The longest pause, while somebody prints all the time.
+const PAUSE_MAX: Duration = Duration::from_millis(40);
+/// A log that is rotated twice within this time is rotated in a hurry.
+const HURRY: Duration = Duration::from_secs(1);
+/// Looks are made at the short pause until so many of them have gone by.
+const CAREFUL_LOOKS: u32 = 200;
+/// Rotations that are remembered, unless they are older than [`HURRY`].
+const REMEMBERED: usize = 256;
+
+/// What a look found.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
+    /// Events were there before anybody waited for them.
+    pub at_once: bool,
+    /// The events were far from filling what a look reads.
+    pub with_ease: bool,
+    pub told: &'a Concerned,
+    /// Since the agent began.
+    pub now: Duration,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Pace {
+    pause: Duration,
+    careful: u32,
+    rotated_at: BTreeMap<StreamId, Duration>,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { pause: PAUSE_MIN, careful: 0, rotated_at: BTreeMap::new() }
+    }
+}
+
+impl Pace {
+    /// The pause until the next look. A look that came late, and so found much, is no reason to be careful for long.
+    pub fn after(&mut self, look: Look<'_>) -> Duration {
+        let in_a_hurry = self.note_rotations(look) || !look.told.vanished.is_empty();
+        self.careful = if in_a_hurry { CAREFUL_LOOKS } else { self.careful.saturating_sub(1) };
+        let is_short = self.careful > 0 || !look.at_once || !look.with_ease;
+        self.pause = if is_short { PAUSE_MIN } else { (2 * self.pause).min(PAUSE_MAX) };
+        self.pause
+    }
+
+    /// Whether a log was rotated again so soon.
+    fn note_rotations(&mut self, look: Look<'_>) -> bool {
+        let is_recent = |at: Duration| look.now.saturating_sub(at) < HURRY;
+        if self.rotated_at.len() > REMEMBERED {
+            self.rotated_at.retain(|_, at| is_recent(*at));
+        }
+        let mut again = |stream: &StreamId| self.rotated_at.insert(*stream, look.now).is_some_and(is_recent);
+        // Not `any`, which would stop at the first.
+        look.told.renewed.iter().filter(|stream| again(stream)).count() > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(pace: &mut Pace, at_once: bool, with_ease: bool) -> u128 {
+        let told = &Concerned::default();
+        pace.after(Look { at_once, with_ease, told, now: Duration::ZERO }).as_millis()
+    }
+
+    fn rotated(pace: &mut Pace, stream: u32, ms: u64) -> u128 {
+        let told = &Concerned { renewed: [StreamId(stream)].into(), ..Concerned::default() };
+        pace.after(Look { at_once: true, with_ease: true, told, now: Duration::from_millis(ms) }).as_millis()
+    }
+
+    #[test]
+    fn looks_are_rare_while_there_is_always_something() {
+        let mut pace = Pace::default();
+        assert_eq!([0; 4].map(|_| after(&mut pace, true, true)), [20, 40, 40, 40]);
+        assert_eq!(after(&mut pace, false, true), 10, "it was quiet");
+        assert_eq!(after(&mut pace, true, true), 20);
+        assert_eq!(after(&mut pace, true, false), 10, "there was much");
+        assert_eq!(after(&mut pace, true, true), 20);
+    }
+
+    #[test]
+    fn only_a_log_that_is_rotated_in_a_hurry_is_looked_at_often() {
+        let mut pace = Pace::default();
+        assert_eq!([0; 2].map(|_| after(&mut pace, true, true)), [20, 40]);
+        // A thousand logs, each once in a minute.
+        for at in 0..5_000_u64 {
+            assert_eq!(rotated(&mut pace, (at % 1_000) as u32, 60 * at), 40, "{at}");
+        }
+        assert!(pace.rotated_at.len() <= REMEMBERED + 1, "{}", pace.rotated_at.len());
+        assert_eq!(rotated(&mut pace, 7, 400_000), 40);
+        assert_eq!(rotated(&mut pace, 7, 400_999), 10);
+        for _ in 1..CAREFUL_LOOKS {
+            assert_eq!(after(&mut pace, true, true), 10);
+        }
+        assert_eq!(after(&mut pace, true, true), 20);
+        let told = &Concerned { vanished: [(0, "a".to_owned())].into(), ..Concerned::default() };
+        let look = Look { at_once: true, with_ease: true, told, now: Duration::from_secs(500) };
+        assert_eq!(pace.after(look), PAUSE_MIN, "a file came and went between two looks");
+    }
+}
