@@ -370,6 +370,19 @@ fn a_port_in_use_is_69() -> Result<()> {
     Ok(())
 }
 
+/// With a handful of descriptors it panicked somewhere in a library, at another place with each number.
+#[test]
+fn too_few_descriptors_are_69_and_name_the_limit() -> Result<()> {
+    let home = Home::new()?;
+    let config = write_config(&home, &follows_files(&home))?;
+    for limit in [4, 6, 22, 42, 63] {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={limit}:{limit}")).arg(program()).args(["run", "-c"]).arg(&config);
+        finish(&mut command)?.assert(69, &[&format!("may have {limit} file descriptors"), "LimitNOFILE="]);
+    }
+    Ok(())
+}
+
 #[test]
 fn a_data_dir_in_use_is_69_and_names_the_other() -> Result<()> {
     let home = Home::new()?;

@@ -10,7 +10,7 @@ use crate::commands::cli;
 use crate::commands::cli::{Command, ConfigArgs, Exit};
 use crate::commands::{dead_letters, doctor, online, positions, quickstart, tap, top, try_out};
 use crate::shell::files::listing;
-use crate::shell::privilege;
+use crate::shell::{descriptors, privilege};
 use crate::telemetry::own_log;
 use crate::text::terminal::Printable;
 
@@ -41,7 +41,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &ConfigArgs) -> Exit {
-    let signals = match signals::listen(true) {
+    // Before anything that takes some.
+    let signals = match descriptors::require().and_then(|()| signals::listen(true)) {
         Ok(signals) => signals,
         Err(error) => return cli::fail(&error),
     };

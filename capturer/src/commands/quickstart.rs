@@ -19,7 +19,7 @@ use crate::commands::cli;
 use crate::commands::cli::{Exit, QuickstartArgs};
 use crate::model::docker;
 use crate::settings::{FileFormat, FileSet, LogLevel, PathPattern, Settings};
-use crate::shell::privilege;
+use crate::shell::{descriptors, privilege};
 use crate::telemetry::own_log;
 use crate::telemetry::status::{Snapshot, Status};
 use crate::text::counted::counted;
@@ -48,6 +48,7 @@ pub fn run(arguments: &QuickstartArgs) -> Exit {
 }
 
 fn quickstart(arguments: &QuickstartArgs) -> anyhow::Result<()> {
+    descriptors::require()?;
     let mut settings = cli::quickstart_settings(arguments);
     settings.log.level = LogLevel::Warn;
     let (log, _) = own_log::init(&settings.log, privilege::renounce_in_log)?;

@@ -23,6 +23,24 @@ pub const CURE: &str = "Raise the limit and restart: LimitNOFILE= in the systemd
 /// As [`raise`] left it; before that there is none.
 static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
 
+/// What the agent needs for itself, before it follows anything: ring, threads, checkpoint, outputs, witness, admin server.
+pub const NEEDED: u64 = 64;
+
+/// Raises the limit, and refuses to go on with one under which nothing could be captured.
+///
+/// # Errors
+/// If it stays below [`NEEDED`].
+pub fn require() -> anyhow::Result<()> {
+    let (_, now) = raise();
+    anyhow::ensure!(
+        now >= NEEDED,
+        "this process may have {now} file descriptors, and the agent needs at least {NEEDED}, and one for each file that it \
+         follows: raise the limit, with LimitNOFILE= in the systemd unit, --ulimit nofile= of the container, or ulimit -Hn in \
+         the shell"
+    );
+    Ok(())
+}
+
 /// Raises the soft limit to the hard one, which needs no right. Returns what it was and is.
 pub fn raise() -> (u64, u64) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

@@ -70,7 +70,7 @@ pub struct WitnessFact {
 /// Limits of the process, and of its user.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LimitsFact {
-    /// Soft RLIMIT_NOFILE; `None` = unlimited, here and below.
+    /// Hard RLIMIT_NOFILE, to which the agent raises the soft one; `None` = unlimited, here and below.
     pub files: Option<u64>,
     /// Soft RLIMIT_MEMLOCK in bytes.
     pub locked_bytes: Option<u64>,

@@ -108,7 +108,7 @@ fn witness() -> WitnessFact {
 fn limits() -> LimitsFact {
     let (instances, watches) = inotify_in_use(rustix::process::geteuid().as_raw());
     LimitsFact {
-        files: getrlimit(Resource::Nofile).current,
+        files: getrlimit(Resource::Nofile).maximum,
         locked_bytes: getrlimit(Resource::Memlock).current,
         inotify_instances: number("/proc/sys/fs/inotify/max_user_instances").map(|max| (max, instances)),
         inotify_watches: number("/proc/sys/fs/inotify/max_user_watches").map(|max| (max, watches)),

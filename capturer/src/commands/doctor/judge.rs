@@ -15,7 +15,7 @@ use super::facts::{
 use crate::commands::cli::Exit;
 use crate::model::docker::skips_local;
 use crate::settings::{ReadFrom, advice};
-use crate::shell::privilege;
+use crate::shell::{descriptors, privilege};
 use crate::text::counted::{counted, named};
 use crate::witness::probe::Tier;
 
@@ -474,25 +474,27 @@ fn witness(fact: &WitnessFact, facts: &Facts) -> CheckLine {
 }
 
 fn files(limits: &LimitsFact, wanted: Option<&Wanted>, container: Option<ContainerFact>) -> CheckLine {
-    let Some(soft) = limits.files else { return ok("files", "no limit on open files") };
+    let Some(limit) = limits.files else { return ok("files", "no limit on open files") };
     let engine = wanted.and_then(|wanted| wanted.docker.as_ref()?.answer.as_ref().ok());
     let containers = engine.map_or(0, |engine| engine.containers);
     let needed = wanted.map_or(0, |wanted| wanted.files) + FILES_PER_CONTAINER * containers;
-    let message = format!("{soft} open files allowed, {needed} may be needed");
-    if needed > soft {
+    let message = format!("{limit} open files allowed, {needed} may be needed");
+    if needed > limit {
         let enough = raised(needed, 65_536);
-        return warn(
-            "files",
-            message,
-            format!(
-                "Raise the limit: {}; or lower container_monitor.stream_rotation.max_concurrent_streams.",
-                if container.is_some() {
-                    format!("start the container with --ulimit nofile={enough}")
-                } else {
-                    format!("LimitNOFILE={enough} in the unit, or ulimit -n")
-                }
-            ),
+        let how = if container.is_some() {
+            format!("start the container with --ulimit nofile={enough}")
+        } else {
+            format!("LimitNOFILE={enough} in the unit, or ulimit -Hn")
+        };
+        if limit < descriptors::NEEDED {
+            let message =
+                format!("{limit} open files allowed; the agent itself needs {}", descriptors::NEEDED);
+            return fail("files", Exit::Unavailable, message, format!("Raise the limit: {how}."));
+        }
+        let cure = format!(
+            "Raise the limit: {how}; or lower container_monitor.stream_rotation.max_concurrent_streams."
         );
+        return warn("files", message, cure);
     }
     ok("files", message)
 }
