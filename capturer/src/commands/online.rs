@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::commands::cli::Exit;
-use crate::commands::tried_dir;
+use crate::commands::tried_dir::{self, Unfit};
 use crate::ledger::claims::Claims;
 use crate::limits::SOCKET_PATH_BYTES_MAX;
 use crate::settings::{Settings, advice};
@@ -109,11 +109,12 @@ fn directory(dir: &Path, key: &str) -> Result<String, String> {
     if dir.exists() && !dir.is_dir() {
         return Err(format!("{shown} is not a directory; name another"));
     }
-    if !privilege::is_writable(dir) {
+    let unfit = tried_dir::unfit(dir);
+    if !privilege::is_writable(dir) && !unfit.as_ref().is_some_and(Unfit::is_of_the_place) {
         let what = if dir.exists() { "be written to" } else { "be made" };
         return Err(format!("{shown} can't {what} by this user; make it writable, or name another"));
     }
-    if let Some(unfit) = tried_dir::unfit(dir) {
+    if let Some(unfit) = unfit {
         let (why, cure) = unfit.told(key);
         return Err(format!("{shown}: {why}. {cure}"));
     }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -18,6 +18,10 @@ pub enum Unfit {
     Full,
     /// The kernel makes up what it shows there.
     NoFiles(&'static str),
+    /// It is mounted so.
+    ReadOnly,
+    /// The path, or a part of it, is a symbolic link that leads nowhere.
+    Dangling(PathBuf),
     /// In the system's words.
     Refused(String),
 }
@@ -34,16 +38,33 @@ impl Unfit {
                 format!("no file can be made there, it is {kind}"),
                 format!("Name another directory with {key}."),
             ),
+            Unfit::ReadOnly => (
+                "its file system is read-only".to_owned(),
+                format!("Mount it writable, or name another directory with {key}."),
+            ),
+            Unfit::Dangling(link) => (
+                format!("{} is a symbolic link to something that does not exist", link.display()),
+                format!("Make what it leads to, or name another directory with {key}."),
+            ),
             Unfit::Refused(error) => (
                 format!("no file can be made there: {error}"),
                 format!("Repair its disk, or name another directory with {key}."),
             ),
         }
     }
+
+    /// Whether no right would help.
+    pub fn is_of_the_place(&self) -> bool {
+        matches!(self, Unfit::ReadOnly | Unfit::Dangling(_))
+    }
 }
 
 /// Tries it where the directory is, or would be made. `None` = nothing speaks against it.
 pub fn unfit(dir: &Path) -> Option<Unfit> {
+    let named = dir.ancestors().find(|path| path.symlink_metadata().is_ok());
+    if let Some(link) = named.filter(|path| path.is_symlink() && !path.exists()) {
+        return Some(Unfit::Dangling(link.to_owned()));
+    }
     let there = dir.ancestors().find(|path| path.exists());
     // The last ancestor of a relative path is empty: it is where we are.
     let there = there.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -56,7 +77,8 @@ pub fn unfit(dir: &Path) -> Option<Unfit> {
             return made_up(there).map(Unfit::NoFiles);
         }
         // Some refuse these, and others only these: what the rights say was asked before.
-        Err(error @ (Errno::ROFS | Errno::IO)) => return Some(Unfit::Refused(error.to_string())),
+        Err(Errno::ROFS) => return Some(Unfit::ReadOnly),
+        Err(error @ Errno::IO) => return Some(Unfit::Refused(error.to_string())),
         Err(_) => return made_up(there).map(Unfit::NoFiles),
     };
     match File::from(file).write_all(&[0; TRIED_BYTES]) {
@@ -98,6 +120,11 @@ mod tests {
             assert_eq!(unfit(&path), None, "{}", path.display());
         }
         assert!(std::fs::read_dir(home.path()).unwrap().next().is_none(), "nothing is left");
+        let link = home.path().join("link");
+        std::os::unix::fs::symlink(home.path().join("nowhere/b"), &link).unwrap();
+        for path in [link.clone(), link.join("data")] {
+            assert_eq!(unfit(&path), Some(Unfit::Dangling(link.clone())), "{}", path.display());
+        }
         for (path, kind) in [("/proc", "proc"), ("/proc/x/y", "proc"), ("/sys/x", "sysfs")] {
             assert_eq!(unfit(Path::new(path)), Some(Unfit::NoFiles(kind)), "{path}");
             let (why, cure) = Unfit::NoFiles(kind).told("data_dir");

@@ -214,7 +214,7 @@ fn tried(state: DirectoryState, path: &Path, is_data_dir: bool) -> DirectoryStat
         state,
         DirectoryState::There { writable: true, .. } | DirectoryState::Missing { writable: true, .. }
     );
-    match unfit(path).filter(|_| writable) {
+    match unfit(path).filter(|unfit| writable || unfit.is_of_the_place()) {
         Some(unfit) if is_data_dir || unfit != Unfit::Full => DirectoryState::Unfit(unfit),
         _ if writable && is_data_dir => unwritable(path).map_or(state, |file| DirectoryState::Holds { file }),
         _ => state,
