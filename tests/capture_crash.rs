@@ -167,6 +167,12 @@ fn dockerd_frozen(version: EngineVersion, reading: Reading) -> Result<()> {
     let agent = home.start(&config(&home, &engine, reading))?;
     let names = start_steady(&engine, 3)?;
     more_output(&home)?;
+    // One that the agent has not heard of yet could not wait for a frozen Engine.
+    wait_until("a stream for each container", PATIENCE, || {
+        let known = agent.streams()?.len();
+        ensure!(known == names.len(), "{known} of {}", names.len());
+        Ok(())
+    })?;
     engine.freeze()?;
     let (mut admin, lateness) = (Latencies::default(), Lateness::watch());
     let said = wait_until("the agent to say that Docker does not answer", PATIENCE, || {

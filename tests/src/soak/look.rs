@@ -113,15 +113,14 @@ impl Looks {
         };
         if rests && page["fresh"] == true {
             let operations = page["operations"].as_u64().context("no operations")?;
-            let fds = self.fds.values().sum();
-            let mut rest = Rest { fds, threads, operations, dockerd_fds };
-            if plan.shares_slots() {
-                // How many follow changes all the time; each holds a socket, and has a read and its timer.
-                let following = reading.len() as u64;
-                rest.fds -= following;
-                rest.operations -= 2 * following;
+            let fds: u64 = self.fds.values().sum();
+            // How many follow changes all the time where slots are shared; each holds a socket, and has a read and its timer.
+            let following = if plan.shares_slots() { reading.len() as u64 } else { 0 };
+            // The descriptors were counted a moment before the page: where many were opened between, it is no look at rest.
+            let own = (fds.checked_sub(following), operations.checked_sub(2 * following));
+            if let (Some(fds), Some(operations)) = own {
+                self.at_rest.push(Rest { fds, threads, operations, dockerd_fds });
             }
-            self.at_rest.push(rest);
         }
         Ok(())
     }
