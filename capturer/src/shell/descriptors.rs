@@ -23,8 +23,9 @@ pub const CURE: &str = "Raise the limit and restart: LimitNOFILE= in the systemd
 /// As [`raise`] left it; before that there is none.
 static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// What the agent needs for itself, before it follows anything: ring, threads, checkpoint, outputs, witness, admin server.
-pub const NEEDED: u64 = 64;
+/// What the agent needs to follow anything: some fifty for ring, threads, checkpoint, outputs, witness and admin server, the
+/// reserve, and some for files.
+pub const NEEDED: u64 = 128;
 
 /// Raises the limit, and refuses to go on with one under which nothing could be captured.
 ///
@@ -34,7 +35,7 @@ pub fn require() -> anyhow::Result<()> {
     let (_, now) = raise();
     anyhow::ensure!(
         now >= NEEDED,
-        "this process may have {now} file descriptors, and the agent needs at least {NEEDED}, and one for each file that it \
+        "this process may have {now} file descriptors; the agent needs at least {NEEDED}, and one more for each file that it \
          follows: raise the limit, with LimitNOFILE= in the systemd unit, --ulimit nofile= of the container, or ulimit -Hn in \
          the shell"
     );

@@ -328,7 +328,7 @@ fn in_a_container_cures_are_options_of_its_start() {
         contained(false, |facts| engine(facts).logs_readable = Err(refused("no", true))),
         &[line("logs", "--cap-add DAC_READ_SEARCH")],
     );
-    check(contained(false, |facts| facts.limits.files = Some(100)), &[line("files", "--ulimit nofile")]);
+    check(contained(false, |facts| facts.limits.files = Some(200)), &[line("files", "--ulimit nofile")]);
     check(
         contained(false, |facts| {
             facts.release = "5.10.0-30".to_owned();
@@ -396,10 +396,10 @@ fn limits_that_are_too_low() {
         |facts| facts.limits.files = Some(472),
         &[("files", CheckStatus::Warn, "473 may be needed", "LimitNOFILE")],
     );
-    check(|facts| facts.limits.files = Some(64), &[("files", CheckStatus::Warn, "64 open", "LimitNOFILE")]);
+    check(|facts| facts.limits.files = Some(128), &[("files", CheckStatus::Warn, "128 open", "LimitNOFILE")]);
     check(
-        |facts| facts.limits.files = Some(63),
-        &[("files", CheckStatus::Fail(Exit::Unavailable), "the agent itself needs 64", "LimitNOFILE")],
+        |facts| facts.limits.files = Some(127),
+        &[("files", CheckStatus::Fail(Exit::Unavailable), "the agent itself needs 128", "LimitNOFILE")],
     );
     let old = |facts: &mut Facts| {
         facts.release = "5.10.0-30".to_owned();
