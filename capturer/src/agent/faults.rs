@@ -13,6 +13,7 @@ const TOLD_MAX: usize = 1_000;
 const LINES_MAX: usize = 3;
 const CURE_UNREADABLE: &str =
     "give the agent the right to read them (CAP_DAC_READ_SEARCH, a group), or leave them out (exclude)";
+const CURE_NOT_A_FILE: &str = "put a regular file there, or remove it from file_monitor";
 
 /// What may be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +22,8 @@ pub(super) enum Kind {
     Hung,
     /// A source can't be read.
     Unreadable,
+    /// Where a file was named, something else stands.
+    NotAFile,
     /// A directory can't be listed.
     Unlistable,
     /// A file is not text although it is named, or of an encoding that is not known.
@@ -46,6 +49,9 @@ impl Kind {
             Kind::Hung | Kind::Unwatched => texts.to_owned(),
             Kind::Unreadable => {
                 format!("{} can't be read: {texts}; {CURE_UNREADABLE}", counted(count as u64, "source"))
+            }
+            Kind::NotAFile => {
+                format!("{} can't be read: {texts}; {CURE_NOT_A_FILE}", counted(count as u64, "source"))
             }
             Kind::UnmatchedYet => format!(
                 "{count} {} no file yet: {texts}",
@@ -77,17 +83,22 @@ impl Kind {
                 text.to_owned()
             }
             Kind::Unreadable => format!("can't be read: {text}; {CURE_UNREADABLE}"),
+            Kind::NotAFile => format!("can't be read: {text}; {CURE_NOT_A_FILE}"),
             Kind::Unlistable => {
                 format!("can't be listed, and what is in it is not read: {text}; {CURE_UNREADABLE}")
             }
-            Kind::Unmatched => format!("a pattern of file_monitor matches no file: {text}"),
+            Kind::Unmatched => format!(
+                "a pattern of file_monitor matches no file: {text}; correct it, or set may_be_empty: true where that is expected"
+            ),
         }
     }
 
     fn ends(self, name: &str) -> String {
         match self {
             Kind::Hung => format!("{name} answers again"),
-            Kind::Unreadable | Kind::NotText | Kind::LeftOut => format!("resolved: {name}"),
+            Kind::Unreadable | Kind::NotAFile | Kind::NotText | Kind::LeftOut => {
+                format!("no longer so, or no longer followed: {name}")
+            }
             Kind::Unlistable => format!("can be listed again: {name}"),
             Kind::Unmatched | Kind::UnmatchedYet => {
                 format!("a pattern of file_monitor matches a file now: {name}")
@@ -293,6 +304,16 @@ mod tests {
         assert_eq!(lines(&many[..3]), (0, 1), "and end together");
     }
 
+    /// No right helps where a pipe stands.
+    #[test]
+    fn what_is_no_file_has_a_cure_of_its_own() {
+        let mut faults = Faults::default();
+        faults.add(Kind::NotAFile, "a".to_owned(), "file /p: /p is not a regular file".to_owned());
+        let said = faults.health().expect("a sentence");
+        assert!(said.starts_with("1 source can't be read: file /p"), "{said}");
+        assert!(said.contains("put a regular file there") && !said.contains("the right to read"), "{said}");
+    }
+
     /// One mode of a directory closes the logs of two hundred containers.
     #[test]
     fn two_hundred_that_begin_together_are_one_line() {
@@ -312,7 +333,7 @@ mod tests {
         assert!(text.contains("and 197 more, see /health; give the agent the right"), "{text}");
         let lines = said.lines(&Faults::default());
         let [FaultLine::Ends(text)] = &lines[..] else { panic!("{lines:?}") };
-        assert_eq!(text, "resolved: web-000, web-001, web-002 and 197 more");
+        assert_eq!(text, "no longer so, or no longer followed: web-000, web-001, web-002 and 197 more");
     }
 
     /// The core names fifty; the number is of all, and what was counted once is not counted again.

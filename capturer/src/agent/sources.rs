@@ -45,10 +45,10 @@ impl Loop<'_> {
     /// Says what there is to say, and answers what the core must know of file systems that hang.
     pub fn look_at_sources(&mut self, now: Now) -> Vec<Event> {
         self.tell_losses(now);
-        self.tell_streams(now);
+        let waiting = self.tell_descriptors();
+        self.tell_streams(now, waiting);
         let unread = self.tell_containers(now);
         self.tell_pipelines(now);
-        let waiting = self.tell_descriptors();
         let mut events = self.tell_files(now, unread);
         events.extend((waiting > 0).then_some(Event::DescriptorsRanOut { files: waiting }));
         events
@@ -115,8 +115,9 @@ impl Loop<'_> {
         }
     }
 
-    fn tell_streams(&mut self, now: Now) {
-        let Named { count, text } = self.capture.stuck(now);
+    /// `waiting`: so many files wait for a descriptor.
+    fn tell_streams(&mut self, now: Now, waiting: usize) {
+        let Named { count, text } = self.capture.stuck(now, waiting > 0);
         self.process.metrics.streams_stuck.set(count as i64);
         let message = match count {
             0 => {
@@ -257,7 +258,8 @@ impl Loop<'_> {
             hung.extend(self.process.left_behind.iter().flat_map(Rest::hung));
         }
         let (unreadable, mut counts) = self.capture.unreadable();
-        let count = counts.values().sum();
+        let not_files = counts.get(&UnreadableReason::NotRegular).copied().unwrap_or(0);
+        let count = counts.values().sum::<usize>() - not_files;
         let (not_text, more, left_out) = self.capture.not_text();
         let mut passed = self.capture.passed_over();
         passed.insert(PassedOver::Binary, left_out);
@@ -283,8 +285,13 @@ impl Loop<'_> {
         for hung in &hung {
             faults.add(Kind::Hung, hung.place.clone(), describe(hung));
         }
-        unreadable.into_iter().for_each(|text| faults.add(Kind::Unreadable, text.clone(), text));
-        faults.count(Kind::Unreadable, count);
+        for (reason, text) in unreadable {
+            let is_file = reason != UnreadableReason::NotRegular;
+            faults.add(if is_file { Kind::Unreadable } else { Kind::NotAFile }, text.clone(), text);
+        }
+        for (kind, count) in [(Kind::Unreadable, count), (Kind::NotAFile, not_files)] {
+            faults.count(kind, count);
+        }
         for (as_meant, text) in not_text {
             faults.add(if as_meant { Kind::LeftOut } else { Kind::NotText }, text.clone(), text);
         }

@@ -272,8 +272,8 @@ impl Capture {
         &mut self.losses
     }
 
-    /// Sources that can't be read: a sentence for each of the first, and how many there are for each reason.
-    pub fn unreadable(&self) -> (Vec<String>, BTreeMap<UnreadableReason, usize>) {
+    /// Sources that can't be read: why, and a sentence for each of the first, and how many there are for each reason.
+    pub fn unreadable(&self) -> (Vec<(UnreadableReason, String)>, BTreeMap<UnreadableReason, usize>) {
         let (mut first, mut counts) = (Vec::new(), BTreeMap::new());
         for (id, (reason, text)) in &self.unreadable.by_stream {
             let Some(stream) = self.streams.get(id) else { continue };
@@ -282,7 +282,7 @@ impl Capture {
             if reads && stream.source.outlet.index == 0 {
                 *counts.entry(*reason).or_default() += 1;
                 if first.len() < UNREADABLE_NAMED_MAX {
-                    first.push(format!("{}: {text}", name_of(&stream.source)));
+                    first.push((*reason, format!("{}: {text}", name_of(&stream.source))));
                 }
             }
         }
@@ -329,19 +329,19 @@ impl Capture {
         (first, counts, left_out)
     }
 
-    /// Streams that have something to read, may read, and read nothing.
-    pub fn stuck(&mut self, now: Now) -> Named {
+    /// Streams that have something to read, may read, and read nothing. `short`: files wait for a descriptor, which is said
+    /// elsewhere, so nothing is expected of those that are not open.
+    pub fn stuck(&mut self, now: Now, short: bool) -> Named {
         let mut named = Named::default();
         // A quiet stream has nothing to read, so it can't be stuck. Its time starts when it gets something.
         self.progress.by_stream.retain(|id, _| self.sums.is_busy(*id));
         for id in self.sums.busy() {
             let Some(stream) = self.streams.get(id) else { continue };
-            if !matches!(stream.kind, Kind::File(_)) {
-                continue;
-            }
+            let Kind::File(source) = &stream.kind else { continue };
+            let waits_to_open = short && source.files_open() == 0;
             let outlet = &self.outlets[usize::from(stream.source.outlet.index)];
             let waits_for_sinks = stream.waits_for_sinks() || !outlet.credit.has_room(super::READ_BYTES);
-            let may_read = !waits_for_sinks && !self.unreadable.by_stream.contains_key(id);
+            let may_read = !waits_for_sinks && !waits_to_open && !self.unreadable.by_stream.contains_key(id);
             let behind = stream.unread_bytes().0;
             let stuck_ms = self.progress.stuck_ms(*id, behind, may_read, now.mono_ms);
             if stuck_ms >= STUCK_AFTER_MS {
