@@ -133,8 +133,8 @@ impl Delivery {
         }
         let mut orders = Vec::new();
         let asks = if self.server.is_up { self.server.wants_probe } else { now.ms >= self.server.until_ms };
-        if asks && !self.server.probing {
-            self.server.probing = true;
+        if asks && self.server.probing_ms.is_none() {
+            self.server.probing_ms = Some(now.ms);
             self.server.wants_probe = false;
             orders.push(Order::Probe { tenant: self.probed_tenant() });
         }
@@ -235,7 +235,7 @@ impl Delivery {
 
     /// The answer to an empty push.
     pub fn on_probe(&mut self, now: Now, outcome: &Outcome, chance: u64) -> Presence {
-        self.server.probing = false;
+        self.server.probing_ms = None;
         let presence = presence(outcome, self.tenant.is_none());
         match &presence {
             Presence::Loki => {
@@ -417,7 +417,7 @@ impl Delivery {
 
     /// When [`Delivery::poll`] would have something to do again without an answer or a new record.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        let server = (!self.server.is_up && !self.server.probing).then_some(self.server.until_ms);
+        let server = (!self.server.is_up && self.server.probing_ms.is_none()).then_some(self.server.until_ms);
         let tenants = self.tenants.values().filter(|tenant| !tenant.ready.is_empty() && tenant.until_ms > 0);
         let free = self.slots.iter().any(|slot| matches!(slot, Slot::Free)) && self.server.is_up;
         let tenants = tenants.filter(|tenant| free && tenant.under_way == 0).map(|tenant| tenant.until_ms);

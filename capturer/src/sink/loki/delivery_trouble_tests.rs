@@ -283,6 +283,19 @@ fn a_minute_without_success_is_told() {
     );
 }
 
+/// One that takes the connection and never answers, from the start: the question whether it is there hangs.
+#[test]
+fn a_loki_that_never_answered_is_told_soon() {
+    let mut bench = Bench::new(&config());
+    bench.turn(0, false);
+    assert!(bench.wrong(60_000).is_empty(), "nobody has anything to deliver");
+    bench.line(60_000, 1, "a");
+    bench.turn(60_100, false);
+    assert!(bench.wrong(60_200).contains("Loki has not answered"), "{}", bench.wrong(60_200));
+    bench.answer_probe(61_000, &status(204, ""));
+    assert!(bench.wrong(61_000).is_empty(), "{}", bench.wrong(61_000));
+}
+
 /// A Loki that hangs is told of before its time-out, and is nobody's fault but its own; one answer is told once.
 #[test]
 fn a_loki_that_hangs_is_told_soon() {

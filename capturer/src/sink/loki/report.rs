@@ -48,7 +48,10 @@ impl Delivery {
         }
         self.report_tenants(now, &mut report);
         self.report_label_sets(now, &mut report);
-        let silent_ms = self.progress.asked_ms.map_or(0, |asked_ms| now.ms.saturating_sub(asked_ms));
+        // An empty push says nothing to an operator while no line waits for its answer.
+        let probing_ms = self.server.probing_ms.filter(|_| !self.is_empty());
+        let asked_ms = self.progress.asked_ms.into_iter().chain(probing_ms).min();
+        let silent_ms = asked_ms.map_or(0, |asked_ms| now.ms.saturating_sub(asked_ms));
         let is_silence_said = |report: &Report| report.wrong.iter().any(|told| told.starts_with(SILENT));
         if silent_ms >= SILENT_MS {
             if !is_silence_said(&report) {
