@@ -213,7 +213,11 @@ fn tell(what: &str, outputs: &[&Output], now: Option<Instant>) -> String {
     let since = age_text(age);
     let [first, others @ ..] = outputs else { return String::new() };
     let Some((what, cure)) = what.split_once('\n').filter(|_| !others.is_empty()) else {
-        return if age == 0 { first.trouble.to_string() } else { format!("{} (for {since})", first.trouble) };
+        return if age == 0 {
+            first.trouble.to_string()
+        } else {
+            format!("{}; it began {since} ago", first.trouble)
+        };
     };
     let since = if age == 0 { String::new() } else { format!(" for {since}") };
     let name = first.alike.1.rsplit('/').next().unwrap_or_default();
@@ -249,7 +253,7 @@ mod tests {
         let first = "no storage space in /o for 3 min: 300 outputs wait, such as 0.log; free some space there (df -h /o); ";
         assert!(told.starts_with(first), "{told}");
         assert!(
-            told.contains("writing /p/x.log: free space (for 3 min)") && told.contains("/o/y.log"),
+            told.contains("writing /p/x.log: free space; it began 3 min ago") && told.contains("/o/y.log"),
             "{told}"
         );
         assert!(told.ends_with("; outputs blocked: 302"), "{told}");
