@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,6 +50,12 @@ pub fn run(arguments: &QuickstartArgs) -> Exit {
 
 fn quickstart(arguments: &QuickstartArgs) -> anyhow::Result<()> {
     descriptors::require()?;
+    if let Some(listen) = arguments.admin.listen {
+        let free = TcpListener::bind(listen).map(drop);
+        free.with_context(|| {
+            format!("{listen} can't be listened on: name another address with --admin 127.0.0.1:8002, or none with --admin \"\"")
+        })?;
+    }
     let mut settings = cli::quickstart_settings(arguments);
     settings.log.level = LogLevel::Warn;
     let (log, _) = own_log::init(&settings.log, privilege::renounce_in_log)?;
