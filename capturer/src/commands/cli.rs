@@ -348,6 +348,11 @@ pub fn refuse(error: &ConfigError, err: &mut dyn Write) -> Exit {
 /// Prints why the agent can't run: what was tried, and every cause. A missing right is told apart by its exit code.
 pub fn fail(error: &anyhow::Error) -> Exit {
     say(&mut Printable(std::io::stderr()), format_args!("capturer: {error:#}\n"));
+    exit_of(error)
+}
+
+/// What a command ends with that failed so.
+pub fn exit_of(error: &anyhow::Error) -> Exit {
     let denied = error.chain().any(|cause| {
         // A sink's error says its cause itself, so it is no link of the chain.
         let sink = cause.downcast_ref::<SinkError>().map(|error| &error.source);

@@ -9,6 +9,7 @@ use crate::agent::{self, Agent, Reloading, signals};
 use crate::commands::cli;
 use crate::commands::cli::{Command, ConfigArgs, Exit};
 use crate::commands::{dead_letters, doctor, online, positions, quickstart, tap, top, try_out};
+use crate::settings::LogFormat;
 use crate::shell::files::listing;
 use crate::shell::{descriptors, privilege};
 use crate::telemetry::own_log;
@@ -62,9 +63,15 @@ fn run(arguments: &ConfigArgs) -> Exit {
         load: Arc::new(move |running, object| cli::load_again(&arguments, running, object)),
         set_level: Box::new(move |level| levels.set(level)),
     };
+    let is_json = settings.log.format == LogFormat::Json;
     let result = Agent::build(settings, Some(reloading), signals).and_then(Agent::run);
+    if let (Err(error), true) = (&result, is_json) {
+        // Whatever collects these lines would drop one that is plain text.
+        tracing::error!(target: "capturer", "the agent ends: {error:#}");
+    }
     log.flush(Duration::from_secs(1));
     match result {
+        Err(error) if is_json => cli::exit_of(&error),
         Ok(left) if left.is_empty() => Exit::Ok,
         Ok(left) => cli::fail(&anyhow::anyhow!(
             "stopped without waiting for {}; the next start resumes from the saved positions",
