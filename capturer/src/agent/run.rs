@@ -2,6 +2,7 @@
 //! of files, sinks. What was opened when a later step fails is closed again: another run may be opened in its place.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -112,11 +113,19 @@ impl Run {
 pub(super) fn make_data_dir(settings: &Settings) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     let dir = &settings.data_dir;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| {
-        format!(
-            "creating the data directory {}; choose another with data_dir, or run as a user who may create it",
-            dir.display()
-        )
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| {
+        let cure = match error.kind() {
+            ErrorKind::ReadOnlyFilesystem => {
+                "its file system is read-only: mount it writable, or name another directory"
+            }
+            ErrorKind::AlreadyExists => {
+                "a symbolic link that leads nowhere, or a file, stands there: name another directory"
+            }
+            ErrorKind::PermissionDenied => "run as a user who may create it, or name another directory",
+            _ => "name another directory",
+        };
+        anyhow::Error::new(error)
+            .context(format!("creating the data directory {}; {cure} with data_dir", dir.display()))
     })
 }
 
