@@ -370,6 +370,22 @@ fn a_port_in_use_is_69() -> Result<()> {
     Ok(())
 }
 
+/// Whatever collects JSON lines would drop a plain one, and it is the one that says why the agent ended.
+#[test]
+fn the_reason_of_an_end_is_json_where_the_log_is() -> Result<()> {
+    let home = Home::new()?;
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let port = taken.local_addr()?.port();
+    let config = follows_files(&home).replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    let ended = run(&home, &config.replace("log: {", "log: {format: json, "))?;
+    ended.assert(69, &["the agent ends: ", "another process listens there"]);
+    for line in ended.err.lines() {
+        let record: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
+        ensure!(record["level"].is_string(), "{line}");
+    }
+    Ok(())
+}
+
 /// With a handful of descriptors it panicked somewhere in a library, at another place with each number.
 #[test]
 fn too_few_descriptors_are_69_and_name_the_limit() -> Result<()> {
