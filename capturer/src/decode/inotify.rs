@@ -26,6 +26,8 @@ pub const CREATE: u32 = 0x100;
 pub const DELETE: u32 = 0x200;
 /// `IN_MOVED_TO`: something got a name in the directory.
 pub const MOVED_TO: u32 = 0x80;
+/// `IN_MOVED_FROM`: something was renamed or moved away; its new name comes next, if it is in a watched directory.
+pub const MOVED_FROM: u32 = 0x40;
 /// `IN_MOVE_SELF`: the directory itself was renamed.
 pub const MOVE_SELF: u32 = 0x800;
 /// `IN_ISDIR`: the name is a directory's.

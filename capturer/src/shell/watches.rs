@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::capture::io::LaneId;
 use crate::decode::inotify::{
-    ATTRIB, CREATE, DELETE, Event, IGNORED, IS_DIRECTORY, MODIFY, MOVE_SELF, MOVED_TO, OVERFLOW,
+    ATTRIB, CREATE, DELETE, Event, IGNORED, IS_DIRECTORY, MODIFY, MOVE_SELF, MOVED_FROM, MOVED_TO, OVERFLOW,
 };
 use crate::model::packed::Pack;
 use crate::model::rare::Rare;
@@ -100,6 +100,8 @@ pub struct Watches {
     /// Files that were made and match a pattern, by watch and name, with how many listings had ended by then. One that is
     /// removed while it stands here was seen by nobody.
     made: BTreeMap<(i32, Vec<u8>), u64>,
+    /// The last event was of a name that leaves this watch's directory, and nobody would have read that one.
+    moved_from_nowhere: Option<i32>,
     /// How many listings of patterns have ended.
     listed: u64,
 }
@@ -158,6 +160,9 @@ pub struct Concerned {
     pub changed: BTreeSet<StreamId>,
     /// A new file has their live name: those of `changed` whose log was rotated.
     pub renewed: BTreeSet<StreamId>,
+    /// Something came that may go again soon: a file or directory that a pattern matches and nobody knows, a live file that
+    /// was removed, or several in turn under one name.
+    pub hurried: bool,
     /// Somebody may have given the right to read a file of theirs that is known.
     pub rights: BTreeSet<StreamId>,
     /// Their patterns may match something new.
@@ -349,6 +354,7 @@ impl Watches {
             told.all = true;
             return;
         }
+        let moved_from = self.moved_from_nowhere.take();
         if self.listing > 0 && !self.is_full() && event.mask != ATTRIB {
             self.kept.insert((event.watch, event.mask, event.name.to_vec()));
         }
@@ -373,10 +379,16 @@ impl Watches {
         }
         let is_write = event.mask & MODIFY != 0;
         let matches = |(_, interest): &(usize, &Interest)| interest.has(event.name, event.mask);
-        if event.mask & (CREATE | MOVED_TO) != 0 {
+        let is_new = event.mask & (CREATE | MOVED_TO) != 0;
+        let mut is_concerned = false;
+        if is_new {
             let concerned: BTreeSet<usize> =
                 self.interests_of(event.watch).filter(matches).map(|(set, _)| set).collect();
-            let is_made = event.mask & CREATE != 0 && event.mask & IS_DIRECTORY == 0;
+            is_concerned = !concerned.is_empty();
+            // What had another name may have been read under it, unless nobody could know that one either: many programs write
+            // a file under a name of its own and rename it when it is complete.
+            let is_file = event.mask & IS_DIRECTORY == 0;
+            let is_made = is_file && (event.mask & CREATE != 0 || moved_from == Some(event.watch));
             if is_made && !concerned.is_empty() && self.made.len() < MADE_MAX {
                 self.made.insert((event.watch, event.name.to_vec()), self.listed);
             }
@@ -387,6 +399,13 @@ impl Watches {
         let live: Vec<StreamId> = self.called(event.watch, Called::Live, name).collect();
         let rotated: Vec<StreamId> = self.called(event.watch, Called::Rotated, name).collect();
         let is_known = !live.is_empty() || !rotated.is_empty();
+        if event.mask & MOVED_FROM != 0
+            && !is_known
+            && !self.interests_of(event.watch).any(|other| matches(&other))
+        {
+            self.moved_from_nowhere = Some(event.watch);
+        }
+        told.hurried |= is_concerned && !is_known && self.siblings_of(event.watch, name).next().is_none();
         if event.mask & DELETE != 0
             && !self.made.is_empty()
             && self.made.remove(&(event.watch, event.name.to_vec())).is_some()
@@ -410,7 +429,9 @@ impl Watches {
         match live.is_empty() {
             false if is_write => told.grew.extend(live),
             false => {
-                if event.mask & (CREATE | MOVED_TO) != 0 {
+                told.hurried |= event.mask & DELETE != 0;
+                if is_new {
+                    told.hurried |= live.iter().any(|stream| told.renewed.contains(stream));
                     told.renewed.extend(live.iter().copied());
                 }
                 told.changed.extend(live);

@@ -79,6 +79,44 @@ fn only_lost_events_concern_all() {
     }
 }
 
+/// What decides whether the next look comes soon (pace.rs), and whether a file that goes at once is counted.
+#[test]
+fn what_may_go_again_soon_is_in_a_hurry() {
+    let mut watches = Watches::default();
+    watches.set_of_patterns(0, None, vec![(7, wild("*.log")), (7, Interest::directories(false))]);
+    watches.expect(StreamId(1), "a.log");
+    watches.set(StreamId(1), 7);
+    watches.set_rotated(StreamId(1), ["a.log.1"].into_iter());
+    let mut look = |events: &[(u32, &str)]| {
+        let mut told = Concerned::default();
+        for (mask, name) in events {
+            watches.on_event(&Event { watch: 7, mask: *mask, name: name.as_bytes() }, &mut told);
+        }
+        (told.hurried, told.renewed.len(), told.vanished.len())
+    };
+    // A rotation, by renaming and by dates, with an archive made later.
+    assert_eq!(look(&[(MOVED_TO, "a.log.1"), (CREATE, "a.log")]), (false, 1, 0));
+    assert_eq!(look(&[(MOVED_TO, "a.log-20261125"), (CREATE, "a.log")]), (false, 1, 0));
+    assert_eq!(look(&[(CREATE, "a.log.1.gz"), (DELETE, "a.log.1")]), (false, 0, 0));
+    assert_eq!(look(&[(MODIFY, "a.log"), (CREATE, "other.txt")]), (false, 0, 0));
+    // Two between two looks.
+    assert_eq!(look(&[(CREATE, "a.log"), (MOVED_TO, "a.log.1"), (CREATE, "a.log")]), (true, 1, 0));
+    assert_eq!(look(&[(DELETE, "a.log")]), (true, 0, 0), "it was removed");
+    // Nobody knows it. Made, or renamed to that name when it was complete.
+    assert_eq!(look(&[(CREATE, "b.log")]), (true, 0, 0));
+    assert_eq!(
+        look(&[(MOVED_TO, "c.log"), (DELETE, "c.log")]),
+        (true, 0, 0),
+        "from where it may have been read"
+    );
+    let complete = [(CREATE, "c.tmp"), (MOVED_FROM, "c.tmp"), (MOVED_TO, "c.log"), (DELETE, "c.log")];
+    assert_eq!(look(&complete), (true, 0, 1));
+    let renamed = [(MOVED_FROM, "a.log"), (MOVED_TO, "e.log"), (DELETE, "e.log")];
+    assert_eq!(look(&renamed), (true, 0, 0), "it was read as a.log");
+    assert_eq!(look(&[(CREATE, "d.log"), (DELETE, "d.log")]), (true, 0, 1));
+    assert_eq!(look(&[(CREATE | IS_DIRECTORY, "new")]), (true, 0, 0));
+}
+
 #[test]
 fn a_renamed_directory_is_looked_for_again() {
     let mut watches = Watches::default();

@@ -98,7 +98,7 @@ impl Shell {
             }
         }
         let mut events = Vec::new();
-        let Concerned { all, grew, rotated_grew, changed, renewed: _, rights, sets, vanished } = told;
+        let Concerned { all, grew, rotated_grew, changed, renewed: _, hurried: _, rights, sets, vanished } = told;
         if all {
             tracing::warn!("inotify lost events; looking at every file");
             events.push(Event::LookAtAll);

@@ -4,9 +4,10 @@
 //! finds something, each costs a read of every file that grew and a batch to the sinks, so a longer pause brings the same
 //! lines in fewer of them.
 //!
-//! Pauses must be short for one reason: a log that is rotated again and again, of which few old files are kept, could lose a
-//! whole file between two looks. One rotation is no danger, however many logs of a host are rotated in turn. So it counts how
-//! soon the same log is rotated again.
+//! Pauses must be short for one reason: a file that comes and goes between two looks is lost. So does a log's that is rotated
+//! again and again and of which few old files are kept, and one that nobody knew, in a directory that a pattern names. One
+//! rotation of a known log is no danger, however many logs of a host are rotated in turn. So it counts how soon the same log
+//! is rotated again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,9 +20,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// The longest pause, while somebody prints all the time.
 const PAUSE_MAX: Duration = Duration::from_millis(40);
 /// A log that is rotated twice within this time is rotated in a hurry.
-const HURRY: Duration = Duration::from_secs(1);
+const HURRY: Duration = Duration::from_secs(2);
 /// Looks are made at the short pause until so many of them have gone by.
-const CAREFUL_LOOKS: u32 = 200;
+const CAREFUL_LOOKS: u32 = 250;
 /// Rotations that are remembered, unless they are older than [`HURRY`].
 const REMEMBERED: usize = 256;
 
@@ -54,7 +55,7 @@ impl Default for Pace {
 impl Pace {
     /// The pause until the next look. A look that came late, and so found much, is no reason to be careful for long.
     pub fn after(&mut self, look: Look<'_>) -> Duration {
-        let in_a_hurry = self.note_rotations(look) || !look.told.vanished.is_empty();
+        let in_a_hurry = self.note_rotations(look) || look.told.hurried || !look.told.vanished.is_empty();
         self.careful = if in_a_hurry { CAREFUL_LOOKS } else { self.careful.saturating_sub(1) };
         let is_short = self.careful > 0 || !look.at_once || !look.with_ease;
         self.pause = if is_short { PAUSE_MIN } else { (2 * self.pause).min(PAUSE_MAX) };
@@ -107,13 +108,18 @@ mod tests {
         }
         assert!(pace.rotated_at.len() <= REMEMBERED + 1, "{}", pace.rotated_at.len());
         assert_eq!(rotated(&mut pace, 7, 400_000), 40);
-        assert_eq!(rotated(&mut pace, 7, 400_999), 10);
+        assert_eq!(rotated(&mut pace, 7, 401_999), 10);
         for _ in 1..CAREFUL_LOOKS {
             assert_eq!(after(&mut pace, true, true), 10);
         }
         assert_eq!(after(&mut pace, true, true), 20);
-        let told = &Concerned { vanished: [(0, "a".to_owned())].into(), ..Concerned::default() };
-        let look = Look { at_once: true, with_ease: true, told, now: Duration::from_secs(500) };
-        assert_eq!(pace.after(look), PAUSE_MIN, "a file came and went between two looks");
+        for told in [
+            Concerned { vanished: [(0, "a".to_owned())].into(), ..Concerned::default() },
+            Concerned { hurried: true, ..Concerned::default() },
+        ] {
+            let mut pace = Pace::default();
+            let look = Look { at_once: true, with_ease: true, told: &told, now: Duration::from_secs(500) };
+            assert_eq!(pace.after(look), PAUSE_MIN, "{told:?}");
+        }
     }
 }
