@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::faults::{Faults, Kind};
-use super::turn::Loop;
+use super::turn::{LOOK_MS, Loop};
 use crate::capture::core::look::Named;
 use crate::capture::discover::Unmatched;
 use crate::capture::io::Event;
@@ -13,7 +13,7 @@ use crate::model::docker::skips_local;
 use crate::settings::{advice, shown_url};
 use crate::shell::Rest;
 use crate::shell::descriptors;
-use crate::shell::files::Hung;
+use crate::shell::files::{Hung, Unwatched};
 use crate::telemetry::losses;
 use crate::telemetry::metrics::PassedOver;
 use crate::telemetry::metrics::UnreadableReason;
@@ -279,8 +279,10 @@ impl Loop<'_> {
             self.process.metrics.paths_passed_over.with_label_values(&[reason.as_str()]).set(count as i64);
         }
         self.process.metrics.patterns_unmatched.set(patterns.unmatched.len() as i64);
-        let unwatched = patterns.unwatched + self.shell.unwatched().len();
-        self.process.metrics.directories_unwatched.set(unwatched as i64);
+        let of_streams = self.shell.unwatched();
+        let denied = of_streams.values().filter(|why| **why == Unwatched::Denied).count();
+        let unwatched = patterns.unwatched + of_streams.len() - denied;
+        self.process.metrics.directories_unwatched.set((unwatched + denied) as i64);
         let mut faults = Faults::default();
         for hung in &hung {
             faults.add(Kind::Hung, hung.place.clone(), describe(hung));
@@ -312,6 +314,16 @@ impl Loop<'_> {
                 which(unwatched as u64, "directory is", "directories are")
             );
             faults.add(Kind::Unwatched, String::new(), text);
+        }
+        if denied > 0 {
+            let text = format!(
+                "{denied} {} in directories that this user may enter and not list, so inotify can't watch them: what is rotated \
+                 there twice within {} s, or while the agent is down, is not read. Give the agent's user the right to list them \
+                 (chmod o+r, or an ACL)",
+                which(denied as u64, "log is", "logs are"),
+                LOOK_MS / 1000
+            );
+            faults.add(Kind::Unwatched, "denied".to_owned(), text);
         }
         self.files_said.tell(&faults);
         let message = faults.health().unwrap_or_else(|| FILES_WELL.to_owned());

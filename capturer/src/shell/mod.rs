@@ -39,7 +39,7 @@ use crate::limits::{ANSWER_TIMEOUTS_MAX, ANSWERS_LARGE_MAX};
 use crate::model::delivery::ToSink;
 use crate::model::packed::Pack;
 use crate::model::record::{Outlet, SinkId, Source, StreamId, StreamKey};
-use crate::shell::files::{Files, Hung, Lane, OpenFile, Walked};
+use crate::shell::files::{Files, Hung, Lane, OpenFile, Unwatched, Walked};
 use crate::shell::http::{Cancel, Connection};
 use crate::shell::ring::ReadOutcome;
 use crate::shell::watches::{Pace, Watches};
@@ -68,7 +68,7 @@ pub struct Shell {
     open_files: BTreeMap<FileNo, Opened>,
     watches: Watches,
     /// Streams whose directory inotify does not watch.
-    unwatched: BTreeSet<StreamId>,
+    unwatched: BTreeMap<StreamId, Unwatched>,
     in_flight: FuturesUnordered<LocalBoxFuture<'static, Done>>,
     /// No read is armed any more.
     stopped: bool,
@@ -136,7 +136,7 @@ impl Shell {
             engine: Rc::default(),
             open_files: BTreeMap::new(),
             watches: Watches::default(),
-            unwatched: BTreeSet::new(),
+            unwatched: BTreeMap::new(),
             in_flight: FuturesUnordered::new(),
             stopped: false,
             on_lanes: BTreeSet::new(),
@@ -368,13 +368,13 @@ impl Shell {
     fn on_scanned(
         &mut self,
         stream: StreamId,
-        watch: Option<i32>,
+        watch: Result<i32, Unwatched>,
         result: Result<Vec<FoundFile>, FileError>,
         archive: Option<String>,
     ) -> Vec<Event> {
         let mut is_news = false;
         match watch {
-            Some(watch) => {
+            Ok(watch) => {
                 self.unwatched.remove(&stream);
                 is_news = self.watches.set(stream, watch);
                 if let Ok(found) = &result {
@@ -382,8 +382,8 @@ impl Shell {
                 }
             }
             // If the directory is gone there is nothing to watch.
-            None if result.is_ok() => drop(self.unwatched.insert(stream)),
-            None => {}
+            Err(why) if result.is_ok() => drop(self.unwatched.insert(stream, why)),
+            Err(_) => {}
         }
         self.watches.end_listing();
         self.drop_unused_watches();

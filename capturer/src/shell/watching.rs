@@ -1,12 +1,12 @@
 //! What inotify reports, and what stands in for it where it does not watch.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 
-use super::{Done, Shell, ring};
+use super::{Done, Shell, Unwatched, ring};
 use crate::capture::io::Event;
 use crate::decode::inotify;
 use crate::model::record::StreamId;
@@ -20,7 +20,7 @@ impl Shell {
     /// What may have come to streams whose directory inotify does not watch; with `listed` also other files of theirs.
     pub fn look_at_unwatched(&self, listed: bool) -> Vec<Event> {
         let mut events = Vec::new();
-        for stream in self.unwatched.iter().copied() {
+        for stream in self.unwatched.keys().copied() {
             if listed {
                 events.push(Event::ChainChanged { stream });
             }
@@ -29,8 +29,8 @@ impl Shell {
         events
     }
 
-    /// Streams whose directory inotify does not watch.
-    pub fn unwatched(&self) -> &BTreeSet<StreamId> {
+    /// Streams whose directory inotify does not watch, and why.
+    pub fn unwatched(&self) -> &BTreeMap<StreamId, Unwatched> {
         &self.unwatched
     }
 
@@ -98,7 +98,8 @@ impl Shell {
             }
         }
         let mut events = Vec::new();
-        let Concerned { all, grew, rotated_grew, changed, renewed: _, hurried: _, rights, sets, vanished } = told;
+        let Concerned { all, grew, rotated_grew, changed, renewed: _, hurried: _, rights, sets, vanished } =
+            told;
         if all {
             tracing::warn!("inotify lost events; looking at every file");
             events.push(Event::LookAtAll);

@@ -23,7 +23,7 @@ use super::patterns::{self, Start};
 use super::report::PatternReport;
 use super::unpack::Unpacker;
 use super::waiting::Waiting;
-use super::{Alive, Answers, FilesAnswer, OpenFile, Request};
+use super::{Alive, Answers, FilesAnswer, OpenFile, Request, Unwatched};
 use crate::capture::io::{FileError, FileNo, LaneId, NO_ROOM};
 use crate::ledger::claims::{Claimed, Claims};
 use crate::model::record::StreamId;
@@ -408,8 +408,9 @@ impl Worker {
         }
     }
 
-    fn watch(&self, directory: &Path) -> Option<i32> {
-        self.add_watch(directory, NAMES | WatchFlags::MODIFY | WatchFlags::ATTRIB).ok()
+    fn watch(&self, directory: &Path) -> Result<i32, Unwatched> {
+        let watch = self.add_watch(directory, NAMES | WatchFlags::MODIFY | WatchFlags::ATTRIB);
+        watch.map_err(|errno| if errno == Errno::ACCESS { Unwatched::Denied } else { Unwatched::Other })
     }
 
     /// What is watched for somebody else stays watched.

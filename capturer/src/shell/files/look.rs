@@ -106,8 +106,8 @@ fn list(dir: &OwnedFd, chain: Chain<'_>, listings: &mut Listings) -> Result<Arc<
 fn only_live(dir: &OwnedFd, chain: Chain<'_>, listings: &mut Listings) -> Arc<Listing> {
     let Chain { directory, live_name, .. } = chain;
     let text = format!(
-        "{directory} can be entered and not listed by this user: {live_name} in it is read, and what is rotated while the agent \
-         is down can't be found; give the agent's user the right to list it (chmod o+r, or an ACL)"
+        "{directory} can be entered and not listed by this user: {live_name} in it is read, and its rotated files can't be \
+         found; give the agent's user the right to list it (chmod o+r, or an ACL)"
     );
     if listings.is_news(&text) {
         tracing::warn!("{text}");

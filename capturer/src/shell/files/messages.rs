@@ -119,6 +119,15 @@ pub enum OpenFile {
     OnLane(RawFd),
 }
 
+/// Why inotify does not watch a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwatched {
+    /// This user may not list it, which a watch takes as well.
+    Denied,
+    /// Its limit is reached, or it is not there.
+    Other,
+}
+
 /// An answer of the threads.
 #[derive(Debug)]
 pub enum FilesAnswer {
@@ -126,8 +135,8 @@ pub enum FilesAnswer {
     Scanned {
         /// The stream that asks.
         stream: StreamId,
-        /// The directory and its watch; `None` where inotify has none left.
-        watch: Option<i32>,
+        /// The directory and its watch, or why it has none.
+        watch: Result<i32, Unwatched>,
         /// The files of the chain.
         result: Result<Vec<FoundFile>, FileError>,
         /// The newest archive of the log that can't be read.

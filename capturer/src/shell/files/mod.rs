@@ -49,7 +49,7 @@ use crate::limits::LANES_MAX;
 use crate::settings::Settings;
 use crate::shell::checkpoint::kept::DataDir;
 use crate::shell::checkpoint::saver::Saver;
-pub use messages::{FilesAnswer, OpenFile, Request};
+pub use messages::{FilesAnswer, OpenFile, Request, Unwatched};
 
 /// A step on a file system that may hang counts as hung after this long. That is reported within 5 s, for the loop looks
 /// once a second.
@@ -355,9 +355,12 @@ impl Router {
     fn refuse(&self, request: Request, error: &io::Error) {
         let error = FileError::Other { what: "reading logs there".to_owned(), cause: error.to_string() };
         let answer = match request {
-            Request::Scan { stream, .. } => {
-                FilesAnswer::Scanned { stream, watch: None, result: Err(error), archive: None }
-            }
+            Request::Scan { stream, .. } => FilesAnswer::Scanned {
+                stream,
+                watch: Err(Unwatched::Other),
+                result: Err(error),
+                archive: None,
+            },
             Request::Open { stream, file, .. } => {
                 FilesAnswer::Opened { stream, file, lane: None, result: Err(error) }
             }
