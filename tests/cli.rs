@@ -333,7 +333,7 @@ fn a_lost_data_dir_is_told_where_outputs_have_lines() -> Result<()> {
         let agent = home.start(&config)?;
         wait_until("a line", PATIENCE, || home.output_bytes() > before)?;
         ensure!(lines_of(&home)?.len() as u64 == lines, "{:?}", lines_of(&home)?);
-        let told = agent.log_text()?.contains("data_dir knows of no output");
+        let told = agent.log_text()?.contains("there is no checkpoint in data_dir");
         agent.stop()?;
         Ok(told)
     };

@@ -207,7 +207,8 @@ fn make_sinks(
     sinks: &mut Vec<(Box<dyn Sink>, Option<Apart>)>,
 ) -> anyhow::Result<()> {
     if let Some(local) = &settings.sinks.local_file {
-        let (marks, there, apart) = apart(local, loaded.outputs.remove("local_file"), claims);
+        let is_first = loaded.seq == 0;
+        let (marks, there, apart) = apart(local, loaded.outputs.remove("local_file"), is_first, claims);
         let (sink, restored) =
             LocalFileSink::open(local, &marks, claims.clone()).context("sinks.local_file")?;
         for note in restored.notes {
@@ -215,7 +216,8 @@ fn make_sinks(
         }
         let marks = restored.marks.into_iter().chain(there).collect();
         loaded.outputs.insert("local_file".to_owned(), marks);
-        sinks.push((Box::new(sink.limit_open(descriptors::for_outputs())), Some(apart)));
+        let sink = sink.limit_open(descriptors::for_outputs()).without_checkpoint(is_first);
+        sinks.push((Box::new(sink), Some(apart)));
     }
     if let Some(config) = &settings.sinks.loki {
         let had_lines = loaded.has_lines_for(loki::NAME);
@@ -249,7 +251,7 @@ type Marks = BTreeMap<Arc<str>, OutputMark>;
 
 /// The marks of outputs on local disks, those of the others, and who writes the others. Those are looked at by their own
 /// threads: a start does not wait for a file system that hangs.
-fn apart(local: &LocalFile, loaded: Option<Marks>, claims: &Claims) -> (Marks, Marks, Apart) {
+fn apart(local: &LocalFile, loaded: Option<Marks>, is_first: bool, claims: &Claims) -> (Marks, Marks, Apart) {
     let directory = std::path::absolute(&local.directory).unwrap_or_else(|_| local.directory.clone());
     let (mut mounts, beneath) = (Mounts::new(), directory.clone());
     let mut place_of = move |output: &str| {
@@ -272,7 +274,8 @@ fn apart(local: &LocalFile, loaded: Option<Marks>, claims: &Claims) -> (Marks, M
         for note in restored.notes {
             tracing::info!("local_file: {note}");
         }
-        Ok(Box::new(sink.limit_open(descriptors::for_outputs())) as Box<dyn Sink>)
+        let sink = sink.limit_open(descriptors::for_outputs()).without_checkpoint(is_first);
+        Ok(Box::new(sink) as Box<dyn Sink>)
     };
     (here, all_there, Apart { directory, place_of: Box::new(place_of), open: Arc::new(open) })
 }

@@ -64,7 +64,7 @@ const CHECKPOINTS_KEPT: u32 = 2;
 /// See the module's head.
 pub struct LocalFileSink {
     settings: LocalFile,
-    /// It began without a mark, and has not told of an output from before.
+    /// There was no checkpoint, and no output from before was told of.
     knows_none: bool,
     root: Arc<Root>,
     root_checked_at: Option<Instant>,
@@ -135,7 +135,7 @@ impl LocalFileSink {
         let (restored, overhangs) = restore::restore(&root.fd(), ways, marks);
         let sink = LocalFileSink {
             settings: settings.clone(),
-            knows_none: marks.is_empty(),
+            knows_none: false,
             root,
             root_checked_at: None,
             claims,
@@ -154,6 +154,12 @@ impl LocalFileSink {
             unix_ms,
         };
         Ok((sink, restored))
+    }
+
+    /// There is no checkpoint: outputs with lines in them are told of.
+    pub fn without_checkpoint(mut self, without: bool) -> LocalFileSink {
+        self.knows_none = without;
+        self
     }
 
     /// At most so many outputs are open at once.

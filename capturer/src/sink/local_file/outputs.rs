@@ -197,8 +197,9 @@ impl LocalFileSink {
             tracing::warn!(
                 output = %self.shown(&**path),
                 bytes = len,
-                "has lines from before, and data_dir knows of no output: what the logs still have is read again and comes \
-                 twice, here and in other outputs; if data_dir was emptied, moved or mistyped, stop the agent and put it right"
+                "has lines from before, and there is no checkpoint in data_dir: what the logs still have is read again and comes \
+                 twice, here and in other outputs (with start_at: end, what came while the agent was down is left out instead); \
+                 if data_dir was emptied, moved or mistyped, stop the agent and put it right"
             );
         }
     }
