@@ -142,7 +142,12 @@ fn more_files_that_stay_open_than_descriptors() -> Result<()> {
     let real = home.path().join("in");
     let _mount = HungMount::new(&real, &real)?;
     let agent = home.launch_program(&config, &limited(&home, "ulimit -n 256")?, &[])?;
-    await_health(&agent, "descriptors", false, &["wait until another is closed", "LimitNOFILE=", "of 256"])?;
+    await_health(
+        &agent,
+        "descriptors",
+        false,
+        &["wait until another is closed", "LimitNOFILE=", "256 file descriptors"],
+    )?;
     wait_until("the first lines", DEADLINE, || delivered(&home) >= 100)?;
     await_health(&agent, "checkpoint", true, &[])?;
     agent.stop()?;

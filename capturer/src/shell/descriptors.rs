@@ -25,7 +25,7 @@ static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// What the agent needs to follow anything: some fifty for ring, threads, checkpoint, outputs, witness and admin server, the
 /// reserve, and some for files.
-pub const NEEDED: u64 = 128;
+pub const NEEDED: u64 = 96;
 
 /// Raises the limit, and refuses to go on with one under which nothing could be captured.
 ///

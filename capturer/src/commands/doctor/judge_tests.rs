@@ -396,10 +396,10 @@ fn limits_that_are_too_low() {
         |facts| facts.limits.files = Some(472),
         &[("files", CheckStatus::Warn, "473 may be needed", "LimitNOFILE")],
     );
-    check(|facts| facts.limits.files = Some(128), &[("files", CheckStatus::Warn, "128 open", "LimitNOFILE")]);
+    check(|facts| facts.limits.files = Some(96), &[("files", CheckStatus::Warn, "96 open", "LimitNOFILE")]);
     check(
-        |facts| facts.limits.files = Some(127),
-        &[("files", CheckStatus::Fail(Exit::Unavailable), "the agent itself needs 128", "LimitNOFILE")],
+        |facts| facts.limits.files = Some(95),
+        &[("files", CheckStatus::Fail(Exit::Unavailable), "the agent itself needs 96", "LimitNOFILE")],
     );
     let old = |facts: &mut Facts| {
         facts.release = "5.10.0-30".to_owned();
