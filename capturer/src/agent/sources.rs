@@ -238,10 +238,10 @@ impl Loop<'_> {
         let message = if is_full {
             format!(
                 "{} {} until another is closed: this process may have {limit} file descriptors, and the last ones \
-                 are reserved for saving positions and for the admin server. {}",
+                 are reserved for saving positions and for the admin server. Raise the limit and restart: {}; or follow fewer files",
                 counted(waiting as u64, "file"),
                 which(waiting as u64, "waits", "wait"),
-                descriptors::CURE
+                descriptors::HOW
             )
         } else {
             let open = self.process.metrics.file_descriptors_open.get();

@@ -16,9 +16,9 @@ const RESERVE_MIN: u64 = 32;
 const RESERVE_MAX: u64 = 256;
 /// What the most streams of the Engine's API and the most outputs take, with some to spare.
 const OTHERS_MAX: u64 = (API_STREAMS_CEILING + OUTPUT_FILES_OPEN_MAX) as u64 + 56;
-/// What to do when there are too few.
-pub const CURE: &str = "Raise the limit and restart: LimitNOFILE= in the systemd unit, --ulimit nofile= of the container, or \
-                        ulimit -Hn in the shell; or follow fewer files";
+/// How to raise the limit.
+pub const HOW: &str =
+    "LimitNOFILE= in the systemd unit, --ulimit nofile= of the container, or ulimit -Hn in the shell";
 
 /// As [`raise`] left it; before that there is none.
 static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -36,8 +36,7 @@ pub fn require() -> anyhow::Result<()> {
     anyhow::ensure!(
         now >= NEEDED,
         "this process may have {now} file descriptors; the agent needs at least {NEEDED}, and one more for each file that it \
-         follows: raise the limit, with LimitNOFILE= in the systemd unit, --ulimit nofile= of the container, or ulimit -Hn in \
-         the shell"
+         follows: raise the limit, with {HOW}"
     );
     Ok(())
 }
