@@ -168,7 +168,8 @@ fn unknown_label(settings: &Settings) -> Option<String> {
     ))
 }
 
-/// A pipeline's paths that no pattern of `file_monitor` can lead to: what it was to redact or to drop goes on as it is.
+/// A pipeline's paths that no pattern of `file_monitor` can match: what the pipeline should redact or drop is delivered
+/// unchanged.
 fn no_path(settings: &Settings, pipeline: &Pipeline) -> Option<String> {
     let paths = &pipeline.matches.paths;
     let followed = || settings.file_monitor.files.iter().flat_map(|files| &files.paths);

@@ -562,7 +562,7 @@ impl Chain {
 
     /// Rotation of all but the newest file is complete; so is that of the newest if it is not the live one. Each is read once
     /// more when that becomes known: inotify's events for the new name are dropped until a listing has shown it, so a write
-    /// before that reached nobody. A writer who goes on after that is the matter of file/late.rs.
+    /// before that reached nobody. file/late.rs handles a writer that goes on after that.
     fn settle(&mut self) {
         let last = self.links.len().saturating_sub(1);
         for (at, link) in self.links.iter_mut().enumerate() {

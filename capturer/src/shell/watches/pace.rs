@@ -21,7 +21,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(40);
 /// A log that is rotated twice within this time is rotated in a hurry.
 const HURRY: Duration = Duration::from_secs(2);
-/// Looks are made at the short pause until so many of them have gone by.
+/// After something that was in a hurry, this many looks follow at the short pause.
 const CAREFUL_LOOKS: u32 = 250;
 /// Rotations that are remembered, unless they are older than [`HURRY`].
 const REMEMBERED: usize = 256;

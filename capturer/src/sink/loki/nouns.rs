@@ -177,7 +177,7 @@ pub(super) struct Server {
     pub failed_in_a_row: usize,
     /// Refusals in a row for no reason that is known.
     pub doubts_in_a_row: u32,
-    /// An empty push is under way, since then.
+    /// When the empty push that is under way began; `None` = none is.
     pub probing_ms: Option<u64>,
     pub wants_probe: bool,
     /// How often it answered an empty push as Loki.
