@@ -291,3 +291,70 @@ fn what_nobody_came_back_for_is_forgotten_after_a_day() {
     let (_, restored) = restart(dir.path(), NAME, &[&mark]);
     assert!(restored.marks["web.ndjson"].uncovered.is_empty());
 }
+
+/// What a crash left of an output, as the next start finds it: a change of its directory, given the output's name.
+type Leftover = (&'static str, fn(&Path, &Path));
+
+/// The agent may be killed again before it attached a stream. The second start then has only what the first one told the
+/// checkpoint, and must find the same records with it.
+#[test]
+fn a_second_crash_before_anything_was_attached_changes_nothing() {
+    let older = |dir: &Path, live: &Path| {
+        fs::rename(live, dir.join(generations::name("web.ndjson", &generations::stamp(1)))).unwrap();
+    };
+    let leftovers: [Leftover; 8] = [
+        ("as it was", |_, _| {}),
+        ("killed between the renaming and the new file", older),
+        ("killed after the new file was made", |dir, live| {
+            fs::rename(live, dir.join(generations::name("web.ndjson", &generations::stamp(1)))).unwrap();
+            fs::write(live, "").unwrap();
+        }),
+        ("killed while the new file was written", |dir, live| {
+            let (whole, text) =
+                (dir.join(generations::name("web.ndjson", &generations::stamp(1))), fs::read(live));
+            fs::rename(live, whole).unwrap();
+            fs::write(live, &text.unwrap()[..20]).unwrap();
+        }),
+        ("torn at its end", |_, live| {
+            let text = fs::read(live).unwrap();
+            fs::write(live, [text.as_slice(), b"{\"time\":\"19"].concat()).unwrap();
+        }),
+        ("renamed by somebody", |dir, live| fs::rename(live, dir.join("moved")).unwrap()),
+        ("renamed, and another begun", |dir, live| {
+            fs::rename(live, dir.join("moved")).unwrap();
+            fs::write(live, "").unwrap();
+        }),
+        ("a directory in its place", |dir, live| {
+            fs::rename(live, dir.join("moved")).unwrap();
+            fs::create_dir(live).unwrap();
+        }),
+    ];
+    for (what, change) in leftovers {
+        for starts in [1, 2, 3] {
+            let dir = tempfile::tempdir().unwrap();
+            let (web, live) = (container(1, "web"), dir.path().join("web.ndjson"));
+            let mut first = sink(dir.path(), NAME);
+            let mut mark = write(&mut first, &web, &["1"]);
+            write(&mut first, &web, &["2", "3"]);
+            drop(first);
+            change(dir.path(), &live);
+            for _ in 1..starts {
+                let (_, restored) = restart(dir.path(), NAME, &[&mark]);
+                mark = restored
+                    .marks
+                    .get("web.ndjson")
+                    .cloned()
+                    .unwrap_or_else(|| panic!("{what}: {restored:?}"));
+            }
+            if live.is_dir() {
+                fs::remove_dir(&live).unwrap();
+            }
+            let (mut last, restored) = restart(dir.path(), NAME, &[&mark]);
+            write(&mut last, &web, &["2", "3", "4"]);
+            let files = fs::read_dir(dir.path()).unwrap();
+            let mut all: Vec<String> = files.flat_map(|file| lines(file.unwrap().path())).collect();
+            all.sort();
+            assert_eq!(all, ["1", "2", "3", "4"], "{what}, {starts} starts: {:?}", restored.notes);
+        }
+    }
+}

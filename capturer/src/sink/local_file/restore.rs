@@ -55,22 +55,38 @@ pub(super) fn restore(
         bytes_left: OUTPUT_OVERHANG_BYTES_MAX,
         inodes: BTreeMap::new(),
     };
+    let mut gone = Vec::new();
+    // The agent may be killed again before any stream is attached: the next start must find by these marks all that this one
+    // found.
     for mark in marks.values() {
-        match work.restore(mark) {
-            Ok(Some(restored)) => drop(work.restored.marks.insert(mark.path.clone(), restored)),
-            Ok(None) => {}
-            // As of a file that is no text: nothing was in its output, which then went.
-            Err(error) if mark.len_bytes == 0 && error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => work.note(
-                &mark.path,
-                &format!("can't be continued ({error}); it had {}", counted(mark.len_bytes, "byte")),
-            ),
+        let restored = match work.restore(mark) {
+            Ok(restored) => restored,
+            Err(error) => {
+                let is_gone = error.kind() == io::ErrorKind::NotFound;
+                // As of a file that is no text: nothing was in its output, which then went.
+                if !is_gone || mark.len_bytes > 0 {
+                    let had = counted(mark.len_bytes, "byte");
+                    work.note(&mark.path, &format!("can't be continued ({error}); it had {had}"));
+                }
+                if is_gone {
+                    gone.push(mark.path.clone());
+                }
+                Some(mark.clone())
+            }
+        };
+        if let Some(restored) = restored {
+            work.restored.marks.insert(mark.path.clone(), restored);
         }
     }
     let Work { mut overhangs, mut restored, .. } = work;
     for (path, mark) in &mut restored.marks {
-        mark.uncovered = overhangs.uncovered(path);
+        let found = overhangs.uncovered(path);
+        // Of an output that can't be looked at now, what was known stays known.
+        if !found.is_empty() || gone.contains(path) {
+            mark.uncovered = found;
+        }
     }
+    restored.marks.retain(|path, mark| !mark.uncovered.is_empty() || !gone.contains(path));
     (restored, overhangs)
 }
 
@@ -151,18 +167,20 @@ impl Work<'_> {
         for part in &mark.uncovered {
             self.uncovered(&dir, live, &path, part)?;
         }
-        let mut ours = true;
-        let from = match &live_found {
-            Ok(found) if found.is_marked(mark) => self.behind_mark(found, mark),
+        let mut newest = None;
+        let (from, ours) = match &live_found {
+            Ok(found) if found.is_marked(mark) => (self.behind_mark(found, mark), true),
             _ => {
-                ours = self.elsewhere(&dir, live, &path, mark)?;
-                0
+                newest = self.elsewhere(&dir, live, &path, mark)?;
+                (0, newest.is_some())
             }
         };
         let mut live = match live_found {
             Ok(live) => live,
             // What was written is where it went; the name begins a new file.
-            Err(error) if ours && error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return newest.map(|newest| self.mark_of(&path, &newest)).transpose()?.ok_or(error).map(Some);
+            }
             Err(error) => return Err(error),
         };
         let part = self.part(&path, &live, from, live.len, None)?;
@@ -187,9 +205,14 @@ impl Work<'_> {
             );
             return Ok(None);
         }
-        let print = Some(print_of(&live.file, live.len)?);
-        let path = mark.path.clone();
-        Ok(Some(OutputMark { path, file: live.id, len_bytes: live.len, print, uncovered: Vec::new() }))
+        self.mark_of(&path, &live).map(Some)
+    }
+
+    /// At the end of a file; what is behind others' marks is added later.
+    fn mark_of(&self, path: &Arc<str>, found: &Found) -> io::Result<OutputMark> {
+        let print = Some(print_of(&found.file, found.len)?);
+        let path = path.clone();
+        Ok(OutputMark { path, file: found.id, len_bytes: found.len, print, uncovered: Vec::new() })
     }
 
     /// Where that begins which was written after the mark.
@@ -213,14 +236,15 @@ impl Work<'_> {
         0
     }
 
-    /// The file of the mark under another name, and those that were begun since. False = it is not there.
+    /// Looks through the file of the mark under another name, and those that were begun since. Gives the newest of them;
+    /// `None` = it is not there.
     fn elsewhere(
         &mut self,
         dir: &OwnedFd,
         live: &str,
         path: &Arc<str>,
         mark: &OutputMark,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Option<Found>> {
         let older = generations::list(dir, live)?;
         let unpacked = older.iter().filter(|older| !older.packed).map(|older| older.name.clone());
         let names: Vec<String> = unpacked.collect();
@@ -235,19 +259,28 @@ impl Work<'_> {
                     counted((names.len() - at) as u64, "time")
                 ),
             );
-        } else if let Some(name) = self.by_inode(dir, path, mark)? {
+        } else if let Some(name) = self.by_inode(dir, path, mark.file, |found| found.holds(mark))? {
             self.note(path, &format!("was renamed to {name} by somebody; a new file takes its place"));
             parts.push(name);
         }
+        let mut newest = None;
         for (index, name) in parts.iter().enumerate() {
             let found = Found::open(dir, name)?;
             let from = if index == 0 && found.holds(mark) { mark.len_bytes } else { 0 };
             self.part(path, &found, from, found.len, None)?;
+            newest = Some(found);
         }
-        Ok(!parts.is_empty())
+        Ok(newest)
     }
 
-    fn by_inode(&mut self, dir: &OwnedFd, path: &str, mark: &OutputMark) -> io::Result<Option<String>> {
+    /// A file that somebody gave any other name in the directory of its output.
+    fn by_inode(
+        &mut self,
+        dir: &OwnedFd,
+        path: &str,
+        file: FileId,
+        is_it: impl Fn(&Found) -> bool,
+    ) -> io::Result<Option<String>> {
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         if !self.inodes.contains_key(parent) {
             let mut inodes: BTreeMap<u64, Vec<String>> = BTreeMap::new();
@@ -259,10 +292,9 @@ impl Work<'_> {
             }
             self.inodes.insert(parent.to_owned(), inodes);
         }
-        let names = self.inodes[parent].get(&mark.file.inode);
-        let is_it = |name: &&String| {
-            Found::open(dir, name).is_ok_and(|found| mark.file.can_be(found.id) && found.holds(mark))
-        };
+        let names = self.inodes[parent].get(&file.inode);
+        let is_it =
+            |name: &&String| Found::open(dir, name).is_ok_and(|found| file.can_be(found.id) && is_it(&found));
         Ok(names.into_iter().flatten().find(is_it).cloned())
     }
 
@@ -273,9 +305,14 @@ impl Work<'_> {
         }
         let older = generations::list(dir, live)?.into_iter().filter(|older| !older.packed);
         let names = older.map(|older| older.name).chain([live.to_owned()]);
-        let found =
-            names.filter_map(|name| Found::open(dir, &name).ok()).find(|found| part.file.can_be(found.id));
-        let Some(found) = found.filter(|found| found.len >= part.to) else { return Ok(()) };
+        let is_it = |found: &Found| part.file.can_be(found.id) && found.len >= part.to;
+        let mut found = names.filter_map(|name| Found::open(dir, &name).ok()).find(is_it);
+        if found.is_none()
+            && let Some(name) = self.by_inode(dir, path, part.file, is_it)?
+        {
+            found = Some(Found::open(dir, &name)?);
+        }
+        let Some(found) = found else { return Ok(()) };
         self.part(path, &found, part.from, part.to, Some(part)).map(drop)
     }
 
