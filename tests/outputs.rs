@@ -163,7 +163,10 @@ fn operators_change_outputs_while_they_are_written() -> Result<()> {
             2 => fs::remove_file(&output)?,
             _ => {
                 let copy = home.path().join("copy");
-                fs::copy(&output, &copy)?;
+                let text = fs::read(&output)?;
+                // A read beside a write may end within a record, which nobody could complete.
+                let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+                fs::write(&copy, &text[..whole])?;
                 fs::rename(&copy, &output)?;
             }
         }
@@ -172,8 +175,8 @@ fn operators_change_outputs_while_they_are_written() -> Result<()> {
         source.write(5)?;
         let last = source.lines.last().expect("just written").clone();
         wait_until("the line after the change", DEADLINE, || -> Result<()> {
-            let got = source.delivered(&home.output_dir()).unwrap_or_default();
-            ensure!(got.contains(&last), "not yet");
+            let got = source.delivered(&home.output_dir())?;
+            ensure!(got.contains(&last), "{last} is not among {} lines", got.len());
             Ok(())
         })?;
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
