@@ -13,7 +13,8 @@ fn live(fds: &[(i32, &str)]) -> Vec<OpenFd> {
 }
 
 fn observe(ledger: &mut Ledger, open: &[OpenFd], now_ms: u64, settle_ms: u64) -> LedgerReport {
-    ledger.observe(View { open, closed_by: None }, at(now_ms), settle_ms)
+    let newest_claim = ledger.newest_claim();
+    ledger.observe(View { open, closed_by: None, newest_claim }, at(now_ms), settle_ms)
 }
 
 fn stream(name: &str) -> Owner {
@@ -74,6 +75,27 @@ fn closing_without_a_word_is_a_slip() {
     ledger.claim(5, Owner::Discovery);
     assert_eq!(slips(&mut ledger, "/x.log"), 4);
     assert_eq!(slips(&mut ledger, "/x.log.1 (deleted)"), 4);
+}
+
+/// A connection is closed and another opened under its number while the look goes on: what the look has of the number is
+/// the old one.
+#[test]
+fn a_claim_that_is_younger_than_the_look_is_not_compared_with_it() {
+    let mut ledger = Ledger::default();
+    let old = ledger.claim(5, stream("container:a"));
+    let newest_claim = ledger.newest_claim();
+    let open = live(&[(5, "socket:[1]")]);
+    ledger.release(5, old);
+    ledger.claim(5, stream("container:b"));
+    ledger.claim(6, stream("container:b"));
+    let view = View { open: &open, closed_by: None, newest_claim };
+    ledger.observe(view, at(0), 0);
+    // Nor is one missing that was opened behind the look.
+    let view = View { open: &open, closed_by: None, newest_claim };
+    assert_eq!(ledger.observe(view, at(1), 0).missing, []);
+    let later = observe(&mut ledger, &live(&[(5, "socket:[2]"), (6, "socket:[3]")]), 2, 0);
+    assert_eq!((later.slips, later.drift), (0, 0));
+    assert_eq!(observe(&mut ledger, &live(&[(5, "socket:[4]"), (6, "socket:[3]")]), 3, 0).slips, 1);
 }
 
 /// Random openings, closings, leaks and closings behind the owner's back, against a plain model.
@@ -208,7 +230,8 @@ fn the_kernels_counts_are_shown_and_what_outlives_its_claim_has_a_name() {
                             kernel: Some(KernelFd { opened_ns: slot.opened_ns, owner: numbers[slot.owner] }),
                         })
                         .collect();
-                    let view = View { open: &open, closed_by: Some(&closed_by) };
+                    let newest_claim = ledger.newest_claim();
+                    let view = View { open: &open, closed_by: Some(&closed_by), newest_claim };
                     let report = ledger.observe(view, at(now), SETTLE_MS);
                     let mut kept = Vec::new();
                     for (fd, slot) in (0..).zip(&mut slots) {

@@ -18,7 +18,8 @@
 //! closings as the kernel saw them, and as openings those plus what the kernel still has open under that owner.
 //!
 //! A number that is claimed while still claimed was closed without a release, and one whose socket, pipe or anonymous
-//! inode changed under a claim was closed and given to somebody else. Both are counted at once: no race makes them.
+//! inode changed under a claim was closed and given to somebody else. Both are counted at once, since no race makes them: a
+//! look is only compared with claims that are older than it.
 //!
 //! Not here: where the live descriptors come from (probe/), and what is a leak (leaks.rs).
 
@@ -139,6 +140,8 @@ pub struct View<'a> {
     pub open: &'a [OpenFd],
     /// Closings that the kernel counted, by owner's number. `None` = it does not count.
     pub closed_by: Option<&'a BTreeMap<u64, u64>>,
+    /// [`Ledger::newest_claim`] before the look began. Of a later claim the look may show the number's previous owner.
+    pub newest_claim: u64,
 }
 
 /// What one look showed.
@@ -253,6 +256,11 @@ impl Ledger {
         Some((&self.rows.get(&claim.number)?.owner, claim.serial))
     }
 
+    /// The serial number of the newest claim.
+    pub fn newest_claim(&self) -> u64 {
+        self.last_serial
+    }
+
     /// Whether a stream has ended.
     pub fn has_ended(&self, owner: &Owner) -> bool {
         self.numbers.get(owner).is_some_and(|number| self.ended.contains(number))
@@ -307,13 +315,16 @@ impl Ledger {
         for OpenFd { fd, target, kernel } in view.open {
             report.open_count += 1;
             let owner = if let Some(claim) = self.claims.get_mut(fd) {
-                let target = telling(target);
-                if claim.more.target.is_some() && claim.more.target.as_deref() != target {
-                    self.slips += 1;
+                if claim.serial <= view.newest_claim {
+                    let target = telling(target);
+                    if claim.more.target.is_some() && claim.more.target.as_deref() != target {
+                        self.slips += 1;
+                    }
+                    let adopted = claim.more.adopted;
+                    claim.more =
+                        ClaimMore { target: target.map(str::to_owned), missing_since_ms: None, adopted }
+                            .into();
                 }
-                let adopted = claim.more.adopted;
-                claim.more =
-                    ClaimMore { target: target.map(str::to_owned), missing_since_ms: None, adopted }.into();
                 let number = claim.number;
                 self.owner(number)
             } else {
@@ -332,7 +343,7 @@ impl Ledger {
             };
             *report.open.entry(owner).or_default() += 1;
         }
-        self.look_for_missing(&open, now, settle_ms, &mut report);
+        self.look_for_missing(&open, view.newest_claim, now, settle_ms, &mut report);
         self.note_totals(view);
         self.forget_ended();
         report.slips = self.slips;
@@ -343,12 +354,15 @@ impl Ledger {
     fn look_for_missing(
         &mut self,
         open: &BTreeSet<i32>,
+        newest_claim: u64,
         now: Now,
         settle_ms: u64,
         report: &mut LedgerReport,
     ) {
         let mut gone = Vec::new();
-        for (fd, claim) in self.claims.iter_mut().filter(|(fd, _)| !open.contains(fd)) {
+        let is_missing =
+            |(fd, claim): &(&i32, &mut Claim)| claim.serial <= newest_claim && !open.contains(fd);
+        for (fd, claim) in self.claims.iter_mut().filter(is_missing) {
             if claim.more.adopted {
                 gone.push((*fd, claim.number));
                 continue;

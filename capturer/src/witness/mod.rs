@@ -162,6 +162,7 @@ impl Witness {
 
     /// One look; what is wrong is said. Answers what was found.
     pub fn check(&mut self, now: Now, doing: &Doing) -> LeakReport {
+        let newest_claim = self.shared.claims.with(|ledger| ledger.newest_claim());
         let reading = lock(&self.shared.probe).read();
         let reading = match reading {
             Ok(reading) => reading,
@@ -176,7 +177,7 @@ impl Witness {
         let closed_by = reading.counts.is_some().then_some(&reading.closed_by);
         let settle_ms = self.settle_ms;
         let (report, classes, suspects) = self.shared.claims.with(|ledger| {
-            let report = ledger.observe(View { open: &open, closed_by }, now, settle_ms);
+            let report = ledger.observe(View { open: &open, closed_by, newest_claim }, now, settle_ms);
             let suspects: Vec<Suspect> = open
                 .iter()
                 .filter(|open| !doing.left_behind.contains(&open.fd))
@@ -333,6 +334,7 @@ impl Witness {
 
 impl Shared {
     fn fd_table(&self) -> FdTable {
+        let newest_claim = self.claims.with(|ledger| ledger.newest_claim());
         let (reading, tier) = {
             let mut probe = lock(&self.probe);
             (probe.read(), probe.tier().to_string())
@@ -359,7 +361,7 @@ impl Shared {
         self.claims.with(|ledger| {
             table.slips = ledger.slips();
             table.owners = ledger
-                .totals_of(View { open: &open, closed_by })
+                .totals_of(View { open: &open, closed_by, newest_claim })
                 .into_iter()
                 .map(|(owner, totals)| OwnerRow {
                     owner: owner.to_string(),
