@@ -1,6 +1,7 @@
 //! Older files of an output: when it is rotated, what is kept, and crashes around that.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -127,6 +128,14 @@ fn a_file_is_rotated_by_the_first_record_after_midnight() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 
+/// The file has its new name, and the next one is not there yet.
+fn killed_within_a_rotation(dir: &Path) {
+    let fd: OwnedFd = fs::File::open(dir).unwrap().into();
+    let newest = generations::list(&fd, "web.ndjson").unwrap().pop();
+    let stamp = generations::stamp_after(&newest.map(|newest| newest.stamp).unwrap_or_default(), 0);
+    fs::rename(dir.join("web.ndjson"), dir.join(generations::name("web.ndjson", &stamp))).unwrap();
+}
+
 /// Promise: not even a crash repeats or loses a line in local files, wherever between two checkpoints it falls and
 /// whichever of the two is loaded.
 #[test]
@@ -144,8 +153,16 @@ fn crashes_around_rotations_repeat_nothing() {
             match rng.below(8) {
                 0 => {
                     drop(sink);
-                    let loaded = if rng.below(4) == 0 { previous.clone() } else { last.clone() };
-                    let (again, restored) = restart_with(rotating(dir.path()), &[&loaded.1]);
+                    if rng.below(3) == 0 {
+                        killed_within_a_rotation(dir.path());
+                    }
+                    let mut loaded = if rng.below(4) == 0 { previous.clone() } else { last.clone() };
+                    let (mut again, mut restored) = restart_with(rotating(dir.path()), &[&loaded.1]);
+                    while rng.below(3) == 0 {
+                        // It is killed again before it attached this stream; another stream had a checkpoint saved.
+                        loaded.1 = restored.marks["web.ndjson"].clone();
+                        (again, restored) = restart_with(rotating(dir.path()), &[&loaded.1]);
+                    }
                     assert!(restored.marks.contains_key("web.ndjson"), "{:?}", restored.notes);
                     next = loaded.0;
                     previous = loaded.clone();
