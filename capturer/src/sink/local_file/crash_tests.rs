@@ -358,3 +358,28 @@ fn a_second_crash_before_anything_was_attached_changes_nothing() {
         }
     }
 }
+
+/// The lines of a crash are in an older file, and before anything was read again somebody put another file into the
+/// output's place.
+#[test]
+fn a_file_of_somebody_else_does_not_hide_the_lines_of_an_older_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let (web, live) = (container(1, "web"), dir.path().join("web.ndjson"));
+    let mut first = sink(dir.path(), NAME);
+    let mark = write(&mut first, &web, &["1"]);
+    write(&mut first, &web, &["2", "3"]);
+    drop(first);
+    let older = dir.path().join(generations::name("web.ndjson", &generations::stamp(1)));
+    fs::rename(&live, &older).unwrap();
+    fs::write(&live, "").unwrap();
+    let restored = restart(dir.path(), NAME, &[&mark]).1;
+    fs::write(dir.path().join("strange"), "no record\n").unwrap();
+    fs::rename(dir.path().join("strange"), &live).unwrap();
+    let restored = restart(dir.path(), NAME, &[&restored.marks["web.ndjson"]]).1;
+    let (mut last, restored) = restart(dir.path(), NAME, &[&restored.marks["web.ndjson"]]);
+    write(&mut last, &web, &["2", "3", "4"]);
+    assert_eq!(lines(&older), ["1", "2", "3"], "{:?}", restored.notes);
+    let text = fs::read_to_string(&live).unwrap();
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert!(text.starts_with("no record\n") && text.contains("\"message\":\"4\""), "{text}");
+}

@@ -8,7 +8,7 @@
 //! A file that is shorter than its mark, or has other bytes before it, was emptied or cut since: what is in it then was
 //! written after the mark, or is what is left from before, and its first bytes tell which.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -55,28 +55,23 @@ pub(super) fn restore(
         bytes_left: OUTPUT_OVERHANG_BYTES_MAX,
         inodes: BTreeMap::new(),
     };
-    let mut gone = Vec::new();
+    let mut gone = BTreeSet::new();
     // The agent may be killed again before any stream is attached: the next start must find by these marks all that this one
     // found.
     for mark in marks.values() {
-        let restored = match work.restore(mark) {
-            Ok(restored) => restored,
-            Err(error) => {
-                let is_gone = error.kind() == io::ErrorKind::NotFound;
-                // As of a file that is no text: nothing was in its output, which then went.
-                if !is_gone || mark.len_bytes > 0 {
-                    let had = counted(mark.len_bytes, "byte");
-                    work.note(&mark.path, &format!("can't be continued ({error}); it had {had}"));
-                }
-                if is_gone {
-                    gone.push(mark.path.clone());
-                }
-                Some(mark.clone())
+        let restored = work.restore(mark).unwrap_or_else(|error| {
+            let is_gone = error.kind() == io::ErrorKind::NotFound;
+            // As of a file that is no text: nothing was in its output, which then went.
+            if !is_gone || mark.len_bytes > 0 {
+                let had = counted(mark.len_bytes, "byte");
+                work.note(&mark.path, &format!("can't be continued ({error}); it had {had}"));
             }
-        };
-        if let Some(restored) = restored {
-            work.restored.marks.insert(mark.path.clone(), restored);
-        }
+            if is_gone {
+                gone.insert(mark.path.clone());
+            }
+            mark.clone()
+        });
+        work.restored.marks.insert(mark.path.clone(), restored);
     }
     let Work { mut overhangs, mut restored, .. } = work;
     for (path, mark) in &mut restored.marks {
@@ -160,7 +155,7 @@ impl Found {
 }
 
 impl Work<'_> {
-    fn restore(&mut self, mark: &OutputMark) -> io::Result<Option<OutputMark>> {
+    fn restore(&mut self, mark: &OutputMark) -> io::Result<OutputMark> {
         let path = Arc::clone(&mark.path);
         let (dir, live) = open_parent(self.root, &path, false)?;
         let live_found = Found::open(&dir, live);
@@ -179,7 +174,7 @@ impl Work<'_> {
             Ok(live) => live,
             // What was written is where it went; the name begins a new file.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return newest.map(|newest| self.mark_of(&path, &newest)).transpose()?.ok_or(error).map(Some);
+                return newest.map_or(Err(error), |newest| self.mark_of(&path, &newest));
             }
             Err(error) => return Err(error),
         };
@@ -203,9 +198,8 @@ impl Work<'_> {
                 &path,
                 "is a different file than before; its content stays, and new records are appended",
             );
-            return Ok(None);
         }
-        self.mark_of(&path, &live).map(Some)
+        self.mark_of(&path, &live)
     }
 
     /// At the end of a file; what is behind others' marks is added later.
