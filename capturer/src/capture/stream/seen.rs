@@ -11,7 +11,8 @@
 //! replaying ─┤ of the newest's time: by count
 //!            └ newer, and not among the last ─▶ new; from here on live
 //! live ─┬ older than the newest ─┬ among the last ─▶ again, replaying
-//!       │                        └ not ─▶ new: the clock was set back
+//!       │                        └ not ─▶ new: the clock was set back, or the Engine had skipped it
+//!       ├ newer, but not than all that is remembered, and among the last ─▶ again, replaying
 //!       └ of the newest's time ─┬ equal to it, where no two lines have one time ─▶ again, replaying
 //!                               └ not ─▶ new
 //! ```
@@ -73,13 +74,16 @@ impl Seen {
     /// A line begins; whether it is new. `mark` is the newest line delivered.
     pub fn is_new(&mut self, key: Key, mark: &ChannelMark) -> bool {
         let first = !std::mem::replace(&mut self.began, true);
-        let at = if self.live && key.time_ns >= mark.time_ns { None } else { self.find(key) };
+        // While lines come one after the other, nothing is searched. Behind a clock that was set back, or lines that Docker 20.10
+        // skipped and sends later, what was delivered before may come again.
+        let is_newest = self.live && key.time_ns == mark.time_ns && key.time_ns == self.newest_ns;
+        let at = if is_newest { None } else { self.find(key) };
         self.next = at.map_or(self.next, |at| at + 1);
         let is_known = at.is_some();
         let count = if self.begun.0 == key.time_ns { self.begun.1 + 1 } else { 1 };
         self.begun = (key.time_ns, count);
         let new = if key.time_ns > mark.time_ns {
-            self.live || !is_known
+            !is_known
         } else if key.time_ns == mark.time_ns {
             if self.live { !self.is_last_again(key) } else { count > mark.count }
         } else {
@@ -229,6 +233,16 @@ mod tests {
             ],
             &[&[(100, "a"), (101, "b"), (50, "c"), (51, "d")], &[(52, "e")]],
         );
+    }
+
+    /// Docker 20.10 with the driver `local` skips lines of a log that rotates, sends them later, and then what it had sent
+    /// already.
+    #[test]
+    fn lines_sent_again_behind_skipped_ones_are_dropped() {
+        let answer =
+            [(1, "a"), (5, "e"), (6, "f"), (2, "b"), (3, "c"), (5, "e"), (6, "f"), (7, "g"), (8, "h")];
+        let new = [(1, "a"), (5, "e"), (6, "f"), (2, "b"), (3, "c"), (7, "g"), (8, "h")];
+        check(&[&answer, &[(7, "g"), (8, "h"), (9, "i")]], &[&new, &[(9, "i")]]);
     }
 
     /// More lines of a time than are remembered: the first of them is known all the same.
