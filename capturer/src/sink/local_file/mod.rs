@@ -85,6 +85,8 @@ pub struct LocalFileSink {
     /// What the last run wrote and did not come to say.
     overhangs: Overhangs,
     began_at: Instant,
+    /// Nanoseconds since 1970: what was made later was made by this run, or beside it.
+    began_ns: i64,
     check_interval: Duration,
     open_max: usize,
     /// Milliseconds since 1970.
@@ -149,6 +151,7 @@ impl LocalFileSink {
             outbox: Outbox::new(settings.format),
             overhangs,
             began_at: Instant::now(),
+            began_ns: (unix_ms() as i64).saturating_mul(1_000_000),
             check_interval: CHECK_INTERVAL,
             open_max: OUTPUT_FILES_OPEN_MAX,
             unix_ms,

@@ -161,7 +161,7 @@ impl LocalFileSink {
         }
         let (file, id, len) =
             self.open_output(path).map_err(|source| self.failed("opening", path, source))?;
-        self.tell_if_unknown(path, len);
+        self.tell_if_unknown(path, id, len);
         self.make_room();
         self.tick += 1;
         self.open.insert(self.tick, path.clone());
@@ -191,9 +191,11 @@ impl LocalFileSink {
         looked.map_err(|source| self.failed("reading", path, source))
     }
 
-    /// Without a checkpoint logs are read from their beginning, whatever the outputs have of them. Told once.
-    fn tell_if_unknown(&mut self, path: &Arc<str>, len: u64) {
-        if len > 0 && !self.outputs.contains_key(path) && std::mem::take(&mut self.knows_none) {
+    /// Without a checkpoint logs are read from their beginning, whatever the outputs have of them. Told once. Not of an output
+    /// that this run made for a container of the same name.
+    fn tell_if_unknown(&mut self, path: &Arc<str>, id: FileId, len: u64) {
+        let is_from_before = len > 0 && id.birth_ns < self.began_ns && !self.outputs.contains_key(path);
+        if is_from_before && std::mem::take(&mut self.knows_none) {
             tracing::warn!(
                 output = %self.shown(&**path),
                 bytes = len,
