@@ -154,10 +154,8 @@ pub fn judge(outcome: &Outcome) -> Verdict {
     };
     match code {
         204 => Verdict::Accepted,
-        // A login page comes with 200 as well.
-        200 if words.is_empty() || serde_json::from_str::<serde::de::IgnoredAny>(words).is_ok() => {
-            Verdict::Accepted
-        }
+        // A login page comes with 200 as well, and so does what some gateways say of an error.
+        200 if words.is_empty() || says_yes(words) => Verdict::Accepted,
         260 => hold(
             PushFailure::TenantBlocked,
             "Loki is configured to refuse this tenant's lines (limits_config.block_ingestion_until); they wait here",
@@ -206,6 +204,25 @@ pub fn may_mean_a_line(outcome: &Outcome) -> Option<(u16, &str)> {
     // Those left out are Loki's own, or say that nobody may push here.
     let may = (402..500).contains(code) && !matches!(code, 404 | 407 | 408 | 413 | 422 | 429);
     may.then_some((*code, words.trim()))
+}
+
+/// JSON that does not speak of an error.
+fn says_yes(words: &str) -> bool {
+    use serde_json::Value;
+    let Ok(value) = serde_json::from_str::<Value>(words) else { return false };
+    let is_empty = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        _ => false,
+    };
+    let is_no = |status: &str| {
+        ["error", "fail", "failed", "failure"].iter().any(|no| status.eq_ignore_ascii_case(no))
+    };
+    let status_is_no = value.get("status").and_then(Value::as_str).is_some_and(is_no);
+    let has_error = ["error", "errors"].iter().any(|key| value.get(key).is_some_and(|told| !is_empty(told)));
+    !status_is_no && !has_error && value.get("success") != Some(&Value::Bool(false))
 }
 
 fn contains(words: &str, part: &str) -> bool {
@@ -269,6 +286,14 @@ mod tests {
             (200, r#"{"status":"ok"}"#, "accepted"),
             (200, "<html><form>Sign in</form></html>", "hold unexpected"),
             (200, r#"{"status":"ok"} <html>"#, "hold unexpected"),
+            (200, r#"{"status":"success","data":null}"#, "accepted"),
+            (200, "{}", "accepted"),
+            (200, r#"{"code":200,"error":null}"#, "accepted"),
+            (200, r#"{"status":"error","error":"no upstream"}"#, "hold unexpected"),
+            (200, r#"{"status":"fail"}"#, "hold unexpected"),
+            (200, r#"{"error":"no upstream"}"#, "hold unexpected"),
+            (200, r#"{"errors":["no upstream"]}"#, "hold unexpected"),
+            (200, r#"{"success":false}"#, "hold unexpected"),
             (202, "", "hold unexpected"),
             (260, "ingestion blocked for user t1 until 2027-01-01", "hold tenant_blocked"),
             (400, "tenant ID 'a/b' contains unsupported character '/'", "hold forbidden"),
